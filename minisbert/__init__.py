@@ -1,0 +1,3 @@
+"""Sentence-BERT in pure NumPy."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,67 @@
+"""What the tests lean on: the real weights, the evaluation data and PyTorch, each optional, never silently.
+
+A test asks for an optional part by naming its fixture. Where the part is missing the test is skipped with the
+reason; with ``MINISBERT_REQUIRE=torch,weights,data`` in the environment the same gap is a failure.
+"""
+
+import importlib
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def skip_or_fail(part: str, reason: str) -> None:
+    """Skip the running test, or fail it when MINISBERT_REQUIRE names this part."""
+    required = os.environ.get("MINISBERT_REQUIRE", "").replace(" ", "").split(",")
+    if part in required:
+        pytest.fail(f"MINISBERT_REQUIRE names {part!r}, but {reason}", pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def weights_folder() -> Path:
+    """The folder of the real all-MiniLM-L6-v2, fetched on first use."""
+    from minisbert import hub
+
+    try:
+        return hub.resolve().folder
+    except ValueError as error:
+        skip_or_fail("weights", f"the default model cannot be had here: {error}")
+        raise
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The folder of evaluation data: MINISBERT_DATA, or shared/data beside the checkout."""
+    folder = Path(os.environ.get("MINISBERT_DATA") or REPOSITORY.parent / "shared" / "data")
+    if not (folder / "stsb" / "stsb_test.tsv").is_file():
+        skip_or_fail("data", f"there is no stsb/stsb_test.tsv in {folder} (set MINISBERT_DATA)")
+    return folder
+
+
+def _optional_import(name: str):
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        skip_or_fail("torch", f"{name} is not installed (pip install -e '.[verify]')")
+
+
+@pytest.fixture(scope="session")
+def torch():
+    """PyTorch."""
+    return _optional_import("torch")
+
+
+@pytest.fixture(scope="session")
+def transformers(torch):
+    """Hugging Face transformers."""
+    return _optional_import("transformers")
+
+
+@pytest.fixture(scope="session")
+def sentence_transformers(torch):
+    """sentence-transformers."""
+    return _optional_import("sentence_transformers")
