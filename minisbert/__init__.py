@@ -1,3 +1,52 @@
-"""Sentence-BERT in pure NumPy."""
+"""Sentence-BERT in pure NumPy: readable, proven equal to PyTorch tensor by tensor, fast on a CPU.
+
+The reading path, in the order in which a text becomes a vector:
+
+1. ``model/config.py``      what the checkpoint says it is
+2. ``model/checkpoint.py``  bytes on disk to arrays by name
+3. ``model/params.py``      the weights, one named field each
+4. ``model/tokens.py``      text to packed token ids; limits; what was cut
+5. ``model/wordpiece.py``   the same ids by hand
+6. ``model/ops.py``         linear, gelu, softmax, layer_norm, normalize
+7. ``model/bert.py``        embed, attention, feed_forward, layer, bert
+8. ``model/pooling.py``     many token vectors to one vector
+9. ``model/modules.py``     what follows BERT in a sentence model
+10. ``model/folder.py``     a model folder read and written as one
+11. ``similarity.py``       cosine, dot, Euclidean, Manhattan, angular
+12. ``hub.py``              model name to verified local folder
+13. ``encoder.py``          SentenceEncoder: text in, vectors out
+14. ``client.py``           Client(api_key).embed(phrases).embeddings
+
+``proof`` holds the agreement ledger behind ``minisbert verify``; ``cli`` the command line.
+"""
+
+from minisbert.client import Client
+from minisbert.encoder import SentenceEncoder
+from minisbert.similarity import (
+    angular_distance,
+    cos_sim,
+    dot_score,
+    euclidean_sim,
+    manhattan_sim,
+    pairwise_angular_distance,
+    pairwise_cos_sim,
+    pairwise_dot_score,
+    pairwise_euclidean_sim,
+    pairwise_manhattan_sim,
+)
 
 __version__ = "0.1.0"
+__all__ = [
+    "Client",
+    "SentenceEncoder",
+    "angular_distance",
+    "cos_sim",
+    "dot_score",
+    "euclidean_sim",
+    "manhattan_sim",
+    "pairwise_angular_distance",
+    "pairwise_cos_sim",
+    "pairwise_dot_score",
+    "pairwise_euclidean_sim",
+    "pairwise_manhattan_sim",
+]

@@ -1,0 +1,450 @@
+"""SentenceEncoder: text in, vectors out. Glue and scheduling, no mathematics.
+
+A text goes through ``tokens`` (ids), ``bert`` (token vectors) and ``modules`` (one vector). What happens here is the
+order of work: texts are sorted by length and packed into batches under a token budget, so that neighbours have equal
+lengths; the vectors come back in the order of the texts.
+
+Letters: ``B`` texts, ``N`` tokens in the strip, ``T`` tokens of one text, ``D`` hidden size.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from minisbert import hub
+from minisbert.model import Array
+from minisbert.model.bert import BertTrace, bert, trace_bert
+from minisbert.model.folder import SentenceModel, load_model, save_model
+from minisbert.model.modules import apply_modules
+from minisbert.model.ops import normalize
+from minisbert.model.tokens import Overflow, Tokens, report_overflow
+from minisbert.similarity import SIMILARITIES
+
+BATCH_TOKENS = 1024
+"""Tokens in a batch: few enough that a layer's tensors stay near the processor's cache."""
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Every tensor on the way from text to vector; the strip holds all texts end to end."""
+
+    pieces: tuple[str, ...]  # N strings, what each token is
+    token_ids: Array  # (N,)
+    lengths: Array  # (B,)
+    bert: BertTrace
+    modules: tuple[Array, ...]  # the result of each module, (B, width)
+
+    @property
+    def sentence_embedding(self) -> Array:
+        """(B, D) what ``encode`` gives."""
+        return self.modules[-1]
+
+    def tensors(self) -> dict[str, Array]:
+        """Give every tensor by its name, in the order of computation.
+
+        Returns
+        -------
+        dict of str to Array
+            ``"embeddings.word"``, ``"layers.0.attention.query"``, .., ``"sentence_embedding"``. Attention
+            probabilities are ``(c, H, T, T)`` per run of equal lengths: ``"layers.0.attention.probs.0"``.
+
+        Examples
+        --------
+        >>> trace = SentenceEncoder().trace("i love soup")
+        >>> trace.tensors()["layers.5.attention.probs.0"].shape  # 1 text, 12 heads, 5 x 5 tokens
+        (1, 12, 5, 5)
+        """
+        named = dict(_walk("", self.bert))
+        named |= {f"modules.{i}": result for i, result in enumerate(self.modules[:-1])}
+        return {**named, "sentence_embedding": self.sentence_embedding}
+
+
+def _walk(name: str, tree: Any) -> Iterator[tuple[str, Array]]:
+    """Name the arrays of nested dataclasses and tuples by the path that leads to them."""
+    if isinstance(tree, np.ndarray):
+        yield name, tree
+        return
+    if isinstance(tree, tuple):
+        branches = [(str(i), branch) for i, branch in enumerate(tree)]
+    else:
+        branches = [(field.name, getattr(tree, field.name)) for field in fields(tree)]
+    for step, branch in branches:
+        yield from _walk(f"{name}.{step}" if name else step, branch)
+
+
+class SentenceEncoder:
+    """A sentence model, ready to turn texts into vectors.
+
+    Parameters
+    ----------
+    model : str or path, optional
+        A name such as ``"all-MiniLM-L6-v2"`` (the default) or ``"organisation/name"``, or a local folder. A name is
+        fetched once and verified (:mod:`minisbert.hub`); a folder never touches the network.
+    revision : str, optional
+        Commit, branch or tag on the Hugging Face Hub.
+    token : str or bool, optional
+        For private models.
+    local_files_only : bool
+        Never touch the network.
+    dtype : {"float32", "float64"}
+        Of the weights and of everything computed with them.
+    max_seq_length : int, optional
+        Tokens after which a text is cut, special tokens included; by default the model's own limit.
+
+    Raises
+    ------
+    ValueError
+        If the model cannot be had, or its folder is damaged or not computed exactly here.
+
+    Notes
+    -----
+    **Source**: ``sentence_transformers.SentenceTransformer``, whose vectors these are (README has the measured
+    difference). Reimers & Gurevych 2019.
+
+    Examples
+    --------
+    >>> encoder = SentenceEncoder()
+    >>> vectors = encoder.encode(["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."])
+    >>> vectors.shape, vectors.dtype
+    ((3, 384), dtype('float32'))
+    >>> encoder.similarity(vectors, vectors).round(4)
+    array([[1.    , 0.666 , 0.1046],
+           [0.666 , 1.    , 0.1411],
+           [0.1046, 0.1411, 1.    ]], dtype=float32)
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | None = None,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        local_files_only: bool = False,
+        dtype: npt.DTypeLike = "float32",
+        max_seq_length: int | None = None,
+    ) -> None:
+        self.dtype = np.dtype(dtype)
+        if self.dtype not in (np.float32, np.float64):
+            raise ValueError(f"SentenceEncoder: dtype must be 'float32' or 'float64', got {dtype!r}")
+        found = hub.resolve(model, revision=revision, token=token, local_files_only=local_files_only)
+        self.folder: Path = found.folder
+        self.source: str = found.source
+        self.model: SentenceModel = load_model(found.folder, self.dtype)
+        self._max_seq_length = self.model.max_seq_length
+        if max_seq_length is not None:
+            self.max_seq_length = max_seq_length
+
+    def __repr__(self) -> str:
+        """Name the model, its width and its limit."""
+        return (
+            f"SentenceEncoder({self.folder.name!r}, width {self.model.width}, max_seq_length {self.max_seq_length}, "
+            f"{self.dtype})"
+        )
+
+    @property
+    def max_seq_length(self) -> int:
+        """Tokens after which a text is cut, special tokens included; may be set, up to the model's positions."""
+        return self._max_seq_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        least, most = self.model.tokenizer.special_count + 1, self.model.config.max_position_embeddings
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value <= most:
+            raise ValueError(
+                f"max_seq_length: expected a whole number from {least} (one token and the special ones) to {most} "
+                f"(the model has no more positions), got {value!r}"
+            )
+        self._max_seq_length = int(value)
+
+    @property
+    def prompts(self) -> dict[str, str]:
+        """Name to text of the prompts that the folder defines."""
+        return dict(self.model.prompts)
+
+    def get_sentence_embedding_dimension(self) -> int:
+        """Give the length of a sentence vector.
+
+        Returns
+        -------
+        int
+
+        Examples
+        --------
+        >>> SentenceEncoder().get_sentence_embedding_dimension()
+        384
+        """
+        return self.model.width
+
+    def tokenize(self, sentences: str | Iterable[str], overflow: Overflow = "warn") -> Tokens:
+        """Split texts into token ids as :meth:`encode` does, cut at ``max_seq_length``.
+
+        Parameters
+        ----------
+        sentences : str or iterable of str
+        overflow : {"warn", "error", "truncate"}
+            What to do about texts that are too long.
+
+        Returns
+        -------
+        Tokens
+            One strip; special tokens included.
+
+        Raises
+        ------
+        ValueError
+            For something that is no text, and for texts too long with ``overflow="error"``.
+
+        Examples
+        --------
+        >>> SentenceEncoder().tokenize("i love soup").token_ids
+        array([  101,  1045,  2293, 11350,   102])
+        """
+        return self._tokenize(_as_texts(sentences), overflow)
+
+    def _tokenize(self, texts: list[str], overflow: Overflow) -> Tokens:
+        tokens = self.model.tokenizer(texts, self.max_seq_length)
+        report_overflow(tokens, self.max_seq_length, overflow, stacklevel=4)
+        return tokens
+
+    def encode(
+        self,
+        sentences: str | Iterable[str],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool = False,
+        output_value: Literal["sentence_embedding", "token_embeddings"] = "sentence_embedding",
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        overflow: Overflow = "warn",
+    ) -> Any:
+        """Turn texts into vectors.
+
+        Parameters
+        ----------
+        sentences : str or iterable of str
+            A text has from 0 characters to any number; what exceeds ``max_seq_length`` tokens is cut (``overflow``).
+        prompt_name : str, optional
+            A key of :attr:`prompts`, put before every text; by default the folder's default prompt, if any.
+        prompt : str, optional
+            A text to put before every text.
+        batch_size : int, optional
+            At most so many texts in a batch. By default only the number of tokens counts, which is what decides
+            time and memory; the vectors do not depend on it.
+        show_progress_bar : bool
+            On stderr.
+        output_value : {"sentence_embedding", "token_embeddings"}
+            One vector a text, or one a token.
+        normalize_embeddings : bool
+            Scale sentence vectors to length 1 (some models, the default one included, do so anyway).
+        truncate_dim : int, optional
+            Keep the first so many dimensions, for models trained for it (Matryoshka).
+        overflow : {"warn", "error", "truncate"}
+            What to do about texts that are too long: warn once, refuse, or cut without a word.
+
+        Returns
+        -------
+        Array or list of Array
+            Sentence vectors: ``(D,)`` for a string, ``(B, D)`` for an iterable, ``(0, D)`` for an empty one. Token
+            vectors: ``(T, D)`` for a string, a list of them for an iterable; special tokens included. In the
+            encoder's dtype and the order of the texts.
+
+        Raises
+        ------
+        ValueError
+            For anything that is no text, unknown prompts or values, and long texts with ``overflow="error"``.
+
+        Notes
+        -----
+        **Source**: ``sentence_transformers.SentenceTransformer.encode``.
+
+        Examples
+        --------
+        >>> SentenceEncoder().encode("hello world")[:3]
+        array([-0.03447..., 0.03102..., 0.00673...], dtype=float32)
+        """
+        if output_value not in ("sentence_embedding", "token_embeddings"):
+            raise ValueError(
+                f"encode: output_value must be 'sentence_embedding' or 'token_embeddings', got {output_value!r}"
+            )
+        if batch_size is not None and (isinstance(batch_size, bool) or batch_size < 1):
+            raise ValueError(f"encode: batch_size must be at least 1, got {batch_size!r}")
+        dimensions = self._dimensions(truncate_dim)
+        prefix = self._resolve_prompt(prompt, prompt_name)
+        texts = [prefix + text for text in _as_texts(sentences)]
+        tokens = self._tokenize(texts, overflow)
+        skipped = self._prompt_length(prefix)
+        results: list[Array] = [np.empty(0)] * len(texts)
+        with tqdm(total=len(texts), disable=not show_progress_bar, unit="text", desc="encode") as bar:
+            ids = tokens.split()
+            for batch in _batches(tokens.lengths, batch_size):
+                lengths = tokens.lengths[batch]
+                strip = np.concatenate([ids[i] for i in batch])
+                hidden = bert(strip, lengths, self.model.params, self.model.config)
+                if output_value == "token_embeddings":
+                    vectors: Iterable[Array] = np.split(hidden, np.cumsum(lengths)[:-1])
+                else:
+                    vectors = apply_modules(hidden, lengths, self.model.modules, skipped)[-1]
+                for i, vector in zip(batch, vectors, strict=True):
+                    results[i] = vector
+                bar.update(len(batch))
+        if output_value == "token_embeddings":
+            return results[0] if isinstance(sentences, str) else results
+        embeddings = np.array(results, dtype=self.dtype).reshape(len(texts), self.model.width)[:, :dimensions]
+        if normalize_embeddings:
+            embeddings = normalize(embeddings)
+        return embeddings[0] if isinstance(sentences, str) else embeddings
+
+    def trace(self, sentences: str | Iterable[str], overflow: Overflow = "warn") -> Trace:
+        """Encode in one batch, by the same functions, and keep every intermediate tensor.
+
+        Parameters
+        ----------
+        sentences : str or iterable of str
+            One text, or a few: everything is held in memory.
+        overflow : {"warn", "error", "truncate"}
+
+        Returns
+        -------
+        Trace
+
+        Examples
+        --------
+        >>> trace = SentenceEncoder().trace("i love soup")
+        >>> trace.pieces
+        ('[CLS]', 'i', 'love', 'soup', '[SEP]')
+        >>> trace.bert.layers[0].attention.output.shape
+        (5, 384)
+        """
+        texts = _as_texts(sentences)
+        if not texts:
+            raise ValueError("trace: expected at least one text, got none")
+        tokens = self._tokenize(texts, overflow)
+        traced = trace_bert(tokens.token_ids, tokens.lengths, self.model.params, self.model.config)
+        results = apply_modules(traced.output, tokens.lengths, self.model.modules)
+        pieces = tuple(self.model.tokenizer.pieces(tokens.token_ids))
+        return Trace(pieces, tokens.token_ids, tokens.lengths, traced, tuple(results))
+
+    def similarity(self, embeddings1: Array, embeddings2: Array) -> Array:
+        """Compare every vector of one array with every vector of another, by the model's own similarity.
+
+        Parameters
+        ----------
+        embeddings1 : Array, shape (A, D)
+        embeddings2 : Array, shape (B, D)
+
+        Returns
+        -------
+        Array, shape (A, B)
+
+        Examples
+        --------
+        >>> SentenceEncoder().similarity(np.array([[1.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 1.0]]))
+        array([[1., 0.]])
+        """
+        return SIMILARITIES[self.model.similarity_fn_name][0](embeddings1, embeddings2)
+
+    def similarity_pairwise(self, embeddings1: Array, embeddings2: Array) -> Array:
+        """Compare the vectors of two arrays row by row, by the model's own similarity.
+
+        Parameters
+        ----------
+        embeddings1, embeddings2 : Array, shape (B, D)
+
+        Returns
+        -------
+        Array, shape (B,)
+
+        Examples
+        --------
+        >>> SentenceEncoder().similarity_pairwise(np.eye(2), np.eye(2))
+        array([1., 1.])
+        """
+        return SIMILARITIES[self.model.similarity_fn_name][1](embeddings1, embeddings2)
+
+    def save(self, folder: str | os.PathLike[str]) -> None:
+        """Write a model folder that this package and sentence-transformers load and that gives the same vectors.
+
+        Parameters
+        ----------
+        folder : str or path
+            New or empty; it appears whole or not at all.
+
+        Raises
+        ------
+        ValueError
+            If the folder holds something already.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> SentenceEncoder().save(Path(tempfile.mkdtemp()) / "my-model")
+        """
+        from dataclasses import replace
+
+        save_model(replace(self.model, max_seq_length=self.max_seq_length), Path(folder))
+
+    def _dimensions(self, truncate_dim: int | None) -> int:
+        """Check ``truncate_dim`` and give the number of dimensions to keep."""
+        if truncate_dim is None:
+            return self.model.width
+        if isinstance(truncate_dim, bool) or not 1 <= truncate_dim <= self.model.width:
+            raise ValueError(f"encode: truncate_dim must be from 1 to {self.model.width}, got {truncate_dim!r}")
+        return truncate_dim
+
+    def _resolve_prompt(self, prompt: str | None, prompt_name: str | None) -> str:
+        """Choose the prompt: given, named, the folder's default, or none."""
+        if prompt is not None:
+            return prompt
+        name = prompt_name if prompt_name is not None else self.model.default_prompt_name
+        if name is None:
+            return ""
+        if name not in self.model.prompts:
+            raise ValueError(
+                f"encode: prompt_name {name!r} is none of this model's prompts {sorted(self.model.prompts)}"
+            )
+        return self.model.prompts[name]
+
+    def _prompt_length(self, prompt: str) -> int:
+        """Count a prompt's tokens with what stands before it, [CLS], but not with what stands behind, [SEP]."""
+        if not prompt:
+            return 0
+        tokens = self.model.tokenizer([prompt], self.max_seq_length)
+        return int(tokens.lengths[0]) - len(self.model.tokenizer.last)
+
+
+def _as_texts(sentences: str | Iterable[str]) -> list[str]:
+    """Check that there are texts and nothing else, and give them as a list."""
+    if isinstance(sentences, str):
+        return [sentences]
+    if isinstance(sentences, (bytes, dict)) or not isinstance(sentences, Iterable):
+        raise ValueError(f"expected a text or an iterable of texts, got {type(sentences).__name__}")
+    texts = list(sentences)
+    for i, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ValueError(
+                f"sentences[{i}]: expected a text (str), got {type(text).__name__} {text!r:.80}; "
+                "missing values in tables are often None or nan: drop them or put '' in their place"
+            )
+    return texts
+
+
+def _batches(lengths: Array, batch_size: int | None) -> Iterator[Array]:
+    """Give the indices of each batch: longest texts first, near-equal lengths together, under the token budget."""
+    order = np.argsort(-lengths, kind="stable")
+    start = 0
+    while start < len(order):
+        # sorted, so the first text is the longest and bounds the rest
+        count = max(1, BATCH_TOKENS // int(lengths[order[start]]))
+        stop = start + (count if batch_size is None else min(count, batch_size))
+        yield order[start:stop]
+        start = stop

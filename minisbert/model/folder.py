@@ -1,0 +1,203 @@
+"""A model folder, read and written as one: configuration, weights, tokenizer, modules, prompts.
+
+:func:`load_model` refuses a folder that cannot be computed exactly before any vector comes out; :func:`save_model`
+writes one that sentence-transformers loads and that gives the same vectors. This is the end of the model; how a name
+becomes a folder is in ``hub.py``, and ``encoder.py`` makes vectors of texts with all this.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import save_file
+
+from minisbert.model.config import (
+    BertConfig,
+    ModelFolderError,
+    bert_config_to_json,
+    read_bert_config,
+    read_json,
+)
+from minisbert.model.modules import (
+    Dense,
+    Module,
+    Pooling,
+    modules_to_json,
+    output_width,
+    read_module_list,
+    read_modules,
+)
+from minisbert.model.params import BertParams, flatten, load_params, tensor_shapes
+from minisbert.model.tokens import Tokenizer, load_tokenizer, read_max_seq_length
+
+_SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
+
+
+@dataclass(frozen=True)
+class SentenceModel:
+    """Everything that a model folder says."""
+
+    config: BertConfig
+    params: BertParams
+    modules: tuple[Module, ...]
+    tokenizer: Tokenizer
+    max_seq_length: int  # tokens, special tokens included
+    prompts: dict[str, str]
+    default_prompt_name: str | None
+    similarity_fn_name: str
+
+    @property
+    def width(self) -> int:
+        """The length of a sentence vector."""
+        return output_width(self.modules, self.config.hidden_size)
+
+
+def load_model(folder: Path, dtype: npt.DTypeLike = np.float32) -> SentenceModel:
+    """Read a whole model folder, in either of sentence-transformers' formats or as a plain BERT.
+
+    Parameters
+    ----------
+    folder : Path
+    dtype : DTypeLike
+        float32 or float64, of all weights and so of everything computed with them.
+
+    Returns
+    -------
+    SentenceModel
+
+    Raises
+    ------
+    ModelFolderError
+        Naming the file and the cause, for a folder that is damaged, contradicts itself, or is not computed exactly.
+
+    Examples
+    --------
+    >>> load_model(Path("no/such/folder"))
+    Traceback (most recent call last):
+        ...
+    minisbert.model.config.ModelFolderError: no/such/folder: there is no such folder; ...
+    """
+    if not folder.is_dir():
+        raise ModelFolderError(f"{folder.as_posix()}: there is no such folder; expected the folder of a BERT model")
+    entries = read_module_list(folder)
+    if entries is None:
+        entries = [("Transformer", folder)]
+    bert_folder = entries[0][1]
+    config = read_bert_config(bert_folder / "config.json")
+    tokenizer = load_tokenizer(bert_folder, config)
+    limit = read_max_seq_length(bert_folder, config, tokenizer.settings)
+    modules = read_modules(entries[1:], config, dtype)
+    prompts, default_prompt_name, similarity_fn_name = _read_sentence_settings(folder)
+    params = load_params(bert_folder, config, dtype)
+    if not modules:
+        modules = (Pooling(),)
+        warnings.warn(
+            f"{folder.as_posix()} has no modules.json: a plain BERT, whose token vectors are averaged here; it was not "
+            "trained to make sentence vectors",
+            UserWarning,
+            stacklevel=3,
+        )
+    return SentenceModel(config, params, modules, tokenizer, limit, prompts, default_prompt_name, similarity_fn_name)
+
+
+def _read_sentence_settings(folder: Path) -> tuple[dict[str, str], str | None, str]:
+    """Read prompts and the similarity from ``config_sentence_transformers.json``, which may be absent."""
+    file = folder / "config_sentence_transformers.json"
+    raw = read_json(file) if file.exists() else {}
+    prompts, default = raw.get("prompts") or {}, raw.get("default_prompt_name")
+    if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
+        raise ModelFolderError(f"{file.as_posix()}: expected prompts to map names to texts, got {prompts!r}")
+    if default is not None and default not in prompts:
+        raise ModelFolderError(f"{file.as_posix()}: default_prompt_name {default!r} is none of {sorted(prompts)}")
+    similarity = raw.get("similarity_fn_name") or "cosine"
+    if similarity not in _SIMILARITIES:
+        raise ModelFolderError(
+            f"{file.as_posix()}: similarity_fn_name {similarity!r} is not computed here; known: "
+            + ", ".join(_SIMILARITIES)
+        )
+    return prompts, default, similarity
+
+
+def save_model(model: SentenceModel, folder: Path) -> None:
+    """Write a folder that :func:`load_model` and sentence-transformers read.
+
+    Parameters
+    ----------
+    model : SentenceModel
+    folder : Path
+        New or empty. It appears whole or not at all.
+
+    Raises
+    ------
+    ValueError
+        If the folder holds something already, or is a file.
+
+    Notes
+    -----
+    Weights are written in the model's own dtype; the format is the one that every release of
+    sentence-transformers reads.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(
+            f"save: {folder.as_posix()} exists and is not an empty folder; nothing was written, choose another name"
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # written beside its place and moved there in one step, so that an interrupted save leaves no half model
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        _write_files(model, unfinished)
+        unfinished.chmod(0o755)  # mkdtemp's folders are for their owner alone
+        unfinished.replace(folder)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+
+
+def _write_files(model: SentenceModel, folder: Path) -> None:
+    """Write every file of the model into an empty folder."""
+    names = tensor_shapes(model.config)
+    tensors = {name: np.ascontiguousarray(array) for name, array in zip(names, flatten(model.params), strict=True)}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    _write_json(folder / "config.json", bert_config_to_json(model.config))
+    model.tokenizer.library.save(str(folder / "tokenizer.json"))
+    _write_json(folder / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer", **model.tokenizer.settings})
+    _write_json(folder / "sentence_bert_config.json", {"max_seq_length": model.max_seq_length, "do_lower_case": False})
+    settings = {
+        "prompts": model.prompts,
+        "default_prompt_name": model.default_prompt_name,
+        "similarity_fn_name": model.similarity_fn_name,
+    }
+    _write_json(folder / "config_sentence_transformers.json", settings)
+    listed = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
+    width = model.config.hidden_size
+    for i, module in enumerate(model.modules, 1):
+        kind = type(module).__name__
+        path = f"{i}_{kind}"
+        listed.append({"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"})
+        (folder / path).mkdir()
+        if settings_of_module := modules_to_json(module, width):
+            _write_json(folder / path / "config.json", settings_of_module)
+        if isinstance(module, Dense):
+            _write_dense(module, folder / path / "model.safetensors")
+        width = output_width((module,), width)
+    _write_json(folder / "modules.json", listed)
+
+
+def _write_dense(module: Dense, file: Path) -> None:
+    """Write a Dense module's tensors under sentence-transformers' names."""
+    tensors = {"linear.weight": module.weight, "linear.bias": module.bias, "residual.weight": module.residual}
+    present = {name: np.ascontiguousarray(array) for name, array in tensors.items() if array is not None}
+    save_file(present, file, metadata={"format": "pt"})
+
+
+def _write_json(file: Path, value: Any) -> None:
+    """Write one JSON file as people like to read it."""
+    file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,404 @@
+"""What follows BERT in a sentence model: ``modules.json`` -> Pooling, Dense, Normalize, and their forward pass.
+
+``modules.json`` names Python classes. They are matched by their last word against a short list and never imported;
+the paths in it come from strangers and are refused when they leave the folder. Both formats are read: the old one
+with ``pooling_mode_*`` booleans, and the one of sentence-transformers 5.4 and later. Next comes ``folder.py``.
+
+Letters: ``N`` tokens, ``B`` texts, ``D`` hidden size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from minisbert.model import Array
+from minisbert.model.checkpoint import read_checkpoint
+from minisbert.model.config import BertConfig, ModelFolderError, read_json
+from minisbert.model.ops import ACTIVATIONS, linear, normalize
+from minisbert.model.pooling import POOLINGS, pool
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """Token vectors to one vector a text: the pooled vectors of all modes side by side."""
+
+    modes: tuple[str, ...] = ("mean",)
+    include_prompt: bool = True
+
+
+@dataclass(frozen=True)
+class Dense:
+    """``activation(x @ weight.T + bias)``, plus the input (through ``residual``, if any) with ``use_residual``."""
+
+    weight: Array  # (d_out, d_in)
+    bias: Array | None  # (d_out,)
+    activation: str
+    use_residual: bool = False
+    residual: Array | None = None  # (d_out, d_in), where the two widths differ
+
+
+@dataclass(frozen=True)
+class Normalize:
+    """Scale each sentence vector to length 1."""
+
+
+Module = Pooling | Dense | Normalize
+
+# torch.nn's classes, by their last word -> the function of ops.py
+_DENSE_ACTIVATIONS = {
+    "Identity": "identity",
+    "Tanh": "tanh",
+    "GELU": "gelu",
+    "ReLU": "relu",
+    "SiLU": "silu",
+    "Sigmoid": "sigmoid",
+}
+# the old format's booleans, in the order in which sentence-transformers concatenates
+_OLD_POOLING_KEYS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+
+
+def apply_modules(
+    token_embeddings: Array, lengths: Array, modules: tuple[Module, ...], prompt_length: int = 0
+) -> list[Array]:
+    """Turn token vectors into sentence vectors, module by module.
+
+    Parameters
+    ----------
+    token_embeddings : Array, shape (N, D)
+    lengths : Array, shape (B,)
+        Tokens of each text.
+    modules : tuple of Module
+        The first is a Pooling.
+    prompt_length : int
+        Tokens of the prompt, [CLS] included; left out of the pooling where the model says so.
+
+    Returns
+    -------
+    list of Array, each of shape (B, width)
+        The result of each module; the last one holds the sentence vectors.
+
+    Notes
+    -----
+    **Source**: ``sentence_transformers.SentenceTransformer.forward`` after its first module.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> strip = np.array([[3.0, 3.0], [3.0, 5.0]])
+    >>> apply_modules(strip, np.array([2]), (Pooling(), Normalize()))
+    [array([[3., 4.]]), array([[0.6, 0.8]])]
+    """
+    results: list[Array] = []
+    for module in modules:
+        if isinstance(module, Pooling):
+            left_out = 0 if module.include_prompt else prompt_length
+            results.append(pool(token_embeddings, lengths, module.modes, left_out))
+        elif isinstance(module, Dense):
+            results.append(dense(results[-1], module))
+        else:
+            results.append(normalize(results[-1]))
+    return results
+
+
+def dense(x: Array, module: Dense) -> Array:
+    """Send sentence vectors through one Dense module.
+
+    Parameters
+    ----------
+    x : Array, shape (B, d_in)
+    module : Dense
+
+    Returns
+    -------
+    Array, shape (B, d_out)
+
+    Notes
+    -----
+    **Source**: ``sentence_transformers``' ``Dense``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> dense(np.ones((1, 2)), Dense(np.array([[1.0, 2.0]]), np.array([-5.0]), "relu"))
+    array([[0.]])
+    """
+    y = ACTIVATIONS[module.activation](linear(x, module.weight, module.bias))
+    if module.use_residual:
+        y = y + (x if module.residual is None else x @ module.residual.T)
+    return y
+
+
+def output_width(modules: tuple[Module, ...], hidden_size: int) -> int:
+    """Say how wide a sentence vector is after all modules.
+
+    Parameters
+    ----------
+    modules : tuple of Module
+    hidden_size : int
+        ``D``.
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> output_width((Pooling(("mean", "max")), Normalize()), 384)
+    768
+    """
+    width = hidden_size
+    for module in modules:
+        if isinstance(module, Pooling):
+            width *= len(module.modes)
+        elif isinstance(module, Dense):
+            width = len(module.weight)
+    return width
+
+
+def resolve_inside(folder: Path, relative: str, said_by: Path) -> Path:
+    """Resolve a path that a model folder names, and refuse one that leaves the folder.
+
+    Parameters
+    ----------
+    folder : Path
+    relative : str
+        As written in ``modules.json``; ``""`` is the folder itself.
+    said_by : Path
+        The file that names it, for the message.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    ModelFolderError
+        For an absolute path, ``..`` and links that lead outside.
+
+    Examples
+    --------
+    >>> resolve_inside(Path("."), "../other", Path("modules.json"))
+    Traceback (most recent call last):
+        ...
+    minisbert.model.config.ModelFolderError: modules.json: the path '../other' leaves the model's folder...
+    """
+    target = folder / relative
+    if (
+        Path(relative).is_absolute()
+        or ".." in Path(relative.replace("\\", "/")).parts
+        or not target.resolve().is_relative_to(folder.resolve())
+    ):
+        raise ModelFolderError(
+            f"{said_by.as_posix()}: the path {relative!r} leaves the model's folder; do not trust this model"
+        )
+    return target
+
+
+def read_module_list(folder: Path) -> list[tuple[str, Path]] | None:
+    """Read ``modules.json``: which modules, in which order, in which folders.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    list of (str, Path), or None
+        Kind (``"Transformer"``, ``"Pooling"``, ``"Dense"``, ``"Normalize"``) and folder of each module, the
+        Transformer first; None where there is no ``modules.json``, as in a plain BERT.
+
+    Raises
+    ------
+    ModelFolderError
+        For a foreign kind of module, an order that makes no sense, or a path that leaves the folder.
+
+    Examples
+    --------
+    >>> read_module_list(Path("no/such/folder")) is None
+    True
+    """
+    file = folder / "modules.json"
+    if not file.exists():
+        return None
+    entries: list[tuple[str, Path]] = []
+    for entry in read_json(file, expect=list):
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("type", "path")):
+            raise ModelFolderError(f"{file.as_posix()}: expected objects with a 'type' and a 'path', got {entry!r}")
+        kind = entry["type"].rpartition(".")[2]
+        if kind not in ("Transformer", "Pooling", "Dense", "Normalize"):
+            raise ModelFolderError(
+                f"{file.as_posix()}: the module {entry['type']!r} is not computed here; known: Transformer, Pooling, "
+                "Dense, Normalize"
+            )
+        entries.append((kind, resolve_inside(folder, entry["path"], file)))
+    kinds = [kind for kind, _ in entries]
+    if kinds[:2] != ["Transformer", "Pooling"] or kinds.count("Transformer") + kinds.count("Pooling") != 2:
+        raise ModelFolderError(
+            f"{file.as_posix()}: expected a Transformer, a Pooling, then any number of Dense and Normalize, got {kinds}"
+        )
+    return entries
+
+
+def read_modules(entries: list[tuple[str, Path]], config: BertConfig, dtype: npt.DTypeLike) -> tuple[Module, ...]:
+    """Read the settings and weights of what follows the Transformer.
+
+    Parameters
+    ----------
+    entries : list of (str, Path)
+        From :func:`read_module_list`, without the Transformer.
+    config : BertConfig
+    dtype : DTypeLike
+        Of Dense weights.
+
+    Returns
+    -------
+    tuple of Module
+
+    Raises
+    ------
+    ModelFolderError
+        For settings that are missing, unknown, or do not fit the module before.
+
+    Examples
+    --------
+    >>> read_modules([("Normalize", Path("2_Normalize"))], BertConfig(), "float32")
+    (Normalize(),)
+    """
+    modules: tuple[Module, ...] = ()
+    for kind, path in entries:
+        if kind == "Normalize":
+            modules += (_read_normalize(path),)
+        elif kind == "Pooling":
+            modules += (_read_pooling(path / "config.json", config.hidden_size),)
+        else:
+            modules += (_read_dense(path, output_width(modules, config.hidden_size), dtype),)
+    return modules
+
+
+def _check_feature_names(raw: dict[str, Any], file: Path) -> None:
+    """Refuse modules that read or write something other than the sentence vector."""
+    for key in ("module_input_name", "module_output_name"):
+        if raw.get(key) not in (None, "sentence_embedding"):
+            raise ModelFolderError(
+                f"{file.as_posix()}: {key} {raw[key]!r} is not computed here, only 'sentence_embedding'"
+            )
+
+
+def _read_normalize(path: Path) -> Normalize:
+    """Read Normalize, whose folder need not exist: git keeps no empty folders."""
+    file = path / "config.json"
+    if file.exists():
+        _check_feature_names(read_json(file), file)
+    return Normalize()
+
+
+def _read_pooling(file: Path, hidden_size: int) -> Pooling:
+    """Read the old format (booleans, several may be true) and the new one (a name, or a list of names)."""
+    raw = read_json(file)
+    width = raw.get("embedding_dimension", raw.get("word_embedding_dimension"))
+    if width != hidden_size:
+        raise ModelFolderError(
+            f"{file.as_posix()}: pools vectors of width {width!r}, but config.json says hidden_size {hidden_size}"
+        )
+    if "pooling_mode" in raw:
+        named = raw["pooling_mode"]
+        modes = tuple(named) if isinstance(named, list) else (named,)
+    else:
+        unknown = sorted(
+            key for key in raw if key.startswith("pooling_mode_") and raw[key] and key not in _OLD_POOLING_KEYS
+        )
+        # sentence-transformers takes the mean where no mode is named
+        modes = tuple(unknown) or tuple(m for key, m in _OLD_POOLING_KEYS.items() if raw.get(key)) or ("mean",)
+    if not modes or not all(isinstance(mode, str) and mode in POOLINGS for mode in modes):
+        raise ModelFolderError(
+            f"{file.as_posix()}: pooling mode {modes!r} is not computed here; known: {', '.join(POOLINGS)}"
+        )
+    include_prompt = raw.get("include_prompt", True)
+    if not isinstance(include_prompt, bool):
+        raise ModelFolderError(f"{file.as_posix()}: include_prompt must be true or false, got {include_prompt!r}")
+    return Pooling(modes, include_prompt)
+
+
+def _read_dense(path: Path, d_in: int, dtype: npt.DTypeLike) -> Dense:
+    """Read a Dense module's settings and tensors, and check the one against the other."""
+    file = path / "config.json"
+    raw = read_json(file)
+    _check_feature_names(raw, file)
+    named = str(raw.get("activation_function", "torch.nn.modules.activation.Tanh"))
+    activation = named.rpartition(".")[2]
+    if not named.startswith("torch.nn.") or activation not in _DENSE_ACTIVATIONS:
+        raise ModelFolderError(
+            f"{file.as_posix()}: activation_function {named!r} is not computed here; known: torch.nn's "
+            + ", ".join(_DENSE_ACTIVATIONS)
+        )
+    d_out, use_residual = raw.get("out_features"), bool(raw.get("use_residual", False))
+    if raw.get("in_features") != d_in:
+        raise ModelFolderError(
+            f"{file.as_posix()}: in_features {raw.get('in_features')!r}, but the module before gives vectors of {d_in}"
+        )
+    wanted: dict[str, tuple[Any, ...]] = {"linear.weight": (d_out, d_in)}
+    if raw.get("bias", True):
+        wanted["linear.bias"] = (d_out,)
+    if use_residual and d_in != d_out:
+        wanted["residual.weight"] = (d_out, d_in)
+    stored = read_checkpoint(path)
+    found = {name: tensor.shape for name, tensor in stored.items()}
+    if found != wanted:
+        raise ModelFolderError(
+            f"{path.as_posix()}: config.json asks for the tensors {wanted}, the safetensors file has {found}"
+        )
+    tensors = {name: tensor.read(dtype) for name, tensor in stored.items()}
+    return Dense(
+        tensors["linear.weight"],
+        tensors.get("linear.bias"),
+        _DENSE_ACTIVATIONS[activation],
+        use_residual,
+        tensors.get("residual.weight"),
+    )
+
+
+def modules_to_json(module: Module, width: int) -> dict[str, Any]:
+    """Give the ``config.json`` that describes one module to sentence-transformers, old or new.
+
+    Parameters
+    ----------
+    module : Module
+    width : int
+        Of the vectors that it reads.
+
+    Returns
+    -------
+    dict
+        Empty for Normalize.
+
+    Examples
+    --------
+    >>> modules_to_json(Pooling(("max",)), 8)["pooling_mode_max_tokens"]
+    True
+    """
+    if isinstance(module, Pooling):
+        booleans = {key: mode in module.modes for key, mode in _OLD_POOLING_KEYS.items()}
+        return {"word_embedding_dimension": width, **booleans, "include_prompt": module.include_prompt}
+    if isinstance(module, Dense):
+        torch_name = {ours: name for name, ours in _DENSE_ACTIVATIONS.items()}[module.activation]
+        place = "linear.Identity" if torch_name == "Identity" else f"activation.{torch_name}"
+        settings: dict[str, Any] = {
+            "in_features": width,
+            "out_features": len(module.weight),
+            "bias": module.bias is not None,
+            "activation_function": f"torch.nn.modules.{place}",
+        }
+        # left out where false, so that older releases, which do not know the key, still load the folder
+        return {**settings, "use_residual": True} if module.use_residual else settings
+    return {}

@@ -1,0 +1,622 @@
+"""How alike two vectors are: cosine, dot, Euclidean, Manhattan, and the angle, which is a true distance.
+
+Each measure comes twice, under sentence-transformers' names. ``cos_sim(a, b)`` compares every row of ``a``
+with every row of ``b``, ``(A, D), (B, D) -> (A, B)``. ``pairwise_cos_sim(a, b)`` compares row ``i`` with row
+``i``, ``(B, D), (B, D) -> (B,)``. Wherever rows are expected, a single vector ``(D,)`` counts as one row.
+
+=========  ====================  ==========  ==============================================================
+name       formula               range       in words
+=========  ====================  ==========  ==============================================================
+cosine     u.v / (|u| |v|)       [-1, 1]     direction only; what SBERT models are trained for
+dot        u.v                   any         direction and length; equals cosine for unit vectors
+euclidean  -|u - v|              (-inf, 0]   straight-line distance, negated so that larger is closer
+manhattan  -sum_d |u_d - v_d|    (-inf, 0]   the coordinates' distances added up, negated likewise
+angular    arccos(cosine) / pi   [0, 1]      a *distance*, smaller is closer, and a metric
+=========  ====================  ==========  ==============================================================
+
+Letters: ``A`` and ``B`` rows, ``D`` the width of a vector.
+
+**dtype.** float32 in, float32 out. float16 is widened to float32: it is a format for storing, not for summing.
+If either side is anything else (float64, integers, a Python list of numbers), all of it is done in float64.
+
+**Rounding.** Euclidean, Manhattan and angular work on the differences of the rows, never on ``|u|^2 + |v|^2 -
+2 u.v``. That shortcut is one fast matrix product, but for close rows it subtracts nearly equal numbers: the
+distance of a float32 vector from itself then comes out as about 0.01, or as NaN. ``torch.cdist``, and with it
+sentence-transformers, takes the shortcut above 25 rows. Here equal rows are at distance exactly 0. The price is
+time: ten to thirty times that of the matrix product under `cos_sim` and `dot_score`.
+
+Left out on purpose: sparse vectors, and an eps under the division. sentence-transformers gives an all-zero vector
+cosine 0 with everything, which hides the bug that made it; here it is an error that names the rows.
+
+Next file: ``chunking.py`` (long texts), or ``encoder.py``, which puts text in front of these functions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from minisbert.model import Array
+from minisbert.model.ops import normalize
+
+__all__ = [
+    "SIMILARITIES",
+    "Similarity",
+    "angular_distance",
+    "cos_sim",
+    "dot_score",
+    "euclidean_sim",
+    "manhattan_sim",
+    "pairwise_angular_distance",
+    "pairwise_cos_sim",
+    "pairwise_dot_score",
+    "pairwise_euclidean_sim",
+    "pairwise_manhattan_sim",
+]
+
+BLOCK_NUMBERS = 2**16  # a block of rows this large, and its difference from one row, stay in the processor's cache
+
+
+# ----------------------------------------------------------------------------------------------------- cosine
+
+
+def cos_sim(a: ArrayLike, b: ArrayLike) -> Array:
+    """Cosine of the angle between every row of ``a`` and every row of ``b``.
+
+    ``cos(u, v) = sum_d u_d v_d / (|u| |v|)``
+
+    It is symmetric and does not change when a vector is multiplied by a positive number. In float32, rounding
+    makes the cosine of a vector with itself 1.0000001 now and then; the result is clipped to [-1, 1], so that
+    ``arccos`` of it is never NaN. Entries of any size are safe, 1e30 and 1e-30 in float32 too.
+
+    Parameters
+    ----------
+    a : array_like, shape (A, D) or (D,)
+        Finite numbers; no row may be all zeros.
+    b : array_like, shape (B, D) or (D,)
+        Likewise.
+
+    Returns
+    -------
+    Array, shape (A, B)
+        Dimensionless, in [-1, 1]: 1 same direction, 0 at right angles, -1 opposite. float32 or float64, see
+        the head of this module.
+
+    Raises
+    ------
+    ValueError
+        If the widths differ, if there are NaN or Inf, or if a row is all zeros and so has no direction.
+
+    Notes
+    -----
+    **Source**: Reimers & Gurevych 2019 (Sentence-BERT), section 3, figure 2;
+    ``sentence_transformers.util.cos_sim(a, b)``, and in PyTorch
+    ``torch.nn.functional.cosine_similarity(a[:, None], b[None], dim=-1)``.
+
+    Examples
+    --------
+    >>> cos_sim([[3, 0], [1, 1]], [[5, 0], [0, 2], [-1, 0]]).round(4)
+    array([[ 1.    ,  0.    , -1.    ],
+           [ 0.7071,  0.7071, -0.7071]])
+    """
+    a, b = _checked("cos_sim", a, b)
+    _refuse_zero_rows("cos_sim", a, b)
+    scores: Array = _unit_rows(a) @ _unit_rows(b).T  # (A, B)
+    return np.clip(scores, -1.0, 1.0)
+
+
+def pairwise_cos_sim(a: ArrayLike, b: ArrayLike) -> Array:
+    """Cosine of the angle between row ``i`` of ``a`` and row ``i`` of ``b``.
+
+    ``cos(u, v) = sum_d u_d v_d / (|u| |v|)``
+
+    Parameters
+    ----------
+    a, b : array_like, shape (B, D) or (D,)
+        Finite numbers, equally many rows; no row may be all zeros.
+
+    Returns
+    -------
+    Array, shape (B,)
+        Dimensionless, clipped to [-1, 1]. float32 or float64.
+
+    Raises
+    ------
+    ValueError
+        As `cos_sim`, and if ``a`` and ``b`` have different numbers of rows.
+
+    Notes
+    -----
+    **Source**: as `cos_sim`; ``sentence_transformers.util.pairwise_cos_sim(a, b)``,
+    ``torch.nn.functional.cosine_similarity(a, b, dim=-1)``.
+
+    Examples
+    --------
+    >>> pairwise_cos_sim([[3, 0], [1, 1]], [[0, 2], [4, 4]]).round(4)
+    array([0., 1.])
+    """
+    a, b = _checked_pairs("pairwise_cos_sim", a, b)
+    _refuse_zero_rows("pairwise_cos_sim", a, b)
+    scores: Array = np.sum(_unit_rows(a) * _unit_rows(b), axis=-1)  # (B,)
+    return np.clip(scores, -1.0, 1.0)
+
+
+def _unit_rows(x: Array) -> Array:
+    """Divide every row by its length."""
+    # The square of 1e20 overflows float32 and that of 1e-30 vanishes, so the largest entry of a row is made 1 first.
+    largest: Array = np.abs(x).max(axis=-1, keepdims=True)
+    return normalize(x / largest)
+
+
+# ------------------------------------------------------------------------------------------------ dot product
+
+
+def dot_score(a: ArrayLike, b: ArrayLike) -> Array:
+    """Dot product of every row of ``a`` with every row of ``b``.
+
+    ``dot(u, v) = sum_d u_d v_d``
+
+    For vectors of length 1, as all-MiniLM-L6-v2 makes them, this is the cosine, and cheaper.
+
+    Parameters
+    ----------
+    a : array_like, shape (A, D) or (D,)
+        Finite numbers.
+    b : array_like, shape (B, D) or (D,)
+        Likewise.
+
+    Returns
+    -------
+    Array, shape (A, B)
+        In units of ``a`` times units of ``b``; any size. float32 or float64.
+
+    Raises
+    ------
+    ValueError
+        If the widths differ, if there are NaN or Inf, or if entries are so large that the sum could overflow.
+
+    Notes
+    -----
+    **Source**: ``sentence_transformers.util.dot_score(a, b)``, ``torch.mm(a, b.T)``.
+
+    Examples
+    --------
+    >>> dot_score([[1, 2], [3, 4]], [[1, 0], [0, 1], [1, 1]])
+    array([[1., 2., 3.],
+           [3., 4., 7.]])
+    """
+    a, b = _checked("dot_score", a, b)
+    _refuse_overflow("dot_score", a, b)
+    scores: Array = a @ b.T  # (A, B)
+    return scores
+
+
+def pairwise_dot_score(a: ArrayLike, b: ArrayLike) -> Array:
+    """Dot product of row ``i`` of ``a`` with row ``i`` of ``b``.
+
+    ``dot(u, v) = sum_d u_d v_d``
+
+    Parameters
+    ----------
+    a, b : array_like, shape (B, D) or (D,)
+        Finite numbers, equally many rows.
+
+    Returns
+    -------
+    Array, shape (B,)
+        In units of ``a`` times units of ``b``; any size. float32 or float64.
+
+    Raises
+    ------
+    ValueError
+        As `dot_score`, and if ``a`` and ``b`` have different numbers of rows.
+
+    Notes
+    -----
+    **Source**: ``sentence_transformers.util.pairwise_dot_score(a, b)``, ``torch.sum(a * b, dim=-1)``.
+
+    Examples
+    --------
+    >>> pairwise_dot_score([[1, 2], [3, 4]], [[1, 0], [1, 1]])
+    array([1., 7.])
+    """
+    a, b = _checked_pairs("pairwise_dot_score", a, b)
+    _refuse_overflow("pairwise_dot_score", a, b)
+    scores: Array = np.sum(a * b, axis=-1)  # (B,)
+    return scores
+
+
+# -------------------------------------------------------------------------------------------------- Euclidean
+
+
+def euclidean_sim(a: ArrayLike, b: ArrayLike) -> Array:
+    """Negative straight-line distance between every row of ``a`` and every row of ``b``.
+
+    ``euclidean(u, v) = -sqrt(sum_d (u_d - v_d)^2)``
+
+    Negative, so that larger is closer, as for every other similarity. Unit vectors are ranked as by cosine,
+    because for them ``|u - v|^2 = 2 - 2 cos(u, v)``.
+
+    Parameters
+    ----------
+    a : array_like, shape (A, D) or (D,)
+        Finite numbers.
+    b : array_like, shape (B, D) or (D,)
+        Likewise.
+
+    Returns
+    -------
+    Array, shape (A, B)
+        In the unit of the vectors, in (-inf, 0]; exactly 0 for equal rows. float32 or float64.
+
+    Raises
+    ------
+    ValueError
+        If the widths differ, if there are NaN or Inf, or if entries are so large that the sum could overflow.
+
+    Notes
+    -----
+    **Source**: ``sentence_transformers.util.euclidean_sim(a, b)``, but without its shortcut above 25 rows:
+    ``-torch.cdist(a, b, p=2, compute_mode="donot_use_mm_for_euclid_dist")``.
+
+    Examples
+    --------
+    >>> euclidean_sim([[0, 0], [3, 0]], [[3, 4], [1, 0]])
+    array([[-5., -1.],
+           [-4., -2.]])
+    """
+    a, b = _checked("euclidean_sim", a, b)
+    _refuse_overflow("euclidean_sim", a, b)
+    return -_each_row_against_all(_euclidean_distance, a, b)  # (A, B)
+
+
+def pairwise_euclidean_sim(a: ArrayLike, b: ArrayLike) -> Array:
+    """Negative straight-line distance between row ``i`` of ``a`` and row ``i`` of ``b``.
+
+    ``euclidean(u, v) = -sqrt(sum_d (u_d - v_d)^2)``
+
+    Parameters
+    ----------
+    a, b : array_like, shape (B, D) or (D,)
+        Finite numbers, equally many rows.
+
+    Returns
+    -------
+    Array, shape (B,)
+        In the unit of the vectors, in (-inf, 0]; exactly 0 for equal rows. float32 or float64.
+
+    Raises
+    ------
+    ValueError
+        As `euclidean_sim`, and if ``a`` and ``b`` have different numbers of rows.
+
+    Notes
+    -----
+    **Source**: ``sentence_transformers.util.pairwise_euclidean_sim(a, b)``,
+    ``-torch.linalg.vector_norm(a - b, dim=-1)``.
+
+    Examples
+    --------
+    >>> pairwise_euclidean_sim([[0, 0], [3, 0]], [[3, 4], [1, 0]])
+    array([-5., -2.])
+    """
+    a, b = _checked_pairs("pairwise_euclidean_sim", a, b)
+    _refuse_overflow("pairwise_euclidean_sim", a, b)
+    return -_euclidean_distance(a, b)  # (B,)
+
+
+def _euclidean_distance(u: Array, v: Array) -> Array:
+    """Distance along the last axis; ``u`` is one row ``(D,)`` or as many rows as ``v``."""
+    distance: Array = np.linalg.norm(u - v, axis=-1)
+    return distance
+
+
+# -------------------------------------------------------------------------------------------------- Manhattan
+
+
+def manhattan_sim(a: ArrayLike, b: ArrayLike) -> Array:
+    """Negative sum of coordinate distances between every row of ``a`` and every row of ``b``.
+
+    ``manhattan(u, v) = -sum_d |u_d - v_d|``
+
+    Parameters
+    ----------
+    a : array_like, shape (A, D) or (D,)
+        Finite numbers.
+    b : array_like, shape (B, D) or (D,)
+        Likewise.
+
+    Returns
+    -------
+    Array, shape (A, B)
+        In the unit of the vectors, in (-inf, 0]; exactly 0 for equal rows. float32 or float64.
+
+    Raises
+    ------
+    ValueError
+        If the widths differ, if there are NaN or Inf, or if entries are so large that the sum could overflow.
+
+    Notes
+    -----
+    **Source**: ``sentence_transformers.util.manhattan_sim(a, b)``, ``-torch.cdist(a, b, p=1)``.
+
+    Examples
+    --------
+    >>> manhattan_sim([[0, 0], [3, 0]], [[3, 4], [1, 0]])
+    array([[-7., -1.],
+           [-4., -2.]])
+    """
+    a, b = _checked("manhattan_sim", a, b)
+    _refuse_overflow("manhattan_sim", a, b)
+    return -_each_row_against_all(_manhattan_distance, a, b)  # (A, B)
+
+
+def pairwise_manhattan_sim(a: ArrayLike, b: ArrayLike) -> Array:
+    """Negative sum of coordinate distances between row ``i`` of ``a`` and row ``i`` of ``b``.
+
+    ``manhattan(u, v) = -sum_d |u_d - v_d|``
+
+    Parameters
+    ----------
+    a, b : array_like, shape (B, D) or (D,)
+        Finite numbers, equally many rows.
+
+    Returns
+    -------
+    Array, shape (B,)
+        In the unit of the vectors, in (-inf, 0]; exactly 0 for equal rows. float32 or float64.
+
+    Raises
+    ------
+    ValueError
+        As `manhattan_sim`, and if ``a`` and ``b`` have different numbers of rows.
+
+    Notes
+    -----
+    **Source**: ``sentence_transformers.util.pairwise_manhattan_sim(a, b)``,
+    ``-torch.sum(torch.abs(a - b), dim=-1)``.
+
+    Examples
+    --------
+    >>> pairwise_manhattan_sim([[0, 0], [3, 0]], [[3, 4], [1, 0]])
+    array([-7., -2.])
+    """
+    a, b = _checked_pairs("pairwise_manhattan_sim", a, b)
+    _refuse_overflow("pairwise_manhattan_sim", a, b)
+    return -_manhattan_distance(a, b)  # (B,)
+
+
+def _manhattan_distance(u: Array, v: Array) -> Array:
+    """Distance along the last axis; ``u`` is one row ``(D,)`` or as many rows as ``v``."""
+    distance: Array = np.sum(np.abs(u - v), axis=-1)
+    return distance
+
+
+# ------------------------------------------------------------------------------------------------------ angle
+
+
+def angular_distance(a: ArrayLike, b: ArrayLike) -> Array:
+    """Angle between every row of ``a`` and every row of ``b``, as a fraction of half a turn.
+
+    ``angular(u, v) = arccos(cos(u, v)) / pi = 2 / pi * atan2(|u' - v'|, |u' + v'|)``, where ``u' = u / |u|``
+
+    It ranks as cosine does, the other way round (smaller is closer), and it is a metric on directions. The "cosine
+    distance" ``1 - cos`` is not: it breaks the triangle inequality. With vectors at 0, 45 and 90 degrees the two
+    steps measure 0.29 each and the direct way 1.0, so a detour is shorter than the straight line. The reason is that
+    ``1 - cos`` is half the *square* of a small angle, and squares of lengths do not add up. Methods that lean on
+    the triangle inequality (metric trees, pruning in clustering) are right with this function and silently wrong
+    with ``1 - cos``.
+
+    Parameters
+    ----------
+    a : array_like, shape (A, D) or (D,)
+        Finite numbers; no row may be all zeros.
+    b : array_like, shape (B, D) or (D,)
+        Likewise.
+
+    Returns
+    -------
+    Array, shape (A, B)
+        Dimensionless, in [0, 1]: 0 same direction, 0.5 at right angles, 1 opposite. Exactly 0 for equal rows.
+        float32 or float64.
+
+    Raises
+    ------
+    ValueError
+        If the widths differ, if there are NaN or Inf, or if a row is all zeros and so has no direction.
+
+    Notes
+    -----
+    **Source**: Kahan 2006, "How Futile are Mindless Assessments of Roundoff in Floating-Point Computation?",
+    section 12, for the formula; Cer et al. 2018 (Universal Sentence Encoder), section 5, for angles between
+    sentence vectors. In exact arithmetic ``torch.acos(sentence_transformers.util.cos_sim(a, b)) / torch.pi``,
+    which in float32 cannot tell angles below 3e-4 apart, and gives NaN where a cosine rounds to above 1.
+
+    Examples
+    --------
+    >>> angular_distance([1, 0], [[7, 0], [1, 1], [0, 1], [-2, 0]])
+    array([[0.  , 0.25, 0.5 , 1.  ]])
+
+    >>> def cosine_distance(u, v):
+    ...     return 1.0 - cos_sim(u, v).item()
+    >>> east, north_east, north = [1, 0], [1, 1], [0, 1]
+    >>> cosine_distance(east, north) <= cosine_distance(east, north_east) + cosine_distance(north_east, north)
+    False
+    """
+    a, b = _checked("angular_distance", a, b)
+    _refuse_zero_rows("angular_distance", a, b)
+    return _each_row_against_all(_angle, _unit_rows(a), _unit_rows(b))  # (A, B)
+
+
+def pairwise_angular_distance(a: ArrayLike, b: ArrayLike) -> Array:
+    """Angle between row ``i`` of ``a`` and row ``i`` of ``b``, as a fraction of half a turn.
+
+    ``angular(u, v) = arccos(cos(u, v)) / pi = 2 / pi * atan2(|u' - v'|, |u' + v'|)``, where ``u' = u / |u|``
+
+    Parameters
+    ----------
+    a, b : array_like, shape (B, D) or (D,)
+        Finite numbers, equally many rows; no row may be all zeros.
+
+    Returns
+    -------
+    Array, shape (B,)
+        Dimensionless, in [0, 1]; exactly 0 for equal rows. float32 or float64.
+
+    Raises
+    ------
+    ValueError
+        As `angular_distance`, and if ``a`` and ``b`` have different numbers of rows.
+
+    Notes
+    -----
+    **Source**: as `angular_distance`; in exact arithmetic
+    ``torch.acos(sentence_transformers.util.pairwise_cos_sim(a, b)) / torch.pi``.
+
+    Examples
+    --------
+    >>> pairwise_angular_distance([[1, 0], [1, 0]], [[1, 1], [-2, 0]])
+    array([0.25, 1.  ])
+    """
+    a, b = _checked_pairs("pairwise_angular_distance", a, b)
+    _refuse_zero_rows("pairwise_angular_distance", a, b)
+    return _angle(_unit_rows(a), _unit_rows(b))  # (B,)
+
+
+def _angle(u: Array, v: Array) -> Array:
+    """Angle between unit vectors along the last axis, as a fraction of half a turn."""
+    # Why not arccos(u.v): for a small angle the cosine is 1 - angle^2 / 2, and float32 rounds that to steps of 6e-8:
+    # half of the angle's digits are gone before arccos sees them. The diagonals of the rhombus that u and v span keep
+    # them: |u - v| = 2 sin(angle / 2), |u + v| = 2 cos(angle / 2). Equal rows give exactly 0.
+    half_angle = np.arctan2(np.linalg.norm(u - v, axis=-1), np.linalg.norm(u + v, axis=-1))
+    angle: Array = half_angle / (math.pi / 2)  # at most pi/2 by pi/2: exactly 1, not one rounding above it
+    return angle
+
+
+# ---------------------------------------------------------------------------------------------------- by name
+
+
+class Similarity(NamedTuple):
+    """The two functions of one similarity: all rows against all rows, and row by row."""
+
+    matrix: Callable[[ArrayLike, ArrayLike], Array]  # (A, D), (B, D) -> (A, B)
+    pairwise: Callable[[ArrayLike, ArrayLike], Array]  # (B, D), (B, D) -> (B,)
+
+
+# The names are the values of ``similarity_fn_name`` in sentence-transformers' model folders. In each of them larger
+# is closer, and whoever sorts by them relies on that. The angular distance runs the other way: it is not in here.
+SIMILARITIES = MappingProxyType(
+    {
+        "cosine": Similarity(cos_sim, pairwise_cos_sim),
+        "dot": Similarity(dot_score, pairwise_dot_score),
+        "euclidean": Similarity(euclidean_sim, pairwise_euclidean_sim),
+        "manhattan": Similarity(manhattan_sim, pairwise_manhattan_sim),
+    }
+)
+
+
+# ----------------------------------------------------------------------------------------------------- shared
+
+
+def _each_row_against_all(distance: Callable[[Array, Array], Array], a: Array, b: Array) -> Array:
+    """Fill the matrix of distances one row of ``a`` and one block of ``b`` at a time, with no (A, B, D) array."""
+    distances = np.empty((len(a), len(b)), dtype=a.dtype)  # (A, B)
+    step = max(1, BLOCK_NUMBERS // a.shape[1])
+    for start in range(0, len(b), step):
+        block = b[start : start + step]
+        for row in range(len(a)):
+            distances[row, start : start + step] = distance(a[row], block)
+    return distances
+
+
+def _checked(function: str, a: ArrayLike, b: ArrayLike, letter: str = "A") -> tuple[Array, Array]:
+    """Both arguments as finite rows ``(A, D)`` and ``(B, D)`` of one float dtype, or the error that says why not."""
+    rows_a, rows_b = _as_rows(function, "a", letter, a), _as_rows(function, "b", "B", b)
+    if rows_a.shape[1] != rows_b.shape[1]:
+        raise ValueError(
+            f"{function}: a ({letter}, D) and b (B, D) must have the same width D, but a is {rows_a.shape} and b "
+            f"is {rows_b.shape}. Vectors of different models, or cut to different truncate_dim, cannot be "
+            f"compared: embed both sides with the same model and settings."
+        )
+    is_narrow = all(rows.dtype in (np.float16, np.float32) for rows in (rows_a, rows_b))
+    dtype = np.float32 if is_narrow else np.float64
+    rows_a, rows_b = rows_a.astype(dtype, copy=False), rows_b.astype(dtype, copy=False)
+    for name, rows in (("a", rows_a), ("b", rows_b)):
+        if not np.isfinite(rows).all():
+            raise ValueError(
+                f"{function}: {name} {rows.shape} must hold finite numbers, but there is NaN or Inf in "
+                f"{_list_rows(np.isfinite(rows).all(axis=1))}. The usual cause is a division by zero or an "
+                f"overflow in what made the vectors: look there, or drop these rows."
+            )
+    return rows_a, rows_b
+
+
+def _checked_pairs(function: str, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
+    """As `_checked`, for two arguments that are compared row by row."""
+    rows_a, rows_b = _checked(function, a, b, letter="B")
+    if len(rows_a) != len(rows_b):
+        raise ValueError(
+            f"{function}: a (B, D) and b (B, D) must have equally many rows, but a is {rows_a.shape} and b is "
+            f"{rows_b.shape}. To compare every row with every row, use the matrix function instead: "
+            f"{function.removeprefix('pairwise_')}."
+        )
+    return rows_a, rows_b
+
+
+def _as_rows(function: str, name: str, letter: str, x: ArrayLike) -> NDArray[Any]:
+    """``x`` as a two-dimensional array of real numbers with at least one column."""
+    try:
+        rows = np.asarray(x)
+    except ValueError as error:
+        raise ValueError(
+            f"{function}: {name} must be ({letter}, D), rows of one width, but NumPy says: {error} "
+            f"Embed all texts with the same model and settings."
+        ) from None
+    if rows.dtype.kind not in "fiub":
+        raise ValueError(
+            f"{function}: {name} must be ({letter}, D) real numbers, but it is a {type(x).__name__} that NumPy "
+            f"reads as {rows.dtype}. Texts have to be embedded first; a sparse matrix needs .toarray()."
+        )
+    if rows.ndim not in (1, 2) or rows.shape[-1] == 0:
+        raise ValueError(
+            f"{function}: {name} must be ({letter}, D) or (D,) with D >= 1, but its shape is {rows.shape}. Token "
+            f"embeddings have to be pooled to one vector a text first; no vectors at all are np.empty((0, D))."
+        )
+    return np.atleast_2d(rows)
+
+
+def _refuse_zero_rows(function: str, a: Array, b: Array) -> None:
+    """Refuse vectors without a direction."""
+    for name, rows in (("a", a), ("b", b)):
+        has_direction = np.any(rows, axis=1)
+        if not has_direction.all():
+            raise ValueError(
+                f"{function}: every row of {name} must have a direction, but {name} {rows.shape} is all zeros in "
+                f"{_list_rows(has_direction)}. No encoder makes such a vector; the usual cause is an np.zeros "
+                f"array that was not filled. Drop these rows, or use a dot or Euclidean similarity, which are "
+                f"defined for them."
+            )
+
+
+def _refuse_overflow(function: str, a: Array, b: Array) -> None:
+    """Refuse entries whose sums of squares could leave the range of the dtype and come out as Inf or NaN."""
+    width, largest = a.shape[1], max(float(np.abs(rows).max(initial=0.0)) for rows in (a, b))
+    limit = math.sqrt(float(np.finfo(a.dtype).max) / width) / 2  # D (2 limit)^2 = the largest number there is
+    if largest > limit:
+        raise ValueError(
+            f"{function}: entries must be at most {limit:.1e} in size for {a.dtype} and D = {width}, but the "
+            f"largest is {largest:.1e}: sums of squares could overflow. Vectors of an encoder are about 1; look "
+            f"for an np.empty that was not filled, scale both sides down, or convert them to float64."
+        )
+
+
+def _list_rows(is_good: Any) -> str:
+    """Name the first few bad rows, and how many there are: 'rows 0, 4 (2 of 9 rows)'."""
+    bad = np.flatnonzero(~is_good)
+    named = ", ".join(str(row) for row in bad[:5]) + (", ..." if len(bad) > 5 else "")
+    return f"row{'s' if len(bad) > 1 else ''} {named} ({len(bad)} of {len(is_good)} rows)"

