@@ -534,7 +534,9 @@ def _pip_reason(stderr: str) -> str:
 def _reason(error: Exception, request: _Request) -> str:
     """One line on why a source failed, free of secrets."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
-    text = HUB_REASONS.get(type(error).__name__, f"{type(error).__name__}: {lines[0]}")
+    nested = re.search(r"\[Errno -?\d+\] [\w ]+", lines[0]) if len(lines[0]) > 200 else None
+    text = f"{type(error).__name__}: {nested[0] if nested else lines[0]}"
+    text = HUB_REASONS.get(type(error).__name__, text)
     return _without_secrets(str(error) if isinstance(error, FetchError) else text, request)
 
 

@@ -543,7 +543,7 @@ def _checked(function: str, a: ArrayLike, b: ArrayLike, letter: str = "A") -> tu
             f"is {rows_b.shape}. Vectors of different models, or cut to different truncate_dim, cannot be "
             f"compared: embed both sides with the same model and settings."
         )
-    is_narrow = all(rows.dtype in (np.float16, np.float32) for rows in (rows_a, rows_b))
+    is_narrow = all(rows.dtype.kind == "f" and rows.dtype.itemsize <= 4 for rows in (rows_a, rows_b))
     dtype = np.float32 if is_narrow else np.float64
     rows_a, rows_b = rows_a.astype(dtype, copy=False), rows_b.astype(dtype, copy=False)
     for name, rows in (("a", rows_a), ("b", rows_b)):

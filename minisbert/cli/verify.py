@@ -1,0 +1,97 @@
+"""``minisbert verify``: the agreement ledger on the command line."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+
+from minisbert.encoder import SentenceEncoder
+from minisbert.proof.ledger import (
+    Reference,
+    compare,
+    first_disagreement,
+    format_ledger,
+    ledger_to_json,
+    read_recorded,
+    trace_tensors,
+    verdict,
+)
+
+
+@click.command()
+@click.argument("texts", nargs=-1)
+@click.option("--model", envvar="MINISBERT_MODEL", help="A model's name or folder.  [default: all-MiniLM-L6-v2]")
+@click.option(
+    "--against",
+    type=click.Choice(["recorded", "torch"]),
+    default="recorded",
+    show_default=True,
+    help="Tensors recorded with the package, or PyTorch, live (extra `verify`): any model, any TEXTS.",
+)
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@click.option(
+    "--mine",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Check your own port: an .npz with some of the tensors under the ledger's names.",
+)
+@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write our tensors to an .npz as well.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def verify(
+    texts: tuple[str, ...],
+    model: str | None,
+    against: str,
+    dtype: str,
+    mine: Path | None,
+    save: Path | None,
+    as_json: bool,
+) -> None:
+    """Compare every intermediate tensor with PyTorch's, and name the first that differs.
+
+    Without TEXTS, three short texts go through the model and are compared with tensors that PyTorch computed and
+    that the package carries. The exit code is 1 if any tensor leaves its bound.
+
+    \b
+    Example:
+      minisbert verify
+      minisbert verify --dtype float64
+    """
+    encoder = SentenceEncoder(model, dtype=dtype)
+    reference = _reference(encoder, texts, against, dtype)
+    ours = trace_tensors(encoder.trace(reference.texts)) if mine is None else _read_mine(mine)
+    rows = compare(ours, reference, dtype)
+    if save is not None:
+        np.savez_compressed(save, allow_pickle=False, **ours)
+    if as_json:
+        click.echo(json.dumps(ledger_to_json(rows, reference, dtype), indent=2))
+    else:
+        whose = "this package" if mine is None else str(mine)
+        click.echo(f"{whose}, {dtype}, beside PyTorch: {reference.origin}")
+        click.echo(f"texts: {', '.join(repr(text) for text in reference.texts)}\n")
+        click.echo(format_ledger(rows))
+        click.echo(f"\n{verdict(rows, reference)}")
+    sys.exit(0 if first_disagreement(rows) is None else 1)
+
+
+def _reference(encoder: SentenceEncoder, texts: tuple[str, ...], against: str, dtype: str) -> Reference:
+    """Read the recorded tensors, or ask PyTorch."""
+    recorded = read_recorded()
+    if against == "torch":
+        from minisbert.proof.torch_model import torch_reference
+
+        return torch_reference(encoder.folder, texts or recorded.texts, dtype, encoder.max_seq_length)
+    if texts:
+        raise click.UsageError("recorded tensors exist for their own texts only; for TEXTS add --against torch")
+    return recorded
+
+
+def _read_mine(file: Path) -> dict[str, np.ndarray]:
+    """Read somebody's tensors; pickled objects are refused, because opening them can run code."""
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (ValueError, OSError, AttributeError) as error:
+        raise ValueError(f"{file}: expected an .npz with tensors under the ledger's names, but {error}") from error

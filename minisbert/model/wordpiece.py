@@ -1,0 +1,441 @@
+"""Text -> token ids by hand: what ``tokens.py`` leaves to the ``tokenizers`` library, in Python to read.
+
+The steps, in the order in which text runs through them:
+
+1. :func:`tokenize` finds special tokens such as ``[SEP]`` in the raw text; they pass untouched.
+2. :func:`normalize` drops control characters and accents, lowers the case, sets ideographs apart.
+3. :func:`split_words` cuts at white space and around every punctuation mark.
+4. :func:`split_word` cuts each word into the longest pieces that the vocabulary has.
+5. :func:`encode` looks up their ids and puts ``[CLS]`` before and ``[SEP]`` behind.
+
+Left out on purpose: length limits (``tokens.py``, before this file), offsets into the text, and speed: the encoder
+uses the library, and a test holds this file to it, id for id, on every code point of Unicode. The one thing that is
+not in the BERT paper is at the end: tables of where the library's Unicode is older or younger than Python's.
+``ops.py``, next, takes over where ids have become vectors.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from minisbert.model.config import ModelFolderError, read_json
+
+
+@dataclass(frozen=True)
+class WordPiece:
+    """A vocabulary and the rules by which text is cut to fit it; field names are the library's.
+
+    Parameters
+    ----------
+    vocabulary : mapping of str to int
+        Id of each piece; a piece that continues a word starts with ``continuing_subword_prefix``.
+    special_tokens : mapping of str to int
+        Tokens that are recognised in raw text, letter for letter; none unless given.
+    clean_text : bool
+        Drop control characters and turn all white space into plain spaces.
+    handle_chinese_chars : bool
+        Make every CJK ideograph a word of its own.
+    strip_accents : bool or None
+        Drop combining marks; None does so where ``lowercase`` does.
+    lowercase : bool
+        Lower the case.
+    unk_token, cls_token, sep_token : str
+        What stands for a word that has no pieces, before a text, and behind it.
+    continuing_subword_prefix : str
+    max_input_chars_per_word : int
+        Longer words become ``unk_token`` unseen, in characters after :func:`normalize`.
+
+    Raises
+    ------
+    ValueError
+        If one of the three named tokens has no id, or a special token has two.
+    """
+
+    vocabulary: Mapping[str, int] = field(repr=False)
+    special_tokens: Mapping[str, int] = field(default_factory=dict)
+    clean_text: bool = True
+    handle_chinese_chars: bool = True
+    strip_accents: bool | None = None
+    lowercase: bool = True
+    unk_token: str = "[UNK]"
+    cls_token: str = "[CLS]"
+    sep_token: str = "[SEP]"
+    continuing_subword_prefix: str = "##"
+    max_input_chars_per_word: int = 100
+
+    def __post_init__(self) -> None:
+        """Refuse rules under which some text would have no ids, or two readings."""
+        missing = {self.unk_token} - set(self.vocabulary)
+        missing |= {self.cls_token, self.sep_token} - set(self.vocabulary) - set(self.special_tokens)
+        if missing:
+            raise ValueError(
+                f"WordPiece: the vocabulary of {len(self.vocabulary)} pieces lacks {sorted(missing)}; is it BERT's? "
+                "If its names differ, pass unk_token=, cls_token=, sep_token="
+            )
+        for token, token_id in self.special_tokens.items():
+            if not token or self.vocabulary.get(token, token_id) != token_id:
+                raise ValueError(
+                    f"WordPiece: special token {token!r} has id {token_id}, but in the vocabulary it has "
+                    f"{self.vocabulary.get(token)}; take both from one file, as read_wordpiece does"
+                )
+
+    def id_of(self, piece: str) -> int:
+        """Id of a piece or special token."""
+        return self.special_tokens[piece] if piece in self.special_tokens else self.vocabulary[piece]
+
+
+def encode(text: str, rules: WordPiece) -> list[int]:
+    """Turn one text into token ids: ``[CLS]``, the ids of its pieces, ``[SEP]``.
+
+    Parameters
+    ----------
+    text : str
+    rules : WordPiece
+
+    Returns
+    -------
+    list of int
+        As long as the text needs; nothing is cut.
+
+    Raises
+    ------
+    ValueError
+        As :func:`tokenize`.
+
+    Notes
+    -----
+    **Source**: Devlin et al. 2018, section 3, "Input/Output Representations"; ``tokenizers.Tokenizer.encode(text).ids``
+    without truncation and padding.
+
+    Examples
+    --------
+    >>> rules = WordPiece({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "un": 3, "##want": 4, "##ed": 5, "!": 6})
+    >>> encode("Unwantéd!", rules)
+    [1, 3, 4, 5, 6, 2]
+    """
+    return [rules.id_of(piece) for piece in [rules.cls_token, *tokenize(text, rules), rules.sep_token]]
+
+
+def tokenize(text: str, rules: WordPiece) -> list[str]:
+    """Cut one text into pieces of the vocabulary and special tokens.
+
+    Parameters
+    ----------
+    text : str
+    rules : WordPiece
+
+    Returns
+    -------
+    list of str
+
+    Raises
+    ------
+    ValueError
+        If ``text`` is no string, or holds a lone surrogate, which is half a character and has no UTF-8.
+
+    Notes
+    -----
+    **Source**: ``tokenizers.Tokenizer.encode(text, add_special_tokens=False).tokens``.
+
+    Examples
+    --------
+    >>> rules = WordPiece({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "play": 3, "##ing": 4}, special_tokens={"[SEP]": 2})
+    >>> tokenize("Playing[SEP]played", rules)
+    ['play', '##ing', '[SEP]', '[UNK]']
+    """
+    _refuse_what_is_no_text(text)
+    pieces: list[str] = []
+    for part in _split_special_tokens(text, rules.special_tokens):
+        if part in rules.special_tokens:
+            pieces.append(part)
+        else:
+            for word in split_words(normalize(part, rules)):
+                pieces += split_word(word, rules)
+    return pieces
+
+
+def _refuse_what_is_no_text(text: str) -> None:
+    if not isinstance(text, str):
+        raise ValueError(f"tokenize: expected one text (str), got {type(text).__name__}; for many, loop over them")
+    half = re.search("[\ud800-\udfff]", text)
+    if half:
+        raise ValueError(
+            f"tokenize: {text[max(0, half.start() - 10) : half.end() + 10]!r} holds a lone surrogate at character "
+            f"{half.start()}, half of a character that was cut in two; clean it with "
+            "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
+        )
+
+
+def _split_special_tokens(text: str, special_tokens: Mapping[str, int]) -> list[str]:
+    if not special_tokens:
+        return [text]
+    longest_first = sorted(special_tokens, key=len, reverse=True)  # where one begins another, the longer wins
+    return re.split("(" + "|".join(map(re.escape, longest_first)) + ")", text)  # the ( ) keep the tokens themselves
+
+
+def normalize(text: str, rules: WordPiece) -> str:
+    r"""Reduce a text to the letters that the vocabulary was made from.
+
+    Parameters
+    ----------
+    text : str
+    rules : WordPiece
+
+    Returns
+    -------
+    str
+
+    Notes
+    -----
+    **Source**: ``BasicTokenizer`` in BERT's ``tokenization.py``; ``tokenizers.normalizers.BertNormalizer``.
+
+    Examples
+    --------
+    >>> rules = WordPiece({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2})
+    >>> normalize("Zürich\tis\u200b 東京", rules)
+    'zurich is  東  京 '
+    """
+    if rules.clean_text:
+        text = _WHITE_SPACE.sub(" ", "".join(char for char in text if not _is_dropped(char)))
+    if rules.handle_chinese_chars:
+        text = _IDEOGRAPH.sub(r" \g<0> ", text)
+    if rules.lowercase if rules.strip_accents is None else rules.strip_accents:
+        # NFD takes é apart into e and a combining mark, which is then left out
+        text = "".join(char for char in _decompose(text) if _category(char) != "Mn")
+    if rules.lowercase:
+        # letter by letter: a whole Greek word's .lower() ends in ς, the library's in σ
+        text = "".join(char.lower() for char in text.translate(_YOUNG_CAPITALS))
+    return text
+
+
+def _is_dropped(char: str) -> bool:
+    """Control, format and private use characters; NUL is among them, U+FFFD stands for undecodable bytes."""
+    return char == "\ufffd" or (char not in "\t\n\r" and _category(char) in ("Cc", "Cf", "Co"))
+
+
+def split_words(text: str) -> list[str]:
+    """Cut normalised text at white space, which is dropped, and around each punctuation mark, which is kept.
+
+    Parameters
+    ----------
+    text : str
+
+    Returns
+    -------
+    list of str
+        No word is empty.
+
+    Notes
+    -----
+    **Source**: ``tokenizers.pre_tokenizers.BertPreTokenizer``.
+
+    Examples
+    --------
+    >>> split_words("isn't it  $5?")
+    ['isn', "'", 't', 'it', '$', '5', '?']
+    """
+    apart = "".join(f" {char} " if _is_punctuation(char) else char for char in text)
+    return [word for word in _WHITE_SPACE.split(apart) if word]
+
+
+def _is_punctuation(char: str) -> bool:
+    """Unicode's punctuation, and all of ASCII that is neither letter nor digit ($ + < ^ are symbols to Unicode)."""
+    return ("!" <= char <= "~" and not char.isalnum()) or _category(char).startswith("P")
+
+
+def split_word(word: str, rules: WordPiece) -> list[str]:
+    """Cut one word into pieces: the longest that the vocabulary has, then the longest that continues it, and so on.
+
+    Greedy, so it never goes back: if the rest has no piece, the whole word is unknown.
+
+    Parameters
+    ----------
+    word : str
+        Normalised, without white space.
+    rules : WordPiece
+
+    Returns
+    -------
+    list of str
+        Pieces, or ``[UNK]`` alone.
+
+    Notes
+    -----
+    **Source**: Wu et al. 2016 (arXiv 1609.08144), section 4.1; ``tokenizers.models.WordPiece.tokenize``.
+
+    Examples
+    --------
+    >>> rules = WordPiece({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "un": 3, "unw": 4, "##want": 5, "##ed": 6})
+    >>> split_word("unwed", rules), split_word("unwanted", rules)  # "un ##want ##ed" would do, but "unw" is longer
+    (['unw', '##ed'], ['[UNK]'])
+    """
+    if len(word) > rules.max_input_chars_per_word:
+        return [rules.unk_token]
+    pieces: list[str] = []
+    start = 0
+    while start < len(word):
+        prefix = rules.continuing_subword_prefix if start else ""
+        for end in range(len(word), start, -1):  # the longest candidate first
+            if prefix + word[start:end] in rules.vocabulary:
+                break
+        else:  # not even the next letter alone is a piece
+            return [rules.unk_token]
+        pieces.append(prefix + word[start:end])
+        start = end
+    return pieces
+
+
+def read_wordpiece(path: str | Path) -> WordPiece:
+    """Read vocabulary and rules from ``tokenizer.json``, or a vocabulary from ``vocab.txt``.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file. ``vocab.txt`` (one piece a line, its number the id) says no rules: bert-base-uncased's are taken, and
+        ``dataclasses.replace(rules, lowercase=False)`` is the way to a cased model.
+
+    Returns
+    -------
+    WordPiece
+
+    Raises
+    ------
+    ModelFolderError
+        If the file is missing or damaged, or does what this module does not compute exactly.
+
+    Notes
+    -----
+    **Source**: ``tokenizers.Tokenizer.from_file``, ``tokenizers.BertWordPieceTokenizer``.
+
+    Examples
+    --------
+    >>> read_wordpiece("no/such/tokenizer.json")
+    Traceback (most recent call last):
+        ...
+    minisbert.model.config.ModelFolderError: no/such/tokenizer.json: the file is missing; ...
+    """
+    path = Path(path)
+    try:
+        if path.suffix == ".txt":
+            lines = path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")  # splitlines() would cut at U+2028
+            vocabulary = {line.rstrip(): i for i, line in enumerate(lines)}
+            special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+            return WordPiece(vocabulary, {token: vocabulary[token] for token in special if token in vocabulary})
+        return _from_tokenizer_json(read_json(path))
+    except ModelFolderError:
+        raise
+    except KeyError as error:
+        raise ModelFolderError(f"{path.as_posix()}: no {error} in it; is it the tokenizer.json of a BERT?") from error
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise ModelFolderError(f"{path.as_posix()}: no WordPiece vocabulary can be read: {error}") from error
+
+
+def _from_tokenizer_json(raw: dict[str, Any]) -> WordPiece:
+    """Take over the library's settings; refuse by name those that nothing above follows."""
+    for part, known in {
+        "normalizer": "BertNormalizer",
+        "pre_tokenizer": "BertPreTokenizer",
+        "model": "WordPiece",
+    }.items():
+        found = raw[part]["type"] if raw[part] else None
+        if found != known:
+            raise ValueError(f"its {part} is {found}, and only {known} is computed here")
+    for token in raw["added_tokens"]:
+        flags = [flag for flag in ("single_word", "lstrip", "rstrip", "normalized") if token[flag]]
+        if flags:
+            raise ValueError(f"its added token {token['content']!r} is marked {flags}, which is not computed here")
+    (cls_token, cls_id), (sep_token, sep_id) = _template(raw["post_processor"] or {})
+    settings = {**raw["normalizer"], **raw["model"], "cls_token": cls_token, "sep_token": sep_token}
+    rules = WordPiece(
+        vocabulary=raw["model"]["vocab"],
+        special_tokens={token["content"]: token["id"] for token in raw["added_tokens"]},
+        **{f.name: settings[f.name] for f in fields(WordPiece) if f.name in settings},
+    )
+    if (rules.id_of(cls_token), rules.id_of(sep_token)) != (cls_id, sep_id):
+        raise ValueError(f"its post_processor gives {cls_token} and {sep_token} other ids than its vocabulary does")
+    return rules
+
+
+def _template(post_processor: dict[str, Any]) -> list[tuple[str, int]]:
+    """Token and id before a text, and behind it, from either of the two forms in which BERT's template is written."""
+    if post_processor.get("type") == "BertProcessing":
+        return [tuple(post_processor["cls"]), tuple(post_processor["sep"])]
+    single = post_processor.get("single", [])
+    if [next(iter(item)) for item in single] != ["SpecialToken", "Sequence", "SpecialToken"]:
+        raise ValueError(f"its post_processor must put one token before a text and one behind, but does {single}")
+    tokens = [post_processor["special_tokens"][item["SpecialToken"]["id"]] for item in (single[0], single[2])]
+    return [(token["tokens"][0], token["ids"][0]) for token in tokens]
+
+
+# ---- Unicode as the library sees it ----------------------------------------------------------------------------------
+# The library's tables have three ages: categories are Unicode 8.0's (crate unicode_categories), decompositions Unicode
+# 9.0's (unicode-normalization-alignments), lower case Unicode 17's (Rust itself). Python 3.10 has 13.0, 3.13 has 15.1.
+# Nobody writes with these letters, but "every code point" is a claim that can be tested, and "nearly" is not.
+
+
+def _spans(hexadecimal: str) -> list[tuple[int, int]]:
+    """First and last code point of each span in '41-5A 5F'."""
+    bounds = [span.split("-") for span in hexadecimal.split()]
+    return [(int(pair[0], 16), int(pair[-1], 16)) for pair in bounds]
+
+
+def _class_of(hexadecimal: str) -> str:
+    """The same as the inside of a regular expression's [ ]."""
+    return "".join(f"{chr(first)}-{chr(last)}" for first, last in _spans(hexadecimal))
+
+
+# Unicode's property White_Space; \s and str.split() would add U+001C to U+001F
+_WHITE_SPACE = re.compile(f"[{_class_of('9-D 20 85 A0 1680 2000-200A 2028-2029 202F 205F 3000')}]")
+
+# the library begins the last block but two at 2B920, BERT's original at 2B820: the library is what models run with
+_IDEOGRAPH = re.compile(
+    f"[{_class_of('4E00-9FFF 3400-4DBF 20000-2A6DF 2A700-2B73F 2B740-2B81F 2B920-2CEAF F900-FAFF 2F800-2FA1F')}]"
+)
+
+# spans around the marks, punctuation and format characters that came with Unicode 9.0, and after it (to 18.0)
+_SINCE_9 = "8D4-8E2 1DFB 2E43-2E44 A8C5 1123E 11438-1144F 1145B-1145D 11660-1166C 11C30-11CB6 1E000-1E02A 1E944-1E95F"
+_SINCE_10 = """
+    5C8-5C9 61D 7FD 890-89F 8CA-8D3 9FD-9FE A76 AFA-AFF B53-B55 C04 C3C C77 C84 D00 D3B-D3C D81 EBA ECE 1715 180F
+    1ABF-1AF0 1B4E-1B4F 1B7D-1B7F 1DF6-1DFA 2E45-2E63 A82C A8FF 105C9-105E4 10D24-10D6E 10EAB-10F89 11070-11074
+    110C2-110CD 111CF 11241 1133B 11383-113E2 1145A 1145E 116B9 1182F-1183B 11938-11AA2 11B00-11BE1 11D31-11FFF
+    12FF1-12FF2 13430-13455 1611E-1612F 16D68-16E9A 16F4F 16FE2-16FF1 1CF00-1CF46 1D127-1D128 1D250-1D281 1E08F-1E6F5
+"""
+_OLD_CATEGORY = {
+    chr(code): "Cn" for first, last in _spans(_SINCE_9 + " " + _SINCE_10) for code in range(first, last + 1)
+} | {
+    # in Unicode 8.0 already, but filed elsewhere since
+    **{"\u166d": "Po", "\U000111c9": "Po", "\u1734": "Mn", "\U0001171e": "Mn"},
+    **{"\u1885": "Lo", "\u1886": "Lo", "\ua9bd": "Mc"},
+}
+_KNOWN_TO_UNICODE_9 = re.compile(f"[^{_class_of(_SINCE_10)}]+")
+
+# capitals of Unicode 14.0 to 17.0, by the distance to their small letters
+_YOUNG_CAPITALS = {
+    code: code + distance
+    for distance, capitals in {
+        1: "1C89 A7C0 A7CC A7CE A7D0 A7D2 A7D4 A7D6 A7D8 A7DA",
+        27: "16EA0-16EB8",
+        32: "10D50-10D65",
+        39: "10570-1057A 1057C-1058A 1058C-10592 10594-10595",
+        48: "2C2F",
+        0x264 - 0xA7CB: "A7CB",
+        0x19B - 0xA7DC: "A7DC",
+    }.items()
+    for first, last in _spans(capitals)
+    for code in range(first, last + 1)
+}
+
+
+def _category(char: str) -> str:
+    """Unicode's two-letter category of a character, as of Unicode 8.0 for all that matters here."""
+    return _OLD_CATEGORY.get(char) or unicodedata.category(char)
+
+
+def _decompose(text: str) -> str:
+    """NFD as of Unicode 9.0: a younger character stays as it is, and marks are not reordered across it."""
+    return _KNOWN_TO_UNICODE_9.sub(lambda run: unicodedata.normalize("NFD", run[0]), text)

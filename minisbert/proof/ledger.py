@@ -1,0 +1,355 @@
+"""The agreement ledger: our trace beside a reference, tensor by tensor, in the order of computation.
+
+The first row that leaves its bound names the place where two implementations part; everything before it agrees, so
+the mistake is in the step that makes it. References are PyTorch's: recorded ones stand beside this file, live ones
+come from ``torch_model.py``.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from minisbert.encoder import Trace
+from minisbert.model import Array
+
+RECORDED = Path(__file__).parent / "all-MiniLM-L6-v2.npz"
+
+# Measured on all-MiniLM-L6-v2, relative to a tensor's largest number: 1.1e-6 in float32, 4e-15 in float64, and 1e-7
+# for sentence vectors in float32. The margins, about 10 and 200, leave room for other processors and longer texts.
+_BOUNDS = {"float32": 1e-5, "float64": 1e-12}
+_SENTENCE_BOUNDS = {"float32": 1e-6, "float64": 1e-12}
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Somebody else's tensors for some texts, under our names."""
+
+    texts: tuple[str, ...]
+    tensors: dict[str, Array]
+    step: int  # every so many columns of wide tensors were kept; 1: all
+    origin: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the ledger."""
+
+    name: str
+    shape: tuple[int, ...]
+    difference: float  # max |ours - reference|; infinite where the shapes differ or a number is NaN
+    bound: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the difference stays within the bound."""
+        return self.difference <= self.bound
+
+
+def read_recorded(file: Path = RECORDED) -> Reference:
+    """Read the PyTorch tensors that ``record.py`` wrote.
+
+    Parameters
+    ----------
+    file : Path
+
+    Returns
+    -------
+    Reference
+        float64 tensors of all-MiniLM-L6-v2 for three short texts.
+
+    Examples
+    --------
+    >>> read_recorded().texts[0]
+    'i love soup'
+    """
+    with np.load(file) as stored:
+        about = json.loads(str(stored["about"]))
+        tensors = {name: stored[name] for name in stored.files if name != "about"}
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    return Reference(tuple(about["texts"]), tensors, about["step"], f"recorded from {versions}")
+
+
+def thin(tensor: Array, name: str, step: int) -> Array:
+    """Keep every ``step``-th column of a wide tensor; attention and sentence vectors are kept whole.
+
+    Parameters
+    ----------
+    tensor : Array
+    name : str
+    step : int
+        A number that shares no factor with the head size, so that all heads and places in them are met.
+
+    Returns
+    -------
+    Array
+
+    Examples
+    --------
+    >>> thin(np.arange(39.0)[None], "layers.0.attention.query", 13)
+    array([[ 0., 13., 26.]])
+    """
+    whole = ".probs." in name or name in ("token_ids", "sentence_embedding")
+    return tensor if whole else tensor[..., ::step]
+
+
+def compare(ours: dict[str, Array], reference: Reference, dtype: npt.DTypeLike) -> list[Row]:
+    """Compare tensors by name, in the reference's order.
+
+    Parameters
+    ----------
+    ours : dict of str to Array
+        Whole tensors, such as :meth:`minisbert.encoder.Trace.tensors` gives. Names that the reference does not have
+        are left out, and names that only the reference has as well: a notebook may hold only the first layer.
+    reference : Reference
+    dtype : {"float32", "float64"}
+        In which ours were computed; sets the bounds.
+
+    Returns
+    -------
+    list of Row
+
+    Raises
+    ------
+    ValueError
+        If no name is common to both.
+
+    Examples
+    --------
+    >>> reference = Reference(("a",), {"embeddings.word": np.zeros((2, 3))}, 1, "by hand")
+    >>> compare({"embeddings.word": np.full((2, 3), 1e-7)}, reference, "float32")[0].agrees
+    True
+    """
+    names = [name for name in reference.tensors if name in ours]
+    if not names:
+        raise ValueError(
+            f"compare: none of the names {sorted(ours)[:3]} is in the reference; expected names such as "
+            f"{list(reference.tensors)[:3]}"
+        )
+    return [
+        _compare_one(name, ours[name], reference.tensors[name], reference.step, np.dtype(dtype).name) for name in names
+    ]
+
+
+def _compare_one(name: str, ours: Array, reference: Array, step: int, dtype: str) -> Row:
+    """Compare one tensor; the bound grows with the largest number of the reference where that exceeds 1."""
+    thinned = thin(np.asarray(ours), name, step)
+    if name == "token_ids":
+        equal = np.array_equal(thinned, reference)
+        return Row(name, np.shape(ours), 0.0 if equal else np.inf, 0.0)
+    tolerance = (_SENTENCE_BOUNDS if name == "sentence_embedding" else _BOUNDS)[dtype]
+    bound = tolerance * max(1.0, float(np.abs(reference).max()))
+    if thinned.shape != reference.shape:
+        return Row(name, np.shape(ours), np.inf, bound)
+    difference = float(np.abs(thinned.astype(np.float64) - reference).max())
+    return Row(name, np.shape(ours), np.inf if np.isnan(difference) else difference, bound)
+
+
+def trace_tensors(trace: Trace) -> dict[str, Array]:
+    """Name everything that a ledger compares: the token ids, then each tensor of the trace.
+
+    Parameters
+    ----------
+    trace : Trace
+
+    Returns
+    -------
+    dict of str to Array
+
+    Examples
+    --------
+    >>> from minisbert.encoder import SentenceEncoder
+    >>> list(trace_tensors(SentenceEncoder().trace("i love soup")))[:2]
+    ['token_ids', 'embeddings.word']
+    """
+    return {"token_ids": trace.token_ids, **trace.tensors()}
+
+
+def first_disagreement(rows: list[Row]) -> Row | None:
+    """Find the first tensor that leaves its bound.
+
+    Parameters
+    ----------
+    rows : list of Row
+        In the order of computation.
+
+    Returns
+    -------
+    Row or None
+
+    Examples
+    --------
+    >>> first_disagreement([Row("a", (1,), 0.0, 1e-5), Row("b", (1,), 1.0, 1e-5), Row("c", (1,), 2.0, 1e-5)]).name
+    'b'
+    """
+    return next((row for row in rows if not row.agrees), None)
+
+
+# Which function makes a tensor, by the first pattern that its name contains: where to look when it disagrees.
+_MADE_BY = {
+    "token_ids": "model/tokens.py",
+    "embeddings.": "model/bert.py: embed",
+    ".attention.": "model/bert.py: attention",
+    ".feed_forward.": "model/bert.py: feed_forward",
+    "modules.": "model/modules.py: apply_modules",
+    "sentence_embedding": "model/modules.py: apply_modules",
+}
+
+
+def made_by(name: str) -> str:
+    """Say which function of this package makes a tensor.
+
+    Parameters
+    ----------
+    name : str
+        As in the ledger.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> made_by("layers.3.attention.probs.0")
+    'model/bert.py: attention'
+    """
+    return next((place for pattern, place in _MADE_BY.items() if pattern in name), "")
+
+
+def format_ledger(rows: list[Row]) -> str:
+    """Print the ledger as a table for people, with a blank line between the steps of the computation.
+
+    Parameters
+    ----------
+    rows : list of Row
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> print(format_ledger([Row("embeddings.word", (17, 384), 2.5e-7, 2e-5)]))
+      tensor           shape      max |difference|    bound  of bound
+    <BLANKLINE>
+      embeddings.word  (17, 384)           2.5e-07  2.0e-05       1 %  ok
+    """
+    name_width = max(len(row.name) for row in rows)
+    shape_width = max(len(str(row.shape)) for row in rows)
+    head = f"  {'tensor':{name_width}}  {'shape':{shape_width}}  max |difference|    bound  of bound"
+    lines, step = [head], ""
+    for row in rows:
+        # a new block of lines for each of: embeddings, a layer's attention, its feed_forward, the rest
+        if (parent := _block(row.name)) != step:
+            lines.append("")
+            step = parent
+        lines.append(
+            f"  {row.name:{name_width}}  {row.shape!s:{shape_width}}  {_difference(row):>16}  "
+            f"{_bound(row):>7}  {_share(row):>8}  {'ok' if row.agrees else '<-- differs'}"
+        )
+    return "\n".join(lines)
+
+
+def _block(name: str) -> str:
+    """Name the step of the computation that a tensor belongs to."""
+    parts = name.split(".")
+    return ".".join(parts[:3]) if parts[0] == "layers" else parts[0] if parts[0] == "embeddings" else "ends"
+
+
+def _difference(row: Row) -> str:
+    """Write a difference; integers are equal or not."""
+    if row.name == "token_ids":
+        return "equal" if row.agrees else "not equal"
+    return f"{row.difference:.1e}" if np.isfinite(row.difference) else "NaN or shape"
+
+
+def _bound(row: Row) -> str:
+    """Write a bound; integers have none."""
+    return f"{row.bound:.1e}" if row.bound else ""
+
+
+def _share(row: Row) -> str:
+    """Write how much of its bound a difference uses."""
+    if row.bound == 0.0 or not np.isfinite(row.difference):
+        return ""
+    share = 100 * row.difference / row.bound
+    return f"{share:.0f} %" if share < 1000 else f"{share / 100:.0e} x"
+
+
+def verdict(rows: list[Row], reference: Reference) -> str:
+    """Sum the ledger up in a sentence or two.
+
+    Parameters
+    ----------
+    rows : list of Row
+    reference : Reference
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> reference = Reference(("a",), {}, 1, "by hand")
+    >>> verdict([Row("embeddings.word", (1,), 2e-7, 2e-5)], reference)
+    'All 1 tensors agree. The closest to its bound is embeddings.word: 2.0e-07 of 2.0e-05.'
+    """
+    if first := first_disagreement(rows):
+        before = [row.name for row in rows[: rows.index(first)]]
+        agreed = f"everything before it agrees ({before[-1]} is the last)" if before else "it is the very first"
+        outside = sum(not row.agrees for row in rows)
+        return (
+            f"{outside} of {len(rows)} tensors disagree. The first is {first.name}: {agreed}.\n"
+            f"Look at the step that makes it: {made_by(first.name)}"
+        )
+    if not any(row.difference for row in rows):
+        return f"All {len(rows)} tensors are equal to the last bit."
+    worst = max(rows, key=lambda row: row.difference / row.bound if row.bound else 0.0)
+    return (
+        f"All {len(rows)} tensors agree. The closest to its bound is {worst.name}: "
+        f"{worst.difference:.1e} of {worst.bound:.1e}."
+    )
+
+
+def ledger_to_json(rows: list[Row], reference: Reference, dtype: str) -> dict[str, Any]:
+    """Give the ledger to a program.
+
+    Parameters
+    ----------
+    rows : list of Row
+    reference : Reference
+    dtype : str
+
+    Returns
+    -------
+    dict
+        An infinite difference (other shape, NaN) is null, because JSON has no infinity.
+
+    Examples
+    --------
+    >>> ledger_to_json([Row("a", (1,), 0.0, 1e-5)], Reference(("t",), {}, 1, "by hand"), "float32")["agrees"]
+    True
+    """
+    first = first_disagreement(rows)
+    return {
+        "reference": reference.origin,
+        "texts": list(reference.texts),
+        "dtype": dtype,
+        "agrees": first is None,
+        "first_disagreement": first.name if first else None,
+        "tensors": [
+            {
+                "name": row.name,
+                "shape": list(row.shape),
+                "max_abs_difference": row.difference if np.isfinite(row.difference) else None,
+                "bound": row.bound,
+                "agrees": row.agrees,
+            }
+            for row in rows
+        ],
+    }

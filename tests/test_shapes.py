@@ -1,0 +1,188 @@
+"""Shape comments are executed: each ``# (N, D)`` is compared with the array that its line made.
+
+A tiny model whose sizes all differ runs under a trace function. A comment that is wrong fails, and so does one whose
+line never ran. Comments stand behind assignments (checked when the line has run) and behind the fields of dataclasses
+(checked on the instances that the run made).
+"""
+
+import ast
+import re
+import sys
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minisbert import encoder, similarity
+from minisbert.model import bert, modules, params, pooling, tokens
+from minisbert.model.config import BertConfig
+from minisbert.model.modules import Dense, Normalize, Pooling
+
+CONFIG = BertConfig(
+    vocab_size=31,
+    hidden_size=12,
+    num_hidden_layers=2,
+    num_attention_heads=3,
+    intermediate_size=20,
+    max_position_embeddings=9,
+    type_vocab_size=2,
+)
+LENGTHS = np.array([7, 7, 5])
+RUNS = [(2, 7), (1, 5)]
+SIZES = {"D": 12, "H": 3, "K": 4, "F": 20, "V": 31, "P": 9, "S": 2, "L": 2, "B": 3, "N": 19}
+COMMENT = re.compile(r"#\s*\(([A-Za-z_0-9, ]*)\)")
+SOURCES = [bert, modules, params, pooling, tokens, similarity, encoder]
+
+
+def shape_comments(module):
+    """Find (kind, name, first line, last line, letters) of every shape comment in a module."""
+    lines = Path(module.__file__).read_text().splitlines()
+    in_class = set()
+    tree = ast.parse("\n".join(lines))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef):
+            in_class |= {id(statement) for statement in node.body}
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Assign, ast.AnnAssign)):
+            target = node.targets[0] if isinstance(node, ast.Assign) else node.target
+            match = COMMENT.search(lines[node.end_lineno - 1])
+            if match and isinstance(target, ast.Name):
+                letters = tuple(letter.strip() for letter in match[1].split(",") if letter.strip())
+                kind = "field" if id(node) in in_class else "line"
+                if kind == "field" and "Array" not in ast.unparse(node.annotation):
+                    continue
+                yield kind, target.id, node.lineno, node.end_lineno, letters
+
+
+def check(array, letters, bound, where):
+    """Compare one shape with its letters; letters that are not known yet are bound by it."""
+    assert isinstance(array, np.ndarray), f"{where}: {type(array).__name__} is no array"
+    assert len(array.shape) == len(letters), f"{where}: says {letters}, is {array.shape}"
+    for letter, size in zip(letters, array.shape, strict=True):
+        wanted = int(letter) if letter.isdigit() else bound.setdefault(letter, size)
+        assert wanted == size, f"{where}: says {letters} with {letter} = {wanted}, is {array.shape}"
+    if {"c", "T"} <= set(letters):
+        assert (bound["c"], bound["T"]) in RUNS, f"{where}: c, T = {bound['c']}, {bound['T']} is no run"
+        bound.pop("c"), bound.pop("T")  # the next run of texts has its own
+
+
+class Watcher:
+    """A trace function that checks a line's comment as soon as the line has run."""
+
+    def __init__(self):
+        self.lines = {}
+        for module in SOURCES:
+            for kind, name, first, last, letters in shape_comments(module):
+                if kind == "line":
+                    self.lines[module.__file__, first] = (name, last, letters)
+        self.seen = set()
+        self.state = {}
+
+    def __call__(self, frame, event, _):
+        file = frame.f_code.co_filename
+        if not any(file == known for known, _ in self.lines):
+            return None
+        pending, bound = self.state.setdefault(id(frame), (None, {}))
+        if pending and (event == "return" or not pending <= frame.f_lineno <= self.lines[file, pending][1]):
+            if self.lines[file, pending][0] in frame.f_locals:
+                self.check_line(frame, file, pending, bound)
+            pending = None
+        if event == "line" and (file, frame.f_lineno) in self.lines:
+            pending = frame.f_lineno
+        self.state[id(frame)] = (pending, bound)
+        if event == "return":
+            del self.state[id(frame)]
+        return self
+
+    def check_line(self, frame, file, line, bound):
+        name, _, letters = self.lines[file, line]
+        lengths = frame.f_locals.get("lengths")
+        known = dict(SIZES) if "similarity" not in file else {}
+        if lengths is not None:
+            known |= {"B": len(lengths), "N": int(lengths.sum())}
+        for letter, size in known.items():
+            bound[letter] = size
+        check(frame.f_locals[name], letters, bound, f"{Path(file).name}:{line}")
+        self.seen.add((file, line))
+
+
+def run_everything():
+    """Send three texts through every block, pooling and similarity; give all dataclasses that came out."""
+    rng = np.random.default_rng(0)
+    weights = params.random_params(CONFIG, rng)
+    ids = rng.integers(0, CONFIG.vocab_size, LENGTHS.sum())
+    hidden = bert.bert(ids, LENGTHS, weights, CONFIG)
+    trace = bert.trace_bert(ids, LENGTHS, weights, CONFIG)
+    dense = Dense(rng.normal(size=(10, 12)), rng.normal(size=10), "tanh", True, rng.normal(size=(10, 12)))
+    for mode in pooling.POOLINGS:
+        pooling.pool(hidden, LENGTHS, (mode,))
+        pooling.pool(hidden, LENGTHS, (mode,), prompt_length=2)
+    results = modules.apply_modules(hidden, LENGTHS, (Pooling(), dense, Normalize()))
+    whole = encoder.Trace(("x",) * len(ids), ids, LENGTHS, trace, tuple(results))
+    a, b = rng.normal(size=(4, 7)), rng.normal(size=(5, 7))
+    for matrix, pairwise in similarity.SIMILARITIES.values():
+        matrix(a, b), pairwise(a, a[::-1])
+    similarity.angular_distance(a, b), similarity.pairwise_angular_distance(a, a[::-1])
+    return [weights, whole, dense, tokens.Tokens(ids, LENGTHS, np.zeros(3, int))]
+
+
+def dataclasses_in(tree):
+    if isinstance(tree, tuple):
+        for branch in tree:
+            yield from dataclasses_in(branch)
+    elif is_dataclass(tree):
+        yield tree
+        for field in fields(tree):
+            yield from dataclasses_in(getattr(tree, field.name))
+
+
+@pytest.fixture(scope="module")
+def watched():
+    watcher = Watcher()
+    previous = sys.gettrace()
+    sys.settrace(watcher)
+    try:
+        made = run_everything()
+    finally:
+        sys.settrace(previous)
+    return watcher, made
+
+
+def test_every_shape_comment_behind_a_line_ran_and_is_true(watched):
+    watcher, _ = watched
+    assert len(watcher.lines) >= 40
+    never = [f"{Path(file).name}:{line}" for file, line in sorted(set(watcher.lines) - watcher.seen)]
+    assert not never, f"shape comments whose lines never ran: {never}"
+
+
+def test_every_shape_comment_behind_a_field_is_true(watched):
+    _, made = watched
+    wanted = {}
+    for module in SOURCES:
+        for kind, name, line, _, letters in shape_comments(module):
+            if kind == "field":
+                wanted[Path(module.__file__).stem, name, letters] = line
+    assert len(wanted) >= 25
+    met = set()
+    for instance in dataclasses_in(tuple(made)):
+        module = sys.modules[type(instance).__module__]
+        own = {field.name for field in fields(instance)}
+        bound = dict(SIZES)
+        source = ast.parse(Path(module.__file__).read_text())
+        lines = next(n for n in source.body if isinstance(n, ast.ClassDef) and n.name == type(instance).__name__)
+        for kind, name, line, _, letters in shape_comments(module):
+            if kind == "field" and name in own and lines.lineno <= line <= lines.end_lineno:
+                value = getattr(instance, name)
+                for array in value if isinstance(value, tuple) else (value,):
+                    # each result of a module has a width of its own
+                    check(array, letters, {k: v for k, v in bound.items() if k != "width"}, f"{name}, line {line}")
+                met.add((Path(module.__file__).stem, name, letters))
+    assert not set(wanted) - met, f"fields that no instance showed: {sorted(set(wanted) - met)}"
+
+
+def test_a_wrong_comment_is_noticed():
+    with pytest.raises(AssertionError, match="says"):
+        check(np.zeros((3, 4)), ("N", "D"), dict(SIZES), "here")
+    with pytest.raises(AssertionError, match="no run"):
+        check(np.zeros((3, 3, 7, 7)), ("c", "H", "T", "T"), dict(SIZES), "here")
