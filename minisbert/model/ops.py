@@ -63,8 +63,8 @@ def gelu(x: Array) -> Array:
     Returns
     -------
     Array, shape of x
-        float64: to the last digit, by ``math.erf``. float32: within 1.5e-7 of the exact value for ``|x| <= 1``
-        and within float32's own rounding elsewhere.
+        float64: to about 15 digits, by ``math.erfc``. float32: off by at most ``2e-7 * max(1, |x|)``, of which two
+        thirds are float32's own rounding (measured for all ``|x| <= 12``: 6e-7 at most, PyTorch's 4e-7).
 
     Notes
     -----
@@ -87,9 +87,10 @@ def gelu(x: Array) -> Array:
 
 
 def _normal_cdf_float64(x: Array) -> Array:
-    """Phi by the C library's erf, one number at a time: slow, exact, for proofs."""
-    erf = np.frompyfunc(math.erf, 1, 1)(x / math.sqrt(2.0))
-    return 0.5 * (1.0 + np.asarray(erf, dtype=np.float64))
+    """Phi by the C library's erfc, one number at a time: slow, exact, for proofs."""
+    # 1 + erf(x) is the same on paper, but left of -8 it has lost every digit
+    erfc = np.frompyfunc(math.erfc, 1, 1)(x / -math.sqrt(2.0))
+    return 0.5 * np.asarray(erfc, dtype=np.float64)
 
 
 # Phi is nearly a logistic curve: Phi(x) = 1 / (1 + exp(-x p(x^2))). These are the coefficients of p, from x^12 down
@@ -107,13 +108,14 @@ _LOGISTIC = (
 
 def _normal_cdf_float32(x: Array) -> Array:
     """Phi in a handful of passes; x Phi(x) is off by at most 6.6e-8 before rounding."""
-    square = x * x
-    p = square * _LOGISTIC[0]
-    for coefficient in _LOGISTIC[1:-1]:  # Horner's rule, in place
-        p += coefficient
-        p *= square
-    p += _LOGISTIC[-1]
-    p *= x
+    with np.errstate(over="ignore"):  # far out p overflows to inf, whose sigmoid, 0 or 1, is right
+        square = x * x
+        p = square * _LOGISTIC[0]
+        for coefficient in _LOGISTIC[1:-1]:  # Horner's rule, in place
+            p += coefficient
+            p *= square
+        p += _LOGISTIC[-1]
+        p *= x
     return sigmoid(p)
 
 

@@ -1,0 +1,204 @@
+"""The agreement ledger agrees where it should, and goes red, at the right row, for every planted mistake."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from minisbert import SentenceEncoder
+from minisbert.cli.verify import verify
+from minisbert.model import bert, modules, ops
+from minisbert.model.modules import Normalize, Pooling
+from minisbert.proof import ledger
+from minisbert.proof.ledger import (
+    Reference,
+    compare,
+    first_disagreement,
+    format_ledger,
+    made_by,
+    read_recorded,
+    trace_tensors,
+    verdict,
+)
+
+
+@pytest.fixture(scope="module")
+def encoder(weights_folder):
+    return SentenceEncoder(weights_folder)
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    return read_recorded()
+
+
+def test_the_recorded_file_is_small_and_says_what_made_it(recorded):
+    assert ledger.RECORDED.stat().st_size < 600_000
+    assert "torch" in recorded.origin and "sentence-transformers" in recorded.origin
+    assert len(recorded.tensors) == 91
+    assert all(tensor.dtype == np.float64 for name, tensor in recorded.tensors.items() if name != "token_ids")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_every_tensor_of_the_trace_has_a_row_and_agrees(weights_folder, recorded, dtype):
+    ours = trace_tensors(SentenceEncoder(weights_folder, dtype=dtype).trace(recorded.texts))
+    rows = compare(ours, recorded, dtype)
+    assert list(ours) == [row.name for row in rows] == list(recorded.tensors)
+    assert first_disagreement(rows) is None, verdict(rows, recorded)
+    assert all(tensor.dtype == dtype for name, tensor in ours.items() if name != "token_ids")
+
+
+def gelu_by_tanh(monkeypatch, encoder):
+    monkeypatch.setitem(ops.ACTIVATIONS, "gelu", ops.gelu_tanh)
+
+
+def no_attention_scale(monkeypatch, encoder):
+    monkeypatch.setattr(bert.math, "sqrt", lambda _: 1.0)
+
+
+def softmax_over_queries(monkeypatch, encoder):
+    monkeypatch.setattr(bert, "softmax", lambda scores: np.swapaxes(ops.softmax(np.swapaxes(scores, -1, -2)), -1, -2))
+
+
+def wrong_eps(monkeypatch, encoder):
+    config = dataclasses.replace(encoder.model.config, layer_norm_eps=1e-5)
+    monkeypatch.setattr(encoder, "model", dataclasses.replace(encoder.model, config=config))
+
+
+def positions_from_one(monkeypatch, encoder):
+    monkeypatch.setattr(bert, "places", lambda lengths: 1 + np.concatenate([np.arange(n) for n in lengths]))
+
+
+def positions_run_on(monkeypatch, encoder):
+    monkeypatch.setattr(bert, "places", lambda lengths: np.arange(lengths.sum()))
+
+
+def one_text_of_all(monkeypatch, encoder):
+    monkeypatch.setattr(bert, "equal_length_runs", lambda lengths: iter([(slice(0, lengths.sum()), 1, lengths.sum())]))
+
+
+def no_residual(monkeypatch, encoder):
+    true = bert.attention
+
+    def broken(hidden, lengths, params, config):
+        trace = true(hidden, lengths, params, config)
+        norm = params.layer_norm
+        output = ops.layer_norm(trace.projected, norm.weight, norm.bias, config.layer_norm_eps)
+        return dataclasses.replace(trace, summed=trace.projected, output=output)
+
+    monkeypatch.setattr(bert, "attention", broken)
+
+
+def cls_pooling(monkeypatch, encoder):
+    monkeypatch.setattr(encoder, "model", dataclasses.replace(encoder.model, modules=(Pooling(("cls",)), Normalize())))
+
+
+def no_normalisation(monkeypatch, encoder):
+    monkeypatch.setattr(modules, "normalize", lambda x: x)
+
+
+def lost_bias(monkeypatch, encoder):
+    monkeypatch.setattr(bert, "linear", lambda x, weight, bias: x @ weight.T)
+
+
+@pytest.mark.parametrize(
+    ("plant", "first"),
+    [
+        (positions_from_one, "embeddings.position"),
+        (positions_run_on, "embeddings.position"),
+        (wrong_eps, "embeddings.output"),
+        (lost_bias, "layers.0.attention.query"),
+        (no_attention_scale, "layers.0.attention.probs.0"),
+        (softmax_over_queries, "layers.0.attention.probs.0"),
+        (one_text_of_all, "layers.0.attention.probs.0"),
+        (no_residual, "layers.0.attention.summed"),
+        (gelu_by_tanh, "layers.0.feed_forward.activated"),
+        (cls_pooling, "modules.0"),
+        (no_normalisation, "sentence_embedding"),
+    ],
+)
+def test_a_planted_mistake_is_found_where_it_was_planted(weights_folder, recorded, monkeypatch, plant, first):
+    fresh = SentenceEncoder(weights_folder)
+    plant(monkeypatch, fresh)
+    rows = compare(trace_tensors(fresh.trace(recorded.texts)), recorded, "float32")
+    assert first_disagreement(rows).name == first
+    assert first in verdict(rows, recorded) and made_by(first) in verdict(rows, recorded)
+    assert "<-- differs" in format_ledger(rows)
+
+
+def test_a_nan_or_another_shape_never_agrees():
+    reference = Reference(("a",), {"embeddings.word": np.zeros((2, 3))}, 1, "by hand")
+    for wrong in (np.full((2, 3), np.nan), np.zeros((3, 2)), np.zeros(6)):
+        (row,) = compare({"embeddings.word": wrong}, reference, "float32")
+        assert not row.agrees
+    with pytest.raises(ValueError, match="none of the names"):
+        compare({"something": np.zeros(1)}, reference, "float32")
+
+
+def test_thinned_columns_meet_every_head_and_every_place_in_it():
+    kept = np.arange(0, 384, 13)
+    assert set(kept // 32) == set(range(12))
+    assert len(set(kept % 32)) >= 29
+
+
+def run(*arguments):
+    return CliRunner().invoke(verify, list(arguments))
+
+
+def test_the_command_prints_a_row_per_tensor_and_exits_0(weights_folder):
+    result = run("--model", str(weights_folder))
+    assert result.exit_code == 0, result.output
+    rows = [line for line in result.output.splitlines() if line.rstrip().endswith("ok")]
+    assert len(rows) == 91
+    assert "All 91 tensors agree" in result.output
+
+
+def test_the_command_exits_1_and_names_the_first_tensor(weights_folder, monkeypatch):
+    monkeypatch.setitem(ops.ACTIVATIONS, "gelu", ops.gelu_tanh)
+    result = run("--model", str(weights_folder))
+    assert result.exit_code == 1
+    assert "The first is layers.0.feed_forward.activated" in result.output
+    told = json.loads(run("--model", str(weights_folder), "--json").output)
+    assert told["agrees"] is False and told["first_disagreement"] == "layers.0.feed_forward.activated"
+
+
+def test_somebody_elses_tensors_are_checked(weights_folder, tmp_path):
+    everything, mine = tmp_path / "all.npz", tmp_path / "mine.npz"
+    assert run("--model", str(weights_folder), "--save", str(everything)).exit_code == 0
+    with np.load(everything) as stored:
+        some = {name: stored[name] for name in stored.files if name.startswith("layers.0.attention.")}
+    np.savez(mine, **some)
+    result = run("--model", str(weights_folder), "--mine", str(mine))
+    assert result.exit_code == 0 and f"All {len(some)} tensors agree" in result.output
+    some["layers.0.attention.key"] = some["layers.0.attention.key"] + 1e-3
+    np.savez(mine, **some)
+    result = run("--model", str(weights_folder), "--mine", str(mine))
+    assert result.exit_code == 1 and "The first is layers.0.attention.key" in result.output
+    mine.write_bytes(b"no archive")
+    result = run("--model", str(weights_folder), "--mine", str(mine))
+    assert result.exit_code == 1 and isinstance(result.exception, ValueError)
+
+
+def test_texts_need_a_live_reference(weights_folder):
+    result = run("--model", str(weights_folder), "some text")
+    assert result.exit_code == 2 and "--against torch" in result.output
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_live_pytorch_agrees_on_other_texts(weights_folder, sentence_transformers):
+    long = "Sentence vectors without padding. " * 40
+    result = run("--model", str(weights_folder), "--against", "torch", "--dtype", "float64", "short", "", long)
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_recorded_tensors_can_be_remade(weights_folder, sentence_transformers, recorded):
+    from minisbert.proof.record import TEXTS
+    from minisbert.proof.torch_model import torch_reference
+
+    remade = torch_reference(weights_folder, TEXTS, "float64", 256)
+    assert list(remade.tensors) == list(recorded.tensors)
+    rows = compare(remade.tensors, recorded, "float64")
+    assert first_disagreement(rows) is None, format_ledger(rows)

@@ -1,0 +1,311 @@
+"""Each operation, activation and pooling against its PyTorch equivalent, at ordinary and at extreme numbers.
+
+float64 against torch.float64: relative 1e-10. float32 against torch.float64 on the same float32 numbers, so that what
+is measured is our error alone; PyTorch's own float32 error stands beside it in the output (``-s``). The float32 bounds
+are the measured error times the margin that stands beside them.
+"""
+
+import numpy as np
+import pytest
+from torch_oracle import THIRD_PARTY_WARNINGS, Figures, absolute, relative
+
+from minisbert.model import ops
+from minisbert.model.pooling import POOLINGS, pool
+
+pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
+
+DENORMAL = 1e-310  # below the smallest normal float64
+GELU_BOUND = 6.5e-7  # float32, |x| <= 12: measured 5.90e-7 at x = 4.985 (PyTorch: 3.76e-7); margin 1.1
+
+
+@pytest.fixture
+def figures(record_property):
+    return Figures(record_property)
+
+
+def numbers(dtype, rows=64, width=48, seed=0):
+    """Rows of ordinary numbers, and among them the numbers that break implementations."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(0.0, 2.0, (rows, width))
+    x[0] = rng.choice([-1e4, 1e4], width)
+    x[1] = rng.uniform(-1e4, 1e4, width)
+    x[2] = 0.0
+    x[3] = -0.0
+    x[4] = 1.0  # a constant row
+    x[5] = rng.normal(0.0, 1.0, width) * (DENORMAL if dtype == np.float64 else 1e-40)
+    x[6] = rng.normal(1e3, 1.0, width)  # a large offset
+    x[7] = np.linspace(-12.0, 12.0, width)
+    x[8, ::2] = 1e4  # one enormous number beside ordinary ones
+    x[9] = np.geomspace(1e-8, 1e4, width)
+    x[10] = -x[9]
+    return x.astype(dtype)
+
+
+# name -> (PyTorch's, float32 bound in units of max(1, |y|) per number, measured)
+ACTIVATIONS = {
+    "gelu": (lambda f, t: f.gelu(t), 1.7e-7),  # measured 1.49e-7; PyTorch 1.2e-7
+    "gelu_tanh": (lambda f, t: f.gelu(t, approximate="tanh"), 3e-7),
+    "identity": (lambda f, t: t, 0.0),
+    "relu": (lambda f, t: f.relu(t), 0.0),
+    "sigmoid": (lambda f, t: t.sigmoid(), 2e-7),
+    "silu": (lambda f, t: f.silu(t), 3e-7),
+    "tanh": (lambda f, t: t.tanh(), 2e-7),
+}
+
+
+def test_every_activation_is_compared():
+    assert ACTIVATIONS.keys() == ops.ACTIVATIONS.keys()
+
+
+def per_number(ours, reference) -> float:
+    """Largest |difference| in units of max(1, |reference|), number by number."""
+    ours, reference = np.asarray(ours, np.float64), np.asarray(reference, np.float64)
+    return float((np.abs(ours - reference) / np.maximum(1.0, np.abs(reference))).max())
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activation(name, torch, figures):
+    theirs, bound = ACTIVATIONS[name]
+    functional = torch.nn.functional
+    x = numbers(np.float64)
+    reference = theirs(functional, torch.from_numpy(x)).numpy()
+    ours = ops.ACTIVATIONS[name](x)
+    assert ours.dtype == np.float64
+    # atol: below 1e-15 PyTorch's own 1 + erf(x) has no digits left
+    np.testing.assert_allclose(ours, reference, rtol=1e-10, atol=1e-15)
+    figures(f"{name} float64", per_number(ours, reference), 1e-14)
+
+    x = np.concatenate([numbers(np.float32, rows=400), numbers(np.float32, rows=400, seed=1) * np.float32(0.5)])
+    before = x.copy()
+    ours = ops.ACTIVATIONS[name](x)
+    assert ours.dtype == np.float32
+    assert np.array_equal(x, before)
+    reference = theirs(functional, torch.from_numpy(x.astype(np.float64))).numpy()
+    figures(f"{name} float32", per_number(ours, reference), bound)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (33,), (2, 3, 5), (65, 4), (0, 4)], ids=str)
+def test_gelu_takes_any_shape(shape, torch):
+    for dtype, bound in ((np.float32, 6.5e-7), (np.float64, 1e-14)):
+        x = np.asarray(np.random.default_rng(0).normal(0.0, 2.0, shape), dtype)
+        ours = ops.gelu(x)
+        assert ours.dtype == dtype
+        assert absolute(ours, torch.nn.functional.gelu(torch.from_numpy(x.astype(np.float64))).numpy()) <= bound
+
+
+def exact_gelu(x):
+    """x Phi(x) in float64 with no cancellation: Phi(x) = erfc(-x / sqrt(2)) / 2."""
+    special = pytest.importorskip("scipy.special")
+    x = x.astype(np.float64)
+    return x * 0.5 * special.erfc(-x / np.sqrt(2.0))
+
+
+def test_gelu_float32_over_the_whole_line(torch, figures):
+    x = np.linspace(-12.0, 12.0, 2_400_001).astype(np.float32)
+    exact = exact_gelu(x)
+    error = np.abs(ops.gelu(x) - exact)
+    figures("gelu float32, max |error| for |x| <= 12", error.max(), GELU_BOUND)
+    figures("the same for |x| <= 1", error[np.abs(x) <= 1].max(), 1.6e-7)  # measured 1.493e-7
+    figures("the same for x < 0", error[x < 0].max(), 1.2e-7)  # measured 1.126e-7
+    # what the docstring says
+    figures("the same in units of max(1, |x|)", (error / np.maximum(1.0, np.abs(x))).max(), 2e-7)  # measured 1.834e-7
+    theirs = torch.nn.functional.gelu(torch.from_numpy(x)).numpy()
+    print(f"\n  PyTorch's own float32 error on the same numbers: {np.abs(theirs - exact).max():.3g}", end="")
+
+
+def test_gelu_float32_saturates_for_large_numbers():
+    """No overflow warning (warnings are errors here), no NaN: x itself on the right, zero on the left."""
+    large = np.concatenate([np.geomspace(7.0, 1e4, 5000), np.geomspace(1e4, 3.4e38, 500)]).astype(np.float32)
+    assert np.array_equal(ops.gelu(large), large)
+    left = ops.gelu(-large)
+    assert np.abs(left).max() <= 1e-9  # at -7 the exact value is -9e-12
+    assert not left[large >= 10].any()
+    tiny = np.array([1e-45, -1e-45, 1e-40, -1e-40, 0.0, -0.0], np.float32)
+    assert np.array_equal(ops.gelu(tiny), (tiny * np.float32(0.5)).astype(np.float32))
+
+
+def test_gelu_float64_has_all_its_digits_in_the_tail(figures):
+    """1 + erf(x) loses every digit at x = -8; erfc does not."""
+    x = np.linspace(-30.0, 30.0, 20_001)
+    exact = exact_gelu(x)
+    usable = np.abs(exact) > 1e-300
+    error = np.abs(ops.gelu(x) - exact)[usable] / np.maximum(np.abs(exact[usable]), 1e-300)
+    # erfc(z) multiplies a relative error of z by 2 z^2: 900 at x = -30
+    figures("gelu float64, relative", error.max(), 1e-13)
+
+
+def test_no_degree_six_fit_is_much_better_than_ours(figures):
+    """Refit p of 1 / (1 + exp(-x p(x^2))) from nothing by a sequence of linear programs, and compare the errors."""
+    optimize = pytest.importorskip("scipy.optimize")
+    special = pytest.importorskip("scipy.special")
+    x = np.linspace(0.0, 6.5, 1301)[1:]
+    phi = 0.5 * special.erfc(-x / np.sqrt(2.0))
+    basis = (x[:, None] / 6.5) ** (2 * np.arange(7))
+
+    def error(coefficients):
+        return x * (special.expit(x * (basis @ coefficients)) - phi)
+
+    # start: least squares of logit(Phi(x)) / x, each point weighted by what it does to x Phi(x)
+    logit = special.log_ndtr(x) - special.log_ndtr(-x)
+    weight = x**2 * phi * (1.0 - phi)
+    p = np.linalg.lstsq(basis * weight[:, None], logit / x * weight, rcond=None)[0]
+    best = np.abs(error(p)).max()
+    radius = 0.1 * np.abs(p).max()
+    for _ in range(60):
+        e, s = error(p), special.expit(x * (basis @ p))
+        jacobian = (x**2 * s * (1.0 - s))[:, None] * basis
+        # minimise t with |e + J d| <= t, in units in which t is about 1
+        scale = 1.0 / best
+        rows = np.block([[scale * jacobian, -np.ones((len(x), 1))], [-scale * jacobian, -np.ones((len(x), 1))]])
+        step = optimize.linprog(
+            np.append(np.zeros(7), 1.0),
+            rows,
+            np.concatenate([-scale * e, scale * e]),
+            bounds=[(-radius, radius)] * 7 + [(0.0, None)],
+        )
+        assert step.success, step.message
+        candidate = p + step.x[:7]
+        if (now := np.abs(error(candidate)).max()) < best:
+            p, best = candidate, now
+        else:
+            radius /= 4.0
+            if radius < 1e-12:
+                break
+    dense = np.linspace(0.0, 12.0, 240_001)
+    ours = np.polyval(ops._LOGISTIC, dense**2)
+    ours_error = np.abs(dense * (special.expit(dense * ours) - 0.5 * special.erfc(-dense / np.sqrt(2.0)))).max()
+    print(f"\n  refit, max |error|: {best:.4g}", end="")
+    figures("_LOGISTIC in exact arithmetic", ours_error, 6.7e-8)  # measured 6.598e-8; gelu says 6.6e-8
+    figures("_LOGISTIC over the best fit", ours_error / best, 1.05)
+
+
+def test_linear(torch, figures):
+    rng = np.random.default_rng(0)
+    functional = torch.nn.functional
+    for bias_given in (True, False):
+        for dtype, bound in ((np.float64, 1e-14), (np.float32, 1e-6)):
+            x = numbers(dtype)
+            weight = np.asfortranarray(rng.normal(0.0, 1.0, (20, 48)).astype(dtype))
+            bias = rng.normal(0.0, 1.0, 20).astype(dtype) if bias_given else None
+            ours = ops.linear(x, weight, bias)
+            assert ours.dtype == dtype
+            wide = [None if a is None else torch.from_numpy(a.astype(np.float64)) for a in (x, weight, bias)]
+            reference = functional.linear(*wide).numpy()
+            # an error is held against the sizes that went into the sum, row by row: cancellation is not ours to undo
+            terms = np.abs(x).astype(np.float64) @ np.abs(weight).T.astype(np.float64)
+            error = np.abs(ours - reference) / np.maximum(terms + (0 if bias is None else np.abs(bias)), np.finfo(dtype).tiny)
+            figures(f"linear {np.dtype(dtype)} {'with' if bias_given else 'without'} bias", error.max(), bound)
+
+
+def test_softmax(torch, figures):
+    for dtype, bound in ((np.float64, 1e-14), (np.float32, 4e-7)):
+        for x in (numbers(dtype), numbers(dtype)[:24].reshape(2, 3, 4, 48), numbers(dtype)[:, :1]):
+            ours = ops.softmax(x)
+            assert ours.dtype == dtype
+            reference = torch.softmax(torch.from_numpy(x.astype(np.float64)), -1).numpy()
+            if dtype == np.float64:
+                np.testing.assert_allclose(ours, reference, rtol=1e-10, atol=1e-300)
+            figures(f"softmax {np.dtype(dtype)}", absolute(ours, reference), bound)
+            assert np.abs(ours.sum(-1) - 1.0).max() <= bound
+
+
+def layer_norm_inputs(dtype):
+    x = numbers(dtype)
+    rng = np.random.default_rng(3)
+    return x, (1.0 + 0.3 * rng.normal(size=48)).astype(dtype), rng.normal(size=48).astype(dtype)
+
+
+@pytest.mark.parametrize("eps", [1e-12, 1e-5])
+def test_layer_norm(eps, torch, figures):
+    for dtype, bound in ((np.float64, 8.0), (np.float32, 8.0)):
+        x, weight, bias = layer_norm_inputs(dtype)
+        ours = ops.layer_norm(x, weight, bias, eps)
+        assert ours.dtype == dtype
+        wide = [torch.from_numpy(a.astype(np.float64)) for a in (x, weight, bias)]
+        reference = torch.nn.functional.layer_norm(wide[0], (48,), wide[1], wide[2], eps).numpy()
+        if dtype == np.float64:
+            np.testing.assert_allclose(ours, reference, rtol=1e-10, atol=1e-11)
+        # a row's numbers carry a rounding error of max |x|; dividing by the row's spread enlarges it
+        spread = np.sqrt(x.astype(np.float64).var(-1) + eps)
+        condition = np.finfo(dtype).eps * (1.0 + np.abs(x).max(-1) / spread)
+        error = np.abs(ours - reference).max(-1) / condition
+        figures(f"layer_norm {np.dtype(dtype)} eps {eps}, in units of eps (1 + max |x| / spread)", error.max(), bound)
+        ordinary = slice(11, None)
+        figures(
+            f"layer_norm {np.dtype(dtype)} eps {eps}, ordinary rows",
+            absolute(ours[ordinary], reference[ordinary]),
+            5e-15 if dtype == np.float64 else 1.2e-6,
+        )
+
+
+def test_layer_norm_of_constant_rows(torch):
+    """Zero where the mean is exact, as in PyTorch; elsewhere the mean's own rounding, enlarged by 1 / sqrt(eps)."""
+    for dtype in (np.float32, np.float64):
+        for constant in (0.0, 1.0, -3.5, 1e4, -1e4):
+            x = np.full((2, 48), constant, dtype)
+            assert not ops.layer_norm(x, np.ones(48, dtype), np.zeros(48, dtype), 1e-12).any()
+        for constant in (0.1, 123.456, 1e-40):
+            x = np.full((2, 48), constant, dtype)
+            y = ops.layer_norm(x, np.ones(48, dtype), np.zeros(48, dtype), 1e-12)
+            assert np.abs(y).max() <= min(1.0, 8 * np.finfo(dtype).eps * constant / 1e-6) + 1e-6
+
+
+def test_normalize(torch, figures):
+    for dtype, bound in ((np.float64, 1e-14), (np.float32, 3e-7)):
+        x = numbers(dtype)
+        ours = ops.normalize(x)
+        assert ours.dtype == dtype
+        # PyTorch in the same precision: below 1e-19 the squares of float32 vanish in both
+        reference = torch.nn.functional.normalize(torch.from_numpy(x), p=2, dim=-1).numpy()
+        if dtype == np.float64:
+            np.testing.assert_allclose(ours, reference, rtol=1e-10)
+        figures(f"normalize {np.dtype(dtype)}", absolute(ours, reference), bound)
+        assert not ours[2].any()
+
+
+LENGTHS = np.array([5, 1, 2, 17, 17, 3, 1, 9])
+
+
+def pooled_by_sentence_transformers(torch, sentence_transformers, strip, modes, skipped=0):
+    from sentence_transformers.models import Pooling
+
+    width = strip.shape[1]
+    padded = torch.full((len(LENGTHS), int(LENGTHS.max()), width), 777.0, dtype=torch.from_numpy(strip).dtype)
+    mask = torch.zeros(padded.shape[:2], dtype=torch.int64)
+    for row, text in enumerate(np.split(strip, np.cumsum(LENGTHS)[:-1])):
+        padded[row, : len(text)] = torch.from_numpy(text)
+        mask[row, : len(text)] = 1
+    features = {"token_embeddings": padded, "attention_mask": mask}
+    if skipped:
+        features["prompt_length"] = skipped
+    module = Pooling(width, pooling_mode=modes, include_prompt=not skipped)
+    return module(features)["sentence_embedding"].numpy()
+
+
+@pytest.mark.parametrize(
+    "modes", [*((m,) for m in POOLINGS), tuple(POOLINGS), ("mean", "cls"), ("max", "max")], ids="+".join
+)
+def test_pooling(modes, torch, sentence_transformers, figures):
+    rng = np.random.default_rng(5)
+    strip = rng.normal(0.0, 3.0, (LENGTHS.sum(), 12))
+    strip[::7] *= 1e4
+    strip[3::11] -= 500.0
+    strip[20:24] *= 1e-300
+    for dtype, bound in ((np.float64, 1e-14), (np.float32, 3e-7)):
+        ours = pool(strip.astype(dtype), LENGTHS, modes)
+        assert ours.dtype == dtype
+        reference = pooled_by_sentence_transformers(torch, sentence_transformers, strip.astype(dtype), modes)
+        figures(f"pool {'+'.join(modes)} {np.dtype(dtype)}", relative(ours, reference), bound)
+        if dtype == np.float64:
+            np.testing.assert_allclose(ours, reference, rtol=1e-10, atol=1e-8)
+
+
+@pytest.mark.parametrize("mode", POOLINGS)
+def test_pooling_without_a_prompt(mode, torch, sentence_transformers, monkeypatch, figures):
+    lengths = np.array([5, 6, 17, 4, 4])  # all longer than the prompt, as [SEP] always is left
+    monkeypatch.setitem(globals(), "LENGTHS", lengths)
+    strip = np.random.default_rng(6).normal(0.0, 3.0, (lengths.sum(), 12))
+    for skipped in (1, 2, 3):
+        ours = pool(strip, lengths, (mode,), skipped)
+        reference = pooled_by_sentence_transformers(torch, sentence_transformers, strip, (mode,), skipped)
+        figures(f"pool {mode} without the first {skipped}", relative(ours, reference), 1e-14)

@@ -1,0 +1,152 @@
+"""What the comparisons with PyTorch share: one way to measure, and PyTorch's tensors under this package's names."""
+
+import contextlib
+import logging
+
+import numpy as np
+
+# other people's warnings, which pyproject.toml would make errors; ours stay errors
+THIRD_PARTY_WARNINGS = (
+    "ignore::DeprecationWarning",
+    "ignore::FutureWarning",
+    "ignore::UserWarning:torch",
+    "ignore::UserWarning:transformers",
+    "ignore::UserWarning:sentence_transformers",
+)
+
+
+def relative(ours, reference) -> float:
+    """Largest |difference|, in units of the largest |reference|."""
+    ours, reference = np.asarray(ours), np.asarray(reference)
+    assert ours.shape == reference.shape, f"shapes differ: {ours.shape} here, {reference.shape} in PyTorch"
+    if not reference.size:
+        return 0.0
+    return float(np.abs(ours.astype(np.float64) - reference).max() / max(np.abs(reference).max(), 1e-300))
+
+
+def absolute(ours, reference) -> float:
+    """Largest |difference|."""
+    ours, reference = np.asarray(ours), np.asarray(reference)
+    assert ours.shape == reference.shape, f"shapes differ: {ours.shape} here, {reference.shape} in PyTorch"
+    return float(np.abs(ours.astype(np.float64) - reference).max(initial=0.0))
+
+
+class Figures:
+    """Holds each measured maximum against its bound; ``-s`` and the JUnit report show it."""
+
+    def __init__(self, record_property):
+        self.record_property = record_property
+
+    def __call__(self, what: str, measured: float, bound: float) -> None:
+        self.record_property(what, f"{measured:.3g} (bound {bound:.3g})")
+        print(f"\n  {what}: {measured:.3g} (bound {bound:.3g})", end="")
+        # written so that NaN fails
+        assert measured <= bound, f"{what}: {measured:.3g} is above the bound {bound:.3g}"
+
+
+def quiet() -> None:
+    """Keep progress bars and load reports of transformers out of the test output."""
+    import torch
+    from transformers.utils import logging as transformers_logging
+
+    torch.set_num_threads(2)
+    transformers_logging.set_verbosity_error()
+    with contextlib.suppress(AttributeError):
+        transformers_logging.disable_progress_bar()
+    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
+
+
+def pad(token_ids, lengths):
+    """Texts laid end to end -> PyTorch's padded ids ``(B, T)`` and mask."""
+    import torch
+
+    ids = torch.zeros(len(lengths), int(max(lengths)), dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    start = 0
+    for row, length in enumerate(lengths):
+        ids[row, :length] = torch.from_numpy(token_ids[start : start + length])
+        mask[row, :length] = 1
+        start += length
+    return ids, mask
+
+
+def strip(padded, mask):
+    """``(B, T, D)`` -> ``(N, D)``: drop the padded rows."""
+    return padded[mask.bool()].detach().numpy()
+
+
+def torch_trace(model, token_ids, lengths):
+    """Every tensor of a ``transformers.BertModel``, by the names of ``Trace.tensors()`` and without padding.
+
+    The model must have been loaded with ``attn_implementation="eager"``, so that it gives its probabilities. They
+    come as ``"layers.i.attention.probs"``, one ``(H, T, T)`` per text.
+    """
+    import torch
+
+    ids, mask = pad(token_ids, lengths)
+    seen = {}
+    handles = []
+
+    def keep(name, module):
+        def hook(module, inputs, output):
+            tensor = output[0] if isinstance(output, tuple) else output
+            seen[name] = strip(tensor.expand(len(ids), *tensor.shape[1:]), mask)
+
+        handles.append(module.register_forward_hook(hook))
+
+    def keep_input(name, module):
+        def hook(module, inputs):
+            seen[name] = strip(inputs[0], mask)
+
+        handles.append(module.register_forward_pre_hook(hook))
+
+    keep("embeddings.word", model.embeddings.word_embeddings)
+    keep("embeddings.position", model.embeddings.position_embeddings)
+    keep_input("embeddings.summed", model.embeddings.LayerNorm)
+    keep("embeddings.output", model.embeddings)
+    for i, layer in enumerate(model.encoder.layer):
+        attention, name = layer.attention, f"layers.{i}.attention"
+        keep(f"{name}.query", attention.self.query)
+        keep(f"{name}.key", attention.self.key)
+        keep(f"{name}.value", attention.self.value)
+        keep_input(f"{name}.context", attention.output.dense)
+        keep(f"{name}.projected", attention.output.dense)
+        keep_input(f"{name}.summed", attention.output.LayerNorm)
+        keep(f"{name}.output", attention.output)
+        name = f"layers.{i}.feed_forward"
+        keep(f"{name}.expanded", layer.intermediate.dense)
+        keep(f"{name}.activated", layer.intermediate)
+        keep(f"{name}.projected", layer.output.dense)
+        keep_input(f"{name}.summed", layer.output.LayerNorm)
+        keep(f"{name}.output", layer.output)
+    with torch.inference_mode():
+        result = model.eval()(input_ids=ids, attention_mask=mask, output_attentions=True)
+    for handle in handles:
+        handle.remove()
+    for i, probs in enumerate(result.attentions):
+        seen[f"layers.{i}.attention.probs"] = [
+            p[:, :n, :n].numpy() for p, n in zip(probs, lengths.tolist(), strict=True)
+        ]
+    return seen
+
+
+def our_trace(encoder, texts):
+    """Our trace and its tensors, the probabilities regrouped as one ``(H, T, T)`` per text."""
+    trace = encoder.trace(texts, overflow="truncate")
+    tensors = {name: array for name, array in trace.tensors().items() if ".probs." not in name}
+    for i, layer in enumerate(trace.bert.layers):
+        tensors[f"layers.{i}.attention.probs"] = [text for run in layer.attention.probs for text in run]
+    return trace, tensors
+
+
+def trace_differences(encoder, model, texts, measure) -> dict[str, float]:
+    """Compare every tensor up to the last layer, by name, in the order of computation."""
+    trace, ours = our_trace(encoder, texts)
+    reference = torch_trace(model, trace.token_ids, trace.lengths)
+    ours = {name: value for name, value in ours.items() if name.startswith(("embeddings.", "layers."))}
+    assert ours.keys() == reference.keys(), f"tensors without a partner: {sorted(ours.keys() ^ reference.keys())}"
+    found = {}
+    for name, value in ours.items():
+        pairs = zip(value, reference[name], strict=True) if isinstance(value, list) else [(value, reference[name])]
+        found[name] = max(measure(a, b) for a, b in pairs)
+    return found
