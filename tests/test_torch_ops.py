@@ -15,7 +15,10 @@ from minisbert.model.pooling import POOLINGS, pool
 pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
 
 DENORMAL = 1e-310  # below the smallest normal float64
-GELU_BOUND = 6.5e-7  # float32, |x| <= 12: measured 5.90e-7 at x = 4.985 (PyTorch: 3.76e-7); margin 1.1
+# float32, over every float32 number with 2^-12 <= |x| < 14 (132 million, done once, NumPy 2.4.6 on AVX-512): 5.896e-7 at
+# x = 4.985, 1.995e-7 in units of max(1, |x|) at 1.192, 1.580e-7 for |x| <= 1, 1.169e-7 for x < 0. PyTorch: 3.76e-7 at
+# most. The margins are 1.1: another processor may take another exp.
+GELU_BOUND, GELU_RELATIVE_BOUND, GELU_SMALL_BOUND, GELU_LEFT_BOUND = 6.5e-7, 2.2e-7, 1.75e-7, 1.3e-7
 
 
 @pytest.fixture
@@ -41,15 +44,15 @@ def numbers(dtype, rows=64, width=48, seed=0):
     return x.astype(dtype)
 
 
-# name -> (PyTorch's, float32 bound in units of max(1, |y|) per number, measured)
+# name -> (PyTorch's, float32 bound in units of max(1, |y|)): measured error times 1.15 for gelu, 2 for the others
 ACTIVATIONS = {
-    "gelu": (lambda f, t: f.gelu(t), 1.7e-7),  # measured 1.49e-7; PyTorch 1.2e-7
-    "gelu_tanh": (lambda f, t: f.gelu(t, approximate="tanh"), 3e-7),
+    "gelu": (lambda f, t: f.gelu(t), 2.3e-7),  # measured 2.01e-7
+    "gelu_tanh": (lambda f, t: f.gelu(t, approximate="tanh"), 3e-7),  # 1.50e-7
     "identity": (lambda f, t: t, 0.0),
     "relu": (lambda f, t: f.relu(t), 0.0),
-    "sigmoid": (lambda f, t: t.sigmoid(), 2e-7),
-    "silu": (lambda f, t: f.silu(t), 3e-7),
-    "tanh": (lambda f, t: t.tanh(), 2e-7),
+    "sigmoid": (lambda f, t: t.sigmoid(), 1.7e-7),  # 8.7e-8
+    "silu": (lambda f, t: f.silu(t), 2.8e-7),  # 1.40e-7
+    "tanh": (lambda f, t: t.tanh(), 1.2e-7),  # 6.0e-8
 }
 
 
@@ -105,10 +108,10 @@ def test_gelu_float32_over_the_whole_line(torch, figures):
     exact = exact_gelu(x)
     error = np.abs(ops.gelu(x) - exact)
     figures("gelu float32, max |error| for |x| <= 12", error.max(), GELU_BOUND)
-    figures("the same for |x| <= 1", error[np.abs(x) <= 1].max(), 1.6e-7)  # measured 1.493e-7
-    figures("the same for x < 0", error[x < 0].max(), 1.2e-7)  # measured 1.126e-7
+    figures("the same for |x| <= 1", error[np.abs(x) <= 1].max(), GELU_SMALL_BOUND)
+    figures("the same for x < 0", error[x < 0].max(), GELU_LEFT_BOUND)
     # what the docstring says
-    figures("the same in units of max(1, |x|)", (error / np.maximum(1.0, np.abs(x))).max(), 2e-7)  # measured 1.834e-7
+    figures("the same in units of max(1, |x|)", (error / np.maximum(1.0, np.abs(x))).max(), GELU_RELATIVE_BOUND)
     theirs = torch.nn.functional.gelu(torch.from_numpy(x)).numpy()
     print(f"\n  PyTorch's own float32 error on the same numbers: {np.abs(theirs - exact).max():.3g}", end="")
 
@@ -183,7 +186,7 @@ def test_linear(torch, figures):
     rng = np.random.default_rng(0)
     functional = torch.nn.functional
     for bias_given in (True, False):
-        for dtype, bound in ((np.float64, 1e-14), (np.float32, 1e-6)):
+        for dtype, bound in ((np.float64, 1e-15), (np.float32, 4e-7)):
             x = numbers(dtype)
             weight = np.asfortranarray(rng.normal(0.0, 1.0, (20, 48)).astype(dtype))
             bias = rng.normal(0.0, 1.0, 20).astype(dtype) if bias_given else None
@@ -193,7 +196,7 @@ def test_linear(torch, figures):
             reference = functional.linear(*wide).numpy()
             # an error is held against the sizes that went into the sum, row by row: cancellation is not ours to undo
             terms = np.abs(x).astype(np.float64) @ np.abs(weight).T.astype(np.float64)
-            error = np.abs(ours - reference) / np.maximum(terms + (0 if bias is None else np.abs(bias)), np.finfo(dtype).tiny)
+            error = np.abs(ours - reference) / np.maximum(terms + (0 if bias is None else np.abs(bias)), 48 * np.finfo(dtype).tiny)
             figures(f"linear {np.dtype(dtype)} {'with' if bias_given else 'without'} bias", error.max(), bound)
 
 

@@ -150,3 +150,8 @@ def trace_differences(encoder, model, texts, measure) -> dict[str, float]:
         pairs = zip(value, reference[name], strict=True) if isinstance(value, list) else [(value, reference[name])]
         found[name] = max(measure(a, b) for a, b in pairs)
     return found
+
+
+def first_parting(differences: dict[str, float], bound: float) -> str | None:
+    """Name the first tensor that leaves its bound; None where none does. NaN leaves every bound."""
+    return next((name for name, measured in differences.items() if not measured <= bound), None)

@@ -61,7 +61,9 @@ class StoredTensor:
         if self.dtype == "BF16":
             # bfloat16 is the upper half of a float32, and NumPy has no such type: put the lower half back as zeros
             stored = (stored.astype(np.uint32) << 16).view(np.float32)
-        values = stored.astype(dtype, copy=False).reshape(self.shape)
+        # what float32 cannot hold becomes infinite here, and is refused below
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = stored.astype(dtype, copy=False).reshape(self.shape)
         if not np.isfinite(values).all():
             bad = int(np.size(values) - np.isfinite(values).sum())
             raise ModelFolderError(
@@ -97,7 +99,7 @@ def read_checkpoint(folder: Path) -> dict[str, StoredTensor]:
     minisbert.model.config.ModelFolderError: no/such/folder: there is no model.safetensors; ...
     """
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.is_file():
+    if single.exists() or single.is_symlink():  # a link to nothing, or a folder of that name, is an error to report
         return read_header(single)
     if index.is_file():
         return _read_shards(index)
@@ -170,7 +172,9 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
         with file.open("rb") as stream:
             (header_length,) = struct.unpack("<Q", stream.read(8))
             header = json.loads(stream.read(header_length))
-    except (SafetensorError, OSError, ValueError, struct.error) as error:
+    except OSError as error:
+        raise ModelFolderError(f"{file.as_posix()}: cannot be read: {error.strerror or error}") from error
+    except (SafetensorError, ValueError, struct.error) as error:
         raise ModelFolderError(
             f"{file.as_posix()}: not a whole safetensors file ({error}); it is damaged or cut off "
             f"({file.stat().st_size:,} bytes here), fetch it again"

@@ -8,7 +8,6 @@ read. What follows BERT in a sentence model stands in ``modules.py``; the weight
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -105,7 +104,7 @@ _SIZES = (
 )
 
 
-def read_json(path: Path, *, expect: type = dict) -> Any:
+def read_json(path: Path, *, expect: type = dict, optional: bool = False) -> Any:
     """Read one JSON file of a model folder.
 
     Parameters
@@ -114,11 +113,13 @@ def read_json(path: Path, *, expect: type = dict) -> Any:
         The file.
     expect : type
         What the outermost value must be, ``dict`` or ``list``.
+    optional : bool
+        The file may be absent. A link to a file that is gone is not absent: it says that something is missing.
 
     Returns
     -------
     Any
-        The parsed value.
+        The parsed value; None for an absent optional file.
 
     Raises
     ------
@@ -135,18 +136,83 @@ def read_json(path: Path, *, expect: type = dict) -> Any:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        if optional and not path.is_symlink():
+            return None
         raise ModelFolderError(
-            f"{path.as_posix()}: the file is missing; is this the folder of a BERT model, and was it copied whole?"
+            f"{path.as_posix()}: the file is missing{' behind its link' if path.is_symlink() else ''}; is this the "
+            "folder of a BERT model, and was it copied whole?"
         ) from None
     except OSError as error:
         raise ModelFolderError(f"{path.as_posix()}: cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, a number of 5,000 digits, 10,000 brackets
         raise ModelFolderError(
             f"{path.as_posix()}: expected JSON in UTF-8, but {error}; the file is damaged or cut off, fetch it again"
         ) from error
     if not isinstance(value, expect):
         raise ModelFolderError(f"{path.as_posix()}: expected a JSON {expect.__name__}, got a {type(value).__name__}")
     return value
+
+
+def refuse_others(raw: dict[str, Any], only: dict[str, Any], path: Path) -> None:
+    """Refuse settings with which something else would be computed than this package computes.
+
+    Parameters
+    ----------
+    raw : dict
+        What a file says.
+    only : dict
+        Keys, and the one value of each that is computed here; absent and ``null`` mean that value, too.
+    path : Path
+        The file, for the message.
+
+    Raises
+    ------
+    ModelFolderError
+        For the first key that has another value.
+
+    Examples
+    --------
+    >>> refuse_others({"is_decoder": True}, {"is_decoder": False}, Path("config.json"))
+    Traceback (most recent call last):
+        ...
+    minisbert.model.config.ModelFolderError: config.json: is_decoder True is not computed here, only False
+    """
+    for key, value in only.items():
+        if raw.get(key) not in (None, value):
+            raise ModelFolderError(f"{path.as_posix()}: {key} {raw[key]!r} is not computed here, only {value!r}")
+
+
+def read_flag(raw: dict[str, Any], key: str, default: bool, path: Path) -> bool:
+    """Read a setting that is true or false; ``"false"`` in quotes is neither.
+
+    Parameters
+    ----------
+    raw : dict
+        What a file says.
+    key : str
+    default : bool
+        For an absent key.
+    path : Path
+        The file, for the message.
+
+    Returns
+    -------
+    bool
+
+    Raises
+    ------
+    ModelFolderError
+        For anything but true and false.
+
+    Examples
+    --------
+    >>> read_flag({"bias": False}, "bias", True, Path("config.json"))
+    False
+    """
+    flag = raw.get(key, default)
+    if not isinstance(flag, bool):
+        raise ModelFolderError(f"{path.as_posix()}: {key} must be true or false, got {flag!r}")
+    return flag
 
 
 def read_bert_config(path: Path) -> BertConfig:
@@ -189,10 +255,8 @@ def read_bert_config(path: Path) -> BertConfig:
             f"{where}: model_type {model_type!r} is not computed here, only 'bert' (RoBERTa and MPNet count positions "
             "otherwise, others differ more); choose a BERT model such as all-MiniLM-L6-v2"
         )
-    for key, only in _ONLY_VALUE.items():
-        if raw.get(key) not in (None, only):
-            raise ModelFolderError(f"{where}: {key} {raw[key]!r} is not computed here, only {only!r}")
-    known = {key: raw[key] for key in BertConfig.__dataclass_fields__ if raw.get(key) is not None}
+    refuse_others(raw, _ONLY_VALUE, path)
+    known = {key: raw[key] for key in BertConfig.__dataclass_fields__ if key in raw}
     config = BertConfig(**known)
     _check_values(config, where)
     return config
@@ -206,8 +270,9 @@ def _check_values(config: BertConfig, where: str) -> None:
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ModelFolderError(f"{where}: {key} must be a positive integer, got {size!r}")
     eps = config.layer_norm_eps
-    if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not (math.isfinite(eps) and eps > 0):
-        raise ModelFolderError(f"{where}: layer_norm_eps must be a small positive number, got {eps!r}")
+    # smaller, and float32 has lost it: a vector of equal numbers would become NaN
+    if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not 1e-30 <= eps <= 1:
+        raise ModelFolderError(f"{where}: layer_norm_eps must be a small positive number (BERT: 1e-12), got {eps!r}")
     if not isinstance(config.hidden_act, str) or config.hidden_act not in HIDDEN_ACTS:
         raise ModelFolderError(
             f"{where}: hidden_act {config.hidden_act!r} is not computed here; known: {', '.join(HIDDEN_ACTS)}"

@@ -87,37 +87,49 @@ def load_model(folder: Path, dtype: npt.DTypeLike = np.float32) -> SentenceModel
     """
     if not folder.is_dir():
         raise ModelFolderError(f"{folder.as_posix()}: there is no such folder; expected the folder of a BERT model")
-    entries = read_module_list(folder)
+    try:
+        entries = read_module_list(folder)
+        model = _read_files(folder, entries or [("Transformer", folder)], dtype)
+    except OSError as error:  # no right to look into a folder, a name that is too long, a failing disk
+        raise ModelFolderError(f"{error.filename or folder}: cannot be read: {error.strerror}") from error
     if entries is None:
-        entries = [("Transformer", folder)]
-    bert_folder = entries[0][1]
-    config = read_bert_config(bert_folder / "config.json")
-    tokenizer = load_tokenizer(bert_folder, config)
-    limit = read_max_seq_length(bert_folder, config, tokenizer.settings)
-    modules = read_modules(entries[1:], config, dtype)
-    prompts, default_prompt_name, similarity_fn_name = _read_sentence_settings(folder)
-    params = load_params(bert_folder, config, dtype)
-    if not modules:
-        modules = (Pooling(),)
         warnings.warn(
             f"{folder.as_posix()} has no modules.json: a plain BERT, whose token vectors are averaged here; it was not "
             "trained to make sentence vectors",
             UserWarning,
             stacklevel=3,
         )
+    return model
+
+
+def _read_files(folder: Path, entries: list[tuple[str, Path]], dtype: npt.DTypeLike) -> SentenceModel:
+    """Read what ``modules.json`` lists, weights last: they take the longest, and a small file may be wrong."""
+    bert_folder = entries[0][1]
+    config = read_bert_config(bert_folder / "config.json")
+    tokenizer = load_tokenizer(bert_folder, config)
+    limit = read_max_seq_length(bert_folder, config, tokenizer.settings)
+    if limit <= tokenizer.special_count:
+        raise ModelFolderError(
+            f"{bert_folder.as_posix()}: max_seq_length or max_position_embeddings of {limit} tokens leaves no room for "
+            f"text beside {tokenizer.special_count} special tokens"
+        )
+    modules = read_modules(entries[1:], config, dtype) or (Pooling(),)
+    prompts, default_prompt_name, similarity_fn_name = _read_sentence_settings(folder)
+    params = load_params(bert_folder, config, dtype)
     return SentenceModel(config, params, modules, tokenizer, limit, prompts, default_prompt_name, similarity_fn_name)
 
 
 def _read_sentence_settings(folder: Path) -> tuple[dict[str, str], str | None, str]:
     """Read prompts and the similarity from ``config_sentence_transformers.json``, which may be absent."""
     file = folder / "config_sentence_transformers.json"
-    raw = read_json(file) if file.exists() else {}
-    prompts, default = raw.get("prompts") or {}, raw.get("default_prompt_name")
+    # null means the default, as an absent key does
+    said = {key: value for key, value in (read_json(file, optional=True) or {}).items() if value is not None}
+    prompts, default = said.get("prompts", {}), said.get("default_prompt_name")
     if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
         raise ModelFolderError(f"{file.as_posix()}: expected prompts to map names to texts, got {prompts!r}")
-    if default is not None and default not in prompts:
+    if default is not None and (not isinstance(default, str) or default not in prompts):
         raise ModelFolderError(f"{file.as_posix()}: default_prompt_name {default!r} is none of {sorted(prompts)}")
-    similarity = raw.get("similarity_fn_name") or "cosine"
+    similarity = said.get("similarity_fn_name", "cosine")
     if similarity not in _SIMILARITIES:
         raise ModelFolderError(
             f"{file.as_posix()}: similarity_fn_name {similarity!r} is not computed here; known: "
@@ -173,7 +185,8 @@ def _write_files(model: SentenceModel, folder: Path) -> None:
     _write_json(folder / "config.json", bert_config_to_json(model.config))
     model.tokenizer.library.save(str(folder / "tokenizer.json"))
     _write_json(folder / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer", **model.tokenizer.settings})
-    _write_json(folder / "sentence_bert_config.json", {"max_seq_length": model.max_seq_length, "do_lower_case": False})
+    limits = {"max_seq_length": model.max_seq_length, "do_lower_case": model.tokenizer.lower_case}
+    _write_json(folder / "sentence_bert_config.json", limits)
     settings = {
         "prompts": model.prompts,
         "default_prompt_name": model.default_prompt_name,

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from minisbert.model import Array
 from minisbert.model.checkpoint import read_checkpoint
-from minisbert.model.config import BertConfig, ModelFolderError, read_json
+from minisbert.model.config import BertConfig, ModelFolderError, read_flag, read_json, refuse_others
 from minisbert.model.ops import ACTIVATIONS, linear, normalize
 from minisbert.model.pooling import POOLINGS, pool
 
@@ -57,6 +57,8 @@ _DENSE_ACTIVATIONS = {
     "SiLU": "silu",
     "Sigmoid": "sigmoid",
 }
+# what Dense and Normalize read and write
+_FEATURE_NAMES = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
 # the old format's booleans, in the order in which sentence-transformers concatenates
 _OLD_POOLING_KEYS = {
     "pooling_mode_cls_token": "cls",
@@ -194,11 +196,11 @@ def resolve_inside(folder: Path, relative: str, said_by: Path) -> Path:
     minisbert.model.config.ModelFolderError: modules.json: the path '../other' leaves the model's folder...
     """
     target = folder / relative
-    if (
-        Path(relative).is_absolute()
-        or ".." in Path(relative.replace("\\", "/")).parts
-        or not target.resolve().is_relative_to(folder.resolve())
-    ):
+    try:
+        inside = target.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # a link in a circle; a null character
+        inside = False
+    if not inside or Path(relative).is_absolute() or ".." in Path(relative.replace("\\", "/")).parts:
         raise ModelFolderError(
             f"{said_by.as_posix()}: the path {relative!r} leaves the model's folder; do not trust this model"
         )
@@ -229,10 +231,11 @@ def read_module_list(folder: Path) -> list[tuple[str, Path]] | None:
     True
     """
     file = folder / "modules.json"
-    if not file.exists():
+    listed = read_json(file, expect=list, optional=True)
+    if listed is None:
         return None
     entries: list[tuple[str, Path]] = []
-    for entry in read_json(file, expect=list):
+    for entry in listed:
         if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("type", "path")):
             raise ModelFolderError(f"{file.as_posix()}: expected objects with a 'type' and a 'path', got {entry!r}")
         kind = entry["type"].rpartition(".")[2]
@@ -286,20 +289,10 @@ def read_modules(entries: list[tuple[str, Path]], config: BertConfig, dtype: npt
     return modules
 
 
-def _check_feature_names(raw: dict[str, Any], file: Path) -> None:
-    """Refuse modules that read or write something other than the sentence vector."""
-    for key in ("module_input_name", "module_output_name"):
-        if raw.get(key) not in (None, "sentence_embedding"):
-            raise ModelFolderError(
-                f"{file.as_posix()}: {key} {raw[key]!r} is not computed here, only 'sentence_embedding'"
-            )
-
-
 def _read_normalize(path: Path) -> Normalize:
     """Read Normalize, whose folder need not exist: git keeps no empty folders."""
     file = path / "config.json"
-    if file.exists():
-        _check_feature_names(read_json(file), file)
+    refuse_others(read_json(file, optional=True) or {}, _FEATURE_NAMES, file)
     return Normalize()
 
 
@@ -315,26 +308,22 @@ def _read_pooling(file: Path, hidden_size: int) -> Pooling:
         named = raw["pooling_mode"]
         modes = tuple(named) if isinstance(named, list) else (named,)
     else:
-        unknown = sorted(
-            key for key in raw if key.startswith("pooling_mode_") and raw[key] and key not in _OLD_POOLING_KEYS
-        )
+        true = {key for key in raw if key.startswith("pooling_mode_") and read_flag(raw, key, False, file)}
+        unknown = tuple(sorted(true - _OLD_POOLING_KEYS.keys()))
         # sentence-transformers takes the mean where no mode is named
-        modes = tuple(unknown) or tuple(m for key, m in _OLD_POOLING_KEYS.items() if raw.get(key)) or ("mean",)
+        modes = unknown or tuple(mode for key, mode in _OLD_POOLING_KEYS.items() if key in true) or ("mean",)
     if not modes or not all(isinstance(mode, str) and mode in POOLINGS for mode in modes):
         raise ModelFolderError(
             f"{file.as_posix()}: pooling mode {modes!r} is not computed here; known: {', '.join(POOLINGS)}"
         )
-    include_prompt = raw.get("include_prompt", True)
-    if not isinstance(include_prompt, bool):
-        raise ModelFolderError(f"{file.as_posix()}: include_prompt must be true or false, got {include_prompt!r}")
-    return Pooling(modes, include_prompt)
+    return Pooling(modes, read_flag(raw, "include_prompt", True, file))
 
 
 def _read_dense(path: Path, d_in: int, dtype: npt.DTypeLike) -> Dense:
     """Read a Dense module's settings and tensors, and check the one against the other."""
     file = path / "config.json"
     raw = read_json(file)
-    _check_feature_names(raw, file)
+    refuse_others(raw, _FEATURE_NAMES, file)
     named = str(raw.get("activation_function", "torch.nn.modules.activation.Tanh"))
     activation = named.rpartition(".")[2]
     if not named.startswith("torch.nn.") or activation not in _DENSE_ACTIVATIONS:
@@ -342,13 +331,13 @@ def _read_dense(path: Path, d_in: int, dtype: npt.DTypeLike) -> Dense:
             f"{file.as_posix()}: activation_function {named!r} is not computed here; known: torch.nn's "
             + ", ".join(_DENSE_ACTIVATIONS)
         )
-    d_out, use_residual = raw.get("out_features"), bool(raw.get("use_residual", False))
+    d_out, use_residual = raw.get("out_features"), read_flag(raw, "use_residual", False, file)
     if raw.get("in_features") != d_in:
         raise ModelFolderError(
             f"{file.as_posix()}: in_features {raw.get('in_features')!r}, but the module before gives vectors of {d_in}"
         )
     wanted: dict[str, tuple[Any, ...]] = {"linear.weight": (d_out, d_in)}
-    if raw.get("bias", True):
+    if read_flag(raw, "bias", True, file):
         wanted["linear.bias"] = (d_out,)
     if use_residual and d_in != d_out:
         wanted["residual.weight"] = (d_out, d_in)
@@ -389,7 +378,11 @@ def modules_to_json(module: Module, width: int) -> dict[str, Any]:
     """
     if isinstance(module, Pooling):
         booleans = {key: mode in module.modes for key, mode in _OLD_POOLING_KEYS.items()}
-        return {"word_embedding_dimension": width, **booleans, "include_prompt": module.include_prompt}
+        if module.modes == tuple(mode for key, mode in _OLD_POOLING_KEYS.items() if booleans[key]):
+            return {"word_embedding_dimension": width, **booleans, "include_prompt": module.include_prompt}
+        # booleans have no order: another one, or a mode taken twice, only the new format can say
+        modes = list(module.modes)
+        return {"embedding_dimension": width, "pooling_mode": modes, "include_prompt": module.include_prompt}
     if isinstance(module, Dense):
         torch_name = {ours: name for name, ours in _DENSE_ACTIVATIONS.items()}[module.activation]
         place = "linear.Identity" if torch_name == "Identity" else f"activation.{torch_name}"

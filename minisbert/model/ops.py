@@ -63,8 +63,8 @@ def gelu(x: Array) -> Array:
     Returns
     -------
     Array, shape of x
-        float64: to about 15 digits, by ``math.erfc``. float32: off by at most ``2e-7 * max(1, |x|)``, of which two
-        thirds are float32's own rounding (measured for all ``|x| <= 12``: 6e-7 at most, PyTorch's 4e-7).
+        float64: to about 15 digits, by ``math.erfc``. float32: off by at most ``2e-7 * max(1, |x|)``, measured on
+        every float32 number up to 14; the largest error is 5.9e-7, at 4.985 (PyTorch's own: 3.8e-7).
 
     Notes
     -----

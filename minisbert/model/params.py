@@ -255,6 +255,11 @@ def load_params(folder: Path, config: BertConfig, dtype: npt.DTypeLike = np.floa
     minisbert.model.config.ModelFolderError: no/such/folder: there is no model.safetensors; ...
     """
     stored = _by_our_names(read_checkpoint(folder), folder)
+    if config.num_hidden_layers > len(stored):  # said first: a list of what a million layers lack has no end
+        raise ModelFolderError(
+            f"{(folder / 'config.json').as_posix()}: says num_hidden_layers {config.num_hidden_layers}, but there are "
+            f"only {len(stored)} tensors in the safetensors file"
+        )
     _check_tensors(stored, tensor_shapes(config), folder)
 
     def read(name: str, shape: tuple[int, ...]) -> Array:

@@ -20,9 +20,23 @@ import numpy as np
 import tokenizers
 
 from minisbert.model import Array
-from minisbert.model.config import BertConfig, ModelFolderError, read_json
+from minisbert.model.config import BertConfig, ModelFolderError, read_flag, read_json, refuse_others
 
 Overflow = Literal["warn", "error", "truncate"]
+
+_SENTENCE_BERT_CONFIG = "sentence_bert_config.json"
+# Its keys that change what is computed, and the only value with which this package computes it.
+_ONLY_VALUE: dict[str, Any] = {
+    "transformer_task": "feature-extraction",
+    "module_output_name": "token_embeddings",
+    "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+    "processing_kwargs": {},
+    "query_length": None,
+    "document_length": None,
+    "query_expansion": None,
+}
+# The tokenizer_class of tokenizer_config.json with which its other keys overrule tokenizer.json; may be left out.
+_BERT_CLASSES = (None, "BertTokenizer", "BertTokenizerFast")
 
 
 class TruncationWarning(UserWarning):
@@ -60,7 +74,8 @@ class Tokenizer:
     library: tokenizers.Tokenizer
     first: tuple[int, ...]  # ids before every text, in BERT [CLS]
     last: tuple[int, ...]  # ids behind it, in BERT [SEP]
-    settings: dict[str, Any]  # tokenizer_config.json, kept for saving
+    lower_case: bool  # sentence_bert_config.json wants lower case before all else; kept for saving, as is the next
+    settings: dict[str, Any]  # tokenizer_config.json
 
     @property
     def special_count(self) -> int:
@@ -202,73 +217,118 @@ def load_tokenizer(folder: Path, config: BertConfig) -> Tokenizer:
         ...
     minisbert.model.config.ModelFolderError: no/such/folder: there is neither tokenizer.json nor vocab.txt; ...
     """
-    settings_file = folder / "tokenizer_config.json"
-    settings = read_json(settings_file) if settings_file.exists() else {}
-    if settings.get("truncation_side", "right") != "right":
-        raise ModelFolderError(
-            f"{settings_file.as_posix()}: truncation_side {settings['truncation_side']!r} is not computed here, "
-            "only 'right'"
-        )
-    library = _read_library_tokenizer(folder, settings)
+    settings = _read_settings(folder / "tokenizer_config.json")
+    library, file = _open_library(folder, settings)
     library.no_truncation()
     library.no_padding()
-    if _wants_lower_case(folder):
-        parts = [tokenizers.normalizers.Lowercase()] + ([library.normalizer] if library.normalizer else [])
-        library.normalizer = tokenizers.normalizers.Sequence(parts)
-    vocabulary = library.get_vocab(with_added_tokens=True)
-    if vocabulary and max(vocabulary.values()) >= config.vocab_size:
-        piece, largest = max(vocabulary.items(), key=lambda item: item[1])
-        raise ModelFolderError(
-            f"{folder.as_posix()}: the tokenizer gives the piece {piece!r} the id {largest}, but config.json says "
-            f"vocab_size {config.vocab_size}; do the files belong to the same model?"
-        )
-    marked = library.encode("a")
-    own = [i for i, special in enumerate(marked.special_tokens_mask) if not special]
-    if not own:
-        raise ModelFolderError(f"{folder.as_posix()}: the tokenizer turns the text 'a' into no token; is it damaged?")
-    return Tokenizer(library, tuple(marked.ids[: own[0]]), tuple(marked.ids[own[-1] + 1 :]), settings)
+    _obey_settings(library, settings)
+    said = _sentence_bert_config(folder)
+    if lower_case := read_flag(said, "do_lower_case", False, folder / _SENTENCE_BERT_CONFIG):
+        _lower_case_first(library)
+    _check_vocabulary(library, config, file)
+    first, last = _special_ids(library, file)
+    return Tokenizer(library, first, last, lower_case, settings)
 
 
-def _read_library_tokenizer(folder: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:
-    """Open ``tokenizer.json``, or build the same from ``vocab.txt`` as models before 2020 have it."""
+def _read_settings(file: Path) -> dict[str, Any]:
+    """Read ``tokenizer_config.json``, which may be absent."""
+    settings: dict[str, Any] = read_json(file, optional=True) or {}
+    refuse_others(settings, {"truncation_side": "right"}, file)
+    for key in ("do_lower_case", "tokenize_chinese_chars"):
+        read_flag(settings, key, True, file)
+    if settings.get("strip_accents") is not None:
+        read_flag(settings, "strip_accents", True, file)
+    return settings
+
+
+def _open_library(folder: Path, settings: dict[str, Any]) -> tuple[tokenizers.Tokenizer, Path]:
+    """Open ``tokenizer.json``, or build the same from ``vocab.txt`` as models before 2020 have it; say which."""
     file, vocab = folder / "tokenizer.json", folder / "vocab.txt"
-    if not file.is_file() and not vocab.is_file():
+    known: tuple[Any, ...] = (*_BERT_CLASSES, settings.get("tokenizer_class"))
+    if not (file.exists() or file.is_symlink()):
+        file, known = vocab, _BERT_CLASSES  # other classes split otherwise, and only tokenizer.json would say how
+    if not (file.exists() or file.is_symlink()):
         raise ModelFolderError(
             f"{folder.as_posix()}: there is neither tokenizer.json nor vocab.txt; was the folder copied whole?"
         )
-    try:
-        if file.is_file():
-            return tokenizers.Tokenizer.from_file(str(file))
-        from_vocabulary: tokenizers.Tokenizer = tokenizers.BertWordPieceTokenizer(
-            str(vocab),
-            lowercase=settings.get("do_lower_case", True),
-            strip_accents=settings.get("strip_accents"),
-            handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
-        )._tokenizer
-        return from_vocabulary
-    except Exception as error:  # the library raises plain Exception
-        used = file if file.is_file() else vocab
+    # Japanese words are found by another program first, of which tokenizer.json knows nothing
+    if (name := settings.get("tokenizer_class")) not in known or name == "BertJapaneseTokenizer":
         raise ModelFolderError(
-            f"{used.as_posix()}: not a tokenizer that the tokenizers library {tokenizers.__version__} can read: "
+            f"{(folder / 'tokenizer_config.json').as_posix()}: tokenizer_class {name!r} is not computed here from "
+            f"{file.name}, only BertTokenizer"
+        )
+    try:
+        if file == vocab:
+            return tokenizers.BertWordPieceTokenizer(str(file))._tokenizer, file
+        return tokenizers.Tokenizer.from_file(str(file)), file
+    except Exception as error:  # the library raises plain Exception
+        raise ModelFolderError(
+            f"{file.as_posix()}: not a tokenizer that the tokenizers library {tokenizers.__version__} can read: "
             f"{error}; the file is damaged or cut off, fetch it again"
         ) from error
 
 
+def _obey_settings(library: tokenizers.Tokenizer, settings: dict[str, Any]) -> None:
+    """Let ``tokenizer_config.json`` overrule ``tokenizer.json``, as transformers' BertTokenizer does."""
+    bert = tokenizers.normalizers.BertNormalizer
+    if isinstance(library.normalizer, bert) and settings.get("tokenizer_class") in _BERT_CLASSES:
+        library.normalizer = bert(
+            lowercase=settings.get("do_lower_case", True),
+            strip_accents=settings.get("strip_accents"),
+            handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+        )
+
+
+def _lower_case_first(library: tokenizers.Tokenizer) -> None:
+    """Put a step before all others that lower-cases, unless a folder saved before already has it."""
+    rest = [library.normalizer] if library.normalizer else []
+    if not any(b'"Lowercase"' in normalizer.__getstate__() for normalizer in rest):
+        library.normalizer = tokenizers.normalizers.Sequence([tokenizers.normalizers.Lowercase(), *rest])
+
+
+def _check_vocabulary(library: tokenizers.Tokenizer, config: BertConfig, file: Path) -> None:
+    """Refuse ids that have no row in the embedding table or belong to two pieces, and unknown words without an id."""
+    vocabulary = library.get_vocab(with_added_tokens=True)
+    owner: dict[int, str] = {}
+    for piece, token_id in vocabulary.items():
+        if token_id >= config.vocab_size:
+            raise ModelFolderError(
+                f"{file.as_posix()}: gives the piece {piece!r} the id {token_id}, but config.json says vocab_size "
+                f"{config.vocab_size}; do the files belong to the same model?"
+            )
+        if owner.setdefault(token_id, piece) != piece:
+            raise ModelFolderError(
+                f"{file.as_posix()}: gives {owner[token_id]!r} and {piece!r} the same id {token_id}; it is damaged"
+            )
+    unknown = getattr(library.model, "unk_token", None)
+    if isinstance(library.model, tokenizers.models.WordPiece) and library.model.token_to_id(unknown) is None:
+        raise ModelFolderError(f"{file.as_posix()}: the vocabulary lacks {unknown!r}, which unknown words become")
+
+
+def _special_ids(library: tokenizers.Tokenizer, file: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Find the ids that the tokenizer puts before and behind every text, by watching what it does to one."""
+    marked = library.encode("a")
+    own = [i for i, special in enumerate(marked.special_tokens_mask) if not special]
+    if not own or own[0] == 0 or own[-1] == len(marked) - 1:
+        raise ModelFolderError(
+            f"{file.as_posix()}: makes {marked.tokens} of the text 'a', without special tokens before and behind it; "
+            "BERT needs them"
+        )
+    for token, token_id in zip(marked.tokens, marked.ids, strict=True):
+        if library.token_to_id(token) != token_id:
+            raise ModelFolderError(
+                f"{file.as_posix()}: puts {token!r} with the id {token_id} around texts, but its vocabulary says "
+                f"{library.token_to_id(token)}; it is damaged"
+            )
+    return tuple(marked.ids[: own[0]]), tuple(marked.ids[own[-1] + 1 :])
+
+
 def _sentence_bert_config(folder: Path) -> dict[str, Any]:
     """Read ``sentence_bert_config.json``, which plain BERT folders do not have."""
-    file = folder / "sentence_bert_config.json"
-    raw: dict[str, Any] = read_json(file) if file.exists() else {}
-    if raw.get("transformer_task") not in (None, "feature-extraction"):
-        raise ModelFolderError(
-            f"{file.as_posix()}: transformer_task {raw['transformer_task']!r} is not computed here, only "
-            "'feature-extraction'"
-        )
+    file = folder / _SENTENCE_BERT_CONFIG
+    raw: dict[str, Any] = read_json(file, optional=True) or {}
+    refuse_others(raw, _ONLY_VALUE, file)
     return raw
-
-
-def _wants_lower_case(folder: Path) -> bool:
-    """Say whether sentence-transformers would lower-case before the tokenizer does."""
-    return bool(_sentence_bert_config(folder).get("do_lower_case", False))
 
 
 def read_max_seq_length(folder: Path, config: BertConfig, settings: dict[str, Any]) -> int:
@@ -304,10 +364,12 @@ def read_max_seq_length(folder: Path, config: BertConfig, settings: dict[str, An
     >>> read_max_seq_length(Path("no/such/folder"), BertConfig(), {"model_max_length": 1e30})
     512
     """
-    said = _sentence_bert_config(folder).get("max_seq_length") or settings.get("model_max_length")
+    file, key, said = _SENTENCE_BERT_CONFIG, "max_seq_length", _sentence_bert_config(folder).get("max_seq_length")
+    if said is None:
+        file, key, said = "tokenizer_config.json", "model_max_length", settings.get("model_max_length")
     if said is None:
         return config.max_position_embeddings
     if isinstance(said, bool) or not isinstance(said, (int, float)) or not said >= 1 or said != said // 1:
-        raise ModelFolderError(f"{folder.as_posix()}: the length limit {said!r} is no positive number of tokens")
+        raise ModelFolderError(f"{(folder / file).as_posix()}: {key} {said!r} is no positive number of tokens")
     # 1e30 is transformers' way to say "no limit"
     return int(min(said, config.max_position_embeddings))

@@ -349,27 +349,27 @@ def _from_tokenizer_json(raw: dict[str, Any]) -> WordPiece:
         flags = [flag for flag in ("single_word", "lstrip", "rstrip", "normalized") if token[flag]]
         if flags:
             raise ValueError(f"its added token {token['content']!r} is marked {flags}, which is not computed here")
-    (cls_token, cls_id), (sep_token, sep_id) = _template(raw["post_processor"] or {})
+    (cls_token, cls_ids), (sep_token, sep_ids) = _template(raw["post_processor"] or {})
     settings = {**raw["normalizer"], **raw["model"], "cls_token": cls_token, "sep_token": sep_token}
     rules = WordPiece(
         vocabulary=raw["model"]["vocab"],
         special_tokens={token["content"]: token["id"] for token in raw["added_tokens"]},
         **{f.name: settings[f.name] for f in fields(WordPiece) if f.name in settings},
     )
-    if (rules.id_of(cls_token), rules.id_of(sep_token)) != (cls_id, sep_id):
+    if [rules.id_of(cls_token)] != cls_ids or [rules.id_of(sep_token)] != sep_ids:
         raise ValueError(f"its post_processor gives {cls_token} and {sep_token} other ids than its vocabulary does")
     return rules
 
 
-def _template(post_processor: dict[str, Any]) -> list[tuple[str, int]]:
-    """Token and id before a text, and behind it, from either of the two forms in which BERT's template is written."""
+def _template(post_processor: dict[str, Any]) -> list[tuple[str, list[int]]]:
+    """Token and ids before a text, and behind it, from either of the two forms in which BERT's template is written."""
     if post_processor.get("type") == "BertProcessing":
-        return [tuple(post_processor["cls"]), tuple(post_processor["sep"])]
+        return [(token, [token_id]) for token, token_id in (post_processor["cls"], post_processor["sep"])]
     single = post_processor.get("single", [])
     if [next(iter(item)) for item in single] != ["SpecialToken", "Sequence", "SpecialToken"]:
         raise ValueError(f"its post_processor must put one token before a text and one behind, but does {single}")
-    tokens = [post_processor["special_tokens"][item["SpecialToken"]["id"]] for item in (single[0], single[2])]
-    return [(token["tokens"][0], token["ids"][0]) for token in tokens]
+    names = [item["SpecialToken"]["id"] for item in (single[0], single[2])]
+    return [(name, post_processor["special_tokens"][name]["ids"]) for name in names]
 
 
 # ---- Unicode as the library sees it ----------------------------------------------------------------------------------

@@ -1,0 +1,5 @@
+"""``python -m minisbert`` is ``minisbert``."""
+
+from minisbert.cli import main
+
+main()

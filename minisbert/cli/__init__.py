@@ -1,0 +1,103 @@
+"""The command line: data on stdout, messages on stderr; exit code 0 for done, 1 for failed, 2 for wrong usage.
+
+Each verb stands in the module of its name and is imported when it is called, so that ``minisbert --help`` need not
+wait for NumPy. Here is what all verbs share: how they are found, and how errors and warnings look.
+"""
+
+from __future__ import annotations
+
+import importlib
+import io
+import sys
+import warnings
+from typing import Any, TextIO
+
+import click
+
+from minisbert import __version__
+
+# Each verb's short help stands here as well, so that listing them imports none of them.
+VERBS = {
+    "similarity": "Show how alike texts are.",
+    "embed": "Turn texts into vectors.",
+    "tokens": "Show the pieces that a text becomes, and what is cut off.",
+    "info": "Show the model, its limits, and what computes it here.",
+    "fetch": "Bring a model to this machine and verify it.",
+    "verify": "Compare every intermediate tensor with PyTorch's.",
+}
+
+
+class LazyGroup(click.Group):
+    """Verbs that are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name the verbs, those that a newcomer wants first in front."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one verb."""
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = getattr(importlib.import_module(f"minisbert.cli.{cmd_name}"), cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the verbs for ``--help``; click's own way would import them all."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a verb; its warnings and errors become a line on stderr each."""
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without emoji is no reason to fail
+        with warnings.catch_warnings():
+            if not sys.warnoptions:  # -W and PYTHONWARNINGS win
+                warnings.simplefilter("always", UserWarning)
+            warnings.showwarning = _show_warning
+            try:
+                return super().invoke(ctx)
+            except BrokenPipeError:
+                raise  # `| head` has seen enough; click ends quietly
+            except OSError as error:
+                raise click.ClickException(_describe(error)) from error
+            except ValueError as error:
+                raise click.ClickException(str(error)) from error
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Say a warning without the place in our code that it came from."""
+    click.echo(f"Warning: {message}", err=True)
+
+
+def _describe(error: OSError) -> str:
+    """Say what failed and on which file, without Python's error number."""
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}"
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, "-V", "--version", prog_name="minisbert")
+def main() -> None:
+    """Sentence-BERT in pure NumPy: texts in, vectors out, every step equal to PyTorch's.
+
+    The first call fetches the model all-MiniLM-L6-v2 (91 MB) and verifies it; after that nothing needs the network.
+
+    \b
+    Examples:
+      minisbert similarity "i love soup" "soup is my favorite" "london is far away"
+      minisbert tokens "unbelievable soup"
+      minisbert embed -i texts.txt -o vectors.npy
+
+    `minisbert COMMAND --help` explains a command and shows more examples.
+    """

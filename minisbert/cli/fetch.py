@@ -1,0 +1,52 @@
+"""``minisbert fetch``: a model to this machine, verified."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import click
+
+from minisbert.cli.options import json_option
+
+
+@click.command(short_help="Bring a model to this machine and verify it.")
+@click.argument("model", required=False, envvar="MINISBERT_MODEL", metavar="[MODEL]")
+@click.option("--revision", metavar="REV", help="Commit, branch or tag.")
+@click.option(
+    "--token",
+    envvar="HF_TOKEN",
+    show_envvar=True,
+    metavar="TOKEN",
+    help="For private models; as a variable it stays out of your shell's history.",
+)
+@json_option
+def fetch(model: str | None, revision: str | None, token: str | None, as_json: bool) -> None:
+    """Bring a model to this machine, verify it, and print its folder.
+
+    MODEL is a name on the Hugging Face Hub; by default all-MiniLM-L6-v2, whose every byte is checked against a
+    pinned hash wherever it came from. What is here already is not fetched again.
+
+    \b
+    Examples:
+      minisbert fetch
+      minisbert fetch --json
+    """
+    from minisbert import hub
+
+    found = hub.resolve(model, revision=revision, token=token, show_progress_bar=True)
+    is_pinned = (
+        model in (None, hub.DEFAULT_MODEL, hub.FOLDER_NAME)
+        and revision in (None, hub.DEFAULT_REVISION)
+        and not os.path.exists(model or "")  # noqa: PTH110  # a local folder of this name is somebody's own model
+    )
+    click.echo(f"source: {found.source}", err=True)
+    if is_pinned:
+        hub.verify_files(found.folder)
+        click.echo(f"verified: {len(hub.DEFAULT_FILES)} files have the sha256 that is pinned", err=True)
+    folder = str(found.folder.resolve())
+    if as_json:
+        record = {"model": model or hub.DEFAULT_MODEL, "folder": folder, "source": found.source, "verified": is_pinned}
+        click.echo(json.dumps(record, ensure_ascii=False).encode())
+    else:
+        click.echo(folder)

@@ -1,0 +1,198 @@
+"""``minisbert info``: the model, its limits, and what computes it here. What a bug report should carry."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from minisbert import __version__
+from minisbert.cli.options import ModelChoice, json_option, model_options
+from minisbert.cli.table import align
+
+if TYPE_CHECKING:
+    from minisbert.cli.outline import Outline
+    from minisbert.model.modules import Module
+
+LIBRARIES = ("numpy", "tokenizers", "safetensors", "huggingface-hub")
+
+
+@click.command(short_help="Show the model, its limits, and what computes it here.")
+@json_option
+@model_options
+def info(as_json: bool, choice: ModelChoice) -> None:
+    """Show the model, its limits, and what computes it here.
+
+    Nothing is fetched. Where the model is not on this machine, the rest is shown, and the exit code is 1.
+
+    \b
+    Examples:
+      minisbert info
+      minisbert info --json
+    """
+    from minisbert.cli.outline import read_outline
+
+    model: dict[str, Any] | None = None
+    problem: ValueError | None = None
+    try:
+        model = _model(read_outline(choice, local_files_only=True))
+    except ValueError as error:
+        problem = error  # said below, behind everything else: that may be the reason for asking
+    found = {"model": model, "machine": _machine(), "versions": _versions(), "cache": _cache_folder()}
+    if as_json:
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False).encode())
+    else:
+        click.echo("\n".join([*(_model_lines(model) if model else []), *_machine_lines(found)]))
+    if problem is not None:
+        raise problem
+
+
+def _model(outline: Outline) -> dict[str, Any]:
+    """Collect what the folder says."""
+    from minisbert.cli.outline import SaidLimit, read_if_there
+    from minisbert.model.modules import output_width, read_modules
+
+    config = outline.config
+    modules = read_modules(outline.modules, config, "float32")
+    settings = read_if_there(outline.folder / "config_sentence_transformers.json")
+    cut = read_if_there(outline.bert_folder / "tokenizer.json").get("truncation") or {}
+    limits = [*outline.said_limits, SaidLimit("tokenizer.json", "truncation", cut.get("max_length"))]
+    return {
+        "folder": str(outline.folder),
+        "source": outline.source,
+        "layers": config.num_hidden_layers,
+        "heads": config.num_attention_heads,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "activation": config.hidden_act,
+        "vocabulary": config.vocab_size,
+        **_weights(outline),
+        "modules": [_describe(module) for module in modules],
+        "sentence_embedding_dimension": output_width(modules, config.hidden_size),
+        "similarity_fn_name": settings.get("similarity_fn_name") or "cosine",
+        "prompts": settings.get("prompts") or {},
+        "default_prompt_name": settings.get("default_prompt_name"),
+        "max_seq_length": {
+            "in_force": outline.max_seq_length,
+            "decided_by": outline.decided_by,
+            "said": [said._asdict() for said in limits],
+        },
+    }
+
+
+def _weights(outline: Outline) -> dict[str, Any]:
+    """Count the parameters that are used, and name the dtypes in which the files hold them."""
+    import math
+
+    from minisbert.model.checkpoint import read_checkpoint
+    from minisbert.model.params import tensor_shapes
+
+    stored = list(read_checkpoint(outline.bert_folder).values())
+    shapes = list(tensor_shapes(outline.config).values())
+    for kind, folder in outline.modules:
+        if kind == "Dense":
+            dense = list(read_checkpoint(folder).values())
+            stored, shapes = stored + dense, shapes + [tensor.shape for tensor in dense]
+    real = {tensor.dtype for tensor in stored if tensor.dtype[:1] in "FB" and tensor.dtype != "BOOL"}
+    return {"parameters": sum(map(math.prod, shapes)), "stored_as": sorted(real)}
+
+
+def _describe(module: Module) -> str:
+    """Say in a few words what a module does."""
+    from minisbert.model.modules import Dense, Pooling
+
+    if isinstance(module, Pooling):
+        return f"Pooling ({' + '.join(module.modes)})"
+    if isinstance(module, Dense):
+        d_out, d_in = module.weight.shape
+        return f"Dense ({d_in} to {d_out}, {module.activation})"
+    return "Normalize"
+
+
+def _machine() -> dict[str, Any]:
+    """Name the processor and the library that multiplies matrices, which decides the speed."""
+    import numpy as np
+    from threadpoolctl import threadpool_info
+
+    keys = ("internal_api", "version", "architecture", "num_threads", "threading_layer")
+    blas = [{key: found.get(key) for key in keys} for found in threadpool_info() if found.get("user_api") == "blas"]
+    build: Any = np.show_config(mode="dicts")
+    built_with = (build or {}).get("Build Dependencies", {}).get("blas", {})
+    has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS and Windows
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpus": os.cpu_count(),
+        "usable_cpus": len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count(),
+        "blas": blas,
+        "numpy_built_with": built_with.get("name"),
+    }
+
+
+def _versions() -> dict[str, str]:
+    """Give the version of everything that takes part."""
+    from importlib.metadata import version
+
+    return {
+        "minisbert": __version__,
+        "python": platform.python_version(),
+        **{library: version(library) for library in LIBRARIES},
+    }
+
+
+def _cache_folder() -> str:
+    """Say where fetched models are kept."""
+    from minisbert import hub
+
+    return str(hub._cache())
+
+
+def _model_lines(model: dict[str, Any]) -> list[str]:
+    """Lay out the model and its limits for people."""
+    from minisbert.model.modules import Pooling
+
+    heads, limits = model["heads"], model["max_seq_length"]
+    # a plain BERT names no modules, and its token vectors are averaged
+    modules = model["modules"] or [f"{_describe(Pooling())}, by default: the folder has no modules.json"]
+    rows = [
+        ("folder", model["folder"]),
+        ("source", model["source"]),
+        ("layers", f"{model['layers']}, each {heads} heads of {model['hidden_size'] // heads}"),
+        ("width", f"{model['hidden_size']}, inside feed-forward {model['intermediate_size']} ({model['activation']})"),
+        ("vocabulary", f"{model['vocabulary']:,} pieces"),
+        ("parameters", f"{model['parameters']:,}, stored as {', '.join(model['stored_as'])}"),
+        ("modules", " > ".join(["Transformer", *modules])),
+        (
+            "sentence vector",
+            f"{model['sentence_embedding_dimension']} numbers, compared by {model['similarity_fn_name']}",
+        ),
+        ("prompts", ", ".join(model["prompts"]) or "none"),
+    ]
+    said = [(f"{limit['file']}: {limit['key']}", _limit_words(limit, limits["decided_by"])) for limit in limits["said"]]
+    in_force = (f"in force, by {limits['decided_by']}", str(limits["in_force"]))
+    heading = "Longest text, in tokens with the special ones"
+    return ["Model", *align(rows), "", heading, *align([in_force, *said]), ""]
+
+
+def _limit_words(limit: dict[str, Any], decided_by: str) -> str:
+    """Write one file's limit, and whether it counts."""
+    if limit["tokens"] is None:
+        return "-"
+    tokens = f"{limit['tokens']:,}" if limit["tokens"] < 1e9 else "no limit"  # transformers writes 1e30
+    return f"{tokens}  (never obeyed: it would cut silently)" if limit["file"] == "tokenizer.json" else tokens
+
+
+def _machine_lines(found: dict[str, Any]) -> list[str]:
+    """Lay out machine, versions and cache for people."""
+    machine = found["machine"]
+    rows = [("system", machine["system"]), ("processors", f"{machine['usable_cpus']} usable of {machine['cpus']}")]
+    for blas in machine["blas"]:
+        kernel = f", kernel {blas['architecture']}" if blas["architecture"] else ""
+        threads = f"{blas['num_threads']} thread{'' if blas['num_threads'] == 1 else 's'}"
+        rows.append(("BLAS", f"{blas['internal_api']} {blas['version']}{kernel}, {threads}"))
+    if not machine["blas"]:
+        rows.append(("BLAS", f"{machine['numpy_built_with']}, its kernel and threads are unknown"))
+    rows.append(("cache", found["cache"]))
+    return ["Machine", *align(rows), "", "Versions", *align(list(found["versions"].items()))]

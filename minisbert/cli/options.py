@@ -1,0 +1,99 @@
+"""The options by which every verb chooses its model, gathered into one :class:`ModelChoice`."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from minisbert.encoder import SentenceEncoder
+
+Verb = Callable[..., None]
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which model, and how much of a text it may read."""
+
+    model: str | None  # None: the default
+    revision: str | None
+    local_files_only: bool
+    max_seq_length: int | None  # None: the model's own limit
+
+    def encoder(self, dtype: str) -> SentenceEncoder:
+        """Load the model; if it must be fetched first, a terminal sees the progress."""
+        from minisbert import hub
+        from minisbert.encoder import SentenceEncoder
+
+        found = hub.resolve(
+            self.model,
+            revision=self.revision,
+            local_files_only=self.local_files_only,
+            show_progress_bar=sys.stderr.isatty(),
+        )
+        return SentenceEncoder(found.folder, dtype=dtype, max_seq_length=self.max_seq_length)
+
+
+def model_options(verb: Verb) -> Verb:
+    """Give a verb the options that choose a model; it receives them as ``choice``."""
+
+    @functools.wraps(verb)
+    def gathered(
+        model: str | None, revision: str | None, local_files_only: bool, max_seq_length: int | None, **rest: Any
+    ) -> None:
+        verb(choice=ModelChoice(model, revision, local_files_only, max_seq_length), **rest)
+
+    options = [
+        click.option(
+            "--model",
+            metavar="NAME|FOLDER",
+            envvar="MINISBERT_MODEL",
+            show_envvar=True,
+            help="A model's name or a local folder.  [default: all-MiniLM-L6-v2]",
+        ),
+        click.option("--revision", metavar="REV", help="Commit, branch or tag of a named model."),
+        click.option("--local-files-only", is_flag=True, help="Stay off the network."),
+        click.option(
+            "--max-seq-length",
+            type=click.IntRange(min=1),
+            metavar="TOKENS",
+            help="Cut texts after so many tokens.  [default: the model's own limit]",
+        ),
+    ]
+    return _decorate(gathered, options)
+
+
+def computing_options(verb: Verb) -> Verb:
+    """Give a verb that computes vectors ``--dtype`` and ``--overflow``."""
+    options = [
+        click.option(
+            "--dtype",
+            type=click.Choice(["float32", "float64"]),
+            default="float32",
+            show_default=True,
+            help="What to compute with.",
+        ),
+        click.option(
+            "--overflow",
+            type=click.Choice(["warn", "error", "truncate"]),
+            default="warn",
+            show_default=True,
+            help="About texts that are too long: warn and cut, refuse, or cut silently.",
+        ),
+    ]
+    return _decorate(verb, options)
+
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+
+
+def _decorate(verb: Verb, options: list[Callable[[Verb], Verb]]) -> Verb:
+    """Apply options so that ``--help`` lists them in the order given."""
+    for option in reversed(options):
+        verb = option(verb)
+    return verb

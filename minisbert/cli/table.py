@@ -1,0 +1,77 @@
+"""Text in columns: how wide it looks on a terminal, how it is shortened, padded, and made safe to print."""
+
+from __future__ import annotations
+
+import shutil
+import unicodedata
+from collections.abc import Sequence
+
+_JOINER = "\u200d"  # glues emoji into one picture
+
+
+def terminal_width() -> int:
+    """Give the columns of the terminal, or 80 where there is none."""
+    return shutil.get_terminal_size((80, 24)).columns
+
+
+def printable(text: str) -> str:
+    """Give a text as one line without control characters: those could move the cursor or recolour a terminal.
+
+    Examples
+    --------
+    >>> printable("two\\nlines \\x1b[31m")
+    'two lines \\\\x1b[31m'
+    """
+    one_line = " ".join(text.split())
+    return "".join(
+        c if c.isprintable() or c == _JOINER else c.encode("unicode_escape").decode("ascii") for c in one_line
+    )
+
+
+def display_width(text: str) -> int:
+    """Count the columns that a text takes: two for Chinese, Japanese, Korean and emoji, none for combining marks.
+
+    Examples
+    --------
+    >>> display_width("soup"), display_width("好き"), display_width("e\\u0301"), display_width("👩\\u200d🍳")
+    (4, 4, 1, 2)
+    """
+    width, joined = 0, False
+    for character in text:
+        is_skin_tone = "\U0001f3fb" <= character <= "\U0001f3ff"
+        if not joined and not is_skin_tone and unicodedata.category(character) not in ("Mn", "Me", "Cf"):
+            width += 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        joined = character == _JOINER
+    return width
+
+
+def shorten(text: str, width: int) -> str:
+    """Cut a text to so many columns, and show that it was cut.
+
+    Examples
+    --------
+    >>> shorten("soup is my favorite", 10)
+    'soup is m…'
+    """
+    if display_width(text) <= width:
+        return text
+    while text and display_width(text) > width - 1:
+        text = text[: min(len(text) - 1, 2 * width)]  # a column takes at least half a character, most texts one
+    return f"{text.rstrip()}…"
+
+
+def pad(text: str, width: int) -> str:
+    """Fill a text with blanks up to so many columns."""
+    return text + " " * (width - display_width(text))
+
+
+def align(rows: Sequence[tuple[str, str]], indent: str = "  ") -> list[str]:
+    """Put names and values into two columns.
+
+    Examples
+    --------
+    >>> align([("width", "384"), ("layers", "6")])
+    ['  width   384', '  layers  6']
+    """
+    widest = max((display_width(name) for name, _ in rows), default=0)
+    return [f"{indent}{pad(name, widest)}  {value}".rstrip() for name, value in rows]

@@ -1,0 +1,589 @@
+"""Random checkpoints, written by transformers and sentence-transformers themselves, read here, and the way back.
+
+Every case is one folder. Ours is compared with PyTorch on every tensor of the trace, on the token embeddings and on
+the sentence vectors: relative 1e-5 in float32 and 1e-10 in float64, F16 and BF16 checkpoints after `.float()` or
+`.double()` in PyTorch. Then `SentenceEncoder.save` writes the model again and sentence-transformers must read the same
+vectors, limit, prompts and similarity out of it. `test_checkers_catch_breaks` breaks the model on purpose and asks
+that the comparison names the very tensor that was broken.
+"""
+
+import dataclasses
+import json
+import shutil
+import warnings
+
+import numpy as np
+import pytest
+from torch_oracle import (
+    THIRD_PARTY_WARNINGS,
+    Figures,
+    first_parting,
+    quiet,
+    relative,
+    trace_differences,
+)
+
+from minisbert import SentenceEncoder
+from minisbert.model import bert as bert_module
+from minisbert.model import modules as modules_module
+from minisbert.model import ops
+from minisbert.model.pooling import POOLINGS, pool_cls
+
+pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
+
+BOUNDS = {"float32": 1e-5, "float64": 1e-10}
+
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789.,:;!?-"
+WORDS = ["the", "cat", "sat", "on", "mat", "find", "##able", "soup"]
+VOCABULARY = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS, *(f"##{c}" for c in LETTERS), *WORDS]
+POSITIONS = 40
+
+TEXTS = [
+    "the cat sat on the mat",
+    "",
+    "a",
+    "soup",
+    "The CAT, unreadable: caf\u00e9 \u2603 \u6f22\u5b57!",
+    " \t\n\u3000",
+    "x" * 150,  # more letters than a word may have: [UNK]
+    *(" ".join(["soup"] * n) for n in range(POSITIONS - 4, POSITIONS + 1)),  # around the limit of 40 with [CLS] [SEP]
+    *(" ".join(["cat", "mat"] * 9)[:n] for n in (70, 40, 20)),
+    "find soup on the mat; " * 30,
+    "the cat sat on the mat",
+]
+# the old format's names for the modes, and its order
+OLD_KEYS = {
+    "cls": "pooling_mode_cls_token",
+    "max": "pooling_mode_max_tokens",
+    "mean": "pooling_mode_mean_tokens",
+    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One checkpoint; what is not said is BERT's or sentence-transformers' default."""
+
+    width: int = 12
+    heads: int = 3
+    layers: int = 2
+    inner: int = 20
+    act: str = "gelu"
+    config: dict = dataclasses.field(default_factory=dict)
+    head: str = "BertModel"  # the class of transformers that writes the weights
+    pooler: bool = True
+    stored: str = "float32"
+    shard: str | None = None
+    modes: tuple = ("mean",)  # () is a plain BERT without modules.json
+    include_prompt: bool = True
+    dense: tuple = ()  # (out_features, torch.nn name, bias, use_residual)
+    normalize: bool = False
+    old: bool = False  # rewritten by hand in the format before sentence-transformers 5.4
+    limit: int | None = None
+    prompts: dict = dataclasses.field(default_factory=dict)
+    default_prompt: str | None = None
+    similarity: str = "cosine"
+
+
+CASES = {
+    "1 head, 1 layer": Case(width=10, heads=1, layers=1),
+    "2 heads, gelu_new, dense tanh": Case(
+        width=16, heads=2, act="gelu_new", modes=("max",), dense=((7, "Tanh", True, False),), normalize=True
+    ),
+    "3 layers, gelu_pytorch_tanh, F16": Case(layers=3, act="gelu_pytorch_tanh", stored="float16", modes=("cls",)),
+    "12 heads, 4 layers, relu, BF16": Case(
+        width=48, heads=12, layers=4, inner=96, act="relu", stored="bfloat16", modes=("mean_sqrt_len_tokens",)
+    ),
+    "silu, pre-training heads, prefix": Case(
+        act="silu", head="BertForPreTraining", modes=("weightedmean",), normalize=True, similarity="dot"
+    ),
+    "masked LM, prefix, dense without bias": Case(
+        head="BertForMaskedLM", modes=("lasttoken",), dense=((9, "GELU", False, False),), similarity="euclidean"
+    ),
+    "plain BERT": Case(width=24, heads=2, modes=()),
+    "plain masked LM, F16, shards": Case(head="BertForMaskedLM", stored="float16", shard="4KB", modes=()),
+    "shards, old format, six poolings": Case(shard="3KB", modes=tuple(OLD_KEYS), old=True, limit=30),
+    "poolings out of order, three denses": Case(
+        modes=("mean", "cls"),
+        dense=((13, "ReLU", True, False), (8, "Sigmoid", True, False), (5, "Identity", False, False)),
+        normalize=True,
+        similarity="manhattan",
+    ),
+    "old format, dense, normalize, prompts": Case(
+        modes=("max", "mean"),
+        old=True,
+        dense=((11, "SiLU", True, False),),
+        normalize=True,
+        limit=17,
+        prompts={"query": "find the ", "passage": "soup: "},
+        default_prompt="passage",
+    ),
+    "no pooler, swish, residual denses": Case(
+        width=96,
+        heads=12,
+        inner=64,
+        act="swish",
+        pooler=False,
+        dense=((96, "Tanh", True, True), (10, "ReLU", True, True)),
+        prompts={"query": "find "},
+    ),
+    "other eps, 1 token type, tanh, short": Case(
+        act="tanh", config={"layer_norm_eps": 1e-5, "type_vocab_size": 1}, modes=("mean", "max"), limit=5
+    ),
+    "BF16, masked LM, prompt left out": Case(
+        head="BertForMaskedLM",
+        stored="bfloat16",
+        modes=("mean", "weightedmean"),
+        include_prompt=False,
+        prompts={"query": "find the ", "document": "soup: "},
+        default_prompt="query",
+        dense=((6, "Tanh", True, False),),
+    ),
+}
+IDS = [name.replace(" ", "_") for name in CASES]
+
+
+@pytest.fixture
+def figures(record_property):
+    return Figures(record_property)
+
+
+def randomise(model, seed):
+    """Fill every parameter with numbers that matter: transformers starts biases at 0 and LayerNorms at 1."""
+    import torch
+
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            draw = torch.randn(parameter.shape)
+            if name.endswith("LayerNorm.weight"):
+                parameter.copy_(1.0 + 0.3 * draw)
+            elif parameter.ndim == 2 and "embeddings" not in name:
+                parameter.copy_(1.4 * draw / parameter.shape[1] ** 0.5)
+            else:
+                parameter.copy_(0.5 * draw)
+
+
+def write_bert(folder, case, seed):
+    """One plain BERT, as transformers saves it."""
+    import torch
+    import transformers
+
+    folder.mkdir(parents=True)
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n", encoding="utf-8")
+    tokenizer = transformers.BertTokenizerFast.from_pretrained(str(folder), model_max_length=case.limit or POSITIONS)
+    config = transformers.BertConfig(
+        vocab_size=len(VOCABULARY),
+        hidden_size=case.width,
+        num_hidden_layers=case.layers,
+        num_attention_heads=case.heads,
+        intermediate_size=case.inner,
+        max_position_embeddings=POSITIONS,
+        hidden_act=case.act,
+        **case.config,
+    )
+    options = {} if case.pooler else {"add_pooling_layer": False}
+    model = getattr(transformers, case.head)(config, **options)
+    randomise(model, seed)
+    model = model.to(getattr(torch, case.stored))
+    model.save_pretrained(folder, max_shard_size=case.shard or "1GB")
+    tokenizer.save_pretrained(folder)
+    (folder / "vocab.txt").unlink()
+
+
+def write_case(folder, case, seed=0):
+    """One model folder, as sentence-transformers saves it."""
+    import sentence_transformers
+    import torch
+    from sentence_transformers import models
+
+    bare = folder.with_name(folder.name + "-bare")
+    write_bert(bare, case, seed)
+    if not case.modes:
+        return bare.rename(folder)
+    modules = [
+        models.Transformer(str(bare)),
+        models.Pooling(case.width, pooling_mode=case.modes, include_prompt=case.include_prompt),
+    ]
+    width = case.width * len(case.modes)
+    for out, activation, bias, residual in case.dense:
+        options = {"use_residual": True} if residual else {}
+        modules.append(
+            models.Dense(width, out, bias=bias, activation_function=getattr(torch.nn, activation)(), **options)
+        )
+        randomise(modules[-1], seed + out)
+        width = out
+    if case.normalize:
+        modules.append(models.Normalize())
+    model = sentence_transformers.SentenceTransformer(
+        modules=modules,
+        device="cpu",
+        prompts=case.prompts,
+        default_prompt_name=case.default_prompt,
+        similarity_fn_name=case.similarity,
+    )
+    model.save(str(folder))
+    # a Transformer re-saves its weights without prefix and heads: put the original files back
+    for file in folder.glob("model*.safetensors*"):
+        file.unlink()
+    for file in bare.glob("model*.safetensors*"):
+        shutil.copy(file, folder)
+    if case.old:
+        to_old_format(folder, case)
+    return folder
+
+
+def edit_json(file, change):
+    value = json.loads(file.read_text(encoding="utf-8"))
+    file.write_text(json.dumps(change(value)), encoding="utf-8")
+
+
+def to_old_format(folder, case):
+    """What sentence-transformers before 5.4 wrote, Normalize's folder left out as git leaves it out."""
+    for entry in json.loads((folder / "modules.json").read_text(encoding="utf-8")):
+        if entry["type"].endswith(".Normalize"):
+            shutil.rmtree(folder / entry["path"])
+    edit_json(
+        folder / "modules.json",
+        lambda entries: [
+            {**entry, "idx": i, "type": "sentence_transformers.models." + entry["type"].rpartition(".")[2]}
+            for i, entry in enumerate(entries)
+        ],
+    )
+    edit_json(
+        folder / "1_Pooling" / "config.json",
+        lambda _: {"word_embedding_dimension": case.width, **{key: m in case.modes for m, key in OLD_KEYS.items()}},
+    )
+    edit_json(
+        folder / "sentence_bert_config.json",
+        lambda _: {"max_seq_length": case.limit or POSITIONS, "do_lower_case": False},
+    )
+    edit_json(folder / "tokenizer_config.json", lambda settings: {**settings, "model_max_length": 512})
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, torch, transformers, sentence_transformers):
+    """Name of a case -> its folder, written at first use."""
+    quiet()
+    home, written = tmp_path_factory.mktemp("cases"), {}
+
+    def folder(name):
+        if name not in written:
+            written[name] = write_case(home / str(len(written)), CASES[name], seed=len(written))
+        return written[name]
+
+    return folder
+
+
+def open_theirs(folder, dtype):
+    import sentence_transformers
+    import torch
+
+    model = sentence_transformers.SentenceTransformer(str(folder), device="cpu", local_files_only=True)
+    return model.to(getattr(torch, dtype))
+
+
+def open_ours(folder, dtype):
+    if (folder / "modules.json").exists():
+        return SentenceEncoder(folder, dtype=dtype)
+    with pytest.warns(UserWarning, match=r"no modules\.json"):
+        return SentenceEncoder(folder, dtype=dtype)
+
+
+def differences(folder, dtype, texts=TEXTS):
+    """Every tensor of the trace, the token embeddings and the sentence vectors: name -> relative difference."""
+    import torch
+    import transformers
+
+    ours, theirs = open_ours(folder, dtype), open_theirs(folder, dtype)
+    assert ours.max_seq_length == theirs.max_seq_length
+    eager = transformers.AutoModel.from_pretrained(folder, attn_implementation="eager", add_pooling_layer=False)
+    eager = eager.to(getattr(torch, dtype))
+    found = trace_differences(ours, eager, texts, relative)
+    tokens = ours.encode(texts, output_value="token_embeddings", overflow="truncate")
+    their_tokens = theirs.encode(texts, output_value="token_embeddings")
+    found["token_embeddings"] = max(relative(a, b.numpy()) for a, b in zip(tokens, their_tokens, strict=True))
+    vectors = ours.encode(texts, overflow="truncate", batch_size=4)
+    assert vectors.dtype == dtype
+    their_vectors = theirs.encode(texts, batch_size=4)
+    assert their_vectors.dtype == dtype
+    found["sentence_embedding"] = relative(vectors, their_vectors)
+    return found
+
+
+@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("name", CASES, ids=IDS)
+def test_random_checkpoint(name, dtype, folders, figures):
+    found = differences(folders(name), dtype)
+    assert first_parting(found, BOUNDS[dtype]) is None, found
+    figures(f"{name}, {dtype}, every tensor", max(found.values()), BOUNDS[dtype])
+    figures(f"{name}, {dtype}, sentence vectors", found["sentence_embedding"], BOUNDS[dtype])
+
+
+def test_cases_are_what_they_say(folders):
+    """The files on disk have the names, dtypes and formats that the cases are about."""
+    from safetensors import safe_open
+
+    def tensors(name):
+        found = {}
+        for file in folders(name).glob("*.safetensors"):
+            with safe_open(file, framework="numpy") as opened:
+                for key in opened.keys():  # noqa: SIM118 - no dict
+                    found[key] = opened.get_slice(key).get_dtype()
+        return found
+
+    assert "bert.embeddings.word_embeddings.weight" in tensors("masked LM, prefix, dense without bias")
+    assert any(key.startswith("cls.") for key in tensors("masked LM, prefix, dense without bias"))
+    assert any(key.startswith("bert.pooler.") for key in tensors("silu, pre-training heads, prefix"))
+    assert "pooler.dense.weight" in tensors("1 head, 1 layer")
+    assert "pooler.dense.weight" not in tensors("no pooler, swish, residual denses")
+    assert set(tensors("3 layers, gelu_pytorch_tanh, F16").values()) == {"F16"}
+    assert set(tensors("12 heads, 4 layers, relu, BF16").values()) == {"BF16"}
+    for name in ("shards, old format, six poolings", "plain masked LM, F16, shards"):
+        assert (folders(name) / "model.safetensors.index.json").exists()
+        assert len(list(folders(name).glob("model-*.safetensors"))) > 2
+    assert not list(folders("old format, dense, normalize, prompts").glob("*_Normalize"))
+
+
+# ------------------------------------------------------------------------------------------------ the other direction
+
+
+@pytest.mark.parametrize("name", CASES, ids=IDS)
+def test_sentence_transformers_reads_what_we_save(name, folders, tmp_path, figures):
+    folder, saved = folders(name), tmp_path / "saved"
+    ours, theirs = open_ours(folder, "float32"), open_theirs(folder, "float32")
+    ours.save(saved)
+    read_back = open_theirs(saved, "float32")
+    texts = TEXTS
+    figures(f"{name}, saved", relative(read_back.encode(texts), theirs.encode(texts)), BOUNDS["float32"])
+    assert read_back.max_seq_length == theirs.max_seq_length == ours.max_seq_length
+    assert read_back.prompts == theirs.prompts
+    assert read_back.default_prompt_name == theirs.default_prompt_name
+    assert read_back.similarity_fn_name == theirs.similarity_fn_name
+    assert read_back.get_sentence_embedding_dimension() == ours.get_sentence_embedding_dimension()
+    vectors = theirs.encode(texts[:5])
+    assert relative(ours.similarity(vectors, vectors), read_back.similarity(vectors, vectors).numpy()) < 1e-5
+    again = open_ours(saved, "float32")
+    same = again.encode(texts, overflow="truncate"), ours.encode(texts, overflow="truncate")
+    assert np.array_equal(*same)
+
+
+def test_a_float64_encoder_saves_what_sentence_transformers_reads(folders, tmp_path, figures):
+    """Weights are written as float64; Dense, which sentence-transformers builds in float32, must go with BERT."""
+    folder, saved = folders("poolings out of order, three denses"), tmp_path / "saved"
+    SentenceEncoder(folder, dtype="float64").save(saved)
+    import sentence_transformers
+
+    read_back = sentence_transformers.SentenceTransformer(str(saved), device="cpu")
+    reference = open_theirs(folder, "float64").encode(TEXTS)
+    figures("float64 saved, opened as it stands", relative(read_back.encode(TEXTS), reference), BOUNDS["float32"])
+
+
+def test_a_limit_that_was_set_is_saved(folders, tmp_path):
+    for i, name in enumerate(("plain BERT", "shards, old format, six poolings")):
+        ours, theirs = open_ours(folders(name), "float32"), open_theirs(folders(name), "float32")
+        ours.max_seq_length = theirs.max_seq_length = 9
+        ours.save(tmp_path / str(i))
+        read_back = open_theirs(tmp_path / str(i), "float32")
+        assert read_back.max_seq_length == 9
+        reference = theirs.encode(TEXTS)
+        assert relative(read_back.encode(TEXTS), reference) < BOUNDS["float32"]
+        assert relative(ours.encode(TEXTS, overflow="truncate"), reference) < BOUNDS["float32"]
+
+
+# ------------------------------------------------------------------------------------------------ modules and prompts
+
+
+@pytest.mark.parametrize("residual", [False, True], ids=["plain", "residual"])
+@pytest.mark.parametrize("activation", modules_module._DENSE_ACTIVATIONS)
+def test_dense(activation, residual, torch, sentence_transformers, tmp_path, figures):
+    from sentence_transformers.models import Dense as TheirDense
+
+    quiet()
+    for i, (width, bias) in enumerate([(12, True), (7, True), (7, False)]):
+        folder = tmp_path / str(i)
+        folder.mkdir()
+        options = {"use_residual": True} if residual else {}
+        theirs = TheirDense(12, width, bias=bias, activation_function=getattr(torch.nn, activation)(), **options)
+        randomise(theirs, 7)
+        theirs.save(str(folder))
+        x = np.random.default_rng(8).normal(0.0, 2.0, (9, 12))
+        for dtype, bound in (("float64", 1e-14), ("float32", 1e-6)):
+            ours = modules_module._read_dense(folder, 12, np.dtype(dtype))
+            theirs = theirs.to(getattr(torch, dtype))
+            x = x.astype(dtype)
+            with torch.inference_mode():
+                reference = theirs({"sentence_embedding": torch.from_numpy(x.copy())})["sentence_embedding"].numpy()
+            figures(f"dense {activation} {dtype}", relative(modules_module.dense(x, ours), reference), bound)
+
+
+PROMPTS = {
+    "query": "find the ",
+    "open": "the c",  # grows together with a text that goes on with "at"
+    "empty": "",
+    "long": "soup on the mat " * 20,  # longer than the limit
+}
+
+
+@pytest.fixture(scope="module")
+def prompt_folders(tmp_path_factory, folders):
+    """include_prompt and modes -> a folder."""
+    home, written = tmp_path_factory.mktemp("prompts"), {}
+
+    def folder(include_prompt, modes):
+        key = (include_prompt, modes)
+        if key not in written:
+            case = Case(modes=modes, include_prompt=include_prompt, prompts=PROMPTS, default_prompt="query")
+            written[key] = write_case(home / str(len(written)), case, seed=100)
+        return written[key]
+
+    return folder
+
+
+@pytest.mark.parametrize("include_prompt", [True, False], ids=["prompt_pooled", "prompt_left_out"])
+@pytest.mark.parametrize("modes", [*((m,) for m in POOLINGS), tuple(POOLINGS)], ids="+".join)
+def test_prompts(modes, include_prompt, prompt_folders, figures):
+    folder = prompt_folders(include_prompt, modes)
+    ours, theirs = open_ours(folder, "float32"), open_theirs(folder, "float32")
+    plain = theirs.encode(TEXTS, prompt="")
+    for options in (
+        {},  # the default prompt
+        {"prompt_name": "query"},
+        {"prompt_name": "empty"},
+        {"prompt_name": "long"},
+        {"prompt": "on the mat: "},
+        {"prompt": ""},
+        {"prompt": " "},  # no tokens at all
+    ):
+        reference = theirs.encode(TEXTS, **options)
+        measured = relative(ours.encode(TEXTS, overflow="truncate", **options), reference)
+        figures(f"{'+'.join(modes)} {options}", measured, BOUNDS["float32"])
+        tokens = ours.encode(TEXTS, output_value="token_embeddings", overflow="truncate", **options)
+        their_tokens = theirs.encode(TEXTS, output_value="token_embeddings", **options)
+        assert max(relative(a, b) for a, b in zip(tokens, their_tokens, strict=True)) <= BOUNDS["float32"]
+        if options in ({}, {"prompt_name": "query"}):
+            assert relative(plain, reference) > 1e-3, "the prompt makes no difference, so this compares nothing"
+    ours.max_seq_length = 11
+    theirs = open_theirs(folder, "float32")  # it remembers a prompt's length from the limit before
+    theirs.max_seq_length = 11
+    for name in PROMPTS:
+        reference = theirs.encode(TEXTS, prompt_name=name)
+        measured = relative(ours.encode(TEXTS, prompt_name=name, overflow="truncate"), reference)
+        figures(f"{'+'.join(modes)} limit 11, {name}", measured, BOUNDS["float32"])
+
+
+@pytest.mark.parametrize("modes", [(m,) for m in POOLINGS], ids="+".join)
+def test_a_prompt_that_grows_together_with_the_text(modes, prompt_folders):
+    """ "the c" and "at" are one word less than apart: the prompt's token count reaches into the text.
+
+    Up to [SEP] this equals sentence-transformers. Beyond it, where the prompt's count takes in every token, it pools
+    nothing (zeros, or -inf for max); here the last token stays, so that bad input never gives such numbers.
+    """
+    folder = prompt_folders(False, modes)
+    ours, theirs = open_ours(folder, "float32"), open_theirs(folder, "float32")
+    same = ["at", "at on the mat", "soup"]
+    measured = relative(ours.encode(same, prompt_name="open"), theirs.encode(same, prompt_name="open"))
+    assert measured <= BOUNDS["float32"]
+    swallowed = ours.encode(["at"], prompt="c")  # [CLS] cat [SEP], and the prompt alone is [CLS] c
+    assert np.isfinite(swallowed).all()
+    nothing_left = ours.encode(["p"], prompt="sou")  # [CLS] soup [SEP], and the prompt alone is [CLS] s ##o ##u
+    last = ours.encode("sou" + "p", prompt="", output_value="token_embeddings")[-1]
+    scale = np.sqrt(1.0)
+    np.testing.assert_allclose(nothing_left[0], last * scale, rtol=1e-5, atol=1e-6)
+
+
+# ------------------------------------------------------------------------------------------------ check the checkers
+
+
+def without_token_type(original):
+    def embed(token_ids, lengths, params, eps):
+        return original(token_ids, lengths, dataclasses.replace(params, token_type=params.token_type * 0), eps)
+
+    return embed
+
+
+def one_run(lengths):
+    """Attention over the whole strip: texts see their neighbours."""
+    yield slice(0, int(lengths.sum())), 1, int(lengths.sum())
+
+
+class NoSquareRoot:
+    """Stands in for `math` in bert.py."""
+
+    @staticmethod
+    def sqrt(x):
+        return 1.0
+
+
+def _break(patch, what):
+    """Break one thing in the package; give the first tensor that this moves."""
+    layer_norm, places, embed = bert_module.layer_norm, bert_module.places, bert_module.embed
+    if what == "tanh form of gelu":
+        patch.setitem(ops.ACTIVATIONS, "gelu", ops.gelu_tanh)
+        return "layers.0.feed_forward.activated"
+    if what == "eps 1e-5":
+        patch.setattr(bert_module, "layer_norm", lambda x, weight, bias, eps: layer_norm(x, weight, bias, 1e-5))
+        return "embeddings.output"
+    if what == "variance over D - 1":
+
+        def unbiased(x, weight, bias, eps):
+            return (x - x.mean(-1, keepdims=True)) / x.std(-1, ddof=1, keepdims=True) * weight + bias
+
+        patch.setattr(bert_module, "layer_norm", unbiased)
+        return "embeddings.output"
+    if what == "no 1/sqrt(K)":
+        patch.setattr(bert_module, "math", NoSquareRoot)
+        return "layers.0.attention.probs"
+    if what == "first token for mean":
+        patch.setitem(POOLINGS, "mean", pool_cls)
+        return "sentence_embedding"
+    if what == "mean leaves [SEP] out":
+        mean = POOLINGS["mean"]
+        patch.setitem(POOLINGS, "mean", lambda x, n: mean(np.delete(x, np.cumsum(n) - 1, axis=0), n - 1))
+        return "sentence_embedding"
+    if what == "no token type":
+        patch.setattr(bert_module, "embed", without_token_type(embed))
+        return "embeddings.summed"
+    if what == "positions from 1":
+        patch.setattr(bert_module, "places", lambda lengths: np.minimum(places(lengths) + 1, POSITIONS - 1))
+        return "embeddings.position"
+    if what == "positions run on":
+        patch.setattr(bert_module, "places", lambda lengths: np.arange(lengths.sum()) % POSITIONS)
+        return "embeddings.position"
+    if what == "texts see each other":
+        patch.setattr(bert_module, "softmax", lambda s: ops.softmax(s + np.eye(s.shape[-1], dtype=s.dtype) * 1e-3))
+        return "layers.0.attention.probs"
+    raise AssertionError(what)
+
+
+BREAKS = [
+    "tanh form of gelu",
+    "eps 1e-5",
+    "variance over D - 1",
+    "no 1/sqrt(K)",
+    "first token for mean",
+    "mean leaves [SEP] out",
+    "no token type",
+    "positions from 1",
+    "positions run on",
+    "texts see each other",
+]
+
+
+@pytest.mark.parametrize("dtype", BOUNDS)
+@pytest.mark.parametrize("what", BREAKS)
+def test_checkers_catch_breaks(what, dtype, folders, monkeypatch):
+    """What test_random_checkpoint asserts fails for each break, and at the tensor that was broken."""
+    folder = folders("1 head, 1 layer")
+    with warnings.catch_warnings(), monkeypatch.context() as patch:
+        expected = _break(patch, what)
+        found = differences(folder, dtype)
+    if what == "eps 1e-5" and dtype == "float32":
+        # moves numbers by half of 1e-5 over the variance: only where a row's variance is small does float32 see it
+        assert found[expected] > 1e-7
+        return
+    assert first_parting(found, BOUNDS[dtype]) == expected
+    if expected != "sentence_embedding":
+        assert found["sentence_embedding"] > BOUNDS[dtype]

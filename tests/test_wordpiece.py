@@ -1,0 +1,483 @@
+"""wordpiece.py against the tokenizers library, id for id: every code point, random strings, real sentences.
+
+Where a whole word is unknown the ids would hide a difference inside it, so most tests here use a vocabulary that has
+every letter of their texts, with and without ##: then equal ids mean equal letters and equal word boundaries.
+"""
+
+import csv
+import itertools
+import json
+import random
+import re
+import sys
+import unicodedata
+from dataclasses import replace
+
+import pytest
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken, models, normalizers, pre_tokenizers, processors
+
+from minisbert.model import wordpiece
+from minisbert.model.config import ModelFolderError
+from minisbert.model.wordpiece import WordPiece, encode, normalize, read_wordpiece, split_word, tokenize
+
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+PIECES = [
+    "the",
+    "token",
+    "##ization",
+    "##s",
+    "of",
+    "un",
+    "##want",
+    "##wanted",
+    "##ed",
+    "play",
+    "##ing",
+    "run",
+    "##run",
+    "naïve",
+    "naive",
+    "café",
+    "cafe",
+    "straße",
+    "東京",
+]
+CODE_POINTS = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
+# all that Unicode has assigned so far, private use aside, and room to grow
+PLANES_IN_USE = [char for char in CODE_POINTS if ord(char) < 0x34000 or 0xE0000 <= ord(char) < 0xE1000]
+# every combination of lowercase, strip_accents, handle_chinese_chars, clean_text
+ALL_SETTINGS = [
+    dict(zip(("lowercase", "strip_accents", "handle_chinese_chars", "clean_text"), chosen, strict=True))
+    for chosen in itertools.product((True, False), (None, True, False), (True, False), (True, False))
+]
+
+# Rust's lower case is as old as the compiler that built the library: capitals that came with Unicode 16.0 and 17.0
+# keep their case in libraries built before. wordpiece.py follows tokenizers 0.23 (Unicode 17.0).
+CAPITALS_16 = {0x1C89, 0xA7CB, 0xA7CC, 0xA7DA, 0xA7DC, *range(0x10D50, 0x10D66)}
+CAPITALS_17 = {0xA7CE, 0xA7D2, 0xA7D4, *range(0x16EA0, 0x16EB9)}
+
+
+def capitals_that_the_library_does_not_know():
+    lower = normalizers.Lowercase()
+    return {code for code in CAPITALS_16 | CAPITALS_17 if lower.normalize_str(chr(code)) == chr(code)}
+
+
+def spelled(texts, pieces=()):
+    """A vocabulary that has every letter that normalising these texts can leave, with and without ##."""
+    letters = set("".join(texts))
+    letters |= {part for char in letters for part in unicodedata.normalize("NFD", char)}
+    letters |= {part for char in letters for part in normalizers.Lowercase().normalize_str(char) + char.lower()}
+    tokens = [*SPECIAL, *pieces, *sorted(letters), *("##" + letter for letter in sorted(letters))]
+    return {token: i for i, token in enumerate(dict.fromkeys(tokens))}
+
+
+def rules_for(vocabulary, **changed):
+    return WordPiece(vocabulary, {token: vocabulary[token] for token in SPECIAL}, **changed)
+
+
+def library_for(rules):
+    """The same rules as a tokenizer of the library."""
+    library = tokenizers.Tokenizer(
+        models.WordPiece(
+            dict(rules.vocabulary),
+            unk_token=rules.unk_token,
+            max_input_chars_per_word=rules.max_input_chars_per_word,
+            continuing_subword_prefix=rules.continuing_subword_prefix,
+        )
+    )
+    library.normalizer = normalizers.BertNormalizer(
+        clean_text=rules.clean_text,
+        handle_chinese_chars=rules.handle_chinese_chars,
+        strip_accents=rules.strip_accents,
+        lowercase=rules.lowercase,
+    )
+    library.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    library.add_special_tokens(list(rules.special_tokens))
+    ends = [(token, rules.id_of(token)) for token in (rules.cls_token, rules.sep_token)]
+    library.post_processor = processors.TemplateProcessing(
+        single=f"{rules.cls_token} $A {rules.sep_token}", special_tokens=ends
+    )
+    return library
+
+
+def disagreements(texts, rules, library=None):
+    """The texts whose ids differ."""
+    encodings = (library or library_for(rules)).encode_batch(texts)
+    return [text for text, theirs in zip(texts, encodings, strict=True) if encode(text, rules) != theirs.ids]
+
+
+def code_points_that_differ(code_points, contexts=("{}", "a{}b"), **changed):
+    """Code points whose ids differ in a context, thousands at a time; one by one only where a block differs."""
+    found = set()
+    for start in range(0, len(code_points), 8192):
+        block = code_points[start : start + 8192]
+        rules = rules_for(spelled([*block, "abAB"]), **changed)
+        library = library_for(rules)
+        if disagreements([" ".join(c.format(char) for char in block for c in contexts)], rules, library):
+            found |= {ord(char) for char in block if disagreements([c.format(char) for c in contexts], rules, library)}
+    return found
+
+
+# ---- every code point ----
+
+
+def test_every_code_point_alone_and_inside_a_word():
+    assert len(CODE_POINTS) == 1_112_064
+    assert code_points_that_differ(CODE_POINTS) == capitals_that_the_library_does_not_know()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"lowercase": False},
+        {"strip_accents": False},
+        {"lowercase": False, "clean_text": False, "strip_accents": True, "handle_chinese_chars": False},
+    ],
+    ids=str,
+)
+def test_every_code_point_with_other_settings(changed):
+    known = capitals_that_the_library_does_not_know() if changed.get("lowercase", True) else set()
+    assert code_points_that_differ(PLANES_IN_USE, contexts=("A{}b",), **changed) == known
+
+
+def test_the_library_lacks_only_capitals_of_unicode_16_and_17():
+    lacking = capitals_that_the_library_does_not_know()
+    assert lacking in (set(), CAPITALS_17, CAPITALS_16 | CAPITALS_17)
+    if tuple(map(int, tokenizers.__version__.split(".")[:2])) >= (0, 23):
+        assert not lacking
+
+
+def marks():
+    """All that a decomposition might move or take apart: by this Python, or by the tables in wordpiece.py."""
+    by_python = {char for char in PLANES_IN_USE if unicodedata.combining(char)}
+    by_tables = {chr(c) for first, last in wordpiece._spans(wordpiece._SINCE_9) for c in range(first, last + 1)}
+    return sorted(by_python | by_tables | {chr(c) for c in range(0x1133B, 0x113E3)} | {"\u1715", "\U00016d68"})
+
+
+def test_marks_are_reordered_as_in_unicode_9():
+    # these are spacing marks that survive strip_accents, so their order shows; classes 224, 216, 226, 9, 6 and 0
+    others = "\u302e\U0001d165\U0001d16d\u1b44\U00016ff0\u0903a"
+    texts = [f"a{x}{y}{x}b a{y}{x}b" for x in marks() for y in others]
+    assert len(texts) > 6000
+    assert disagreements(texts, rules_for(spelled(texts))) == []
+
+
+# ---- strings ----
+
+SENTENCES = [
+    "The weather is lovely today, isn't it?",
+    "Tokenization of unwanted tokens: playing, run-run, naïve café.",
+    "Die Straße nach Köln ist naß – GROẞE STRASSE, Übergröße!",
+    "Où est l'œuvre d'Éluard? «À bientôt», dit-elle…",
+    "El niño comió piñas; ¿quién dijo «¡Olé!»?",
+    "İstanbul'da ılık bir gün, IĞDIR'a gittik. İİİ",
+    "ΟΔΥΣΣΕΥΣ ήταν ο ΣΟΦΟΣ ΒΑΣΙΛΕΥΣ; ναι, ς και σ. Ὀδυσσεύς, ᾳ ᾼ ᾲ ΐ",
+    "Съешь же ещё этих мягких французских булок, да выпей чаю. Ёлка, йод.",
+    "東京は日本の首都です。ひらがなとカタカナ、ガギグゲゴ、ﾊﾟﾋﾟ。",
+    "我爱自然语言处理。𠀀𪜀𫝀𫠠𫤠𬺰㐀豈丽",
+    "한국어 문장입니다. 각 간 힣 ᄒ ᅡ ᆫ 각",
+    "مرحبا بالعالم، كيف حالك؟ لَا إِلٰهَ",
+    "שָׁלוֹם עוֹלָם! ״ציטוט״ מקף־עברי",
+    "हिन्दी में लिखा हुआ। क़ ख़ कि क्षत्रिय",
+    "ภาษาไทยไม่มีช่องว่างระหว่างคำ ๆ กำ",
+    "Tiếng Việt có nhiều dấu: Nguyễn Đình Chiểu, ở đây.",
+    "e\u0301 e\u0327\u0301 e\u0301\u0327 a\u0308\u0304\u0323 \u0301a \u0301 o\u0338 Å Å Ω Ω",
+    "👩‍👩‍👧‍👦 👍🏽 🇩🇪 ☃️ 1️⃣ 🏴󠁧󠁢󠁥󠁮󠁧󠁿 ❤️‍🔥 it's 🤗!",
+    "∑ᵢ xᵢ² ≤ ∫₀^∞ e^{-x²}dx ≈ √π⁄2; $5 + 3 = 8 < 9 ~ `code` | a_b @me #1 %",
+    "½ ¼ ² ³ ﬁ ﬃ ǆ Ǆ ǅ ℌ 𝔘𝔫𝔦 𝐀𝐁 ＦＵＬＬ　ｗｉｄｔｈ ①②",
+    "soft\u00adhyphen zero\u200bwidth\u200cnon\u200djoin \u2060word\ufeff \u202ertl\u202c \u061c",
+    "tab\there\nline\rreturn\x0bvt\x0cff\x1cfs\x1dgs\x1ers\x1fus\x85nel\xa0nbsp\u2028ls\u2029ps\u3000wide\u1680\u180e",
+    "nul\x00in, bell\x07, del\x7f, c1\x80\x9f, \ufffd\ufffe\uffff \ue000 \U000f0000 \U0010ffff \u0378 \U000e0001",
+    "ÀÉÎÕÜ àéîõü Ǖ ǖ Ṩ ẛ̣ Ắ ȫ ŉ ǰ ΰ և ẖ",
+    "word" * 40 + " " + "x" * 100 + " " + "y" * 101,
+    "[CLS] text [SEP] with [MASK] and [PAD][UNK] [sep] [ SEP ] [[SEP]] [SEP",
+    "   leading and trailing   ",
+    "...!!!??? --- ((())) “quotes” ‘single’ „low“ 「kagi」 ‐‑‒–—― · • § ¶ ¡¿",
+    "Ⅷ ⅷ Ⓐ ⓐ Ꭰ ꭰ Ა ა ᲀ Ⰰ 𐐀 𞤀 Ꞷ Ꟁ ᾈ ᾀ K Å ϴ ẞ",
+    "",
+    " ",
+    "\x00",
+    "\u0301",
+    "[SEP]",
+]
+
+
+@pytest.mark.parametrize(
+    "changed", ALL_SETTINGS, ids=lambda changed: "-".join(str(value) for value in changed.values())
+)
+def test_sentences_with_every_setting(changed):
+    assert disagreements(SENTENCES, rules_for(spelled(SENTENCES, PIECES), **changed)) == []
+
+
+def random_texts(count, seed):
+    """Words, special tokens and all of Unicode thrown together; half of the letters come from where marks are many."""
+    rng = random.Random(seed)
+    words = [word for sentence in SENTENCES for word in sentence.split()]
+    assigned = [char for char in PLANES_IN_USE if unicodedata.category(char) not in ("Cn", "Co")]
+    lively = [c for c in assigned if unicodedata.category(c) not in ("Lo", "So") or ord(c) < 0x3100]
+    kinds = [
+        lambda: rng.choice(words),
+        lambda: rng.choice(SPECIAL),
+        lambda: rng.choice(CODE_POINTS),
+        lambda: rng.choice(assigned),
+        lambda: "".join(rng.choices(lively, k=rng.randint(1, 8))),
+        lambda: "".join(rng.choices("aA1!éΣ\u0301\u302e \t\xad一", k=rng.randint(1, 8))),
+    ]
+    return ["".join(rng.choice(kinds)() for _ in range(rng.randint(1, 12))) for _ in range(count)]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_random_strings(seed):
+    texts = [t for t in random_texts(1000, seed) if not capitals_that_the_library_does_not_know() & set(map(ord, t))]
+    assert len(texts) > 900
+    vocabulary = spelled(texts, PIECES)
+    for changed in random.Random(seed).sample(ALL_SETTINGS, 3):
+        assert disagreements(texts, rules_for(vocabulary, **changed)) == []
+
+
+EVERYDAY = spelled([chr(code) for code in range(0x3100) if code not in CAPITALS_16 | CAPITALS_17] + SENTENCES, PIECES)
+EVERYDAY_PAIRS = [(rules, library_for(rules)) for rules in (rules_for(EVERYDAY, **changed) for changed in ALL_SETTINGS)]
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.lists(st.sampled_from(SPECIAL + PIECES + [" "]) | st.text(max_size=6) | st.characters(max_codepoint=0x30FF)),
+    st.sampled_from(EVERYDAY_PAIRS),
+)
+def test_any_string(parts, pair):
+    text = re.sub(f"[{''.join(map(chr, sorted(CAPITALS_16 | CAPITALS_17)))}\ud800-\udfff]", "", "".join(parts))
+    assert disagreements([text], *pair) == []
+
+
+# ---- special tokens, word length, the greedy choice ----
+
+
+def test_special_tokens_are_found_letter_for_letter_in_the_raw_text():
+    rules = rules_for(spelled(SENTENCES))
+    pieces = tokenize("a[SEP]b [sep][MASK", rules)
+    assert pieces == ["a", "[SEP]", "b", "[", "s", "##e", "##p", "]", "[", "m", "##a", "##s", "##k"]
+    assert encode("[SEP]", rules)[1] == rules.id_of("[SEP]")
+
+
+def test_of_two_special_tokens_at_one_place_the_longer_wins_and_added_ids_are_not_in_the_vocabulary():
+    vocabulary = spelled(["[doc] foo x"])
+    added = {"[D]": len(vocabulary), "[D]x": len(vocabulary) + 1, "foo": len(vocabulary) + 2, "oo": len(vocabulary) + 3}
+    rules = WordPiece(vocabulary, {**{token: vocabulary[token] for token in SPECIAL}, **added})
+    texts = ["[D]x[D] x", "[D][D]xx", "foo FOO fooo fo", "xfoox", "[[D]]", "FOO", "[SEP][D]x[SEP]"]
+    assert disagreements(texts, rules) == []
+    assert tokenize("[D]xfoo FOO", rules) == ["[D]x", "foo", "f", "##o", "##o"]
+
+
+@pytest.mark.parametrize("letter", ["a", "É", "é", "e\u0301", "İ", "한", "ß", "𝔘", "一", "!", "x\u00ad"])
+@pytest.mark.parametrize("strip_accents", [None, False])
+def test_words_at_the_length_limit(letter, strip_accents):
+    texts = [letter * count for count in (33, 34, 49, 50, 51, 99, 100, 101, 102)]
+    rules = rules_for(spelled(texts), strip_accents=strip_accents)
+    assert disagreements(texts, rules) == []
+    short = replace(rules, max_input_chars_per_word=3)
+    assert disagreements([letter * count for count in range(1, 6)], short) == []
+
+
+def test_the_limit_counts_characters_after_normalising():
+    rules = rules_for(spelled(["ai\u0307"]), strip_accents=False)
+    assert tokenize("a" * 100, rules) == ["a"] + ["##a"] * 99
+    assert tokenize("a" * 101, rules) == ["[UNK]"]
+    assert tokenize("İ" * 50, rules)[0] == "i"  # lower-cased to two characters each
+    assert tokenize("İ" * 51, rules) == ["[UNK]"]
+
+
+def test_the_longest_piece_is_taken_and_never_given_back():
+    rules = rules_for(
+        {token: i for i, token in enumerate([*SPECIAL, *["un", "unw", "##want", "##w", "##a", "##nt", "##ed", "ed"]])}
+    )
+    assert split_word("unwanted", rules) == ["unw", "##a", "##nt", "##ed"]
+    assert split_word("unwed", rules) == ["unw", "##ed"]
+    assert split_word("want", rules) == ["[UNK]"]
+    assert split_word("ununed", rules) == ["[UNK]"]
+    assert disagreements(["unwanted unwed ununed want ed edw", "unw un w", "u n"], rules) == []
+
+
+def test_other_names_for_the_special_parts():
+    names = {"unk_token": "<unk>", "cls_token": "<s>", "sep_token": "</s>", "continuing_subword_prefix": "@@"}
+    vocabulary = {token: i for i, token in enumerate(["<unk>", "<s>", "</s>", "a", "@@b", "##b"])}
+    rules = WordPiece(vocabulary, {"</s>": 2}, **names)
+    assert encode("ab</s>z", rules) == [1, 3, 4, 2, 0, 2]
+    assert disagreements(["ab</s>z", "abb ba", "<s>"], rules) == []
+
+
+# ---- the real vocabulary ----
+
+
+def test_the_real_vocabulary(weights_folder):
+    rules = read_wordpiece(weights_folder / "tokenizer.json")
+    library = tokenizers.Tokenizer.from_file(str(weights_folder / "tokenizer.json"))
+    library.no_truncation()  # the file cuts at 128 and pads to 128
+    library.no_padding()
+    assert encode("hello world", rules) == [101, 7592, 2088, 102]
+    texts = SENTENCES + random_texts(3000, seed=7)
+    assert disagreements(texts, rules, library) == []
+    blocks = [PLANES_IN_USE[start : start + 5000] for start in range(0, len(PLANES_IN_USE), 5000)]
+    assert disagreements([" ".join(f"a{char}b" for char in block) for block in blocks], rules, library) == []
+
+
+def test_vocab_txt_of_the_real_model_says_the_same(weights_folder):
+    from_text, from_json = (read_wordpiece(weights_folder / name) for name in ("vocab.txt", "tokenizer.json"))
+    assert from_text == from_json
+
+
+def test_the_sentences_of_stsb(weights_folder, data_folder):
+    with (data_folder / "stsb" / "stsb_test.tsv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    texts = sorted({cell for row in rows for cell in row})
+    assert len(texts) > 2000
+    library = tokenizers.Tokenizer.from_file(str(weights_folder / "tokenizer.json"))
+    library.no_truncation()
+    library.no_padding()
+    assert disagreements(texts, read_wordpiece(weights_folder / "tokenizer.json"), library) == []
+
+
+# ---- reading ----
+
+
+def written(library, folder):
+    path = folder / "tokenizer.json"
+    library.save(str(path))
+    return path
+
+
+@pytest.mark.parametrize("bert_processing", [False, True])
+@pytest.mark.parametrize("changed", ALL_SETTINGS[::5], ids=str)
+def test_tokenizer_json_is_read_with_all_its_settings(tmp_path, changed, bert_processing):
+    rules = rules_for(EVERYDAY, **changed, max_input_chars_per_word=7)
+    library = library_for(rules)
+    library.add_special_tokens(["[Q]"])
+    if bert_processing:
+        library.post_processor = processors.BertProcessing(("[SEP]", EVERYDAY["[SEP]"]), ("[CLS]", EVERYDAY["[CLS]"]))
+    library.enable_truncation(5)
+    library.enable_padding(length=9)
+    read = read_wordpiece(written(library, tmp_path))
+    assert read == replace(rules, special_tokens={**rules.special_tokens, "[Q]": len(EVERYDAY)})
+    library.no_truncation()
+    library.no_padding()
+    assert disagreements([*SENTENCES, "what?[Q]"], read, library) == []
+
+
+@pytest.mark.parametrize("end", ["\n", "", "\r\n", "\n\n"])
+def test_vocab_txt_is_read_as_the_library_reads_it(tmp_path, end):
+    path = tmp_path / "vocab.txt"
+    lines = [*SPECIAL, "a", "##b", "x\u2028y", "p\x85q", "é", "trailing ", "a", "東", "\u3000"]
+    path.write_bytes(("\r\n" if end == "\r\n" else "\n").join(lines).encode() + end.encode())
+    rules = read_wordpiece(path)
+    theirs = models.WordPiece.read_file(str(path))
+    assert dict(rules.vocabulary) == theirs
+    assert rules.vocabulary["a"] == 11 and rules.vocabulary["trailing"] == 10
+    assert rules.special_tokens == {token: i for i, token in enumerate(SPECIAL)}
+
+
+def small_library():
+    return library_for(rules_for(spelled(["abc"])))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"normalizer": None}, "normalizer is None"),
+        ({"normalizer": {"type": "Lowercase"}}, "normalizer is Lowercase, and only BertNormalizer"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "pre_tokenizer is Whitespace"),
+        ({"model": {"type": "BPE", "vocab": {}}}, "model is BPE"),
+        ({"model": 3}, "no WordPiece vocabulary can be read"),
+        ({"model": {"type": "WordPiece"}}, "no 'vocab' in it"),
+        ({"model": {"type": "WordPiece", "vocab": {"a": 0}}}, r"lacks \['\[UNK\]'\]"),
+        ({"post_processor": None}, "post_processor must put one token before"),
+        ({"post_processor": {"type": "BertProcessing", "cls": ["[CLS]", 77], "sep": ["[SEP]", 3]}}, "other ids"),
+        ({"added_tokens": [{"content": "[SEP]", "id": 77}]}, "no 'single_word' in it"),
+    ],
+    ids=str,
+)
+def test_a_tokenizer_json_that_is_not_followed_is_refused_by_name(tmp_path, changes, said):
+    path = written(small_library(), tmp_path)
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changes}), encoding="utf-8")
+    with pytest.raises(ModelFolderError, match=said) as raised:
+        read_wordpiece(path)
+    assert path.as_posix() in str(raised.value)
+
+
+@pytest.mark.parametrize("flag", ["single_word", "lstrip", "rstrip", "normalized"])
+def test_added_tokens_that_do_more_than_stand_in_the_text_are_refused(tmp_path, flag):
+    library = small_library()
+    library.add_tokens([AddedToken("abc", **{"normalized": False, flag: True})])
+    with pytest.raises(ModelFolderError, match=f"added token 'abc' is marked \\['{flag}'\\]"):
+        read_wordpiece(written(library, tmp_path))
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt"])
+@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe", b"[1, 2]", b'{"model"'])
+def test_missing_and_damaged_files_are_refused(tmp_path, name, content):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(ModelFolderError, match=name):
+        read_wordpiece(tmp_path / name)
+
+
+# ---- errors ----
+
+
+@pytest.mark.parametrize("text", ["a\ud800", "\udfff", "\ud83d \ude00"])
+def test_half_a_character_is_refused(text):
+    with pytest.raises(ValueError, match="lone surrogate at character"):
+        encode(text, rules_for(EVERYDAY))
+
+
+@pytest.mark.parametrize("text", [None, 3, b"bytes", ["a", "b"]])
+def test_what_is_no_text_is_refused(text):
+    with pytest.raises(ValueError, match=r"expected one text \(str\), got"):
+        encode(text, rules_for(EVERYDAY))
+
+
+def test_rules_that_leave_a_text_without_ids_are_refused():
+    with pytest.raises(ValueError, match=r"lacks \['\[CLS\]', '\[SEP\]', '\[UNK\]'\]"):
+        WordPiece({"a": 0})
+    with pytest.raises(ValueError, match="has id 9, but in the vocabulary it has 1"):
+        WordPiece({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2}, {"[CLS]": 9})
+    with pytest.raises(ValueError, match="special token ''"):
+        WordPiece({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2}, {"": 9})
+
+
+# ---- the checks can fail ----
+
+
+def _whole_word_lower(text, rules):
+    return normalize(text, replace(rules, lowercase=False, strip_accents=True)).lower()
+
+
+BREAKAGES = {
+    "categories of this Python": ("_category", unicodedata.category),
+    "decompositions of this Python": ("_decompose", lambda text: unicodedata.normalize("NFD", text)),
+    "white space of this Python": ("_WHITE_SPACE", re.compile(r"\s")),
+    "ideographs of BERT's original": ("_IDEOGRAPH", re.compile("[\u4e00-\u9fff\U0002b740-\U0002ceaf]")),
+    "a whole word lowered at once": ("normalize", _whole_word_lower),
+    "no special tokens in the text": ("_split_special_tokens", lambda text, special_tokens: [text]),
+    "ASCII symbols inside words": ("_is_punctuation", lambda char: unicodedata.category(char).startswith("P")),
+    "control characters kept": ("_is_dropped", lambda char: False),
+}
+if unicodedata.unidata_version < "17":
+    BREAKAGES["lower case of this Python"] = ("_YOUNG_CAPITALS", {})
+
+
+@pytest.mark.parametrize("what", BREAKAGES)
+def test_each_of_these_mistakes_is_noticed(monkeypatch, what):
+    marked = [f"a{x}\u302eb a\u302e{x}b" for x in marks()]
+    capitals = [f"a{chr(code)}b" for code in (CAPITALS_16 | CAPITALS_17) - capitals_that_the_library_does_not_know()]
+    texts = [*SENTENCES, *marked, *capitals]
+    cases = [rules_for(spelled(texts, PIECES), clean_text=clean) for clean in (True, False)]
+    assert [disagreements(texts, rules) for rules in cases] == [[], []]
+    monkeypatch.setattr(wordpiece, *BREAKAGES[what])
+    assert any(disagreements(texts, rules) for rules in cases)
+
+
+def test_this_module_needs_no_library():
+    source = sys.modules["minisbert.model.wordpiece"].__dict__
+    assert "tokenizers" not in source and "np" not in source
