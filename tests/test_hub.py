@@ -400,6 +400,15 @@ def test_the_pinned_hashes_fit_the_real_files(weights_folder):
     assert sizes == {name: size for name, (size, _) in hub.DEFAULT_FILES.items()}
 
 
+def test_the_page_about_the_weights_tells_the_pinned_files():
+    page = (Path(hub.__file__).parent.parent / "weights" / "README.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\S+)` \| ([\d,]+) \| `([0-9a-f]{64})` \|$", page, re.MULTILINE)
+    assert {name: (int(size.replace(",", "")), sha256) for name, size, sha256 in rows} == hub.DEFAULT_FILES
+    total = sum(size for size, _ in hub.DEFAULT_FILES.values())
+    for fact in (hub.DEFAULT_MODEL, hub.DEFAULT_REVISION, f"{total:,} bytes in {len(rows)} files", hub.WHEEL):
+        assert fact in page
+
+
 def test_the_default_model_is_fetched_once_and_found_without_network_after(world, fake_hub):
     fake_hub.add(hub.DEFAULT_MODEL, TINY | LITTER)
     first = world.resolve()

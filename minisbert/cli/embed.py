@@ -77,6 +77,6 @@ def _or_stdin(source: TextSource) -> TextSource:
     """Read stdin when nothing else is named and it is no keyboard."""
     if source.arguments or source.file is not None:
         return source
-    if click.get_text_stream("stdin").isatty():
+    if sys.stdin.isatty():
         raise click.UsageError("Nothing to embed: give texts, a file (-i), or pipe them in.")
     return replace(source, file="-")

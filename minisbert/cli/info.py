@@ -162,7 +162,7 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
         ("layers", f"{model['layers']}, each {heads} heads of {model['hidden_size'] // heads}"),
         ("width", f"{model['hidden_size']}, inside feed-forward {model['intermediate_size']} ({model['activation']})"),
         ("vocabulary", f"{model['vocabulary']:,} pieces"),
-        ("parameters", f"{model['parameters']:,}, stored as {', '.join(model['stored_as'])}"),
+        ("parameters", f"{model['parameters']:,} in use, stored as {', '.join(model['stored_as'])}"),
         ("modules", " > ".join(["Transformer", *modules])),
         (
             "sentence vector",
@@ -170,18 +170,25 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
         ),
         ("prompts", ", ".join(model["prompts"]) or "none"),
     ]
-    said = [(f"{limit['file']}: {limit['key']}", _limit_words(limit, limits["decided_by"])) for limit in limits["said"]]
-    in_force = (f"in force, by {limits['decided_by']}", str(limits["in_force"]))
-    heading = "Longest text, in tokens with the special ones"
-    return ["Model", *align(rows), "", heading, *align([in_force, *said]), ""]
+    heading = f"Longest text, in tokens, special ones included: {limits['in_force']}"
+    return ["Model", *align(rows), "", heading, *align(_limit_rows(limits)), ""]
+
+
+def _limit_rows(limits: dict[str, Any]) -> list[tuple[str, str]]:
+    """Say what each file says, and mark the one that decides."""
+    decided_by = limits["decided_by"]
+    rows = [(f"{limit['file']}: {limit['key']}", _limit_words(limit, decided_by)) for limit in limits["said"]]
+    return [(decided_by, f"{limits['in_force']}  in force"), *rows] if decided_by.startswith("--") else rows
 
 
 def _limit_words(limit: dict[str, Any], decided_by: str) -> str:
-    """Write one file's limit, and whether it counts."""
+    """Write what one file says, and whether it counts."""
     if limit["tokens"] is None:
         return "-"
     tokens = f"{limit['tokens']:,}" if limit["tokens"] < 1e9 else "no limit"  # transformers writes 1e30
-    return f"{tokens}  (never obeyed: it would cut silently)" if limit["file"] == "tokenizer.json" else tokens
+    if limit["file"] == "tokenizer.json":
+        return f"{tokens}  never obeyed: it cuts silently"
+    return f"{tokens}  in force" if limit["file"] == decided_by else tokens
 
 
 def _machine_lines(found: dict[str, Any]) -> list[str]:

@@ -11,6 +11,7 @@ import csv
 import functools
 import gzip
 import json
+import sys
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from minisbert.cli.options import Verb, _decorate
+from minisbert.cli.options import Verb, decorate
 
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 Row = tuple[int, list[str]]  # the line on which it begins, its fields
@@ -101,14 +102,14 @@ def input_options(verb: Verb) -> Verb:
         click.option("--no-header", is_flag=True, help="The CSV or TSV has no row of names on top."),
         click.option("--field", metavar="NAME", help="The field of a JSONL; a.b is b inside a.  [default: text]"),
     ]
-    return _decorate(gathered, options)
+    return decorate(gathered, options)
 
 
 @contextmanager
 def _open(file: str) -> Iterator[BinaryIO]:
     """Open stdin, a file, or a compressed file."""
     if file == "-":
-        yield click.get_binary_stream("stdin")
+        yield sys.stdin.buffer
     elif file.lower().endswith(".gz"):
         with gzip.open(file, "rb") as unpacked:
             yield unpacked  # type: ignore[misc]  # a BinaryIO in all but name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +65,7 @@ def model_options(verb: Verb) -> Verb:
             help="Cut texts after so many tokens.  [default: the model's own limit]",
         ),
     ]
-    return _decorate(gathered, options)
+    return decorate(gathered, options)
 
 
 def computing_options(verb: Verb) -> Verb:
@@ -86,13 +86,13 @@ def computing_options(verb: Verb) -> Verb:
             help="About texts that are too long: warn and cut, refuse, or cut silently.",
         ),
     ]
-    return _decorate(verb, options)
+    return decorate(verb, options)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
-def _decorate(verb: Verb, options: list[Callable[[Verb], Verb]]) -> Verb:
+def decorate(verb: Verb, options: Sequence[Callable[[Verb], Verb]]) -> Verb:
     """Apply options so that ``--help`` lists them in the order given."""
     for option in reversed(options):
         verb = option(verb)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ class Target:
     def write(self, texts: list[str], embeddings: Array) -> None:
         """Write vectors in the format chosen."""
         if self.file is None:
-            stdout = click.get_binary_stream("stdout")
+            stdout = sys.stdout.buffer
             _write_lines(stdout, texts, embeddings)
             stdout.flush()  # here, where a closed pipe is expected
             return

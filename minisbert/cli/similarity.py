@@ -59,7 +59,8 @@ def similarity(
     click.echo(f"{METRICS[name]}\n")
     for line in matrix_lines(texts, scores, terminal_width()):
         click.echo(line)
-    click.echo(f"\n{most_similar(scores, is_distance=name == 'angular')}")
+    if len(texts) > 2:
+        click.echo(f"\n{most_similar(scores, is_distance=name == 'angular')}")
 
 
 def matrix_lines(texts: list[str], scores: Array, width: int) -> list[str]:

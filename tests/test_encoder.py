@@ -1,0 +1,275 @@
+"""SentenceEncoder: shapes, order, batches, edges and errors, on a tiny model; golden numbers on the real one."""
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tiny import TEXTS, TINY, tiny_dense, write_model
+
+from minisbert import SentenceEncoder
+from minisbert import encoder as encoder_module
+from minisbert.model.modules import Normalize, Pooling
+from minisbert.model.tokens import TruncationWarning
+
+# float32 on a strip of other neighbours: matrix products add in another order. Measured 3e-7, margin 3.
+COMPANY = 1e-6
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    modules = (Pooling(), tiny_dense(12, 8), Normalize())
+    return SentenceEncoder(write_model(folder, modules=modules))
+
+
+def test_shapes_and_dtypes(tiny):
+    assert tiny.get_sentence_embedding_dimension() == 8
+    assert tiny.encode("soup").shape == (8,)
+    assert tiny.encode(["soup"]).shape == (1, 8)
+    assert tiny.encode(TEXTS).shape == (len(TEXTS), 8)
+    assert tiny.encode([]).shape == (0, 8)
+    assert tiny.encode(TEXTS).dtype == np.float32
+    assert tiny.encode([]).dtype == np.float32
+
+
+def test_any_iterable_of_texts_in_its_order(tiny):
+    expected = tiny.encode(TEXTS)
+    for texts in (tuple(TEXTS), iter(TEXTS), (text for text in TEXTS), np.array(TEXTS), dict.fromkeys(TEXTS).keys()):
+        np.testing.assert_array_equal(tiny.encode(texts), expected)
+
+
+def test_a_string_equals_a_list_of_one(tiny):
+    np.testing.assert_array_equal(tiny.encode("the cat"), tiny.encode(["the cat"])[0])
+
+
+def test_token_embeddings(tiny):
+    strips = tiny.encode(TEXTS, output_value="token_embeddings")
+    lengths = tiny.tokenize(TEXTS).lengths
+    assert [strip.shape for strip in strips] == [(length, 12) for length in lengths]
+    assert tiny.encode("soup", output_value="token_embeddings").shape == (3, 12)
+    assert tiny.encode([], output_value="token_embeddings") == []
+
+
+def test_an_empty_text_is_two_tokens_and_a_finite_vector(tiny):
+    assert tiny.tokenize("").lengths.tolist() == [2]
+    assert np.isfinite(tiny.encode("")).all()
+    np.testing.assert_allclose(tiny.encode(["", "  \n\t"])[1], tiny.encode(""), atol=COMPANY)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 1000])
+def test_the_batch_size_does_not_matter(tiny, batch_size):
+    np.testing.assert_allclose(tiny.encode(TEXTS, batch_size=batch_size), tiny.encode(TEXTS), atol=COMPANY)
+
+
+@pytest.mark.parametrize("budget", [1, 10, 50, 100_000])
+def test_the_token_budget_does_not_matter(tiny, budget, monkeypatch):
+    expected = tiny.encode(TEXTS)
+    monkeypatch.setattr(encoder_module, "BATCH_TOKENS", budget)
+    np.testing.assert_allclose(tiny.encode(TEXTS), expected, atol=COMPANY)
+
+
+def test_batches_hold_each_text_once_under_the_budget(monkeypatch):
+    monkeypatch.setattr(encoder_module, "BATCH_TOKENS", 64)
+    lengths = np.random.default_rng(0).integers(2, 40, 500)
+    batches = list(encoder_module._batches(lengths, None))
+    assert sorted(np.concatenate(batches)) == list(range(500))
+    assert all(lengths[batch].sum() <= 64 for batch in batches)
+    longest = [lengths[batch].max() for batch in batches]
+    assert longest == sorted(longest, reverse=True)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(texts=st.lists(st.text(alphabet="abc soup.", max_size=12), min_size=1, max_size=12), seed=st.integers(0, 99))
+def test_shuffling_texts_shuffles_vectors(tiny, texts, seed):
+    order = np.random.default_rng(seed).permutation(len(texts))
+    vectors = tiny.encode(texts, overflow="truncate")
+    shuffled = tiny.encode([texts[i] for i in order], overflow="truncate")
+    np.testing.assert_allclose(shuffled, vectors[order], atol=COMPANY)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(max_size=15), others=st.lists(st.text(alphabet="xyz .", max_size=30), max_size=6))
+def test_neighbours_do_not_change_a_text(tiny, text, others):
+    alone = tiny.encode(text, overflow="truncate")
+    together = tiny.encode([*others, text], overflow="truncate")[-1]
+    np.testing.assert_allclose(together, alone, atol=COMPANY)
+
+
+def test_normalize_embeddings_and_truncate_dim(tmp_path):
+    plain = SentenceEncoder(write_model(tmp_path / "plain", modules=(Pooling(),)))
+    vectors = plain.encode(TEXTS)
+    assert not np.allclose(np.linalg.norm(vectors, axis=1), 1)
+    np.testing.assert_allclose(np.linalg.norm(plain.encode(TEXTS, normalize_embeddings=True), axis=1), 1, rtol=1e-6)
+    np.testing.assert_array_equal(plain.encode(TEXTS, truncate_dim=5), vectors[:, :5])
+    # cut first, then scaled, as sentence-transformers does
+    both = plain.encode(TEXTS, truncate_dim=5, normalize_embeddings=True)
+    np.testing.assert_allclose(np.linalg.norm(both, axis=1), 1, rtol=1e-6)
+    assert plain.encode("soup", truncate_dim=1).shape == (1,)
+
+
+def test_prompts(tmp_path):
+    settings_ = {"prompts": {"query": "the ", "passage": ""}, "default_prompt_name": None}
+    encoder = SentenceEncoder(write_model(tmp_path / "prompts", sentence_settings=settings_))
+    expected = encoder.encode("the soup")
+    np.testing.assert_array_equal(encoder.encode("soup", prompt_name="query"), expected)
+    np.testing.assert_array_equal(encoder.encode("soup", prompt="the "), expected)
+    np.testing.assert_array_equal(encoder.encode("soup", prompt_name="passage"), encoder.encode("soup"))
+    with pytest.raises(ValueError, match=r"prompt_name 'nothing' .*\['passage', 'query'\]"):
+        encoder.encode("soup", prompt_name="nothing")
+    assert encoder.prompts == settings_["prompts"]
+    settings_["default_prompt_name"] = "query"
+    by_default = SentenceEncoder(write_model(tmp_path / "default", sentence_settings=settings_))
+    np.testing.assert_array_equal(by_default.encode("soup"), expected)
+    np.testing.assert_array_equal(by_default.encode("soup", prompt=""), encoder.encode("soup"))
+
+
+def test_a_prompt_that_is_left_out_of_the_pooling(tmp_path):
+    folder = write_model(tmp_path / "instructor", modules=(Pooling(include_prompt=False),))
+    encoder = SentenceEncoder(folder)
+    strip = encoder.encode("the cat soup", output_value="token_embeddings")  # [CLS] the cat soup [SEP]
+    np.testing.assert_allclose(encoder.encode("soup", prompt="the cat "), strip[3:].mean(axis=0), atol=COMPANY)
+    np.testing.assert_allclose(encoder.encode("soup"), encoder.encode("soup", prompt=""), atol=0)
+
+
+@pytest.mark.parametrize(
+    ("sentences", "message"),
+    [
+        (5, "expected a text or an iterable of texts, got int"),
+        (None, "expected a text or an iterable of texts, got NoneType"),
+        (b"soup", "got bytes"),
+        ({"a": "b"}, "got dict"),
+        (["soup", None], r"sentences\[1\]: expected a text \(str\), got NoneType"),
+        (["soup", float("nan")], r"sentences\[1\].*float nan.*missing values"),
+        ([["soup", "cat"]], r"sentences\[0\].*got list"),
+        ([b"soup"], r"sentences\[0\].*got bytes"),
+    ],
+)
+def test_what_is_no_text_is_refused(tiny, sentences, message):
+    for method in (tiny.encode, tiny.tokenize, tiny.trace):
+        with pytest.raises(ValueError, match=message):
+            method(sentences)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"output_value": "tokens"}, "output_value must be"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"batch_size": True}, "batch_size"),
+        ({"truncate_dim": 0}, "truncate_dim must be from 1 to 8, got 0"),
+        ({"truncate_dim": 9}, "truncate_dim must be from 1 to 8, got 9"),
+        ({"overflow": "cut"}, "overflow must be"),
+    ],
+)
+def test_arguments_are_checked(tiny, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        tiny.encode(["soup"], **arguments)
+
+
+@pytest.mark.parametrize("value", [2, 17, 0, -1, 3.0, "5", None, True])
+def test_max_seq_length_is_checked(tiny, value):
+    with pytest.raises(ValueError, match="max_seq_length: expected a whole number from 3"):
+        tiny.max_seq_length = value
+    assert tiny.max_seq_length == TINY.max_position_embeddings
+
+
+def test_dtype_is_checked(tmp_path):
+    for dtype in ("float16", "int64", "complex64"):
+        with pytest.raises(ValueError, match="dtype must be 'float32' or 'float64'"):
+            SentenceEncoder(write_model(tmp_path / dtype), dtype=dtype)
+
+
+def test_a_long_text_warns_once_and_is_cut(tiny):
+    long = "cat " * 50
+    with pytest.warns(TruncationWarning, match="2 of 3 texts are longer .* lost 72 tokens") as caught:
+        vectors = tiny.encode([long, "soup", long])
+    assert len(caught) == 1
+    np.testing.assert_allclose(vectors[0], tiny.encode("cat " * 14), atol=COMPANY)
+    with pytest.raises(ValueError, match="lost 36 tokens"):
+        tiny.encode(long, overflow="error")
+
+
+def test_the_trace_is_the_computation(tiny):
+    texts = ["the cat sat", "soup"]
+    trace = tiny.trace(texts)
+    np.testing.assert_allclose(trace.sentence_embedding, tiny.encode(texts), atol=COMPANY)
+    tensors = trace.tensors()
+    assert list(tensors)[:4] == ["embeddings.word", "embeddings.position", "embeddings.summed", "embeddings.output"]
+    assert list(tensors)[-1] == "sentence_embedding"
+    assert tensors["layers.1.attention.probs.0"].shape == (1, 3, 5, 5)
+    assert tensors["layers.1.attention.probs.1"].shape == (1, 3, 3, 3)
+    np.testing.assert_allclose(tensors["layers.0.attention.probs.0"].sum(axis=-1), 1, rtol=1e-6)
+    assert all(tensor.dtype == np.float32 for tensor in tensors.values())
+    with pytest.raises(ValueError, match="at least one text"):
+        tiny.trace([])
+
+
+def test_float64_is_float64_throughout(tmp_path):
+    encoder = SentenceEncoder(write_model(tmp_path / "model", modules=(Pooling(), tiny_dense(12, 8))), dtype="float64")
+    assert encoder.encode(TEXTS).dtype == np.float64
+    assert all(tensor.dtype == np.float64 for tensor in encoder.trace(TEXTS).tensors().values())
+
+
+def test_weights_are_never_changed(tiny):
+    from minisbert.model.params import flatten
+
+    before = [array.copy() for array in flatten(tiny.model.params)]
+    tiny.encode(TEXTS)
+    tiny.trace(TEXTS)
+    assert all(np.array_equal(a, b) for a, b in zip(before, flatten(tiny.model.params), strict=True))
+
+
+def test_the_progress_bar_goes_to_stderr(tiny, capsys):
+    tiny.encode(TEXTS, show_progress_bar=True)
+    out, err = capsys.readouterr()
+    assert out == "" and f"{len(TEXTS)}/{len(TEXTS)}" in err
+    tiny.encode(TEXTS)
+    assert capsys.readouterr().err == ""
+
+
+def test_similarity_is_the_models_own(tmp_path):
+    a, b = np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]])
+    for name, expected in (
+        ("cosine", 11 / np.sqrt(125)),
+        ("dot", 11.0),
+        ("euclidean", -np.sqrt(8)),
+        ("manhattan", -4.0),
+    ):
+        folder = write_model(tmp_path / name, sentence_settings={"similarity_fn_name": name})
+        encoder = SentenceEncoder(folder)
+        np.testing.assert_allclose(encoder.similarity(a, b), [[expected]])
+        np.testing.assert_allclose(encoder.similarity_pairwise(a, b), [expected])
+
+
+# The real model: numbers published by others, or recorded from sentence-transformers (see FACTS in the docstrings).
+
+
+@pytest.fixture(scope="module")
+def real(weights_folder):
+    return SentenceEncoder(weights_folder)
+
+
+def test_the_published_example(real):
+    texts = ["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."]
+    vectors = real.encode(texts)
+    scores = real.similarity(vectors, vectors)
+    np.testing.assert_allclose(scores[np.triu_indices(3, 1)], [0.6660, 0.1046, 0.1411], atol=5e-5)
+
+
+def test_hello_world(real):
+    known = [-3.44772786e-02, 3.10232081e-02, 6.73494861e-03, 2.61090137e-02, -3.93620506e-02, -1.60302490e-01]
+    np.testing.assert_allclose(real.encode("hello world")[:6], known, atol=3e-7)
+
+
+def test_all_ways_to_name_the_default_model_agree(real, weights_folder):
+    expected = real.encode("soup")
+    for name in (None, "all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2", str(weights_folder)):
+        np.testing.assert_array_equal(SentenceEncoder(name).encode("soup"), expected)
+
+
+def test_a_batch_equals_its_texts_alone(real):
+    texts = ["soup", "london is far away " * 9, "", "a b", "The quick brown fox.", "x" * 300] * 3
+    together = real.encode(texts)
+    alone = np.stack([real.encode(text) for text in texts])
+    assert np.abs(together - alone).max() <= 1e-6
+    assert np.abs(real.encode(texts[::-1])[::-1] - alone).max() <= 1e-6
