@@ -266,7 +266,7 @@ def to_old_format(folder, case):
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory, torch, transformers, sentence_transformers):
     """Name of a case -> its folder, written at first use."""
-    quiet()
+    quiet(threads=1)
     home, written = tmp_path_factory.mktemp("cases"), {}
 
     def folder(name):
@@ -401,7 +401,7 @@ def test_a_limit_that_was_set_is_saved(folders, tmp_path):
 def test_dense(activation, residual, torch, sentence_transformers, tmp_path, figures):
     from sentence_transformers.models import Dense as TheirDense
 
-    quiet()
+    quiet(threads=1)
     for i, (width, bias) in enumerate([(12, True), (7, True), (7, False)]):
         folder = tmp_path / str(i)
         folder.mkdir()

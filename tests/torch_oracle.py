@@ -44,12 +44,15 @@ class Figures:
         assert measured <= bound, f"{what}: {measured:.3g} is above the bound {bound:.3g}"
 
 
-def quiet() -> None:
-    """Keep progress bars and load reports of transformers out of the test output."""
+def quiet(threads: int) -> None:
+    """Keep progress bars and load reports of transformers out of the test output, and PyTorch to a few threads.
+
+    Tiny models want one: two threads that wait for each other on a busy machine take ten times as long.
+    """
     import torch
     from transformers.utils import logging as transformers_logging
 
-    torch.set_num_threads(2)
+    torch.set_num_threads(threads)
     transformers_logging.set_verbosity_error()
     with contextlib.suppress(AttributeError):
         transformers_logging.disable_progress_bar()

@@ -41,6 +41,17 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(f"minisbert.cli.{cmd_name}"), cmd_name)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb that was typed, or say which one it looks like."""
+        import difflib
+
+        typed = args[0]
+        if typed not in VERBS and not ctx.resilient_parsing and (close := difflib.get_close_matches(typed, VERBS, 1)):
+            ctx.fail(f"No such command {typed!r}. Did you mean {close[0]!r}?")
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the verbs for ``--help``; click's own way would import them all."""
         with formatter.section("Commands"):
@@ -96,7 +107,7 @@ def main() -> None:
     \b
     Examples:
       minisbert similarity "i love soup" "soup is my favorite" "london is far away"
-      minisbert tokens "unbelievable soup"
+      minisbert tokens "i love bouillabaisse"
       minisbert embed -i texts.txt -o vectors.npy
 
     `minisbert COMMAND --help` explains a command and shows more examples.

@@ -47,7 +47,7 @@ def info(as_json: bool, choice: ModelChoice) -> None:
     else:
         click.echo("\n".join([*(_model_lines(model) if model else []), *_machine_lines(found)]))
     if problem is not None:
-        raise problem
+        raise ValueError(f"{problem}\n`minisbert info` fetches nothing; `minisbert fetch` does.") from problem
 
 
 def _model(outline: Outline) -> dict[str, Any]:

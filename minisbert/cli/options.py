@@ -76,7 +76,7 @@ def computing_options(verb: Verb) -> Verb:
             type=click.Choice(["float32", "float64"]),
             default="float32",
             show_default=True,
-            help="What to compute with.",
+            help="Of the weights, the computation and the vectors.",
         ),
         click.option(
             "--overflow",

@@ -21,7 +21,7 @@ METRICS = {
     "manhattan": "negative Manhattan distance: 0 is the same vector, further below is less alike",
     "angular": "angular distance: 0 same direction, 0.5 unrelated, 1 opposite",
 }
-LABEL_WIDTH = 40  # enough to recognise a text by
+LABEL_WIDTH = (20, 40)  # columns of a text, at least and at most
 
 
 @click.command(short_help="Show how alike texts are.")
@@ -68,7 +68,8 @@ def matrix_lines(texts: list[str], scores: Array, width: int) -> list[str]:
     cells = [[_number(score) for score in row] for row in scores.tolist()]
     cell_width = 2 + max(len(cell) for row in cells for cell in row)
     number_width = len(str(len(texts)))
-    room = max(12, min(LABEL_WIDTH, width - number_width - 2 - len(texts) * cell_width))
+    least, most = LABEL_WIDTH
+    room = max(least, min(most, width - number_width - 2 - len(texts) * cell_width))
     labels = [shorten(printable(text), room) or "(empty)" for text in texts]
     label_width = max(display_width(label) for label in labels)
     columns = max(1, (width - number_width - 2 - label_width) // cell_width)

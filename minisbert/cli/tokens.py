@@ -39,7 +39,7 @@ def tokens(source: TextSource, as_json: bool, choice: ModelChoice) -> None:
 
     \b
     Examples:
-      minisbert tokens "unbelievable soup"
+      minisbert tokens "i love bouillabaisse"
       minisbert tokens --max-seq-length 6 "a long text about hot tomato soup"
       minisbert tokens -i texts.txt --json
     """

@@ -1,0 +1,59 @@
+"""README is true: its examples run and print what it says, its commands exist, its table is what the code makes."""
+
+import doctest
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from minisbert.cli import main
+from minisbert.proof import reading_path
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+TEXT = README.read_text(encoding="utf-8")
+# a measured difference differs from processor to processor
+FIGURE = re.compile(r"\d\.\de[-+]\d\d +|\d+ %")
+
+
+def test_python_blocks_print_what_they_say(weights_folder):
+    result = doctest.testfile(str(README), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.failed == 0 and result.attempted >= 10
+
+
+def consoles():
+    for block in re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL):
+        command, _, output = block.partition("\n")
+        yield command.removeprefix("$ "), output
+
+
+@pytest.mark.parametrize(("command", "expected"), consoles(), ids=lambda value: value[:30])
+def test_console_blocks_print_what_they_say(command, expected, weights_folder):
+    assert command.startswith("minisbert ")
+    run = f"'{sys.executable}' -m {command}"
+    printed = subprocess.run(["bash", "-c", run], capture_output=True, text=True, check=False).stdout
+    assert FIGURE.sub("", printed).rstrip() == FIGURE.sub("", expected).rstrip()
+
+
+def test_the_two_commands_are_there():
+    for name, part in (("run", "minisbert similarity"), ("test", "-m pytest")):
+        found = re.search(rf"<!-- command: {name} -->\n```sh\n(.*?)\n```", TEXT, re.DOTALL)
+        assert found and part in found[1] and "\n" not in found[1]
+
+
+def test_every_verb_that_readme_names_exists_and_the_other_way_round():
+    named = set(re.findall(r"^\| `minisbert (\w+)", TEXT, re.MULTILINE))
+    listed = set(main.list_commands(None)) if hasattr(main, "list_commands") else set()
+    assert named == listed
+    for verb in named:
+        assert CliRunner().invoke(main, [verb, "--help"]).exit_code == 0
+
+
+def test_the_reading_path_is_what_the_code_makes(weights_folder):
+    table = TEXT.partition(reading_path.BEGIN)[2].partition(reading_path.END)[0]
+    assert reading_path.same_table(table.strip(), reading_path.make_table())
+    assert not reading_path.same_table(table.replace("what the checkpoint", "which checkpoint"), table)
+    for stop in reading_path.PATH:
+        assert (reading_path.PACKAGE / stop.file).is_file()
