@@ -13,9 +13,10 @@ The reading path, in the order in which a text becomes a vector:
 9. ``model/modules.py``     what follows BERT in a sentence model
 10. ``model/folder.py``     a model folder read and written as one
 11. ``similarity.py``       cosine, dot, Euclidean, Manhattan, angular
-12. ``hub.py``              model name to verified local folder
-13. ``encoder.py``          SentenceEncoder: text in, vectors out
-14. ``client.py``           Client(api_key).embed(phrases).embeddings
+12. ``trace.py``            every tensor on the way, by name
+13. ``hub.py``              model name to verified local folder
+14. ``encoder.py``          SentenceEncoder: text in, vectors out
+15. ``client.py``           Client(api_key).embed(phrases).embeddings
 
 ``proof`` holds the agreement ledger behind ``minisbert verify``; ``cli`` the command line.
 """

@@ -11,73 +11,25 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from minisbert import hub
 from minisbert.model import Array
-from minisbert.model.bert import BertTrace, bert, trace_bert
+from minisbert.model.bert import bert, trace_bert
 from minisbert.model.folder import SentenceModel, load_model, save_model
 from minisbert.model.modules import apply_modules
 from minisbert.model.ops import normalize
 from minisbert.model.tokens import Overflow, Tokens, report_overflow
 from minisbert.similarity import SIMILARITIES
+from minisbert.trace import Trace
 
 BATCH_TOKENS = 1024
 """Tokens in a batch: few enough that a layer's tensors stay near the processor's cache."""
-
-
-@dataclass(frozen=True)
-class Trace:
-    """Every tensor on the way from text to vector; the strip holds all texts end to end."""
-
-    pieces: tuple[str, ...]  # N strings, what each token is
-    token_ids: Array  # (N,)
-    lengths: Array  # (B,)
-    bert: BertTrace
-    modules: tuple[Array, ...]  # the result of each module, (B, width)
-
-    @property
-    def sentence_embedding(self) -> Array:
-        """(B, D) what ``encode`` gives."""
-        return self.modules[-1]
-
-    def tensors(self) -> dict[str, Array]:
-        """Give every tensor by its name, in the order of computation.
-
-        Returns
-        -------
-        dict of str to Array
-            ``"embeddings.word"``, ``"layers.0.attention.query"``, .., ``"sentence_embedding"``. Attention
-            probabilities are ``(c, H, T, T)`` per run of equal lengths: ``"layers.0.attention.probs.0"``.
-
-        Examples
-        --------
-        >>> trace = SentenceEncoder().trace("i love soup")
-        >>> trace.tensors()["layers.5.attention.probs.0"].shape  # 1 text, 12 heads, 5 x 5 tokens
-        (1, 12, 5, 5)
-        """
-        named = dict(_walk("", self.bert))
-        named |= {f"modules.{i}": result for i, result in enumerate(self.modules[:-1])}
-        return {**named, "sentence_embedding": self.sentence_embedding}
-
-
-def _walk(name: str, tree: Any) -> Iterator[tuple[str, Array]]:
-    """Name the arrays of nested dataclasses and tuples by the path that leads to them."""
-    if isinstance(tree, np.ndarray):
-        yield name, tree
-        return
-    if isinstance(tree, tuple):
-        branches = [(str(i), branch) for i, branch in enumerate(tree)]
-    else:
-        branches = [(field.name, getattr(tree, field.name)) for field in fields(tree)]
-    for step, branch in branches:
-        yield from _walk(f"{name}.{step}" if name else step, branch)
 
 
 class SentenceEncoder:
@@ -284,19 +236,18 @@ class SentenceEncoder:
         tokens = self._tokenize(texts, overflow)
         skipped = self._prompt_length(prefix)
         results: list[Array] = [np.empty(0)] * len(texts)
-        with tqdm(total=len(texts), disable=not show_progress_bar, unit="text", desc="encode") as bar:
-            ids = tokens.split()
-            for batch in _batches(tokens.lengths, batch_size):
-                lengths = tokens.lengths[batch]
-                strip = np.concatenate([ids[i] for i in batch])
-                hidden = bert(strip, lengths, self.model.params, self.model.config)
-                if output_value == "token_embeddings":
-                    vectors: Iterable[Array] = np.split(hidden, np.cumsum(lengths)[:-1])
-                else:
-                    vectors = apply_modules(hidden, lengths, self.model.modules, skipped)[-1]
-                for i, vector in zip(batch, vectors, strict=True):
-                    results[i] = vector
-                bar.update(len(batch))
+        ids = tokens.split()
+        batches = _batches(tokens.lengths, batch_size)
+        for batch in _with_progress_bar(batches, len(texts)) if show_progress_bar else batches:
+            lengths = tokens.lengths[batch]
+            strip = np.concatenate([ids[i] for i in batch])
+            hidden = bert(strip, lengths, self.model.params, self.model.config)
+            if output_value == "token_embeddings":
+                vectors: Iterable[Array] = np.split(hidden, np.cumsum(lengths)[:-1])
+            else:
+                vectors = apply_modules(hidden, lengths, self.model.modules, skipped)[-1]
+            for i, vector in zip(batch, vectors, strict=True):
+                results[i] = vector
         if output_value == "token_embeddings":
             return results[0] if isinstance(sentences, str) else results
         embeddings = np.array(results, dtype=self.dtype).reshape(len(texts), self.model.width)[:, :dimensions]
@@ -389,8 +340,6 @@ class SentenceEncoder:
         >>> import tempfile
         >>> SentenceEncoder().save(Path(tempfile.mkdtemp()) / "my-model")
         """
-        from dataclasses import replace
-
         save_model(replace(self.model, max_seq_length=self.max_seq_length), Path(folder))
 
     def _dimensions(self, truncate_dim: int | None) -> int:
@@ -448,3 +397,13 @@ def _batches(lengths: Array, batch_size: int | None) -> Iterator[Array]:
         stop = start + (count if batch_size is None else min(count, batch_size))
         yield order[start:stop]
         start = stop
+
+
+def _with_progress_bar(batches: Iterator[Array], total: int) -> Iterator[Array]:
+    """Give the batches on and show on stderr how many texts are done."""
+    from tqdm import tqdm  # imported when asked for: it would be a fifth of the package's import time
+
+    with tqdm(total=total, unit="text", desc="encode") as bar:
+        for batch in batches:
+            yield batch
+            bar.update(len(batch))

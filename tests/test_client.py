@@ -295,6 +295,12 @@ def test_a_key_that_the_server_sends_back_is_struck_out(form, status, padding):
     assert "sk-" not in message and "x" * padding + "***"[: 300 - padding] in message
 
 
+def test_a_key_that_stands_in_the_address_too_is_struck_out():
+    with serving(b"", 404) as (url, _), pytest.raises(ClientError) as caught:
+        Client("secret", base_url=f"{url}/secret").embed("soup")
+    assert "secret" not in str(caught.value) and "/v1/***/embeddings" in str(caught.value)
+
+
 def test_only_the_beginning_of_a_long_page_is_shown():
     with serving(b"<html>" + b"long " * 100_000, 502) as (url, _):
         message = refused(url)

@@ -13,7 +13,13 @@ MODULES = sorted(
     m.name for m in pkgutil.walk_packages(minisbert.__path__, "minisbert.") if m.name != "minisbert.__main__"
 )
 # their examples encode real text
-NEED_WEIGHTS = {"minisbert.encoder", "minisbert.client", "minisbert.proof.ledger", "minisbert.proof.torch_model"}
+NEED_WEIGHTS = {
+    "minisbert.trace",
+    "minisbert.encoder",
+    "minisbert.client",
+    "minisbert.proof.ledger",
+    "minisbert.proof.torch_model",
+}
 NEED_TORCH = {"minisbert.proof.record", "minisbert.proof.torch_model"}
 
 

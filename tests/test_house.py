@@ -23,6 +23,7 @@ ORDER = [
     "model.modules",
     "model.folder",
     "similarity",
+    "trace",
     "hub",
     "encoder",
     "client",

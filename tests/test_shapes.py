@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from minisbert import encoder, similarity
+from minisbert import trace as trace_module
 from minisbert.model import bert, modules, params, pooling, tokens
 from minisbert.model.config import BertConfig
 from minisbert.model.modules import Dense, Normalize, Pooling
@@ -32,7 +33,7 @@ LENGTHS = np.array([7, 7, 5])
 RUNS = [(2, 7), (1, 5)]
 SIZES = {"D": 12, "H": 3, "K": 4, "F": 20, "V": 31, "P": 9, "S": 2, "L": 2, "B": 3, "N": 19}
 COMMENT = re.compile(r"#\s*\(([A-Za-z_0-9, ]*)\)")
-SOURCES = [bert, modules, params, pooling, tokens, similarity, encoder]
+SOURCES = [bert, modules, params, pooling, tokens, similarity, trace_module, encoder]
 
 
 def shape_comments(module):
@@ -119,7 +120,7 @@ def run_everything():
         pooling.pool(hidden, LENGTHS, (mode,))
         pooling.pool(hidden, LENGTHS, (mode,), prompt_length=2)
     results = modules.apply_modules(hidden, LENGTHS, (Pooling(), dense, Normalize()))
-    whole = encoder.Trace(("x",) * len(ids), ids, LENGTHS, trace, tuple(results))
+    whole = trace_module.Trace(("x",) * len(ids), ids, LENGTHS, trace, tuple(results))
     a, b = rng.normal(size=(4, 7)), rng.normal(size=(5, 7))
     for matrix, pairwise in similarity.SIMILARITIES.values():
         matrix(a, b), pairwise(a, a[::-1])

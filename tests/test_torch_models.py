@@ -10,10 +10,10 @@ that the comparison names the very tensor that was broken.
 import dataclasses
 import json
 import shutil
-import warnings
 
 import numpy as np
 import pytest
+import threadpoolctl
 from torch_oracle import (
     THIRD_PARTY_WARNINGS,
     Figures,
@@ -263,6 +263,13 @@ def to_old_format(folder, case):
     edit_json(folder / "tokenizer_config.json", lambda settings: {**settings, "model_max_length": 512})
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Products this small are done before a second thread has woken up."""
+    with threadpoolctl.threadpool_limits(1):
+        yield
+
+
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory, torch, transformers, sentence_transformers):
     """Name of a case -> its folder, written at first use."""
@@ -486,12 +493,12 @@ def test_a_prompt_that_grows_together_with_the_text(modes, prompt_folders):
     same = ["at", "at on the mat", "soup"]
     measured = relative(ours.encode(same, prompt_name="open"), theirs.encode(same, prompt_name="open"))
     assert measured <= BOUNDS["float32"]
-    swallowed = ours.encode(["at"], prompt="c")  # [CLS] cat [SEP], and the prompt alone is [CLS] c
-    assert np.isfinite(swallowed).all()
-    nothing_left = ours.encode(["p"], prompt="sou")  # [CLS] soup [SEP], and the prompt alone is [CLS] s ##o ##u
-    last = ours.encode("sou" + "p", prompt="", output_value="token_embeddings")[-1]
-    scale = np.sqrt(1.0)
-    np.testing.assert_allclose(nothing_left[0], last * scale, rtol=1e-5, atol=1e-6)
+    nothing_left = ours.encode("p", prompt="sou")  # [CLS] soup [SEP], and the prompt alone is [CLS] s ##o ##u
+    last = ours.encode("soup", prompt="", output_value="token_embeddings")[-1]
+    assert relative(nothing_left, last) <= BOUNDS["float32"]
+    with np.errstate(invalid="ignore"):
+        theirs_left = theirs.encode("p", prompt="sou")
+    assert modes == ("cls",) or not theirs_left.any() or np.isneginf(theirs_left).all()
 
 
 # ------------------------------------------------------------------------------------------------ check the checkers
@@ -552,7 +559,7 @@ def _break(patch, what):
     if what == "positions run on":
         patch.setattr(bert_module, "places", lambda lengths: np.arange(lengths.sum()) % POSITIONS)
         return "embeddings.position"
-    if what == "texts see each other":
+    if what == "a token looks at itself a little more":
         patch.setattr(bert_module, "softmax", lambda s: ops.softmax(s + np.eye(s.shape[-1], dtype=s.dtype) * 1e-3))
         return "layers.0.attention.probs"
     raise AssertionError(what)
@@ -568,7 +575,7 @@ BREAKS = [
     "no token type",
     "positions from 1",
     "positions run on",
-    "texts see each other",
+    "a token looks at itself a little more",
 ]
 
 
@@ -576,14 +583,21 @@ BREAKS = [
 @pytest.mark.parametrize("what", BREAKS)
 def test_checkers_catch_breaks(what, dtype, folders, monkeypatch):
     """What test_random_checkpoint asserts fails for each break, and at the tensor that was broken."""
-    folder = folders("1 head, 1 layer")
-    with warnings.catch_warnings(), monkeypatch.context() as patch:
+    if (what, dtype) == ("eps 1e-5", "float32"):
+        # moves a number by half of 1e-5 over its row's variance, less than float32's bound: only float64 can see it
+        dtype = "float64"
+    with monkeypatch.context() as patch:
         expected = _break(patch, what)
-        found = differences(folder, dtype)
-    if what == "eps 1e-5" and dtype == "float32":
-        # moves numbers by half of 1e-5 over the variance: only where a row's variance is small does float32 see it
-        assert found[expected] > 1e-7
-        return
+        found = differences(folders("1 head, 1 layer"), dtype)
     assert first_parting(found, BOUNDS[dtype]) == expected
-    if expected != "sentence_embedding":
-        assert found["sentence_embedding"] > BOUNDS[dtype]
+    assert first_parting({"sentence_embedding": found["sentence_embedding"]}, BOUNDS[dtype]) is not None
+
+
+@pytest.mark.parametrize("dtype", BOUNDS)
+def test_checkers_catch_texts_that_see_each_other(dtype, folders, monkeypatch):
+    folder = folders("1 head, 1 layer")
+    reference = open_theirs(folder, dtype).encode(TEXTS)
+    encoder = open_ours(folder, dtype)
+    assert relative(encoder.encode(TEXTS, overflow="truncate"), reference) <= BOUNDS[dtype]
+    monkeypatch.setattr(bert_module, "equal_length_runs", one_run)
+    assert not relative(encoder.encode(TEXTS, overflow="truncate"), reference) <= 100 * BOUNDS[dtype]

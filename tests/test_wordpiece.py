@@ -22,7 +22,7 @@ from tokenizers import AddedToken, models, normalizers, pre_tokenizers, processo
 
 from minisbert.model import wordpiece
 from minisbert.model.config import ModelFolderError
-from minisbert.model.wordpiece import WordPiece, encode, normalize, read_wordpiece, split_word, tokenize
+from minisbert.model.wordpiece import WordPiece, encode, normalize, read_wordpiece, split_word, split_words, tokenize
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 PIECES = [
@@ -50,6 +50,12 @@ CODE_POINTS = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE
 # all that Unicode has assigned so far, private use aside, and room to grow; the rest is 13 planes without a letter
 PLANES_IN_USE = [char for char in CODE_POINTS if ord(char) < 0x34000 or 0xE0000 <= ord(char) < 0xE1000]
 EMPTY_PLANES = sorted(set(CODE_POINTS) - set(PLANES_IN_USE))
+# what wordpiece.py makes an exception for
+IN_TABLES = {
+    chr(code)
+    for first, last in wordpiece._spans(wordpiece._SINCE_9 + " " + wordpiece._SINCE_10)
+    for code in range(first, last + 1)
+}
 # every combination of lowercase, strip_accents, handle_chinese_chars, clean_text
 ALL_SETTINGS = [
     dict(zip(("lowercase", "strip_accents", "handle_chinese_chars", "clean_text"), chosen, strict=True))
@@ -133,7 +139,14 @@ def test_every_code_point_in_use_alone_and_inside_a_word():
 
 def test_every_other_code_point():
     assert len(PLANES_IN_USE) + len(EMPTY_PLANES) == 0x110000 - 0x800
-    assert code_points_that_differ(EMPTY_PLANES, ("a{}",)) == set()
+    rules = rules_for(spelled([]))
+    library = library_for(rules)
+    # four to a word, and words instead of ids: nine hundred thousand letters that nobody writes
+    for start in range(0, len(EMPTY_PLANES), 4096):
+        block = EMPTY_PLANES[start : start + 4096]
+        text = " ".join("".join(block[i : i + 4]) for i in range(0, len(block), 4))
+        theirs = library.pre_tokenizer.pre_tokenize_str(library.normalizer.normalize_str(text))
+        assert split_words(normalize(text, rules)) == [word for word, _ in theirs], f"from {ord(block[0]):X} on"
 
 
 @pytest.mark.parametrize(
@@ -147,7 +160,8 @@ def test_every_other_code_point():
 )
 def test_every_code_point_with_other_settings(changed):
     known = capitals_that_the_library_does_not_know() if changed.get("lowercase", True) else set()
-    some = [char for char in PLANES_IN_USE if not 0x20000 <= ord(char) < 0x34000 or ord(char) % 32 in (0, 31)]
+    bulk = ("Lo", "Cn", "Co")  # of ideographs and other plain letters every 16th is enough here
+    some = [c for c in PLANES_IN_USE if unicodedata.category(c) not in bulk or c in IN_TABLES or ord(c) % 16 == 0]
     assert code_points_that_differ(some, ("A{}b",), **changed) == known
 
 
@@ -159,17 +173,15 @@ def test_the_library_lacks_only_capitals_of_unicode_16_and_17():
 
 
 def marks():
-    """All that a decomposition might move or take apart: by this Python, or by the tables in wordpiece.py."""
-    by_python = {char for char in PLANES_IN_USE if unicodedata.combining(char)}
-    by_tables = {chr(c) for first, last in wordpiece._spans(wordpiece._SINCE_9) for c in range(first, last + 1)}
-    return sorted(by_python | by_tables | {chr(c) for c in range(0x1133B, 0x113E3)} | {"\u1715", "\U00016d68"})
+    """All that a decomposition might move: by this Python, or by the tables in wordpiece.py."""
+    return sorted(IN_TABLES | {char for char in PLANES_IN_USE if unicodedata.combining(char)})
 
 
 def test_marks_are_reordered_as_in_unicode_9():
     # these are spacing marks that survive strip_accents, so their order shows; classes 224, 216, 226, 9, 6 and 0
-    others = "\u302e\U0001d165\U0001d16d\u1b44\U00016ff0\u0903a"
-    texts = [f"a{x}{y}{x}b a{y}{x}b" for x in marks() for y in others]
-    assert len(texts) > 6000
+    others = "\u302e\U0001d165\U0001d16d\u1b44\U00016ff0\u0903"
+    texts = [" ".join(f"a{x}{y}{x} a{y}{x}" for y in others) for x in marks()]
+    assert len(texts) > 4500
     assert disagreements(texts, rules_for(spelled(texts))) == []
 
 
@@ -331,10 +343,12 @@ def test_the_real_vocabulary(weights_folder):
     library.no_truncation()  # the file cuts at 128 and pads to 128
     library.no_padding()
     assert encode("hello world", rules) == [101, 7592, 2088, 102]
-    texts = SENTENCES + random_texts(3000, seed=7)
+    texts = SENTENCES + random_texts(2000, seed=7)
     assert disagreements(texts, rules, library) == []
-    blocks = [PLANES_IN_USE[start : start + 5000] for start in range(0, len(PLANES_IN_USE), 5000)]
-    assert disagreements([" ".join(f"a{char}b" for char in block) for block in blocks], rules, library) == []
+    assert (
+        disagreements([f"a{char}b {char}" for char in PLANES_IN_USE[:0x3100] + PLANES_IN_USE[::32]], rules, library)
+        == []
+    )
 
 
 def test_vocab_txt_of_the_real_model_says_the_same(weights_folder):

@@ -136,9 +136,13 @@ def torch_trace(model, token_ids, lengths):
 def our_trace(encoder, texts):
     """Our trace and its tensors, the probabilities regrouped as one ``(H, T, T)`` per text."""
     trace = encoder.trace(texts, overflow="truncate")
-    tensors = {name: array for name, array in trace.tensors().items() if ".probs." not in name}
-    for i, layer in enumerate(trace.bert.layers):
-        tensors[f"layers.{i}.attention.probs"] = [text for run in layer.attention.probs for text in run]
+    tensors = {}
+    for name, array in trace.tensors().items():  # in the order of computation, which stays
+        whole, is_probs, _ = name.partition(".probs.")
+        if is_probs:
+            tensors.setdefault(f"{whole}.probs", []).extend(array)
+        else:
+            tensors[name] = array
     return trace, tensors
 
 

@@ -300,9 +300,9 @@ def _check_vocabulary(library: tokenizers.Tokenizer, config: BertConfig, file: P
             raise ModelFolderError(
                 f"{file.as_posix()}: gives {owner[token_id]!r} and {piece!r} the same id {token_id}; it is damaged"
             )
-    unknown = getattr(library.model, "unk_token", None)
-    if isinstance(library.model, tokenizers.models.WordPiece) and library.model.token_to_id(unknown) is None:
-        raise ModelFolderError(f"{file.as_posix()}: the vocabulary lacks {unknown!r}, which unknown words become")
+    model = library.model
+    if isinstance(model, tokenizers.models.WordPiece) and model.token_to_id(model.unk_token) is None:
+        raise ModelFolderError(f"{file.as_posix()}: the vocabulary lacks {model.unk_token!r}, the piece of unknown words")
 
 
 def _special_ids(library: tokenizers.Tokenizer, file: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:

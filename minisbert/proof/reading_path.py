@@ -59,6 +59,7 @@ PATH = (
     Stop("model/modules.py", "pooling, dense, normalise, in order", "SBERT §3", "`Dense`, `Normalize`", r"^sentence"),
     Stop("model/folder.py", "a model folder, read and written as one", "", "`SentenceTransformer.save`", "nothing"),
     Stop("similarity.py", "cosine, dot, distances, the angular metric", "SBERT §3", "`util.cos_sim` …", "nothing"),
+    Stop("trace.py", "every tensor by its name", "", "forward hooks", "nothing"),
     Stop("hub.py", "model name → verified local folder", "", "`snapshot_download`", "nothing"),
     Stop("encoder.py", "text in, vectors out: the schedule", "SBERT §7", "`SentenceTransformer.encode`", r"^sentence"),
     Stop("client.py", "`Client(key).embed(phrases)`", "", "", "nothing"),
