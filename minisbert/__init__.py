@@ -16,25 +16,30 @@ The reading path, in the order in which a text becomes a vector:
 12. ``trace.py``            every tensor on the way, by name
 13. ``hub.py``              model name to verified local folder
 14. ``encoder.py``          SentenceEncoder: text in, vectors out
-15. ``client.py``           Client(api_key).embed(phrases).embeddings
+15. ``remote.py``           asking a server; where the key goes
+16. ``client.py``           Client(api_key).embed(phrases).embeddings
 
 ``proof`` holds the agreement ledger behind ``minisbert verify``; ``cli`` the command line.
 """
 
-from minisbert.client import Client
-from minisbert.encoder import SentenceEncoder
-from minisbert.similarity import (
-    angular_distance,
-    cos_sim,
-    dot_score,
-    euclidean_sim,
-    manhattan_sim,
-    pairwise_angular_distance,
-    pairwise_cos_sim,
-    pairwise_dot_score,
-    pairwise_euclidean_sim,
-    pairwise_manhattan_sim,
-)
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from minisbert.client import Client
+    from minisbert.encoder import SentenceEncoder
+    from minisbert.similarity import (
+        angular_distance,
+        cos_sim,
+        dot_score,
+        euclidean_sim,
+        manhattan_sim,
+        pairwise_angular_distance,
+        pairwise_cos_sim,
+        pairwise_dot_score,
+        pairwise_euclidean_sim,
+        pairwise_manhattan_sim,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
@@ -51,3 +56,16 @@ __all__ = [
     "pairwise_euclidean_sim",
     "pairwise_manhattan_sim",
 ]
+_HOME = {"Client": "minisbert.client", "SentenceEncoder": "minisbert.encoder"}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used: ``minisbert --help`` need not wait for NumPy."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME.get(name, "minisbert.similarity")), name)
+
+
+def __dir__() -> list[str]:
+    """Show the public names to people who press the tab key."""
+    return sorted([*globals(), *__all__])

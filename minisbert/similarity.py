@@ -23,12 +23,12 @@ If either side is anything else (float64, integers, a Python list of numbers), a
 2 u.v``. That shortcut is one fast matrix product, but for close rows it subtracts nearly equal numbers: the
 distance of a float32 vector from itself then comes out as about 0.01, or as NaN. ``torch.cdist``, and with it
 sentence-transformers, takes the shortcut above 25 rows. Here equal rows are at distance exactly 0. The price is
-time: ten to thirty times that of the matrix product under `cos_sim` and `dot_score`.
+time: for two large sets 15 to 40 times that of the matrix product under `cos_sim` and `dot_score`.
 
 Left out on purpose: sparse vectors, and an eps under the division. sentence-transformers gives an all-zero vector
 cosine 0 with everything, which hides the bug that made it; here it is an error that names the rows.
 
-Next file: ``chunking.py`` (long texts), or ``encoder.py``, which puts text in front of these functions.
+Next file: ``hub.py`` (model name to local folder), then ``encoder.py``, which puts text in front of these functions.
 """
 
 from __future__ import annotations
@@ -422,8 +422,8 @@ def angular_distance(a: ArrayLike, b: ArrayLike) -> Array:
     Returns
     -------
     Array, shape (A, B)
-        Dimensionless, in [0, 1]: 0 same direction, 0.5 at right angles, 1 opposite. Exactly 0 for equal rows.
-        float32 or float64.
+        Dimensionless, in [0, 1]: 0 same direction, 0.5 at right angles, 1 opposite. Exactly 0 for equal rows;
+        otherwise off by about one eps of the dtype (1.2e-7, 2.2e-16). float32 or float64.
 
     Raises
     ------

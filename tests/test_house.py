@@ -26,6 +26,7 @@ ORDER = [
     "trace",
     "hub",
     "encoder",
+    "remote",
     "client",
     "proof",
     "proof.ledger",

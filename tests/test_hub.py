@@ -209,12 +209,13 @@ class World:
 
     def __init__(self, root: Path, url: str):
         self.cache, self.weights, self.links = root / "cache", root / "checkout" / "weights", root / "links"
+        self.hub_home = root / "hf"
         self.links.mkdir()
         self.pins = {name: (len(body), hashlib.sha256(body).hexdigest()) for name, body in TINY.items()}
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "PIP_", "MINISBERT"))}
         self.env = kept | {
             "HF_ENDPOINT": url,
-            "HF_HOME": str(root / "hf"),
+            "HF_HOME": str(self.hub_home),
             "HF_HUB_DISABLE_XET": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "MINISBERT_CACHE": str(self.cache),
@@ -506,6 +507,7 @@ def test_a_download_with_a_wrong_byte_is_refused_and_not_kept(world, fake_hub):
     expected = world.pins["model.safetensors"][1]
     assert f"model.safetensors: expected sha256 {expected}" in answer["error"] and f"found {found}" in answer["error"]
     assert list(world.cache.iterdir()) == []
+    assert not list(world.hub_home.rglob("model.safetensors")), "the next run would find it in the Hub's cache"
 
 
 def test_a_server_that_dies_in_the_middle_leaves_nothing_that_a_later_run_trusts(world, fake_hub):

@@ -170,6 +170,7 @@ def test_somebody_elses_tensors_are_checked(weights_folder, tmp_path):
     with np.load(everything) as stored:
         some = {name: stored[name] for name in stored.files if name.startswith("layers.0.attention.")}
     np.savez(mine, **some)
+    assert run("--model", str(weights_folder), "--save", str(everything)).exit_code == 1  # it exists
     result = run("--model", str(weights_folder), "--mine", str(mine))
     assert result.exit_code == 0 and f"All {len(some)} tensors agree" in result.output
     some["layers.0.attention.key"] = some["layers.0.attention.key"] + 1e-3

@@ -77,6 +77,6 @@ def _or_stdin(source: TextSource) -> TextSource:
     """Read stdin when nothing else is named and it is no keyboard."""
     if source.arguments or source.file is not None:
         return source
-    if sys.stdin.isatty():
+    if sys.stdin is None or sys.stdin.isatty():  # None: started with stdin closed
         raise click.UsageError("Nothing to embed: give texts, a file (-i), or pipe them in.")
     return replace(source, file="-")

@@ -51,7 +51,7 @@ def read_outline(choice: ModelChoice, *, local_files_only: bool, show_progress_b
     limits = _said_limits(bert_folder, tokenizer, config)
     if choice.max_seq_length is None:
         limit = read_max_seq_length(bert_folder, config, tokenizer.settings)
-        first = next(said for said in limits if said.tokens)
+        first = next(said for said in limits if said.tokens is not None)
         decided_by = first.file if first.tokens == limit else "config.json"  # no text has more tokens than positions
     else:
         limit, decided_by = _check_limit(choice.max_seq_length, tokenizer, config), "--max-seq-length"
@@ -81,5 +81,5 @@ def _check_limit(limit: int, tokenizer: Tokenizer, config: BertConfig) -> int:
 
 def read_if_there(file: Path) -> dict[str, Any]:
     """Read a JSON file that a model folder may do without."""
-    read: dict[str, Any] = read_json(file) if file.is_file() else {}
+    read: dict[str, Any] = read_json(file, optional=True) or {}
     return read

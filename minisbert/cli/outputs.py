@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from minisbert.model import Array
 
 FORMATS = {".npy": "npy", ".safetensors": "safetensors", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+
+
+# Legal inside a JSON string, but some readers of lines end a line there.
+_LINE_ENDS = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
 
 
 class OutputError(ValueError):
@@ -49,14 +54,21 @@ class Target:
             stdout.flush()  # here, where a closed pipe is expected
             return
         self.check()  # again: the file may have come into being in the meantime
-        target = self.file.resolve()  # a link stays a link
-        unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
-        try:
-            with unfinished.open("xb") as stream:
-                _WRITERS[self.kind](stream, texts, embeddings)
-            unfinished.replace(target)
-        finally:
-            unfinished.unlink(missing_ok=True)
+        with written_whole(self.file) as stream:
+            _WRITERS[self.kind](stream, texts, embeddings)
+
+
+@contextmanager
+def written_whole(file: Path) -> Iterator[IO[bytes]]:
+    """Write beside a file and move it there in one step at the end, so that it is whole or not there."""
+    target = file.resolve()  # a link stays a link
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
+    try:
+        with unfinished.open("xb") as stream:
+            yield stream
+        unfinished.replace(target)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def choose_target(file: str | None, output_format: str | None, force: bool) -> Target:
@@ -102,8 +114,8 @@ def _lines(texts: Iterable[str], embeddings: Array) -> Iterator[bytes]:
     digits = 9 if embeddings.dtype.itemsize <= 4 else 17
     vector = ", ".join([f"%.{digits}g"] * embeddings.shape[1])
     for text, embedding in zip(texts, embeddings, strict=True):
-        numbers = vector % tuple(embedding.tolist())
-        yield f'{{"text": {json.dumps(text, ensure_ascii=False)}, "embedding": [{numbers}]}}\n'.encode()
+        quoted = json.dumps(text, ensure_ascii=False).translate(_LINE_ENDS)
+        yield f'{{"text": {quoted}, "embedding": [{vector % tuple(embedding.tolist())}]}}\n'.encode()
 
 
 _WRITERS = {"npy": _write_npy, "safetensors": _write_safetensors, "jsonl": _write_lines}

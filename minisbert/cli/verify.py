@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 
+from minisbert.cli.options import ModelChoice, json_option, model_options
+from minisbert.cli.outputs import Target, written_whole
 from minisbert.encoder import SentenceEncoder
 from minisbert.proof.ledger import (
     Reference,
@@ -24,7 +27,6 @@ from minisbert.proof.ledger import (
 
 @click.command()
 @click.argument("texts", nargs=-1)
-@click.option("--model", envvar="MINISBERT_MODEL", help="A model's name or folder.  [default: all-MiniLM-L6-v2]")
 @click.option(
     "--against",
     type=click.Choice(["recorded", "torch"]),
@@ -39,10 +41,11 @@ from minisbert.proof.ledger import (
     help="Check your own port: an .npz with some of the tensors under the ledger's names.",
 )
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write our tensors to an .npz as well.")
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@json_option
+@model_options
 def verify(
     texts: tuple[str, ...],
-    model: str | None,
+    choice: ModelChoice,
     against: str,
     dtype: str,
     mine: Path | None,
@@ -59,12 +62,15 @@ def verify(
       minisbert verify
       minisbert verify --dtype float64
     """
-    encoder = SentenceEncoder(model, dtype=dtype)
+    if save is not None:
+        Target(save, "npz", force=False).check()
+    encoder = choice.encoder(dtype)
     reference = _reference(encoder, texts, against, dtype)
-    ours = trace_tensors(encoder.trace(reference.texts)) if mine is None else _read_mine(mine)
+    ours: dict[str, Any] = trace_tensors(encoder.trace(reference.texts)) if mine is None else _read_mine(mine)
     rows = compare(ours, reference, dtype)
     if save is not None:
-        np.savez_compressed(save, allow_pickle=False, **ours)
+        with written_whole(save) as stream:
+            np.savez_compressed(stream, **ours)
     if as_json:
         click.echo(json.dumps(ledger_to_json(rows, reference, dtype), indent=2))
     else:

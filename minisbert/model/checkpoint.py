@@ -167,9 +167,7 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
     """
     try:
         # the library refuses headers that lie: lengths, overlaps, gaps, shapes against offsets, trailing bytes
-        with safe_open(file, framework="numpy"):
-            pass
-        with file.open("rb") as stream:
+        with file.open("rb") as stream, safe_open(file, framework="numpy"):
             (header_length,) = struct.unpack("<Q", stream.read(8))
             header = json.loads(stream.read(header_length))
     except OSError as error:

@@ -299,8 +299,14 @@ def _check_tensors(stored: dict[str, StoredTensor], wanted: dict[str, tuple[int,
         "unexpected": [tensor.name for name, tensor in stored.items() if name not in wanted],
         "misshapen": misshapen,
     }
-    lines = [f"  {len(found)} {kind}: {'; '.join(found)}" for kind, found in problems.items() if found]
+    lines = []
+    for kind, found in problems.items():
+        if found:
+            rest = f"; and {len(found) - 20} more" if len(found) > 20 else ""
+            lines.append(f"  {len(found)} {kind}: {'; '.join(found[:20])}{rest}")
     if lines:
+        files = sorted({tensor.file.name for tensor in stored.values()})
         raise ModelFolderError(
-            f"{folder.as_posix()}: the tensors in the safetensors file do not fit config.json\n" + "\n".join(lines)
+            f"{folder.as_posix()}: the tensors in {files[0]}{', ..' if len(files) > 1 else ''} do not fit config.json\n"
+            + "\n".join(lines)
         )

@@ -302,7 +302,9 @@ def _check_vocabulary(library: tokenizers.Tokenizer, config: BertConfig, file: P
             )
     model = library.model
     if isinstance(model, tokenizers.models.WordPiece) and model.token_to_id(model.unk_token) is None:
-        raise ModelFolderError(f"{file.as_posix()}: the vocabulary lacks {model.unk_token!r}, the piece of unknown words")
+        raise ModelFolderError(
+            f"{file.as_posix()}: the vocabulary lacks {model.unk_token!r}, the piece of unknown words"
+        )
 
 
 def _special_ids(library: tokenizers.Tokenizer, file: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -314,8 +316,8 @@ def _special_ids(library: tokenizers.Tokenizer, file: Path) -> tuple[tuple[int, 
             f"{file.as_posix()}: makes {marked.tokens} of the text 'a', without special tokens before and behind it; "
             "BERT needs them"
         )
-    for token, token_id in zip(marked.tokens, marked.ids, strict=True):
-        if library.token_to_id(token) != token_id:
+    for i, (token, token_id) in enumerate(zip(marked.tokens, marked.ids, strict=True)):
+        if i not in own and library.token_to_id(token) != token_id:
             raise ModelFolderError(
                 f"{file.as_posix()}: puts {token!r} with the id {token_id} around texts, but its vocabulary says "
                 f"{library.token_to_id(token)}; it is damaged"

@@ -62,6 +62,7 @@ PATH = (
     Stop("trace.py", "every tensor by its name", "", "forward hooks", "nothing"),
     Stop("hub.py", "model name → verified local folder", "", "`snapshot_download`", "nothing"),
     Stop("encoder.py", "text in, vectors out: the schedule", "SBERT §7", "`SentenceTransformer.encode`", r"^sentence"),
+    Stop("remote.py", "asking a server; where the key goes", "", "`openai.OpenAI`", "nothing"),
     Stop("client.py", "`Client(key).embed(phrases)`", "", "", "nothing"),
 )
 
@@ -81,7 +82,7 @@ def measured(stop: Stop, rows: list[Row]) -> str:
 
     Examples
     --------
-    >>> measured(PATH[-2], [Row("sentence_embedding", (3, 384), 1.04e-7, 1e-6)])
+    >>> measured(PATH[-3], [Row("sentence_embedding", (3, 384), 1.04e-7, 1e-6)])
     '1.0e-07'
     """
     if stop.measured in ("nothing", "equal"):

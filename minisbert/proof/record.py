@@ -12,6 +12,7 @@ import json
 import platform
 import sys
 from importlib.metadata import version
+from typing import Any
 
 import click
 import numpy as np
@@ -43,8 +44,8 @@ def main(check: bool) -> None:
         "model": hub.DEFAULT_MODEL,
         "versions": {"Python": platform.python_version(), **{name: version(name) for name in libraries}},
     }
-    thinned = {name: thin(tensor, name, STEP) for name, tensor in reference.tensors.items()}
-    np.savez_compressed(RECORDED, allow_pickle=False, about=np.array(json.dumps(about)), **thinned)
+    thinned: dict[str, Any] = {name: thin(tensor, name, STEP) for name, tensor in reference.tensors.items()}
+    np.savez_compressed(RECORDED, about=np.array(json.dumps(about)), **thinned)
     click.echo(f"{RECORDED.name}: {len(thinned)} tensors, {RECORDED.stat().st_size:,} bytes")
 
 

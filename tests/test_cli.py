@@ -1,0 +1,683 @@
+"""The command line: what goes to stdout and stderr, exit codes, every input and output format, and every example."""
+
+import ast
+import gzip
+import importlib
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from safetensors.numpy import load_file
+from tiny import REMOVE, edit_json, tiny_dense, tiny_tokenizer, write_model
+
+import minisbert
+from minisbert import SentenceEncoder
+from minisbert.cli import VERBS, main, outputs
+from minisbert.cli.table import display_width, printable, shorten
+from minisbert.model.modules import Pooling
+from minisbert.model.params import flatten
+
+LONG = "the cat sat on the mat and the dog ran on the mat, i love the soup"
+TEXTS = ["i love soup", "", "the cat sat", "好き 👩‍🍳 été", "the dog ran"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A tiny random model: 16 positions, a limit of 16 tokens, one prompt."""
+    folder = tmp_path_factory.mktemp("cli") / "tiny-model"
+    write_model(folder, modules=(Pooling(), tiny_dense(12, 8)), tokenizer=tiny_tokenizer(truncation=7))
+    edit_json(folder / "sentence_bert_config.json", max_seq_length=16)
+    edit_json(folder / "config_sentence_transformers.json", prompts={"query": "the cat "})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def encoder(model):
+    return SentenceEncoder(model)
+
+
+@pytest.fixture(autouse=True)
+def in_its_own_folder(tmp_path, monkeypatch, request):
+    """Each test stands in an empty folder, with the tiny model as the default."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "100")
+    for variable in ("HF_TOKEN", "MINISBERT_MODEL"):
+        monkeypatch.delenv(variable, raising=False)
+    if "model" in request.fixturenames:
+        monkeypatch.setenv("MINISBERT_MODEL", str(request.getfixturevalue("model")))
+
+
+def run(*arguments, input=None):
+    """Call the command line in this process; stdout and stderr apart."""
+    try:
+        runner = CliRunner(mix_stderr=False)  # click before 8.2
+    except TypeError:
+        runner = CliRunner()
+    result = runner.invoke(main, [str(argument) for argument in arguments], input=input)
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return result
+
+
+def succeeds(*arguments, input=None):
+    result = run(*arguments, input=input)
+    assert result.exit_code == 0, result.stderr
+    return result
+
+
+def fails(*arguments, code=1, input=None):
+    """Expect an error, nothing on stdout, and give what stderr says."""
+    result = run(*arguments, input=input)
+    assert result.exit_code == code, (result.stdout, result.stderr)
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: " if code == 1 else "Usage: ")
+    return result.stderr
+
+
+def embeddings_of(jsonl):
+    records = [json.loads(line) for line in jsonl.splitlines()]
+    return [record["text"] for record in records], np.array([record["embedding"] for record in records], np.float32)
+
+
+def process(*arguments, **options):
+    """Call the command line as a user does, in a process of its own."""
+    options = {"capture_output": True, "timeout": 60, **options}
+    return subprocess.run([sys.executable, "-m", "minisbert", *map(str, arguments)], check=False, **options)
+
+
+# ------------------------------------------------------------------------------------------------ the whole
+
+
+def test_a_real_process_keeps_data_and_messages_apart(model):
+    done = process("embed", "i love soup", LONG)
+    assert done.returncode == 0
+    assert embeddings_of(done.stdout.decode())[0] == ["i love soup", LONG]
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith("Warning: 1 of 2 texts is longer than max_seq_length = 16")
+
+
+def test_a_real_process_that_fails_says_one_line(model):
+    done = process("similarity", "a", "b", "--model", "./no-such-folder")
+    assert (done.returncode, done.stdout) == (1, b"")
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith("Error: ") and "no-such-folder" in line
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(model):
+    many = "the cat sat on the mat\n" * 3000
+    Path("many.txt").write_text(many)
+    command = [sys.executable, "-m", "minisbert", "embed", "-i", "many.txt"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert json.loads(running.stdout.readline())["text"] == "the cat sat on the mat"
+        running.stdout.close()
+        assert running.stderr.read() == b""
+        running.wait(30)
+
+
+def test_a_terminal_that_cannot_show_the_text_gets_escapes(model):
+    done = process("similarity", "好き", "été", env={**os.environ, "PYTHONIOENCODING": "cp1252"})
+    assert done.returncode == 0 and rb"\u597d\u304d" in done.stdout and b"\xe9t\xe9" in done.stdout
+
+
+def test_help_and_version_need_no_numpy():
+    script = """
+        import sys, types
+        package = types.ModuleType("minisbert")  # without what minisbert itself imports
+        package.__path__, package.__version__ = [sys.argv[1]], "1.2.3"
+        sys.modules["minisbert"] = package
+        from minisbert.cli import main
+        main([sys.argv[2]], standalone_mode=False)
+        assert not {"numpy", "tokenizers", "tqdm"} & set(sys.modules)
+    """
+    for option, words in (("--help", [*VERBS, *VERBS.values()]), ("--version", ["1.2.3"])):
+        command = [sys.executable, "-c", textwrap.dedent(script), *minisbert.__path__, option]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        assert all(word in done.stdout for word in words)
+
+
+def test_version():
+    assert succeeds("--version").stdout.split()[-1] == minisbert.__version__
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_examples_and_is_listed_by_its_own_words(verb):
+    shown = succeeds(verb, "--help").stdout
+    assert re.search(r"Examples?:\n +minisbert ", shown)
+    if verb != "verify":
+        command = getattr(importlib.import_module(f"minisbert.cli.{verb}"), verb)
+        assert command.short_help == VERBS[verb]
+
+
+def examples():
+    """Every command line that help shows, read from the docstrings."""
+    for file in sorted((Path(minisbert.__file__).parent / "cli").glob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            doc = ast.get_docstring(node) if isinstance(node, ast.FunctionDef) else None
+            for line in re.findall(r"^ +((?:echo .* \| )?minisbert .*)$", doc or "", re.MULTILINE):
+                yield pytest.param(file.stem, line, id=line)
+
+
+@pytest.mark.parametrize(("verb", "line"), examples())
+def test_examples_of_help_run(verb, line, model, request, monkeypatch):
+    if verb == "verify":
+        if "torch" in line:
+            request.getfixturevalue("torch")
+        monkeypatch.setenv("MINISBERT_MODEL", str(request.getfixturevalue("weights_folder")))
+    if "my.npz" in line:
+        pytest.skip("needs somebody's own tensors")
+    Path("texts.txt").write_text("i love soup\nthe cat sat\n")
+    Path("reviews.csv").write_text('id,review\n1,"i love soup, the cat"\n2,the dog\n')
+    Path("posts.jsonl").write_text('{"post": {"title": "the soup"}}\n')
+    echoed, _, command = line.rpartition(" | ")
+    words = shlex.split(command, comments=True)
+    assert words[0] == "minisbert"
+    result = succeeds(*words[1:], input=shlex.split(echoed)[1] + "\n" if echoed else None)
+    if "-o" in words:
+        assert Path(words[words.index("-o") + 1]).stat().st_size > 0
+    else:
+        assert result.stdout
+
+
+def test_wrong_usage():
+    assert "Did you mean 'embed'" in fails("embd", "x", code=2)
+    assert "No such command" in fails("frobnicate", code=2)
+    assert "No such option" in fails("embed", "--frobnicate", "x", code=2)
+    assert "not one of" in fails("embed", "--dtype", "float16", "x", code=2)
+
+
+def test_errors_that_are_ours_and_the_systems(model):
+    assert "position" in fails("embed", "x", "--max-seq-length", "17")
+    assert fails("embed", "-i", "no-such-file.txt") == "Error: no-such-file.txt: No such file or directory\n"
+    assert "Is a directory" in fails("embed", "-i", ".") or os.name == "nt"
+
+
+# ----------------------------------------------------------------------------------------------- similarity
+
+
+def test_similarity_is_a_matrix_with_numbered_texts(model, encoder):
+    result = succeeds("similarity", *TEXTS)
+    legend, _, head, *rows, _, verdict = result.stdout.splitlines()
+    assert legend.startswith("cosine similarity") and result.stderr == ""
+    assert head.split() == ["1", "2", "3", "4", "5"]
+    assert len({display_width(line) for line in [head, *rows]}) == 1  # aligned
+    vectors = encoder.encode(TEXTS)
+    scores = encoder.similarity(vectors, vectors)
+    shown = np.array([[float(cell) for cell in row.split()[-5:]] for row in rows])
+    np.testing.assert_allclose(shown, scores, atol=5.1e-5)
+    assert rows[1].startswith("2  (empty)")
+    np.fill_diagonal(scores, -2)
+    i, j = sorted(np.unravel_index(scores.argmax(), scores.shape))
+    assert verdict.startswith(f"most similar: {i + 1} and {j + 1} (")
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot", "euclidean", "manhattan", "angular"])
+def test_similarity_as_json_in_every_metric(metric, model, encoder):
+    got = json.loads(succeeds("similarity", "--json", "--metric", metric, *TEXTS).stdout)
+    function = {"cosine": "cos_sim", "dot": "dot_score", "angular": "angular_distance"}.get(metric, f"{metric}_sim")
+    vectors = encoder.encode(TEXTS)
+    assert (got["texts"], got["similarity_fn_name"]) == (TEXTS, metric)
+    np.testing.assert_array_equal(np.float32(got["scores"]), getattr(minisbert, function)(vectors, vectors))
+
+
+def test_the_models_own_metric_is_the_default(tmp_path):
+    folder = write_model(tmp_path / "dot-model", sentence_settings={"similarity_fn_name": "dot"})
+    got = succeeds("similarity", "a", "b", "--model", folder, "--json").stdout
+    assert json.loads(got)["similarity_fn_name"] == "dot"
+
+
+def test_the_closest_pair_of_a_distance_is_the_smallest(model):
+    shown = succeeds("similarity", "--metric", "angular", "the cat", "i love soup", "the cat").stdout
+    assert shown.endswith("most similar: 1 and 3 (0.0000)\n")
+    shown = succeeds("similarity", "--metric", "euclidean", "the cat", "the cat").stdout
+    assert "-0.0000" not in shown and "most similar" not in shown
+
+
+def test_a_wide_matrix_comes_in_parts(model, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    shown = succeeds("similarity", *(f"text number {i}" for i in range(12))).stdout.splitlines()
+    assert max(map(display_width, shown[1:])) <= 60
+    heads = [line for line in shown if line.startswith("   ")]
+    assert len(heads) > 1 and " ".join(heads).split() == [str(i + 1) for i in range(12)]
+
+
+@pytest.mark.parametrize("texts", [[], ["alone"]])
+def test_fewer_than_two_texts_are_wrong_usage(texts):
+    assert f"at least two texts, got {len(texts)}" in fails("similarity", *texts, code=2)
+
+
+def test_the_real_model_says_what_sentence_transformers_says(weights_folder):
+    texts = ["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."]
+    shown = succeeds("similarity", *texts, "--model", weights_folder).stdout.splitlines()
+    assert shown[3].split()[-3:] == ["1.0000", "0.6660", "0.1046"]
+    assert shown[4].split()[-3:] == ["0.6660", "1.0000", "0.1411"]
+    assert shown[-1] == "most similar: 1 and 2 (0.6660)"
+
+
+# ---------------------------------------------------------------------------------------------------- table
+
+
+def test_widths():
+    assert shorten("好きです", 8) == "好きです"
+    assert display_width(shorten("好きです", 7)) <= 7 and shorten("好きです", 7).endswith("…")
+    assert display_width(shorten("e\u0301" * 10**5, 10)) <= 10
+    assert display_width("👍🏽") == 2
+    assert printable("a\tb\x00\u202e\ud800") == "a b\\x00\\u202e\\ud800"
+
+
+# ------------------------------------------------------------------------------------------ embed: outputs
+
+
+def test_jsonl_on_stdout_equals_encode_to_the_last_bit(model, encoder):
+    result = succeeds("embed", *TEXTS)
+    texts, vectors = embeddings_of(result.stdout)
+    assert texts == TEXTS and result.stderr == ""
+    np.testing.assert_array_equal(vectors, encoder.encode(TEXTS))
+
+
+def read_jsonl(file):
+    return embeddings_of(file.read_text(encoding="utf-8"))[1]
+
+
+READERS = {
+    "v.npy": lambda file: np.load(file, allow_pickle=False),
+    "v.safetensors": lambda file: load_file(file)["embeddings"],
+    "v.jsonl": read_jsonl,
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("options", [{}, {"normalize_embeddings": True, "truncate_dim": 5, "prompt": "the "}])
+def test_every_output_format_equals_encode(name, options, model, encoder):
+    flags = ["--normalize", "--truncate-dim", 5, "--prompt", "the "] if options else []
+    result = succeeds("embed", *TEXTS, "-o", name, *flags)
+    assert result.stdout == ""
+    assert re.fullmatch(rf"wrote 5 vectors of \d float32 numbers to {name}\n", result.stderr)
+    np.testing.assert_array_equal(READERS[name](Path(name)), encoder.encode(TEXTS, **options))
+    assert os.listdir() == [name]
+
+
+def test_the_format_can_be_said(model, encoder):
+    succeeds("embed", "i love soup", "-o", "vectors.bin", "--output-format", "npy")
+    np.testing.assert_array_equal(np.load("vectors.bin"), encoder.encode(["i love soup"]))
+    assert "does not end in .npy" in fails("embed", "x", "-o", "vectors.bin", code=2)
+    assert "cannot go to stdout" in fails("embed", "x", "--output-format", "npy", code=2)
+
+
+def test_batch_size(model, encoder):
+    _, vectors = embeddings_of(succeeds("embed", *TEXTS, "--batch-size", 2).stdout)
+    np.testing.assert_array_equal(vectors, encoder.encode(TEXTS, batch_size=2))
+    assert "0 is not in the range" in fails("embed", "x", "--batch-size", 0, code=2)
+
+
+def test_float64_keeps_its_digits(model):
+    (line,) = succeeds("embed", "i love soup", "--dtype", "float64").stdout.splitlines()
+    expected = SentenceEncoder(model, dtype="float64").encode("i love soup")
+    np.testing.assert_array_equal(json.loads(line)["embedding"], expected)
+    succeeds("embed", "i love soup", "--dtype", "float64", "-o", "v.npy")
+    np.testing.assert_array_equal(np.load("v.npy"), [expected])
+
+
+def test_prompts(model, encoder):
+    _, vectors = embeddings_of(succeeds("embed", "sat", "--prompt-name", "query").stdout)
+    np.testing.assert_array_equal(vectors, encoder.encode(["the cat sat"]))
+    assert "none of this model's prompts" in fails("embed", "sat", "--prompt-name", "nothing")
+    assert "not both" in fails("embed", "sat", "--prompt-name", "query", "--prompt", "x", code=2)
+
+
+def test_an_existing_file_is_kept_unless_forced(model, encoder):
+    Path("v.npy").write_bytes(b"precious")
+    assert "exists already" in fails("embed", "x", "-o", "v.npy")
+    assert Path("v.npy").read_bytes() == b"precious"
+    succeeds("embed", "x", "-o", "v.npy", "--force")
+    np.testing.assert_array_equal(np.load("v.npy"), encoder.encode(["x"]))
+
+
+@pytest.mark.parametrize("kind", ["npy", "safetensors", "jsonl"])
+def test_a_write_that_breaks_off_leaves_everything_as_it_was(kind, model, monkeypatch):
+    def full_disk(stream, texts, embeddings):
+        stream.write(b"half a fi")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setitem(outputs._WRITERS, kind, full_disk)
+    Path("v").write_bytes(b"precious")
+    assert "No space left" in fails("embed", "x", "-o", "v", "--force", "--output-format", kind)
+    assert os.listdir() == ["v"] and Path("v").read_bytes() == b"precious"
+
+
+def test_a_run_that_fails_leaves_no_file(model):
+    Path("texts.txt").write_bytes(b"good\nb\xffd\n")
+    fails("embed", "-i", "texts.txt", "-o", "v.npy")
+    fails("embed", LONG, "--overflow", "error", "-o", "v.npy")
+    fails("embed", "x", "-o", "v.npy", "--truncate-dim", 9)
+    assert os.listdir() == ["texts.txt"]
+
+
+def test_places_that_cannot_be_written(model):
+    assert "no folder" in fails("embed", "x", "-o", "missing/v.npy")
+    Path("folder.npy").mkdir()
+    assert "not a regular file" in fails("embed", "x", "-o", "folder.npy", "--force")
+    if os.name == "posix":
+        assert "not a regular file" in fails("embed", "x", "-o", os.devnull, "--output-format", "npy", "--force")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_a_link_stays_a_link(model):
+    Path("real.npy").write_bytes(b"")
+    Path("link.npy").symlink_to("real.npy")
+    succeeds("embed", "x", "-o", "link.npy", "--force")
+    assert Path("link.npy").is_symlink() and np.load("real.npy").shape == (1, 8)
+
+
+def test_overflow(model):
+    assert "Warning: 1 of 1 texts" in succeeds("embed", LONG).stderr
+    assert succeeds("embed", LONG, "--overflow", "truncate").stderr == ""
+    assert "longer than max_seq_length" in fails("embed", LONG, "--overflow", "error")
+    assert "max_seq_length = 4" in succeeds("embed", "i love soup", "--max-seq-length", "4").stderr
+
+
+def test_progress_is_for_terminals_or_when_asked(model):
+    assert "100%" in succeeds("embed", "x", "--progress").stderr
+    assert succeeds("embed", "x").stderr == succeeds("embed", "x", "--no-progress").stderr == ""
+
+
+# ------------------------------------------------------------------------------------------- embed: inputs
+
+
+def texts_read(name, content, *options, input=None):
+    """The texts that ``embed`` takes from a file of this name and content."""
+    Path(name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return embeddings_of(succeeds("embed", "-i", name, *options).stdout)[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "texts"),
+    [
+        ("a\nb\n", ["a", "b"]),
+        ("a\nb", ["a", "b"]),
+        ("a\r\nb\r\n", ["a", "b"]),
+        ("\ufeffa\r\nb", ["a", "b"]),
+        ("\n\na\n\n", ["", "", "a", ""]),
+        ("a\u2028b\x0cc\x85d\n", ["a\u2028b\x0cc\x85d"]),  # one line, whatever str.splitlines says
+        (' "quoted", and\ttabs \n', [' "quoted", and\ttabs ']),
+        ("好き 👩‍🍳\n", ["好き 👩‍🍳"]),
+        ("", []),
+    ],
+)
+def test_text_files(content, texts, model):
+    assert texts_read("t.txt", content) == texts
+
+
+def test_no_texts_are_an_empty_table(model):
+    Path("t.txt").write_bytes(b"")
+    succeeds("embed", "-i", "t.txt", "-o", "v.npy")
+    assert np.load("v.npy").shape == (0, 8)
+
+
+def test_stdin(model):
+    assert embeddings_of(succeeds("embed", input="a\r\nb\n").stdout)[0] == ["a", "b"]
+    assert embeddings_of(succeeds("embed", "-i", "-", input="a\n").stdout)[0] == ["a"]
+    csv = "id,text\n1,a\n"
+    assert embeddings_of(succeeds("embed", "--input-format", "csv", "--column", "2", input=csv).stdout)[0] == ["a"]
+    assert "standard input, line 2" in fails("embed", input=b"a\n\xff\n")
+
+
+def test_gzip(model):
+    assert texts_read("t.txt.gz", gzip.compress(b"a\nb\n")) == ["a", "b"]
+    assert texts_read("t.csv.gz", gzip.compress(b"text\na\n")) == ["a"]
+    for broken in (gzip.compress(b"abc" * 1000)[:-9], b"no gzip at all", gzip.compress(b"a")[:-8] + b"\0" * 8):
+        Path("broken.gz").write_bytes(broken)
+        assert "gzip" in fails("embed", "-i", "broken.gz")
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "texts"),
+    [
+        ("id,text\n1,a\n2,b\n", ["--column", "text"], ["a", "b"]),
+        ("id,text\n1,a\n2,b\n", ["--column", "2"], ["a", "b"]),
+        ("text\na\nb\n", [], ["a", "b"]),  # one column needs no choice
+        ("\ufeffid,text\r\n1,a\r\n\r\n2,b\r\n", ["--column", "text"], ["a", "b"]),  # blank lines are no rows
+        ("id,text\n1,\n", ["--column", "text"], [""]),
+        ('text\n""\n', [], [""]),
+        ('id,text\n1,"two\nlines, ""quoted"""\n2,b\n', ["--column", "text"], ['two\nlines, "quoted"', "b"]),
+        ("1,a\n2,b\n", ["--column", "2", "--no-header"], ["a", "b"]),
+        ("a\nb\n", ["--no-header"], ["a", "b"]),
+        ("2,1\na,b\n", ["--column", "1"], ["b"]),  # a name wins over a number
+        ("text\n" + "x" * 200_000 + "\n", ["--overflow", "truncate"], ["x" * 200_000]),
+        ("", ["--no-header"], []),
+    ],
+)
+def test_csv(content, options, texts, model):
+    assert texts_read("t.csv", content, *options) == texts
+
+
+def test_tsv_knows_no_quotes(model):
+    assert texts_read("t.tsv", 'id\ttext\n1\t"a\n2\tb"c\n', "--column", "text") == ['"a', 'b"c']
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "texts"),
+    [
+        ('{"text": "a"}\n{"text": "b", "more": 1}\n', [], ["a", "b"]),
+        ('{"post": {"title": "a"}}\n', ["--field", "post.title"], ["a"]),
+        ('{"post.title": "a", "post": 1}\n', ["--field", "post.title"], ["a"]),
+        ('\ufeff"a"\r\n\r\n"b"', [], ["a", "b"]),
+        ('{"text": "\\ud83c\\udf72 \u2028\\n"}\n', [], ["🍲 \u2028\n"]),
+    ],
+)
+def test_jsonl(content, options, texts, model):
+    assert texts_read("t.jsonl", content, *options) == texts
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "options", "words"),
+    [
+        ("t.txt", b"a\nb\xffc\n", [], "t.txt, line 2, byte 2: not UTF-8 (0xff)"),
+        ("t.txt", "a\n".encode("utf-16"), [], "line 1, byte 1: not UTF-8 (0xff); the file is UTF-16"),
+        ("t.csv", b"", [], "t.csv: empty"),
+        ("t.csv", b"id,text\n1,a\n2\n", ["--column", "text"], "t.csv, line 3: 1 column, but the header has 2"),
+        ("t.csv", b"id,text\n1,a,b\n", ["--column", "text"], "line 2: 3 columns, but the header has 2"),
+        ("t.csv", b'id,text\n1,"a\nb"\n2\n', ["--column", "text"], "line 4: 1 column"),
+        ("t.csv", b'id,text\n1,a\n2,"b\n3,c\n', ["--column", "text"], "line 3: not CSV"),
+        ("t.csv", b'text\n"a" b\n', [], "line 2: not CSV"),
+        ("t.csv", b"id,text\n1,a\n", ["--column", "title"], "line 1: no column 'title'; there are: 1 'id', 2 'text'"),
+        ("t.csv", b"id,text\n1,a\n", ["--column", "3"], "no column '3'"),
+        ("t.csv", b"id,text\n1,a\n", ["--column", "0"], "no column '0'"),
+        ("t.csv", b"a,a\n1,2\n", ["--column", "a"], "'a' is the name of 2 columns"),
+        ("t.tsv", b"1\ta\n2\n", ["--column", "2", "--no-header"], "line 2: 1 column, but the first row has 2"),
+        ("t.jsonl", b'{"text": "a"}\n{"text": "b"\n', [], "t.jsonl, line 2: not JSON"),
+        ("t.jsonl", b'{"text": "a"}\n{"title": "b"}\n', [], "line 2: no field 'text'; it has 'title'"),
+        ("t.jsonl", b'{"text": null}\n', [], "line 1: the field 'text' is no text but null"),
+        ("t.jsonl", b'{"a": {"b": 3}}\n', ["--field", "a.b"], "the field 'a.b' is no text but 3"),
+        ("t.jsonl", b'["a"]\n', [], "line 1: no field 'text': ['a']"),
+        ("t.jsonl", b'{"text": "\\ud83c"}\n', [], "line 1: the field 'text' holds half a character"),
+        ("t.jsonl", b"[" * 100_000 + b"\n", [], "line 1: not JSON"),
+    ],
+)
+def test_bad_rows_are_named_and_nothing_is_written(name, content, options, words, model):
+    Path(name).write_bytes(content)
+    said = fails("embed", "-i", name, "-o", "v.npy", *options)
+    assert words in said and said.count("\n") == 1
+    assert os.listdir() == [name]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["text", "-i", "t.csv"], "not both"),
+        (["text", "--column", "a"], "not both"),
+        (["-i", "t.csv"], "has 2 columns, choose one with --column: 1 'id', 2 'text'"),
+        (["-i", "t.txt", "--column", "a"], "--column and --no-header are for csv and tsv; this input is text"),
+        (["-i", "t.csv", "--field", "a"], "--field is for jsonl; this input is csv"),
+        (["-i", "t.json"], "--input-format jsonl"),
+    ],
+)
+def test_options_that_do_not_fit_the_input(options, words):
+    Path("t.csv").write_text("id,text\n1,a\n")
+    assert words in " ".join(fails("embed", *options, code=2).split())
+
+
+def test_nothing_to_embed_at_a_keyboard(model, monkeypatch):
+    class Keyboard:
+        def isatty(self):
+            return True
+
+    from minisbert.cli.embed import _or_stdin
+    from minisbert.cli.inputs import TextSource
+
+    monkeypatch.setattr(sys, "stdin", Keyboard())
+    with pytest.raises(click.UsageError, match="Nothing to embed"):
+        _or_stdin(TextSource((), None, None, None, None, False))
+
+
+# --------------------------------------------------------------------------------------------------- tokens
+
+
+def test_tokens_of_a_short_text(model):
+    assert succeeds("tokens", "The soup, unable").stdout.splitlines() == [
+        "position      id  piece",
+        "       0       2  [CLS]",
+        "       1       5  the",
+        "       2      12  soup",
+        "       3      18  ,",
+        "       4      15  un",
+        "       5      16  ##able",
+        "       6       3  [SEP]",
+        "",
+        "7 tokens; the limit is 16 (sentence_bert_config.json)",
+    ]
+
+
+def test_tokens_that_are_cut_are_marked(model, encoder):
+    shown = succeeds("tokens", "i love the soup", "the", "--max-seq-length", 4).stdout
+    assert "text 1: i love the soup\n" in shown and "text 2: the\n" in shown
+    assert re.search(r"\n +2 +\d+  love\n +3 +3  \[SEP\]\n +- +5  the    cut\n +- +12  soup   cut\n", shown)
+    assert "6 tokens, but the limit is 4 (--max-seq-length): 4 are read, 2 are cut" in shown
+    many = succeeds("tokens", "a " * 5000).stdout
+    assert "and 4,976 more, cut" in many and many.count("\n") < 35
+
+
+@pytest.mark.parametrize("text", [*TEXTS, LONG, "a " * 14, "a " * 15])
+def test_tokens_as_json_are_what_the_model_reads(text, model, encoder):
+    got = json.loads(succeeds("tokens", "--json", text).stdout)
+    (one,) = got["texts"]
+    tokens = encoder.tokenize(text, overflow="truncate")
+    assert (one["text"], got["max_seq_length"], got["decided_by"]) == (text, 16, "sentence_bert_config.json")
+    assert [token["id"] for token in one["tokens"]] == tokens.token_ids.tolist()
+    assert [token["position"] for token in one["tokens"]] == list(range(len(tokens.token_ids)))
+    assert [token["piece"] for token in one["tokens"]] == encoder.model.tokenizer.pieces(tokens.token_ids)
+    assert len(one["cut"]) == tokens.lost[0]
+
+
+def test_tokens_needs_texts_and_a_possible_limit(model):
+    assert "nothing to split" in fails("tokens", code=2)
+    assert "expected 3" in fails("tokens", "a", "--max-seq-length", 2)
+    assert "expected 3" in fails("tokens", "a", "--max-seq-length", 17)
+
+
+def test_tokens_does_not_need_the_weights(model, tmp_path):
+    folder = write_model(tmp_path / "no-weights")
+    (folder / "model.safetensors").unlink()
+    assert "soup" in succeeds("tokens", "soup", "--model", folder).stdout
+
+
+# ------------------------------------------------------------------------------------------------ info, fetch
+
+
+def test_info_tells_the_model_the_limits_and_the_machine(model):
+    shown = succeeds("info").stdout
+    assert str(model) in shown and "2, each 3 heads of 4" in shown
+    assert "Transformer > Pooling (mean) > Dense (12 to 8, tanh)" in shown
+    assert re.search(r"special ones included: 16\n +sentence_bert_config.json: max_seq_length +16  in force\n", shown)
+    assert re.search(r"tokenizer.json: truncation +7  never obeyed", shown)
+    for library in ("BLAS", "numpy", "tokenizers", "safetensors", "huggingface-hub", "python", "minisbert"):
+        assert f"  {library} " in shown
+
+
+def test_info_as_json(model, encoder):
+    got = json.loads(succeeds("info", "--json", "--max-seq-length", 9).stdout)
+    arrays = [array.size for array in flatten(encoder.model.params)]
+    assert got["model"]["parameters"] == sum(arrays) + 8 * 12 + 8
+    assert got["model"]["stored_as"] == ["F32"]
+    assert got["model"]["prompts"] == {"query": "the cat "}
+    assert got["model"]["max_seq_length"]["in_force"] == 9
+    assert got["model"]["max_seq_length"]["decided_by"] == "--max-seq-length"
+    assert [said["tokens"] for said in got["model"]["max_seq_length"]["said"]][::3] == [16, 7]
+    assert got["versions"]["numpy"] == np.__version__
+    assert got["machine"]["cpus"] >= got["machine"]["usable_cpus"] >= 1
+
+
+@pytest.mark.parametrize(
+    ("sentence", "tokenizer", "in_force", "decided_by"),
+    [
+        (10, 12, 10, "sentence_bert_config.json"),
+        (None, 12, 12, "tokenizer_config.json"),
+        (None, 1e30, 16, "config.json"),
+        (None, None, 16, "config.json"),
+        (600, 12, 16, "config.json"),
+        (16, 12, 16, "sentence_bert_config.json"),
+    ],
+)
+def test_info_names_the_file_that_decides_the_limit(sentence, tokenizer, in_force, decided_by, tmp_path):
+    folder = write_model(tmp_path / "model")
+    edit_json(folder / "sentence_bert_config.json", max_seq_length=REMOVE if sentence is None else sentence)
+    edit_json(folder / "tokenizer_config.json", model_max_length=REMOVE if tokenizer is None else tokenizer)
+    got = json.loads(succeeds("info", "--json", "--model", folder).stdout)["model"]["max_seq_length"]
+    assert (got["in_force"], got["decided_by"]) == (in_force, decided_by)
+    assert got["in_force"] == SentenceEncoder(folder).max_seq_length
+    assert "in force" in succeeds("info", "--model", folder).stdout
+
+
+def test_info_of_a_plain_bert(tmp_path):
+    folder = write_model(tmp_path / "plain", modules=None)
+    assert "Pooling (mean), by default" in succeeds("info", "--model", folder).stdout
+    with pytest.warns(UserWarning, match="modules.json"):
+        SentenceEncoder(folder)
+    warned = succeeds("embed", "soup", "--model", folder)
+    assert warned.stderr.startswith("Warning: ") and warned.stderr.count("\n") == 1
+
+
+def test_info_without_the_model_shows_the_rest(monkeypatch, tmp_path):
+    for arguments in (["--model", "nobody/nothing"], ["--model", "./missing"]):
+        result = run("info", *arguments)
+        assert result.exit_code == 1 and "BLAS" in result.stdout and "fetches nothing" in result.stderr
+        result = run("info", "--json", *arguments)
+        assert result.exit_code == 1 and json.loads(result.stdout)["model"] is None
+
+
+def test_fetch_prints_the_folder_alone(model):
+    result = succeeds("fetch")
+    assert result.stdout == f"{model.resolve()}\n" and result.stderr.startswith("source: the folder")
+    got = json.loads(succeeds("fetch", str(model), "--json").stdout)
+    assert got["folder"] == str(model.resolve()) and got["verified"] is False
+
+
+def test_fetch_verifies_the_default_model(weights_folder):
+    result = succeeds("fetch")
+    assert Path(result.stdout.strip()) == weights_folder.resolve()
+    assert "verified: 10 files" in result.stderr
+
+
+@pytest.mark.parametrize("by", ["option", "variable"])
+def test_a_token_is_passed_on_and_never_shown(by, monkeypatch):
+    from minisbert import hub
+
+    seen = []
+
+    def resolve(model, **options):
+        seen.append(options["token"])
+        raise hub.FetchError("no such model")
+
+    monkeypatch.setattr(hub, "resolve", resolve)
+    if by == "variable":
+        monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    said = fails("fetch", "some/model", *(["--token", "hf_secret"] if by == "option" else []))
+    assert seen == ["hf_secret"] and "secret" not in said + run("fetch", "--help").stdout

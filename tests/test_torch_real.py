@@ -1,0 +1,288 @@
+"""The real all-MiniLM-L6-v2 against sentence-transformers: vectors, hidden states, odd text, order, published score.
+
+The bounds are those that the project promises (float32: 1e-6 per element on STSb, 2e-5 on hidden states, 2e-6 on odd
+text; float64: 1e-10). What was measured with NumPy 2.4.6, PyTorch 2.13.0, transformers 5.23.0 and sentence-transformers
+6.2.0 stands beside each; `-s` prints what is measured now.
+"""
+
+import csv
+import random
+import unicodedata
+
+import numpy as np
+import pytest
+from torch_oracle import THIRD_PARTY_WARNINGS, Figures, absolute, pad, quiet, strip
+
+from minisbert import SentenceEncoder
+
+pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
+
+
+@pytest.fixture
+def figures(record_property):
+    return Figures(record_property)
+
+
+@pytest.fixture(scope="module")
+def ours(weights_folder):
+    return SentenceEncoder(weights_folder)
+
+
+@pytest.fixture(scope="module")
+def theirs(weights_folder, sentence_transformers):
+    quiet(threads=2)
+    return sentence_transformers.SentenceTransformer(str(weights_folder), device="cpu", local_files_only=True)
+
+
+@pytest.fixture(scope="module")
+def pairs(data_folder):
+    """STSb test: 1,379 rows of sentence1, sentence2, score."""
+    with open(data_folder / "stsb" / "stsb_test.tsv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    assert len(rows) == 1379
+    return rows
+
+
+@pytest.fixture(scope="module")
+def sentences(pairs):
+    return [row["sentence1"] for row in pairs] + [row["sentence2"] for row in pairs]
+
+
+@pytest.fixture(scope="module")
+def our_vectors(ours, sentences):
+    return ours.encode(sentences)
+
+
+def spearman(a, b) -> float:
+    """Pearson correlation of the ranks, ties sharing their mean rank."""
+
+    def ranks(x):
+        _, place, count = np.unique(x, return_inverse=True, return_counts=True)
+        return (np.cumsum(count) - (count - 1) / 2.0)[place]
+
+    return float(np.corrcoef(ranks(np.asarray(a)), ranks(np.asarray(b)))[0, 1])
+
+
+def test_stsb_vectors(our_vectors, theirs, sentences, figures):
+    figures("STSb, 2,758 sentences, per element", absolute(our_vectors, theirs.encode(sentences)), 1e-6)  # 3.3e-7
+
+
+def test_stsb_score(our_vectors, pairs, figures):
+    first, second = np.split(our_vectors, 2)
+    cosine = (first * second).sum(1) / (np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1))
+    score = 100.0 * spearman(cosine, [float(row["score"]) for row in pairs])
+    print(f"\n  STSb test, Spearman x 100 of cosine: {score:.4f}", end="")
+    figures("STSb test, |Spearman x 100 - 82.03|", abs(score - 82.03), 0.005)
+
+
+def their_hidden_states(theirs, tokens):
+    """Hidden states 0 to L of PyTorch, without padding."""
+    import torch
+
+    ids, mask = pad(tokens.token_ids, tokens.lengths)
+    with torch.inference_mode():
+        states = theirs[0].auto_model(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
+    return [strip(state, mask) for state in states]
+
+
+def hidden_state_differences(ours, theirs, texts):
+    """Largest |difference| of each hidden state: embeddings, then each layer."""
+    trace = ours.trace(texts, overflow="truncate")
+    mine = [trace.bert.embeddings.output, *(layer.output for layer in trace.bert.layers)]
+    reference = their_hidden_states(theirs, trace)
+    assert len(mine) == len(reference) == 7
+    return [absolute(a, b) for a, b in zip(mine, reference, strict=True)]
+
+
+def test_every_hidden_state(ours, theirs, sentences, figures):
+    chosen = sentences[::14]
+    assert len(chosen) == 197
+    worst = np.max([hidden_state_differences(ours, theirs, chosen[i : i + 50]) for i in range(0, 197, 50)], axis=0)
+    for i, measured in enumerate(worst):
+        figures(f"hidden state {i}, float32", measured, 2e-5)
+
+
+def test_float64(weights_folder, sentence_transformers, sentences, figures):
+    ours = SentenceEncoder(weights_folder, dtype="float64")
+    theirs = sentence_transformers.SentenceTransformer(str(weights_folder), device="cpu").double()
+    texts = ["", "hello world", *sentences[::276]]
+    assert len(texts) == 12
+    for i, measured in enumerate(hidden_state_differences(ours, theirs, texts)):
+        figures(f"hidden state {i}, float64", measured, 1e-10)
+    vectors, reference = ours.encode(texts), theirs.encode(texts)
+    assert vectors.dtype == reference.dtype == np.float64
+    figures("sentence vectors, float64", absolute(vectors, reference), 1e-10)
+
+
+# ---------------------------------------------------------------------------------------------------------- odd text
+
+
+def random_text(rng, ranges, length):
+    """A string of random code points from some ranges, none of them half of a pair."""
+    points = []
+    while len(points) < length:
+        point = rng.randrange(*rng.choice(ranges))
+        if not 0xD800 <= point < 0xE000:
+            points.append(chr(point))
+    return "".join(points)
+
+
+def odd_texts():
+    rng = random.Random(20)
+    everything, common, controls = [(0, 0x110000)], [(0, 0x3000), (0x1F300, 0x1FAFF)], [(0, 0xA1), (0x2000, 0x2070)]
+    scripts = [(start, start + 0x80) for start in range(0, 0x3000, 0x80)] + [(0xA000, 0xABFF), (0xFB00, 0xFFFF)]
+    texts = [random_text(rng, everything, rng.randrange(1, 40)) for _ in range(60)]
+    texts += [random_text(rng, common, rng.randrange(1, 40)) for _ in range(60)]
+    texts += [random_text(rng, [script], 30) for script in scripts]
+    texts += [random_text(rng, controls, rng.randrange(1, 30)) for _ in range(20)]
+    # words out of letters with marks on them, spaces between
+    texts += [" ".join(random_text(rng, [(0x41, 0x250), (0x300, 0x370)], 6) for _ in range(8)) for _ in range(20)]
+    texts += [
+        "",
+        " ",
+        "\t\r\n\u00a0\u3000\u2028",
+        "\x00",
+        "\ufffd\ufeff\u200b\u200d\u00ad",
+        "a\x00b\x07c\u200dd\u00ade",
+        "\U0001f600\U0001f469\u200d\U0001f469\u200d\U0001f467 family \U0001f1e9\U0001f1ea \u2764\ufe0f",
+        "\U0010ffff\ue000\ufdd0",
+        "Ｆｕｌｌ ｗｉｄｔｈ ﬁ ligature ① ½ ™",
+        unicodedata.normalize("NFD", "Zażółć gęślą jaźń, Đặng, ﾊﾝｶｸ, 각"),
+        unicodedata.normalize("NFC", "Zażółć gęślą jaźń, Đặng, ﾊﾝｶｸ, 각"),
+        "İstanbul ı ß ẞ ſ Σ ς",
+        "我爱汤 東京 대한민국 ไทย हिन्दी عربى עברית",
+        "[CLS] [SEP] [MASK] [PAD] [UNK] [cls] [ CLS ]",
+        "##ing ## # ###",
+        "a" * 99 + " " + "b" * 100 + " " + "c" * 101,
+        "x" * 5000,
+        "é" * 5000,
+        "antidisestablishmentarianism" * 179,
+        "!" * 5000,
+        "don't can't 3.14 1,000,000 e-mail C++ a/b\\c <b>&amp;</b> http://x.y/?z=1#q",
+    ]
+    return texts
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_oracle_texts_are_odd():
+    texts = odd_texts()
+    points = {point for text in texts for point in text}
+    assert len(points) > 4000
+    assert {unicodedata.category(point)[0] for point in points} == set("CLMNPSZ")
+
+
+def test_odd_text(ours, theirs, figures):
+    texts = odd_texts()
+    vectors = ours.encode(texts, overflow="truncate")
+    assert np.isfinite(vectors).all()
+    figures(f"odd text, {len(texts)} texts", absolute(vectors, theirs.encode(texts)), 2e-6)
+
+
+@pytest.mark.parametrize("limit", [128, 256, 512])
+def test_around_every_limit(limit, weights_folder, theirs, figures):
+    """One token fewer than the limit, exactly it, one more; for each limit that the folder names somewhere."""
+    ours = SentenceEncoder(weights_folder, max_seq_length=limit)
+    before = theirs.max_seq_length
+    words = "soup is my favorite and london far away".split()
+    texts = []
+    for tokens in (1, 2, 3, 127, 128, 129, 255, 256, 257, 511, 512, 513, 600):
+        wanted = max(0, tokens - 2)  # besides [CLS] and [SEP]
+        texts.append(" ".join(words[i % len(words)] for i in range(wanted)))
+    lengths = ours.tokenize(texts, overflow="truncate").lengths
+    assert lengths.tolist() == [min(n, limit) for n in (2, 2, 3, 127, 128, 129, 255, 256, 257, 511, 512, 513, 600)]
+    try:
+        theirs.max_seq_length = limit
+        reference = theirs.encode(texts, batch_size=4)
+    finally:
+        theirs.max_seq_length = before
+    figures(f"around the limits, cut at {limit}", absolute(ours.encode(texts, overflow="truncate"), reference), 2e-6)
+
+
+def test_the_default_limit_is_theirs(ours, theirs):
+    assert ours.max_seq_length == theirs.max_seq_length == 256
+
+
+# ---------------------------------------------------------------------------------------------------- company and order
+
+
+def test_alone_and_in_company(ours, sentences, figures):
+    """The same texts alone, in one batch, shuffled, and one by one in batches of any size."""
+    texts = [*sentences[::20], *odd_texts()[::4]]
+    together = ours.encode(texts, overflow="truncate")
+    alone = np.array([ours.encode(text, overflow="truncate") for text in texts])
+    figures(f"{len(texts)} texts together and alone", absolute(together, alone), 1e-6)
+    rng = np.random.default_rng(21)
+    for batch_size in (None, 1, 7, len(texts)):
+        order = rng.permutation(len(texts))
+        shuffled = ours.encode([texts[i] for i in order], batch_size=batch_size, overflow="truncate")
+        figures(f"shuffled, batch_size {batch_size}", absolute(shuffled, together[order]), 1e-6)
+        figures(f"shuffled, batch_size {batch_size}, and alone", absolute(shuffled, alone[order]), 1e-6)
+
+
+# -------------------------------------------------------------------------------------------------------- golden numbers
+
+
+def test_golden_numbers(ours, theirs, figures):
+    hello = [
+        -3.44772786e-02,
+        3.10232081e-02,
+        6.73494861e-03,
+        2.61090137e-02,
+        -3.93620506e-02,
+        -1.60302490e-01,
+        6.69240057e-02,
+        -6.44144369e-03,
+    ]
+    figures("'hello world', recorded", absolute(ours.encode("hello world")[:8], np.array(hello)), 1e-6)
+    figures("'hello world', PyTorch now", absolute(theirs.encode("hello world")[:8], np.array(hello)), 1e-6)
+    texts = ["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."]
+    vectors = ours.encode(texts)
+    cosine = ours.similarity(vectors, vectors)
+    assert [round(float(cosine[i, j]), 4) for i, j in ((0, 1), (0, 2), (1, 2))] == [0.6660, 0.1046, 0.1411]
+    reference = theirs.similarity(vectors, vectors).numpy()
+    figures("similarity matrix", absolute(cosine, reference), 1e-6)
+    figures("unit length", np.abs(np.linalg.norm(vectors, axis=1) - 1.0).max(), 3e-7)
+
+
+def test_token_embeddings(ours, theirs, sentences, figures):
+    texts = sentences[::100]
+    tokens = ours.encode(texts, output_value="token_embeddings")
+    reference = theirs.encode(texts, output_value="token_embeddings")
+    worst = max(absolute(a, b.numpy()) for a, b in zip(tokens, reference, strict=True))
+    figures("token embeddings", worst, 2e-5)
+
+
+def test_what_is_saved_is_the_same_model(ours, theirs, sentence_transformers, sentences, tmp_path, figures):
+    ours.save(tmp_path / "saved")
+    again = sentence_transformers.SentenceTransformer(str(tmp_path / "saved"), device="cpu")
+    assert again.max_seq_length == theirs.max_seq_length
+    assert again.similarity_fn_name == theirs.similarity_fn_name
+    assert again.prompts == theirs.prompts
+    texts = [*sentences[::50], "soup " * 400, ""]
+    # PyTorch against PyTorch, the same weights: not one bit may differ
+    figures("saved and read by sentence-transformers", absolute(again.encode(texts), theirs.encode(texts)), 0.0)
+
+
+# ---------------------------------------------------------------------------------------------------- check the checkers
+
+
+@pytest.mark.parametrize("what", ["tanh form of gelu", "no 1/sqrt(K)", "first token for mean", "positions from 1"])
+def test_checkers_catch_breaks_in_the_real_model(what, ours, theirs, sentences, monkeypatch):
+    """Each break moves the vectors far beyond the bound that test_stsb_vectors asserts."""
+    from minisbert.model import bert, ops, pooling
+
+    texts = sentences[::200]
+    reference = theirs.encode(texts)
+    assert absolute(ours.encode(texts), reference) <= 1e-6
+    places = bert.places
+    if what == "tanh form of gelu":
+        monkeypatch.setitem(ops.ACTIVATIONS, "gelu", ops.gelu_tanh)
+    elif what == "no 1/sqrt(K)":
+        monkeypatch.setattr(bert.math, "sqrt", lambda x: 1.0)
+    elif what == "first token for mean":
+        monkeypatch.setitem(pooling.POOLINGS, "mean", pooling.pool_cls)
+    else:
+        monkeypatch.setattr(bert, "places", lambda lengths: places(lengths) + 1)
+    moved = absolute(ours.encode(texts), reference)
+    print(f"\n  {what}: {moved:.3g}", end="")
+    assert moved > 1e-4
