@@ -686,6 +686,11 @@ CASES = [
     ),
     Case("[SEP] with another's id", template_id("[SEP]", 7), ("tokenizer.json", "'[SEP]'", "7")),
     Case(
+        "a template with a token that it does not define",
+        edit_tokenizer(lambda c: c["post_processor"]["special_tokens"].pop("[CLS]") and None),
+        ("tokenizer.json", "fails on the text 'a'"),
+    ),
+    Case(
         "no text in the template",
         edit_tokenizer(lambda c: c["post_processor"]["single"].pop(1) and None),
         ("tokenizer.json",),
@@ -919,6 +924,7 @@ def test_no_folder_where_the_folder_should_be(tmp_path, what):
 AS_NOBODY = """
 import os, sys
 import minisbert
+minisbert.SentenceEncoder(sys.argv[2]).encode("a")  # so that nothing is left to import
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 try:
     minisbert.SentenceEncoder(sys.argv[1])
@@ -936,18 +942,18 @@ def test_what_may_not_be_read_is_refused_and_not_taken_for_absent(tmp_path, good
     shutil.copytree(good["usual"], folder)
     (folder / path).chmod(0)
     try:
-        message = message_as_nobody(folder) if os.geteuid() == 0 else refusal(folder)
+        message = message_as_nobody(folder, good["usual"]) if os.geteuid() == 0 else refusal(folder)
     finally:
         (folder / path).chmod(0o755)
     assert (folder / path).as_posix() in message
     assert "denied" in message
 
 
-def message_as_nobody(folder: Path) -> str:
+def message_as_nobody(folder: Path, good: Path) -> str:
     for parent in (folder, *folder.parents):  # pytest's own folders are for their owner alone
         if parent.stat().st_uid == os.geteuid() and parent != folder and "pytest" in parent.as_posix():
             parent.chmod(0o755)
-    command = [sys.executable, "-W", "error", "-c", AS_NOBODY, str(folder)]
+    command = [sys.executable, "-W", "error", "-c", AS_NOBODY, str(folder), str(good)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent.parent)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -167,7 +167,8 @@ def gelu_tanh(x: Array) -> Array:
     >>> gelu_tanh(np.array([1.0])).round(6)  # the exact form gives 0.841345
     array([0.841192])
     """
-    inner: Array = math.sqrt(2.0 / math.pi) * (x + 0.044715 * (x * x * x))
+    with np.errstate(over="ignore"):  # the cube of a huge number is inf, whose tanh, 1, is right
+        inner: Array = math.sqrt(2.0 / math.pi) * (x + 0.044715 * (x * x * x))
     return 0.5 * x * (1.0 + np.tanh(inner))
 
 

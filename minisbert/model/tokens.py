@@ -309,7 +309,12 @@ def _check_vocabulary(library: tokenizers.Tokenizer, config: BertConfig, file: P
 
 def _special_ids(library: tokenizers.Tokenizer, file: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Find the ids that the tokenizer puts before and behind every text, by watching what it does to one."""
-    marked = library.encode("a")
+    try:
+        marked = library.encode("a")
+    except BaseException as error:  # a panic inside the library is no Exception
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise
+        raise ModelFolderError(f"{file.as_posix()}: the tokenizer fails on the text 'a': {error}") from error
     own = [i for i, special in enumerate(marked.special_tokens_mask) if not special]
     if not own or own[0] == 0 or own[-1] == len(marked) - 1:
         raise ModelFolderError(
