@@ -356,16 +356,36 @@ CASES = [
         (f"1 missing: {BIAS}", "1 unexpected: lm_head.weight", f"1 misshapen: {WORD} has shape", CONFIG),
     ),
     Case("no tensor at all", edit_tensors(dict.clear), (CONFIG, "num_hidden_layers 2", "only 0 tensors")),
-    Case("NaN", edit_tensors(spoil(BIAS, np.nan)), (MODEL, BIAS, "1 numbers that are NaN or infinite")),
-    Case("infinity", edit_tensors(spoil(WORD, np.inf)), (MODEL, WORD, "NaN or infinite")),
-    Case("minus infinity", edit_tensors(spoil(POSITION, -np.inf)), (MODEL, POSITION, "NaN or infinite")),
-    Case("NaN in float16", edit_tensors(spoil(BIAS, np.nan), "F16"), (MODEL, BIAS, "NaN or infinite")),
-    Case("infinity in float16", edit_tensors(spoil(BIAS, np.inf), "F16"), (MODEL, BIAS, "NaN or infinite")),
-    Case("infinity in bfloat16", edit_tensors(spoil(BIAS, np.inf), "BF16"), (MODEL, BIAS, "NaN or infinite")),
+    Case("NaN", edit_tensors(spoil(BIAS, np.nan)), (MODEL, BIAS, "1 numbers that are NaN")),
+    Case(
+        "infinity", edit_tensors(spoil(WORD, np.inf)), (MODEL, WORD, "1 numbers that are NaN, infinite or beyond 1e+06")
+    ),
+    Case(
+        "minus infinity",
+        edit_tensors(spoil(POSITION, -np.inf)),
+        (MODEL, POSITION, "1 numbers that are NaN, infinite or beyond 1e+06"),
+    ),
+    Case("a bit of an exponent", edit_tensors(spoil(BIAS, 3e37)), (MODEL, BIAS, "1 numbers", "beyond 1e+06")),
+    Case("a number beyond all weights", edit_tensors(spoil(WORD, -1.1e6)), (MODEL, WORD, "1 numbers", "beyond 1e+06")),
+    Case(
+        "NaN in float16",
+        edit_tensors(spoil(BIAS, np.nan), "F16"),
+        (MODEL, BIAS, "1 numbers that are NaN, infinite or beyond 1e+06"),
+    ),
+    Case(
+        "infinity in float16",
+        edit_tensors(spoil(BIAS, np.inf), "F16"),
+        (MODEL, BIAS, "1 numbers that are NaN, infinite or beyond 1e+06"),
+    ),
+    Case(
+        "infinity in bfloat16",
+        edit_tensors(spoil(BIAS, np.inf), "BF16"),
+        (MODEL, BIAS, "1 numbers that are NaN, infinite or beyond 1e+06"),
+    ),
     Case(
         "a float64 that float32 cannot hold",
         edit_tensors(lambda t: t.update({BIAS: np.full(12, 1e300)}), "F64"),
-        (MODEL, BIAS, "12 numbers that are NaN or infinite in float32"),
+        (MODEL, BIAS, "12 numbers that are NaN, infinite or beyond 1e+06"),
     ),
     *(
         Case(f"stored as {kind}", stored_as(kind), (MODEL, WORD, f"stored as {kind}", "F64, F32, F16, BF16"))
@@ -552,7 +572,23 @@ CASES = [
         ("2_Dense", "(12, 7)", "(7, 12)"),
     ),
     Case("Dense says another width out", edit(DENSE, out_features=9), ("2_Dense", "(9, 12)", "(7, 12)")),
-    Case("Dense says no width out", edit(DENSE, out_features=REMOVE), ("2_Dense", "None")),
+    Case(
+        "Dense says no width out",
+        edit(DENSE, out_features=REMOVE),
+        (DENSE, "out_features must be a positive integer, got None"),
+    ),
+    *(
+        Case(f"Dense out_features {size!r}", edit(DENSE, out_features=size), (DENSE, "out_features", repr(size)))
+        for size in NO_SIZES
+    ),
+    Case(
+        "Dense of no width",
+        lambda f: (
+            edit(DENSE, out_features=0, bias=False)(f),
+            write_safetensors(f / "2_Dense" / MODEL, {"linear.weight": np.empty((0, 12), np.float32)}),
+        ),
+        (DENSE, "out_features", "0"),
+    ),
     Case("Dense says another width in", edit(DENSE, in_features=384), (DENSE, "in_features 384", "12")),
     Case("Dense says no width in", edit(DENSE, in_features=None), (DENSE, "in_features None")),
     Case("Dense with a residual it lacks", edit(DENSE, use_residual=True), ("2_Dense", "residual.weight")),
@@ -691,6 +727,11 @@ CASES = [
         ("tokenizer.json", "fails on the text 'a'"),
     ),
     Case(
+        "a template with an id without a name",
+        edit_tokenizer(lambda c: c["post_processor"]["special_tokens"]["[SEP]"].update(tokens=[])),
+        ("tokenizer.json", "special tokens"),
+    ),
+    Case(
         "no text in the template",
         edit_tokenizer(lambda c: c["post_processor"]["single"].pop(1) and None),
         ("tokenizer.json",),
@@ -801,6 +842,7 @@ CASES = [
         )
         for value in ("false", 1, None)
     ),
+    Case("a prompt of half a character", raw_value(SETTINGS, "prompts", '{"query": "\\ud800"}'), (SETTINGS, "prompts")),
     *(
         Case(f"prompts {value!r}", edit(SETTINGS, prompts=value), (SETTINGS, "prompts"))
         for value in ([], "query: ", {"query": None}, {"query": ["a"]}, 1, False)

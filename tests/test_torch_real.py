@@ -184,7 +184,7 @@ def test_around_every_limit(limit, weights_folder, theirs, figures):
     """One token fewer than the limit, exactly it, one more; for each limit that the folder names somewhere."""
     ours = SentenceEncoder(weights_folder, max_seq_length=limit)
     before = theirs.max_seq_length
-    words = "soup is my favorite and london far away".split()
+    words = ["soup", "is", "my", "favorite", "and", "london", "far", "away"]
     texts = []
     for tokens in (1, 2, 3, 127, 128, 129, 255, 256, 257, 511, 512, 513, 600):
         wanted = max(0, tokens - 2)  # besides [CLS] and [SEP]
@@ -220,7 +220,7 @@ def test_alone_and_in_company(ours, sentences, figures):
         figures(f"shuffled, batch_size {batch_size}, and alone", absolute(shuffled, alone[order]), 1e-6)
 
 
-# -------------------------------------------------------------------------------------------------------- golden numbers
+# ------------------------------------------------------------------------------------------------------- golden numbers
 
 
 def test_golden_numbers(ours, theirs, figures):
@@ -264,7 +264,7 @@ def test_what_is_saved_is_the_same_model(ours, theirs, sentence_transformers, se
     figures("saved and read by sentence-transformers", absolute(again.encode(texts), theirs.encode(texts)), 0.0)
 
 
-# ---------------------------------------------------------------------------------------------------- check the checkers
+# --------------------------------------------------------------------------------------------------- check the checkers
 
 
 @pytest.mark.parametrize("what", ["tanh form of gelu", "no 1/sqrt(K)", "first token for mean", "positions from 1"])

@@ -483,7 +483,7 @@ BREAKAGES = {
     "ASCII symbols inside words": ("_is_punctuation", lambda char: unicodedata.category(char).startswith("P")),
     "control characters kept": ("_is_dropped", lambda char: False),
 }
-if unicodedata.unidata_version < "17":
+if any(chr(c).lower() == chr(c) for c in (CAPITALS_16 | CAPITALS_17) - capitals_that_the_library_does_not_know()):
     BREAKAGES["lower case of this Python"] = ("_YOUNG_CAPITALS", {})
 
 

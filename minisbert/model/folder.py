@@ -125,7 +125,7 @@ def _read_sentence_settings(folder: Path) -> tuple[dict[str, str], str | None, s
     # null means the default, as an absent key does
     said = {key: value for key, value in (read_json(file, optional=True) or {}).items() if value is not None}
     prompts, default = said.get("prompts", {}), said.get("default_prompt_name")
-    if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
+    if not isinstance(prompts, dict) or not all(_is_text(text) for text in prompts.values()):
         raise ModelFolderError(f"{file.as_posix()}: expected prompts to map names to texts, got {prompts!r}")
     if default is not None and (not isinstance(default, str) or default not in prompts):
         raise ModelFolderError(f"{file.as_posix()}: default_prompt_name {default!r} is none of {sorted(prompts)}")
@@ -136,6 +136,11 @@ def _read_sentence_settings(folder: Path) -> tuple[dict[str, str], str | None, s
             + ", ".join(_SIMILARITIES)
         )
     return prompts, default, similarity
+
+
+def _is_text(value: Any) -> bool:
+    """Say whether this is a string, and one that can be written: half a character (a lone surrogate) cannot."""
+    return isinstance(value, str) and value == value.encode("utf-8", "replace").decode("utf-8")
 
 
 def save_model(model: SentenceModel, folder: Path) -> None:

@@ -336,6 +336,8 @@ def _read_dense(path: Path, d_in: int, dtype: npt.DTypeLike) -> Dense:
         raise ModelFolderError(
             f"{file.as_posix()}: in_features {raw.get('in_features')!r}, but the module before gives vectors of {d_in}"
         )
+    if type(d_out) is not int or d_out < 1:  # not isinstance: True would do
+        raise ModelFolderError(f"{file.as_posix()}: out_features must be a positive integer, got {d_out!r}")
     wanted: dict[str, tuple[Any, ...]] = {"linear.weight": (d_out, d_in)}
     if read_flag(raw, "bias", True, file):
         wanted["linear.bias"] = (d_out,)

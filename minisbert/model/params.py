@@ -245,7 +245,7 @@ def load_params(folder: Path, config: BertConfig, dtype: npt.DTypeLike = np.floa
     Raises
     ------
     ModelFolderError
-        Missing, unexpected and misshapen tensors, all in one message; NaN or infinite numbers.
+        Missing, unexpected and misshapen tensors, all in one message; NaN, infinite or absurd numbers.
 
     Examples
     --------

@@ -316,7 +316,7 @@ def _special_ids(library: tokenizers.Tokenizer, file: Path) -> tuple[tuple[int, 
             raise
         raise ModelFolderError(f"{file.as_posix()}: the tokenizer fails on the text 'a': {error}") from error
     own = [i for i, special in enumerate(marked.special_tokens_mask) if not special]
-    if not own or own[0] == 0 or own[-1] == len(marked) - 1:
+    if not own or own[0] == 0 or own[-1] == len(marked.ids) - 1 or len(marked.tokens) != len(marked.ids):
         raise ModelFolderError(
             f"{file.as_posix()}: makes {marked.tokens} of the text 'a', without special tokens before and behind it; "
             "BERT needs them"
