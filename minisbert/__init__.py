@@ -2,22 +2,25 @@
 
 The reading path, in the order in which a text becomes a vector:
 
-1. ``model/config.py``      what the checkpoint says it is
-2. ``model/checkpoint.py``  bytes on disk to arrays by name
-3. ``model/params.py``      the weights, one named field each
-4. ``model/tokens.py``      text to packed token ids; limits; what was cut
-5. ``model/wordpiece.py``   the same ids by hand
-6. ``model/ops.py``         linear, gelu, softmax, layer_norm, normalize
-7. ``model/bert.py``        embed, attention, feed_forward, layer, bert
-8. ``model/pooling.py``     many token vectors to one vector
-9. ``model/modules.py``     what follows BERT in a sentence model
-10. ``model/folder.py``     a model folder read and written as one
-11. ``similarity.py``       cosine, dot, Euclidean, Manhattan, angular
-12. ``trace.py``            every tensor on the way, by name
-13. ``hub.py``              model name to verified local folder
-14. ``encoder.py``          SentenceEncoder: text in, vectors out
-15. ``remote.py``           asking a server; where the key goes
-16. ``client.py``           Client(api_key).embed(phrases).embeddings
+1. ``model/config.py``        what the checkpoint says it is
+2. ``model/checkpoint.py``    bytes on disk to arrays by name
+3. ``model/params.py``        the weights, one named field each
+4. ``model/tokens.py``        text to packed token ids; limits; what was cut
+5. ``model/wordpiece.py``     the same ids by hand
+6. ``model/ops.py``           linear, gelu, softmax, layer_norm, normalize
+7. ``model/bert.py``          embed, attention, feed_forward, layer, bert
+8. ``model/pooling.py``       many token vectors to one vector
+9. ``model/modules.py``       what follows BERT in a sentence model
+10. ``model/modules_json.py``  the same, read from disk and described for it
+11. ``model/folder.py``        a model folder read and written as one
+12. ``similarity.py``          cosine, dot, Euclidean, Manhattan, angular
+13. ``trace.py``               every tensor on the way, by name
+14. ``sources.py``             asking the Hub; how a failure is told
+15. ``pinned.py``              the default model, held against its hashes
+16. ``hub.py``                 model name to verified local folder
+17. ``encoder.py``             SentenceEncoder: text in, vectors out
+18. ``remote.py``              asking a server; where the key goes
+19. ``client.py``              Client(api_key).embed(phrases).embeddings
 
 ``proof`` holds the agreement ledger behind ``minisbert verify``; ``cli`` the command line.
 """

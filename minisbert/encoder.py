@@ -2,7 +2,8 @@
 
 A text goes through ``tokens`` (ids), ``bert`` (token vectors) and ``modules`` (one vector). What happens here is the
 order of work: texts are sorted by length and packed into batches under a token budget, so that neighbours have equal
-lengths; the vectors come back in the order of the texts.
+lengths; the vectors come back in the order of the texts. ``remote.py`` and ``client.py``, next, are for code that is
+written against an embedding service.
 
 Letters: ``B`` texts, ``N`` tokens in the strip, ``T`` tokens of one text, ``D`` hidden size.
 """

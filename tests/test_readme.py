@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+import minisbert
 from minisbert.cli import main
 from minisbert.proof import reading_path
 
@@ -57,3 +58,12 @@ def test_the_reading_path_is_what_the_code_makes(weights_folder):
     assert not reading_path.same_table(table.replace("what the checkpoint", "which checkpoint"), table)
     for stop in reading_path.PATH:
         assert (reading_path.PACKAGE / stop.file).is_file()
+
+
+def test_the_package_names_the_same_path_in_the_same_order():
+    listed = re.findall(r"^\d+\. ``(\S+)``", minisbert.__doc__, re.MULTILINE)
+    assert listed == [stop.file for stop in reading_path.PATH]
+    # what is not on the path is not needed to understand it
+    others = {"__init__.py", "__main__.py", "model/__init__.py", "model/unicode_ages.py"}
+    rooms = {path.relative_to(reading_path.PACKAGE).as_posix() for path in reading_path.PACKAGE.rglob("*.py")}
+    assert {room for room in rooms if not room.startswith(("cli/", "proof/"))} == set(listed) | others

@@ -25,8 +25,8 @@ from torch_oracle import (
 
 from minisbert import SentenceEncoder
 from minisbert.model import bert as bert_module
-from minisbert.model import modules as modules_module
 from minisbert.model import ops
+from minisbert.model.modules import dense
 from minisbert.model.pooling import POOLINGS, pool_cls
 
 pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
@@ -412,27 +412,23 @@ def test_truncate_dim_of_the_folder(folders, tmp_path):
 # ------------------------------------------------------------------------------------------------ modules and prompts
 
 
-@pytest.mark.parametrize("residual", [False, True], ids=["plain", "residual"])
-@pytest.mark.parametrize("activation", modules_module._DENSE_ACTIVATIONS)
-def test_dense(activation, residual, torch, sentence_transformers, tmp_path, figures):
-    from sentence_transformers.models import Dense as TheirDense
+DENSE_ACTIVATIONS = ["Identity", "Tanh", "GELU", "ReLU", "SiLU", "Sigmoid"]
 
+
+@pytest.mark.parametrize("residual", [False, True], ids=["plain", "residual"])
+@pytest.mark.parametrize("activation", DENSE_ACTIVATIONS)
+def test_dense(activation, residual, torch, sentence_transformers, tmp_path, figures):
+    """Each Dense of a folder by itself: as wide as its input, narrower, and narrower without bias."""
     quiet(threads=1)
-    for i, (width, bias) in enumerate([(12, True), (7, True), (7, False)]):
-        folder = tmp_path / str(i)
-        folder.mkdir()
-        options = {"use_residual": True} if residual else {}
-        theirs = TheirDense(12, width, bias=bias, activation_function=getattr(torch.nn, activation)(), **options)
-        randomise(theirs, 7)
-        theirs.save(str(folder))
-        x = np.random.default_rng(8).normal(0.0, 2.0, (9, 12))
-        for dtype, bound in (("float64", 1e-14), ("float32", 1e-6)):
-            ours = modules_module._read_dense(folder, 12, np.dtype(dtype))
-            theirs = theirs.to(getattr(torch, dtype))
-            x = x.astype(dtype)
+    shapes = ((12, activation, True, residual), (7, activation, True, residual), (5, activation, False, residual))
+    folder = write_case(tmp_path / "model", Case(dense=shapes), seed=7)
+    for dtype, bound in (("float64", 1e-14), ("float32", 1e-6)):
+        ours, theirs = open_ours(folder, dtype).model.modules[1:], list(open_theirs(folder, dtype))[2:]
+        for our_module, their_module in zip(ours, theirs, strict=True):
+            x = np.random.default_rng(8).normal(0.0, 2.0, (9, their_module.in_features)).astype(dtype)
             with torch.inference_mode():
-                reference = theirs({"sentence_embedding": torch.from_numpy(x.copy())})["sentence_embedding"].numpy()
-            figures(f"dense {activation} {dtype}", relative(modules_module.dense(x, ours), reference), bound)
+                reference = their_module({"sentence_embedding": torch.from_numpy(x.copy())})["sentence_embedding"]
+            figures(f"dense {activation} {dtype}", relative(dense(x, our_module), reference.numpy()), bound)
 
 
 PROMPTS = {

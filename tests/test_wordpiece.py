@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, models, normalizers, pre_tokenizers, processors
 
-from minisbert.model import wordpiece
+from minisbert.model import unicode_ages, wordpiece
 from minisbert.model.config import ModelFolderError
 from minisbert.model.wordpiece import WordPiece, encode, normalize, read_wordpiece, split_word, split_words, tokenize
 
@@ -47,7 +47,7 @@ OTHER_PLANES = sorted(set(CODE_POINTS) - set(SCRIPTS))
 # what wordpiece.py makes an exception for
 IN_TABLES = {
     chr(code)
-    for first, last in wordpiece._spans(wordpiece._SINCE_9 + " " + wordpiece._SINCE_10)
+    for first, last in unicode_ages._spans(unicode_ages._SINCE_9 + " " + unicode_ages._SINCE_10)
     for code in range(first, last + 1)
 }
 # every combination of lowercase, strip_accents, handle_chinese_chars, clean_text
@@ -474,17 +474,17 @@ def _whole_word_lower(text, rules):
 
 
 BREAKAGES = {
-    "categories of this Python": ("_category", unicodedata.category),
-    "decompositions of this Python": ("_decompose", lambda text: unicodedata.normalize("NFD", text)),
-    "white space of this Python": ("_WHITE_SPACE", re.compile(r"\s")),
-    "ideographs of BERT's original": ("_IDEOGRAPH", re.compile("[\u4e00-\u9fff\U0002b740-\U0002ceaf]")),
+    "categories of this Python": ("category", unicodedata.category),
+    "decompositions of this Python": ("decompose", lambda text: unicodedata.normalize("NFD", text)),
+    "white space of this Python": ("WHITE_SPACE", re.compile(r"\s")),
+    "ideographs of BERT's original": ("IDEOGRAPH", re.compile("[\u4e00-\u9fff\U0002b740-\U0002ceaf]")),
     "a whole word lowered at once": ("normalize", _whole_word_lower),
     "no special tokens in the text": ("_split_special_tokens", lambda text, special_tokens: [text]),
     "ASCII symbols inside words": ("_is_punctuation", lambda char: unicodedata.category(char).startswith("P")),
     "control characters kept": ("_is_dropped", lambda char: False),
 }
 if any(chr(c).lower() == chr(c) for c in (CAPITALS_16 | CAPITALS_17) - capitals_that_the_library_does_not_know()):
-    BREAKAGES["lower case of this Python"] = ("_YOUNG_CAPITALS", {})
+    BREAKAGES["lower case of this Python"] = ("YOUNG_CAPITALS", {})
 
 
 @pytest.fixture(scope="module")

@@ -32,21 +32,22 @@ def fetch(model: str | None, revision: str | None, token: str | None, as_json: b
       minisbert fetch
       minisbert fetch --json
     """
-    from minisbert import hub
+    from minisbert import hub, pinned
 
     found = hub.resolve(model, revision=revision, token=token, show_progress_bar=True)
     is_pinned = (
-        model in (None, hub.DEFAULT_MODEL, hub.FOLDER_NAME)
-        and revision in (None, hub.DEFAULT_REVISION)
+        model in (None, pinned.DEFAULT_MODEL, pinned.FOLDER_NAME)
+        and revision in (None, pinned.DEFAULT_REVISION)
         and not os.path.exists(model or "")  # noqa: PTH110  # a local folder of this name is somebody's own model
     )
     click.echo(f"source: {found.source}", err=True)
     if is_pinned:
-        hub.verify_files(found.folder)
-        click.echo(f"verified: {len(hub.DEFAULT_FILES)} files have the sha256 that is pinned", err=True)
+        pinned.verify_files(found.folder)
+        click.echo(f"verified: {len(pinned.DEFAULT_FILES)} files have the sha256 that is pinned", err=True)
     folder = str(found.folder.resolve())
     if as_json:
-        record = {"model": model or hub.DEFAULT_MODEL, "folder": folder, "source": found.source, "verified": is_pinned}
+        name = model or pinned.DEFAULT_MODEL
+        record = {"model": name, "folder": folder, "source": found.source, "verified": is_pinned}
         click.echo(json.dumps(record, ensure_ascii=False).encode())
     else:
         click.echo(folder)

@@ -53,7 +53,8 @@ def info(as_json: bool, choice: ModelChoice) -> None:
 def _model(outline: Outline) -> dict[str, Any]:
     """Collect what the folder says."""
     from minisbert.cli.outline import SaidLimit, read_if_there
-    from minisbert.model.modules import output_width, read_modules
+    from minisbert.model.modules import output_width
+    from minisbert.model.modules_json import read_modules
 
     config = outline.config
     modules = read_modules(outline.modules, config, "float32")
@@ -144,9 +145,9 @@ def _versions() -> dict[str, str]:
 
 def _cache_folder() -> str:
     """Say where fetched models are kept."""
-    from minisbert import hub
+    from minisbert.pinned import cache_folder
 
-    return str(hub._cache())
+    return str(cache_folder())
 
 
 def _model_lines(model: dict[str, Any]) -> list[str]:

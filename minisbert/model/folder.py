@@ -26,15 +26,8 @@ from minisbert.model.config import (
     read_bert_config,
     read_json,
 )
-from minisbert.model.modules import (
-    Dense,
-    Module,
-    Pooling,
-    modules_to_json,
-    output_width,
-    read_module_list,
-    read_modules,
-)
+from minisbert.model.modules import Dense, Module, Pooling, output_width
+from minisbert.model.modules_json import modules_to_json, read_module_list, read_modules
 from minisbert.model.params import BertParams, flatten, load_params, tensor_shapes
 from minisbert.model.tokens import Tokenizer, load_tokenizer, read_max_seq_length
 

@@ -8,8 +8,10 @@ difference may move by a factor of four, because other processors round otherwis
 
 from __future__ import annotations
 
+import io
 import re
 import sys
+import tokenize
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,9 +59,12 @@ PATH = (
     ),
     Stop("model/pooling.py", "token vectors → one vector, six ways", "SBERT §3", "`Pooling`", r"^modules\.0$"),
     Stop("model/modules.py", "pooling, dense, normalise, in order", "SBERT §3", "`Dense`, `Normalize`", r"^sentence"),
+    Stop("model/modules_json.py", "the same, read from disk and described for it", "", "`modules.json`", "nothing"),
     Stop("model/folder.py", "a model folder, read and written as one", "", "`SentenceTransformer.save`", "nothing"),
     Stop("similarity.py", "cosine, dot, distances, the angular metric", "SBERT §3", "`util.cos_sim` …", "nothing"),
     Stop("trace.py", "every tensor by its name", "", "forward hooks", "nothing"),
+    Stop("sources.py", "asking the Hub; how a failure is told", "", "`huggingface_hub`", "nothing"),
+    Stop("pinned.py", "the default model, held against its hashes", "", "", "nothing"),
     Stop("hub.py", "model name → verified local folder", "", "`snapshot_download`", "nothing"),
     Stop("encoder.py", "text in, vectors out: the schedule", "SBERT §7", "`SentenceTransformer.encode`", r"^sentence"),
     Stop("remote.py", "asking a server; where the key goes", "", "`openai.OpenAI`", "nothing"),
@@ -90,6 +95,42 @@ def measured(stop: Stop, rows: list[Row]) -> str:
     return f"{max(row.difference for row in rows if re.search(stop.measured, row.name)):.1e}"
 
 
+def count_lines(source: str) -> tuple[int, int]:
+    """Count the lines of code, without comments, docstrings and blank lines, and all lines.
+
+    Parameters
+    ----------
+    source : str
+        A Python file.
+
+    Returns
+    -------
+    code, lines : int
+
+    Examples
+    --------
+    >>> count_lines("x = 1  # one\\n\\n# a comment\\ndef f():\\n    'a docstring'\\n    return x\\n")
+    (3, 6)
+    """
+    beside_code = (
+        tokenize.COMMENT,
+        tokenize.NL,
+        tokenize.NEWLINE,
+        tokenize.INDENT,
+        tokenize.DEDENT,
+        tokenize.ENDMARKER,
+    )
+    code: set[int] = set()
+    before = tokenize.NEWLINE
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        # a string where a statement begins is a docstring
+        starts_statement = before in (tokenize.NEWLINE, tokenize.NL, tokenize.INDENT, tokenize.DEDENT, tokenize.COMMENT)
+        if token.type not in beside_code and not (token.type == tokenize.STRING and starts_statement):
+            code |= set(range(token.start[0], token.end[0] + 1))
+        before = token.type
+    return len(code), len(source.splitlines())
+
+
 def make_table() -> str:
     """Measure, count lines and write the table in Markdown.
 
@@ -105,13 +146,13 @@ def make_table() -> str:
     reference = read_recorded()
     rows = compare(trace_tensors(SentenceEncoder().trace(reference.texts)), reference, "float32")
     lines = [
-        "| | file | what it computes | lines | paper | PyTorch | max \\|difference\\| |",
+        "| | file | what it computes | lines of code / of all | paper | PyTorch | max \\|difference\\| |",
         "|---|---|---|---|---|---|---|",
     ]
     for number, stop in enumerate(PATH, 1):
-        count = len((PACKAGE / stop.file).read_text(encoding="utf-8").splitlines())
+        code, lines = count_lines((PACKAGE / stop.file).read_text(encoding="utf-8"))
         lines.append(
-            f"| {number} | [`{stop.file}`](minisbert/{stop.file}) | {stop.computes} | {count} | {stop.paper} | "
+            f"| {number} | [`{stop.file}`](minisbert/{stop.file}) | {stop.computes} | {code} / {lines} | {stop.paper} | "
             f"{stop.pytorch} | {measured(stop, rows)} |"
         )
     return "\n".join(lines)
