@@ -36,7 +36,7 @@ from tiny import (
 
 from minisbert import SentenceEncoder
 from minisbert.model import folder as folder_module
-from minisbert.model.config import HIDDEN_ACTS
+from minisbert.model.config import HIDDEN_ACTS, BertConfig
 from minisbert.model.modules import Dense, Normalize, Pooling
 from minisbert.model.params import flatten, load_params
 
@@ -365,6 +365,14 @@ def test_what_config_json_leaves_out_is_bert_s_default(tmp_path, usual):
     left_out = ("hidden_act", "layer_norm_eps", "type_vocab_size", "position_embedding_type", "architectures")
     folder = write_model(tmp_path, config_json=dict.fromkeys(left_out, REMOVE))
     same(folder, usual)
+
+
+def test_the_defaults_are_bert_base_s():
+    """Numbers of Devlin et al. 2019, section 3, and of transformers.BertConfig: not taken from the package."""
+    defaults = BertConfig()
+    assert (defaults.hidden_act, defaults.layer_norm_eps, defaults.type_vocab_size) == ("gelu", 1e-12, 2)
+    assert (defaults.num_hidden_layers, defaults.hidden_size, defaults.num_attention_heads) == (12, 768, 12)
+    assert (defaults.vocab_size, defaults.intermediate_size, defaults.max_position_embeddings) == (30522, 3072, 512)
 
 
 def test_keys_that_change_nothing_are_ignored(tmp_path, usual):
