@@ -200,7 +200,7 @@ class SentenceEncoder:
         normalize_embeddings : bool
             Scale sentence vectors to length 1 (some models, the default one included, do so anyway).
         truncate_dim : int, optional
-            Keep the first so many dimensions, for models trained for it (Matryoshka).
+            Keep the first so many dimensions, for models trained for it (Matryoshka); by default as the folder says.
         overflow : {"warn", "error", "truncate"}
             What to do about texts that are too long: warn once, refuse, or cut without a word.
 
@@ -251,7 +251,7 @@ class SentenceEncoder:
                 results[i] = vector
         if output_value == "token_embeddings":
             return results[0] if isinstance(sentences, str) else results
-        embeddings = np.array(results, dtype=self.dtype).reshape(len(texts), self.model.width)[:, :dimensions]
+        embeddings = np.array(results, dtype=self.dtype).reshape(len(texts), self.model.full_width)[:, :dimensions]
         if normalize_embeddings:
             embeddings = normalize(embeddings)
         return embeddings[0] if isinstance(sentences, str) else embeddings
@@ -347,8 +347,8 @@ class SentenceEncoder:
         """Check ``truncate_dim`` and give the number of dimensions to keep."""
         if truncate_dim is None:
             return self.model.width
-        if isinstance(truncate_dim, bool) or not 1 <= truncate_dim <= self.model.width:
-            raise ValueError(f"encode: truncate_dim must be from 1 to {self.model.width}, got {truncate_dim!r}")
+        if isinstance(truncate_dim, bool) or not 1 <= truncate_dim <= self.model.full_width:
+            raise ValueError(f"encode: truncate_dim must be from 1 to {self.model.full_width}, got {truncate_dim!r}")
         return truncate_dim
 
     def _resolve_prompt(self, prompt: str | None, prompt_name: str | None) -> str:

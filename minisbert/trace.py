@@ -28,7 +28,7 @@ class Trace:
 
     @property
     def sentence_embedding(self) -> Array:
-        """(B, D) what ``encode`` gives."""
+        """(B, D) what ``encode`` gives, with all its dimensions."""
         return self.modules[-1]
 
     def tensors(self) -> dict[str, Array]:

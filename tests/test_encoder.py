@@ -273,3 +273,19 @@ def test_a_batch_equals_its_texts_alone(real):
     alone = np.stack([real.encode(text) for text in texts])
     assert np.abs(together - alone).max() <= 1e-6
     assert np.abs(real.encode(texts[::-1])[::-1] - alone).max() <= 1e-6
+
+
+def test_truncate_dim_of_the_folder_is_the_default(tmp_path):
+    whole = SentenceEncoder(write_model(tmp_path / "whole"))
+    for dim, width in ((5, 5), (12, 12), (99, 12)):
+        folder = write_model(tmp_path / str(dim), sentence_settings={"truncate_dim": dim, "prompts": {"query": None}})
+        encoder = SentenceEncoder(folder)
+        assert encoder.get_sentence_embedding_dimension() == width
+        np.testing.assert_array_equal(encoder.encode(TEXTS), whole.encode(TEXTS)[:, :width])
+        np.testing.assert_array_equal(encoder.encode(TEXTS, truncate_dim=7), whole.encode(TEXTS)[:, :7])
+        assert encoder.prompts == {"query": ""}
+        encoder.save(tmp_path / f"saved-{dim}")
+        assert SentenceEncoder(tmp_path / f"saved-{dim}").encode([]).shape == (0, width)
+    for dim in (0, -1, 1.5, "5", True):
+        with pytest.raises(ValueError, match=r"config_sentence_transformers.json: truncate_dim must be"):
+            SentenceEncoder(write_model(tmp_path / f"bad-{dim}", sentence_settings={"truncate_dim": dim}))

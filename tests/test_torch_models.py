@@ -400,7 +400,6 @@ def test_a_limit_that_was_set_is_saved(folders, tmp_path):
         assert relative(ours.encode(TEXTS, overflow="truncate"), reference) < BOUNDS["float32"]
 
 
-@pytest.mark.xfail(strict=True, reason="truncate_dim in config_sentence_transformers.json is not read yet")
 def test_truncate_dim_of_the_folder(folders, tmp_path):
     """sentence-transformers obeys it, so a folder that has it must be obeyed or refused."""
     folder = shutil.copytree(folders("1 head, 1 layer"), tmp_path / "truncated")

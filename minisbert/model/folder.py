@@ -46,11 +46,17 @@ class SentenceModel:
     prompts: dict[str, str]
     default_prompt_name: str | None
     similarity_fn_name: str
+    truncate_dim: int | None = None  # dimensions of a sentence vector that are kept; None: all
+
+    @property
+    def full_width(self) -> int:
+        """The length of a sentence vector before ``truncate_dim``."""
+        return output_width(self.modules, self.config.hidden_size)
 
     @property
     def width(self) -> int:
         """The length of a sentence vector."""
-        return output_width(self.modules, self.config.hidden_size)
+        return min(self.full_width, self.truncate_dim or self.full_width)
 
 
 def load_model(folder: Path, dtype: npt.DTypeLike = np.float32) -> SentenceModel:
@@ -107,28 +113,35 @@ def _read_files(folder: Path, entries: list[tuple[str, Path]], dtype: npt.DTypeL
             f"text beside {tokenizer.special_count} special tokens"
         )
     modules = read_modules(entries[1:], config, dtype) or (Pooling(),)
-    prompts, default_prompt_name, similarity_fn_name = _read_sentence_settings(folder)
+    settings = _read_sentence_settings(folder)
     params = load_params(bert_folder, config, dtype)
-    return SentenceModel(config, params, modules, tokenizer, limit, prompts, default_prompt_name, similarity_fn_name)
+    return SentenceModel(config, params, modules, tokenizer, limit, **settings)
 
 
-def _read_sentence_settings(folder: Path) -> tuple[dict[str, str], str | None, str]:
-    """Read prompts and the similarity from ``config_sentence_transformers.json``, which may be absent."""
+def _read_sentence_settings(folder: Path) -> dict[str, Any]:
+    """Read ``config_sentence_transformers.json``, which may be absent, into the last fields of a SentenceModel."""
     file = folder / "config_sentence_transformers.json"
     # null means the default, as an absent key does
     said = {key: value for key, value in (read_json(file, optional=True) or {}).items() if value is not None}
     prompts, default = said.get("prompts", {}), said.get("default_prompt_name")
-    if not isinstance(prompts, dict) or not all(_is_text(text) for text in prompts.values()):
+    if not isinstance(prompts, dict) or not all(text is None or _is_text(text) for text in prompts.values()):
         raise ModelFolderError(f"{file.as_posix()}: expected prompts to map names to texts, got {prompts!r}")
     if default is not None and (not isinstance(default, str) or default not in prompts):
         raise ModelFolderError(f"{file.as_posix()}: default_prompt_name {default!r} is none of {sorted(prompts)}")
-    similarity = said.get("similarity_fn_name", "cosine")
+    similarity, dim = said.get("similarity_fn_name", "cosine"), said.get("truncate_dim")
     if similarity not in _SIMILARITIES:
         raise ModelFolderError(
             f"{file.as_posix()}: similarity_fn_name {similarity!r} is not computed here; known: "
             + ", ".join(_SIMILARITIES)
         )
-    return prompts, default, similarity
+    if dim is not None and (isinstance(dim, bool) or not isinstance(dim, int) or dim < 1):
+        raise ModelFolderError(f"{file.as_posix()}: truncate_dim must be a positive number of dimensions, got {dim!r}")
+    return {
+        "prompts": {name: text or "" for name, text in prompts.items()},
+        "default_prompt_name": default,
+        "similarity_fn_name": similarity,
+        "truncate_dim": dim,
+    }
 
 
 def _is_text(value: Any) -> bool:
@@ -189,6 +202,7 @@ def _write_files(model: SentenceModel, folder: Path) -> None:
         "prompts": model.prompts,
         "default_prompt_name": model.default_prompt_name,
         "similarity_fn_name": model.similarity_fn_name,
+        "truncate_dim": model.truncate_dim,
     }
     _write_json(folder / "config_sentence_transformers.json", settings)
     listed = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
