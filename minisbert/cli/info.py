@@ -53,12 +53,14 @@ def info(as_json: bool, choice: ModelChoice) -> None:
 def _model(outline: Outline) -> dict[str, Any]:
     """Collect what the folder says."""
     from minisbert.cli.outline import SaidLimit, read_if_there
+    from minisbert.model.folder import read_sentence_settings
     from minisbert.model.modules import output_width
     from minisbert.model.modules_json import read_modules
 
     config = outline.config
     modules = read_modules(outline.modules, config, "float32")
-    settings = read_if_there(outline.folder / "config_sentence_transformers.json")
+    settings = read_sentence_settings(outline.folder)
+    width = output_width(modules, config.hidden_size)
     cut = read_if_there(outline.bert_folder / "tokenizer.json").get("truncation") or {}
     limits = [*outline.said_limits, SaidLimit("tokenizer.json", "truncation", cut.get("max_length"))]
     return {
@@ -72,10 +74,8 @@ def _model(outline: Outline) -> dict[str, Any]:
         "vocabulary": config.vocab_size,
         **_weights(outline),
         "modules": [_describe(module) for module in modules],
-        "sentence_embedding_dimension": output_width(modules, config.hidden_size),
-        "similarity_fn_name": settings.get("similarity_fn_name") or "cosine",
-        "prompts": settings.get("prompts") or {},
-        "default_prompt_name": settings.get("default_prompt_name"),
+        "sentence_embedding_dimension": min(width, settings["truncate_dim"] or width),
+        **settings,
         "max_seq_length": {
             "in_force": outline.max_seq_length,
             "decided_by": outline.decided_by,

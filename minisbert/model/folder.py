@@ -113,13 +113,33 @@ def _read_files(folder: Path, entries: list[tuple[str, Path]], dtype: npt.DTypeL
             f"text beside {tokenizer.special_count} special tokens"
         )
     modules = read_modules(entries[1:], config, dtype) or (Pooling(),)
-    settings = _read_sentence_settings(folder)
+    settings = read_sentence_settings(folder)
     params = load_params(bert_folder, config, dtype)
     return SentenceModel(config, params, modules, tokenizer, limit, **settings)
 
 
-def _read_sentence_settings(folder: Path) -> dict[str, Any]:
-    """Read ``config_sentence_transformers.json``, which may be absent, into the last fields of a SentenceModel."""
+def read_sentence_settings(folder: Path) -> dict[str, Any]:
+    """Read ``config_sentence_transformers.json``, which may be absent.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    dict
+        ``prompts``, ``default_prompt_name``, ``similarity_fn_name`` and ``truncate_dim``, as a SentenceModel has them.
+
+    Raises
+    ------
+    ModelFolderError
+        For values that make no sense, and a similarity that is not computed here.
+
+    Examples
+    --------
+    >>> read_sentence_settings(Path("no/such/folder"))["similarity_fn_name"]
+    'cosine'
+    """
     file = folder / "config_sentence_transformers.json"
     # null means the default, as an absent key does
     said = {key: value for key, value in (read_json(file, optional=True) or {}).items() if value is not None}
