@@ -414,6 +414,10 @@ CASES = [
     Case("config a broken link", link_to_nothing(CONFIG), (CONFIG, "missing behind its link")),
     Case("config a link in a circle", link_in_a_circle(CONFIG), (CONFIG, "cannot be read")),
     *(
+        Case(f"truncate_dim {value!r}", edit(SETTINGS, truncate_dim=value), (SETTINGS, "truncate_dim", repr(value)))
+        for value in (0, -1, 1.5, "7", True, [7])
+    ),
+    *(
         Case(
             f"model_type {kind!r}", edit(CONFIG, model_type=kind), (CONFIG, f"model_type {kind!r} is not computed here")
         )
@@ -512,6 +516,11 @@ CASES = [
             "1_Pooling\\..\\..\\x",
             "x\0y",
         )
+    ),
+    Case(
+        "an absolute path back into the folder",
+        lambda f: path_of(1, str(f / "1_Pooling"))(f),
+        ("modules.json", "leaves the model's folder"),
     ),
     Case("the Transformer's path leaves", path_of(0, "../outside"), ("modules.json", "leaves the model's folder")),
     Case("a path of 5,000 letters", path_of(3, "x" * 5000), ("cannot be read", "too long")),

@@ -611,6 +611,8 @@ SAVED = {
         "sentence_bert_config": {"do_lower_case": True, "max_seq_length": 11},
     },
     "activation": {"config": replace(TINY, hidden_act="gelu_new", layer_norm_eps=1e-5)},
+    "cut vectors": {"sentence_settings": {"truncate_dim": 5}},
+    "null prompts": {"sentence_settings": {"prompts": {"query": None}, "default_prompt_name": "query"}},
     "prompts": {
         "sentence_settings": {
             "prompts": {"query": "the \u00e9 \U0001f600", "": ""},
@@ -637,6 +639,12 @@ def test_saved_and_loaded_again_nothing_has_changed(tmp_path, choices, dtype):
     assert {path.name for path in tmp_path.iterdir()} == {"original", "saved", "again"}
     for field in ("config", "max_seq_length", "prompts", "default_prompt_name", "similarity_fn_name", "width"):
         assert getattr(first.model, field) == getattr(second.model, field), field
+
+
+def test_lower_case_is_saved_where_sentence_transformers_looks_for_it(tmp_path):
+    """It builds the normalizer of tokenizer.json anew, and a step that stands only there would be lost."""
+    SentenceEncoder(write_model(tmp_path / "original", **SAVED["lower case"])).save(tmp_path / "saved")
+    assert json.loads((tmp_path / "saved" / "sentence_bert_config.json").read_text())["do_lower_case"] is True
 
 
 def test_the_limit_that_was_set_is_the_limit_that_is_saved(tmp_path, plain):

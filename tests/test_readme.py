@@ -54,7 +54,8 @@ def test_every_verb_that_readme_names_exists_and_the_other_way_round():
 
 def test_the_reading_path_is_what_the_code_makes(weights_folder):
     table = TEXT.partition(reading_path.BEGIN)[2].partition(reading_path.END)[0]
-    assert reading_path.same_table(table.strip(), reading_path.make_table())
+    fresh = reading_path.same_table(table.strip(), reading_path.make_table())
+    assert fresh, "stale: run `python -m minisbert.proof.reading_path README.md`"
     assert not reading_path.same_table(table.replace("what the checkpoint", "which checkpoint"), table)
     for stop in reading_path.PATH:
         assert (reading_path.PACKAGE / stop.file).is_file()
