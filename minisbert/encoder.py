@@ -214,7 +214,8 @@ class SentenceEncoder:
         Raises
         ------
         ValueError
-            For anything that is no text, unknown prompts or values, and long texts with ``overflow="error"``.
+            For anything that is no text, unknown prompts or values, long texts with ``overflow="error"``, and weights
+            with which the computation overflows: a vector is never NaN.
 
         Notes
         -----
@@ -242,11 +243,16 @@ class SentenceEncoder:
         for batch in _with_progress_bar(batches, len(texts)) if show_progress_bar else batches:
             lengths = tokens.lengths[batch]
             strip = np.concatenate([ids[i] for i in batch])
-            hidden = bert(strip, lengths, self.model.params, self.model.config)
-            if output_value == "token_embeddings":
-                vectors: Iterable[Array] = np.split(hidden, np.cumsum(lengths)[:-1])
-            else:
-                vectors = apply_modules(hidden, lengths, self.model.modules, skipped)[-1]
+            embedded = bert(strip, lengths, self.model.params, self.model.config)
+            if output_value == "sentence_embedding":
+                embedded = apply_modules(embedded, lengths, self.model.modules, skipped)[-1]
+            if not np.isfinite(embedded).all():
+                raise ValueError(
+                    f"encode: {self.dtype} overflowed: the weights in {self.folder.as_posix()} are so large that "
+                    "vectors are infinite or NaN; is the model damaged? dtype='float64' reaches further"
+                )
+            one_each = output_value == "sentence_embedding"
+            vectors = embedded if one_each else np.split(embedded, np.cumsum(lengths)[:-1])
             for i, vector in zip(batch, vectors, strict=True):
                 results[i] = vector
         if output_value == "token_embeddings":

@@ -8,7 +8,7 @@ from tiny import TEXTS, TINY, tiny_dense, write_model
 
 from minisbert import SentenceEncoder
 from minisbert import encoder as encoder_module
-from minisbert.model.modules import Normalize, Pooling
+from minisbert.model.modules import Dense, Normalize, Pooling
 from minisbert.model.tokens import TruncationWarning
 
 # float32 on a strip of other neighbours: matrix products add in another order. Measured 3e-7, margin 3.
@@ -105,6 +105,15 @@ def test_normalize_embeddings_and_truncate_dim(tmp_path):
     both = plain.encode(TEXTS, truncate_dim=5, normalize_embeddings=True)
     np.testing.assert_allclose(np.linalg.norm(both, axis=1), 1, rtol=1e-6)
     assert plain.encode("soup", truncate_dim=1).shape == (1,)
+
+
+@pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning", "ignore:invalid:RuntimeWarning")
+def test_weights_that_overflow_give_an_error_and_no_nan(tmp_path):
+    huge = Dense(np.full((12, 12), 1e6, np.float32), None, "identity")
+    folder = write_model(tmp_path / "huge", modules=(Pooling(), *[huge] * 6, Normalize()))
+    with pytest.raises(ValueError, match=r"encode: float32 overflowed: the weights in .*huge are so large"):
+        SentenceEncoder(folder).encode(TEXTS)
+    assert np.isfinite(SentenceEncoder(folder, dtype="float64").encode(TEXTS)).all()
 
 
 def test_prompts(tmp_path):

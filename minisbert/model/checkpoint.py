@@ -1,8 +1,8 @@
 """Bytes on disk -> arrays by name: safetensors files, one or several, in F64, F32, F16 or BF16.
 
 A safetensors file is eight bytes with the length of a JSON header, the header (name -> dtype, shape, offsets), then
-the numbers themselves. The ``safetensors`` library checks that the header is honest; the numbers are then read
-straight into their array, one tensor at a time, so that the file never stands in memory twice. Pickles
+the numbers themselves. The ``safetensors`` library checks that the header is honest; the numbers are then mapped: the
+system brings in what is touched, when it is touched, once for all processes that use the model. Pickles
 (``pytorch_model.bin``) can run code when they are opened and are never read. Which names a BERT needs is the business
 of ``params.py``, next.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -28,13 +28,14 @@ _NUMPY_DTYPE = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where one tensor lies, before its numbers are read."""
+    """Where one tensor lies, before its numbers are touched."""
 
     file: Path
     name: str
     dtype: str  # safetensors' name: F32, BF16, ..
     shape: tuple[int, ...]
     offset: int  # bytes from the start of the file
+    mapped: Array = field(repr=False, compare=False)  # the file's bytes
 
     def read(self, dtype: npt.DTypeLike) -> Array:
         """Read the numbers and refuse NaN, infinity and what only damage can have made so large.
@@ -47,6 +48,7 @@ class StoredTensor:
         Returns
         -------
         Array, ``self.shape``
+            Not to be written to where it is the file itself, as the stored dtype's own numbers are.
 
         Raises
         ------
@@ -59,7 +61,7 @@ class StoredTensor:
                 f"{where} is stored as {self.dtype}; read here: {', '.join(_NUMPY_DTYPE)} (is the model quantised?)"
             )
         count = int(np.prod(self.shape, dtype=np.int64))
-        stored = np.fromfile(self.file, dtype=_NUMPY_DTYPE[self.dtype], count=count, offset=self.offset)
+        stored = np.frombuffer(self.mapped, _NUMPY_DTYPE[self.dtype], count, self.offset) if count else np.empty(0)
         if self.dtype == "BF16":
             # bfloat16 is the upper half of a float32, and NumPy has no such type: put the lower half back as zeros
             stored = (stored.astype(np.uint32) << 16).view(np.float32)
@@ -173,6 +175,7 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
         with file.open("rb") as stream, safe_open(file, framework="numpy"):
             (header_length,) = struct.unpack("<Q", stream.read(8))
             header = json.loads(stream.read(header_length))
+            mapped = np.memmap(stream, np.uint8, "r")
     except OSError as error:
         raise ModelFolderError(f"{file.as_posix()}: cannot be read: {error.strerror or error}") from error
     except (SafetensorError, ValueError, struct.error) as error:
@@ -183,7 +186,7 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
     header.pop("__metadata__", None)
     return {
         name: StoredTensor(
-            file, name, entry["dtype"], tuple(entry["shape"]), 8 + header_length + entry["data_offsets"][0]
+            file, name, entry["dtype"], tuple(entry["shape"]), 8 + header_length + entry["data_offsets"][0], mapped
         )
         for name, entry in header.items()
     }
