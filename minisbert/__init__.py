@@ -18,9 +18,11 @@ The reading path, in the order in which a text becomes a vector:
 14. ``sources.py``             asking the Hub; how a failure is told
 15. ``pinned.py``              the default model, held against its hashes
 16. ``hub.py``                 model name to verified local folder
-17. ``encoder.py``             SentenceEncoder: text in, vectors out
-18. ``remote.py``              asking a server; where the key goes
-19. ``client.py``              Client(api_key).embed(phrases).embeddings
+17. ``blas.py``                which kernel multiplies, on how many threads
+18. ``schedule.py``            which texts share a batch, which thread takes it
+19. ``encoder.py``             SentenceEncoder: text in, vectors out
+20. ``remote.py``              asking a server; where the key goes
+21. ``client.py``              Client(api_key).embed(phrases).embeddings
 
 ``proof`` holds the agreement ledger behind ``minisbert verify``; ``cli`` the command line.
 """

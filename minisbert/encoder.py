@@ -1,9 +1,9 @@
-"""SentenceEncoder: text in, vectors out. Glue and scheduling, no mathematics.
+"""SentenceEncoder: text in, vectors out. Glue, no mathematics.
 
-A text goes through ``tokens`` (ids), ``bert`` (token vectors) and ``modules`` (one vector). What happens here is the
-order of work: texts are sorted by length and packed into batches under a token budget, so that neighbours have equal
-lengths; the vectors come back in the order of the texts. ``remote.py`` and ``client.py``, next, are for code that is
-written against an embedding service.
+A text goes through ``tokens`` (ids), ``bert`` (token vectors) and ``modules`` (one vector). Texts are taken from where
+they come a few thousand at a time, so that there may be any number of them; ``schedule.py`` says which of these share
+a batch and which thread takes it; the vectors come back in the order of the texts. ``remote.py`` and ``client.py``,
+next, are for code that is written against an embedding service.
 
 Letters: ``B`` texts, ``N`` tokens in the strip, ``T`` tokens of one text, ``D`` hidden size.
 """
@@ -11,26 +11,50 @@ Letters: ``B`` texts, ``N`` tokens in the strip, ``T`` tokens of one text, ``D``
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from minisbert import hub
+from minisbert.blas import threads
 from minisbert.model import Array
 from minisbert.model.bert import bert, trace_bert
 from minisbert.model.folder import SentenceModel, load_model, save_model
 from minisbert.model.modules import apply_modules
 from minisbert.model.ops import normalize
-from minisbert.model.tokens import Overflow, Tokens, report_overflow
+from minisbert.model.tokens import Overflow, OverflowReport, Tokens
+from minisbert.schedule import make_batches, work_through
 from minisbert.similarity import SIMILARITIES
 from minisbert.trace import Trace
 
-BATCH_TOKENS = 1024
-"""Tokens in a batch: few enough that a layer's tensors stay near the processor's cache."""
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+BLOCK_TEXTS = 8192
+"""Texts that are held at a time: enough that sorting them by length pays, few enough for any memory."""
+
+OutputValue = Literal["sentence_embedding", "token_embeddings"]
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What :meth:`SentenceEncoder.encode` was asked for, checked."""
+
+    prefix: str  # the prompt's text
+    skipped: int  # its tokens
+    dimensions: int
+    batch_size: int | None
+    num_threads: int | None
+    deterministic: bool
+    output_value: OutputValue
+    normalize: bool
+    overflow: Overflow
 
 
 class SentenceEncoder:
@@ -160,11 +184,13 @@ class SentenceEncoder:
         >>> SentenceEncoder().tokenize("i love soup").token_ids
         array([  101,  1045,  2293, 11350,   102])
         """
-        return self._tokenize(_as_texts(sentences), overflow)
+        return self._tokenize(list(_texts(sentences)), overflow)
 
     def _tokenize(self, texts: list[str], overflow: Overflow) -> Tokens:
+        report = OverflowReport(self.max_seq_length, overflow)
         tokens = self.model.tokenizer(texts, self.max_seq_length)
-        report_overflow(tokens, self.max_seq_length, overflow, stacklevel=4)
+        report.add(tokens)
+        report.warn(stacklevel=4)
         return tokens
 
     def encode(
@@ -175,10 +201,12 @@ class SentenceEncoder:
         prompt: str | None = None,
         batch_size: int | None = None,
         show_progress_bar: bool = False,
-        output_value: Literal["sentence_embedding", "token_embeddings"] = "sentence_embedding",
+        output_value: OutputValue = "sentence_embedding",
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
         overflow: Overflow = "warn",
+        num_threads: int | None = None,
+        deterministic: bool = False,
     ) -> Any:
         """Turn texts into vectors.
 
@@ -186,6 +214,7 @@ class SentenceEncoder:
         ----------
         sentences : str or iterable of str
             A text has from 0 characters to any number; what exceeds ``max_seq_length`` tokens is cut (``overflow``).
+            Of a generator no more than a few thousand texts are held at a time.
         prompt_name : str, optional
             A key of :attr:`prompts`, put before every text; by default the folder's default prompt, if any.
         prompt : str, optional
@@ -194,7 +223,7 @@ class SentenceEncoder:
             At most so many texts in a batch. By default only the number of tokens counts, which is what decides
             time and memory; the vectors do not depend on it.
         show_progress_bar : bool
-            On stderr.
+            On stderr, with texts a second and the time left.
         output_value : {"sentence_embedding", "token_embeddings"}
             One vector a text, or one a token.
         normalize_embeddings : bool
@@ -203,6 +232,12 @@ class SentenceEncoder:
             Keep the first so many dimensions, for models trained for it (Matryoshka); by default as the folder says.
         overflow : {"warn", "error", "truncate"}
             What to do about texts that are too long: warn once, refuse, or cut without a word.
+        num_threads : int, optional
+            Threads that compute; by default one a processor, or as many as BLAS has been told to use.
+        deterministic : bool
+            Make a text's vector the same to the last bit whatever its company and the number of threads: every text
+            is then a batch of its own. Without it the last digits depend on the company, because a matrix product
+            adds in another order (README has the measured difference and the cost).
 
         Returns
         -------
@@ -226,41 +261,173 @@ class SentenceEncoder:
         >>> SentenceEncoder().encode("hello world")[:3]
         array([-0.03447..., 0.03102..., 0.00673...], dtype=float32)
         """
+        options = self._check_options(
+            prompt_name=prompt_name,
+            prompt=prompt,
+            batch_size=batch_size,
+            output_value=output_value,
+            normalize_embeddings=normalize_embeddings,
+            truncate_dim=truncate_dim,
+            overflow=overflow,
+            num_threads=num_threads,
+            deterministic=deterministic,
+        )
+        report = OverflowReport(self.max_seq_length, overflow)
+        total = len(sentences) if isinstance(sentences, Sized) and not isinstance(sentences, str) else None
+        if total is not None:
+            for _ in _texts(sentences):  # a list is looked through before any work is done
+                pass
+        with _progress_bar(total, show_progress_bar) as bar:
+            blocks = self._encode_blocks(sentences, BLOCK_TEXTS, options, report, bar)
+            if output_value == "token_embeddings":
+                embeddings: Any = [vectors for block in blocks for vectors in block]
+            else:
+                embeddings = self._stack(blocks, total, options)
+        report.warn()
+        return embeddings[0] if isinstance(sentences, str) else embeddings
+
+    def encode_stream(
+        self, sentences: Iterable[str], *, block_texts: int = BLOCK_TEXTS, **options: Any
+    ) -> Iterator[Array]:
+        """Turn any number of texts into vectors, a block at a time, in memory that does not grow.
+
+        Parameters
+        ----------
+        sentences : iterable of str
+            Read as the vectors are asked for, a block ahead of them.
+        block_texts : int
+            Texts in a block.
+        **options
+            As in :meth:`encode`, except ``output_value``.
+
+        Yields
+        ------
+        Array, shape (block_texts, D)
+            The last one may have fewer rows.
+
+        Raises
+        ------
+        ValueError
+            As in :meth:`encode`, when the block with the cause is reached.
+
+        Examples
+        --------
+        >>> many = (f"text {i}" for i in range(5))
+        >>> [block.shape for block in SentenceEncoder().encode_stream(many, block_texts=2)]
+        [(2, 384), (2, 384), (1, 384)]
+        """
+        if options.get("output_value", "sentence_embedding") != "sentence_embedding":
+            raise ValueError("encode_stream: gives sentence vectors only; for token vectors use encode")
+        if isinstance(sentences, str) or isinstance(block_texts, bool) or block_texts < 1:
+            raise ValueError("encode_stream: expected an iterable of texts, and block_texts of at least 1")
+        show = options.pop("show_progress_bar", False)
+        checked = self._check_options(**options)
+        report = OverflowReport(self.max_seq_length, checked.overflow)
+        with _progress_bar(None, show) as bar:
+            for block in self._encode_blocks(sentences, block_texts, checked, report, bar):
+                yield self._stack([block], len(block), checked)
+        report.warn()
+
+    def _check_options(
+        self,
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        output_value: OutputValue = "sentence_embedding",
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        overflow: Overflow = "warn",
+        num_threads: int | None = None,
+        deterministic: bool = False,
+    ) -> _Options:
+        """Refuse what makes no sense, before any work is done."""
         if output_value not in ("sentence_embedding", "token_embeddings"):
             raise ValueError(
                 f"encode: output_value must be 'sentence_embedding' or 'token_embeddings', got {output_value!r}"
             )
-        if batch_size is not None and (isinstance(batch_size, bool) or batch_size < 1):
-            raise ValueError(f"encode: batch_size must be at least 1, got {batch_size!r}")
-        dimensions = self._dimensions(truncate_dim)
+        for name, count in (("batch_size", batch_size), ("num_threads", num_threads)):
+            if count is not None and (isinstance(count, bool) or count < 1):
+                raise ValueError(f"encode: {name} must be at least 1, got {count!r}")
         prefix = self._resolve_prompt(prompt, prompt_name)
-        texts = [prefix + text for text in _as_texts(sentences)]
-        tokens = self._tokenize(texts, overflow)
-        skipped = self._prompt_length(prefix)
-        results: list[Array] = [np.empty(0)] * len(texts)
-        ids = tokens.split()
-        batches = _batches(tokens.lengths, batch_size)
-        for batch in _with_progress_bar(batches, len(texts)) if show_progress_bar else batches:
-            lengths = tokens.lengths[batch]
+        return _Options(
+            prefix=prefix,
+            skipped=self._prompt_length(prefix),
+            dimensions=self._dimensions(truncate_dim),
+            batch_size=batch_size,
+            num_threads=num_threads,
+            deterministic=deterministic,
+            output_value=output_value,
+            normalize=normalize_embeddings,
+            overflow=overflow,
+        )
+
+    def _encode_blocks(
+        self,
+        sentences: str | Iterable[str],
+        block_texts: int,
+        options: _Options,
+        report: OverflowReport,
+        bar: tqdm[NoReturn] | None,
+    ) -> Iterator[list[Array]]:
+        """Give, block by block, the vector or the token vectors of each text."""
+        texts = _texts(sentences)
+        while block := [options.prefix + text for text in islice(texts, block_texts)]:
+            tokens = self.model.tokenizer(block, self.max_seq_length)
+            report.add(tokens)
+            yield self._encode_block(tokens, options, bar)
+
+    def _encode_block(self, tokens: Tokens, options: _Options, bar: tqdm[NoReturn] | None) -> list[Array]:
+        """Send one block's texts through the model, batch by batch, on all threads."""
+        ids, lengths = tokens.split(), tokens.lengths
+        results: list[Array] = [np.empty(0)] * len(lengths)
+
+        def embed_batch(batch: Array) -> Iterable[Array]:
             strip = np.concatenate([ids[i] for i in batch])
-            embedded = bert(strip, lengths, self.model.params, self.model.config)
-            if output_value == "sentence_embedding":
-                embedded = apply_modules(embedded, lengths, self.model.modules, skipped)[-1]
-            if not np.isfinite(embedded).all():
-                raise ValueError(
-                    f"encode: {self.dtype} overflowed: the weights in {self.folder.as_posix()} are so large that "
-                    "vectors are infinite or NaN; is the model damaged? dtype='float64' reaches further"
-                )
-            one_each = output_value == "sentence_embedding"
-            vectors = embedded if one_each else np.split(embedded, np.cumsum(lengths)[:-1])
+            return self._forward(strip, lengths[batch], options)
+
+        # one text alone is left to BLAS's own threads, as many as the caller has set
+        num_threads = options.num_threads or (threads.usable() if len(lengths) > 1 else None)
+        if options.deterministic:
+            batches = list(np.arange(len(lengths))[:, None])
+            num_threads = num_threads if num_threads and len(batches) > 1 else 1
+        else:
+            batches = make_batches(lengths, options.batch_size, num_threads or 1)
+        for batch, vectors in work_through(batches, embed_batch, num_threads):
             for i, vector in zip(batch, vectors, strict=True):
                 results[i] = vector
-        if output_value == "token_embeddings":
-            return results[0] if isinstance(sentences, str) else results
-        embeddings = np.array(results, dtype=self.dtype).reshape(len(texts), self.model.full_width)[:, :dimensions]
-        if normalize_embeddings:
-            embeddings = normalize(embeddings)
-        return embeddings[0] if isinstance(sentences, str) else embeddings
+            if bar is not None:
+                bar.update(len(batch))
+        return results
+
+    def _forward(self, strip: Array, lengths: Array, options: _Options) -> Iterable[Array]:
+        """Compute one batch: the sentence vectors, or each text's token vectors."""
+        tokens_wanted = options.output_value == "token_embeddings"
+        embedded = bert(strip, lengths, self.model.params, self.model.config)
+        if not tokens_wanted:
+            embedded = apply_modules(embedded, lengths, self.model.modules, options.skipped)[-1]
+        if not np.isfinite(embedded).all():
+            raise ValueError(
+                f"encode: {self.dtype} overflowed: the weights in {self.folder.as_posix()} are so large that vectors "
+                "are infinite or NaN; is the model damaged? dtype='float64' reaches further"
+            )
+        return np.split(embedded, np.cumsum(lengths)[:-1]) if tokens_wanted else embedded
+
+    def _stack(self, blocks: Iterable[list[Array]], total: int | None, options: _Options) -> Array:
+        """Make one array of the sentence vectors of all blocks, cut and scaled as asked for."""
+
+        def finish(vectors: list[Array]) -> Array:
+            rows = np.array(vectors, self.dtype).reshape(len(vectors), self.model.full_width)[:, : options.dimensions]
+            return normalize(rows) if options.normalize else rows
+
+        if total is None:
+            return np.concatenate([finish([]), *map(finish, blocks)])
+        stacked = np.empty((total, options.dimensions), self.dtype)  # in place: no second copy of what may be large
+        start = 0
+        for vectors in blocks:
+            stacked[start : start + len(vectors)] = finish(vectors)
+            start += len(vectors)
+        return stacked
 
     def trace(self, sentences: str | Iterable[str], overflow: Overflow = "warn") -> Trace:
         """Encode in one batch, by the same functions, and keep every intermediate tensor.
@@ -283,7 +450,7 @@ class SentenceEncoder:
         >>> trace.bert.layers[0].attention.output.shape
         (5, 384)
         """
-        texts = _as_texts(sentences)
+        texts = list(_texts(sentences))
         if not texts:
             raise ValueError("trace: expected at least one text, got none")
         tokens = self._tokenize(texts, overflow)
@@ -378,39 +545,25 @@ class SentenceEncoder:
         return int(tokens.lengths[0]) - len(self.model.tokenizer.last)
 
 
-def _as_texts(sentences: str | Iterable[str]) -> list[str]:
-    """Check that there are texts and nothing else, and give them as a list."""
+def _texts(sentences: str | Iterable[str]) -> Iterator[str]:
+    """Give the texts one by one, and refuse what is none."""
     if isinstance(sentences, str):
-        return [sentences]
+        sentences = [sentences]
     if isinstance(sentences, (bytes, dict)) or not isinstance(sentences, Iterable):
         raise ValueError(f"expected a text or an iterable of texts, got {type(sentences).__name__}")
-    texts = list(sentences)
-    for i, text in enumerate(texts):
+    for i, text in enumerate(sentences):
         if not isinstance(text, str):
             raise ValueError(
                 f"sentences[{i}]: expected a text (str), got {type(text).__name__} {text!r:.80}; "
                 "missing values in tables are often None or nan: drop them or put '' in their place"
             )
-    return texts
+        yield text
 
 
-def _batches(lengths: Array, batch_size: int | None) -> Iterator[Array]:
-    """Give the indices of each batch: longest texts first, near-equal lengths together, under the token budget."""
-    order = np.argsort(-lengths, kind="stable")
-    start = 0
-    while start < len(order):
-        # sorted, so the first text is the longest and bounds the rest
-        count = max(1, BATCH_TOKENS // int(lengths[order[start]]))
-        stop = start + (count if batch_size is None else min(count, batch_size))
-        yield order[start:stop]
-        start = stop
-
-
-def _with_progress_bar(batches: Iterator[Array], total: int) -> Iterator[Array]:
-    """Give the batches on and show on stderr how many texts are done."""
+def _progress_bar(total: int | None, show: bool) -> tqdm[NoReturn] | nullcontext[None]:
+    """Show on stderr how many texts are done, how many a second, and the time left."""
+    if not show:
+        return nullcontext()
     from tqdm import tqdm  # imported when asked for: it would be a fifth of the package's import time
 
-    with tqdm(total=total, unit="text", desc="encode") as bar:
-        for batch in batches:
-            yield batch
-            bar.update(len(batch))
+    return tqdm(total=total, unit="text", desc="encode")

@@ -29,6 +29,8 @@ ORDER = [
     "sources",
     "pinned",
     "hub",
+    "blas",
+    "schedule",
     "encoder",
     "remote",
     "client",

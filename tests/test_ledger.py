@@ -59,7 +59,9 @@ def no_attention_scale(monkeypatch, encoder):
 
 
 def softmax_over_queries(monkeypatch, encoder):
-    monkeypatch.setattr(bert, "softmax", lambda scores: np.swapaxes(ops.softmax(np.swapaxes(scores, -1, -2)), -1, -2))
+    monkeypatch.setattr(
+        bert, "softmax", lambda scores, out=None: np.swapaxes(ops.softmax(np.swapaxes(scores, -1, -2)), -1, -2)
+    )
 
 
 def wrong_eps(monkeypatch, encoder):

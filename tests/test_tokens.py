@@ -13,7 +13,7 @@ from tiny import REMOVE, TEXTS, TINY, VOCABULARY, edit_json, tiny_tokenizer, wri
 
 from minisbert import SentenceEncoder
 from minisbert.model.config import BertConfig
-from minisbert.model.tokens import Tokens, TruncationWarning, load_tokenizer, read_max_seq_length, report_overflow
+from minisbert.model.tokens import OverflowReport, Tokens, TruncationWarning, load_tokenizer, read_max_seq_length
 
 CLS, SEP, UNK = (VOCABULARY[piece] for piece in ("[CLS]", "[SEP]", "[UNK]"))
 LONG = replace(TINY, max_position_embeddings=520)
@@ -245,10 +245,19 @@ def test_the_prompt_counts(tmp_path):
         made.encode(letters(13), prompt_name="query", overflow="error")
 
 
-def test_report_overflow_counts_in_tokens_of_whole_texts():
+def test_the_report_counts_in_tokens_of_whole_texts():
     cut = Tokens(np.arange(6), np.array([4, 2]), np.array([7, 0]))
     with pytest.raises(ValueError, match=r"1 of 2 texts is .* = 4 tokens and lost 7 tokens \(text 0 lost 7 of 11\)"):
-        report_overflow(cut, 4, "error")
+        OverflowReport(4, "error").add(cut)
+
+
+def test_the_report_of_many_blocks_is_one():
+    report = OverflowReport(4, "warn")
+    for lost in ([0, 0, 0], [0, 7], [1, 9, 0]):
+        report.add(Tokens(np.arange(4 * len(lost)), np.full(len(lost), 4), np.array(lost)))
+    with pytest.warns(TruncationWarning, match=r"3 of 8 texts are .* lost 17 tokens \(text 6 lost 9 of 13\)") as caught:
+        report.warn()
+    assert len(caught) == 1
 
 
 # --- odd text -------------------------------------------------------------------------------------------------

@@ -178,13 +178,12 @@ def attention(hidden: Array, lengths: Array, params: AttentionParams, config: Be
     all_probs = []
     for rows, count, length in equal_length_runs(lengths):
         heads = (count, length, config.num_attention_heads, config.head_size)
-        q = query[rows].reshape(heads).swapaxes(1, 2)  # (c, H, T, K)
+        # a dot product of K random numbers grows like sqrt(K); undone here so that softmax does not saturate
+        q = query[rows].reshape(heads).swapaxes(1, 2) / math.sqrt(config.head_size)  # (c, H, T, K)
         k = key[rows].reshape(heads).swapaxes(1, 2)  # (c, H, T, K)
         v = value[rows].reshape(heads).swapaxes(1, 2)  # (c, H, T, K)
         scores = q @ k.swapaxes(2, 3)  # (c, H, T, T)
-        # a dot product of K random numbers grows like sqrt(K); undone here so that softmax does not saturate
-        scores /= math.sqrt(config.head_size)
-        probs = softmax(scores)  # (c, H, T, T)
+        probs = softmax(scores, out=scores)  # (c, H, T, T) in place: a long text's scores are megabytes
         gathered = probs @ v  # (c, H, T, K)
         context[rows] = gathered.swapaxes(1, 2).reshape(count * length, config.hidden_size)
         all_probs.append(probs)

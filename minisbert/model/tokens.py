@@ -2,7 +2,7 @@
 
 A model folder carries up to four length limits that contradict each other, and its ``tokenizer.json`` often cuts and
 pads on its own (all-MiniLM-L6-v2: at 128, silently). Here the library's cutting and padding are switched off, one
-limit is chosen (:func:`read_max_seq_length`), and what is cut is always reported (:func:`report_overflow`). The same
+limit is chosen (:func:`read_max_seq_length`), and what is cut is always reported (:class:`OverflowReport`). The same
 ids by hand, for reading, are in ``wordpiece.py``, next.
 
 Letters: ``B`` texts, ``N`` tokens in the strip, ``P`` positions.
@@ -145,46 +145,79 @@ class Tokenizer:
         return [str(self.library.id_to_token(int(i))) for i in token_ids]
 
 
-def report_overflow(tokens: Tokens, max_seq_length: int, overflow: Overflow, stacklevel: int = 3) -> None:
-    """Say how much was cut, once for all texts: by a warning, by an error, or not at all.
+class OverflowReport:
+    """Count what is cut off texts, over any number of blocks of texts, and say it once.
 
     Parameters
     ----------
-    tokens : Tokens
     max_seq_length : int
     overflow : {"warn", "error", "truncate"}
-    stacklevel : int
-        As in :func:`warnings.warn`: whose line the warning names.
+        What to do about texts that are too long: warn at the end, refuse at once, or nothing.
 
     Raises
     ------
     ValueError
-        If texts were cut and ``overflow`` is ``"error"``, or ``overflow`` is none of the three.
+        If ``overflow`` is none of the three.
 
     Examples
     --------
-    >>> cut = Tokens(np.arange(8), np.array([8]), np.array([5]))
-    >>> report_overflow(cut, 8, "error")
+    >>> report = OverflowReport(8, "error")
+    >>> report.add(Tokens(np.arange(8), np.array([8]), np.array([5])))
     Traceback (most recent call last):
         ...
     ValueError: 1 of 1 texts is longer than max_seq_length = 8 tokens and lost 5 tokens (text 0 lost 5 of 13); ...
     """
-    if overflow not in ("warn", "error", "truncate"):
-        raise ValueError(f"overflow must be 'warn', 'error' or 'truncate', got {overflow!r}")
-    cut = np.flatnonzero(tokens.lost)
-    if not len(cut) or overflow == "truncate":
-        return
-    worst = cut[np.argmax(tokens.lost[cut])]
-    whole = tokens.lengths[worst] + tokens.lost[worst]
-    message = (
-        f"{len(cut)} of {len(tokens.lengths)} texts {'is' if len(cut) == 1 else 'are'} longer than max_seq_length = "
-        f"{max_seq_length} tokens and lost {tokens.lost.sum()} tokens (text {worst} lost {tokens.lost[worst]} of "
-        f"{whole}); split long texts, raise max_seq_length as far as the model allows, or pass overflow='truncate' "
-        "if the beginnings are enough"
-    )
-    if overflow == "error":
-        raise ValueError(message)
-    warnings.warn(message, TruncationWarning, stacklevel=stacklevel)
+
+    def __init__(self, max_seq_length: int, overflow: Overflow) -> None:
+        if overflow not in ("warn", "error", "truncate"):
+            raise ValueError(f"overflow must be 'warn', 'error' or 'truncate', got {overflow!r}")
+        self.max_seq_length = max_seq_length
+        self.overflow = overflow
+        self.texts = self.cut = self.lost = 0
+        self._worst = (0, 0, 0)  # tokens lost, index of the text, its whole length
+
+    def add(self, tokens: Tokens) -> None:
+        """Count the next texts.
+
+        Parameters
+        ----------
+        tokens : Tokens
+
+        Raises
+        ------
+        ValueError
+            If texts were cut and ``overflow`` is ``"error"``.
+        """
+        if tokens.lost.any():
+            worst = int(np.argmax(tokens.lost))
+            lost = int(tokens.lost[worst])
+            if lost > self._worst[0]:
+                self._worst = (lost, self.texts + worst, int(tokens.lengths[worst]) + lost)
+            self.cut += int(np.count_nonzero(tokens.lost))
+            self.lost += int(tokens.lost.sum())
+        self.texts += len(tokens.lengths)
+        if self.cut and self.overflow == "error":
+            raise ValueError(self._message())
+
+    def warn(self, stacklevel: int = 3) -> None:
+        """Say what was lost, if anything was and ``overflow`` is ``"warn"``.
+
+        Parameters
+        ----------
+        stacklevel : int
+            As in :func:`warnings.warn`: whose line the warning names.
+        """
+        if self.cut and self.overflow == "warn":
+            warnings.warn(self._message(), TruncationWarning, stacklevel=stacklevel)
+
+    def _message(self) -> str:
+        lost, index, whole = self._worst
+        return (
+            f"{self.cut} of {self.texts} texts {'is' if self.cut == 1 else 'are'} longer than max_seq_length = "
+            f"{self.max_seq_length} tokens and lost {self.lost} tokens (text {index} lost {lost} of {whole}); split "
+            "long texts, raise max_seq_length as far as the model allows, or pass overflow='truncate' if the "
+            "beginnings are enough"
+        )
 
 
 def load_tokenizer(folder: Path, config: BertConfig) -> Tokenizer:

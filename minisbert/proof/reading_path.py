@@ -65,7 +65,9 @@ PATH = (
     Stop("sources.py", "asking the Hub; how a failure is told", "", "`huggingface_hub`", "nothing"),
     Stop("pinned.py", "the default model, held against its hashes", "", "", "nothing"),
     Stop("hub.py", "model name → verified local folder", "", "`snapshot_download`", "nothing"),
-    Stop("encoder.py", "text in, vectors out: the schedule", "SBERT §7", "`SentenceTransformer.encode`", r"^sentence"),
+    Stop("blas.py", "which kernel multiplies, on how many threads", "", "`torch.set_num_threads`", "nothing"),
+    Stop("schedule.py", "which texts share a batch, which thread takes it", "SBERT §7", "", "nothing"),
+    Stop("encoder.py", "text in, vectors out", "SBERT §3", "`SentenceTransformer.encode`", r"^sentence"),
     Stop("remote.py", "asking a server; where the key goes", "", "`openai.OpenAI`", "nothing"),
     Stop("client.py", "`Client(key).embed(phrases)`", "", "", "nothing"),
 )
