@@ -139,9 +139,36 @@ def slower_than_possible(kernel: str | None, processor: Processor, environment: 
 @cache
 def _controller() -> Any:
     """Find the loaded libraries once: it takes a millisecond, and NumPy's BLAS stays the one that it is."""
+    before = os.environ.get("KMP_DUPLICATE_LIB_OK")
     from threadpoolctl import ThreadpoolController
 
+    if before is None:  # threadpoolctl sets it when it is imported; the environment is the caller's
+        os.environ.pop("KMP_DUPLICATE_LIB_OK", None)
     return ThreadpoolController().select(user_api="blas")
+
+
+class SlowKernelWarning(UserWarning):
+    """OpenBLAS runs a slower kernel than the processor offers."""
+
+
+@cache
+def advice() -> str | None:
+    """Say what to set for faster matrix products in this process.
+
+    Returns
+    -------
+    str or None
+        As :func:`slower_than_possible`, for the libraries that are loaded.
+
+    Examples
+    --------
+    >>> import numpy
+    >>> advice() is None or "OPENBLAS_CORETYPE" in advice()
+    True
+    """
+    processor = read_processor()
+    found = (slower_than_possible(library.get("architecture"), processor, os.environ) for library in libraries())
+    return next((sentence for sentence in found if sentence), None)
 
 
 def libraries() -> list[dict[str, Any]]:
@@ -204,7 +231,9 @@ class _Threads:
     def _set(self, numbers: list[int]) -> None:
         """Tell each library its number."""
         for library, number in zip(_controller().lib_controllers, numbers, strict=True):
-            library.set_num_threads(number)
+            # since 3.8 threadpoolctl obeys only the first thread that asks, so that threads do not quarrel; ours do
+            # not, and whoever leaves last must be able to restore what was there
+            getattr(library, "_real_set_num_threads", library.set_num_threads)(number)
 
 
 threads = _Threads()

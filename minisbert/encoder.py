@@ -11,6 +11,7 @@ Letters: ``B`` texts, ``N`` tokens in the strip, ``T`` tokens of one text, ``D``
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -22,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minisbert import hub
-from minisbert.blas import threads
+from minisbert.blas import SlowKernelWarning, advice, threads
 from minisbert.model import Array
 from minisbert.model.bert import bert, trace_bert
 from minisbert.model.folder import SentenceModel, load_model, save_model
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 
 BLOCK_TEXTS = 8192
 """Texts that are held at a time: enough that sorting them by length pays, few enough for any memory."""
+
+MANY_TEXTS = 1000
+"""Texts from which on it is worth a warning that they could be embedded faster."""
 
 OutputValue = Literal["sentence_embedding", "token_embeddings"]
 
@@ -284,6 +288,8 @@ class SentenceEncoder:
             else:
                 embeddings = self._stack(blocks, total, options)
         report.warn()
+        if len(embeddings) >= MANY_TEXTS and (sentence := advice()):
+            warnings.warn(sentence, SlowKernelWarning, stacklevel=2)
         return embeddings[0] if isinstance(sentences, str) else embeddings
 
     def encode_stream(
@@ -323,10 +329,14 @@ class SentenceEncoder:
         show = options.pop("show_progress_bar", False)
         checked = self._check_options(**options)
         report = OverflowReport(self.max_seq_length, checked.overflow)
+        done = 0
         with _progress_bar(None, show) as bar:
             for block in self._encode_blocks(sentences, block_texts, checked, report, bar):
                 yield self._stack([block], len(block), checked)
+                done += len(block)
         report.warn()
+        if done >= MANY_TEXTS and (sentence := advice()):
+            warnings.warn(sentence, SlowKernelWarning, stacklevel=2)
 
     def _check_options(
         self,

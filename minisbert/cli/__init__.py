@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import importlib
 import io
+import os
 import sys
 import warnings
 from typing import Any, TextIO
 
 import click
 
-from minisbert import __version__
+from minisbert import __version__, blas
 
 # Each verb's short help stands here as well, so that listing them imports none of them.
 VERBS = {
@@ -59,6 +60,8 @@ class LazyGroup(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a verb; its warnings and errors become a line on stderr each."""
+        if "numpy" not in sys.modules:  # it would be too late: OpenBLAS chooses its kernel when NumPy is imported
+            os.environ.update(blas.environment_for(blas.read_processor(), os.environ))
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without emoji is no reason to fail
         with warnings.catch_warnings():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -41,11 +42,14 @@ def info(as_json: bool, choice: ModelChoice) -> None:
         model = _model(read_outline(choice, local_files_only=True))
     except ValueError as error:
         problem = error  # said below, behind everything else: that may be the reason for asking
-    found = {"model": model, "machine": _machine(), "versions": _versions(), "cache": _cache_folder()}
+    machine = _machine()
+    found = {"model": model, "machine": machine, "versions": _versions(), "cache": _cache_folder()}
     if as_json:
         click.echo(json.dumps(found, indent=2, ensure_ascii=False).encode())
     else:
         click.echo("\n".join([*(_model_lines(model) if model else []), *_machine_lines(found)]))
+    if sentence := machine["blas_advice"]:
+        warnings.warn(sentence, stacklevel=1)
     if problem is not None:
         raise ValueError(f"{problem}\n`minisbert info` fetches nothing; `minisbert fetch` does.") from problem
 
@@ -116,10 +120,11 @@ def _describe(module: Module) -> str:
 def _machine() -> dict[str, Any]:
     """Name the processor and the library that multiplies matrices, which decides the speed."""
     import numpy as np
-    from threadpoolctl import threadpool_info
+
+    from minisbert.blas import advice, libraries
 
     keys = ("internal_api", "version", "architecture", "num_threads", "threading_layer")
-    blas = [{key: found.get(key) for key in keys} for found in threadpool_info() if found.get("user_api") == "blas"]
+    blas = [{key: found.get(key) for key in keys} for found in libraries()]
     build: Any = np.show_config(mode="dicts")
     built_with = (build or {}).get("Build Dependencies", {}).get("blas", {})
     has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS and Windows
@@ -128,6 +133,7 @@ def _machine() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "usable_cpus": len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count(),
         "blas": blas,
+        "blas_advice": advice(),  # what to set where a faster kernel could run
         "numpy_built_with": built_with.get("name"),
     }
 

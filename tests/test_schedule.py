@@ -1,0 +1,283 @@
+"""The order of work: every text once, no thread left behind, the same vectors on any number of threads."""
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import TEXTS, write_model
+
+from minisbert import SentenceEncoder, blas, schedule
+from minisbert.blas import libraries
+from minisbert.model.modules import Normalize, Pooling
+from minisbert.model.tokens import TruncationWarning
+from minisbert.schedule import make_batches, work_through
+
+MANY = [f"{a} {b} {c}" for a in ("the", "i", "cat") for b in ("soup", "ran on", "") for c in ("mat", "love dog", "")]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("schedule") / "model"
+    return SentenceEncoder(write_model(folder, modules=(Pooling(), Normalize())))
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind():
+    before = [library["num_threads"] for library in libraries()]
+    yield
+    assert [library["num_threads"] for library in libraries()] == before
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("minisbert")]
+
+
+@given(
+    lengths=st.lists(st.integers(2, 600), max_size=60),
+    batch_size=st.none() | st.integers(1, 9),
+    num_threads=st.integers(1, 5),
+)
+def test_every_text_is_in_one_batch_and_no_batch_is_too_large(lengths, batch_size, num_threads):
+    array = np.array(lengths, np.int64)
+    batches = make_batches(array, batch_size, num_threads)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
+    assert all(len(batch) <= (batch_size or len(lengths)) for batch in batches)
+    assert all(array[batch].sum() <= schedule.BATCH_TOKENS or len(batch) == 1 for batch in batches)
+    in_order = [length for batch in batches for length in array[batch]]
+    assert in_order == sorted(lengths, reverse=True)
+
+
+def test_little_work_is_shared_among_the_threads():
+    assert len(make_batches(np.full(10, 20), num_threads=1)) == 1
+    assert len(make_batches(np.full(10, 20), num_threads=2)) == 2
+    assert len(make_batches(np.full(4, 5), num_threads=2)) == 1  # too little to share
+
+
+def test_jobs_run_on_worker_threads_with_blas_on_one():
+    seen = set()
+
+    def work(job):
+        seen.add((threading.current_thread().name.split("_")[0], *[library["num_threads"] for library in libraries()]))
+        return int(job.sum())
+
+    jobs = [np.array([i, i]) for i in range(20)]
+    done = dict((int(job[0]), total) for job, total in work_through(jobs, work, 3))
+    assert done == {i: 2 * i for i in range(20)}
+    assert all(name == "minisbert" and set(rest) <= {1} for name, *rest in seen)
+
+
+@pytest.mark.parametrize("num_threads", [None, 1, 4])
+def test_a_job_that_is_alone_runs_on_the_calling_thread(num_threads):
+    ((_, name),) = work_through([np.array([1])], lambda job: threading.current_thread().name, num_threads)
+    assert name == threading.current_thread().name
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 5])
+def test_an_error_drops_what_has_not_begun(num_threads):
+    begun = []
+
+    def work(job):
+        begun.append(int(job[0]))
+        time.sleep(0.01)
+        if job[0] == 3:
+            raise ZeroDivisionError("job 3")
+
+    with pytest.raises(ZeroDivisionError, match="job 3"):
+        list(work_through([np.array([i]) for i in range(500)], work, num_threads))
+    assert len(begun) < 100
+
+
+def test_a_caller_who_wants_no_more_leaves_no_thread():
+    results = work_through([np.array([i]) for i in range(500)], lambda job: time.sleep(0.001), 2)
+    next(results)
+    results.close()
+
+
+@pytest.mark.parametrize("num_threads", [1, 2, 3, 8])
+def test_the_number_of_threads_does_not_matter(tiny, num_threads):
+    expected = tiny.encode(MANY * 20, num_threads=1)
+    np.testing.assert_allclose(tiny.encode(MANY * 20, num_threads=num_threads), expected, atol=1e-6)
+    strips = tiny.encode(MANY * 20, num_threads=num_threads, output_value="token_embeddings")
+    expected_strips = tiny.encode(MANY * 20, num_threads=1, output_value="token_embeddings")
+    for strip, expected_strip in zip(strips, expected_strips, strict=True):
+        np.testing.assert_allclose(strip, expected_strip, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["num_threads", "batch_size"])
+@pytest.mark.parametrize("value", [0, -1, True])
+def test_numbers_that_make_no_sense_are_refused(tiny, name, value):
+    with pytest.raises(ValueError, match=f"encode: {name} must be at least 1, got {value}"):
+        tiny.encode(TEXTS, **{name: value})
+
+
+INTERRUPTED = """
+import sys, threading, time
+import numpy as np
+from minisbert import SentenceEncoder
+from minisbert.blas import libraries
+encoder = SentenceEncoder(sys.argv[1])
+before = [library["num_threads"] for library in libraries()]
+print("ready", flush=True)
+try:
+    encoder.encode(["the cat sat on the mat"] * 3_000_000, num_threads=2)
+except KeyboardInterrupt:
+    after = [library["num_threads"] for library in libraries()]
+    left = [thread.name for thread in threading.enumerate() if thread.name.startswith("minisbert")]
+    print("interrupted", after == before, left, flush=True)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is another thing there")
+def test_ctrl_c_ends_at_once_and_leaves_nothing_behind(tmp_path):
+    folder = write_model(tmp_path / "model")
+    command = [sys.executable, "-c", INTERRUPTED, str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(3)
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+    assert said == "interrupted True []\n"
+
+
+# --- any number of texts --------------------------------------------------------------------------------------
+
+
+def test_a_stream_is_read_block_by_block(tiny):
+    read = []
+
+    def texts():
+        for i in range(10):
+            read.append(i)
+            yield MANY[i]
+
+    blocks = tiny.encode_stream(texts(), block_texts=4)
+    assert next(blocks).shape == (4, 12)
+    assert len(read) == 4
+    assert [block.shape for block in blocks] == [(4, 12), (2, 12)]
+
+
+def test_a_stream_gives_what_encode_gives(tiny, monkeypatch):
+    texts = MANY * 3
+    expected = tiny.encode(texts, truncate_dim=5, normalize_embeddings=True, prompt="the ")
+    blocks = tiny.encode_stream(iter(texts), block_texts=7, truncate_dim=5, normalize_embeddings=True, prompt="the ")
+    np.testing.assert_allclose(np.concatenate(list(blocks)), expected, atol=1e-6)
+    assert list(tiny.encode_stream([])) == []
+    monkeypatch.setattr("minisbert.encoder.BLOCK_TEXTS", 5)
+    np.testing.assert_allclose(tiny.encode(iter(texts)), tiny.encode(texts), atol=1e-6)
+    assert tiny.encode(iter([])).shape == (0, 12)
+
+
+def test_a_stream_reports_what_was_cut_once_at_its_end(tiny):
+    long = "a " * 40
+    blocks = tiny.encode_stream(["dog", long, "dog", long, long], block_texts=2)
+    with pytest.warns(TruncationWarning, match="3 of 5 texts are .* lost 78 tokens") as caught:
+        list(blocks)
+    assert len(caught) == 1
+    blocks = tiny.encode_stream(["dog", "dog", long], block_texts=2, overflow="error")
+    assert next(blocks).shape == (2, 12)
+    with pytest.raises(ValueError, match=r"text 2 lost 26 of 42"):
+        next(blocks)
+
+
+@pytest.mark.parametrize(
+    ("sentences", "options", "message"),
+    [
+        ("a text", {}, "an iterable of texts"),
+        (["a"], {"block_texts": 0}, "block_texts of at least 1"),
+        (["a"], {"output_value": "token_embeddings"}, "sentence vectors only"),
+        (["a"], {"num_threads": 0}, "num_threads must be at least 1"),
+        (["a", None], {}, r"sentences\[1\]: expected a text"),
+    ],
+)
+def test_a_stream_of_nonsense_is_refused(tiny, sentences, options, message):
+    with pytest.raises(ValueError, match=message):
+        list(tiny.encode_stream(sentences, **options))
+
+
+# --- to the last bit ------------------------------------------------------------------------------------------
+
+
+def companies(texts):
+    """The same texts in other company; each encodes them and gives their vectors in order."""
+    return {
+        "alone": lambda encode: np.stack([encode(text) for text in texts]),
+        "together": lambda encode: encode(texts),
+        "backwards": lambda encode: encode(texts[::-1])[::-1],
+        "twice": lambda encode: encode([*texts, *texts])[len(texts) :],
+        "one thread": lambda encode: encode(texts, num_threads=1),
+        "five threads": lambda encode: encode(texts, num_threads=5),
+        "three a batch": lambda encode: encode(texts, batch_size=3),
+    }
+
+
+def test_deterministic_vectors_are_the_same_to_the_last_bit(tiny):
+    def encode(texts, **options):
+        return tiny.encode(texts, deterministic=True, **options)
+
+    first, *others = [company(encode) for company in companies(MANY).values()]
+    for other in others:
+        np.testing.assert_array_equal(other, first)
+    np.testing.assert_allclose(tiny.encode(MANY), first, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def real_texts(data_folder):
+    """Of every length there is in STSb test: 60 sentences, and 20 long texts made of more of them."""
+    with open(data_folder / "stsb" / "stsb_test.tsv", encoding="utf-8", newline="") as file:
+        rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        sentences = sorted({row["sentence1"] for row in rows}, key=len)
+    return [*sentences[:: len(sentences) // 60], *(" ".join(sentences[i : i + 2 + i // 40]) for i in range(0, 600, 30))]
+
+
+def test_the_real_model_is_deterministic_too_and_otherwise_moves_by_a_stated_bound(weights_folder, real_texts):
+    """README states the figures; the bound is the encoder's for a batch against the same texts alone."""
+    encoder = SentenceEncoder(weights_folder)
+
+    def to_the_bit(texts, **options):
+        return encoder.encode(texts, deterministic=True, **options)
+
+    first, *others = [company(to_the_bit) for company in companies(real_texts).values()]
+    for other in others:
+        np.testing.assert_array_equal(other, first)
+    moved = {name: np.abs(company(encoder.encode) - first).max() for name, company in companies(real_texts).items()}
+    print("\nlargest movement of a number of a vector:", {name: f"{by:.1e}" for name, by in moved.items()})
+    assert 0 < max(moved.values()) <= 1e-6  # 0: deterministic=True would be the default
+
+
+KERNEL = """
+import sys, json
+import numpy as np
+from minisbert import SentenceEncoder
+from minisbert.blas import libraries
+vectors = SentenceEncoder(sys.argv[1]).encode(json.load(sys.stdin), deterministic=sys.argv[2] == "True")
+np.save(sys.stdout.buffer, vectors)
+print(libraries()[0]["architecture"], file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_another_kernel_of_blas_moves_a_vector_by_a_stated_bound(weights_folder, real_texts, deterministic):
+    kernels = [kernel for _, kernel in blas._STEPS if kernel in ("Sandybridge", blas.read_processor().best_kernel)]
+    if len(kernels) < 2 or libraries()[0]["internal_api"] != "openblas":
+        pytest.skip("one kernel only, or no OpenBLAS")
+    vectors = []
+    for kernel in kernels:
+        run = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", KERNEL, str(weights_folder), str(deterministic)],
+            input=json.dumps(real_texts).encode(),
+            capture_output=True,
+            check=True,
+            env={**os.environ, "OPENBLAS_CORETYPE": kernel},
+        )
+        assert run.stderr.decode().split() == [kernel]
+        vectors.append(np.load(io.BytesIO(run.stdout)))
+    moved = np.abs(vectors[0] - vectors[1]).max()
+    print(f"\n{' and '.join(kernels)}, deterministic={deterministic}: {moved:.1e}")
+    assert 0 < moved <= 1e-6  # 0: it would be the same kernel
