@@ -38,6 +38,7 @@ class Processor:
 
     vendor: str = ""  # AuthenticAMD, GenuineIntel
     flags: frozenset[str] = frozenset()
+    name: str = ""
 
     @property
     def best_kernel(self) -> str | None:
@@ -61,7 +62,7 @@ def read_processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> Processor:
     Examples
     --------
     >>> read_processor(Path("no/such/file"))
-    Processor(vendor='', flags=frozenset())
+    Processor(vendor='', flags=frozenset(), name='')
     """
     try:
         with cpuinfo.open(encoding="utf-8", errors="replace") as stream:
@@ -73,7 +74,7 @@ def read_processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> Processor:
                 said[key.strip()] = value.strip()
     except OSError:
         return Processor()
-    return Processor(said.get("vendor_id", ""), frozenset(said.get("flags", "").split()))
+    return Processor(said.get("vendor_id", ""), frozenset(said.get("flags", "").split()), said.get("model name", ""))
 
 
 def environment_for(processor: Processor, environment: Mapping[str, str]) -> dict[str, str]:

@@ -293,7 +293,13 @@ class SentenceEncoder:
         return embeddings[0] if isinstance(sentences, str) else embeddings
 
     def encode_stream(
-        self, sentences: Iterable[str], *, block_texts: int = BLOCK_TEXTS, **options: Any
+        self,
+        sentences: Iterable[str],
+        *,
+        block_texts: int = BLOCK_TEXTS,
+        total: int | None = None,
+        report: OverflowReport | None = None,
+        **options: Any,
     ) -> Iterator[Array]:
         """Turn any number of texts into vectors, a block at a time, in memory that does not grow.
 
@@ -303,6 +309,11 @@ class SentenceEncoder:
             Read as the vectors are asked for, a block ahead of them.
         block_texts : int
             Texts in a block.
+        total : int, optional
+            Texts in all, if known; the progress bar then shows the time left.
+        report : OverflowReport, optional
+            Counts what is cut off, in place of ``overflow``. One that has counted earlier texts goes on from there, and
+            so does the progress bar.
         **options
             As in :meth:`encode`, except ``output_value``.
 
@@ -328,9 +339,9 @@ class SentenceEncoder:
             raise ValueError("encode_stream: expected an iterable of texts, and block_texts of at least 1")
         show = options.pop("show_progress_bar", False)
         checked = self._check_options(**options)
-        report = OverflowReport(self.max_seq_length, checked.overflow)
+        report = report or OverflowReport(self.max_seq_length, checked.overflow)
         done = 0
-        with _progress_bar(None, show) as bar:
+        with _progress_bar(total, show, report.texts) as bar:
             for block in self._encode_blocks(sentences, block_texts, checked, report, bar):
                 yield self._stack([block], len(block), checked)
                 done += len(block)
@@ -570,10 +581,10 @@ def _texts(sentences: str | Iterable[str]) -> Iterator[str]:
         yield text
 
 
-def _progress_bar(total: int | None, show: bool) -> tqdm[NoReturn] | nullcontext[None]:
+def _progress_bar(total: int | None, show: bool, done: int = 0) -> tqdm[NoReturn] | nullcontext[None]:
     """Show on stderr how many texts are done, how many a second, and the time left."""
     if not show:
         return nullcontext()
     from tqdm import tqdm  # imported when asked for: it would be a fifth of the package's import time
 
-    return tqdm(total=total, unit="text", desc="encode")
+    return tqdm(total=total, initial=done, unit="text", desc="encode")

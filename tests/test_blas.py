@@ -33,7 +33,7 @@ def numbers() -> list[int]:
 def test_the_first_processor_is_read(tmp_path):
     (tmp_path / "cpuinfo").write_text(CPUINFO)
     assert read_processor(tmp_path / "cpuinfo") == Processor(
-        "AuthenticAMD", frozenset({"fpu", "avx", "avx2", "fma", "avx512f"})
+        "AuthenticAMD", frozenset({"fpu", "avx", "avx2", "fma", "avx512f"}), "some processor: with a colon"
     )
 
 

@@ -17,6 +17,12 @@ NEED_WEIGHTS = {
     "minisbert.trace",
     "minisbert.encoder",
     "minisbert.client",
+    "minisbert.proof.profile",
+    "minisbert.bench.engines",
+    "minisbert.bench.worker",
+    "minisbert.bench.texts",
+    "minisbert.bench.measure",
+    "minisbert.bench.run",
     "minisbert.proof.ledger",
     "minisbert.proof.torch_model",
 }

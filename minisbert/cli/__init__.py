@@ -25,6 +25,8 @@ VERBS = {
     "info": "Show the model, its limits, and what computes it here.",
     "fetch": "Bring a model to this machine and verify it.",
     "verify": "Compare every intermediate tensor with PyTorch's.",
+    "profile": "Show where the time of a forward pass goes.",
+    "bench": "Measure speed and memory beside PyTorch and ONNX Runtime.",
 }
 
 

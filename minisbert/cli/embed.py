@@ -1,16 +1,29 @@
-"""``minisbert embed``: texts to vectors, in a file or on stdout."""
+"""``minisbert embed``: any number of texts to vectors, in a file or on stdout, a block at a time."""
 
 from __future__ import annotations
 
+import hashlib
 import sys
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from minisbert import __version__
 from minisbert.cli.inputs import TextSource, input_options
+from minisbert.cli.job import NOTHING_CUT, Job, claim
 from minisbert.cli.options import ModelChoice, computing_options, model_options
-from minisbert.cli.outputs import choose_target
+from minisbert.cli.outputs import Target, choose_target, write_stdout
+
+if TYPE_CHECKING:
+    from minisbert.encoder import SentenceEncoder
+    from minisbert.model import Array
+    from minisbert.model.tokens import OverflowReport
+
+BLOCK_TEXTS = 2048  # a few seconds of work, so that little is lost when a job is killed
 
 
 @click.command(short_help="Turn texts into vectors.")
@@ -21,12 +34,22 @@ from minisbert.cli.outputs import choose_target
     type=click.Choice(["npy", "safetensors", "jsonl"]),
     help="[default: by the file's suffix]",
 )
-@click.option("--force", is_flag=True, help="Replace the output file if it exists.")
+@click.option("--force", is_flag=True, help="Replace the output file if it exists, and what an earlier run has left.")
+@click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped; else start.")
 @click.option("--normalize", is_flag=True, help="Scale vectors to length 1.")
 @click.option("--truncate-dim", type=click.IntRange(min=1), metavar="D", help="Keep the first D dimensions.")
 @click.option("--prompt", metavar="TEXT", help="Put this before every text.")
 @click.option("--prompt-name", metavar="NAME", help="Put the model's prompt of this name before every text.")
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="B", help="At most B texts in a batch.")
+@click.option(
+    "--block-texts",
+    type=click.IntRange(min=1),
+    default=BLOCK_TEXTS,
+    metavar="B",
+    help=f"Texts held, and saved, at a time.  [default: {BLOCK_TEXTS}]",
+)
+@click.option("--num-threads", type=click.IntRange(min=1), metavar="N", help="[default: one a processor]")
+@click.option("--deterministic", is_flag=True, help="The same bits whatever the threads and blocks; slower.")
 @click.option("--progress/--no-progress", default=None, help="A bar on stderr.  [default: on a terminal]")
 @computing_options
 @model_options
@@ -35,42 +58,122 @@ def embed(
     output: str | None,
     output_format: str | None,
     force: bool,
+    resume: bool,
     progress: bool | None,
     choice: ModelChoice,
     dtype: str,
-    **encode_options: Any,
+    **options: Any,
 ) -> None:
     """Turn texts into vectors.
 
     Texts are arguments, or come from a file (-i), or from stdin. In a text file each line is a text, an empty line
-    an empty one, so vector n belongs to line n. Rows without a text are refused by line number, and the output file
-    appears whole or not at all.
+    an empty one, so vector n belongs to line n. Rows without a text are refused by line number: in a file before the
+    work begins, on stdin when they are reached.
+
+    Any number of texts fits into memory. The output file appears whole or not at all. Until then FILE.partial holds
+    what is done: if the work is interrupted, the same command with --resume continues it.
 
     \b
     Examples:
       minisbert embed "i love soup"
       minisbert embed -i texts.txt -o vectors.npy
+      minisbert embed -i texts.txt -o vectors.npy --resume
       minisbert embed -i reviews.csv --column review -o vectors.safetensors
       minisbert embed -i posts.jsonl --field post.title -o vectors.jsonl
       echo "soup is my favorite" | minisbert embed --normalize
     """
-    if encode_options["prompt"] is not None and encode_options["prompt_name"] is not None:
+    if options["prompt"] is not None and options["prompt_name"] is not None:
         raise click.UsageError("Give --prompt or --prompt-name, not both.")
     target = choose_target(output, output_format, force)
-    target.check()
-    texts = list(_or_stdin(source).read())
-    encoder = choice.encoder(dtype)
-    show = sys.stderr.isatty() if progress is None else progress
-    embeddings = encoder.encode(
-        texts,
-        show_progress_bar=show,
-        normalize_embeddings=encode_options.pop("normalize"),
-        **encode_options,
-    )
-    target.write(texts, embeddings)
-    if target.file is not None:
-        rows, width = embeddings.shape
-        click.echo(f"wrote {rows:,} vectors of {width} {embeddings.dtype} numbers to {target.file}", err=True)
+    if resume and target.file is None:
+        raise click.UsageError("--resume continues a file; name it with -o.")
+    options["normalize_embeddings"] = options.pop("normalize")
+    drawn_over = target.file is None and sys.stdout.isatty()
+    options["show_progress_bar"] = sys.stderr.isatty() and not drawn_over if progress is None else progress
+    source = _or_stdin(source)
+    if target.file is None:
+        options["total"] = source.count()
+        _to_stdout(choice.encoder(dtype), source.read_again(options["total"]), options)
+        return
+    with claim(target, resume) as job:
+        options["total"] = source.count()
+        _to_file(job, choice.encoder(dtype), source.read_again(options["total"]), options)
+
+
+def _to_stdout(encoder: SentenceEncoder, texts: Iterator[str], options: dict[str, Any]) -> None:
+    """Write lines of JSON, block by block."""
+    report = _report(encoder, options, NOTHING_CUT)
+    with closing(_embed_blocks(encoder, texts, report, options)) as blocks:
+        for block, embeddings in blocks:
+            write_stdout(block, embeddings)
+
+
+def _to_file(job: Job, encoder: SentenceEncoder, texts: Iterator[str], options: dict[str, Any]) -> None:
+    """Write a file, block by block, from the start or from where an earlier run stopped."""
+    report = _report(encoder, options, job.cut)
+    job.begin(_decided_by(encoder, job.target, options), texts)
+    resumed = job.rows
+    with closing(_embed_blocks(encoder, texts, report, options)) as blocks:
+        for block, embeddings in blocks:
+            job.add(block, embeddings, report.counts)
+    job.finish()
+    kept = f", {resumed:,} of them by an earlier run" if resumed else ""
+    click.echo(f"wrote {job.rows:,} vectors of {job.width} {job.dtype} numbers to {job.target.file}{kept}", err=True)
+
+
+def _report(encoder: SentenceEncoder, options: dict[str, Any], counts: Any) -> OverflowReport:
+    """Count what is cut off, on from what was cut off before."""
+    from minisbert.model.tokens import OverflowReport
+
+    return OverflowReport(encoder.max_seq_length, options["overflow"], counts)
+
+
+def _embed_blocks(
+    encoder: SentenceEncoder, texts: Iterator[str], report: OverflowReport, options: dict[str, Any]
+) -> Generator[tuple[list[str], Array], None, None]:
+    """Give blocks of texts with their vectors."""
+    held: list[str] = []
+
+    def passing() -> Iterator[str]:
+        for text in texts:
+            held.append(text)
+            yield text
+
+    for embeddings in encoder.encode_stream(passing(), report=report, **options):
+        yield held[:], embeddings
+        held.clear()
+
+
+def _decided_by(encoder: SentenceEncoder, target: Target, options: dict[str, Any]) -> dict[str, Any]:
+    """Gather what decides a vector beside its text. Not threads, batches and blocks: they move its last digit at most.
+
+    Nor ``overflow``: it decides whether a text is refused, not its vector.
+    """
+    return {
+        "minisbert": __version__,
+        "format": target.kind,
+        "dtype": str(encoder.dtype),
+        "dimensions": options["truncate_dim"] or encoder.get_sentence_embedding_dimension(),
+        "model": _hash_model(encoder.folder),
+        "max_seq_length": encoder.max_seq_length,
+        **{name: options[name] for name in ("prompt", "prompt_name", "normalize_embeddings", "deterministic")},
+    }
+
+
+def _hash_model(folder: Path) -> str:
+    """Hash the files of a model folder that may decide a vector, by their names and their bytes."""
+    from minisbert.pinned import MARKER
+
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        name = file.relative_to(folder).as_posix()
+        if file.suffix not in (".json", ".txt", ".safetensors") or name == MARKER or not file.is_file():
+            continue
+        digest.update(f"{name}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _or_stdin(source: TextSource) -> TextSource:

@@ -42,11 +42,36 @@ class TextSource:
     field: str | None
     no_header: bool
 
-    def read(self) -> Iterator[str]:
-        """Give the texts one by one."""
+    def count(self) -> int | None:
+        """Read and check every row and keep none; None for what can be read only once: stdin, a pipe."""
+        self.check()
+        file = Path(self.file or "")
+        if self.file == "-" or file.is_fifo() or file.is_char_device():
+            return None
+        return sum(1 for _ in self.read())
+
+    def read_again(self, count: int | None) -> Iterator[str]:
+        """Give the texts one by one after :meth:`count`, and refuse more or fewer of them than there were then."""
+        number = 0
+        for number, text in enumerate(self.read(), 1):
+            if number - 1 == count:
+                break
+            yield text
+        if count not in (None, number):
+            more = "more" if number > count else f"only {number:,}"
+            raise InputError(f"{self.file}: had {count:,} texts when they were counted, and now {more}; did it change?")
+
+    def check(self) -> None:
+        """Refuse options that contradict each other, before anything is opened."""
         about_file = (self.file, self.input_format, self.column, self.field, self.no_header or None)
         if self.arguments and any(option is not None for option in about_file):
             raise click.UsageError("Give texts as arguments or in a file, not both.")
+        if self.file is not None:
+            self._format()
+
+    def read(self) -> Iterator[str]:
+        """Give the texts one by one."""
+        self.check()
         if self.file is None:
             yield from self.arguments
             return

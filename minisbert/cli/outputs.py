@@ -1,10 +1,15 @@
-"""Vectors to a file or to stdout. A file appears whole or not at all, and replaces another only when told to."""
+"""Where vectors go, and how they look there: a .npy, a .safetensors, or lines of JSON.
+
+Each format is a header, of a length that does not depend on the number of rows, and a body to which rows are added. So
+a file can be written as the vectors come, and its header at the end, when their number is known. ``job.py`` does that.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,26 +41,23 @@ class Target:
 
     def check(self) -> None:
         """Refuse early, before minutes of work, what could not be written in the end."""
+        self.check_place()
+        self.check_free()
+
+    def check_place(self) -> None:
+        """Refuse what is no place for a file."""
         if self.file is None:
             return
         if self.file.exists() and not self.file.is_file():
             # a device, a pipe, a folder; renaming our file onto /dev/null would replace it
             raise OutputError(f"{self.file}: not a regular file; leave -o out to write to stdout")
-        if self.file.exists() and not self.force:
-            raise OutputError(f"{self.file}: exists already; choose another name, or replace it with --force")
         if not self.file.resolve().parent.is_dir():
             raise OutputError(f"{self.file}: there is no folder {self.file.parent}; create it first")
 
-    def write(self, texts: list[str], embeddings: Array) -> None:
-        """Write vectors in the format chosen."""
-        if self.file is None:
-            stdout = sys.stdout.buffer
-            _write_lines(stdout, texts, embeddings)
-            stdout.flush()  # here, where a closed pipe is expected
-            return
-        self.check()  # again: the file may have come into being in the meantime
-        with written_whole(self.file) as stream:
-            _WRITERS[self.kind](stream, texts, embeddings)
+    def check_free(self) -> None:
+        """Refuse a file that exists, unless it is to be replaced."""
+        if self.file is not None and self.file.exists() and not self.force:
+            raise OutputError(f"{self.file}: exists already; choose another name, or replace it with --force")
 
 
 @contextmanager
@@ -86,30 +88,44 @@ def choose_target(file: str | None, output_format: str | None, force: bool) -> T
     return Target(path, kind, force)
 
 
-def _write_npy(stream: IO[bytes], texts: list[str], embeddings: Array) -> None:
-    """Write the array alone."""
+def write_stdout(texts: Sequence[str], embeddings: Array) -> None:
+    """Write lines of JSON to stdout, in UTF-8 whatever the terminal speaks."""
+    sys.stdout.buffer.writelines(_lines(texts, embeddings))
+    sys.stdout.buffer.flush()  # here, where a closed pipe is expected
+
+
+def header(kind: str, rows: int, width: int, dtype: str) -> bytes:
+    """Give what stands before the vectors; as long for a trillion rows as for none."""
     import numpy as np
 
-    np.save(stream, embeddings, allow_pickle=False)
+    little_endian = np.dtype(dtype).newbyteorder("<")
+    if kind == "npy":
+        from io import BytesIO
+
+        stream = BytesIO()  # NumPy itself leaves room for the first number of the shape to grow
+        shape = {"descr": little_endian.str, "fortran_order": False, "shape": (rows, width)}
+        np.lib.format.write_array_header_1_0(stream, shape)
+        return stream.getvalue()
+    if kind == "safetensors":
+        size = rows * width * little_endian.itemsize
+        tensor = {"dtype": f"F{8 * little_endian.itemsize}", "shape": [rows, width], "data_offsets": [0, size]}
+        described = json.dumps({"embeddings": tensor}).encode().ljust(152)  # the format allows spaces at the end
+        return len(described).to_bytes(8, "little") + described
+    return b""
 
 
-def _write_safetensors(stream: IO[bytes], texts: list[str], embeddings: Array) -> None:
-    """Write the array as the tensor ``embeddings``."""
-    import numpy as np
-    from safetensors.numpy import save
-
-    stream.write(save({"embeddings": np.ascontiguousarray(embeddings)}))
+def body(kind: str, texts: Sequence[str], embeddings: Array) -> Iterable[bytes]:
+    """Give the bytes of more rows."""
+    return _BODIES[kind](texts, embeddings)
 
 
-def _write_lines(stream: IO[bytes], texts: list[str], embeddings: Array) -> None:
-    """Write an object per text, in UTF-8 whatever the terminal speaks."""
-    stream.writelines(_lines(texts, embeddings))
+def _binary(texts: Sequence[str], embeddings: Array) -> Iterator[bytes]:
+    """Give the numbers alone, row by row, little-endian as every machine reads them."""
+    yield embeddings.astype(embeddings.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def _lines(texts: Iterable[str], embeddings: Array) -> Iterator[bytes]:
+def _lines(texts: Sequence[str], embeddings: Array) -> Iterator[bytes]:
     """Give JSON with so many digits that the same float32 (9) or float64 (17) is read back."""
-    import json
-
     # one format string for a whole vector: four times as fast as json.dumps, and half as long
     digits = 9 if embeddings.dtype.itemsize <= 4 else 17
     vector = ", ".join([f"%.{digits}g"] * embeddings.shape[1])
@@ -118,4 +134,8 @@ def _lines(texts: Iterable[str], embeddings: Array) -> Iterator[bytes]:
         yield f'{{"text": {quoted}, "embedding": [{vector % tuple(embedding.tolist())}]}}\n'.encode()
 
 
-_WRITERS = {"npy": _write_npy, "safetensors": _write_safetensors, "jsonl": _write_lines}
+_BODIES: dict[str, Callable[[Sequence[str], Array], Iterator[bytes]]] = {
+    "npy": _binary,
+    "safetensors": _binary,
+    "jsonl": _lines,
+}

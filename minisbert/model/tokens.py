@@ -153,11 +153,13 @@ class OverflowReport:
     max_seq_length : int
     overflow : {"warn", "error", "truncate"}
         What to do about texts that are too long: warn at the end, refuse at once, or nothing.
+    counts : sequence of 6 int
+        Where to go on counting: the :attr:`counts` of an earlier report, about the texts before.
 
     Raises
     ------
     ValueError
-        If ``overflow`` is none of the three.
+        If ``overflow`` is none of the three, or it is ``"error"`` and the texts before were cut.
 
     Examples
     --------
@@ -168,13 +170,19 @@ class OverflowReport:
     ValueError: 1 of 1 texts is longer than max_seq_length = 8 tokens and lost 5 tokens (text 0 lost 5 of 13); ...
     """
 
-    def __init__(self, max_seq_length: int, overflow: Overflow) -> None:
+    def __init__(self, max_seq_length: int, overflow: Overflow, counts: Sequence[int] = (0, 0, 0, 0, 0, 0)) -> None:
         if overflow not in ("warn", "error", "truncate"):
             raise ValueError(f"overflow must be 'warn', 'error' or 'truncate', got {overflow!r}")
         self.max_seq_length = max_seq_length
         self.overflow = overflow
-        self.texts = self.cut = self.lost = 0
-        self._worst = (0, 0, 0)  # tokens lost, index of the text, its whole length
+        self.texts, self.cut, self.lost, *worst = counts
+        self._worst = tuple(worst)  # tokens lost, index of the text, its whole length
+        self._refuse()
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Texts, those that were cut, tokens lost; and of the worst text the tokens lost, its index, its length."""
+        return (self.texts, self.cut, self.lost, *self._worst)
 
     def add(self, tokens: Tokens) -> None:
         """Count the next texts.
@@ -196,6 +204,10 @@ class OverflowReport:
             self.cut += int(np.count_nonzero(tokens.lost))
             self.lost += int(tokens.lost.sum())
         self.texts += len(tokens.lengths)
+        self._refuse()
+
+    def _refuse(self) -> None:
+        """Raise if texts were cut that must not be."""
         if self.cut and self.overflow == "error":
             raise ValueError(self._message())
 

@@ -2,4 +2,7 @@
 
 ``ledger`` compares and prints, ``torch_model`` asks PyTorch for its tensors under our names (extra ``verify``),
 ``record`` writes the recorded ones beside itself, and ``reading_path`` makes README's table from all that.
+
+Where the time goes: ``ceiling`` measures what this machine can do, ``costs`` counts FLOP and bytes, ``profile`` holds
+a clock to the lines of the model (``minisbert profile``).
 """

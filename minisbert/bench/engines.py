@@ -1,0 +1,248 @@
+"""The engines of the benchmark: how each is loaded, and how it turns texts into vectors.
+
+All compute the same model in float32 on the CPU, on the number of threads that they are told. Their libraries are
+imported where they are used: a worker holds one of them, and ours must not pay for PyTorch.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minisbert.model import Array
+
+Encode = Callable[[list[str], "int | None"], Array]  # texts and the batch size, to (B, D)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What every engine is told."""
+
+    folder: Path  # the model
+    graph: Path  # the model as ONNX (:func:`export_graph`)
+    num_threads: int
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One engine."""
+
+    load: Callable[[Setting], Encode]
+    needs: tuple[str, ...]  # modules that must be there
+    batch_sizes: tuple[int | None, ...]  # to be tried; None is the engine's own choice
+    cold_start: str  # the shortest script from nothing to a vector; {folder} and {graph} are filled in
+    same_kernel: bool = True  # as the command line sets it; False: the one that OpenBLAS chooses itself
+
+
+def load_minisbert(setting: Setting) -> Encode:
+    """Load ours.
+
+    Parameters
+    ----------
+    setting : Setting
+
+    Returns
+    -------
+    callable
+        Texts and a batch size, to vectors ``(B, D)``.
+
+    Examples
+    --------
+    >>> from minisbert import hub
+    >>> encode = load_minisbert(Setting(hub.resolve().folder, Path("model.onnx"), num_threads=1))
+    >>> encode(["i love soup"], None).shape
+    (1, 384)
+    """
+    from minisbert.encoder import SentenceEncoder
+
+    encoder = SentenceEncoder(setting.folder)
+
+    def encode(texts: list[str], batch_size: int | None) -> Array:
+        vectors: Array = encoder.encode(
+            texts, batch_size=batch_size, num_threads=setting.num_threads, overflow="truncate"
+        )
+        return vectors
+
+    return encode
+
+
+def load_sentence_transformers(setting: Setting) -> Encode:
+    """Load sentence-transformers, which computes with PyTorch.
+
+    Parameters
+    ----------
+    setting : Setting
+
+    Returns
+    -------
+    callable
+        Texts and a batch size, to vectors ``(B, D)``.
+
+    Examples
+    --------
+    >>> encode = load_sentence_transformers(Setting(folder, graph, num_threads=1))  # doctest: +SKIP
+    >>> encode(["i love soup"], None).shape  # doctest: +SKIP
+    (1, 384)
+    """
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    torch.set_num_threads(setting.num_threads)
+    model = SentenceTransformer(str(setting.folder), device="cpu", local_files_only=True)
+
+    def encode(texts: list[str], batch_size: int | None) -> Array:
+        return np.asarray(model.encode(texts, batch_size=batch_size or 32, show_progress_bar=False))
+
+    return encode
+
+
+def load_onnxruntime(setting: Setting) -> Encode:
+    """Load the exported graph into ONNX Runtime; batches are sorted by length and padded, as one would.
+
+    Parameters
+    ----------
+    setting : Setting
+
+    Returns
+    -------
+    callable
+        Texts and a batch size, to vectors ``(B, D)``.
+
+    Examples
+    --------
+    >>> encode = load_onnxruntime(Setting(folder, graph, num_threads=1))  # doctest: +SKIP
+    >>> encode(["i love soup"], None).shape  # doctest: +SKIP
+    (1, 384)
+    """
+    import onnxruntime
+
+    from minisbert.model.config import read_bert_config
+    from minisbert.model.modules_json import read_module_list
+    from minisbert.model.tokens import load_tokenizer, read_max_seq_length
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = setting.num_threads
+    session = onnxruntime.InferenceSession(str(setting.graph), options, providers=["CPUExecutionProvider"])
+    bert_folder = (read_module_list(setting.folder) or [("Transformer", setting.folder)])[0][1]
+    config = read_bert_config(bert_folder / "config.json")
+    tokenizer = load_tokenizer(bert_folder, config)
+    limit = read_max_seq_length(bert_folder, config, tokenizer.settings)
+
+    def encode(texts: list[str], batch_size: int | None) -> Array:
+        tokens = tokenizer(texts, limit)
+        ids, order = tokens.split(), np.argsort(-tokens.lengths, kind="stable")
+        vectors: list[Any] = [None] * len(texts)
+        for start in range(0, len(texts), batch_size or 32):
+            batch = order[start : start + (batch_size or 32)]
+            lengths = tokens.lengths[batch]
+            mask = (np.arange(lengths[0]) < lengths[:, None]).astype(np.int64)
+            padded = np.zeros_like(mask)
+            padded[mask == 1] = np.concatenate([ids[i] for i in batch])
+            feed = {"input_ids": padded, "attention_mask": mask, "token_type_ids": np.zeros_like(mask)}
+            for i, vector in zip(batch, session.run(None, feed)[0], strict=True):
+                vectors[i] = vector
+        return np.array(vectors)
+
+    return encode
+
+
+def export_graph(folder: Path, graph: Path) -> None:
+    """Write a sentence-transformers folder, from token ids to sentence vectors, as one ONNX graph in float32.
+
+    Parameters
+    ----------
+    folder : Path
+    graph : Path
+        The file to write.
+
+    Examples
+    --------
+    >>> export_graph(Path("all-MiniLM-L6-v2"), Path("model.onnx"))  # doctest: +SKIP
+    """
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(
+        str(folder), device="cpu", local_files_only=True, model_kwargs={"attn_implementation": "eager"}
+    ).eval()
+    names = ["input_ids", "attention_mask", "token_type_ids"]
+
+    class Whole(torch.nn.Module):  # type: ignore[misc]  # torch is not there when types are checked
+        """All modules of the folder, with tensors for arguments instead of a dictionary."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = torch.nn.ModuleList(list(model))
+
+        def forward(self, *tensors: Any) -> Any:
+            """Run the modules one after the other."""
+            features = dict(zip(names, tensors, strict=True))
+            for part in self.parts:
+                features = part(features)
+            return features["sentence_embedding"]
+
+    ids = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 0]])
+    example = (ids, torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]), torch.zeros_like(ids))
+    with warnings.catch_warnings(), torch.inference_mode():
+        warnings.simplefilter("ignore")  # about values that become constants; the vectors are compared later
+        torch.onnx.export(
+            Whole(),
+            example,
+            str(graph),
+            input_names=names,
+            output_names=["sentence_embedding"],
+            dynamic_axes={**{name: {0: "texts", 1: "tokens"} for name in names}, "sentence_embedding": {0: "texts"}},
+            opset_version=18,
+            dynamo=False,  # the newer exporter's graph is slower here
+        )
+
+
+_COLD_MINISBERT = "import minisbert; minisbert.SentenceEncoder({folder!r}).encode('hello world')"
+_COLD_SENTENCE_TRANSFORMERS = (
+    "from sentence_transformers import SentenceTransformer; "
+    "SentenceTransformer({folder!r}, device='cpu', local_files_only=True).encode('hello world')"
+)
+_COLD_ONNXRUNTIME = """
+import numpy, onnxruntime, tokenizers
+session = onnxruntime.InferenceSession({graph!r}, providers=["CPUExecutionProvider"])
+ids = numpy.array([tokenizers.Tokenizer.from_file({folder!r} + "/tokenizer.json").encode("hello world").ids])
+ones = numpy.ones_like(ids)
+session.run(None, {{"input_ids": ids, "attention_mask": ones, "token_type_ids": ones - 1}})
+"""
+
+_SIZES = (8, 16, 32, 64, 128)
+_TORCH = ("torch", "transformers", "sentence_transformers")
+
+ENGINES = {
+    "minisbert": Engine(load_minisbert, (), (None,), _COLD_MINISBERT),
+    "minisbert, own kernel": Engine(load_minisbert, (), (None,), _COLD_MINISBERT, same_kernel=False),
+    "sentence-transformers": Engine(load_sentence_transformers, _TORCH, _SIZES, _COLD_SENTENCE_TRANSFORMERS),
+    "onnxruntime": Engine(load_onnxruntime, (*_TORCH, "onnxruntime", "onnx"), _SIZES, _COLD_ONNXRUNTIME),
+}
+"""By the names that the tables show. The second is ours where OpenBLAS takes a slower kernel than we tell it to."""
+
+
+def missing(name: str) -> list[str]:
+    """List the modules that an engine needs and that are not installed.
+
+    Parameters
+    ----------
+    name : str
+        A key of :data:`ENGINES`.
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> missing("minisbert")
+    []
+    """
+    return [module for module in ENGINES[name].needs if find_spec(module) is None]

@@ -1,0 +1,244 @@
+"""The whole benchmark: which texts, which engines, which parts, one after the other, to one JSON object."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+from minisbert.bench.engines import ENGINES, Setting, missing
+from minisbert.bench.measure import (
+    OURS,
+    Plan,
+    Result,
+    measure_cold_start,
+    measure_differences,
+    measure_growth,
+    measure_latency,
+    measure_throughput,
+)
+from minisbert.bench.texts import make_texts, sentence_lengths
+from minisbert.bench.worker import Worker, environment
+from minisbert.blas import environment_for, read_processor
+from minisbert.encoder import SentenceEncoder
+from minisbert.proof.costs import count_costs
+
+PARTS = ("throughput", "lengths", "single", "cold", "growth")
+LENGTHS = {8: 512, 32: 256, 128: 96, 256: 48}
+"""Tokens of a text, and how many such texts are embedded: about a second's work each."""
+SINGLE_TEXTS = 100
+LIBRARIES = ("minisbert", "numpy", "tokenizers", "torch", "transformers", "sentence-transformers", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the benchmark is asked to do."""
+
+    engines: tuple[str, ...]
+    parts: tuple[str, ...]
+    rounds: int
+    num_threads: int
+    lengths: tuple[int, ...]  # tokens of a text; some of LENGTHS
+    growth: tuple[int, ...]  # numbers of texts
+    source: str  # where the texts come from, in words
+    seed: int = 0
+
+
+def choose_engines(asked_for: Sequence[str]) -> tuple[str, ...]:
+    """Choose the engines: those asked for, or all.
+
+    Parameters
+    ----------
+    asked_for : sequence of str
+        Keys of :data:`~minisbert.bench.engines.ENGINES`; none means all. Ours with OpenBLAS's own choice of kernel
+        takes part only where that is another kernel than the one that we tell it to take.
+
+    Returns
+    -------
+    tuple of str
+
+    Raises
+    ------
+    ValueError
+        If an engine is not installed; with the command that installs it.
+
+    Examples
+    --------
+    >>> choose_engines(["minisbert"])
+    ('minisbert',)
+    """
+    same = not environment_for(read_processor(), environment("minisbert, own kernel"))
+    chosen = tuple(name for name in asked_for or ENGINES if ENGINES[name].same_kernel or not same)
+    absent = {name: missing(name) for name in chosen if missing(name)}
+    if absent:
+        what = "; ".join(f"{name} needs {', '.join(modules)}" for name, modules in absent.items())
+        raise ValueError(
+            f"bench: not installed: {what}. Install the peers: `pip install torch==2.13.0` (a plain torch may bring "
+            "gigabytes of CUDA), then `pip install -e '.[bench]'`; or measure ours alone with --engine minisbert"
+        )
+    return chosen
+
+
+def count_steps(order: Order) -> int:
+    """Say how often ``tick`` is called, for a progress bar.
+
+    Parameters
+    ----------
+    order : Order
+
+    Returns
+    -------
+    int
+
+    Examples
+    --------
+    >>> count_steps(Order(("minisbert",), ("single",), 5, 2, (), (), ""))
+    5
+    """
+    comparison = len(order.engines) + order.rounds
+    steps = {
+        "throughput": comparison,
+        "lengths": comparison * len(order.lengths),
+        "single": order.rounds,
+        "cold": order.rounds + 1,
+        "growth": 2 * len(order.growth) - 1,
+    }
+    return sum(steps[part] for part in order.parts)
+
+
+def run_benchmark(
+    encoder: SentenceEncoder, texts: list[str], order: Order, folder: Path, tick: Callable[[str], None]
+) -> Result:
+    """Measure everything that was asked for.
+
+    Parameters
+    ----------
+    encoder : SentenceEncoder
+        Names the model, counts tokens and makes texts; what is timed runs in other processes.
+    texts : list of str
+    order : Order
+    folder : Path
+        For the graph, vectors and messages; may be deleted afterwards.
+    tick : callable
+        Called with what was done.
+
+    Returns
+    -------
+    dict
+        ``about`` and one entry for each part; see the functions of :mod:`~minisbert.bench.measure`.
+
+    Examples
+    --------
+    >>> order = Order(("minisbert",), (), 1, 1, (), (), "two texts")
+    >>> run_benchmark(SentenceEncoder(), ["i love soup", "soup"], order, Path(), print)["about"]["tokens"]
+    8
+    """
+    setting = Setting(encoder.folder, folder / "model.onnx", order.num_threads)
+    plan = Plan(order.rounds, order.num_threads, tick)
+    if "onnxruntime" in order.engines:
+        _export(setting)
+    result: Result = {"about": _about(encoder, texts, order)}
+    with ExitStack() as stack:
+        warm = any(part in order.parts for part in ("throughput", "lengths", "single"))
+        workers = [
+            stack.enter_context(Worker(name, setting, folder / f"worker-{i}.txt"))
+            for i, name in enumerate(order.engines if warm else ())
+        ]
+        result["about"]["blas"] = {worker.name: worker.ask("kernel") for worker in workers}
+        if "throughput" in order.parts:
+            result["throughput"] = measure_throughput(workers, "texts", texts, _gflop(encoder, texts), plan)
+            result["throughput"]["difference"] = measure_differences(workers, "texts", folder)
+            result["throughput"]["peak_mib"] = {worker.name: worker.ask("peak_mib") for worker in workers}
+        if "lengths" in order.parts:
+            result["lengths"] = {
+                str(length): measure_throughput(workers, f"{length} tokens", made, _gflop(encoder, made), plan)
+                for length, made in _texts_by_length(encoder, order)
+            }
+        if "single" in order.parts:
+            result["single"] = measure_latency(workers, texts[:SINGLE_TEXTS], plan)
+    if "cold" in order.parts:
+        result["cold"] = measure_cold_start(order.engines, setting, plan)
+    if "growth" in order.parts:
+        result["growth"] = measure_growth(setting, texts, order.growth, folder, plan)
+    return result
+
+
+def default_texts(encoder: SentenceEncoder, count: int = 2000, seed: int = 0) -> list[str]:
+    """Make texts that are as long as sentences are.
+
+    Parameters
+    ----------
+    encoder : SentenceEncoder
+    count : int
+    seed : int
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> len(default_texts(SentenceEncoder(), 3))
+    3
+    """
+    rng = np.random.default_rng(seed)
+    lengths = np.minimum(sentence_lengths(count, rng), encoder.max_seq_length)
+    return make_texts(encoder, lengths, rng)
+
+
+def _export(setting: Setting) -> None:
+    """Export the graph in a process of its own: PyTorch is not wanted in this one."""
+    code = (
+        "import sys; from pathlib import Path; from minisbert.bench.engines import export_graph; "
+        "export_graph(Path(sys.argv[1]), Path(sys.argv[2]))"
+    )
+    command = [sys.executable, "-W", "ignore", "-c", code, str(setting.folder), str(setting.graph)]
+    done = subprocess.run(command, capture_output=True, env=environment(OURS), check=False)
+    if done.returncode:
+        raise ValueError(f"bench: the export to ONNX failed: {done.stderr.decode(errors='replace').strip()[-500:]}")
+
+
+def _texts_by_length(encoder: SentenceEncoder, order: Order) -> Iterator[tuple[int, list[str]]]:
+    """Make the texts of each length."""
+    rng = np.random.default_rng(order.seed)
+    for length in order.lengths:
+        yield length, make_texts(encoder, [length] * LENGTHS[length], rng)
+
+
+def _gflop(encoder: SentenceEncoder, texts: list[str]) -> float:
+    """Count what embedding these texts takes."""
+    lengths = encoder.tokenize(texts, overflow="truncate").lengths
+    costs = count_costs(lengths, encoder.model.config, encoder.model.modules)
+    return sum(cost.flop for cost in costs) / 1e9
+
+
+def _about(encoder: SentenceEncoder, texts: list[str], order: Order) -> Result:
+    """Say what was measured, on what, with which versions."""
+    versions = {"python": platform.python_version()}
+    for library in LIBRARIES:
+        try:
+            versions[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    return {
+        "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "model": encoder.folder.name,
+        "texts": len(texts),
+        "source": order.source,
+        "tokens": int(encoder.tokenize(texts, overflow="truncate").lengths.sum()),
+        "rounds": order.rounds,
+        "num_threads": order.num_threads,
+        "processor": read_processor().name or platform.processor(),
+        "processors": os.cpu_count(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "versions": versions,
+    }

@@ -1,0 +1,235 @@
+"""``minisbert profile``: one forward pass as a table, operation by operation, beside what this machine could do."""
+
+from __future__ import annotations
+
+import json
+import platform
+import warnings
+from collections.abc import Iterable
+from importlib.metadata import version
+from itertools import groupby
+from typing import Any
+
+import click
+
+from minisbert import __version__
+from minisbert.blas import advice, libraries
+from minisbert.cli.inputs import TextSource, input_options
+from minisbert.cli.options import ModelChoice, json_option, model_options
+from minisbert.encoder import SentenceEncoder
+from minisbert.proof.costs import Cost
+from minisbert.proof.profile import Profile, Row
+from minisbert.proof.profile import profile as measure
+from minisbert.schedule import BATCH_TOKENS
+
+MOST_TOKENS = 2 * BATCH_TOKENS
+"""Tokens that are profiled: two full batches; a third would only say the same."""
+
+HEAD = ("operation", "shapes", "calls", "ms", "share", "MFLOP", "MB", "FLOP/byte", "GFLOP/s", "of ceiling", "bound by")
+_WORDS = ("operation", "shapes", "bound by")  # columns that are aligned on the left
+_WORTH_A_WORD = 1.05  # above the ceiling by more than the ceiling's own noise
+
+
+@click.command(short_help="Show where the time of a forward pass goes.")
+@input_options
+@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@click.option(
+    "--num-threads",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Threads of matrix products; everything else runs on one.",
+)
+@click.option(
+    "--repeat",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Passes of which the median is shown.  [default: as many as fit into 2 seconds, 3 to 100]",
+)
+@json_option
+@model_options
+def profile(
+    source: TextSource, choice: ModelChoice, dtype: str, num_threads: int, repeat: int | None, as_json: bool
+) -> None:
+    """Show where the time of a forward pass goes, operation by operation.
+
+    The code that embeds is run under a clock. FLOP and bytes are counted by formula, a byte once for each time that it
+    must be read or written. A roofline needs two ceilings, measured here and now: the speed of a matrix product, and
+    of a copy in memory. An operation's ceiling is what the two allow it, and `bound by` says which of them is in the
+    way.
+
+    \b
+    Examples:
+      minisbert profile "i love soup"
+      minisbert profile -i texts.txt
+      minisbert profile -i texts.txt --num-threads 2 --json
+    """
+    if source.file is None and not source.arguments:
+        raise click.UsageError("There is nothing to profile: give texts, or a file (-i).")
+    encoder = choice.encoder(dtype)
+    texts, left_out = _enough(source.read(), encoder)
+    if not texts:
+        raise ValueError("profile: the input holds no texts; an empty line of a text file would be one")
+    encoder.tokenize(texts)  # says what is cut off
+    if left_out:
+        click.echo(f"profiled: the first {len(texts):,} texts; more than {MOST_TOKENS:,} tokens say the same", err=True)
+    found = measure(encoder, texts, num_threads=num_threads, passes=repeat)
+    if as_json:
+        click.echo(json.dumps(_to_json(found, encoder), indent=2))
+    else:
+        click.echo("\n".join([*_heading(found, encoder), "", *_table(found, encoder), "", *_verdict(found)]))
+    if sentence := advice():
+        warnings.warn(sentence, stacklevel=1)
+
+
+def _enough(texts: Iterable[str], encoder: SentenceEncoder) -> tuple[list[str], bool]:
+    """Take texts until there are tokens enough, and say whether some were left."""
+    taken: list[str] = []
+    tokens = 0
+    for text in texts:
+        tokens += len(encoder.model.tokenizer([text], encoder.max_seq_length).token_ids)
+        if taken and tokens > MOST_TOKENS:
+            return taken, True
+        taken.append(text)
+    return taken, False
+
+
+def _heading(found: Profile, encoder: SentenceEncoder) -> list[str]:
+    """Say what was measured, on what, and the sizes that the letters stand for."""
+    config, ceilings = encoder.model.config, found.ceilings
+    work = [_count(found.texts, "text"), _count(found.tokens, "token"), _count(found.batches, "batch", "batches")]
+    blas = [f"{library['internal_api']} {library['version']}{_kernel(library)}" for library in libraries()]
+    versions = [f"minisbert {__version__}", f"Python {platform.python_version()}", f"NumPy {version('numpy')}", *blas]
+    average = " on average" if found.batches > 1 else ""
+    return [
+        f"{encoder.folder.name}, {encoder.dtype}: {', '.join(work)}, {_count(found.num_threads, 'thread')}; "
+        f"median of {_count(found.passes, 'pass', 'passes')}",
+        f"ceilings: {ceilings.gflop_per_s:.1f} GFLOP/s in a matrix product, {ceilings.gb_per_s:.1f} GB/s in a copy",
+        f"versions: {', '.join(versions)}",
+        f"N = {found.tokens // found.batches} tokens of a batch{average}, T of one text; D = {config.hidden_size}, "
+        f"H = {config.num_attention_heads}, K = {config.head_size}, F = {config.intermediate_size}; "
+        f"{_count(config.num_hidden_layers, 'layer')}",
+    ]
+
+
+def _kernel(library: dict[str, Any]) -> str:
+    """Name the kernel where BLAS tells it."""
+    return f" ({library['architecture']})" if library.get("architecture") else ""
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    """Write a number with its noun."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def _table(found: Profile, encoder: SentenceEncoder) -> list[str]:
+    """Lay out the operations under the blocks that they belong to, what is between them, and their sum."""
+    lines: list[tuple[str, ...]] = [HEAD]
+    for block, members in groupby(found.rows, key=lambda row: row.operation.block):
+        rows = list(members)
+        if len(rows) > 1:
+            lines.append((block, "", "", *_times(sum(row.seconds for row in rows), found), *[""] * 6))
+        for row in rows:
+            name = encoder.model.config.hidden_act if row.operation.name == "activation" else row.operation.name
+            lines.append((f"  {name}" if len(rows) > 1 else block, *_figures(row, found)))
+    lines.append(("between operations", "", "", *_times(found.between, found), *[""] * 6))
+    rates = _rates(found.cost, found.seconds, found.least_seconds)
+    lines.append(("total", "", "", *_times(found.seconds, found), *rates, ""))
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(-1, tuple("-" * width for width in widths))
+    return ["  ".join(map(_place, line, widths, HEAD)).rstrip() for line in lines]
+
+
+def _place(cell: str, width: int, head: str) -> str:
+    """Put words to the left of their column, figures to the right."""
+    return cell.ljust(width) if head in _WORDS else cell.rjust(width)
+
+
+def _figures(row: Row, found: Profile) -> tuple[str, ...]:
+    """Write all that is known of an operation, behind its name."""
+    least = found.ceilings.least_seconds(row.cost)
+    bound = found.ceilings.bound(row.cost) if least else ""
+    times, rates = _times(row.seconds, found), _rates(row.cost, row.seconds, least)
+    return row.operation.letters, f"{row.calls:,}", *times, *rates, bound
+
+
+def _times(seconds: float, found: Profile) -> tuple[str, str]:
+    """Write milliseconds and the share of the pass."""
+    return f"{1e3 * seconds:.3f}", f"{100 * seconds / found.seconds:.1f} %"
+
+
+def _rates(cost: Cost, seconds: float, least: float) -> tuple[str, ...]:
+    """Write MFLOP, MB, FLOP/byte, GFLOP/s and the share of the ceiling; what does not apply stays empty."""
+    return (
+        _number(cost.flop / 1e6) if cost.flop else "",
+        _number(cost.bytes / 1e6) if cost.bytes else "",
+        f"{cost.flop / cost.bytes:.1f}" if cost.flop else "",
+        _number(cost.flop / seconds / 1e9) if cost.flop else "",
+        f"{100 * least / seconds:.0f} %" if least else "",
+    )
+
+
+def _number(value: float) -> str:
+    """Write a number with some three digits.
+
+    Examples
+    --------
+    >>> _number(9201.25), _number(35.389), _number(0.81), _number(0.0019)
+    ('9,201', '35.4', '0.81', '<0.01')
+    """
+    if value < 0.01:
+        return "<0.01"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def _verdict(found: Profile) -> list[str]:
+    """Say what the table comes to, and what is odd about it."""
+    speed, ceilings = found.cost.flop / found.seconds / 1e9, found.ceilings
+    lines = [
+        f"Without the clock the pass takes {1e3 * found.unclocked:.3f} ms: "
+        f"{found.tokens / found.unclocked:,.0f} tokens/s, {found.texts / found.unclocked:,.1f} texts/s.",
+        f"It computes at {100 * speed / ceilings.gflop_per_s:.0f} % of the speed of a matrix product. "
+        f"With every operation at its ceiling it would take {1e3 * found.least_seconds:.3f} ms.",
+    ]
+    above = {ceilings.bound(r.cost) for r in found.rows if ceilings.least_seconds(r.cost) > _WORTH_A_WORD * r.seconds}
+    if "memory" in above:
+        lines.append("Above 100 % of memory: the bytes were still in the processor's cache, which is faster.")
+    if "compute" in above:
+        lines.append("Above 100 % of compute: others were at work while the ceilings were measured. Measure again.")
+    return lines
+
+
+def _to_json(found: Profile, encoder: SentenceEncoder) -> dict[str, Any]:
+    """Give everything to a program, in seconds, FLOP and bytes."""
+    ceilings = found.ceilings
+    return {
+        "model": str(encoder.folder),
+        "dtype": str(encoder.dtype),
+        "texts": found.texts,
+        "tokens": found.tokens,
+        "batches": found.batches,
+        "num_threads": found.num_threads,
+        "passes": found.passes,
+        "ceilings": {"gflop_per_s": ceilings.gflop_per_s, "gb_per_s": ceilings.gb_per_s},
+        "operations": [
+            {
+                "block": row.operation.block,
+                "name": row.operation.name,
+                "calls": row.calls,
+                "seconds": row.seconds,
+                "flop": row.cost.flop,
+                "bytes": row.cost.bytes,
+                "least_seconds": ceilings.least_seconds(row.cost),
+                "bound_by": ceilings.bound(row.cost) if row.cost.bytes else None,
+            }
+            for row in found.rows
+        ],
+        "seconds_between": found.between,
+        "seconds": found.seconds,
+        "seconds_without_clock": found.unclocked,
+        "flop": found.cost.flop,
+        "bytes": found.cost.bytes,
+        "least_seconds": found.least_seconds,
+        "versions": {"minisbert": __version__, "python": platform.python_version(), "numpy": version("numpy")},
+        "blas": [{key: one.get(key) for key in ("internal_api", "version", "architecture")} for one in libraries()],
+    }

@@ -1,0 +1,400 @@
+"""The profile: FLOP and bytes by hand, the code under the clock unchanged, every line charged to its operation."""
+
+import json
+import math
+import sys
+import threading
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from tiny import TINY, tiny_dense, write_model
+
+from minisbert import SentenceEncoder
+from minisbert.model import bert as bert_module
+from minisbert.model.bert import attention, embed, feed_forward
+from minisbert.model.config import BertConfig
+from minisbert.model.modules import Normalize, Pooling
+from minisbert.proof import ceiling
+from minisbert.proof import profile as profile_module
+from minisbert.proof.ceiling import memory_bandwidth, sgemm_ceiling
+from minisbert.proof.costs import OPERATIONS, Cost, count_costs
+from minisbert.proof.profile import Ceilings, Clock, one_pass, profile
+from minisbert.schedule import make_batches
+
+TEXTS = ["the cat sat on the mat", "i love soup", "", "the dog ran", "soup soup soup"]
+INDEX = {(operation.block, operation.name): i for i, operation in enumerate(OPERATIONS)}
+
+
+@pytest.fixture(autouse=True)
+def in_a_hurry(monkeypatch):
+    """The ceilings are measured for real, but not for long."""
+    monkeypatch.setattr(ceiling, "_PATIENCE", 0.0)
+    monkeypatch.setattr(ceiling, "_COPIED_BYTES", 2**20)
+    monkeypatch.setattr(profile_module, "_PATIENCE", 0.0)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    modules = (Pooling(("mean", "max")), tiny_dense(24, 8), Normalize())
+    return write_model(tmp_path_factory.mktemp("profile") / "tiny-model", modules=modules)
+
+
+@pytest.fixture(scope="module")
+def encoder(model):
+    return SentenceEncoder(model)
+
+
+def costs_by_name(*arguments):
+    return dict(zip(INDEX, count_costs(*arguments), strict=True))
+
+
+# -------------------------------------------------------------------------------------------- FLOP and bytes
+
+
+def test_every_count_by_hand():
+    # V 94, D 12, L 2, H 3, K 4, F 20; N 7 + 7 + 5 = 19, N D 228, N F 380, scores 3 (49 + 49 + 25) = 369, 4 bytes each
+    by_hand = {
+        ("tokenize", "tokenize"): (0, 0),
+        ("embed", "look up, add"): (2 * 228, 8 * 19 + 4 * (228 + 228 + 12 + 228)),
+        ("embed", "LayerNorm"): (7 * 228, 4 * (228 + 12 + 12 + 228)),
+        ("attention", "Q, K, V"): (2 * 3 * 2 * 19 * 12 * 12, 2 * 3 * 4 * (228 + 144 + 12 + 228)),
+        ("attention", "split heads, scale"): (2 * 228, 2 * 4 * (228 + 228)),
+        ("attention", "Q K^T"): (2 * 2 * 369 * 4, 2 * 4 * (228 + 228 + 369)),
+        ("attention", "softmax"): (2 * 5 * 369, 2 * 4 * (369 + 369)),
+        ("attention", "probs V"): (2 * 2 * 369 * 4, 2 * 4 * (369 + 228 + 228)),
+        ("attention", "join heads"): (0, 2 * 4 * (228 + 228)),
+        ("attention", "project"): (2 * 2 * 19 * 12 * 12, 2 * 4 * (228 + 144 + 12 + 228)),
+        ("attention", "add residual"): (2 * 228, 2 * 4 * (228 + 228 + 228)),
+        ("attention", "LayerNorm"): (2 * 7 * 228, 2 * 4 * (228 + 12 + 12 + 228)),
+        ("feed-forward", "expand"): (2 * 2 * 19 * 12 * 20, 2 * 4 * (228 + 240 + 20 + 380)),
+        ("feed-forward", "activation"): (2 * 17 * 380, 2 * 4 * (380 + 380)),
+        ("feed-forward", "contract"): (2 * 2 * 19 * 20 * 12, 2 * 4 * (380 + 240 + 12 + 228)),
+        ("feed-forward", "add residual"): (2 * 228, 2 * 4 * (228 + 228 + 228)),
+        ("feed-forward", "LayerNorm"): (2 * 7 * 228, 2 * 4 * (228 + 12 + 12 + 228)),
+        ("modules", "pooling"): (2 * 228, 2 * 4 * (228 + 36)),  # mean and max of 3 texts
+        ("modules", "dense"): (2 * 3 * 24 * 8 + 3 * 8, 4 * (72 + 192 + 8 + 24 + 24 + 24)),  # 24 to 8, then tanh
+        ("modules", "normalize"): (3 * 24, 4 * (24 + 24)),
+    }
+    modules = (Pooling(("mean", "max")), tiny_dense(24, 8), Normalize())
+    found = costs_by_name(np.array([7, 7, 5]), TINY, modules)
+    assert {name: (cost.flop, cost.bytes) for name, cost in found.items()} == by_hand
+
+
+def test_float64_moves_twice_the_bytes_and_has_a_gelu_of_its_own():
+    single, double = (costs_by_name(np.array([7, 5]), TINY, (Pooling(),), dtype) for dtype in ("float32", "float64"))
+    ids = 8 * 12
+    for name, cost in single.items():
+        assert double[name].bytes == 2 * cost.bytes - ids * (name == ("embed", "look up, add"))
+        if name != ("feed-forward", "activation"):
+            assert double[name].flop == cost.flop
+    assert double["feed-forward", "activation"].flop == 2 * 4 * 12 * 20
+
+
+@pytest.mark.parametrize(("hidden_act", "each"), [("relu", 1), ("tanh", 1), ("silu", 5), ("gelu_new", 9), ("gelu", 17)])
+def test_activations(hidden_act, each):
+    found = costs_by_name(np.array([5]), replace(TINY, hidden_act=hidden_act))
+    assert found["feed-forward", "activation"].flop == 2 * each * 5 * 20
+
+
+@pytest.mark.parametrize(
+    ("mode", "flop", "read"),
+    [
+        ("mean", 1, 144),
+        ("max", 1, 144),
+        ("mean_sqrt_len_tokens", 1, 144),
+        ("weightedmean", 2, 144),
+        ("cls", 0, 24),
+        ("lasttoken", 0, 24),
+    ],
+)
+def test_poolings(mode, flop, read):
+    found = costs_by_name(np.array([7, 5]), TINY, (Pooling((mode,)),))  # N D = 144, B D = 24
+    assert found["modules", "pooling"] == Cost(flop * 144, 4 * (read + 24))
+
+
+def test_a_dense_without_bias_and_with_a_residual_matrix():
+    plain, residual = (
+        costs_by_name(np.array([5, 4]), TINY, (Pooling(), tiny_dense(12, 8, "identity", False, use_residual=use)))
+        for use in (False, True)
+    )
+    assert plain["modules", "dense"] == Cost(2 * 2 * 12 * 8, 4 * (24 + 96 + 16 + 32))
+    assert residual["modules", "dense"].flop == 2 * plain["modules", "dense"].flop + 2 * 8
+
+
+def test_minilm_takes_21_million_flop_a_token():
+    config = BertConfig(hidden_size=384, num_hidden_layers=6, intermediate_size=1536)
+    found = costs_by_name(np.array([1]), config)
+    products = [("attention", "Q, K, V"), ("attention", "project"), ("feed-forward", "expand")]
+    products += [("feed-forward", "contract")]
+    assert sum(found[name].flop for name in products) == 21_233_664  # 2 x 6 x (4 x 384^2 + 2 x 384 x 1536)
+
+
+def test_a_long_batch_does_not_overflow_its_lengths_type():
+    (scores,) = (
+        cost.flop for name, cost in costs_by_name(np.array([60_000], np.int32), TINY).items() if "Q K^T" in name
+    )
+    assert scores == 2 * 2 * 3 * 60_000**2 * 4
+
+
+# ------------------------------------------------------------------------------------------------- ceilings
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_ceilings_are_numbers(dtype):
+    for measured in (sgemm_ceiling(1, dtype), sgemm_ceiling(2, dtype), memory_bandwidth()):
+        assert math.isfinite(measured) and measured > 0.0
+
+
+def test_the_ceiling_of_an_operation():
+    ceilings = Ceilings(gflop_per_s=100.0, gb_per_s=10.0)  # they meet at 10 FLOP a byte
+    assert ceilings.least_seconds(Cost(flop=10**11, bytes=10**9)) == 1.0 and ceilings.bound(Cost(100, 1)) == "compute"
+    assert ceilings.least_seconds(Cost(flop=10**9, bytes=10**10)) == 1.0 and ceilings.bound(Cost(9, 1)) == "memory"
+    assert ceilings.least_seconds(Cost(0, 10**10)) == 1.0 and ceilings.least_seconds(Cost()) == 0.0
+
+
+# ------------------------------------------------------------------------------------------------- the clock
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_vectors_under_the_clock_are_those_of_encode_bit_for_bit(model, dtype):
+    encoder = SentenceEncoder(model, dtype=dtype)
+    many = TEXTS * 60  # more than a batch
+    assert len(make_batches(encoder.tokenize(many).lengths)) > 1
+    with Clock():
+        clocked = one_pass(encoder, many)
+    np.testing.assert_array_equal(clocked, one_pass(encoder, many))
+    np.testing.assert_array_equal(clocked, encoder.encode(many, num_threads=1))
+
+
+def test_calls_are_counted_per_layer_run_and_batch(encoder):
+    clock = Clock()
+    with clock:
+        one_pass(encoder, TEXTS)
+    runs = len(set(encoder.tokenize(TEXTS).lengths.tolist()))
+    assert runs == 3
+    each = 2  # layers
+    wanted = {"Q, K, V": 3 * each, "softmax": runs * each, "join heads": (runs + 1) * each, "activation": each}
+    wanted |= {"look up, add": 3, "tokenize": 1, "pooling": 1, "dense": 1, "normalize": 1, "Q K^T": runs * each}
+    calls = {name: clock.calls[i] for (_, name), i in INDEX.items()}
+    assert {name: calls[name] for name in wanted} == wanted
+    assert clock.calls[INDEX["embed", "LayerNorm"]] == 1 and clock.calls[INDEX["attention", "LayerNorm"]] == each
+
+
+def test_every_line_that_makes_something_belongs_to_an_operation():
+    for function in (embed, attention, feed_forward):
+        made = set(profile_module._lines_that_make(function))
+        clocked = {name for operation in OPERATIONS if operation.function is function for name in operation.makes}
+        assert made - clocked <= {"heads", "all_probs"}, "neither computes anything"
+        assert clocked <= made
+
+
+def test_a_line_that_is_gone_is_an_error_not_a_row_of_zeros(monkeypatch):
+    gone = replace(OPERATIONS[3], makes=("querry",))
+    monkeypatch.setattr(profile_module, "OPERATIONS", (gone,))
+    with pytest.raises(ValueError, match=r"bert\.attention no longer makes 'querry'"):
+        profile_module._places.__wrapped__()
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "seconds"),
+    [
+        (bert_module, "softmax", {("attention", "softmax"): 2.0}),  # once a layer
+        (
+            bert_module,
+            "layer_norm",
+            {("embed", "LayerNorm"): 1.0, ("attention", "LayerNorm"): 2.0, ("feed-forward", "LayerNorm"): 2.0},
+        ),
+        (bert_module, "equal_length_runs", {"between": 2.0}),  # in a function of ours, in a line of no operation
+        (profile_module, "make_batches", {"between": 1.0}),  # after a function of ours
+    ],
+)
+def test_time_is_charged_to_the_line_that_took_it(module, name, seconds, encoder, monkeypatch):
+    original, now = getattr(module, name), [0.0]
+
+    def slow(*arguments, **options):
+        now[0] += 1.0  # time stands still but here
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(module, name, slow)
+    monkeypatch.setattr(profile_module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
+    clock = Clock()
+    with clock:
+        one_pass(encoder, ["i love soup"])
+    assert {row: took for row, took in zip([*INDEX, "between"], clock.seconds, strict=True) if took} == seconds
+
+
+def test_the_clock_loses_no_time(encoder):
+    clock = Clock()
+    before = time.perf_counter()
+    with clock:
+        one_pass(encoder, TEXTS)
+    assert 0.0 < sum(clock.seconds) <= time.perf_counter() - before
+    assert min(clock.seconds) >= 0.0
+
+
+def test_whoever_traced_before_traces_again_even_after_an_error(encoder, monkeypatch):
+    def mine(frame, event, argument):
+        return None
+
+    def broken(*arguments, **options):
+        raise ZeroDivisionError("in the middle")
+
+    before = sys.gettrace()
+    sys.settrace(mine)
+    try:
+        with Clock():
+            one_pass(encoder, TEXTS)
+        restored = sys.gettrace() is mine
+        monkeypatch.setattr(bert_module, "softmax", broken)
+        with pytest.raises(ZeroDivisionError), Clock():
+            one_pass(encoder, TEXTS)
+        restored_after_error = sys.gettrace() is mine
+    finally:
+        sys.settrace(before)
+    assert restored and restored_after_error
+
+
+def test_others_at_work_are_not_counted(encoder):
+    other = threading.Thread(target=one_pass, args=(encoder, TEXTS))
+    clock = Clock()
+    with clock:
+        other.start()
+        other.join()
+    assert not any(clock.calls)
+
+
+# ------------------------------------------------------------------------------------------------ the profile
+
+
+def test_a_profile_adds_up(encoder):
+    many = TEXTS * 60
+    found = profile(encoder, many, passes=3)
+    lengths = encoder.tokenize(many).lengths
+    batches = make_batches(lengths)
+    assert (found.texts, found.tokens, found.batches, found.passes) == (300, lengths.sum(), len(batches), 3)
+    assert found.seconds == pytest.approx(sum(row.seconds for row in found.rows) + found.between)
+    assert len(found.rows) == len(OPERATIONS)
+    wanted = [count_costs(lengths[batch], TINY, encoder.model.modules) for batch in batches]
+    for i, row in enumerate(found.rows):
+        assert row.cost == sum((each[i] for each in wanted), Cost())
+    assert found.cost.flop == sum(row.cost.flop for row in found.rows)
+    assert found.least_seconds == pytest.approx(sum(found.ceilings.least_seconds(row.cost) for row in found.rows))
+
+
+def test_what_the_model_does_not_have_makes_no_row(tmp_path):
+    encoder = SentenceEncoder(write_model(tmp_path / "bare", modules=(Pooling(),)))
+    names = [row.operation.name for row in profile(encoder, ["soup"], passes=1).rows]
+    assert "pooling" in names and "dense" not in names and "normalize" not in names
+
+
+def test_passes_are_as_many_as_fit_but_some(encoder, monkeypatch):
+    assert profile(encoder, ["soup"]).passes == 3  # no patience at all
+    monkeypatch.setattr(profile_module, "_PATIENCE", 60.0)
+    monkeypatch.setattr(profile_module, "_MOST", 5)
+    assert profile(encoder, ["soup"]).passes == 5
+
+
+@pytest.mark.parametrize(("texts", "options"), [([], {}), (["a"], {"num_threads": 0}), (["a"], {"passes": 0})])
+def test_what_cannot_be_profiled(texts, options, encoder):
+    with pytest.raises(ValueError, match="expected at least one text, one thread and one pass"):
+        profile(encoder, texts, **options)
+
+
+# ------------------------------------------------------------------------------------------- the command line
+
+
+def succeeds(*arguments):
+    result = run(*arguments)
+    assert result.exit_code == 0, result.stderr
+    return result
+
+
+def run(*arguments):
+    from test_cli import run as run_in_this_process
+
+    return run_in_this_process("profile", *arguments)
+
+
+def test_the_table(model):
+    result = succeeds("--model", model, *TEXTS, "--repeat", 2)
+    assert result.stderr == ""
+    heading, ceilings, versions, sizes, _, head, *table = result.stdout.splitlines()
+    assert heading == "tiny-model, float32: 5 texts, 25 tokens, 1 batch, 1 thread; median of 2 passes"
+    assert "GFLOP/s in a matrix product" in ceilings and f"NumPy {np.__version__}" in versions
+    assert "N = 25 tokens" in sizes and "D = 12, H = 3, K = 4, F = 20; 2 layers" in sizes
+    assert head.split()[:5] == ["operation", "shapes", "calls", "ms", "share"]
+    names = [line[: head.index("shapes")].strip() for line in table[: table.index("")]]
+    assert names == [
+        *["tokenize", "embed", "look up, add", "LayerNorm"],
+        *["attention", "Q, K, V", "split heads, scale", "Q K^T", "softmax", "probs V", "join heads", "project"],
+        *["add residual", "LayerNorm", "feed-forward", "expand", "gelu", "contract", "add residual", "LayerNorm"],
+        *["modules", "pooling", "dense", "normalize", "between operations", "-" * len(names[-2]), "total"],
+    ]
+    assert table[table.index("") - 1].split()[2:4] == ["100.0", "%"]
+    assert "tokens/s" in table[table.index("") + 1]
+
+
+def test_json_has_everything_and_adds_up(model):
+    got = json.loads(succeeds("--model", model, "i love soup", "--repeat", 2, "--dtype", "float64", "--json").stdout)
+    assert (got["model"], got["dtype"], got["texts"], got["tokens"]) == (str(model), "float64", 1, 5)
+    assert (got["batches"], got["num_threads"], got["passes"]) == (1, 1, 2)
+    assert set(got["ceilings"]) == {"gflop_per_s", "gb_per_s"} and got["versions"]["numpy"] == np.__version__
+    operations = got["operations"]
+    assert [(one["block"], one["name"]) for one in operations] == list(INDEX)
+    assert got["seconds"] == pytest.approx(sum(one["seconds"] for one in operations) + got["seconds_between"])
+    for key in ("flop", "bytes", "least_seconds"):
+        assert got[key] == pytest.approx(sum(one[key] for one in operations))
+    assert [one["bound_by"] for one in operations][:2] == [None, "memory"]
+    assert got["seconds_without_clock"] > 0.0
+
+
+def test_threads_are_passed_on_and_given_back(model, monkeypatch):
+    from minisbert import blas
+
+    before = [library["num_threads"] for library in blas.libraries()]
+    shown = succeeds("--model", model, "soup", "--num-threads", 2, "--repeat", 1).stdout
+    assert "2 threads; median of 1 pass\n" in shown
+    assert [library["num_threads"] for library in blas.libraries()] == before
+
+
+def test_files_are_read_as_by_other_verbs_and_only_as_far_as_needed(model, tmp_path):
+    (tmp_path / "texts.csv").write_text("id,text\n" + "1,the cat sat\n" * 1000)
+    result = succeeds("--model", model, "-i", tmp_path / "texts.csv", "--column", "text", "--repeat", 1)
+    assert "409 texts, 2,045 tokens, 3 batches" in result.stdout
+    assert result.stderr == "profiled: the first 409 texts; more than 2,048 tokens say the same\n"
+
+
+def test_a_text_that_is_cut_is_reported(model):
+    assert "longer than max_seq_length" in succeeds("--model", model, "the cat " * 20, "--repeat", 1).stderr
+
+
+def test_nothing_to_profile(model, tmp_path):
+    (tmp_path / "empty.txt").write_text("")
+    for arguments, code, words in (
+        ([], 2, "nothing to profile"),
+        (["-i", tmp_path / "empty.txt"], 1, "the input holds no texts"),
+        (["-i", tmp_path / "missing.txt"], 1, "No such file"),
+        (["x", "-i", tmp_path / "empty.txt"], 2, "not both"),
+        (["x", "--repeat", 0], 2, "0 is not in the range"),
+        (["x", "--dtype", "float16"], 2, "not one of"),
+    ):
+        result = run("--model", model, *arguments)
+        assert (result.exit_code, result.stdout) == (code, "")
+        assert words in " ".join(result.stderr.split())
+
+
+def test_what_is_above_a_ceiling_is_explained():
+    from minisbert.cli.profile import _verdict
+
+    rows = [profile_module.Row(OPERATIONS[1], 1, 1e-3, Cost(10**6, 10**6))]
+    for slow, (gflop_per_s, gb_per_s), wanted in (
+        ("memory", (1e9, 0.5), "cache"),
+        ("compute", (0.5, 1e9), "others were at work"),
+        ("neither", (1e9, 1e9), None),
+    ):
+        found = profile_module.Profile(tuple(rows), 0.0, 1e-3, Ceilings(gflop_per_s, gb_per_s), 1, 5, 1, 1, 1)
+        last = _verdict(found)[-1]
+        assert (wanted in last) if wanted else last.startswith("It computes"), slow
