@@ -98,10 +98,11 @@ def test_the_kernel_of_openblas_takes_part_where_it_is_another(monkeypatch):
     monkeypatch.setattr(engines, "find_spec", lambda module: True)
     monkeypatch.setenv("OPENBLAS_CORETYPE", "SkylakeX")  # as the command line has set it by then
     monkeypatch.setattr(run, "read_processor", lambda: ZEN5)
-    assert choose_engines(()) == tuple(ENGINES)
+    assert choose_engines(()) == ("minisbert", "minisbert-own-kernel", *PEERS)
+    assert choose_engines(["minisbert-deterministic"]) == ("minisbert-deterministic",)
     monkeypatch.setattr(run, "read_processor", lambda: Processor())
     assert choose_engines(()) == ("minisbert", *PEERS)
-    assert "OPENBLAS_CORETYPE" not in environment("minisbert, own kernel")
+    assert "OPENBLAS_CORETYPE" not in environment("minisbert-own-kernel")
     assert environment("minisbert")["OPENBLAS_CORETYPE"] == "SkylakeX"
 
 
@@ -134,6 +135,14 @@ def test_no_process_is_left_behind(folder, tmp_path):
 def test_a_script_that_fails_is_no_cold_start():
     with pytest.raises(WorkerError, match="no module named"):
         run_cold("minisbert", "raise ImportError('no module named so')")
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="others have no /proc")
+def test_peak_memory_is_not_the_parents():
+    ballast = np.ones(2**28, np.uint8)  # 256 MiB in this process
+    _, peak = run_cold("minisbert", "import numpy\nb = numpy.ones(2**26, numpy.uint8)")
+    assert ballast[-1] == 1
+    assert 64 < peak < 200
 
 
 def test_batch_sizes_are_tried_and_the_best_is_taken():

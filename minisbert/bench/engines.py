@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -38,14 +39,17 @@ class Engine:
     batch_sizes: tuple[int | None, ...]  # to be tried; None is the engine's own choice
     cold_start: str  # the shortest script from nothing to a vector; {folder} and {graph} are filled in
     same_kernel: bool = True  # as the command line sets it; False: the one that OpenBLAS chooses itself
+    by_default: bool = True  # takes part unless engines are named
 
 
-def load_minisbert(setting: Setting) -> Encode:
+def load_minisbert(setting: Setting, deterministic: bool = False) -> Encode:
     """Load ours.
 
     Parameters
     ----------
     setting : Setting
+    deterministic : bool
+        As in ``SentenceEncoder.encode``.
 
     Returns
     -------
@@ -65,7 +69,11 @@ def load_minisbert(setting: Setting) -> Encode:
 
     def encode(texts: list[str], batch_size: int | None) -> Array:
         vectors: Array = encoder.encode(
-            texts, batch_size=batch_size, num_threads=setting.num_threads, overflow="truncate"
+            texts,
+            batch_size=batch_size,
+            num_threads=setting.num_threads,
+            overflow="truncate",
+            deterministic=deterministic,
         )
         return vectors
 
@@ -221,11 +229,15 @@ _TORCH = ("torch", "transformers", "sentence_transformers")
 
 ENGINES = {
     "minisbert": Engine(load_minisbert, (), (None,), _COLD_MINISBERT),
-    "minisbert, own kernel": Engine(load_minisbert, (), (None,), _COLD_MINISBERT, same_kernel=False),
+    "minisbert-own-kernel": Engine(load_minisbert, (), (None,), _COLD_MINISBERT, same_kernel=False),
+    "minisbert-deterministic": Engine(
+        partial(load_minisbert, deterministic=True), (), (None,), _COLD_MINISBERT, by_default=False
+    ),
     "sentence-transformers": Engine(load_sentence_transformers, _TORCH, _SIZES, _COLD_SENTENCE_TRANSFORMERS),
     "onnxruntime": Engine(load_onnxruntime, (*_TORCH, "onnxruntime", "onnx"), _SIZES, _COLD_ONNXRUNTIME),
 }
-"""By the names that the tables show. The second is ours where OpenBLAS takes a slower kernel than we tell it to."""
+"""By the names that the tables show. The second is ours where OpenBLAS takes a slower kernel than we tell it to; the
+third gives a text the same bits in any company, and tells what that costs."""
 
 
 def missing(name: str) -> list[str]:

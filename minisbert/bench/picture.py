@@ -13,7 +13,8 @@ from minisbert.bench.report import times_as_fast
 # Told apart by brightness and by hatching; ours is the darkest.
 _STYLES: dict[str, dict[str, Any]] = {
     "minisbert": {"color": "#0b3954"},
-    "minisbert, own kernel": {"color": "#4a7c9b", "hatch": ".."},
+    "minisbert-own-kernel": {"color": "#4a7c9b", "hatch": ".."},
+    "minisbert-deterministic": {"color": "#9db9cc", "hatch": "--"},
     "sentence-transformers": {"color": "#e07a3f", "hatch": "//"},
     "onnxruntime": {"color": "#e8d8a8", "hatch": "xx"},
 }

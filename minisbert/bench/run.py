@@ -59,8 +59,8 @@ def choose_engines(asked_for: Sequence[str]) -> tuple[str, ...]:
     Parameters
     ----------
     asked_for : sequence of str
-        Keys of :data:`~minisbert.bench.engines.ENGINES`; none means all. Ours with OpenBLAS's own choice of kernel
-        takes part only where that is another kernel than the one that we tell it to take.
+        Keys of :data:`~minisbert.bench.engines.ENGINES`; none means all but the deterministic one. Ours with OpenBLAS's
+        own choice of kernel takes part only where that is another kernel than the one that we tell it to take.
 
     Returns
     -------
@@ -76,8 +76,9 @@ def choose_engines(asked_for: Sequence[str]) -> tuple[str, ...]:
     >>> choose_engines(["minisbert"])
     ('minisbert',)
     """
-    same = not environment_for(read_processor(), environment("minisbert, own kernel"))
-    chosen = tuple(name for name in asked_for or ENGINES if ENGINES[name].same_kernel or not same)
+    same = not environment_for(read_processor(), environment("minisbert-own-kernel"))
+    usual = [name for name, engine in ENGINES.items() if engine.by_default]
+    chosen = tuple(name for name in asked_for or usual if ENGINES[name].same_kernel or not same)
     absent = {name: missing(name) for name in chosen if missing(name)}
     if absent:
         what = "; ".join(f"{name} needs {', '.join(modules)}" for name, modules in absent.items())

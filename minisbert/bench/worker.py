@@ -107,7 +107,7 @@ def environment(name: str) -> dict[str, str]:
 
     Examples
     --------
-    >>> environment("minisbert, own kernel").get("OPENBLAS_CORETYPE") is None
+    >>> environment("minisbert-own-kernel").get("OPENBLAS_CORETYPE") is None
     True
     """
     variables = {"TOKENIZERS_PARALLELISM": "true", **os.environ, "HF_HUB_OFFLINE": "1"}
@@ -197,6 +197,11 @@ def peak_mib() -> float | None:
     >>> peak_mib() is None or peak_mib() > 1
     True
     """
+    # Linux's ru_maxrss starts from what the parent held when it made this process; VmHWM does not
+    status = Path("/proc/self/status")
+    if status.exists():
+        told = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        return int(told[0]) / 1024 if told else None
     try:
         import resource
     except ImportError:  # Windows

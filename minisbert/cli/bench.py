@@ -28,7 +28,7 @@ from minisbert.cli.outputs import Target, written_whole
     "engines",
     multiple=True,
     type=click.Choice(list(ENGINES)),
-    help="Measure this one; may be given several times.  [default: all]",
+    help="Measure this one; may be given several times.  [default: all but minisbert-deterministic]",
 )
 @click.option(
     "--part",
@@ -72,13 +72,14 @@ def bench(
     Same texts, same threads, float32 on the CPU, each engine in a process of its own, in interleaved rounds. Texts are
     read like those of `embed`, or made on the spot with lengths as sentences have them. Parts: throughput of many
     texts, the same by length, a single text at a time, cold start, and growth to many more texts. All of it takes
-    about half an hour on two cores; the first four parts a third of that.
+    about a quarter of an hour on two cores.
 
     \b
     Examples:
       minisbert bench -i texts.txt
       minisbert bench --part throughput --part single -o quick
-      minisbert bench --engine minisbert --growth 10000
+      minisbert bench --engine minisbert --part growth --growth 10000
+      minisbert bench --engine minisbert --engine minisbert-deterministic --part throughput
     """
     chosen = choose_engines(engines)
     require_matplotlib()
