@@ -60,6 +60,19 @@ def test_little_work_is_shared_among_the_threads():
     assert len(make_batches(np.full(4, 5), num_threads=2)) == 1  # too little to share
 
 
+def test_the_last_batches_are_small_so_that_threads_end_together():
+    lengths = np.full(400, 16)
+    tokens = [int(lengths[batch].sum()) for batch in make_batches(lengths, num_threads=2)]
+    assert tokens[0] == schedule.BATCH_TOKENS
+    assert tokens == sorted(tokens, reverse=True)
+    assert tokens[-1] <= schedule.LAST_TOKENS
+    ends = [0, 0]  # when each of two threads is done, if a token takes as long as any other
+    for count in tokens:
+        ends[ends.index(min(ends))] += count
+    assert max(ends) - min(ends) <= schedule.LAST_TOKENS
+    assert [int(lengths[batch].sum()) for batch in make_batches(lengths)][:6] == 6 * [1024]  # one thread waits for none
+
+
 def test_jobs_run_on_worker_threads_with_blas_on_one():
     seen = set()
 
