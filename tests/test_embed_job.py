@@ -160,7 +160,7 @@ def test_a_run_killed_at_any_step_on_the_disk_is_continued():
         assert Path("v.npy").read_bytes() == whole and left() == ["v.npy"]
         Path("v.npy").unlink()
         killed += 1
-    assert killed > (12 if sys.version_info >= (3, 11) else 8)  # 3.10's pathlib keeps os.replace and os.unlink of its own
+    assert killed > (12 if sys.version_info >= (3, 11) else 8)  # 3.10's pathlib has kept os's own functions
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no kill -9")
