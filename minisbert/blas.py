@@ -191,6 +191,23 @@ def libraries() -> list[dict[str, Any]]:
     return described
 
 
+def usable_processors() -> int:
+    """Count the processors that this process may run on.
+
+    Returns
+    -------
+    int
+        Fewer than the machine has where the system keeps the process to some of them.
+
+    Examples
+    --------
+    >>> 1 <= usable_processors() <= os.cpu_count()
+    True
+    """
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 class _Threads:
     """The one number of BLAS threads that a process has: lent to whoever computes, given back after the last.
 
@@ -205,12 +222,10 @@ class _Threads:
 
     def usable(self) -> int:
         """Count the threads that may compute: one a processor, and no more than BLAS has been told to use."""
-        affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
-        processors = len(affinity(0)) if affinity else os.cpu_count() or 1
         with self._lock:
             # OPENBLAS_NUM_THREADS=1, or a caller's own threadpool_limits, is a wish to stay on one
             allowed = self._before or [library["num_threads"] for library in libraries()]
-        return max(1, min([processors, *allowed]))
+        return max(1, min([usable_processors(), *allowed]))
 
     @contextmanager
     def hold(self, num_threads: int) -> Iterator[None]:

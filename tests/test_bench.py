@@ -102,6 +102,8 @@ def test_the_kernel_of_openblas_takes_part_where_it_is_another(monkeypatch):
     assert choose_engines(["minisbert-deterministic"]) == ("minisbert-deterministic",)
     monkeypatch.setattr(run, "read_processor", lambda: Processor())
     assert choose_engines(()) == ("minisbert", *PEERS)
+    with pytest.raises(ValueError, match="chooses the right kernel here by itself"):
+        choose_engines(["minisbert-own-kernel"])
     assert "OPENBLAS_CORETYPE" not in environment("minisbert-own-kernel")
     assert environment("minisbert")["OPENBLAS_CORETYPE"] == "SkylakeX"
 

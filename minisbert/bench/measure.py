@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -175,7 +176,7 @@ def measure_latency(workers: Sequence[Worker], texts: list[str], plan: Plan) -> 
 
 
 def measure_cold_start(names: Sequence[str], setting: Setting, plan: Plan) -> Result:
-    """Start processes that embed one text and end.
+    """Start processes that embed one text, and time them up to its vector.
 
     Parameters
     ----------
@@ -187,7 +188,7 @@ def measure_cold_start(names: Sequence[str], setting: Setting, plan: Plan) -> Re
     Returns
     -------
     dict
-        For each engine, a number a round: ``seconds`` from the start of the process to its end, and its ``peak_mib``.
+        For each engine, a number a round: ``seconds`` from the start of a process to its vector, and ``peak_mib``.
 
     Examples
     --------
@@ -209,7 +210,7 @@ def measure_cold_start(names: Sequence[str], setting: Setting, plan: Plan) -> Re
 
 
 def run_cold(name: str, script: str) -> tuple[float, float | None]:
-    """Run a script in a new process: seconds from start to end, and MiB at most.
+    """Run a script in a new process: seconds until it is through, without the end of the process, and MiB at most.
 
     Parameters
     ----------
@@ -271,8 +272,10 @@ def measure_growth(setting: Setting, texts: list[str], counts: Sequence[int], fo
     {}
     """
     grown: Result = {str(count): {"seconds": [], "peak_mib": None} for count in counts}
-    workers = {count: Worker(OURS, setting, folder / f"growth-{count}.txt") for count in counts}
-    try:
+    with ExitStack() as stack:
+        workers = {
+            count: stack.enter_context(Worker(OURS, setting, folder / f"growth-{count}.txt")) for count in counts
+        }
         for worker in workers.values():
             worker.ask("take", name="growth", texts=texts)
         # before and after the largest, which takes longest, so that a slow while hits both
@@ -282,7 +285,4 @@ def measure_growth(setting: Setting, texts: list[str], counts: Sequence[int], fo
                     grown[str(count)]["seconds"].append(worker.ask("time_repeated", name="growth", count=count))
                     grown[str(count)]["peak_mib"] = worker.ask("peak_mib")
                     plan.tick(f"growth: {count:,} texts")
-    finally:
-        for worker in workers.values():
-            worker.__exit__(None, None, None)
     return grown

@@ -69,7 +69,7 @@ def choose_engines(asked_for: Sequence[str]) -> tuple[str, ...]:
     Raises
     ------
     ValueError
-        If an engine is not installed; with the command that installs it.
+        If an engine is not installed, with the command that installs it; or if none is left.
 
     Examples
     --------
@@ -79,6 +79,8 @@ def choose_engines(asked_for: Sequence[str]) -> tuple[str, ...]:
     same = not environment_for(read_processor(), environment("minisbert-own-kernel"))
     usual = [name for name, engine in ENGINES.items() if engine.by_default]
     chosen = tuple(name for name in asked_for or usual if ENGINES[name].same_kernel or not same)
+    if not chosen:
+        raise ValueError("bench: minisbert-own-kernel: OpenBLAS chooses the right kernel here by itself; use minisbert")
     absent = {name: missing(name) for name in chosen if missing(name)}
     if absent:
         what = "; ".join(f"{name} needs {', '.join(modules)}" for name, modules in absent.items())

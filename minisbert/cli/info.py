@@ -121,17 +121,16 @@ def _machine() -> dict[str, Any]:
     """Name the processor and the library that multiplies matrices, which decides the speed."""
     import numpy as np
 
-    from minisbert.blas import advice, libraries
+    from minisbert.blas import advice, libraries, usable_processors
 
     keys = ("internal_api", "version", "architecture", "num_threads", "threading_layer")
     blas = [{key: found.get(key) for key in keys} for found in libraries()]
     build: Any = np.show_config(mode="dicts")
     built_with = (build or {}).get("Build Dependencies", {}).get("blas", {})
-    has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS and Windows
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count(),
-        "usable_cpus": len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count(),
+        "usable_cpus": usable_processors(),
         "blas": blas,
         "blas_advice": advice(),  # what to set where a faster kernel could run
         "numpy_built_with": built_with.get("name"),
