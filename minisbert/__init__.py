@@ -15,14 +15,18 @@ The reading path, in the order in which a text becomes a vector:
 11. ``model/folder.py``        a model folder read and written as one
 12. ``similarity.py``          cosine, dot, Euclidean, Manhattan, angular
 13. ``trace.py``               every tensor on the way, by name
-14. ``sources.py``             asking the Hub; how a failure is told
-15. ``pinned.py``              the default model, held against its hashes
-16. ``hub.py``                 model name to verified local folder
-17. ``blas.py``                which kernel multiplies, on how many threads
-18. ``schedule.py``            which texts share a batch, which thread takes it
-19. ``encoder.py``             SentenceEncoder: text in, vectors out
-20. ``remote.py``              asking a server; where the key goes
-21. ``client.py``              Client(api_key).embed(phrases).embeddings
+14. ``chunking.py``            long text to chunks that fit
+15. ``composition.py``         the chunks' vectors to one
+16. ``sources.py``             asking the Hub; how a failure is told
+17. ``pinned.py``              the default model, held against its hashes
+18. ``hub.py``                 model name to verified local folder
+19. ``blas.py``                which kernel multiplies, on how many threads
+20. ``schedule.py``            which texts share a batch, which thread takes it
+21. ``options.py``             what encode may be asked for, checked
+22. ``pipeline.py``            texts to tokens to batches to vectors
+23. ``encoder.py``             SentenceEncoder: text in, vectors out
+24. ``remote.py``              asking a server; where the key goes
+25. ``client.py``              Client(api_key).embed(phrases).embeddings
 
 ``proof`` holds the agreement ledger behind ``minisbert verify``; ``cli`` the command line.
 """

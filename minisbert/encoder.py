@@ -1,11 +1,10 @@
-"""SentenceEncoder: text in, vectors out. Glue, no mathematics.
+"""SentenceEncoder: text in, vectors out. The public face; glue, no mathematics.
 
-A text goes through ``tokens`` (ids), ``bert`` (token vectors) and ``modules`` (one vector). Texts are taken from where
-they come a few thousand at a time, so that there may be any number of them; ``schedule.py`` says which of these share
-a batch and which thread takes it; the vectors come back in the order of the texts. ``remote.py`` and ``client.py``,
-next, are for code that is written against an embedding service.
+A text goes through ``tokens`` (ids), ``bert`` (token vectors) and ``modules`` (one vector); ``options.py`` checks what
+is asked for, ``pipeline.py`` does it. ``remote.py`` and ``client.py``, next, are for code that is written against an
+embedding service.
 
-Letters: ``B`` texts, ``N`` tokens in the strip, ``T`` tokens of one text, ``D`` hidden size.
+Letters: ``B`` texts, ``N`` tokens in the strip, ``T`` tokens of one text, ``C`` chunks, ``D`` hidden size.
 """
 
 from __future__ import annotations
@@ -13,52 +12,30 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sized
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from itertools import islice
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from minisbert import hub
-from minisbert.blas import SlowKernelWarning, advice, threads
+from minisbert.blas import SlowKernelWarning, advice
+from minisbert.chunking import ChunkEmbeddings
+from minisbert.composition import Composition
 from minisbert.model import Array
-from minisbert.model.bert import bert, trace_bert
+from minisbert.model.bert import trace_bert
 from minisbert.model.folder import SentenceModel, load_model, save_model
 from minisbert.model.modules import apply_modules
 from minisbert.model.ops import normalize
 from minisbert.model.tokens import Overflow, OverflowReport, Tokens
-from minisbert.schedule import make_batches, work_through
+from minisbert.options import Options, OutputValue, check_options
+from minisbert.pipeline import BLOCK_TEXTS, check_texts, embed_blocks, progress_bar
 from minisbert.similarity import SIMILARITIES
 from minisbert.trace import Trace
 
-if TYPE_CHECKING:
-    from tqdm import tqdm
-
-BLOCK_TEXTS = 8192
-"""Texts that are held at a time: enough that sorting them by length pays, few enough for any memory."""
-
 MANY_TEXTS = 1000
 """Texts from which on it is worth a warning that they could be embedded faster."""
-
-OutputValue = Literal["sentence_embedding", "token_embeddings"]
-
-
-@dataclass(frozen=True)
-class _Options:
-    """What :meth:`SentenceEncoder.encode` was asked for, checked."""
-
-    prefix: str  # the prompt's text
-    skipped: int  # its tokens
-    dimensions: int
-    batch_size: int | None
-    num_threads: int | None
-    deterministic: bool
-    output_value: OutputValue
-    normalize: bool
-    overflow: Overflow
 
 
 class SentenceEncoder:
@@ -171,7 +148,7 @@ class SentenceEncoder:
         ----------
         sentences : str or iterable of str
         overflow : {"warn", "error", "truncate"}
-            What to do about texts that are too long.
+            What to do about texts that are too long. How they are split into chunks is what :meth:`encode_chunks` says.
 
         Returns
         -------
@@ -188,9 +165,11 @@ class SentenceEncoder:
         >>> SentenceEncoder().tokenize("i love soup").token_ids
         array([  101,  1045,  2293, 11350,   102])
         """
-        return self._tokenize(list(_texts(sentences)), overflow)
+        return self._tokenize(list(check_texts(sentences)), overflow)
 
     def _tokenize(self, texts: list[str], overflow: Overflow) -> Tokens:
+        if overflow == "chunk":
+            raise ValueError("overflow='chunk' is for encode; for the chunks of a text ask encode_chunks")
         report = OverflowReport(self.max_seq_length, overflow)
         tokens = self.model.tokenizer(texts, self.max_seq_length)
         report.add(tokens)
@@ -209,6 +188,9 @@ class SentenceEncoder:
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
         overflow: Overflow = "warn",
+        chunk_tokens: int | None = None,
+        overlap: int | None = None,
+        composition: Composition = "weighted_mean",
         num_threads: int | None = None,
         deterministic: bool = False,
     ) -> Any:
@@ -217,8 +199,8 @@ class SentenceEncoder:
         Parameters
         ----------
         sentences : str or iterable of str
-            A text has from 0 characters to any number; what exceeds ``max_seq_length`` tokens is cut (``overflow``).
-            Of a generator no more than a few thousand texts are held at a time.
+            A text has from 0 characters to any number; what exceeds ``max_seq_length`` tokens is cut, or split into
+            chunks (``overflow``). Of a generator no more than a few thousand texts are held at a time.
         prompt_name : str, optional
             A key of :attr:`prompts`, put before every text; by default the folder's default prompt, if any.
         prompt : str, optional
@@ -234,8 +216,20 @@ class SentenceEncoder:
             Scale sentence vectors to length 1 (some models, the default one included, do so anyway).
         truncate_dim : int, optional
             Keep the first so many dimensions, for models trained for it (Matryoshka); by default as the folder says.
-        overflow : {"warn", "error", "truncate"}
-            What to do about texts that are too long: warn once, refuse, or cut without a word.
+        overflow : {"warn", "error", "truncate", "chunk"}
+            What to do about texts that are too long: cut and warn once, refuse, cut without a word, or split them into
+            chunks of which one vector is made. A text that fits into one chunk has the vector that it has anyway.
+        chunk_tokens : int, optional
+            Tokens of a chunk, special ones and the prompt's included; by default ``max_seq_length``.
+        overlap : int, optional
+            Tokens that a chunk shares with the one before, at most (a chunk begins with a word, better with a
+            sentence). By default none; for late composition a quarter of a chunk.
+        composition : {"weighted_mean", "mean", "max", "first", "late"} or callable
+            How one vector is made of a text's chunks: their mean, each counted by its new tokens; their plain mean;
+            the largest value of each dimension; the first; or ``late``: the token vectors of all chunks are pooled as
+            if they were one text's, each token counted once, in the chunk that has more of its neighbours. A callable
+            takes vectors ``(C, D)`` and new tokens ``(C,)`` and gives ``(D,)``. Scaled to length 1 where the model
+            does so.
         num_threads : int, optional
             Threads that compute; by default one a processor, or as many as BLAS has been told to use.
         deterministic : bool
@@ -253,8 +247,9 @@ class SentenceEncoder:
         Raises
         ------
         ValueError
-            For anything that is no text, unknown prompts or values, long texts with ``overflow="error"``, and weights
-            with which the computation overflows: a vector is never NaN.
+            For anything that is no text, unknown prompts or values, long texts with ``overflow="error"``, chunks that
+            are longer than the limit or than their overlap allows, and weights with which the computation overflows: a
+            vector is never NaN.
 
         Notes
         -----
@@ -264,8 +259,12 @@ class SentenceEncoder:
         --------
         >>> SentenceEncoder().encode("hello world")[:3]
         array([-0.03447..., 0.03102..., 0.00673...], dtype=float32)
+        >>> SentenceEncoder().encode("A book of a thousand sentences. " * 1000, overflow="chunk").shape
+        (384,)
         """
-        options = self._check_options(
+        options = check_options(
+            self.model,
+            self.max_seq_length,
             prompt_name=prompt_name,
             prompt=prompt,
             batch_size=batch_size,
@@ -273,16 +272,19 @@ class SentenceEncoder:
             normalize_embeddings=normalize_embeddings,
             truncate_dim=truncate_dim,
             overflow=overflow,
+            chunk_tokens=chunk_tokens,
+            overlap=overlap,
+            composition=composition,
             num_threads=num_threads,
             deterministic=deterministic,
         )
         report = OverflowReport(self.max_seq_length, overflow)
         total = len(sentences) if isinstance(sentences, Sized) and not isinstance(sentences, str) else None
         if total is not None:
-            for _ in _texts(sentences):  # a list is looked through before any work is done
+            for _ in check_texts(sentences):  # a list is looked through before any work is done
                 pass
-        with _progress_bar(total, show_progress_bar) as bar:
-            blocks = self._encode_blocks(sentences, BLOCK_TEXTS, options, report, bar)
+        with progress_bar(total, show_progress_bar) as bar:
+            blocks = embed_blocks(self.model, sentences, BLOCK_TEXTS, options, report, bar)
             if output_value == "token_embeddings":
                 embeddings: Any = [vectors for block in blocks for vectors in block]
             else:
@@ -308,7 +310,7 @@ class SentenceEncoder:
         sentences : iterable of str
             Read as the vectors are asked for, a block ahead of them.
         block_texts : int
-            Texts in a block.
+            Texts in a block, at most; fewer where they are books.
         total : int, optional
             Texts in all, if known; the progress bar then shows the time left.
         report : OverflowReport, optional
@@ -320,7 +322,7 @@ class SentenceEncoder:
         Yields
         ------
         Array, shape (block_texts, D)
-            The last one may have fewer rows.
+            The last one may have fewer rows, as may one of very long texts.
 
         Raises
         ------
@@ -338,117 +340,92 @@ class SentenceEncoder:
         if isinstance(sentences, str) or isinstance(block_texts, bool) or block_texts < 1:
             raise ValueError("encode_stream: expected an iterable of texts, and block_texts of at least 1")
         show = options.pop("show_progress_bar", False)
-        checked = self._check_options(**options)
+        checked = check_options(self.model, self.max_seq_length, **options)
         report = report or OverflowReport(self.max_seq_length, checked.overflow)
         done = 0
-        with _progress_bar(total, show, report.texts) as bar:
-            for block in self._encode_blocks(sentences, block_texts, checked, report, bar):
+        with progress_bar(total, show, report.texts) as bar:
+            for block in embed_blocks(self.model, sentences, block_texts, checked, report, bar):
                 yield self._stack([block], len(block), checked)
                 done += len(block)
         report.warn()
         if done >= MANY_TEXTS and (sentence := advice()):
             warnings.warn(sentence, SlowKernelWarning, stacklevel=2)
 
-    def _check_options(
-        self,
-        *,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        batch_size: int | None = None,
-        output_value: OutputValue = "sentence_embedding",
-        normalize_embeddings: bool = False,
-        truncate_dim: int | None = None,
-        overflow: Overflow = "warn",
-        num_threads: int | None = None,
-        deterministic: bool = False,
-    ) -> _Options:
-        """Refuse what makes no sense, before any work is done."""
-        if output_value not in ("sentence_embedding", "token_embeddings"):
-            raise ValueError(
-                f"encode: output_value must be 'sentence_embedding' or 'token_embeddings', got {output_value!r}"
-            )
-        for name, count in (("batch_size", batch_size), ("num_threads", num_threads)):
-            if count is not None and (isinstance(count, bool) or count < 1):
-                raise ValueError(f"encode: {name} must be at least 1, got {count!r}")
-        prefix = self._resolve_prompt(prompt, prompt_name)
-        return _Options(
-            prefix=prefix,
-            skipped=self._prompt_length(prefix),
-            dimensions=self._dimensions(truncate_dim),
-            batch_size=batch_size,
-            num_threads=num_threads,
-            deterministic=deterministic,
-            output_value=output_value,
-            normalize=normalize_embeddings,
-            overflow=overflow,
-        )
-
-    def _encode_blocks(
+    def encode_chunks(
         self,
         sentences: str | Iterable[str],
-        block_texts: int,
-        options: _Options,
-        report: OverflowReport,
-        bar: tqdm[NoReturn] | None,
-    ) -> Iterator[list[Array]]:
-        """Give, block by block, the vector or the token vectors of each text."""
-        texts = _texts(sentences)
-        while block := [options.prefix + text for text in islice(texts, block_texts)]:
-            tokens = self.model.tokenizer(block, self.max_seq_length)
-            report.add(tokens)
-            yield self._encode_block(tokens, options, bar)
+        *,
+        chunk_tokens: int | None = None,
+        overlap: int | None = None,
+        show_progress_bar: bool = False,
+        **options: Any,
+    ) -> Any:
+        """Split texts into chunks, and give the vectors and the places of all of them.
 
-    def _encode_block(self, tokens: Tokens, options: _Options, bar: tqdm[NoReturn] | None) -> list[Array]:
-        """Send one block's texts through the model, batch by batch, on all threads."""
-        ids, lengths = tokens.split(), tokens.lengths
-        results: list[Array] = [np.empty(0)] * len(lengths)
+        Parameters
+        ----------
+        sentences : str or iterable of str
+        chunk_tokens : int, optional
+            Tokens of a chunk, special ones and the prompt's included; by default ``max_seq_length``.
+        overlap : int, optional
+            Tokens that a chunk shares with the one before, at most; by default none.
+        show_progress_bar : bool
+        **options
+            As in :meth:`encode`, except ``output_value``, ``overflow`` and ``composition``.
 
-        def embed_batch(batch: Array) -> Iterable[Array]:
-            strip = np.concatenate([ids[i] for i in batch])
-            return self._forward(strip, lengths[batch], options)
+        Returns
+        -------
+        ChunkEmbeddings or list of ChunkEmbeddings
+            For a string or an iterable: ``embeddings``, ``(C, D)``, and ``chunks``, each with the characters
+            ``[start, stop)`` of the text that it stands for, its ``tokens`` and its ``new_tokens``.
 
-        # one text alone is left to BLAS's own threads, as many as the caller has set
-        num_threads = options.num_threads or (threads.usable() if len(lengths) > 1 else None)
-        if options.deterministic:
-            batches = list(np.arange(len(lengths))[:, None])
-            num_threads = num_threads if num_threads and len(batches) > 1 else 1
-        else:
-            batches = make_batches(lengths, options.batch_size, num_threads or 1)
-        for batch, vectors in work_through(batches, embed_batch, num_threads):
-            for i, vector in zip(batch, vectors, strict=True):
-                results[i] = vector
-            if bar is not None:
-                bar.update(len(batch))
-        return results
+        Raises
+        ------
+        ValueError
+            As in :meth:`encode`.
 
-    def _forward(self, strip: Array, lengths: Array, options: _Options) -> Iterable[Array]:
-        """Compute one batch: the sentence vectors, or each text's token vectors."""
-        tokens_wanted = options.output_value == "token_embeddings"
-        embedded = bert(strip, lengths, self.model.params, self.model.config)
-        if not tokens_wanted:
-            embedded = apply_modules(embedded, lengths, self.model.modules, options.skipped)[-1]
-        if not np.isfinite(embedded).all():
-            raise ValueError(
-                f"encode: {self.dtype} overflowed: the weights in {self.folder.as_posix()} are so large that vectors "
-                "are infinite or NaN; is the model damaged? dtype='float64' reaches further"
-            )
-        return np.split(embedded, np.cumsum(lengths)[:-1]) if tokens_wanted else embedded
+        Examples
+        --------
+        >>> text = "Soup is my favorite. London is far away."
+        >>> found = SentenceEncoder().encode_chunks(text, chunk_tokens=8)
+        >>> [text[chunk.start : chunk.stop] for chunk in found.chunks], found.embeddings.shape
+        (['Soup is my favorite.', 'London is far away.'], (2, 384))
+        """
+        checked = check_options(
+            self.model,
+            self.max_seq_length,
+            overflow="chunk",
+            chunk_tokens=chunk_tokens,
+            overlap=overlap,
+            composition=None,
+            **options,
+        )
+        report = OverflowReport(self.max_seq_length, "chunk")
+        total = len(sentences) if isinstance(sentences, Sized) and not isinstance(sentences, str) else None
+        with progress_bar(total, show_progress_bar) as bar:
+            blocks = embed_blocks(self.model, sentences, BLOCK_TEXTS, checked, report, bar)
+            results = [
+                ChunkEmbeddings(self._finish(found.embeddings, checked), found.chunks)
+                for block in blocks
+                for found in block
+            ]
+        return results[0] if isinstance(sentences, str) else results
 
-    def _stack(self, blocks: Iterable[list[Array]], total: int | None, options: _Options) -> Array:
+    def _stack(self, blocks: Iterable[list[Array]], total: int | None, options: Options) -> Array:
         """Make one array of the sentence vectors of all blocks, cut and scaled as asked for."""
-
-        def finish(vectors: list[Array]) -> Array:
-            rows = np.array(vectors, self.dtype).reshape(len(vectors), self.model.full_width)[:, : options.dimensions]
-            return normalize(rows) if options.normalize else rows
-
         if total is None:
-            return np.concatenate([finish([]), *map(finish, blocks)])
+            return np.concatenate([self._finish([], options), *(self._finish(block, options) for block in blocks)])
         stacked = np.empty((total, options.dimensions), self.dtype)  # in place: no second copy of what may be large
         start = 0
         for vectors in blocks:
-            stacked[start : start + len(vectors)] = finish(vectors)
+            stacked[start : start + len(vectors)] = self._finish(vectors, options)
             start += len(vectors)
         return stacked
+
+    def _finish(self, vectors: list[Array] | Array, options: Options) -> Array:
+        """Make one array of sentence vectors, cut and scaled as asked for."""
+        rows = np.array(vectors, self.dtype).reshape(len(vectors), self.model.full_width)[:, : options.dimensions]
+        return normalize(rows) if options.normalize else rows
 
     def trace(self, sentences: str | Iterable[str], overflow: Overflow = "warn") -> Trace:
         """Encode in one batch, by the same functions, and keep every intermediate tensor.
@@ -471,7 +448,7 @@ class SentenceEncoder:
         >>> trace.bert.layers[0].attention.output.shape
         (5, 384)
         """
-        texts = list(_texts(sentences))
+        texts = list(check_texts(sentences))
         if not texts:
             raise ValueError("trace: expected at least one text, got none")
         tokens = self._tokenize(texts, overflow)
@@ -536,55 +513,3 @@ class SentenceEncoder:
         >>> SentenceEncoder().save(Path(tempfile.mkdtemp()) / "my-model")
         """
         save_model(replace(self.model, max_seq_length=self.max_seq_length), Path(folder))
-
-    def _dimensions(self, truncate_dim: int | None) -> int:
-        """Check ``truncate_dim`` and give the number of dimensions to keep."""
-        if truncate_dim is None:
-            return self.model.width
-        if isinstance(truncate_dim, bool) or not 1 <= truncate_dim <= self.model.full_width:
-            raise ValueError(f"encode: truncate_dim must be from 1 to {self.model.full_width}, got {truncate_dim!r}")
-        return truncate_dim
-
-    def _resolve_prompt(self, prompt: str | None, prompt_name: str | None) -> str:
-        """Choose the prompt: given, named, the folder's default, or none."""
-        if prompt is not None:
-            return prompt
-        name = prompt_name if prompt_name is not None else self.model.default_prompt_name
-        if name is None:
-            return ""
-        if name not in self.model.prompts:
-            raise ValueError(
-                f"encode: prompt_name {name!r} is none of this model's prompts {sorted(self.model.prompts)}"
-            )
-        return self.model.prompts[name]
-
-    def _prompt_length(self, prompt: str) -> int:
-        """Count a prompt's tokens with what stands before it, [CLS], but not with what stands behind, [SEP]."""
-        if not prompt:
-            return 0
-        tokens = self.model.tokenizer([prompt], self.max_seq_length)
-        return int(tokens.lengths[0]) - len(self.model.tokenizer.last)
-
-
-def _texts(sentences: str | Iterable[str]) -> Iterator[str]:
-    """Give the texts one by one, and refuse what is none."""
-    if isinstance(sentences, str):
-        sentences = [sentences]
-    if isinstance(sentences, (bytes, dict)) or not isinstance(sentences, Iterable):
-        raise ValueError(f"expected a text or an iterable of texts, got {type(sentences).__name__}")
-    for i, text in enumerate(sentences):
-        if not isinstance(text, str):
-            raise ValueError(
-                f"sentences[{i}]: expected a text (str), got {type(text).__name__} {text!r:.80}; "
-                "missing values in tables are often None or nan: drop them or put '' in their place"
-            )
-        yield text
-
-
-def _progress_bar(total: int | None, show: bool, done: int = 0) -> tqdm[NoReturn] | nullcontext[None]:
-    """Show on stderr how many texts are done, how many a second, and the time left."""
-    if not show:
-        return nullcontext()
-    from tqdm import tqdm  # imported when asked for: it would be a fifth of the package's import time
-
-    return tqdm(total=total, initial=done, unit="text", desc="encode")

@@ -16,6 +16,8 @@ MODULES = sorted(
 NEED_WEIGHTS = {
     "minisbert.trace",
     "minisbert.encoder",
+    "minisbert.options",
+    "minisbert.pipeline",
     "minisbert.client",
     "minisbert.proof.profile",
     "minisbert.bench.engines",

@@ -110,7 +110,7 @@ def test_normalize_embeddings_and_truncate_dim(tmp_path):
 def test_weights_that_overflow_give_an_error_and_no_nan(tmp_path):
     huge = Dense(np.full((12, 12), 1e6, np.float32), None, "identity")
     folder = write_model(tmp_path / "huge", modules=(Pooling(), *[huge] * 6, Normalize()))
-    with pytest.raises(ValueError, match=r"encode: float32 overflowed: the weights in .*huge are so large"):
+    with pytest.raises(ValueError, match=r"encode: float32 overflowed: the weights are so large"):
         SentenceEncoder(folder).encode(TEXTS)
     assert np.isfinite(SentenceEncoder(folder, dtype="float64").encode(TEXTS)).all()
 

@@ -8,17 +8,20 @@ line never ran. Comments stand behind assignments (checked when the line has run
 import ast
 import re
 import sys
+import tempfile
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny import write_model
 
-from minisbert import encoder, similarity
+from minisbert import SentenceEncoder, chunking, composition, encoder, pipeline, similarity
 from minisbert import trace as trace_module
 from minisbert.model import bert, modules, params, pooling, tokens
 from minisbert.model.config import BertConfig
 from minisbert.model.modules import Dense, Normalize, Pooling
+from minisbert.options import check_options
 
 CONFIG = BertConfig(
     vocab_size=31,
@@ -33,7 +36,7 @@ LENGTHS = np.array([7, 7, 5])
 RUNS = [(2, 7), (1, 5)]
 SIZES = {"D": 12, "H": 3, "K": 4, "F": 20, "V": 31, "P": 9, "S": 2, "L": 2, "B": 3, "N": 19}
 COMMENT = re.compile(r"#\s*\(([A-Za-z_0-9, ]*)\)")
-SOURCES = [bert, modules, params, pooling, tokens, similarity, trace_module, encoder]
+SOURCES = [bert, modules, params, pooling, tokens, similarity, trace_module, encoder, chunking, composition, pipeline]
 
 
 def shape_comments(module):
@@ -125,7 +128,23 @@ def run_everything():
     for matrix, pairwise in similarity.SIMILARITIES.values():
         matrix(a, b), pairwise(a, a[::-1])
     similarity.angular_distance(a, b), similarity.pairwise_angular_distance(a, a[::-1])
-    return [weights, whole, dense, tokens.Tokens(ids, LENGTHS, np.zeros(3, int))]
+    return [weights, whole, dense, tokens.Tokens(ids, LENGTHS, np.zeros(3, int)), *long_texts()]
+
+
+def long_texts():
+    """Split a text into chunks and compose them, early and late; give the dataclasses on the way."""
+    with tempfile.TemporaryDirectory() as folder:
+        model = SentenceEncoder(write_model(Path(folder) / "model")).model
+    text = "the cat sat on the mat. i love soup and the dog ran on. " * 3
+    for name in ("mean", "late"):  # BERT itself runs on other threads, which nobody watches
+        options = check_options(model, 16, overflow="chunk", composition=name, num_threads=2)
+        list(pipeline.embed_blocks(model, [text], 1, options, tokens.OverflowReport(16, "chunk"), None))
+    shares = [composition.Share(0, 6, 0), composition.Share(2, 6, 6), composition.Share(1, 5, 10)]
+    composition.pool_shares(np.ones((19, 12)), LENGTHS, shares, ("mean",))
+    options = check_options(model, 16, overflow="chunk", composition=None)
+    window = next(pipeline._split(model, [text], options, options.chunking))
+    embedded = pipeline._join(model, [(window, np.ones(12))], None)
+    return [model.tokenizer.spans(text), window, embedded]
 
 
 def dataclasses_in(tree):

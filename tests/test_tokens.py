@@ -229,7 +229,7 @@ def test_error_refuses_and_truncate_is_silent(encoder, call):
 @pytest.mark.parametrize("texts", [["soup"], [letters(40)], []], ids=["short", "long", "none"])
 @pytest.mark.parametrize("overflow", ["ignore", "", None, True, "WARN"])
 def test_an_unknown_overflow_is_refused_whether_or_not_something_is_cut(encoder, texts, overflow):
-    with pytest.raises(ValueError, match="overflow must be 'warn', 'error' or 'truncate', got"):
+    with pytest.raises(ValueError, match="overflow must be 'warn', 'error', 'truncate' or 'chunk', got"):
         encoder.encode(texts, overflow=overflow)
 
 

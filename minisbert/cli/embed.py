@@ -80,6 +80,7 @@ def embed(
       minisbert embed -i texts.txt -o vectors.npy --resume
       minisbert embed -i reviews.csv --column review -o vectors.safetensors
       minisbert embed -i posts.jsonl --field post.title -o vectors.jsonl
+      minisbert embed -i texts.txt -o vectors.npy --overflow chunk
       echo "soup is my favorite" | minisbert embed --normalize
     """
     if options["prompt"] is not None and options["prompt_name"] is not None:
@@ -147,8 +148,9 @@ def _embed_blocks(
 def _decided_by(encoder: SentenceEncoder, target: Target, options: dict[str, Any]) -> dict[str, Any]:
     """Gather what decides a vector beside its text. Not threads, batches and blocks: they move its last digit at most.
 
-    Nor ``overflow``: it decides whether a text is refused, not its vector.
+    Nor ``overflow``, unless it splits texts: otherwise it decides whether a text is refused, not its vector.
     """
+    chunked = options["overflow"] == "chunk"
     return {
         "minisbert": __version__,
         "format": target.kind,
@@ -157,6 +159,7 @@ def _decided_by(encoder: SentenceEncoder, target: Target, options: dict[str, Any
         "model": _hash_model(encoder.folder),
         "max_seq_length": encoder.max_seq_length,
         **{name: options[name] for name in ("prompt", "prompt_name", "normalize_embeddings", "deterministic")},
+        **{name: options[name] if chunked else None for name in ("chunk_tokens", "overlap", "composition")},
     }
 
 

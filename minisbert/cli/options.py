@@ -69,7 +69,7 @@ def model_options(verb: Verb) -> Verb:
 
 
 def computing_options(verb: Verb) -> Verb:
-    """Give a verb that computes vectors ``--dtype`` and ``--overflow``."""
+    """Give a verb that computes vectors ``--dtype``, and the options that say what becomes of long texts."""
     options = [
         click.option(
             "--dtype",
@@ -80,10 +80,29 @@ def computing_options(verb: Verb) -> Verb:
         ),
         click.option(
             "--overflow",
-            type=click.Choice(["warn", "error", "truncate"]),
+            type=click.Choice(["warn", "error", "truncate", "chunk"]),
             default="warn",
             show_default=True,
-            help="About texts that are too long: warn and cut, refuse, or cut silently.",
+            help="About texts that are too long: warn and cut, refuse, cut silently, or embed them whole, in chunks.",
+        ),
+        click.option(
+            "--chunk-tokens",
+            type=click.IntRange(min=1),
+            metavar="TOKENS",
+            help="Length of a chunk.  [default: as much as the model reads]",
+        ),
+        click.option(
+            "--overlap",
+            type=click.IntRange(min=0),
+            metavar="TOKENS",
+            help="What a chunk shares with the one before.  [default: 0; late: a quarter]",
+        ),
+        click.option(
+            "--composition",
+            type=click.Choice(["weighted_mean", "mean", "max", "first", "late"]),
+            default="weighted_mean",
+            show_default=True,
+            help="How the chunks of a text become one vector.",
         ),
     ]
     return decorate(verb, options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -31,7 +31,7 @@ LABEL_WIDTH = (20, 40)  # columns of a text, at least and at most
 @computing_options
 @model_options
 def similarity(
-    source: TextSource, metric: str | None, as_json: bool, choice: ModelChoice, dtype: str, overflow: str
+    source: TextSource, metric: str | None, as_json: bool, choice: ModelChoice, dtype: str, **long_texts: Any
 ) -> None:
     """Show how alike texts are: every text against every text.
 
@@ -49,7 +49,7 @@ def similarity(
     encoder = choice.encoder(dtype)
     name = metric or encoder.model.similarity_fn_name
     compare = angular_distance if name == "angular" else SIMILARITIES[name].matrix
-    embeddings = encoder.encode(texts, overflow=overflow)  # type: ignore[arg-type]  # checked by click
+    embeddings = encoder.encode(texts, **long_texts)
     scores = compare(embeddings, embeddings)
     if as_json:
         rows = [[float(f"{score:.9g}") for score in row] for row in scores.tolist()]

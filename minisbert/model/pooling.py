@@ -63,15 +63,15 @@ def pool_mean_sqrt_len(token_embeddings: Array, lengths: Array) -> Array:
     return scaled
 
 
-def pool_weighted_mean(token_embeddings: Array, lengths: Array, skipped: int = 0) -> Array:
+def pool_weighted_mean(token_embeddings: Array, lengths: Array, skipped: int | Array = 0) -> Array:
     """Average with weights 1, 2, 3, ..: later tokens count more (SGPT, Muennighoff 2022, section 3).
 
     Parameters
     ----------
     token_embeddings : Array, shape (N, D)
     lengths : Array, shape (B,)
-    skipped : int
-        Tokens of a prompt that were taken off the front: the rest keep the weights of their places.
+    skipped : int or Array, shape (B,)
+        Tokens that were taken off the front: the rest keep the weights of their places.
 
     Returns
     -------
@@ -83,7 +83,8 @@ def pool_weighted_mean(token_embeddings: Array, lengths: Array, skipped: int = 0
     array([[2.]])
     """
     first = starts(lengths)  # (B,)
-    weights = (places(lengths) + skipped + 1).astype(token_embeddings.dtype)[:, None]  # (N, 1)
+    place = places(lengths) + np.repeat(np.broadcast_to(skipped, lengths.shape), lengths) + 1  # (N,)
+    weights = place.astype(token_embeddings.dtype)[:, None]  # (N, 1)
     total: Array = np.add.reduceat(token_embeddings * weights, first, axis=0)  # (B, D)
     mean: Array = total / np.add.reduceat(weights, first, axis=0)  # (B, D)
     return mean

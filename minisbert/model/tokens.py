@@ -10,11 +10,12 @@ Letters: ``B`` texts, ``N`` tokens in the strip, ``P`` positions.
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import tokenizers
@@ -22,7 +23,11 @@ import tokenizers
 from minisbert.model import Array
 from minisbert.model.config import BertConfig, ModelFolderError, read_flag, read_json, refuse_others
 
-Overflow = Literal["warn", "error", "truncate"]
+Overflow = Literal["warn", "error", "truncate", "chunk"]
+"""What to do about texts that are too long: cut and warn, refuse, cut silently, split (``chunking.py``)."""
+
+_PART = 50_000  # characters of a long text that are split at a time
+_BLANK = re.compile("[ \n]")
 
 _SENTENCE_BERT_CONFIG = "sentence_bert_config.json"
 # Its keys that change what is computed, and the only value with which this package computes it.
@@ -65,6 +70,34 @@ class Tokens:
         [array([5, 6]), array([7])]
         """
         return np.split(self.token_ids, np.cumsum(self.lengths)[:-1]) if len(self.lengths) else []
+
+
+@dataclass(frozen=True)
+class TokenSpans:
+    """One text's own tokens, all of them, without special ones, and where each stands in the text."""
+
+    token_ids: Array  # (T,)
+    starts: Array  # (T,) the token's first character in the text
+    stops: Array  # (T,) the character behind its last
+    words: Array  # (T,) which word it is a part of, as the tokenizer splits words
+
+    def behind(self, count: int) -> TokenSpans:
+        """Leave the first tokens out.
+
+        Parameters
+        ----------
+        count : int
+
+        Returns
+        -------
+        TokenSpans
+
+        Examples
+        --------
+        >>> TokenSpans(np.array([5, 6]), np.array([0, 3]), np.array([2, 7]), np.array([0, 1])).behind(1).token_ids
+        array([6])
+        """
+        return TokenSpans(self.token_ids[count:], self.starts[count:], self.stops[count:], self.words[count:])
 
 
 @dataclass(frozen=True)
@@ -130,6 +163,60 @@ class Tokenizer:
                     ) from None
             raise
 
+    def spans(self, text: str) -> TokenSpans:
+        """Split one text of any length into tokens, and say which characters each of them stands for.
+
+        Parameters
+        ----------
+        text : str
+
+        Returns
+        -------
+        TokenSpans
+            The ids are those of :meth:`__call__`, uncut and without special tokens. A character may become several
+            tokens, which then have the same span.
+
+        Raises
+        ------
+        ValueError
+            For a text with a lone surrogate.
+        """
+        parts = [np.empty((4, 0), np.int64)]
+        characters = count = 0
+        for part in self._parts(text):
+            try:
+                encoding = self.library.encode(part, add_special_tokens=False)
+            except (UnicodeEncodeError, TypeError):
+                self._split([text], 0)  # says where
+                raise
+            starts, stops = np.array(encoding.offsets, np.int64).reshape(-1, 2).T + characters
+            # a special token that is written out in the text is no word: None
+            words = [-1 if number is None else count + number for number in encoding.word_ids]
+            parts.append(np.array([encoding.ids, starts, stops, words], np.int64))
+            characters += len(part)
+            count += len(encoding.ids)
+        return TokenSpans(*np.concatenate(parts, axis=1))
+
+    def _parts(self, text: str) -> Iterator[str]:
+        """Cut a very long text behind blanks, where BERT's tokenizer ends a word in any case.
+
+        The library's records of a text are a hundred times larger than the text: 1 GB for a book of 5 MB.
+        """
+        whole = not isinstance(self.library.pre_tokenizer, tokenizers.pre_tokenizers.BertPreTokenizer)
+        if len(text) <= _PART or whole or self._added_tokens_with_blanks():
+            yield text
+            return
+        start = 0
+        while start < len(text):
+            blank = _BLANK.search(text, start + _PART)
+            stop = blank.end() if blank else len(text)
+            yield text[start:stop]
+            start = stop
+
+    def _added_tokens_with_blanks(self) -> bool:
+        """Say whether a blank may stand inside a token."""
+        return any(_BLANK.search(token.content) for token in self.library.get_added_tokens_decoder().values())
+
     def pieces(self, token_ids: Sequence[int] | Array) -> list[str]:
         """Give the vocabulary's piece of each id.
 
@@ -151,15 +238,16 @@ class OverflowReport:
     Parameters
     ----------
     max_seq_length : int
-    overflow : {"warn", "error", "truncate"}
-        What to do about texts that are too long: warn at the end, refuse at once, or nothing.
+    overflow : {"warn", "error", "truncate", "chunk"}
+        What to do about texts that are too long: warn at the end, refuse at once, or nothing. Texts that are split
+        into chunks are never cut.
     counts : sequence of 6 int
         Where to go on counting: the :attr:`counts` of an earlier report, about the texts before.
 
     Raises
     ------
     ValueError
-        If ``overflow`` is none of the three, or it is ``"error"`` and the texts before were cut.
+        If ``overflow`` is none of these, or it is ``"error"`` and the texts before were cut.
 
     Examples
     --------
@@ -171,8 +259,8 @@ class OverflowReport:
     """
 
     def __init__(self, max_seq_length: int, overflow: Overflow, counts: Sequence[int] = (0, 0, 0, 0, 0, 0)) -> None:
-        if overflow not in ("warn", "error", "truncate"):
-            raise ValueError(f"overflow must be 'warn', 'error' or 'truncate', got {overflow!r}")
+        if overflow not in get_args(Overflow):
+            raise ValueError(f"overflow must be 'warn', 'error', 'truncate' or 'chunk', got {overflow!r}")
         self.max_seq_length = max_seq_length
         self.overflow = overflow
         self.texts, self.cut, self.lost, *worst = counts
@@ -226,9 +314,9 @@ class OverflowReport:
         lost, index, whole = self._worst
         return (
             f"{self.cut} of {self.texts} texts {'is' if self.cut == 1 else 'are'} longer than max_seq_length = "
-            f"{self.max_seq_length} tokens and lost {self.lost} tokens (text {index} lost {lost} of {whole}); split "
-            "long texts, raise max_seq_length as far as the model allows, or pass overflow='truncate' if the "
-            "beginnings are enough"
+            f"{self.max_seq_length} tokens and lost {self.lost} tokens (text {index} lost {lost} of {whole}); pass "
+            "overflow='chunk' to embed them whole, raise max_seq_length as far as the model allows, or pass "
+            "overflow='truncate' if the beginnings are enough"
         )
 
 

@@ -1,0 +1,462 @@
+"""Long texts: where they are cut, what becomes of the chunks, and that a short text does not notice."""
+
+import itertools
+import re
+import unicodedata
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import TEXTS, tiny_dense, write_model
+
+from minisbert import SentenceEncoder, pipeline
+from minisbert.chunking import cut, describe
+from minisbert.cli import main
+from minisbert.composition import COMPOSITIONS, Share, compose, compose_shares, pool_shares, share_out
+from minisbert.model import tokens as tokens_module
+from minisbert.model.modules import Normalize, Pooling, apply_modules
+from minisbert.model.ops import normalize
+from minisbert.model.pooling import POOLINGS, pool
+from minisbert.model.tokens import TokenSpans
+
+COMPANY = 1e-6  # as in test_encoder
+LONG = "the cat sat on the mat. the dog ran, unable! i love soup? snow and a b c d e f g h i. soup " * 4
+
+
+def model(folder, **choices):
+    return SentenceEncoder(write_model(folder, **{"modules": (Pooling(), Normalize()), **choices}))
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    return model(tmp_path_factory.mktemp("chunks") / "model")
+
+
+def spans_of(words):
+    """Spans of a text of these words, a token each, with one blank between them; the text too."""
+    starts = np.cumsum([0, *(len(word) + 1 for word in words[:-1])])
+    stops = starts + [len(word) for word in words]
+    return " ".join(words), TokenSpans(np.arange(len(words)), starts, stops, np.arange(len(words)))
+
+
+# ------------------------------------------------------------------------------------------------- spans
+
+
+@pytest.mark.parametrize("text", [*TEXTS, LONG, "[SEP] literally [MASK]", "e\u0301te\u0301  \u2603\n\n  x"])
+def test_spans_have_the_ids_that_the_tokenizer_gives_and_their_places(tiny, text):
+    spans = tiny.model.tokenizer.spans(text)
+    tokens = tiny.model.tokenizer([text], 10_000)
+    np.testing.assert_array_equal(spans.token_ids, tokens.token_ids[1:-1])
+    for piece, start, stop in zip(tiny.model.tokenizer.pieces(spans.token_ids), spans.starts, spans.stops, strict=True):
+        letters = unicodedata.normalize("NFD", text[start:stop].lower())
+        said = "".join(letter for letter in letters if not unicodedata.combining(letter))
+        assert piece.removeprefix("##") == said or (piece == "[UNK]" and said) or piece == text[start:stop]
+
+
+def test_a_text_that_is_split_part_by_part_gives_the_same_spans(tiny, monkeypatch):
+    whole = tiny.model.tokenizer.spans(LONG)
+    monkeypatch.setattr(tokens_module, "_PART", 7)
+    parts = tiny.model.tokenizer.spans(LONG)
+    for name in ("token_ids", "starts", "stops"):
+        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
+    np.testing.assert_array_equal(np.diff(parts.words) != 0, np.diff(whole.words) != 0)
+
+
+def test_a_text_is_not_split_where_a_token_may_hold_a_blank(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(tokens_module, "_PART", 2)
+    encoder = model(tmp_path / "blank")
+    encoder.model.tokenizer.library.add_tokens(["the cat"])
+    assert encoder.model.tokenizer.pieces(encoder.model.tokenizer.spans("i love the cat").token_ids)[-1] == "the cat"
+
+
+def test_half_a_character_is_an_error_that_says_where(tiny):
+    with pytest.raises(ValueError, match="lone surrogate at character 4"):
+        tiny.encode("dog \ud83d", overflow="chunk")
+
+
+# ------------------------------------------------------------------------------------------------- cutting
+
+
+@st.composite
+def random_spans(draw):
+    """A text of words, stops and blanks as tokens; some characters are several tokens."""
+    text, rows = "", []
+    for word in range(draw(st.integers(0, 60))):
+        text += draw(st.sampled_from(["", "", " ", "\n\n"])) if text else ""
+        for part in draw(st.lists(st.sampled_from(["a", "bc", ".", "!", "韓"]), min_size=1, max_size=3)):
+            repeat = 3 if part == "韓" else 1
+            rows += [(1, len(text), len(text) + len(part), word)] * repeat
+            text += part
+    return text, TokenSpans(*np.array(rows, np.int64).reshape(-1, 4).T)
+
+
+@given(random_spans(), st.integers(3, 20), st.data())
+def test_windows_hold_every_token_fit_and_never_cut_a_character(made, room, data):
+    text, spans = made
+    overlap = data.draw(st.integers(0, room - 1))
+    count = len(spans.token_ids)
+    windows = list(cut(text, spans, room, overlap))
+    assert windows[0][0] == 0 and windows[-1][1] == count
+    assert all(stop - first <= room for first, stop in windows)
+    assert all(first < stop for first, stop in windows) or count == 0
+    for (_, stop), (first, further) in itertools.pairwise(windows):
+        assert stop - overlap <= first <= stop < further
+    for edge in {edge for window in windows for edge in window} - {0, count}:
+        assert spans.starts[edge] >= spans.stops[edge - 1], "inside a character"
+
+
+@given(random_spans(), st.integers(3, 20))
+def test_without_overlap_the_chunks_are_the_text_but_for_blanks(made, room):
+    text, spans = made
+    chunks = describe(text, spans, list(cut(text, spans, room)))
+    assert re.sub(r"\s", "", "".join(text[chunk.start : chunk.stop] for chunk in chunks)) == re.sub(r"\s", "", text)
+    assert sum(chunk.new_tokens for chunk in chunks) == sum(chunk.tokens for chunk in chunks) == len(spans.token_ids)
+
+
+def test_a_cut_prefers_the_end_of_a_sentence_then_a_blank_then_a_word():
+    text, spans = spans_of(["one", "two", "three.", "four", "five", "six", "seven", "eight"])
+    assert list(cut(text, spans, 5)) == [(0, 3), (3, 8)]  # behind "three."
+    assert list(cut(text, spans, 8)) == [(0, 8)]
+    assert next(iter(cut(text, spans, 7))) == (0, 7)  # the sentence ends in the first half: too far back
+    glued = TokenSpans(np.arange(6), *np.array([[0, 3, 4, 7, 8, 9], [3, 4, 6, 8, 9, 12]]), np.array([0, 0, 0, 1, 2, 3]))
+    assert next(iter(cut("aaabcc de fff"[:12], glued, 5))) == (0, 3)  # the blank, not between the words d|e
+    one_word = TokenSpans(np.arange(6), np.arange(6), np.arange(1, 7), np.array([0, 0, 0, 0, 1, 1]))
+    assert next(iter(cut("abcdef", one_word, 5))) == (0, 4)  # between words
+
+
+def test_a_word_is_not_cut_if_that_makes_the_window_short():
+    # "aa" then a word of four pieces: a window of five could take three of its pieces, and does not
+    spans = TokenSpans(np.arange(6), *np.array([[0, 3, 4, 5, 6, 7], [2, 4, 5, 6, 7, 8]]), np.array([0, 1, 1, 1, 1, 1]))
+    assert list(cut("aa bcdef", spans, 5)) == [(0, 1), (1, 6)]
+
+
+@pytest.mark.parametrize(
+    ("text", "room", "sentence"),
+    [
+        ("He said “stop.” Then left now", 8, "He said “stop.”"),
+        ("终于。然后她走了", 5, "终于。"),
+        ("a line\n \nanother line here", 3, "a line"),
+        ("So (maybe!) not this", 6, "So (maybe!)"),
+        ("no.dot inside a.word.", 6, "no.dot inside"),  # not a sentence: no blank behind the stop
+    ],
+)
+def test_ends_of_sentences_in_several_scripts(text, room, sentence):
+    places = [match.span() for match in re.finditer(r"[a-zA-Z]+|\S", text)]
+    spans = TokenSpans(np.arange(len(places)), *np.array(places).T, np.arange(len(places)))
+    chunks = describe(text, spans, list(cut(text, spans, room)))
+    assert text[chunks[0].start : chunks[0].stop] == sentence
+
+
+def test_an_overlap_begins_with_a_sentence_or_a_word():
+    text, spans = spans_of(["a", "b", "c.", "d", "e", "f", "g.", "h", "i", "j", "k", "l", "m", "n", "o", "p"])
+    windows = list(cut(text, spans, 8, overlap=5))
+    assert windows[:2] == [(0, 7), (3, 11)]  # from "d", behind "c.", though there was room from "c."
+
+
+def test_a_character_with_more_tokens_than_room_is_an_error():
+    spans = TokenSpans(np.arange(4), np.array([0, 0, 0, 1]), np.array([1, 1, 1, 2]), np.zeros(4, int))
+    with pytest.raises(ValueError, match=r"the character '한' at 0 has more tokens than a chunk has room for, 2; make"):
+        list(cut("한a", spans, 2))
+
+
+def test_korean_is_cut_between_syllables(weights_folder):
+    encoder = SentenceEncoder(weights_folder)
+    text = "안녕하세요 세계의 여러분께 " * 9
+    found = encoder.encode_chunks(text, chunk_tokens=20)
+    assert "".join(text[chunk.start : chunk.stop] for chunk in found.chunks).replace(" ", "") == text.replace(" ", "")
+    assert len(found.chunks) > 5
+
+
+# ------------------------------------------------------------------------------------------------- composing
+
+
+def test_compositions_by_hand():
+    chunks = np.array([[3.0, 0.0], [0.0, 1.0], [0.0, 0.0]], np.float32)
+    counts = np.array([6, 3, 3])
+    expected = {"weighted_mean": [1.5, 0.25], "mean": [1.0, 1 / 3], "max": [3.0, 1.0], "first": [3.0, 0.0]}
+    assert expected.keys() == COMPOSITIONS.keys()
+    for name, vector in expected.items():
+        result = compose(chunks, counts, name, normalized=False)
+        assert result.dtype == np.float32
+        np.testing.assert_allclose(result, vector, rtol=1e-6)
+        np.testing.assert_allclose(np.linalg.norm(compose(chunks, counts, name)), 1.0, rtol=1e-6)
+    last = compose(chunks, counts, lambda embeddings, new_tokens: embeddings[new_tokens == 3][0], normalized=False)
+    np.testing.assert_array_equal(last, [0.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("composition", "message"),
+    [
+        ("sum", "composition must be 'weighted_mean', 'mean', 'max', 'first' or a callable"),
+        (3, "got 3"),
+        (
+            lambda e, n: e,
+            r"expected a vector of shape \(D,\) = \(2,\) .* got shape \(3, 2\); is it reduced over axis 0",
+        ),
+        (lambda e, n: e.mean(axis=1), r"got shape \(3,\)"),
+        (lambda e, n: None, r"got shape \(\)"),
+        (lambda e, n: "a vector", "expected a vector"),
+        (lambda e, n: e[0] * np.nan, "NaN or infinite"),
+    ],
+)
+def test_a_composition_that_gives_no_vector_is_refused(composition, message):
+    with pytest.raises(ValueError, match=message):
+        compose(np.ones((3, 2)), np.array([1, 2, 3]), composition)
+
+
+def test_a_composition_cannot_change_the_chunks():
+    chunks = np.ones((3, 2))
+
+    def greedy(embeddings, new_tokens):
+        embeddings[:] = 7
+        return embeddings[0]
+
+    compose(chunks, np.array([1, 2, 3]), greedy)
+    np.testing.assert_array_equal(chunks, 1)
+
+
+@pytest.mark.parametrize("composition", [*COMPOSITIONS, "late", lambda e, n: e[0] * 9])
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_short_text_has_exactly_the_vector_of_encode(tiny, composition, deterministic):
+    chunked = tiny.encode(TEXTS, overflow="chunk", composition=composition, deterministic=deterministic)
+    np.testing.assert_array_equal(chunked, tiny.encode(TEXTS, deterministic=deterministic))
+
+
+def test_a_short_text_in_the_company_of_long_ones(tiny):
+    texts = [LONG, "soup", LONG[:200], "", "dog"]
+    np.testing.assert_allclose(
+        tiny.encode(texts, overflow="chunk")[[1, 3, 4]], tiny.encode(["soup", "", "dog"]), atol=1e-6
+    )
+    alone = np.array([tiny.encode(text, overflow="chunk") for text in texts])
+    np.testing.assert_allclose(tiny.encode(texts, overflow="chunk"), alone, atol=COMPANY)
+    exact = tiny.encode(texts, overflow="chunk", deterministic=True)
+    np.testing.assert_array_equal(tiny.encode(texts[::-1], overflow="chunk", deterministic=True)[::-1], exact)
+
+
+def test_a_chunk_has_the_vector_of_its_own_text(tiny):
+    found = tiny.encode_chunks(LONG, overlap=3)
+    parts = [LONG[chunk.start : chunk.stop] for chunk in found.chunks]
+    assert len(parts) > 5 and all("  " not in part for part in parts)
+    np.testing.assert_allclose(found.embeddings, tiny.encode(parts, overflow="error"), atol=COMPANY)
+    assert [chunk.tokens for chunk in found.chunks] == (tiny.tokenize(parts).lengths - 2).tolist()
+
+
+@pytest.mark.parametrize("composition", [*COMPOSITIONS, lambda e, n: e[-1]])
+def test_encode_composes_the_chunks(tiny, composition):
+    texts = [LONG, "soup", LONG[40:140]]
+    options = {"chunk_tokens": 9, "overlap": 2}
+    expected = [
+        compose(found.embeddings, np.array([chunk.new_tokens for chunk in found.chunks]), composition)
+        for found in tiny.encode_chunks(texts, **options)
+    ]
+    found = tiny.encode(texts, overflow="chunk", composition=composition, **options)
+    np.testing.assert_allclose(found, expected, atol=COMPANY)
+
+
+def test_scaled_only_where_the_model_scales(tmp_path):
+    raw = model(tmp_path / "raw", modules=(Pooling(), tiny_dense(12, 8)))
+    vector = raw.encode(LONG, overflow="chunk", composition="mean")
+    np.testing.assert_allclose(vector, raw.encode_chunks(LONG).embeddings.mean(axis=0), atol=COMPANY)
+    scaled = raw.encode(LONG, overflow="chunk", composition="mean", normalize_embeddings=True, truncate_dim=5)
+    np.testing.assert_allclose(scaled, normalize(vector[:5]), atol=COMPANY)
+    chunks = raw.encode_chunks(LONG, normalize_embeddings=True, truncate_dim=5).embeddings
+    np.testing.assert_allclose(np.linalg.norm(chunks, axis=1), 1.0, rtol=1e-5)
+    assert chunks.shape[1] == 5
+
+
+# ------------------------------------------------------------------------------------------------- late
+
+
+@given(random_spans(), st.integers(3, 20), st.integers(0, 4), st.data())
+def test_each_token_is_shared_out_once(made, room, skipped, data):
+    text, spans = made
+    windows = list(cut(text, spans, room, data.draw(st.integers(0, room - 1))))
+    shares = share_out(windows, front=4, back=1, skipped=skipped)
+    taken = []
+    for i, ((first, stop), share) in enumerate(zip(windows, shares, strict=True)):
+        ids = ["[CLS]", "p", "p", "p", *range(first, stop), "[SEP]"]
+        assert share.before == len(taken) + skipped and share.first < share.stop
+        taken += ids[share.first : share.stop]
+        assert i or share.first == skipped
+    assert taken == [*["[CLS]", "p", "p", "p"][skipped:], *range(len(spans.token_ids)), "[SEP]"]
+
+
+@given(
+    st.lists(st.integers(1, 5), min_size=1, max_size=6),
+    st.sampled_from([*((mode,) for mode in POOLINGS), ("cls", "mean"), ("weightedmean", "max")]),
+    st.integers(0, 3),
+)
+def test_pooled_shares_are_the_pooling_of_all_tokens(counts, modes, skipped):
+    strip = np.random.default_rng(len(counts)).normal(size=(sum(counts) + 2 * len(counts), 3))
+    lengths = np.array(counts) + 2  # a token on each side that belongs to others
+    starts, before = np.cumsum(lengths) - lengths, skipped + np.cumsum(counts) - counts
+    shares = [Share(1, 1 + count, b) for count, b in zip(counts, before.tolist(), strict=True)]
+    whole = np.concatenate([strip[start + 1 : start + 1 + count] for start, count in zip(starts, counts, strict=True)])
+    # tokens that are skipped at the front, as many as pool is told to skip
+    expected = pool(np.concatenate([np.ones((skipped, 3)), whole]), np.array([skipped + len(whole)]), modes, skipped)
+    found = compose_shares(pool_shares(strip, lengths, shares, modes), shares, modes)
+    np.testing.assert_allclose(found, expected[0], rtol=1e-12)
+
+
+@pytest.mark.parametrize("modes", [*((mode,) for mode in POOLINGS), ("cls", "mean")])
+@pytest.mark.parametrize("include_prompt", [True, False])
+def test_late_composition_is_the_pooling_of_all_windows_tokens(tmp_path, modes, include_prompt):
+    modules = (Pooling(modes, include_prompt), tiny_dense(12 * len(modes), 8), Normalize())
+    encoder = model(tmp_path / "late", modules=modules, sentence_settings={"prompts": {"p": "the "}})
+    options = {"prompt_name": "p", "overflow": "chunk", "chunk_tokens": 14, "overlap": 5}
+    found = encoder.encode([LONG, "dog"], composition="late", **options)
+    np.testing.assert_allclose(found[1], encoder.encode("dog", prompt_name="p"), atol=COMPANY)
+    # by hand: each window as a text of its own, its tokens picked one by one
+    spans = encoder.model.tokenizer.spans(LONG)
+    windows = list(cut(LONG, spans, 14 - 3, 5))
+    vectors = []
+    for i, (first, stop) in enumerate(windows):
+        ids = np.array([*encoder.tokenize("the").token_ids[:-1], *spans.token_ids[first:stop], 3])
+        own = pipeline.bert(ids, np.array([len(ids)]), encoder.model.params, encoder.model.config)
+        for row, vector in enumerate(own):
+            token = first + row - 2
+            is_special = not first <= token < stop
+            here = (i == 0 and row < 2) or (i == len(windows) - 1 and token == stop)
+            if not is_special:
+                neighbours = [min(token - a, b - 1 - token) for a, b in windows if a <= token < b]
+                best = max(neighbours)
+                holders = [k for k, (a, b) in enumerate(windows) if a <= token < b]
+                here = holders[len(neighbours) - 1 - neighbours[::-1].index(best)] == i
+                tied = neighbours.count(best) > 1
+                here = here if not tied else holders[neighbours.index(best)] == i
+            if here:
+                vectors.append(vector)
+    assert len(vectors) == len(spans.token_ids) + 3
+    expected = apply_modules(np.array(vectors), np.array([len(vectors)]), encoder.model.modules, 2)[-1][0]
+    np.testing.assert_allclose(found[0], expected, atol=COMPANY)
+
+
+def test_late_and_overlap_change_the_vector(tiny):
+    late = tiny.encode(LONG, overflow="chunk", composition="late")
+    np.testing.assert_array_equal(late, tiny.encode(LONG, overflow="chunk", composition="late", overlap=14 // 4))
+    for options in ({"overlap": 0, "composition": "late"}, {}, {"overlap": 5}, {"chunk_tokens": 9}):
+        assert np.abs(tiny.encode(LONG, overflow="chunk", **options) - late).max() > 1e-3
+
+
+# ------------------------------------------------------------------------------------------------- the flow
+
+
+def test_chunks_of_all_texts_share_batches(tiny, monkeypatch):
+    seen = []
+    real = pipeline.make_batches
+    monkeypatch.setattr(
+        pipeline, "make_batches", lambda lengths, *rest: seen.append(len(lengths)) or real(lengths, *rest)
+    )
+    texts = [LONG] * 5
+    expected = sum(len(found.chunks) for found in tiny.encode_chunks(texts))
+    assert seen == [expected]
+
+
+def test_a_text_may_have_more_chunks_than_are_held(tiny, monkeypatch):
+    texts = ["soup", LONG, "dog", LONG[100:], ""]
+    expected = tiny.encode(texts, overflow="chunk", deterministic=True)
+    late = tiny.encode(texts, overflow="chunk", composition="late", deterministic=True)
+    monkeypatch.setattr(pipeline, "BLOCK_TEXTS", 3)
+    np.testing.assert_array_equal(tiny.encode(texts, overflow="chunk", deterministic=True), expected)
+    np.testing.assert_array_equal(tiny.encode(texts, overflow="chunk", composition="late", deterministic=True), late)
+
+
+def test_a_stream_of_books_holds_few_of_them(tiny, monkeypatch):
+    monkeypatch.setattr(pipeline, "BLOCK_CHARACTERS", 3 * len(LONG))
+    taken = []
+
+    def books():
+        for i in range(7):
+            taken.append(i)
+            yield LONG
+
+    blocks = tiny.encode_stream(books(), overflow="chunk")
+    assert next(blocks).shape == (3, 12) and len(taken) == 3
+    assert [len(block) for block in blocks] == [3, 1]
+
+
+def test_no_texts(tiny):
+    assert tiny.encode([], overflow="chunk").shape == (0, 12)
+    assert tiny.encode_chunks([]) == []
+    empty = tiny.encode_chunks("")
+    assert empty.embeddings.shape == (1, 12) and (empty.chunks[0].start, empty.chunks[0].stop) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"chunk_tokens": 17}, "chunk_tokens must be from 3 .* to 16, the encoder's max_seq_length, got 17"),
+        ({"chunk_tokens": 2}, "chunk_tokens must be from 3"),
+        ({"chunk_tokens": 8.0}, "chunk_tokens must be a whole number"),
+        ({"chunk_tokens": True}, "chunk_tokens must be a whole number"),
+        ({"overlap": 14}, "overlap must be from 0 to 13, less than the 14 tokens"),
+        ({"overlap": -1}, "overlap must be from 0 to 13"),
+        ({"chunk_tokens": 8, "overlap": 6}, "overlap must be from 0 to 5"),
+        ({"composition": "sum"}, "composition must be 'weighted_mean', 'mean', 'max', 'first', 'late' or a callable"),
+        ({"composition": lambda e, n: e}, "is it reduced over axis 0"),
+        ({"output_value": "token_embeddings"}, "overflow='chunk' gives sentence vectors"),
+        ({"prompt": "the " * 30}, "the prompt leaves no room for a text: it takes 16 of 16 tokens"),
+        ({"overflow": "warn", "overlap": 3}, "are for overflow='chunk', which splits long texts; got overflow='warn'"),
+        ({"overflow": "warn", "chunk_tokens": 8}, "are for overflow='chunk'"),
+        ({"overflow": "error", "composition": "max"}, "are for overflow='chunk'"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(tiny, options, message):
+    with pytest.raises(ValueError, match=message):
+        tiny.encode([LONG], **{"overflow": "chunk", **options})
+
+
+def test_tokenize_and_trace_do_not_split(tiny):
+    for method in (tiny.tokenize, tiny.trace):
+        with pytest.raises(ValueError, match="ask encode_chunks"):
+            method(LONG, overflow="chunk")
+
+
+def test_the_bar_counts_chunks(tiny, capsys):
+    tiny.encode([LONG, "dog"], overflow="chunk", show_progress_bar=True)
+    assert "2/2" in (said := capsys.readouterr().err) and f"{len(tiny.encode_chunks(LONG).chunks) + 1} chunks" in said
+
+
+# ------------------------------------------------------------------------------------------------- the command line
+
+
+def test_the_command_line_embeds_long_texts_whole(tiny, tmp_path):
+    (tmp_path / "texts.txt").write_text(f"{LONG}\nsoup\n")
+    arguments = [
+        "embed",
+        "-i",
+        str(tmp_path / "texts.txt"),
+        "-o",
+        str(tmp_path / "out.npy"),
+        "--model",
+        str(tiny.folder),
+    ]
+    result = CliRunner().invoke(main, [*arguments, "--overflow", "chunk", "--overlap", "2", "--composition", "late"])
+    assert result.exit_code == 0 and "Warning" not in result.output
+    expected = tiny.encode([LONG.strip(), "soup"], overflow="chunk", overlap=2, composition="late")
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, atol=COMPANY)
+    result = CliRunner().invoke(main, [*arguments, "--force", "--overlap", "2"])
+    assert result.exit_code == 1 and "are for overflow='chunk'" in result.output
+
+
+def test_a_job_is_not_resumed_with_other_chunks(tiny, tmp_path, monkeypatch):
+    (tmp_path / "texts.txt").write_text(f"{LONG}\n" * 3)
+    arguments = [
+        "embed",
+        "-i",
+        str(tmp_path / "texts.txt"),
+        "-o",
+        str(tmp_path / "out.npy"),
+        "--model",
+        str(tiny.folder),
+    ]
+    arguments += ["--block-texts", "1", "--resume", "--overflow", "chunk"]
+    monkeypatch.setattr("minisbert.cli.job.Job.finish", lambda self: (_ for _ in ()).throw(ValueError("stopped")))
+    assert CliRunner().invoke(main, arguments).exit_code == 1
+    monkeypatch.undo()
+    result = CliRunner().invoke(main, [*arguments, "--overlap", "2"])
+    assert result.exit_code == 1 and "overlap was None, now 2" in result.output
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0 and "3 of them by an earlier run" in result.output
