@@ -1,0 +1,1 @@
+"""Evaluation: readers of benchmark data, correlation and ranking measures, the published figures."""
