@@ -253,7 +253,8 @@ def reciprocal_rank(ranked_grades: ArrayLike, k: int) -> Array:
     hits = _checked_ranks("reciprocal_rank", ranked_grades, k)[:, :k] > 0
     if hits.shape[1] == 0:
         return np.zeros(len(hits))
-    return np.where(hits.any(axis=1), 1.0 / (1 + hits.argmax(axis=1)), 0.0)
+    first: Array = 1.0 / (1 + hits.argmax(axis=1))
+    return np.where(hits.any(axis=1), first, 0.0)
 
 
 def recall(ranked_grades: ArrayLike, judged_grades: Sequence[ArrayLike], k: int) -> Array:
@@ -322,7 +323,8 @@ def precision(ranked_grades: ArrayLike, k: int) -> Array:
     array([0.5])
     """
     ranked = _checked_ranks("precision", ranked_grades, k)
-    return np.count_nonzero(ranked[:, :k] > 0, axis=1) / k
+    share: Array = np.count_nonzero(ranked[:, :k] > 0, axis=1) / k
+    return share
 
 
 def _per_relevant(sums: Array, judged: list[Array]) -> Array:
