@@ -84,12 +84,7 @@ def read_records(
     """
     if isinstance(columns, str):
         raise ValueError(f"read_records: columns must be a sequence of names, got the text {columns!r}")
-    kind = input_format or told_format(file)
-    if kind is None or kind not in FORMATS.values():
-        raise InputError(
-            f"{file}: expected a name that ends in {', '.join(FORMATS)} (or .gz behind it), or "
-            f"input_format='csv', 'tsv' or 'jsonl', got {input_format!r}"
-        )
+    kind = _checked_format(file, input_format)
     return _records(Path(file), tuple(columns), kind, has_header, dict(optional or {}))
 
 
@@ -115,6 +110,53 @@ def _records(
 
         for number, fields in pick_columns(split_rows(lines, kind, name), find, has_header, name):
             yield number, tuple(constant.get(i, field) for i, field in enumerate(fields))
+
+
+def read_names(file: str | Path, input_format: str | None = None) -> list[str]:
+    """Read the names of a table's columns: the first row, or the fields of the first JSON object.
+
+    Parameters
+    ----------
+    file : str or path
+    input_format : {"csv", "tsv", "jsonl"}, optional
+        As in :func:`read_records`.
+
+    Returns
+    -------
+    list of str
+        Empty for an empty file.
+
+    Raises
+    ------
+    InputError
+        As :func:`read_records`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "pairs.jsonl"
+    >>> _ = file.write_text('{"score": 4.5, "text": "soup"}')
+    >>> read_names(file)
+    ['score', 'text']
+    """
+    kind = _checked_format(file, input_format)
+    with open_bytes(file) as stream:
+        lines = decode_lines(stream, str(file))
+        if kind == "jsonl":
+            _, first = next(json_lines(lines, str(file)), (0, None))
+            return list(first) if isinstance(first, dict) else []
+        return next((row for _, row in split_rows(lines, kind, str(file)) if row), [])
+
+
+def _checked_format(file: str | Path, input_format: str | None) -> str:
+    """Give the format that was said, or that the file's name tells."""
+    kind = input_format or told_format(file)
+    if kind is None or kind not in FORMATS.values():
+        raise InputError(
+            f"{file}: expected a name that ends in {', '.join(FORMATS)} (or .gz behind it), or "
+            f"input_format='csv', 'tsv' or 'jsonl', got {input_format!r}"
+        )
+    return kind
 
 
 def told_format(file: str | Path) -> str | None:

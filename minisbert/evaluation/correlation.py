@@ -140,8 +140,9 @@ def _centred(x: Array) -> Array:
     """Scale to entries of at most 1, and take the mean off."""
     scaled = x / np.abs(x).max()
     once = scaled - scaled.mean()
-    centred: Array = once - once.mean()
-    return centred / np.abs(centred).max()  # or squares of tiny differences would vanish
+    twice = once - once.mean()
+    centred: Array = twice / np.abs(twice).max()  # or squares of tiny differences would vanish
+    return centred
 
 
 def _checked(function: str, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
