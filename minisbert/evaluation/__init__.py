@@ -1,1 +1,1 @@
-"""Evaluation: readers of benchmark data, correlation and ranking measures, the published figures."""
+"""Is a vector any good? Data sets with known answers, the measures of the field, and the published figures."""
