@@ -88,7 +88,7 @@ def retrieval(
 
 def _heading(found: RetrievalSet, split: str) -> list[str]:
     """Say what was read, and how documents were made of it."""
-    left_out = f"; {found.queries_left_out:,} queries have none and are left out" if found.queries_left_out else ""
+    left_out = f"; queries without: {found.queries_left_out:,}, left out" if found.queries_left_out else ""
     document = "title + text" if found.with_title else "text without title"
     if found.with_title and found.titles_repeated * 2 > len(found.documents):
         document += (
