@@ -17,6 +17,8 @@ NEED_WEIGHTS = {
     "minisbert.trace",
     "minisbert.encoder",
     "minisbert.client",
+    "minisbert.evaluation.retrieval",
+    "minisbert.evaluation.lengths",
     "minisbert.proof.profile",
     "minisbert.bench.engines",
     "minisbert.bench.worker",
