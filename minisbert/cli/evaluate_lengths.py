@@ -101,14 +101,14 @@ def _study_lines(study: LengthStudy, encoder: SentenceEncoder) -> list[str]:
             continue
         what = "queries with a relevant document beyond the limit" if only_beyond else "all queries"
         for name in LENGTH_MEASURES:
-            rows = [[f"{name}, {what} ({count:,})", "", "interval", f"to {study.reference}", "interval", ""]]
+            rows = [["", name, "interval", f"to {study.reference}", "interval", ""]]
             for system, estimate, difference in summarise(study, name, beyond_limit_only=only_beyond):
                 row = [system, f"{100 * estimate.mean:.2f}", interval(estimate)]
                 if difference is not None:
                     mark = "*" if difference.excludes_zero else " "
                     row += [signed(difference.mean), f"{signed(difference.low)} to {signed(difference.high)}", mark]
                 rows.append(row)
-            lines += ["", *(line.rstrip() for line in columns(rows))]
+            lines += ["", f"{name}, {what} ({count:,})", *(line.rstrip() for line in columns(rows))]
     return lines
 
 
