@@ -215,3 +215,31 @@ def test_bad_input_is_refused_by_name(call, words):
     with pytest.raises(ValueError, match=r"^(ndcg|recall|precision|rank): ") as raised:
         call()
     assert words in str(raised.value)
+
+
+def test_sentence_transformers_agrees_on_binary_judgements(sentence_transformers):
+    from sentence_transformers.evaluation import InformationRetrievalEvaluator
+
+    rng = np.random.default_rng(6)
+    judged = (rng.uniform(size=(20, 30)) < 0.1).astype(int)
+    judged[:, 3] = 1
+    scores = rng.standard_normal((20, 30))
+    names = [f"d{i}" for i in range(30)]
+    evaluator = InformationRetrievalEvaluator(
+        queries={str(q): "" for q in range(20)},
+        corpus=dict.fromkeys(names, ""),
+        relevant_docs={str(q): {names[i] for i in np.flatnonzero(row)} for q, row in enumerate(judged)},
+        accuracy_at_k=[10],
+        precision_recall_at_k=[5],
+        map_at_k=[30],  # it divides by min(k, relevant), so only a deep cut is trec_eval's
+        mrr_at_k=[10],
+        ndcg_at_k=[10],
+    )
+    results = [[{"corpus_id": n, "score": float(s)} for n, s in zip(names, row, strict=True)] for row in scores]
+    theirs = evaluator.compute_metrics(results)
+    ranked = np.take_along_axis(judged, rank(scores, id_order(names), 30), axis=1)
+    assert ndcg(ranked, judged, 10).mean() == pytest.approx(theirs["ndcg@k"][10], abs=1e-12)
+    assert average_precision(ranked, judged, 30).mean() == pytest.approx(theirs["map@k"][30], abs=1e-12)
+    assert reciprocal_rank(ranked, 10).mean() == pytest.approx(theirs["mrr@k"][10], abs=1e-12)
+    assert recall(ranked, judged, 5).mean() == pytest.approx(theirs["recall@k"][5], abs=1e-12)
+    assert precision(ranked, 5).mean() == pytest.approx(theirs["precision@k"][5], abs=1e-12)
