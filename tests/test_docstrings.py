@@ -19,6 +19,8 @@ NEED_WEIGHTS = {
     "minisbert.options",
     "minisbert.pipeline",
     "minisbert.client",
+    "minisbert.evaluation.retrieval",
+    "minisbert.evaluation.lengths",
     "minisbert.proof.profile",
     "minisbert.bench.engines",
     "minisbert.bench.worker",

@@ -1,0 +1,119 @@
+"""``minisbert evaluate retrieval``: how well documents are found, beside what is published.
+
+``lengths``, which asks what cutting documents costs, can be had from here as well.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from minisbert.cli.evaluate_lengths import lengths
+from minisbert.cli.options import ModelChoice, model_options
+from minisbert.cli.retrieval_output import (
+    choose_file,
+    columns,
+    describe_cut,
+    describe_model,
+    describe_set,
+    give,
+    heading,
+    in_words,
+    interval,
+    set_options,
+    signed,
+)
+from minisbert.encoder import SentenceEncoder
+from minisbert.evaluation.bootstrap import RESAMPLES
+from minisbert.evaluation.retrieval import RetrievalResult, evaluate_retrieval, published_for, read_retrieval
+
+__all__ = ["lengths", "retrieval"]
+
+
+@click.command(short_help="Measure how well a model finds documents.")
+@click.argument("folder", metavar="FOLDER")
+@set_options
+@click.option("--query-prompt", metavar="TEXT", help="Put this before every query.")
+@click.option("--document-prompt", metavar="TEXT", help="Put this before every document.")
+@model_options
+def retrieval(
+    folder: str,
+    split: str,
+    grade_column: str | None,
+    without_title: bool,
+    as_json: bool,
+    output: str | None,
+    force: bool,
+    query_prompt: str | None,
+    document_prompt: str | None,
+    choice: ModelChoice,
+) -> None:
+    """Measure how well a model finds documents: nDCG, MAP, MRR and recall, beside what MTEB publishes.
+
+    FOLDER is in BEIR's layout: corpus.jsonl, queries.jsonl and qrels/test.tsv (or qrels_test.tsv, qrels.tsv), each
+    plain or .gz. The measures are trec_eval's. The interval comes from drawing the queries anew (bootstrap).
+
+    \b
+    Examples:
+      minisbert evaluate retrieval scifact
+      minisbert evaluate retrieval scifact --json
+      minisbert evaluate retrieval scifact --max-seq-length 16 -o result.json
+    """
+    target = choose_file(output, force)
+    found = read_retrieval(folder, split, with_title=not without_title, grade_column=grade_column)
+    encoder = choice.encoder("float32")
+    result = evaluate_retrieval(
+        encoder,
+        found,
+        query_prompt=query_prompt,
+        document_prompt=document_prompt,
+        show_progress_bar=sys.stderr.isatty(),
+    )
+    described = {"split": split, "query_prompt": query_prompt, "document_prompt": document_prompt}
+    whole = {**describe_set(found), **described, **describe_model(encoder), **_result_json(result)}
+    lines = [*heading(found, split), *_protocol(result, encoder), "", *_table(result)]
+    give(lines, whole, as_json, target)
+
+
+def _protocol(result: RetrievalResult, encoder: SentenceEncoder) -> list[str]:
+    """Say how texts were compared and measured."""
+    return [
+        f"model: {encoder.folder.name}, {encoder.dtype}; {result.similarity_fn_name} similarity, exact search",
+        f"cut at {result.max_seq_length} tokens: {in_words(result.documents_cut, 'document')}; "
+        f"{in_words(result.queries_cut, 'query', 'queries')}",
+        f"measures: trec_eval's, x 100, mean over queries; interval: 95 %, bootstrap, {RESAMPLES:,} draws of queries",
+    ]
+
+
+def _table(result: RetrievalResult) -> list[str]:
+    """Put the measures beside what is published."""
+    published = published_for(result.retrieval_set)
+    rows = [["measure", "ours", "interval", *(["published", "difference"] if published else [])]]
+    for name, estimate in result.estimates().items():
+        row = [name, f"{100 * estimate.mean:.2f}", interval(estimate)]
+        if name in published:
+            row += [f"{100 * published[name]:.2f}", signed(estimate.mean - published[name])]
+        rows.append(row)
+    lines = columns(rows)
+    if published:
+        lines += ["", "published: MTEB's results repository, all-MiniLM-L6-v2, title + text, cut at 256 tokens"]
+    return lines
+
+
+def _result_json(result: RetrievalResult) -> dict[str, Any]:
+    """Give the measures in [0, 1], and each query's."""
+    published = published_for(result.retrieval_set)
+    return {
+        "documents_cut": describe_cut(result.documents_cut),
+        "queries_cut": describe_cut(result.queries_cut),
+        "measures": {
+            name: {**estimate._asdict(), "published": published.get(name)}
+            for name, estimate in result.estimates().items()
+        },
+        "per_query": {
+            query: {name: float(values[i]) for name, values in result.measures.items()}
+            for i, query in enumerate(result.retrieval_set.query_ids)
+        },
+    }

@@ -1,0 +1,172 @@
+"""What the verbs of `minisbert evaluate` about retrieval share: options, words, tables, JSON, and where it all goes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from minisbert import __version__
+from minisbert.cli.options import Verb, decorate, json_option
+from minisbert.cli.outputs import Target, written_whole
+from minisbert.encoder import SentenceEncoder
+from minisbert.evaluation.bootstrap import RESAMPLES, Estimate
+from minisbert.evaluation.retrieval import Cut
+from minisbert.evaluation.retrieval_set import RetrievalSet
+
+
+def set_options(verb: Verb) -> Verb:
+    """Give a verb the options about folders and output that both verbs share."""
+    options = [
+        click.option("--split", default="test", show_default=True, help="Which judgements: qrels/SPLIT.tsv."),
+        click.option("--grade-column", metavar="NAME", help="The column of the judgements that holds the grade."),
+        click.option("--without-title", is_flag=True, help="Leave the titles of documents out."),
+        json_option,
+        click.option("-o", "--output", metavar="FILE", help="Write the result as JSON, query by query."),
+        click.option("--force", is_flag=True, help="Replace the file if it exists."),
+    ]
+    return decorate(verb, options)
+
+
+def heading(found: RetrievalSet, split: str) -> list[str]:
+    """Say what was read, and how documents were made of it."""
+    left_out = f"; queries without: {found.queries_left_out:,}, left out" if found.queries_left_out else ""
+    document = "title + text" if found.with_title else "text without title"
+    if found.with_title and found.titles_repeated * 2 > len(found.documents):
+        document += (
+            f"; {found.titles_repeated:,} texts begin with their title again (--without-title has it there only once)"
+        )
+    return [
+        f"{found.name}, {split}: {len(found.queries):,} queries, {len(found.documents):,} documents, "
+        f"{found.judgements:,} judgements ({found.source}){left_out}",
+        f"document: {document}",
+    ]
+
+
+def in_words(cut: Cut, one: str, many: str | None = None) -> str:
+    """Say how many texts are cut, and how much is lost.
+
+    Examples
+    --------
+    >>> in_words(Cut(texts=2000, texts_cut=500, tokens=300_000, tokens_lost=30_000), "document")
+    '500 of 2,000 documents are cut and 10.0 % of all tokens are lost'
+    >>> in_words(Cut(texts=1, texts_cut=0, tokens=3, tokens_lost=0), "query", "queries")
+    'no query is cut'
+    """
+    if not cut.texts_cut:
+        return f"no {one} is cut"
+    are = "is" if cut.texts_cut == 1 else "are"
+    return (
+        f"{cut.texts_cut:,} of {cut.texts:,} {one if cut.texts == 1 else many or one + 's'} {are} cut and "
+        f"{100 * cut.share_lost:.1f} % of all tokens are lost"
+    )
+
+
+def interval(estimate: Estimate) -> str:
+    """Write an interval, x 100.
+
+    Examples
+    --------
+    >>> interval(Estimate(0.645, 0.6, 0.6912))
+    '60.00 to 69.12'
+    """
+    return f"{100 * estimate.low:.2f} to {100 * estimate.high:.2f}"
+
+
+def signed(difference: float) -> str:
+    """Write a difference, x 100, and none as +0.00.
+
+    Examples
+    --------
+    >>> signed(0.0123), signed(-0.00001)
+    ('+1.23', '+0.00')
+    """
+    return f"{round(100 * difference, 2) + 0.0:+.2f}"
+
+
+def columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lay out a table: the first column to the left, the others to the right; short rows end early.
+
+    Examples
+    --------
+    >>> columns([["measure", "ours"], ["MRR@10", "5.00"]])
+    ['measure  ours', 'MRR@10   5.00']
+    """
+    widths = [max(len(row[i]) for row in rows if len(row) > i) for i in range(max(map(len, rows)))]
+    return [
+        "  ".join(
+            cell.rjust(width) if i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths[: len(row)], strict=True))
+        )
+        for row in rows
+    ]
+
+
+# ------------------------------------------------------------------------------------------------- as JSON
+
+
+def describe_set(found: RetrievalSet) -> dict[str, Any]:
+    """Give what was read to a program."""
+    return {
+        "set": found.name,
+        "documents": len(found.documents),
+        "queries": len(found.queries),
+        "queries_left_out": found.queries_left_out,
+        "judgements": found.judgements,
+        "judgements_source": found.source,
+        "with_title": found.with_title,
+        "titles_repeated": found.titles_repeated,
+    }
+
+
+def describe_model(encoder: SentenceEncoder) -> dict[str, Any]:
+    """Give what computed the vectors, and how intervals were drawn, to a program."""
+    return {
+        "model": encoder.folder.name,
+        "dtype": str(encoder.dtype),
+        "similarity_fn_name": encoder.model.similarity_fn_name,
+        "max_seq_length": encoder.max_seq_length,
+        "versions": {"minisbert": __version__},
+        "bootstrap": {"resamples": RESAMPLES, "confidence": 0.95},
+    }
+
+
+def describe_cut(cut: Cut) -> dict[str, Any]:
+    """Give what a limit cut off to a program.
+
+    Examples
+    --------
+    >>> describe_cut(Cut(4, 2, 100, 25))
+    {'texts': 4, 'texts_cut': 2, 'tokens': 100, 'tokens_lost': 25, 'share_lost': 0.25}
+    """
+    return {
+        "texts": cut.texts,
+        "texts_cut": cut.texts_cut,
+        "tokens": cut.tokens,
+        "tokens_lost": cut.tokens_lost,
+        "share_lost": cut.share_lost,
+    }
+
+
+# -------------------------------------------------------------------------------------------------- output
+
+
+def choose_file(output: str | None, force: bool) -> Target | None:
+    """Refuse a file that could not be written, before minutes of work."""
+    if output is None:
+        return None
+    target = Target(Path(output), "json", force)
+    target.check()
+    return target
+
+
+def give(lines: Sequence[str], whole: Any, as_json: bool, target: Target | None) -> None:
+    """Print the table or JSON, and write the file."""
+    if target is not None and target.file is not None:
+        with written_whole(target.file) as stream:
+            stream.write(json.dumps(whole, indent=1, ensure_ascii=False).encode() + b"\n")
+        click.echo(f"wrote {target.file}", err=True)
+    click.echo(json.dumps(whole, indent=2) if as_json else "\n".join(lines))

@@ -1,0 +1,266 @@
+"""What is lost beyond the length limit: the same search with long documents cut, composed of chunks, or best chunk.
+
+A model reads no further than its limit, and the documents of most collections do not care. Three ways are measured on
+the same queries with the same judgements:
+
+- **cut** after so many tokens: what every library does, mostly without a word;
+- **chunks** of so many tokens, of whose vectors one vector a document is made (mean, mean weighted by new tokens, the
+  largest value of each dimension, the first chunk), or by **late composition**: token vectors of all chunks pooled at
+  once. The index stays at one vector a document;
+- **best chunk**: every chunk has its own vector, and a document's score is that of its best one ("max-sim"). The index
+  grows by the number of chunks.
+
+Every way is compared with cutting at the model's own limit, query by query (`paired_difference`). Queries that have a
+relevant document beyond the limit are also looked at alone: only there can anything be lost, and the mean over all
+queries dilutes it. Chunks are embedded once for all compositions.
+
+Left out on purpose: overlapping chunks (but late composition has its own overlap), rerankers, other models.
+
+Letters: ``Q`` queries, ``M`` documents, ``D`` the width of a vector, ``C`` chunks.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from minisbert.evaluation.bootstrap import Estimate, bootstrap_mean, paired_difference
+from minisbert.evaluation.retrieval import Cut, RetrievalSet, count_cut, measure, search
+from minisbert.model import Array
+from minisbert.model.modules import Normalize
+
+if TYPE_CHECKING:
+    from minisbert.encoder import SentenceEncoder
+
+__all__ = ["COMPOSITIONS", "LENGTH_MEASURES", "LengthStudy", "Line", "compare_lengths", "summarise"]
+
+LENGTH_MEASURES = ("nDCG@10", "Recall@10", "Recall@100")
+"""What is compared, of the measures in ``retrieval.py``."""
+
+COMPOSITIONS = ("weighted_mean", "mean", "max", "first")
+"""Ways to make one vector of the vectors of chunks."""
+
+ChunkEmbeddings = Any  # minisbert.chunking's, which may not be there yet
+_BLOCK_DOCUMENTS = 512  # embedded at a time, so that progress can be seen
+
+
+@dataclass(frozen=True)
+class LengthStudy:
+    """The measures of every way to treat long documents, query by query."""
+
+    retrieval_set: RetrievalSet
+    max_seq_length: int  # the model's own limit
+    documents_cut: Cut  # what it costs
+    beyond_limit: Array  # (Q,) whether a relevant document is longer
+    reference: str  # the system that others are compared with
+    systems: Mapping[str, Mapping[str, Array]]  # by system, by measure: (Q,)
+    chunks: Mapping[int, int]  # tokens of a chunk to the number of chunks of all documents
+
+
+class Line(NamedTuple):
+    """One system by one measure."""
+
+    system: str
+    estimate: Estimate
+    difference: Estimate | None  # to the reference; None for the reference itself
+
+
+def compare_lengths(
+    encoder: SentenceEncoder,
+    retrieval_set: RetrievalSet,
+    *,
+    cuts: Sequence[int] = (64, 128),
+    chunk_tokens: Sequence[int] | None = None,
+    show_progress_bar: bool = False,
+) -> LengthStudy:
+    """Measure retrieval with long documents cut, composed of chunks, and found by their best chunk.
+
+    Parameters
+    ----------
+    encoder : SentenceEncoder
+        Its ``max_seq_length`` is the limit in question; it is left as it is.
+    retrieval_set : RetrievalSet
+    cuts : sequence of int
+        Limits in tokens, special ones included; the encoder's own is always among them.
+    chunk_tokens : sequence of int, optional
+        Sizes of chunks in tokens, special ones included; by default the encoder's limit. None at all: no chunks.
+    show_progress_bar : bool
+        On stderr.
+
+    Returns
+    -------
+    LengthStudy
+
+    Raises
+    ------
+    ValueError
+        As :meth:`SentenceEncoder.encode` and :meth:`SentenceEncoder.encode_chunks`; limits that the model cannot have.
+
+    Notes
+    -----
+    **Source**: best chunk is "MaxP" of Dai & Callan 2019 (SIGIR, section 3); late composition is that of
+    :mod:`minisbert.chunking`.
+
+    Examples
+    --------
+    >>> from minisbert import SentenceEncoder
+    >>> documents = "Knead flour, water and yeast. Bake it.", "Ask the airline for another flight."
+    >>> two = RetrievalSet("two", ("d1", "d2"), documents, ("q",), ("How do I bake bread?",), {"q": {"d1": 1}})
+    >>> study = compare_lengths(SentenceEncoder(max_seq_length=8), two, cuts=[3], chunk_tokens=[])
+    >>> list(study.systems), study.beyond_limit
+    (['cut at 3', 'cut at 8'], array([ True]))
+    """
+    limit = encoder.max_seq_length
+    sizes = [limit] if chunk_tokens is None else sorted(set(chunk_tokens))
+    limits = sorted({*cuts, limit})
+    shorter = {size: _limited(encoder, size) for size in limits}
+    chunker: Any = encoder
+    for size in sizes:
+        chunker.encode_chunks([], chunk_tokens=size)  # like the line above, refuses what cannot be before any work
+    queries = encoder.encode(retrieval_set.queries, overflow="truncate")
+    documents_cut, lost = count_cut(encoder, retrieval_set.documents)
+    systems: dict[str, dict[str, Array]] = {}
+    chunks: dict[int, int] = {}
+
+    def add(name: str, embeddings: Array, first_chunks: Array | None = None) -> None:
+        ranked = search(encoder, queries, embeddings, retrieval_set.document_ids, first_chunks=first_chunks)
+        systems[name] = {
+            key: values for key, values in measure(ranked, retrieval_set).items() if key in LENGTH_MEASURES
+        }
+
+    with _progress_bar(len(retrieval_set.documents) * (len(limits) + 2 * len(sizes)), show_progress_bar) as bar:
+        for size in limits:
+            add(f"cut at {size}", _embed_cut(shorter[size], retrieval_set.documents, bar))
+        for size in sizes:
+            found = _embed_chunks(encoder, retrieval_set.documents, size, bar)
+            chunks[size] = sum(len(one.chunks) for one in found)
+            for name in COMPOSITIONS:
+                add(f"chunks of {size}: {name}", _compose_all(encoder, found, name))
+            first = np.cumsum([0, *(len(one.chunks) for one in found[:-1])])
+            add(f"chunks of {size}: best chunk", np.concatenate([one.embeddings for one in found]), first)
+            add(f"chunks of {size}: late", _embed_late(encoder, retrieval_set.documents, size, bar))
+    beyond = _beyond_limit(retrieval_set, lost)
+    return LengthStudy(retrieval_set, limit, documents_cut, beyond, f"cut at {limit}", systems, chunks)
+
+
+def summarise(study: LengthStudy, name: str, *, beyond_limit_only: bool = False) -> list[Line]:
+    """Compare the systems of a study by one measure.
+
+    Parameters
+    ----------
+    study : LengthStudy
+    name : str
+        One of `LENGTH_MEASURES`.
+    beyond_limit_only : bool
+        Only over the queries that have a relevant document beyond the limit.
+
+    Returns
+    -------
+    list of Line
+        Means with 95 % intervals, and differences to the reference with theirs, in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If the measure is not among them, or there are no such queries.
+
+    Examples
+    --------
+    >>> two = RetrievalSet("two", ("d1",), ("a",), ("q", "r"), ("?", "!"), {"q": {"d1": 1}, "r": {"d1": 1}})
+    >>> systems = {"cut at 8": {"Recall@10": np.array([0.0, 1.0])}, "late": {"Recall@10": np.array([1.0, 1.0])}}
+    >>> study = LengthStudy(two, 8, Cut(1, 1, 9, 3), np.array([True, False]), "cut at 8", systems, {})
+    >>> summarise(study, "Recall@10", beyond_limit_only=True)[1].difference
+    Estimate(mean=1.0, low=1.0, high=1.0)
+    """
+    rows = study.beyond_limit if beyond_limit_only else np.ones(len(study.beyond_limit), bool)
+    if name not in study.systems[study.reference] or not rows.any():
+        raise ValueError(
+            f"summarise: expected one of {', '.join(study.systems[study.reference])} and at least one query, got "
+            f"{name!r} and {np.count_nonzero(rows)} queries"
+        )
+    reference = study.systems[study.reference][name][rows]
+    return [
+        Line(
+            system,
+            bootstrap_mean(measures[name][rows]),
+            None if system == study.reference else paired_difference(measures[name][rows], reference),
+        )
+        for system, measures in study.systems.items()
+    ]
+
+
+def _beyond_limit(retrieval_set: RetrievalSet, lost: Array) -> Array:
+    """Say of each query whether a relevant document loses tokens."""
+    long = {name for name, tokens in zip(retrieval_set.document_ids, lost, strict=True) if tokens}
+    relevant = (
+        {document for document, grade in retrieval_set.qrels[query].items() if grade > 0}
+        for query in retrieval_set.query_ids
+    )
+    return np.array([not long.isdisjoint(documents) for documents in relevant], bool)  # (Q,)
+
+
+# ------------------------------------------------------------------------------------------------ embedding
+
+
+def _limited(encoder: SentenceEncoder, limit: int) -> SentenceEncoder:
+    """Give an encoder with another limit; the weights are shared."""
+    other = copy.copy(encoder)
+    other.max_seq_length = limit
+    return other
+
+
+def _embed_cut(encoder: SentenceEncoder, documents: Sequence[str], bar: Any) -> Array:
+    """Embed what each document has up to the encoder's limit."""
+    blocks = _in_blocks(documents, lambda block: encoder.encode(block, overflow="truncate"), bar)
+    return np.concatenate(list(blocks))  # (M, D)
+
+
+def _embed_chunks(encoder: Any, documents: Sequence[str], size: int, bar: Any) -> list[ChunkEmbeddings]:
+    """Embed every chunk of every document."""
+    blocks = _in_blocks(documents, lambda block: encoder.encode_chunks(block, chunk_tokens=size), bar)
+    return [chunks for block in blocks for chunks in block]
+
+
+def _embed_late(encoder: Any, documents: Sequence[str], size: int, bar: Any) -> Array:
+    """Embed by pooling the token vectors of all chunks of a document at once."""
+
+    def embed(block: Sequence[str]) -> Array:
+        late: Array = encoder.encode(block, overflow="chunk", chunk_tokens=size, composition="late")
+        return late
+
+    return np.concatenate(list(_in_blocks(documents, embed, bar)))  # (M, D)
+
+
+def _compose_all(encoder: SentenceEncoder, found: Sequence[ChunkEmbeddings], composition: str) -> Array:
+    """Make one vector a document of the vectors of its chunks, as the encoder would."""
+    compose = import_module("minisbert.chunking").compose
+    scaled = isinstance(encoder.model.modules[-1], Normalize)
+    whole = [
+        compose(one.embeddings, np.array([chunk.new_tokens for chunk in one.chunks]), composition, scaled)
+        for one in found
+    ]
+    return np.stack(whole)  # (M, D)
+
+
+def _in_blocks(documents: Sequence[str], embed: Callable[[Sequence[str]], Any], bar: Any) -> Iterator[Any]:
+    """Embed some documents at a time and count them."""
+    for start in range(0, len(documents), _BLOCK_DOCUMENTS):
+        block = documents[start : start + _BLOCK_DOCUMENTS]
+        yield embed(block)
+        if bar is not None:
+            bar.update(len(block))
+
+
+def _progress_bar(total: int, show: bool) -> Any:
+    """Show on stderr how many documents have been embedded, over all systems."""
+    if not show:
+        return nullcontext()
+    from tqdm import tqdm  # imported when asked for: a good part of the package's import time
+
+    return tqdm(total=total, unit="document", desc="embed")

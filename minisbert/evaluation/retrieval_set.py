@@ -1,0 +1,251 @@
+"""A retrieval benchmark, read from a folder in BEIR's layout: documents, queries, and who judged which relevant.
+
+===========================  ========================================================================================
+file                         holds
+===========================  ========================================================================================
+``corpus.jsonl``             a document a line: ``_id``, ``text``, and perhaps ``title``
+``queries.jsonl``            a query a line: ``_id``, ``text``
+``qrels/SPLIT.tsv``          a judgement a row under a header: query, document, grade (0: judged, not relevant)
+===========================  ========================================================================================
+
+``qrels_SPLIT.tsv`` beside the other two is read as well, and for the split "test" ``qrels.tsv``; each file may be
+compressed (.gz behind its name). BEIR calls the columns query-id, corpus-id, score; other names that occur are known
+(`QRELS_COLUMNS`), and the set remembers which column was taken for the grade.
+
+Reading is strict, because a judgement that is lost on the way changes a score without a sign: an id that occurs twice,
+or that a judgement names and no file has, is an error with file and line. Queries without any judgement in the split
+are left out, as in every published evaluation. An empty document stays: somebody may have to find nothing.
+
+Next file: ``retrieval.py``, which measures a model on such a set.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from minisbert.tables import InputError, checked_text, read_records
+
+__all__ = ["QRELS_COLUMNS", "RetrievalSet", "read_retrieval"]
+
+QRELS_COLUMNS = {
+    "query": ("query-id", "query_id", "qid"),
+    "document": ("corpus-id", "corpus_id", "doc-id", "doc_id", "docid"),
+    "grade": ("score", "grade", "relevance", "relevant"),
+}
+"""Names by which the columns of judgements go; of several that a file has, the first in this order is taken."""
+
+
+@dataclass(frozen=True)
+class RetrievalSet:
+    """Documents, queries, and judgements of some documents for each query."""
+
+    name: str
+    document_ids: tuple[str, ...]
+    documents: tuple[str, ...]  # one text each
+    query_ids: tuple[str, ...]
+    queries: tuple[str, ...]
+    qrels: Mapping[str, Mapping[str, int]]  # query id to document id to grade; 0 is judged, not relevant
+    source: str = "given in memory"  # where the judgements and their grades come from, in words
+    with_title: bool = True  # whether a document is its title and its text
+    titles_repeated: int = 0  # documents whose text begins with their title anyway
+    queries_left_out: int = 0  # queries without a judgement in this split
+
+    def __post_init__(self) -> None:
+        """Refuse parts that do not belong together."""
+        for kind, ids, texts in (
+            ("document", self.document_ids, self.documents),
+            ("query", self.query_ids, self.queries),
+        ):
+            if not ids or len(ids) != len(texts):
+                raise ValueError(f"RetrievalSet: {len(ids)} {kind} ids for {len(texts)} texts; expected at least one")
+            if len(set(ids)) < len(ids):
+                raise ValueError(f"RetrievalSet: a {kind} id occurs twice")
+        if set(self.qrels) != set(self.query_ids):
+            odd = sorted(set(self.qrels) ^ set(self.query_ids))[0]
+            raise ValueError(f"RetrievalSet: expected judgements for the queries and no others, but not so for {odd!r}")
+        known = set(self.document_ids)
+        for query, grades in self.qrels.items():
+            for document, grade in grades.items():
+                if document not in known or isinstance(grade, bool) or not isinstance(grade, int) or grade < 0:
+                    raise ValueError(
+                        f"RetrievalSet: query {query!r}: document {document!r} with grade {grade!r}: "
+                        "expected a known document and a whole number from 0 up"
+                    )
+
+    @property
+    def judgements(self) -> int:
+        """Pairs of a query and a document that were judged."""
+        return sum(map(len, self.qrels.values()))
+
+
+def read_retrieval(
+    folder: str | Path, split: str = "test", *, with_title: bool = True, grade_column: str | None = None
+) -> RetrievalSet:
+    r"""Read a folder in BEIR's layout.
+
+    Parameters
+    ----------
+    folder : str or path
+        With corpus.jsonl, queries.jsonl and qrels, see the head of this module. Its name becomes the set's.
+    split : str
+        Which judgements to read.
+    with_title : bool
+        Whether a document is ``title + " " + text``, which is BEIR's and MTEB's protocol, or the text alone.
+    grade_column : str, optional
+        The column that holds the grade; by default the first of `QRELS_COLUMNS` that the file has.
+
+    Returns
+    -------
+    RetrievalSet
+        Queries in the order of their file, those without judgements left out.
+
+    Raises
+    ------
+    ValueError
+        As an InputError with file and line: files that are missing or empty, fields that are no text, ids that occur
+        twice, judgements of unknown queries or documents, grades that are no whole number from 0 up.
+
+    Notes
+    -----
+    **Source**: Thakur et al. 2021 (BEIR), ``beir.datasets.data_loader.GenericDataLoader``; MTEB joins title and text
+    in the same way.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "corpus.jsonl").write_text('{"_id": "d1", "title": "Soup", "text": "Boil it."}')
+    >>> _ = (folder / "queries.jsonl").write_text('{"_id": "q1", "text": "how?"}')
+    >>> _ = (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t2")
+    >>> found = read_retrieval(folder)
+    >>> found.documents, found.qrels, found.source
+    (('Soup Boil it.',), {'q1': {'d1': 2}}, "qrels.tsv, grade column 'score'")
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder with corpus.jsonl, queries.jsonl and qrels")
+    titles, documents = _read_documents(_find(folder, ["corpus.jsonl"]))
+    queries = _read_queries(_find(folder, ["queries.jsonl"]))
+    names = [f"qrels/{split}.tsv", f"qrels_{split}.tsv", *(["qrels.tsv"] if split == "test" else [])]
+    qrels_file = _find(folder, names)
+    qrels, column = _read_qrels(qrels_file, documents, queries, grade_column)
+    repeated = sum(bool(title) and documents[name].startswith(title) for name, title in titles.items())
+    if with_title:
+        documents = {name: f"{titles[name]} {text}".strip() for name, text in documents.items()}
+    judged = {name: text for name, text in queries.items() if name in qrels}
+    return RetrievalSet(
+        name=folder.resolve().name,
+        document_ids=tuple(documents),
+        documents=tuple(documents.values()),
+        query_ids=tuple(judged),
+        queries=tuple(judged.values()),
+        qrels=qrels,
+        source=f"{qrels_file.relative_to(folder).as_posix()}, grade column {column!r}",
+        with_title=with_title,
+        titles_repeated=repeated,
+        queries_left_out=len(queries) - len(judged),
+    )
+
+
+def _find(folder: Path, names: list[str]) -> Path:
+    """Choose the first file that is there, plain or compressed."""
+    for name in names:
+        for file in (folder / name, folder / f"{name}.gz"):
+            if file.is_file():
+                return file
+    raise InputError(f"{folder}: there is no {' and no '.join(names)} (nor with .gz); is it a folder in BEIR's layout?")
+
+
+def _read_documents(file: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Read titles and texts, each by document id."""
+    titles: dict[str, str] = {}
+    texts: dict[str, str] = {}
+    for line, (document, title, text) in read_records(file, ["_id", "title", "text"], optional={"title": ""}):
+        where = f"{file}, line {line}"
+        name = _new_id(document, texts, where)
+        titles[name] = checked_text(title or "", "title", where)  # null stands for no title in some sets
+        texts[name] = checked_text(text, "text", where)
+    return titles, _not_empty(texts, file, "documents")
+
+
+def _read_queries(file: Path) -> dict[str, str]:
+    """Read texts by query id."""
+    texts: dict[str, str] = {}
+    for line, (query, text) in read_records(file, ["_id", "text"]):
+        where = f"{file}, line {line}"
+        texts[_new_id(query, texts, where)] = checked_text(text, "text", where)
+    return _not_empty(texts, file, "queries")
+
+
+def _new_id(value: object, known: Mapping[str, object], where: str) -> str:
+    """Check an id; a number counts as its digits, because a TSV cannot tell them apart."""
+    name = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(name, str) or not name:
+        raise InputError(f"{where}: the field '_id' must be a text that is not empty, or a whole number, got {value!r}")
+    if name in known:
+        raise InputError(f"{where}: the id {name!r} occurs a second time")
+    return name
+
+
+def _not_empty(texts: dict[str, str], file: Path, what: str) -> dict[str, str]:
+    if not texts:
+        raise InputError(f"{file}: empty; expected {what}, a JSON object a line")
+    return texts
+
+
+def _read_qrels(
+    file: Path, documents: Mapping[str, str], queries: Mapping[str, str], grade_column: str | None
+) -> tuple[dict[str, dict[str, int]], str]:
+    """Read the judgements, and say which column is the grade."""
+    query_column, document_column, column = _qrels_columns(file, grade_column)
+    qrels: dict[str, dict[str, int]] = {}
+    for line, (query, document, grade) in read_records(file, [query_column, document_column, column]):
+        where = f"{file}, line {line}"
+        for kind, name, known, home in (
+            ("query", query, queries, "queries.jsonl"),
+            ("document", document, documents, "corpus.jsonl"),
+        ):
+            if name not in known:
+                raise InputError(
+                    f"{where}: judges the {kind} {name!r}, which is not in {home}; do the files belong together?"
+                )
+        grades = qrels.setdefault(query, {})
+        if document in grades:
+            raise InputError(f"{where}: query {query!r} and document {document!r} are judged a second time")
+        grades[document] = _grade(grade, column, where)
+    return qrels, column
+
+
+def _qrels_columns(file: Path, grade_column: str | None) -> tuple[str, str, str]:
+    """Choose the columns by what the first row has."""
+    choices = {**QRELS_COLUMNS, "grade": (grade_column,) if grade_column else QRELS_COLUMNS["grade"]}
+    names = [name for candidates in choices.values() for name in candidates]
+    first = next(read_records(file, names, optional=dict.fromkeys(names)), None)
+    if first is None:
+        raise InputError(f"{file}: empty; expected judgements under a header such as query-id, corpus-id, score")
+    there = {name for name, value in zip(names, first[1], strict=True) if value is not None}
+    chosen = []
+    for kind, candidates in choices.items():
+        found = next((name for name in candidates if name in there), None)
+        if found is None:
+            raise InputError(
+                f"{file}, line 1: no column for the {kind}; expected a header with {' or '.join(candidates)}"
+            )
+        chosen.append(found)
+    return chosen[0], chosen[1], chosen[2]
+
+
+def _grade(text: str, column: str, where: str) -> int:
+    """Read a whole number from 0 up; 1.0 is one, too."""
+    try:
+        grade = float(text)
+    except ValueError:
+        grade = math.nan
+    if not (math.isfinite(grade) and grade >= 0 and grade == int(grade)):
+        raise InputError(
+            f"{where}: the column {column!r} must hold a grade, a whole number from 0 (not relevant) up, got {text!r}"
+        )
+    return int(grade)

@@ -1,0 +1,309 @@
+"""Semantic textual similarity: does the model put pairs of sentences in the order in which people put them?
+
+A set is pairs of sentences with a score from people, 0 (nothing in common) to 5 (the same), say. The model turns both
+sentences of a pair into vectors, their similarity is its own score, and the correlation of the two lists of scores is
+the result, times 100.
+
+**Protocol.** One correlation over all pairs of a set ("all" in the literature), as Reimers & Gurevych 2019 and MTEB
+report. A set of several parts, such as the five of STS12, is pooled; the mean of the parts' correlations is another
+number. The correlation does not depend on the scale of the scores, so they are never rescaled.
+
+Left out on purpose: training on such sets, and thresholds ("similar or not"). Next file: ``published.py``.
+
+Letters: ``B`` pairs, ``D`` the width of a vector.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from minisbert.evaluation.correlation import pearson, spearman
+from minisbert.model import Array
+from minisbert.similarity import (
+    pairwise_angular_distance,
+    pairwise_cos_sim,
+    pairwise_dot_score,
+    pairwise_euclidean_sim,
+    pairwise_manhattan_sim,
+)
+from minisbert.tables import InputError, checked_text, read_names, read_records
+
+PROTOCOL = "one correlation over all pairs of a set, x 100; each distinct sentence is encoded once"
+"""What the figures are, in the words that stand below every table."""
+
+SYNONYMS = {
+    "score": ("score", "similarity_score", "relatedness_score", "label"),
+    "sentence1": ("sentence1", "sentence_A", "text1"),
+    "sentence2": ("sentence2", "sentence_B", "text2"),
+}
+"""Names of columns that are looked for, the first one that a file has, where none are given."""
+
+SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan", "angular")
+"""What is compared with the scores; the distances negated, so that larger is closer."""
+
+
+class Encodes(Protocol):
+    """Whatever turns texts into vectors: a `SentenceEncoder`, or your own."""
+
+    def encode(self, sentences: list[str], /, **options: Any) -> Any:
+        """Give an array (B, D) for B texts."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class StsPairs:
+    """Pairs of sentences with scores, checked.
+
+    Parameters
+    ----------
+    name : str
+        Of the set, for tables and messages.
+    sentences1, sentences2 : sequence of str
+        ``B`` each.
+    scores : array_like, shape (B,)
+        What people said, on any scale, larger for more alike; finite and not all the same.
+
+    Raises
+    ------
+    ValueError
+        For lists of unequal length, fewer than 2 pairs, NaN, or scores with which no correlation exists.
+
+    Examples
+    --------
+    >>> StsPairs("tiny", ["a cat", "a cat"], ["one cat", "tea"], np.array([5.0, 0.0])).scores
+    array([5., 0.])
+    """
+
+    name: str
+    sentences1: Sequence[str]
+    sentences2: Sequence[str]
+    scores: Array  # (B,)
+
+    def __post_init__(self) -> None:
+        counts = (len(self.scores), len(self.sentences1), len(self.sentences2))
+        if len(set(counts)) > 1:
+            raise ValueError(
+                f"{self.name}: scores, sentences1 and sentences2 must be equally many, got {counts[0]:,}, "
+                f"{counts[1]:,} and {counts[2]:,}"
+            )
+        try:
+            pearson(self.scores, self.scores)  # refuses all with which no correlation exists, before hours of work
+        except ValueError as error:
+            raise ValueError(f"{self.name}: the scores: {error}") from None
+
+
+@dataclass(frozen=True)
+class StsResult:
+    """The correlations of a set, x 100, by similarity."""
+
+    name: str
+    pairs: int
+    sentences: int  # distinct ones
+    spearman: Mapping[str, float]
+    pearson: Mapping[str, float]
+    protocol: str = PROTOCOL
+
+
+def read_sts(
+    files: str | Path | Sequence[str | Path],
+    *,
+    name: str | None = None,
+    columns: Sequence[str] | None = None,
+    scale: tuple[float, float] | None = None,
+    input_format: str | None = None,
+    has_header: bool = True,
+) -> StsPairs:
+    r"""Read pairs of sentences and their scores from a file, or from several that form one set.
+
+    Parameters
+    ----------
+    files : str, path, or sequence of them
+        TSV (no quoting), CSV or JSONL, plain or .gz. Several are put one behind the other.
+    name : str, optional
+        By default the first file's.
+    columns : sequence of three str, optional
+        The score, the first and the second sentence: names, or numbers from "1". By default the first of
+        :data:`SYNONYMS` that a file has.
+    scale : (low, high), optional
+        What scores can be. One outside is an error: the usual sign of a wrong column.
+    input_format : {"csv", "tsv", "jsonl"}, optional
+        By default as the files' names end.
+    has_header : bool
+        Without a row of names on top, ``columns`` must be numbers.
+
+    Returns
+    -------
+    StsPairs
+
+    Raises
+    ------
+    InputError
+        A ValueError that names file and line: a score that is no number, NaN or off the scale, an empty sentence, a row
+        with too few or too many columns, a column that is not there, a file without rows.
+    ValueError
+        If all scores are the same.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "pairs.csv"
+    >>> _ = file.write_text("label,text1,text2\n5,a cat,one cat\n0.5,a cat,tea\n")
+    >>> pairs = read_sts(file, scale=(0, 5))
+    >>> pairs.name, pairs.scores, pairs.sentences2
+    ('pairs.csv', array([5. , 0.5]), ['one cat', 'tea'])
+    """
+    listed = [files] if isinstance(files, (str, Path)) else list(files)
+    if not listed:
+        raise ValueError("read_sts: no files given")
+    if columns is not None and (isinstance(columns, str) or len(columns) != 3):
+        raise ValueError(f"read_sts: columns must be three: score, first and second sentence; got {columns!r}")
+    if scale is not None and not -math.inf < scale[0] < scale[1] < math.inf:
+        raise ValueError(f"read_sts: scale must be (low, high) with low < high, got {scale!r}")
+    scores: list[float] = []
+    sentences: tuple[list[str], list[str]] = ([], [])
+    for file in listed:
+        chosen = tuple(columns) if columns is not None else _find_columns(file, input_format, has_header)
+        before = len(scores)
+        records = read_records(file, chosen, input_format=input_format, has_header=has_header)
+        for line, (score, *texts) in records:
+            where = f"{file}, line {line}"
+            scores.append(_checked_score(score, chosen[0], scale, where))
+            for column, text, side in zip(chosen[1:], texts, sentences, strict=True):
+                side.append(_checked_sentence(text, column, where))
+        if len(scores) == before:
+            raise InputError(f"{file}: no pairs of sentences: the file has no rows")
+    return StsPairs(name or Path(listed[0]).name, *sentences, np.array(scores))
+
+
+def _find_columns(file: str | Path, input_format: str | None, has_header: bool) -> tuple[str, ...]:
+    """Find the columns by their usual names."""
+    if not has_header:
+        raise ValueError(
+            f"{file}: without a row of names the columns must be given by number: score, first and second sentence"
+        )
+    names = read_names(file, input_format)
+    # where there are no names at all, read_records says so better
+    found = [next((n for n in usual if n in names), None if names else usual[0]) for usual in SYNONYMS.values()]
+    for column, (meaning, usual) in zip(found, SYNONYMS.items(), strict=True):
+        if column is None:
+            raise InputError(
+                f"{file}: no column for the {meaning}: looked for {', '.join(usual)}; there are "
+                f"{', '.join(f'{n!r:.40}' for n in names)}; say which it is: score, first and second sentence"
+            )
+    return tuple(column for column in found if column is not None)
+
+
+def _checked_score(score: object, column: str, scale: tuple[float, float] | None, where: str) -> float:
+    """Give a score as a number on the scale."""
+    value = math.nan
+    if isinstance(score, (int, float)) and not isinstance(score, bool):
+        value = float(score)
+    elif isinstance(score, str) and "_" not in score:  # Python, alone among readers, takes 1_000 for a number
+        try:
+            value = float(score)
+        except ValueError:
+            value = math.nan
+    if not math.isfinite(value):
+        raise InputError(f"{where}: the score in column {column!r} must be a number, got {score!r:.60}")
+    if scale is not None and not scale[0] <= value <= scale[1]:
+        raise InputError(
+            f"{where}: the score {value:g} is off the scale from {scale[0]:g} to {scale[1]:g}; "
+            f"is {column!r} the right column, and the scale the right one?"
+        )
+    return value
+
+
+def _checked_sentence(text: object, column: str, where: str) -> str:
+    """Refuse what is no sentence."""
+    sentence = checked_text(text, column, where)
+    if not sentence.strip():
+        raise InputError(f"{where}: the sentence in column {column!r} is empty; mend or drop this row")
+    return sentence
+
+
+def evaluate_sts(encoder: Encodes, pairs: StsPairs, **options: Any) -> StsResult:
+    """Correlate a model's similarities with people's scores.
+
+    Parameters
+    ----------
+    encoder : SentenceEncoder, or anything whose ``encode(list of str)`` gives ``(B, D)``
+    pairs : StsPairs
+        From :func:`read_sts`.
+    **options
+        Passed on to ``encode``: ``show_progress_bar``, ``prompt``, ``num_threads``, ...
+
+    Returns
+    -------
+    StsResult
+        Spearman and Pearson, dimensionless x 100, in [-100, 100], of each of :data:`SIMILARITIES`.
+
+    Raises
+    ------
+    ValueError
+        If the vectors are all the same, so that no correlation exists, or have no direction.
+
+    Notes
+    -----
+    **Source**: Reimers & Gurevych 2019, section 4.1;
+    ``sentence_transformers.evaluation.EmbeddingSimilarityEvaluator``. The similarities are computed in float64 from the
+    vectors as they are: for vectors of length 1 the first three and the angle then give the same order but for ties.
+
+    Examples
+    --------
+    >>> class Letters:
+    ...     def encode(self, sentences):
+    ...         return np.array([[len(s), s.count("e")] for s in sentences])
+    >>> pairs = StsPairs("tiny", ["tea", "tea", "soup"], ["tea", "bee", "free"], [5, 2, 1])
+    >>> round(evaluate_sts(Letters(), pairs).spearman["cosine"], 1)
+    100.0
+    """
+    distinct = list(dict.fromkeys([*pairs.sentences1, *pairs.sentences2]))
+    row = {sentence: i for i, sentence in enumerate(distinct)}
+    vectors = np.asarray(encoder.encode(distinct, **options), dtype=np.float64)  # (M, D)
+    if vectors.ndim != 2 or len(vectors) != len(distinct):
+        raise ValueError(f"evaluate_sts: encode must give one vector a text, ({len(distinct)}, D), got {vectors.shape}")
+    similarities = pair_similarities(
+        vectors[[row[sentence] for sentence in pairs.sentences1]],
+        vectors[[row[sentence] for sentence in pairs.sentences2]],
+    )
+    correlations: dict[str, dict[str, float]] = {"spearman": {}, "pearson": {}}
+    for name, values in similarities.items():
+        try:
+            correlations["spearman"][name] = 100 * spearman(values, pairs.scores)
+            correlations["pearson"][name] = 100 * pearson(values, pairs.scores)
+        except ValueError as error:
+            raise ValueError(f"{pairs.name}, {name} similarity: {error}") from None
+    return StsResult(pairs.name, len(pairs.scores), len(distinct), correlations["spearman"], correlations["pearson"])
+
+
+def pair_similarities(a: Array, b: Array) -> dict[str, Array]:
+    """Compare row ``i`` of ``a`` with row ``i`` of ``b`` in every way; larger is always closer.
+
+    Parameters
+    ----------
+    a, b : Array, shape (B, D)
+
+    Returns
+    -------
+    dict of str to Array, shape (B,)
+        By name of :data:`SIMILARITIES`.
+
+    Examples
+    --------
+    >>> found = pair_similarities(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]))
+    >>> {name: round(float(values[0]), 3) for name, values in found.items()}
+    {'cosine': 0.0, 'dot': 0.0, 'euclidean': -1.414, 'manhattan': -2.0, 'angular': -0.5}
+    """
+    return {
+        "cosine": pairwise_cos_sim(a, b),
+        "dot": pairwise_dot_score(a, b),
+        "euclidean": pairwise_euclidean_sim(a, b),
+        "manhattan": pairwise_manhattan_sim(a, b),
+        "angular": -pairwise_angular_distance(a, b),
+    }
