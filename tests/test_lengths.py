@@ -15,8 +15,6 @@ from minisbert.evaluation.bootstrap import bootstrap_mean, paired_difference
 from minisbert.evaluation.lengths import COMPOSITIONS, LENGTH_MEASURES, LengthStudy, compare_lengths, summarise
 from minisbert.evaluation.retrieval import Cut, RetrievalSet, evaluate_retrieval, read_retrieval, search
 
-pytest.importorskip("minisbert.chunking", reason="long texts are not split into chunks yet")
-
 LONG = "the cat sat on the mat and the dog ran on the mat, i love the soup"
 
 

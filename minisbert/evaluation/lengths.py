@@ -25,11 +25,11 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from minisbert.chunking import ChunkEmbeddings, compose
 from minisbert.evaluation.bootstrap import Estimate, bootstrap_mean, paired_difference
 from minisbert.evaluation.retrieval import Cut, RetrievalSet, count_cut, measure, search
 from minisbert.model import Array
@@ -46,7 +46,6 @@ LENGTH_MEASURES = ("nDCG@10", "Recall@10", "Recall@100")
 COMPOSITIONS = ("weighted_mean", "mean", "max", "first")
 """Ways to make one vector of the vectors of chunks."""
 
-ChunkEmbeddings = Any  # minisbert.chunking's, which may not be there yet
 _BLOCK_DOCUMENTS = 512  # embedded at a time, so that progress can be seen
 
 
@@ -120,9 +119,8 @@ def compare_lengths(
     sizes = [limit] if chunk_tokens is None else sorted(set(chunk_tokens))
     limits = sorted({*cuts, limit})
     shorter = {size: _limited(encoder, size) for size in limits}
-    chunker: Any = encoder
     for size in sizes:
-        chunker.encode_chunks([], chunk_tokens=size)  # like the line above, refuses what cannot be before any work
+        encoder.encode_chunks([], chunk_tokens=size)  # like the line above, refuses what cannot be before any work
     queries = encoder.encode(retrieval_set.queries, overflow="truncate")
     documents_cut, lost = count_cut(encoder, retrieval_set.documents)
     systems: dict[str, dict[str, Array]] = {}
@@ -221,13 +219,13 @@ def _embed_cut(encoder: SentenceEncoder, documents: Sequence[str], bar: Any) -> 
     return np.concatenate(list(blocks))  # (M, D)
 
 
-def _embed_chunks(encoder: Any, documents: Sequence[str], size: int, bar: Any) -> list[ChunkEmbeddings]:
+def _embed_chunks(encoder: SentenceEncoder, documents: Sequence[str], size: int, bar: Any) -> list[ChunkEmbeddings]:
     """Embed every chunk of every document."""
     blocks = _in_blocks(documents, lambda block: encoder.encode_chunks(block, chunk_tokens=size), bar)
     return [chunks for block in blocks for chunks in block]
 
 
-def _embed_late(encoder: Any, documents: Sequence[str], size: int, bar: Any) -> Array:
+def _embed_late(encoder: SentenceEncoder, documents: Sequence[str], size: int, bar: Any) -> Array:
     """Embed by pooling the token vectors of all chunks of a document at once."""
 
     def embed(block: Sequence[str]) -> Array:
@@ -239,7 +237,6 @@ def _embed_late(encoder: Any, documents: Sequence[str], size: int, bar: Any) -> 
 
 def _compose_all(encoder: SentenceEncoder, found: Sequence[ChunkEmbeddings], composition: str) -> Array:
     """Make one vector a document of the vectors of its chunks, as the encoder would."""
-    compose = import_module("minisbert.chunking").compose
     scaled = isinstance(encoder.model.modules[-1], Normalize)
     whole = [
         compose(one.embeddings, np.array([chunk.new_tokens for chunk in one.chunks]), composition, scaled)
