@@ -34,6 +34,7 @@ ORDER = [
     "encoder",
     "remote",
     "client",
+    "plots",
     "proof",
     "proof.ledger",
     "proof.torch_model",
