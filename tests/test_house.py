@@ -34,6 +34,7 @@ ORDER = [
     "encoder",
     "remote",
     "client",
+    "plots",
     "tables",
     "evaluation",
     "evaluation.correlation",
