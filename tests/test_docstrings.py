@@ -17,6 +17,7 @@ NEED_WEIGHTS = {
     "minisbert.trace",
     "minisbert.encoder",
     "minisbert.client",
+    "minisbert.evaluation.layers",
     "minisbert.proof.profile",
     "minisbert.bench.engines",
     "minisbert.bench.worker",

@@ -16,7 +16,7 @@ Letters: ``B`` pairs, ``D`` the width of a vector.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,8 +51,9 @@ SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan", "angular")
 class Encodes(Protocol):
     """Whatever turns texts into vectors: a `SentenceEncoder`, or your own."""
 
-    def encode(self, sentences: list[str], /, **options: Any) -> Any:
-        """Give an array (B, D) for B texts."""
+    @property
+    def encode(self) -> Callable[..., Any]:
+        """Give an array (B, D) for a list of B texts."""
         ...
 
 
