@@ -294,7 +294,7 @@ def _with_bar(encoder: SentenceEncoder, pairs: StsPairs) -> LayerScores:
 
 def layer_lines(found: LayerScores, model: str) -> list[str]:
     """Lay out the scores, layers from the first to the last."""
-    table = [["layer", *found.poolings]]
+    table = [["", *found.poolings]]
     for place, scores in enumerate(found.values):
         cells = [f"{'none' if math.isnan(score) else f'{score:.2f}'}" for score in scores]
         if found.own is not None and found.own[0] == place:
@@ -311,7 +311,7 @@ def layer_lines(found: LayerScores, model: str) -> list[str]:
 
 def _layer_name(place: int) -> str:
     """Name a layer for people."""
-    return "0 embeddings" if place == 0 else str(place)
+    return "embeddings (0)" if place == 0 else f"layer {place}"
 
 
 def _remarks(found: LayerScores) -> list[str]:

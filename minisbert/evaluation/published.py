@@ -27,12 +27,16 @@ PAPER_NOTE = (
     "layer is 47.29."
 )
 
+_TIES = (
+    "STS12: 79 of its pairs are the same to the model, token for token. People scored them 5 and 4.714, and rounding "
+    "decides their order: that alone moves the figure between 72.365 and 72.371, and MTEB's lies there."
+)
 _TEXTS = (
-    "STS12, STS13, STS14 and STS16 miss MTEB's figures by 0.002 to 0.011, with equally many pairs. STS15, STSb and "
-    "SICK-R agree to the third digit, so the model is not the cause; no text has more than 128 tokens, so a length "
-    "limit is not. What remains is small differences in the texts or scores: other quotes, dashes or non-ASCII "
-    "characters move these figures by up to 0.25, but of two dozen such changes none gave all four of MTEB's. What is "
-    "different in MTEB's copy is not known."
+    "STS13, STS14 and STS16 miss MTEB's figures by 0.003 to 0.011, with equally many pairs. STS15, STSb and SICK-R agree "
+    "to the third digit, so the model is not the cause; no text has more than 128 tokens, so a length limit is not. "
+    "What remains is small differences in the texts or scores: other quotes, dashes or non-ASCII characters move these "
+    "figures by up to 0.2, but of two dozen such changes none gave any of MTEB's. What is different in MTEB's copy is "
+    "not known."
 )
 _BIOSSES = (
     "BIOSSES is about in two editions. Ours is the authors' own. In the other "
@@ -56,7 +60,7 @@ class Benchmark:
 
 
 BENCHMARKS = (
-    Benchmark("STS12", ("STS12_test.tsv",), 3108, (0, 5), 72.369, _TEXTS),
+    Benchmark("STS12", ("STS12_test.tsv",), 3108, (0, 5), 72.369, _TIES),
     Benchmark("STS13", ("STS13_test.tsv",), 1500, (0, 5), 80.603, _TEXTS),
     Benchmark("STS14", ("STS14_test.tsv",), 3750, (0, 5), 75.589, _TEXTS),
     Benchmark("STS15", ("STS15_test.tsv",), 3000, (0, 5), 85.390),

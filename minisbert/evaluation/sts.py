@@ -301,8 +301,10 @@ def pair_similarities(a: Array, b: Array) -> dict[str, Array]:
     >>> {name: round(float(values[0]), 3) for name, values in found.items()}
     {'cosine': 0.0, 'dot': 0.0, 'euclidean': -1.414, 'manhattan': -2.0, 'angular': -0.5}
     """
+    is_same = np.all(a == b, axis=1)  # (B,)
     return {
-        "cosine": pairwise_cos_sim(a, b),
+        # a vector has cosine 1 with itself; left to rounding, such pairs would not be ties
+        "cosine": np.where(is_same, 1.0, pairwise_cos_sim(a, b)),
         "dot": pairwise_dot_score(a, b),
         "euclidean": pairwise_euclidean_sim(a, b),
         "manhattan": pairwise_manhattan_sim(a, b),
