@@ -185,7 +185,7 @@ def test_equal_sentences_are_ties():
     rng = np.random.default_rng(0)
     texts = [str(i) for i in range(40)]
     table = Table({text: rng.normal(size=7) for text in texts})
-    pairs = StsPairs("t", texts, texts[:39] + ["0"], np.arange(40.0)[::-1])
+    pairs = StsPairs("t", texts, [*texts[:39], "0"], np.arange(40.0)[::-1])
     found = evaluate_sts(table, pairs)
     # 39 pairs share rank 21, and the one that is different has rank 1
     ranks = np.r_[np.full(39, 21.0), 1.0] - 20.5

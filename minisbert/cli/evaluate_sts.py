@@ -147,7 +147,7 @@ def report_lines(rows: Sequence[tuple[Benchmark | None, StsResult]], encoder: Se
         cells = [shorten(printable(result.name), NAME_WIDTH), f"{result.pairs:,}"]
         cells += [f"{result.spearman[name]:.3f}" for name in SIMILARITIES] + [f"{result.pearson['cosine']:.3f}"]
         if is_compared:
-            cells += ["", ""] if figure is None else [f"{figure:.3f}", f"{result.spearman['cosine'] - figure:+.3f}"]
+            cells += ["", ""] if figure is None else [f"{figure:.3f}", _signed(result.spearman["cosine"] - figure)]
         table.append(cells)
     lines = [
         f"{encoder.folder.name}: Spearman x 100 by similarity; r cosine: Pearson x 100",
@@ -168,6 +168,12 @@ def report_lines(rows: Sequence[tuple[Benchmark | None, StsResult]], encoder: Se
         quoted = ", ".join(f"{name} {figure:.2f}" for name, figure in PAPER_STSB.items())
         said += [f"quoted for STSb: {quoted} ({PAPER_SOURCE}). {PAPER_NOTE}"]
     return [*lines, *(line for words in said for line in _wrapped(words))]
+
+
+def _signed(difference: float) -> str:
+    """Write a difference with its sign, and none where it is zero to the last digit shown."""
+    written = f"{difference:+.3f}"
+    return written if float(written) else "0.000"
 
 
 def _published(known: Benchmark | None, result: StsResult) -> float | None:
