@@ -20,14 +20,13 @@ import numpy as np
 from minisbert.blas import threads
 from minisbert.encoder import SentenceEncoder
 from minisbert.evaluation.correlation import spearman
-from minisbert.evaluation.sts import StsPairs
+from minisbert.evaluation.sts import StsPairs, pair_cosines
 from minisbert.model import Array
 from minisbert.model.bert import embed, layer
 from minisbert.model.folder import SentenceModel
 from minisbert.model.modules import Pooling
 from minisbert.model.pooling import POOLINGS
 from minisbert.schedule import make_batches, work_through
-from minisbert.similarity import pairwise_cos_sim
 
 _ROUNDING = 1e-6  # cosines of float32 vectors that differ by less than this are the same
 
@@ -124,7 +123,7 @@ def _hidden_states(strip: Array, lengths: Array, model: SentenceModel) -> Iterat
 
 def _score(a: Array, b: Array, pairs: StsPairs) -> float:
     """Correlate the cosines with the scores; NaN where all cosines are the same."""
-    cosines = pairwise_cos_sim(a.astype(np.float64), b.astype(np.float64))
+    cosines = pair_cosines(a.astype(np.float64), b.astype(np.float64))
     return 100 * spearman(cosines, pairs.scores) if np.ptp(cosines) > _ROUNDING else float("nan")
 
 
