@@ -299,6 +299,12 @@ def test_the_models_own_place(tmp_path, tiny_pairs):
     assert layer_scores(SentenceEncoder(with_dense), tiny_pairs, num_threads=1).own == (2, 0)
 
 
+def test_pairs_of_equal_sentences_have_no_layers(tmp_path):
+    encoder = SentenceEncoder(write_model(tmp_path / "tiny", tokenizer=tiny_tokenizer()))
+    with pytest.raises(ValueError, match="same: no correlation exists in any layer"):
+        layer_scores(encoder, StsPairs("same", ["soup", "the cat"], ["soup", "the cat"], np.array([1.0, 2.0])))
+
+
 def test_the_last_layer_with_mean_is_the_model(data_folder, weights_folder):
     encoder = SentenceEncoder(weights_folder)
     whole = read_sts(data_folder / "sts16" / "STS16_test.tsv")

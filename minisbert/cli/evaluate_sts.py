@@ -325,8 +325,8 @@ def _remarks(found: LayerScores) -> list[str]:
     remarks = []
     if found.own is not None:
         remarks.append("* is the model's own layer and pooling.")
-    if math.isnan(found.values[0][found.poolings.index("cls")]):
-        remarks.append("none: [CLS] is the same vector in every text before the first attention.")
+    if any(map(math.isnan, found.values.ravel())):
+        remarks.append("none: all pairs are equally similar, as [CLS] is in every text before the first attention.")
     remarks.append("mean and mean_sqrt_len_tokens differ by a factor, which the cosine does not see.")
     return remarks
 
@@ -343,7 +343,7 @@ def draw(stream: Any, found: LayerScores, model: str) -> None:
     if found.own is not None:
         caption += " Framed: the model's own layer and pooling."
     if not has_score.all():
-        caption += " cls of layer 0 is drawn as 0: [CLS] is the same vector in every text there, no correlation exists."
+        caption += " 0.00 stands where no correlation exists: [CLS] is the same vector in every text before attention."
     heat_map(
         stream,
         np.where(has_score, found.values, 0.0),

@@ -67,6 +67,11 @@ def layer_scores(
         Dimensionless x 100, in [-100, 100]. NaN where all pairs have the same similarity: so it is for ``cls`` of layer
         0, because [CLS] in place 0 is the same vector in every text until the first attention.
 
+    Raises
+    ------
+    ValueError
+        If no correlation exists in any layer.
+
     Notes
     -----
     **Source**: Reimers & Gurevych 2019, section 6 (poolings); ``BertModel(..., output_hidden_states=True)`` with
@@ -86,6 +91,11 @@ def layer_scores(
     right = np.array([row[sentence] for sentence in pairs.sentences2])
     pooled = _pool_everything(encoder, distinct, num_threads or threads.usable(), progress)  # (L + 1, P, M, D)
     values = np.array([[_score(vectors[left], vectors[right], pairs) for vectors in one] for one in pooled])
+    if np.isnan(values).all():
+        raise ValueError(
+            f"{pairs.name}: no correlation exists in any layer: to the model all {len(pairs.scores):,} pairs are equally "
+            "similar; are both sentences of every pair the same?"
+        )
     return LayerScores(pairs.name, len(pairs.scores), tuple(POOLINGS), values, _own_place(encoder.model))
 
 
