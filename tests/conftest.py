@@ -42,11 +42,11 @@ def data_folder() -> Path:
     return folder
 
 
-def _optional_import(name: str):
+def _optional_import(name: str, part: str = "torch", extra: str = "verify"):
     try:
         return importlib.import_module(name)
     except ImportError:
-        skip_or_fail("torch", f"{name} is not installed (pip install -e '.[verify]')")
+        skip_or_fail(part, f"{name} is not installed (pip install -e '.[{extra}]')")
 
 
 @pytest.fixture(scope="session")
@@ -65,3 +65,9 @@ def transformers(torch):
 def sentence_transformers(torch):
     """sentence-transformers."""
     return _optional_import("sentence_transformers")
+
+
+@pytest.fixture(scope="session")
+def matplotlib():
+    """matplotlib, for pictures."""
+    return _optional_import("matplotlib", "plots", "plots")

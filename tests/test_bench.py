@@ -39,11 +39,6 @@ def worker(folder, tmp_path):
         yield made
 
 
-@pytest.fixture
-def matplotlib():
-    return pytest.importorskip("matplotlib", reason="matplotlib is not installed (pip install -e '.[bench]')")
-
-
 # ------------------------------------------------------------------------------------------------ arithmetic
 
 

@@ -178,6 +178,14 @@ def test_examples_of_help_run(verb, line, model, request, monkeypatch):
         pytest.skip("needs somebody's own tensors")
     Path("texts.txt").write_text("i love soup\nthe cat sat\n")
     Path("reviews.csv").write_text('id,review\n1,"i love soup, the cat"\n2,the dog\n')
+    pairs = "4.5\tthe cat sat\ti love soup\n1\tthe dog\tthe cat sat\n3\tthe mat\tthe dog\n"
+    Path("pairs.tsv").write_text(f"score\tsentence1\tsentence2\n{pairs}")
+    Path("pairs.csv").write_text("the cat sat,i love soup,4\nthe dog,the cat sat,1\nthe mat,the dog,3\n")
+    for known in ("data/sts12/STS12_test.tsv", "data/stsb/stsb_test.tsv"):
+        Path(known).parent.mkdir(parents=True)
+        Path(known).write_text(Path("pairs.tsv").read_text())
+    if ".png" in line and verb != "bench":
+        request.getfixturevalue("matplotlib")
     Path("posts.jsonl").write_text('{"post": {"title": "the soup"}}\n')
     echoed, _, command = line.rpartition(" | ")
     words = shlex.split(command, comments=True)

@@ -21,6 +21,7 @@ NEED_WEIGHTS = {
     "minisbert.client",
     "minisbert.evaluation.retrieval",
     "minisbert.evaluation.lengths",
+    "minisbert.evaluation.layers",
     "minisbert.proof.profile",
     "minisbert.bench.engines",
     "minisbert.bench.worker",

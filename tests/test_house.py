@@ -38,6 +38,7 @@ ORDER = [
     "encoder",
     "remote",
     "client",
+    "plots",
     "tables",
     "evaluation",
     "evaluation.correlation",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from statistics import median
 from typing import IO, Any
 
@@ -18,22 +17,6 @@ _STYLES: dict[str, dict[str, Any]] = {
     "sentence-transformers": {"color": "#e07a3f", "hatch": "//"},
     "onnxruntime": {"color": "#e8d8a8", "hatch": "xx"},
 }
-
-
-def require_matplotlib() -> None:
-    """Refuse early where the picture could not be drawn in the end.
-
-    Raises
-    ------
-    ValueError
-        With the command that installs it.
-
-    Examples
-    --------
-    >>> require_matplotlib()  # doctest: +SKIP
-    """
-    if find_spec("matplotlib") is None:
-        raise ValueError("bench: the picture needs matplotlib: pip install -e '.[bench]'")
 
 
 def draw(result: Result, stream: IO[bytes]) -> None:

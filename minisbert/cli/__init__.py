@@ -11,6 +11,7 @@ import io
 import os
 import sys
 import warnings
+from collections.abc import Mapping
 from typing import Any, TextIO
 
 import click
@@ -27,21 +28,27 @@ VERBS = {
     "verify": "Compare every intermediate tensor with PyTorch's.",
     "profile": "Show where the time of a forward pass goes.",
     "bench": "Measure speed and memory beside PyTorch and ONNX Runtime.",
+    "evaluate": "Score the model on sets with known answers, beside published figures.",
 }
 
 
 class LazyGroup(click.Group):
-    """Verbs that are imported when they are called."""
+    """Verbs that are imported when they are called: name to (module in this folder, short help)."""
+
+    def __init__(self, *arguments: Any, verbs: Mapping[str, tuple[str, str]], **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.verbs = verbs
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Name the verbs, those that a newcomer wants first in front."""
-        return list(VERBS)
+        return list(self.verbs)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import one verb."""
-        if cmd_name not in VERBS:
+        if cmd_name not in self.verbs:
             return None
-        command: click.Command = getattr(importlib.import_module(f"minisbert.cli.{cmd_name}"), cmd_name)
+        module, _ = self.verbs[cmd_name]
+        command: click.Command = getattr(importlib.import_module(f"minisbert.cli.{module}"), cmd_name)
         return command
 
     def resolve_command(
@@ -51,14 +58,19 @@ class LazyGroup(click.Group):
         import difflib
 
         typed = args[0]
-        if typed not in VERBS and not ctx.resilient_parsing and (close := difflib.get_close_matches(typed, VERBS, 1)):
+        close = difflib.get_close_matches(typed, self.verbs, 1)
+        if typed not in self.verbs and not ctx.resilient_parsing and close:
             ctx.fail(f"No such command {typed!r}. Did you mean {close[0]!r}?")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the verbs for ``--help``; click's own way would import them all."""
         with formatter.section("Commands"):
-            formatter.write_dl(list(VERBS.items()))
+            formatter.write_dl([(verb, words) for verb, (_, words) in self.verbs.items()])
+
+
+class _Program(LazyGroup):
+    """The outermost group, which says errors and warnings of all verbs."""
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a verb; its warnings and errors become a line on stderr each."""
@@ -100,7 +112,8 @@ def _describe(error: OSError) -> str:
 
 
 @click.group(
-    cls=LazyGroup,
+    cls=_Program,
+    verbs={verb: (verb, words) for verb, words in VERBS.items()},
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, "-V", "--version", prog_name="minisbert")

@@ -12,13 +12,14 @@ from tqdm import tqdm
 
 from minisbert.bench.engines import ENGINES
 from minisbert.bench.measure import Result
-from minisbert.bench.picture import draw, require_matplotlib
+from minisbert.bench.picture import draw
 from minisbert.bench.report import format_report
 from minisbert.bench.run import LENGTHS, PARTS, Order, choose_engines, count_steps, default_texts, run_benchmark
 from minisbert.blas import threads
 from minisbert.cli.inputs import TextSource, input_options
 from minisbert.cli.options import ModelChoice, model_options
 from minisbert.cli.outputs import Target, written_whole
+from minisbert.plots import require_matplotlib
 
 
 @click.command(short_help="Measure speed and memory beside PyTorch and ONNX Runtime.")

@@ -16,7 +16,7 @@ Letters: ``B`` pairs, ``D`` the width of a vector.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,8 +51,9 @@ SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan", "angular")
 class Encodes(Protocol):
     """Whatever turns texts into vectors: a `SentenceEncoder`, or your own."""
 
-    def encode(self, sentences: list[str], /, **options: Any) -> Any:
-        """Give an array (B, D) for B texts."""
+    @property
+    def encode(self) -> Callable[..., Any]:
+        """Give an array (B, D) for a list of B texts."""
         ...
 
 
@@ -301,9 +302,35 @@ def pair_similarities(a: Array, b: Array) -> dict[str, Array]:
     {'cosine': 0.0, 'dot': 0.0, 'euclidean': -1.414, 'manhattan': -2.0, 'angular': -0.5}
     """
     return {
-        "cosine": pairwise_cos_sim(a, b),
+        "cosine": pair_cosines(a, b),
         "dot": pairwise_dot_score(a, b),
         "euclidean": pairwise_euclidean_sim(a, b),
         "manhattan": pairwise_manhattan_sim(a, b),
         "angular": -pairwise_angular_distance(a, b),
     }
+
+
+def pair_cosines(a: Array, b: Array) -> Array:
+    """Cosine of row ``i`` of ``a`` with row ``i`` of ``b``; exactly 1 for equal rows, so that they are ties.
+
+    Parameters
+    ----------
+    a, b : Array, shape (B, D)
+
+    Returns
+    -------
+    Array, shape (B,)
+        In [-1, 1].
+
+    Notes
+    -----
+    **Source**: ``pairwise_cos_sim``, in which rounding gives 0.9999999999999999 to some equal rows and 1 to others, and
+    so an order to pairs that have none.
+
+    Examples
+    --------
+    >>> pair_cosines(np.array([[0.1, 0.7], [3.0, 0.0]]), np.array([[0.1, 0.7], [0.0, 2.0]]))
+    array([1., 0.])
+    """
+    cosines: Array = np.where(np.all(a == b, axis=1), 1.0, pairwise_cos_sim(a, b))  # (B,)
+    return cosines

@@ -1,0 +1,314 @@
+"""STS: reading sets and naming bad rows, correlations of every similarity, the published figures, layer by layer."""
+
+import gzip
+import json
+import math
+
+import numpy as np
+import pytest
+from tiny import tiny_dense, tiny_tokenizer, write_model
+
+from minisbert import SentenceEncoder
+from minisbert.evaluation.layers import layer_scores
+from minisbert.evaluation.published import BENCHMARKS, find_sets
+from minisbert.evaluation.sts import SIMILARITIES, StsPairs, evaluate_sts, read_sts
+from minisbert.model.modules import Normalize, Pooling
+from minisbert.model.pooling import POOLINGS
+from minisbert.tables import InputError
+
+PAIRS = [(4.5, "a cat", "one cat"), (0.0, "a cat", "tea"), (2.0, "soup", "a cat")]
+
+
+def write(folder, name, content):
+    file = folder / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    return file
+
+
+def tsv(rows, head=("score", "sentence1", "sentence2")):
+    return "".join("\t".join(map(str, row)) + "\n" for row in (head, *rows))
+
+
+def content_of(pairs):
+    return list(zip(pairs.scores.tolist(), pairs.sentences1, pairs.sentences2, strict=True))
+
+
+# ------------------------------------------------------------------------------------------------------ reading
+
+
+def test_every_format_gives_the_same_pairs(tmp_path):
+    rows = [dict(zip(("score", "sentence1", "sentence2"), row, strict=True)) for row in PAIRS]
+    files = [
+        write(tmp_path, "t.tsv", tsv(PAIRS)),
+        write(tmp_path, "t.csv", tsv(PAIRS).replace("\t", ",")),
+        write(tmp_path, "t.jsonl", "".join(json.dumps(row) + "\n" for row in rows)),
+        write(tmp_path, "t.tsv.gz", gzip.compress(tsv(PAIRS).encode())),
+    ]
+    for file in files:
+        pairs = read_sts(file, scale=(0, 5))
+        assert content_of(pairs) == PAIRS and pairs.name == file.name and pairs.scores.dtype == np.float64
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        ("similarity_score", "text1", "text2"),
+        ("relatedness_score", "sentence_A", "sentence_B"),
+        ("label", "sentence1", "sentence2"),
+    ],
+)
+def test_usual_names_of_columns_are_found(head, tmp_path):
+    assert content_of(read_sts(write(tmp_path, "t.tsv", tsv(PAIRS, head)))) == PAIRS
+
+
+def test_columns_can_be_named_or_numbered(tmp_path):
+    turned = [(b, a, "x", score) for score, a, b in PAIRS]
+    file = write(tmp_path, "t.tsv", tsv(turned, ("second", "first", "score", "gold")))
+    assert content_of(read_sts(file, columns=["gold", "first", "second"])) == PAIRS
+    assert content_of(read_sts(file, columns=("4", "2", "1"))) == PAIRS
+    plain = write(tmp_path, "plain.tsv", tsv(turned[1:], turned[0]))
+    assert content_of(read_sts(plain, columns=("4", "2", "1"), has_header=False)) == PAIRS
+    with pytest.raises(ValueError, match="columns must be given by number"):
+        read_sts(plain, has_header=False)
+    nested = write(
+        tmp_path, "t.jsonl", '{"gold": 1, "pair": {"a": "x", "b": "y"}}\n{"gold": 2, "pair": {"a": "x", "b": "z"}}'
+    )
+    assert read_sts(nested, columns=["gold", "pair.a", "pair.b"]).sentences2 == ["y", "z"]
+
+
+def test_a_score_in_the_sentence_column_is_caught(tmp_path):
+    file = write(tmp_path, "t.tsv", tsv(PAIRS))
+    with pytest.raises(InputError, match="line 2: the score in column 'sentence1' must be a number, got 'a cat'"):
+        read_sts(file, columns=["sentence1", "score", "sentence2"])
+
+
+def test_several_files_are_one_set(tmp_path):
+    files = [
+        write(tmp_path, "b.tsv", tsv(PAIRS[:1])),
+        write(tmp_path, "a.csv", "label,text1,text2\n0,a cat,tea\n2,soup,a cat"),
+    ]
+    pairs = read_sts(files, name="both")
+    assert content_of(pairs) == PAIRS and pairs.name == "both"
+    assert read_sts(files).name == "b.tsv"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("t.tsv", "", "t.tsv: empty; expected a row of column names"),
+        ("t.tsv", "score\tsentence1\tsentence2\n", "t.tsv: no pairs of sentences: the file has no rows"),
+        ("t.jsonl", "\n", "t.jsonl: no pairs of sentences"),
+        ("t.tsv", tsv([*PAIRS, ("", "a", "b")]), "t.tsv, line 5: the score in column 'score' must be a number, got ''"),
+        ("t.tsv", tsv([*PAIRS, ("nan", "a", "b")]), "line 5: the score in column 'score' must be a number, got 'nan'"),
+        ("t.tsv", tsv([*PAIRS, ("inf", "a", "b")]), "line 5: the score"),
+        ("t.tsv", tsv([("1_0", "a", "b"), *PAIRS]), "line 2: the score"),
+        ("t.tsv", tsv([("4,5", "a", "b"), *PAIRS]), "line 2: the score in column 'score' must be a number, got '4,5'"),
+        ("t.tsv", tsv([*PAIRS, ("5.1", "a", "b")]), "line 5: the score 5.1 is off the scale from 0 to 5"),
+        ("t.tsv", tsv([*PAIRS, ("-1", "a", "b")]), "line 5: the score -1 is off the scale"),
+        ("t.tsv", tsv([*PAIRS, ("1", " ", "b")]), "line 5: the sentence in column 'sentence1' is empty"),
+        ("t.tsv", tsv([*PAIRS, ("1", "a")]), "line 5: 2 columns, but the header has 3"),
+        ("t.tsv", tsv([*PAIRS, ("1", "a", "b", "c")]), "line 5: 4 columns, but the header has 3"),
+        ("t.tsv", tsv(PAIRS, ("gold", "sentence1", "sentence2")), "no column for the score: looked for score,"),
+        ("t.tsv", tsv(PAIRS, ("score", "sentence1", "other")), "there are 'score', 'sentence1', 'other'"),
+        ("t.jsonl", '{"score": true, "sentence1": "a", "sentence2": "b"}', "line 1: the score in column 'score'"),
+        ("t.jsonl", '{"score": null, "sentence1": "a", "sentence2": "b"}', "must be a number, got None"),
+        ("t.jsonl", '{"score": NaN, "sentence1": "a", "sentence2": "b"}', "must be a number, got nan"),
+        ("t.jsonl", '{"score": 1, "sentence1": "a", "sentence2": null}', "line 1: the field 'sentence2' is no text"),
+        ("t.jsonl", '{"score": 1, "sentence1": "a", "sentence2": "b"}\n{"score": 1}', "line 2: no field 'sentence1'"),
+        ("t.tsv", tsv([("3", "a", "b"), ("3", "c", "d")]), "no correlation exists, because x is constant: all 2"),
+        ("t.tsv", tsv([("3", "a", "b")]), "at least 2 pairs"),
+    ],
+)
+def test_what_is_no_set(name, content, words, tmp_path):
+    with pytest.raises(ValueError) as caught:
+        read_sts(write(tmp_path, name, content), scale=(0, 5))
+    assert words in str(caught.value) and name in str(caught.value)
+
+
+def test_wrong_calls(tmp_path):
+    file = write(tmp_path, "t.tsv", tsv(PAIRS))
+    for options, words in [
+        ({"columns": ["score", "sentence1"]}, "must be three"),
+        ({"columns": "abc"}, "must be three"),
+        ({"scale": (5, 0)}, "low < high"),
+        ({"scale": (0, math.nan)}, "low < high"),
+    ]:
+        with pytest.raises(ValueError, match=words):
+            read_sts(file, **options)
+    with pytest.raises(ValueError, match="no files"):
+        read_sts([])
+    with pytest.raises(FileNotFoundError):
+        read_sts(tmp_path / "missing.tsv")
+    with pytest.raises(ValueError, match="equally many, got 2, 2 and 1"):
+        StsPairs("t", ["a", "b"], ["a"], np.array([1.0, 2.0]))
+    with pytest.raises(ValueError, match=r"t: the scores: .*NaN"):
+        StsPairs("t", ["a", "b"], ["a", "b"], np.array([1.0, math.nan]))
+
+
+# -------------------------------------------------------------------------------------------------- evaluating
+
+
+class Table:
+    """An encoder that looks vectors up, and counts."""
+
+    def __init__(self, vectors):
+        self.vectors, self.asked = vectors, []
+
+    def encode(self, sentences, **options):
+        self.asked += sentences
+        return np.array([self.vectors[sentence] for sentence in sentences], np.float32)
+
+
+def test_correlations_by_hand():
+    # against (1, 0): b has the larger cosine, c the larger dot product, d is nearest
+    table = Table({"a": (1, 0), "b": (9, 1), "c": (20, 30), "d": (0.5, 0.5)})
+    pairs = StsPairs("t", ["a", "a", "a"], ["b", "c", "d"], np.array([5.0, 1.0, 3.0]))
+    found = evaluate_sts(table, pairs)
+    # cosines .994, .555, .707: the order of the scores, so 100. dot 9, 20, .5: ranks 2, 3, 1 against 3, 1, 2: -50.
+    # Euclidean -8.1, -35.5, -.7: ranks 2, 1, 3 against 3, 1, 2: 50
+    expected = {"cosine": 100, "dot": -50, "euclidean": 50, "manhattan": 50, "angular": 100}
+    assert {name: round(value, 9) for name, value in found.spearman.items()} == expected
+    cosines = [9 / math.sqrt(82), 20 / math.sqrt(1300), math.sqrt(0.5)]
+    assert found.pearson["cosine"] == pytest.approx(100 * np.corrcoef(cosines, pairs.scores)[0, 1], abs=1e-9)
+    assert tuple(found.spearman) == tuple(found.pearson) == SIMILARITIES
+    assert (found.pairs, found.sentences) == (3, 4) and "all pairs" in found.protocol
+
+
+def test_each_sentence_is_encoded_once():
+    table = Table({"a": (1, 0), "b": (0, 1), "c": (1, 1)})
+    evaluate_sts(table, StsPairs("t", ["a", "b", "a"], ["b", "a", "c"], np.array([1.0, 2.0, 3.0])))
+    assert sorted(table.asked) == ["a", "b", "c"]
+
+
+def test_equal_sentences_are_ties():
+    rng = np.random.default_rng(0)
+    texts = [str(i) for i in range(40)]
+    table = Table({text: rng.normal(size=7) for text in texts})
+    pairs = StsPairs("t", texts, [*texts[:39], "0"], np.arange(40.0)[::-1])
+    found = evaluate_sts(table, pairs)
+    # 39 pairs share rank 21, and the one that is different has rank 1
+    ranks = np.r_[np.full(39, 21.0), 1.0] - 20.5
+    gold = np.arange(40.0)[::-1] - 19.5
+    expected = 100 * ranks @ gold / math.sqrt(ranks @ ranks * (gold @ gold))
+    for name in ("cosine", "euclidean", "manhattan", "angular"):
+        assert found.spearman[name] == pytest.approx(expected, abs=1e-9), name
+
+
+def test_vectors_that_say_nothing_are_an_error():
+    pairs = StsPairs("t", ["a", "b"], ["b", "c"], np.array([1.0, 2.0]))
+    with pytest.raises(ValueError, match=r"t, cosine similarity: .*no correlation exists, because x is constant"):
+        evaluate_sts(Table({"a": (1, 0), "b": (1, 0), "c": (1, 0)}), pairs)
+    with pytest.raises(ValueError, match="one vector a text"):
+        evaluate_sts(Table({"a": 1, "b": 1, "c": 1}), pairs)
+    with pytest.raises(ValueError, match="NaN"):
+        evaluate_sts(Table({"a": (1, 0), "b": (math.nan, 0), "c": (1, 0)}), pairs)
+
+
+# --------------------------------------------------------------------------------------------- published figures
+
+
+def test_known_files_are_recognised(tmp_path):
+    for known in BENCHMARKS:
+        for file in known.files:
+            write(tmp_path / known.name.split()[0], file, "")
+    assert [known.name for known, _ in find_sets(tmp_path / "STSb")] == ["STSb"]
+    [(sick, files)] = find_sets(tmp_path / "SICK-R")
+    assert [file.name for file in files] == ["sick_train.tsv", "sick_trial.tsv", "sick_test.tsv"] and sick.scale == (
+        1,
+        5,
+    )
+    assert find_sets(tmp_path / "SICK-R" / "sick_test.tsv")[0][0].published is None  # a part is another set
+    assert find_sets("x/STS12_test.tsv.gz")[0][0].name == "STS12"
+    assert [known.name for known, _ in find_sets(tmp_path)] == [
+        *("STS12", "STS13", "STS14", "STS15", "STS16", "STSb", "SICK-R", "BIOSSES")
+    ]
+    (tmp_path / "BIOSSES" / "biosses.tsv").rename(tmp_path / "BIOSSES" / "other.tsv")
+    assert find_sets(tmp_path / "BIOSSES" / "other.tsv")[0][0] is None
+    with pytest.raises(ValueError, match="without any of the known test sets: STS12_test"):
+        find_sets(tmp_path / "BIOSSES")
+
+
+@pytest.mark.parametrize(
+    ("folder", "expected", "why"),
+    [
+        ("sts16", 78.989, "MTEB's figure"),
+        ("stsb", 82.032, "MTEB's figure"),
+        # MTEB has 81.640, of the other edition; see the note in published.py. Measured with the authors' edition:
+        ("biosses", 81.254, "sentence-transformers on the same pairs"),
+    ],
+)
+def test_the_published_figures_come_out(folder, expected, why, data_folder, weights_folder):
+    [(known, files)] = find_sets(data_folder / folder)
+    pairs = read_sts(files, name=known.name, scale=known.scale)
+    assert len(pairs.scores) == known.pairs
+    result = evaluate_sts(SentenceEncoder(weights_folder), pairs)
+    assert result.spearman["cosine"] == pytest.approx(expected, abs=0.05), why
+    # vectors of length 1: four of five similarities are the same order
+    for name in ("dot", "euclidean", "angular"):
+        assert result.spearman[name] == pytest.approx(result.spearman["cosine"], abs=1e-3)
+
+
+def test_all_known_sets_have_the_published_number_of_pairs(data_folder):
+    sets = find_sets(data_folder)
+    assert len(sets) == 8
+    for known, files in sets:
+        assert len(read_sts(files, scale=known.scale).scores) == known.pairs
+
+
+# ------------------------------------------------------------------------------------------------------- layers
+
+
+@pytest.fixture(scope="module")
+def tiny_pairs():
+    texts = ["the cat sat", "i love soup", "the dog ran on the mat", "the cat", "soup", "the mat", "i love the dog"]
+    return StsPairs("tiny", texts, texts[2:] + texts[:2], np.arange(7.0))
+
+
+def test_every_cell_is_what_the_traced_hidden_state_gives(tmp_path, tiny_pairs):
+    folder = write_model(tmp_path / "tiny", modules=(Pooling(), Normalize()), tokenizer=tiny_tokenizer(truncation=7))
+    encoder = SentenceEncoder(folder, dtype="float64")
+    seen = []
+    found = layer_scores(encoder, tiny_pairs, progress=seen.append)
+    assert sum(seen) == 7 and found.poolings == tuple(POOLINGS) and found.own == (2, list(POOLINGS).index("mean"))
+    assert math.isnan(found.values[0, 0]) and np.isfinite(found.values.ravel()[1:]).all()
+
+    class Traced:
+        def __init__(self, place, pooling):
+            self.place, self.pooling = place, pooling
+
+        def encode(self, texts):
+            def vector(text):
+                trace = encoder.trace(text)
+                states = [trace.bert.embeddings, *trace.bert.layers]
+                return POOLINGS[self.pooling](states[self.place].output, np.array([len(trace.pieces)]))[0]
+
+            return np.array([vector(text) for text in texts])
+
+    for place, row in enumerate(found.values):
+        for pooling, value in zip(POOLINGS, row, strict=True):
+            if not (place == 0 and pooling == "cls"):
+                expected = evaluate_sts(Traced(place, pooling), tiny_pairs).spearman["cosine"]
+                assert value == pytest.approx(expected, abs=1e-9), (place, pooling)
+
+
+def test_the_models_own_place(tmp_path, tiny_pairs):
+    several = write_model(tmp_path / "a", modules=(Pooling(("mean", "max")),), tokenizer=tiny_tokenizer())
+    assert layer_scores(SentenceEncoder(several), tiny_pairs).own is None
+    with_dense = write_model(tmp_path / "b", modules=(Pooling(("cls",)), tiny_dense(12, 8)), tokenizer=tiny_tokenizer())
+    assert layer_scores(SentenceEncoder(with_dense), tiny_pairs, num_threads=1).own == (2, 0)
+
+
+def test_pairs_of_equal_sentences_have_no_layers(tmp_path):
+    encoder = SentenceEncoder(write_model(tmp_path / "tiny", tokenizer=tiny_tokenizer()))
+    with pytest.raises(ValueError, match="same: no correlation exists in any layer"):
+        layer_scores(encoder, StsPairs("same", ["soup", "the cat"], ["soup", "the cat"], np.array([1.0, 2.0])))
+
+
+def test_the_last_layer_with_mean_is_the_model(data_folder, weights_folder):
+    encoder = SentenceEncoder(weights_folder)
+    whole = read_sts(data_folder / "sts16" / "STS16_test.tsv")
+    part = StsPairs("part", whole.sentences1[::8], whole.sentences2[::8], whole.scores[::8])
+    found = layer_scores(encoder, part)
+    assert found.values.shape == (7, 6) and found.own == (6, 2)
+    assert found.values[found.own] == pytest.approx(evaluate_sts(encoder, part).spearman["cosine"], abs=1e-3)
