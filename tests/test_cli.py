@@ -172,8 +172,6 @@ def test_examples_of_help_run(verb, line, model, request, monkeypatch):
         if "torch" in line:
             request.getfixturevalue("torch")
         monkeypatch.setenv("MINISBERT_MODEL", str(request.getfixturevalue("weights_folder")))
-    if verb in ("evaluate_retrieval", "evaluate_lengths"):
-        return  # run where there are folders to read: test_retrieval.py, test_lengths.py
     if "my.npz" in line:
         pytest.skip("needs somebody's own tensors")
     Path("texts.txt").write_text("i love soup\nthe cat sat\n")
@@ -184,6 +182,11 @@ def test_examples_of_help_run(verb, line, model, request, monkeypatch):
     for known in ("data/sts12/STS12_test.tsv", "data/stsb/stsb_test.tsv"):
         Path(known).parent.mkdir(parents=True)
         Path(known).write_text(Path("pairs.tsv").read_text())
+    for name in ("scifact", "cranfield"):
+        Path(name).mkdir()
+        Path(name, "corpus.jsonl").write_text('{"_id": "d1", "title": "the cat", "text": "i love soup on the mat"}\n')
+        Path(name, "queries.jsonl").write_text('{"_id": "q1", "text": "soup"}\n')
+        Path(name, "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n")
     if ".png" in line and verb != "bench":
         request.getfixturevalue("matplotlib")
     Path("posts.jsonl").write_text('{"post": {"title": "the soup"}}\n')

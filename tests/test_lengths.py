@@ -9,10 +9,11 @@ from test_retrieval import CORPUS, QRELS, QUERIES, run, write_set
 from tiny import TEXTS, write_model
 
 from minisbert import SentenceEncoder
-from minisbert.cli import evaluate_retrieval as verbs
+from minisbert.cli import evaluate_lengths as verbs
+from minisbert.composition import COMPOSITIONS
 from minisbert.evaluation import lengths
 from minisbert.evaluation.bootstrap import bootstrap_mean, paired_difference
-from minisbert.evaluation.lengths import COMPOSITIONS, LENGTH_MEASURES, LengthStudy, compare_lengths, summarise
+from minisbert.evaluation.lengths import LENGTH_MEASURES, LengthStudy, compare_lengths, summarise
 from minisbert.evaluation.retrieval import Cut, RetrievalSet, evaluate_retrieval, read_retrieval, search
 
 LONG = "the cat sat on the mat and the dog ran on the mat, i love the soup"
@@ -200,11 +201,3 @@ def test_several_folders_as_json(at_home):
     assert one["per_query"]["q3"]["beyond_limit"] is True
     mean = np.mean([query["cut at 8"]["nDCG@10"] for query in one["per_query"].values()])
     assert one["all_queries"]["nDCG@10"]["cut at 8"]["mean"] == pytest.approx(mean)
-
-
-def test_examples_of_help_run(at_home):
-    shown = run(verbs.lengths, "--help").stdout
-    examples = [line.split() for line in shown.splitlines() if line.strip().startswith("minisbert evaluate lengths")]
-    assert len(examples) == 2
-    for words in examples:
-        assert run(verbs.lengths, *words[3:]).stdout

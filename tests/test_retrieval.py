@@ -336,14 +336,3 @@ def test_bad_input_stops_before_the_model_is_loaded(at_home, monkeypatch):
     stopped = run(verbs.retrieval, "scifact", "-o", "r.json", code=1)
     assert "line 2: judges the document 'd9'" in str(stopped.exception)
     assert not Path("r.json").exists()
-
-
-@pytest.mark.parametrize("verb", ["retrieval"])
-def test_examples_of_help_run(verb, at_home):
-    command = getattr(verbs, verb)
-    shown = run(command, "--help").stdout
-    lines = [line.split() for line in shown.splitlines() if line.strip().startswith("minisbert evaluate")]
-    assert len(lines) >= 2
-    for words in lines:
-        assert words[:3] == ["minisbert", "evaluate", verb]
-        assert run(command, *words[3:]).stdout

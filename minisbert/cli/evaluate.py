@@ -10,6 +10,8 @@ from minisbert.cli import LazyGroup
 VERBS = {
     "sts": ("evaluate_sts", "Correlate similarities with people's scores."),
     "layers": ("evaluate_sts", "Score every layer under every pooling, as a heat map."),
+    "retrieval": ("evaluate_retrieval", "Measure how well a model finds documents."),
+    "lengths": ("evaluate_lengths", "Measure what is lost beyond the length limit."),
 }
 
 
@@ -23,6 +25,7 @@ def evaluate() -> None:
     Examples:
       minisbert evaluate sts data/sts12 data/stsb/stsb_test.tsv
       minisbert evaluate layers data/stsb/stsb_test.tsv
+      minisbert evaluate retrieval scifact
 
     `minisbert evaluate COMMAND --help` explains a command and shows more examples.
     """

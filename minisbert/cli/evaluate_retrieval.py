@@ -1,7 +1,4 @@
-"""``minisbert evaluate retrieval``: how well documents are found, beside what is published.
-
-``lengths``, which asks what cutting documents costs, can be had from here as well.
-"""
+"""``minisbert evaluate retrieval``: how well documents are found, beside what is published."""
 
 from __future__ import annotations
 
@@ -10,7 +7,6 @@ from typing import Any
 
 import click
 
-from minisbert.cli.evaluate_lengths import lengths
 from minisbert.cli.options import ModelChoice, model_options
 from minisbert.cli.retrieval_output import (
     choose_file,
@@ -28,8 +24,6 @@ from minisbert.cli.retrieval_output import (
 from minisbert.encoder import SentenceEncoder
 from minisbert.evaluation.bootstrap import RESAMPLES
 from minisbert.evaluation.retrieval import RetrievalResult, evaluate_retrieval, published_for, read_retrieval
-
-__all__ = ["lengths", "retrieval"]
 
 
 @click.command(short_help="Measure how well a model finds documents.")

@@ -29,7 +29,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from minisbert.chunking import ChunkEmbeddings, compose
+from minisbert.chunking import ChunkEmbeddings
+from minisbert.composition import COMPOSITIONS, compose
 from minisbert.evaluation.bootstrap import Estimate, bootstrap_mean, paired_difference
 from minisbert.evaluation.retrieval import Cut, RetrievalSet, count_cut, measure, search
 from minisbert.model import Array
@@ -38,13 +39,10 @@ from minisbert.model.modules import Normalize
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder
 
-__all__ = ["COMPOSITIONS", "LENGTH_MEASURES", "LengthStudy", "Line", "compare_lengths", "summarise"]
+__all__ = ["LENGTH_MEASURES", "LengthStudy", "Line", "compare_lengths", "summarise"]
 
 LENGTH_MEASURES = ("nDCG@10", "Recall@10", "Recall@100")
 """What is compared, of the measures in ``retrieval.py``."""
-
-COMPOSITIONS = ("weighted_mean", "mean", "max", "first")
-"""Ways to make one vector of the vectors of chunks."""
 
 _BLOCK_DOCUMENTS = 512  # embedded at a time, so that progress can be seen
 
@@ -104,7 +102,7 @@ def compare_lengths(
     Notes
     -----
     **Source**: best chunk is "MaxP" of Dai & Callan 2019 (SIGIR, section 3); late composition is that of
-    :mod:`minisbert.chunking`.
+    :mod:`minisbert.composition`.
 
     Examples
     --------
