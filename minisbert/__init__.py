@@ -14,15 +14,16 @@ The reading path, in the order in which a text becomes a vector:
 10. ``model/modules_json.py``  the same, read from disk and described for it
 11. ``model/folder.py``        a model folder read and written as one
 12. ``similarity.py``          cosine, dot, Euclidean, Manhattan, angular
-13. ``trace.py``               every tensor on the way, by name
-14. ``sources.py``             asking the Hub; how a failure is told
-15. ``pinned.py``              the default model, held against its hashes
-16. ``hub.py``                 model name to verified local folder
-17. ``blas.py``                which kernel multiplies, on how many threads
-18. ``schedule.py``            which texts share a batch, which thread takes it
-19. ``encoder.py``             SentenceEncoder: text in, vectors out
-20. ``remote.py``              asking a server; where the key goes
-21. ``client.py``              Client(api_key).embed(phrases).embeddings
+13. ``distances.py``           similarity to distance and back; which is a metric
+14. ``trace.py``               every tensor on the way, by name
+15. ``sources.py``             asking the Hub; how a failure is told
+16. ``pinned.py``              the default model, held against its hashes
+17. ``hub.py``                 model name to verified local folder
+18. ``blas.py``                which kernel multiplies, on how many threads
+19. ``schedule.py``            which texts share a batch, which thread takes it
+20. ``encoder.py``             SentenceEncoder: text in, vectors out
+21. ``remote.py``              asking a server; where the key goes
+22. ``client.py``              Client(api_key).embed(phrases).embeddings
 
 ``proof`` holds the agreement ledger behind ``minisbert verify``; ``cli`` the command line.
 """
@@ -32,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from minisbert.client import Client
+    from minisbert.distances import to_distance, to_similarity
     from minisbert.encoder import SentenceEncoder
     from minisbert.similarity import (
         angular_distance,
@@ -60,8 +62,15 @@ __all__ = [
     "pairwise_dot_score",
     "pairwise_euclidean_sim",
     "pairwise_manhattan_sim",
+    "to_distance",
+    "to_similarity",
 ]
-_HOME = {"Client": "minisbert.client", "SentenceEncoder": "minisbert.encoder"}
+_HOME = {
+    "Client": "minisbert.client",
+    "SentenceEncoder": "minisbert.encoder",
+    "to_distance": "minisbert.distances",
+    "to_similarity": "minisbert.distances",
+}
 
 
 def __getattr__(name: str) -> Any:

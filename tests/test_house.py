@@ -25,6 +25,7 @@ ORDER = [
     "model.modules_json",
     "model.folder",
     "similarity",
+    "distances",
     "trace",
     "sources",
     "pinned",
