@@ -14,7 +14,7 @@ import os
 import re
 from pathlib import Path
 
-from minisbert.pinned import DEFAULT_MODEL, DEFAULT_REVISION, MARKER, default_model, verify_files
+from minisbert.pinned import DEFAULT_MODEL, DEFAULT_REVISION, default_model, verify_files
 from minisbert.sources import FetchError, Request, Resolved, cached_snapshot, download, failure_reason, failure_report
 
 __all__ = ["DEFAULT_MODEL", "FetchError", "Resolved", "fingerprint", "resolve", "verify_files"]
@@ -22,6 +22,17 @@ __all__ = ["DEFAULT_MODEL", "FetchError", "Resolved", "fingerprint", "resolve", 
 # What we read of any other model. In the Hub's patterns "*" crosses folders, hence the second line.
 ALLOWED = ["*.json", "*.safetensors", "*vocab.txt"]
 IGNORED = ["onnx/*", "openvino/*", "*/onnx/*", "*/openvino/*"]
+# Beside *.safetensors, what a vector is computed from. Other files are in one copy of a model and not in another.
+DECIDING = {
+    "config.json",
+    "config_sentence_transformers.json",
+    "model.safetensors.index.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+}
 # Names without an owner that the Hub itself knows; every other one is short for a model of sentence-transformers.
 PLAIN_BERT = re.compile(
     r"bert-(base|large)-(un)?cased|bert-base-multilingual-(un)?cased|bert-base-(chinese|german-cased)|"
@@ -86,10 +97,10 @@ def resolve(
 
 
 def fingerprint(folder: Path) -> str:
-    """Hash the files of a model folder that may decide a vector, by their names and their bytes.
+    """Hash the files of a model folder that decide a vector, by their names and their bytes.
 
     Two folders with the same fingerprint give the same vectors; what was computed with one model is not mistaken for
-    another's. Where the files came from does not count. 91 MB take about 0.1 s.
+    another's. Where the files came from, and what else lies beside them, does not count. 91 MB take about 0.1 s.
 
     Parameters
     ----------
@@ -113,7 +124,8 @@ def fingerprint(folder: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()
-        if file.suffix not in (".json", ".txt", ".safetensors") or name == MARKER or not file.is_file():
+        decides = file.name in DECIDING or file.suffix == ".safetensors"
+        if not decides or name.startswith((".", "onnx/", "openvino/")) or not file.is_file():
             continue
         digest.update(f"{name}\0{file.stat().st_size}\0".encode())
         with file.open("rb") as stream:

@@ -17,6 +17,8 @@ NEED_WEIGHTS = {
     "minisbert.trace",
     "minisbert.encoder",
     "minisbert.client",
+    "minisbert.analysis.calibration",
+    "minisbert.analysis.explain",
     "minisbert.proof.profile",
     "minisbert.bench.engines",
     "minisbert.bench.worker",
