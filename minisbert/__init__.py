@@ -25,7 +25,8 @@ The reading path, in the order in which a text becomes a vector:
 21. ``remote.py``              asking a server; where the key goes
 22. ``client.py``              Client(api_key).embed(phrases).embeddings
 
-``proof`` holds the agreement ledger behind ``minisbert verify``; ``cli`` the command line.
+``analysis`` tells what vectors say: calibration, explanations. ``proof`` holds the agreement ledger behind
+``minisbert verify``; ``cli`` the command line.
 """
 
 from importlib import import_module

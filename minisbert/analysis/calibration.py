@@ -53,7 +53,8 @@ class Calibration:
     """How a similarity is distributed over random pairs of a corpus, for one model.
 
     ``scores`` are order statistics, rising, and ``ranks`` say how many of all pairs are below each (of equal scores,
-    half): ``100 * ranks / pairs`` are their percentiles. Between two of them percentiles are interpolated.
+    half): ``100 * ranks / pairs`` are their percentiles. Between two of them percentiles are interpolated,
+    which moves them by less than 0.1, and by nothing among the 1,000 highest.
     """
 
     similarity_fn_name: str

@@ -102,7 +102,7 @@ def _draw(found: Explanation, text_a: str, text_b: str, file: Path) -> None:
     """Write the heat map."""
     from minisbert.plots import heat_map
 
-    title = f"cosine {found.cosine:.4f}: what each pair contributes, in hundredths"
+    title = f"cosine {found.cosine:.4f}: all cells, in hundredths"
     with written_whole(file) as stream:
         heat_map(
             stream,
