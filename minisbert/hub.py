@@ -8,7 +8,6 @@ Left out on purpose: hashes of other models, which nobody pinned, and what the f
 ``model/params.py``). Next: ``encoder.py``, which loads the folder.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -121,6 +120,8 @@ def fingerprint(folder: Path) -> str:
     >>> fingerprint(Path("no/such/folder"))[:16]
     'e3b0c44298fc1c14'
     """
+    import hashlib  # it costs start-up time, and most calls hash nothing
+
     digest = hashlib.sha256()
     for file in sorted(folder.rglob("*")):
         name = file.relative_to(folder).as_posix()

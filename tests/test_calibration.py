@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import _optional_import
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_cli import fails, succeeds
@@ -74,8 +75,8 @@ def test_percentiles_are_shares_of_pairs(name, count):
     np.testing.assert_allclose(calibration.percentile(scores[top]), share[top], rtol=1e-12)
 
 
-def test_percentiles_equal_scipys(torch):
-    stats = pytest.importorskip("scipy.stats")
+def test_percentiles_equal_scipys():
+    stats = _optional_import("scipy.stats")
     vectors = random_vectors(40).round(0) + 0.25  # with ties
     scores = all_scores(vectors)
     expected = [stats.percentileofscore(scores, score, kind="mean") for score in scores]
