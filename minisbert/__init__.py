@@ -14,21 +14,23 @@ The reading path, in the order in which a text becomes a vector:
 10. ``model/modules_json.py``  the same, read from disk and described for it
 11. ``model/folder.py``        a model folder read and written as one
 12. ``similarity.py``          cosine, dot, Euclidean, Manhattan, angular
-13. ``trace.py``               every tensor on the way, by name
-14. ``chunking.py``            long text to chunks that fit
-15. ``composition.py``         the chunks' vectors to one
-16. ``sources.py``             asking the Hub; how a failure is told
-17. ``pinned.py``              the default model, held against its hashes
-18. ``hub.py``                 model name to verified local folder
-19. ``blas.py``                which kernel multiplies, on how many threads
-20. ``schedule.py``            which texts share a batch, which thread takes it
-21. ``options.py``             what encode may be asked for, checked
-22. ``pipeline.py``            texts to tokens to batches to vectors
-23. ``encoder.py``             SentenceEncoder: text in, vectors out
-24. ``remote.py``              asking a server; where the key goes
-25. ``client.py``              Client(api_key).embed(phrases).embeddings
+13. ``distances.py``           similarity to distance and back; which is a metric
+14. ``trace.py``               every tensor on the way, by name
+15. ``chunking.py``            long text to chunks that fit
+16. ``composition.py``         the chunks' vectors to one
+17. ``sources.py``             asking the Hub; how a failure is told
+18. ``pinned.py``              the default model, held against its hashes
+19. ``hub.py``                 model name to verified local folder
+20. ``blas.py``                which kernel multiplies, on how many threads
+21. ``schedule.py``            which texts share a batch, which thread takes it
+22. ``options.py``             what encode may be asked for, checked
+23. ``pipeline.py``            texts to tokens to batches to vectors
+24. ``encoder.py``             SentenceEncoder: text in, vectors out
+25. ``remote.py``              asking a server; where the key goes
+26. ``client.py``              Client(api_key).embed(phrases).embeddings
 
-``proof`` holds the agreement ledger behind ``minisbert verify``; ``cli`` the command line.
+``evaluation`` scores a model on benchmarks; ``analysis`` tells what vectors say: calibration, explanations. ``proof``
+holds the agreement ledger behind ``minisbert verify``; ``cli`` the command line.
 """
 
 from importlib import import_module
@@ -36,6 +38,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from minisbert.client import Client
+    from minisbert.distances import to_distance, to_similarity
     from minisbert.encoder import SentenceEncoder
     from minisbert.similarity import (
         angular_distance,
@@ -64,8 +67,15 @@ __all__ = [
     "pairwise_dot_score",
     "pairwise_euclidean_sim",
     "pairwise_manhattan_sim",
+    "to_distance",
+    "to_similarity",
 ]
-_HOME = {"Client": "minisbert.client", "SentenceEncoder": "minisbert.encoder"}
+_HOME = {
+    "Client": "minisbert.client",
+    "SentenceEncoder": "minisbert.encoder",
+    "to_distance": "minisbert.distances",
+    "to_similarity": "minisbert.distances",
+}
 
 
 def __getattr__(name: str) -> Any:

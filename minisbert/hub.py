@@ -16,11 +16,22 @@ from pathlib import Path
 from minisbert.pinned import DEFAULT_MODEL, DEFAULT_REVISION, default_model, verify_files
 from minisbert.sources import FetchError, Request, Resolved, cached_snapshot, download, failure_reason, failure_report
 
-__all__ = ["DEFAULT_MODEL", "FetchError", "Resolved", "resolve", "verify_files"]
+__all__ = ["DEFAULT_MODEL", "FetchError", "Resolved", "fingerprint", "resolve", "verify_files"]
 
 # What we read of any other model. In the Hub's patterns "*" crosses folders, hence the second line.
 ALLOWED = ["*.json", "*.safetensors", "*vocab.txt"]
 IGNORED = ["onnx/*", "openvino/*", "*/onnx/*", "*/openvino/*"]
+# Beside *.safetensors, what a vector is computed from. Other files are in one copy of a model and not in another.
+DECIDING = {
+    "config.json",
+    "config_sentence_transformers.json",
+    "model.safetensors.index.json",
+    "modules.json",
+    "sentence_bert_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+}
 # Names without an owner that the Hub itself knows; every other one is short for a model of sentence-transformers.
 PLAIN_BERT = re.compile(
     r"bert-(base|large)-(un)?cased|bert-base-multilingual-(un)?cased|bert-base-(chinese|german-cased)|"
@@ -82,6 +93,46 @@ def resolve(
     if name == DEFAULT_MODEL and revision in (None, DEFAULT_REVISION):
         return default_model(request)
     return _other_model(request)
+
+
+def fingerprint(folder: Path) -> str:
+    """Hash the files of a model folder that decide a vector, by their names and their bytes.
+
+    Two folders with the same fingerprint give the same vectors; what was computed with one model is not mistaken for
+    another's. Where the files came from, and what else lies beside them, does not count. 91 MB take about 0.1 s.
+
+    Parameters
+    ----------
+    folder : Path
+
+    Returns
+    -------
+    str
+        64 hexadecimal digits, a SHA-256.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be read.
+
+    Examples
+    --------
+    >>> fingerprint(Path("no/such/folder"))[:16]
+    'e3b0c44298fc1c14'
+    """
+    import hashlib  # it costs start-up time, and most calls hash nothing
+
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        name = file.relative_to(folder).as_posix()
+        decides = file.name in DECIDING or file.suffix == ".safetensors"
+        if not decides or name.startswith((".", "onnx/", "openvino/")) or not file.is_file():
+            continue
+        digest.update(f"{name}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
 
 
 # ---- names -------------------------------------------------------------------------------------------------------

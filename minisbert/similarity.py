@@ -28,7 +28,7 @@ time: for two large sets 15 to 40 times that of the matrix product under `cos_si
 Left out on purpose: sparse vectors, and an eps under the division. sentence-transformers gives an all-zero vector
 cosine 0 with everything, which hides the bug that made it; here it is an error that names the rows.
 
-Next file: ``trace.py``; ``encoder.py`` puts text in front of these functions.
+Next file: ``distances.py``, from these to distances and back; ``encoder.py`` puts text in front of these functions.
 """
 
 from __future__ import annotations

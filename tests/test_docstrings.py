@@ -22,6 +22,8 @@ NEED_WEIGHTS = {
     "minisbert.evaluation.retrieval",
     "minisbert.evaluation.lengths",
     "minisbert.evaluation.layers",
+    "minisbert.analysis.calibration",
+    "minisbert.analysis.explain",
     "minisbert.proof.profile",
     "minisbert.bench.engines",
     "minisbert.bench.worker",

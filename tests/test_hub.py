@@ -826,3 +826,28 @@ def test_what_the_hub_does_not_have_is_said_plainly(world, fake_hub):
 def test_what_a_folder_lacks(tmp_path, changes, lacking):
     write(tmp_path, {name: body for name, body in (TINY | changes).items() if body is not None})
     assert hub._lacking(tmp_path) == lacking
+
+
+# ---- fingerprint -----------------------------------------------------------------------------------------------------
+
+
+def test_a_fingerprint_is_of_what_decides_a_vector(tmp_path):
+    from tiny import write_model
+
+    one, other = write_model(tmp_path / "one"), write_model(tmp_path / "other")
+    same = hub.fingerprint(one)
+    assert re.fullmatch("[0-9a-f]{64}", same) and hub.fingerprint(other) == same
+    for name in ("README.md", "data_config.json", pinned.MARKER, "onnx/config.json", ".cache/config.json"):
+        (other / name).parent.mkdir(exist_ok=True)
+        (other / name).write_text("{}")
+    assert hub.fingerprint(other) == same  # one copy of a model has these, another has not
+    seen = {same}
+    for file in sorted(file for file in one.rglob("*") if file.suffix in (".json", ".safetensors")):
+        content = file.read_bytes()
+        file.write_bytes(content + b" ")
+        seen.add(hub.fingerprint(one))
+        file.write_bytes(content)
+    assert len(seen) > 6 and hub.fingerprint(one) == same
+    (one / "1_Pooling" / "config.json").unlink()
+    assert hub.fingerprint(one) not in seen
+    assert hub.fingerprint(write_model(tmp_path / "seed", seed=1)) not in seen

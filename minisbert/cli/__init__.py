@@ -23,6 +23,8 @@ VERBS = {
     "similarity": "Show how alike texts are.",
     "embed": "Turn texts into vectors.",
     "tokens": "Show the pieces that a text becomes, and what is cut off.",
+    "calibrate": "Measure what a similarity means among your texts.",
+    "explain": "Show which words make two texts alike.",
     "info": "Show the model, its limits, and what computes it here.",
     "fetch": "Bring a model to this machine and verify it.",
     "verify": "Compare every intermediate tensor with PyTorch's.",

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -150,33 +148,19 @@ def _decided_by(encoder: SentenceEncoder, target: Target, options: dict[str, Any
 
     Nor ``overflow``, unless it splits texts: otherwise it decides whether a text is refused, not its vector.
     """
+    from minisbert.hub import fingerprint
+
     chunked = options["overflow"] == "chunk"
     return {
         "minisbert": __version__,
         "format": target.kind,
         "dtype": str(encoder.dtype),
         "dimensions": options["truncate_dim"] or encoder.get_sentence_embedding_dimension(),
-        "model": _hash_model(encoder.folder),
+        "model": fingerprint(encoder.folder),
         "max_seq_length": encoder.max_seq_length,
         **{name: options[name] for name in ("prompt", "prompt_name", "normalize_embeddings", "deterministic")},
         **{name: options[name] if chunked else None for name in ("chunk_tokens", "overlap", "composition")},
     }
-
-
-def _hash_model(folder: Path) -> str:
-    """Hash the files of a model folder that may decide a vector, by their names and their bytes."""
-    from minisbert.pinned import MARKER
-
-    digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*")):
-        name = file.relative_to(folder).as_posix()
-        if file.suffix not in (".json", ".txt", ".safetensors") or name == MARKER or not file.is_file():
-            continue
-        digest.update(f"{name}\0{file.stat().st_size}\0".encode())
-        with file.open("rb") as stream:
-            while chunk := stream.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _or_stdin(source: TextSource) -> TextSource:

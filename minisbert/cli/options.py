@@ -68,16 +68,26 @@ def model_options(verb: Verb) -> Verb:
     return decorate(gathered, options)
 
 
+dtype_option = click.option(
+    "--dtype",
+    type=click.Choice(["float32", "float64"]),
+    default="float32",
+    show_default=True,
+    help="Of the weights, the computation and the vectors.",
+)
+cut_option = click.option(
+    "--overflow",
+    type=click.Choice(["warn", "error", "truncate"]),
+    default="warn",
+    show_default=True,
+    help="About texts that are too long: warn and cut, refuse, or cut silently.",
+)
+
+
 def computing_options(verb: Verb) -> Verb:
     """Give a verb that computes vectors ``--dtype``, and the options that say what becomes of long texts."""
     options = [
-        click.option(
-            "--dtype",
-            type=click.Choice(["float32", "float64"]),
-            default="float32",
-            show_default=True,
-            help="Of the weights, the computation and the vectors.",
-        ),
+        dtype_option,
         click.option(
             "--overflow",
             type=click.Choice(["warn", "error", "truncate", "chunk"]),

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from minisbert.cli.inputs import TextSource, input_options
 from minisbert.cli.options import ModelChoice, computing_options, json_option, model_options
-from minisbert.cli.table import display_width, pad, printable, shorten, terminal_width
+from minisbert.cli.table import matrix_lines, printable, shorten, terminal_width
 
 if TYPE_CHECKING:
+    from minisbert.analysis.calibration import Calibration
     from minisbert.model import Array
 
 METRICS = {
@@ -22,66 +24,99 @@ METRICS = {
     "angular": "angular distance: 0 same direction, 0.5 unrelated, 1 opposite",
 }
 LABEL_WIDTH = (20, 40)  # columns of a text, at least and at most
+NUMBER_WIDTH = 8  # columns of a cosine with what is between
 
 
 @click.command(short_help="Show how alike texts are.")
 @input_options
 @click.option("--metric", type=click.Choice(list(METRICS)), help="[default: the model's own, mostly cosine]")
+@click.option("--calibration", metavar="FILE", help="Show percentiles, too: a file that `calibrate` wrote.")
 @json_option
 @computing_options
 @model_options
 def similarity(
-    source: TextSource, metric: str | None, as_json: bool, choice: ModelChoice, dtype: str, **long_texts: Any
+    source: TextSource,
+    metric: str | None,
+    calibration: str | None,
+    as_json: bool,
+    choice: ModelChoice,
+    dtype: str,
+    **long_texts: Any,
 ) -> None:
     """Show how alike texts are: every text against every text.
+
+    What 0.3 means depends on model and texts. With --calibration each score is also shown as a percentile: it is above
+    so many percent of random pairs of the corpus that was calibrated.
 
     \b
     Examples:
       minisbert similarity "i love soup" "soup is my favorite" "london is far away"
       minisbert similarity --metric angular "i love soup" "i hate soup"
       minisbert similarity -i texts.txt --json
+      minisbert similarity --calibration calibration.json "i love soup" "i hate soup"
     """
     texts = list(source.read())
     if len(texts) < 2:
         raise click.UsageError(f"There is nothing to compare: expected at least two texts, got {len(texts)}.")
     from minisbert.similarity import SIMILARITIES, angular_distance
 
+    calibrated = _load(calibration)
     encoder = choice.encoder(dtype)
     name = metric or encoder.model.similarity_fn_name
+    if calibrated is not None:
+        calibrated.check(encoder, name)
     compare = angular_distance if name == "angular" else SIMILARITIES[name].matrix
     embeddings = encoder.encode(texts, **long_texts)
     scores = compare(embeddings, embeddings)
     if as_json:
-        rows = [[float(f"{score:.9g}") for score in row] for row in scores.tolist()]
-        result = {"texts": texts, "similarity_fn_name": name, "scores": rows}
-        click.echo(json.dumps(result, ensure_ascii=False).encode())
+        click.echo(json.dumps(_to_json(texts, name, scores, calibrated), ensure_ascii=False).encode())
         return
-    click.echo(f"{METRICS[name]}\n")
-    for line in matrix_lines(texts, scores, terminal_width()):
-        click.echo(line)
+    labels = _labels(texts, terminal_width())
+    lines = [METRICS[name], "", *_matrix(labels, [[_number(score) for score in row] for row in scores.tolist()])]
+    if calibrated is not None:
+        percentiles = [[calibrated.write(one) for one in row] for row in calibrated.percentile(scores).tolist()]
+        lines += ["", f"percentiles: above so many % of {_sample(calibrated)}", "", *_matrix(labels, percentiles)]
     if len(texts) > 2:
-        click.echo(f"\n{most_similar(scores, is_distance=name == 'angular')}")
+        lines += ["", most_similar(scores, is_distance=name == "angular")]
+    click.echo("\n".join(lines))
 
 
-def matrix_lines(texts: list[str], scores: Array, width: int) -> list[str]:
-    """Lay out a matrix with its texts; in several parts where the terminal is too narrow for one."""
-    cells = [[_number(score) for score in row] for row in scores.tolist()]
-    cell_width = 2 + max(len(cell) for row in cells for cell in row)
+def _load(file: str | None) -> Calibration | None:
+    """Read a calibration, before minutes of work."""
+    if file is None:
+        return None
+    from minisbert.analysis.calibration import load_calibration
+
+    return load_calibration(Path(file))
+
+
+def _sample(calibrated: Calibration) -> str:
+    """Say of what the percentiles are."""
+    return f"{calibrated.pairs:,} random pairs of {calibrated.texts:,} texts"
+
+
+def _to_json(texts: list[str], name: str, scores: Array, calibrated: Calibration | None) -> dict[str, Any]:
+    """Give everything to a program."""
+    rows = [[float(f"{score:.9g}") for score in row] for row in scores.tolist()]
+    result: dict[str, Any] = {"texts": texts, "similarity_fn_name": name, "scores": rows}
+    if calibrated is not None:
+        result["percentiles"] = calibrated.percentile(scores).tolist()
+        about = ("pairs", "texts", "seed", "resolution")
+        result["calibration"] = {key: getattr(calibrated, key) for key in about}
+    return result
+
+
+def _labels(texts: list[str], width: int) -> list[str]:
+    """Number the texts and cut them to where the numbers of a row, too, have room."""
     number_width = len(str(len(texts)))
     least, most = LABEL_WIDTH
-    room = max(least, min(most, width - number_width - 2 - len(texts) * cell_width))
-    labels = [shorten(printable(text), room) or "(empty)" for text in texts]
-    label_width = max(display_width(label) for label in labels)
-    columns = max(1, (width - number_width - 2 - label_width) // cell_width)
-    lines: list[str] = []
-    for start in range(0, len(texts), columns):
-        part = range(start, min(start + columns, len(texts)))
-        head = "".join(f"{column + 1:>{cell_width}}" for column in part)
-        lines += [""] * bool(lines) + [" " * (number_width + 2 + label_width) + head]
-        for i, (label, row) in enumerate(zip(labels, cells, strict=True), 1):
-            numbers = "".join(f"{row[column]:>{cell_width}}" for column in part)
-            lines.append(f"{i:>{number_width}}  {pad(label, label_width)}{numbers}")
-    return lines
+    room = max(least, min(most, width - number_width - 2 - len(texts) * NUMBER_WIDTH))
+    return [f"{i:>{number_width}}  {shorten(printable(text), room) or '(empty)'}" for i, text in enumerate(texts, 1)]
+
+
+def _matrix(labels: list[str], cells: list[list[str]]) -> list[str]:
+    """Lay out a matrix of numbers, with the texts' numbers above."""
+    return matrix_lines(labels, [str(i) for i in range(1, len(labels) + 1)], cells, terminal_width())
 
 
 def _number(score: float) -> str:

@@ -75,3 +75,25 @@ def align(rows: Sequence[tuple[str, str]], indent: str = "  ") -> list[str]:
     """
     widest = max((display_width(name) for name, _ in rows), default=0)
     return [f"{indent}{pad(name, widest)}  {value}".rstrip() for name, value in rows]
+
+
+def matrix_lines(labels: Sequence[str], heads: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> list[str]:
+    """Lay out a matrix under its heads, aligned on the right; in several parts where the width is too small for one.
+
+    Examples
+    --------
+    >>> matrix_lines(["a", "soup"], ["x", "y"], [["1", "-2"], ["3", "4"]], width=80)
+    ['       x   y', 'a      1  -2', 'soup   3   4']
+    >>> matrix_lines(["a"], ["x", "y"], [["1", "2"]], width=6)
+    ['   x', 'a  1', '', '   y', 'a  2']
+    """
+    widest = max(display_width(cell) for row in [heads, *cells] for cell in row)
+    label_width = max(map(display_width, labels))
+    columns = max(1, (width - label_width) // (2 + widest))
+    lines: list[str] = []
+    for start in range(0, len(heads), columns):
+        lines += [""] * bool(lines)
+        for label, row in zip(["", *labels], [heads, *cells], strict=True):
+            part = (" " * (2 + widest - display_width(cell)) + cell for cell in row[start : start + columns])
+            lines.append(pad(label, label_width) + "".join(part))
+    return lines

@@ -61,6 +61,7 @@ PATH = (
     Stop("model/modules_json.py", "the same, read from disk and described for it", "", "`modules.json`", "nothing"),
     Stop("model/folder.py", "a model folder, read and written as one", "", "`SentenceTransformer.save`", "nothing"),
     Stop("similarity.py", "cosine, dot, distances, the angular metric", "SBERT §3", "`util.cos_sim` …", "nothing"),
+    Stop("distances.py", "similarity ↔ distance, and which is a metric", "Euclid XI.20", "`torch.acos` …", "nothing"),
     Stop("trace.py", "every tensor by its name", "", "forward hooks", "nothing"),
     Stop("chunking.py", "long text → chunks that fit", "", "", "nothing"),
     Stop("composition.py", "the chunks' vectors → one", "Günther et al. 2024 §3", "", "nothing"),

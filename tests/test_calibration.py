@@ -1,0 +1,339 @@
+"""Calibration: percentiles against their definition, monotone, there and back, sampled fairly, saved and refused."""
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import _optional_import
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from test_cli import fails, succeeds
+from tiny import write_model
+
+from minisbert import SentenceEncoder, hub
+from minisbert.analysis.calibration import draw_pairs, fit, fit_vectors, load_calibration
+from minisbert.similarity import SIMILARITIES
+
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # tests are not timed
+WORDS = ["the", "cat", "sat", "on", "mat", "and", "dog", "ran", "i", "love", "soup", "unable", ",", "in"]
+
+
+def sentences(count, seed=0):
+    generator = np.random.default_rng(seed)
+    return list({" ".join(generator.choice(WORDS, 5)): None for _ in range(3 * count)})[:count]
+
+
+def random_vectors(count, width=8, seed=0):
+    return np.random.default_rng(seed).standard_normal((count, width))
+
+
+def all_scores(vectors, name="cosine"):
+    first, second = np.triu_indices(len(vectors), 1)
+    return SIMILARITIES[name].pairwise(vectors[first], vectors[second]).astype(np.float64)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("calibration") / "tiny-model")
+
+
+@pytest.fixture(scope="module")
+def encoder(model):
+    return SentenceEncoder(model)
+
+
+@pytest.fixture(autouse=True)
+def in_its_own_folder(tmp_path, monkeypatch, model):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINISBERT_MODEL", str(model))
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+# ----------------------------------------------------------------------------------------------- the percentile
+
+
+def test_a_percentile_worked_by_hand():
+    calibration = fit_vectors([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])  # cosines 0, 0.7071, 0.7071
+    np.testing.assert_allclose(calibration.scores, [0, math.sqrt(0.5)])
+    np.testing.assert_array_equal(calibration.ranks, [0.5, 2])  # of three pairs one is below; of the two equal, half
+    np.testing.assert_allclose(calibration.percentile([-1, 0, 0.5, 1]), [50 / 3, 50 / 3, 52.022, 200 / 3], atol=1e-3)
+
+
+@pytest.mark.parametrize("name", SIMILARITIES)
+@pytest.mark.parametrize("count", [3, 30, 120])
+def test_percentiles_are_shares_of_pairs(name, count):
+    vectors = random_vectors(count)
+    scores = all_scores(vectors, name)
+    calibration = fit_vectors(vectors, similarity_fn_name=name)
+    assert (calibration.pairs, calibration.texts, calibration.similarity_fn_name) == (len(scores), count, name)
+    share = 100 * (np.less.outer(scores, scores).sum(axis=0) + 0.5) / len(scores)  # all scores differ
+    np.testing.assert_allclose(calibration.percentile(scores), share, rtol=0, atol=0.1)  # a step of the grid
+    top = np.argsort(scores)[-1000:]  # the highest are all kept
+    np.testing.assert_allclose(calibration.percentile(scores[top]), share[top], rtol=1e-12)
+
+
+def test_percentiles_equal_scipys():
+    stats = _optional_import("scipy.stats")
+    vectors = random_vectors(40).round(0) + 0.25  # with ties
+    scores = all_scores(vectors)
+    expected = [stats.percentileofscore(scores, score, kind="mean") for score in scores]
+    np.testing.assert_allclose(fit_vectors(vectors).percentile(scores), expected, rtol=1e-12)
+
+
+@CALM
+@given(
+    st.integers(0, 2**32), st.integers(2, 60), st.integers(1, 3), st.lists(st.floats(-2, 2), min_size=2, max_size=20)
+)
+def test_percentiles_are_monotone_and_come_back(seed, count, width, asked):
+    vectors = random_vectors(count, width, seed).round(1) + 0.03  # ties, and no zero vector
+    calibration = fit_vectors(vectors)
+    percentiles = calibration.percentile(np.sort(asked))
+    assert (np.diff(percentiles) >= 0).all()
+    edge = 50 / calibration.pairs
+    assert (percentiles >= edge * (1 - 1e-9)).all() and (percentiles <= 100 - edge * (1 - 1e-9)).all()
+    if calibration.pairs >= 2:
+        p = np.linspace(100 - calibration.resolution, calibration.resolution, 50)
+        scores = calibration.score_at(p)
+        assert (np.diff(scores) >= 0).all()
+        # beyond the first and last score kept there is nothing to come back from: many pairs may share them
+        inner = p.clip(*(100 * calibration.ranks[[0, -1]] / calibration.pairs))
+        np.testing.assert_allclose(calibration.percentile(scores), inner, atol=1e-9)
+
+
+def test_a_sample_of_pairs_is_right_within_its_standard_error():
+    vectors = random_vectors(400)
+    scores = np.quantile(all_scores(vectors), [0.01, 0.25, 0.5, 0.9, 0.99])
+    drawn = [fit_vectors(vectors, pairs=2000, seed=seed) for seed in range(200)]
+    off = np.array([one.percentile(scores) for one in drawn]) - [1, 25, 50, 90, 99]
+    expected = drawn[0].standard_error([1, 25, 50, 90, 99])
+    np.testing.assert_allclose(off.std(axis=0), expected, rtol=0.25)  # 200 draws tell a deviation to 5 %
+    assert (np.abs(off.mean(axis=0)) < 4 * expected / math.sqrt(200)).all()
+
+
+def test_what_cannot_be_told_apart_is_written_so():
+    calibration = fit_vectors(random_vectors(142))  # 10,011 pairs
+    assert calibration.resolution == pytest.approx(99.99, abs=1e-3)
+    assert calibration.write(float(calibration.percentile(2.0))) == ">99.990"
+    assert calibration.write(float(calibration.percentile(-2.0))) == "<0.010"
+    assert calibration.write(50.04) == "50.0" and calibration.write(99.5123) == "99.51"
+    for p in (0.0099, 99.9901, 100, -1, np.nan):
+        with pytest.raises(ValueError, match=r"10,011 pairs tell percentiles from 0.009\d+ to 99.99"):
+            calibration.score_at([50, p])
+    with pytest.raises(ValueError, match="expected finite scores, got inf"):
+        calibration.percentile([0.5, np.inf])
+    assert fit_vectors(np.eye(2)).write(50.0) == ">0"  # one pair tells nothing
+
+
+@CALM
+@given(st.integers(0, 2**32), st.integers(4, 200), st.data())
+def test_what_is_written_is_never_more_than_is_known(seed, count, data):
+    calibration = fit_vectors(random_vectors(count, 3, seed))
+    written = calibration.write(data.draw(st.floats(0, 100)))
+    assert 0 <= float(written.lstrip("<>")) <= calibration.resolution + 1e-9 and written not in (">0", "<0")
+
+
+# ---------------------------------------------------------------------------------------------------- sampling
+
+
+@pytest.mark.parametrize("texts", [2, 3, 4, 5, 50])
+def test_all_pairs_once(texts):
+    first, second = draw_pairs(texts, 10**6, seed=0)
+    assert sorted(zip(first.tolist(), second.tolist(), strict=True)) == [
+        (i, j) for i in range(texts) for j in range(i + 1, texts)
+    ]
+
+
+@pytest.mark.parametrize("texts", [10, 10_000, 3_000_000, 90_000_000])
+def test_no_pair_twice_and_no_text_with_itself(texts):
+    first, second = draw_pairs(texts, 40, seed=1)
+    assert len({*zip(first.tolist(), second.tolist(), strict=True)}) == 40
+    assert (first >= 0).all() and (first < second).all() and (second < texts).all()
+    number = second * (second - 1) // 2 + first  # the way back, in whole numbers
+    assert (np.diff(number) > 0).all() and number[-1] < texts * (texts - 1) // 2
+
+
+def test_every_pair_is_as_likely():
+    counts = np.zeros((6, 6), int)
+    for seed in range(3000):
+        counts[draw_pairs(6, 5, seed)] += 1
+    drawn = counts[np.triu_indices(6, 1)]
+    assert counts.sum() == drawn.sum() == 15_000
+    assert (np.abs(drawn - 1000) < 5 * math.sqrt(1000)).all()
+
+
+def test_equal_texts_count_once(encoder):
+    texts = sentences(20)
+    once, twice = fit(encoder, texts), fit(encoder, iter([*texts, *texts[::-1], texts[0]]))
+    assert once.texts == twice.texts == 20 and once.pairs == 190
+    np.testing.assert_array_equal(once.scores, twice.scores)
+    assert once.scores[-1] < 1 - 1e-6  # no text met itself
+
+
+def test_of_many_texts_some_are_drawn(encoder):
+    texts = sentences(60)
+    some = fit(encoder, texts, most_texts=20, seed=3)
+    assert (some.texts, some.pairs, some.seed) == (20, 190, 3)
+    scores = all_scores(encoder.encode(texts)).astype(np.float64)
+    near = np.abs(np.subtract.outer(some.scores, scores)).min(axis=1)
+    assert near.max() < 1e-6  # pairs of these texts all of them
+    other = fit(encoder, texts, most_texts=20, seed=4)
+    assert some.scores.tolist() != other.scores.tolist()
+    np.testing.assert_array_equal(some.scores, fit(encoder, texts, most_texts=20, seed=3).scores)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda e: fit(e, []), "two different texts, got 0"),
+        (lambda e: fit(e, ["a", "a"]), "two different texts, got 1"),
+        (lambda e: fit(e, "soup"), "two different texts, got 1"),
+        (lambda e: fit(e, ["a", "b"], pairs=0), "pairs must be at least 1, got 0"),
+        (lambda e: fit(e, ["a", "b"], most_texts=1), "most_texts must be at least 2"),
+        (lambda e: fit(e, ["a", "b"], similarity_fn_name="angular"), "angles rank as cosines do"),
+        (lambda e: fit_vectors(np.ones(3)), "(B, D), one row a text, got shape (3,)"),
+        (lambda e: fit_vectors(np.zeros((2, 3))), "must have a direction"),
+    ],
+)
+def test_what_cannot_be_calibrated(call, words, encoder):
+    with pytest.raises(ValueError) as caught:
+        call(encoder)
+    assert words in str(caught.value)
+
+
+# ------------------------------------------------------------------------------------------------ the file
+
+
+def same(one, other):
+    fields = {**vars(one)}
+    for name, value in fields.items():
+        np.testing.assert_array_equal(getattr(other, name), value)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_saved_calibration_is_the_same(dtype, model):
+    calibration = fit(SentenceEncoder(model, dtype=dtype), sentences(70), pairs=2000, similarity_fn_name="euclidean")
+    Path("c.json").write_text(calibration.to_json(), encoding="utf-8")
+    same(calibration, load_calibration(Path("c.json")))
+    assert calibration.fingerprint == hub.fingerprint(model) and calibration.max_seq_length == 16
+
+
+def test_another_model_another_limit_another_similarity(encoder, tmp_path):
+    calibration = fit(encoder, sentences(10))
+    calibration.check(encoder, "cosine")
+    with pytest.raises(ValueError, match="is of cosine, not of dot; calibrate again with --metric dot"):
+        calibration.check(encoder, "dot")
+    with pytest.raises(ValueError, match="made with max_seq_length = 16, and the encoder cuts at 8"):
+        calibration.check(SentenceEncoder(encoder.folder, max_seq_length=8), "cosine")
+    other = SentenceEncoder(write_model(tmp_path / "other", seed=1))
+    with pytest.raises(ValueError, match=r"is of the model 'tiny-model' \(\w{12}…\), not of 'other' \(\w{12}…\)"):
+        calibration.check(other, "cosine")
+    replace(calibration, fingerprint="").check(other, "cosine")  # of vectors: nobody knows
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda said: said[: len(said) // 2], "c.json: not a calibration, because it is not JSON"),
+        (lambda said: "[]", "c.json: not a calibration; `minisbert calibrate"),
+        (lambda said: '{"format": "else"}', "not a calibration; "),
+        (lambda said: said.replace('"version": 1', '"version": 2'), "version 2 of the format; this release reads 1"),
+        (lambda said: said.replace('"pairs": 45', '"pairs": "45"'), "damaged: pairs is '45'"),
+        (lambda said: said.replace('"pairs": 45', '"pairs": 44'), "its figures contradict each other"),
+        (lambda said: said.replace('"pairs": 45', '"pairs": true'), "damaged: pairs is True"),
+        (lambda said: said.replace('"seed": 0, ', ""), "damaged: seed is None"),
+        (lambda said: said.replace('"cosine"', '"angular"'), "its figures contradict each other"),
+        (lambda said: said.replace('"ranks": [0.5', '"ranks": [7'), "damaged: ranks are not finite and rising"),
+        (lambda said: said.replace('"ranks": [0.5', '"ranks": ["a"'), "damaged: ranks are no list of numbers"),
+        (lambda said: said.replace('"ranks": [0.5', '"ranks": [NaN'), "damaged: ranks are not finite"),
+        (lambda said: said.replace('"ranks": [0.5, ', '"ranks": ['), "its figures contradict each other"),
+        (lambda said: said.replace('"scores": [', '"scores": [9, '), "damaged: scores are not finite and rising"),
+    ],
+)
+def test_damaged_files_are_named(change, words):
+    said = fit_vectors(random_vectors(10)).to_json()
+    assert change(said) != said
+    Path("c.json").write_text(change(said), encoding="utf-8")
+    with pytest.raises(ValueError) as caught:
+        load_calibration(Path("c.json"))
+    assert str(caught.value).startswith("c.json: ") and words in str(caught.value)
+    assert fails("similarity", "--calibration", "c.json", "a", "b") == f"Error: {caught.value}\n"
+
+
+# ------------------------------------------------------------------------------------------- the command line
+
+
+def test_calibrate_and_read_a_similarity(encoder):
+    texts = sentences(60)
+    Path("t.txt").write_text("\n".join(texts))
+    done = succeeds("calibrate", "-i", "t.txt", "-o", "c.json", "--pairs", 1500, "--seed", 7)
+    assert done.stderr == "wrote c.json\n"
+    calibration = load_calibration(Path("c.json"))
+    same(calibration, fit(encoder, texts, pairs=1500, seed=7))
+    assert done.stdout.startswith("cosine of 1,500 random pairs of 60 different texts; tiny-model, seed 7\n")
+    shown = dict(line.split()[::2] for line in done.stdout.splitlines() if line.startswith("cosine 0."))
+    rows = [line.split() for line in done.stdout.splitlines() if line[:1].isdigit() and len(line.split()) == 4]
+    for percent, _, score, error in rows:
+        assert score == f"{calibration.score_at(float(percent)):.4f}"
+        assert error == f"{calibration.standard_error(float(percent)):.2g}"
+    assert [row[0] for row in rows] == ["1", "5", "25", "50", "75", "90", "95", "99", "99.9"]
+    assert len(shown) == 1 and done.stdout.count("\ncosine 0.") == 10
+    assert "no probability" in done.stdout and "rough" not in done.stdout
+
+    pair = [texts[0], texts[1]]
+    (score,) = SIMILARITIES["cosine"].pairwise(*encoder.encode(pair)[:, None])
+    percentile = calibration.percentile(score)
+    shown = succeeds("similarity", "--calibration", "c.json", *pair).stdout
+    assert "percentiles: above so many % of 1,500 random pairs of 60 texts\n" in shown
+    assert shown.splitlines()[-2].split()[-2:] == [calibration.write(100), calibration.write(float(percentile))]
+    got = json.loads(succeeds("similarity", "--calibration", "c.json", "--json", *pair).stdout)
+    assert got["percentiles"][0][1] == pytest.approx(float(percentile), abs=1e-3)
+    assert got["calibration"] == {"pairs": 1500, "texts": 60, "seed": 7, "resolution": calibration.resolution}
+
+
+def test_calibrate_as_json_and_without_a_file():
+    Path("t.txt").write_text("\n".join(sentences(20)))
+    got = json.loads(succeeds("calibrate", "-i", "t.txt", "--json", "--metric", "euclidean").stdout)
+    assert (got["pairs"], got["texts"], got["similarity_fn_name"]) == (190, 20, "euclidean")
+    assert [row["percentile"] for row in got["percentiles"]] == [1, 5, 25, 50, 75, 90, 95, 99]
+    shown = succeeds("calibrate", "-i", "t.txt", "--metric", "euclidean").stdout
+    assert "With 190 pairs it is rough" in shown and "cosine" not in shown
+    assert [file.name for file in Path().iterdir()] == ["t.txt"]
+
+
+def test_calibrate_replaces_nothing_and_says_what_is_wrong():
+    Path("t.txt").write_text("a\nb\n")
+    Path("c.json").write_text("mine")
+    assert "exists already" in fails("calibrate", "-i", "t.txt", "-o", "c.json")
+    assert Path("c.json").read_text() == "mine"
+    succeeds("calibrate", "-i", "t.txt", "-o", "c.json", "--force")
+    assert load_calibration(Path("c.json")).pairs == 1
+    assert "nothing to calibrate with" in fails("calibrate", code=2)
+    assert "two different texts, got 1" in fails("calibrate", "same", "same", "-o", "d.json")
+    assert "is of cosine, not of angular" in fails(
+        "similarity", "--metric", "angular", "--calibration", "c.json", "a", "b"
+    )
+    assert "No such file" in fails("similarity", "--calibration", "none.json", "a", "b")
+    assert not Path("d.json").exists()
+
+
+def test_what_03_means_in_stsb(weights_folder, data_folder, capsys):
+    """README's figures: STSb test sentences, 100,000 pairs, and how much another half of the corpus would differ."""
+    lines = (data_folder / "stsb" / "stsb_test.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    texts = list(dict.fromkeys(text for line in lines for text in line.split("\t")[5:7]))
+    vectors = SentenceEncoder(weights_folder).encode(texts)
+    whole = fit_vectors(vectors)
+    points = [50, 95, 99, 99.9]
+    halves = []
+    for seed in range(10):
+        order = np.random.default_rng(seed).permutation(len(vectors))
+        one, other = (fit_vectors(vectors[half]) for half in np.array_split(order, 2))
+        halves.append(one.percentile(whole.score_at(points)) - other.percentile(whole.score_at(points)))
+    with capsys.disabled():
+        told = ", ".join(f"{c}: {whole.write(float(whole.percentile(c)))} %" for c in (0.1, 0.3, 0.5, 0.7, 0.9))
+        print(f"\n{len(texts):,} texts; cosine is above: {told}")
+        print(f"error of {points}: {(np.std(halves, axis=0) / 2).round(3)}, binomial {whole.standard_error(points)}")
+    assert 98.2 < whole.percentile(0.3) < 98.8
+    assert (np.std(halves, axis=0) / 2 < 5 * whole.standard_error(points)).all()

@@ -1,0 +1,317 @@
+"""Distances: there and back, monotone, which of them are metrics, and what is refused."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import minisbert
+from minisbert.distances import CONVERSIONS, ROUNDING, to_distance, to_similarity
+from minisbert.similarity import (
+    angular_distance,
+    cos_sim,
+    euclidean_sim,
+    manhattan_sim,
+    pairwise_angular_distance,
+    pairwise_cos_sim,
+)
+
+FLOATS = [np.float32, np.float64]
+CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # tests are not timed
+OF_COSINES = [kind for kind, conversion in CONVERSIONS.items() if conversion.similarities == (-1.0, 1.0)]
+EVERY_KIND = pytest.mark.parametrize("kind", CONVERSIONS)
+BOTH_FLOATS = pytest.mark.parametrize("dtype", FLOATS)
+
+
+def numbers(ends, dtype, open_at_zero=False):
+    """Numbers of a domain, its ends and their surroundings included."""
+    low, high = max(ends[0], -1e6), min(ends[1], 1e6)
+    low = 1e-6 if open_at_zero else low  # where the distance is a million, and has digits left
+    width = 32 if dtype == np.float32 else 64
+    near = st.floats(-18.0, 0.0).map(lambda exponent: 10.0**exponent)
+    anywhere = st.floats(dtype(low).item(), high, width=width)
+    close = [near.map(lambda step: high - step), near.map(lambda step: low + step)]
+    return st.one_of(anywhere, *close).map(lambda x: dtype(min(max(x, low), high)))
+
+
+def similarities(kind, dtype):
+    return numbers(CONVERSIONS[kind].similarities, dtype, open_at_zero=kind == "inverse")
+
+
+# ---------------------------------------------------------------------------------------------- the formulas
+
+
+@pytest.mark.parametrize(
+    ("kind", "similarity", "distance"),
+    [
+        ("angular", [1, 0.5, 0, -0.5, -1], [0, 1 / 3, 0.5, 2 / 3, 1]),
+        ("chord", [1, 0.5, 0, -1], [0, 1, math.sqrt(2), 2]),
+        ("cosine", [1, 0.25, 0, -1], [0, 0.75, 1, 2]),
+        ("negated", [0, -2.5, -1e300], [0, 2.5, 1e300]),
+        ("inverse", [1, 0.5, 0.25], [0, 1, 3]),
+    ],
+)
+def test_numbers_worked_by_hand(kind, similarity, distance):
+    np.testing.assert_allclose(to_distance(similarity, kind), distance, rtol=1e-15, atol=1e-16)
+    np.testing.assert_allclose(to_similarity(distance, kind), similarity, rtol=1e-15, atol=1e-15)
+    assert to_distance(similarity, kind)[0] == 0 and not np.signbit(to_distance(similarity, kind)[0])
+    assert to_similarity(distance, kind)[0] == similarity[0] and not np.signbit(to_similarity(distance, kind)[0])
+
+
+@pytest.mark.parametrize("columns", [1, 2, 384])
+@BOTH_FLOATS
+def test_they_agree_with_what_is_computed_from_vectors(columns, dtype):
+    generator = np.random.default_rng(0)
+    a, b = (generator.standard_normal((50, columns)).astype(dtype) for _ in "ab")
+    cosine, unit = cos_sim(a, b), [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b)]
+    clear = np.abs(cosine) < 0.99  # nearer to 1 the cosine has lost digits that the vectors still have
+    close = {"rtol": 0, "atol": 20 * np.finfo(dtype).eps}
+    np.testing.assert_allclose(to_distance(cosine)[clear], angular_distance(a, b)[clear], **close)
+    np.testing.assert_allclose(to_distance(cosine, "chord")[clear], -euclidean_sim(*unit)[clear], **close)
+    for function in (euclidean_sim, manhattan_sim):
+        distance = to_distance(function(a, b), "negated")
+        np.testing.assert_array_equal(to_similarity(distance, "negated"), function(a, b))
+        nearest_first = distance.argsort(axis=None)
+        assert (np.diff(to_similarity(distance, "inverse").ravel()[nearest_first]) <= 0).all()
+
+
+# -------------------------------------------------------------------------------------- monotone, there and back
+
+
+@EVERY_KIND
+@BOTH_FLOATS
+def test_less_alike_is_never_nearer(kind, dtype):
+    # float64 angles alone may be out of order, by the last digit: the C library's arccos and sine are not exact
+    slack = 2 * np.finfo(dtype).eps if (kind, dtype) == ("angular", np.float64) else 0.0
+
+    @CALM
+    @given(similarities(kind, dtype), similarities(kind, dtype))
+    def check(s, t):
+        for one, other in ((s, t), (s, np.nextafter(s, t))):  # any two, and neighbours
+            low, high = min(one, other), max(one, other)
+            far, near = to_distance(low, kind), to_distance(high, kind)
+            assert near <= far + slack
+            assert to_similarity(far, kind) <= to_similarity(near, kind) + slack
+            if high - low > 1e-3 * max(1.0, abs(low)):
+                assert near < far and to_similarity(far, kind) < to_similarity(near, kind)
+
+    check()
+
+
+@EVERY_KIND
+@BOTH_FLOATS
+def test_a_similarity_comes_back_but_for_rounding(kind, dtype):
+    @CALM
+    @given(similarities(kind, dtype))
+    def check(s):
+        back = to_similarity(to_distance(s, kind), kind)
+        assert back.dtype == dtype
+        assert abs(float(back) - float(s)) <= 2 * np.finfo(dtype).eps * max(1.0, abs(s))
+
+    check()
+
+
+# How much of a distance one eps of its similarity is, and what becomes 0 at most. Measured: 0.5 eps, 0.71 sqrt(eps).
+SLOPE = {
+    "angular": lambda d: max(1e-300, math.sin(math.pi * d)),
+    "chord": lambda d: max(1e-300, d),
+    "cosine": lambda d: 1.0,
+    "negated": lambda d: 1.0,
+    "inverse": lambda d: 1 / (1 + d),
+}
+
+
+@EVERY_KIND
+@BOTH_FLOATS
+def test_a_distance_comes_back_but_for_what_its_similarity_cannot_hold(kind, dtype):
+    eps = float(np.finfo(dtype).eps)
+
+    @CALM
+    @given(numbers(CONVERSIONS[kind].distances, dtype))
+    def check(d):
+        back = to_distance(to_similarity(d, kind), kind)
+        steep = 2 * eps / SLOPE[kind](float(d))
+        assert abs(float(back) - float(d)) <= (
+            min(steep, 2 * math.sqrt(eps)) if kind in ("angular", "chord") else steep
+        )
+
+    check()
+
+
+def test_small_distances_do_not_survive_a_cosine():
+    """What the docstring warns of, with its figures."""
+    for dtype, lost in ((np.float32, 7.7e-5), (np.float64, 3.3e-9)):
+        assert to_distance(to_similarity(dtype(lost))) == 0 < to_distance(to_similarity(dtype(1.1 * lost)))
+        vectors = np.array([[1, 0], [math.cos(math.pi * lost), math.sin(math.pi * lost)]], dtype)
+        assert angular_distance(*vectors).item() == pytest.approx(lost, rel=1e-5)  # from vectors all digits are there
+
+
+# ------------------------------------------------------------------------------------------------- metrics
+
+
+def sets_of_vectors(dtype):
+    """Five vectors of 1 to 384 numbers: random, nearly equal, nearly opposite, or some of each, of any length."""
+
+    def build(seed, columns, exponent, flips, alone):
+        generator = np.random.default_rng(seed)
+        around = np.where(alone, generator.standard_normal((5, columns)), generator.standard_normal(columns))
+        x = around * np.where(flips, -1, 1) + generator.standard_normal((5, columns)) * 10.0**exponent
+        return (x * 10.0 ** generator.uniform(-6, 6, (5, 1))).astype(dtype)
+
+    five = st.lists(st.booleans(), min_size=5, max_size=5).map(lambda flags: np.array(flags)[:, None])
+    columns = st.one_of(st.integers(1, 5), st.sampled_from([50, 384]))
+    made = st.builds(build, st.integers(0, 2**32), columns, st.floats(-18, 0), five, five)
+    return made.filter(lambda x: x.any(axis=1).all())
+
+
+@BOTH_FLOATS
+def test_the_angle_is_a_metric(dtype):
+    # 4 eps: measured 1.0 for the triangle inequality, see test_similarity.py
+    tolerance = 4 * np.finfo(dtype).eps
+
+    @settings(CALM, max_examples=300)
+    @given(sets_of_vectors(dtype))
+    def check(x):
+        direct = angular_distance(x, x)
+        assert direct.dtype == dtype and (direct >= 0).all() and (direct <= 1).all()
+        np.testing.assert_array_equal(np.diag(direct), 0)  # identity, one way
+        np.testing.assert_array_equal(direct, direct.T)  # symmetry
+        detour = direct[:, :, None] + direct[None, :, :]  # [i, j, k]: from i over j to k
+        assert (direct[:, None, :] <= detour + tolerance).all()
+        np.testing.assert_array_equal(np.diag(angular_distance(x, -x)), 1)
+        np.testing.assert_allclose(direct + angular_distance(x, -x), 1, rtol=0, atol=tolerance)
+
+    check()
+
+
+@BOTH_FLOATS
+def test_the_angle_is_zero_only_between_equal_directions(dtype):
+    eps = float(np.finfo(dtype).eps)
+
+    @CALM
+    @given(st.integers(0, 2**32), st.integers(2, 384), st.floats(math.log10(8 * eps), 0))
+    def check(seed, columns, exponent):
+        """Turn a unit vector by a known angle: it is seen, however small, until it is rounded away."""
+        generator = np.random.default_rng(seed)
+        u, v = np.linalg.qr(generator.standard_normal((columns, 2)))[0].T  # at right angles
+        angle = 10.0**exponent
+        turned = u * math.cos(math.pi * angle) + v * math.sin(math.pi * angle)
+        measured = pairwise_angular_distance(u.astype(dtype), turned.astype(dtype)).item()
+        assert measured > 0 and abs(measured - angle) <= 2 * eps
+
+    check()
+
+
+def distances_between(x, kind):
+    return to_distance(cos_sim(x, x), kind)
+
+
+@pytest.mark.parametrize("kind", OF_COSINES)
+def test_the_table_says_which_are_metrics(kind):
+    x = np.random.default_rng(0).standard_normal((60, 3))
+    direct = distances_between(x, kind)
+    gap = (direct[:, None, :] - direct[:, :, None] - direct[None, :, :]).max()
+    assert CONVERSIONS[kind].is_metric == (gap < 1e-14)
+    assert CONVERSIONS[kind].is_metric or gap > 0.45
+
+
+def test_one_minus_cosine_breaks_the_triangle_inequality_for_real_sentences(weights_folder, data_folder, capsys):
+    """How often, by how much, and in which sentences; angles never do."""
+    lines = (data_folder / "stsb" / "stsb_test.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    pairs = [line.split("\t")[5:7] for line in lines[::7]]
+    texts = sorted({text for pair in pairs for text in pair})
+    encoder = minisbert.SentenceEncoder(weights_folder, dtype="float64")
+    vectors = encoder.encode(texts)
+    cosine, angle = distances_between(vectors, "cosine"), angular_distance(vectors, vectors)
+    gaps = np.full((len(texts), 3), -np.inf)  # by the stop on the way: largest gap, from, to
+    broken = 0
+    for stop in range(len(texts)):
+        gap = cosine - cosine[:, stop, None] - cosine[None, stop]  # (M, M) direct way less the way over the stop
+        best = np.unravel_index(gap.argmax(), gap.shape)
+        gaps[stop] = gap[best], *best
+        broken += np.count_nonzero(np.triu(gap > 1e-12))
+        assert (angle - angle[:, stop, None] - angle[None, stop]).max() < 1e-15
+    stop = int(gaps[:, 0].argmax())
+    gap, one, other = gaps[stop, 0], *gaps[stop, 1:].astype(int)
+    triples = math.comb(len(texts), 2) * (len(texts) - 2)
+    with capsys.disabled():
+        print(f"\n1 - cos: {broken:,} of {triples:,} detours through a third sentence are shorter than the way")
+        print(f"the worst, by {gap:.4f}: {texts[one]!r} -> {texts[stop]!r} -> {texts[other]!r}:")
+        print(f"  {cosine[one, other]:.4f} > {cosine[one, stop]:.4f} + {cosine[stop, other]:.4f}")
+        print(f"  angles {angle[one, other]:.4f} < {angle[one, stop]:.4f} + {angle[stop, other]:.4f}")
+    assert broken > 100 and gap > 0.1
+
+
+# ------------------------------------------------------------------------------------- dtypes, shapes, errors
+
+
+@EVERY_KIND
+@pytest.mark.parametrize(
+    ("dtype", "expected"), [("f2", "f4"), (">f4", "f4"), ("f4", "f4"), ("f8", "f8"), ("i8", "f8"), ("u1", "f8")]
+)
+def test_dtypes_and_shapes(kind, dtype, expected):
+    one = np.ones((2, 0, 3), dtype), np.ones((), dtype)
+    for x in one:
+        x = x if kind != "negated" or dtype == "u1" else -x
+        if kind == "negated" and dtype == "u1":
+            x = x * 0
+        back = to_similarity(to_distance(x, kind), kind)
+        assert to_distance(x, kind).dtype == back.dtype == expected and back.shape == x.shape
+        np.testing.assert_array_equal(back, x)
+
+
+def test_arguments_are_not_changed():
+    x = np.array([1.0000001, -0.5], np.float32)
+    x.flags.writeable = False
+    assert to_distance(x).max() < 1 and x[0] > 1
+
+
+@pytest.mark.parametrize("kind", OF_COSINES)
+def test_what_is_beyond_by_rounding_is_moved_to_the_end_and_no_more(kind):
+    farthest = CONVERSIONS[kind].distances[1]
+    for just in (1.0000001, np.float32(1.0000001), 1 + 0.99 * ROUNDING):
+        assert to_distance(just, kind) == 0
+        assert to_distance(-just, kind) == farthest
+        assert to_similarity(1 - just, kind) == 1 and to_similarity(farthest - 1 + just, kind) == -1
+    for far in (1.1, -1.1, 1 + 1.01 * ROUNDING, np.nan, np.inf, -np.inf):
+        with pytest.raises(ValueError, match=rf"^to_distance: kind '{kind}' expects finite numbers in \[-1, 1\], got"):
+            to_distance([0.5, far], kind)
+    for far in (-0.1, farthest + 0.1, np.nan):
+        with pytest.raises(ValueError, match=r"^to_similarity: .*1 of 2 are outside"):
+            to_similarity([0.5, far], kind)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (
+            lambda: to_distance(0.5, "euclidean"),
+            "kind must be one of angular, chord, cosine, negated, inverse, got 'eu",
+        ),
+        (lambda: to_similarity(0.5, ""), "kind must be one of"),
+        (lambda: to_distance(0.0, "inverse"), "a similarity of 0 is a distance beyond float64"),
+        (lambda: to_distance(1.0000001, "inverse"), "finite numbers in [0, 1], got 1.0000001 "),
+        (lambda: to_distance(1e-6, "negated"), "finite numbers in (-inf, 0], got 1e-06 "),
+        (lambda: to_similarity(-1e-6, "inverse"), "finite numbers in [0, inf), got -1e-06 "),
+        (lambda: to_similarity(np.inf, "negated"), "finite numbers in [0, inf), got inf "),
+        (lambda: to_distance(np.float32(1e-45), "inverse"), "a distance beyond float32"),
+        (lambda: to_distance(5e-324, "inverse"), "a distance beyond float64"),
+        (lambda: to_distance(["soup"]), "NumPy reads as <U4"),
+        (lambda: to_distance([True]), "NumPy reads as bool"),
+        (lambda: to_distance([1j]), "NumPy reads as complex128"),
+    ],
+)
+def test_what_is_refused(call, words):
+    with pytest.raises(ValueError) as caught:
+        call()
+    assert words in str(caught.value)
+
+
+def test_public_names():
+    assert minisbert.to_distance is to_distance and minisbert.to_similarity is to_similarity
+    one = pairwise_cos_sim([1.0, 0.0], [1.0, 1.0])
+    np.testing.assert_allclose(minisbert.to_distance(one), 0.25)
+    with pytest.raises(TypeError):
+        CONVERSIONS["mine"] = CONVERSIONS["cosine"]
