@@ -100,7 +100,9 @@ def test_percentiles_are_monotone_and_come_back(seed, count, width, asked):
         assert (np.diff(scores) >= 0).all()
         # beyond the first and last score kept there is nothing to come back from: many pairs may share them
         inner = p.clip(*(100 * calibration.ranks[[0, -1]] / calibration.pairs))
-        np.testing.assert_allclose(calibration.percentile(scores), inner, atol=1e-9)
+        # scores may differ in their last digit alone, so a little less and a little more must enclose the percentile
+        assert (calibration.percentile(scores - 1e-12) <= inner + 1e-9).all()
+        assert (calibration.percentile(scores + 1e-12) >= inner - 1e-9).all()
 
 
 def test_a_sample_of_pairs_is_right_within_its_standard_error():
