@@ -92,6 +92,25 @@ def default_model(request: Request) -> Resolved:
     )
 
 
+def is_default_model(folder: str | os.PathLike[str]) -> bool:
+    """Tell whether a folder holds the default model, byte for byte: the one that published figures are of.
+
+    Parameters
+    ----------
+    folder : str or os.PathLike
+
+    Returns
+    -------
+    bool
+
+    Examples
+    --------
+    >>> is_default_model("no-such-folder")
+    False
+    """
+    return not _wrong_bytes(Path(folder))
+
+
 def verify_files(folder: str | os.PathLike[str]) -> None:
     """Hash every file of the default model in a folder and compare with what is pinned.
 

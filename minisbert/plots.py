@@ -29,6 +29,7 @@ FONT_SIZE = 8.0  # points, of labels and numbers
 LETTER = 0.62 * FONT_SIZE / 72  # inches, what a letter or digit takes in width
 LABEL_LETTERS = 40  # longer labels are cut
 DPI = 150
+NO_NUMBER, NO_COLOUR = "none", "0.85"  # what stands in a cell without a number
 BOX = "□"  # stands for a character that no font has
 SEQUENTIAL = "viridis_r"  # perceptually uniform; light is low, dark is high
 # Orange, white, blue: hues that colour-blind readers tell apart, and the dark end is dark enough to tell in grey.
@@ -74,7 +75,7 @@ def heat_map(
     stream : binary file
         Gets a PNG.
     values : Array, shape (R, C)
-        Finite numbers, at least one.
+        Finite numbers, at least one. NaN is a cell that has none: grey, with the word.
     rows, columns : sequence of str, of lengths R and C
         Labels, any text; long ones are cut, and where rows are too thin for letters only every so-manieth is shown.
     title : str
@@ -94,7 +95,7 @@ def heat_map(
     Raises
     ------
     ValueError
-        If matplotlib is missing, shapes and labels do not fit, or numbers are not finite.
+        If matplotlib is missing, shapes and labels do not fit, a number is infinite, or there is none at all.
 
     Examples
     --------
@@ -149,7 +150,7 @@ def _checked(
             f"heat_map: expected values (R, C) of at least one cell, R rows and C columns, got {values.shape}, "
             f"{len(rows)} and {len(columns)}; are rows and columns the wrong way round? values.T turns the matrix"
         )
-    if not np.isfinite(values).all():
+    if np.isinf(values).any() or np.isnan(values).all():
         bad = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
         raise ValueError(f"heat_map: expected finite numbers, got {values[bad]} at {bad}; a colour needs a number")
     if value_range is not None and not value_range[0] < value_range[1]:
@@ -161,7 +162,9 @@ def _checked(
 
 def _written(values: Array, number_format: str) -> list[list[str]]:
     """Write the numbers, and no zero with a minus sign."""
-    written = [[number_format.format(value) for value in row] for row in values.tolist()]
+    written = [
+        [NO_NUMBER if value != value else number_format.format(value) for value in row] for row in values.tolist()
+    ]
     zeros = {number_format.format(-0.0): number_format.format(0.0)}
     return [[zeros.get(cell, cell).replace("-", "\N{MINUS SIGN}") for cell in row] for row in written]
 
@@ -179,7 +182,7 @@ def _size(numbers: list[list[str]]) -> tuple[float, float, bool]:
 
 def _limits(values: Array, value_range: tuple[float, float] | None, diverging: bool) -> tuple[float, float]:
     """Choose the values at the two ends of the colours."""
-    low, high = value_range or (float(values.min()), float(values.max()))
+    low, high = value_range or (float(np.nanmin(values)), float(np.nanmax(values)))
     if diverging:
         high = max(abs(low), abs(high))
         low = -high
@@ -194,8 +197,9 @@ def _colour_map(diverging: bool) -> Any:
     from matplotlib.colors import LinearSegmentedColormap
 
     if not diverging:
-        return matplotlib.colormaps[SEQUENTIAL]
-    return LinearSegmentedColormap.from_list("signed", list(zip(_DIVERGING_PLACES, DIVERGING, strict=True)))
+        return matplotlib.colormaps[SEQUENTIAL].with_extremes(bad=NO_COLOUR)
+    signed = LinearSegmentedColormap.from_list("signed", list(zip(_DIVERGING_PLACES, DIVERGING, strict=True)))
+    return signed.with_extremes(bad=NO_COLOUR)
 
 
 # ---------------------------------------------------------------------------------------------------- text

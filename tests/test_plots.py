@@ -127,6 +127,14 @@ def test_zero_is_white_and_ranges_are_obeyed(picture):
     assert picture([[2.0, 2.0]]).axes[0].images[0].get_clim() == (1.5, 2.5)
 
 
+def test_a_cell_without_a_number_says_so(picture):
+    axes = picture([[1.0, np.nan, 3.0]]).axes[0]
+    assert [text.get_text() for text in axes.texts[:3]] == ["1.00", "none", "3.00"]
+    image = axes.images[0]
+    assert image.get_clim() == (1.0, 3.0)
+    np.testing.assert_allclose(image.to_rgba(image.get_array())[0, 1], [0.85, 0.85, 0.85, 1.0], atol=0.01)
+
+
 def test_a_marked_cell_is_framed(picture):
     patches = picture(np.eye(3), marked=(2, 1)).axes[0].patches
     assert [patch.get_xy() for patch in patches] == [(0.5, 1.5)] * 2
@@ -138,7 +146,7 @@ def test_a_marked_cell_is_framed(picture):
         ([1.0, 2.0], {"columns": ["a", "b"]}, "got (2,), 2 and 2"),
         (np.ones((2, 3)), {"rows": list("abc"), "columns": list("ab")}, "wrong way round"),
         (np.ones((0, 3)), {}, "at least one cell"),
-        ([[1.0, np.nan]], {}, "got nan at (0, 1)"),
+        ([[np.nan, np.nan]], {}, "got nan at (0, 0)"),
         ([[1.0]], {"value_range": (1, 1)}, "low < high, got (1, 1)"),
         ([[1.0]], {"marked": (0, 1)}, "got (0, 1)"),
     ],

@@ -293,6 +293,10 @@ def run(command, *arguments, code=0):
 
 def test_the_table(at_home, encoder, monkeypatch):
     monkeypatch.setitem(retrieval.PUBLISHED, ("scifact", 4, 2, 4), {"nDCG@10": 0.5})
+    assert "published" not in run(verbs.retrieval, "scifact").stdout  # another model
+    monkeypatch.setattr(verbs, "is_default_model", lambda folder: True)
+    for other in (("--max-seq-length", 9), ("--without-title",), ("--query-prompt", "the ")):
+        assert "published" not in run(verbs.retrieval, "scifact", *other).stdout
     shown = run(verbs.retrieval, "scifact").stdout
     result = evaluate_retrieval(encoder, read_retrieval("scifact"))
     estimate = result.estimates()["nDCG@10"]

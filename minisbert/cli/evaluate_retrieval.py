@@ -24,6 +24,7 @@ from minisbert.cli.retrieval_output import (
 from minisbert.encoder import SentenceEncoder
 from minisbert.evaluation.bootstrap import RESAMPLES
 from minisbert.evaluation.retrieval import RetrievalResult, evaluate_retrieval, published_for, read_retrieval
+from minisbert.pinned import is_default_model
 
 
 @click.command(short_help="Measure how well a model finds documents.")
@@ -65,9 +66,12 @@ def retrieval(
         document_prompt=document_prompt,
         show_progress_bar=sys.stderr.isatty(),
     )
+    # MTEB's figures are of these weights, its own limit, titles, and no prompts
+    as_published = choice.max_seq_length is None and not (without_title or query_prompt or document_prompt)
+    published = published_for(found) if as_published and is_default_model(encoder.folder) else {}
     described = {"split": split, "query_prompt": query_prompt, "document_prompt": document_prompt}
-    whole = {**describe_set(found), **described, **describe_model(encoder), **_result_json(result)}
-    lines = [*heading(found, split), *_protocol(result, encoder), "", *_table(result)]
+    whole = {**describe_set(found), **described, **describe_model(encoder), **_result_json(result, published)}
+    lines = [*heading(found, split), *_protocol(result, encoder), "", *_table(result, published)]
     give(lines, whole, as_json, target)
 
 
@@ -81,9 +85,8 @@ def _protocol(result: RetrievalResult, encoder: SentenceEncoder) -> list[str]:
     ]
 
 
-def _table(result: RetrievalResult) -> list[str]:
+def _table(result: RetrievalResult, published: dict[str, float]) -> list[str]:
     """Put the measures beside what is published."""
-    published = published_for(result.retrieval_set)
     rows = [["measure", "ours", "interval", *(["published", "difference"] if published else [])]]
     for name, estimate in result.estimates().items():
         row = [name, f"{100 * estimate.mean:.2f}", interval(estimate)]
@@ -96,9 +99,8 @@ def _table(result: RetrievalResult) -> list[str]:
     return lines
 
 
-def _result_json(result: RetrievalResult) -> dict[str, Any]:
+def _result_json(result: RetrievalResult, published: dict[str, float]) -> dict[str, Any]:
     """Give the measures in [0, 1], and each query's."""
-    published = published_for(result.retrieval_set)
     return {
         "documents_cut": describe_cut(result.documents_cut),
         "queries_cut": describe_cut(result.queries_cut),

@@ -28,7 +28,6 @@ from minisbert.evaluation.published import (
     find_sets,
 )
 from minisbert.evaluation.sts import PROTOCOL, SIMILARITIES, StsPairs, StsResult, evaluate_sts, read_sts
-from minisbert.sources import FetchError
 
 NAME_WIDTH = 30
 LINE_WIDTH = 100
@@ -85,7 +84,7 @@ def sts(
     options = _read_options(columns, scale, no_header)
     found = [(known, read_set(known, files, options)) for path in paths for known, files in find_sets(path)]
     encoder = choice.encoder("float32")
-    is_published = choice.max_seq_length is None and _is_default_model(encoder)
+    is_published = choice.max_seq_length is None and pinned.is_default_model(encoder.folder)
     results = [evaluate_sts(encoder, pairs, show_progress_bar=sys.stderr.isatty()) for _, pairs in found]
     rows = [(known if is_published else None, result) for (known, _), result in zip(found, results, strict=True)]
     written = json.dumps(_to_json(rows, encoder), indent=2, ensure_ascii=False)
@@ -123,15 +122,6 @@ def read_set(known: Benchmark | None, files: Sequence[Path], options: dict[str, 
     if known is None:
         return read_sts(files, name=str(files[0]), **options)
     return read_sts(files, name=known.name, **{**options, "scale": options["scale"] or known.scale})
-
-
-def _is_default_model(encoder: SentenceEncoder) -> bool:
-    """Tell whether these are the weights that the published figures are of."""
-    try:
-        pinned.verify_files(encoder.folder)
-    except FetchError:
-        return False
-    return True
 
 
 # ------------------------------------------------------------------------------------------------- what is said
@@ -333,25 +323,20 @@ def _remarks(found: LayerScores) -> list[str]:
 
 def draw(stream: Any, found: LayerScores, model: str) -> None:
     """Draw the heat map, layers from the first on top to the last."""
-    import numpy as np
-
     from minisbert.plots import heat_map
 
-    has_score = np.isfinite(found.values)
-    scores = found.values[has_score]
     caption = "Spearman x 100 of the cosine with people's scores."
     if found.own is not None:
         caption += " Framed: the model's own layer and pooling."
-    if not has_score.all():
-        caption += " 0.00 stands where no correlation exists: [CLS] is the same vector in every text before attention."
+    if any(map(math.isnan, found.values.ravel())):
+        caption += " none: no correlation exists, [CLS] is the same vector in every text before attention."
     heat_map(
         stream,
-        np.where(has_score, found.values, 0.0),
+        found.values,
         [_layer_name(place) for place in range(len(found.values))],
         found.poolings,
         title=f"{model} on {found.name}: layer x pooling",
         caption=caption,
-        value_range=(float(scores.min()), float(scores.max())) if np.ptp(scores) else None,
         marked=found.own,
     )
 
