@@ -2,32 +2,33 @@
 
 The reading path, in the order in which a text becomes a vector:
 
-1. ``model/config.py``        what the checkpoint says it is
-2. ``model/checkpoint.py``    bytes on disk to arrays by name
-3. ``model/params.py``        the weights, one named field each
-4. ``model/tokens.py``        text to packed token ids; limits; what was cut
-5. ``model/wordpiece.py``     the same ids by hand
-6. ``model/ops.py``           linear, gelu, softmax, layer_norm, normalize
-7. ``model/bert.py``          embed, attention, feed_forward, layer, bert
-8. ``model/pooling.py``       many token vectors to one vector
-9. ``model/modules.py``       what follows BERT in a sentence model
-10. ``model/modules_json.py``  the same, read from disk and described for it
-11. ``model/folder.py``        a model folder read and written as one
-12. ``similarity.py``          cosine, dot, Euclidean, Manhattan, angular
-13. ``distances.py``           similarity to distance and back; which is a metric
-14. ``trace.py``               every tensor on the way, by name
-15. ``chunking.py``            long text to chunks that fit
-16. ``composition.py``         the chunks' vectors to one
-17. ``sources.py``             asking the Hub; how a failure is told
-18. ``pinned.py``              the default model, held against its hashes
-19. ``hub.py``                 model name to verified local folder
-20. ``blas.py``                which kernel multiplies, on how many threads
-21. ``schedule.py``            which texts share a batch, which thread takes it
-22. ``options.py``             what encode may be asked for, checked
-23. ``pipeline.py``            texts to tokens to batches to vectors
-24. ``encoder.py``             SentenceEncoder: text in, vectors out
-25. ``remote.py``              asking a server; where the key goes
-26. ``client.py``              Client(api_key).embed(phrases).embeddings
+1. ``model/config.py``           what the checkpoint says it is
+2. ``model/checkpoint.py``       bytes on disk to arrays by name
+3. ``model/params.py``           the weights, one named field each
+4. ``model/tokens.py``           text to packed token ids; what was cut; where each stands
+5. ``model/tokenizer_json.py``   the tokenizer of a folder, and its limit of length
+6. ``model/wordpiece.py``        the same ids by hand
+7. ``model/ops.py``              linear, gelu, softmax, layer_norm, normalize
+8. ``model/bert.py``             embed, attention, feed_forward, layer, bert
+9. ``model/pooling.py``          many token vectors to one vector
+10. ``model/modules.py``         what follows BERT in a sentence model
+11. ``model/modules_json.py``    the same, read from disk and described for it
+12. ``model/folder.py``          a model folder read and written as one
+13. ``similarity.py``            cosine, dot, Euclidean, Manhattan, angular
+14. ``distances.py``             similarity to distance and back; which is a metric
+15. ``trace.py``                 every tensor on the way, by name
+16. ``chunking.py``              long text to chunks that fit
+17. ``composition.py``           the chunks' vectors to one
+18. ``sources.py``               asking the Hub; how a failure is told
+19. ``pinned.py``                the default model, held against its hashes
+20. ``hub.py``                   model name to verified local folder
+21. ``blas.py``                  which kernel multiplies, on how many threads
+22. ``schedule.py``              which texts share a batch, which thread takes it
+23. ``options.py``               what encode may be asked for, checked
+24. ``pipeline.py``              texts to tokens to batches to vectors
+25. ``encoder.py``               SentenceEncoder: text in, vectors out
+26. ``remote.py``                asking a server; where the key goes
+27. ``client.py``                Client(api_key).embed(phrases).embeddings
 
 ``evaluation`` scores a model on benchmarks; ``analysis`` tells what vectors say: calibration, explanations. ``proof``
 holds the agreement ledger behind ``minisbert verify``; ``cli`` the command line.

@@ -16,6 +16,7 @@ ORDER = [
     "model.checkpoint",
     "model.params",
     "model.tokens",
+    "model.tokenizer_json",
     "model.unicode_ages",
     "model.wordpiece",
     "model.ops",

@@ -10,7 +10,8 @@ from minisbert import hub
 from minisbert.cli.options import ModelChoice
 from minisbert.model.config import BertConfig, read_bert_config, read_json
 from minisbert.model.modules_json import read_module_list
-from minisbert.model.tokens import Tokenizer, load_tokenizer, read_max_seq_length
+from minisbert.model.tokenizer_json import load_tokenizer, read_max_seq_length
+from minisbert.model.tokens import Tokenizer
 
 
 class SaidLimit(NamedTuple):

@@ -29,7 +29,8 @@ from minisbert.model.config import (
 from minisbert.model.modules import Dense, Module, Pooling, output_width
 from minisbert.model.modules_json import modules_to_json, read_module_list, read_modules
 from minisbert.model.params import BertParams, flatten, load_params, tensor_shapes
-from minisbert.model.tokens import Tokenizer, load_tokenizer, read_max_seq_length
+from minisbert.model.tokenizer_json import load_tokenizer, read_max_seq_length
+from minisbert.model.tokens import Tokenizer
 
 _SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 

@@ -40,7 +40,8 @@ PATH = (
     Stop("model/config.py", "what the checkpoint says it is", "BERT §3", "`transformers.BertConfig`", "nothing"),
     Stop("model/checkpoint.py", "bytes on disk → arrays by name", "safetensors", "`safetensors.safe_open`", "equal"),
     Stop("model/params.py", "the weights, one named field each", "BERT §3", "`BertModel.state_dict()`", "equal"),
-    Stop("model/tokens.py", "text → packed token ids, limits, what was cut", "BERT §3", "`AutoTokenizer`", "equal"),
+    Stop("model/tokens.py", "text → packed token ids, what was cut, where each stands", "BERT §3", "", "equal"),
+    Stop("model/tokenizer_json.py", "the tokenizer of a folder, and its limit", "", "`AutoTokenizer`", "nothing"),
     Stop("model/wordpiece.py", "the same ids by hand", "Wu et al. 2016 §4.1", "`BertTokenizer`", "equal"),
     Stop(
         "model/ops.py",
