@@ -9,8 +9,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# Tests are not timed: on a busy machine neither a slow example nor slow drawing of examples is a failure.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 def skip_or_fail(part: str, reason: str) -> None:

@@ -65,7 +65,7 @@ def test_the_seed_decides_and_the_block_size_does_not_matter_for_what_is_known(m
 
 
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=20), st.floats(-5, 5))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_it_moves_with_the_values_and_holds_the_mean(values, shift):
     estimate = bootstrap_mean(values, resamples=300)
     tolerance = 1e-9 * (1 + max(map(abs, values)))

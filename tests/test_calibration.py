@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import _optional_import
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from test_cli import fails, succeeds
 from tiny import write_model
@@ -17,7 +17,6 @@ from minisbert import SentenceEncoder, hub
 from minisbert.analysis.calibration import draw_pairs, fit, fit_vectors, load_calibration
 from minisbert.similarity import SIMILARITIES
 
-CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # tests are not timed
 WORDS = ["the", "cat", "sat", "on", "mat", "and", "dog", "ran", "i", "love", "soup", "unable", ",", "in"]
 
 
@@ -83,7 +82,6 @@ def test_percentiles_equal_scipys():
     np.testing.assert_allclose(fit_vectors(vectors).percentile(scores), expected, rtol=1e-12)
 
 
-@CALM
 @given(
     st.integers(0, 2**32), st.integers(2, 60), st.integers(1, 3), st.lists(st.floats(-2, 2), min_size=2, max_size=20)
 )
@@ -129,7 +127,6 @@ def test_what_cannot_be_told_apart_is_written_so():
     assert fit_vectors(np.eye(2)).write(50.0) == ">0"  # one pair tells nothing
 
 
-@CALM
 @given(st.integers(0, 2**32), st.integers(4, 200), st.data())
 def test_what_is_written_is_never_more_than_is_known(seed, count, data):
     calibration = fit_vectors(random_vectors(count, 3, seed))

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minisbert
@@ -19,7 +19,6 @@ from minisbert.similarity import (
 )
 
 FLOATS = [np.float32, np.float64]
-CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # tests are not timed
 OF_COSINES = [kind for kind, conversion in CONVERSIONS.items() if conversion.similarities == (-1.0, 1.0)]
 EVERY_KIND = pytest.mark.parametrize("kind", CONVERSIONS)
 BOTH_FLOATS = pytest.mark.parametrize("dtype", FLOATS)
@@ -86,7 +85,6 @@ def test_less_alike_is_never_nearer(kind, dtype):
     # float64 angles alone may be out of order, by the last digit: the C library's arccos and sine are not exact
     slack = 2 * np.finfo(dtype).eps if (kind, dtype) == ("angular", np.float64) else 0.0
 
-    @CALM
     @given(similarities(kind, dtype), similarities(kind, dtype))
     def check(s, t):
         for one, other in ((s, t), (s, np.nextafter(s, t))):  # any two, and neighbours
@@ -103,7 +101,6 @@ def test_less_alike_is_never_nearer(kind, dtype):
 @EVERY_KIND
 @BOTH_FLOATS
 def test_a_similarity_comes_back_but_for_rounding(kind, dtype):
-    @CALM
     @given(similarities(kind, dtype))
     def check(s):
         back = to_similarity(to_distance(s, kind), kind)
@@ -128,7 +125,6 @@ SLOPE = {
 def test_a_distance_comes_back_but_for_what_its_similarity_cannot_hold(kind, dtype):
     eps = float(np.finfo(dtype).eps)
 
-    @CALM
     @given(numbers(CONVERSIONS[kind].distances, dtype))
     def check(d):
         back = to_distance(to_similarity(d, kind), kind)
@@ -171,7 +167,7 @@ def test_the_angle_is_a_metric(dtype):
     # 4 eps: measured 1.0 for the triangle inequality, see test_similarity.py
     tolerance = 4 * np.finfo(dtype).eps
 
-    @settings(CALM, max_examples=300)
+    @settings(max_examples=300)
     @given(sets_of_vectors(dtype))
     def check(x):
         direct = angular_distance(x, x)
@@ -190,7 +186,6 @@ def test_the_angle_is_a_metric(dtype):
 def test_the_angle_is_zero_only_between_equal_directions(dtype):
     eps = float(np.finfo(dtype).eps)
 
-    @CALM
     @given(st.integers(0, 2**32), st.integers(2, 384), st.floats(math.log10(8 * eps), 0))
     def check(seed, columns, exponent):
         """Turn a unit vector by a known angle: it is seen, however small, until it is rounded away."""

@@ -77,7 +77,7 @@ def test_batches_hold_each_text_once_under_the_budget(monkeypatch):
     assert longest == sorted(longest, reverse=True)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(texts=st.lists(st.text(alphabet="abc soup.", max_size=12), min_size=1, max_size=12), seed=st.integers(0, 99))
 def test_shuffling_texts_shuffles_vectors(tiny, texts, seed):
     order = np.random.default_rng(seed).permutation(len(texts))
@@ -86,7 +86,7 @@ def test_shuffling_texts_shuffles_vectors(tiny, texts, seed):
     np.testing.assert_allclose(shuffled, vectors[order], atol=COMPANY)
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(text=st.text(max_size=15), others=st.lists(st.text(alphabet="xyz .", max_size=30), max_size=6))
 def test_neighbours_do_not_change_a_text(tiny, text, others):
     alone = tiny.encode(text, overflow="truncate")

@@ -111,7 +111,7 @@ def queries(draw):
 
 
 @given(queries(), st.integers(1, 15))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_all_measures_equal_the_slow_reference(drawn, k):
     judged, ranked = drawn
     for measure in (ndcg, average_precision, recall):
@@ -125,7 +125,7 @@ def test_all_measures_equal_the_slow_reference(drawn, k):
 
 
 @given(grades, st.integers(1, 12), st.randoms(use_true_random=False))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_the_order_of_judgements_and_added_zeros_change_nothing(judged, k, random):
     ranked = [judged]
     other = [*judged, 0, 0]
@@ -178,7 +178,7 @@ def test_ties_go_by_document_id_descending_character_by_character():
     st.integers(1, 12),
     st.randoms(use_true_random=False),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_ranking_equals_sorting_and_does_not_depend_on_the_order_of_the_corpus(scores, k, random):
     matrix = np.array(scores).reshape(len(scores), -1)
     ids = [f"d{i}" for i in range(matrix.shape[1])]

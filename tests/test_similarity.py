@@ -5,7 +5,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -30,7 +30,6 @@ WITH_LENGTH = [
     (euclidean_sim, pairwise_euclidean_sim),
     (manhattan_sim, pairwise_manhattan_sim),
 ]
-CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # tests are not timed
 PAIRS = SCALE_FREE + WITH_LENGTH
 MATRIX = [matrix for matrix, _ in PAIRS]
 PAIRWISE = [pairwise for _, pairwise in PAIRS]
@@ -168,7 +167,6 @@ def nearly_parallel(rows, dtype):
     return st.builds(build, st.integers(0, 2**32), st.integers(2, 50), st.floats(-18, -1))
 
 
-@CALM
 @given(some_vectors(2))
 def test_all_of_them_are_symmetric(x):
     for matrix in MATRIX:
@@ -176,7 +174,6 @@ def test_all_of_them_are_symmetric(x):
         np.testing.assert_allclose(matrix(x[:1], x[1:]), matrix(x[1:], x[:1]), rtol=1e-14, atol=1e-14)
 
 
-@CALM
 @given(some_vectors(3), st.floats(1e-100, 1e100), st.floats(1e-100, 1e100))
 def test_cosine_and_angle_do_not_depend_on_lengths(x, c, d):
     np.testing.assert_allclose(cos_sim(c * x, d * x), cos_sim(x, x), rtol=0, atol=4e-16 * x.shape[1])
@@ -197,7 +194,6 @@ def test_cosine_and_angle_do_not_overflow_or_vanish(dtype):
     assert cos_sim([dtype(smallest)], [dtype(limits.max)]) == 1
 
 
-@CALM
 @given(some_vectors(4, np.float32))
 def test_ranges(x):
     for negated in (x, -x):
@@ -216,7 +212,6 @@ def test_unclipped_cosines_would_leave_the_range():
     assert cos_sim(x, -x).min() == -1 and pairwise_cos_sim(x, -x).min() == -1
 
 
-@CALM
 @given(some_vectors(3))
 def test_equal_rows_are_at_distance_exactly_zero(x):
     for matrix, pairwise in (PAIRS[1], *WITH_LENGTH[1:]):
@@ -224,7 +219,6 @@ def test_equal_rows_are_at_distance_exactly_zero(x):
         np.testing.assert_array_equal(pairwise(x, x.copy()), 0)
 
 
-@CALM
 @given(some_vectors(2))
 def test_the_angle_is_zero_only_for_the_same_direction(x):
     u, v = x
@@ -234,7 +228,6 @@ def test_the_angle_is_zero_only_for_the_same_direction(x):
     assert (pairwise_angular_distance(u, v)[0] < 1e-15) == on_one_ray
 
 
-@CALM
 @given(some_vectors(3))
 def test_the_angle_ranks_as_cosine_does_the_other_way_round(x):
     cosine, angle = cos_sim(x, x).ravel(), angular_distance(x, x).ravel()
@@ -249,7 +242,6 @@ def test_the_angle_ranks_as_cosine_does_the_other_way_round(x):
 def test_the_angle_obeys_the_triangle_inequality(dtype):
     tolerance = 4 * np.finfo(dtype).eps
 
-    @CALM
     @given(st.one_of(some_vectors(4, dtype), nearly_parallel(4, dtype)))
     def check(x):
         direct = angular_distance(x, x)

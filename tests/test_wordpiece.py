@@ -263,7 +263,7 @@ def everyday(number):
     return rules, library_for(rules)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(st.sampled_from(SPECIAL + PIECES + [" "]) | st.text(max_size=6) | st.characters(max_codepoint=0x30FF)),
     st.integers(0, len(ALL_SETTINGS) - 1),

@@ -8,8 +8,8 @@ The steps, in the order in which text runs through them:
 4. :func:`split_word` cuts each word into the longest pieces that the vocabulary has.
 5. :func:`encode` looks up their ids and puts ``[CLS]`` before and ``[SEP]`` behind.
 
-Left out on purpose: length limits (``tokenizer_json.py``, before this file), offsets into the text, and speed: the encoder
-uses the library, and a test holds this file to it, id for id, on every code point of Unicode; where the library's
+Left out on purpose: length limits (``tokenizer_json.py``, before this file), offsets into the text, and speed: the
+encoder uses the library, and a test holds this file to it, id for id, on every code point of Unicode; where its
 Unicode is older or younger than Python's, ``unicode_ages.py`` says so. ``ops.py``, next, takes over where ids have
 become vectors.
 """
