@@ -5,30 +5,46 @@ The reading path, in the order in which a text becomes a vector:
 1. ``model/config.py``           what the checkpoint says it is
 2. ``model/checkpoint.py``       bytes on disk to arrays by name
 3. ``model/params.py``           the weights, one named field each
-4. ``model/tokens.py``           text to packed token ids; what was cut; where each stands
-5. ``model/tokenizer_json.py``   the tokenizer of a folder, and its limit of length
-6. ``model/wordpiece.py``        the same ids by hand
-7. ``model/ops.py``              linear, gelu, softmax, layer_norm, normalize
-8. ``model/bert.py``             embed, attention, feed_forward, layer, bert
-9. ``model/pooling.py``          many token vectors to one vector
-10. ``model/modules.py``         what follows BERT in a sentence model
-11. ``model/modules_json.py``    the same, read from disk and described for it
-12. ``model/folder.py``          a model folder read and written as one
-13. ``similarity.py``            cosine, dot, Euclidean, Manhattan, angular
-14. ``distances.py``             similarity to distance and back; which is a metric
-15. ``trace.py``                 every tensor on the way, by name
-16. ``chunking.py``              long text to chunks that fit
-17. ``composition.py``           the chunks' vectors to one
-18. ``sources.py``               asking the Hub; how a failure is told
-19. ``pinned.py``                the default model, held against its hashes
-20. ``hub.py``                   model name to verified local folder
-21. ``blas.py``                  which kernel multiplies, on how many threads
-22. ``schedule.py``              which texts share a batch, which thread takes it
-23. ``options.py``               what encode may be asked for, checked
-24. ``pipeline.py``              texts to tokens to batches to vectors
-25. ``encoder.py``               SentenceEncoder: text in, vectors out
-26. ``remote.py``                asking a server; where the key goes
-27. ``client.py``                Client(api_key).embed(phrases).embeddings
+4. ``model/gradients.py``        a gradient for every weight
+5. ``model/tokens.py``           text to packed token ids; what was cut; where each stands
+6. ``model/tokenizer_json.py``   the tokenizer of a folder, and its limit of length
+7. ``model/wordpiece.py``        the same ids by hand
+8. ``model/ops.py``              linear, gelu, softmax, layer_norm, normalize
+9. ``model/bert.py``             embed, attention, feed_forward, layer, bert
+10. ``model/pooling.py``         many token vectors to one vector
+11. ``model/modules.py``         what follows BERT in a sentence model
+12. ``model/modules_json.py``    the same, read from disk and described for it
+13. ``model/folder.py``          a model folder read and written as one
+14. ``similarity.py``            cosine, dot, Euclidean, Manhattan, angular
+15. ``distances.py``             similarity to distance and back; which is a metric
+16. ``trace.py``                 every tensor on the way, by name
+17. ``chunking.py``              long text to chunks that fit
+18. ``composition.py``           the chunks' vectors to one
+19. ``sources.py``               asking the Hub; how a failure is told
+20. ``pinned.py``                the default model, held against its hashes
+21. ``hub.py``                   model name to verified local folder
+22. ``blas.py``                  which kernel multiplies, on how many threads
+23. ``schedule.py``              which texts share a batch, which thread takes it
+24. ``options.py``               what encode may be asked for, checked
+25. ``pipeline.py``              texts to tokens to batches to vectors
+26. ``encoder.py``               SentenceEncoder: text in, vectors out
+27. ``remote.py``                asking a server; where the key goes
+28. ``client.py``                Client(api_key).embed(phrases).embeddings
+29. ``training/losses.py``       seven losses, each with its gradient
+30. ``training/parameters.py``   every weight by its name
+31. ``training/step.py``         a batch to its loss and all gradients
+32. ``training/gradcheck.py``    whether a gradient is right
+33. ``training/optim.py``        a step against the gradient
+34. ``training/data.py``         a file to training examples
+35. ``training/batches.py``      examples to batches
+36. ``training/settings.py``     what training may be asked for, checked
+37. ``training/objective.py``    a loss's name to the loss of a batch
+38. ``training/checkpoint.py``   where a run stands, in one file
+39. ``training/dev.py``          how good the model is now
+40. ``training/finetune.py``     batch after batch, the best kept
+41. ``training/scratch.py``      a small BERT with random weights
+42. ``training/geometry.py``     alignment and uniformity
+43. ``training/plane.py``        InfoNCE on points of a plane
 
 ``evaluation`` scores a model on benchmarks; ``analysis`` tells what vectors say: calibration, explanations. ``proof``
 holds the agreement ledger behind ``minisbert verify``; ``cli`` the command line.

@@ -9,6 +9,7 @@ Letters: ``B`` texts, ``N`` tokens in the strip, ``T`` tokens of one text, ``C``
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from collections.abc import Iterable, Iterator, Sized
@@ -126,6 +127,29 @@ class SentenceEncoder:
     def prompts(self) -> dict[str, str]:
         """Name to text of the prompts that the folder defines."""
         return dict(self.model.prompts)
+
+    def with_model(self, model: SentenceModel) -> SentenceEncoder:
+        """Give an encoder with another model, such as one with trained weights, and the rest of this one's settings.
+
+        Parameters
+        ----------
+        model : SentenceModel
+            Shared, not copied.
+
+        Returns
+        -------
+        SentenceEncoder
+            Its ``folder`` and ``source`` say where this one came from.
+
+        Examples
+        --------
+        >>> encoder = SentenceEncoder()
+        >>> encoder.with_model(replace(encoder.model, truncate_dim=64)).encode("soup").shape
+        (64,)
+        """
+        other = copy.copy(self)
+        other.model = model
+        return other
 
     def get_sentence_embedding_dimension(self) -> int:
         """Give the length of a sentence vector.

@@ -107,7 +107,7 @@ def heat_map(
     import matplotlib
     from matplotlib.figure import Figure  # not pyplot: it would look for a screen
 
-    numbers = _written(values, number_format)
+    numbers = written(values, number_format)
     width, height, shown = _size(numbers)
     low, high = _limits(values, value_range, diverging)
     captions = caption.splitlines()
@@ -122,7 +122,7 @@ def heat_map(
     with matplotlib.rc_context({"font.family": families, "text.usetex": False, "font.size": FONT_SIZE}):
         figure = Figure(figsize=(width, height))
         axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))  # the cells fill the figure; saving adds what stands around them
-        colours = _colour_map(diverging)
+        colours = colour_map(diverging)
         image = axes.imshow(values, cmap=colours, vmin=low, vmax=high, aspect="auto", interpolation="nearest")
         _label(axes, rows, columns, width, height)
         if shown:
@@ -160,13 +160,28 @@ def _checked(
     return values
 
 
-def _written(values: Array, number_format: str) -> list[list[str]]:
-    """Write the numbers, and no zero with a minus sign."""
-    written = [
-        [NO_NUMBER if value != value else number_format.format(value) for value in row] for row in values.tolist()
-    ]
+def written(values: Array, number_format: str) -> list[list[str]]:
+    """Write the numbers of a matrix, with a real minus sign, and none before a zero.
+
+    Parameters
+    ----------
+    values : Array, shape (R, C)
+        NaN is written as a word.
+    number_format : str
+        For :meth:`str.format`.
+
+    Returns
+    -------
+    list of list of str
+
+    Examples
+    --------
+    >>> written(np.array([[-0.001, np.nan]]), "{:.2f}")
+    [['0.00', 'none']]
+    """
+    cells = [[NO_NUMBER if value != value else number_format.format(value) for value in row] for row in values.tolist()]
     zeros = {number_format.format(-0.0): number_format.format(0.0)}
-    return [[zeros.get(cell, cell).replace("-", "\N{MINUS SIGN}") for cell in row] for row in written]
+    return [[zeros.get(cell, cell).replace("-", "\N{MINUS SIGN}") for cell in row] for row in cells]
 
 
 def _size(numbers: list[list[str]]) -> tuple[float, float, bool]:
@@ -191,8 +206,23 @@ def _limits(values: Array, value_range: tuple[float, float] | None, diverging: b
     return low, high
 
 
-def _colour_map(diverging: bool) -> Any:
-    """Give matplotlib's colour map."""
+def colour_map(diverging: bool) -> Any:
+    """Give matplotlib's colour map for a matrix, light for low.
+
+    Parameters
+    ----------
+    diverging : bool
+        Whether zero is white and sign counts.
+
+    Returns
+    -------
+    matplotlib.colors.Colormap
+
+    Examples
+    --------
+    >>> colour_map(diverging=True).name  # doctest: +SKIP
+    'signed'
+    """
     import matplotlib
     from matplotlib.colors import LinearSegmentedColormap
 
@@ -276,13 +306,22 @@ def _head(axes: Any, title: str, captions: list[str], width: float) -> None:
 # -------------------------------------------------------------------------------------------------- drawing
 
 
-def _contrasting(colours: Array) -> list[str]:
+def contrasting(colours: Array) -> list[str]:
     """Choose black or white for what is written on each colour, whichever is told apart better.
 
     Parameters
     ----------
     colours : Array, shape (n, 4)
         Red, green, blue, opacity in [0, 1].
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> contrasting(np.array([[1.0, 1.0, 0.9, 1.0], [0.0, 0.2, 0.4, 1.0]]))
+    ['black', 'white']
     """
     # Relative luminance as WCAG 2 defines it; at 0.179 black and white have the same contrast, 4.6 : 1.
     linear = np.where(colours[:, :3] <= 0.04045, colours[:, :3] / 12.92, ((colours[:, :3] + 0.055) / 1.055) ** 2.4)
@@ -292,7 +331,7 @@ def _contrasting(colours: Array) -> list[str]:
 
 def _write_numbers(axes: Any, numbers: list[list[str]], image: Any) -> None:
     """Write each cell's number into it."""
-    colours = _contrasting(image.to_rgba(image.get_array()).reshape(-1, 4))
+    colours = contrasting(image.to_rgba(image.get_array()).reshape(-1, 4))
     for i, row in enumerate(numbers):
         for j, cell in enumerate(row):
             axes.text(j, i, cell, ha="center", va="center", color=colours[i * len(row) + j], parse_math=False)
@@ -300,7 +339,7 @@ def _write_numbers(axes: Any, numbers: list[list[str]], image: Any) -> None:
 
 def _draw_dashes(axes: Any, dashed: Array, image: Any, cell: float) -> None:
     """Draw a minus sign into cells, as large as half of a cell."""
-    colours = np.array(_contrasting(image.to_rgba(image.get_array()).reshape(-1, 4))).reshape(dashed.shape)
+    colours = np.array(contrasting(image.to_rgba(image.get_array()).reshape(-1, 4))).reshape(dashed.shape)
     i, j = np.nonzero(dashed)
     points = 72 * cell
     axes.scatter(j, i, marker="_", s=(0.5 * points) ** 2, c=colours[dashed], linewidths=min(1.0, 0.12 * points))

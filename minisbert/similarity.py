@@ -25,6 +25,12 @@ distance of a float32 vector from itself then comes out as about 0.01, or as NaN
 sentence-transformers, takes the shortcut above 25 rows. Here equal rows are at distance exactly 0. The price is
 time: for two large sets 15 to 40 times that of the matrix product under `cos_sim` and `dot_score`.
 
+**Backwards.** Directly under each function ``f(a, b)`` stands ``f_backward(d_scores, a, b) -> (d_a, d_b)``. The
+upstream gradient ``d_scores``, of the shape of ``f(a, b)``, says how a loss moves with each score; ``d_a`` and ``d_b``
+say how it moves with each number of ``a`` and ``b``. They have the shape of the rows, and the float type in which the
+scores are computed. Where a function has a kink and so no derivative, the gradient is 0, as PyTorch chooses too. Only
+`cos_sim_backward` has a full docstring: the others take, give and refuse the same.
+
 Left out on purpose: sparse vectors, and an eps under the division. sentence-transformers gives an all-zero vector
 cosine 0 with everything, which hides the bug that made it; here it is an error that names the rows.
 
@@ -39,24 +45,34 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from minisbert.model import Array
-from minisbert.model.ops import normalize
+from minisbert.model.ops import normalize, normalize_backward
 
 __all__ = [
     "SIMILARITIES",
     "Similarity",
     "angular_distance",
+    "angular_distance_backward",
     "cos_sim",
+    "cos_sim_backward",
     "dot_score",
+    "dot_score_backward",
     "euclidean_sim",
+    "euclidean_sim_backward",
     "manhattan_sim",
+    "manhattan_sim_backward",
     "pairwise_angular_distance",
+    "pairwise_angular_distance_backward",
     "pairwise_cos_sim",
+    "pairwise_cos_sim_backward",
     "pairwise_dot_score",
+    "pairwise_dot_score_backward",
     "pairwise_euclidean_sim",
+    "pairwise_euclidean_sim_backward",
     "pairwise_manhattan_sim",
+    "pairwise_manhattan_sim_backward",
 ]
 
 BLOCK_NUMBERS = 2**16  # a block of rows this large, and its difference from one row, stay in the processor's cache
@@ -110,6 +126,51 @@ def cos_sim(a: ArrayLike, b: ArrayLike) -> Array:
     return np.clip(scores, -1.0, 1.0)
 
 
+def cos_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
+    """Send a gradient back through `cos_sim`.
+
+    With ``u' = u / |u|``: ``d_u' = sum over v of d_score v'``, and ``d_u = (d_u' - (d_u'.u') u') / |u|``. So ``d_u`` is
+    at right angles to ``u``: a longer ``u`` has the same cosines. The clipping to [-1, 1] only mends rounding and is
+    not differentiated.
+
+    Parameters
+    ----------
+    d_scores : array_like, shape (A, B)
+        Upstream gradient, finite.
+    a : array_like, shape (A, D) or (D,)
+        As in the forward; a single vector counts as one row.
+    b : array_like, shape (B, D) or (D,)
+        Likewise.
+
+    Returns
+    -------
+    d_a : Array, shape (A, D)
+        float32 or float64, as the scores.
+    d_b : Array, shape (B, D)
+
+    Raises
+    ------
+    ValueError
+        As `cos_sim`, and if ``d_scores`` has not the shape of the scores or holds NaN or Inf.
+
+    Notes
+    -----
+    **Source**: the gradients of ``sentence_transformers.util.cos_sim(a, b)``.
+
+    Examples
+    --------
+    >>> d_a, d_b = cos_sim_backward([[5.0]], [[3.0, 4.0]], [[2.0, 0.0]])
+    >>> d_a.round(3), d_b
+    (array([[ 0.64, -0.48]]), array([[0., 2.]]))
+    """
+    a, b = _checked("cos_sim_backward", a, b)
+    _refuse_zero_rows("cos_sim_backward", a, b)
+    upstream = _checked_upstream("cos_sim_backward", d_scores, (len(a), len(b)), a.dtype)
+    d_unit_a = upstream @ _unit_rows(b)  # (A, D)
+    d_unit_b = upstream.T @ _unit_rows(a)  # (B, D)
+    return _unit_rows_backward(d_unit_a, a), _unit_rows_backward(d_unit_b, b)
+
+
 def pairwise_cos_sim(a: ArrayLike, b: ArrayLike) -> Array:
     """Cosine of the angle between row ``i`` of ``a`` and row ``i`` of ``b``.
 
@@ -146,11 +207,48 @@ def pairwise_cos_sim(a: ArrayLike, b: ArrayLike) -> Array:
     return np.clip(scores, -1.0, 1.0)
 
 
+def pairwise_cos_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
+    """Send a gradient back through `pairwise_cos_sim`, as `cos_sim_backward`.
+
+    Parameters
+    ----------
+    d_scores : array_like, shape (B,)
+        Upstream gradient.
+    a, b : array_like, shape (B, D) or (D,)
+
+    Returns
+    -------
+    d_a, d_b : Array, shape (B, D)
+
+    Notes
+    -----
+    **Source**: the gradients of ``sentence_transformers.util.pairwise_cos_sim(a, b)``.
+
+    Examples
+    --------
+    >>> pairwise_cos_sim_backward([5.0], [[3.0, 4.0]], [[2.0, 0.0]])[1]
+    array([[0., 2.]])
+    """
+    a, b = _checked_pairs("pairwise_cos_sim_backward", a, b)
+    _refuse_zero_rows("pairwise_cos_sim_backward", a, b)
+    upstream = _checked_upstream("pairwise_cos_sim_backward", d_scores, (len(a),), a.dtype)
+    d_unit_a, d_unit_b = upstream[:, None] * _unit_rows(b), upstream[:, None] * _unit_rows(a)
+    return _unit_rows_backward(d_unit_a, a), _unit_rows_backward(d_unit_b, b)
+
+
 def _unit_rows(x: Array) -> Array:
     """Divide every row by its length."""
     # The square of 1e20 overflows float32 and that of 1e-30 vanishes, so the largest entry of a row is made 1 first.
     largest: Array = np.abs(x).max(axis=-1, keepdims=True)
     return normalize(x / largest)
+
+
+def _unit_rows_backward(d_unit: Array, x: Array) -> Array:
+    """Send a gradient back through `_unit_rows`."""
+    # the largest entry counts as a constant here: dividing by it does not change the direction
+    largest: Array = np.abs(x).max(axis=-1, keepdims=True)
+    d_x: Array = normalize_backward(d_unit, x / largest) / largest
+    return d_x
 
 
 # ------------------------------------------------------------------------------------------------ dot product
@@ -196,6 +294,39 @@ def dot_score(a: ArrayLike, b: ArrayLike) -> Array:
     return scores
 
 
+def dot_score_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
+    """Send a gradient back through `dot_score`: ``d_a = d_scores @ b``, ``d_b = d_scores.T @ a``.
+
+    Parameters
+    ----------
+    d_scores : array_like, shape (A, B)
+        Upstream gradient.
+    a : array_like, shape (A, D) or (D,)
+    b : array_like, shape (B, D) or (D,)
+
+    Returns
+    -------
+    d_a : Array, shape (A, D)
+    d_b : Array, shape (B, D)
+
+    Notes
+    -----
+    **Source**: the gradients of ``sentence_transformers.util.dot_score(a, b)``.
+
+    Examples
+    --------
+    >>> dot_score_backward([[1.0, 10.0]], [[1, 2]], [[3, 4], [5, 6]])
+    (array([[53., 64.]]), array([[ 1.,  2.],
+           [10., 20.]]))
+    """
+    a, b = _checked("dot_score_backward", a, b)
+    _refuse_overflow("dot_score_backward", a, b)
+    upstream = _checked_upstream("dot_score_backward", d_scores, (len(a), len(b)), a.dtype)
+    d_a: Array = upstream @ b  # (A, D)
+    d_b: Array = upstream.T @ a  # (B, D)
+    return d_a, d_b
+
+
 def pairwise_dot_score(a: ArrayLike, b: ArrayLike) -> Array:
     """Dot product of row ``i`` of ``a`` with row ``i`` of ``b``.
 
@@ -229,6 +360,34 @@ def pairwise_dot_score(a: ArrayLike, b: ArrayLike) -> Array:
     _refuse_overflow("pairwise_dot_score", a, b)
     scores: Array = np.sum(a * b, axis=-1)  # (B,)
     return scores
+
+
+def pairwise_dot_score_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
+    """Send a gradient back through `pairwise_dot_score`: ``d_u = d_score v``, ``d_v = d_score u``.
+
+    Parameters
+    ----------
+    d_scores : array_like, shape (B,)
+        Upstream gradient.
+    a, b : array_like, shape (B, D) or (D,)
+
+    Returns
+    -------
+    d_a, d_b : Array, shape (B, D)
+
+    Notes
+    -----
+    **Source**: the gradients of ``sentence_transformers.util.pairwise_dot_score(a, b)``.
+
+    Examples
+    --------
+    >>> pairwise_dot_score_backward([10.0], [[1, 2]], [[3, 4]])
+    (array([[30., 40.]]), array([[10., 20.]]))
+    """
+    a, b = _checked_pairs("pairwise_dot_score_backward", a, b)
+    _refuse_overflow("pairwise_dot_score_backward", a, b)
+    upstream = _checked_upstream("pairwise_dot_score_backward", d_scores, (len(a),), a.dtype)
+    return upstream[:, None] * b, upstream[:, None] * a
 
 
 # -------------------------------------------------------------------------------------------------- Euclidean
@@ -275,6 +434,38 @@ def euclidean_sim(a: ArrayLike, b: ArrayLike) -> Array:
     return -_each_row_against_all(_euclidean_distance, a, b)  # (A, B)
 
 
+def euclidean_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
+    """Send a gradient back through `euclidean_sim`: ``d_u = -sum over v of d_score (u - v) / |u - v|``.
+
+    ``d_v`` is the same with the sign turned. Equal rows, where the distance has a kink, give 0.
+
+    Parameters
+    ----------
+    d_scores : array_like, shape (A, B)
+        Upstream gradient.
+    a : array_like, shape (A, D) or (D,)
+    b : array_like, shape (B, D) or (D,)
+
+    Returns
+    -------
+    d_a : Array, shape (A, D)
+    d_b : Array, shape (B, D)
+
+    Notes
+    -----
+    **Source**: the gradients of ``sentence_transformers.util.euclidean_sim(a, b)``, of ``-torch.cdist(a, b)``.
+
+    Examples
+    --------
+    >>> euclidean_sim_backward([[5.0, 1.0]], [[0, 0]], [[3, 4], [0, 0]])[0]
+    array([[3., 4.]])
+    """
+    a, b = _checked("euclidean_sim_backward", a, b)
+    _refuse_overflow("euclidean_sim_backward", a, b)
+    upstream = _checked_upstream("euclidean_sim_backward", d_scores, (len(a), len(b)), a.dtype)
+    return _each_row_against_all_backward(_euclidean_slopes, -upstream, a, b)
+
+
 def pairwise_euclidean_sim(a: ArrayLike, b: ArrayLike) -> Array:
     """Negative straight-line distance between row ``i`` of ``a`` and row ``i`` of ``b``.
 
@@ -310,10 +501,50 @@ def pairwise_euclidean_sim(a: ArrayLike, b: ArrayLike) -> Array:
     return -_euclidean_distance(a, b)  # (B,)
 
 
+def pairwise_euclidean_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
+    """Send a gradient back through `pairwise_euclidean_sim`, as `euclidean_sim_backward`.
+
+    Equal rows, where the distance has a kink, give 0.
+
+    Parameters
+    ----------
+    d_scores : array_like, shape (B,)
+        Upstream gradient.
+    a, b : array_like, shape (B, D) or (D,)
+
+    Returns
+    -------
+    d_a, d_b : Array, shape (B, D)
+
+    Notes
+    -----
+    **Source**: the gradients of ``sentence_transformers.util.pairwise_euclidean_sim(a, b)``.
+
+    Examples
+    --------
+    >>> pairwise_euclidean_sim_backward([5.0, 1.0], [[0, 0], [1, 1]], [[3, 4], [1, 1]])[1]
+    array([[-3., -4.],
+           [ 0.,  0.]])
+    """
+    a, b = _checked_pairs("pairwise_euclidean_sim_backward", a, b)
+    _refuse_overflow("pairwise_euclidean_sim_backward", a, b)
+    upstream = _checked_upstream("pairwise_euclidean_sim_backward", d_scores, (len(a),), a.dtype)
+    d_u, d_v = _euclidean_slopes(a, b)
+    return -upstream[:, None] * d_u, -upstream[:, None] * d_v
+
+
 def _euclidean_distance(u: Array, v: Array) -> Array:
     """Distance along the last axis; ``u`` is one row ``(D,)`` or as many rows as ``v``."""
     distance: Array = np.linalg.norm(u - v, axis=-1)
     return distance
+
+
+def _euclidean_slopes(u: Array, v: Array) -> tuple[Array, Array]:
+    """How the distance moves with ``u`` and ``v``: by the unit vector from one to the other, by 0 for equal rows."""
+    difference = u - v
+    distance: Array = np.linalg.norm(difference, axis=-1, keepdims=True)
+    direction: Array = difference / np.where(distance > 0.0, distance, math.inf)
+    return direction, -direction
 
 
 # -------------------------------------------------------------------------------------------------- Manhattan
@@ -356,6 +587,38 @@ def manhattan_sim(a: ArrayLike, b: ArrayLike) -> Array:
     return -_each_row_against_all(_manhattan_distance, a, b)  # (A, B)
 
 
+def manhattan_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
+    """Send a gradient back through `manhattan_sim`: ``d_u = -sum over v of d_score sign(u - v)``.
+
+    ``d_v`` is the same with the sign turned. ``sign(0) = 0``: where coordinates are equal, the distance has a kink.
+
+    Parameters
+    ----------
+    d_scores : array_like, shape (A, B)
+        Upstream gradient.
+    a : array_like, shape (A, D) or (D,)
+    b : array_like, shape (B, D) or (D,)
+
+    Returns
+    -------
+    d_a : Array, shape (A, D)
+    d_b : Array, shape (B, D)
+
+    Notes
+    -----
+    **Source**: the gradients of ``sentence_transformers.util.manhattan_sim(a, b)``, of ``-torch.cdist(a, b, p=1)``.
+
+    Examples
+    --------
+    >>> manhattan_sim_backward([[5.0, 1.0]], [[0, 0]], [[3, 4], [0, -2]])[0]
+    array([[5., 4.]])
+    """
+    a, b = _checked("manhattan_sim_backward", a, b)
+    _refuse_overflow("manhattan_sim_backward", a, b)
+    upstream = _checked_upstream("manhattan_sim_backward", d_scores, (len(a), len(b)), a.dtype)
+    return _each_row_against_all_backward(_manhattan_slopes, -upstream, a, b)
+
+
 def pairwise_manhattan_sim(a: ArrayLike, b: ArrayLike) -> Array:
     """Negative sum of coordinate distances between row ``i`` of ``a`` and row ``i`` of ``b``.
 
@@ -391,10 +654,47 @@ def pairwise_manhattan_sim(a: ArrayLike, b: ArrayLike) -> Array:
     return -_manhattan_distance(a, b)  # (B,)
 
 
+def pairwise_manhattan_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
+    """Send a gradient back through `pairwise_manhattan_sim`, as `manhattan_sim_backward`.
+
+    ``sign(0) = 0``: where coordinates are equal, the distance has a kink.
+
+    Parameters
+    ----------
+    d_scores : array_like, shape (B,)
+        Upstream gradient.
+    a, b : array_like, shape (B, D) or (D,)
+
+    Returns
+    -------
+    d_a, d_b : Array, shape (B, D)
+
+    Notes
+    -----
+    **Source**: the gradients of ``sentence_transformers.util.pairwise_manhattan_sim(a, b)``.
+
+    Examples
+    --------
+    >>> pairwise_manhattan_sim_backward([5.0], [[0, 0]], [[3, 0]])[1]
+    array([[-5.,  0.]])
+    """
+    a, b = _checked_pairs("pairwise_manhattan_sim_backward", a, b)
+    _refuse_overflow("pairwise_manhattan_sim_backward", a, b)
+    upstream = _checked_upstream("pairwise_manhattan_sim_backward", d_scores, (len(a),), a.dtype)
+    d_u, d_v = _manhattan_slopes(a, b)
+    return -upstream[:, None] * d_u, -upstream[:, None] * d_v
+
+
 def _manhattan_distance(u: Array, v: Array) -> Array:
     """Distance along the last axis; ``u`` is one row ``(D,)`` or as many rows as ``v``."""
     distance: Array = np.sum(np.abs(u - v), axis=-1)
     return distance
+
+
+def _manhattan_slopes(u: Array, v: Array) -> tuple[Array, Array]:
+    """How the distance moves with ``u`` and ``v``: by the signs of the differences."""
+    signs: Array = np.sign(u - v)
+    return signs, -signs
 
 
 # ------------------------------------------------------------------------------------------------------ angle
@@ -453,6 +753,43 @@ def angular_distance(a: ArrayLike, b: ArrayLike) -> Array:
     return _each_row_against_all(_angle, _unit_rows(a), _unit_rows(b))  # (A, B)
 
 
+def angular_distance_backward(d_distances: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
+    """Send a gradient back through `angular_distance`.
+
+    With ``c`` the cosine: ``d_u' = -sum over v of d_distance / (pi sqrt(1 - c^2)) v'``, then to ``u`` as in
+    `cos_sim_backward`. From one ``v`` comes a vector of length ``d_distance / (pi |u|)``, whatever the angle: where the
+    slope of arccos grows without bound, that of the cosine vanishes. Parallel and opposite vectors, where the angle has
+    a kink, give 0; for vectors that only rounding keeps apart, rounding makes the direction.
+
+    Parameters
+    ----------
+    d_distances : array_like, shape (A, B)
+        Upstream gradient.
+    a : array_like, shape (A, D) or (D,)
+    b : array_like, shape (B, D) or (D,)
+
+    Returns
+    -------
+    d_a : Array, shape (A, D)
+    d_b : Array, shape (B, D)
+
+    Notes
+    -----
+    **Source**: the gradients of ``torch.acos(sentence_transformers.util.cos_sim(a, b)) / torch.pi``, which are NaN or
+    Inf for parallel vectors.
+
+    Examples
+    --------
+    >>> (angular_distance_backward([[math.pi, 1.0]], [[2, 0]], [[1, 1], [3, 0]])[0] + 0.0).round(12)
+    array([[ 0. , -0.5]])
+    """
+    a, b = _checked("angular_distance_backward", a, b)
+    _refuse_zero_rows("angular_distance_backward", a, b)
+    upstream = _checked_upstream("angular_distance_backward", d_distances, (len(a), len(b)), a.dtype)
+    d_unit_a, d_unit_b = _each_row_against_all_backward(_angle_slopes, upstream, _unit_rows(a), _unit_rows(b))
+    return _unit_rows_backward(d_unit_a, a), _unit_rows_backward(d_unit_b, b)
+
+
 def pairwise_angular_distance(a: ArrayLike, b: ArrayLike) -> Array:
     """Angle between row ``i`` of ``a`` and row ``i`` of ``b``, as a fraction of half a turn.
 
@@ -488,6 +825,37 @@ def pairwise_angular_distance(a: ArrayLike, b: ArrayLike) -> Array:
     return _angle(_unit_rows(a), _unit_rows(b))  # (B,)
 
 
+def pairwise_angular_distance_backward(d_distances: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
+    """Send a gradient back through `pairwise_angular_distance`, as `angular_distance_backward`.
+
+    Parallel and opposite vectors, where the angle has a kink, give 0.
+
+    Parameters
+    ----------
+    d_distances : array_like, shape (B,)
+        Upstream gradient.
+    a, b : array_like, shape (B, D) or (D,)
+
+    Returns
+    -------
+    d_a, d_b : Array, shape (B, D)
+
+    Notes
+    -----
+    **Source**: the gradients of ``torch.acos(sentence_transformers.util.pairwise_cos_sim(a, b)) / torch.pi``.
+
+    Examples
+    --------
+    >>> (pairwise_angular_distance_backward([math.pi], [[2, 0]], [[1, 1]])[0] + 0.0).round(12)
+    array([[ 0. , -0.5]])
+    """
+    a, b = _checked_pairs("pairwise_angular_distance_backward", a, b)
+    _refuse_zero_rows("pairwise_angular_distance_backward", a, b)
+    upstream = _checked_upstream("pairwise_angular_distance_backward", d_distances, (len(a),), a.dtype)
+    d_unit_a, d_unit_b = (upstream[:, None] * slopes for slopes in _angle_slopes(_unit_rows(a), _unit_rows(b)))
+    return _unit_rows_backward(d_unit_a, a), _unit_rows_backward(d_unit_b, b)
+
+
 def _angle(u: Array, v: Array) -> Array:
     """Angle between unit vectors along the last axis, as a fraction of half a turn."""
     # Why not arccos(u.v): for a small angle the cosine is 1 - angle^2 / 2, and float32 rounds that to steps of 6e-8:
@@ -496,6 +864,17 @@ def _angle(u: Array, v: Array) -> Array:
     half_angle = np.arctan2(np.linalg.norm(u - v, axis=-1), np.linalg.norm(u + v, axis=-1))
     angle: Array = half_angle / (math.pi / 2)  # at most pi/2 by pi/2: exactly 1, not one rounding above it
     return angle
+
+
+def _angle_slopes(u: Array, v: Array) -> tuple[Array, Array]:
+    """How `_angle` moves with ``u`` and with ``v``, as if they could leave the sphere; 0 on one line."""
+    difference, total = u - v, u + v
+    across: Array = np.linalg.norm(difference, axis=-1, keepdims=True)
+    along: Array = np.linalg.norm(total, axis=-1, keepdims=True)
+    # of 2 / pi atan2(across, along), where across^2 + along^2 = 4
+    by_across = difference * (along / (2.0 * math.pi * np.where(across > 0.0, across, math.inf)))
+    by_along = total * (across / (-2.0 * math.pi * np.where(along > 0.0, along, math.inf)))
+    return by_across + by_along, by_along - by_across
 
 
 # ---------------------------------------------------------------------------------------------------- by name
@@ -534,6 +913,22 @@ def _each_row_against_all(distance: Callable[[Array, Array], Array], a: Array, b
     return distances
 
 
+def _each_row_against_all_backward(
+    slopes: Callable[[Array, Array], tuple[Array, Array]], d_distances: Array, a: Array, b: Array
+) -> tuple[Array, Array]:
+    """Send a gradient back through `_each_row_against_all`, in the same blocks."""
+    d_a, d_b = np.zeros_like(a), np.zeros_like(b)
+    step = max(1, BLOCK_NUMBERS // a.shape[1])
+    for start in range(0, len(b), step):
+        block, d_block = b[start : start + step], d_b[start : start + step]
+        for row in range(len(a)):
+            upstream = d_distances[row, start : start + step]
+            d_row, d_rows = slopes(a[row], block)
+            d_a[row] += upstream @ d_row
+            d_block += upstream[:, None] * d_rows
+    return d_a, d_b
+
+
 def _checked(function: str, a: ArrayLike, b: ArrayLike, letter: str = "A") -> tuple[Array, Array]:
     """Both arguments as finite rows ``(A, D)`` and ``(B, D)`` of one float dtype, or the error that says why not."""
     rows_a, rows_b = _as_rows(function, "a", letter, a), _as_rows(function, "b", "B", b)
@@ -566,6 +961,17 @@ def _checked_pairs(function: str, a: ArrayLike, b: ArrayLike) -> tuple[Array, Ar
             f"{function.removeprefix('pairwise_')}."
         )
     return rows_a, rows_b
+
+
+def _checked_upstream(function: str, upstream: ArrayLike, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
+    """Upstream gradient as an array of the dtype of the rows, or the error that says why not."""
+    array = np.asarray(upstream, dtype=dtype)
+    if array.shape != shape or not np.isfinite(array).all():
+        raise ValueError(
+            f"{function}: the upstream gradient must hold finite numbers, one for each score of the forward, {shape}, "
+            f"but its shape is {array.shape}" + (", and there is NaN or Inf in it." if array.shape == shape else ".")
+        )
+    return array
 
 
 def _as_rows(function: str, name: str, letter: str, x: ArrayLike) -> NDArray[Any]:

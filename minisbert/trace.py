@@ -54,6 +54,8 @@ class Trace:
 
 def _walk(name: str, tree: Any) -> Iterator[tuple[str, Array]]:
     """Name the arrays of nested dataclasses and tuples by the path that leads to them."""
+    if tree is None:  # a mask of dropout, which only training has
+        return
     if isinstance(tree, np.ndarray):
         yield name, tree
         return

@@ -73,6 +73,12 @@ def sentence_transformers(torch):
 
 
 @pytest.fixture(scope="session")
+def sklearn():
+    """scikit-learn, for classifiers."""
+    return _optional_import("sklearn", "apps", "apps")
+
+
+@pytest.fixture(scope="session")
 def matplotlib():
     """matplotlib, for pictures."""
     return _optional_import("matplotlib", "plots", "plots")

@@ -84,7 +84,7 @@ def one_text_of_all(monkeypatch, encoder):
 def no_residual(monkeypatch, encoder):
     true = bert.attention
 
-    def broken(hidden, lengths, params, config):
+    def broken(hidden, lengths, params, config, dropout=None):
         trace = true(hidden, lengths, params, config)
         norm = params.layer_norm
         output = ops.layer_norm(trace.projected, norm.weight, norm.bias, config.layer_norm_eps)

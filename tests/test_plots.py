@@ -100,9 +100,9 @@ def test_sign_is_seen_without_colour(picture):
 
 def test_colours_are_told_apart_by_lightness(matplotlib):
     steps = np.linspace(0, 1, 101)
-    sequential = lightness(plots._colour_map(False)(steps))
+    sequential = lightness(plots.colour_map(False)(steps))
     assert (np.diff(sequential) < 0).all() and sequential[0] - sequential[-1] > 60
-    diverging = lightness(plots._colour_map(True)(steps))
+    diverging = lightness(plots.colour_map(True)(steps))
     assert (np.diff(diverging[:51]) > 0).all() and (np.diff(diverging[50:]) < 0).all()
     assert abs(diverging[0] - diverging[-1]) > 35 and diverging[50] > 95
     for half in (diverging[:51], diverging[50:]):  # even steps, nearly
@@ -113,7 +113,7 @@ def test_colours_are_told_apart_by_lightness(matplotlib):
 def test_numbers_contrast_with_their_cells():
     colours = np.random.default_rng(0).uniform(size=(1000, 4))
     light = ((lightness(colours) + 16) / 116) ** 3
-    for luminance, text in zip(light, plots._contrasting(colours), strict=True):
+    for luminance, text in zip(light, plots.contrasting(colours), strict=True):
         contrast = (luminance + 0.05) / 0.05 if text == "black" else 1.05 / (luminance + 0.05)
         assert contrast > 4.5
 

@@ -483,4 +483,5 @@ def test_what_is_no_rows_of_numbers(function, bad, words):
 
 
 def test_what_is_exported():
-    assert {*similarity.__all__} == {function.__name__ for function in BOTH} | {"SIMILARITIES", "Similarity"}
+    names = {f.__name__ for f in BOTH}
+    assert {*similarity.__all__} == names | {f"{n}_backward" for n in names} | {"SIMILARITIES", "Similarity"}

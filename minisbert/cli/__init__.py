@@ -29,6 +29,9 @@ VERBS = {
     "fetch": "Bring a model to this machine and verify it.",
     "verify": "Compare every intermediate tensor with PyTorch's.",
     "profile": "Show where the time of a forward pass goes.",
+    "train": "Fine-tune a model on examples from a file.",
+    "gradcheck": "Hold every gradient against finite differences.",
+    "demo": "Watch how training works, on small examples.",
     "bench": "Measure speed and memory beside PyTorch and ONNX Runtime.",
     "evaluate": "Score the model on sets with known answers, beside published figures.",
 }

@@ -11,6 +11,7 @@ VERBS = {
     "sts": ("evaluate_sts", "Correlate similarities with people's scores."),
     "layers": ("evaluate_sts", "Score every layer under every pooling, as a heat map."),
     "retrieval": ("evaluate_retrieval", "Measure how well a model finds documents."),
+    "classification": ("evaluate_classification", "Classify texts from a few examples a class."),
     "lengths": ("evaluate_lengths", "Measure what is lost beyond the length limit."),
 }
 

@@ -7,15 +7,15 @@ a file can be written as the vectors come, and its header at the end, when their
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import click
+
+from minisbert.files import written_whole as written_whole  # for the verbs, which write with it
 
 if TYPE_CHECKING:
     from minisbert.model import Array
@@ -58,19 +58,6 @@ class Target:
         """Refuse a file that exists, unless it is to be replaced."""
         if self.file is not None and self.file.exists() and not self.force:
             raise OutputError(f"{self.file}: exists already; choose another name, or replace it with --force")
-
-
-@contextmanager
-def written_whole(file: Path) -> Iterator[IO[bytes]]:
-    """Write beside a file and move it there in one step at the end, so that it is whole or not there."""
-    target = file.resolve()  # a link stays a link
-    unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
-    try:
-        with unfinished.open("xb") as stream:
-            yield stream
-        unfinished.replace(target)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def choose_target(file: str | None, output_format: str | None, force: bool) -> Target:

@@ -1,10 +1,14 @@
-"""BERT's forward pass on a packed strip of tokens: embed -> L x (attention -> feed_forward).
+"""BERT on a packed strip of tokens, forwards and backwards: embed -> L x (attention -> feed_forward).
 
 Texts lie end to end in one strip, without padding and so without a mask. All but attention works row by row and
 neither knows nor cares where a text ends; attention looks at ``lengths``. Each block returns a **trace**, a frozen
 dataclass declared right above it with one field per tensor; the last field, ``output``, is what the next block
-reads. Inference takes ``output`` and drops the rest, so that it holds one layer's activations at a time; proofs and
-notebooks keep the traces. Dropout is a matter of training and is not here. Next comes ``pooling.py``.
+reads. Inference takes ``output`` and drops the rest, so that it holds one layer's activations at a time; training,
+proofs and notebooks keep the traces.
+
+Directly under each block stands its **backward**. It takes the gradient of the block's output, the block's trace, and
+what the forward took, and gives the gradients of what the forward read and of its weights. Its body is the forward read
+from the bottom up; above each step stands the forward line that it inverts. Next comes ``pooling.py``.
 
 Letters: ``B`` texts, ``N`` tokens in the strip, ``T`` tokens of one text, ``c`` neighbours of equal length,
 ``D`` hidden size, ``H`` heads, ``K`` = D/H, ``F`` feed-forward size.
@@ -22,13 +26,26 @@ import numpy as np
 
 from minisbert.model import Array
 from minisbert.model.config import BertConfig
-from minisbert.model.ops import ACTIVATIONS, layer_norm, linear, softmax
+from minisbert.model.gradients import BertGradients, EmbeddingGradients, sum_rows
+from minisbert.model.ops import (
+    ACTIVATION_BACKWARDS,
+    ACTIVATIONS,
+    dropout_mask,
+    layer_norm,
+    layer_norm_backward,
+    linear,
+    linear_backward,
+    softmax,
+    softmax_backward,
+)
 from minisbert.model.params import (
     AttentionParams,
     BertParams,
     EmbeddingParams,
     FeedForwardParams,
+    LayerNormParams,
     LayerParams,
+    LinearParams,
 )
 
 
@@ -75,16 +92,40 @@ def places(lengths: Array) -> Array:
 
 
 @dataclass(frozen=True)
+class Dropout:
+    """How much training drops, and where its randomness comes from; everything else runs without."""
+
+    rng: np.random.Generator
+    hidden: float = 0.1  # rate, behind the embeddings and before each residual
+    attention: float = 0.1  # rate, of attention probabilities
+
+
+def _mask(dropout: Dropout | None, rate: str, like: Array) -> Array | None:
+    """Draw a mask for an array; None outside of training."""
+    if dropout is None:
+        return None
+    return dropout_mask(like.shape, getattr(dropout, rate), dropout.rng, like.dtype)
+
+
+def _drop(x: Array, mask: Array | None) -> Array:
+    """Multiply by a mask, if there is one: forwards a number, backwards its gradient."""
+    return x if mask is None else x * mask
+
+
+@dataclass(frozen=True)
 class EmbeddingTrace:
     """What :func:`embed` computed."""
 
     word: Array  # (N, D) the row of each token's piece
     position: Array  # (N, D) the row of its place in its own text
     summed: Array  # (N, D) word + position + token type, before LayerNorm
+    mask: Array | None  # (N, D) what dropout multiplied by
     output: Array  # (N, D) what layer 0 reads
 
 
-def embed(token_ids: Array, lengths: Array, params: EmbeddingParams, eps: float) -> EmbeddingTrace:
+def embed(
+    token_ids: Array, lengths: Array, params: EmbeddingParams, eps: float, dropout: Dropout | None = None
+) -> EmbeddingTrace:
     """Look up three vectors per token (which piece, which place, which part), add and normalise them.
 
     ``output = LayerNorm(word[id] + position[t] + token_type[0])``
@@ -98,6 +139,8 @@ def embed(token_ids: Array, lengths: Array, params: EmbeddingParams, eps: float)
     params : EmbeddingParams
     eps : float
         Of LayerNorm.
+    dropout : Dropout, optional
+        For training.
 
     Returns
     -------
@@ -121,7 +164,52 @@ def embed(token_ids: Array, lengths: Array, params: EmbeddingParams, eps: float)
     # every token of a single text is of type 0; type 1 is for the second text of a pair
     summed = word + position + params.token_type[0]  # (N, D)
     output = layer_norm(summed, params.layer_norm.weight, params.layer_norm.bias, eps)  # (N, D)
-    return EmbeddingTrace(word, position, summed, output)
+    mask = _mask(dropout, "hidden", output)
+    return EmbeddingTrace(word, position, summed, mask, _drop(output, mask))
+
+
+def embed_backward(
+    d_output: Array, trace: EmbeddingTrace, token_ids: Array, lengths: Array, params: EmbeddingParams, eps: float
+) -> EmbeddingGradients:
+    """Send a gradient back through :func:`embed`, where it ends: token ids have none.
+
+    Parameters
+    ----------
+    d_output : Array, shape (N, D)
+        Upstream gradient of ``trace.output``.
+    trace : EmbeddingTrace
+    token_ids : Array, shape (N,)
+    lengths : Array, shape (B,)
+    params : EmbeddingParams
+    eps : float
+
+    Returns
+    -------
+    EmbeddingGradients
+        Of the word table only the rows of the pieces that stand in these texts.
+
+    Examples
+    --------
+    >>> from minisbert.model.params import random_params
+    >>> config = BertConfig(vocab_size=9, hidden_size=4, num_attention_heads=2, num_hidden_layers=1,
+    ...                     intermediate_size=6, max_position_embeddings=5)
+    >>> params, rng = random_params(config, np.random.default_rng(0)).embeddings, np.random.default_rng(1)
+    >>> token_ids, lengths = np.array([1, 2, 3, 1, 3]), np.array([3, 2])
+    >>> trace = embed(token_ids, lengths, params, eps=1e-12)
+    >>> embed_backward(rng.normal(size=(5, 4)), trace, token_ids, lengths, params, eps=1e-12).word.rows
+    array([1, 2, 3])
+    """
+    # output = drop(layer_norm(summed))
+    d_normed = _drop(d_output, trace.mask)  # (N, D)
+    d_summed, d_weight, d_bias = layer_norm_backward(d_normed, trace.summed, params.layer_norm.weight, eps)
+    # summed = word + position + token_type[0]: each of the three gets the whole of it
+    d_token_type = np.zeros_like(params.token_type)  # (S, D)
+    d_token_type[0] = d_summed.sum(axis=0)
+    # position = params.position[places(lengths)]
+    d_position = sum_rows(places(lengths), d_summed, len(params.position)).dense()  # (P, D)
+    # word = params.word[token_ids]
+    d_word = sum_rows(token_ids, d_summed, len(params.word))
+    return EmbeddingGradients(d_word, d_position, d_token_type, LayerNormParams(d_weight, d_bias))
 
 
 @dataclass(frozen=True)
@@ -132,13 +220,17 @@ class AttentionTrace:
     key: Array  # (N, D) what each token offers to be found by
     value: Array  # (N, D) what each token passes on
     probs: tuple[Array, ...]  # one (c, H, T, T) per run of equal lengths: how much token t looks at token s
+    probs_masks: tuple[Array | None, ...]  # what dropout multiplied them by, run by run
     context: Array  # (N, D) values averaged by probs, heads side by side
     projected: Array  # (N, D) context through the output matrix
+    mask: Array | None  # (N, D) what dropout multiplied projected by
     summed: Array  # (N, D) with the residual, before LayerNorm
     output: Array  # (N, D) what feed_forward reads
 
 
-def attention(hidden: Array, lengths: Array, params: AttentionParams, config: BertConfig) -> AttentionTrace:
+def attention(
+    hidden: Array, lengths: Array, params: AttentionParams, config: BertConfig, dropout: Dropout | None = None
+) -> AttentionTrace:
     """Let each token gather from the tokens of its own text what its heads look for.
 
     Per text and head: ``probs = softmax(query @ key.T / sqrt(K))``, ``context = probs @ value``; then
@@ -151,6 +243,8 @@ def attention(hidden: Array, lengths: Array, params: AttentionParams, config: Be
         Tokens of each text: the only thing here that knows where one ends.
     params : AttentionParams
     config : BertConfig
+    dropout : Dropout, optional
+        For training.
 
     Returns
     -------
@@ -176,6 +270,7 @@ def attention(hidden: Array, lengths: Array, params: AttentionParams, config: Be
     value = linear(hidden, params.value.weight, params.value.bias)  # (N, D)
     context = np.empty_like(query)  # (N, D)
     all_probs = []
+    all_masks = []
     for rows, count, length in equal_length_runs(lengths):
         heads = (count, length, config.num_attention_heads, config.head_size)
         # a dot product of K random numbers grows like sqrt(K); undone here so that softmax does not saturate
@@ -184,13 +279,111 @@ def attention(hidden: Array, lengths: Array, params: AttentionParams, config: Be
         v = value[rows].reshape(heads).swapaxes(1, 2)  # (c, H, T, K)
         scores = q @ k.swapaxes(2, 3)  # (c, H, T, T)
         probs = softmax(scores, out=scores)  # (c, H, T, T) in place: a long text's scores are megabytes
-        gathered = probs @ v  # (c, H, T, K)
+        all_masks.append(_mask(dropout, "attention", probs))
+        gathered = _drop(probs, all_masks[-1]) @ v  # (c, H, T, K)
         context[rows] = gathered.swapaxes(1, 2).reshape(count * length, config.hidden_size)
         all_probs.append(probs)
     projected = linear(context, params.output.weight, params.output.bias)  # (N, D)
-    summed = hidden + projected  # (N, D)
+    mask = _mask(dropout, "hidden", projected)
+    summed = hidden + _drop(projected, mask)  # (N, D)
     output = layer_norm(summed, params.layer_norm.weight, params.layer_norm.bias, config.layer_norm_eps)  # (N, D)
-    return AttentionTrace(query, key, value, tuple(all_probs), context, projected, summed, output)
+    return AttentionTrace(
+        query, key, value, tuple(all_probs), tuple(all_masks), context, projected, mask, summed, output
+    )
+
+
+def attention_backward(
+    d_output: Array, trace: AttentionTrace, hidden: Array, lengths: Array, params: AttentionParams, config: BertConfig
+) -> tuple[Array, AttentionParams]:
+    """Send a gradient back through :func:`attention`.
+
+    Parameters
+    ----------
+    d_output : Array, shape (N, D)
+        Upstream gradient of ``trace.output``.
+    trace : AttentionTrace
+    hidden : Array, shape (N, D)
+        What the forward read.
+    lengths : Array, shape (B,)
+    params : AttentionParams
+    config : BertConfig
+
+    Returns
+    -------
+    d_hidden : Array, shape (N, D)
+    gradients : AttentionParams
+
+    Examples
+    --------
+    >>> from minisbert.model.params import random_params
+    >>> config = BertConfig(vocab_size=9, hidden_size=4, num_attention_heads=2, num_hidden_layers=1,
+    ...                     intermediate_size=6, max_position_embeddings=5)
+    >>> params, rng = random_params(config, np.random.default_rng(0)).layers[0].attention, np.random.default_rng(1)
+    >>> hidden, d_output, lengths = rng.normal(size=(5, 4)), rng.normal(size=(5, 4)), np.array([3, 2])
+    >>> trace = attention(hidden, lengths, params, config)
+    >>> d_hidden, gradients = attention_backward(d_output, trace, hidden, lengths, params, config)
+    >>> bool(np.abs(gradients.key.bias).max() < 1e-15)  # it moves all scores of a row alike, which softmax ignores
+    True
+    """
+    # output = layer_norm(summed)
+    d_summed, d_norm_weight, d_norm_bias = layer_norm_backward(
+        d_output, trace.summed, params.layer_norm.weight, config.layer_norm_eps
+    )
+    # summed = hidden + drop(projected)
+    d_projected = _drop(d_summed, trace.mask)  # (N, D)
+    # projected = linear(context)
+    d_context, *d_out = linear_backward(d_projected, trace.context, params.output.weight)
+    # context = gathered over all runs
+    d_query, d_key, d_value = _gather_backward(d_context, trace, lengths, config)
+    # query, key, value = linear(hidden), three times
+    d_from_value, *d_value_params = linear_backward(d_value, hidden, params.value.weight)
+    d_from_key, *d_key_params = linear_backward(d_key, hidden, params.key.weight)
+    d_from_query, *d_query_params = linear_backward(d_query, hidden, params.query.weight)
+    # hidden was read four times: by the residual and by the three products
+    d_hidden = d_summed + d_from_query + d_from_key + d_from_value  # (N, D)
+    gradients = AttentionParams(
+        query=LinearParams(*d_query_params),
+        key=LinearParams(*d_key_params),
+        value=LinearParams(*d_value_params),
+        output=LinearParams(*d_out),
+        layer_norm=LayerNormParams(d_norm_weight, d_norm_bias),
+    )
+    return d_hidden, gradients
+
+
+def _gather_backward(
+    d_context: Array, trace: AttentionTrace, lengths: Array, config: BertConfig
+) -> tuple[Array, Array, Array]:
+    """Send a gradient back through the loop over runs of equal lengths: to query, key and value, each (N, D)."""
+    d_query, d_key, d_value = (np.empty_like(d_context) for _ in range(3))
+    runs = zip(equal_length_runs(lengths), trace.probs, trace.probs_masks, strict=True)
+    for (rows, count, length), probs, mask in runs:
+        heads = (count, length, config.num_attention_heads, config.head_size)
+        q = trace.query[rows].reshape(heads).swapaxes(1, 2) / math.sqrt(config.head_size)  # (c, H, T, K)
+        k = trace.key[rows].reshape(heads).swapaxes(1, 2)  # (c, H, T, K)
+        v = trace.value[rows].reshape(heads).swapaxes(1, 2)  # (c, H, T, K)
+        # context[rows] = gathered
+        d_gathered = d_context[rows].reshape(heads).swapaxes(1, 2)  # (c, H, T, K)
+        # gathered = drop(probs) @ v
+        d_v = _drop(probs, mask).swapaxes(2, 3) @ d_gathered  # (c, H, T, K)
+        d_probs = _drop(d_gathered @ v.swapaxes(2, 3), mask)  # (c, H, T, T)
+        # probs = softmax(scores)
+        d_scores = softmax_backward(d_probs, probs)  # (c, H, T, T)
+        # scores = q @ k.T
+        d_q = d_scores @ k  # (c, H, T, K)
+        d_k = d_scores.swapaxes(2, 3) @ q  # (c, H, T, K)
+        # q = query / sqrt(K), k = key, v = value, each split into heads
+        d_query[rows] = _join_heads(d_q / math.sqrt(config.head_size))
+        d_key[rows] = _join_heads(d_k)
+        d_value[rows] = _join_heads(d_v)
+    return d_query, d_key, d_value
+
+
+def _join_heads(heads: Array) -> Array:
+    """(c, H, T, K) -> (c T, D): the heads side by side again."""
+    count, head_count, length, head_size = heads.shape
+    joined: Array = heads.swapaxes(1, 2).reshape(count * length, head_count * head_size)
+    return joined
 
 
 def equal_length_runs(lengths: Array) -> Iterator[tuple[slice, int, int]]:
@@ -230,11 +423,14 @@ class FeedForwardTrace:
     expanded: Array  # (N, F) before the activation
     activated: Array  # (N, F) after it
     projected: Array  # (N, D) back at width D
+    mask: Array | None  # (N, D) what dropout multiplied projected by
     summed: Array  # (N, D) with the residual, before LayerNorm
     output: Array  # (N, D) the layer's result
 
 
-def feed_forward(hidden: Array, params: FeedForwardParams, config: BertConfig) -> FeedForwardTrace:
+def feed_forward(
+    hidden: Array, params: FeedForwardParams, config: BertConfig, dropout: Dropout | None = None
+) -> FeedForwardTrace:
     """Think about each token alone: widen it from D to F, bend it, narrow it again.
 
     ``output = LayerNorm(hidden + act(hidden @ W1.T + b1) @ W2.T + b2)``
@@ -244,6 +440,8 @@ def feed_forward(hidden: Array, params: FeedForwardParams, config: BertConfig) -
     hidden : Array, shape (N, D)
     params : FeedForwardParams
     config : BertConfig
+    dropout : Dropout, optional
+        For training.
 
     Returns
     -------
@@ -265,9 +463,64 @@ def feed_forward(hidden: Array, params: FeedForwardParams, config: BertConfig) -
     expanded = linear(hidden, params.expand.weight, params.expand.bias)  # (N, F)
     activated = ACTIVATIONS[config.activation](expanded)  # (N, F)
     projected = linear(activated, params.contract.weight, params.contract.bias)  # (N, D)
-    summed = hidden + projected  # (N, D)
+    mask = _mask(dropout, "hidden", projected)
+    summed = hidden + _drop(projected, mask)  # (N, D)
     output = layer_norm(summed, params.layer_norm.weight, params.layer_norm.bias, config.layer_norm_eps)  # (N, D)
-    return FeedForwardTrace(expanded, activated, projected, summed, output)
+    return FeedForwardTrace(expanded, activated, projected, mask, summed, output)
+
+
+def feed_forward_backward(
+    d_output: Array, trace: FeedForwardTrace, hidden: Array, params: FeedForwardParams, config: BertConfig
+) -> tuple[Array, FeedForwardParams]:
+    """Send a gradient back through :func:`feed_forward`.
+
+    Parameters
+    ----------
+    d_output : Array, shape (N, D)
+        Upstream gradient of ``trace.output``.
+    trace : FeedForwardTrace
+    hidden : Array, shape (N, D)
+        What the forward read.
+    params : FeedForwardParams
+    config : BertConfig
+
+    Returns
+    -------
+    d_hidden : Array, shape (N, D)
+    gradients : FeedForwardParams
+
+    Examples
+    --------
+    >>> from minisbert.model.params import random_params
+    >>> config = BertConfig(vocab_size=9, hidden_size=4, num_attention_heads=2, num_hidden_layers=1,
+    ...                     intermediate_size=6, max_position_embeddings=5)
+    >>> params, rng = random_params(config, np.random.default_rng(0)).layers[0].feed_forward, np.random.default_rng(1)
+    >>> hidden, d_output = rng.normal(size=(5, 4)), rng.normal(size=(5, 4))
+    >>> d_hidden, gradients = feed_forward_backward(
+    ...     d_output, feed_forward(hidden, params, config), hidden, params, config)
+    >>> d_hidden.shape, gradients.expand.weight.shape
+    ((5, 4), (6, 4))
+    """
+    # output = layer_norm(summed)
+    d_summed, d_norm_weight, d_norm_bias = layer_norm_backward(
+        d_output, trace.summed, params.layer_norm.weight, config.layer_norm_eps
+    )
+    # summed = hidden + drop(projected)
+    d_projected = _drop(d_summed, trace.mask)  # (N, D)
+    # projected = linear(activated)
+    d_activated, *d_contract = linear_backward(d_projected, trace.activated, params.contract.weight)
+    # activated = activation(expanded)
+    d_expanded = ACTIVATION_BACKWARDS[config.activation](d_activated, trace.expanded)  # (N, F)
+    # expanded = linear(hidden)
+    d_from_expanded, *d_expand = linear_backward(d_expanded, hidden, params.expand.weight)
+    # hidden was read twice: by the residual and by the product
+    d_hidden = d_summed + d_from_expanded  # (N, D)
+    gradients = FeedForwardParams(
+        expand=LinearParams(*d_expand),
+        contract=LinearParams(*d_contract),
+        layer_norm=LayerNormParams(d_norm_weight, d_norm_bias),
+    )
+    return d_hidden, gradients
 
 
 @dataclass(frozen=True)
@@ -283,7 +536,9 @@ class LayerTrace:
         return self.feed_forward.output
 
 
-def layer(hidden: Array, lengths: Array, params: LayerParams, config: BertConfig) -> LayerTrace:
+def layer(
+    hidden: Array, lengths: Array, params: LayerParams, config: BertConfig, dropout: Dropout | None = None
+) -> LayerTrace:
     """One layer: tokens look at each other, then each thinks alone.
 
     Parameters
@@ -292,6 +547,8 @@ def layer(hidden: Array, lengths: Array, params: LayerParams, config: BertConfig
     lengths : Array, shape (B,)
     params : LayerParams
     config : BertConfig
+    dropout : Dropout, optional
+        For training.
 
     Returns
     -------
@@ -310,9 +567,49 @@ def layer(hidden: Array, lengths: Array, params: LayerParams, config: BertConfig
     >>> layer(np.ones((5, 4)), np.array([3, 2]), params, config).output.shape
     (5, 4)
     """
-    looked = attention(hidden, lengths, params.attention, config)
-    thought = feed_forward(looked.output, params.feed_forward, config)
+    looked = attention(hidden, lengths, params.attention, config, dropout)
+    thought = feed_forward(looked.output, params.feed_forward, config, dropout)
     return LayerTrace(looked, thought)
+
+
+def layer_backward(
+    d_output: Array, trace: LayerTrace, hidden: Array, lengths: Array, params: LayerParams, config: BertConfig
+) -> tuple[Array, LayerParams]:
+    """Send a gradient back through :func:`layer`: first through its second half.
+
+    Parameters
+    ----------
+    d_output : Array, shape (N, D)
+        Upstream gradient of ``trace.output``.
+    trace : LayerTrace
+    hidden : Array, shape (N, D)
+        What the forward read.
+    lengths : Array, shape (B,)
+    params : LayerParams
+    config : BertConfig
+
+    Returns
+    -------
+    d_hidden : Array, shape (N, D)
+    gradients : LayerParams
+
+    Examples
+    --------
+    >>> from minisbert.model.params import random_params
+    >>> config = BertConfig(vocab_size=9, hidden_size=4, num_attention_heads=2, num_hidden_layers=1,
+    ...                     intermediate_size=6, max_position_embeddings=5)
+    >>> params, rng = random_params(config, np.random.default_rng(0)).layers[0], np.random.default_rng(1)
+    >>> hidden, d_output, lengths = rng.normal(size=(5, 4)), rng.normal(size=(5, 4)), np.array([3, 2])
+    >>> layer_backward(d_output, layer(hidden, lengths, params, config), hidden, lengths, params, config)[0].shape
+    (5, 4)
+    """
+    # thought = feed_forward(looked.output)
+    d_looked, d_feed_forward = feed_forward_backward(
+        d_output, trace.feed_forward, trace.attention.output, params.feed_forward, config
+    )
+    # looked = attention(hidden)
+    d_hidden, d_attention = attention_backward(d_looked, trace.attention, hidden, lengths, params.attention, config)
+    return d_hidden, LayerParams(d_attention, d_feed_forward)
 
 
 @dataclass(frozen=True)
@@ -364,7 +661,9 @@ def bert(token_ids: Array, lengths: Array, params: BertParams, config: BertConfi
     return hidden
 
 
-def trace_bert(token_ids: Array, lengths: Array, params: BertParams, config: BertConfig) -> BertTrace:
+def trace_bert(
+    token_ids: Array, lengths: Array, params: BertParams, config: BertConfig, dropout: Dropout | None = None
+) -> BertTrace:
     """Compute what :func:`bert` computes, by the same blocks, and keep every tensor.
 
     Parameters
@@ -373,11 +672,13 @@ def trace_bert(token_ids: Array, lengths: Array, params: BertParams, config: Ber
     lengths : Array, shape (B,)
     params : BertParams
     config : BertConfig
+    dropout : Dropout, optional
+        For training.
 
     Returns
     -------
     BertTrace
-        ``trace.output`` equals ``bert(...)`` bit for bit.
+        Without dropout ``trace.output`` equals ``bert(...)`` bit for bit.
 
     Examples
     --------
@@ -388,10 +689,58 @@ def trace_bert(token_ids: Array, lengths: Array, params: BertParams, config: Ber
     >>> trace_bert(np.array([1, 2, 3]), np.array([3]), params, config).layers[0].attention.probs[0].shape
     (1, 2, 3, 3)
     """
-    embeddings = embed(token_ids, lengths, params.embeddings, config.layer_norm_eps)
+    embeddings = embed(token_ids, lengths, params.embeddings, config.layer_norm_eps, dropout)
     hidden = embeddings.output  # (N, D)
     layers = []
     for layer_params in params.layers:
-        layers.append(layer(hidden, lengths, layer_params, config))
+        layers.append(layer(hidden, lengths, layer_params, config, dropout))
         hidden = layers[-1].output  # (N, D)
     return BertTrace(embeddings, tuple(layers))
+
+
+def bert_backward(
+    d_output: Array, trace: BertTrace, token_ids: Array, lengths: Array, params: BertParams, config: BertConfig
+) -> BertGradients:
+    """Send the gradient of the token embeddings back through the whole of BERT.
+
+    Parameters
+    ----------
+    d_output : Array, shape (N, D)
+        Upstream gradient of ``trace.output``.
+    trace : BertTrace
+        From :func:`trace_bert` on the same arguments.
+    token_ids : Array, shape (N,)
+    lengths : Array, shape (B,)
+    params : BertParams
+    config : BertConfig
+
+    Returns
+    -------
+    BertGradients
+        Of every weight, in the dtype of the parameters.
+
+    Notes
+    -----
+    **Source**: Rumelhart, Hinton & Williams 1986; ``loss.backward()`` on ``transformers.BertModel``.
+
+    Examples
+    --------
+    >>> from minisbert.model.params import random_params
+    >>> config = BertConfig(vocab_size=9, hidden_size=4, num_attention_heads=2, num_hidden_layers=1,
+    ...                     intermediate_size=6, max_position_embeddings=5)
+    >>> params = random_params(config, np.random.default_rng(0))
+    >>> token_ids, lengths = np.array([1, 2, 3, 1, 3]), np.array([3, 2])
+    >>> trace = trace_bert(token_ids, lengths, params, config)
+    >>> d_output = np.random.default_rng(1).normal(size=trace.output.shape)
+    >>> bert_backward(d_output, trace, token_ids, lengths, params, config).layers[0].attention.query.weight.shape
+    (4, 4)
+    """
+    inputs = [trace.embeddings.output, *(done.output for done in trace.layers[:-1])]
+    d_hidden, layers = d_output, []
+    for done, hidden, layer_params in reversed(list(zip(trace.layers, inputs, params.layers, strict=True))):
+        d_hidden, d_layer = layer_backward(d_hidden, done, hidden, lengths, layer_params, config)
+        layers.append(d_layer)
+    d_embeddings = embed_backward(
+        d_hidden, trace.embeddings, token_ids, lengths, params.embeddings, config.layer_norm_eps
+    )
+    return BertGradients(d_embeddings, tuple(reversed(layers)))

@@ -1,6 +1,7 @@
 """What follows BERT in a sentence model: Pooling, Dense and Normalize, one after the other.
 
-Each module is a dataclass of its settings and weights; :func:`apply_modules` is their forward pass. How they stand in a
+Each module is a dataclass of its settings and weights; :func:`apply_modules` is their forward pass, and under it stands
+the way back. How they stand in a
 model folder is the business of ``modules_json.py``, next.
 
 Letters: ``N`` tokens, ``B`` texts, ``D`` hidden size.
@@ -11,8 +12,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from minisbert.model import Array
-from minisbert.model.ops import ACTIVATIONS, linear, normalize
-from minisbert.model.pooling import pool
+from minisbert.model.ops import (
+    ACTIVATION_BACKWARDS,
+    ACTIVATIONS,
+    linear,
+    linear_backward,
+    normalize,
+    normalize_backward,
+)
+from minisbert.model.pooling import pool, pool_backward
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,59 @@ def apply_modules(
     return results
 
 
+def modules_backward(
+    d_embeddings: Array,
+    results: list[Array],
+    token_embeddings: Array,
+    lengths: Array,
+    modules: tuple[Module, ...],
+    prompt_length: int = 0,
+) -> tuple[Array, list[DenseGradients | None]]:
+    """Send a gradient back through :func:`apply_modules`: from sentence vectors to token vectors.
+
+    Parameters
+    ----------
+    d_embeddings : Array, shape (B, width)
+        Upstream gradient of the last result.
+    results : list of Array
+        What the forward gave: each module reads the one before its own.
+    token_embeddings : Array, shape (N, D)
+    lengths : Array, shape (B,)
+    modules : tuple of Module
+    prompt_length : int
+
+    Returns
+    -------
+    d_tokens : Array, shape (N, D)
+    d_modules : list of DenseGradients or None
+        Of the modules' weights; None for those that have none.
+
+    Notes
+    -----
+    **Source**: ``torch.autograd`` through ``sentence_transformers``' modules.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> strip, lengths, modules = np.array([[3.0, 3.0], [3.0, 5.0]]), np.array([2]), (Pooling(), Normalize())
+    >>> results = apply_modules(strip, lengths, modules)
+    >>> modules_backward(np.array([[1.0, 0.0]]), results, strip, lengths, modules)[0].round(3)
+    array([[ 0.064, -0.048],
+           [ 0.064, -0.048]])
+    """
+    d_modules: list[DenseGradients | None] = [None] * len(modules)
+    d_y = d_embeddings
+    for i, module in reversed(list(enumerate(modules))):
+        if isinstance(module, Normalize):
+            d_y = normalize_backward(d_y, results[i - 1])
+        elif isinstance(module, Dense):
+            d_y, d_modules[i] = dense_backward(d_y, results[i - 1], module)
+        else:
+            left_out = 0 if module.include_prompt else prompt_length
+            d_y = pool_backward(d_y, token_embeddings, lengths, module.modes, left_out)
+    return d_y, d_modules
+
+
 def dense(x: Array, module: Dense) -> Array:
     """Send sentence vectors through one Dense module.
 
@@ -111,6 +172,50 @@ def dense(x: Array, module: Dense) -> Array:
     if module.use_residual:
         y = y + (x if module.residual is None else x @ module.residual.T)
     return y
+
+
+@dataclass(frozen=True)
+class DenseGradients:
+    """Of a Dense module's weights, with the shapes of a :class:`Dense`; None for what it does not have."""
+
+    weight: Array  # (d_out, d_in)
+    bias: Array | None  # (d_out,)
+    residual: Array | None  # (d_out, d_in)
+
+
+def dense_backward(d_y: Array, x: Array, module: Dense) -> tuple[Array, DenseGradients]:
+    """Send a gradient back through :func:`dense`.
+
+    Parameters
+    ----------
+    d_y : Array, shape (B, d_out)
+        Upstream gradient.
+    x : Array, shape (B, d_in)
+    module : Dense
+
+    Returns
+    -------
+    d_x : Array, shape (B, d_in)
+    d_module : DenseGradients
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> module = Dense(np.array([[1.0, 2.0]]), np.array([0.0]), "relu")
+    >>> d_x, d_module = dense_backward(np.array([[10.0]]), np.ones((1, 2)), module)
+    >>> d_x, d_module.weight, d_module.bias
+    (array([[10., 20.]]), array([[10., 10.]]), array([10.]))
+    """
+    before = linear(x, module.weight, module.bias)
+    d_before = ACTIVATION_BACKWARDS[module.activation](d_y, before)
+    d_x, d_weight, d_bias = linear_backward(d_before, x, module.weight)
+    d_residual = None
+    if module.use_residual and module.residual is None:
+        d_x = d_x + d_y
+    elif module.use_residual and module.residual is not None:
+        d_more, d_residual, _ = linear_backward(d_y, x, module.residual)
+        d_x = d_x + d_more
+    return d_x, DenseGradients(d_weight, None if module.bias is None else d_bias, d_residual)
 
 
 def output_width(modules: tuple[Module, ...], hidden_size: int) -> int:

@@ -1,8 +1,12 @@
-"""The five operations that BERT is made of, and its activations: arrays in, one array out.
+"""The five operations that BERT is made of, and its activations: arrays in, one array out; each with its gradient.
 
 Everything here works on rows and does not know where a text ends: a row is a token vector, a head's row of scores
 or a sentence vector. Nothing is learned here; the weights are arguments. ``bert.py``, next, puts the operations
 together.
+
+**Backwards.** Directly under ``f(x, ...)`` stands ``f_backward(d_y, x, ...)``. ``d_y`` is the upstream gradient: how
+the loss moves with each number of ``y = f(x, ...)``. The result, ``d_x``, is the same for each number of ``x``. The
+chain rule gives it as ``sum over i of d_y[i] * dy[i]/dx``. After ``d_y`` come, by name, just what that sum needs.
 
 Letters: ``N`` rows (tokens), ``D`` width. Output dtype = input dtype, no argument is changed. Constants are Python
 floats on purpose: under NumPy 2 a float64 *scalar* such as ``np.sqrt(2)`` would turn float32 into float64.
@@ -14,6 +18,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
 from minisbert.model import Array
 
@@ -49,6 +54,40 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     return y
 
 
+def linear_backward(d_y: Array, x: Array, weight: Array) -> tuple[Array, Array, Array]:
+    """Send a gradient back through :func:`linear`.
+
+    ``d_x = d_y @ weight``, ``d_weight = d_y.T @ x``, ``d_bias = sum over rows of d_y``
+
+    Parameters
+    ----------
+    d_y : Array, shape (N, d_out)
+        Upstream gradient.
+    x : Array, shape (N, d_in)
+    weight : Array, shape (d_out, d_in)
+
+    Returns
+    -------
+    d_x : Array, shape (N, d_in)
+    d_weight : Array, shape (d_out, d_in)
+        Column by column in memory, as loaded weights are.
+    d_bias : Array, shape (d_out,)
+
+    Notes
+    -----
+    **Source**: the gradients of ``torch.nn.functional.linear``.
+
+    Examples
+    --------
+    >>> linear_backward(np.array([[2.0]]), np.array([[3.0, 4.0]]), np.array([[10.0, 1.0]]))
+    (array([[20.,  2.]]), array([[6., 8.]]), array([2.]))
+    """
+    d_x: Array = d_y @ weight
+    d_weight: Array = (x.T @ d_y).T  # d_y.T @ x, laid out in memory as the weight is
+    d_bias: Array = d_y.sum(axis=0)
+    return d_x, d_weight, d_bias
+
+
 _IN_CACHE = 32768
 """Numbers in a block that stays in the processor's cache (L2) while a dozen passes go over it."""
 
@@ -82,6 +121,40 @@ def gelu(x: Array) -> Array:
     return x * _normal_cdf_float64(x) if x.dtype == np.float64 else _gelu_float32(x)
 
 
+def gelu_backward(d_y: Array, x: Array) -> Array:
+    """Send a gradient back through :func:`gelu`: ``d_x = d_y * (Phi(x) + x * phi(x))``.
+
+    ``phi(x) = exp(-x^2 / 2) / sqrt(2 pi)``, the density of the standard normal, is the derivative of ``Phi``.
+
+    Parameters
+    ----------
+    d_y : Array, shape of x
+        Upstream gradient.
+    x : Array, any shape
+        float32 or float64.
+
+    Returns
+    -------
+    Array, shape of x
+        The factor of ``d_y`` is exact to 15 digits in float64, and off by at most 6e-7 in float32.
+
+    Notes
+    -----
+    **Source**: the gradient of ``torch.nn.functional.gelu(x, approximate="none")``.
+
+    Examples
+    --------
+    >>> gelu_backward(np.ones(3), np.array([-1.0, 0.0, 1.0])).round(6)
+    array([-0.083315,  0.5     ,  1.083315])
+    """
+    if x.dtype != np.float64:
+        return _gelu_backward_float32(d_y, x)
+    with np.errstate(over="ignore"):  # the square of a huge number is inf, and exp(-inf) = 0 is right
+        density = np.exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi)
+    d_x: Array = d_y * (_normal_cdf_float64(x) + x * density)
+    return d_x
+
+
 def _normal_cdf_float64(x: Array) -> Array:
     """Phi by the C library's erfc, one number at a time: slow, exact, for proofs."""
     # 1 + erf(x) is the same on paper, but left of -8 it has lost every digit
@@ -104,24 +177,47 @@ _LOGISTIC = (
 
 def _gelu_float32(x: Array) -> Array:
     """By x Phi(x) = x / (1 + exp(-x p(x^2))) in a handful of passes; off by at most 6.6e-8 before rounding."""
-    # minus p, as arrays: NumPy takes a microsecond more to add a Python float than an array of no dimensions
-    *rest, last, one = [np.asarray(number, x.dtype) for number in (*(-c for c in _LOGISTIC), 1.0)]
     out = np.empty_like(x, order="C")
     numbers, results = x.reshape(-1), out.reshape(-1)
     with np.errstate(over="ignore"):  # far out p or exp overflows to inf, and x / inf = 0 is right
         for start in range(0, x.size, _IN_CACHE):
             block, y = numbers[start : start + _IN_CACHE], results[start : start + _IN_CACHE]
-            square = block * block
-            np.multiply(square, rest[0], out=y)
-            for coefficient in rest[1:]:  # Horner's rule, in place
-                y += coefficient
-                y *= square
-            y += last
-            y *= block
-            np.exp(y, out=y)
-            y += one
+            _one_over_normal_cdf(block, block * block, y)
             np.divide(block, y, out=y)
     return out
+
+
+def _gelu_backward_float32(d_y: Array, x: Array) -> Array:
+    """By the same curve for Phi, and phi as it is, block by block."""
+    out = np.empty_like(x, order="C")
+    numbers, upstream, results = x.reshape(-1), d_y.reshape(-1), out.reshape(-1)
+    with np.errstate(over="ignore"):
+        for start in range(0, x.size, _IN_CACHE):
+            block, d_x = numbers[start : start + _IN_CACHE], results[start : start + _IN_CACHE]
+            square = block * block
+            _one_over_normal_cdf(block, square, d_x)
+            np.divide(1.0, d_x, out=d_x)  # Phi(x)
+            square *= -0.5
+            np.exp(square, out=square)
+            square *= 1.0 / math.sqrt(2.0 * math.pi)  # phi(x)
+            square *= block
+            d_x += square
+            d_x *= upstream[start : start + _IN_CACHE]
+    return out
+
+
+def _one_over_normal_cdf(x: Array, square: Array, out: Array) -> None:
+    """Compute 1 / Phi(x) = 1 + exp(-x p(x^2)) into ``out``, given x and its square."""
+    # minus p, as arrays: NumPy takes a microsecond more to add a Python float than an array of no dimensions
+    *rest, last, one = [np.asarray(number, x.dtype) for number in (*(-c for c in _LOGISTIC), 1.0)]
+    np.multiply(square, rest[0], out=out)
+    for coefficient in rest[1:]:  # Horner's rule, in place
+        out += coefficient
+        out *= square
+    out += last
+    out *= x
+    np.exp(out, out=out)
+    out += one
 
 
 def sigmoid(x: Array) -> Array:
@@ -151,6 +247,29 @@ def sigmoid(x: Array) -> Array:
     return np.divide(1.0, y, out=y)
 
 
+def sigmoid_backward(d_y: Array, x: Array) -> Array:
+    """Send a gradient back through :func:`sigmoid`: ``d_x = d_y * s * (1 - s)`` with ``s = sigmoid(x)``.
+
+    Parameters
+    ----------
+    d_y : Array, shape of x
+        Upstream gradient.
+    x : Array, any shape
+
+    Returns
+    -------
+    Array, shape of x
+
+    Examples
+    --------
+    >>> sigmoid_backward(np.array([4.0]), np.array([0.0]))
+    array([1.])
+    """
+    s = sigmoid(x)
+    d_x: Array = d_y * s * sigmoid(-x)  # 1 - s, with all its digits where s is nearly 1
+    return d_x
+
+
 def gelu_tanh(x: Array) -> Array:
     """Approximate GELU by a tanh: ``x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))``.
 
@@ -172,9 +291,42 @@ def gelu_tanh(x: Array) -> Array:
     >>> gelu_tanh(np.array([1.0])).round(6)  # the exact form gives 0.841345
     array([0.841192])
     """
+    return 0.5 * x * (1.0 + np.tanh(_gelu_tanh_inner(x)))
+
+
+def gelu_tanh_backward(d_y: Array, x: Array) -> Array:
+    """Send a gradient back through :func:`gelu_tanh`.
+
+    ``d_x = d_y * ((1 + t) / 2 + x / 2 * (1 - t^2) * sqrt(2 / pi) * (1 + 3 * 0.044715 x^2))`` with ``t`` the tanh.
+
+    Parameters
+    ----------
+    d_y : Array, shape of x
+        Upstream gradient.
+    x : Array, any shape
+
+    Returns
+    -------
+    Array, shape of x
+
+    Examples
+    --------
+    >>> gelu_tanh_backward(np.ones(3), np.array([-1.0, 0.0, 1.0])).round(6)
+    array([-0.082964,  0.5     ,  1.082964])
+    """
+    t = np.tanh(_gelu_tanh_inner(x))
+    # beyond 30 the tanh is 1 and does not move; the bound keeps infinity out of the product with that zero
+    bounded = np.clip(x, -30.0, 30.0)
+    d_inner = math.sqrt(2.0 / math.pi) * (1.0 + 3.0 * 0.044715 * bounded * bounded)
+    d_x: Array = d_y * (0.5 * (1.0 + t) + 0.5 * bounded * (1.0 - t * t) * d_inner)
+    return d_x
+
+
+def _gelu_tanh_inner(x: Array) -> Array:
+    """Compute what the tanh is taken of."""
     with np.errstate(over="ignore"):  # the cube of a huge number is inf, whose tanh, 1, is right
         inner: Array = math.sqrt(2.0 / math.pi) * (x + 0.044715 * (x * x * x))
-    return 0.5 * x * (1.0 + np.tanh(inner))
+    return inner
 
 
 def silu(x: Array) -> Array:
@@ -200,6 +352,29 @@ def silu(x: Array) -> Array:
     return x * sigmoid(x)
 
 
+def silu_backward(d_y: Array, x: Array) -> Array:
+    """Send a gradient back through :func:`silu`: ``d_x = d_y * (s + x * s * (1 - s))`` with ``s = sigmoid(x)``.
+
+    Parameters
+    ----------
+    d_y : Array, shape of x
+        Upstream gradient.
+    x : Array, any shape
+
+    Returns
+    -------
+    Array, shape of x
+
+    Examples
+    --------
+    >>> silu_backward(np.array([2.0]), np.array([0.0]))
+    array([1.])
+    """
+    s = sigmoid(x)
+    d_x: Array = d_y * (s + x * s * sigmoid(-x))
+    return d_x
+
+
 def relu(x: Array) -> Array:
     """Cut negative numbers to zero: ``max(x, 0)``.
 
@@ -223,10 +398,40 @@ def relu(x: Array) -> Array:
     return np.maximum(x, 0.0)
 
 
+def relu_backward(d_y: Array, x: Array) -> Array:
+    """Send a gradient back through :func:`relu`: ``d_x = d_y`` where ``x > 0``, else 0.
+
+    Parameters
+    ----------
+    d_y : Array, shape of x
+        Upstream gradient.
+    x : Array, any shape
+
+    Returns
+    -------
+    Array, shape of x
+        At 0 there is no derivative; 0 is taken, as in PyTorch.
+
+    Examples
+    --------
+    >>> relu_backward(np.array([5.0, 5.0]), np.array([-2.0, 3.0]))
+    array([0., 5.])
+    """
+    d_x: Array = np.where(x > 0, d_y, np.zeros_like(d_y))
+    return d_x
+
+
 def _tanh(x: Array) -> Array:
     """Give ``np.tanh`` the plain signature of an activation."""
     y: Array = np.tanh(x)
     return y
+
+
+def _tanh_backward(d_y: Array, x: Array) -> Array:
+    """Send a gradient back through tanh: ``d_x = d_y * (1 - tanh(x)^2)``."""
+    t = np.tanh(x)
+    d_x: Array = d_y * (1.0 - t * t)
+    return d_x
 
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -239,6 +444,16 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "tanh": _tanh,
 }
 """Activations by name; ``config.py`` and ``modules.py`` translate what checkpoints call them."""
+ACTIVATION_BACKWARDS: dict[str, Callable[[Array, Array], Array]] = {
+    "gelu": gelu_backward,
+    "gelu_tanh": gelu_tanh_backward,
+    "identity": lambda d_y, x: d_y,
+    "relu": relu_backward,
+    "sigmoid": sigmoid_backward,
+    "silu": silu_backward,
+    "tanh": _tanh_backward,
+}
+"""The gradients of :data:`ACTIVATIONS`: ``d_x = backward(d_y, x)``."""
 
 
 def softmax(scores: Array, out: Array | None = None) -> Array:
@@ -272,6 +487,39 @@ def softmax(scores: Array, out: Array | None = None) -> Array:
     return probs
 
 
+def softmax_backward(d_probs: Array, probs: Array) -> Array:
+    """Send a gradient back through :func:`softmax`: ``d_scores = probs * (d_probs - sum(probs * d_probs))``.
+
+    The sum is over a row. A row of ``d_probs`` whose numbers are all equal gives zero: probabilities sum to 1, so they
+    cannot all grow. A check with such a gradient (all ones, say) cannot tell a right backward from a wrong one.
+
+    Parameters
+    ----------
+    d_probs : Array, shape (..., T)
+        Upstream gradient.
+    probs : Array, shape (..., T)
+        What the forward gave.
+
+    Returns
+    -------
+    Array, shape (..., T)
+        Every row sums to 0.
+
+    Notes
+    -----
+    **Source**: the gradient of ``torch.softmax(scores, dim=-1)``.
+
+    Examples
+    --------
+    >>> softmax_backward(np.array([[1.0, 0.0]]), np.array([[0.5, 0.5]]))
+    array([[ 0.25, -0.25]])
+    """
+    d_scores: Array = d_probs * probs
+    mean = d_scores.sum(axis=-1, keepdims=True)  # of d_probs, weighted by probs
+    d_scores -= probs * mean
+    return d_scores
+
+
 def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
     """Shift and scale each row to mean 0 and variance 1, then by learned numbers.
 
@@ -298,13 +546,65 @@ def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
     >>> layer_norm(np.array([[1.0, 3.0]]), np.ones(2), np.zeros(2), eps=1e-12)
     array([[-1.,  1.]])
     """
-    y: Array = x - x.mean(axis=-1, keepdims=True)
-    # the mean of squares as a dot product per row: no temporary array of squares
-    variance = np.einsum("nd,nd->n", y, y)[:, None] / x.shape[-1]
-    y *= 1.0 / np.sqrt(variance + eps)
+    y, _ = _standardize(x, eps)
     y *= weight
     y += bias
     return y
+
+
+def layer_norm_backward(d_y: Array, x: Array, weight: Array, eps: float) -> tuple[Array, Array, Array]:
+    """Send a gradient back through :func:`layer_norm`.
+
+    With ``z = (x - mean(x)) / s``, ``s = sqrt(var(x) + eps)`` and ``d_z = d_y * weight``, row by row:
+    ``d_x = (d_z - mean(d_z) - z * mean(d_z * z)) / s``. The two means are what goes back through the row's mean and
+    through its variance: where ``d_z`` is all ones they take away everything.
+
+    Parameters
+    ----------
+    d_y : Array, shape (N, D)
+        Upstream gradient.
+    x : Array, shape (N, D)
+        What the forward read.
+    weight : Array, shape (D,)
+    eps : float
+
+    Returns
+    -------
+    d_x : Array, shape (N, D)
+        Every row sums to 0.
+    d_weight : Array, shape (D,)
+    d_bias : Array, shape (D,)
+
+    Notes
+    -----
+    **Source**: the gradients of ``torch.nn.functional.layer_norm``.
+
+    Examples
+    --------
+    >>> x, d_y = np.array([[1.0, 2.0, 6.0]]), np.array([[1.0, 0.0, 0.0]])
+    >>> d_x, d_weight, d_bias = layer_norm_backward(d_y, x, np.ones(3), eps=1e-12)
+    >>> d_x.round(4), d_weight.round(4), d_bias
+    (array([[ 0.1763, -0.2204,  0.0441]]), array([-0.9258,  0.    ,  0.    ]), array([1., 0., 0.]))
+    """
+    z, one_over_s = _standardize(x, eps)
+    d_z: Array = d_y * weight
+    d_x: Array = d_z - d_z.mean(axis=-1, keepdims=True)
+    along = np.einsum("nd,nd->n", d_z, z)[:, None] / x.shape[-1]
+    d_x -= z * along
+    d_x *= one_over_s
+    d_weight: Array = np.einsum("nd,nd->d", d_y, z)
+    d_bias: Array = d_y.sum(axis=0)
+    return d_x, d_weight, d_bias
+
+
+def _standardize(x: Array, eps: float) -> tuple[Array, Array]:
+    """Give each row mean 0 and variance 1; and by what it was multiplied, (N, 1)."""
+    z: Array = x - x.mean(axis=-1, keepdims=True)
+    # the mean of squares as a dot product per row: no temporary array of squares
+    variance = np.einsum("nd,nd->n", z, z)[:, None] / x.shape[-1]
+    one_over_s: Array = 1.0 / np.sqrt(variance + eps)
+    z *= one_over_s
+    return z, one_over_s
 
 
 def normalize(x: Array, eps: float = 1e-12) -> Array:
@@ -332,3 +632,70 @@ def normalize(x: Array, eps: float = 1e-12) -> Array:
     """
     length: Array = np.linalg.norm(x, axis=-1, keepdims=True)
     return x / np.maximum(length, eps)
+
+
+def normalize_backward(d_y: Array, x: Array, eps: float = 1e-12) -> Array:
+    """Send a gradient back through :func:`normalize`: ``d_x = (d_y - y * (y . d_y)) / |x|`` with ``y = x / |x|``.
+
+    What points along ``x`` changes its length alone, and normalising undoes that: it is taken away.
+
+    Parameters
+    ----------
+    d_y : Array, shape (..., D)
+        Upstream gradient.
+    x : Array, shape (..., D)
+    eps : float
+        A row that is shorter was divided by ``eps``, and so is its gradient.
+
+    Returns
+    -------
+    Array, shape (..., D)
+        At right angles to ``x``.
+
+    Notes
+    -----
+    **Source**: the gradient of ``torch.nn.functional.normalize(x, p=2, dim=-1)``.
+
+    Examples
+    --------
+    >>> normalize_backward(np.array([[1.0, 0.0]]), np.array([[3.0, 4.0]])).round(3)
+    array([[ 0.128, -0.096]])
+    """
+    length: Array = np.linalg.norm(x, axis=-1, keepdims=True)
+    y = x / np.maximum(length, eps)
+    along = (y * d_y).sum(axis=-1, keepdims=True)
+    along *= length > eps  # a shorter row was divided by a constant, which takes nothing away
+    d_x: Array = (d_y - y * along) / np.maximum(length, eps)
+    return d_x
+
+
+def dropout_mask(shape: tuple[int, ...], rate: float, rng: np.random.Generator, dtype: npt.DTypeLike) -> Array:
+    """Draw what dropout multiplies by: 0 with probability ``rate``, else ``1 / (1 - rate)``.
+
+    Multiplied by it, a number keeps its mean, so that nothing need be rescaled when dropout is off ("inverted"
+    dropout). ``y = x * mask``, and so ``d_x = d_y * mask``. It is for training alone.
+
+    Parameters
+    ----------
+    shape : tuple of int
+    rate : float
+        In [0, 1).
+    rng : np.random.Generator
+    dtype : DTypeLike
+
+    Returns
+    -------
+    Array of that shape
+
+    Notes
+    -----
+    **Source**: Srivastava et al. 2014, section 4, in the inverted form; ``torch.nn.functional.dropout``.
+
+    Examples
+    --------
+    >>> dropout_mask((4,), 0.5, np.random.default_rng(0), np.float32)
+    array([2., 2., 2., 0.], dtype=float32)
+    """
+    kept = rng.random(shape, dtype=np.float32) >= rate
+    mask: Array = kept * np.asarray(1.0 / (1.0 - rate), dtype)
+    return mask

@@ -1,7 +1,8 @@
-"""Many token vectors -> one vector per text, in six ways.
+"""Many token vectors -> one vector per text, in six ways; each with its gradient.
 
 Each function takes the strip ``(N, D)`` and the lengths ``(B,)`` and gives ``(B, D)``. There is no padding, so there
-is none to leak into a mean. Which one a model was trained with stands in its folder; ``modules.py``, next, reads it.
+is none to leak into a mean. Its backward, directly below, takes the gradient of what it gave, ``d_pooled``, and then
+the same arguments. Which one a model was trained with stands in its folder; ``modules.py``, next, reads it.
 
 **Source**: Reimers & Gurevych 2019 (arXiv 1908.10084), section 3; ``sentence_transformers``' ``Pooling``.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 
 from minisbert.model import Array
 from minisbert.model.bert import places, starts
@@ -41,6 +43,30 @@ def pool_mean(token_embeddings: Array, lengths: Array) -> Array:
     return mean
 
 
+def pool_mean_backward(d_pooled: Array, token_embeddings: Array, lengths: Array) -> Array:
+    """Send a gradient back through :func:`pool_mean`: each token gets its text's, divided by the number of tokens.
+
+    Parameters
+    ----------
+    d_pooled : Array, shape (B, D)
+        Upstream gradient.
+    token_embeddings : Array, shape (N, D)
+    lengths : Array, shape (B,)
+
+    Returns
+    -------
+    Array, shape (N, D)
+
+    Examples
+    --------
+    >>> pool_mean_backward(np.array([[6.0], [1.0]]), np.zeros((4, 1)), np.array([3, 1])).T
+    array([[2., 2., 2., 1.]])
+    """
+    d_total = d_pooled / lengths[:, None].astype(d_pooled.dtype)  # (B, D)
+    d_tokens: Array = np.repeat(d_total, lengths, axis=0)  # (N, D)
+    return d_tokens
+
+
 def pool_mean_sqrt_len(token_embeddings: Array, lengths: Array) -> Array:
     """Add a text's token vectors and divide by the square root of their number.
 
@@ -63,6 +89,30 @@ def pool_mean_sqrt_len(token_embeddings: Array, lengths: Array) -> Array:
     return scaled
 
 
+def pool_mean_sqrt_len_backward(d_pooled: Array, token_embeddings: Array, lengths: Array) -> Array:
+    """Send a gradient back through :func:`pool_mean_sqrt_len`.
+
+    Parameters
+    ----------
+    d_pooled : Array, shape (B, D)
+        Upstream gradient.
+    token_embeddings : Array, shape (N, D)
+    lengths : Array, shape (B,)
+
+    Returns
+    -------
+    Array, shape (N, D)
+
+    Examples
+    --------
+    >>> pool_mean_sqrt_len_backward(np.array([[6.0]]), np.zeros((4, 1)), np.array([4])).T
+    array([[3., 3., 3., 3.]])
+    """
+    d_total = d_pooled / np.sqrt(lengths[:, None].astype(d_pooled.dtype))  # (B, D)
+    d_tokens: Array = np.repeat(d_total, lengths, axis=0)  # (N, D)
+    return d_tokens
+
+
 def pool_weighted_mean(token_embeddings: Array, lengths: Array, skipped: int | Array = 0) -> Array:
     """Average with weights 1, 2, 3, ..: later tokens count more (SGPT, Muennighoff 2022, section 3).
 
@@ -83,11 +133,45 @@ def pool_weighted_mean(token_embeddings: Array, lengths: Array, skipped: int | A
     array([[2.]])
     """
     first = starts(lengths)  # (B,)
-    place = places(lengths) + np.repeat(np.broadcast_to(skipped, lengths.shape), lengths) + 1  # (N,)
-    weights = place.astype(token_embeddings.dtype)[:, None]  # (N, 1)
+    weights = _place_weights(lengths, skipped, token_embeddings.dtype)  # (N, 1)
     total: Array = np.add.reduceat(token_embeddings * weights, first, axis=0)  # (B, D)
     mean: Array = total / np.add.reduceat(weights, first, axis=0)  # (B, D)
     return mean
+
+
+def pool_weighted_mean_backward(
+    d_pooled: Array, token_embeddings: Array, lengths: Array, skipped: int | Array = 0
+) -> Array:
+    """Send a gradient back through :func:`pool_weighted_mean`: each token gets its weight's share of its text's.
+
+    Parameters
+    ----------
+    d_pooled : Array, shape (B, D)
+        Upstream gradient.
+    token_embeddings : Array, shape (N, D)
+    lengths : Array, shape (B,)
+    skipped : int or Array, shape (B,)
+
+    Returns
+    -------
+    Array, shape (N, D)
+
+    Examples
+    --------
+    >>> pool_weighted_mean_backward(np.array([[6.0]]), np.zeros((3, 1)), np.array([3])).T
+    array([[1., 2., 3.]])
+    """
+    weights = _place_weights(lengths, skipped, d_pooled.dtype)  # (N, 1)
+    d_total = d_pooled / np.add.reduceat(weights, starts(lengths), axis=0)  # (B, D)
+    d_tokens: Array = np.repeat(d_total, lengths, axis=0) * weights  # (N, D)
+    return d_tokens
+
+
+def _place_weights(lengths: Array, skipped: int | Array, dtype: npt.DTypeLike) -> Array:
+    """Give each token the number of its place, from 1."""
+    place = places(lengths) + np.repeat(np.broadcast_to(skipped, lengths.shape), lengths) + 1  # (N,)
+    weights: Array = place.astype(dtype)[:, None]  # (N, 1)
+    return weights
 
 
 def pool_max(token_embeddings: Array, lengths: Array) -> Array:
@@ -109,6 +193,36 @@ def pool_max(token_embeddings: Array, lengths: Array) -> Array:
     """
     largest: Array = np.maximum.reduceat(token_embeddings, starts(lengths), axis=0)
     return largest
+
+
+def pool_max_backward(d_pooled: Array, token_embeddings: Array, lengths: Array) -> Array:
+    """Send a gradient back through :func:`pool_max`: all of it to the token that was the largest, in each dimension.
+
+    Of tokens that are equally large the first gets it, as in PyTorch.
+
+    Parameters
+    ----------
+    d_pooled : Array, shape (B, D)
+        Upstream gradient.
+    token_embeddings : Array, shape (N, D)
+    lengths : Array, shape (B,)
+
+    Returns
+    -------
+    Array, shape (N, D)
+
+    Examples
+    --------
+    >>> pool_max_backward(np.array([[5.0, 7.0]]), np.array([[1.0, 9.0], [3.0, -2.0]]), np.array([2]))
+    array([[0., 7.],
+           [5., 0.]])
+    """
+    d_tokens = np.zeros_like(token_embeddings)  # (N, D)
+    dimensions = np.arange(token_embeddings.shape[1])  # (D,)
+    for start, length, d_text in zip(starts(lengths), lengths, d_pooled, strict=True):
+        largest = start + token_embeddings[start : start + length].argmax(axis=0)  # (D,)
+        d_tokens[largest, dimensions] = d_text
+    return d_tokens
 
 
 def pool_cls(token_embeddings: Array, lengths: Array) -> Array:
@@ -133,6 +247,30 @@ def pool_cls(token_embeddings: Array, lengths: Array) -> Array:
     return first
 
 
+def pool_cls_backward(d_pooled: Array, token_embeddings: Array, lengths: Array) -> Array:
+    """Send a gradient back through :func:`pool_cls`: all of it to the first token.
+
+    Parameters
+    ----------
+    d_pooled : Array, shape (B, D)
+        Upstream gradient.
+    token_embeddings : Array, shape (N, D)
+    lengths : Array, shape (B,)
+
+    Returns
+    -------
+    Array, shape (N, D)
+
+    Examples
+    --------
+    >>> pool_cls_backward(np.array([[6.0], [1.0]]), np.zeros((4, 1)), np.array([3, 1])).T
+    array([[6., 0., 0., 1.]])
+    """
+    d_tokens = np.zeros_like(token_embeddings)  # (N, D)
+    d_tokens[starts(lengths)] = d_pooled
+    return d_tokens
+
+
 def pool_last_token(token_embeddings: Array, lengths: Array) -> Array:
     """Take a text's last token vector, in BERT that of [SEP].
 
@@ -155,6 +293,30 @@ def pool_last_token(token_embeddings: Array, lengths: Array) -> Array:
     return last
 
 
+def pool_last_token_backward(d_pooled: Array, token_embeddings: Array, lengths: Array) -> Array:
+    """Send a gradient back through :func:`pool_last_token`: all of it to the last token.
+
+    Parameters
+    ----------
+    d_pooled : Array, shape (B, D)
+        Upstream gradient.
+    token_embeddings : Array, shape (N, D)
+    lengths : Array, shape (B,)
+
+    Returns
+    -------
+    Array, shape (N, D)
+
+    Examples
+    --------
+    >>> pool_last_token_backward(np.array([[6.0], [1.0]]), np.zeros((4, 1)), np.array([3, 1])).T
+    array([[0., 0., 6., 1.]])
+    """
+    d_tokens = np.zeros_like(token_embeddings)  # (N, D)
+    d_tokens[np.cumsum(lengths) - 1] = d_pooled
+    return d_tokens
+
+
 POOLINGS: dict[str, Callable[[Array, Array], Array]] = {
     "cls": pool_cls,
     "max": pool_max,
@@ -164,6 +326,15 @@ POOLINGS: dict[str, Callable[[Array, Array], Array]] = {
     "lasttoken": pool_last_token,
 }
 """sentence-transformers' names, in the order in which it puts several side by side."""
+POOLING_BACKWARDS: dict[str, Callable[[Array, Array, Array], Array]] = {
+    "cls": pool_cls_backward,
+    "max": pool_max_backward,
+    "mean": pool_mean_backward,
+    "mean_sqrt_len_tokens": pool_mean_sqrt_len_backward,
+    "weightedmean": pool_weighted_mean_backward,
+    "lasttoken": pool_last_token_backward,
+}
+"""The gradients of :data:`POOLINGS`: ``d_tokens = backward(d_pooled, token_embeddings, lengths)``."""
 
 
 def pool(token_embeddings: Array, lengths: Array, modes: tuple[str, ...] = ("mean",), prompt_length: int = 0) -> Array:
@@ -202,9 +373,8 @@ def pool(token_embeddings: Array, lengths: Array, modes: tuple[str, ...] = ("mea
     if not len(lengths):
         return np.empty((0, len(modes) * token_embeddings.shape[1]), dtype=token_embeddings.dtype)
     if prompt_length:
-        skipped = np.minimum(prompt_length, lengths - 1)
-        token_embeddings = token_embeddings[places(lengths) >= np.repeat(skipped, lengths)]
-        lengths = lengths - skipped
+        kept, lengths = _behind_prompt(lengths, prompt_length)
+        token_embeddings = token_embeddings[kept]
     pooled = [
         pool_weighted_mean(token_embeddings, lengths, prompt_length)
         if mode == "weightedmean"
@@ -212,3 +382,58 @@ def pool(token_embeddings: Array, lengths: Array, modes: tuple[str, ...] = ("mea
         for mode in modes
     ]
     return np.concatenate(pooled, axis=1)
+
+
+def pool_backward(
+    d_pooled: Array, token_embeddings: Array, lengths: Array, modes: tuple[str, ...] = ("mean",), prompt_length: int = 0
+) -> Array:
+    """Send a gradient back through :func:`pool`: a token gets the sum of what comes back through all modes.
+
+    Parameters
+    ----------
+    d_pooled : Array, shape (B, len(modes) * D)
+        Upstream gradient.
+    token_embeddings : Array, shape (N, D)
+    lengths : Array, shape (B,)
+    modes : tuple of str
+    prompt_length : int
+        Tokens that were left out get zero.
+
+    Returns
+    -------
+    Array, shape (N, D)
+
+    Examples
+    --------
+    >>> pool_backward(np.array([[2.0, 7.0]]), np.array([[1.0], [3.0]]), np.array([2]), ("mean", "max")).T
+    array([[1., 8.]])
+    """
+    if not len(lengths):
+        return np.zeros_like(token_embeddings)
+    if not prompt_length:
+        return _modes_backward(d_pooled, token_embeddings, lengths, modes, prompt_length)
+    kept, rest = _behind_prompt(lengths, prompt_length)
+    d_tokens = np.zeros_like(token_embeddings)  # (N, D)
+    d_tokens[kept] = _modes_backward(d_pooled, token_embeddings[kept], rest, modes, prompt_length)
+    return d_tokens
+
+
+def _modes_backward(
+    d_pooled: Array, token_embeddings: Array, lengths: Array, modes: tuple[str, ...], prompt_length: int
+) -> Array:
+    """Add up what comes back through each mode."""
+    d_tokens = np.zeros_like(token_embeddings)  # (N, D)
+    for mode, d_mode in zip(modes, np.split(d_pooled, len(modes), axis=1), strict=True):
+        d_tokens += (
+            pool_weighted_mean_backward(d_mode, token_embeddings, lengths, prompt_length)
+            if mode == "weightedmean"
+            else POOLING_BACKWARDS[mode](d_mode, token_embeddings, lengths)
+        )
+    return d_tokens
+
+
+def _behind_prompt(lengths: Array, prompt_length: int) -> tuple[Array, Array]:
+    """Say which tokens (N,) stand behind the prompt, and how many of each text, (B,); the last one always does."""
+    skipped = np.minimum(prompt_length, lengths - 1)  # (B,)
+    kept: Array = places(lengths) >= np.repeat(skipped, lengths)  # (N,)
+    return kept, lengths - skipped

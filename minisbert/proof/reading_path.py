@@ -40,6 +40,7 @@ PATH = (
     Stop("model/config.py", "what the checkpoint says it is", "BERT §3", "`transformers.BertConfig`", "nothing"),
     Stop("model/checkpoint.py", "bytes on disk → arrays by name", "safetensors", "`safetensors.safe_open`", "equal"),
     Stop("model/params.py", "the weights, one named field each", "BERT §3", "`BertModel.state_dict()`", "equal"),
+    Stop("model/gradients.py", "a gradient for every weight", "", "`Tensor.grad`", "nothing"),
     Stop("model/tokens.py", "text → packed token ids, what was cut, where each stands", "BERT §3", "", "equal"),
     Stop("model/tokenizer_json.py", "the tokenizer of a folder, and its limit", "", "`AutoTokenizer`", "nothing"),
     Stop("model/wordpiece.py", "the same ids by hand", "Wu et al. 2016 §4.1", "`BertTokenizer`", "equal"),
@@ -76,6 +77,29 @@ PATH = (
     Stop("encoder.py", "text in, vectors out", "SBERT §3", "`SentenceTransformer.encode`", r"^sentence"),
     Stop("remote.py", "asking a server; where the key goes", "", "`openai.OpenAI`", "nothing"),
     Stop("client.py", "`Client(key).embed(phrases)`", "", "", "nothing"),
+    Stop("training/losses.py", "seven losses and their gradients", "SBERT §3, CPC, SimCSE §3", "`losses`", "nothing"),
+    Stop("training/parameters.py", "every weight by its name", "", "`named_parameters()`", "nothing"),
+    Stop("training/step.py", "a batch → loss → every gradient", "Gao et al. 2021 §3", "`loss.backward()`", "nothing"),
+    Stop("training/gradcheck.py", "is that gradient right?", "", "`torch.autograd.gradcheck`", "nothing"),
+    Stop("training/optim.py", "a step against the gradient", "AdamW alg. 2", "`torch.optim.AdamW`", "nothing"),
+    Stop("training/data.py", "a file → examples", "", "`datasets`", "nothing"),
+    Stop(
+        "training/batches.py", "examples → batches without false negatives", "", "`NoDuplicatesBatchSampler`", "nothing"
+    ),
+    Stop("training/settings.py", "what training may be asked for, checked", "", "`TrainingArguments`", "nothing"),
+    Stop("training/objective.py", "a loss's name → the loss of a batch", "", "", "nothing"),
+    Stop("training/checkpoint.py", "where a run stands, in one file", "", "", "nothing"),
+    Stop("training/dev.py", "how good is the model now?", "", "`EmbeddingSimilarityEvaluator` …", "nothing"),
+    Stop(
+        "training/finetune.py",
+        "batch after batch, the best kept",
+        "SBERT §3.1",
+        "`SentenceTransformerTrainer`",
+        "nothing",
+    ),
+    Stop("training/scratch.py", "a small BERT with random weights", "BERT", "`BertModel(config)`", "nothing"),
+    Stop("training/geometry.py", "alignment and uniformity", "Wang & Isola 2020 §4", "", "nothing"),
+    Stop("training/plane.py", "InfoNCE on points of a plane, step by step", "", "", "nothing"),
 )
 
 
@@ -94,7 +118,8 @@ def measured(stop: Stop, rows: list[Row]) -> str:
 
     Examples
     --------
-    >>> measured(PATH[-3], [Row("sentence_embedding", (3, 384), 1.04e-7, 1e-6)])
+    >>> encoder = next(stop for stop in PATH if stop.file == "encoder.py")
+    >>> measured(encoder, [Row("sentence_embedding", (3, 384), 1.04e-7, 1e-6)])
     '1.0e-07'
     """
     if stop.measured in ("nothing", "equal"):

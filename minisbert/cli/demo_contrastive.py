@@ -1,0 +1,225 @@
+"""``minisbert demo contrastive``: InfoNCE on points of a plane, and on the vectors of real sentences."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from minisbert.cli.options import ModelChoice, json_option, model_options
+from minisbert.cli.outputs import Target, written_whole
+from minisbert.cli.table import align, matrix_lines, terminal_width
+from minisbert.training.plane import LEARNING_RATE, SCALE, SENTENCE_PAIRS, STEPS, Descent, descend, make_points
+
+if TYPE_CHECKING:
+    from minisbert.model import Array
+
+KINDS = {".png": "png", ".gif": "gif"}
+COLUMNS = {
+    "loss": "loss",
+    "alignment": "alignment",
+    "uniformity": "uniformity",
+    "positive_cosine": "cosine of pairs",
+    "negative_cosine": "cosine of others",
+}
+
+
+@click.command(short_help="Watch InfoNCE pull pairs together and push the rest apart.")
+@click.option(
+    "--points", type=click.IntRange(3, 12), default=6, show_default=True, help="Pairs of points on the plane."
+)
+@click.option("--steps", type=click.IntRange(1, 1000), default=STEPS, show_default=True, help="Of gradient descent.")
+@click.option(
+    "--learning-rate", type=float, default=LEARNING_RATE, show_default=True, help="How far a step goes, above 0."
+)
+@click.option(
+    "--scale",
+    type=float,
+    default=SCALE,
+    show_default=True,
+    help="Of the cosines, 1 / temperature, above 0. Training takes 20.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of where the points begin.")
+@click.option("--text/--no-text", default=True, help="With or without real sentences.  [default: text]")
+@click.option("-o", "--output", metavar="FILE.png|FILE.gif", help="Draw a picture or a film, too (extra `plots`).")
+@click.option("--force", is_flag=True, help="Replace the picture if it exists.")
+@json_option
+@model_options
+def contrastive(
+    points: int,
+    steps: int,
+    learning_rate: float,
+    scale: float,
+    seed: int,
+    text: bool,
+    output: str | None,
+    force: bool,
+    as_json: bool,
+    choice: ModelChoice,
+) -> None:
+    """Watch InfoNCE, the loss of contrastive learning, at work: it pulls pairs together and pushes the rest apart.
+
+    First on pairs of points on a plane, then on the vectors of sentences. No model is trained: the points and the
+    vectors themselves move, each against its gradient. Alignment (how far apart pairs are) and uniformity (how crowded
+    all are) fall along with the loss. In the pictures each arrow is minus a gradient.
+
+    Two of the questions, about passwords, are easily confused: look at their cosines before and after, and at what a
+    scale of 20 does.
+
+    \b
+    Examples:
+      minisbert demo contrastive
+      minisbert demo contrastive -o demo.png
+      minisbert demo contrastive --no-text -o demo.gif
+      minisbert demo contrastive --scale 20 --learning-rate 0.05
+    """
+    target = _choose_target(output, force)
+    settings: dict[str, Any] = {"steps": steps, "learning_rate": learning_rate, "scale": scale}
+    import numpy as np
+
+    on_plane = descend(*make_points(points, np.random.default_rng(seed)), **settings)
+    on_text = descend(*_embed(choice), **settings) if text else None
+    if target.file is not None:
+        _draw(target.file, target.kind, on_plane, on_text)
+    if as_json:
+        click.echo(json.dumps(_to_json(on_plane, on_text, seed)).encode())
+    else:
+        click.echo("\n".join(_report(on_plane, on_text, seed)))
+
+
+def _choose_target(output: str | None, force: bool) -> Target:
+    """Find out where a picture goes and of which kind, and refuse early what could not be drawn or written."""
+    if output is None:
+        return Target(None, "", force)
+    kind = KINDS.get(Path(output).suffix.lower())
+    if kind is None:
+        raise click.UsageError(f"{output!r} must end in .png, for a picture, or .gif, for a film.")
+    from minisbert.plots import require_matplotlib
+
+    require_matplotlib()
+    target = Target(Path(output), kind, force)
+    target.check()
+    return target
+
+
+def _embed(choice: ModelChoice) -> tuple[Array, Array]:
+    """Give the vectors of the questions and of their paraphrases."""
+    encoder = choice.encoder("float32")
+    questions, paraphrases = ([pair[side] for pair in SENTENCE_PAIRS] for side in (0, 1))
+    return encoder.encode(questions), encoder.encode(paraphrases)
+
+
+def _draw(file: Path, kind: str, on_plane: Descent, on_text: Descent | None) -> None:
+    """Write the picture or the film; a terminal sees how far the film is."""
+    from minisbert.training.plane_picture import draw_animation, draw_picture, frame_steps
+
+    with written_whole(file) as stream:
+        if kind == "png":
+            draw_picture(stream, on_plane, on_text, SENTENCE_PAIRS)
+        elif sys.stderr.isatty():
+            from tqdm import tqdm
+
+            with tqdm(total=len(frame_steps(on_plane.steps)), unit="frame", desc="drawing") as bar:
+                draw_animation(stream, on_plane, on_text, progress=bar.update)
+        else:
+            draw_animation(stream, on_plane, on_text)
+    click.echo(f"wrote {file}", err=True)
+
+
+# --------------------------------------------------------------------------------------------------- the report
+
+
+def _report(on_plane: Descent, on_text: Descent | None, seed: int) -> list[str]:
+    """Lay out both descents."""
+    count = len(on_plane.anchors[0])
+    lines = [
+        f"InfoNCE, scale {on_plane.scale:g}, learning rate {on_plane.learning_rate:g}",
+        "alignment: how far apart pairs are; uniformity: how crowded all are; smaller is better",
+        "",
+        f"{count} pairs of points on a plane, seed {seed}",
+        "",
+        *_descent_lines(on_plane),
+    ]
+    if on_text is not None:
+        pairs = [(str(i), f"{a}  |  {p}") for i, (a, p) in enumerate(SENTENCE_PAIRS, 1)]
+        lines += ["", f"{len(pairs)} pairs of sentences, vectors of width {on_text.anchors.shape[2]}", ""]
+        lines += [*align(pairs), "", *_descent_lines(on_text)]
+    return lines
+
+
+def _descent_lines(seen: Descent) -> list[str]:
+    """Lay out what falls step by step, and the cosines before and after."""
+    shown = _shown_steps(seen.steps)
+    rows = [[f"{getattr(seen, name)[step]:.3f}" for name in COLUMNS] for step in shown]
+    lines = _table(["step", *COLUMNS.values()], [[str(step), *row] for step, row in zip(shown, rows, strict=True)])
+    count = len(seen.anchors[0])
+    for step in (0, seen.steps):
+        cells = [[_hundredths(cosine) for cosine in row] for row in seen.similarities(step).tolist()]
+        anchors, positives = ([f"{letter}{i}" for i in range(1, count + 1)] for letter in "ap")
+        lines += [
+            "",
+            f"cosines at step {step}, anchors down, positives across: {seen.found(step)} of {count} anchors are "
+            "closest to their own",
+            *matrix_lines(anchors, positives, cells, terminal_width()),
+        ]
+    return lines
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Align columns on the right, each as wide as it must be.
+
+    Examples
+    --------
+    >>> _table(["step", "loss"], [["0", "12.345"]])
+    ['step    loss', '   0  12.345']
+    """
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)]
+
+
+def _hundredths(cosine: float) -> str:
+    """Write a cosine, and no zero with a minus sign."""
+    written = f"{cosine:.2f}"
+    return "0.00" if written == "-0.00" else written
+
+
+def _shown_steps(steps: int) -> list[int]:
+    """Choose the rows of the table: 0, 1, 2, 5, 10, 20, 50, ... and the last.
+
+    Examples
+    --------
+    >>> _shown_steps(80), _shown_steps(1)
+    ([0, 1, 2, 5, 10, 20, 50, 80], [0, 1])
+    """
+    usual = [digit * power for power in (1, 10, 100, 1000) for digit in (1, 2, 5)]
+    return [0, *(step for step in usual if step < steps), steps]
+
+
+def _to_json(on_plane: Descent, on_text: Descent | None, seed: int) -> dict[str, Any]:
+    """Give everything to a program, with the points and gradients of the plane at every step."""
+    plane = {"pairs": len(on_plane.anchors[0]), "seed": seed, **_measured(on_plane)}
+    plane |= {
+        name: getattr(on_plane, name).tolist() for name in ("anchors", "positives", "d_anchors", "d_positives")
+    }  # (S, B, 2) each
+    text = None if on_text is None else {"sentences": SENTENCE_PAIRS, **_measured(on_text)}
+    return {
+        "scale": on_plane.scale,
+        "learning_rate": on_plane.learning_rate,
+        "steps": on_plane.steps,
+        "plane": plane,
+        "text": text,
+    }
+
+
+def _measured(seen: Descent) -> dict[str, Any]:
+    """Give what was measured at every step, and the cosines before and after."""
+    return {
+        **{name: getattr(seen, name).tolist() for name in COLUMNS},
+        "cosines_start": seen.similarities(0).tolist(),
+        "cosines_end": seen.similarities(-1).tolist(),
+        "found": [seen.found(0), seen.found(-1)],
+    }

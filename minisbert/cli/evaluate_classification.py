@@ -1,0 +1,243 @@
+"""``minisbert evaluate classification``: how far a few labelled texts a class go on the model's vectors."""
+
+from __future__ import annotations
+
+import math
+import sys
+import textwrap
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from minisbert import __version__
+from minisbert.cli.options import ModelChoice, json_option, model_options
+from minisbert.cli.retrieval_output import choose_file, columns, give, interval, signed
+from minisbert.cli.table import printable, shorten
+from minisbert.encoder import SentenceEncoder
+from minisbert.evaluation.bootstrap import RESAMPLES, Estimate
+from minisbert.evaluation.classification import (
+    CLASSIFIERS,
+    INSTALL,
+    PUBLISHED,
+    ClassificationResult,
+    LabelledTexts,
+    evaluate_classification,
+    has_sklearn,
+    read_labelled,
+)
+from minisbert.pinned import is_default_model
+
+LINE_WIDTH = 100
+
+
+@click.command(short_help="Classify texts from a few examples a class.")
+@click.argument("train", metavar="TRAIN", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("test", metavar="TEST", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--examples-per-class",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    metavar="COUNT",
+    help="Texts of each class to learn from.",
+)
+@click.option(
+    "--draws",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    metavar="COUNT",
+    help="How often to draw them anew; the figures are means.",
+)
+@click.option(
+    "--classifier",
+    "classifiers",
+    type=click.Choice(list(CLASSIFIERS)),
+    multiple=True,
+    help="What learns; may be given twice.  [default: centroid, and logistic where scikit-learn is installed]",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of the draws; the same for two models that are compared.",
+)
+@click.option(
+    "--columns",
+    "column_names",
+    metavar="LABEL,TEXT",
+    help="Names or numbers of the columns of both files.  [default: label, text or a usual synonym]",
+)
+@click.option("--no-header", is_flag=True, help="The files have no row of names on top; number the columns from 1.")
+@click.option("-o", "--output", metavar="FILE", help="Write the result as JSON, draw by draw and text by text.")
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@json_option
+@model_options
+def classification(
+    train: Path,
+    test: Path,
+    examples_per_class: int,
+    draws: int,
+    classifiers: tuple[str, ...],
+    seed: int,
+    column_names: str | None,
+    no_header: bool,
+    output: str | None,
+    force: bool,
+    as_json: bool,
+    choice: ModelChoice,
+) -> None:
+    """Classify the texts of TEST from a few examples of each class in TRAIN, on the model's vectors as they are.
+
+    Both files have a label and a text in each row: TSV (without quoting), CSV or JSONL, plain or .gz. Examples are
+    drawn several times, as MTEB does, and the figures are means over the draws. The model itself is not trained.
+
+    \b
+    Examples:
+      minisbert evaluate classification train.tsv test.tsv
+      minisbert evaluate classification train.tsv test.tsv --examples-per-class 1 --draws 3 -o result.json
+      minisbert evaluate classification train.tsv test.tsv --columns label,text --classifier centroid
+    """
+    target = choose_file(output, force)
+    chosen = tuple(dict.fromkeys(classifiers)) or tuple(
+        name for name in CLASSIFIERS if name != "logistic" or has_sklearn()
+    )
+    read = _read_options(column_names, no_header)
+    sets = read_labelled(train, **read), read_labelled(test, **read)
+    encoder = choice.encoder("float32")
+    results = evaluate_classification(
+        encoder,
+        *sets,
+        classifiers=chosen,
+        examples_per_class=examples_per_class,
+        draws=draws,
+        seed=seed,
+        show_progress_bar=sys.stderr.isatty(),
+    )
+    published = {}
+    if choice.max_seq_length is None and is_default_model(encoder.folder):
+        published = {name: found for name, result in results.items() if (found := published_for(result)) is not None}
+    lines = report_lines(results, *sets, encoder, published)
+    give(lines, _to_json(results, *sets, encoder, published), as_json, target)
+
+
+def _read_options(column_names: str | None, no_header: bool) -> dict[str, Any]:
+    """Take apart what was said about the files."""
+    names = column_names.split(",") if column_names is not None else None
+    if names is not None and len(names) != 2:
+        raise click.UsageError(f"--columns must name two: label and text; got {column_names!r}.")
+    if no_header and names is None:
+        raise click.UsageError("With --no-header, say by --columns which columns hold the label and the text.")
+    return {"columns": names, "has_header": not no_header}
+
+
+def published_for(result: ClassificationResult) -> float | None:
+    """Give the published accuracy, where set and protocol are those of the publication."""
+    key = (
+        result.train_texts,
+        len(result.expected),
+        len(result.classes),
+        result.examples_per_class,
+        len(result.drawn),
+        result.classifier,
+    )
+    return PUBLISHED[key][1] if key in PUBLISHED else None
+
+
+# ------------------------------------------------------------------------------------------------- what is said
+
+
+def report_lines(
+    results: Mapping[str, ClassificationResult],
+    train: LabelledTexts,
+    test: LabelledTexts,
+    encoder: SentenceEncoder,
+    published: Mapping[str, float],
+) -> list[str]:
+    """Lay out the figures, what they are, and what may surprise."""
+    rows = [["classifier", "accuracy", "over draws", "over test texts", "macro-F1"]]
+    if published:
+        rows[0] += ["published", "difference"]
+    for name, result in results.items():
+        draws = result.over_draws()
+        row = [name, f"{100 * draws.mean:.2f}", _interval(draws), interval(result.over_texts())]
+        row.append(f"{100 * float(result.macro_f1.mean()):.2f}")
+        if name in published:
+            row += [f"{100 * published[name]:.2f}", signed(draws.mean - published[name])]
+        rows.append(row)
+    lines = [f"{encoder.folder.name}: share of texts that get their own class, x 100", "", *columns(rows), ""]
+    remarks = _remarks(next(iter(results.values())), train, test)
+    if published:
+        remarks.append("published: MTEB's results repository, all-MiniLM-L6-v2, draws of its own")
+    if not has_sklearn():
+        remarks.append(f"logistic regression needs scikit-learn: {INSTALL}")
+    wrapped = (textwrap.wrap(remark, LINE_WIDTH, subsequent_indent="  ") for remark in remarks)
+    return [*lines, *(line for paragraph in wrapped for line in paragraph)]
+
+
+def _interval(estimate: Estimate) -> str:
+    """Write an interval, or that there is none."""
+    return "none" if math.isnan(estimate.low) else interval(estimate)
+
+
+def _remarks(result: ClassificationResult, train: LabelledTexts, test: LabelledTexts) -> list[str]:
+    """Say what was done to which texts."""
+    draws = len(result.drawn)
+    names = [shorten(printable(labelled.name), 40) for labelled in (train, test)]
+    remarks = [
+        f"{names[1]}: {len(test.texts):,} texts, {len(result.classes):,} classes; examples from {names[0]}: "
+        f"{len(train.texts):,} texts, {result.examples_per_class:,} a class in each of {draws:,} "
+        f"draw{'' if draws == 1 else 's'}, seed {result.seed}; the model is not trained",
+        "intervals, 95 %: over draws, for other examples and the same test texts (t"
+        + ("; one draw has none" if draws == 1 else "")
+        + f"); over test texts, for other test texts and the same draws (bootstrap, {RESAMPLES:,} draws of texts)",
+    ]
+    if result.test_in_train:
+        remarks.append(
+            f"{result.test_in_train:,} of {len(test.texts):,} test texts stand in {names[0]} as well, letter by "
+            "letter: by so many the figures may be too good"
+        )
+    return remarks
+
+
+def _to_json(
+    results: Mapping[str, ClassificationResult],
+    train: LabelledTexts,
+    test: LabelledTexts,
+    encoder: SentenceEncoder,
+    published: Mapping[str, float],
+) -> dict[str, Any]:
+    """Give everything to a program; shares in [0, 1], null where there is no interval."""
+    first = next(iter(results.values()))
+    return {
+        "model": str(encoder.folder),
+        "max_seq_length": encoder.max_seq_length,
+        "train": {"name": train.name, "texts": len(train.texts)},
+        "test": {"name": test.name, "texts": len(test.texts), "also_in_train": first.test_in_train},
+        "classes": list(first.classes),
+        "examples_per_class": first.examples_per_class,
+        "draws": len(first.drawn),
+        "seed": first.seed,
+        "classifiers": {
+            name: {
+                "accuracy": float(result.accuracies.mean()),
+                "over_draws": _ends(result.over_draws()),
+                "over_texts": _ends(result.over_texts()),
+                "macro_f1": float(result.macro_f1.mean()),
+                "published": published.get(name),
+                "per_draw": result.accuracies.tolist(),
+                "per_text": result.correct.mean(axis=0).tolist(),
+            }
+            for name, result in results.items()
+        },
+        "intervals": {"confidence": 0.95, "over_draws": "t", "over_texts": "bootstrap", "resamples": RESAMPLES},
+        "minisbert": __version__,
+    }
+
+
+def _ends(estimate: Estimate) -> list[float | None]:
+    """Give the ends of an interval."""
+    return [None if math.isnan(end) else end for end in (estimate.low, estimate.high)]

@@ -1,0 +1,293 @@
+"""``minisbert train``: fine-tune a model, or train one from nothing, on examples from a file."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from minisbert import __version__
+from minisbert.cli.options import ModelChoice, decorate, json_option, model_options
+from minisbert.files import written_whole
+
+if TYPE_CHECKING:
+    from minisbert.encoder import SentenceEncoder
+    from minisbert.training.data import Examples
+    from minisbert.training.dev import DevSet
+    from minisbert.training.finetune import Finetuned, StepReport
+    from minisbert.training.settings import Settings
+
+KINDS = ("pairs", "triplets", "scored", "labelled", "texts")
+RECENT = 50  # losses whose mean is shown
+
+_data_options = [
+    click.option("--kind", type=click.Choice(KINDS), help="What a row is.  [default: told by the columns]"),
+    click.option("--columns", metavar="NAME,NAME..", help="Names or numbers of the columns; say --kind, too."),
+    click.option("--scale", metavar="LOW,HIGH", help="What scores can be; they are mapped to 0..1."),
+    click.option("--no-header", is_flag=True, help="The files have no row of names; number the columns from 1."),
+]
+_training_options = [
+    click.option("--loss", metavar="NAME", help="One of those below.  [default: the usual one for the kind]"),
+    click.option("--loss-option", "loss_options", multiple=True, metavar="NAME=VALUE", help="Such as scale=20."),
+    click.option("--epochs", type=click.IntRange(1), default=1, show_default=True, help="Times to see every example."),
+    click.option("--batch-size", type=click.IntRange(2), default=32, show_default=True, help="Examples of a step."),
+    click.option("--learning-rate", type=float, default=2e-5, show_default=True, help="At its highest."),
+    click.option("--warmup", type=float, default=0.1, show_default=True, help="Share of all steps that it rises."),
+    click.option("--weight-decay", type=float, default=0.01, show_default=True, help="Of AdamW."),
+    click.option("--max-grad-norm", type=float, default=1.0, show_default=True, help="Shorten longer gradients."),
+    click.option("--dropout", type=float, default=0.1, show_default=True, help="Rate; 0 for none."),
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all that is random."),
+    click.option("--cache-tokens", type=click.IntRange(1), help="Gradient caching: tokens in memory at a time."),
+    click.option("--num-threads", type=click.IntRange(1), help="[default: one a processor]"),
+]
+_run_options = [
+    click.option("--dev", type=click.Path(exists=True, path_type=Path), help="Scored pairs, or a folder like BEIR's."),
+    click.option("--dev-columns", metavar="SCORE,SENTENCE1,SENTENCE2", help="Of the dev file, if unusual."),
+    click.option("--evaluate-every", type=click.IntRange(1), metavar="STEPS", help="[default: an epoch]"),
+    click.option("--checkpoint-every", type=click.IntRange(1), default=200, show_default=True, metavar="STEPS"),
+    click.option("--resume", is_flag=True, help="Go on from OUT.checkpoint, bit for bit."),
+    click.option("--force", is_flag=True, help="Begin anew though there is an OUT.checkpoint."),
+    click.option("--from-scratch", metavar="LAYERS,WIDTH,HEADS", help="Random weights of this size, such as 2,128,4."),
+]
+
+
+@click.command(short_help="Fine-tune a model on examples from a file.")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(exists=True, path_type=Path))
+@click.option("-o", "--output", required=True, metavar="OUT", type=click.Path(path_type=Path), help="A new folder.")
+@lambda verb: decorate(verb, [*_data_options, *_training_options, *_run_options])
+@json_option
+@model_options
+def train(
+    files: tuple[Path, ...],
+    output: Path,
+    resume: bool,
+    force: bool,
+    dev: Path | None,
+    dev_columns: str | None,
+    checkpoint_every: int,
+    from_scratch: str | None,
+    as_json: bool,
+    choice: ModelChoice,
+    **options: Any,
+) -> None:
+    """Fine-tune a model on examples, and write a folder that sentence-transformers loads, too.
+
+    FILE is TSV (without quoting), CSV or JSONL, plain or .gz. What a row is, is told by its columns:
+
+    \b
+      pairs      anchor, positive             multiple_negatives_ranking
+      triplets   anchor, positive, negative   multiple_negatives_ranking, triplet
+      scored     sentence1, sentence2, score  cosent, cosine_similarity
+      labelled   sentence1, sentence2, label  softmax, contrastive (labels 0 and 1)
+      texts      text, label                  multiple_negatives_ranking, on pairs of a label
+      texts      text                         simcse
+
+    With --dev the model is scored before, on the way and at the end, and the best weights are kept. OUT.checkpoint
+    holds the state of the run. After Ctrl-C, or a crash, the same command with --resume goes on from it.
+
+    \b
+    Examples:
+      minisbert train pairs.tsv -o my-model
+      minisbert train nli.tsv -o my-model --dev stsb_dev.tsv --epochs 2
+      minisbert train intents.csv -o my-model --kind texts --columns text,intent
+      minisbert train nli.tsv -o small --from-scratch 2,128,4 --learning-rate 1e-3 --epochs 5
+    """
+    checkpoint = output.with_name(f"{output.name}.checkpoint")
+    _check_places(output, checkpoint, resume, force)
+    from minisbert.training.dev import read_dev
+    from minisbert.training.finetune import finetune
+
+    examples, settings = _ask(files, options)
+    dev_set = None if dev is None else read_dev(dev, dev_columns.split(",") if dev_columns else None)
+    encoder = _start(choice, from_scratch, settings.seed)
+    with _asked_to_stop() as should_stop, training_bar(dev_set) as on_step:
+        done = finetune(
+            encoder,
+            examples,
+            settings,
+            dev=dev_set,
+            checkpoint=checkpoint,
+            checkpoint_every=checkpoint_every,
+            resume=resume,
+            on_step=on_step,
+            should_stop=should_stop,
+        )
+    if not done.is_finished:
+        raise click.ClickException(
+            f"stopped after step {done.progress.step}; {checkpoint} holds all of it: the same command with --resume "
+            "goes on"
+        )
+    done.encoder.save(output)
+    summary = _summary(done, examples, settings, dev_set, from_scratch)
+    with written_whole(output / "training.json") as stream:
+        stream.write(f"{json.dumps(summary, indent=2)}\n".encode())
+    checkpoint.unlink(missing_ok=True)
+    click.echo(json.dumps(summary) if as_json else "\n".join(_report(summary, output)))
+
+
+def _check_places(output: Path, checkpoint: Path, resume: bool, force: bool) -> None:
+    """Refuse early what could not be written in the end, or would lose an earlier run."""
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise click.ClickException(f"{output}: exists and is not an empty folder; choose another name")
+    if not output.resolve().parent.is_dir():
+        raise click.ClickException(f"{output}: there is no folder {output.parent}; create it first")
+    if checkpoint.exists() and not resume and not force:
+        raise click.ClickException(
+            f"{checkpoint}: an earlier run was stopped here; go on with --resume, or begin anew with --force"
+        )
+    if resume and not checkpoint.exists():
+        raise click.ClickException(f"{checkpoint}: there is no such checkpoint to resume from; leave --resume out")
+
+
+def _ask(files: tuple[Path, ...], options: dict[str, Any]) -> tuple[Examples, Settings]:
+    """Read the examples and put the settings together."""
+    from minisbert.blas import threads
+    from minisbert.training.data import read_examples
+    from minisbert.training.settings import Settings, fitting_losses
+
+    columns, scale = options.pop("columns"), options.pop("scale")
+    try:
+        limits = None if scale is None else _two_numbers(scale)
+        loss_options = dict(_loss_option(said) for said in options.pop("loss_options"))
+    except ValueError as error:
+        raise click.UsageError(
+            f"--scale must be LOW,HIGH, such as 0,5, and --loss-option NAME=VALUE, such as scale=20: {error}."
+        ) from None
+    examples = read_examples(
+        list(files),
+        kind=options.pop("kind"),
+        columns=columns.split(",") if columns else None,
+        scale=limits,
+        has_header=not options.pop("no_header"),
+    )
+    options["loss"] = options["loss"] or fitting_losses(examples)[0]
+    options["num_threads"] = options["num_threads"] or threads.usable()
+    return examples, Settings(loss_options=loss_options, **options)
+
+
+def _two_numbers(said: str) -> tuple[float, float]:
+    """Take LOW,HIGH apart."""
+    low, high = map(float, said.split(","))
+    return low, high
+
+
+def _loss_option(said: str) -> tuple[str, float | str | bool]:
+    """Take NAME=VALUE apart; a value is a number, true, false or a word."""
+    name, equals, value = said.partition("=")
+    if not equals:
+        raise ValueError(f"{said!r} has no =")
+    if value.lower() in ("true", "false"):
+        return name, value.lower() == "true"
+    try:
+        return name, float(value)
+    except ValueError:
+        return name, value
+
+
+def _start(choice: ModelChoice, from_scratch: str | None, seed: int) -> SentenceEncoder:
+    """Load the model, or make one from nothing with its tokenizer."""
+    encoder = choice.encoder("float32")
+    if from_scratch is None:
+        return encoder
+    try:
+        layers, width, heads = map(int, from_scratch.split(","))
+    except ValueError:
+        raise click.UsageError(
+            f"--from-scratch must be LAYERS,WIDTH,HEADS, such as 2,128,4; got {from_scratch!r}."
+        ) from None
+    from minisbert.training.scratch import untrained_model
+
+    model = untrained_model(
+        encoder.model, num_hidden_layers=layers, hidden_size=width, num_attention_heads=heads, seed=seed
+    )
+    return encoder.with_model(model)
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[Any]:
+    """Let the current step end after a first Ctrl-C or request to end; a second one is obeyed at once."""
+    asked: list[int] = []
+
+    def remember(number: int, frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        click.echo("\nstopping after this step; Ctrl-C again stops at once, back to the last checkpoint", err=True)
+
+    before = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def training_bar(dev: DevSet | None = None) -> Iterator[Any]:
+    """Show steps, loss and time left in a terminal; elsewhere a line for each dev score."""
+    from tqdm import tqdm
+
+    bar: Any = tqdm(unit="step", desc="train", disable=not sys.stderr.isatty())
+    recent: list[float] = []
+
+    def on_step(report: StepReport) -> None:
+        recent.append(report.loss)
+        del recent[:-RECENT]
+        if bar.total is None:
+            bar.reset(total=report.total_steps)
+            bar.initial = report.step - 1
+            bar.n = report.step - 1
+        bar.set_postfix_str(f"loss {sum(recent) / len(recent):.4f}", refresh=False)
+        bar.update()
+        if report.dev_score is not None and dev is not None:
+            bar.write(f"step {report.step}: {dev.name} {report.dev_score:.2f} ({dev.measure})", file=sys.stderr)
+
+    with bar:
+        yield on_step
+
+
+def _summary(
+    done: Finetuned, examples: Examples, settings: Settings, dev: DevSet | None, from_scratch: str | None
+) -> dict[str, Any]:
+    """Gather what a run was and what came of it."""
+    progress = done.progress
+    return {
+        "minisbert": __version__,
+        "examples": len(examples),
+        "kind": examples.kind,
+        "from_scratch": from_scratch,
+        "settings": {**asdict(settings), "loss_options": dict(settings.loss_options)},
+        "steps": progress.step,
+        "seconds": round(progress.seconds, 1),
+        "losses": list(progress.losses),
+        "dev": None if dev is None else {"name": dev.name, "measure": dev.measure, "scores": list(progress.dev_scores)},
+        "best_step": done.best_step,
+    }
+
+
+def _report(summary: dict[str, Any], output: Path) -> list[str]:
+    """Say it to people."""
+    losses, tenth = summary["losses"], max(1, len(summary["losses"]) // 10)
+    first, last = (sum(part) / len(part) for part in (losses[:tenth], losses[-tenth:]))
+    lines = [
+        f"{summary['examples']:,} {summary['kind']}, loss {summary['settings']['loss']}: {summary['steps']:,} steps in "
+        f"{summary['seconds']:.0f} s",
+        f"loss {first:.4f} -> {last:.4f} (means of the first and last tenth of the steps)",
+    ]
+    if summary["dev"] is not None:
+        scores = dict(summary["dev"]["scores"])
+        best = summary["best_step"]
+        lines.append(
+            f"{summary['dev']['name']}, {summary['dev']['measure']}: {scores[0]:.2f} before, {scores[best]:.2f} at its "
+            f"best, step {best}, whose weights these are"
+        )
+        if best == 0:
+            lines.append("no step was better than the start: these are the weights that training began with")
+    return [*lines, f"wrote {output}"]

@@ -1,0 +1,774 @@
+"""Is a gradient that was written by hand right? Random directions, finite differences, and a guess at the mistake.
+
+A gradient promises how fast the loss changes when its tensor moves: by ``<gradient, v>`` for each unit of a step
+along ``v``. Here the step is taken and the loss measured. If the two numbers agree along a few random ``v``, the whole
+gradient is right: a wrong one would have to be wrong at right angles to every ``v``, and a random ``v`` does not do
+that favour.
+
+:func:`check_backward` judges the backward of one operation, :func:`check_gradients` the gradients of a loss with
+respect to any number of tensors, :func:`check_encoder` those of a whole sentence model under a loss. All give a
+:class:`GradientReport`, whose text names the first wrong tensor on the way back from the loss and, where it can be
+told, the mistake: sign, factor, transposition, a sum that is missing.
+
+**Never an upstream gradient of ones.** The rows of a softmax sum to 1, and those of a normalised input to 0, whatever
+the input is. With ``d_y = 1`` the gradients of both are zero, so that a backward with a term missing, or one that gives
+back zeros, passes. The upstream gradient here is drawn at random, and there is no way to give another.
+
+**How it is measured.** Along ``v``, with ``f(t) = loss(x + t v)``, by centred differences of fourth order, ``f'(0) =
+(8 (f(h) - f(-h)) - (f(2h) - f(-2h))) / 12h``, in float64, for two steps ``h``. Where the two disagree the step is made
+smaller. Where they still disagree, or the slope jumps at the point itself, as that of ``relu`` at 0, the numbers are no
+measure of the gradient, and a difference is reported as "not smooth" and not as "wrong". Each tensor moves in
+proportion to its own size.
+
+**What is compared.** ``|analytic - numeric| / max(|analytic|, |numeric|, 1e-4 of the whole)``, all sizes the root of
+the mean square over the directions; the whole is the slope when all tensors move at once. So a tensor whose gradient
+is rightly zero, as that of the key bias in attention, passes with the rounding error that it has in place of a zero.
+Differences that are smaller than what the rounding of the loss can make are not counted.
+
+Left out on purpose: single numbers of a tensor, one by one. That takes as many steps as there are numbers, and a random
+direction finds the same mistakes.
+
+Next file: ``optim.py``, which takes steps against the gradients that are checked here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from minisbert.blas import threads
+from minisbert.model import Array
+from minisbert.model.bert import bert
+from minisbert.model.folder import SentenceModel
+from minisbert.model.gradients import Gradient, RowGradient
+from minisbert.model.modules import apply_modules
+from minisbert.model.tokens import OverflowReport
+from minisbert.training.losses import LOSSES, LossResult, find_false_negatives
+from minisbert.training.parameters import named_parameters, replace_parameters
+from minisbert.training.step import LossFunction, value_and_gradients
+
+__all__ = ["GradientReport", "GradientRow", "check_backward", "check_encoder", "check_gradients"]
+
+Loss = Callable[[dict[str, Array]], float]
+
+_FLOOR = 1e-4  # of the whole: below it a tensor's gradient is measured against the whole
+_STEP = 1e-3  # of a tensor's own size: truncation (h^4 = 1e-12) and rounding (1e-16 / h = 1e-13) are both small
+_ROUNDING = 64 * float(np.finfo(np.float64).eps)  # of the loss: what its last steps lose in float64, with a margin
+
+
+# ---------------------------------------------------------------------------------------------------- the report
+
+
+@dataclass(frozen=True)
+class GradientRow:
+    """What was found for one tensor."""
+
+    name: str
+    shape: tuple[int, ...]
+    analytic: float  # <gradient, v> along the direction in which the two differ most
+    numeric: float  # the measured slope along it
+    error: float  # relative, see the head of the module; infinite where nothing could be compared
+    verdict: str  # "ok", "wrong" or "not smooth"
+    diagnosis: str = ""  # what the mistake looks like
+
+    @property
+    def ok(self) -> bool:
+        """Whether the gradient agrees with the measured slopes."""
+        return self.verdict == "ok"
+
+
+@dataclass(frozen=True)
+class GradientReport:
+    """The findings for all tensors; ``str(report)`` is a table for people.
+
+    Examples
+    --------
+    >>> right = GradientRow("weight", (3, 4), 0.5, 0.5, 2e-11, "ok")
+    >>> wrong = GradientRow("bias", (3,), 0.25, 0.5, 0.5, "wrong", "half of what it should be")
+    >>> report = GradientReport((right, wrong), right, 1e-7)
+    >>> report.ok, report.worst.name
+    (False, 'bias')
+    """
+
+    rows: tuple[GradientRow, ...]  # in the order of the forward pass, as the tensors were given
+    whole: GradientRow  # all tensors moving at once
+    tolerance: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether every gradient is right; a tensor that could not be judged is not."""
+        return all(row.ok for row in (*self.rows, self.whole))
+
+    @property
+    def worst(self) -> GradientRow:
+        """The row with the largest relative error."""
+        return max(self.rows or (self.whole,), key=lambda row: row.error)
+
+    @property
+    def first_wrong(self) -> GradientRow | None:
+        """The wrong tensor nearest to the loss: the backward pass spoils all that comes after a mistake."""
+        return next((row for row in (*reversed(self.rows), self.whole) if not row.ok), None)
+
+    def __str__(self) -> str:
+        lines = [("tensor", "shape", "analytic", "numeric", "error", "")]
+        lines += [_cells(row) for row in (self.whole, *reversed(self.rows))]  # as the backward pass meets them
+        width = [max(len(line[column]) for line in lines) for column in range(5)]
+        table = [
+            f"  {a:{width[0]}}  {b:{width[1]}}  {c:>{width[2]}}  {d:>{width[3]}}  {e:>{width[4]}}  {f}".rstrip()
+            for a, b, c, d, e, f in lines
+        ]
+        return "\n".join([*table, "", self._summary(), *(f"Note: {note}" for note in self.notes)])
+
+    def _summary(self) -> str:
+        """Say in one or two sentences what the table shows."""
+        if (first := self.first_wrong) is None:
+            number = f"All {len(self.rows)} gradients, and all together," if self.rows else "All gradients together"
+            return (
+                f"{number} agree with finite differences; the largest relative error is {self.worst.error:.1e} "
+                f"({self.worst.name}), the bound {self.tolerance:.0e}."
+            )
+        bad = sum(not row.ok for row in self.rows)
+        return (
+            f"{bad} of {len(self.rows)} gradients {'does' if bad == 1 else 'do'} not agree with finite differences.\n"
+            f"The first on the way back from the loss is {first.name}: {first.diagnosis}"
+        )
+
+
+def _cells(row: GradientRow) -> tuple[str, str, str, str, str, str]:
+    """Write one line of the table."""
+    mark = "ok" if row.ok else f"<-- {row.verdict}: {row.diagnosis}"
+    return row.name, str(row.shape), f"{row.analytic:.6e}", f"{row.numeric:.6e}", f"{row.error:.1e}", mark
+
+
+# ------------------------------------------------------------------------------------------------- one operation
+
+
+def check_backward(
+    forward: Callable[..., Array],
+    backward: Callable[..., Any],
+    arguments: Mapping[str, Any] | Sequence[Any],
+    *,
+    rng: np.random.Generator,
+    directions: int = 3,
+    tolerance: float = 1e-7,
+    sizes: Mapping[str, int] | None = None,
+) -> GradientReport:
+    """Judge the backward pass of one operation, ``y = forward(*arguments)``.
+
+    The loss is ``<d_y, forward(*arguments)>`` with a random ``d_y``; ``backward(d_y, *arguments)`` is its gradient.
+
+    Parameters
+    ----------
+    forward : callable
+        Takes the arguments in their order, gives one array.
+    backward : callable
+        Takes ``d_y``, of the shape of ``y``, and then the arguments; gives one gradient for each array of
+        floating-point numbers among them, in order: a tuple, or the gradient itself if it is the only one.
+    arguments : mapping of str to value, or sequence
+        Arrays of floating-point numbers are what is differentiated. All else (token ids, lengths, an eps) is handed on
+        as it is. float32 arrays are widened, with a note in the report.
+    rng : np.random.Generator
+        Draws ``d_y`` and the directions.
+    directions : int
+        Random directions for each argument, at least 1; to tell a factor from a missing term takes 2.
+    tolerance : float
+        Largest relative error that passes.
+    sizes : mapping of str to int, optional
+        Sizes by their letters, such as ``{"B": 7}``: a gradient that is off by one of them is then explained.
+
+    Returns
+    -------
+    GradientReport
+        One row for each differentiated argument.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to differentiate, an argument or ``y`` holds NaN or Inf, ``y`` is not float64, ``forward``
+        is random, or a function changes its argument.
+
+    Notes
+    -----
+    **Source**: ``torch.autograd.gradcheck(f, inputs, fast_mode=True)``, which also compares along random directions.
+
+    Examples
+    --------
+    >>> x = np.array([[0.1, -0.4, 0.7], [1.0, 0.3, -0.2]])
+    >>> right = lambda d_y, x: d_y * (1 - np.tanh(x) ** 2)
+    >>> check_backward(np.tanh, right, {"x": x}, rng=np.random.default_rng(0)).ok
+    True
+    >>> wrong = lambda d_y, x: d_y * (np.tanh(x) ** 2 - 1)
+    >>> check_backward(np.tanh, wrong, {"x": x}, rng=np.random.default_rng(0)).worst.diagnosis
+    'the sign is turned'
+    """
+    named, notes = _widened(arguments)
+    y = _call("forward", forward, list(named.values()))
+    if not isinstance(y, np.ndarray) or y.dtype != np.float64 or not np.isfinite(y).all():
+        raise ValueError(
+            f"check_backward: forward must give one array of finite float64 numbers for float64 arguments, but gave "
+            f"{_describe(y)}. Look for an astype or a float32 constant inside, and for a division by zero."
+        )
+    rng = _own(rng)
+    d_y = rng.standard_normal(y.shape)
+    moving = {name: value for name, value in named.items() if _is_floating(value)}
+    gradients = _by_name(_call("backward", backward, [d_y, *named.values()]), list(moving))
+
+    def loss(params: dict[str, Array]) -> float:
+        return float(np.vdot(d_y, forward(*(named | params).values())))
+
+    report = check_gradients(loss, moving, gradients, rng=rng, directions=directions, tolerance=tolerance, sizes=sizes)
+    return replace(report, notes=(*notes, *report.notes))
+
+
+def _own(rng: np.random.Generator) -> np.random.Generator:
+    """Make a generator of its own: one that stands where it drew ``x`` from the same seed would draw ``d_y = x``."""
+    return np.random.default_rng(rng.integers(2**32, size=4))
+
+
+def _is_floating(value: Any) -> bool:
+    """Whether a value is an array that can be differentiated."""
+    return isinstance(value, np.ndarray) and value.dtype.kind == "f"
+
+
+def _widened(arguments: Mapping[str, Any] | Sequence[Any]) -> tuple[dict[str, Any], list[str]]:
+    """Name the arguments and turn their floating-point numbers into float64."""
+    if not isinstance(arguments, Mapping):
+        arguments = {f"argument {i}": value for i, value in enumerate(arguments)}
+    narrow = [name for name, value in arguments.items() if _is_floating(value) and value.dtype != np.float64]
+    named = {name: np.asarray(value, np.float64) if name in narrow else value for name, value in arguments.items()}
+    if not any(_is_floating(value) for value in named.values()):
+        raise ValueError(
+            f"check_backward: expected at least one array of floating-point numbers among the arguments, got "
+            f"{', '.join(f'{name}: {_describe(value)}' for name, value in named.items()) or 'none'}. Lists and "
+            f"integers are not differentiated; wrap numbers in np.array([...], dtype=np.float64)."
+        )
+    return named, [f"{name} was widened to float64: finite differences in float32 show nothing" for name in narrow]
+
+
+def _call(role: str, function: Callable[..., Any], arguments: list[Any]) -> Any:
+    """Call a function and see that it leaves its arguments alone."""
+    before = [np.copy(value) if isinstance(value, np.ndarray) else None for value in arguments]
+    result = function(*arguments)
+    for i, (old, value) in enumerate(zip(before, arguments, strict=True)):
+        if old is not None and not np.array_equal(old, value, equal_nan=old.dtype.kind == "f"):
+            raise ValueError(
+                f"check_backward: {role} must leave its arguments alone, but changed number {i} (from 0), of shape "
+                f"{old.shape}. Look for +=, *= or out= on an argument; work on a copy, or check a wrapper that copies."
+            )
+    return result
+
+
+def _by_name(returned: Any, names: list[str]) -> dict[str, Gradient | None]:
+    """Give each differentiated argument its gradient."""
+    gradients = returned if isinstance(returned, (tuple, list)) else (returned,)
+    if len(gradients) != len(names):
+        raise ValueError(
+            f"check_backward: backward must give {len(names)} gradient{'s' if len(names) > 1 else ''}, for "
+            f"{', '.join(names)} in this order, but gave {len(gradients)}. Give settings such as an eps as plain "
+            f"numbers; None stands for a gradient that you do not have yet."
+        )
+    return dict(zip(names, gradients, strict=True))
+
+
+def _describe(value: Any) -> str:
+    """Say what a value is, in a few words."""
+    if not isinstance(value, np.ndarray):
+        return f"a {type(value).__name__}"
+    bad = int(np.sum(~np.isfinite(value))) if value.dtype.kind == "f" else 0
+    return f"{value.dtype} {value.shape}" + (f" with {bad} NaN or Inf" if bad else "")
+
+
+# -------------------------------------------------------------------------------------------------- whole losses
+
+
+def check_gradients(
+    loss: Loss,
+    params: Mapping[str, Array],
+    gradients: Mapping[str, Gradient | None],
+    *,
+    rng: np.random.Generator,
+    directions: int = 3,
+    tolerance: float = 1e-7,
+    sizes: Mapping[str, int] | None = None,
+    only: Collection[str] | None = None,
+) -> GradientReport:
+    """Judge the gradients of a loss: all tensors moving at once, then each alone.
+
+    ``<gradient, v>`` is compared with the slope of ``loss(params + t v)`` at ``t = 0``, for random ``v``.
+
+    Parameters
+    ----------
+    loss : callable
+        Takes a dict with the names of ``params``, gives one number. It must read all it needs from that dict.
+    params : mapping of str to Array
+        float64, in the order of the forward pass: the report goes through them backwards.
+    gradients : mapping of str to Array or RowGradient
+        At ``params``, each of its tensor's shape. The rows that a RowGradient leaves out are checked as well: the
+        directions move the whole table.
+    rng : np.random.Generator
+        Draws the directions.
+    directions : int
+        For each tensor, and for all together; at least 1.
+    tolerance : float
+        Largest relative error that passes.
+    sizes : mapping of str to int, optional
+        Sizes by their letters, to explain a wrong factor with.
+    only : collection of str, optional
+        Tensors to judge one by one, by default all. All together are judged in any case: with ``only=()`` the check
+        of a large model costs no more than that of a small one.
+
+    Returns
+    -------
+    GradientReport
+
+    Raises
+    ------
+    ValueError
+        If a tensor is not float64 (float32 gradients have an error of their own that hides mistakes), something is NaN
+        or Inf, the loss is not one number or gives two answers to one question, or names do not fit.
+
+    Notes
+    -----
+    Each direction takes 6 calls of the loss, more where it bends sharply.
+
+    **Source**: ``torch.autograd.gradcheck``; Baydin et al. 2018, section 2.1, on the error of differences.
+
+    Examples
+    --------
+    >>> params = {"weight": np.array([[1.0, 2.0], [0.5, -1.0]]), "bias": np.array([0.3, -0.2])}
+    >>> def loss(p):
+    ...     return float(np.mean((p["weight"].sum(axis=1) + p["bias"]) ** 2))
+    >>> y = params["weight"].sum(axis=1) + params["bias"]
+    >>> gradients = {"weight": np.stack([y, y], axis=1), "bias": 2 * y}  # the mean over 2 rows was forgotten
+    >>> print(check_gradients(loss, params, gradients, rng=np.random.default_rng(0), sizes={"B": 2}))
+      tensor      shape        analytic        numeric    error
+      everything  (6,)     ...               <-- wrong: see below
+      bias        (2,)    -1.342140e+00  -6.710701e-01  5.0e-01  <-- wrong: too large by the factor 2 = B: ...
+      weight      (2, 2)  -5.651788e+00  -5.651788e+00  ...  ok
+    <BLANKLINE>
+    1 of 2 gradients does not agree with finite differences.
+    The first on the way back from the loss is bias: too large by the factor 2 = B: a sum where a mean belongs?
+    """
+    names = list(params) if only is None else [name for name in params if name in set(only)]
+    _check_inputs(params, gradients, directions, only or ())
+    rng = _own(rng)
+    line = _Line(loss, dict(params), _value(loss, dict(params)), tolerance / 10)
+    line.refuse_chance()
+    faults = {name: _fault(params[name], gradients.get(name)) for name in params}
+    known = {name: gradient for name, gradient in gradients.items() if gradient is not None and not faults[name]}
+    whole = _measure("everything", line, known, list(params), rng, directions)
+    tensors = [_measure(name, line, known, [name], rng, directions) for name in names]
+    scale = max(_size(measured.numeric) for measured in (whole, *tensors))
+    rows = [_judge(measured, faults[measured.name], scale, tolerance, sizes or {}) for measured in tensors]
+    lost = "some gradients cannot be compared" if any(faults.values()) else ""
+    all_of_it = _judge(whole, lost, scale, tolerance, sizes or {})
+    if not all_of_it.ok and not all(row.ok for row in rows):
+        all_of_it = replace(all_of_it, diagnosis="see below")
+    return GradientReport(tuple(rows), all_of_it, tolerance, tuple(_notes(whole, scale, tolerance)))
+
+
+def _check_inputs(
+    params: Mapping[str, Array], gradients: Mapping[str, Gradient | None], directions: int, only: Collection[str]
+) -> None:
+    """Refuse what cannot be checked."""
+    if not params or directions < 1:
+        raise ValueError(f"check_gradients: expected tensors and directions >= 1, got {len(params)} and {directions}")
+    for name, tensor in params.items():
+        if not isinstance(tensor, np.ndarray) or tensor.dtype != np.float64:
+            raise ValueError(
+                f"check_gradients: expected float64 tensors, but {name} is {_describe(tensor)}. Differences of a "
+                f"float32 loss have no correct digit left. Convert the tensors to np.float64 and compute the gradients "
+                f"again from them."
+            )
+        if not tensor.size or not np.isfinite(tensor).all():
+            raise ValueError(f"check_gradients: expected finite numbers, but {name} is {_describe(tensor)}")
+    for what, strange in (("gradients", set(gradients) - set(params)), ("only", set(only) - set(params))):
+        if strange:
+            raise ValueError(
+                f"check_gradients: {what} has names that params has not: {', '.join(sorted(strange))}. The tensors "
+                f"are {', '.join(params)}."
+            )
+
+
+def _value(loss: Loss, params: dict[str, Array], where: str = "at params") -> float:
+    """Call the loss and see that it gives one finite float64 number."""
+    value: Any = loss(params)
+    if isinstance(value, (np.ndarray, np.generic)) and (value.ndim or value.dtype != np.float64):
+        raise ValueError(
+            f"check_gradients: the loss must be one float64 number, but it is {value.dtype} {value.shape}. Take the "
+            f"mean over the batch, and look for float32 on the way."
+        )
+    if not isinstance(value, (float, int, np.ndarray, np.generic)):
+        raise ValueError(f"check_gradients: the loss must be one float64 number, but it is a {type(value).__name__}")
+    if not math.isfinite(value):
+        raise ValueError(
+            f"check_gradients: the loss must be finite, but it is {float(value)} {where}. Look for log(0), a division "
+            f"by zero or an overflow."
+        )
+    return float(value)
+
+
+def _fault(tensor: Array, gradient: Gradient | None) -> str:
+    """Say why a gradient cannot be compared at all, or nothing."""
+    if gradient is None:
+        return "no gradient came back"
+    if isinstance(gradient, RowGradient):
+        return _row_fault(tensor, gradient)
+    if not isinstance(gradient, np.ndarray):
+        return f"a {type(gradient).__name__} came back, not an array"
+    if gradient.shape != tensor.shape:
+        return f"its shape is {gradient.shape}, but the tensor's is {tensor.shape}" + _shape_hint(gradient, tensor)
+    return _numbers_fault(gradient)
+
+
+def _shape_hint(gradient: Array, tensor: Array) -> str:
+    """Say what a wrong shape looks like."""
+    if gradient.shape == tensor.shape[::-1]:
+        return ": transposed"
+    if gradient.size == tensor.size:
+        return ": a reshape, or a sum without keepdims=False"
+    if gradient.shape[gradient.ndim - tensor.ndim :] == tensor.shape:
+        return ": the sum over the leading axes is missing"
+    return ""
+
+
+def _row_fault(tensor: Array, gradient: RowGradient) -> str:
+    """Say what is wrong with the form of a RowGradient."""
+    rows, values = gradient.rows, gradient.values
+    if gradient.row_count != len(tensor) or values.shape != (len(rows), *tensor.shape[1:]):
+        return f"{len(rows)} rows {values.shape} of {gradient.row_count} came back, but the table is {tensor.shape}"
+    if len(np.unique(rows)) != len(rows):
+        return "a row stands twice: the gradients of its uses must be added up"
+    if len(rows) and not 0 <= rows.min() <= rows.max() < len(tensor):
+        return f"rows {rows.min()} to {rows.max()} came back, but the table is {tensor.shape}"
+    return _numbers_fault(values)
+
+
+def _numbers_fault(values: Array) -> str:
+    """Say that numbers are NaN or Inf, and where the first one is."""
+    bad = np.argwhere(~np.isfinite(values))
+    return (
+        f"NaN or Inf in {len(bad)} of {values.size} numbers, the first at {tuple(bad[0].tolist())}" if len(bad) else ""
+    )
+
+
+# ------------------------------------------------------------------------------------------- sentence models
+
+
+def check_encoder(
+    model: SentenceModel,
+    columns: Sequence[Sequence[str]],
+    loss: str | LossFunction = "multiple_negatives_ranking",
+    *,
+    rng: np.random.Generator,
+    targets: Sequence[float] | None = None,
+    directions: int = 3,
+    tolerance: float = 1e-7,
+    only: Collection[str] | None = None,
+) -> GradientReport:
+    """Judge every gradient that a training step gives: from the loss back through the modules and BERT.
+
+    The gradients are :func:`~minisbert.training.step.value_and_gradients`'; the slopes are those of the loss of plain
+    inference, :func:`~minisbert.model.bert.bert`, which keeps no trace. Nothing is dropped.
+
+    Parameters
+    ----------
+    model : SentenceModel
+        float32 weights are widened.
+    columns : sequence of sequences of str
+        Such as anchors and positives, a few short texts of each; for ``"simcse"`` one column.
+    loss : str or callable
+        A key of :data:`~minisbert.training.losses.LOSSES`, with its own defaults, or a function from the vectors of
+        the columns, ``(B, D)`` each, to a LossResult. ``"softmax"`` gets a random classifier, which is checked as well.
+    rng : np.random.Generator
+        Draws the directions, and that classifier.
+    targets : sequence of float, optional
+        Scores or labels, for the losses that compare with them.
+    directions, tolerance, only
+        As for :func:`check_gradients`; the names are those of
+        :func:`~minisbert.training.parameters.named_parameters`.
+
+    Returns
+    -------
+    GradientReport
+
+    Raises
+    ------
+    ValueError
+        For a loss of an unknown name, targets that are missing or not wanted, and whatever the loss refuses.
+
+    Examples
+    --------
+    >>> import tokenizers
+    >>> from minisbert.model.config import BertConfig
+    >>> from minisbert.model.modules import Pooling
+    >>> from minisbert.model.params import random_params
+    >>> from minisbert.model.tokens import Tokenizer
+    >>> library = tokenizers.Tokenizer(tokenizers.models.WordLevel({"hot": 0, "soup": 1, "tea": 2}, "hot"))
+    >>> library.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    >>> config = BertConfig(vocab_size=3, hidden_size=4, num_attention_heads=2, num_hidden_layers=1,
+    ...                     intermediate_size=6, max_position_embeddings=5)
+    >>> params, tokenizer = random_params(config, np.random.default_rng(0)), Tokenizer(library, (), (), False, {})
+    >>> model = SentenceModel(config, params, (Pooling(),), tokenizer, 5, {}, None, "cosine")
+    >>> report = check_encoder(model, [["soup", "tea"], ["hot soup", "hot tea hot"]], rng=np.random.default_rng(1))
+    >>> report.ok, len(report.rows), report.rows[-1].name
+    (True, 21, 'encoder.layer.0.output.LayerNorm.bias')
+    """
+    rng = _own(rng)
+    params = {name: tensor.astype(np.float64) for name, tensor in named_parameters(model).items()}  # keeps the order
+    model = replace_parameters(model, params)
+    if isinstance(loss, str):
+        columns, head, function = _named_loss(loss, columns, targets, model.full_width, rng)
+    else:
+        head, function = {}, lambda vectors, _: loss(vectors)
+    texts = [text for column in columns for text in column]
+    tokens = model.tokenizer(texts, model.max_seq_length)
+
+    def value(moved: dict[str, Array]) -> float:
+        there = replace_parameters(model, moved)
+        strip = bert(tokens.token_ids, tokens.lengths, there.params, there.config)
+        vectors = apply_modules(strip, tokens.lengths, there.modules)[-1]
+        return function(np.split(vectors, len(columns)), {name: moved[name] for name in head}).value
+
+    report = OverflowReport(model.max_seq_length, "truncate")  # both sides read the same, so a cut does no harm
+    step = value_and_gradients(model, columns, lambda vectors: function(vectors, head), num_threads=1, report=report)
+    with threads.hold(1):  # products of a few rows: more threads would spend their time waiting for each other
+        return check_gradients(
+            value, params | head, step.gradients, rng=rng, directions=directions, tolerance=tolerance, only=only
+        )
+
+
+LossWithHead = Callable[[list[Array], Mapping[str, Array]], LossResult]
+"""A loss of the columns' vectors and of weights of its own, by their names in training."""
+
+
+def _named_loss(
+    name: str, columns: Sequence[Sequence[str]], targets: Sequence[float] | None, width: int, rng: np.random.Generator
+) -> tuple[Sequence[Sequence[str]], dict[str, Array], LossWithHead]:
+    """Find a loss by its name: the columns that it compares, its own weights, and a function of vectors and those."""
+    if name not in LOSSES:
+        raise ValueError(f"check_encoder: loss must be one of {', '.join(LOSSES)}, or a function; got {name!r}")
+    loss = LOSSES[name]
+    if (targets is None) == (loss.data in ("scored", "labelled")):
+        wanted = "needs targets, a number for each pair" if targets is None else "compares with no targets"
+        raise ValueError(f"check_encoder: loss {name!r} {wanted}")
+    if loss.data == "texts":
+        columns = [*columns, *columns]  # both views; without dropout they are the same
+    extra: dict[str, Any] = {}
+    if loss.takes_false_negatives:
+        extra["false_negatives"] = find_false_negatives(*columns)
+    head = {}
+    if loss.has_head and targets is not None:
+        classes = 1 + max(1, int(max(targets)))
+        head = {"head.weight": rng.normal(0, 0.5, (classes, 3 * width)), "head.bias": rng.normal(0, 0.5, classes)}
+
+    def function(vectors: list[Array], head: Mapping[str, Array]) -> LossResult:
+        return loss.function(*vectors, *([] if targets is None else [targets]), *head.values(), **extra)
+
+    return columns, head, function
+
+
+# ------------------------------------------------------------------------------------------------- measuring
+
+
+@dataclass(frozen=True)
+class _Slope:
+    """The slope of the loss along one direction, as measured."""
+
+    value: float
+    change: float  # how far two steps disagree about it
+    jump: float  # how far the two sides of the point disagree about it
+    noise: float  # what the rounding of the loss can do to it
+
+    @property
+    def doubt(self) -> float:
+        """How little it may be worth."""
+        return max(self.change, self.jump)
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A loss and the point through which straight lines are laid."""
+
+    loss: Loss
+    params: dict[str, Array]
+    base: float  # the loss at params
+    precision: float  # relative, with which a slope is to be measured
+
+    def refuse_chance(self) -> None:
+        """See that the same question gets the same answer."""
+        again = _value(self.loss, dict(self.params))
+        if abs(again - self.base) > _ROUNDING * abs(self.base):
+            raise ValueError(
+                f"check_gradients: the loss must be the same at each call, but was {self.base!r} and then {again!r}. "
+                f"Is dropout on? Switch it off, or draw its masks once, outside the loss. A loss that changes its "
+                f"argument does this, too."
+            )
+
+    def slope(self, direction: Mapping[str, Array], name: str) -> _Slope:
+        """Measure the slope along a direction, with smaller steps where it bends sharply."""
+        best, step = self._slope(direction, name, _STEP), _STEP
+        for _ in range(3):
+            if best.change <= self.precision * abs(best.value) + best.noise:
+                break
+            step /= 8
+            best = min(best, self._slope(direction, name, step), key=lambda slope: slope.change + slope.noise)
+        return best
+
+    def _slope(self, direction: Mapping[str, Array], name: str, step: float) -> _Slope:
+        """Measure it with two steps, ``step`` and half of it."""
+        at = {}
+        for k in (-4, -2, -1, 1, 2, 4):
+            moved = {key: self.params[key] + (k * step / 2) * v for key, v in direction.items()}
+            at[k] = _value(self.loss, self.params | moved, f"{abs(k) * step / 2:.0e} away from params along {name}")
+        coarse = (8 * (at[2] - at[-2]) - (at[4] - at[-4])) / (12 * step)
+        fine = (8 * (at[1] - at[-1]) - (at[2] - at[-2])) / (6 * step)
+        # right minus left slope shrinks with the step, unless the slope jumps at the point itself
+        jump = 2 * (at[1] - 2 * self.base + at[-1]) / (step / 2) - (at[2] - 2 * self.base + at[-2]) / step
+        largest = max(abs(self.base), *map(abs, at.values()))
+        return _Slope(fine, abs(fine - coarse), abs(jump), _ROUNDING * largest / step)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Both sides of the comparison for one tensor, along K directions."""
+
+    name: str
+    shape: tuple[int, ...]
+    analytic: Array  # (K,) <gradient, v>
+    transposed: Array  # (K,) <gradient.T, v>, for square matrices; else as analytic
+    numeric: Array  # (K,)
+    doubt: Array  # (K,)
+    noise: float
+    narrow: bool  # the gradient came back in another dtype than float64
+
+
+def _measure(
+    name: str,
+    line: _Line,
+    gradients: Mapping[str, Gradient],
+    moving: list[str],
+    rng: np.random.Generator,
+    directions: int,
+) -> _Measured:
+    """Compare along several directions in which the tensors named in ``moving`` move."""
+    analytic, transposed, slopes = np.empty(directions), np.empty(directions), []  # (K,) each
+    for i in range(directions):
+        direction = {key: _draw(line.params[key], rng) for key in moving}
+        pairs = [(gradients[key], v) for key, v in direction.items() if key in gradients]
+        analytic[i] = sum(_along(gradient, v) for gradient, v in pairs)
+        transposed[i] = sum(_along(gradient, v.T if _is_square(v) else v) for gradient, v in pairs)
+        slopes.append(line.slope(direction, name))
+    tensors = [line.params[key] for key in moving]
+    return _Measured(
+        name,
+        tensors[0].shape if name in moving else (sum(tensor.size for tensor in tensors),),
+        analytic,
+        transposed,
+        numeric=np.array([slope.value for slope in slopes]),
+        doubt=np.array([slope.doubt for slope in slopes]),
+        noise=max(slope.noise for slope in slopes),
+        narrow=any(_dtype(gradients[key]) != np.float64 for key in moving if key in gradients),
+    )
+
+
+def _draw(tensor: Array, rng: np.random.Generator) -> Array:
+    """Draw a direction whose numbers are about as large as the tensor's own, or 1 if it is zero."""
+    is_by_column = tensor.flags.f_contiguous and not tensor.flags.c_contiguous
+    # in the tensor's own order in memory: adding the two is then several times as fast
+    drawn = rng.standard_normal(tensor.shape[::-1]).T if is_by_column else rng.standard_normal(tensor.shape)
+    return drawn * (_size(tensor) or 1.0)
+
+
+def _is_square(v: Array) -> bool:
+    return v.ndim == 2 and v.shape[0] == v.shape[1]
+
+
+def _dtype(gradient: Gradient) -> np.dtype[Any]:
+    return gradient.values.dtype if isinstance(gradient, RowGradient) else gradient.dtype
+
+
+def _along(gradient: Gradient, v: Array) -> float:
+    """Give ``<gradient, v>``; the rows that a RowGradient leaves out count as zero."""
+    if isinstance(gradient, RowGradient):
+        return float(np.sum(gradient.values * v[gradient.rows]))
+    return float(np.sum(gradient * v))
+
+
+def _size(numbers: Array) -> float:
+    """Give the root of the mean square."""
+    return math.sqrt(float(np.mean(np.square(numbers))))
+
+
+# --------------------------------------------------------------------------------------------------- judging
+
+
+def _judge(measured: _Measured, fault: str, scale: float, tolerance: float, sizes: Mapping[str, int]) -> GradientRow:
+    """Turn what was measured into a row of the report."""
+    a, n = measured.analytic, measured.numeric
+    worst = int(np.argmax(np.abs(a - n)))
+    numbers = measured.name, measured.shape, float(a[worst]), float(n[worst])
+    if fault:
+        return GradientRow(measured.name, measured.shape, math.nan, float(n[worst]), math.inf, "wrong", fault)
+    difference = _size(a - n)
+    against = max(_size(a), _size(n), _FLOOR * scale, measured.noise / tolerance)
+    error = difference / against if difference else 0.0
+    if error <= tolerance:
+        return GradientRow(*numbers, error, "ok")
+    if difference <= 10 * _size(measured.doubt):
+        jumps = (
+            "the slope jumps here (relu at 0, a tie in a maximum) or the loss is computed in float32; move the point"
+        )
+        return GradientRow(*numbers, error, "not smooth", jumps)
+    text = _diagnose(measured, max(_FLOOR * scale, measured.noise / tolerance) * tolerance, sizes)
+    return GradientRow(*numbers, error, "wrong", text + ("; it is not float64" if measured.narrow else ""))
+
+
+def _diagnose(measured: _Measured, nothing: float, sizes: Mapping[str, int]) -> str:
+    """Say what a wrong gradient looks like; below ``nothing`` a slope counts as zero."""
+    a, n = measured.analytic, measured.numeric
+    if _size(a) <= nothing:
+        return "nothing came back: the gradient is zero"
+    if _size(n) <= nothing:
+        return "the loss does not change with it, but a gradient came back; does the loss read its argument?"
+    ratio = float(np.dot(a, n) / np.dot(n, n))
+    if len(a) > 1 and np.abs(a - ratio * n).max() <= 1e-5 * _size(a):
+        return "; ".join(_explain(ratio, sizes))
+    if np.abs(measured.transposed - n).max() <= 1e-5 * _size(n):
+        return "it is transposed"
+    return "no single factor puts it right: a term is missing, or one is wrong" if len(a) > 1 else "it is wrong"
+
+
+def _explain(ratio: float, sizes: Mapping[str, int]) -> Iterator[str]:
+    """Say what a constant ratio of analytic to numeric means."""
+    if ratio < 0:
+        yield "the sign is turned"
+    factor, way = max(abs(ratio), 1 / abs(ratio)), "large" if abs(ratio) > 1 else "small"
+    if factor < 1 + 1e-5:
+        return
+    letters = [name for name, size in sizes.items() if size > 1 and math.isclose(factor, size, rel_tol=1e-5)]
+    roots = [name for name, size in sizes.items() if size > 1 and math.isclose(factor, math.sqrt(size), rel_tol=1e-5)]
+    if letters:
+        mistake = "a sum where a mean belongs?" if way == "large" else "a mean where a sum belongs?"
+        yield f"too {way} by the factor {factor:.6g} = {' or '.join(letters)}: {mistake}"
+    elif roots:
+        mistake = "is the scaling missing?" if way == "large" else "scaled twice?"
+        yield f"too {way} by the factor {factor:.6g} = sqrt({' or '.join(roots)}): {mistake}"
+    else:
+        yield f"off by the factor {abs(ratio):.6g}"
+
+
+def _notes(whole: _Measured, scale: float, tolerance: float) -> Iterator[str]:
+    """Say what a reader of the report must know."""
+    if scale <= whole.noise:
+        yield "the loss did not change along any direction; is this the function that was meant?"
+    elif whole.noise > tolerance * scale:
+        yield (
+            f"the loss is so large beside its slope that differences below {whole.noise / scale:.0e} of the whole are "
+            f"lost in its rounding; take a constant off it"
+        )

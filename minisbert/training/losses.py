@@ -1,0 +1,756 @@
+"""What training makes small: seven losses of sentence embeddings, each with its gradient by hand.
+
+Each function takes embeddings, compares them and gives a :class:`LossResult`: one number, and how it moves with each
+number of each embedding. That gradient is where the backward pass of the encoder begins. :data:`LOSSES` lists them by
+sentence-transformers' names.
+
+===========================  =================================================  ====================================
+name                         what it asks for                                   data
+===========================  =================================================  ====================================
+multiple_negatives_ranking   the own positive is closer than all other texts    pairs, with or without hard negatives
+simcse                       as above, between two dropout views of a text      texts
+contrastive                  equal pairs at 0, others at least a margin apart   pairs labelled 1 or 0
+triplet                      the positive closer than the negative by a margin  triplets
+cosine_similarity            the cosine equals the score                        scored pairs
+cosent                       cosines in the order of the scores                 scored pairs
+softmax                      a linear classifier can tell the label             labelled pairs
+===========================  =================================================  ====================================
+
+**False negatives.** Losses with in-batch negatives push an anchor from every other text of the batch. A text that
+occurs twice is then pushed from its own copy. :func:`find_false_negatives` finds these, and they are left out.
+
+**Kinks.** Where a loss has no derivative (a hinge at exactly 0, equal embeddings under a distance), its gradient counts
+as 0, as in PyTorch.
+
+**dtype.** float32 in, float32 gradients out; float64 likewise. The loss itself is a Python float.
+
+Left out on purpose: mining of hard negatives, and weights of examples. Next file: ``optim.py``, which takes the steps.
+
+Letters: ``B`` examples, ``D`` the width of an embedding, ``M`` candidates, ``C`` classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from minisbert.model import Array
+from minisbert.model.ops import linear, linear_backward
+from minisbert.similarity import (
+    cos_sim,
+    cos_sim_backward,
+    dot_score,
+    dot_score_backward,
+    pairwise_cos_sim,
+    pairwise_cos_sim_backward,
+    pairwise_euclidean_sim,
+    pairwise_euclidean_sim_backward,
+    pairwise_manhattan_sim,
+    pairwise_manhattan_sim_backward,
+)
+
+__all__ = [
+    "LOSSES",
+    "Loss",
+    "LossResult",
+    "contrastive",
+    "cosent",
+    "cosine_similarity",
+    "find_false_negatives",
+    "multiple_negatives_ranking",
+    "simcse",
+    "softmax_classification",
+    "triplet",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class LossResult:
+    """A loss and its gradients."""
+
+    value: float  # the mean over the batch, dimensionless, at least 0
+    gradients: tuple[Array, ...]  # one for each embeddings argument, in order, of its shape and dtype
+    head: dict[str, Array] = field(default_factory=dict)  # of the loss's own weights, by their names in training
+
+
+# ---------------------------------------------------------------------------------------------- in-batch negatives
+
+
+_SIMILARITIES = MappingProxyType(
+    {"cosine": (cos_sim, cos_sim_backward), "dot": (dot_score, dot_score_backward)},
+)
+
+
+def multiple_negatives_ranking(
+    anchors: Array,
+    positives: Array,
+    *negatives: Array,
+    scale: float = 20.0,
+    similarity: str = "cosine",
+    symmetric: bool = False,
+    false_negatives: Array | None = None,
+) -> LossResult:
+    """InfoNCE: among all candidates of the batch, each anchor has to pick out its own positive.
+
+    ``loss = mean over i of -log(exp(s_ii) / sum over j of exp(s_ij))``, with ``s_ij = scale * similarity(anchor_i,
+    candidate_j)``. The candidates are all positives of the batch and then all hard negatives, anybody's. The gradient
+    of the scores is ``d_s_ij = (p_ij - [i = j]) / B`` with ``p`` the softmax over ``j``: each anchor is pulled to its
+    positive and pushed from the others, most from those that are closest.
+
+    Parameters
+    ----------
+    anchors, positives : Array, shape (B, D)
+        Row ``i`` of ``positives`` belongs to row ``i`` of ``anchors``. ``B >= 2`` where there are no hard negatives.
+    *negatives : Array, shape (B, D)
+        Hard negatives: row ``i`` of each was chosen for anchor ``i``, and counts as a candidate for all.
+    scale : float
+        1 / temperature. 20 for cosines, 1 for dot products of vectors that are not of length 1.
+    similarity : {"cosine", "dot"}
+    symmetric : bool
+        Average with the same loss the other way round: each positive has to pick out its anchor among all anchors. Hard
+        negatives take no part in that half.
+    false_negatives : Array of bool, shape (B, M), optional
+        ``M = B * (1 + len(negatives))``. Where True, candidate ``j`` is left out for anchor ``i``: score -inf, gradient
+        0; in the other half, anchor ``i`` for positive ``j``. From :func:`find_false_negatives`. An anchor with no
+        negative left adds 0 to the loss.
+
+    Returns
+    -------
+    LossResult
+        Gradients of the anchors, the positives and each of the negatives.
+
+    Raises
+    ------
+    ValueError
+        For arguments that do not fit together, NaN, Inf, an all-zero embedding under "cosine", and a batch of one
+        without hard negatives, whose loss is 0 whatever the embeddings are.
+
+    Notes
+    -----
+    **Source**: Henderson et al. 2017, section 4.4; van den Oord et al. 2018, equation 4.
+    ``sentence_transformers.losses.MultipleNegativesRankingLoss(scale=, similarity_fct=)``; ``symmetric`` is its
+    ``directions=("query_to_doc", "doc_to_query"), partition_mode="per_direction"``, which was
+    ``MultipleNegativesSymmetricRankingLoss``. They do not leave out false negatives.
+
+    Examples
+    --------
+    >>> result = multiple_negatives_ranking(np.eye(2), np.eye(2), scale=1.0)
+    >>> round(result.value, 4)  # log(1 + exp(0 - 1))
+    0.3133
+    >>> result.gradients[0].round(3)  # downhill, each anchor turns away from the other's positive
+    array([[0.   , 0.134],
+           [0.134, 0.   ]])
+    """
+    name = "multiple_negatives_ranking"
+    hard = {f"negatives[{i}]": rows for i, rows in enumerate(negatives)}
+    _check_embeddings(
+        name, {"anchors": anchors, "positives": positives, **hard}, _chosen(name, similarity=similarity) == "cosine"
+    )
+    _check_positive(name, scale=scale)
+    count = len(anchors)
+    if count == 1 and not negatives:
+        raise ValueError(
+            f"{name}: a batch must have B >= 2 pairs, or hard negatives, but has one pair: with nothing to pick from, "
+            f"the loss is 0 whatever the embeddings are. The usual cause is the last batch of an epoch: drop it, or "
+            f"add it to the one before."
+        )
+    score, score_backward = _SIMILARITIES[similarity]
+    candidates = np.concatenate([positives, *negatives])  # (M, D)
+    scores = _scaled(name, scale, score(anchors, candidates))  # (B, M)
+    if false_negatives is not None:
+        scores[_checked_mask(name, false_negatives, scores.shape)] = -math.inf
+    own = np.arange(count)
+    value, d_scores = _cross_entropy(scores, own)
+    if symmetric:
+        other, d_other = _cross_entropy(scores[:, :count].T, own)
+        value = (value + other) / 2
+        d_scores[:, :count] += d_other.T
+        d_scores /= 2
+    d_anchors, d_candidates = score_backward(scale * d_scores, anchors, candidates)
+    return LossResult(value, (d_anchors, *np.split(d_candidates, 1 + len(negatives))))
+
+
+def simcse(
+    first_view: Array, second_view: Array, scale: float = 20.0, false_negatives: Array | None = None
+) -> LossResult:
+    """Unsupervised SimCSE: a text has to recognise itself, encoded twice with other units dropped.
+
+    :func:`multiple_negatives_ranking` with cosines, where anchors and positives are two passes of the *same* texts
+    through the encoder in training: dropout alone makes them differ.
+
+    Parameters
+    ----------
+    first_view, second_view : Array, shape (B, D)
+        ``B >= 2``.
+    scale : float
+        1 / temperature; the paper's temperature is 0.05.
+    false_negatives : Array of bool, shape (B, B), optional
+        ``find_false_negatives(texts, texts)``, for batches in which a text occurs twice.
+
+    Returns
+    -------
+    LossResult
+        Gradients of both views.
+
+    Raises
+    ------
+    ValueError
+        As :func:`multiple_negatives_ranking`, in whose name the message is.
+
+    Notes
+    -----
+    **Source**: Gao et al. 2021 (SimCSE), equation 4; ``sentence_transformers.losses.MultipleNegativesRankingLoss`` on
+    pairs of a text with itself.
+
+    Examples
+    --------
+    >>> round(simcse(np.eye(2), np.eye(2)).value, 12)  # log(1 + exp(-20))
+    2.061e-09
+    """
+    return multiple_negatives_ranking(first_view, second_view, scale=scale, false_negatives=false_negatives)
+
+
+def find_false_negatives(
+    anchors: Sequence[Hashable], positives: Sequence[Hashable], *negatives: Sequence[Hashable]
+) -> Array:
+    """Find candidates that are no negatives, because the same text stands at another place of the batch.
+
+    Candidate ``j`` must not count as a negative of anchor ``i`` if it is not ``i``'s own positive, and
+
+    - its text is that of ``i``'s positive or of anchor ``i`` itself, or
+    - it is the positive of an anchor with the text of anchor ``i``.
+
+    Parameters
+    ----------
+    anchors, positives : sequence of str, or of anything else that can be told apart, length B
+        Texts as they are encoded, or their ids. With class labels for both, all of the own class are left out.
+    *negatives : sequence, length B
+        Hard negatives.
+
+    Returns
+    -------
+    Array of bool, shape (B, M)
+        ``M = B * (1 + len(negatives))``, for :func:`multiple_negatives_ranking`.
+
+    Raises
+    ------
+    ValueError
+        For a bare string, lists of unequal length, and things that cannot be told apart, such as rows of an array.
+
+    Notes
+    -----
+    **Source**: Gao et al. 2021 (SimCSE) and Henderson et al. 2017 push duplicates apart; sentence-transformers keeps
+    them out of a batch instead, by ``BatchSamplers.NO_DUPLICATES``. Texts are equal if they are equal character by
+    character.
+
+    Examples
+    --------
+    >>> find_false_negatives(["hi", "tea?", "hi"], ["hello", "coffee?", "good day"]).astype(int)
+    array([[0, 0, 1],
+           [0, 0, 0],
+           [1, 0, 0]])
+    """
+    columns = (anchors, positives, *negatives)
+    if any(isinstance(column, str) for column in columns) or len({len(column) for column in columns}) > 1:
+        raise ValueError(
+            f"find_false_negatives: anchors, positives and negatives must be equally long lists of texts or ids, got "
+            f"{', '.join('a bare string' if isinstance(c, str) else f'{len(c):,}' for c in columns)}"
+        )
+    number: dict[Hashable, int] = {}
+    try:  # each text by the number at which it first occurs
+        numbers = [np.array([number.setdefault(text, len(number)) for text in column], int) for column in columns]
+    except TypeError as error:
+        raise ValueError(f"find_false_negatives: texts or ids must be single values, but: {error}") from None
+    candidates, own = np.concatenate(numbers[1:]), numbers[0][:, None]
+    mask: Array = (candidates == numbers[1][:, None]) | (candidates == own)  # (B, M)
+    mask[:, : len(own)] |= own == own.T
+    np.fill_diagonal(mask, False)  # the own positive
+    return mask
+
+
+# ------------------------------------------------------------------------------------------------ distances of pairs
+
+
+class _Distance(NamedTuple):
+    """A distance ``offset - similarity`` of row ``i`` from row ``i``."""
+
+    similarity: Callable[[ArrayLike, ArrayLike], Array]
+    backward: Callable[[ArrayLike, ArrayLike, ArrayLike], tuple[Array, Array]]
+    offset: float
+
+
+_DISTANCES = MappingProxyType(
+    {
+        "cosine": _Distance(pairwise_cos_sim, pairwise_cos_sim_backward, 1.0),
+        "euclidean": _Distance(pairwise_euclidean_sim, pairwise_euclidean_sim_backward, 0.0),
+        "manhattan": _Distance(pairwise_manhattan_sim, pairwise_manhattan_sim_backward, 0.0),
+    }
+)
+
+_PAIRWISE_DISTANCE_EPS = 1e-6  # torch.nn.functional.pairwise_distance adds it to each difference
+
+
+def contrastive(a: Array, b: Array, labels: ArrayLike, margin: float = 0.5, distance: str = "cosine") -> LossResult:
+    """Pull pairs with label 1 together, and push those with label 0 apart until they are a margin apart.
+
+    ``loss = mean of 1/2 * (label * d^2 + (1 - label) * max(margin - d, 0)^2)``, ``d`` the distance of a pair
+
+    Parameters
+    ----------
+    a, b : Array, shape (B, D)
+    labels : array_like, shape (B,)
+        1 (or True) for pairs that belong together, 0 for others. Hadsell et al. have it the other way round.
+    margin : float
+        In units of the distance, above 0.
+    distance : {"cosine", "euclidean", "manhattan"}
+        "cosine" is ``1 - cos``, in [0, 2]. The others are taken of ``a - b + 1e-6``, as PyTorch does.
+
+    Returns
+    -------
+    LossResult
+        Gradients of ``a`` and ``b``.
+
+    Raises
+    ------
+    ValueError
+        For arguments that do not fit together, NaN, Inf, labels other than 0 and 1, a margin that is not above 0, and
+        an all-zero embedding under "cosine".
+
+    Notes
+    -----
+    **Source**: Hadsell et al. 2006, equation 4. ``sentence_transformers.losses.ContrastiveLoss``, whose distance and
+    margin are the defaults here; the paper's distance is "euclidean".
+
+    Examples
+    --------
+    >>> a, b = np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([[0.0, 1.0], [1.0, 1.0]])
+    >>> result = contrastive(a, b, [1, 0])  # distances 1 and 0.293: (1^2 + (0.5 - 0.293)^2) / 4
+    >>> round(result.value, 4)
+    0.2607
+    >>> (0.0 - result.gradients[0]).round(3)  # downhill, the first turns to its partner and the second away
+    array([[ 0.   ,  0.5  ],
+           [ 0.   , -0.073]])
+    """
+    name = "contrastive"
+    _check_embeddings(name, {"a": a, "b": b}, _chosen(name, distance=distance) == "cosine")
+    _check_positive(name, margin=margin)
+    is_equal = _checked_numbers(name, "labels", labels, len(a)).astype(a.dtype)
+    is_binary = (is_equal == 0.0) | (is_equal == 1.0)
+    if not is_binary.all():
+        raise ValueError(
+            f"{name}: labels must be 1 (belongs together) or 0, got {_some(is_equal[~is_binary])}. For graded scores "
+            f"use cosine_similarity or cosent, for classes softmax."
+        )
+    chosen = _DISTANCES[distance]
+    if distance != "cosine":
+        a, b = a - b + _PAIRWISE_DISTANCE_EPS, np.zeros_like(b)  # moves with the old a and b as with the new ones
+    distances = chosen.offset - chosen.similarity(a, b)  # (B,)
+    missing = np.maximum(margin - distances, 0.0)  # (B,)
+    value = _mean(0.5 * (is_equal * distances**2 + (1.0 - is_equal) * missing**2))
+    d_distances = (is_equal * distances - (1.0 - is_equal) * missing) / len(a)  # (B,)
+    return LossResult(value, chosen.backward(-d_distances, a, b))
+
+
+def triplet(
+    anchors: Array, positives: Array, negatives: Array, margin: float = 1.0, distance: str = "euclidean"
+) -> LossResult:
+    """Ask that the positive is closer to the anchor than the negative, by a margin.
+
+    ``loss = mean of max(d(anchor, positive) - d(anchor, negative) + margin, 0)``
+
+    Parameters
+    ----------
+    anchors, positives, negatives : Array, shape (B, D)
+    margin : float
+        In units of the distance, above 0: with 0, embeddings that are all the same would do.
+    distance : {"cosine", "euclidean", "manhattan"}
+        "cosine" is ``1 - cos``, in [0, 2]: a margin of 1 is much there.
+
+    Returns
+    -------
+    LossResult
+        Gradients of the three.
+
+    Raises
+    ------
+    ValueError
+        For arguments that do not fit together, NaN, Inf, a margin that is not above 0, and an all-zero embedding under
+        "cosine".
+
+    Notes
+    -----
+    **Source**: Reimers & Gurevych 2019, section 3, "Triplet Objective Function", with its distance and margin.
+    ``sentence_transformers.losses.TripletLoss(triplet_margin=1)``; its own default margin is 5.
+
+    Examples
+    --------
+    >>> near, far = np.array([[3.0, 0.0]]), np.array([[0.0, 3.5]])
+    >>> result = triplet(np.zeros((1, 2)), near, far)  # 3 - 3.5 + 1
+    >>> result.value, result.gradients[0]
+    (0.5, array([[-1.,  1.]]))
+    """
+    name = "triplet"
+    embeddings = {"anchors": anchors, "positives": positives, "negatives": negatives}
+    _check_embeddings(name, embeddings, _chosen(name, distance=distance) == "cosine")
+    _check_positive(name, margin=margin)
+    chosen = _DISTANCES[distance]
+    # the offset of the distances cancels
+    losses = chosen.similarity(anchors, negatives) - chosen.similarity(anchors, positives) + margin  # (B,)
+    d_losses = (losses > 0.0).astype(anchors.dtype) / len(anchors)  # (B,)
+    d_anchors, d_positives = chosen.backward(-d_losses, anchors, positives)
+    d_anchors_too, d_negatives = chosen.backward(d_losses, anchors, negatives)
+    return LossResult(_mean(np.maximum(losses, 0.0)), (d_anchors + d_anchors_too, d_positives, d_negatives))
+
+
+# ---------------------------------------------------------------------------------------------------- scored pairs
+
+
+def cosine_similarity(a: Array, b: Array, scores: ArrayLike) -> LossResult:
+    """Ask that the cosine of each pair is its score, by the mean of squared differences.
+
+    ``loss = mean of (cos(a_i, b_i) - score_i)^2``
+
+    Parameters
+    ----------
+    a, b : Array, shape (B, D)
+    scores : array_like, shape (B,)
+        In [-1, 1], as cosines are; usually [0, 1]. Those of STSb, 0 to 5, have to be divided by 5 first.
+
+    Returns
+    -------
+    LossResult
+        Gradients of ``a`` and ``b``.
+
+    Raises
+    ------
+    ValueError
+        For arguments that do not fit together, NaN, Inf, a score outside [-1, 1], and an all-zero embedding.
+
+    Notes
+    -----
+    **Source**: Reimers & Gurevych 2019, section 3, "Regression Objective Function";
+    ``sentence_transformers.losses.CosineSimilarityLoss``.
+
+    Examples
+    --------
+    >>> result = cosine_similarity(np.array([[2.0, 0.0]]), np.array([[0.0, 1.0]]), [0.5])
+    >>> result.value, 0.0 - result.gradients[0]  # downhill, a turns to b
+    (0.25, array([[0. , 0.5]]))
+    """
+    name = "cosine_similarity"
+    _check_embeddings(name, {"a": a, "b": b})
+    wanted = _checked_numbers(name, "scores", scores, len(a))
+    if np.abs(wanted).max() > 1.0:
+        raise ValueError(
+            f"{name}: scores must lie in [-1, 1], as cosines do, got {_some(wanted[np.abs(wanted) > 1.0])}. Divide "
+            f"them by the top of their scale (5 for STSb) first, or use cosent, which looks at their order alone."
+        )
+    errors = pairwise_cos_sim(a, b) - wanted.astype(a.dtype)  # (B,)
+    return LossResult(_mean(errors**2), pairwise_cos_sim_backward(2.0 * errors / len(a), a, b))
+
+
+def cosent(a: Array, b: Array, scores: ArrayLike, scale: float = 20.0) -> LossResult:
+    """Ask that of two pairs the one with the higher score has the higher cosine.
+
+    ``loss = log(1 + sum of exp(scale * (cos_k - cos_i)))`` over all ``i, k`` of the batch with ``score_i > score_k``
+
+    Pairs with equal scores are not compared. That is a cross-entropy whose right class has score 0 and whose wrong
+    classes are the differences of cosines: each is pushed below 0 by its share of the sum.
+
+    Parameters
+    ----------
+    a, b : Array, shape (B, D)
+        ``B >= 2``.
+    scores : array_like, shape (B,)
+        On any scale: only their order counts. If they are all the same, loss and gradients are 0.
+    scale : float
+        1 / temperature.
+
+    Returns
+    -------
+    LossResult
+        The value is of the batch as a whole and no mean: it grows with ``log B^2``. Gradients of ``a`` and ``b``.
+
+    Raises
+    ------
+    ValueError
+        For arguments that do not fit together, NaN, Inf, an all-zero embedding, and a batch of one, whose loss is 0
+        whatever the embeddings are.
+
+    Notes
+    -----
+    **Source**: Su 2022 (CoSENT); Huang et al. 2024, "CoSENT: Consistent Sentence Embedding via Similarity Ranking".
+    ``sentence_transformers.losses.CoSENTLoss``.
+
+    Examples
+    --------
+    >>> a, b = np.array([[1.0, 0.0], [1.0, 0.0]]), np.array([[0.0, 1.0], [1.0, 1.0]])
+    >>> round(cosent(a, b, [5, 1], scale=1.0).value, 4)  # log(1 + exp(0.7071 - 0)): the wrong order
+    1.1079
+    >>> round(cosent(a, b, [1, 5], scale=1.0).value, 4)
+    0.4008
+    """
+    name = "cosent"
+    _check_embeddings(name, {"a": a, "b": b})
+    _check_positive(name, scale=scale)
+    wanted = _checked_numbers(name, "scores", scores, len(a))  # float64: as float32, some could become equal
+    if len(a) == 1:
+        raise ValueError(
+            f"{name}: a batch must have B >= 2 pairs, but has one: with nothing to compare, the loss is 0 whatever the "
+            f"embeddings are. The usual cause is the last batch of an epoch: drop it, or add it to the one before."
+        )
+    cosines = _scaled(name, scale, pairwise_cos_sim(a, b))  # (B,)
+    is_compared = wanted[:, None] > wanted[None, :]  # (B, B)
+    differences = (cosines[None, :] - cosines[:, None])[is_compared]
+    right_and_wrong = np.concatenate([np.zeros(1, a.dtype), differences])[None, :]
+    value, d_classes = _cross_entropy(right_and_wrong, np.zeros(1, int))
+    d_differences = np.zeros(is_compared.shape, a.dtype)  # (B, B)
+    d_differences[is_compared] = d_classes[0, 1:]
+    d_cosines = d_differences.sum(axis=0) - d_differences.sum(axis=1)  # (B,)
+    return LossResult(value, pairwise_cos_sim_backward(scale * d_cosines, a, b))
+
+
+# -------------------------------------------------------------------------------------------------- labelled pairs
+
+
+def softmax_classification(u: Array, v: Array, labels: ArrayLike, weight: Array, bias: Array) -> LossResult:
+    """Ask that a linear classifier can tell a pair's label from ``u``, ``v`` and ``|u - v|``.
+
+    ``loss = mean of -log(softmax(weight @ [u, v, |u - v|] + bias)[label])``
+
+    The classifier is learned along and thrown away afterwards.
+
+    Parameters
+    ----------
+    u, v : Array, shape (B, D)
+    labels : array_like of int, shape (B,)
+        Classes from 0 to ``C - 1``.
+    weight : Array, shape (C, 3 D)
+        ``C >= 2``.
+    bias : Array, shape (C,)
+
+    Returns
+    -------
+    LossResult
+        Gradients of ``u`` and ``v``, and in ``head`` those of ``"head.weight"`` and ``"head.bias"``.
+
+    Raises
+    ------
+    ValueError
+        For arguments that do not fit together, NaN, Inf, and labels that are no whole numbers from 0 to ``C - 1``.
+
+    Notes
+    -----
+    **Source**: Reimers & Gurevych 2019, section 3, "Classification Objective Function" (there without a bias);
+    ``sentence_transformers.losses.SoftmaxLoss``, whose ``classifier`` holds weight and bias.
+
+    Examples
+    --------
+    >>> weight = np.zeros((3, 6))
+    >>> weight[1, 4:] = 1.0  # class 1 where u and v differ
+    >>> u, v = np.array([[0.0, 1.0]]), np.array([[0.0, -1.0]])
+    >>> result = softmax_classification(u, v, [1], weight, np.zeros(3))
+    >>> round(result.value, 4)  # log(1 + 2 exp(-2))
+    0.2395
+    >>> result.gradients[0].round(3), result.head["head.bias"].round(3)
+    (array([[ 0.   , -0.213]]), array([ 0.107, -0.213,  0.107]))
+    """
+    name = "softmax_classification"
+    _check_embeddings(name, {"u": u, "v": v}, needs_direction=False)
+    _check_head(name, u, weight, bias)
+    classes = _checked_numbers(name, "labels", labels, len(u))
+    wrong = (classes != np.floor(classes)) | (classes < 0) | (classes >= len(weight))
+    if wrong.any():
+        raise ValueError(
+            f"{name}: labels must be whole numbers from 0 to {len(weight) - 1}, as weight has {len(weight)} rows, one "
+            f"a class, got {_some(classes[wrong])}. Number the classes from 0."
+        )
+    features = np.concatenate([u, v, np.abs(u - v)], axis=1)
+    value, d_logits = _cross_entropy(linear(features, weight, bias), classes.astype(int))
+    d_features, d_weight, d_bias = linear_backward(d_logits, features, weight)
+    d_u, d_v, d_absolute = np.split(d_features, 3, axis=1)
+    d_difference = d_absolute * np.sign(u - v)  # (B, D)
+    return LossResult(value, (d_u + d_difference, d_v - d_difference), {"head.weight": d_weight, "head.bias": d_bias})
+
+
+# ---------------------------------------------------------------------------------------------------------- by name
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss as training sees it."""
+
+    function: Callable[..., LossResult]
+    data: str
+    """What a batch is: "pairs" (anchors, positives, any hard negatives), "triplets" (anchors, positives, negatives),
+    "scored" (two columns of texts, and scores), "labelled" (two, and labels), "texts" (one column, encoded twice)."""
+    options: Mapping[str, float | str | bool]
+    """Keyword arguments that a user may set, with their defaults."""
+    takes_false_negatives: bool = False
+    has_head: bool = False
+    """Whether the function takes a weight and a bias of its own, which are trained too."""
+
+
+LOSSES = MappingProxyType(
+    {
+        "multiple_negatives_ranking": Loss(
+            multiple_negatives_ranking,
+            "pairs",
+            {"scale": 20.0, "similarity": "cosine", "symmetric": False},
+            takes_false_negatives=True,
+        ),
+        "simcse": Loss(simcse, "texts", {"scale": 20.0}, takes_false_negatives=True),
+        "contrastive": Loss(contrastive, "labelled", {"margin": 0.5, "distance": "cosine"}),
+        "triplet": Loss(triplet, "triplets", {"margin": 1.0, "distance": "euclidean"}),
+        "cosine_similarity": Loss(cosine_similarity, "scored", {}),
+        "cosent": Loss(cosent, "scored", {"scale": 20.0}),
+        "softmax": Loss(softmax_classification, "labelled", {}, has_head=True),
+    }
+)
+"""The losses by name, for training from a file."""
+
+
+# ---------------------------------------------------------------------------------------------------------- shared
+
+
+def _cross_entropy(scores: Array, targets: Array) -> tuple[float, Array]:
+    """Mean over rows of -log(softmax(row)[target]), and its gradient; a score of -inf is left out."""
+    rows = np.arange(len(scores))
+    largest = scores.argmax(axis=1)
+    highest = scores[rows, largest]
+    probs = np.exp(scores - highest[:, None])
+    # the largest is exp(0) = 1: added last, by log1p, it does not drown the others where they are tiny
+    probs[rows, largest] = 0.0
+    others = probs.sum(axis=1)
+    losses = highest - scores[rows, targets] + np.log1p(others)
+    probs[rows, largest] = 1.0
+    probs /= (1.0 + others)[:, None]
+    # p - 1 of the target is minus the sum of the others' p: again no 1 for small numbers to drown in
+    probs[rows, targets] = 0.0
+    probs[rows, targets] = -probs.sum(axis=1)
+    return _mean(losses), probs / len(scores)
+
+
+def _scaled(function: str, scale: float, similarities: Array) -> Array:
+    """Multiply by the scale, unless that leaves the range of the dtype."""
+    largest = max(1.0, float(np.abs(similarities).max()))
+    if scale * largest > float(np.finfo(similarities.dtype).max) / 4.0:
+        raise ValueError(
+            f"{function}: scale times similarity, {scale:g} * {largest:g}, is too large for {similarities.dtype}. The "
+            f"usual scales are 20 for cosines and 1 for dot products; are the embeddings of the usual size, too?"
+        )
+    scores: Array = scale * similarities
+    return scores
+
+
+def _mean(losses: Array) -> float:
+    """Mean as a Python float."""
+    return float(np.mean(losses, dtype=np.float64))
+
+
+def _check_embeddings(function: str, embeddings: Mapping[str, Array], needs_direction: bool = True) -> None:
+    """Refuse embeddings that do not fit together, NaN and, where cosines are taken, rows without a direction."""
+    kinds = {(x.shape, x.dtype) if isinstance(x, np.ndarray) else type(x).__name__ for x in embeddings.values()}
+    kind = kinds.pop()
+    if kinds or isinstance(kind, str) or len(kind[0]) != 2 or 0 in kind[0] or kind[1] not in (np.float32, np.float64):
+        said = ", ".join(
+            f"{name} {x.dtype} {x.shape}" if isinstance(x, np.ndarray) else f"{name} a {type(x).__name__}"
+            for name, x in embeddings.items()
+        )
+        raise ValueError(
+            f"{function}: embeddings must be arrays (B, D) of one shape, all float32 or all float64, with B >= 1 and "
+            f"D >= 1, got {said}. Row i of each belongs to example i; give several negatives as several arrays."
+        )
+    for name, x in embeddings.items():
+        is_finite = np.all(np.isfinite(x), axis=1)
+        if not is_finite.all():
+            raise ValueError(
+                f"{function}: {name} must be finite, but there is NaN or Inf in {_rows(is_finite)}. In training the "
+                f"usual cause is a learning rate that is too high, or a broken checkpoint."
+            )
+        has_direction = np.any(x, axis=1)
+        if needs_direction and not has_direction.all():
+            raise ValueError(
+                f"{function}: each row of {name} must have a direction for a cosine, but there are only zeros in "
+                f"{_rows(has_direction)}. The usual cause is an activation that cut a whole vector to zero."
+            )
+
+
+def _check_head(function: str, u: Array, weight: Array, bias: Array) -> None:
+    """Refuse a classifier that does not fit the embeddings."""
+    fits = all(isinstance(x, np.ndarray) and x.dtype == u.dtype for x in (weight, bias))
+    if not fits or weight.shape != (bias.size, 3 * u.shape[1]) or bias.ndim != 1 or bias.size < 2:
+        said = " and ".join(f"{np.asarray(x).dtype} {np.shape(x)}" for x in (weight, bias))
+        raise ValueError(
+            f"{function}: weight and bias must be {u.dtype} arrays (C, {3 * u.shape[1]}) and (C,), with C >= 2 classes "
+            f"and three times the width of u, got {said}"
+        )
+    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+        raise ValueError(
+            f"{function}: weight and bias must be finite, but there is NaN or Inf. Is the learning rate too high?"
+        )
+
+
+def _checked_numbers(function: str, what: str, values: ArrayLike, count: int) -> Array:
+    """Give scores or labels as float64, one for each example."""
+    try:
+        numbers = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{function}: {what} must be numbers, but NumPy says: {error}") from None
+    if numbers.shape != (count,):
+        raise ValueError(f"{function}: {what} must be (B,) = ({count},), one for each example, got {numbers.shape}")
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"{function}: {what} must be finite, but NaN or Inf are {_rows(np.isfinite(numbers))}")
+    return numbers
+
+
+def _checked_mask(function: str, mask: Array, shape: tuple[int, ...]) -> Array:
+    """Give the mask of false negatives, which must not leave out an anchor's own positive."""
+    if not isinstance(mask, np.ndarray) or mask.dtype != bool or mask.shape != shape:
+        said = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else f"a {type(mask).__name__}"
+        raise ValueError(
+            f"{function}: false_negatives must be an array of bool (B, M) = {shape}, a column for each positive and "
+            f"then for each hard negative, got {said}. find_false_negatives makes it from the texts of the batch."
+        )
+    if np.diagonal(mask).any():
+        raise ValueError(
+            f"{function}: false_negatives must be False for an anchor's own positive, candidate i of anchor i, but is "
+            f"True in {_rows(~np.diagonal(mask))}"
+        )
+    return mask
+
+
+def _check_positive(function: str, **numbers: float) -> None:
+    """Refuse a scale or margin that is not finite and above 0."""
+    for name, number in numbers.items():
+        if not 0.0 < number < math.inf:
+            raise ValueError(f"{function}: {name} must be a finite number above 0, got {number!r}")
+
+
+def _chosen(function: str, **option: str) -> str:
+    """Give the name of a similarity or distance, if it is one."""
+    ((what, name),) = option.items()
+    known = _SIMILARITIES if what == "similarity" else _DISTANCES
+    if name not in known:
+        raise ValueError(f"{function}: {what} must be one of {', '.join(known)}, got {name!r}")
+    return name
+
+
+def _some(values: Array) -> str:
+    """The first few values, and how many there are."""
+    return ", ".join(f"{value:g}" for value in values[:3]) + (
+        f", ... ({len(values)} in all)" if len(values) > 3 else ""
+    )
+
+
+def _rows(is_good: Array) -> str:
+    """The first few bad rows, and how many there are."""
+    bad = np.flatnonzero(~is_good)
+    named = ", ".join(str(row) for row in bad[:5]) + (", ..." if len(bad) > 5 else "")
+    return f"row{'s' if len(bad) > 1 else ''} {named} ({len(bad)} of {len(is_good)})"

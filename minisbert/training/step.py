@@ -1,0 +1,289 @@
+"""One step of training, up to the gradient: texts -> vectors -> loss, and all the way back to every weight.
+
+The texts of a batch, all columns together, are split into **shards** of about equal numbers of tokens. Each shard goes
+forward on a thread of its own, as batches of inference do, and keeps its trace. The loss sees the vectors of all
+texts. Then each shard goes backward, and the gradients of the shards are added up, always in the same order, so that
+the result is the same to the last bit however the threads were scheduled.
+
+**Gradient caching** (Gao et al. 2021). Traces take some 0.2 MB a token; a loss that compares all texts with all others
+wants many. So the vectors can be computed first and their traces dropped: the loss needs no more to give the gradient
+of every vector. Then each shard goes forward once more, now with its trace, and backward at once. Memory is that of a
+few shards, whatever the batch; the price is a second forward pass. Dropout draws from a generator that is made anew
+from the same seed, so that both passes drop the same.
+
+Left out on purpose: what becomes of a gradient (``optim.py``), and where batches come from (``batches.py``).
+Next: ``gradcheck.py``, which tells whether all of this is right.
+
+Letters: ``B`` texts, ``N`` tokens of a shard, ``D`` width of a vector.
+
+**Source**: Gao et al. 2021 (arXiv 2101.06983), section 3; ``CachedMultipleNegativesRankingLoss`` of
+sentence-transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from minisbert.blas import threads
+from minisbert.model import Array
+from minisbert.model.bert import BertTrace, Dropout, bert_backward, trace_bert
+from minisbert.model.folder import SentenceModel
+from minisbert.model.gradients import Gradient, RowGradient, add_gradients
+from minisbert.model.modules import apply_modules, modules_backward
+from minisbert.model.tokens import OverflowReport, Tokens
+from minisbert.schedule import work_through
+from minisbert.training.losses import LossResult
+from minisbert.training.parameters import named_gradients
+
+SHARD_TOKENS = 4096
+"""Tokens of a shard at most, without gradient caching."""
+
+_Result = TypeVar("_Result")
+LossFunction = Callable[[list[Array]], LossResult]
+"""From the vectors of each column, (B, D), to the loss and their gradients."""
+
+
+@dataclass(frozen=True)
+class DropoutPlan:
+    """How much to drop, and the seed from which each shard makes its own generator."""
+
+    seed: tuple[int, ...]
+    hidden: float = 0.1
+    attention: float = 0.1
+
+    def for_shard(self, index: int) -> Dropout:
+        """Make the dropout of one shard, the same at every call.
+
+        Parameters
+        ----------
+        index : int
+
+        Returns
+        -------
+        Dropout
+
+        Examples
+        --------
+        >>> plan = DropoutPlan((0, 7))
+        >>> bool(plan.for_shard(1).rng.random() == plan.for_shard(1).rng.random())
+        True
+        """
+        return Dropout(np.random.default_rng([*self.seed, index]), self.hidden, self.attention)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one batch gave."""
+
+    value: float  # the loss, a mean over the batch
+    gradients: dict[str, Gradient]  # by the names of named_parameters, and of the loss's own weights
+    embeddings: list[Array]  # the vectors of each column, (B, D)
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """Texts that go through the model together."""
+
+    index: int
+    texts: Array  # (B,) which of the batch's texts
+    token_ids: Array  # (N,)
+    lengths: Array  # (B,)
+
+
+@dataclass(frozen=True)
+class _Forward:
+    """What a shard's forward pass gave, all that its backward pass needs."""
+
+    trace: BertTrace
+    results: list[Array]  # of each module, (B, width)
+
+
+def value_and_gradients(
+    model: SentenceModel,
+    columns: Sequence[Sequence[str]],
+    loss: LossFunction,
+    *,
+    max_seq_length: int | None = None,
+    dropout: DropoutPlan | None = None,
+    cache_tokens: int | None = None,
+    num_threads: int | None = None,
+    report: OverflowReport | None = None,
+) -> Step:
+    """Compute the loss of a batch, and its gradient for every weight of the model.
+
+    Parameters
+    ----------
+    model : SentenceModel
+    columns : sequence of sequences of str
+        Such as anchors and positives; each as long as the others.
+    loss : callable
+        Takes the list of the columns' vectors, each ``(B, D)``, and gives a
+        :class:`~minisbert.training.losses.LossResult`.
+    max_seq_length : int, optional
+        Tokens after which a text is cut; by default the model's own limit.
+    dropout : DropoutPlan, optional
+        By default nothing is dropped.
+    cache_tokens : int, optional
+        Gradient caching, with shards of so many tokens at most.
+    num_threads : int, optional
+        Threads, and shards at least; by default one a processor. The number of shards decides in which order gradients
+        are added, and so their last digits.
+    report : OverflowReport, optional
+        Counts what is cut off; by default a warning says it.
+
+    Returns
+    -------
+    Step
+
+    Raises
+    ------
+    ValueError
+        If columns are not equally long or hold no text, and whatever ``loss`` refuses.
+
+    Notes
+    -----
+    **Source**: ``loss.backward()`` in PyTorch.
+
+    Examples
+    --------
+    >>> from minisbert import SentenceEncoder
+    >>> from minisbert.training.losses import multiple_negatives_ranking
+    >>> columns = [["i love soup", "london is far away"], ["soup is my favorite", "it is a long way to london"]]
+    >>> step = value_and_gradients(SentenceEncoder().model, columns, lambda v: multiple_negatives_ranking(*v))
+    >>> step.gradients["encoder.layer.5.output.dense.weight"].shape, len(step.gradients)
+    ((384, 1536), 101)
+    """
+    tokens = _tokenize(model, columns, max_seq_length, report)
+    num_threads = num_threads or threads.usable()
+    shards = make_shards(tokens, num_threads, cache_tokens or SHARD_TOKENS)
+
+    def forward(shard: _Shard) -> _Forward:
+        return _forward(model, shard, dropout)
+
+    kept: list[_Forward] = []
+    vectors = np.empty((len(tokens.lengths), model.full_width), model.params.embeddings.word.dtype)  # (C B, D)
+    for shard, done in _in_order(shards, forward, num_threads):
+        vectors[shard.texts] = done.results[-1]
+        if cache_tokens is None:
+            kept.append(done)
+    embeddings = np.split(vectors, len(columns))
+    result = loss(embeddings)
+    d_vectors = np.concatenate(result.gradients)  # (C B, D)
+
+    def backward(shard: _Shard) -> dict[str, Gradient]:
+        done = kept[shard.index] if kept else forward(shard)
+        return _backward(model, shard, done, d_vectors[shard.texts])
+
+    total: dict[str, Gradient] = {}
+    for _, gradients in _in_order(shards, backward, num_threads):
+        _add_in_place(total, gradients, num_threads)
+    return Step(result.value, {**total, **result.head}, embeddings)
+
+
+def _tokenize(
+    model: SentenceModel, columns: Sequence[Sequence[str]], max_seq_length: int | None, report: OverflowReport | None
+) -> Tokens:
+    """Split the texts of all columns into token ids, one column behind the other."""
+    if not columns or not len(columns[0]) or len({len(column) for column in columns}) > 1:
+        raise ValueError(
+            "value_and_gradients: expected columns of equally many texts, at least one each, got "
+            f"{[len(column) for column in columns]}"
+        )
+    limit = max_seq_length or model.max_seq_length
+    tokens = model.tokenizer([text for column in columns for text in column], limit)
+    counting = report or OverflowReport(limit, "warn")
+    counting.add(tokens)
+    if report is None:
+        counting.warn(stacklevel=4)
+    return tokens
+
+
+def make_shards(tokens: Tokens, least_count: int, most_tokens: int) -> list[_Shard]:
+    """Split texts, sorted by length, into shards of about equally many tokens.
+
+    Parameters
+    ----------
+    tokens : Tokens
+    least_count : int
+        Shards at least, where there are so many texts.
+    most_tokens : int
+        Tokens of a shard, about; a single text may have more.
+
+    Returns
+    -------
+    list of shards
+        Each text in one.
+
+    Examples
+    --------
+    >>> tokens = Tokens(np.arange(12), np.array([2, 6, 2, 2]), np.zeros(4, int))
+    >>> [(shard.texts.tolist(), shard.token_ids.tolist()) for shard in make_shards(tokens, 2, 100)]
+    [([1], [2, 3, 4, 5, 6, 7]), ([0, 2, 3], [0, 1, 8, 9, 10, 11])]
+    """
+    ids, lengths = tokens.split(), tokens.lengths
+    order = np.argsort(-lengths, kind="stable")
+    count = min(len(order), max(least_count, -(-int(lengths.sum()) // most_tokens)))
+    # a text belongs to the shard in which its middle lies, were all tokens laid end to end
+    ends = np.cumsum(lengths[order])
+    shard_of = ((ends - lengths[order] / 2) * count / ends[-1]).astype(int)
+    chosen = [order[shard_of == i] for i in range(count)]
+    return [
+        _Shard(i, texts, np.concatenate([ids[text] for text in texts]), lengths[texts])
+        for i, texts in enumerate(texts for texts in chosen if len(texts))
+    ]
+
+
+def _in_order(
+    shards: Sequence[_Shard], work: Callable[[_Shard], _Result], num_threads: int
+) -> Iterator[tuple[_Shard, _Result]]:
+    """Do the work of so many shards at a time, and give the results in the order of the shards."""
+    for start in range(0, len(shards), num_threads):
+        jobs = [np.array([i]) for i in range(start, min(start + num_threads, len(shards)))]
+        done = {
+            int(job[0]): result for job, result in work_through(jobs, lambda job: work(shards[job[0]]), num_threads)
+        }
+        for i in sorted(done):
+            yield shards[i], done.pop(i)
+
+
+def _forward(model: SentenceModel, shard: _Shard, dropout: DropoutPlan | None) -> _Forward:
+    """Send a shard through BERT and the modules, and keep every tensor."""
+    dropped = None if dropout is None else dropout.for_shard(shard.index)
+    trace = trace_bert(shard.token_ids, shard.lengths, model.params, model.config, dropped)
+    return _Forward(trace, apply_modules(trace.output, shard.lengths, model.modules))
+
+
+def _backward(model: SentenceModel, shard: _Shard, done: _Forward, d_vectors: Array) -> dict[str, Gradient]:
+    """Send the gradient of a shard's vectors back through the modules and BERT."""
+    d_tokens, d_modules = modules_backward(d_vectors, done.results, done.trace.output, shard.lengths, model.modules)
+    d_bert = bert_backward(d_tokens, done.trace, shard.token_ids, shard.lengths, model.params, model.config)
+    return named_gradients(model, d_bert, d_modules)
+
+
+def _add_in_place(total: dict[str, Gradient], more: dict[str, Gradient], num_threads: int) -> None:
+    """Add a shard's gradients to the sum, which is ours to change."""
+    if not total:
+        total.update(more)
+        return
+    names = list(total)
+
+    def add(job: Array) -> None:
+        name = names[job[0]]
+        mine, other = total[name], more[name]
+        if isinstance(mine, RowGradient) or isinstance(other, RowGradient):
+            total[name] = add_gradients(mine, other)
+        else:
+            mine += other
+
+    largest_first = sorted(range(len(names)), key=lambda i: -_size(total[names[i]]))
+    for _ in work_through([np.array([i]) for i in largest_first], add, num_threads):
+        pass
+
+
+def _size(gradient: Gradient) -> int:
+    """Count the numbers that a gradient holds."""
+    return gradient.values.size if isinstance(gradient, RowGradient) else gradient.size

@@ -1,0 +1,533 @@
+"""Classification on frozen vectors: exact figures by hand, draws, intervals, what is refused, and the command line."""
+
+import json
+import os
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from conftest import _optional_import
+from hypothesis import given
+from hypothesis import strategies as st
+from tiny import tiny_tokenizer, write_model
+
+from minisbert.cli import evaluate_classification as verb
+from minisbert.cli import main
+from minisbert.evaluation import classification as module
+from minisbert.evaluation.classification import (
+    PUBLISHED,
+    ClassificationResult,
+    LabelledTexts,
+    accuracy_difference,
+    checked_label,
+    draw_examples,
+    evaluate_classification,
+    logistic_regression,
+    macro_f1,
+    nearest_centroid,
+    read_labelled,
+    student_t,
+)
+from minisbert.tables import InputError
+
+
+class Points:
+    """Encodes a text such as "3,4" as the point (3, 4), and counts what it was asked."""
+
+    def __init__(self, dtype=np.float32):
+        self.dtype, self.asked = dtype, []
+
+    def encode(self, sentences, **options):
+        self.asked.append(list(sentences))
+        return np.array([[float(x) for x in s.split(",")] for s in sentences], self.dtype)
+
+
+TRAIN = LabelledTexts("train", ["1,0", "2,1", "0,1", "1,3"], ["east", "east", "north", "north"])
+# east, north, and two on the wrong side of the line between the centroids
+TEST = LabelledTexts("test", ["5,1", "1,9", "1,2", "7,1"], ["east", "north", "east", "north"])
+
+
+def evaluate(train=TRAIN, test=TEST, encoder=None, classifier="centroid", **options):
+    options = {"examples_per_class": 2, "draws": 1, **options}
+    return evaluate_classification(encoder or Points(), train, test, classifiers=(classifier,), **options)[classifier]
+
+
+# -------------------------------------------------------------------------------------------------- classifiers
+
+
+def test_the_nearest_centroid_by_hand():
+    # class 0: (1, 0) and (0.6, 0.8), mean (0.8, 0.4); class 1: (0, 1), however long. Both cosines are equal where
+    # 0.8 x + 0.4 y = sqrt(0.8) y, that is y / x = 0.8 / (sqrt(0.8) - 0.4) = 1.618: the golden ratio
+    vectors = np.array([[1.0, 0.0], [30.0, 40.0], [0.0, 0.01]])
+    others = np.array([[1.0, 1.61], [1.0, 1.63], [100.0, 161.0], [-1.0, 0.0], [1.0, -1.0]])
+    assert nearest_centroid(vectors, np.array([0, 0, 1]), others).tolist() == [0, 1, 0, 1, 0]
+    # not the mean of the vectors, which the long one would pull to (15.5, 20), nor of Euclidean distances
+    assert nearest_centroid(vectors, np.array([0, 0, 1]), np.array([[1.0, 2.0]])).tolist() == [1]
+
+
+def test_ties_go_to_the_first_class():
+    vectors = np.array([[0.0, 1.0], [1.0, 0.0]])
+    assert nearest_centroid(vectors, np.array([0, 1]), np.array([[1.0, 1.0], [1.0, 1.1], [1.1, 1.0]])).tolist() == [
+        0,
+        0,
+        1,
+    ]
+    assert nearest_centroid(vectors, np.array([1, 0]), np.array([[1.0, 1.0], [1.0, 1.1], [1.1, 1.0]])).tolist() == [
+        0,
+        1,
+        0,
+    ]
+
+
+def test_examples_that_cancel_out_and_vectors_without_direction_are_refused():
+    with pytest.raises(ValueError, match="the examples of class 1 cancel out"):
+        nearest_centroid(np.array([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]), np.array([0, 1, 1]), np.ones((1, 2)))
+    with pytest.raises(ValueError, match="all zeros"):
+        nearest_centroid(np.eye(2), np.array([0, 1]), np.zeros((1, 2)))
+
+
+def test_logistic_regression_is_scikit_learns(sklearn):
+    from sklearn.linear_model import LogisticRegression
+
+    rng = np.random.default_rng(0)
+    classes = np.repeat(np.arange(3), [14, 7, 3])
+    vectors = (rng.standard_normal((24, 5)) + np.eye(5)[classes] * 2).astype(np.float32)
+    others = rng.standard_normal((40, 5)).astype(np.float32)
+    expected = LogisticRegression().fit(vectors, classes).predict(others)
+    found = logistic_regression(vectors, classes, others)
+    assert np.array_equal(found, expected) and set(found.tolist()) == {0, 1, 2}
+    weak = LogisticRegression(C=0.01).fit(vectors, classes).predict(others)
+    assert not np.array_equal(weak, expected)  # the penalty matters here
+    assert evaluate(classifier="logistic").correct.tolist() == [[True, True, False, False]]
+
+
+def test_without_scikit_learn_one_line_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    encoder = Points()
+    with pytest.raises(
+        ValueError, match=r"needs scikit-learn: pip install -e '\.\[apps\]'; the classifier 'centroid'"
+    ) as e:
+        evaluate(encoder=encoder, classifier="logistic")
+    assert "\n" not in str(e.value) and encoder.asked == []  # before any work
+    assert evaluate().accuracies.tolist() == [0.5]
+
+
+# ------------------------------------------------------------------------------------------------------ figures
+
+
+def test_exact_accuracies():
+    result = evaluate()
+    assert result.correct.tolist() == [[True, True, False, False]] and result.accuracies.tolist() == [0.5]
+    assert result.classes == ("east", "north") and result.expected.tolist() == [0, 1, 0, 1]
+    assert sorted(result.drawn[0].tolist()) == [0, 1, 2, 3]
+    assert result.macro_f1.tolist() == [0.5]
+    assert (result.train_texts, result.test_in_train, result.seed) == (4, 0, 0)
+
+
+def test_each_distinct_text_that_is_needed_is_encoded_once():
+    train = LabelledTexts(
+        "train", [f"{i},1" for i in range(1, 41)] + [f"1,{i}" for i in range(2, 42)], ["a"] * 40 + ["b"] * 40
+    )
+    test = LabelledTexts("test", ["5,1", "1,7", "1,7"], ["a", "b", "b"])
+    encoder = Points()
+    result = evaluate(train, test, encoder, draws=3, examples_per_class=4)
+    (asked,) = encoder.asked
+    drawn = {train.texts[i] for i in result.drawn.ravel()}
+    assert set(asked) == drawn | set(test.texts) and len(asked) == len(set(asked)) < 30
+    assert result.test_in_train == 3 and result.correct.shape == (3, 3)
+
+
+def test_options_reach_the_encoder():
+    class Prompted(Points):
+        def encode(self, sentences, *, prompt):
+            assert prompt == "east: "
+            return super().encode(sentences)
+
+    evaluate(encoder=Prompted(), prompt="east: ")
+
+
+@given(st.integers(2, 6), st.integers(1, 5), st.integers(0, 2**32))
+def test_draws_have_equally_many_of_each_class_and_none_twice(count, examples, seed):
+    rng = np.random.default_rng(seed)
+    classes = rng.permutation(np.repeat(np.arange(count), rng.integers(examples, 9, count)))
+    drawn = draw_examples(classes, examples, rng)
+    assert np.array_equal(classes[drawn], np.repeat(np.arange(count), examples))
+    assert len(set(drawn.tolist())) == len(drawn)
+
+
+def test_every_text_of_a_class_is_drawn_equally_often():
+    classes = np.array([0, 1, 0, 0, 1, 0, 1])
+    rng = np.random.default_rng(0)
+    times = np.zeros(7)
+    for _ in range(4000):
+        times[draw_examples(classes, 2, rng)] += 1
+    expected = np.where(classes == 0, 1 / 2, 2 / 3)
+    error = np.sqrt(expected * (1 - expected) / 4000)
+    assert np.all(np.abs(times / 4000 - expected) < 4.5 * error)  # 4.5 standard errors
+
+
+def test_the_same_seed_gives_the_same_draws_whatever_the_model_and_classifiers(monkeypatch):
+    train = LabelledTexts("t", [f"{i},{i * i % 7}" for i in range(1, 31)], ["a", "b", "c"] * 10)
+    one = evaluate(train, train, draws=4, seed=3)
+    again = evaluate(train, train, Points(np.float64), draws=4, seed=3)
+    other = evaluate(train, train, draws=4, seed=4)
+    assert np.array_equal(one.drawn, again.drawn) and not np.array_equal(one.drawn, other.drawn)
+    assert len({tuple(row) for row in one.drawn.tolist()}) == 4  # a draw is not the one before
+    monkeypatch.setitem(module.CLASSIFIERS, "first", lambda vectors, classes, others: np.zeros(len(others), int))
+    both = evaluate_classification(
+        Points(), train, train, classifiers=["first", "centroid"], examples_per_class=2, draws=4, seed=3
+    )
+    assert list(both) == ["first", "centroid"] and np.array_equal(both["centroid"].correct, one.correct)
+    assert both["first"].accuracies.tolist() == [1 / 3] * 4 and np.array_equal(both["first"].drawn, one.drawn)
+
+
+def result_with(correct, **changes):
+    """A result with these answers; all else as plain as can be."""
+    correct = np.array(correct, bool)
+    fields = {
+        "name": "tiny",
+        "classifier": "centroid",
+        "classes": ("a", "b"),
+        "examples_per_class": 1,
+        "seed": 0,
+        "train_texts": 2,
+        "test_in_train": 0,
+        "drawn": np.tile([0, 1], (len(correct), 1)),
+        "expected": np.arange(correct.shape[1]) % 2,
+        "correct": correct,
+        "macro_f1": np.zeros(len(correct)),
+    }
+    return ClassificationResult(**{**fields, **changes})
+
+
+def test_the_interval_over_draws_by_hand():
+    # accuracies 0.25, 0.5, 0.75: s = 0.25, t(0.975, 2) = 4.302653, half = 4.302653 * 0.25 / sqrt(3) = 0.621034
+    result = result_with([[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0]])
+    mean, low, high = result.over_draws()
+    assert mean == 0.5 and low == pytest.approx(-0.121034, abs=1e-6) and high == pytest.approx(1.121034, abs=1e-6)
+    assert np.isnan(result_with([[1, 0]]).over_draws()[1:]).all() and result_with([[1, 0]]).over_draws().mean == 0.5
+
+
+def test_the_interval_over_texts_takes_the_draws_as_given():
+    # all draws agree: no spread over draws, but there is one over texts
+    result = result_with([[1, 0] * 50] * 3)
+    assert result.over_draws() == (0.5, 0.5, 0.5)
+    mean, low, high = result.over_texts()
+    assert mean == 0.5 and low == pytest.approx(0.4, abs=0.02) and high == pytest.approx(0.6, abs=0.02)
+
+
+@pytest.mark.parametrize(("degrees", "quantile"), [(1, 12.7062), (2, 4.3027), (4, 2.7764), (9, 2.2622), (30, 2.0423)])
+def test_quantiles_of_t_as_in_every_table(degrees, quantile):
+    assert student_t(0.975, degrees) == pytest.approx(quantile, abs=6e-5)
+
+
+def test_quantiles_of_t_against_scipy():
+    stats = _optional_import("scipy.stats")
+    found = [[student_t(p, d), stats.t.ppf(p, d)] for p in (0.9, 0.975, 0.995) for d in range(1, 100)]
+    # measured 2.6e-14, times 10
+    assert max(abs(ours / theirs - 1) for ours, theirs in found) < 3e-13
+
+
+def test_macro_f1_by_hand():
+    # class 0: 1 hit, 2 there, 1 called: 2/3; class 1: 1 hit, 1 there, 3 called: 1/2; class 3: never called: 0
+    expected, predicted = np.array([0, 0, 1, 3]), np.array([0, 1, 1, 1])
+    assert macro_f1(expected, predicted) == pytest.approx((2 / 3 + 1 / 2 + 0) / 3, abs=1e-15)
+    assert macro_f1(np.array([2, 2]), np.array([2, 2])) == 1.0
+
+
+def test_macro_f1_is_scikit_learns(sklearn):
+    from sklearn.metrics import f1_score
+
+    rng = np.random.default_rng(0)
+    for size in (1, 5, 40):
+        expected, predicted = rng.integers(0, 6, (2, size))
+        assert macro_f1(expected, predicted) == pytest.approx(
+            f1_score(expected, predicted, average="macro", zero_division=0), abs=1e-14
+        )
+
+
+def test_two_models_are_compared_text_by_text():
+    good, bad = result_with([[1, 1, 1, 0]] * 2), result_with([[1, 0, 1, 0], [0, 0, 1, 0]])
+    difference = accuracy_difference(good, bad)
+    assert difference.mean == pytest.approx(0.375) and difference.low >= 0  # text by text: 0.5, 1, 0, 0
+    assert accuracy_difference(bad, good).mean == -difference.mean
+    for changes in ({"drawn": np.array([[0, 1], [1, 0]])}, {"expected": np.zeros(4)}, {"classes": ("a", "c")}):
+        with pytest.raises(ValueError, match="expected two results of the same draws and test texts, got 'tiny'"):
+            accuracy_difference(good, result_with([[1, 1, 1, 0]] * 2, **changes))
+
+
+# ------------------------------------------------------------------------------------------------------ refused
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "options", "words"),
+    [
+        (
+            TRAIN,
+            TEST,
+            {"examples_per_class": 3},
+            "train: 3 examples a class cannot be drawn: of 'east' (2), 'north' (2) t",
+        ),
+        (
+            TRAIN,
+            LabelledTexts("test", ["1,1"] * 3, ["east", "west", "west"]),
+            {},
+            "test: 'west' (2) are labels that train does not have, so that no classifier could know them; it has",
+        ),
+        (LabelledTexts("train", ["1,0", "2,0"], ["x", "x"]), TEST, {}, "train: all 2 texts are of one class, 'x'"),
+        (TRAIN, TEST, {"examples_per_class": 0}, "examples_per_class must be at least 1, got 0"),
+        (TRAIN, TEST, {"draws": True}, "draws must be at least 1, got True"),
+        (TRAIN, TEST, {"classifier": "knn"}, "classifiers must be a sequence of centroid, logistic, got ('knn',)"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_before_any_work(train, test, options, words):
+    encoder = Points()
+    with pytest.raises(ValueError) as caught:
+        evaluate(train, test, encoder, **options)
+    assert words in str(caught.value) and encoder.asked == []
+
+
+def test_classifiers_are_a_sequence():
+    for wrong in ("centroid", ()):
+        with pytest.raises(ValueError, match="classifiers must be a sequence"):
+            evaluate_classification(Points(), TRAIN, TEST, classifiers=wrong)
+
+
+def test_a_label_that_only_the_training_set_has_is_no_fault():
+    train = LabelledTexts("train", [*TRAIN.texts, "-1,0", "-1,-1"], [*TRAIN.labels, "west", "west"])
+    result = evaluate(train)
+    assert result.classes == ("east", "north", "west") and result.accuracies.tolist() == [0.5]
+
+
+@pytest.mark.parametrize(
+    ("vectors", "words"),
+    [
+        (lambda n: np.full((n, 2), np.nan), "8 of 8 vectors hold NaN or infinity, the first that of '"),
+        (lambda n: np.ones(n), r"must give one vector a text, \(8, D\), got \(8,\)"),
+        (lambda n: np.ones((n - 1, 2)), r"got \(7, 2\)"),
+    ],
+)
+def test_bad_vectors_are_refused(vectors, words):
+    class Broken:
+        def encode(self, sentences):
+            return vectors(len(sentences))
+
+    with pytest.raises(ValueError, match=words):
+        evaluate(encoder=Broken())
+
+
+# ------------------------------------------------------------------------------------------------------ reading
+
+
+def write(name, content, folder=Path()):
+    file = folder / name
+    file.write_text(content)
+    return file
+
+
+def test_files_are_read_by_name_and_by_number(tmp_path):
+    for name, content in (
+        ("a.tsv", "id\tlabel\ttext\n1\tx\ta cat\n2\ty \ttea\n"),
+        ("a.csv", "utterance,intent\na cat,x\ntea,y\n"),
+        ("a.jsonl", '{"sentence": "a cat", "category": "x"}\n{"sentence": "tea", "category": "y"}\n'),
+    ):
+        found = read_labelled(write(name, content, tmp_path))
+        assert (found.texts, found.labels, found.name) == (["a cat", "tea"], ["x", "y"], name)
+    plain = write("b.tsv", "a cat\tx\ntea\ty\n", tmp_path)
+    assert read_labelled(plain, columns=["2", "1"], has_header=False).labels == ["x", "y"]
+
+
+def test_labels_of_json():
+    assert [checked_label(value, "label", "t") for value in (3, -1, True, False, "x y")] == [
+        "3",
+        "-1",
+        "true",
+        "false",
+        "x y",
+    ]
+    for value in (None, 0.5, ["x"], "", "  "):
+        with pytest.raises(InputError, match=r"t\.jsonl, line 2: the label in column 'label'"):
+            checked_label(value, "label", "t.jsonl, line 2")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "a.tsv: empty; expected a row of column names"),
+        ("label\ttext\n", "a.tsv: no labelled texts: the file has no rows"),
+        ("label\ttext\nx\ta\n\ttea\n", "line 3: the label in column 'label' is empty"),
+        ("label\ttext\nx\ta\ny\t \n", "line 3: the text in column 'text' is empty"),
+        ("label\ttext\nx\n", "line 2: 1 column, but the header has 2"),
+        ("gold\ttext\nx\ta\n", "no column for the label: looked for label, label_text, class, category, intent; there"),
+        ("label\tbody\nx\ta\n", "there are 'label', 'body'; say which they are: label and text"),
+    ],
+)
+def test_bad_files_are_named_with_the_line(content, words, tmp_path):
+    with pytest.raises(InputError) as caught:
+        read_labelled(write("a.tsv", content, tmp_path))
+    assert words in str(caught.value)
+
+
+def test_columns_are_two():
+    for columns in (["a"], "ab", ["a", "b", "c"]):
+        with pytest.raises(ValueError, match="columns must be two: label and text"):
+            read_labelled("a.tsv", columns=columns)
+    with pytest.raises(ValueError, match="columns must be given by number"):
+        read_labelled("a.tsv", has_header=False)
+    with pytest.raises(ValueError, match="expected as many labels as texts, and at least one, got 1 and 2"):
+        LabelledTexts("x", ["a", "b"], ["c"])
+    with pytest.raises(ValueError, match="at least one, got 0 and 0"):
+        LabelledTexts("x", [], [])
+
+
+# ------------------------------------------------------------------------------------------------- command line
+
+ROWS = {
+    "cat": ["the cat", "the cat sat", "cat on mat", "a cat"],
+    "soup": ["i love soup", "soup", "the soup", "love soup"],
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("classification") / "tiny-model", tokenizer=tiny_tokenizer(truncation=7))
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch, model):
+    """A folder of its own with train.tsv and test.tsv, and a tiny model."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MINISBERT_MODEL", str(model))
+    rows = [(label, text) for label, texts in ROWS.items() for text in texts]
+    train = "".join(f"{label}\t{text} {extra}\n" for label, text in rows for extra in ("ran", "a b", "dog"))
+    write("train.tsv", "label\ttext\n" + train)
+    write("test.tsv", "label\ttext\n" + "".join(f"{label}\t{text}\n" for label, text in rows) + "cat\tthe cat ran\n")
+
+
+def run(*arguments, code=0):
+    try:
+        runner = CliRunner(mix_stderr=False)  # click before 8.2
+    except TypeError:
+        runner = CliRunner()
+    result = runner.invoke(main, list(map(str, arguments)))
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, (result.stdout, result.stderr)
+    return result
+
+
+def classify(*arguments, code=0):
+    return run("evaluate", "classification", "train.tsv", "test.tsv", *arguments, code=code)
+
+
+def test_the_table_is_what_the_function_says(files, model):
+    from minisbert import SentenceEncoder
+
+    result = classify("--classifier", "centroid", "--seed", 5)
+    lines = result.stdout.splitlines()
+    assert lines[2].split() == ["classifier", "accuracy", "over", "draws", "over", "test", "texts", "macro-F1"]
+    found = evaluate_classification(
+        SentenceEncoder(model), read_labelled("train.tsv"), read_labelled("test.tsv"), seed=5
+    )["centroid"]
+    draws, texts = found.over_draws(), found.over_texts()
+    figures = [draws.mean, draws.low, draws.high, texts.low, texts.high, found.macro_f1.mean()]
+    a, b, c, d, e, f = (f"{100 * figure:.2f}" for figure in figures)
+    assert lines[3].split() == ["centroid", a, b, "to", c, d, "to", e, f] and len(lines) > 6
+    flat = " ".join(result.stdout.split())
+    assert (
+        "test.tsv: 9 texts, 2 classes; examples from train.tsv: 24 texts, 8 a class in each of 10 draws, seed 5" in flat
+    )
+    assert "1 of 9 test texts stand in train.tsv as well" in flat and "published" not in flat
+
+
+def test_json_on_stdout_and_in_a_file(files):
+    printed = json.loads(classify("--json", "--draws", 3, "--examples-per-class", 2, "--classifier", "centroid").stdout)
+    result = classify("-o", "result.json", "--draws", 3, "--examples-per-class", 2, "--classifier", "centroid")
+    assert result.stderr == "wrote result.json\n"
+    assert json.loads(Path("result.json").read_text()) == printed
+    centroid = printed["classifiers"]["centroid"]
+    assert len(centroid["per_draw"]) == 3 and len(centroid["per_text"]) == 9 and centroid["published"] is None
+    assert (
+        centroid["accuracy"]
+        == pytest.approx(np.mean(centroid["per_text"]))
+        == pytest.approx(np.mean(centroid["per_draw"]))
+    )
+    assert printed["classes"] == ["cat", "soup"] and printed["test"]["also_in_train"] == 1
+    assert "exists already" in classify("-o", "result.json", code=1).stderr
+    classify("-o", "result.json", "--force", "--draws", 1, "--classifier", "centroid")
+    written = json.loads(Path("result.json").read_text())["classifiers"]["centroid"]
+    assert written["over_draws"] == [None, None] and len(written["over_texts"]) == 2
+    assert sorted(os.listdir()) == ["result.json", "test.tsv", "train.tsv"]
+
+
+def test_one_draw_has_no_interval(files):
+    shown = " ".join(classify("--draws", 1, "--classifier", "centroid").stdout.split())
+    assert "none" in shown and "one draw has none" in shown and "in each of 1 draw, seed 0" in shown
+
+
+def test_both_classifiers_are_shown_where_scikit_learn_is(files, sklearn):
+    lines = classify().stdout.splitlines()
+    assert [line.split()[0] for line in lines[3:5]] == ["centroid", "logistic"] and "pip install" not in "\n".join(
+        lines
+    )
+    assert classify("--classifier", "logistic", "--classifier", "logistic").stdout.splitlines()[3:5] == [lines[4], ""]
+
+
+def test_without_scikit_learn_the_centroid_is_shown_and_how_to_get_the_other(files, monkeypatch):
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    lines = classify().stdout.splitlines()
+    assert lines[3].split()[0] == "centroid" and lines[4] == ""
+    assert "logistic regression needs scikit-learn: pip install -e '.[apps]'" in " ".join(lines)
+    monkeypatch.setattr(verb, "evaluate_classification", evaluate_classification)
+    said = classify("--classifier", "logistic", code=1).stderr
+    assert said.startswith("Error: logistic regression needs scikit-learn") and said.count("\n") == 1
+
+
+def test_the_published_figure_stands_beside_ours_for_its_own_set_and_model_only(files, monkeypatch):
+    monkeypatch.setitem(PUBLISHED, (24, 9, 2, 8, 10, "centroid"), ("tiny", 0.5))
+    options = ["--classifier", "centroid"]
+    assert "published" not in classify(*options).stdout  # another model
+    monkeypatch.setattr(verb, "is_default_model", lambda folder: True)
+    lines = classify(*options).stdout.splitlines()
+    assert lines[2].split()[-2:] == ["published", "difference"]
+    accuracy, published, difference = (float(lines[3].split()[i]) for i in (1, -2, -1))
+    assert published == 50 and difference == pytest.approx(accuracy - 50, abs=0.011)
+    assert json.loads(classify(*options, "--json").stdout)["classifiers"]["centroid"]["published"] == 0.5
+    for other in (["--draws", 9], ["--examples-per-class", 7], ["--max-seq-length", 9]):
+        assert "published" not in classify(*options, *other).stdout
+    assert PUBLISHED[10_003, 3_080, 77, 8, 10, "logistic"] == ("Banking77", 0.8004)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--columns", "label"], 2, "--columns must name two: label and text; got 'label'"),
+        (["--no-header"], 2, "say by --columns which columns hold the label and the text"),
+        (["--draws", "0"], 2, "Invalid value for '--draws'"),
+        (["--classifier", "knn"], 2, "Invalid value for '--classifier'"),
+        (["--columns", "gold,text"], 1, "Error: train.tsv, line 1: no column 'gold'"),
+        (["--examples-per-class", "13"], 1, "Error: train.tsv: 13 examples a class cannot be drawn"),
+        (["-o", "missing/result.json"], 1, "there is no folder missing"),
+    ],
+)
+def test_wrong_usage(files, arguments, code, words):
+    assert words in classify(*arguments, code=code).stderr
+    assert sorted(os.listdir()) == ["test.tsv", "train.tsv"]
+
+
+def test_columns_and_missing_header(files):
+    write("train.csv", "the cat,x\na cat,x\nsoup,y\nlove soup,y\n")
+    options = ["--columns", "2,1", "--no-header", "--examples-per-class", 1, "--classifier", "centroid", "--json"]
+    got = json.loads(run("evaluate", "classification", "train.csv", "train.csv", *options).stdout)
+    assert got["classes"] == ["x", "y"] and got["train"] == {"name": "train.csv", "texts": 4}
+
+
+def test_examples_of_help_run(files):
+    lines = [line.strip() for line in verb.classification.help.splitlines() if "  minisbert evaluate" in line]
+    assert len(lines) == 3
+    for line in lines:
+        words = shlex.split(line)
+        assert run(*words[1:]).stdout
+        assert "-o" not in words or Path(words[words.index("-o") + 1]).stat().st_size > 0

@@ -1,0 +1,932 @@
+"""Breaking any single line of a backward pass turns a check red: done line by line, hundreds of times, and counted.
+
+Each function that computes a gradient has a check in `CHECKS`: finite differences on tiny inputs by the package's own
+gradcheck, and for what a forward and its backward share, the forward's value by another formula. NumPy only, no test
+framework inside. A mutant that survives is a line that no check looks at, or one that may as well be written otherwise;
+the latter stand in `EQUIVALENT`, with the reason.
+"""
+
+import ast
+import functools
+import inspect
+import math
+import tempfile
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass, replace
+
+import numpy as np
+import pytest
+from mutants import is_caught, mutants, survivors
+from tiny import tiny_dense, write_model
+
+from minisbert import similarity
+from minisbert.model import bert, gradients, modules, ops, pooling
+from minisbert.model.config import BertConfig
+from minisbert.model.folder import load_model
+from minisbert.model.gradients import RowGradient
+from minisbert.model.modules import Dense, Normalize, Pooling
+from minisbert.model.params import random_params
+from minisbert.training import losses, parameters, step
+from minisbert.training.gradcheck import check_backward
+from minisbert.training.losses import LOSSES
+
+# all sizes differ, so that a mixed-up axis cannot pass: V 13, D 6, H 2, K 3, F 8, P 7, S 2; texts of 4, 4 and 3 tokens
+CONFIG = BertConfig(
+    vocab_size=13,
+    hidden_size=6,
+    num_hidden_layers=2,
+    num_attention_heads=2,
+    intermediate_size=8,
+    max_position_embeddings=7,
+    type_vocab_size=2,
+)
+LENGTHS = np.array([4, 4, 3])
+IDS = np.array([1, 5, 5, 2, 1, 12, 0, 2, 1, 7, 2])
+EPS = 1e-12
+
+
+def draw(*shape, seed=0, scale=1.0):
+    return np.random.default_rng([seed, *shape]).normal(0, scale, shape)
+
+
+def agrees(forward, backward, *arguments):
+    """gradcheck of one operation."""
+    return check_backward(forward, backward, arguments, rng=np.random.default_rng(1), directions=2).ok
+
+
+def close(found, wanted, rtol=1e-12, atol=0.0):
+    """Equal up to rounding, shapes and dtypes included."""
+    found, wanted = np.asarray(found), np.asarray(wanted)
+    return found.shape == wanted.shape and bool(np.allclose(found, wanted, rtol=rtol, atol=atol))
+
+
+# ------------------------------------------------------------------------------------------------------- ops.py
+
+
+def check_linear():
+    return agrees(
+        ops.linear, lambda d, x, w, b: ops.linear_backward(d, x, w), draw(4, 5), draw(3, 5), draw(3)
+    ) and bool(ops.linear_backward(draw(4, 3), draw(4, 5), draw(3, 5))[1].flags.f_contiguous)
+
+
+def check_activation(name):
+    x = np.concatenate([draw(5, 4).ravel(), [-7.0, -3.0, 3.0, 7.0]])
+    return agrees(ops.ACTIVATIONS[name], ops.ACTIVATION_BACKWARDS[name], x)
+
+
+def check_far_out(name):
+    """Far from 0 the slope is 0 or 1, and its digits are not lost before it gets there."""
+    slope = ops.ACTIVATION_BACKWARDS[name](np.ones(4), np.array([-1e200, -60.0, 60.0, 1e200]))
+    right = {"sigmoid": [0, 8.75651076269652e-27, 8.75651076269652e-27, 0]}.get(name, [0, 0, 1, 1])
+    return close(slope, right, rtol=1e-12, atol=1e-22 if name != "sigmoid" else 0)
+
+
+def check_relu():
+    return check_activation("relu") and close(ops.relu_backward(np.ones(3), np.array([-0.0, 0.0, 1.0])), [0, 0, 1])
+
+
+def check_gelu():
+    x = np.linspace(-8, 8, 65)
+    exact = [math.erfc(-t / math.sqrt(2)) / 2 + t * math.exp(-t * t / 2) / math.sqrt(2 * math.pi) for t in x]
+    far = ops.gelu_backward(np.ones(2), np.array([-1e200, -1e-200]))
+    return (
+        check_activation("gelu")
+        and close(ops.gelu_backward(np.ones(65), x), exact, rtol=1e-10, atol=1e-17)
+        and close(far, [0, 0.5])
+        and check_gelu_float32()
+    )
+
+
+def check_gelu_float32():
+    x = np.concatenate([np.linspace(-15, 15, 301), [-1e30, -100, 100, 1e30]]).reshape(61, 5).astype(np.float32)
+    d_y = draw(61, 5).astype(np.float32)
+    before, ops._IN_CACHE = ops._IN_CACHE, 64  # so that there are several blocks, the last one shorter
+    try:
+        found = ops.gelu_backward(d_y, x)
+    finally:
+        ops._IN_CACHE = before
+    wanted = ops.gelu_backward(d_y.astype(np.float64), x.astype(np.float64))
+    # measured: 6e-7 of |d_y|
+    return found.dtype == np.float32 and bool((np.abs(found - wanted) <= 8e-7 * np.abs(d_y)).all())
+
+
+def check_logistic():
+    x = np.linspace(-5, 5, 41)
+    out = np.empty_like(x)
+    ops._one_over_normal_cdf(x, x * x, out)
+    return close(out, 1 + np.exp(-x * np.polyval(ops._LOGISTIC, x * x)), rtol=1e-13) and check_gelu_float32()
+
+
+def check_softmax():
+    def backward(d_y, x):
+        return ops.softmax_backward(d_y, ops.softmax(x))
+
+    return agrees(ops.softmax, backward, draw(3, 4)) and agrees(ops.softmax, backward, draw(2, 3, 4, 5))
+
+
+def check_layer_norm():
+    x, weight, bias, eps = draw(5, 4) + 3, draw(4, seed=1), draw(4, seed=2), 0.1
+    z = (x - x.mean(axis=1)[:, None]) / np.sqrt(x.var(axis=1) + eps)[:, None]
+    return close(ops.layer_norm(x, weight, bias, eps), z * weight + bias) and agrees(
+        lambda *args: ops.layer_norm(*args, eps),
+        lambda d, x, w, b: ops.layer_norm_backward(d, x, w, eps),
+        x,
+        weight,
+        bias,
+    )
+
+
+def check_normalize():
+    short = np.concatenate([draw(3, 4), 0.05 * draw(2, 4)])  # against an eps of 0.5
+
+    def in_terms_of(eps):
+        return lambda x: ops.normalize(x, eps), lambda d, x: ops.normalize_backward(d, x, eps)
+
+    zero = ops.normalize_backward(np.ones((1, 4)), np.zeros((1, 4)))
+    return agrees(*in_terms_of(0.5), short) and agrees(*in_terms_of(EPS), draw(2, 3, 4)) and close(zero, [[1e12] * 4])
+
+
+# ------------------------------------------------------------------------------------------- pooling.py, modules.py
+
+
+def check_pooling(mode):
+    forward, backward = pooling.POOLINGS[mode], pooling.POOLING_BACKWARDS[mode]
+    return agrees(lambda x: forward(x, LENGTHS), lambda d, x: backward(d, x, LENGTHS), draw(11, 5))
+
+
+def check_weighted_mean():
+    x, skipped = draw(11, 5), np.array([2, 0, 1])
+    place = np.array([3, 4, 5, 6, 1, 2, 3, 4, 2, 3, 4])[:, None]
+    texts = np.split(np.arange(11), [4, 8])
+    wanted = [(x[text] * place[text]).sum(axis=0) / place[text].sum() for text in texts]
+    return (
+        check_pooling("weightedmean")
+        and close(pooling._place_weights(LENGTHS, skipped, np.float64), place)
+        and close(pooling.pool_weighted_mean(x, LENGTHS, skipped), wanted)
+        and agrees(
+            lambda x: pooling.pool_weighted_mean(x, LENGTHS, skipped),
+            lambda d, x: pooling.pool_weighted_mean_backward(d, x, LENGTHS, skipped),
+            x,
+        )
+    )
+
+
+def check_max():
+    tie = pooling.pool_max_backward(np.array([[5.0]]), np.array([[1.0], [3.0], [3.0]]), np.array([3]))
+    return check_pooling("max") and close(tie, [[0], [5], [0]])  # the first of equals, as in PyTorch
+
+
+def check_pool():
+    x, lengths = draw(9, 5), np.array([4, 1, 4])
+
+    def both(modes, prompt):
+        return agrees(
+            lambda x: pooling.pool(x, lengths, modes, prompt),
+            lambda d, x: pooling.pool_backward(d, x, lengths, modes, prompt),
+            x,
+        )
+
+    kept, left = pooling._behind_prompt(lengths, 2)
+    none = pooling.pool_backward(np.empty((0, 5)), np.empty((0, 5)), np.empty(0, int))
+    return (
+        both(("mean", "max", "weightedmean", "cls"), 0)
+        and both(("weightedmean", "lasttoken"), 2)
+        and both(("max",), 1)
+        and close(kept, [0, 0, 1, 1, 1, 0, 0, 1, 1])
+        and close(left, [2, 1, 2])
+        and none.shape == (0, 5)
+    )
+
+
+DENSES = [
+    (Dense(draw(4, 5), draw(4), "tanh"), draw(3, 5)),
+    (Dense(draw(4, 5), None, "gelu"), draw(3, 5)),
+    (Dense(draw(5, 5), draw(5), "sigmoid", use_residual=True), draw(3, 5)),
+    (Dense(draw(4, 5), draw(4), "tanh", True, draw(4, 5, seed=1)), draw(3, 5)),
+]
+
+
+def check_dense():
+    for module, x in DENSES:
+        names = [name for name in ("weight", "bias", "residual") if getattr(module, name) is not None]
+
+        def forward(x, *tensors, module=module, names=names):
+            return modules.dense(x, replace(module, **dict(zip(names, tensors, strict=True))))
+
+        def backward(d_y, x, *tensors, module=module, names=names):
+            module = replace(module, **dict(zip(names, tensors, strict=True)))
+            d_x, d_module = modules.dense_backward(d_y, x, module)
+            assert all(getattr(d_module, name) is None for name in {"weight", "bias", "residual"} - {*names})
+            return (d_x, *(getattr(d_module, name) for name in names))
+
+        if not agrees(forward, backward, x, *(getattr(module, name) for name in names)):
+            return False
+    return True
+
+
+def check_modules():
+    dense = Dense(draw(4, 10), draw(4), "tanh")
+
+    for include_prompt in (True, False):
+        chain = (Pooling(("mean", "max"), include_prompt), dense, Normalize())
+
+        def forward(x, weight, bias, chain=chain):
+            there = (chain[0], replace(dense, weight=weight, bias=bias), chain[2])
+            return modules.apply_modules(x, LENGTHS, there, 2)[-1]
+
+        def backward(d_y, x, weight, bias, chain=chain):
+            there = (chain[0], replace(dense, weight=weight, bias=bias), chain[2])
+            results = modules.apply_modules(x, LENGTHS, there, 2)
+            d_x, (nothing, d_dense, nor_this) = modules.modules_backward(d_y, results, x, LENGTHS, there, 2)
+            assert nothing is None and nor_this is None
+            return d_x, d_dense.weight, d_dense.bias
+
+        if not agrees(forward, backward, draw(11, 5), dense.weight, dense.bias):
+            return False
+    return True
+
+
+# ------------------------------------------------------------------------------------------ gradients.py, bert.py
+
+
+class Slopes:
+    """The slopes of a loss along random directions, measured once: a backward is then held against them quickly."""
+
+    def __init__(self, loss, tensors, seed=3, step=2e-4):
+        rng = np.random.default_rng(seed)
+        self.measured = []
+        for i, tensor in enumerate(tensors):
+            for _ in range(2):
+                v = rng.normal(size=tensor.shape)
+
+                def f(t, i=i, v=v):
+                    return loss(*tensors[:i], tensors[i] + t * v, *tensors[i + 1 :])
+
+                slope = (8 * (f(step) - f(-step)) - (f(2 * step) - f(-2 * step))) / (12 * step)
+                self.measured.append((i, v, slope))
+
+    def agree(self, found):
+        found = [g.dense() if isinstance(g, RowGradient) else g for g in found]
+        whole = max(abs(slope) for _, _, slope in self.measured)
+        return all(
+            found[i].shape == v.shape and abs(np.sum(found[i] * v) - slope) <= 1e-7 * max(abs(slope), 1e-3 * whole)
+            for i, v, slope in self.measured
+        )
+
+
+def leaves(tree):
+    """All tensors of nested dataclasses and tuples, in the order of their fields."""
+    if isinstance(tree, (np.ndarray, RowGradient)):
+        return [tree]
+    branches = tree if isinstance(tree, tuple) else [getattr(tree, field.name) for field in fields(tree)]
+    return [leaf for branch in branches for leaf in leaves(branch)]
+
+
+def rebuilt(tree, tensors):
+    """The same dataclasses with other tensors, taken from an iterator."""
+    if isinstance(tree, tuple):
+        return tuple(rebuilt(branch, tensors) for branch in tree)
+    if is_dataclass(tree):
+        return replace(tree, **{field.name: rebuilt(getattr(tree, field.name), tensors) for field in fields(tree)})
+    return next(tensors)
+
+
+PARAMS = random_params(CONFIG, np.random.default_rng(0), np.float64, scale=0.4)
+
+
+def dropout(is_on):
+    return bert.Dropout(np.random.default_rng(4), 0.3, 0.3) if is_on else None
+
+
+def block_check(params, forward, backward, hidden=None):
+    """A check of a block: `forward(hidden, params, dropout)` gives a trace, `backward(d, trace, hidden, params)` both.
+
+    The slopes are measured once, at the first call, before anything is broken.
+    """
+    tensors = [*([] if hidden is None else [hidden]), *leaves(params)]
+
+    def split(values):
+        values = iter(values)
+        return None if hidden is None else next(values), rebuilt(params, values)
+
+    d_output = draw(11, 6, seed=8)
+
+    @functools.cache
+    def slopes(is_dropped):
+        def loss(*values):
+            return float(np.sum(d_output * forward(*split(values), dropout(is_dropped)).output))
+
+        return Slopes(loss, tensors)
+
+    def check():
+        both = []
+        for is_dropped in (False, True):
+            wanted = slopes(is_dropped)
+            found = backward(d_output.copy(), forward(hidden, params, dropout(is_dropped)), hidden, params)
+            both.append(wanted.agree(leaves(found)))
+        return all(both)
+
+    return check
+
+
+check_embed = block_check(
+    PARAMS.embeddings,
+    lambda _, params, dropout: bert.embed(IDS, LENGTHS, params, EPS, dropout),
+    lambda d, trace, _, params: bert.embed_backward(d, trace, IDS, LENGTHS, params, EPS),
+)
+check_attention = block_check(
+    PARAMS.layers[0].attention,
+    lambda hidden, params, dropout: bert.attention(hidden, LENGTHS, params, CONFIG, dropout),
+    lambda d, trace, hidden, params: bert.attention_backward(d, trace, hidden, LENGTHS, params, CONFIG),
+    draw(11, 6),
+)
+check_feed_forward = block_check(
+    PARAMS.layers[0].feed_forward,
+    lambda hidden, params, dropout: bert.feed_forward(hidden, params, CONFIG, dropout),
+    lambda d, trace, hidden, params: bert.feed_forward_backward(d, trace, hidden, params, CONFIG),
+    draw(11, 6),
+)
+check_layer = block_check(
+    PARAMS.layers[0],
+    lambda hidden, params, dropout: bert.layer(hidden, LENGTHS, params, CONFIG, dropout),
+    lambda d, trace, hidden, params: bert.layer_backward(d, trace, hidden, LENGTHS, params, CONFIG),
+    draw(11, 6),
+)
+check_bert = block_check(
+    PARAMS,
+    lambda _, params, dropout: bert.trace_bert(IDS, LENGTHS, params, CONFIG, dropout),
+    lambda d, trace, _, params: bert.bert_backward(d, trace, IDS, LENGTHS, params, CONFIG),
+)
+
+
+def check_sum_rows():
+    row_of, d_rows = np.array([4, 0, 4, 2, 0, 4]), draw(6, 5)
+    found = gradients.sum_rows(row_of, d_rows, 9)
+    wanted = np.zeros((9, 5))
+    np.add.at(wanted, row_of, d_rows)
+    return found.rows.tolist() == [0, 2, 4] and found.row_count == 9 and close(found.dense(), wanted, atol=1e-15)
+
+
+def check_add_gradients():
+    first, second = RowGradient(np.array([0, 3]), draw(2, 4), 6), RowGradient(np.array([3, 5]), draw(2, 4, seed=1), 6)
+    rows = gradients.add_gradients(first, second)
+    refused = 0
+    for pair in ((first, draw(6, 4)), (draw(6, 4), first)):
+        try:
+            gradients.add_gradients(*pair)
+        except ValueError as error:
+            refused += "of one kind" in str(error)
+    return (
+        refused == 2
+        and isinstance(rows, RowGradient)
+        and close(rows.dense(), first.dense() + second.dense(), atol=1e-15)
+        and close(gradients.add_gradients(draw(2, 4), draw(2, 4, seed=1)), draw(2, 4) + draw(2, 4, seed=1))
+    )
+
+
+# --------------------------------------------------------------------------------------------------- similarity.py
+
+
+def check_matrix(name):
+    """All rows against all rows, in one block and in several; large and small rows."""
+    forward, backward = getattr(similarity, name), getattr(similarity, f"{name}_backward")
+    a, b = draw(3, 5), draw(4, 5, seed=1) * np.array([[1.0], [30.0], [0.03], [2.0]])
+    before = similarity.BLOCK_NUMBERS
+    try:
+        ok = agrees(forward, backward, a, b)
+        similarity.BLOCK_NUMBERS = 15  # three rows a block
+        ok = ok and agrees(forward, backward, a, b)
+        similarity.BLOCK_NUMBERS = 3  # less than a row
+        return ok and agrees(forward, backward, a, b)
+    finally:
+        similarity.BLOCK_NUMBERS = before
+
+
+def check_pairwise(name):
+    forward, backward = getattr(similarity, f"pairwise_{name}"), getattr(similarity, f"pairwise_{name}_backward")
+    a, b = draw(4, 5), draw(4, 5, seed=1) * np.array([[1.0], [30.0], [0.03], [0.1]])
+    b[3] += a[3]  # a close pair
+    return agrees(forward, backward, a, b)
+
+
+def check_extreme_rows():
+    """Squares of 1e200 overflow and those of 1e-200 vanish; the slope of a cosine is finite all the same."""
+    sizes = np.array([[1e200], [1e-200], [-1.0]])
+    d_a, _ = similarity.pairwise_cos_sim_backward([5.0] * 3, [3.0, 4.0] * sizes, [[2.0, 0.0]] * 3)
+    return close(d_a * np.abs(sizes), [[0.64, -0.48]] * 3)
+
+
+def check_equal_rows(backward):
+    """On one line distances have no slope; it counts as 0."""
+    a, b = np.array([[1.0, 2.0], [1.0, 2.0]]), np.array([[1.0, 2.0], [-2.0, -4.0]])
+    d_a, d_b = backward(np.ones(2), a, b)
+    return close(d_a[0], [0, 0]) and close(d_b[0], [0, 0]) and bool(np.isfinite([d_a, d_b]).all())
+
+
+def check_euclidean():
+    return check_pairwise("euclidean_sim") and check_equal_rows(similarity.pairwise_euclidean_sim_backward)
+
+
+def check_manhattan():
+    return check_pairwise("manhattan_sim") and check_equal_rows(similarity.pairwise_manhattan_sim_backward)
+
+
+def check_angle():
+    def opposite_and_equal():
+        a, b = np.array([[1.0, 2.0], [1.0, 2.0]]), np.array([[2.0, 4.0], [-2.0, -4.0]])
+        found = similarity.pairwise_angular_distance_backward(np.ones(2), a, b)
+        return close(found, np.zeros((2, 2, 2)), atol=1e-12)
+
+    return (
+        check_matrix("angular_distance")
+        and check_pairwise("angular_distance")
+        and opposite_and_equal()
+        # at an eighth of a turn's angle: as by another formula
+        and close(similarity._angle(np.array([1.0, 0.0]), np.array([0.5**0.5, 0.5**0.5])), 0.25)
+    )
+
+
+# ------------------------------------------------------------------------------------------------------- losses.py
+
+
+def unit(x):
+    return x / np.sqrt((x * x).sum(axis=1))[:, None]
+
+
+def log_softmax(scores):
+    return scores - np.log(np.exp(scores).sum(axis=1))[:, None]
+
+
+def loss_agrees(function, embeddings, wanted, *rest, **options):
+    """Gradients by finite differences, the value by another formula, written down here from the papers."""
+
+    def call(*embeddings):
+        return function(*embeddings, *rest, **options)
+
+    return close(call(*embeddings).value, wanted, rtol=1e-11) and agrees(
+        lambda *e: np.array(call(*e).value), lambda d, *e: tuple(d * g for g in call(*e).gradients), *embeddings
+    )
+
+
+def refuses(function, *arguments, **options):
+    """Whether arguments are refused as they should be, by a ValueError and no other way."""
+    try:
+        function(*arguments, **options)
+    except ValueError:
+        return True
+    return False
+
+
+def info_nce(anchors, positives, *negatives, scale, similarity, symmetric, mask=None):
+    turn = unit if similarity == "cosine" else (lambda x: x)
+    scores = scale * turn(anchors) @ turn(np.concatenate([positives, *negatives])).T
+    if mask is not None:
+        scores = np.where(mask, -1e4, scores)
+    forwards = -np.mean(np.diag(log_softmax(scores)))
+    if not symmetric:
+        return forwards
+    return (forwards - np.mean(np.diag(log_softmax(scores[:, : len(anchors)].T)))) / 2
+
+
+def check_multiple_negatives():
+    x = [draw(4, 5, seed=i) for i in range(4)]
+    mask = np.zeros((4, 8), bool)
+    mask[[0, 1, 2, 3, 3], [2, 6, 0, 7, 5]] = True
+    for columns, options in (
+        (x[:2], {"scale": 3.0, "similarity": "cosine", "symmetric": False}),
+        (x[:2], {"scale": 0.7, "similarity": "dot", "symmetric": True}),
+        (x[:3], {"scale": 2.0, "similarity": "cosine", "symmetric": True, "mask": mask}),
+        (x, {"scale": 2.0, "similarity": "dot", "symmetric": False}),
+    ):
+        wanted = info_nce(*columns, **options)
+        options["false_negatives"] = options.pop("mask", None)
+        if not loss_agrees(losses.multiple_negatives_ranking, columns, wanted, **options):
+            return False
+    return True
+
+
+def check_simcse():
+    x = [draw(4, 5, seed=i) for i in range(2)]
+    mask = np.eye(4, k=1, dtype=bool)
+    wanted = info_nce(*x, scale=3.0, similarity="cosine", symmetric=False, mask=mask)
+    return loss_agrees(losses.simcse, x, wanted, 3.0, mask)
+
+
+def check_find_false_negatives():
+    anchors, positives, negatives = list("aabcde"), list("xyzaxb"), list("pxqbcr")
+    candidates = [*positives, *negatives]
+    wanted = np.zeros((6, 12), bool)
+    for i in range(6):
+        for j in range(12):
+            same_text = candidates[j] in (positives[i], anchors[i])
+            of_same_anchor = j < 6 and anchors[j] == anchors[i]
+            wanted[i, j] = j != i and (same_text or of_same_anchor)
+    return close(losses.find_false_negatives(anchors, positives, negatives), wanted)
+
+
+def distances(name, a, b, eps=0.0):
+    if name == "cosine":
+        return 1 - (unit(a) * unit(b)).sum(axis=1)
+    difference = a - b + eps
+    return np.abs(difference).sum(axis=1) if name == "manhattan" else np.sqrt((difference**2).sum(axis=1))
+
+
+def check_contrastive():
+    a, b, labels = draw(5, 4), draw(5, 4, seed=1), [1, 0, 0, 1, 0]
+    for name, margin in (("cosine", 1.2), ("euclidean", 3.0), ("manhattan", 5.0)):
+        d = distances(name, a, b, 1e-6)
+        missing = np.maximum(margin - d, 0)
+        assert (missing[[1, 2, 4]] > 0).any() and (missing == 0).any()  # the margin is at work
+        wanted = np.mean(np.where(labels, d**2, missing**2)) / 2
+        if not loss_agrees(losses.contrastive, [a, b], wanted, labels, margin, name):
+            return False
+    # equal rows are 2e-6 apart, by the eps of PyTorch's pairwise_distance
+    same = losses.contrastive(a, a.copy(), [0] * 5, 1.0, "euclidean")
+    return close(same.value, (1 - 2e-6) ** 2 / 2, rtol=1e-9) and refuses(losses.contrastive, a, b, [0, 1, 0.5, 1, 2])
+
+
+def check_triplet():
+    x = [draw(5, 4, seed=i) for i in range(3)]
+    for name, margin in (("cosine", 0.3), ("euclidean", 0.5), ("manhattan", 0.5)):
+        losing = distances(name, x[0], x[1]) - distances(name, x[0], x[2]) + margin
+        assert 0 < (losing > 0).sum() < 5
+        if not loss_agrees(losses.triplet, x, np.mean(np.maximum(losing, 0)), margin, name):
+            return False
+    # exactly at the margin the slope counts as 0
+    at = losses.triplet(np.zeros((1, 2)), np.array([[3.0, 0.0]]), np.array([[0.0, 4.0]]), 1.0)
+    return at.value == 0 and not np.any(at.gradients)
+
+
+def check_cosine_similarity():
+    a, b, scores = draw(3, 4), draw(3, 4, seed=1), [0.9, -0.2, 1.0]
+    wanted = np.mean(((unit(a) * unit(b)).sum(axis=1) - scores) ** 2)
+    return loss_agrees(losses.cosine_similarity, [a, b], wanted, scores)
+
+
+def check_cosent():
+    a, b, scores = draw(4, 3), draw(4, 3, seed=1), [3.0, 1.0, 3.0, 2.0]
+    cosines = (unit(a) * unit(b)).sum(axis=1)
+    pairs = [cosines[k] - cosines[i] for i in range(4) for k in range(4) if scores[i] > scores[k]]
+    wanted = np.log(1 + np.exp(2.5 * np.array(pairs)).sum())
+    return loss_agrees(losses.cosent, [a, b], wanted, scores, 2.5)
+
+
+def check_softmax_classification():
+    u, v, labels = draw(4, 3), draw(4, 3, seed=1), [2, 0, 1, 2]
+    weight, bias = draw(3, 9), draw(3)
+    features = np.concatenate([u, v, np.abs(u - v)], axis=1)
+    wanted = -np.mean(log_softmax(features @ weight.T + bias)[np.arange(4), labels])
+
+    def value(*tensors):
+        return np.array(losses.softmax_classification(tensors[0], tensors[1], labels, *tensors[2:]).value)
+
+    def backward(d, *tensors):
+        found = losses.softmax_classification(tensors[0], tensors[1], labels, *tensors[2:])
+        return tuple(d * g for g in (*found.gradients, found.head["head.weight"], found.head["head.bias"]))
+
+    equal = losses.softmax_classification(u, u.copy(), labels, weight, bias).gradients
+    return (
+        close(value(u, v, weight, bias), wanted)
+        and agrees(value, backward, u, v, weight, bias)
+        and bool(np.isfinite(equal).all())
+        and all(
+            refuses(losses.softmax_classification, u, v, wrong, weight, bias)
+            for wrong in ([0, 1, 2, 3], [0, 1, 2, -1], [0, 1, 2, 0.5])
+        )
+    )
+
+
+def check_cross_entropy():
+    scores, targets = draw(4, 5) * 3, np.array([1, 4, 0, 2])
+    wanted = -np.mean(log_softmax(scores)[np.arange(4), targets])
+    value, d_scores = losses._cross_entropy(scores, targets)
+    smooth = agrees(lambda s: np.array(losses._cross_entropy(s, targets)[0]),
+                    lambda d, s: d * losses._cross_entropy(s, targets)[1], scores)  # fmt: skip
+    # far apart: nothing overflows, and what is tiny keeps its digits
+    far, d_far = losses._cross_entropy(np.array([[960.0, 1000.0, -math.inf]]), np.array([1]))
+    lost, d_lost = losses._cross_entropy(np.array([[1000.0, 960.0]]), np.array([1]))
+    tiny = math.exp(-40)
+    return (
+        close(value, wanted)
+        and smooth
+        and close(far, tiny)
+        and close(d_far, [[tiny, -tiny, 0]])
+        and close(lost, 40)
+        and close(d_lost, [[1, -1]])
+        and d_scores.shape == scores.shape
+    )
+
+
+def check_mean():
+    return losses._mean(np.array([1.0, 2.0, 6.0])) == 3.0
+
+
+# ------------------------------------------------------------------------------------------- step.py, parameters.py
+
+COLUMNS = [["the cat sat on the mat", "i love soup", "dog"], ["a mat", "the soup", "the dog ran on and on"]]
+
+
+@functools.cache
+def tiny_model():
+    with tempfile.TemporaryDirectory() as folder:
+        chain = (Pooling(), tiny_dense(6, 5), Normalize())
+        config = replace(CONFIG, vocab_size=94, max_position_embeddings=16, num_hidden_layers=1)
+        return load_model(write_model(f"{folder}/model", config=config, modules=chain), np.float64)
+
+
+def ranking(vectors):
+    return losses.multiple_negatives_ranking(*vectors, scale=3.0)
+
+
+@functools.cache
+def model_slopes(is_dropped):
+    named = parameters.named_parameters(tiny_model())
+    plan = step.DropoutPlan((5,), 0.2, 0.2) if is_dropped else None
+
+    def loss(*tensors):
+        there = parameters.replace_parameters(tiny_model(), dict(zip(named, tensors, strict=True)))
+        shards = step.make_shards(tiny_model().tokenizer([*COLUMNS[0], *COLUMNS[1]], 16), 2, 4096)
+        vectors = np.empty((6, 5))
+        for shard in shards:
+            dropped = plan and plan.for_shard(shard.index)
+            trace = bert.trace_bert(shard.token_ids, shard.lengths, there.params, there.config, dropped)
+            vectors[shard.texts] = modules.apply_modules(trace.output, shard.lengths, there.modules)[-1]
+        return ranking(np.split(vectors, 2)).value
+
+    return loss(*named.values()), Slopes(loss, list(named.values()))
+
+
+@contextmanager
+def counted_forwards():
+    """Count the forward passes of shards."""
+    calls, original = [], step._forward
+
+    def counted(*arguments):
+        calls.append(1)
+        return original(*arguments)
+
+    step._forward = counted
+    try:
+        yield calls
+    finally:
+        step._forward = original
+
+
+def check_step():
+    named = parameters.named_parameters(tiny_model())
+    for is_dropped in (False, True):
+        value, slopes = model_slopes(is_dropped)
+        plan = step.DropoutPlan((5,), 0.2, 0.2) if is_dropped else None
+        for cache in (None, 4096):
+            with counted_forwards() as calls:
+                found = step.value_and_gradients(
+                    tiny_model(), COLUMNS, ranking, dropout=plan, cache_tokens=cache, num_threads=2
+                )
+            if len(calls) != (2 if cache is None else 4):  # two shards; caching means a second pass
+                return False
+            if list(found.gradients) != list(named) or not close(found.value, value):
+                return False
+            if not slopes.agree(list(found.gradients.values())):
+                return False
+    return True
+
+
+# ------------------------------------------------------------------------------------------------------- the tables
+
+CHECKS = {
+    ops.linear_backward: check_linear,
+    ops.gelu_backward: check_gelu,
+    ops._gelu_backward_float32: check_gelu_float32,
+    ops._one_over_normal_cdf: check_logistic,
+    ops.sigmoid_backward: lambda: check_activation("sigmoid") and check_far_out("sigmoid"),
+    ops.gelu_tanh_backward: lambda: check_activation("gelu_tanh") and check_far_out("gelu_tanh"),
+    ops.silu_backward: lambda: check_activation("silu") and check_far_out("silu"),
+    ops.relu_backward: check_relu,
+    ops._tanh_backward: lambda: check_activation("tanh"),
+    ops.softmax_backward: check_softmax,
+    ops.layer_norm_backward: check_layer_norm,
+    ops._standardize: check_layer_norm,
+    ops.normalize_backward: check_normalize,
+    pooling.pool_mean_backward: lambda: check_pooling("mean"),
+    pooling.pool_mean_sqrt_len_backward: lambda: check_pooling("mean_sqrt_len_tokens"),
+    pooling.pool_weighted_mean_backward: check_weighted_mean,
+    pooling._place_weights: check_weighted_mean,
+    pooling.pool_max_backward: check_max,
+    pooling.pool_cls_backward: lambda: check_pooling("cls"),
+    pooling.pool_last_token_backward: lambda: check_pooling("lasttoken"),
+    pooling.pool_backward: check_pool,
+    pooling._modes_backward: check_pool,
+    pooling._behind_prompt: check_pool,
+    modules.modules_backward: check_modules,
+    modules.dense_backward: check_dense,
+    bert.embed_backward: check_embed,
+    bert.attention_backward: check_attention,
+    bert._gather_backward: check_attention,
+    bert._join_heads: check_attention,
+    bert.feed_forward_backward: check_feed_forward,
+    bert.layer_backward: check_layer,
+    bert.bert_backward: check_bert,
+    gradients.sum_rows: check_sum_rows,
+    gradients.add_gradients: check_add_gradients,
+    gradients.RowGradient.dense: check_sum_rows,
+    similarity.cos_sim_backward: lambda: check_matrix("cos_sim"),
+    similarity.pairwise_cos_sim_backward: lambda: check_pairwise("cos_sim"),
+    similarity._unit_rows_backward: lambda: check_pairwise("cos_sim") and check_extreme_rows(),
+    similarity.dot_score_backward: lambda: check_matrix("dot_score"),
+    similarity.pairwise_dot_score_backward: lambda: check_pairwise("dot_score"),
+    similarity.euclidean_sim_backward: lambda: check_matrix("euclidean_sim"),
+    similarity.pairwise_euclidean_sim_backward: check_euclidean,
+    similarity._euclidean_slopes: check_euclidean,
+    similarity.manhattan_sim_backward: lambda: check_matrix("manhattan_sim"),
+    similarity.pairwise_manhattan_sim_backward: check_manhattan,
+    similarity._manhattan_slopes: check_manhattan,
+    similarity.angular_distance_backward: lambda: check_matrix("angular_distance"),
+    similarity.pairwise_angular_distance_backward: lambda: check_pairwise("angular_distance"),
+    similarity._angle_slopes: check_angle,
+    similarity._each_row_against_all_backward: lambda: check_matrix("euclidean_sim"),
+    losses.multiple_negatives_ranking: check_multiple_negatives,
+    losses.simcse: check_simcse,
+    losses.find_false_negatives: check_find_false_negatives,
+    losses.contrastive: check_contrastive,
+    losses.triplet: check_triplet,
+    losses.cosine_similarity: check_cosine_similarity,
+    losses.cosent: check_cosent,
+    losses.softmax_classification: check_softmax_classification,
+    losses._cross_entropy: check_cross_entropy,
+    losses._mean: check_mean,
+    parameters.named_gradients: check_step,
+    step.value_and_gradients: check_step,
+    step._backward: check_step,
+    step._add_in_place: check_step,
+}
+
+TWICE = "it is a factor twice, so its sign does not matter"
+SCALE_FREE = "a weighted mean, a direction and a maximum's place do not change when all numbers are scaled"
+THE_REST = "reshape takes one negative number for what is left, and all others are right"
+ORDER_OF_WORK = "in what order, and in what portions, the work is done does not change the result"
+HEADS = "heads = ({}count, {}length, {}config.num_attention_heads, {}config.head_size)"
+
+EQUIVALENT = {
+    "ops.gelu_tanh_backward": {
+        "bounded = np.clip(x, -60.0, 30.0)": "beyond 20 the tanh is 1 in float64; the bound may lie anywhere behind",
+        "bounded = np.clip(x, -30.0, 60.0)": "likewise",
+    },
+    "ops._tanh_backward": {"t = -np.tanh(x)": TWICE},
+    "ops.normalize_backward": {"y = -(x / np.maximum(length, eps))": TWICE},
+    "pooling.pool_weighted_mean_backward": {
+        "weights = -_place_weights(lengths, skipped, d_pooled.dtype)": SCALE_FREE,
+        "weights = _place_weights(lengths, skipped, d_pooled.dtype) * 1.001": SCALE_FREE,
+    },
+    "pooling.pool_backward": {
+        "return np.ones_like(token_embeddings)": "without texts there are no tokens, and so no numbers",
+    },
+    "bert._gather_backward": {HEADS.format(*("-" * (i == k) for k in range(4))): THE_REST for i in range(4)},
+    "similarity._unit_rows_backward": {
+        "largest: Array = np.abs(x).max(axis=-1, keepdims=True) * 1.001": SCALE_FREE,
+    },
+    "similarity._euclidean_slopes": {"difference = (u - v) * 1.001": SCALE_FREE},
+    "similarity._each_row_against_all_backward": {
+        "step = max(2, BLOCK_NUMBERS // a.shape[1])": ORDER_OF_WORK,
+        "step = max(1, BLOCK_NUMBERS // a.shape[0])": ORDER_OF_WORK,
+    },
+    "losses.multiple_negatives_ranking": {
+        "scores[_checked_mask(name, false_negatives, scores.shape)] = -math.inf * 1.001": "infinity has no size",
+    },
+    "losses.cosent": {
+        "wanted = _checked_numbers(name, 'scores', scores, len(a)) * 1.001": "only the order of the scores counts",
+        "value, d_classes = _cross_entropy(right_and_wrong, np.zeros(2, int))": "the mean of twice the same",
+    },
+    "step._add_in_place": {
+        "largest_first = sorted(range(len(names)), key=lambda i: _size(total[names[i]]))": ORDER_OF_WORK,
+    },
+}
+"""Mutants that no check can catch, because they compute the same: by function and changed line, with the reason."""
+
+MODULES = [ops, bert, pooling, modules, gradients, similarity, losses, parameters, step]
+
+
+def name_of(function):
+    return f"{function.__module__.rsplit('.', 1)[1]}.{function.__qualname__}"
+
+
+@functools.cache
+def results():
+    """Break every line of every function; all mutants, and those that survive, by function."""
+    return {name_of(function): survivors(function, check) for function, check in CHECKS.items()}
+
+
+def excused(name):
+    """The lines of a function's equivalent mutants, written as this version of Python writes them."""
+    return {ast.unparse(ast.parse(source)) for source in EQUIVALENT.get(name, {})}
+
+
+def test_every_broken_line_of_a_backward_pass_is_noticed():
+    made = [mutant for every, _ in results().values() for mutant in every]
+    unnoticed = [
+        mutant for name, (_, alive) in results().items() for mutant in alive if mutant.source not in excused(name)
+    ]
+    the_same = sum(len(sources) for sources in EQUIVALENT.values())
+    lines = len({(mutant.function.__module__, mutant.line) for mutant in made})
+    counted = len(made) - the_same
+    print(f"caught {counted - len(unnoticed)} of {counted} mutants of {lines} lines; {the_same} more compute the same")
+    assert not unnoticed, "no check notices:\n" + "\n".join(map(str, unnoticed))
+    assert counted > 1300 and lines > 250  # so that they do not all vanish unnoticed
+
+
+def test_what_counts_as_equivalent_is_still_there():
+    for name in EQUIVALENT:
+        assert {mutant.source for mutant in results()[name][1]} == excused(name), name
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
+def test_every_backward_has_a_check(module):
+    own = {
+        thing for thing in vars(module).values() if inspect.isfunction(thing) and thing.__module__ == module.__name__
+    }
+    wanted = {function for function in own if "_backward" in function.__name__ or "_slopes" in function.__name__}
+    if module is losses:
+        wanted |= {loss.function for loss in LOSSES.values()}
+    assert wanted <= set(CHECKS), f"no check for {sorted(map(name_of, wanted - set(CHECKS)))}"
+
+
+# ------------------------------------------------------------------------------------- the breaking itself, checked
+
+
+def scaled_sum(x, y):
+    total = 2.0 * x + y
+    if total is None:
+        raise ValueError("never")
+    total *= x.T
+    return total.sum(axis=0)
+
+
+def test_mutants_of_a_small_function():
+    found = {f"{mutant.change}: {mutant.source}" for mutant in mutants(scaled_sum)}
+    for wanted in (
+        "sign turned: total = -(2.0 * x + y)",
+        "scaled by 1.001: total = (2.0 * x + y) * 1.001",
+        "right side dropped: total = 2.0 * x",
+        "left side dropped: total = y",
+        "another operator: total = 2.0 * x - y",
+        "another operator: total = 2.0 / x + y",
+        "left side dropped: total = x + y",
+        "4.0 for 2.0: total = 4.0 * x + y",
+        "left out: pass",
+        "transposition dropped: total *= x",
+        "another operator: total /= x.T",
+        "1 for 0: return total.sum(axis=1)",
+        "mean for sum: return total.mean(axis=0)",
+        "sign turned: return -total.sum(axis=0)",
+    ):
+        assert wanted in found
+    assert not any("None" in source or "never" in source for source in found)  # refusals stay as they are
+    assert {mutant.line for mutant in mutants(scaled_sum)} == {
+        scaled_sum.__code__.co_firstlineno + offset for offset in (1, 4, 5)
+    }
+
+
+def test_a_blind_check_lets_mutants_pass_and_a_good_one_does_not():
+    x, y = draw(3, 3), draw(3, 3, seed=1)
+    code, right = scaled_sum.__code__, scaled_sum(x, y)
+    made, alive = survivors(scaled_sum, lambda: close(scaled_sum(x, y), right))
+    assert len(made) > 15 and not alive
+    assert scaled_sum.__code__ is code
+    _, alive = survivors(scaled_sum, lambda: scaled_sum(x, y).shape == (3,))
+    assert len(alive) > 10
+    with pytest.raises(ValueError, match="fails before anything is broken"):
+        survivors(scaled_sum, lambda: False)
+
+
+def test_a_mutant_runs_wherever_the_function_is_known():
+    table = {"sum": scaled_sum}
+    (mutant,) = [m for m in mutants(scaled_sum) if m.change == "sign turned" and m.source.startswith("return")]
+    right = scaled_sum(draw(3, 3), draw(3, 3, seed=1))
+    assert is_caught(mutant, lambda: close(table["sum"](draw(3, 3), draw(3, 3, seed=1)), right))
+
+
+def unwritten(x):
+    out = np.empty_like(x)
+    for i in range(0, len(x)):
+        out[i] = x[i]
+    return out
+
+
+def test_a_number_that_is_not_written_is_noticed():
+    x = draw(5)
+    _, alive = survivors(unwritten, lambda: close(unwritten(x), x))
+    assert not alive
+
+
+def test_an_upstream_gradient_of_ones_would_miss_mutants_of_layer_norm():
+    """Why gradcheck draws it at random: with ones all of d_x is 0, however it is computed."""
+    x, ones = draw(5, 4), np.ones((5, 4))
+
+    def check_with_ones():
+        v = draw(5, 4, seed=1)
+        slope = (ops.layer_norm(x + 1e-5 * v, ones[0], 0, EPS) - ops.layer_norm(x - 1e-5 * v, ones[0], 0, EPS)) / 2e-5
+        return abs(np.sum(ops.layer_norm_backward(ones, x, ones[0], EPS)[0] * v) - slope.sum()) < 1e-9
+
+    _, missed = survivors(ops.layer_norm_backward, check_with_ones)
+    missed = [mutant for mutant in missed if "d_x" in mutant.source]
+    assert len(missed) >= 10
+    assert all(is_caught(mutant, check_layer_norm) for mutant in missed)

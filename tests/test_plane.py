@@ -1,0 +1,389 @@
+"""Descent that can be watched: arrows are minus the gradient, what should fall falls, pictures show just that."""
+
+import io
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from minisbert.similarity import cos_sim
+from minisbert.training.geometry import alignment, uniformity
+from minisbert.training.losses import multiple_negatives_ranking
+from minisbert.training.plane import POSITIVE_LENGTH, SENTENCE_PAIRS, descend, lay_plane, make_points
+
+GRADIENT_BOUND = 3e-9  # measured 2.9e-10 relative, for centred differences in float64; times 10
+TORCH_BOUND = 1e-14  # measured 4.4e-16 relative; times 20
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+def pairs_of_width(width, count=5, seed=0):
+    return rng(seed).standard_normal((2, count, width))
+
+
+def info_nce(anchors, positives, scale):
+    """The loss, written anew from its formula."""
+    scores = scale * cos_sim(anchors, positives)
+    return float(np.mean(np.log(np.exp(scores).sum(axis=1)) - np.diagonal(scores)))
+
+
+def differences(function, x, step=1e-5):
+    """Centred differences by every entry of x."""
+    slopes = np.empty_like(x)
+    for place in np.ndindex(x.shape):
+        up, down = x.copy(), x.copy()
+        up[place] += step
+        down[place] -= step
+        slopes[place] = (function(up) - function(down)) / (2 * step)
+    return slopes
+
+
+# ------------------------------------------------------------------------------------------------------ geometry
+
+
+def test_alignment_by_hand():
+    assert alignment([[3, 4]], [[0.6, 0.8]]) == pytest.approx(0, abs=1e-15)
+    assert alignment([[1, 0], [1, 0]], [[0, 5], [-2, 0]]) == pytest.approx((2 + 4) / 2, rel=1e-15)
+    assert alignment([[1, 0], [1, 0]], [[0, 5], [-2, 0]], alpha=1) == pytest.approx((2**0.5 + 2) / 2, rel=1e-15)
+    a, b = pairs_of_width(7)
+    cosines = np.diagonal(cos_sim(a, b))
+    assert alignment(a, b) == pytest.approx(np.mean(2 - 2 * cosines), rel=1e-14)
+    assert alignment(a, b) == pytest.approx(alignment(1e200 * a, 1e-200 * b), rel=1e-14)  # directions alone count
+
+
+def test_uniformity_by_hand():
+    assert uniformity([[1, 0], [9, 0], [4, 0]]) == 0.0
+    square = [[1, 0], [0, 2], [-3, 0], [0, -4]]  # four pairs at distance^2 2, two at 4
+    for t in (2.0, 0.5):
+        expected = np.log((4 * np.exp(-2 * t) + 2 * np.exp(-4 * t)) / 6)
+        assert uniformity(square, t) == pytest.approx(expected, rel=1e-14)
+    assert uniformity([[1, 0], [-1, 0]], t=1000) == -4000.0  # exp(-4000) is 0 in float64; the logarithm is not lost
+    x = pairs_of_width(3)[0]
+    assert uniformity(x) == pytest.approx(uniformity(x[::-1] * [[1], [2], [3], [1e150], [1e-150]]), rel=1e-14)
+
+
+def test_even_points_are_the_most_uniform():
+    even = np.stack([np.cos(angles := np.arange(6) * np.pi / 3), np.sin(angles)], axis=1)
+    least = uniformity(even)
+    for seed in range(20):
+        assert uniformity(even + 0.2 * rng(seed).standard_normal((6, 2))) > least
+
+
+def test_geometry_equals_the_authors_definitions(torch):
+    for seed in range(5):
+        a, b = pairs_of_width(6, count=9, seed=seed)
+        u, v = (torch.nn.functional.normalize(torch.tensor(x)) for x in (a, b))
+        for alpha, t in ((2, 2), (1, 3), (4, 0.5)):
+            align = (u - v).norm(p=2, dim=1).pow(alpha).mean().item()
+            uniform = torch.pdist(u, p=2).pow(2).mul(-t).exp().mean().log().item()
+            assert alignment(a, b, alpha) == pytest.approx(align, rel=TORCH_BOUND)
+            assert uniformity(a, t) == pytest.approx(uniform, rel=TORCH_BOUND)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: alignment([[1, 0]], [[1, 0], [0, 1]]), r"alignment: a and b must be \(B, D\) both, got \(1, 2\)"),
+        (lambda: alignment(np.empty((0, 2)), np.empty((0, 2))), "alignment: a must be .* B >= 1"),
+        (lambda: alignment([[1, 0]], [[0, 0]]), "every row of b must have a direction, but row 0"),
+        (lambda: alignment([[1, 0]], [[1, 0]], alpha=0), "alpha must be a number above 0"),
+        (lambda: uniformity([[1, 0]]), "uniformity: x must be .* B >= 2"),
+        (lambda: uniformity([1, 0]), r"got \(2,\)"),
+        (lambda: uniformity([[1, 0], [np.nan, 1]]), "NaN or Inf"),
+        (lambda: uniformity([[1, 0], [0, 1]], t=float("inf")), "t must be a number above 0"),
+    ],
+)
+def test_geometry_refuses(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+# ------------------------------------------------------------------------------------------------------- descent
+
+
+@pytest.mark.parametrize(("width", "scale"), [(2, 5.0), (2, 20.0), (7, 5.0)])
+def test_arrows_are_minus_the_slopes_of_the_loss(width, scale):
+    seen = descend(*(make_points(5, rng()) if width == 2 else pairs_of_width(width)), steps=3, scale=scale)
+    for step in range(4):
+        a, p = seen.anchors[step], seen.positives[step]
+        assert seen.loss[step] == pytest.approx(info_nce(a, p, scale), rel=1e-12)
+        by_a = differences(lambda x, p=p: info_nce(x, p, scale), a)
+        by_p = differences(lambda x, a=a: info_nce(a, x, scale), p)
+        for arrows, slopes in ((seen.d_anchors[step], by_a), (seen.d_positives[step], by_p)):
+            assert np.abs(arrows - slopes).max() <= GRADIENT_BOUND * max(np.abs(slopes).max(), 1.0)
+            points = a if slopes is by_a else p
+            along = (arrows * points).sum(axis=1)  # at right angles: a point can only be turned
+            assert np.abs(along).max() <= 2e-15 * scale  # measured 8e-17; times 20
+
+
+def test_a_step_goes_against_the_gradient():
+    seen = descend(*make_points(4, rng(3)), steps=5, learning_rate=0.3, scale=4.0)
+    assert seen.steps == 5 and seen.anchors.shape == seen.d_positives.shape == (6, 4, 2)
+    for points, slopes in ((seen.anchors, seen.d_anchors), (seen.positives, seen.d_positives)):
+        np.testing.assert_array_equal(points[1:], points[:-1] - 0.3 * slopes[:-1])
+        assert (np.diff(np.linalg.norm(points, axis=2), axis=0) > -1e-15).all()  # longer, never shorter
+    last = multiple_negatives_ranking(seen.anchors[-1], seen.positives[-1], scale=4.0)
+    assert seen.loss[-1] == last.value
+    np.testing.assert_array_equal(seen.d_anchors[-1], last.gradients[0])
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_loss_alignment_and_uniformity_fall(seed):
+    seen = descend(*make_points(6, rng(seed)))
+    assert (np.diff(seen.loss) < 0).all()  # at every step
+    assert seen.loss[-1] < 0.1 * seen.loss[0]
+    assert seen.alignment[-1] < 0.05 * seen.alignment[0]
+    assert seen.uniformity[-1] < seen.uniformity[0] - 1
+    assert seen.found(0) < seen.found(-1) == 6
+    assert seen.positive_cosine[-1] > 0.95 > 0 > seen.negative_cosine[-1]
+
+
+def test_what_is_measured_is_what_it_is_called():
+    seen = descend(*pairs_of_width(4), steps=2)
+    for step in range(3):
+        cosines = cos_sim(seen.anchors[step], seen.positives[step])
+        np.testing.assert_array_equal(seen.similarities(step), cosines)
+        assert seen.positive_cosine[step] == pytest.approx(np.trace(cosines) / 5, rel=1e-14)
+        assert seen.negative_cosine[step] == pytest.approx((cosines.sum() - np.trace(cosines)) / 20, rel=1e-13)
+        assert seen.alignment[step] == pytest.approx(2 - 2 * seen.positive_cosine[step], rel=1e-13)
+        both = (uniformity(seen.anchors[step]) + uniformity(seen.positives[step])) / 2
+        assert seen.uniformity[step] == pytest.approx(both, rel=1e-14)
+        assert seen.found(step) == int((cosines.argmax(axis=1) == np.arange(5)).sum())
+
+
+def test_a_tie_is_not_found():
+    assert descend([[1, 0], [0, 1]], [[1, 0], [1, 0]], steps=0).found(0) == 0
+
+
+def test_points_begin_badly_and_the_same_for_a_seed():
+    for count in (2, 3, 9):
+        anchors, positives = make_points(count, rng(count))
+        again = make_points(count, rng(count))
+        np.testing.assert_array_equal(anchors, again[0])
+        np.testing.assert_array_equal(positives, again[1])
+        assert not np.array_equal(anchors, make_points(count, rng(count + 1))[0])
+        np.testing.assert_allclose(np.linalg.norm(anchors, axis=1), 1.0, rtol=1e-15)
+        np.testing.assert_allclose(np.linalg.norm(positives, axis=1), POSITIVE_LENGTH, rtol=1e-15)
+        assert (anchors[:, 1] > 0).all() and (positives[:, 1] > 0).all()
+        assert (cos_sim(anchors, positives).argmax(axis=1) != np.arange(count)).all()  # beside a stranger, each
+
+
+def test_arguments_are_left_alone_and_float32_stays():
+    anchors, positives = (x.astype(np.float32) for x in pairs_of_width(8))
+    before = anchors.copy(), positives.copy()
+    seen = descend(anchors, positives, steps=3)
+    np.testing.assert_array_equal(anchors, before[0])
+    np.testing.assert_array_equal(positives, before[1])
+    for kept in (seen.anchors, seen.positives, seen.d_anchors, seen.d_positives):
+        assert kept.dtype == np.float32
+    exact = descend(anchors.astype(np.float64), positives, steps=3)
+    assert exact.anchors.dtype == np.float64
+    np.testing.assert_allclose(seen.loss, exact.loss, rtol=1e-6)  # measured 8.4e-8; times 12
+
+
+def test_descent_equals_pytorch(torch):
+    anchors, positives = pairs_of_width(6)
+    ours = descend(anchors, positives, steps=15, learning_rate=0.3, scale=10.0)
+    a, p = (torch.tensor(x, requires_grad=True) for x in (anchors, positives))
+    optimiser = torch.optim.SGD([a, p], lr=0.3)
+    for step in range(16):
+        scores = 10.0 * torch.nn.functional.cosine_similarity(a[:, None], p[None], dim=-1)
+        loss = torch.nn.functional.cross_entropy(scores, torch.arange(5))
+        assert ours.loss[step] == pytest.approx(loss.item(), rel=5e-14)  # measured 2.7e-15; times 20
+        np.testing.assert_allclose(
+            ours.anchors[step], a.detach().numpy(), rtol=0, atol=1.5e-14
+        )  # measured 6.7e-16; times 20
+        np.testing.assert_allclose(ours.positives[step], p.detach().numpy(), rtol=0, atol=1.5e-14)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            {"anchors": np.ones((1, 2)), "positives": np.ones((1, 2))},
+            r"must be \(B, D\) both, with B >= 2, got \(1, 2\)",
+        ),
+        ({"positives": np.ones((3, 2))}, r"got \(2, 2\) and \(3, 2\)"),
+        ({"positives": [[1.0, 0], [0, 0]]}, "positives .* no row all zeros"),
+        ({"anchors": [[1.0, np.inf], [0, 1]]}, "anchors .* must be finite"),
+        ({"steps": -1}, "steps must be 0 or more, got -1"),
+        ({"learning_rate": 0.0}, "learning_rate must be a number above 0, got 0.0; 0.2"),
+        ({"learning_rate": float("nan")}, "learning_rate must be a number above 0, got nan"),
+        ({"scale": -1}, "scale must be a number above 0"),
+        ({"learning_rate": 1e200}, "the points run away"),
+    ],
+)
+def test_descend_refuses(change, words):
+    arguments = {"anchors": np.eye(2), "positives": [[1.0, 0.5], [0.9, 1.0]], **change}
+    with pytest.raises(ValueError, match=words):
+        descend(arguments.pop("anchors"), arguments.pop("positives"), **arguments)
+
+
+def test_one_pair_is_no_demonstration():
+    with pytest.raises(ValueError, match="make_points: pairs must be 2 or more, got 1"):
+        make_points(1, rng())
+
+
+def test_sentence_pairs_are_distinct():
+    sentences = [sentence for pair in SENTENCE_PAIRS for sentence in pair]
+    assert len(set(sentences)) == len(sentences) == 16
+
+
+# ----------------------------------------------------------------------------------------------- plane and picture
+
+
+def test_the_plane_is_the_one_of_pca():
+    x = rng().standard_normal((12, 5)) * [5, 1, 3, 0.5, 0.1]
+    plane = lay_plane(x)
+    np.testing.assert_allclose(plane.axes @ plane.axes.T, np.eye(2), atol=1e-14)
+    variances, directions = np.linalg.eigh(np.cov(x.T))
+    np.testing.assert_allclose(np.abs(np.sum(plane.axes * directions.T[[-1, -2]], axis=1)), 1.0, rtol=1e-12)
+    assert plane.share == pytest.approx(variances[-2:].sum() / variances.sum(), rel=1e-12)
+    np.testing.assert_allclose(plane.project(x).mean(axis=0), 0, atol=1e-14)
+    assert (np.take_along_axis(plane.axes, np.abs(plane.axes).argmax(axis=1)[:, None], axis=1) > 0).all()
+    np.testing.assert_allclose(lay_plane(-x).axes, plane.axes, atol=1e-12)  # no accident of sign
+
+
+@pytest.mark.parametrize("x", [np.full((3, 4), 0.1), np.ones((1, 4)), np.ones((4, 1)), np.array([[1, np.nan], [0, 1]])])
+def test_there_is_no_plane(x):
+    with pytest.raises(ValueError, match="lay_plane"):
+        lay_plane(x)
+
+
+def descents(pairs=6, steps=7):
+    return descend(*make_points(pairs, rng()), steps=steps), descend(*pairs_of_width(9, count=8), steps=steps)
+
+
+@pytest.fixture
+def figures(matplotlib, monkeypatch):
+    """The figures that are drawn."""
+    from matplotlib.figure import Figure
+
+    drawn = []
+    draw = Figure.draw
+
+    def watched(figure, *arguments, **options):
+        drawn.append(figure)
+        return draw(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "draw", watched)
+    return drawn
+
+
+def panels(figure):
+    """What the titles begin with, and the panels, in the order in which they are drawn."""
+    from matplotlib.axes import Axes
+
+    return [(axes.get_title(loc="left").split(":")[0], axes) for axes in figure.findobj(Axes)]
+
+
+def numbers_in(axes):
+    return [float(text.get_text().replace("\N{MINUS SIGN}", "-")) for text in axes.texts]
+
+
+def test_the_picture_shows_points_arrows_and_cosines(figures):
+    from minisbert.training.plane_picture import MARK, draw_picture
+
+    plane, text = descents()
+    stream = io.BytesIO()
+    draw_picture(stream, plane, text, SENTENCE_PAIRS)
+    assert stream.getvalue().startswith(b"\x89PNG")
+    shown = panels(figures[-1])
+    titles = [title for title, _ in shown]
+    assert titles.count("step 0") == titles.count("step 7") == titles.count("marks") == 1
+    start = dict(shown)["step 0"]
+    (quiver,) = [artist for artist in start.collections if hasattr(artist, "U")]
+    arrows = np.stack([quiver.U, quiver.V], axis=1)
+    slopes = np.concatenate([plane.d_anchors[0], plane.d_positives[0]])
+    points = np.concatenate([plane.anchors[0], plane.positives[0]])
+    np.testing.assert_allclose(np.diagonal(cos_sim(arrows, -slopes)), 1.0, rtol=1e-12)  # against the gradient
+    squares = (arrows**2).sum(axis=1) / np.linalg.norm(slopes, axis=1)  # lengths grow with the root
+    np.testing.assert_allclose(squares, squares[0], rtol=1e-12)
+    np.testing.assert_allclose(np.linalg.norm(quiver.XY - points, axis=1), MARK, rtol=1e-12)
+    assert sorted(text.get_text() for text in start.texts) == sorted(2 * list("123456"))
+    for step in (0, 7):
+        matrices = [numbers_in(axes) for title, axes in shown if title == f"cosines at step {step}"]
+        assert [len(written) for written in matrices] == [36, 64]
+        for written, seen in zip(matrices, (plane, text), strict=True):
+            np.testing.assert_allclose(written, seen.similarities(step).ravel(), rtol=0, atol=0.00501)
+
+
+def test_numbers_do_not_lie_on_each_other_or_on_marks(matplotlib):
+    from minisbert.training.plane_picture import _beside
+
+    for seed in range(20):
+        starts = rng(seed).uniform(-0.5, 0.5, (16, 2))
+        places = _beside(starts, starts + 0.05, 0.03)
+        np.testing.assert_allclose(np.linalg.norm(places - starts, axis=1), 0.03, rtol=1e-12)
+    crowd = np.array([[0.0, 0.0], [0.02, 0.0]])  # two marks that touch: their numbers stand on opposite sides
+    places = _beside(crowd, crowd, 0.05)
+    assert np.linalg.norm(places[:, None] - crowd, axis=2).min() > 0.049
+    assert np.linalg.norm(places[0] - places[1]) > 0.08
+
+
+@pytest.mark.parametrize("with_text", [False, True])
+def test_the_film_has_a_frame_for_each_step(matplotlib, with_text):
+    from PIL import Image
+
+    from minisbert.training.plane_picture import FRAME_MILLISECONDS, LAST_MILLISECONDS, draw_animation
+
+    plane, text = descents(pairs=3, steps=2)
+    stream, seen = io.BytesIO(), []
+    shown = draw_animation(stream, plane, text if with_text else None, progress=seen.append)
+    assert shown == [0, 1, 2] and seen == [1] * 3
+    film = Image.open(stream)
+    assert film.format == "GIF" and film.n_frames == 3 and film.info["loop"] == 0
+    times, pictures = [], []
+    for frame in range(3):
+        film.seek(frame)
+        times.append(film.info["duration"])
+        pictures.append(np.asarray(film.convert("RGB")))
+    assert times == [FRAME_MILLISECONDS] * 2 + [LAST_MILLISECONDS]
+    assert all((one != other).any() for one, other in pairwise(pictures))
+    # nothing trembles: in the first column of panels the frame around the points stays where it is
+    assert len({np.flatnonzero((picture < 60).all(axis=(2,)).sum(axis=0) > 200)[0] for picture in pictures}) == 1
+
+
+def test_which_steps_a_film_shows():
+    from minisbert.training.plane_picture import FRAMES, frame_steps
+
+    for steps in (1, 2, FRAMES - 1, FRAMES, 80, 1000):
+        shown = frame_steps(steps)
+        assert shown[0] == 0 and shown[-1] == steps and len(shown) <= FRAMES
+        assert shown == sorted(set(shown))
+        if steps < FRAMES:
+            assert shown == list(range(steps + 1))
+    gaps = np.diff(frame_steps(1000))
+    assert (gaps[1:] >= gaps[:-1] - 1).all()  # denser at the start
+
+
+def test_pictures_refuse_what_they_cannot_show(matplotlib, monkeypatch):
+    from minisbert.training.plane_picture import draw_animation, draw_picture
+
+    plane, text = descents(steps=1)
+    stream = io.BytesIO()
+    with pytest.raises(ValueError, match="points with 2 coordinates, got 9"):
+        draw_picture(stream, text)
+    with pytest.raises(ValueError, match="1 steps and text 2"):
+        draw_animation(stream, plane, descents(steps=2)[1])
+    monkeypatch.setattr("minisbert.plots.find_spec", lambda name: None)
+    for draw in (draw_picture, draw_animation):
+        with pytest.raises(ValueError, match="needs matplotlib: pip install"):
+            draw(stream, plane)
+    assert stream.getvalue() == b""
+
+
+def test_points_that_do_not_move_are_drawn(matplotlib):
+    from minisbert.training.plane_picture import draw_picture
+
+    opposite = np.array([[1.0, 0.0], [-1.0, 0.0]])
+    still = descend(opposite, opposite, steps=2)  # along the line through the origin there is no way to turn
+    assert not still.d_anchors.any()
+    stream = io.BytesIO()
+    draw_picture(stream, still)
+    assert stream.getvalue().startswith(b"\x89PNG")

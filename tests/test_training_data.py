@@ -1,0 +1,482 @@
+"""Training examples: every kind from every format, what is refused and where, and batches that keep apart."""
+
+import gzip
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minisbert.tables import InputError
+from minisbert.training.batches import Batch, _mend, clash_keys, draw_positives, make_epoch, spread
+from minisbert.training.data import COLUMNS, SYNONYMS, Examples, read_examples
+
+ROWS = {
+    "pairs": [("a cat", "one cat"), ("tea", "a cup")],
+    "triplets": [("a cat", "one cat", "a dog"), ("tea", "a cup", "a cat")],
+    "scored": [("a cat", "one cat", "4.5"), ("a cat", "tea", "0")],
+    "labelled": [("a cat", "one cat", "1"), ("a cat", "tea", "0")],
+    "texts": [("lost card", "card"), ("hello", "greeting"), ("card gone", "card"), ("hi", "greeting")],
+}
+
+
+def write(folder, name, content):
+    file = folder / name
+    file.write_bytes(content.encode() if isinstance(content, str) else content)
+    return file
+
+
+def tsv(head, rows):
+    return "".join("\t".join(map(str, row)) + "\n" for row in (head, *rows))
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+# ------------------------------------------------------------------------------------------------------ reading
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_every_format_gives_the_same_examples_and_the_kind_is_told_by_the_columns(kind, tmp_path):
+    head, rows = COLUMNS[kind], ROWS[kind]
+    objects = [dict(zip(head, row, strict=True)) for row in rows]
+    files = [
+        write(tmp_path, "t.tsv", tsv(head, rows)),
+        write(tmp_path, "t.csv", tsv(head, rows).replace("\t", ",")),
+        write(tmp_path, "t.jsonl", "".join(json.dumps(row) + "\n" for row in objects)),
+        write(tmp_path, "t.tsv.gz", gzip.compress(tsv(head, rows).encode())),
+    ]
+    texts = tuple(zip(*rows, strict=True))
+    for file in files:
+        for said in (None, kind):
+            examples = read_examples(file, kind=said)
+            assert examples.kind == kind and len(examples) == len(rows)
+            assert examples.columns == (texts[:-1] if kind in ("scored", "labelled", "texts") else texts)
+            if kind == "scored":
+                assert examples.scores.tolist() == [4.5, 0.0] and examples.scores.dtype == np.float64
+            elif kind == "labelled":
+                assert examples.labels.tolist() == [1, 0] and examples.label_names == ("0", "1")
+            elif kind == "texts":
+                assert examples.labels.tolist() == [0, 1, 0, 1] and examples.label_names == ("card", "greeting")
+            else:
+                assert examples.scores is None and examples.labels is None and examples.label_names == ()
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [
+        (("query", "answer"), "pairs"),
+        (("anchor", "pos", "neg"), "triplets"),
+        (("id", "anchor", "positive", "negative", "source"), "triplets"),
+        (("relatedness_score", "sentence_A", "sentence_B"), "scored"),
+        (("premise", "hypothesis", "gold_label"), "labelled"),
+        (("intent", "utterance"), "texts"),
+        (("sentence",), "texts"),
+    ],
+)
+def test_usual_names_tell_the_kind(head, kind, tmp_path):
+    cells = {"relatedness_score": "01", "gold_label": "01", "intent": "xy"}  # all others take any text
+    rows = [[cells[name][i % 2] if name in cells else f"{name} {i}" for name in head] for i in range(4)]
+    assert read_examples(write(tmp_path, "t.tsv", tsv(head, rows))).kind == kind
+
+
+@pytest.mark.parametrize(
+    ("head", "words"),
+    [
+        (("sentence1", "sentence2", "score", "label"), "fit several kinds: scored, labelled; say which"),
+        (("anchor", "positive", "text"), "fit several kinds: pairs, texts"),
+        (
+            ("sentence1", "sentence2"),
+            "fit no kind of example; say kind and columns: pairs (anchor, positive); triplets",
+        ),
+        (("first", "second"), "the columns 'first', 'second' fit no kind"),
+        (("query", "passage", "label"), "are pairs with a 'label', which would be ignored; say kind='pairs' if all"),
+        (("anchor", "positive", "negative", "score"), "are triplets with a 'score'"),
+    ],
+)
+def test_what_could_mean_two_things_is_asked(head, words, tmp_path):
+    file = write(tmp_path, "t.tsv", tsv(head, [["1"] * len(head)]))
+    with pytest.raises(InputError) as caught:
+        read_examples(file)
+    assert words in str(caught.value) and str(caught.value).startswith(f"{file}: ")
+
+
+def test_what_is_said_wins_over_names(tmp_path):
+    rows = [("a", "b", "0.5", "x"), ("c", "d", "1", "y")]
+    file = write(tmp_path, "t.tsv", tsv(("sentence1", "sentence2", "score", "label"), rows))
+    assert read_examples(file, kind="scored").scores.tolist() == [0.5, 1.0]
+    assert read_examples(file, kind="labelled").label_names == ("x", "y")
+    assert read_examples(file, kind="pairs").columns == (("a", "c"), ("b", "d"))  # sentence1 and 2 serve, if it is said
+    assert read_examples(file, kind="texts", columns=["4"]).columns == (("x", "y"),)
+    assert read_examples(file, kind="triplets", columns=["label", "2", "1"]).columns[0] == ("x", "y")
+    glue = write(tmp_path, "glue.tsv", tsv(("sentence1", "sentence2", "label"), [("a", "b", "3.8"), ("c", "d", "5.0")]))
+    assert read_examples(glue, kind="scored").scores.tolist() == [3.8, 5.0]
+    plain = write(tmp_path, "plain.csv", "1,a,b\n0,c,d\n")
+    examples = read_examples(plain, kind="labelled", columns=["2", "3", "1"], has_header=False)
+    assert examples.columns == (("a", "c"), ("b", "d")) and examples.labels.tolist() == [1, 0]
+    nested = write(tmp_path, "t.jsonl", '{"q": {"text": "a"}, "doc": "b"}\n{"q": {"text": "c"}, "doc": "d"}')
+    assert read_examples(nested, kind="pairs", columns=["q.text", "doc"]).columns == (("a", "c"), ("b", "d"))
+
+
+def test_scores_are_mapped_to_0_to_1(tmp_path):
+    file = write(tmp_path, "t.tsv", tsv(COLUMNS["scored"], [("a", "b", 1), ("c", "d", 5), ("e", "f", 2)]))
+    assert read_examples(file).scores.tolist() == [1, 5, 2]
+    assert read_examples(file, scale=(1, 5)).scores.tolist() == [0, 1, 0.25]
+    assert read_examples(file, scale=(0, 5)).scores.tolist() == [0.2, 1, 0.4]
+
+
+def test_classes_are_numbered_in_sorted_order_numbers_by_value(tmp_path):
+    def names_of(labels):
+        rows = [(f"a{i}", f"b{i}", label) for i, label in enumerate(labels)]
+        examples = read_examples(write(tmp_path, "t.tsv", tsv(COLUMNS["labelled"], rows)))
+        assert [examples.label_names[c] for c in examples.labels] == [label.strip() for label in labels]
+        assert examples.labels.dtype == np.int64
+        return examples.label_names
+
+    assert names_of(["neutral", "entailment", "contradiction", "neutral"]) == ("contradiction", "entailment", "neutral")
+    assert names_of(["10", "9", "0", "10"]) == ("0", "9", "10")
+    assert names_of(["1", "-1"]) == ("-1", "1")
+    assert names_of([" x", "x ", "y"]) == ("x", "y")
+    file = write(tmp_path, "t.jsonl", '{"text1":"a","text2":"b","label":true}\n{"text1":"c","text2":"d","label":false}')
+    assert read_examples(file).labels.tolist() == [1, 0]
+
+
+def test_several_files_are_one_set(tmp_path):
+    one = write(tmp_path, "a.tsv", tsv(("text", "label"), [("lost card", "card"), ("card gone", "card")]))
+    two = write(
+        tmp_path, "b.jsonl", '{"class": "greeting", "sentence": "hello"}\n{"class": "greeting", "sentence": "hi"}'
+    )
+    examples = read_examples([one, two])
+    assert examples.columns[0] == ("lost card", "card gone", "hello", "hi") and examples.labels.tolist() == [0, 0, 1, 1]
+    plain = write(tmp_path, "c.tsv", "text\nhello\n")
+    with pytest.raises(InputError, match="must both have labels, or both none"):
+        read_examples([one, plain])
+    with pytest.raises(InputError, match=r"a.tsv and others: .*the label -1 beside 0"):
+        read_examples([one, write(tmp_path, "d.csv", "text,label\nx,-1\ny,0\n")])
+
+
+PAIR = ("sentence1", "sentence2", "score")
+CLASS = ("sentence1", "sentence2", "label")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("t.tsv", "", "t.tsv: empty"),
+        ("t.jsonl", "", "t.jsonl: empty"),
+        ("t.tsv", "anchor\tpositive\n", "t.tsv: no training examples: the file has no rows"),
+        ("t.tsv", "anchor\tpositive\na\tb\n", "t.tsv: Examples: 1 of kind 'pairs' are too few to learn from"),
+        ("t.tsv", "anchor\tpositive\na\tb\nc\t \n", "t.tsv, line 3: the text in column 'positive' is empty"),
+        ("t.tsv", "anchor\tpositive\na\tb\nc\n", "t.tsv, line 3: 1 column, but the header has 2"),
+        ("t.jsonl", '{"anchor":"a","positive":"b"}\n{"anchor":"a","positive":3}', "line 2: the field 'positive' is no"),
+        ("t.jsonl", '{"anchor":"a","positive":"b"}\n{"anchor":"a"}', "t.jsonl, line 2: no field 'positive'"),
+        ("t.tsv", "anchor\tpos\tneg\na\tb\tc\na\tb\tb\n", "line 3: the negative is the same text as the pos;"),
+        ("t.tsv", "anchor\tpos\tneg\na\tb\ta\na\tb\tb\n", "line 2: the negative is the same text as the anchor;"),
+        ("t.tsv", tsv(PAIR, [("a", "b", "1"), ("a", "c", "nan")]), "line 3: the score in column 'score' must be a nu"),
+        ("t.tsv", tsv(PAIR, [("a", "b", "1_0"), ("a", "c", "1")]), "line 2: the score in column 'score' must be"),
+        ("t.tsv", tsv(PAIR, [("a", "b", "1"), ("a", "c", "1")]), "all 2 scores are 1: there is nothing to learn"),
+        ("t.tsv", tsv(CLASS, [("a", "b", "1"), ("a", "c", "1")]), "all 2 labels are '1': nothing tells them apart"),
+        ("t.tsv", tsv(CLASS, [("a", "b", "1"), ("a", "c", "")]), "line 3: the label in column 'label' is empty"),
+        ("t.tsv", tsv(CLASS, [("a", "b", "x"), ("a", "c", "-")]), "line 3: the label '-' means that annotators"),
+        (
+            "t.tsv",
+            tsv(CLASS, [("a", "b", "3.8"), ("a", "c", "1")]),
+            "line 2: the label '3.8' in column 'label' has a d",
+        ),
+        ("t.jsonl", '{"premise":"a","hypothesis":"b","label":0.5}', "line 1: the label 0.5 in column 'label' has a d"),
+        (
+            "t.jsonl",
+            '{"premise":"a","hypothesis":"b","label":null}',
+            "line 1: the label in column 'label' must be a na",
+        ),
+        ("t.tsv", tsv(CLASS, [("a", "b", "0"), ("c", "d", "1"), ("a", "c", "-1")]), "the label -1 beside 0 means"),
+        ("t.tsv", tsv(("text", "label"), [("a", "x"), ("b", "x")]), "all 2 labels are 'x': nothing tells them apart"),
+        (
+            "t.tsv",
+            tsv(("text", "label"), [("a", "x"), ("b", "x"), ("c", "y"), ("c", "y"), ("d", "z")]),
+            "2 of 3 classes have one single text, so that it has no positive: 'y', 'z'; give each class at least two",
+        ),
+    ],
+)
+def test_bad_files_are_named_with_the_line(name, content, words, tmp_path):
+    with pytest.raises(InputError) as caught:
+        read_examples(write(tmp_path, name, content))
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"kind": "pair"}, "kind must be one of pairs, triplets, scored, labelled, texts, got 'pair'"),
+        ({"columns": ["a", "b"]}, "with columns, kind must be said: pairs (anchor, positive)"),
+        ({"kind": "pairs", "columns": ["a"]}, "columns of kind 'pairs' are anchor, positive; got ['a']"),
+        ({"kind": "texts", "columns": "text"}, "columns of kind 'texts' are text, label; got 'text'"),
+        ({"kind": "pairs", "columns": ["a", "a"]}, "a column is given twice"),
+        ({"has_header": False}, "without a row of names kind must be said"),
+        ({"kind": "scored", "scale": (5, 0)}, "scale must be (low, high) with low < high"),
+        ({"scale": (0, 5)}, "scale is for scores, but"),
+        ({"kind": "scored"}, "no column for the sentence1 of scored: looked for sentence1, sentence_A, text1, premise"),
+        ({"kind": "pairs", "columns": ["anchor", "gold"]}, "no column 'gold'"),
+    ],
+)
+def test_settings_that_make_no_sense(settings, words, tmp_path):
+    file = write(tmp_path, "t.tsv", tsv(COLUMNS["pairs"], ROWS["pairs"]))
+    with pytest.raises(ValueError) as caught:
+        read_examples(file, **settings)
+    assert words in str(caught.value)
+
+
+def test_a_score_off_the_scale_is_caught(tmp_path):
+    file = write(tmp_path, "t.tsv", tsv(PAIR, [("a", "b", "1"), ("a", "c", "5.5")]))
+    with pytest.raises(InputError, match=r"line 3: the score 5\.5 is off the scale from 0 to 5"):
+        read_examples(file, scale=(0, 5))
+    with pytest.raises(ValueError, match="no files given"):
+        read_examples([])
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [
+        (lambda: Examples("pair", (("a", "b"),)), "kind must be one of"),
+        (lambda: Examples("pairs", (("a", "b"),)), "kind 'pairs' has 2 columns of texts, got 1"),
+        (lambda: Examples("pairs", (("a", "b"), ("c",))), "equally long, got [2, 1]"),
+        (lambda: Examples("pairs", (("a", "b"), ("c", "d")), scores=np.ones(2)), "scores belong to kind 'scored'"),
+        (lambda: Examples("scored", (("a", "b"), ("c", "d"))), "scores belong to kind 'scored'"),
+        (lambda: Examples("scored", (("a", "b"), ("c", "d")), scores=np.array([1.0, np.nan])), "of finite floats"),
+        (lambda: Examples("scored", (("a", "b"), ("c", "d")), scores=[1.0, 2.0]), "must be an array (M,)"),
+        (lambda: Examples("labelled", (("a", "b"), ("c", "d"))), "labels belong to kind 'labelled'"),
+        (
+            lambda: Examples("texts", (("a", "b"),), labels=np.array([0.0, 1.0]), label_names=("x", "y")),
+            "of finite whole numbers",
+        ),
+        (
+            lambda: Examples("labelled", (("a", "b"), ("c", "d")), labels=np.array([0, 2]), label_names=("x", "y")),
+            "labels must be 0 to C - 1",
+        ),
+    ],
+)
+def test_examples_made_in_memory_are_checked_too(made, words):
+    with pytest.raises(ValueError) as caught:
+        made()
+    assert words in str(caught.value)
+
+
+def test_every_meaning_of_a_column_has_names():
+    assert {meaning for meanings in COLUMNS.values() for meaning in meanings} == set(SYNONYMS)
+
+
+def test_real_files_are_read(data_folder):
+    examples = read_examples(data_folder / "banking77" / "banking77_train.tsv")
+    assert (examples.kind, len(examples), len(examples.label_names)) == ("texts", 10_003, 77)
+    examples = read_examples(data_folder / "nli_triplets" / "nli_triplets.tsv")
+    assert (examples.kind, len(examples)) == ("triplets", 8_816)
+    examples = read_examples(data_folder / "stsb" / "stsb_train.tsv", kind="scored", scale=(0, 5))
+    assert len(examples) == 5_749 and examples.scores.min() == 0 and examples.scores.max() == 1
+
+
+# ------------------------------------------------------------------------------------------------------ batches
+
+
+def pairs_of(left, right):
+    return Examples("pairs", (tuple(map(str, left)), tuple(map(str, right))))
+
+
+def texts_of(labels):
+    """Texts that all differ, with labels 0 to C - 1, each used at least twice."""
+    labels = np.asarray(labels)
+    names = tuple(f"class {c}" for c in range(labels.max() + 1))
+    return Examples("texts", (tuple(f"text {i}" for i in range(len(labels))),), labels=labels, label_names=names)
+
+
+def check_epoch(examples: Examples, epoch: list[Batch], batch_size: int) -> None:
+    """Every example once, with its own texts and target; sizes equal but for 1, and none of 1."""
+    assert sorted(np.concatenate([batch.indices for batch in epoch]).tolist()) == list(range(len(examples)))
+    sizes = [len(batch) for batch in epoch]
+    allowed = 3 if batch_size == 2 and len(examples) % 2 else batch_size
+    assert max(sizes) <= allowed and min(sizes) >= 2 and max(sizes) - min(sizes) <= 1
+    targets = examples.scores if examples.labels is None else examples.labels
+    for batch in epoch:
+        for column, mine in zip(examples.columns, batch.texts, strict=False):
+            assert mine == tuple(column[i] for i in batch.indices)
+        assert (batch.targets is None) == (targets is None)
+        assert targets is None or batch.targets.tolist() == targets[batch.indices].tolist()
+        assert all(len(column) == len(batch.indices) for column in batch.texts)
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=60), st.integers(2, 9), st.integers(0, 2**32))
+def test_classes_meet_as_little_as_can_be(labels, batch_size, seed):
+    labels = np.unique(np.array(labels * 2 + [0, 1, 0, 1]), return_inverse=True)[1]  # each class twice at least
+    examples = texts_of(labels)
+    epoch = make_epoch(examples, batch_size, rng(seed))
+    check_epoch(examples, epoch, batch_size)
+    for c, count in Counter(labels.tolist()).items():
+        most = max(int(np.count_nonzero(batch.targets == c)) for batch in epoch)
+        assert most == -(-count // len(epoch))  # one, wherever the class has no more texts than there are batches
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=2, max_size=60),
+    st.integers(2, 9),
+    st.integers(0, 2**32),
+)
+def test_pairs_of_any_texts_are_all_dealt(rows, batch_size, seed):
+    examples = pairs_of(*zip(*rows, strict=True))
+    check_epoch(examples, make_epoch(examples, batch_size, rng(seed)), batch_size)
+
+
+def count_meetings(epoch):
+    """How often a text is in a batch again."""
+    meetings = 0
+    for batch in epoch:
+        uses = Counter(text for row in zip(*batch.texts, strict=True) for text in set(row))
+        meetings += sum(count - 1 for count in uses.values())
+    return meetings
+
+
+def test_equal_texts_do_not_meet_where_they_need_not():
+    """400 pairs of 40 + 40 texts, each about 10 times, in 50 batches, and none that clashes with nothing."""
+    by_chance = []
+    for seed in range(100):
+        draw = rng(seed)
+        examples = pairs_of(draw.integers(0, 40, 400), 1000 + draw.integers(0, 40, 400))
+        epoch = make_epoch(examples, 8, draw)
+        check_epoch(examples, epoch, 8)
+        assert count_meetings(epoch) == 0
+        parts = np.split(draw.permutation(400), 50)
+        texts = [tuple(tuple(column[i] for i in part) for column in examples.columns) for part in parts]
+        by_chance.append(count_meetings([Batch(t, None, part) for t, part in zip(texts, parts, strict=True)]))
+    assert np.mean(by_chance) > 60  # so that the zero above is no accident
+
+
+def test_hardly_any_equal_texts_meet_in_a_crowd():
+    """1,000 pairs of 30 + 30 texts in 50 batches of 20: two thirds of all texts are in every batch."""
+    meetings = []
+    for seed in range(20):
+        draw = rng(seed)
+        examples = pairs_of(draw.integers(0, 30, 1000), 1000 + draw.integers(0, 30, 1000))
+        meetings.append(count_meetings(make_epoch(examples, 20, draw)))
+    assert np.mean(meetings) < 0.6  # measured 0.2, times 3; 6.2 if each example takes the next batch whatever is in it
+
+
+def test_exchanges_mend_even_a_deal_by_chance():
+    """Hundreds of exchanges, each of which must know what those before have left where."""
+    for seed in range(10):
+        draw = rng(seed)
+        keys = np.stack([draw.permutation(400) // 8, 50 + draw.permutation(400) // 8], axis=1).tolist()
+        placed = draw.permutation(400) // 8  # 50 batches of 8, and 50 + 50 keys that 8 examples have
+        mended = _mend(keys, placed.tolist(), 50, draw)
+        held = [
+            Counter(key for own, b in zip(keys, mended, strict=True) if b == batch for key in own)
+            for batch in range(50)
+        ]
+        assert np.bincount(mended).tolist() == [8] * 50 and np.count_nonzero(mended != placed) > 50
+        assert max(max(counter.values()) for counter in held) == 1
+
+
+def test_a_text_is_the_same_in_any_column():
+    chain = pairs_of(range(0, 40), range(1, 41))  # each positive is the next one's anchor
+    for seed in range(20):
+        assert count_meetings(make_epoch(chain, 10, rng(seed))) == 0
+    triplets = Examples("triplets", (tuple("abcdefgh"), tuple("ijklmnop"), tuple("bcdefgha")))
+    for seed in range(20):
+        assert count_meetings(make_epoch(triplets, 2, rng(seed))) == 0
+
+
+def test_a_text_that_must_meet_itself_is_spread_evenly():
+    examples = pairs_of(["hot"] * 30 + list(range(30)), range(100, 160))
+    for seed in range(5):
+        epoch = make_epoch(examples, 6, rng(seed))
+        assert [batch.texts[0].count("hot") for batch in epoch] == [3] * 10
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "sizes"),
+    [
+        (100, 32, [25] * 4),
+        (3, 2, [3]),
+        (5, 2, [2, 3]),
+        (2, 2, [2]),
+        (2, 64, [2]),
+        (64, 32, [32, 32]),
+        (65, 32, [21, 22, 22]),
+    ],
+)
+def test_sizes_of_batches(count, batch_size, sizes):
+    examples = pairs_of(range(count), range(1000, 1000 + count))
+    assert sorted(len(batch) for batch in make_epoch(examples, batch_size, rng())) == sizes
+
+
+@pytest.mark.parametrize("kind", COLUMNS)
+def test_the_same_generator_gives_the_same_epoch_and_goes_on(kind, tmp_path):
+    examples = read_examples(write(tmp_path, "t.tsv", tsv(COLUMNS[kind], ROWS[kind] * 20)))
+    one, other = rng(7), rng(7)
+    first, again = make_epoch(examples, 4, one), make_epoch(examples, 4, other)
+    check_epoch(examples, first, 4)
+
+    def content(epoch):
+        return [(batch.texts, batch.indices.tolist()) for batch in epoch]
+
+    assert content(first) == content(again) and one.bit_generator.state == other.bit_generator.state
+    assert content(make_epoch(examples, 4, one)) != content(first)
+
+
+def test_order_is_left_to_chance():
+    """Neither in the order of batches nor inside one is there a trace of the file or of the dealing."""
+    labels = np.repeat(np.arange(16), [6, *[5] * 14, 4])  # 80 texts in 10 batches; the largest class is dealt first
+    in_last, places = [], []
+    for seed in range(400):
+        epoch = make_epoch(texts_of(labels), 8, rng(seed))
+        in_last.append(0 in epoch[-1].targets)
+        places += [int(np.flatnonzero(batch.indices == 0)[0]) for batch in epoch if 0 in batch.indices]
+    assert abs(np.mean(in_last) - 6 / 10) < 4 * np.sqrt(0.24 / 400)  # 4 standard errors
+    assert abs(np.mean(places) - 3.5) < 4 * np.sqrt(5.25 / 400)
+
+
+def test_positives_are_other_texts_of_the_class_all_equally_likely():
+    texts = ("a", "b", "b", "c", "x", "y", "x", "x", "x")
+    examples = Examples("texts", (texts,), labels=np.array([0, 0, 0, 0, 1, 1, 1, 1, 1]), label_names=("one", "two"))
+    seen = [Counter() for _ in texts]
+    draw = rng()
+    for _ in range(2000):
+        for counter, positive in zip(seen, draw_positives(examples, draw), strict=True):
+            counter[positive] += 1
+    others = [{"b", "c"}, {"a", "c"}, {"a", "c"}, {"a", "b"}, {"y"}, {"x"}, {"y"}, {"y"}, {"y"}]
+    assert [set(counter) for counter in seen] == others
+    share = seen[0]["b"] / 2000  # 4 standard errors; the text that stands twice is no likelier
+    assert abs(share - 0.5) < 4 * np.sqrt(0.25 / 2000)
+    epochs = [make_epoch(examples, 4, draw) for _ in range(2)]
+    for batch in (batch for epoch in epochs for batch in epoch):
+        for anchor, positive, i in zip(*batch.texts, batch.indices, strict=True):
+            assert anchor == texts[i] and positive in others[i]
+    paired = [{int(i): p for b in epoch for p, i in zip(b.texts[1], b.indices, strict=True)} for epoch in epochs]
+    assert paired[0] != paired[1]  # drawn anew
+
+
+def test_texts_without_labels_are_their_own_positives():
+    examples = Examples("texts", (("a", "b", "a", "c", "a", "d"),))
+    for seed in range(10):
+        epoch = make_epoch(examples, 2, rng(seed))
+        assert all(batch.texts[0] == batch.texts[1] and len(set(batch.texts[0])) == 2 for batch in epoch)
+
+
+def test_scored_and_labelled_pairs_may_meet():
+    scored = Examples("scored", (("a",) * 8, ("b",) * 8), scores=np.arange(8.0))
+    assert clash_keys(scored).shape == (8, 0)
+    epoch = make_epoch(scored, 4, rng())
+    check_epoch(scored, epoch, 4)
+
+
+def test_batches_below_two_are_refused():
+    for size in (1, 0, -3, True):
+        with pytest.raises(ValueError, match="batch_size must be at least 2"):
+            make_epoch(pairs_of("ab", "cd"), size, rng())
+
+
+def test_nothing_that_was_given_is_changed():
+    keys = np.array([[0, 1], [1, 2], [2, 0], [3, 4]])
+    before = keys.copy()
+    spread(keys, 2, rng())
+    assert np.array_equal(keys, before)
