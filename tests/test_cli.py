@@ -196,6 +196,7 @@ def test_examples_of_help_run(verb, line, model, request, monkeypatch):
     if ".png" in line and verb != "bench":
         request.getfixturevalue("matplotlib")
     Path("posts.jsonl").write_text('{"post": {"title": "the soup"}}\n')
+    write_training_files()
     echoed, _, command = line.rpartition(" | ")
     words = shlex.split(command, comments=True)
     assert words[0] == "minisbert"
@@ -207,6 +208,23 @@ def test_examples_of_help_run(verb, line, model, request, monkeypatch):
         assert Path(words[words.index("-o") + 1]).stat().st_size > 0
     else:
         assert result.stdout
+
+
+def write_training_files():
+    """Labelled texts, triplets and scored pairs under the names that the examples of help use."""
+    texts = [
+        (label, f"{start} {letter}")
+        for label, start in (("cat", "the cat"), ("soup", "i love soup"))
+        for letter in "abcdefgh"
+    ]
+    for name in ("train.tsv", "test.tsv", "banking77_train.tsv", "banking77_test.tsv"):
+        Path(name).write_text("label\ttext\n" + "".join(f"{label}\t{text}\n" for label, text in texts))
+    for name, columns in (("intents.csv", "intent,text"), ("train.csv", "label,text"), ("test.csv", "label,text")):
+        Path(name).write_text(f"{columns}\n" + "".join(f"{label},{text}\n" for label, text in texts))
+    triplets = [f"{text}\t{text} x\tthe dog {i}\n" for i, (_, text) in enumerate(texts)]
+    for name in ("nli.tsv", "nli_triplets.tsv"):
+        Path(name).write_text("anchor\tpositive\tnegative\n" + "".join(triplets))
+    Path("stsb_dev.tsv").write_text(Path("pairs.tsv").read_text())
 
 
 def test_wrong_usage():

@@ -68,7 +68,7 @@ def gradcheck(
     \b
     Examples:
       minisbert gradcheck
-      minisbert gradcheck --loss cosent --layers 0,5
+      minisbert gradcheck --loss cosent --layers 0,1
       minisbert gradcheck --layers all --directions 1
     """
     encoder = choice.encoder("float64")
