@@ -162,3 +162,41 @@ def trace_differences(encoder, model, texts, measure) -> dict[str, float]:
 def first_parting(differences: dict[str, float], bound: float) -> str | None:
     """Name the first tensor that leaves its bound; None where none does. NaN leaves every bound."""
     return next((name for name, measured in differences.items() if not measured <= bound), None)
+
+
+def torch_parameters(model):
+    """Parameters of a ``SentenceTransformer`` by the names of ``named_parameters``, without a pooler."""
+    named = {
+        name: parameter
+        for name, parameter in model[0].auto_model.named_parameters()
+        if not name.startswith(("pooler.", "cls."))
+    }
+    for i, module in enumerate(list(model)[1:]):
+        named |= {f"modules.{i}.{name}": parameter for name, parameter in module.named_parameters()}
+    return named
+
+
+def torch_gradients(model):
+    """Their gradients after ``loss.backward()``; zeros where nothing came back."""
+    return {
+        name: (parameter.grad if parameter.grad is not None else parameter.detach() * 0).numpy()
+        for name, parameter in torch_parameters(model).items()
+    }
+
+
+def gradient_differences(ours, reference) -> dict[str, float]:
+    """Compare gradients by name: largest |difference|, in units of the tensor's largest |reference|.
+
+    Some gradients are zero up to rounding: that of a key's bias, which adds one number to all scores of a row, and
+    where a loss looks at differences of vectors alone, that of the last bias. So the unit is 1e-3 of the largest of
+    all tensors' numbers at least.
+    """
+    assert ours.keys() == reference.keys(), f"gradients without a partner: {sorted(ours.keys() ^ reference.keys())}"
+    floor = 1e-3 * max(np.abs(gradient).max() for gradient in reference.values())
+    found = {}
+    for name, gradient in ours.items():
+        dense = gradient.dense() if hasattr(gradient, "dense") else gradient
+        assert dense.shape == reference[name].shape, name
+        difference = np.abs(dense.astype(np.float64) - reference[name]).max()
+        found[name] = float(difference / max(np.abs(reference[name]).max(), floor))
+    return found

@@ -1,8 +1,7 @@
 """What follows BERT in a sentence model: Pooling, Dense and Normalize, one after the other.
 
-Each module is a dataclass of its settings and weights; :func:`apply_modules` is their forward pass, and under it stands
-the way back. How they stand in a
-model folder is the business of ``modules_json.py``, next.
+Each module is a dataclass of its settings and weights; :func:`apply_modules` is their forward pass, and the way back
+stands under it. How they stand in a model folder is the business of ``modules_json.py``, next.
 
 Letters: ``N`` tokens, ``B`` texts, ``D`` hidden size.
 """

@@ -136,7 +136,7 @@ def gelu_backward(d_y: Array, x: Array) -> Array:
     Returns
     -------
     Array, shape of x
-        The factor of ``d_y`` is exact to 15 digits in float64, and off by at most 6e-7 in float32.
+        The factor of ``d_y`` is exact to 15 digits in float64, and off by at most 3e-7 in float32.
 
     Notes
     -----

@@ -61,7 +61,8 @@ def replace_parameters(model: SentenceModel, named: Mapping[str, Array]) -> Sent
     ----------
     model : SentenceModel
     named : mapping of str to Array
-        All names of :func:`named_parameters`, with the same shapes. The arrays are not copied.
+        All names of :func:`named_parameters`, with the same shapes; others, such as a loss's own weights, are passed
+        over. The arrays are not copied.
 
     Returns
     -------

@@ -35,6 +35,7 @@ from minisbert.model.folder import SentenceModel
 from minisbert.model.gradients import Gradient, RowGradient, add_gradients
 from minisbert.model.modules import apply_modules, modules_backward
 from minisbert.model.tokens import OverflowReport, Tokens
+from minisbert.pipeline import check_texts
 from minisbert.schedule import work_through
 from minisbert.training.losses import LossResult
 from minisbert.training.parameters import named_gradients
@@ -118,6 +119,7 @@ def value_and_gradients(
     Parameters
     ----------
     model : SentenceModel
+        Its prompts and its ``truncate_dim`` play no part here: texts go in as they stand, vectors come out whole.
     columns : sequence of sequences of str
         Such as anchors and positives; each as long as the others.
     loss : callable
@@ -142,7 +144,7 @@ def value_and_gradients(
     Raises
     ------
     ValueError
-        If columns are not equally long or hold no text, and whatever ``loss`` refuses.
+        If columns are not equally long or hold no texts, for numbers out of their range, and whatever ``loss`` refuses.
 
     Notes
     -----
@@ -157,6 +159,9 @@ def value_and_gradients(
     >>> step.gradients["encoder.layer.5.output.dense.weight"].shape, len(step.gradients)
     ((384, 1536), 101)
     """
+    for name, value in (("num_threads", num_threads), ("cache_tokens", cache_tokens)):
+        if value is not None and value < 1:
+            raise ValueError(f"value_and_gradients: {name} must be at least 1, got {value}")
     tokens = _tokenize(model, columns, max_seq_length, report)
     num_threads = num_threads or threads.usable()
     shards = make_shards(tokens, num_threads, cache_tokens or SHARD_TOKENS)
@@ -188,13 +193,17 @@ def _tokenize(
     model: SentenceModel, columns: Sequence[Sequence[str]], max_seq_length: int | None, report: OverflowReport | None
 ) -> Tokens:
     """Split the texts of all columns into token ids, one column behind the other."""
-    if not columns or not len(columns[0]) or len({len(column) for column in columns}) > 1:
+    is_text = any(isinstance(column, str) for column in (columns, *columns))
+    if is_text or not columns or not len(columns[0]) or len({len(column) for column in columns}) > 1:
         raise ValueError(
-            "value_and_gradients: expected columns of equally many texts, at least one each, got "
-            f"{[len(column) for column in columns]}"
+            "value_and_gradients: expected columns of equally many texts, at least one each, such as [anchors, "
+            f"positives], got {'a bare text' if is_text else [len(column) for column in columns]}"
         )
-    limit = max_seq_length or model.max_seq_length
-    tokens = model.tokenizer([text for column in columns for text in column], limit)
+    limit = model.max_seq_length if max_seq_length is None else max_seq_length
+    least, most = model.tokenizer.special_count + 1, model.config.max_position_embeddings
+    if not least <= limit <= most:
+        raise ValueError(f"value_and_gradients: max_seq_length must be from {least} to {most}, got {limit}")
+    tokens = model.tokenizer([text for column in columns for text in check_texts(column)], limit)
     counting = report or OverflowReport(limit, "warn")
     counting.add(tokens)
     if report is None:
@@ -209,7 +218,7 @@ def make_shards(tokens: Tokens, least_count: int, most_tokens: int) -> list[_Sha
     ----------
     tokens : Tokens
     least_count : int
-        Shards at least, where there are so many texts.
+        Shards at least, about: fewer where single texts are as long as whole shards.
     most_tokens : int
         Tokens of a shard, about; a single text may have more.
 

@@ -1,0 +1,519 @@
+"""Every backward pass beside torch.autograd: operations, poolings, modules, and the whole encoder with each loss.
+
+float64 against torch.float64, with a random upstream gradient: the project promises 1e-9; the bounds here are what was
+measured with NumPy 2.4.6, PyTorch 2.13.0, transformers 5.23.0 and sentence-transformers 6.2.0, times the margin beside
+each; `-s` prints what is measured now. The whole encoder runs on the random checkpoints of `test_torch_models.py`, in
+all their dialects, with sentence-transformers' own modules and loss classes, and on the real all-MiniLM-L6-v2. Dropout
+is compared by handing our masks to PyTorch.
+"""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import threadpoolctl
+from test_torch_models import CASES, IDS, open_theirs, write_case
+from test_torch_ops import ACTIVATIONS, numbers
+from tiny import TINY, write_model
+from torch_oracle import (
+    THIRD_PARTY_WARNINGS,
+    Figures,
+    gradient_differences,
+    pad,
+    quiet,
+    relative,
+    strip,
+    torch_gradients,
+    torch_parameters,
+)
+
+from minisbert.model import bert as bert_module
+from minisbert.model import ops
+from minisbert.model.bert import Dropout, bert_backward, trace_bert
+from minisbert.model.folder import load_model
+from minisbert.model.modules import Dense, dense_backward
+from minisbert.model.pooling import POOLINGS, pool_backward
+from minisbert.model.tokens import OverflowReport
+from minisbert.training import losses
+from minisbert.training.parameters import named_gradients, named_parameters
+from minisbert.training.step import value_and_gradients
+
+pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
+
+OPERATION_BOUND = 1e-14  # measured: 8e-16 at most; the margin is 12
+# measured: 1.7e-12 at most, in a gradient that is zero on paper; else 4.2e-13. On the real model 1.8e-14. Margin: 6
+ENCODER_BOUND = 1e-11
+
+
+@pytest.fixture
+def figures(record_property):
+    return Figures(record_property)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Products this small are done before a second thread has woken up."""
+    with threadpoolctl.threadpool_limits(1):
+        yield
+
+
+def rng(seed=0):
+    return np.random.default_rng(seed)
+
+
+# --------------------------------------------------------------------------------------------------- operations
+
+
+def by_autograd(torch, function, arguments, d_y):
+    """Gradients of ``<d_y, function(*arguments)>`` for each of the arguments."""
+    tensors = [torch.from_numpy(np.ascontiguousarray(a)).requires_grad_() for a in arguments]
+    y = function(*tensors)
+    return [g.numpy() for g in torch.autograd.grad(y, tensors, torch.from_numpy(d_y))]
+
+
+def per_row(ours, reference) -> float:
+    """Largest |difference| of a row in units of its largest |reference|: no row of large numbers hides another."""
+    ours, reference = np.atleast_2d(ours), np.atleast_2d(reference)
+    assert ours.shape == reference.shape
+    largest = np.abs(reference).max(axis=-1, keepdims=True)
+    return float((np.abs(ours - reference) / np.where(largest == 0, 1e-300, largest)).max())
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activation(name, torch, figures):
+    theirs, _ = ACTIVATIONS[name]
+    x = np.concatenate([numbers(np.float64), np.linspace(-9.0, 9.0, 960).reshape(20, 48)])
+    d_y = rng(1).normal(size=x.shape)
+    (reference,) = by_autograd(torch, lambda t: theirs(torch.nn.functional, t), [x], d_y)
+    ours = ops.ACTIVATION_BACKWARDS[name](d_y, x)
+    assert np.isfinite(reference).all()
+    # number by number, in units of the upstream gradient: far out on the left PyTorch's own 1 + erf(x) has no digits
+    figures(name, float((np.abs(ours - reference) / np.abs(d_y)).max()), 1e-14)  # gelu 5e-16, gelu_tanh 2e-15
+
+
+def test_linear(torch, figures):
+    x, weight, bias, d_y = (rng(i).normal(size=s) for i, s in enumerate(((40, 48), (20, 48), (20,), (40, 20))))
+    reference = by_autograd(torch, torch.nn.functional.linear, [x, weight, bias], d_y)
+    for what, a, b in zip(
+        ("x", "weight", "bias"), ops.linear_backward(d_y, x, np.asfortranarray(weight)), reference, strict=True
+    ):
+        figures(f"linear d_{what}", relative(a, b), OPERATION_BOUND)
+
+
+@pytest.mark.parametrize("shape", [(30, 48), (3, 2, 7, 7)], ids=str)
+def test_softmax(shape, torch, figures):
+    for spread in (1.0, 10.0, 1e4):
+        scores, d_y = rng(0).normal(0.0, spread, shape), rng(1).normal(size=shape)
+        (reference,) = by_autograd(torch, lambda t: torch.softmax(t, dim=-1), [scores], d_y)
+        difference = np.abs(ops.softmax_backward(d_y, ops.softmax(scores)) - reference).max()
+        # in units of the upstream gradient: where a probability is nearly 1, all gradients are differences near 0
+        figures(f"softmax, scores of {spread:g}", float(difference / np.abs(d_y).max()), 1e-15)
+
+
+@pytest.mark.parametrize("eps", [1e-12, 1e-5, 0.1, 3.0])
+def test_layer_norm(eps, torch, figures):
+    for what, x in (
+        ("ordinary", rng(0).normal(0.0, 2.0, (64, 48))),
+        # constant rows, rows of 1e4, an offset of 1e3, denormals, rows that hold all sizes
+        ("extreme", np.delete(numbers(np.float64), [6, 8], axis=0)),
+    ):
+        weight, bias, d_y = rng(1).normal(size=48), rng(2).normal(size=48), rng(3).normal(size=x.shape)
+        reference = by_autograd(
+            torch, lambda x, w, b: torch.nn.functional.layer_norm(x, (48,), w, b, eps), [x, weight, bias], d_y
+        )
+        for name, a, b in zip(
+            ("x", "weight", "bias"), ops.layer_norm_backward(d_y, x, weight, eps), reference, strict=True
+        ):
+            figures(f"layer_norm eps {eps:g}, {what}, d_{name}", per_row(a, b), OPERATION_BOUND)
+
+
+def test_normalize(torch, figures):
+    x = np.delete(numbers(np.float64), [2, 3, 5], axis=0)
+    d_y = rng(1).normal(size=x.shape)
+    (reference,) = by_autograd(torch, lambda t: torch.nn.functional.normalize(t, dim=-1), [x], d_y)
+    figures("normalize", per_row(ops.normalize_backward(d_y, x), reference), OPERATION_BOUND)
+    # rows shorter than eps: zero, denormal, just below it
+    x = np.stack([np.zeros(48), numbers(np.float64)[5], np.full(48, 1e-14)])
+    (reference,) = by_autograd(torch, lambda t: torch.nn.functional.normalize(t, dim=-1), [x], d_y[:3])
+    figures("normalize, short rows", per_row(ops.normalize_backward(d_y[:3], x), reference), OPERATION_BOUND)
+
+
+# -------------------------------------------------------------------------------------------- poolings and modules
+
+LENGTHS = np.array([5, 1, 1, 3, 3, 8, 2])
+
+
+@pytest.mark.parametrize("prompt_length", [0, 1])
+@pytest.mark.parametrize("modes", [*((m,) for m in POOLINGS), tuple(POOLINGS)], ids="+".join)
+def test_pooling(modes, prompt_length, torch, sentence_transformers, figures):
+    from sentence_transformers import models
+
+    lengths = LENGTHS + prompt_length  # sentence-transformers pools nothing where a text is all prompt
+    ids = np.ones(lengths.sum(), np.int64)
+    tokens, d_pooled = rng(0).normal(size=(len(ids), 6)), rng(1).normal(size=(len(lengths), 6 * len(modes)))
+    _, mask = pad(ids, lengths)
+    padded = torch.from_numpy(rng(2).normal(size=(*mask.shape, 6)))  # garbage where nothing belongs
+    padded[mask.bool()] = torch.from_numpy(tokens)
+    padded.requires_grad_()
+    features = {"token_embeddings": padded * 1.0, "attention_mask": mask}
+    if prompt_length:
+        features["prompt_length"] = prompt_length
+    theirs = models.Pooling(6, pooling_mode=modes, include_prompt=not prompt_length)
+    theirs(features)["sentence_embedding"].backward(torch.from_numpy(d_pooled))
+    assert not padded.grad[~mask.bool()].any()
+    ours = pool_backward(d_pooled, tokens, lengths, modes, prompt_length)
+    figures(f"{'+'.join(modes)}, prompt of {prompt_length}", relative(ours, strip(padded.grad, mask)), OPERATION_BOUND)
+
+
+@pytest.mark.parametrize("residual", ["none", "as wide", "narrower"])
+@pytest.mark.parametrize("activation", ["Identity", "Tanh", "GELU", "ReLU", "SiLU", "Sigmoid"])
+def test_dense(activation, residual, torch, sentence_transformers, figures):
+    from sentence_transformers import models
+
+    quiet(threads=1)
+    for bias in (True, False):
+        options = {} if residual == "none" else {"use_residual": True}
+        theirs = models.Dense(
+            7,
+            7 if residual == "as wide" else 4,
+            bias=bias,
+            activation_function=getattr(torch.nn, activation)(),
+            **options,
+        ).double()
+        named = {name: p.detach().numpy() for name, p in theirs.named_parameters()}
+        module = Dense(
+            named["linear.weight"], named.get("linear.bias"), activation.lower(), residual != "none",
+            named.get("residual.weight"),
+        )  # fmt: skip
+        x, d_y = rng(0).normal(0.0, 2.0, (9, 7)), rng(1).normal(size=(9, len(module.weight)))
+        tensor = torch.from_numpy(x).requires_grad_()
+        theirs({"sentence_embedding": tensor})["sentence_embedding"].backward(torch.from_numpy(d_y))
+        d_x, d_module = dense_backward(d_y, x, module)
+        ours = {"x": d_x, "linear.weight": d_module.weight}
+        ours |= {} if d_module.bias is None else {"linear.bias": d_module.bias}
+        ours |= {} if d_module.residual is None else {"residual.weight": d_module.residual}
+        reference = {"x": tensor.grad.numpy(), **{name: p.grad.numpy() for name, p in theirs.named_parameters()}}
+        found = gradient_differences(ours, reference)
+        figures(f"dense {activation}, residual {residual}, bias {bias}", max(found.values()), OPERATION_BOUND)
+
+
+# ------------------------------------------------------------------------------------ whole encoders with each loss
+
+# unequal lengths, equal ones that are no neighbours, a text that is cut, no words, unknown letters
+COLUMNS = [
+    ["the cat sat on the mat", "soup", "", "find soup on the mat; " * 6, "a b c", "the mat"],
+    ["The CAT: caf\u00e9 \u2603", "find the cat", "x" * 150, "soup on the mat", "c, b, a!", "on the mat the cat sat"],
+    ["soup soup", "a", "the cat", "the cat sat", "unreadable", "mat"],
+]
+# exact in float32, to which sentence-transformers' CosineSimilarityLoss rounds them
+SCORES = [0.875, 0.25, -0.25, 0.25, 0.75, 0.125]
+LABELS = [0, 2, 1, 1, 0, 2]
+CLASSES = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class LossCase:
+    """One loss on both sides."""
+
+    columns: int
+    ours: object  # (vectors, head) -> LossResult
+    theirs: object  # (losses of sentence-transformers, model) -> its loss
+    labels: object = None
+
+
+def with_classifier(vectors, head):
+    return losses.softmax_classification(*vectors, LABELS, head["head.weight"], head["head.bias"])
+
+
+LOSS_CASES = {
+    "multiple negatives": LossCase(
+        3,
+        lambda v, _: losses.multiple_negatives_ranking(*v),
+        lambda them, model: them.MultipleNegativesRankingLoss(model),
+    ),
+    "cosent": LossCase(2, lambda v, _: losses.cosent(*v, SCORES), lambda them, model: them.CoSENTLoss(model), SCORES),
+    "softmax": LossCase(
+        2,
+        with_classifier,
+        lambda them, model: them.SoftmaxLoss(model, model.get_sentence_embedding_dimension(), CLASSES).double(),
+        LABELS,
+    ),
+    "triplet": LossCase(
+        3,
+        lambda v, _: losses.triplet(*v, margin=1.0),
+        lambda them, model: them.TripletLoss(model, triplet_margin=1.0),
+    ),
+    "contrastive": LossCase(
+        2,
+        lambda v, _: losses.contrastive(*v, [1, 0, 0, 1, 1, 0]),
+        lambda them, model: them.ContrastiveLoss(model),
+        [1, 0, 0, 1, 1, 0],
+    ),
+    "cosine similarity": LossCase(
+        2,
+        lambda v, _: losses.cosine_similarity(*v, SCORES),
+        lambda them, model: them.CosineSimilarityLoss(model),
+        SCORES,
+    ),
+}
+
+
+def open_ours(folder, dtype):
+    if (folder / "modules.json").exists():
+        return load_model(folder, dtype)
+    with pytest.warns(UserWarning, match=r"no modules\.json"):
+        return load_model(folder, dtype)
+
+
+def both_sides(model, theirs, case, columns):
+    """Loss and gradients here and in PyTorch, those of the classifier too."""
+    import torch
+    from sentence_transformers import losses as their_losses
+
+    columns = columns[: case.columns]
+    loss = case.theirs(their_losses, theirs)
+    head = {}
+    if hasattr(loss, "classifier"):
+        head = {f"head.{name}": p.detach().numpy() for name, p in loss.classifier.named_parameters()}
+    # padding need not be equal on both sides: every column of PyTorch's is as wide as its longest text
+    features = [theirs.tokenize(list(column)) for column in columns]
+    theirs.zero_grad(set_to_none=True)
+    labels = None if case.labels is None else torch.tensor(case.labels)
+    if labels is not None and labels.is_floating_point():
+        labels = labels.to(next(theirs.parameters()).dtype)
+    value = loss(features, labels)
+    value.backward()
+    reference = torch_gradients(theirs)
+    if head:
+        reference |= {f"head.{name}": p.grad.numpy() for name, p in loss.classifier.named_parameters()}
+    report = OverflowReport(model.max_seq_length, "truncate")
+    step = value_and_gradients(model, columns, lambda v: case.ours(v, head), num_threads=2, report=report)
+    return step.value, value.item(), step.gradients, reference
+
+
+def check_encoder(what, model, theirs, figures, columns=COLUMNS):
+    """Every loss, every parameter tensor."""
+    for name, case in LOSS_CASES.items():
+        ours, reference, gradients, their_gradients = both_sides(model, theirs, case, columns)
+        assert reference > 1e-3, f"{name} is nearly 0 and shows nothing"
+        figures(f"{what}, {name}, loss", abs(ours / reference - 1), ENCODER_BOUND)
+        found = gradient_differences(gradients, their_gradients)
+        worst = max(found, key=found.get)
+        figures(f"{what}, {name}, {len(found)} gradients, worst {worst}", found[worst], ENCODER_BOUND)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory, torch, transformers, sentence_transformers):
+    """Name of a case of test_torch_models.py -> its folder, written at first use."""
+    quiet(threads=1)
+    home, written = tmp_path_factory.mktemp("cases"), {}
+
+    def folder(name):
+        if name not in written:
+            written[name] = write_case(home / str(len(written)), CASES[name], seed=50 + len(written))
+        return written[name]
+
+    return folder
+
+
+@pytest.mark.parametrize("name", CASES, ids=IDS)
+def test_random_checkpoint(name, folders, figures):
+    folder = folders(name)
+    check_encoder(name, open_ours(folder, np.float64), open_theirs(folder, "float64"), figures)
+
+
+def test_cases_cover_what_a_configuration_can_say():
+    """One and several heads, 1 to 4 layers, every activation, one and two token types, each module."""
+    cases = CASES.values()
+    assert {c.heads for c in cases} >= {1, 2, 3, 12} and {c.layers for c in cases} >= {1, 2, 3, 4}
+    assert {c.act for c in cases} >= {"gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish", "tanh"}
+    assert any(c.config.get("type_vocab_size") == 1 for c in cases)
+    assert {mode for c in cases for mode in c.modes} == set(POOLINGS)
+    assert any(d[3] for c in cases for d in c.dense) and any(not d[2] for c in cases for d in c.dense)
+
+
+# --------------------------------------------------------------------------------------------- check the checkers
+
+
+def no_mean(d_probs, probs):
+    return d_probs * probs
+
+
+def without_variance(d_y, x, weight, eps):
+    d_x, d_weight, d_bias = ops.layer_norm_backward(d_y, x, weight, eps)
+    z, one_over_s = ops._standardize(x, eps)
+    along = ((d_y * weight) * z).mean(axis=-1, keepdims=True)
+    return d_x + z * along * one_over_s, d_weight, d_bias
+
+
+def only_the_last_use(row_of, d_rows, row_count):
+    rows, last = np.unique(row_of[::-1], return_index=True)
+    return type(SUM_ROWS(row_of, d_rows, row_count))(rows, d_rows[::-1][last], row_count)
+
+
+SUM_ROWS = bert_module.sum_rows
+BREAKS = {
+    "softmax without the mean": ("softmax_backward", no_mean),
+    "layer_norm without the variance": ("layer_norm_backward", without_variance),
+    "a row used twice counts once": ("sum_rows", only_the_last_use),
+    "gelu's slope by the tanh form": ("ACTIVATION_BACKWARDS", {"gelu": ops.gelu_tanh_backward}),
+    "linear forgets a row": (
+        "linear_backward",
+        lambda d_y, x, weight: (d_y @ weight, (x[1:].T @ d_y[1:]).T, d_y.sum(axis=0)),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BREAKS)
+def test_checkers_catch_breaks(what, folders, monkeypatch):
+    name, broken = BREAKS[what]
+    folder = folders("1 head, 1 layer")
+    monkeypatch.setattr(bert_module, name, broken)
+    model, theirs = open_ours(folder, np.float64), open_theirs(folder, "float64")
+    for case in LOSS_CASES.values():
+        ours, reference, gradients, their_gradients = both_sides(model, theirs, case, COLUMNS)
+        assert abs(ours / reference - 1) <= ENCODER_BOUND  # the forward is as it was
+        assert max(gradient_differences(gradients, their_gradients).values()) > 1e6 * ENCODER_BOUND
+
+
+def test_pytorch_gives_the_padding_piece_no_gradient(folders):
+    """A known difference: transformers marks id 0 as padding, and its row gets no gradient, even as a token of a text.
+
+    Packed texts hold it only if a text says "[PAD]". Then it is a token like any other here, and has a gradient.
+    """
+    folder = folders("1 head, 1 layer")
+    model, theirs = open_ours(folder, np.float64), open_theirs(folder, "float64")
+    columns = [["the [PAD] cat", "soup"], ["a cat", "[PAD]"]]
+    _, _, ours, reference = both_sides(model, theirs, LOSS_CASES["multiple negatives"], columns)
+    word = "embeddings.word_embeddings.weight"
+    assert 0 in ours[word].rows
+    dense = ours[word].dense()
+    assert np.abs(dense[0]).max() > 1e-3 * np.abs(dense).max() and not reference[word][0].any()
+    ours[word] = dense
+    ours[word][0] = 0.0
+    assert max(gradient_differences(ours, reference).values()) <= ENCODER_BOUND
+
+
+# -------------------------------------------------------------------------------------------------------- dropout
+
+
+def our_masks(trace, lengths):
+    """Every mask of a trace in the order in which PyTorch asks for them, padded with ones."""
+    from torch import from_numpy, ones
+
+    width = int(lengths.max())
+    _, is_token = pad(np.zeros(lengths.sum(), np.int64), lengths)
+
+    def rows(mask):
+        padded = ones(len(lengths), width, mask.shape[1], dtype=from_numpy(mask).dtype)
+        padded[is_token.bool()] = from_numpy(mask)
+        return padded
+
+    def pairs(masks):
+        every = [text for run in masks for text in run]
+        padded = ones(len(lengths), len(every[0]), width, width, dtype=from_numpy(every[0]).dtype)
+        for i, mask in enumerate(every):
+            padded[i, :, : mask.shape[1], : mask.shape[2]] = from_numpy(mask)
+        return padded
+
+    yield rows(trace.embeddings.mask)
+    for done in trace.layers:
+        yield pairs(done.attention.probs_masks)
+        yield rows(done.attention.mask)
+        yield rows(done.feed_forward.mask)
+
+
+@pytest.mark.parametrize("rates", [(0.1, 0.1), (0.5, 0.0), (0.0, 0.4)], ids=str)
+@pytest.mark.parametrize("lengths", [[5, 5, 5], [4, 4, 7, 1, 1, 2]], ids=["equal", "unequal"])
+def test_dropout(lengths, rates, torch, transformers, tmp_path, figures, monkeypatch):
+    """BertModel in training mode, torch.nn.functional.dropout replaced by our masks, attention's included."""
+    quiet(threads=1)
+    folder, lengths = write_model(tmp_path / "model", seed=3), np.array(lengths)
+    model = load_model(folder, np.float64)
+    theirs = transformers.AutoModel.from_pretrained(
+        folder, attn_implementation="eager", add_pooling_layer=False,
+        hidden_dropout_prob=0.25, attention_probs_dropout_prob=0.25,
+    ).double().train()  # fmt: skip
+    ids = rng(4).integers(1, 90, lengths.sum())
+    hidden, attention = rates
+    trace = trace_bert(ids, lengths, model.params, model.config, Dropout(rng(5), hidden, attention))
+    masks = list(our_masks(trace, lengths))
+    asked = iter(masks)
+
+    def dropout(x, p=0.5, training=True, inplace=False):
+        assert training and p == 0.25
+        mask = next(asked)
+        assert mask.shape == x.shape
+        return x * mask
+
+    monkeypatch.setattr(torch.nn.functional, "dropout", dropout)
+    padded, is_token = pad(ids, lengths)
+    output = theirs(input_ids=padded, attention_mask=is_token).last_hidden_state[is_token.bool()]
+    assert next(asked, None) is None and len(masks) == 1 + 3 * TINY.num_hidden_layers
+    figures("dropout, output", relative(trace.output, output.detach().numpy()), OPERATION_BOUND)
+    d_output = rng(6).normal(size=trace.output.shape)
+    output.backward(torch.from_numpy(d_output))
+    gradients = bert_backward(d_output, trace, ids, lengths, model.params, model.config)
+    ours = named_gradients(model, gradients, [None, None])
+    found = gradient_differences(ours, {name: p.grad.numpy() for name, p in theirs.named_parameters()})
+    worst = max(found, key=found.get)
+    figures(f"dropout {rates}, {len(found)} gradients, worst {worst}", found[worst], ENCODER_BOUND)
+
+
+# ----------------------------------------------------------------------------------------------- the real checkpoint
+
+# 8 pairs as in STSb, short: float64 GELU goes number by number here
+PAIRS = [
+    ["a man plays the guitar", "a dog runs in snow", "two kids eat cake", "the plane lands", "a cat is asleep",
+     "she slices an onion", "stocks fell today", "rain is expected"],
+    ["someone plays guitar", "a brown dog is running", "children eat", "an airplane is landing", "the kitten sleeps",
+     "a woman cuts a tomato", "shares rose", "it will be sunny"],
+    ["a man is cooking", "the dog swims", "two kids sing", "a plane takes off", "a cat drinks milk",
+     "she peels a potato", "oil is cheaper", "the game was lost"],
+]  # fmt: skip
+SCORES_OF_PAIRS = [0.9375, 0.75, 0.625, 0.96875, 0.8125, 0.4375, 0.25, 0.125]
+REAL_LOSSES = {
+    "multiple negatives": LOSS_CASES["multiple negatives"],
+    "cosent": LossCase(
+        2, lambda v, _: losses.cosent(*v, SCORES_OF_PAIRS), LOSS_CASES["cosent"].theirs, SCORES_OF_PAIRS
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def real_float64(weights_folder, sentence_transformers):
+    """Of each loss: value and gradients of ours in float64, and of PyTorch's."""
+    quiet(threads=1)
+    model, theirs = load_model(weights_folder, np.float64), open_theirs(weights_folder, "float64").eval()
+    return {name: both_sides(model, theirs, case, PAIRS) for name, case in REAL_LOSSES.items()}
+
+
+@pytest.mark.parametrize("name", REAL_LOSSES)
+def test_real_float64(name, real_float64, figures):
+    ours, reference, gradients, their_gradients = real_float64[name]
+    figures(f"all-MiniLM-L6-v2, float64, {name}, loss", abs(ours / reference - 1), ENCODER_BOUND)
+    found = gradient_differences(gradients, their_gradients)
+    assert len(found) == 101
+    worst = max(found, key=found.get)
+    figures(f"all-MiniLM-L6-v2, float64, {name}, worst {worst}", found[worst], ENCODER_BOUND)
+
+
+@pytest.mark.parametrize("name", REAL_LOSSES)
+def test_real_float32(name, real_float64, weights_folder, figures):
+    """Against PyTorch in float64: what is measured is our error alone; PyTorch's own in float32 is printed."""
+    exact_value, exact = real_float64[name][1], real_float64[name][3]
+    model, theirs = load_model(weights_folder, np.float32), open_theirs(weights_folder, "float32").eval()
+    ours, _, gradients, their_gradients = both_sides(model, theirs, REAL_LOSSES[name], PAIRS)
+    found, their_error = gradient_differences(gradients, exact), gradient_differences(their_gradients, exact)
+    figures(f"all-MiniLM-L6-v2, float32, {name}, loss", abs(ours / exact_value - 1), 6e-6)  # margin 5
+    worst = max(found, key=found.get)
+    print(f"\n  PyTorch's own float32 error, worst tensor: {max(their_error.values()):.3g}", end="")
+    figures(f"all-MiniLM-L6-v2, float32, {name}, worst {worst}", found[worst], 3e-5)  # margin 5
+
+
+def test_both_sides_start_from_the_same_numbers(weights_folder, sentence_transformers):
+    model, theirs = load_model(weights_folder, np.float32), torch_parameters(open_theirs(weights_folder, "float32"))
+    ours = named_parameters(model)
+    assert list(ours) == [name for name in theirs]
+    for name, parameter in theirs.items():
+        np.testing.assert_array_equal(ours[name], parameter.detach().numpy(), err_msg=name)
