@@ -37,7 +37,7 @@ def written_whole(file: Path) -> Iterator[IO[bytes]]:
     target = file.resolve()
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
     try:
-        with unfinished.open("xb") as stream:
+        with unfinished.open("wb") as stream:  # over what a killed process of the same number has left
             yield stream
             stream.flush()
             os.fsync(stream.fileno())

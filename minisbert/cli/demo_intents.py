@@ -10,7 +10,7 @@ import click
 
 from minisbert.cli.options import ModelChoice, json_option, model_options
 from minisbert.cli.table import align
-from minisbert.cli.train import training_bar
+from minisbert.cli.train import checked_settings, training_bar
 
 
 @click.command(short_help="Fine-tune on labelled texts: accuracy before and after.")
@@ -19,7 +19,7 @@ from minisbert.cli.train import training_bar
 @click.option("--seeds", type=click.IntRange(1, 20), default=3, show_default=True, help="Runs, with seeds from 0.")
 @click.option("--epochs", type=click.IntRange(1), default=1, show_default=True, help="Times to see every text.")
 @click.option("--batch-size", type=click.IntRange(2), default=32, show_default=True, help="Pairs of a step.")
-@click.option("--learning-rate", type=float, default=5e-5, show_default=True, help="At its highest.")
+@click.option("--learning-rate", type=float, default=1e-4, show_default=True, help="At its highest.")
 @json_option
 @model_options
 def intents(
@@ -47,9 +47,10 @@ def intents(
     from minisbert.evaluation.classification import CLASSIFIERS, has_sklearn, read_labelled
     from minisbert.proof.pays import gain, tune_with_seeds
     from minisbert.training.data import read_examples
-    from minisbert.training.settings import Settings
 
-    settings = Settings(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, num_threads=threads.usable())
+    settings = checked_settings(
+        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, num_threads=threads.usable()
+    )
     examples = read_examples(train, kind="texts")
     classifiers = [name for name in CLASSIFIERS if name == "centroid" or has_sklearn()]
     with training_bar() as on_step:

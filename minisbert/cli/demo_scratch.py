@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from minisbert.cli.options import ModelChoice, json_option, model_options
-from minisbert.cli.train import training_bar
+from minisbert.cli.train import checked_settings, training_bar
 
 
 @click.command(short_help="Train a small BERT from random weights: the score on the way.")
@@ -51,9 +51,10 @@ def scratch(
     from minisbert.training.dev import read_dev
     from minisbert.training.finetune import finetune
     from minisbert.training.scratch import untrained_model
-    from minisbert.training.settings import Settings
 
-    settings = Settings(
+    if width % heads:
+        raise click.UsageError(f"--heads must divide --width; got {heads} and {width}.")
+    settings = checked_settings(
         epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed, num_threads=threads.usable()
     )
     examples, dev_set = read_examples(triplets), read_dev(dev)

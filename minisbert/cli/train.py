@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
+import shutil
 import signal
 import sys
 from collections.abc import Iterator
@@ -15,7 +18,6 @@ import click
 
 from minisbert import __version__
 from minisbert.cli.options import ModelChoice, decorate, json_option, model_options
-from minisbert.files import written_whole
 
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder
@@ -45,7 +47,7 @@ _training_options = [
     click.option("--dropout", type=float, default=0.1, show_default=True, help="Rate; 0 for none."),
     click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all that is random."),
     click.option("--cache-tokens", type=click.IntRange(1), help="Gradient caching: tokens in memory at a time."),
-    click.option("--num-threads", type=click.IntRange(1), help="[default: one a processor]"),
+    click.option("--num-threads", type=click.IntRange(1), help="Decides the last digits.  [default: one a processor]"),
 ]
 _run_options = [
     click.option("--dev", type=click.Path(exists=True, path_type=Path), help="Scored pairs, or a folder like BEIR's."),
@@ -59,7 +61,9 @@ _run_options = [
 
 
 @click.command(short_help="Fine-tune a model on examples from a file.")
-@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=click.Path(exists=True, path_type=Path))
+@click.argument(
+    "files", nargs=-1, required=True, metavar="FILE...", type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
 @click.option("-o", "--output", required=True, metavar="OUT", type=click.Path(path_type=Path), help="A new folder.")
 @lambda verb: decorate(verb, [*_data_options, *_training_options, *_run_options])
 @json_option
@@ -99,45 +103,90 @@ def train(
       minisbert train intents.csv -o my-model --kind texts --columns text,intent
       minisbert train nli.tsv -o small --from-scratch 2,128,4 --learning-rate 1e-3 --epochs 5
     """
-    checkpoint = output.with_name(f"{output.name}.checkpoint")
-    _check_places(output, checkpoint, resume, force)
-    from minisbert.training.dev import read_dev
-    from minisbert.training.finetune import finetune
+    _check_call(options, dev, dev_columns, resume, force)
+    sizes = None if from_scratch is None else _three_sizes(from_scratch)
+    with _claimed(output) as checkpoint:
+        _check_places(output, checkpoint, resume, force)
+        from minisbert.training.dev import read_dev
+        from minisbert.training.finetune import finetune
 
-    examples, settings = _ask(files, options)
-    dev_set = None if dev is None else read_dev(dev, dev_columns.split(",") if dev_columns else None)
-    encoder = _start(choice, from_scratch, settings.seed)
-    with _asked_to_stop() as should_stop, training_bar(dev_set) as on_step:
-        done = finetune(
-            encoder,
-            examples,
-            settings,
-            dev=dev_set,
-            checkpoint=checkpoint,
-            checkpoint_every=checkpoint_every,
-            resume=resume,
-            on_step=on_step,
-            should_stop=should_stop,
-        )
-    if not done.is_finished:
-        raise click.ClickException(
-            f"stopped after step {done.progress.step}; {checkpoint} holds all of it: the same command with --resume "
-            "goes on"
-        )
-    done.encoder.save(output)
-    summary = _summary(done, examples, settings, dev_set, from_scratch)
-    with written_whole(output / "training.json") as stream:
-        stream.write(f"{json.dumps(summary, indent=2)}\n".encode())
-    checkpoint.unlink(missing_ok=True)
+        examples, settings = _ask(files, options)
+        dev_set = None if dev is None else read_dev(dev, dev_columns.split(",") if dev_columns else None)
+        encoder = _start(choice, sizes, settings.seed)
+        with _asked_to_stop() as should_stop, training_bar(dev_set) as on_step:
+            done = finetune(
+                encoder,
+                examples,
+                settings,
+                dev=dev_set,
+                checkpoint=checkpoint,
+                checkpoint_every=checkpoint_every,
+                resume=resume,
+                on_step=on_step,
+                should_stop=should_stop,
+            )
+        if not done.is_finished:
+            raise click.ClickException(
+                f"stopped after step {done.progress.step}; {checkpoint} holds all of it: the same command with "
+                "--resume goes on"
+            )
+        began_with = f"{encoder.folder.name}'s tokenizer, random weights" if from_scratch else encoder.folder.name
+        summary = _summary(done, examples, settings, dev_set)
+        summary = {"began_with": began_with, "files": [file.name for file in files], **summary}
+        _write(output, done.encoder, summary)
+        checkpoint.unlink(missing_ok=True)
     click.echo(json.dumps(summary) if as_json else "\n".join(_report(summary, output)))
+
+
+def _check_call(options: dict[str, Any], dev: Path | None, dev_columns: str | None, resume: bool, force: bool) -> None:
+    """Refuse what makes no sense whatever the files hold."""
+    if resume and force:
+        raise click.UsageError("--resume goes on with the earlier run, and --force throws it away: say one of them.")
+    if dev is None and (dev_columns is not None or options["evaluate_every"] is not None):
+        raise click.UsageError("--dev-columns and --evaluate-every are about the dev set: say --dev, too.")
+    if dev_columns is not None and dev_columns.count(",") != 2:
+        raise click.UsageError(f"--dev-columns must name three: score, first and second sentence; got {dev_columns!r}.")
+    if options["columns"] is not None and options["kind"] is None:
+        raise click.UsageError(f"With --columns, say --kind, too: {', '.join(KINDS)}.")
+    if options["no_header"] and options["columns"] is None:
+        raise click.UsageError("With --no-header, say by --columns, as numbers from 1, which columns to read.")
+
+
+@contextmanager
+def _claimed(output: Path) -> Iterator[Path]:
+    """Keep other processes off OUT while it is trained; give the file for the state of the run."""
+    from glob import escape
+
+    from filelock import FileLock, Timeout
+
+    if not output.name:
+        raise click.UsageError(f"-o must be the name of a new folder, got {str(output)!r}.")
+    if not output.resolve().parent.is_dir():
+        raise click.ClickException(f"{output}: there is no folder {output.parent}; create it first")
+    checkpoint = output.with_name(f"{output.name}.checkpoint")
+    lock_file = output.with_name(f"{output.name}.checkpoint.lock")
+    lock = FileLock(lock_file)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise click.ClickException(f"{output}: another process is training it ({lock_file} is locked)") from None
+    try:
+        for left in output.parent.glob(f".{escape(checkpoint.name)}.*.unfinished"):  # by a process that was killed
+            left.unlink(missing_ok=True)
+        yield checkpoint
+    finally:
+        with contextlib.suppress(OSError):  # while it is held, so that no other process's lock is removed
+            lock_file.unlink()
+        lock.release()
 
 
 def _check_places(output: Path, checkpoint: Path, resume: bool, force: bool) -> None:
     """Refuse early what could not be written in the end, or would lose an earlier run."""
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise click.ClickException(f"{output}: exists and is not an empty folder; choose another name")
-    if not output.resolve().parent.is_dir():
-        raise click.ClickException(f"{output}: there is no folder {output.parent}; create it first")
+        hint = "choose another name"
+        if checkpoint.exists() and (output / "training.json").exists():  # killed between the last two steps
+            hint = f"it is a finished run; {checkpoint} is left over from it, and you can remove it"
+        raise click.ClickException(f"{output}: exists and is not an empty folder; {hint}")
     if checkpoint.exists() and not resume and not force:
         raise click.ClickException(
             f"{checkpoint}: an earlier run was stopped here; go on with --resume, or begin anew with --force"
@@ -147,42 +196,63 @@ def _check_places(output: Path, checkpoint: Path, resume: bool, force: bool) -> 
 
 
 def _ask(files: tuple[Path, ...], options: dict[str, Any]) -> tuple[Examples, Settings]:
-    """Read the examples and put the settings together."""
+    """Read the examples and put the settings together; what can be refused is, before anything is read."""
     from minisbert.blas import threads
     from minisbert.training.data import read_examples
-    from minisbert.training.settings import Settings, fitting_losses
+    from minisbert.training.settings import fitting_losses
 
-    columns, scale = options.pop("columns"), options.pop("scale")
-    try:
-        limits = None if scale is None else _two_numbers(scale)
-        loss_options = dict(_loss_option(said) for said in options.pop("loss_options"))
-    except ValueError as error:
-        raise click.UsageError(
-            f"--scale must be LOW,HIGH, such as 0,5, and --loss-option NAME=VALUE, such as scale=20: {error}."
-        ) from None
-    examples = read_examples(
-        list(files),
-        kind=options.pop("kind"),
-        columns=columns.split(",") if columns else None,
-        scale=limits,
-        has_header=not options.pop("no_header"),
-    )
-    options["loss"] = options["loss"] or fitting_losses(examples)[0]
+    kind, columns, scale = options.pop("kind"), options.pop("columns"), options.pop("scale")
+    limits = None if scale is None else _two_numbers(scale)
+    has_header = not options.pop("no_header")
+    options["loss_options"] = dict(_loss_option(said) for said in options["loss_options"])
     options["num_threads"] = options["num_threads"] or threads.usable()
-    return examples, Settings(loss_options=loss_options, **options)
+    if options["loss"] is not None:
+        checked_settings(**options)
+    names = columns.split(",") if columns else None
+    examples = read_examples(list(files), kind=kind, columns=names, scale=limits, has_header=has_header)
+    options["loss"] = options["loss"] or fitting_losses(examples)[0]
+    return examples, checked_settings(**options)
+
+
+def checked_settings(**options: Any) -> Settings:
+    """Put settings together; what is wrong with them is wrong with the call."""
+    from minisbert.training.settings import Settings
+
+    try:
+        return Settings(**options)
+    except ValueError as error:
+        raise click.UsageError(f"{error}.") from None
 
 
 def _two_numbers(said: str) -> tuple[float, float]:
     """Take LOW,HIGH apart."""
-    low, high = map(float, said.split(","))
+    try:
+        low, high = map(float, said.split(","))
+    except ValueError:
+        low = high = math.nan
+    if not -math.inf < low < high < math.inf:
+        raise click.UsageError(f"--scale must be LOW,HIGH, such as 0,5; got {said!r}.")
     return low, high
+
+
+def _three_sizes(said: str) -> tuple[int, int, int]:
+    """Take LAYERS,WIDTH,HEADS apart."""
+    try:
+        layers, width, heads = map(int, said.split(","))
+    except ValueError:
+        layers = width = heads = 0
+    if min(layers, width, heads) < 1 or width % heads:
+        raise click.UsageError(
+            f"--from-scratch must be LAYERS,WIDTH,HEADS, such as 2,128,4, and HEADS divide WIDTH; got {said!r}."
+        )
+    return layers, width, heads
 
 
 def _loss_option(said: str) -> tuple[str, float | str | bool]:
     """Take NAME=VALUE apart; a value is a number, true, false or a word."""
     name, equals, value = said.partition("=")
     if not equals:
-        raise ValueError(f"{said!r} has no =")
+        raise click.UsageError(f"--loss-option must be NAME=VALUE, such as scale=20; got {said!r}.")
     if value.lower() in ("true", "false"):
         return name, value.lower() == "true"
     try:
@@ -191,19 +261,14 @@ def _loss_option(said: str) -> tuple[str, float | str | bool]:
         return name, value
 
 
-def _start(choice: ModelChoice, from_scratch: str | None, seed: int) -> SentenceEncoder:
+def _start(choice: ModelChoice, sizes: tuple[int, int, int] | None, seed: int) -> SentenceEncoder:
     """Load the model, or make one from nothing with its tokenizer."""
     encoder = choice.encoder("float32")
-    if from_scratch is None:
+    if sizes is None:
         return encoder
-    try:
-        layers, width, heads = map(int, from_scratch.split(","))
-    except ValueError:
-        raise click.UsageError(
-            f"--from-scratch must be LAYERS,WIDTH,HEADS, such as 2,128,4; got {from_scratch!r}."
-        ) from None
     from minisbert.training.scratch import untrained_model
 
+    layers, width, heads = sizes
     model = untrained_model(
         encoder.model, num_hidden_layers=layers, hidden_size=width, num_attention_heads=heads, seed=seed
     )
@@ -234,36 +299,56 @@ def training_bar(dev: DevSet | None = None) -> Iterator[Any]:
     """Show steps, loss and time left in a terminal; elsewhere a line for each dev score."""
     from tqdm import tqdm
 
-    bar: Any = tqdm(unit="step", desc="train", disable=not sys.stderr.isatty())
-    recent: list[float] = []
+    off, recent = not sys.stderr.isatty(), list[float]()
+    bar: Any = tqdm(desc="train: before the first step", bar_format="{desc}", leave=False, disable=off)
 
     def on_step(report: StepReport) -> None:
-        recent.append(report.loss)
-        del recent[:-RECENT]
-        if bar.total is None:
-            bar.reset(total=report.total_steps)
-            bar.initial = report.step - 1
-            bar.n = report.step - 1
-        bar.set_postfix_str(f"loss {sum(recent) / len(recent):.4f}", refresh=False)
-        bar.update()
+        nonlocal bar
+        begins = bar.total is None or report.step <= bar.n  # the first step of a run, or of the next run
+        recent[:] = [report.loss] if begins else [*recent[1 - RECENT :], report.loss]
+        shown = f"loss {sum(recent) / len(recent):.4f}"
+        if begins:
+            bar.close()
+            # how long this step took is not known: rate and time left are those of the steps behind it
+            bar = tqdm(
+                total=report.total_steps, initial=report.step, desc="train", unit="step", postfix=shown, disable=off
+            )
+        else:
+            bar.set_postfix_str(shown, refresh=False)
+            bar.update()
         if report.dev_score is not None and dev is not None:
             bar.write(f"step {report.step}: {dev.name} {report.dev_score:.2f} ({dev.measure})", file=sys.stderr)
 
-    with bar:
+    try:
         yield on_step
+    finally:
+        bar.close()
 
 
-def _summary(
-    done: Finetuned, examples: Examples, settings: Settings, dev: DevSet | None, from_scratch: str | None
-) -> dict[str, Any]:
+def _write(output: Path, encoder: SentenceEncoder, summary: dict[str, Any]) -> None:
+    """Write the model and what it came from; the folder appears whole or not at all."""
+    unfinished = output.with_name(f".{output.name}.unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)  # left by a process that was killed here
+    try:
+        encoder.save(unfinished / output.name)
+        text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
+        (unfinished / output.name / "training.json").write_text(f"{text}\n", encoding="utf-8")
+        (unfinished / output.name).replace(output)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _summary(done: Finetuned, examples: Examples, settings: Settings, dev: DevSet | None) -> dict[str, Any]:
     """Gather what a run was and what came of it."""
     progress = done.progress
+    asked = {**asdict(settings), "max_seq_length": done.encoder.max_seq_length}
+    if math.isinf(settings.max_grad_norm):  # JSON has no word for it
+        asked["max_grad_norm"] = None
     return {
         "minisbert": __version__,
         "examples": len(examples),
         "kind": examples.kind,
-        "from_scratch": from_scratch,
-        "settings": {**asdict(settings), "loss_options": dict(settings.loss_options)},
+        "settings": asked,
         "steps": progress.step,
         "seconds": round(progress.seconds, 1),
         "losses": list(progress.losses),

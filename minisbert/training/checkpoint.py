@@ -1,9 +1,10 @@
 """Where training stands, in one file: all that a run needs to go on bit for bit.
 
 The file is a safetensors file. Its tensors are the parameters, the optimiser's moments and the best parameters so far;
-its metadata say, as JSON, how far the run is and what it is a run of. It is written whole beside the old one and takes
-its place in one step, so that there is always one that can be read. Randomness needs no tensor: every generator is made
-from the seed and its place (epoch, step, shard), so its state *is* the place. Next: ``dev.py``.
+its metadata say, as JSON, how far the run is, what it is a run of, and a checksum of all numbers. It is written whole
+beside the old one and takes its place in one step, so that there is always one that can be read. Randomness needs no
+tensor: every generator is made from the seed and its place (epoch, step, shard), so its state *is* the place. Next:
+``dev.py``.
 
 Left out on purpose: pickle, which runs whatever a stranger wrote into it.
 """
@@ -11,14 +12,14 @@ Left out on purpose: pickle, which runs whatever a stranger wrote into it.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from minisbert.files import written_whole
 from minisbert.model import Array
@@ -76,9 +77,27 @@ def write_checkpoint(file: Path, state: TrainingState, identity: Mapping[str, An
     tensors |= {f"best/{name}": array for name, array in (state.best or {}).items()}
     tensors |= {f"optimizer/{name}": array for name, array in state_to_arrays(state.optimizer).items()}
     described = {"format": FORMAT, "identity": identity, "progress": asdict(state.progress)}
-    in_file_order = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    stored = {"minisbert": json.dumps(described), "checksum": _checksum(json.dumps(described), tensors)}
     with written_whole(file) as stream:
-        stream.write(save(in_file_order, {"minisbert": json.dumps(described)}))
+        for piece in _serialised(tensors, stored):
+            stream.write(piece)
+
+
+def _serialised(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
+    """Give the bytes of a safetensors file piece by piece; the library's own ``save`` holds all of them, twice."""
+    dtypes = {"float64": "F64", "float32": "F32", "int64": "I64", "bool": "BOOL"}
+    # the widest numbers first, so that each tensor begins at a multiple of its numbers' size
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0]))
+    header: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name, array in ordered:
+        begin, end = end, end + array.nbytes
+        header[name] = {"dtype": dtypes[array.dtype.name], "shape": array.shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for _, array in ordered:
+        yield np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data
 
 
 def read_checkpoint(file: Path, params: Mapping[str, Array], identity: Mapping[str, Any]) -> TrainingState:
@@ -129,34 +148,51 @@ def read_checkpoint(file: Path, params: Mapping[str, Array], identity: Mapping[s
             "or remove the file to begin anew"
         )
     parts: dict[str, dict[str, Array]] = {"params": {}, "best": {}, "optimizer": {}}
-    for name, array in tensors.items():
-        part, _, own = name.partition("/")
-        parts[part][own] = array
     try:
-        optimizer = state_from_arrays(AdamWState, parts["optimizer"], params)
-        own_params = _like(parts["params"], params)
-        best = _like(parts["best"], params) if parts["best"] else None
-    except (KeyError, ValueError) as error:
+        for name, array in tensors.items():
+            part, _, own = name.partition("/")
+            parts[part][own] = array
+        return TrainingState(
+            _like(parts["params"], params),
+            state_from_arrays(AdamWState, parts["optimizer"], params),
+            _progress(described["progress"]),
+            _like(parts["best"], params) if parts["best"] else None,
+        )
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{file}: damaged, or of another model: {error}; remove it to begin anew") from error
-    return TrainingState(own_params, optimizer, _progress(described["progress"]), best)
 
 
 def _read(file: Path) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Read the bytes; refuse what is no checkpoint."""
+    """Read the bytes; refuse what is no checkpoint, or has lost or changed a byte."""
     try:
         with safe_open(file, framework="numpy") as stored:
-            described = json.loads((stored.metadata() or {}).get("minisbert", "{}"))
+            metadata = stored.metadata() or {}
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  # it is no dict
+        described = json.loads(metadata.get("minisbert", "{}"))
+        found = described.get("format")
     except FileNotFoundError:
         raise CheckpointError(f"{file}: there is no such checkpoint to resume from; leave --resume out") from None
-    except (SafetensorError, ValueError) as error:
+    except OSError as error:  # a folder, say
+        raise CheckpointError(f"{file}: cannot be read: {error}") from error
+    except (SafetensorError, ValueError, AttributeError) as error:
         raise CheckpointError(f"{file}: damaged, or no checkpoint: {error}; remove it to begin anew") from error
-    if described.get("format") != FORMAT:
+    if found != FORMAT:
         raise CheckpointError(
-            f"{file}: no checkpoint of this version of minisbert (format {described.get('format')}, expected "
-            f"{FORMAT}); remove it to begin anew"
+            f"{file}: no checkpoint of this version of minisbert (format {found}, expected {FORMAT}); remove it to "
+            "begin anew"
         )
+    is_whole = metadata.get("checksum") == _checksum(metadata["minisbert"], tensors)
+    if not is_whole or not isinstance(described.get("identity"), dict):
+        raise CheckpointError(f"{file}: damaged: its bytes are not those that were written; remove it to begin anew")
     return described, tensors
+
+
+def _checksum(described: str, tensors: Mapping[str, Array]) -> str:
+    """Sum up all bytes, to notice a damaged disk; no defence against anybody."""
+    total = zlib.crc32(described.encode())
+    for name in sorted(tensors):
+        total = zlib.crc32(np.ascontiguousarray(tensors[name]).data, total)
+    return f"{total:08x}"
 
 
 def _progress(said: dict[str, Any]) -> Progress:

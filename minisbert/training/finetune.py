@@ -99,7 +99,7 @@ def finetune(
     checkpoint : Path, optional
         A file for the state of the run, written every so many steps and when stopped.
     checkpoint_every : int
-        Steps.
+        Steps, at least 1.
     resume : bool
         Go on from the checkpoint. Model, examples, dev set and settings must be the same.
     on_step : callable, optional
@@ -114,8 +114,8 @@ def finetune(
     Raises
     ------
     TrainingError
-        If a loss or gradient is infinite or NaN, with the batch that made it. The weights are then as they were before
-        that batch.
+        If a loss or gradient is infinite or NaN, with the batch that made it, or the dev set cannot be scored. The
+        checkpoint is then as it was.
     ValueError
         For a loss that does not fit the examples, a checkpoint of another run, and whatever the parts refuse.
 
@@ -129,14 +129,19 @@ def finetune(
     """
     settings = settings or Settings()
     check_fit(settings, examples)
+    if checkpoint_every < 1 or (resume and checkpoint is None):
+        raise ValueError(
+            "finetune: expected checkpoint_every of at least 1, and for resume=True a checkpoint, got "
+            f"{checkpoint_every} and {checkpoint}"
+        )
+    run = _Run(encoder, examples, settings, dev, _limit(encoder, settings))
     start = copy_parameters(named_parameters(encoder.model))
     start |= new_head(settings, examples, encoder.model.full_width, encoder.dtype)
-    identity = _identity(encoder.model, examples, settings, dev) if checkpoint is not None else {}
+    identity = _identity(run) if checkpoint is not None else {}
     if resume and checkpoint is not None:
         first = read_checkpoint(checkpoint, start, identity)
     else:
         first = TrainingState(start, init_adamw(start))
-    run = _Run(encoder, examples, settings, dev, settings.max_seq_length or encoder.max_seq_length)
     _say_what_is_cut(encoder, examples, run.max_seq_length)
     state, stopped = first, False
     for state, report in run.steps(first):
@@ -257,9 +262,12 @@ class _Run:
         """Score the model as it is now, and keep its weights if it is the best so far."""
         if self.dev is None:
             return state
-        score = float(self.dev.score(self.encoder.with_model(model)))
-        if not math.isfinite(score):
-            raise TrainingError(f"step {state.progress.step}: the dev score is {score}; are all vectors the same?")
+        try:
+            score = float(self.dev.score(self.encoder.with_model(model)))
+            if not math.isfinite(score):
+                raise ValueError(f"the score is {score}")
+        except ValueError as error:  # weights that overflow, or vectors that are all the same
+            raise TrainingError(f"after step {state.progress.step}, dev set {self.dev.name}: {error}") from error
         earlier = [before for _, before in state.progress.dev_scores]
         progress = replace(state.progress, dev_scores=(*state.progress.dev_scores, (state.progress.step, score)))
         best = copy_parameters(state.params) if not earlier or score > max(earlier) else state.best
@@ -294,20 +302,42 @@ def _say_what_is_cut(encoder: SentenceEncoder, examples: Examples, limit: int) -
         )
 
 
-def _identity(model: SentenceModel, examples: Examples, settings: Settings, dev: DevSet | None) -> dict[str, Any]:
+def _limit(encoder: SentenceEncoder, settings: Settings) -> int:
+    """Give the tokens after which texts are cut in training; more than the model has positions are refused."""
+    limited = encoder.with_model(encoder.model)
+    if settings.max_seq_length is not None:
+        limited.max_seq_length = settings.max_seq_length
+    return limited.max_seq_length
+
+
+def _identity(run: _Run) -> dict[str, Any]:
     """Say what a run is a run of, for its checkpoint: whatever decides a bit of the result."""
+    model, examples, dev = run.encoder.model, run.examples, run.dev
     weights = hashlib.sha256()
     for name, array in named_parameters(model).items():
         weights.update(f"{name}{array.shape}{array.dtype}".encode())
         weights.update(np.ascontiguousarray(array).data)
     weights.update(model.tokenizer.library.to_str().encode())
-    data = hashlib.sha256(repr((examples.kind, examples.columns, examples.label_names)).encode())
-    for targets in (examples.scores, examples.labels):
-        data.update(b"" if targets is None else targets.tobytes())
+    kinds = [
+        (type(m).__name__, {k: v for k, v in vars(m).items() if not isinstance(v, np.ndarray)}) for m in model.modules
+    ]
+    rest = (model.prompts, model.default_prompt_name, model.similarity_fn_name, model.truncate_dim)
+    weights.update(repr((model.config, kinds, rest)).encode())
+    limit = run.encoder.max_seq_length
+    data = (examples.kind, examples.columns, examples.label_names)
     return {
         "model": weights.hexdigest()[:16],
-        "examples": f"{len(examples)} {examples.kind}, {data.hexdigest()[:16]}",
-        "dev": None if dev is None else dev.name,
+        "examples": f"{len(examples)} {examples.kind}, {_digest(*data, examples.scores, examples.labels)}",
+        "dev": None if dev is None else f"{dev.name} up to {limit} tokens, {_digest(*vars(dev.data).values())}",
         "numpy": np.__version__,
-        **asdict(settings),
+        **asdict(run.settings),
+        "max_seq_length": run.max_seq_length,
     }
+
+
+def _digest(*parts: Any) -> str:
+    """Hash data by what they hold."""
+    content = hashlib.sha256()
+    for part in parts:
+        content.update(repr(part.tolist() if isinstance(part, np.ndarray) else part).encode())
+    return content.hexdigest()[:16]

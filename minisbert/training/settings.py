@@ -9,6 +9,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from minisbert.training.data import Examples
 from minisbert.training.losses import LOSSES
 
@@ -91,15 +93,25 @@ class Settings:
     def __post_init__(self) -> None:
         if self.loss not in LOSSES:
             raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
-        known = LOSSES[self.loss].options
-        for name, value in self.loss_options.items():
-            if name not in known:
-                raise ValueError(
-                    f"{self.loss} has no option {name!r}; it has {', '.join(known) if known else 'none at all'}"
-                )
-            if isinstance(known[name], float) != (isinstance(value, (int, float)) and not isinstance(value, bool)):
-                raise ValueError(f"{self.loss}: {name} must be like {known[name]!r}, got {value!r}")
+        _check_options(self)
         _check_ranges(self)
+
+
+def _check_options(settings: Settings) -> None:
+    """Refuse options that the loss does not have, and values that it does not take."""
+    loss = LOSSES[settings.loss]
+    for name, value in settings.loss_options.items():
+        if name not in loss.options:
+            listed = ", ".join(loss.options) or "none at all"
+            raise ValueError(f"{settings.loss} has no option {name!r}; it has {listed}")
+        default = loss.options[name]
+        kind = float if type(value) is int else type(value)
+        if kind is not type(default) or (isinstance(value, float) and not math.isfinite(value)):
+            raise ValueError(f"{settings.loss}: {name} must be like {default!r}, got {value!r}")
+    if settings.loss_options:
+        vectors = [np.eye(2)] * (3 if loss.data == "triplets" else 2)
+        targets = [np.array([0.0, 1.0])] if loss.data in ("scored", "labelled") else []
+        loss.function(*vectors, *targets, **settings.loss_options)  # for what it refuses
 
 
 def _check_ranges(settings: Settings) -> None:
@@ -119,11 +131,14 @@ def _check_ranges(settings: Settings) -> None:
         "evaluate_every": (1, math.inf),
     }
     for name, (low, high) in ranges.items():
-        value = getattr(settings, name)
-        if value is not None and not low <= value <= high:
-            raise ValueError(
-                f"{name} must be {low:g} or more{f', {high:g} at most' if high < 1e9 else ''}, got {value!r}"
-            )
+        value, default = getattr(settings, name), getattr(Settings, name)
+        if value is None and default is None:
+            continue
+        kinds = (int, float) if isinstance(default, float) else int
+        if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+            whole = "" if isinstance(default, float) else "a whole number, "
+            most = f", {high:g} at most" if high < math.inf else ""
+            raise ValueError(f"{name} must be {whole}{low:g} or more{most}, got {value!r}")
 
 
 def check_fit(settings: Settings, examples: Examples) -> None:
