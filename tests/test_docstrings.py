@@ -30,6 +30,7 @@ NEED_WEIGHTS = {
     "minisbert.analysis.explain",
     "minisbert.proof.profile",
     "minisbert.bench.engines",
+    "minisbert.bench.trainers",
     "minisbert.bench.worker",
     "minisbert.bench.texts",
     "minisbert.bench.measure",

@@ -1,7 +1,8 @@
 """Our encoder beside sentence-transformers and ONNX Runtime: same texts, same threads, same run.
 
 A benchmark and no test: machines differ and are noisy, so nothing here fails for being slow, and every figure is a
-ratio within one run. ``engines`` says how each is loaded and called, ``worker`` is a process that holds one of them,
-``texts`` makes texts of a given length, ``measure`` interleaves the rounds, ``report`` prints them, ``picture`` draws.
+ratio within one run. ``engines`` says how each is loaded and called, ``trainers`` how each takes a step of training,
+``worker`` is a process that holds one of them, ``texts`` makes texts of a given length, ``measure`` and ``training``
+interleave the rounds, ``report`` prints them, ``picture`` draws.
 The verb is ``minisbert bench`` (extra ``bench``).
 """

@@ -43,6 +43,7 @@ def draw(result: Result, stream: IO[bytes]) -> None:
         ("single", _draw_single),
         ("cold", _draw_cold),
         ("growth", _draw_growth),
+        ("training", _draw_training),
     ]
     wanted = [panel for part, panel in panels if part in result]
     columns = min(2, len(wanted))
@@ -142,3 +143,14 @@ def _draw_growth(axes: Any, result: Result) -> None:
     axes.set_xlabel("texts", fontsize="small")
     axes.set_title("growth: seconds", loc="left", fontsize="medium")
     axes.legend(fontsize="small", frameon=False)
+
+
+def _draw_training(axes: Any, result: Result) -> None:
+    """Milliseconds of a training step, and the memory that it takes."""
+    measured = result["training"]
+    times = {name: median(rounds) for name, rounds in measured["milliseconds"].items()}
+    notes = {}
+    for name, time in times.items():
+        peak = measured["peak_mib"][name]
+        notes[name] = f"{time:.0f} ms" + ("" if peak is None else f", {peak:,.0f} MiB")
+    _bars(axes, times, notes, f"a training step of {measured['pairs']} pairs: milliseconds")

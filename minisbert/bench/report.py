@@ -89,6 +89,7 @@ def format_report(result: Result) -> str:
         "single": _single_lines,
         "cold": _cold_lines,
         "growth": _growth_lines,
+        "training": _training_lines,
     }
     lines = _about_lines(result)
     for part, lay_out in parts.items():
@@ -197,6 +198,33 @@ def _growth_lines(result: Result) -> list[str]:
         )
         before = took
     return _columns(rows)
+
+
+def _training_lines(result: Result) -> list[str]:
+    """Steps of training, the memory they take, and that both computed the same."""
+    measured = result["training"]
+    parts = ("forward", "backward", "optimizer")
+    rows = [["a training step", "ms", *parts, "minisbert takes", "peak MiB", "of it loaded", "max |difference|"]]
+    for name, rounds in measured["milliseconds"].items():
+        rows.append(
+            [
+                name,
+                f"{median(rounds):.0f}",
+                *(f"{median(measured['split'][name][part]):.0f}" for part in parts),
+                _relative(measured["milliseconds"], name),
+                _mebibytes(measured["peak_mib"][name]),
+                _mebibytes(measured["loaded_mib"][name]),
+                "" if name == OURS else f"{measured['difference'][name]:.1e}",
+            ]
+        )
+    losses = next(iter(measured["losses"].values()))
+    return [
+        *_columns(rows),
+        f"{measured['pairs']} pairs, {median(measured['tokens']):,.0f} tokens, dropout {measured['dropout']}, all "
+        f"weights, AdamW; a round is {measured['steps']} steps",
+        f"the difference is of the losses of {len(losses)} steps on one batch, without dropout: "
+        f"{losses[0]:.4f} to {losses[-1]:.4f}",
+    ]
 
 
 def _relative(measured: dict[str, list[float]], name: str) -> str:

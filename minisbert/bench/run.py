@@ -27,12 +27,14 @@ from minisbert.bench.measure import (
     measure_throughput,
 )
 from minisbert.bench.texts import make_texts, sentence_lengths
+from minisbert.bench.trainers import TRAINERS
+from minisbert.bench.training import make_batches, measure_training
 from minisbert.bench.worker import Worker, environment
 from minisbert.blas import environment_for, read_processor
 from minisbert.encoder import SentenceEncoder
 from minisbert.proof.costs import count_costs
 
-PARTS = ("throughput", "lengths", "single", "cold", "growth")
+PARTS = ("throughput", "lengths", "single", "cold", "growth", "training")
 LENGTHS = {8: 512, 32: 256, 128: 96, 256: 48}
 """Tokens of a text, and how many such texts are embedded: about a second's work each."""
 SINGLE_TEXTS = 100
@@ -91,6 +93,40 @@ def choose_engines(asked_for: Sequence[str]) -> tuple[str, ...]:
     return chosen
 
 
+def choose_parts(asked_for: Sequence[str], engines: Sequence[str], texts: Sequence[str]) -> tuple[str, ...]:
+    """Choose the parts: those asked for, or all that these engines and texts allow.
+
+    Parameters
+    ----------
+    asked_for : sequence of str
+        Of :data:`PARTS`; none means all.
+    engines : sequence of str
+    texts : sequence of str
+
+    Returns
+    -------
+    tuple of str
+
+    Raises
+    ------
+    ValueError
+        If training was asked for and none of the engines can, or there are no two pairs of different texts.
+
+    Examples
+    --------
+    >>> choose_parts((), ("minisbert",), ["one text alone"])
+    ('throughput', 'lengths', 'single', 'cold', 'growth')
+    """
+    obstacle = ""
+    if not any(name in TRAINERS for name in engines):
+        obstacle = f"{', '.join(engines)} cannot train; of the engines {', '.join(TRAINERS)} can"
+    elif not make_batches(texts):
+        obstacle = "training takes two pairs of four different texts at least, the first two lines, then the next two"
+    if obstacle and "training" in asked_for:
+        raise ValueError(f"bench: {obstacle}; leave out --part training")
+    return tuple(part for part in asked_for or PARTS if part != "training" or not obstacle)
+
+
 def count_steps(order: Order) -> int:
     """Say how often ``tick`` is called, for a progress bar.
 
@@ -114,6 +150,7 @@ def count_steps(order: Order) -> int:
         "single": order.rounds,
         "cold": order.rounds + 1,
         "growth": 2 * len(order.growth) - 1,
+        "training": len(_trainers(order)) + order.rounds,
     }
     return sum(steps[part] for part in order.parts)
 
@@ -137,7 +174,8 @@ def run_benchmark(
     Returns
     -------
     dict
-        ``about`` and one entry for each part; see the functions of :mod:`~minisbert.bench.measure`.
+        ``about`` and one entry for each part; see the functions of :mod:`~minisbert.bench.measure` and
+        :func:`~minisbert.bench.training.measure_training`.
 
     Examples
     --------
@@ -172,7 +210,32 @@ def run_benchmark(
         result["cold"] = measure_cold_start(order.engines, setting, plan)
     if "growth" in order.parts:
         result["growth"] = measure_growth(setting, texts, order.growth, folder, plan)
+    if "training" in order.parts:
+        result["training"] = _measure_training(encoder, texts, order, folder, tick)
+        result["about"]["blas"] = result["training"].pop("blas") | result["about"]["blas"]
     return result
+
+
+def _trainers(order: Order) -> tuple[str, ...]:
+    """Give the engines that can train."""
+    return tuple(name for name in order.engines if name in TRAINERS)
+
+
+def _measure_training(
+    encoder: SentenceEncoder, texts: list[str], order: Order, folder: Path, tick: Callable[[str], None]
+) -> Result:
+    """Load the engines that can train, each in a process of its own, and let them."""
+    setting, batches = Setting(encoder.folder, folder / "model.onnx", order.num_threads), make_batches(texts)
+    with ExitStack() as stack:
+        workers = [
+            stack.enter_context(Worker(name, setting, folder / f"trainer-{i}.txt", "train"))
+            for i, name in enumerate(_trainers(order))
+        ]
+        measured: Result = measure_training(workers, batches, Plan(order.rounds, order.num_threads, tick))
+        measured["blas"] = {worker.name: worker.ask("kernel") for worker in workers}
+    lengths = [encoder.tokenize(anchors + positives, overflow="truncate").lengths for anchors, positives in batches]
+    measured["tokens"] = [int(counts.sum()) for counts in lengths]
+    return measured
 
 
 def default_texts(encoder: SentenceEncoder, count: int = 2000, seed: int = 0) -> list[str]:

@@ -1,7 +1,8 @@
 """A process that holds one engine and does what it is asked: a JSON object a line on stdin, an answer on stdout.
 
-``python -m minisbert.bench.worker NAME FOLDER GRAPH THREADS``. Every engine lives in a process of its own, so that
-libraries do not fight over threads, memory can be told apart, and OpenBLAS's kernel can be chosen for each.
+``python -m minisbert.bench.worker NAME TASK FOLDER GRAPH THREADS``. Every engine lives in a process of its own, so that
+libraries do not fight over threads, memory can be told apart, and OpenBLAS's kernel can be chosen for each. An engine
+embeds or trains, which are two tasks and two processes: what training holds is not to be counted with the other.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from minisbert.bench.engines import ENGINES, Encode, Setting
+from minisbert.bench.trainers import TRAINERS, Train
 from minisbert.blas import environment_for, libraries, read_processor
 
 
@@ -37,11 +40,12 @@ class Worker:
     setting : Setting
     notes : Path
         A file for what the process says on stderr.
+    task : {"embed", "train"}
     """
 
-    def __init__(self, name: str, setting: Setting, notes: Path) -> None:
+    def __init__(self, name: str, setting: Setting, notes: Path, task: str = "embed") -> None:
         self.name, self._notes = name, notes
-        command = [sys.executable, "-m", "minisbert.bench.worker", name]
+        command = [sys.executable, "-m", "minisbert.bench.worker", name, task]
         with notes.open("wb") as stderr:
             self._process = subprocess.Popen(
                 [*command, str(setting.folder), str(setting.graph), str(setting.num_threads)],
@@ -66,7 +70,7 @@ class Worker:
         Parameters
         ----------
         what : str
-            A key of :data:`ANSWERS`.
+            A key of :data:`ANSWERS` for the task.
         **about
             Its arguments, JSON.
 
@@ -168,20 +172,55 @@ class Desk:
 
     def kernel(self) -> list[str]:
         """Name the libraries that multiply here, with their kernels."""
-        return [
-            " ".join(str(library[key]) for key in ("internal_api", "version", "architecture") if library.get(key))
-            for library in libraries()
-        ]
+        return kernels()
 
     def peak_mib(self) -> float | None:
         """Tell the most memory that this process has held so far; MiB."""
         return peak_mib()
 
 
-ANSWERS: dict[str, Callable[..., Any]] = {
-    name: method for name, method in vars(Desk).items() if not name.startswith("_")
+class TrainingDesk:
+    """The engine in training, and one method per question."""
+
+    def __init__(self, train: Train) -> None:
+        self.train = train
+
+    def step(self, columns: list[list[str]], dropout: float) -> dict[str, float]:
+        """Take one step: the fields of :class:`~minisbert.bench.trainers.StepTimes`."""
+        return asdict(self.train(columns, dropout))
+
+    def kernel(self) -> list[str]:
+        """Name the libraries that multiply here, with their kernels."""
+        return kernels()
+
+    def peak_mib(self) -> float | None:
+        """Tell the most memory that this process has held so far; MiB."""
+        return peak_mib()
+
+
+ANSWERS: dict[str, dict[str, Callable[..., Any]]] = {
+    task: {name: method for name, method in vars(desk).items() if not name.startswith("_")}
+    for task, desk in {"embed": Desk, "train": TrainingDesk}.items()
 }
-"""What a worker can be asked."""
+"""What a worker can be asked, by its task."""
+
+
+def kernels() -> list[str]:
+    """Name the libraries that multiply matrices in this process, with their kernels.
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> kernels()  # doctest: +SKIP
+    ['openblas 0.3.31 Haswell']
+    """
+    return [
+        " ".join(str(library[key]) for key in ("internal_api", "version", "architecture") if library.get(key))
+        for library in libraries()
+    ]
 
 
 def peak_mib() -> float | None:
@@ -210,15 +249,16 @@ def peak_mib() -> float | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
-def serve(requests: Iterator[bytes], name: str, setting: Setting) -> Iterator[bytes]:
+def serve(requests: Iterator[bytes], name: str, setting: Setting, task: str = "embed") -> Iterator[bytes]:
     """Load an engine, and answer one request after the other.
 
     Parameters
     ----------
     requests : iterator of bytes
-        JSON lines, each a key of :data:`ANSWERS` and its arguments.
+        JSON lines, each a key of :data:`ANSWERS` for the task and its arguments.
     name : str
     setting : Setting
+    task : {"embed", "train"}
 
     Yields
     ------
@@ -233,10 +273,10 @@ def serve(requests: Iterator[bytes], name: str, setting: Setting) -> Iterator[by
     >>> [json.loads(answer) is None for answer in answers]
     [True, False]
     """
-    desk = Desk(ENGINES[name].load(setting))
+    desk = TrainingDesk(TRAINERS[name](setting)) if task == "train" else Desk(ENGINES[name].load(setting))
     for line in requests:
         what, about = json.loads(line)
-        yield json.dumps(ANSWERS[what](desk, **about)).encode() + b"\n"
+        yield json.dumps(ANSWERS[task][what](desk, **about)).encode() + b"\n"
 
 
 def main() -> None:
@@ -246,12 +286,11 @@ def main() -> None:
     --------
     >>> main()  # doctest: +SKIP
     """
-    name, folder, graph, num_threads = sys.argv[1:]
+    name, task, folder, graph, num_threads = sys.argv[1:]
+    setting = Setting(Path(folder), Path(graph), int(num_threads))
     with os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(2, 1)
-        for answer in serve(
-            iter(sys.stdin.buffer.readline, b""), name, Setting(Path(folder), Path(graph), int(num_threads))
-        ):
+        for answer in serve(iter(sys.stdin.buffer.readline, b""), name, setting, task):
             answers.write(answer)
             answers.flush()
 

@@ -14,7 +14,16 @@ from minisbert.bench.engines import ENGINES
 from minisbert.bench.measure import Result
 from minisbert.bench.picture import draw
 from minisbert.bench.report import format_report
-from minisbert.bench.run import LENGTHS, PARTS, Order, choose_engines, count_steps, default_texts, run_benchmark
+from minisbert.bench.run import (
+    LENGTHS,
+    PARTS,
+    Order,
+    choose_engines,
+    choose_parts,
+    count_steps,
+    default_texts,
+    run_benchmark,
+)
 from minisbert.blas import threads
 from minisbert.cli.inputs import TextSource, input_options
 from minisbert.cli.options import ModelChoice, model_options
@@ -36,7 +45,7 @@ from minisbert.plots import require_matplotlib
     "parts",
     multiple=True,
     type=click.Choice(PARTS),
-    help="Measure this; may be given several times.  [default: all]",
+    help="Measure this; may be given several times.  [default: all that engines and texts allow]",
 )
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Turns of every engine.")
 @click.option("--num-threads", type=click.IntRange(min=1), help="For every engine.  [default: one a processor]")
@@ -72,14 +81,16 @@ def bench(
 
     Same texts, same threads, float32 on the CPU, each engine in a process of its own, in interleaved rounds. Texts are
     read like those of `embed`, or made on the spot with lengths as sentences have them. Parts: throughput of many
-    texts, the same by length, a single text at a time, cold start, and growth to many more texts. All of it takes
-    about a quarter of an hour on two cores.
+    texts, the same by length, a single text at a time, cold start, growth to many more texts, and steps of training on
+    neighbouring texts as pairs, for which ONNX Runtime has no gradients. All of it takes about a quarter of an hour on
+    two cores.
 
     \b
     Examples:
       minisbert bench -i texts.txt
       minisbert bench --part throughput --part single -o quick
       minisbert bench --engine minisbert --part growth --growth 10000
+      minisbert bench --part training --engine minisbert --engine sentence-transformers
       minisbert bench --engine minisbert --engine minisbert-deterministic --part throughput
     """
     chosen = choose_engines(engines)
@@ -94,7 +105,7 @@ def bench(
         raise click.UsageError("There is nothing to measure: the input has no texts.")
     order = Order(
         chosen,
-        parts or PARTS,
+        choose_parts(parts, chosen, texts),
         rounds,
         num_threads or threads.usable(),
         lengths=tuple(length for length in LENGTHS if length <= encoder.max_seq_length),

@@ -1,0 +1,171 @@
+"""The engines that train: how each takes one step, and how long the parts of the step take.
+
+Both do the same: tokenise a batch of pairs, encode, multiple negatives ranking with cosines and a scale of 20, the
+gradient of every weight, shortened to length 1 at most, then AdamW with a linear schedule and weight decay on all but
+biases and LayerNorm. Ours is the step that ``training/finetune.py`` takes. PyTorch's is the one that
+``SentenceTransformerTrainer`` takes, with the same optimiser in its faster form, one fused kernel. ONNX Runtime is not
+here: the graph that is exported has no gradients.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from minisbert.bench.engines import Setting
+
+LEARNING_RATE, WEIGHT_DECAY, MAX_NORM = 2e-5, 0.01, 1.0
+WARMUP_STEPS, TOTAL_STEPS = 2, 1000
+"""Of the schedule: the first step has a rate of 0, and so has what comes behind the last; it takes as long."""
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """What one step gave, and how long its parts took."""
+
+    loss: float
+    forward: float  # seconds, from the texts to the loss
+    backward: float  # seconds, from the loss to the gradient of every weight
+    optimizer: float  # seconds, from the gradients to the next weights, the gradients' length included
+
+
+Train = Callable[[Sequence[list[str]], float], StepTimes]
+"""From a batch, anchors and positives, and a rate of dropout to a step; the weights are other ones afterwards."""
+
+
+def train_minisbert(setting: Setting) -> Train:
+    """Load ours for training.
+
+    Parameters
+    ----------
+    setting : Setting
+
+    Returns
+    -------
+    callable
+        Columns of texts and a rate of dropout, to :class:`StepTimes`.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> from minisbert import hub
+    >>> train = train_minisbert(Setting(hub.resolve().folder, Path("model.onnx"), num_threads=1))
+    >>> columns = [["a cat", "tea"], ["one cat", "a cup of tea"]]
+    >>> losses = [train(columns, 0.0).loss for _ in range(3)]
+    >>> losses[0] == losses[1] > losses[2]  # the first step of a warm-up changes nothing
+    True
+    """
+    from minisbert.encoder import SentenceEncoder
+    from minisbert.model.tokens import OverflowReport
+    from minisbert.training.batches import Batch
+    from minisbert.training.objective import objective
+    from minisbert.training.optim import adamw, clip_gradients, init_adamw, warmup_linear
+    from minisbert.training.parameters import copy_parameters, named_parameters, replace_parameters
+    from minisbert.training.settings import Settings
+    from minisbert.training.step import DropoutPlan, value_and_gradients
+
+    encoder, settings, num_threads = SentenceEncoder(setting.folder), Settings(), setting.num_threads
+    params = copy_parameters(named_parameters(encoder.model))  # the encoder keeps its own, as in `finetune`
+    model = replace_parameters(encoder.model, params)
+    state = init_adamw(params)
+
+    def train(columns: Sequence[list[str]], dropout: float) -> StepTimes:
+        nonlocal state
+        marks = [time.perf_counter()]
+        batch = Batch(tuple(map(tuple, columns)), None, np.arange(len(columns[0])))
+        value_of = objective(settings, batch, params)
+
+        def loss(vectors: list[Any]) -> Any:
+            result = value_of(vectors)
+            marks.append(time.perf_counter())
+            return result
+
+        plan = DropoutPlan((settings.seed, 2, state.step), dropout, dropout) if dropout else None
+        report = OverflowReport(encoder.max_seq_length, "truncate")
+        step = value_and_gradients(model, columns, loss, dropout=plan, num_threads=num_threads, report=report)
+        marks.append(time.perf_counter())
+        grads, _ = clip_gradients(step.gradients, MAX_NORM, in_place=True, num_threads=num_threads)
+        rate = LEARNING_RATE * warmup_linear(state.step, WARMUP_STEPS, TOTAL_STEPS)
+        update = partial(adamw, learning_rate=rate, weight_decay=WEIGHT_DECAY, in_place=True, num_threads=num_threads)
+        _, state = update(params, grads, state)
+        marks.append(time.perf_counter())
+        return StepTimes(step.value, *np.diff(marks).tolist())
+
+    return train
+
+
+def train_sentence_transformers(setting: Setting) -> Train:
+    """Load sentence-transformers for training, which computes with PyTorch.
+
+    Parameters
+    ----------
+    setting : Setting
+
+    Returns
+    -------
+    callable
+        Columns of texts and a rate of dropout, to :class:`StepTimes`.
+
+    Examples
+    --------
+    >>> train = train_sentence_transformers(Setting(folder, graph, num_threads=1))  # doctest: +SKIP
+    >>> round(train([["a cat", "tea"], ["one cat", "a cup of tea"]], 0.0).loss, 6)  # doctest: +SKIP
+    4e-06
+    """
+    import torch
+    from sentence_transformers import SentenceTransformer, losses
+    from transformers import get_linear_schedule_with_warmup
+
+    torch.set_num_threads(setting.num_threads)
+    torch.manual_seed(0)
+    model = SentenceTransformer(str(setting.folder), device="cpu", local_files_only=True).train()
+    preprocess = getattr(model, "preprocess", None) or model.tokenize  # its name before version 5.4
+    loss = losses.MultipleNegativesRankingLoss(model)
+    optimizer = _torch_adamw(model)
+    schedule = get_linear_schedule_with_warmup(optimizer, WARMUP_STEPS, TOTAL_STEPS)
+    layers = [module for module in model.modules() if isinstance(module, torch.nn.Dropout)]
+
+    def train(columns: Sequence[list[str]], dropout: float) -> StepTimes:
+        for layer in layers:
+            layer.p = dropout
+        marks = [time.perf_counter()]
+        value = loss([preprocess(column) for column in columns], None)
+        number = value.item()
+        marks.append(time.perf_counter())
+        value.backward()
+        marks.append(time.perf_counter())
+        torch.nn.utils.clip_grad_norm_(model.parameters(), MAX_NORM)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        marks.append(time.perf_counter())
+        return StepTimes(number, *np.diff(marks).tolist())
+
+    return train
+
+
+def _torch_adamw(model: Any) -> Any:
+    """Make AdamW for a model in two groups, fused as ``SentenceTransformerTrainer`` does where PyTorch can."""
+    import torch
+
+    named = list(model.named_parameters())
+    plain = [parameter for name, parameter in named if name.endswith("bias") or "LayerNorm" in name]
+    others = [parameter for name, parameter in named if not (name.endswith("bias") or "LayerNorm" in name)]
+    groups = [{"params": others, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}]
+    try:
+        return torch.optim.AdamW(groups, lr=LEARNING_RATE, fused=True)
+    except RuntimeError:  # before PyTorch 2.4 on a CPU
+        return torch.optim.AdamW(groups, lr=LEARNING_RATE)
+
+
+TRAINERS: dict[str, Callable[[Setting], Train]] = {
+    "minisbert": train_minisbert,
+    "minisbert-own-kernel": train_minisbert,
+    "sentence-transformers": train_sentence_transformers,
+}
+"""By the names of :data:`~minisbert.bench.engines.ENGINES`."""
