@@ -179,7 +179,7 @@ def test_examples_of_help_run(verb, line, model, request, monkeypatch):
     Path("texts.txt").write_text("i love soup\nthe cat sat\n")
     if "calibration.json" in line and verb != "calibrate":
         succeeds("calibrate", "-i", "texts.txt", "-o", "calibration.json")
-    if line.endswith(".png"):
+    if line.endswith((".png", ".gif")):
         request.getfixturevalue("matplotlib")
     Path("reviews.csv").write_text('id,review\n1,"i love soup, the cat"\n2,the dog\n')
     pairs = "4.5\tthe cat sat\ti love soup\n1\tthe dog\tthe cat sat\n3\tthe mat\tthe dog\n"

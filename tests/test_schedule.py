@@ -261,7 +261,7 @@ def test_the_real_model_is_deterministic_too_and_otherwise_moves_by_a_stated_bou
         np.testing.assert_array_equal(other, first)
     moved = {name: np.abs(company(encoder.encode) - first).max() for name, company in companies(real_texts).items()}
     print("\nlargest movement of a number of a vector:", {name: f"{by:.1e}" for name, by in moved.items()})
-    assert 0 < max(moved.values()) <= 1e-6  # 0: deterministic=True would be the default
+    assert max(moved.values()) <= 1e-6  # OpenBLAS's AVX-512 kernel has been seen to move nothing, its AVX2 kernel 2e-7
 
 
 KERNEL = """
