@@ -22,6 +22,7 @@ NEED_WEIGHTS = {
     "minisbert.evaluation.retrieval",
     "minisbert.evaluation.lengths",
     "minisbert.evaluation.layers",
+    "minisbert.search.mining",
     "minisbert.training.parameters",
     "minisbert.training.step",
     "minisbert.training.finetune",

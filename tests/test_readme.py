@@ -75,7 +75,7 @@ def test_the_package_names_the_same_path_in_the_same_order():
             "plots.py",
             "files.py",
         ),
-        *("training/__init__.py", "training/plane_picture.py"),
+        *("training/__init__.py", "training/plane_picture.py", "search/__init__.py"),
     }
     rooms = {path.relative_to(reading_path.PACKAGE).as_posix() for path in reading_path.PACKAGE.rglob("*.py")}
     assert {

@@ -1,0 +1,181 @@
+"""The closest pairs of one list: texts that say the same twice.
+
+Every vector asks for its ``top_k`` closest others (``exact.py``); the pairs found are put in one list, each once, best
+first. The work is that of all pairs, ``M^2 D``; the memory that of the answer. A text whose ``top_k`` closest are all
+closer to it than its partner still gives the pair, if the partner asks for it.
+
+Left out on purpose: the half of the products that symmetry would save, which would cost blocks of unequal size.
+Next file: ``communities.py``, groups in place of pairs.
+
+Letters: ``M`` vectors, ``D`` their width, ``P`` pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from minisbert.model import Array
+from minisbert.search.exact import find_best
+from minisbert.search.scoring import ScoreFunction, as_vectors, check_count
+
+if TYPE_CHECKING:
+    from minisbert.encoder import SentenceEncoder
+
+__all__ = ["mine_pairs", "paraphrase_mining", "paraphrase_mining_embeddings"]
+
+CHUNK_PAIRS = 2**19  # pairs found before the worse half is thrown away
+CHUNK_QUERIES = 4096  # vectors that ask in one search
+
+
+def paraphrase_mining(
+    encoder: SentenceEncoder,
+    sentences: Sequence[str],
+    *,
+    top_k: int = 100,
+    max_pairs: int = 500_000,
+    score_function: str | ScoreFunction = "cosine",
+    **encode_options: Any,
+) -> list[list[float | int]]:
+    """Find the texts of a list that are closest in meaning.
+
+    Parameters
+    ----------
+    encoder : SentenceEncoder
+    sentences : sequence of str
+    top_k, max_pairs, score_function
+        As in `paraphrase_mining_embeddings`.
+    **encode_options
+        As in :meth:`SentenceEncoder.encode`: ``prompt``, ``show_progress_bar``, ``overflow`` and others.
+
+    Returns
+    -------
+    list of [score, i, j]
+        As `paraphrase_mining_embeddings`; ``i`` and ``j`` are places in ``sentences``.
+
+    Raises
+    ------
+    ValueError
+        As `paraphrase_mining_embeddings` and :meth:`SentenceEncoder.encode`.
+
+    Notes
+    -----
+    **Source**: ``sentence_transformers.util.paraphrase_mining``.
+
+    Examples
+    --------
+    >>> from minisbert import SentenceEncoder
+    >>> texts = ["How do I bake bread?", "The train is late.", "Baking bread, step by step"]
+    >>> [pair[1:] for pair in paraphrase_mining(SentenceEncoder(), texts, max_pairs=1)]
+    [[0, 2]]
+    """
+    if isinstance(sentences, str):
+        raise ValueError("paraphrase_mining: sentences must be a list of texts, got one text; put it into a list")
+    embeddings = encoder.encode(list(sentences), **encode_options)
+    return paraphrase_mining_embeddings(embeddings, top_k=top_k, max_pairs=max_pairs, score_function=score_function)
+
+
+def paraphrase_mining_embeddings(
+    embeddings: ArrayLike,
+    *,
+    top_k: int = 100,
+    max_pairs: int = 500_000,
+    score_function: str | ScoreFunction = "cosine",
+) -> list[list[float | int]]:
+    """Find the closest pairs among vectors.
+
+    Parameters
+    ----------
+    embeddings : array_like, shape (M, D)
+    top_k : int
+        Partners that each vector proposes, at least 1.
+    max_pairs : int
+        Pairs in the answer, at most; at least 1.
+    score_function : {"cosine", "dot", "euclidean", "manhattan"} or callable
+        As in `semantic_search`, and symmetric. Where a callable is so but for rounding, the larger score counts.
+
+    Returns
+    -------
+    list of [score, i, j]
+        With ``i < j``, each pair once: score descending, then ``i``, then ``j``, ascending.
+
+    Raises
+    ------
+    ValueError
+        As `semantic_search`.
+
+    Notes
+    -----
+    **Source**: ``sentence_transformers.util.paraphrase_mining_embeddings``. Where pairs of equal score compete for the
+    last of ``max_pairs`` places, it keeps those with the larger ids; which of equally close partners are among the
+    ``top_k`` it leaves open. Here the smaller ids win both.
+
+    Examples
+    --------
+    >>> paraphrase_mining_embeddings([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]], top_k=1)
+    [[1.0, 0, 2], [0.0, 0, 1]]
+    """
+    scores, first, second = mine_pairs(embeddings, top_k=top_k, max_pairs=max_pairs, score_function=score_function)
+    return [[*row] for row in zip(scores.tolist(), first.tolist(), second.tolist(), strict=True)]
+
+
+def mine_pairs(
+    embeddings: ArrayLike,
+    *,
+    top_k: int = 100,
+    max_pairs: int = 500_000,
+    score_function: str | ScoreFunction = "cosine",
+) -> tuple[Array, Array, Array]:
+    """Find the closest pairs among vectors, as arrays.
+
+    Parameters
+    ----------
+    embeddings, top_k, max_pairs, score_function
+        As in `paraphrase_mining_embeddings`.
+
+    Returns
+    -------
+    scores : Array, shape (P,)
+        Descending; float32 or float64, as the vectors.
+    first, second : Array of int64, shape (P,)
+        Rows, ``first < second``.
+
+    Raises
+    ------
+    ValueError
+        As `semantic_search`.
+
+    Examples
+    --------
+    >>> mine_pairs([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]], top_k=1, max_pairs=1)
+    (array([1.]), array([0]), array([2]))
+    """
+    vectors = as_vectors("mine_pairs", "embeddings", embeddings)
+    top_k, max_pairs = check_count("mine_pairs", "top_k", top_k), check_count("mine_pairs", "max_pairs", max_pairs)
+    names = "embeddings", "embeddings"
+    wanted = max(1, min(top_k + 1, len(vectors)))  # one of them may be the vector itself
+    step = max(1, min(CHUNK_QUERIES, CHUNK_PAIRS // wanted))
+    pool: list[tuple[Array, Array, Array]] = []
+    for start in range(0, max(1, len(vectors)), step):
+        ids, scores = find_best("mine_pairs", names, vectors[start : start + step], vectors, wanted, score_function)
+        own = np.arange(start, start + len(ids))[:, None]
+        is_other = ids != own
+        # without itself among them, as where it has many copies, a vector has found one too many
+        is_partner = is_other & (np.cumsum(is_other, axis=1) <= top_k)
+        own, other = np.broadcast_to(own, ids.shape)[is_partner], ids[is_partner]
+        pool.append((scores[is_partner], np.minimum(own, other), np.maximum(own, other)))
+        if sum(len(scores) for scores, _, _ in pool) > max_pairs + CHUNK_PAIRS:
+            pool = [_best_pairs(pool, max_pairs, len(vectors))]
+    return _best_pairs(pool, max_pairs, len(vectors))
+
+
+def _best_pairs(pool: list[tuple[Array, Array, Array]], max_pairs: int, count: int) -> tuple[Array, Array, Array]:
+    """Put pairs in order, drop those that are there twice, and keep the best."""
+    scores, first, second = (np.concatenate(arrays) for arrays in zip(*pool, strict=True))
+    order = np.lexsort((second, first, -scores))
+    firsts = np.unique((first * count + second)[order], return_index=True)[1]  # of each pair where it is best
+    order = order[np.sort(firsts)[:max_pairs]]
+    return scores[order], first[order], second[order]

@@ -1,0 +1,108 @@
+"""Search, pairs and communities against sentence-transformers on the same vectors."""
+
+import numpy as np
+import pytest
+from torch_oracle import THIRD_PARTY_WARNINGS, Figures
+
+from minisbert.search.communities import community_detection
+from minisbert.search.exact import semantic_search
+from minisbert.search.mining import paraphrase_mining, paraphrase_mining_embeddings
+
+pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
+
+# largest difference of a score, in units of the dtype's eps; measured 3.5 (theirs is a matrix product), x 4
+SCORE_EPS = 14.0
+
+
+@pytest.fixture
+def figures(record_property):
+    return Figures(record_property)
+
+
+@pytest.fixture
+def util(sentence_transformers):
+    import torch
+
+    torch.set_num_threads(1)
+    from sentence_transformers import util
+
+    return util
+
+
+def vectors(rows, width=64, seed=0, dtype=np.float32):
+    """Vectors around centres: neighbours at all distances."""
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((max(1, rows // 15), width))
+    spread = rng.uniform(0.1, 1.0, (rows, 1))
+    return (centres[rng.integers(0, len(centres), rows)] + spread * rng.standard_normal((rows, width))).astype(dtype)
+
+
+def largest(ours, theirs, dtype):
+    return float(np.abs(np.array(ours) - np.array(theirs)).max() / np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["cosine", "dot"])
+def test_search(util, figures, dtype, name):
+    import torch
+
+    queries, corpus = vectors(40, seed=1, dtype=dtype), vectors(3000, dtype=dtype)
+    score = {"cosine": util.cos_sim, "dot": util.dot_score}[name]
+    theirs = util.semantic_search(
+        torch.from_numpy(queries), torch.from_numpy(corpus), corpus_chunk_size=700, top_k=25, score_function=score
+    )
+    ours = semantic_search(queries, corpus, 25, name, corpus_chunk_size=450)
+    assert [[hit["corpus_id"] for hit in row] for row in ours] == [[hit["corpus_id"] for hit in row] for row in theirs]
+    scores = [np.array([[hit["score"] for hit in row] for row in found]) for found in (ours, theirs)]
+    scale = 1.0 if name == "cosine" else np.abs(scores[1]).max()
+    figures(f"{name} {np.dtype(dtype)}, eps", largest(*scores, dtype) / scale, SCORE_EPS)
+    assert ours[0][0].keys() == theirs[0][0].keys()
+
+
+@pytest.mark.parametrize(("top_k", "max_pairs"), [(100, 500_000), (3, 500_000), (10, 200)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_pairs(util, figures, top_k, max_pairs, dtype):
+    import torch
+
+    embeddings = vectors(600, dtype=dtype)
+    theirs = util.paraphrase_mining_embeddings(torch.from_numpy(embeddings), top_k=top_k, max_pairs=max_pairs)
+    ours = paraphrase_mining_embeddings(embeddings, top_k=top_k, max_pairs=max_pairs)
+    figures(f"{np.dtype(dtype)}, eps", largest([p[0] for p in ours], [p[0] for p in theirs], dtype), SCORE_EPS)
+    assert {tuple(pair[1:]) for pair in ours} == {tuple(pair[1:]) for pair in theirs}
+    assert len(ours) == len(theirs)
+    # in float32, two pairs closer than their rounding may stand the other way round
+    if dtype == np.float64:
+        assert [pair[1:] for pair in ours] == [pair[1:] for pair in theirs]
+
+
+@pytest.mark.parametrize(("threshold", "least"), [(0.5, 3), (0.6, 10), (0.75, 2), (0.3, 5), (0.9, 1)])
+@pytest.mark.parametrize("seed", range(3))
+def test_communities(util, threshold, least, seed):
+    import torch
+
+    # in float64 nothing is as close to the threshold, or to another cosine, as rounding can move it
+    embeddings = vectors(700, seed=seed, dtype=np.float64)
+    theirs = util.community_detection(torch.from_numpy(embeddings), threshold, least, batch_size=128)
+    ours = community_detection(embeddings, threshold, least)
+    assert ours == theirs
+    assert ours
+
+
+def test_real_texts(util, figures, weights_folder):
+    import torch
+
+    from minisbert import SentenceEncoder
+
+    encoder = SentenceEncoder(weights_folder)
+    foods, places = ["bread", "soup", "cake", "rice", "cheese"], ["London", "Rome", "Cairo", "Lima"]
+    texts = [f"How do I make {food}?" for food in foods] + [
+        f"When does the train to {place} leave?" for place in places
+    ]
+    embeddings = encoder.encode(texts)
+    theirs = util.paraphrase_mining_embeddings(torch.from_numpy(embeddings))
+    ours = paraphrase_mining(encoder, texts)
+    assert [pair[1:] for pair in ours] == [pair[1:] for pair in theirs]
+    figures("float32, eps", largest([p[0] for p in ours], [p[0] for p in theirs], np.float32), SCORE_EPS)
+    communities = community_detection(embeddings, 0.4, 3)
+    assert communities == util.community_detection(embeddings, 0.4, 3)
+    assert sorted(map(sorted, communities)) == [[0, 1, 2, 3, 4], [5, 6, 7, 8]]
