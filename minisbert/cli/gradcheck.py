@@ -14,7 +14,8 @@ import numpy as np
 
 from minisbert.cli.options import ModelChoice, json_option, model_options
 from minisbert.model.folder import SentenceModel
-from minisbert.training.gradcheck import GradientReport, check_encoder
+from minisbert.training.gradcheck import check_encoder
+from minisbert.training.gradient_report import GradientReport
 from minisbert.training.losses import LOSSES
 from minisbert.training.parameters import named_parameters
 

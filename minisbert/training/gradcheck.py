@@ -7,35 +7,25 @@ that favour.
 
 :func:`check_backward` judges the backward of one operation, :func:`check_gradients` the gradients of a loss with
 respect to any number of tensors, :func:`check_encoder` those of a whole sentence model under a loss. All give a
-:class:`GradientReport`, whose text names the first wrong tensor on the way back from the loss and, where it can be
-told, the mistake: sign, factor, transposition, a sum that is missing.
+``GradientReport``, whose text names the first wrong tensor on the way back from the loss and, where it can be told, the
+mistake: sign, factor, transposition, a sum that is missing.
 
 **Never an upstream gradient of ones.** The rows of a softmax sum to 1, and those of a normalised input to 0, whatever
 the input is. With ``d_y = 1`` the gradients of both are zero, so that a backward with a term missing, or one that gives
 back zeros, passes. The upstream gradient here is drawn at random, and there is no way to give another.
 
-**How it is measured.** Along ``v``, with ``f(t) = loss(x + t v)``, by centred differences of fourth order, ``f'(0) =
-(8 (f(h) - f(-h)) - (f(2h) - f(-2h))) / 12h``, in float64, for two steps ``h``. Where the two disagree the step is made
-smaller. Where they still disagree, or the slope jumps at the point itself, as that of ``relu`` at 0, the numbers are no
-measure of the gradient, and a difference is reported as "not smooth" and not as "wrong". Each tensor moves in
-proportion to its own size.
-
-**What is compared.** ``|analytic - numeric| / max(|analytic|, |numeric|, 1e-4 of the whole)``, all sizes the root of
-the mean square over the directions; the whole is the slope when all tensors move at once. So a tensor whose gradient
-is rightly zero, as that of the key bias in attention, passes with the rounding error that it has in place of a zero.
-Differences that are smaller than what the rounding of the loss can make are not counted.
+How slopes are measured stands in ``slopes.py``, what counts as right and what a mistake looks like in ``verdicts.py``.
 
 Left out on purpose: single numbers of a tensor, one by one. That takes as many steps as there are numbers, and a random
 direction finds the same mistakes.
 
-Next file: ``optim.py``, which takes steps against the gradients that are checked here.
+Next file: ``blocks.py``, with which begins what becomes of a gradient: a step against it.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -44,105 +34,17 @@ from minisbert.blas import threads
 from minisbert.model import Array
 from minisbert.model.bert import bert
 from minisbert.model.folder import SentenceModel
-from minisbert.model.gradients import Gradient, RowGradient
+from minisbert.model.gradients import Gradient
 from minisbert.model.modules import apply_modules
 from minisbert.model.tokens import OverflowReport
+from minisbert.training.gradient_report import GradientReport
 from minisbert.training.losses import LOSSES, LossResult, find_false_negatives
 from minisbert.training.parameters import named_parameters, replace_parameters
+from minisbert.training.slopes import Loss, measure, rms, stand_at
 from minisbert.training.step import LossFunction, value_and_gradients
+from minisbert.training.verdicts import find_fault, find_notes, judge
 
-__all__ = ["GradientReport", "GradientRow", "check_backward", "check_encoder", "check_gradients"]
-
-Loss = Callable[[dict[str, Array]], float]
-
-_FLOOR = 1e-4  # of the whole: below it a tensor's gradient is measured against the whole
-_STEP = 1e-3  # of a tensor's own size: truncation (h^4 = 1e-12) and rounding (1e-16 / h = 1e-13) are both small
-_ROUNDING = 64 * float(np.finfo(np.float64).eps)  # of the loss: what its last steps lose in float64, with a margin
-
-
-# ---------------------------------------------------------------------------------------------------- the report
-
-
-@dataclass(frozen=True)
-class GradientRow:
-    """What was found for one tensor."""
-
-    name: str
-    shape: tuple[int, ...]
-    analytic: float  # <gradient, v> along the direction in which the two differ most
-    numeric: float  # the measured slope along it
-    error: float  # relative, see the head of the module; infinite where nothing could be compared
-    verdict: str  # "ok", "wrong" or "not smooth"
-    diagnosis: str = ""  # what the mistake looks like
-
-    @property
-    def ok(self) -> bool:
-        """Whether the gradient agrees with the measured slopes."""
-        return self.verdict == "ok"
-
-
-@dataclass(frozen=True)
-class GradientReport:
-    """The findings for all tensors; ``str(report)`` is a table for people.
-
-    Examples
-    --------
-    >>> right = GradientRow("weight", (3, 4), 0.5, 0.5, 2e-11, "ok")
-    >>> wrong = GradientRow("bias", (3,), 0.25, 0.5, 0.5, "wrong", "half of what it should be")
-    >>> report = GradientReport((right, wrong), right, 1e-7)
-    >>> report.ok, report.worst.name
-    (False, 'bias')
-    """
-
-    rows: tuple[GradientRow, ...]  # in the order of the forward pass, as the tensors were given
-    whole: GradientRow  # all tensors moving at once
-    tolerance: float
-    notes: tuple[str, ...] = ()
-
-    @property
-    def ok(self) -> bool:
-        """Whether every gradient is right; a tensor that could not be judged is not."""
-        return all(row.ok for row in (*self.rows, self.whole))
-
-    @property
-    def worst(self) -> GradientRow:
-        """The row with the largest relative error."""
-        return max(self.rows or (self.whole,), key=lambda row: row.error)
-
-    @property
-    def first_wrong(self) -> GradientRow | None:
-        """The wrong tensor nearest to the loss: the backward pass spoils all that comes after a mistake."""
-        return next((row for row in (*reversed(self.rows), self.whole) if not row.ok), None)
-
-    def __str__(self) -> str:
-        lines = [("tensor", "shape", "analytic", "numeric", "error", "")]
-        lines += [_cells(row) for row in (self.whole, *reversed(self.rows))]  # as the backward pass meets them
-        width = [max(len(line[column]) for line in lines) for column in range(5)]
-        table = [
-            f"  {a:{width[0]}}  {b:{width[1]}}  {c:>{width[2]}}  {d:>{width[3]}}  {e:>{width[4]}}  {f}".rstrip()
-            for a, b, c, d, e, f in lines
-        ]
-        return "\n".join([*table, "", self._summary(), *(f"Note: {note}" for note in self.notes)])
-
-    def _summary(self) -> str:
-        """Say in one or two sentences what the table shows."""
-        if (first := self.first_wrong) is None:
-            number = f"All {len(self.rows)} gradients, and all together," if self.rows else "All gradients together"
-            return (
-                f"{number} agree with finite differences; the largest relative error is {self.worst.error:.1e} "
-                f"({self.worst.name}), the bound {self.tolerance:.0e}."
-            )
-        bad = sum(not row.ok for row in self.rows)
-        return (
-            f"{bad} of {len(self.rows)} gradients {'does' if bad == 1 else 'do'} not agree with finite differences.\n"
-            f"The first on the way back from the loss is {first.name}: {first.diagnosis}"
-        )
-
-
-def _cells(row: GradientRow) -> tuple[str, str, str, str, str, str]:
-    """Write one line of the table."""
-    mark = "ok" if row.ok else f"<-- {row.verdict}: {row.diagnosis}"
-    return row.name, str(row.shape), f"{row.analytic:.6e}", f"{row.numeric:.6e}", f"{row.error:.1e}", mark
+__all__ = ["check_backward", "check_encoder", "check_gradients"]
 
 
 # ------------------------------------------------------------------------------------------------- one operation
@@ -357,19 +259,18 @@ def check_gradients(
     names = list(params) if only is None else [name for name in params if name in set(only)]
     _check_inputs(params, gradients, directions, only or ())
     rng = _own(rng)
-    line = _Line(loss, dict(params), _value(loss, dict(params)), tolerance / 10)
-    line.refuse_chance()
-    faults = {name: _fault(params[name], gradients.get(name)) for name in params}
+    point = stand_at(loss, params, precision=tolerance / 10)
+    faults = {name: find_fault(params[name], gradients.get(name)) for name in params}
     known = {name: gradient for name, gradient in gradients.items() if gradient is not None and not faults[name]}
-    whole = _measure("everything", line, known, list(params), rng, directions)
-    tensors = [_measure(name, line, known, [name], rng, directions) for name in names]
-    scale = max(_size(measured.numeric) for measured in (whole, *tensors))
-    rows = [_judge(measured, faults[measured.name], scale, tolerance, sizes or {}) for measured in tensors]
+    whole = measure("everything", point, known, list(params), rng, directions)
+    tensors = [measure(name, point, known, [name], rng, directions) for name in names]
+    scale = max(rms(measured.numeric) for measured in (whole, *tensors))
+    rows = [judge(measured, faults[measured.name], scale, tolerance, sizes or {}) for measured in tensors]
     lost = "some gradients cannot be compared" if any(faults.values()) else ""
-    all_of_it = _judge(whole, lost, scale, tolerance, sizes or {})
+    all_of_it = judge(whole, lost, scale, tolerance, sizes or {})
     if not all_of_it.ok and not all(row.ok for row in rows):
         all_of_it = replace(all_of_it, diagnosis="see below")
-    return GradientReport(tuple(rows), all_of_it, tolerance, tuple(_notes(whole, scale, tolerance)))
+    return GradientReport(tuple(rows), all_of_it, tolerance, tuple(find_notes(whole, scale, tolerance)))
 
 
 def _check_inputs(
@@ -393,68 +294,6 @@ def _check_inputs(
                 f"check_gradients: {what} has names that params has not: {', '.join(sorted(strange))}. The tensors "
                 f"are {', '.join(params)}."
             )
-
-
-def _value(loss: Loss, params: dict[str, Array], where: str = "at params") -> float:
-    """Call the loss and see that it gives one finite float64 number."""
-    value: Any = loss(params)
-    if isinstance(value, (np.ndarray, np.generic)) and (value.ndim or value.dtype != np.float64):
-        raise ValueError(
-            f"check_gradients: the loss must be one float64 number, but it is {value.dtype} {value.shape}. Take the "
-            f"mean over the batch, and look for float32 on the way."
-        )
-    if not isinstance(value, (float, int, np.ndarray, np.generic)):
-        raise ValueError(f"check_gradients: the loss must be one float64 number, but it is a {type(value).__name__}")
-    if not math.isfinite(value):
-        raise ValueError(
-            f"check_gradients: the loss must be finite, but it is {float(value)} {where}. Look for log(0), a division "
-            f"by zero or an overflow."
-        )
-    return float(value)
-
-
-def _fault(tensor: Array, gradient: Gradient | None) -> str:
-    """Say why a gradient cannot be compared at all, or nothing."""
-    if gradient is None:
-        return "no gradient came back"
-    if isinstance(gradient, RowGradient):
-        return _row_fault(tensor, gradient)
-    if not isinstance(gradient, np.ndarray):
-        return f"a {type(gradient).__name__} came back, not an array"
-    if gradient.shape != tensor.shape:
-        return f"its shape is {gradient.shape}, but the tensor's is {tensor.shape}" + _shape_hint(gradient, tensor)
-    return _numbers_fault(gradient)
-
-
-def _shape_hint(gradient: Array, tensor: Array) -> str:
-    """Say what a wrong shape looks like."""
-    if gradient.shape == tensor.shape[::-1]:
-        return ": transposed"
-    if gradient.size == tensor.size:
-        return ": a reshape, or a sum without keepdims=False"
-    if gradient.shape[gradient.ndim - tensor.ndim :] == tensor.shape:
-        return ": the sum over the leading axes is missing"
-    return ""
-
-
-def _row_fault(tensor: Array, gradient: RowGradient) -> str:
-    """Say what is wrong with the form of a RowGradient."""
-    rows, values = gradient.rows, gradient.values
-    if gradient.row_count != len(tensor) or values.shape != (len(rows), *tensor.shape[1:]):
-        return f"{len(rows)} rows {values.shape} of {gradient.row_count} came back, but the table is {tensor.shape}"
-    if len(np.unique(rows)) != len(rows):
-        return "a row stands twice: the gradients of its uses must be added up"
-    if len(rows) and not 0 <= rows.min() <= rows.max() < len(tensor):
-        return f"rows {rows.min()} to {rows.max()} came back, but the table is {tensor.shape}"
-    return _numbers_fault(values)
-
-
-def _numbers_fault(values: Array) -> str:
-    """Say that numbers are NaN or Inf, and where the first one is."""
-    bad = np.argwhere(~np.isfinite(values))
-    return (
-        f"NaN or Inf in {len(bad)} of {values.size} numbers, the first at {tuple(bad[0].tolist())}" if len(bad) else ""
-    )
 
 
 # ------------------------------------------------------------------------------------------- sentence models
@@ -571,204 +410,3 @@ def _named_loss(
         return loss.function(*vectors, *([] if targets is None else [targets]), *head.values(), **extra)
 
     return columns, head, function
-
-
-# ------------------------------------------------------------------------------------------------- measuring
-
-
-@dataclass(frozen=True)
-class _Slope:
-    """The slope of the loss along one direction, as measured."""
-
-    value: float
-    change: float  # how far two steps disagree about it
-    jump: float  # how far the two sides of the point disagree about it
-    noise: float  # what the rounding of the loss can do to it
-
-    @property
-    def doubt(self) -> float:
-        """How little it may be worth."""
-        return max(self.change, self.jump)
-
-
-@dataclass(frozen=True)
-class _Line:
-    """A loss and the point through which straight lines are laid."""
-
-    loss: Loss
-    params: dict[str, Array]
-    base: float  # the loss at params
-    precision: float  # relative, with which a slope is to be measured
-
-    def refuse_chance(self) -> None:
-        """See that the same question gets the same answer."""
-        again = _value(self.loss, dict(self.params))
-        if abs(again - self.base) > _ROUNDING * abs(self.base):
-            raise ValueError(
-                f"check_gradients: the loss must be the same at each call, but was {self.base!r} and then {again!r}. "
-                f"Is dropout on? Switch it off, or draw its masks once, outside the loss. A loss that changes its "
-                f"argument does this, too."
-            )
-
-    def slope(self, direction: Mapping[str, Array], name: str) -> _Slope:
-        """Measure the slope along a direction, with smaller steps where it bends sharply."""
-        best, step = self._slope(direction, name, _STEP), _STEP
-        for _ in range(3):
-            if best.change <= self.precision * abs(best.value) + best.noise:
-                break
-            step /= 8
-            best = min(best, self._slope(direction, name, step), key=lambda slope: slope.change + slope.noise)
-        return best
-
-    def _slope(self, direction: Mapping[str, Array], name: str, step: float) -> _Slope:
-        """Measure it with two steps, ``step`` and half of it."""
-        at = {}
-        for k in (-4, -2, -1, 1, 2, 4):
-            moved = {key: self.params[key] + (k * step / 2) * v for key, v in direction.items()}
-            at[k] = _value(self.loss, self.params | moved, f"{abs(k) * step / 2:.0e} away from params along {name}")
-        coarse = (8 * (at[2] - at[-2]) - (at[4] - at[-4])) / (12 * step)
-        fine = (8 * (at[1] - at[-1]) - (at[2] - at[-2])) / (6 * step)
-        # right minus left slope shrinks with the step, unless the slope jumps at the point itself
-        jump = 2 * (at[1] - 2 * self.base + at[-1]) / (step / 2) - (at[2] - 2 * self.base + at[-2]) / step
-        largest = max(abs(self.base), *map(abs, at.values()))
-        return _Slope(fine, abs(fine - coarse), abs(jump), _ROUNDING * largest / step)
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """Both sides of the comparison for one tensor, along K directions."""
-
-    name: str
-    shape: tuple[int, ...]
-    analytic: Array  # (K,) <gradient, v>
-    transposed: Array  # (K,) <gradient.T, v>, for square matrices; else as analytic
-    numeric: Array  # (K,)
-    doubt: Array  # (K,)
-    noise: float
-    narrow: bool  # the gradient came back in another dtype than float64
-
-
-def _measure(
-    name: str,
-    line: _Line,
-    gradients: Mapping[str, Gradient],
-    moving: list[str],
-    rng: np.random.Generator,
-    directions: int,
-) -> _Measured:
-    """Compare along several directions in which the tensors named in ``moving`` move."""
-    analytic, transposed, slopes = np.empty(directions), np.empty(directions), []  # (K,) each
-    for i in range(directions):
-        direction = {key: _draw(line.params[key], rng) for key in moving}
-        pairs = [(gradients[key], v) for key, v in direction.items() if key in gradients]
-        analytic[i] = sum(_along(gradient, v) for gradient, v in pairs)
-        transposed[i] = sum(_along(gradient, v.T if _is_square(v) else v) for gradient, v in pairs)
-        slopes.append(line.slope(direction, name))
-    tensors = [line.params[key] for key in moving]
-    return _Measured(
-        name,
-        tensors[0].shape if name in moving else (sum(tensor.size for tensor in tensors),),
-        analytic,
-        transposed,
-        numeric=np.array([slope.value for slope in slopes]),
-        doubt=np.array([slope.doubt for slope in slopes]),
-        noise=max(slope.noise for slope in slopes),
-        narrow=any(_dtype(gradients[key]) != np.float64 for key in moving if key in gradients),
-    )
-
-
-def _draw(tensor: Array, rng: np.random.Generator) -> Array:
-    """Draw a direction whose numbers are about as large as the tensor's own, or 1 if it is zero."""
-    is_by_column = tensor.flags.f_contiguous and not tensor.flags.c_contiguous
-    # in the tensor's own order in memory: adding the two is then several times as fast
-    drawn = rng.standard_normal(tensor.shape[::-1]).T if is_by_column else rng.standard_normal(tensor.shape)
-    return drawn * (_size(tensor) or 1.0)
-
-
-def _is_square(v: Array) -> bool:
-    return v.ndim == 2 and v.shape[0] == v.shape[1]
-
-
-def _dtype(gradient: Gradient) -> np.dtype[Any]:
-    return gradient.values.dtype if isinstance(gradient, RowGradient) else gradient.dtype
-
-
-def _along(gradient: Gradient, v: Array) -> float:
-    """Give ``<gradient, v>``; the rows that a RowGradient leaves out count as zero."""
-    if isinstance(gradient, RowGradient):
-        return float(np.sum(gradient.values * v[gradient.rows]))
-    return float(np.sum(gradient * v))
-
-
-def _size(numbers: Array) -> float:
-    """Give the root of the mean square."""
-    return math.sqrt(float(np.mean(np.square(numbers))))
-
-
-# --------------------------------------------------------------------------------------------------- judging
-
-
-def _judge(measured: _Measured, fault: str, scale: float, tolerance: float, sizes: Mapping[str, int]) -> GradientRow:
-    """Turn what was measured into a row of the report."""
-    a, n = measured.analytic, measured.numeric
-    worst = int(np.argmax(np.abs(a - n)))
-    numbers = measured.name, measured.shape, float(a[worst]), float(n[worst])
-    if fault:
-        return GradientRow(measured.name, measured.shape, math.nan, float(n[worst]), math.inf, "wrong", fault)
-    difference = _size(a - n)
-    against = max(_size(a), _size(n), _FLOOR * scale, measured.noise / tolerance)
-    error = difference / against if difference else 0.0
-    if error <= tolerance:
-        return GradientRow(*numbers, error, "ok")
-    if difference <= 10 * _size(measured.doubt):
-        jumps = (
-            "the slope jumps here (relu at 0, a tie in a maximum) or the loss is computed in float32; move the point"
-        )
-        return GradientRow(*numbers, error, "not smooth", jumps)
-    text = _diagnose(measured, max(_FLOOR * scale, measured.noise / tolerance) * tolerance, sizes)
-    return GradientRow(*numbers, error, "wrong", text + ("; it is not float64" if measured.narrow else ""))
-
-
-def _diagnose(measured: _Measured, nothing: float, sizes: Mapping[str, int]) -> str:
-    """Say what a wrong gradient looks like; below ``nothing`` a slope counts as zero."""
-    a, n = measured.analytic, measured.numeric
-    if _size(a) <= nothing:
-        return "nothing came back: the gradient is zero"
-    if _size(n) <= nothing:
-        return "the loss does not change with it, but a gradient came back; does the loss read its argument?"
-    ratio = float(np.dot(a, n) / np.dot(n, n))
-    if len(a) > 1 and np.abs(a - ratio * n).max() <= 1e-5 * _size(a):
-        return "; ".join(_explain(ratio, sizes))
-    if np.abs(measured.transposed - n).max() <= 1e-5 * _size(n):
-        return "it is transposed"
-    return "no single factor puts it right: a term is missing, or one is wrong" if len(a) > 1 else "it is wrong"
-
-
-def _explain(ratio: float, sizes: Mapping[str, int]) -> Iterator[str]:
-    """Say what a constant ratio of analytic to numeric means."""
-    if ratio < 0:
-        yield "the sign is turned"
-    factor, way = max(abs(ratio), 1 / abs(ratio)), "large" if abs(ratio) > 1 else "small"
-    if factor < 1 + 1e-5:
-        return
-    letters = [name for name, size in sizes.items() if size > 1 and math.isclose(factor, size, rel_tol=1e-5)]
-    roots = [name for name, size in sizes.items() if size > 1 and math.isclose(factor, math.sqrt(size), rel_tol=1e-5)]
-    if letters:
-        mistake = "a sum where a mean belongs?" if way == "large" else "a mean where a sum belongs?"
-        yield f"too {way} by the factor {factor:.6g} = {' or '.join(letters)}: {mistake}"
-    elif roots:
-        mistake = "is the scaling missing?" if way == "large" else "scaled twice?"
-        yield f"too {way} by the factor {factor:.6g} = sqrt({' or '.join(roots)}): {mistake}"
-    else:
-        yield f"off by the factor {abs(ratio):.6g}"
-
-
-def _notes(whole: _Measured, scale: float, tolerance: float) -> Iterator[str]:
-    """Say what a reader of the report must know."""
-    if scale <= whole.noise:
-        yield "the loss did not change along any direction; is this the function that was meant?"
-    elif whole.noise > tolerance * scale:
-        yield (
-            f"the loss is so large beside its slope that differences below {whole.noise / scale:.0e} of the whole are "
-            f"lost in its rounding; take a constant off it"
-        )

@@ -24,7 +24,7 @@ as 0, as in PyTorch.
 
 **dtype.** float32 in, float32 gradients out; float64 likewise. The loss itself is a Python float.
 
-Left out on purpose: mining of hard negatives, and weights of examples. Next file: ``optim.py``, which takes the steps.
+Left out on purpose: mining of hard negatives, and weights of examples. Next file: ``parameters.py``.
 
 Letters: ``B`` examples, ``D`` the width of an embedding, ``M`` candidates, ``C`` classes.
 """
@@ -53,6 +53,15 @@ from minisbert.similarity import (
     pairwise_euclidean_sim_backward,
     pairwise_manhattan_sim,
     pairwise_manhattan_sim_backward,
+)
+from minisbert.training.loss_arguments import (
+    check_choice,
+    check_embeddings,
+    check_head,
+    check_positive,
+    checked_mask,
+    checked_numbers,
+    name_values,
 )
 
 __all__ = [
@@ -149,10 +158,9 @@ def multiple_negatives_ranking(
     """
     name = "multiple_negatives_ranking"
     hard = {f"negatives[{i}]": rows for i, rows in enumerate(negatives)}
-    _check_embeddings(
-        name, {"anchors": anchors, "positives": positives, **hard}, _chosen(name, similarity=similarity) == "cosine"
-    )
-    _check_positive(name, scale=scale)
+    check_choice(name, "similarity", similarity, _SIMILARITIES)
+    check_embeddings(name, {"anchors": anchors, "positives": positives, **hard}, similarity == "cosine")
+    check_positive(name, scale=scale)
     count = len(anchors)
     if count == 1 and not negatives:
         raise ValueError(
@@ -164,7 +172,7 @@ def multiple_negatives_ranking(
     candidates = np.concatenate([positives, *negatives])  # (M, D)
     scores = _scaled(name, scale, score(anchors, candidates))  # (B, M)
     if false_negatives is not None:
-        scores[_checked_mask(name, false_negatives, scores.shape)] = -math.inf
+        scores[checked_mask(name, false_negatives, scores.shape)] = -math.inf
     own = np.arange(count)
     value, d_scores = _cross_entropy(scores, own)
     if symmetric:
@@ -338,14 +346,15 @@ def contrastive(a: Array, b: Array, labels: ArrayLike, margin: float = 0.5, dist
            [ 0.   , -0.073]])
     """
     name = "contrastive"
-    _check_embeddings(name, {"a": a, "b": b}, _chosen(name, distance=distance) == "cosine")
-    _check_positive(name, margin=margin)
-    is_equal = _checked_numbers(name, "labels", labels, len(a)).astype(a.dtype)
+    check_choice(name, "distance", distance, _DISTANCES)
+    check_embeddings(name, {"a": a, "b": b}, distance == "cosine")
+    check_positive(name, margin=margin)
+    is_equal = checked_numbers(name, "labels", labels, len(a)).astype(a.dtype)
     is_binary = (is_equal == 0.0) | (is_equal == 1.0)
     if not is_binary.all():
         raise ValueError(
-            f"{name}: labels must be 1 (belongs together) or 0, got {_some(is_equal[~is_binary])}. For graded scores "
-            f"use cosine_similarity or cosent, for classes softmax."
+            f"{name}: labels must be 1 (belongs together) or 0, got {name_values(is_equal[~is_binary])}. For graded "
+            f"scores use cosine_similarity or cosent, for classes softmax."
         )
     chosen = _DISTANCES[distance]
     if distance != "cosine":
@@ -397,8 +406,9 @@ def triplet(
     """
     name = "triplet"
     embeddings = {"anchors": anchors, "positives": positives, "negatives": negatives}
-    _check_embeddings(name, embeddings, _chosen(name, distance=distance) == "cosine")
-    _check_positive(name, margin=margin)
+    check_choice(name, "distance", distance, _DISTANCES)
+    check_embeddings(name, embeddings, distance == "cosine")
+    check_positive(name, margin=margin)
     chosen = _DISTANCES[distance]
     # the offset of the distances cancels
     losses = chosen.similarity(anchors, negatives) - chosen.similarity(anchors, positives) + margin  # (B,)
@@ -444,12 +454,13 @@ def cosine_similarity(a: Array, b: Array, scores: ArrayLike) -> LossResult:
     (0.25, array([[0. , 0.5]]))
     """
     name = "cosine_similarity"
-    _check_embeddings(name, {"a": a, "b": b})
-    wanted = _checked_numbers(name, "scores", scores, len(a))
+    check_embeddings(name, {"a": a, "b": b})
+    wanted = checked_numbers(name, "scores", scores, len(a))
     if np.abs(wanted).max() > 1.0:
         raise ValueError(
-            f"{name}: scores must lie in [-1, 1], as cosines do, got {_some(wanted[np.abs(wanted) > 1.0])}. Divide "
-            f"them by the top of their scale (5 for STSb) first, or use cosent, which looks at their order alone."
+            f"{name}: scores must lie in [-1, 1], as cosines do, got {name_values(wanted[np.abs(wanted) > 1.0])}. "
+            f"Divide them by the top of their scale (5 for STSb) first, or use cosent, which looks at their order "
+            f"alone."
         )
     errors = pairwise_cos_sim(a, b) - wanted.astype(a.dtype)  # (B,)
     return LossResult(_mean(errors**2), pairwise_cos_sim_backward(2.0 * errors / len(a), a, b))
@@ -497,9 +508,9 @@ def cosent(a: Array, b: Array, scores: ArrayLike, scale: float = 20.0) -> LossRe
     0.4008
     """
     name = "cosent"
-    _check_embeddings(name, {"a": a, "b": b})
-    _check_positive(name, scale=scale)
-    wanted = _checked_numbers(name, "scores", scores, len(a))  # float64: as float32, some could become equal
+    check_embeddings(name, {"a": a, "b": b})
+    check_positive(name, scale=scale)
+    wanted = checked_numbers(name, "scores", scores, len(a))  # float64: as float32, some could become equal
     if len(a) == 1:
         raise ValueError(
             f"{name}: a batch must have B >= 2 pairs, but has one: with nothing to compare, the loss is 0 whatever the "
@@ -562,14 +573,14 @@ def softmax_classification(u: Array, v: Array, labels: ArrayLike, weight: Array,
     (array([[ 0.   , -0.213]]), array([ 0.107, -0.213,  0.107]))
     """
     name = "softmax_classification"
-    _check_embeddings(name, {"u": u, "v": v}, needs_direction=False)
-    _check_head(name, u, weight, bias)
-    classes = _checked_numbers(name, "labels", labels, len(u))
+    check_embeddings(name, {"u": u, "v": v}, needs_direction=False)
+    check_head(name, u, weight, bias)
+    classes = checked_numbers(name, "labels", labels, len(u))
     wrong = (classes != np.floor(classes)) | (classes < 0) | (classes >= len(weight))
     if wrong.any():
         raise ValueError(
             f"{name}: labels must be whole numbers from 0 to {len(weight) - 1}, as weight has {len(weight)} rows, one "
-            f"a class, got {_some(classes[wrong])}. Number the classes from 0."
+            f"a class, got {name_values(classes[wrong])}. Number the classes from 0."
         )
     features = np.concatenate([u, v, np.abs(u - v)], axis=1)
     value, d_logits = _cross_entropy(linear(features, weight, bias), classes.astype(int))
@@ -652,105 +663,3 @@ def _scaled(function: str, scale: float, similarities: Array) -> Array:
 def _mean(losses: Array) -> float:
     """Mean as a Python float."""
     return float(np.mean(losses, dtype=np.float64))
-
-
-def _check_embeddings(function: str, embeddings: Mapping[str, Array], needs_direction: bool = True) -> None:
-    """Refuse embeddings that do not fit together, NaN and, where cosines are taken, rows without a direction."""
-    kinds = {(x.shape, x.dtype) if isinstance(x, np.ndarray) else type(x).__name__ for x in embeddings.values()}
-    kind = kinds.pop()
-    if kinds or isinstance(kind, str) or len(kind[0]) != 2 or 0 in kind[0] or kind[1] not in (np.float32, np.float64):
-        said = ", ".join(
-            f"{name} {x.dtype} {x.shape}" if isinstance(x, np.ndarray) else f"{name} a {type(x).__name__}"
-            for name, x in embeddings.items()
-        )
-        raise ValueError(
-            f"{function}: embeddings must be arrays (B, D) of one shape, all float32 or all float64, with B >= 1 and "
-            f"D >= 1, got {said}. Row i of each belongs to example i; give several negatives as several arrays."
-        )
-    for name, x in embeddings.items():
-        is_finite = np.all(np.isfinite(x), axis=1)
-        if not is_finite.all():
-            raise ValueError(
-                f"{function}: {name} must be finite, but there is NaN or Inf in {_rows(is_finite)}. In training the "
-                f"usual cause is a learning rate that is too high, or a broken checkpoint."
-            )
-        has_direction = np.any(x, axis=1)
-        if needs_direction and not has_direction.all():
-            raise ValueError(
-                f"{function}: each row of {name} must have a direction for a cosine, but there are only zeros in "
-                f"{_rows(has_direction)}. The usual cause is an activation that cut a whole vector to zero."
-            )
-
-
-def _check_head(function: str, u: Array, weight: Array, bias: Array) -> None:
-    """Refuse a classifier that does not fit the embeddings."""
-    fits = all(isinstance(x, np.ndarray) and x.dtype == u.dtype for x in (weight, bias))
-    if not fits or weight.shape != (bias.size, 3 * u.shape[1]) or bias.ndim != 1 or bias.size < 2:
-        said = " and ".join(f"{np.asarray(x).dtype} {np.shape(x)}" for x in (weight, bias))
-        raise ValueError(
-            f"{function}: weight and bias must be {u.dtype} arrays (C, {3 * u.shape[1]}) and (C,), with C >= 2 classes "
-            f"and three times the width of u, got {said}"
-        )
-    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-        raise ValueError(
-            f"{function}: weight and bias must be finite, but there is NaN or Inf. Is the learning rate too high?"
-        )
-
-
-def _checked_numbers(function: str, what: str, values: ArrayLike, count: int) -> Array:
-    """Give scores or labels as float64, one for each example."""
-    try:
-        numbers = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{function}: {what} must be numbers, but NumPy says: {error}") from None
-    if numbers.shape != (count,):
-        raise ValueError(f"{function}: {what} must be (B,) = ({count},), one for each example, got {numbers.shape}")
-    if not np.isfinite(numbers).all():
-        raise ValueError(f"{function}: {what} must be finite, but NaN or Inf are {_rows(np.isfinite(numbers))}")
-    return numbers
-
-
-def _checked_mask(function: str, mask: Array, shape: tuple[int, ...]) -> Array:
-    """Give the mask of false negatives, which must not leave out an anchor's own positive."""
-    if not isinstance(mask, np.ndarray) or mask.dtype != bool or mask.shape != shape:
-        said = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else f"a {type(mask).__name__}"
-        raise ValueError(
-            f"{function}: false_negatives must be an array of bool (B, M) = {shape}, a column for each positive and "
-            f"then for each hard negative, got {said}. find_false_negatives makes it from the texts of the batch."
-        )
-    if np.diagonal(mask).any():
-        raise ValueError(
-            f"{function}: false_negatives must be False for an anchor's own positive, candidate i of anchor i, but is "
-            f"True in {_rows(~np.diagonal(mask))}"
-        )
-    return mask
-
-
-def _check_positive(function: str, **numbers: float) -> None:
-    """Refuse a scale or margin that is not finite and above 0."""
-    for name, number in numbers.items():
-        if not 0.0 < number < math.inf:
-            raise ValueError(f"{function}: {name} must be a finite number above 0, got {number!r}")
-
-
-def _chosen(function: str, **option: str) -> str:
-    """Give the name of a similarity or distance, if it is one."""
-    ((what, name),) = option.items()
-    known = _SIMILARITIES if what == "similarity" else _DISTANCES
-    if name not in known:
-        raise ValueError(f"{function}: {what} must be one of {', '.join(known)}, got {name!r}")
-    return name
-
-
-def _some(values: Array) -> str:
-    """The first few values, and how many there are."""
-    return ", ".join(f"{value:g}" for value in values[:3]) + (
-        f", ... ({len(values)} in all)" if len(values) > 3 else ""
-    )
-
-
-def _rows(is_good: Array) -> str:
-    """The first few bad rows, and how many there are."""
-    bad = np.flatnonzero(~is_good)
-    named = ", ".join(str(row) for row in bad[:5]) + (", ..." if len(bad) > 5 else "")
-    return f"row{'s' if len(bad) > 1 else ''} {named} ({len(bad)} of {len(is_good)})"

@@ -12,7 +12,7 @@ few shards, whatever the batch; the price is a second forward pass. Dropout draw
 from the same seed, so that both passes drop the same.
 
 Left out on purpose: what becomes of a gradient (``optim.py``), and where batches come from (``batches.py``).
-Next: ``gradcheck.py``, which tells whether all of this is right.
+Next: ``slopes.py``, with which begins the question whether all of this is right.
 
 Letters: ``B`` texts, ``N`` tokens of a shard, ``D`` width of a vector.
 
