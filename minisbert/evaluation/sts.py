@@ -32,7 +32,7 @@ from minisbert.similarity import (
     pairwise_euclidean_sim,
     pairwise_manhattan_sim,
 )
-from minisbert.tables import InputError, checked_text, read_names, read_records
+from minisbert.tables import InputError, checked_number, checked_text, read_names, read_records
 
 PROTOCOL = "one correlation over all pairs of a set, x 100; each distinct sentence is encoded once"
 """What the figures are, in the words that stand below every table."""
@@ -202,16 +202,7 @@ def _find_columns(file: str | Path, input_format: str | None, has_header: bool) 
 
 def _checked_score(score: object, column: str, scale: tuple[float, float] | None, where: str) -> float:
     """Give a score as a number on the scale."""
-    value = math.nan
-    if isinstance(score, (int, float)) and not isinstance(score, bool):
-        value = float(score)
-    elif isinstance(score, str) and "_" not in score:  # Python, alone among readers, takes 1_000 for a number
-        try:
-            value = float(score)
-        except ValueError:
-            value = math.nan
-    if not math.isfinite(value):
-        raise InputError(f"{where}: the score in column {column!r} must be a number, got {score!r:.60}")
+    value = checked_number(score, f"the score in column {column!r}", where)
     if scale is not None and not scale[0] <= value <= scale[1]:
         raise InputError(
             f"{where}: the score {value:g} is off the scale from {scale[0]:g} to {scale[1]:g}; "

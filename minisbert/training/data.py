@@ -31,7 +31,7 @@ import numpy as np
 
 from minisbert.evaluation.classification import checked_label
 from minisbert.model import Array
-from minisbert.tables import InputError, checked_text, read_names, read_records
+from minisbert.tables import InputError, checked_number, checked_text, read_names, read_records
 
 COLUMNS = {
     "pairs": ("anchor", "positive"),
@@ -369,16 +369,7 @@ def _looks_like_a_score(value: object) -> bool:
 
 def _checked_score(value: object, column: str, scale: tuple[float, float] | None, where: str) -> float:
     """Give a score as a number, mapped to [0, 1] if its scale is known."""
-    score = math.nan
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        score = float(value)
-    elif isinstance(value, str) and "_" not in value:  # Python, alone among readers, takes 1_000 for a number
-        try:
-            score = float(value)
-        except ValueError:
-            score = math.nan
-    if not math.isfinite(score):
-        raise InputError(f"{where}: the score in column {column!r} must be a number, got {value!r:.60}")
+    score = checked_number(value, f"the score in column {column!r}", where)
     if scale is None:
         return score
     if not scale[0] <= score <= scale[1]:
