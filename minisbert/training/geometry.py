@@ -77,7 +77,7 @@ def uniformity(x: ArrayLike, t: float = 2.0) -> float:
     ``log( 2 / (B (B - 1)) * sum_{i<j} exp(-t |u_i - u_j|^2) )``, where ``u = x / |x|``
 
     A pair that is close counts for much and a pair that is far for little, so that it pays to move neighbours apart.
-    For pairs, take one side at a time, or the mean of both as the authors do: the two of a pair shall be close.
+    For pairs, take one side at a time, or the mean of both: the two of a pair shall be close.
 
     Parameters
     ----------
