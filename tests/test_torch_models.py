@@ -509,7 +509,7 @@ def test_a_prompt_that_grows_together_with_the_text(modes, prompt_folders):
 
 
 def without_token_type(original):
-    def embed(token_ids, lengths, params, eps):
+    def embed(token_ids, lengths, params, eps, dropout=None):
         return original(token_ids, lengths, dataclasses.replace(params, token_type=params.token_type * 0), eps)
 
     return embed
