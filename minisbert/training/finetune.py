@@ -183,12 +183,12 @@ class _Run:
     def steps(self, state: TrainingState) -> Iterator[tuple[TrainingState, StepReport | None]]:
         """Train from where a state stands, and give the state behind each step; its arrays are overwritten."""
         model = replace_parameters(self.encoder.model, state.params)
-        total = len(self.batches(0)) * self.settings.epochs
         if self.dev is not None and not state.progress.dev_scores:
             state = self._score(state, model)
             yield state, None
         while not self.is_over(state):
             batches = self.batches(state.progress.epoch)
+            total = len(batches) * self.settings.epochs  # epochs are equally long: only the number of examples counts
             for batch in batches[state.progress.batch :]:
                 started = time.perf_counter()
                 state, report = self._step(state, model, batch, total, len(batches))
