@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import os
+import tempfile
 import warnings
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import replace
@@ -97,6 +98,7 @@ class SentenceEncoder:
         self.folder: Path = found.folder
         self.source: str = found.source
         self.model: SentenceModel = load_model(found.folder, self.dtype)
+        self._loaded = self.model  # what lies in the folder
         self._max_seq_length = self.model.max_seq_length
         if max_seq_length is not None:
             self.max_seq_length = max_seq_length
@@ -517,6 +519,27 @@ class SentenceEncoder:
         array([1., 1.])
         """
         return SIMILARITIES[self.model.similarity_fn_name][1](embeddings1, embeddings2)
+
+    def fingerprint(self) -> str:
+        """Hash what decides a vector: two encoders with the same fingerprint give the same vectors.
+
+        Returns
+        -------
+        str
+            64 hexadecimal digits: `minisbert.hub.fingerprint` of the folder. For another model than the folder's
+            (:meth:`with_model`), of the folder that :meth:`save` would write.
+
+        Examples
+        --------
+        >>> encoder = SentenceEncoder()
+        >>> encoder.fingerprint() == hub.fingerprint(encoder.folder)
+        True
+        """
+        if self.model is self._loaded:
+            return hub.fingerprint(self.folder)
+        with tempfile.TemporaryDirectory() as folder:
+            save_model(self.model, Path(folder))
+            return hub.fingerprint(Path(folder))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write a model folder that this package and sentence-transformers load and that gives the same vectors.
