@@ -82,3 +82,9 @@ def sklearn():
 def matplotlib():
     """matplotlib, for pictures."""
     return _optional_import("matplotlib", "plots", "plots")
+
+
+@pytest.fixture(scope="session")
+def duckdb():
+    """DuckDB, for the embedding database."""
+    return _optional_import("duckdb", "search", "search")

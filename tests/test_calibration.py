@@ -224,7 +224,7 @@ def test_another_model_another_limit_another_similarity(encoder, tmp_path):
     calibration.check(encoder, "cosine")
     with pytest.raises(ValueError, match="is of cosine, not of dot; calibrate again with --metric dot"):
         calibration.check(encoder, "dot")
-    with pytest.raises(ValueError, match="made with max_seq_length = 16, and the encoder cuts at 8"):
+    with pytest.raises(ValueError, match="made with max_seq_length = 16, and the encoder cuts texts at 8"):
         calibration.check(SentenceEncoder(encoder.folder, max_seq_length=8), "cosine")
     other = SentenceEncoder(write_model(tmp_path / "other", seed=1))
     with pytest.raises(ValueError, match=r"is of the model 'tiny-model' \(\w{12}…\), not of 'other' \(\w{12}…\)"):

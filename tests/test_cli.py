@@ -197,6 +197,12 @@ def test_examples_of_help_run(verb, line, model, request, monkeypatch):
         request.getfixturevalue("matplotlib")
     Path("posts.jsonl").write_text('{"post": {"title": "the soup"}}\n')
     write_training_files()
+    write_documents()
+    if verb in ("index", "search"):
+        request.getfixturevalue("duckdb")
+        if " build " not in line:
+            succeeds("index", "build", "notes.duckdb", "notes.txt")
+            succeeds("index", "build", "articles.duckdb", "articles.csv", "--text-column", "body")
     echoed, _, command = line.rpartition(" | ")
     words = shlex.split(command, comments=True)
     assert words[0] == "minisbert"
@@ -208,6 +214,14 @@ def test_examples_of_help_run(verb, line, model, request, monkeypatch):
         assert Path(words[words.index("-o") + 1]).stat().st_size > 0
     else:
         assert result.stdout
+
+
+def write_documents():
+    """Documents under the names that the examples of help use."""
+    Path("notes.txt").write_text("i love soup\n\nthe cat sat on the mat\nthe dog ran\n")
+    Path("more.txt").write_text("soup on the mat\n")
+    articles = "1,the cat sat,en,2021\n2,the dog ran on the mat,fr,2019\n3,i love the cat,en,2018\n"
+    Path("articles.csv").write_text(f"id,body,lang,year\n{articles}")
 
 
 def write_training_files():

@@ -26,15 +26,15 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from minisbert.hub import fingerprint
 from minisbert.model import Array
+from minisbert.origin import Origin, origin_of
 from minisbert.similarity import SIMILARITIES
 
 if TYPE_CHECKING:
@@ -213,16 +213,9 @@ class Calibration:
                 f"this calibration is of {self.similarity_fn_name}, not of {similarity_fn_name}; "
                 f"calibrate again with --metric {similarity_fn_name}"
             )
-        if self.fingerprint and (found := fingerprint(encoder.folder)) != self.fingerprint:
-            raise ValueError(
-                f"this calibration is of the model {self.model!r} ({self.fingerprint[:12]}…), not of "
-                f"{encoder.folder.name!r} ({found[:12]}…): their scores mean different things; calibrate this one"
-            )
-        if self.max_seq_length not in (None, encoder.max_seq_length):
-            raise ValueError(
-                f"this calibration was made with max_seq_length = {self.max_seq_length}, and the encoder cuts at "
-                f"{encoder.max_seq_length}; use the same limit"
-            )
+        if self.fingerprint:
+            origin = Origin(self.model, self.fingerprint, self.max_seq_length)
+            origin.check(encoder, "this calibration", "calibrate this one")
 
     def to_json(self) -> str:
         """Write everything as JSON, for :func:`load_calibration`.
@@ -307,8 +300,7 @@ def fit(
     vectors = encoder.encode(different, **options)
     name = similarity_fn_name or encoder.model.similarity_fn_name
     measured = fit_vectors(vectors, pairs=pairs, seed=seed, similarity_fn_name=name)
-    hashed = fingerprint(encoder.folder)
-    return replace(measured, model=encoder.folder.name, fingerprint=hashed, max_seq_length=encoder.max_seq_length)
+    return replace(measured, **asdict(origin_of(encoder)))
 
 
 def fit_vectors(

@@ -25,6 +25,8 @@ VERBS = {
     "tokens": "Show the pieces that a text becomes, and what is cut off.",
     "calibrate": "Measure what a similarity means among your texts.",
     "explain": "Show which words make two texts alike.",
+    "index": "Keep a database of documents, to search by meaning.",
+    "search": "Find documents by meaning.",
     "info": "Show the model, its limits, and what computes it here.",
     "fetch": "Bring a model to this machine and verify it.",
     "verify": "Compare every intermediate tensor with PyTorch's.",

@@ -1,0 +1,286 @@
+"""``minisbert index``: the group of verbs that keep a database of documents and their vectors."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from minisbert.cli import LazyGroup
+from minisbert.cli.options import ModelChoice, Verb, decorate, json_option, model_options
+from minisbert.cli.table import align, printable, shorten, terminal_width
+
+if TYPE_CHECKING:
+    from minisbert.search.database import Document, EmbeddingDatabase, IndexInfo
+    from minisbert.search.indexing import AddReport
+
+# Name to module and short help, as in every group.
+VERBS = {
+    "build": ("index", "Make a database of documents, or finish it."),
+    "add": ("index", "Add documents, or replace changed ones."),
+    "remove": ("index", "Remove documents."),
+    "info": ("index", "Show what is in a database."),
+}
+SHOWN = 10  # fields and sources that are listed
+
+
+@click.group(cls=LazyGroup, verbs=VERBS, short_help="Keep a database of documents, to search by meaning.")
+def index() -> None:
+    """Keep a database of documents and their vectors, in which `minisbert search` finds by meaning.
+
+    It is one DuckDB file, and needs duckdb: pip install -e '.[search]'
+
+    \b
+    Examples:
+      minisbert index build notes.duckdb notes.txt
+      minisbert index info notes.duckdb
+
+    `minisbert index COMMAND --help` explains a command and shows more examples.
+    """
+
+
+def documents_options(verb: Verb) -> Verb:
+    """Give a verb FILES and what says how they are read."""
+    options = [
+        click.argument("database", metavar="DB"),
+        click.argument("files", metavar="FILES...", nargs=-1, required=True),
+        click.option("--text-column", metavar="NAME", help="The text.  [default: text, or the only column]"),
+        click.option(
+            "--id-column", metavar="NAME", help="The id.  [default: id or _id; else file and line are the id]"
+        ),
+        click.option(
+            "--text-as",
+            type=click.Choice(["lines", "file"]),
+            help="What is a document of a text file.  [default: a line of a .txt, the whole of any other]",
+        ),
+        click.option(
+            "--input-format",
+            type=click.Choice(["text", "csv", "tsv", "jsonl", "parquet"]),
+            help="[default: by the files' suffixes, else text]",
+        ),
+        click.option(
+            "--block-documents",
+            type=click.IntRange(min=1),
+            default=1024,
+            show_default=True,
+            metavar="B",
+            help="Documents embedded and stored at a time.",
+        ),
+        click.option("--progress/--no-progress", default=None, help="A bar on stderr.  [default: on a terminal]"),
+    ]
+    return decorate(verb, options)
+
+
+@click.command(short_help=VERBS["build"][1])
+@documents_options
+@click.option(
+    "--chunk-tokens",
+    type=click.IntRange(min=1),
+    metavar="TOKENS",
+    help="Length of a chunk of a long document.  [default: as much as the model reads]",
+)
+@click.option(
+    "--overlap",
+    type=click.IntRange(min=0),
+    metavar="TOKENS",
+    help="What a chunk shares with the one before.  [default: 0]",
+)
+@click.option("--document-prompt", metavar="TEXT", help="Put this before every document.  [default: the model's]")
+@click.option("--query-prompt", metavar="TEXT", help="Put this before every query.  [default: the model's]")
+@model_options
+def build(
+    database: str,
+    files: tuple[str, ...],
+    block_documents: int,
+    progress: bool | None,
+    choice: ModelChoice,
+    **options: Any,
+) -> None:
+    """Make a database of documents, or finish one that was interrupted.
+
+    In a .txt file each line is a document; any other text file, such as .md, is one. In a CSV, TSV, JSONL or Parquet
+    file each row is one: a column is the text, one may be the id, and the others are kept as metadata, by which a
+    search can be narrowed. Long documents are split into chunks, and none is cut off.
+
+    All files are read through, and mistakes in them reported, before the work begins. Documents are stored a block at
+    a time: interrupt it when you like, and the same command goes on from there. Documents that are in the database
+    with the same content are not embedded again; those with other content are replaced; none is removed.
+
+    \b
+    Examples:
+      minisbert index build notes.duckdb notes.txt
+      minisbert index build articles.duckdb articles.csv --text-column body
+      minisbert index build posts.duckdb posts.jsonl --text-column post.title --chunk-tokens 16
+    """
+    settings = {name: options.pop(name) for name in ("chunk_tokens", "overlap", "document_prompt", "query_prompt")}
+    total = _count(files, options)
+    from minisbert.search.database import EmbeddingDatabase
+
+    if Path(database).exists():
+        choice = choice_for(database, choice)
+    encoder = choice.encoder("float32")
+    with EmbeddingDatabase.open(database, encoder, model_name=_model_name(choice), **settings) as opened:
+        _add(opened, _read(files, options), total, progress, block_documents)
+
+
+@click.command(short_help=VERBS["add"][1])
+@documents_options
+@model_options
+def add(
+    database: str,
+    files: tuple[str, ...],
+    block_documents: int,
+    progress: bool | None,
+    choice: ModelChoice,
+    **options: Any,
+) -> None:
+    """Add documents to a database, or replace those whose content has changed.
+
+    Files are read as by `minisbert index build`; chunks and prompts are as they were set there. The model is the one
+    that made the database.
+
+    \b
+    Examples:
+      minisbert index add notes.duckdb more.txt
+      minisbert index add notes.duckdb articles.csv --text-column body
+    """
+    from minisbert.search.database import EmbeddingDatabase
+
+    choice = choice_for(database, choice)
+    total = _count(files, options)
+    encoder = choice.encoder("float32")
+    with EmbeddingDatabase.open(database, encoder) as opened:
+        _add(opened, _read(files, options), total, progress, block_documents)
+
+
+@click.command(short_help=VERBS["remove"][1])
+@click.argument("database", metavar="DB")
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+@click.option("--where", metavar="CONDITION", help="Remove what meets it, too: see `minisbert search --help`.")
+def remove(database: str, ids: tuple[str, ...], where: str | None) -> None:
+    """Remove documents by their ids, or by their metadata; if an id is unknown, nothing is removed.
+
+    \b
+    Examples:
+      minisbert index remove notes.duckdb notes.txt:1
+      minisbert index remove articles.duckdb --where "lang = 'fr'"
+    """
+    if not ids and where is None:
+        raise click.UsageError("Nothing to remove: give ids, or a condition with --where.")
+    from minisbert.search.database import EmbeddingDatabase
+
+    with EmbeddingDatabase.open(database) as opened:
+        removed = opened.remove(ids, where=where)
+        click.echo(f"{database}: {_documents(removed)} removed, {len(opened):,} left")
+
+
+@click.command(short_help=VERBS["info"][1])
+@click.argument("database", metavar="DB")
+@json_option
+def info(database: str, as_json: bool) -> None:
+    """Show what is in a database: documents, chunks, the model, settings, and the fields of the metadata.
+
+    \b
+    Examples:
+      minisbert index info notes.duckdb
+      minisbert index info articles.duckdb --json
+    """
+    from minisbert.search.database import EmbeddingDatabase
+
+    with EmbeddingDatabase.open(database, read_only=True) as opened:
+        about = opened.info()
+    if as_json:
+        click.echo(json.dumps(asdict(about), ensure_ascii=False).encode())
+        return
+    click.echo("\n".join(shorten(line, max(40, terminal_width())) for line in align(_described(about), indent="")))
+
+
+# ------------------------------------------------------------------------------------------------ helpers
+
+
+def choice_for(database: str, choice: ModelChoice) -> ModelChoice:
+    """Choose the model that made a database, unless another is named."""
+    from minisbert.search.database import EmbeddingDatabase
+
+    with EmbeddingDatabase.open(database, read_only=True) as opened:
+        return choice if choice.model is not None else replace(choice, model=opened.info().model)
+
+
+def _model_name(choice: ModelChoice) -> str:
+    """Name the model so that it is found again: a folder from anywhere."""
+    from minisbert.hub import DEFAULT_MODEL
+
+    if choice.model is None:
+        return DEFAULT_MODEL
+    folder = Path(choice.model).expanduser()
+    return str(folder.resolve()) if folder.is_dir() else choice.model
+
+
+def _read(files: tuple[str, ...], options: dict[str, Any]) -> Iterator[Document]:
+    """Read the documents of all files."""
+    from minisbert.search.documents import check_documents, read_documents
+
+    return check_documents(read_documents(files, **options))
+
+
+def _count(files: tuple[str, ...], options: dict[str, Any]) -> int:
+    """Read through all files, so that mistakes show before the work begins, and count."""
+    from minisbert.search.errors import require_duckdb
+
+    require_duckdb()
+    total = sum(1 for _ in _read(files, options))
+    if not total:
+        raise ValueError(f"{', '.join(files)}: no documents: nothing but blank lines, or a header alone")
+    return total
+
+
+def _add(
+    opened: EmbeddingDatabase, documents: Iterator[Document], total: int, progress: bool | None, block_documents: int
+) -> None:
+    """Add the documents, and say what has become of them."""
+    shown = sys.stderr.isatty() if progress is None else progress
+    report = opened.add(documents, total=total, show_progress_bar=shown, block_documents=block_documents)
+    click.echo(f"{opened.path}: {_reported(report)}; {_documents(len(opened))} in all")
+
+
+def _reported(report: AddReport) -> str:
+    """Say what has become of documents."""
+    return (
+        f"{_documents(report.added)} added, {report.replaced:,} replaced, {report.unchanged:,} unchanged; "
+        f"{report.chunks:,} chunk{'' if report.chunks == 1 else 's'} embedded"
+    )
+
+
+def _documents(count: int) -> str:
+    """Count in words."""
+    return f"{count:,} document{'' if count == 1 else 's'}"
+
+
+def _described(about: IndexInfo) -> list[tuple[str, str]]:
+    """Put into lines what is in a database."""
+    settings = about.settings
+    rows = [
+        ("documents", f"{about.documents:,}"),
+        ("chunks", f"{about.chunks:,}, of {settings.chunk_tokens} tokens at most, {settings.overlap} shared"),
+        ("vectors", f"{about.width} float32 numbers, compared by {settings.similarity}"),
+        ("model", f"{about.model} ({about.fingerprint[:12]}…)"),
+        ("file", f"{about.file_bytes / 1e6:,.1f} MB, tables of version {about.schema_version}"),
+    ]
+    for name in ("document_prompt", "query_prompt"):
+        if getattr(settings, name):
+            rows.append((name.replace("_", " "), repr(getattr(settings, name))))
+    rows.append(("metadata", _listed(about.fields) or "none"))
+    rows.append(("sources", _listed(about.sources) or "none"))
+    return rows
+
+
+def _listed(counts: dict[str, int]) -> str:
+    """List names with their numbers of documents, the most frequent first."""
+    ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+    named = [f"{printable(name) or '(none)'} ({count:,})" for name, count in ordered[:SHOWN]]
+    return ", ".join(named) + (f", and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else "")

@@ -1,0 +1,89 @@
+"""``minisbert search``: the documents of a database that are closest in meaning to a query."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from minisbert.cli.index import choice_for
+from minisbert.cli.options import ModelChoice, json_option, model_options
+from minisbert.cli.table import display_width, pad, printable, shorten, terminal_width
+
+if TYPE_CHECKING:
+    from minisbert.search.searching import Hit
+
+ID_WIDTH = 30  # columns of an id, at most
+LEAST_TEXT = 20  # columns of a text, at least
+
+
+@click.command(short_help="Find documents by meaning.")
+@click.argument("database", metavar="DB")
+@click.argument("query")
+@click.option(
+    "-k", "--top-k", type=click.IntRange(min=1), default=10, show_default=True, metavar="K", help="Documents to find."
+)
+@click.option("--where", metavar="CONDITION", help="Only among documents whose metadata meet it.")
+@click.option(
+    "--in-sql/--in-memory",
+    default=True,
+    help="Read the vectors for this query alone, or load all of them first; the same documents.  [default: in SQL, "
+    "which for a single query is faster and needs little memory]",
+)
+@json_option
+@model_options
+def search(
+    database: str, query: str, top_k: int, where: str | None, in_sql: bool, as_json: bool, choice: ModelChoice
+) -> None:
+    """Find the documents of a database that are closest in meaning to a query.
+
+    The search is exact: every document is compared. Each is shown with its score (by default the cosine, 1 at most),
+    its id, and its best chunk: the characters that it spans, and its text. The model is the one that made the
+    database.
+
+    A condition compares fields of the metadata with values: = <> < <= > >=, IN ('en', 'fr'), LIKE 'a%', IS NULL,
+    joined by AND, OR, NOT and parentheses. A 'text' stands in single quotes. Names of fields stand alone, or in double
+    quotes if they hold blanks or dashes; a.b is b inside a.
+
+    \b
+    Examples:
+      minisbert search notes.duckdb "what to cook"
+      minisbert search articles.duckdb "animals" -k 3 --where "lang = 'en' AND year >= 2020"
+      minisbert search notes.duckdb "what to cook" --json
+    """
+    from minisbert.search.database import EmbeddingDatabase
+
+    if where is not None:  # a slip of the pen shows before the model is loaded
+        from minisbert.search.filters import parse_filter
+
+        parse_filter(where)
+    encoder = choice_for(database, choice).encoder("float32")
+    with EmbeddingDatabase.open(database, encoder, read_only=True, in_sql=in_sql) as opened:
+        hits = opened.search(query, top_k=top_k, where=where)
+        similarity = opened.settings.similarity
+    if as_json:
+        record = {
+            "query": query,
+            "where": where,
+            "top_k": top_k,
+            "similarity_fn_name": similarity,
+            "hits": [asdict(hit) for hit in hits],
+        }
+        click.echo(json.dumps(record, ensure_ascii=False).encode())
+        return
+    click.echo("\n".join(_table(hits, terminal_width())) if hits else "no document meets the condition")
+
+
+def _table(hits: list[Hit], width: int) -> list[str]:
+    """Put hits into columns; the text takes what is left of the line."""
+    heads = ["score", "id", "characters"]
+    rows = [[f"{hit.score:.4f}", shorten(printable(hit.id), ID_WIDTH), f"{hit.start}-{hit.stop}"] for hit in hits]
+    widths = [max(display_width(row[i]) for row in [heads, *rows]) for i in range(len(heads))]
+    room = max(LEAST_TEXT, width - sum(widths) - 2 * len(widths))
+    lines = []
+    for row, text in zip([heads, *rows], ["text", *(hit.text for hit in hits)], strict=True):
+        cells = [pad(cell, widths[i]) for i, cell in enumerate(row)]
+        lines.append("  ".join([*cells, shorten(printable(text[: 4 * room]), room)]).rstrip())
+    return lines

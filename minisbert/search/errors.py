@@ -1,0 +1,106 @@
+"""DuckDB, imported when it is needed, and its errors in our words: the file, the cause, the way out.
+
+DuckDB tells its errors apart by their words more than by their classes, so the words are what is looked at; its own
+are always quoted. Left out on purpose: trying again. Next file: ``storage.py``, one DuckDB file.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+__all__ = ["DatabaseError", "OutOfMemory", "explain", "require_duckdb"]
+
+INSTALL = "pip install -e '.[search]'"
+
+OUT_OF_MEMORY = r"Out of Memory|could not allocate|failed to allocate"
+# What DuckDB says, and what to do about it.
+_CAUSES = (
+    (
+        r"Could not set lock",
+        "another process{pid} has it open. One process writes, or several read: wait for it to end, or end it",
+    ),
+    (r"different configuration", "this process has it open in another way; close that one first"),
+    (
+        r"No space left|File too large|disk.*full|Could not write|fsync|Disk quota",
+        "the disk is full or does not take more. What was committed before is kept; make room and run the same "
+        "command again",
+    ),
+    (
+        r"checksum|[Cc]orrupt|Could not read enough bytes|[Ss]erializ|not a valid DuckDB|WAL file|invalidated",
+        "the file is damaged. Put a copy in its place, or remove it and build it anew from the documents",
+    ),
+    (r"version number|newer version|storage version", "another version of DuckDB made it; install a later one"),
+    (OUT_OF_MEMORY, "the memory is not enough; close other programs"),
+    (r"[Pp]ermission denied|[Rr]ead-only", "it may not be written; see its permissions"),
+)
+
+
+class DatabaseError(ValueError):
+    """A database that cannot be read or written: the file, the cause, and the way out."""
+
+
+class OutOfMemory(DatabaseError):
+    """DuckDB needs more memory than it has."""
+
+
+def require_duckdb() -> Any:
+    """Import DuckDB, or say how it is installed.
+
+    Returns
+    -------
+    module
+
+    Raises
+    ------
+    ValueError
+        With the command that installs it.
+
+    Examples
+    --------
+    >>> require_duckdb()  # doctest: +SKIP
+    """
+    try:
+        return importlib.import_module("duckdb")
+    except ImportError:
+        raise ValueError(f"the embedding database needs duckdb: {INSTALL}") from None
+
+
+@contextmanager
+def explain(path: Path) -> Iterator[None]:
+    """Turn DuckDB's errors into one of ours: the file, the cause, the way out, and DuckDB's own words.
+
+    Parameters
+    ----------
+    path : Path
+        The file that is read or written.
+
+    Raises
+    ------
+    DatabaseError
+
+    Examples
+    --------
+    >>> with explain(Path("soup.duckdb")):  # doctest: +SKIP
+    ...     pass
+    """
+    duckdb = require_duckdb()
+    try:
+        yield
+    except (duckdb.Error, RuntimeError) as error:  # DuckDB raises some of its own as RuntimeError
+        _raise(path, error)
+
+
+def _raise(path: Path, error: Exception) -> NoReturn:
+    words = str(error).splitlines()[0] if str(error) else type(error).__name__
+    process = re.search(r"\(PID (\d+)\)", str(error))
+    for pattern, cause in _CAUSES:
+        if re.search(pattern, words):
+            said = cause.format(pid=f", number {process[1]}," if process else "") if "{pid}" in cause else cause
+            kind = OutOfMemory if pattern == OUT_OF_MEMORY else DatabaseError
+            raise kind(f"{path}: {said}. (DuckDB: {words})") from error
+    raise DatabaseError(f"{path}: DuckDB failed: {words}") from error

@@ -1,0 +1,293 @@
+"""Documents -> rows of the database: a block is looked up, what is new in it embedded, and stored in one transaction.
+
+::
+
+    block of documents --> which are there already, with the same content?        unchanged: nothing to do
+                       --> the others: chunks, and a vector each (encode_chunks)  new, or changed
+                       --> BEGIN; the old rows of the changed ones go; the new rows come; COMMIT
+
+So a document is always there as it was or as it is, never half, and never twice. A run that is killed has lost at most
+the block it was working on; the same run, started again, passes over what is done.
+
+Left out on purpose: reading ahead while the model computes, which would gain little: reading takes some percent of the
+time. Next file: ``memory.py``, how much of it is free.
+
+Letters: ``C`` chunks of all documents of a block, ``D`` width of a vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minisbert.chunking import ChunkEmbeddings
+from minisbert.encoder import SentenceEncoder
+from minisbert.model import Array
+from minisbert.options import check_options
+from minisbert.pipeline import progress_bar
+from minisbert.search.documents import Document, check_documents
+from minisbert.search.storage import Storage
+
+__all__ = ["AddReport", "Settings", "add_documents", "check_settings", "remove_documents"]
+
+BLOCK_DOCUMENTS = 1024  # looked up, embedded and stored together: a second or two of work, if they are short
+BLOCK_CHARACTERS = 2**19  # of a block, if they are long
+SIMILARITIES = ("cosine", "dot", "euclidean")
+"""By what vectors can be compared, both in memory and in SQL."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How documents become vectors; the same for all documents of a database."""
+
+    chunk_tokens: int  # of a chunk, special ones and prompt included
+    overlap: int  # tokens
+    document_prompt: str  # before every document
+    query_prompt: str  # before every query
+    similarity: str  # of SIMILARITIES
+
+
+@dataclass(frozen=True)
+class AddReport:
+    """What has become of the documents that were added."""
+
+    added: int = 0
+    replaced: int = 0
+    unchanged: int = 0
+    chunks: int = 0  # embedded
+
+    def __add__(self, other: AddReport) -> AddReport:
+        """Add up two."""
+        return AddReport(
+            self.added + other.added,
+            self.replaced + other.replaced,
+            self.unchanged + other.unchanged,
+            self.chunks + other.chunks,
+        )
+
+
+def check_settings(
+    encoder: SentenceEncoder,
+    chunk_tokens: int | None,
+    overlap: int | None,
+    document_prompt: str | None,
+    query_prompt: str | None,
+) -> Settings:
+    """Complete settings by the model's own, and refuse what it cannot do.
+
+    Parameters
+    ----------
+    encoder : SentenceEncoder
+    chunk_tokens, overlap : int, optional
+        By default the encoder's ``max_seq_length``, and 0.
+    document_prompt, query_prompt : str, optional
+        By default the model's prompts "document" (or "passage") and "query", else its default prompt, else none.
+
+    Returns
+    -------
+    Settings
+
+    Raises
+    ------
+    ValueError
+        As `minisbert.SentenceEncoder.encode`, and for models of another similarity than :data:`SIMILARITIES`.
+
+    Examples
+    --------
+    >>> check_settings(SentenceEncoder(), 64, None, None, "query: ")
+    Settings(chunk_tokens=64, overlap=0, document_prompt='', query_prompt='query: ', similarity='cosine')
+    """
+    similarity = encoder.model.similarity_fn_name
+    if similarity not in SIMILARITIES:
+        raise ValueError(
+            f"EmbeddingDatabase: this model compares by {similarity!r}, a database by {', '.join(SIMILARITIES)}; "
+            "minisbert.search.exact.semantic_search does it in memory"
+        )
+    prompts = encoder.prompts
+    usual = prompts.get(encoder.model.default_prompt_name or "", "")
+    if document_prompt is None:
+        document_prompt = prompts.get("document", prompts.get("passage", usual))
+    if query_prompt is None:
+        query_prompt = prompts.get("query", usual)
+    chunk_tokens = chunk_tokens or encoder.max_seq_length
+    checked = check_options(
+        encoder.model,
+        encoder.max_seq_length,
+        prompt=document_prompt,
+        overflow="chunk",
+        chunk_tokens=chunk_tokens,
+        overlap=overlap,
+        composition=None,
+    )
+    shared = checked.chunking.overlap if checked.chunking is not None else 0
+    return Settings(chunk_tokens, shared, document_prompt, query_prompt, similarity)
+
+
+def add_documents(
+    storage: Storage,
+    encoder: SentenceEncoder,
+    settings: Settings,
+    documents: Iterable[object],
+    *,
+    total: int | None = None,
+    show_progress_bar: bool = False,
+    block_documents: int = BLOCK_DOCUMENTS,
+) -> AddReport:
+    """Store documents, a block at a time.
+
+    Parameters
+    ----------
+    storage : Storage
+    encoder : SentenceEncoder
+    settings : Settings
+    documents : iterable of Document or str
+        Read as they are needed.
+    total : int, optional
+        Documents in all, if known.
+    show_progress_bar : bool
+    block_documents : int
+        Documents in a block, at most.
+
+    Returns
+    -------
+    AddReport
+
+    Raises
+    ------
+    ValueError
+        As `minisbert.search.documents.check_documents`; the blocks before are kept.
+    DatabaseError
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> add_documents(storage, encoder, settings, ["soup", "tea"])  # doctest: +SKIP
+    AddReport(added=2, replaced=0, unchanged=0, chunks=2)
+    """
+    if isinstance(block_documents, bool) or block_documents < 1:
+        raise ValueError(f"add: block_documents must be at least 1, got {block_documents!r}")
+    report = AddReport()
+    with progress_bar(total, show_progress_bar) as bar:
+        for block in _blocks(check_documents(documents), block_documents):
+            report += _add_block(storage, encoder, settings, block)
+            if bar is not None:
+                bar.update(len(block))
+    return report
+
+
+def _blocks(documents: Iterator[Document], count: int) -> Iterator[list[Document]]:
+    """Gather documents into blocks, of fewer where they are long."""
+    block: list[Document] = []
+    characters = 0
+    for document in documents:
+        block.append(document)
+        characters += len(document.text)
+        if len(block) == count or characters >= BLOCK_CHARACTERS:
+            yield block
+            block, characters = [], 0
+    if block:
+        yield block
+
+
+def _add_block(storage: Storage, encoder: SentenceEncoder, settings: Settings, block: Sequence[Document]) -> AddReport:
+    """Embed and store what is new in a block."""
+    found = storage.rows(
+        "SELECT id, hash, number FROM documents WHERE id IN (SELECT unnest(?::VARCHAR[]))", [[d.id for d in block]]
+    )
+    stored = {key: (content, number) for key, content, number in found}
+    hashes = {document.id: document.content_hash for document in block}
+    fresh = [d for d in block if d.id not in stored or stored[d.id][0] != hashes[d.id]]
+    unchanged = len(block) - len(fresh)
+    if not fresh:
+        return AddReport(unchanged=unchanged)
+    embedded = embed(encoder, settings, [document.text for document in fresh])
+    old = [stored[document.id][1] for document in fresh if document.id in stored]
+    with storage.transaction():
+        _delete(storage, old)
+        _insert(storage, fresh, embedded, hashes)
+    chunks = sum(len(one.chunks) for one in embedded)
+    return AddReport(len(fresh) - len(old), len(old), unchanged, chunks)
+
+
+def embed(encoder: SentenceEncoder, settings: Settings, texts: list[str]) -> list[ChunkEmbeddings]:
+    """Embed documents, in chunks.
+
+    Parameters
+    ----------
+    encoder : SentenceEncoder
+    settings : Settings
+    texts : list of str
+
+    Returns
+    -------
+    list of ChunkEmbeddings
+
+    Examples
+    --------
+    >>> encoder = SentenceEncoder()
+    >>> settings = check_settings(encoder, 8, None, None, None)
+    >>> [len(one.chunks) for one in embed(encoder, settings, ["Soup is my favorite. London is far away.", "tea"])]
+    [2, 1]
+    """
+    found: list[ChunkEmbeddings] = encoder.encode_chunks(
+        texts,
+        chunk_tokens=settings.chunk_tokens,
+        overlap=settings.overlap,
+        prompt=settings.document_prompt,
+        normalize_embeddings=settings.similarity == "cosine",  # so that searching need not divide
+    )
+    return found
+
+
+def _delete(storage: Storage, numbers: list[int]) -> None:
+    """Take documents out, inside a transaction."""
+    if numbers:
+        storage.rows("DELETE FROM chunks WHERE document IN (SELECT unnest(?::BIGINT[]))", [numbers])
+        storage.rows("DELETE FROM documents WHERE number IN (SELECT unnest(?::BIGINT[]))", [numbers])
+
+
+def _insert(
+    storage: Storage, documents: Sequence[Document], embedded: Sequence[ChunkEmbeddings], hashes: dict[str, str]
+) -> None:
+    """Put documents and chunks in, inside a transaction."""
+    ((first,),) = storage.rows("SELECT coalesce(max(number), -1) + 1 FROM documents")
+    columns: list[list[Any]] = [
+        list(range(first, first + len(documents))),
+        [document.id for document in documents],
+        [document.text for document in documents],
+        [document.metadata_json for document in documents],
+        [hashes[document.id] for document in documents],
+        [document.source for document in documents],
+    ]
+    types = ("BIGINT", "VARCHAR", "VARCHAR", "VARCHAR", "VARCHAR", "VARCHAR")
+    storage.rows(f"INSERT INTO documents SELECT {', '.join(f'unnest(?::{kind}[])' for kind in types)}", columns)
+    chunks = [chunk for one in embedded for chunk in one.chunks]
+    counts = [len(one.chunks) for one in embedded]
+    places: dict[str, Array] = {
+        "document": np.repeat(np.arange(first, first + len(documents)), counts),
+        "number": np.concatenate([np.arange(count, dtype=np.int32) for count in counts]),
+        "start": np.array([chunk.start for chunk in chunks], np.int64),
+        "stop": np.array([chunk.stop for chunk in chunks], np.int64),
+    }
+    vectors = np.concatenate([one.embeddings for one in embedded]).astype(np.float32)  # (C, D)
+    storage.insert_chunks(places, vectors)
+
+
+def remove_documents(storage: Storage, numbers: Sequence[int]) -> None:
+    """Take documents out, all in one transaction.
+
+    Parameters
+    ----------
+    storage : Storage
+    numbers : sequence of int
+        Of the table ``documents``.
+
+    Examples
+    --------
+    >>> remove_documents(storage, [0, 1])  # doctest: +SKIP
+    """
+    with storage.transaction():
+        _delete(storage, list(numbers))

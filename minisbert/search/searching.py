@@ -1,0 +1,286 @@
+"""A query's vector -> the documents closest to it: in memory or in SQL, among all documents or under a condition.
+
+A document's score is that of its best chunk, so the best chunks are found first, and more of them until they are of
+enough documents: whoever comes first among the chunks comes first among the documents, so nothing is approximate.
+
+**In memory** (`search_in_memory`): ``exact.py`` compares the query with one float32 array. Under a condition that many
+chunks meet, all are compared and the others passed over, which needs no copy; under a narrow one, those that meet it
+are picked out, a few at a time.
+
+**In SQL** (`search_in_sql`): DuckDB reads the file from front to back, and holds no more of it than its cache. It adds
+float32 products up in another order: scores differ by some 1e-7 of the vectors' lengths.
+
+Equal scores go by the order in which documents were added. Next file: ``database.py``, which is what people use.
+
+Letters: ``M`` chunks, ``D`` width of a vector, ``k`` documents that are wanted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minisbert.model import Array
+from minisbert.search.exact import search_arrays, top_scores
+from minisbert.search.filters import Filter
+from minisbert.search.storage import Storage, Vectors
+
+__all__ = ["Hit", "check_fields", "count_fields", "matching", "search_in_memory", "search_in_sql"]
+
+DENSE = 0.1  # of all chunks: from this share on, those that meet a condition are not picked out
+FILTERED_ROWS = 8192  # vectors that are picked out and compared at a time
+# float32, as are the vectors; the query is normalised where the vectors are
+SCORE_SQL = {
+    "cosine": "array_inner_product(vector, ?::FLOAT[{width}])",
+    "dot": "array_inner_product(vector, ?::FLOAT[{width}])",
+    "euclidean": "-array_distance(vector, ?::FLOAT[{width}])",
+}
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A document that was found, with its best chunk."""
+
+    id: str
+    score: float  # the model's own similarity, larger is closer; cosine: [-1, 1]
+    text: str  # of the chunk
+    start: int  # characters of the document, [start, stop)
+    stop: int
+    chunk: int  # counted from 0
+    metadata: dict[str, Any]
+    source: str
+
+
+# ------------------------------------------------------------------------------------------------ conditions
+
+
+def count_fields(storage: Storage) -> dict[str, int]:
+    """Count the documents that have each field of metadata.
+
+    Parameters
+    ----------
+    storage : Storage
+
+    Returns
+    -------
+    dict
+        By name.
+
+    Examples
+    --------
+    >>> count_fields(storage)  # doctest: +SKIP
+    {'lang': 3, 'year': 2}
+    """
+    return dict(
+        storage.rows(
+            "SELECT name, count(*) FROM (SELECT unnest(json_keys(metadata)) AS name FROM documents) "
+            "GROUP BY name ORDER BY name"
+        )
+    )
+
+
+def check_fields(storage: Storage, condition: Filter) -> None:
+    """Refuse a field that no document has: a misspelt name would find nothing without a word.
+
+    Parameters
+    ----------
+    storage : Storage
+    condition : Filter
+
+    Raises
+    ------
+    FilterError
+        With a caret under the name, and the names that there are.
+
+    Examples
+    --------
+    >>> check_fields(storage, parse_filter("lang = 'en'"))  # doctest: +SKIP
+    """
+    for field in condition.fields:
+        pointers = " OR ".join(["json_exists(metadata, ?)"] * len(field.pointers))
+        if not storage.rows(f"SELECT 1 FROM documents WHERE {pointers} LIMIT 1", field.pointers):
+            known = ", ".join(f"{name!r:.40}" for name in count_fields(storage)) or "none at all"
+            condition.refuse(field.place, f"no document has a field {field.name!r:.60}; there are: {known}")
+
+
+def matching(storage: Storage, condition: Filter) -> Array:
+    """Find the documents that meet a condition.
+
+    Parameters
+    ----------
+    storage : Storage
+    condition : Filter
+
+    Returns
+    -------
+    Array of int64
+        Their numbers.
+
+    Examples
+    --------
+    >>> matching(storage, parse_filter("lang = 'en'"))  # doctest: +SKIP
+    array([0, 3])
+    """
+    found = storage.columns(f"SELECT number FROM documents WHERE {condition.sql}", condition.parameters)
+    return np.asarray(found["number"], np.int64)
+
+
+# ------------------------------------------------------------------------------------------------ in memory
+
+
+def search_in_memory(
+    storage: Storage, loaded: Vectors, query: Array, top_k: int, similarity: str, rows: Array | None
+) -> list[Hit]:
+    """Find the documents closest to a vector among vectors that are loaded.
+
+    Parameters
+    ----------
+    storage : Storage
+        For the texts.
+    loaded : Vectors
+        All of the storage's.
+    query : Array, shape (D,), float32
+    top_k : int
+    similarity : {"cosine", "dot", "euclidean"}
+    rows : Array of int, optional
+        Chunks, as rows of the vectors in their order: only these.
+
+    Returns
+    -------
+    list of Hit
+        Best first.
+
+    Examples
+    --------
+    >>> search_in_memory(storage, storage.load_vectors(), query, 10, "cosine", None)  # doctest: +SKIP
+    """
+    whole = len(loaded.vectors)
+    count = whole if rows is None else len(rows)
+    if rows is not None and len(rows) >= DENSE * whole and count:
+        chunks, scores = _compare(query, loaded.vectors, min(4 * top_k * whole // count, whole), similarity)
+        meets = np.isin(chunks, rows)
+        best = _best_of_documents(loaded.documents[chunks[meets]], top_k)
+        if len(best) == top_k:
+            return _loaded_hits(storage, loaded, chunks[meets][best], scores[meets][best])
+    wanted = min(top_k, count)
+    while wanted:
+        chunks, scores = _best_chunks(loaded.vectors, query, wanted, similarity, rows)
+        best = _best_of_documents(loaded.documents[chunks], top_k)
+        if len(best) == top_k or wanted == count:
+            return _loaded_hits(storage, loaded, chunks[best], scores[best])
+        wanted = min(4 * wanted, count)
+    return []
+
+
+def _compare(query: Array, vectors: Array, wanted: int, similarity: str) -> tuple[Array, Array]:
+    """Give the rows closest to a query, and their scores."""
+    if similarity == "cosine":
+        ids, scores = top_scores(query, vectors, wanted, normalized=True)
+    else:
+        ids, scores = search_arrays(query, vectors, wanted, similarity)
+    return ids[0], scores[0]
+
+
+def _best_chunks(vectors: Array, query: Array, wanted: int, similarity: str, rows: Array | None) -> tuple[Array, Array]:
+    """Give the best chunks and their scores; with rows, only of these, which are picked out a few at a time."""
+    if rows is None:
+        return _compare(query, vectors, wanted, similarity)
+    ids, scores = np.empty(0, np.int64), np.empty(0, np.float32)
+    for start in range(0, len(rows), FILTERED_ROWS):
+        part = rows[start : start + FILTERED_ROWS]
+        places, found = _compare(query, vectors[part], min(wanted, len(part)), similarity)
+        ids, scores = np.concatenate([ids, part[places]]), np.concatenate([scores, found])
+        kept = np.lexsort((ids, -scores))[:wanted]
+        ids, scores = ids[kept], scores[kept]
+    return ids, scores
+
+
+def _best_of_documents(documents: Array, top_k: int) -> Array:
+    """Give the places of the first chunk of each document, of the first ``top_k`` documents."""
+    _, first = np.unique(documents, return_index=True)
+    best: Array = np.sort(first)[:top_k]
+    return best
+
+
+def _loaded_hits(storage: Storage, loaded: Vectors, chunks: Array, scores: Array) -> list[Hit]:
+    """Tell about chunks by their rows among the vectors."""
+    columns = loaded.documents, loaded.numbers, loaded.starts, loaded.stops
+    return _hits(storage, [*(column[chunks].tolist() for column in columns), scores.tolist()])
+
+
+# ------------------------------------------------------------------------------------------------ in SQL
+
+
+def search_in_sql(storage: Storage, query: Array, top_k: int, similarity: str, condition: Filter | None) -> list[Hit]:
+    """Let DuckDB find the documents closest to a vector, then the best chunk of each.
+
+    Parameters
+    ----------
+    storage : Storage
+    query : Array, shape (D,), float32
+    top_k : int
+    similarity : {"cosine", "dot", "euclidean"}
+    condition : Filter, optional
+
+    Returns
+    -------
+    list of Hit
+        Best first.
+
+    Raises
+    ------
+    ValueError
+        For a query of zeros under the cosine.
+
+    Examples
+    --------
+    >>> search_in_sql(storage, query, 10, "cosine", None)  # doctest: +SKIP
+    """
+    if similarity == "cosine":
+        length = float(np.linalg.norm(query.astype(np.float64)))
+        if not length:
+            raise ValueError("search: the query's vector has no direction, only zeros; no encoder makes such a vector")
+        query = query / length
+    score = SCORE_SQL[similarity].format(width=len(query))
+    of_these, parameters = "", [query.tolist()]
+    if condition is not None:
+        of_these = f"WHERE document IN (SELECT number FROM documents WHERE {condition.sql})"
+        parameters += condition.parameters
+    best = storage.rows(
+        f"SELECT document, max({score}) AS score FROM chunks {of_these} GROUP BY document "
+        f"ORDER BY score DESC, document LIMIT {int(top_k)}",
+        parameters,
+    )
+    chunks: dict[int, tuple[Any, ...]] = {}
+    for document, *rest in storage.rows(
+        f"SELECT document, number, start, stop, {score} AS score FROM chunks "
+        "WHERE document IN (SELECT unnest(?::BIGINT[])) ORDER BY score DESC, number",
+        [query.tolist(), [document for document, _ in best]],
+    ):
+        chunks.setdefault(document, (document, *rest))
+    return _hits(storage, list(zip(*(chunks[document] for document, _ in best), strict=True)))
+
+
+def _hits(storage: Storage, columns: Sequence[Sequence[Any]]) -> list[Hit]:
+    """Fetch texts and metadata of chunks: the numbers of documents and chunks, starts, stops, scores."""
+    if not columns or not columns[0]:
+        return []
+    documents, numbers, starts, stops, scores = columns
+    found = {
+        number: rest
+        for number, *rest in storage.rows(
+            "SELECT number, id, substring(text, start + 1, stop - start), metadata, source FROM documents JOIN "
+            "(SELECT unnest(?::BIGINT[]) AS document, unnest(?::BIGINT[]) AS start, unnest(?::BIGINT[]) AS stop) "
+            "ON document = number",
+            [list(documents), list(starts), list(stops)],
+        )
+    }
+    hits = []
+    for document, number, start, stop, score in zip(documents, numbers, starts, stops, scores, strict=True):
+        key, text, metadata, source = found[document]
+        hits.append(Hit(key, float(score), text, start, stop, number, json.loads(metadata), source))
+    return hits

@@ -1,0 +1,290 @@
+"""One DuckDB file: what its tables are, how it is opened, and what its errors mean.
+
+=========  ==========================================================================================================
+table      a row
+=========  ==========================================================================================================
+meta       a name and a value in JSON: schema version, fingerprint of the model, width, settings
+documents  number, id, text, metadata (JSON), hash of the content, source
+chunks     document (its number), number (from 0), start and stop in the text, vector ``FLOAT[D]``
+=========  ==========================================================================================================
+
+**Killed at any moment.** A file appears whole, with its tables, under its name or not at all. After that DuckDB keeps
+it whole: what a transaction has committed is on the disk, what it has not is as if it had never been.
+
+**Vectors without a second copy.** DuckDB gives an array to NumPy number by number, as objects, so each dimension is
+asked for as a column of its own, some thousand rows at a time, and DuckDB's own cache is kept small meanwhile.
+
+Left out on purpose: an index for approximate search, and a second writer: DuckDB lets one process write, or several
+read. Next file: ``documents.py``, files to documents.
+
+Letters: ``M`` chunks, ``D`` width of a vector.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minisbert.model import Array
+from minisbert.search.errors import DatabaseError, OutOfMemory, explain, require_duckdb
+
+__all__ = ["Storage", "Vectors", "create"]
+
+SCHEMA_VERSION = 1
+MAGIC = slice(8, 12)  # of a DuckDB file: "DUCK"
+BLOCK_BYTES = 6 * 2**20  # of vectors, read at a time
+LEAST_CACHE = 16 * 2**20  # bytes that DuckDB is left with to read a narrow table
+MOST_CACHE = 2**30  # it is given more as it needs, up to this
+# Nothing outside the file is ever read: no other file, and no extension from the network.
+CONFIG = {
+    "enable_external_access": "false",
+    "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false",
+}
+TABLES = """
+CREATE TABLE meta (name VARCHAR PRIMARY KEY, value JSON NOT NULL);
+CREATE TABLE documents (
+    number BIGINT NOT NULL, id VARCHAR PRIMARY KEY, text VARCHAR NOT NULL, metadata JSON NOT NULL,
+    hash VARCHAR NOT NULL, source VARCHAR NOT NULL
+);
+CREATE TABLE chunks (
+    document BIGINT NOT NULL, number INTEGER NOT NULL, start BIGINT NOT NULL, stop BIGINT NOT NULL,
+    vector FLOAT[{width}] NOT NULL
+);
+"""
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """All chunks, in the order in which they were added."""
+
+    documents: Array  # (M,) int64, the numbers of their documents
+    numbers: Array  # (M,) int32, counted from 0 in each document
+    starts: Array  # (M,) int64, characters of the document, [start, stop)
+    stops: Array  # (M,) int64
+    vectors: Array  # (M, D) float32
+
+
+class Storage:
+    """An open file. One process at a time writes, and while it does, none reads."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        duckdb = require_duckdb()
+        self.path, self.read_only = path, read_only
+        _check_file(path)
+        with explain(path):
+            self._connection = duckdb.connect(str(path.resolve()), read_only=read_only, config=CONFIG)
+        try:
+            self.meta = self._read_meta()
+        except BaseException:
+            self.close()
+            raise
+
+    def _read_meta(self) -> dict[str, Any]:
+        """Read what the file says about itself, and refuse what is not ours or too new."""
+        tables = {name for (name,) in self.rows("SELECT table_name FROM information_schema.tables")}
+        if not {"meta", "documents", "chunks"} <= tables:
+            raise DatabaseError(f"{self.path}: a DuckDB file, but not one that `minisbert index` made")
+        meta = {name: json.loads(value) for name, value in self.rows("SELECT name, value FROM meta")}
+        if meta.get("schema_version") != SCHEMA_VERSION:
+            raise DatabaseError(
+                f"{self.path}: its tables are of version {meta.get('schema_version')}, this minisbert reads "
+                f"{SCHEMA_VERSION}; use the minisbert that made it, or build it anew"
+            )
+        return meta
+
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run a statement and give all rows."""
+        with explain(self.path):
+            found: list[tuple[Any, ...]] = self._connection.execute(sql, list(parameters)).fetchall()
+            return found
+
+    def columns(self, sql: str, parameters: Sequence[Any] = ()) -> dict[str, Array]:
+        """Run a query and give its columns as arrays."""
+        with explain(self.path):
+            found: dict[str, Array] = self._connection.execute(sql, list(parameters)).fetchnumpy()
+            return found
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Let everything inside happen, or nothing of it."""
+        if self.read_only:
+            raise DatabaseError(f"{self.path}: opened for reading only")
+        self.rows("BEGIN TRANSACTION")
+        try:
+            yield
+            self.rows("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
+
+    def _roll_back(self) -> None:
+        """End a failed transaction; DuckDB itself has ended it where the commit failed."""
+        duckdb = require_duckdb()
+        try:
+            self._connection.execute("ROLLBACK").fetchall()
+        except duckdb.Error:
+            return
+
+    def insert_chunks(self, places: Mapping[str, Array], vectors: Array) -> None:
+        """Add chunks: their places, by the names of the columns, and their vectors ``(M, D)``."""
+        names = [f"v{d}" for d in range(vectors.shape[1])]
+        columns = {**places, **{name: np.ascontiguousarray(vectors[:, d]) for d, name in enumerate(names)}}
+        with explain(self.path):
+            self._connection.register("new_chunks", columns)  # columns of NumPy arrays are read where they lie
+            try:
+                self._connection.execute(
+                    f"INSERT INTO chunks SELECT document, number, start, stop, array_value({', '.join(names)}) "
+                    "FROM new_chunks"
+                ).fetchall()
+            finally:
+                self._connection.unregister("new_chunks")
+
+    def load_vectors(self) -> Vectors:
+        """Read all chunks' vectors into one array, in the order of their documents."""
+        cache = max(LEAST_CACHE, 6 * 2048 * 4 * self.meta["width"])  # DuckDB works on 2,048 rows at a time
+        while True:
+            try:
+                with self._small_cache(cache):
+                    loaded = self._copy_vectors()
+                break
+            except OutOfMemory:  # how little is enough depends on DuckDB's version
+                cache *= 2
+                if cache > MOST_CACHE:
+                    raise
+        order = np.lexsort((loaded.numbers, loaded.documents))
+        if (order[1:] > order[:-1]).all():  # DuckDB keeps the order in which rows came
+            return loaded
+        documents, numbers, starts, stops = (
+            place[order] for place in (loaded.documents, loaded.numbers, loaded.starts, loaded.stops)
+        )
+        return Vectors(documents, numbers, starts, stops, loaded.vectors[order])
+
+    def _copy_vectors(self) -> Vectors:
+        """Copy all rows of the chunks out, a block at a time."""
+        width = self.meta["width"]
+        ((count, end),) = self.rows("SELECT count(*), coalesce(max(rowid), -1) + 1 FROM chunks")
+        loaded = Vectors(
+            documents=np.empty(count, np.int64),
+            numbers=np.empty(count, np.int32),
+            starts=np.empty(count, np.int64),
+            stops=np.empty(count, np.int64),
+            vectors=np.empty((count, width), np.float32),
+        )
+        places = loaded.documents, loaded.numbers, loaded.starts, loaded.stops
+        dimensions = ", ".join(f"vector[{d}]" for d in range(1, width + 1))
+        step, filled = max(256, BLOCK_BYTES // (4 * width)), 0
+        for first in range(0, end, step):
+            found = self.columns(
+                f"SELECT document, number, start, stop, {dimensions} FROM chunks "
+                f"WHERE rowid >= {first} AND rowid < {first + step}"
+            )
+            columns = list(found.values())
+            part = slice(filled, filled + len(columns[0]))
+            for place, column in zip(places, columns, strict=False):
+                place[part] = column
+            for d, column in enumerate(columns[len(places) :]):
+                loaded.vectors[part, d] = column
+            filled = part.stop
+        return loaded
+
+    @contextmanager
+    def _small_cache(self, cache: int) -> Iterator[None]:
+        """Let DuckDB hold little of the file while its vectors are copied out."""
+        ((before,),) = self.rows("SELECT current_setting('memory_limit')")
+        threads = self.rows("SELECT current_setting('threads')")[0][0]
+        self.rows(f"SET memory_limit = '{cache // 1000}KB'")
+        self.rows("SET threads = 1")
+        try:
+            yield
+        finally:
+            self.rows(f"SET memory_limit = '{before}'")
+            self.rows(f"SET threads = {int(threads)}")
+
+    def close(self) -> None:
+        """Let go of the file; other processes may then open it."""
+        with explain(self.path):
+            self._connection.close()
+
+
+def create(path: Path, width: int, meta: Mapping[str, Any]) -> None:
+    """Make an empty database, which appears whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        Nothing may be there.
+    width : int
+        ``D``.
+    meta : mapping
+        What the file is to say about itself, beside its width and the version of its tables.
+
+    Raises
+    ------
+    DatabaseError
+        If something is there already, or what an earlier file of this name has left; if the folder is missing.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "soup.duckdb"
+    >>> create(file, 3, {"model": "a model"})  # doctest: +SKIP
+    >>> Storage(file).meta["width"]  # doctest: +SKIP
+    3
+    """
+    duckdb = require_duckdb()
+    target = path.resolve()
+    log = target.with_name(target.name + ".wal")
+    if target.exists() or log.exists():
+        left = target if target.exists() else log
+        raise DatabaseError(f"{left}: exists already; choose another name, or remove it")
+    if not target.parent.is_dir():
+        raise DatabaseError(f"{path}: there is no folder {path.parent}; create it first")
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
+    try:
+        with explain(path):
+            unfinished.unlink(missing_ok=True)
+            connection = duckdb.connect(str(unfinished), config=CONFIG)
+            try:
+                connection.execute(TABLES.format(width=int(width))).fetchall()
+                values = {**meta, "width": int(width), "schema_version": SCHEMA_VERSION}
+                for name, value in values.items():
+                    connection.execute("INSERT INTO meta VALUES (?, ?)", [name, json.dumps(value)]).fetchall()
+            finally:
+                connection.close()
+        _move(unfinished, target)
+    except FileExistsError:
+        raise DatabaseError(f"{path}: another process has just made it; run the command again") from None
+    finally:
+        unfinished.unlink(missing_ok=True)
+        unfinished.with_name(unfinished.name + ".wal").unlink(missing_ok=True)
+
+
+def _move(unfinished: Path, target: Path) -> None:
+    """Give a file its name, unless another process has put something there meanwhile."""
+    try:
+        os.link(unfinished, target)  # renaming would replace
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        if target.exists():
+            raise FileExistsError(str(target)) from None
+        unfinished.rename(target)
+
+
+def _check_file(path: Path) -> None:
+    """Refuse what is no DuckDB file before DuckDB sees it: it would fetch an extension to read some others."""
+    if not path.exists():
+        raise DatabaseError(f"{path}: does not exist; make it with `minisbert index build {path} FILES...`")
+    if not path.is_file():
+        raise DatabaseError(f"{path}: a folder or device; expected a DuckDB file")
+    with path.open("rb") as stream:
+        if stream.read(16)[MAGIC] != b"DUCK":
+            raise DatabaseError(f"{path}: not a DuckDB file, or damaged at its very beginning")
