@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import textwrap
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib.util import find_spec
 from typing import IO, Any
 
@@ -114,8 +114,8 @@ def heat_map(
     dashed = values < -_WORTH_A_DASH * high if diverging and not shown else np.zeros(values.shape, bool)
     if dashed.any():
         captions.append("cells with a dash are negative")
-    families, drawable = _fonts([title, caption, *rows, *columns])
-    rows, columns = ([drawable(_cut(label)) for label in names] for names in (rows, columns))
+    families, drawable = find_fonts([title, caption, *rows, *columns])
+    rows, columns = ([drawable(one_line(label)) for label in names] for names in (rows, columns))
     title, captions = drawable(title), [drawable(line) for line in captions]
     if BOX in "".join([title, *captions, *rows, *columns]):
         captions.append(f"{BOX} is a character that no installed font has")
@@ -132,7 +132,7 @@ def heat_map(
         if marked is not None:
             _frame(axes, *marked)
         _colour_bar(figure, image, width, height, bool((values < low).any()), bool((values > high).any()))
-        _head(axes, title, captions, width)
+        write_head(axes, title, captions, width)
         figure.savefig(stream, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.15, facecolor="white")
 
 
@@ -235,14 +235,49 @@ def colour_map(diverging: bool) -> Any:
 # ---------------------------------------------------------------------------------------------------- text
 
 
-def _cut(label: str) -> str:
-    """Make one line of a label, of bounded length."""
+def one_line(label: str, letters: int = LABEL_LETTERS) -> str:
+    r"""Make one line of a label, of bounded length.
+
+    Parameters
+    ----------
+    label : str
+    letters : int
+        At most; 1 or more.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> one_line("soup\nis my favorite", 10)
+    'soup is m…'
+    """
     line = " ".join(label.split())
-    return line if len(line) <= LABEL_LETTERS else f"{line[: LABEL_LETTERS - 1].rstrip()}…"
+    return line if len(line) <= letters else f"{line[: letters - 1].rstrip()}…"
 
 
-def _fonts(texts: Iterable[str]) -> tuple[list[str], Any]:
-    """Find installed fonts for all characters, and give a function that makes a text drawable with them."""
+def find_fonts(texts: Iterable[str]) -> tuple[list[str], Callable[[str], str]]:
+    """Find installed fonts for all characters, and give a function that makes a text drawable with them.
+
+    Parameters
+    ----------
+    texts : iterable of str
+        Everything that will be drawn.
+
+    Returns
+    -------
+    families : list of str
+        For matplotlib's ``font.family``.
+    drawable : callable
+        Gives a text on one line, with :data:`BOX` for each character that no font has.
+
+    Examples
+    --------
+    >>> families, drawable = find_fonts(["soup"])  # doctest: +SKIP
+    >>> families, drawable("soup\U0010fffd")  # doctest: +SKIP
+    (['DejaVu Sans'], 'soup□')
+    """
     from matplotlib import font_manager
 
     ours = ["DejaVu Sans"]  # comes with matplotlib
@@ -288,8 +323,23 @@ def _label(axes: Any, rows: list[str], columns: list[str], width: float, height:
     axes.spines[:].set_visible(False)
 
 
-def _head(axes: Any, title: str, captions: list[str], width: float) -> None:
-    """Write title and captions above the cells, from the left, in lines about as long as the cells are wide."""
+def write_head(axes: Any, title: str, captions: Sequence[str], width: float) -> None:
+    """Write title and captions above the axes, from the left, in lines about as long as the axes are wide.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    title : str
+        Wrapped, three lines at most, as each of the captions.
+    captions : sequence of str
+        Smaller.
+    width : float
+        Inches.
+
+    Examples
+    --------
+    >>> write_head(axes, "who is alike", ["cosines"], 6.0)  # doctest: +SKIP
+    """
     letters = round(max(width, 5.0) / LETTER)
     small = [line for text in captions for line in textwrap.wrap(text, letters, max_lines=3, placeholder=" …")]
     title_size = FONT_SIZE + 3

@@ -46,9 +46,8 @@ class DatabaseTime:
     p95_ms: float
     where_p50_ms: float  # the same with a condition that half of the documents meet
     sql_p50_ms: float  # the same in SQL, without a condition
-    memory_ratio: (
-        float  # growth of the process's peak memory by opening, loading and searching, in times the vectors' bytes
-    )
+    memory_ratio: float  # growth of the process's peak memory by opening, loading and searching, in times the vectors'
+    duckdb_mib: float  # what DuckDB takes by being there; comes on top, whatever the number of documents
     file_mib: float
 
 
