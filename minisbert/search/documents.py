@@ -26,7 +26,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from minisbert.search.errors import require_duckdb
+from minisbert.search.errors import connect, require_duckdb
 from minisbert.tables import (
     InputError,
     checked_text,
@@ -255,7 +255,7 @@ def _read_parquet(file: str | Path, name: str) -> Iterator[tuple[int, dict[str, 
     duckdb = require_duckdb()
     # DuckDB takes * ? [ for patterns, and would read other files
     exact = "".join(f"[{c}]" if c in "*?[" else c for c in str(Path(file).absolute()))
-    with duckdb.connect(config={"autoinstall_known_extensions": "false"}) as connection:
+    with connect(other_files=True) as connection:
         try:
             found = connection.execute(
                 'SELECT to_json("the row")::VARCHAR FROM read_parquet(?, hive_partitioning = false) AS "the row"',

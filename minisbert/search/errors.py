@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-__all__ = ["DatabaseError", "OutOfMemory", "explain", "require_duckdb"]
+__all__ = ["DatabaseError", "OutOfMemory", "connect", "explain", "require_duckdb"]
 
 INSTALL = "pip install -e '.[search]'"
 
+NO_EXTENSIONS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
 OUT_OF_MEMORY = r"Out of Memory|could not allocate|failed to allocate"
 # What DuckDB says, and what to do about it.
 _CAUSES = (
@@ -68,6 +69,32 @@ def require_duckdb() -> Any:
         return importlib.import_module("duckdb")
     except ImportError:
         raise ValueError(f"the embedding database needs duckdb: {INSTALL}") from None
+
+
+def connect(file: str = ":memory:", *, read_only: bool = False, other_files: bool = False) -> Any:
+    """Open a DuckDB file, or an empty database in memory.
+
+    Parameters
+    ----------
+    file : str
+    read_only : bool
+    other_files : bool
+        Whether SQL may read files beside this one. Extensions from the network are never loaded.
+
+    Returns
+    -------
+    duckdb.DuckDBPyConnection
+        It prints nothing: in a notebook, or under ``python -c``, DuckDB would draw a bar of its own.
+
+    Examples
+    --------
+    >>> connect().execute("SELECT 1").fetchall()  # doctest: +SKIP
+    [(1,)]
+    """
+    config = {**NO_EXTENSIONS, "enable_external_access": str(other_files).lower()}
+    connection = require_duckdb().connect(file, read_only=read_only, config=config)
+    connection.execute("SET enable_progress_bar = false").fetchall()
+    return connection
 
 
 @contextmanager

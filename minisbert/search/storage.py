@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from minisbert.model import Array
-from minisbert.search.errors import DatabaseError, OutOfMemory, explain, require_duckdb
+from minisbert.search.errors import DatabaseError, OutOfMemory, connect, explain, require_duckdb
 
 __all__ = ["Storage", "Vectors", "create"]
 
@@ -42,12 +42,6 @@ MAGIC = slice(8, 12)  # of a DuckDB file: "DUCK"
 BLOCK_BYTES = 6 * 2**20  # of vectors, read at a time
 LEAST_CACHE = 16 * 2**20  # bytes that DuckDB is left with to read a narrow table
 MOST_CACHE = 2**30  # it is given more as it needs, up to this
-# Nothing outside the file is ever read: no other file, and no extension from the network.
-CONFIG = {
-    "enable_external_access": "false",
-    "autoinstall_known_extensions": "false",
-    "autoload_known_extensions": "false",
-}
 TABLES = """
 CREATE TABLE meta (name VARCHAR PRIMARY KEY, value JSON NOT NULL);
 CREATE TABLE documents (
@@ -76,11 +70,11 @@ class Storage:
     """An open file. One process at a time writes, and while it does, none reads."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
-        duckdb = require_duckdb()
+        require_duckdb()
         self.path, self.read_only = path, read_only
         _check_file(path)
         with explain(path):
-            self._connection = duckdb.connect(str(path.resolve()), read_only=read_only, config=CONFIG)
+            self._connection = connect(str(path.resolve()), read_only=read_only)
         try:
             self.meta = self._read_meta()
         except BaseException:
@@ -239,7 +233,7 @@ def create(path: Path, width: int, meta: Mapping[str, Any]) -> None:
     >>> Storage(file).meta["width"]  # doctest: +SKIP
     3
     """
-    duckdb = require_duckdb()
+    require_duckdb()
     target = path.resolve()
     log = target.with_name(target.name + ".wal")
     if target.exists() or log.exists():
@@ -251,7 +245,7 @@ def create(path: Path, width: int, meta: Mapping[str, Any]) -> None:
     try:
         with explain(path):
             unfinished.unlink(missing_ok=True)
-            connection = duckdb.connect(str(unfinished), config=CONFIG)
+            connection = connect(str(unfinished))
             try:
                 connection.execute(TABLES.format(width=int(width))).fetchall()
                 values = {**meta, "width": int(width), "schema_version": SCHEMA_VERSION}
