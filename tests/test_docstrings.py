@@ -40,8 +40,10 @@ NEED_WEIGHTS = {
     "minisbert.bench.run",
     "minisbert.proof.ledger",
     "minisbert.proof.torch_model",
+    "minisbert.proof.torch_steps",
+    "minisbert.proof.steps",
 }
-NEED_TORCH = {"minisbert.proof.record", "minisbert.proof.torch_model"}
+NEED_TORCH = {"minisbert.proof.record", "minisbert.proof.torch_model", "minisbert.proof.torch_steps"}
 
 
 @pytest.mark.parametrize("name", MODULES)

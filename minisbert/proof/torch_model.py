@@ -48,7 +48,7 @@ def torch_reference(folder: Path, texts: Sequence[str], dtype: str, max_seq_leng
     >>> torch_reference(folder, ["i love soup"], "float64", 256).tensors["embeddings.word"].shape
     (5, 384)
     """
-    model = _load(folder, dtype)
+    model = load_torch(folder, dtype)
     import torch
 
     inputs = dict(
@@ -77,8 +77,30 @@ def torch_reference(folder: Path, texts: Sequence[str], dtype: str, max_seq_leng
     return Reference(tuple(texts), tensors, 1, origin)
 
 
-def _load(folder: Path, dtype: str) -> Any:
-    """Load the folder with sentence-transformers, without the fused attention that hides its probabilities."""
+def load_torch(folder: Path, dtype: str) -> Any:
+    """Load a folder with sentence-transformers, without the fused attention that hides its probabilities.
+
+    Parameters
+    ----------
+    folder : Path
+    dtype : {"float32", "float64"}
+
+    Returns
+    -------
+    sentence_transformers.SentenceTransformer
+        In evaluation mode, on the CPU.
+
+    Raises
+    ------
+    ValueError
+        If sentence-transformers is not installed.
+
+    Examples
+    --------
+    >>> from minisbert import hub
+    >>> len(load_torch(hub.resolve().folder, "float32"))
+    3
+    """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         from sentence_transformers import SentenceTransformer

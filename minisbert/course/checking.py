@@ -1,0 +1,69 @@
+"""Small things that every notebook needs: a check that must fail, and where evaluation data may be.
+
+Next file: ``run.py``, which executes the notebooks and says which outputs are stale.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+__all__ = ["data_file", "it_fails"]
+
+
+@contextmanager
+def it_fails(what: str) -> Iterator[None]:
+    """Run a check on something broken: that it fails is what is wanted.
+
+    Parameters
+    ----------
+    what : str
+        What was broken.
+
+    Raises
+    ------
+    AssertionError
+        If nothing fails: a check that cannot fail proves nothing.
+
+    Examples
+    --------
+    >>> with it_fails("two and two"):
+    ...     assert 2 + 2 == 5, "4 is not 5"
+    two and two: the check fails, as it should: 4 is not 5
+    """
+    try:
+        yield
+    except AssertionError as error:
+        first = str(error).strip().splitlines()[:1]
+        sys.stdout.write(f"{what}: the check fails, as it should: {first[0] if first else 'AssertionError'}\n")
+        return
+    raise AssertionError(f"{what}: the check was expected to fail, and passed; what does it check?")
+
+
+def data_file(name: str) -> Path | None:
+    """Find a file of evaluation data, which is not the project's to give away.
+
+    Parameters
+    ----------
+    name : str
+        Such as ``"stsb/stsb_test.tsv"``.
+
+    Returns
+    -------
+    Path or None
+        In the folder that ``MINISBERT_DATA`` names, or in ``shared/data`` beside the checkout; None where it is not.
+
+    Examples
+    --------
+    >>> data_file("no/such/file.tsv") is None
+    True
+    """
+    checkout = Path(__file__).resolve().parents[2]
+    folders = [Path(os.environ["MINISBERT_DATA"])] if os.environ.get("MINISBERT_DATA") else []
+    for folder in [*folders, checkout.parent / "shared" / "data"]:
+        if (folder / name).is_file():
+            return folder / name
+    return None

@@ -1,0 +1,166 @@
+"""What the notebooks lean on: exercises that name mistakes, checks that must fail, outputs that are stale."""
+
+import inspect
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from minisbert import SentenceEncoder
+from minisbert.course.checking import data_file, it_fails
+from minisbert.course.exercises import Exercise, Mistake, array, check
+from minisbert.course.run import differences, same_text
+from minisbert.proof.steps import our_steps, read_steps, sample
+
+CHAPTERS = sorted(Path(inspect.getfile(check)).parent.glob("chapter_*.py"))
+
+
+def exercises():
+    """Every exercise of every chapter."""
+    for file in CHAPTERS:
+        for name, thing in vars(import_module(f"minisbert.course.{file.stem}")).items():
+            if isinstance(thing, Exercise):
+                yield pytest.param(thing, id=f"{file.stem}.{name}")
+
+
+@pytest.mark.parametrize("exercise", exercises())
+def test_the_solution_passes_and_each_mistake_is_named(exercise):
+    assert check(exercise, exercise.solution).state == "right"
+    assert check(exercise, lambda *_: None).state == "to do"
+    assert len(exercise.mistakes) >= 3
+    said = [mistake.says for mistake in exercise.mistakes]
+    assert len(set(said)) == len(said)
+    for mistake in exercise.mistakes:
+        verdict = check(exercise, mistake.answer)
+        assert verdict.state == "wrong" and mistake.says in verdict.message, f"{verdict} instead of: {mistake.says}"
+
+
+ROWS = Exercise(
+    "row sums",
+    lambda x: x.sum(axis=1),
+    [(array([1, 2], [3, 5]),), (array([0.5, 1.0, -2.0]),)],
+    [Mistake(lambda x: x.sum(axis=0), "these are the sums of the columns")],
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda x: x.sum(axis=0), "✗ row sums: these are the sums of the columns"),
+        (lambda x: ..., "… row sums: fill in"),
+        (lambda x: x.sum(), "should give shape (2,), and gives ()"),
+        (lambda x: x.sum(axis=1) + np.arange(2), "should give 8 at [1], and gives 9"),
+        (lambda x: x.sum(axis=1) / 0.0, "gives inf; is something divided by zero"),
+        (lambda x: x[5], "raises IndexError"),
+        (lambda: 1, "raises TypeError"),
+        (lambda x: "7", "should give [3. 8.], and gives '7'"),
+        (lambda x: [1.0], "should give shape (2,), and gives (1,)"),
+        (lambda x: list(x.sum(axis=1)), "✓ row sums: right"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:divide by zero")
+def test_a_verdict_says_what_is_wrong(answer, said):
+    assert said in repr(check(ROWS, answer))
+
+
+def test_an_answer_that_changes_its_argument_is_told_so():
+    def answer(x):
+        x *= 2
+        return x.sum(axis=1) / 2
+
+    assert "changes its argument" in check(ROWS, answer).message
+    before = ROWS.cases[0][0].copy()
+    np.testing.assert_array_equal(ROWS.cases[0][0], before)
+
+
+def test_values_words_and_lists_are_answers_too():
+    best = Exercise("best", lambda: "soup", [()], [Mistake(lambda: "london", "that is the farthest")])
+    assert check(best, "soup").state == "right"
+    assert "farthest" in check(best, "london").message
+    assert "should give 'soup', and gives 'tea'" in check(best, "tea").message
+    pieces = Exercise("pieces", lambda text: text.split(), [("a b",)], [])
+    assert check(pieces, lambda text: ["a", "b"]).state == "right"
+    assert check(pieces, lambda text: ["a"]).state == "wrong"
+
+
+def test_a_check_that_must_fail(capsys):
+    with it_fails("a wrong sum"):
+        assert False, "one line\nanother"  # noqa: B011
+    assert capsys.readouterr().out == "a wrong sum: the check fails, as it should: one line\n"
+    with pytest.raises(AssertionError, match="was expected to fail, and passed"), it_fails("nothing"):
+        pass
+    with pytest.raises(ZeroDivisionError), it_fails("a crash is no failed check"):
+        1 / 0  # noqa: B018
+
+
+def test_data_is_found_where_it_is_said_to_be(tmp_path, monkeypatch):
+    monkeypatch.setenv("MINISBERT_DATA", str(tmp_path))
+    assert data_file("x.tsv") is None
+    (tmp_path / "x.tsv").touch()
+    assert data_file("x.tsv") == tmp_path / "x.tsv"
+
+
+# ----------------------------------------------------------------------------------------------- stale outputs
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "same"),
+    [
+        ("max |error| 1.2e-07", "max |error| 9.0e-07", True),
+        ("max |error| 1.2e-07", "max |error| 1.2e-05", False),
+        ("82.03 of 100", "82.04 of 100", True),
+        ("82.03 of 100", "82.33 of 100", False),
+        ("82.03 of 100", "82.03 of 101", False),
+        ("the error is 0.1", "the mistake is 0.1", False),
+        ("−0.25", "0.25", False),
+        ("1,234.5 texts", "1,234.6 texts", True),
+        ("[CLS] 101", "[CLS] 102", False),
+        ("a   b", "a b", True),
+    ],
+)
+def test_what_may_differ_between_processors(a, b, same):
+    assert same_text(a, b) is same
+
+
+def cell(*outputs, tags=()):
+    return {"cell_type": "code", "source": "", "metadata": {"tags": list(tags)}, "outputs": list(outputs)}
+
+
+def printed(text):
+    return {"output_type": "stream", "name": "stdout", "text": text}
+
+
+def test_stale_outputs_are_found():
+    stored = {"cells": [cell(printed("a 1\nb 2\n")), cell(printed("3.2 s"), tags=["varies"]), cell(printed("x"))]}
+    assert differences(stored, stored) == []
+    fresh = {"cells": [cell(printed("a 1\nb 3\n")), cell(printed("9.9 s"), tags=["varies"]), cell()]}
+    assert differences(stored, fresh) == [
+        "cell 1: 'b 2' is stored, 'b 3' comes out now",
+        "cell 3: 1 outputs are stored, 0 come out now",
+    ]
+
+
+# ----------------------------------------------------------------------------------------------- recorded steps
+
+
+def test_our_training_steps_are_the_recorded_ones(weights_folder):
+    recorded, ours = read_steps(), our_steps(SentenceEncoder(weights_folder, dtype="float64").model, steps=2)
+    # measured 2e-16 and 1.4e-15, on the machine that made the record; ten thousand times as much for other kernels
+    assert np.abs(ours.losses - recorded.losses[:2]).max() < 1e-11
+    assert np.abs(ours.norms / recorded.norms[:2] - 1).max() < 1e-11
+    assert recorded.largest_difference(ours)[1] < 1e-11
+    assert list(ours.gradients) == list(recorded.gradients)
+
+
+def test_a_wrong_gradient_is_named(weights_folder):
+    recorded = read_steps()
+    name = "encoder.layer.3.attention.self.key.weight"
+    wrong = {**recorded.gradients, name: 1.01 * recorded.gradients[name]}
+    ours = type(recorded)(recorded.losses, recorded.norms, wrong, recorded.lengths, "ours")
+    assert recorded.largest_difference(ours)[0] == name
+
+
+def test_a_sample_is_the_same_in_either_order_of_memory():
+    x = np.random.default_rng(0).standard_normal((30, 40))
+    np.testing.assert_array_equal(sample(x), sample(np.asfortranarray(x)))
