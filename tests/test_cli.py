@@ -222,6 +222,9 @@ def write_documents():
     Path("more.txt").write_text("soup on the mat\n")
     articles = "1,the cat sat,en,2021\n2,the dog ran on the mat,fr,2019\n3,i love the cat,en,2018\n"
     Path("articles.csv").write_text(f"id,body,lang,year\n{articles}")
+    Path("routes.yaml").write_text("soup: [soup!, i love the soup]\npets: [the cat sat, the dog ran]\n")
+    queries = "soup\ti love the soup!\nsoup\tsoup?\npets\tthe cat ran\npets\tthe cat on the mat\nnone\t5 5 5\nnone\t6 5\n"
+    Path("queries.tsv").write_text(f"label\ttext\n{queries}")
 
 
 def write_training_files():

@@ -27,6 +27,7 @@ VERBS = {
     "explain": "Show which words make two texts alike.",
     "index": "Keep a database of documents, to search by meaning.",
     "search": "Find documents by meaning.",
+    "route": "Tell by meaning where a query belongs, or that it is none.",
     "info": "Show the model, its limits, and what computes it here.",
     "fetch": "Bring a model to this machine and verify it.",
     "verify": "Compare every intermediate tensor with PyTorch's.",

@@ -1,0 +1,302 @@
+"""``minisbert route fit`` and ``minisbert route draw``: thresholds from labelled queries, and routes from a table."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from minisbert.cli.options import ModelChoice, Verb, decorate, json_option, model_options
+from minisbert.cli.outputs import Target
+from minisbert.cli.route import VERBS, load_table, table_options
+from minisbert.cli.table import align, printable, shorten
+
+if TYPE_CHECKING:
+    from minisbert.evaluation.bootstrap import Estimate
+    from minisbert.evaluation.classification import LabelledTexts
+    from minisbert.search.route_fitting import ThresholdFit
+    from minisbert.search.route_report import RouteReport
+    from minisbert.search.routes import RouteTable
+
+ENDINGS = (".yaml", ".yml", ".json")
+SHOWN = 10  # names that are listed
+
+
+def reading_options(verb: Verb) -> Verb:
+    """Give a verb what says how a labelled table is read."""
+    options = [
+        click.option(
+            "--columns",
+            "column_names",
+            metavar="LABEL,TEXT",
+            help="Names or numbers of the columns.  [default: label, text or a usual synonym]",
+        ),
+        click.option("--no-header", is_flag=True, help="There is no row of names on top; number the columns from 1."),
+    ]
+    return decorate(verb, options)
+
+
+def queries_options(verb: Verb) -> Verb:
+    """Give a verb what says how labelled queries are read."""
+    options = [
+        click.option("--none-label", default="none", show_default=True, help="The label that means none of these."),
+        click.option("--unknown-is-none", is_flag=True, help="A label that is no route means none of these, too."),
+    ]
+    return decorate(reading_options(verb), options)
+
+
+def read_table(file: Path, column_names: str | None, no_header: bool) -> LabelledTexts:
+    """Read labels and texts as said."""
+    from minisbert.evaluation.classification import read_labelled
+
+    names = column_names.split(",") if column_names is not None else None
+    if names is not None and len(names) != 2:
+        raise click.UsageError(f"--columns must name two: label and text; got {column_names!r}.")
+    if no_header and names is None:
+        raise click.UsageError("With --no-header, say by --columns which columns hold the label and the text.")
+    return read_labelled(file, columns=names, has_header=not no_header)
+
+
+def _output_options(verb: Verb) -> Verb:
+    """Give a verb a file of routes to write."""
+    options = [
+        click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="A .yaml or .json."),
+        click.option("--force", is_flag=True, help="Replace the file if it exists."),
+    ]
+    return decorate(verb, options)
+
+
+def _check_output(output: Path | None, force: bool) -> None:
+    """Refuse a file that could not be written, before seconds of work."""
+    if output is not None and output.suffix.lower() not in ENDINGS:
+        raise click.UsageError(f"-o must end in {', '.join(ENDINGS)}; got {str(output)!r}.")
+    Target(output, "routes", force).check()
+
+
+# --------------------------------------------------------------------------------------------------------- fit
+
+
+@click.command(short_help=VERBS["fit"][1])
+@table_options
+@click.argument(
+    "queries", metavar="[QUERIES]", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+@_output_options
+@click.option(
+    "--objective",
+    type=click.Choice(["accuracy", "balanced", "precision"]),
+    default="accuracy",
+    show_default=True,
+    help="Most queries right; the same with routes and none weighing alike; or most answers at a precision.",
+)
+@click.option("--precision", type=click.FloatRange(0, 1, min_open=True), default=0.95, show_default=True, metavar="P")
+@click.option(
+    "--per-route/--one",
+    default=None,
+    help="Thresholds of their own, or one for all.  [default: their own if that is better on held-out queries]",
+)
+@click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="Parts of the cross-validation.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the parts.")
+@queries_options
+@json_option
+@model_options
+def fit(
+    routes: Path,
+    scoring: str | None,
+    queries: Path | None,
+    output: Path | None,
+    force: bool,
+    none_label: str,
+    unknown_is_none: bool,
+    column_names: str | None,
+    no_header: bool,
+    as_json: bool,
+    choice: ModelChoice,
+    **settings: Any,
+) -> None:
+    """Fit the thresholds of routes to labelled queries, and write routes with thresholds.
+
+    QUERIES is a CSV, TSV or JSONL with a label and a text in each row: the name of a route, or `none` for what belongs
+    to none. Without QUERIES the examples themselves are asked, each left out of its route: once as a query that belongs
+    there, and once, with its whole route hidden, as one that belongs nowhere. Such thresholds are rather high.
+
+    Every possible threshold is counted. The figures "held out" are of a cross-validation: each query is judged by
+    thresholds that were fitted without it, and with --unknown-is-none also without the other queries of its label, for
+    people will ask what nobody has thought of. Queries that are examples are left out. The file remembers the model,
+    and is refused with another; comments of the old file are not in it.
+
+    \b
+    Examples:
+      minisbert route fit routes.yaml queries.tsv -o fitted.yaml
+      minisbert route fit routes.yaml queries.tsv --objective precision --precision 0.9
+      minisbert route fit routes.yaml --one --json
+    """
+    _check_output(output, force)
+    table = replace(load_table(routes, None), origin=None, fitted=None)
+    table = table if scoring is None else replace(table, scoring=scoring)
+    asked = None if queries is None else read_table(queries, column_names, no_header)
+    from minisbert.search.route_fitting import fit_router
+    from minisbert.search.router import Router
+
+    router = Router(choice.encoder("float32"), table)
+    fitted, found = fit_router(router, asked, none_label=none_label, unknown_is_none=unknown_is_none, **settings)
+    if output is not None:
+        fitted.save(output)
+        click.echo(f"wrote {output}", err=True)
+    if as_json:
+        click.echo(json.dumps(_fit_to_json(found, fitted.table), ensure_ascii=False).encode())
+    else:
+        click.echo("\n".join(_fit_lines(found, fitted.table, routes)))
+
+
+def _fit_lines(found: ThresholdFit, table: RouteTable, file: Path) -> list[str]:
+    """Lay out the thresholds, and what they are worth on what was seen and on what was not."""
+    own = sorted(found.own.values())
+    threshold = f"{found.threshold:g}"
+    if own:
+        count = "1 route has its" if len(own) == 1 else f"{len(own)} routes have their"
+        threshold += f"; {count} own, {own[0]:g} to {own[-1]:g}"
+    rows = [("objective", found.objective + ("" if found.precision is None else f" of {found.precision:g}"))]
+    rows += [("threshold", threshold)]
+    lines = [f"{file}: {count_routes(table)}", counted(found.seen), "", *align(rows, indent="")]
+    lines += ["", "x 100, held out (95 % interval)", *align(figures(found.held_out))]
+    if found.gain_of_own is not None:
+        gain, low, high = (f"{100 * number + 0.0:+.2f}" for number in found.gain_of_own)
+        lines += ["", f"thresholds of their own beside one for all, held out: {gain} ({low} to {high})"]
+    seen = 100 * float(found.seen.correct.mean())
+    return [*lines, "", f"On the queries that they were fitted to, {seen:.2f} are right, which is too good to be true."]
+
+
+def count_routes(table: RouteTable) -> str:
+    """Say what a table is."""
+    routes, examples = len(table.routes), len(table.examples)
+    return (
+        f"{routes:,} route{'s' * (routes != 1)}, {examples:,} example{'s' * (examples != 1)}, "
+        f"{'nearest example' if table.scoring == 'nearest' else 'centroid'}"
+    )
+
+
+def counted(report: RouteReport) -> str:
+    """Say what was asked."""
+    queries, none = len(report.decided), int((report.queries.expected < 0).sum())
+    left_out = f"; {report.queries.left_out:,} more are examples, and left out" if report.queries.left_out else ""
+    return f"{queries:,} quer{'ies' if queries != 1 else 'y'}, {none:,} of them of none{left_out}"
+
+
+def figures(report: RouteReport) -> list[tuple[str, str]]:
+    """Give the figures of a report, as far as there are queries to ask."""
+    rows = [
+        ("right", report.accuracy()),
+        ("  queries of routes that get their own", report.in_scope_accuracy()),
+        ("  the same, if nothing were refused", report.best_is_right()),
+        ("  queries of none that are refused", report.none_recall()),
+        ("queries that get a route", report.answered()),
+        ("  of those, right", report.precision()),
+        ("AUROC: queries of routes score higher", report.auroc()),
+    ]
+    return [(name, percent(estimate)) for name, estimate in rows if estimate is not None]
+
+
+def percent(estimate: Estimate) -> str:
+    """Write an estimate and its interval, x 100."""
+    mean, low, high = (f"{100 * number:.2f}" for number in estimate)
+    return f"{mean} (no interval: too few queries)" if math.isnan(estimate.low) else f"{mean} ({low} to {high})"
+
+
+def describe(report: RouteReport) -> dict[str, Any]:
+    """Give a report to a program: shares in [0, 1] as mean, low, high; null where there is nothing to say."""
+    names = ("accuracy", "in_scope_accuracy", "best_is_right", "none_recall", "answered", "precision", "auroc")
+    found = {name: getattr(report, name)() for name in names}
+    return {
+        "queries": len(report.decided),
+        "of_none": int((report.queries.expected < 0).sum()),
+        "left_out": report.queries.left_out,
+        **{name: estimate and [*map(number_or_none, estimate)] for name, estimate in found.items()},
+        "macro_f1": report.macro_f1(),
+    }
+
+
+def number_or_none(value: float) -> float | None:
+    """Give JSON null in place of NaN, which JSON does not have."""
+    return None if math.isnan(value) else value
+
+
+def _fit_to_json(found: ThresholdFit, table: RouteTable) -> dict[str, Any]:
+    """Give everything to a program."""
+    return {
+        "threshold": found.threshold,
+        "own": found.own,
+        "scoring": table.scoring,
+        "fitted": dict(table.fitted or {}),
+        "held_out": describe(found.held_out),
+        "seen_accuracy": float(found.seen.correct.mean()),
+        "gain_of_own": None if found.gain_of_own is None else list(found.gain_of_own),
+    }
+
+
+# -------------------------------------------------------------------------------------------------------- draw
+
+
+@click.command(short_help=VERBS["draw"][1])
+@click.argument("table", metavar="TABLE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@_output_options
+@click.option("--per-route", type=click.IntRange(1), metavar="COUNT", help="Examples of each route.  [default: all]")
+@click.option(
+    "--hold-out",
+    type=click.IntRange(0),
+    default=0,
+    metavar="COUNT",
+    help="Labels, drawn at random, that get no route: their texts belong to none of these.",
+)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the draws.")
+@click.option("--scoring", type=click.Choice(["nearest", "centroid"]), default="nearest", show_default=True)
+@click.option("--none-label", default="none", show_default=True, help="The label of texts that make no route.")
+@reading_options
+def draw(
+    table: Path,
+    output: Path | None,
+    force: bool,
+    per_route: int | None,
+    hold_out: int,
+    seed: int,
+    scoring: str,
+    none_label: str,
+    column_names: str | None,
+    no_header: bool,
+) -> None:
+    """Make a file of routes of a labelled table: a route a label, with some of its texts as examples.
+
+    With --hold-out some labels get no route, to see how well a router refuses what it does not know: ask it all texts
+    with `route fit` and `route evaluate`, and say --unknown-is-none.
+
+    \b
+    Examples:
+      minisbert route draw train.tsv --per-route 4 -o drawn.yaml
+      minisbert route draw train.tsv --per-route 4 --hold-out 1 --scoring centroid
+    """
+    _check_output(output, force)
+    labelled = read_table(table, column_names, no_header)
+    from minisbert.search.route_files import dump_routes, write_routes
+    from minisbert.search.routes import draw_routes
+
+    drawn = replace(
+        draw_routes(labelled, per_route, hold_out=hold_out, seed=seed, none_label=none_label), scoring=scoring
+    )
+    if output is None:
+        click.echo(dump_routes(drawn).encode(), nl=False)
+    else:
+        write_routes(drawn, output)
+        click.echo(f"wrote {output}: {count_routes(drawn)}", err=True)
+    if hold_out:
+        click.echo(f"held out: {_list_names(sorted(set(labelled.labels) - {none_label, *drawn.names}))}", err=True)
+
+
+def _list_names(names: Sequence[str]) -> str:
+    """Name a few."""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return ", ".join(shorten(printable(name), 40) for name in names[:SHOWN]) + more

@@ -1,0 +1,442 @@
+"""The router: which route does a query belong to, or to none of these?
+
+Each example is embedded once. The score of a route is, by the model's own similarity (mostly the cosine),
+
+=========  =======================================================  ==================================================
+scoring    score of route r for the query q                         for
+=========  =======================================================  ==================================================
+nearest    max over the examples e of r of similarity(q, e)         routes of several kinds of text; the more examples
+                                                                    the better
+centroid   similarity(q, mean of the examples of r)                 few, noisy examples of one kind
+=========  =======================================================  ==================================================
+
+The route with the highest score is the **best**. It is taken if its score reaches its threshold, and otherwise the
+answer is *none of these*, ``name = None``: no second route takes its place because its own threshold happens to be
+lower. So a threshold decides only about queries whose best route it belongs to, which is what lets ``route_fitting.py``
+find the best ones exactly.
+
+**Equal scores.** Scores that differ by at most `TIE`, which is the rounding of float32, are equal, and the route that
+comes first in the file wins. So neither the company in which a query is embedded nor the number of threads decides.
+
+Left out on purpose: what a route does (that is the caller's business), and approximate search, for some thousand
+examples are compared within a millisecond. Next file: ``route_report.py``, what a router is worth.
+
+Letters: ``B`` queries, ``R`` routes, ``E`` examples, ``D`` the width of a vector.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from minisbert.evaluation.sts import Encodes
+from minisbert.model import Array
+from minisbert.model.ops import normalize
+from minisbert.search.route_files import as_table, read_routes, write_routes
+from minisbert.search.routes import Route, RouteTable
+from minisbert.similarity import SIMILARITIES
+
+if TYPE_CHECKING:
+    from minisbert.encoder import SentenceEncoder
+
+__all__ = ["RouteChoice", "Router", "best_routes", "centroids", "nearest"]
+
+TIE = 1e-6
+"""Scores this close are equal; of scores above 1 in size, this share of the score."""
+
+_BLOCK_QUERIES = 1024  # compared with all examples at a time
+
+
+@dataclass(frozen=True)
+class RouteChoice:
+    """Where a query belongs, and why."""
+
+    query: str
+    name: str | None  # None: none of these
+    best: str  # the route with the highest score, whether it is taken or not
+    score: float  # of the best route
+    threshold: float | None  # what the score had to reach; None: any will do
+    example: str  # of the best route, the one that is most similar to the query
+    scores: Mapping[str, float]  # of all routes, the highest first, as the best was chosen
+
+    @property
+    def runner_up(self) -> str | None:
+        """The second-best route; None where there is no second one."""
+        return next((name for name in self.scores if name != self.best), None)
+
+    @property
+    def margin(self) -> float | None:
+        """How far the best route is ahead of the second, in the unit of the scores; None where there is no second."""
+        return None if self.runner_up is None else max(0.0, self.score - self.scores[self.runner_up])
+
+
+class Router:
+    """Routes, embedded: queries in, routes out.
+
+    Parameters
+    ----------
+    encoder : SentenceEncoder, or anything whose ``encode(list of str)`` gives ``(B, D)``
+        Without a model's own similarity ``similarity_fn_name`` must be given.
+    routes : RouteTable, or what `as_table` takes
+        Such as ``{"refund": ["I want my money back"], "hours": ["when do you open?"]}``.
+    similarity_fn_name : {"cosine", "dot", "euclidean", "manhattan"}, optional
+        By default the model's own.
+    **options
+        Passed on to ``encode`` for the examples and for queries: ``prompt_name``, ``overflow``, ``num_threads``, ...
+
+    Raises
+    ------
+    ValueError
+        If the routes' thresholds were fitted with another model, if the examples of a route cancel out and it is
+        scored by its centroid, and as `as_table` and ``encode``.
+
+    Warns
+    -----
+    UserWarning
+        If examples were changed after thresholds were fitted.
+
+    Examples
+    --------
+    >>> class Letters:
+    ...     def encode(self, sentences):
+    ...         return np.array([[1.0 + s.count("a"), 1.0 + s.count("e")] for s in sentences])
+    >>> routes = {"routes": {"a": ["banana", "alabama"], "e": ["beetle", "eve"]}, "threshold": 0.95}
+    >>> router = Router(Letters(), routes, similarity_fn_name="cosine")
+    >>> choice = router.route("papaya")
+    >>> choice.name, round(choice.score, 3), choice.example
+    ('a', 1.0, 'banana')
+    >>> choice = router.route("dog")
+    >>> choice.name, choice.best, round(choice.score, 3)
+    (None, 'e', 0.894)
+    """
+
+    def __init__(
+        self,
+        encoder: Encodes,
+        routes: Any,
+        *,
+        similarity_fn_name: str | None = None,
+        **options: Any,
+    ) -> None:
+        self.encoder = model = cast(Any, encoder)
+        self.table: RouteTable = as_table(routes)
+        self.options = options
+        self.similarity_fn_name: str = similarity_fn_name or model.model.similarity_fn_name
+        if self.similarity_fn_name not in SIMILARITIES:
+            raise ValueError(
+                f"Router: similarity_fn_name must be one of {', '.join(SIMILARITIES)}, got {similarity_fn_name!r}"
+            )
+        self._check_fitted()
+        self.vectors = self._encode(list(self.table.examples))  # (E, D)
+        self._embed_centroids()
+
+    def _check_fitted(self) -> None:
+        """Refuse another model than the one that thresholds were fitted with; say if the examples have changed."""
+        if self.table.origin is not None:
+            way_out = "fit the thresholds again with this model (minisbert route fit), or take them out of the file"
+            self.table.origin.check(self.encoder, "this file of routes", way_out)
+        fitted = self.table.fitted or {}
+        if fitted.get("digest", self.table.digest()) != self.table.digest():
+            message = (
+                "the examples or the scoring of these routes have changed since their thresholds were fitted: fit "
+                "them again (minisbert route fit)"
+            )
+            warnings.warn(message, UserWarning, stacklevel=3)
+
+    def _embed_centroids(self) -> None:
+        """Average each route's examples, where routes are scored so."""
+        self.starts: Array = np.cumsum([0, *(len(route.examples) for route in self.table.routes)])  # (R + 1,)
+        self.centroids: Array | None = None
+        if self.table.scoring == "centroid":
+            self.centroids = centroids(self.vectors, self.starts, self.similarity_fn_name)
+            lost = np.flatnonzero(np.linalg.norm(self.centroids, axis=1) < TIE)
+            if len(lost) and self.similarity_fn_name == "cosine":
+                raise ValueError(
+                    f"Router: the examples of route {self.table.names[lost[0]]!r} cancel out: their mean is zero and "
+                    "has no direction; score by the nearest example, or give other examples"
+                )
+
+    def __repr__(self) -> str:
+        """Say how many routes there are."""
+        routes, examples = len(self.table.routes), len(self.table.examples)
+        return f"Router({routes} routes, {examples} examples, {self.table.scoring}, {self.similarity_fn_name})"
+
+    def __getitem__(self, name: str) -> Route:
+        """Give a route by its name: ``router[choice.name].metadata``."""
+        for route in self.table.routes:
+            if route.name == name:
+                return route
+        raise KeyError(name)
+
+    @classmethod
+    def from_file(cls, encoder: SentenceEncoder, file: str | Path, **options: Any) -> Router:
+        """Read routes from a file, and embed them.
+
+        Parameters
+        ----------
+        encoder : SentenceEncoder
+        file : str or path
+            As `read_routes`.
+        **options
+            As `Router`.
+
+        Returns
+        -------
+        Router
+
+        Examples
+        --------
+        >>> Router.from_file(SentenceEncoder(), "routes.yaml")  # doctest: +SKIP
+        Router(2 routes, 5 examples, nearest, cosine)
+        """
+        return cls(encoder, read_routes(file), **options)
+
+    def save(self, file: str | Path) -> None:
+        """Write routes and thresholds to a file, for :meth:`from_file`.
+
+        Parameters
+        ----------
+        file : str or path
+            As `write_routes`.
+
+        Examples
+        --------
+        >>> router.save("routes.yaml")  # doctest: +SKIP
+        """
+        write_routes(self.table, file)
+
+    def with_table(self, table: RouteTable) -> Router:
+        """Give a router with other thresholds and the same examples, without embedding them again.
+
+        Parameters
+        ----------
+        table : RouteTable
+            Names, examples and scoring must be the same.
+
+        Returns
+        -------
+        Router
+
+        Raises
+        ------
+        ValueError
+            If they are not.
+        """
+        if table.digest() != self.table.digest():
+            raise ValueError("with_table: names, examples and scoring must be the router's own; make a new Router")
+        other = object.__new__(Router)
+        other.__dict__.update(self.__dict__, table=table)
+        return other
+
+    @property
+    def thresholds(self) -> Array:
+        """What the score of each route must reach: (R,) float64, -inf where any score will do."""
+        found = [self._threshold(route) for route in self.table.routes]
+        return np.array([-np.inf if threshold is None else threshold for threshold in found])
+
+    def _threshold(self, route: Route) -> float | None:
+        return self.table.threshold if route.threshold is None else route.threshold
+
+    def route(self, query: str) -> RouteChoice:
+        """Find the route of a query.
+
+        Parameters
+        ----------
+        query : str
+
+        Returns
+        -------
+        RouteChoice
+
+        Raises
+        ------
+        ValueError
+            For what is no text, and for what ``encode`` refuses.
+        """
+        if not isinstance(query, str):
+            raise ValueError(f"route: expected a text, got {type(query).__name__}; for several use route_all")
+        return self.route_all([query])[0]
+
+    def route_all(self, queries: Iterable[str]) -> list[RouteChoice]:
+        """Find the route of each query.
+
+        Parameters
+        ----------
+        queries : iterable of str
+            B texts, embedded together.
+
+        Returns
+        -------
+        list of RouteChoice
+            In their order.
+
+        Raises
+        ------
+        ValueError
+            For a single string, for what is no text, and for what ``encode`` refuses.
+        """
+        texts = _as_texts("route_all", queries)
+        if not texts:
+            return []
+        vectors = self._encode(texts)  # (B, D)
+        scores = self.score(vectors)  # (B, R)
+        best = best_routes(scores)  # (B,)
+        rows = zip(texts, vectors, scores, best.tolist(), strict=True)
+        return [self._choose(text, vector, row, route) for text, vector, row, route in rows]
+
+    def score(self, vectors: Array) -> Array:
+        """Score vectors of queries under each route.
+
+        Parameters
+        ----------
+        vectors : Array, shape (B, D)
+
+        Returns
+        -------
+        Array, shape (B, R)
+            Similarities, larger for closer, float64.
+        """
+        compare = SIMILARITIES[self.similarity_fn_name].matrix
+        found = np.empty((len(vectors), len(self.table.routes)))  # (B, R)
+        for start in range(0, len(vectors), _BLOCK_QUERIES):
+            rows = slice(start, start + _BLOCK_QUERIES)
+            if self.centroids is None:
+                found[rows] = nearest(compare(vectors[rows], self.vectors), self.starts)
+            else:
+                found[rows] = compare(vectors[rows], self.centroids)
+        return found
+
+    def _choose(self, query: str, vector: Array, scores: Array, best: int) -> RouteChoice:
+        """Take the best route, or none."""
+        route = self.table.routes[best]
+        examples = self.vectors[self.starts[best] : self.starts[best + 1]]
+        closest = int(np.argmax(SIMILARITIES[self.similarity_fn_name].matrix(vector, examples)[0]))
+        threshold, score = self._threshold(route), float(scores[best])
+        falling = [best, *(r for r in np.argsort(-scores, kind="stable").tolist() if r != best)]
+        return RouteChoice(
+            query=query,
+            name=route.name if threshold is None or score >= threshold else None,
+            best=route.name,
+            score=score,
+            threshold=threshold,
+            example=route.examples[closest],
+            scores={self.table.names[r]: float(scores[r]) for r in falling},
+        )
+
+    def embed(self, queries: Iterable[str]) -> Array:
+        """Turn queries into vectors as the router does.
+
+        Parameters
+        ----------
+        queries : iterable of str
+            B texts.
+
+        Returns
+        -------
+        Array, shape (B, D)
+        """
+        return self._encode(_as_texts("embed", queries))
+
+    def _encode(self, texts: list[str]) -> Array:
+        """Encode texts, and refuse what is no vector each."""
+        vectors = np.asarray(self.encoder.encode(texts, **self.options))
+        if vectors.ndim != 2 or len(vectors) != len(texts):
+            raise ValueError(f"Router: encode must give one vector a text, ({len(texts)}, D), got {vectors.shape}")
+        return vectors
+
+
+def _as_texts(function: str, queries: Iterable[str]) -> list[str]:
+    """Give queries as a list, and refuse a lone string, which would be taken letter by letter."""
+    if isinstance(queries, str):
+        raise ValueError(f"{function}: expected several texts, got one: {queries!r:.60}; put it into a list")
+    texts = list(queries)
+    strange = next((text for text in texts if not isinstance(text, str)), None)
+    if strange is not None or None in texts:
+        raise ValueError(f"{function}: expected texts, got {type(strange).__name__}")
+    return texts
+
+
+# ------------------------------------------------------------------------------------------------------ scoring
+
+
+def nearest(similarities: Array, starts: Array) -> Array:
+    """Give each route the similarity of its most similar example.
+
+    ``score_r = max_(e in r) similarity_e``
+
+    Parameters
+    ----------
+    similarities : Array, shape (B, E)
+        To all examples, route by route.
+    starts : Array of int, shape (R + 1,)
+        Where the examples of each route begin, and E.
+
+    Returns
+    -------
+    Array, shape (B, R)
+
+    Examples
+    --------
+    >>> nearest(np.array([[0.1, 0.7, 0.3]]), np.array([0, 2, 3]))
+    array([[0.7, 0.3]])
+    """
+    highest: Array = np.maximum.reduceat(similarities, starts[:-1], axis=1)  # (B, R)
+    return highest
+
+
+def centroids(vectors: Array, starts: Array, similarity_fn_name: str) -> Array:
+    """Average the examples of each route.
+
+    ``centroid_r = mean_(e in r) v_e``, under the cosine of ``v_e / |v_e|``, so that a long vector counts no more
+
+    Parameters
+    ----------
+    vectors : Array, shape (E, D)
+        Of all examples, route by route.
+    starts : Array of int, shape (R + 1,)
+        Where the examples of each route begin, and E.
+    similarity_fn_name : str
+
+    Returns
+    -------
+    Array, shape (R, D)
+
+    Notes
+    -----
+    **Source**: Snell et al. 2017 (prototypical networks), equation 1.
+
+    Examples
+    --------
+    >>> centroids(np.array([[1.0, 0.0], [0.0, 4.0], [2.0, 2.0]]), np.array([0, 2, 3]), "cosine").round(3)
+    array([[0.5  , 0.5  ],
+           [0.707, 0.707]])
+    """
+    rows = normalize(vectors) if similarity_fn_name == "cosine" else vectors  # (E, D)
+    return np.stack([rows[a:b].mean(axis=0) for a, b in pairwise(starts)])  # (R, D)
+
+
+def best_routes(scores: Array) -> Array:
+    """Find the route with the highest score; of equal scores the first.
+
+    Parameters
+    ----------
+    scores : Array, shape (B, R)
+
+    Returns
+    -------
+    Array of int, shape (B,)
+
+    Examples
+    --------
+    >>> best_routes(np.array([[0.2, 0.5, 0.4], [0.5, 0.5 + 1e-8, 0.1]]))
+    array([1, 0])
+    """
+    highest = scores.max(axis=1, keepdims=True)  # (B, 1)
+    chosen: Array = np.argmax(scores >= highest - TIE * np.maximum(1.0, np.abs(highest)), axis=1)  # (B,)
+    return chosen

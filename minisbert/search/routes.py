@@ -1,0 +1,356 @@
+"""Routes: a name and a few example texts each, checked; and how a query is held against them.
+
+A :class:`Route` is what a person says of a kind of query; a :class:`RouteTable` is all of them, with the threshold that
+a score must reach. Both refuse at once what could only fail later: a name or an example that comes twice, an example
+without a word, a threshold that is no number. `draw_routes` makes routes of a labelled table, for measurements.
+
+Left out on purpose: vectors. To embed a few hundred examples again is quick, and routes without them can be read,
+edited and compared. Next file: ``route_files.py``, routes as people write them.
+
+Letters: ``R`` routes, ``E`` examples of all routes together.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+
+from minisbert.evaluation.classification import LabelledTexts, draw_examples
+from minisbert.origin import Origin
+
+__all__ = ["SCORINGS", "Route", "RouteError", "RouteTable", "draw_routes", "kind_of"]
+
+SCORINGS = ("nearest", "centroid")
+
+PathIn = tuple[Any, ...]  # the keys and indices that lead to a part of a route, a table or a file
+
+
+class RouteError(ValueError):
+    """Routes that make no sense: which, why, and the way out."""
+
+    def __init__(self, whose: str, fault: str, path: PathIn = ()) -> None:
+        super().__init__(f"{whose}: {fault}")
+        self.fault = fault
+        self.path = path  # to the part that is wrong: ("examples", 2), or in a table ("routes", 0, "examples", 2)
+
+
+@dataclass(frozen=True)
+class Route:
+    """A name, and a few texts of the kind that belongs there.
+
+    Parameters
+    ----------
+    name : str
+        One line, not empty.
+    examples : sequence of str
+        At least one, none empty, none twice.
+    threshold : float, optional
+        The score that a query must reach; by default the table's.
+    description : str
+        For people.
+    metadata : mapping
+        Whatever else belongs to the route, such as who answers: what JSON can hold.
+
+    Raises
+    ------
+    ValueError
+        Naming the route.
+
+    Examples
+    --------
+    >>> Route("refund", ["I want my money back", "how do I return this?"]).threshold is None
+    True
+    """
+
+    name: str
+    examples: Sequence[str]
+    threshold: float | None = None
+    description: str = ""
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for path, fault in self._faults():
+            if fault is not None:
+                raise RouteError(f"route {self.name!r:.60}", fault, path)
+        object.__setattr__(self, "examples", tuple(self.examples))
+
+    def _faults(self) -> Iterable[tuple[PathIn, str | None]]:
+        """Check one thing after the other: its place, and what is wrong with it, if anything is."""
+        yield (), _name_fault(self.name)
+        yield ("examples",), _examples_fault(self.examples)
+        for i, text in enumerate(self.examples):
+            yield ("examples", i), _example_fault(text)
+        if (twice := _find_repeated(self.examples)) is not None:
+            yield (
+                ("examples", twice[1]),
+                f"the example {self.examples[twice[1]]!r:.60} stands there twice; keep it once",
+            )
+        yield ("threshold",), _threshold_fault(self.threshold)
+        yield ("description",), None if isinstance(self.description, str) else "description must be a text"
+        yield ("metadata",), _metadata_fault(self.metadata)
+
+
+@dataclass(frozen=True)
+class RouteTable:
+    """Routes, and how a query is held against them.
+
+    Parameters
+    ----------
+    routes : sequence of Route
+        At least one; no two of one name or with the same example. Of equal scores the route that comes first wins.
+    threshold : float, optional
+        The score that a query must reach where a route has no threshold of its own. By default any score will do, and
+        every query gets a route.
+    scoring : {"nearest", "centroid"}
+        The score of a route: the similarity to its most similar example, or to the mean of its examples.
+    origin : Origin, optional
+        The model with which thresholds were fitted: with another they mean nothing.
+    fitted : mapping, optional
+        How thresholds were fitted, for people, and a digest of the examples with which.
+
+    Raises
+    ------
+    ValueError
+        Naming the route.
+
+    Examples
+    --------
+    >>> table = RouteTable([Route("refund", ["my money back"]), Route("hours", ["when do you open"])], threshold=0.5)
+    >>> table.names, table.examples
+    (('refund', 'hours'), ('my money back', 'when do you open'))
+    """
+
+    routes: Sequence[Route]
+    threshold: float | None = None
+    scoring: str = "nearest"
+    origin: Origin | None = None
+    fitted: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "routes", tuple(self.routes))
+        for path, fault in self._faults():
+            if fault is not None:
+                raise RouteError("routes", fault, path)
+
+    def _faults(self) -> Iterable[tuple[PathIn, str | None]]:
+        """Check one thing after the other: its place, and what is wrong with it, if anything is."""
+        yield ("threshold",), _threshold_fault(self.threshold)
+        yield ("scoring",), _scoring_fault(self.scoring)
+        yield ("routes",), _routes_fault(self.routes)
+        if (twice := _find_repeated(self.names)) is not None:
+            fault = f"two routes are named {self.names[twice[1]]!r}; put their examples together, or rename one"
+            yield ("routes", twice[1]), fault
+        places = [(r, i) for r, route in enumerate(self.routes) for i in range(len(route.examples))]
+        if (twice := _find_repeated(self.examples)) is not None:
+            (first, _), (second, i) = (places[j] for j in twice)
+            yield (
+                ("routes", second, "examples", i),
+                (
+                    f"the example {self.examples[twice[1]]!r:.60} stands in {self.names[first]!r} and in "
+                    f"{self.names[second]!r}, so that nothing could tell the two apart; keep it in one of them"
+                ),
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the routes, in order."""
+        return tuple(route.name for route in self.routes)
+
+    @property
+    def examples(self) -> tuple[str, ...]:
+        """All examples, route by route: E texts."""
+        return tuple(text for route in self.routes for text in route.examples)
+
+    def digest(self) -> str:
+        """Hash what scores depend on, the model apart: names, examples and scoring.
+
+        Examples
+        --------
+        >>> table = RouteTable([Route("refund", ["my money back"])])
+        >>> table.digest() == RouteTable(table.routes, threshold=0.5).digest(), table.digest()[:8]
+        (True, '8e229f80')
+        """
+        said = [self.scoring, [[route.name, list(route.examples)] for route in self.routes]]
+        return sha256(json.dumps(said, ensure_ascii=False).encode()).hexdigest()
+
+
+# ------------------------------------------------------------------------------------------------------- faults
+
+
+def _name_fault(name: Any) -> str | None:
+    """Say what is wrong with a name."""
+    if not isinstance(name, str) or not name.strip():
+        return f"a name must be a text that is not empty, got {name!r:.60}"
+    if name != name.strip() or not name.isprintable():
+        return "a name must be one line, without blanks around it or control characters"
+    return None
+
+
+def _examples_fault(examples: Any) -> str | None:
+    """Say what is wrong with a list of examples, whatever is in it."""
+    if isinstance(examples, (str, Mapping)) or not isinstance(examples, Sequence):
+        return (
+            f"examples must be a list of texts, got {kind_of(examples)}; write [{str(examples)[:30]}] for a single one"
+        )
+    return None if examples else "there are no examples; give one text at least, better five or more"
+
+
+def _example_fault(text: Any) -> str | None:
+    """Say what is wrong with one example."""
+    if isinstance(text, Mapping):
+        return f"an example must be a text, got {text!r:.60}; a text with ': ' in it needs quotes around it"
+    if text is None or (isinstance(text, str) and not text.strip()):
+        return "an example is empty; a text that begins with # or is 'null' needs quotes around it"
+    if not isinstance(text, str):
+        return f"an example must be a text, got {kind_of(text)}: {text!r:.60}; put it into quotes"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return f"an example holds half a character (a lone surrogate): {text!r:.60}; write it anew"
+    return None
+
+
+def _threshold_fault(threshold: Any) -> str | None:
+    """Say what is wrong with a threshold."""
+    is_number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool) and math.isfinite(threshold)
+    if threshold is None or is_number:
+        return None
+    return f"threshold must be a finite number such as 0.5 (a cosine is in [-1, 1]), got {threshold!r:.60}"
+
+
+def _scoring_fault(scoring: Any) -> str | None:
+    """Say what is wrong with the scoring."""
+    return None if scoring in SCORINGS else f"scoring must be {' or '.join(SCORINGS)}, got {scoring!r:.60}"
+
+
+def _metadata_fault(metadata: Any) -> str | None:
+    """Say what is wrong with metadata."""
+    if not isinstance(metadata, Mapping):
+        return f"metadata must be keys and values, got {kind_of(metadata)}"
+    try:
+        same = json.loads(json.dumps(dict(metadata), allow_nan=False)) == dict(metadata)
+    except (TypeError, ValueError) as error:
+        return f"metadata must be what JSON can hold, and {error}; put dates and the like into quotes"
+    return None if same else "metadata must be what JSON can hold, with texts as keys"
+
+
+def _routes_fault(routes: Sequence[Any]) -> str | None:
+    """Say what is wrong with a list of routes, whatever they are."""
+    if not routes:
+        return "there are none; expected a name and a few example texts at least"
+    strange = [route for route in routes if not isinstance(route, Route)]
+    return f"expected Route objects, got {kind_of(strange[0])}" if strange else None
+
+
+def _find_repeated(texts: Sequence[str]) -> tuple[int, int] | None:
+    """Find the first text that comes a second time: both places."""
+    seen: dict[str, int] = {}
+    for i, text in enumerate(texts):
+        if seen.setdefault(text, i) != i:
+            return seen[text], i
+    return None
+
+
+def kind_of(value: Any) -> str:
+    """Name a type in the words of a file.
+
+    Parameters
+    ----------
+    value : object
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> kind_of({}), kind_of(None), kind_of(0.5)
+    ('keys and values', 'nothing', 'a float')
+    """
+    names = {dict: "keys and values", list: "a list", str: "a text", bool: "true or false", type(None): "nothing"}
+    return names.get(type(value), f"a {type(value).__name__}")
+
+
+# ------------------------------------------------------------------------------------------------------- drawing
+
+
+def draw_routes(
+    labelled: LabelledTexts,
+    per_route: int | None = None,
+    *,
+    hold_out: int = 0,
+    seed: int = 0,
+    none_label: str = "none",
+) -> RouteTable:
+    """Make a route of each label, with some of its texts as examples.
+
+    Parameters
+    ----------
+    labelled : LabelledTexts
+    per_route : int, optional
+        Examples of each route, drawn without replacement; by default all. A text that comes several times under a
+        label counts once.
+    hold_out : int
+        So many labels, drawn at random, get no route: their texts can be asked as queries that belong nowhere.
+    seed : int
+    none_label : str
+        What stands for *none of these*: texts with this label make no route.
+
+    Returns
+    -------
+    RouteTable
+        Routes in the order of their names.
+
+    Raises
+    ------
+    ValueError
+        For a label with fewer texts than ``per_route``, for no label left, and as `RouteTable`.
+
+    Examples
+    --------
+    >>> labelled = LabelledTexts("tiny", ["my money back", "open on Sunday?", "when do you open"], ["refund", "hours",
+    ...     "hours"])
+    >>> table = draw_routes(labelled, 1)
+    >>> table.names, len(table.examples)
+    (('hours', 'refund'), 2)
+    """
+    pairs = [pair for pair in zip(labelled.labels, labelled.texts, strict=True) if pair[0] != none_label]
+    pairs = list(dict.fromkeys(pairs))
+    names = sorted({label for label, _ in pairs})
+    _check_draw(labelled.name, names, per_route, hold_out)
+    rng = np.random.default_rng(seed)
+    left_out = {names[i] for i in rng.choice(len(names), hold_out, replace=False)} if hold_out else set()
+    names = [name for name in names if name not in left_out]
+    number = {name: r for r, name in enumerate(names)}
+    kept = [(number[label], text) for label, text in pairs if label in number]
+    classes = np.array([r for r, _ in kept])
+    chosen: Iterable[Any] = range(len(kept))
+    if per_route is not None:
+        few = [name for name, count in zip(names, np.bincount(classes), strict=True) if count < per_route]
+        if few:
+            raise ValueError(
+                f"draw_routes: {labelled.name}: {len(few)} labels have fewer than {per_route} different texts, the "
+                f"first {few[0]!r:.60}; draw fewer a route (per_route, --per-route), or add texts"
+            )
+        chosen = draw_examples(classes, per_route, rng)
+    examples: list[list[str]] = [[] for _ in names]
+    for i in chosen:
+        examples[kept[i][0]].append(kept[i][1])
+    return RouteTable([Route(name, texts) for name, texts in zip(names, examples, strict=True)])
+
+
+def _check_draw(name: str, names: Sequence[str], per_route: Any, hold_out: Any) -> None:
+    """Refuse numbers that make no sense."""
+    if per_route is not None and (isinstance(per_route, bool) or per_route < 1):
+        raise ValueError(f"draw_routes: per_route must be at least 1, got {per_route!r}")
+    if isinstance(hold_out, bool) or not 0 <= hold_out < len(names):
+        raise ValueError(
+            f"draw_routes: {name} has {len(names)} labels that make a route; hold_out must be less, and not below 0, "
+            f"got {hold_out!r}"
+        )
