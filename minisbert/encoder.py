@@ -1,8 +1,8 @@
 """SentenceEncoder: text in, vectors out. The public face; glue, no mathematics.
 
 A text goes through ``tokens`` (ids), ``bert`` (token vectors) and ``modules`` (one vector); ``options.py`` checks what
-is asked for, ``pipeline.py`` does it. ``remote.py`` and ``client.py``, next, are for code that is written against an
-embedding service.
+is asked for, ``pipeline.py`` does it. What scikit-learn asks of a transformer stands at the end, on ``transformer.py``.
+``remote.py`` and ``client.py``, next, are for code that is written against an embedding service.
 
 Letters: ``B`` texts, ``N`` tokens in the strip, ``T`` tokens of one text, ``C`` chunks, ``D`` hidden size.
 """
@@ -13,7 +13,7 @@ import copy
 import os
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,6 +35,7 @@ from minisbert.options import Options, OutputValue, check_options
 from minisbert.pipeline import BLOCK_TEXTS, check_texts, embed_blocks, progress_bar
 from minisbert.similarity import SIMILARITIES
 from minisbert.trace import Trace
+from minisbert.transformer import as_frame, check_names, check_output, encode_settings, feature_names, tags, texts_of
 
 MANY_TEXTS = 1000
 """Texts from which on it is worth a warning that they could be embedded faster."""
@@ -51,13 +52,15 @@ class SentenceEncoder:
     revision : str, optional
         Commit, branch or tag on the Hugging Face Hub.
     token : str or bool, optional
-        For private models.
+        For private models. Used once and not kept: it is in no copy, pickle or setting.
     local_files_only : bool
         Never touch the network.
     dtype : {"float32", "float64"}
         Of the weights and of everything computed with them.
     max_seq_length : int, optional
         Tokens after which a text is cut, special tokens included; by default the model's own limit.
+    encode_kwargs : dict, optional
+        What :meth:`transform` passes on to :meth:`encode`, such as ``{"overflow": "chunk"}``. Nothing else reads it.
 
     Raises
     ------
@@ -68,6 +71,11 @@ class SentenceEncoder:
     -----
     **Source**: ``sentence_transformers.SentenceTransformer``, whose vectors these are (README has the measured
     difference). Reimers & Gurevych 2019.
+
+    It is a scikit-learn transformer as well (:meth:`transform` and the methods around it), with or without
+    scikit-learn. Its settings are read by :meth:`get_params`, not from attributes: ``encoder.model`` is the loaded
+    model, not its name. ``sklearn.base.clone`` and ``copy.copy`` share the weights, which nothing here writes to
+    (fine-tuning works on a copy); ``copy.deepcopy`` and pickle hold weights and tokenizer, and need no folder.
 
     Examples
     --------
@@ -90,18 +98,26 @@ class SentenceEncoder:
         local_files_only: bool = False,
         dtype: npt.DTypeLike = "float32",
         max_seq_length: int | None = None,
+        encode_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
-        self.dtype = np.dtype(dtype)
-        if self.dtype not in (np.float32, np.float64):
-            raise ValueError(f"SentenceEncoder: dtype must be 'float32' or 'float64', got {dtype!r}")
+        # as they were given; replaced by a new dict whenever one changes, because copies share it
+        self._params: dict[str, Any] = {
+            "model": model,
+            "revision": revision,
+            "local_files_only": local_files_only,
+            "dtype": dtype,
+            "max_seq_length": max_seq_length,
+            "encode_kwargs": encode_kwargs,
+        }
+        self._output = "default"
+        self.dtype = _check_dtype(dtype)
         found = hub.resolve(model, revision=revision, token=token, local_files_only=local_files_only)
         self.folder: Path = found.folder
         self.source: str = found.source
         self.model: SentenceModel = load_model(found.folder, self.dtype)
         self._loaded = self.model  # what lies in the folder
-        self._max_seq_length = self.model.max_seq_length
-        if max_seq_length is not None:
-            self.max_seq_length = max_seq_length
+        self._settle_limit()
+        self._check_encode_kwargs()
 
     def __repr__(self) -> str:
         """Name the model, its width and its limit."""
@@ -124,6 +140,13 @@ class SentenceEncoder:
                 f"(the model has no more positions), got {value!r}"
             )
         self._max_seq_length = int(value)
+        self._params = {**self._params, "max_seq_length": value}
+
+    def _settle_limit(self) -> None:
+        """Cut texts where the setting says, or where the model does."""
+        self._max_seq_length = self.model.max_seq_length
+        if self._params["max_seq_length"] is not None:
+            self.max_seq_length = self._params["max_seq_length"]
 
     @property
     def prompts(self) -> dict[str, str]:
@@ -529,6 +552,11 @@ class SentenceEncoder:
             64 hexadecimal digits: `minisbert.hub.fingerprint` of the folder. For another model than the folder's
             (:meth:`with_model`), of the folder that :meth:`save` would write.
 
+        Raises
+        ------
+        ValueError
+            If the folder is gone, as it may be for an encoder that was pickled on another machine.
+
         Examples
         --------
         >>> encoder = SentenceEncoder()
@@ -536,6 +564,11 @@ class SentenceEncoder:
         True
         """
         if self.model is self._loaded:
+            if not self.folder.is_dir():
+                raise ValueError(
+                    f"fingerprint: the folder {self.folder.as_posix()} that this encoder was loaded from is not here, "
+                    "and its files are what is hashed; load the model on this machine: SentenceEncoder(name or folder)"
+                )
             return hub.fingerprint(self.folder)
         with tempfile.TemporaryDirectory() as folder:
             save_model(self.model, Path(folder))
@@ -560,3 +593,226 @@ class SentenceEncoder:
         >>> SentenceEncoder().save(Path(tempfile.mkdtemp()) / "my-model")
         """
         save_model(replace(self.model, max_seq_length=self.max_seq_length), Path(folder))
+
+    # ---- scikit-learn -------------------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: Any = None) -> SentenceEncoder:
+        """Learn nothing, because the model is trained already.
+
+        Parameters
+        ----------
+        X : iterable of str
+            As for :meth:`transform`; only looked at from outside, so that a generator is not used up.
+        y : ignored
+
+        Returns
+        -------
+        SentenceEncoder
+            This one.
+
+        Raises
+        ------
+        ValueError
+            For a single text, and for a table.
+
+        Examples
+        --------
+        >>> SentenceEncoder().fit(["i love soup"])
+        SentenceEncoder('all-MiniLM-L6-v2', width 384, max_seq_length 256, float32)
+        """
+        if isinstance(X, str) or hasattr(X, "shape"):
+            texts_of(X, "fit")
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """Turn a column of texts into vectors: :meth:`encode` with this encoder's ``encode_kwargs``.
+
+        Parameters
+        ----------
+        X : iterable of str
+            A list, a one-dimensional array, a pandas or polars Series, a generator.
+
+        Returns
+        -------
+        Array or DataFrame, shape (B, D)
+            In the encoder's dtype, bit for bit what :meth:`encode` gives; a frame if :meth:`set_output` says so.
+
+        Raises
+        ------
+        ValueError
+            For a single text, a table, and what is no text (a missing value too), with its row.
+
+        Notes
+        -----
+        **Source**: scikit-learn's transformers of text, such as ``CountVectorizer``. A text's last digits depend on
+        its company (README), so on the fold it is in; ``encode_kwargs={"deterministic": True}`` rules that out.
+
+        Examples
+        --------
+        >>> SentenceEncoder(encode_kwargs={"truncate_dim": 3}).transform(["hello world"])
+        array([[-0.03447..., 0.03102..., 0.00673...]], dtype=float32)
+        """
+        vectors = self.encode(texts_of(X, "transform"), **(self._params["encode_kwargs"] or {}))
+        if self._output == "default":
+            return vectors
+        return as_frame(vectors, self.get_feature_names_out(), self._output, X)
+
+    def fit_transform(self, X: Any, y: Any = None) -> Any:
+        """Turn a column of texts into vectors; there is nothing to learn first.
+
+        Parameters
+        ----------
+        X : iterable of str
+        y : ignored
+
+        Returns
+        -------
+        Array or DataFrame, shape (B, D)
+            As :meth:`transform` gives.
+
+        Examples
+        --------
+        >>> SentenceEncoder().fit_transform(["i love soup"]).shape
+        (1, 384)
+        """
+        return self.fit(X).transform(X)
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Give the settings, as they were given to the constructor or set since.
+
+        Parameters
+        ----------
+        deep : bool
+            Ignored: no setting has settings of its own.
+
+        Returns
+        -------
+        dict
+            All that the constructor takes but the token, which is a secret and decides no vector.
+
+        Examples
+        --------
+        >>> SentenceEncoder(max_seq_length=64).get_params()["max_seq_length"]
+        64
+        """
+        return dict(self._params)
+
+    def set_params(self, **params: Any) -> SentenceEncoder:
+        """Change settings: all of them, or, if one is invalid, none.
+
+        Parameters
+        ----------
+        **params
+            Any of :meth:`get_params`. Another ``model`` or ``revision`` is loaded at once, with the stored token or
+            ``HF_TOKEN`` if it needs one; another ``dtype`` from the folder that is in use. The same value as before
+            changes nothing. ``max_seq_length=None`` is the model's own limit.
+
+        Returns
+        -------
+        SentenceEncoder
+            This one.
+
+        Raises
+        ------
+        ValueError
+            For an unknown name, with the valid ones, and for values that the constructor refuses. Also for another
+            ``dtype`` when the model in use is not its folder's (:meth:`with_model`).
+
+        Examples
+        --------
+        >>> SentenceEncoder().set_params(max_seq_length=64)
+        SentenceEncoder('all-MiniLM-L6-v2', width 384, max_seq_length 64, float32)
+        """
+        check_names(params, self._params, f"{type(self).__name__}.set_params")
+        changed = {name for name, value in params.items() if value is not self._params[name]}
+        renamed = any(params[name] != self._params[name] for name in changed & {"model", "revision"})
+        other = copy.copy(self)  # takes all risks; this one becomes like it in the end
+        other._params = {**self._params, **params}
+        other.dtype = _check_dtype(other._params["dtype"])
+        if renamed:
+            asked = {name: other._params[name] for name in ("model", "revision", "local_files_only")}
+            found = hub.resolve(**asked)
+            other.folder, other.source = found.folder, found.source
+        elif other.dtype != self.dtype and self.model is not self._loaded:
+            raise ValueError(
+                f"{type(self).__name__}.set_params: dtype can be changed for the model of a folder only, and this "
+                f"one was made in memory (with_model); save it, and load it with dtype={params['dtype']!r}"
+            )
+        if renamed or other.dtype != self.dtype:
+            other.model = other._loaded = load_model(other.folder, other.dtype)
+        if renamed or other.dtype != self.dtype or "max_seq_length" in changed:
+            other._settle_limit()
+        other._check_encode_kwargs()
+        self.__dict__.update(other.__dict__)
+        return self
+
+    def _check_encode_kwargs(self) -> Options:
+        """Refuse at once what :meth:`encode` would refuse later, and give what it makes of it."""
+        options = encode_settings(self._params["encode_kwargs"], self.encode)
+        options.pop("show_progress_bar", None)
+        return check_options(self.model, self.max_seq_length, **options)
+
+    def get_feature_names_out(self, input_features: Any = None) -> Array:
+        """Name the columns that :meth:`transform` gives.
+
+        Parameters
+        ----------
+        input_features : ignored
+
+        Returns
+        -------
+        Array of str, shape (D,)
+
+        Examples
+        --------
+        >>> SentenceEncoder().get_feature_names_out()[:2]
+        array(['sentenceencoder0', 'sentenceencoder1'], dtype=object)
+        """
+        return feature_names(type(self).__name__.lower(), self._check_encode_kwargs().dimensions)
+
+    def set_output(self, *, transform: str | None = None) -> SentenceEncoder:
+        """Choose what :meth:`transform` gives.
+
+        Parameters
+        ----------
+        transform : {"default", "pandas", "polars"}, optional
+            A NumPy array, or a frame with the names of :meth:`get_feature_names_out`; None changes nothing.
+
+        Returns
+        -------
+        SentenceEncoder
+            This one.
+
+        Raises
+        ------
+        ValueError
+            For anything else. That pandas or polars is missing is told by :meth:`transform`.
+
+        Examples
+        --------
+        >>> encoder = SentenceEncoder().set_output(transform="pandas")
+        """
+        if transform is not None:
+            self._output = check_output(transform)
+        return self
+
+    def __sklearn_clone__(self) -> SentenceEncoder:
+        """Copy the settings and share the weights: nothing is loaded again."""
+        other = copy.copy(self)
+        other._params = copy.deepcopy(self._params)
+        return other
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """There is nothing to fit."""
+        return True
+
+    def __sklearn_tags__(self) -> Any:
+        return tags()
+
+
+def _check_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    """Take one of the two dtypes that are computed with."""
+    found = np.dtype(dtype)
+    if found not in (np.float32, np.float64):
+        raise ValueError(f"SentenceEncoder: dtype must be 'float32' or 'float64', got {dtype!r}")
+    return found

@@ -198,6 +198,8 @@ def test_examples_of_help_run(verb, line, model, request, monkeypatch):
     Path("posts.jsonl").write_text('{"post": {"title": "the soup"}}\n')
     write_training_files()
     write_documents()
+    if verb in ("map", "cluster"):
+        request.getfixturevalue("sklearn")
     if verb in ("index", "search"):
         request.getfixturevalue("duckdb")
         if " build " not in line:
@@ -224,7 +226,8 @@ def write_documents():
     Path("articles.csv").write_text(f"id,body,lang,year\n{articles}")
     Path("routes.yaml").write_text("soup: [soup!, i love the soup]\npets: [the cat sat, the dog ran]\n")
     queries = "soup\ti love the soup!\nsoup\tsoup?\npets\tthe cat ran\npets\tthe cat on the mat\nnone\t5 5 5\nnone\t6 5\n"
-    Path("queries.tsv").write_text(f"label\ttext\n{queries}")
+    for name in ("queries.tsv", "questions.tsv"):
+        Path(name).write_text(f"label\ttext\n{queries}")
 
 
 def write_training_files():

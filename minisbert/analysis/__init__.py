@@ -1,4 +1,5 @@
-"""What vectors tell about texts: how unusual a similarity is (``calibration``), and which words made it (``explain``).
+"""What vectors tell about texts, and what is learnt from them: one module each, none needed to compute a vector.
 
-Neither is needed to compute a vector; both only read what the encoder gives.
+``calibration`` says how unusual a similarity is, ``explain`` which words made it. ``maps`` and ``clusters`` show many
+texts at once. ``classifier`` and ``entities`` learn from labels, on vectors that stay as they are.
 """

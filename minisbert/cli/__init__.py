@@ -28,6 +28,8 @@ VERBS = {
     "index": "Keep a database of documents, to search by meaning.",
     "search": "Find documents by meaning.",
     "route": "Tell by meaning where a query belongs, or that it is none.",
+    "map": "Draw texts as a map: who is near means the like.",
+    "cluster": "Group texts that mean the like, and name the groups.",
     "info": "Show the model, its limits, and what computes it here.",
     "fetch": "Bring a model to this machine and verify it.",
     "verify": "Compare every intermediate tensor with PyTorch's.",

@@ -1,0 +1,157 @@
+r"""A map of texts as a web page: one file that needs nothing else, to be looked through with mouse, finger or keys.
+
+Point at a mark to read its text; zoom and move; search, and see where the texts lie; click a name to see its group
+alone. Arrow keys go from point to point, and a screen reader hears the text. ``map_page.html``, beside this file, is
+the page: some 400 lines of plain JavaScript that draw on a canvas. Here it is filled with data.
+
+**Texts come from strangers.** They stand in the page as JSON inside a ``<script>`` that no browser runs, with ``<``,
+``>`` and ``&`` written as ``\u003c`` and so on, so that none can end it; the script puts them in place as text, never
+as HTML. And the page carries a policy by which a browser runs no script but the one with this hash, and fetches
+nothing from anywhere.
+
+Left out on purpose: 3-D, and more than some ten thousand points, which want a graphics library.
+
+Letters: ``M`` texts, ``C`` groups.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from minisbert.analysis.map_picture import LEGEND_GROUPS, TYPICAL, check_sizes, style
+from minisbert.analysis.maps import Projection
+from minisbert.analysis.naming import Groups
+from minisbert.model import Array
+
+TEMPLATE = Path(__file__).with_name("map_page.html")
+_DIGITS = 5  # of a coordinate in [-1, 1]: less than a pixel at any zoom that one can want
+
+
+def write_map_page(
+    stream: IO[bytes],
+    projection: Projection,
+    texts: Sequence[str],
+    groups: Groups | None = None,
+    *,
+    typical: Sequence[int] = (),
+    title: str = "Map of texts",
+    caption: str = "",
+) -> None:
+    r"""Write a map of texts as a web page.
+
+    Parameters
+    ----------
+    stream : binary file
+        Gets UTF-8.
+    projection : Projection
+        Of ``M`` texts.
+    texts : sequence of str
+        ``M``, any text, of any length; all of it is in the page.
+    groups : Groups, optional
+        Of the same texts.
+    typical : sequence of int
+        Rows of texts that are written onto the map, the most important first; of others when one is near enough.
+    title, caption : str
+        Any text. How far the map can be trusted stands there anyway.
+
+    Raises
+    ------
+    ValueError
+        If points, texts and groups are not equally many, or there are none.
+
+    Examples
+    --------
+    >>> import io
+    >>> stream = io.BytesIO()
+    >>> points = np.array([[0.0, 1.0], [1.0, 0.0]])
+    >>> write_map_page(stream, Projection(points, "pca", (0.7, 0.3), None, 5, 2), ["soup", "</script>"])
+    >>> b'"texts":["soup","\\u003c/script\\u003e"]' in stream.getvalue()
+    True
+    """
+    check_sizes("write_map_page", projection, texts, groups)
+    page = TEMPLATE.read_text(encoding="utf-8")
+    content = _content(projection, texts, groups, typical)
+    content |= {"title": title, "captions": [line for line in (caption, projection.describe()) if line]}
+    filling = {"policy": _policy(page), "title": html.escape(title), "data": json_for_html(content)}
+    # in one go: a text that says {{title}} is not filled in
+    filled = re.sub(r"\{\{(policy|title|data)\}\}", lambda found: filling[found[1]], page)
+    stream.write(filled.encode())
+
+
+def json_for_html(value: Any) -> str:
+    r"""Write JSON that may stand inside a ``<script>``: nothing in it ends the element or begins another.
+
+    Parameters
+    ----------
+    value : object
+        Of dictionaries, lists, strings and finite numbers.
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    ValueError
+        For NaN and infinity, which JSON does not have.
+
+    Examples
+    --------
+    >>> print(json_for_html("</script><!-- & 好き"))
+    "\u003c/script\u003e\u003c!-- \u0026 好き"
+    """
+    written = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    # half characters have no UTF-8, and U+2028 and U+2029 end a line for some
+    return re.sub("[<>&\u2028\u2029\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", written)
+
+
+def _policy(page: str) -> str:
+    """Let a browser run the page's own script and style, and nothing else."""
+    rules = ["default-src 'none'", "base-uri 'none'", "form-action 'none'"]
+    for name in ("script", "style"):
+        (inside,) = re.findall(rf"<{name}>(.*?)</{name}>", page, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
+        rules.append(f"{name}-src 'sha256-{digest}'")
+    return "; ".join(rules)
+
+
+def _content(
+    projection: Projection, texts: Sequence[str], groups: Groups | None, typical: Sequence[int]
+) -> dict[str, Any]:
+    """Gather what the script draws, coordinates scaled to [-1, 1]."""
+    points = projection.points.astype(np.float64)
+    low, high = points.min(axis=0), points.max(axis=0)
+    scale = float((high - low).max()) / 2 or 1.0
+    places = np.round((points - (low + high) / 2) / scale, _DIGITS) + 0.0  # no -0.0
+    count = 1 if groups is None else len(groups.names)
+    ids = np.zeros(len(points), np.int64) if groups is None else groups.ids
+    return {
+        "points": places.tolist(),
+        "half": [max(float(np.abs(places[:, i]).max()), 0.05) for i in (0, 1)],
+        "texts": list(texts),
+        "ids": ids.tolist(),
+        "names": [""] if groups is None else list(groups.names),
+        "kind": "" if groups is None else groups.kind,
+        "styles": [style(group) for group in range(count)],
+        "none": style(-1),
+        "middles": [_middle(places[ids == group]) for group in range(count)],
+        "typical": [int(row) for row in typical][:TYPICAL] if count <= LEGEND_GROUPS else [],
+    }
+
+
+def _middle(members: Array) -> list[float]:
+    """Give the point of a group that is nearest to its median."""
+    if not len(members):
+        return [0.0, 0.0]
+    distances = np.linalg.norm(members - np.median(members, axis=0), axis=1)
+    nearest: list[float] = members[distances.argmin()].tolist()
+    return nearest

@@ -1,0 +1,461 @@
+"""``minisbert cluster``: groups of texts that mean the like, with names; and what ``minisbert map`` shares with it."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import json
+import sys
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from minisbert.cli.inputs import TextSource
+from minisbert.cli.options import ModelChoice, Verb, computing_options, decorate, json_option, model_options
+from minisbert.cli.outputs import OutputError, Target, written_whole
+from minisbert.cli.table import printable, shorten, terminal_width
+from minisbert.tables import InputError, read_names, read_records, told_format
+
+if TYPE_CHECKING:
+    from minisbert.analysis.clusters import Agreement, Clustering
+    from minisbert.analysis.naming import ClusterName
+    from minisbert.model import Array
+
+METHODS = ("kmeans", "agglomerative", "community")
+FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+TITLES = {"kmeans": "k-means", "agglomerative": "agglomerative, average linkage", "community": "communities"}
+
+
+# ----------------------------------------------------------------------------- what is read, for map as well
+
+
+@dataclass(frozen=True)
+class Collection:
+    """Texts, with labels where a column of them was named."""
+
+    name: str  # for titles
+    texts: list[str]
+    labels: list[str] | None
+
+
+@dataclass(frozen=True)
+class CollectionSource:
+    """Where texts, labels and vectors come from, as said on the command line."""
+
+    file: str  # "-" is stdin
+    input_format: str | None
+    column: str | None
+    field: str | None
+    no_header: bool
+    label: str | None
+    vectors: str | None
+
+    def read(self) -> Collection:
+        """Read all texts and labels."""
+        self._check_label()
+        source = TextSource((), self.file, self.input_format, self._column(), self.field, self.no_header)
+        texts = list(source.read())
+        if not texts:
+            raise InputError(f"{self.file}: no texts: the file has no rows")
+        name = "standard input" if self.file == "-" else Path(self.file).name
+        return Collection(name, texts, self._labels(len(texts)))
+
+    def _kind(self) -> str | None:
+        """Tell the format; None is text."""
+        return self.input_format or told_format(self.file)
+
+    def _column(self) -> str | None:
+        """Find the column of texts by its usual names, where it is not said."""
+        if self.column is not None or self.no_header or self._kind() not in ("csv", "tsv") or self.file == "-":
+            return self.column
+        from minisbert.evaluation.classification import SYNONYMS
+
+        names = read_names(self.file, self._kind())
+        return next((name for name in SYNONYMS["text"] if name in names), None) if len(names) > 1 else None
+
+    def _check_label(self) -> None:
+        """Refuse labels of an input that can have none, before anything is read."""
+        if self.label is None:
+            return
+        if self._kind() not in ("csv", "tsv", "jsonl"):
+            raise click.UsageError("--label names a column of a csv or tsv, or a field of a jsonl; this input is text.")
+        file = Path(self.file)
+        if self.file == "-" or file.is_fifo() or file.is_char_device():
+            raise click.UsageError("--label reads the input twice: give a file, not standard input or a pipe.")
+
+    def _labels(self, count: int) -> list[str] | None:
+        """Read the column of labels."""
+        if self.label is None:
+            return None
+        from minisbert.evaluation.classification import checked_label
+
+        records = read_records(self.file, [self.label], input_format=self._kind(), has_header=not self.no_header)
+        labels = [checked_label(value, self.label, f"{self.file}, line {line}") for line, (value,) in records]
+        if len(labels) != count:
+            raise InputError(f"{self.file}: {count:,} texts and {len(labels):,} labels; did the file change?")
+        return labels
+
+    def embed(self, choice: ModelChoice, dtype: str, texts: list[str], **options: Any) -> Array:
+        """Give the texts' vectors: from a file, or computed."""
+        if self.vectors is not None:
+            return read_vectors(Path(self.vectors), len(texts))
+        vectors: Array = choice.encoder(dtype).encode(texts, show_progress_bar=sys.stderr.isatty(), **options)
+        return vectors
+
+
+def read_vectors(file: Path, count: int) -> Array:
+    """Read vectors that `minisbert embed` wrote, as many as there are texts."""
+    import numpy as np
+
+    suffix = file.suffix.lower()
+    if suffix == ".npy":
+        try:
+            vectors = np.load(file, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise InputError(f"{file}: not a .npy file of numbers: {error}") from None
+    elif suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.numpy import load_file
+
+        try:
+            tensors = load_file(file)
+        except SafetensorError as error:
+            raise InputError(f"{file}: not a .safetensors file: {error}") from None
+        if "embeddings" not in tensors:
+            raise InputError(f"{file}: no tensor 'embeddings'; there are {', '.join(sorted(tensors)) or 'none'}")
+        vectors = tensors["embeddings"]
+    else:
+        raise click.UsageError(f"--vectors must be a .npy or .safetensors file, got {str(file)!r}.")
+    if vectors.ndim != 2 or len(vectors) != count:
+        raise InputError(
+            f"{file}: expected a vector for each of {count:,} texts, got shape {vectors.shape}; are they of this file?"
+        )
+    found: Array = vectors
+    return found
+
+
+def collection_options(verb: Verb) -> Verb:
+    """Give a verb FILE and the options that say how it is read; it receives them as ``source``."""
+
+    @functools.wraps(verb)
+    def gathered(file: str | None, given: str | None, **rest: Any) -> None:
+        if (file is None) == (given is None):
+            raise click.UsageError("Name one file of texts; - is standard input.")
+        names = ("input_format", "column", "field", "no_header", "label", "vectors")
+        verb(source=CollectionSource(str(file or given), **{name: rest.pop(name) for name in names}), **rest)
+
+    options = [
+        click.argument("file", metavar="FILE", required=False),
+        click.option("-i", "--input", "given", metavar="FILE", help="The same as FILE; .gz too; - is stdin."),
+        click.option(
+            "--input-format",
+            type=click.Choice(["text", "csv", "tsv", "jsonl"]),
+            help="text is a text per line.  [default: by the file's suffix, else text]",
+        ),
+        click.option(
+            "--column",
+            metavar="NAME|N",
+            help="The column of texts of a CSV or TSV.  [default: text, sentence, query or utterance]",
+        ),
+        click.option("--no-header", is_flag=True, help="The CSV or TSV has no row of names on top."),
+        click.option("--field", metavar="NAME", help="The field of a JSONL; a.b is b inside a.  [default: text]"),
+        click.option("--label", metavar="NAME|N", help="The column or field of labels that are known."),
+        click.option(
+            "--vectors", metavar="FILE", help="Vectors that `embed` wrote of these texts, .npy or .safetensors."
+        ),
+    ]
+    return decorate(gathered, options)
+
+
+def _parse_k(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | tuple[int, int] | None:
+    """Read 7, or 2-20."""
+    if value is None:
+        return None
+    parts = value.split("-")
+    if len(parts) > 2 or not all(part.isascii() and part.isdigit() and int(part) > 0 for part in parts):
+        raise click.BadParameter(f"expected a number, or a range such as 2-20, got {value!r}.")
+    return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
+
+
+def grouping_options(verb: Verb) -> Verb:
+    """Give a verb the options that say how texts are grouped."""
+    options = [
+        click.option(
+            "--k",
+            metavar="N|LOW-HIGH",
+            callback=_parse_k,
+            help="How many clusters; of a range the one with the best silhouette.  [default: 2-20]",
+        ),
+        click.option(
+            "--distance",
+            type=click.FloatRange(0, 2, min_open=True),
+            help="Of agglomerative: clusters so far apart (mean of 1 - cosine) stay apart.  [default: 0.5]",
+        ),
+        click.option(
+            "--threshold",
+            type=click.FloatRange(-1, 1),
+            default=0.75,
+            show_default=True,
+            help="Of community: least cosine with the centre.",
+        ),
+        click.option(
+            "--min-size",
+            "min_community_size",
+            type=click.IntRange(min=1),
+            default=3,
+            show_default=True,
+            help="Of community: least number of texts.",
+        ),
+        click.option("--seed", type=click.IntRange(min=0, max=2**32 - 1), default=0, show_default=True),
+        click.option(
+            "--stop-words",
+            type=click.Choice(["english", "none"]),
+            default="english",
+            show_default=True,
+            help="Words that name no cluster.",
+        ),
+        click.option("--deterministic", is_flag=True, help="Vectors to the last bit whatever the threads; slower."),
+    ]
+    return decorate(verb, options)
+
+
+# ----------------------------------------------------------------------------------------------- the verb
+
+
+@click.command(short_help="Group texts that mean the like, and name the groups.")
+@collection_options
+@click.option("--method", type=click.Choice(METHODS), default="kmeans", show_default=True)
+@grouping_options
+@click.option("--words", type=click.IntRange(min=1), default=5, show_default=True, help="That name a cluster.")
+@click.option(
+    "--typical", type=click.IntRange(min=0), default=3, show_default=True, help="Texts shown of each cluster."
+)
+@click.option("--show", type=click.IntRange(min=1), default=20, show_default=True, help="Clusters that are listed.")
+@click.option("-o", "--output", metavar="FILE", help="Write each text with its cluster: .csv, .tsv or .jsonl.")
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@json_option
+@computing_options
+@model_options
+def cluster(
+    source: CollectionSource,
+    method: str,
+    stop_words: str,
+    words: int,
+    typical: int,
+    show: int,
+    output: str | None,
+    force: bool,
+    as_json: bool,
+    choice: ModelChoice,
+    dtype: str,
+    **options: Any,
+) -> None:
+    """Group texts that mean the like, and name each group by its words and most typical texts.
+
+    kmeans puts every text into one of k clusters; without --k it tries 2 to 20 and takes the best silhouette.
+    agglomerative joins what is near until nothing is. community finds texts around a centre, and leaves the rest out.
+
+    The silhouette says how well clusters are told apart: 1 well, 0 not at all. With --label the clusters are
+    compared with labels that are known. Needs scikit-learn: pip install -e '.[apps]'
+
+    \b
+    Examples:
+      minisbert cluster texts.txt --k 2
+      minisbert cluster questions.tsv --label label --k 2
+      minisbert cluster texts.txt --method agglomerative --distance 0.7 --json
+      minisbert cluster texts.txt --method community --threshold 0.6 --min-size 2 -o clusters.csv
+    """
+    target = _choose_target(output, force)
+    from minisbert.analysis import clusters
+    from minisbert.analysis.maps import require_sklearn
+
+    require_sklearn("naming clusters")
+    clusters.check_settings(method, options["k"], options["distance"])
+    collection = source.read()
+    _check_rows(target, collection)
+    settings = {name: options.pop(name) for name in ("k", "distance", "threshold", "min_community_size", "seed")}
+    vectors = source.embed(choice, dtype, collection.texts, **options)
+    found = clusters.cluster(vectors, method, **settings)
+    names = name_groups(collection.texts, vectors, found.ids, words, max(typical, 1), stop_words)
+    agreed = None if collection.labels is None else clusters.agreement(collection.labels, found.ids)
+    if target.file is not None:
+        with written_whole(target.file) as stream:
+            stream.write("".join(_rows(target.kind, collection, found, names)).encode())
+        click.echo(f"wrote {target.file}", err=True)
+    if as_json:
+        click.echo(json.dumps(_to_json(collection, found, names, agreed, typical), ensure_ascii=False).encode())
+    else:
+        click.echo("\n".join(_report(collection, found, names, agreed, typical, show)))
+
+
+def name_groups(
+    texts: Sequence[str], vectors: Array, ids: Array, words: int, typical: int, stop_words: str
+) -> list[ClusterName]:
+    """Name groups, with or without stop words."""
+    from minisbert.analysis.naming import name_clusters
+
+    left_out = stop_words if stop_words == "english" else None
+    return name_clusters(texts, vectors, ids, words=words, typical=typical, stop_words=left_out)
+
+
+def describe(found: Clustering, count: int) -> str:
+    """Say how texts were grouped."""
+    named = {"k": "k", "seed": "seed", "distance": "distance", "threshold": "threshold"}
+    named["min_community_size"] = "at least"
+    settings = ", ".join(f"{word} {found.settings[name]:g}" for name, word in named.items() if name in found.settings)
+    chosen = ""
+    if found.tried:
+        least, most = found.tried[0][0], found.tried[-1][0]
+        chosen = f" (the best silhouette of {least} to {most}"
+        chosen += "; more may be better)" if found.settings["k"] == most < count else ")"
+    outside = int((found.ids < 0).sum())
+    left_out = f", {outside:,} of them in none" if outside else ""
+    clusters = f"{found.count:,} cluster{'' if found.count == 1 else 's'}"
+    return f"{TITLES[found.method]}, {settings}{chosen}: {count:,} texts, {clusters}{left_out}"
+
+
+def _report(
+    collection: Collection,
+    found: Clustering,
+    names: list[ClusterName],
+    agreed: Agreement | None,
+    typical: int,
+    show: int,
+) -> list[str]:
+    """Lay out clusters, the largest first, and how good they are."""
+    width = terminal_width()
+    lines = [*textwrap.wrap(describe(found, len(collection.texts)), width), ""]
+    lines.append(f"{'cluster':>7}  {'texts':>7}  {'silhouette':>10}  words")
+    for group, (name, size) in enumerate(zip(names[:show], found.sizes.tolist(), strict=False)):
+        told = found.silhouette_of(group)
+        own = "" if told is None else f"{told + 0.0:.3f}"
+        head = f"{group:>7}  {size:>7,}  {own:>10}  {printable(', '.join(name.words) or name.title)}"
+        lines.append(shorten(head, width))
+        if collection.labels is not None:
+            lines.append(shorten(f"{'':9}label: {_main_label(collection.labels, found.ids, group)}", width))
+        shown = (printable(collection.texts[row]) or "(empty)" for row in name.typical[:typical])
+        lines += [shorten(f"{'':9}{text}", width) for text in shown]
+    if found.count > show:
+        lines.append(f"{'':9}and {found.count - show:,} more clusters: --show {found.count}")
+    if not found.count:
+        lines.append(f"{'':9}no cluster: try a lower --threshold or --min-size")
+    return [*lines, "", *_scores(found, agreed)]
+
+
+def _main_label(labels: Sequence[str], ids: Array, group: int) -> str:
+    """Name the most frequent label of a cluster, and its share."""
+    inside = Counter(label for label, own in zip(labels, ids.tolist(), strict=True) if own == group)
+    label, count = min(inside.items(), key=lambda item: (-item[1], item[0]))
+    return f"{printable(label)} ({count:,} of {inside.total():,})"
+
+
+def _scores(found: Clustering, agreed: Agreement | None) -> list[str]:
+    """Say how good the clusters are."""
+    lines = ["silhouette: none, which takes at least two clusters"]
+    if found.silhouette is not None:
+        where = " of the texts in a cluster" if (found.ids < 0).any() else ""
+        lines = [f"mean silhouette{where} {found.silhouette + 0.0:.3f} (cosine; 1 well apart, 0 not told apart)"]
+    if agreed is not None:
+        figures = {
+            "V-measure": agreed.v_measure,
+            "homogeneity": agreed.homogeneity,
+            "completeness": agreed.completeness,
+            "adjusted mutual information": agreed.adjusted_mutual_info,
+        }
+        told = ", ".join(f"{name} {100 * value:.2f}" for name, value in figures.items())
+        one_more = "; texts in no cluster count as one more" if (found.ids < 0).any() else ""
+        lines.append(f"beside {agreed.labels:,} labels, x 100: {told}{one_more}")
+    return lines
+
+
+def _to_json(
+    collection: Collection, found: Clustering, names: list[ClusterName], agreed: Agreement | None, typical: int
+) -> dict[str, Any]:
+    """Give everything to a program."""
+    groups = [
+        {
+            "cluster": group,
+            "size": int(found.sizes[group]),
+            "title": name.title,
+            "words": list(name.words),
+            "typical": [{"row": row, "text": collection.texts[row]} for row in name.typical[:typical]],
+            "silhouette": found.silhouette_of(group),
+        }
+        for group, name in enumerate(names)
+    ]
+    return {
+        "method": found.method,
+        "settings": found.settings,
+        "texts": len(collection.texts),
+        "in_no_cluster": int((found.ids < 0).sum()),
+        "silhouette": found.silhouette,
+        "tried": [{"k": k, "silhouette": score} for k, score in found.tried],
+        "agreement": None if agreed is None else asdict(agreed),
+        "clusters": groups,
+        "ids": found.ids.tolist(),
+    }
+
+
+# --------------------------------------------------------------------------------------------- a row per text
+
+
+def _choose_target(output: str | None, force: bool) -> Target:
+    """Find out where to and in which format, and refuse early what could not be written."""
+    if output is None:
+        return Target(None, "", force)
+    kind = FORMATS.get(Path(output).suffix.lower())
+    if kind is None:
+        raise click.UsageError(f"{output!r} does not end in {', '.join(FORMATS)}.")
+    target = Target(Path(output), kind, force)
+    target.check()
+    return target
+
+
+def _check_rows(target: Target, collection: Collection) -> None:
+    """Refuse texts that a TSV cannot hold, before minutes of work."""
+    if target.kind != "tsv":
+        return
+    for row, text in enumerate([*collection.texts, *(collection.labels or ())]):
+        if any(character in text for character in "\t\n\r"):
+            raise OutputError(
+                f"{target.file}: text {row % len(collection.texts) + 1:,} holds a tab or a line end, which a TSV has "
+                "no way to write; choose a .csv or .jsonl"
+            )
+
+
+def _rows(kind: str, collection: Collection, found: Clustering, names: list[ClusterName]) -> Iterator[str]:
+    """Write one row per text, in the order of the texts."""
+    head = ["text", "cluster", "title", "similarity", "silhouette"] + ["label"] * (collection.labels is not None)
+    write = _writer(kind)
+    if kind != "jsonl":
+        yield write(head, head)
+    for row, (text, group) in enumerate(zip(collection.texts, found.ids.tolist(), strict=True)):
+        near = float(f"{found.similarity[row]:.6g}") if group >= 0 else None
+        told = float(f"{found.silhouettes[row]:.6g}") if group >= 0 and found.silhouettes is not None else None
+        values = [text, group, names[group].title if group >= 0 else None, near, told]
+        yield write(head, values + ([] if collection.labels is None else [collection.labels[row]]))
+
+
+def _writer(kind: str) -> Callable[[list[str], list[Any]], str]:
+    """Give what writes one row in a format."""
+
+    def as_json(head: list[str], values: list[Any]) -> str:
+        return json.dumps(dict(zip(head, values, strict=True)), ensure_ascii=False) + "\n"
+
+    def as_tsv(head: list[str], values: list[Any]) -> str:
+        # a title may come from a text: blanks are all that is allowed between its words
+        cells = ["" if value is None else str(value) for value in values]
+        return "\t".join([cells[0], *(" ".join(cell.split()) for cell in cells[1:])]) + "\n"
+
+    def as_csv(head: list[str], values: list[Any]) -> str:
+        line = io.StringIO()
+        csv.writer(line, lineterminator="\n").writerow(values)
+        return line.getvalue()
+
+    return {"jsonl": as_json, "tsv": as_tsv, "csv": as_csv}[kind]

@@ -1,0 +1,188 @@
+"""``minisbert map``: texts as points on a plane, as a picture or a web page."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from minisbert.cli.cluster import (
+    METHODS,
+    Collection,
+    CollectionSource,
+    collection_options,
+    describe,
+    grouping_options,
+    name_groups,
+)
+from minisbert.cli.options import ModelChoice, computing_options, json_option, model_options
+from minisbert.cli.outputs import Target, written_whole
+
+if TYPE_CHECKING:
+    from minisbert.analysis.maps import Projection
+    from minisbert.analysis.naming import Groups
+    from minisbert.model import Array
+
+KINDS = {".png": "png", ".html": "html", ".htm": "html"}
+FEW = 10  # different texts; so few are not clustered unless one says so
+
+
+@click.command(short_help="Draw texts as a map: who is near means the like.")
+@collection_options
+@click.option(
+    "-o", "--output", metavar="FILE.png|FILE.html", required=True, help="A picture, or a page to look through."
+)
+@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@click.option(
+    "--method",
+    type=click.Choice(["pca", "tsne", "umap"]),
+    default="pca",
+    show_default=True,
+    help="How the plane is made; umap needs umap-learn.",
+)
+@click.option(
+    "--perplexity", type=click.FloatRange(min=1), help="Of tsne: about how many neighbours a text has.  [default: 30]"
+)
+@click.option(
+    "--clusters",
+    type=click.Choice([*METHODS, "none"]),
+    help="What the colours show.  [default: labels, where --label names them, else kmeans]",
+)
+@grouping_options
+@click.option("--title", metavar="TEXT", help="[default: the file's name]")
+@json_option
+@computing_options
+@model_options
+def map(  # the module of a verb has one function of its name
+    source: CollectionSource,
+    output: str,
+    force: bool,
+    method: str,
+    perplexity: float | None,
+    clusters: str | None,
+    stop_words: str,
+    title: str | None,
+    as_json: bool,
+    choice: ModelChoice,
+    dtype: str,
+    **options: Any,
+) -> None:
+    """Draw texts as a map: a point each, near those that mean the like, as far as a plane allows.
+
+    A .png is a picture; a .html is one file to open in a browser: point at a text to read it, zoom, search, click a
+    name to see its group alone. Colours show the labels (--label), or clusters that are found here and named by their
+    words; up to 10 texts are not clustered unless --clusters asks for it.
+
+    pca is the plane that shows most of the variance, the same each time. tsne keeps neighbours together, and distances
+    between groups mean nothing. Each map says how far its neighbours can be trusted.
+    Needs scikit-learn and matplotlib: pip install -e '.[apps]'
+
+    \b
+    Examples:
+      minisbert map texts.txt -o map.png
+      minisbert map questions.tsv --label label -o map.html
+      minisbert map questions.tsv --method tsne --clusters kmeans --k 2 -o map.html
+    """
+    target = _choose_target(output, force)
+    from minisbert.analysis.clusters import check_settings
+    from minisbert.analysis.maps import check_method, project
+
+    check_settings(clusters if clusters in METHODS else "kmeans", options["k"], options["distance"])
+    collection = source.read()
+    check_method(method, perplexity, len(collection.texts))
+    settings = {name: options.pop(name) for name in ("k", "distance", "threshold", "min_community_size", "seed")}
+    vectors = source.embed(choice, dtype, collection.texts, **options)
+    projection = project(vectors, method, seed=settings["seed"], perplexity=perplexity)
+    groups, typical, words = _group(collection, vectors, clusters, settings, stop_words)
+    _write(target, projection, collection.texts, groups, typical, title or collection.name, words)
+    if as_json:
+        click.echo(json.dumps(_to_json(collection, projection, groups), ensure_ascii=False).encode())
+    else:
+        click.echo("\n".join([words, projection.describe()]))
+
+
+def _choose_target(output: str, force: bool) -> Target:
+    """Refuse early what could not be drawn or written."""
+    kind = KINDS.get(Path(output).suffix.lower())
+    if kind is None:
+        raise click.UsageError(f"{output!r} must end in .png, for a picture, or .html, for a page.")
+    from minisbert.analysis.maps import require_sklearn
+
+    require_sklearn("a map")
+    if kind == "png":
+        from minisbert.plots import require_matplotlib
+
+        require_matplotlib()
+    target = Target(Path(output), kind, force)
+    target.check()
+    return target
+
+
+def _group(
+    collection: Collection, vectors: Array, clusters: str | None, settings: dict[str, Any], stop_words: str
+) -> tuple[Groups | None, list[int], str]:
+    """Give what colours show, typical texts of each group, and how it was made in words."""
+    from minisbert.analysis.clusters import cluster
+    from minisbert.analysis.naming import Groups
+
+    count = len(collection.texts)
+    counted = f"{count:,} text{'' if count == 1 else 's'}"
+    if collection.labels is not None and clusters is None:
+        groups = Groups.of_labels(collection.labels)
+        said = f"{counted}, {len(groups.names):,} label{'' if len(groups.names) == 1 else 's'}"
+    elif clusters == "none" or (clusters is None and len(set(collection.texts)) <= FEW):
+        return None, [], counted
+    else:
+        found = cluster(vectors, clusters or "kmeans", **settings)
+        names = name_groups(collection.texts, vectors, found.ids, 5, 1, stop_words)
+        groups = Groups(found.ids, [name.title for name in names], "cluster")
+        return groups, [name.typical[0] for name in names], describe(found, count)
+    from minisbert.analysis.maps import unit_rows
+    from minisbert.analysis.naming import typical_texts
+
+    nearest = typical_texts(collection.texts, unit_rows("map", vectors), groups.ids, 1)
+    return groups, [rows[0] for rows in nearest], said
+
+
+def _write(
+    target: Target,
+    projection: Projection,
+    texts: list[str],
+    groups: Groups | None,
+    typical: Sequence[int],
+    title: str,
+    caption: str,
+) -> None:
+    """Write the picture or the page."""
+    from minisbert.analysis.map_page import write_map_page
+    from minisbert.analysis.map_picture import draw_map
+
+    write = draw_map if target.kind == "png" else write_map_page
+    if target.file is not None:
+        with written_whole(target.file) as stream:
+            write(stream, projection, texts, groups, typical=typical, title=title, caption=caption)
+        click.echo(f"wrote {target.file}", err=True)
+
+
+def _to_json(collection: Collection, projection: Projection, groups: Groups | None) -> dict[str, Any]:
+    """Give every point to a program."""
+    names: list[str | None] = [None] * len(collection.texts)
+    if groups is not None:
+        names = [groups.names[own] if own >= 0 else None for own in groups.ids.tolist()]
+    places = projection.points.tolist()
+    return {
+        "method": projection.method,
+        "explained": projection.explained,
+        "trustworthiness": projection.trustworthiness,
+        "neighbours": projection.neighbours,
+        "measured_on": projection.measured,
+        "perplexity": projection.perplexity,
+        "colours": None if groups is None else groups.kind,
+        "points": [
+            {"text": text, "x": float(f"{x:.7g}"), "y": float(f"{y:.7g}"), "group": name}
+            for text, (x, y), name in zip(collection.texts, places, names, strict=True)
+        ],
+    }

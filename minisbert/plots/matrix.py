@@ -1,0 +1,78 @@
+"""Texts beside each other as a square of cells: how alike each is to each.
+
+A heat map whose rows and columns are the same texts. Rows carry the texts; columns carry them where they fit, and
+otherwise numbers, so that no text has to be read on its side. Next file: ``heads.py``, many small squares.
+
+Letters: ``B`` texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import IO
+
+import numpy as np
+
+from minisbert.model import Array
+from minisbert.plots.heat import heat_map
+from minisbert.plots.style import one_line
+
+SHORT_LETTERS = 7  # texts of at most so many letters stand over a column of cells
+_HARDLY_NEGATIVE = -0.1
+
+
+def similarity_matrix(
+    stream: IO[bytes], values: Array, texts: Sequence[str], *, title: str, caption: str = ""
+) -> None:
+    """Draw how alike texts are, each beside each.
+
+    Parameters
+    ----------
+    stream : binary file
+        Gets a PNG.
+    values : Array, shape (B, B)
+        Finite numbers; row ``i``, column ``j`` compares text ``i`` with text ``j``. For cosines, numbers in [-1, 1],
+        the colours go from 0 (from the smallest, if that is below -0.1) to 1; for others from the smallest to the
+        largest.
+    texts : sequence of str, length B
+        Any; long ones are cut.
+    title : str
+        Any text, wrapped.
+    caption : str
+        Smaller, below the title, wrapped.
+
+    Raises
+    ------
+    ValueError
+        If matplotlib is missing, values are not a square of finite numbers, or there are not as many texts.
+
+    Examples
+    --------
+    >>> with open("alike.png", "wb") as stream:  # doctest: +SKIP
+    ...     similarity_matrix(stream, cos_sim(vectors, vectors), texts, title="who is alike")
+    """
+    values = np.asarray(values, np.float64)
+    if values.ndim != 2 or not values.size or values.shape != (len(texts), len(texts)):
+        raise ValueError(
+            f"similarity_matrix: expected values (B, B) of B texts, at least one, got {values.shape} and {len(texts)} "
+            "texts; to compare texts with other texts use heat_map"
+        )
+    if not np.isfinite(values).all():
+        i, j = np.argwhere(~np.isfinite(values))[0].tolist()
+        raise ValueError(f"similarity_matrix: expected finite numbers, got {values[i, j]} at ({i}, {j}); a zero vector?")
+    low, high = float(values.min()), float(values.max())
+    if -1.001 <= low and high <= 1.001:  # cosines, up to rounding
+        low, high = (low if low < _HARDLY_NEGATIVE else 0.0), 1.0
+    rows, columns = _names(texts)
+    heat_map(
+        stream, values, rows, columns, title=title, caption=caption, value_range=(low, high) if low < high else None
+    )
+
+
+def _names(texts: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Give the labels of rows and columns: the texts, or numbered texts and their numbers."""
+    short = [one_line(text, SHORT_LETTERS + 1) for text in texts]
+    if max(map(len, short)) <= SHORT_LETTERS:
+        return list(texts), list(texts)
+    numbers = [str(number) for number in range(1, len(texts) + 1)]
+    return [f"{text}  {number}" for text, number in zip(texts, numbers, strict=True)], numbers

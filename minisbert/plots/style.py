@@ -1,0 +1,330 @@
+"""How all pictures look: fonts for any script, colours that are told apart without colour, a title with its caption.
+
+matplotlib is imported when something is drawn. Values are told by lightness: from light to dark. A diverging map runs
+from orange over white to a much darker blue. Lines and marks differ in dashes and shapes as well as in colour. Text is
+never read as mathematics, and a character that no installed font has becomes an empty box, which a line under the
+title explains.
+
+Left out on purpose: pyplot, which looks for a screen and keeps figures alive, and matplotlib's style sheets, which a
+reader's own settings would change. Next file: ``heat.py``, the first picture.
+"""
+
+from __future__ import annotations
+
+import textwrap
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+import numpy as np
+
+from minisbert.model import Array
+
+INSTALL = "pip install -e '.[plots]'"
+NEEDS = f"the picture needs matplotlib: {INSTALL}"
+FONT_SIZE = 8.0  # points, of labels and numbers
+LETTER = 0.62 * FONT_SIZE / 72  # inches, what a letter or digit takes in width
+LABEL_LETTERS = 40  # longer labels are cut
+DPI = 150
+NO_NUMBER, NO_COLOUR = "none", "0.85"  # what stands in a cell without a number
+BOX = "□"  # stands for a character that no font has
+SEQUENTIAL = "viridis_r"  # perceptually uniform; light is low, dark is high
+# Orange, white, blue: hues that colour-blind readers tell apart, and the dark end is dark enough to tell in grey.
+DIVERGING = ("#d98324", "#eebc86", "#f7f7f7", "#8fb2d3", "#3b6ea5", "#08306b")
+LINE_COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+"""Okabe & Ito 2008 without yellow, which is no line on white: told apart by colour-blind readers."""
+SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*")
+"""matplotlib's names: circle, square, triangle, diamond, triangle upside down, plus, cross, star."""
+_DIVERGING_PLACES = (0.0, 0.25, 0.5, 0.67, 0.83, 1.0)
+_NO_FONT = "Last Resort"  # comes with matplotlib, and has a box with a letter in it for every character there is
+
+
+@dataclass
+class Page:
+    """What a picture writes with while it is drawn: :func:`page` opens one."""
+
+    title: str
+    captions: list[str]  # lines below the title; a picture may add its own
+    drawable: Callable[[str], str]
+    boxes: bool = field(default=False)  # whether some label holds a BOX
+
+    def label(self, text: str, letters: int = LABEL_LETTERS) -> str:
+        """Make a label drawable: on one line, cut, with boxes for what no font has.
+
+        Parameters
+        ----------
+        text : str
+        letters : int
+            At most.
+
+        Returns
+        -------
+        str
+
+        Examples
+        --------
+        >>> Page("", [], str).label("i love soup", 7)
+        'i love…'
+        """
+        drawn = self.drawable(one_line(text, letters))
+        self.boxes |= BOX in drawn
+        return drawn
+
+    def save(self, stream: IO[bytes], figure: Any, axes: Any, width: float) -> None:
+        """Write title and captions above the axes, and the figure as a PNG.
+
+        Parameters
+        ----------
+        stream : binary file
+        figure : matplotlib.figure.Figure
+        axes : matplotlib.axes.Axes
+            Under the title.
+        width : float
+            Inches, of the lines.
+
+        Examples
+        --------
+        >>> page.save(stream, figure, axes, 6.0)  # doctest: +SKIP
+        """
+        title, captions = self.drawable(self.title), [self.drawable(line) for line in self.captions]
+        if self.boxes or BOX in "".join([title, *captions]):
+            captions.append(f"{BOX} is a character that no installed font has")
+        write_head(axes, title, captions, width)
+        figure.savefig(stream, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.15, facecolor="white")
+
+
+@contextmanager
+def page(title: str, caption: str, labels: Iterable[str]) -> Iterator[Page]:
+    """Set fonts for all that will be written; what is drawn and saved inside has them.
+
+    Parameters
+    ----------
+    title, caption : str
+        Any text; each line of the caption is wrapped by itself.
+    labels : iterable of str
+        Everything else that will be written.
+
+    Yields
+    ------
+    Page
+
+    Raises
+    ------
+    ValueError
+        If matplotlib is missing.
+
+    Examples
+    --------
+    >>> with page("who is alike", "", ["soup"]) as paper:  # doctest: +SKIP
+    ...     paper.label("soup")
+    'soup'
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise ValueError(NEEDS) from None
+    families, drawable = find_fonts([title, caption, *labels])
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()  # a reader's own settings would make other pictures
+        matplotlib.rcParams.update({"font.family": families, "text.usetex": False, "font.size": FONT_SIZE})
+        yield Page(title, caption.splitlines(), drawable)
+
+
+def amount_map() -> Any:
+    """Give matplotlib's colour map for amounts, such as probabilities: white is nothing, dark blue the most.
+
+    It is the upper half of the diverging map.
+
+    Returns
+    -------
+    matplotlib.colors.Colormap
+
+    Examples
+    --------
+    >>> amount_map().name  # doctest: +SKIP
+    'amount'
+    """
+    from matplotlib.colors import LinearSegmentedColormap
+
+    middle = len(DIVERGING) // 2 - 1
+    places = [2 * place - 1 for place in _DIVERGING_PLACES[middle:]]
+    return LinearSegmentedColormap.from_list("amount", list(zip(places, ("white", *DIVERGING[middle + 1 :]), strict=True)))
+
+
+def contrasting(colours: Array) -> list[str]:
+    """Choose black or white for what is written on each colour, whichever is told apart better.
+
+    Parameters
+    ----------
+    colours : Array, shape (n, 4)
+        Red, green, blue, opacity in [0, 1].
+
+    Returns
+    -------
+    list of str
+
+    Examples
+    --------
+    >>> contrasting(np.array([[1.0, 1.0, 0.9, 1.0], [0.0, 0.2, 0.4, 1.0]]))
+    ['black', 'white']
+    """
+    # Relative luminance as WCAG 2 defines it; at 0.179 black and white have the same contrast, 4.6 : 1.
+    linear = np.where(colours[:, :3] <= 0.04045, colours[:, :3] / 12.92, ((colours[:, :3] + 0.055) / 1.055) ** 2.4)
+    luminance = linear @ np.array([0.2126, 0.7152, 0.0722])
+    return ["black" if light > 0.179 else "white" for light in luminance]
+
+
+def colour_map(diverging: bool) -> Any:
+    """Give matplotlib's colour map for a matrix, light for low.
+
+    Parameters
+    ----------
+    diverging : bool
+        Whether zero is white and sign counts.
+
+    Returns
+    -------
+    matplotlib.colors.Colormap
+
+    Examples
+    --------
+    >>> colour_map(diverging=True).name  # doctest: +SKIP
+    'signed'
+    """
+    import matplotlib
+    from matplotlib.colors import LinearSegmentedColormap
+
+    if not diverging:
+        return matplotlib.colormaps[SEQUENTIAL].with_extremes(bad=NO_COLOUR)
+    signed = LinearSegmentedColormap.from_list("signed", list(zip(_DIVERGING_PLACES, DIVERGING, strict=True)))
+    return signed.with_extremes(bad=NO_COLOUR)
+
+
+def written(values: Array, number_format: str) -> list[list[str]]:
+    """Write the numbers of a matrix, with a real minus sign, and none before a zero.
+
+    Parameters
+    ----------
+    values : Array, shape (R, C)
+        NaN is written as a word.
+    number_format : str
+        For :meth:`str.format`.
+
+    Returns
+    -------
+    list of list of str
+
+    Examples
+    --------
+    >>> written(np.array([[-0.001, np.nan]]), "{:.2f}")
+    [['0.00', 'none']]
+    """
+    cells = [[NO_NUMBER if value != value else number_format.format(value) for value in row] for row in values.tolist()]
+    zeros = {number_format.format(-0.0): number_format.format(0.0)}
+    return [[zeros.get(cell, cell).replace("-", "\N{MINUS SIGN}") for cell in row] for row in cells]
+
+
+def one_line(label: str, letters: int = LABEL_LETTERS) -> str:
+    r"""Make one line of a label, of bounded length.
+
+    Parameters
+    ----------
+    label : str
+    letters : int
+        At most; 1 or more.
+
+    Returns
+    -------
+    str
+
+    Examples
+    --------
+    >>> one_line("soup\nis my favorite", 10)
+    'soup is m…'
+    """
+    line = " ".join(label.split())
+    return line if len(line) <= letters else f"{line[: letters - 1].rstrip()}…"
+
+
+def find_fonts(texts: Iterable[str]) -> tuple[list[str], Callable[[str], str]]:
+    """Find installed fonts for all characters, and give a function that makes a text drawable with them.
+
+    Parameters
+    ----------
+    texts : iterable of str
+        Everything that will be drawn.
+
+    Returns
+    -------
+    families : list of str
+        For matplotlib's ``font.family``.
+    drawable : callable
+        Gives a text on one line, with :data:`BOX` for each character that no font has.
+
+    Examples
+    --------
+    >>> families, drawable = find_fonts(["soup"])  # doctest: +SKIP
+    >>> families, drawable("soup\U0010fffd")  # doctest: +SKIP
+    (['DejaVu Sans'], 'soup□')
+    """
+    from matplotlib import font_manager
+
+    ours = ["DejaVu Sans"]  # comes with matplotlib
+    wanted = {ord(c) for text in texts for c in text if c.isprintable() and not c.isspace()} | {ord(BOX), ord("…")}
+    missing = wanted - _characters(font_manager.findfont(ours[0]))
+    if missing:
+        for font in sorted(font_manager.fontManager.ttflist, key=lambda f: (f.name, f.style != "normal", f.weight)):
+            if font.name in ours or not missing or font.name.startswith(_NO_FONT):
+                continue
+            if found := missing & _characters(font.fname):
+                ours.append(font.name)
+                missing -= found
+
+    def drawable(text: str) -> str:
+        """Put boxes for what no font has; what only joins or steers other characters is left out."""
+        kept = (c for c in " ".join(text.split()) if unicodedata.category(c) != "Cf")
+        return "".join(BOX if ord(c) in missing or not c.isprintable() else c for c in kept)
+
+    return ours, drawable
+
+
+def _characters(file: str) -> set[int]:
+    """List the characters that a font file can draw; none if it cannot be read."""
+    from matplotlib import font_manager
+
+    try:
+        return set(font_manager.get_font(file).get_charmap())
+    except (OSError, RuntimeError):
+        return set()
+
+
+def write_head(axes: Any, title: str, captions: Sequence[str], width: float) -> None:
+    """Write title and captions above the axes, from the left, in lines about as long as the axes are wide.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    title : str
+        Wrapped, three lines at most, as each of the captions.
+    captions : sequence of str
+        Smaller.
+    width : float
+        Inches.
+
+    Examples
+    --------
+    >>> write_head(axes, "who is alike", ["cosines"], 6.0)  # doctest: +SKIP
+    """
+    letters = round(max(width, 5.0) / LETTER)
+    small = [line for text in captions for line in textwrap.wrap(text, letters, max_lines=3, placeholder=" …")]
+    title_size = FONT_SIZE + 3
+    large = textwrap.wrap(title, round(letters * FONT_SIZE / title_size), max_lines=3, placeholder=" …")
+    height = 8.0  # points above the cells
+    for lines, size, colour in ((small, FONT_SIZE, "0.3"), (large, title_size, "black")):
+        for line in reversed(lines):
+            place = {"xy": (0, 1), "xycoords": "axes fraction", "xytext": (0, height), "textcoords": "offset points"}
+            axes.annotate(line, **place, fontsize=size, color=colour, va="bottom", parse_math=False)
+            height += 1.4 * size
+        height += 3.0 * bool(lines)
