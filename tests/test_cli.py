@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from safetensors.numpy import load_file
+from test_classify_cli import write_classify_files
 from tiny import REMOVE, edit_json, tiny_dense, tiny_tokenizer, write_model
 
 import minisbert
@@ -198,8 +199,12 @@ def test_examples_of_help_run(verb, line, model, request, monkeypatch):
     Path("posts.jsonl").write_text('{"post": {"title": "the soup"}}\n')
     write_training_files()
     write_documents()
-    if verb in ("map", "cluster"):
+    if verb in ("map", "cluster") or verb.startswith("classify"):
         request.getfixturevalue("sklearn")
+    if verb.startswith("classify"):
+        write_classify_files()
+        if " mood " in line and " train " not in line and " split " not in line:
+            succeeds("classify", "train", "train.tsv", "-o", "mood")
     if verb in ("index", "search"):
         request.getfixturevalue("duckdb")
         if " build " not in line:
@@ -225,7 +230,9 @@ def write_documents():
     articles = "1,the cat sat,en,2021\n2,the dog ran on the mat,fr,2019\n3,i love the cat,en,2018\n"
     Path("articles.csv").write_text(f"id,body,lang,year\n{articles}")
     Path("routes.yaml").write_text("soup: [soup!, i love the soup]\npets: [the cat sat, the dog ran]\n")
-    queries = "soup\ti love the soup!\nsoup\tsoup?\npets\tthe cat ran\npets\tthe cat on the mat\nnone\t5 5 5\nnone\t6 5\n"
+    queries = (
+        "soup\ti love the soup!\nsoup\tsoup?\npets\tthe cat ran\npets\tthe cat on the mat\nnone\t5 5 5\nnone\t6 5\n"
+    )
     for name in ("queries.tsv", "questions.tsv"):
         Path(name).write_text(f"label\ttext\n{queries}")
 

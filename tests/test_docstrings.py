@@ -31,6 +31,7 @@ NEED_WEIGHTS = {
     "minisbert.training.scratch",
     "minisbert.analysis.calibration",
     "minisbert.analysis.explain",
+    "minisbert.analysis.classifier",
     "minisbert.proof.profile",
     "minisbert.bench.engines",
     "minisbert.bench.trainers",

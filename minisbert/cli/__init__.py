@@ -30,6 +30,7 @@ VERBS = {
     "route": "Tell by meaning where a query belongs, or that it is none.",
     "map": "Draw texts as a map: who is near means the like.",
     "cluster": "Group texts that mean the like, and name the groups.",
+    "classify": "Learn classes of texts, and name them.",
     "info": "Show the model, its limits, and what computes it here.",
     "fetch": "Bring a model to this machine and verify it.",
     "verify": "Compare every intermediate tensor with PyTorch's.",

@@ -1,0 +1,544 @@
+"""How good is a classifier of texts? Measures of its labels and of its probabilities, each with what to trust of it.
+
+**Labels.** Accuracy says little where one class is frequent: who always names that one is right most of the time. So
+precision, recall and F1 of each class stand beside it, with 95 % bootstrap intervals. All of them follow from the
+table of right and named classes, and drawing texts anew is drawing that table anew: a multinomial, exactly, with no
+text touched.
+
+**Probabilities.** Log loss and Brier score are proper: nobody gains by saying another probability than the one
+believed. The expected calibration error is not, but has a meaning: by how much, on average, 0.8 is not 0.8.
+
+**The baseline.** Whether vectors of sentences are worth their while is seen beside words that are counted: TF-IDF of
+words and pairs of words, with the same logistic regression, folds, strengths and class weights, in the same run.
+
+Letters: ``B`` test texts, ``C`` classes, ``R`` draws of the bootstrap, ``U`` different outcomes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from minisbert.analysis.classifier import TextClassifier, cleaned, decide, text_numbers
+from minisbert.analysis.probe import (
+    class_weights,
+    cross_validate,
+    log_loss,
+    log_softmax,
+    logistic_path,
+    stratified_folds,
+)
+from minisbert.evaluation.bootstrap import RESAMPLES, Estimate, bootstrap_mean, paired_difference
+from minisbert.evaluation.classification import LabelledTexts, require_sklearn
+from minisbert.model import Array
+
+if TYPE_CHECKING:
+    from minisbert.encoder import SentenceEncoder
+
+BINS = 15
+"""Of the expected calibration error: so many bins of equal width, as Guo et al. have them."""
+
+_BLOCK_NUMBERS = 2**20  # numbers drawn at a time: 8 MiB
+
+
+# ------------------------------------------------------------------------------------------------ probabilities
+
+
+class Quality(NamedTuple):
+    """What probabilities are worth; less is better."""
+
+    log_loss: float  # nats a text
+    brier: float  # in [0, 2]
+    calibration_error: float  # in [0, 1]
+
+
+def probability_quality(logits: Array, classes: Array) -> Quality:
+    """Measure probabilities against what was right.
+
+    ``log loss = mean -log p(right);  Brier = mean sum_c (p_c - [c is right])^2``
+
+    Parameters
+    ----------
+    logits : Array, shape (B, C)
+        Their softmax are the probabilities.
+    classes : Array, shape (B,)
+        The right ones.
+
+    Returns
+    -------
+    Quality
+
+    Notes
+    -----
+    **Source**: Brier 1950, over all classes (for two classes twice what ``sklearn.metrics.brier_score_loss`` gives by
+    default); `expected_calibration_error`.
+
+    Examples
+    --------
+    >>> probability_quality(np.zeros((2, 2)), np.array([0, 1]))
+    Quality(log_loss=0.6931471805599453, brier=0.5, calibration_error=0.0)
+    """
+    probs: Array = np.exp(log_softmax(np.asarray(logits, np.float64)))  # (B, C)
+    right = np.zeros_like(probs)
+    right[np.arange(len(classes)), classes] = 1.0
+    brier = float(((probs - right) ** 2).sum(axis=1).mean())
+    return Quality(log_loss(logits, classes), brier, expected_calibration_error(probs, classes))
+
+
+def expected_calibration_error(probs: Array, classes: Array, bins: int = BINS) -> float:
+    """Mean gap between how sure the most probable class is and how often it is right.
+
+    ``ECE = sum_b B_b / B |accuracy of bin b - mean confidence of bin b|``
+
+    Parameters
+    ----------
+    probs : Array, shape (B, C)
+    classes : Array, shape (B,)
+        The right ones.
+    bins : int
+        Of equal width, by the highest probability.
+
+    Returns
+    -------
+    float
+        In [0, 1]. With few texts a bin it is above 0 even for perfect probabilities.
+
+    Notes
+    -----
+    **Source**: Guo et al. 2017, equation 3 (Naeini et al. 2015); bins are closed on the right.
+
+    Examples
+    --------
+    >>> expected_calibration_error(np.array([[0.75, 0.25]] * 4), np.array([0, 0, 0, 1]))
+    0.0
+    >>> expected_calibration_error(np.array([[1.0, 0.0]] * 4), np.array([0, 0, 0, 1]))
+    0.25
+    """
+    confidence = probs.max(axis=1)  # (B,)
+    right = probs.argmax(axis=1) == classes  # (B,)
+    number = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)  # (B,)
+    gaps = np.bincount(number, weights=right - confidence, minlength=bins)  # of each bin, times its texts
+    return float(np.abs(gaps).sum() / len(classes))
+
+
+# ------------------------------------------------------------------------------------------------------- labels
+
+
+@dataclass(frozen=True, eq=False)
+class ClassScores:
+    """How well classes are named; an interval is NaN where there is nothing to take a share of."""
+
+    precision: tuple[Estimate, ...]  # C: of the texts that get the class, the share that are of it
+    recall: tuple[Estimate, ...]  # C: of the texts of the class, the share that get it
+    f1: tuple[Estimate, ...]  # C
+    macro_f1: Estimate
+
+
+def class_scores(expected: Array, predicted: Array, count: int, *, seed: int = 0) -> ClassScores:
+    """Give precision, recall and F1 of each class, with 95 % bootstrap intervals over the texts.
+
+    ``precision = TP / named;  recall = TP / of the class;  F1 = 2 TP / (named + of the class)``
+
+    Parameters
+    ----------
+    expected, predicted : Array, shape (B,)
+        Whole numbers from 0 to C - 1; ``predicted`` may be -1, undecided.
+    count : int
+        ``C``.
+    seed : int
+        Of the draws.
+
+    Returns
+    -------
+    ClassScores
+        In [0, 1].
+
+    Notes
+    -----
+    **Source**: ``sklearn.metrics.precision_recall_fscore_support``; ``macro_f1`` is the mean over the classes that
+    occur or are named. The interval is that of :func:`minisbert.evaluation.bootstrap.bootstrap_mean`, of a measure that
+    is no mean. Draws in which a share is of nothing are left out of its interval.
+
+    Examples
+    --------
+    >>> found = class_scores(np.array([0, 0, 1, 1]), np.array([0, 1, 1, -1]), 2)
+    >>> [e.mean for e in found.precision], [e.mean for e in found.recall]
+    ([1.0, 0.5], [0.5, 0.5])
+    """
+    exact, drawn = _measures(expected, [predicted], count, seed)
+    (means,), (draws,) = exact, drawn
+    precision, recall, f1 = (tuple(_estimate(means[m][c], draws[m][:, c]) for c in range(count)) for m in range(3))
+    return ClassScores(precision, recall, f1, _estimate(_mean_present(means[2][None])[0], _mean_present(draws[2])))
+
+
+class F1Difference(NamedTuple):
+    """By how much one classifier's F1 is above another's, on the same draws of the same texts."""
+
+    by_class: tuple[Estimate, ...]
+    macro: Estimate
+
+
+def f1_difference(expected: Array, predicted: Array, other: Array, count: int, *, seed: int = 0) -> F1Difference:
+    """Compare two classifiers' F1 on the same texts, with 95 % paired bootstrap intervals.
+
+    Parameters
+    ----------
+    expected, predicted, other : Array, shape (B,)
+        Whole numbers from 0 to C - 1; the latter two may be -1.
+    count : int
+        ``C``.
+    seed : int
+
+    Returns
+    -------
+    F1Difference
+        Positive where ``predicted`` is better; in [-1, 1].
+
+    Notes
+    -----
+    **Source**: as :func:`minisbert.evaluation.bootstrap.paired_difference`, for a measure that is no mean: both are
+    computed on the same draws.
+
+    Examples
+    --------
+    >>> right, half = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 0])
+    >>> f1_difference(right, right, half, 2).macro.mean
+    0.5
+    """
+    (ours, theirs), (our_draws, their_draws) = _measures(expected, [predicted, other], count, seed)
+    gaps = our_draws[2] - their_draws[2]  # (R, C)
+    macro = _mean_present(ours[2][None])[0] - _mean_present(theirs[2][None])[0]
+    return F1Difference(
+        tuple(_estimate(ours[2][c] - theirs[2][c], gaps[:, c]) for c in range(count)),
+        _estimate(macro, _mean_present(our_draws[2]) - _mean_present(their_draws[2])),
+    )
+
+
+def _measures(expected: Array, predictions: Sequence[Array], count: int, seed: int) -> tuple[list[Any], list[Any]]:
+    """Compute (precision, recall, F1) of each classifier: as it is, each (C,), and over draws, each (R, C)."""
+    outcomes, times = np.unique(np.stack([expected, *predictions], axis=1), axis=0, return_counts=True)  # (U, 1 + P)
+    rng = np.random.default_rng(seed)
+    rows = max(1, _BLOCK_NUMBERS // len(times))
+    blocks: list[list[tuple[Array, Array, Array]]] = []
+    for start in range(0, RESAMPLES, rows):
+        # to draw B texts with replacement is to draw how often each different outcome comes
+        drawn = rng.multinomial(len(expected), times / len(expected), min(rows, RESAMPLES - start))  # (rows, U)
+        blocks.append([_shares(drawn, outcomes[:, 0], column, count) for column in outcomes.T[1:]])
+    exact = [tuple(m[0] for m in _shares(times[None], outcomes[:, 0], x, count)) for x in outcomes.T[1:]]
+    joined = [
+        tuple(np.concatenate([block[p][m] for block in blocks]) for m in range(3)) for p in range(len(predictions))
+    ]
+    return exact, joined
+
+
+def _shares(times: Array, expected: Array, predicted: Array, count: int) -> tuple[Array, Array, Array]:
+    """Compute precision, recall and F1, each (R, C), from how often each outcome came, (R, U)."""
+    classes = np.arange(count)
+    of_class, named = expected[:, None] == classes, predicted[:, None] == classes  # (U, C)
+    hits, actual, called = (times @ x.astype(np.float64) for x in (of_class & named, of_class, named))  # (R, C)
+    with np.errstate(invalid="ignore"):  # 0 / 0: a share of nothing is NaN
+        return hits / called, hits / actual, 2 * hits / (called + actual)
+
+
+def _mean_present(f1: Array) -> Array:
+    """Mean over the classes that occur or are named, (R,) for (R, C); NaN marks the others."""
+    present = np.isfinite(f1)
+    means: Array = np.where(present, f1, 0.0).sum(axis=1) / present.sum(axis=1)
+    return means
+
+
+def _estimate(value: float, draws: Array) -> Estimate:
+    """Give a value with the middle 95 % of its draws."""
+    finite = draws[np.isfinite(draws)]
+    if not np.isfinite(value) or not len(finite):
+        return Estimate(float(value), np.nan, np.nan)
+    low, high = np.quantile(finite, [0.025, 0.975])
+    return Estimate(float(value), float(low), float(high))
+
+
+# ------------------------------------------------------------------------------------------------------- report
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What a classifier did with texts whose class is known."""
+
+    name: str
+    classes: tuple[str, ...]  # C
+    expected: Array  # (B,)
+    predicted: Array  # (B,) -1: undecided
+    unbound: Array  # (B,) what would be named without the threshold
+    learnt: Array | None  # (B,) bool: stood among the training texts, letter by letter; None: not known
+    accuracy: Estimate  # undecided counts as wrong
+    scores: ClassScores
+    before: Quality  # of the softmax of the scores
+    after: Quality  # of the calibrated probabilities
+
+    @property
+    def confusion(self) -> Array:
+        """How many texts of each class (rows) got each class (columns), the last column undecided: (C, C + 1)."""
+        count = len(self.classes)
+        column = np.where(self.predicted < 0, count, self.predicted)
+        table: Array = np.bincount(self.expected * (count + 1) + column, minlength=count * (count + 1))
+        return table.reshape(count, count + 1)
+
+    @property
+    def accuracy_unseen(self) -> Estimate | None:
+        """The accuracy on texts that were not learnt; None where none was, or none is left."""
+        if self.learnt is None or not self.learnt.any() or self.learnt.all():
+            return None
+        return bootstrap_mean((self.predicted == self.expected)[~self.learnt])
+
+
+def evaluate_classifier(
+    classifier: TextClassifier, encoder: SentenceEncoder, data: LabelledTexts, **options: Any
+) -> Report:
+    """Ask a classifier for texts whose class is known.
+
+    Parameters
+    ----------
+    classifier : TextClassifier
+    encoder : SentenceEncoder
+        Of the model that it was trained with.
+    data : LabelledTexts
+        Its labels are classes of the classifier.
+    **options
+        Of :meth:`SentenceEncoder.encode`.
+
+    Returns
+    -------
+    Report
+
+    Raises
+    ------
+    ValueError
+        For labels that the classifier does not have, and another model.
+
+    Examples
+    --------
+    `tests/test_classifier.py` shows it on a small model, ``minisbert classify evaluate`` on yours.
+    """
+    expected = numbered_labels(data, classifier.classes)
+    scores = classifier.scores(classifier.encode(encoder, data.texts, **options))  # (B, C)
+    learnt = None
+    if classifier.learnt is not None:
+        learnt = np.isin(text_numbers(cleaned(data.texts, classifier.unescape)), classifier.learnt)
+    return report_scores(classifier, scores, expected, learnt=learnt, name=data.name)
+
+
+def report_scores(
+    classifier: TextClassifier, scores: Array, expected: Array, *, learnt: Array | None = None, name: str = ""
+) -> Report:
+    """Measure labels and probabilities that follow from scores.
+
+    Parameters
+    ----------
+    classifier : TextClassifier
+    scores : Array, shape (B, C)
+        Before the softmax and the calibration, from :meth:`TextClassifier.scores` or out of fold.
+    expected : Array, shape (B,)
+        The right classes.
+    learnt : Array of bool, shape (B,), optional
+        Which texts stood among the training texts.
+    name : str
+        Of the set.
+
+    Returns
+    -------
+    Report
+
+    Examples
+    --------
+    >>> from minisbert.analysis.probe import Calibration
+    >>> classifier = TextClassifier(("a", "b"), np.eye(2), np.zeros(2), Calibration(1.0, np.zeros(2)))
+    >>> report = report_scores(classifier, np.array([[1.0, 0.0], [3.0, 0.0]]), np.array([0, 1]))
+    >>> report.accuracy.mean, report.confusion.tolist()
+    (0.5, [[1, 0, 0], [1, 0, 0]])
+    """
+    calibration, names = classifier.calibration, classifier.classes
+    predicted = decide(scores, calibration, names, classifier.threshold)  # (B,)
+    return Report(
+        name=name,
+        classes=names,
+        expected=expected,
+        predicted=predicted,
+        unbound=np.argmax(scores, axis=1),
+        learnt=learnt,
+        accuracy=bootstrap_mean(predicted == expected),
+        scores=class_scores(expected, predicted, len(names)),
+        before=probability_quality(scores, expected),
+        after=probability_quality(calibration.apply(scores), expected),
+    )
+
+
+def numbered_labels(data: LabelledTexts, classes: Sequence[str]) -> Array:
+    """Number labels as a classifier numbers its classes.
+
+    Parameters
+    ----------
+    data : LabelledTexts
+    classes : sequence of str
+
+    Returns
+    -------
+    Array, shape (B,)
+
+    Raises
+    ------
+    ValueError
+        For labels that are none of the classes.
+
+    Examples
+    --------
+    >>> numbered_labels(LabelledTexts("mood", ["good", "bad"], ["+", "-"]), ["+", "-"])
+    array([0, 1])
+    """
+    number = {label: c for c, label in enumerate(classes)}
+    unknown = Counter(label for label in data.labels if label not in number)
+    if unknown:
+        named = ", ".join(f"{label!r:.40} ({count:,})" for label, count in unknown.most_common(5))
+        known = ", ".join(f"{label!r:.40}" for label in list(classes)[:8])
+        raise ValueError(
+            f"{data.name}: {named} are labels that the classifier does not have; it has {known}"
+            f"{', ...' if len(classes) > 8 else ''}; is the column of labels right, and are they spelled alike?"
+        )
+    return np.array([number[label] for label in data.labels])
+
+
+# ----------------------------------------------------------------------------------------------------- baseline
+
+
+@dataclass(frozen=True, eq=False)
+class Baseline:
+    """TF-IDF with logistic regression on the same texts, and how a classifier compares; both without a threshold."""
+
+    predicted: Array  # (B,)
+    strength: float
+    features: int  # different words and pairs of words
+    accuracy: Estimate
+    scores: ClassScores
+    quality: Quality  # of its probabilities, not calibrated
+    accuracy_of_classifier: Estimate
+    scores_of_classifier: ClassScores
+    accuracy_difference: Estimate  # the classifier's less the baseline's
+    f1_difference: F1Difference
+
+
+def compare_with_tfidf(
+    classifier: TextClassifier, train: LabelledTexts, test: LabelledTexts, report: Report
+) -> Baseline:
+    """Train the baseline as the classifier was trained, ask it the same texts, and compare text by text.
+
+    Parameters
+    ----------
+    classifier : TextClassifier
+    train : LabelledTexts
+        What the classifier learnt from.
+    test : LabelledTexts
+    report : Report
+        Of the classifier on ``test``.
+
+    Returns
+    -------
+    Baseline
+
+    Raises
+    ------
+    ValueError
+        If the classifier has learnt from other texts, and without scikit-learn.
+
+    Notes
+    -----
+    **Source**: ``TfidfVectorizer(ngram_range=(1, 2))`` and ``LogisticRegression``. Words are counted anew in each fold.
+
+    Examples
+    --------
+    `tests/test_classifier.py` shows it on a small model, ``minisbert classify evaluate --baseline`` on yours.
+    """
+    require_sklearn()
+    check_same_texts(classifier, train)
+    facts: Mapping[str, Any] = classifier.facts or {}
+    texts, asked = (cleaned(x.texts, classifier.unescape) for x in (train, test))
+    classes = numbered_labels(train, classifier.classes)  # (M,)
+    choice = facts.get("class_weight")
+    if isinstance(choice, Mapping):
+        choice = {classifier.classes.index(label): weight for label, weight in choice.items()}
+    weights = class_weights(classes, choice)
+    _, groups = np.unique(texts, return_inverse=True)
+    validation = cross_validate(
+        lambda one, other: _tfidf([texts[i] for i in one], [texts[i] for i in other]),
+        classes,
+        stratified_folds(classes, facts["folds"], facts["seed"], groups),
+        strengths=facts["strengths"],
+        scoring=facts["scoring"],
+        weights=weights,
+    )
+    features, others = _tfidf(texts, asked)
+    weight, bias = next(logistic_path(features, classes, [validation.strength], weights))
+    return _compared(report, others @ weight.T + bias, validation.strength, features.shape[1])
+
+
+def _tfidf(texts: Sequence[str], others: Sequence[str]) -> tuple[Any, Any]:
+    """Count words and pairs of words, weighted by how rare they are among the first texts."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    counter = TfidfVectorizer(ngram_range=(1, 2))
+    return counter.fit_transform(texts), counter.transform(others)
+
+
+def _compared(report: Report, scores: Array, strength: float, features: int) -> Baseline:
+    """Compare a classifier with the baseline's scores, text by text."""
+    expected, ours, theirs = report.expected, report.unbound, np.argmax(scores, axis=1)
+    count = len(report.classes)
+    return Baseline(
+        predicted=theirs,
+        strength=strength,
+        features=features,
+        accuracy=bootstrap_mean(theirs == expected),
+        scores=class_scores(expected, theirs, count),
+        quality=probability_quality(scores, expected),
+        accuracy_of_classifier=bootstrap_mean(ours == expected),
+        scores_of_classifier=class_scores(expected, ours, count),
+        accuracy_difference=paired_difference(ours == expected, theirs == expected),
+        f1_difference=f1_difference(expected, ours, theirs, count),
+    )
+
+
+def check_same_texts(classifier: TextClassifier, train: LabelledTexts) -> None:
+    """Refuse a training set that is not the one that a classifier learnt from.
+
+    Parameters
+    ----------
+    classifier : TextClassifier
+    train : LabelledTexts
+
+    Raises
+    ------
+    ValueError
+        Saying how many texts differ.
+
+    Examples
+    --------
+    >>> from minisbert.analysis.probe import Calibration
+    >>> calibration, known = Calibration(1.0, np.zeros(2)), text_numbers(["tea", "soup"])
+    >>> classifier = TextClassifier(("a", "b"), np.eye(2), np.zeros(2), calibration, learnt=np.sort(known))
+    >>> check_same_texts(classifier, LabelledTexts("menu", ["soup", "fish"], ["a", "b"]))
+    Traceback (most recent call last):
+        ...
+    ValueError: menu: the baseline must learn what the classifier has learnt, and 2 different texts are in one ...
+    """
+    numbers = np.unique(text_numbers(cleaned(train.texts, classifier.unescape)))
+    known = np.empty(0, np.uint64) if classifier.learnt is None else classifier.learnt
+    apart = len(np.setxor1d(numbers, known))
+    counts = (classifier.facts or {}).get("texts_by_class")
+    by_class = [list(train.labels).count(label) for label in classifier.classes]
+    if apart or (counts is not None and counts != by_class):
+        raise ValueError(
+            f"{train.name}: the baseline must learn what the classifier has learnt, and "
+            + (f"{apart:,} different texts are in one of the two sets alone" if apart else "their labels differ")
+            + "; name the file that it was trained on"
+        )
