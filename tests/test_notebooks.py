@@ -1,0 +1,121 @@
+"""The course: every notebook runs, prints what is stored, checks what it says, and has the form that it promises.
+
+A notebook is executed from top to bottom and compared with its file, so that a stale output is a failure. How many
+asserts each has stands here, so that one that was taken out is missed.
+"""
+
+import ast
+import inspect
+import re
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+from conftest import _optional_import
+
+from minisbert.course.exercises import Exercise
+from minisbert.course.run import differences, execute
+
+FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
+FILES = sorted(FOLDER.glob("*.ipynb"))
+ASSERTS: dict[str, int] = {}
+"""Number of the notebook to the asserts in it."""
+MOST_CELLS = 36
+
+
+@pytest.fixture(scope="session")
+def nbformat():
+    """Jupyter's file format, and with it what executes notebooks."""
+    _optional_import("nbclient", "notebooks", "notebooks")
+    _optional_import("ipykernel", "notebooks", "notebooks")
+    return _optional_import("nbformat", "notebooks", "notebooks")
+
+
+@pytest.fixture(params=FILES, ids=lambda file: file.stem[:2])
+def notebook(request, nbformat):
+    """One notebook after the other, as it is stored."""
+    stored = nbformat.read(request.param, as_version=4)
+    stored["file"] = request.param
+    return stored
+
+
+def codes(notebook):
+    return [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def texts(notebook):
+    return [cell["source"] for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
+
+
+def nodes(notebook, kind):
+    return [node for code in codes(notebook) for node in ast.walk(ast.parse(code)) if isinstance(node, kind)]
+
+
+def exercises(notebook):
+    """The exercises of its chapter, by name."""
+    chapter = import_module(f"minisbert.course.chapter_{notebook['file'].stem[:2]}")
+    return {name: thing for name, thing in vars(chapter).items() if isinstance(thing, Exercise)}
+
+
+def test_every_notebook_runs_and_prints_what_is_stored(notebook, matplotlib, weights_folder, request, monkeypatch):
+    if any("data_file(" in code for code in codes(notebook)):
+        monkeypatch.setenv("MINISBERT_DATA", str(request.getfixturevalue("data_folder")))
+    stale = differences(notebook, execute(notebook["file"]))
+    assert not stale, "\n".join([f"run `python -m minisbert.course.run {notebook['file'].name}`:", *stale])
+
+
+def test_no_assert_was_taken_out(notebook):
+    asserts = nodes(notebook, ast.Assert)
+    assert len(asserts) == ASSERTS[notebook["file"].stem[:2]]
+    for node in asserts:  # `assert True` proves nothing
+        assert any(isinstance(part, (ast.Compare, ast.Call)) for part in ast.walk(node.test)), ast.unparse(node)
+
+
+def test_it_has_the_form_of_the_course(notebook):
+    first = texts(notebook)[0]
+    title = first.splitlines()[0]
+    assert title.startswith("# ") and title.rstrip().endswith("?")
+    assert re.search(r"\d+ minutes|[Mm]inutes\W+\d+", first) and "minisbert/" in first
+    assert len(notebook["cells"]) <= MOST_CELLS
+    everything = "\n".join([*codes(notebook), *texts(notebook)])
+    assert "it_fails(" in everything  # something is broken, and the check is watched failing
+    assert not re.search(r"!\[[^\]]*\]\(https?:|<img[^>]+http", everything), "a picture from the network"
+    assert len(exercises(notebook)) >= 2
+
+
+def test_it_needs_nothing_but_the_package_and_redefines_nothing_of_it(notebook):
+    modules = {alias.name for node in nodes(notebook, ast.Import) for alias in node.names}
+    modules |= {node.module or "" for node in nodes(notebook, ast.ImportFrom)}
+    assert {name.split(".")[0] for name in modules} <= {"minisbert", "numpy", "math", "dataclasses", "contextlib", "re"} | {
+        "collections", "itertools", "pathlib", "json", "time", "io", "unicodedata", "copy", "functools", "typing", "tempfile"
+    }  # fmt: skip
+    imported = {alias.asname or alias.name for node in nodes(notebook, ast.ImportFrom) for alias in node.names}
+    defined = {node.name for node in nodes(notebook, (ast.FunctionDef, ast.ClassDef))}
+    assert not imported & defined
+
+
+def test_it_is_stored_as_it_was_run(notebook):
+    counts = [cell["execution_count"] for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert counts == list(range(1, len(counts) + 1))
+    shown = str([cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code"])
+    assert "'output_type': 'error'" not in shown
+    assert not re.search(r"(?<![\w.])/(?:work|home|root|Users|tmp)/", shown), "a path of one machine"
+
+
+def test_every_exercise_is_asked_and_checked(notebook):
+    found = exercises(notebook)
+    functions = {node.name: node for node in nodes(notebook, ast.FunctionDef)}
+    asked = {}
+    for node in nodes(notebook, ast.Call):
+        if isinstance(node.func, ast.Name) and node.func.id == "check":
+            asked[ast.unparse(node.args[0]).split(".")[-1]] = ast.unparse(node.args[1])
+    assert set(asked) == set(found)
+    for name, answer in asked.items():
+        if answer in functions:  # what is to be filled in takes what the solution takes
+            wanted = list(inspect.signature(found[name].solution).parameters)
+            assert [argument.arg for argument in functions[answer].args.args] == wanted
+
+
+def test_the_page_lists_every_notebook():
+    listed = re.findall(r"\]\((\d\d_\w+\.ipynb)\)", (FOLDER / "README.md").read_text(encoding="utf-8"))
+    assert sorted(set(listed)) == [file.name for file in FILES]
