@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner
 from safetensors.numpy import load_file
 from test_classify_cli import write_classify_files
+from test_entities_cli import write_entity_files
 from tiny import REMOVE, edit_json, tiny_dense, tiny_tokenizer, write_model
 
 import minisbert
@@ -199,12 +200,16 @@ def test_examples_of_help_run(verb, line, model, request, monkeypatch):
     Path("posts.jsonl").write_text('{"post": {"title": "the soup"}}\n')
     write_training_files()
     write_documents()
-    if verb in ("map", "cluster") or verb.startswith("classify"):
+    if verb in ("map", "cluster") or verb.startswith(("classify", "entities")):
         request.getfixturevalue("sklearn")
     if verb.startswith("classify"):
         write_classify_files()
         if " mood " in line and " train " not in line and " split " not in line:
             succeeds("classify", "train", "train.tsv", "-o", "mood")
+    if verb.startswith("entities"):
+        write_entity_files()
+        if " train " not in line:
+            succeeds(*["entities", "train", "names_train.jsonl", "-o", "names", "--strength", "1", "--offset", "0"])
     if verb in ("index", "search"):
         request.getfixturevalue("duckdb")
         if " build " not in line:

@@ -32,6 +32,8 @@ NEED_WEIGHTS = {
     "minisbert.analysis.calibration",
     "minisbert.analysis.explain",
     "minisbert.analysis.classifier",
+    "minisbert.analysis.entities",
+    "minisbert.analysis.word_vectors",
     "minisbert.proof.profile",
     "minisbert.bench.engines",
     "minisbert.bench.trainers",

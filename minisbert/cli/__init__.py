@@ -31,6 +31,7 @@ VERBS = {
     "map": "Draw texts as a map: who is near means the like.",
     "cluster": "Group texts that mean the like, and name the groups.",
     "classify": "Learn classes of texts, and name them.",
+    "entities": "Find names of people, places and things.",
     "info": "Show the model, its limits, and what computes it here.",
     "fetch": "Bring a model to this machine and verify it.",
     "verify": "Compare every intermediate tensor with PyTorch's.",
