@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import IO, Any
 
-from minisbert.plots.style import DIVERGING, FONT_SIZE, LETTER, Page, page, written
+from minisbert.plots.style import DIVERGING, DPI, FONT_SIZE, LETTER, Page, page, written
 
 WIDTH_INCHES = 5.0  # of the axes
 BAR_INCHES = 0.28  # one bar with the room to the next; less where there are many
@@ -65,9 +65,7 @@ def bars(
         paper.save(stream, figure, axes, WIDTH_INCHES + 1.0)
 
 
-def _checked(
-    values: dict[str, float], intervals: Mapping[str, tuple[float, float]]
-) -> dict[str, tuple[float, float]]:
+def _checked(values: dict[str, float], intervals: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
     """Refuse what is no bar, and what is no interval around its value."""
     if not values:
         raise ValueError("bars: expected at least one bar, {name: value}, got none")
@@ -99,11 +97,13 @@ def _draw(
     from matplotlib.figure import Figure
 
     height = min(HEIGHT_INCHES, BAR_INCHES * len(values))
-    figure = Figure(figsize=(WIDTH_INCHES, height), dpi=100)
+    figure = Figure(figsize=(WIDTH_INCHES, height), dpi=DPI)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     places = range(len(values))
     for place, value in zip(places, values.values(), strict=True):
-        look = {"color": _POSITIVE} if value >= 0 else {"color": _NEGATIVE, "hatch": "////", "edgecolor": "0.25"}
+        look: dict[str, Any] = (
+            {"color": _POSITIVE} if value >= 0 else {"color": _NEGATIVE, "hatch": "////", "edgecolor": "0.25"}
+        )
         axes.barh(place, value, height=0.72, linewidth=0.6, **look)
     axes.axvline(0.0, color="black", linewidth=0.8)
     _whisker(axes, values, ends)
@@ -130,7 +130,9 @@ def _whisker(axes: Any, values: dict[str, float], ends: dict[str, tuple[float, f
                 )  # fmt: skip
 
 
-def _write_numbers(axes: Any, values: dict[str, float], ends: dict[str, tuple[float, float]], number_format: str) -> None:
+def _write_numbers(
+    axes: Any, values: dict[str, float], ends: dict[str, tuple[float, float]], number_format: str
+) -> None:
     """Write each number beyond its bar and whisker, and make room for it."""
     import numpy as np
 
@@ -139,7 +141,7 @@ def _write_numbers(axes: Any, values: dict[str, float], ends: dict[str, tuple[fl
     high = max(0.0, *values.values(), *(pair[1] for pair in ends.values()))
     span = (high - low) or 1.0
     room = span * LETTER * (max(map(len, numbers)) + 1) / WIDTH_INCHES * 1.2
-    axes.set_xlim(low - room * (min(values.values()) < 0), high + room)
+    axes.set_xlim(low - 1.2 * room * (min(values.values()) < 0), high + room)
     for place, ((name, value), number) in enumerate(zip(values.items(), numbers, strict=True)):
         bottom, top = ends.get(name, (value, value))
         end = max(top, value) if value >= 0 else min(bottom, value)

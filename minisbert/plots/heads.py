@@ -16,9 +16,9 @@ from typing import IO, Any
 import numpy as np
 
 from minisbert.model import Array
-from minisbert.plots.style import DPI, FONT_SIZE, LETTER, Page, amount_map, contrasting, page
+from minisbert.plots.style import DPI, FONT_SIZE, LETTER, Page, amount_map, colour_bar, contrasting, inches, page
 
-WIDTH_INCHES = 9.0  # of all squares together, at most: about as wide as a notebook
+WIDTH_INCHES = 7.8  # of all squares together, at most: with their names they are about as wide as a notebook
 ALONE_INCHES = 6.0  # one square, at most
 CELL_INCHES = 0.42  # one token of a square, at most
 TOKEN_LETTERS = 16  # longer labels are cut
@@ -29,9 +29,7 @@ _GAP, _HEAD = 0.08, 0.2  # inches: between two squares, and above one that has i
 _MANY_NUMBERS = 600
 
 
-def attention_heads(
-    stream: IO[bytes], probs: Array, tokens: Sequence[str], *, title: str, caption: str = ""
-) -> None:
+def attention_heads(stream: IO[bytes], probs: Array, tokens: Sequence[str], *, title: str, caption: str = "") -> None:
     """Draw the attention of one or several heads, of one or several layers.
 
     Each row of a square is a token that looks, each column one that is looked at.
@@ -41,7 +39,7 @@ def attention_heads(
     stream : binary file
         Gets a PNG.
     probs : Array, shape (H, T, T) or (L, H, T, T)
-        Probabilities, in [0, 1]. Layers and heads are counted from 0, as in the array.
+        Probabilities, in [0, 1]. Layers and heads are counted from 0, as in the array; a single layer is not named.
     tokens : sequence of str, length T
         Any text; long ones are cut.
     title : str
@@ -57,7 +55,8 @@ def attention_heads(
     Examples
     --------
     >>> with open("heads.png", "wb") as stream:  # doctest: +SKIP
-    ...     attention_heads(stream, trace.layers[0].attention.probs, tokens, title="who looks at whom")
+    ...     probs = trace.tensors()["layers.0.attention.probs.0"]  # (1, H, T, T) for a single text
+    ...     attention_heads(stream, probs, trace.pieces, title="who looks at whom")
     """
     probs = _checked(probs, tokens)
     with page(title, caption, tokens) as paper:
@@ -92,11 +91,11 @@ def _draw(paper: Page, probs: Array, tokens: Sequence[str]) -> tuple[Any, Any, f
     grid = _Grid.of(probs)
     paper.captions.append("each row is a token that looks, each column one that is looked at")
     if grid.step > 1:
-        paper.captions.append("the tokens, from the upper left: " + "  ".join(map(paper.label, tokens)))
+        paper.captions.append("the tokens, from the upper left: " + " · ".join(map(paper.label, tokens)))
     figure = Figure(figsize=(grid.width, grid.height), dpi=DPI)
     whole = figure.add_axes((0.0, 0.0, 1.0, 1.0), frameon=False, xticks=[], yticks=[])
     labels = [paper.label(token, TOKEN_LETTERS) for token in tokens]
-    look = {"cmap": amount_map(), "vmin": 0.0, "vmax": float(probs.max()) or 1.0, "interpolation": "nearest"}
+    look = {"cmap": amount_map(), "vmin": 0.0, "vmax": _top(probs), "interpolation": "nearest"}
     for row, column, name, head in grid.squares(probs):
         axes = figure.add_axes(grid.place(row, column), label=name)
         image = axes.imshow(head, aspect="auto", **look)
@@ -108,13 +107,14 @@ def _draw(paper: Page, probs: Array, tokens: Sequence[str]) -> tuple[Any, Any, f
         _label(axes, labels, grid, is_left=column == 0, is_low=grid.is_low(row, column, probs))
         if grid.has_numbers:
             _write_numbers(axes, head, image)
-    right = 0.2 + 0.65 * (probs.ndim == 4)  # inches: beside the layers' names
-    tall = min(max(grid.height, 1.2), 3.0)
-    place = (1 + right / grid.width, (1 - tall / grid.height) / 2, 0.14 / grid.width, tall / grid.height)
-    bar = figure.colorbar(image, cax=figure.add_axes(place))
-    bar.outline.set_linewidth(0.5)
-    bar.ax.tick_params(length=2)
+    colour_bar(figure, image, grid.width, grid.height, gap=0.2 + 0.55 * (probs.ndim == 4))  # beside the layers' names
     return figure, whole, grid.width
+
+
+def _top(probs: Array) -> float:
+    """Choose the probability of the darkest blue: a round one near 1."""
+    largest = float(probs.max())
+    return largest if 0 < largest < 0.9 else 1.0
 
 
 @dataclass(frozen=True)
@@ -180,14 +180,12 @@ class _Grid:
 
 def _label(axes: Any, labels: list[str], grid: _Grid, *, is_left: bool, is_low: bool) -> None:
     """Write tokens beside the squares at the left and below the lowest ones."""
-    places = range(0, len(labels), grid.step)
-    shown = labels[:: grid.step]
     look: dict[str, Any] = {"fontsize": grid.letter_points, "parse_math": False}
-    axes.set_yticks(places, shown if is_left else [""] * len(shown), **look)
-    axes.set_xticks(places, shown if is_low else [""] * len(shown), rotation=90, **look)
+    turned = max(inches(label, grid.letter_points) for label in labels) > 0.95 * grid.square / len(labels)
+    places, shown = range(0, len(labels), grid.step), labels[:: grid.step]
+    axes.set_yticks(places if is_left else [], shown if is_left else [], **look)
+    axes.set_xticks(places if is_low else [], shown if is_low else [], rotation=90 if turned else 0, **look)
     axes.tick_params(length=0 if grid.step == 1 else 2, pad=2)
-    axes.tick_params(axis="y", left=is_left)
-    axes.tick_params(axis="x", bottom=is_low)
 
 
 def _write_numbers(axes: Any, head: Array, image: Any) -> None:

@@ -7,16 +7,17 @@ dash. Next file: ``matrix.py``, the same for texts beside each other.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import IO, Any
 
 import numpy as np
 
 from minisbert.model import Array
-from minisbert.plots.style import FONT_SIZE, LETTER, colour_map, contrasting, page, written
+from minisbert.plots.style import DPI, FONT_SIZE, LETTER, colour_bar, colour_map, contrasting, inches, page, written
 
 BODY_INCHES = (10.0, 8.5)  # all cells together are at most so wide and high
 CELL_INCHES = (0.45, 0.3)  # one cell, unless numbers need more or the bound less
+_ARROWS = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
 _WORTH_A_DASH = 0.02  # of the scale: below that a negative number is hardly one
 
 
@@ -68,27 +69,76 @@ def heat_map(
     ...     heat_map(stream, np.eye(2), ["a", "b"], ["c", "d"], title="who is alike")
     """
     values = _checked(values, rows, columns, value_range, marked)
-    numbers = written(values, number_format)
+    draw_cells(
+        stream,
+        values,
+        (rows, columns),
+        (title, caption),
+        limits=_limits(values, value_range, diverging),
+        colours=lambda: colour_map(diverging),
+        is_signed=diverging,
+        marked=marked,
+        number_format=number_format,
+    )
+
+
+def draw_cells(
+    stream: IO[bytes],
+    values: Array,
+    names: tuple[Sequence[str], Sequence[str]],
+    head: tuple[str, str],
+    *,
+    limits: tuple[float, float],
+    colours: Callable[[], Any],
+    is_signed: bool = False,
+    marked: tuple[int, int] | None = None,
+    number_format: str = "{:.2f}",
+) -> None:
+    """Draw a matrix that has been checked, in given colours.
+
+    Parameters
+    ----------
+    stream : binary file
+        Gets a PNG.
+    values : Array, shape (R, C)
+    names : (sequence of str, sequence of str), of lengths R and C
+    head : (str, str)
+        Title and caption.
+    limits : (float, float)
+        The values at the two ends of the colours.
+    colours : callable
+        Gives matplotlib's colour map, once matplotlib is known to be there.
+    is_signed : bool
+        Negative cells have a dash where no number is written.
+    marked, number_format
+        As in :func:`heat_map`.
+
+    Examples
+    --------
+    >>> with open("cells.png", "wb") as stream:  # doctest: +SKIP
+    ...     draw_cells(stream, np.eye(1), (["a"], ["b"]), ("title", ""), limits=(0.0, 1.0), colours=amount_map)
+    """
+    numbers, (low, high) = written(values, number_format), limits
     width, height, shown = _size(numbers)
-    low, high = _limits(values, value_range, diverging)
-    dashed = values < -_WORTH_A_DASH * high if diverging and not shown else np.zeros(values.shape, bool)
-    with page(title, caption, [*rows, *columns]) as paper:
+    dashed = values < -_WORTH_A_DASH * high if is_signed and not shown else np.zeros(values.shape, bool)
+    with page(*head, [*names[0], *names[1]]) as paper:
         from matplotlib.figure import Figure  # not pyplot: it would look for a screen
 
         if dashed.any():
             paper.captions.append("cells with a dash are negative")
-        figure = Figure(figsize=(width, height))
+        figure = Figure(figsize=(width, height), dpi=DPI)
         axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))  # the cells fill the figure; saving adds what stands around them
-        colours = colour_map(diverging)
-        image = axes.imshow(values, cmap=colours, vmin=low, vmax=high, aspect="auto", interpolation="nearest")
-        _label(axes, [paper.label(row) for row in rows], [paper.label(column) for column in columns], width, height)
+        image = axes.imshow(values, cmap=colours(), vmin=low, vmax=high, aspect="auto", interpolation="nearest")
+        rows, columns = ([paper.label(label) for label in labels] for labels in names)
+        _label(axes, rows, columns, width, height)
         if shown:
             _write_numbers(axes, numbers, image)
         if dashed.any():
             _draw_dashes(axes, dashed, image, min(width / values.shape[1], height / values.shape[0]))
         if marked is not None:
             _frame(axes, *marked)
-        _colour_bar(figure, image, width, height, bool((values < low).any()), bool((values > high).any()))
+        arrows = _ARROWS[bool((values < low).any()), bool((values > high).any())]
+        colour_bar(figure, image, width, height, extend=arrows)
         paper.save(stream, figure, axes, width)
 
 
@@ -144,12 +194,12 @@ def _label(axes: Any, rows: list[str], columns: list[str], width: float, height:
     step = max(1, round(np.ceil(line * len(rows) / height)))
     axes.set_yticks(range(0, len(rows), step), rows[::step], parse_math=False)
     cell = width / len(columns)
-    long = max(map(len, columns)) * LETTER > 0.95 * cell
+    long = max(map(inches, columns)) > 0.95 * cell
     step = max(1, round(np.ceil(line * (1.4 if long else 1.0) / cell)))
     turned = {"rotation": 45, "ha": "right", "va": "top", "rotation_mode": "anchor"} if long else {}
     axes.set_xticks(range(0, len(columns), step), columns[::step], parse_math=False, **turned)
     axes.tick_params(length=0 if step == 1 else 2)
-    axes.spines[:].set_visible(False)
+    axes.spines[:].set(color="0.6", linewidth=0.5)  # the lightest cells are white
 
 
 def _write_numbers(axes: Any, numbers: list[list[str]], image: Any) -> None:
@@ -175,13 +225,3 @@ def _frame(axes: Any, row: int, column: int) -> None:
     for colour, width in (("white", 4.5), ("black", 2.2)):
         place = (column - 0.5, row - 0.5)
         axes.add_patch(Rectangle(place, 1, 1, fill=False, edgecolor=colour, linewidth=width, clip_on=False, zorder=3))
-
-
-def _colour_bar(figure: Any, image: Any, width: float, height: float, below: bool, above: bool) -> None:
-    """Draw the scale to the right of the cells; arrows say that there are values beyond its ends."""
-    extend = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
-    tall = max(height, 1.2)  # inches: a scale of one row would have no room for its figures
-    place = (1 + 0.2 / width, (1 - tall / height) / 2, 0.14 / width, tall / height)
-    bar = figure.colorbar(image, cax=figure.add_axes(place), extend=extend[below, above])
-    bar.outline.set_linewidth(0.5)
-    bar.ax.tick_params(length=2)

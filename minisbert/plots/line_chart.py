@@ -16,10 +16,11 @@ from numpy.typing import ArrayLike
 
 from minisbert.model import Array
 from minisbert.plots.placing import spread
-from minisbert.plots.style import FONT_SIZE, LINE_COLOURS, SHAPES, Page, page
+from minisbert.plots.style import DPI, FONT_SIZE, LINE_COLOURS, SHAPES, Page, page
 
 WIDTH_INCHES, HEIGHT_INCHES = 6.2, 3.6  # of the axes; higher for more names than there is room for
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1.3, 1.3)), (0, (6, 1.4, 1.2, 1.4)), (0, (9, 2.5)))
+_LEVEL: dict[str, Any] = {"color": "0.3", "linestyle": (0, (2, 2)), "linewidth": 0.9}
 _MANY_POINTS = 25  # of a curve: more do not all have a mark
 _LINE = 1.3 * FONT_SIZE / 72  # inches that a line of letters takes
 _SAMPLE, _ROOM = 0.28, 0.12  # inches: the piece of a curve before its name, and the room left of it
@@ -93,7 +94,9 @@ def _checked(
             if not allowed.all():
                 i = int(np.argmin(allowed))
                 wanted = "positive numbers on a logarithmic axis" if np.isfinite(numbers[i]) else "finite numbers"
-                raise ValueError(f"curves: {axis} of {name!r} must be {wanted}, got {numbers[i]:g} at {i}; leave it out")
+                raise ValueError(
+                    f"curves: {axis} of {name!r} must be {wanted}, got {numbers[i]:g} at {i}; leave it out"
+                )
         found[name] = (x, y)
     return found
 
@@ -118,27 +121,31 @@ def _draw(
 ) -> tuple[Any, Any]:
     """Build the figure."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     height = max(HEIGHT_INCHES, 1.05 * _LINE * (len(lines) + len(levels)))
-    figure = Figure(figsize=(WIDTH_INCHES, height), dpi=100)
+    figure = Figure(figsize=(WIDTH_INCHES, height), dpi=DPI)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
-    axes.set_xscale("log" if logs[0] else "linear")
-    axes.set_yscale("log" if logs[1] else "linear")
+    axes.set(xscale="log" if logs[0] else "linear", yscale="log" if logs[1] else "linear")
+    axes.margins(x=0.03, y=0.06)
     looks = [_look(i) for i in range(len(lines))]
     for (x, y), look in zip(lines.values(), looks, strict=True):
-        axes.plot(x, np.where((y > 0) | (not logs[1]), y, np.nan), **look, markevery=max(1, len(x) // 10) if len(x) > _MANY_POINTS else 1)
+        every = 1 if len(x) <= _MANY_POINTS else max(1, len(x) // 10)
+        axes.plot(x, np.where((y == 0) & logs[1], np.nan, y), markevery=every, **look)
     for level in levels.values():
         axes.axhline(level, **_LEVEL)
+    if not logs[0] and all((x == np.rint(x)).all() for x, _ in lines.values()):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))  # there is no step 1.25
+    _limit(axes, lines, logs)
+    if logs[1] and _draw_zeros(axes, lines, looks):
+        paper.captions.append("a triangle at the lower edge stands for exactly 0, which has no logarithm")
     axes.set_xlabel(paper.label(names[0], 80), parse_math=False)
     axes.set_ylabel(paper.label(names[1], 60), parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="0.9", linewidth=0.6)
     axes.set_axisbelow(True)
-    _name(axes, paper, lines, levels, looks, height)
+    _write_names(axes, paper, lines, levels, looks, height)
     return figure, axes
-
-
-_LEVEL: dict[str, Any] = {"color": "0.35", "linestyle": (0, (1, 2)), "linewidth": 1.0}
 
 
 def _look(number: int) -> dict[str, Any]:
@@ -152,15 +159,50 @@ def _look(number: int) -> dict[str, Any]:
     }
 
 
-def _name(axes: Any, paper: Page, lines: Any, levels: dict[str, float], looks: list[Any], height: float) -> None:
-    """Write the names at the ends of the curves."""
-    ends = [(float(x[-1]), float(y[-1])) for x, y in lines.values()] + [(axes.get_xlim()[1], y) for y in levels.values()]
-    low, high = axes.get_ylim()
-    wanted = axes.transAxes.inverted().transform(axes.transData.transform(np.array(ends)))
-    places = spread(np.nan_to_num(wanted[:, 1], nan=0.0), _LINE / height, 0.0, 1.0)
-    for name, look, place in zip([*lines, *levels], [*looks, *[_LEVEL] * len(levels)], places, strict=True):
-        left = 1 + _ROOM / WIDTH_INCHES
-        right = left + _SAMPLE / WIDTH_INCHES
-        axes.plot([left, right], [place, place], transform=axes.transAxes, clip_on=False, **look)
-        axes.text(right + 0.05 / WIDTH_INCHES, place, paper.label(name), transform=axes.transAxes, va="center_baseline", parse_math=False)
-    axes.set_ylim(low, high)
+def _limit(axes: Any, lines: dict[str, tuple[Array, Array]], logs: tuple[bool, bool]) -> None:
+    """Fix the limits as what is drawn so far wants them, with all of ``x`` inside, and ``y`` if nothing else is."""
+    x = np.concatenate([x for x, _ in lines.values()])
+    axes.update_datalim(np.stack([x, np.full(len(x), axes.dataLim.y0)], axis=1), updatey=False)
+    axes.autoscale_view()
+    if logs[1] and not any(y.any() for _, y in lines.values()):  # all are 0
+        axes.set_ylim(0.1, 1.0)
+    axes.set(xlim=axes.get_xlim(), ylim=axes.get_ylim())
+
+
+def _draw_zeros(axes: Any, lines: dict[str, tuple[Array, Array]], looks: list[dict[str, Any]]) -> bool:
+    """Draw what has no logarithm at the lower edge, one around the other; say whether there is any."""
+    found = [(x[y == 0], look) for (x, y), look in zip(lines.values(), looks, strict=True) if (y == 0).any()]
+    place = {"transform": axes.get_xaxis_transform(), "clip_on": False, "zorder": 4}
+    for i, (zeros, look) in enumerate(found):
+        mark = {"marker": "v", "markersize": 5 + 4 * (len(found) - i), "markerfacecolor": "white"}
+        axes.plot(zeros, np.full(len(zeros), 0.015), linestyle="", color=look["color"], **mark, **place)
+    return bool(found)
+
+
+def _write_names(
+    axes: Any,
+    paper: Page,
+    lines: dict[str, tuple[Array, Array]],
+    levels: dict[str, float],
+    looks: list[dict[str, Any]],
+    height: float,
+) -> None:
+    """Write each name to the right of where its curve ends, with a piece of the curve before it."""
+    bottom, right = axes.get_ylim()[0], axes.get_xlim()[1]
+    is_log = axes.get_yscale() == "log"
+    ends = [(float(x[-1]), bottom if is_log and y[-1] == 0 else float(y[-1])) for x, y in lines.values()]
+    ends += [(right, level) for level in levels.values()]
+    points = axes.transAxes.inverted().transform(axes.transData.transform(np.array(ends)))  # 0 to 1 in the axes
+    heights = spread(points[:, 1], _LINE / height, 0.0, 1.0)
+    left = 1 + _ROOM / WIDTH_INCHES
+    sample = np.linspace(left, left + _SAMPLE / WIDTH_INCHES, 3)
+    place: dict[str, Any] = {"transform": axes.transAxes, "clip_on": False}
+    looks = [*looks, *[_LEVEL] * len(levels)]
+    for name, look, point, high in zip([*lines, *levels], looks, points, heights, strict=True):
+        axes.plot(sample, np.full(3, high), markevery=[1], **look, **place)
+        axes.text(
+            sample[-1] + 0.06 / WIDTH_INCHES, high, paper.label(name), va="center_baseline", parse_math=False, **place
+        )
+        if point[0] < 0.9 or abs(point[1] - high) > 0.3 * _LINE / height:  # else it is seen where the name belongs
+            start = point[0] + 0.05 / WIDTH_INCHES
+            axes.plot([start, sample[0]], [point[1], high], color="0.6", linewidth=0.5, zorder=1, **place)

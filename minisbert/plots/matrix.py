@@ -1,7 +1,8 @@
 """Texts beside each other as a square of cells: how alike each is to each.
 
 A heat map whose rows and columns are the same texts. Rows carry the texts; columns carry them where they fit, and
-otherwise numbers, so that no text has to be read on its side. Next file: ``heads.py``, many small squares.
+otherwise numbers, so that no text has to be read on its side. From white to dark blue texts are more alike. Next file:
+``heads.py``, many small squares.
 
 Letters: ``B`` texts.
 """
@@ -14,16 +15,14 @@ from typing import IO
 import numpy as np
 
 from minisbert.model import Array
-from minisbert.plots.heat import heat_map
-from minisbert.plots.style import one_line
+from minisbert.plots.heat import draw_cells
+from minisbert.plots.style import LABEL_LETTERS, amount_map, one_line
 
 SHORT_LETTERS = 7  # texts of at most so many letters stand over a column of cells
-_HARDLY_NEGATIVE = -0.1
+_HARDLY_NEGATIVE = -0.2
 
 
-def similarity_matrix(
-    stream: IO[bytes], values: Array, texts: Sequence[str], *, title: str, caption: str = ""
-) -> None:
+def similarity_matrix(stream: IO[bytes], values: Array, texts: Sequence[str], *, title: str, caption: str = "") -> None:
     """Draw how alike texts are, each beside each.
 
     Parameters
@@ -32,7 +31,7 @@ def similarity_matrix(
         Gets a PNG.
     values : Array, shape (B, B)
         Finite numbers; row ``i``, column ``j`` compares text ``i`` with text ``j``. For cosines, numbers in [-1, 1],
-        the colours go from 0 (from the smallest, if that is below -0.1) to 1; for others from the smallest to the
+        the colours go from 0 (from the smallest, if that is below -0.2) to 1; for others from the smallest to the
         largest.
     texts : sequence of str, length B
         Any; long ones are cut.
@@ -59,14 +58,15 @@ def similarity_matrix(
         )
     if not np.isfinite(values).all():
         i, j = np.argwhere(~np.isfinite(values))[0].tolist()
-        raise ValueError(f"similarity_matrix: expected finite numbers, got {values[i, j]} at ({i}, {j}); a zero vector?")
+        raise ValueError(
+            f"similarity_matrix: expected finite numbers, got {values[i, j]} at ({i}, {j}); a zero vector?"
+        )
     low, high = float(values.min()), float(values.max())
-    if -1.001 <= low and high <= 1.001:  # cosines, up to rounding
+    if low >= -1.001 and high <= 1.001:  # cosines, up to rounding
         low, high = (low if low < _HARDLY_NEGATIVE else 0.0), 1.0
-    rows, columns = _names(texts)
-    heat_map(
-        stream, values, rows, columns, title=title, caption=caption, value_range=(low, high) if low < high else None
-    )
+    elif low == high:  # all equal: any range around it will do
+        low, high = low - 0.5, high + 0.5
+    draw_cells(stream, values, _names(texts), (title, caption), limits=(low, high), colours=amount_map)
 
 
 def _names(texts: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -75,4 +75,6 @@ def _names(texts: Sequence[str]) -> tuple[list[str], list[str]]:
     if max(map(len, short)) <= SHORT_LETTERS:
         return list(texts), list(texts)
     numbers = [str(number) for number in range(1, len(texts) + 1)]
-    return [f"{text}  {number}" for text, number in zip(texts, numbers, strict=True)], numbers
+    return [
+        f"{one_line(text, LABEL_LETTERS - 6)} · {number}" for text, number in zip(texts, numbers, strict=True)
+    ], numbers

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from minisbert.files import written_whole
+from minisbert.plots.style import DPI
 
 SCREEN_DPI = 110
 """Dots of a screen for an inch of a picture: its letters are then about as large as a notebook's."""
@@ -28,9 +29,9 @@ class Picture:
         """Width and height in pixels, as the head of the PNG has them."""
         return int.from_bytes(self.png[16:20], "big"), int.from_bytes(self.png[20:24], "big")
 
-    def _repr_png_(self) -> bytes:
-        """Give Jupyter what it shows."""
-        return self.png
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        """Give Jupyter the PNG and how wide to show it: an inch of each picture takes as much of the screen."""
+        return self.png, {"width": round(self.size[0] * SCREEN_DPI / DPI)}
 
     def save(self, file: str | Path) -> None:
         """Write the PNG to a file, which is whole or not there.

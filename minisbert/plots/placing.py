@@ -16,8 +16,10 @@ import numpy as np
 from minisbert.model import Array
 
 _DIRECTIONS = 24
-_RINGS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.5, 6.0)  # of a label's height, how much farther away than needed
-_COST_FAR, _COST_TURNED, _COST_COVERED = 1.0, 0.6, 4.0
+_RINGS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.5, 6.0, 8.0, 11.0)  # of a label's height, how much farther away than needed
+_ALONG = np.linspace(0.1, 1.0, 8)  # places on the line from an anchor to its label
+_COST_TURNED, _COST_ANYWHERE = 0.6, 0.2  # at a right angle to the wanted direction; to the right, if none is wanted
+_COST_CROSSED = 3.0  # a line that crosses another label
 
 
 def spread(wanted: Array, gap: float, low: float, high: float) -> Array:
@@ -50,9 +52,8 @@ def spread(wanted: Array, gap: float, low: float, high: float) -> Array:
     >>> spread(np.array([9.0, 9.5, 1.0]), 3.0, 0.0, 10.0)
     array([ 7., 10.,  1.])
     """
-    wanted = np.asarray(wanted, np.float64)
     if not len(wanted):
-        return wanted.copy()
+        return np.zeros(0)
     gap = min(gap, (high - low) / max(len(wanted) - 1, 1))
     order = np.argsort(wanted, kind="stable")
     steps = gap * np.arange(len(wanted))
@@ -65,13 +66,19 @@ def spread(wanted: Array, gap: float, low: float, high: float) -> Array:
             size += count
         blocks.append((mean, size))
     level = np.repeat([mean for mean, _ in blocks], [size for _, size in blocks])
-    places = np.empty(len(wanted))
+    places: Array = np.empty(len(wanted))
     places[order] = np.clip(level, low, high - steps[-1]) + steps
     return places
 
 
 def place_labels(
-    anchors: Array, ways: Array, sizes: Array, bounds: tuple[float, float], free: Array, gap: float
+    anchors: Array,
+    ways: Array,
+    sizes: Array,
+    bounds: tuple[float, float],
+    free: Array,
+    weights: Array,
+    gap: float,
 ) -> list[Array | None]:
     """Find a place for each label around what it names, so that no two overlap and little is covered.
 
@@ -87,6 +94,8 @@ def place_labels(
         Width and height of the whole; labels stay inside.
     free : Array, shape (M, 2)
         Points that should not be covered, such as points along the arrows.
+    weights : Array, shape (M,)
+        How bad it is to cover each: 1 is as bad as to stand a label's height farther away.
     gap : float
         Between a label and its anchor, and between two labels.
 
@@ -98,9 +107,9 @@ def place_labels(
     Examples
     --------
     >>> anchors, up = np.array([[50.0, 50.0]]), np.array([[0.0, 1.0]])
-    >>> place_labels(anchors, up, np.array([[20.0, 10.0]]), (100.0, 100.0), anchors, 3.0)
+    >>> place_labels(anchors, up, np.array([[20.0, 10.0]]), (100.0, 100.0), anchors, np.ones(1), 3.0)
     [array([50., 58.])]
-    >>> place_labels(anchors, up, np.array([[20.0, 200.0]]), (100.0, 100.0), anchors, 3.0)
+    >>> place_labels(anchors, up, np.array([[20.0, 200.0]]), (100.0, 100.0), anchors, np.ones(1), 3.0)
     [None]
     """
     taken: list[tuple[Array, Array]] = []
@@ -114,11 +123,39 @@ def place_labels(
             places.append(None)
             continue
         middles, costs = middles[is_free], costs[is_free]
-        covers = (np.abs(free - middles[:, None]) < size / 2 + gap / 3).all(axis=2).sum(axis=1)
-        best = middles[(costs + _COST_COVERED * np.minimum(covers, 6) / 3).argmin()]
-        taken.append((best, size))
-        places.append(best)
+        covers = (np.abs(free - middles[:, None]) < size / 2 + gap / 3).all(axis=2)  # (G, M)
+        leaders = anchor + _ALONG[:, None, None] * (nearest(anchor, middles, size) - anchor)  # (_ALONG, G, 2)
+        crosses = np.zeros(len(middles))
+        for other, other_size in taken:
+            crosses += (np.abs(leaders - other) < other_size / 2).all(axis=2).any(axis=0)
+        best = int((costs + covers @ weights + _COST_CROSSED * crosses).argmin())
+        taken.append((middles[best], size))
+        places.append(middles[best])
+        # where a line leads from the anchor to its label nothing else should stand
+        free, weights = np.concatenate([free, leaders[:, best]]), np.concatenate([weights, np.full(len(_ALONG), 0.5)])
     return places
+
+
+def nearest(anchor: Array, middles: Array, size: Array) -> Array:
+    """Find the point of each box that is nearest to an anchor.
+
+    Parameters
+    ----------
+    anchor : Array, shape (2,)
+    middles : Array, shape (G, 2)
+    size : Array, shape (2,)
+        Width and height of every box.
+
+    Returns
+    -------
+    Array, shape (G, 2)
+
+    Examples
+    --------
+    >>> nearest(np.zeros(2), np.array([[10.0, 1.0]]), np.array([4.0, 4.0]))
+    array([[8., 0.]])
+    """
+    return np.clip(anchor, middles - size / 2, middles + size / 2)
 
 
 def _candidates(anchor: Array, way: Array, size: Array, gap: float) -> tuple[Array, Array]:
@@ -133,6 +170,6 @@ def _candidates(anchor: Array, way: Array, size: Array, gap: float) -> tuple[Arr
     reach = 1.0 / np.maximum(np.abs(ways) / half, 1e-12).max(axis=1)
     rings = size[1] * np.array(_RINGS)
     middles = anchor + ((reach + rings[:, None])[..., None] * ways).reshape(-1, 2)
-    turned = (1 - np.cos(angles - angles[0])) * (_COST_TURNED if length > 0 else 0.2)
-    costs: Array = (_COST_FAR * np.array(_RINGS)[:, None] + turned).reshape(-1)
+    turned = (1 - np.cos(angles - angles[0])) * (_COST_TURNED if length > 0 else _COST_ANYWHERE)
+    costs: Array = (np.array(_RINGS)[:, None] + turned).reshape(-1)
     return middles, costs

@@ -10,21 +10,26 @@ Letters: ``n`` points.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
 
 from minisbert.model import Array
-from minisbert.plots.placing import place_labels
+from minisbert.plots.placing import nearest, place_labels
 from minisbert.plots.style import DPI, FONT_SIZE, LINE_COLOURS, SHAPES, Page, page
 
-SIDE_INCHES = 6.0  # the longer side of the axes
-SHORT_SIDE_INCHES = 3.0  # the other one, at least
+SIDE_INCHES = 5.0  # the longer side of the axes
+SHORT_SIDE_INCHES = 2.6  # the other one, at least
 LABEL_LETTERS = 28  # longer names are cut
 _ROOM = 0.16  # of the side, left free around the points for names
 _UNIT_LENGTH = 0.005  # how far a length may be from 1 for the circle to be drawn
 _SAMPLES = 24  # points along an arrow that names should not cover
-_MARK = 32.0  # square points
+_MANY_SAMPLES = 3000  # of all arrows together
+_MARK_SIZE = 6.0  # points
+_LARGER = {"*": 1.6, "P": 1.25, "X": 1.25, "D": 0.9}  # so that all shapes look equally large
+_TIP, _SHAFT = 8.0, 1.3  # how bad it is if a name covers a mark or a tip, or a point of an arrow
+_EDGE: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.6}
 
 
 def vectors_in_plane(
@@ -75,8 +80,12 @@ def vectors_in_plane(
     if groups is not None and len(groups) != len(labels):
         raise ValueError(f"vectors_in_plane: expected {len(labels)} groups, one a point, got {len(groups)}")
     with page(title, caption, [*labels, *(groups or ())]) as paper:
-        starts = np.zeros_like(points) if targets is None and from_origin else points
-        figure, axes, width = _draw(paper, points, starts, points if targets is None else targets, labels, groups)
+        kinds = list(dict.fromkeys(groups or ()))
+        members = [0] * len(points) if groups is None else [kinds.index(group) for group in groups]
+        is_star = targets is None and from_origin
+        starts, ends = np.zeros_like(points) if is_star else points, points if targets is None else targets
+        scene = _Scene(points, starts, ends, members, has_marks=bool(kinds) or not is_star)
+        figure, axes, width = _draw(paper, scene, labels, kinds)
         paper.save(stream, figure, axes, width)
 
 
@@ -94,15 +103,31 @@ def _checked(name: str, points: Array, labels: Sequence[str]) -> Array:
     return points
 
 
-def _draw(
-    paper: Page, points: Array, starts: Array, ends: Array, labels: Sequence[str], groups: Sequence[str] | None
-) -> tuple[Any, Any, float]:
+@dataclass(frozen=True)
+class _Scene:
+    """What is drawn: ``n`` arrows, each with the mark of its group."""
+
+    points: Array  # (n, 2) where the marks are
+    starts: Array  # (n, 2) of the arrows
+    ends: Array  # (n, 2) the same as starts where there is no arrow
+    members: list[int]  # n, numbers of groups
+    has_marks: bool  # a tip says enough where there are no groups
+
+    def look(self, i: int) -> dict[str, Any]:
+        """Colour and shape of a point's group."""
+        member = self.members[i]
+        shape = SHAPES[member % len(SHAPES)]
+        size = _MARK_SIZE * _LARGER.get(shape, 1.0)
+        return {"color": LINE_COLOURS[member % len(LINE_COLOURS)], "marker": shape, "markersize": size, **_EDGE}
+
+
+def _draw(paper: Page, scene: _Scene, labels: Sequence[str], kinds: Sequence[str]) -> tuple[Any, Any, float]:
     """Build the figure."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    has_circle = bool((np.abs(np.linalg.norm(np.concatenate([points, ends]), axis=1) - 1) < _UNIT_LENGTH).all())
-    low, high = _limits(np.concatenate([points, starts, ends]), has_circle)
+    has_circle = _is_unit(scene.points) and _is_unit(scene.ends)
+    low, high = _limits(np.concatenate([scene.points, scene.ends]), has_circle)
     width, height = (SIDE_INCHES * (high - low) / (high - low).max()).tolist()
     figure = Figure(figsize=(width, height), dpi=DPI)
     renderer = FigureCanvasAgg(figure).get_renderer()
@@ -116,15 +141,18 @@ def _draw(
         from matplotlib.patches import Circle
 
         axes.add_patch(Circle((0, 0), 1.0, fill=False, edgecolor="0.75", linestyle=(0, (4, 3)), zorder=0))
-    kinds = list(dict.fromkeys(groups)) if groups is not None else []
-    members = [0] * len(points) if groups is None else [kinds.index(group) for group in groups]
-    _draw_arrows(axes, starts, ends, members)
-    _draw_marks(axes, points, starts, ends, members)
+    _draw_arrows(axes, scene)
+    _draw_marks(axes, scene)
     _draw_legend(axes, [paper.label(kind) for kind in kinds])
-    missing = _write_names(axes, renderer, [paper.label(label, LABEL_LETTERS) for label in labels], points, starts, ends)
+    missing = _write_names(axes, renderer, [paper.label(label, LABEL_LETTERS) for label in labels], scene)
     if missing:
         paper.captions.append(f"{missing} {'name' if missing == 1 else 'names'} found no room")
     return figure, axes, max(width, 4.0)
+
+
+def _is_unit(points: Array) -> bool:
+    """Say whether all vectors have length 1."""
+    return bool((np.abs(np.linalg.norm(points, axis=1) - 1) < _UNIT_LENGTH).all())
 
 
 def _limits(points: Array, has_circle: bool) -> tuple[Array, Array]:
@@ -139,20 +167,21 @@ def _limits(points: Array, has_circle: bool) -> tuple[Array, Array]:
     return middle - half - _ROOM * side, middle + half + _ROOM * side
 
 
-def _draw_arrows(axes: Any, starts: Array, ends: Array, members: list[int]) -> None:
+def _draw_arrows(axes: Any, scene: _Scene) -> None:
     """Draw an arrow from each start to its end, if they differ."""
-    for start, end, member in zip(starts, ends, members, strict=True):
+    for i, (start, end) in enumerate(zip(scene.starts, scene.ends, strict=True)):
         if (start != end).any():
-            colour = LINE_COLOURS[member % len(LINE_COLOURS)]
-            look = {"arrowstyle": "-|>", "color": colour, "linewidth": 1.3, "shrinkA": 0, "shrinkB": 0}
-            axes.annotate("", end, start, arrowprops={**look, "mutation_scale": 9}, zorder=2)
+            marked = scene.has_marks and (end == scene.points[i]).all()  # the tip ends at the mark's edge
+            look = {"color": scene.look(i)["color"], "shrinkA": 0, "shrinkB": _MARK_SIZE / 2 if marked else 0}
+            look |= {"arrowstyle": "-|>", "linewidth": 1.3, "mutation_scale": 9, "joinstyle": "miter"}
+            axes.annotate("", end, start, arrowprops=look, zorder=3)
 
 
-def _draw_marks(axes: Any, points: Array, starts: Array, ends: Array, members: list[int]) -> None:
-    """Draw a mark at each point."""
-    for point, member in zip(points, members, strict=True):
-        look = {"c": LINE_COLOURS[member % len(LINE_COLOURS)], "marker": SHAPES[member % len(SHAPES)]}
-        axes.scatter(*point, s=_MARK, edgecolors="white", linewidths=0.6, zorder=3, **look)
+def _draw_marks(axes: Any, scene: _Scene) -> None:
+    """Draw a mark at each point; without marks at those alone that have no arrow."""
+    for i, point in enumerate(scene.points):
+        if scene.has_marks or (scene.starts[i] == scene.ends[i]).all():
+            axes.plot(*point, linestyle="", **scene.look(i), zorder=2)
 
 
 def _draw_legend(axes: Any, kinds: list[str]) -> None:
@@ -160,34 +189,41 @@ def _draw_legend(axes: Any, kinds: list[str]) -> None:
     from matplotlib.lines import Line2D
 
     if kinds:
-        handles = [
-            Line2D([], [], linestyle="", color=LINE_COLOURS[i % len(LINE_COLOURS)], marker=SHAPES[i % len(SHAPES)])
-            for i in range(len(kinds))
-        ]
-        legend = axes.legend(handles, kinds, loc="upper left", bbox_to_anchor=(1.01, 1.0), frameon=False)
+        nothing = np.zeros((0, 2))
+        scene = _Scene(nothing, nothing, nothing, list(range(len(kinds))), True)
+        handles = [Line2D([], [], linestyle="", **scene.look(i)) for i in scene.members]
+        place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0.0}
+        legend = axes.legend(handles, kinds, frameon=False, handletextpad=0.2, **place)
         for text in legend.get_texts():
             text.set_parse_math(False)
 
 
-def _write_names(
-    axes: Any, renderer: Any, labels: list[str], points: Array, starts: Array, ends: Array
-) -> int:
+def _write_names(axes: Any, renderer: Any, labels: list[str], scene: _Scene) -> int:
     """Write each name where it finds room, and count those that do not."""
+    from matplotlib import patheffects
+
     named = [i for i, label in enumerate(labels) if label]
     if not named:
         return 0
-    artists = [axes.text(0, 0, labels[i], ha="center", va="center", parse_math=False, zorder=5) for i in named]
+    halo = [patheffects.withStroke(linewidth=2.0, foreground="white")]
+    look: dict[str, Any] = {"ha": "center", "va": "center", "parse_math": False, "path_effects": halo, "zorder": 5}
+    artists = [axes.text(0, 0, labels[i], **look) for i in named]
     sizes = np.array([[box.width, box.height] for box in (text.get_window_extent(renderer) for text in artists)])
-    to_pixels = axes.transData.transform
-    along = np.linspace(0, 1, _SAMPLES)[:, None, None]
-    free = to_pixels((starts + along * (ends - starts)).reshape(-1, 2))
-    anchors = to_pixels(ends)[named]
-    ways = anchors - to_pixels(starts)[named]
+    to_pixels, to_plane = axes.transData.transform, axes.transData.inverted().transform
+    anchors, starts = to_pixels(scene.ends), to_pixels(scene.starts)
+    along = np.linspace(0, 1, max(2, min(_SAMPLES, _MANY_SAMPLES // len(labels))))[:, None, None]
+    shafts = (starts + along * (anchors - starts)).reshape(-1, 2)
+    free = np.concatenate([shafts, anchors, to_pixels(scene.points)])
+    weights = np.where(np.arange(len(free)) < len(shafts), _SHAFT, _TIP)
     bounds = (float(axes.bbox.width), float(axes.bbox.height))
-    places = place_labels(anchors, ways, sizes, bounds, free, 0.45 * FONT_SIZE * DPI / 72)
-    for artist, place in zip(artists, places, strict=True):
+    gap = 0.5 * FONT_SIZE * DPI / 72
+    places = place_labels(anchors[named], (anchors - starts)[named], sizes, bounds, free, weights, gap)
+    for i, artist, size, place in zip(named, artists, sizes, places, strict=True):
         if place is None:
             artist.remove()
-        else:
-            artist.set_position(axes.transData.inverted().transform(place))
+            continue
+        artist.set_position(to_plane(place))
+        edge = nearest(anchors[i], place[None], size)[0]
+        if np.hypot(*(edge - anchors[i])) > 2 * gap:  # too far to be seen as its name
+            axes.plot(*to_plane(np.stack([anchors[i], edge])).T, "-", color="0.45", linewidth=0.5, zorder=1)
     return sum(place is None for place in places)

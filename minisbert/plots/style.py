@@ -6,7 +6,7 @@ never read as mathematics, and a character that no installed font has becomes an
 title explains.
 
 Left out on purpose: pyplot, which looks for a screen and keeps figures alive, and matplotlib's style sheets, which a
-reader's own settings would change. Next file: ``heat.py``, the first picture.
+reader's own settings would change. Next file: ``placing.py``, where labels go.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ FONT_SIZE = 8.0  # points, of labels and numbers
 LETTER = 0.62 * FONT_SIZE / 72  # inches, what a letter or digit takes in width
 LABEL_LETTERS = 40  # longer labels are cut
 DPI = 150
+BAR_INCHES = 4.0  # a scale is at most so high
 NO_NUMBER, NO_COLOUR = "none", "0.85"  # what stands in a cell without a number
 BOX = "□"  # stands for a character that no font has
 SEQUENTIAL = "viridis_r"  # perceptually uniform; light is low, dark is high
@@ -150,7 +151,35 @@ def amount_map() -> Any:
 
     middle = len(DIVERGING) // 2 - 1
     places = [2 * place - 1 for place in _DIVERGING_PLACES[middle:]]
-    return LinearSegmentedColormap.from_list("amount", list(zip(places, ("white", *DIVERGING[middle + 1 :]), strict=True)))
+    return LinearSegmentedColormap.from_list(
+        "amount", list(zip(places, ("white", *DIVERGING[middle + 1 :]), strict=True))
+    )
+
+
+def colour_bar(figure: Any, image: Any, width: float, height: float, gap: float = 0.2, extend: str = "neither") -> None:
+    """Draw the scale to the right of what it belongs to, from the top down.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+    image : matplotlib.image.AxesImage
+        Has the colours.
+    width, height : float
+        Inches, of the figure.
+    gap : float
+        Inches to the left of the scale.
+    extend : str
+        Which ends are arrows, because there are values beyond: ``neither``, ``min``, ``max`` or ``both``.
+
+    Examples
+    --------
+    >>> colour_bar(figure, image, 6.0, 4.0)  # doctest: +SKIP
+    """
+    tall = min(max(height, 1.2), BAR_INCHES)  # a scale as low as one row would have no room for its figures
+    place = (1 + gap / width, 1 - tall / height, 0.14 / width, tall / height)
+    bar = figure.colorbar(image, cax=figure.add_axes(place, label="scale"), extend=extend)
+    bar.outline.set_linewidth(0.5)
+    bar.ax.tick_params(length=2)
 
 
 def contrasting(colours: Array) -> list[str]:
@@ -298,6 +327,30 @@ def _characters(file: str) -> set[int]:
         return set(font_manager.get_font(file).get_charmap())
     except (OSError, RuntimeError):
         return set()
+
+
+def inches(text: str, size: float = FONT_SIZE) -> float:
+    """Estimate the width of a text, rather too large than too small.
+
+    Parameters
+    ----------
+    text : str
+        On one line.
+    size : float
+        Of its letters, in points.
+
+    Returns
+    -------
+    float
+        Inches.
+
+    Examples
+    --------
+    >>> round(inches("soup"), 2), round(inches("汁物"), 2)
+    (0.28, 0.22)
+    """
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)  # these are as wide as high
+    return (LETTER / FONT_SIZE * (len(text) - wide) + wide / 72) * size
 
 
 def write_head(axes: Any, title: str, captions: Sequence[str], width: float) -> None:
