@@ -15,7 +15,7 @@ import pytest
 from conftest import _optional_import
 
 from minisbert.course.exercises import Exercise
-from minisbert.course.run import differences, execute
+from minisbert.course.run import differences, execute, tagged_pictures
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 FILES = sorted(FOLDER.glob("*.ipynb"))
@@ -117,6 +117,16 @@ def test_every_exercise_is_asked_and_checked(notebook):
             assert all(
                 wanted[argument].default is not inspect.Parameter.empty for argument in list(wanted)[len(given) :]
             )
+
+
+def test_pictures_that_pages_show_are_those_of_the_notebooks(nbformat):
+    found = {}
+    for file in FILES:
+        found |= tagged_pictures(nbformat.read(file, as_version=4))
+    stored = {file.stem: file.read_bytes() for file in (FOLDER / "pictures").glob("*.png")}
+    assert stored == found, "run `python -m minisbert.course.run notebooks/*.ipynb`"
+    shown = re.findall(r"notebooks/pictures/(\w+)\.png", (FOLDER.parent / "README.md").read_text(encoding="utf-8"))
+    assert 2 <= len(set(shown)) <= 3 and set(shown) <= set(stored)
 
 
 def test_the_page_lists_every_notebook():

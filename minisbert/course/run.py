@@ -6,6 +6,9 @@ what differs from the file is listed: a cell that raises, an output that is stal
 What may differ: small numbers in scientific notation (errors of rounding) by a factor of ten, other numbers in their
 fourth digit, because processors round in different ways, and everything that a cell with the tag ``varies`` prints,
 such as times. Words may not.
+
+A cell with the tag ``picture-NAME`` gives its picture to ``pictures/NAME.png`` beside the notebook, for pages that
+show it.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from typing import Any
 import click
 import numpy as np
 
-__all__ = ["differences", "execute", "normalized"]
+__all__ = ["differences", "execute", "normalized", "tagged_pictures"]
 
 INSTALL = "pip install -e '.[notebooks]'"
 SECONDS = 300  # for one cell, on a slow machine
@@ -148,6 +151,33 @@ def differences(old: Any, new: Any) -> list[str]:
     return found
 
 
+def tagged_pictures(notebook: Any) -> dict[str, bytes]:
+    """Gather the pictures that other pages show.
+
+    Parameters
+    ----------
+    notebook : nbformat.NotebookNode
+
+    Returns
+    -------
+    dict of str to bytes
+        Name to PNG, of the cells with a tag ``picture-NAME``.
+
+    Examples
+    --------
+    >>> shown = {"output_type": "display_data", "data": {"image/png": "UE5H"}}
+    >>> cell = {"cell_type": "code", "metadata": {"tags": ["picture-soup"]}, "outputs": [shown]}
+    >>> tagged_pictures({"cells": [cell]})
+    {'soup': b'PNG'}
+    """
+    return {
+        tag.removeprefix("picture-"): base64.b64decode(_pictures(cell)[0])
+        for cell in notebook["cells"]
+        for tag in cell["metadata"].get("tags", [])
+        if tag.startswith("picture-")
+    }
+
+
 def same_text(a: str, b: str) -> bool:
     """Compare two texts: words exactly, numbers as far as processors agree.
 
@@ -218,6 +248,10 @@ def main(files: Sequence[Path], only_check: bool) -> None:
         fresh = execute(file)
         if not only_check:
             file.write_text(nbformat.writes(fresh) + "\n", encoding="utf-8")
+            for name, png in tagged_pictures(fresh).items():
+                place = file.parent / "pictures" / f"{name}.png"
+                place.parent.mkdir(exist_ok=True)
+                place.write_bytes(png)
             click.echo(f"{file}: executed")
             continue
         found = differences(stored, fresh)
