@@ -7,14 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
 from conftest import _optional_import
 from hypothesis import given
 from hypothesis import strategies as st
+from running import run
 from tiny import tiny_tokenizer, write_model
 
 from minisbert.cli import evaluate_classification as verb
-from minisbert.cli import main
 from minisbert.evaluation import classification as module
 from minisbert.evaluation.classification import (
     PUBLISHED,
@@ -404,18 +403,6 @@ def files(tmp_path, monkeypatch, model):
     train = "".join(f"{label}\t{text} {extra}\n" for label, text in rows for extra in ("ran", "a b", "dog"))
     write("train.tsv", "label\ttext\n" + train)
     write("test.tsv", "label\ttext\n" + "".join(f"{label}\t{text}\n" for label, text in rows) + "cat\tthe cat ran\n")
-
-
-def run(*arguments, code=0):
-    try:
-        runner = CliRunner(mix_stderr=False)  # click before 8.2
-    except TypeError:
-        runner = CliRunner()
-    result = runner.invoke(main, list(map(str, arguments)))
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, (result.stdout, result.stderr)
-    return result
 
 
 def classify(*arguments, code=0):

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from running import refused, run
 from tiny import write_model
 
 from minisbert import SentenceEncoder
 from minisbert.analysis.classifier import load_classifier
-from minisbert.cli import LazyGroup, main
+from minisbert.cli import LazyGroup
 from minisbert.cli.classify import VERBS, classify
 from minisbert.evaluation.classification import read_labelled
 
@@ -55,24 +55,6 @@ def in_its_own_folder(tmp_path, monkeypatch, model):
 def mood(sklearn):
     train_all()
     return Path("mood")
-
-
-def run(*arguments, code=0):
-    try:
-        runner = CliRunner(mix_stderr=False)  # click before 8.2
-    except TypeError:
-        runner = CliRunner()
-    result = runner.invoke(main, list(map(str, arguments)))
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, (result.exit_code, result.stdout, result.stderr)
-    return result
-
-
-def refused(*arguments, code=1):
-    result = run(*arguments, code=code)
-    assert result.stdout == "" and result.stderr.startswith("Error: " if code == 1 else "Usage: ")
-    return result.stderr
 
 
 # ---------------------------------------------------------------------------------------------------- train

@@ -45,6 +45,7 @@ NEED_WEIGHTS = {
     "minisbert.proof.torch_model",
     "minisbert.proof.torch_steps",
     "minisbert.proof.steps",
+    "minisbert.course.chapter_05",
 }
 NEED_TORCH = {"minisbert.proof.record", "minisbert.proof.torch_model", "minisbert.proof.torch_steps"}
 

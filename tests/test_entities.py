@@ -287,7 +287,7 @@ def test_nothing_to_learn_and_features_that_do_not_fit(sklearn):
 
 def test_a_fit_that_does_not_converge_says_so(sklearn, monkeypatch):
     train, vectors = made_up(40, 0, noise=2.0)
-    monkeypatch.setattr(tag_probe, "_MOST_ITERATIONS", 2)
+    monkeypatch.setattr("minisbert.analysis.probe._MOST_ITERATIONS", 2)
     with pytest.raises(ValueError, match="has not converged for the strength 100"):
         fit_probe(vectors, train, strengths=[100.0], offsets=[0.0])
 

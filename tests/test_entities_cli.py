@@ -5,13 +5,12 @@ import re
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from running import run
 from tiny import write_model
 
 from minisbert import SentenceEncoder
 from minisbert.analysis.entities import load_tagger
 from minisbert.analysis.tagging import read_tagged
-from minisbert.cli import main
 
 SENTENCES = [
     (["the", "cat", "sat"], ["O", "B-animal", "O"]),
@@ -67,26 +66,12 @@ def in_its_own_folder(tmp_path, monkeypatch, model):
     monkeypatch.setenv("COLUMNS", "100")
 
 
-def run(*arguments, input=None):
-    try:
-        runner = CliRunner(mix_stderr=False)  # click before 8.2
-    except TypeError:
-        runner = CliRunner()
-    result = runner.invoke(main, ["entities", *map(str, arguments)], input=input)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
-
-
 def succeeds(*arguments, input=None):
-    result = run(*arguments, input=input)
-    assert result.exit_code == 0, result.stderr
-    return result
+    return run("entities", *arguments, input=input)
 
 
 def fails(*arguments, code=1):
-    result = run(*arguments)
-    assert result.exit_code == code, (result.stdout, result.stderr)
+    result = run("entities", *arguments, code=code)
     assert result.stdout == ""
     return result.stderr
 

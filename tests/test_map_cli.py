@@ -6,14 +6,13 @@ import re
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from running import run
 from safetensors.numpy import save_file
 from tiny import write_model
 
 from minisbert import SentenceEncoder
 from minisbert.analysis.clusters import cluster
 from minisbert.analysis.maps import project
-from minisbert.cli import main
 
 WORDS = ["soup", "love", "cat", "dog", "mat", "ran"]
 TEXTS = [f"the {a} sat on the {b}" for a in WORDS for b in WORDS[:3]]
@@ -45,14 +44,6 @@ def files(tmp_path, monkeypatch, model, sklearn):
         "".join(json.dumps({"post": {"text": text}, "kind": label == "food"}) + "\n" for label, text in rows)
     )
     return tmp_path
-
-
-def run(*arguments, code=0, input=None):
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments], input=input)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, result.output
-    return result
 
 
 # -------------------------------------------------------------------------------------------------- cluster

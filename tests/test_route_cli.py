@@ -9,10 +9,9 @@ import shlex
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from running import refused, run
 from tiny import write_model
 
-from minisbert.cli import main
 from minisbert.cli.route import VERBS
 from minisbert.cli.table import display_width
 from minisbert.search.route_files import read_routes
@@ -61,24 +60,6 @@ def write_route_files():
     Path("train.tsv").write_text("label,text\n".replace(",", "\t") + "\n".join(labelled).replace(",", "\t") + "\n")
 
 
-def run(*arguments, code=0, **more):
-    try:
-        runner = CliRunner(mix_stderr=False)  # click before 8.2
-    except TypeError:
-        runner = CliRunner()
-    result = runner.invoke(main, list(map(str, arguments)), **more)
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, (result.exit_code, result.stdout, result.stderr)
-    return result
-
-
-def refused(*arguments, code=1):
-    result = run("route", *arguments, code=code)
-    assert result.stdout == "" and result.stderr.startswith("Error: " if code == 1 else "Usage: ")
-    return result.stderr
-
-
 def asked(*arguments):
     return json.loads(run("route", *arguments, "--json").stdout)
 
@@ -104,18 +85,18 @@ def test_what_is_no_verb_is_a_file(capsys):
     for arguments in (["--", "routes.yaml", "the cat ran"], ["./routes.yaml", "the cat ran"]):
         assert run("route", *arguments).stdout == expected
     Path("fit").write_text("x")
-    assert "Missing argument 'ROUTES'" in refused("fit", code=2)
+    assert "Missing argument 'ROUTES'" in refused("route", "fit", code=2)
     for name in ("fit", "evaluat", "ask"):
         Path(name).write_text("x")
-        assert "expected a name that ends in .yaml" in refused(f"./{name}", "x")
-    assert "expected a name that ends in .yaml" in refused("evaluat", "x")
+        assert "expected a name that ends in .yaml" in refused("route", f"./{name}", "x")
+    assert "expected a name that ends in .yaml" in refused("route", "evaluat", "x")
     Path("evaluat").unlink()
-    assert "Did you mean 'evaluate'?" in refused("evaluat", "routes.yaml", "queries.tsv", code=2)
-    wrong = refused("no.yaml", "x", code=2)
+    assert "Did you mean 'evaluate'?" in refused("route", "evaluat", "routes.yaml", "queries.tsv", code=2)
+    wrong = refused("route", "no.yaml", "x", code=2)
     assert "File 'no.yaml' does not exist" in wrong and " route ask" not in wrong
-    assert "There is nothing to route" in refused("routes.yaml", code=2)
-    assert "not both" in refused("routes.yaml", "x", "-i", "texts.txt", code=2)
-    assert "No such option" in refused("--frobnicate", "routes.yaml", "x", code=2)
+    assert "There is nothing to route" in refused("route", "routes.yaml", code=2)
+    assert "not both" in refused("route", "routes.yaml", "x", "-i", "texts.txt", code=2)
+    assert "No such option" in refused("route", "--frobnicate", "routes.yaml", "x", code=2)
 
 
 # --------------------------------------------------------------------------------------------------------- ask
@@ -182,10 +163,12 @@ def test_fit_writes_a_file_that_evaluates_better():
     table = read_routes("fitted.yaml")
     assert 0.95 < table.threshold < 0.985 and table.origin.model == "tiny-model" and table.fitted["queries"] == 6
     assert dict(table.routes[1].metadata) == {"team": "zoo"}
-    assert "exists already" in refused("fit", "plain.yaml", "queries.tsv", "-o", "fitted.yaml")
+    assert "exists already" in refused("route", "fit", "plain.yaml", "queries.tsv", "-o", "fitted.yaml")
     run("route", "fit", "plain.yaml", "queries.tsv", "-o", "fitted.yaml", "--force", "--scoring", "centroid")
     assert read_routes("fitted.yaml").scoring == "centroid"
-    assert "were fitted to the scoring 'centroid'" in refused("fitted.yaml", "x", "--scoring", "nearest", code=2)
+    assert "were fitted to the scoring 'centroid'" in refused(
+        "route", "fitted.yaml", "x", "--scoring", "nearest", code=2
+    )
     run("route", "fitted.yaml", "x", "--scoring", "nearest", "--threshold", "0.5")
     run("route", "fit", "fitted.yaml", "queries.tsv", "-o", "again.json", "--scoring", "nearest")
     assert read_routes("again.json").scoring == "nearest"
@@ -195,7 +178,7 @@ def test_fitted_thresholds_are_refused_with_another_model(tmp_path):
     run("route", "fit", "routes.yaml", "queries.tsv", "-o", "fitted.yaml")
     other = write_model(tmp_path / "other", seed=1)
     for arguments in (["fitted.yaml", "x"], ["evaluate", "fitted.yaml", "queries.tsv"]):
-        assert "is of the model 'tiny-model'" in refused(*arguments, "--model", other)
+        assert "is of the model 'tiny-model'" in refused("route", *arguments, "--model", other)
     run("route", "fitted.yaml", "x", "--model", other, "--threshold", "0.5")  # a threshold that was not fitted
     run("route", "fit", "fitted.yaml", "queries.tsv", "--model", other, "--one", "--objective", "balanced")
 
@@ -217,18 +200,18 @@ def test_fit_to_the_examples_alone_and_to_a_precision():
 
 
 def test_what_fit_refuses():
-    assert "-o must end in .yaml" in refused("fit", "routes.yaml", "-o", "x.txt", code=2)
-    assert "there is no folder" in refused("fit", "routes.yaml", "-o", "no/x.yaml")
-    assert "one threshold for all" in refused("fit", "routes.yaml", "--objective", "precision", "--per-route")
+    assert "-o must end in .yaml" in refused("route", "fit", "routes.yaml", "-o", "x.txt", code=2)
+    assert "there is no folder" in refused("route", "fit", "routes.yaml", "-o", "no/x.yaml")
+    assert "one threshold for all" in refused("route", "fit", "routes.yaml", "--objective", "precision", "--per-route")
     Path("one.yaml").write_text("pets: [the cat sat]")
-    assert "leave nothing to compare" in refused("fit", "one.yaml")
+    assert "leave nothing to compare" in refused("route", "fit", "one.yaml")
     Path("bad.yaml").write_text("pets: [the cat sat]\npets: [the dog ran]")
     for arguments in (["bad.yaml", "x"], ["fit", "bad.yaml"], ["evaluate", "bad.yaml", "queries.tsv"]):
-        assert "bad.yaml, line 2: 'pets' stood there before" in refused(*arguments)
+        assert "bad.yaml, line 2: 'pets' stood there before" in refused("route", *arguments)
     Path("other.csv").write_text("label,text\npets,x\nfish,y\n")
-    assert "'fish' (1) is no route" in refused("fit", "routes.yaml", "other.csv")
+    assert "'fish' (1) is no route" in refused("route", "fit", "routes.yaml", "other.csv")
     Path("all.csv").write_text("label,text\npets,x\npets,y\n")
-    assert "no query belongs to none" in refused("fit", "routes.yaml", "all.csv")
+    assert "no query belongs to none" in refused("route", "fit", "routes.yaml", "all.csv")
 
 
 # ---------------------------------------------------------------------------------------------------- evaluate
@@ -267,11 +250,13 @@ def test_labels_that_mean_none_and_queries_that_are_examples():
     assert (found["queries"], found["of_none"], found["left_out"]) == (3, 2, 1)
     shown = run("route", "evaluate", "routes.yaml", "asked.csv", "--unknown-is-none", "--show", "0").stdout
     assert "3 queries, 2 of them of none; 1 more are examples, and left out" in shown and "lowest F1" not in shown
-    assert "or take all such labels as none" in refused("evaluate", "routes.yaml", "asked.csv", "--none-label", "-")
+    assert "or take all such labels as none" in refused(
+        "route", "evaluate", "routes.yaml", "asked.csv", "--none-label", "-"
+    )
     Path("bare.tsv").write_text("the cat ran\tpets\n")
     run("route", "evaluate", "routes.yaml", "bare.tsv", "--columns", "2,1", "--no-header")
-    assert "by --columns" in refused("evaluate", "routes.yaml", "bare.tsv", "--no-header", code=2)
-    assert "must name two" in refused("evaluate", "routes.yaml", "bare.tsv", "--columns", "1", code=2)
+    assert "by --columns" in refused("route", "evaluate", "routes.yaml", "bare.tsv", "--no-header", code=2)
+    assert "must name two" in refused("route", "evaluate", "routes.yaml", "bare.tsv", "--columns", "1", code=2)
 
 
 # -------------------------------------------------------------------------------------------------------- draw
@@ -286,7 +271,7 @@ def test_draw_writes_or_prints_routes():
     assert printed.stdout == Path("drawn.yaml").read_text()
     held = run("route", "draw", "train.tsv", "--hold-out", "1", "--scoring", "centroid", "--seed", "3")
     assert re.search(r"held out: (cat|soup)\n", held.stderr) and "scoring: centroid" in held.stdout
-    assert "hold_out must be less" in refused("draw", "train.tsv", "--hold-out", "2")
+    assert "hold_out must be less" in refused("route", "draw", "train.tsv", "--hold-out", "2")
     drawn = run("route", "draw", "queries.tsv").stdout
     assert "none" not in drawn and "none" in run("route", "draw", "queries.tsv", "--none-label", "soup").stdout
 

@@ -14,11 +14,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from running import refused, run
 from tiny import write_model
 
 from minisbert import SentenceEncoder
-from minisbert.cli import main
 from minisbert.cli.index import VERBS
 from minisbert.cli.table import display_width
 from minisbert.search.database import EmbeddingDatabase
@@ -49,24 +48,6 @@ def write_search_files():
     Path("more.txt").write_text("soup on the mat\n")
     Path("articles.csv").write_text(ARTICLES)
     Path("posts.jsonl").write_text('{"post": {"title": "the soup"}}\n')
-
-
-def run(*arguments, code=0):
-    try:
-        runner = CliRunner(mix_stderr=False)  # click before 8.2
-    except TypeError:
-        runner = CliRunner()
-    result = runner.invoke(main, list(map(str, arguments)))
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, (result.exit_code, result.stdout, result.stderr)
-    return result
-
-
-def refused(*arguments, code=1):
-    result = run(*arguments, code=code)
-    assert result.stdout == "" and result.stderr.startswith("Error: " if code == 1 else "Usage: ")
-    return result.stderr
 
 
 def build_both():

@@ -19,13 +19,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from running import run
 from safetensors import safe_open
 from test_retrieval import write_set
 from tiny import TINY, write_model
 
 from minisbert import SentenceEncoder, __version__
-from minisbert.cli import main
 from minisbert.cli import train as train_module
 from minisbert.cli.train import training_bar
 from minisbert.training.data import read_examples
@@ -65,18 +64,6 @@ def in_its_own_folder(tmp_path, monkeypatch, model):
 
 def write(name, head, rows):
     Path(name).write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
-
-
-def run(*arguments, code=0):
-    try:
-        runner = CliRunner(mix_stderr=False)  # click before 8.2
-    except TypeError:
-        runner = CliRunner()
-    result = runner.invoke(main, list(map(str, arguments)))
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, (result.exit_code, result.stdout, result.stderr)
-    return result
 
 
 def listed():

@@ -14,15 +14,14 @@ Letters: ``S`` sentences, ``N`` words of all of them, ``C`` tags, ``W`` features
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from minisbert.analysis.decoding import DECODERS
-from minisbert.analysis.probe import log_softmax, stratified_folds
+from minisbert.analysis.probe import log_softmax, logistic_path, stratified_folds
 from minisbert.analysis.tagging import (
     TaggedSentences,
     span_score,
@@ -31,15 +30,10 @@ from minisbert.blas import threads
 from minisbert.evaluation.classification import require_sklearn
 from minisbert.model import Array
 
-if TYPE_CHECKING:
-    pass
-
 STRENGTHS = (0.003, 0.01, 0.03, 0.1)
 """What is tried: scikit-learn's ``C``, one over the strength of the penalty, on features of variance 1."""
 OFFSETS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
 """What is tried: how much is taken off the score of ``O`` before decoding, in nats."""
-_TOLERANCE = 1e-5  # of the gradient's largest entry; L-BFGS takes 60 to 150 steps
-_MOST_ITERATIONS = 2000
 
 
 @dataclass(frozen=True, eq=False)
@@ -315,9 +309,6 @@ def _cross_validate(
 
 def _fits(features: Any, data: TaggedSentences, grid: Sequence[float]) -> Iterator[TagProbe]:
     """Fit the probe for each strength, each from where the one before ended."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
     tags, classes = np.unique([tag for row in data.tags for tag in row], return_inverse=True)  # (C,), (N,)
     if features.shape[0] != len(classes) or len(tags) < 2:
         raise ValueError(
@@ -325,21 +316,10 @@ def _fits(features: Any, data: TaggedSentences, grid: Sequence[float]) -> Iterat
             f"{features.shape[0]:,} rows and {len(tags)} tag{'' if len(tags) == 1 else 's'}"
         )
     scaled, centre, spread = _standardise(features)
-    model = LogisticRegression(tol=_TOLERANCE, max_iter=_MOST_ITERATIONS, warm_start=True)
-    for strength in grid:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", ConvergenceWarning)
-            try:
-                with threads.hold(1):  # a tall, thin product: more threads wait for each other
-                    model.set_params(C=strength).fit(scaled, classes)
-            except ConvergenceWarning as error:
-                raise ValueError(
-                    f"the probe has not converged for the strength {strength:g} in {_MOST_ITERATIONS:,} steps; leave "
-                    "so weak a penalty out"
-                ) from error
-        weight, bias = np.asarray(model.coef_, np.float64), np.asarray(model.intercept_, np.float64)
-        if len(weight) == 1:  # two tags: softmax((-s/2, s/2)) is sigmoid(s)
-            weight, bias = np.concatenate([-weight, weight]) / 2, np.concatenate([-bias, bias]) / 2
+    fits = logistic_path(scaled, classes, grid, np.ones(len(tags)))
+    for _ in grid:
+        with threads.hold(1):  # a tall, thin product: more threads wait for each other
+            weight, bias = next(fits)  # (C, W), (C,)
         # (x - centre) / spread is linear, too: the probe takes x
         weight = weight / spread
         yield TagProbe(tuple(tags.tolist()), weight, bias - weight @ centre)
