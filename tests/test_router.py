@@ -245,7 +245,7 @@ def test_mistakes_in_yaml_are_told_with_their_place(tmp_path, text, words):
     ("text", "words"),
     [
         ('{"a": ["x"], "a": ["y"]}', "the key 'a' comes twice"),
-        ('{"a": [\n"x",]}', "line 2, column 5: not JSON"),
+        ('{"a": [\n"x" "y"]}', "line 2, column 5: not JSON"),
         ('{"a": ["x", 5]}', "route 'a': an example must be a text, got a int: 5"),
         ('{"a": ["x", null]}', "route 'a': an example is empty"),
         ('{"routes": {"a": ["x"]}, "threshold": NaN}', "threshold must be a finite"),
