@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import click
 
 from minisbert.cli import LazyGroup
-from minisbert.cli.options import Verb, decorate
 
 # Name to module and short help, so that listing them imports none of them.
 VERBS = {
@@ -33,33 +30,3 @@ def classify() -> None:
 
     `minisbert classify COMMAND --help` explains a command and shows more examples.
     """
-
-
-def label_options(verb: Verb) -> Verb:
-    """Give a verb that reads labelled texts the options that say where in the file they are."""
-    options = [
-        click.option(
-            "--columns",
-            "column_names",
-            metavar="LABEL,TEXT",
-            help="Names or numbers of the columns.  [default: label, text or a usual synonym]",
-        ),
-        click.option("--no-header", is_flag=True, help="There is no row of names on top; number the columns from 1."),
-    ]
-    return decorate(verb, options)
-
-
-def read_options(column_names: str | None, no_header: bool) -> dict[str, Any]:
-    """Take apart what was said about the files.
-
-    Examples
-    --------
-    >>> read_options("class,tweet", False)
-    {'columns': ['class', 'tweet'], 'has_header': True}
-    """
-    names = column_names.split(",") if column_names is not None else None
-    if names is not None and len(names) != 2:
-        raise click.UsageError(f"--columns must name two: label and text; got {column_names!r}.")
-    if no_header and names is None:
-        raise click.UsageError("With --no-header, say by --columns which columns hold the label and the text.")
-    return {"columns": names, "has_header": not no_header}

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from minisbert import __version__
-from minisbert.cli.classify import label_options, read_options
+from minisbert.cli.labelled import label_options, read_options
 from minisbert.cli.options import ModelChoice, cut_option, json_option, model_options
 from minisbert.cli.table import matrix_lines, printable, shorten, terminal_width
 

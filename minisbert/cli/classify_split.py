@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from minisbert.cli.classify import label_options, read_options
+from minisbert.cli.labelled import label_options, read_options
 from minisbert.cli.outputs import Target, written_whole
 from minisbert.tables import InputError, told_format
 

@@ -12,6 +12,7 @@ from typing import Any
 import click
 
 from minisbert import __version__
+from minisbert.cli.labelled import read_options
 from minisbert.cli.options import ModelChoice, json_option, model_options
 from minisbert.cli.retrieval_output import choose_file, columns, give, interval, signed
 from minisbert.cli.table import printable, shorten
@@ -105,7 +106,7 @@ def classification(
     chosen = tuple(dict.fromkeys(classifiers)) or tuple(
         name for name in CLASSIFIERS if name != "logistic" or has_sklearn()
     )
-    read = _read_options(column_names, no_header)
+    read = read_options(column_names, no_header)
     sets = read_labelled(train, **read), read_labelled(test, **read)
     encoder = choice.encoder("float32")
     results = evaluate_classification(
@@ -122,16 +123,6 @@ def classification(
         published = {name: found for name, result in results.items() if (found := published_for(result)) is not None}
     lines = report_lines(results, *sets, encoder, published)
     give(lines, _to_json(results, *sets, encoder, published), as_json, target)
-
-
-def _read_options(column_names: str | None, no_header: bool) -> dict[str, Any]:
-    """Take apart what was said about the files."""
-    names = column_names.split(",") if column_names is not None else None
-    if names is not None and len(names) != 2:
-        raise click.UsageError(f"--columns must name two: label and text; got {column_names!r}.")
-    if no_header and names is None:
-        raise click.UsageError("With --no-header, say by --columns which columns hold the label and the text.")
-    return {"columns": names, "has_header": not no_header}
 
 
 def published_for(result: ClassificationResult) -> float | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from minisbert.cli.labelled import read_options
 from minisbert.cli.options import ModelChoice, json_option, model_options
 from minisbert.cli.retrieval_output import columns
 from minisbert.cli.route import VERBS, load_table, table_options, threshold_option
@@ -19,7 +20,6 @@ from minisbert.cli.route_fit import (
     figures,
     number_or_none,
     queries_options,
-    read_table,
 )
 from minisbert.cli.table import align, printable, shorten
 
@@ -67,8 +67,10 @@ def evaluate(
       minisbert route evaluate routes.yaml queries.tsv --threshold 0.5 --mistakes 20
       minisbert route evaluate routes.yaml queries.tsv --scoring centroid --json
     """
+    from minisbert.evaluation.classification import read_labelled
+
     table = load_table(routes, scoring, threshold)
-    asked = read_table(queries, column_names, no_header)
+    asked = read_labelled(queries, **read_options(column_names, no_header))
     from minisbert.search.route_report import report, score_queries
     from minisbert.search.router import Router
 

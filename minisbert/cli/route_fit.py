@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from minisbert.cli.labelled import label_options, read_options
 from minisbert.cli.options import ModelChoice, Verb, decorate, json_option, model_options
 from minisbert.cli.outputs import Target
 from minisbert.cli.route import VERBS, load_table, table_options
@@ -18,7 +19,6 @@ from minisbert.cli.table import align, printable, shorten
 
 if TYPE_CHECKING:
     from minisbert.evaluation.bootstrap import Estimate
-    from minisbert.evaluation.classification import LabelledTexts
     from minisbert.search.route_fitting import ThresholdFit
     from minisbert.search.route_report import RouteReport
     from minisbert.search.routes import RouteTable
@@ -27,39 +27,13 @@ ENDINGS = (".yaml", ".yml", ".json")
 SHOWN = 10  # names that are listed
 
 
-def reading_options(verb: Verb) -> Verb:
-    """Give a verb what says how a labelled table is read."""
-    options = [
-        click.option(
-            "--columns",
-            "column_names",
-            metavar="LABEL,TEXT",
-            help="Names or numbers of the columns.  [default: label, text or a usual synonym]",
-        ),
-        click.option("--no-header", is_flag=True, help="There is no row of names on top; number the columns from 1."),
-    ]
-    return decorate(verb, options)
-
-
 def queries_options(verb: Verb) -> Verb:
     """Give a verb what says how labelled queries are read."""
     options = [
         click.option("--none-label", default="none", show_default=True, help="The label that means none of these."),
         click.option("--unknown-is-none", is_flag=True, help="A label that is no route means none of these, too."),
     ]
-    return decorate(reading_options(verb), options)
-
-
-def read_table(file: Path, column_names: str | None, no_header: bool) -> LabelledTexts:
-    """Read labels and texts as said."""
-    from minisbert.evaluation.classification import read_labelled
-
-    names = column_names.split(",") if column_names is not None else None
-    if names is not None and len(names) != 2:
-        raise click.UsageError(f"--columns must name two: label and text; got {column_names!r}.")
-    if no_header and names is None:
-        raise click.UsageError("With --no-header, say by --columns which columns hold the label and the text.")
-    return read_labelled(file, columns=names, has_header=not no_header)
+    return decorate(label_options(verb), options)
 
 
 def _output_options(verb: Verb) -> Verb:
@@ -136,10 +110,12 @@ def fit(
       minisbert route fit routes.yaml queries.tsv --objective precision --precision 0.9
       minisbert route fit routes.yaml --one --json
     """
+    from minisbert.evaluation.classification import read_labelled
+
     _check_output(output, force)
     table = replace(load_table(routes, None), origin=None, fitted=None)
     table = table if scoring is None else replace(table, scoring=scoring)
-    asked = None if queries is None else read_table(queries, column_names, no_header)
+    asked = None if queries is None else read_labelled(queries, **read_options(column_names, no_header))
     from minisbert.search.route_fitting import fit_router
     from minisbert.search.router import Router
 
@@ -256,7 +232,7 @@ def _fit_to_json(found: ThresholdFit, table: RouteTable) -> dict[str, Any]:
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the draws.")
 @click.option("--scoring", type=click.Choice(["nearest", "centroid"]), default="nearest", show_default=True)
 @click.option("--none-label", default="none", show_default=True, help="The label of texts that make no route.")
-@reading_options
+@label_options
 def draw(
     table: Path,
     output: Path | None,
@@ -279,8 +255,10 @@ def draw(
       minisbert route draw train.tsv --per-route 4 -o drawn.yaml
       minisbert route draw train.tsv --per-route 4 --hold-out 1 --scoring centroid
     """
+    from minisbert.evaluation.classification import read_labelled
+
     _check_output(output, force)
-    labelled = read_table(table, column_names, no_header)
+    labelled = read_labelled(table, **read_options(column_names, no_header))
     from minisbert.search.route_files import dump_routes, write_routes
     from minisbert.search.routes import draw_routes
 
