@@ -1,4 +1,4 @@
-"""README is true: its examples run and print what it says, its commands exist, its table is what the code makes."""
+"""Every README is true: its examples run and print what it says, its commands and files exist."""
 
 import doctest
 import re
@@ -13,22 +13,33 @@ from minisbert.cli import main
 
 README = Path(__file__).resolve().parent.parent / "README.md"
 TEXT = README.read_text(encoding="utf-8")
+PAGES = [README, *sorted((README.parent / "minisbert").rglob("README.md"))]  # of the project, and of each room
 # a measured difference differs from processor to processor
 FIGURE = re.compile(r"\d\.\de[-+]\d\d +|\d+ %")
 NEEDED = {"index": "duckdb"}
 """Verb to the fixture of what it needs beside the core."""
 
 
-def test_python_blocks_print_what_they_say(weights_folder):
-    result = doctest.testfile(str(README), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
-    assert result.failed == 0 and result.attempted >= 10
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if ">>> " in page.read_text("utf-8")], ids=lambda p: p.parent.name
+)
+def test_python_blocks_print_what_they_say(page, weights_folder):
+    result = doctest.testfile(str(page), module_relative=False, optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.failed == 0 and result.attempted
+
+
+def test_links_lead_to_files():
+    links = [(page, link) for page in PAGES for link in re.findall(r"\]\(([^)#:]+)[^):]*\)", page.read_text("utf-8"))]
+    assert len(links) > 25
+    assert [(page, link) for page, link in links if not (page.parent / link).exists()] == []
 
 
 def consoles():
-    """Each block's commands, with what the README says that they print."""
-    for block in re.findall(r"```console\n(.*?)```", TEXT, re.DOTALL):
-        parts = re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
-        yield [(command, output) for command, _, output in (part.partition("\n") for part in parts)]
+    """Each block's commands, with what the page says that they print."""
+    for page in PAGES:
+        for block in re.findall(r"```console\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+            parts = re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]
+            yield [(command, output) for command, _, output in (part.partition("\n") for part in parts)]
 
 
 @pytest.mark.parametrize("commands", consoles(), ids=lambda commands: commands[-1][0][:30])
