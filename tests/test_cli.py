@@ -114,6 +114,18 @@ def test_a_real_process_that_fails_says_one_line(model):
     assert line.startswith("Error: ") and "no-such-folder" in line
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a POSIX shell closes stderr")
+@pytest.mark.parametrize(
+    "verb",
+    [["similarity", LONG, "b"], ["tokens", LONG], ["embed", LONG, "--progress"], ["info"]],
+    ids=lambda verb: verb[0],
+)
+def test_a_process_without_stderr_does_its_work(model, verb):
+    command = ["sh", "-c", '"$0" -m minisbert "$@" 2>&-', sys.executable, *verb]
+    done = subprocess.run(command, stdout=subprocess.PIPE, timeout=60, check=True)
+    assert done.stdout == process(*verb).stdout != b""
+
+
 def test_a_reader_that_has_seen_enough_is_no_error(model):
     many = "the cat sat on the mat\n" * 3000
     Path("many.txt").write_text(many)

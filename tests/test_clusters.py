@@ -324,3 +324,10 @@ def test_settings_are_checked_before_anything_is_embedded():
     check_settings("agglomerative", 3, None)
     with pytest.raises(ValueError, match="give k or distance"):
         check_settings("agglomerative", 3, 0.5)
+
+
+def test_names_are_of_the_rows_of_a_series_and_not_of_its_labels():
+    pandas = pytest.importorskip("pandas")
+    texts, vectors, ids = ["soup", "stew", "rain", "snow"], np.eye(2)[[0, 0, 1, 1]], [0, 0, 1, 1]
+    series = pandas.Series(texts, index=[3, 2, 1, 0])
+    assert name_clusters(series, vectors, ids) == name_clusters(texts, vectors, ids)

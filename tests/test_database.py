@@ -208,7 +208,7 @@ def test_a_source_that_changes_alone_is_no_other_content_but_metadata_and_text_a
 @pytest.mark.parametrize(
     ("documents", "message"),
     [
-        ("soup", "iterable of documents, got str"),
+        ("soup", "iterable of documents, got a single text"),
         ([Document("a", "1"), Document("b", "1")], "id '1' has come before"),
         (["a", 7], r"documents\[1\]: expected a Document or a text"),
         ([Document("a", "1", {"x": float("nan")})], "not what JSON can hold"),

@@ -120,7 +120,7 @@ def test_texts_are_embedded_with_the_options_given():
     found = paraphrase_mining(encoder, ("a", "b", "c"), max_pairs=1, prompt="p: ")
     assert [pair[1:] for pair in found] == [[0, 2]]
     assert encoder.seen == (["a", "b", "c"], {"prompt": "p: "})
-    with pytest.raises(ValueError, match="got one text"):
+    with pytest.raises(ValueError, match="got a single text"):
         paraphrase_mining(encoder, "abc")
 
 

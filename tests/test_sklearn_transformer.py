@@ -126,15 +126,15 @@ def test_one_text_is_no_column(encoder, method):
 @pytest.mark.parametrize("table", [np.array([TEXTS]).T, np.array(TEXTS, object)[None], np.array("soup")])
 @pytest.mark.parametrize("method", ["fit", "transform"])
 def test_a_table_is_no_column(encoder, method, table):
-    with pytest.raises(ValueError, match=rf"{method}: expected one column .* ndarray of shape .*not by \[\"text\"\]"):
+    with pytest.raises(ValueError, match=rf"{method}: X: expected an iterable .* ndarray of shape .*; pass "):
         getattr(encoder, method)(table)
 
 
 @pytest.mark.parametrize("missing", [None, float("nan"), 7, b"soup", ["soup"]])
 def test_what_is_missing_is_told_by_its_row(encoder, missing):
-    with pytest.raises(ValueError, match=r"sentences\[2\]: expected a text"):
+    with pytest.raises(ValueError, match=r"transform: X\[2\]: expected a text"):
         encoder.transform(["soup", "dog", missing])
-    with pytest.raises(ValueError, match=r"transform: row 1, labelled 70: expected a text .*fillna"):
+    with pytest.raises(ValueError, match=r"transform: X\[1\], labelled 70: expected a text "):
         encoder.transform(make_series(["soup", missing], [60, 70]))
 
 
@@ -464,7 +464,7 @@ def test_one_column_of_a_table(sklearn, encoder):
     by_name = ColumnTransformer([("text", encoder, 0)])
     np.testing.assert_array_equal(by_name.fit_transform(table), encoder.encode(LABELLED))
     assert by_name.get_feature_names_out()[0] == "text__sentenceencoder0"
-    with pytest.raises(ValueError, match=r"got a ndarray of shape \(12, 1\); .*ColumnTransformer .* not by"):
+    with pytest.raises(ValueError, match=r"got ndarray of shape \(12, 1\); .*ColumnTransformer .* not by"):
         ColumnTransformer([("text", encoder, [0])]).fit(table)
 
 

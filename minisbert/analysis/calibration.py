@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from minisbert.checks import each_text
 from minisbert.model import Array
 from minisbert.origin import Origin, origin_of
 from minisbert.similarity import SIMILARITIES
@@ -292,7 +293,7 @@ def fit(
     >>> calibration.texts, calibration.pairs, float(calibration.score_at(50).round(2))
     (4, 6, 0.09)
     """
-    different = list(dict.fromkeys([texts] if isinstance(texts, str) else texts))
+    different = list(dict.fromkeys(each_text(texts, "fit: texts", single=True)))
     _check_counts(len(different), pairs, most_texts)
     if len(different) > most_texts:
         chosen = np.random.default_rng(seed).choice(len(different), most_texts, replace=False)

@@ -30,6 +30,7 @@ import numpy as np
 from minisbert.analysis.map_picture import LEGEND_GROUPS, TYPICAL, check_sizes, style
 from minisbert.analysis.maps import Projection
 from minisbert.analysis.naming import Groups
+from minisbert.checks import each_text
 from minisbert.model import Array
 
 TEMPLATE = Path(__file__).with_name("map_page.html")
@@ -77,6 +78,7 @@ def write_map_page(
     >>> b'"texts":["soup","\\u003c/script\\u003e"]' in stream.getvalue()
     True
     """
+    texts = list(each_text(texts, "write_map_page: texts"))
     check_sizes("write_map_page", projection, texts, groups)
     page = TEMPLATE.read_text(encoding="utf-8")
     content = _content(projection, texts, groups, typical)

@@ -23,6 +23,7 @@ import numpy as np
 
 from minisbert.analysis.maps import Projection
 from minisbert.analysis.naming import Groups
+from minisbert.checks import each_text
 from minisbert.model import Array
 from minisbert.plots import BOX, DPI, find_fonts, one_line, require_matplotlib, write_head
 
@@ -111,6 +112,7 @@ def draw_map(
     ...     draw_map(stream, project(vectors), texts, Groups.of_labels(labels), title="complaints")
     """
     require_matplotlib()
+    texts = list(each_text(texts, "draw_map: texts"))
     check_sizes("draw_map", projection, texts, groups)
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from minisbert.analysis.maps import require_sklearn, unit_rows
+from minisbert.checks import each_text
 from minisbert.model import Array
 
 TYPICAL_TEXTS, NAME_WORDS = 3, 3
@@ -154,6 +155,7 @@ def name_clusters(
     """
     unit = unit_rows("name_clusters", vectors)
     groups = checked_ids("name_clusters", ids, len(unit))
+    texts = list(each_text(texts, "name_clusters: texts"))
     if len(texts) != len(unit):
         raise ValueError(
             f"name_clusters: expected as many texts as vectors, got {len(texts):,} and {len(unit):,}; are they of the "

@@ -86,6 +86,8 @@ class _Program(LazyGroup):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a verb; its warnings and errors become a line on stderr each."""
+        if sys.stderr is None:  # 2>&-, or a service; opened first, so that no file of ours becomes number 2
+            sys.stderr = open(os.devnull, "w", encoding="utf-8", errors="backslashreplace")  # noqa: PTH123, SIM115
         if "numpy" not in sys.modules:  # it would be too late: OpenBLAS chooses its kernel when NumPy is imported
             os.environ.update(blas.environment_for(blas.read_processor(), os.environ))
         if isinstance(sys.stdout, io.TextIOWrapper):

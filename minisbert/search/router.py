@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from minisbert.checks import each_text
 from minisbert.evaluation.sts import Encodes
 from minisbert.model import Array
 from minisbert.model.ops import normalize
@@ -260,7 +261,7 @@ class Router:
             For what is no text, and for what ``encode`` refuses.
         """
         if not isinstance(query, str):
-            raise ValueError(f"route: expected a text, got {type(query).__name__}; for several use route_all")
+            raise ValueError(f"route: expected a text (str), got {type(query).__name__}; for several use route_all")
         return self.route_all([query])[0]
 
     def route_all(self, queries: Iterable[str]) -> list[RouteChoice]:
@@ -281,7 +282,7 @@ class Router:
         ValueError
             For a single string, for what is no text, and for what ``encode`` refuses.
         """
-        texts = _as_texts("route_all", queries)
+        texts = list(each_text(queries, "route_all: queries"))
         if not texts:
             return []
         vectors = self._encode(texts)  # (B, D)
@@ -341,7 +342,7 @@ class Router:
         -------
         Array, shape (B, D)
         """
-        return self._encode(_as_texts("embed", queries))
+        return self._encode(list(each_text(queries, "embed: queries")))
 
     def _encode(self, texts: list[str]) -> Array:
         """Encode texts, and refuse what is no vector each."""
@@ -349,17 +350,6 @@ class Router:
         if vectors.ndim != 2 or len(vectors) != len(texts):
             raise ValueError(f"Router: encode must give one vector a text, ({len(texts)}, D), got {vectors.shape}")
         return vectors
-
-
-def _as_texts(function: str, queries: Iterable[str]) -> list[str]:
-    """Give queries as a list, and refuse a lone string, which would be taken letter by letter."""
-    if isinstance(queries, str):
-        raise ValueError(f"{function}: expected several texts, got one: {queries!r:.60}; put it into a list")
-    texts = list(queries)
-    strange = next((text for text in texts if not isinstance(text, str)), None)
-    if strange is not None or None in texts:
-        raise ValueError(f"{function}: expected texts, got {type(strange).__name__}")
-    return texts
 
 
 # ------------------------------------------------------------------------------------------------------ scoring

@@ -29,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
+from minisbert.checks import each_text
 from minisbert.evaluation.classification import checked_label
 from minisbert.model import Array
 from minisbert.tables import InputError, checked_number, checked_text, read_names, read_records
@@ -115,6 +116,8 @@ def _check_shape(examples: Examples) -> None:
     if kind not in COLUMNS:
         raise ValueError(f"Examples: kind must be one of {', '.join(COLUMNS)}, got {kind!r}")
     texts = [meaning for meaning in COLUMNS[kind] if meaning not in ("score", "label")]
+    columns = (tuple(each_text(x, f"Examples: columns[{i}]")) for i, x in enumerate(examples.columns))
+    object.__setattr__(examples, "columns", tuple(columns))
     if len(examples.columns) != len(texts):
         raise ValueError(f"Examples: kind {kind!r} has {_texts(len(texts))}, got {len(examples.columns)}")
     if (scores is None) == (kind == "scored"):

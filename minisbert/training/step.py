@@ -29,13 +29,13 @@ from typing import TypeVar
 import numpy as np
 
 from minisbert.blas import threads
+from minisbert.checks import each_text
 from minisbert.model import Array
 from minisbert.model.bert import BertTrace, Dropout, bert_backward, trace_bert
 from minisbert.model.folder import SentenceModel
 from minisbert.model.gradients import Gradient, RowGradient, add_gradients
 from minisbert.model.modules import apply_modules, modules_backward
 from minisbert.model.tokens import OverflowReport, Tokens
-from minisbert.pipeline import check_texts
 from minisbert.schedule import work_through
 from minisbert.training.losses import LossResult
 from minisbert.training.parameters import named_gradients
@@ -193,17 +193,18 @@ def _tokenize(
     model: SentenceModel, columns: Sequence[Sequence[str]], max_seq_length: int | None, report: OverflowReport | None
 ) -> Tokens:
     """Split the texts of all columns into token ids, one column behind the other."""
-    is_text = any(isinstance(column, str) for column in (columns, *columns))
-    if is_text or not columns or not len(columns[0]) or len({len(column) for column in columns}) > 1:
+    texts = [list(each_text(column, f"value_and_gradients: columns[{c}]")) for c, column in enumerate(columns)]
+    counts = [len(column) for column in texts]
+    if not sum(counts) or len(set(counts)) > 1:
         raise ValueError(
             "value_and_gradients: expected columns of equally many texts, at least one each, such as [anchors, "
-            f"positives], got {'a bare text' if is_text else [len(column) for column in columns]}"
+            f"positives], got {counts}"
         )
     limit = model.max_seq_length if max_seq_length is None else max_seq_length
     least, most = model.tokenizer.special_count + 1, model.config.max_position_embeddings
     if not least <= limit <= most:
         raise ValueError(f"value_and_gradients: max_seq_length must be from {least} to {most}, got {limit}")
-    tokens = model.tokenizer([text for column in columns for text in check_texts(column)], limit)
+    tokens = model.tokenizer([text for column in texts for text in column], limit)
     counting = report or OverflowReport(limit, "warn")
     counting.add(tokens)
     if report is None:
