@@ -6,6 +6,7 @@ reason; with ``MINISBERT_REQUIRE=torch,weights,data`` in the environment the sam
 
 import importlib
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,30 @@ def skip_or_fail(part: str, reason: str) -> None:
     if part in required:
         pytest.fail(f"MINISBERT_REQUIRE names {part!r}, but {reason}", pytrace=False)
     pytest.skip(reason)
+
+
+NUMBERLESS = ("_cli", "test_hub", "test_house", "test_corruption", "test_embed_job", "test_bench", "test_mutants")
+"""Files about text, folders and processes, and mutants, whose damage is far above rounding: no kernel changes them."""
+
+
+def pytest_collection_modifyitems(items):
+    """Mark with `numbers` what another processor might compute in another way, and what needs the core alone."""
+    optional = {"torch", "transformers", "sentence_transformers", "sklearn", "matplotlib", "duckdb", "nbformat"}
+    for item in items:
+        computes = hasattr(item.module, "np") or item.path.stem in ("test_docstrings", "test_readme")
+        about_text = any(part in item.path.stem for part in NUMBERLESS)
+        if computes and not about_text and not optional & set(item.fixturenames):
+            item.add_marker("numbers")
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What was skipped, in one line: how many, and what is missing."""
+    reasons = Counter(
+        report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.stats.get("skipped", [])
+    )
+    if reasons:
+        told = "; ".join(f"{count} times {reason}" for reason, count in reasons.most_common())
+        terminalreporter.write_line(f"{reasons.total()} skipped: {told}")
 
 
 @pytest.fixture(scope="session")
