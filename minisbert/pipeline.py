@@ -121,7 +121,7 @@ def embed_blocks(
 
             yield _embed(tokens, forward, options, lambda batch: bar.update(len(batch)) if bar is not None else None)
         else:
-            nothing = np.zeros(len(block), np.int64)
+            nothing = np.zeros(len(block), np.intp)
             report.add(Tokens(nothing[:0], nothing, nothing))
             yield list(_embed_chunks(model, block, options, options.chunking, bar))
 
@@ -243,7 +243,7 @@ def _embed_windows(
             if bar is not None:
                 bar.set_postfix_str(f"{count:,} chunks")
 
-        lengths = np.array([len(window.token_ids) for window in part])
+        lengths = np.array([len(window.token_ids) for window in part], np.intp)
         strip = np.concatenate([window.token_ids for window in part])
         tokens = Tokens(strip, lengths, np.zeros_like(lengths))
         yield from zip(part, _embed(tokens, forward, options, done), strict=True)

@@ -372,7 +372,7 @@ def span_counts(
     Returns
     -------
     Array, shape (S, 3)
-        int64; ``SpanScore(*counts.sum(axis=0).tolist())`` is the score of them all.
+        intp; ``SpanScore(*counts.sum(axis=0).tolist())`` is the score of them all.
 
     Raises
     ------
@@ -396,7 +396,7 @@ def span_counts(
             "span_counts: expected tags of the same sentences, got other numbers of sentences or words; "
             "are both of one file?"
         )
-    counts = np.zeros((len(expected), 3), np.int64)
+    counts = np.zeros((len(expected), 3), np.intp)
     for row, one, other in zip(counts, expected, predicted, strict=True):
         there, said = ({span for span in spans_of(tags) if kind in (None, span.type)} for tags in (one, other))
         row[:] = len(there & said), len(said), len(there)

@@ -10,6 +10,7 @@ of ``params.py``, next.
 from __future__ import annotations
 
 import json
+import math
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,7 +61,7 @@ class StoredTensor:
             raise ModelFolderError(
                 f"{where} is stored as {self.dtype}; read here: {', '.join(_NUMPY_DTYPE)} (is the model quantised?)"
             )
-        count = int(np.prod(self.shape, dtype=np.int64))
+        count = math.prod(self.shape)
         stored = np.frombuffer(self.mapped, _NUMPY_DTYPE[self.dtype], count, self.offset) if count else np.empty(0)
         if self.dtype == "BF16":
             # bfloat16 is the upper half of a float32, and NumPy has no such type: put the lower half back as zeros

@@ -97,7 +97,7 @@ def _scorer(vectors: Array, chosen: slice | Array) -> Scorer:
 
 def _count_members(vectors: Array, threshold: float) -> Array:
     """Count how many vectors are close to each: ``(M,)``."""
-    counts = np.zeros(len(vectors), np.int64)  # (M,)
+    counts = np.zeros(len(vectors), np.intp)  # (M,)
     for start in range(0, len(vectors), BATCH_CENTRES):
         scorer = _scorer(vectors, slice(start, start + BATCH_CENTRES))
         of_batch = counts[start : start + BATCH_CENTRES]
