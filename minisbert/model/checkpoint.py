@@ -20,7 +20,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from minisbert.model import Array
-from minisbert.model.config import ModelFolderError, read_json
+from minisbert.model.config import ModelFolderError, read_json, what_to_do
 
 # No trained BERT comes near it. One wrong bit in an exponent goes far beyond, and would make NaN of every text.
 _LARGEST = 1e6
@@ -181,8 +181,8 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
         raise ModelFolderError(f"{file.as_posix()}: cannot be read: {error.strerror or error}") from error
     except (SafetensorError, ValueError, struct.error) as error:
         raise ModelFolderError(
-            f"{file.as_posix()}: not a whole safetensors file ({error}); it is damaged or cut off "
-            f"({file.stat().st_size:,} bytes here), fetch it again"
+            f"{file.as_posix()}: not a whole safetensors file ({error}; {file.stat().st_size:,} bytes here); "
+            + what_to_do(file)
         ) from error
     header.pop("__metadata__", None)
     return {
