@@ -11,7 +11,7 @@ from typing import Any
 import click
 import numpy as np
 
-from minisbert.cli.options import ModelChoice, json_option, model_options
+from minisbert.cli.options import TEXT, ModelChoice, json_option, model_options
 from minisbert.cli.outputs import Target, written_whole
 from minisbert.encoder import SentenceEncoder
 from minisbert.proof.ledger import (
@@ -27,7 +27,7 @@ from minisbert.proof.ledger import (
 
 
 @click.command()
-@click.argument("texts", nargs=-1)
+@click.argument("texts", nargs=-1, type=TEXT)
 @click.option(
     "--against",
     type=click.Choice(["recorded", "torch"]),

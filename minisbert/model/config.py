@@ -145,9 +145,7 @@ def read_json(path: Path, *, expect: type = dict, optional: bool = False) -> Any
     except OSError as error:
         raise ModelFolderError(f"{path.as_posix()}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, a number of 5,000 digits, 10,000 brackets
-        raise ModelFolderError(
-            f"{path.as_posix()}: expected JSON in UTF-8, but {error}; {what_to_do(path)}"
-        ) from error
+        raise ModelFolderError(f"{path.as_posix()}: expected JSON in UTF-8, but {error}; {what_to_do(path)}") from error
     if not isinstance(value, expect):
         raise ModelFolderError(f"{path.as_posix()}: expected a JSON {expect.__name__}, got a {type(value).__name__}")
     return value

@@ -111,7 +111,7 @@ def _refuse_cache_folder(folder: Path) -> None:
     if snapshots := [path for path in kept.iterdir() if path.is_dir()]:
         newest = max(snapshots, key=lambda path: path.stat().st_mtime)
         raise ModelFolderError(
-            f"{folder.as_posix()}: holds snapshots of a model, as the Hub's cache does; pass one of them, the newest is "
+            f"{folder.as_posix()}: holds snapshots of a model, as the Hub's cache does; pass one of them, such as "
             + newest.as_posix()
         )
 

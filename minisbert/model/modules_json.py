@@ -89,7 +89,8 @@ def read_module_list(folder: Path) -> list[tuple[str, Path]] | None:
     -------
     list of (str, Path), or None
         Kind (``"Transformer"``, ``"Pooling"``, ``"Dense"``, ``"Normalize"``) and folder of each module, the
-        Transformer first. A Dropout is left out, it changes no vector. None where there is no ``modules.json``, as in a plain BERT.
+        Transformer first. A Dropout is left out, it changes no vector. None where there is no ``modules.json``, as in
+        a plain BERT.
 
     Raises
     ------

@@ -296,7 +296,7 @@ class OverflowReport:
         lost, index, whole = self._worst
         return (
             f"{self.cut} of {self.texts} texts {'is' if self.cut == 1 else 'are'} longer than max_seq_length = "
-            f"{self.max_seq_length} tokens and lost {self.lost} tokens (text {index} lost {lost} of {whole}); pass "
-            "overflow='chunk' to embed them whole, raise max_seq_length as far as the model allows, or pass "
-            "overflow='truncate' if the beginnings are enough"
+            f"{self.max_seq_length} tokens and lost {self.lost} tokens (text {index} lost {lost} of {whole}); "
+            "overflow='chunk' embeds them whole; a larger max_seq_length, as far as the model allows, reads more of "
+            "them; overflow='truncate' says that the beginnings are enough"
         )

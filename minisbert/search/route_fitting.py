@@ -165,8 +165,8 @@ def _check_settings(queries: ScoredQueries, objective: str, precision: float, pe
     if objective != "precision" and none == 0:
         raise ValueError(
             "fit_thresholds: no query belongs to none of the routes, and then it is best to refuse nothing: no "
-            "threshold; give queries labelled none, or ask for a precision (objective='precision', --objective "
-            "precision), or fit to the examples alone"
+            "threshold; give queries labelled none, or ask for a precision (objective='precision'), "
+            "or fit to the examples alone"
         )
 
 
