@@ -92,7 +92,7 @@ def test_options_decide_what_a_document_is():
         "query_prompt": "",
         "similarity": "",
     }
-    assert "made with chunk_tokens = 8, not 9" in refused(
+    assert "made with --chunk-tokens = 8, not 9" in refused(
         "index", "build", "one.duckdb", "notes.txt", "--chunk-tokens", 9
     )
     run("index", "build", "two.duckdb", "articles.csv", "--text-column", "body", "--id-column", "year")
