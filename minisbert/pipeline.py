@@ -208,7 +208,7 @@ def _embed_windows(
             if bar is not None:
                 bar.set_postfix_str(f"{count:,} chunks")
 
-        lengths = np.array([len(window.token_ids) for window in part])
+        lengths = np.array([len(window.token_ids) for window in part], np.intp)
         strip = np.concatenate([window.token_ids for window in part])
         tokens = Tokens(strip, lengths, np.zeros_like(lengths))
         yield from zip(part, _embed(tokens, forward, options, done), strict=True)

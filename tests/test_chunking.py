@@ -437,7 +437,7 @@ def test_the_command_line_embeds_long_texts_whole(tiny, tmp_path):
     expected = tiny.encode([LONG.strip(), "soup"], overflow="chunk", overlap=2, composition="late")
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, atol=COMPANY)
     result = CliRunner().invoke(main, [*arguments, "--force", "--overlap", "2"])
-    assert result.exit_code == 1 and "are for overflow='chunk'" in result.output
+    assert result.exit_code == 1 and "are for --overflow chunk" in result.output
 
 
 def test_a_job_is_not_resumed_with_other_chunks(tiny, tmp_path, monkeypatch):

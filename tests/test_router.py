@@ -773,3 +773,14 @@ def test_figures_on_banking77(data_folder, weights_folder):
         estimate = getattr(found, name)()
         assert abs(estimate.mean - measured) <= margin + 1e-12, name
         assert estimate.low < of_all < estimate.high, name
+
+
+def test_a_threshold_that_no_cosine_reaches_is_refused():
+    said = {"routes": {"a": ["banana"], "e": ["beetle"]}}
+    for odd in (60, -1.5):
+        with pytest.raises(ValueError, match=f"threshold {odd} is no cosine, .* no percentage"):
+            Router(Toy(), said | {"threshold": odd}, similarity_fn_name="cosine")
+    router = Router(Toy(), said | {"threshold": 1.0}, similarity_fn_name="cosine")
+    with pytest.raises(ValueError, match="threshold 2 is no cosine"):
+        router.with_table(replace(router.table, threshold=2))
+    Router(Toy(), said | {"threshold": 60}, similarity_fn_name="dot")

@@ -431,7 +431,7 @@ def evaluate_classification(
     known = set(train.texts)
     results = {}
     for name in classifiers:
-        predicted = np.empty((draws, len(expected)), np.int64)  # (R, B)
+        predicted = np.empty((draws, len(expected)), np.intp)  # (R, B)
         for r, indices in enumerate(drawn):
             examples = vectors[[row[train.texts[i]] for i in indices]]  # (E, D)
             predicted[r] = CLASSIFIERS[name](examples, classes[indices], queries)

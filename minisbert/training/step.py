@@ -230,7 +230,7 @@ def make_shards(tokens: Tokens, least_count: int, most_tokens: int) -> list[_Sha
 
     Examples
     --------
-    >>> tokens = Tokens(np.arange(12), np.array([2, 6, 2, 2]), np.zeros(4, int))
+    >>> tokens = Tokens(np.arange(12), np.array([2, 6, 2, 2]), np.zeros(4, np.intp))
     >>> [(shard.texts.tolist(), shard.token_ids.tolist()) for shard in make_shards(tokens, 2, 100)]
     [([1], [2, 3, 4, 5, 6, 7]), ([0, 2, 3], [0, 1, 8, 9, 10, 11])]
     """
@@ -239,7 +239,7 @@ def make_shards(tokens: Tokens, least_count: int, most_tokens: int) -> list[_Sha
     count = min(len(order), max(least_count, -(-int(lengths.sum()) // most_tokens)))
     # a text belongs to the shard in which its middle lies, were all tokens laid end to end
     ends = np.cumsum(lengths[order])
-    shard_of = ((ends - lengths[order] / 2) * count / ends[-1]).astype(int)
+    shard_of = ((ends - lengths[order] / 2) * count / ends[-1]).astype(np.intp)
     chosen = [order[shard_of == i] for i in range(count)]
     return [
         _Shard(i, texts, np.concatenate([ids[text] for text in texts]), lengths[texts])
