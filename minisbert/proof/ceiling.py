@@ -1,8 +1,7 @@
-"""How fast this machine could be: its matrix products and its memory, measured, for others to be held against.
+"""How fast this machine can be: its matrix products and its memory, measured here and now.
 
-No operation does arithmetic faster than the machine's best matrix product, and none whose numbers come from memory is
-faster than memory brings them. Both ceilings are measured here and now, because they depend on the processor, on the
-BLAS kernel that runs and on who else is at work. ``costs.py``, next, counts what the model asks of them.
+No operation computes faster than the machine's best matrix product, and none whose numbers come from memory is faster
+than memory brings them. Both ceilings depend on the processor, on the BLAS kernel and on who else is at work.
 
 **Source**: Williams, Waterman & Patterson 2009, the roofline model; McCalpin's STREAM for the way to count bytes.
 """
@@ -26,24 +25,9 @@ _LEAST_TIMES = 5
 
 
 def sgemm_ceiling(num_threads: int = 1, dtype: npt.DTypeLike = "float32") -> float:
-    """Measure the best speed of a matrix product of the model's size: ``(512, 384) @ (384, 1536)``.
+    """Measure the best speed of ``(512, 384) @ (384, 1536)``, a product of the model's size, in GFLOP/s.
 
-    Parameters
-    ----------
-    num_threads : int
-        Threads that BLAS may use.
-    dtype : {"float32", "float64"}
-        float64 measures BLAS's dgemm, of half the speed.
-
-    Returns
-    -------
-    float
-        GFLOP/s, best of several; a product of ``(n, k)`` and ``(k, m)`` counts as ``2 n k m`` FLOP.
-
-    Examples
-    --------
-    >>> sgemm_ceiling() > 0.0
-    True
+    A product of ``(n, k)`` and ``(k, m)`` has ``2 n k m`` FLOP. float64 measures dgemm, of half the speed.
     """
     rng = np.random.default_rng(0)
     x = rng.standard_normal((_ROWS, _INNER)).astype(dtype)
@@ -55,19 +39,10 @@ def sgemm_ceiling(num_threads: int = 1, dtype: npt.DTypeLike = "float32") -> flo
 
 
 def memory_bandwidth() -> float:
-    """Measure how fast one thread moves bytes that are in no cache: the copy of a large array.
+    """Measure how fast one thread copies a large array, in GB/s.
 
-    One thread, because NumPy does everything but matrix products on one.
-
-    Returns
-    -------
-    float
-        GB/s, best of several; each byte copied counts twice, once read and once written, as in STREAM.
-
-    Examples
-    --------
-    >>> memory_bandwidth() > 0.0
-    True
+    One thread, because NumPy does everything but matrix products on one. Each byte copied counts twice, once read and
+    once written, as in STREAM.
     """
     source, target = np.ones(_COPIED_BYTES, np.uint8), np.ones(_COPIED_BYTES, np.uint8)
     seconds = _fastest(lambda: np.copyto(target, source))

@@ -1,10 +1,8 @@
-"""Write the recorded PyTorch tensors that ``minisbert verify`` compares with: ``python -m minisbert.proof.record``.
+"""Record PyTorch's tensors and training steps: ``python -m minisbert.proof.record``; ``--check`` remakes and compares.
 
 The three texts of the package's first example go through PyTorch in float64. All rows of every tensor are kept and
 every 13th column of the wide ones: 13 shares no factor with the head size 32, so all heads are met, and a mistake in
 any other column spreads to all of them in the next matrix product. That makes some hundred KB instead of five MB.
-``--check`` remakes the tensors and compares them with the recorded ones. So it is with the training steps of
-``steps.py``.
 """
 
 from __future__ import annotations

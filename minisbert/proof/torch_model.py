@@ -1,7 +1,7 @@
-"""PyTorch's tensors under our names: the other side of the ledger (extra ``verify``).
+"""PyTorch's tensors under our names: the other side of the ledger (extra ``verify``). Nothing of ours computes here.
 
 sentence-transformers loads the folder, hooks on its modules catch what flows through them, and the padded rows of
-each ``(B, T, D)`` are dropped, which leaves our strip ``(N, D)``. Nothing of this package computes here.
+each ``(B, T, D)`` are dropped, which leaves our strip ``(N, D)``.
 """
 
 from __future__ import annotations
@@ -23,26 +23,6 @@ from minisbert.proof.ledger import Reference
 def torch_reference(folder: Path, texts: Sequence[str], dtype: str, max_seq_length: int) -> Reference:
     """Send texts through PyTorch and keep every tensor that our trace keeps.
 
-    Parameters
-    ----------
-    folder : Path
-        A model folder.
-    texts : sequence of str
-    dtype : {"float32", "float64"}
-    max_seq_length : int
-        Tokens after which a text is cut.
-
-    Returns
-    -------
-    Reference
-
-    Raises
-    ------
-    ValueError
-        If sentence-transformers is not installed.
-
-    Examples
-    --------
     >>> from minisbert import hub
     >>> folder = hub.resolve().folder
     >>> torch_reference(folder, ["i love soup"], "float64", 256).tensors["embeddings.word"].shape
@@ -78,29 +58,7 @@ def torch_reference(folder: Path, texts: Sequence[str], dtype: str, max_seq_leng
 
 
 def load_torch(folder: Path, dtype: str) -> Any:
-    """Load a folder with sentence-transformers, without the fused attention that hides its probabilities.
-
-    Parameters
-    ----------
-    folder : Path
-    dtype : {"float32", "float64"}
-
-    Returns
-    -------
-    sentence_transformers.SentenceTransformer
-        In evaluation mode, on the CPU.
-
-    Raises
-    ------
-    ValueError
-        If sentence-transformers is not installed.
-
-    Examples
-    --------
-    >>> from minisbert import hub
-    >>> len(load_torch(hub.resolve().folder, "float32"))
-    3
-    """
+    """Load a folder with sentence-transformers, without the fused attention that hides its probabilities."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         from sentence_transformers import SentenceTransformer

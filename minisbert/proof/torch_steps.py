@@ -1,7 +1,6 @@
-"""The same training steps in PyTorch, for the record (extra ``verify``). Nothing of this package computes here.
+"""The same training steps in PyTorch, for the record (extra ``verify``). Nothing of ours computes here.
 
 sentence-transformers' model and `MultipleNegativesRankingLoss`, `clip_grad_norm_` and `torch.optim.AdamW`, in float64.
-Next file: ``record.py``.
 """
 
 from __future__ import annotations
@@ -19,28 +18,7 @@ __all__ = ["torch_steps"]
 
 
 def torch_steps(folder: Path) -> TrainingSteps:
-    """Train a few steps in PyTorch and keep what `our_steps` keeps.
-
-    Parameters
-    ----------
-    folder : Path
-        A model folder.
-
-    Returns
-    -------
-    TrainingSteps
-
-    Raises
-    ------
-    ValueError
-        If sentence-transformers is not installed.
-
-    Examples
-    --------
-    >>> from minisbert import hub
-    >>> torch_steps(hub.resolve().folder).losses.shape
-    (5,)
-    """
+    """Train a few steps in PyTorch and keep what `our_steps` keeps."""
     model = load_torch(folder, "float64")
     import torch
     from sentence_transformers.losses import MultipleNegativesRankingLoss
