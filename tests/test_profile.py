@@ -17,13 +17,20 @@ from minisbert.model import bert as bert_module
 from minisbert.model.bert import attention, embed, feed_forward
 from minisbert.model.config import BertConfig
 from minisbert.model.modules import Normalize, Pooling
-from minisbert.proof import ceiling
-from minisbert.proof import profile as profile_module
-from minisbert.proof.ceiling import memory_bandwidth, sgemm_ceiling
-from minisbert.proof.costs import OPERATIONS, Cost, count_costs
-from minisbert.proof.profile import Ceilings, Clock, one_pass, profile
+from minisbert.proof.profile import (
+    OPERATIONS,
+    Ceilings,
+    Clock,
+    Cost,
+    count_costs,
+    memory_bandwidth,
+    one_pass,
+    profile,
+    sgemm_ceiling,
+)
 from minisbert.schedule import make_batches
 
+profile_module = sys.modules["minisbert.proof.profile"]  # the room has a function of this name
 TEXTS = ["the cat sat on the mat", "i love soup", "", "the dog ran", "soup soup soup"]
 INDEX = {(operation.block, operation.name): i for i, operation in enumerate(OPERATIONS)}
 
@@ -31,8 +38,8 @@ INDEX = {(operation.block, operation.name): i for i, operation in enumerate(OPER
 @pytest.fixture(autouse=True)
 def in_a_hurry(monkeypatch):
     """The ceilings are measured for real, but not for long."""
-    monkeypatch.setattr(ceiling, "_PATIENCE", 0.0)
-    monkeypatch.setattr(ceiling, "_COPIED_BYTES", 2**20)
+    monkeypatch.setattr(profile_module, "_CEILING_PATIENCE", 0.0)
+    monkeypatch.setattr(profile_module, "_COPIED_BYTES", 2**20)
     monkeypatch.setattr(profile_module, "_PATIENCE", 0.0)
 
 
@@ -368,7 +375,7 @@ def test_files_are_read_as_by_other_verbs_and_only_as_far_as_needed(model, tmp_p
 
 
 def test_a_text_that_is_cut_is_reported(model):
-    assert "longer than max_seq_length" in succeeds("--model", model, "the cat " * 20, "--repeat", 1).stderr
+    assert "longer than --max-seq-length" in succeeds("--model", model, "the cat " * 20, "--repeat", 1).stderr
 
 
 def test_nothing_to_profile(model, tmp_path):

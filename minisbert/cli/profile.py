@@ -17,8 +17,7 @@ from minisbert.blas import advice, libraries
 from minisbert.cli.inputs import TextSource, input_options
 from minisbert.cli.options import ModelChoice, json_option, model_options
 from minisbert.encoder import SentenceEncoder
-from minisbert.proof.costs import Cost
-from minisbert.proof.profile import Profile, Row
+from minisbert.proof.profile import Cost, Profile, Row
 from minisbert.proof.profile import profile as measure
 from minisbert.schedule import BATCH_TOKENS
 

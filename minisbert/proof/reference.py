@@ -1,23 +1,49 @@
-"""PyTorch's tensors under our names: the other side of the ledger (extra ``verify``). Nothing of ours computes here.
+"""PyTorch's tensors and training steps under our names (extra ``verify``). Nothing of ours computes here.
 
 sentence-transformers loads the folder, hooks on its modules catch what flows through them, and the padded rows of
-each ``(B, T, D)`` are dropped, which leaves our strip ``(N, D)``.
+each ``(B, T, D)`` are dropped, which leaves our strip ``(N, D)``. Training is its `MultipleNegativesRankingLoss`, with
+`clip_grad_norm_` and `torch.optim.AdamW`.
+
+``python -m minisbert.proof.reference`` records both beside this file; ``--check`` remakes and compares. The three texts
+of the package's first example go through PyTorch in float64. All rows of every tensor are kept and every 13th column of
+the wide ones: 13 shares no factor with the head size 32, so all heads are met, and a mistake in any other column
+spreads to all of them in the next matrix product. That makes some hundred KB instead of five MB.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import platform
+import sys
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 
+from minisbert import hub
 from minisbert.model import Array
 from minisbert.model.bert import equal_length_runs
-from minisbert.proof.ledger import Reference
+from minisbert.proof import steps
+from minisbert.proof.ledger import (
+    RECORDED,
+    Reference,
+    compare,
+    first_disagreement,
+    format_ledger,
+    read_recorded,
+    thin,
+    verdict,
+)
+from minisbert.proof.steps import LEARNING_RATE, MAX_NORM, PAIRS, SCALE, STEPS, WEIGHT_DECAY, TrainingSteps, sample
+
+TEXTS = ("i love soup", "soup is my favorite", "london is far away")
+STEP = 13
+STEPS_TOLERANCE = 1e-9  # float64; measured 1e-13 between versions, and kernels differ
 
 
 def torch_reference(folder: Path, texts: Sequence[str], dtype: str, max_seq_length: int) -> Reference:
@@ -127,3 +153,93 @@ def _in_our_order(kept: dict[str, Any], attentions: Sequence[Any], mask: Any) ->
                 tensors[f"{name[: -len('value')]}probs.{run}"] = probs[first : first + count, :, :length, :length]
                 first += count
     return tensors
+
+
+def torch_steps(folder: Path) -> TrainingSteps:
+    """Train a few steps in PyTorch and keep what `our_steps` keeps."""
+    model = load_torch(folder, "float64")
+    import torch
+    from sentence_transformers.losses import MultipleNegativesRankingLoss
+
+    # eval mode: no dropout, and gradients all the same; the pooler is not part of a sentence's vector
+    named = {n: p for n, p in model[0].auto_model.named_parameters() if not n.startswith("pooler.")}
+    not_decayed = {name: name.endswith("bias") or "LayerNorm" in name for name in named}
+    groups: list[dict[str, Any]] = [
+        {"params": [p for name, p in named.items() if not not_decayed[name]], "weight_decay": WEIGHT_DECAY},
+        {"params": [p for name, p in named.items() if not_decayed[name]], "weight_decay": 0.0},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE)
+    loss = MultipleNegativesRankingLoss(model, scale=SCALE)
+    losses, norms = [], []
+    gradients: dict[str, Any] = {}
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        value = loss([model.tokenize([pair[side] for pair in PAIRS]) for side in (0, 1)], None)
+        value.backward()
+        gradients = gradients or {name: p.grad.numpy().copy() for name, p in named.items()}
+        norms.append(torch.nn.utils.clip_grad_norm_(list(named.values()), MAX_NORM).item())
+        losses.append(value.item())
+        optimizer.step()
+    origin = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "sentence-transformers"))
+    return TrainingSteps(
+        np.array(losses),
+        np.array(norms),
+        {name: sample(gradient) for name, gradient in gradients.items()},
+        {name: float(np.linalg.norm(gradient)) for name, gradient in gradients.items()},
+        origin,
+    )
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Remake the tensors and compare; write nothing.")
+def main(check: bool) -> None:
+    """Record PyTorch's tensors for `minisbert verify`."""
+    reference = torch_reference(hub.resolve().folder, TEXTS, "float64", 256)
+    if check:
+        recorded = read_recorded()
+        rows = compare(reference.tensors, recorded, "float64")
+        click.echo(format_ledger(rows))
+        click.echo(f"\n{reference.origin}, against what was {recorded.origin}:\n{verdict(rows, recorded)}")
+        complete = [row.name for row in rows] == list(recorded.tensors) == list(reference.tensors)
+        sys.exit(0 if complete and first_disagreement(rows) is None and _check_steps() else 1)
+    libraries = ("torch", "transformers", "sentence-transformers", "tokenizers", "numpy")
+    about = {
+        "texts": TEXTS,
+        "step": STEP,
+        "model": hub.DEFAULT_MODEL,
+        "versions": {"Python": platform.python_version(), **{name: version(name) for name in libraries}},
+    }
+    thinned: dict[str, Any] = {name: thin(tensor, name, STEP) for name, tensor in reference.tensors.items()}
+    np.savez_compressed(RECORDED, about=np.array(json.dumps(about)), **thinned)
+    click.echo(f"{RECORDED.name}: {len(thinned)} tensors, {RECORDED.stat().st_size:,} bytes")
+    _record_steps()
+
+
+def _record_steps() -> None:
+    """Record PyTorch's training steps."""
+    found = torch_steps(hub.resolve().folder)
+    about = {"names": list(found.gradients), "origin": found.origin}
+    kept: dict[str, Any] = {f"gradient.{i}": gradient for i, gradient in enumerate(found.gradients.values())}
+    lengths = np.array(list(found.lengths.values()))
+    np.savez_compressed(
+        steps.RECORDED,
+        about=np.array(json.dumps(about)),
+        losses=found.losses,
+        norms=found.norms,
+        lengths=lengths,
+        **kept,
+    )
+    click.echo(f"{steps.RECORDED.name}: {len(lengths)} gradients, {steps.RECORDED.stat().st_size:,} bytes")
+
+
+def _check_steps() -> bool:
+    """Remake PyTorch's training steps and compare."""
+    recorded, fresh = steps.read_steps(), torch_steps(hub.resolve().folder)
+    losses = float(np.abs(fresh.losses - recorded.losses).max())
+    name, gradients = recorded.largest_difference(fresh)
+    click.echo(f"training steps, against what was recorded: losses {losses:.1e}, gradients {gradients:.1e} ({name})")
+    return list(recorded.gradients) == list(fresh.gradients) and max(losses, gradients) < STEPS_TOLERANCE
+
+
+if __name__ == "__main__":
+    main()
