@@ -284,7 +284,7 @@ def _gflop(encoder: SentenceEncoder, texts: list[str]) -> float:
     """Count what embedding these texts takes."""
     lengths = encoder.tokenize(texts, overflow="truncate").lengths
     costs = count_costs(lengths, encoder.model.config, encoder.model.modules)
-    return sum(cost.flop for cost in costs) / 1e9
+    return sum(cost.flop for cost in costs.values()) / 1e9
 
 
 def _about(encoder: SentenceEncoder, texts: list[str], order: Order) -> Result:
