@@ -200,44 +200,28 @@ def format_ledger(rows: list[Row]) -> str:
     """
     name_width = max(len(row.name) for row in rows)
     shape_width = max(len(str(row.shape)) for row in rows)
-    head = f"  {'tensor':{name_width}}  {'shape':{shape_width}}  max |difference|    bound  of bound"
-    lines, step = [head], ""
+    lines = [f"  {'tensor':{name_width}}  {'shape':{shape_width}}  max |difference|    bound  of bound"]
+    last = ""
     for row in rows:
-        # a new block of lines for each of: embeddings, a layer's attention, its feed_forward, the rest
-        if (parent := _block(row.name)) != step:
+        # one block of lines for the embeddings, each layer's attention, its feed_forward, and what is at the ends
+        parts = row.name.split(".")
+        block = ".".join(parts[:3]) if parts[0] == "layers" else parts[0] if parts[0] == "embeddings" else "ends"
+        if block != last:
             lines.append("")
-            step = parent
+            last = block
+        difference, bound, share = f"{row.difference:.1e}", f"{row.bound:.1e}", ""
+        if row.name == "token_ids":
+            difference, bound = "equal" if row.agrees else "not equal", ""
+        elif not np.isfinite(row.difference):
+            difference = "NaN or shape"
+        else:
+            percent = 100 * row.difference / row.bound
+            share = f"{percent:.0f} %" if percent < 1000 else f"{percent / 100:.0e} x"
         lines.append(
-            f"  {row.name:{name_width}}  {row.shape!s:{shape_width}}  {_difference(row):>16}  "
-            f"{_bound(row):>7}  {_share(row):>8}  {'ok' if row.agrees else '<-- differs'}"
+            f"  {row.name:{name_width}}  {row.shape!s:{shape_width}}  {difference:>16}  {bound:>7}  {share:>8}  "
+            f"{'ok' if row.agrees else '<-- differs'}"
         )
     return "\n".join(lines)
-
-
-def _block(name: str) -> str:
-    """Name the step of the computation that a tensor belongs to."""
-    parts = name.split(".")
-    return ".".join(parts[:3]) if parts[0] == "layers" else parts[0] if parts[0] == "embeddings" else "ends"
-
-
-def _difference(row: Row) -> str:
-    """Write a difference; token ids are equal or not."""
-    if row.name == "token_ids":
-        return "equal" if row.agrees else "not equal"
-    return f"{row.difference:.1e}" if np.isfinite(row.difference) else "NaN or shape"
-
-
-def _bound(row: Row) -> str:
-    """Write a bound; token ids have none."""
-    return f"{row.bound:.1e}" if row.bound else ""
-
-
-def _share(row: Row) -> str:
-    """Write how much of its bound a difference uses."""
-    if row.bound == 0.0 or not np.isfinite(row.difference):
-        return ""
-    share = 100 * row.difference / row.bound
-    return f"{share:.0f} %" if share < 1000 else f"{share / 100:.0e} x"
 
 
 def verdict(rows: list[Row], reference: Reference) -> str:

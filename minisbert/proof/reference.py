@@ -4,10 +4,7 @@ sentence-transformers loads the folder, hooks on its modules catch what flows th
 each ``(B, T, D)`` are dropped, which leaves our strip ``(N, D)``. Training is its `MultipleNegativesRankingLoss`, with
 `clip_grad_norm_` and `torch.optim.AdamW`.
 
-``python -m minisbert.proof.reference`` records both beside this file; ``--check`` remakes and compares. The three texts
-of the package's first example go through PyTorch in float64. All rows of every tensor are kept and every 13th column of
-the wide ones: 13 shares no factor with the head size 32, so all heads are met, and a mistake in any other column
-spreads to all of them in the next matrix product. That makes some hundred KB instead of five MB.
+``python -m minisbert.proof.reference`` records both beside this file; ``--check`` remakes and compares.
 """
 
 from __future__ import annotations
@@ -28,7 +25,6 @@ import numpy as np
 from minisbert import hub
 from minisbert.model import Array
 from minisbert.model.bert import equal_length_runs
-from minisbert.proof import steps
 from minisbert.proof.ledger import (
     RECORDED,
     Reference,
@@ -39,9 +35,23 @@ from minisbert.proof.ledger import (
     thin,
     verdict,
 )
-from minisbert.proof.steps import LEARNING_RATE, MAX_NORM, PAIRS, SCALE, STEPS, WEIGHT_DECAY, TrainingSteps, sample
+from minisbert.proof.steps import (
+    LEARNING_RATE,
+    MAX_NORM,
+    PAIRS,
+    RECORDED_STEPS,
+    SCALE,
+    STEPS,
+    WEIGHT_DECAY,
+    TrainingSteps,
+    read_steps,
+    sample,
+)
 
 TEXTS = ("i love soup", "soup is my favorite", "london is far away")
+# All rows are recorded and every 13th column of the wide tensors: 13 shares no factor with the head size 32, so all
+# heads are met, and a mistake in any other column spreads to all of them in the next matrix product. That makes some
+# hundred KB instead of five MB.
 STEP = 13
 STEPS_TOLERANCE = 1e-9  # float64; measured 1e-13 between versions, and kernels differ
 
@@ -79,8 +89,11 @@ def torch_reference(folder: Path, texts: Sequence[str], dtype: str, max_seq_leng
     tensors |= _in_our_order(kept, output.attentions, mask)
     tensors |= {f"modules.{i}": result.numpy() for i, result in enumerate(results[:-1])}
     tensors["sentence_embedding"] = results[-1].numpy()
-    origin = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "sentence-transformers"))
-    return Reference(tuple(texts), tensors, 1, origin)
+    return Reference(tuple(texts), tensors, 1, _versions())
+
+
+def _versions() -> str:
+    return ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "sentence-transformers"))
 
 
 def load_torch(folder: Path, dtype: str) -> Any:
@@ -180,28 +193,23 @@ def torch_steps(folder: Path) -> TrainingSteps:
         norms.append(torch.nn.utils.clip_grad_norm_(list(named.values()), MAX_NORM).item())
         losses.append(value.item())
         optimizer.step()
-    origin = ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers", "sentence-transformers"))
     return TrainingSteps(
         np.array(losses),
         np.array(norms),
         {name: sample(gradient) for name, gradient in gradients.items()},
         {name: float(np.linalg.norm(gradient)) for name, gradient in gradients.items()},
-        origin,
+        _versions(),
     )
 
 
 @click.command()
 @click.option("--check", is_flag=True, help="Remake the tensors and compare; write nothing.")
 def main(check: bool) -> None:
-    """Record PyTorch's tensors for `minisbert verify`."""
-    reference = torch_reference(hub.resolve().folder, TEXTS, "float64", 256)
+    """Record PyTorch's tensors and training steps for `minisbert verify` and the tests."""
+    folder = hub.resolve().folder
+    reference, steps = torch_reference(folder, TEXTS, "float64", 256), torch_steps(folder)
     if check:
-        recorded = read_recorded()
-        rows = compare(reference.tensors, recorded, "float64")
-        click.echo(format_ledger(rows))
-        click.echo(f"\n{reference.origin}, against what was {recorded.origin}:\n{verdict(rows, recorded)}")
-        complete = [row.name for row in rows] == list(recorded.tensors) == list(reference.tensors)
-        sys.exit(0 if complete and first_disagreement(rows) is None and _check_steps() else 1)
+        sys.exit(0 if _is_recorded(reference, steps) else 1)
     libraries = ("torch", "transformers", "sentence-transformers", "tokenizers", "numpy")
     about = {
         "texts": TEXTS,
@@ -212,33 +220,33 @@ def main(check: bool) -> None:
     thinned: dict[str, Any] = {name: thin(tensor, name, STEP) for name, tensor in reference.tensors.items()}
     np.savez_compressed(RECORDED, about=np.array(json.dumps(about)), **thinned)
     click.echo(f"{RECORDED.name}: {len(thinned)} tensors, {RECORDED.stat().st_size:,} bytes")
-    _record_steps()
-
-
-def _record_steps() -> None:
-    """Record PyTorch's training steps."""
-    found = torch_steps(hub.resolve().folder)
-    about = {"names": list(found.gradients), "origin": found.origin}
-    kept: dict[str, Any] = {f"gradient.{i}": gradient for i, gradient in enumerate(found.gradients.values())}
-    lengths = np.array(list(found.lengths.values()))
+    kept: dict[str, Any] = {f"gradient.{i}": gradient for i, gradient in enumerate(steps.gradients.values())}
     np.savez_compressed(
-        steps.RECORDED,
-        about=np.array(json.dumps(about)),
-        losses=found.losses,
-        norms=found.norms,
-        lengths=lengths,
+        RECORDED_STEPS,
+        about=np.array(json.dumps({"names": list(steps.gradients), "origin": steps.origin})),
+        losses=steps.losses,
+        norms=steps.norms,
+        lengths=np.array(list(steps.lengths.values())),
         **kept,
     )
-    click.echo(f"{steps.RECORDED.name}: {len(lengths)} gradients, {steps.RECORDED.stat().st_size:,} bytes")
+    click.echo(f"{RECORDED_STEPS.name}: {len(kept)} gradients, {RECORDED_STEPS.stat().st_size:,} bytes")
 
 
-def _check_steps() -> bool:
-    """Remake PyTorch's training steps and compare."""
-    recorded, fresh = steps.read_steps(), torch_steps(hub.resolve().folder)
-    losses = float(np.abs(fresh.losses - recorded.losses).max())
-    name, gradients = recorded.largest_difference(fresh)
+def _is_recorded(reference: Reference, steps: TrainingSteps) -> bool:
+    """Compare with what is recorded, and print it."""
+    recorded, recorded_steps = read_recorded(), read_steps()
+    rows = compare(reference.tensors, recorded, "float64")
+    click.echo(format_ledger(rows))
+    click.echo(f"\n{reference.origin}, against what was {recorded.origin}:\n{verdict(rows, recorded)}")
+    losses = float(np.abs(steps.losses - recorded_steps.losses).max())
+    name, gradients = recorded_steps.largest_difference(steps)
     click.echo(f"training steps, against what was recorded: losses {losses:.1e}, gradients {gradients:.1e} ({name})")
-    return list(recorded.gradients) == list(fresh.gradients) and max(losses, gradients) < STEPS_TOLERANCE
+    return (
+        [row.name for row in rows] == list(recorded.tensors) == list(reference.tensors)
+        and first_disagreement(rows) is None
+        and list(recorded_steps.gradients) == list(steps.gradients)
+        and max(losses, gradients) < STEPS_TOLERANCE
+    )
 
 
 if __name__ == "__main__":

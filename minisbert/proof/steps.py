@@ -24,9 +24,7 @@ from minisbert.training.pace import clip_gradients
 from minisbert.training.parameters import copy_parameters, named_parameters, replace_parameters
 from minisbert.training.step import value_and_gradients
 
-__all__ = ["PAIRS", "TrainingSteps", "our_steps", "read_steps", "sample"]
-
-RECORDED = Path(__file__).parent / "steps.npz"
+RECORDED_STEPS = Path(__file__).parent / "steps.npz"
 STEPS, LEARNING_RATE, WEIGHT_DECAY, MAX_NORM, SCALE = 5, 2e-5, 0.01, 1.0, 20.0
 KEPT = 61  # numbers of each gradient
 PAIRS = (
@@ -76,7 +74,7 @@ def sample(gradient: Array) -> Array:
     return np.asarray(flat[:: max(1, len(flat) // KEPT)][:KEPT])
 
 
-def read_steps(file: Path = RECORDED) -> TrainingSteps:
+def read_steps(file: Path = RECORDED_STEPS) -> TrainingSteps:
     """Read the steps that PyTorch computed.
 
     >>> len(read_steps().gradients), read_steps().losses.shape
