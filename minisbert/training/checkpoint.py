@@ -1,12 +1,9 @@
-"""Where training stands, in one file: all that a run needs to go on bit for bit.
+"""The state of a run in one file: everything it needs to resume bit for bit.
 
-The file is a safetensors file. Its tensors are the parameters, the optimiser's moments and the best parameters so far;
-its metadata say, as JSON, how far the run is, what it is a run of, and a checksum of all numbers. It is written whole
-beside the old one and takes its place in one step, so that there is always one that can be read. Randomness needs no
-tensor: every generator is made from the seed and its place (epoch, step, shard), so its state *is* the place. Next:
-``dev.py``.
-
-Left out on purpose: pickle, which runs whatever a stranger wrote into it.
+A safetensors file, so that nothing in it can run. The tensors are the parameters, the optimiser's moments and the best
+parameters so far; the metadata say, as JSON, how far the run is and what it is a run of, with a checksum. It replaces
+the previous file in one step, so that there is always one that can be read. Randomness needs no tensor: every
+generator is made from the seed and its place (epoch, step, shard).
 """
 
 from __future__ import annotations
@@ -29,7 +26,7 @@ FORMAT = 1
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be read, or is of another run: the message names the file, the cause and the way out."""
+    """A checkpoint that cannot be read, or is of another run."""
 
 
 @dataclass(frozen=True)
@@ -37,41 +34,27 @@ class Progress:
     """How far a run is."""
 
     epoch: int = 0
-    batch: int = 0  # batches of this epoch that are done
-    step: int = 0  # batches that are done in all
-    losses: tuple[float, ...] = ()  # one a step
+    batch: int = 0  # batches done in this epoch
+    step: int = 0  # batches done in all epochs
+    losses: tuple[float, ...] = ()  # one per step
     dev_scores: tuple[tuple[int, float], ...] = ()  # steps done, and the score then
-    seconds: float = 0.0  # of computing, all sessions together
+    seconds: float = 0.0  # of computing, summed over all sessions
 
 
 @dataclass(frozen=True, eq=False)
 class TrainingState:
-    """All that changes in training."""
+    """Everything that changes in training."""
 
     params: dict[str, Array]
     optimizer: AdamWState
     progress: Progress = field(default_factory=Progress)
-    best: dict[str, Array] | None = None  # the parameters with the best dev score; None: no score yet
+    best: dict[str, Array] | None = None  # the parameters with the best dev score; None before the first score
 
 
 def write_checkpoint(file: Path, state: TrainingState, identity: Mapping[str, Any]) -> None:
-    """Write a state, in place of the file's last one.
+    """Write a state in place of the file's last one; after an OSError (a full disk) the old file is unchanged.
 
-    Parameters
-    ----------
-    file : Path
-    state : TrainingState
-    identity : mapping
-        What the run is a run of, as JSON can say it: model, examples, settings. Reading compares it.
-
-    Raises
-    ------
-    OSError
-        If the disk is full, say; the old file is then as it was.
-
-    Examples
-    --------
-    :func:`read_checkpoint` has one.
+    ``identity`` says, as JSON can, what the run is a run of: model, examples, settings. Reading compares it.
     """
     tensors = {f"params/{name}": array for name, array in state.params.items()}
     tensors |= {f"best/{name}": array for name, array in (state.best or {}).items()}
@@ -84,9 +67,9 @@ def write_checkpoint(file: Path, state: TrainingState, identity: Mapping[str, An
 
 
 def _serialised(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
-    """Give the bytes of a safetensors file piece by piece; the library's own ``save`` holds all of them, twice."""
+    """The bytes of a safetensors file, piece by piece; the library's ``save`` holds all of them, twice."""
     dtypes = {"float64": "F64", "float32": "F32", "int64": "I64", "bool": "BOOL"}
-    # the widest numbers first, so that each tensor begins at a multiple of its numbers' size
+    # widest dtypes first, so that each tensor begins at a multiple of its item size
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0]))
     header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
@@ -101,28 +84,11 @@ def _serialised(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> It
 
 
 def read_checkpoint(file: Path, params: Mapping[str, Array], identity: Mapping[str, Any]) -> TrainingState:
-    """Read a state to go on from.
+    """Read a state to resume from, its arrays in the memory order of ``params``, the parameters of a new run.
 
-    Parameters
-    ----------
-    file : Path
-    params : mapping of str to Array
-        The parameters that a new run would begin with: names, shapes and orders in memory.
-    identity : mapping
-        Of the run that wants to go on.
+    Raises CheckpointError if the file is damaged, or names every difference if it is of a run with another model, other
+    examples or settings.
 
-    Returns
-    -------
-    TrainingState
-
-    Raises
-    ------
-    CheckpointError
-        If the file is damaged, or is of a run with another model, other examples or settings: every difference is
-        named.
-
-    Examples
-    --------
     >>> import tempfile
     >>> from minisbert.training.moments import init_adamw
     >>> params = {"weight": np.ones((2, 3))}
@@ -163,11 +129,11 @@ def read_checkpoint(file: Path, params: Mapping[str, Array], identity: Mapping[s
 
 
 def _read(file: Path) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Read the bytes; refuse what is no checkpoint, or has lost or changed a byte."""
+    """Read the file; raise if it is not a checkpoint, or if a byte is lost or changed."""
     try:
         with safe_open(file, framework="numpy") as stored:
             metadata = stored.metadata() or {}
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  # it is no dict
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  # not a dict
         described = json.loads(metadata.get("minisbert", "{}"))
         found = described.get("format")
     except FileNotFoundError:
@@ -188,7 +154,7 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[str, Array]]:
 
 
 def _checksum(described: str, tensors: Mapping[str, Array]) -> str:
-    """Sum up all bytes, to notice a damaged disk; no defence against anybody."""
+    """CRC-32 of all bytes: it notices a damaged disk, and is no defence against tampering."""
     total = zlib.crc32(described.encode())
     for name in sorted(tensors):
         total = zlib.crc32(np.ascontiguousarray(tensors[name]).data, total)
@@ -196,13 +162,13 @@ def _checksum(described: str, tensors: Mapping[str, Array]) -> str:
 
 
 def _progress(said: dict[str, Any]) -> Progress:
-    """Rebuild what JSON has made lists of."""
+    """Restore the tuples that JSON turned into lists."""
     scores = tuple((int(step), float(score)) for step, score in said["dev_scores"])
     return Progress(said["epoch"], said["batch"], said["step"], tuple(said["losses"]), scores, said["seconds"])
 
 
 def _like(arrays: Mapping[str, Array], params: Mapping[str, Array]) -> dict[str, Array]:
-    """Give arrays the order in memory of the parameters, on which the last digits depend; refuse other shapes."""
+    """Copy arrays into the parameters' memory order, on which the last digits depend; raise for other shapes."""
     if arrays.keys() != params.keys():
         raise ValueError(f"the tensors are not those of the model: {sorted(arrays.keys() ^ params.keys())[:3]}")
     ordered = {}

@@ -7,15 +7,12 @@ pairs       anchor, positive                     multiple negatives: the other p
 triplets    anchor, positive, negative           multiple negatives with a hard negative; the triplet loss
 scored      sentence1, sentence2, score          cosine similarity (scores in [0, 1]: ``scale``), CoSENT (any scores)
 labelled    sentence1, sentence2, label          contrastive (0 and 1), softmax (names): the class of a *pair*
-texts       text, label (may be missing)         the class of a *text*: texts of a class are each other's positives;
+texts       text, label (optional)               the class of a *text*: texts of a class are each other's positives;
                                                  without labels unsupervised SimCSE
 ==========  ===================================  ==================================================================
 
-The kind is told by the columns' names, or said. Reading is strict: a row that cannot be trained on is an error with
-its line, and so is a whole that teaches nothing, before hours of training on it.
-
-Left out on purpose: several negatives a row (write a row for each), tokenising (``finetune.py``), and any cleaning of
-texts. Next file: ``batches.py``, which packs examples into batches.
+Reading is strict: a row that cannot be trained on is an error that names its line, and so is a file that teaches
+nothing, before hours of training on it. Several negatives for an anchor are several rows.
 
 Letters: ``M`` examples, ``C`` classes.
 """
@@ -40,7 +37,7 @@ COLUMNS = {
     "labelled": ("sentence1", "sentence2", "label"),
     "texts": ("text", "label"),
 }
-"""The kinds of examples, and what each one's columns mean, in the order in which ``columns`` gives them."""
+"""The kinds of examples and the meaning of their columns, in order."""
 
 SYNONYMS = {
     "anchor": ("anchor", "query", "question"),
@@ -52,10 +49,10 @@ SYNONYMS = {
     "label": ("label", "gold_label", "label_text", "class", "category", "intent"),
     "text": ("text", "sentence", "utterance"),
 }
-"""Names of columns that are looked for, the first one that a file has, where none are given."""
+"""Column names to look for where none are given; the first one that a file has."""
 
 ALSO = {"anchor": SYNONYMS["sentence1"], "positive": SYNONYMS["sentence2"], "score": ("label",)}
-"""More such names, that are looked for only where the kind is said: they mean several things."""
+"""More such names, ambiguous ones: they are looked for only if the kind is given."""
 
 _NUMBERS = {"f": "floats", "i": "whole numbers"}
 
@@ -67,21 +64,21 @@ class Examples:
     Parameters
     ----------
     kind : str
-        Of :data:`COLUMNS`.
+        A key of :data:`COLUMNS`.
     columns : tuple of tuple of str
-        The texts, column by column, ``M`` each; ``columns[1][i]`` belongs to ``columns[0][i]``.
+        The texts, one tuple of length ``M`` a column; ``columns[1][i]`` belongs to ``columns[0][i]``.
     scores : Array, shape (M,), optional
-        float64, finite, of kind "scored" alone.
+        Finite floats; for kind "scored" only.
     labels : Array, shape (M,), optional
-        int64 from 0 to C - 1: the class of a pair ("labelled") or of a text ("texts").
+        Integers from 0 to C - 1: the class of a pair ("labelled") or of a text ("texts").
     label_names : tuple of str
-        ``C`` names, that of class ``c`` in place ``c``; empty without labels.
+        ``C`` names; ``label_names[c]`` is the name of class ``c``. Empty without labels.
 
     Raises
     ------
     ValueError
-        If columns, scores or labels do not fit the kind or each other, or if nothing could be learnt: a single example,
-        a single class, scores that are all the same, a class of texts with one text only.
+        If columns, scores or labels do not fit the kind or each other, or if there is nothing to learn: a single
+        example, a single class, equal scores, a class of texts with only one text.
 
     Examples
     --------
@@ -110,7 +107,7 @@ class Examples:
 
 
 def _check_shape(examples: Examples) -> None:
-    """Refuse what is not of its kind, or not equally long."""
+    """Raise if the columns, scores or labels do not fit the kind, or differ in length."""
     kind, labels, scores = examples.kind, examples.labels, examples.scores
     if kind not in COLUMNS:
         raise ValueError(f"Examples: kind must be one of {', '.join(COLUMNS)}, got {kind!r}")
@@ -133,12 +130,11 @@ def _check_shape(examples: Examples) -> None:
 
 
 def _texts(count: int) -> str:
-    """Count columns in words."""
     return f"{count} column{'' if count == 1 else 's'} of texts"
 
 
 def _check_labels(examples: Examples) -> None:
-    """Refuse classes that teach nothing: a single one, and texts that have no other text of their class."""
+    """Raise if there is a single class, or a text without another text of its class."""
     names, labels = examples.label_names, examples.labels
     counts = np.bincount(np.asarray(labels, np.int64), minlength=len(names))  # (C,)
     if len(counts) != len(names) or not counts.all():
@@ -154,14 +150,11 @@ def _check_labels(examples: Examples) -> None:
         lone = np.flatnonzero(texts_of == 1)
         if len(lone):
             named = ", ".join(f"{names[c]!r:.40}" for c in lone[:5]) + (", ..." if len(lone) > 5 else "")
-            # a warning would leave those texts with themselves as the positive, which teaches nothing
+            # an error and not a warning: a text that is its own positive teaches nothing
             raise ValueError(
                 f"Examples: {len(lone)} of {len(names)} classes have one single text, so that it has no positive: "
                 f"{named}; give each class at least two different texts, or leave these rows out"
             )
-
-
-# ------------------------------------------------------------------------------------------------------ reading
 
 
 def read_examples(
@@ -173,41 +166,41 @@ def read_examples(
     input_format: str | None = None,
     has_header: bool = True,
 ) -> Examples:
-    r"""Read training examples from a file, or from several that form one set.
+    r"""Read training examples from one file, or from several that form one set.
 
     Parameters
     ----------
     files : str, path, or sequence of them
-        TSV (no quoting), CSV or JSONL, plain or .gz. Several are put one behind the other.
+        TSV (without quoting), CSV or JSONL, plain or .gz; several are concatenated.
     kind : str, optional
-        Of :data:`COLUMNS`. By default the one kind that the first file's columns fit.
+        A key of :data:`COLUMNS`; by default the only kind that the columns of the first file fit.
     columns : sequence of str, optional
-        In the order of :data:`COLUMNS`, names or numbers from "1"; "texts" takes one or two. ``kind`` must be said
-        then. By default the first of :data:`SYNONYMS` that a file has.
+        Column names, or numbers from "1", in the order of :data:`COLUMNS`; requires ``kind``. "texts" takes one or two.
+        By default the first of :data:`SYNONYMS` that a file has.
     scale : (low, high), optional
-        What scores can be; they are mapped to [0, 1]. Without it they stay as they are.
+        The range of the scores, which are then mapped to [0, 1]; by default they stay as they are.
     input_format : {"csv", "tsv", "jsonl"}, optional
-        By default as the files' names end.
+        By default told by the file's extension.
     has_header : bool
-        Without a row of names on top, ``columns`` must be numbers.
+        False if there is no row of column names; ``columns`` are then numbers.
 
     Returns
     -------
     examples : Examples
-        Classes are numbered in the order of their names, whole numbers by value: of 0 and 1, 1 is class 1; of
-        "duplicate" and "other", "duplicate" is class 0. ``label_names`` keeps the names.
+        Classes are numbered in the sorted order of their names, integers by value: of 0 and 1, 1 is class 1; of
+        "duplicate" and "other", "duplicate" is class 0.
 
     Raises
     ------
     InputError
-        A ValueError that names the file, and where it is one row's fault the line: an empty text, a score that is no
-        number or off the scale, a label that is empty or stands for "none", a triplet whose negative is its anchor or
-        positive, a column that is not there, columns that fit several kinds or none, a file without rows.
+        A ValueError that names the file and, where one row is at fault, its line: an empty text, a score that is not a
+        number or outside the scale, an empty label, a negative that equals its anchor or positive, a missing
+        column, columns that fit several kinds or none, a file without rows.
 
     Notes
     -----
-    **Source**: the formats of sentence-transformers' "Dataset Overview"; a float ``label`` there is a score here.
-    ``scale`` gives what its ``CosineSimilarityLoss`` expects: ``(score - low) / (high - low)``.
+    **Source**: the formats of sentence-transformers' "Dataset Overview", where a float ``label`` is a score.
+    ``(score - low) / (high - low)`` is what its ``CosineSimilarityLoss`` expects.
 
     Examples
     --------
@@ -252,7 +245,6 @@ def _check_settings(
     scale: tuple[float, float] | None,
     has_header: bool,
 ) -> None:
-    """Refuse settings that make no sense."""
     if not files:
         raise ValueError("read_examples: no files given")
     if kind is not None and kind not in COLUMNS:
@@ -278,7 +270,7 @@ def _choices() -> str:
 
 
 def _guess_kind(file: str | Path, names: Sequence[str]) -> str:
-    """Tell the kind by the columns' names."""
+    """Infer the kind from the column names."""
     if not names:
         raise InputError(f"{file}: empty; expected rows, and in CSV and TSV a row of column names before them")
     fitting = [
@@ -289,11 +281,11 @@ def _guess_kind(file: str | Path, names: Sequence[str]) -> str:
         )
     ]
     if "triplets" in fitting:
-        fitting.remove("pairs")  # a triplet is a pair with more to it
+        fitting.remove("pairs")  # every triplet is a pair, too
     listed = ", ".join(f"{name!r:.40}" for name in names)
     ignored = _find("label", names, False) or _find("score", names, False)
     if fitting in (["pairs"], ["triplets"]) and ignored:
-        # rows of label 0 are no positives
+        # rows with label 0 are not positives
         raise InputError(
             f"{file}: the columns {listed} are {fitting[0]} with a {ignored!r}, which would be ignored; say "
             f"kind={fitting[0]!r} if all rows belong together, or else another kind and columns: {_choices()}"
@@ -312,10 +304,10 @@ def _find(meaning: str, names: Sequence[str], is_said: bool) -> str | None:
 
 
 def _find_columns(file: str | Path, kind: str, names: Sequence[str], is_said: bool) -> tuple[str, ...]:
-    """Find the columns of a kind; a label of texts may be missing."""
+    """Find the columns of a kind; only the label of texts may be missing."""
     found = []
     for meaning in COLUMNS[kind]:
-        # where there are no names at all, read_records says so better
+        # without any names, read_records gives the better message
         column = _find(meaning, names, is_said) if names else meaning
         if column is not None:
             found.append(column)
@@ -331,7 +323,7 @@ def _find_columns(file: str | Path, kind: str, names: Sequence[str], is_said: bo
 def _read_row(
     kind: str, values: Sequence[object], columns: Sequence[str], scale: tuple[float, float] | None, where: str
 ) -> tuple[tuple[str, ...], float | str | None]:
-    """Take a row apart into texts and score or label."""
+    """Split a row into its texts and its score or label."""
     count = sum(meaning not in ("score", "label") for meaning in COLUMNS[kind])
     texts = tuple(checked_text(value, column, where) for value, column in zip(values, columns[:count], strict=False))
     for text, column in zip(texts, columns, strict=False):
@@ -357,7 +349,7 @@ def _read_row(
 
 
 def _looks_like_a_score(value: object) -> bool:
-    """Tell a number with a point from the name or number of a class."""
+    """Tell a number with a decimal point from the name or number of a class."""
     if isinstance(value, str) and "." in value:
         try:
             float(value)
@@ -368,7 +360,7 @@ def _looks_like_a_score(value: object) -> bool:
 
 
 def _checked_score(value: object, column: str, scale: tuple[float, float] | None, where: str) -> float:
-    """Give a score as a number, mapped to [0, 1] if its scale is known."""
+    """Read a score, mapped to [0, 1] if its scale is known."""
     score = checked_number(value, f"the score in column {column!r}", where)
     if scale is None:
         return score
@@ -381,7 +373,7 @@ def _checked_score(value: object, column: str, scale: tuple[float, float] | None
 
 
 def _gather(kind: str, columns: tuple[tuple[str, ...], ...], targets: Sequence[float | str]) -> Examples:
-    """Put the rows together, classes numbered."""
+    """Build the examples, with numbered classes."""
     if kind == "scored":
         return Examples(kind, columns, scores=np.array(targets, np.float64))
     if not targets:
@@ -394,7 +386,7 @@ def _gather(kind: str, columns: tuple[tuple[str, ...], ...], targets: Sequence[f
 
 
 def _sorted_names(names: set[str]) -> tuple[str, ...]:
-    """Sort names of classes; whole numbers by value, so that 10 comes behind 9."""
+    """Sort class names; integers by value, so that 10 comes after 9."""
     ordered = sorted(names)
     try:
         return tuple(sorted(ordered, key=int))

@@ -1,7 +1,4 @@
-"""How good is the model now? A score on a dev set: sentence pairs with people's scores, or a retrieval set.
-
-Next: ``finetune.py``, which asks on the way and keeps the best.
-"""
+"""How good the model is so far: its score on a dev set of sentence pairs or for retrieval."""
 
 from __future__ import annotations
 
@@ -20,23 +17,13 @@ RETRIEVAL_MEASURE = "nDCG@10"
 
 @dataclass(frozen=True)
 class DevSet:
-    """Data to score a model on while it is trained."""
+    """A development set: data to score a model on during training."""
 
     name: str
     data: StsPairs | RetrievalSet
 
     def score(self, encoder: SentenceEncoder) -> float:
-        """Give Spearman's correlation of the cosine, or nDCG@10; both x 100, and larger is better.
-
-        Parameters
-        ----------
-        encoder : SentenceEncoder
-
-        Returns
-        -------
-        float
-            In [-100, 100].
-        """
+        """Spearman's correlation of the cosine, or nDCG@10, both x 100; larger is better."""
         if isinstance(self.data, StsPairs):
             return evaluate_sts(encoder, self.data, overflow="truncate").spearman["cosine"]
         return 100.0 * float(evaluate_retrieval(encoder, self.data).measures[RETRIEVAL_MEASURE].mean())
@@ -48,7 +35,7 @@ class DevSet:
 
 
 def read_dev(path: Path, columns: Sequence[str] | None = None) -> DevSet:
-    r"""Read a dev set: a file of scored pairs, or a folder in BEIR's layout.
+    r"""Read a dev set: a file of scored sentence pairs, or a folder in BEIR's layout.
 
     Parameters
     ----------
@@ -59,6 +46,7 @@ def read_dev(path: Path, columns: Sequence[str] | None = None) -> DevSet:
     Returns
     -------
     DevSet
+        Scored by Spearman's correlation of the cosine (a file) or nDCG@10 (a folder), both x 100.
 
     Raises
     ------

@@ -1,14 +1,7 @@
-"""Fine-tuning: batch after batch, a gradient and a step against it; scored on the way, the best kept, resumable.
+"""Fine-tuning: a gradient and an AdamW step for each batch; scored along the way, the best weights kept, resumable.
 
-One run is: shuffle the examples (``batches.py``); for each batch the loss and its gradient (``step.py``), shortened if
-it is long, and a step of AdamW with a learning rate that rises and falls (``optim.py``); now and then a score on a dev
-set. At the end stands an encoder with the best weights, to be saved as a folder that sentence-transformers loads.
-
-Everything that is random is made from the seed and the place in the run, and gradients are added in a fixed order. So
-a run that was stopped and goes on from its checkpoint ends with the same weights, to the last bit, as one that was not.
-
-Left out on purpose: half precision (CPUs gain nothing from it here), several machines, and prompts: texts are trained
-as they stand. ``scratch.py``, next, makes a model that knows nothing yet.
+All randomness is made from the seed and the place in the run, and gradients are added in a fixed order. So a run that
+was stopped and resumes from its checkpoint ends with the same weights, to the last bit, as one that was not.
 
 **Source**: Reimers & Gurevych 2019, section 3.1; ``sentence_transformers.SentenceTransformerTrainer``.
 """
@@ -44,34 +37,34 @@ from minisbert.training.settings import Settings, check_fit
 from minisbert.training.step import DropoutPlan, value_and_gradients
 
 CHECKPOINT_STEPS = 200
-"""Steps between two checkpoints, if nothing else is said."""
+"""Steps between two checkpoints by default."""
 
 
 class TrainingError(ValueError):
-    """A loss or a gradient that is not finite: the message names the step and the batch."""
+    """A loss, gradient or dev score that is not finite; the message names the step and the batch."""
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step did, for whoever watches."""
+    """What one step did."""
 
-    step: int  # steps done, this one included
+    step: int  # steps done, including this one
     total_steps: int
     epoch: int  # from 0
     loss: float
     learning_rate: float
-    gradient_norm: float  # before it was shortened
-    dev_score: float | None  # where one was taken behind this step
+    gradient_norm: float  # before clipping
+    dev_score: float | None  # if one was taken after this step
 
 
 @dataclass(frozen=True)
 class Finetuned:
-    """What training gave."""
+    """The result of training."""
 
-    encoder: SentenceEncoder  # with the best weights by the dev set, without one with the last
+    encoder: SentenceEncoder  # with the best weights by the dev set; without one, the last
     progress: Progress
-    best_step: int  # whose weights these are; 0 is before training
-    is_finished: bool  # False if it was asked to stop before the end
+    best_step: int  # the step of these weights; 0 is before training
+    is_finished: bool  # False if stopped before the end
 
 
 def finetune(
@@ -91,7 +84,7 @@ def finetune(
     Parameters
     ----------
     encoder : SentenceEncoder
-        Where to begin; it stays as it is.
+        The start; it is not changed.
     examples : Examples
         From :func:`~minisbert.training.data.read_examples`.
     settings : Settings, optional
@@ -99,7 +92,7 @@ def finetune(
         Scored before training, every ``settings.evaluate_every`` steps and at the end; the weights with the best score
         are the result.
     checkpoint : Path, optional
-        A file for the state of the run, written every so many steps and when stopped.
+        A file for the state of the run, written regularly and when stopped.
     checkpoint_every : int
         Steps, at least 1.
     resume : bool
@@ -107,19 +100,21 @@ def finetune(
     on_step : callable, optional
         Called with a :class:`StepReport` after each step.
     should_stop : callable, optional
-        Asked after each step; True writes the checkpoint and ends the run.
+        Called after each step; if it returns True, the checkpoint is written and the run ends.
 
     Returns
     -------
     Finetuned
+        ``encoder``, with the best weights by the dev set, or the last ones without; ``progress`` (losses, scores,
+        steps), ``best_step`` and ``is_finished``.
 
     Raises
     ------
     TrainingError
-        If a loss or gradient is infinite or NaN, with the batch that made it, or the dev set cannot be scored. The
-        checkpoint is then as it was.
+        If a loss or gradient is infinite or NaN, with the batch that caused it, or if the dev set cannot be scored. The
+        checkpoint is not touched.
     ValueError
-        For a loss that does not fit the examples, a checkpoint of another run, and whatever the parts refuse.
+        For a loss that does not fit the examples, or a checkpoint of another run.
 
     Examples
     --------
@@ -171,24 +166,23 @@ class _Run:
     max_seq_length: int
 
     def batches(self, epoch: int) -> list[Batch]:
-        """Make the batches of an epoch, the same at every call."""
+        """The batches of an epoch, the same at every call."""
         return make_epoch(
             self.examples, self.settings.batch_size, np.random.default_rng([self.settings.seed, 0, epoch])
         )
 
     def is_over(self, state: TrainingState) -> bool:
-        """Say whether all epochs are done."""
         return state.progress.epoch >= self.settings.epochs
 
     def steps(self, state: TrainingState) -> Iterator[tuple[TrainingState, StepReport | None]]:
-        """Train from where a state stands, and give the state behind each step; its arrays are overwritten."""
+        """Train on from a state, and yield the state after each step; its arrays are overwritten."""
         model = replace_parameters(self.encoder.model, state.params)
         if self.dev is not None and not state.progress.dev_scores:
             state = self._score(state, model)
             yield state, None
         while not self.is_over(state):
             batches = self.batches(state.progress.epoch)
-            total = len(batches) * self.settings.epochs  # epochs are equally long: only the number of examples counts
+            total = len(batches) * self.settings.epochs  # epochs are equally long
             for batch in batches[state.progress.batch :]:
                 started = time.perf_counter()
                 state, report = self._step(state, model, batch, total, len(batches))
@@ -202,7 +196,6 @@ class _Run:
     def _step(
         self, state: TrainingState, model: SentenceModel, batch: Batch, total: int, in_epoch: int
     ) -> tuple[TrainingState, StepReport]:
-        """Take one step."""
         settings, done = self.settings, state.progress
         loss, gradients, norm = self._gradients(state, model, batch)
         warmup = math.ceil(settings.warmup * total)
@@ -230,7 +223,7 @@ class _Run:
     def _gradients(
         self, state: TrainingState, model: SentenceModel, batch: Batch
     ) -> tuple[float, dict[str, Gradient], float]:
-        """Compute the loss, its gradient, shortened, and the length that it had; if not finite, name the batch."""
+        """The loss, its clipped gradient, and the norm before; if not finite, the error names the batch."""
         settings, place = self.settings, state.progress
         dropout = None
         if settings.dropout:
@@ -256,7 +249,7 @@ class _Run:
         return step.value, gradients, norm
 
     def _is_scored(self, state: TrainingState, total: int) -> bool:
-        """Say whether the dev set is due."""
+        """Tell whether the dev set is due."""
         every, step = self.settings.evaluate_every, state.progress.step
         return step == total or (state.progress.batch == 0 if every is None else step % every == 0)
 
@@ -268,7 +261,7 @@ class _Run:
             score = float(self.dev.score(self.encoder.with_model(model)))
             if not math.isfinite(score):
                 raise ValueError(f"the score is {score}")
-        except ValueError as error:  # weights that overflow, or vectors that are all the same
+        except ValueError as error:  # weights that overflow, or equal vectors
             raise TrainingError(f"after step {state.progress.step}, dev set {self.dev.name}: {error}") from error
         earlier = [before for _, before in state.progress.dev_scores]
         progress = replace(state.progress, dev_scores=(*state.progress.dev_scores, (state.progress.step, score)))
@@ -277,7 +270,7 @@ class _Run:
 
 
 def _blame(error: ValueError, place: Progress, batch: Batch) -> str:
-    """Say which batch made a loss or gradient that is not finite, or was refused."""
+    """Say which batch led to a loss or gradient that is not finite, or was refused."""
     rows = ", ".join(str(i) for i in batch.indices[:8].tolist()) + (", .." if len(batch.indices) > 8 else "")
     longest = max((text for column in batch.texts for text in column), key=len)
     recent = ", ".join(f"{loss:.4g}" for loss in place.losses[-3:]) or "none"
@@ -305,7 +298,7 @@ def _say_what_is_cut(encoder: SentenceEncoder, examples: Examples, limit: int) -
 
 
 def _limit(encoder: SentenceEncoder, settings: Settings) -> int:
-    """Give the tokens after which texts are cut in training; more than the model has positions are refused."""
+    """The number of tokens after which training truncates; raise if it is more than the model has positions."""
     limited = encoder.with_model(encoder.model)
     if settings.max_seq_length is not None:
         limited.max_seq_length = settings.max_seq_length
@@ -313,7 +306,7 @@ def _limit(encoder: SentenceEncoder, settings: Settings) -> int:
 
 
 def _identity(run: _Run) -> dict[str, Any]:
-    """Say what a run is a run of, for its checkpoint: whatever decides a bit of the result."""
+    """What a run is a run of, for its checkpoint: whatever affects a bit of the result."""
     model, examples, dev = run.encoder.model, run.examples, run.dev
     weights = hashlib.sha256()
     for name, array in named_parameters(model).items():
@@ -338,7 +331,7 @@ def _identity(run: _Run) -> dict[str, Any]:
 
 
 def _digest(*parts: Any) -> str:
-    """Hash data by what they hold."""
+    """Hash data by content."""
     content = hashlib.sha256()
     for part in parts:
         content.update(repr(part.tolist() if isinstance(part, np.ndarray) else part).encode())

@@ -1,21 +1,8 @@
-"""Where vectors lie on the sphere: how close the two of a pair are, and how evenly all are spread.
+"""Alignment and uniformity: how close the two vectors of a pair are, and how evenly all are spread over the sphere.
 
-A contrastive loss does two things at once: it pulls the two of a pair together, and pushes everything else apart. Wang
-& Isola measure each by itself:
-
-``alignment = mean over pairs of |u - v|^alpha``
-
-``uniformity = log of the mean over all i < j of exp(-t |u_i - u_j|^2)``
-
-Both are smaller for better. Neither is enough alone: if all vectors are the same, alignment is perfect, 0, and
-uniformity the worst there is, 0 as well.
-
-Only directions count: every vector is divided by its length first, because InfoNCE with a cosine sees no more.
-
-Left out on purpose: their gradients. They are measured here, not trained on. Next file: ``plane.py``, which watches
-both fall.
-
-Letters: ``B`` vectors, ``D`` their width.
+A contrastive loss pulls the two of a pair together and pushes everything else apart. Wang & Isola measure each
+effect separately. Smaller is better, and neither is enough alone: if all vectors are equal, alignment is perfect (0)
+and uniformity the worst possible (also 0). Only directions count, since InfoNCE with a cosine sees nothing else.
 """
 
 from __future__ import annotations
@@ -37,23 +24,23 @@ def alignment(a: ArrayLike, b: ArrayLike, alpha: float = 2.0) -> float:
     Parameters
     ----------
     a, b : array_like, shape (B, D)
-        Row ``i`` of one belongs to row ``i`` of the other. Finite numbers; no row may be all zeros.
+        Row ``i`` of one is the partner of row ``i`` of the other. Finite; no row may be all zeros.
     alpha : float
-        Above 0. With 2 the summand is ``2 - 2 cos(a_i, b_i)``.
+        Above 0. With 2 the term of a pair is ``2 - 2 cos(a_i, b_i)``.
 
     Returns
     -------
     float
-        Dimensionless, in [0, 2^alpha], 0 where each pair points the same way.
+        In [0, 2^alpha]; 0 if the two of each pair point the same way.
 
     Raises
     ------
     ValueError
-        If the shapes differ, there are no rows, NaN or Inf, or a row is all zeros and so has no direction.
+        If the shapes differ, there are no rows, a number is NaN or infinite, or a row is all zeros.
 
     Notes
     -----
-    **Source**: Wang & Isola 2020, section 4.1, their ``align_loss``. In PyTorch
+    **Source**: Wang & Isola 2020, section 4.1, ``align_loss``. In PyTorch
     ``(u - v).norm(dim=1).pow(alpha).mean()`` for ``u = torch.nn.functional.normalize(a)``, ``v`` likewise.
 
     Examples
@@ -76,29 +63,29 @@ def uniformity(x: ArrayLike, t: float = 2.0) -> float:
 
     ``log( 2 / (B (B - 1)) * sum_{i<j} exp(-t |u_i - u_j|^2) )``, where ``u = x / |x|``
 
-    A pair that is close counts for much and a pair that is far for little, so that it pays to move neighbours apart.
-    For pairs, take one side at a time, or the mean of both: the two of a pair shall be close.
+    Near neighbours dominate the mean, so moving them apart pays most. For pairs, take one side at a time, or the mean
+    of both: the two of a pair are meant to be close.
 
     Parameters
     ----------
     x : array_like, shape (B, D)
-        At least 2 rows. Finite numbers; no row may be all zeros.
+        At least 2 rows. Finite; no row may be all zeros.
     t : float
-        Above 0. How soon "far" begins.
+        Above 0. The larger, the sooner two vectors count as far apart.
 
     Returns
     -------
     float
-        Dimensionless, in [-4 t, 0], 0 where all point the same way.
+        In [-4 t, 0]; 0 if all point the same way.
 
     Raises
     ------
     ValueError
-        If there are fewer than 2 rows, NaN or Inf, or a row is all zeros and so has no direction.
+        If there are fewer than 2 rows, a number is NaN or infinite, or a row is all zeros.
 
     Notes
     -----
-    **Source**: Wang & Isola 2020, section 4.1, their ``uniform_loss``. In PyTorch
+    **Source**: Wang & Isola 2020, section 4.1, ``uniform_loss``. In PyTorch
     ``torch.pdist(u).pow(2).mul(-t).exp().mean().log()`` for ``u = torch.nn.functional.normalize(x)``.
 
     Examples
@@ -110,12 +97,12 @@ def uniformity(x: ArrayLike, t: float = 2.0) -> float:
     first, second = np.triu_indices(len(u), 1)  # all i < j
     squares = np.maximum(2.0 - 2.0 * (u @ u.T)[first, second], 0.0)  # |u_i - u_j|^2, of unit vectors
     exponents = -_above_zero("uniformity", "t", t) * squares
-    largest = float(exponents.max())  # taken out of the sum, so that not all can vanish
+    largest = float(exponents.max())  # factored out of the sum, so that it cannot underflow to 0
     return largest + math.log(float(np.mean(np.exp(exponents - largest))))
 
 
 def _unit_rows(function: str, name: str, x: ArrayLike, least: int) -> Array:
-    """Divide every row by its length, or say why it cannot be done."""
+    """Divide every row by its length, or raise."""
     rows = np.asarray(x, dtype=np.float64)  # (B, D)
     if rows.ndim != 2 or len(rows) < least or rows.shape[1] == 0:
         raise ValueError(
@@ -134,11 +121,10 @@ def _unit_rows(function: str, name: str, x: ArrayLike, least: int) -> Array:
             f"{function}: every row of {name} must have a direction, but row {bad} is all zeros; "
             "look for an np.zeros that was not filled, or drop the row"
         )
-    return normalize(rows / largest)  # squares of 1e200 would overflow, of 1e-200 vanish
+    return normalize(rows / largest)  # squares of 1e200 would overflow, of 1e-200 underflow
 
 
 def _above_zero(function: str, name: str, value: float) -> float:
-    """Refuse what is no exponent."""
     if not 0 < value < math.inf:
         raise ValueError(f"{function}: {name} must be a number above 0, got {value!r}; the paper takes 2")
     return float(value)

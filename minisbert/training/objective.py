@@ -1,8 +1,4 @@
-"""From a loss's name and a batch to the function that ``step.py`` calls with the batch's vectors.
-
-Here stands what lies between data and loss: which texts are false negatives of each other, what the targets are, and
-the classifier that the softmax loss trains beside the model. Next: ``checkpoint.py``.
-"""
+"""What lies between data and loss: false negatives, targets, and the classifier that the softmax loss trains."""
 
 from __future__ import annotations
 
@@ -20,24 +16,10 @@ from minisbert.training.step import LossFunction
 
 
 def objective(settings: Settings, batch: Batch, params: dict[str, Array]) -> LossFunction:
-    """Give the loss of one batch as a function of its vectors.
+    """The loss of one batch as a function of its vectors, ``loss(vectors) -> LossResult``, one (B, D) array a column.
 
-    Parameters
-    ----------
-    settings : Settings
-        Which loss, with which options.
-    batch : Batch
-        Its texts tell false negatives, its targets are the loss's.
-    params : dict of str to Array
-        Holds the classifier, ``"head.weight"`` and ``"head.bias"``, where the loss has one.
+    ``params`` holds the classifier, ``"head.weight"`` and ``"head.bias"``, of a loss that has one.
 
-    Returns
-    -------
-    callable
-        ``loss(vectors) -> LossResult``; one array ``(B, D)`` a column.
-
-    Examples
-    --------
     >>> batch = Batch((("a", "b"), ("c", "d")), None, np.array([0, 1]))
     >>> loss = objective(Settings(), batch, {})
     >>> round(loss([np.eye(2), np.eye(2)]).value, 9)
@@ -60,7 +42,7 @@ def objective(settings: Settings, batch: Batch, params: dict[str, Array]) -> Los
 
 
 def _false_negatives(batch: Batch) -> Array:
-    """Say which candidates belong to an anchor: those of its class, or where there are none, the same texts."""
+    """Candidates that belong to an anchor: those of its class or, without classes, equal texts."""
     if batch.targets is not None:
         classes = batch.targets.tolist()
         return find_false_negatives(*([classes] * len(batch.texts)))
@@ -68,30 +50,10 @@ def _false_negatives(batch: Batch) -> Array:
 
 
 def new_head(settings: Settings, examples: Examples, width: int, dtype: npt.DTypeLike) -> dict[str, Array]:
-    """Draw the first weights of the loss's own classifier; nothing for a loss that has none.
+    """Draw the first weights of the loss's own classifier, uniform within ``1 / sqrt(3 width)``: (C, 3 width) and (C,).
 
-    Parameters
-    ----------
-    settings : Settings
-    examples : Examples
-        Give the number of classes, ``C``.
-    width : int
-        Of a sentence vector.
-    dtype : DTypeLike
-
-    Returns
-    -------
-    dict of str to Array
-        ``head.weight``, ``(C, 3 width)``, uniform within ``1 / sqrt(3 width)``, and ``head.bias``, ``(C,)``, likewise.
-
-    Notes
-    -----
-    **Source**: ``torch.nn.Linear``'s own first weights, which sentence-transformers' ``SoftmaxLoss`` begins with.
-
-    Examples
-    --------
-    >>> new_head(Settings(), Examples("pairs", (("a", "b"), ("c", "d"))), 4, np.float32)
-    {}
+    Nothing for a loss without one. **Source**: ``torch.nn.Linear``, which sentence-transformers' ``SoftmaxLoss`` starts
+    from.
     """
     if not LOSSES[settings.loss].has_head:
         return {}

@@ -1,26 +1,22 @@
-"""Contrastive learning that can be watched: points, the gradient on each, and where descent takes them.
-
-There is no model here. The points themselves are the parameters: a handful of pairs on a plane, or the vectors of
-sentences. Each step computes InfoNCE, the loss that training uses, and moves every point against its gradient:
+"""InfoNCE without a model: pairs of points, or sentence vectors, are the parameters, and descend its gradient.
 
 ``point <- point - learning_rate * d_point``
 
-**What an arrow is.** In the pictures of ``plane_picture.py`` the arrow on a point is ``-d_point``: where the loss falls
-fastest, and how steeply. Things to look at:
+In pictures the arrow on a point is ``-d_point``: where the loss falls fastest, and how steeply. Things to look for:
 
-- An arrow is at right angles to the line from the origin to its point. The cosine does not see length, so that a point
-  can only be turned. Hence steps make points a little longer, and never shorter.
-- It is the sum of a pull to the point's partner and pushes away from everybody else's, each push weighed by the
-  softmax: who is close counts, who is far does not.
-- It vanishes where the softmax is sure of the partner. A large ``scale`` makes it sure early: then close strangers are
-  all that is left to push. A small one keeps pushing until all are spread evenly.
-- Pull shows as falling alignment, push as falling uniformity, see ``geometry.py``. Pairs that meet may crowd first:
-  then uniformity rises a little before it falls.
+- An arrow is at right angles to the line from the origin to its point: the cosine does not see length, so a point can
+  only be turned. Hence steps make points a little longer, never shorter.
+- It is the sum of a pull towards the point's partner and pushes away from the others, weighted by the softmax:
+  near ones count, far ones do not.
+- It vanishes once the softmax is sure of the partner. A large ``scale`` makes it sure early: then only close strangers
+  are still pushed. A small one keeps pushing until all are spread evenly.
+- The pull shows as falling alignment, the push as falling uniformity. Pairs that meet may crowd first: then
+  uniformity rises a little before it falls.
 
-Left out on purpose: what makes this learning, a model in which all texts share the parameters, so that to move one pair
-moves them all. Next file: ``plane_picture.py``.
+What is missing is what makes this learning: a model whose parameters all texts share, so that moving one pair moves
+them all.
 
-Letters: ``S`` states, one more than steps; ``B`` pairs, ``D`` width of a vector, 2 on the plane.
+Letters: ``S`` states, ``B`` pairs, ``D`` width of a vector, 2 on the plane.
 """
 
 from __future__ import annotations
@@ -37,11 +33,11 @@ from minisbert.training.geometry import alignment, uniformity
 from minisbert.training.losses import multiple_negatives_ranking
 
 SCALE = 5.0
-"""Of the cosines. Training takes 20, with which the plane is at rest before its points are spread evenly."""
+"""Of the cosines. With 20, as in training, the points come to rest before they are spread evenly."""
 LEARNING_RATE = 0.2
 STEPS = 80
 POSITIVE_LENGTH = 0.7
-"""Positives start so long and anchors 1: no matter to the cosine, and on a picture neither hides the other."""
+"""Length of positives; anchors have 1. The cosine does not see it, and in a picture neither hides the other."""
 
 SENTENCE_PAIRS = (
     ("How do I reset my password?", "I forgot my password, what can I do?"),
@@ -53,16 +49,16 @@ SENTENCE_PAIRS = (
     ("Why is the sky blue?", "What makes the sky look blue?"),
     ("How old is the universe?", "When did the big bang happen?"),
 )
-"""Questions and the same in other words. The first two are easily confused: a password is forgotten, or is known."""
+"""Questions and paraphrases. The first two are easily confused: one password is forgotten, the other is known."""
 
 
 @dataclass(frozen=True, eq=False)
 class Descent:
-    """All states of a descent, from the start to the end, with the gradient at each."""
+    """All states of a descent, from start to end, with the gradient at each."""
 
     anchors: Array  # (S, B, D)
-    positives: Array  # (S, B, D): row i is the partner of row i of the anchors
-    d_anchors: Array  # (S, B, D) gradient of the loss; an arrow is minus this
+    positives: Array  # (S, B, D) row i is the partner of row i of the anchors
+    d_anchors: Array  # (S, B, D) gradient of the loss; minus the arrow
     d_positives: Array  # (S, B, D)
     loss: Array  # (S,) InfoNCE, in nats, >= 0
     alignment: Array  # (S,) of the pairs, in [0, 4]
@@ -74,45 +70,16 @@ class Descent:
 
     @property
     def steps(self) -> int:
-        """The last state's number; the start is 0."""
+        """The number of the last state; the start is 0."""
         return len(self.loss) - 1
 
     def similarities(self, step: int) -> Array:
-        """Compare every anchor with every positive.
-
-        Parameters
-        ----------
-        step : int
-            0 is the start; negative counts from the end.
-
-        Returns
-        -------
-        Array, shape (B, B)
-            Cosines in [-1, 1], anchors as rows; the pairs are on the diagonal.
-
-        Examples
-        --------
-        >>> descend([[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]], steps=1).similarities(0)
-        array([[0., 1.],
-               [1., 0.]])
-        """
+        """(B, B) cosines of every anchor (rows) with every positive; the pairs are on the diagonal."""
         return cos_sim(self.anchors[step], self.positives[step])
 
     def found(self, step: int) -> int:
         """Count the anchors that are closer to their own positive than to any other.
 
-        Parameters
-        ----------
-        step : int
-            0 is the start; negative counts from the end.
-
-        Returns
-        -------
-        int
-            In [0, B].
-
-        Examples
-        --------
         >>> turned = descend([[1.0, 0.0], [0.0, 1.0]], [[0.6, 0.8], [0.8, 0.6]])
         >>> turned.found(0), turned.found(-1)
         (0, 2)
@@ -123,29 +90,11 @@ class Descent:
 
 
 def make_points(pairs: int, rng: np.random.Generator) -> tuple[Array, Array]:
-    """Make pairs of points on a plane that begin badly: all on one side of the origin, each beside a stranger.
+    """Make pairs of points on a plane that start badly: all on one side of the origin, each beside a stranger.
 
-    Anchors stand along the upper half of a circle in a random order, and each positive in the direction of somebody
-    else's anchor, nearly.
+    Anchors (B, 2) lie on the upper half of a circle in random order, and each positive (B, 2) almost in the direction
+    of another pair's anchor; their lengths are 1 and :data:`POSITIVE_LENGTH`.
 
-    Parameters
-    ----------
-    pairs : int
-        ``B``, at least 2.
-    rng : np.random.Generator
-
-    Returns
-    -------
-    anchors, positives : Array, shape (B, 2), float64
-        Of length 1 and :data:`POSITIVE_LENGTH`.
-
-    Raises
-    ------
-    ValueError
-        For fewer than 2 pairs.
-
-    Examples
-    --------
     >>> anchors, positives = make_points(3, np.random.default_rng(0))
     >>> anchors.round(2)
     array([[-0.72,  0.69],
@@ -157,7 +106,7 @@ def make_points(pairs: int, rng: np.random.Generator) -> tuple[Array, Array]:
     sides = []
     slots = rng.permutation(pairs)  # (B,) of the anchors
     for length, slot in ((1.0, slots), (POSITIVE_LENGTH, np.roll(slots, 1))):
-        angles = math.pi / pairs * (slot + rng.uniform(0.25, 0.75, pairs))  # (B,) each keeps to its slot
+        angles = math.pi / pairs * (slot + rng.uniform(0.25, 0.75, pairs))  # (B,) each in its slot
         sides.append(length * np.stack([np.cos(angles), np.sin(angles)], axis=1))  # (B, 2)
     return sides[0], sides[1]
 
@@ -170,40 +119,16 @@ def descend(
     learning_rate: float = LEARNING_RATE,
     scale: float = SCALE,
 ) -> Descent:
-    """Move pairs of points down the gradient of InfoNCE, and keep every state.
+    """Move pairs of points down the gradient of InfoNCE, and keep every state; S is ``steps + 1``.
 
-    ``loss = mean_i -log( exp(scale cos(a_i, p_i)) / sum_j exp(scale cos(a_i, p_j)) )``
+    ``loss = mean_i -log( exp(scale cos(a_i, p_i)) / sum_j exp(scale cos(a_i, p_j)) )``, and ``scale = 1 / temperature``
 
-    Parameters
-    ----------
-    anchors, positives : array_like, shape (B, D)
-        Row ``i`` of one belongs to row ``i`` of the other; at least 2 rows, of any width, none all zeros.
-    steps : int
-        0 or more.
-    learning_rate : float
-        Above 0.
-    scale : float
-        Above 0, dimensionless; 1 / temperature.
+    Points of any width, float32 if both sides are, else float64. What is measured on them is float64.
 
-    Returns
-    -------
-    Descent
-        ``steps + 1`` states. Points and gradients are float32 if both arguments are, else float64; what is measured
-        on them is float64.
-
-    Raises
-    ------
-    ValueError
-        For shapes and numbers other than these, and where a step is so large that the points run away.
-
-    Notes
-    -----
     **Source**: van den Oord et al. 2018, equation 4; Wang & Isola 2020, section 4.1. In PyTorch
     ``torch.optim.SGD([anchors, positives], lr=learning_rate)`` under
     ``cross_entropy(scale * cos_sim(anchors, positives), arange(B))``.
 
-    Examples
-    --------
     >>> seen = descend(*make_points(6, np.random.default_rng(0)))
     >>> for measure in (seen.loss, seen.alignment, seen.uniformity):
     ...     print(f"{measure[0]:.2f} -> {measure[-1]:.2f}")
@@ -226,7 +151,7 @@ def descend(
 
 def _moved(points: Array, d_points: Array, learning_rate: float) -> Array:
     """Take one step down the gradient."""
-    with np.errstate(over="ignore", invalid="ignore"):  # looked at right below
+    with np.errstate(over="ignore", invalid="ignore"):  # checked below
         moved: Array = points - learning_rate * d_points
         runs_away = not np.isfinite(np.square(moved).sum())
     if runs_away:
@@ -238,7 +163,7 @@ def _moved(points: Array, d_points: Array, learning_rate: float) -> Array:
 
 
 def _measure(anchors: Array, positives: Array) -> tuple[Array, Array, Array, Array]:
-    """Measure every state: alignment, uniformity, mean cosine of pairs, and of all others."""
+    """Measure every state: alignment, uniformity, mean cosine of the pairs and of all others, (S,) each."""
     rows = []
     for a, p in zip(anchors, positives, strict=True):
         cosines = cos_sim(a.astype(np.float64), p)  # (B, B)
@@ -249,7 +174,7 @@ def _measure(anchors: Array, positives: Array) -> tuple[Array, Array, Array, Arr
 
 
 def _checked(anchors: ArrayLike, positives: ArrayLike) -> tuple[Array, Array]:
-    """Give both sides as finite rows of one float dtype, at least two."""
+    """Both sides as finite rows of one float dtype, at least two."""
     a, p = np.asarray(anchors), np.asarray(positives)
     if a.ndim != 2 or a.shape != p.shape or len(a) < 2 or a.shape[1] == 0:
         raise ValueError(
@@ -268,7 +193,6 @@ def _checked(anchors: ArrayLike, positives: ArrayLike) -> tuple[Array, Array]:
 
 
 def _check_numbers(steps: int, learning_rate: float, scale: float) -> None:
-    """Refuse what is no number of steps, no learning rate, no scale."""
     if steps < 0:
         raise ValueError(f"descend: steps must be 0 or more, got {steps}")
     for name, value, usual in (("learning_rate", learning_rate, LEARNING_RATE), ("scale", scale, SCALE)):
@@ -276,64 +200,26 @@ def _check_numbers(steps: int, learning_rate: float, scale: float) -> None:
             raise ValueError(f"descend: {name} must be a number above 0, got {value!r}; {usual} works on the plane")
 
 
-# ------------------------------------------------------------------------------------- a plane to see vectors on
-
-
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """The plane through a cloud of vectors on which it is widest: its first two principal components."""
+    """The plane through a cloud of vectors that shows most of its variance: its first two principal components."""
 
     centre: Array  # (D,) mean of the cloud
-    axes: Array  # (2, D) of length 1 and at right angles
-    share: float  # of the cloud's variance that is seen on the plane, in [0, 1]
+    axes: Array  # (2, D) orthonormal
+    share: float  # of the cloud's variance, in [0, 1]
 
     def project(self, x: Array) -> Array:
-        """Drop vectors onto the plane.
-
-        Parameters
-        ----------
-        x : Array, shape (..., D)
-            Any vectors, not only those that the plane was laid through.
-
-        Returns
-        -------
-        Array, shape (..., 2)
-            In the unit of the vectors.
-
-        Examples
-        --------
-        >>> lay_plane(np.array([[0.0, 0, 1], [3, 0, 1], [0, 1, 1]])).project(np.array([1.0, 1 / 3, 9])).round(6) + 0.0
-        array([0., 0.])
-        """
+        """Project any vectors, (..., D), onto the plane, (..., 2)."""
         coordinates: Array = (x - self.centre) @ self.axes.T
         return coordinates
 
 
 def lay_plane(x: Array) -> Plane:
-    """Lay a plane through a cloud of vectors so that as much as possible of its spread is seen: PCA.
+    """The plane through a cloud of vectors, (B, D), that shows most of its variance (PCA).
 
-    Parameters
-    ----------
-    x : Array, shape (B, D)
-        At least 2 rows, not all the same, of width 2 or more.
+    It does not move, so that vectors that move later are seen to move. The sign of an axis would be an accident: each
+    points to where its largest entry is positive. ``sklearn.decomposition.PCA(2)``, up to these signs.
 
-    Returns
-    -------
-    Plane
-        It stays where it is, so that vectors that move later are seen to move. Each axis points to where its largest
-        entry is positive, since otherwise its sign would be an accident.
-
-    Raises
-    ------
-    ValueError
-        For fewer rows or columns, NaN or Inf, and where all rows are the same.
-
-    Notes
-    -----
-    **Source**: Pearson 1901; ``sklearn.decomposition.PCA(2)``, up to the signs of the axes.
-
-    Examples
-    --------
     >>> plane = lay_plane(np.array([[0.0, 0, 0], [4, 0, 0], [0, 0, 1], [4, 0, 1]]))
     >>> plane.axes.round(6) + 0.0, plane.share
     (array([[1., 0., 0.],

@@ -1,4 +1,4 @@
-"""A small BERT with random weights: what training from nothing begins with. Next: ``geometry.py``."""
+"""A small BERT with random weights: what training from scratch starts from."""
 
 from __future__ import annotations
 
@@ -23,37 +23,11 @@ def untrained_model(
     seed: int = 0,
     dtype: npt.DTypeLike = np.float32,
 ) -> SentenceModel:
-    """Make a model of another size with the tokenizer of a given one, untrained.
+    """Make an untrained model with mean pooling and unit vectors, and the tokenizer and limits of another one.
 
-    Parameters
-    ----------
-    like : SentenceModel
-        Lends its tokenizer, its limits and its similarity; none of its weights.
-    num_hidden_layers : int
-        ``L``.
-    hidden_size : int
-        ``D``; the feed-forward size is four times that, as in BERT.
-    num_attention_heads : int
-        ``H``; divides ``D``.
-    seed : int
-    dtype : DTypeLike
+    The feed-forward size is four times the hidden size, as in BERT. Weights are normal with standard deviation 0.02,
+    biases 0, LayerNorm weights 1, as in ``transformers.BertModel(config)`` (Devlin et al. 2019).
 
-    Returns
-    -------
-    SentenceModel
-        Weights normal with spread 0.02, biases 0, LayerNorm weights 1; mean pooling, vectors of length 1.
-
-    Raises
-    ------
-    ValueError
-        For sizes below 1, and heads that do not divide the hidden size.
-
-    Notes
-    -----
-    **Source**: Devlin et al. 2019, and ``transformers.BertModel(config)``, for the first weights.
-
-    Examples
-    --------
     >>> from minisbert import SentenceEncoder
     >>> encoder = SentenceEncoder()
     >>> encoder.with_model(untrained_model(encoder.model)).encode(["soup"]).shape
@@ -79,7 +53,7 @@ def untrained_model(
         if len(shape) == 1:
             return np.full(shape, float(name.endswith("LayerNorm.weight")), dtype)
         weight = rng.normal(0.0, 0.02, shape).astype(dtype)
-        # in memory as loaded weights lie
+        # in the memory order of loaded weights
         return weight if name.startswith("embeddings.") else np.asfortranarray(weight)
 
     params = build_params(config, draw)

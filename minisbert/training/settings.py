@@ -1,7 +1,4 @@
-"""What fine-tuning may be asked for, checked before any work is done.
-
-``objective.py``, next, turns the loss's name and a batch into a number and its gradients.
-"""
+"""The settings of fine-tuning, checked before any work is done."""
 
 from __future__ import annotations
 
@@ -21,8 +18,7 @@ FITTING = {
     "labelled": ("softmax", "contrastive"),
     "texts": ("multiple_negatives_ranking", "simcse"),
 }
-"""Losses for each kind of examples, the usual one first. Texts without labels have simcse alone, those with labels the
-other: pairs of a class."""
+"""The losses for each kind of examples, the usual one first. Texts with labels have the first, those without simcse."""
 
 
 @dataclass(frozen=True)
@@ -34,29 +30,29 @@ class Settings:
     loss : str
         A key of :data:`~minisbert.training.losses.LOSSES`.
     loss_options : mapping
-        The loss's own, such as ``{"scale": 20.0}``; the rest as :data:`LOSSES` says.
+        Options of the loss, such as ``{"scale": 20.0}``; the defaults are in :data:`LOSSES`.
     epochs : int
-        Times that every example is seen.
+        Passes over the examples.
     batch_size : int
-        Examples of a step, at least 2.
+        Examples a step, at least 2.
     learning_rate : float
-        The largest, at the end of the warm-up.
+        The peak, at the end of the warm-up.
     warmup : float
-        Share of all steps, in [0, 1], in which the learning rate rises from 0; then it falls to 0 in a line.
+        Fraction of all steps, in [0, 1], in which the learning rate rises from 0; then it falls linearly to 0.
     weight_decay : float
-        AdamW's; not of biases and LayerNorm.
+        AdamW's, in [0, 1]; biases and LayerNorm have none.
     max_grad_norm : float
-        A longer gradient is shortened to it.
+        Longer gradients are clipped to it.
     dropout : float
-        Rate, in [0, 1), of hidden states and attention probabilities. BERT's own is 0.1.
+        Rate, in [0, 0.9], for hidden states and attention probabilities. BERT's own is 0.1.
     seed : int
-        Of the order of examples, of dropout and of a classifier's first weights.
+        For the order of examples, dropout and the first weights of a classifier.
     max_seq_length : int, optional
-        Tokens after which a text is cut; by default the model's limit.
+        Tokens after which a text is truncated; by default the model's limit.
     cache_tokens : int, optional
-        Gradient caching with so many tokens at a time, for batches that do not fit into memory.
+        Gradient caching in pieces of so many tokens, for batches that do not fit into memory.
     num_threads : int
-        Decides in which order gradients are added, and so their last digits.
+        Threads; the order in which gradients are added, and so their last digits, depend on it.
     evaluate_every : int, optional
         Steps between two scores on the dev set; by default an epoch.
 
@@ -98,7 +94,7 @@ class Settings:
 
 
 def _check_options(settings: Settings) -> None:
-    """Refuse options that the loss does not have, and values that it does not take."""
+    """Raise for options that the loss does not have, and values that it does not take."""
     loss = LOSSES[settings.loss]
     for name, value in settings.loss_options.items():
         if name not in loss.options:
@@ -111,11 +107,10 @@ def _check_options(settings: Settings) -> None:
     if settings.loss_options:
         vectors = [np.eye(2)] * (3 if loss.data == "triplets" else 2)
         targets = [np.array([0.0, 1.0])] if loss.data in ("scored", "labelled") else []
-        loss.function(*vectors, *targets, **settings.loss_options)  # for what it refuses
+        loss.function(*vectors, *targets, **settings.loss_options)  # it checks its own options
 
 
 def _check_ranges(settings: Settings) -> None:
-    """Refuse numbers that make no sense."""
     ranges = {
         "epochs": (1, math.inf),
         "batch_size": (2, math.inf),
@@ -142,20 +137,8 @@ def _check_ranges(settings: Settings) -> None:
 
 
 def check_fit(settings: Settings, examples: Examples) -> None:
-    """Refuse a loss that these examples cannot feed.
+    """Raise if a loss cannot train on these examples, and name those that can.
 
-    Parameters
-    ----------
-    settings : Settings
-    examples : Examples
-
-    Raises
-    ------
-    ValueError
-        With the losses that would do.
-
-    Examples
-    --------
     >>> check_fit(Settings(loss="cosent"), Examples("pairs", (("a", "b"), ("c", "d"))))
     Traceback (most recent call last):
         ...
@@ -177,21 +160,7 @@ def check_fit(settings: Settings, examples: Examples) -> None:
 
 
 def fitting_losses(examples: Examples) -> tuple[str, ...]:
-    """List the losses that examples can feed, the usual one first.
-
-    Parameters
-    ----------
-    examples : Examples
-
-    Returns
-    -------
-    tuple of str
-
-    Examples
-    --------
-    >>> fitting_losses(Examples("texts", (("a", "b"),)))
-    ('simcse',)
-    """
+    """List the losses that can train on these examples, the usual one first."""
     if examples.kind == "texts":
         return ("simcse",) if examples.labels is None else ("multiple_negatives_ranking",)
     return FITTING[examples.kind]
