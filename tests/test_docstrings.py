@@ -28,7 +28,6 @@ NEED_WEIGHTS = {
     "minisbert.training.parameters",
     "minisbert.training.step",
     "minisbert.training.finetune",
-    "minisbert.training.scratch",
     "minisbert.analysis.calibration",
     "minisbert.analysis.explain",
     "minisbert.analysis.classifier",

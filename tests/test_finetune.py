@@ -7,6 +7,7 @@ command line, real processes that are killed included, is in `test_train_cli.py`
 import errno
 import json
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,21 +29,32 @@ from minisbert.model.gradients import RowGradient
 from minisbert.model.modules import Normalize, Pooling
 from minisbert.model.tokens import TruncationWarning
 from minisbert.proof.pays import gain, tune_with_seeds
-from minisbert.training import checkpoint as checkpoint_module
-from minisbert.training import finetune as module
-from minisbert.training.batches import Batch, make_epoch
-from minisbert.training.checkpoint import CheckpointError, Progress, TrainingState, read_checkpoint, write_checkpoint
-from minisbert.training.data import Examples
-from minisbert.training.dev import DevSet, read_dev
-from minisbert.training.finetune import TrainingError, finetune
+from minisbert.training.data import Batch, Examples, make_epoch
+from minisbert.training.finetune import (
+    FITTING,
+    CheckpointError,
+    DevSet,
+    Progress,
+    Settings,
+    TrainingError,
+    TrainingState,
+    check_fit,
+    finetune,
+    fitting_losses,
+    new_head,
+    objective,
+    read_checkpoint,
+    read_dev,
+    untrained_model,
+    write_checkpoint,
+)
 from minisbert.training.losses import LOSSES, multiple_negatives_ranking
 from minisbert.training.moments import init_adamw
-from minisbert.training.objective import new_head, objective
 from minisbert.training.pace import warmup_linear
 from minisbert.training.parameters import copy_parameters, named_parameters, replace_parameters
-from minisbert.training.scratch import untrained_model
-from minisbert.training.settings import FITTING, Settings, check_fit, fitting_losses
 from minisbert.training.step import DropoutPlan, value_and_gradients
+
+module = sys.modules["minisbert.training.finetune"]  # the room gives its name to the function
 
 LETTERS = "abcdefghjk"
 ANCHORS = tuple(f"the cat {x} sat on" for x in LETTERS)
@@ -658,7 +670,7 @@ def test_lying_metadata_are_refused(said, tmp_path):
 
     params = {"x": np.ones(2, np.float32)}
     tensors = {"params/x": params["x"]}
-    checksum = checkpoint_module._checksum(said, tensors)
+    checksum = module._checksum(said, tensors)
     save_file(tensors, tmp_path / "c", {"minisbert": said, "checksum": checksum})
     with pytest.raises(CheckpointError):
         read_checkpoint(tmp_path / "c", params, {})

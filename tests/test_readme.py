@@ -82,7 +82,7 @@ def test_the_package_names_the_same_path_in_the_same_order():
         ),
         *(f"plots/{name}.py" for name in ("__init__", "style", "placing", "heat", "matrix", "heads", "plane")),
         *(f"plots/{name}.py" for name in ("line_chart", "bar_chart", "picture")),
-        *("training/__init__.py", "training/plane_picture.py", "search/__init__.py", "origin.py", "transformer.py"),
+        *("training/__init__.py", "training/descent_picture.py", "search/__init__.py", "origin.py", "transformer.py"),
     }
     applications = {  # what is built on search, each with a file that says where to begin
         *(f"search/{name}.py" for name in ("errors", "storage", "documents", "filters", "indexing", "memory")),

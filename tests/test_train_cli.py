@@ -28,11 +28,8 @@ from minisbert import SentenceEncoder, __version__
 from minisbert.cli import train as train_module
 from minisbert.cli.train import training_bar
 from minisbert.training.data import read_examples
-from minisbert.training.dev import DevSet, read_dev
-from minisbert.training.finetune import StepReport, finetune
+from minisbert.training.finetune import DevSet, Settings, StepReport, finetune, read_dev, untrained_model
 from minisbert.training.parameters import named_parameters
-from minisbert.training.scratch import untrained_model
-from minisbert.training.settings import Settings
 
 LETTERS = "abcdefghjk"
 QUICK = ["--batch-size", "4", "--learning-rate", "5e-3", "--num-threads", "1"]
@@ -267,7 +264,7 @@ def test_sentence_transformers_loads_the_folder(sentence_transformers):
     ],
 )
 def test_calls_that_make_no_sense(arguments, words, monkeypatch):
-    monkeypatch.setattr("minisbert.training.finetune.finetune", None)
+    monkeypatch.setattr(sys.modules["minisbert.training.finetune"], "finetune", None)
     shown = run("train", *arguments, code=2)
     assert words in shown.stderr and shown.stdout == "" and not listed()
     errors = [line for line in shown.stderr.splitlines() if line.startswith("Error: ")]
@@ -407,8 +404,7 @@ def test_two_at_a_time_are_refused():
 
 
 def test_a_loss_that_is_no_number(monkeypatch):
-    from minisbert.training import finetune as module
-
+    module = sys.modules["minisbert.training.finetune"]
     whole, count = module.value_and_gradients, []
 
     def spoilt(*arguments, **options):
@@ -668,7 +664,7 @@ def test_every_example_of_the_help_runs():
 
 
 def test_the_table_of_losses_in_the_help_is_true():
-    from minisbert.training.settings import FITTING
+    from minisbert.training.finetune import FITTING
 
     shown = run("train", "--help").stdout
     for kind, losses in FITTING.items():

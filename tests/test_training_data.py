@@ -10,8 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minisbert.tables import InputError
-from minisbert.training.batches import Batch, _mend, clash_keys, draw_positives, make_epoch, spread
-from minisbert.training.data import COLUMNS, SYNONYMS, Examples, read_examples
+from minisbert.training.data import (
+    COLUMNS,
+    SYNONYMS,
+    Batch,
+    Examples,
+    _mend,
+    clash_keys,
+    draw_positives,
+    make_epoch,
+    read_examples,
+    spread,
+)
 
 ROWS = {
     "pairs": [("a cat", "one cat"), ("tea", "a cup")],

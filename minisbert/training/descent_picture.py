@@ -8,13 +8,14 @@ to a hundredth. matplotlib (extra ``plots``) is imported when something is drawn
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
 
 from minisbert.model import Array
 from minisbert.plots import DIVERGING, DPI, colour_map, contrasting, require_matplotlib, written
-from minisbert.training.plane import Descent, Plane, lay_plane
+from minisbert.training.descent import Descent
 
 DARK, LIGHT = DIVERGING[-1], DIVERGING[1]  # anchors and positives
 PALE = "0.55"
@@ -320,3 +321,43 @@ def _draw_measures(figure: Any, place: Any, seen: Descent, step: int) -> None:
         axes.tick_params(labelsize="x-small", length=2, labelbottom=i == 2)
         axes.margins(y=0.12)
     axes.set_xlabel("step", fontsize="small", labelpad=1)
+
+
+# -------------------------------------------------------------------------------------------- a plane to see vectors on
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """The plane through a cloud of vectors that shows most of its variance: its first two principal components."""
+
+    centre: Array  # (D,) mean of the cloud
+    axes: Array  # (2, D) orthonormal
+    share: float  # of the cloud's variance, in [0, 1]
+
+    def project(self, x: Array) -> Array:
+        """Project any vectors, (..., D), onto the plane, (..., 2)."""
+        coordinates: Array = (x - self.centre) @ self.axes.T
+        return coordinates
+
+
+def lay_plane(x: Array) -> Plane:
+    """The plane through a cloud of vectors, (B, D), that shows most of its variance (PCA).
+
+    It does not move, so that vectors that move later are seen to move. The sign of an axis would be an accident: each
+    points to where its largest entry is positive. ``sklearn.decomposition.PCA(2)``, up to these signs.
+
+    >>> plane = lay_plane(np.array([[0.0, 0, 0], [4, 0, 0], [0, 0, 1], [4, 0, 1]]))
+    >>> plane.axes.round(6) + 0.0, plane.share
+    (array([[1., 0., 0.],
+           [0., 0., 1.]]), 1.0)
+    """
+    x = np.asarray(x)
+    if x.ndim != 2 or min(x.shape) < 2 or not np.isfinite(x).all():
+        raise ValueError(f"lay_plane: expected finite x (B, D) with B >= 2 and D >= 2, got {x.shape}")
+    if not np.ptp(x, axis=0).any():
+        raise ValueError(f"lay_plane: all {len(x)} rows are the same; a point lies on many planes")
+    centre: Array = x.mean(axis=0)
+    _, spread, axes = np.linalg.svd(x - centre, full_matrices=False)
+    axes = axes[:2]  # (2, D)
+    signs = np.sign(np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1))  # (2, 1)
+    return Plane(centre, axes * signs, float(np.sum(spread[:2] ** 2) / np.sum(spread**2)))

@@ -1,20 +1,8 @@
-"""InfoNCE without a model: pairs of points, or sentence vectors, are the parameters, and descend its gradient.
+"""InfoNCE on points of a plane; alignment and uniformity.
 
-``point <- point - learning_rate * d_point``
-
-In pictures the arrow on a point is ``-d_point``: where the loss falls fastest, and how steeply. Things to look for:
-
-- An arrow is at right angles to the line from the origin to its point: the cosine does not see length, so a point can
-  only be turned. Hence steps make points a little longer, never shorter.
-- It is the sum of a pull towards the point's partner and pushes away from the others, weighted by the softmax:
-  near ones count, far ones do not.
-- It vanishes once the softmax is sure of the partner. A large ``scale`` makes it sure early: then only close strangers
-  are still pushed. A small one keeps pushing until all are spread evenly.
-- The pull shows as falling alignment, the push as falling uniformity. Pairs that meet may crowd first: then
-  uniformity rises a little before it falls.
-
-What is missing is what makes this learning: a model whose parameters all texts share, so that moving one pair moves
-them all.
+A contrastive loss pulls the two of a pair together and pushes everything else apart. Wang & Isola measure each
+effect separately. Smaller is better, and neither is enough alone: if all vectors are equal, alignment is perfect (0)
+and uniformity the worst possible (also 0). Only directions count, since InfoNCE with a cosine sees nothing else.
 
 Letters: ``S`` states, ``B`` pairs, ``D`` width of a vector, 2 on the plane.
 """
@@ -28,8 +16,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from minisbert.model import Array
+from minisbert.model.ops import normalize
 from minisbert.similarity import cos_sim
-from minisbert.training.geometry import alignment, uniformity
 from minisbert.training.losses import multiple_negatives_ranking
 
 SCALE = 5.0
@@ -50,6 +38,138 @@ SENTENCE_PAIRS = (
     ("How old is the universe?", "When did the big bang happen?"),
 )
 """Questions and paraphrases. The first two are easily confused: one password is forgotten, the other is known."""
+
+
+def alignment(a: ArrayLike, b: ArrayLike, alpha: float = 2.0) -> float:
+    """Measure how far apart the two vectors of a pair are, on average.
+
+    ``mean_i |u_i - v_i|^alpha``, where ``u = a / |a|`` and ``v = b / |b|``
+
+    Parameters
+    ----------
+    a, b : array_like, shape (B, D)
+        Row ``i`` of one is the partner of row ``i`` of the other. Finite; no row may be all zeros.
+    alpha : float
+        Above 0. With 2 the term of a pair is ``2 - 2 cos(a_i, b_i)``.
+
+    Returns
+    -------
+    float
+        In [0, 2^alpha]; 0 if the two of each pair point the same way.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, there are no rows, a number is NaN or infinite, or a row is all zeros.
+
+    Notes
+    -----
+    **Source**: Wang & Isola 2020, section 4.1, ``align_loss``. In PyTorch
+    ``(u - v).norm(dim=1).pow(alpha).mean()`` for ``u = torch.nn.functional.normalize(a)``, ``v`` likewise.
+
+    Examples
+    --------
+    >>> round(alignment([[1, 0], [0, 3]], [[2, 0], [5, 0]]), 6)  # one pair agrees, one is at right angles
+    1.0
+    """
+    u, v = _unit_rows("alignment", "a", a, 1), _unit_rows("alignment", "b", b, 1)  # (B, D) each
+    if u.shape != v.shape:
+        raise ValueError(
+            f"alignment: a and b must be (B, D) both, got {u.shape} and {v.shape}; row i of one is the partner of row "
+            "i of the other: are some left out, or are they of two models?"
+        )
+    distances = np.linalg.norm(u - v, axis=1)  # (B,)
+    return float(np.mean(distances ** _above_zero("alignment", "alpha", alpha)))
+
+
+def uniformity(x: ArrayLike, t: float = 2.0) -> float:
+    """Measure how evenly vectors are spread over the sphere; smaller is more even.
+
+    ``log( 2 / (B (B - 1)) * sum_{i<j} exp(-t |u_i - u_j|^2) )``, where ``u = x / |x|``
+
+    Near neighbours dominate the mean, so moving them apart pays most. For pairs, take one side at a time, or the mean
+    of both: the two of a pair are meant to be close.
+
+    Parameters
+    ----------
+    x : array_like, shape (B, D)
+        At least 2 rows. Finite; no row may be all zeros.
+    t : float
+        Above 0. The larger, the sooner two vectors count as far apart.
+
+    Returns
+    -------
+    float
+        In [-4 t, 0]; 0 if all point the same way.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than 2 rows, a number is NaN or infinite, or a row is all zeros.
+
+    Notes
+    -----
+    **Source**: Wang & Isola 2020, section 4.1, ``uniform_loss``. In PyTorch
+    ``torch.pdist(u).pow(2).mul(-t).exp().mean().log()`` for ``u = torch.nn.functional.normalize(x)``.
+
+    Examples
+    --------
+    >>> uniformity([[1, 0], [4, 0]]), uniformity([[1, 0], [-1, 0]])  # the same way, and opposite ways
+    (0.0, -8.0)
+    """
+    u = _unit_rows("uniformity", "x", x, 2)  # (B, D)
+    first, second = np.triu_indices(len(u), 1)  # all i < j
+    squares = np.maximum(2.0 - 2.0 * (u @ u.T)[first, second], 0.0)  # |u_i - u_j|^2, of unit vectors
+    exponents = -_above_zero("uniformity", "t", t) * squares
+    largest = float(exponents.max())  # factored out of the sum, so that it cannot underflow to 0
+    return largest + math.log(float(np.mean(np.exp(exponents - largest))))
+
+
+def _unit_rows(function: str, name: str, x: ArrayLike, least: int) -> Array:
+    """Divide every row by its length, or raise."""
+    rows = np.asarray(x, dtype=np.float64)  # (B, D)
+    if rows.ndim != 2 or len(rows) < least or rows.shape[1] == 0:
+        raise ValueError(
+            f"{function}: {name} must be (B, D) with B >= {least} and D >= 1, got {rows.shape}; "
+            "a single vector has nothing to be compared with"
+        )
+    if not np.isfinite(rows).all():
+        raise ValueError(
+            f"{function}: {name} {rows.shape} must hold finite numbers, but there is NaN or Inf; "
+            "look for a division by zero, or a learning rate so large that the vectors ran away"
+        )
+    largest = np.abs(rows).max(axis=1, keepdims=True)  # (B, 1)
+    if not largest.all():
+        bad = int(np.flatnonzero(largest == 0)[0])
+        raise ValueError(
+            f"{function}: every row of {name} must have a direction, but row {bad} is all zeros; "
+            "look for an np.zeros that was not filled, or drop the row"
+        )
+    return normalize(rows / largest)  # squares of 1e200 would overflow, of 1e-200 underflow
+
+
+def _above_zero(function: str, name: str, value: float) -> float:
+    if not 0 < value < math.inf:
+        raise ValueError(f"{function}: {name} must be a number above 0, got {value!r}; the paper takes 2")
+    return float(value)
+
+
+# -------------------------------------------------------------------------------------------------------------- descent
+#
+# There is no model: pairs of points, or sentence vectors, are the parameters. In pictures the arrow on a point is
+# minus its gradient: where the loss falls fastest, and how steeply. Things to look for:
+#
+# - An arrow is at right angles to the line from the origin to its point: the cosine does not see length, so a point can
+#   only be turned. Hence steps make points a little longer, never shorter.
+# - It is the sum of a pull towards the point's partner and pushes away from the others, weighted by the softmax:
+#   near ones count, far ones do not.
+# - It vanishes once the softmax is sure of the partner. A large scale makes it sure early: then only close strangers
+#   are still pushed. A small one keeps pushing until all are spread evenly.
+# - The pull shows as falling alignment, the push as falling uniformity. Pairs that meet may crowd first: then
+#   uniformity rises a little before it falls.
+#
+# What is missing is what makes this learning: a model whose parameters all texts share, so that moving one pair moves
+# them all.
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +242,8 @@ def descend(
     """Move pairs of points down the gradient of InfoNCE, and keep every state; S is ``steps + 1``.
 
     ``loss = mean_i -log( exp(scale cos(a_i, p_i)) / sum_j exp(scale cos(a_i, p_j)) )``, and ``scale = 1 / temperature``
+
+    ``point <- point - learning_rate * d_point``
 
     Points of any width, float32 if both sides are, else float64. What is measured on them is float64.
 
@@ -198,40 +320,3 @@ def _check_numbers(steps: int, learning_rate: float, scale: float) -> None:
     for name, value, usual in (("learning_rate", learning_rate, LEARNING_RATE), ("scale", scale, SCALE)):
         if not 0 < value < math.inf:
             raise ValueError(f"descend: {name} must be a number above 0, got {value!r}; {usual} works on the plane")
-
-
-@dataclass(frozen=True, eq=False)
-class Plane:
-    """The plane through a cloud of vectors that shows most of its variance: its first two principal components."""
-
-    centre: Array  # (D,) mean of the cloud
-    axes: Array  # (2, D) orthonormal
-    share: float  # of the cloud's variance, in [0, 1]
-
-    def project(self, x: Array) -> Array:
-        """Project any vectors, (..., D), onto the plane, (..., 2)."""
-        coordinates: Array = (x - self.centre) @ self.axes.T
-        return coordinates
-
-
-def lay_plane(x: Array) -> Plane:
-    """The plane through a cloud of vectors, (B, D), that shows most of its variance (PCA).
-
-    It does not move, so that vectors that move later are seen to move. The sign of an axis would be an accident: each
-    points to where its largest entry is positive. ``sklearn.decomposition.PCA(2)``, up to these signs.
-
-    >>> plane = lay_plane(np.array([[0.0, 0, 0], [4, 0, 0], [0, 0, 1], [4, 0, 1]]))
-    >>> plane.axes.round(6) + 0.0, plane.share
-    (array([[1., 0., 0.],
-           [0., 0., 1.]]), 1.0)
-    """
-    x = np.asarray(x)
-    if x.ndim != 2 or min(x.shape) < 2 or not np.isfinite(x).all():
-        raise ValueError(f"lay_plane: expected finite x (B, D) with B >= 2 and D >= 2, got {x.shape}")
-    if not np.ptp(x, axis=0).any():
-        raise ValueError(f"lay_plane: all {len(x)} rows are the same; a point lies on many planes")
-    centre: Array = x.mean(axis=0)
-    _, spread, axes = np.linalg.svd(x - centre, full_matrices=False)
-    axes = axes[:2]  # (2, D)
-    signs = np.sign(np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1))  # (2, 1)
-    return Plane(centre, axes * signs, float(np.sum(spread[:2] ** 2) / np.sum(spread**2)))
