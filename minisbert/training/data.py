@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,8 +61,6 @@ ALSO = {"anchor": SYNONYMS["sentence1"], "positive": SYNONYMS["sentence2"], "sco
 
 PROBES = 100
 """The most batches, or partners for a swap, that are tried for one example: it bounds the time spent in vain."""
-
-_NUMBERS = {"f": "floats", "i": "whole numbers"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,57 +103,48 @@ class Examples:
         return len(self.columns[0])
 
     def __post_init__(self) -> None:
-        _check_shape(self)
+        kind, scores, labels = self.kind, self.scores, self.labels
+        if kind not in COLUMNS:
+            raise ValueError(f"Examples: kind must be one of {', '.join(COLUMNS)}, got {kind!r}")
+        texts = [meaning for meaning in COLUMNS[kind] if meaning not in ("score", "label")]
+        if len(self.columns) != len(texts):
+            raise ValueError(f"Examples: kind {kind!r} has the columns {', '.join(texts)}, got {len(self.columns)}")
+        if (scores is None) == (kind == "scored"):
+            raise ValueError(f"Examples: scores belong to kind 'scored', and to no other; got kind {kind!r}")
+        if (labels is None and kind == "labelled") or (labels is not None and kind not in ("labelled", "texts")):
+            raise ValueError(f"Examples: labels belong to kind 'labelled' and may to 'texts'; got kind {kind!r}")
+        for name, values, dtype, numbers in (
+            ("scores", scores, "f", "floats"),
+            ("labels", labels, "i", "whole numbers"),
+        ):
+            is_right = isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind == dtype
+            if values is not None and not (is_right and np.isfinite(values).all()):
+                raise ValueError(f"Examples: {name} must be an array (M,) of finite {numbers}, got {values!r:.80}")
+        counts = [len(column) for column in (*self.columns, scores, labels) if column is not None]
+        if len(set(counts)) > 1:
+            raise ValueError(f"Examples: columns, scores and labels must be equally long, got {counts}")
         if len(self) < 2:
-            raise ValueError(f"Examples: {len(self)} of kind {self.kind!r} are too few to learn from: at least 2")
-        if self.scores is not None and np.all(self.scores == self.scores[0]):
-            raise ValueError(f"Examples: all {len(self):,} scores are {self.scores[0]:g}: there is nothing to learn")
-        if self.labels is not None:
-            _check_labels(self)
+            raise ValueError(f"Examples: {len(self)} of kind {kind!r} are too few to learn from: at least 2")
+        if scores is not None and np.all(scores == scores[0]):
+            raise ValueError(f"Examples: all {len(self):,} scores are {scores[0]:g}: there is nothing to learn")
+        if labels is not None:
+            self._check_labels(labels)
 
-
-def _check_shape(examples: Examples) -> None:
-    """Raise if the columns, scores or labels do not fit the kind, or differ in length."""
-    kind, labels, scores = examples.kind, examples.labels, examples.scores
-    if kind not in COLUMNS:
-        raise ValueError(f"Examples: kind must be one of {', '.join(COLUMNS)}, got {kind!r}")
-    texts = [meaning for meaning in COLUMNS[kind] if meaning not in ("score", "label")]
-    if len(examples.columns) != len(texts):
-        raise ValueError(f"Examples: kind {kind!r} has {_texts(len(texts))}, got {len(examples.columns)}")
-    if (scores is None) == (kind == "scored"):
-        raise ValueError(f"Examples: scores belong to kind 'scored', and to no other; got kind {kind!r}")
-    if (labels is None and kind == "labelled") or (labels is not None and kind not in ("labelled", "texts")):
-        raise ValueError(f"Examples: labels belong to kind 'labelled' and may to 'texts'; got kind {kind!r}")
-    for name, values, kinds in (("scores", scores, "f"), ("labels", labels, "i")):
-        is_right = values is None or (
-            isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in kinds
-        )
-        if not is_right or (values is not None and not np.isfinite(values).all()):
-            raise ValueError(f"Examples: {name} must be an array (M,) of finite {_NUMBERS[kinds]}, got {values!r:.80}")
-    counts = [len(column) for column in (*examples.columns, scores, labels) if column is not None]
-    if len(set(counts)) > 1:
-        raise ValueError(f"Examples: columns, scores and labels must be equally long, got {counts}")
-
-
-def _texts(count: int) -> str:
-    return f"{count} column{'' if count == 1 else 's'} of texts"
-
-
-def _check_labels(examples: Examples) -> None:
-    """Raise if there is a single class, or a text without another text of its class."""
-    names, labels = examples.label_names, examples.labels
-    counts = np.bincount(np.asarray(labels, np.int64), minlength=len(names))  # (C,)
-    if len(counts) != len(names) or not counts.all():
-        raise ValueError(f"Examples: labels must be 0 to C - 1, each of them used, for {len(names)} label_names")
-    if len(names) < 2:
-        raise ValueError(
-            f"Examples: all {len(examples):,} labels are {names[0]!r:.40}: nothing tells them apart; pairs that all "
-            "belong together are of kind 'pairs', and texts without a label train by SimCSE"
-        )
-    if examples.kind == "texts":
-        distinct = {(text, int(c)) for text, c in zip(examples.columns[0], np.asarray(labels), strict=True)}
-        texts_of = np.bincount([c for _, c in distinct])  # (C,)
-        lone = np.flatnonzero(texts_of == 1)
+    def _check_labels(self, labels: Array) -> None:
+        """Raise if there is a single class, or a text without another text of its class."""
+        names = self.label_names
+        counts = np.bincount(labels, minlength=len(names))  # (C,)
+        if len(counts) != len(names) or not counts.all():
+            raise ValueError(f"Examples: labels must be 0 to C - 1, each of them used, for {len(names)} label_names")
+        if len(names) < 2:
+            raise ValueError(
+                f"Examples: all {len(self):,} labels are {names[0]!r:.40}: nothing tells them apart; pairs that all "
+                "belong together are of kind 'pairs', and texts without a label train by SimCSE"
+            )
+        if self.kind == "labelled":
+            return
+        distinct = set(zip(self.columns[0], labels.tolist(), strict=True))
+        lone = np.flatnonzero(np.bincount([c for _, c in distinct]) == 1)
         if len(lone):
             named = ", ".join(f"{names[c]!r:.40}" for c in lone[:5]) + (", ..." if len(lone) > 5 else "")
             # an error and not a warning: a text that is its own positive teaches nothing
@@ -280,19 +270,13 @@ def _guess_kind(file: str | Path, names: Sequence[str]) -> str:
     """Infer the kind from the column names."""
     if not names:
         raise InputError(f"{file}: empty; expected rows, and in CSV and TSV a row of column names before them")
-    fitting = [
-        kind
-        for kind, meanings in COLUMNS.items()
-        if all(
-            _find(meaning, names, False) is not None for meaning in meanings if (kind, meaning) != ("texts", "label")
-        )
-    ]
+    has = {meaning for meaning, usual in SYNONYMS.items() if set(usual) & set(names)}
+    fitting = [kind for kind, meanings in COLUMNS.items() if has.issuperset(meanings if kind != "texts" else ["text"])]
     if "triplets" in fitting:
         fitting.remove("pairs")  # every triplet is a pair, too
     listed = ", ".join(f"{name!r:.40}" for name in names)
-    ignored = _find("label", names, False) or _find("score", names, False)
-    if fitting in (["pairs"], ["triplets"]) and ignored:
-        # rows with label 0 are not positives
+    ignored = next((name for name in (*SYNONYMS["label"], *SYNONYMS["score"]) if name in names), None)
+    if fitting in (["pairs"], ["triplets"]) and ignored:  # rows with label 0 are not positives
         raise InputError(
             f"{file}: the columns {listed} are {fitting[0]} with a {ignored!r}, which would be ignored; say "
             f"kind={fitting[0]!r} if all rows belong together, or else another kind and columns: {_choices()}"
@@ -304,22 +288,17 @@ def _guess_kind(file: str | Path, names: Sequence[str]) -> str:
     return fitting[0]
 
 
-def _find(meaning: str, names: Sequence[str], is_said: bool) -> str | None:
-    """Find a column by its usual names."""
-    usual = SYNONYMS[meaning] + (ALSO.get(meaning, ()) if is_said else ())
-    return next((name for name in usual if name in names), None)
-
-
 def _find_columns(file: str | Path, kind: str, names: Sequence[str], is_said: bool) -> tuple[str, ...]:
     """Find the columns of a kind; only the label of texts may be missing."""
+    if not names:
+        return COLUMNS[kind]  # read_records gives the better message
     found = []
     for meaning in COLUMNS[kind]:
-        # without any names, read_records gives the better message
-        column = _find(meaning, names, is_said) if names else meaning
-        if column is not None:
-            found.append(column)
+        usual = SYNONYMS[meaning] + (ALSO.get(meaning, ()) if is_said else ())
+        present = [name for name in usual if name in names]
+        if present:
+            found.append(present[0])
         elif (kind, meaning) != ("texts", "label"):
-            usual = SYNONYMS[meaning] + (ALSO.get(meaning, ()) if is_said else ())
             raise InputError(
                 f"{file}: no column for the {meaning} of {kind}: looked for {', '.join(usual)}; there are "
                 f"{', '.join(f'{n!r:.40}' for n in names)}; say which they are: {', '.join(COLUMNS[kind])}"
@@ -343,7 +322,14 @@ def _read_row(
         return texts, None
     value, column = values[count], columns[count]
     if kind == "scored":
-        return texts, _checked_score(value, column, scale, where)
+        score = checked_number(value, f"the score in column {column!r}", where)
+        low, high = scale or (0.0, 1.0)
+        if scale and not low <= score <= high:
+            raise InputError(
+                f"{where}: the score {score:g} is off the scale from {low:g} to {high:g}; is {column!r} the right "
+                "column, and the scale the right one?"
+            )
+        return texts, (score - low) / (high - low)
     if kind == "labelled" and _looks_like_a_score(value):
         raise InputError(
             f"{where}: the label {value!r:.40} in column {column!r} has a decimal point; if it is a score, say "
@@ -366,39 +352,19 @@ def _looks_like_a_score(value: object) -> bool:
     return isinstance(value, float)
 
 
-def _checked_score(value: object, column: str, scale: tuple[float, float] | None, where: str) -> float:
-    """Read a score, mapped to [0, 1] if its scale is known."""
-    score = checked_number(value, f"the score in column {column!r}", where)
-    if scale is None:
-        return score
-    if not scale[0] <= score <= scale[1]:
-        raise InputError(
-            f"{where}: the score {score:g} is off the scale from {scale[0]:g} to {scale[1]:g}; "
-            f"is {column!r} the right column, and the scale the right one?"
-        )
-    return (score - scale[0]) / (scale[1] - scale[0])
-
-
 def _gather(kind: str, columns: tuple[tuple[str, ...], ...], targets: Sequence[float | str]) -> Examples:
     """Build the examples, with numbered classes."""
     if kind == "scored":
         return Examples(kind, columns, scores=np.array(targets, np.float64))
     if not targets:
         return Examples(kind, columns)
-    names = _sorted_names({str(target) for target in targets})
+    names = sorted({str(target) for target in targets})
+    with suppress(ValueError):
+        names = sorted(names, key=int)  # by value, so that 10 comes after 9
     if "-1" in names and "0" in names:
         raise ValueError("the label -1 beside 0 means 'no label' in Hugging Face's data sets; drop such rows")
     number = {name: c for c, name in enumerate(names)}
-    return Examples(kind, columns, labels=np.array([number[str(x)] for x in targets]), label_names=names)
-
-
-def _sorted_names(names: set[str]) -> tuple[str, ...]:
-    """Sort class names; integers by value, so that 10 comes after 9."""
-    ordered = sorted(names)
-    try:
-        return tuple(sorted(ordered, key=int))
-    except ValueError:
-        return tuple(ordered)
+    return Examples(kind, columns, labels=np.array([number[str(x)] for x in targets]), label_names=tuple(names))
 
 
 # -------------------------------------------------------------------------------------------------------------- batches
@@ -453,11 +419,6 @@ def make_epoch(examples: Examples, batch_size: int, rng: np.random.Generator) ->
     >>> sorted(zip(*epoch[0].texts))
     [('good day', 'hello'), ('lost card', 'card gone'), ('too expensive', 'no money')]
     """
-    if isinstance(batch_size, bool) or batch_size < 2:
-        raise ValueError(
-            f"make_epoch: batch_size must be at least 2, got {batch_size!r}: a batch of one has no negatives; for less "
-            "memory use gradient caching"
-        )
     columns = examples.columns
     if examples.kind == "texts":
         columns = (*columns, columns[0] if examples.labels is None else draw_positives(examples, rng))
@@ -541,22 +502,16 @@ def _dealing_order(keys: Array, rng: np.random.Generator) -> tuple[Array, int]:
     if keys.shape[1] == 0:
         return shuffled, 0
     _, compact = np.unique(keys, return_inverse=True)
-    compact = compact.reshape(keys.shape)[shuffled]  # (M, K)
-    examples_of = _count_examples(compact)
+    compact = np.sort(compact.reshape(keys.shape)[shuffled], axis=1)  # (M, K)
+    is_first = np.ones(compact.shape, bool)
+    is_first[:, 1:] = compact[:, 1:] != compact[:, :-1]
+    examples_of = np.bincount(compact[is_first])  # an example that has a key twice counts once
     lots = rng.permutation(len(examples_of))
     # a key's weight: how many examples have it; ties are broken by lot
     weight = examples_of * len(examples_of) + lots
     heaviest = weight[compact].max(axis=1)  # (M,)
     clashing = int(np.count_nonzero(examples_of[compact].max(axis=1) > 1))
     return shuffled[np.argsort(-heaviest, kind="stable")], clashing
-
-
-def _count_examples(compact: Array) -> Array:
-    """Count the examples of each key; an example that has a key twice counts once."""
-    ordered = np.sort(compact, axis=1)
-    is_first = np.ones(ordered.shape, bool)
-    is_first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-    return np.bincount(ordered[is_first])
 
 
 def _deal(keys: Sequence[Sequence[int]], room: Sequence[int]) -> list[int]:
