@@ -258,23 +258,30 @@ def descend(
     1.11 -> 0.00
     -1.42 -> -2.81
     """
+    if steps < 0:
+        raise ValueError(f"descend: steps must be 0 or more, got {steps}")
+    for name, value, usual in (("learning_rate", learning_rate, LEARNING_RATE), ("scale", scale, SCALE)):
+        if not 0 < value < math.inf:
+            raise ValueError(f"descend: {name} must be a number above 0, got {value!r}; {usual} works on the plane")
     a, p = _checked(anchors, positives)
-    _check_numbers(steps, learning_rate, scale)
+    is_pair = np.eye(len(a), dtype=bool)
     states = []
     for step in range(steps + 1):
         loss = multiple_negatives_ranking(a, p, scale=scale)
         d_a, d_p = loss.gradients  # (B, D) each
-        states.append((a, p, d_a, d_p, loss.value))
+        cosines = cos_sim(a.astype(np.float64), p)  # (B, B)
+        even = (uniformity(a) + uniformity(p)) / 2
+        means = cosines[is_pair].mean(), cosines[~is_pair].mean()
+        states.append((a, p, d_a, d_p, loss.value, alignment(a, p), even, *means))
         if step < steps:
             a, p = _moved(a, d_a, learning_rate), _moved(p, d_p, learning_rate)
-    a, p, d_a, d_p, losses = (np.stack(part) for part in zip(*states, strict=True))
-    return Descent(a, p, d_a, d_p, losses, *_measure(a, p), scale, learning_rate)
+    return Descent(*(np.stack(part) for part in zip(*states, strict=True)), scale, learning_rate)
 
 
 def _moved(points: Array, d_points: Array, learning_rate: float) -> Array:
     """Take one step down the gradient."""
     with np.errstate(over="ignore", invalid="ignore"):  # checked below
-        moved: Array = points - learning_rate * d_points
+        moved = points - learning_rate * d_points
         runs_away = not np.isfinite(np.square(moved).sum())
     if runs_away:
         raise ValueError(
@@ -282,17 +289,6 @@ def _moved(points: Array, d_points: Array, learning_rate: float) -> Array:
             f"{points.dtype} can hold; take a smaller one, such as {LEARNING_RATE}"
         )
     return moved
-
-
-def _measure(anchors: Array, positives: Array) -> tuple[Array, Array, Array, Array]:
-    """Measure every state: alignment, uniformity, mean cosine of the pairs and of all others, (S,) each."""
-    rows = []
-    for a, p in zip(anchors, positives, strict=True):
-        cosines = cos_sim(a.astype(np.float64), p)  # (B, B)
-        own, others = np.diagonal(cosines), cosines[~np.eye(len(cosines), dtype=bool)]
-        rows.append((alignment(a, p), (uniformity(a) + uniformity(p)) / 2, own.mean(), others.mean()))
-    align, uniform, positive, negative = np.array(rows).T  # (S,) each
-    return align, uniform, positive, negative
 
 
 def _checked(anchors: ArrayLike, positives: ArrayLike) -> tuple[Array, Array]:
@@ -312,11 +308,3 @@ def _checked(anchors: ArrayLike, positives: ArrayLike) -> tuple[Array, Array]:
                 "directions; look at what made them, or drop such rows"
             )
     return a, p
-
-
-def _check_numbers(steps: int, learning_rate: float, scale: float) -> None:
-    if steps < 0:
-        raise ValueError(f"descend: steps must be 0 or more, got {steps}")
-    for name, value, usual in (("learning_rate", learning_rate, LEARNING_RATE), ("scale", scale, SCALE)):
-        if not 0 < value < math.inf:
-            raise ValueError(f"descend: {name} must be a number above 0, got {value!r}; {usual} works on the plane")

@@ -40,7 +40,9 @@ def draw_picture(
     _check(plane)
     from matplotlib.figure import Figure  # not pyplot: it looks for a screen
 
-    listed = _sentence_lines(sentences) if text is not None and sentences is not None else []
+    listed = []
+    if text is not None and sentences is not None:
+        listed = [f"{i}   {anchor}   |   {positive}" for i, (anchor, positive) in enumerate(sentences, 1)]
     heights = [PLANE_INCHES] if text is None else [PLANE_INCHES, TEXT_INCHES + LINE_INCHES * len(listed)]
     figure = Figure(figsize=(WIDTH_INCHES, sum(heights)))
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
@@ -179,10 +181,6 @@ def _midway(seen: Descent) -> int:
 def _plane_of(text: Descent) -> Plane:
     """The plane of the vectors at the start."""
     return lay_plane(np.concatenate([text.anchors[0], text.positives[0]]))
-
-
-def _sentence_lines(sentences: Sentences) -> list[str]:
-    return [f"{i}   {anchor}   |   {positive}" for i, (anchor, positive) in enumerate(sentences, 1)]
 
 
 def _draw_points(axes: Any, seen: Descent, step: int, *, with_key: bool) -> None:
@@ -336,8 +334,7 @@ class Plane:
 
     def project(self, x: Array) -> Array:
         """Project any vectors, (..., D), onto the plane, (..., 2)."""
-        coordinates: Array = (x - self.centre) @ self.axes.T
-        return coordinates
+        return (x - self.centre) @ self.axes.T
 
 
 def lay_plane(x: Array) -> Plane:
@@ -356,7 +353,7 @@ def lay_plane(x: Array) -> Plane:
         raise ValueError(f"lay_plane: expected finite x (B, D) with B >= 2 and D >= 2, got {x.shape}")
     if not np.ptp(x, axis=0).any():
         raise ValueError(f"lay_plane: all {len(x)} rows are the same; a point lies on many planes")
-    centre: Array = x.mean(axis=0)
+    centre = x.mean(axis=0)
     _, spread, axes = np.linalg.svd(x - centre, full_matrices=False)
     axes = axes[:2]  # (2, D)
     signs = np.sign(np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1))  # (2, 1)

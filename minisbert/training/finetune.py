@@ -599,12 +599,6 @@ class _Run:
     dev: DevSet | None
     max_seq_length: int
 
-    def batches(self, epoch: int) -> list[Batch]:
-        """The batches of an epoch, the same at every call."""
-        return make_epoch(
-            self.examples, self.settings.batch_size, np.random.default_rng([self.settings.seed, 0, epoch])
-        )
-
     def is_over(self, state: TrainingState) -> bool:
         return state.progress.epoch >= self.settings.epochs
 
@@ -615,7 +609,8 @@ class _Run:
             state = self._score(state, model, self.dev)
             yield state, None
         while not self.is_over(state):
-            batches = self.batches(state.progress.epoch)
+            rng = np.random.default_rng([self.settings.seed, 0, state.progress.epoch])  # a resumed epoch is the same
+            batches = make_epoch(self.examples, self.settings.batch_size, rng)
             total = len(batches) * self.settings.epochs  # epochs are equally long
             score_every = self.settings.evaluate_every or len(batches)
             for batch in batches[state.progress.batch :]:
