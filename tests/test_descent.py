@@ -87,7 +87,7 @@ def test_geometry_equals_the_authors_definitions(torch):
     [
         (lambda: alignment([[1, 0]], [[1, 0], [0, 1]]), r"alignment: a and b must be \(B, D\) both, got \(1, 2\)"),
         (lambda: alignment(np.empty((0, 2)), np.empty((0, 2))), "alignment: a must be .* B >= 1"),
-        (lambda: alignment([[1, 0]], [[0, 0]]), "every row of b must have a direction, but row 0"),
+        (lambda: alignment([[1, 0]], [[0, 0]]), "every row of b needs a direction, but row 0"),
         (lambda: alignment([[1, 0]], [[1, 0]], alpha=0), "alpha must be a number above 0"),
         (lambda: uniformity([[1, 0]]), "uniformity: x must be .* B >= 2"),
         (lambda: uniformity([1, 0]), r"got \(2,\)"),
@@ -211,11 +211,11 @@ def test_descent_equals_pytorch(torch):
         ({"positives": np.ones((3, 2))}, r"got \(2, 2\) and \(3, 2\)"),
         ({"positives": [[1.0, 0], [0, 0]]}, "positives .* no row all zeros"),
         ({"anchors": [[1.0, np.inf], [0, 1]]}, "anchors .* must be finite"),
-        ({"steps": -1}, "steps must be 0 or more, got -1"),
+        ({"steps": -1}, "steps must be at least 0, got -1"),
         ({"learning_rate": 0.0}, "learning_rate must be a number above 0, got 0.0; 0.2"),
         ({"learning_rate": float("nan")}, "learning_rate must be a number above 0, got nan"),
         ({"scale": -1}, "scale must be a number above 0"),
-        ({"learning_rate": 1e200}, "the points run away"),
+        ({"learning_rate": 1e200}, "the points diverge"),
     ],
 )
 def test_descend_refuses(change, words):
@@ -225,7 +225,7 @@ def test_descend_refuses(change, words):
 
 
 def test_one_pair_is_no_demonstration():
-    with pytest.raises(ValueError, match="make_points: pairs must be 2 or more, got 1"):
+    with pytest.raises(ValueError, match="make_points: pairs must be at least 2, got 1"):
         make_points(1, rng())
 
 

@@ -110,23 +110,23 @@ class Examples:
         if len(self.columns) != len(texts):
             raise ValueError(f"Examples: kind {kind!r} has the columns {', '.join(texts)}, got {len(self.columns)}")
         if (scores is None) == (kind == "scored"):
-            raise ValueError(f"Examples: scores belong to kind 'scored', and to no other; got kind {kind!r}")
+            raise ValueError(f"Examples: scores are for kind 'scored', and for no other; got kind {kind!r}")
         if (labels is None and kind == "labelled") or (labels is not None and kind not in ("labelled", "texts")):
-            raise ValueError(f"Examples: labels belong to kind 'labelled' and may to 'texts'; got kind {kind!r}")
+            raise ValueError(f"Examples: labels are for kind 'labelled', and optional for 'texts'; got kind {kind!r}")
         for name, values, dtype, numbers in (
             ("scores", scores, "f", "floats"),
-            ("labels", labels, "i", "whole numbers"),
+            ("labels", labels, "i", "integers"),
         ):
             is_right = isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind == dtype
             if values is not None and not (is_right and np.isfinite(values).all()):
                 raise ValueError(f"Examples: {name} must be an array (M,) of finite {numbers}, got {values!r:.80}")
         counts = [len(column) for column in (*self.columns, scores, labels) if column is not None]
         if len(set(counts)) > 1:
-            raise ValueError(f"Examples: columns, scores and labels must be equally long, got {counts}")
+            raise ValueError(f"Examples: columns, scores and labels must have the same length, got {counts}")
         if len(self) < 2:
-            raise ValueError(f"Examples: {len(self)} of kind {kind!r} are too few to learn from: at least 2")
+            raise ValueError(f"Examples: at least 2 examples are needed, got {len(self)} of kind {kind!r}")
         if scores is not None and np.all(scores == scores[0]):
-            raise ValueError(f"Examples: all {len(self):,} scores are {scores[0]:g}: there is nothing to learn")
+            raise ValueError(f"Examples: all {len(self):,} scores are {scores[0]:g}, so there is nothing to learn")
         if labels is not None:
             self._check_labels(labels)
 
@@ -135,11 +135,11 @@ class Examples:
         names = self.label_names
         counts = np.bincount(labels, minlength=len(names))  # (C,)
         if len(counts) != len(names) or not counts.all():
-            raise ValueError(f"Examples: labels must be 0 to C - 1, each of them used, for {len(names)} label_names")
+            raise ValueError(f"Examples: labels must be 0 to C - 1, and each must occur, for {len(names)} label_names")
         if len(names) < 2:
             raise ValueError(
-                f"Examples: all {len(self):,} labels are {names[0]!r:.40}: nothing tells them apart; pairs that all "
-                "belong together are of kind 'pairs', and texts without a label train by SimCSE"
+                f"Examples: all {len(self):,} labels are {names[0]!r:.40}, so there is nothing to learn; use kind "
+                "'pairs' for pairs that all belong together, and texts without labels for SimCSE"
             )
         if self.kind == "labelled":
             return
@@ -149,8 +149,8 @@ class Examples:
             named = ", ".join(f"{names[c]!r:.40}" for c in lone[:5]) + (", ..." if len(lone) > 5 else "")
             # an error and not a warning: a text that is its own positive teaches nothing
             raise ValueError(
-                f"Examples: {len(lone)} of {len(names)} classes have one single text, so that it has no positive: "
-                f"{named}; give each class at least two different texts, or leave these rows out"
+                f"Examples: {len(lone)} of {len(names)} classes have only one text, which has no positive: {named}; "
+                "give each class at least two different texts, or drop these rows"
             )
 
 
@@ -219,7 +219,7 @@ def read_examples(
     for file in listed:
         chosen = columns or _find_columns(file, found, read_names(file, input_format), kind is not None)
         if file != listed[0] and is_labelled != (len(chosen) == len(COLUMNS[found])):
-            raise InputError(f"{file}: {listed[0]} and it must both have labels, or both none")
+            raise InputError(f"{file}: either both this file and {listed[0]} must have labels, or neither")
         is_labelled = len(chosen) == len(COLUMNS[found])
         before = len(texts)
         records = read_records(file, chosen, input_format=input_format, has_header=has_header)
@@ -250,10 +250,10 @@ def _check_settings(
         raise ValueError(f"read_examples: scale must be (low, high) with low < high, got {scale!r}")
     if columns is None:
         if not has_header:
-            raise ValueError(f"{files[0]}: without a row of names kind must be said, and the columns given by number")
+            raise ValueError(f"{files[0]}: without a header row, give the kind, and the columns by number")
         return
     if kind is None:
-        raise ValueError(f"read_examples: with columns, kind must be said: {_choices()}")
+        raise ValueError(f"read_examples: columns needs a kind: {_choices()}")
     wanted = COLUMNS[kind]
     if isinstance(columns, str) or len(columns) not in ({len(wanted)} | ({1} if kind == "texts" else set())):
         raise ValueError(f"read_examples: columns of kind {kind!r} are {', '.join(wanted)}; got {columns!r}")
@@ -269,7 +269,7 @@ def _choices() -> str:
 def _guess_kind(file: str | Path, names: Sequence[str]) -> str:
     """Infer the kind from the column names."""
     if not names:
-        raise InputError(f"{file}: empty; expected rows, and in CSV and TSV a row of column names before them")
+        raise InputError(f"{file}: empty: expected rows, and in CSV and TSV a header row before them")
     has = {meaning for meaning, usual in SYNONYMS.items() if set(usual) & set(names)}
     fitting = [kind for kind, meanings in COLUMNS.items() if has.issuperset(meanings if kind != "texts" else ["text"])]
     if "triplets" in fitting:
@@ -278,13 +278,13 @@ def _guess_kind(file: str | Path, names: Sequence[str]) -> str:
     ignored = next((name for name in (*SYNONYMS["label"], *SYNONYMS["score"]) if name in names), None)
     if fitting in (["pairs"], ["triplets"]) and ignored:  # rows with label 0 are not positives
         raise InputError(
-            f"{file}: the columns {listed} are {fitting[0]} with a {ignored!r}, which would be ignored; say "
+            f"{file}: the columns {listed} are {fitting[0]} with a {ignored!r}, which would be ignored; give "
             f"kind={fitting[0]!r} if all rows belong together, or else another kind and columns: {_choices()}"
         )
     if not fitting:
-        raise InputError(f"{file}: the columns {listed} fit no kind of example; say kind and columns: {_choices()}")
+        raise InputError(f"{file}: the columns {listed} fit no kind of example; give kind and columns: {_choices()}")
     if len(fitting) > 1:
-        raise InputError(f"{file}: the columns {listed} fit several kinds: {', '.join(fitting)}; say which (kind)")
+        raise InputError(f"{file}: the columns {listed} fit several kinds: {', '.join(fitting)}; give the kind")
     return fitting[0]
 
 
@@ -301,7 +301,7 @@ def _find_columns(file: str | Path, kind: str, names: Sequence[str], is_said: bo
         elif (kind, meaning) != ("texts", "label"):
             raise InputError(
                 f"{file}: no column for the {meaning} of {kind}: looked for {', '.join(usual)}; there are "
-                f"{', '.join(f'{n!r:.40}' for n in names)}; say which they are: {', '.join(COLUMNS[kind])}"
+                f"{', '.join(f'{n!r:.40}' for n in names)}; name the columns for {', '.join(COLUMNS[kind])}"
             )
     return tuple(found)
 
@@ -314,10 +314,10 @@ def _read_row(
     texts = tuple(checked_text(value, column, where) for value, column in zip(values, columns[:count], strict=False))
     for text, column in zip(texts, columns, strict=False):
         if not text.strip():
-            raise InputError(f"{where}: the text in column {column!r} is empty; mend or drop this row")
+            raise InputError(f"{where}: the text in column {column!r} is empty; fix or drop this row")
     if kind == "triplets" and texts[2] in texts[:2]:
         twin = columns[texts.index(texts[2])]
-        raise InputError(f"{where}: the negative is the same text as the {twin}; mend or drop this row")
+        raise InputError(f"{where}: the negative is the same text as the {twin}; fix or drop this row")
     if len(values) == count:
         return texts, None
     value, column = values[count], columns[count]
@@ -326,18 +326,18 @@ def _read_row(
         low, high = scale or (0.0, 1.0)
         if scale and not low <= score <= high:
             raise InputError(
-                f"{where}: the score {score:g} is off the scale from {low:g} to {high:g}; is {column!r} the right "
-                "column, and the scale the right one?"
+                f"{where}: the score {score:g} is outside the scale from {low:g} to {high:g}; is {column!r} the "
+                "right column, and the scale right?"
             )
         return texts, (score - low) / (high - low)
     if kind == "labelled" and _looks_like_a_score(value):
         raise InputError(
-            f"{where}: the label {value!r:.40} in column {column!r} has a decimal point; if it is a score, say "
-            "kind='scored', and if it is a class, write a whole number or a name"
+            f"{where}: the label {value!r:.40} in column {column!r} has a decimal point; if it is a score, give "
+            "kind='scored'; if it is a class, write an integer or a name"
         )
     label = checked_label(value, column, where)
     if label == "-":
-        raise InputError(f"{where}: the label '-' means that annotators did not agree (SNLI); drop such rows")
+        raise InputError(f"{where}: the label '-' means that the annotators did not agree (SNLI); drop such rows")
     return texts, label
 
 
@@ -362,7 +362,7 @@ def _gather(kind: str, columns: tuple[tuple[str, ...], ...], targets: Sequence[f
     with suppress(ValueError):
         names = sorted(names, key=int)  # by value, so that 10 comes after 9
     if "-1" in names and "0" in names:
-        raise ValueError("the label -1 beside 0 means 'no label' in Hugging Face's data sets; drop such rows")
+        raise ValueError("the label -1 next to 0 means 'no label' in Hugging Face's data sets; drop such rows")
     number = {name: c for c, name in enumerate(names)}
     return Examples(kind, columns, labels=np.array([number[str(x)] for x in targets]), label_names=tuple(names))
 

@@ -76,7 +76,7 @@ def alignment(a: ArrayLike, b: ArrayLike, alpha: float = 2.0) -> float:
     if u.shape != v.shape:
         raise ValueError(
             f"alignment: a and b must be (B, D) both, got {u.shape} and {v.shape}; row i of one is the partner of row "
-            "i of the other: are some left out, or are they of two models?"
+            "i of the other: are some missing, or are they from two models?"
         )
     distances = np.linalg.norm(u - v, axis=1)  # (B,)
     return float(np.mean(distances ** _above_zero("alignment", "alpha", alpha)))
@@ -135,15 +135,15 @@ def _unit_rows(function: str, name: str, x: ArrayLike, least: int) -> Array:
         )
     if not np.isfinite(rows).all():
         raise ValueError(
-            f"{function}: {name} {rows.shape} must hold finite numbers, but there is NaN or Inf; "
-            "look for a division by zero, or a learning rate so large that the vectors ran away"
+            f"{function}: {name} {rows.shape} must be finite, but has NaN or Inf; "
+            "look for a division by zero, or a learning rate so large that the vectors diverged"
         )
     largest = np.abs(rows).max(axis=1, keepdims=True)  # (B, 1)
     if not largest.all():
         bad = int(np.flatnonzero(largest == 0)[0])
         raise ValueError(
-            f"{function}: every row of {name} must have a direction, but row {bad} is all zeros; "
-            "look for an np.zeros that was not filled, or drop the row"
+            f"{function}: every row of {name} needs a direction, but row {bad} is all zeros; look for an "
+            "np.zeros that was never filled, or drop the row"
         )
     return normalize(rows / largest)  # squares of 1e200 would overflow, of 1e-200 underflow
 
@@ -222,7 +222,7 @@ def make_points(pairs: int, rng: np.random.Generator) -> tuple[Array, Array]:
            [-0.16,  0.99]])
     """
     if pairs < 2:
-        raise ValueError(f"make_points: pairs must be 2 or more, got {pairs}; one alone has nothing to be pushed from")
+        raise ValueError(f"make_points: pairs must be at least 2, got {pairs}; a single pair has no negatives")
     sides = []
     slots = rng.permutation(pairs)  # (B,) of the anchors
     for length, slot in ((1.0, slots), (POSITIVE_LENGTH, np.roll(slots, 1))):
@@ -259,7 +259,7 @@ def descend(
     -1.42 -> -2.81
     """
     if steps < 0:
-        raise ValueError(f"descend: steps must be 0 or more, got {steps}")
+        raise ValueError(f"descend: steps must be at least 0, got {steps}")
     for name, value, usual in (("learning_rate", learning_rate, LEARNING_RATE), ("scale", scale, SCALE)):
         if not 0 < value < math.inf:
             raise ValueError(f"descend: {name} must be a number above 0, got {value!r}; {usual} works on the plane")
@@ -285,8 +285,8 @@ def _moved(points: Array, d_points: Array, learning_rate: float) -> Array:
         runs_away = not np.isfinite(np.square(moved).sum())
     if runs_away:
         raise ValueError(
-            f"descend: with learning_rate {learning_rate:g} the points run away: a step is larger than "
-            f"{points.dtype} can hold; take a smaller one, such as {LEARNING_RATE}"
+            f"descend: with learning_rate {learning_rate:g} the points diverge: a step is larger than "
+            f"{points.dtype} can hold; use a smaller one, such as {LEARNING_RATE}"
         )
     return moved
 
@@ -297,14 +297,14 @@ def _checked(anchors: ArrayLike, positives: ArrayLike) -> tuple[Array, Array]:
     if a.ndim != 2 or a.shape != p.shape or len(a) < 2 or a.shape[1] == 0:
         raise ValueError(
             f"descend: anchors and positives must be (B, D) both, with B >= 2, got {a.shape} and {p.shape}; row i of "
-            "one is the partner of row i of the other, and one pair alone has nothing to be pushed from"
+            "one is the partner of row i of the other, and a single pair has no negatives"
         )
     dtype = np.float32 if a.dtype == p.dtype == np.float32 else np.float64
     a, p = a.astype(dtype), p.astype(dtype)
     for name, rows in (("anchors", a), ("positives", p)):
         if not (np.isfinite(rows).all() and rows.any(axis=1).all()):
             raise ValueError(
-                f"descend: {name} {rows.shape} must be finite and no row all zeros, since InfoNCE compares "
-                "directions; look at what made them, or drop such rows"
+                f"descend: {name} {rows.shape} must be finite, and no row all zeros, since InfoNCE compares "
+                "directions; check how they were made, or drop such rows"
             )
     return a, p

@@ -66,7 +66,7 @@ def draw_animation(
     """
     _check(plane)
     if text is not None and text.steps != plane.steps:
-        raise ValueError(f"draw_animation: plane has {plane.steps} steps and text {text.steps}; a film needs as many")
+        raise ValueError(f"draw_animation: plane has {plane.steps} steps and text {text.steps}; they must be equal")
     steps = frame_steps(plane.steps)
     frames = []
     for step in steps:
@@ -92,8 +92,8 @@ def _check(plane: Descent) -> None:
     require_matplotlib()
     if plane.anchors.shape[2] != 2:
         raise ValueError(
-            f"draw: plane must be a descent of points with 2 coordinates, got {plane.anchors.shape[2]}; vectors of "
-            "other widths go into text"
+            f"draw: plane must be a descent of points with 2 coordinates, got {plane.anchors.shape[2]}; pass other "
+            "vectors as text"
         )
 
 
@@ -352,7 +352,7 @@ def lay_plane(x: Array) -> Plane:
     if x.ndim != 2 or min(x.shape) < 2 or not np.isfinite(x).all():
         raise ValueError(f"lay_plane: expected finite x (B, D) with B >= 2 and D >= 2, got {x.shape}")
     if not np.ptp(x, axis=0).any():
-        raise ValueError(f"lay_plane: all {len(x)} rows are the same; a point lies on many planes")
+        raise ValueError(f"lay_plane: all {len(x)} rows are equal; a single point spans no plane")
     centre = x.mean(axis=0)
     _, spread, axes = np.linalg.svd(x - centre, full_matrices=False)
     axes = axes[:2]  # (2, D)

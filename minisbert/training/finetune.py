@@ -157,7 +157,9 @@ class Settings:
             default = loss.options[name]
             kind = float if type(value) is int else type(value)
             if kind is not type(default) or (isinstance(value, float) and not math.isfinite(value)):
-                raise ValueError(f"{self.loss}: {name} must be like {default!r}, got {value!r}")
+                raise ValueError(
+                    f"{self.loss}: {name} must be a {type(default).__name__} such as {default!r}, got {value!r}"
+                )
         if self.loss_options:
             vectors = [np.eye(2)] * (3 if loss.data == "triplets" else 2)
             targets = [np.array([0.0, 1.0])] if loss.data in ("scored", "labelled") else []
@@ -168,9 +170,9 @@ class Settings:
                 continue
             kinds = (int, float) if isinstance(default, float) else int
             if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
-                whole = "" if isinstance(default, float) else "a whole number, "
-                most = f", {high:g} at most" if high < math.inf else ""
-                raise ValueError(f"{name} must be {whole}{low:g} or more{most}, got {value!r}")
+                kind = "a number" if isinstance(default, float) else "an integer"
+                bounds = f"of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+                raise ValueError(f"{name} must be {kind} {bounds}, got {value!r}")
 
 
 def check_fit(settings: Settings, examples: Examples) -> None:
@@ -179,21 +181,20 @@ def check_fit(settings: Settings, examples: Examples) -> None:
     >>> check_fit(Settings(loss="cosent"), Examples("pairs", (("a", "b"), ("c", "d"))))
     Traceback (most recent call last):
         ...
-    ValueError: the loss cosent is not for examples of kind 'pairs'; for these there is multiple_negatives_ranking
+    ValueError: the loss cosent does not fit examples of kind 'pairs'; use multiple_negatives_ranking
     """
     fitting = fitting_losses(examples)
     if settings.loss not in fitting:
         raise ValueError(
-            f"the loss {settings.loss} is not for examples of kind {examples.kind!r}; for these there is "
-            + " or ".join(fitting)
+            f"the loss {settings.loss} does not fit examples of kind {examples.kind!r}; use " + " or ".join(fitting)
         )
     if settings.loss == "contrastive" and examples.label_names != ("0", "1"):
         raise ValueError(
             "the loss contrastive needs the labels 1 (the pair belongs together) and 0 (it does not), got "
-            f"{', '.join(examples.label_names[:5])}; for named classes there is softmax"
+            f"{', '.join(examples.label_names[:5])}; for other classes use softmax"
         )
     if settings.loss == "simcse" and settings.dropout == 0.0:
-        raise ValueError("the loss simcse compares two views by dropout: with dropout 0 they are the same; use 0.1")
+        raise ValueError("the loss simcse compares two dropout views, which are equal with dropout 0; use 0.1")
 
 
 def fitting_losses(examples: Examples) -> tuple[str, ...]:
@@ -391,7 +392,7 @@ def read_checkpoint(file: Path, params: Mapping[str, Array], identity: Mapping[s
     >>> read_checkpoint(file, params, {"loss": "cosent"})
     Traceback (most recent call last):
         ...
-    minisbert.training.finetune.CheckpointError: ...: is of another run: loss was 'triplet' and is now 'cosent'; ...
+    minisbert.training.finetune.CheckpointError: ...: belongs to another run: loss was 'triplet' and is now ...
     """
     described, tensors = _read(file)
     was = described["identity"]
@@ -402,8 +403,8 @@ def read_checkpoint(file: Path, params: Mapping[str, Array], identity: Mapping[s
     ]
     if differing:
         raise CheckpointError(
-            f"{file}: is of another run: {'; '.join(differing)}; give the same model, examples and settings to go on, "
-            "or remove the file to begin anew"
+            f"{file}: belongs to another run: {'; '.join(differing)}; give the same model, examples and settings to "
+            "resume, or remove the file to start again"
         )
     parts: dict[str, dict[str, Array]] = {"params": {}, "best": {}, "optimizer": {}}
     try:
@@ -419,7 +420,7 @@ def read_checkpoint(file: Path, params: Mapping[str, Array], identity: Mapping[s
             _like(parts["best"], params) if parts["best"] else None,
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{file}: damaged, or of another model: {error}; remove it to begin anew") from error
+        raise CheckpointError(f"{file}: damaged, or of another model: {error}; remove it to start again") from error
 
 
 def _read(file: Path) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -431,19 +432,19 @@ def _read(file: Path) -> tuple[dict[str, Any], dict[str, Array]]:
         described = json.loads(metadata.get("minisbert", "{}"))
         found = described.get("format")
     except FileNotFoundError:
-        raise CheckpointError(f"{file}: there is no such checkpoint to resume from; leave --resume out") from None
+        raise CheckpointError(f"{file}: there is no checkpoint to resume from; start without resume") from None
     except OSError as error:  # a folder, say
         raise CheckpointError(f"{file}: cannot be read: {error}") from error
     except (SafetensorError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{file}: damaged, or no checkpoint: {error}; remove it to begin anew") from error
+        raise CheckpointError(f"{file}: damaged, or not a checkpoint: {error}; remove it to start again") from error
     if found != FORMAT:
         raise CheckpointError(
-            f"{file}: no checkpoint of this version of minisbert (format {found}, expected {FORMAT}); remove it to "
-            "begin anew"
+            f"{file}: not a checkpoint of this version of minisbert (format {found}, expected {FORMAT}); remove it "
+            "to start again"
         )
     is_whole = metadata.get("checksum") == _checksum(metadata["minisbert"], tensors)
     if not is_whole or not isinstance(described.get("identity"), dict):
-        raise CheckpointError(f"{file}: damaged: its bytes are not those that were written; remove it to begin anew")
+        raise CheckpointError(f"{file}: damaged: its bytes have changed since it was written; remove it to start again")
     return described, tensors
 
 
@@ -559,7 +560,7 @@ def finetune(
     check_fit(settings, examples)
     if checkpoint_every < 1 or (resume and checkpoint is None):
         raise ValueError(
-            "finetune: expected checkpoint_every of at least 1, and for resume=True a checkpoint, got "
+            "finetune: checkpoint_every must be at least 1, and resume=True needs a checkpoint; got "
             f"{checkpoint_every} and {checkpoint}"
         )
     limited = encoder.with_model(encoder.model)
@@ -701,7 +702,7 @@ def _blame(error: ValueError, place: Progress, batch: Batch) -> str:
     return (
         f"{where}: {error}. The batch: examples {rows}, from 0; its longest text has {len(longest):,} characters and "
         f"begins {longest[:60]!r}. Losses before: {recent}. The weights are as they were before this batch; a lower "
-        "learning rate or a longer warm-up mostly helps"
+        "learning rate or a longer warm-up usually helps"
     )
 
 
@@ -777,7 +778,7 @@ def untrained_model(
     """
     if min(num_hidden_layers, hidden_size, num_attention_heads) < 1 or hidden_size % num_attention_heads:
         raise ValueError(
-            "untrained_model: expected sizes of at least 1 and heads that divide the hidden size, got "
+            "untrained_model: sizes must be at least 1, and the heads must divide the hidden size; got "
             f"{num_hidden_layers} layers, hidden size {hidden_size}, {num_attention_heads} heads"
         )
     config = BertConfig(
