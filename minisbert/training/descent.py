@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -265,17 +266,28 @@ def descend(
             raise ValueError(f"descend: {name} must be a number above 0, got {value!r}; {usual} works on the plane")
     a, p = _checked(anchors, positives)
     is_pair = np.eye(len(a), dtype=bool)
-    states = []
+    states: list[dict[str, Any]] = []
     for step in range(steps + 1):
         loss = multiple_negatives_ranking(a, p, scale=scale)
         d_a, d_p = loss.gradients  # (B, D) each
         cosines = cos_sim(a.astype(np.float64), p)  # (B, B)
-        even = (uniformity(a) + uniformity(p)) / 2
-        means = cosines[is_pair].mean(), cosines[~is_pair].mean()
-        states.append((a, p, d_a, d_p, loss.value, alignment(a, p), even, *means))
+        states.append(
+            {
+                "anchors": a,
+                "positives": p,
+                "d_anchors": d_a,
+                "d_positives": d_p,
+                "loss": loss.value,
+                "alignment": alignment(a, p),
+                "uniformity": (uniformity(a) + uniformity(p)) / 2,
+                "positive_cosine": cosines[is_pair].mean(),
+                "negative_cosine": cosines[~is_pair].mean(),
+            }
+        )
         if step < steps:
             a, p = _moved(a, d_a, learning_rate), _moved(p, d_p, learning_rate)
-    return Descent(*(np.stack(part) for part in zip(*states, strict=True)), scale, learning_rate)
+    stacked = {name: np.stack([state[name] for state in states]) for name in states[0]}
+    return Descent(**stacked, scale=scale, learning_rate=learning_rate)
 
 
 def _moved(points: Array, d_points: Array, learning_rate: float) -> Array:

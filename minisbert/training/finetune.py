@@ -170,9 +170,9 @@ class Settings:
                 continue
             kinds = (int, float) if isinstance(default, float) else int
             if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
-                kind = "a number" if isinstance(default, float) else "an integer"
+                number = "a number" if isinstance(default, float) else "an integer"
                 bounds = f"of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
-                raise ValueError(f"{name} must be {kind} {bounds}, got {value!r}")
+                raise ValueError(f"{name} must be {number} {bounds}, got {value!r}")
 
 
 def check_fit(settings: Settings, examples: Examples) -> None:
