@@ -148,7 +148,7 @@ def test_no_clipping_is_valid_json():
 
 def test_the_length_limit_is_of_training_and_of_the_result():
     shown = run("train", "pairs.tsv", "-o", "my-model", *QUICK, "--max-seq-length", 4)
-    assert shown.stderr.count("Warning") == 1 and "20 of 20 texts are longer than max_seq_length = 4" in shown.stderr
+    assert shown.stderr.count("Warning") == 1 and "20 of 20 texts are longer than --max-seq-length = 4" in shown.stderr
     assert SentenceEncoder("my-model").max_seq_length == 4
     assert json.loads(Path("my-model/training.json").read_text())["settings"]["max_seq_length"] == 4
 
@@ -290,7 +290,7 @@ def test_calls_that_make_no_sense(arguments, words, monkeypatch):
         (["pairs.tsv", "-o", "x", "--dev", "full"], "full"),
         (["pairs.tsv", "-o", "x", "--dev", "stsb_dev.tsv", "--dev-columns", "a,b,c"], "stsb_dev.tsv"),
         (["pairs.tsv", "-o", "x", "--model", "full"], "full"),
-        (["pairs.tsv", "-o", "x", "--max-seq-length", "65"], "max_seq_length: expected a whole number from 3"),
+        (["pairs.tsv", "-o", "x", "--max-seq-length", "65"], "--max-seq-length: expected a whole number from 3"),
     ],
 )
 def test_what_fails_leaves_nothing_behind(arguments, words):
@@ -334,7 +334,7 @@ def test_a_checkpoint_is_neither_overlooked_nor_lost(monkeypatch):
     shown = run(*arguments, "--seed", 7, "--warmup", 0.5, "--resume", code=1)
     assert "belongs to another run: warmup was 0.1 and is now 0.5; seed was 0 and is now 7; " in shown.stderr
     shown = run(*arguments, "--max-seq-length", 9, "--resume", code=1)
-    assert "belongs to another run: max_seq_length was 64 and is now 9; give" in shown.stderr
+    assert "belongs to another run: --max-seq-length was 64 and is now 9; give" in shown.stderr
     shown = run(*arguments, "--from-scratch", "1,8,2", "--resume", code=1)
     assert "belongs to another run: model was '" in shown.stderr
     assert Path("my-model.checkpoint").read_bytes() == before and listed() == ["my-model.checkpoint"]

@@ -31,6 +31,7 @@ from pathlib import Path
 
 import numpy as np
 
+from minisbert.checks import each_text
 from minisbert.evaluation.classification import checked_label
 from minisbert.model import Array
 from minisbert.tables import InputError, checked_number, checked_text, read_names, read_records
@@ -107,6 +108,8 @@ class Examples:
         if kind not in COLUMNS:
             raise ValueError(f"Examples: kind must be one of {', '.join(COLUMNS)}, got {kind!r}")
         texts = [meaning for meaning in COLUMNS[kind] if meaning not in ("score", "label")]
+        columns = (tuple(each_text(x, f"Examples: columns[{i}]")) for i, x in enumerate(self.columns))
+        object.__setattr__(self, "columns", tuple(columns))  # any sequence of texts becomes a tuple, once
         if len(self.columns) != len(texts):
             raise ValueError(f"Examples: kind {kind!r} has the columns {', '.join(texts)}, got {len(self.columns)}")
         if (scores is None) == (kind == "scored"):
@@ -133,7 +136,7 @@ class Examples:
     def _check_labels(self, labels: Array) -> None:
         """Raise if there is a single class, or a text without another text of its class."""
         names = self.label_names
-        counts = np.bincount(labels, minlength=len(names))  # (C,)
+        counts = np.bincount(labels.astype(np.intp), minlength=len(names))  # (C,)
         if len(counts) != len(names) or not counts.all():
             raise ValueError(f"Examples: labels must be 0 to C - 1, and each must occur, for {len(names)} label_names")
         if len(names) < 2:
@@ -459,7 +462,7 @@ def clash_keys(examples: Examples) -> Array:
            [1, 2]])
     """
     if examples.kind in ("scored", "labelled"):
-        return np.empty((len(examples), 0), np.int64)
+        return np.empty((len(examples), 0), np.intp)
     if examples.labels is not None:
         return np.asarray(examples.labels)[:, None]
     number: dict[str, int] = {}
@@ -484,7 +487,7 @@ def spread(keys: Array, batch_size: int, rng: np.random.Generator) -> list[Array
     dealt = _deal(keys[order[:clashing]].tolist(), room)
     # the rest clashes with nothing and fills the room left, in random order
     free = np.repeat(np.arange(batches), np.array(room) - np.bincount(dealt, minlength=batches))
-    batch_of = np.concatenate([np.array(dealt, np.int64), free])  # (M,)
+    batch_of = np.concatenate([np.array(dealt, np.intp), free])  # (M,)
     if clashing and keys.shape[1] > 1:
         batch_of = _mend(keys[order].tolist(), batch_of.tolist(), batches, rng)
     mixed = rng.permutation(count)  # (M,) no order is left within a batch
