@@ -26,8 +26,7 @@ from minisbert.evaluation.classification import (
     read_labelled,
 )
 from minisbert.training.data import Examples, read_examples
-from minisbert.training.finetune import StepReport, finetune
-from minisbert.training.settings import Settings
+from minisbert.training.finetune import Settings, StepReport, finetune
 
 
 @click.command(short_help="Fine-tune on labelled texts: accuracy before and after.")
