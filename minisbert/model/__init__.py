@@ -10,6 +10,6 @@ from typing import Any, TypeAlias
 
 import numpy.typing as npt
 
-# Shapes are said in comments and docstrings, and those in comments are executed by a test; NumPy's types cannot.
+# NumPy's types cannot express shapes: they stand in comments and docstrings, where a test executes them.
 Array: TypeAlias = npt.NDArray[Any]
 """Any NumPy array; letters such as ``(N, D)`` give the shape."""

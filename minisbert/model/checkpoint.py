@@ -1,10 +1,8 @@
-"""Bytes on disk -> arrays by name: safetensors files, one or several, in F64, F32, F16 or BF16.
+"""Safetensors files, one or several, in F64, F32, F16 or BF16 -> arrays by name.
 
-A safetensors file is eight bytes with the length of a JSON header, the header (name -> dtype, shape, offsets), then
-the numbers themselves. The ``safetensors`` library checks that the header is honest; the numbers are then mapped: the
-system brings in what is touched, when it is touched, once for all processes that use the model. Pickles
-(``pytorch_model.bin``) can run code when they are opened and are never read. Which names a BERT needs is the business
-of ``params.py``, next.
+A file is eight bytes with the length of a JSON header, the header (name -> dtype, shape, offsets), then the numbers.
+The ``safetensors`` library checks the header; the numbers are then mapped: the system brings in what is touched, when
+it is touched, once for all processes. Pickles (``pytorch_model.bin``) can run code when opened and are never read.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from minisbert.model import Array
 from minisbert.model.config import ModelFolderError, read_json
 
-# No trained BERT comes near it. One wrong bit in an exponent goes far beyond, and would make NaN of every text.
+# No weight of a trained BERT comes near it; one wrong bit in an exponent goes far beyond, and makes every text NaN.
 _LARGEST = 1e6
 _NUMPY_DTYPE = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 
@@ -38,22 +36,9 @@ class StoredTensor:
     mapped: Array = field(repr=False, compare=False)  # the file's bytes
 
     def read(self, dtype: npt.DTypeLike) -> Array:
-        """Read the numbers and refuse NaN, infinity and what only damage can have made so large.
+        """Read the numbers, converted to ``dtype``; refuse NaN, infinity and what only damage can have made so large.
 
-        Parameters
-        ----------
-        dtype : DTypeLike
-            float32 or float64; what is stored is converted to it.
-
-        Returns
-        -------
-        Array, ``self.shape``
-            Not to be written to where it is the file itself, as the stored dtype's own numbers are.
-
-        Raises
-        ------
-        ModelFolderError
-            For a dtype that holds no real numbers, and for NaN, infinite and absurdly large numbers.
+        The result is the mapped file itself where its dtype is the stored one: not to be written to.
         """
         where = f"{self.file.as_posix()}: tensor {self.name!r}"
         if self.dtype not in _NUMPY_DTYPE:
@@ -63,12 +48,12 @@ class StoredTensor:
         count = int(np.prod(self.shape, dtype=np.int64))
         stored = np.frombuffer(self.mapped, _NUMPY_DTYPE[self.dtype], count, self.offset) if count else np.empty(0)
         if self.dtype == "BF16":
-            # bfloat16 is the upper half of a float32, and NumPy has no such type: put the lower half back as zeros
+            # bfloat16 is the upper half of a float32, and NumPy has no such type: the lower half becomes zeros
             stored = (stored.astype(np.uint32) << 16).view(np.float32)
         # what float32 cannot hold becomes infinite here, and is refused below
         with np.errstate(over="ignore", invalid="ignore"):
             values = stored.astype(dtype, copy=False).reshape(self.shape)
-        # no copy of the numbers is needed to see this, and NaN is neither above nor below anything
+        # needs no copy of the numbers, and NaN is neither above nor below anything
         if count and not (values.min() >= -_LARGEST and values.max() <= _LARGEST):
             bad = int(np.sum(~(np.abs(values) <= _LARGEST)))
             raise ModelFolderError(
@@ -79,30 +64,7 @@ class StoredTensor:
 
 
 def read_checkpoint(folder: Path) -> dict[str, StoredTensor]:
-    """List every tensor of a folder's checkpoint without reading its numbers.
-
-    Parameters
-    ----------
-    folder : Path
-        Holds ``model.safetensors``, or ``model.safetensors.index.json`` and the files that it names.
-
-    Returns
-    -------
-    dict of str to StoredTensor
-        By the names that the files use.
-
-    Raises
-    ------
-    ModelFolderError
-        If there is no safetensors file, a header lies or is cut off, or the index and its files disagree.
-
-    Examples
-    --------
-    >>> read_checkpoint(Path("no/such/folder"))
-    Traceback (most recent call last):
-        ...
-    minisbert.model.config.ModelFolderError: no/such/folder: there is no model.safetensors; ...
-    """
+    """List every tensor of a folder's checkpoint, by the names in the files, without reading its numbers."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
     if single.exists() or single.is_symlink():  # a link to nothing, or a folder of that name, is an error to report
         return read_header(single)
@@ -125,7 +87,7 @@ def _read_shards(index: Path) -> dict[str, StoredTensor]:
         raise ModelFolderError(f"{index.as_posix()}: expected a 'weight_map' from tensor names to file names")
     tensors: dict[str, StoredTensor] = {}
     for file in sorted(set(weight_map.values())):
-        # the index comes from strangers: a name that is more than a name could leave the folder
+        # the index comes from strangers: a name with a slash in it could leave the folder
         if Path(file).name != file or "\\" in file or not (index.parent / file).is_file():
             raise ModelFolderError(
                 f"{index.as_posix()}: names the file {file!r}, which is not in this folder; "
@@ -142,34 +104,7 @@ def _read_shards(index: Path) -> dict[str, StoredTensor]:
 
 
 def read_header(file: Path) -> dict[str, StoredTensor]:
-    """List the tensors of one safetensors file.
-
-    Parameters
-    ----------
-    file : Path
-
-    Returns
-    -------
-    dict of str to StoredTensor
-
-    Raises
-    ------
-    ModelFolderError
-        If the file is cut off, or its header is no header or does not fit the file's length.
-
-    Notes
-    -----
-    **Source**: the format's page in the safetensors repository, which equals ``safetensors.safe_open(file).keys()``.
-
-    Examples
-    --------
-    >>> import tempfile; file = Path(tempfile.mkdtemp()) / "model.safetensors"
-    >>> _ = file.write_bytes(b"1234")
-    >>> read_header(file)
-    Traceback (most recent call last):
-        ...
-    minisbert.model.config.ModelFolderError: ...model.safetensors: not a whole safetensors file (...
-    """
+    """List the tensors of one safetensors file, as ``safetensors.safe_open(file).keys()`` does, with their places."""
     try:
         # the library refuses headers that lie: lengths, overlaps, gaps, shapes against offsets, trailing bytes
         with file.open("rb") as stream, safe_open(file, framework="numpy"):

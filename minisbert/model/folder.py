@@ -1,8 +1,7 @@
-"""A model folder, read and written as one: configuration, weights, tokenizer, modules, prompts.
+"""A model folder, read and written whole: configuration, weights, tokenizer, modules, prompts.
 
 :func:`load_model` refuses a folder that cannot be computed exactly before any vector comes out; :func:`save_model`
-writes one that sentence-transformers loads and that gives the same vectors. This is the end of the model; how a name
-becomes a folder is in ``hub.py``, and ``encoder.py`` makes vectors of texts with all this.
+writes one that sentence-transformers loads and that gives the same vectors.
 """
 
 from __future__ import annotations
@@ -37,17 +36,33 @@ _SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 
 @dataclass(frozen=True)
 class SentenceModel:
-    """Everything that a model folder says."""
+    """Everything that a model folder says.
+
+    Parameters
+    ----------
+    config : BertConfig
+    params : BertParams
+    modules : tuple of Pooling, Dense and Normalize
+        What follows BERT.
+    tokenizer : Tokenizer
+    max_seq_length : int
+        In tokens, special tokens included.
+    prompts : dict of str to str
+    default_prompt_name : str or None
+    similarity_fn_name : {"cosine", "dot", "euclidean", "manhattan"}
+    truncate_dim : int or None
+        Dimensions of a sentence vector that are kept; None keeps all.
+    """
 
     config: BertConfig
     params: BertParams
     modules: tuple[Module, ...]
     tokenizer: Tokenizer
-    max_seq_length: int  # tokens, special tokens included
+    max_seq_length: int
     prompts: dict[str, str]
     default_prompt_name: str | None
     similarity_fn_name: str
-    truncate_dim: int | None = None  # dimensions of a sentence vector that are kept; None: all
+    truncate_dim: int | None = None
 
     @property
     def full_width(self) -> int:
@@ -120,27 +135,7 @@ def _read_files(folder: Path, entries: list[tuple[str, Path]], dtype: npt.DTypeL
 
 
 def read_sentence_settings(folder: Path) -> dict[str, Any]:
-    """Read ``config_sentence_transformers.json``, which may be absent.
-
-    Parameters
-    ----------
-    folder : Path
-
-    Returns
-    -------
-    dict
-        ``prompts``, ``default_prompt_name``, ``similarity_fn_name`` and ``truncate_dim``, as a SentenceModel has them.
-
-    Raises
-    ------
-    ModelFolderError
-        For values that make no sense, and a similarity that is not computed here.
-
-    Examples
-    --------
-    >>> read_sentence_settings(Path("no/such/folder"))["similarity_fn_name"]
-    'cosine'
-    """
+    """Read ``config_sentence_transformers.json``, which may be absent, into the fields of a :class:`SentenceModel`."""
     file = folder / "config_sentence_transformers.json"
     # null means the default, as an absent key does
     said = {key: value for key, value in (read_json(file, optional=True) or {}).items() if value is not None}
@@ -166,7 +161,7 @@ def read_sentence_settings(folder: Path) -> dict[str, Any]:
 
 
 def _is_text(value: Any) -> bool:
-    """Say whether this is a string, and one that can be written: half a character (a lone surrogate) cannot."""
+    """A string that can be written: half a character (a lone surrogate) cannot."""
     return isinstance(value, str) and value == value.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -176,6 +171,7 @@ def save_model(model: SentenceModel, folder: Path) -> None:
     Parameters
     ----------
     model : SentenceModel
+        Weights are written in their own dtype, in the format that every release of sentence-transformers reads.
     folder : Path
         New or empty. It appears whole or not at all.
 
@@ -183,11 +179,6 @@ def save_model(model: SentenceModel, folder: Path) -> None:
     ------
     ValueError
         If the folder holds something already, or is a file.
-
-    Notes
-    -----
-    Weights are written in the model's own dtype; the format is the one that every release of
-    sentence-transformers reads.
 
     Examples
     --------
@@ -198,7 +189,7 @@ def save_model(model: SentenceModel, folder: Path) -> None:
             f"save: {folder.as_posix()} exists and is not an empty folder; nothing was written, choose another name"
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # written beside its place and moved there in one step, so that an interrupted save leaves no half model
+    # written next to its place and moved there in one step, so that an interrupted save leaves no half model
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         _write_files(model, unfinished)
@@ -249,5 +240,5 @@ def _write_dense(module: Dense, file: Path) -> None:
 
 
 def _write_json(file: Path, value: Any) -> None:
-    """Write one JSON file as people like to read it."""
+    """Write one JSON file, indented for people."""
     file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

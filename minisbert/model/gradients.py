@@ -1,9 +1,8 @@
-"""The gradient of every weight of a BERT: the same fields as ``params.py``, with one exception.
+"""The gradient of every weight of a BERT: the same fields as in ``params.py``, with one exception.
 
 A gradient has the shape of what it belongs to: the gradient of an ``AttentionParams`` is another ``AttentionParams``.
 Only the word table differs. A batch uses a few hundred of its 30,522 rows, and the gradient of all others is zero:
-:class:`RowGradient` holds the rows that were used and no zeros. What makes these gradients stands in ``ops.py`` and
-``bert.py``, each backward directly under its forward.
+:class:`RowGradient` holds the rows that were used and no zeros.
 
 Letters: ``V`` vocabulary, ``U`` distinct pieces of a batch, ``P`` positions, ``D`` hidden size, ``S`` token types.
 """
@@ -27,19 +26,7 @@ class RowGradient:
     row_count: int  # V, rows of the whole table
 
     def dense(self) -> Array:
-        """Give the gradient with all its zeros, ``(V, D)``, as PyTorch holds it.
-
-        Returns
-        -------
-        Array, shape (V, D)
-
-        Examples
-        --------
-        >>> RowGradient(np.array([2]), np.array([[0.5, 1.5]]), 3).dense()
-        array([[0. , 0. ],
-               [0. , 0. ],
-               [0.5, 1.5]])
-        """
+        """The gradient with all its zeros, (V, D), as PyTorch holds it."""
         table = np.zeros((self.row_count, self.values.shape[1]), self.values.dtype)
         table[self.rows] = self.values
         return table
@@ -68,31 +55,10 @@ class BertGradients:
 
 
 def sum_rows(row_of: Array, d_rows: Array, row_count: int) -> RowGradient:
-    """Gather what each use of a table's row gave back: a row that was used twice gets the sum of both.
+    """``d_table[r] = sum of d_rows[n] over all n with row_of[n] = r``: the gradient of indexing, ``table[row_of]``.
 
-    ``d_table[r] = sum of d_rows[n] over all n with row_of[n] = r``
+    As of ``torch.nn.functional.embedding(..., sparse=True)``, coalesced: the rows ascend.
 
-    Parameters
-    ----------
-    row_of : Array, shape (N,)
-        The row that each token used.
-    d_rows : Array, shape (N, D)
-        The gradient of what was looked up.
-    row_count : int
-        ``V``, rows of the table.
-
-    Returns
-    -------
-    RowGradient
-        Its rows ascend.
-
-    Notes
-    -----
-    **Source**: the gradient of indexing, ``table[row_of]``; ``torch.nn.functional.embedding(..., sparse=True)`` with
-    its gradient coalesced.
-
-    Examples
-    --------
     >>> sum_rows(np.array([2, 0, 2]), np.array([[1.0], [5.0], [3.0]]), 9)
     RowGradient(rows=array([0, 2]), values=array([[5.],
            [4.]]), row_count=9)
@@ -104,23 +70,7 @@ def sum_rows(row_of: Array, d_rows: Array, row_count: int) -> RowGradient:
 
 
 def add_gradients(a: Gradient, b: Gradient) -> Gradient:
-    """Add the gradients of one tensor from two parts of a batch.
-
-    Parameters
-    ----------
-    a, b : Array or RowGradient
-        Both of the same kind and shape.
-
-    Returns
-    -------
-    Array or RowGradient
-
-    Examples
-    --------
-    >>> first = RowGradient(np.array([0]), np.array([[1.0]]), 5)
-    >>> add_gradients(first, RowGradient(np.array([0, 4]), np.array([[2.0], [7.0]]), 5)).dense().T
-    array([[3., 0., 0., 0., 7.]])
-    """
+    """Add the gradients of one tensor from two parts of a batch."""
     if isinstance(a, RowGradient) and isinstance(b, RowGradient):
         both = np.concatenate([a.rows, b.rows]), np.concatenate([a.values, b.values])
         return sum_rows(*both, a.row_count)

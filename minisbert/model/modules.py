@@ -1,9 +1,6 @@
-"""What follows BERT in a sentence model: Pooling, Dense and Normalize, one after the other.
+"""What follows BERT in a sentence model: Pooling, then any number of Dense and Normalize.
 
-Each module is a dataclass of its settings and weights; :func:`apply_modules` is their forward pass, and the way back
-stands under it. How they stand in a model folder is the business of ``modules_json.py``, next.
-
-Letters: ``N`` tokens, ``B`` texts, ``D`` hidden size.
+Each module is a dataclass of its settings and weights; :func:`apply_modules` runs them one after the other.
 """
 
 from __future__ import annotations
@@ -24,7 +21,7 @@ from minisbert.model.pooling import pool, pool_backward
 
 @dataclass(frozen=True)
 class Pooling:
-    """Token vectors to one vector a text: the pooled vectors of all modes side by side."""
+    """Token vectors to one vector a text: the results of all modes side by side."""
 
     modes: tuple[str, ...] = ("mean",)
     include_prompt: bool = True
@@ -32,7 +29,7 @@ class Pooling:
 
 @dataclass(frozen=True)
 class Dense:
-    """``activation(x @ weight.T + bias)``, plus the input (through ``residual``, if any) with ``use_residual``."""
+    """``activation(x @ weight.T + bias)``; plus ``x`` or ``x @ residual.T`` with ``use_residual``."""
 
     weight: Array  # (d_out, d_in)
     bias: Array | None  # (d_out,)
@@ -52,29 +49,11 @@ Module = Pooling | Dense | Normalize
 def apply_modules(
     token_embeddings: Array, lengths: Array, modules: tuple[Module, ...], prompt_length: int = 0
 ) -> list[Array]:
-    """Turn token vectors into sentence vectors, module by module.
+    """Turn token vectors (N, D) into sentence vectors: the result of each module, (B, width); the last are the vectors.
 
-    Parameters
-    ----------
-    token_embeddings : Array, shape (N, D)
-    lengths : Array, shape (B,)
-        Tokens of each text.
-    modules : tuple of Module
-        The first is a Pooling.
-    prompt_length : int
-        Tokens of the prompt, [CLS] included; left out of the pooling where the model says so.
+    ``prompt_length`` counts the prompt's tokens, [CLS] included. **Source**:
+    ``sentence_transformers.SentenceTransformer.forward`` after its first module.
 
-    Returns
-    -------
-    list of Array, each of shape (B, width)
-        The result of each module; the last one holds the sentence vectors.
-
-    Notes
-    -----
-    **Source**: ``sentence_transformers.SentenceTransformer.forward`` after its first module.
-
-    Examples
-    --------
     >>> import numpy as np
     >>> strip = np.array([[3.0, 3.0], [3.0, 5.0]])
     >>> apply_modules(strip, np.array([2]), (Pooling(), Normalize()))
@@ -100,37 +79,9 @@ def modules_backward(
     modules: tuple[Module, ...],
     prompt_length: int = 0,
 ) -> tuple[Array, list[DenseGradients | None]]:
-    """Send a gradient back through :func:`apply_modules`: from sentence vectors to token vectors.
+    """From the gradient of the sentence vectors to that of the token vectors, (N, D), and of each module's weights.
 
-    Parameters
-    ----------
-    d_embeddings : Array, shape (B, width)
-        Upstream gradient of the last result.
-    results : list of Array
-        What the forward gave: each module reads the one before its own.
-    token_embeddings : Array, shape (N, D)
-    lengths : Array, shape (B,)
-    modules : tuple of Module
-    prompt_length : int
-
-    Returns
-    -------
-    d_tokens : Array, shape (N, D)
-    d_modules : list of DenseGradients or None
-        Of the modules' weights; None for those that have none.
-
-    Notes
-    -----
-    **Source**: ``torch.autograd`` through ``sentence_transformers``' modules.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> strip, lengths, modules = np.array([[3.0, 3.0], [3.0, 5.0]]), np.array([2]), (Pooling(), Normalize())
-    >>> results = apply_modules(strip, lengths, modules)
-    >>> modules_backward(np.array([[1.0, 0.0]]), results, strip, lengths, modules)[0].round(3)
-    array([[ 0.064, -0.048],
-           [ 0.064, -0.048]])
+    ``results`` is what the forward gave: each module reads the result before its own.
     """
     d_modules: list[DenseGradients | None] = [None] * len(modules)
     d_y = d_embeddings
@@ -146,27 +97,7 @@ def modules_backward(
 
 
 def dense(x: Array, module: Dense) -> Array:
-    """Send sentence vectors through one Dense module.
-
-    Parameters
-    ----------
-    x : Array, shape (B, d_in)
-    module : Dense
-
-    Returns
-    -------
-    Array, shape (B, d_out)
-
-    Notes
-    -----
-    **Source**: ``sentence_transformers``' ``Dense``.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> dense(np.ones((1, 2)), Dense(np.array([[1.0, 2.0]]), np.array([-5.0]), "relu"))
-    array([[0.]])
-    """
+    """``y = activation(x @ weight.T + bias)``, plus the residual where the module has one."""
     y = ACTIVATIONS[module.activation](linear(x, module.weight, module.bias))
     if module.use_residual:
         y = y + (x if module.residual is None else x @ module.residual.T)
@@ -175,7 +106,7 @@ def dense(x: Array, module: Dense) -> Array:
 
 @dataclass(frozen=True)
 class DenseGradients:
-    """Of a Dense module's weights, with the shapes of a :class:`Dense`; None for what it does not have."""
+    """The gradients of a :class:`Dense` module's weights; None for a weight that it does not have."""
 
     weight: Array  # (d_out, d_in)
     bias: Array | None  # (d_out,)
@@ -183,28 +114,7 @@ class DenseGradients:
 
 
 def dense_backward(d_y: Array, x: Array, module: Dense) -> tuple[Array, DenseGradients]:
-    """Send a gradient back through :func:`dense`.
-
-    Parameters
-    ----------
-    d_y : Array, shape (B, d_out)
-        Upstream gradient.
-    x : Array, shape (B, d_in)
-    module : Dense
-
-    Returns
-    -------
-    d_x : Array, shape (B, d_in)
-    d_module : DenseGradients
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> module = Dense(np.array([[1.0, 2.0]]), np.array([0.0]), "relu")
-    >>> d_x, d_module = dense_backward(np.array([[10.0]]), np.ones((1, 2)), module)
-    >>> d_x, d_module.weight, d_module.bias
-    (array([[10., 20.]]), array([[10., 10.]]), array([10.]))
-    """
+    """Gradients of what the module read and of its weights."""
     before = linear(x, module.weight, module.bias)
     d_before = ACTIVATION_BACKWARDS[module.activation](d_y, before)
     d_x, d_weight, d_bias = linear_backward(d_before, x, module.weight)
@@ -218,20 +128,8 @@ def dense_backward(d_y: Array, x: Array, module: Dense) -> tuple[Array, DenseGra
 
 
 def output_width(modules: tuple[Module, ...], hidden_size: int) -> int:
-    """Say how wide a sentence vector is after all modules.
+    """The length of a sentence vector after these modules.
 
-    Parameters
-    ----------
-    modules : tuple of Module
-    hidden_size : int
-        ``D``.
-
-    Returns
-    -------
-    int
-
-    Examples
-    --------
     >>> output_width((Pooling(("mean", "max")), Normalize()), 384)
     768
     """

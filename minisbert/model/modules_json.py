@@ -2,7 +2,7 @@
 
 The file names Python classes. They are matched by their last word against a short list and never imported; the paths
 in it come from strangers and are refused when they leave the folder. Both formats are read: the old one with
-``pooling_mode_*`` booleans, and the one of sentence-transformers 5.4 and later. Next comes ``folder.py``.
+``pooling_mode_*`` booleans, and that of sentence-transformers 5.4 and later.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from minisbert.model.config import BertConfig, ModelFolderError, read_flag, read
 from minisbert.model.modules import Dense, Module, Normalize, Pooling, output_width
 from minisbert.model.pooling import POOLINGS
 
-# torch.nn's classes, by their last word -> the function of ops.py
+# torch.nn's classes, by their last word -> the function's name in ops.py
 _DENSE_ACTIVATIONS = {
     "Identity": "identity",
     "Tanh": "tanh",
@@ -40,32 +40,7 @@ _OLD_POOLING_KEYS = {
 
 
 def resolve_inside(folder: Path, relative: str, said_by: Path) -> Path:
-    """Resolve a path that a model folder names, and refuse one that leaves the folder.
-
-    Parameters
-    ----------
-    folder : Path
-    relative : str
-        As written in ``modules.json``; ``""`` is the folder itself.
-    said_by : Path
-        The file that names it, for the message.
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    ModelFolderError
-        For an absolute path, ``..`` and links that lead outside.
-
-    Examples
-    --------
-    >>> resolve_inside(Path("."), "../other", Path("modules.json"))
-    Traceback (most recent call last):
-        ...
-    minisbert.model.config.ModelFolderError: modules.json: the path '../other' leaves the model's folder...
-    """
+    """Resolve a path that ``said_by`` names; refuse absolute paths, ``..`` and links that leave the folder."""
     target = folder / relative
     try:
         inside = target.resolve().is_relative_to(folder.resolve())
@@ -79,28 +54,7 @@ def resolve_inside(folder: Path, relative: str, said_by: Path) -> Path:
 
 
 def read_module_list(folder: Path) -> list[tuple[str, Path]] | None:
-    """Read ``modules.json``: which modules, in which order, in which folders.
-
-    Parameters
-    ----------
-    folder : Path
-
-    Returns
-    -------
-    list of (str, Path), or None
-        Kind (``"Transformer"``, ``"Pooling"``, ``"Dense"``, ``"Normalize"``) and folder of each module, the
-        Transformer first; None where there is no ``modules.json``, as in a plain BERT.
-
-    Raises
-    ------
-    ModelFolderError
-        For a foreign kind of module, an order that makes no sense, or a path that leaves the folder.
-
-    Examples
-    --------
-    >>> read_module_list(Path("no/such/folder")) is None
-    True
-    """
+    """Kind and folder of each module in ``modules.json``, the Transformer first; None if there is no such file."""
     file = folder / "modules.json"
     listed = read_json(file, expect=list, optional=True)
     if listed is None:
@@ -125,30 +79,7 @@ def read_module_list(folder: Path) -> list[tuple[str, Path]] | None:
 
 
 def read_modules(entries: list[tuple[str, Path]], config: BertConfig, dtype: npt.DTypeLike) -> tuple[Module, ...]:
-    """Read the settings and weights of what follows the Transformer.
-
-    Parameters
-    ----------
-    entries : list of (str, Path)
-        From :func:`read_module_list`, without the Transformer.
-    config : BertConfig
-    dtype : DTypeLike
-        Of Dense weights.
-
-    Returns
-    -------
-    tuple of Module
-
-    Raises
-    ------
-    ModelFolderError
-        For settings that are missing, unknown, or do not fit the module before.
-
-    Examples
-    --------
-    >>> read_modules([("Normalize", Path("2_Normalize"))], BertConfig(), "float32")
-    (Normalize(),)
-    """
+    """Read settings and weights of the modules after the Transformer, and check that each fits the one before."""
     modules: tuple[Module, ...] = ()
     for kind, path in entries:
         if kind == "Normalize":
@@ -231,29 +162,12 @@ def _read_dense(path: Path, d_in: int, dtype: npt.DTypeLike) -> Dense:
 
 
 def modules_to_json(module: Module, width: int) -> dict[str, Any]:
-    """Give the ``config.json`` that describes one module to sentence-transformers, old or new.
-
-    Parameters
-    ----------
-    module : Module
-    width : int
-        Of the vectors that it reads.
-
-    Returns
-    -------
-    dict
-        Empty for Normalize.
-
-    Examples
-    --------
-    >>> modules_to_json(Pooling(("max",)), 8)["pooling_mode_max_tokens"]
-    True
-    """
+    """The ``config.json`` that describes one module, which reads vectors of this width; empty for Normalize."""
     if isinstance(module, Pooling):
         booleans = {key: mode in module.modes for key, mode in _OLD_POOLING_KEYS.items()}
         if module.modes == tuple(mode for key, mode in _OLD_POOLING_KEYS.items() if booleans[key]):
             return {"word_embedding_dimension": width, **booleans, "include_prompt": module.include_prompt}
-        # booleans have no order: another one, or a mode taken twice, only the new format can say
+        # booleans have no order: only the new format can express another one, or a mode taken twice
         modes = list(module.modes)
         return {"embedding_dimension": width, "pooling_mode": modes, "include_prompt": module.include_prompt}
     if isinstance(module, Dense):
@@ -265,6 +179,6 @@ def modules_to_json(module: Module, width: int) -> dict[str, Any]:
             "bias": module.bias is not None,
             "activation_function": f"torch.nn.modules.{place}",
         }
-        # left out where false, so that older releases, which do not know the key, still load the folder
+        # left out where false: older releases do not know the key and would refuse the folder
         return {**settings, "use_residual": True} if module.use_residual else settings
     return {}

@@ -1,10 +1,10 @@
 """BERT's weights, one named field each, and the only place that knows what checkpoints call them.
 
-The dataclasses below are the table of contents of a BERT: read them top down. Shapes are the checkpoint's own;
-a weight is ``(d_out, d_in)`` and is used as ``x @ weight.T + bias``. :func:`build_params` says once which tensor goes
-where; loading, saving, random weights and error messages all follow from it. Text comes next, in ``tokens.py``.
+The dataclasses are the table of contents of a BERT. Shapes are the checkpoint's own; a weight is ``(d_out, d_in)`` and
+is used as ``x @ weight.T + bias``. :func:`build_params` says once which tensor goes where; loading, saving, random
+weights and error messages all follow from it.
 
-Letters: ``V`` vocabulary, ``P`` positions, ``D`` hidden size, ``F`` feed-forward size, ``L`` layers.
+Letters: ``V`` vocabulary, ``P`` positions, ``S`` token types, ``D`` hidden size, ``F`` feed-forward size, ``L`` layers.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class LinearParams:
 
 @dataclass(frozen=True)
 class LayerNormParams:
-    """What LayerNorm scales and shifts by, after it has made mean 0 and variance 1."""
+    """The scale and shift of LayerNorm, after mean 0 and variance 1."""
 
     weight: Array  # (D,)
     bias: Array  # (D,)
@@ -78,34 +78,24 @@ class LayerParams:
 
 @dataclass(frozen=True)
 class BertParams:
-    """All weights of a BERT."""
+    """All weights of a BERT.
+
+    Parameters
+    ----------
+    embeddings : EmbeddingParams
+        The three tables and their LayerNorm.
+    layers : tuple of LayerParams
+        ``L`` of them, each an ``attention`` and a ``feed_forward``.
+    """
 
     embeddings: EmbeddingParams
     layers: tuple[LayerParams, ...]
 
 
 def build_params(config: BertConfig, tensor: Callable[[str, tuple[int, ...]], Array]) -> BertParams:
-    """Assemble the weights, asking for each tensor by its checkpoint name and shape.
+    """Assemble the weights by calling ``tensor(name, shape)`` once per tensor, in the order of the dataclasses' fields.
 
-    Parameters
-    ----------
-    config : BertConfig
-        Gives the shapes.
-    tensor : callable
-        ``tensor(name, shape) -> Array``, called once per tensor in the order of the dataclasses' fields.
-
-    Returns
-    -------
-    BertParams
-
-    Notes
-    -----
     **Source**: the ``state_dict`` of ``transformers.BertModel``.
-
-    Examples
-    --------
-    >>> build_params(BertConfig(), lambda name, shape: np.zeros(shape)).embeddings.position.shape
-    (512, 768)
     """
     d, f = config.hidden_size, config.intermediate_size
 
@@ -141,19 +131,8 @@ def build_params(config: BertConfig, tensor: Callable[[str, tuple[int, ...]], Ar
 
 
 def tensor_shapes(config: BertConfig) -> dict[str, tuple[int, ...]]:
-    """List the tensors that a checkpoint of this configuration must hold.
+    """Name and shape of every tensor that a checkpoint must hold, in the order of :func:`flatten`.
 
-    Parameters
-    ----------
-    config : BertConfig
-
-    Returns
-    -------
-    dict of str to tuple of int
-        Checkpoint name to shape, in the order of :func:`flatten`.
-
-    Examples
-    --------
     >>> len(tensor_shapes(BertConfig(num_hidden_layers=6)))  # 6 x 16 and 5
     101
     """
@@ -169,22 +148,7 @@ def tensor_shapes(config: BertConfig) -> dict[str, tuple[int, ...]]:
 
 
 def flatten(tree: Any) -> Iterator[Array]:
-    """Give a nested dataclass's arrays one by one, in the order of its fields.
-
-    Parameters
-    ----------
-    tree : dataclass, tuple or Array
-        Such as :class:`BertParams`.
-
-    Yields
-    ------
-    Array
-
-    Examples
-    --------
-    >>> [array.shape for array in flatten(LinearParams(np.zeros((3, 2)), np.zeros(3)))]
-    [(3, 2), (3,)]
-    """
+    """Give the arrays of a nested dataclass one by one, in the order of its fields."""
     if isinstance(tree, np.ndarray):
         yield tree
         return
@@ -196,7 +160,7 @@ def flatten(tree: Any) -> Iterator[Array]:
 def random_params(
     config: BertConfig, rng: np.random.Generator, dtype: npt.DTypeLike = np.float64, scale: float = 0.02
 ) -> BertParams:
-    """Draw untrained weights: normal with BERT's spread, LayerNorm weights around 1.
+    """Draw untrained weights.
 
     Parameters
     ----------
@@ -209,7 +173,8 @@ def random_params(
     Returns
     -------
     BertParams
-        Biases and LayerNorm are drawn too, so that a test notices when one is left out.
+        Normal around 0, LayerNorm weights around 1. Biases and LayerNorm are drawn too, so that a test notices when one
+        is left out.
 
     Examples
     --------
@@ -230,7 +195,7 @@ def load_params(folder: Path, config: BertConfig, dtype: npt.DTypeLike = np.floa
     Parameters
     ----------
     folder : Path
-        Holds the safetensors file or files.
+        Holds ``model.safetensors``, or ``model.safetensors.index.json`` and the files that it names.
     config : BertConfig
         What the weights must fit.
     dtype : DTypeLike
@@ -239,13 +204,13 @@ def load_params(folder: Path, config: BertConfig, dtype: npt.DTypeLike = np.floa
     Returns
     -------
     BertParams
-        Matrices lie in memory column by column (Fortran order), which makes ``x @ weight.T`` up to 1.6x faster
-        on few rows and changes nothing else.
+        Matrices are in Fortran order, which makes ``x @ weight.T`` up to 1.6x faster on few rows and changes nothing
+        else. Tables may be the mapped file itself: not to be written to.
 
     Raises
     ------
     ModelFolderError
-        Missing, unexpected and misshapen tensors, all in one message; NaN, infinite or absurd numbers.
+        For missing, unexpected and misshapen tensors, all in one message; for NaN, infinite or absurdly large numbers.
 
     Examples
     --------
@@ -264,14 +229,14 @@ def load_params(folder: Path, config: BertConfig, dtype: npt.DTypeLike = np.floa
 
     def read(name: str, shape: tuple[int, ...]) -> Array:
         values = stored[name].read(dtype)
-        # rows of the embedding tables are looked up one by one: they stay row by row
+        # rows of the embedding tables are looked up one by one: they stay in C order
         return values if name.startswith("embeddings.") else np.asfortranarray(values)
 
     return build_params(config, read)
 
 
 def _by_our_names(checkpoint: dict[str, StoredTensor], folder: Path) -> dict[str, StoredTensor]:
-    """Undo what checkpoints add to the names and drop what a sentence vector does not need."""
+    """Undo what checkpoints add to the names, and drop what a sentence vector does not need."""
     named: dict[str, StoredTensor] = {}
     for original, tensor in checkpoint.items():
         name = original.removeprefix("bert.")

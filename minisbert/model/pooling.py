@@ -1,8 +1,6 @@
-"""Many token vectors -> one vector per text, in six ways; each with its gradient.
+"""Token vectors -> one vector per text, in six ways; directly under each stands its gradient.
 
-Each function takes the strip ``(N, D)`` and the lengths ``(B,)`` and gives ``(B, D)``. There is no padding, so there
-is none to leak into a mean. Its backward, directly below, takes the gradient of what it gave, ``d_pooled``, and then
-the same arguments. Which one a model was trained with stands in its folder; ``modules.py``, next, reads it.
+Each function takes the strip ``(N, D)`` and the lengths ``(B,)``. There is no padding, so none can leak into a mean.
 
 **Source**: Reimers & Gurevych 2019 (arXiv 1908.10084), section 3; ``sentence_transformers``' ``Pooling``.
 """
@@ -19,20 +17,10 @@ from minisbert.model.bert import places, starts
 
 
 def pool_mean(token_embeddings: Array, lengths: Array) -> Array:
-    """Average a text's token vectors.
+    """The mean of a text's token vectors.
 
-    Parameters
-    ----------
-    token_embeddings : Array, shape (N, D)
-    lengths : Array, shape (B,)
-        Tokens of each text, at least 1.
+    (N, D), (B,) -> (B, D)
 
-    Returns
-    -------
-    Array, shape (B, D)
-
-    Examples
-    --------
     >>> pool_mean(np.array([[1.0], [3.0], [5.0]]), np.array([2, 1]))
     array([[2.],
            [5.]])
@@ -44,23 +32,9 @@ def pool_mean(token_embeddings: Array, lengths: Array) -> Array:
 
 
 def pool_mean_backward(d_pooled: Array, token_embeddings: Array, lengths: Array) -> Array:
-    """Send a gradient back through :func:`pool_mean`: each token gets its text's, divided by the number of tokens.
+    """Each token gets its text's gradient, divided by the number of tokens.
 
-    Parameters
-    ----------
-    d_pooled : Array, shape (B, D)
-        Upstream gradient.
-    token_embeddings : Array, shape (N, D)
-    lengths : Array, shape (B,)
-
-    Returns
-    -------
-    Array, shape (N, D)
-
-    Examples
-    --------
-    >>> pool_mean_backward(np.array([[6.0], [1.0]]), np.zeros((4, 1)), np.array([3, 1])).T
-    array([[2., 2., 2., 1.]])
+    (B, D), (N, D), (B,) -> (N, D)
     """
     d_total = d_pooled / lengths[:, None].astype(d_pooled.dtype)  # (B, D)
     d_tokens: Array = np.repeat(d_total, lengths, axis=0)  # (N, D)
@@ -68,21 +42,9 @@ def pool_mean_backward(d_pooled: Array, token_embeddings: Array, lengths: Array)
 
 
 def pool_mean_sqrt_len(token_embeddings: Array, lengths: Array) -> Array:
-    """Add a text's token vectors and divide by the square root of their number.
+    """The sum of a text's token vectors, divided by the square root of their number.
 
-    Parameters
-    ----------
-    token_embeddings : Array, shape (N, D)
-    lengths : Array, shape (B,)
-
-    Returns
-    -------
-    Array, shape (B, D)
-
-    Examples
-    --------
-    >>> pool_mean_sqrt_len(np.array([[1.0], [3.0], [1.0], [3.0]]), np.array([4]))
-    array([[4.]])
+    (N, D), (B,) -> (B, D)
     """
     total = np.add.reduceat(token_embeddings, starts(lengths), axis=0)  # (B, D)
     scaled: Array = total / np.sqrt(lengths[:, None].astype(total.dtype))  # (B, D)
@@ -90,23 +52,9 @@ def pool_mean_sqrt_len(token_embeddings: Array, lengths: Array) -> Array:
 
 
 def pool_mean_sqrt_len_backward(d_pooled: Array, token_embeddings: Array, lengths: Array) -> Array:
-    """Send a gradient back through :func:`pool_mean_sqrt_len`.
+    """Each token gets its text's gradient, divided by the square root of the number of tokens.
 
-    Parameters
-    ----------
-    d_pooled : Array, shape (B, D)
-        Upstream gradient.
-    token_embeddings : Array, shape (N, D)
-    lengths : Array, shape (B,)
-
-    Returns
-    -------
-    Array, shape (N, D)
-
-    Examples
-    --------
-    >>> pool_mean_sqrt_len_backward(np.array([[6.0]]), np.zeros((4, 1)), np.array([4])).T
-    array([[3., 3., 3., 3.]])
+    (B, D), (N, D), (B,) -> (N, D)
     """
     d_total = d_pooled / np.sqrt(lengths[:, None].astype(d_pooled.dtype))  # (B, D)
     d_tokens: Array = np.repeat(d_total, lengths, axis=0)  # (N, D)
@@ -114,21 +62,12 @@ def pool_mean_sqrt_len_backward(d_pooled: Array, token_embeddings: Array, length
 
 
 def pool_weighted_mean(token_embeddings: Array, lengths: Array, skipped: int | Array = 0) -> Array:
-    """Average with weights 1, 2, 3, ..: later tokens count more (SGPT, Muennighoff 2022, section 3).
+    """The mean with weights 1, 2, 3, ..: later tokens count more (SGPT, Muennighoff 2022, section 3).
 
-    Parameters
-    ----------
-    token_embeddings : Array, shape (N, D)
-    lengths : Array, shape (B,)
-    skipped : int or Array, shape (B,)
-        Tokens that were taken off the front: the rest keep the weights of their places.
+    (N, D), (B,) -> (B, D)
 
-    Returns
-    -------
-    Array, shape (B, D)
+    ``skipped``: how many tokens were removed from the front of each text; the rest keep the weights of their places.
 
-    Examples
-    --------
     >>> pool_weighted_mean(np.array([[0.0], [3.0]]), np.array([2]))
     array([[2.]])
     """
@@ -142,24 +81,9 @@ def pool_weighted_mean(token_embeddings: Array, lengths: Array, skipped: int | A
 def pool_weighted_mean_backward(
     d_pooled: Array, token_embeddings: Array, lengths: Array, skipped: int | Array = 0
 ) -> Array:
-    """Send a gradient back through :func:`pool_weighted_mean`: each token gets its weight's share of its text's.
+    """Each token gets its text's gradient, times its share of the weights.
 
-    Parameters
-    ----------
-    d_pooled : Array, shape (B, D)
-        Upstream gradient.
-    token_embeddings : Array, shape (N, D)
-    lengths : Array, shape (B,)
-    skipped : int or Array, shape (B,)
-
-    Returns
-    -------
-    Array, shape (N, D)
-
-    Examples
-    --------
-    >>> pool_weighted_mean_backward(np.array([[6.0]]), np.zeros((3, 1)), np.array([3])).T
-    array([[1., 2., 3.]])
+    (B, D), (N, D), (B,) -> (N, D)
     """
     weights = _place_weights(lengths, skipped, d_pooled.dtype)  # (N, 1)
     d_total = d_pooled / np.add.reduceat(weights, starts(lengths), axis=0)  # (B, D)
@@ -168,51 +92,26 @@ def pool_weighted_mean_backward(
 
 
 def _place_weights(lengths: Array, skipped: int | Array, dtype: npt.DTypeLike) -> Array:
-    """Give each token the number of its place, from 1."""
+    """Number the tokens of each text from 1."""
     place = places(lengths) + np.repeat(np.broadcast_to(skipped, lengths.shape), lengths) + 1  # (N,)
     weights: Array = place.astype(dtype)[:, None]  # (N, 1)
     return weights
 
 
 def pool_max(token_embeddings: Array, lengths: Array) -> Array:
-    """Take the largest value of each dimension over a text's tokens.
+    """The largest value of each dimension over a text's tokens.
 
-    Parameters
-    ----------
-    token_embeddings : Array, shape (N, D)
-    lengths : Array, shape (B,)
-
-    Returns
-    -------
-    Array, shape (B, D)
-
-    Examples
-    --------
-    >>> pool_max(np.array([[1.0, 9.0], [3.0, -2.0]]), np.array([2]))
-    array([[3., 9.]])
+    (N, D), (B,) -> (B, D)
     """
     largest: Array = np.maximum.reduceat(token_embeddings, starts(lengths), axis=0)
     return largest
 
 
 def pool_max_backward(d_pooled: Array, token_embeddings: Array, lengths: Array) -> Array:
-    """Send a gradient back through :func:`pool_max`: all of it to the token that was the largest, in each dimension.
+    """In each dimension the token with the largest value gets everything; of equals the first, as in PyTorch.
 
-    Of tokens that are equally large the first gets it, as in PyTorch.
+    (B, D), (N, D), (B,) -> (N, D)
 
-    Parameters
-    ----------
-    d_pooled : Array, shape (B, D)
-        Upstream gradient.
-    token_embeddings : Array, shape (N, D)
-    lengths : Array, shape (B,)
-
-    Returns
-    -------
-    Array, shape (N, D)
-
-    Examples
-    --------
     >>> pool_max_backward(np.array([[5.0, 7.0]]), np.array([[1.0, 9.0], [3.0, -2.0]]), np.array([2]))
     array([[0., 7.],
            [5., 0.]])
@@ -226,45 +125,18 @@ def pool_max_backward(d_pooled: Array, token_embeddings: Array, lengths: Array) 
 
 
 def pool_cls(token_embeddings: Array, lengths: Array) -> Array:
-    """Take a text's first token vector, that of [CLS].
+    """A text's first token vector, that of [CLS].
 
-    Parameters
-    ----------
-    token_embeddings : Array, shape (N, D)
-    lengths : Array, shape (B,)
-
-    Returns
-    -------
-    Array, shape (B, D)
-
-    Examples
-    --------
-    >>> pool_cls(np.array([[1.0], [2.0], [3.0]]), np.array([2, 1]))
-    array([[1.],
-           [3.]])
+    (N, D), (B,) -> (B, D)
     """
     first: Array = token_embeddings[starts(lengths)]  # (B, D)
     return first
 
 
 def pool_cls_backward(d_pooled: Array, token_embeddings: Array, lengths: Array) -> Array:
-    """Send a gradient back through :func:`pool_cls`: all of it to the first token.
+    """The first token gets everything.
 
-    Parameters
-    ----------
-    d_pooled : Array, shape (B, D)
-        Upstream gradient.
-    token_embeddings : Array, shape (N, D)
-    lengths : Array, shape (B,)
-
-    Returns
-    -------
-    Array, shape (N, D)
-
-    Examples
-    --------
-    >>> pool_cls_backward(np.array([[6.0], [1.0]]), np.zeros((4, 1)), np.array([3, 1])).T
-    array([[6., 0., 0., 1.]])
+    (B, D), (N, D), (B,) -> (N, D)
     """
     d_tokens = np.zeros_like(token_embeddings)  # (N, D)
     d_tokens[starts(lengths)] = d_pooled
@@ -272,45 +144,18 @@ def pool_cls_backward(d_pooled: Array, token_embeddings: Array, lengths: Array) 
 
 
 def pool_last_token(token_embeddings: Array, lengths: Array) -> Array:
-    """Take a text's last token vector, in BERT that of [SEP].
+    """A text's last token vector, in BERT that of [SEP].
 
-    Parameters
-    ----------
-    token_embeddings : Array, shape (N, D)
-    lengths : Array, shape (B,)
-
-    Returns
-    -------
-    Array, shape (B, D)
-
-    Examples
-    --------
-    >>> pool_last_token(np.array([[1.0], [2.0], [3.0]]), np.array([2, 1]))
-    array([[2.],
-           [3.]])
+    (N, D), (B,) -> (B, D)
     """
     last: Array = token_embeddings[np.cumsum(lengths) - 1]  # (B, D)
     return last
 
 
 def pool_last_token_backward(d_pooled: Array, token_embeddings: Array, lengths: Array) -> Array:
-    """Send a gradient back through :func:`pool_last_token`: all of it to the last token.
+    """The last token gets everything.
 
-    Parameters
-    ----------
-    d_pooled : Array, shape (B, D)
-        Upstream gradient.
-    token_embeddings : Array, shape (N, D)
-    lengths : Array, shape (B,)
-
-    Returns
-    -------
-    Array, shape (N, D)
-
-    Examples
-    --------
-    >>> pool_last_token_backward(np.array([[6.0], [1.0]]), np.zeros((4, 1)), np.array([3, 1])).T
-    array([[0., 0., 6., 1.]])
+    (B, D), (N, D), (B,) -> (N, D)
     """
     d_tokens = np.zeros_like(token_embeddings)  # (N, D)
     d_tokens[np.cumsum(lengths) - 1] = d_pooled
@@ -338,30 +183,11 @@ POOLING_BACKWARDS: dict[str, Callable[[Array, Array, Array], Array]] = {
 
 
 def pool(token_embeddings: Array, lengths: Array, modes: tuple[str, ...] = ("mean",), prompt_length: int = 0) -> Array:
-    """Pool in one or several ways and put the results side by side.
+    """Pool in one or several ways (keys of :data:`POOLINGS`) and put the results side by side: ``(B, len(modes) * D)``.
 
-    Parameters
-    ----------
-    token_embeddings : Array, shape (N, D)
-    lengths : Array, shape (B,)
-        Tokens of each text, each at least 1.
-    modes : tuple of str
-        Keys of :data:`POOLINGS`.
-    prompt_length : int
-        Tokens at the front of each text to leave out: the prompt's, for models with ``include_prompt: false``.
-        A text that holds nothing else keeps its last token.
+    ``prompt_length`` tokens at the front of each text are left out: the prompt's, for models with
+    ``include_prompt: false``. A text that holds nothing else keeps its last token.
 
-    Returns
-    -------
-    Array, shape (B, len(modes) * D)
-
-    Raises
-    ------
-    ValueError
-        If lengths and token vectors do not fit each other, or a length is below 1.
-
-    Examples
-    --------
     >>> pool(np.array([[1.0], [3.0]]), np.array([2]), ("mean", "max"))
     array([[2., 3.]])
     """
@@ -387,24 +213,8 @@ def pool(token_embeddings: Array, lengths: Array, modes: tuple[str, ...] = ("mea
 def pool_backward(
     d_pooled: Array, token_embeddings: Array, lengths: Array, modes: tuple[str, ...] = ("mean",), prompt_length: int = 0
 ) -> Array:
-    """Send a gradient back through :func:`pool`: a token gets the sum of what comes back through all modes.
+    """A token gets the sum of what comes back through all modes; tokens that were left out get zero.
 
-    Parameters
-    ----------
-    d_pooled : Array, shape (B, len(modes) * D)
-        Upstream gradient.
-    token_embeddings : Array, shape (N, D)
-    lengths : Array, shape (B,)
-    modes : tuple of str
-    prompt_length : int
-        Tokens that were left out get zero.
-
-    Returns
-    -------
-    Array, shape (N, D)
-
-    Examples
-    --------
     >>> pool_backward(np.array([[2.0, 7.0]]), np.array([[1.0], [3.0]]), np.array([2]), ("mean", "max")).T
     array([[1., 8.]])
     """
@@ -433,7 +243,7 @@ def _modes_backward(
 
 
 def _behind_prompt(lengths: Array, prompt_length: int) -> tuple[Array, Array]:
-    """Say which tokens (N,) stand behind the prompt, and how many of each text, (B,); the last one always does."""
+    """Which tokens (N,) come after the prompt, and how many of each text, (B,); the last one always does."""
     skipped = np.minimum(prompt_length, lengths - 1)  # (B,)
     kept: Array = places(lengths) >= np.repeat(skipped, lengths)  # (N,)
     return kept, lengths - skipped

@@ -1,11 +1,8 @@
 """The tokenizer of a model folder, and the one limit of length that counts.
 
-A folder carries up to four length limits that contradict each other, and its ``tokenizer.json`` often cuts and pads on
-its own (all-MiniLM-L6-v2: at 128, silently). Here the library's cutting and padding are switched off, one limit is
-chosen (:func:`read_max_seq_length`), and a tokenizer that does not fit the model is refused. The same ids by hand, for
-reading, are in ``wordpiece.py``, next.
-
-Letters: ``V`` vocabulary, ``P`` positions.
+A folder carries up to four length limits that contradict each other, and its ``tokenizer.json`` often truncates and
+pads on its own (all-MiniLM-L6-v2: at 128, silently). Here that is switched off, one limit is chosen
+(:func:`read_max_seq_length`), and a tokenizer that does not fit the model is refused.
 """
 
 from __future__ import annotations
@@ -19,7 +16,7 @@ from minisbert.model.config import BertConfig, ModelFolderError, read_flag, read
 from minisbert.model.tokens import Tokenizer
 
 _SENTENCE_BERT_CONFIG = "sentence_bert_config.json"
-# Its keys that change what is computed, and the only value with which this package computes it.
+# Its keys that change what is computed, and the only supported value of each.
 _ONLY_VALUE: dict[str, Any] = {
     "transformer_task": "feature-extraction",
     "module_output_name": "token_embeddings",
@@ -29,39 +26,14 @@ _ONLY_VALUE: dict[str, Any] = {
     "document_length": None,
     "query_expansion": None,
 }
-# The tokenizer_class of tokenizer_config.json with which its other keys overrule tokenizer.json; may be left out.
+# With one of these as tokenizer_class, the other keys of tokenizer_config.json overrule tokenizer.json.
 _BERT_CLASSES = (None, "BertTokenizer", "BertTokenizerFast")
 
 
 def load_tokenizer(folder: Path, config: BertConfig) -> Tokenizer:
-    """Read ``tokenizer.json`` (or ``vocab.txt``) and switch the library's own cutting and padding off.
+    """Read ``tokenizer.json`` (or ``vocab.txt``) and switch the library's own truncation and padding off.
 
-    Parameters
-    ----------
-    folder : Path
-        The Transformer's folder.
-    config : BertConfig
-        Its ``V`` bounds the ids.
-
-    Returns
-    -------
-    Tokenizer
-
-    Raises
-    ------
-    ModelFolderError
-        If there is no tokenizer, it is damaged, or it gives ids that the embedding table does not have.
-
-    Notes
-    -----
     **Source**: ``transformers.AutoTokenizer.from_pretrained``.
-
-    Examples
-    --------
-    >>> load_tokenizer(Path("no/such/folder"), BertConfig())
-    Traceback (most recent call last):
-        ...
-    minisbert.model.config.ModelFolderError: no/such/folder: there is neither tokenizer.json nor vocab.txt; ...
     """
     settings = _read_settings(folder / "tokenizer_config.json")
     library, file = _open_library(folder, settings)
@@ -88,7 +60,7 @@ def _read_settings(file: Path) -> dict[str, Any]:
 
 
 def _open_library(folder: Path, settings: dict[str, Any]) -> tuple[tokenizers.Tokenizer, Path]:
-    """Open ``tokenizer.json``, or build the same from ``vocab.txt`` as models before 2020 have it; say which."""
+    """Open ``tokenizer.json``, or build the same from ``vocab.txt`` as in models before 2020; say which."""
     file, vocab = folder / "tokenizer.json", folder / "vocab.txt"
     known: tuple[Any, ...] = (*_BERT_CLASSES, settings.get("tokenizer_class"))
     if not (file.exists() or file.is_symlink()):
@@ -97,7 +69,7 @@ def _open_library(folder: Path, settings: dict[str, Any]) -> tuple[tokenizers.To
         raise ModelFolderError(
             f"{folder.as_posix()}: there is neither tokenizer.json nor vocab.txt; was the folder copied whole?"
         )
-    # Japanese words are found by another program first, of which tokenizer.json knows nothing
+    # Japanese text is split by another program first, of which tokenizer.json knows nothing
     if (name := settings.get("tokenizer_class")) not in known or name == "BertJapaneseTokenizer":
         raise ModelFolderError(
             f"{(folder / 'tokenizer_config.json').as_posix()}: tokenizer_class {name!r} is not computed here from "
@@ -126,14 +98,14 @@ def _obey_settings(library: tokenizers.Tokenizer, settings: dict[str, Any]) -> N
 
 
 def _lower_case_first(library: tokenizers.Tokenizer) -> None:
-    """Put a step before all others that lower-cases, unless a folder saved before already has it."""
+    """Lower-case before all else, unless a folder saved earlier already does."""
     rest = [library.normalizer] if library.normalizer else []
     if not any(b'"Lowercase"' in normalizer.__getstate__() for normalizer in rest):
         library.normalizer = tokenizers.normalizers.Sequence([tokenizers.normalizers.Lowercase(), *rest])
 
 
 def _check_vocabulary(library: tokenizers.Tokenizer, config: BertConfig, file: Path) -> None:
-    """Refuse ids that have no row in the embedding table or belong to two pieces, and unknown words without an id."""
+    """Refuse ids without a row in the embedding table or with two pieces, and a missing piece for unknown words."""
     model = library.model
     if isinstance(model, tokenizers.models.WordPiece) and model.token_to_id(model.unk_token) is None:
         raise ModelFolderError(
@@ -156,7 +128,7 @@ def _check_vocabulary(library: tokenizers.Tokenizer, config: BertConfig, file: P
 
 
 def _special_ids(library: tokenizers.Tokenizer, file: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Find the ids that the tokenizer puts before and behind every text, by watching what it does to one."""
+    """Find the ids that the tokenizer puts before and after every text, by watching what it does to one."""
     try:
         marked = library.encode("a")
     except BaseException as error:  # a panic inside the library is no Exception
@@ -187,35 +159,13 @@ def _sentence_bert_config(folder: Path) -> dict[str, Any]:
 
 
 def read_max_seq_length(folder: Path, config: BertConfig, settings: dict[str, Any]) -> int:
-    """Choose the one limit that counts among the up to four that a folder carries.
+    """Choose the one limit that counts, in tokens, special tokens included.
 
     ``sentence_bert_config.json: max_seq_length``, else ``tokenizer_config.json: model_max_length``, else
     ``config.json: max_position_embeddings``; never above the last. ``tokenizer.json``'s own truncation does not count.
 
-    Parameters
-    ----------
-    folder : Path
-        The Transformer's folder.
-    config : BertConfig
-    settings : dict
-        ``tokenizer_config.json``.
-
-    Returns
-    -------
-    int
-        Tokens, special tokens included.
-
-    Raises
-    ------
-    ModelFolderError
-        If the limit is no positive whole number.
-
-    Notes
-    -----
     **Source**: ``sentence_transformers``' ``Transformer.max_seq_length``.
 
-    Examples
-    --------
     >>> read_max_seq_length(Path("no/such/folder"), BertConfig(), {"model_max_length": 1e30})
     512
     """

@@ -1,7 +1,7 @@
 """Text -> token ids, packed end to end: the ``tokenizers`` library splits, this module cuts, counts and locates.
 
 What is cut is always reported (:class:`OverflowReport`), and :class:`TokenSpans` says where each token of a text of any
-length stands. How the library is set up from a model folder is in ``tokenizer_json.py``, next.
+length stands.
 
 Letters: ``B`` texts, ``N`` tokens in the strip, ``T`` tokens of one text.
 """
@@ -39,58 +39,45 @@ class Tokens:
     lost: Array  # (B,) tokens that were cut off each text
 
     def split(self) -> list[Array]:
-        """Give each text's token ids as an array of its own.
-
-        Returns
-        -------
-        list of Array
-            ``B`` views of :attr:`token_ids`.
-
-        Examples
-        --------
-        >>> Tokens(np.array([5, 6, 7]), np.array([2, 1]), np.array([0, 0])).split()
-        [array([5, 6]), array([7])]
-        """
+        """Each text's token ids, as ``B`` views of :attr:`token_ids`."""
         return np.split(self.token_ids, np.cumsum(self.lengths)[:-1]) if len(self.lengths) else []
 
 
 @dataclass(frozen=True)
 class TokenSpans:
-    """One text's own tokens, all of them, without special ones, and where each stands in the text."""
+    """All tokens of one text, without special ones, and where each stands in the text."""
 
     token_ids: Array  # (T,)
-    starts: Array  # (T,) the token's first character in the text
-    stops: Array  # (T,) the character behind its last
-    words: Array  # (T,) which word it is a part of, as the tokenizer splits words
+    starts: Array  # (T,) each token's first character in the text
+    stops: Array  # (T,) the character after its last
+    words: Array  # (T,) the word it is part of, as the tokenizer splits words
 
     def behind(self, count: int) -> TokenSpans:
-        """Leave the first tokens out.
-
-        Parameters
-        ----------
-        count : int
-
-        Returns
-        -------
-        TokenSpans
-
-        Examples
-        --------
-        >>> TokenSpans(np.array([5, 6]), np.array([0, 3]), np.array([2, 7]), np.array([0, 1])).behind(1).token_ids
-        array([6])
-        """
+        """Leave the first ``count`` tokens out."""
         return TokenSpans(self.token_ids[count:], self.starts[count:], self.stops[count:], self.words[count:])
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """A vocabulary and its rules; texts in, :class:`Tokens` out."""
+    """A vocabulary and its rules; texts in, :class:`Tokens` out. Made by :func:`~minisbert.model.folder.load_model`.
+
+    Parameters
+    ----------
+    library : tokenizers.Tokenizer
+        Without truncation and padding of its own.
+    first, last : tuple of int
+        Ids before and after every text, in BERT [CLS] and [SEP].
+    lower_case : bool
+        ``sentence_bert_config.json`` wants lower case before all else; kept for saving, as is the next.
+    settings : dict
+        ``tokenizer_config.json``.
+    """
 
     library: tokenizers.Tokenizer
-    first: tuple[int, ...]  # ids before every text, in BERT [CLS]
-    last: tuple[int, ...]  # ids behind it, in BERT [SEP]
-    lower_case: bool  # sentence_bert_config.json wants lower case before all else; kept for saving, as is the next
-    settings: dict[str, Any]  # tokenizer_config.json
+    first: tuple[int, ...]
+    last: tuple[int, ...]
+    lower_case: bool
+    settings: dict[str, Any]
 
     @property
     def special_count(self) -> int:
@@ -130,7 +117,7 @@ class Tokenizer:
     def _split(self, texts: Sequence[str], first_index: int) -> list[list[int]]:
         """Ids of each text without special tokens."""
         try:
-            # without the offsets that nobody reads here, where the library can leave them out
+            # without offsets, which are not needed here, where the library can leave them out
             encode = getattr(self.library, "encode_batch_fast", self.library.encode_batch)
             return [encoding.ids for encoding in encode(list(texts), add_special_tokens=False)]
         except (UnicodeEncodeError, TypeError):
@@ -155,8 +142,8 @@ class Tokenizer:
         Returns
         -------
         TokenSpans
-            The ids are those of :meth:`__call__`, uncut and without special tokens. A character may become several
-            tokens, which then have the same span.
+            The ids of :meth:`__call__`, uncut and without special tokens. A character may become several tokens, all of
+            which then have its span.
 
         Raises
         ------
@@ -172,7 +159,7 @@ class Tokenizer:
                 self._split([text], 0)  # says where
                 raise
             starts, stops = np.array(encoding.offsets, np.int64).reshape(-1, 2).T + characters
-            # a special token that is written out in the text is no word: None
+            # a special token written out in the text belongs to no word: None
             words = [-1 if number is None else count + number for number in encoding.word_ids]
             parts.append(np.array([encoding.ids, starts, stops, words], np.int64))
             characters += len(part)
@@ -180,7 +167,7 @@ class Tokenizer:
         return TokenSpans(*np.concatenate(parts, axis=1))
 
     def _parts(self, text: str) -> Iterator[str]:
-        """Cut a very long text behind blanks, where BERT's tokenizer ends a word in any case.
+        """Cut a very long text after blanks, where BERT's tokenizer ends a word in any case.
 
         The library's records of a text are a hundred times larger than the text: 1 GB for a book of 5 MB.
         """
@@ -196,43 +183,20 @@ class Tokenizer:
             start = stop
 
     def _added_tokens_with_blanks(self) -> bool:
-        """Say whether a blank may stand inside a token."""
+        """Whether a token may contain a blank."""
         return any(_BLANK.search(token.content) for token in self.library.get_added_tokens_decoder().values())
 
     def pieces(self, token_ids: Sequence[int] | Array) -> list[str]:
-        """Give the vocabulary's piece of each id.
-
-        Parameters
-        ----------
-        token_ids : sequence of int, shape (N,)
-
-        Returns
-        -------
-        list of str
-            A piece that starts with ``##`` continues the one before.
-        """
+        """The vocabulary's piece of each id; a piece that starts with ``##`` continues the one before."""
         return [str(self.library.id_to_token(int(i))) for i in token_ids]
 
 
 class OverflowReport:
-    """Count what is cut off texts, over any number of blocks of texts, and say it once.
+    """Count what is cut off texts, over any number of blocks of texts, and report it once.
 
-    Parameters
-    ----------
-    max_seq_length : int
-    overflow : {"warn", "error", "truncate", "chunk"}
-        What to do about texts that are too long: warn at the end, refuse at once, or nothing. Texts that are split
-        into chunks are never cut.
-    counts : sequence of 6 int
-        Where to go on counting: the :attr:`counts` of an earlier report, about the texts before.
+    ``overflow`` says what to do about texts that are too long: warn at the end, raise at once, or nothing; texts
+    split into chunks are never cut. ``counts``, the :attr:`counts` of an earlier report, is where counting goes on.
 
-    Raises
-    ------
-    ValueError
-        If ``overflow`` is none of these, or it is ``"error"`` and the texts before were cut.
-
-    Examples
-    --------
     >>> report = OverflowReport(8, "error")
     >>> report.add(Tokens(np.arange(8), np.array([8]), np.array([5])))
     Traceback (most recent call last):
@@ -255,17 +219,7 @@ class OverflowReport:
         return (self.texts, self.cut, self.lost, *self._worst)
 
     def add(self, tokens: Tokens) -> None:
-        """Count the next texts.
-
-        Parameters
-        ----------
-        tokens : Tokens
-
-        Raises
-        ------
-        ValueError
-            If texts were cut and ``overflow`` is ``"error"``.
-        """
+        """Count the next texts."""
         if tokens.lost.any():
             worst = int(np.argmax(tokens.lost))
             lost = int(tokens.lost[worst])
@@ -282,13 +236,7 @@ class OverflowReport:
             raise ValueError(self._message())
 
     def warn(self, stacklevel: int = 3) -> None:
-        """Say what was lost, if anything was and ``overflow`` is ``"warn"``.
-
-        Parameters
-        ----------
-        stacklevel : int
-            As in :func:`warnings.warn`: whose line the warning names.
-        """
+        """Warn, if anything was lost and ``overflow`` is ``"warn"``; ``stacklevel`` as in :func:`warnings.warn`."""
         if self.cut and self.overflow == "warn":
             warnings.warn(self._message(), TruncationWarning, stacklevel=stacklevel)
 

@@ -66,23 +66,7 @@ YOUNG_CAPITALS = {
 
 
 def category(char: str) -> str:
-    """Give Unicode's two-letter category of a character, as of Unicode 8.0 for all that matters here.
-
-    Parameters
-    ----------
-    char : str
-        One character.
-
-    Returns
-    -------
-    str
-        Such as ``"Po"`` for punctuation; ``"Cn"`` for what was not assigned yet.
-
-    Examples
-    --------
-    >>> category("!"), category("\u2e43")  # the second is of 2016
-    ('Po', 'Cn')
-    """
+    """Unicode's two-letter category of a character as of Unicode 8.0; ``"Cn"`` for what was not assigned yet."""
     return _OLD_CATEGORY.get(char) or unicodedata.category(char)
 
 
@@ -90,18 +74,5 @@ def decompose(text: str) -> str:
     """Take letters and their accents apart (NFD) as of Unicode 9.0.
 
     A younger character stays as it is, and marks are not reordered across it.
-
-    Parameters
-    ----------
-    text : str
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> [hex(ord(char)) for char in decompose("é")]
-    ['0x65', '0x301']
     """
     return _KNOWN_TO_UNICODE_9.sub(lambda run: unicodedata.normalize("NFD", run[0]), text)

@@ -1,17 +1,12 @@
 """Text -> token ids by hand: what ``tokens.py`` leaves to the ``tokenizers`` library, in Python to read.
 
-The steps, in the order in which text runs through them:
-
 1. :func:`tokenize` finds special tokens such as ``[SEP]`` in the raw text; they pass untouched.
-2. :func:`normalize` drops control characters and accents, lowers the case, sets ideographs apart.
+2. :func:`normalize` drops control characters and accents, lower-cases, and sets ideographs apart.
 3. :func:`split_words` cuts at white space and around every punctuation mark.
 4. :func:`split_word` cuts each word into the longest pieces that the vocabulary has.
-5. :func:`encode` looks up their ids and puts ``[CLS]`` before and ``[SEP]`` behind.
+5. :func:`encode` looks up their ids and puts ``[CLS]`` before and ``[SEP]`` after them.
 
-Left out on purpose: length limits (``tokenizer_json.py``, before this file), offsets into the text, and speed: the
-encoder uses the library, and a test holds this file to it, id for id, on every code point of Unicode; where its
-Unicode is older or younger than Python's, ``unicode_ages.py`` says so. ``ops.py``, next, takes over where ids have
-become vectors.
+The encoder uses the library; a test holds this file to it, id for id, on every code point of Unicode.
 """
 
 from __future__ import annotations
@@ -35,7 +30,7 @@ class WordPiece:
     vocabulary : mapping of str to int
         Id of each piece; a piece that continues a word starts with ``continuing_subword_prefix``.
     special_tokens : mapping of str to int
-        Tokens that are recognised in raw text, letter for letter; none unless given.
+        Tokens that are recognised in raw text, letter for letter.
     clean_text : bool
         Drop control characters and turn all white space into plain spaces.
     handle_chinese_chars : bool
@@ -43,17 +38,22 @@ class WordPiece:
     strip_accents : bool or None
         Drop combining marks; None does so where ``lowercase`` does.
     lowercase : bool
-        Lower the case.
     unk_token, cls_token, sep_token : str
-        What stands for a word that has no pieces, before a text, and behind it.
+        What replaces a word that has no pieces, stands before a text, and after it.
     continuing_subword_prefix : str
     max_input_chars_per_word : int
-        Longer words become ``unk_token`` unseen, in characters after :func:`normalize`.
+        Longer words (after :func:`normalize`) become ``unk_token`` without a look.
 
     Raises
     ------
     ValueError
         If one of the three named tokens has no id, or a special token has two.
+
+    Examples
+    --------
+    >>> rules = WordPiece({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "un": 3, "##want": 4, "##ed": 5, "!": 6})
+    >>> encode("Unwantéd!", rules)
+    [1, 3, 4, 5, 6, 2]
     """
 
     vocabulary: Mapping[str, int] = field(repr=False)
@@ -90,33 +90,9 @@ class WordPiece:
 
 
 def encode(text: str, rules: WordPiece) -> list[int]:
-    """Turn one text into token ids: ``[CLS]``, the ids of its pieces, ``[SEP]``.
+    """Turn one text into token ids: ``[CLS]``, the ids of its pieces, ``[SEP]``; nothing is cut.
 
-    Parameters
-    ----------
-    text : str
-    rules : WordPiece
-
-    Returns
-    -------
-    list of int
-        As long as the text needs; nothing is cut.
-
-    Raises
-    ------
-    ValueError
-        As :func:`tokenize`.
-
-    Notes
-    -----
-    **Source**: Devlin et al. 2018, section 3, "Input/Output Representations"; ``tokenizers.Tokenizer.encode(text).ids``
-    without truncation and padding.
-
-    Examples
-    --------
-    >>> rules = WordPiece({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "un": 3, "##want": 4, "##ed": 5, "!": 6})
-    >>> encode("Unwantéd!", rules)
-    [1, 3, 4, 5, 6, 2]
+    **Source**: Devlin et al. 2018, section 3; ``tokenizers.Tokenizer.encode(text).ids``.
     """
     return [rules.id_of(piece) for piece in [rules.cls_token, *tokenize(text, rules), rules.sep_token]]
 
@@ -124,26 +100,8 @@ def encode(text: str, rules: WordPiece) -> list[int]:
 def tokenize(text: str, rules: WordPiece) -> list[str]:
     """Cut one text into pieces of the vocabulary and special tokens.
 
-    Parameters
-    ----------
-    text : str
-    rules : WordPiece
-
-    Returns
-    -------
-    list of str
-
-    Raises
-    ------
-    ValueError
-        If ``text`` is no string, or holds a lone surrogate, which is half a character and has no UTF-8.
-
-    Notes
-    -----
     **Source**: ``tokenizers.Tokenizer.encode(text, add_special_tokens=False).tokens``.
 
-    Examples
-    --------
     >>> rules = WordPiece({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "play": 3, "##ing": 4}, special_tokens={"[SEP]": 2})
     >>> tokenize("Playing[SEP]played", rules)
     ['play', '##ing', '[SEP]', '[UNK]']
@@ -181,21 +139,8 @@ def _split_special_tokens(text: str, special_tokens: Mapping[str, int]) -> list[
 def normalize(text: str, rules: WordPiece) -> str:
     r"""Reduce a text to the letters that the vocabulary was made from.
 
-    Parameters
-    ----------
-    text : str
-    rules : WordPiece
-
-    Returns
-    -------
-    str
-
-    Notes
-    -----
     **Source**: ``BasicTokenizer`` in BERT's ``tokenization.py``; ``tokenizers.normalizers.BertNormalizer``.
 
-    Examples
-    --------
     >>> rules = WordPiece({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2})
     >>> normalize("Zürich\tis\u200b 東京", rules)
     'zurich is  東  京 '
@@ -219,23 +164,10 @@ def _is_dropped(char: str) -> bool:
 
 
 def split_words(text: str) -> list[str]:
-    """Cut normalised text at white space, which is dropped, and around each punctuation mark, which is kept.
+    """Cut normalized text at white space, which is dropped, and around each punctuation mark, which is kept.
 
-    Parameters
-    ----------
-    text : str
-
-    Returns
-    -------
-    list of str
-        No word is empty.
-
-    Notes
-    -----
     **Source**: ``tokenizers.pre_tokenizers.BertPreTokenizer``.
 
-    Examples
-    --------
     >>> split_words("isn't it  $5?")
     ['isn', "'", 't', 'it', '$', '5', '?']
     """
@@ -253,23 +185,8 @@ def split_word(word: str, rules: WordPiece) -> list[str]:
 
     Greedy, so it never goes back: if the rest has no piece, the whole word is unknown.
 
-    Parameters
-    ----------
-    word : str
-        Normalised, without white space.
-    rules : WordPiece
-
-    Returns
-    -------
-    list of str
-        Pieces, or ``[UNK]`` alone.
-
-    Notes
-    -----
     **Source**: Wu et al. 2016 (arXiv 1609.08144), section 4.1; ``tokenizers.models.WordPiece.tokenize``.
 
-    Examples
-    --------
     >>> rules = WordPiece({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "un": 3, "unw": 4, "##want": 5, "##ed": 6})
     >>> split_word("unwed", rules), split_word("unwanted", rules)  # "un ##want ##ed" would do, but "unw" is longer
     (['unw', '##ed'], ['[UNK]'])
@@ -293,31 +210,8 @@ def split_word(word: str, rules: WordPiece) -> list[str]:
 def read_wordpiece(path: str | Path) -> WordPiece:
     """Read vocabulary and rules from ``tokenizer.json``, or a vocabulary from ``vocab.txt``.
 
-    Parameters
-    ----------
-    path : str or Path
-        The file. ``vocab.txt`` (one piece a line, its number the id) says no rules: bert-base-uncased's are taken, and
-        ``dataclasses.replace(rules, lowercase=False)`` is the way to a cased model.
-
-    Returns
-    -------
-    WordPiece
-
-    Raises
-    ------
-    ModelFolderError
-        If the file is missing or damaged, or does what this module does not compute exactly.
-
-    Notes
-    -----
-    **Source**: ``tokenizers.Tokenizer.from_file``, ``tokenizers.BertWordPieceTokenizer``.
-
-    Examples
-    --------
-    >>> read_wordpiece("no/such/tokenizer.json")
-    Traceback (most recent call last):
-        ...
-    minisbert.model.config.ModelFolderError: no/such/tokenizer.json: the file is missing; ...
+    ``vocab.txt`` (one piece a line, its number the id) says no rules: bert-base-uncased's are taken, and
+    ``dataclasses.replace(rules, lowercase=False)`` is the way to a cased model.
     """
     path = Path(path)
     try:
@@ -362,7 +256,7 @@ def _from_tokenizer_json(raw: dict[str, Any]) -> WordPiece:
 
 
 def _template(post_processor: dict[str, Any]) -> list[tuple[str, list[int]]]:
-    """Token and ids before a text, and behind it, from either of the two forms in which BERT's template is written."""
+    """Token and ids before a text, and after it, from either of the two forms in which BERT's template is written."""
     if post_processor.get("type") == "BertProcessing":
         return [(token, [token_id]) for token, token_id in (post_processor["cls"], post_processor["sep"])]
     single = post_processor.get("single", [])
