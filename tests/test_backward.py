@@ -31,10 +31,20 @@ from minisbert.model.bert import (
     trace_bert,
 )
 from minisbert.model.folder import load_model
-from minisbert.model.gradients import RowGradient, add_gradients, sum_rows
-from minisbert.model.modules import Dense, Normalize, Pooling, apply_modules, dense, dense_backward, modules_backward
-from minisbert.model.params import flatten, random_params, tensor_shapes
-from minisbert.model.pooling import POOLING_BACKWARDS, POOLINGS, pool, pool_backward
+from minisbert.model.params import RowGradient, add_gradients, flatten, random_params, sum_rows, tensor_shapes
+from minisbert.model.pooling import (
+    POOLING_BACKWARDS,
+    POOLINGS,
+    Dense,
+    Normalize,
+    Pooling,
+    apply_modules,
+    dense,
+    dense_backward,
+    modules_backward,
+    pool,
+    pool_backward,
+)
 from minisbert.training.gradcheck import check_backward, check_gradients
 from minisbert.training.losses import LOSSES
 from minisbert.training.parameters import named_parameters, replace_parameters

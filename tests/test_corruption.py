@@ -41,8 +41,8 @@ from tiny import (
 
 from minisbert import SentenceEncoder
 from minisbert.model.config import ModelFolderError
-from minisbert.model.modules import Normalize, Pooling
 from minisbert.model.params import tensor_shapes
+from minisbert.model.pooling import Normalize, Pooling
 
 MODEL = "model.safetensors"
 WORD = "embeddings.word_embeddings.weight"

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from tiny import TEXTS, TINY, tiny_dense, write_model
 
 from minisbert import SentenceEncoder, schedule
-from minisbert.model.modules import Dense, Normalize, Pooling
+from minisbert.model.pooling import Dense, Normalize, Pooling
 from minisbert.model.tokens import TruncationWarning
 
 # float32 on a strip of other neighbours: matrix products add in another order. Measured 3e-7, margin 3.

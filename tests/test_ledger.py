@@ -9,8 +9,8 @@ from click.testing import CliRunner
 
 from minisbert import SentenceEncoder
 from minisbert.cli.verify import verify
-from minisbert.model import bert, modules, ops
-from minisbert.model.modules import Normalize, Pooling
+from minisbert.model import bert, ops, pooling
+from minisbert.model.pooling import Normalize, Pooling
 from minisbert.proof import ledger
 from minisbert.proof.ledger import (
     Reference,
@@ -98,7 +98,7 @@ def cls_pooling(monkeypatch, encoder):
 
 
 def no_normalisation(monkeypatch, encoder):
-    monkeypatch.setattr(modules, "normalize", lambda x: x)
+    monkeypatch.setattr(pooling, "normalize", lambda x: x)
 
 
 def lost_bias(monkeypatch, encoder):

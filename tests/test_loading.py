@@ -37,8 +37,8 @@ from tiny import (
 from minisbert import SentenceEncoder
 from minisbert.model import folder as folder_module
 from minisbert.model.config import HIDDEN_ACTS, BertConfig
-from minisbert.model.modules import Dense, Normalize, Pooling
 from minisbert.model.params import flatten, load_params
+from minisbert.model.pooling import Dense, Normalize, Pooling
 
 MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")  # in the order of concatenation
 

@@ -12,8 +12,7 @@ from minisbert import SentenceEncoder
 from minisbert.evaluation.layers import layer_scores
 from minisbert.evaluation.published import BENCHMARKS, find_sets
 from minisbert.evaluation.sts import SIMILARITIES, StsPairs, evaluate_sts, read_sts
-from minisbert.model.modules import Normalize, Pooling
-from minisbert.model.pooling import POOLINGS
+from minisbert.model.pooling import POOLINGS, Normalize, Pooling
 from minisbert.tables import InputError
 
 PAIRS = [(4.5, "a cat", "one cat"), (0.0, "a cat", "tea"), (2.0, "soup", "a cat")]

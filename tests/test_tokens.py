@@ -13,8 +13,7 @@ from tiny import REMOVE, TEXTS, TINY, VOCABULARY, edit_json, tiny_tokenizer, wri
 
 from minisbert import SentenceEncoder
 from minisbert.model.config import BertConfig
-from minisbert.model.tokenizer_json import load_tokenizer, read_max_seq_length
-from minisbert.model.tokens import OverflowReport, Tokens, TruncationWarning
+from minisbert.model.tokens import OverflowReport, Tokens, TruncationWarning, load_tokenizer, read_max_seq_length
 
 CLS, SEP, UNK = (VOCABULARY[piece] for piece in ("[CLS]", "[SEP]", "[UNK]"))
 LONG = replace(TINY, max_position_embeddings=520)

@@ -31,8 +31,7 @@ from minisbert.model import bert as bert_module
 from minisbert.model import ops
 from minisbert.model.bert import Dropout, bert_backward, trace_bert
 from minisbert.model.folder import load_model
-from minisbert.model.modules import Dense, dense_backward
-from minisbert.model.pooling import POOLINGS, pool_backward
+from minisbert.model.pooling import POOLINGS, Dense, dense_backward, pool_backward
 from minisbert.model.tokens import OverflowReport
 from minisbert.training import losses
 from minisbert.training.parameters import named_gradients, named_parameters

@@ -26,8 +26,7 @@ from torch_oracle import (
 from minisbert import SentenceEncoder
 from minisbert.model import bert as bert_module
 from minisbert.model import ops
-from minisbert.model.modules import dense
-from minisbert.model.pooling import POOLINGS, pool_cls
+from minisbert.model.pooling import POOLINGS, dense, pool_cls
 
 pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
 

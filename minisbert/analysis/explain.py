@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minisbert.model import Array
-from minisbert.model.modules import Dense, Module, Pooling, apply_modules
+from minisbert.model.pooling import Dense, Module, Pooling, apply_modules
 from minisbert.model.tokens import Overflow
 from minisbert.similarity import pairwise_cos_sim
 

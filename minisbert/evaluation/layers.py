@@ -24,8 +24,7 @@ from minisbert.evaluation.sts import StsPairs, pair_cosines
 from minisbert.model import Array
 from minisbert.model.bert import embed, layer
 from minisbert.model.folder import SentenceModel
-from minisbert.model.modules import Pooling
-from minisbert.model.pooling import POOLINGS
+from minisbert.model.pooling import POOLINGS, Pooling
 from minisbert.schedule import make_batches, work_through
 
 _ROUNDING = 1e-6  # cosines of float32 vectors that differ by less than this are the same

@@ -24,7 +24,6 @@ import numpy as np
 
 from minisbert.model import Array
 from minisbert.model.config import BertConfig
-from minisbert.model.gradients import BertGradients, EmbeddingGradients, sum_rows
 from minisbert.model.ops import (
     ACTIVATION_BACKWARDS,
     ACTIVATIONS,
@@ -38,12 +37,15 @@ from minisbert.model.ops import (
 )
 from minisbert.model.params import (
     AttentionParams,
+    BertGradients,
     BertParams,
+    EmbeddingGradients,
     EmbeddingParams,
     FeedForwardParams,
     LayerNormParams,
     LayerParams,
     LinearParams,
+    sum_rows,
 )
 
 

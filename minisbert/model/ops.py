@@ -230,7 +230,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": silu,
     "tanh": _tanh,
 }
-"""Activations by name; ``config.py`` and ``modules.py`` translate what checkpoints call them."""
+"""Activations by name; ``config.py`` and ``folder.py`` translate what checkpoints call them."""
 ACTIVATION_BACKWARDS: dict[str, Callable[[Array, Array], Array]] = {
     "gelu": gelu_backward,
     "gelu_tanh": gelu_tanh_backward,

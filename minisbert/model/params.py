@@ -1,25 +1,28 @@
-"""BERT's weights, one named field each, and the only place that knows what checkpoints call them.
+"""BERT's weights, one named field each, read from safetensors files; and gradients of the same shape.
 
 The dataclasses are the table of contents of a BERT. Shapes are the checkpoint's own; a weight is ``(d_out, d_in)`` and
 is used as ``x @ weight.T + bias``. :func:`build_params` says once which tensor goes where; loading, saving, random
 weights and error messages all follow from it.
 
-Letters: ``V`` vocabulary, ``P`` positions, ``S`` token types, ``D`` hidden size, ``F`` feed-forward size, ``L`` layers.
+Letters: ``V`` vocabulary, ``P`` positions, ``S`` token types, ``D`` hidden size, ``F`` feed-forward size, ``L`` layers,
+``U`` distinct pieces of a batch.
 """
 
 from __future__ import annotations
 
+import json
+import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
 
 from minisbert.model import Array
-from minisbert.model.checkpoint import StoredTensor, read_checkpoint
-from minisbert.model.config import BertConfig, ModelFolderError
+from minisbert.model.config import BertConfig, ModelFolderError, read_json
 
 
 @dataclass(frozen=True)
@@ -189,6 +192,114 @@ def random_params(
     return build_params(config, draw)
 
 
+# No weight of a trained BERT comes near it; one wrong bit in an exponent goes far beyond, and makes every text NaN.
+_LARGEST = 1e6
+_NUMPY_DTYPE = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """Where one tensor lies, before its numbers are touched."""
+
+    file: Path
+    name: str
+    dtype: str  # safetensors' name: F32, BF16, ..
+    shape: tuple[int, ...]
+    offset: int  # bytes from the start of the file
+    mapped: Array = field(repr=False, compare=False)  # the file's bytes
+
+    def read(self, dtype: npt.DTypeLike) -> Array:
+        """Read the numbers, converted to ``dtype``; refuse NaN, infinity and what only damage can have made so large.
+
+        The result is the mapped file itself where its dtype is the stored one: not to be written to.
+        """
+        where = f"{self.file.as_posix()}: tensor {self.name!r}"
+        if self.dtype not in _NUMPY_DTYPE:
+            raise ModelFolderError(
+                f"{where} is stored as {self.dtype}; read here: {', '.join(_NUMPY_DTYPE)} (is the model quantised?)"
+            )
+        count = int(np.prod(self.shape, dtype=np.int64))
+        stored = np.frombuffer(self.mapped, _NUMPY_DTYPE[self.dtype], count, self.offset) if count else np.empty(0)
+        if self.dtype == "BF16":
+            # bfloat16 is the upper half of a float32, and NumPy has no such type: the lower half becomes zeros
+            stored = (stored.astype(np.uint32) << 16).view(np.float32)
+        # what float32 cannot hold becomes infinite here, and is refused below
+        with np.errstate(over="ignore", invalid="ignore"):
+            values = stored.astype(dtype, copy=False).reshape(self.shape)
+        # needs no copy of the numbers, and NaN is neither above nor below anything
+        if count and not (values.min() >= -_LARGEST and values.max() <= _LARGEST):
+            bad = int(np.sum(~(np.abs(values) <= _LARGEST)))
+            raise ModelFolderError(
+                f"{where} holds {bad} numbers that are NaN, infinite or beyond {_LARGEST:g}; the file is damaged, "
+                "or its training diverged"
+            )
+        return values
+
+
+def read_checkpoint(folder: Path) -> dict[str, StoredTensor]:
+    """List every tensor of a folder's checkpoint, by the names in the files, without reading its numbers."""
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.exists() or single.is_symlink():  # a link to nothing, or a folder of that name, is an error to report
+        return read_header(single)
+    if index.is_file():
+        return _read_shards(index)
+    pickles = [name for name in ("pytorch_model.bin", "tf_model.h5") if (folder / name).exists()]
+    hint = (
+        f"; {pickles[0]} is not read, because opening such a file can run code: convert it once with "
+        "sentence-transformers' model.save(folder)"
+        if pickles
+        else "; was the folder copied whole?"
+    )
+    raise ModelFolderError(f"{folder.as_posix()}: there is no model.safetensors{hint}")
+
+
+def _read_shards(index: Path) -> dict[str, StoredTensor]:
+    """Follow an index to the files that hold the tensors between them."""
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        raise ModelFolderError(f"{index.as_posix()}: expected a 'weight_map' from tensor names to file names")
+    tensors: dict[str, StoredTensor] = {}
+    for file in sorted(set(weight_map.values())):
+        # the index comes from strangers: a name with a slash in it could leave the folder
+        if Path(file).name != file or "\\" in file or not (index.parent / file).is_file():
+            raise ModelFolderError(
+                f"{index.as_posix()}: names the file {file!r}, which is not in this folder; "
+                "fetch the missing part, all parts belong side by side"
+            )
+        tensors |= {
+            name: tensor for name, tensor in read_header(index.parent / file).items() if weight_map.get(name) == file
+        }
+    if missing := sorted(weight_map.keys() - tensors.keys()):
+        raise ModelFolderError(
+            f"{index.as_posix()}: {len(missing)} tensors are not in the files named for them, first {missing[0]!r}"
+        )
+    return tensors
+
+
+def read_header(file: Path) -> dict[str, StoredTensor]:
+    """List the tensors of one safetensors file, as ``safetensors.safe_open(file).keys()`` does, with their places."""
+    try:
+        # the library refuses headers that lie: lengths, overlaps, gaps, shapes against offsets, trailing bytes
+        with file.open("rb") as stream, safe_open(file, framework="numpy"):
+            (header_length,) = struct.unpack("<Q", stream.read(8))
+            header = json.loads(stream.read(header_length))
+            mapped = np.memmap(stream, np.uint8, "r")
+    except OSError as error:
+        raise ModelFolderError(f"{file.as_posix()}: cannot be read: {error.strerror or error}") from error
+    except (SafetensorError, ValueError, struct.error) as error:
+        raise ModelFolderError(
+            f"{file.as_posix()}: not a whole safetensors file ({error}); it is damaged or cut off "
+            f"({file.stat().st_size:,} bytes here), fetch it again"
+        ) from error
+    header.pop("__metadata__", None)
+    return {
+        name: StoredTensor(
+            file, name, entry["dtype"], tuple(entry["shape"]), 8 + header_length + entry["data_offsets"][0], mapped
+        )
+        for name, entry in header.items()
+    }
+
+
 def load_params(folder: Path, config: BertConfig, dtype: npt.DTypeLike = np.float32) -> BertParams:
     """Read a folder's weights into named fields.
 
@@ -275,3 +386,66 @@ def _check_tensors(stored: dict[str, StoredTensor], wanted: dict[str, tuple[int,
             f"{folder.as_posix()}: the tensors in {files[0]}{', ..' if len(files) > 1 else ''} do not fit config.json\n"
             + "\n".join(lines)
         )
+
+
+@dataclass(frozen=True)
+class RowGradient:
+    """The gradient of a table of which a few rows were used; that of every other row is zero."""
+
+    rows: Array  # (U,)
+    values: Array  # (U, D)
+    row_count: int  # V, rows of the whole table
+
+    def dense(self) -> Array:
+        """The gradient with all its zeros, (V, D), as PyTorch holds it."""
+        table = np.zeros((self.row_count, self.values.shape[1]), self.values.dtype)
+        table[self.rows] = self.values
+        return table
+
+
+Gradient = Array | RowGradient
+"""Of one tensor."""
+
+
+@dataclass(frozen=True)
+class EmbeddingGradients:
+    """Of the three tables and their LayerNorm."""
+
+    word: RowGradient
+    position: Array  # (P, D)
+    token_type: Array  # (S, D)
+    layer_norm: LayerNormParams
+
+
+@dataclass(frozen=True)
+class BertGradients:
+    """Of all weights of a BERT."""
+
+    embeddings: EmbeddingGradients
+    layers: tuple[LayerParams, ...]
+
+
+def sum_rows(row_of: Array, d_rows: Array, row_count: int) -> RowGradient:
+    """``d_table[r] = sum of d_rows[n] over all n with row_of[n] = r``: the gradient of indexing, ``table[row_of]``.
+
+    As of ``torch.nn.functional.embedding(..., sparse=True)``, coalesced: the rows ascend.
+
+    >>> sum_rows(np.array([2, 0, 2]), np.array([[1.0], [5.0], [3.0]]), 9)
+    RowGradient(rows=array([0, 2]), values=array([[5.],
+           [4.]]), row_count=9)
+    """
+    order = np.argsort(row_of, kind="stable")  # (N,)
+    rows, first = np.unique(row_of[order], return_index=True)
+    values = np.add.reduceat(d_rows[order], first, axis=0)  # (U, D)
+    return RowGradient(rows, values, row_count)
+
+
+def add_gradients(a: Gradient, b: Gradient) -> Gradient:
+    """Add the gradients of one tensor from two parts of a batch."""
+    if isinstance(a, RowGradient) and isinstance(b, RowGradient):
+        both = np.concatenate([a.rows, b.rows]), np.concatenate([a.values, b.values])
+        return sum_rows(*both, a.row_count)
+    if isinstance(a, RowGradient) or isinstance(b, RowGradient):
+        raise ValueError("add_gradients: expected two gradients of one kind, got an Array and a RowGradient")
+    total: Array = a + b
+    return total

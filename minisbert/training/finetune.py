@@ -28,7 +28,7 @@ import numpy as np
 
 from minisbert.encoder import SentenceEncoder
 from minisbert.model.folder import SentenceModel
-from minisbert.model.gradients import Gradient
+from minisbert.model.params import Gradient
 from minisbert.model.tokens import OverflowReport, TruncationWarning
 from minisbert.pipeline import BLOCK_TEXTS
 from minisbert.training.batches import Batch, make_epoch

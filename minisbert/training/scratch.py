@@ -10,8 +10,8 @@ import numpy.typing as npt
 from minisbert.model import Array
 from minisbert.model.config import BertConfig
 from minisbert.model.folder import SentenceModel
-from minisbert.model.modules import Normalize, Pooling
 from minisbert.model.params import build_params
+from minisbert.model.pooling import Normalize, Pooling
 
 
 def untrained_model(

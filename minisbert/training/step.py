@@ -32,8 +32,8 @@ from minisbert.blas import threads
 from minisbert.model import Array
 from minisbert.model.bert import BertTrace, Dropout, bert_backward, trace_bert
 from minisbert.model.folder import SentenceModel
-from minisbert.model.gradients import Gradient, RowGradient, add_gradients
-from minisbert.model.modules import apply_modules, modules_backward
+from minisbert.model.params import Gradient, RowGradient, add_gradients
+from minisbert.model.pooling import apply_modules, modules_backward
 from minisbert.model.tokens import OverflowReport, Tokens
 from minisbert.pipeline import check_texts
 from minisbert.schedule import work_through
