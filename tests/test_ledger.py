@@ -51,7 +51,7 @@ def test_every_tensor_of_the_trace_has_a_row_and_agrees(weights_folder, recorded
 
 
 def gelu_by_tanh(monkeypatch, encoder):
-    monkeypatch.setitem(ops.ACTIVATIONS, "gelu", ops.gelu_tanh)
+    monkeypatch.setitem(ops.ACTIVATIONS, "gelu", ops.ACTIVATIONS["gelu_tanh"])
 
 
 def no_attention_scale(monkeypatch, encoder):
@@ -158,7 +158,7 @@ def test_the_command_prints_a_row_per_tensor_and_exits_0(weights_folder):
 
 
 def test_the_command_exits_1_and_names_the_first_tensor(weights_folder, monkeypatch):
-    monkeypatch.setitem(ops.ACTIVATIONS, "gelu", ops.gelu_tanh)
+    monkeypatch.setitem(ops.ACTIVATIONS, "gelu", ops.ACTIVATIONS["gelu_tanh"])
     result = run("--model", str(weights_folder))
     assert result.exit_code == 1
     assert "The first is layers.0.feed_forward.activated" in result.output

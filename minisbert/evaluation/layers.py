@@ -112,7 +112,7 @@ def _pool_everything(
     def work(batch: Array) -> None:
         strip = np.concatenate([ids[i] for i in batch])
         for place, hidden in enumerate(_hidden_states(strip, lengths[batch], model)):
-            for i, pooling in enumerate(POOLINGS.values()):
+            for i, (pooling, _) in enumerate(POOLINGS.values()):
                 pooled[place, i, batch] = pooling(hidden, lengths[batch])
 
     for batch, _ in work_through(make_batches(lengths, None, num_threads), work, num_threads):

@@ -25,7 +25,6 @@ import numpy as np
 from minisbert.model import Array
 from minisbert.model.config import BertConfig
 from minisbert.model.ops import (
-    ACTIVATION_BACKWARDS,
     ACTIVATIONS,
     dropout_mask,
     layer_norm,
@@ -57,8 +56,7 @@ def starts(lengths: Array) -> Array:
     >>> starts(np.array([3, 2, 4]))
     array([0, 3, 5])
     """
-    first: Array = np.cumsum(lengths) - lengths  # (B,)
-    return first
+    return np.cumsum(lengths) - lengths
 
 
 def places(lengths: Array) -> Array:
@@ -69,8 +67,7 @@ def places(lengths: Array) -> Array:
     >>> places(np.array([3, 2]))
     array([0, 1, 2, 0, 1])
     """
-    place: Array = np.arange(lengths.sum()) - np.repeat(starts(lengths), lengths)  # (N,)
-    return place
+    return np.arange(lengths.sum()) - np.repeat(starts(lengths), lengths)
 
 
 @dataclass(frozen=True)
@@ -255,8 +252,7 @@ def _gather_backward(
 def _join_heads(heads: Array) -> Array:
     """(c, H, T, K) -> (c T, D): the heads side by side again."""
     count, head_count, length, head_size = heads.shape
-    joined: Array = heads.swapaxes(1, 2).reshape(count * length, head_count * head_size)
-    return joined
+    return heads.swapaxes(1, 2).reshape(count * length, head_count * head_size)
 
 
 def equal_length_runs(lengths: Array) -> Iterator[tuple[slice, int, int]]:
@@ -297,7 +293,8 @@ def feed_forward(
     **Source**: Vaswani et al. 2017, section 3.3 (with GELU); ``transformers`` ``BertIntermediate`` and ``BertOutput``.
     """
     expanded = linear(hidden, params.expand.weight, params.expand.bias)  # (N, F)
-    activated = ACTIVATIONS[config.activation](expanded)  # (N, F)
+    activation, _ = ACTIVATIONS[config.activation]
+    activated = activation(expanded)  # (N, F)
     projected = linear(activated, params.contract.weight, params.contract.bias)  # (N, D)
     mask = _mask(dropout, "hidden", projected)
     summed = hidden + _drop(projected, mask)  # (N, D)
@@ -318,7 +315,8 @@ def feed_forward_backward(
     # projected = linear(activated)
     d_activated, *d_contract = linear_backward(d_projected, trace.activated, params.contract.weight)
     # activated = activation(expanded)
-    d_expanded = ACTIVATION_BACKWARDS[config.activation](d_activated, trace.expanded)  # (N, F)
+    _, activation_backward = ACTIVATIONS[config.activation]
+    d_expanded = activation_backward(d_activated, trace.expanded)  # (N, F)
     # expanded = linear(hidden)
     d_from_expanded, *d_expand = linear_backward(d_expanded, hidden, params.expand.weight)
     # hidden was read twice: by the residual and by the product

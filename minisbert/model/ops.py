@@ -24,7 +24,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
 
     (N, D_in), (D_out, D_in), (D_out,) -> (N, D_out)
     """
-    y: Array = x @ weight.T
+    y = x @ weight.T
     if bias is not None:
         y += bias  # y is ours alone, so adding in place saves a pass over memory
     return y
@@ -35,9 +35,9 @@ def linear_backward(d_y: Array, x: Array, weight: Array) -> tuple[Array, Array, 
 
     (N, D_out), (N, D_in), (D_out, D_in) -> (N, D_in), (D_out, D_in), (D_out,)
     """
-    d_x: Array = d_y @ weight
-    d_weight: Array = (x.T @ d_y).T  # d_y.T @ x, laid out in memory as the weight is
-    d_bias: Array = d_y.sum(axis=0)
+    d_x = d_y @ weight
+    d_weight = (x.T @ d_y).T  # d_y.T @ x, laid out in memory as the weight is
+    d_bias = d_y.sum(axis=0)
     return d_x, d_weight, d_bias
 
 
@@ -69,8 +69,7 @@ def gelu_backward(d_y: Array, x: Array) -> Array:
         return _gelu_backward_float32(d_y, x)
     with np.errstate(over="ignore"):  # the square of a huge number is inf, and exp(-inf) = 0 is right
         density = np.exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi)
-    d_x: Array = d_y * (_normal_cdf_float64(x) + x * density)
-    return d_x
+    return d_y * (_normal_cdf_float64(x) + x * density)
 
 
 def _normal_cdf_float64(x: Array) -> Array:
@@ -153,8 +152,7 @@ def sigmoid(x: Array) -> Array:
 def sigmoid_backward(d_y: Array, x: Array) -> Array:
     """``d_x = d_y * s * (1 - s)`` with ``s = sigmoid(x)``."""
     s = sigmoid(x)
-    d_x: Array = d_y * s * sigmoid(-x)  # 1 - s, with all its digits where s is nearly 1
-    return d_x
+    return d_y * s * sigmoid(-x)  # 1 - s, with all its digits where s is nearly 1
 
 
 def gelu_tanh(x: Array) -> Array:
@@ -174,14 +172,13 @@ def gelu_tanh_backward(d_y: Array, x: Array) -> Array:
     # beyond 30 the tanh is constant; the bound keeps infinity out of a product with its zero slope
     bounded = np.clip(x, -30.0, 30.0)
     d_inner = math.sqrt(2.0 / math.pi) * (1.0 + 3.0 * 0.044715 * bounded * bounded)
-    d_x: Array = d_y * (0.5 * (1.0 + t) + 0.5 * bounded * (1.0 - t * t) * d_inner)
-    return d_x
+    return d_y * (0.5 * (1.0 + t) + 0.5 * bounded * (1.0 - t * t) * d_inner)
 
 
 def _gelu_tanh_inner(x: Array) -> Array:
     """The argument of the tanh."""
     with np.errstate(over="ignore"):  # the cube of a huge number is inf, whose tanh, 1, is right
-        inner: Array = math.sqrt(2.0 / math.pi) * (x + 0.044715 * (x * x * x))
+        inner = math.sqrt(2.0 / math.pi) * (x + 0.044715 * (x * x * x))
     return inner
 
 
@@ -193,8 +190,7 @@ def silu(x: Array) -> Array:
 def silu_backward(d_y: Array, x: Array) -> Array:
     """``d_x = d_y * (s + x * s * (1 - s))`` with ``s = sigmoid(x)``."""
     s = sigmoid(x)
-    d_x: Array = d_y * (s + x * s * sigmoid(-x))
-    return d_x
+    return d_y * (s + x * s * sigmoid(-x))
 
 
 def relu(x: Array) -> Array:
@@ -204,43 +200,25 @@ def relu(x: Array) -> Array:
 
 def relu_backward(d_y: Array, x: Array) -> Array:
     """``d_x = d_y`` where ``x > 0``, else 0. At 0 there is no derivative; 0 is taken, as in PyTorch."""
-    d_x: Array = np.where(x > 0, d_y, np.zeros_like(d_y))
-    return d_x
-
-
-def _tanh(x: Array) -> Array:
-    """``np.tanh`` with the signature of an activation function."""
-    y: Array = np.tanh(x)
-    return y
+    return np.where(x > 0, d_y, np.zeros_like(d_y))
 
 
 def _tanh_backward(d_y: Array, x: Array) -> Array:
     """``d_x = d_y * (1 - tanh(x)^2)``."""
     t = np.tanh(x)
-    d_x: Array = d_y * (1.0 - t * t)
-    return d_x
+    return d_y * (1.0 - t * t)
 
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu": gelu,
-    "gelu_tanh": gelu_tanh,
-    "identity": lambda x: x,
-    "relu": relu,
-    "sigmoid": sigmoid,
-    "silu": silu,
-    "tanh": _tanh,
+# What checkpoints call them is translated in config.py and folder.py.
+ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array, Array], Array]]] = {
+    "gelu": (gelu, gelu_backward),
+    "gelu_tanh": (gelu_tanh, gelu_tanh_backward),
+    "identity": (lambda x: x, lambda d_y, x: d_y),
+    "relu": (relu, relu_backward),
+    "sigmoid": (sigmoid, sigmoid_backward),
+    "silu": (silu, silu_backward),
+    "tanh": (np.tanh, _tanh_backward),
 }
-"""Activations by name; ``config.py`` and ``folder.py`` translate what checkpoints call them."""
-ACTIVATION_BACKWARDS: dict[str, Callable[[Array, Array], Array]] = {
-    "gelu": gelu_backward,
-    "gelu_tanh": gelu_tanh_backward,
-    "identity": lambda d_y, x: d_y,
-    "relu": relu_backward,
-    "sigmoid": sigmoid_backward,
-    "silu": silu_backward,
-    "tanh": _tanh_backward,
-}
-"""The gradients of :data:`ACTIVATIONS`: ``d_x = backward(d_y, x)``."""
 
 
 def softmax(scores: Array, out: Array | None = None) -> Array:
@@ -255,7 +233,7 @@ def softmax(scores: Array, out: Array | None = None) -> Array:
            [1. , 0. ]])
     """
     # subtracting a row's maximum changes nothing in exact arithmetic and keeps exp from overflowing
-    probs: Array = np.subtract(scores, scores.max(axis=-1, keepdims=True), out=out)
+    probs = np.subtract(scores, scores.max(axis=-1, keepdims=True), out=out)
     np.exp(probs, out=probs)
     probs /= probs.sum(axis=-1, keepdims=True)
     return probs
@@ -267,7 +245,7 @@ def softmax_backward(d_probs: Array, probs: Array) -> Array:
     A gradient whose rows are constant gives zero: probabilities sum to 1, so they cannot all grow. A check with such a
     gradient (all ones, say) cannot tell a right backward from a wrong one.
     """
-    d_scores: Array = d_probs * probs
+    d_scores = d_probs * probs
     mean = d_scores.sum(axis=-1, keepdims=True)  # of d_probs, weighted by probs
     d_scores -= probs * mean
     return d_scores
@@ -298,22 +276,22 @@ def layer_norm_backward(d_y: Array, x: Array, weight: Array, eps: float) -> tupl
     The two means are what went through the row's own mean and variance: of a constant ``d_z`` they leave nothing.
     """
     z, one_over_s = _standardize(x, eps)
-    d_z: Array = d_y * weight
-    d_x: Array = d_z - d_z.mean(axis=-1, keepdims=True)
+    d_z = d_y * weight
+    d_x = d_z - d_z.mean(axis=-1, keepdims=True)
     along = np.einsum("nd,nd->n", d_z, z)[:, None] / x.shape[-1]
     d_x -= z * along
     d_x *= one_over_s
-    d_weight: Array = np.einsum("nd,nd->d", d_y, z)
-    d_bias: Array = d_y.sum(axis=0)
+    d_weight = np.einsum("nd,nd->d", d_y, z)
+    d_bias = d_y.sum(axis=0)
     return d_x, d_weight, d_bias
 
 
 def _standardize(x: Array, eps: float) -> tuple[Array, Array]:
     """Give each row mean 0 and variance 1; also the factor that did it, (N, 1)."""
-    z: Array = x - x.mean(axis=-1, keepdims=True)
+    z = x - x.mean(axis=-1, keepdims=True)
     # the mean of squares as a dot product per row: no temporary array of squares
     variance = np.einsum("nd,nd->n", z, z)[:, None] / x.shape[-1]
-    one_over_s: Array = 1.0 / np.sqrt(variance + eps)
+    one_over_s = 1.0 / np.sqrt(variance + eps)
     z *= one_over_s
     return z, one_over_s
 
@@ -329,7 +307,7 @@ def normalize(x: Array, eps: float = 1e-12) -> Array:
     array([[0.6, 0.8],
            [0. , 0. ]])
     """
-    length: Array = np.linalg.norm(x, axis=-1, keepdims=True)
+    length = np.linalg.norm(x, axis=-1, keepdims=True)
     return x / np.maximum(length, eps)
 
 
@@ -340,12 +318,11 @@ def normalize_backward(d_y: Array, x: Array, eps: float = 1e-12) -> Array:
 
     The component along ``x`` only changes the length, which normalizing undoes: it is taken away.
     """
-    length: Array = np.linalg.norm(x, axis=-1, keepdims=True)
+    length = np.linalg.norm(x, axis=-1, keepdims=True)
     y = x / np.maximum(length, eps)
     along = (y * d_y).sum(axis=-1, keepdims=True)
     along *= length > eps  # a shorter row was divided by a constant, which takes nothing away
-    d_x: Array = (d_y - y * along) / np.maximum(length, eps)
-    return d_x
+    return (d_y - y * along) / np.maximum(length, eps)
 
 
 def dropout_mask(shape: tuple[int, ...], rate: float, rng: np.random.Generator, dtype: npt.DTypeLike) -> Array:
@@ -355,5 +332,4 @@ def dropout_mask(shape: tuple[int, ...], rate: float, rng: np.random.Generator, 
     ``y = x * mask``, and so ``d_x = d_y * mask``. **Source**: Srivastava et al. 2014, section 4.
     """
     kept = rng.random(shape, dtype=np.float32) >= rate
-    mask: Array = kept * np.asarray(1.0 / (1.0 - rate), dtype)
-    return mask
+    return kept * np.asarray(1.0 / (1.0 - rate), dtype)

@@ -447,5 +447,4 @@ def add_gradients(a: Gradient, b: Gradient) -> Gradient:
         return sum_rows(*both, a.row_count)
     if isinstance(a, RowGradient) or isinstance(b, RowGradient):
         raise ValueError("add_gradients: expected two gradients of one kind, got an Array and a RowGradient")
-    total: Array = a + b
-    return total
+    return a + b

@@ -1,7 +1,8 @@
 """Token vectors -> one vector per text, in six ways, and what follows: Dense and Normalize.
 
 Each pooling takes the strip ``(N, D)`` and the lengths ``(B,)``; directly under each stands its gradient. There is no
-padding, so none can leak into a mean. :func:`apply_modules` runs a sentence model's modules one after the other.
+padding, so none can leak into a mean. ``skipped`` says how many tokens were removed from the front of each text, one
+number or ``(B,)``; only the weighted mean needs it. :func:`apply_modules` runs a sentence model's modules in turn.
 
 **Source**: Reimers & Gurevych 2019 (arXiv 1908.10084), section 3; ``sentence_transformers``' ``Pooling``.
 """
@@ -17,7 +18,6 @@ import numpy.typing as npt
 from minisbert.model import Array
 from minisbert.model.bert import places, starts
 from minisbert.model.ops import (
-    ACTIVATION_BACKWARDS,
     ACTIVATIONS,
     linear,
     linear_backward,
@@ -26,7 +26,7 @@ from minisbert.model.ops import (
 )
 
 
-def pool_mean(token_embeddings: Array, lengths: Array) -> Array:
+def pool_mean(token_embeddings: Array, lengths: Array, skipped: int | Array = 0) -> Array:
     """The mean of a text's token vectors.
 
     (N, D), (B,) -> (B, D)
@@ -37,38 +37,36 @@ def pool_mean(token_embeddings: Array, lengths: Array) -> Array:
     """
     total = np.add.reduceat(token_embeddings, starts(lengths), axis=0)  # (B, D)
     # the counts in the vectors' own dtype: float32 / int64 would be float64
-    mean: Array = total / lengths[:, None].astype(total.dtype)  # (B, D)
-    return mean
+    return total / lengths[:, None].astype(total.dtype)
 
 
-def pool_mean_backward(d_pooled: Array, token_embeddings: Array, lengths: Array) -> Array:
+def pool_mean_backward(d_pooled: Array, token_embeddings: Array, lengths: Array, skipped: int | Array = 0) -> Array:
     """Each token gets its text's gradient, divided by the number of tokens.
 
     (B, D), (N, D), (B,) -> (N, D)
     """
     d_total = d_pooled / lengths[:, None].astype(d_pooled.dtype)  # (B, D)
-    d_tokens: Array = np.repeat(d_total, lengths, axis=0)  # (N, D)
-    return d_tokens
+    return np.repeat(d_total, lengths, axis=0)
 
 
-def pool_mean_sqrt_len(token_embeddings: Array, lengths: Array) -> Array:
+def pool_mean_sqrt_len(token_embeddings: Array, lengths: Array, skipped: int | Array = 0) -> Array:
     """The sum of a text's token vectors, divided by the square root of their number.
 
     (N, D), (B,) -> (B, D)
     """
     total = np.add.reduceat(token_embeddings, starts(lengths), axis=0)  # (B, D)
-    scaled: Array = total / np.sqrt(lengths[:, None].astype(total.dtype))  # (B, D)
-    return scaled
+    return total / np.sqrt(lengths[:, None].astype(total.dtype))
 
 
-def pool_mean_sqrt_len_backward(d_pooled: Array, token_embeddings: Array, lengths: Array) -> Array:
+def pool_mean_sqrt_len_backward(
+    d_pooled: Array, token_embeddings: Array, lengths: Array, skipped: int | Array = 0
+) -> Array:
     """Each token gets its text's gradient, divided by the square root of the number of tokens.
 
     (B, D), (N, D), (B,) -> (N, D)
     """
     d_total = d_pooled / np.sqrt(lengths[:, None].astype(d_pooled.dtype))  # (B, D)
-    d_tokens: Array = np.repeat(d_total, lengths, axis=0)  # (N, D)
-    return d_tokens
+    return np.repeat(d_total, lengths, axis=0)
 
 
 def pool_weighted_mean(token_embeddings: Array, lengths: Array, skipped: int | Array = 0) -> Array:
@@ -76,16 +74,13 @@ def pool_weighted_mean(token_embeddings: Array, lengths: Array, skipped: int | A
 
     (N, D), (B,) -> (B, D)
 
-    ``skipped``: how many tokens were removed from the front of each text; the rest keep the weights of their places.
-
     >>> pool_weighted_mean(np.array([[0.0], [3.0]]), np.array([2]))
     array([[2.]])
     """
     first = starts(lengths)  # (B,)
     weights = _place_weights(lengths, skipped, token_embeddings.dtype)  # (N, 1)
-    total: Array = np.add.reduceat(token_embeddings * weights, first, axis=0)  # (B, D)
-    mean: Array = total / np.add.reduceat(weights, first, axis=0)  # (B, D)
-    return mean
+    total = np.add.reduceat(token_embeddings * weights, first, axis=0)  # (B, D)
+    return total / np.add.reduceat(weights, first, axis=0)
 
 
 def pool_weighted_mean_backward(
@@ -97,27 +92,24 @@ def pool_weighted_mean_backward(
     """
     weights = _place_weights(lengths, skipped, d_pooled.dtype)  # (N, 1)
     d_total = d_pooled / np.add.reduceat(weights, starts(lengths), axis=0)  # (B, D)
-    d_tokens: Array = np.repeat(d_total, lengths, axis=0) * weights  # (N, D)
-    return d_tokens
+    return np.repeat(d_total, lengths, axis=0) * weights
 
 
 def _place_weights(lengths: Array, skipped: int | Array, dtype: npt.DTypeLike) -> Array:
     """Number the tokens of each text from 1."""
     place = places(lengths) + np.repeat(np.broadcast_to(skipped, lengths.shape), lengths) + 1  # (N,)
-    weights: Array = place.astype(dtype)[:, None]  # (N, 1)
-    return weights
+    return place.astype(dtype)[:, None]
 
 
-def pool_max(token_embeddings: Array, lengths: Array) -> Array:
+def pool_max(token_embeddings: Array, lengths: Array, skipped: int | Array = 0) -> Array:
     """The largest value of each dimension over a text's tokens.
 
     (N, D), (B,) -> (B, D)
     """
-    largest: Array = np.maximum.reduceat(token_embeddings, starts(lengths), axis=0)
-    return largest
+    return np.maximum.reduceat(token_embeddings, starts(lengths), axis=0)
 
 
-def pool_max_backward(d_pooled: Array, token_embeddings: Array, lengths: Array) -> Array:
+def pool_max_backward(d_pooled: Array, token_embeddings: Array, lengths: Array, skipped: int | Array = 0) -> Array:
     """In each dimension the token with the largest value gets everything; of equals the first, as in PyTorch.
 
     (B, D), (N, D), (B,) -> (N, D)
@@ -134,16 +126,15 @@ def pool_max_backward(d_pooled: Array, token_embeddings: Array, lengths: Array) 
     return d_tokens
 
 
-def pool_cls(token_embeddings: Array, lengths: Array) -> Array:
+def pool_cls(token_embeddings: Array, lengths: Array, skipped: int | Array = 0) -> Array:
     """A text's first token vector, that of [CLS].
 
     (N, D), (B,) -> (B, D)
     """
-    first: Array = token_embeddings[starts(lengths)]  # (B, D)
-    return first
+    return token_embeddings[starts(lengths)]
 
 
-def pool_cls_backward(d_pooled: Array, token_embeddings: Array, lengths: Array) -> Array:
+def pool_cls_backward(d_pooled: Array, token_embeddings: Array, lengths: Array, skipped: int | Array = 0) -> Array:
     """The first token gets everything.
 
     (B, D), (N, D), (B,) -> (N, D)
@@ -153,16 +144,17 @@ def pool_cls_backward(d_pooled: Array, token_embeddings: Array, lengths: Array) 
     return d_tokens
 
 
-def pool_last_token(token_embeddings: Array, lengths: Array) -> Array:
+def pool_last_token(token_embeddings: Array, lengths: Array, skipped: int | Array = 0) -> Array:
     """A text's last token vector, in BERT that of [SEP].
 
     (N, D), (B,) -> (B, D)
     """
-    last: Array = token_embeddings[np.cumsum(lengths) - 1]  # (B, D)
-    return last
+    return token_embeddings[np.cumsum(lengths) - 1]
 
 
-def pool_last_token_backward(d_pooled: Array, token_embeddings: Array, lengths: Array) -> Array:
+def pool_last_token_backward(
+    d_pooled: Array, token_embeddings: Array, lengths: Array, skipped: int | Array = 0
+) -> Array:
     """The last token gets everything.
 
     (B, D), (N, D), (B,) -> (N, D)
@@ -172,24 +164,15 @@ def pool_last_token_backward(d_pooled: Array, token_embeddings: Array, lengths: 
     return d_tokens
 
 
-POOLINGS: dict[str, Callable[[Array, Array], Array]] = {
-    "cls": pool_cls,
-    "max": pool_max,
-    "mean": pool_mean,
-    "mean_sqrt_len_tokens": pool_mean_sqrt_len,
-    "weightedmean": pool_weighted_mean,
-    "lasttoken": pool_last_token,
+# sentence-transformers' names, in the order in which it puts several side by side
+POOLINGS: dict[str, tuple[Callable[..., Array], Callable[..., Array]]] = {
+    "cls": (pool_cls, pool_cls_backward),
+    "max": (pool_max, pool_max_backward),
+    "mean": (pool_mean, pool_mean_backward),
+    "mean_sqrt_len_tokens": (pool_mean_sqrt_len, pool_mean_sqrt_len_backward),
+    "weightedmean": (pool_weighted_mean, pool_weighted_mean_backward),
+    "lasttoken": (pool_last_token, pool_last_token_backward),
 }
-"""sentence-transformers' names, in the order in which it puts several side by side."""
-POOLING_BACKWARDS: dict[str, Callable[[Array, Array, Array], Array]] = {
-    "cls": pool_cls_backward,
-    "max": pool_max_backward,
-    "mean": pool_mean_backward,
-    "mean_sqrt_len_tokens": pool_mean_sqrt_len_backward,
-    "weightedmean": pool_weighted_mean_backward,
-    "lasttoken": pool_last_token_backward,
-}
-"""The gradients of :data:`POOLINGS`: ``d_tokens = backward(d_pooled, token_embeddings, lengths)``."""
 
 
 def pool(token_embeddings: Array, lengths: Array, modes: tuple[str, ...] = ("mean",), prompt_length: int = 0) -> Array:
@@ -211,13 +194,7 @@ def pool(token_embeddings: Array, lengths: Array, modes: tuple[str, ...] = ("mea
     if prompt_length:
         kept, lengths = _behind_prompt(lengths, prompt_length)
         token_embeddings = token_embeddings[kept]
-    pooled = [
-        pool_weighted_mean(token_embeddings, lengths, prompt_length)
-        if mode == "weightedmean"
-        else POOLINGS[mode](token_embeddings, lengths)
-        for mode in modes
-    ]
-    return np.concatenate(pooled, axis=1)
+    return np.concatenate([POOLINGS[mode][0](token_embeddings, lengths, prompt_length) for mode in modes], axis=1)
 
 
 def pool_backward(
@@ -230,32 +207,18 @@ def pool_backward(
     """
     if not len(lengths):
         return np.zeros_like(token_embeddings)
-    if not prompt_length:
-        return _modes_backward(d_pooled, token_embeddings, lengths, modes, prompt_length)
     kept, rest = _behind_prompt(lengths, prompt_length)
     d_tokens = np.zeros_like(token_embeddings)  # (N, D)
-    d_tokens[kept] = _modes_backward(d_pooled, token_embeddings[kept], rest, modes, prompt_length)
-    return d_tokens
-
-
-def _modes_backward(
-    d_pooled: Array, token_embeddings: Array, lengths: Array, modes: tuple[str, ...], prompt_length: int
-) -> Array:
-    """Add up what comes back through each mode."""
-    d_tokens = np.zeros_like(token_embeddings)  # (N, D)
     for mode, d_mode in zip(modes, np.split(d_pooled, len(modes), axis=1), strict=True):
-        d_tokens += (
-            pool_weighted_mean_backward(d_mode, token_embeddings, lengths, prompt_length)
-            if mode == "weightedmean"
-            else POOLING_BACKWARDS[mode](d_mode, token_embeddings, lengths)
-        )
+        _, backward = POOLINGS[mode]
+        d_tokens[kept] += backward(d_mode, token_embeddings[kept], rest, prompt_length)
     return d_tokens
 
 
 def _behind_prompt(lengths: Array, prompt_length: int) -> tuple[Array, Array]:
     """Which tokens (N,) come after the prompt, and how many of each text, (B,); the last one always does."""
     skipped = np.minimum(prompt_length, lengths - 1)  # (B,)
-    kept: Array = places(lengths) >= np.repeat(skipped, lengths)  # (N,)
+    kept = places(lengths) >= np.repeat(skipped, lengths)  # (N,)
     return kept, lengths - skipped
 
 
@@ -337,7 +300,8 @@ def modules_backward(
 
 def dense(x: Array, module: Dense) -> Array:
     """``y = activation(x @ weight.T + bias)``, plus the residual where the module has one."""
-    y = ACTIVATIONS[module.activation](linear(x, module.weight, module.bias))
+    activation, _ = ACTIVATIONS[module.activation]
+    y = activation(linear(x, module.weight, module.bias))
     if module.use_residual:
         y = y + (x if module.residual is None else x @ module.residual.T)
     return y
@@ -355,7 +319,8 @@ class DenseGradients:
 def dense_backward(d_y: Array, x: Array, module: Dense) -> tuple[Array, DenseGradients]:
     """Gradients of what the module read and of its weights."""
     before = linear(x, module.weight, module.bias)
-    d_before = ACTIVATION_BACKWARDS[module.activation](d_y, before)
+    _, activation_backward = ACTIVATIONS[module.activation]
+    d_before = activation_backward(d_y, before)
     d_x, d_weight, d_bias = linear_backward(d_before, x, module.weight)
     d_residual = None
     if module.use_residual and module.residual is None:
