@@ -6,19 +6,28 @@
 4. :func:`split_word` cuts each word into the longest pieces that the vocabulary has.
 5. :func:`encode` looks up their ids and puts ``[CLS]`` before and ``[SEP]`` after them.
 
-The encoder uses the library; a test holds this file to it, id for id, on every code point of Unicode.
+The encoder uses the library; a test holds this file to it, id for id, on every code point, with the library's tables of
+Unicode: those of 2015 (categories) and 2016 (NFD). Python's own are younger and know more characters.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from minisbert.model.config import ModelFolderError, read_json
-from minisbert.model.unicode_ages import IDEOGRAPH, WHITE_SPACE, YOUNG_CAPITALS, category, decompose
+
+# Unicode's property White_Space; \s and str.split() would add U+001C to U+001F
+WHITE_SPACE = re.compile("[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
+# CJK; the library begins the last block but two at 2B920, BERT's original at 2B820: the library is what models run with
+IDEOGRAPH = re.compile(
+    "[\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U0002a6df\U0002a700-\U0002b73f\U0002b740-\U0002b81f"
+    "\U0002b920-\U0002ceaf\uf900-\ufaff\U0002f800-\U0002fa1f]"
+)
 
 
 @dataclass(frozen=True)
@@ -151,16 +160,16 @@ def normalize(text: str, rules: WordPiece) -> str:
         text = IDEOGRAPH.sub(r" \g<0> ", text)
     if rules.lowercase if rules.strip_accents is None else rules.strip_accents:
         # NFD takes é apart into e and a combining mark, which is then left out
-        text = "".join(char for char in decompose(text) if category(char) != "Mn")
+        text = "".join(char for char in unicodedata.normalize("NFD", text) if unicodedata.category(char) != "Mn")
     if rules.lowercase:
         # letter by letter: a whole Greek word's .lower() ends in ς, the library's in σ
-        text = "".join(char.lower() for char in text.translate(YOUNG_CAPITALS))
+        text = "".join(char.lower() for char in text)
     return text
 
 
 def _is_dropped(char: str) -> bool:
     """Control, format and private use characters; NUL is among them, U+FFFD stands for undecodable bytes."""
-    return char == "\ufffd" or (char not in "\t\n\r" and category(char) in ("Cc", "Cf", "Co"))
+    return char == "\ufffd" or (char not in "\t\n\r" and unicodedata.category(char) in ("Cc", "Cf", "Co"))
 
 
 def split_words(text: str) -> list[str]:
@@ -177,7 +186,7 @@ def split_words(text: str) -> list[str]:
 
 def _is_punctuation(char: str) -> bool:
     """Unicode's punctuation, and all of ASCII that is neither letter nor digit ($ + < ^ are symbols to Unicode)."""
-    return ("!" <= char <= "~" and not char.isalnum()) or category(char).startswith("P")
+    return ("!" <= char <= "~" and not char.isalnum()) or unicodedata.category(char).startswith("P")
 
 
 def split_word(word: str, rules: WordPiece) -> list[str]:
@@ -238,11 +247,11 @@ def _from_tokenizer_json(raw: dict[str, Any]) -> WordPiece:
     }.items():
         found = raw[part]["type"] if raw[part] else None
         if found != known:
-            raise ValueError(f"its {part} is {found}, and only {known} is computed here")
+            raise ValueError(f"its {part} is {found}; only {known} is supported")
     for token in raw["added_tokens"]:
         flags = [flag for flag in ("single_word", "lstrip", "rstrip", "normalized") if token[flag]]
         if flags:
-            raise ValueError(f"its added token {token['content']!r} is marked {flags}, which is not computed here")
+            raise ValueError(f"its added token {token['content']!r} is marked {flags}, which is not supported")
     (cls_token, cls_ids), (sep_token, sep_ids) = _template(raw["post_processor"] or {})
     settings = {**raw["normalizer"], **raw["model"], "cls_token": cls_token, "sep_token": sep_token}
     rules = WordPiece(
