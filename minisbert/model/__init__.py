@@ -24,7 +24,6 @@ from minisbert.model.tokens import Tokenizer
 from minisbert.model.wordpiece import WordPiece
 
 __all__ = [
-    "Array",
     "BertConfig",
     "BertParams",
     "ModelFolderError",

@@ -133,7 +133,7 @@ def refuse_others(raw: dict[str, Any], only: dict[str, Any], path: Path) -> None
     """Raise for the first key in ``raw`` whose value is not the one in ``only``; absent and null mean that value."""
     for key, value in only.items():
         if raw.get(key) not in (None, value):
-            raise ModelFolderError(f"{path.as_posix()}: {key} {raw[key]!r} is not computed here, only {value!r}")
+            raise ModelFolderError(f"{path.as_posix()}: {key} {raw[key]!r} is not supported, only {value!r}")
 
 
 def read_flag(raw: dict[str, Any], key: str, default: bool, path: Path) -> bool:
@@ -150,8 +150,8 @@ def read_bert_config(path: Path) -> BertConfig:
     where = path.as_posix()
     if (model_type := raw.get("model_type", "bert")) != "bert":
         raise ModelFolderError(
-            f"{where}: model_type {model_type!r} is not computed here, only 'bert' (RoBERTa and MPNet count positions "
-            "otherwise, others differ more); choose a BERT model such as all-MiniLM-L6-v2"
+            f"{where}: model_type {model_type!r} is not supported, only 'bert' (RoBERTa and MPNet count positions "
+            "differently, others differ more); choose a BERT model such as all-MiniLM-L6-v2"
         )
     refuse_others(raw, _ONLY_VALUE, path)
     known = {key: raw[key] for key in BertConfig.__dataclass_fields__ if key in raw}
@@ -164,7 +164,7 @@ def _check_values(config: BertConfig, where: str) -> None:
     """Check every size, the epsilon, the activation function, and that the heads divide the width."""
     for key in _SIZES:
         size = getattr(config, key)
-        # bool is an int in Python; `true` is no size
+        # bool is an int in Python, but `true` is not a size
         if isinstance(size, bool) or not isinstance(size, int) or size < 1:
             raise ModelFolderError(f"{where}: {key} must be a positive integer, got {size!r}")
     eps = config.layer_norm_eps
@@ -173,7 +173,7 @@ def _check_values(config: BertConfig, where: str) -> None:
         raise ModelFolderError(f"{where}: layer_norm_eps must be a small positive number (BERT: 1e-12), got {eps!r}")
     if not isinstance(config.hidden_act, str) or config.hidden_act not in HIDDEN_ACTS:
         raise ModelFolderError(
-            f"{where}: hidden_act {config.hidden_act!r} is not computed here; known: {', '.join(HIDDEN_ACTS)}"
+            f"{where}: hidden_act {config.hidden_act!r} is not supported; known: {', '.join(HIDDEN_ACTS)}"
         )
     if config.hidden_size % config.num_attention_heads:
         raise ModelFolderError(

@@ -75,6 +75,18 @@ class SentenceModel:
     similarity_fn_name : {"cosine", "dot", "euclidean", "manhattan"}
     truncate_dim : int or None
         Dimensions of a sentence vector that are kept; None keeps all.
+
+    Examples
+    --------
+    >>> import tokenizers
+    >>> from minisbert.model.params import random_params
+    >>> library = tokenizers.BertWordPieceTokenizer({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "hello": 3})._tokenizer
+    >>> tokenizer = Tokenizer(library, (1,), (2,), lower_case=False, settings={})
+    >>> config = BertConfig(vocab_size=4, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+    >>> params = random_params(config, np.random.default_rng(0), np.float32)
+    >>> model = SentenceModel(config, params, (Pooling(("mean", "max")),), tokenizer, 128, {}, None, "cosine")
+    >>> model.width
+    16
     """
 
     config: BertConfig
@@ -184,7 +196,7 @@ def read_module_list(folder: Path) -> list[tuple[str, Path]] | None:
         kind = entry["type"].rpartition(".")[2]
         if kind not in ("Transformer", "Pooling", "Dense", "Normalize"):
             raise ModelFolderError(
-                f"{file.as_posix()}: the module {entry['type']!r} is not computed here; known: Transformer, Pooling, "
+                f"{file.as_posix()}: the module {entry['type']!r} is not supported; known: Transformer, Pooling, "
                 "Dense, Normalize"
             )
         entries.append((kind, resolve_inside(folder, entry["path"], file)))
@@ -234,7 +246,7 @@ def _read_pooling(file: Path, hidden_size: int) -> Pooling:
         modes = unknown or tuple(mode for key, mode in _OLD_POOLING_KEYS.items() if key in true) or ("mean",)
     if not modes or not all(isinstance(mode, str) and mode in POOLINGS for mode in modes):
         raise ModelFolderError(
-            f"{file.as_posix()}: pooling mode {modes!r} is not computed here; known: {', '.join(POOLINGS)}"
+            f"{file.as_posix()}: pooling mode {modes!r} is not supported; known: {', '.join(POOLINGS)}"
         )
     return Pooling(modes, read_flag(raw, "include_prompt", True, file))
 
@@ -248,7 +260,7 @@ def _read_dense(path: Path, d_in: int, dtype: npt.DTypeLike) -> Dense:
     activation = named.rpartition(".")[2]
     if not named.startswith("torch.nn.") or activation not in _DENSE_ACTIVATIONS:
         raise ModelFolderError(
-            f"{file.as_posix()}: activation_function {named!r} is not computed here; known: torch.nn's "
+            f"{file.as_posix()}: activation_function {named!r} is not supported; known: torch.nn's "
             + ", ".join(_DENSE_ACTIVATIONS)
         )
     d_out, use_residual = raw.get("out_features"), read_flag(raw, "use_residual", False, file)
@@ -286,14 +298,13 @@ def read_sentence_settings(folder: Path) -> dict[str, Any]:
     said = {key: value for key, value in (read_json(file, optional=True) or {}).items() if value is not None}
     prompts, default = said.get("prompts", {}), said.get("default_prompt_name")
     if not isinstance(prompts, dict) or not all(text is None or _is_text(text) for text in prompts.values()):
-        raise ModelFolderError(f"{file.as_posix()}: expected prompts to map names to texts, got {prompts!r}")
+        raise ModelFolderError(f"{file.as_posix()}: prompts must map names to texts, got {prompts!r}")
     if default is not None and (not isinstance(default, str) or default not in prompts):
-        raise ModelFolderError(f"{file.as_posix()}: default_prompt_name {default!r} is none of {sorted(prompts)}")
+        raise ModelFolderError(f"{file.as_posix()}: default_prompt_name {default!r} is not one of {sorted(prompts)}")
     similarity, dim = said.get("similarity_fn_name", "cosine"), said.get("truncate_dim")
     if similarity not in _SIMILARITIES:
         raise ModelFolderError(
-            f"{file.as_posix()}: similarity_fn_name {similarity!r} is not computed here; known: "
-            + ", ".join(_SIMILARITIES)
+            f"{file.as_posix()}: similarity_fn_name {similarity!r} is not supported; known: " + ", ".join(_SIMILARITIES)
         )
     if dim is not None and (isinstance(dim, bool) or not isinstance(dim, int) or dim < 1):
         raise ModelFolderError(f"{file.as_posix()}: truncate_dim must be a positive number of dimensions, got {dim!r}")
@@ -327,7 +338,17 @@ def save_model(model: SentenceModel, folder: Path) -> None:
 
     Examples
     --------
-    :meth:`minisbert.encoder.SentenceEncoder.save` shows it on a real model.
+    >>> import tokenizers
+    >>> from minisbert.model.params import random_params
+    >>> library = tokenizers.BertWordPieceTokenizer({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "hello": 3})._tokenizer
+    >>> tokenizer = Tokenizer(library, (1,), (2,), lower_case=False, settings={})
+    >>> config = BertConfig(vocab_size=4, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+    >>> params = random_params(config, np.random.default_rng(0), np.float32)
+    >>> model = SentenceModel(config, params, (Pooling(("mean", "max")),), tokenizer, 128, {}, None, "cosine")
+    >>> folder = Path(tempfile.mkdtemp()) / "model"
+    >>> save_model(model, folder)
+    >>> load_model(folder).modules
+    (Pooling(modes=('mean', 'max'), include_prompt=True),)
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(

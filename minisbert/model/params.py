@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -89,6 +89,14 @@ class BertParams:
         The three tables and their LayerNorm.
     layers : tuple of LayerParams
         ``L`` of them, each an ``attention`` and a ``feed_forward``.
+
+    Examples
+    --------
+    >>> config = BertConfig(vocab_size=9, hidden_size=4, num_hidden_layers=2, num_attention_heads=2,
+    ...                     intermediate_size=6)
+    >>> params = random_params(config, np.random.default_rng(0))
+    >>> len(params.layers), params.layers[0].feed_forward.expand.weight.shape
+    (2, (6, 4))
     """
 
     embeddings: EmbeddingParams
@@ -403,7 +411,7 @@ class RowGradient:
         return table
 
 
-Gradient = Array | RowGradient
+Gradient: TypeAlias = Array | RowGradient
 """Of one tensor."""
 
 

@@ -75,6 +75,13 @@ class Tokenizer:
         ``sentence_bert_config.json`` wants lower case before all else; kept for saving, as is the next.
     settings : dict
         ``tokenizer_config.json``.
+
+    Examples
+    --------
+    >>> library = tokenizers.BertWordPieceTokenizer({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "hello": 3})._tokenizer
+    >>> tokenizer = Tokenizer(library, (1,), (2,), lower_case=False, settings={})
+    >>> tokenizer(["Hello", "hello hello"], max_seq_length=8)
+    Tokens(token_ids=array([1, 3, 2, 1, 3, 3, 2]), lengths=array([3, 4]), lost=array([0, 0]))
     """
 
     library: tokenizers.Tokenizer
@@ -311,7 +318,7 @@ def _open_library(folder: Path, settings: dict[str, Any]) -> tuple[tokenizers.To
     # Japanese text is split by another program first, of which tokenizer.json knows nothing
     if (name := settings.get("tokenizer_class")) not in known or name == "BertJapaneseTokenizer":
         raise ModelFolderError(
-            f"{(folder / 'tokenizer_config.json').as_posix()}: tokenizer_class {name!r} is not computed here from "
+            f"{(folder / 'tokenizer_config.json').as_posix()}: tokenizer_class {name!r} is not supported with "
             f"{file.name}, only BertTokenizer"
         )
     try:
@@ -370,7 +377,7 @@ def _special_ids(library: tokenizers.Tokenizer, file: Path) -> tuple[tuple[int, 
     """Find the ids that the tokenizer puts before and after every text, by watching what it does to one."""
     try:
         marked = library.encode("a")
-    except BaseException as error:  # a panic inside the library is no Exception
+    except BaseException as error:  # a panic inside the library is not an Exception
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
         raise ModelFolderError(f"{file.as_posix()}: the tokenizer fails on the text 'a': {error}") from error
@@ -414,6 +421,6 @@ def read_max_seq_length(folder: Path, config: BertConfig, settings: dict[str, An
     if said is None:
         return config.max_position_embeddings
     if isinstance(said, bool) or not isinstance(said, (int, float)) or not said >= 1 or said != said // 1:
-        raise ModelFolderError(f"{(folder / file).as_posix()}: {key} {said!r} is no positive number of tokens")
+        raise ModelFolderError(f"{(folder / file).as_posix()}: {key} must be a positive number of tokens, got {said!r}")
     # 1e30 is transformers' way to say "no limit"
     return int(min(said, config.max_position_embeddings))
