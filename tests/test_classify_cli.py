@@ -215,7 +215,7 @@ def test_predict_unescapes_as_it_was_trained(sklearn):
         (["mood", "x", "-o", "train.csv.jsonl/m.csv"], 1, "there is no folder"),
         (["none", "x"], 1, "there is no such folder"),
         (["train.tsv", "x"], 1, "train.tsv"),
-        (["mood", "x", "--max-seq-length", "8"], 1, "max_seq_length = 16"),
+        (["mood", "x", "--max-seq-length", "8"], 1, "--max-seq-length = 16"),
         (["mood", "-i", "none.txt"], 1, "none.txt"),
     ],
 )

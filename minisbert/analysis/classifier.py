@@ -25,7 +25,7 @@ import hashlib
 import html
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +43,7 @@ from minisbert.analysis.probe import (
     stratified_folds,
 )
 from minisbert.analysis.saved import SavedError, load_folder, origin_from, origin_to_json, save_folder
+from minisbert.checks import each_text
 from minisbert.evaluation.classification import LabelledTexts, require_sklearn
 from minisbert.model import Array
 from minisbert.model.ops import softmax
@@ -165,7 +166,7 @@ class TextClassifier:
         chosen = decide(scores, self.calibration, self.classes, self.threshold)  # (B,)
         return [None if c < 0 else self.classes[c] for c in chosen]
 
-    def encode(self, encoder: SentenceEncoder, texts: Sequence[str], **options: Any) -> Array:
+    def encode(self, encoder: SentenceEncoder, texts: Iterable[str], **options: Any) -> Array:
         """Turn texts into the vectors that this classifier asks for.
 
         Parameters
@@ -266,7 +267,7 @@ def decide(scores: Array, calibration: Calibration, classes: Sequence[str], thre
     return named
 
 
-def cleaned(texts: Sequence[str], unescape: bool) -> list[str]:
+def cleaned(texts: Iterable[str], unescape: bool) -> list[str]:
     """Turn HTML entities into characters, where that was asked for.
 
     Parameters
@@ -283,7 +284,8 @@ def cleaned(texts: Sequence[str], unescape: bool) -> list[str]:
     >>> cleaned(["bread &amp; soup"], True), cleaned(["bread &amp; soup"], False)
     (['bread & soup'], ['bread &amp; soup'])
     """
-    return [html.unescape(text) for text in texts] if unescape else list(texts)
+    checked = each_text(texts, "texts")
+    return [html.unescape(text) for text in checked] if unescape else list(checked)
 
 
 def text_numbers(texts: Sequence[str]) -> Array:

@@ -138,7 +138,7 @@ def stratified_folds(classes: Array, folds: int, seed: int, groups: Array | None
     first, group_of_text = _grouped(classes, groups)
     if isinstance(folds, bool) or not 2 <= folds <= len(first):
         raise ValueError(f"stratified_folds: expected 2 folds or more, and at most {len(first):,} texts, got {folds!r}")
-    fold_of_group = np.empty(len(first), np.int64)
+    fold_of_group = np.empty(len(first), np.intp)
     fold_of_group[_class_by_class(np.asarray(classes)[first], seed)] = np.arange(len(first)) % folds  # dealt like cards
     fold_of_text: Array = fold_of_group[group_of_text]  # (M,)
     return fold_of_text

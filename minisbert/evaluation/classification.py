@@ -29,6 +29,7 @@ from typing import Any
 
 import numpy as np
 
+from minisbert.checks import check_sequence, each_text
 from minisbert.evaluation.bootstrap import Estimate, bootstrap_mean, paired_difference
 from minisbert.evaluation.sts import Encodes
 from minisbert.model import Array
@@ -79,6 +80,9 @@ class LabelledTexts:
     labels: Sequence[str]
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "texts", list(each_text(self.texts, f"{self.name}: texts")))
+        check_sequence(self.labels, f"{self.name}: labels", "an iterable of labels")
+        object.__setattr__(self, "labels", list(self.labels))
         if len(self.texts) != len(self.labels) or not len(self.texts):
             raise ValueError(
                 f"{self.name}: expected as many labels as texts, and at least one, got {len(self.labels):,} and "
@@ -427,7 +431,7 @@ def evaluate_classification(
     known = set(train.texts)
     results = {}
     for name in classifiers:
-        predicted = np.empty((draws, len(expected)), np.int64)  # (R, B)
+        predicted = np.empty((draws, len(expected)), np.intp)  # (R, B)
         for r, indices in enumerate(drawn):
             examples = vectors[[row[train.texts[i]] for i in indices]]  # (E, D)
             predicted[r] = CLASSIFIERS[name](examples, classes[indices], queries)

@@ -138,6 +138,7 @@ def load_model(folder: Path, dtype: npt.DTypeLike = np.float32) -> SentenceModel
     if not folder.is_dir():
         raise ModelFolderError(f"{folder.as_posix()}: there is no such folder; expected the folder of a BERT model")
     try:
+        _refuse_cache_folder(folder)
         entries = read_module_list(folder)
         model = _read_files(folder, entries or [("Transformer", folder)], dtype)
     except OSError as error:  # no right to look into a folder, a name that is too long, a failing disk
@@ -150,6 +151,19 @@ def load_model(folder: Path, dtype: npt.DTypeLike = np.float32) -> SentenceModel
             stacklevel=3,
         )
     return model
+
+
+def _refuse_cache_folder(folder: Path) -> None:
+    """Refuse the folder in which the Hub's client keeps a model's snapshots, and say which of them to pass."""
+    kept = folder if folder.name == "snapshots" else folder / "snapshots"
+    if (folder / "config.json").exists() or (folder / "modules.json").exists() or not kept.is_dir():
+        return
+    if snapshots := [path for path in kept.iterdir() if path.is_dir()]:
+        newest = max(snapshots, key=lambda path: path.stat().st_mtime)
+        raise ModelFolderError(
+            f"{folder.as_posix()}: holds snapshots of a model, as the Hub's cache does; pass one of them, such as "
+            + newest.as_posix()
+        )
 
 
 def _read_files(folder: Path, entries: list[tuple[str, Path]], dtype: npt.DTypeLike) -> SentenceModel:
@@ -184,7 +198,10 @@ def resolve_inside(folder: Path, relative: str, said_by: Path) -> Path:
 
 
 def read_module_list(folder: Path) -> list[tuple[str, Path]] | None:
-    """Kind and folder of each module in ``modules.json``, the Transformer first; None if there is no such file."""
+    """Kind and folder of each module in ``modules.json``, the Transformer first; None if there is no such file.
+
+    A Dropout is left out: it changes no vector.
+    """
     file = folder / "modules.json"
     listed = read_json(file, expect=list, optional=True)
     if listed is None:
@@ -194,18 +211,19 @@ def read_module_list(folder: Path) -> list[tuple[str, Path]] | None:
         if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("type", "path")):
             raise ModelFolderError(f"{file.as_posix()}: expected objects with a 'type' and a 'path', got {entry!r}")
         kind = entry["type"].rpartition(".")[2]
-        if kind not in ("Transformer", "Pooling", "Dense", "Normalize"):
+        if kind not in ("Transformer", "Pooling", "Dense", "Normalize", "Dropout"):
             raise ModelFolderError(
                 f"{file.as_posix()}: the module {entry['type']!r} is not supported; known: Transformer, Pooling, "
-                "Dense, Normalize"
+                "Dense, Normalize, Dropout"
             )
         entries.append((kind, resolve_inside(folder, entry["path"], file)))
     kinds = [kind for kind, _ in entries]
     if kinds[:2] != ["Transformer", "Pooling"] or kinds.count("Transformer") + kinds.count("Pooling") != 2:
         raise ModelFolderError(
-            f"{file.as_posix()}: expected a Transformer, a Pooling, then any number of Dense and Normalize, got {kinds}"
+            f"{file.as_posix()}: expected a Transformer, a Pooling, then any number of Dense, Normalize and Dropout, "
+            f"got {kinds}"
         )
-    return entries
+    return [entry for entry in entries if entry[0] != "Dropout"]  # it drops in training alone
 
 
 def read_modules(entries: list[tuple[str, Path]], config: BertConfig, dtype: npt.DTypeLike) -> tuple[Module, ...]:
@@ -328,6 +346,7 @@ def save_model(model: SentenceModel, folder: Path) -> None:
     ----------
     model : SentenceModel
         Weights are written in their own dtype, in the format that every release of sentence-transformers reads.
+        A Dropout module is not written: it was not kept when the folder was read.
     folder : Path
         New or empty. It appears whole or not at all.
 

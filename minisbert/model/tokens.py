@@ -21,7 +21,7 @@ import numpy as np
 import tokenizers
 
 from minisbert.model import Array
-from minisbert.model.config import BertConfig, ModelFolderError, read_flag, read_json, refuse_others
+from minisbert.model.config import BertConfig, ModelFolderError, read_flag, read_json, refuse_others, what_to_do
 
 Overflow = Literal["warn", "error", "truncate", "chunk"]
 """What to do about texts that are too long: cut and warn, refuse, cut silently, split (``chunking.py``)."""
@@ -116,7 +116,7 @@ class Tokenizer:
         """
         room = max_seq_length - self.special_count
         strip: list[int] = []
-        lengths, lost = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.int64)
+        lengths, lost = np.zeros(len(texts), np.intp), np.zeros(len(texts), np.intp)
         # a block at a time: the library's own records of a text are many times larger than its ids
         for start in range(0, len(texts), 1000):
             for i, ids in enumerate(self._split(texts[start : start + 1000], start), start):
@@ -161,7 +161,7 @@ class Tokenizer:
         ValueError
             For a text with a lone surrogate.
         """
-        parts = [np.empty((4, 0), np.int64)]
+        parts = [np.empty((4, 0), np.intp)]
         characters = count = 0
         for part in self._parts(text):
             try:
@@ -169,10 +169,10 @@ class Tokenizer:
             except (UnicodeEncodeError, TypeError):
                 self._split([text], 0)  # says where
                 raise
-            starts, stops = np.array(encoding.offsets, np.int64).reshape(-1, 2).T + characters
+            starts, stops = np.array(encoding.offsets, np.intp).reshape(-1, 2).T + characters
             # a special token written out in the text belongs to no word: None
             words = [-1 if number is None else count + number for number in encoding.word_ids]
-            parts.append(np.array([encoding.ids, starts, stops, words], np.int64))
+            parts.append(np.array([encoding.ids, starts, stops, words], np.intp))
             characters += len(part)
             count += len(encoding.ids)
         return TokenSpans(*np.concatenate(parts, axis=1))
@@ -255,9 +255,9 @@ class OverflowReport:
         lost, index, whole = self._worst
         return (
             f"{self.cut} of {self.texts} texts {'is' if self.cut == 1 else 'are'} longer than max_seq_length = "
-            f"{self.max_seq_length} tokens and lost {self.lost} tokens (text {index} lost {lost} of {whole}); pass "
-            "overflow='chunk' to embed them whole, raise max_seq_length as far as the model allows, or pass "
-            "overflow='truncate' if the beginnings are enough"
+            f"{self.max_seq_length} tokens and lost {self.lost} tokens (text {index} lost {lost} of {whole}); "
+            "overflow='chunk' embeds them whole; a larger max_seq_length, as far as the model allows, reads more of "
+            "them; overflow='truncate' says that the beginnings are enough"
         )
 
 
@@ -328,7 +328,7 @@ def _open_library(folder: Path, settings: dict[str, Any]) -> tuple[tokenizers.To
     except Exception as error:  # the library raises plain Exception
         raise ModelFolderError(
             f"{file.as_posix()}: not a tokenizer that the tokenizers library {tokenizers.__version__} can read: "
-            f"{error}; the file is damaged or cut off, fetch it again"
+            f"{error}; {what_to_do(file)}"
         ) from error
 
 
