@@ -688,7 +688,7 @@ def test_save_overwrites_nothing(tmp_path, what):
 
 
 @pytest.mark.parametrize("exception", [OSError("no space left"), KeyboardInterrupt()], ids=["disk full", "Ctrl-C"])
-@pytest.mark.parametrize("step", ["save_file", "_write_json", "_write_dense", "bert_config_to_json"])
+@pytest.mark.parametrize("step", ["save_file", "_write_json", "bert_config_to_json"])
 def test_a_save_that_fails_in_the_middle_leaves_nothing(tmp_path, monkeypatch, step, exception):
     folder = write_model(tmp_path / "model", modules=(Pooling(), tiny_dense(12, 7)))
     encoder = SentenceEncoder(folder)

@@ -174,8 +174,7 @@ def _check_values(config: BertConfig, where: str) -> None:
     """Check every size, the epsilon, the activation function, and that the heads divide the width."""
     for key in _SIZES:
         size = getattr(config, key)
-        # bool is an int in Python, but `true` is not a size
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        if type(size) is not int or size < 1:  # not isinstance: True is an int, too
             raise ModelFolderError(f"{where}: {key} must be a positive integer, got {size!r}")
     eps = config.layer_norm_eps
     # a smaller one is lost in float32, and a constant vector would become NaN

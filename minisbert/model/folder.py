@@ -230,20 +230,15 @@ def read_modules(entries: list[tuple[str, Path]], config: BertConfig, dtype: npt
     """Read settings and weights of the modules after the Transformer, and check that each fits the one before."""
     modules: tuple[Module, ...] = ()
     for kind, path in entries:
-        if kind == "Normalize":
-            modules += (_read_normalize(path),)
+        if kind == "Normalize":  # its folder need not exist: git keeps no empty folders
+            file = path / "config.json"
+            refuse_others(read_json(file, optional=True) or {}, _FEATURE_NAMES, file)
+            modules += (Normalize(),)
         elif kind == "Pooling":
             modules += (_read_pooling(path / "config.json", config.hidden_size),)
         else:
             modules += (_read_dense(path, output_width(modules, config.hidden_size), dtype),)
     return modules
-
-
-def _read_normalize(path: Path) -> Normalize:
-    """Read Normalize, whose folder need not exist: git keeps no empty folders."""
-    file = path / "config.json"
-    refuse_others(read_json(file, optional=True) or {}, _FEATURE_NAMES, file)
-    return Normalize()
 
 
 def _read_pooling(file: Path, hidden_size: int) -> Pooling:
@@ -286,7 +281,7 @@ def _read_dense(path: Path, d_in: int, dtype: npt.DTypeLike) -> Dense:
         raise ModelFolderError(
             f"{file.as_posix()}: in_features {raw.get('in_features')!r}, but the module before gives vectors of {d_in}"
         )
-    if type(d_out) is not int or d_out < 1:  # not isinstance: True would do
+    if type(d_out) is not int or d_out < 1:  # not isinstance: True is an int, too
         raise ModelFolderError(f"{file.as_posix()}: out_features must be a positive integer, got {d_out!r}")
     wanted: dict[str, tuple[Any, ...]] = {"linear.weight": (d_out, d_in)}
     if read_flag(raw, "bias", True, file):
@@ -324,7 +319,7 @@ def read_sentence_settings(folder: Path) -> dict[str, Any]:
         raise ModelFolderError(
             f"{file.as_posix()}: similarity_fn_name {similarity!r} is not supported; known: " + ", ".join(_SIMILARITIES)
         )
-    if dim is not None and (isinstance(dim, bool) or not isinstance(dim, int) or dim < 1):
+    if dim is not None and (type(dim) is not int or dim < 1):
         raise ModelFolderError(f"{file.as_posix()}: truncate_dim must be a positive number of dimensions, got {dim!r}")
     return {
         "prompts": {name: text or "" for name, text in prompts.items()},
@@ -412,16 +407,11 @@ def _write_files(model: SentenceModel, folder: Path) -> None:
         if settings_of_module := modules_to_json(module, width):
             _write_json(folder / path / "config.json", settings_of_module)
         if isinstance(module, Dense):
-            _write_dense(module, folder / path / "model.safetensors")
+            weights = {"linear.weight": module.weight, "linear.bias": module.bias, "residual.weight": module.residual}
+            present = {name: np.ascontiguousarray(array) for name, array in weights.items() if array is not None}
+            save_file(present, folder / path / "model.safetensors", metadata={"format": "pt"})
         width = output_width((module,), width)
     _write_json(folder / "modules.json", listed)
-
-
-def _write_dense(module: Dense, file: Path) -> None:
-    """Write a Dense module's tensors under sentence-transformers' names."""
-    tensors = {"linear.weight": module.weight, "linear.bias": module.bias, "residual.weight": module.residual}
-    present = {name: np.ascontiguousarray(array) for name, array in tensors.items() if array is not None}
-    save_file(present, file, metadata={"format": "pt"})
 
 
 def _write_json(file: Path, value: Any) -> None:

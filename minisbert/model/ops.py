@@ -4,7 +4,7 @@
 and gives ``d_x`` by the chain rule: ``d_x = sum over i of d_y[i] * dy[i]/dx``. After ``d_y`` come, by name, just the
 arrays that this sum needs. Everything works on rows and does not know where a text ends.
 
-Letters: ``N`` rows, ``D`` width. Output dtype = input dtype; no argument is changed. Constants are Python floats on
+Letters: ``N`` tokens, ``D`` hidden size. Output dtype = input dtype; no argument is changed. Constants are Python floats on
 purpose: under NumPy 2 a float64 *scalar* such as ``np.sqrt(2)`` would turn float32 into float64.
 """
 
@@ -22,7 +22,7 @@ from minisbert.model import Array
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
     """``y = x @ weight.T + bias``, the weight as checkpoints store it: one row per output.
 
-    (N, D_in), (D_out, D_in), (D_out,) -> (N, D_out)
+    (rows, d_in), (d_out, d_in), (d_out,) -> (rows, d_out)
     """
     y = x @ weight.T
     if bias is not None:
@@ -33,7 +33,7 @@ def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
 def linear_backward(d_y: Array, x: Array, weight: Array) -> tuple[Array, Array, Array]:
     """``d_x = d_y @ weight``, ``d_weight = d_y.T @ x``, ``d_bias = sum over rows of d_y``.
 
-    (N, D_out), (N, D_in), (D_out, D_in) -> (N, D_in), (D_out, D_in), (D_out,)
+    (rows, d_out), (rows, d_in), (d_out, d_in) -> (rows, d_in), (d_out, d_in), (d_out,)
     """
     d_x = d_y @ weight
     d_weight = (x.T @ d_y).T  # d_y.T @ x, laid out in memory as the weight is
@@ -41,8 +41,7 @@ def linear_backward(d_y: Array, x: Array, weight: Array) -> tuple[Array, Array, 
     return d_x, d_weight, d_bias
 
 
-_IN_CACHE = 32768
-"""Numbers in a block that stays in the processor's cache (L2) while a dozen passes go over it."""
+_IN_CACHE = 32768  # numbers in a block that stays in the processor's cache (L2) while a dozen passes go over it
 
 
 def gelu(x: Array) -> Array:
@@ -299,7 +298,7 @@ def _standardize(x: Array, eps: float) -> tuple[Array, Array]:
 def normalize(x: Array, eps: float = 1e-12) -> Array:
     """``x / max(|x|, eps)``: each row scaled to length 1; a zero row stays zero.
 
-    (N, D) -> (N, D)
+    (rows, width) -> (rows, width)
 
     **Source**: ``torch.nn.functional.normalize(x, p=2, dim=-1)``.
 
@@ -314,7 +313,7 @@ def normalize(x: Array, eps: float = 1e-12) -> Array:
 def normalize_backward(d_y: Array, x: Array, eps: float = 1e-12) -> Array:
     """``d_x = (d_y - y * (y . d_y)) / |x|`` with ``y = x / |x|``.
 
-    (N, D), (N, D) -> (N, D)
+    (rows, width), (rows, width) -> (rows, width)
 
     The component along ``x`` only changes the length, which normalizing undoes: it is taken away.
     """

@@ -286,7 +286,11 @@ def _read_shards(index: Path) -> dict[str, StoredTensor]:
 
 
 def read_header(file: Path) -> dict[str, StoredTensor]:
-    """List the tensors of one safetensors file, as ``safetensors.safe_open(file).keys()`` does, with their places."""
+    """List the tensors of one safetensors file, with their places.
+
+    The arrays that ``safe_open`` itself gives are copies: measured on all-MiniLM-L6-v2 they take 60 ms and 50 MiB more
+    than a map of the file, at every start; and it gives NumPy no BF16.
+    """
     try:
         # the library refuses headers that lie: lengths, overlaps, gaps, shapes against offsets, trailing bytes
         with file.open("rb") as stream, safe_open(file, framework="numpy"):
@@ -412,8 +416,7 @@ class RowGradient:
         return table
 
 
-Gradient: TypeAlias = Array | RowGradient
-"""Of one tensor."""
+Gradient: TypeAlias = Array | RowGradient  # of one tensor
 
 
 @dataclass(frozen=True)
