@@ -4,8 +4,8 @@
 and gives ``d_x`` by the chain rule: ``d_x = sum over i of d_y[i] * dy[i]/dx``. After ``d_y`` come, by name, just the
 arrays that this sum needs. Everything works on rows and does not know where a text ends.
 
-Letters: ``N`` tokens, ``D`` hidden size. Output dtype = input dtype; no argument is changed. Constants are Python floats on
-purpose: under NumPy 2 a float64 *scalar* such as ``np.sqrt(2)`` would turn float32 into float64.
+Letters: ``N`` tokens, ``D`` hidden size. Output dtype = input dtype; no argument is changed. Constants are Python
+floats on purpose: under NumPy 2 a float64 *scalar* such as ``np.sqrt(2)`` would turn float32 into float64.
 """
 
 from __future__ import annotations
