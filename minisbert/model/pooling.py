@@ -17,13 +17,7 @@ import numpy.typing as npt
 
 from minisbert.model import Array
 from minisbert.model.bert import places, starts
-from minisbert.model.ops import (
-    ACTIVATIONS,
-    linear,
-    linear_backward,
-    normalize,
-    normalize_backward,
-)
+from minisbert.model.ops import ACTIVATIONS, linear, linear_backward, normalize, normalize_backward
 
 
 def pool_mean(token_embeddings: Array, lengths: Array, skipped: int | Array = 0) -> Array:
