@@ -820,7 +820,9 @@ CASES = [
         for value in (0, -5, "256", "", True, False, [256], [], {}, 12.5)
     ),
     Case("max_seq_length NaN", raw_value(SBERT, "max_seq_length", "NaN"), (SBERT, "max_seq_length", "got nan")),
-    Case("max_seq_length infinite", raw_value(SBERT, "max_seq_length", "Infinity"), (SBERT, "max_seq_length", "got inf")),
+    Case(
+        "max_seq_length infinite", raw_value(SBERT, "max_seq_length", "Infinity"), (SBERT, "max_seq_length", "got inf")
+    ),
     *(
         Case(
             f"max_seq_length {limit}",
