@@ -11,7 +11,7 @@ of every vector. Then each shard goes forward once more, now with its trace, and
 few shards, whatever the batch; the price is a second forward pass. Dropout draws from a generator that is made anew
 from the same seed, so that both passes drop the same.
 
-Left out on purpose: what becomes of a gradient (``optim.py``), and where batches come from (``batches.py``).
+Left out on purpose: what becomes of a gradient (``optim.py``), and where batches come from (``data.py``).
 Next: ``slopes.py``, with which begins the question whether all of this is right.
 
 Letters: ``B`` texts, ``N`` tokens of a shard, ``D`` width of a vector.
