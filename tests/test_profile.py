@@ -14,9 +14,9 @@ from tiny import TINY, tiny_dense, write_model
 
 from minisbert import SentenceEncoder
 from minisbert.model import bert as bert_module
-from minisbert.model import modules as modules_module
+from minisbert.model import pooling as pooling_module
 from minisbert.model.config import BertConfig
-from minisbert.model.modules import Normalize, Pooling
+from minisbert.model.pooling import Normalize, Pooling
 from minisbert.model.tokens import Tokenizer
 from minisbert.proof.profile import (
     OPERATIONS,
@@ -216,7 +216,7 @@ def test_flop_by_formula_are_those_of_the_arrays_in_each_row(encoder, monkeypatc
         ),
         (bert_module, "places", {("embed", "look up, add"): 1.0}),  # in a block, in no operation with a row of its own
         (bert_module, "equal_length_runs", {("attention", "products"): 2.0}),
-        (modules_module, "linear", {("modules", "dense"): 1.0}),
+        (pooling_module, "linear", {("modules", "dense"): 1.0}),
         (profile_module, "make_batches", {("", "other"): 1.0}),  # between blocks
     ],
 )
@@ -247,11 +247,11 @@ def test_functions_are_what_they_were_even_after_an_error(encoder, monkeypatch):
         raise ZeroDivisionError("in the middle")
 
     monkeypatch.setattr(bert_module, "softmax", broken)
-    before = [dict(vars(owner)) for owner in (bert_module, modules_module, Tokenizer)]
+    before = [dict(vars(owner)) for owner in (bert_module, pooling_module, Tokenizer)]
     with pytest.raises(ZeroDivisionError), clocked(encoder.model):
         assert dict(vars(bert_module)) != before[0]
         one_pass(encoder, TEXTS)
-    assert [dict(vars(owner)) for owner in (bert_module, modules_module, Tokenizer)] == before
+    assert [dict(vars(owner)) for owner in (bert_module, pooling_module, Tokenizer)] == before
 
 
 def test_others_at_work_are_not_counted_and_a_second_clock_waits(encoder):

@@ -35,7 +35,7 @@ from minisbert.composition import COMPOSITIONS, compose
 from minisbert.evaluation.bootstrap import Estimate, bootstrap_mean, paired_difference
 from minisbert.evaluation.retrieval import Cut, RetrievalSet, count_cut, measure, search
 from minisbert.model import Array
-from minisbert.model.modules import Normalize
+from minisbert.model.pooling import Normalize
 
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder

@@ -22,11 +22,11 @@ import numpy.typing as npt
 
 from minisbert.blas import threads
 from minisbert.encoder import SentenceEncoder
-from minisbert.model import Array, bert, modules
+from minisbert.model import Array, bert, pooling
 from minisbert.model.config import BertConfig
 from minisbert.model.folder import SentenceModel
-from minisbert.model.modules import Dense, Module, Normalize, Pooling
 from minisbert.model.ops import ACTIVATIONS
+from minisbert.model.pooling import Dense, Module, Normalize, Pooling
 from minisbert.model.tokens import Tokenizer
 from minisbert.schedule import keep_freed_memory, make_batches
 
@@ -50,8 +50,8 @@ OPERATIONS = {
     ("modules", "dense"): "(B,W)(W,W)",
     ("modules", "normalize"): "(B,W)",
 }
-"""What goes into each operation and comes out. ``products`` is all of attention that has no row of its
-own: Q K^T and probs V, heads split, scaled and joined, the residual."""
+"""What goes into each operation and comes out. ``products`` is all of attention that has no row of its own: Q K^T and
+probs V, heads split, scaled and joined, the residual."""
 
 # ------------------------------------------------------------------------------------------------ FLOP and bytes
 
@@ -266,7 +266,7 @@ class Clock:
 
 @contextmanager
 def clocked(model: SentenceModel) -> Iterator[Clock]:
-    """Wrap what a forward pass calls, where ``bert.py`` and ``modules.py`` look it up; afterwards all is as before.
+    """Wrap what a forward pass calls, where ``bert.py`` and ``pooling.py`` look it up; afterwards all is as before.
 
     A matrix product is told by its weights, a LayerNorm by the block around it. What a block does besides is charged to
     the block's own row.
@@ -278,7 +278,7 @@ def clocked(model: SentenceModel) -> Iterator[Clock]:
         projections[id(layer.attention.output.weight)] = ("attention", "project")
         projections[id(layer.feed_forward.expand.weight)] = ("feed-forward", "expand")
         projections[id(layer.feed_forward.contract.weight)] = ("feed-forward", "contract")
-    clock, activation = Clock(), model.config.activation
+    clock = Clock()
     rows: list[tuple[Any, str, Key | Callable[..., Key]]] = [
         (Tokenizer, "__call__", ("tokenize", "tokenize")),
         (bert, "embed", ("embed", "look up, add")),
@@ -287,14 +287,19 @@ def clocked(model: SentenceModel) -> Iterator[Clock]:
         (bert, "linear", lambda x, weight, bias=None: projections.get(id(weight), clock.current)),
         (bert, "softmax", ("attention", "softmax")),
         (bert, "layer_norm", lambda *_, **__: (clock.current[0], "LayerNorm")),
-        (modules, "pool", ("modules", "pooling")),
-        (modules, "dense", ("modules", "dense")),
-        (modules, "normalize", ("modules", "normalize")),
+        (pooling, "pool", ("modules", "pooling")),
+        (pooling, "dense", ("modules", "dense")),
+        (pooling, "normalize", ("modules", "normalize")),
     ]
     with _ONE_AT_A_TIME, ExitStack() as originals:
-        timed = clock.wrap(ACTIVATIONS[activation], ("feed-forward", "activation"))
+        forward, backward = ACTIVATIONS[model.config.activation]
+        timed = clock.wrap(forward, ("feed-forward", "activation")), backward
+        activations = ACTIVATIONS | {model.config.activation: timed}
         functions = [(owner, name, clock.wrap(getattr(owner, name), row)) for owner, name, row in rows]
-        for owner, name, replacement in [*functions, (bert, "ACTIVATIONS", ACTIVATIONS | {activation: timed})]:
+        for owner, name, replacement in [
+            *functions,
+            (bert, "ACTIVATIONS", activations),
+        ]:
             originals.callback(setattr, owner, name, getattr(owner, name))
             setattr(owner, name, replacement)
         clock.since = time.perf_counter()
@@ -357,7 +362,7 @@ def one_pass(encoder: SentenceEncoder, texts: Sequence[str]) -> Array:
     for batch in make_batches(tokens.lengths):
         strip, lengths = np.concatenate([ids[i] for i in batch]), tokens.lengths[batch]
         token_embeddings = bert.bert(strip, lengths, model.params, model.config)
-        vectors[batch] = modules.apply_modules(token_embeddings, lengths, model.modules)[-1]
+        vectors[batch] = pooling.apply_modules(token_embeddings, lengths, model.modules)[-1]
     return vectors
 
 

@@ -33,8 +33,8 @@ from minisbert.checks import each_text
 from minisbert.model import Array
 from minisbert.model.bert import BertTrace, Dropout, bert_backward, trace_bert
 from minisbert.model.folder import SentenceModel
-from minisbert.model.gradients import Gradient, RowGradient, add_gradients
-from minisbert.model.modules import apply_modules, modules_backward
+from minisbert.model.params import Gradient, RowGradient, add_gradients
+from minisbert.model.pooling import apply_modules, modules_backward
 from minisbert.model.tokens import OverflowReport, Tokens
 from minisbert.schedule import work_through
 from minisbert.training.losses import LossResult
