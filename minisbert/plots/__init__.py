@@ -1,14 +1,11 @@
-"""Pictures: matrices, attention heads, vectors in the plane, curves, bars; in one style, for notebooks and files.
+"""Pictures in one style, for notebooks and files: matrices, attention heads, vectors in the plane, curves, bars.
 
 Each is a function ``draw(stream, ...)`` that writes a PNG; ``picture(draw, ...)`` keeps it in memory, and Jupyter shows
 it. matplotlib (extra ``plots`` or ``notebooks``) is imported when something is drawn.
 
-**How they stay readable.** In black and white and for colour-blind readers: values are told by lightness, lines by
-dashes and marks, groups by shapes, and names stand at what they name. Labels do not overlap; what finds no room is left
-out, and the caption says so. Any text in any script is drawn as it is, ``$`` and ``_`` too.
-
-Other kinds of picture stand with the figures that they show, such as ``analysis/map_picture.py``. First file:
-``style.py``.
+Pictures stay readable in black and white and for colour-blind readers: lightness shows values, dashes and marks
+distinguish lines, shapes distinguish groups, and names stand next to what they name. Labels do not overlap; one that
+finds no room is left out, and the caption says so. Text in any script is drawn as it is, ``$`` and ``_`` too.
 """
 
 from __future__ import annotations
@@ -72,16 +69,6 @@ __all__ = [
 
 
 def require_matplotlib() -> None:
-    """Refuse early, before anything is computed, where a picture could not be drawn in the end.
-
-    Raises
-    ------
-    ValueError
-        With the command that installs it.
-
-    Examples
-    --------
-    >>> require_matplotlib()  # doctest: +SKIP
-    """
+    """Raise before anything is computed if matplotlib is missing, with the command that installs it."""
     if find_spec("matplotlib") is None:
         raise ValueError(NEEDS)
