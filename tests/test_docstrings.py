@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-ROOMS = ["minisbert", "minisbert.model", "minisbert.training", "minisbert.search"]
+ROOMS = ["minisbert", "minisbert.model", "minisbert.training", "minisbert.search", "minisbert.evaluation"]
 
 
 def public_names():
