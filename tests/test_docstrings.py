@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-ROOMS = ["minisbert", "minisbert.model", "minisbert.training", "minisbert.search", "minisbert.evaluation"]
+ROOMS = ["minisbert", *(f"minisbert.{room}" for room in ("model", "training", "search", "evaluation", "plots"))]
 
 
 def public_names():

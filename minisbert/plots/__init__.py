@@ -1,7 +1,8 @@
 """Pictures in one style, for notebooks and files: matrices, attention heads, vectors in the plane, curves, bars.
 
 Each is a function ``draw(stream, ...)`` that writes a PNG; ``picture(draw, ...)`` keeps it in memory, and Jupyter shows
-it. matplotlib (extra ``plots`` or ``notebooks``) is imported when something is drawn.
+it. matplotlib (extra ``plots`` or ``notebooks``) is imported when something is drawn. ``style`` and ``placing`` serve
+all pictures.
 
 Pictures stay readable in black and white and for colour-blind readers: lightness shows values, dashes and marks
 distinguish lines, shapes distinguish groups, and names stand next to what they name. Labels do not overlap; one that
@@ -17,54 +18,18 @@ from minisbert.plots.heads import attention_heads
 from minisbert.plots.heat import heat_map
 from minisbert.plots.line_chart import curves
 from minisbert.plots.matrix import similarity_matrix
-from minisbert.plots.picture import Picture, picture
+from minisbert.plots.picture import picture
 from minisbert.plots.plane import vectors_in_plane
-from minisbert.plots.style import (
-    BOX,
-    DIVERGING,
-    DPI,
-    FONT_SIZE,
-    INSTALL,
-    LABEL_LETTERS,
-    LETTER,
-    NEEDS,
-    NO_COLOUR,
-    NO_NUMBER,
-    SEQUENTIAL,
-    colour_map,
-    contrasting,
-    find_fonts,
-    one_line,
-    write_head,
-    written,
-)
+from minisbert.plots.style import NEEDS
 
 __all__ = [
-    "BOX",
-    "DIVERGING",
-    "DPI",
-    "FONT_SIZE",
-    "INSTALL",
-    "LABEL_LETTERS",
-    "LETTER",
-    "NO_COLOUR",
-    "NO_NUMBER",
-    "SEQUENTIAL",
-    "Picture",
     "attention_heads",
     "bars",
-    "colour_map",
-    "contrasting",
     "curves",
-    "find_fonts",
     "heat_map",
-    "one_line",
     "picture",
-    "require_matplotlib",
     "similarity_matrix",
     "vectors_in_plane",
-    "write_head",
-    "written",
 ]
 
 
