@@ -37,7 +37,7 @@ CONFIG = BertConfig(
 LENGTHS = np.array([7, 7, 5])
 RUNS = [(2, 7), (1, 5)]
 SIZES = {"D": 12, "H": 3, "K": 4, "F": 20, "V": 31, "P": 9, "S": 2, "L": 2, "B": 3, "N": 19}
-SHAPE = re.compile(r"\(([A-Za-z_0-9, ]*)\)")
+SHAPE = re.compile(r"\(([A-Za-z_0-9., ]*)\)")
 COMMENT = re.compile(rf"#\s*{SHAPE.pattern}")
 DOCSTRING = re.compile(r"^(\(.*\)) -> (\(.*\))$", re.MULTILINE)
 SOURCES = [
@@ -81,8 +81,11 @@ def shape_lines(module):
 def check(array, letters, bound, where):
     """Compare one shape with its letters; letters that are not known yet are bound by it."""
     assert isinstance(array, np.ndarray), f"{where}: {type(array).__name__} is no array"
-    assert len(array.shape) == len(letters), f"{where}: says {letters}, is {array.shape}"
-    for letter, size in zip(letters, array.shape, strict=True):
+    shape = array.shape
+    if letters[:1] == ("...",):
+        letters, shape = letters[1:], shape[len(shape) - len(letters) + 1 :]
+    assert len(shape) == len(letters), f"{where}: says {letters}, is {array.shape}"
+    for letter, size in zip(letters, shape, strict=True):
         wanted = int(letter) if letter.isdigit() else bound.setdefault(letter, size)
         assert wanted == size, f"{where}: says {letters} with {letter} = {wanted}, is {array.shape}"
     if {"c", "T"} <= set(letters):
