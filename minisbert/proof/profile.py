@@ -293,13 +293,11 @@ def clocked(model: SentenceModel) -> Iterator[Clock]:
     ]
     with _ONE_AT_A_TIME, ExitStack() as originals:
         forward, backward = ACTIVATIONS[model.config.activation]
-        timed = clock.wrap(forward, ("feed-forward", "activation")), backward
-        activations = ACTIVATIONS | {model.config.activation: timed}
-        functions = [(owner, name, clock.wrap(getattr(owner, name), row)) for owner, name, row in rows]
-        for owner, name, replacement in [
-            *functions,
-            (bert, "ACTIVATIONS", activations),
-        ]:
+        timed = clock.wrap(forward, ("feed-forward", "activation"))
+        activations = ACTIVATIONS
+        replacements: list[tuple[Any, str, object]] = [(bert, "ACTIVATIONS", activations)]
+        replacements += [(owner, name, clock.wrap(getattr(owner, name), row)) for owner, name, row in rows]
+        for owner, name, replacement in replacements:
             originals.callback(setattr, owner, name, getattr(owner, name))
             setattr(owner, name, replacement)
         clock.since = time.perf_counter()
