@@ -294,7 +294,7 @@ def clocked(model: SentenceModel) -> Iterator[Clock]:
     with _ONE_AT_A_TIME, ExitStack() as originals:
         forward, backward = ACTIVATIONS[model.config.activation]
         timed = clock.wrap(forward, ("feed-forward", "activation"))
-        activations = ACTIVATIONS
+        activations = ACTIVATIONS | {model.config.activation: (timed, backward)}
         replacements: list[tuple[Any, str, object]] = [(bert, "ACTIVATIONS", activations)]
         replacements += [(owner, name, clock.wrap(getattr(owner, name), row)) for owner, name, row in rows]
         for owner, name, replacement in replacements:
