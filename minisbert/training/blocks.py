@@ -1,20 +1,11 @@
-"""Large arrays in small bites: every tensor cut into blocks, the blocks shared among threads. No optimiser.
+"""Large arrays in small bites: every tensor cut into blocks, the blocks shared among threads.
 
-A step of an optimiser is a dozen passes over four arrays: the tensor, its gradient and two moments. Memory is what it
-waits for. So each tensor is cut into **blocks** that stay in the processor's cache while all passes go over them, and
-**pieces** of many blocks are handed to threads. Every number is computed by itself, so that neither the blocks nor the
-threads change a bit; sums are added up in the order of the pieces, whichever thread was first.
+A step of an optimiser is a dozen passes over four arrays, and memory is what it waits for. **Blocks** stay in the
+processor's cache while all passes go over them; **pieces** of several blocks are handed to threads. Every number is
+computed by itself, so that neither blocks nor threads change a bit; sums are added in the order of the pieces.
 
-**Memory order.** A weight matrix may lie by rows ("C") or by columns ("F"). Blocks are cut in the order in which the
-numbers lie, so a tensor, its gradient and its moments must lie alike: :func:`in_order` sees to the gradient.
-
-**A table of which a batch uses a few rows** has a ``RowGradient``. It is cut between rows, and of its moments only the
-rows that were ever used are read and written.
-
-Left out on purpose: what becomes of a block, which the optimiser says (``optim.py``), and checks: this trusts its
-callers. Next file: ``optim_arguments.py``, which does not.
-
-Letters: ``V`` rows of a table, ``D`` width.
+Blocks are cut in memory order, by rows ("C") or by columns ("F"), in which a tensor, its gradient and its moments
+must agree. A table with a ``RowGradient`` is cut between rows. Letters: ``V`` rows of a table, ``D`` width.
 """
 
 from __future__ import annotations
@@ -29,16 +20,13 @@ from minisbert.model import Array
 from minisbert.model.gradients import Gradient, RowGradient
 from minisbert.schedule import work_through
 
+# Numbers in a block: few enough for the processor's cache, so many that two threads seldom wait for Python's lock.
+# Measured on two cores, 2**15 would be slower on two threads than on one.
 _BLOCK = 2**17
-"""Numbers in a block: few enough for the processor's cache, so many that two threads seldom wait for Python's lock.
+_PIECE = 2**19  # numbers that a thread takes at a time: handing them out costs nothing, sharing is still even
 
-Measured on two cores, 2**15 would be slower on two threads than on one.
-"""
-_PIECE = 2**19
-"""Numbers that a thread takes at a time: enough that handing them out costs nothing, few enough to share evenly."""
-
+# update(p, g, moments) overwrites a block of a tensor and of its moments, given the gradient, which it keeps
 Update = Callable[[Array, Array, tuple[Array, ...]], None]
-"""``update(p, g, moments)`` overwrites a block of a tensor and of its moments, given the gradient, which it keeps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,23 +42,7 @@ class TensorStep:
 
 
 def take_step(tensors: Sequence[TensorStep], num_threads: int) -> None:
-    """Overwrite every tensor and its moments.
-
-    Parameters
-    ----------
-    tensors : sequence of TensorStep
-    num_threads : int
-        Worker threads. The result does not depend on them.
-
-    Examples
-    --------
-    >>> def descend(p, g, moments):
-    ...     p -= g
-    >>> p = np.array([1.0, 2.0])
-    >>> take_step([TensorStep(p, np.array([0.0, 0.5]), (), np.zeros(0, bool), 0.5, descend)], num_threads=1)
-    >>> p
-    array([0.5, 0.5])
-    """
+    """Overwrite every tensor and its moments; the result does not depend on ``num_threads``."""
 
     def work(piece: tuple[TensorStep, int, int]) -> None:
         tensor, start, stop = piece
@@ -85,7 +57,7 @@ def take_step(tensors: Sequence[TensorStep], num_threads: int) -> None:
 
 
 def _update_numbers(tensor: TensorStep, grad: Array, start: int, stop: int) -> None:
-    """Update the numbers from ``start`` to ``stop`` of a tensor, in the order in which they lie in memory."""
+    """Update the numbers from ``start`` to ``stop`` of a tensor, in memory order."""
     p, g, *moments = (x.ravel(order="K")[start:stop] for x in (tensor.param, grad, *tensor.moments))
     for i in range(0, len(p), _BLOCK):
         block = slice(i, i + _BLOCK)
@@ -114,26 +86,10 @@ def _update_rows(tensor: TensorStep, grad: RowGradient, start: int, stop: int) -
 
 
 def square_sums(grads: Mapping[str, Gradient], num_threads: int, exact: bool = True) -> dict[str, float]:
-    """Sum the squares of each gradient.
+    """Sum the squares of each gradient: NaN or infinity where one is not finite, or a square is too large.
 
-    Parameters
-    ----------
-    grads : mapping of str to Array or RowGradient
-        A RowGradient counts with its values; all its other numbers are zero.
-    num_threads : int
-        Worker threads. The result does not depend on them.
-    exact : bool
-        Sum in float64, in which no float32 square is too large or too small; or else, faster, in the gradient's dtype.
-
-    Returns
-    -------
-    dict of str to float
-        Under the same names. NaN or infinity where a gradient is not finite, or a square is too large.
-
-    Examples
-    --------
-    >>> square_sums({"x": np.array([3.0, 4.0]), "y": np.zeros(2)}, num_threads=1)
-    {'x': 25.0, 'y': 0.0}
+    ``exact`` sums in float64, in which no float32 square is too large or too small; otherwise, faster, in the dtype of
+    the gradient.
     """
 
     def work(piece: tuple[Array, int, int]) -> float:
@@ -165,7 +121,7 @@ def _pieces(owner: _Piece, size: int) -> list[tuple[_Piece, int, int]]:
 def _share(
     pieces: Sequence[tuple[_Piece, int, int]], work: Callable[[tuple[_Piece, int, int]], _Result], num_threads: int
 ) -> list[_Result]:
-    """Do all pieces on so many threads; the results come in the order of the pieces."""
+    """Work on all pieces with ``num_threads`` threads; the results come in the order of the pieces."""
     jobs: list[Array] = []
     begun = numbers = 0
     for i, (_, start, stop) in enumerate(pieces):
@@ -184,64 +140,19 @@ def _share(
 
 
 def order_of(x: Array) -> Literal["C", "F"]:
-    """Say how an array lies in memory: "F" or, if it is contiguous at all, "C".
-
-    Parameters
-    ----------
-    x : Array
-
-    Returns
-    -------
-    {"C", "F"}
-
-    Examples
-    --------
-    >>> order_of(np.ones((2, 3))), order_of(np.ones((2, 3)).T), order_of(np.ones(3))
-    ('C', 'F', 'C')
-    """
+    """Return how an array lies in memory: by columns ("F") or by rows ("C")."""
     return "F" if x.flags.fnc else "C"
 
 
 def lies_in(x: Array, order: Literal["C", "F"]) -> bool:
-    """Say whether an array lies in memory in this order, without gaps.
-
-    Parameters
-    ----------
-    x : Array
-    order : {"C", "F"}
-
-    Returns
-    -------
-    bool
-
-    Examples
-    --------
-    >>> lies_in(np.ones((4, 3)), "C"), lies_in(np.ones((4, 3)), "F"), lies_in(np.ones((4, 3))[::2], "C")
-    (True, False, False)
-    """
+    """Tell whether an array lies in memory in this order, without gaps."""
     return x.flags.f_contiguous if order == "F" else x.flags.c_contiguous
 
 
 def in_order(grad: Gradient, param: Array) -> Gradient:
-    """Give the gradient in the memory order of its tensor, so that both are read side by side.
+    """Return the gradient in the memory order of its tensor, so that both are read side by side; a copy if need be.
 
-    Parameters
-    ----------
-    grad : Array or RowGradient
-    param : Array
-        Of the same shape.
-
-    Returns
-    -------
-    Array or RowGradient
-        The very ``grad`` where it lies so already, else a copy. The rows of a RowGradient are found one by one, and may
-        lie as they like.
-
-    Examples
-    --------
-    >>> by_columns = np.asfortranarray(np.ones((2, 3)))
-    >>> in_order(np.ones((2, 3)), by_columns).flags.f_contiguous
-    True
+    The rows of a RowGradient are found one by one, and may lie as they like.
     """
     if isinstance(grad, RowGradient) or lies_in(grad, order_of(param)):
         return grad

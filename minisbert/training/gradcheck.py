@@ -1,25 +1,12 @@
-"""Is a gradient that was written by hand right? Random directions, finite differences, and a guess at the mistake.
+"""Is a gradient written by hand right? Random directions, finite differences, and a guess at the mistake.
 
 A gradient promises how fast the loss changes when its tensor moves: by ``<gradient, v>`` for each unit of a step
-along ``v``. Here the step is taken and the loss measured. If the two numbers agree along a few random ``v``, the whole
-gradient is right: a wrong one would have to be wrong at right angles to every ``v``, and a random ``v`` does not do
-that favour.
-
-:func:`check_backward` judges the backward of one operation, :func:`check_gradients` the gradients of a loss with
-respect to any number of tensors, :func:`check_encoder` those of a whole sentence model under a loss. All give a
-``GradientReport``, whose text names the first wrong tensor on the way back from the loss and, where it can be told, the
-mistake: sign, factor, transposition, a sum that is missing.
+along ``v``. Here the step is taken and the loss measured. If both agree along a few random ``v``, the whole gradient
+is right: a wrong one would have to be wrong at right angles to every ``v``.
 
 **Never an upstream gradient of ones.** The rows of a softmax sum to 1, and those of a normalised input to 0, whatever
-the input is. With ``d_y = 1`` the gradients of both are zero, so that a backward with a term missing, or one that gives
-back zeros, passes. The upstream gradient here is drawn at random, and there is no way to give another.
-
-How slopes are measured stands in ``slopes.py``, what counts as right and what a mistake looks like in ``verdicts.py``.
-
-Left out on purpose: single numbers of a tensor, one by one. That takes as many steps as there are numbers, and a random
-direction finds the same mistakes.
-
-Next file: ``blocks.py``, with which begins what becomes of a gradient: a step against it.
+the input is. With ``d_y = 1`` the gradients of both are zero, so that a backward with a term missing, or one that
+returns zeros, passes. The upstream gradient here is random, and there is no way to give another.
 """
 
 from __future__ import annotations
@@ -60,20 +47,20 @@ def check_backward(
     tolerance: float = 1e-7,
     sizes: Mapping[str, int] | None = None,
 ) -> GradientReport:
-    """Judge the backward pass of one operation, ``y = forward(*arguments)``.
+    """Check the backward pass of one operation, ``y = forward(*arguments)``.
 
     The loss is ``<d_y, forward(*arguments)>`` with a random ``d_y``; ``backward(d_y, *arguments)`` is its gradient.
 
     Parameters
     ----------
     forward : callable
-        Takes the arguments in their order, gives one array.
+        Takes the arguments in their order, returns one array.
     backward : callable
-        Takes ``d_y``, of the shape of ``y``, and then the arguments; gives one gradient for each array of
-        floating-point numbers among them, in order: a tuple, or the gradient itself if it is the only one.
+        Takes ``d_y``, of the shape of ``y``, and then the arguments; returns one gradient for each floating-point array
+        among them, in order: a tuple, or the gradient itself if it is the only one.
     arguments : mapping of str to value, or sequence
-        Arrays of floating-point numbers are what is differentiated. All else (token ids, lengths, an eps) is handed on
-        as it is. float32 arrays are widened, with a note in the report.
+        Floating-point arrays are differentiated; anything else (token ids, lengths, an eps) is passed on as it is.
+        float32 arrays are widened, with a note in the report.
     rng : np.random.Generator
         Draws ``d_y`` and the directions.
     directions : int
@@ -81,7 +68,7 @@ def check_backward(
     tolerance : float
         Largest relative error that passes.
     sizes : mapping of str to int, optional
-        Sizes by their letters, such as ``{"B": 7}``: a gradient that is off by one of them is then explained.
+        Sizes by their letters, such as ``{"B": 7}``, to explain a gradient that is off by one of them.
 
     Returns
     -------
@@ -133,7 +120,6 @@ def _own(rng: np.random.Generator) -> np.random.Generator:
 
 
 def _is_floating(value: Any) -> bool:
-    """Whether a value is an array that can be differentiated."""
     return isinstance(value, np.ndarray) and value.dtype.kind == "f"
 
 
@@ -153,7 +139,7 @@ def _widened(arguments: Mapping[str, Any] | Sequence[Any]) -> tuple[dict[str, An
 
 
 def _call(role: str, function: Callable[..., Any], arguments: list[Any]) -> Any:
-    """Call a function and see that it leaves its arguments alone."""
+    """Call a function and raise if it changes its arguments."""
     before = [np.copy(value) if isinstance(value, np.ndarray) else None for value in arguments]
     result = function(*arguments)
     for i, (old, value) in enumerate(zip(before, arguments, strict=True)):
@@ -166,7 +152,7 @@ def _call(role: str, function: Callable[..., Any], arguments: list[Any]) -> Any:
 
 
 def _by_name(returned: Any, names: list[str]) -> dict[str, Gradient | None]:
-    """Give each differentiated argument its gradient."""
+    """Match the gradients with the differentiated arguments."""
     gradients = returned if isinstance(returned, (tuple, list)) else (returned,)
     if len(gradients) != len(names):
         raise ValueError(
@@ -178,7 +164,6 @@ def _by_name(returned: Any, names: list[str]) -> dict[str, Gradient | None]:
 
 
 def _describe(value: Any) -> str:
-    """Say what a value is, in a few words."""
     if not isinstance(value, np.ndarray):
         return f"a {type(value).__name__}"
     bad = int(np.sum(~np.isfinite(value))) if value.dtype.kind == "f" else 0
@@ -199,14 +184,14 @@ def check_gradients(
     sizes: Mapping[str, int] | None = None,
     only: Collection[str] | None = None,
 ) -> GradientReport:
-    """Judge the gradients of a loss: all tensors moving at once, then each alone.
+    """Check the gradients of a loss: all tensors moving at once, then each alone.
 
     ``<gradient, v>`` is compared with the slope of ``loss(params + t v)`` at ``t = 0``, for random ``v``.
 
     Parameters
     ----------
     loss : callable
-        Takes a dict with the names of ``params``, gives one number. It must read all it needs from that dict.
+        Takes a dict with the names of ``params``, returns one number. It must read all it needs from that dict.
     params : mapping of str to Array
         float64, in the order of the forward pass: the report goes through them backwards.
     gradients : mapping of str to Array or RowGradient
@@ -215,14 +200,14 @@ def check_gradients(
     rng : np.random.Generator
         Draws the directions.
     directions : int
-        For each tensor, and for all together; at least 1.
+        For each tensor, and for all together; at least 1. Each takes 6 calls of the loss, more where it bends sharply.
     tolerance : float
         Largest relative error that passes.
     sizes : mapping of str to int, optional
         Sizes by their letters, to explain a wrong factor with.
     only : collection of str, optional
-        Tensors to judge one by one, by default all. All together are judged in any case: with ``only=()`` the check
-        of a large model costs no more than that of a small one.
+        Tensors to check one by one, by default all. All together are checked in any case: with ``only=()`` a large
+        model costs no more than a small one.
 
     Returns
     -------
@@ -232,12 +217,10 @@ def check_gradients(
     ------
     ValueError
         If a tensor is not float64 (float32 gradients have an error of their own that hides mistakes), something is NaN
-        or Inf, the loss is not one number or gives two answers to one question, or names do not fit.
+        or Inf, the loss is not one number or changes from call to call, or names do not fit.
 
     Notes
     -----
-    Each direction takes 6 calls of the loss, more where it bends sharply.
-
     **Source**: ``torch.autograd.gradcheck``; Baydin et al. 2018, section 2.1, on the error of differences.
 
     Examples
@@ -276,7 +259,6 @@ def check_gradients(
 def _check_inputs(
     params: Mapping[str, Array], gradients: Mapping[str, Gradient | None], directions: int, only: Collection[str]
 ) -> None:
-    """Refuse what cannot be checked."""
     if not params or directions < 1:
         raise ValueError(f"check_gradients: expected tensors and directions >= 1, got {len(params)} and {directions}")
     for name, tensor in params.items():
@@ -310,9 +292,9 @@ def check_encoder(
     tolerance: float = 1e-7,
     only: Collection[str] | None = None,
 ) -> GradientReport:
-    """Judge every gradient that a training step gives: from the loss back through the modules and BERT.
+    """Check every gradient of a training step: from the loss back through the modules and BERT.
 
-    The gradients are :func:`~minisbert.training.step.value_and_gradients`'; the slopes are those of the loss of plain
+    The gradients are those of :func:`~minisbert.training.step.value_and_gradients`; the slopes are those of plain
     inference, :func:`~minisbert.model.bert.bert`, which keeps no trace. Nothing is dropped.
 
     Parameters
@@ -323,7 +305,7 @@ def check_encoder(
         Such as anchors and positives, a few short texts of each; for ``"simcse"`` one column.
     loss : str or callable
         A key of :data:`~minisbert.training.losses.LOSSES`, with its own defaults, or a function from the vectors of
-        the columns, ``(B, D)`` each, to a LossResult. ``"softmax"`` gets a random classifier, which is checked as well.
+        the columns, (B, D) each, to a LossResult. ``"softmax"`` gets a random classifier, which is checked as well.
     rng : np.random.Generator
         Draws the directions, and that classifier.
     targets : sequence of float, optional
@@ -339,7 +321,7 @@ def check_encoder(
     Raises
     ------
     ValueError
-        For a loss of an unknown name, targets that are missing or not wanted, and whatever the loss refuses.
+        If the loss has no such name, targets are missing or not used by it, or the loss raises.
 
     Examples
     --------
@@ -382,14 +364,13 @@ def check_encoder(
         )
 
 
-LossWithHead = Callable[[list[Array], Mapping[str, Array]], LossResult]
-"""A loss of the columns' vectors and of weights of its own, by their names in training."""
+LossWithHead = Callable[[list[Array], Mapping[str, Array]], LossResult]  # of the columns' vectors and its own weights
 
 
 def _named_loss(
     name: str, columns: Sequence[Sequence[str]], targets: Sequence[float] | None, width: int, rng: np.random.Generator
 ) -> tuple[Sequence[Sequence[str]], dict[str, Array], LossWithHead]:
-    """Find a loss by its name: the columns that it compares, its own weights, and a function of vectors and those."""
+    """Look up a loss: the columns that it compares, its own weights, and a function of vectors and those."""
     if name not in LOSSES:
         raise ValueError(f"check_encoder: loss must be one of {', '.join(LOSSES)}, or a function; got {name!r}")
     loss = LOSSES[name]

@@ -1,8 +1,7 @@
-"""What was found when gradients were checked: a row for each tensor, and a table for people.
+"""The findings of a gradient check: a row for each tensor, and a table for people.
 
 The table goes through the tensors as the backward pass does, from the loss to the input, and names the first that is
-wrong: a mistake spoils all that comes after it, so that the others may be right. Next file: ``verdicts.py``, which
-fills the rows.
+wrong: a mistake spoils all that comes after it.
 """
 
 from __future__ import annotations
@@ -30,16 +29,7 @@ class GradientRow:
 
 @dataclass(frozen=True)
 class GradientReport:
-    """The findings for all tensors; ``str(report)`` is a table for people.
-
-    Examples
-    --------
-    >>> right = GradientRow("weight", (3, 4), 0.5, 0.5, 2e-11, "ok")
-    >>> wrong = GradientRow("bias", (3,), 0.25, 0.5, 0.5, "wrong", "half of what it should be")
-    >>> report = GradientReport((right, wrong), right, 1e-7)
-    >>> report.ok, report.worst.name
-    (False, 'bias')
-    """
+    """The findings for all tensors; ``str(report)`` is a table for people."""
 
     rows: tuple[GradientRow, ...]  # in the order of the forward pass, as the tensors were given
     whole: GradientRow  # all tensors moving at once
@@ -58,7 +48,7 @@ class GradientReport:
 
     @property
     def first_wrong(self) -> GradientRow | None:
-        """The wrong tensor nearest to the loss: the backward pass spoils all that comes after a mistake."""
+        """The wrong tensor nearest to the loss: a mistake spoils all that comes after it."""
         return next((row for row in (*reversed(self.rows), self.whole) if not row.ok), None)
 
     def __str__(self) -> str:

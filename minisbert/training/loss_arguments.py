@@ -1,7 +1,4 @@
-"""What losses are asked to compare, checked: embeddings, scores, labels, masks, a classifier, a scale.
-
-NaN in a loss would travel into every weight at the next step, so each loss looks at what it is given first. Every
-mistake is named with what was expected, what came, the usual cause and the way out. Next file: ``losses.py``.
+"""The arguments of losses, checked: NaN in a loss would travel into every weight at the next step.
 
 Letters: ``B`` examples, ``D`` the width of an embedding, ``M`` candidates, ``C`` classes.
 """
@@ -18,28 +15,7 @@ from minisbert.model import Array
 
 
 def check_embeddings(function: str, embeddings: Mapping[str, Array], needs_direction: bool = True) -> None:
-    """Refuse embeddings that do not fit together, NaN and, where cosines are taken, rows without a direction.
-
-    Parameters
-    ----------
-    function : str
-        The loss, for messages.
-    embeddings : mapping of str to Array, shape (B, D)
-        By the names of the arguments.
-    needs_direction : bool
-        Whether a row of zeros is refused as well.
-
-    Raises
-    ------
-    ValueError
-
-    Examples
-    --------
-    >>> check_embeddings("triplet", {"anchors": np.eye(2), "positives": np.array([[1.0, np.nan], [0.0, 1.0]])})
-    Traceback (most recent call last):
-        ...
-    ValueError: triplet: positives must be finite, but there is NaN or Inf in row 0 (1 of 2). In training the ...
-    """
+    """Raise if embeddings (B, D) do not fit together or are not finite, or if a cosine would meet a row of zeros."""
     kinds = {(x.shape, x.dtype) if isinstance(x, np.ndarray) else type(x).__name__ for x in embeddings.values()}
     kind = kinds.pop()
     if kinds or isinstance(kind, str) or len(kind[0]) != 2 or 0 in kind[0] or kind[1] not in (np.float32, np.float64):
@@ -67,33 +43,7 @@ def check_embeddings(function: str, embeddings: Mapping[str, Array], needs_direc
 
 
 def checked_numbers(function: str, what: str, values: ArrayLike, count: int) -> Array:
-    """Give scores or labels as float64, one for each example.
-
-    Parameters
-    ----------
-    function : str
-        The loss, for messages.
-    what : str
-        The name of the argument.
-    values : array_like, shape (B,)
-    count : int
-        ``B``.
-
-    Returns
-    -------
-    Array, shape (B,), float64
-        Finite.
-
-    Raises
-    ------
-    ValueError
-        For what is no number or not finite, and for another shape.
-
-    Examples
-    --------
-    >>> checked_numbers("cosent", "scores", [1, True], 2)
-    array([1., 1.])
-    """
+    """Return scores or labels as float64 (B,), finite."""
     try:
         numbers = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
@@ -106,31 +56,7 @@ def checked_numbers(function: str, what: str, values: ArrayLike, count: int) -> 
 
 
 def checked_mask(function: str, mask: Array, shape: tuple[int, ...]) -> Array:
-    """Give the mask of false negatives, which must not leave out an anchor's own positive.
-
-    Parameters
-    ----------
-    function : str
-        The loss, for messages.
-    mask : Array of bool, shape (B, M)
-    shape : (int, int)
-        ``(B, M)``.
-
-    Returns
-    -------
-    Array of bool, shape (B, M)
-        The very ``mask``.
-
-    Raises
-    ------
-    ValueError
-        For other shapes and dtypes, and for True where ``i = j``.
-
-    Examples
-    --------
-    >>> checked_mask("simcse", np.eye(2) == 0, (2, 2)).tolist()
-    [[False, True], [True, False]]
-    """
+    """Return the mask (B, M) of false negatives, in which no anchor leaves out its own positive."""
     if not isinstance(mask, np.ndarray) or mask.dtype != bool or mask.shape != shape:
         said = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else f"a {type(mask).__name__}"
         raise ValueError(
@@ -146,25 +72,7 @@ def checked_mask(function: str, mask: Array, shape: tuple[int, ...]) -> Array:
 
 
 def check_head(function: str, u: Array, weight: Array, bias: Array) -> None:
-    """Refuse a classifier that does not fit the embeddings.
-
-    Parameters
-    ----------
-    function : str
-        The loss, for messages.
-    u : Array, shape (B, D)
-    weight : Array, shape (C, 3 D)
-    bias : Array, shape (C,)
-
-    Raises
-    ------
-    ValueError
-        For other shapes, another dtype than that of ``u``, fewer than 2 classes, and for NaN or Inf.
-
-    Examples
-    --------
-    >>> check_head("softmax_classification", np.eye(2), np.ones((3, 6)), np.ones(3))
-    """
+    """Raise if the classifier's weight (C, 3 D) and bias (C,) do not fit ``u`` (B, D), or are not finite."""
     fits = all(isinstance(x, np.ndarray) and x.dtype == u.dtype for x in (weight, bias))
     if not fits or weight.shape != (bias.size, 3 * u.shape[1]) or bias.ndim != 1 or bias.size < 2:
         said = " and ".join(f"{np.asarray(x).dtype} {np.shape(x)}" for x in (weight, bias))
@@ -179,83 +87,27 @@ def check_head(function: str, u: Array, weight: Array, bias: Array) -> None:
 
 
 def check_positive(function: str, **numbers: float) -> None:
-    """Refuse a scale or margin that is not finite and above 0.
-
-    Parameters
-    ----------
-    function : str
-        The loss, for messages.
-    **numbers : float
-        By the names of the arguments.
-
-    Raises
-    ------
-    ValueError
-
-    Examples
-    --------
-    >>> check_positive("triplet", margin=0.0)
-    Traceback (most recent call last):
-        ...
-    ValueError: triplet: margin must be a finite number above 0, got 0.0
-    """
+    """Raise if a scale or margin is not finite and above 0."""
     for name, number in numbers.items():
         if not 0.0 < number < math.inf:
             raise ValueError(f"{function}: {name} must be a finite number above 0, got {number!r}")
 
 
 def check_choice(function: str, what: str, name: str, known: Iterable[str]) -> None:
-    """Refuse a similarity or distance that there is not.
-
-    Parameters
-    ----------
-    function : str
-        The loss, for messages.
-    what : str
-        The name of the argument.
-    name : str
-        What was chosen.
-    known : iterable of str
-        What there is.
-
-    Raises
-    ------
-    ValueError
-
-    Examples
-    --------
-    >>> check_choice("triplet", "distance", "hamming", ["cosine", "euclidean"])
-    Traceback (most recent call last):
-        ...
-    ValueError: triplet: distance must be one of cosine, euclidean, got 'hamming'
-    """
+    """Raise if there is no such similarity or distance."""
     if name not in known:
         raise ValueError(f"{function}: {what} must be one of {', '.join(known)}, got {name!r}")
 
 
 def name_values(values: Array) -> str:
-    """Name the first three values, and say how many there are.
-
-    Parameters
-    ----------
-    values : Array, shape (n,)
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> name_values(np.array([2.0, 2.5, 3.0, 4.0]))
-    '2, 2.5, 3, ... (4 in all)'
-    """
+    """Name the first three values, and say how many there are."""
     return ", ".join(f"{value:g}" for value in values[:3]) + (
         f", ... ({len(values)} in all)" if len(values) > 3 else ""
     )
 
 
 def _rows(is_good: Array) -> str:
-    """Name the first few bad rows, and say how many there are."""
+    """Name the first five bad rows, and say how many there are."""
     bad = np.flatnonzero(~is_good)
     named = ", ".join(str(row) for row in bad[:5]) + (", ..." if len(bad) > 5 else "")
     return f"row{'s' if len(bad) > 1 else ''} {named} ({len(bad)} of {len(is_good)})"

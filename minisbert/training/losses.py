@@ -1,8 +1,7 @@
-"""What training makes small: seven losses of sentence embeddings, each with its gradient by hand.
+"""Seven losses for sentence embeddings, each with its gradient by hand.
 
-Each function takes embeddings, compares them and gives a :class:`LossResult`: one number, and how it moves with each
-number of each embedding. That gradient is where the backward pass of the encoder begins. :data:`LOSSES` lists them by
-sentence-transformers' names.
+Each compares embeddings and returns a :class:`LossResult`: one number, and how it changes with each number of each
+embedding. That is where the encoder's backward pass begins. :data:`LOSSES` lists them by sentence-transformers' names:
 
 ===========================  =================================================  ====================================
 name                         what it asks for                                   data
@@ -16,17 +15,8 @@ cosent                       cosines in the order of the scores                 
 softmax                      a linear classifier can tell the label             labelled pairs
 ===========================  =================================================  ====================================
 
-**False negatives.** Losses with in-batch negatives push an anchor from every other text of the batch. A text that
-occurs twice is then pushed from its own copy. :func:`find_false_negatives` finds these, and they are left out.
-
-**Kinks.** Where a loss has no derivative (a hinge at exactly 0, equal embeddings under a distance), its gradient counts
-as 0, as in PyTorch.
-
-**dtype.** float32 in, float32 gradients out; float64 likewise. The loss itself is a Python float.
-
-Left out on purpose: mining of hard negatives, and weights of examples. Next file: ``parameters.py``.
-
-Letters: ``B`` examples, ``D`` the width of an embedding, ``M`` candidates, ``C`` classes.
+Where a loss has no derivative (a hinge at exactly 0, equal embeddings under a distance) its gradient is 0, as in
+PyTorch. Letters: ``B`` examples, ``D`` the width of an embedding, ``M`` candidates, ``C`` classes.
 """
 
 from __future__ import annotations
@@ -81,7 +71,14 @@ __all__ = [
 
 @dataclass(frozen=True, eq=False)
 class LossResult:
-    """A loss and its gradients."""
+    """A loss and its gradients, as each loss returns it.
+
+    Examples
+    --------
+    >>> result = cosine_similarity(np.array([[2.0, 0.0]]), np.array([[0.0, 1.0]]), [0.5])
+    >>> result.value, [gradient.shape for gradient in result.gradients]
+    (0.25, [(1, 2), (1, 2)])
+    """
 
     value: float  # the mean over the batch, dimensionless, at least 0
     gradients: tuple[Array, ...]  # one for each embeddings argument, in order, of its shape and dtype
@@ -105,29 +102,29 @@ def multiple_negatives_ranking(
     symmetric: bool = False,
     false_negatives: Array | None = None,
 ) -> LossResult:
-    """InfoNCE: among all candidates of the batch, each anchor has to pick out its own positive.
+    """InfoNCE: each anchor must pick out its own positive among all candidates of the batch.
 
     ``loss = mean over i of -log(exp(s_ii) / sum over j of exp(s_ij))``, with ``s_ij = scale * similarity(anchor_i,
-    candidate_j)``. The candidates are all positives of the batch and then all hard negatives, anybody's. The gradient
-    of the scores is ``d_s_ij = (p_ij - [i = j]) / B`` with ``p`` the softmax over ``j``: each anchor is pulled to its
-    positive and pushed from the others, most from those that are closest.
+    candidate_j)``. The candidates are all positives of the batch, then all hard negatives, whichever anchor they were
+    chosen for. The gradient of the scores, ``d_s_ij = (p_ij - [i = j]) / B`` with ``p`` the softmax over ``j``, pulls
+    each anchor to its positive and pushes it from the others, hardest from the closest.
 
     Parameters
     ----------
     anchors, positives : Array, shape (B, D)
-        Row ``i`` of ``positives`` belongs to row ``i`` of ``anchors``. ``B >= 2`` where there are no hard negatives.
+        float32 or float64. Row ``i`` of one belongs to row ``i`` of the other. ``B >= 2`` without hard negatives.
     *negatives : Array, shape (B, D)
-        Hard negatives: row ``i`` of each was chosen for anchor ``i``, and counts as a candidate for all.
+        Hard negatives.
     scale : float
-        1 / temperature. 20 for cosines, 1 for dot products of vectors that are not of length 1.
+        1 / temperature: 20 for cosines, 1 for dot products of vectors that are not of length 1.
     similarity : {"cosine", "dot"}
     symmetric : bool
-        Average with the same loss the other way round: each positive has to pick out its anchor among all anchors. Hard
+        Average with the loss in the other direction: each positive must pick out its anchor among all anchors. Hard
         negatives take no part in that half.
     false_negatives : Array of bool, shape (B, M), optional
-        ``M = B * (1 + len(negatives))``. Where True, candidate ``j`` is left out for anchor ``i``: score -inf, gradient
-        0; in the other half, anchor ``i`` for positive ``j``. From :func:`find_false_negatives`. An anchor with no
-        negative left adds 0 to the loss.
+        ``M = B (1 + len(negatives))``. Where True, candidate ``j`` is left out for anchor ``i`` (score -inf, gradient
+        0), and anchor ``i`` for positive ``j`` in the other direction. An anchor with no negative left adds 0 to the
+        loss. From :func:`find_false_negatives`.
 
     Returns
     -------
@@ -137,14 +134,14 @@ def multiple_negatives_ranking(
     Raises
     ------
     ValueError
-        For arguments that do not fit together, NaN, Inf, an all-zero embedding under "cosine", and a batch of one
-        without hard negatives, whose loss is 0 whatever the embeddings are.
+        If arguments do not fit together or hold NaN or Inf, an embedding is all zeros under "cosine", or a batch of
+        one has no hard negatives: its loss is 0 whatever the embeddings are.
 
     Notes
     -----
     **Source**: Henderson et al. 2017, section 4.4; van den Oord et al. 2018, equation 4.
     ``sentence_transformers.losses.MultipleNegativesRankingLoss(scale=, similarity_fct=)``; ``symmetric`` is its
-    ``directions=("query_to_doc", "doc_to_query"), partition_mode="per_direction"``, which was
+    ``directions=("query_to_doc", "doc_to_query"), partition_mode="per_direction"``, formerly
     ``MultipleNegativesSymmetricRankingLoss``. They do not leave out false negatives.
 
     Examples
@@ -187,7 +184,7 @@ def multiple_negatives_ranking(
 def simcse(
     first_view: Array, second_view: Array, scale: float = 20.0, false_negatives: Array | None = None
 ) -> LossResult:
-    """Unsupervised SimCSE: a text has to recognise itself, encoded twice with other units dropped.
+    """Unsupervised SimCSE: a text must recognise itself, encoded twice with different dropout.
 
     :func:`multiple_negatives_ranking` with cosines, where anchors and positives are two passes of the *same* texts
     through the encoder in training: dropout alone makes them differ.
@@ -227,16 +224,17 @@ def simcse(
 def find_false_negatives(
     anchors: Sequence[Hashable], positives: Sequence[Hashable], *negatives: Sequence[Hashable]
 ) -> Array:
-    """Find candidates that are no negatives, because the same text stands at another place of the batch.
+    """Find in-batch negatives that are none, because the same text stands at another place of the batch.
 
-    Candidate ``j`` must not count as a negative of anchor ``i`` if it is not ``i``'s own positive, and
+    Losses with in-batch negatives push an anchor from every other text of the batch; a text that occurs twice would be
+    pushed from its own copy. Candidate ``j``, unless it is anchor ``i``'s own positive, is a false negative of ``i`` if
 
     - its text is that of ``i``'s positive or of anchor ``i`` itself, or
     - it is the positive of an anchor with the text of anchor ``i``.
 
     Parameters
     ----------
-    anchors, positives : sequence of str, or of anything else that can be told apart, length B
+    anchors, positives : sequence of str or of any hashable, length B
         Texts as they are encoded, or their ids. With class labels for both, all of the own class are left out.
     *negatives : sequence, length B
         Hard negatives.
@@ -244,18 +242,17 @@ def find_false_negatives(
     Returns
     -------
     Array of bool, shape (B, M)
-        ``M = B * (1 + len(negatives))``, for :func:`multiple_negatives_ranking`.
+        ``M = B (1 + len(negatives))``, for :func:`multiple_negatives_ranking`.
 
     Raises
     ------
     ValueError
-        For a bare string, lists of unequal length, and things that cannot be told apart, such as rows of an array.
+        For a bare string, lists of unequal length, and values that are not hashable, such as rows of an array.
 
     Notes
     -----
     **Source**: Gao et al. 2021 (SimCSE) and Henderson et al. 2017 push duplicates apart; sentence-transformers keeps
-    them out of a batch instead, by ``BatchSamplers.NO_DUPLICATES``. Texts are equal if they are equal character by
-    character.
+    them out of a batch instead, by ``BatchSamplers.NO_DUPLICATES``. Texts are compared character by character.
 
     Examples
     --------
@@ -305,7 +302,7 @@ _PAIRWISE_DISTANCE_EPS = 1e-6  # torch.nn.functional.pairwise_distance adds it t
 
 
 def contrastive(a: Array, b: Array, labels: ArrayLike, margin: float = 0.5, distance: str = "cosine") -> LossResult:
-    """Pull pairs with label 1 together, and push those with label 0 apart until they are a margin apart.
+    """Pull pairs with label 1 together, and push those with label 0 apart until a margin lies between them.
 
     ``loss = mean of 1/2 * (label * d^2 + (1 - label) * max(margin - d, 0)^2)``, ``d`` the distance of a pair
 
@@ -317,7 +314,7 @@ def contrastive(a: Array, b: Array, labels: ArrayLike, margin: float = 0.5, dist
     margin : float
         In units of the distance, above 0.
     distance : {"cosine", "euclidean", "manhattan"}
-        "cosine" is ``1 - cos``, in [0, 2]. The others are taken of ``a - b + 1e-6``, as PyTorch does.
+        "cosine" is ``1 - cos``, in [0, 2]. The others are those of ``a - b + 1e-6``, as in PyTorch.
 
     Returns
     -------
@@ -327,8 +324,8 @@ def contrastive(a: Array, b: Array, labels: ArrayLike, margin: float = 0.5, dist
     Raises
     ------
     ValueError
-        For arguments that do not fit together, NaN, Inf, labels other than 0 and 1, a margin that is not above 0, and
-        an all-zero embedding under "cosine".
+        If arguments do not fit together or hold NaN or Inf, a label is not 0 or 1, the margin is not above 0, or an
+        embedding is all zeros under "cosine".
 
     Notes
     -----
@@ -369,7 +366,7 @@ def contrastive(a: Array, b: Array, labels: ArrayLike, margin: float = 0.5, dist
 def triplet(
     anchors: Array, positives: Array, negatives: Array, margin: float = 1.0, distance: str = "euclidean"
 ) -> LossResult:
-    """Ask that the positive is closer to the anchor than the negative, by a margin.
+    """Make the positive closer to the anchor than the negative is, by a margin.
 
     ``loss = mean of max(d(anchor, positive) - d(anchor, negative) + margin, 0)``
 
@@ -377,9 +374,9 @@ def triplet(
     ----------
     anchors, positives, negatives : Array, shape (B, D)
     margin : float
-        In units of the distance, above 0: with 0, embeddings that are all the same would do.
+        In units of the distance, above 0: with 0, embeddings that are all equal would have no loss.
     distance : {"cosine", "euclidean", "manhattan"}
-        "cosine" is ``1 - cos``, in [0, 2]: a margin of 1 is much there.
+        "cosine" is ``1 - cos``, in [0, 2], where a margin of 1 is large.
 
     Returns
     -------
@@ -389,8 +386,8 @@ def triplet(
     Raises
     ------
     ValueError
-        For arguments that do not fit together, NaN, Inf, a margin that is not above 0, and an all-zero embedding under
-        "cosine".
+        If arguments do not fit together or hold NaN or Inf, the margin is not above 0, or an embedding is all zeros
+        under "cosine".
 
     Notes
     -----
@@ -422,9 +419,7 @@ def triplet(
 
 
 def cosine_similarity(a: Array, b: Array, scores: ArrayLike) -> LossResult:
-    """Ask that the cosine of each pair is its score, by the mean of squared differences.
-
-    ``loss = mean of (cos(a_i, b_i) - score_i)^2``
+    """Make the cosine of each pair its score: ``loss = mean of (cos(a_i, b_i) - score_i)^2``.
 
     Parameters
     ----------
@@ -440,7 +435,7 @@ def cosine_similarity(a: Array, b: Array, scores: ArrayLike) -> LossResult:
     Raises
     ------
     ValueError
-        For arguments that do not fit together, NaN, Inf, a score outside [-1, 1], and an all-zero embedding.
+        If arguments do not fit together or hold NaN or Inf, a score is outside [-1, 1], or an embedding is all zeros.
 
     Notes
     -----
@@ -467,11 +462,11 @@ def cosine_similarity(a: Array, b: Array, scores: ArrayLike) -> LossResult:
 
 
 def cosent(a: Array, b: Array, scores: ArrayLike, scale: float = 20.0) -> LossResult:
-    """Ask that of two pairs the one with the higher score has the higher cosine.
+    """CoSENT: of two pairs, the one with the higher score must have the higher cosine.
 
     ``loss = log(1 + sum of exp(scale * (cos_k - cos_i)))`` over all ``i, k`` of the batch with ``score_i > score_k``
 
-    Pairs with equal scores are not compared. That is a cross-entropy whose right class has score 0 and whose wrong
+    Pairs with equal scores are not compared. This is a cross-entropy whose right class has score 0 and whose wrong
     classes are the differences of cosines: each is pushed below 0 by its share of the sum.
 
     Parameters
@@ -479,20 +474,21 @@ def cosent(a: Array, b: Array, scores: ArrayLike, scale: float = 20.0) -> LossRe
     a, b : Array, shape (B, D)
         ``B >= 2``.
     scores : array_like, shape (B,)
-        On any scale: only their order counts. If they are all the same, loss and gradients are 0.
+        On any scale: only their order counts. If all are equal, loss and gradients are 0.
     scale : float
         1 / temperature.
 
     Returns
     -------
     LossResult
-        The value is of the batch as a whole and no mean: it grows with ``log B^2``. Gradients of ``a`` and ``b``.
+        The value belongs to the batch as a whole: it is not a mean and grows with ``log B^2``. Gradients of ``a`` and
+        ``b``.
 
     Raises
     ------
     ValueError
-        For arguments that do not fit together, NaN, Inf, an all-zero embedding, and a batch of one, whose loss is 0
-        whatever the embeddings are.
+        If arguments do not fit together or hold NaN or Inf, an embedding is all zeros, or the batch has one pair: its
+        loss is 0 whatever the embeddings are.
 
     Notes
     -----
@@ -531,11 +527,9 @@ def cosent(a: Array, b: Array, scores: ArrayLike, scale: float = 20.0) -> LossRe
 
 
 def softmax_classification(u: Array, v: Array, labels: ArrayLike, weight: Array, bias: Array) -> LossResult:
-    """Ask that a linear classifier can tell a pair's label from ``u``, ``v`` and ``|u - v|``.
+    """Let a linear classifier, trained too and then thrown away, tell a pair's label from ``u``, ``v`` and ``|u - v|``.
 
     ``loss = mean of -log(softmax(weight @ [u, v, |u - v|] + bias)[label])``
-
-    The classifier is learned along and thrown away afterwards.
 
     Parameters
     ----------
@@ -554,7 +548,7 @@ def softmax_classification(u: Array, v: Array, labels: ArrayLike, weight: Array,
     Raises
     ------
     ValueError
-        For arguments that do not fit together, NaN, Inf, and labels that are no whole numbers from 0 to ``C - 1``.
+        If arguments do not fit together or hold NaN or Inf, or a label is not a whole number from 0 to ``C - 1``.
 
     Notes
     -----
@@ -598,14 +592,12 @@ class Loss:
     """A loss as training sees it."""
 
     function: Callable[..., LossResult]
+    # "pairs" (anchors, positives, any hard negatives), "triplets" (anchors, positives, negatives), "scored" (two
+    # columns of texts, and scores), "labelled" (two, and labels) or "texts" (one column, encoded twice)
     data: str
-    """What a batch is: "pairs" (anchors, positives, any hard negatives), "triplets" (anchors, positives, negatives),
-    "scored" (two columns of texts, and scores), "labelled" (two, and labels), "texts" (one column, encoded twice)."""
-    options: Mapping[str, float | str | bool]
-    """Keyword arguments that a user may set, with their defaults."""
+    options: Mapping[str, float | str | bool]  # keyword arguments that a user may set, with their defaults
     takes_false_negatives: bool = False
-    has_head: bool = False
-    """Whether the function takes a weight and a bias of its own, which are trained too."""
+    has_head: bool = False  # the function takes a weight and a bias of its own, which are trained too
 
 
 LOSSES = MappingProxyType(
@@ -624,14 +616,12 @@ LOSSES = MappingProxyType(
         "softmax": Loss(softmax_classification, "labelled", {}, has_head=True),
     }
 )
-"""The losses by name, for training from a file."""
-
 
 # ---------------------------------------------------------------------------------------------------------- shared
 
 
 def _cross_entropy(scores: Array, targets: Array) -> tuple[float, Array]:
-    """Mean over rows of -log(softmax(row)[target]), and its gradient; a score of -inf is left out."""
+    """Mean over rows of ``-log(softmax(row)[target])``, and its gradient; a score of -inf is left out."""
     rows = np.arange(len(scores))
     largest = scores.argmax(axis=1)
     highest = scores[rows, largest]
@@ -661,5 +651,4 @@ def _scaled(function: str, scale: float, similarities: Array) -> Array:
 
 
 def _mean(losses: Array) -> float:
-    """Mean as a Python float."""
     return float(np.mean(losses, dtype=np.float64))

@@ -1,20 +1,13 @@
-"""From gradients to the next weights: AdamW, and SGD with momentum.
+"""From gradients to the next weights: AdamW.
 
-An optimiser is a function ``(params, grads, state) -> (params, state)``. All three are flat: one array per tensor under
-the checkpoint's name, so an optimiser knows nothing of BERT. No argument changes, unless ``in_place=True`` says that
-the old weights may be overwritten. Every formula is PyTorch's, in PyTorch's order of operations. Here stands what
-happens to one block of numbers; ``blocks.py`` goes over all blocks with it.
+An optimiser is a function ``(params, grads, state) -> (params, state)`` of dictionaries, one array per tensor under
+its checkpoint name, so it knows nothing of BERT. No argument changes, unless ``in_place=True`` says that the old
+weights may be overwritten. Every formula is PyTorch's, in PyTorch's order of operations.
 
-**A table of which a batch uses a few rows.** The gradient of the word table is a ``RowGradient``; the result is the one
-that PyTorch gives for the dense gradient, zeros and all. A row that was never used has moments of zero, so it only
-decays. A row that was used before still moves by its momentum. ``state.seen`` marks the rows that were ever used, and
-moments are read and written for these alone. ``torch.optim.SparseAdam`` and "lazy" Adam do otherwise: they leave a row
-alone until it is used again, which is another algorithm.
-
-Left out on purpose: Nesterov's momentum, dampening, AMSGrad, mixed precision. Next file: ``pace.py``, which says how
-large a step may be.
-
-Letters: ``t`` the number of the step, from 1.
+**A table of which a batch uses a few rows.** The gradient of the word table is a ``RowGradient``; the result is the
+one that PyTorch gives for the dense gradient, zeros and all. A row that was never used has moments of zero, so it
+only decays; a row that was used before still moves by its momentum. ``torch.optim.SparseAdam`` and "lazy" Adam leave
+a row alone until it is used again, which is another algorithm.
 """
 
 from __future__ import annotations
@@ -34,26 +27,13 @@ _NO_ROWS = np.zeros(0, np.bool_)
 
 
 def decays(name: str) -> bool:
-    """Say whether weight decay applies to a tensor: to all but biases and what a LayerNorm scales and shifts by.
+    """Tell whether weight decay applies to a tensor: to all but biases and a LayerNorm's scale and shift.
 
     Decay pulls a weight towards 0 to keep a product small. A bias multiplies nothing, and a LayerNorm's scale belongs
     near 1.
 
-    Parameters
-    ----------
-    name : str
-        The checkpoint's, such as ``"encoder.layer.0.output.LayerNorm.weight"``.
-
-    Returns
-    -------
-    bool
-
-    Notes
-    -----
     **Source**: Devlin et al. 2019's ``exclude_from_weight_decay``; ``no_decay`` in ``SentenceTransformer.fit``.
 
-    Examples
-    --------
     >>> decays("embeddings.word_embeddings.weight"), decays("head.bias"), decays("embeddings.LayerNorm.weight")
     (True, False, False)
     """
@@ -80,7 +60,7 @@ def adamw(
 
     ``v = beta2 v + (1 - beta2) g^2``
 
-    ``p = p - learning_rate / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)``
+    ``p = p - learning_rate / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)``, with ``t`` the step from 1
 
     Parameters
     ----------
@@ -113,8 +93,8 @@ def adamw(
     Raises
     ------
     ValueError
-        For names, shapes or dtypes that do not fit each other, rows of a RowGradient that do not ascend, a gradient
-        that is not finite, or a number out of its range. Nothing has been written then.
+        If names, shapes or dtypes do not fit each other, rows of a RowGradient do not ascend, a gradient is not finite,
+        or a number is out of range. Nothing has been written then.
 
     Notes
     -----
@@ -162,7 +142,7 @@ def adamw(
 
 
 def _adamw_update(learning_rate: float, betas: tuple[float, float], eps: float, step: int) -> Update:
-    """Make the function that does one block; decay is done before. Its order of operations is PyTorch's."""
+    """Make the function that updates one block; decay comes before. Its order of operations is PyTorch's."""
     beta1, beta2 = betas
     # averages that began at 0 are too small in the first steps: Kingma & Ba 2015, section 3
     step_size = learning_rate / (1.0 - beta1**step)
@@ -202,57 +182,12 @@ def sgd(
     in_place: bool = False,
     num_threads: int = 1,
 ) -> tuple[dict[str, Array], SgdState]:
-    """Take one step of gradient descent with momentum: a ball that rolls downhill and keeps some of its speed.
+    """Take one step of gradient descent with momentum.
 
-    ``b = momentum b + g + weight_decay p``, the last term unless ``decays(name)`` says no
+    ``b = momentum b + g + weight_decay p``, the last term unless ``decays(name)`` says no; ``p = p - learning_rate b``
 
-    ``p = p - learning_rate b``
-
-    Parameters
-    ----------
-    params : dict of str to Array
-        The tensors to train, float32 or float64.
-    grads : mapping of str to Array or RowGradient
-        One for each tensor, of its shape and dtype, in any memory order; that of the tensor saves a copy.
-    state : SgdState
-        From :func:`~minisbert.training.moments.init_sgd`, or from the step before.
-    learning_rate : float
-        Of this step, warm-up and decay included; 0 or more.
-    momentum : float
-        How much of its velocity a step keeps, in [0, 1).
-    weight_decay : float
-        0 or more. Coupled, as in PyTorch's SGD: it is part of the gradient and so enters the velocity. A table then
-        takes the time of a dense one, because decay moves every row.
-    in_place : bool
-        Overwrite the arrays of ``params`` and ``state``: the same bits, without a copy of every tensor. ``state`` is
-        then used up; go on with the one that is returned.
-    num_threads : int
-        Worker threads. The result does not depend on them.
-
-    Returns
-    -------
-    params : dict of str to Array
-        New arrays, or with ``in_place`` the very dict that was given.
-    state : SgdState
-
-    Raises
-    ------
-    ValueError
-        As :func:`adamw`.
-
-    Notes
-    -----
     **Source**: Polyak 1964; Sutskever et al. 2013, section 2. ``torch.optim.SGD(momentum=..., dampening=0,
     nesterov=False)`` with two groups of parameters, the second (biases, LayerNorm) with ``weight_decay=0``.
-
-    Examples
-    --------
-    >>> from minisbert.training.moments import init_sgd
-    >>> params, grads = {"x": np.array([1.0])}, {"x": np.array([2.0])}
-    >>> params, state = sgd(params, grads, init_sgd(params), learning_rate=0.25, momentum=0.5)
-    >>> params, state = sgd(params, grads, state, learning_rate=0.25, momentum=0.5)
-    >>> params, state.momentum
-    ({'x': array([-0.25])}, {'x': array([3.])})
     """
     _check_numbers("sgd", learning_rate=learning_rate, weight_decay=weight_decay)
     if not 0.0 <= momentum < 1.0:
@@ -278,7 +213,7 @@ def sgd(
 
 
 def _sgd_update(learning_rate: float, momentum: float, weight_decay: float) -> Update:
-    """Make the function that does one block."""
+    """Make the function that updates one block."""
 
     def update(p: Array, g: Array, moments: tuple[Array, ...]) -> None:
         (velocity,) = moments
@@ -290,7 +225,7 @@ def _sgd_update(learning_rate: float, momentum: float, weight_decay: float) -> U
 
 
 def _check_numbers(function: str, **numbers: float) -> None:
-    """Refuse a learning rate or a decay that is not finite and 0 or more."""
+    """Raise if a learning rate or a decay is not finite and 0 or more."""
     for name, number in numbers.items():
         if not 0.0 <= number < math.inf:
             raise ValueError(f"{function}: expected {name} to be finite and 0 or more, got {number}")

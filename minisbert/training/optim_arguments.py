@@ -1,11 +1,7 @@
-"""Do weights, gradients and what an optimiser remembers belong together? Asked before a step writes anything.
+"""Do weights, gradients and an optimiser's state belong together?
 
-A step that stopped half-way would leave some tensors moved and others not, so everything is looked at first: names,
-shapes, dtypes, rows of tables, numbers that are not finite and, for a step in place, memory that can be overwritten.
-Every mistake is named with what was expected, what came, and the way out. Next file: ``moments.py``, which makes what
-is checked here.
-
-Letters: ``V`` rows of a table, ``D`` width.
+Asked before a step writes anything: one that stopped half-way would leave some tensors moved and others not. Letters:
+``V`` rows of a table, ``D`` width.
 """
 
 from __future__ import annotations
@@ -29,36 +25,7 @@ def check_step(
     in_place: bool,
     num_threads: int,
 ) -> None:
-    """Refuse what does not fit together, before anything is written.
-
-    Parameters
-    ----------
-    function : str
-        Of the optimiser, for messages.
-    params : mapping of str to Array
-    grads : mapping of str to Array or RowGradient
-    moments : sequence of mappings of str to Array
-        One or more for every tensor, such as Adam's ``m`` and ``v``.
-    seen : mapping of str to Array of bool, shape (V,)
-        Rows that were ever used, of some of the tables.
-    in_place : bool
-        Whether ``params`` and ``moments`` are to be overwritten.
-    num_threads : int
-
-    Raises
-    ------
-    ValueError
-        For names, shapes or dtypes that do not fit each other, rows of a RowGradient that do not ascend, a gradient
-        that is not finite, less than one thread, and in place arrays that cannot be overwritten.
-
-    Examples
-    --------
-    >>> params, moments = {"x": np.ones(2)}, [{"x": np.zeros(2)}]
-    >>> check_step("adamw", params, {"x": np.ones(3)}, moments, {}, in_place=False, num_threads=1)
-    Traceback (most recent call last):
-        ...
-    ValueError: adamw: expected the gradient of 'x' with shape (2,) and dtype float64, got (3,) and float64; ...
-    """
+    """Raise if anything does not fit together, before anything is written."""
     check_threads(function, num_threads)
     check_params(function, params)
     _check_names(function, "a gradient", params, grads)
@@ -71,26 +38,7 @@ def check_step(
 
 
 def check_params(function: str, params: Mapping[str, Array]) -> None:
-    """Refuse tensors that are not of floating-point numbers.
-
-    Parameters
-    ----------
-    function : str
-        For messages.
-    params : mapping of str to Array
-
-    Raises
-    ------
-    ValueError
-        For dtypes other than float32 and float64.
-
-    Examples
-    --------
-    >>> check_params("adamw", {"ids": np.arange(2)})
-    Traceback (most recent call last):
-        ...
-    ValueError: adamw: expected tensors in float32 or float64, got int64 in 'ids'; convert them with ...
-    """
+    """Raise if a tensor is not float32 or float64."""
     wrong = [name for name, param in params.items() if param.dtype not in (np.float32, np.float64)]
     if wrong:
         raise ValueError(
@@ -102,25 +50,7 @@ def check_params(function: str, params: Mapping[str, Array]) -> None:
 def check_state(
     function: str, params: Mapping[str, Array], moments: Sequence[Mapping[str, Array]], seen: Mapping[str, Array]
 ) -> None:
-    """Refuse the state of another model.
-
-    Parameters
-    ----------
-    function : str
-        For messages.
-    params : mapping of str to Array
-    moments : sequence of mappings of str to Array
-    seen : mapping of str to Array of bool, shape (V,)
-
-    Raises
-    ------
-    ValueError
-        For moments that are missing, too many, or not of their tensor's shape and dtype, and for rows of other tables.
-
-    Examples
-    --------
-    >>> check_state("adamw", {"x": np.ones(2)}, [{"x": np.zeros(2)}], {})
-    """
+    """Raise if the state belongs to another model."""
     for moment in moments:
         _check_names(function, "the state", params, moment)
         for name, param in params.items():
@@ -154,7 +84,7 @@ def _check_like(function: str, what: str, name: str, array: Array, param: Array)
 
 
 def _check_gradient(function: str, name: str, grad: Gradient, param: Array) -> None:
-    """Refuse a gradient that does not belong to its tensor."""
+    """Raise if a gradient does not belong to its tensor."""
     if not isinstance(grad, RowGradient):
         _check_like(function, "the gradient", name, grad, param)
         return
@@ -174,7 +104,7 @@ def _check_gradient(function: str, name: str, grad: Gradient, param: Array) -> N
 
 
 def _check_in_place(function: str, params: Mapping[str, Array], moments: Sequence[Mapping[str, Array]]) -> None:
-    """Refuse arrays that a step cannot overwrite, or would overwrite twice."""
+    """Raise if a step cannot overwrite an array, or would overwrite it twice."""
     for name, param in params.items():
         for array in (param, *(moment[name] for moment in moments)):
             if not (array.flags.writeable and lies_in(array, order_of(param))):
@@ -190,27 +120,7 @@ def _check_in_place(function: str, params: Mapping[str, Array], moments: Sequenc
 
 
 def check_finite(function: str, sums: Mapping[str, float]) -> None:
-    """Refuse gradients that are not finite.
-
-    Parameters
-    ----------
-    function : str
-        For messages.
-    sums : mapping of str to float
-        Of the squares of each gradient: what is not finite in one shows in its sum.
-
-    Raises
-    ------
-    ValueError
-        With the names of those.
-
-    Examples
-    --------
-    >>> check_finite("adamw", {"x": 25.0, "y": math.nan})
-    Traceback (most recent call last):
-        ...
-    ValueError: adamw: expected finite gradients ..., got NaN, infinity or too large a number in 'y'; is the loss ...
-    """
+    """Raise if the sum of a gradient's squares is not finite; any number that is not finite shows in it."""
     broken = [name for name, total in sums.items() if not math.isfinite(total)]
     if broken:
         raise ValueError(
@@ -220,42 +130,12 @@ def check_finite(function: str, sums: Mapping[str, float]) -> None:
 
 
 def check_threads(function: str, num_threads: int) -> None:
-    """Refuse to work on no thread.
-
-    Parameters
-    ----------
-    function : str
-        For messages.
-    num_threads : int
-
-    Raises
-    ------
-    ValueError
-        If there is less than 1.
-
-    Examples
-    --------
-    >>> check_threads("adamw", 2)
-    """
+    """Raise for less than one thread."""
     if num_threads < 1:
         raise ValueError(f"{function}: expected num_threads of at least 1, got {num_threads}")
 
 
 def name_some(names: Iterable[str]) -> str:
-    """Name the first three tensors, and say how many more there are.
-
-    Parameters
-    ----------
-    names : iterable of str
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> name_some("abcde")
-    "'a', 'b', 'c' and 2 more"
-    """
+    """Name the first three tensors, and say how many more there are."""
     listed = [repr(name) for name in names]
     return ", ".join(listed[:3]) + (f" and {len(listed) - 3:,} more" if len(listed) > 3 else "")

@@ -1,11 +1,8 @@
 """How far a step may go: a learning rate that rises and falls, and a gradient that is not too long.
 
-The start of a fine-tuning is when most can be broken: the optimiser's averages know little, and the pretrained weights
-are good. So the learning rate warms up from zero, then falls in a line to zero, where the weights settle. At any time a
-batch of strange texts can have a gradient many times as long as others; clipping keeps its direction and takes its
-length.
-
-Left out on purpose: other schedules, and clipping number by number, which turns the gradient. Next file: ``data.py``.
+The start of fine-tuning can break most: the optimiser's averages know little, and the pretrained weights are good. So
+the learning rate warms up from zero, then falls in a line to zero, where the weights settle. At any time a batch of
+strange texts can have a gradient many times as long as others; clipping keeps its direction and limits its length.
 """
 
 from __future__ import annotations
@@ -21,7 +18,7 @@ from minisbert.training.optim_arguments import check_finite, check_threads
 
 
 def warmup_linear(step: int, warmup_steps: int, total_steps: int) -> float:
-    """Give the share of the learning rate that a step gets: up from 0 in a line, then down to 0 in a line.
+    """Return the share of the learning rate that a step gets: up from 0 in a line, then down to 0 in a line.
 
     ``step / warmup_steps`` below ``warmup_steps``, then ``(total_steps - step) / (total_steps - warmup_steps)``
 
@@ -32,7 +29,7 @@ def warmup_linear(step: int, warmup_steps: int, total_steps: int) -> float:
     step : int
         Steps done before this one: 0 for the first, which a warm-up gives a learning rate of 0.
     warmup_steps : int
-        0 for none, ``total_steps`` at most.
+        From 0 to ``total_steps``.
     total_steps : int
         At least 1. From there on the factor is 0.
 
@@ -72,9 +69,7 @@ def clip_gradients(
 ) -> tuple[dict[str, Gradient], float]:
     """Shorten the gradient, all tensors taken as one vector, to a length of at most ``max_norm``; keep its direction.
 
-    ``norm = sqrt(sum of g^2 over all numbers of all tensors)``
-
-    ``g = g * min(1, max_norm / (norm + 1e-6))``
+    ``g = g * min(1, max_norm / (norm + 1e-6))``, with ``norm = sqrt(sum of g^2 over all numbers of all tensors)``
 
     Parameters
     ----------

@@ -1,17 +1,12 @@
-"""How steep is a loss? Measured by taking steps, for as many tensors as one likes, with a doubt beside each answer.
+"""The slope of a loss, measured by taking steps.
 
-A gradient promises how fast the loss changes when its tensors move: by ``<gradient, v>`` for each unit of a step along
-``v``. Here the steps are taken. With ``f(t) = loss(x + t v)`` the slope is, by centred differences of fourth order,
+With ``f(t) = loss(x + t v)``, centred differences of fourth order in float64 give
 
 ``f'(0) = (8 (f(h) - f(-h)) - (f(2h) - f(-2h))) / 12h``
 
-in float64, for two steps ``h``. Where the two disagree the step is made smaller. Where they still disagree, or the
-slope jumps at the point itself, as that of ``relu`` at 0, the number is no measure of the gradient: its ``doubt`` says
-so. What the rounding of the loss can make of a slope is its ``noise``. Each tensor moves in proportion to its own size.
-
-Left out on purpose: what to make of the two numbers (``verdicts.py``). Next file: ``gradient_report.py``.
-
-Letters: ``K`` directions.
+for two steps ``h``, made smaller where the two disagree. Where they still disagree, or the slope jumps at the point
+itself, as that of ``relu`` at 0, the number says little about the gradient: its ``doubt`` tells how little. What the
+rounding of the loss can do to a slope is its ``noise``. Letters: ``K`` directions.
 
 **Source**: Baydin et al. 2018, section 2.1, on the error of differences.
 """
@@ -28,8 +23,7 @@ import numpy as np
 from minisbert.model import Array
 from minisbert.model.gradients import Gradient, RowGradient
 
-Loss = Callable[[dict[str, Array]], float]
-"""Takes all tensors by their names."""
+Loss = Callable[[dict[str, Array]], float]  # of all tensors by their names
 
 _STEP = 1e-3  # of a tensor's own size: truncation (h^4 = 1e-12) and rounding (1e-16 / h = 1e-13) are both small
 _ROUNDING = 64 * float(np.finfo(np.float64).eps)  # of the loss: what its last steps lose in float64, with a margin
@@ -37,7 +31,7 @@ _ROUNDING = 64 * float(np.finfo(np.float64).eps)  # of the loss: what its last s
 
 @dataclass(frozen=True)
 class Point:
-    """A loss, and the point at which its slopes are asked for."""
+    """A loss, and the point at which its slopes are measured."""
 
     loss: Loss
     params: dict[str, Array]
@@ -46,30 +40,7 @@ class Point:
 
 
 def stand_at(loss: Loss, params: Mapping[str, Array], precision: float) -> Point:
-    """Compute a loss where its slopes are to be measured, twice: the same question must get the same answer.
-
-    Parameters
-    ----------
-    loss : callable
-    params : mapping of str to Array
-        float64.
-    precision : float
-        Relative, with which a slope is to be measured.
-
-    Returns
-    -------
-    Point
-
-    Raises
-    ------
-    ValueError
-        If the loss is not one finite float64 number, or gives two answers.
-
-    Examples
-    --------
-    >>> stand_at(lambda params: float(np.sum(params["x"] ** 2)), {"x": np.array([3.0])}, 1e-8).value
-    9.0
-    """
+    """Compute the loss at ``params`` twice, and raise unless it is the same finite float64 number."""
     value, again = (_value(loss, dict(params)) for _ in range(2))
     if abs(again - value) > _ROUNDING * abs(value):
         raise ValueError(
@@ -81,7 +52,7 @@ def stand_at(loss: Loss, params: Mapping[str, Array], precision: float) -> Point
 
 
 def _value(loss: Loss, params: dict[str, Array], where: str = "at params") -> float:
-    """Call the loss and see that it gives one finite float64 number."""
+    """Call the loss and raise unless it returns one finite float64 number."""
     value: Any = loss(params)
     if isinstance(value, (np.ndarray, np.generic)) and (value.ndim or value.dtype != np.float64):
         raise ValueError(
@@ -123,33 +94,10 @@ def measure(
     rng: np.random.Generator,
     directions: int,
 ) -> Measured:
-    """Measure slopes along random directions, and give beside them what the gradients promise.
+    """Measure slopes along random directions of the tensors in ``moving``, beside what their gradients promise.
 
-    Parameters
-    ----------
-    name : str
-        Of what moves, for the report.
-    point : Point
-    gradients : mapping of str to Array or RowGradient
-        Those that can be compared; others count as zero.
-    moving : list of str
-        The tensors that move, all at once.
-    rng : np.random.Generator
-        Draws the directions.
-    directions : int
-        ``K``, at least 1.
+    A tensor without a gradient counts as one with a gradient of zero.
 
-    Returns
-    -------
-    Measured
-
-    Raises
-    ------
-    ValueError
-        If the loss is not one finite float64 number on the way.
-
-    Examples
-    --------
     >>> point = stand_at(lambda params: float(np.sum(params["x"] ** 2)), {"x": np.array([3.0])}, 1e-8)
     >>> found = measure("x", point, {"x": np.array([6.0])}, ["x"], np.random.default_rng(0), directions=2)
     >>> bool(np.allclose(found.analytic, found.numeric))
@@ -192,28 +140,14 @@ def _dtype(gradient: Gradient) -> np.dtype[Any]:
 
 
 def _along(gradient: Gradient, v: Array) -> float:
-    """Give ``<gradient, v>``; the rows that a RowGradient leaves out count as zero."""
+    """Return ``<gradient, v>``; the rows that a RowGradient leaves out are zero."""
     if isinstance(gradient, RowGradient):
         return float(np.sum(gradient.values * v[gradient.rows]))
     return float(np.sum(gradient * v))
 
 
 def rms(numbers: Array) -> float:
-    """Give the root of the mean square.
-
-    Parameters
-    ----------
-    numbers : Array
-
-    Returns
-    -------
-    float
-
-    Examples
-    --------
-    >>> rms(np.array([1.0, 7.0]))
-    5.0
-    """
+    """Root of the mean square."""
     return math.sqrt(float(np.mean(np.square(numbers))))
 
 
@@ -231,7 +165,7 @@ class _Slope:
 
     @property
     def doubt(self) -> float:
-        """How little it may be worth."""
+        """How far the value may be off."""
         return max(self.change, self.jump)
 
 

@@ -1,15 +1,10 @@
 """Right, wrong or not smooth? And if wrong: which mistake does it look like?
 
-**What is compared.** ``|analytic - numeric| / max(|analytic|, |numeric|, 1e-4 of the whole)``, all sizes the root of
-the mean square over the directions; the whole is the slope when all tensors move at once. So a tensor whose gradient
-is rightly zero, as that of the key bias in attention, passes with the rounding error that it has in place of a zero.
-Differences that are smaller than what the rounding of the loss can make are not counted. A difference within ten
-times the doubt about the slope is called "not smooth" and not "wrong".
-
-**The mistake.** A gradient that is the right one times the same number along all directions has its sign turned, or a
-sum where a mean belongs. One whose transpose is right is transposed. In all others a term is missing or wrong.
-
-Next file: ``gradcheck.py``, which asks.
+The error is ``|analytic - numeric| / max(|analytic|, |numeric|, 1e-4 of the whole)``, all sizes the root of the mean
+square over the directions; the whole is the slope when all tensors move at once. So a tensor whose gradient is rightly
+zero, as that of the key bias in attention, passes with the rounding error that it has instead. Differences below what
+the rounding of the loss can make do not count. A difference within ten times the doubt about the slope is "not
+smooth", not "wrong".
 """
 
 from __future__ import annotations
@@ -28,26 +23,10 @@ _FLOOR = 1e-4  # of the whole: below it a tensor's gradient is measured against 
 
 
 def judge(measured: Measured, fault: str, scale: float, tolerance: float, sizes: Mapping[str, int]) -> GradientRow:
-    """Turn what was measured into a row of the report.
+    """Turn a measurement into a row of the report.
 
-    Parameters
-    ----------
-    measured : Measured
-    fault : str
-        Why the gradient cannot be compared at all, from :func:`find_fault`; empty if it can.
-    scale : float
-        Size of the slope of the whole.
-    tolerance : float
-        Largest relative error that passes.
-    sizes : mapping of str to int
-        Sizes by their letters, to explain a wrong factor with.
+    ``fault`` says why the gradient cannot be compared at all; ``scale`` is the size of the slope of the whole.
 
-    Returns
-    -------
-    GradientRow
-
-    Examples
-    --------
     >>> slopes, doubt = np.array([1.0, -3.0]), np.zeros(2)
     >>> measured = Measured("bias", (3,), 4 * slopes, 4 * slopes, slopes, doubt, noise=1e-12, narrow=False)
     >>> judge(measured, "", 2.0, 1e-7, {"B": 4}).diagnosis
@@ -73,7 +52,11 @@ def judge(measured: Measured, fault: str, scale: float, tolerance: float, sizes:
 
 
 def _diagnose(measured: Measured, nothing: float, sizes: Mapping[str, int]) -> str:
-    """Say what a wrong gradient looks like; below ``nothing`` a slope counts as zero."""
+    """Name the mistake that a wrong gradient looks like; below ``nothing`` a slope counts as zero.
+
+    One that is the right one times the same number along all directions has its sign turned, or a sum where a mean
+    belongs. One whose transpose is right is transposed. In all others a term is missing or wrong.
+    """
     a, n = measured.analytic, measured.numeric
     if rms(a) <= nothing:
         return "nothing came back: the gradient is zero"
@@ -107,27 +90,7 @@ def _explain(ratio: float, sizes: Mapping[str, int]) -> Iterator[str]:
 
 
 def find_notes(whole: Measured, scale: float, tolerance: float) -> Iterator[str]:
-    """Say what a reader of the report must know.
-
-    Parameters
-    ----------
-    whole : Measured
-        With all tensors moving at once.
-    scale : float
-        Size of the slope of the whole.
-    tolerance : float
-        Largest relative error that passes.
-
-    Yields
-    ------
-    str
-
-    Examples
-    --------
-    >>> still = np.zeros(2)
-    >>> list(find_notes(Measured("everything", (3,), still, still, still, still, noise=1e-13, narrow=False), 0.0, 1e-7))
-    ['the loss did not change along any direction; is this the function that was meant?']
-    """
+    """Yield what a reader of the report must know about the whole measurement."""
     if scale <= whole.noise:
         yield "the loss did not change along any direction; is this the function that was meant?"
     elif whole.noise > tolerance * scale:
@@ -141,24 +104,7 @@ def find_notes(whole: Measured, scale: float, tolerance: float) -> Iterator[str]
 
 
 def find_fault(tensor: Array, gradient: Gradient | None) -> str:
-    """Say why a gradient cannot be compared at all.
-
-    Parameters
-    ----------
-    tensor : Array
-    gradient : Array, RowGradient or None
-        Or whatever else came back.
-
-    Returns
-    -------
-    str
-        Empty if it can.
-
-    Examples
-    --------
-    >>> find_fault(np.ones((2, 3)), np.ones((3, 2)))
-    "its shape is (3, 2), but the tensor's is (2, 3): transposed"
-    """
+    """Say why a gradient cannot be compared at all; empty if it can."""
     if gradient is None:
         return "no gradient came back"
     if isinstance(gradient, RowGradient):
