@@ -35,29 +35,20 @@ The reading path, in the order in which a text becomes a vector:
 31. ``search/mining.py``             the closest pairs of one list
 32. ``search/communities.py``        groups of close texts
 33. ``search/matching.py``           two lists, one to one
-34. ``training/loss_arguments.py``   what losses compare, checked
-35. ``training/losses.py``           seven losses, each with its gradient
-36. ``training/parameters.py``       every weight by its name
-37. ``training/step.py``             a batch to its loss and all gradients
-38. ``training/slopes.py``           how steep a loss is, measured
-39. ``training/gradient_report.py``  what was found, tensor by tensor
-40. ``training/verdicts.py``         right or wrong, and which mistake
-41. ``training/gradcheck.py``        whether a gradient is right
-42. ``training/blocks.py``           large arrays in blocks, shared among threads
-43. ``training/optim_arguments.py``  whether weights, gradients and state fit
-44. ``training/moments.py``          what an optimiser remembers
-45. ``training/optim.py``            a step against the gradient
-46. ``training/pace.py``             how far a step may go: warm-up, clipping
-47. ``training/data.py``             a file to training examples
-48. ``training/batches.py``          examples to batches
-49. ``training/settings.py``         what training may be asked for, checked
-50. ``training/objective.py``        a loss's name to the loss of a batch
-51. ``training/checkpoint.py``       where a run stands, in one file
-52. ``training/dev.py``              how good the model is now
-53. ``training/finetune.py``         batch after batch, the best kept
-54. ``training/scratch.py``          a small BERT with random weights
-55. ``training/geometry.py``         alignment and uniformity
-56. ``training/plane.py``            InfoNCE on points of a plane
+34. ``training/losses.py``           seven losses, each with its gradient
+35. ``training/step.py``             a batch to its loss and all gradients
+36. ``training/gradcheck.py``        whether a gradient is right
+37. ``training/optim.py``            a step against the gradient
+38. ``training/data.py``             a file to training examples
+39. ``training/batches.py``          examples to batches
+40. ``training/settings.py``         what training may be asked for, checked
+41. ``training/objective.py``        a loss's name to the loss of a batch
+42. ``training/checkpoint.py``       where a run stands, in one file
+43. ``training/dev.py``              how good the model is now
+44. ``training/finetune.py``         batch after batch, the best kept
+45. ``training/scratch.py``          a small BERT with random weights
+46. ``training/geometry.py``         alignment and uniformity
+47. ``training/plane.py``            InfoNCE on points of a plane
 
 ``evaluation`` scores a model on benchmarks; ``analysis`` tells what vectors say: calibration, explanations. ``proof``
 holds the agreement ledger behind ``minisbert verify``; ``cli`` the command line.

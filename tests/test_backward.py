@@ -37,8 +37,7 @@ from minisbert.model.params import flatten, random_params, tensor_shapes
 from minisbert.model.pooling import POOLING_BACKWARDS, POOLINGS, pool, pool_backward
 from minisbert.training.gradcheck import check_backward, check_gradients
 from minisbert.training.losses import LOSSES
-from minisbert.training.parameters import named_parameters, replace_parameters
-from minisbert.training.step import DropoutPlan, value_and_gradients
+from minisbert.training.step import DropoutPlan, named_parameters, replace_parameters, value_and_gradients
 
 DTYPES = [np.float32, np.float64]
 BOUND = 1e-7

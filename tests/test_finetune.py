@@ -36,13 +36,17 @@ from minisbert.training.data import Examples
 from minisbert.training.dev import DevSet, read_dev
 from minisbert.training.finetune import TrainingError, finetune
 from minisbert.training.losses import LOSSES, multiple_negatives_ranking
-from minisbert.training.moments import init_adamw
 from minisbert.training.objective import new_head, objective
-from minisbert.training.pace import warmup_linear
-from minisbert.training.parameters import copy_parameters, named_parameters, replace_parameters
+from minisbert.training.optim import init_adamw, warmup_linear
 from minisbert.training.scratch import untrained_model
 from minisbert.training.settings import FITTING, Settings, check_fit, fitting_losses
-from minisbert.training.step import DropoutPlan, value_and_gradients
+from minisbert.training.step import (
+    DropoutPlan,
+    copy_parameters,
+    named_parameters,
+    replace_parameters,
+    value_and_gradients,
+)
 
 LETTERS = "abcdefghjk"
 ANCHORS = tuple(f"the cat {x} sat on" for x in LETTERS)

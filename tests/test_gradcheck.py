@@ -13,8 +13,7 @@ from minisbert.model import bert, modules, ops
 from minisbert.model.folder import load_model
 from minisbert.model.gradients import RowGradient, sum_rows
 from minisbert.model.modules import Normalize, Pooling
-from minisbert.training.gradcheck import check_backward, check_encoder, check_gradients
-from minisbert.training.gradient_report import GradientReport
+from minisbert.training.gradcheck import GradientReport, check_backward, check_encoder, check_gradients
 from minisbert.training.losses import LOSSES, cosine_similarity
 
 EPS = 1e-12

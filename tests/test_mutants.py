@@ -26,7 +26,7 @@ from minisbert.model.folder import load_model
 from minisbert.model.gradients import RowGradient
 from minisbert.model.modules import Dense, Normalize, Pooling
 from minisbert.model.params import random_params
-from minisbert.training import losses, parameters, step
+from minisbert.training import losses, step
 from minisbert.training.gradcheck import check_backward
 from minisbert.training.losses import LOSSES
 
@@ -621,7 +621,7 @@ def check_mean():
     return losses._mean(np.array([1.0, 2.0, 6.0])) == 3.0
 
 
-# ------------------------------------------------------------------------------------------- step.py, parameters.py
+# ------------------------------------------------------------------------------------------------------------ step.py
 
 COLUMNS = [["the cat sat on the mat", "i love soup", "dog"], ["a mat", "the soup", "the dog ran on and on"]]
 
@@ -640,11 +640,11 @@ def ranking(vectors):
 
 @functools.cache
 def model_slopes(is_dropped):
-    named = parameters.named_parameters(tiny_model())
+    named = step.named_parameters(tiny_model())
     plan = step.DropoutPlan((5,), 0.2, 0.2) if is_dropped else None
 
     def loss(*tensors):
-        there = parameters.replace_parameters(tiny_model(), dict(zip(named, tensors, strict=True)))
+        there = step.replace_parameters(tiny_model(), dict(zip(named, tensors, strict=True)))
         shards = step.make_shards(tiny_model().tokenizer([*COLUMNS[0], *COLUMNS[1]], 16), 2, 4096)
         vectors = np.empty((6, 5))
         for shard in shards:
@@ -673,7 +673,7 @@ def counted_forwards():
 
 
 def check_step():
-    named = parameters.named_parameters(tiny_model())
+    named = step.named_parameters(tiny_model())
     for is_dropped in (False, True):
         value, slopes = model_slopes(is_dropped)
         plan = step.DropoutPlan((5,), 0.2, 0.2) if is_dropped else None
@@ -754,7 +754,7 @@ CHECKS = {
     losses.softmax_classification: check_softmax_classification,
     losses._cross_entropy: check_cross_entropy,
     losses._mean: check_mean,
-    parameters.named_gradients: check_step,
+    step.named_gradients: check_step,
     step.value_and_gradients: check_step,
     step._backward: check_step,
     step._add_in_place: check_step,
@@ -802,7 +802,7 @@ EQUIVALENT = {
 }
 """Mutants that no check can catch, because they compute the same: by function and changed line, with the reason."""
 
-MODULES = [ops, bert, pooling, modules, gradients, similarity, losses, parameters, step]
+MODULES = [ops, bert, pooling, modules, gradients, similarity, losses, step]
 
 
 def name_of(function):

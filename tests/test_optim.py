@@ -8,17 +8,20 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from minisbert.model.gradients import RowGradient
-from minisbert.training import blocks
-from minisbert.training.moments import (
+from minisbert.training import optim
+from minisbert.training.optim import (
     AdamWState,
     SgdState,
+    adamw,
+    clip_gradients,
+    decays,
     init_adamw,
     init_sgd,
+    sgd,
     state_from_arrays,
     state_to_arrays,
+    warmup_linear,
 )
-from minisbert.training.optim import adamw, decays, sgd
-from minisbert.training.pace import clip_gradients, warmup_linear
 
 TABLE = "embeddings.word_embeddings.weight"
 SHAPES = {
@@ -42,8 +45,8 @@ ROWS = [[0, 4, 9], [0, 9], [9, 22], [], [0, 7, 9], [7], [0], [0, 1, 2, 3, 5], [9
 @pytest.fixture
 def many_pieces(monkeypatch):
     """Cut these small tensors into blocks and pieces as a large model's are, none of which divides a size."""
-    monkeypatch.setattr(blocks, "_BLOCK", 13)
-    monkeypatch.setattr(blocks, "_PIECE", 31)
+    monkeypatch.setattr(optim, "_BLOCK", 13)
+    monkeypatch.setattr(optim, "_PIECE", 31)
 
 
 def make_params(dtype=np.float64, seed=0):
@@ -174,8 +177,8 @@ def state_and(result):
 def test_in_place_threads_and_blocks_do_not_change_a_bit(name, dtype, monkeypatch):
     pure = contents(*train(name, dtype))
     assert contents(*train(name, dtype, in_place=True)) == pure
-    monkeypatch.setattr(blocks, "_BLOCK", 13)
-    monkeypatch.setattr(blocks, "_PIECE", 31)
+    monkeypatch.setattr(optim, "_BLOCK", 13)
+    monkeypatch.setattr(optim, "_PIECE", 31)
     for options in ({}, {"num_threads": 2}, {"num_threads": 3, "in_place": True}):
         assert contents(*train(name, dtype, **options)) == pure, options
 
@@ -225,7 +228,7 @@ def test_sums_do_not_depend_on_which_thread_is_first(monkeypatch, many_pieces):
     def last_first(jobs, work, num_threads):
         return [(job, work(job)) for job in jobs][::-1]
 
-    monkeypatch.setattr(blocks, "work_through", last_first)
+    monkeypatch.setattr(optim, "work_through", last_first)
     assert clip_gradients(grads, 1.0)[1] == wanted
     with pytest.raises(ValueError, match=r"in 'head\.weight';"):
         clip_gradients(grads | {"head.weight": np.full((3, 18), np.nan)}, 1.0)

@@ -19,8 +19,8 @@ from minisbert.training.batches import make_epoch
 from minisbert.training.data import Examples
 from minisbert.training.finetune import finetune
 from minisbert.training.objective import new_head
-from minisbert.training.parameters import copy_parameters, named_parameters
 from minisbert.training.settings import Settings
+from minisbert.training.step import copy_parameters, named_parameters
 
 pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
 

@@ -11,9 +11,7 @@ import pytest
 from torch_oracle import THIRD_PARTY_WARNINGS, Figures, relative
 
 from minisbert.model.gradients import RowGradient
-from minisbert.training.moments import init_adamw, init_sgd
-from minisbert.training.optim import adamw, decays, sgd
-from minisbert.training.pace import clip_gradients, warmup_linear
+from minisbert.training.optim import adamw, clip_gradients, decays, init_adamw, init_sgd, sgd, warmup_linear
 
 pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
 

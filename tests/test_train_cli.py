@@ -30,9 +30,9 @@ from minisbert.cli.train import training_bar
 from minisbert.training.data import read_examples
 from minisbert.training.dev import DevSet, read_dev
 from minisbert.training.finetune import StepReport, finetune
-from minisbert.training.parameters import named_parameters
 from minisbert.training.scratch import untrained_model
 from minisbert.training.settings import Settings
+from minisbert.training.step import named_parameters
 
 LETTERS = "abcdefghjk"
 QUICK = ["--batch-size", "4", "--learning-rate", "5e-3", "--num-threads", "1"]

@@ -82,21 +82,10 @@ PATH = (
     Stop("search/mining.py", "the closest pairs of one list", "", "`util.paraphrase_mining`", "nothing"),
     Stop("search/communities.py", "groups of close texts", "", "`util.community_detection`", "nothing"),
     Stop("search/matching.py", "two lists, one to one", "Crouse 2016", "`linear_sum_assignment`", "nothing"),
-    Stop("training/loss_arguments.py", "what a loss may be asked to compare, checked", "", "", "nothing"),
     Stop("training/losses.py", "seven losses and their gradients", "SBERT §3, CPC, SimCSE §3", "`losses`", "nothing"),
-    Stop("training/parameters.py", "every weight by its name", "", "`named_parameters()`", "nothing"),
     Stop("training/step.py", "a batch → loss → every gradient", "Gao et al. 2021 §3", "`loss.backward()`", "nothing"),
-    Stop("training/slopes.py", "how steep a loss is, measured", "Baydin et al. 2018 §2.1", "", "nothing"),
-    Stop("training/gradient_report.py", "what was found, tensor by tensor", "", "", "nothing"),
-    Stop("training/verdicts.py", "right, wrong, and which mistake", "", "", "nothing"),
     Stop("training/gradcheck.py", "is that gradient right?", "", "`torch.autograd.gradcheck`", "nothing"),
-    Stop("training/blocks.py", "large arrays in blocks, shared among threads", "", "", "nothing"),
-    Stop("training/optim_arguments.py", "weights, gradients, state: do they fit?", "", "", "nothing"),
-    Stop("training/moments.py", "what an optimiser remembers", "", "`Optimizer.state_dict()`", "nothing"),
     Stop("training/optim.py", "a step against the gradient", "AdamW alg. 2", "`torch.optim.AdamW`", "nothing"),
-    Stop(
-        "training/pace.py", "warm-up, decay, clipping", "Pascanu et al. 2013 alg. 1", "`clip_grad_norm_` …", "nothing"
-    ),
     Stop("training/data.py", "a file → examples", "", "`datasets`", "nothing"),
     Stop(
         "training/batches.py", "examples → batches without false negatives", "", "`NoDuplicatesBatchSampler`", "nothing"

@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from minisbert.files import written_whole
 from minisbert.model import Array
-from minisbert.training.moments import AdamWState, state_from_arrays, state_to_arrays
+from minisbert.training.optim import AdamWState, state_from_arrays, state_to_arrays
 
 FORMAT = 1
 
@@ -124,7 +124,7 @@ def read_checkpoint(file: Path, params: Mapping[str, Array], identity: Mapping[s
     Examples
     --------
     >>> import tempfile
-    >>> from minisbert.training.moments import init_adamw
+    >>> from minisbert.training.optim import init_adamw
     >>> params = {"weight": np.ones((2, 3))}
     >>> file = Path(tempfile.mkdtemp()) / "run.checkpoint"
     >>> write_checkpoint(file, TrainingState(params, init_adamw(params), Progress(step=7)), {"loss": "triplet"})

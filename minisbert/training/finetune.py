@@ -35,13 +35,16 @@ from minisbert.training.batches import Batch, make_epoch
 from minisbert.training.checkpoint import Progress, TrainingState, read_checkpoint, write_checkpoint
 from minisbert.training.data import Examples
 from minisbert.training.dev import DevSet
-from minisbert.training.moments import init_adamw
 from minisbert.training.objective import new_head, objective
-from minisbert.training.optim import adamw
-from minisbert.training.pace import clip_gradients, warmup_linear
-from minisbert.training.parameters import copy_parameters, named_parameters, replace_parameters
+from minisbert.training.optim import adamw, clip_gradients, init_adamw, warmup_linear
 from minisbert.training.settings import Settings, check_fit
-from minisbert.training.step import DropoutPlan, value_and_gradients
+from minisbert.training.step import (
+    DropoutPlan,
+    copy_parameters,
+    named_parameters,
+    replace_parameters,
+    value_and_gradients,
+)
 
 CHECKPOINT_STEPS = 200
 """Steps between two checkpoints, if nothing else is said."""

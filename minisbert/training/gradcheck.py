@@ -11,8 +11,9 @@ returns zeros, passes. The upstream gradient here is random, and there is no way
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,15 +22,11 @@ from minisbert.blas import threads
 from minisbert.model import Array
 from minisbert.model.bert import bert
 from minisbert.model.folder import SentenceModel
-from minisbert.model.gradients import Gradient
+from minisbert.model.gradients import Gradient, RowGradient
 from minisbert.model.modules import apply_modules
 from minisbert.model.tokens import OverflowReport
-from minisbert.training.gradient_report import GradientReport
 from minisbert.training.losses import LOSSES, LossResult, find_false_negatives
-from minisbert.training.parameters import named_parameters, replace_parameters
-from minisbert.training.slopes import Loss, measure, rms, stand_at
-from minisbert.training.step import LossFunction, value_and_gradients
-from minisbert.training.verdicts import find_fault, find_notes, judge
+from minisbert.training.step import LossFunction, named_parameters, replace_parameters, value_and_gradients
 
 __all__ = ["check_backward", "check_encoder", "check_gradients"]
 
@@ -312,7 +309,7 @@ def check_encoder(
         Scores or labels, for the losses that compare with them.
     directions, tolerance, only
         As for :func:`check_gradients`; the names are those of
-        :func:`~minisbert.training.parameters.named_parameters`.
+        :func:`~minisbert.training.step.named_parameters`.
 
     Returns
     -------
@@ -391,3 +388,400 @@ def _named_loss(
         return loss.function(*vectors, *([] if targets is None else [targets]), *head.values(), **extra)
 
     return columns, head, function
+
+
+# ---------------------------------------------------------------------------------------- the slope of a loss, measured
+# With ``f(t) = loss(x + t v)``, centred differences of fourth order in float64 give
+#
+# ``f'(0) = (8 (f(h) - f(-h)) - (f(2h) - f(-2h))) / 12h``
+#
+# for two steps ``h``, made smaller where the two disagree. Where they still disagree, or the slope jumps at the point
+# itself, as that of ``relu`` at 0, the number says little about the gradient: its ``doubt`` tells how little. What the
+# rounding of the loss can do to a slope is its ``noise``. Letters: ``K`` directions.
+#
+# **Source**: Baydin et al. 2018, section 2.1, on the error of differences.
+
+
+Loss = Callable[[dict[str, Array]], float]  # of all tensors by their names
+
+_STEP = 1e-3  # of a tensor's own size: truncation (h^4 = 1e-12) and rounding (1e-16 / h = 1e-13) are both small
+_ROUNDING = 64 * float(np.finfo(np.float64).eps)  # of the loss: what its last steps lose in float64, with a margin
+
+
+@dataclass(frozen=True)
+class Point:
+    """A loss, and the point at which its slopes are measured."""
+
+    loss: Loss
+    params: dict[str, Array]
+    value: float  # the loss at params
+    precision: float  # relative, with which a slope is to be measured
+
+
+def stand_at(loss: Loss, params: Mapping[str, Array], precision: float) -> Point:
+    """Compute the loss at ``params`` twice, and raise unless it is the same finite float64 number."""
+    value, again = (_value(loss, dict(params)) for _ in range(2))
+    if abs(again - value) > _ROUNDING * abs(value):
+        raise ValueError(
+            f"check_gradients: the loss must be the same at each call, but was {value!r} and then {again!r}. "
+            f"Is dropout on? Switch it off, or draw its masks once, outside the loss. A loss that changes its "
+            f"argument does this, too."
+        )
+    return Point(loss, dict(params), value, precision)
+
+
+def _value(loss: Loss, params: dict[str, Array], where: str = "at params") -> float:
+    """Call the loss and raise unless it returns one finite float64 number."""
+    value: Any = loss(params)
+    if isinstance(value, (np.ndarray, np.generic)) and (value.ndim or value.dtype != np.float64):
+        raise ValueError(
+            f"check_gradients: the loss must be one float64 number, but it is {value.dtype} {value.shape}. Take the "
+            f"mean over the batch, and look for float32 on the way."
+        )
+    if not isinstance(value, (float, int, np.ndarray, np.generic)):
+        raise ValueError(f"check_gradients: the loss must be one float64 number, but it is a {type(value).__name__}")
+    if not math.isfinite(value):
+        raise ValueError(
+            f"check_gradients: the loss must be finite, but it is {float(value)} {where}. Look for log(0), a division "
+            f"by zero or an overflow."
+        )
+    return float(value)
+
+
+# ------------------------------------------------------------------------------------------ along directions
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Both sides of the comparison for one tensor, along K directions."""
+
+    name: str
+    shape: tuple[int, ...]
+    analytic: Array  # (K,) <gradient, v>
+    transposed: Array  # (K,) <gradient.T, v>, for square matrices; else as analytic
+    numeric: Array  # (K,)
+    doubt: Array  # (K,)
+    noise: float
+    narrow: bool  # the gradient came back in another dtype than float64
+
+
+def measure(
+    name: str,
+    point: Point,
+    gradients: Mapping[str, Gradient],
+    moving: list[str],
+    rng: np.random.Generator,
+    directions: int,
+) -> Measured:
+    """Measure slopes along random directions of the tensors in ``moving``, beside what their gradients promise.
+
+    A tensor without a gradient counts as one with a gradient of zero.
+
+    >>> point = stand_at(lambda params: float(np.sum(params["x"] ** 2)), {"x": np.array([3.0])}, 1e-8)
+    >>> found = measure("x", point, {"x": np.array([6.0])}, ["x"], np.random.default_rng(0), directions=2)
+    >>> bool(np.allclose(found.analytic, found.numeric))
+    True
+    """
+    analytic, transposed, slopes = np.empty(directions), np.empty(directions), []  # (K,) each
+    for i in range(directions):
+        direction = {key: _draw(point.params[key], rng) for key in moving}
+        pairs = [(gradients[key], v) for key, v in direction.items() if key in gradients]
+        analytic[i] = sum(_along(gradient, v) for gradient, v in pairs)
+        transposed[i] = sum(_along(gradient, v.T if _is_square(v) else v) for gradient, v in pairs)
+        slopes.append(_slope(point, direction, name))
+    tensors = [point.params[key] for key in moving]
+    return Measured(
+        name,
+        tensors[0].shape if name in moving else (sum(tensor.size for tensor in tensors),),
+        analytic,
+        transposed,
+        numeric=np.array([slope.value for slope in slopes]),
+        doubt=np.array([slope.doubt for slope in slopes]),
+        noise=max(slope.noise for slope in slopes),
+        narrow=any(_dtype(gradients[key]) != np.float64 for key in moving if key in gradients),
+    )
+
+
+def _draw(tensor: Array, rng: np.random.Generator) -> Array:
+    """Draw a direction whose numbers are about as large as the tensor's own, or 1 if it is zero."""
+    is_by_column = tensor.flags.f_contiguous and not tensor.flags.c_contiguous
+    # in the tensor's own order in memory: adding the two is then several times as fast
+    drawn = rng.standard_normal(tensor.shape[::-1]).T if is_by_column else rng.standard_normal(tensor.shape)
+    return drawn * (rms(tensor) or 1.0)
+
+
+def _is_square(v: Array) -> bool:
+    return v.ndim == 2 and v.shape[0] == v.shape[1]
+
+
+def _dtype(gradient: Gradient) -> np.dtype[Any]:
+    return gradient.values.dtype if isinstance(gradient, RowGradient) else gradient.dtype
+
+
+def _along(gradient: Gradient, v: Array) -> float:
+    """Return ``<gradient, v>``; the rows that a RowGradient leaves out are zero."""
+    if isinstance(gradient, RowGradient):
+        return float(np.sum(gradient.values * v[gradient.rows]))
+    return float(np.sum(gradient * v))
+
+
+def rms(numbers: Array) -> float:
+    """Root of the mean square."""
+    return math.sqrt(float(np.mean(np.square(numbers))))
+
+
+# ----------------------------------------------------------------------------------------------- one direction
+
+
+@dataclass(frozen=True)
+class _Slope:
+    """The slope of the loss along one direction, as measured."""
+
+    value: float
+    change: float  # how far two steps disagree about it
+    jump: float  # how far the two sides of the point disagree about it
+    noise: float  # what the rounding of the loss can do to it
+
+    @property
+    def doubt(self) -> float:
+        """How far the value may be off."""
+        return max(self.change, self.jump)
+
+
+def _slope(point: Point, direction: Mapping[str, Array], name: str) -> _Slope:
+    """Measure the slope along a direction, with smaller steps where it bends sharply."""
+    best, step = _slope_by(_STEP, point, direction, name), _STEP
+    for _ in range(3):
+        if best.change <= point.precision * abs(best.value) + best.noise:
+            break
+        step /= 8
+        best = min(best, _slope_by(step, point, direction, name), key=lambda slope: slope.change + slope.noise)
+    return best
+
+
+def _slope_by(step: float, point: Point, direction: Mapping[str, Array], name: str) -> _Slope:
+    """Measure it with two steps, ``step`` and half of it."""
+    at = {}
+    for k in (-4, -2, -1, 1, 2, 4):
+        moved = {key: point.params[key] + (k * step / 2) * v for key, v in direction.items()}
+        at[k] = _value(point.loss, point.params | moved, f"{abs(k) * step / 2:.0e} away from params along {name}")
+    coarse = (8 * (at[2] - at[-2]) - (at[4] - at[-4])) / (12 * step)
+    fine = (8 * (at[1] - at[-1]) - (at[2] - at[-2])) / (6 * step)
+    # right minus left slope shrinks with the step, unless the slope jumps at the point itself
+    jump = 2 * (at[1] - 2 * point.value + at[-1]) / (step / 2) - (at[2] - 2 * point.value + at[-2]) / step
+    largest = max(abs(point.value), *map(abs, at.values()))
+    return _Slope(fine, abs(fine - coarse), abs(jump), _ROUNDING * largest / step)
+
+
+# ------------------------------------------------------------------------------------- which mistake does it look like?
+# The error is ``|analytic - numeric| / max(|analytic|, |numeric|, 1e-4 of the whole)``, all sizes the root of the mean
+# square over the directions; the whole is the slope when all tensors move at once. So a tensor whose gradient is
+# rightly zero, as that of the key bias in attention, passes with the rounding error that it has instead. Differences
+# below what the rounding of the loss can make do not count. A difference within ten times the doubt about the slope is
+# "not smooth", not "wrong".
+
+
+_FLOOR = 1e-4  # of the whole: below it a tensor's gradient is measured against the whole
+
+
+def judge(measured: Measured, fault: str, scale: float, tolerance: float, sizes: Mapping[str, int]) -> GradientRow:
+    """Turn a measurement into a row of the report.
+
+    ``fault`` says why the gradient cannot be compared at all; ``scale`` is the size of the slope of the whole.
+
+    >>> slopes, doubt = np.array([1.0, -3.0]), np.zeros(2)
+    >>> measured = Measured("bias", (3,), 4 * slopes, 4 * slopes, slopes, doubt, noise=1e-12, narrow=False)
+    >>> judge(measured, "", 2.0, 1e-7, {"B": 4}).diagnosis
+    'too large by the factor 4 = B: a sum where a mean belongs?'
+    """
+    a, n = measured.analytic, measured.numeric
+    worst = int(np.argmax(np.abs(a - n)))
+    numbers = measured.name, measured.shape, float(a[worst]), float(n[worst])
+    if fault:
+        return GradientRow(measured.name, measured.shape, math.nan, float(n[worst]), math.inf, "wrong", fault)
+    difference = rms(a - n)
+    against = max(rms(a), rms(n), _FLOOR * scale, measured.noise / tolerance)
+    error = difference / against if difference else 0.0
+    if error <= tolerance:
+        return GradientRow(*numbers, error, "ok")
+    if difference <= 10 * rms(measured.doubt):
+        jumps = (
+            "the slope jumps here (relu at 0, a tie in a maximum) or the loss is computed in float32; move the point"
+        )
+        return GradientRow(*numbers, error, "not smooth", jumps)
+    text = _diagnose(measured, max(_FLOOR * scale, measured.noise / tolerance) * tolerance, sizes)
+    return GradientRow(*numbers, error, "wrong", text + ("; it is not float64" if measured.narrow else ""))
+
+
+def _diagnose(measured: Measured, nothing: float, sizes: Mapping[str, int]) -> str:
+    """Name the mistake that a wrong gradient looks like; below ``nothing`` a slope counts as zero.
+
+    One that is the right one times the same number along all directions has its sign turned, or a sum where a mean
+    belongs. One whose transpose is right is transposed. In all others a term is missing or wrong.
+    """
+    a, n = measured.analytic, measured.numeric
+    if rms(a) <= nothing:
+        return "nothing came back: the gradient is zero"
+    if rms(n) <= nothing:
+        return "the loss does not change with it, but a gradient came back; does the loss read its argument?"
+    ratio = float(np.dot(a, n) / np.dot(n, n))
+    if len(a) > 1 and np.abs(a - ratio * n).max() <= 1e-5 * rms(a):
+        return "; ".join(_explain(ratio, sizes))
+    if np.abs(measured.transposed - n).max() <= 1e-5 * rms(n):
+        return "it is transposed"
+    return "no single factor puts it right: a term is missing, or one is wrong" if len(a) > 1 else "it is wrong"
+
+
+def _explain(ratio: float, sizes: Mapping[str, int]) -> Iterator[str]:
+    """Say what a constant ratio of analytic to numeric means."""
+    if ratio < 0:
+        yield "the sign is turned"
+    factor, way = max(abs(ratio), 1 / abs(ratio)), "large" if abs(ratio) > 1 else "small"
+    if factor < 1 + 1e-5:
+        return
+    letters = [name for name, size in sizes.items() if size > 1 and math.isclose(factor, size, rel_tol=1e-5)]
+    roots = [name for name, size in sizes.items() if size > 1 and math.isclose(factor, math.sqrt(size), rel_tol=1e-5)]
+    if letters:
+        mistake = "a sum where a mean belongs?" if way == "large" else "a mean where a sum belongs?"
+        yield f"too {way} by the factor {factor:.6g} = {' or '.join(letters)}: {mistake}"
+    elif roots:
+        mistake = "is the scaling missing?" if way == "large" else "scaled twice?"
+        yield f"too {way} by the factor {factor:.6g} = sqrt({' or '.join(roots)}): {mistake}"
+    else:
+        yield f"off by the factor {abs(ratio):.6g}"
+
+
+def find_notes(whole: Measured, scale: float, tolerance: float) -> Iterator[str]:
+    """Yield what a reader of the report must know about the whole measurement."""
+    if scale <= whole.noise:
+        yield "the loss did not change along any direction; is this the function that was meant?"
+    elif whole.noise > tolerance * scale:
+        yield (
+            f"the loss is so large beside its slope that differences below {whole.noise / scale:.0e} of the whole are "
+            f"lost in its rounding; take a constant off it"
+        )
+
+
+# -------------------------------------------------------------------------------- what cannot be compared at all
+
+
+def find_fault(tensor: Array, gradient: Gradient | None) -> str:
+    """Say why a gradient cannot be compared at all; empty if it can."""
+    if gradient is None:
+        return "no gradient came back"
+    if isinstance(gradient, RowGradient):
+        return _row_fault(tensor, gradient)
+    if not isinstance(gradient, np.ndarray):
+        return f"a {type(gradient).__name__} came back, not an array"
+    if gradient.shape != tensor.shape:
+        return f"its shape is {gradient.shape}, but the tensor's is {tensor.shape}" + _shape_hint(gradient, tensor)
+    return _numbers_fault(gradient)
+
+
+def _shape_hint(gradient: Array, tensor: Array) -> str:
+    """Say what a wrong shape looks like."""
+    if gradient.shape == tensor.shape[::-1]:
+        return ": transposed"
+    if gradient.size == tensor.size:
+        return ": a reshape, or a sum without keepdims=False"
+    if gradient.shape[gradient.ndim - tensor.ndim :] == tensor.shape:
+        return ": the sum over the leading axes is missing"
+    return ""
+
+
+def _row_fault(tensor: Array, gradient: RowGradient) -> str:
+    """Say what is wrong with the form of a RowGradient."""
+    rows, values = gradient.rows, gradient.values
+    if gradient.row_count != len(tensor) or values.shape != (len(rows), *tensor.shape[1:]):
+        return f"{len(rows)} rows {values.shape} of {gradient.row_count} came back, but the table is {tensor.shape}"
+    if len(np.unique(rows)) != len(rows):
+        return "a row stands twice: the gradients of its uses must be added up"
+    if len(rows) and not 0 <= rows.min() <= rows.max() < len(tensor):
+        return f"rows {rows.min()} to {rows.max()} came back, but the table is {tensor.shape}"
+    return _numbers_fault(values)
+
+
+def _numbers_fault(values: Array) -> str:
+    """Say that numbers are NaN or Inf, and where the first one is."""
+    bad = np.argwhere(~np.isfinite(values))
+    return (
+        f"NaN or Inf in {len(bad)} of {values.size} numbers, the first at {tuple(bad[0].tolist())}" if len(bad) else ""
+    )
+
+
+# ----------------------------------------------------------------------------------------------------------- the report
+# The table goes through the tensors as the backward pass does, from the loss to the input, and names the first that is
+# wrong: a mistake spoils all that comes after it.
+
+
+@dataclass(frozen=True)
+class GradientRow:
+    """What was found for one tensor."""
+
+    name: str
+    shape: tuple[int, ...]
+    analytic: float  # <gradient, v> along the direction in which the two differ most
+    numeric: float  # the measured slope along it
+    error: float  # relative; infinite where nothing could be compared
+    verdict: str  # "ok", "wrong" or "not smooth"
+    diagnosis: str = ""  # what the mistake looks like
+
+    @property
+    def ok(self) -> bool:
+        """Whether the gradient agrees with the measured slopes."""
+        return self.verdict == "ok"
+
+
+@dataclass(frozen=True)
+class GradientReport:
+    """The findings for all tensors; ``str(report)`` is a table for people."""
+
+    rows: tuple[GradientRow, ...]  # in the order of the forward pass, as the tensors were given
+    whole: GradientRow  # all tensors moving at once
+    tolerance: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether every gradient is right; a tensor that could not be judged is not."""
+        return all(row.ok for row in (*self.rows, self.whole))
+
+    @property
+    def worst(self) -> GradientRow:
+        """The row with the largest relative error."""
+        return max(self.rows or (self.whole,), key=lambda row: row.error)
+
+    @property
+    def first_wrong(self) -> GradientRow | None:
+        """The wrong tensor nearest to the loss: a mistake spoils all that comes after it."""
+        return next((row for row in (*reversed(self.rows), self.whole) if not row.ok), None)
+
+    def __str__(self) -> str:
+        lines = [("tensor", "shape", "analytic", "numeric", "error", "")]
+        lines += [_cells(row) for row in (self.whole, *reversed(self.rows))]  # as the backward pass meets them
+        width = [max(len(line[column]) for line in lines) for column in range(5)]
+        table = [
+            f"  {a:{width[0]}}  {b:{width[1]}}  {c:>{width[2]}}  {d:>{width[3]}}  {e:>{width[4]}}  {f}".rstrip()
+            for a, b, c, d, e, f in lines
+        ]
+        return "\n".join([*table, "", self._summary(), *(f"Note: {note}" for note in self.notes)])
+
+    def _summary(self) -> str:
+        """Say in one or two sentences what the table shows."""
+        if (first := self.first_wrong) is None:
+            number = f"All {len(self.rows)} gradients, and all together," if self.rows else "All gradients together"
+            return (
+                f"{number} agree with finite differences; the largest relative error is {self.worst.error:.1e} "
+                f"({self.worst.name}), the bound {self.tolerance:.0e}."
+            )
+        bad = sum(not row.ok for row in self.rows)
+        return (
+            f"{bad} of {len(self.rows)} gradients {'does' if bad == 1 else 'do'} not agree with finite differences.\n"
+            f"The first on the way back from the loss is {first.name}: {first.diagnosis}"
+        )
+
+
+def _cells(row: GradientRow) -> tuple[str, str, str, str, str, str]:
+    """Write one line of the table."""
+    mark = "ok" if row.ok else f"<-- {row.verdict}: {row.diagnosis}"
+    return row.name, str(row.shape), f"{row.analytic:.6e}", f"{row.numeric:.6e}", f"{row.error:.1e}", mark
