@@ -2,8 +2,6 @@
 
 Without a ``base_url`` it computes in this process, with `SentenceEncoder`: the key is checked for slips and then
 forgotten. With a ``base_url`` it asks a server (``remote.py``), and the key goes there and nowhere else.
-
-This is the last file of the reading path.
 """
 
 from __future__ import annotations

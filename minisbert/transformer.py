@@ -71,7 +71,7 @@ def texts_of(column: Any, method: str) -> Iterable[str]:
             'column, such as table["text"], and in a ColumnTransformer name it by "text" or 0, not by ["text"] or [0]'
         )
     if not hasattr(column, "iloc"):
-        return column  # type: ignore[no-any-return]
+        return column
     texts = list(column)  # pandas: rows of a fold keep the labels that they have in the whole table
     for row, text in enumerate(texts):
         if not isinstance(text, str):

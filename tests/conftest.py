@@ -6,6 +6,7 @@ reason; with ``MINISBERT_REQUIRE=torch,weights,data`` in the environment the sam
 
 import importlib
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,20 @@ def skip_or_fail(part: str, reason: str) -> None:
     if part in required:
         pytest.fail(f"MINISBERT_REQUIRE names {part!r}, but {reason}", pytrace=False)
     pytest.skip(reason)
+
+
+def pytest_collection_modifyitems(items):
+    """Examples in docstrings that encode text need the weights like any test."""
+    docs = [item for item in items if isinstance(item, pytest.DoctestItem)]
+    docs = [doc for doc in docs if any(re.search("Encoder\\(|Client\\(", e.source) for e in doc.dtest.examples)]
+    if docs:
+        from minisbert import hub
+
+        try:
+            hub.resolve()
+        except ValueError as error:
+            for doc in docs:
+                doc.runtest = lambda error=error: skip_or_fail("weights", f"the default model cannot be had: {error}")
 
 
 @pytest.fixture(scope="session")
