@@ -1,1 +1,42 @@
-"""Contrastive training in plain NumPy: losses with hand-written gradients, optimisers, fine-tuning, gradient checks."""
+"""Contrastive training in plain NumPy: losses with gradients by hand, AdamW, gradient checks, fine-tuning.
+
+To be read in this order: ``losses.py`` (seven losses, each with its gradient), ``step.py`` (a batch to its loss and
+all gradients), ``optim.py`` (AdamW, warm-up, clipping), ``gradcheck.py`` (is a gradient right?).
+"""
+
+from minisbert.training.gradcheck import check_backward, check_encoder, check_gradients
+from minisbert.training.losses import (
+    LOSSES,
+    LossResult,
+    contrastive,
+    cosent,
+    cosine_similarity,
+    find_false_negatives,
+    multiple_negatives_ranking,
+    simcse,
+    softmax_classification,
+    triplet,
+)
+from minisbert.training.optim import adamw, clip_gradients, init_adamw, warmup_linear
+from minisbert.training.step import value_and_gradients
+
+__all__ = [
+    "LOSSES",
+    "LossResult",
+    "adamw",
+    "check_backward",
+    "check_encoder",
+    "check_gradients",
+    "clip_gradients",
+    "contrastive",
+    "cosent",
+    "cosine_similarity",
+    "find_false_negatives",
+    "init_adamw",
+    "multiple_negatives_ranking",
+    "simcse",
+    "softmax_classification",
+    "triplet",
+    "value_and_gradients",
+    "warmup_linear",
+]

@@ -64,6 +64,15 @@ __all__ = [
 class LossResult:
     """A loss and its gradients, as each loss returns it.
 
+    Parameters
+    ----------
+    value : float
+        At least 0; the mean over the batch, but for CoSENT.
+    gradients : tuple of Array, shape (B, D) each
+        One for each embeddings argument, in order, of its shape and dtype.
+    head : dict of str to Array
+        The gradients of the loss's own weights, by their names in training.
+
     Examples
     --------
     >>> result = cosine_similarity(np.array([[2.0, 0.0]]), np.array([[0.0, 1.0]]), [0.5])
@@ -71,9 +80,9 @@ class LossResult:
     (0.25, [(1, 2), (1, 2)])
     """
 
-    value: float  # the mean over the batch, dimensionless, at least 0
-    gradients: tuple[Array, ...]  # one for each embeddings argument, in order, of its shape and dtype
-    head: dict[str, Array] = field(default_factory=dict)  # of the loss's own weights, by their names in training
+    value: float
+    gradients: tuple[Array, ...]
+    head: dict[str, Array] = field(default_factory=dict)
 
 
 # ---------------------------------------------------------------------------------------------- in-batch negatives
