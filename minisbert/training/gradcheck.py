@@ -28,9 +28,6 @@ from minisbert.model.tokens import OverflowReport
 from minisbert.training.losses import LOSSES, LossResult, find_false_negatives
 from minisbert.training.step import LossFunction, named_parameters, replace_parameters, value_and_gradients
 
-__all__ = ["check_backward", "check_encoder", "check_gradients"]
-
-
 # ------------------------------------------------------------------------------------------------- one operation
 
 
@@ -96,18 +93,33 @@ def check_backward(
     y = _call("forward", forward, list(named.values()))
     if not isinstance(y, np.ndarray) or y.dtype != np.float64 or not np.isfinite(y).all():
         raise ValueError(
-            f"check_backward: forward must give one array of finite float64 numbers for float64 arguments, but gave "
-            f"{_describe(y)}. Look for an astype or a float32 constant inside, and for a division by zero."
+            f"check_backward: forward must return one array of finite float64 numbers for float64 arguments, but "
+            f"returned {_describe(y)}. Look for an astype or a float32 constant inside, and for a division by zero."
         )
     rng = _own(rng)
     d_y = rng.standard_normal(y.shape)
     moving = {name: value for name, value in named.items() if _is_floating(value)}
-    gradients = _by_name(_call("backward", backward, [d_y, *named.values()]), list(moving))
+    returned = _call("backward", backward, [d_y, *named.values()])
+    gradients = returned if isinstance(returned, (tuple, list)) else (returned,)
+    if len(gradients) != len(moving):
+        raise ValueError(
+            f"check_backward: backward must return {len(moving)} gradient{'s' if len(moving) > 1 else ''}, for "
+            f"{', '.join(moving)} in this order, but returned {len(gradients)}. Pass settings such as an eps as plain "
+            f"numbers; None stands for a gradient that you do not have yet."
+        )
 
     def loss(params: dict[str, Array]) -> float:
         return float(np.vdot(d_y, forward(*(named | params).values())))
 
-    report = check_gradients(loss, moving, gradients, rng=rng, directions=directions, tolerance=tolerance, sizes=sizes)
+    report = check_gradients(
+        loss,
+        moving,
+        dict(zip(moving, gradients, strict=True)),
+        rng=rng,
+        directions=directions,
+        tolerance=tolerance,
+        sizes=sizes,
+    )
     return replace(report, notes=(*notes, *report.notes))
 
 
@@ -148,18 +160,6 @@ def _call(role: str, function: Callable[..., Any], arguments: list[Any]) -> Any:
     return result
 
 
-def _by_name(returned: Any, names: list[str]) -> dict[str, Gradient | None]:
-    """Match the gradients with the differentiated arguments."""
-    gradients = returned if isinstance(returned, (tuple, list)) else (returned,)
-    if len(gradients) != len(names):
-        raise ValueError(
-            f"check_backward: backward must give {len(names)} gradient{'s' if len(names) > 1 else ''}, for "
-            f"{', '.join(names)} in this order, but gave {len(gradients)}. Give settings such as an eps as plain "
-            f"numbers; None stands for a gradient that you do not have yet."
-        )
-    return dict(zip(names, gradients, strict=True))
-
-
 def _describe(value: Any) -> str:
     if not isinstance(value, np.ndarray):
         return f"a {type(value).__name__}"
@@ -171,7 +171,7 @@ def _describe(value: Any) -> str:
 
 
 def check_gradients(
-    loss: Loss,
+    loss: _Loss,
     params: Mapping[str, Array],
     gradients: Mapping[str, Gradient | None],
     *,
@@ -239,18 +239,33 @@ def check_gradients(
     names = list(params) if only is None else [name for name in params if name in set(only)]
     _check_inputs(params, gradients, directions, only or ())
     rng = _own(rng)
-    point = stand_at(loss, params, precision=tolerance / 10)
-    faults = {name: find_fault(params[name], gradients.get(name)) for name in params}
+    value, again = (_value(loss, dict(params)) for _ in range(2))
+    if abs(again - value) > _ROUNDING * abs(value):
+        raise ValueError(
+            f"check_gradients: the loss must be the same at each call, but was {value!r} and then {again!r}. "
+            f"Is dropout on? Switch it off, or draw its masks once, outside the loss. A loss that changes its "
+            f"argument does this, too."
+        )
+    point = _Point(loss, dict(params), value, precision=tolerance / 10)
+    faults = {name: _find_fault(params[name], gradients.get(name)) for name in params}
     known = {name: gradient for name, gradient in gradients.items() if gradient is not None and not faults[name]}
-    whole = measure("everything", point, known, list(params), rng, directions)
-    tensors = [measure(name, point, known, [name], rng, directions) for name in names]
-    scale = max(rms(measured.numeric) for measured in (whole, *tensors))
-    rows = [judge(measured, faults[measured.name], scale, tolerance, sizes or {}) for measured in tensors]
+    whole = _measure("everything", point, known, list(params), rng, directions)
+    tensors = [_measure(name, point, known, [name], rng, directions) for name in names]
+    scale = max(_rms(measured.numeric) for measured in (whole, *tensors))
+    rows = [_judge(measured, faults[measured.name], scale, tolerance, sizes or {}) for measured in tensors]
     lost = "some gradients cannot be compared" if any(faults.values()) else ""
-    all_of_it = judge(whole, lost, scale, tolerance, sizes or {})
+    all_of_it = _judge(whole, lost, scale, tolerance, sizes or {})
     if not all_of_it.ok and not all(row.ok for row in rows):
         all_of_it = replace(all_of_it, diagnosis="see below")
-    return GradientReport(tuple(rows), all_of_it, tolerance, tuple(find_notes(whole, scale, tolerance)))
+    notes = []
+    if scale <= whole.noise:
+        notes.append("the loss did not change along any direction; is this the function that was meant?")
+    elif whole.noise > tolerance * scale:
+        notes.append(
+            f"the loss is so large beside its slope that differences below {whole.noise / scale:.0e} of the whole are "
+            f"lost in its rounding; take a constant off it"
+        )
+    return GradientReport(tuple(rows), all_of_it, tolerance, tuple(notes))
 
 
 def _check_inputs(
@@ -402,35 +417,23 @@ def _named_loss(
 # **Source**: Baydin et al. 2018, section 2.1, on the error of differences.
 
 
-Loss = Callable[[dict[str, Array]], float]  # of all tensors by their names
+_Loss = Callable[[dict[str, Array]], float]  # of all tensors by their names
 
 _STEP = 1e-3  # of a tensor's own size: truncation (h^4 = 1e-12) and rounding (1e-16 / h = 1e-13) are both small
 _ROUNDING = 64 * float(np.finfo(np.float64).eps)  # of the loss: what its last steps lose in float64, with a margin
 
 
 @dataclass(frozen=True)
-class Point:
+class _Point:
     """A loss, and the point at which its slopes are measured."""
 
-    loss: Loss
+    loss: _Loss
     params: dict[str, Array]
     value: float  # the loss at params
     precision: float  # relative, with which a slope is to be measured
 
 
-def stand_at(loss: Loss, params: Mapping[str, Array], precision: float) -> Point:
-    """Compute the loss at ``params`` twice, and raise unless it is the same finite float64 number."""
-    value, again = (_value(loss, dict(params)) for _ in range(2))
-    if abs(again - value) > _ROUNDING * abs(value):
-        raise ValueError(
-            f"check_gradients: the loss must be the same at each call, but was {value!r} and then {again!r}. "
-            f"Is dropout on? Switch it off, or draw its masks once, outside the loss. A loss that changes its "
-            f"argument does this, too."
-        )
-    return Point(loss, dict(params), value, precision)
-
-
-def _value(loss: Loss, params: dict[str, Array], where: str = "at params") -> float:
+def _value(loss: _Loss, params: dict[str, Array], where: str = "at params") -> float:
     """Call the loss and raise unless it returns one finite float64 number."""
     value: Any = loss(params)
     if isinstance(value, (np.ndarray, np.generic)) and (value.ndim or value.dtype != np.float64):
@@ -448,11 +451,8 @@ def _value(loss: Loss, params: dict[str, Array], where: str = "at params") -> fl
     return float(value)
 
 
-# ------------------------------------------------------------------------------------------ along directions
-
-
 @dataclass(frozen=True)
-class Measured:
+class _Measured:
     """Both sides of the comparison for one tensor, along K directions."""
 
     name: str
@@ -465,32 +465,27 @@ class Measured:
     narrow: bool  # the gradient came back in another dtype than float64
 
 
-def measure(
+def _measure(
     name: str,
-    point: Point,
+    point: _Point,
     gradients: Mapping[str, Gradient],
     moving: list[str],
     rng: np.random.Generator,
     directions: int,
-) -> Measured:
+) -> _Measured:
     """Measure slopes along random directions of the tensors in ``moving``, beside what their gradients promise.
 
     A tensor without a gradient counts as one with a gradient of zero.
-
-    >>> point = stand_at(lambda params: float(np.sum(params["x"] ** 2)), {"x": np.array([3.0])}, 1e-8)
-    >>> found = measure("x", point, {"x": np.array([6.0])}, ["x"], np.random.default_rng(0), directions=2)
-    >>> bool(np.allclose(found.analytic, found.numeric))
-    True
     """
     analytic, transposed, slopes = np.empty(directions), np.empty(directions), []  # (K,) each
     for i in range(directions):
         direction = {key: _draw(point.params[key], rng) for key in moving}
-        pairs = [(gradients[key], v) for key, v in direction.items() if key in gradients]
-        analytic[i] = sum(_along(gradient, v) for gradient, v in pairs)
-        transposed[i] = sum(_along(gradient, v.T if _is_square(v) else v) for gradient, v in pairs)
+        known = [(gradients[key], v) for key, v in direction.items() if key in gradients]
+        analytic[i] = sum(_along(gradient, v) for gradient, v in known)
+        transposed[i] = sum(_along(gradient, v.T if v.shape == v.T.shape else v) for gradient, v in known)
         slopes.append(_slope(point, direction, name))
     tensors = [point.params[key] for key in moving]
-    return Measured(
+    return _Measured(
         name,
         tensors[0].shape if name in moving else (sum(tensor.size for tensor in tensors),),
         analytic,
@@ -498,7 +493,7 @@ def measure(
         numeric=np.array([slope.value for slope in slopes]),
         doubt=np.array([slope.doubt for slope in slopes]),
         noise=max(slope.noise for slope in slopes),
-        narrow=any(_dtype(gradients[key]) != np.float64 for key in moving if key in gradients),
+        narrow=any(_values(gradients[key]).dtype != np.float64 for key in moving if key in gradients),
     )
 
 
@@ -507,30 +502,21 @@ def _draw(tensor: Array, rng: np.random.Generator) -> Array:
     is_by_column = tensor.flags.f_contiguous and not tensor.flags.c_contiguous
     # in the tensor's own order in memory: adding the two is then several times as fast
     drawn = rng.standard_normal(tensor.shape[::-1]).T if is_by_column else rng.standard_normal(tensor.shape)
-    return drawn * (rms(tensor) or 1.0)
+    return drawn * (_rms(tensor) or 1.0)
 
 
-def _is_square(v: Array) -> bool:
-    return v.ndim == 2 and v.shape[0] == v.shape[1]
-
-
-def _dtype(gradient: Gradient) -> np.dtype[Any]:
-    return gradient.values.dtype if isinstance(gradient, RowGradient) else gradient.dtype
+def _values(gradient: Gradient) -> Array:
+    return gradient.values if isinstance(gradient, RowGradient) else gradient
 
 
 def _along(gradient: Gradient, v: Array) -> float:
     """Return ``<gradient, v>``; the rows that a RowGradient leaves out are zero."""
-    if isinstance(gradient, RowGradient):
-        return float(np.sum(gradient.values * v[gradient.rows]))
-    return float(np.sum(gradient * v))
+    return float(np.sum(_values(gradient) * (v[gradient.rows] if isinstance(gradient, RowGradient) else v)))
 
 
-def rms(numbers: Array) -> float:
+def _rms(numbers: Array) -> float:
     """Root of the mean square."""
     return math.sqrt(float(np.mean(np.square(numbers))))
-
-
-# ----------------------------------------------------------------------------------------------- one direction
 
 
 @dataclass(frozen=True)
@@ -539,16 +525,11 @@ class _Slope:
 
     value: float
     change: float  # how far two steps disagree about it
-    jump: float  # how far the two sides of the point disagree about it
+    doubt: float  # or the two sides of the point, if that is more
     noise: float  # what the rounding of the loss can do to it
 
-    @property
-    def doubt(self) -> float:
-        """How far the value may be off."""
-        return max(self.change, self.jump)
 
-
-def _slope(point: Point, direction: Mapping[str, Array], name: str) -> _Slope:
+def _slope(point: _Point, direction: Mapping[str, Array], name: str) -> _Slope:
     """Measure the slope along a direction, with smaller steps where it bends sharply."""
     best, step = _slope_by(_STEP, point, direction, name), _STEP
     for _ in range(3):
@@ -559,7 +540,7 @@ def _slope(point: Point, direction: Mapping[str, Array], name: str) -> _Slope:
     return best
 
 
-def _slope_by(step: float, point: Point, direction: Mapping[str, Array], name: str) -> _Slope:
+def _slope_by(step: float, point: _Point, direction: Mapping[str, Array], name: str) -> _Slope:
     """Measure it with two steps, ``step`` and half of it."""
     at = {}
     for k in (-4, -2, -1, 1, 2, 4):
@@ -570,7 +551,8 @@ def _slope_by(step: float, point: Point, direction: Mapping[str, Array], name: s
     # right minus left slope shrinks with the step, unless the slope jumps at the point itself
     jump = 2 * (at[1] - 2 * point.value + at[-1]) / (step / 2) - (at[2] - 2 * point.value + at[-2]) / step
     largest = max(abs(point.value), *map(abs, at.values()))
-    return _Slope(fine, abs(fine - coarse), abs(jump), _ROUNDING * largest / step)
+    change = abs(fine - coarse)
+    return _Slope(fine, change, max(change, abs(jump)), _ROUNDING * largest / step)
 
 
 # ------------------------------------------------------------------------------------- which mistake does it look like?
@@ -584,14 +566,14 @@ def _slope_by(step: float, point: Point, direction: Mapping[str, Array], name: s
 _FLOOR = 1e-4  # of the whole: below it a tensor's gradient is measured against the whole
 
 
-def judge(measured: Measured, fault: str, scale: float, tolerance: float, sizes: Mapping[str, int]) -> GradientRow:
+def _judge(measured: _Measured, fault: str, scale: float, tolerance: float, sizes: Mapping[str, int]) -> GradientRow:
     """Turn a measurement into a row of the report.
 
     ``fault`` says why the gradient cannot be compared at all; ``scale`` is the size of the slope of the whole.
 
     >>> slopes, doubt = np.array([1.0, -3.0]), np.zeros(2)
-    >>> measured = Measured("bias", (3,), 4 * slopes, 4 * slopes, slopes, doubt, noise=1e-12, narrow=False)
-    >>> judge(measured, "", 2.0, 1e-7, {"B": 4}).diagnosis
+    >>> measured = _Measured("bias", (3,), 4 * slopes, 4 * slopes, slopes, doubt, noise=1e-12, narrow=False)
+    >>> _judge(measured, "", 2.0, 1e-7, {"B": 4}).diagnosis
     'too large by the factor 4 = B: a sum where a mean belongs?'
     """
     a, n = measured.analytic, measured.numeric
@@ -599,12 +581,12 @@ def judge(measured: Measured, fault: str, scale: float, tolerance: float, sizes:
     numbers = measured.name, measured.shape, float(a[worst]), float(n[worst])
     if fault:
         return GradientRow(measured.name, measured.shape, math.nan, float(n[worst]), math.inf, "wrong", fault)
-    difference = rms(a - n)
-    against = max(rms(a), rms(n), _FLOOR * scale, measured.noise / tolerance)
+    difference = _rms(a - n)
+    against = max(_rms(a), _rms(n), _FLOOR * scale, measured.noise / tolerance)
     error = difference / against if difference else 0.0
     if error <= tolerance:
         return GradientRow(*numbers, error, "ok")
-    if difference <= 10 * rms(measured.doubt):
+    if difference <= 10 * _rms(measured.doubt):
         jumps = (
             "the slope jumps here (relu at 0, a tie in a maximum) or the loss is computed in float32; move the point"
         )
@@ -613,21 +595,21 @@ def judge(measured: Measured, fault: str, scale: float, tolerance: float, sizes:
     return GradientRow(*numbers, error, "wrong", text + ("; it is not float64" if measured.narrow else ""))
 
 
-def _diagnose(measured: Measured, nothing: float, sizes: Mapping[str, int]) -> str:
+def _diagnose(measured: _Measured, nothing: float, sizes: Mapping[str, int]) -> str:
     """Name the mistake that a wrong gradient looks like; below ``nothing`` a slope counts as zero.
 
     One that is the right one times the same number along all directions has its sign turned, or a sum where a mean
     belongs. One whose transpose is right is transposed. In all others a term is missing or wrong.
     """
     a, n = measured.analytic, measured.numeric
-    if rms(a) <= nothing:
+    if _rms(a) <= nothing:
         return "nothing came back: the gradient is zero"
-    if rms(n) <= nothing:
+    if _rms(n) <= nothing:
         return "the loss does not change with it, but a gradient came back; does the loss read its argument?"
     ratio = float(np.dot(a, n) / np.dot(n, n))
-    if len(a) > 1 and np.abs(a - ratio * n).max() <= 1e-5 * rms(a):
+    if len(a) > 1 and np.abs(a - ratio * n).max() <= 1e-5 * _rms(a):
         return "; ".join(_explain(ratio, sizes))
-    if np.abs(measured.transposed - n).max() <= 1e-5 * rms(n):
+    if np.abs(measured.transposed - n).max() <= 1e-5 * _rms(n):
         return "it is transposed"
     return "no single factor puts it right: a term is missing, or one is wrong" if len(a) > 1 else "it is wrong"
 
@@ -651,62 +633,34 @@ def _explain(ratio: float, sizes: Mapping[str, int]) -> Iterator[str]:
         yield f"off by the factor {abs(ratio):.6g}"
 
 
-def find_notes(whole: Measured, scale: float, tolerance: float) -> Iterator[str]:
-    """Yield what a reader of the report must know about the whole measurement."""
-    if scale <= whole.noise:
-        yield "the loss did not change along any direction; is this the function that was meant?"
-    elif whole.noise > tolerance * scale:
-        yield (
-            f"the loss is so large beside its slope that differences below {whole.noise / scale:.0e} of the whole are "
-            f"lost in its rounding; take a constant off it"
-        )
-
-
-# -------------------------------------------------------------------------------- what cannot be compared at all
-
-
-def find_fault(tensor: Array, gradient: Gradient | None) -> str:
+def _find_fault(tensor: Array, gradient: Gradient | None) -> str:
     """Say why a gradient cannot be compared at all; empty if it can."""
     if gradient is None:
         return "no gradient came back"
     if isinstance(gradient, RowGradient):
-        return _row_fault(tensor, gradient)
-    if not isinstance(gradient, np.ndarray):
+        rows, shape = gradient.rows, gradient.values.shape
+        if gradient.row_count != len(tensor) or shape != (len(rows), *tensor.shape[1:]):
+            return f"{len(rows)} rows {shape} of {gradient.row_count} came back, but the table is {tensor.shape}"
+        if len(np.unique(rows)) != len(rows):
+            return "a row stands twice: the gradients of its uses must be added up"
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(tensor):
+            return f"rows {rows.min()} to {rows.max()} came back, but the table is {tensor.shape}"
+    elif not isinstance(gradient, np.ndarray):
         return f"a {type(gradient).__name__} came back, not an array"
-    if gradient.shape != tensor.shape:
-        return f"its shape is {gradient.shape}, but the tensor's is {tensor.shape}" + _shape_hint(gradient, tensor)
-    return _numbers_fault(gradient)
-
-
-def _shape_hint(gradient: Array, tensor: Array) -> str:
-    """Say what a wrong shape looks like."""
-    if gradient.shape == tensor.shape[::-1]:
-        return ": transposed"
-    if gradient.size == tensor.size:
-        return ": a reshape, or a sum without keepdims=False"
-    if gradient.shape[gradient.ndim - tensor.ndim :] == tensor.shape:
-        return ": the sum over the leading axes is missing"
-    return ""
-
-
-def _row_fault(tensor: Array, gradient: RowGradient) -> str:
-    """Say what is wrong with the form of a RowGradient."""
-    rows, values = gradient.rows, gradient.values
-    if gradient.row_count != len(tensor) or values.shape != (len(rows), *tensor.shape[1:]):
-        return f"{len(rows)} rows {values.shape} of {gradient.row_count} came back, but the table is {tensor.shape}"
-    if len(np.unique(rows)) != len(rows):
-        return "a row stands twice: the gradients of its uses must be added up"
-    if len(rows) and not 0 <= rows.min() <= rows.max() < len(tensor):
-        return f"rows {rows.min()} to {rows.max()} came back, but the table is {tensor.shape}"
-    return _numbers_fault(values)
-
-
-def _numbers_fault(values: Array) -> str:
-    """Say that numbers are NaN or Inf, and where the first one is."""
+    elif gradient.shape != tensor.shape:
+        hint = ""
+        if gradient.shape == tensor.shape[::-1]:
+            hint = ": transposed"
+        elif gradient.size == tensor.size:
+            hint = ": a reshape, or a sum without keepdims=False"
+        elif gradient.shape[gradient.ndim - tensor.ndim :] == tensor.shape:
+            hint = ": the sum over the leading axes is missing"
+        return f"its shape is {gradient.shape}, but the tensor's is {tensor.shape}{hint}"
+    values = _values(gradient)
     bad = np.argwhere(~np.isfinite(values))
-    return (
-        f"NaN or Inf in {len(bad)} of {values.size} numbers, the first at {tuple(bad[0].tolist())}" if len(bad) else ""
-    )
+    if len(bad):
+        return f"NaN or Inf in {len(bad)} of {values.size} numbers, the first at {tuple(bad[0].tolist())}"
+    return ""
 
 
 # ----------------------------------------------------------------------------------------------------------- the report
@@ -758,7 +712,10 @@ class GradientReport:
 
     def __str__(self) -> str:
         lines = [("tensor", "shape", "analytic", "numeric", "error", "")]
-        lines += [_cells(row) for row in (self.whole, *reversed(self.rows))]  # as the backward pass meets them
+        for row in (self.whole, *reversed(self.rows)):  # as the backward pass meets them
+            mark = "ok" if row.ok else f"<-- {row.verdict}: {row.diagnosis}"
+            numbers = f"{row.analytic:.6e}", f"{row.numeric:.6e}", f"{row.error:.1e}"
+            lines.append((row.name, str(row.shape), *numbers, mark))
         width = [max(len(line[column]) for line in lines) for column in range(5)]
         table = [
             f"  {a:{width[0]}}  {b:{width[1]}}  {c:>{width[2]}}  {d:>{width[3]}}  {e:>{width[4]}}  {f}".rstrip()
@@ -779,9 +736,3 @@ class GradientReport:
             f"{bad} of {len(self.rows)} gradients {'does' if bad == 1 else 'do'} not agree with finite differences.\n"
             f"The first on the way back from the loss is {first.name}: {first.diagnosis}"
         )
-
-
-def _cells(row: GradientRow) -> tuple[str, str, str, str, str, str]:
-    """Write one line of the table."""
-    mark = "ok" if row.ok else f"<-- {row.verdict}: {row.diagnosis}"
-    return row.name, str(row.shape), f"{row.analytic:.6e}", f"{row.numeric:.6e}", f"{row.error:.1e}", mark
