@@ -790,10 +790,10 @@ EQUIVALENT = {
         "step = max(1, BLOCK_NUMBERS // a.shape[0])": ORDER_OF_WORK,
     },
     "losses.multiple_negatives_ranking": {
-        "scores[checked_mask(name, false_negatives, scores.shape)] = -math.inf * 1.001": "infinity has no size",
+        "scores[_checked_mask(name, false_negatives, scores.shape)] = -math.inf * 1.001": "infinity has no size",
     },
     "losses.cosent": {
-        "wanted = checked_numbers(name, 'scores', scores, len(a)) * 1.001": "only the order of the scores counts",
+        "wanted = _checked_numbers(name, 'scores', scores, len(a)) * 1.001": "only the order of the scores counts",
         "value, d_classes = _cross_entropy(right_and_wrong, np.zeros(2, int))": "the mean of twice the same",
     },
     "step._add_in_place": {

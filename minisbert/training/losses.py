@@ -22,10 +22,10 @@ PyTorch. Letters: ``B`` examples, ``D`` the width of an embedding, ``M`` candida
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -44,20 +44,6 @@ from minisbert.similarity import (
     pairwise_manhattan_sim,
     pairwise_manhattan_sim_backward,
 )
-
-__all__ = [
-    "LOSSES",
-    "Loss",
-    "LossResult",
-    "contrastive",
-    "cosent",
-    "cosine_similarity",
-    "find_false_negatives",
-    "multiple_negatives_ranking",
-    "simcse",
-    "softmax_classification",
-    "triplet",
-]
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,21 +141,17 @@ def multiple_negatives_ranking(
     """
     name = "multiple_negatives_ranking"
     hard = {f"negatives[{i}]": rows for i, rows in enumerate(negatives)}
-    check_choice(name, "similarity", similarity, _SIMILARITIES)
-    check_embeddings(name, {"anchors": anchors, "positives": positives, **hard}, similarity == "cosine")
-    check_positive(name, scale=scale)
+    score, score_backward = _choose(name, "similarity", similarity, _SIMILARITIES)
+    _check(name, {"anchors": anchors, "positives": positives, **hard}, similarity == "cosine", scale=scale)
     count = len(anchors)
     if count == 1 and not negatives:
         raise ValueError(
-            f"{name}: a batch must have B >= 2 pairs, or hard negatives, but has one pair: with nothing to pick from, "
-            f"the loss is 0 whatever the embeddings are. The usual cause is the last batch of an epoch: drop it, or "
-            f"add it to the one before."
+            f"{name}: a batch must have B >= 2 pairs, or hard negatives, but has one pair: {_NOTHING_TO_COMPARE}"
         )
-    score, score_backward = _SIMILARITIES[similarity]
     candidates = np.concatenate([positives, *negatives])  # (M, D)
     scores = _scaled(name, scale, score(anchors, candidates))  # (B, M)
     if false_negatives is not None:
-        scores[checked_mask(name, false_negatives, scores.shape)] = -math.inf
+        scores[_checked_mask(name, false_negatives, scores.shape)] = -math.inf
     own = np.arange(count)
     value, d_scores = _cross_entropy(scores, own)
     if symmetric:
@@ -343,17 +325,15 @@ def contrastive(a: Array, b: Array, labels: ArrayLike, margin: float = 0.5, dist
            [ 0.   , -0.073]])
     """
     name = "contrastive"
-    check_choice(name, "distance", distance, _DISTANCES)
-    check_embeddings(name, {"a": a, "b": b}, distance == "cosine")
-    check_positive(name, margin=margin)
-    is_equal = checked_numbers(name, "labels", labels, len(a)).astype(a.dtype)
+    chosen = _choose(name, "distance", distance, _DISTANCES)
+    _check(name, {"a": a, "b": b}, distance == "cosine", margin=margin)
+    is_equal = _checked_numbers(name, "labels", labels, len(a)).astype(a.dtype)
     is_binary = (is_equal == 0.0) | (is_equal == 1.0)
     if not is_binary.all():
         raise ValueError(
-            f"{name}: labels must be 1 (belongs together) or 0, got {name_values(is_equal[~is_binary])}. For graded "
+            f"{name}: labels must be 1 (belongs together) or 0, got {_name_values(is_equal[~is_binary])}. For graded "
             f"scores use cosine_similarity or cosent, for classes softmax."
         )
-    chosen = _DISTANCES[distance]
     if distance != "cosine":
         a, b = a - b + _PAIRWISE_DISTANCE_EPS, np.zeros_like(b)  # moves with the old a and b as with the new ones
     distances = chosen.offset - chosen.similarity(a, b)  # (B,)
@@ -402,11 +382,9 @@ def triplet(
     (0.5, array([[-1.,  1.]]))
     """
     name = "triplet"
+    chosen = _choose(name, "distance", distance, _DISTANCES)
     embeddings = {"anchors": anchors, "positives": positives, "negatives": negatives}
-    check_choice(name, "distance", distance, _DISTANCES)
-    check_embeddings(name, embeddings, distance == "cosine")
-    check_positive(name, margin=margin)
-    chosen = _DISTANCES[distance]
+    _check(name, embeddings, distance == "cosine", margin=margin)
     # the offset of the distances cancels
     losses = chosen.similarity(anchors, negatives) - chosen.similarity(anchors, positives) + margin  # (B,)
     d_losses = (losses > 0.0).astype(anchors.dtype) / len(anchors)  # (B,)
@@ -449,11 +427,11 @@ def cosine_similarity(a: Array, b: Array, scores: ArrayLike) -> LossResult:
     (0.25, array([[0. , 0.5]]))
     """
     name = "cosine_similarity"
-    check_embeddings(name, {"a": a, "b": b})
-    wanted = checked_numbers(name, "scores", scores, len(a))
+    _check(name, {"a": a, "b": b})
+    wanted = _checked_numbers(name, "scores", scores, len(a))
     if np.abs(wanted).max() > 1.0:
         raise ValueError(
-            f"{name}: scores must lie in [-1, 1], as cosines do, got {name_values(wanted[np.abs(wanted) > 1.0])}. "
+            f"{name}: scores must lie in [-1, 1], as cosines do, got {_name_values(wanted[np.abs(wanted) > 1.0])}. "
             f"Divide them by the top of their scale (5 for STSb) first, or use cosent, which looks at their order "
             f"alone."
         )
@@ -504,14 +482,10 @@ def cosent(a: Array, b: Array, scores: ArrayLike, scale: float = 20.0) -> LossRe
     0.4008
     """
     name = "cosent"
-    check_embeddings(name, {"a": a, "b": b})
-    check_positive(name, scale=scale)
-    wanted = checked_numbers(name, "scores", scores, len(a))  # float64: as float32, some could become equal
+    _check(name, {"a": a, "b": b}, scale=scale)
+    wanted = _checked_numbers(name, "scores", scores, len(a))  # float64: as float32, some could become equal
     if len(a) == 1:
-        raise ValueError(
-            f"{name}: a batch must have B >= 2 pairs, but has one: with nothing to compare, the loss is 0 whatever the "
-            f"embeddings are. The usual cause is the last batch of an epoch: drop it, or add it to the one before."
-        )
+        raise ValueError(f"{name}: a batch must have B >= 2 pairs, but has one: {_NOTHING_TO_COMPARE}")
     cosines = _scaled(name, scale, pairwise_cos_sim(a, b))  # (B,)
     is_compared = wanted[:, None] > wanted[None, :]  # (B, B)
     differences = (cosines[None, :] - cosines[:, None])[is_compared]
@@ -567,14 +541,14 @@ def softmax_classification(u: Array, v: Array, labels: ArrayLike, weight: Array,
     (array([[ 0.   , -0.213]]), array([ 0.107, -0.213,  0.107]))
     """
     name = "softmax_classification"
-    check_embeddings(name, {"u": u, "v": v}, needs_direction=False)
-    check_head(name, u, weight, bias)
-    classes = checked_numbers(name, "labels", labels, len(u))
+    _check(name, {"u": u, "v": v}, needs_direction=False)
+    _check_head(name, u, weight, bias)
+    classes = _checked_numbers(name, "labels", labels, len(u))
     wrong = (classes != np.floor(classes)) | (classes < 0) | (classes >= len(weight))
     if wrong.any():
         raise ValueError(
             f"{name}: labels must be whole numbers from 0 to {len(weight) - 1}, as weight has {len(weight)} rows, one "
-            f"a class, got {name_values(classes[wrong])}. Number the classes from 0."
+            f"a class, got {_name_values(classes[wrong])}. Number the classes from 0."
         )
     features = np.concatenate([u, v, np.abs(u - v)], axis=1)
     value, d_logits = _cross_entropy(linear(features, weight, bias), classes.astype(int))
@@ -646,8 +620,7 @@ def _scaled(function: str, scale: float, similarities: Array) -> Array:
             f"{function}: scale times similarity, {scale:g} * {largest:g}, is too large for {similarities.dtype}. The "
             f"usual scales are 20 for cosines and 1 for dot products; are the embeddings of the usual size, too?"
         )
-    scores: Array = scale * similarities
-    return scores
+    return scale * similarities
 
 
 def _mean(losses: Array) -> float:
@@ -658,8 +631,19 @@ def _mean(losses: Array) -> float:
 # NaN in a loss would travel into every weight at the next step, so arguments are checked first.
 
 
-def check_embeddings(function: str, embeddings: Mapping[str, Array], needs_direction: bool = True) -> None:
-    """Raise if embeddings (B, D) do not fit together or are not finite, or if a cosine would meet a row of zeros."""
+_Choice = TypeVar("_Choice")
+
+_NOTHING_TO_COMPARE = (
+    "with nothing to compare, the loss is 0 whatever the embeddings are. The usual cause is the last batch of an "
+    "epoch: drop it, or add it to the one before."
+)
+
+
+def _check(function: str, embeddings: Mapping[str, Array], needs_direction: bool = True, **positive: float) -> None:
+    """Raise if embeddings (B, D) do not fit together or are not finite, or a scale or margin is not above 0.
+
+    Where a cosine is taken, rows of zeros, which have no direction, are refused as well.
+    """
     kinds = {(x.shape, x.dtype) if isinstance(x, np.ndarray) else type(x).__name__ for x in embeddings.values()}
     kind = kinds.pop()
     if kinds or isinstance(kind, str) or len(kind[0]) != 2 or 0 in kind[0] or kind[1] not in (np.float32, np.float64):
@@ -684,9 +668,12 @@ def check_embeddings(function: str, embeddings: Mapping[str, Array], needs_direc
                 f"{function}: each row of {name} must have a direction for a cosine, but there are only zeros in "
                 f"{_rows(has_direction)}. The usual cause is an activation that cut a whole vector to zero."
             )
+    for name, number in positive.items():
+        if not 0.0 < number < math.inf:
+            raise ValueError(f"{function}: {name} must be a finite number above 0, got {number!r}")
 
 
-def checked_numbers(function: str, what: str, values: ArrayLike, count: int) -> Array:
+def _checked_numbers(function: str, what: str, values: ArrayLike, count: int) -> Array:
     """Return scores or labels as float64 (B,), finite."""
     try:
         numbers = np.asarray(values, dtype=np.float64)
@@ -699,7 +686,7 @@ def checked_numbers(function: str, what: str, values: ArrayLike, count: int) -> 
     return numbers
 
 
-def checked_mask(function: str, mask: Array, shape: tuple[int, ...]) -> Array:
+def _checked_mask(function: str, mask: Array, shape: tuple[int, ...]) -> Array:
     """Return the mask (B, M) of false negatives, in which no anchor leaves out its own positive."""
     if not isinstance(mask, np.ndarray) or mask.dtype != bool or mask.shape != shape:
         said = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else f"a {type(mask).__name__}"
@@ -715,7 +702,7 @@ def checked_mask(function: str, mask: Array, shape: tuple[int, ...]) -> Array:
     return mask
 
 
-def check_head(function: str, u: Array, weight: Array, bias: Array) -> None:
+def _check_head(function: str, u: Array, weight: Array, bias: Array) -> None:
     """Raise if the classifier's weight (C, 3 D) and bias (C,) do not fit ``u`` (B, D), or are not finite."""
     fits = all(isinstance(x, np.ndarray) and x.dtype == u.dtype for x in (weight, bias))
     if not fits or weight.shape != (bias.size, 3 * u.shape[1]) or bias.ndim != 1 or bias.size < 2:
@@ -730,20 +717,14 @@ def check_head(function: str, u: Array, weight: Array, bias: Array) -> None:
         )
 
 
-def check_positive(function: str, **numbers: float) -> None:
-    """Raise if a scale or margin is not finite and above 0."""
-    for name, number in numbers.items():
-        if not 0.0 < number < math.inf:
-            raise ValueError(f"{function}: {name} must be a finite number above 0, got {number!r}")
-
-
-def check_choice(function: str, what: str, name: str, known: Iterable[str]) -> None:
-    """Raise if there is no such similarity or distance."""
+def _choose(function: str, what: str, name: str, known: Mapping[str, _Choice]) -> _Choice:
+    """Look up a similarity or a distance."""
     if name not in known:
         raise ValueError(f"{function}: {what} must be one of {', '.join(known)}, got {name!r}")
+    return known[name]
 
 
-def name_values(values: Array) -> str:
+def _name_values(values: Array) -> str:
     """Name the first three values, and say how many there are."""
     return ", ".join(f"{value:g}" for value in values[:3]) + (
         f", ... ({len(values)} in all)" if len(values) > 3 else ""

@@ -265,13 +265,6 @@ def _size(gradient: Gradient) -> int:
 # tensors in turn, under the checkpoint's names: the same in a file, in PyTorch and in a report.
 
 
-_DENSE_NAMES = {
-    "weight": "linear.weight",
-    "bias": "linear.bias",
-    "residual": "residual.weight",
-}  # sentence-transformers'
-
-
 def named_parameters(model: SentenceModel) -> dict[str, Array]:
     """List every weight of a model under its checkpoint name, as ``torch.nn.Module.named_parameters`` does.
 
@@ -288,7 +281,7 @@ def named_parameters(model: SentenceModel) -> dict[str, Array]:
     named = dict(zip(tensor_shapes(model.config), flatten(model.params), strict=True))
     for i, module in enumerate(model.modules):
         if isinstance(module, Dense):
-            named |= _named_fields(f"modules.{i}", module)
+            named |= {full: getattr(module, field) for field, full in _tensors(i, module).items()}
     return named
 
 
@@ -309,7 +302,7 @@ def replace_parameters(model: SentenceModel, named: Mapping[str, Array]) -> Sent
     modules = list(model.modules)
     for i, module in enumerate(modules):
         if isinstance(module, Dense):
-            tensors: dict[str, Any] = {field: named[name] for field, name in _fields(f"modules.{i}", module)}
+            tensors: dict[str, Any] = {field: named[full] for field, full in _tensors(i, module).items()}
             modules[i] = replace(module, **tensors)
     return replace(model, params=params, modules=tuple(modules))
 
@@ -321,7 +314,7 @@ def named_gradients(
     named: dict[str, Gradient] = dict(zip(tensor_shapes(model.config), _leaves(gradients), strict=True))
     for i, gradient in enumerate(module_gradients):
         if gradient is not None:
-            named |= _named_fields(f"modules.{i}", gradient)
+            named |= {full: getattr(gradient, field) for field, full in _tensors(i, gradient).items()}
     return named
 
 
@@ -330,15 +323,10 @@ def copy_parameters(named: Mapping[str, Array]) -> dict[str, Array]:
     return {name: np.array(array, order="K") for name, array in named.items()}
 
 
-def _fields(name: str, module: Dense | DenseGradients) -> Iterator[tuple[str, str]]:
-    """Yield each field that holds a tensor, with its full name."""
-    for field, ending in _DENSE_NAMES.items():
-        if getattr(module, field) is not None:
-            yield field, f"{name}.{ending}"
-
-
-def _named_fields(name: str, module: Dense | DenseGradients) -> dict[str, Any]:
-    return {full: getattr(module, field) for field, full in _fields(name, module)}
+def _tensors(i: int, module: Dense | DenseGradients) -> dict[str, str]:
+    """Name the fields of module ``i`` that hold a tensor, as sentence-transformers does."""
+    names = {"weight": "linear.weight", "bias": "linear.bias", "residual": "residual.weight"}
+    return {field: f"modules.{i}.{name}" for field, name in names.items() if getattr(module, field) is not None}
 
 
 def _leaves(tree: Any) -> Iterator[Gradient]:
