@@ -111,7 +111,7 @@ def _cut_quality(text: str, spans: TokenSpans) -> Array:
     quality[1:-1] = np.where(words[1:] != words[:-1], apart, _PIECE)
     # an accent, a syllable of Hangul, a ligature: one character, several tokens
     quality[1:-1][starts[1:] < stops[:-1]] = _CHARACTER
-    ends = np.array([match.end() for match in _SENTENCE_END.finditer(text)], np.int64)
+    ends = np.array([match.end() for match in _SENTENCE_END.finditer(text)], np.intp)
     following = np.searchsorted(starts, ends)
     quality[following] = np.where(quality[following] >= _WORD, _SENTENCE, quality[following])
     return quality

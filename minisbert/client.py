@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from minisbert.checks import each_text
 from minisbert.hub import DEFAULT_MODEL
 from minisbert.model import Array
 from minisbert.remote import ClientError, Key, ask, check_key, checked_url
@@ -139,7 +140,10 @@ class Client:
         >>> response.embeddings.shape, response.model
         ((1, 384), 'sentence-transformers/all-MiniLM-L6-v2')
         """
-        checked = _checked_texts(texts)
+        try:
+            checked = list(each_text(texts, "Client.embed: texts", single=True))
+        except ValueError as error:
+            raise ClientError(str(error)) from error
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ClientError(f"Client.embed: batch_size must be a whole number >= 1, got {batch_size!r}.")
         if self.base_url is None:
@@ -153,22 +157,3 @@ class Client:
 
             self._encoder = SentenceEncoder(self.model)
         return EmbedResponse(self._encoder.encode(texts), self.model)
-
-
-def _checked_texts(texts: str | Iterable[str]) -> list[str]:
-    """The texts as a list."""
-    if isinstance(texts, str):
-        return [texts]
-    if isinstance(texts, bytes) or not isinstance(texts, Iterable):
-        raise ClientError(
-            f"Client.embed: texts must be a str or an iterable of B str, got something of type {type(texts).__name__}. "
-            f"Bytes have to be decoded first."
-        )
-    checked = list(texts)
-    for position, text in enumerate(checked):
-        if not isinstance(text, str):
-            raise ClientError(
-                f"Client.embed: texts must be B str, but number {position} of {len(checked)} (from 0) is of "
-                f"type {type(text).__name__}. Missing values in a table are the usual cause: drop or replace them."
-            )
-    return checked

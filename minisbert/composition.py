@@ -195,8 +195,8 @@ def pool_shares(token_embeddings: Array, lengths: Array, shares: Sequence[Share]
     """
     starts = np.cumsum(lengths) - lengths  # (C,)
     rows = [np.arange(start + share.first, start + share.stop) for start, share in zip(starts, shares, strict=True)]
-    counts = np.array([len(row) for row in rows])  # (C,)
-    before = np.array([share.before for share in shares])  # (C,)
+    counts = np.array([len(row) for row in rows], np.intp)  # (C,)
+    before = np.array([share.before for share in shares], np.intp)  # (C,)
     owned = token_embeddings[np.concatenate(rows)]
     pooled = [
         pool_weighted_mean(owned, counts, before) if mode == "weightedmean" else POOLINGS[mode](owned, counts)

@@ -13,7 +13,7 @@ import copy
 import os
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sized
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from minisbert import hub
 from minisbert.blas import SlowKernelWarning, advice
+from minisbert.checks import check_sequence, check_texts, check_whole, each_text
 from minisbert.chunking import ChunkEmbeddings
 from minisbert.composition import Composition
 from minisbert.model import Array
@@ -32,10 +33,10 @@ from minisbert.model.modules import apply_modules
 from minisbert.model.ops import normalize
 from minisbert.model.tokens import Overflow, OverflowReport, Tokens
 from minisbert.options import Options, OutputValue, check_options
-from minisbert.pipeline import BLOCK_TEXTS, check_texts, embed_blocks, progress_bar
+from minisbert.pipeline import BLOCK_TEXTS, embed_blocks, progress_bar
 from minisbert.similarity import SIMILARITIES
 from minisbert.trace import Trace
-from minisbert.transformer import as_frame, check_names, check_output, encode_settings, feature_names, tags, texts_of
+from minisbert.transformer import as_frame, check_names, check_output, encode_settings, feature_names, tags
 
 MANY_TEXTS = 1000
 """Texts from which on it is worth a warning that they could be embedded faster."""
@@ -250,6 +251,7 @@ class SentenceEncoder:
         sentences : str or iterable of str
             A text has from 0 characters to any number; what exceeds ``max_seq_length`` tokens is cut, or split into
             chunks (``overflow``). Of a generator no more than a few thousand texts are held at a time.
+            Mappings, sets and tables are refused; pass a column, such as ``frame["text"]``.
         prompt_name : str, optional
             A key of :attr:`prompts`, put before every text; by default the folder's default prompt, if any.
         prompt : str, optional
@@ -328,12 +330,10 @@ class SentenceEncoder:
             deterministic=deterministic,
         )
         report = OverflowReport(self.max_seq_length, overflow)
-        total = len(sentences) if isinstance(sentences, Sized) and not isinstance(sentences, str) else None
-        if total is not None:
-            for _ in check_texts(sentences):  # a list is looked through before any work is done
-                pass
+        texts = check_texts(sentences)
+        total = len(texts) if isinstance(texts, list) else None
         with progress_bar(total, show_progress_bar) as bar:
-            blocks = embed_blocks(self.model, sentences, BLOCK_TEXTS, options, report, bar)
+            blocks = embed_blocks(self.model, texts, BLOCK_TEXTS, options, report, bar)
             if output_value == "token_embeddings":
                 embeddings: Any = [vectors for block in blocks for vectors in block]
             else:
@@ -386,14 +386,14 @@ class SentenceEncoder:
         """
         if options.get("output_value", "sentence_embedding") != "sentence_embedding":
             raise ValueError("encode_stream: gives sentence vectors only; for token vectors use encode")
-        if isinstance(sentences, str) or isinstance(block_texts, bool) or block_texts < 1:
-            raise ValueError("encode_stream: expected an iterable of texts, and block_texts of at least 1")
+        texts = each_text(sentences)
+        block_texts = check_whole("encode_stream: block_texts", block_texts, 1)
         show = options.pop("show_progress_bar", False)
         checked = check_options(self.model, self.max_seq_length, **options)
         report = report or OverflowReport(self.max_seq_length, checked.overflow)
         done = 0
         with progress_bar(total, show, report.texts) as bar:
-            for block in embed_blocks(self.model, sentences, block_texts, checked, report, bar):
+            for block in embed_blocks(self.model, texts, block_texts, checked, report, bar):
                 yield self._stack([block], len(block), checked)
                 done += len(block)
         report.warn()
@@ -450,9 +450,9 @@ class SentenceEncoder:
             **options,
         )
         report = OverflowReport(self.max_seq_length, "chunk")
-        total = len(sentences) if isinstance(sentences, Sized) and not isinstance(sentences, str) else None
-        with progress_bar(total, show_progress_bar) as bar:
-            blocks = embed_blocks(self.model, sentences, BLOCK_TEXTS, checked, report, bar)
+        texts = check_texts(sentences)
+        with progress_bar(len(texts) if isinstance(texts, list) else None, show_progress_bar) as bar:
+            blocks = embed_blocks(self.model, texts, BLOCK_TEXTS, checked, report, bar)
             results = [
                 ChunkEmbeddings(self._finish(found.embeddings, checked), found.chunks)
                 for block in blocks
@@ -620,8 +620,7 @@ class SentenceEncoder:
         >>> SentenceEncoder().fit(["i love soup"])
         SentenceEncoder('all-MiniLM-L6-v2', width 384, max_seq_length 256, float32)
         """
-        if isinstance(X, str) or hasattr(X, "shape"):
-            texts_of(X, "fit")
+        check_sequence(X, "fit: X")
         return self
 
     def transform(self, X: Any) -> Any:
@@ -652,7 +651,8 @@ class SentenceEncoder:
         >>> SentenceEncoder(encode_kwargs={"truncate_dim": 3}).transform(["hello world"])
         array([[-0.03447..., 0.03102..., 0.00673...]], dtype=float32)
         """
-        vectors = self.encode(texts_of(X, "transform"), **(self._params["encode_kwargs"] or {}))
+        texts = check_texts(X, "transform: X", single=False)
+        vectors = self.encode(texts, **(self._params["encode_kwargs"] or {}))
         if self._output == "default":
             return vectors
         return as_frame(vectors, self.get_feature_names_out(), self._output, X)
@@ -812,7 +812,10 @@ class SentenceEncoder:
 
 def _check_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     """Take one of the two dtypes that are computed with."""
-    found = np.dtype(dtype)
-    if found not in (np.float32, np.float64):
-        raise ValueError(f"SentenceEncoder: dtype must be 'float32' or 'float64', got {dtype!r}")
+    try:
+        found = None if dtype is None else np.dtype(dtype)  # NumPy takes None for float64
+    except (TypeError, ValueError, SyntaxError):
+        found = None
+    if found is None or found not in (np.float32, np.float64):
+        raise ValueError(f"SentenceEncoder: dtype must be 'float32' or 'float64', got {dtype!r:.80}")
     return found

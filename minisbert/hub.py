@@ -11,8 +11,10 @@ Left out on purpose: hashes of other models, which nobody pinned, and what the f
 import json
 import os
 import re
+import sys
 from pathlib import Path
 
+from minisbert.checks import check_flag
 from minisbert.pinned import DEFAULT_MODEL, DEFAULT_REVISION, default_model, verify_files
 from minisbert.sources import FetchError, Request, Resolved, cached_snapshot, download, failure_reason, failure_report
 
@@ -80,6 +82,10 @@ def resolve(
     'the folder .'
     """
     folder = _as_folder(model)
+    check_flag("resolve: local_files_only", local_files_only)
+    for argument, value, kinds in (("revision", revision, str), ("token", token, (str, bool))):
+        if value is not None and not isinstance(value, kinds):
+            raise FetchError(f"resolve: {argument} must be a text (str) or None, got {type(value).__name__}.")
     if folder is not None:
         if revision is not None:
             raise FetchError(
@@ -89,6 +95,7 @@ def resolve(
         return Resolved(folder, f"the folder {folder}")
     name = DEFAULT_MODEL if model is None else _repository(str(model))
     offline = "local_files_only=True forbids the network" if local_files_only else _offline_variable()
+    show_progress_bar = show_progress_bar and sys.stderr is not None
     request = Request(name, revision, token, offline, show_progress_bar)
     if name == DEFAULT_MODEL and revision in (None, DEFAULT_REVISION):
         return default_model(request)
@@ -215,7 +222,7 @@ def _lacking(folder: Path) -> list[str]:
         listed = (folder / "modules.json").read_bytes() if (folder / "modules.json").is_file() else b'[{"path": ""}]'
         for module in json.loads(listed):
             path, kind = module["path"], module.get("type", "Transformer").rpartition(".")[2]
-            needed += [f"{path}/config.json"] if kind != "Normalize" else []
+            needed += [f"{path}/config.json"] if kind not in ("Normalize", "Dropout") else []
             if kind == "Transformer":
                 index = folder / path / "model.safetensors.index.json"
                 shards = set(json.loads(index.read_bytes())["weight_map"].values()) if index.is_file() else ()

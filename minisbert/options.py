@@ -10,6 +10,7 @@ from typing import Literal
 
 import numpy as np
 
+from minisbert.checks import check_flag, check_whole
 from minisbert.composition import COMPOSITIONS, LATE, Composition, check_composition
 from minisbert.model.folder import SentenceModel
 from minisbert.model.tokens import Overflow
@@ -88,9 +89,8 @@ def check_options(
         raise ValueError(
             f"encode: output_value must be 'sentence_embedding' or 'token_embeddings', got {output_value!r}"
         )
-    for name, count in (("batch_size", batch_size), ("num_threads", num_threads)):
-        if count is not None and (isinstance(count, bool) or count < 1):
-            raise ValueError(f"encode: {name} must be at least 1, got {count!r}")
+    batch_size = None if batch_size is None else check_whole("encode: batch_size", batch_size, 1)
+    num_threads = None if num_threads is None else check_whole("encode: num_threads", num_threads, 1)
     prefix = _resolve_prompt(model, prompt, prompt_name)
     skipped = _prompt_length(model, prefix, max_seq_length)
     chunking = None
@@ -113,9 +113,9 @@ def check_options(
         dimensions=_check_dimensions(model, truncate_dim),
         batch_size=batch_size,
         num_threads=num_threads,
-        deterministic=deterministic,
+        deterministic=check_flag("encode: deterministic", deterministic),
         output_value=output_value,
-        normalize=normalize_embeddings,
+        normalize=check_flag("encode: normalize_embeddings", normalize_embeddings),
         overflow=overflow,
         chunking=chunking,
     )
@@ -148,15 +148,16 @@ def _check_chunks(
 
 def _check_dimensions(model: SentenceModel, truncate_dim: int | None) -> int:
     """Check ``truncate_dim`` and give the number of dimensions to keep."""
-    if truncate_dim is None:
-        return model.width
-    if isinstance(truncate_dim, bool) or not 1 <= truncate_dim <= model.full_width:
-        raise ValueError(f"encode: truncate_dim must be from 1 to {model.full_width}, got {truncate_dim!r}")
-    return truncate_dim
+    return (
+        model.width if truncate_dim is None else check_whole("encode: truncate_dim", truncate_dim, 1, model.full_width)
+    )
 
 
 def _resolve_prompt(model: SentenceModel, prompt: str | None, prompt_name: str | None) -> str:
     """Choose the prompt: given, named, the folder's default, or none."""
+    for argument, value in (("prompt", prompt), ("prompt_name", prompt_name)):
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"encode: {argument} must be a text (str) or None, got {value!r:.80}")
     if prompt is not None:
         return prompt
     name = prompt_name if prompt_name is not None else model.default_prompt_name

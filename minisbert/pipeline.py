@@ -9,6 +9,7 @@ Letters: ``B`` texts, ``N`` tokens in the strip, ``T`` tokens of one text, ``C``
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from minisbert.blas import threads
+from minisbert.checks import check_flag
 from minisbert.chunking import Chunk, ChunkEmbeddings, cut, describe
 from minisbert.composition import LATE, Composition, Share, compose, compose_shares, pool_shares, share_out
 from minisbert.model import Array
@@ -37,47 +39,9 @@ BLOCK_CHARACTERS = 2**24
 """Characters of the texts that are held at a time, if the texts are long."""
 
 
-def check_texts(sentences: str | Iterable[str]) -> Iterator[str]:
-    """Give the texts one by one, and refuse what is none.
-
-    Parameters
-    ----------
-    sentences : str or iterable of str
-
-    Yields
-    ------
-    str
-
-    Raises
-    ------
-    ValueError
-        Naming the place of what is no text.
-
-    Examples
-    --------
-    >>> list(check_texts("one"))
-    ['one']
-    >>> list(check_texts(["one", None]))
-    Traceback (most recent call last):
-        ...
-    ValueError: sentences[1]: expected a text (str), got NoneType None; missing values in tables are often ...
-    """
-    if isinstance(sentences, str):
-        sentences = [sentences]
-    if isinstance(sentences, (bytes, dict)) or not isinstance(sentences, Iterable):
-        raise ValueError(f"expected a text or an iterable of texts, got {type(sentences).__name__}")
-    for i, text in enumerate(sentences):
-        if not isinstance(text, str):
-            raise ValueError(
-                f"sentences[{i}]: expected a text (str), got {type(text).__name__} {text!r:.80}; "
-                "missing values in tables are often None or nan: drop them or put '' in their place"
-            )
-        yield text
-
-
 def embed_blocks(
     model: SentenceModel,
-    sentences: str | Iterable[str],
+    texts: Iterable[str],
     block_texts: int,
     options: Options,
     report: OverflowReport,
@@ -88,7 +52,8 @@ def embed_blocks(
     Parameters
     ----------
     model : SentenceModel
-    sentences : str or iterable of str
+    texts : iterable of str
+        Checked; read a block at a time.
     block_texts : int
         Texts in a block, at most.
     options : Options
@@ -110,8 +75,8 @@ def embed_blocks(
     >>> [len(block) for block in embed_blocks(model, ["a", "b", "c"], 2, options, OverflowReport(256, "warn"), None)]
     [2, 1]
     """
-    texts = check_texts(sentences)
-    while block := [options.prefix + text for text in _take(texts, block_texts)]:
+    following = iter(texts)
+    while block := [options.prefix + text for text in _take(following, block_texts)]:
         if options.chunking is None:
             tokens = model.tokenizer(block, options.max_seq_length)
             report.add(tokens)
@@ -121,7 +86,7 @@ def embed_blocks(
 
             yield _embed(tokens, forward, options, lambda batch: bar.update(len(batch)) if bar is not None else None)
         else:
-            nothing = np.zeros(len(block), np.int64)
+            nothing = np.zeros(len(block), np.intp)
             report.add(Tokens(nothing[:0], nothing, nothing))
             yield list(_embed_chunks(model, block, options, options.chunking, bar))
 
@@ -243,7 +208,7 @@ def _embed_windows(
             if bar is not None:
                 bar.set_postfix_str(f"{count:,} chunks")
 
-        lengths = np.array([len(window.token_ids) for window in part])
+        lengths = np.array([len(window.token_ids) for window in part], np.intp)
         strip = np.concatenate([window.token_ids for window in part])
         tokens = Tokens(strip, lengths, np.zeros_like(lengths))
         yield from zip(part, _embed(tokens, forward, options, done), strict=True)
@@ -267,7 +232,7 @@ def _join(
 
 
 def progress_bar(total: int | None, show: bool, done: int = 0) -> tqdm[NoReturn] | nullcontext[None]:
-    """Show on stderr how many texts are done, how many a second, and the time left.
+    """Show on stderr, if there is one, how many texts are done, how many a second, and the time left.
 
     Parameters
     ----------
@@ -288,7 +253,9 @@ def progress_bar(total: int | None, show: bool, done: int = 0) -> tqdm[NoReturn]
     ...     bar is None
     True
     """
-    if not show:
+    if show is not None:  # sentence-transformers' default
+        check_flag("show_progress_bar", show)
+    if not show or sys.stderr is None:  # as under pythonw, in services, and behind 2>&-
         return nullcontext()
     from tqdm import tqdm  # imported when asked for: it would be a fifth of the package's import time
 

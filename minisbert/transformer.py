@@ -1,4 +1,4 @@
-"""What scikit-learn asks of a transformer, without scikit-learn: a column of texts, names of settings, tags, frames.
+"""What scikit-learn asks of a transformer, without scikit-learn: names of settings, tags, frames.
 
 scikit-learn never looks at a class's parents; it calls methods. :class:`minisbert.SentenceEncoder` has them, and the
 parts that are not about encoding stand here. scikit-learn, pandas and polars are imported where they are called for,
@@ -19,67 +19,10 @@ import numpy as np
 
 from minisbert.model import Array
 
-__all__ = ["as_frame", "check_names", "check_output", "encode_settings", "feature_names", "tags", "texts_of"]
+__all__ = ["as_frame", "check_names", "check_output", "encode_settings", "feature_names", "tags"]
 
 OUTPUTS = ("default", "pandas", "polars")
 """What ``set_output`` may be asked for: a NumPy array, or a frame of one of two libraries."""
-
-
-def texts_of(column: Any, method: str) -> Iterable[str]:
-    """Take a column of texts: a list, a one-dimensional array, a pandas or polars Series, a generator.
-
-    Parameters
-    ----------
-    column : iterable of str
-        What ``fit`` or ``transform`` was given.
-    method : str
-        Which of them, for the message.
-
-    Returns
-    -------
-    iterable of str
-        The same object. A pandas Series is read as a list, after a look for what is missing.
-
-    Raises
-    ------
-    ValueError
-        For a single text, for a table, and for a missing value in a pandas Series, with its row and its label.
-        Anything else that is no text is for ``encode`` to refuse.
-
-    Notes
-    -----
-    **Source**: ``sklearn.feature_extraction.text.CountVectorizer``, which takes one column too, and fails on a table
-    without saying so, or reads a frame's column names as its texts.
-
-    Examples
-    --------
-    >>> texts_of(["soup", "london"], "transform")
-    ['soup', 'london']
-    >>> texts_of(np.array([["soup"], ["london"]]), "transform")
-    Traceback (most recent call last):
-        ...
-    ValueError: transform: expected one column of texts, got a ndarray of shape (2, 1); ...
-    """
-    if isinstance(column, str):
-        raise ValueError(
-            f"{method}: expected an iterable of texts, got a single text {column!r:.80}; for one text pass [text]"
-        )
-    shape = getattr(column, "shape", (None,))
-    if len(shape) != 1:
-        raise ValueError(
-            f"{method}: expected one column of texts, got a {type(column).__name__} of shape {tuple(shape)}; pass one "
-            'column, such as table["text"], and in a ColumnTransformer name it by "text" or 0, not by ["text"] or [0]'
-        )
-    if not hasattr(column, "iloc"):
-        return column
-    texts = list(column)  # pandas: rows of a fold keep the labels that they have in the whole table
-    for row, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise ValueError(
-                f"{method}: row {row}, labelled {column.index[row]}: expected a text (str), got "
-                f"{type(text).__name__} {text!r:.80}; drop missing texts, or put '' in their place (fillna(''))"
-            )
-    return texts
 
 
 def check_names(given: Iterable[str], valid: Collection[str], what: str) -> None:

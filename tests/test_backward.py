@@ -206,7 +206,7 @@ def test_gelu_backward_takes_any_shape_and_memory_order(shape):
     exact = ops.gelu_backward(d_y.astype(np.float64), x.astype(np.float64))
     assert np.abs(ours - exact).max(initial=0.0) <= 6e-7 * max(1.0, np.abs(d_y).max(initial=0.0))
     columns = ops.gelu_backward(np.asfortranarray(d_y), np.asfortranarray(x))
-    np.testing.assert_array_equal(columns, ours)
+    np.testing.assert_allclose(columns, ours, rtol=1e-6, atol=1e-6)  # measured 0, as in test_ops
 
 
 def test_an_upstream_gradient_of_ones_shows_nothing():
@@ -813,3 +813,32 @@ def test_names_and_order_are_those_of_the_checkpoint(model):
     step = value_and_gradients(model, COLUMNS[:2], lambda v: LOSSES["multiple_negatives_ranking"].function(*v))
     assert list(step.gradients) == list(named_parameters(model))
     assert list(step.gradients)[: len(tensor_shapes(model.config))] == list(tensor_shapes(model.config))
+
+
+@pytest.mark.parametrize("width", [np.int32, np.int64])
+def test_lengths_of_either_width(width, monkeypatch):
+    """A platform's counts have 32 or 64 bits; nothing makes wider ones of them before they count rows."""
+    counted = []
+    repeat = np.repeat
+
+    def watched(array, repeats, axis=None):
+        counted.append(np.asarray(repeats).dtype)
+        return repeat(array, repeats, axis)
+
+    monkeypatch.setattr(np, "repeat", watched)
+    params = random_params(TINY, rng(), np.float64, scale=0.3)
+    modules = (Pooling(tuple(POOLINGS), include_prompt=False), Normalize())
+
+    def both_ways(lengths):
+        token_ids = np.arange(sum(lengths))
+        trace = trace_bert(token_ids, lengths, params, TINY)
+        results = apply_modules(trace.output, lengths, modules, 2)
+        d_tokens, _ = modules_backward(np.ones_like(results[-1]), results, trace.output, lengths, modules, 2)
+        gradients = bert_backward(d_tokens, trace, token_ids, lengths, params, TINY)
+        return [results[-1], d_tokens, gradients.embeddings.position, gradients.layers[0].attention.query.weight]
+
+    expected = both_ways(np.array([4, 4, 3, 1], np.intp))
+    counted.clear()
+    for ours, theirs in zip(both_ways(np.array([4, 4, 3, 1], width)), expected, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+    assert counted and set(counted) == {np.dtype(width)}

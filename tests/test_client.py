@@ -516,18 +516,18 @@ def test_batch_sizes_that_are_none(batch_size):
 @pytest.mark.parametrize(
     ("texts", "words"),
     [
-        (b"soup", "got something of type bytes"),
-        (None, "got something of type NoneType"),
-        (7, "got something of type int"),
-        (["soup", None], "number 1 of 2 .*type NoneType"),
-        (["soup", ["soup"]], "number 1 of 2 .* list"),
-        ([b"soup"], "number 0 of 1 .* bytes"),
-        ([float("nan")], "number 0 of 1 .* float"),
+        (b"soup", ": .* got bytes"),
+        (None, ": .* got NoneType"),
+        (7, ": .* got int"),
+        (["soup", None], r"\[1\]: .* got NoneType"),
+        (["soup", ["soup"]], r"\[1\]: .* got list"),
+        ([b"soup"], r"\[0\]: .* got bytes"),
+        ([float("nan")], r"\[0\]: .* got float"),
     ],
 )
 def test_what_is_no_text_is_refused_before_anything_is_computed_or_sent(texts, words, fake_encoder):
     for client in (Client(), Client(base_url="http://127.0.0.1:1/v1")):
-        with pytest.raises(ClientError, match=f"Client.embed: texts must be .*{words}"):
+        with pytest.raises(ClientError, match=f"Client.embed: texts{words}"):
             client.embed(texts)
     assert fake_encoder.made == []
 

@@ -51,7 +51,7 @@ def test_groups_that_are_there_are_found_and_numbered_by_size(settings, sklearn)
     before = vectors.copy()
     found = cluster(vectors, **settings)
     assert np.array_equal(found.ids, expected) and found.sizes.tolist() == [30, 20, 10] and found.count == 3
-    assert np.array_equal(vectors, before) and found.ids.dtype == np.int64
+    assert np.array_equal(vectors, before) and found.ids.dtype == np.intp
     scaled = cluster(vectors * np.random.default_rng(1).uniform(0.01, 100, (60, 1)), **settings)  # directions alone
     assert np.array_equal(scaled.ids, expected)
 
@@ -324,3 +324,10 @@ def test_settings_are_checked_before_anything_is_embedded():
     check_settings("agglomerative", 3, None)
     with pytest.raises(ValueError, match="give k or distance"):
         check_settings("agglomerative", 3, 0.5)
+
+
+def test_names_are_of_the_rows_of_a_series_and_not_of_its_labels():
+    pandas = pytest.importorskip("pandas")
+    texts, vectors, ids = ["soup", "stew", "rain", "snow"], np.eye(2)[[0, 0, 1, 1]], [0, 0, 1, 1]
+    series = pandas.Series(texts, index=[3, 2, 1, 0])
+    assert name_clusters(series, vectors, ids) == name_clusters(texts, vectors, ids)

@@ -50,6 +50,7 @@ POSITION = "embeddings.position_embeddings.weight"
 BIAS = "encoder.layer.1.attention.self.query.bias"
 INDEX = "model.safetensors.index.json"
 SHARD = "model-00002-of-00003.safetensors"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:53aa\nsize 90868376\n"
 
 
 @dataclass(frozen=True)
@@ -299,11 +300,8 @@ CASES = [
     Case("header is a list", edit_header(lambda _: ["x"]), (MODEL, "not a whole safetensors file")),
     Case("header is no UTF-8", change_bytes(MODEL, lambda b: b[:9] + b"\xff" + b[10:]), (MODEL, "not a whole")),
     Case("an HTML page", file_bytes(MODEL, b"<!DOCTYPE html><html>404 Not Found</html>"), (MODEL, "not a whole")),
-    Case(
-        "a git LFS pointer",
-        file_bytes(MODEL, b"version https://git-lfs.github.com/spec/v1\noid sha256:53aa\nsize 90868376\n"),
-        (MODEL, "not a whole safetensors file", "fetch it again"),
-    ),
+    Case("a Git LFS pointer for a shard", file_bytes(SHARD, POINTER), (SHARD, "git lfs pull"), "sharded"),
+    Case("a Git LFS pointer for vocab.txt", file_bytes("vocab.txt", POINTER), ("vocab.txt", "git lfs pull"), "old"),
     Case("a pickle by that name", file_bytes(MODEL, b"PK\x03\x04" + bytes(200)), (MODEL, "not a whole")),
     Case(
         "header says another shape",
@@ -1069,6 +1067,23 @@ def test_each_file_cut(tmp_path, saved, file, part):
     content = (saved / file).read_bytes()
     (tmp_path / "model" / file).write_bytes(content[: int(part * len(content))])
     assert file in refusal(tmp_path / "model")
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_each_file_a_pointer_of_git_lfs(tmp_path, saved, file):
+    shutil.copytree(saved, tmp_path / "model")
+    (tmp_path / "model" / file).write_bytes(POINTER)
+    message = refusal(tmp_path / "model")
+    assert file in message and "git lfs pull" in message and "fetch it again" not in message
+
+
+def test_the_cache_of_the_hub_in_place_of_a_snapshot(tmp_path, saved):
+    cache = tmp_path / "models--owner--name"
+    for age, revision in enumerate(["new", "old"]):
+        shutil.copytree(saved, cache / "snapshots" / revision)
+        os.utime(cache / "snapshots" / revision, (1e9 - age, 1e9 - age))
+    for folder in (cache, cache / "snapshots"):
+        assert (cache / "snapshots" / "new").as_posix() in refusal(folder)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import TINY, WORDS, edit_json, write_model
+from tiny import COMPANY, TINY, WORDS, edit_json, write_model
 
 from minisbert import SentenceEncoder
 from minisbert.bench.database import time_database
@@ -94,7 +94,7 @@ def same_contents(one, other):
         (document, chunks), (document2, chunks2) = one[key], other[key]
         assert document == document2 and [c[:3] for c in chunks] == [c[:3] for c in chunks2]
         # the company in a batch moves the last digits: measured 2e-7, times five
-        np.testing.assert_allclose([c[3] for c in chunks], [c[3] for c in chunks2], atol=1e-6, rtol=0)
+        np.testing.assert_allclose([c[3] for c in chunks], [c[3] for c in chunks2], atol=COMPANY, rtol=0)
 
 
 def best_by_hand(encoder, documents, query, top_k, keep=lambda document: True):
@@ -128,7 +128,7 @@ def test_what_is_added_is_there_with_every_chunk(duckdb, encoder, tmp_path):
         expected = encoder.encode_chunks(document.text)
         places, vectors = [c[:3] for c in found[document.id][1]], [c[3] for c in found[document.id][1]]
         assert places == [(i, c.start, c.stop) for i, c in enumerate(expected.chunks)]
-        np.testing.assert_allclose(vectors, expected.embeddings, atol=1e-6, rtol=0)
+        np.testing.assert_allclose(vectors, expected.embeddings, atol=COMPANY, rtol=0)
     assert len(found["long"][1]) > 2
 
 
@@ -208,7 +208,7 @@ def test_a_source_that_changes_alone_is_no_other_content_but_metadata_and_text_a
 @pytest.mark.parametrize(
     ("documents", "message"),
     [
-        ("soup", "iterable of documents, got str"),
+        ("soup", "iterable of documents, got a single text"),
         ([Document("a", "1"), Document("b", "1")], "id '1' has come before"),
         (["a", 7], r"documents\[1\]: expected a Document or a text"),
         ([Document("a", "1", {"x": float("nan")})], "not what JSON can hold"),

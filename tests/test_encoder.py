@@ -1,17 +1,108 @@
 """SentenceEncoder: shapes, order, batches, edges and errors, on a tiny model; golden numbers on the real one."""
 
+from contextlib import suppress
+from importlib import import_module
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tiny import TEXTS, TINY, tiny_dense, write_model
+from tiny import COMPANY, TEXTS, TINY, tiny_dense, write_model
+from tqdm import tqdm
 
-from minisbert import SentenceEncoder, schedule
+from minisbert import Client, SentenceEncoder, schedule
+from minisbert.analysis import calibration
+from minisbert.analysis.classifier import cleaned
+from minisbert.evaluation.classification import LabelledTexts
+from minisbert.evaluation.sts import StsPairs
 from minisbert.model.modules import Dense, Normalize, Pooling
 from minisbert.model.tokens import TruncationWarning
+from minisbert.search.database import EmbeddingDatabase
+from minisbert.search.mining import paraphrase_mining
+from minisbert.search.router import Router
+from minisbert.search.routes import Route
+from minisbert.training.data import Examples
+from minisbert.training.losses import multiple_negatives_ranking
+from minisbert.training.step import value_and_gradients
 
-# float32 on a strip of other neighbours: matrix products add in another order. Measured 3e-7, margin 3.
-COMPANY = 1e-6
+THREE = ["i love soup", "the cat sat on the mat", "dog"]
+
+
+class Once:
+    """A cursor, a queue, a bar around a generator: one pass, and a length that may be right, wrong or an error."""
+
+    def __init__(self, texts, length):
+        self.texts, self.length = iter(texts), length
+
+    def __iter__(self):
+        return self.texts
+
+    def __len__(self):
+        if self.length is None:
+            raise TypeError("object of type 'generator' has no len()")
+        return self.length
+
+
+class Table:
+    """What is asked of a frame, for machines without pandas: it iterates over its columns and counts its rows."""
+
+    columns, shape = ["text"], (3, 1)
+
+    def __iter__(self):
+        return iter(self.columns)
+
+    def __len__(self):
+        return 3
+
+
+def tables():
+    """Frames of each library that is installed, and one of our own."""
+    found = [Table()]
+    for name in ("pandas", "polars"):
+        with suppress(ImportError):
+            found.append(import_module(name).DataFrame({"text": THREE}))
+    return found
+
+
+def columns():
+    """Series of each library that is installed."""
+    found = []
+    for name in ("pandas", "polars"):
+        with suppress(ImportError):
+            found.append(import_module(name).Series(THREE))
+    return found
+
+
+ONE_PASS = [
+    lambda: (text for text in THREE),
+    lambda: map(str, THREE),
+    lambda: Once(THREE, 3),
+    lambda: Once(THREE, 0),
+    lambda: Once(THREE, 5),
+    lambda: Once(THREE, None),
+    lambda: tqdm((text for text in THREE), total=3, disable=True),
+    lambda: tqdm((text for text in THREE), disable=True),
+    lambda: tuple(map(np.str_, THREE)),
+    lambda: dict.fromkeys(THREE).keys(),
+    lambda: np.array(THREE),
+    lambda: np.array(THREE, object),
+    *(lambda column=column: column for column in columns()),
+]
+NO_TEXTS = [
+    lambda: None,
+    lambda: 5,
+    lambda: b"soup",
+    lambda: dict.fromkeys(THREE, "soup"),
+    lambda: set(THREE),
+    lambda: frozenset(THREE),
+    lambda: np.array("soup"),
+    lambda: np.array([THREE]),
+    lambda: ["soup", None, "cat"],
+    lambda: [b"soup", b"cat", b"dog"],
+    lambda: [("soup",), ("cat",), ("dog",)],
+    lambda: Once(["soup", "cat", float("nan")], 3),
+    *(lambda table=table: table for table in tables()),
+]
 
 
 @pytest.fixture(scope="module")
@@ -146,6 +237,10 @@ def test_a_prompt_that_is_left_out_of_the_pooling(tmp_path):
         (None, "expected a text or an iterable of texts, got NoneType"),
         (b"soup", "got bytes"),
         ({"a": "b"}, "got dict"),
+        ({"a", "b"}, r"got set, which has no order; pass sorted"),
+        (np.array("soup"), r"got ndarray of shape \(\); .*\.item\(\)"),
+        (np.array([["soup", "cat"]]), r"got ndarray of shape \(1, 2\)"),
+        (Table(), r'got Table of shape \(3, 1\); pass one column, such as frame\["text"\]'),
         (["soup", None], r"sentences\[1\]: expected a text \(str\), got NoneType"),
         (["soup", float("nan")], r"sentences\[1\].*float nan.*missing values"),
         ([["soup", "cat"]], r"sentences\[0\].*got list"),
@@ -158,12 +253,82 @@ def test_what_is_no_text_is_refused(tiny, sentences, message):
             method(sentences)
 
 
+# Every way in for a sequence of texts: what it makes of THREE, as an array.
+ENTRIES = {
+    "encode": lambda e, texts: e.encode(texts),
+    "encode, token vectors": lambda e, texts: np.concatenate(e.encode(texts, output_value="token_embeddings")),
+    "encode, chunks": lambda e, texts: e.encode(texts, overflow="chunk"),
+    "encode_stream": lambda e, texts: np.concatenate(list(e.encode_stream(texts, block_texts=2))),
+    "encode_chunks": lambda e, texts: np.concatenate([found.embeddings for found in e.encode_chunks(texts)]),
+    "tokenize": lambda e, texts: e.tokenize(texts).token_ids,
+    "trace": lambda e, texts: e.trace(texts).sentence_embedding,
+    "fit and transform": lambda e, texts: e.fit(texts).transform(texts),
+    "Client": lambda e, texts: client_of(e).embed(texts).embeddings,
+    "paraphrase_mining": lambda e, texts: np.array(paraphrase_mining(e, texts)),
+    "Router": lambda e, texts: Router(e, [Route("a", ["dog"])]).embed(texts),
+    "route_all": lambda e, texts: np.array([c.score for c in Router(e, [Route("a", ["dog"])]).route_all(texts)]),
+    "Route": lambda e, texts: Router(e, [Route("a", texts)]).vectors,
+    "calibration": lambda e, texts: calibration.fit(e, texts).scores,
+    "classifier": lambda e, texts: e.encode(cleaned(texts, unescape=True)),
+    "LabelledTexts": lambda e, texts: e.encode(LabelledTexts("set", texts, ["a", "b", "c"]).texts),
+    "StsPairs": lambda e, texts: e.encode(StsPairs("set", texts, THREE, np.array([1.0, 2.0, 3.0])).sentences1),
+    "Examples": lambda e, texts: e.encode(Examples("pairs", (THREE, texts)).columns[1]),
+    "training step": lambda e, texts: value_and_gradients(
+        e.model, [texts, THREE], lambda v: multiple_negatives_ranking(*v)
+    ).embeddings[0],
+}
+
+
+def client_of(encoder):
+    client = Client()
+    client._encoder = encoder
+    return client
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_what_can_be_read_once_gives_what_a_list_gives(tiny, entry):
+    """Whatever ``__len__`` says, and with memory around that holds other numbers."""
+    expected = ENTRIES[entry](tiny, THREE)
+    for make in ONE_PASS:
+        np.full((3, 8), 7.0, np.float32)  # freed: what is not written looks like this
+        np.testing.assert_allclose(ENTRIES[entry](tiny, make()), expected, atol=COMPANY, err_msg=repr(make()))
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_what_is_no_sequence_of_texts_is_refused_everywhere(tiny, entry):
+    for make in NO_TEXTS:
+        with pytest.raises(ValueError, match=r"expected|must be|an example"):
+            ENTRIES[entry](tiny, make())
+
+
+def test_the_database_reads_texts_and_queries_as_encode_does(tiny, duckdb, tmp_path):
+    for i, make in enumerate(ONE_PASS):
+        with EmbeddingDatabase.open(tmp_path / f"{i}.duckdb", tiny) as index:
+            index.add(make())
+            found = [[hit.text for hit in hits] for hits in index.search(make(), top_k=1)]
+            assert found == [[text] for text in THREE]
+            for bad in NO_TEXTS if i == 0 else ():
+                for method in (index.add, index.search):
+                    with pytest.raises(ValueError, match="expected"):
+                        method(bad())
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"output_value": "tokens"}, "output_value must be"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"batch_size": True}, "batch_size"),
+        ({"batch_size": "a"}, "batch_size must be a whole number, at least 1, got 'a'"),
+        ({"batch_size": 2.5}, "batch_size"),
+        ({"num_threads": 1.5}, "num_threads must be a whole number"),
+        ({"truncate_dim": "3"}, "truncate_dim must be a whole number, from 1 to 8, got '3'"),
+        ({"normalize_embeddings": "no"}, "normalize_embeddings must be True or False, got 'no'"),
+        ({"deterministic": None}, "deterministic must be True or False"),
+        ({"show_progress_bar": "no"}, "show_progress_bar must be True or False"),
+        ({"prompt": 5}, r"prompt must be a text \(str\) or None, got 5"),
+        ({"prompt_name": 5}, r"prompt_name must be a text \(str\) or None, got 5"),
+        ({"prompt_name": ["a"]}, "prompt_name must be a text"),
         ({"truncate_dim": 0}, "truncate_dim must be from 1 to 8, got 0"),
         ({"truncate_dim": 9}, "truncate_dim must be from 1 to 8, got 9"),
         ({"overflow": "cut"}, "overflow must be"),
@@ -182,9 +347,10 @@ def test_max_seq_length_is_checked(tiny, value):
 
 
 def test_dtype_is_checked(tmp_path):
-    for dtype in ("float16", "int64", "complex64"):
+    folder = write_model(tmp_path / "model")
+    for dtype in ("float16", "int64", "complex64", "zzz", None, 5, ["float32"], {"float32": 1}):
         with pytest.raises(ValueError, match="dtype must be 'float32' or 'float64'"):
-            SentenceEncoder(write_model(tmp_path / dtype), dtype=dtype)
+            SentenceEncoder(folder, dtype=dtype)
 
 
 def test_a_long_text_warns_once_and_is_cut(tiny):
@@ -225,6 +391,12 @@ def test_weights_are_never_changed(tiny):
     tiny.encode(TEXTS)
     tiny.trace(TEXTS)
     assert all(np.array_equal(a, b) for a, b in zip(before, flatten(tiny.model.params), strict=True))
+
+
+def test_where_stderr_is_closed_there_is_no_bar(tiny, monkeypatch):
+    expected = tiny.encode(TEXTS)
+    monkeypatch.setattr("sys.stderr", None)
+    np.testing.assert_allclose(tiny.encode(TEXTS, show_progress_bar=True), expected, atol=COMPANY)
 
 
 def test_the_progress_bar_goes_to_stderr(tiny, capsys):

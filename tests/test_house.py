@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "minisbert"
 # parts of the encoder: they may import each other.
 ORDER = [
     "model",
+    "checks",
     "similarity distances",
     "trace chunking composition sources pinned hub blas schedule options pipeline transformer encoder origin",
     "remote client tables files",

@@ -794,7 +794,7 @@ EQUIVALENT = {
     },
     "losses.cosent": {
         "wanted = _checked_numbers(name, 'scores', scores, len(a)) * 1.001": "only the order of the scores counts",
-        "value, d_classes = _cross_entropy(right_and_wrong, np.zeros(2, int))": "the mean of twice the same",
+        "value, d_classes = _cross_entropy(right_and_wrong, np.zeros(2, np.intp))": "the mean of twice the same",
     },
     "step._add_in_place": {
         "largest_first = sorted(range(len(names)), key=lambda i: _size(total[names[i]]))": ORDER_OF_WORK,

@@ -29,7 +29,8 @@ def test_gelu_is_the_exact_form():
 @pytest.mark.parametrize("rows", [1, 31, 32, 33, 100])
 def test_gelu_in_blocks_equals_gelu_at_once(rows):
     x = np.random.default_rng(0).normal(size=(rows, 7)).astype(np.float32)
-    np.testing.assert_array_equal(ops.gelu(x), np.stack([ops.gelu(row) for row in x]))
+    # measured 0; a processor may compute what is left over from its vectors another way
+    np.testing.assert_allclose(ops.gelu(x), np.stack([ops.gelu(row) for row in x]), rtol=1e-6, atol=1e-6)
     assert ops.gelu(x[:0]).shape == (0, 7)
 
 

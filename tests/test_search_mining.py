@@ -120,7 +120,7 @@ def test_texts_are_embedded_with_the_options_given():
     found = paraphrase_mining(encoder, ("a", "b", "c"), max_pairs=1, prompt="p: ")
     assert [pair[1:] for pair in found] == [[0, 2]]
     assert encoder.seen == (["a", "b", "c"], {"prompt": "p: "})
-    with pytest.raises(ValueError, match="got one text"):
+    with pytest.raises(ValueError, match="got a single text"):
         paraphrase_mining(encoder, "abc")
 
 
@@ -128,7 +128,7 @@ def test_pairs_of_nothing_and_of_one():
     assert paraphrase_mining_embeddings(np.empty((0, 4))) == []
     assert paraphrase_mining_embeddings(np.ones((1, 4))) == []
     scores, first, second = mine_pairs(np.empty((0, 4), np.float32))
-    assert (scores.dtype, first.dtype, second.dtype) == (np.float32, np.int64, np.int64)
+    assert (scores.dtype, first.dtype, second.dtype) == (np.float32, np.intp, np.intp)
 
 
 def test_pairs_refuse():

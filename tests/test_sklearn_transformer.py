@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tiny import TEXTS, tiny_dense, write_model
+from tiny import COMPANY, TEXTS, tiny_dense, write_model
 
 from minisbert import SentenceEncoder
 from minisbert.model.modules import Normalize, Pooling
@@ -126,15 +126,15 @@ def test_one_text_is_no_column(encoder, method):
 @pytest.mark.parametrize("table", [np.array([TEXTS]).T, np.array(TEXTS, object)[None], np.array("soup")])
 @pytest.mark.parametrize("method", ["fit", "transform"])
 def test_a_table_is_no_column(encoder, method, table):
-    with pytest.raises(ValueError, match=rf"{method}: expected one column .* ndarray of shape .*not by \[\"text\"\]"):
+    with pytest.raises(ValueError, match=rf"{method}: X: expected an iterable .* ndarray of shape .*; pass "):
         getattr(encoder, method)(table)
 
 
 @pytest.mark.parametrize("missing", [None, float("nan"), 7, b"soup", ["soup"]])
 def test_what_is_missing_is_told_by_its_row(encoder, missing):
-    with pytest.raises(ValueError, match=r"sentences\[2\]: expected a text"):
+    with pytest.raises(ValueError, match=r"transform: X\[2\]: expected a text"):
         encoder.transform(["soup", "dog", missing])
-    with pytest.raises(ValueError, match=r"transform: row 1, labelled 70: expected a text .*fillna"):
+    with pytest.raises(ValueError, match=r"transform: X\[1\], labelled 70: expected a text "):
         encoder.transform(make_series(["soup", missing], [60, 70]))
 
 
@@ -167,7 +167,7 @@ def test_the_limit_by_any_way_is_one_setting(encoder):
     assert (copied.get_params()["max_seq_length"], copied.max_seq_length) == (None, 16)
     encoder.set_params(max_seq_length=4)
     assert encoder.max_seq_length == 4
-    np.testing.assert_array_equal(encoder.transform(LABELLED)[0], encoder.transform(LABELLED)[-1])
+    np.testing.assert_allclose(encoder.transform(LABELLED)[0], encoder.transform(LABELLED)[-1], rtol=0, atol=COMPANY)
     encoder.set_params(max_seq_length=None)
     assert encoder.max_seq_length == 16
     assert np.abs(encoder.transform(LABELLED)[0] - encoder.transform(LABELLED)[-1]).max() > 1e-3
@@ -345,7 +345,7 @@ assert encoder.fit(["soup"]) is encoder
 vectors = encoder.fit_transform({TEXTS!r})
 encoder.set_params(max_seq_length=4, encode_kwargs={QUIET!r}).set_output(transform="default")
 cut = pickle.loads(pickle.dumps(encoder.__sklearn_clone__())).transform({LABELLED!r})
-assert (cut == cut[0]).all() and encoder.__sklearn_is_fitted__()
+assert abs(cut - cut[0]).max() <= {COMPANY} and encoder.__sklearn_is_fitted__()
 print(json.dumps([vectors.tolist(), encoder.get_feature_names_out().tolist(), encoder.get_params()["max_seq_length"]]))
 try:
     encoder.__sklearn_tags__()
@@ -355,7 +355,7 @@ except ImportError:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     vectors, names, limit = json.loads(result.stdout.splitlines()[0])
     assert (np.shape(vectors), names[7], limit) == ((8, 8), "sentenceencoder7", 4)
-    np.testing.assert_allclose(vectors, SentenceEncoder(folder).encode(TEXTS), atol=1e-6)  # threads may differ
+    np.testing.assert_allclose(vectors, SentenceEncoder(folder).encode(TEXTS), rtol=0, atol=COMPANY)
     assert result.stdout.splitlines()[1:] == ["no tags"]
 
 
@@ -464,7 +464,7 @@ def test_one_column_of_a_table(sklearn, encoder):
     by_name = ColumnTransformer([("text", encoder, 0)])
     np.testing.assert_array_equal(by_name.fit_transform(table), encoder.encode(LABELLED))
     assert by_name.get_feature_names_out()[0] == "text__sentenceencoder0"
-    with pytest.raises(ValueError, match=r"got a ndarray of shape \(12, 1\); .*ColumnTransformer .* not by"):
+    with pytest.raises(ValueError, match=r"got ndarray of shape \(12, 1\); .*ColumnTransformer .* not by"):
         ColumnTransformer([("text", encoder, [0])]).fit(table)
 
 

@@ -449,8 +449,8 @@ def test_a_residual_that_is_missing_is_refused(model):
 @pytest.mark.parametrize(
     ("columns", "options", "words"),
     [
-        (["ab", "cd"], {}, "a bare text"),
-        ("ab", {}, "a bare text"),
+        (["ab", "cd"], {}, "got a single text"),
+        ("ab", {}, "got a single text"),
         ([["a", 3], ["b", "c"]], {}, "expected a text"),
         ([["a", "b"], ["c", "d"]], {"num_threads": -1}, "num_threads must be at least 1, got -1"),
         ([["a", "b"], ["c", "d"]], {"cache_tokens": 0}, "cache_tokens must be at least 1, got 0"),

@@ -14,6 +14,7 @@ import shutil
 import numpy as np
 import pytest
 import threadpoolctl
+from tiny import write_model
 from torch_oracle import (
     THIRD_PARTY_WARNINGS,
     Figures,
@@ -398,6 +399,27 @@ def test_a_limit_that_was_set_is_saved(folders, tmp_path):
         reference = theirs.encode(TEXTS)
         assert relative(read_back.encode(TEXTS), reference) < BOUNDS["float32"]
         assert relative(ours.encode(TEXTS, overflow="truncate"), reference) < BOUNDS["float32"]
+
+
+@pytest.mark.parametrize("library", ["models", "sentence_transformer.modules.dropout"])
+@pytest.mark.parametrize("place", [2, 3], ids=["behind the pooling", "at the end"])
+def test_a_dropout_does_nothing_once_trained(place, library, tmp_path, figures, torch, sentence_transformers):
+    folder = write_model(tmp_path / "dropout")
+    edit_json(
+        folder / "modules.json",
+        lambda entries: [
+            *entries[:place],
+            {"idx": 9, "name": "9", "path": "9_Dropout", "type": f"sentence_transformers.{library}.Dropout"},
+            *entries[place:],
+        ],
+    )
+    (folder / "9_Dropout").mkdir()
+    (folder / "9_Dropout" / "config.json").write_text('{"dropout": 0.5}', encoding="utf-8")
+    ours, reference = open_ours(folder, "float32"), open_theirs(folder, "float32").encode(["the cat", "i love soup"])
+    figures("Dropout", relative(ours.encode(["the cat", "i love soup"]), reference), BOUNDS["float32"])
+    ours.save(tmp_path / "saved")
+    assert "Dropout" not in (tmp_path / "saved" / "modules.json").read_text(encoding="utf-8")
+    assert relative(open_theirs(tmp_path / "saved", "float32").encode(["the cat", "i love soup"]), reference) < 1e-5
 
 
 def test_truncate_dim_of_the_folder(folders, tmp_path):

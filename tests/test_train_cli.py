@@ -151,7 +151,7 @@ def test_no_clipping_is_valid_json():
 
 def test_the_length_limit_is_of_training_and_of_the_result():
     shown = run("train", "pairs.tsv", "-o", "my-model", *QUICK, "--max-seq-length", 4)
-    assert shown.stderr.count("Warning") == 1 and "20 of 20 texts are longer than max_seq_length = 4" in shown.stderr
+    assert shown.stderr.count("Warning") == 1 and "20 of 20 texts are longer than --max-seq-length = 4" in shown.stderr
     assert SentenceEncoder("my-model").max_seq_length == 4
     assert json.loads(Path("my-model/training.json").read_text())["settings"]["max_seq_length"] == 4
 
@@ -337,7 +337,7 @@ def test_a_checkpoint_is_neither_overlooked_nor_lost(monkeypatch):
     shown = run(*arguments, "--seed", 7, "--warmup", 0.5, "--resume", code=1)
     assert "is of another run: warmup was 0.1 and is now 0.5; seed was 0 and is now 7; give the same" in shown.stderr
     shown = run(*arguments, "--max-seq-length", 9, "--resume", code=1)
-    assert "is of another run: max_seq_length was 64 and is now 9; give" in shown.stderr
+    assert "is of another run: --max-seq-length was 64 and is now 9; give" in shown.stderr
     shown = run(*arguments, "--from-scratch", "1,8,2", "--resume", code=1)
     assert "is of another run: model was '" in shown.stderr
     assert Path("my-model.checkpoint").read_bytes() == before and listed() == ["my-model.checkpoint"]

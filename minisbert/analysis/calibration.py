@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from minisbert.checks import each_text
 from minisbert.model import Array
 from minisbert.origin import Origin, origin_of
 from minisbert.similarity import SIMILARITIES
@@ -292,7 +293,7 @@ def fit(
     >>> calibration.texts, calibration.pairs, float(calibration.score_at(50).round(2))
     (4, 6, 0.09)
     """
-    different = list(dict.fromkeys([texts] if isinstance(texts, str) else texts))
+    different = list(dict.fromkeys(each_text(texts, "fit: texts", single=True)))
     _check_counts(len(different), pairs, most_texts)
     if len(different) > most_texts:
         chosen = np.random.default_rng(seed).choice(len(different), most_texts, replace=False)
@@ -389,13 +390,13 @@ def draw_pairs(texts: int, pairs: int, seed: int) -> tuple[Array, Array]:
     second = ((1.0 + np.sqrt(8.0 * number + 1.0)) / 2.0).astype(np.int64)
     second -= second * (second - 1) // 2 > number  # where the root was rounded up
     second += second * (second + 1) // 2 <= number  # or down
-    return number - second * (second - 1) // 2, second
+    return (number - second * (second - 1) // 2).astype(np.intp, copy=False), second.astype(np.intp, copy=False)
 
 
 def _order_statistics(scores: Array) -> tuple[Array, Array]:
     """Choose which of the sorted scores ``(P,)`` to keep, and count the pairs below each, equal ones half."""
     count = len(scores)
-    grid = np.linspace(0, count - 1, min(count, GRID + 1)).round().astype(np.int64)
+    grid = np.linspace(0, count - 1, min(count, GRID + 1)).round().astype(np.intp)
     tails = [np.arange(min(BOTTOM, count)), np.arange(max(0, count - TOP), count)]
     kept = np.unique(scores[np.concatenate([grid, *tails])])
     ranks = (np.searchsorted(scores, kept, "left") + np.searchsorted(scores, kept, "right")) / 2

@@ -24,7 +24,7 @@ a word's vector: D times the layers.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,7 @@ from minisbert.analysis.tagging import (
     spans_of,
 )
 from minisbert.analysis.word_vectors import POOLINGS, Words, check_layers, join_words, split_words, word_vectors
+from minisbert.checks import check_sequence
 from minisbert.model import Array
 from minisbert.origin import Origin, origin_of
 
@@ -103,10 +104,11 @@ class EntityTagger:
         >>> tagger.tag(encoder, [["Ada", "sang"]])  # doctest: +SKIP
         [['B-person', 'O']]
         """
+        check_sequence(sentences, "tag: sentences", "an iterable of lists of words")
         scored = self._log_probs(encoder, [join_words(words) for words in sentences], **options)
         return [self._decode(log_probs) for log_probs in scored]
 
-    def find(self, encoder: SentenceEncoder, texts: Sequence[str | Words], **options: Any) -> list[list[Entity]]:
+    def find(self, encoder: SentenceEncoder, texts: Iterable[str | Words], **options: Any) -> list[list[Entity]]:
         """Find the entities of texts.
 
         Parameters
@@ -133,7 +135,8 @@ class EntityTagger:
         >>> tagger.find(encoder, ["Ada Lovelace sang."])  # doctest: +SKIP
         [[Entity(text='Ada Lovelace', type='person', start=0, stop=12, probability=0.93)]]
         """
-        split = [split_words(text) if isinstance(text, str) else text for text in texts]
+        check_sequence(texts, "find: texts")
+        split = [text if isinstance(text, Words) else split_words(text) for text in texts]
         found = []
         for words, log_probs in zip(split, self._log_probs(encoder, split, **options), strict=True):
             spans = spans_of(self._decode(log_probs))

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from minisbert.checks import each_text
 from minisbert.model import Array
 from minisbert.model.modules import Dense, Module, Pooling, apply_modules
 from minisbert.model.tokens import Overflow
@@ -143,7 +144,7 @@ def explain(
     model = encoder.model
     _check_modules(model.modules, model.default_prompt_name)
     prefix = model.prompts[model.default_prompt_name] if model.default_prompt_name else ""
-    texts = [prefix + text_a, prefix + text_b]
+    texts = [prefix + text for text in each_text([text_a, text_b], "explain: texts")]
     token_vectors = encoder.encode(texts, prompt="", output_value="token_embeddings", overflow=overflow)
     lengths = np.array([len(vectors) for vectors in token_vectors])
     sentences = apply_modules(np.concatenate(token_vectors), lengths, model.modules)[-1][:, : model.width]

@@ -30,6 +30,7 @@ import numpy as np
 from minisbert.analysis.map_picture import LEGEND_GROUPS, TYPICAL, check_sizes, style
 from minisbert.analysis.maps import Projection
 from minisbert.analysis.naming import Groups
+from minisbert.checks import each_text
 from minisbert.model import Array
 
 TEMPLATE = Path(__file__).with_name("map_page.html")
@@ -77,6 +78,7 @@ def write_map_page(
     >>> b'"texts":["soup","\\u003c/script\\u003e"]' in stream.getvalue()
     True
     """
+    texts = list(each_text(texts, "write_map_page: texts"))
     check_sizes("write_map_page", projection, texts, groups)
     page = TEMPLATE.read_text(encoding="utf-8")
     content = _content(projection, texts, groups, typical)
@@ -133,7 +135,7 @@ def _content(
     scale = float((high - low).max()) / 2 or 1.0
     places = np.round((points - (low + high) / 2) / scale, _DIGITS) + 0.0  # no -0.0
     count = 1 if groups is None else len(groups.names)
-    ids = np.zeros(len(points), np.int64) if groups is None else groups.ids
+    ids = np.zeros(len(points), np.intp) if groups is None else groups.ids
     return {
         "points": places.tolist(),
         "half": [max(float(np.abs(places[:, i]).max()), 0.05) for i in (0, 1)],

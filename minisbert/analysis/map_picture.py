@@ -23,6 +23,7 @@ import numpy as np
 
 from minisbert.analysis.maps import Projection
 from minisbert.analysis.naming import Groups
+from minisbert.checks import each_text
 from minisbert.model import Array
 from minisbert.plots import BOX, DPI, find_fonts, one_line, require_matplotlib, write_head
 
@@ -111,6 +112,7 @@ def draw_map(
     ...     draw_map(stream, project(vectors), texts, Groups.of_labels(labels), title="complaints")
     """
     require_matplotlib()
+    texts = list(each_text(texts, "draw_map: texts"))
     check_sizes("draw_map", projection, texts, groups)
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -219,7 +221,7 @@ def _draw_points(axes: Any, points: Array, groups: Groups | None) -> None:
     """Draw each text as a mark, small groups on top of large ones."""
     count = len(points)
     size = _mark_area(count)
-    ids = np.zeros(count, np.int64) if groups is None else groups.ids
+    ids = np.zeros(count, np.intp) if groups is None else groups.ids
     edge = {"linewidths": 0.5 if count < 500 else 0.25, "edgecolors": "0.2"}
     for group in range(-1, int(ids.max(initial=-1)) + 1):
         rows = np.flatnonzero(ids == group)

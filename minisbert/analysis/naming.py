@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from minisbert.analysis.maps import require_sklearn, unit_rows
+from minisbert.checks import each_text
 from minisbert.model import Array
 
 TYPICAL_TEXTS, NAME_WORDS = 3, 3
@@ -71,7 +72,7 @@ class Groups:
     array([2, 1])
     """
 
-    ids: Array  # (M,) int64
+    ids: Array  # (M,) intp
     names: Sequence[str]
     kind: str = "label"
 
@@ -107,7 +108,7 @@ class Groups:
         counts = Counter(labels)
         names = sorted(counts, key=lambda name: (-counts[name], name))
         number = {name: i for i, name in enumerate(names)}
-        return cls(np.array([number[label] for label in labels], np.int64), names, "label")
+        return cls(np.array([number[label] for label in labels], np.intp), names, "label")
 
 
 def name_clusters(
@@ -154,6 +155,7 @@ def name_clusters(
     """
     unit = unit_rows("name_clusters", vectors)
     groups = checked_ids("name_clusters", ids, len(unit))
+    texts = list(each_text(texts, "name_clusters: texts"))
     if len(texts) != len(unit):
         raise ValueError(
             f"name_clusters: expected as many texts as vectors, got {len(texts):,} and {len(unit):,}; are they of the "
@@ -180,7 +182,7 @@ def checked_ids(function: str, ids: ArrayLike, count: int) -> Array:
 
     Returns
     -------
-    Array, shape (M,), int64
+    Array, shape (M,), intp
 
     Raises
     ------
@@ -198,7 +200,7 @@ def checked_ids(function: str, ids: ArrayLike, count: int) -> Array:
             f"{function}: ids must be {count:,} whole numbers from -1 (no group), one for each text, got "
             f"{groups.dtype} of shape {groups.shape}"
         )
-    return groups.astype(np.int64)
+    return groups.astype(np.intp)
 
 
 def find_words(text: str) -> list[str]:

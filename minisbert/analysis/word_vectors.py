@@ -25,6 +25,7 @@ from minisbert.analysis.tagging import (
     Span,
 )
 from minisbert.blas import threads
+from minisbert.checks import each_text
 from minisbert.chunking import cut
 from minisbert.composition import Share, share_out
 from minisbert.model import Array
@@ -87,7 +88,8 @@ def join_words(words: Sequence[str]) -> Words:
     >>> found.text, found.starts, found.stops
     ('Ada sang', array([0, 4]), array([3, 8]))
     """
-    sizes = np.array([len(word) for word in words], np.int64)  # (T,)
+    words = list(each_text(words, "join_words: words"))
+    sizes = np.array([len(word) for word in words], np.intp)  # (T,)
     starts = np.cumsum(sizes + 1) - sizes - 1  # (T,)
     return Words(" ".join(words), starts, starts + sizes)
 
@@ -118,11 +120,13 @@ def split_words(text: str) -> Words:
     >>> [found.text[start:stop] for start, stop in zip(found.starts, found.stops)]
     ['@ada', "'s", 'in', 'St', '.', 'John', '(', '3.5', 'km', ')', 'https://t.co/x!']
     """
+    if not isinstance(text, str):
+        raise ValueError(f"split_words: expected a text (str), got {type(text).__name__} {text!r:.80}")
     shape = "".join(map(_shape, text))
     for link in _LINK.finditer(text):
         shape = shape[: link.start()] + "w" * (link.end() - link.start()) + shape[link.end() :]
     places = [match.span() for match in _WORD.finditer(shape)]
-    starts, stops = np.array(places, np.int64).reshape(-1, 2).T
+    starts, stops = np.array(places, np.intp).reshape(-1, 2).T
     return Words(text, starts, stops)
 
 

@@ -22,6 +22,7 @@ Letters: ``Q`` queries, ``M`` documents, ``D`` the width of a vector, ``C`` chun
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -254,7 +255,7 @@ def _in_blocks(documents: Sequence[str], embed: Callable[[Sequence[str]], Any], 
 
 def _progress_bar(total: int, show: bool) -> Any:
     """Show on stderr how many documents have been embedded, over all systems."""
-    if not show:
+    if not show or sys.stderr is None:
         return nullcontext()
     from tqdm import tqdm  # imported when asked for: a good part of the package's import time
 

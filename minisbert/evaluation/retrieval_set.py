@@ -26,6 +26,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from minisbert.checks import each_text
 from minisbert.tables import InputError, checked_text, read_records
 
 __all__ = ["QRELS_COLUMNS", "RetrievalSet", "read_retrieval"]
@@ -55,6 +56,8 @@ class RetrievalSet:
 
     def __post_init__(self) -> None:
         """Refuse parts that do not belong together."""
+        for side in ("documents", "queries"):
+            object.__setattr__(self, side, tuple(each_text(getattr(self, side), f"RetrievalSet: {side}")))
         for kind, ids, texts in (
             ("document", self.document_ids, self.documents),
             ("query", self.query_ids, self.queries),

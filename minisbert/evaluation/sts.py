@@ -23,6 +23,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from minisbert.checks import each_text
 from minisbert.evaluation.correlation import pearson, spearman
 from minisbert.model import Array
 from minisbert.similarity import (
@@ -87,6 +88,8 @@ class StsPairs:
     scores: Array  # (B,)
 
     def __post_init__(self) -> None:
+        for side in ("sentences1", "sentences2"):
+            object.__setattr__(self, side, list(each_text(getattr(self, side), f"{self.name}: {side}")))
         counts = (len(self.scores), len(self.sentences1), len(self.sentences2))
         if len(set(counts)) > 1:
             raise ValueError(

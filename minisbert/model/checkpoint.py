@@ -10,6 +10,7 @@ of ``params.py``, next.
 from __future__ import annotations
 
 import json
+import math
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from minisbert.model import Array
-from minisbert.model.config import ModelFolderError, read_json
+from minisbert.model.config import ModelFolderError, read_json, what_to_do
 
 # No trained BERT comes near it. One wrong bit in an exponent goes far beyond, and would make NaN of every text.
 _LARGEST = 1e6
@@ -60,7 +61,7 @@ class StoredTensor:
             raise ModelFolderError(
                 f"{where} is stored as {self.dtype}; read here: {', '.join(_NUMPY_DTYPE)} (is the model quantised?)"
             )
-        count = int(np.prod(self.shape, dtype=np.int64))
+        count = math.prod(self.shape)
         stored = np.frombuffer(self.mapped, _NUMPY_DTYPE[self.dtype], count, self.offset) if count else np.empty(0)
         if self.dtype == "BF16":
             # bfloat16 is the upper half of a float32, and NumPy has no such type: put the lower half back as zeros
@@ -180,8 +181,8 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
         raise ModelFolderError(f"{file.as_posix()}: cannot be read: {error.strerror or error}") from error
     except (SafetensorError, ValueError, struct.error) as error:
         raise ModelFolderError(
-            f"{file.as_posix()}: not a whole safetensors file ({error}); it is damaged or cut off "
-            f"({file.stat().st_size:,} bytes here), fetch it again"
+            f"{file.as_posix()}: not a whole safetensors file ({error}; {file.stat().st_size:,} bytes here); "
+            + what_to_do(file)
         ) from error
     header.pop("__metadata__", None)
     return {

@@ -145,12 +145,22 @@ def read_json(path: Path, *, expect: type = dict, optional: bool = False) -> Any
     except OSError as error:
         raise ModelFolderError(f"{path.as_posix()}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:  # no UTF-8, no JSON, a number of 5,000 digits, 10,000 brackets
-        raise ModelFolderError(
-            f"{path.as_posix()}: expected JSON in UTF-8, but {error}; the file is damaged or cut off, fetch it again"
-        ) from error
+        raise ModelFolderError(f"{path.as_posix()}: expected JSON in UTF-8, but {error}; {what_to_do(path)}") from error
     if not isinstance(value, expect):
         raise ModelFolderError(f"{path.as_posix()}: expected a JSON {expect.__name__}, got a {type(value).__name__}")
     return value
+
+
+def what_to_do(file: Path) -> str:
+    """Say what is wrong with a file whose content makes no sense: it is damaged, or a pointer that Git LFS left."""
+    pointer = b"version https://git-lfs.github.com/spec/"
+    beginning = b""
+    if file.is_file():
+        with file.open("rb") as stream:
+            beginning = stream.read(len(pointer))
+    if beginning == pointer:
+        return f"this is Git LFS's pointer to the file, not the file: run `git lfs pull` in {file.parent.as_posix()}"
+    return "the file is damaged or cut off, fetch it again"
 
 
 def refuse_others(raw: dict[str, Any], only: dict[str, Any], path: Path) -> None:

@@ -88,6 +88,7 @@ def load_model(folder: Path, dtype: npt.DTypeLike = np.float32) -> SentenceModel
     if not folder.is_dir():
         raise ModelFolderError(f"{folder.as_posix()}: there is no such folder; expected the folder of a BERT model")
     try:
+        _refuse_cache_folder(folder)
         entries = read_module_list(folder)
         model = _read_files(folder, entries or [("Transformer", folder)], dtype)
     except OSError as error:  # no right to look into a folder, a name that is too long, a failing disk
@@ -100,6 +101,19 @@ def load_model(folder: Path, dtype: npt.DTypeLike = np.float32) -> SentenceModel
             stacklevel=3,
         )
     return model
+
+
+def _refuse_cache_folder(folder: Path) -> None:
+    """Refuse the folder in which the Hub's client keeps a model's snapshots, and say which of them to pass."""
+    kept = folder if folder.name == "snapshots" else folder / "snapshots"
+    if (folder / "config.json").exists() or (folder / "modules.json").exists() or not kept.is_dir():
+        return
+    if snapshots := [path for path in kept.iterdir() if path.is_dir()]:
+        newest = max(snapshots, key=lambda path: path.stat().st_mtime)
+        raise ModelFolderError(
+            f"{folder.as_posix()}: holds snapshots of a model, as the Hub's cache does; pass one of them, such as "
+            + newest.as_posix()
+        )
 
 
 def _read_files(folder: Path, entries: list[tuple[str, Path]], dtype: npt.DTypeLike) -> SentenceModel:
@@ -187,7 +201,7 @@ def save_model(model: SentenceModel, folder: Path) -> None:
     Notes
     -----
     Weights are written in the model's own dtype; the format is the one that every release of
-    sentence-transformers reads.
+    sentence-transformers reads. A Dropout module is not written: it was not kept when the folder was read.
 
     Examples
     --------

@@ -89,7 +89,8 @@ def read_module_list(folder: Path) -> list[tuple[str, Path]] | None:
     -------
     list of (str, Path), or None
         Kind (``"Transformer"``, ``"Pooling"``, ``"Dense"``, ``"Normalize"``) and folder of each module, the
-        Transformer first; None where there is no ``modules.json``, as in a plain BERT.
+        Transformer first. A Dropout is left out, it changes no vector. None where there is no ``modules.json``, as in
+        a plain BERT.
 
     Raises
     ------
@@ -110,18 +111,19 @@ def read_module_list(folder: Path) -> list[tuple[str, Path]] | None:
         if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("type", "path")):
             raise ModelFolderError(f"{file.as_posix()}: expected objects with a 'type' and a 'path', got {entry!r}")
         kind = entry["type"].rpartition(".")[2]
-        if kind not in ("Transformer", "Pooling", "Dense", "Normalize"):
+        if kind not in ("Transformer", "Pooling", "Dense", "Normalize", "Dropout"):
             raise ModelFolderError(
                 f"{file.as_posix()}: the module {entry['type']!r} is not computed here; known: Transformer, Pooling, "
-                "Dense, Normalize"
+                "Dense, Normalize, Dropout"
             )
         entries.append((kind, resolve_inside(folder, entry["path"], file)))
     kinds = [kind for kind, _ in entries]
     if kinds[:2] != ["Transformer", "Pooling"] or kinds.count("Transformer") + kinds.count("Pooling") != 2:
         raise ModelFolderError(
-            f"{file.as_posix()}: expected a Transformer, a Pooling, then any number of Dense and Normalize, got {kinds}"
+            f"{file.as_posix()}: expected a Transformer, a Pooling, then any number of Dense, Normalize and Dropout, "
+            f"got {kinds}"
         )
-    return entries
+    return [entry for entry in entries if entry[0] != "Dropout"]  # it drops in training alone
 
 
 def read_modules(entries: list[tuple[str, Path]], config: BertConfig, dtype: npt.DTypeLike) -> tuple[Module, ...]:

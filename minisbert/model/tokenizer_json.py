@@ -15,7 +15,7 @@ from typing import Any
 
 import tokenizers
 
-from minisbert.model.config import BertConfig, ModelFolderError, read_flag, read_json, refuse_others
+from minisbert.model.config import BertConfig, ModelFolderError, read_flag, read_json, refuse_others, what_to_do
 from minisbert.model.tokens import Tokenizer
 
 _SENTENCE_BERT_CONFIG = "sentence_bert_config.json"
@@ -110,7 +110,7 @@ def _open_library(folder: Path, settings: dict[str, Any]) -> tuple[tokenizers.To
     except Exception as error:  # the library raises plain Exception
         raise ModelFolderError(
             f"{file.as_posix()}: not a tokenizer that the tokenizers library {tokenizers.__version__} can read: "
-            f"{error}; the file is damaged or cut off, fetch it again"
+            f"{error}; {what_to_do(file)}"
         ) from error
 
 

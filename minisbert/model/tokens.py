@@ -118,7 +118,7 @@ class Tokenizer:
         """
         room = max_seq_length - self.special_count
         strip: list[int] = []
-        lengths, lost = np.zeros(len(texts), np.int64), np.zeros(len(texts), np.int64)
+        lengths, lost = np.zeros(len(texts), np.intp), np.zeros(len(texts), np.intp)
         # a block at a time: the library's own records of a text are many times larger than its ids
         for start in range(0, len(texts), 1000):
             for i, ids in enumerate(self._split(texts[start : start + 1000], start), start):
@@ -163,7 +163,7 @@ class Tokenizer:
         ValueError
             For a text with a lone surrogate.
         """
-        parts = [np.empty((4, 0), np.int64)]
+        parts = [np.empty((4, 0), np.intp)]
         characters = count = 0
         for part in self._parts(text):
             try:
@@ -171,10 +171,10 @@ class Tokenizer:
             except (UnicodeEncodeError, TypeError):
                 self._split([text], 0)  # says where
                 raise
-            starts, stops = np.array(encoding.offsets, np.int64).reshape(-1, 2).T + characters
+            starts, stops = np.array(encoding.offsets, np.intp).reshape(-1, 2).T + characters
             # a special token that is written out in the text is no word: None
             words = [-1 if number is None else count + number for number in encoding.word_ids]
-            parts.append(np.array([encoding.ids, starts, stops, words], np.int64))
+            parts.append(np.array([encoding.ids, starts, stops, words], np.intp))
             characters += len(part)
             count += len(encoding.ids)
         return TokenSpans(*np.concatenate(parts, axis=1))
@@ -296,7 +296,7 @@ class OverflowReport:
         lost, index, whole = self._worst
         return (
             f"{self.cut} of {self.texts} texts {'is' if self.cut == 1 else 'are'} longer than max_seq_length = "
-            f"{self.max_seq_length} tokens and lost {self.lost} tokens (text {index} lost {lost} of {whole}); pass "
-            "overflow='chunk' to embed them whole, raise max_seq_length as far as the model allows, or pass "
-            "overflow='truncate' if the beginnings are enough"
+            f"{self.max_seq_length} tokens and lost {self.lost} tokens (text {index} lost {lost} of {whole}); "
+            "overflow='chunk' embeds them whole; a larger max_seq_length, as far as the model allows, reads more of "
+            "them; overflow='truncate' says that the beginnings are enough"
         )

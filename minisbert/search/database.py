@@ -31,6 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from minisbert.checks import each_text
 from minisbert.encoder import SentenceEncoder
 from minisbert.origin import Origin
 from minisbert.search.documents import Document
@@ -305,12 +306,12 @@ class EmbeddingDatabase:
 
     # ----------------------------------------------------------------------------------------------- search
 
-    def search(self, query: str | Sequence[str], top_k: int = 10, where: str | None = None) -> Any:
+    def search(self, query: str | Iterable[str], top_k: int = 10, where: str | None = None) -> Any:
         """Find the documents closest in meaning to a query.
 
         Parameters
         ----------
-        query : str or sequence of str
+        query : str or iterable of str
         top_k : int
             Documents, at least 1; with fewer, all.
         where : str, optional
@@ -319,7 +320,7 @@ class EmbeddingDatabase:
         Returns
         -------
         list of Hit, or list of them
-            For a text or a sequence: best first; fewer than ``top_k`` if no more meet the condition.
+            For a text or an iterable: best first; fewer than ``top_k`` if no more meet the condition.
 
         Raises
         ------
@@ -330,7 +331,7 @@ class EmbeddingDatabase:
         """
         encoder = self._model()
         self._check_search(top_k, where)  # before the query is embedded
-        texts = [query] if isinstance(query, str) else list(query)
+        texts = list(each_text(query, "search: query", single=True))
         found = self.search_vectors(encoder.encode(texts, prompt=self.settings.query_prompt), top_k, where)
         return found[0] if isinstance(query, str) else found
 

@@ -26,6 +26,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
+from minisbert.checks import check_sequence
 from minisbert.search.errors import connect, require_duckdb
 from minisbert.tables import (
     InputError,
@@ -139,8 +140,7 @@ def check_documents(documents: Iterable[object]) -> Iterator[Document]:
     >>> [document.text for document in check_documents(["soup", Document("tea", "1"), "soup"])]
     ['soup', 'tea']
     """
-    if isinstance(documents, (str, bytes, Mapping, Document)) or not isinstance(documents, Iterable):
-        raise ValueError(f"expected an iterable of documents, got {type(documents).__name__}")
+    check_sequence(documents, "add: documents", "an iterable of documents")
     seen: set[str] = set()
     for i, value in enumerate(documents):
         document = as_document(value, f"documents[{i}]")

@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from minisbert.checks import check_whole
 from minisbert.chunking import ChunkEmbeddings
 from minisbert.encoder import SentenceEncoder
 from minisbert.model import Array
@@ -167,8 +168,7 @@ def add_documents(
     >>> add_documents(storage, encoder, settings, ["soup", "tea"])  # doctest: +SKIP
     AddReport(added=2, replaced=0, unchanged=0, chunks=2)
     """
-    if isinstance(block_documents, bool) or block_documents < 1:
-        raise ValueError(f"add: block_documents must be at least 1, got {block_documents!r}")
+    block_documents = check_whole("add: block_documents", block_documents, 1)
     report = AddReport()
     with progress_bar(total, show_progress_bar) as bar:
         for block in _blocks(check_documents(documents), block_documents):

@@ -12,12 +12,13 @@ Letters: ``M`` vectors, ``D`` their width, ``P`` pairs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from minisbert.checks import check_texts
 from minisbert.model import Array
 from minisbert.search.exact import find_best
 from minisbert.search.scoring import ScoreFunction, as_vectors, check_count
@@ -33,7 +34,7 @@ CHUNK_QUERIES = 4096  # vectors that ask in one search
 
 def paraphrase_mining(
     encoder: SentenceEncoder,
-    sentences: Sequence[str],
+    sentences: Iterable[str],
     *,
     top_k: int = 100,
     max_pairs: int = 500_000,
@@ -45,7 +46,7 @@ def paraphrase_mining(
     Parameters
     ----------
     encoder : SentenceEncoder
-    sentences : sequence of str
+    sentences : iterable of str
     top_k, max_pairs, score_function
         As in `paraphrase_mining_embeddings`.
     **encode_options
@@ -72,9 +73,8 @@ def paraphrase_mining(
     >>> [pair[1:] for pair in paraphrase_mining(SentenceEncoder(), texts, max_pairs=1)]
     [[0, 2]]
     """
-    if isinstance(sentences, str):
-        raise ValueError("paraphrase_mining: sentences must be a list of texts, got one text; put it into a list")
-    embeddings = encoder.encode(list(sentences), **encode_options)
+    texts = check_texts(sentences, "paraphrase_mining: sentences", single=False)
+    embeddings = encoder.encode(texts, **encode_options)
     return paraphrase_mining_embeddings(embeddings, top_k=top_k, max_pairs=max_pairs, score_function=score_function)
 
 
@@ -140,7 +140,7 @@ def mine_pairs(
     -------
     scores : Array, shape (P,)
         Descending; float32 or float64, as the vectors.
-    first, second : Array of int64, shape (P,)
+    first, second : Array of intp, shape (P,)
         Rows, ``first < second``.
 
     Raises

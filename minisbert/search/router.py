@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from minisbert.checks import each_text
 from minisbert.evaluation.sts import Encodes
 from minisbert.model import Array
 from minisbert.model.ops import normalize
@@ -132,9 +133,17 @@ class Router:
             raise ValueError(
                 f"Router: similarity_fn_name must be one of {', '.join(SIMILARITIES)}, got {similarity_fn_name!r}"
             )
+        self._check_thresholds()
         self._check_fitted()
         self.vectors = self._encode(list(self.table.examples))  # (E, D)
         self._embed_centroids()
+
+    def _check_thresholds(self) -> None:
+        """Refuse what no cosine can reach, and what each one does; fitted thresholds may lie a hair outside."""
+        said = self.thresholds[np.isfinite(self.thresholds)]
+        far = said[np.abs(said) > 1.01]
+        if len(far) and self.similarity_fn_name == "cosine":
+            raise ValueError(f"Router: threshold {far[0]:g} is no cosine, which is from -1 to 1, and no percentage")
 
     def _check_fitted(self) -> None:
         """Refuse another model than the one that thresholds were fitted with; say if the examples have changed."""
@@ -226,12 +235,13 @@ class Router:
         Raises
         ------
         ValueError
-            If they are not.
+            If they are not, or a threshold for cosines is none.
         """
         if table.digest() != self.table.digest():
             raise ValueError("with_table: names, examples and scoring must be the router's own; make a new Router")
         other = object.__new__(Router)
         other.__dict__.update(self.__dict__, table=table)
+        other._check_thresholds()
         return other
 
     @property
@@ -260,7 +270,7 @@ class Router:
             For what is no text, and for what ``encode`` refuses.
         """
         if not isinstance(query, str):
-            raise ValueError(f"route: expected a text, got {type(query).__name__}; for several use route_all")
+            raise ValueError(f"route: expected a text (str), got {type(query).__name__}; for several use route_all")
         return self.route_all([query])[0]
 
     def route_all(self, queries: Iterable[str]) -> list[RouteChoice]:
@@ -281,7 +291,7 @@ class Router:
         ValueError
             For a single string, for what is no text, and for what ``encode`` refuses.
         """
-        texts = _as_texts("route_all", queries)
+        texts = list(each_text(queries, "route_all: queries"))
         if not texts:
             return []
         vectors = self._encode(texts)  # (B, D)
@@ -341,7 +351,7 @@ class Router:
         -------
         Array, shape (B, D)
         """
-        return self._encode(_as_texts("embed", queries))
+        return self._encode(list(each_text(queries, "embed: queries")))
 
     def _encode(self, texts: list[str]) -> Array:
         """Encode texts, and refuse what is no vector each."""
@@ -349,17 +359,6 @@ class Router:
         if vectors.ndim != 2 or len(vectors) != len(texts):
             raise ValueError(f"Router: encode must give one vector a text, ({len(texts)}, D), got {vectors.shape}")
         return vectors
-
-
-def _as_texts(function: str, queries: Iterable[str]) -> list[str]:
-    """Give queries as a list, and refuse a lone string, which would be taken letter by letter."""
-    if isinstance(queries, str):
-        raise ValueError(f"{function}: expected several texts, got one: {queries!r:.60}; put it into a list")
-    texts = list(queries)
-    strange = next((text for text in texts if not isinstance(text, str)), None)
-    if strange is not None or None in texts:
-        raise ValueError(f"{function}: expected texts, got {type(strange).__name__}")
-    return texts
 
 
 # ------------------------------------------------------------------------------------------------------ scoring

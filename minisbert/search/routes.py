@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from minisbert.checks import check_sequence
 from minisbert.evaluation.classification import LabelledTexts, draw_examples
 from minisbert.origin import Origin
 
@@ -75,15 +76,18 @@ class Route:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if _examples_fault(self.examples) is None:
+            object.__setattr__(self, "examples", tuple(self.examples))
         for path, fault in self._faults():
             if fault is not None:
                 raise RouteError(f"route {self.name!r:.60}", fault, path)
-        object.__setattr__(self, "examples", tuple(self.examples))
 
     def _faults(self) -> Iterable[tuple[PathIn, str | None]]:
         """Check one thing after the other: its place, and what is wrong with it, if anything is."""
         yield (), _name_fault(self.name)
         yield ("examples",), _examples_fault(self.examples)
+        none = "there are no examples; give one text at least, better five or more"
+        yield ("examples",), None if self.examples else none
         for i, text in enumerate(self.examples):
             yield ("examples", i), _example_fault(text)
         if (twice := _find_repeated(self.examples)) is not None:
@@ -194,11 +198,15 @@ def _name_fault(name: Any) -> str | None:
 
 def _examples_fault(examples: Any) -> str | None:
     """Say what is wrong with a list of examples, whatever is in it."""
-    if isinstance(examples, (str, Mapping)) or not isinstance(examples, Sequence):
-        return (
+    try:
+        check_sequence(examples, "examples")
+    except ValueError as error:
+        if type(examples) not in (str, dict, int, float, bool, type(None)):
+            return str(error)
+        return (  # in the words of a file
             f"examples must be a list of texts, got {kind_of(examples)}; write [{str(examples)[:30]}] for a single one"
         )
-    return None if examples else "there are no examples; give one text at least, better five or more"
+    return None
 
 
 def _example_fault(text: Any) -> str | None:
@@ -336,7 +344,7 @@ def draw_routes(
         if few:
             raise ValueError(
                 f"draw_routes: {labelled.name}: {len(few)} labels have fewer than {per_route} different texts, the "
-                f"first {few[0]!r:.60}; draw fewer a route (per_route, --per-route), or add texts"
+                f"first {few[0]!r:.60}; draw fewer a route (per_route), or add texts"
             )
         chosen = draw_examples(classes, per_route, rng)
     examples: list[list[str]] = [[] for _ in names]

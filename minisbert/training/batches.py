@@ -163,7 +163,7 @@ def clash_keys(examples: Examples) -> Array:
            [1, 2]])
     """
     if examples.kind in ("scored", "labelled"):
-        return np.empty((len(examples), 0), np.int64)
+        return np.empty((len(examples), 0), np.intp)
     if examples.labels is not None:
         return np.asarray(examples.labels)[:, None]
     number: dict[str, int] = {}
@@ -205,7 +205,7 @@ def spread(keys: Array, batch_size: int, rng: np.random.Generator) -> list[Array
     dealt = _deal(keys[order[:clashing]].tolist(), room)
     # the rest clashes with nothing and fills what is left, in random order
     free = np.repeat(np.arange(batches), np.array(room) - np.bincount(dealt, minlength=batches))
-    batch_of = np.concatenate([np.array(dealt, np.int64), free])  # (M,)
+    batch_of = np.concatenate([np.array(dealt, np.intp), free])  # (M,)
     if clashing and keys.shape[1] > 1:
         batch_of = _mend(keys[order].tolist(), batch_of.tolist(), batches, rng)
     mixed = rng.permutation(count)  # (M,) within a batch no order is left

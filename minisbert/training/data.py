@@ -29,6 +29,7 @@ from pathlib import Path
 
 import numpy as np
 
+from minisbert.checks import each_text
 from minisbert.evaluation.classification import checked_label
 from minisbert.model import Array
 from minisbert.tables import InputError, checked_number, checked_text, read_names, read_records
@@ -73,7 +74,7 @@ class Examples:
     scores : Array, shape (M,), optional
         float64, finite, of kind "scored" alone.
     labels : Array, shape (M,), optional
-        int64 from 0 to C - 1: the class of a pair ("labelled") or of a text ("texts").
+        intp from 0 to C - 1: the class of a pair ("labelled") or of a text ("texts").
     label_names : tuple of str
         ``C`` names, that of class ``c`` in place ``c``; empty without labels.
 
@@ -115,6 +116,8 @@ def _check_shape(examples: Examples) -> None:
     if kind not in COLUMNS:
         raise ValueError(f"Examples: kind must be one of {', '.join(COLUMNS)}, got {kind!r}")
     texts = [meaning for meaning in COLUMNS[kind] if meaning not in ("score", "label")]
+    columns = (tuple(each_text(x, f"Examples: columns[{i}]")) for i, x in enumerate(examples.columns))
+    object.__setattr__(examples, "columns", tuple(columns))
     if len(examples.columns) != len(texts):
         raise ValueError(f"Examples: kind {kind!r} has {_texts(len(texts))}, got {len(examples.columns)}")
     if (scores is None) == (kind == "scored"):
@@ -140,7 +143,7 @@ def _texts(count: int) -> str:
 def _check_labels(examples: Examples) -> None:
     """Refuse classes that teach nothing: a single one, and texts that have no other text of their class."""
     names, labels = examples.label_names, examples.labels
-    counts = np.bincount(np.asarray(labels, np.int64), minlength=len(names))  # (C,)
+    counts = np.bincount(np.asarray(labels, np.intp), minlength=len(names))  # (C,)
     if len(counts) != len(names) or not counts.all():
         raise ValueError(f"Examples: labels must be 0 to C - 1, each of them used, for {len(names)} label_names")
     if len(names) < 2:

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from minisbert.blas import threads
+from minisbert.checks import each_text
 from minisbert.model import Array
 from minisbert.model.bert import BertTrace, Dropout, bert_backward, trace_bert
 from minisbert.model.folder import SentenceModel
@@ -32,7 +33,6 @@ from minisbert.model.gradients import BertGradients, Gradient, RowGradient, add_
 from minisbert.model.modules import Dense, DenseGradients, apply_modules, modules_backward
 from minisbert.model.params import build_params, flatten, tensor_shapes
 from minisbert.model.tokens import OverflowReport, Tokens
-from minisbert.pipeline import check_texts
 from minisbert.schedule import work_through
 from minisbert.training.losses import LossResult
 
@@ -168,17 +168,18 @@ def _tokenize(
     model: SentenceModel, columns: Sequence[Sequence[str]], max_seq_length: int | None, report: OverflowReport | None
 ) -> Tokens:
     """Split the texts of all columns into token ids, one column after the other."""
-    is_text = any(isinstance(column, str) for column in (columns, *columns))
-    if is_text or not columns or not len(columns[0]) or len({len(column) for column in columns}) > 1:
+    texts = [list(each_text(column, f"value_and_gradients: columns[{c}]")) for c, column in enumerate(columns)]
+    counts = [len(column) for column in texts]
+    if not sum(counts) or len(set(counts)) > 1:
         raise ValueError(
             "value_and_gradients: expected columns of equally many texts, at least one each, such as [anchors, "
-            f"positives], got {'a bare text' if is_text else [len(column) for column in columns]}"
+            f"positives], got {counts}"
         )
     limit = model.max_seq_length if max_seq_length is None else max_seq_length
     least, most = model.tokenizer.special_count + 1, model.config.max_position_embeddings
     if not least <= limit <= most:
         raise ValueError(f"value_and_gradients: max_seq_length must be from {least} to {most}, got {limit}")
-    tokens = model.tokenizer([text for column in columns for text in check_texts(column)], limit)
+    tokens = model.tokenizer([text for column in texts for text in column], limit)
     counting = report or OverflowReport(limit, "warn")
     counting.add(tokens)
     if report is None:
@@ -193,7 +194,7 @@ def make_shards(tokens: Tokens, least_count: int, most_tokens: int) -> list[_Sha
 
     Examples
     --------
-    >>> tokens = Tokens(np.arange(12), np.array([2, 6, 2, 2]), np.zeros(4, int))
+    >>> tokens = Tokens(np.arange(12), np.array([2, 6, 2, 2]), np.zeros(4, np.intp))
     >>> [(shard.texts.tolist(), shard.token_ids.tolist()) for shard in make_shards(tokens, 2, 100)]
     [([1], [2, 3, 4, 5, 6, 7]), ([0, 2, 3], [0, 1, 8, 9, 10, 11])]
     """
@@ -202,7 +203,7 @@ def make_shards(tokens: Tokens, least_count: int, most_tokens: int) -> list[_Sha
     count = min(len(order), max(least_count, -(-int(lengths.sum()) // most_tokens)))
     # a text belongs to the shard in which its middle lies, were all tokens laid end to end
     ends = np.cumsum(lengths[order])
-    shard_of = ((ends - lengths[order] / 2) * count / ends[-1]).astype(int)
+    shard_of = ((ends - lengths[order] / 2) * count / ends[-1]).astype(np.intp)
     chosen = [order[shard_of == i] for i in range(count)]
     return [
         _Shard(i, texts, np.concatenate([ids[text] for text in texts]), lengths[texts])
