@@ -9,7 +9,7 @@ one that PyTorch gives for the dense gradient, zeros and all. A row that was nev
 only decays; a row that was used before still moves by its momentum. ``torch.optim.SparseAdam`` and "lazy" Adam leave
 a row alone until it is used again, which is another algorithm.
 
-Letters: ``V`` rows of a table, ``D`` its width, ``U`` rows with a gradient.
+Letters: ``V`` rows of a table.
 """
 
 from __future__ import annotations
@@ -175,12 +175,15 @@ def adamw(
         shrink = 1.0 - learning_rate * weight_decay if decays(name) else 1.0
         if isinstance(grad, RowGradient):
             width = grad.values.shape[1]
-            _update_rows(grad, tensors, seen[name], shrink, start // width, stop // width, update)
-            return
-        g, *numbers = (x.ravel(order="K")[start:stop] for x in (grad, *tensors))
-        if shrink != 1.0:
-            numbers[0] *= shrink
-        update(g, *numbers)
+            rows = slice(start // width, stop // width)  # each row of a table is in one block
+            if shrink != 1.0:
+                params[name][rows] *= shrink
+            _update_rows(grad, tensors, seen[name], rows, update)
+        else:
+            g, *numbers = (x.ravel(order="K")[start:stop] for x in (grad, *tensors))
+            if shrink != 1.0:
+                numbers[0] *= shrink
+            update(g, *numbers)
 
     _share(_blocks({name: param.size for name, param in params.items()}), work, num_threads)
     return params, AdamWState(state.step + 1, m, v, seen)
@@ -212,27 +215,19 @@ def _update(
 
 
 def _update_rows(
-    grad: RowGradient,
-    tensors: tuple[Array, ...],
-    seen: Array,
-    shrink: float,
-    start: int,
-    stop: int,
-    update: Callable[..., None],
+    grad: RowGradient, tensors: tuple[Array, ...], seen: Array, rows: slice, update: Callable[..., None]
 ) -> None:
-    """Shrink the rows from ``start`` to ``stop`` of a table, and update those that were ever used."""
-    if shrink != 1.0:
-        tensors[0][start:stop] *= shrink
-    used = start + np.flatnonzero(seen[start:stop])
+    """Update those rows of a table and its moments that were ever used; the others have moments of zero."""
+    used = rows.start + np.flatnonzero(seen[rows])
     if not len(used):
         return
     numbers = [x[used] for x in tensors]
     g = np.zeros_like(numbers[0])
-    first, last = np.searchsorted(grad.rows, (start, stop))
+    first, last = np.searchsorted(grad.rows, (rows.start, rows.stop))
     g[np.searchsorted(used, grad.rows[first:last])] = grad.values[first:last]  # rows with a gradient are among the used
     update(g, *numbers)
-    for x, rows in zip(tensors, numbers, strict=True):
-        x[used] = rows
+    for x, moved in zip(tensors, numbers, strict=True):
+        x[used] = moved
 
 
 def _mark_rows(grads: Mapping[str, Gradient], state: AdamWState, in_place: bool) -> dict[str, Array]:
@@ -434,8 +429,8 @@ def _blocks(sizes: Mapping[str, int]) -> list[tuple[str, int, int]]:
 def _share(
     blocks: list[tuple[str, int, int]], work: Callable[[tuple[str, int, int]], _Result], num_threads: int
 ) -> list[_Result]:
-    """Return ``[work(block) for block in blocks]``; of ``n`` threads, each takes every ``n``-th block."""
-    jobs = [np.arange(i, len(blocks), num_threads) for i in range(min(num_threads, len(blocks)))]
+    """Return ``[work(block) for block in blocks]``; eight jobs a thread, so that one held up leaves more to others."""
+    jobs = np.array_split(np.arange(len(blocks)), max(1, min(8 * num_threads, len(blocks))))
     results: dict[int, _Result] = {}
     for job, found in work_through(jobs, lambda job: [work(blocks[i]) for i in job], num_threads):
         results |= zip(job.tolist(), found, strict=True)

@@ -57,7 +57,7 @@ class DropoutPlan:
 
 @dataclass(frozen=True)
 class Step:
-    """What one batch gave."""
+    """The loss of one batch, its gradients and its vectors."""
 
     value: float  # the loss, a mean over the batch
     gradients: dict[str, Gradient]  # by the names of named_parameters, and of the loss's own weights
