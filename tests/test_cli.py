@@ -465,7 +465,7 @@ def test_a_link_stays_a_link(model):
 def test_overflow(model):
     assert "Warning: 1 of 1 texts" in succeeds("embed", LONG).stderr
     assert succeeds("embed", LONG, "--overflow", "truncate").stderr == ""
-    assert "longer than max_seq_length" in fails("embed", LONG, "--overflow", "error")
+    assert "longer than --max-seq-length" in fails("embed", LONG, "--overflow", "error")
     assert "--max-seq-length = 4" in succeeds("embed", "i love soup", "--max-seq-length", "4").stderr
 
 

@@ -62,10 +62,9 @@ def train_minisbert(setting: Setting) -> Train:
     """
     from minisbert.encoder import SentenceEncoder
     from minisbert.model.tokens import OverflowReport
-    from minisbert.training.batches import Batch
-    from minisbert.training.objective import objective
+    from minisbert.training.data import Batch
+    from minisbert.training.finetune import Settings, objective
     from minisbert.training.optim import adamw, clip_gradients, init_adamw, warmup_linear
-    from minisbert.training.settings import Settings
     from minisbert.training.step import (
         DropoutPlan,
         copy_parameters,

@@ -494,7 +494,7 @@ def _number_labels(
     if few:
         raise ValueError(
             f"{train.name}: {examples_per_class} examples a class cannot be drawn: of {_listed(few)} there are fewer "
-            "texts; draw fewer a class (examples_per_class, --examples-per-class), or add texts"
+            "texts; draw fewer a class (examples_per_class), or add texts"
         )
     number = {name: c for c, name in enumerate(names)}
     return names, np.array([number[x] for x in train.labels]), np.array([number[x] for x in test.labels])
