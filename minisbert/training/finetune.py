@@ -427,7 +427,7 @@ def read_checkpoint(file: Path, params: Mapping[str, Array], identity: Mapping[s
         scores = tuple((int(step), float(score)) for step, score in said["dev_scores"])
         return TrainingState(
             _like(parts["params"], params),
-            state_from_arrays(AdamWState, parts["optimizer"], params),
+            state_from_arrays(parts["optimizer"], params),
             Progress(said["epoch"], said["batch"], said["step"], tuple(said["losses"]), scores, said["seconds"]),
             _like(parts["best"], params) if parts["best"] else None,
         )

@@ -387,7 +387,7 @@ def state_to_arrays(state: AdamWState) -> dict[str, Array]:
     return arrays
 
 
-def state_from_arrays(kind: type[AdamWState], arrays: Mapping[str, Array], params: Mapping[str, Array]) -> AdamWState:
+def state_from_arrays(arrays: Mapping[str, Array], params: Mapping[str, Array]) -> AdamWState:
     """Rebuild a state from what :func:`state_to_arrays` gave, so that training goes on bit for bit.
 
     The arrays are new, in the memory order of ``params``. ValueError if they belong to another optimiser or model.
@@ -404,7 +404,7 @@ def state_from_arrays(kind: type[AdamWState], arrays: Mapping[str, Array], param
         if part in parts:
             like = params.get(name, array)
             parts[part][name] = np.array(array, order=_order(like) if array.ndim == like.ndim else "C")
-    state = kind(int(arrays["step"][0]), **parts)
+    state = AdamWState(int(arrays["step"][0]), **parts)
     _check_state("state_from_arrays", params, state)
     return state
 
