@@ -21,7 +21,7 @@ from minisbert.bench.trainers import LEARNING_RATE, MAX_NORM, TOTAL_STEPS, WARMU
 from minisbert.bench.training import BATCH_PAIRS, CHECKED_STEPS, DROPOUT, ROUND_STEPS, make_batches, measure_training
 from minisbert.bench.worker import Worker, WorkerError
 from minisbert.cli import main
-from minisbert.model.modules import Normalize, Pooling
+from minisbert.model.pooling import Normalize, Pooling
 from minisbert.training.data import Examples, make_epoch
 from minisbert.training.finetune import Settings, finetune
 

@@ -297,7 +297,7 @@ def test_search_is_exact_in_memory_and_in_sql(duckdb, model, tmp_path, in_sql, s
 
 
 def database_pooling():
-    from minisbert.model.modules import Pooling
+    from minisbert.model.pooling import Pooling
 
     return Pooling()
 

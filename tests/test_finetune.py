@@ -25,8 +25,8 @@ from minisbert.evaluation.retrieval import evaluate_retrieval
 from minisbert.evaluation.retrieval_set import read_retrieval
 from minisbert.evaluation.sts import StsPairs, evaluate_sts
 from minisbert.model.bert import Dropout
-from minisbert.model.gradients import RowGradient
-from minisbert.model.modules import Normalize, Pooling
+from minisbert.model.params import RowGradient
+from minisbert.model.pooling import Normalize, Pooling
 from minisbert.model.tokens import TruncationWarning
 from minisbert.proof.pays import gain, tune_with_seeds
 from minisbert.training.data import Batch, Examples, make_epoch

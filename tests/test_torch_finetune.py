@@ -14,7 +14,7 @@ from tiny import tiny_dense, write_model
 from torch_oracle import THIRD_PARTY_WARNINGS, Figures, quiet, relative, torch_parameters
 
 from minisbert import SentenceEncoder
-from minisbert.model.modules import Normalize, Pooling
+from minisbert.model.pooling import Normalize, Pooling
 from minisbert.training.data import Examples, make_epoch
 from minisbert.training.finetune import Settings, finetune, new_head
 from minisbert.training.step import copy_parameters, named_parameters

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from torch_oracle import THIRD_PARTY_WARNINGS, Figures, relative
 
-from minisbert.model.gradients import RowGradient
+from minisbert.model.params import RowGradient
 from minisbert.training.optim import adamw, clip_gradients, decays, init_adamw, warmup_linear
 
 pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]

@@ -199,8 +199,8 @@ _MADE_BY = {
     "embeddings.": "model/bert.py: embed",
     ".attention.": "model/bert.py: attention",
     ".feed_forward.": "model/bert.py: feed_forward",
-    "modules.": "model/modules.py: apply_modules",
-    "sentence_embedding": "model/modules.py: apply_modules",
+    "modules.": "model/pooling.py: apply_modules",
+    "sentence_embedding": "model/pooling.py: apply_modules",
 }
 
 

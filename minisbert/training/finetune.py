@@ -32,9 +32,8 @@ from minisbert.files import written_whole
 from minisbert.model import Array
 from minisbert.model.config import BertConfig
 from minisbert.model.folder import SentenceModel
-from minisbert.model.gradients import Gradient
-from minisbert.model.modules import Normalize, Pooling
-from minisbert.model.params import build_params
+from minisbert.model.params import Gradient, build_params
+from minisbert.model.pooling import Normalize, Pooling
 from minisbert.model.tokens import OverflowReport, TruncationWarning
 from minisbert.pipeline import BLOCK_TEXTS
 from minisbert.training.data import Batch, Examples, make_epoch

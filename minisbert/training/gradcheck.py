@@ -22,8 +22,8 @@ from minisbert.blas import threads
 from minisbert.model import Array
 from minisbert.model.bert import bert
 from minisbert.model.folder import SentenceModel
-from minisbert.model.gradients import Gradient, RowGradient
-from minisbert.model.modules import apply_modules
+from minisbert.model.params import Gradient, RowGradient
+from minisbert.model.pooling import apply_modules
 from minisbert.model.tokens import OverflowReport
 from minisbert.training.losses import LOSSES, LossResult, find_false_negatives
 from minisbert.training.step import LossFunction, named_parameters, replace_parameters, value_and_gradients
@@ -339,7 +339,7 @@ def check_encoder(
     --------
     >>> import tokenizers
     >>> from minisbert.model.config import BertConfig
-    >>> from minisbert.model.modules import Pooling
+    >>> from minisbert.model.pooling import Pooling
     >>> from minisbert.model.params import random_params
     >>> from minisbert.model.tokens import Tokenizer
     >>> library = tokenizers.Tokenizer(tokenizers.models.WordLevel({"hot": 0, "soup": 1, "tea": 2}, "hot"))

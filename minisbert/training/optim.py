@@ -23,7 +23,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from minisbert.model import Array
-from minisbert.model.gradients import Gradient, RowGradient
+from minisbert.model.params import Gradient, RowGradient
 from minisbert.schedule import work_through
 
 
@@ -495,7 +495,7 @@ def _check_gradient(name: str, grad: Gradient, param: Array) -> None:
         raise ValueError(
             f"adamw: expected the RowGradient of {name!r} to fit a {param.dtype} table {param.shape}: a row of values "
             f"for each of rows, which ascend below row_count, each once; got rows {rows.dtype} {rows.shape}, values "
-            f"{values.dtype} {values.shape} and row_count {grad.row_count}. gradients.sum_rows makes such"
+            f"{values.dtype} {values.shape} and row_count {grad.row_count}. params.sum_rows makes such"
         )
 
 

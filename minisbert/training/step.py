@@ -29,9 +29,16 @@ from minisbert.checks import each_text
 from minisbert.model import Array
 from minisbert.model.bert import BertTrace, Dropout, bert_backward, trace_bert
 from minisbert.model.folder import SentenceModel
-from minisbert.model.gradients import BertGradients, Gradient, RowGradient, add_gradients
-from minisbert.model.modules import Dense, DenseGradients, apply_modules, modules_backward
-from minisbert.model.params import build_params, flatten, tensor_shapes
+from minisbert.model.params import (
+    BertGradients,
+    Gradient,
+    RowGradient,
+    add_gradients,
+    build_params,
+    flatten,
+    tensor_shapes,
+)
+from minisbert.model.pooling import Dense, DenseGradients, apply_modules, modules_backward
 from minisbert.model.tokens import OverflowReport, Tokens
 from minisbert.schedule import work_through
 from minisbert.training.losses import LossResult
