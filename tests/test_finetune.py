@@ -19,6 +19,7 @@ from test_retrieval import write_set
 from tiny import TINY, read_raw_safetensors, tiny_dense, write_model
 
 from minisbert import SentenceEncoder
+from minisbert.cli.demo_intents import gain, tune_with_seeds
 from minisbert.evaluation.bootstrap import bootstrap_mean, paired_difference
 from minisbert.evaluation.classification import ClassificationResult, LabelledTexts
 from minisbert.evaluation.retrieval import evaluate_retrieval
@@ -28,7 +29,6 @@ from minisbert.model.bert import Dropout
 from minisbert.model.params import RowGradient
 from minisbert.model.pooling import Normalize, Pooling
 from minisbert.model.tokens import TruncationWarning
-from minisbert.proof.pays import gain, tune_with_seeds
 from minisbert.training.data import Batch, Examples, make_epoch
 from minisbert.training.finetune import (
     FITTING,
