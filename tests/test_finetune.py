@@ -49,10 +49,14 @@ from minisbert.training.finetune import (
     write_checkpoint,
 )
 from minisbert.training.losses import LOSSES, multiple_negatives_ranking
-from minisbert.training.moments import init_adamw
-from minisbert.training.pace import warmup_linear
-from minisbert.training.parameters import copy_parameters, named_parameters, replace_parameters
-from minisbert.training.step import DropoutPlan, value_and_gradients
+from minisbert.training.optim import init_adamw, warmup_linear
+from minisbert.training.step import (
+    DropoutPlan,
+    copy_parameters,
+    named_parameters,
+    replace_parameters,
+    value_and_gradients,
+)
 
 module = sys.modules["minisbert.training.finetune"]  # the room gives its name to the function
 

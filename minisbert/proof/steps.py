@@ -18,11 +18,8 @@ from minisbert.model import Array
 from minisbert.model.folder import SentenceModel
 from minisbert.model.params import Gradient, RowGradient
 from minisbert.training.losses import multiple_negatives_ranking
-from minisbert.training.moments import init_adamw
-from minisbert.training.optim import adamw
-from minisbert.training.pace import clip_gradients
-from minisbert.training.parameters import copy_parameters, named_parameters, replace_parameters
-from minisbert.training.step import value_and_gradients
+from minisbert.training.optim import adamw, clip_gradients, init_adamw
+from minisbert.training.step import copy_parameters, named_parameters, replace_parameters, value_and_gradients
 
 RECORDED_STEPS = Path(__file__).parent / "steps.npz"
 STEPS, LEARNING_RATE, WEIGHT_DECAY, MAX_NORM, SCALE = 5, 2e-5, 0.01, 1.0, 20.0

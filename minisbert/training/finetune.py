@@ -38,11 +38,23 @@ from minisbert.model.tokens import OverflowReport, TruncationWarning
 from minisbert.pipeline import BLOCK_TEXTS
 from minisbert.training.data import Batch, Examples, make_epoch
 from minisbert.training.losses import LOSSES, LossResult, find_false_negatives
-from minisbert.training.moments import AdamWState, init_adamw, state_from_arrays, state_to_arrays
-from minisbert.training.optim import adamw
-from minisbert.training.pace import clip_gradients, warmup_linear
-from minisbert.training.parameters import copy_parameters, named_parameters, replace_parameters
-from minisbert.training.step import DropoutPlan, LossFunction, value_and_gradients
+from minisbert.training.optim import (
+    AdamWState,
+    adamw,
+    clip_gradients,
+    init_adamw,
+    state_from_arrays,
+    state_to_arrays,
+    warmup_linear,
+)
+from minisbert.training.step import (
+    DropoutPlan,
+    LossFunction,
+    copy_parameters,
+    named_parameters,
+    replace_parameters,
+    value_and_gradients,
+)
 
 FITTING = {
     "pairs": ("multiple_negatives_ranking",),
@@ -414,7 +426,7 @@ def read_checkpoint(file: Path, params: Mapping[str, Array], identity: Mapping[s
         scores = tuple((int(step), float(score)) for step, score in said["dev_scores"])
         return TrainingState(
             _like(parts["params"], params),
-            state_from_arrays(AdamWState, parts["optimizer"], params),
+            state_from_arrays(parts["optimizer"], params),
             Progress(said["epoch"], said["batch"], said["step"], tuple(said["losses"]), scores, said["seconds"]),
             _like(parts["best"], params) if parts["best"] else None,
         )
