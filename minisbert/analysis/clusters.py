@@ -286,10 +286,10 @@ def silhouette(vectors: ArrayLike, ids: ArrayLike) -> Array:
     (M, D), (M,) -> (M,)
 
     ``a`` is the mean cosine distance to the other texts of its cluster, ``b`` that to the nearest other cluster. 1 is
-    well inside, 0 between two, below 0 nearer to another; 0 also for a text alone in its cluster, and for texts in none
-    (id -1). That usually takes all pairs. With the cosine the mean distance of ``u`` to a cluster is ``1 - u . (mean of
-    the cluster)``, so the clusters' means are enough for the exact value. ValueError for fewer than 2 clusters.
-    **Source**: Rousseeuw 1987; ``sklearn.metrics.silhouette_samples(metric="cosine")``.
+    well inside, 0 between two, below 0 nearer to another; 0 also for a text alone in its cluster, or in none. That
+    usually takes all pairs. With the cosine the mean distance of ``u`` to a cluster with mean ``m`` is ``1 - u . m``,
+    so the means are enough for the exact value. ValueError for fewer than 2 clusters. **Source**: Rousseeuw 1987;
+    ``sklearn.metrics.silhouette_samples(metric="cosine")``.
 
     >>> silhouette([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 2.0]], [0, 0, 1, 1]).round(2)
     array([1.  , 1.  , 0.89, 0.81])

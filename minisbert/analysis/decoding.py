@@ -78,12 +78,12 @@ def _rules(tags: Sequence[str]) -> tuple[Array, Array]:
 def span_probabilities(log_probs: Array, tags: Sequence[str], spans: Sequence[Span]) -> list[float]:
     """Probability that exactly these words, no more and no fewer, are an entity of this type.
 
-    Words are taken as independent, and invalid sequences are ruled out: a valid ``c`` has the probability ``prod_t p[t,
-    c_t] / Z``, where ``Z`` makes them sum to 1. A span's is the sum over the valid sequences that have it: ``B`` at its
-    start, ``I`` up to its stop, no ``I`` of its type after it. 0 for a type without tags. **Source**: Rabiner 1989,
-    section III A (forward and backward sums); Culotta & McCallum 2004 for spans of a CRF, of which this is the case
-    without learned transitions. In logarithms, so that no product underflows. Of the valid O O, O B, B O, B B and B I,
-    the last is the span of both words:
+    Words are taken as independent, and invalid sequences are ruled out. A valid sequence ``c`` has the probability
+    ``prod_t p[t, c_t] / Z``, where ``Z`` makes them sum to 1. A span's is the sum over the valid sequences that have
+    it: ``B`` at its start, ``I`` up to its stop, no ``I`` of its type after it. 0 for a type without tags. **Source**:
+    Rabiner 1989, section III A (forward and backward sums); Culotta & McCallum 2004 for spans of a CRF, of which this
+    is the case without learned transitions. In logarithms, so that no product underflows. Of the valid O O, O B, B O, B
+    B and B I, the last is the span of both words:
 
     >>> both = np.log([[0.5, 0.4, 0.1], [0.1, 0.2, 0.7]])
     >>> [round(p, 4) for p in span_probabilities(both, ["O", "B-x", "I-x"], [Span(0, 2, "x"), Span(0, 1, "x")])]

@@ -1,11 +1,12 @@
 """Which words made two texts similar: the cosine as a sum over all pairs of tokens, exactly.
 
-Mean pooling adds up token vectors, and a dot product of two sums is the sum of all dot products. With token vectors
-``t_i`` of text A and ``u_j`` of text B, whose means are ``a`` and ``b``: ``cos(A, B) = sum_ij t_i . u_j / (T_a T_b |a|
-|b|)``. Nothing is approximated; [CLS] and [SEP] stand in the table with what they carry, which is not little. But a
-token's vector is not the word alone, since BERT has mixed the whole text into it: the table says where the cosine comes
-from, not what it would be without a word (leave the word out and encode again for that). Gradients and attention as
-explanations do not add up to anything. Letters: ``A`` and ``B`` tokens of the two texts, ``D`` hidden size.
+``cos(A, B) = sum_ij t_i . u_j / (T_a T_b |a| |b|)``
+
+Mean pooling adds up token vectors, ``t_i`` of text A with mean ``a`` and ``u_j`` of text B with mean ``b``, and a dot
+product of two sums is the sum of all dot products. Nothing is approximated; [CLS] and [SEP] stand in the table with
+what they carry, which is not little. But a token's vector is not the word alone, since BERT has mixed the whole text
+into it: the table says where the cosine comes from, not what it would be without a word (leave the word out and encode
+again for that). Letters: ``A`` and ``B`` tokens of the two texts, ``D`` hidden size.
 """
 
 from __future__ import annotations
@@ -59,9 +60,7 @@ class Explanation:
         )
 
     def strongest(self, count: int) -> list[tuple[int, int]]:
-        """The pairs that contribute most, positive or negative: indices into ``pieces_a`` and ``pieces_b``, largest
-        first.
-        """
+        """The pairs that contribute most in absolute value, as indices into ``pieces_a`` and ``pieces_b``."""
         order = np.argsort(-np.abs(self.contributions), axis=None, kind="stable")[:count]
         rows, columns = np.unravel_index(order, self.contributions.shape)
         return list(zip(rows.tolist(), columns.tolist(), strict=True))

@@ -39,8 +39,7 @@ class Span(NamedTuple):
 def check_tags(tags: Sequence[str]) -> None:
     """Raise ValueError unless a sentence's tags are IOB2.
 
-    **Source**: Ramshaw & Marcus 1995 (IOB), Tjong Kim Sang & Veenstra 1999 (IOB2); ``seqeval`` with ``mode="strict",
-    scheme=IOB2``.
+    **Source**: Ramshaw & Marcus 1995 (IOB), Tjong Kim Sang & Veenstra 1999 (IOB2); ``seqeval`` in mode "strict".
     """
     before = OUTSIDE
     for i, tag in enumerate(tags, 1):
@@ -257,8 +256,8 @@ def span_counts(
 ) -> Array:
     """Right, predicted and expected spans of each sentence, (S, 3); ``kind`` counts one type alone.
 
-    **Source**: Tjong Kim Sang & De Meulder 2003 (``conlleval``); ``seqeval.metrics.f1_score(..., mode="strict",
-    scheme=IOB2)``. Half a name is no name:
+    **Source**: Tjong Kim Sang & De Meulder 2003 (``conlleval``);
+    ``seqeval.metrics.f1_score(..., mode="strict", scheme=IOB2)``. Half a name is no name:
 
     >>> span_counts([["B-person", "I-person", "B-person"]], [["B-person", "O", "B-person"]])
     array([[1, 2, 2]])

@@ -82,8 +82,9 @@ def measure_throughput(workers: Sequence[Worker], name: str, texts: list[str], g
 
 
 def measure_differences(workers: Sequence[Worker], name: str, folder: Path) -> dict[str, float]:
-    """Largest absolute difference of each engine's vectors from ours: different results would make the benchmark
-    meaningless.
+    """Largest absolute difference of each engine's vectors from ours.
+
+    If results differed, the benchmark would be meaningless.
     """
     vectors = {}
     for i, worker in enumerate(workers):
@@ -111,9 +112,7 @@ def measure_latency(workers: Sequence[Worker], texts: list[str], plan: Plan) -> 
 
 
 def measure_cold_start(names: Sequence[str], setting: Setting, plan: Plan) -> Result:
-    """Start processes that embed one text: for each engine ``seconds`` up to its vector and ``peak_mib``, one per
-    round.
-    """
+    """Start processes that embed one text: for each engine and round ``seconds`` up to its vector, and ``peak_mib``."""
     seconds: dict[str, list[float]] = {name: [] for name in names}
     peaks: dict[str, list[float | None]] = {name: [] for name in names}
     for number in range(-1, plan.rounds):  # one extra: the first reads files that are not cached yet
@@ -143,9 +142,7 @@ def run_cold(name: str, script: str) -> tuple[float, float | None]:
 
 
 def measure_growth(setting: Setting, texts: list[str], counts: Sequence[int], folder: Path, plan: Plan) -> Result:
-    """Embed more and more texts with our encoder, each count in a fresh process: ``seconds`` per round and
-    ``peak_mib``.
-    """
+    """Embed more and more texts with our encoder, each count in a fresh process: ``seconds``, ``peak_mib``."""
     grown: Result = {str(count): {"seconds": [], "peak_mib": None} for count in counts}
     with ExitStack() as stack:
         workers = {

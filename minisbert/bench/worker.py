@@ -55,9 +55,7 @@ class Worker:
         self._process.communicate()
 
     def ask(self, what: str, **about: Any) -> Any:
-        """Send a request (a key of :data:`ANSWERS`) and wait for the answer; WorkerError, with its last words, if it
-        has died.
-        """
+        """Send a request (a key of :data:`ANSWERS`) and wait for the answer; WorkerError if the process has died."""
         if self._process.stdin is None or self._process.stdout is None:
             raise WorkerError(f"{self.name}: no pipes to the process")
         with contextlib.suppress(BrokenPipeError):  # reported below

@@ -1,6 +1,4 @@
-"""``minisbert route evaluate``: how well labelled queries find their routes, and how well out-of-scope ones are
-rejected.
-"""
+"""``minisbert route evaluate``: how well labelled queries find their routes, and out-of-scope ones are rejected."""
 
 from __future__ import annotations
 

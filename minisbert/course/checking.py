@@ -29,9 +29,7 @@ def it_fails(what: str) -> Iterator[None]:
 
 
 def data_file(name: str) -> Path | None:
-    """Find evaluation data, which the project may not redistribute, in ``MINISBERT_DATA`` or ``shared/data``; else
-    None.
-    """
+    """Find evaluation data, which may not be redistributed, in ``MINISBERT_DATA`` or ``shared/data``; else None."""
     checkout = Path(__file__).resolve().parents[2]
     folders = [Path(os.environ["MINISBERT_DATA"])] if os.environ.get("MINISBERT_DATA") else []
     for folder in [*folders, checkout.parent / "shared" / "data"]:
