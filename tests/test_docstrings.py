@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-ROOMS = ["minisbert", "minisbert.model", "minisbert.training"]
+ROOMS = ["minisbert", "minisbert.model", "minisbert.training", "minisbert.analysis"]
 
 
 def public_names():

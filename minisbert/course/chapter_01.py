@@ -2,7 +2,7 @@
 
 Each comes with its solution and with the results of typical mistakes: read it after the notebook. The package's own
 versions are :func:`minisbert.cos_sim`, :func:`minisbert.search.exact.semantic_search` and
-:func:`minisbert.analysis.explain.explain`.
+:func:`minisbert.analysis.explain`.
 
 Letters: ``A`` and ``B`` rows or tokens, ``M`` documents, ``D`` the width of a vector, ``k`` results.
 """
