@@ -1,4 +1,4 @@
-"""``minisbert fetch``: a model to this machine, verified."""
+"""``minisbert fetch``: download a model and verify it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def fetch(model: str | None, revision: str | None, token: str | None, as_json: b
     is_pinned = (
         model in (None, pinned.DEFAULT_MODEL, pinned.FOLDER_NAME)
         and revision in (None, pinned.DEFAULT_REVISION)
-        and not os.path.exists(model or "")  # noqa: PTH110  # a local folder of this name is somebody's own model
+        and not os.path.exists(model or "")  # noqa: PTH110  # a local folder of this name is the user's own model
     )
     click.echo(f"source: {found.source}", err=True)
     if is_pinned:
