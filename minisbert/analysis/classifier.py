@@ -246,8 +246,8 @@ def train_classifier(
     >>> from minisbert import SentenceEncoder
     >>> texts = ["what a feast", "i loved it", "so good", "awful food", "i hated it", "so bad"]
     >>> data = LabelledTexts("mood", texts, ["good"] * 3 + ["bad"] * 3)
-    >>> trained = train_classifier(SentenceEncoder(), data, folds=3)  # doctest: +SKIP
-    >>> trained.classifier.predict(SentenceEncoder().encode(["wonderful soup"]))  # doctest: +SKIP
+    >>> trained = train_classifier(SentenceEncoder(), data, folds=3)
+    >>> trained.classifier.predict(SentenceEncoder().encode(["wonderful soup"]))
     ['good']
     """
     check_labels(data)

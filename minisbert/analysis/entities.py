@@ -245,8 +245,8 @@ def train_tagger(
     --------
     >>> from minisbert import SentenceEncoder
     >>> data = TaggedSentences("tiny", [["Ada", "sang"], ["Bo", "slept"]], [["B-person", "O"]] * 2)
-    >>> tagger, _ = train_tagger(SentenceEncoder(), data, strengths=[1.0], offsets=[0.0])  # doctest: +SKIP
-    >>> tagger.tag(SentenceEncoder(), [["Eve", "wept"]])  # doctest: +SKIP
+    >>> tagger, _ = train_tagger(SentenceEncoder(), data, strengths=[1.0], offsets=[0.0])
+    >>> tagger.tag(SentenceEncoder(), [["Eve", "wept"]])
     [['B-person', 'O']]
     """
     check_settings(settings.get("strengths", STRENGTHS), settings.get("offsets", OFFSETS), decoder, data)

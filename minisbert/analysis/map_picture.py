@@ -89,9 +89,9 @@ def draw_map(
 
     Examples
     --------
-    >>> points = np.array([[0.0, 1.0], [1.0, 0.0]])
-    >>> with open("map.png", "wb") as stream:  # doctest: +SKIP
-    ...     draw_map(stream, Projection(points, "pca", (0.7, 0.3), None, 5, 2), ["soup", "tea"], title="menu")
+    >>> from io import BytesIO
+    >>> projection = Projection(np.array([[0.0, 1.0], [1.0, 0.0]]), "pca", (0.7, 0.3), None, 5, 2)
+    >>> draw_map(BytesIO(), projection, ["soup", "tea"], title="menu")
     """
     require_matplotlib()
     texts = list(each_text(texts, "draw_map: texts"))
