@@ -150,7 +150,7 @@ def _versions() -> dict[str, str]:
 
 def _cache_folder() -> str:
     """Say where fetched models are kept."""
-    from minisbert.pinned import cache_folder
+    from minisbert.hub import cache_folder
 
     return str(cache_folder())
 
