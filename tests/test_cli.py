@@ -26,8 +26,8 @@ import minisbert
 from minisbert import SentenceEncoder
 from minisbert.cli import VERBS, in_options, main, outputs
 from minisbert.cli.table import display_width, printable, shorten
-from minisbert.model.modules import Pooling
 from minisbert.model.params import flatten
+from minisbert.model.pooling import Pooling
 
 LONG = "the cat sat on the mat and the dog ran on the mat, i love the soup"
 TEXTS = ["i love soup", "", "the cat sat", "好き 👩‍🍳 été", "the dog ran"]
@@ -465,7 +465,7 @@ def test_a_link_stays_a_link(model):
 def test_overflow(model):
     assert "Warning: 1 of 1 texts" in succeeds("embed", LONG).stderr
     assert succeeds("embed", LONG, "--overflow", "truncate").stderr == ""
-    assert "longer than max_seq_length" in fails("embed", LONG, "--overflow", "error")
+    assert "longer than --max-seq-length" in fails("embed", LONG, "--overflow", "error")
     assert "--max-seq-length = 4" in succeeds("embed", "i love soup", "--max-seq-length", "4").stderr
 
 

@@ -26,7 +26,6 @@ from minisbert.analysis.tagging import (
     TaggedSentences,
     span_score,
 )
-from minisbert.blas import threads
 from minisbert.evaluation.classification import require_sklearn
 from minisbert.model import Array
 
@@ -316,10 +315,7 @@ def _fits(features: Any, data: TaggedSentences, grid: Sequence[float]) -> Iterat
             f"{features.shape[0]:,} rows and {len(tags)} tag{'' if len(tags) == 1 else 's'}"
         )
     scaled, centre, spread = _standardise(features)
-    fits = logistic_path(scaled, classes, grid, np.ones(len(tags)))
-    for _ in grid:
-        with threads.hold(1):  # a tall, thin product: more threads wait for each other
-            weight, bias = next(fits)  # (C, W), (C,)
+    for weight, bias in logistic_path(scaled, classes, grid, np.ones(len(tags))):  # (C, W), (C,)
         # (x - centre) / spread is linear, too: the probe takes x
         weight = weight / spread
         yield TagProbe(tuple(tags.tolist()), weight, bias - weight @ centre)
