@@ -1,4 +1,4 @@
-"""``minisbert fetch``: a model to this machine, verified."""
+"""``minisbert fetch``: download a model and verify it."""
 
 from __future__ import annotations
 
