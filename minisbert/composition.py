@@ -2,7 +2,7 @@
 
 Either the chunks' sentence vectors become one (:func:`compose`), or, in **late composition**, their token vectors are
 pooled as if they were the tokens of one long text (:func:`share_out`, :func:`pool_shares`, :func:`compose_shares`).
-What sends chunks through BERT is ``pipeline.py``; how a name becomes a model comes next, in ``sources.py``.
+What sends chunks through BERT is ``pipeline.py``; how a name becomes a model comes next, in ``hub.py``.
 
 Letters: ``N`` tokens in the strip, ``C`` chunks, ``D`` hidden size.
 """

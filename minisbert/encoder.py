@@ -2,7 +2,7 @@
 
 A text goes through ``tokens`` (ids), ``bert`` (token vectors) and ``modules`` (one vector); ``options.py`` checks what
 is asked for, ``pipeline.py`` does it. What scikit-learn asks of a transformer stands at the end, on ``transformer.py``.
-``remote.py`` and ``client.py``, next, are for code that is written against an embedding service.
+``client.py``, next, is for code that is written against an embedding service.
 
 Letters: ``B`` texts, ``N`` tokens in the strip, ``T`` tokens of one text, ``C`` chunks, ``D`` hidden size.
 """

@@ -28,7 +28,7 @@ from minisbert.evaluation.classification import (
     has_sklearn,
     read_labelled,
 )
-from minisbert.pinned import is_default_model
+from minisbert.hub import is_default_model
 
 LINE_WIDTH = 100
 

@@ -24,7 +24,7 @@ from minisbert.cli.retrieval_output import (
 from minisbert.encoder import SentenceEncoder
 from minisbert.evaluation.bootstrap import RESAMPLES
 from minisbert.evaluation.retrieval import RetrievalResult, evaluate_retrieval, published_for, read_retrieval
-from minisbert.pinned import is_default_model
+from minisbert.hub import is_default_model
 
 
 @click.command(short_help="Measure how well a model finds documents.")

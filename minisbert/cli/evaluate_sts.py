@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from minisbert import __version__, pinned
+from minisbert import __version__, hub
 from minisbert.cli.options import ModelChoice, decorate, json_option, model_options
 from minisbert.cli.outputs import Target, written_whole
 from minisbert.cli.table import display_width, pad, printable, shorten
@@ -84,7 +84,7 @@ def sts(
     options = _read_options(columns, scale, no_header)
     found = [(known, read_set(known, files, options)) for path in paths for known, files in find_sets(path)]
     encoder = choice.encoder("float32")
-    is_published = choice.max_seq_length is None and pinned.is_default_model(encoder.folder)
+    is_published = choice.max_seq_length is None and hub.is_default_model(encoder.folder)
     results = [evaluate_sts(encoder, pairs, show_progress_bar=sys.stderr.isatty()) for _, pairs in found]
     rows = [(known if is_published else None, result) for (known, _), result in zip(found, results, strict=True)]
     written = json.dumps(_to_json(rows, encoder), indent=2, ensure_ascii=False)

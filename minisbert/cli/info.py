@@ -148,7 +148,7 @@ def _versions() -> dict[str, str]:
 
 def _cache_folder() -> str:
     """Where fetched models are kept."""
-    from minisbert.pinned import cache_folder
+    from minisbert.hub import cache_folder
 
     return str(cache_folder())
 
