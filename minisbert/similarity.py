@@ -25,11 +25,11 @@ distance of a float32 vector from itself then comes out as about 0.01, or as NaN
 sentence-transformers, takes the shortcut above 25 rows. Here equal rows are at distance exactly 0. The price is
 time: for two large sets 15 to 40 times that of the matrix product under `cos_sim` and `dot_score`.
 
-**Backwards.** Directly under each function ``f(a, b)`` stands ``f_backward(d_scores, a, b) -> (d_a, d_b)``. The
-upstream gradient ``d_scores``, of the shape of ``f(a, b)``, says how a loss moves with each score; ``d_a`` and ``d_b``
-say how it moves with each number of ``a`` and ``b``. They have the shape of the rows, and the float type in which the
-scores are computed. Where a function has a kink and so no derivative, the gradient is 0, as PyTorch chooses too. Only
-`cos_sim_backward` has a full docstring: the others take, give and refuse the same.
+**Backwards.** Directly under each function that a loss is made of stands ``f_backward(d_scores, a, b) -> (d_a, d_b)``.
+The upstream gradient ``d_scores``, of the shape of ``f(a, b)``, says how a loss moves with each score; ``d_a`` and
+``d_b`` say how it moves with each number of ``a`` and ``b``. They have the shape of the rows, and the float type in
+which the scores are computed. Where a function has a kink and so no derivative, the gradient is 0, as PyTorch chooses
+too. Only `cos_sim_backward` has a full docstring: the others take, give and refuse the same.
 
 Left out on purpose: sparse vectors, and an eps under the division. sentence-transformers gives an all-zero vector
 cosine 0 with everything, which hides the bug that made it; here it is an error that names the rows.
@@ -54,21 +54,16 @@ __all__ = [
     "SIMILARITIES",
     "Similarity",
     "angular_distance",
-    "angular_distance_backward",
     "cos_sim",
     "cos_sim_backward",
     "dot_score",
     "dot_score_backward",
     "euclidean_sim",
-    "euclidean_sim_backward",
     "manhattan_sim",
-    "manhattan_sim_backward",
     "pairwise_angular_distance",
-    "pairwise_angular_distance_backward",
     "pairwise_cos_sim",
     "pairwise_cos_sim_backward",
     "pairwise_dot_score",
-    "pairwise_dot_score_backward",
     "pairwise_euclidean_sim",
     "pairwise_euclidean_sim_backward",
     "pairwise_manhattan_sim",
@@ -362,34 +357,6 @@ def pairwise_dot_score(a: ArrayLike, b: ArrayLike) -> Array:
     return scores
 
 
-def pairwise_dot_score_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
-    """Send a gradient back through `pairwise_dot_score`: ``d_u = d_score v``, ``d_v = d_score u``.
-
-    Parameters
-    ----------
-    d_scores : array_like, shape (B,)
-        Upstream gradient.
-    a, b : array_like, shape (B, D) or (D,)
-
-    Returns
-    -------
-    d_a, d_b : Array, shape (B, D)
-
-    Notes
-    -----
-    **Source**: the gradients of ``sentence_transformers.util.pairwise_dot_score(a, b)``.
-
-    Examples
-    --------
-    >>> pairwise_dot_score_backward([10.0], [[1, 2]], [[3, 4]])
-    (array([[30., 40.]]), array([[10., 20.]]))
-    """
-    a, b = _checked_pairs("pairwise_dot_score_backward", a, b)
-    _refuse_overflow("pairwise_dot_score_backward", a, b)
-    upstream = _checked_upstream("pairwise_dot_score_backward", d_scores, (len(a),), a.dtype)
-    return upstream[:, None] * b, upstream[:, None] * a
-
-
 # -------------------------------------------------------------------------------------------------- Euclidean
 
 
@@ -434,38 +401,6 @@ def euclidean_sim(a: ArrayLike, b: ArrayLike) -> Array:
     return -_each_row_against_all(_euclidean_distance, a, b)  # (A, B)
 
 
-def euclidean_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
-    """Send a gradient back through `euclidean_sim`: ``d_u = -sum over v of d_score (u - v) / |u - v|``.
-
-    ``d_v`` is the same with the sign turned. Equal rows, where the distance has a kink, give 0.
-
-    Parameters
-    ----------
-    d_scores : array_like, shape (A, B)
-        Upstream gradient.
-    a : array_like, shape (A, D) or (D,)
-    b : array_like, shape (B, D) or (D,)
-
-    Returns
-    -------
-    d_a : Array, shape (A, D)
-    d_b : Array, shape (B, D)
-
-    Notes
-    -----
-    **Source**: the gradients of ``sentence_transformers.util.euclidean_sim(a, b)``, of ``-torch.cdist(a, b)``.
-
-    Examples
-    --------
-    >>> euclidean_sim_backward([[5.0, 1.0]], [[0, 0]], [[3, 4], [0, 0]])[0]
-    array([[3., 4.]])
-    """
-    a, b = _checked("euclidean_sim_backward", a, b)
-    _refuse_overflow("euclidean_sim_backward", a, b)
-    upstream = _checked_upstream("euclidean_sim_backward", d_scores, (len(a), len(b)), a.dtype)
-    return _each_row_against_all_backward(_euclidean_slopes, -upstream, a, b)
-
-
 def pairwise_euclidean_sim(a: ArrayLike, b: ArrayLike) -> Array:
     """Negative straight-line distance between row ``i`` of ``a`` and row ``i`` of ``b``.
 
@@ -502,7 +437,7 @@ def pairwise_euclidean_sim(a: ArrayLike, b: ArrayLike) -> Array:
 
 
 def pairwise_euclidean_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
-    """Send a gradient back through `pairwise_euclidean_sim`, as `euclidean_sim_backward`.
+    """Send a gradient back through `pairwise_euclidean_sim`: ``d_u = -d_score (u - v) / |u - v|``, ``d_v = -d_u``.
 
     Equal rows, where the distance has a kink, give 0.
 
@@ -587,38 +522,6 @@ def manhattan_sim(a: ArrayLike, b: ArrayLike) -> Array:
     return -_each_row_against_all(_manhattan_distance, a, b)  # (A, B)
 
 
-def manhattan_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
-    """Send a gradient back through `manhattan_sim`: ``d_u = -sum over v of d_score sign(u - v)``.
-
-    ``d_v`` is the same with the sign turned. ``sign(0) = 0``: where coordinates are equal, the distance has a kink.
-
-    Parameters
-    ----------
-    d_scores : array_like, shape (A, B)
-        Upstream gradient.
-    a : array_like, shape (A, D) or (D,)
-    b : array_like, shape (B, D) or (D,)
-
-    Returns
-    -------
-    d_a : Array, shape (A, D)
-    d_b : Array, shape (B, D)
-
-    Notes
-    -----
-    **Source**: the gradients of ``sentence_transformers.util.manhattan_sim(a, b)``, of ``-torch.cdist(a, b, p=1)``.
-
-    Examples
-    --------
-    >>> manhattan_sim_backward([[5.0, 1.0]], [[0, 0]], [[3, 4], [0, -2]])[0]
-    array([[5., 4.]])
-    """
-    a, b = _checked("manhattan_sim_backward", a, b)
-    _refuse_overflow("manhattan_sim_backward", a, b)
-    upstream = _checked_upstream("manhattan_sim_backward", d_scores, (len(a), len(b)), a.dtype)
-    return _each_row_against_all_backward(_manhattan_slopes, -upstream, a, b)
-
-
 def pairwise_manhattan_sim(a: ArrayLike, b: ArrayLike) -> Array:
     """Negative sum of coordinate distances between row ``i`` of ``a`` and row ``i`` of ``b``.
 
@@ -655,7 +558,7 @@ def pairwise_manhattan_sim(a: ArrayLike, b: ArrayLike) -> Array:
 
 
 def pairwise_manhattan_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
-    """Send a gradient back through `pairwise_manhattan_sim`, as `manhattan_sim_backward`.
+    """Send a gradient back through `pairwise_manhattan_sim`: ``d_u = -d_score sign(u - v)``, ``d_v = -d_u``.
 
     ``sign(0) = 0``: where coordinates are equal, the distance has a kink.
 
@@ -753,43 +656,6 @@ def angular_distance(a: ArrayLike, b: ArrayLike) -> Array:
     return _each_row_against_all(_angle, _unit_rows(a), _unit_rows(b))  # (A, B)
 
 
-def angular_distance_backward(d_distances: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
-    """Send a gradient back through `angular_distance`.
-
-    With ``c`` the cosine: ``d_u' = -sum over v of d_distance / (pi sqrt(1 - c^2)) v'``, then to ``u`` as in
-    `cos_sim_backward`. From one ``v`` comes a vector of length ``d_distance / (pi |u|)``, whatever the angle: where the
-    slope of arccos grows without bound, that of the cosine vanishes. Parallel and opposite vectors, where the angle has
-    a kink, give 0; for vectors that only rounding keeps apart, rounding makes the direction.
-
-    Parameters
-    ----------
-    d_distances : array_like, shape (A, B)
-        Upstream gradient.
-    a : array_like, shape (A, D) or (D,)
-    b : array_like, shape (B, D) or (D,)
-
-    Returns
-    -------
-    d_a : Array, shape (A, D)
-    d_b : Array, shape (B, D)
-
-    Notes
-    -----
-    **Source**: the gradients of ``torch.acos(sentence_transformers.util.cos_sim(a, b)) / torch.pi``, which are NaN or
-    Inf for parallel vectors.
-
-    Examples
-    --------
-    >>> (angular_distance_backward([[math.pi, 1.0]], [[2, 0]], [[1, 1], [3, 0]])[0] + 0.0).round(12)
-    array([[ 0. , -0.5]])
-    """
-    a, b = _checked("angular_distance_backward", a, b)
-    _refuse_zero_rows("angular_distance_backward", a, b)
-    upstream = _checked_upstream("angular_distance_backward", d_distances, (len(a), len(b)), a.dtype)
-    d_unit_a, d_unit_b = _each_row_against_all_backward(_angle_slopes, upstream, _unit_rows(a), _unit_rows(b))
-    return _unit_rows_backward(d_unit_a, a), _unit_rows_backward(d_unit_b, b)
-
-
 def pairwise_angular_distance(a: ArrayLike, b: ArrayLike) -> Array:
     """Angle between row ``i`` of ``a`` and row ``i`` of ``b``, as a fraction of half a turn.
 
@@ -825,37 +691,6 @@ def pairwise_angular_distance(a: ArrayLike, b: ArrayLike) -> Array:
     return _angle(_unit_rows(a), _unit_rows(b))  # (B,)
 
 
-def pairwise_angular_distance_backward(d_distances: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
-    """Send a gradient back through `pairwise_angular_distance`, as `angular_distance_backward`.
-
-    Parallel and opposite vectors, where the angle has a kink, give 0.
-
-    Parameters
-    ----------
-    d_distances : array_like, shape (B,)
-        Upstream gradient.
-    a, b : array_like, shape (B, D) or (D,)
-
-    Returns
-    -------
-    d_a, d_b : Array, shape (B, D)
-
-    Notes
-    -----
-    **Source**: the gradients of ``torch.acos(sentence_transformers.util.pairwise_cos_sim(a, b)) / torch.pi``.
-
-    Examples
-    --------
-    >>> (pairwise_angular_distance_backward([math.pi], [[2, 0]], [[1, 1]])[0] + 0.0).round(12)
-    array([[ 0. , -0.5]])
-    """
-    a, b = _checked_pairs("pairwise_angular_distance_backward", a, b)
-    _refuse_zero_rows("pairwise_angular_distance_backward", a, b)
-    upstream = _checked_upstream("pairwise_angular_distance_backward", d_distances, (len(a),), a.dtype)
-    d_unit_a, d_unit_b = (upstream[:, None] * slopes for slopes in _angle_slopes(_unit_rows(a), _unit_rows(b)))
-    return _unit_rows_backward(d_unit_a, a), _unit_rows_backward(d_unit_b, b)
-
-
 def _angle(u: Array, v: Array) -> Array:
     """Angle between unit vectors along the last axis, as a fraction of half a turn."""
     # Why not arccos(u.v): for a small angle the cosine is 1 - angle^2 / 2, and float32 rounds that to steps of 6e-8:
@@ -864,17 +699,6 @@ def _angle(u: Array, v: Array) -> Array:
     half_angle = np.arctan2(np.linalg.norm(u - v, axis=-1), np.linalg.norm(u + v, axis=-1))
     angle: Array = half_angle / (math.pi / 2)  # at most pi/2 by pi/2: exactly 1, not one rounding above it
     return angle
-
-
-def _angle_slopes(u: Array, v: Array) -> tuple[Array, Array]:
-    """How `_angle` moves with ``u`` and with ``v``, as if they could leave the sphere; 0 on one line."""
-    difference, total = u - v, u + v
-    across: Array = np.linalg.norm(difference, axis=-1, keepdims=True)
-    along: Array = np.linalg.norm(total, axis=-1, keepdims=True)
-    # of 2 / pi atan2(across, along), where across^2 + along^2 = 4
-    by_across = difference * (along / (2.0 * math.pi * np.where(across > 0.0, across, math.inf)))
-    by_along = total * (across / (-2.0 * math.pi * np.where(along > 0.0, along, math.inf)))
-    return by_across + by_along, by_along - by_across
 
 
 # ---------------------------------------------------------------------------------------------------- by name
@@ -911,22 +735,6 @@ def _each_row_against_all(distance: Callable[[Array, Array], Array], a: Array, b
         for row in range(len(a)):
             distances[row, start : start + step] = distance(a[row], block)
     return distances
-
-
-def _each_row_against_all_backward(
-    slopes: Callable[[Array, Array], tuple[Array, Array]], d_distances: Array, a: Array, b: Array
-) -> tuple[Array, Array]:
-    """Send a gradient back through `_each_row_against_all`, in the same blocks."""
-    d_a, d_b = np.zeros_like(a), np.zeros_like(b)
-    step = max(1, BLOCK_NUMBERS // a.shape[1])
-    for start in range(0, len(b), step):
-        block, d_block = b[start : start + step], d_b[start : start + step]
-        for row in range(len(a)):
-            upstream = d_distances[row, start : start + step]
-            d_row, d_rows = slopes(a[row], block)
-            d_a[row] += upstream @ d_row
-            d_block += upstream[:, None] * d_rows
-    return d_a, d_b
 
 
 def _checked(function: str, a: ArrayLike, b: ArrayLike, letter: str = "A") -> tuple[Array, Array]:

@@ -480,8 +480,3 @@ def test_what_is_no_rows_of_numbers(function, bad, words):
         text = message(function, *arguments)
         assert text.startswith(f"{function.__name__}: {name} must be {letter}")
         assert words in text
-
-
-def test_what_is_exported():
-    names = {f.__name__ for f in BOTH}
-    assert {*similarity.__all__} == names | {f"{n}_backward" for n in names} | {"SIMILARITIES", "Similarity"}
