@@ -1,10 +1,10 @@
 """The library under NumPy that multiplies matrices: which kernel it runs, and on how many threads.
 
 NumPy leaves ``x @ w`` to a BLAS, nearly always OpenBLAS, and that is where most of the time goes. OpenBLAS holds one
-kernel per kind of processor and chooses when it is loaded, that is when NumPy is first imported. A processor that is
-newer than the library may get a kernel of half the speed. ``OPENBLAS_CORETYPE`` in the environment overrules the
-choice. This package never sets it behind a caller's back; the command line does, before NumPy is there, and
-:func:`slower_than_possible` says what to set. NumPy is not imported here. ``schedule.py`` is next.
+kernel per kind of processor and chooses when NumPy is first imported. A processor that is newer than the library may
+get a kernel of half the speed. ``OPENBLAS_CORETYPE`` in the environment overrules the choice. This package never sets
+it behind a caller's back; the command line does, before NumPy is there, and :func:`slower_than_possible` says what to
+set. NumPy is not imported here.
 """
 
 from __future__ import annotations
@@ -48,22 +48,7 @@ class Processor:
 
 
 def read_processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> Processor:
-    """Ask Linux for the processor's vendor and instructions.
-
-    Parameters
-    ----------
-    cpuinfo : Path
-        Other systems do not have it.
-
-    Returns
-    -------
-    Processor
-
-    Examples
-    --------
-    >>> read_processor(Path("no/such/file"))
-    Processor(vendor='', flags=frozenset(), name='')
-    """
+    """Ask Linux for the processor's vendor and instructions; other systems have no such file."""
     try:
         with cpuinfo.open(encoding="utf-8", errors="replace") as stream:
             said: dict[str, str] = {}
@@ -80,20 +65,9 @@ def read_processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> Processor:
 def environment_for(processor: Processor, environment: Mapping[str, str]) -> dict[str, str]:
     """Say what to put into the environment, before NumPy is imported, for OpenBLAS to choose the right kernel.
 
-    Parameters
-    ----------
-    processor : Processor
-    environment : mapping
-        What is set already wins.
+    Nothing, unless OpenBLAS is known to choose wrongly: on AMD's processors with AVX-512 it has taken the AVX2 kernel.
+    What is set already wins.
 
-    Returns
-    -------
-    dict of str to str
-        Nothing, unless it is known that OpenBLAS chooses wrongly: on AMD's processors with AVX-512 it has taken the
-        AVX2 kernel.
-
-    Examples
-    --------
     >>> zen5 = Processor("AuthenticAMD", frozenset("avx avx2 fma avx512f avx512cd avx512bw avx512dq avx512vl".split()))
     >>> environment_for(zen5, {})
     {'OPENBLAS_CORETYPE': 'SkylakeX'}
@@ -105,25 +79,9 @@ def environment_for(processor: Processor, environment: Mapping[str, str]) -> dic
 
 
 def slower_than_possible(kernel: str | None, processor: Processor, environment: Mapping[str, str]) -> str | None:
-    """Say whether OpenBLAS runs a slower kernel than the processor offers, and what to do about it.
+    """Say whether OpenBLAS runs a slower kernel than the processor offers, and what to do; None where all is well.
 
-    Parameters
-    ----------
-    kernel : str or None
-        As OpenBLAS names it (:func:`libraries`).
-    processor : Processor
-    environment : mapping
-
-    Returns
-    -------
-    str or None
-        A sentence with the remedy; None where all is well or nothing is known.
-
-    Examples
-    --------
     >>> haswell = Processor("GenuineIntel", frozenset({"avx", "avx2", "fma"}))
-    >>> slower_than_possible("Haswell", haswell, {}) is None
-    True
     >>> print(slower_than_possible("Nehalem", haswell, {}))
     OpenBLAS runs its Nehalem kernel, but this processor can run Haswell's, which is faster: set ...
     """
@@ -154,65 +112,31 @@ class SlowKernelWarning(UserWarning):
 
 @cache
 def advice() -> str | None:
-    """Say what to set for faster matrix products in this process.
-
-    Returns
-    -------
-    str or None
-        As :func:`slower_than_possible`, for the libraries that are loaded.
-
-    Examples
-    --------
-    >>> import numpy
-    >>> advice() is None or "OPENBLAS_CORETYPE" in advice()
-    True
-    """
+    """Say what to set for faster matrix products in this process, if anything."""
     processor = read_processor()
     found = (slower_than_possible(library.get("architecture"), processor, os.environ) for library in libraries())
     return next((sentence for sentence in found if sentence), None)
 
 
 def libraries() -> list[dict[str, Any]]:
-    """Describe the BLAS libraries of this process.
-
-    Returns
-    -------
-    list of dict
-        ``internal_api`` (openblas, mkl, ..), ``version``, ``architecture`` (the kernel), ``num_threads``, and more, as
-        threadpoolctl has them. Empty where it knows none, as with Accelerate on macOS.
-
-    Examples
-    --------
-    >>> import numpy
-    >>> sorted({library["user_api"] for library in libraries()})
-    ['blas']
+    """Describe the BLAS libraries of this process as threadpoolctl does: ``internal_api`` (openblas, mkl, ..),
+    ``version``, ``architecture`` (the kernel), ``num_threads``. Empty where it knows none, as Accelerate on macOS.
     """
     described: list[dict[str, Any]] = _controller().info()
     return described
 
 
 def usable_processors() -> int:
-    """Count the processors that this process may run on.
-
-    Returns
-    -------
-    int
-        Fewer than the machine has where the system keeps the process to some of them.
-
-    Examples
-    --------
-    >>> 1 <= usable_processors() <= os.cpu_count()
-    True
-    """
+    """Count the processors that this process may run on, which may be fewer than the machine has."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 class _Threads:
-    """The one number of BLAS threads that a process has: lent to whoever computes, given back after the last.
+    """The process's one number of BLAS threads: lent to whoever computes, given back after the last.
 
-    Calls to ``encode`` may overlap in time. Each says how many threads it wants BLAS to have meanwhile, the smallest
-    wish holds, and when the last has ended the caller's setting is back.
+    Calls to ``encode`` may overlap in time. Each says how many threads BLAS should have meanwhile, the smallest number
+    holds, and when the last has ended the caller's setting is back.
     """
 
     def __init__(self) -> None:
@@ -229,7 +153,7 @@ class _Threads:
 
     @contextmanager
     def hold(self, num_threads: int) -> Iterator[None]:
-        """Run BLAS on so many threads inside, or fewer if somebody else who is at work wants fewer."""
+        """Run BLAS on so many threads inside, or fewer if another call that is running asked for fewer."""
         with self._lock:
             if not self._wishes:
                 self._before = [library["num_threads"] for library in libraries()]

@@ -1,10 +1,7 @@
 """Long text -> chunks that fit the model: which words share a chunk, and where it stands in the text.
 
 A text longer than the limit is cut into windows over its own tokens (:func:`cut`), at the end of a sentence if one is
-near, else between words, never inside a character. Each window goes through BERT like a text of its own. How one vector
-comes of many is in ``composition.py``, next.
-
-Letters: ``T`` tokens of the text, ``C`` chunks, ``D`` width of a vector.
+near, else between words, never inside a character. Each window goes through BERT like a text of its own.
 """
 
 from __future__ import annotations
@@ -44,35 +41,12 @@ class ChunkEmbeddings:
 
 
 def cut(text: str, spans: TokenSpans, room: int, overlap: int = 0) -> Iterator[tuple[int, int]]:
-    """Cut a text into windows of at most ``room`` tokens.
+    """Cut a text into windows ``(first, stop)`` of at most ``room`` tokens, neighbours sharing at most ``overlap``.
 
     A window ends at the last end of a sentence in its second half, else at the last blank there, else the last word,
     else the last piece of a word. It begins ``overlap`` tokens or fewer before the end of the one before, at the best
-    place of the same kind.
+    place of the same kind. A text without tokens is one empty window.
 
-    Parameters
-    ----------
-    text : str
-    spans : TokenSpans
-        Its tokens.
-    room : int
-        Tokens in a window, at most.
-    overlap : int
-        Tokens, at most, that a window shares with the one before; less than ``room``.
-
-    Yields
-    ------
-    first, stop : int
-        The window's first token, and the one behind its last. Every token is in one or two neighbours at least; a
-        text without tokens is one empty window.
-
-    Raises
-    ------
-    ValueError
-        If a single character has more tokens than a window has room for.
-
-    Examples
-    --------
     >>> text = "One two. Three four five."
     >>> spans = TokenSpans(*np.array([[9] * 7, [0, 4, 7, 9, 15, 20, 24], [3, 7, 8, 14, 19, 24, 25], range(7)]))
     >>> [text[spans.starts[first] : spans.stops[stop - 1]] for first, stop in cut(text, spans, room=4)]
@@ -104,7 +78,7 @@ def cut(text: str, spans: TokenSpans, room: int, overlap: int = 0) -> Iterator[t
 
 
 def _cut_quality(text: str, spans: TokenSpans) -> Array:
-    """Say how good a place before each token, and behind the last, is for a cut."""
+    """Say how good a place for a cut is, before each token and behind the last: (T+1,)."""
     starts, stops, words = spans.starts, spans.stops, spans.words
     quality = np.full(len(starts) + 1, _SENTENCE)  # (T+1,) the text's own two ends are the best places
     apart = np.where(starts[1:] > stops[:-1], _BLANK, _WORD)
@@ -124,33 +98,14 @@ def _last_best(quality: Array, least: int, most: int) -> int | None:
 
 
 def _first_best(quality: Array, least: int, most: int) -> int:
-    """Find the first of the best places from ``least`` to ``most``, so that an overlap is as long as it may be."""
+    """Find the first of the best places, so that an overlap is as long as it may be."""
     return least + int(quality[least : most + 1].argmax())
 
 
 def describe(text: str, spans: TokenSpans, windows: Sequence[tuple[int, int]], skipped: int = 0) -> list[Chunk]:
-    """Say which characters of a text each window stands for.
+    """Say which characters of a text each window stands for, counted from behind a prompt of ``skipped`` characters.
 
     Without overlap the chunks hold every character between them but the blanks where they meet.
-
-    Parameters
-    ----------
-    text : str
-    spans : TokenSpans
-    windows : sequence of (first, stop)
-        From :func:`cut`.
-    skipped : int
-        Characters of a prompt at the front of the text; places are counted from behind it.
-
-    Returns
-    -------
-    list of Chunk
-
-    Examples
-    --------
-    >>> spans = TokenSpans(*np.array([[9, 9], [0, 4], [3, 7], [0, 1]]))
-    >>> describe("One two", spans, [(0, 1), (1, 2)])
-    [Chunk(start=0, stop=3, tokens=1, new_tokens=1), Chunk(start=4, stop=7, tokens=1, new_tokens=1)]
     """
     chunks = []
     before = 0

@@ -2,9 +2,6 @@
 
 Either the chunks' sentence vectors become one (:func:`compose`), or, in **late composition**, their token vectors are
 pooled as if they were the tokens of one long text (:func:`share_out`, :func:`pool_shares`, :func:`compose_shares`).
-What sends chunks through BERT is ``pipeline.py``; how a name becomes a model comes next, in ``sources.py``.
-
-Letters: ``N`` tokens in the strip, ``C`` chunks, ``D`` hidden size.
 """
 
 from __future__ import annotations
@@ -28,35 +25,15 @@ def compose(
 ) -> Array:
     """Make one vector of the vectors of a text's chunks.
 
-    Parameters
-    ----------
-    embeddings : Array, shape (C, D)
-        The chunks' vectors, at least one.
-    new_tokens : Array, shape (C,)
-        Tokens of each chunk that the chunk before does not have.
-    composition : {"weighted_mean", "mean", "max", "first"} or callable
-        ``weighted_mean`` counts a chunk by its new tokens, so that no word counts twice and a short rest counts
-        little. A callable takes ``(C, D)`` and ``(C,)`` and gives ``(D,)``.
-    normalized : bool
-        Scale the result to length 1, as the chunks' vectors are. A single chunk is left as it is.
+    ``weighted_mean`` counts a chunk by its new tokens, so that no word counts twice and a short rest counts little. A
+    callable takes ``(C, D)`` and ``(C,)`` and gives ``(D,)``. The result is scaled to length 1 if the chunks' vectors
+    are (``normalized``); a single chunk is left as it is.
 
-    Returns
-    -------
-    Array, shape (D,)
-        dtype of the embeddings.
+    (C, D), (C,) -> (D,)
 
-    Raises
-    ------
-    ValueError
-        If there is no such composition, or a callable gives something that is no finite vector ``(D,)``.
-
-    Examples
-    --------
     >>> chunks = np.array([[1.0, 0.0], [0.0, 1.0]])
     >>> compose(chunks, np.array([30, 10]), normalized=False)
     array([0.75, 0.25])
-    >>> compose(chunks, np.array([30, 10]), lambda embeddings, new_tokens: embeddings[-1])
-    array([0., 1.])
     """
     check_composition(composition, COMPOSITIONS)
     if len(embeddings) == 1:
@@ -80,33 +57,14 @@ COMPOSITIONS: dict[str, Callable[[Array, Array], Array]] = {
 
 
 def check_composition(composition: Composition, known: Iterable[str]) -> None:
-    """Refuse what is no composition.
-
-    Parameters
-    ----------
-    composition : str or callable
-    known : iterable of str
-        The names to choose from.
-
-    Raises
-    ------
-    ValueError
-        If it is neither one of them nor callable.
-
-    Examples
-    --------
-    >>> check_composition("sum", ["mean", "max"])
-    Traceback (most recent call last):
-        ...
-    ValueError: composition must be 'mean', 'max' or a callable (C, D), (C,) -> (D,), got 'sum'
-    """
+    """Refuse what is neither one of the known names nor callable."""
     if not callable(composition) and composition not in known:
         names = ", ".join(map(repr, known))
         raise ValueError(f"composition must be {names} or a callable (C, D), (C,) -> (D,), got {composition!r}")
 
 
 def _checked(result: object, embeddings: Array) -> Array:
-    """Refuse what a stranger's composition gives, if it is no vector."""
+    """Refuse what a user's composition gives, if it is no vector."""
     try:
         one = np.asarray(result, embeddings.dtype)
     except (TypeError, ValueError):
@@ -136,23 +94,10 @@ class Share:
 def share_out(windows: Sequence[tuple[int, int]], front: int, back: int, skipped: int = 0) -> list[Share]:
     """Give each token to the window in which it has most neighbours on both sides.
 
-    [CLS] and prompt are taken from the first window, [SEP] from the last, as if the text had been read in one.
+    ``front`` and ``back`` tokens are put before and behind each window; of those in front, ``skipped`` are left out of
+    the pooling. [CLS] and prompt are taken from the first window, [SEP] from the last, as if the text had been read in
+    one.
 
-    Parameters
-    ----------
-    windows : sequence of (first, stop)
-        From :func:`~minisbert.chunking.cut`.
-    front, back : int
-        Tokens that are put before and behind each window.
-    skipped : int
-        Of those in front, tokens that are left out of the pooling.
-
-    Returns
-    -------
-    list of Share
-
-    Examples
-    --------
     >>> share_out([(0, 8), (4, 10)], front=1, back=1)
     [Share(first=0, stop=7, before=0), Share(first=3, stop=8, before=7)]
     """
@@ -170,28 +115,9 @@ def share_out(windows: Sequence[tuple[int, int]], front: int, back: int, skipped
 
 
 def pool_shares(token_embeddings: Array, lengths: Array, shares: Sequence[Share], modes: tuple[str, ...]) -> Array:
-    """Pool each window's share of its tokens.
+    """Pool each window's share of its tokens, in each of the modes of :data:`~minisbert.model.pooling.POOLINGS`.
 
-    Parameters
-    ----------
-    token_embeddings : Array, shape (N, D)
-        Of several windows, end to end.
-    lengths : Array, shape (C,)
-        Tokens of each window.
-    shares : sequence of Share
-    modes : tuple of str
-        Keys of :data:`~minisbert.model.pooling.POOLINGS`.
-
-    Returns
-    -------
-    Array, shape (C, len(modes) * D)
-
-    Examples
-    --------
-    >>> strip = np.array([[1.0], [2.0], [9.0], [9.0], [4.0]])
-    >>> pool_shares(strip, np.array([3, 2]), [Share(0, 2, 0), Share(1, 2, 2)], ("mean",))
-    array([[1.5],
-           [4. ]])
+    (N, D), (C,) -> (C, len(modes) * D)
     """
     starts = np.cumsum(lengths) - lengths  # (C,)
     rows = [np.arange(start + share.first, start + share.stop) for start, share in zip(starts, shares, strict=True)]
@@ -209,25 +135,11 @@ def compose_shares(pooled: Array, shares: Sequence[Share], modes: tuple[str, ...
     """Make of the windows' pooled vectors what pooling all tokens at once would give.
 
     A mean of all tokens is the mean of the windows' means, each counted by its tokens; and so for the other poolings.
+    Günther et al. 2024 (arXiv 2409.04701), "long late chunking", for windows that overlap; there the chunks are kept
+    apart, here they are the whole text.
 
-    Parameters
-    ----------
-    pooled : Array, shape (C, len(modes) * D)
-        From :func:`pool_shares`.
-    shares : sequence of Share
-    modes : tuple of str
+    (C, len(modes) * D) -> (len(modes) * D,)
 
-    Returns
-    -------
-    Array, shape (len(modes) * D,)
-
-    Notes
-    -----
-    **Source**: Günther et al. 2024 (arXiv 2409.04701), "long late chunking", for windows that overlap; there the
-    chunks are kept apart, here they are the whole text.
-
-    Examples
-    --------
     >>> compose_shares(np.array([[1.5], [4.0]]), [Share(0, 2, 0), Share(1, 2, 2)], ("mean",))  # of 1, 2 and 4
     array([2.33333333])
     """

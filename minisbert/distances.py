@@ -1,4 +1,4 @@
-"""Similarity <-> distance, there and back, and which of the distances is one that geometry may be done with.
+"""Similarity <-> distance, there and back, and which of the distances is a metric.
 
 A **metric** is a distance that is never negative, 0 only between a thing and itself, the same both ways, and never
 longer than a detour: ``d(u, w) <= d(u, v) + d(v, w)``, the triangle inequality. Search trees, pruned clustering and
@@ -14,18 +14,11 @@ negated   -s                    -d             as d is   Euclidean, Manhattan: w
 inverse   1 / s - 1             1 / (1 + d)    as d is   the same distances, with a similarity in (0, 1]
 ========  ====================  =============  ========  =========================================================
 
-Each kind is strictly decreasing, so a ranking by one is the ranking by the other, backwards, whatever the kind. What
-differs is how much of a number survives.
-
-**Digits.** From a distance to a cosine and back, small distances lose half their digits: near 1 the cosine is
-``1 - angle^2 / 2``, and what is below its last digit is gone. In float32 an angle below 7.8e-5 (of half a turn) comes
-back as 0, in float64 one below 3.4e-9. From a cosine to a distance and back nothing is lost but rounding. So a
-distance that matters is computed from vectors, as `angular_distance` does, and not from cosines. Likewise
-``1 / (1 + d)`` keeps ``d`` to about one eps *of 1 + d*, not of ``d``.
-
-Left out on purpose: conversions of a dot product, which has no largest value and so is similar to no distance.
-
-Next file: ``trace.py``.
+Each kind is strictly decreasing, so all rank alike. What differs is how much of a number survives: from a distance to a
+cosine and back, small distances lose half their digits, because near 1 the cosine is ``1 - angle^2 / 2``. In float32 an
+angle below 7.8e-5 (of half a turn) comes back as 0, in float64 one below 3.4e-9. From a cosine to a distance and back
+nothing is lost but rounding. So a distance that matters is computed from vectors, as `angular_distance` does, and not
+from cosines. Likewise ``1 / (1 + d)`` keeps ``d`` to about one eps *of 1 + d*, not of ``d``.
 """
 
 from __future__ import annotations
@@ -105,9 +98,7 @@ CONVERSIONS = MappingProxyType(
 
 
 def to_distance(similarity: ArrayLike, kind: str = "angular") -> Array:
-    """Turn similarities into distances.
-
-    The formulas are in the table at the head of this module.
+    """Turn similarities into distances, by the formulas in the table at the head of this module.
 
     Parameters
     ----------
@@ -130,8 +121,7 @@ def to_distance(similarity: ArrayLike, kind: str = "angular") -> Array:
     Notes
     -----
     **Source**: arccos of the cosine is the length of the shortest arc between two points of the unit sphere, whose
-    triangle inequality is Euclid XI.20 (of three plane angles at a corner, two exceed the third). In PyTorch
-    ``torch.acos(cosine) / torch.pi``, ``(2 - 2 * cosine).sqrt()``, ``1 - cosine``.
+    triangle inequality is Euclid XI.20 (of three plane angles at a corner, two exceed the third).
 
     Examples
     --------
@@ -150,8 +140,6 @@ def to_distance(similarity: ArrayLike, kind: str = "angular") -> Array:
 def to_similarity(distance: ArrayLike, kind: str = "angular") -> Array:
     """Turn distances into similarities; the inverse of :func:`to_distance`.
 
-    The formulas are in the table at the head of this module.
-
     Parameters
     ----------
     distance : array_like, any shape
@@ -162,17 +150,12 @@ def to_similarity(distance: ArrayLike, kind: str = "angular") -> Array:
     Returns
     -------
     Array, of the same shape
-        Cosines in [-1, 1], numbers up to 0 ("negated"), or in (0, 1] ("inverse"). float32 or float64, as
-        :func:`to_distance` says.
+        Cosines in [-1, 1], numbers up to 0 ("negated"), or in (0, 1] ("inverse"). float32 or float64, as `to_distance`.
 
     Raises
     ------
     ValueError
         For another kind, numbers outside the domain, NaN and Inf.
-
-    Notes
-    -----
-    **Source**: "negated" is ``sentence_transformers.util.euclidean_sim`` and ``manhattan_sim``.
 
     Examples
     --------
@@ -187,14 +170,13 @@ def to_similarity(distance: ArrayLike, kind: str = "angular") -> Array:
 
 
 def _choose(function: str, kind: str) -> Conversion:
-    """Find the conversion of this name."""
     if kind not in CONVERSIONS:
         raise ValueError(f"{function}: kind must be one of {', '.join(CONVERSIONS)}, got {kind!r}")
     return CONVERSIONS[kind]
 
 
 def _in_domain(function: str, kind: str, x: ArrayLike, domain: tuple[float, float], rounding: float) -> Array:
-    """Give the numbers as float32 or float64, inside their domain, or the error that says why not."""
+    """Take numbers as float32 or float64 inside their domain."""
     numbers = np.asarray(x)
     if numbers.dtype.kind not in "fiu":
         raise ValueError(

@@ -1,10 +1,7 @@
-"""SentenceEncoder: text in, vectors out. The public face; glue, no mathematics.
+"""SentenceEncoder: text in, vectors out.
 
 A text goes through ``tokens`` (ids), ``bert`` (token vectors) and ``modules`` (one vector); ``options.py`` checks what
-is asked for, ``pipeline.py`` does it. What scikit-learn asks of a transformer stands at the end, on ``transformer.py``.
-``remote.py`` and ``client.py``, next, are for code that is written against an embedding service.
-
-Letters: ``B`` texts, ``N`` tokens in the strip, ``T`` tokens of one text, ``C`` chunks, ``D`` hidden size.
+is asked for, ``pipeline.py`` does it.
 """
 
 from __future__ import annotations
@@ -66,7 +63,7 @@ class SentenceEncoder:
     Raises
     ------
     ValueError
-        If the model cannot be had, or its folder is damaged or not computed exactly here.
+        If the model cannot be had, or its folder is damaged or not supported exactly.
 
     Notes
     -----
@@ -121,7 +118,6 @@ class SentenceEncoder:
         self._check_encode_kwargs()
 
     def __repr__(self) -> str:
-        """Name the model, its width and its limit."""
         return (
             f"SentenceEncoder({self.folder.name!r}, width {self.model.width}, max_seq_length {self.max_seq_length}, "
             f"{self.dtype})"
@@ -129,7 +125,6 @@ class SentenceEncoder:
 
     @property
     def max_seq_length(self) -> int:
-        """Tokens after which a text is cut, special tokens included; may be set, up to the model's positions."""
         return self._max_seq_length
 
     @max_seq_length.setter
@@ -144,28 +139,19 @@ class SentenceEncoder:
         self._params = {**self._params, "max_seq_length": value}
 
     def _settle_limit(self) -> None:
-        """Cut texts where the setting says, or where the model does."""
         self._max_seq_length = self.model.max_seq_length
         if self._params["max_seq_length"] is not None:
             self.max_seq_length = self._params["max_seq_length"]
 
     @property
     def prompts(self) -> dict[str, str]:
-        """Name to text of the prompts that the folder defines."""
+        """Name to text of the prompts that the model knows."""
         return dict(self.model.prompts)
 
     def with_model(self, model: SentenceModel) -> SentenceEncoder:
         """Give an encoder with another model, such as one with trained weights, and the rest of this one's settings.
 
-        Parameters
-        ----------
-        model : SentenceModel
-            Shared, not copied.
-
-        Returns
-        -------
-        SentenceEncoder
-            Its ``folder`` and ``source`` say where this one came from.
+        The model is shared, not copied; ``folder`` and ``source`` say where this one came from.
 
         Examples
         --------
@@ -178,37 +164,17 @@ class SentenceEncoder:
         return other
 
     def get_sentence_embedding_dimension(self) -> int:
-        """Give the length of a sentence vector.
-
-        Returns
-        -------
-        int
-
-        Examples
-        --------
-        >>> SentenceEncoder().get_sentence_embedding_dimension()
-        384
-        """
+        """Give the length of a sentence vector."""
         return self.model.width
 
     def tokenize(self, sentences: str | Iterable[str], overflow: Overflow = "warn") -> Tokens:
-        """Split texts into token ids as :meth:`encode` does, cut at ``max_seq_length``.
+        """Split texts into token ids as :meth:`encode` does, into one strip, special tokens included.
 
         Parameters
         ----------
         sentences : str or iterable of str
         overflow : {"warn", "error", "truncate"}
             What to do about texts that are too long. How they are split into chunks is what :meth:`encode_chunks` says.
-
-        Returns
-        -------
-        Tokens
-            One strip; special tokens included.
-
-        Raises
-        ------
-        ValueError
-            For something that is no text, and for texts too long with ``overflow="error"``.
 
         Examples
         --------
@@ -268,7 +234,7 @@ class SentenceEncoder:
         truncate_dim : int, optional
             Keep the first so many dimensions, for models trained for it (Matryoshka); by default as the folder says.
         overflow : {"warn", "error", "truncate", "chunk"}
-            What to do about texts that are too long: cut and warn once, refuse, cut without a word, or split them into
+            What to do about texts that are too long: cut and warn once, refuse, cut silently, or split them into
             chunks of which one vector is made. A text that fits into one chunk has the vector that it has anyway.
         chunk_tokens : int, optional
             Tokens of a chunk, special ones and the prompt's included; by default ``max_seq_length``.
@@ -301,10 +267,6 @@ class SentenceEncoder:
             For anything that is no text, unknown prompts or values, long texts with ``overflow="error"``, chunks that
             are longer than the limit or than their overlap allows, and weights with which the computation overflows: a
             vector is never NaN.
-
-        Notes
-        -----
-        **Source**: ``sentence_transformers.SentenceTransformer.encode``.
 
         Examples
         --------
@@ -428,11 +390,6 @@ class SentenceEncoder:
             For a string or an iterable: ``embeddings``, ``(C, D)``, and ``chunks``, each with the characters
             ``[start, stop)`` of the text that it stands for, its ``tokens`` and its ``new_tokens``.
 
-        Raises
-        ------
-        ValueError
-            As in :meth:`encode`.
-
         Examples
         --------
         >>> text = "Soup is my favorite. London is far away."
@@ -461,7 +418,6 @@ class SentenceEncoder:
         return results[0] if isinstance(sentences, str) else results
 
     def _stack(self, blocks: Iterable[list[Array]], total: int | None, options: Options) -> Array:
-        """Make one array of the sentence vectors of all blocks, cut and scaled as asked for."""
         if total is None:
             return np.concatenate([self._finish([], options), *(self._finish(block, options) for block in blocks)])
         stacked = np.empty((total, options.dimensions), self.dtype)  # in place: no second copy of what may be large
@@ -477,17 +433,7 @@ class SentenceEncoder:
         return normalize(rows) if options.normalize else rows
 
     def trace(self, sentences: str | Iterable[str], overflow: Overflow = "warn") -> Trace:
-        """Encode in one batch, by the same functions, and keep every intermediate tensor.
-
-        Parameters
-        ----------
-        sentences : str or iterable of str
-            One text, or a few: everything is held in memory.
-        overflow : {"warn", "error", "truncate"}
-
-        Returns
-        -------
-        Trace
+        """Encode a few texts in one batch, by the same functions, and keep every intermediate tensor.
 
         Examples
         --------
@@ -509,59 +455,27 @@ class SentenceEncoder:
     def similarity(self, embeddings1: Array, embeddings2: Array) -> Array:
         """Compare every vector of one array with every vector of another, by the model's own similarity.
 
-        Parameters
-        ----------
-        embeddings1 : Array, shape (A, D)
-        embeddings2 : Array, shape (B, D)
-
-        Returns
-        -------
-        Array, shape (A, B)
-
-        Examples
-        --------
-        >>> SentenceEncoder().similarity(np.array([[1.0, 0.0]]), np.array([[1.0, 0.0], [0.0, 1.0]]))
-        array([[1., 0.]])
+        (A, D), (B, D) -> (A, B)
         """
         return SIMILARITIES[self.model.similarity_fn_name][0](embeddings1, embeddings2)
 
     def similarity_pairwise(self, embeddings1: Array, embeddings2: Array) -> Array:
         """Compare the vectors of two arrays row by row, by the model's own similarity.
 
-        Parameters
-        ----------
-        embeddings1, embeddings2 : Array, shape (B, D)
-
-        Returns
-        -------
-        Array, shape (B,)
-
-        Examples
-        --------
-        >>> SentenceEncoder().similarity_pairwise(np.eye(2), np.eye(2))
-        array([1., 1.])
+        (B, D), (B, D) -> (B,)
         """
         return SIMILARITIES[self.model.similarity_fn_name][1](embeddings1, embeddings2)
 
     def fingerprint(self) -> str:
-        """Hash what decides a vector: two encoders with the same fingerprint give the same vectors.
+        """Hash what decides a vector, in 64 hexadecimal digits: equal fingerprints, equal vectors.
 
-        Returns
-        -------
-        str
-            64 hexadecimal digits: `minisbert.hub.fingerprint` of the folder. For another model than the folder's
-            (:meth:`with_model`), of the folder that :meth:`save` would write.
+        It is `minisbert.hub.fingerprint` of the folder; for another model than the folder's (:meth:`with_model`), of
+        the folder that :meth:`save` would write.
 
         Raises
         ------
         ValueError
             If the folder is gone, as it may be for an encoder that was pickled on another machine.
-
-        Examples
-        --------
-        >>> encoder = SentenceEncoder()
-        >>> encoder.fingerprint() == hub.fingerprint(encoder.folder)
-        True
         """
         if self.model is self._loaded:
             if not self.folder.is_dir():
@@ -597,60 +511,11 @@ class SentenceEncoder:
     # ---- scikit-learn -------------------------------------------------------------------------------------------
 
     def fit(self, X: Any, y: Any = None) -> SentenceEncoder:
-        """Learn nothing, because the model is trained already.
-
-        Parameters
-        ----------
-        X : iterable of str
-            As for :meth:`transform`; only looked at from outside, so that a generator is not used up.
-        y : ignored
-
-        Returns
-        -------
-        SentenceEncoder
-            This one.
-
-        Raises
-        ------
-        ValueError
-            For a single text, and for a table.
-
-        Examples
-        --------
-        >>> SentenceEncoder().fit(["i love soup"])
-        SentenceEncoder('all-MiniLM-L6-v2', width 384, max_seq_length 256, float32)
-        """
         check_sequence(X, "fit: X")
         return self
 
     def transform(self, X: Any) -> Any:
-        """Turn a column of texts into vectors: :meth:`encode` with this encoder's ``encode_kwargs``.
-
-        Parameters
-        ----------
-        X : iterable of str
-            A list, a one-dimensional array, a pandas or polars Series, a generator.
-
-        Returns
-        -------
-        Array or DataFrame, shape (B, D)
-            In the encoder's dtype, bit for bit what :meth:`encode` gives; a frame if :meth:`set_output` says so.
-
-        Raises
-        ------
-        ValueError
-            For a single text, a table, and what is no text (a missing value too), with its row.
-
-        Notes
-        -----
-        **Source**: scikit-learn's transformers of text, such as ``CountVectorizer``. A text's last digits depend on
-        its company (README), so on the fold it is in; ``encode_kwargs={"deterministic": True}`` rules that out.
-
-        Examples
-        --------
-        >>> SentenceEncoder(encode_kwargs={"truncate_dim": 3}).transform(["hello world"])
-        array([[-0.03447..., 0.03102..., 0.00673...]], dtype=float32)
-        """
+        """Turn a column of texts into vectors: :meth:`encode` with this encoder's ``encode_kwargs``."""
         texts = check_texts(X, "transform: X", single=False)
         vectors = self.encode(texts, **(self._params["encode_kwargs"] or {}))
         if self._output == "default":
@@ -658,71 +523,14 @@ class SentenceEncoder:
         return as_frame(vectors, self.get_feature_names_out(), self._output, X)
 
     def fit_transform(self, X: Any, y: Any = None) -> Any:
-        """Turn a column of texts into vectors; there is nothing to learn first.
-
-        Parameters
-        ----------
-        X : iterable of str
-        y : ignored
-
-        Returns
-        -------
-        Array or DataFrame, shape (B, D)
-            As :meth:`transform` gives.
-
-        Examples
-        --------
-        >>> SentenceEncoder().fit_transform(["i love soup"]).shape
-        (1, 384)
-        """
         return self.fit(X).transform(X)
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Give the settings, as they were given to the constructor or set since.
-
-        Parameters
-        ----------
-        deep : bool
-            Ignored: no setting has settings of its own.
-
-        Returns
-        -------
-        dict
-            All that the constructor takes but the token, which is a secret and decides no vector.
-
-        Examples
-        --------
-        >>> SentenceEncoder(max_seq_length=64).get_params()["max_seq_length"]
-        64
-        """
+        """Give the settings, as they were given to the constructor or set since, but the token, which is a secret."""
         return dict(self._params)
 
     def set_params(self, **params: Any) -> SentenceEncoder:
-        """Change settings: all of them, or, if one is invalid, none.
-
-        Parameters
-        ----------
-        **params
-            Any of :meth:`get_params`. Another ``model`` or ``revision`` is loaded at once, with the stored token or
-            ``HF_TOKEN`` if it needs one; another ``dtype`` from the folder that is in use. The same value as before
-            changes nothing. ``max_seq_length=None`` is the model's own limit.
-
-        Returns
-        -------
-        SentenceEncoder
-            This one.
-
-        Raises
-        ------
-        ValueError
-            For an unknown name, with the valid ones, and for values that the constructor refuses. Also for another
-            ``dtype`` when the model in use is not its folder's (:meth:`with_model`).
-
-        Examples
-        --------
-        >>> SentenceEncoder().set_params(max_seq_length=64)
-        SentenceEncoder('all-MiniLM-L6-v2', width 384, max_seq_length 64, float32)
-        """
+        """Change settings: all of them, or, if one is invalid, none."""
         check_names(params, self._params, f"{type(self).__name__}.set_params")
         changed = {name for name, value in params.items() if value is not self._params[name]}
         renamed = any(params[name] != self._params[name] for name in changed & {"model", "revision"})
@@ -753,45 +561,10 @@ class SentenceEncoder:
         return check_options(self.model, self.max_seq_length, **options)
 
     def get_feature_names_out(self, input_features: Any = None) -> Array:
-        """Name the columns that :meth:`transform` gives.
-
-        Parameters
-        ----------
-        input_features : ignored
-
-        Returns
-        -------
-        Array of str, shape (D,)
-
-        Examples
-        --------
-        >>> SentenceEncoder().get_feature_names_out()[:2]
-        array(['sentenceencoder0', 'sentenceencoder1'], dtype=object)
-        """
         return feature_names(type(self).__name__.lower(), self._check_encode_kwargs().dimensions)
 
     def set_output(self, *, transform: str | None = None) -> SentenceEncoder:
-        """Choose what :meth:`transform` gives.
-
-        Parameters
-        ----------
-        transform : {"default", "pandas", "polars"}, optional
-            A NumPy array, or a frame with the names of :meth:`get_feature_names_out`; None changes nothing.
-
-        Returns
-        -------
-        SentenceEncoder
-            This one.
-
-        Raises
-        ------
-        ValueError
-            For anything else. That pandas or polars is missing is told by :meth:`transform`.
-
-        Examples
-        --------
-        >>> encoder = SentenceEncoder().set_output(transform="pandas")
-        """
+        """Choose what :meth:`transform` gives: "default", "pandas" or "polars"."""
         if transform is not None:
             self._output = check_output(transform)
         return self
@@ -811,7 +584,6 @@ class SentenceEncoder:
 
 
 def _check_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
-    """Take one of the two dtypes that are computed with."""
     try:
         found = None if dtype is None else np.dtype(dtype)  # NumPy takes None for float64
     except (TypeError, ValueError, SyntaxError):

@@ -1,7 +1,4 @@
-"""What ``encode`` may be asked for, checked before any work is done.
-
-Every mistake is named with what was expected, what came, and the way out. ``pipeline.py``, next, does what is asked.
-"""
+"""What ``encode`` may be asked for, checked before any work is done."""
 
 from __future__ import annotations
 
@@ -61,30 +58,7 @@ def check_options(
     num_threads: int | None = None,
     deterministic: bool = False,
 ) -> Options:
-    """Refuse what makes no sense, before any work is done.
-
-    Parameters
-    ----------
-    model : SentenceModel
-    max_seq_length : int
-    prompt_name, prompt, ...
-        As in :meth:`minisbert.SentenceEncoder.encode`; ``composition=None`` leaves chunks as they are.
-
-    Returns
-    -------
-    Options
-
-    Raises
-    ------
-    ValueError
-        With what was expected and what came.
-
-    Examples
-    --------
-    >>> from minisbert import SentenceEncoder
-    >>> check_options(SentenceEncoder().model, 256, overflow="chunk", overlap=32).chunking
-    Chunking(room=254, overlap=32, composition='weighted_mean')
-    """
+    """Refuse what makes no sense, before any work is done; ``composition=None`` leaves chunks as they are."""
     if output_value not in ("sentence_embedding", "token_embeddings"):
         raise ValueError(
             f"encode: output_value must be 'sentence_embedding' or 'token_embeddings', got {output_value!r}"
@@ -124,7 +98,7 @@ def check_options(
 def _check_chunks(
     chunk_tokens: int | None, overlap: int | None, composition: Composition | None, limit: int, taken: int
 ) -> Chunking:
-    """Find out how many of a text's tokens a chunk has room for, and how many two neighbours share."""
+    """Find how many of a text's tokens a chunk has room for, and how many two neighbours share."""
     for name, value in (("chunk_tokens", chunk_tokens), ("overlap", overlap)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer))):
             raise ValueError(f"encode: {name} must be a whole number of tokens, got {value!r}")
@@ -147,7 +121,6 @@ def _check_chunks(
 
 
 def _check_dimensions(model: SentenceModel, truncate_dim: int | None) -> int:
-    """Check ``truncate_dim`` and give the number of dimensions to keep."""
     return (
         model.width if truncate_dim is None else check_whole("encode: truncate_dim", truncate_dim, 1, model.full_width)
     )

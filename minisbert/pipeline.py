@@ -1,10 +1,7 @@
-"""Texts -> tokens -> batches -> vectors, a block of texts at a time: what happens inside ``encode``. No mathematics.
+"""Texts -> tokens -> batches -> vectors, a block of texts at a time: what happens inside ``encode``.
 
-Texts are taken from where they come a few thousand at a time, so that there may be any number of them; long ones are
-cut off, or split into chunks; ``schedule.py`` says which share a batch and which thread takes it; the
-results come back in the order of the texts. ``encoder.py``, next, is the public face of this.
-
-Letters: ``B`` texts, ``N`` tokens in the strip, ``T`` tokens of one text, ``C`` chunks, ``D`` hidden size.
+Texts are read a few thousand at a time, so that there may be any number of them; long ones are cut off, or split into
+chunks; the results come back in the order of the texts.
 """
 
 from __future__ import annotations
@@ -47,34 +44,7 @@ def embed_blocks(
     report: OverflowReport,
     bar: tqdm[NoReturn] | None,
 ) -> Iterator[list[Any]]:
-    """Give, block by block, what was asked for of each text: its vector, its token vectors, or its chunks.
-
-    Parameters
-    ----------
-    model : SentenceModel
-    texts : iterable of str
-        Checked; read a block at a time.
-    block_texts : int
-        Texts in a block, at most.
-    options : Options
-    report : OverflowReport
-        Counts what is cut off.
-    bar : tqdm, optional
-        Counts texts.
-
-    Yields
-    ------
-    list of Array or of ChunkEmbeddings
-
-    Examples
-    --------
-    >>> from minisbert import SentenceEncoder
-    >>> from minisbert.options import check_options
-    >>> model = SentenceEncoder().model
-    >>> options = check_options(model, 256)
-    >>> [len(block) for block in embed_blocks(model, ["a", "b", "c"], 2, options, OverflowReport(256, "warn"), None)]
-    [2, 1]
-    """
+    """Give, block by block, what was asked for of each text: its vector, its token vectors, or its chunks."""
     following = iter(texts)
     while block := [options.prefix + text for text in _take(following, block_texts)]:
         if options.chunking is None:
@@ -147,7 +117,6 @@ def _forward(
 
 
 def _pooling(model: SentenceModel) -> Pooling:
-    """Find the model's one Pooling, which comes first."""
     return next(module for module in model.modules if isinstance(module, Pooling))
 
 
@@ -156,8 +125,6 @@ def _pooling(model: SentenceModel) -> Pooling:
 
 @dataclass(frozen=True)
 class _Window:
-    """A chunk on its way through the model."""
-
     text: int  # which text of the block it belongs to
     token_ids: Array  # (T,) special tokens and prompt included
     chunk: Chunk
@@ -217,7 +184,6 @@ def _embed_windows(
 def _join(
     model: SentenceModel, chunks: list[tuple[_Window, Array]], composition: Composition | None
 ) -> Array | ChunkEmbeddings:
-    """Make of a text's chunks what was asked for."""
     embeddings = np.stack([vector for _, vector in chunks])  # (C, D)
     if composition is None:
         return ChunkEmbeddings(embeddings, tuple(window.chunk for window, _ in chunks))
@@ -232,27 +198,7 @@ def _join(
 
 
 def progress_bar(total: int | None, show: bool, done: int = 0) -> tqdm[NoReturn] | nullcontext[None]:
-    """Show on stderr, if there is one, how many texts are done, how many a second, and the time left.
-
-    Parameters
-    ----------
-    total : int, optional
-        Texts in all, if known.
-    show : bool
-    done : int
-        Texts that an earlier run has done.
-
-    Returns
-    -------
-    context manager
-        Gives the bar, or None.
-
-    Examples
-    --------
-    >>> with progress_bar(10, show=False) as bar:
-    ...     bar is None
-    True
-    """
+    """Show on stderr, if there is one, how many texts are done, how many a second, and the time left."""
     if show is not None:  # sentence-transformers' default
         check_flag("show_progress_bar", show)
     if not show or sys.stderr is None:  # as under pythonw, in services, and behind 2>&-

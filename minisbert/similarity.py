@@ -1,8 +1,8 @@
 """How alike two vectors are: cosine, dot, Euclidean, Manhattan, and the angle, which is a true distance.
 
-Each measure comes twice, under sentence-transformers' names. ``cos_sim(a, b)`` compares every row of ``a``
-with every row of ``b``, ``(A, D), (B, D) -> (A, B)``. ``pairwise_cos_sim(a, b)`` compares row ``i`` with row
-``i``, ``(B, D), (B, D) -> (B,)``. Wherever rows are expected, a single vector ``(D,)`` counts as one row.
+Each measure comes twice, under sentence-transformers' names: ``cos_sim(a, b)`` compares every row of ``a`` with every
+row of ``b``, ``(A, D), (B, D) -> (A, B)``; ``pairwise_cos_sim(a, b)`` row ``i`` with row ``i``, ``(B, D), (B, D) ->
+(B,)``. A single vector ``(D,)`` counts as one row.
 
 =========  ====================  ==========  ==============================================================
 name       formula               range       in words
@@ -14,10 +14,8 @@ manhattan  -sum_d |u_d - v_d|    (-inf, 0]   the coordinates' distances added up
 angular    arccos(cosine) / pi   [0, 1]      a *distance*, smaller is closer, and a metric
 =========  ====================  ==========  ==============================================================
 
-Letters: ``A`` and ``B`` rows, ``D`` the width of a vector.
-
 **dtype.** float32 in, float32 out. float16 is widened to float32: it is a format for storing, not for summing.
-If either side is anything else (float64, integers, a Python list of numbers), all of it is done in float64.
+If either side is anything else (float64, integers, a Python list of numbers), everything is computed in float64.
 
 **Rounding.** Euclidean, Manhattan and angular work on the differences of the rows, never on ``|u|^2 + |v|^2 -
 2 u.v``. That shortcut is one fast matrix product, but for close rows it subtracts nearly equal numbers: the
@@ -25,16 +23,8 @@ distance of a float32 vector from itself then comes out as about 0.01, or as NaN
 sentence-transformers, takes the shortcut above 25 rows. Here equal rows are at distance exactly 0. The price is
 time: for two large sets 15 to 40 times that of the matrix product under `cos_sim` and `dot_score`.
 
-**Backwards.** Directly under each function that a loss is made of stands ``f_backward(d_scores, a, b) -> (d_a, d_b)``.
-The upstream gradient ``d_scores``, of the shape of ``f(a, b)``, says how a loss moves with each score; ``d_a`` and
-``d_b`` say how it moves with each number of ``a`` and ``b``. They have the shape of the rows, and the float type in
-which the scores are computed. Where a function has a kink and so no derivative, the gradient is 0, as PyTorch chooses
-too. Only `cos_sim_backward` has a full docstring: the others take, give and refuse the same.
-
-Left out on purpose: sparse vectors, and an eps under the division. sentence-transformers gives an all-zero vector
-cosine 0 with everything, which hides the bug that made it; here it is an error that names the rows.
-
-Next file: ``distances.py``, from these to distances and back; ``encoder.py`` puts text in front of these functions.
+**Backwards.** Directly under each function that a loss is made of stands ``f_backward(d_scores, a, b) -> (d_a, d_b)``,
+in the shapes of ``a`` and ``b`` and the dtype of the scores. At a kink the gradient is 0, as in PyTorch.
 """
 
 from __future__ import annotations
@@ -81,22 +71,19 @@ def cos_sim(a: ArrayLike, b: ArrayLike) -> Array:
 
     ``cos(u, v) = sum_d u_d v_d / (|u| |v|)``
 
-    It is symmetric and does not change when a vector is multiplied by a positive number. In float32, rounding
-    makes the cosine of a vector with itself 1.0000001 now and then; the result is clipped to [-1, 1], so that
-    ``arccos`` of it is never NaN. Entries of any size are safe, 1e30 and 1e-30 in float32 too.
+    In float32, rounding makes the cosine of a vector with itself 1.0000001 now and then; the result is clipped to
+    [-1, 1], so that ``arccos`` of it is never NaN. Entries of any size are safe, 1e30 and 1e-30 in float32 too.
 
     Parameters
     ----------
     a : array_like, shape (A, D) or (D,)
         Finite numbers; no row may be all zeros.
     b : array_like, shape (B, D) or (D,)
-        Likewise.
 
     Returns
     -------
     Array, shape (A, B)
-        Dimensionless, in [-1, 1]: 1 same direction, 0 at right angles, -1 opposite. float32 or float64, see
-        the head of this module.
+        In [-1, 1]: 1 same direction, 0 at right angles, -1 opposite. float32 or float64.
 
     Raises
     ------
@@ -105,9 +92,7 @@ def cos_sim(a: ArrayLike, b: ArrayLike) -> Array:
 
     Notes
     -----
-    **Source**: Reimers & Gurevych 2019 (Sentence-BERT), section 3, figure 2;
-    ``sentence_transformers.util.cos_sim(a, b)``, and in PyTorch
-    ``torch.nn.functional.cosine_similarity(a[:, None], b[None], dim=-1)``.
+    **Source**: Reimers & Gurevych 2019 (Sentence-BERT), section 3, figure 2; ``sentence_transformers.util.cos_sim``.
 
     Examples
     --------
@@ -122,41 +107,12 @@ def cos_sim(a: ArrayLike, b: ArrayLike) -> Array:
 
 
 def cos_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
-    """Send a gradient back through `cos_sim`.
+    """Send a gradient back through `cos_sim`: ``d_u = (d_u' - (d_u'.u') u') / |u|``, with ``u' = u / |u|``.
 
-    With ``u' = u / |u|``: ``d_u' = sum over v of d_score v'``, and ``d_u = (d_u' - (d_u'.u') u') / |u|``. So ``d_u`` is
-    at right angles to ``u``: a longer ``u`` has the same cosines. The clipping to [-1, 1] only mends rounding and is
-    not differentiated.
+    ``d_u' = sum over v of d_score v'``. So ``d_u`` is at right angles to ``u``: a longer ``u`` has the same cosines.
+    The clipping to [-1, 1] only mends rounding and is not differentiated.
 
-    Parameters
-    ----------
-    d_scores : array_like, shape (A, B)
-        Upstream gradient, finite.
-    a : array_like, shape (A, D) or (D,)
-        As in the forward; a single vector counts as one row.
-    b : array_like, shape (B, D) or (D,)
-        Likewise.
-
-    Returns
-    -------
-    d_a : Array, shape (A, D)
-        float32 or float64, as the scores.
-    d_b : Array, shape (B, D)
-
-    Raises
-    ------
-    ValueError
-        As `cos_sim`, and if ``d_scores`` has not the shape of the scores or holds NaN or Inf.
-
-    Notes
-    -----
-    **Source**: the gradients of ``sentence_transformers.util.cos_sim(a, b)``.
-
-    Examples
-    --------
-    >>> d_a, d_b = cos_sim_backward([[5.0]], [[3.0, 4.0]], [[2.0, 0.0]])
-    >>> d_a.round(3), d_b
-    (array([[ 0.64, -0.48]]), array([[0., 2.]]))
+    (A, B), (A, D), (B, D) -> (A, D), (B, D)
     """
     a, b = _checked("cos_sim_backward", a, b)
     _refuse_zero_rows("cos_sim_backward", a, b)
@@ -169,8 +125,6 @@ def cos_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[A
 def pairwise_cos_sim(a: ArrayLike, b: ArrayLike) -> Array:
     """Cosine of the angle between row ``i`` of ``a`` and row ``i`` of ``b``.
 
-    ``cos(u, v) = sum_d u_d v_d / (|u| |v|)``
-
     Parameters
     ----------
     a, b : array_like, shape (B, D) or (D,)
@@ -179,17 +133,12 @@ def pairwise_cos_sim(a: ArrayLike, b: ArrayLike) -> Array:
     Returns
     -------
     Array, shape (B,)
-        Dimensionless, clipped to [-1, 1]. float32 or float64.
+        In [-1, 1], float32 or float64.
 
     Raises
     ------
     ValueError
         As `cos_sim`, and if ``a`` and ``b`` have different numbers of rows.
-
-    Notes
-    -----
-    **Source**: as `cos_sim`; ``sentence_transformers.util.pairwise_cos_sim(a, b)``,
-    ``torch.nn.functional.cosine_similarity(a, b, dim=-1)``.
 
     Examples
     --------
@@ -205,24 +154,7 @@ def pairwise_cos_sim(a: ArrayLike, b: ArrayLike) -> Array:
 def pairwise_cos_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
     """Send a gradient back through `pairwise_cos_sim`, as `cos_sim_backward`.
 
-    Parameters
-    ----------
-    d_scores : array_like, shape (B,)
-        Upstream gradient.
-    a, b : array_like, shape (B, D) or (D,)
-
-    Returns
-    -------
-    d_a, d_b : Array, shape (B, D)
-
-    Notes
-    -----
-    **Source**: the gradients of ``sentence_transformers.util.pairwise_cos_sim(a, b)``.
-
-    Examples
-    --------
-    >>> pairwise_cos_sim_backward([5.0], [[3.0, 4.0]], [[2.0, 0.0]])[1]
-    array([[0., 2.]])
+    (B,), (B, D), (B, D) -> (B, D), (B, D)
     """
     a, b = _checked_pairs("pairwise_cos_sim_backward", a, b)
     _refuse_zero_rows("pairwise_cos_sim_backward", a, b)
@@ -232,14 +164,12 @@ def pairwise_cos_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -
 
 
 def _unit_rows(x: Array) -> Array:
-    """Divide every row by its length."""
     # The square of 1e20 overflows float32 and that of 1e-30 vanishes, so the largest entry of a row is made 1 first.
     largest: Array = np.abs(x).max(axis=-1, keepdims=True)
     return normalize(x / largest)
 
 
 def _unit_rows_backward(d_unit: Array, x: Array) -> Array:
-    """Send a gradient back through `_unit_rows`."""
     # the largest entry counts as a constant here: dividing by it does not change the direction
     largest: Array = np.abs(x).max(axis=-1, keepdims=True)
     d_x: Array = normalize_backward(d_unit, x / largest) / largest
@@ -250,9 +180,7 @@ def _unit_rows_backward(d_unit: Array, x: Array) -> Array:
 
 
 def dot_score(a: ArrayLike, b: ArrayLike) -> Array:
-    """Dot product of every row of ``a`` with every row of ``b``.
-
-    ``dot(u, v) = sum_d u_d v_d``
+    """Dot product of every row of ``a`` with every row of ``b``: ``sum_d u_d v_d``.
 
     For vectors of length 1, as all-MiniLM-L6-v2 makes them, this is the cosine, and cheaper.
 
@@ -261,12 +189,11 @@ def dot_score(a: ArrayLike, b: ArrayLike) -> Array:
     a : array_like, shape (A, D) or (D,)
         Finite numbers.
     b : array_like, shape (B, D) or (D,)
-        Likewise.
 
     Returns
     -------
     Array, shape (A, B)
-        In units of ``a`` times units of ``b``; any size. float32 or float64.
+        Of any size, float32 or float64.
 
     Raises
     ------
@@ -275,7 +202,7 @@ def dot_score(a: ArrayLike, b: ArrayLike) -> Array:
 
     Notes
     -----
-    **Source**: ``sentence_transformers.util.dot_score(a, b)``, ``torch.mm(a, b.T)``.
+    **Source**: ``sentence_transformers.util.dot_score``.
 
     Examples
     --------
@@ -292,27 +219,7 @@ def dot_score(a: ArrayLike, b: ArrayLike) -> Array:
 def dot_score_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
     """Send a gradient back through `dot_score`: ``d_a = d_scores @ b``, ``d_b = d_scores.T @ a``.
 
-    Parameters
-    ----------
-    d_scores : array_like, shape (A, B)
-        Upstream gradient.
-    a : array_like, shape (A, D) or (D,)
-    b : array_like, shape (B, D) or (D,)
-
-    Returns
-    -------
-    d_a : Array, shape (A, D)
-    d_b : Array, shape (B, D)
-
-    Notes
-    -----
-    **Source**: the gradients of ``sentence_transformers.util.dot_score(a, b)``.
-
-    Examples
-    --------
-    >>> dot_score_backward([[1.0, 10.0]], [[1, 2]], [[3, 4], [5, 6]])
-    (array([[53., 64.]]), array([[ 1.,  2.],
-           [10., 20.]]))
+    (A, B), (A, D), (B, D) -> (A, D), (B, D)
     """
     a, b = _checked("dot_score_backward", a, b)
     _refuse_overflow("dot_score_backward", a, b)
@@ -325,8 +232,6 @@ def dot_score_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple
 def pairwise_dot_score(a: ArrayLike, b: ArrayLike) -> Array:
     """Dot product of row ``i`` of ``a`` with row ``i`` of ``b``.
 
-    ``dot(u, v) = sum_d u_d v_d``
-
     Parameters
     ----------
     a, b : array_like, shape (B, D) or (D,)
@@ -335,16 +240,12 @@ def pairwise_dot_score(a: ArrayLike, b: ArrayLike) -> Array:
     Returns
     -------
     Array, shape (B,)
-        In units of ``a`` times units of ``b``; any size. float32 or float64.
+        Of any size, float32 or float64.
 
     Raises
     ------
     ValueError
         As `dot_score`, and if ``a`` and ``b`` have different numbers of rows.
-
-    Notes
-    -----
-    **Source**: ``sentence_transformers.util.pairwise_dot_score(a, b)``, ``torch.sum(a * b, dim=-1)``.
 
     Examples
     --------
@@ -363,22 +264,19 @@ def pairwise_dot_score(a: ArrayLike, b: ArrayLike) -> Array:
 def euclidean_sim(a: ArrayLike, b: ArrayLike) -> Array:
     """Negative straight-line distance between every row of ``a`` and every row of ``b``.
 
-    ``euclidean(u, v) = -sqrt(sum_d (u_d - v_d)^2)``
-
-    Negative, so that larger is closer, as for every other similarity. Unit vectors are ranked as by cosine,
-    because for them ``|u - v|^2 = 2 - 2 cos(u, v)``.
+    ``-sqrt(sum_d (u_d - v_d)^2)``: negative, so that larger is closer, as for every other similarity. Unit vectors are
+    ranked as by cosine, because for them ``|u - v|^2 = 2 - 2 cos(u, v)``.
 
     Parameters
     ----------
     a : array_like, shape (A, D) or (D,)
         Finite numbers.
     b : array_like, shape (B, D) or (D,)
-        Likewise.
 
     Returns
     -------
     Array, shape (A, B)
-        In the unit of the vectors, in (-inf, 0]; exactly 0 for equal rows. float32 or float64.
+        In (-inf, 0]; exactly 0 for equal rows. float32 or float64.
 
     Raises
     ------
@@ -387,7 +285,7 @@ def euclidean_sim(a: ArrayLike, b: ArrayLike) -> Array:
 
     Notes
     -----
-    **Source**: ``sentence_transformers.util.euclidean_sim(a, b)``, but without its shortcut above 25 rows:
+    **Source**: ``sentence_transformers.util.euclidean_sim``, but without its shortcut above 25 rows:
     ``-torch.cdist(a, b, p=2, compute_mode="donot_use_mm_for_euclid_dist")``.
 
     Examples
@@ -404,8 +302,6 @@ def euclidean_sim(a: ArrayLike, b: ArrayLike) -> Array:
 def pairwise_euclidean_sim(a: ArrayLike, b: ArrayLike) -> Array:
     """Negative straight-line distance between row ``i`` of ``a`` and row ``i`` of ``b``.
 
-    ``euclidean(u, v) = -sqrt(sum_d (u_d - v_d)^2)``
-
     Parameters
     ----------
     a, b : array_like, shape (B, D) or (D,)
@@ -414,17 +310,12 @@ def pairwise_euclidean_sim(a: ArrayLike, b: ArrayLike) -> Array:
     Returns
     -------
     Array, shape (B,)
-        In the unit of the vectors, in (-inf, 0]; exactly 0 for equal rows. float32 or float64.
+        In (-inf, 0]; exactly 0 for equal rows. float32 or float64.
 
     Raises
     ------
     ValueError
         As `euclidean_sim`, and if ``a`` and ``b`` have different numbers of rows.
-
-    Notes
-    -----
-    **Source**: ``sentence_transformers.util.pairwise_euclidean_sim(a, b)``,
-    ``-torch.linalg.vector_norm(a - b, dim=-1)``.
 
     Examples
     --------
@@ -441,25 +332,7 @@ def pairwise_euclidean_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayL
 
     Equal rows, where the distance has a kink, give 0.
 
-    Parameters
-    ----------
-    d_scores : array_like, shape (B,)
-        Upstream gradient.
-    a, b : array_like, shape (B, D) or (D,)
-
-    Returns
-    -------
-    d_a, d_b : Array, shape (B, D)
-
-    Notes
-    -----
-    **Source**: the gradients of ``sentence_transformers.util.pairwise_euclidean_sim(a, b)``.
-
-    Examples
-    --------
-    >>> pairwise_euclidean_sim_backward([5.0, 1.0], [[0, 0], [1, 1]], [[3, 4], [1, 1]])[1]
-    array([[-3., -4.],
-           [ 0.,  0.]])
+    (B,), (B, D), (B, D) -> (B, D), (B, D)
     """
     a, b = _checked_pairs("pairwise_euclidean_sim_backward", a, b)
     _refuse_overflow("pairwise_euclidean_sim_backward", a, b)
@@ -475,7 +348,7 @@ def _euclidean_distance(u: Array, v: Array) -> Array:
 
 
 def _euclidean_slopes(u: Array, v: Array) -> tuple[Array, Array]:
-    """How the distance moves with ``u`` and ``v``: by the unit vector from one to the other, by 0 for equal rows."""
+    """Derivatives of the distance: the unit vector from one to the other, 0 for equal rows."""
     difference = u - v
     distance: Array = np.linalg.norm(difference, axis=-1, keepdims=True)
     direction: Array = difference / np.where(distance > 0.0, distance, math.inf)
@@ -486,21 +359,18 @@ def _euclidean_slopes(u: Array, v: Array) -> tuple[Array, Array]:
 
 
 def manhattan_sim(a: ArrayLike, b: ArrayLike) -> Array:
-    """Negative sum of coordinate distances between every row of ``a`` and every row of ``b``.
-
-    ``manhattan(u, v) = -sum_d |u_d - v_d|``
+    """Negative sum of coordinate distances between every row of ``a`` and every row of ``b``: ``-sum_d |u_d - v_d|``.
 
     Parameters
     ----------
     a : array_like, shape (A, D) or (D,)
         Finite numbers.
     b : array_like, shape (B, D) or (D,)
-        Likewise.
 
     Returns
     -------
     Array, shape (A, B)
-        In the unit of the vectors, in (-inf, 0]; exactly 0 for equal rows. float32 or float64.
+        In (-inf, 0]; exactly 0 for equal rows. float32 or float64.
 
     Raises
     ------
@@ -509,7 +379,7 @@ def manhattan_sim(a: ArrayLike, b: ArrayLike) -> Array:
 
     Notes
     -----
-    **Source**: ``sentence_transformers.util.manhattan_sim(a, b)``, ``-torch.cdist(a, b, p=1)``.
+    **Source**: ``sentence_transformers.util.manhattan_sim``, ``-torch.cdist(a, b, p=1)``.
 
     Examples
     --------
@@ -525,8 +395,6 @@ def manhattan_sim(a: ArrayLike, b: ArrayLike) -> Array:
 def pairwise_manhattan_sim(a: ArrayLike, b: ArrayLike) -> Array:
     """Negative sum of coordinate distances between row ``i`` of ``a`` and row ``i`` of ``b``.
 
-    ``manhattan(u, v) = -sum_d |u_d - v_d|``
-
     Parameters
     ----------
     a, b : array_like, shape (B, D) or (D,)
@@ -535,17 +403,12 @@ def pairwise_manhattan_sim(a: ArrayLike, b: ArrayLike) -> Array:
     Returns
     -------
     Array, shape (B,)
-        In the unit of the vectors, in (-inf, 0]; exactly 0 for equal rows. float32 or float64.
+        In (-inf, 0]; exactly 0 for equal rows. float32 or float64.
 
     Raises
     ------
     ValueError
         As `manhattan_sim`, and if ``a`` and ``b`` have different numbers of rows.
-
-    Notes
-    -----
-    **Source**: ``sentence_transformers.util.pairwise_manhattan_sim(a, b)``,
-    ``-torch.sum(torch.abs(a - b), dim=-1)``.
 
     Examples
     --------
@@ -562,24 +425,7 @@ def pairwise_manhattan_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayL
 
     ``sign(0) = 0``: where coordinates are equal, the distance has a kink.
 
-    Parameters
-    ----------
-    d_scores : array_like, shape (B,)
-        Upstream gradient.
-    a, b : array_like, shape (B, D) or (D,)
-
-    Returns
-    -------
-    d_a, d_b : Array, shape (B, D)
-
-    Notes
-    -----
-    **Source**: the gradients of ``sentence_transformers.util.pairwise_manhattan_sim(a, b)``.
-
-    Examples
-    --------
-    >>> pairwise_manhattan_sim_backward([5.0], [[0, 0]], [[3, 0]])[1]
-    array([[-5.,  0.]])
+    (B,), (B, D), (B, D) -> (B, D), (B, D)
     """
     a, b = _checked_pairs("pairwise_manhattan_sim_backward", a, b)
     _refuse_overflow("pairwise_manhattan_sim_backward", a, b)
@@ -595,7 +441,7 @@ def _manhattan_distance(u: Array, v: Array) -> Array:
 
 
 def _manhattan_slopes(u: Array, v: Array) -> tuple[Array, Array]:
-    """How the distance moves with ``u`` and ``v``: by the signs of the differences."""
+    """Derivatives of the distance: the signs of the differences."""
     signs: Array = np.sign(u - v)
     return signs, -signs
 
@@ -609,24 +455,22 @@ def angular_distance(a: ArrayLike, b: ArrayLike) -> Array:
     ``angular(u, v) = arccos(cos(u, v)) / pi = 2 / pi * atan2(|u' - v'|, |u' + v'|)``, where ``u' = u / |u|``
 
     It ranks as cosine does, the other way round (smaller is closer), and it is a metric on directions. The "cosine
-    distance" ``1 - cos`` is not: it breaks the triangle inequality. With vectors at 0, 45 and 90 degrees the two
-    steps measure 0.29 each and the direct way 1.0, so a detour is shorter than the straight line. The reason is that
-    ``1 - cos`` is half the *square* of a small angle, and squares of lengths do not add up. Methods that lean on
-    the triangle inequality (metric trees, pruning in clustering) are right with this function and silently wrong
-    with ``1 - cos``.
+    distance" ``1 - cos`` is not: with vectors at 0, 45 and 90 degrees the two steps measure 0.29 each and the direct
+    way 1.0, so a detour is shorter than the straight line. The reason is that ``1 - cos`` is half the *square* of a
+    small angle, and squares of lengths do not add up. Methods that lean on the triangle inequality (metric trees,
+    pruning in clustering) are right with this function and silently wrong with ``1 - cos``.
 
     Parameters
     ----------
     a : array_like, shape (A, D) or (D,)
         Finite numbers; no row may be all zeros.
     b : array_like, shape (B, D) or (D,)
-        Likewise.
 
     Returns
     -------
     Array, shape (A, B)
-        Dimensionless, in [0, 1]: 0 same direction, 0.5 at right angles, 1 opposite. Exactly 0 for equal rows;
-        otherwise off by about one eps of the dtype (1.2e-7, 2.2e-16). float32 or float64.
+        In [0, 1]: 0 same direction, 0.5 at right angles, 1 opposite. Exactly 0 for equal rows; otherwise off by about
+        one eps of the dtype (1.2e-7, 2.2e-16). float32 or float64.
 
     Raises
     ------
@@ -659,8 +503,6 @@ def angular_distance(a: ArrayLike, b: ArrayLike) -> Array:
 def pairwise_angular_distance(a: ArrayLike, b: ArrayLike) -> Array:
     """Angle between row ``i`` of ``a`` and row ``i`` of ``b``, as a fraction of half a turn.
 
-    ``angular(u, v) = arccos(cos(u, v)) / pi = 2 / pi * atan2(|u' - v'|, |u' + v'|)``, where ``u' = u / |u|``
-
     Parameters
     ----------
     a, b : array_like, shape (B, D) or (D,)
@@ -669,17 +511,12 @@ def pairwise_angular_distance(a: ArrayLike, b: ArrayLike) -> Array:
     Returns
     -------
     Array, shape (B,)
-        Dimensionless, in [0, 1]; exactly 0 for equal rows. float32 or float64.
+        In [0, 1]; exactly 0 for equal rows. float32 or float64.
 
     Raises
     ------
     ValueError
         As `angular_distance`, and if ``a`` and ``b`` have different numbers of rows.
-
-    Notes
-    -----
-    **Source**: as `angular_distance`; in exact arithmetic
-    ``torch.acos(sentence_transformers.util.pairwise_cos_sim(a, b)) / torch.pi``.
 
     Examples
     --------
@@ -727,7 +564,7 @@ SIMILARITIES = MappingProxyType(
 
 
 def _each_row_against_all(distance: Callable[[Array, Array], Array], a: Array, b: Array) -> Array:
-    """Fill the matrix of distances one row of ``a`` and one block of ``b`` at a time, with no (A, B, D) array."""
+    """Fill the matrix of distances one row of ``a`` and one block of ``b`` at a time, without an (A, B, D) array."""
     distances = np.empty((len(a), len(b)), dtype=a.dtype)  # (A, B)
     step = max(1, BLOCK_NUMBERS // a.shape[1])
     for start in range(0, len(b), step):
@@ -738,7 +575,7 @@ def _each_row_against_all(distance: Callable[[Array, Array], Array], a: Array, b
 
 
 def _checked(function: str, a: ArrayLike, b: ArrayLike, letter: str = "A") -> tuple[Array, Array]:
-    """Both arguments as finite rows ``(A, D)`` and ``(B, D)`` of one float dtype, or the error that says why not."""
+    """Take both arguments as finite rows (A, D) and (B, D) of one float dtype."""
     rows_a, rows_b = _as_rows(function, "a", letter, a), _as_rows(function, "b", "B", b)
     if rows_a.shape[1] != rows_b.shape[1]:
         raise ValueError(
@@ -760,7 +597,6 @@ def _checked(function: str, a: ArrayLike, b: ArrayLike, letter: str = "A") -> tu
 
 
 def _checked_pairs(function: str, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
-    """As `_checked`, for two arguments that are compared row by row."""
     rows_a, rows_b = _checked(function, a, b, letter="B")
     if len(rows_a) != len(rows_b):
         raise ValueError(
@@ -772,7 +608,6 @@ def _checked_pairs(function: str, a: ArrayLike, b: ArrayLike) -> tuple[Array, Ar
 
 
 def _checked_upstream(function: str, upstream: ArrayLike, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-    """Upstream gradient as an array of the dtype of the rows, or the error that says why not."""
     array = np.asarray(upstream, dtype=dtype)
     if array.shape != shape or not np.isfinite(array).all():
         raise ValueError(
@@ -783,7 +618,6 @@ def _checked_upstream(function: str, upstream: ArrayLike, shape: tuple[int, ...]
 
 
 def _as_rows(function: str, name: str, letter: str, x: ArrayLike) -> NDArray[Any]:
-    """``x`` as a two-dimensional array of real numbers with at least one column."""
     try:
         rows = np.asarray(x)
     except ValueError as error:
@@ -805,7 +639,6 @@ def _as_rows(function: str, name: str, letter: str, x: ArrayLike) -> NDArray[Any
 
 
 def _refuse_zero_rows(function: str, a: Array, b: Array) -> None:
-    """Refuse vectors without a direction."""
     for name, rows in (("a", a), ("b", b)):
         has_direction = np.any(rows, axis=1)
         if not has_direction.all():

@@ -1,8 +1,4 @@
-"""Every tensor on the way from text to vector, by name: what proofs walk and notebooks plot.
-
-The blocks' own traces are in ``model/bert.py``; this is the whole, from the pieces of the text to the sentence vector.
-``encoder.py``, next, makes one with ``SentenceEncoder.trace``.
-"""
+"""Every tensor on the way from text to vector, by name: what proofs compare and notebooks plot."""
 
 from __future__ import annotations
 
@@ -34,18 +30,8 @@ class Trace:
     def tensors(self) -> dict[str, Array]:
         """Give every tensor by its name, in the order of computation.
 
-        Returns
-        -------
-        dict of str to Array
-            ``"embeddings.word"``, ``"layers.0.attention.query"``, .., ``"sentence_embedding"``. Attention
-            probabilities are ``(c, H, T, T)`` per run of equal lengths: ``"layers.0.attention.probs.0"``.
-
-        Examples
-        --------
-        >>> from minisbert import SentenceEncoder
-        >>> trace = SentenceEncoder().trace("i love soup")
-        >>> trace.tensors()["layers.5.attention.probs.0"].shape  # 1 text, 12 heads, 5 x 5 tokens
-        (1, 12, 5, 5)
+        ``"embeddings.word"``, ``"layers.0.attention.query"``, .., ``"sentence_embedding"``. Attention probabilities are
+        ``(c, H, T, T)`` per run of equal lengths: ``"layers.0.attention.probs.0"``.
         """
         named = dict(_walk("", self.bert))
         named |= {f"modules.{i}": result for i, result in enumerate(self.modules[:-1])}
