@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from minisbert.client import Client
-    from minisbert.distances import to_distance, to_similarity
     from minisbert.encoder import SentenceEncoder
     from minisbert.similarity import (
         angular_distance,
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
         pairwise_dot_score,
         pairwise_euclidean_sim,
         pairwise_manhattan_sim,
+        to_distance,
+        to_similarity,
     )
 
 __version__ = "0.1.0"
@@ -44,12 +45,7 @@ __all__ = [
     "to_distance",
     "to_similarity",
 ]
-_HOME = {
-    "Client": "minisbert.client",
-    "SentenceEncoder": "minisbert.encoder",
-    "to_distance": "minisbert.distances",
-    "to_similarity": "minisbert.distances",
-}
+_HOME = {"Client": "minisbert.client", "SentenceEncoder": "minisbert.encoder"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,39 +1,425 @@
 """SentenceEncoder: text in, vectors out.
 
-A text goes through ``tokens`` (ids), ``bert`` (token vectors) and ``modules`` (one vector); ``options.py`` checks what
-is asked for, ``pipeline.py`` does it.
+A text goes through ``tokens`` (ids), ``bert`` (token vectors) and ``modules`` (one vector). What is asked for is
+checked before any work is done (:func:`check_options`). Texts are read a few thousand at a time, so that there may be
+any number of them; long ones are cut off, or split into chunks; the vectors come back in the order of the texts
+(:func:`embed_blocks`).
+
+Letters: ``B`` texts, ``N`` tokens in the strip, ``T`` tokens of one text, ``C`` chunks, ``D`` hidden size.
 """
 
 from __future__ import annotations
 
 import copy
 import os
+import sys
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, fields, replace
+from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from minisbert import hub
-from minisbert.blas import SlowKernelWarning, advice
-from minisbert.checks import check_sequence, check_texts, check_whole, each_text
-from minisbert.chunking import ChunkEmbeddings
-from minisbert.composition import Composition
+from minisbert.checks import check_flag, check_sequence, check_texts, check_whole, each_text
+from minisbert.long_texts import (
+    COMPOSITIONS,
+    LATE,
+    Chunk,
+    ChunkEmbeddings,
+    Composition,
+    Share,
+    check_composition,
+    compose,
+    compose_shares,
+    cut,
+    describe,
+    pool_shares,
+    share_out,
+)
 from minisbert.model import Array
-from minisbert.model.bert import trace_bert
+from minisbert.model.bert import BertTrace, bert, trace_bert
 from minisbert.model.folder import SentenceModel, load_model, save_model
-from minisbert.model.modules import apply_modules
+from minisbert.model.modules import Normalize, Pooling, apply_modules
 from minisbert.model.ops import normalize
 from minisbert.model.tokens import Overflow, OverflowReport, Tokens
-from minisbert.options import Options, OutputValue, check_options
-from minisbert.pipeline import BLOCK_TEXTS, embed_blocks, progress_bar
+from minisbert.parallel import SlowKernelWarning, advice, make_batches, threads, work_through
 from minisbert.similarity import SIMILARITIES
-from minisbert.trace import Trace
 from minisbert.transformer import as_frame, check_names, check_output, encode_settings, feature_names, tags
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+# -------------------------------------------------------------------------------------------------------------- options
+
+OutputValue = Literal["sentence_embedding", "token_embeddings"]
+
+
+@dataclass(frozen=True)
+class Chunking:
+    """How long texts are treated."""
+
+    room: int  # tokens of a text in a chunk, special tokens and prompt not counted
+    overlap: int  # tokens, at most, that a chunk shares with the one before
+    composition: Composition | None  # None: chunks are left as they are
+
+
+@dataclass(frozen=True)
+class Options:
+    """What ``encode`` was asked for, checked."""
+
+    max_seq_length: int
+    prefix: str  # the prompt's text
+    skipped: int  # its tokens, with the special ones before it
+    dimensions: int
+    batch_size: int | None
+    num_threads: int | None
+    deterministic: bool
+    output_value: OutputValue
+    normalize: bool
+    overflow: Overflow
+    chunking: Chunking | None  # of long texts; None: they are cut off
+
+
+def check_options(
+    model: SentenceModel,
+    max_seq_length: int,
+    *,
+    prompt_name: str | None = None,
+    prompt: str | None = None,
+    batch_size: int | None = None,
+    output_value: OutputValue = "sentence_embedding",
+    normalize_embeddings: bool = False,
+    truncate_dim: int | None = None,
+    overflow: Overflow = "warn",
+    chunk_tokens: int | None = None,
+    overlap: int | None = None,
+    composition: Composition | None = "weighted_mean",
+    num_threads: int | None = None,
+    deterministic: bool = False,
+) -> Options:
+    """Refuse what makes no sense, before any work is done; ``composition=None`` leaves chunks as they are."""
+    if output_value not in ("sentence_embedding", "token_embeddings"):
+        raise ValueError(
+            f"encode: output_value must be 'sentence_embedding' or 'token_embeddings', got {output_value!r}"
+        )
+    batch_size = None if batch_size is None else check_whole("encode: batch_size", batch_size, 1)
+    num_threads = None if num_threads is None else check_whole("encode: num_threads", num_threads, 1)
+    prefix = _resolve_prompt(model, prompt, prompt_name)
+    skipped = _prompt_length(model, prefix, max_seq_length)
+    chunking = None
+    if overflow == "chunk":
+        if output_value != "sentence_embedding":
+            raise ValueError("encode: overflow='chunk' gives sentence vectors; token vectors are those of whole texts")
+        if composition is not None:
+            check_composition(composition, [*COMPOSITIONS, LATE])
+        taken = max(skipped, len(model.tokenizer.first)) + len(model.tokenizer.last)
+        chunking = _check_chunks(chunk_tokens, overlap, composition, max_seq_length, taken)
+    elif chunk_tokens is not None or overlap is not None or composition != "weighted_mean":
+        raise ValueError(
+            "encode: chunk_tokens, overlap and composition are for overflow='chunk', which splits long texts; got "
+            f"overflow={overflow!r}, which does not"
+        )
+    return Options(
+        max_seq_length=max_seq_length,
+        prefix=prefix,
+        skipped=skipped,
+        dimensions=_check_dimensions(model, truncate_dim),
+        batch_size=batch_size,
+        num_threads=num_threads,
+        deterministic=check_flag("encode: deterministic", deterministic),
+        output_value=output_value,
+        normalize=check_flag("encode: normalize_embeddings", normalize_embeddings),
+        overflow=overflow,
+        chunking=chunking,
+    )
+
+
+def _check_chunks(
+    chunk_tokens: int | None, overlap: int | None, composition: Composition | None, limit: int, taken: int
+) -> Chunking:
+    """Find how many of a text's tokens a chunk has room for, and how many two neighbours share."""
+    for name, value in (("chunk_tokens", chunk_tokens), ("overlap", overlap)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer))):
+            raise ValueError(f"encode: {name} must be a whole number of tokens, got {value!r}")
+    if taken >= limit:
+        raise ValueError(f"encode: the prompt leaves no room for a text: it takes {taken} of {limit} tokens")
+    if chunk_tokens is not None and not taken < chunk_tokens <= limit:
+        raise ValueError(
+            f"encode: chunk_tokens must be from {taken + 1} (a token beside special ones and prompt) to {limit}, the "
+            f"encoder's max_seq_length, got {chunk_tokens}"
+        )
+    room = (chunk_tokens or limit) - taken
+    if overlap is None:  # late composition is there for the neighbours on both sides
+        overlap = room // 4 if composition == LATE else 0
+    if not 0 <= overlap < room:
+        raise ValueError(
+            f"encode: overlap must be from 0 to {room - 1}, less than the {room} tokens that a chunk has room for "
+            f"beside special ones and prompt, got {overlap}"
+        )
+    return Chunking(room, int(overlap), composition)
+
+
+def _check_dimensions(model: SentenceModel, truncate_dim: int | None) -> int:
+    return (
+        model.width if truncate_dim is None else check_whole("encode: truncate_dim", truncate_dim, 1, model.full_width)
+    )
+
+
+def _resolve_prompt(model: SentenceModel, prompt: str | None, prompt_name: str | None) -> str:
+    """Choose the prompt: given, named, the folder's default, or none."""
+    for argument, value in (("prompt", prompt), ("prompt_name", prompt_name)):
+        if value is not None and not isinstance(value, str):
+            raise ValueError(f"encode: {argument} must be a text (str) or None, got {value!r:.80}")
+    if prompt is not None:
+        return prompt
+    name = prompt_name if prompt_name is not None else model.default_prompt_name
+    if name is None:
+        return ""
+    if name not in model.prompts:
+        raise ValueError(f"encode: prompt_name {name!r} is none of this model's prompts {sorted(model.prompts)}")
+    return model.prompts[name]
+
+
+def _prompt_length(model: SentenceModel, prompt: str, max_seq_length: int) -> int:
+    """Count a prompt's tokens with what stands before it, [CLS], but not with what stands behind, [SEP]."""
+    if not prompt:
+        return 0
+    tokens = model.tokenizer([prompt], max_seq_length)
+    return int(tokens.lengths[0]) - len(model.tokenizer.last)
+
+
+# ------------------------------------------------------------------------------------------------------ blocks of texts
+
+BLOCK_TEXTS = 8192
+"""Texts, and chunks, that are held at a time: enough that sorting by length pays, few enough for any memory."""
+BLOCK_CHARACTERS = 2**24
+"""Characters of the texts that are held at a time, if the texts are long."""
+
+
+def embed_blocks(
+    model: SentenceModel,
+    texts: Iterable[str],
+    block_texts: int,
+    options: Options,
+    report: OverflowReport,
+    bar: tqdm[NoReturn] | None,
+) -> Iterator[list[Any]]:
+    """Give, block by block, what was asked for of each text: its vector, its token vectors, or its chunks."""
+    following = iter(texts)
+    while block := [options.prefix + text for text in _take(following, block_texts)]:
+        if options.chunking is None:
+            tokens = model.tokenizer(block, options.max_seq_length)
+            report.add(tokens)
+
+            def forward(strip: Array, lengths: Array, batch: Array) -> Iterable[Array]:
+                return _forward(model, strip, lengths, options)
+
+            yield _embed(tokens, forward, options, lambda batch: bar.update(len(batch)) if bar is not None else None)
+        else:
+            nothing = np.zeros(len(block), np.intp)
+            report.add(Tokens(nothing[:0], nothing, nothing))
+            yield list(_embed_chunks(model, block, options, options.chunking, bar))
+
+
+def _take(texts: Iterator[str], count: int) -> Iterator[str]:
+    """Give the next texts, fewer if they are long."""
+    characters = 0
+    for text in islice(texts, count):
+        yield text
+        characters += len(text)
+        if characters >= BLOCK_CHARACTERS:
+            return
+
+
+def _embed(
+    tokens: Tokens,
+    forward: Callable[[Array, Array, Array], Iterable[Array]],
+    options: Options,
+    done: Callable[[Array], object],
+) -> list[Array]:
+    """Send texts, or chunks, through the model, batch by batch, on all threads."""
+    ids, lengths = tokens.split(), tokens.lengths
+    results: list[Array] = [np.empty(0)] * len(lengths)
+
+    def embed_batch(batch: Array) -> Iterable[Array]:
+        return forward(np.concatenate([ids[i] for i in batch]), lengths[batch], batch)
+
+    # one text alone is left to BLAS's own threads, as many as the caller has set
+    num_threads = options.num_threads or (threads.usable() if len(lengths) > 1 else None)
+    if options.deterministic:
+        batches = list(np.arange(len(lengths))[:, None])
+        num_threads = num_threads if num_threads and len(batches) > 1 else 1
+    else:
+        batches = make_batches(lengths, options.batch_size, num_threads or 1)
+    for batch, vectors in work_through(batches, embed_batch, num_threads):
+        for i, vector in zip(batch, vectors, strict=True):
+            results[i] = vector
+        done(batch)
+    return results
+
+
+def _forward(
+    model: SentenceModel, strip: Array, lengths: Array, options: Options, shares: list[Share] | None = None
+) -> Iterable[Array]:
+    """Compute one batch: sentence vectors, each text's token vectors, or the pooled shares of windows."""
+    tokens_wanted = options.output_value == "token_embeddings"
+    embedded = bert(strip, lengths, model.params, model.config)
+    if shares is not None:
+        embedded = pool_shares(embedded, lengths, shares, _pooling(model).modes)
+    elif not tokens_wanted:
+        embedded = apply_modules(embedded, lengths, model.modules, options.skipped)[-1]
+    if not np.isfinite(embedded).all():
+        raise ValueError(
+            f"encode: {embedded.dtype} overflowed: the weights are so large that vectors are infinite or NaN; is the "
+            "model damaged? dtype='float64' reaches further"
+        )
+    return np.split(embedded, np.cumsum(lengths)[:-1]) if tokens_wanted else embedded
+
+
+def _pooling(model: SentenceModel) -> Pooling:
+    return next(module for module in model.modules if isinstance(module, Pooling))
+
+
+# ------------------------------------------------------------------------------------------------ long texts
+
+
+@dataclass(frozen=True)
+class _Window:
+    text: int  # which text of the block it belongs to
+    token_ids: Array  # (T,) special tokens and prompt included
+    chunk: Chunk
+    share: Share
+
+
+def _embed_chunks(
+    model: SentenceModel, block: list[str], options: Options, chunking: Chunking, bar: tqdm[NoReturn] | None
+) -> Iterator[Array | ChunkEmbeddings]:
+    """Embed the chunks of all texts together, and put each text's together again."""
+    windows = _split(model, block, options, chunking)
+    embedded = _embed_windows(model, windows, options, chunking.composition == LATE, bar)
+    for _, chunks in groupby(embedded, key=lambda pair: pair[0].text):
+        yield _join(model, list(chunks), chunking.composition)
+        if bar is not None:
+            bar.update()
+
+
+def _split(model: SentenceModel, block: list[str], options: Options, chunking: Chunking) -> Iterator[_Window]:
+    """Split each text into windows, each with the special tokens and the prompt that every text has."""
+    first, last = model.tokenizer.first, model.tokenizer.last
+    in_prompt = max(0, options.skipped - len(first))
+    left_out = 0 if _pooling(model).include_prompt else options.skipped
+    for i, text in enumerate(block):
+        spans = model.tokenizer.spans(text)
+        front, own = [*first, *spans.token_ids[:in_prompt]], spans.behind(in_prompt)
+        cuts = list(cut(text, own, chunking.room, chunking.overlap))
+        chunks = describe(text, own, cuts, len(options.prefix))
+        shares = share_out(cuts, len(front), len(last), left_out)
+        for (start, stop), chunk, share in zip(cuts, chunks, shares, strict=True):
+            token_ids = np.array([*front, *own.token_ids[start:stop], *last])
+            yield _Window(i, token_ids, chunk, share)
+
+
+def _embed_windows(
+    model: SentenceModel, windows: Iterator[_Window], options: Options, late: bool, bar: tqdm[NoReturn] | None
+) -> Iterator[tuple[_Window, Array]]:
+    """Give each window with its vector or, for late composition, its pooled share."""
+    count = 0
+    while part := list(islice(windows, BLOCK_TEXTS)):
+
+        def forward(strip: Array, lengths: Array, batch: Array, part: list[_Window] = part) -> Iterable[Array]:
+            return _forward(model, strip, lengths, options, [part[i].share for i in batch] if late else None)
+
+        def done(batch: Array) -> None:
+            nonlocal count
+            count += len(batch)
+            if bar is not None:
+                bar.set_postfix_str(f"{count:,} chunks")
+
+        lengths = np.array([len(window.token_ids) for window in part])
+        strip = np.concatenate([window.token_ids for window in part])
+        tokens = Tokens(strip, lengths, np.zeros_like(lengths))
+        yield from zip(part, _embed(tokens, forward, options, done), strict=True)
+
+
+def _join(
+    model: SentenceModel, chunks: list[tuple[_Window, Array]], composition: Composition | None
+) -> Array | ChunkEmbeddings:
+    embeddings = np.stack([vector for _, vector in chunks])  # (C, D)
+    if composition is None:
+        return ChunkEmbeddings(embeddings, tuple(window.chunk for window, _ in chunks))
+    if composition == LATE:
+        whole = compose_shares(embeddings, [window.share for window, _ in chunks], _pooling(model).modes)
+        # what follows the pooling, by way of a pooling that leaves its one row as it is
+        behind = tuple(module for module in model.modules if not isinstance(module, Pooling))
+        vector: Array = apply_modules(whole[None], np.array([1]), (Pooling(), *behind))[-1][0]
+        return vector
+    new_tokens = np.array([window.chunk.new_tokens for window, _ in chunks])  # (C,)
+    return compose(embeddings, new_tokens, composition, isinstance(model.modules[-1], Normalize))
+
+
+def progress_bar(total: int | None, show: bool, done: int = 0) -> tqdm[NoReturn] | nullcontext[None]:
+    """Show on stderr, if there is one, how many texts are done, how many a second, and the time left."""
+    if show is not None:  # sentence-transformers' default
+        check_flag("show_progress_bar", show)
+    if not show or sys.stderr is None:  # as under pythonw, in services, and behind 2>&-
+        return nullcontext()
+    from tqdm import tqdm  # imported when asked for: it would be a fifth of the package's import time
+
+    return tqdm(total=total, initial=done, unit="text", desc="encode")
+
+
+# ------------------------------------------------------------------------------------------------------------ the trace
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Every tensor on the way from text to vector; the strip holds all texts end to end."""
+
+    pieces: tuple[str, ...]  # N strings, what each token is
+    token_ids: Array  # (N,)
+    lengths: Array  # (B,)
+    bert: BertTrace
+    modules: tuple[Array, ...]  # the result of each module, (B, width)
+
+    @property
+    def sentence_embedding(self) -> Array:
+        """(B, D) what ``encode`` gives, with all its dimensions."""
+        return self.modules[-1]
+
+    def tensors(self) -> dict[str, Array]:
+        """Give every tensor by its name, in the order of computation.
+
+        ``"embeddings.word"``, ``"layers.0.attention.query"``, .., ``"sentence_embedding"``. Attention probabilities are
+        ``(c, H, T, T)`` per run of equal lengths: ``"layers.0.attention.probs.0"``.
+        """
+        named = dict(_walk("", self.bert))
+        named |= {f"modules.{i}": result for i, result in enumerate(self.modules[:-1])}
+        return {**named, "sentence_embedding": self.sentence_embedding}
+
+
+def _walk(name: str, tree: Any) -> Iterator[tuple[str, Array]]:
+    """Name the arrays of nested dataclasses and tuples by the path that leads to them."""
+    if tree is None:  # a mask of dropout, which only training has
+        return
+    if isinstance(tree, np.ndarray):
+        yield name, tree
+        return
+    if isinstance(tree, tuple):
+        branches = [(str(i), branch) for i, branch in enumerate(tree)]
+    else:
+        branches = [(field.name, getattr(tree, field.name)) for field in fields(tree)]
+    for step, branch in branches:
+        yield from _walk(f"{name}.{step}" if name else step, branch)
+
+
+# ---------------------------------------------------------------------------------------------------------- the encoder
+
 
 MANY_TEXTS = 1000
 """Texts from which on it is worth a warning that they could be embedded faster."""

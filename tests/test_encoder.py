@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tiny import TEXTS, TINY, tiny_dense, write_model
 from tqdm import tqdm
 
-from minisbert import Client, SentenceEncoder, schedule
+from minisbert import Client, SentenceEncoder, parallel
 from minisbert.analysis import calibration
 from minisbert.analysis.classifier import cleaned
 from minisbert.evaluation.classification import LabelledTexts
@@ -157,14 +157,14 @@ def test_the_batch_size_does_not_matter(tiny, batch_size):
 @pytest.mark.parametrize("budget", [1, 10, 50, 100_000])
 def test_the_token_budget_does_not_matter(tiny, budget, monkeypatch):
     expected = tiny.encode(TEXTS)
-    monkeypatch.setattr(schedule, "BATCH_TOKENS", budget)
+    monkeypatch.setattr(parallel, "BATCH_TOKENS", budget)
     np.testing.assert_allclose(tiny.encode(TEXTS), expected, atol=COMPANY)
 
 
 def test_batches_hold_each_text_once_under_the_budget(monkeypatch):
-    monkeypatch.setattr(schedule, "BATCH_TOKENS", 64)
+    monkeypatch.setattr(parallel, "BATCH_TOKENS", 64)
     lengths = np.random.default_rng(0).integers(2, 40, 500)
-    batches = schedule.make_batches(lengths)
+    batches = parallel.make_batches(lengths)
     assert sorted(np.concatenate(batches)) == list(range(500))
     assert all(lengths[batch].sum() <= 64 for batch in batches)
     longest = [lengths[batch].max() for batch in batches]

@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "minisbert"
 ORDER = [
     "model",
     "checks",
-    "similarity distances",
-    "trace chunking composition sources pinned hub blas schedule options pipeline transformer encoder origin",
+    "similarity",
+    "long_texts parallel sources pinned hub transformer encoder saved",
     "remote client tables files",
     "plots",
     "evaluation",

@@ -17,12 +17,12 @@ from minisbert.model import bert as bert_module
 from minisbert.model.bert import attention, embed, feed_forward
 from minisbert.model.config import BertConfig
 from minisbert.model.modules import Normalize, Pooling
+from minisbert.parallel import make_batches
 from minisbert.proof import ceiling
 from minisbert.proof import profile as profile_module
 from minisbert.proof.ceiling import memory_bandwidth, sgemm_ceiling
 from minisbert.proof.costs import OPERATIONS, Cost, count_costs
 from minisbert.proof.profile import Ceilings, Clock, one_pass, profile
-from minisbert.schedule import make_batches
 
 TEXTS = ["the cat sat on the mat", "i love soup", "", "the dog ran", "soup soup soup"]
 INDEX = {(operation.block, operation.name): i for i, operation in enumerate(OPERATIONS)}
@@ -352,12 +352,12 @@ def test_json_has_everything_and_adds_up(model):
 
 
 def test_threads_are_passed_on_and_given_back(model, monkeypatch):
-    from minisbert import blas
+    from minisbert import parallel
 
-    before = [library["num_threads"] for library in blas.libraries()]
+    before = [library["num_threads"] for library in parallel.libraries()]
     shown = succeeds("--model", model, "soup", "--num-threads", 2, "--repeat", 1).stdout
     assert "2 threads; median of 1 pass\n" in shown
-    assert [library["num_threads"] for library in blas.libraries()] == before
+    assert [library["num_threads"] for library in parallel.libraries()] == before
 
 
 def test_files_are_read_as_by_other_verbs_and_only_as_far_as_needed(model, tmp_path):

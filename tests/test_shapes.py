@@ -16,12 +16,11 @@ import numpy as np
 import pytest
 from tiny import write_model
 
-from minisbert import SentenceEncoder, chunking, composition, encoder, pipeline, similarity
-from minisbert import trace as trace_module
+from minisbert import SentenceEncoder, encoder, long_texts, similarity
+from minisbert.encoder import check_options
 from minisbert.model import bert, gradients, modules, params, pooling, tokens
 from minisbert.model.config import BertConfig
 from minisbert.model.modules import Dense, Normalize, Pooling
-from minisbert.options import check_options
 from minisbert.training import losses
 
 CONFIG = BertConfig(
@@ -38,8 +37,8 @@ RUNS = [(2, 7), (1, 5)]
 SIZES = {"D": 12, "H": 3, "K": 4, "F": 20, "V": 31, "P": 9, "S": 2, "L": 2, "B": 3, "N": 19}
 COMMENT = re.compile(r"#\s*\(([A-Za-z_0-9, ]*)\)")
 SOURCES = [
-    *(bert, gradients, modules, params, pooling, tokens, similarity, trace_module, encoder, chunking, composition),
-    *(pipeline, losses),
+    *(bert, gradients, modules, params, pooling, tokens, similarity, encoder, long_texts),
+    losses,
 ]
 
 
@@ -127,7 +126,7 @@ def run_everything():
         pooling.pool(hidden, LENGTHS, (mode,))
         pooling.pool(hidden, LENGTHS, (mode,), prompt_length=2)
     results = modules.apply_modules(hidden, LENGTHS, (Pooling(), dense, Normalize()))
-    whole = trace_module.Trace(("x",) * len(ids), ids, LENGTHS, trace, tuple(results))
+    whole = encoder.Trace(("x",) * len(ids), ids, LENGTHS, trace, tuple(results))
     a, b = rng.normal(size=(4, 7)), rng.normal(size=(5, 7))
     for matrix, pairwise in similarity.SIMILARITIES.values():
         matrix(a, b), pairwise(a, a[::-1])
@@ -169,12 +168,12 @@ def long_texts():
     text = "the cat sat on the mat. i love soup and the dog ran on. " * 3
     for name in ("mean", "late"):  # BERT itself runs on other threads, which nobody watches
         options = check_options(model, 16, overflow="chunk", composition=name, num_threads=2)
-        list(pipeline.embed_blocks(model, [text], 1, options, tokens.OverflowReport(16, "chunk"), None))
-    shares = [composition.Share(0, 6, 0), composition.Share(2, 6, 6), composition.Share(1, 5, 10)]
-    composition.pool_shares(np.ones((19, 12)), LENGTHS, shares, ("mean",))
+        list(encoder.embed_blocks(model, [text], 1, options, tokens.OverflowReport(16, "chunk"), None))
+    shares = [long_texts.Share(0, 6, 0), long_texts.Share(2, 6, 6), long_texts.Share(1, 5, 10)]
+    long_texts.pool_shares(np.ones((19, 12)), LENGTHS, shares, ("mean",))
     options = check_options(model, 16, overflow="chunk", composition=None)
-    window = next(pipeline._split(model, [text], options, options.chunking))
-    embedded = pipeline._join(model, [(window, np.ones(12))], None)
+    window = next(encoder._split(model, [text], options, options.chunking))
+    embedded = encoder._join(model, [(window, np.ones(12))], None)
     return [model.tokenizer.spans(text), window, embedded]
 
 

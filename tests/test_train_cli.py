@@ -718,7 +718,7 @@ def test_demo_scratch(model):
     start = start.with_model(
         untrained_model(start.model, num_hidden_layers=1, hidden_size=8, num_attention_heads=2, seed=3)
     )
-    from minisbert.blas import threads
+    from minisbert.parallel import threads
 
     settings = Settings(batch_size=4, learning_rate=1e-3, epochs=2, seed=3, num_threads=threads.usable())
     dev = read_dev(Path("stsb_dev.tsv"))

@@ -26,9 +26,9 @@ from minisbert.analysis.tagging import (
     TaggedSentences,
     span_score,
 )
-from minisbert.blas import threads
 from minisbert.evaluation.classification import require_sklearn
 from minisbert.model import Array
+from minisbert.parallel import threads
 
 STRENGTHS = (0.003, 0.01, 0.03, 0.1)
 """What is tried: scikit-learn's ``C``, one over the strength of the penalty, on features of variance 1."""

@@ -43,8 +43,8 @@ def intents(
       minisbert demo intents banking77_train.tsv banking77_test.tsv
       minisbert demo intents train.csv test.csv --seeds 1 --epochs 3 --json
     """
-    from minisbert.blas import threads
     from minisbert.evaluation.classification import CLASSIFIERS, has_sklearn, read_labelled
+    from minisbert.parallel import threads
     from minisbert.proof.pays import gain, tune_with_seeds
     from minisbert.training.data import read_examples
 

@@ -197,7 +197,7 @@ def _check_places(output: Path, checkpoint: Path, resume: bool, force: bool) -> 
 
 def _ask(files: tuple[Path, ...], options: dict[str, Any]) -> tuple[Examples, Settings]:
     """Read the examples and put the settings together; what can be refused is, before anything is read."""
-    from minisbert.blas import threads
+    from minisbert.parallel import threads
     from minisbert.training.data import read_examples
     from minisbert.training.settings import fitting_losses
 

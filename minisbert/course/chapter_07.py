@@ -1,8 +1,8 @@
 """The exercises of notebook 7, "What is lost beyond the limit?": windows, a mean that is fair, and who owns a token.
 
 Each stands here with its solution and with what typical mistakes give; read it after the notebook. The package's own
-versions are :func:`minisbert.chunking.cut`, which looks for the ends of sentences as well,
-:func:`minisbert.composition.compose` and :func:`minisbert.composition.share_out`. Next file: ``chapter_08.py``.
+versions are :func:`minisbert.long_texts.cut`, which looks for the ends of sentences as well,
+:func:`minisbert.long_texts.compose` and :func:`minisbert.long_texts.share_out`. Next file: ``chapter_08.py``.
 
 Letters: ``T`` tokens of the text, ``C`` chunks, ``D`` width of a vector.
 """
@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from minisbert.composition import compose
 from minisbert.course.exercises import Exercise, Mistake, array
+from minisbert.long_texts import compose
 from minisbert.model import Array
 
 __all__ = ["COMPOSED", "OWNERS", "WINDOWS"]

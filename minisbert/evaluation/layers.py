@@ -17,7 +17,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minisbert.blas import threads
 from minisbert.encoder import SentenceEncoder
 from minisbert.evaluation.correlation import spearman
 from minisbert.evaluation.sts import StsPairs, pair_cosines
@@ -26,7 +25,7 @@ from minisbert.model.bert import embed, layer
 from minisbert.model.folder import SentenceModel
 from minisbert.model.modules import Pooling
 from minisbert.model.pooling import POOLINGS
-from minisbert.schedule import make_batches, work_through
+from minisbert.parallel import make_batches, threads, work_through
 
 _ROUNDING = 1e-6  # cosines of float32 vectors that differ by less than this are the same
 

@@ -30,10 +30,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from minisbert.chunking import ChunkEmbeddings
-from minisbert.composition import COMPOSITIONS, compose
 from minisbert.evaluation.bootstrap import Estimate, bootstrap_mean, paired_difference
 from minisbert.evaluation.retrieval import Cut, RetrievalSet, count_cut, measure, search
+from minisbert.long_texts import COMPOSITIONS, ChunkEmbeddings, compose
 from minisbert.model import Array
 from minisbert.model.modules import Normalize
 
@@ -103,7 +102,7 @@ def compare_lengths(
     Notes
     -----
     **Source**: best chunk is "MaxP" of Dai & Callan 2019 (SIGIR, section 3); late composition is that of
-    :mod:`minisbert.composition`.
+    :mod:`minisbert.long_texts`.
 
     Examples
     --------

@@ -20,7 +20,7 @@ import tokenizers
 from minisbert.model import Array
 
 Overflow = Literal["warn", "error", "truncate", "chunk"]
-"""What to do about texts that are too long: cut and warn, refuse, cut silently, split (``chunking.py``)."""
+"""What to do about texts that are too long: cut and warn, refuse, cut silently, split (``long_texts.py``)."""
 
 _PART = 50_000  # characters of a long text that are split at a time
 _BLANK = re.compile("[ \n]")

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from minisbert.blas import threads
+from minisbert.parallel import threads
 
 # The product that widens half a batch in all-MiniLM-L6-v2: as large as the model's own, 0.6 GFLOP, some milliseconds.
 _ROWS, _INNER, _COLUMNS = 512, 384, 1536

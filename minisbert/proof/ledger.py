@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from minisbert.encoder import Trace
 from minisbert.model import Array
-from minisbert.trace import Trace
 
 RECORDED = Path(__file__).parent / "all-MiniLM-L6-v2.npz"
 
@@ -104,7 +104,7 @@ def compare(ours: dict[str, Array], reference: Reference, dtype: npt.DTypeLike) 
     Parameters
     ----------
     ours : dict of str to Array
-        Whole tensors, such as :meth:`minisbert.trace.Trace.tensors` gives. Names that the reference does not have
+        Whole tensors, such as :meth:`minisbert.encoder.Trace.tensors` gives. Names that the reference does not have
         are left out, and names that only the reference has as well: a notebook may hold only the first layer.
     reference : Reference
     dtype : {"float32", "float64"}

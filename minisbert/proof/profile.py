@@ -27,14 +27,13 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.blas import threads
 from minisbert.encoder import SentenceEncoder
 from minisbert.model import Array
 from minisbert.model.bert import bert
 from minisbert.model.modules import apply_modules
+from minisbert.parallel import keep_freed_memory, make_batches, threads
 from minisbert.proof.ceiling import memory_bandwidth, sgemm_ceiling
 from minisbert.proof.costs import OPERATIONS, Cost, Operation, count_costs
-from minisbert.schedule import keep_freed_memory, make_batches
 
 _BETWEEN = len(OPERATIONS)  # where the time goes that belongs to no operation: loops, calls, Python itself
 _PATIENCE = 2.0  # seconds for all passes together, if nobody says how many

@@ -27,7 +27,7 @@ import numpy as np
 
 from minisbert.model import Array
 from minisbert.model.gradients import Gradient, RowGradient
-from minisbert.schedule import work_through
+from minisbert.parallel import work_through
 
 _BLOCK = 2**17
 """Numbers in a block: few enough for the processor's cache, so many that two threads seldom wait for Python's lock.

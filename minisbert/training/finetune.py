@@ -26,11 +26,10 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.encoder import SentenceEncoder
+from minisbert.encoder import BLOCK_TEXTS, SentenceEncoder
 from minisbert.model.folder import SentenceModel
 from minisbert.model.gradients import Gradient
 from minisbert.model.tokens import OverflowReport, TruncationWarning
-from minisbert.pipeline import BLOCK_TEXTS
 from minisbert.training.batches import Batch, make_epoch
 from minisbert.training.checkpoint import Progress, TrainingState, read_checkpoint, write_checkpoint
 from minisbert.training.data import Examples

@@ -30,13 +30,13 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.blas import threads
 from minisbert.model import Array
 from minisbert.model.bert import bert
 from minisbert.model.folder import SentenceModel
 from minisbert.model.gradients import Gradient
 from minisbert.model.modules import apply_modules
 from minisbert.model.tokens import OverflowReport
+from minisbert.parallel import threads
 from minisbert.training.gradient_report import GradientReport
 from minisbert.training.losses import LOSSES, LossResult, find_false_negatives
 from minisbert.training.parameters import named_parameters, replace_parameters

@@ -28,7 +28,6 @@ from typing import TypeVar
 
 import numpy as np
 
-from minisbert.blas import threads
 from minisbert.checks import each_text
 from minisbert.model import Array
 from minisbert.model.bert import BertTrace, Dropout, bert_backward, trace_bert
@@ -36,7 +35,7 @@ from minisbert.model.folder import SentenceModel
 from minisbert.model.gradients import Gradient, RowGradient, add_gradients
 from minisbert.model.modules import apply_modules, modules_backward
 from minisbert.model.tokens import OverflowReport, Tokens
-from minisbert.schedule import work_through
+from minisbert.parallel import threads, work_through
 from minisbert.training.losses import LossResult
 from minisbert.training.parameters import named_gradients
 
