@@ -15,7 +15,7 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from itertools import groupby, islice
@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from minisbert import hub
-from minisbert.checks import check_flag, check_sequence, check_texts, check_whole, each_text
+from minisbert.checks import check_flag, check_texts, check_whole, each_text
 from minisbert.long_texts import (
     COMPOSITIONS,
     LATE,
@@ -50,7 +50,6 @@ from minisbert.model.ops import normalize
 from minisbert.model.tokens import Overflow, OverflowReport, Tokens
 from minisbert.parallel import SlowKernelWarning, advice, make_batches, threads, work_through
 from minisbert.similarity import SIMILARITIES
-from minisbert.transformer import as_frame, check_names, check_output, encode_settings, feature_names, tags
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -443,8 +442,6 @@ class SentenceEncoder:
         Of the weights and of everything computed with them.
     max_seq_length : int, optional
         Tokens after which a text is cut, special tokens included; by default the model's own limit.
-    encode_kwargs : dict, optional
-        What :meth:`transform` passes on to :meth:`encode`, such as ``{"overflow": "chunk"}``. Nothing else reads it.
 
     Raises
     ------
@@ -456,10 +453,9 @@ class SentenceEncoder:
     **Source**: ``sentence_transformers.SentenceTransformer``, whose vectors these are (README has the measured
     difference). Reimers & Gurevych 2019.
 
-    It is a scikit-learn transformer as well (:meth:`transform` and the methods around it), with or without
-    scikit-learn. Its settings are read by :meth:`get_params`, not from attributes: ``encoder.model`` is the loaded
-    model, not its name. ``sklearn.base.clone`` and ``copy.copy`` share the weights, which nothing here writes to
-    (fine-tuning works on a copy); ``copy.deepcopy`` and pickle hold weights and tokenizer, and need no folder.
+    ``copy.copy`` shares the weights, which nothing here writes to (fine-tuning works on a copy); ``copy.deepcopy`` and
+    pickle hold weights and tokenizer, and need no folder. :class:`minisbert.sklearn.TextEncoder` is the same for
+    scikit-learn.
 
     Examples
     --------
@@ -482,26 +478,14 @@ class SentenceEncoder:
         local_files_only: bool = False,
         dtype: npt.DTypeLike = "float32",
         max_seq_length: int | None = None,
-        encode_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
-        # as they were given; replaced by a new dict whenever one changes, because copies share it
-        self._params: dict[str, Any] = {
-            "model": model,
-            "revision": revision,
-            "local_files_only": local_files_only,
-            "dtype": dtype,
-            "max_seq_length": max_seq_length,
-            "encode_kwargs": encode_kwargs,
-        }
-        self._output = "default"
         self.dtype = _check_dtype(dtype)
         found = hub.resolve(model, revision=revision, token=token, local_files_only=local_files_only)
         self.folder: Path = found.folder
         self.source: str = found.source
         self.model: SentenceModel = load_model(found.folder, self.dtype)
         self._loaded = self.model  # what lies in the folder
-        self._settle_limit()
-        self._check_encode_kwargs()
+        self.max_seq_length = self.model.max_seq_length if max_seq_length is None else max_seq_length
 
     def __repr__(self) -> str:
         return (
@@ -522,12 +506,6 @@ class SentenceEncoder:
                 f"(the model has no more positions), got {value!r}"
             )
         self._max_seq_length = int(value)
-        self._params = {**self._params, "max_seq_length": value}
-
-    def _settle_limit(self) -> None:
-        self._max_seq_length = self.model.max_seq_length
-        if self._params["max_seq_length"] is not None:
-            self.max_seq_length = self._params["max_seq_length"]
 
     @property
     def prompts(self) -> dict[str, str]:
@@ -893,80 +871,6 @@ class SentenceEncoder:
         >>> SentenceEncoder().save(Path(tempfile.mkdtemp()) / "my-model")
         """
         save_model(replace(self.model, max_seq_length=self.max_seq_length), Path(folder))
-
-    # ---- scikit-learn -------------------------------------------------------------------------------------------
-
-    def fit(self, X: Any, y: Any = None) -> SentenceEncoder:
-        check_sequence(X, "fit: X")
-        return self
-
-    def transform(self, X: Any) -> Any:
-        """Turn a column of texts into vectors: :meth:`encode` with this encoder's ``encode_kwargs``."""
-        texts = check_texts(X, "transform: X", single=False)
-        vectors = self.encode(texts, **(self._params["encode_kwargs"] or {}))
-        if self._output == "default":
-            return vectors
-        return as_frame(vectors, self.get_feature_names_out(), self._output, X)
-
-    def fit_transform(self, X: Any, y: Any = None) -> Any:
-        return self.fit(X).transform(X)
-
-    def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Give the settings, as they were given to the constructor or set since, but the token, which is a secret."""
-        return dict(self._params)
-
-    def set_params(self, **params: Any) -> SentenceEncoder:
-        """Change settings: all of them, or, if one is invalid, none."""
-        check_names(params, self._params, f"{type(self).__name__}.set_params")
-        changed = {name for name, value in params.items() if value is not self._params[name]}
-        renamed = any(params[name] != self._params[name] for name in changed & {"model", "revision"})
-        other = copy.copy(self)  # takes all risks; this one becomes like it in the end
-        other._params = {**self._params, **params}
-        other.dtype = _check_dtype(other._params["dtype"])
-        if renamed:
-            asked = {name: other._params[name] for name in ("model", "revision", "local_files_only")}
-            found = hub.resolve(**asked)
-            other.folder, other.source = found.folder, found.source
-        elif other.dtype != self.dtype and self.model is not self._loaded:
-            raise ValueError(
-                f"{type(self).__name__}.set_params: dtype can be changed for the model of a folder only, and this "
-                f"one was made in memory (with_model); save it, and load it with dtype={params['dtype']!r}"
-            )
-        if renamed or other.dtype != self.dtype:
-            other.model = other._loaded = load_model(other.folder, other.dtype)
-        if renamed or other.dtype != self.dtype or "max_seq_length" in changed:
-            other._settle_limit()
-        other._check_encode_kwargs()
-        self.__dict__.update(other.__dict__)
-        return self
-
-    def _check_encode_kwargs(self) -> Options:
-        """Refuse at once what :meth:`encode` would refuse later, and give what it makes of it."""
-        options = encode_settings(self._params["encode_kwargs"], self.encode)
-        options.pop("show_progress_bar", None)
-        return check_options(self.model, self.max_seq_length, **options)
-
-    def get_feature_names_out(self, input_features: Any = None) -> Array:
-        return feature_names(type(self).__name__.lower(), self._check_encode_kwargs().dimensions)
-
-    def set_output(self, *, transform: str | None = None) -> SentenceEncoder:
-        """Choose what :meth:`transform` gives: "default", "pandas" or "polars"."""
-        if transform is not None:
-            self._output = check_output(transform)
-        return self
-
-    def __sklearn_clone__(self) -> SentenceEncoder:
-        """Copy the settings and share the weights: nothing is loaded again."""
-        other = copy.copy(self)
-        other._params = copy.deepcopy(self._params)
-        return other
-
-    def __sklearn_is_fitted__(self) -> bool:
-        """There is nothing to fit."""
-        return True
-
-    def __sklearn_tags__(self) -> Any:
-        return tags()
 
 
 def _check_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:

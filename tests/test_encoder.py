@@ -265,7 +265,6 @@ ENTRIES = {
     "encode_chunks": lambda e, texts: np.concatenate([found.embeddings for found in e.encode_chunks(texts)]),
     "tokenize": lambda e, texts: e.tokenize(texts).token_ids,
     "trace": lambda e, texts: e.trace(texts).sentence_embedding,
-    "fit and transform": lambda e, texts: e.fit(texts).transform(texts),
     "Client": lambda e, texts: client_of(e).embed(texts).embeddings,
     "paraphrase_mining": lambda e, texts: np.array(paraphrase_mining(e, texts)),
     "Router": lambda e, texts: Router(e, [Route("a", ["dog"])]).embed(texts),

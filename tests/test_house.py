@@ -13,7 +13,7 @@ ORDER = [
     "model",
     "checks",
     "similarity",
-    "long_texts parallel sources pinned hub transformer encoder saved",
+    "long_texts parallel sources pinned hub encoder saved sklearn",
     "remote client tables files",
     "plots",
     "evaluation",

@@ -132,7 +132,7 @@ def run_everything():
         matrix(a, b), pairwise(a, a[::-1])
     similarity.angular_distance(a, b), similarity.pairwise_angular_distance(a, a[::-1])
     split = tokens.Tokens(ids, LENGTHS, np.zeros(3, int))
-    return [weights, whole, dense, split, *long_texts(), *backwards(weights, ids)]
+    return [weights, whole, dense, split, *split_and_composed(), *backwards(weights, ids)]
 
 
 def backwards(weights, ids):
@@ -161,7 +161,7 @@ def backwards(weights, ids):
     return found
 
 
-def long_texts():
+def split_and_composed():
     """Split a text into chunks and compose them, early and late; give the dataclasses on the way."""
     with tempfile.TemporaryDirectory() as folder:
         model = SentenceEncoder(write_model(Path(folder) / "model")).model
