@@ -104,18 +104,18 @@ def cos_sim(a: ArrayLike, b: ArrayLike) -> Array:
     Parameters
     ----------
     a : array_like, shape (A, D) or (D,)
-        Finite numbers; no row may be all zeros.
+        Finite numbers.
     b : array_like, shape (B, D) or (D,)
 
     Returns
     -------
     Array, shape (A, B)
-        In [-1, 1]: 1 same direction, 0 at right angles, -1 opposite. float32 or float64.
+        In [-1, 1]: 1 same direction, 0 at right angles, -1 opposite; 0 for a row of zeros. float32 or float64.
 
     Raises
     ------
     ValueError
-        If the widths differ, if there are NaN or Inf, or if a row is all zeros and so has no direction.
+        If the widths differ, or if there are NaN or Inf.
 
     Notes
     -----
@@ -128,7 +128,6 @@ def cos_sim(a: ArrayLike, b: ArrayLike) -> Array:
            [ 0.7071,  0.7071, -0.7071]])
     """
     a, b = _checked("cos_sim", a, b)
-    _refuse_zero_rows("cos_sim", a, b)
     scores: Array = _unit_rows(a) @ _unit_rows(b).T  # (A, B)
     return np.clip(scores, -1.0, 1.0)
 
@@ -137,7 +136,8 @@ def cos_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[A
     """Send a gradient back through `cos_sim`: ``d_u = (d_u' - (d_u'.u') u') / |u|``, with ``u' = u / |u|``.
 
     ``d_u' = sum over v of d_score v'``. So ``d_u`` is at right angles to ``u``: a longer ``u`` has the same cosines.
-    The clipping to [-1, 1] only mends rounding and is not differentiated.
+    The clipping to [-1, 1] only mends rounding and is not differentiated. A row of zeros is refused: it has no
+    direction, and so no gradient.
 
     (A, B), (A, D), (B, D) -> (A, D), (B, D)
     """
@@ -155,12 +155,12 @@ def pairwise_cos_sim(a: ArrayLike, b: ArrayLike) -> Array:
     Parameters
     ----------
     a, b : array_like, shape (B, D) or (D,)
-        Finite numbers, equally many rows; no row may be all zeros.
+        Finite numbers, equally many rows.
 
     Returns
     -------
     Array, shape (B,)
-        In [-1, 1], float32 or float64.
+        In [-1, 1], 0 for a row of zeros; float32 or float64.
 
     Raises
     ------
@@ -173,7 +173,6 @@ def pairwise_cos_sim(a: ArrayLike, b: ArrayLike) -> Array:
     array([0., 1.])
     """
     a, b = _checked_pairs("pairwise_cos_sim", a, b)
-    _refuse_zero_rows("pairwise_cos_sim", a, b)
     scores: Array = np.sum(_unit_rows(a) * _unit_rows(b), axis=-1)  # (B,)
     return np.clip(scores, -1.0, 1.0)
 
@@ -193,7 +192,7 @@ def pairwise_cos_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -
 def _unit_rows(x: Array) -> Array:
     # The square of 1e20 overflows float32 and that of 1e-30 vanishes, so the largest entry of a row is made 1 first.
     largest: Array = np.abs(x).max(axis=-1, keepdims=True)
-    return normalize(x / largest)
+    return normalize(x / np.where(largest > 0.0, largest, 1.0).astype(x.dtype))  # a row of zeros stays one
 
 
 def _unit_rows_backward(d_unit: Array, x: Array) -> Array:
@@ -672,8 +671,7 @@ def _refuse_zero_rows(function: str, a: Array, b: Array) -> None:
             raise ValueError(
                 f"{function}: every row of {name} must have a direction, but {name} {rows.shape} is all zeros in "
                 f"{_list_rows(has_direction)}. No encoder makes such a vector; the usual cause is an np.zeros "
-                f"array that was not filled. Drop these rows, or use a dot or Euclidean similarity, which are "
-                f"defined for them."
+                f"array that was not filled. Drop these rows."
             )
 
 

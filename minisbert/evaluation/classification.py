@@ -224,7 +224,7 @@ def nearest_centroid(vectors: Array, classes: Array, others: Array) -> Array:
     Raises
     ------
     ValueError
-        If the examples of a class point in opposite directions, so that their centroid has none, and as `cos_sim`.
+        If the examples of a class point in opposite directions, so that their centroid has none.
 
     Notes
     -----
