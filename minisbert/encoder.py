@@ -15,11 +15,12 @@ import os
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from itertools import groupby, islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import numpy as np
@@ -48,6 +49,7 @@ from minisbert.model.folder import SentenceModel, load_model, save_model
 from minisbert.model.modules import Normalize, Pooling, apply_modules
 from minisbert.model.ops import normalize
 from minisbert.model.tokens import Overflow, OverflowReport, Tokens
+from minisbert.model_card import model_card
 from minisbert.parallel import SlowKernelWarning, advice, make_batches, threads, work_through
 from minisbert.similarity import SIMILARITIES
 
@@ -57,6 +59,18 @@ if TYPE_CHECKING:
 # -------------------------------------------------------------------------------------------------------------- options
 
 OutputValue = Literal["sentence_embedding", "token_embeddings"]
+
+NO_PROMPTS = {"query": "", "document": ""}
+"""Prompts that a model has without naming them, as in sentence-transformers."""
+_ONE_VALUE = {
+    "precision": (("float32", "None"), "vectors are float32 (float64 with SentenceEncoder(dtype='float64'))"),
+    "convert_to_numpy": (("True",), "vectors are NumPy arrays; torch.from_numpy(vectors) makes a tensor of them"),
+    "convert_to_tensor": (("False",), "vectors are NumPy arrays; torch.from_numpy(vectors) makes a tensor of them"),
+    "device": (("cpu", "None"), "everything is computed on the CPU"),
+    "pool": (("None",), "threads share the work, not processes: num_threads=8"),
+    "chunk_size": (("None",), "it is for pools of processes; chunk_tokens= is the size of a long text's chunks"),
+}
+"""Arguments of sentence-transformers that have one value here: as text, and why."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +107,14 @@ def check_options(
     prompt: str | None = None,
     batch_size: int | None = None,
     output_value: OutputValue = "sentence_embedding",
+    precision: str | None = "float32",
+    convert_to_numpy: bool = True,
+    convert_to_tensor: bool = False,
+    device: Any = None,
     normalize_embeddings: bool = False,
     truncate_dim: int | None = None,
+    pool: None = None,
+    chunk_size: None = None,
     overflow: Overflow = "warn",
     chunk_tokens: int | None = None,
     overlap: int | None = None,
@@ -105,8 +125,11 @@ def check_options(
     """Refuse what makes no sense, before any work is done; ``composition=None`` leaves chunks as they are."""
     if output_value not in ("sentence_embedding", "token_embeddings"):
         raise ValueError(
-            f"encode: output_value must be 'sentence_embedding' or 'token_embeddings', got {output_value!r}"
+            f"encode: output_value must be 'sentence_embedding' or 'token_embeddings', got {output_value!r}; every "
+            "tensor on the way to a vector is in SentenceEncoder.trace(texts)"
         )
+    _check_one_value("encode", precision=precision, convert_to_numpy=convert_to_numpy, device=device, pool=pool)
+    _check_one_value("encode", convert_to_tensor=convert_to_tensor, chunk_size=chunk_size)
     batch_size = None if batch_size is None else check_whole("encode: batch_size", batch_size, 1)
     num_threads = None if num_threads is None else check_whole("encode: num_threads", num_threads, 1)
     prefix = _resolve_prompt(model, prompt, prompt_name)
@@ -128,7 +151,11 @@ def check_options(
         max_seq_length=max_seq_length,
         prefix=prefix,
         skipped=skipped,
-        dimensions=_check_dimensions(model, truncate_dim),
+        dimensions=(
+            model.width
+            if truncate_dim is None
+            else check_whole("encode: truncate_dim", truncate_dim, 1, model.full_width)
+        ),
         batch_size=batch_size,
         num_threads=num_threads,
         deterministic=check_flag("encode: deterministic", deterministic),
@@ -164,13 +191,15 @@ def _check_chunks(
     return Chunking(room, int(overlap), composition)
 
 
-def _check_dimensions(model: SentenceModel, truncate_dim: int | None) -> int:
-    return (
-        model.width if truncate_dim is None else check_whole("encode: truncate_dim", truncate_dim, 1, model.full_width)
-    )
+def _check_one_value(function: str, **given: Any) -> None:
+    """Refuse another value of an argument that can have only one here."""
+    for name, value in given.items():
+        accepted, reason = _ONE_VALUE[name]
+        if str(value) not in accepted:
+            raise ValueError(f"{function}: {name} must be {' or '.join(accepted)}, got {value!r:.80}: {reason}")
 
 
-def _resolve_prompt(model: SentenceModel, prompt: str | None, prompt_name: str | None) -> str:
+def _resolve_prompt(model: SentenceModel, prompt: str | None = None, prompt_name: str | None = None) -> str:
     """Choose the prompt: given, named, the folder's default, or none."""
     for argument, value in (("prompt", prompt), ("prompt_name", prompt_name)):
         if value is not None and not isinstance(value, str):
@@ -180,9 +209,10 @@ def _resolve_prompt(model: SentenceModel, prompt: str | None, prompt_name: str |
     name = prompt_name if prompt_name is not None else model.default_prompt_name
     if name is None:
         return ""
-    if name not in model.prompts:
-        raise ValueError(f"encode: prompt_name {name!r} is none of this model's prompts {sorted(model.prompts)}")
-    return model.prompts[name]
+    prompts = {**NO_PROMPTS, **model.prompts}
+    if name not in prompts:
+        raise ValueError(f"encode: prompt_name {name!r} is none of this model's prompts {sorted(prompts)}")
+    return prompts[name]
 
 
 def _prompt_length(model: SentenceModel, prompt: str, max_seq_length: int) -> int:
@@ -362,7 +392,15 @@ def _join(
     return compose(embeddings, new_tokens, composition, isinstance(model.modules[-1], Normalize))
 
 
-def progress_bar(total: int | None, show: bool, done: int = 0) -> tqdm[NoReturn] | nullcontext[None]:
+def _stacklevel() -> int:
+    """Count the frames of this file, so that a warning names the line that called it."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename == __file__:
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def progress_bar(total: int | None, show: bool | None, done: int = 0) -> tqdm[NoReturn] | nullcontext[None]:
     """Show on stderr, if there is one, how many texts are done, how many a second, and the time left."""
     if show is not None:  # sentence-transformers' default
         check_flag("show_progress_bar", show)
@@ -420,6 +458,34 @@ def _walk(name: str, tree: Any) -> Iterator[tuple[str, Array]]:
 # ---------------------------------------------------------------------------------------------------------- the encoder
 
 
+_REFUSED = {
+    "model": "it is called model_name_or_path, as in sentence-transformers, and comes first",
+    "modules": "a model is a name or a folder; with_model takes a SentenceModel",
+    "trust_remote_code": "no code of a model's repository is ever run",
+    "use_auth_token": "it is called token",
+    "model_kwargs": "there is no PyTorch model to pass them to; dtype='float64' sets the precision",
+    "processor_kwargs": "the tokenizer is what the folder says; max_seq_length= sets the limit",
+    "tokenizer_kwargs": "the tokenizer is what the folder says; max_seq_length= sets the limit",
+    "config_kwargs": "the model is what the folder says",
+    "model_card_data": "save_pretrained takes what the model card is to say",
+    "backend": "everything is computed by NumPy",
+}
+"""Arguments of ``SentenceTransformer`` that are not supported, and why."""
+_INSTEAD = {
+    **dict.fromkeys(("to", "cuda", "half", "bfloat16"), "everything is computed on the CPU, in float32 or float64"),
+    **dict.fromkeys(("eval", "train"), "an encoder has no such modes; minisbert.training trains"),
+    **dict.fromkeys(("fit", "old_fit"), "minisbert.training trains; minisbert.sklearn.TextEncoder is for scikit-learn"),
+    **dict.fromkeys(
+        ("transform", "fit_transform", "get_params", "set_params"), "minisbert.sklearn.TextEncoder is for scikit-learn"
+    ),
+    **dict.fromkeys(
+        ("encode_multi_process", "start_multi_process_pool"), "encode works on all cores; num_threads= sets how many"
+    ),
+    **dict.fromkeys(("push_to_hub", "save_to_hub"), "save_pretrained writes a folder that huggingface_hub uploads"),
+    "preprocess": "tokenize gives token ids",
+}
+"""Methods of ``SentenceTransformer`` that are not here, and what is."""
+
 MANY_TEXTS = 1000
 """Texts from which on it is worth a warning that they could be embedded faster."""
 
@@ -429,19 +495,34 @@ class SentenceEncoder:
 
     Parameters
     ----------
-    model : str or path, optional
+    model_name_or_path : str or path, optional
         A name such as ``"all-MiniLM-L6-v2"`` (the default) or ``"organisation/name"``, or a local folder. A name is
         fetched once and verified (:mod:`minisbert.hub`); a folder never touches the network.
+    device : {"cpu"}, optional
+        There is no other.
+    prompts : dict, optional
+        Name to text of prompts, beside those that the folder defines and before them: for E5 models, say,
+        ``{"query": "query: ", "passage": "passage: "}``.
+    default_prompt_name : str, optional
+        The prompt of :meth:`encode` where it is told none; by default what the folder says.
+    cache_folder : str or path, optional
+        Where fetched models are kept.
     revision : str, optional
         Commit, branch or tag on the Hugging Face Hub.
-    token : str or bool, optional
-        For private models. Used once and not kept: it is in no copy, pickle or setting.
     local_files_only : bool
         Never touch the network.
+    token : str or bool, optional
+        For private models. Used once and not kept: it is in no copy and no pickle.
+    similarity_fn_name : {"cosine", "dot", "euclidean", "manhattan"}, optional
+        How :meth:`similarity` compares; by default what the folder says.
+    truncate_dim : int, optional
+        Dimensions of a vector that are kept; by default what the folder says.
     dtype : {"float32", "float64"}
         Of the weights and of everything computed with them.
     max_seq_length : int, optional
         Tokens after which a text is cut, special tokens included; by default the model's own limit.
+    **others
+        sentence-transformers' other arguments are refused, each with the reason.
 
     Raises
     ------
@@ -471,21 +552,44 @@ class SentenceEncoder:
 
     def __init__(
         self,
-        model: str | os.PathLike[str] | None = None,
+        model_name_or_path: str | os.PathLike[str] | None = None,
         *,
+        device: Any = None,
+        prompts: Mapping[str, str] | None = None,
+        default_prompt_name: str | None = None,
+        cache_folder: str | os.PathLike[str] | None = None,
         revision: str | None = None,
-        token: str | bool | None = None,
         local_files_only: bool = False,
+        token: str | bool | None = None,
+        similarity_fn_name: str | None = None,
+        truncate_dim: int | None = None,
         dtype: npt.DTypeLike = "float32",
         max_seq_length: int | None = None,
+        **others: Any,
     ) -> None:
+        for name, value in others.items():
+            if name not in _REFUSED:
+                raise TypeError(f"SentenceEncoder() got an unexpected keyword argument {name!r}")
+            if value and value != "torch":  # sentence-transformers' defaults ask for nothing
+                raise ValueError(f"SentenceEncoder: {name} is not supported: {_REFUSED[name]}")
+        _check_one_value("SentenceEncoder", device=device)
         self.dtype = _check_dtype(dtype)
-        found = hub.resolve(model, revision=revision, token=token, local_files_only=local_files_only)
+        found = hub.resolve(model_name_or_path, revision=revision, token=token, local_files_only=local_files_only)
         self.folder: Path = found.folder
         self.source: str = found.source
         self.model: SentenceModel = load_model(found.folder, self.dtype)
         self._loaded = self.model  # what lies in the folder
+        self.name = _name(model_name_or_path, found.folder)
         self.max_seq_length = self.model.max_seq_length if max_seq_length is None else max_seq_length
+        if prompts is not None:
+            self.prompts = prompts
+            self.prompts = {**self._loaded.prompts, **prompts}
+        if default_prompt_name is not None:
+            self.default_prompt_name = default_prompt_name
+        if similarity_fn_name is not None:
+            self.similarity_fn_name = similarity_fn_name
+        if truncate_dim is not None:
+            self.truncate_dim = truncate_dim
 
     def __repr__(self) -> str:
         return (
@@ -508,9 +612,67 @@ class SentenceEncoder:
         self._max_seq_length = int(value)
 
     @property
-    def prompts(self) -> dict[str, str]:
-        """Name to text of the prompts that the model knows."""
-        return dict(self.model.prompts)
+    def prompts(self) -> Mapping[str, str]:
+        """Name to text of the prompts that the folder or the constructor defines; may be set as a whole."""
+        return MappingProxyType(self.model.prompts)  # read only: to change it in place would change the copies
+
+    @prompts.setter
+    def prompts(self, value: Mapping[str, str]) -> None:
+        if not isinstance(value, Mapping) or not all(isinstance(text, str) for pair in value.items() for text in pair):
+            raise ValueError(f"prompts: expected a dict of names and texts, got {value!r:.80}")
+        self.model = replace(self.model, prompts=dict(value))
+
+    @property
+    def default_prompt_name(self) -> str | None:
+        """The prompt of :meth:`encode` where it is told none; may be set."""
+        return self.model.default_prompt_name
+
+    @default_prompt_name.setter
+    def default_prompt_name(self, value: str | None) -> None:
+        known = {**NO_PROMPTS, **self.prompts}
+        if value is not None and value not in known:
+            raise ValueError(f"default_prompt_name: {value!r} is none of this model's prompts {sorted(known)}")
+        self.model = replace(self.model, default_prompt_name=value)
+
+    @property
+    def similarity_fn_name(self) -> str:
+        """How :meth:`similarity` compares: "cosine", "dot", "euclidean" or "manhattan"; may be set."""
+        return self.model.similarity_fn_name
+
+    @similarity_fn_name.setter
+    def similarity_fn_name(self, value: str) -> None:
+        name = getattr(value, "value", value)  # of sentence-transformers' SimilarityFunction
+        if name not in SIMILARITIES:
+            raise ValueError(f"similarity_fn_name: expected one of {', '.join(SIMILARITIES)}, got {value!r:.80}")
+        self.model = replace(self.model, similarity_fn_name=name)
+
+    @property
+    def truncate_dim(self) -> int | None:
+        """Dimensions of a vector that are kept, None for all; may be set."""
+        return self.model.truncate_dim
+
+    @truncate_dim.setter
+    def truncate_dim(self, value: int | None) -> None:
+        if value is not None:
+            value = check_whole("truncate_dim", value, 1, self.model.full_width)
+        self.model = replace(self.model, truncate_dim=value)
+
+    @property
+    def device(self) -> str:
+        """Always "cpu"."""
+        return "cpu"
+
+    @property
+    def tokenizer(self) -> Any:
+        """The ``tokenizers.Tokenizer`` that texts are split by; :meth:`tokenize` adds the limit."""
+        return self.model.tokenizer.library
+
+    if not TYPE_CHECKING:  # which would take any attribute for one that exists
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Say what to write instead of a method of sentence-transformers that is not here."""
+            hint = f"; {_INSTEAD[name]}" if name in _INSTEAD else ""
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
 
     def with_model(self, model: SentenceModel) -> SentenceEncoder:
         """Give an encoder with another model, such as one with trained weights, and the rest of this one's settings.
@@ -527,9 +689,15 @@ class SentenceEncoder:
         other.model = model
         return other
 
-    def get_sentence_embedding_dimension(self) -> int:
+    def get_embedding_dimension(self) -> int:
         """Give the length of a sentence vector."""
         return self.model.width
+
+    get_sentence_embedding_dimension = get_embedding_dimension  # its older name
+
+    def get_max_seq_length(self) -> int:
+        """Give :attr:`max_seq_length`."""
+        return self.max_seq_length
 
     def tokenize(self, sentences: str | Iterable[str], overflow: Overflow = "warn") -> Tokens:
         """Split texts into token ids as :meth:`encode` does, into one strip, special tokens included.
@@ -553,20 +721,27 @@ class SentenceEncoder:
         report = OverflowReport(self.max_seq_length, overflow)
         tokens = self.model.tokenizer(texts, self.max_seq_length)
         report.add(tokens)
-        report.warn(stacklevel=4)
+        report.warn(_stacklevel() + 1)
         return tokens
 
     def encode(
         self,
-        sentences: str | Iterable[str],
-        *,
+        inputs: str | Iterable[str] | None = None,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int | None = None,
-        show_progress_bar: bool = False,
+        show_progress_bar: bool | None = None,
         output_value: OutputValue = "sentence_embedding",
+        precision: str | None = "float32",
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: Any = None,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
+        pool: None = None,
+        chunk_size: None = None,
+        *,
+        sentences: str | Iterable[str] | None = None,
         overflow: Overflow = "warn",
         chunk_tokens: int | None = None,
         overlap: int | None = None,
@@ -574,29 +749,34 @@ class SentenceEncoder:
         num_threads: int | None = None,
         deterministic: bool = False,
     ) -> Any:
-        """Turn texts into vectors.
+        """Turn texts into vectors. The words and their order are those of sentence-transformers, up to ``chunk_size``.
 
         Parameters
         ----------
-        sentences : str or iterable of str
+        inputs : str or iterable of str
             A text has from 0 characters to any number; what exceeds ``max_seq_length`` tokens is cut, or split into
             chunks (``overflow``). Of a generator no more than a few thousand texts are held at a time.
             Mappings, sets and tables are refused; pass a column, such as ``frame["text"]``.
         prompt_name : str, optional
-            A key of :attr:`prompts`, put before every text; by default the folder's default prompt, if any.
+            A key of :attr:`prompts`, put before every text; by default :attr:`default_prompt_name`, if any. "query"
+            and "document" are known to every model, and mean no prompt where it has none.
         prompt : str, optional
-            A text to put before every text.
+            A text to put before every text, instead of a named one.
         batch_size : int, optional
             At most so many texts in a batch. By default only the number of tokens counts, which is what decides
             time and memory; the vectors do not depend on it.
-        show_progress_bar : bool
-            On stderr, with texts a second and the time left.
+        show_progress_bar : bool, optional
+            On stderr, with texts a second and the time left; by default not.
         output_value : {"sentence_embedding", "token_embeddings"}
             One vector a text, or one a token.
+        precision, convert_to_numpy, convert_to_tensor, device, pool, chunk_size
+            As sentence-transformers has them; another value than "float32", True, False, "cpu", None, None is refused.
         normalize_embeddings : bool
             Scale sentence vectors to length 1 (some models, the default one included, do so anyway).
         truncate_dim : int, optional
-            Keep the first so many dimensions, for models trained for it (Matryoshka); by default as the folder says.
+            Keep the first so many dimensions, for models trained for it (Matryoshka); by default :attr:`truncate_dim`.
+        sentences : str or iterable of str
+            An older name of ``inputs``.
         overflow : {"warn", "error", "truncate", "chunk"}
             What to do about texts that are too long: cut and warn once, refuse, cut silently, or split them into
             chunks of which one vector is made. A text that fits into one chunk has the vector that it has anyway.
@@ -639,6 +819,9 @@ class SentenceEncoder:
         >>> SentenceEncoder().encode("A book of a thousand sentences. " * 1000, overflow="chunk").shape
         (384,)
         """
+        if inputs is not None and sentences is not None:
+            raise ValueError("encode: pass the texts once, as inputs or as sentences, not as both")
+        given: Any = sentences if inputs is None else inputs
         options = check_options(
             self.model,
             self.max_seq_length,
@@ -646,8 +829,14 @@ class SentenceEncoder:
             prompt=prompt,
             batch_size=batch_size,
             output_value=output_value,
+            precision=precision,
+            convert_to_numpy=convert_to_numpy,
+            convert_to_tensor=convert_to_tensor,
+            device=device,
             normalize_embeddings=normalize_embeddings,
             truncate_dim=truncate_dim,
+            pool=pool,
+            chunk_size=chunk_size,
             overflow=overflow,
             chunk_tokens=chunk_tokens,
             overlap=overlap,
@@ -656,7 +845,7 @@ class SentenceEncoder:
             deterministic=deterministic,
         )
         report = OverflowReport(self.max_seq_length, overflow)
-        texts = check_texts(sentences)
+        texts = check_texts(given)
         total = len(texts) if isinstance(texts, list) else None
         with progress_bar(total, show_progress_bar) as bar:
             blocks = embed_blocks(self.model, texts, BLOCK_TEXTS, options, report, bar)
@@ -664,10 +853,44 @@ class SentenceEncoder:
                 embeddings: Any = [vectors for block in blocks for vectors in block]
             else:
                 embeddings = self._stack(blocks, total, options)
-        report.warn()
+        report.warn(_stacklevel() + 1)
         if len(embeddings) >= MANY_TEXTS and (sentence := advice()):
-            warnings.warn(sentence, SlowKernelWarning, stacklevel=2)
-        return embeddings[0] if isinstance(sentences, str) else embeddings
+            warnings.warn(sentence, SlowKernelWarning, stacklevel=_stacklevel())
+        return embeddings[0] if isinstance(given, str) else embeddings
+
+    def encode_query(
+        self,
+        inputs: str | Iterable[str] | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        *others: Any,
+        **options: Any,
+    ) -> Any:
+        """Turn queries into vectors: :meth:`encode` with the prompt "query" where no other is named.
+
+        Examples
+        --------
+        >>> e5_like = SentenceEncoder(prompts={"query": "query: ", "passage": "passage: "})
+        >>> np.allclose(e5_like.encode_query("soup"), e5_like.encode("query: soup"), atol=1e-6)
+        True
+        """
+        if prompt_name is None and prompt is None:
+            prompt_name = "query"
+        return self.encode(inputs, prompt_name, prompt, *others, **options)
+
+    def encode_document(
+        self,
+        inputs: str | Iterable[str] | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        *others: Any,
+        **options: Any,
+    ) -> Any:
+        """Turn documents into vectors: :meth:`encode` with the first of the prompts "document", "passage", "corpus"."""
+        if prompt_name is None and prompt is None:
+            named = (name for name in ("document", "passage", "corpus") if name in self.model.prompts)
+            prompt_name = next(named, "document")
+        return self.encode(inputs, prompt_name, prompt, *others, **options)
 
     def encode_stream(
         self,
@@ -722,9 +945,9 @@ class SentenceEncoder:
             for block in embed_blocks(self.model, texts, block_texts, checked, report, bar):
                 yield self._stack([block], len(block), checked)
                 done += len(block)
-        report.warn()
+        report.warn(_stacklevel() + 1)
         if done >= MANY_TEXTS and (sentence := advice()):
-            warnings.warn(sentence, SlowKernelWarning, stacklevel=2)
+            warnings.warn(sentence, SlowKernelWarning, stacklevel=_stacklevel())
 
     def encode_chunks(
         self,
@@ -833,15 +1056,18 @@ class SentenceEncoder:
     def fingerprint(self) -> str:
         """Hash what decides a vector, in 64 hexadecimal digits: equal fingerprints, equal vectors.
 
-        It is `minisbert.hub.fingerprint` of the folder; for another model than the folder's (:meth:`with_model`), of
-        the folder that :meth:`save` would write.
+        It is `minisbert.hub.fingerprint` of the folder; where weights, dimensions or the default prompt are not the
+        folder's, of the folder that :meth:`save` would write.
 
         Raises
         ------
         ValueError
             If the folder is gone, as it may be for an encoder that was pickled on another machine.
         """
-        if self.model is self._loaded:
+        ours, loaded = self.model, self._loaded
+        parts = ("config", "params", "modules", "tokenizer")
+        same = all(getattr(ours, part) is getattr(loaded, part) for part in parts)
+        if same and ours.truncate_dim == loaded.truncate_dim and _resolve_prompt(ours) == _resolve_prompt(loaded):
             if not self.folder.is_dir():
                 raise ValueError(
                     f"fingerprint: the folder {self.folder.as_posix()} that this encoder was loaded from is not here, "
@@ -871,6 +1097,66 @@ class SentenceEncoder:
         >>> SentenceEncoder().save(Path(tempfile.mkdtemp()) / "my-model")
         """
         save_model(replace(self.model, max_seq_length=self.max_seq_length), Path(folder))
+
+    def save_pretrained(
+        self,
+        path: str | os.PathLike[str],
+        model_name: str | None = None,
+        create_model_card: bool = True,
+        train_datasets: Sequence[str] | None = None,
+        safe_serialization: bool = True,
+        *,
+        loss: str | None = None,
+        scores: Mapping[str, float] | None = None,
+    ) -> None:
+        """Write a model folder as :meth:`save` does, with a model card (README.md) as the Hugging Face Hub shows it.
+
+        Parameters
+        ----------
+        path : str or path
+            New or empty; it appears whole or not at all.
+        model_name : str, optional
+            The card's title; by default the folder's name.
+        create_model_card : bool
+        train_datasets : sequence of str, optional
+            What it was trained on, for the card.
+        safe_serialization : {True}
+            Weights are always written as safetensors.
+        loss : str, optional
+            The loss it was trained with, for the card.
+        scores : dict, optional
+            Name of a test to a score, for the card.
+
+        Raises
+        ------
+        ValueError
+            If the folder holds something already.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp()) / "my-model"
+        >>> SentenceEncoder().save_pretrained(folder, scores={"STS benchmark, Spearman": 82.03})
+        >>> print((folder / "README.md").read_text()[:39])
+        ---
+        library_name: "sentence-transformers"
+        """
+        if safe_serialization is not True:
+            raise ValueError("save_pretrained: safe_serialization must be True: weights are written as safetensors")
+        folder = Path(path)
+        model = replace(self.model, max_seq_length=self.max_seq_length)
+        card = None
+        if create_model_card:
+            card = model_card(model, model_name or folder.name, self.name, train_datasets or (), loss, scores)
+        save_model(model, folder, card)
+
+
+def _name(asked: str | os.PathLike[str] | None, folder: Path) -> str:
+    """Name a model as the Hub does, ``owner/name``; a folder by its own name."""
+    name = str(asked or "all-MiniLM-L6-v2")
+    if Path(name).resolve() == folder.resolve():
+        return folder.resolve().name
+    return name if "/" in name else f"sentence-transformers/{name}"
 
 
 def _check_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:

@@ -75,7 +75,8 @@ class TextEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
         return self._encoder().encode(texts, **(self.encode_kwargs or {}))
 
     def _encoder(self) -> SentenceEncoder:
-        encoder = self.model if isinstance(self.model, SentenceEncoder) else _load(self.model, _changed(self.model))
+        model = self.model
+        encoder = model if isinstance(model, SentenceEncoder) else _load(model and os.fspath(model), _changed(model))
         if self.max_seq_length is not None:
             encoder = copy.copy(encoder)  # shares the weights
             encoder.max_seq_length = self.max_seq_length
@@ -100,7 +101,7 @@ class TextEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
 
 @lru_cache(maxsize=2)
-def _load(model: str | os.PathLike[str] | None, changed: int) -> SentenceEncoder:
+def _load(model: str | None, changed: int) -> SentenceEncoder:
     """Load a model once for all clones."""
     return SentenceEncoder(model)
 

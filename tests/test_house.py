@@ -13,6 +13,7 @@ ORDER = [
     "model",
     "checks",
     "similarity",
+    "model_card",
     "long_texts parallel sources pinned hub encoder saved sklearn",
     "remote client tables files",
     "plots",

@@ -330,7 +330,15 @@ def _write(output: Path, encoder: SentenceEncoder, summary: dict[str, Any]) -> N
     unfinished = output.with_name(f".{output.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)  # left by a process that was killed here
     try:
-        encoder.save(unfinished / output.name)
+        dev, scores = summary["dev"], {}
+        if dev is not None:
+            scores[f"{dev['name']}, {dev['measure']}"] = dict(dev["scores"])[summary["best_step"]]
+        encoder.save_pretrained(
+            unfinished / output.name,
+            train_datasets=summary["files"],
+            loss=summary["settings"]["loss"],
+            scores=scores,
+        )
         text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
         (unfinished / output.name / "training.json").write_text(f"{text}\n", encoding="utf-8")
         (unfinished / output.name).replace(output)
