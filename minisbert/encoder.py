@@ -386,8 +386,7 @@ def _join(
         whole = compose_shares(embeddings, [window.share for window, _ in chunks], _pooling(model).modes)
         # what follows the pooling, by way of a pooling that leaves its one row as it is
         behind = tuple(module for module in model.modules if not isinstance(module, Pooling))
-        vector: Array = apply_modules(whole[None], np.array([1]), (Pooling(), *behind))[-1][0]
-        return vector
+        return apply_modules(whole[None], np.array([1]), (Pooling(), *behind))[-1][0]
     new_tokens = np.array([window.chunk.new_tokens for window, _ in chunks])  # (C,)
     return compose(embeddings, new_tokens, composition, isinstance(model.modules[-1], Normalize))
 

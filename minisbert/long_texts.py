@@ -150,8 +150,7 @@ def compose(
     """
     check_composition(composition, COMPOSITIONS)
     if len(embeddings) == 1:
-        only: Array = embeddings[0].copy()
-        return only
+        return embeddings[0].copy()
     weights = (new_tokens / new_tokens.sum()).astype(embeddings.dtype)
     if callable(composition):
         whole = _checked(composition(embeddings.copy(), new_tokens.copy()), embeddings)

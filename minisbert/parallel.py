@@ -129,8 +129,7 @@ def libraries() -> list[dict[str, Any]]:
     """Describe the BLAS libraries of this process as threadpoolctl does: ``internal_api`` (openblas, mkl, ..),
     ``version``, ``architecture`` (the kernel), ``num_threads``. Empty where it knows none, as Accelerate on macOS.
     """
-    described: list[dict[str, Any]] = _controller().info()
-    return described
+    return _controller().info()
 
 
 def usable_processors() -> int:

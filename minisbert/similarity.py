@@ -128,7 +128,7 @@ def cos_sim(a: ArrayLike, b: ArrayLike) -> Array:
            [ 0.7071,  0.7071, -0.7071]])
     """
     a, b = _checked("cos_sim", a, b)
-    scores: Array = _unit_rows(a) @ _unit_rows(b).T  # (A, B)
+    scores = _unit_rows(a) @ _unit_rows(b).T  # (A, B)
     return np.clip(scores, -1.0, 1.0)
 
 
@@ -173,7 +173,7 @@ def pairwise_cos_sim(a: ArrayLike, b: ArrayLike) -> Array:
     array([0., 1.])
     """
     a, b = _checked_pairs("pairwise_cos_sim", a, b)
-    scores: Array = np.sum(_unit_rows(a) * _unit_rows(b), axis=-1)  # (B,)
+    scores = np.sum(_unit_rows(a) * _unit_rows(b), axis=-1)  # (B,)
     return np.clip(scores, -1.0, 1.0)
 
 
@@ -191,15 +191,14 @@ def pairwise_cos_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -
 
 def _unit_rows(x: Array) -> Array:
     # The square of 1e20 overflows float32 and that of 1e-30 vanishes, so the largest entry of a row is made 1 first.
-    largest: Array = np.abs(x).max(axis=-1, keepdims=True)
+    largest = np.abs(x).max(axis=-1, keepdims=True)
     return normalize(x / np.where(largest > 0.0, largest, 1.0).astype(x.dtype))  # a row of zeros stays one
 
 
 def _unit_rows_backward(d_unit: Array, x: Array) -> Array:
     # the largest entry counts as a constant here: dividing by it does not change the direction
-    largest: Array = np.abs(x).max(axis=-1, keepdims=True)
-    d_x: Array = normalize_backward(d_unit, x / largest) / largest
-    return d_x
+    largest = np.abs(x).max(axis=-1, keepdims=True)
+    return normalize_backward(d_unit, x / largest) / largest
 
 
 # ------------------------------------------------------------------------------------------------ dot product
@@ -238,8 +237,7 @@ def dot_score(a: ArrayLike, b: ArrayLike) -> Array:
     """
     a, b = _checked("dot_score", a, b)
     _refuse_overflow("dot_score", a, b)
-    scores: Array = a @ b.T  # (A, B)
-    return scores
+    return a @ b.T  # (A, B)
 
 
 def dot_score_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
@@ -250,9 +248,7 @@ def dot_score_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple
     a, b = _checked("dot_score_backward", a, b)
     _refuse_overflow("dot_score_backward", a, b)
     upstream = _checked_upstream("dot_score_backward", d_scores, (len(a), len(b)), a.dtype)
-    d_a: Array = upstream @ b  # (A, D)
-    d_b: Array = upstream.T @ a  # (B, D)
-    return d_a, d_b
+    return upstream @ b, upstream.T @ a  # (A, D), (B, D)
 
 
 def pairwise_dot_score(a: ArrayLike, b: ArrayLike) -> Array:
@@ -280,8 +276,7 @@ def pairwise_dot_score(a: ArrayLike, b: ArrayLike) -> Array:
     """
     a, b = _checked_pairs("pairwise_dot_score", a, b)
     _refuse_overflow("pairwise_dot_score", a, b)
-    scores: Array = np.sum(a * b, axis=-1)  # (B,)
-    return scores
+    return np.sum(a * b, axis=-1)  # (B,)
 
 
 # -------------------------------------------------------------------------------------------------- Euclidean
@@ -363,22 +358,15 @@ def pairwise_euclidean_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayL
     a, b = _checked_pairs("pairwise_euclidean_sim_backward", a, b)
     _refuse_overflow("pairwise_euclidean_sim_backward", a, b)
     upstream = _checked_upstream("pairwise_euclidean_sim_backward", d_scores, (len(a),), a.dtype)
-    d_u, d_v = _euclidean_slopes(a, b)
-    return -upstream[:, None] * d_u, -upstream[:, None] * d_v
+    difference = a - b  # (B, D)
+    distance = np.linalg.norm(difference, axis=-1, keepdims=True)  # (B, 1)
+    d_a = -upstream[:, None] * (difference / np.where(distance > 0.0, distance, math.inf))
+    return d_a, -d_a
 
 
 def _euclidean_distance(u: Array, v: Array) -> Array:
     """Distance along the last axis; ``u`` is one row ``(D,)`` or as many rows as ``v``."""
-    distance: Array = np.linalg.norm(u - v, axis=-1)
-    return distance
-
-
-def _euclidean_slopes(u: Array, v: Array) -> tuple[Array, Array]:
-    """Derivatives of the distance: the unit vector from one to the other, 0 for equal rows."""
-    difference = u - v
-    distance: Array = np.linalg.norm(difference, axis=-1, keepdims=True)
-    direction: Array = difference / np.where(distance > 0.0, distance, math.inf)
-    return direction, -direction
+    return np.linalg.norm(u - v, axis=-1)
 
 
 # -------------------------------------------------------------------------------------------------- Manhattan
@@ -456,20 +444,13 @@ def pairwise_manhattan_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayL
     a, b = _checked_pairs("pairwise_manhattan_sim_backward", a, b)
     _refuse_overflow("pairwise_manhattan_sim_backward", a, b)
     upstream = _checked_upstream("pairwise_manhattan_sim_backward", d_scores, (len(a),), a.dtype)
-    d_u, d_v = _manhattan_slopes(a, b)
-    return -upstream[:, None] * d_u, -upstream[:, None] * d_v
+    d_a = -upstream[:, None] * np.sign(a - b)  # (B, D)
+    return d_a, -d_a
 
 
 def _manhattan_distance(u: Array, v: Array) -> Array:
     """Distance along the last axis; ``u`` is one row ``(D,)`` or as many rows as ``v``."""
-    distance: Array = np.sum(np.abs(u - v), axis=-1)
-    return distance
-
-
-def _manhattan_slopes(u: Array, v: Array) -> tuple[Array, Array]:
-    """Derivatives of the distance: the signs of the differences."""
-    signs: Array = np.sign(u - v)
-    return signs, -signs
+    return np.sum(np.abs(u - v), axis=-1)
 
 
 # ------------------------------------------------------------------------------------------------------ angle
@@ -560,8 +541,7 @@ def _angle(u: Array, v: Array) -> Array:
     # half of the angle's digits are gone before arccos sees them. The diagonals of the rhombus that u and v span keep
     # them: |u - v| = 2 sin(angle / 2), |u + v| = 2 cos(angle / 2). Equal rows give exactly 0.
     half_angle = np.arctan2(np.linalg.norm(u - v, axis=-1), np.linalg.norm(u + v, axis=-1))
-    angle: Array = half_angle / (math.pi / 2)  # at most pi/2 by pi/2: exactly 1, not one rounding above it
-    return angle
+    return half_angle / (math.pi / 2)  # at most pi/2 by pi/2: exactly 1, not one rounding above it
 
 
 # ---------------------------------------------------------------------------------------------------- by name
@@ -856,14 +836,13 @@ def _in_domain(function: str, kind: str, x: ArrayLike, domain: tuple[float, floa
             f"{bad.flat[0]:.9g} ({bad.size} of {numbers.size} are outside); is it a cosine of vectors that were not "
             "scaled to length 1, or a distance where a similarity belongs?"
         )
-    clipped: Array = np.clip(numbers, low, high)
-    return clipped
+    return np.clip(numbers, low, high)
 
 
 def _apply(function: str, kind: str, formula: Callable[[Array], Array], numbers: Array) -> Array:
     """Compute in float64, so that float32 is rounded once, and refuse what is too large for the dtype."""
     with np.errstate(over="ignore", divide="ignore"):
-        wide: Array = np.asarray(formula(numbers.astype(np.float64)))
+        wide = np.asarray(formula(numbers.astype(np.float64)))
         result = wide.astype(numbers.dtype)
     if not np.isfinite(result).all():
         raise ValueError(

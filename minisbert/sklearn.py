@@ -76,7 +76,11 @@ class TextEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     def _encoder(self) -> SentenceEncoder:
         model = self.model
-        encoder = model if isinstance(model, SentenceEncoder) else _load(model and os.fspath(model), _changed(model))
+        encoder = (
+            model
+            if isinstance(model, SentenceEncoder)
+            else _load(None if model is None else os.fspath(model), _changed(model))
+        )
         if self.max_seq_length is not None:
             encoder = copy.copy(encoder)  # shares the weights
             encoder.max_seq_length = self.max_seq_length
@@ -84,8 +88,7 @@ class TextEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     @property
     def _n_features_out(self) -> int:  # asked by get_feature_names_out
-        width: int = self._encoder().encode([], **(self.encode_kwargs or {})).shape[1]
-        return width
+        return self._encoder().encode([], **(self.encode_kwargs or {})).shape[1]
 
     def __sklearn_clone__(self) -> TextEncoder:
         # all settings are copied; an encoder, whose weights nothing writes to, is shared

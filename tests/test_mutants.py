@@ -710,9 +710,7 @@ CHECKS = {
     similarity._unit_rows_backward: lambda: check_pairwise("cos_sim") and check_extreme_rows(),
     similarity.dot_score_backward: lambda: check_matrix("dot_score"),
     similarity.pairwise_euclidean_sim_backward: check_euclidean,
-    similarity._euclidean_slopes: check_euclidean,
     similarity.pairwise_manhattan_sim_backward: check_manhattan,
-    similarity._manhattan_slopes: check_manhattan,
     losses.multiple_negatives_ranking: check_multiple_negatives,
     losses.simcse: check_simcse,
     losses.find_false_negatives: check_find_false_negatives,
@@ -753,7 +751,7 @@ EQUIVALENT = {
     "similarity._unit_rows_backward": {
         "largest: Array = np.abs(x).max(axis=-1, keepdims=True) * 1.001": SCALE_FREE,
     },
-    "similarity._euclidean_slopes": {"difference = (u - v) * 1.001": SCALE_FREE},
+    "similarity.pairwise_euclidean_sim_backward": {"difference = (a - b) * 1.001": SCALE_FREE},
     "losses.multiple_negatives_ranking": {
         "scores[checked_mask(name, false_negatives, scores.shape)] = -math.inf * 1.001": "infinity has no size",
     },
