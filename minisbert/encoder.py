@@ -46,8 +46,8 @@ from minisbert.long_texts import (
 from minisbert.model import Array
 from minisbert.model.bert import BertTrace, bert, trace_bert
 from minisbert.model.folder import SentenceModel, load_model, save_model
-from minisbert.model.modules import Normalize, Pooling, apply_modules
 from minisbert.model.ops import normalize
+from minisbert.model.pooling import Normalize, Pooling, apply_modules
 from minisbert.model.tokens import Overflow, OverflowReport, Tokens
 from minisbert.model_card import model_card
 from minisbert.parallel import SlowKernelWarning, advice, make_batches, threads, work_through
@@ -370,7 +370,7 @@ def _embed_windows(
             if bar is not None:
                 bar.set_postfix_str(f"{count:,} chunks")
 
-        lengths = np.array([len(window.token_ids) for window in part])
+        lengths = np.array([len(window.token_ids) for window in part], np.intp)
         strip = np.concatenate([window.token_ids for window in part])
         tokens = Tokens(strip, lengths, np.zeros_like(lengths))
         yield from zip(part, _embed(tokens, forward, options, done), strict=True)

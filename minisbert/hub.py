@@ -222,7 +222,7 @@ def _lacking(folder: Path) -> list[str]:
         listed = (folder / "modules.json").read_bytes() if (folder / "modules.json").is_file() else b'[{"path": ""}]'
         for module in json.loads(listed):
             path, kind = module["path"], module.get("type", "Transformer").rpartition(".")[2]
-            needed += [f"{path}/config.json"] if kind != "Normalize" else []
+            needed += [f"{path}/config.json"] if kind not in ("Normalize", "Dropout") else []
             if kind == "Transformer":
                 index = folder / path / "model.safetensors.index.json"
                 shards = set(json.loads(index.read_bytes())["weight_map"].values()) if index.is_file() else ()

@@ -19,7 +19,7 @@ import numpy as np
 
 from minisbert.model import Array
 from minisbert.model.ops import normalize
-from minisbert.model.pooling import POOLINGS, pool_weighted_mean
+from minisbert.model.pooling import POOLINGS
 from minisbert.model.tokens import TokenSpans
 
 # How good a place to cut is, from worst to best.
@@ -92,7 +92,7 @@ def _cut_quality(text: str, spans: TokenSpans) -> Array:
     quality[1:-1] = np.where(words[1:] != words[:-1], apart, _PIECE)
     # an accent, a syllable of Hangul, a ligature: one character, several tokens
     quality[1:-1][starts[1:] < stops[:-1]] = _CHARACTER
-    ends = np.array([match.end() for match in _SENTENCE_END.finditer(text)], np.int64)
+    ends = np.array([match.end() for match in _SENTENCE_END.finditer(text)], np.intp)
     following = np.searchsorted(starts, ends)
     quality[following] = np.where(quality[following] >= _WORD, _SENTENCE, quality[following])
     return quality
@@ -233,14 +233,10 @@ def pool_shares(token_embeddings: Array, lengths: Array, shares: Sequence[Share]
     """
     starts = np.cumsum(lengths) - lengths  # (C,)
     rows = [np.arange(start + share.first, start + share.stop) for start, share in zip(starts, shares, strict=True)]
-    counts = np.array([len(row) for row in rows])  # (C,)
-    before = np.array([share.before for share in shares])  # (C,)
+    counts = np.array([len(row) for row in rows], np.intp)  # (C,)
+    before = np.array([share.before for share in shares], np.intp)  # (C,)
     owned = token_embeddings[np.concatenate(rows)]
-    pooled = [
-        pool_weighted_mean(owned, counts, before) if mode == "weightedmean" else POOLINGS[mode](owned, counts)
-        for mode in modes
-    ]
-    return np.concatenate(pooled, axis=1)
+    return np.concatenate([POOLINGS[mode][0](owned, counts, before) for mode in modes], axis=1)
 
 
 def compose_shares(pooled: Array, shares: Sequence[Share], modes: tuple[str, ...]) -> Array:

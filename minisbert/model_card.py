@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from minisbert.model.folder import SentenceModel
-from minisbert.model.modules import Pooling
+from minisbert.model.pooling import Pooling
 
 _USE = """## Use
 

@@ -154,8 +154,8 @@ def _checked_format(file: str | Path, input_format: str | None) -> str:
     kind = input_format or told_format(file)
     if kind is None or kind not in FORMATS.values():
         raise InputError(
-            f"{file}: expected a name that ends in {', '.join(FORMATS)} (or .gz behind it), or "
-            f"input_format='csv', 'tsv' or 'jsonl', got {input_format!r}"
+            f"{file}: expected a name that ends in {', '.join(FORMATS)} (or .gz behind it); "
+            f"input_format='csv', 'tsv' or 'jsonl' says it for another name, got {input_format!r}"
         )
     return kind
 
@@ -337,7 +337,7 @@ def pick_columns(
     first = next(filled, None)
     if first is None:
         if has_header:
-            raise InputError(f"{name}: empty; expected a row of column names (--no-header, has_header=False: no names)")
+            raise InputError(f"{name}: empty; expected a row of column names (has_header=False: no names)")
         return
     line, head = first
     indices = find(head, f"{name}, line {line}")

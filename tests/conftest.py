@@ -7,6 +7,8 @@ reason; with ``MINISBERT_REQUIRE=torch,weights,data`` in the environment the sam
 import importlib
 import os
 import re
+from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,18 +29,42 @@ def skip_or_fail(part: str, reason: str) -> None:
     pytest.skip(reason)
 
 
-def pytest_collection_modifyitems(items):
-    """Examples in docstrings that encode text need the weights like any test."""
-    docs = [item for item in items if isinstance(item, pytest.DoctestItem)]
-    docs = [doc for doc in docs if any(re.search("Encoder\\(|Client\\(", e.source) for e in doc.dtest.examples)]
-    if docs:
-        from minisbert import hub
+NUMBERLESS = ("_cli", "test_hub", "test_house", "test_corruption", "test_embed_job", "test_bench", "test_mutants")
+"""Files about text, folders and processes, and mutants, whose damage is far above rounding: no kernel changes them."""
 
-        try:
-            hub.resolve()
-        except ValueError as error:
-            for doc in docs:
-                doc.runtest = lambda error=error: skip_or_fail("weights", f"the default model cannot be had: {error}")
+
+def pytest_collection_modifyitems(items):
+    """Mark with `numbers` what another kernel of BLAS may compute otherwise, as far as it needs the core alone."""
+    optional = {"torch", "transformers", "sentence_transformers", "sklearn", "matplotlib", "duckdb", "nbformat"}
+    for item in items:
+        is_example = isinstance(item, pytest.DoctestItem)
+        computes = is_example or hasattr(item.module, "np") or item.path.stem == "test_readme"
+        about_text = any(part in item.path.stem for part in NUMBERLESS)
+        if computes and not about_text and not optional & set(getattr(item, "fixturenames", ())):
+            item.add_marker("numbers")
+        # examples in docstrings that encode text need the weights like any test
+        if is_example and any(re.search("Encoder\\(|Client\\(", e.source) for e in item.dtest.examples):
+            item.runtest = partial(_run_with_weights, item.runtest)
+
+
+def _run_with_weights(run):
+    from minisbert import hub
+
+    try:
+        hub.resolve()
+    except ValueError as error:
+        skip_or_fail("weights", f"the default model cannot be had here: {error}")
+    run()
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What was skipped, in one line: how many, and what is missing."""
+    reasons = Counter(
+        report.longrepr[2].removeprefix("Skipped: ") for report in terminalreporter.stats.get("skipped", [])
+    )
+    if reasons:
+        told = "; ".join(f"{count} times {reason}" for reason, count in reasons.most_common())
+        terminalreporter.write_line(f"{reasons.total()} skipped: {told}")
 
 
 @pytest.fixture(scope="session")

@@ -9,19 +9,17 @@ import pytest
 from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import TEXTS, tiny_dense, write_model
+from tiny import COMPANY, TEXTS, tiny_dense, write_model
 
 from minisbert import SentenceEncoder
 from minisbert import encoder as encoder_module
 from minisbert.cli import main
 from minisbert.long_texts import COMPOSITIONS, Share, compose, compose_shares, cut, describe, pool_shares, share_out
 from minisbert.model import tokens as tokens_module
-from minisbert.model.modules import Normalize, Pooling, apply_modules
 from minisbert.model.ops import normalize
-from minisbert.model.pooling import POOLINGS, pool
+from minisbert.model.pooling import POOLINGS, Normalize, Pooling, apply_modules, pool
 from minisbert.model.tokens import TokenSpans
 
-COMPANY = 1e-6  # as in test_encoder
 LONG = "the cat sat on the mat. the dog ran, unable! i love soup? snow and a b c d e f g h i. soup " * 4
 
 
@@ -438,7 +436,7 @@ def test_the_command_line_embeds_long_texts_whole(tiny, tmp_path):
     expected = tiny.encode([LONG.strip(), "soup"], overflow="chunk", overlap=2, composition="late")
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, atol=COMPANY)
     result = CliRunner().invoke(main, [*arguments, "--force", "--overlap", "2"])
-    assert result.exit_code == 1 and "are for overflow='chunk'" in result.output
+    assert result.exit_code == 1 and "are for --overflow chunk" in result.output
 
 
 def test_a_job_is_not_resumed_with_other_chunks(tiny, tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 from conftest import _optional_import
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from running import run
 from tiny import tiny_tokenizer, write_model
 
@@ -200,11 +201,19 @@ def result_with(correct, **changes):
 
 
 def test_the_interval_over_draws_by_hand():
-    # accuracies 0.25, 0.5, 0.75: s = 0.25, t(0.975, 2) = 4.302653, half = 4.302653 * 0.25 / sqrt(3) = 0.621034
+    # accuracies 0.25, 0.5, 0.75: s = 0.25, t(0.975, 2) = 4.302653, half = 4.302653 * 0.25 / sqrt(3) = 0.621034;
+    # on the logit scale, whose slope is 1 / (0.5 * 0.5): 2.484136, and 1 / (1 + exp(2.484136)) = 0.076978
     result = result_with([[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0]])
     mean, low, high = result.over_draws()
-    assert mean == 0.5 and low == pytest.approx(-0.121034, abs=1e-6) and high == pytest.approx(1.121034, abs=1e-6)
+    assert mean == 0.5 and low == pytest.approx(0.076978, abs=1e-6) and high == pytest.approx(0.923022, abs=1e-6)
     assert np.isnan(result_with([[1, 0]]).over_draws()[1:]).all() and result_with([[1, 0]]).over_draws().mean == 0.5
+
+
+@given(hnp.arrays(bool, st.tuples(st.integers(2, 5), st.integers(1, 60))))
+def test_an_interval_of_a_share_is_made_of_shares(correct):
+    result = result_with(correct)
+    for mean, low, high in (result.over_draws(), result.over_texts()):
+        assert 0 <= low <= mean <= high <= 1
 
 
 def test_the_interval_over_texts_takes_the_draws_as_given():

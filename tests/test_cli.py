@@ -16,6 +16,7 @@ import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from running import refused
 from safetensors.numpy import load_file
 from test_classify_cli import write_classify_files
 from test_entities_cli import write_entity_files
@@ -23,10 +24,10 @@ from tiny import REMOVE, edit_json, tiny_dense, tiny_tokenizer, write_model
 
 import minisbert
 from minisbert import SentenceEncoder
-from minisbert.cli import VERBS, main, outputs
+from minisbert.cli import VERBS, in_options, main, outputs
 from minisbert.cli.table import display_width, printable, shorten
-from minisbert.model.modules import Pooling
 from minisbert.model.params import flatten
+from minisbert.model.pooling import Pooling
 
 LONG = "the cat sat on the mat and the dog ran on the mat, i love the soup"
 TEXTS = ["i love soup", "", "the cat sat", "好き 👩‍🍳 été", "the dog ran"]
@@ -104,7 +105,7 @@ def test_a_real_process_keeps_data_and_messages_apart(model):
     assert done.returncode == 0
     assert embeddings_of(done.stdout.decode())[0] == ["i love soup", LONG]
     (line,) = done.stderr.decode().splitlines()
-    assert line.startswith("Warning: 1 of 2 texts is longer than max_seq_length = 16")
+    assert line.startswith("Warning: 1 of 2 texts is longer than --max-seq-length = 16")
 
 
 def test_a_real_process_that_fails_says_one_line(model):
@@ -464,8 +465,8 @@ def test_a_link_stays_a_link(model):
 def test_overflow(model):
     assert "Warning: 1 of 1 texts" in succeeds("embed", LONG).stderr
     assert succeeds("embed", LONG, "--overflow", "truncate").stderr == ""
-    assert "longer than max_seq_length" in fails("embed", LONG, "--overflow", "error")
-    assert "max_seq_length = 4" in succeeds("embed", "i love soup", "--max-seq-length", "4").stderr
+    assert "longer than --max-seq-length" in fails("embed", LONG, "--overflow", "error")
+    assert "--max-seq-length = 4" in succeeds("embed", "i love soup", "--max-seq-length", "4").stderr
 
 
 def test_progress_is_for_terminals_or_when_asked(model):
@@ -765,3 +766,86 @@ def test_a_token_is_passed_on_and_never_shown(by, monkeypatch):
         monkeypatch.setenv("HF_TOKEN", "hf_secret")
     said = fails("fetch", "some/model", *(["--token", "hf_secret"] if by == "option" else []))
     assert seen == ["hf_secret"] and "secret" not in said + run("fetch", "--help").stdout
+
+
+# ------------------------------------------------------------------------------------------------ in the user's words
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("similarity", "caf\udce9", "b"),
+        ("embed", "caf\udce9"),
+        ("embed", "a", "--prompt", "caf\udce9"),
+        ("tokens", "caf\udce9"),
+        ("explain", "a", "caf\udce9"),
+        ("verify", "--against", "torch", "caf\udce9"),
+        ("search", "no.duckdb", "caf\udce9"),
+        ("classify", "predict", "no", "caf\udce9"),
+        ("entities", "predict", "no", "caf\udce9"),
+    ],
+    ids=" ".join,
+)
+def test_a_text_in_another_encoding_is_the_terminals(arguments):
+    said = refused(*arguments, code=2)
+    assert "terminal sends another encoding" in said and r"b'caf\xe9'" in said and "surrogate" not in said
+
+
+def test_a_c_locale_is_named_as_the_cause():
+    plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    command = [sys.executable, "-m", "minisbert", "tokens", "caf\u00e9".encode()]
+    done = subprocess.run(command, env=plain, capture_output=True, check=False)
+    assert done.returncode == 2 and b"LC_ALL=C.UTF-8" in done.stderr and b"surrogate" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("verb", "from_python", "in_the_shell"),
+    [
+        ("embed", "x; overflow='chunk' embeds", "x; --overflow chunk embeds"),
+        ("explain", "x; overflow='chunk' embeds; y", "x; y"),
+        ("embed", "make chunk_tokens larger", "make --chunk-tokens larger"),
+        ("embed", "encode: overlap must be, got normalize_embeddings=True", "encode: overlap must be, got --normalize"),
+        ("embed", "dtype='float64' reaches further", "--dtype float64 reaches further"),
+        ("embed", "batch_size=4, a file's 'max_seq_length'", "--batch-size 4, a file's 'max_seq_length'"),
+        ("info", "x; dtype='float64' reaches further", "x"),
+        ("info", "local_files_only=True forbids the network", "--local-files-only forbids the network"),
+    ],
+)
+def test_advice_names_options(verb, from_python, in_the_shell):
+    command = main.get_command(click.Context(main), verb)
+    assert in_options(from_python, command) == in_the_shell
+    assert in_options(from_python, None) == from_python
+
+
+def test_warnings_and_errors_name_options(model):
+    warned = succeeds("similarity", "the cat " * 20, "b").stderr
+    assert "--overflow chunk embeds them whole" in warned and "='" not in warned and "max_seq" not in warned
+    plain = write_model("plain")
+    warned = succeeds("explain", "the cat " * 20, "b", "--model", plain).stderr
+    assert "chunk" not in warned and "--overflow truncate" in warned
+    failed = refused("similarity", "--overlap", "3", "a", "b")
+    assert "are for --overflow chunk" in failed and "='" not in failed
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("embed", "-i", "d.jsonl", "-o", "d.jsonl"),
+        ("embed", "-i", "d.jsonl", "-o", "link.jsonl"),
+        ("cluster", "d.jsonl", "-o", "hard.jsonl"),
+        ("calibrate", "-i", "d.jsonl", "-o", "./d.jsonl"),
+        ("classify", "split", "d.jsonl", "d.jsonl", "other.jsonl"),
+        ("classify", "split", "d.jsonl", "other.jsonl", "hard.jsonl"),
+        ("evaluate", "sts", "d.jsonl", "-o", "d.jsonl"),
+        ("route", "fit", "r.yaml", "d.jsonl", "-o", "r.yaml"),
+    ],
+    ids=" ".join,
+)
+def test_an_input_is_not_replaced(arguments, model):
+    content = "".join(json.dumps({"text": text, "label": text[:1]}) + "\n" for text in ("the cat", "a dog", "the mat"))
+    Path("d.jsonl").write_text(content)
+    Path("r.yaml").write_text("a: [the cat]\nb: [a dog]\n")
+    Path("link.jsonl").symlink_to("d.jsonl")
+    Path("hard.jsonl").hardlink_to("d.jsonl")
+    assert "is what is read" in refused(*arguments, "--force")
+    assert Path("d.jsonl").read_text() == content

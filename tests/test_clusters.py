@@ -51,7 +51,7 @@ def test_groups_that_are_there_are_found_and_numbered_by_size(settings, sklearn)
     before = vectors.copy()
     found = cluster(vectors, **settings)
     assert np.array_equal(found.ids, expected) and found.sizes.tolist() == [30, 20, 10] and found.count == 3
-    assert np.array_equal(vectors, before) and found.ids.dtype == np.int64
+    assert np.array_equal(vectors, before) and found.ids.dtype == np.intp
     scaled = cluster(vectors * np.random.default_rng(1).uniform(0.01, 100, (60, 1)), **settings)  # directions alone
     assert np.array_equal(scaled.ids, expected)
 

@@ -41,8 +41,8 @@ from tiny import (
 
 from minisbert import SentenceEncoder
 from minisbert.model.config import ModelFolderError
-from minisbert.model.modules import Normalize, Pooling
 from minisbert.model.params import tensor_shapes
+from minisbert.model.pooling import Normalize, Pooling
 
 MODEL = "model.safetensors"
 WORD = "embeddings.word_embeddings.weight"
@@ -50,6 +50,7 @@ POSITION = "embeddings.position_embeddings.weight"
 BIAS = "encoder.layer.1.attention.self.query.bias"
 INDEX = "model.safetensors.index.json"
 SHARD = "model-00002-of-00003.safetensors"
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:53aa\nsize 90868376\n"
 
 
 @dataclass(frozen=True)
@@ -299,11 +300,8 @@ CASES = [
     Case("header is a list", edit_header(lambda _: ["x"]), (MODEL, "not a whole safetensors file")),
     Case("header is no UTF-8", change_bytes(MODEL, lambda b: b[:9] + b"\xff" + b[10:]), (MODEL, "not a whole")),
     Case("an HTML page", file_bytes(MODEL, b"<!DOCTYPE html><html>404 Not Found</html>"), (MODEL, "not a whole")),
-    Case(
-        "a git LFS pointer",
-        file_bytes(MODEL, b"version https://git-lfs.github.com/spec/v1\noid sha256:53aa\nsize 90868376\n"),
-        (MODEL, "not a whole safetensors file", "fetch it again"),
-    ),
+    Case("a Git LFS pointer for a shard", file_bytes(SHARD, POINTER), (SHARD, "git lfs pull"), "sharded"),
+    Case("a Git LFS pointer for vocab.txt", file_bytes("vocab.txt", POINTER), ("vocab.txt", "git lfs pull"), "old"),
     Case("a pickle by that name", file_bytes(MODEL, b"PK\x03\x04" + bytes(200)), (MODEL, "not a whole")),
     Case(
         "header says another shape",
@@ -418,9 +416,7 @@ CASES = [
         for value in (0, -1, 1.5, "7", True, [7])
     ),
     *(
-        Case(
-            f"model_type {kind!r}", edit(CONFIG, model_type=kind), (CONFIG, f"model_type {kind!r} is not computed here")
-        )
+        Case(f"model_type {kind!r}", edit(CONFIG, model_type=kind), (CONFIG, f"model_type {kind!r} is not supported"))
         for kind in ("roberta", "mpnet", "xlm-roberta", "distilbert", "albert", "modernbert", "BERT", "", None, 1, [])
     ),
     *(
@@ -428,7 +424,7 @@ CASES = [
         for act in ("gelu_fast", "quick_gelu", "mish", "GELU", "", None, 1, ["gelu"])
     ),
     *(
-        Case(f"{key} {value!r}", edit(CONFIG, **{key: value}), (CONFIG, key, "not computed here"))
+        Case(f"{key} {value!r}", edit(CONFIG, **{key: value}), (CONFIG, key, "not supported"))
         for key, value in (
             ("position_embedding_type", "relative_key"),
             ("position_embedding_type", "relative_key_query"),
@@ -499,7 +495,7 @@ CASES = [
     Case("a path of null", path_of(1, None), ("modules.json", "'type' and a 'path'")),
     Case("a path of numbers", path_of(1, 1), ("modules.json", "'type' and a 'path'")),
     *(
-        Case(f"foreign module {kind}", rename_module(2, kind), ("modules.json", repr(kind), "not computed here"))
+        Case(f"foreign module {kind}", rename_module(2, kind), ("modules.json", repr(kind), "not supported"))
         for kind in (ST + "LSTM", ST + "WeightedLayerPooling", "os.system", "Dense2", "", ST + "pooling", "Normalize.")
     ),
     *(
@@ -811,7 +807,7 @@ CASES = [
         Case(
             f"model_max_length {value!r}",
             lambda f, v=value: (edit(TOKENIZER, model_max_length=v)(f), edit(SBERT, max_seq_length=REMOVE)(f)),
-            (TOKENIZER, f"model_max_length {value!r}", "no positive number"),
+            (TOKENIZER, "model_max_length", f"got {value!r}"),
         )
         for value in (-1, 0, "512", True, [512], 12.5)
     ),
@@ -819,12 +815,14 @@ CASES = [
         Case(
             f"max_seq_length {value!r}",
             edit(SBERT, max_seq_length=value),
-            (SBERT, f"max_seq_length {value!r}", "no positive number"),
+            (SBERT, "max_seq_length", f"got {value!r}"),
         )
         for value in (0, -5, "256", "", True, False, [256], [], {}, 12.5)
     ),
-    Case("max_seq_length NaN", raw_value(SBERT, "max_seq_length", "NaN"), (SBERT, "max_seq_length nan")),
-    Case("max_seq_length infinite", raw_value(SBERT, "max_seq_length", "Infinity"), (SBERT, "max_seq_length inf")),
+    Case("max_seq_length NaN", raw_value(SBERT, "max_seq_length", "NaN"), (SBERT, "max_seq_length", "got nan")),
+    Case(
+        "max_seq_length infinite", raw_value(SBERT, "max_seq_length", "Infinity"), (SBERT, "max_seq_length", "got inf")
+    ),
     *(
         Case(
             f"max_seq_length {limit}",
@@ -834,7 +832,7 @@ CASES = [
         for limit in (1, 2)
     ),
     *(
-        Case(f"{key} {value!r}"[:50], edit(SBERT, **{key: value}), (SBERT, key, "not computed here"))
+        Case(f"{key} {value!r}"[:50], edit(SBERT, **{key: value}), (SBERT, key, "not supported"))
         for key, value in (
             ("transformer_task", "fill-mask"),
             ("module_output_name", "sentence_embedding"),
@@ -1069,6 +1067,23 @@ def test_each_file_cut(tmp_path, saved, file, part):
     content = (saved / file).read_bytes()
     (tmp_path / "model" / file).write_bytes(content[: int(part * len(content))])
     assert file in refusal(tmp_path / "model")
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_each_file_a_pointer_of_git_lfs(tmp_path, saved, file):
+    shutil.copytree(saved, tmp_path / "model")
+    (tmp_path / "model" / file).write_bytes(POINTER)
+    message = refusal(tmp_path / "model")
+    assert file in message and "git lfs pull" in message and "fetch it again" not in message
+
+
+def test_the_cache_of_the_hub_in_place_of_a_snapshot(tmp_path, saved):
+    cache = tmp_path / "models--owner--name"
+    for age, revision in enumerate(["new", "old"]):
+        shutil.copytree(saved, cache / "snapshots" / revision)
+        os.utime(cache / "snapshots" / revision, (1e9 - age, 1e9 - age))
+    for folder in (cache, cache / "snapshots"):
+        assert (cache / "snapshots" / "new").as_posix() in refusal(folder)
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from click.testing import CliRunner
 from tiny import tiny_dense, write_model
 
 from minisbert.cli.gradcheck import gradcheck
-from minisbert.model import bert, modules, ops
+from minisbert.model import bert, ops, pooling
 from minisbert.model.folder import load_model
-from minisbert.model.gradients import RowGradient, sum_rows
-from minisbert.model.modules import Normalize, Pooling
+from minisbert.model.params import RowGradient, sum_rows
+from minisbert.model.pooling import Normalize, Pooling
 from minisbert.training.gradcheck import check_backward, check_encoder, check_gradients
 from minisbert.training.gradient_report import GradientReport
 from minisbert.training.losses import LOSSES, cosine_similarity
@@ -524,8 +524,8 @@ def test_a_line_that_is_wrong_deep_inside_the_model_is_traced(model, monkeypatch
     assert report.first_wrong.name == "encoder.layer.0.output.LayerNorm.bias"
     assert all(row.ok for row in report.rows if row.name.startswith(("encoder.layer.1", "modules")))
     monkeypatch.setattr(bert, "layer_backward", original)
-    dense_backward = modules.dense_backward
-    monkeypatch.setattr(modules, "dense_backward", lambda d_y, *rest: dense_backward(-d_y, *rest))
+    dense_backward = pooling.dense_backward
+    monkeypatch.setattr(pooling, "dense_backward", lambda d_y, *rest: dense_backward(-d_y, *rest))
     report = check_encoder(model, COLUMNS[:2], rng=rng(), directions=2)
     assert report.first_wrong.name == "modules.1.linear.bias"
     assert {row.diagnosis for row in report.rows if "key.bias" not in row.name} == {"the sign is turned"}
@@ -583,13 +583,13 @@ def test_the_command_judges_the_layers_that_it_is_told(folder):
 
 
 def test_the_command_fails_for_a_wrong_gradient(folder, monkeypatch):
-    dense_backward = modules.dense_backward
+    dense_backward = pooling.dense_backward
 
     def without_bias(*arguments):
         d_x, gradients = dense_backward(*arguments)
         return d_x, type(gradients)(gradients.weight, gradients.bias * np.nan, gradients.residual)
 
-    monkeypatch.setattr(modules, "dense_backward", without_bias)
+    monkeypatch.setattr(pooling, "dense_backward", without_bias)
     result = run(folder, "--layers", "none", "--directions", "1")
     assert result.exit_code == 1 and "modules.1.linear.bias: NaN or Inf in 10 of 10 numbers" in result.output
     found = json.loads(run(folder, "--layers", "none", "--directions", "1", "--json").stdout)

@@ -2,15 +2,18 @@
 
 import dataclasses
 import json
+import re
+import zipfile
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from running import refused
 
 from minisbert import SentenceEncoder
 from minisbert.cli.verify import verify
-from minisbert.model import bert, modules, ops
-from minisbert.model.modules import Normalize, Pooling
+from minisbert.model import bert, ops, pooling
+from minisbert.model.pooling import Normalize, Pooling
 from minisbert.proof import ledger
 from minisbert.proof.ledger import (
     Reference,
@@ -51,7 +54,7 @@ def test_every_tensor_of_the_trace_has_a_row_and_agrees(weights_folder, recorded
 
 
 def gelu_by_tanh(monkeypatch, encoder):
-    monkeypatch.setitem(ops.ACTIVATIONS, "gelu", ops.gelu_tanh)
+    monkeypatch.setitem(ops.ACTIVATIONS, "gelu", ops.ACTIVATIONS["gelu_tanh"])
 
 
 def no_attention_scale(monkeypatch, encoder):
@@ -98,7 +101,7 @@ def cls_pooling(monkeypatch, encoder):
 
 
 def no_normalisation(monkeypatch, encoder):
-    monkeypatch.setattr(modules, "normalize", lambda x: x)
+    monkeypatch.setattr(pooling, "normalize", lambda x: x)
 
 
 def lost_bias(monkeypatch, encoder):
@@ -158,7 +161,7 @@ def test_the_command_prints_a_row_per_tensor_and_exits_0(weights_folder):
 
 
 def test_the_command_exits_1_and_names_the_first_tensor(weights_folder, monkeypatch):
-    monkeypatch.setitem(ops.ACTIVATIONS, "gelu", ops.gelu_tanh)
+    monkeypatch.setitem(ops.ACTIVATIONS, "gelu", ops.ACTIVATIONS["gelu_tanh"])
     result = run("--model", str(weights_folder))
     assert result.exit_code == 1
     assert "The first is layers.0.feed_forward.activated" in result.output
@@ -182,6 +185,53 @@ def test_somebody_elses_tensors_are_checked(weights_folder, tmp_path):
     mine.write_bytes(b"no archive")
     result = run("--model", str(weights_folder), "--mine", str(mine))
     assert result.exit_code == 1 and isinstance(result.exception, ValueError)
+
+
+def _one_array(file):
+    with file.open("wb") as stream:
+        np.save(stream, np.zeros((17, 384)))
+
+
+def _pickled(file):
+    np.savez(file, **{"embeddings.word": np.array([{}], object)})
+
+
+def _text_in_a_zip(file):
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("embeddings.word", "no array")
+
+
+def _cut_off(file):
+    np.savez(file, **{"embeddings.word": np.ones((17, 384))})
+    content = bytearray(file.read_bytes())
+    content[200:260] = bytes(60)
+    file.write_bytes(content)
+
+
+def _of(array):
+    return lambda file: np.savez(file, **{"embeddings.word": array})
+
+
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        (_one_array, r'one array without a name; .* np\.savez\("mine\.npz", \*\*\{"embeddings\.word": array\}\)'),
+        (lambda file: file.write_bytes(b""), "another kind of file"),
+        (lambda file: file.write_text("0.1 0.2"), "another kind of file"),
+        (_pickled, "allow_pickle"),
+        (_text_in_a_zip, "'embeddings.word' in it is no array"),
+        (_cut_off, "expected an .npz"),
+        (_of(np.array(1.0)), "real numbers for 'embeddings.word', got float64"),
+        (_of(np.zeros((17, 384), complex)), "got complex128"),
+        (_of(np.zeros((17, 384), bool)), "got bool"),
+        (_of(np.full((17, 384), "a")), "got <U1"),
+    ],
+    ids=["one array", "empty", "text", "objects", "text in a zip", "damaged", "0-d", "complex", "bool", "strings"],
+)
+def test_what_is_no_file_of_tensors_is_refused(write, said, weights_folder, tmp_path):
+    mine = tmp_path / "mine.npz"
+    write(mine)
+    assert re.search(said, refused("verify", "--model", weights_folder, "--mine", mine))
 
 
 def test_texts_need_a_live_reference(weights_folder):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from test_retrieval import CORPUS, QRELS, QUERIES, run, write_set
-from tiny import TEXTS, write_model
+from tiny import COMPANY, TEXTS, write_model
 
 from minisbert import SentenceEncoder
 from minisbert.cli import evaluate_lengths as verbs
@@ -65,14 +65,14 @@ def test_each_system_searches_in_the_vectors_that_the_encoder_gives(encoder, tin
     vectors = [embeddings for embeddings, first in seen if first is None]
     assert len(vectors) == len(expected)
     for ours, theirs in zip(vectors, expected, strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+        np.testing.assert_allclose(ours, theirs, atol=COMPANY)
     # no two of them are the same by accident
     for i, one in enumerate(vectors):
         for j in range(i):
             assert not np.allclose(one, vectors[j], atol=1e-3) or {i, j} == {2, 3}, (i, j)
     ((chunks, first),) = [call for call in seen if call[1] is not None]
     found = encoder.encode_chunks(texts, chunk_tokens=9)
-    np.testing.assert_allclose(chunks, np.concatenate([one.embeddings for one in found]), atol=1e-6)
+    np.testing.assert_allclose(chunks, np.concatenate([one.embeddings for one in found]), atol=COMPANY)
     counts = [len(one.chunks) for one in found]
     assert max(counts) > 1 and study.chunks == {9: sum(counts)}
     assert np.diff([*first, len(chunks)]).tolist() == counts and first[0] == 0
@@ -92,7 +92,7 @@ def test_where_nothing_is_long_all_ways_are_one(encoder, seen):
     short = RetrievalSet("short", ids, tuple(texts), ("q",), ("the cat",), {"q": {"d0": 1}})
     study = compare_lengths(encoder, short, cuts=[12], chunk_tokens=[12])
     for embeddings, _ in seen:
-        np.testing.assert_allclose(embeddings, seen[0][0], atol=1e-6)
+        np.testing.assert_allclose(embeddings, seen[0][0], atol=COMPANY)
     assert not study.beyond_limit.any() and study.documents_cut.texts_cut == 0
     with pytest.raises(ValueError, match="at least one query"):
         summarise(study, "nDCG@10", beyond_limit_only=True)

@@ -171,7 +171,7 @@ def test_empty_lists(method):
     for a, b in ((some, none), (none, some), (none, none)):
         found = match(a, b, method)
         assert [len(part) for part in found] == [0, 0, 0]
-        assert (found.b_ids.dtype, found.scores.dtype) == (np.int64, np.float32)
+        assert (found.b_ids.dtype, found.scores.dtype) == (np.intp, np.float32)
 
 
 @pytest.mark.parametrize("method", ["best", "mutual", "optimal"])

@@ -29,7 +29,8 @@ def test_gelu_is_the_exact_form():
 @pytest.mark.parametrize("rows", [1, 31, 32, 33, 100])
 def test_gelu_in_blocks_equals_gelu_at_once(rows):
     x = np.random.default_rng(0).normal(size=(rows, 7)).astype(np.float32)
-    np.testing.assert_array_equal(ops.gelu(x), np.stack([ops.gelu(row) for row in x]))
+    # measured 0; a processor may compute what is left over from its vectors another way
+    np.testing.assert_allclose(ops.gelu(x), np.stack([ops.gelu(row) for row in x]), rtol=1e-6, atol=1e-6)
     assert ops.gelu(x[:0]).shape == (0, 7)
 
 
@@ -38,7 +39,7 @@ def test_gelu_in_blocks_equals_gelu_at_once(rows):
 def test_activations_keep_their_dtype_their_argument_and_their_senses(name, dtype):
     x = np.array([[-1e30, -1e4, -90.0, -1.0, -0.0], [0.0, 1e-30, 1.0, 90.0, 1e4]], dtype)
     before = x.copy()
-    y = ops.ACTIVATIONS[name](x)
+    y = ops.ACTIVATIONS[name][0](x)
     assert y.dtype == dtype and y.shape == x.shape
     assert np.isfinite(y).all()
     np.testing.assert_array_equal(x, before)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from minisbert.model.gradients import RowGradient
+from minisbert.model.params import RowGradient
 from minisbert.training import blocks
 from minisbert.training.moments import (
     AdamWState,

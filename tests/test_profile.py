@@ -16,7 +16,7 @@ from minisbert import SentenceEncoder
 from minisbert.model import bert as bert_module
 from minisbert.model.bert import attention, embed, feed_forward
 from minisbert.model.config import BertConfig
-from minisbert.model.modules import Normalize, Pooling
+from minisbert.model.pooling import Normalize, Pooling
 from minisbert.parallel import make_batches
 from minisbert.proof import ceiling
 from minisbert.proof import profile as profile_module

@@ -271,7 +271,7 @@ def test_draw_writes_or_prints_routes():
     assert printed.stdout == Path("drawn.yaml").read_text()
     held = run("route", "draw", "train.tsv", "--hold-out", "1", "--scoring", "centroid", "--seed", "3")
     assert re.search(r"held out: (cat|soup)\n", held.stderr) and "scoring: centroid" in held.stdout
-    assert "hold_out must be less" in refused("route", "draw", "train.tsv", "--hold-out", "2")
+    assert "--hold-out must be less" in refused("route", "draw", "train.tsv", "--hold-out", "2")
     drawn = run("route", "draw", "queries.tsv").stdout
     assert "none" not in drawn and "none" in run("route", "draw", "queries.tsv", "--none-label", "soup").stdout
 

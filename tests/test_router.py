@@ -15,7 +15,7 @@ import pytest
 from conftest import _optional_import
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import write_model
+from tiny import COMPANY, write_model
 
 from minisbert import SentenceEncoder
 from minisbert.evaluation.classification import LabelledTexts, read_labelled
@@ -410,7 +410,7 @@ def test_company_does_not_decide(tmp_path):
     asked = ["the soup", "a cat", "on the mat", "SOUP", ""]
     together, alone = router.route_all(asked), [router.route(text) for text in asked]
     assert [one.name for one in together] == [one.name for one in alone]
-    np.testing.assert_allclose([one.score for one in together], [one.score for one in alone], atol=1e-6)
+    np.testing.assert_allclose([one.score for one in together], [one.score for one in alone], atol=COMPANY)
     assert together[3].score == pytest.approx(1, abs=1e-6) and together[3].example == "soup"
 
 
@@ -773,3 +773,14 @@ def test_figures_on_banking77(data_folder, weights_folder):
         estimate = getattr(found, name)()
         assert abs(estimate.mean - measured) <= margin + 1e-12, name
         assert estimate.low < of_all < estimate.high, name
+
+
+def test_a_threshold_that_no_cosine_reaches_is_refused():
+    said = {"routes": {"a": ["banana"], "e": ["beetle"]}}
+    for odd in (60, -1.5):
+        with pytest.raises(ValueError, match=f"threshold {odd} is no cosine, .* no percentage"):
+            Router(Toy(), said | {"threshold": odd}, similarity_fn_name="cosine")
+    router = Router(Toy(), said | {"threshold": 1.0}, similarity_fn_name="cosine")
+    with pytest.raises(ValueError, match="threshold 2 is no cosine"):
+        router.with_table(replace(router.table, threshold=2))
+    Router(Toy(), said | {"threshold": 60}, similarity_fn_name="dot")

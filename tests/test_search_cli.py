@@ -92,7 +92,7 @@ def test_options_decide_what_a_document_is():
         "query_prompt": "",
         "similarity": "",
     }
-    assert "made with chunk_tokens = 8, not 9" in refused(
+    assert "made with --chunk-tokens = 8, not 9" in refused(
         "index", "build", "one.duckdb", "notes.txt", "--chunk-tokens", 9
     )
     run("index", "build", "two.duckdb", "articles.csv", "--text-column", "body", "--id-column", "year")
@@ -135,7 +135,7 @@ def test_mistakes_in_files_show_before_the_work_begins():
         (["notes.txt", "notes.txt"], "is a file named twice?"),
         (
             ["articles.csv"],
-            "no column 'text'; say which one is the text (text_column, --text-column): 1 'id', 2 'body'",
+            "no column 'text'; say which one is the text (--text-column): 1 'id', 2 'body'",
         ),
         (["missing.txt"], "missing.txt: No such file"),
         (["missing.parquet"], "missing.parquet: No such file"),
@@ -302,3 +302,16 @@ def test_a_database_may_be_copied_and_moved():
     Path("elsewhere").mkdir()
     shutil.move("notes.duckdb", "elsewhere/notes.duckdb")
     assert "i love soup" in run("search", "elsewhere/notes.duckdb", "soup").stdout
+
+
+def test_true_as_a_csv_writes_it_is_found(model):
+    Path("b.csv").write_text("text,active\ncats sleep,True\ndogs run,FALSE\nbirds fly,true\nfish swim,yes\n")
+    run("index", "build", "b.duckdb", "b.csv", "--no-progress", "--model", model)
+    for condition, expected in (
+        ("active = TRUE", {"cats sleep", "birds fly"}),
+        ("active = FALSE", {"dogs run"}),
+        ("active = 'True'", {"cats sleep"}),
+        ("active IN (TRUE, 'yes')", {"cats sleep", "birds fly", "fish swim"}),
+    ):
+        found = run("search", "b.duckdb", "pets", "--where", condition, "--json", "--model", model).stdout
+        assert {hit["text"] for hit in json.loads(found)["hits"]} == expected

@@ -33,14 +33,14 @@ def exact_scores(queries, corpus, kind, dtype):
 def brute_force(scores, k):
     """Sort everything: by score descending, then by id."""
     rows = [sorted(range(len(row)), key=lambda j: (-row[j], j))[:k] for row in scores.tolist()]
-    ids = np.array(rows, np.int64).reshape(len(scores), min(k, scores.shape[1]))
+    ids = np.array(rows, np.intp).reshape(len(scores), min(k, scores.shape[1]))
     return ids, np.take_along_axis(scores, ids, axis=1)
 
 
 def assert_same(found, wanted):
     np.testing.assert_array_equal(found[0], wanted[0])
     np.testing.assert_array_equal(found[1], wanted[1])
-    assert found[0].dtype == np.int64
+    assert found[0].dtype == np.intp
     assert found[1].dtype == wanted[1].dtype
 
 

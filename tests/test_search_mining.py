@@ -128,7 +128,7 @@ def test_pairs_of_nothing_and_of_one():
     assert paraphrase_mining_embeddings(np.empty((0, 4))) == []
     assert paraphrase_mining_embeddings(np.ones((1, 4))) == []
     scores, first, second = mine_pairs(np.empty((0, 4), np.float32))
-    assert (scores.dtype, first.dtype, second.dtype) == (np.float32, np.int64, np.int64)
+    assert (scores.dtype, first.dtype, second.dtype) == (np.float32, np.intp, np.intp)
 
 
 def test_pairs_refuse():

@@ -18,9 +18,9 @@ from tiny import write_model
 
 from minisbert import SentenceEncoder, encoder, long_texts, similarity
 from minisbert.encoder import check_options
-from minisbert.model import bert, gradients, modules, params, pooling, tokens
+from minisbert.model import bert, params, pooling, tokens
 from minisbert.model.config import BertConfig
-from minisbert.model.modules import Dense, Normalize, Pooling
+from minisbert.model.pooling import Dense, Normalize, Pooling
 from minisbert.training import losses
 
 CONFIG = BertConfig(
@@ -37,7 +37,7 @@ RUNS = [(2, 7), (1, 5)]
 SIZES = {"D": 12, "H": 3, "K": 4, "F": 20, "V": 31, "P": 9, "S": 2, "L": 2, "B": 3, "N": 19}
 COMMENT = re.compile(r"#\s*\(([A-Za-z_0-9, ]*)\)")
 SOURCES = [
-    *(bert, gradients, modules, params, pooling, tokens, similarity, encoder, long_texts),
+    *(bert, params, pooling, tokens, similarity, encoder, long_texts),
     losses,
 ]
 
@@ -125,7 +125,7 @@ def run_everything():
     for mode in pooling.POOLINGS:
         pooling.pool(hidden, LENGTHS, (mode,))
         pooling.pool(hidden, LENGTHS, (mode,), prompt_length=2)
-    results = modules.apply_modules(hidden, LENGTHS, (Pooling(), dense, Normalize()))
+    results = pooling.apply_modules(hidden, LENGTHS, (Pooling(), dense, Normalize()))
     whole = encoder.Trace(("x",) * len(ids), ids, LENGTHS, trace, tuple(results))
     a, b = rng.normal(size=(4, 7)), rng.normal(size=(5, 7))
     for matrix, pairwise in similarity.SIMILARITIES.values():
@@ -145,8 +145,8 @@ def backwards(weights, ids):
         pooling.pool_backward(d_hidden[:3], d_hidden, LENGTHS, (mode,), prompt_length=2)
     dense = Dense(rng.normal(size=(10, 12)), rng.normal(size=10), "tanh", True, rng.normal(size=(10, 12)))
     behind = (Pooling(), dense, Normalize())
-    results = modules.apply_modules(d_hidden, LENGTHS, behind)
-    found += modules.modules_backward(results[-1] + 1.0, results, d_hidden, LENGTHS, behind)[1][1:2]
+    results = pooling.apply_modules(d_hidden, LENGTHS, behind)
+    found += pooling.modules_backward(results[-1] + 1.0, results, d_hidden, LENGTHS, behind)[1][1:2]
     a, b = rng.normal(size=(4, 7)), rng.normal(size=(5, 7))
     for name in (name for name in similarity.__all__ if name.endswith("_backward")):
         rows = a[::-1] if name.startswith("pairwise") else b

@@ -10,7 +10,7 @@ import pytest
 from tiny import TEXTS, tiny_dense, write_model
 
 from minisbert import SentenceEncoder
-from minisbert.model.modules import Normalize, Pooling
+from minisbert.model.pooling import Normalize, Pooling
 
 # One word tells the classes apart, and a limit of 4 tokens ([CLS] the cat [SEP]) cuts it off.
 LABELLED = [f"the cat sat on the {word}" for word in ("soup", "dog") for _ in range(6)]

@@ -17,9 +17,8 @@ from tiny import TEXTS, TINY, tiny_dense, write_model
 from minisbert import SentenceEncoder
 from minisbert.model.bert import bert_backward
 from minisbert.model.folder import load_model
-from minisbert.model.gradients import RowGradient
-from minisbert.model.modules import Normalize, Pooling
-from minisbert.model.params import tensor_shapes
+from minisbert.model.params import RowGradient, tensor_shapes
+from minisbert.model.pooling import Normalize, Pooling
 from minisbert.model.tokens import OverflowReport, Tokens, TruncationWarning
 from minisbert.training import step as step_module
 from minisbert.training.losses import multiple_negatives_ranking, simcse, softmax_classification

@@ -301,8 +301,9 @@ def test_a_bad_line_of_jsonl_is_named(tmp_path, line, message):
     [
         ("a\tO\nb\n", 2, "got 1 column: 'b'"),
         ("a\tO\nb c O\n", 2, "got 3 columns"),
+        ("a\tB-x\nb\tL-x\n", 2, "got 'L-x'; IOB2 is read, BILOU and IOBES are not"),
         ("-DOCSTART- -X- O O\n", 1, "got 4 columns"),
-        ("a\tO\n\nb\tX\n", 3, "expected a word and its tag"),
+        ("a\tO\n\nb\tX\n", 3, "expected a tag O, B-type or I-type, got 'X'"),
         ("a\tO\n\nb\tO\nc\tI-x\n", 3, "word 2 has the tag I-x behind O"),
         ("a\tO\n\tO\n", 1, "word 2 is ''"),
     ],

@@ -9,12 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tokenizers
-from tiny import REMOVE, TEXTS, TINY, VOCABULARY, edit_json, tiny_tokenizer, write_json, write_model
+from tiny import COMPANY, REMOVE, TEXTS, TINY, VOCABULARY, edit_json, tiny_tokenizer, write_json, write_model
 
 from minisbert import SentenceEncoder
 from minisbert.model.config import BertConfig
-from minisbert.model.tokenizer_json import load_tokenizer, read_max_seq_length
-from minisbert.model.tokens import OverflowReport, Tokens, TruncationWarning
+from minisbert.model.pooling import POOLINGS, Normalize, Pooling
+from minisbert.model.tokens import OverflowReport, Tokens, TruncationWarning, load_tokenizer, read_max_seq_length
+from minisbert.training.losses import multiple_negatives_ranking
+from minisbert.training.step import value_and_gradients
 
 CLS, SEP, UNK = (VOCABULARY[piece] for piece in ("[CLS]", "[SEP]", "[UNK]"))
 LONG = replace(TINY, max_position_embeddings=520)
@@ -50,7 +52,39 @@ def test_texts_are_laid_end_to_end(encoder):
     assert tokens.token_ids.tolist() == [CLS, the, cat, SEP, CLS, SEP, CLS, soup, SEP]
     assert tokens.lengths.tolist() == [4, 2, 3] and tokens.lost.tolist() == [0, 0, 0]
     assert [ids.tolist() for ids in tokens.split()] == [[CLS, the, cat, SEP], [CLS, SEP], [CLS, soup, SEP]]
-    assert {array.dtype for array in (tokens.token_ids, tokens.lengths, tokens.lost)} == {np.dtype(np.int64)}
+    assert (tokens.token_ids.dtype, tokens.lengths.dtype, tokens.lost.dtype) == (np.int64, np.intp, np.intp)
+
+
+@pytest.fixture
+def narrow_platform(monkeypatch):
+    """NumPy as WebAssembly and armv7 have it: intp has 32 bits, and what counts must fit it without being cut."""
+
+    def checked(function, position):
+        def call(*arguments, **options):
+            counts = arguments[position]
+            if isinstance(counts, np.ndarray) and counts.dtype.itemsize > 4:
+                raise TypeError(f"{function.__name__}: Cannot cast array data from {counts.dtype} to int32 safely")
+            return function(*arguments, **options)
+
+        return call
+
+    monkeypatch.setattr(np, "intp", np.int32)
+    monkeypatch.setattr(np, "repeat", checked(np.repeat, 1))
+    monkeypatch.setattr(np, "bincount", checked(np.bincount, 0))
+
+
+def test_everything_computes_where_intp_has_32_bits(tmp_path, narrow_platform):
+    wide = (Pooling(tuple(POOLINGS), include_prompt=False), Normalize())
+    encoder = SentenceEncoder(write_model(tmp_path / "m", modules=wide))
+    tokens = encoder.tokenize(TEXTS)
+    assert tokens.lengths.dtype == tokens.lost.dtype == np.int32
+    for options in ({}, {"prompt": "the dog "}, {"deterministic": True}, {"output_value": "token_embeddings"}):
+        assert len(encoder.encode(TEXTS, **options)) == len(TEXTS)
+    for composition in ("weighted_mean", "late"):
+        assert len(encoder.encode(TEXTS, overflow="chunk", chunk_tokens=5, overlap=1, composition=composition))
+    assert value_and_gradients(
+        encoder.model, [TEXTS, TEXTS[::-1]], lambda columns: multiple_negatives_ranking(*columns)
+    )
 
 
 def test_a_string_is_one_text_and_no_texts_are_none(encoder):
@@ -167,7 +201,7 @@ def test_a_cut_text_is_the_text_of_its_beginning(long_encoder):
 def test_all_positions_can_be_used(long_encoder):
     long_encoder.max_seq_length = 520
     vectors = long_encoder.encode([letters(518), letters(517), letters(519)], overflow="truncate")
-    np.testing.assert_array_equal(vectors[0], vectors[2])
+    np.testing.assert_allclose(vectors[0], vectors[2], rtol=0, atol=COMPANY)
     assert np.isfinite(vectors).all() and np.abs(vectors[0] - vectors[1]).max() > 1e-6
 
 

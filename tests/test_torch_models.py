@@ -14,6 +14,7 @@ import shutil
 import numpy as np
 import pytest
 import threadpoolctl
+from tiny import write_model
 from torch_oracle import (
     THIRD_PARTY_WARNINGS,
     Figures,
@@ -26,8 +27,7 @@ from torch_oracle import (
 from minisbert import SentenceEncoder
 from minisbert.model import bert as bert_module
 from minisbert.model import ops
-from minisbert.model.modules import dense
-from minisbert.model.pooling import POOLINGS, pool_cls
+from minisbert.model.pooling import POOLINGS, dense
 
 pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
 
@@ -400,6 +400,27 @@ def test_a_limit_that_was_set_is_saved(folders, tmp_path):
         assert relative(ours.encode(TEXTS, overflow="truncate"), reference) < BOUNDS["float32"]
 
 
+@pytest.mark.parametrize("library", ["models", "sentence_transformer.modules.dropout"])
+@pytest.mark.parametrize("place", [2, 3], ids=["behind the pooling", "at the end"])
+def test_a_dropout_does_nothing_once_trained(place, library, tmp_path, figures, torch, sentence_transformers):
+    folder = write_model(tmp_path / "dropout")
+    edit_json(
+        folder / "modules.json",
+        lambda entries: [
+            *entries[:place],
+            {"idx": 9, "name": "9", "path": "9_Dropout", "type": f"sentence_transformers.{library}.Dropout"},
+            *entries[place:],
+        ],
+    )
+    (folder / "9_Dropout").mkdir()
+    (folder / "9_Dropout" / "config.json").write_text('{"dropout": 0.5}', encoding="utf-8")
+    ours, reference = open_ours(folder, "float32"), open_theirs(folder, "float32").encode(["the cat", "i love soup"])
+    figures("Dropout", relative(ours.encode(["the cat", "i love soup"]), reference), BOUNDS["float32"])
+    ours.save(tmp_path / "saved")
+    assert "Dropout" not in (tmp_path / "saved" / "modules.json").read_text(encoding="utf-8")
+    assert relative(open_theirs(tmp_path / "saved", "float32").encode(["the cat", "i love soup"]), reference) < 1e-5
+
+
 def test_truncate_dim_of_the_folder(folders, tmp_path):
     """sentence-transformers obeys it, so a folder that has it must be obeyed or refused."""
     folder = shutil.copytree(folders("1 head, 1 layer"), tmp_path / "truncated")
@@ -532,7 +553,7 @@ def _break(patch, what):
     """Break one thing in the package; give the first tensor that this moves."""
     layer_norm, places, embed = bert_module.layer_norm, bert_module.places, bert_module.embed
     if what == "tanh form of gelu":
-        patch.setitem(ops.ACTIVATIONS, "gelu", ops.gelu_tanh)
+        patch.setitem(ops.ACTIVATIONS, "gelu", ops.ACTIVATIONS["gelu_tanh"])
         return "layers.0.feed_forward.activated"
     if what == "eps 1e-5":
         patch.setattr(bert_module, "layer_norm", lambda x, weight, bias, eps: layer_norm(x, weight, bias, 1e-5))
@@ -548,11 +569,12 @@ def _break(patch, what):
         patch.setattr(bert_module, "math", NoSquareRoot)
         return "layers.0.attention.probs"
     if what == "first token for mean":
-        patch.setitem(POOLINGS, "mean", pool_cls)
+        patch.setitem(POOLINGS, "mean", POOLINGS["cls"])
         return "sentence_embedding"
     if what == "mean leaves [SEP] out":
-        mean = POOLINGS["mean"]
-        patch.setitem(POOLINGS, "mean", lambda x, n: mean(np.delete(x, np.cumsum(n) - 1, axis=0), n - 1))
+        mean, backward = POOLINGS["mean"]
+        without = lambda x, n, _: mean(np.delete(x, np.cumsum(n) - 1, axis=0), n - 1)  # noqa: E731
+        patch.setitem(POOLINGS, "mean", (without, backward))
         return "sentence_embedding"
     if what == "no token type":
         patch.setattr(bert_module, "embed", without_token_type(embed))

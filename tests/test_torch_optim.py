@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from torch_oracle import THIRD_PARTY_WARNINGS, Figures, relative
 
-from minisbert.model.gradients import RowGradient
+from minisbert.model.params import RowGradient
 from minisbert.training.moments import init_adamw, init_sgd
 from minisbert.training.optim import adamw, decays, sgd
 from minisbert.training.pace import clip_gradients, warmup_linear

@@ -14,7 +14,7 @@ from tiny import tiny_dense, write_model
 from torch_oracle import THIRD_PARTY_WARNINGS, Figures, quiet, relative, torch_parameters
 
 from minisbert.model.folder import load_model
-from minisbert.model.modules import Normalize, Pooling
+from minisbert.model.pooling import Normalize, Pooling
 from minisbert.training.losses import multiple_negatives_ranking
 from minisbert.training.moments import init_adamw
 from minisbert.training.optim import adamw, decays

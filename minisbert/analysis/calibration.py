@@ -390,13 +390,13 @@ def draw_pairs(texts: int, pairs: int, seed: int) -> tuple[Array, Array]:
     second = ((1.0 + np.sqrt(8.0 * number + 1.0)) / 2.0).astype(np.int64)
     second -= second * (second - 1) // 2 > number  # where the root was rounded up
     second += second * (second + 1) // 2 <= number  # or down
-    return number - second * (second - 1) // 2, second
+    return (number - second * (second - 1) // 2).astype(np.intp, copy=False), second.astype(np.intp, copy=False)
 
 
 def _order_statistics(scores: Array) -> tuple[Array, Array]:
     """Choose which of the sorted scores ``(P,)`` to keep, and count the pairs below each, equal ones half."""
     count = len(scores)
-    grid = np.linspace(0, count - 1, min(count, GRID + 1)).round().astype(np.int64)
+    grid = np.linspace(0, count - 1, min(count, GRID + 1)).round().astype(np.intp)
     tails = [np.arange(min(BOTTOM, count)), np.arange(max(0, count - TOP), count)]
     kept = np.unique(scores[np.concatenate([grid, *tails])])
     ranks = (np.searchsorted(scores, kept, "left") + np.searchsorted(scores, kept, "right")) / 2

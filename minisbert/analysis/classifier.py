@@ -55,6 +55,9 @@ if TYPE_CHECKING:
 KIND = "classifier"
 """The name of the files that a classifier is saved in."""
 
+VERSION = 2
+"""Of what they say; 1, which is not written, smoothed the targets that a calibration was fitted to."""
+
 
 @dataclass(frozen=True)
 class Threshold:
@@ -222,6 +225,7 @@ class TextClassifier:
         2.0
         """
         facts = {
+            "version": VERSION,
             "classes": list(self.classes),
             "temperature": self.calibration.temperature,
             "threshold": None if self.threshold is None else vars(self.threshold),
@@ -412,7 +416,7 @@ def fit_classifier(
     strengths, scoring
         As in :func:`minisbert.analysis.probe.cross_validate`.
     folds : int
-        Of the cross-validation; at most as many as there are texts.
+        Of the cross-validation; fewer where no class has that many different texts.
     seed : int
         Of the folds.
     class_weight : "balanced", mapping of str to float, or None
@@ -459,10 +463,17 @@ def fit_classifier(
     number = {label: c for c, label in enumerate(names)}
     classes = np.array([number[label] for label in labels])  # (M,)
     weights = class_weights(classes, _numbered(class_weight, number))
+    fold_of_text = stratified_folds(classes, folds, seed, groups)  # (M,)
+    for c, label in enumerate(names):
+        if not np.ptp(fold_of_text[classes == c]):
+            raise ValueError(
+                f"{label!r:.40} has too few texts of its own: all of them are in one fold, and none is left to learn "
+                "it from while they are asked; add texts, or leave the class out"
+            )
     validation = cross_validate(
         lambda learnt, asked: (x[learnt], x[asked]),
         classes,
-        stratified_folds(classes, folds, seed, groups),
+        fold_of_text,
         strengths=strengths,
         scoring=scoring,
         weights=weights,
@@ -471,12 +482,14 @@ def fit_classifier(
     weight, bias = next(logistic_path(x.astype(np.float64), classes, [validation.strength], weights))
     calibration = Calibration(1.0, np.zeros(len(names)))
     if calibrate:
-        calibration = fit_calibration(validation.out_of_fold, classes, with_offset=bool(np.ptp(weights) > 0))
+        calibration = fit_calibration(validation.out_of_fold, classes, weights)
     threshold = None
     if threshold_for is not None and precision is not None:
         probs = softmax(calibration.apply(validation.out_of_fold))[:, number[threshold_for]]  # (M,)
         threshold = find_threshold(probs, classes == number[threshold_for], precision, threshold_for)
-    facts = _facts(validation, name=name, classes=classes, folds=folds, seed=seed, class_weight=class_weight)
+    facts = _facts(
+        validation, name=name, classes=classes, folds=validation.scores.shape[1], seed=seed, class_weight=class_weight
+    )
     classifier = TextClassifier(names, weight, bias, calibration, threshold, facts=facts, **about)
     return Training(classifier, classes, validation)
 
@@ -623,6 +636,9 @@ def find_threshold(probs: Array, is_label: Array, precision: float, label: str) 
 def load_classifier(folder: str | Path) -> TextClassifier:
     """Read what :meth:`TextClassifier.save` wrote; it predicts bit for bit as before.
 
+    A calibrated classifier of more than two classes that was saved before version 2 is refused: its probabilities are
+    far too low, and nothing but training mends them.
+
     Parameters
     ----------
     folder : str or path
@@ -654,6 +670,7 @@ def load_classifier(folder: str | Path) -> TextClassifier:
         weight, bias, offset = (tensors[name] for name in ("weight", "bias", "offset"))
         learnt = tensors.get("learnt")
         _check_numbers(names, weight, bias, offset, temperature)
+        _check_version(facts.get("version", 1), where, is_right_in_1=len(names) == 2 or temperature == 1)
         if learnt is not None and (learnt.ndim != 1 or learnt.dtype != np.uint64):
             raise ValueError(f"expected learnt (M,) in uint64, got {learnt.shape} in {learnt.dtype}")
         if threshold is not None:
@@ -667,6 +684,17 @@ def load_classifier(folder: str | Path) -> TextClassifier:
         raise SavedError(f"{where}: damaged: {said}; train again") from error
     calibration = Calibration(temperature, offset)
     return TextClassifier(names, weight, bias, calibration, threshold, origin, unescape, learnt, facts=training)
+
+
+def _check_version(version: Any, where: str, *, is_right_in_1: bool) -> None:
+    """Refuse what a newer minisbert wrote, and probabilities that an older one calibrated wrongly."""
+    if isinstance(version, bool) or version not in range(1, VERSION + 1):
+        raise SavedError(f"{where}: expected version 1 to {VERSION}, got {version!r:.40}; update minisbert")
+    if version == 1 and not is_right_in_1:
+        raise SavedError(
+            f"{where}: an older minisbert trained this classifier, and its probabilities are wrong for more than two "
+            "classes; train it again with `minisbert classify train`"
+        )
 
 
 def _checked_names(said: Any) -> tuple[str, ...]:

@@ -120,7 +120,7 @@ def expected_calibration_error(probs: Array, classes: Array, bins: int = BINS) -
     """
     confidence = probs.max(axis=1)  # (B,)
     right = probs.argmax(axis=1) == classes  # (B,)
-    number = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)  # (B,)
+    number = np.clip(np.ceil(confidence * bins).astype(np.intp) - 1, 0, bins - 1)  # (B,)
     gaps = np.bincount(number, weights=right - confidence, minlength=bins)  # of each bin, times its texts
     return float(np.abs(gaps).sum() / len(classes))
 

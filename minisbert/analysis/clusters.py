@@ -59,7 +59,7 @@ _BLOCK = 2**22  # numbers of a block of the table texts x groups
 class Clustering:
     """Which group each text is in, the largest group first."""
 
-    ids: Array  # (M,) int64, from 0; -1: in no group
+    ids: Array  # (M,) intp, from 0; -1: in no group
     method: str
     settings: dict[str, Any]  # what was asked for or chosen, by name
     similarity: Array  # (M,) cosine with the mean of its group, in [-1, 1]; 0 for texts in none
@@ -292,7 +292,7 @@ def _agglomerative(unit: Array, k: int | tuple[int, int] | None, distance: float
     if isinstance(k, (int, np.integer)):
         _check_k(int(k), len(unit), len(unit))
     if len(unit) == 1:
-        return np.zeros(1, np.int64)  # scikit-learn wants two
+        return np.zeros(1, np.intp)  # scikit-learn wants two
     model = AgglomerativeClustering(k, distance_threshold=distance, metric="cosine", linkage="average")
     raw: Array = model.fit_predict(unit.astype(np.float64))
     return raw
@@ -301,7 +301,7 @@ def _agglomerative(unit: Array, k: int | tuple[int, int] | None, distance: float
 def _by_size(raw: Array) -> Array:
     """Number groups anew, the largest first, equally large ones by their first text."""
     values, first, sizes = np.unique(raw[raw >= 0], return_index=True, return_counts=True)
-    ids = np.full(len(raw), -1, np.int64)  # (M,)
+    ids = np.full(len(raw), -1, np.intp)  # (M,)
     for new, old in enumerate(np.lexsort((first, -sizes))):
         ids[raw == values[old]] = new
     return ids

@@ -79,7 +79,7 @@ def viterbi(scores: Array, tags: Sequence[str]) -> list[str]:
     _check_scores(scores, tags)
     first, step = _rules(tags)
     best = scores[:1] + first  # (1, C) of the sequences that end here in each tag
-    came_from = np.zeros((len(scores), len(tags)), np.int64)  # (T, C)
+    came_from = np.zeros((len(scores), len(tags)), np.intp)  # (T, C)
     for t in range(1, len(scores)):
         ways = best.T + step  # (C, C) from a tag to the next
         came_from[t] = ways.argmax(axis=0)

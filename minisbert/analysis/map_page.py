@@ -135,7 +135,7 @@ def _content(
     scale = float((high - low).max()) / 2 or 1.0
     places = np.round((points - (low + high) / 2) / scale, _DIGITS) + 0.0  # no -0.0
     count = 1 if groups is None else len(groups.names)
-    ids = np.zeros(len(points), np.int64) if groups is None else groups.ids
+    ids = np.zeros(len(points), np.intp) if groups is None else groups.ids
     return {
         "points": places.tolist(),
         "half": [max(float(np.abs(places[:, i]).max()), 0.05) for i in (0, 1)],

@@ -221,7 +221,7 @@ def _draw_points(axes: Any, points: Array, groups: Groups | None) -> None:
     """Draw each text as a mark, small groups on top of large ones."""
     count = len(points)
     size = _mark_area(count)
-    ids = np.zeros(count, np.int64) if groups is None else groups.ids
+    ids = np.zeros(count, np.intp) if groups is None else groups.ids
     edge = {"linewidths": 0.5 if count < 500 else 0.25, "edgecolors": "0.2"}
     for group in range(-1, int(ids.max(initial=-1)) + 1):
         rows = np.flatnonzero(ids == group)

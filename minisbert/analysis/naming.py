@@ -72,7 +72,7 @@ class Groups:
     array([2, 1])
     """
 
-    ids: Array  # (M,) int64
+    ids: Array  # (M,) intp
     names: Sequence[str]
     kind: str = "label"
 
@@ -108,7 +108,7 @@ class Groups:
         counts = Counter(labels)
         names = sorted(counts, key=lambda name: (-counts[name], name))
         number = {name: i for i, name in enumerate(names)}
-        return cls(np.array([number[label] for label in labels], np.int64), names, "label")
+        return cls(np.array([number[label] for label in labels], np.intp), names, "label")
 
 
 def name_clusters(
@@ -182,7 +182,7 @@ def checked_ids(function: str, ids: ArrayLike, count: int) -> Array:
 
     Returns
     -------
-    Array, shape (M,), int64
+    Array, shape (M,), intp
 
     Raises
     ------
@@ -200,7 +200,7 @@ def checked_ids(function: str, ids: ArrayLike, count: int) -> Array:
             f"{function}: ids must be {count:,} whole numbers from -1 (no group), one for each text, got "
             f"{groups.dtype} of shape {groups.shape}"
         )
-    return groups.astype(np.int64)
+    return groups.astype(np.intp)
 
 
 def find_words(text: str) -> list[str]:

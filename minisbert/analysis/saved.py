@@ -127,7 +127,7 @@ def check_place(folder: Path, kind: str, *, force: bool = False) -> None:
     if not found:
         return
     if not force:
-        raise SavedError(f"{where}: exists already; choose another name, or replace it with --force (force=True)")
+        raise SavedError(f"{where}: exists already; choose another name, or replace it with force=True")
     ours = {f"{kind}.json", f"{kind}.safetensors"}
     if f"{kind}.json" not in found or found - ours:
         other = sorted(found - ours)

@@ -28,7 +28,6 @@ from minisbert.analysis.tagging import (
 )
 from minisbert.evaluation.classification import require_sklearn
 from minisbert.model import Array
-from minisbert.parallel import threads
 
 STRENGTHS = (0.003, 0.01, 0.03, 0.1)
 """What is tried: scikit-learn's ``C``, one over the strength of the penalty, on features of variance 1."""
@@ -316,10 +315,7 @@ def _fits(features: Any, data: TaggedSentences, grid: Sequence[float]) -> Iterat
             f"{features.shape[0]:,} rows and {len(tags)} tag{'' if len(tags) == 1 else 's'}"
         )
     scaled, centre, spread = _standardise(features)
-    fits = logistic_path(scaled, classes, grid, np.ones(len(tags)))
-    for _ in grid:
-        with threads.hold(1):  # a tall, thin product: more threads wait for each other
-            weight, bias = next(fits)  # (C, W), (C,)
+    for weight, bias in logistic_path(scaled, classes, grid, np.ones(len(tags))):  # (C, W), (C,)
         # (x - centre) / spread is linear, too: the probe takes x
         weight = weight / spread
         yield TagProbe(tuple(tags.tolist()), weight, bias - weight @ centre)

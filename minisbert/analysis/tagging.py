@@ -72,7 +72,7 @@ def check_tags(tags: Sequence[str]) -> None:
     before = OUTSIDE
     for i, tag in enumerate(tags, 1):
         if not isinstance(tag, str) or not _TAG.fullmatch(tag):
-            raise ValueError(f"word {i}: expected a tag O, B-type or I-type, got {tag!r:.60}")
+            raise ValueError(f"word {i}: {_tag_fault(tag)}")
         if not may_follow(before, tag):
             behind = f"behind {before}" if i > 1 else "at the beginning"
             raise ValueError(
@@ -80,6 +80,14 @@ def check_tags(tags: Sequence[str]) -> None:
                 "(minisbert.analysis.tagging.repair makes IOB2 of IOB1)"
             )
         before = tag
+
+
+def _tag_fault(tag: object) -> str:
+    """Say what is wrong with what is no tag of IOB2."""
+    fault = f"expected a tag O, B-type or I-type, got {tag!r:.60}"
+    if isinstance(tag, str) and re.fullmatch(r"[LEUSM]-\S+", tag):
+        fault += "; IOB2 is read, BILOU and IOBES are not: write B- for U- and S-, and I- for L-, E- and M-"
+    return fault
 
 
 def may_follow(before: str, tag: str) -> bool:
@@ -319,11 +327,13 @@ def _from_conll(file: str | Path) -> Iterator[tuple[int, list[str], list[str]]]:
                 words, tags = [], []
                 continue
             columns = row.split("\t") if "\t" in row else row.split()
-            if len(columns) != 2 or not _TAG.fullmatch(columns[1].strip()):
+            if len(columns) != 2:
                 raise InputError(
-                    f"{file}, line {line}: expected a word and its tag (O, B-type, I-type), got {len(columns)} "
+                    f"{file}, line {line}: expected 2 columns, a word and its tag, got {len(columns)} "
                     f"column{'' if len(columns) == 1 else 's'}: {row!r:.60}"
                 )
+            if not _TAG.fullmatch(columns[1].strip()):
+                raise InputError(f"{file}, line {line}: {_tag_fault(columns[1].strip())}")
             first = first if words else line
             words.append(columns[0].strip())
             tags.append(columns[1].strip())
@@ -372,7 +382,7 @@ def span_counts(
     Returns
     -------
     Array, shape (S, 3)
-        int64; ``SpanScore(*counts.sum(axis=0).tolist())`` is the score of them all.
+        intp; ``SpanScore(*counts.sum(axis=0).tolist())`` is the score of them all.
 
     Raises
     ------
@@ -396,7 +406,7 @@ def span_counts(
             "span_counts: expected tags of the same sentences, got other numbers of sentences or words; "
             "are both of one file?"
         )
-    counts = np.zeros((len(expected), 3), np.int64)
+    counts = np.zeros((len(expected), 3), np.intp)
     for row, one, other in zip(counts, expected, predicted, strict=True):
         there, said = ({span for span in spans_of(tags) if kind in (None, span.type)} for tags in (one, other))
         row[:] = len(there & said), len(said), len(there)

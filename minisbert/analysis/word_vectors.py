@@ -87,7 +87,7 @@ def join_words(words: Sequence[str]) -> Words:
     ('Ada sang', array([0, 4]), array([3, 8]))
     """
     words = list(each_text(words, "join_words: words"))
-    sizes = np.array([len(word) for word in words], np.int64)  # (T,)
+    sizes = np.array([len(word) for word in words], np.intp)  # (T,)
     starts = np.cumsum(sizes + 1) - sizes - 1  # (T,)
     return Words(" ".join(words), starts, starts + sizes)
 
@@ -124,7 +124,7 @@ def split_words(text: str) -> Words:
     for link in _LINK.finditer(text):
         shape = shape[: link.start()] + "w" * (link.end() - link.start()) + shape[link.end() :]
     places = [match.span() for match in _WORD.finditer(shape)]
-    starts, stops = np.array(places, np.int64).reshape(-1, 2).T
+    starts, stops = np.array(places, np.intp).reshape(-1, 2).T
     return Words(text, starts, stops)
 
 

@@ -31,7 +31,7 @@ def sentence_lengths(count: int, rng: np.random.Generator) -> Array:
     >>> round(sentence_lengths(10_000, np.random.default_rng(0)).mean())
     14
     """
-    return np.clip(np.rint(rng.lognormal(2.55, 0.4, count)), 5, 60).astype(np.int64)
+    return np.clip(np.rint(rng.lognormal(2.55, 0.4, count)), 5, 60).astype(np.intp)
 
 
 def make_texts(encoder: SentenceEncoder, lengths: Sequence[int] | Array, rng: np.random.Generator) -> list[str]:

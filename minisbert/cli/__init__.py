@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Mapping
@@ -44,6 +45,11 @@ VERBS = {
 }
 
 
+VERB = "minisbert.verb"  # where a context keeps the command that runs
+# Arguments in Python whose option has another name.
+OTHER_NAMES = {"has_header": "no_header", "normalize_embeddings": "normalize", "show_progress_bar": "progress"}
+
+
 class LazyGroup(click.Group):
     """Verbs that are imported when they are called: name to (module in this folder, short help)."""
 
@@ -61,6 +67,7 @@ class LazyGroup(click.Group):
             return None
         module, _ = self.verbs[cmd_name]
         command: click.Command = getattr(importlib.import_module(f"minisbert.cli.{module}"), cmd_name)
+        ctx.meta[VERB] = command
         return command
 
     def resolve_command(
@@ -103,7 +110,10 @@ class _Program(LazyGroup):
             except OSError as error:
                 raise click.ClickException(_describe(error)) from error
             except ValueError as error:
-                raise click.ClickException(str(error)) from error
+                # a model folder's files have keys that are named like options, and they are not options
+                about_files = type(error).__name__ == "ModelFolderError"
+                said = str(error) if about_files else in_options(str(error), ctx.meta.get(VERB))
+                raise click.ClickException(said) from error
 
 
 def _show_warning(
@@ -115,7 +125,36 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """Say a warning without the place in our code that it came from."""
-    click.echo(f"Warning: {message}", err=True)
+    context = click.get_current_context(silent=True)
+    verb = context.meta.get(VERB) if context else None
+    click.echo(f"Warning: {in_options(str(message), verb)}", err=True)
+
+
+def in_options(message: str, verb: click.Command | None) -> str:
+    """Say ``--overflow chunk`` where the library says ``overflow='chunk'``, if the running verb has that option.
+
+    A part behind a semicolon that begins with what the verb cannot be told is advice for Python, and left out.
+    """
+    flags: dict[str, str] = {}
+    choices: dict[str, tuple[str, ...]] = {}
+    for option in verb.params if verb else []:
+        if isinstance(option, click.Option):
+            flag = max(option.opts, key=len)
+            for name in {str(option.name), flag[2:].replace("-", "_")}:
+                flags[name], choices[name] = flag, tuple(getattr(option.type, "choices", ()))
+    flags |= {python: flags[ours] for python, ours in OTHER_NAMES.items() if ours in flags}
+    if not flags:
+        return message
+    first, *parts = message.split("; ")
+    for part in parts:
+        said = re.match(r"(\w+)='(\w+)'", part)
+        if said is None or (said[1] in flags and said[2] in (choices.get(said[1]) or said[2])):
+            first += f"; {part}"
+    any_name = "|".join(flags)
+    only_a_name = "|".join(name for name in flags if "_" in name) or "(?!)"  # `overlap` alone is a word like any other
+    said_with_value = rf"(?<![\w'\"-])({any_name})=(?:(?:True|False)\b|'([^']*)'|([\w.+-]*\w))"
+    first = re.sub(said_with_value, lambda m: " ".join(filter(None, (flags[m[1]], m[2] or m[3]))), first)
+    return re.sub(rf"(?<![\w'\"-])({only_a_name})(?![\w'\"=])", lambda m: flags[m[1]], first)
 
 
 def _describe(error: OSError) -> str:

@@ -64,9 +64,9 @@ def split(
     from minisbert.analysis.probe import hold_out
     from minisbert.evaluation.classification import read_labelled
 
-    targets = [_target(path, force) for path in (train, test)]
     if train.resolve() == test.resolve():
         raise click.UsageError("TRAIN and TEST must be two files.")
+    targets = [_target(path, force) for path in (train, test)]
     data = read_labelled(file, **read_options(column_names, no_header))
     labels = merged(data.labels, merges)
     _, classes = np.unique(labels, return_inverse=True)

@@ -39,7 +39,7 @@ SCORINGS = {"log_loss": "log loss", "accuracy": "accuracy", "macro_f1": "macro-F
     multiple=True,
     type=click.FloatRange(min=0, min_open=True),
     metavar="C",
-    help="Strengths to try, may be given several times: the larger, the weaker the penalty.  [default: 0.1 to 100]",
+    help="Strengths to try, may be given several times: the larger, the weaker the penalty.  [default: 1, 10, 100]",
 )
 @click.option(
     "--scoring",
@@ -48,9 +48,15 @@ SCORINGS = {"log_loss": "log loss", "accuracy": "accuracy", "macro_f1": "macro-F
     show_default=True,
     help="What a strength is judged by, on texts left out.",
 )
-@click.option("--folds", type=click.IntRange(min=2), default=5, show_default=True, help="Of the cross-validation.")
+@click.option(
+    "--folds",
+    type=click.IntRange(min=2),
+    default=5,
+    show_default=True,
+    help="Of the cross-validation; fewer where no class has that many texts.",
+)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the folds.")
-@click.option("--calibrate/--no-calibrate", default=True, show_default=True, help="Mend the probabilities.")
+@click.option("--calibrate/--no-calibrate", default=True, show_default=True, help="Calibrate the probabilities.")
 @click.option("--threshold-for", metavar="CLASS", help="Name this class only where it is sure enough.")
 @click.option(
     "--precision",
@@ -78,9 +84,9 @@ def train(
 ) -> None:
     """Learn the classes of the texts in FILE by logistic regression on the model's vectors.
 
-    FILE has a label and a text in each row: TSV (without quoting), CSV or JSONL, plain or .gz. How strong the penalty
-    is, how probabilities are mended and which threshold reaches a precision is found by cross-validation: the figures
-    that are shown are of texts that were not learnt.
+    FILE has a label and a text in each row: TSV (without quoting), CSV or JSONL, plain or .gz. The strength of the
+    penalty, the temperature of the probabilities and the threshold for a precision are found by cross-validation: the
+    figures that are shown are of texts that were not learnt.
 
     \b
     Examples:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from minisbert.cli.inputs import TextSource
-from minisbert.cli.options import ModelChoice, Verb, computing_options, decorate, json_option, model_options
+from minisbert.cli.options import COSINE, ModelChoice, Verb, computing_options, decorate, json_option, model_options
 from minisbert.cli.outputs import OutputError, Target, written_whole
 from minisbert.cli.table import printable, shorten, terminal_width
 from minisbert.tables import InputError, read_names, read_records, told_format
@@ -199,7 +199,7 @@ def grouping_options(verb: Verb) -> Verb:
         ),
         click.option(
             "--threshold",
-            type=click.FloatRange(-1, 1),
+            type=COSINE,
             default=0.75,
             show_default=True,
             help="Of community: least cosine with the centre.",

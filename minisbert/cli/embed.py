@@ -13,7 +13,7 @@ import click
 from minisbert import __version__
 from minisbert.cli.inputs import TextSource, input_options
 from minisbert.cli.job import NOTHING_CUT, Job, claim
-from minisbert.cli.options import ModelChoice, computing_options, model_options
+from minisbert.cli.options import TEXT, ModelChoice, computing_options, model_options
 from minisbert.cli.outputs import Target, choose_target, write_stdout
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ BLOCK_TEXTS = 2048  # a few seconds of work, so that little is lost when a job i
 @click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped; else start.")
 @click.option("--normalize", is_flag=True, help="Scale vectors to length 1.")
 @click.option("--truncate-dim", type=click.IntRange(min=1), metavar="D", help="Keep the first D dimensions.")
-@click.option("--prompt", metavar="TEXT", help="Put this before every text.")
+@click.option("--prompt", metavar="TEXT", type=TEXT, help="Put this before every text.")
 @click.option("--prompt-name", metavar="NAME", help="Put the model's prompt of this name before every text.")
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="B", help="At most B texts in a batch.")
 @click.option(

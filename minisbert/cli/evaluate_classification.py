@@ -182,7 +182,7 @@ def _remarks(result: ClassificationResult, train: LabelledTexts, test: LabelledT
         f"{names[1]}: {len(test.texts):,} texts, {len(result.classes):,} classes; examples from {names[0]}: "
         f"{len(train.texts):,} texts, {result.examples_per_class:,} a class in each of {draws:,} "
         f"draw{'' if draws == 1 else 's'}, seed {result.seed}; the model is not trained",
-        "intervals, 95 %: over draws, for other examples and the same test texts (t"
+        "intervals, 95 %: over draws, for other examples and the same test texts (t, on the logit scale"
         + ("; one draw has none" if draws == 1 else "")
         + f"); over test texts, for other test texts and the same draws (bootstrap, {RESAMPLES:,} draws of texts)",
     ]
@@ -224,7 +224,12 @@ def _to_json(
             }
             for name, result in results.items()
         },
-        "intervals": {"confidence": 0.95, "over_draws": "t", "over_texts": "bootstrap", "resamples": RESAMPLES},
+        "intervals": {
+            "confidence": 0.95,
+            "over_draws": "t, logit scale",
+            "over_texts": "bootstrap",
+            "resamples": RESAMPLES,
+        },
         "minisbert": __version__,
     }
 

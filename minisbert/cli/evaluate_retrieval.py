@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from minisbert.cli.options import ModelChoice, model_options
+from minisbert.cli.options import TEXT, ModelChoice, model_options
 from minisbert.cli.retrieval_output import (
     choose_file,
     columns,
@@ -30,8 +30,8 @@ from minisbert.pinned import is_default_model
 @click.command(short_help="Measure how well a model finds documents.")
 @click.argument("folder", metavar="FOLDER")
 @set_options
-@click.option("--query-prompt", metavar="TEXT", help="Put this before every query.")
-@click.option("--document-prompt", metavar="TEXT", help="Put this before every document.")
+@click.option("--query-prompt", metavar="TEXT", type=TEXT, help="Put this before every query.")
+@click.option("--document-prompt", metavar="TEXT", type=TEXT, help="Put this before every document.")
 @model_options
 def retrieval(
     folder: str,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minisbert.cli.options import ModelChoice, cut_option, dtype_option, json_option, model_options
+from minisbert.cli.options import TEXT, ModelChoice, cut_option, dtype_option, json_option, model_options
 from minisbert.cli.outputs import Target, written_whole
 from minisbert.cli.table import align, matrix_lines, printable, shorten, terminal_width
 
@@ -20,8 +20,8 @@ LABEL_WIDTH = 16  # columns of a word, at most
 
 
 @click.command(short_help="Show which words make two texts alike.")
-@click.argument("text_a", metavar="TEXT_A")
-@click.argument("text_b", metavar="TEXT_B")
+@click.argument("text_a", metavar="TEXT_A", type=TEXT)
+@click.argument("text_b", metavar="TEXT_B", type=TEXT)
 @click.option(
     "--words/--pieces", default=True, help="Whole words, or the pieces that the model reads.  [default: words]"
 )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from minisbert.cli import LazyGroup
-from minisbert.cli.options import ModelChoice, Verb, decorate, json_option, model_options
+from minisbert.cli.options import TEXT, ModelChoice, Verb, decorate, json_option, model_options
 from minisbert.cli.table import align, printable, shorten, terminal_width
 
 if TYPE_CHECKING:
@@ -90,8 +90,10 @@ def documents_options(verb: Verb) -> Verb:
     metavar="TOKENS",
     help="What a chunk shares with the one before.  [default: 0]",
 )
-@click.option("--document-prompt", metavar="TEXT", help="Put this before every document.  [default: the model's]")
-@click.option("--query-prompt", metavar="TEXT", help="Put this before every query.  [default: the model's]")
+@click.option(
+    "--document-prompt", metavar="TEXT", type=TEXT, help="Put this before every document.  [default: the model's]"
+)
+@click.option("--query-prompt", metavar="TEXT", type=TEXT, help="Put this before every query.  [default: the model's]")
 @model_options
 def build(
     database: str,

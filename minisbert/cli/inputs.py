@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from minisbert.cli.options import Verb, decorate
+from minisbert.cli.options import TEXT, Verb, decorate
 from minisbert.tables import (
     InputError,
     Line,
@@ -120,7 +120,7 @@ def input_options(verb: Verb) -> Verb:
         verb(source=TextSource(texts, file, input_format, column, field, no_header), **rest)
 
     options = [
-        click.argument("texts", nargs=-1, metavar="[TEXT]..."),
+        click.argument("texts", nargs=-1, metavar="[TEXT]...", type=TEXT),
         click.option("-i", "--input", "file", metavar="FILE", help="Read texts from a file, .gz too; - is stdin."),
         click.option(
             "--input-format",

@@ -18,7 +18,7 @@ from minisbert.cli.cluster import (
     grouping_options,
     name_groups,
 )
-from minisbert.cli.options import ModelChoice, computing_options, json_option, model_options
+from minisbert.cli.options import TEXT, ModelChoice, computing_options, json_option, model_options
 from minisbert.cli.outputs import Target, written_whole
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ FEW = 10  # different texts; so few are not clustered unless one says so
     help="What the colours show.  [default: labels, where --label names them, else kmeans]",
 )
 @grouping_options
-@click.option("--title", metavar="TEXT", help="[default: the file's name]")
+@click.option("--title", metavar="TEXT", type=TEXT, help="[default: the file's name]")
 @json_option
 @computing_options
 @model_options

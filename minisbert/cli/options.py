@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,36 @@ if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder
 
 Verb = Callable[..., None]
+
+
+class TextType(click.types.StringParamType):
+    """A text from the command line. Python hides bytes that the locale's encoding does not have in lone surrogates."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse a text that did not arrive, and say whose encoding is the cause."""
+        text = super().convert(value, param, ctx)
+        if isinstance(text, str) and any("\ud800" <= character <= "\udfff" for character in text):
+            encoding, sent = sys.getfilesystemencoding(), os.fsencode(text)
+            if sent.decode("utf-8", "ignore").encode() == sent:
+                cause = f"the locale (LC_ALL, LC_CTYPE, LANG) says {encoding}: set LC_ALL=C.UTF-8 or PYTHONUTF8=1"
+            else:
+                cause = f"the terminal sends another encoding than {encoding}: set both to UTF-8, or read a file"
+            self.fail(f"{sent!r:.80} is no text in {encoding}; {cause}", param, ctx)
+        return text
+
+
+class CosineType(click.types.FloatParamType):
+    """A threshold for cosines."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse what no cosine can be."""
+        number = super().convert(value, param, ctx)
+        if not -1 <= number <= 1:
+            self.fail(f"{value} is no cosine, which is from -1 to 1, and no percentage.", param, ctx)
+        return number
+
+
+TEXT, COSINE = TextType(), CosineType()
 
 
 @dataclass(frozen=True)

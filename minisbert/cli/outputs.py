@@ -7,6 +7,7 @@ a file can be written as the vectors come, and its header at the end, when their
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from minisbert.cli.options import TextType
 from minisbert.files import written_whole as written_whole  # for the verbs, which write with it
 
 if TYPE_CHECKING:
@@ -53,11 +55,32 @@ class Target:
             raise OutputError(f"{self.file}: not a regular file; leave -o out to write to stdout")
         if not self.file.resolve().parent.is_dir():
             raise OutputError(f"{self.file}: there is no folder {self.file.parent}; create it first")
+        if self.file.exists() and any(_is_same_file(self.file, one) for one in _files_read(self.file)):
+            raise OutputError(f"{self.file}: is what is read, and would be lost; choose another name")
 
     def check_free(self) -> None:
         """Refuse a file that exists, unless it is to be replaced."""
         if self.file is not None and self.file.exists() and not self.force:
             raise OutputError(f"{self.file}: exists already; choose another name, or replace it with --force")
+
+
+def _files_read(output: Path) -> Iterator[str | Path | int]:
+    """Give whatever was said to the running command that may name a file it reads; 0 is stdin."""
+    context = click.get_current_context(silent=True)
+    for parameter in context.command.params if context else ():
+        said = context.params.get(str(parameter.name)) if context else None
+        if parameter.name not in ("output", "save") and not isinstance(parameter.type, TextType):
+            values = said if isinstance(said, tuple) else (said,)
+            yield from (one for one in values if isinstance(one, (str, Path)) and one is not output)
+    yield 0
+
+
+def _is_same_file(file: Path, other: str | Path | int) -> bool:
+    """Say whether both are one file, by whatever names; what is no file at all is another."""
+    try:
+        return os.path.samestat(file.stat(), os.stat(other))  # noqa: PTH116 - a descriptor, too
+    except (OSError, ValueError):
+        return False
 
 
 def choose_target(file: str | None, output_format: str | None, force: bool) -> Target:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minisbert.cli import LazyGroup
+from minisbert.cli import VERB, LazyGroup
 from minisbert.cli.inputs import TextSource, input_options
 from minisbert.cli.options import ModelChoice, Verb, decorate, json_option, model_options
 from minisbert.cli.table import display_width, pad, printable, shorten, terminal_width
@@ -60,7 +60,10 @@ class _RouteGroup(LazyGroup):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        return (ASK, ask, args[1:]) if args[0] == ASK else super().resolve_command(ctx, args)
+        if args[0] != ASK:
+            return super().resolve_command(ctx, args)
+        ctx.meta[VERB] = ask
+        return ASK, ask, args[1:]
 
     def format_usage(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         formatter.write_usage(ctx.command_path, "[OPTIONS] ROUTES [TEXT]...")

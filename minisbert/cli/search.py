@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from minisbert.cli.index import choice_for
-from minisbert.cli.options import ModelChoice, json_option, model_options
+from minisbert.cli.options import TEXT, ModelChoice, json_option, model_options
 from minisbert.cli.table import display_width, pad, printable, shorten, terminal_width
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ LEAST_TEXT = 20  # columns of a text, at least
 
 @click.command(short_help="Find documents by meaning.")
 @click.argument("database", metavar="DB")
-@click.argument("query")
+@click.argument("query", type=TEXT)
 @click.option(
     "-k", "--top-k", type=click.IntRange(min=1), default=10, show_default=True, metavar="K", help="Documents to find."
 )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from minisbert.cli.options import ModelChoice, json_option, model_options
+from minisbert.cli.options import TEXT, ModelChoice, json_option, model_options
 from minisbert.cli.outputs import Target, written_whole
 from minisbert.encoder import SentenceEncoder
 from minisbert.proof.ledger import (
@@ -26,7 +27,7 @@ from minisbert.proof.ledger import (
 
 
 @click.command()
-@click.argument("texts", nargs=-1)
+@click.argument("texts", nargs=-1, type=TEXT)
 @click.option(
     "--against",
     type=click.Choice(["recorded", "torch"]),
@@ -96,8 +97,20 @@ def _reference(encoder: SentenceEncoder, texts: tuple[str, ...], against: str, d
 
 def _read_mine(file: Path) -> dict[str, np.ndarray]:
     """Read somebody's tensors; pickled objects are refused, because opening them can run code."""
+    expected = f"{file}: expected an .npz with tensors under the ledger's names, but"
+    if not zipfile.is_zipfile(file):
+        if not file.read_bytes().startswith(b"\x93NUMPY"):
+            raise ValueError(f"{expected} this is another kind of file; np.savez writes one")
+        raise ValueError(
+            f"{expected} this is one array without a name; name it as the ledger does, such as "
+            f'np.savez("{file.stem}.npz", **{{"embeddings.word": array}}); '
+            "`minisbert verify --save ours.npz` writes a file with all names"
+        )
     try:
         with np.load(file, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (ValueError, OSError, AttributeError) as error:
-        raise ValueError(f"{file}: expected an .npz with tensors under the ledger's names, but {error}") from error
+            tensors = {name: stored[name] for name in stored.files}
+    except Exception as error:  # zipfile, zlib and NumPy each raise their own for a damaged file
+        raise ValueError(f"{expected} {error or type(error).__name__}") from error
+    if odd := [name for name, tensor in tensors.items() if not isinstance(tensor, np.ndarray)]:
+        raise ValueError(f"{expected} {odd[0]!r} in it is no array")
+    return tensors

@@ -346,16 +346,24 @@ class ClassificationResult:
         return shares
 
     def over_draws(self) -> Estimate:
-        """Give the mean accuracy and its 95 % t interval over the draws of training texts; NaN ends for one draw.
+        """Give the mean accuracy and its 95 % interval over the draws of training texts; NaN ends for one draw.
 
-        ``mean +- t(0.975, R - 1) s / sqrt(R)``; the test texts are taken as given.
+        ``low, high = sigmoid(logit(a) -+ t(0.975, R - 1) s / (a (1 - a) sqrt(R)))``
+
+        Student's t interval on the logit scale (delta method), so that it stays within [0, 1]; the test texts are
+        taken as given. Where all draws agree it is their accuracy.
         """
         values, draws = self.accuracies, len(self.accuracies)
         mean = float(values.mean())
         if draws == 1:
             return Estimate(mean, math.nan, math.nan)
-        half = student_t(0.975, draws - 1) * float(values.std(ddof=1)) / math.sqrt(draws)
-        return Estimate(mean, mean - half, mean + half)
+        if not np.ptp(values):
+            return Estimate(mean, mean, mean)
+        half = student_t(0.975, draws - 1) * float(values.std(ddof=1)) / math.sqrt(draws) / (mean * (1 - mean))
+        odds = mean / (1 - mean)
+        # sigmoid(logit(mean) -+ half), without an exponential that overflows
+        low = odds * math.exp(-half) / (1 + odds * math.exp(-half))
+        return Estimate(mean, low, odds / (odds + math.exp(-half)))
 
     def over_texts(self) -> Estimate:
         """Give the mean accuracy and its 95 % bootstrap interval over the test texts; the draws are taken as given."""
@@ -431,7 +439,7 @@ def evaluate_classification(
     known = set(train.texts)
     results = {}
     for name in classifiers:
-        predicted = np.empty((draws, len(expected)), np.int64)  # (R, B)
+        predicted = np.empty((draws, len(expected)), np.intp)  # (R, B)
         for r, indices in enumerate(drawn):
             examples = vectors[[row[train.texts[i]] for i in indices]]  # (E, D)
             predicted[r] = CLASSIFIERS[name](examples, classes[indices], queries)
@@ -486,7 +494,7 @@ def _number_labels(
     if few:
         raise ValueError(
             f"{train.name}: {examples_per_class} examples a class cannot be drawn: of {_listed(few)} there are fewer "
-            "texts; draw fewer a class (examples_per_class, --examples-per-class), or add texts"
+            "texts; draw fewer a class (examples_per_class), or add texts"
         )
     number = {name: c for c, name in enumerate(names)}
     return names, np.array([number[x] for x in train.labels]), np.array([number[x] for x in test.labels])

@@ -23,8 +23,7 @@ from minisbert.evaluation.sts import StsPairs, pair_cosines
 from minisbert.model import Array
 from minisbert.model.bert import embed, layer
 from minisbert.model.folder import SentenceModel
-from minisbert.model.modules import Pooling
-from minisbert.model.pooling import POOLINGS
+from minisbert.model.pooling import POOLINGS, Pooling
 from minisbert.parallel import make_batches, threads, work_through
 
 _ROUNDING = 1e-6  # cosines of float32 vectors that differ by less than this are the same
@@ -112,7 +111,7 @@ def _pool_everything(
     def work(batch: Array) -> None:
         strip = np.concatenate([ids[i] for i in batch])
         for place, hidden in enumerate(_hidden_states(strip, lengths[batch], model)):
-            for i, pooling in enumerate(POOLINGS.values()):
+            for i, (pooling, _) in enumerate(POOLINGS.values()):
                 pooled[place, i, batch] = pooling(hidden, lengths[batch])
 
     for batch, _ in work_through(make_batches(lengths, None, num_threads), work, num_threads):

@@ -34,7 +34,7 @@ from minisbert.evaluation.bootstrap import Estimate, bootstrap_mean, paired_diff
 from minisbert.evaluation.retrieval import Cut, RetrievalSet, count_cut, measure, search
 from minisbert.long_texts import COMPOSITIONS, ChunkEmbeddings, compose
 from minisbert.model import Array
-from minisbert.model.modules import Normalize
+from minisbert.model.pooling import Normalize
 
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder

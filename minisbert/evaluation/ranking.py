@@ -52,7 +52,7 @@ def id_order(document_ids: Sequence[str]) -> Array:
 
     Returns
     -------
-    Array of int64, shape (M,)
+    Array of intp, shape (M,)
         0 for the id that comes first.
 
     Notes
@@ -64,7 +64,7 @@ def id_order(document_ids: Sequence[str]) -> Array:
     >>> id_order(["10", "9", "b"])
     array([2, 1, 0])
     """
-    order = np.empty(len(document_ids), np.int64)
+    order = np.empty(len(document_ids), np.intp)
     # by code point, which is also the order of UTF-8's bytes, and so strcmp's
     order[sorted(range(len(document_ids)), key=document_ids.__getitem__, reverse=True)] = np.arange(len(document_ids))
     return order
@@ -84,7 +84,7 @@ def rank(scores: ArrayLike, tie_order: ArrayLike, k: int) -> Array:
 
     Returns
     -------
-    Array of int64, shape (Q, R)
+    Array of intp, shape (Q, R)
         Columns of ``scores``; ``R = min(k, M)``.
 
     Raises
@@ -112,7 +112,7 @@ def rank(scores: ArrayLike, tie_order: ArrayLike, k: int) -> Array:
             "is an embedding NaN or infinite?"
         )
     width = min(k, matrix.shape[1])
-    ranked = np.empty((len(matrix), width), np.int64)
+    ranked = np.empty((len(matrix), width), np.intp)
     for row, one in enumerate(matrix if width else ()):
         # all documents that tie with the last one wanted are candidates, so that the ids decide between them
         candidates = np.flatnonzero(one >= np.partition(one, -width)[-width])

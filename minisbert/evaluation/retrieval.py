@@ -167,7 +167,7 @@ def count_cut(encoder: SentenceEncoder, texts: Sequence[str], prompt: str | None
 
     Returns
     -------
-    Cut, Array of int64 of shape (B,)
+    Cut, Array of intp of shape (B,)
         All together; tokens lost by each text.
 
     Examples
@@ -209,7 +209,7 @@ def search(
 
     Returns
     -------
-    Array of int64, shape (Q, R)
+    Array of intp, shape (Q, R)
         Indices of documents, best first; ``R = min(top_k, M)``.
 
     Raises
@@ -242,7 +242,7 @@ def search(
         )
     ties = ranking.id_order(document_ids)
     size = max(1, _BLOCK_SCORES // max(1, len(document_embeddings)))
-    found = [np.empty((0, min(top_k, rows)), np.int64)]
+    found = [np.empty((0, min(top_k, rows)), np.intp)]
     for start in range(0, len(query_embeddings), size):
         scores = encoder.similarity(query_embeddings[start : start + size], document_embeddings)
         if first_chunks is not None:

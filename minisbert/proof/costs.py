@@ -28,9 +28,8 @@ import numpy.typing as npt
 from minisbert.model import Array
 from minisbert.model.bert import attention, embed, feed_forward
 from minisbert.model.config import BertConfig
-from minisbert.model.modules import Dense, Module, Normalize, Pooling, dense
 from minisbert.model.ops import normalize
-from minisbert.model.pooling import pool
+from minisbert.model.pooling import Dense, Module, Normalize, Pooling, dense, pool
 from minisbert.model.tokens import Tokenizer
 
 _LAYER_NORM_FLOP, _SOFTMAX_FLOP, _NORMALIZE_FLOP = 7, 5, 3

@@ -117,7 +117,7 @@ def compare(ours: dict[str, Array], reference: Reference, dtype: npt.DTypeLike) 
     Raises
     ------
     ValueError
-        If no name is common to both.
+        If no name is common to both, or one of ours is no array of real numbers.
 
     Examples
     --------
@@ -138,7 +138,10 @@ def compare(ours: dict[str, Array], reference: Reference, dtype: npt.DTypeLike) 
 
 def _compare_one(name: str, ours: Array, reference: Array, step: int, dtype: str) -> Row:
     """Compare one tensor; the bound grows with the largest number of the reference where that exceeds 1."""
-    thinned = thin(np.asarray(ours), name, step)
+    ours = np.asarray(ours)
+    if ours.dtype.kind not in "iuf" or ours.ndim == 0:
+        raise ValueError(f"compare: expected an array of real numbers for {name!r}, got {ours.dtype} of {ours.shape}")
+    thinned = thin(ours, name, step)
     if name == "token_ids":
         equal = np.array_equal(thinned, reference)
         return Row(name, np.shape(ours), 0.0 if equal else np.inf, 0.0)
@@ -196,8 +199,8 @@ _MADE_BY = {
     "embeddings.": "model/bert.py: embed",
     ".attention.": "model/bert.py: attention",
     ".feed_forward.": "model/bert.py: feed_forward",
-    "modules.": "model/modules.py: apply_modules",
-    "sentence_embedding": "model/modules.py: apply_modules",
+    "modules.": "model/pooling.py: apply_modules",
+    "sentence_embedding": "model/pooling.py: apply_modules",
 }
 
 

@@ -15,8 +15,7 @@ from minisbert.encoder import SentenceEncoder
 from minisbert.evaluation.bootstrap import Estimate, bootstrap_mean, paired_difference
 from minisbert.evaluation.classification import ClassificationResult, LabelledTexts, evaluate_classification
 from minisbert.training.data import Examples
-from minisbert.training.finetune import StepReport, finetune
-from minisbert.training.settings import Settings
+from minisbert.training.finetune import Settings, StepReport, finetune
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ import numpy as np
 from minisbert.encoder import SentenceEncoder
 from minisbert.model import Array
 from minisbert.model.bert import bert
-from minisbert.model.modules import apply_modules
+from minisbert.model.pooling import apply_modules
 from minisbert.parallel import keep_freed_memory, make_batches, threads
 from minisbert.proof.ceiling import memory_bandwidth, sgemm_ceiling
 from minisbert.proof.costs import OPERATIONS, Cost, Operation, count_costs

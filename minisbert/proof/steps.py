@@ -19,7 +19,7 @@ import numpy as np
 
 from minisbert.model import Array
 from minisbert.model.folder import SentenceModel
-from minisbert.model.gradients import Gradient, RowGradient
+from minisbert.model.params import Gradient, RowGradient
 from minisbert.training.losses import multiple_negatives_ranking
 from minisbert.training.moments import init_adamw
 from minisbert.training.optim import adamw

@@ -69,7 +69,8 @@ def community_detection(
     least = check_count("community_detection", "min_community_size", min_community_size)
     if not -1.0 <= threshold <= 1.0:
         raise ValueError(
-            f"community_detection: threshold must be a cosine, in [-1, 1], got {threshold!r}; is it a distance?"
+            f"community_detection: threshold must be a cosine, in [-1, 1], got {threshold!r}; is it a percentage, or a "
+            "distance?"
         )
     counts = _count_members(vectors, threshold)
     centres = np.argsort(-counts, kind="stable")
@@ -97,7 +98,7 @@ def _scorer(vectors: Array, chosen: slice | Array) -> Scorer:
 
 def _count_members(vectors: Array, threshold: float) -> Array:
     """Count how many vectors are close to each: ``(M,)``."""
-    counts = np.zeros(len(vectors), np.int64)  # (M,)
+    counts = np.zeros(len(vectors), np.intp)  # (M,)
     for start in range(0, len(vectors), BATCH_CENTRES):
         scorer = _scorer(vectors, slice(start, start + BATCH_CENTRES))
         of_batch = counts[start : start + BATCH_CENTRES]

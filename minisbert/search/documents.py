@@ -276,8 +276,7 @@ def _from_record(
     column = text_column or (next(iter(record)) if len(record) == 1 else TEXT_COLUMN)
     if text_column is None and column not in record:
         raise InputError(
-            f"{where}: no column {TEXT_COLUMN!r}; say which one is the text (text_column, --text-column): "
-            f"{list_columns(list(record))}"
+            f"{where}: no column {TEXT_COLUMN!r}; say which one is the text (text_column): {list_columns(list(record))}"
         )
     text = checked_text(follow_path(record, column, where), column, where)
     key = id_column or next((c for c in ID_COLUMNS if c in record), None)

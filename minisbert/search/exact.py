@@ -129,7 +129,7 @@ def search_arrays(
 
     Returns
     -------
-    ids : Array of int64, shape (Q, k)
+    ids : Array of intp, shape (Q, k)
         Rows of the corpus, best first, equal scores by id, ascending.
     scores : Array, shape (Q, k)
         float32 if both sides are float32 or float16, else float64.
@@ -163,7 +163,7 @@ def top_scores(query_embeddings: ArrayLike, corpus: ArrayLike, top_k: int, *, no
 
     Returns
     -------
-    ids : Array of int64, shape (Q, k)
+    ids : Array of intp, shape (Q, k)
         Best first, equal scores by id, ascending.
     scores : Array, shape (Q, k)
         In [-1, 1].
@@ -219,7 +219,7 @@ def find_best(
     dtype = common_dtype(caller, names, queries, corpus)
     best = min(check_count(caller, "top_k", top_k), len(corpus))
     scorer = build_scorer(caller, names, score_function, queries, dtype)
-    ids, scores = np.empty((len(queries), best), np.int64), np.empty((len(queries), best), dtype)
+    ids, scores = np.empty((len(queries), best), np.intp), np.empty((len(queries), best), dtype)
     for chosen, block in walk(caller, scorer, corpus, *chunk_sizes):
         _keep_best(scorer, chosen, block, ids[chosen], scores[chosen])
     return ids, scores

@@ -15,8 +15,8 @@ the column ``metadata``. So no condition can read or change anything else.
 
 **What a comparison means.** With a number, the field is read as a number, and what is none, matches nothing; "2020" in
 a CSV is one. With a text, the field is compared as text, by code points, so that dates written 2020-01-31 come in
-order. TRUE and FALSE are JSON's. A field that is missing, or null, meets no test but IS NULL, nor does it under NOT: as
-in SQL, what is unknown stays unknown.
+order. TRUE and FALSE are JSON's, and "True" in a CSV is one. A field that is missing, or null, meets no test but IS
+NULL, nor does it under NOT: as in SQL, what is unknown stays unknown.
 
 Left out on purpose: arithmetic, functions, and one field against another. Next file: ``indexing.py``.
 """
@@ -231,13 +231,15 @@ class _Parser:
 
     def compare(self, field: FieldUse, token: _Token, value: str | float | bool) -> str:
         """Compare as the value's type says; parameters in the order of their question marks."""
-        if isinstance(value, bool):
+        if is_truth := isinstance(value, bool):
             if COMPARISONS[token.text] not in ("=", "<>"):
                 _refuse(self.text, token.place, "TRUE and FALSE can be equal (=) or not (<>), no more")
             value = "true" if value else "false"
         read = self.read(field)
         if isinstance(value, float):
             read = NUMBER_SQL.format(read)
+        elif is_truth:
+            read = f"lower({read})"
         return f"{read} {COMPARISONS[token.text]} {self.add(value)}"
 
     def read(self, field: FieldUse) -> str:

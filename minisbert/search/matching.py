@@ -37,8 +37,8 @@ __all__ = ["Matches", "assign", "match"]
 class Matches(NamedTuple):
     """Pairs of rows, in the order of the first list."""
 
-    a_ids: Array  # (P,) int64, ascending
-    b_ids: Array  # (P,) int64
+    a_ids: Array  # (P,) intp, ascending
+    b_ids: Array  # (P,) intp
     scores: Array  # (P,) of these pairs
 
 
@@ -150,7 +150,7 @@ def assign(costs: ArrayLike) -> Array:
 
     Returns
     -------
-    Array of int64, shape (A,)
+    Array of intp, shape (A,)
         Columns.
 
     Raises

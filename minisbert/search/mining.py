@@ -140,7 +140,7 @@ def mine_pairs(
     -------
     scores : Array, shape (P,)
         Descending; float32 or float64, as the vectors.
-    first, second : Array of int64, shape (P,)
+    first, second : Array of intp, shape (P,)
         Rows, ``first < second``.
 
     Raises

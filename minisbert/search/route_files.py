@@ -174,7 +174,9 @@ def _parse_origin(source: _Source, value: Any) -> Origin:
     name, fingerprint, limit = (said.get(key) for key in MODEL_KEYS)
     is_limit = limit is None or (isinstance(limit, int) and not isinstance(limit, bool))
     if not isinstance(name, str) or not isinstance(fingerprint, str) or not is_limit:
-        source.refuse(("model",), f"expected the texts name and fingerprint, and max_seq_length, got {value!r:.120}")
+        source.refuse(
+            ("model",), f"expected the texts 'name' and 'fingerprint', and 'max_seq_length', got {value!r:.120}"
+        )
     return Origin(name, fingerprint, limit)
 
 

@@ -165,8 +165,8 @@ def _check_settings(queries: ScoredQueries, objective: str, precision: float, pe
     if objective != "precision" and none == 0:
         raise ValueError(
             "fit_thresholds: no query belongs to none of the routes, and then it is best to refuse nothing: no "
-            "threshold; give queries labelled none, or ask for a precision (objective='precision', --objective "
-            "precision), or fit to the examples alone"
+            "threshold; give queries labelled none, or ask for a precision (objective='precision'), "
+            "or fit to the examples alone"
         )
 
 
@@ -197,9 +197,9 @@ def _weights(queries: ScoredQueries, objective: str) -> Array:
 
 
 def _gains(queries: ScoredQueries, objective: str) -> Array:
-    """Count what it brings to take a query rather than to refuse it: (Q,) int64, so that equal sums are equal."""
+    """Count what it brings to take a query rather than to refuse it: (Q,) intp, so that equal sums are equal."""
     is_none = queries.expected == NONE
-    gains: Array = queries.is_right.astype(np.int64) - is_none
+    gains: Array = queries.is_right.astype(np.intp) - is_none
     if objective == "balanced":
         gains = np.asarray(gains * np.where(is_none, (~is_none).sum(), is_none.sum()))
     return gains
@@ -228,7 +228,7 @@ def cuts(top: Array, gains: Array) -> tuple[Array, Array, Array]:
     (array([-inf,  0.2,  0.5,  0.9]), array([0.2, 0.5, 0.9, inf]), array([2, 3, 2, 0]))
     """
     values, place = np.unique(top, return_inverse=True)
-    gained: Array = np.zeros(len(values) + 1, np.int64)
+    gained: Array = np.zeros(len(values) + 1, np.intp)
     np.add.at(gained, place.ravel(), gains)
     total = np.cumsum(gained[::-1])[::-1]
     return np.concatenate([[-np.inf], values]), np.concatenate([values, [np.inf]]), total
@@ -247,8 +247,8 @@ def _fit_one(queries: ScoredQueries, gains: Array, target: float | None) -> floa
 
 def _suffixes(queries: ScoredQueries) -> tuple[Array, Array, Array, Array]:
     """Count, for each cut that takes something, what is right and what is taken."""
-    low, high, right = cuts(queries.top, queries.is_right.astype(np.int64))
-    _, _, taken = cuts(queries.top, np.ones(len(queries.top), np.int64))
+    low, high, right = cuts(queries.top, queries.is_right.astype(np.intp))
+    _, _, taken = cuts(queries.top, np.ones(len(queries.top), np.intp))
     return low[:-1], high[:-1], right[:-1], taken[:-1]
 
 
@@ -310,7 +310,7 @@ def _parts(queries: ScoredQueries, folds: int, seed: int) -> Array:
     _, first, place = np.unique(np.array(together, dtype=object), return_index=True, return_inverse=True)
     shuffled = np.random.default_rng(seed).permutation(len(first))
     dealt = shuffled[np.argsort(queries.expected[first][shuffled], kind="stable")]
-    part = np.empty(len(first), np.int64)
+    part = np.empty(len(first), np.intp)
     part[dealt] = np.arange(len(first)) % folds
     found: Array = part[place.ravel()]
     return found

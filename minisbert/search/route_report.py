@@ -137,7 +137,7 @@ def score_queries(
     if none_label in number:
         raise ValueError(
             f"{queries.name}: the label {none_label!r} is to mean none of these, but a route has that name; choose "
-            "another label for none (none_label, --none-label)"
+            "another label for none (none_label)"
         )
     unknown = Counter(label for label in queries.labels if label not in number and label != none_label)
     if unknown and not unknown_is_none:
@@ -146,8 +146,7 @@ def score_queries(
         raise ValueError(
             f"{queries.name}: {listed}{more} {'is no route' if len(unknown) == 1 else 'are no routes'}; routes are "
             f"{', '.join(map(repr, router.table.names[:5]))}{', ...' if len(number) > 5 else ''}, and {none_label!r} "
-            "stands for none of these; spell it alike, or take all such labels as none (unknown_is_none, "
-            "--unknown-is-none)"
+            "stands for none of these; spell it alike, or take all such labels as none (unknown_is_none)"
         )
     examples = set(router.table.examples)
     kept = [i for i, text in enumerate(queries.texts) if text not in examples]

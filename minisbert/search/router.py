@@ -133,9 +133,17 @@ class Router:
             raise ValueError(
                 f"Router: similarity_fn_name must be one of {', '.join(SIMILARITIES)}, got {similarity_fn_name!r}"
             )
+        self._check_thresholds()
         self._check_fitted()
         self.vectors = self._encode(list(self.table.examples))  # (E, D)
         self._embed_centroids()
+
+    def _check_thresholds(self) -> None:
+        """Refuse what no cosine can reach, and what each one does; fitted thresholds may lie a hair outside."""
+        said = self.thresholds[np.isfinite(self.thresholds)]
+        far = said[np.abs(said) > 1.01]
+        if len(far) and self.similarity_fn_name == "cosine":
+            raise ValueError(f"Router: threshold {far[0]:g} is no cosine, which is from -1 to 1, and no percentage")
 
     def _check_fitted(self) -> None:
         """Refuse another model than the one that thresholds were fitted with; say if the examples have changed."""
@@ -227,12 +235,13 @@ class Router:
         Raises
         ------
         ValueError
-            If they are not.
+            If they are not, or a threshold for cosines is none.
         """
         if table.digest() != self.table.digest():
             raise ValueError("with_table: names, examples and scoring must be the router's own; make a new Router")
         other = object.__new__(Router)
         other.__dict__.update(self.__dict__, table=table)
+        other._check_thresholds()
         return other
 
     @property

@@ -344,7 +344,7 @@ def draw_routes(
         if few:
             raise ValueError(
                 f"draw_routes: {labelled.name}: {len(few)} labels have fewer than {per_route} different texts, the "
-                f"first {few[0]!r:.60}; draw fewer a route (per_route, --per-route), or add texts"
+                f"first {few[0]!r:.60}; draw fewer a route (per_route), or add texts"
             )
         chosen = draw_examples(classes, per_route, rng)
     examples: list[list[str]] = [[] for _ in names]

@@ -189,7 +189,7 @@ def _best_chunks(vectors: Array, query: Array, wanted: int, similarity: str, row
     """Give the best chunks and their scores; with rows, only of these, which are picked out a few at a time."""
     if rows is None:
         return _compare(query, vectors, wanted, similarity)
-    ids, scores = np.empty(0, np.int64), np.empty(0, np.float32)
+    ids, scores = np.empty(0, np.intp), np.empty(0, np.float32)
     for start in range(0, len(rows), FILTERED_ROWS):
         part = rows[start : start + FILTERED_ROWS]
         places, found = _compare(query, vectors[part], min(wanted, len(part)), similarity)

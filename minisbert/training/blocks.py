@@ -26,7 +26,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from minisbert.model import Array
-from minisbert.model.gradients import Gradient, RowGradient
+from minisbert.model.params import Gradient, RowGradient
 from minisbert.parallel import work_through
 
 _BLOCK = 2**17

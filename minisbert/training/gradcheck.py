@@ -33,8 +33,8 @@ import numpy as np
 from minisbert.model import Array
 from minisbert.model.bert import bert
 from minisbert.model.folder import SentenceModel
-from minisbert.model.gradients import Gradient
-from minisbert.model.modules import apply_modules
+from minisbert.model.params import Gradient
+from minisbert.model.pooling import apply_modules
 from minisbert.model.tokens import OverflowReport
 from minisbert.parallel import threads
 from minisbert.training.gradient_report import GradientReport
@@ -345,7 +345,7 @@ def check_encoder(
     --------
     >>> import tokenizers
     >>> from minisbert.model.config import BertConfig
-    >>> from minisbert.model.modules import Pooling
+    >>> from minisbert.model.pooling import Pooling
     >>> from minisbert.model.params import random_params
     >>> from minisbert.model.tokens import Tokenizer
     >>> library = tokenizers.Tokenizer(tokenizers.models.WordLevel({"hot": 0, "soup": 1, "tea": 2}, "hot"))

@@ -272,7 +272,7 @@ def find_false_negatives(
         )
     number: dict[Hashable, int] = {}
     try:  # each text by the number at which it first occurs
-        numbers = [np.array([number.setdefault(text, len(number)) for text in column], int) for column in columns]
+        numbers = [np.array([number.setdefault(text, len(number)) for text in column], np.intp) for column in columns]
     except TypeError as error:
         raise ValueError(f"find_false_negatives: texts or ids must be single values, but: {error}") from None
     candidates, own = np.concatenate(numbers[1:]), numbers[0][:, None]
@@ -520,7 +520,7 @@ def cosent(a: Array, b: Array, scores: ArrayLike, scale: float = 20.0) -> LossRe
     is_compared = wanted[:, None] > wanted[None, :]  # (B, B)
     differences = (cosines[None, :] - cosines[:, None])[is_compared]
     right_and_wrong = np.concatenate([np.zeros(1, a.dtype), differences])[None, :]
-    value, d_classes = _cross_entropy(right_and_wrong, np.zeros(1, int))
+    value, d_classes = _cross_entropy(right_and_wrong, np.zeros(1, np.intp))
     d_differences = np.zeros(is_compared.shape, a.dtype)  # (B, B)
     d_differences[is_compared] = d_classes[0, 1:]
     d_cosines = d_differences.sum(axis=0) - d_differences.sum(axis=1)  # (B,)
@@ -583,7 +583,7 @@ def softmax_classification(u: Array, v: Array, labels: ArrayLike, weight: Array,
             f"a class, got {name_values(classes[wrong])}. Number the classes from 0."
         )
     features = np.concatenate([u, v, np.abs(u - v)], axis=1)
-    value, d_logits = _cross_entropy(linear(features, weight, bias), classes.astype(int))
+    value, d_logits = _cross_entropy(linear(features, weight, bias), classes.astype(np.intp))
     d_features, d_weight, d_bias = linear_backward(d_logits, features, weight)
     d_u, d_v, d_absolute = np.split(d_features, 3, axis=1)
     d_difference = d_absolute * np.sign(u - v)  # (B, D)

@@ -22,7 +22,7 @@ from typing import TypeVar
 import numpy as np
 
 from minisbert.model import Array
-from minisbert.model.gradients import Gradient, RowGradient
+from minisbert.model.params import Gradient, RowGradient
 from minisbert.training.blocks import order_of
 from minisbert.training.optim_arguments import check_params, check_state, name_some
 

@@ -25,7 +25,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from minisbert.model import Array
-from minisbert.model.gradients import Gradient
+from minisbert.model.params import Gradient
 from minisbert.training.blocks import TensorStep, Update, in_order, take_step
 from minisbert.training.moments import AdamWState, SgdState, copy_arrays, mark_rows
 from minisbert.training.optim_arguments import check_step

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from minisbert.model.gradients import Gradient, RowGradient
+from minisbert.model.params import Gradient, RowGradient
 from minisbert.training.blocks import square_sums
 from minisbert.training.optim_arguments import check_finite, check_threads
 

@@ -15,9 +15,8 @@ import numpy as np
 
 from minisbert.model import Array
 from minisbert.model.folder import SentenceModel
-from minisbert.model.gradients import BertGradients, Gradient, RowGradient
-from minisbert.model.modules import Dense, DenseGradients
-from minisbert.model.params import build_params, flatten, tensor_shapes
+from minisbert.model.params import BertGradients, Gradient, RowGradient, build_params, flatten, tensor_shapes
+from minisbert.model.pooling import Dense, DenseGradients
 
 _DENSE_NAMES = {"weight": "linear.weight", "bias": "linear.bias", "residual": "residual.weight"}
 """Fields of a Dense module, and what sentence-transformers calls them."""
@@ -109,7 +108,7 @@ def named_gradients(
     gradients : BertGradients
         From :func:`~minisbert.model.bert.bert_backward`.
     module_gradients : list of DenseGradients or None
-        From :func:`~minisbert.model.modules.modules_backward`.
+        From :func:`~minisbert.model.pooling.modules_backward`.
 
     Returns
     -------

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from minisbert.model import Array
-from minisbert.model.gradients import Gradient, RowGradient
+from minisbert.model.params import Gradient, RowGradient
 
 Loss = Callable[[dict[str, Array]], float]
 """Takes all tensors by their names."""

@@ -11,7 +11,7 @@ of every vector. Then each shard goes forward once more, now with its trace, and
 few shards, whatever the batch; the price is a second forward pass. Dropout draws from a generator that is made anew
 from the same seed, so that both passes drop the same.
 
-Left out on purpose: what becomes of a gradient (``optim.py``), and where batches come from (``batches.py``).
+Left out on purpose: what becomes of a gradient (``optim.py``), and where batches come from (``data.py``).
 Next: ``slopes.py``, with which begins the question whether all of this is right.
 
 Letters: ``B`` texts, ``N`` tokens of a shard, ``D`` width of a vector.
@@ -32,8 +32,8 @@ from minisbert.checks import each_text
 from minisbert.model import Array
 from minisbert.model.bert import BertTrace, Dropout, bert_backward, trace_bert
 from minisbert.model.folder import SentenceModel
-from minisbert.model.gradients import Gradient, RowGradient, add_gradients
-from minisbert.model.modules import apply_modules, modules_backward
+from minisbert.model.params import Gradient, RowGradient, add_gradients
+from minisbert.model.pooling import apply_modules, modules_backward
 from minisbert.model.tokens import OverflowReport, Tokens
 from minisbert.parallel import threads, work_through
 from minisbert.training.losses import LossResult
@@ -229,7 +229,7 @@ def make_shards(tokens: Tokens, least_count: int, most_tokens: int) -> list[_Sha
 
     Examples
     --------
-    >>> tokens = Tokens(np.arange(12), np.array([2, 6, 2, 2]), np.zeros(4, int))
+    >>> tokens = Tokens(np.arange(12), np.array([2, 6, 2, 2]), np.zeros(4, np.intp))
     >>> [(shard.texts.tolist(), shard.token_ids.tolist()) for shard in make_shards(tokens, 2, 100)]
     [([1], [2, 3, 4, 5, 6, 7]), ([0, 2, 3], [0, 1, 8, 9, 10, 11])]
     """
@@ -238,7 +238,7 @@ def make_shards(tokens: Tokens, least_count: int, most_tokens: int) -> list[_Sha
     count = min(len(order), max(least_count, -(-int(lengths.sum()) // most_tokens)))
     # a text belongs to the shard in which its middle lies, were all tokens laid end to end
     ends = np.cumsum(lengths[order])
-    shard_of = ((ends - lengths[order] / 2) * count / ends[-1]).astype(int)
+    shard_of = ((ends - lengths[order] / 2) * count / ends[-1]).astype(np.intp)
     chosen = [order[shard_of == i] for i in range(count)]
     return [
         _Shard(i, texts, np.concatenate([ids[text] for text in texts]), lengths[texts])

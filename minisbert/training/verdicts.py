@@ -20,7 +20,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from minisbert.model import Array
-from minisbert.model.gradients import Gradient, RowGradient
+from minisbert.model.params import Gradient, RowGradient
 from minisbert.training.gradient_report import GradientRow
 from minisbert.training.slopes import Measured, rms
 

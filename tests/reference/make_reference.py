@@ -19,7 +19,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from tiny import TINY, named_tensors, tiny_dense, tiny_params, write_model  # noqa: E402
 
-from minisbert.model.modules import Dense, Normalize, Pooling  # noqa: E402
+from minisbert.model.pooling import Dense, Normalize, Pooling  # noqa: E402
 
 TEXTS = ("i love soup", "the cat sat on a mat!", "", "Dog, unable")
 LIMIT = 9  # cuts the second text
