@@ -73,7 +73,7 @@ def files_of(folder):
     return {
         str(file.relative_to(folder)): file.read_bytes()
         for file in Path(folder).rglob("*")
-        if file.is_file() and file.name != "training.json"
+        if file.is_file() and file.name not in ("training.json", "README.md")
     }
 
 
@@ -115,6 +115,9 @@ def test_training_json_says_all_of_it(model):
         SentenceEncoder(model), read_examples("pairs.tsv"), replace(settings, max_seq_length=None),
         dev=read_dev(Path("stsb_dev.tsv")),
     )  # fmt: skip
+    card = Path("my-model/README.md").read_text(encoding="utf-8")
+    assert "| Base model | tiny-model |" in card and "| Training data | pairs.tsv |" in card
+    assert "| Loss | multiple_negatives_ranking |" in card and "| Score: stsb_dev" in card
     seconds = said.pop("seconds")
     assert 0.0 <= seconds < 600.0
     del said["settings"]
