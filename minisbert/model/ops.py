@@ -298,7 +298,7 @@ def _standardize(x: Array, eps: float) -> tuple[Array, Array]:
 def normalize(x: Array, eps: float = 1e-12) -> Array:
     """``x / max(|x|, eps)``: each row scaled to length 1; a zero row stays zero.
 
-    (rows, width) -> (rows, width)
+    (..., D) -> (..., D)
 
     **Source**: ``torch.nn.functional.normalize(x, p=2, dim=-1)``.
 
@@ -313,7 +313,7 @@ def normalize(x: Array, eps: float = 1e-12) -> Array:
 def normalize_backward(d_y: Array, x: Array, eps: float = 1e-12) -> Array:
     """``d_x = (d_y - y * (y . d_y)) / |x|`` with ``y = x / |x|``.
 
-    (rows, width), (rows, width) -> (rows, width)
+    (..., D), (..., D) -> (..., D)
 
     The component along ``x`` only changes the length, which normalizing undoes: it is taken away.
     """
