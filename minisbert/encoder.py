@@ -581,8 +581,7 @@ class SentenceEncoder:
         self.name = _name(model_name_or_path, found.folder)
         self.max_seq_length = self.model.max_seq_length if max_seq_length is None else max_seq_length
         if prompts is not None:
-            self.prompts = prompts
-            self.prompts = {**self._loaded.prompts, **prompts}
+            self.prompts = {**self.prompts, **_check_prompts(prompts)}
         if default_prompt_name is not None:
             self.default_prompt_name = default_prompt_name
         if similarity_fn_name is not None:
@@ -617,9 +616,10 @@ class SentenceEncoder:
 
     @prompts.setter
     def prompts(self, value: Mapping[str, str]) -> None:
-        if not isinstance(value, Mapping) or not all(isinstance(text, str) for pair in value.items() for text in pair):
-            raise ValueError(f"prompts: expected a dict of names and texts, got {value!r:.80}")
-        self.model = replace(self.model, prompts=dict(value))
+        prompts = _check_prompts(value)
+        if self.default_prompt_name is not None and self.default_prompt_name not in prompts:
+            raise ValueError(f"prompts: {self.default_prompt_name!r} is missing, the default; set that first")
+        self.model = replace(self.model, prompts=prompts)
 
     @property
     def default_prompt_name(self) -> str | None:
@@ -628,10 +628,10 @@ class SentenceEncoder:
 
     @default_prompt_name.setter
     def default_prompt_name(self, value: str | None) -> None:
-        known = {**NO_PROMPTS, **self.prompts}
-        if value is not None and value not in known:
-            raise ValueError(f"default_prompt_name: {value!r} is none of this model's prompts {sorted(known)}")
-        self.model = replace(self.model, default_prompt_name=value)
+        prompts = dict(self.prompts)
+        if value is not None:
+            prompts[value] = _resolve_prompt(self.model, prompt_name=value)
+        self.model = replace(self.model, prompts=prompts, default_prompt_name=value)
 
     @property
     def similarity_fn_name(self) -> str:
@@ -641,7 +641,7 @@ class SentenceEncoder:
     @similarity_fn_name.setter
     def similarity_fn_name(self, value: str) -> None:
         name = getattr(value, "value", value)  # of sentence-transformers' SimilarityFunction
-        if name not in SIMILARITIES:
+        if not isinstance(name, str) or name not in SIMILARITIES:
             raise ValueError(f"similarity_fn_name: expected one of {', '.join(SIMILARITIES)}, got {value!r:.80}")
         self.model = replace(self.model, similarity_fn_name=name)
 
@@ -1039,16 +1039,16 @@ class SentenceEncoder:
         return Trace(pieces, tokens.token_ids, tokens.lengths, traced, tuple(results))
 
     def similarity(self, embeddings1: Array, embeddings2: Array) -> Array:
-        """Compare every vector of one array with every vector of another, by the model's own similarity.
+        """Compare every vector of one array with every vector of another, by :attr:`similarity_fn_name`.
 
-        (A, D), (B, D) -> (A, B)
+        ``(A, D), (B, D) -> (A, B)``
         """
         return SIMILARITIES[self.model.similarity_fn_name][0](embeddings1, embeddings2)
 
     def similarity_pairwise(self, embeddings1: Array, embeddings2: Array) -> Array:
-        """Compare the vectors of two arrays row by row, by the model's own similarity.
+        """Compare the vectors of two arrays row by row, by :attr:`similarity_fn_name`.
 
-        (B, D), (B, D) -> (B,)
+        ``(B, D), (B, D) -> (B,)``
         """
         return SIMILARITIES[self.model.similarity_fn_name][1](embeddings1, embeddings2)
 
@@ -1156,6 +1156,12 @@ def _name(asked: str | os.PathLike[str] | None, folder: Path) -> str:
     if Path(name).resolve() == folder.resolve():
         return folder.resolve().name
     return name if "/" in name else f"sentence-transformers/{name}"
+
+
+def _check_prompts(prompts: Any) -> dict[str, str]:
+    if not isinstance(prompts, Mapping) or not all(isinstance(text, str) for pair in prompts.items() for text in pair):
+        raise ValueError(f"prompts: expected a dict of names and texts, got {prompts!r:.80}")
+    return dict(prompts)
 
 
 def _check_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:

@@ -229,7 +229,9 @@ def share_out(windows: Sequence[tuple[int, int]], front: int, back: int, skipped
 def pool_shares(token_embeddings: Array, lengths: Array, shares: Sequence[Share], modes: tuple[str, ...]) -> Array:
     """Pool each window's share of its tokens, in each of the modes of :data:`~minisbert.model.pooling.POOLINGS`.
 
-    (N, D), (C,) -> (C, len(modes) * D)
+    ``E`` is ``D`` for each mode.
+
+    (N, D), (C,) -> (C, E)
     """
     starts = np.cumsum(lengths) - lengths  # (C,)
     rows = [np.arange(start + share.first, start + share.stop) for start, share in zip(starts, shares, strict=True)]
@@ -246,7 +248,7 @@ def compose_shares(pooled: Array, shares: Sequence[Share], modes: tuple[str, ...
     Günther et al. 2024 (arXiv 2409.04701), "long late chunking", for windows that overlap; there the chunks are kept
     apart, here they are the whole text.
 
-    (C, len(modes) * D) -> (len(modes) * D,)
+    (C, E) -> (E,)
 
     >>> compose_shares(np.array([[1.5], [4.0]]), [Share(0, 2, 0), Share(1, 2, 2)], ("mean",))  # of 1, 2 and 4
     array([2.33333333])

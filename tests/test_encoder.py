@@ -487,8 +487,14 @@ def test_prompts_of_the_constructor(tmp_path):
     np.testing.assert_allclose(by_default.encode("soup"), plain.encode("the cat soup"), atol=COMPANY)
     # what decides a vector unasked decides the fingerprint
     assert encoder.fingerprint() == plain.fingerprint() != by_default.fingerprint()
-    for wrong in ({"prompts": {"query": 5}}, {"prompts": "query"}, {"default_prompt_name": "passage"}):
-        with pytest.raises(ValueError, match=r"prompts: expected a dict|'passage' is none of"):
+    without = SentenceEncoder(folder, default_prompt_name="query")  # known to every model
+    without.save(tmp_path / "saved")
+    np.testing.assert_allclose(SentenceEncoder(tmp_path / "saved").encode("soup"), plain.encode("soup"), atol=COMPANY)
+    with pytest.raises(ValueError, match="'query' is missing, the default"):
+        by_default.prompts = {"passage": "dog "}
+    wrong_names = ({"default_prompt_name": "passage"}, {"default_prompt_name": 5})
+    for wrong in ({"prompts": {"query": 5}}, {"prompts": "query"}, *wrong_names):
+        with pytest.raises(ValueError, match=r"prompts: expected a dict|'passage' is none of|must be a (text|string)"):
             SentenceEncoder(folder, **wrong)
     with pytest.raises(TypeError, match="does not support item assignment"):
         encoder.prompts["query"] = "query: "
