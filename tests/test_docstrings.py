@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-ROOMS = ["minisbert", "minisbert.model", "minisbert.training"]
+ROOMS = ["minisbert", *(f"minisbert.{room}" for room in ("model", "training", "search", "evaluation", "plots"))]
 
 
 def public_names():

@@ -14,7 +14,8 @@ from typing import IO, Any
 import numpy as np
 
 from minisbert.model import Array
-from minisbert.plots import DIVERGING, DPI, colour_map, contrasting, require_matplotlib, written
+from minisbert.plots import require_matplotlib
+from minisbert.plots.style import DIVERGING, DPI, colour_map, contrasting, written
 from minisbert.training.descent import Descent
 
 DARK, LIGHT = DIVERGING[-1], DIVERGING[1]  # anchors and positives
