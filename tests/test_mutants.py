@@ -747,7 +747,7 @@ EQUIVALENT = {
     },
     "bert._gather_backward": {HEADS.format(*("-" * (i == k) for k in range(4))): THE_REST for i in range(4)},
     "similarity._unit_rows_backward": {
-        "largest: Array = np.abs(x).max(axis=-1, keepdims=True) * 1.001": SCALE_FREE,
+        "largest = np.abs(x).max(axis=-1, keepdims=True) * 1.001": SCALE_FREE,
     },
     "similarity.pairwise_euclidean_sim_backward": {"difference = (a - b) * 1.001": SCALE_FREE},
     "losses.multiple_negatives_ranking": {
