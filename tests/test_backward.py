@@ -46,8 +46,7 @@ from minisbert.model.pooling import (
 )
 from minisbert.training.gradcheck import check_backward, check_gradients
 from minisbert.training.losses import LOSSES
-from minisbert.training.parameters import named_parameters, replace_parameters
-from minisbert.training.step import DropoutPlan, value_and_gradients
+from minisbert.training.step import DropoutPlan, named_parameters, replace_parameters, value_and_gradients
 
 DTYPES = [np.float32, np.float64]
 BOUND = 1e-7

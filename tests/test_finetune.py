@@ -19,6 +19,7 @@ from test_retrieval import write_set
 from tiny import TINY, read_raw_safetensors, tiny_dense, write_model
 
 from minisbert import SentenceEncoder
+from minisbert.cli.demo_intents import gain, tune_with_seeds
 from minisbert.evaluation.bootstrap import bootstrap_mean, paired_difference
 from minisbert.evaluation.classification import ClassificationResult, LabelledTexts
 from minisbert.evaluation.retrieval import evaluate_retrieval
@@ -28,7 +29,6 @@ from minisbert.model.bert import Dropout
 from minisbert.model.params import RowGradient
 from minisbert.model.pooling import Normalize, Pooling
 from minisbert.model.tokens import TruncationWarning
-from minisbert.proof.pays import gain, tune_with_seeds
 from minisbert.training.data import Batch, Examples, make_epoch
 from minisbert.training.finetune import (
     FITTING,
@@ -49,10 +49,14 @@ from minisbert.training.finetune import (
     write_checkpoint,
 )
 from minisbert.training.losses import LOSSES, multiple_negatives_ranking
-from minisbert.training.moments import init_adamw
-from minisbert.training.pace import warmup_linear
-from minisbert.training.parameters import copy_parameters, named_parameters, replace_parameters
-from minisbert.training.step import DropoutPlan, value_and_gradients
+from minisbert.training.optim import init_adamw, warmup_linear
+from minisbert.training.step import (
+    DropoutPlan,
+    copy_parameters,
+    named_parameters,
+    replace_parameters,
+    value_and_gradients,
+)
 
 module = sys.modules["minisbert.training.finetune"]  # the room gives its name to the function
 

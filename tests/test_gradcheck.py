@@ -13,8 +13,7 @@ from minisbert.model import bert, ops, pooling
 from minisbert.model.folder import load_model
 from minisbert.model.params import RowGradient, sum_rows
 from minisbert.model.pooling import Normalize, Pooling
-from minisbert.training.gradcheck import check_backward, check_encoder, check_gradients
-from minisbert.training.gradient_report import GradientReport
+from minisbert.training.gradcheck import GradientReport, check_backward, check_encoder, check_gradients
 from minisbert.training.losses import LOSSES, cosine_similarity
 
 EPS = 1e-12
@@ -427,13 +426,13 @@ def test_operations_that_cannot_be_checked_are_refused():
     x = rng().normal(size=(3, 4))
     with pytest.raises(ValueError, match=r"at least one array of floating-point numbers.*ids: int64"):
         check_backward(np.tanh, lambda d, x: d, {"ids": np.array([1, 2])}, rng=rng())
-    with pytest.raises(ValueError, match=r"one array of finite float64.*but gave float32 \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"one array of finite float64.*but returned float32 \(3, 4\)"):
         check_backward(lambda x: x.astype(np.float32), lambda d, x: d, {"x": x}, rng=rng())
     with pytest.raises(ValueError, match="with 12 NaN or Inf"):
         check_backward(lambda x: x * np.inf, lambda d, x: d, {"x": np.abs(x)}, rng=rng())
-    with pytest.raises(ValueError, match="but gave a tuple"):
+    with pytest.raises(ValueError, match="but returned a tuple"):
         check_backward(lambda x: (x, x), lambda d, x: d, {"x": x}, rng=rng())
-    with pytest.raises(ValueError, match="must give 2 gradients, for x, y in this order, but gave 1"):
+    with pytest.raises(ValueError, match="must return 2 gradients, for x, y in this order, but returned 1"):
         check_backward(np.add, lambda d, x, y: d, {"x": x, "y": x}, rng=rng())
 
 

@@ -248,8 +248,7 @@ def test_live_pytorch_agrees_on_other_texts(weights_folder, sentence_transformer
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_recorded_tensors_can_be_remade(weights_folder, sentence_transformers, recorded):
-    from minisbert.proof.record import TEXTS
-    from minisbert.proof.torch_model import torch_reference
+    from minisbert.proof.reference import TEXTS, torch_reference
 
     remade = torch_reference(weights_folder, TEXTS, "float64", 256)
     assert list(remade.tensors) == list(recorded.tensors)

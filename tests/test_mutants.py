@@ -25,7 +25,7 @@ from minisbert.model.config import BertConfig
 from minisbert.model.folder import load_model
 from minisbert.model.params import RowGradient, add_gradients, random_params, sum_rows
 from minisbert.model.pooling import Dense, Normalize, Pooling
-from minisbert.training import losses, parameters, step
+from minisbert.training import losses, step
 from minisbert.training.gradcheck import check_backward
 from minisbert.training.losses import LOSSES
 
@@ -596,7 +596,7 @@ def check_mean():
     return losses._mean(np.array([1.0, 2.0, 6.0])) == 3.0
 
 
-# ------------------------------------------------------------------------------------------- step.py, parameters.py
+# ------------------------------------------------------------------------------------------------------------ step.py
 
 COLUMNS = [["the cat sat on the mat", "i love soup", "dog"], ["a mat", "the soup", "the dog ran on and on"]]
 
@@ -615,11 +615,11 @@ def ranking(vectors):
 
 @functools.cache
 def model_slopes(is_dropped):
-    named = parameters.named_parameters(tiny_model())
+    named = step.named_parameters(tiny_model())
     plan = step.DropoutPlan((5,), 0.2, 0.2) if is_dropped else None
 
     def loss(*tensors):
-        there = parameters.replace_parameters(tiny_model(), dict(zip(named, tensors, strict=True)))
+        there = step.replace_parameters(tiny_model(), dict(zip(named, tensors, strict=True)))
         shards = step.make_shards(tiny_model().tokenizer([*COLUMNS[0], *COLUMNS[1]], 16), 2, 4096)
         vectors = np.empty((6, 5))
         for shard in shards:
@@ -648,7 +648,7 @@ def counted_forwards():
 
 
 def check_step():
-    named = parameters.named_parameters(tiny_model())
+    named = step.named_parameters(tiny_model())
     for is_dropped in (False, True):
         value, slopes = model_slopes(is_dropped)
         plan = step.DropoutPlan((5,), 0.2, 0.2) if is_dropped else None
@@ -719,7 +719,7 @@ CHECKS = {
     losses.softmax_classification: check_softmax_classification,
     losses._cross_entropy: check_cross_entropy,
     losses._mean: check_mean,
-    parameters.named_gradients: check_step,
+    step.named_gradients: check_step,
     step.value_and_gradients: check_step,
     step._backward: check_step,
     step._add_in_place: check_step,
@@ -751,10 +751,10 @@ EQUIVALENT = {
     },
     "similarity.pairwise_euclidean_sim_backward": {"difference = (a - b) * 1.001": SCALE_FREE},
     "losses.multiple_negatives_ranking": {
-        "scores[checked_mask(name, false_negatives, scores.shape)] = -math.inf * 1.001": "infinity has no size",
+        "scores[_checked_mask(name, false_negatives, scores.shape)] = -math.inf * 1.001": "infinity has no size",
     },
     "losses.cosent": {
-        "wanted = checked_numbers(name, 'scores', scores, len(a)) * 1.001": "only the order of the scores counts",
+        "wanted = _checked_numbers(name, 'scores', scores, len(a)) * 1.001": "only the order of the scores counts",
         "value, d_classes = _cross_entropy(right_and_wrong, np.zeros(2, np.intp))": "the mean of twice the same",
     },
     "step._add_in_place": {
@@ -763,7 +763,7 @@ EQUIVALENT = {
 }
 """Mutants that no check can catch, because they compute the same: by function and changed line, with the reason."""
 
-MODULES = [ops, bert, pooling, params, similarity, losses, parameters, step]
+MODULES = [ops, bert, pooling, params, similarity, losses, step]
 
 
 def name_of(function):

@@ -34,8 +34,7 @@ from minisbert.model.folder import load_model
 from minisbert.model.pooling import POOLINGS, Dense, dense_backward, pool_backward
 from minisbert.model.tokens import OverflowReport
 from minisbert.training import losses
-from minisbert.training.parameters import named_gradients, named_parameters
-from minisbert.training.step import value_and_gradients
+from minisbert.training.step import named_gradients, named_parameters, value_and_gradients
 
 pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
 

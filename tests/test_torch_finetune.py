@@ -17,7 +17,7 @@ from minisbert import SentenceEncoder
 from minisbert.model.pooling import Normalize, Pooling
 from minisbert.training.data import Examples, make_epoch
 from minisbert.training.finetune import Settings, finetune, new_head
-from minisbert.training.parameters import copy_parameters, named_parameters
+from minisbert.training.step import copy_parameters, named_parameters
 
 pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
 

@@ -29,7 +29,7 @@ from minisbert.cli import train as train_module
 from minisbert.cli.train import training_bar
 from minisbert.training.data import read_examples
 from minisbert.training.finetune import DevSet, Settings, StepReport, finetune, read_dev, untrained_model
-from minisbert.training.parameters import named_parameters
+from minisbert.training.step import named_parameters
 
 LETTERS = "abcdefghjk"
 QUICK = ["--batch-size", "4", "--learning-rate", "5e-3", "--num-threads", "1"]

@@ -37,11 +37,23 @@ from minisbert.model.pooling import Normalize, Pooling
 from minisbert.model.tokens import OverflowReport, TruncationWarning
 from minisbert.training.data import Batch, Examples, make_epoch
 from minisbert.training.losses import LOSSES, LossResult, find_false_negatives
-from minisbert.training.moments import AdamWState, init_adamw, state_from_arrays, state_to_arrays
-from minisbert.training.optim import adamw
-from minisbert.training.pace import clip_gradients, warmup_linear
-from minisbert.training.parameters import copy_parameters, named_parameters, replace_parameters
-from minisbert.training.step import DropoutPlan, LossFunction, value_and_gradients
+from minisbert.training.optim import (
+    AdamWState,
+    adamw,
+    clip_gradients,
+    init_adamw,
+    state_from_arrays,
+    state_to_arrays,
+    warmup_linear,
+)
+from minisbert.training.step import (
+    DropoutPlan,
+    LossFunction,
+    copy_parameters,
+    named_parameters,
+    replace_parameters,
+    value_and_gradients,
+)
 
 FITTING = {
     "pairs": ("multiple_negatives_ranking",),
@@ -413,7 +425,7 @@ def read_checkpoint(file: Path, params: Mapping[str, Array], identity: Mapping[s
         scores = tuple((int(step), float(score)) for step, score in said["dev_scores"])
         return TrainingState(
             _like(parts["params"], params),
-            state_from_arrays(AdamWState, parts["optimizer"], params),
+            state_from_arrays(parts["optimizer"], params),
             Progress(said["epoch"], said["batch"], said["step"], tuple(said["losses"]), scores, said["seconds"]),
             _like(parts["best"], params) if parts["best"] else None,
         )

@@ -50,7 +50,7 @@ def write_case(name: str, folder: Path) -> Path:
 
 def torch_tensors(folder: Path) -> dict[str, np.ndarray]:
     """Every tensor of sentence-transformers for the texts, in float64."""
-    from minisbert.proof.torch_model import torch_reference
+    from minisbert.proof.reference import torch_reference
 
     return torch_reference(folder, TEXTS, "float64", LIMIT).tensors
 
