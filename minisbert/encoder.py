@@ -482,6 +482,7 @@ _INSTEAD = {
     ),
     **dict.fromkeys(("push_to_hub", "save_to_hub"), "save_pretrained writes a folder that huggingface_hub uploads"),
     "preprocess": "tokenize gives token ids",
+    "truncate_embeddings": "set truncate_dim, or pass it to encode",
 }
 """Methods of ``SentenceTransformer`` that are not here, and what is."""
 
@@ -1077,12 +1078,12 @@ class SentenceEncoder:
             save_model(self.model, Path(folder))
             return hub.fingerprint(Path(folder))
 
-    def save(self, folder: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write a model folder that this package and sentence-transformers load and that gives the same vectors.
 
         Parameters
         ----------
-        folder : str or path
+        path : str or path
             New or empty; it appears whole or not at all.
 
         Raises
@@ -1095,7 +1096,7 @@ class SentenceEncoder:
         >>> import tempfile
         >>> SentenceEncoder().save(Path(tempfile.mkdtemp()) / "my-model")
         """
-        save_model(replace(self.model, max_seq_length=self.max_seq_length), Path(folder))
+        save_model(replace(self.model, max_seq_length=self.max_seq_length), Path(path))
 
     def save_pretrained(
         self,
@@ -1136,9 +1137,8 @@ class SentenceEncoder:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp()) / "my-model"
         >>> SentenceEncoder().save_pretrained(folder, scores={"STS benchmark, Spearman": 82.03})
-        >>> print((folder / "README.md").read_text()[:39])
-        ---
-        library_name: "sentence-transformers"
+        >>> (folder / "README.md").read_text().splitlines()[1]
+        'library_name: "sentence-transformers"'
         """
         if safe_serialization is not True:
             raise ValueError("save_pretrained: safe_serialization must be True: weights are written as safetensors")
