@@ -1,10 +1,10 @@
 """Sentence-BERT in pure NumPy: readable, proven equal to PyTorch tensor by tensor, fast on a CPU.
 
 ``model/`` turns token ids into one vector, and a gradient back; ``similarity`` compares vectors; ``encoder`` is text
-in, vectors out; ``client`` the same for code written against a service. Built on vectors: ``search/``, ``training/``,
-``evaluation/`` (scores on benchmarks), ``analysis/`` (calibration, explanations, classifiers, maps), ``plots/`` and
-``course/``. ``proof/`` holds the agreement ledger behind ``minisbert verify``, ``bench/`` the benchmarks, ``cli/`` the
-command line. README names the twelve files to read, in order.
+in, vectors out; ``client`` the same for code written against a service, ``sklearn`` for scikit-learn. Built on vectors:
+``search/``, ``training/``, ``evaluation/`` (scores on benchmarks), ``analysis/`` (calibration, explanations,
+classifiers, maps), ``plots/`` and ``course/``. ``proof/`` holds the agreement ledger behind ``minisbert verify``,
+``bench/`` the benchmarks, ``cli/`` the command line. README names the twelve files to read, in order.
 """
 
 from importlib import import_module
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from minisbert.client import Client
-    from minisbert.distances import to_distance, to_similarity
     from minisbert.encoder import SentenceEncoder
     from minisbert.similarity import (
         angular_distance,
@@ -25,6 +24,8 @@ if TYPE_CHECKING:
         pairwise_dot_score,
         pairwise_euclidean_sim,
         pairwise_manhattan_sim,
+        to_distance,
+        to_similarity,
     )
 
 __version__ = "0.1.0"
@@ -44,12 +45,7 @@ __all__ = [
     "to_distance",
     "to_similarity",
 ]
-_HOME = {
-    "Client": "minisbert.client",
-    "SentenceEncoder": "minisbert.encoder",
-    "to_distance": "minisbert.distances",
-    "to_similarity": "minisbert.distances",
-}
+_HOME = {"Client": "minisbert.client", "SentenceEncoder": "minisbert.encoder"}
 
 
 def __getattr__(name: str) -> Any:

@@ -85,6 +85,8 @@ def _way_out(item: Any) -> str:
         return "pass the Arrow column as column.to_pylist()"
     if isinstance(item, (bytes, bytearray)):
         return "decode it first: .decode()"
+    if isinstance(item, (tuple, list)) and len(item) == 2 and all(isinstance(text, str) for text in item):
+        return "a pair is scored by a cross-encoder, which this is not: pass the first texts and the second ones apart"
     if isinstance(item, (Mapping, Sequence, np.ndarray, np.void)):
         return "pass the texts alone, such as [row[0] for row in rows]"
     if isinstance(item, (int, np.integer)):

@@ -1,8 +1,8 @@
 """How alike two vectors are: cosine, dot, Euclidean, Manhattan, and the angle, which is a true distance.
 
-Each measure comes twice, under sentence-transformers' names. ``cos_sim(a, b)`` compares every row of ``a``
-with every row of ``b``, ``(A, D), (B, D) -> (A, B)``. ``pairwise_cos_sim(a, b)`` compares row ``i`` with row
-``i``, ``(B, D), (B, D) -> (B,)``. Wherever rows are expected, a single vector ``(D,)`` counts as one row.
+Each measure comes twice, under sentence-transformers' names: ``cos_sim(a, b)`` compares every row of ``a`` with every
+row of ``b``, ``(A, D), (B, D) -> (A, B)``; ``pairwise_cos_sim(a, b)`` row ``i`` with row ``i``, ``(B, D), (B, D) ->
+(B,)``. A single vector ``(D,)`` counts as one row.
 
 =========  ====================  ==========  ==============================================================
 name       formula               range       in words
@@ -14,10 +14,8 @@ manhattan  -sum_d |u_d - v_d|    (-inf, 0]   the coordinates' distances added up
 angular    arccos(cosine) / pi   [0, 1]      a *distance*, smaller is closer, and a metric
 =========  ====================  ==========  ==============================================================
 
-Letters: ``A`` and ``B`` rows, ``D`` the width of a vector.
-
 **dtype.** float32 in, float32 out. float16 is widened to float32: it is a format for storing, not for summing.
-If either side is anything else (float64, integers, a Python list of numbers), all of it is done in float64.
+If either side is anything else (float64, integers, a Python list of numbers), everything is computed in float64.
 
 **Rounding.** Euclidean, Manhattan and angular work on the differences of the rows, never on ``|u|^2 + |v|^2 -
 2 u.v``. That shortcut is one fast matrix product, but for close rows it subtracts nearly equal numbers: the
@@ -25,16 +23,31 @@ distance of a float32 vector from itself then comes out as about 0.01, or as NaN
 sentence-transformers, takes the shortcut above 25 rows. Here equal rows are at distance exactly 0. The price is
 time: for two large sets 15 to 40 times that of the matrix product under `cos_sim` and `dot_score`.
 
-**Backwards.** Directly under each function ``f(a, b)`` stands ``f_backward(d_scores, a, b) -> (d_a, d_b)``. The
-upstream gradient ``d_scores``, of the shape of ``f(a, b)``, says how a loss moves with each score; ``d_a`` and ``d_b``
-say how it moves with each number of ``a`` and ``b``. They have the shape of the rows, and the float type in which the
-scores are computed. Where a function has a kink and so no derivative, the gradient is 0, as PyTorch chooses too. Only
-`cos_sim_backward` has a full docstring: the others take, give and refuse the same.
+**Backwards.** Directly under each function that a loss is made of stands ``f_backward(d_scores, a, b) -> (d_a, d_b)``,
+in the shapes of ``a`` and ``b`` and the dtype of the scores. At a kink the gradient is 0, as in PyTorch.
 
-Left out on purpose: sparse vectors, and an eps under the division. sentence-transformers gives an all-zero vector
-cosine 0 with everything, which hides the bug that made it; here it is an error that names the rows.
+**Distances.** Similarity <-> distance, there and back, and which of the distances is a metric, are at the end:
+:func:`to_distance`, :func:`to_similarity`.
 
-Next file: ``distances.py``, from these to distances and back; ``encoder.py`` puts text in front of these functions.
+A **metric** is a distance that is never negative, 0 only between a thing and itself, the same both ways, and never
+longer than a detour: ``d(u, w) <= d(u, v) + d(v, w)``, the triangle inequality. Search trees, pruned clustering and
+everything else that concludes "far from a neighbour, so far from here too" needs it.
+
+========  ====================  =============  ========  =========================================================
+kind      distance              of similarity  a metric  in words
+========  ====================  =============  ========  =========================================================
+angular   arccos(cos) / pi      cosine         yes       the angle, in half turns: the way along the sphere
+chord     sqrt(2 - 2 cos)       cosine         yes       Euclidean distance of unit vectors: the way through it
+cosine    1 - cos               cosine         **no**    half the square of the chord, and squares do not add up
+negated   -s                    -d             as d is   Euclidean, Manhattan: what `euclidean_sim` negates
+inverse   1 / s - 1             1 / (1 + d)    as d is   the same distances, with a similarity in (0, 1]
+========  ====================  =============  ========  =========================================================
+
+Each kind is strictly decreasing, so all rank alike. What differs is how much of a number survives: from a distance to a
+cosine and back, small distances lose half their digits, because near 1 the cosine is ``1 - angle^2 / 2``. In float32 an
+angle below 7.8e-5 (of half a turn) comes back as 0, in float64 one below 3.4e-9. From a cosine to a distance and back
+nothing is lost but rounding. So a distance that matters is computed from vectors, as `angular_distance` does, and not
+from cosines. Likewise ``1 / (1 + d)`` keeps ``d`` to about one eps *of 1 + d*, not of ``d``.
 """
 
 from __future__ import annotations
@@ -51,28 +64,27 @@ from minisbert.model import Array
 from minisbert.model.ops import normalize, normalize_backward
 
 __all__ = [
+    "CONVERSIONS",
+    "Conversion",
     "SIMILARITIES",
     "Similarity",
     "angular_distance",
-    "angular_distance_backward",
     "cos_sim",
     "cos_sim_backward",
     "dot_score",
     "dot_score_backward",
     "euclidean_sim",
-    "euclidean_sim_backward",
     "manhattan_sim",
-    "manhattan_sim_backward",
     "pairwise_angular_distance",
-    "pairwise_angular_distance_backward",
     "pairwise_cos_sim",
     "pairwise_cos_sim_backward",
     "pairwise_dot_score",
-    "pairwise_dot_score_backward",
     "pairwise_euclidean_sim",
     "pairwise_euclidean_sim_backward",
     "pairwise_manhattan_sim",
     "pairwise_manhattan_sim_backward",
+    "to_distance",
+    "to_similarity",
 ]
 
 BLOCK_NUMBERS = 2**16  # a block of rows this large, and its difference from one row, stay in the processor's cache
@@ -86,33 +98,28 @@ def cos_sim(a: ArrayLike, b: ArrayLike) -> Array:
 
     ``cos(u, v) = sum_d u_d v_d / (|u| |v|)``
 
-    It is symmetric and does not change when a vector is multiplied by a positive number. In float32, rounding
-    makes the cosine of a vector with itself 1.0000001 now and then; the result is clipped to [-1, 1], so that
-    ``arccos`` of it is never NaN. Entries of any size are safe, 1e30 and 1e-30 in float32 too.
+    In float32, rounding makes the cosine of a vector with itself 1.0000001 now and then; the result is clipped to
+    [-1, 1], so that ``arccos`` of it is never NaN. Entries of any size are safe, 1e30 and 1e-30 in float32 too.
 
     Parameters
     ----------
     a : array_like, shape (A, D) or (D,)
-        Finite numbers; no row may be all zeros.
+        Finite numbers.
     b : array_like, shape (B, D) or (D,)
-        Likewise.
 
     Returns
     -------
     Array, shape (A, B)
-        Dimensionless, in [-1, 1]: 1 same direction, 0 at right angles, -1 opposite. float32 or float64, see
-        the head of this module.
+        In [-1, 1]: 1 same direction, 0 at right angles, -1 opposite; 0 for a row of zeros. float32 or float64.
 
     Raises
     ------
     ValueError
-        If the widths differ, if there are NaN or Inf, or if a row is all zeros and so has no direction.
+        If the widths differ, or if there are NaN or Inf.
 
     Notes
     -----
-    **Source**: Reimers & Gurevych 2019 (Sentence-BERT), section 3, figure 2;
-    ``sentence_transformers.util.cos_sim(a, b)``, and in PyTorch
-    ``torch.nn.functional.cosine_similarity(a[:, None], b[None], dim=-1)``.
+    **Source**: Reimers & Gurevych 2019 (Sentence-BERT), section 3, figure 2; ``sentence_transformers.util.cos_sim``.
 
     Examples
     --------
@@ -121,47 +128,18 @@ def cos_sim(a: ArrayLike, b: ArrayLike) -> Array:
            [ 0.7071,  0.7071, -0.7071]])
     """
     a, b = _checked("cos_sim", a, b)
-    _refuse_zero_rows("cos_sim", a, b)
-    scores: Array = _unit_rows(a) @ _unit_rows(b).T  # (A, B)
+    scores = _unit_rows(a) @ _unit_rows(b).T  # (A, B)
     return np.clip(scores, -1.0, 1.0)
 
 
 def cos_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
-    """Send a gradient back through `cos_sim`.
+    """Send a gradient back through `cos_sim`: ``d_u = (d_u' - (d_u'.u') u') / |u|``, with ``u' = u / |u|``.
 
-    With ``u' = u / |u|``: ``d_u' = sum over v of d_score v'``, and ``d_u = (d_u' - (d_u'.u') u') / |u|``. So ``d_u`` is
-    at right angles to ``u``: a longer ``u`` has the same cosines. The clipping to [-1, 1] only mends rounding and is
-    not differentiated.
+    ``d_u' = sum over v of d_score v'``. So ``d_u`` is at right angles to ``u``: a longer ``u`` has the same cosines.
+    The clipping to [-1, 1] only mends rounding and is not differentiated. A row of zeros is refused: it has no
+    direction, and so no gradient.
 
-    Parameters
-    ----------
-    d_scores : array_like, shape (A, B)
-        Upstream gradient, finite.
-    a : array_like, shape (A, D) or (D,)
-        As in the forward; a single vector counts as one row.
-    b : array_like, shape (B, D) or (D,)
-        Likewise.
-
-    Returns
-    -------
-    d_a : Array, shape (A, D)
-        float32 or float64, as the scores.
-    d_b : Array, shape (B, D)
-
-    Raises
-    ------
-    ValueError
-        As `cos_sim`, and if ``d_scores`` has not the shape of the scores or holds NaN or Inf.
-
-    Notes
-    -----
-    **Source**: the gradients of ``sentence_transformers.util.cos_sim(a, b)``.
-
-    Examples
-    --------
-    >>> d_a, d_b = cos_sim_backward([[5.0]], [[3.0, 4.0]], [[2.0, 0.0]])
-    >>> d_a.round(3), d_b
-    (array([[ 0.64, -0.48]]), array([[0., 2.]]))
+    (A, B), (A, D), (B, D) -> (A, D), (B, D)
     """
     a, b = _checked("cos_sim_backward", a, b)
     _refuse_zero_rows("cos_sim_backward", a, b)
@@ -174,27 +152,20 @@ def cos_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[A
 def pairwise_cos_sim(a: ArrayLike, b: ArrayLike) -> Array:
     """Cosine of the angle between row ``i`` of ``a`` and row ``i`` of ``b``.
 
-    ``cos(u, v) = sum_d u_d v_d / (|u| |v|)``
-
     Parameters
     ----------
     a, b : array_like, shape (B, D) or (D,)
-        Finite numbers, equally many rows; no row may be all zeros.
+        Finite numbers, equally many rows.
 
     Returns
     -------
     Array, shape (B,)
-        Dimensionless, clipped to [-1, 1]. float32 or float64.
+        In [-1, 1], 0 for a row of zeros; float32 or float64.
 
     Raises
     ------
     ValueError
         As `cos_sim`, and if ``a`` and ``b`` have different numbers of rows.
-
-    Notes
-    -----
-    **Source**: as `cos_sim`; ``sentence_transformers.util.pairwise_cos_sim(a, b)``,
-    ``torch.nn.functional.cosine_similarity(a, b, dim=-1)``.
 
     Examples
     --------
@@ -202,32 +173,14 @@ def pairwise_cos_sim(a: ArrayLike, b: ArrayLike) -> Array:
     array([0., 1.])
     """
     a, b = _checked_pairs("pairwise_cos_sim", a, b)
-    _refuse_zero_rows("pairwise_cos_sim", a, b)
-    scores: Array = np.sum(_unit_rows(a) * _unit_rows(b), axis=-1)  # (B,)
+    scores = np.sum(_unit_rows(a) * _unit_rows(b), axis=-1)  # (B,)
     return np.clip(scores, -1.0, 1.0)
 
 
 def pairwise_cos_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
     """Send a gradient back through `pairwise_cos_sim`, as `cos_sim_backward`.
 
-    Parameters
-    ----------
-    d_scores : array_like, shape (B,)
-        Upstream gradient.
-    a, b : array_like, shape (B, D) or (D,)
-
-    Returns
-    -------
-    d_a, d_b : Array, shape (B, D)
-
-    Notes
-    -----
-    **Source**: the gradients of ``sentence_transformers.util.pairwise_cos_sim(a, b)``.
-
-    Examples
-    --------
-    >>> pairwise_cos_sim_backward([5.0], [[3.0, 4.0]], [[2.0, 0.0]])[1]
-    array([[0., 2.]])
+    (B,), (B, D), (B, D) -> (B, D), (B, D)
     """
     a, b = _checked_pairs("pairwise_cos_sim_backward", a, b)
     _refuse_zero_rows("pairwise_cos_sim_backward", a, b)
@@ -237,27 +190,22 @@ def pairwise_cos_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -
 
 
 def _unit_rows(x: Array) -> Array:
-    """Divide every row by its length."""
     # The square of 1e20 overflows float32 and that of 1e-30 vanishes, so the largest entry of a row is made 1 first.
-    largest: Array = np.abs(x).max(axis=-1, keepdims=True)
-    return normalize(x / largest)
+    largest = np.abs(x).max(axis=-1, keepdims=True)
+    return normalize(x / np.where(largest > 0.0, largest, 1.0).astype(x.dtype))  # a row of zeros stays one
 
 
 def _unit_rows_backward(d_unit: Array, x: Array) -> Array:
-    """Send a gradient back through `_unit_rows`."""
     # the largest entry counts as a constant here: dividing by it does not change the direction
-    largest: Array = np.abs(x).max(axis=-1, keepdims=True)
-    d_x: Array = normalize_backward(d_unit, x / largest) / largest
-    return d_x
+    largest = np.abs(x).max(axis=-1, keepdims=True)
+    return normalize_backward(d_unit, x / largest) / largest
 
 
 # ------------------------------------------------------------------------------------------------ dot product
 
 
 def dot_score(a: ArrayLike, b: ArrayLike) -> Array:
-    """Dot product of every row of ``a`` with every row of ``b``.
-
-    ``dot(u, v) = sum_d u_d v_d``
+    """Dot product of every row of ``a`` with every row of ``b``: ``sum_d u_d v_d``.
 
     For vectors of length 1, as all-MiniLM-L6-v2 makes them, this is the cosine, and cheaper.
 
@@ -266,12 +214,11 @@ def dot_score(a: ArrayLike, b: ArrayLike) -> Array:
     a : array_like, shape (A, D) or (D,)
         Finite numbers.
     b : array_like, shape (B, D) or (D,)
-        Likewise.
 
     Returns
     -------
     Array, shape (A, B)
-        In units of ``a`` times units of ``b``; any size. float32 or float64.
+        Of any size, float32 or float64.
 
     Raises
     ------
@@ -280,7 +227,7 @@ def dot_score(a: ArrayLike, b: ArrayLike) -> Array:
 
     Notes
     -----
-    **Source**: ``sentence_transformers.util.dot_score(a, b)``, ``torch.mm(a, b.T)``.
+    **Source**: ``sentence_transformers.util.dot_score``.
 
     Examples
     --------
@@ -290,47 +237,22 @@ def dot_score(a: ArrayLike, b: ArrayLike) -> Array:
     """
     a, b = _checked("dot_score", a, b)
     _refuse_overflow("dot_score", a, b)
-    scores: Array = a @ b.T  # (A, B)
-    return scores
+    return a @ b.T  # (A, B)
 
 
 def dot_score_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
     """Send a gradient back through `dot_score`: ``d_a = d_scores @ b``, ``d_b = d_scores.T @ a``.
 
-    Parameters
-    ----------
-    d_scores : array_like, shape (A, B)
-        Upstream gradient.
-    a : array_like, shape (A, D) or (D,)
-    b : array_like, shape (B, D) or (D,)
-
-    Returns
-    -------
-    d_a : Array, shape (A, D)
-    d_b : Array, shape (B, D)
-
-    Notes
-    -----
-    **Source**: the gradients of ``sentence_transformers.util.dot_score(a, b)``.
-
-    Examples
-    --------
-    >>> dot_score_backward([[1.0, 10.0]], [[1, 2]], [[3, 4], [5, 6]])
-    (array([[53., 64.]]), array([[ 1.,  2.],
-           [10., 20.]]))
+    (A, B), (A, D), (B, D) -> (A, D), (B, D)
     """
     a, b = _checked("dot_score_backward", a, b)
     _refuse_overflow("dot_score_backward", a, b)
     upstream = _checked_upstream("dot_score_backward", d_scores, (len(a), len(b)), a.dtype)
-    d_a: Array = upstream @ b  # (A, D)
-    d_b: Array = upstream.T @ a  # (B, D)
-    return d_a, d_b
+    return upstream @ b, upstream.T @ a  # (A, D), (B, D)
 
 
 def pairwise_dot_score(a: ArrayLike, b: ArrayLike) -> Array:
     """Dot product of row ``i`` of ``a`` with row ``i`` of ``b``.
-
-    ``dot(u, v) = sum_d u_d v_d``
 
     Parameters
     ----------
@@ -340,16 +262,12 @@ def pairwise_dot_score(a: ArrayLike, b: ArrayLike) -> Array:
     Returns
     -------
     Array, shape (B,)
-        In units of ``a`` times units of ``b``; any size. float32 or float64.
+        Of any size, float32 or float64.
 
     Raises
     ------
     ValueError
         As `dot_score`, and if ``a`` and ``b`` have different numbers of rows.
-
-    Notes
-    -----
-    **Source**: ``sentence_transformers.util.pairwise_dot_score(a, b)``, ``torch.sum(a * b, dim=-1)``.
 
     Examples
     --------
@@ -358,36 +276,7 @@ def pairwise_dot_score(a: ArrayLike, b: ArrayLike) -> Array:
     """
     a, b = _checked_pairs("pairwise_dot_score", a, b)
     _refuse_overflow("pairwise_dot_score", a, b)
-    scores: Array = np.sum(a * b, axis=-1)  # (B,)
-    return scores
-
-
-def pairwise_dot_score_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
-    """Send a gradient back through `pairwise_dot_score`: ``d_u = d_score v``, ``d_v = d_score u``.
-
-    Parameters
-    ----------
-    d_scores : array_like, shape (B,)
-        Upstream gradient.
-    a, b : array_like, shape (B, D) or (D,)
-
-    Returns
-    -------
-    d_a, d_b : Array, shape (B, D)
-
-    Notes
-    -----
-    **Source**: the gradients of ``sentence_transformers.util.pairwise_dot_score(a, b)``.
-
-    Examples
-    --------
-    >>> pairwise_dot_score_backward([10.0], [[1, 2]], [[3, 4]])
-    (array([[30., 40.]]), array([[10., 20.]]))
-    """
-    a, b = _checked_pairs("pairwise_dot_score_backward", a, b)
-    _refuse_overflow("pairwise_dot_score_backward", a, b)
-    upstream = _checked_upstream("pairwise_dot_score_backward", d_scores, (len(a),), a.dtype)
-    return upstream[:, None] * b, upstream[:, None] * a
+    return np.sum(a * b, axis=-1)  # (B,)
 
 
 # -------------------------------------------------------------------------------------------------- Euclidean
@@ -396,22 +285,19 @@ def pairwise_dot_score_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike)
 def euclidean_sim(a: ArrayLike, b: ArrayLike) -> Array:
     """Negative straight-line distance between every row of ``a`` and every row of ``b``.
 
-    ``euclidean(u, v) = -sqrt(sum_d (u_d - v_d)^2)``
-
-    Negative, so that larger is closer, as for every other similarity. Unit vectors are ranked as by cosine,
-    because for them ``|u - v|^2 = 2 - 2 cos(u, v)``.
+    ``-sqrt(sum_d (u_d - v_d)^2)``: negative, so that larger is closer, as for every other similarity. Unit vectors are
+    ranked as by cosine, because for them ``|u - v|^2 = 2 - 2 cos(u, v)``.
 
     Parameters
     ----------
     a : array_like, shape (A, D) or (D,)
         Finite numbers.
     b : array_like, shape (B, D) or (D,)
-        Likewise.
 
     Returns
     -------
     Array, shape (A, B)
-        In the unit of the vectors, in (-inf, 0]; exactly 0 for equal rows. float32 or float64.
+        In (-inf, 0]; exactly 0 for equal rows. float32 or float64.
 
     Raises
     ------
@@ -420,7 +306,7 @@ def euclidean_sim(a: ArrayLike, b: ArrayLike) -> Array:
 
     Notes
     -----
-    **Source**: ``sentence_transformers.util.euclidean_sim(a, b)``, but without its shortcut above 25 rows:
+    **Source**: ``sentence_transformers.util.euclidean_sim``, but without its shortcut above 25 rows:
     ``-torch.cdist(a, b, p=2, compute_mode="donot_use_mm_for_euclid_dist")``.
 
     Examples
@@ -434,42 +320,8 @@ def euclidean_sim(a: ArrayLike, b: ArrayLike) -> Array:
     return -_each_row_against_all(_euclidean_distance, a, b)  # (A, B)
 
 
-def euclidean_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
-    """Send a gradient back through `euclidean_sim`: ``d_u = -sum over v of d_score (u - v) / |u - v|``.
-
-    ``d_v`` is the same with the sign turned. Equal rows, where the distance has a kink, give 0.
-
-    Parameters
-    ----------
-    d_scores : array_like, shape (A, B)
-        Upstream gradient.
-    a : array_like, shape (A, D) or (D,)
-    b : array_like, shape (B, D) or (D,)
-
-    Returns
-    -------
-    d_a : Array, shape (A, D)
-    d_b : Array, shape (B, D)
-
-    Notes
-    -----
-    **Source**: the gradients of ``sentence_transformers.util.euclidean_sim(a, b)``, of ``-torch.cdist(a, b)``.
-
-    Examples
-    --------
-    >>> euclidean_sim_backward([[5.0, 1.0]], [[0, 0]], [[3, 4], [0, 0]])[0]
-    array([[3., 4.]])
-    """
-    a, b = _checked("euclidean_sim_backward", a, b)
-    _refuse_overflow("euclidean_sim_backward", a, b)
-    upstream = _checked_upstream("euclidean_sim_backward", d_scores, (len(a), len(b)), a.dtype)
-    return _each_row_against_all_backward(_euclidean_slopes, -upstream, a, b)
-
-
 def pairwise_euclidean_sim(a: ArrayLike, b: ArrayLike) -> Array:
     """Negative straight-line distance between row ``i`` of ``a`` and row ``i`` of ``b``.
-
-    ``euclidean(u, v) = -sqrt(sum_d (u_d - v_d)^2)``
 
     Parameters
     ----------
@@ -479,17 +331,12 @@ def pairwise_euclidean_sim(a: ArrayLike, b: ArrayLike) -> Array:
     Returns
     -------
     Array, shape (B,)
-        In the unit of the vectors, in (-inf, 0]; exactly 0 for equal rows. float32 or float64.
+        In (-inf, 0]; exactly 0 for equal rows. float32 or float64.
 
     Raises
     ------
     ValueError
         As `euclidean_sim`, and if ``a`` and ``b`` have different numbers of rows.
-
-    Notes
-    -----
-    **Source**: ``sentence_transformers.util.pairwise_euclidean_sim(a, b)``,
-    ``-torch.linalg.vector_norm(a - b, dim=-1)``.
 
     Examples
     --------
@@ -502,70 +349,42 @@ def pairwise_euclidean_sim(a: ArrayLike, b: ArrayLike) -> Array:
 
 
 def pairwise_euclidean_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
-    """Send a gradient back through `pairwise_euclidean_sim`, as `euclidean_sim_backward`.
+    """Send a gradient back through `pairwise_euclidean_sim`: ``d_u = -d_score (u - v) / |u - v|``, ``d_v = -d_u``.
 
     Equal rows, where the distance has a kink, give 0.
 
-    Parameters
-    ----------
-    d_scores : array_like, shape (B,)
-        Upstream gradient.
-    a, b : array_like, shape (B, D) or (D,)
-
-    Returns
-    -------
-    d_a, d_b : Array, shape (B, D)
-
-    Notes
-    -----
-    **Source**: the gradients of ``sentence_transformers.util.pairwise_euclidean_sim(a, b)``.
-
-    Examples
-    --------
-    >>> pairwise_euclidean_sim_backward([5.0, 1.0], [[0, 0], [1, 1]], [[3, 4], [1, 1]])[1]
-    array([[-3., -4.],
-           [ 0.,  0.]])
+    (B,), (B, D), (B, D) -> (B, D), (B, D)
     """
     a, b = _checked_pairs("pairwise_euclidean_sim_backward", a, b)
     _refuse_overflow("pairwise_euclidean_sim_backward", a, b)
     upstream = _checked_upstream("pairwise_euclidean_sim_backward", d_scores, (len(a),), a.dtype)
-    d_u, d_v = _euclidean_slopes(a, b)
-    return -upstream[:, None] * d_u, -upstream[:, None] * d_v
+    difference = a - b  # (B, D)
+    distance = np.linalg.norm(difference, axis=-1, keepdims=True)  # (B, 1)
+    d_a = -upstream[:, None] * (difference / np.where(distance > 0.0, distance, math.inf))
+    return d_a, -d_a
 
 
 def _euclidean_distance(u: Array, v: Array) -> Array:
     """Distance along the last axis; ``u`` is one row ``(D,)`` or as many rows as ``v``."""
-    distance: Array = np.linalg.norm(u - v, axis=-1)
-    return distance
-
-
-def _euclidean_slopes(u: Array, v: Array) -> tuple[Array, Array]:
-    """How the distance moves with ``u`` and ``v``: by the unit vector from one to the other, by 0 for equal rows."""
-    difference = u - v
-    distance: Array = np.linalg.norm(difference, axis=-1, keepdims=True)
-    direction: Array = difference / np.where(distance > 0.0, distance, math.inf)
-    return direction, -direction
+    return np.linalg.norm(u - v, axis=-1)
 
 
 # -------------------------------------------------------------------------------------------------- Manhattan
 
 
 def manhattan_sim(a: ArrayLike, b: ArrayLike) -> Array:
-    """Negative sum of coordinate distances between every row of ``a`` and every row of ``b``.
-
-    ``manhattan(u, v) = -sum_d |u_d - v_d|``
+    """Negative sum of coordinate distances between every row of ``a`` and every row of ``b``: ``-sum_d |u_d - v_d|``.
 
     Parameters
     ----------
     a : array_like, shape (A, D) or (D,)
         Finite numbers.
     b : array_like, shape (B, D) or (D,)
-        Likewise.
 
     Returns
     -------
     Array, shape (A, B)
-        In the unit of the vectors, in (-inf, 0]; exactly 0 for equal rows. float32 or float64.
+        In (-inf, 0]; exactly 0 for equal rows. float32 or float64.
 
     Raises
     ------
@@ -574,7 +393,7 @@ def manhattan_sim(a: ArrayLike, b: ArrayLike) -> Array:
 
     Notes
     -----
-    **Source**: ``sentence_transformers.util.manhattan_sim(a, b)``, ``-torch.cdist(a, b, p=1)``.
+    **Source**: ``sentence_transformers.util.manhattan_sim``, ``-torch.cdist(a, b, p=1)``.
 
     Examples
     --------
@@ -587,42 +406,8 @@ def manhattan_sim(a: ArrayLike, b: ArrayLike) -> Array:
     return -_each_row_against_all(_manhattan_distance, a, b)  # (A, B)
 
 
-def manhattan_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
-    """Send a gradient back through `manhattan_sim`: ``d_u = -sum over v of d_score sign(u - v)``.
-
-    ``d_v`` is the same with the sign turned. ``sign(0) = 0``: where coordinates are equal, the distance has a kink.
-
-    Parameters
-    ----------
-    d_scores : array_like, shape (A, B)
-        Upstream gradient.
-    a : array_like, shape (A, D) or (D,)
-    b : array_like, shape (B, D) or (D,)
-
-    Returns
-    -------
-    d_a : Array, shape (A, D)
-    d_b : Array, shape (B, D)
-
-    Notes
-    -----
-    **Source**: the gradients of ``sentence_transformers.util.manhattan_sim(a, b)``, of ``-torch.cdist(a, b, p=1)``.
-
-    Examples
-    --------
-    >>> manhattan_sim_backward([[5.0, 1.0]], [[0, 0]], [[3, 4], [0, -2]])[0]
-    array([[5., 4.]])
-    """
-    a, b = _checked("manhattan_sim_backward", a, b)
-    _refuse_overflow("manhattan_sim_backward", a, b)
-    upstream = _checked_upstream("manhattan_sim_backward", d_scores, (len(a), len(b)), a.dtype)
-    return _each_row_against_all_backward(_manhattan_slopes, -upstream, a, b)
-
-
 def pairwise_manhattan_sim(a: ArrayLike, b: ArrayLike) -> Array:
     """Negative sum of coordinate distances between row ``i`` of ``a`` and row ``i`` of ``b``.
-
-    ``manhattan(u, v) = -sum_d |u_d - v_d|``
 
     Parameters
     ----------
@@ -632,17 +417,12 @@ def pairwise_manhattan_sim(a: ArrayLike, b: ArrayLike) -> Array:
     Returns
     -------
     Array, shape (B,)
-        In the unit of the vectors, in (-inf, 0]; exactly 0 for equal rows. float32 or float64.
+        In (-inf, 0]; exactly 0 for equal rows. float32 or float64.
 
     Raises
     ------
     ValueError
         As `manhattan_sim`, and if ``a`` and ``b`` have different numbers of rows.
-
-    Notes
-    -----
-    **Source**: ``sentence_transformers.util.pairwise_manhattan_sim(a, b)``,
-    ``-torch.sum(torch.abs(a - b), dim=-1)``.
 
     Examples
     --------
@@ -655,46 +435,22 @@ def pairwise_manhattan_sim(a: ArrayLike, b: ArrayLike) -> Array:
 
 
 def pairwise_manhattan_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
-    """Send a gradient back through `pairwise_manhattan_sim`, as `manhattan_sim_backward`.
+    """Send a gradient back through `pairwise_manhattan_sim`: ``d_u = -d_score sign(u - v)``, ``d_v = -d_u``.
 
     ``sign(0) = 0``: where coordinates are equal, the distance has a kink.
 
-    Parameters
-    ----------
-    d_scores : array_like, shape (B,)
-        Upstream gradient.
-    a, b : array_like, shape (B, D) or (D,)
-
-    Returns
-    -------
-    d_a, d_b : Array, shape (B, D)
-
-    Notes
-    -----
-    **Source**: the gradients of ``sentence_transformers.util.pairwise_manhattan_sim(a, b)``.
-
-    Examples
-    --------
-    >>> pairwise_manhattan_sim_backward([5.0], [[0, 0]], [[3, 0]])[1]
-    array([[-5.,  0.]])
+    (B,), (B, D), (B, D) -> (B, D), (B, D)
     """
     a, b = _checked_pairs("pairwise_manhattan_sim_backward", a, b)
     _refuse_overflow("pairwise_manhattan_sim_backward", a, b)
     upstream = _checked_upstream("pairwise_manhattan_sim_backward", d_scores, (len(a),), a.dtype)
-    d_u, d_v = _manhattan_slopes(a, b)
-    return -upstream[:, None] * d_u, -upstream[:, None] * d_v
+    d_a = -upstream[:, None] * np.sign(a - b)  # (B, D)
+    return d_a, -d_a
 
 
 def _manhattan_distance(u: Array, v: Array) -> Array:
     """Distance along the last axis; ``u`` is one row ``(D,)`` or as many rows as ``v``."""
-    distance: Array = np.sum(np.abs(u - v), axis=-1)
-    return distance
-
-
-def _manhattan_slopes(u: Array, v: Array) -> tuple[Array, Array]:
-    """How the distance moves with ``u`` and ``v``: by the signs of the differences."""
-    signs: Array = np.sign(u - v)
-    return signs, -signs
+    return np.sum(np.abs(u - v), axis=-1)
 
 
 # ------------------------------------------------------------------------------------------------------ angle
@@ -706,24 +462,22 @@ def angular_distance(a: ArrayLike, b: ArrayLike) -> Array:
     ``angular(u, v) = arccos(cos(u, v)) / pi = 2 / pi * atan2(|u' - v'|, |u' + v'|)``, where ``u' = u / |u|``
 
     It ranks as cosine does, the other way round (smaller is closer), and it is a metric on directions. The "cosine
-    distance" ``1 - cos`` is not: it breaks the triangle inequality. With vectors at 0, 45 and 90 degrees the two
-    steps measure 0.29 each and the direct way 1.0, so a detour is shorter than the straight line. The reason is that
-    ``1 - cos`` is half the *square* of a small angle, and squares of lengths do not add up. Methods that lean on
-    the triangle inequality (metric trees, pruning in clustering) are right with this function and silently wrong
-    with ``1 - cos``.
+    distance" ``1 - cos`` is not: with vectors at 0, 45 and 90 degrees the two steps measure 0.29 each and the direct
+    way 1.0, so a detour is shorter than the straight line. The reason is that ``1 - cos`` is half the *square* of a
+    small angle, and squares of lengths do not add up. Methods that lean on the triangle inequality (metric trees,
+    pruning in clustering) are right with this function and silently wrong with ``1 - cos``.
 
     Parameters
     ----------
     a : array_like, shape (A, D) or (D,)
         Finite numbers; no row may be all zeros.
     b : array_like, shape (B, D) or (D,)
-        Likewise.
 
     Returns
     -------
     Array, shape (A, B)
-        Dimensionless, in [0, 1]: 0 same direction, 0.5 at right angles, 1 opposite. Exactly 0 for equal rows;
-        otherwise off by about one eps of the dtype (1.2e-7, 2.2e-16). float32 or float64.
+        In [0, 1]: 0 same direction, 0.5 at right angles, 1 opposite. Exactly 0 for equal rows; otherwise off by about
+        one eps of the dtype (1.2e-7, 2.2e-16). float32 or float64.
 
     Raises
     ------
@@ -753,47 +507,8 @@ def angular_distance(a: ArrayLike, b: ArrayLike) -> Array:
     return _each_row_against_all(_angle, _unit_rows(a), _unit_rows(b))  # (A, B)
 
 
-def angular_distance_backward(d_distances: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
-    """Send a gradient back through `angular_distance`.
-
-    With ``c`` the cosine: ``d_u' = -sum over v of d_distance / (pi sqrt(1 - c^2)) v'``, then to ``u`` as in
-    `cos_sim_backward`. From one ``v`` comes a vector of length ``d_distance / (pi |u|)``, whatever the angle: where the
-    slope of arccos grows without bound, that of the cosine vanishes. Parallel and opposite vectors, where the angle has
-    a kink, give 0; for vectors that only rounding keeps apart, rounding makes the direction.
-
-    Parameters
-    ----------
-    d_distances : array_like, shape (A, B)
-        Upstream gradient.
-    a : array_like, shape (A, D) or (D,)
-    b : array_like, shape (B, D) or (D,)
-
-    Returns
-    -------
-    d_a : Array, shape (A, D)
-    d_b : Array, shape (B, D)
-
-    Notes
-    -----
-    **Source**: the gradients of ``torch.acos(sentence_transformers.util.cos_sim(a, b)) / torch.pi``, which are NaN or
-    Inf for parallel vectors.
-
-    Examples
-    --------
-    >>> (angular_distance_backward([[math.pi, 1.0]], [[2, 0]], [[1, 1], [3, 0]])[0] + 0.0).round(12)
-    array([[ 0. , -0.5]])
-    """
-    a, b = _checked("angular_distance_backward", a, b)
-    _refuse_zero_rows("angular_distance_backward", a, b)
-    upstream = _checked_upstream("angular_distance_backward", d_distances, (len(a), len(b)), a.dtype)
-    d_unit_a, d_unit_b = _each_row_against_all_backward(_angle_slopes, upstream, _unit_rows(a), _unit_rows(b))
-    return _unit_rows_backward(d_unit_a, a), _unit_rows_backward(d_unit_b, b)
-
-
 def pairwise_angular_distance(a: ArrayLike, b: ArrayLike) -> Array:
     """Angle between row ``i`` of ``a`` and row ``i`` of ``b``, as a fraction of half a turn.
-
-    ``angular(u, v) = arccos(cos(u, v)) / pi = 2 / pi * atan2(|u' - v'|, |u' + v'|)``, where ``u' = u / |u|``
 
     Parameters
     ----------
@@ -803,17 +518,12 @@ def pairwise_angular_distance(a: ArrayLike, b: ArrayLike) -> Array:
     Returns
     -------
     Array, shape (B,)
-        Dimensionless, in [0, 1]; exactly 0 for equal rows. float32 or float64.
+        In [0, 1]; exactly 0 for equal rows. float32 or float64.
 
     Raises
     ------
     ValueError
         As `angular_distance`, and if ``a`` and ``b`` have different numbers of rows.
-
-    Notes
-    -----
-    **Source**: as `angular_distance`; in exact arithmetic
-    ``torch.acos(sentence_transformers.util.pairwise_cos_sim(a, b)) / torch.pi``.
 
     Examples
     --------
@@ -825,56 +535,13 @@ def pairwise_angular_distance(a: ArrayLike, b: ArrayLike) -> Array:
     return _angle(_unit_rows(a), _unit_rows(b))  # (B,)
 
 
-def pairwise_angular_distance_backward(d_distances: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
-    """Send a gradient back through `pairwise_angular_distance`, as `angular_distance_backward`.
-
-    Parallel and opposite vectors, where the angle has a kink, give 0.
-
-    Parameters
-    ----------
-    d_distances : array_like, shape (B,)
-        Upstream gradient.
-    a, b : array_like, shape (B, D) or (D,)
-
-    Returns
-    -------
-    d_a, d_b : Array, shape (B, D)
-
-    Notes
-    -----
-    **Source**: the gradients of ``torch.acos(sentence_transformers.util.pairwise_cos_sim(a, b)) / torch.pi``.
-
-    Examples
-    --------
-    >>> (pairwise_angular_distance_backward([math.pi], [[2, 0]], [[1, 1]])[0] + 0.0).round(12)
-    array([[ 0. , -0.5]])
-    """
-    a, b = _checked_pairs("pairwise_angular_distance_backward", a, b)
-    _refuse_zero_rows("pairwise_angular_distance_backward", a, b)
-    upstream = _checked_upstream("pairwise_angular_distance_backward", d_distances, (len(a),), a.dtype)
-    d_unit_a, d_unit_b = (upstream[:, None] * slopes for slopes in _angle_slopes(_unit_rows(a), _unit_rows(b)))
-    return _unit_rows_backward(d_unit_a, a), _unit_rows_backward(d_unit_b, b)
-
-
 def _angle(u: Array, v: Array) -> Array:
     """Angle between unit vectors along the last axis, as a fraction of half a turn."""
     # Why not arccos(u.v): for a small angle the cosine is 1 - angle^2 / 2, and float32 rounds that to steps of 6e-8:
     # half of the angle's digits are gone before arccos sees them. The diagonals of the rhombus that u and v span keep
     # them: |u - v| = 2 sin(angle / 2), |u + v| = 2 cos(angle / 2). Equal rows give exactly 0.
     half_angle = np.arctan2(np.linalg.norm(u - v, axis=-1), np.linalg.norm(u + v, axis=-1))
-    angle: Array = half_angle / (math.pi / 2)  # at most pi/2 by pi/2: exactly 1, not one rounding above it
-    return angle
-
-
-def _angle_slopes(u: Array, v: Array) -> tuple[Array, Array]:
-    """How `_angle` moves with ``u`` and with ``v``, as if they could leave the sphere; 0 on one line."""
-    difference, total = u - v, u + v
-    across: Array = np.linalg.norm(difference, axis=-1, keepdims=True)
-    along: Array = np.linalg.norm(total, axis=-1, keepdims=True)
-    # of 2 / pi atan2(across, along), where across^2 + along^2 = 4
-    by_across = difference * (along / (2.0 * math.pi * np.where(across > 0.0, across, math.inf)))
-    by_along = total * (across / (-2.0 * math.pi * np.where(along > 0.0, along, math.inf)))
-    return by_across + by_along, by_along - by_across
+    return half_angle / (math.pi / 2)  # at most pi/2 by pi/2: exactly 1, not one rounding above it
 
 
 # ---------------------------------------------------------------------------------------------------- by name
@@ -903,7 +570,7 @@ SIMILARITIES = MappingProxyType(
 
 
 def _each_row_against_all(distance: Callable[[Array, Array], Array], a: Array, b: Array) -> Array:
-    """Fill the matrix of distances one row of ``a`` and one block of ``b`` at a time, with no (A, B, D) array."""
+    """Fill the matrix of distances one row of ``a`` and one block of ``b`` at a time, without an (A, B, D) array."""
     distances = np.empty((len(a), len(b)), dtype=a.dtype)  # (A, B)
     step = max(1, BLOCK_NUMBERS // a.shape[1])
     for start in range(0, len(b), step):
@@ -913,24 +580,8 @@ def _each_row_against_all(distance: Callable[[Array, Array], Array], a: Array, b
     return distances
 
 
-def _each_row_against_all_backward(
-    slopes: Callable[[Array, Array], tuple[Array, Array]], d_distances: Array, a: Array, b: Array
-) -> tuple[Array, Array]:
-    """Send a gradient back through `_each_row_against_all`, in the same blocks."""
-    d_a, d_b = np.zeros_like(a), np.zeros_like(b)
-    step = max(1, BLOCK_NUMBERS // a.shape[1])
-    for start in range(0, len(b), step):
-        block, d_block = b[start : start + step], d_b[start : start + step]
-        for row in range(len(a)):
-            upstream = d_distances[row, start : start + step]
-            d_row, d_rows = slopes(a[row], block)
-            d_a[row] += upstream @ d_row
-            d_block += upstream[:, None] * d_rows
-    return d_a, d_b
-
-
 def _checked(function: str, a: ArrayLike, b: ArrayLike, letter: str = "A") -> tuple[Array, Array]:
-    """Both arguments as finite rows ``(A, D)`` and ``(B, D)`` of one float dtype, or the error that says why not."""
+    """Take both arguments as finite rows (A, D) and (B, D) of one float dtype."""
     rows_a, rows_b = _as_rows(function, "a", letter, a), _as_rows(function, "b", "B", b)
     if rows_a.shape[1] != rows_b.shape[1]:
         raise ValueError(
@@ -952,7 +603,6 @@ def _checked(function: str, a: ArrayLike, b: ArrayLike, letter: str = "A") -> tu
 
 
 def _checked_pairs(function: str, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
-    """As `_checked`, for two arguments that are compared row by row."""
     rows_a, rows_b = _checked(function, a, b, letter="B")
     if len(rows_a) != len(rows_b):
         raise ValueError(
@@ -964,7 +614,6 @@ def _checked_pairs(function: str, a: ArrayLike, b: ArrayLike) -> tuple[Array, Ar
 
 
 def _checked_upstream(function: str, upstream: ArrayLike, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-    """Upstream gradient as an array of the dtype of the rows, or the error that says why not."""
     array = np.asarray(upstream, dtype=dtype)
     if array.shape != shape or not np.isfinite(array).all():
         raise ValueError(
@@ -975,7 +624,6 @@ def _checked_upstream(function: str, upstream: ArrayLike, shape: tuple[int, ...]
 
 
 def _as_rows(function: str, name: str, letter: str, x: ArrayLike) -> NDArray[Any]:
-    """``x`` as a two-dimensional array of real numbers with at least one column."""
     try:
         rows = np.asarray(x)
     except ValueError as error:
@@ -997,15 +645,13 @@ def _as_rows(function: str, name: str, letter: str, x: ArrayLike) -> NDArray[Any
 
 
 def _refuse_zero_rows(function: str, a: Array, b: Array) -> None:
-    """Refuse vectors without a direction."""
     for name, rows in (("a", a), ("b", b)):
         has_direction = np.any(rows, axis=1)
         if not has_direction.all():
             raise ValueError(
                 f"{function}: every row of {name} must have a direction, but {name} {rows.shape} is all zeros in "
                 f"{_list_rows(has_direction)}. No encoder makes such a vector; the usual cause is an np.zeros "
-                f"array that was not filled. Drop these rows, or use a dot or Euclidean similarity, which are "
-                f"defined for them."
+                f"array that was not filled. Drop these rows."
             )
 
 
@@ -1026,3 +672,180 @@ def _list_rows(is_good: Any) -> str:
     bad = np.flatnonzero(~is_good)
     named = ", ".join(str(row) for row in bad[:5]) + (", ..." if len(bad) > 5 else "")
     return f"row{'s' if len(bad) > 1 else ''} {named} ({len(bad)} of {len(is_good)} rows)"
+
+
+# ------------------------------------------------------------------------------------------------------------ distances
+
+
+ROUNDING = 1e-5
+"""How far beyond [-1, 1] a cosine may lie and still be taken for one that was rounded: float32 makes 1.0000001."""
+
+_INF = math.inf
+
+
+class Conversion(NamedTuple):
+    """One kind of distance, and the similarity that it belongs to."""
+
+    distance: Callable[[Array], Array]  # of a similarity
+    similarity: Callable[[Array], Array]  # of a distance
+    similarities: tuple[float, float]  # from the least to the most alike
+    distances: tuple[float, float]  # from the nearest to the farthest
+    is_metric: bool | None  # None: if the distance that comes in is one
+    rounding: float = 0.0  # so far beyond the ends a number is moved to the end
+
+
+CONVERSIONS = MappingProxyType(
+    {
+        "angular": Conversion(
+            lambda cosine: np.arccos(cosine) / math.pi,
+            # cos is flat at 0 and keeps few digits around 90 degrees; the sine of what is missing there keeps them
+            lambda angle: np.sin((0.5 - angle) * math.pi),
+            (-1.0, 1.0),
+            (0.0, 1.0),
+            is_metric=True,
+            rounding=ROUNDING,
+        ),
+        "chord": Conversion(
+            lambda cosine: np.sqrt(2.0 - 2.0 * cosine),
+            lambda chord: 1.0 - chord * chord / 2.0,
+            (-1.0, 1.0),
+            (0.0, 2.0),
+            is_metric=True,
+            rounding=ROUNDING,
+        ),
+        "cosine": Conversion(
+            lambda cosine: 1.0 - cosine,
+            lambda distance: 1.0 - distance,
+            (-1.0, 1.0),
+            (0.0, 2.0),
+            is_metric=False,
+            rounding=ROUNDING,
+        ),
+        "negated": Conversion(
+            lambda similarity: 0.0 - similarity,  # not -similarity: that would make a -0.0 of 0
+            lambda distance: 0.0 - distance,
+            (-_INF, 0.0),
+            (0.0, _INF),
+            is_metric=None,
+        ),
+        "inverse": Conversion(
+            lambda similarity: (1.0 - similarity) / similarity,  # 1 / s - 1 would lose digits near 1
+            lambda distance: 1.0 / (1.0 + distance),
+            (0.0, 1.0),
+            (0.0, _INF),
+            is_metric=None,
+        ),
+    }
+)
+
+
+def to_distance(similarity: ArrayLike, kind: str = "angular") -> Array:
+    """Turn similarities into distances, by the formulas in the table at the head of this module.
+
+    Parameters
+    ----------
+    similarity : array_like, any shape
+        Finite numbers. Cosines in [-1, 1] for "angular", "chord" and "cosine"; at most 0 for "negated"; in (0, 1] for
+        "inverse". Cosines up to 1e-5 beyond their ends are taken for rounding and moved to the end.
+    kind : {"angular", "chord", "cosine", "negated", "inverse"}
+
+    Returns
+    -------
+    Array, of the same shape
+        From 0, to 1 ("angular"), to 2 ("chord", "cosine") or without end. "cosine" is no metric. float32 stays float32,
+        float16 becomes float32, everything else float64.
+
+    Raises
+    ------
+    ValueError
+        For another kind, numbers outside the domain, NaN and Inf, and a distance too large for its dtype.
+
+    Notes
+    -----
+    **Source**: arccos of the cosine is the length of the shortest arc between two points of the unit sphere, whose
+    triangle inequality is Euclid XI.20 (of three plane angles at a corner, two exceed the third).
+
+    Examples
+    --------
+    >>> to_distance([1.0, 0.5, 0.0, -1.0]).round(4)
+    array([0.    , 0.3333, 0.5   , 1.    ])
+    >>> to_distance([1.0, 0.5, 0.0, -1.0], "chord").round(4)
+    array([0.    , 1.    , 1.4142, 2.    ])
+    >>> to_distance([-5.0, 0.0], "negated"), to_distance([0.25, 1.0], "inverse")
+    (array([5., 0.]), array([3., 0.]))
+    """
+    conversion = _choose("to_distance", kind)
+    checked = _in_domain("to_distance", kind, similarity, conversion.similarities, conversion.rounding)
+    return _apply("to_distance", kind, conversion.distance, checked)
+
+
+def to_similarity(distance: ArrayLike, kind: str = "angular") -> Array:
+    """Turn distances into similarities; the inverse of :func:`to_distance`.
+
+    Parameters
+    ----------
+    distance : array_like, any shape
+        Finite numbers: in [0, 1] for "angular", in [0, 2] for "chord" and "cosine", at least 0 for "negated" and
+        "inverse". For the first three, up to 1e-5 beyond the ends is taken for rounding and moved to the end.
+    kind : {"angular", "chord", "cosine", "negated", "inverse"}
+
+    Returns
+    -------
+    Array, of the same shape
+        Cosines in [-1, 1], numbers up to 0 ("negated"), or in (0, 1] ("inverse"). float32 or float64, as `to_distance`.
+
+    Raises
+    ------
+    ValueError
+        For another kind, numbers outside the domain, NaN and Inf.
+
+    Examples
+    --------
+    >>> to_similarity([0.0, 1 / 3, 0.5, 1.0]).round(4)
+    array([ 1. ,  0.5,  0. , -1. ])
+    >>> to_similarity([0.0, 3.0], "inverse")
+    array([1.  , 0.25])
+    """
+    conversion = _choose("to_similarity", kind)
+    checked = _in_domain("to_similarity", kind, distance, conversion.distances, conversion.rounding)
+    return _apply("to_similarity", kind, conversion.similarity, checked)
+
+
+def _choose(function: str, kind: str) -> Conversion:
+    if kind not in CONVERSIONS:
+        raise ValueError(f"{function}: kind must be one of {', '.join(CONVERSIONS)}, got {kind!r}")
+    return CONVERSIONS[kind]
+
+
+def _in_domain(function: str, kind: str, x: ArrayLike, domain: tuple[float, float], rounding: float) -> Array:
+    """Take numbers as float32 or float64 inside their domain."""
+    numbers = np.asarray(x)
+    if numbers.dtype.kind not in "fiu":
+        raise ValueError(
+            f"{function}: expected real numbers, got {type(x).__name__} that NumPy reads as {numbers.dtype}"
+        )
+    narrow = numbers.dtype.kind == "f" and numbers.dtype.itemsize <= 4
+    numbers = numbers.astype(np.float32 if narrow else np.float64)
+    low, high = domain
+    inside = np.isfinite(numbers) & (numbers >= low - rounding) & (numbers <= high + rounding)
+    if not inside.all():
+        bad = numbers[~inside]
+        left, right = "(" if low == -_INF else "[", ")" if high == _INF else "]"
+        raise ValueError(
+            f"{function}: kind {kind!r} expects finite numbers in {left}{low:g}, {high:g}{right}, got "
+            f"{bad.flat[0]:.9g} ({bad.size} of {numbers.size} are outside); is it a cosine of vectors that were not "
+            "scaled to length 1, or a distance where a similarity belongs?"
+        )
+    return np.clip(numbers, low, high)
+
+
+def _apply(function: str, kind: str, formula: Callable[[Array], Array], numbers: Array) -> Array:
+    """Compute in float64, so that float32 is rounded once, and refuse what is too large for the dtype."""
+    with np.errstate(over="ignore", divide="ignore"):
+        wide = np.asarray(formula(numbers.astype(np.float64)))
+        result = wide.astype(numbers.dtype)
+    if not np.isfinite(result).all():
+        raise ValueError(
+            f"{function}: kind {kind!r}: a similarity of {numbers.min():g} is a distance beyond {result.dtype}"
+        )
+    return result

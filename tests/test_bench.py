@@ -17,9 +17,9 @@ from minisbert.bench.report import format_report, share_of_ceiling, times_as_fas
 from minisbert.bench.run import Order, choose_engines, count_steps, default_texts, run_benchmark
 from minisbert.bench.texts import make_texts, sentence_lengths
 from minisbert.bench.worker import Worker, WorkerError, environment
-from minisbert.blas import Processor
 from minisbert.cli import main
 from minisbert.model.pooling import Normalize, Pooling
+from minisbert.parallel import Processor
 
 ZEN5 = Processor(
     "AuthenticAMD",

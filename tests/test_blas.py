@@ -10,8 +10,8 @@ import warnings
 import pytest
 from tiny import write_model
 
-from minisbert import SentenceEncoder, blas, encoder
-from minisbert.blas import Processor, environment_for, libraries, read_processor, slower_than_possible, threads
+from minisbert import SentenceEncoder, encoder, parallel
+from minisbert.parallel import Processor, environment_for, libraries, read_processor, slower_than_possible, threads
 
 AVX2 = frozenset({"sse2", "avx", "avx2", "fma"})
 AVX512 = AVX2 | {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}
@@ -99,9 +99,9 @@ def test_the_remedy_is_applied_only_where_it_is_known_to_help(vendor, flags, env
 
 COMMAND_LINE = """
 import os, sys
-from minisbert import blas, cli
+from minisbert import cli, parallel
 assert "numpy" not in sys.modules
-blas.read_processor = lambda: blas.Processor("AuthenticAMD", frozenset(sys.argv[1].split()))
+parallel.read_processor = lambda: parallel.Processor("AuthenticAMD", frozenset(sys.argv[1].split()))
 cli.main(["tokens", "--help"], standalone_mode=False)
 print(os.environ.get("OPENBLAS_CORETYPE"))
 """
@@ -134,9 +134,9 @@ def test_the_library_says_it_once_about_much_work_and_changes_nothing(tmp_path, 
     before = dict(os.environ)
     monkeypatch.setattr(encoder, "advice", lambda: "set OPENBLAS_CORETYPE=SkylakeX")
     many = ["soup"] * encoder.MANY_TEXTS
-    with pytest.warns(blas.SlowKernelWarning, match="OPENBLAS_CORETYPE") as caught:
+    with pytest.warns(parallel.SlowKernelWarning, match="OPENBLAS_CORETYPE") as caught:
         made.encode(many)
-    with pytest.warns(blas.SlowKernelWarning, match="OPENBLAS_CORETYPE") as caught_in_stream:
+    with pytest.warns(parallel.SlowKernelWarning, match="OPENBLAS_CORETYPE") as caught_in_stream:
         list(made.encode_stream(many, block_texts=100))
     assert len(caught) == len(caught_in_stream) == 1
     assert caught[0].filename == caught_in_stream[0].filename == __file__

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import COMPANY, TEXTS, tiny_dense, write_model
 
-from minisbert import SentenceEncoder, pipeline
-from minisbert.chunking import cut, describe
+from minisbert import SentenceEncoder
+from minisbert import encoder as encoder_module
 from minisbert.cli import main
-from minisbert.composition import COMPOSITIONS, Share, compose, compose_shares, pool_shares, share_out
+from minisbert.long_texts import COMPOSITIONS, Share, compose, compose_shares, cut, describe, pool_shares, share_out
 from minisbert.model import tokens as tokens_module
 from minisbert.model.ops import normalize
 from minisbert.model.pooling import POOLINGS, Normalize, Pooling, apply_modules, pool
@@ -312,7 +312,7 @@ def test_late_composition_is_the_pooling_of_all_windows_tokens(tmp_path, modes, 
     vectors = []
     for i, (first, stop) in enumerate(windows):
         ids = np.array([*encoder.tokenize("the").token_ids[:-1], *spans.token_ids[first:stop], 3])
-        own = pipeline.bert(ids, np.array([len(ids)]), encoder.model.params, encoder.model.config)
+        own = encoder_module.bert(ids, np.array([len(ids)]), encoder.model.params, encoder.model.config)
         for row, vector in enumerate(own):
             token = first + row - 2
             is_special = not first <= token < stop
@@ -343,9 +343,9 @@ def test_late_and_overlap_change_the_vector(tiny):
 
 def test_chunks_of_all_texts_share_batches(tiny, monkeypatch):
     seen = []
-    real = pipeline.make_batches
+    real = encoder_module.make_batches
     monkeypatch.setattr(
-        pipeline, "make_batches", lambda lengths, *rest: seen.append(len(lengths)) or real(lengths, *rest)
+        encoder_module, "make_batches", lambda lengths, *rest: seen.append(len(lengths)) or real(lengths, *rest)
     )
     texts = [LONG] * 5
     expected = sum(len(found.chunks) for found in tiny.encode_chunks(texts))
@@ -356,13 +356,13 @@ def test_a_text_may_have_more_chunks_than_are_held(tiny, monkeypatch):
     texts = ["soup", LONG, "dog", LONG[100:], ""]
     expected = tiny.encode(texts, overflow="chunk", deterministic=True)
     late = tiny.encode(texts, overflow="chunk", composition="late", deterministic=True)
-    monkeypatch.setattr(pipeline, "BLOCK_TEXTS", 3)
+    monkeypatch.setattr(encoder_module, "BLOCK_TEXTS", 3)
     np.testing.assert_array_equal(tiny.encode(texts, overflow="chunk", deterministic=True), expected)
     np.testing.assert_array_equal(tiny.encode(texts, overflow="chunk", composition="late", deterministic=True), late)
 
 
 def test_a_stream_of_books_holds_few_of_them(tiny, monkeypatch):
-    monkeypatch.setattr(pipeline, "BLOCK_CHARACTERS", 3 * len(LONG))
+    monkeypatch.setattr(encoder_module, "BLOCK_CHARACTERS", 3 * len(LONG))
     taken = []
 
     def books():

@@ -55,7 +55,7 @@ from minisbert.analysis.saved import SavedError, load_folder, save_folder
 from minisbert.evaluation.bootstrap import bootstrap_mean, paired_difference
 from minisbert.evaluation.classification import LabelledTexts, macro_f1
 from minisbert.model.ops import softmax
-from minisbert.origin import OriginError
+from minisbert.saved import OriginError
 
 NONE = Calibration(1.0, np.zeros(3))
 

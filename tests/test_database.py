@@ -26,7 +26,7 @@ from tiny import COMPANY, TINY, WORDS, edit_json, write_model
 
 from minisbert import SentenceEncoder
 from minisbert.bench.database import time_database
-from minisbert.origin import OriginError
+from minisbert.saved import OriginError
 from minisbert.search import memory as memory_module
 from minisbert.search import searching as searching_module
 from minisbert.search import storage as storage_module

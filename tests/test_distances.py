@@ -8,14 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import minisbert
-from minisbert.distances import CONVERSIONS, ROUNDING, to_distance, to_similarity
 from minisbert.similarity import (
+    CONVERSIONS,
+    ROUNDING,
     angular_distance,
     cos_sim,
     euclidean_sim,
     manhattan_sim,
     pairwise_angular_distance,
     pairwise_cos_sim,
+    to_distance,
+    to_similarity,
 )
 
 FLOATS = [np.float32, np.float64]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tiny import COMPANY, TEXTS, TINY, tiny_dense, write_model
 from tqdm import tqdm
 
-from minisbert import Client, SentenceEncoder, schedule
+from minisbert import Client, SentenceEncoder, parallel
 from minisbert.analysis import calibration
 from minisbert.analysis.classifier import cleaned
 from minisbert.evaluation.classification import LabelledTexts
@@ -154,14 +154,14 @@ def test_the_batch_size_does_not_matter(tiny, batch_size):
 @pytest.mark.parametrize("budget", [1, 10, 50, 100_000])
 def test_the_token_budget_does_not_matter(tiny, budget, monkeypatch):
     expected = tiny.encode(TEXTS)
-    monkeypatch.setattr(schedule, "BATCH_TOKENS", budget)
+    monkeypatch.setattr(parallel, "BATCH_TOKENS", budget)
     np.testing.assert_allclose(tiny.encode(TEXTS), expected, atol=COMPANY)
 
 
 def test_batches_hold_each_text_once_under_the_budget(monkeypatch):
-    monkeypatch.setattr(schedule, "BATCH_TOKENS", 64)
+    monkeypatch.setattr(parallel, "BATCH_TOKENS", 64)
     lengths = np.random.default_rng(0).integers(2, 40, 500)
-    batches = schedule.make_batches(lengths)
+    batches = parallel.make_batches(lengths)
     assert sorted(np.concatenate(batches)) == list(range(500))
     assert all(lengths[batch].sum() <= 64 for batch in batches)
     longest = [lengths[batch].max() for batch in batches]
@@ -213,7 +213,7 @@ def test_prompts(tmp_path):
     np.testing.assert_array_equal(encoder.encode("soup", prompt_name="query"), expected)
     np.testing.assert_array_equal(encoder.encode("soup", prompt="the "), expected)
     np.testing.assert_array_equal(encoder.encode("soup", prompt_name="passage"), encoder.encode("soup"))
-    with pytest.raises(ValueError, match=r"prompt_name 'nothing' .*\['passage', 'query'\]"):
+    with pytest.raises(ValueError, match=r"prompt_name 'nothing' .*\['document', 'passage', 'query'\]"):
         encoder.encode("soup", prompt_name="nothing")
     assert encoder.prompts == settings_["prompts"]
     settings_["default_prompt_name"] = "query"
@@ -243,7 +243,8 @@ def test_a_prompt_that_is_left_out_of_the_pooling(tmp_path):
         (Table(), r'got Table of shape \(3, 1\); pass one column, such as frame\["text"\]'),
         (["soup", None], r"sentences\[1\]: expected a text \(str\), got NoneType"),
         (["soup", float("nan")], r"sentences\[1\].*float nan.*missing values"),
-        ([["soup", "cat"]], r"sentences\[0\].*got list"),
+        ([["soup", "cat"]], r"sentences\[0\].*got list .* a pair is scored by a cross-encoder"),
+        ([("soup", "cat", "dog")], r"sentences\[0\].*got tuple .* pass the texts alone"),
         ([b"soup"], r"sentences\[0\].*got bytes"),
     ],
 )
@@ -262,7 +263,6 @@ ENTRIES = {
     "encode_chunks": lambda e, texts: np.concatenate([found.embeddings for found in e.encode_chunks(texts)]),
     "tokenize": lambda e, texts: e.tokenize(texts).token_ids,
     "trace": lambda e, texts: e.trace(texts).sentence_embedding,
-    "fit and transform": lambda e, texts: e.fit(texts).transform(texts),
     "Client": lambda e, texts: client_of(e).embed(texts).embeddings,
     "paraphrase_mining": lambda e, texts: np.array(paraphrase_mining(e, texts)),
     "Router": lambda e, texts: Router(e, [Route("a", ["dog"])]).embed(texts),
@@ -469,3 +469,74 @@ def test_truncate_dim_of_the_folder_is_the_default(tmp_path):
     for dim in (0, -1, 1.5, "5", True):
         with pytest.raises(ValueError, match=r"config_sentence_transformers.json: truncate_dim must be"):
             SentenceEncoder(write_model(tmp_path / f"bad-{dim}", sentence_settings={"truncate_dim": dim}))
+
+
+def test_prompts_of_the_constructor(tmp_path):
+    """E5 and BGE folders carry no prompts."""
+    folder = write_model(tmp_path / "model")
+    plain, prompts = SentenceEncoder(folder), {"query": "the cat ", "passage": "dog "}
+    encoder = SentenceEncoder(folder, prompts=prompts)
+    assert encoder.prompts == prompts and plain.prompts == {}
+    np.testing.assert_allclose(encoder.encode("soup"), plain.encode("soup"), atol=COMPANY)  # never unasked
+    np.testing.assert_allclose(encoder.encode_query("soup"), plain.encode("the cat soup"), atol=COMPANY)
+    np.testing.assert_allclose(encoder.encode_document(["soup"]), plain.encode(["dog soup"]), atol=COMPANY)
+    np.testing.assert_allclose(encoder.encode_query("soup", None, "mat "), plain.encode("mat soup"), atol=COMPANY)
+    for encode in (plain.encode_query, plain.encode_document, lambda text: plain.encode(text, prompt_name="query")):
+        np.testing.assert_allclose(encode("soup"), plain.encode("soup"), atol=COMPANY)
+    by_default = SentenceEncoder(folder, prompts=prompts, default_prompt_name="query")
+    np.testing.assert_allclose(by_default.encode("soup"), plain.encode("the cat soup"), atol=COMPANY)
+    # what decides a vector unasked decides the fingerprint
+    assert encoder.fingerprint() == plain.fingerprint() != by_default.fingerprint()
+    without = SentenceEncoder(folder, default_prompt_name="query")  # known to every model
+    without.save(tmp_path / "saved")
+    np.testing.assert_allclose(SentenceEncoder(tmp_path / "saved").encode("soup"), plain.encode("soup"), atol=COMPANY)
+    with pytest.raises(ValueError, match="'query' is missing, the default"):
+        by_default.prompts = {"passage": "dog "}
+    wrong_names = ({"default_prompt_name": "passage"}, {"default_prompt_name": 5})
+    for wrong in ({"prompts": {"query": 5}}, {"prompts": "query"}, *wrong_names):
+        with pytest.raises(ValueError, match=r"prompts: expected a dict|'passage' is none of|must be a (text|string)"):
+            SentenceEncoder(folder, **wrong)
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        encoder.prompts["query"] = "query: "
+
+
+def test_dimensions_and_similarity_may_be_set(tmp_path):
+    encoder = SentenceEncoder(write_model(tmp_path / "model"), truncate_dim=5, similarity_fn_name="dot")
+    assert (encoder.get_embedding_dimension(), encoder.encode("soup").shape) == (5, (5,))
+    assert encoder.similarity([[2.0, 0.0]], [[3.0, 0.0]]) == 6
+    encoder.truncate_dim, encoder.similarity_fn_name = None, "cosine"
+    assert encoder.encode("soup").shape == (12,) and encoder.similarity([[2.0, 0.0]], [[3.0, 0.0]]) == 1
+    for name, value in (("truncate_dim", 13), ("truncate_dim", 0), ("similarity_fn_name", "angular")):
+        with pytest.raises(ValueError, match=name):
+            setattr(encoder, name, value)
+
+
+def test_a_warning_names_the_line_that_called(tiny):
+    long, calls = ["cat " * 50], ("encode", "encode_query", "tokenize", "trace")
+    for name in calls:
+        with pytest.warns(TruncationWarning) as caught:
+            getattr(tiny, name)(long)
+        assert caught[0].filename == __file__, name
+    with pytest.warns(TruncationWarning) as caught:
+        list(tiny.encode_stream(long))
+    assert caught[0].filename == __file__
+
+
+def test_the_model_card_says_what_is_known(tiny, tmp_path):
+    known = {"train_datasets": ["owner/pairs", "my|own.tsv"], "loss": "cosent", "scores": {"STSb": 82.032}}
+    tiny.save_pretrained(tmp_path / "mine", **known)
+    card = (tmp_path / "mine" / "README.md").read_text(encoding="utf-8")
+    assert card.startswith('---\nlibrary_name: "sentence-transformers"\n') and "# mine\n" in card
+    for line in (
+        'datasets: ["owner/pairs"]',  # the Hub links to them
+        r"| Training data | owner/pairs, my\|own.tsv |",
+        "| Loss | cosent |",
+        "| Score: STSb | 82.03 |",
+        "| Dimensions | 8 |",
+        "| Modules | BERT of 2 layers, Pooling (mean), Dense, Normalize |",
+    ):
+        assert line in card.splitlines()
+    assert "base_model:" not in card and f"| Base model | {tiny.name} |" in card
+    np.testing.assert_allclose(SentenceEncoder(tmp_path / "mine").encode(TEXTS), tiny.encode(TEXTS), atol=COMPANY)
+    tiny.save_pretrained(tmp_path / "bare", create_model_card=False)
+    assert not (tmp_path / "bare" / "README.md").exists()

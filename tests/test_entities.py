@@ -21,7 +21,7 @@ from minisbert.analysis.saved import SavedError, load_folder, save_folder
 from minisbert.analysis.tag_probe import TagProbe, fit_probe
 from minisbert.analysis.tagging import Span, TaggedSentences, read_tagged, span_score, spans_of
 from minisbert.analysis.word_vectors import Words, check_layers, join_words, split_words, word_vectors
-from minisbert.origin import OriginError, origin_of
+from minisbert.saved import OriginError, origin_of
 
 
 @pytest.fixture(scope="module")

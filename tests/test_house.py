@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "minisbert"
 ORDER = [
     "model",
     "checks",
-    "similarity distances",
-    "trace chunking composition hub blas schedule options pipeline transformer encoder origin",
+    "similarity",
+    "long_texts parallel hub model_card encoder saved sklearn",
     "client tables files",
     "plots",
     "evaluation",

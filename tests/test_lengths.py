@@ -10,11 +10,11 @@ from tiny import COMPANY, TEXTS, write_model
 
 from minisbert import SentenceEncoder
 from minisbert.cli import evaluate_lengths as verbs
-from minisbert.composition import COMPOSITIONS
 from minisbert.evaluation import lengths
 from minisbert.evaluation.bootstrap import bootstrap_mean, paired_difference
 from minisbert.evaluation.lengths import LENGTH_MEASURES, LengthStudy, compare_lengths, summarise
 from minisbert.evaluation.retrieval import Cut, RetrievalSet, evaluate_retrieval, read_retrieval, search
+from minisbert.long_texts import COMPOSITIONS
 
 LONG = "the cat sat on the mat and the dog ran on the mat, i love the soup"
 

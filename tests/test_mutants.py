@@ -387,18 +387,9 @@ def check_add_gradients():
 
 
 def check_matrix(name):
-    """All rows against all rows, in one block and in several; large and small rows."""
+    """All rows against all rows; large and small ones."""
     forward, backward = getattr(similarity, name), getattr(similarity, f"{name}_backward")
-    a, b = draw(3, 5), draw(4, 5, seed=1) * np.array([[1.0], [30.0], [0.03], [2.0]])
-    before = similarity.BLOCK_NUMBERS
-    try:
-        ok = agrees(forward, backward, a, b)
-        similarity.BLOCK_NUMBERS = 15  # three rows a block
-        ok = ok and agrees(forward, backward, a, b)
-        similarity.BLOCK_NUMBERS = 3  # less than a row
-        return ok and agrees(forward, backward, a, b)
-    finally:
-        similarity.BLOCK_NUMBERS = before
+    return agrees(forward, backward, draw(3, 5), draw(4, 5, seed=1) * np.array([[1.0], [30.0], [0.03], [2.0]]))
 
 
 def check_pairwise(name):
@@ -428,21 +419,6 @@ def check_euclidean():
 
 def check_manhattan():
     return check_pairwise("manhattan_sim") and check_equal_rows(similarity.pairwise_manhattan_sim_backward)
-
-
-def check_angle():
-    def opposite_and_equal():
-        a, b = np.array([[1.0, 2.0], [1.0, 2.0]]), np.array([[2.0, 4.0], [-2.0, -4.0]])
-        found = similarity.pairwise_angular_distance_backward(np.ones(2), a, b)
-        return close(found, np.zeros((2, 2, 2)), atol=1e-12)
-
-    return (
-        check_matrix("angular_distance")
-        and check_pairwise("angular_distance")
-        and opposite_and_equal()
-        # at an eighth of a turn's angle: as by another formula
-        and close(similarity._angle(np.array([1.0, 0.0]), np.array([0.5**0.5, 0.5**0.5])), 0.25)
-    )
 
 
 # ------------------------------------------------------------------------------------------------------- losses.py
@@ -731,17 +707,8 @@ CHECKS = {
     similarity.pairwise_cos_sim_backward: lambda: check_pairwise("cos_sim"),
     similarity._unit_rows_backward: lambda: check_pairwise("cos_sim") and check_extreme_rows(),
     similarity.dot_score_backward: lambda: check_matrix("dot_score"),
-    similarity.pairwise_dot_score_backward: lambda: check_pairwise("dot_score"),
-    similarity.euclidean_sim_backward: lambda: check_matrix("euclidean_sim"),
     similarity.pairwise_euclidean_sim_backward: check_euclidean,
-    similarity._euclidean_slopes: check_euclidean,
-    similarity.manhattan_sim_backward: lambda: check_matrix("manhattan_sim"),
     similarity.pairwise_manhattan_sim_backward: check_manhattan,
-    similarity._manhattan_slopes: check_manhattan,
-    similarity.angular_distance_backward: lambda: check_matrix("angular_distance"),
-    similarity.pairwise_angular_distance_backward: lambda: check_pairwise("angular_distance"),
-    similarity._angle_slopes: check_angle,
-    similarity._each_row_against_all_backward: lambda: check_matrix("euclidean_sim"),
     losses.multiple_negatives_ranking: check_multiple_negatives,
     losses.simcse: check_simcse,
     losses.find_false_negatives: check_find_false_negatives,
@@ -780,13 +747,9 @@ EQUIVALENT = {
     },
     "bert._gather_backward": {HEADS.format(*("-" * (i == k) for k in range(4))): THE_REST for i in range(4)},
     "similarity._unit_rows_backward": {
-        "largest: Array = np.abs(x).max(axis=-1, keepdims=True) * 1.001": SCALE_FREE,
+        "largest = np.abs(x).max(axis=-1, keepdims=True) * 1.001": SCALE_FREE,
     },
-    "similarity._euclidean_slopes": {"difference = (u - v) * 1.001": SCALE_FREE},
-    "similarity._each_row_against_all_backward": {
-        "step = max(2, BLOCK_NUMBERS // a.shape[1])": ORDER_OF_WORK,
-        "step = max(1, BLOCK_NUMBERS // a.shape[0])": ORDER_OF_WORK,
-    },
+    "similarity.pairwise_euclidean_sim_backward": {"difference = (a - b) * 1.001": SCALE_FREE},
     "losses.multiple_negatives_ranking": {
         "scores[_checked_mask(name, false_negatives, scores.shape)] = -math.inf * 1.001": "infinity has no size",
     },

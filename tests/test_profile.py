@@ -18,6 +18,7 @@ from minisbert.model import pooling as pooling_module
 from minisbert.model.config import BertConfig
 from minisbert.model.pooling import Normalize, Pooling
 from minisbert.model.tokens import Tokenizer
+from minisbert.parallel import make_batches
 from minisbert.proof.profile import (
     OPERATIONS,
     Ceilings,
@@ -29,7 +30,6 @@ from minisbert.proof.profile import (
     profile,
     sgemm_ceiling,
 )
-from minisbert.schedule import make_batches
 
 profile_module = sys.modules["minisbert.proof.profile"]  # the room has a function of this name
 TEXTS = ["the cat sat on the mat", "i love soup", "", "the dog ran", "soup soup soup"]
@@ -358,12 +358,12 @@ def test_json_has_everything_and_adds_up(model):
 
 
 def test_threads_are_passed_on_and_given_back(model, monkeypatch):
-    from minisbert import blas
+    from minisbert import parallel
 
-    before = [library["num_threads"] for library in blas.libraries()]
+    before = [library["num_threads"] for library in parallel.libraries()]
     shown = succeeds("--model", model, "soup", "--num-threads", 2, "--repeat", 1).stdout
     assert "2 threads; median of 1 pass\n" in shown
-    assert [library["num_threads"] for library in blas.libraries()] == before
+    assert [library["num_threads"] for library in parallel.libraries()] == before
 
 
 def test_files_are_read_as_by_other_verbs_and_only_as_far_as_needed(model, tmp_path):

@@ -19,7 +19,7 @@ from tiny import COMPANY, write_model
 
 from minisbert import SentenceEncoder
 from minisbert.evaluation.classification import LabelledTexts, read_labelled
-from minisbert.origin import Origin, OriginError
+from minisbert.saved import Origin, OriginError
 from minisbert.search import router as router_module
 from minisbert.search.route_files import as_table, dump_routes, read_routes, write_routes
 from minisbert.search.route_fitting import cuts, fit_router, fit_thresholds

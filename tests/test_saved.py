@@ -9,7 +9,7 @@ from safetensors.numpy import save as tensor_bytes
 
 import minisbert.analysis.saved as saved
 from minisbert.analysis.saved import SavedError, check_place, load_folder, origin_from, origin_to_json, save_folder
-from minisbert.origin import Origin
+from minisbert.saved import Origin
 
 FACTS = {"classes": ["gut", "schlecht ☹"], "strength": 0.1, "threshold": None, "deep": {"list": [1, 2.5, True]}}
 

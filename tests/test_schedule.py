@@ -16,11 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import COMPANY, TEXTS, write_model
 
-from minisbert import SentenceEncoder, blas, schedule
-from minisbert.blas import libraries
+from minisbert import SentenceEncoder, parallel
 from minisbert.model.pooling import Normalize, Pooling
 from minisbert.model.tokens import TruncationWarning
-from minisbert.schedule import make_batches, work_through
+from minisbert.parallel import libraries, make_batches, work_through
 
 MANY = [f"{a} {b} {c}" for a in ("the", "i", "cat") for b in ("soup", "ran on", "") for c in ("mat", "love dog", "")]
 
@@ -49,7 +48,7 @@ def test_every_text_is_in_one_batch_and_no_batch_is_too_large(lengths, batch_siz
     batches = make_batches(array, batch_size, num_threads)
     assert sorted(i for batch in batches for i in batch) == list(range(len(lengths)))
     assert all(len(batch) <= (batch_size or len(lengths)) for batch in batches)
-    assert all(array[batch].sum() <= schedule.BATCH_TOKENS or len(batch) == 1 for batch in batches)
+    assert all(array[batch].sum() <= parallel.BATCH_TOKENS or len(batch) == 1 for batch in batches)
     in_order = [length for batch in batches for length in array[batch]]
     assert in_order == sorted(lengths, reverse=True)
 
@@ -63,13 +62,13 @@ def test_little_work_is_shared_among_the_threads():
 def test_the_last_batches_are_small_so_that_threads_end_together():
     lengths = np.full(400, 16)
     tokens = [int(lengths[batch].sum()) for batch in make_batches(lengths, num_threads=2)]
-    assert tokens[0] == schedule.BATCH_TOKENS
+    assert tokens[0] == parallel.BATCH_TOKENS
     assert tokens == sorted(tokens, reverse=True)
-    assert tokens[-1] <= schedule.LAST_TOKENS
+    assert tokens[-1] <= parallel.LAST_TOKENS
     ends = [0, 0]  # when each of two threads is done, if a token takes as long as any other
     for count in tokens:
         ends[ends.index(min(ends))] += count
-    assert max(ends) - min(ends) <= schedule.LAST_TOKENS
+    assert max(ends) - min(ends) <= parallel.LAST_TOKENS
     assert [int(lengths[batch].sum()) for batch in make_batches(lengths)][:6] == 6 * [1024]  # one thread waits for none
 
 
@@ -134,7 +133,7 @@ INTERRUPTED = """
 import sys, threading, time
 import numpy as np
 from minisbert import SentenceEncoder
-from minisbert.blas import libraries
+from minisbert.parallel import libraries
 encoder = SentenceEncoder(sys.argv[1])
 before = [library["num_threads"] for library in libraries()]
 print("ready", flush=True)
@@ -268,7 +267,7 @@ KERNEL = """
 import sys, json
 import numpy as np
 from minisbert import SentenceEncoder
-from minisbert.blas import libraries
+from minisbert.parallel import libraries
 vectors = SentenceEncoder(sys.argv[1]).encode(json.load(sys.stdin), deterministic=sys.argv[2] == "True")
 np.save(sys.stdout.buffer, vectors)
 print(libraries()[0]["architecture"], file=sys.stderr)
@@ -277,7 +276,9 @@ print(libraries()[0]["architecture"], file=sys.stderr)
 
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_another_kernel_of_blas_moves_a_vector_by_a_stated_bound(weights_folder, real_texts, deterministic):
-    kernels = [kernel for _, kernel in blas._STEPS if kernel in ("Sandybridge", blas.read_processor().best_kernel)]
+    kernels = [
+        kernel for _, kernel in parallel._STEPS if kernel in ("Sandybridge", parallel.read_processor().best_kernel)
+    ]
     if len(kernels) < 2 or libraries()[0]["internal_api"] != "openblas":
         pytest.skip("one kernel only, or no OpenBLAS")
     vectors = []

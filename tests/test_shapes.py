@@ -17,12 +17,11 @@ import numpy as np
 import pytest
 from tiny import write_model
 
-from minisbert import SentenceEncoder, chunking, composition, encoder, pipeline, similarity
-from minisbert import trace as trace_module
+from minisbert import SentenceEncoder, encoder, long_texts, similarity
+from minisbert.encoder import check_options
 from minisbert.model import bert, ops, params, pooling, tokens
 from minisbert.model.config import BertConfig
 from minisbert.model.pooling import Dense, Normalize, Pooling
-from minisbert.options import check_options
 from minisbert.training import losses
 
 CONFIG = BertConfig(
@@ -41,8 +40,8 @@ SHAPE = re.compile(r"\(([A-Za-z_0-9., ]*)\)")
 COMMENT = re.compile(rf"#\s*{SHAPE.pattern}")
 DOCSTRING = re.compile(r"^(\(.*\)) -> (\(.*\))$", re.MULTILINE)
 SOURCES = [
-    *(bert, ops, params, pooling, tokens, similarity, trace_module, encoder, chunking, composition),
-    *(pipeline, losses),
+    *(bert, ops, params, pooling, tokens, similarity, encoder, long_texts),
+    losses,
 ]
 
 
@@ -171,13 +170,13 @@ def run_everything():
         pooling.pool(hidden, LENGTHS, (mode,))
         pooling.pool(hidden, LENGTHS, (mode,), prompt_length=2)
     results = pooling.apply_modules(hidden, LENGTHS, (Pooling(), dense, Normalize()))
-    whole = trace_module.Trace(("x",) * len(ids), ids, LENGTHS, trace, tuple(results))
+    whole = encoder.Trace(("x",) * len(ids), ids, LENGTHS, trace, tuple(results))
     a, b = rng.normal(size=(4, 7)), rng.normal(size=(5, 7))
     for matrix, pairwise in similarity.SIMILARITIES.values():
         matrix(a, b), pairwise(a, a[::-1])
     similarity.angular_distance(a, b), similarity.pairwise_angular_distance(a, a[::-1])
     split = tokens.Tokens(ids, LENGTHS, np.zeros(3, int))
-    return [weights, whole, dense, split, *long_texts(), *backwards(weights, ids)]
+    return [weights, whole, dense, split, *split_and_composed(), *backwards(weights, ids)]
 
 
 def backwards(weights, ids):
@@ -206,19 +205,19 @@ def backwards(weights, ids):
     return found
 
 
-def long_texts():
+def split_and_composed():
     """Split a text into chunks and compose them, early and late; give the dataclasses on the way."""
     with tempfile.TemporaryDirectory() as folder:
         model = SentenceEncoder(write_model(Path(folder) / "model")).model
     text = "the cat sat on the mat. i love soup and the dog ran on. " * 3
     for name in ("mean", "late"):  # BERT itself runs on other threads, which nobody watches
         options = check_options(model, 16, overflow="chunk", composition=name, num_threads=2)
-        list(pipeline.embed_blocks(model, [text], 1, options, tokens.OverflowReport(16, "chunk"), None))
-    shares = [composition.Share(0, 6, 0), composition.Share(2, 6, 6), composition.Share(1, 5, 10)]
-    composition.pool_shares(np.ones((19, 12)), LENGTHS, shares, ("mean",))
+        list(encoder.embed_blocks(model, [text], 1, options, tokens.OverflowReport(16, "chunk"), None))
+    shares = [long_texts.Share(0, 6, 0), long_texts.Share(2, 6, 6), long_texts.Share(1, 5, 10)]
+    long_texts.pool_shares(np.ones((19, 12)), LENGTHS, shares, ("mean",))
     options = check_options(model, 16, overflow="chunk", composition=None)
-    window = next(pipeline._split(model, [text], options, options.chunking))
-    embedded = pipeline._join(model, [(window, np.ones(12))], None)
+    window = next(encoder._split(model, [text], options, options.chunking))
+    embedded = encoder._join(model, [(window, np.ones(12))], None)
     return [model.tokenizer.spans(text), window, embedded]
 
 

@@ -14,11 +14,13 @@ from minisbert.similarity import (
     SIMILARITIES,
     angular_distance,
     cos_sim,
+    cos_sim_backward,
     dot_score,
     euclidean_sim,
     manhattan_sim,
     pairwise_angular_distance,
     pairwise_cos_sim,
+    pairwise_cos_sim_backward,
     pairwise_dot_score,
     pairwise_euclidean_sim,
     pairwise_manhattan_sim,
@@ -419,11 +421,20 @@ def test_counts_that_differ(pairwise):
     assert text.endswith(f"use the matrix function instead: {pairwise.__name__.removeprefix('pairwise_')}.")
 
 
-@pytest.mark.parametrize("pair", SCALE_FREE)
-def test_rows_without_a_direction(pair):
+def test_the_cosine_of_a_zero_vector_is_zero():
+    rows = np.array([[0.0, -0.0], [3.0, 4.0]], np.float32)
+    np.testing.assert_array_equal(cos_sim(rows, rows), [[0, 0], [0, 1]])
+    np.testing.assert_array_equal(pairwise_cos_sim(rows, rows), [0, 1])
+    assert cos_sim(rows, rows).dtype == np.float32
+    for backward, upstream in ((cos_sim_backward, np.ones((2, 2))), (pairwise_cos_sim_backward, np.ones(2))):
+        with pytest.raises(ValueError, match=r"must have a direction, but a \(2, 2\) is all zeros in row 0"):
+            backward(upstream, rows, rows)
+
+
+def test_rows_without_a_direction():
     good, bad = np.ones((9, 4)), np.ones((9, 4))
     bad[[1, 4]] = 0
-    for function in pair:
+    for function in (angular_distance, pairwise_angular_distance):
         assert "every row of b must have a direction, but b (9, 4) is all zeros in rows 1, 4 (2 of 9 rows)" in message(
             function, good, bad
         )
@@ -481,8 +492,3 @@ def test_what_is_no_rows_of_numbers(function, bad, words):
         text = message(function, *arguments)
         assert text.startswith(f"{function.__name__}: {name} must be {letter}")
         assert words in text
-
-
-def test_what_is_exported():
-    names = {f.__name__ for f in BOTH}
-    assert {*similarity.__all__} == names | {f"{n}_backward" for n in names} | {"SIMILARITIES", "Similarity"}

@@ -73,7 +73,7 @@ def files_of(folder):
     return {
         str(file.relative_to(folder)): file.read_bytes()
         for file in Path(folder).rglob("*")
-        if file.is_file() and file.name != "training.json"
+        if file.is_file() and file.name not in ("training.json", "README.md")
     }
 
 
@@ -115,6 +115,9 @@ def test_training_json_says_all_of_it(model):
         SentenceEncoder(model), read_examples("pairs.tsv"), replace(settings, max_seq_length=None),
         dev=read_dev(Path("stsb_dev.tsv")),
     )  # fmt: skip
+    card = Path("my-model/README.md").read_text(encoding="utf-8")
+    assert "| Base model | tiny-model |" in card and "| Training data | pairs.tsv |" in card
+    assert "| Loss | multiple_negatives_ranking |" in card and "| Score: stsb_dev" in card
     seconds = said.pop("seconds")
     assert 0.0 <= seconds < 600.0
     del said["settings"]
@@ -714,7 +717,7 @@ def test_demo_scratch(model):
     start = start.with_model(
         untrained_model(start.model, num_hidden_layers=1, hidden_size=8, num_attention_heads=2, seed=3)
     )
-    from minisbert.blas import threads
+    from minisbert.parallel import threads
 
     settings = Settings(batch_size=4, learning_rate=1e-3, epochs=2, seed=3, num_threads=threads.usable())
     dev = read_dev(Path("stsb_dev.tsv"))

@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 
 from minisbert.checks import each_text
 from minisbert.model import Array
-from minisbert.origin import Origin, origin_of
+from minisbert.saved import Origin, origin_of
 from minisbert.similarity import SIMILARITIES
 
 if TYPE_CHECKING:

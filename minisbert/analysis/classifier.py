@@ -37,7 +37,7 @@ from minisbert.checks import each_text
 from minisbert.evaluation.classification import LabelledTexts, require_sklearn
 from minisbert.model import Array
 from minisbert.model.ops import softmax
-from minisbert.origin import Origin, origin_of
+from minisbert.saved import Origin, origin_of
 
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder

@@ -30,7 +30,7 @@ from minisbert.analysis.tagging import (
 from minisbert.analysis.word_vectors import POOLINGS, Words, check_layers, join_words, split_words, word_vectors
 from minisbert.checks import check_sequence
 from minisbert.model import Array
-from minisbert.origin import Origin, origin_of
+from minisbert.saved import Origin, origin_of
 
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minisbert.blas import threads
 from minisbert.evaluation.classification import macro_f1, require_sklearn
 from minisbert.model import Array
+from minisbert.parallel import threads
 
 STRENGTHS = (1.0, 10.0, 100.0)
 """scikit-learn's ``C``, one over the strength of the penalty. Steps of 10 are fine enough: the temperature makes up for

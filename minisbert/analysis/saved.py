@@ -23,7 +23,7 @@ from safetensors.numpy import load as parse_tensors
 from safetensors.numpy import save as tensor_bytes
 
 from minisbert.model import Array
-from minisbert.origin import Origin
+from minisbert.saved import Origin
 
 __all__ = ["SavedError", "check_place", "load_folder", "origin_from", "origin_to_json", "save_folder"]
 

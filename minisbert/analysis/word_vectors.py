@@ -18,14 +18,12 @@ import numpy as np
 from minisbert.analysis.tagging import (
     Span,
 )
-from minisbert.blas import threads
 from minisbert.checks import each_text
-from minisbert.chunking import cut
-from minisbert.composition import Share, share_out
+from minisbert.encoder import progress_bar
+from minisbert.long_texts import Share, cut, share_out
 from minisbert.model import Array
 from minisbert.model.bert import embed, layer
-from minisbert.pipeline import progress_bar
-from minisbert.schedule import make_batches, work_through
+from minisbert.parallel import make_batches, threads, work_through
 
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder

@@ -30,8 +30,8 @@ from minisbert.bench.texts import make_texts, sentence_lengths
 from minisbert.bench.trainers import TRAINERS
 from minisbert.bench.training import make_batches, measure_training
 from minisbert.bench.worker import Worker, environment
-from minisbert.blas import environment_for, read_processor
 from minisbert.encoder import SentenceEncoder
+from minisbert.parallel import environment_for, read_processor
 from minisbert.proof.profile import count_costs
 
 PARTS = ("throughput", "lengths", "single", "cold", "growth", "training")

@@ -23,7 +23,7 @@ import numpy as np
 
 from minisbert.bench.engines import ENGINES, Encode, Setting
 from minisbert.bench.trainers import TRAINERS, Train
-from minisbert.blas import environment_for, libraries, read_processor
+from minisbert.parallel import environment_for, libraries, read_processor
 
 
 class WorkerError(ValueError):

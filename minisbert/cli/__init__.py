@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 import click
 
-from minisbert import __version__, blas
+from minisbert import __version__, parallel
 
 # Each verb's short help is repeated here, so that listing them imports none of them.
 VERBS = {
@@ -97,7 +97,7 @@ class _Program(LazyGroup):
         if sys.stderr is None:  # 2>&-, or a service; opened first, so that no file of ours gets descriptor 2
             sys.stderr = open(os.devnull, "w", encoding="utf-8", errors="backslashreplace")  # noqa: PTH123, SIM115
         if "numpy" not in sys.modules:  # it would be too late: OpenBLAS chooses its kernel when NumPy is imported
-            os.environ.update(blas.environment_for(blas.read_processor(), os.environ))
+            os.environ.update(parallel.environment_for(parallel.read_processor(), os.environ))
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show emoji must not fail
         with warnings.catch_warnings():

@@ -24,10 +24,10 @@ from minisbert.bench.run import (
     default_texts,
     run_benchmark,
 )
-from minisbert.blas import threads
 from minisbert.cli.inputs import TextSource, input_options
 from minisbert.cli.options import ModelChoice, model_options
 from minisbert.cli.outputs import Target, written_whole
+from minisbert.parallel import threads
 from minisbert.plots import require_matplotlib
 
 

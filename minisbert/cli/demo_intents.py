@@ -11,7 +11,6 @@ from typing import Any
 import click
 import numpy as np
 
-from minisbert.blas import threads
 from minisbert.cli.options import ModelChoice, json_option, model_options
 from minisbert.cli.table import align
 from minisbert.cli.train import checked_settings, training_bar
@@ -25,6 +24,7 @@ from minisbert.evaluation.classification import (
     has_sklearn,
     read_labelled,
 )
+from minisbert.parallel import threads
 from minisbert.training.data import Examples, read_examples
 from minisbert.training.finetune import Settings, StepReport, finetune
 

@@ -46,7 +46,7 @@ def scratch(
       minisbert demo scratch nli_triplets.tsv stsb_dev.tsv
       minisbert demo scratch nli_triplets.tsv stsb_dev.tsv --layers 1 --epochs 2 --json
     """
-    from minisbert.blas import threads
+    from minisbert.parallel import threads
     from minisbert.training.data import read_examples
     from minisbert.training.finetune import finetune, read_dev, untrained_model
 

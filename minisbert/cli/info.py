@@ -119,7 +119,7 @@ def _machine() -> dict[str, Any]:
     """The processor and the BLAS library, which decide the speed."""
     import numpy as np
 
-    from minisbert.blas import advice, libraries, usable_processors
+    from minisbert.parallel import advice, libraries, usable_processors
 
     keys = ("internal_api", "version", "architecture", "num_threads", "threading_layer")
     blas = [{key: found.get(key) for key in keys} for found in libraries()]

@@ -13,13 +13,12 @@ from typing import Any
 import click
 
 from minisbert import __version__
-from minisbert.blas import advice, libraries
 from minisbert.cli.inputs import TextSource, input_options
 from minisbert.cli.options import ModelChoice, json_option, model_options
 from minisbert.encoder import SentenceEncoder
+from minisbert.parallel import BATCH_TOKENS, advice, libraries
 from minisbert.proof.profile import OPERATIONS, Cost, Profile, Row
 from minisbert.proof.profile import profile as measure
-from minisbert.schedule import BATCH_TOKENS
 
 MOST_TOKENS = 2 * BATCH_TOKENS
 """Tokens that are profiled: two full batches; a third would add nothing."""

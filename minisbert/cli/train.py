@@ -194,7 +194,7 @@ def _check_places(output: Path, checkpoint: Path, resume: bool, force: bool) -> 
 
 def _ask(files: tuple[Path, ...], options: dict[str, Any]) -> tuple[Examples, Settings]:
     """Read the examples and build the settings; options are checked before anything is read."""
-    from minisbert.blas import threads
+    from minisbert.parallel import threads
     from minisbert.training.data import read_examples
     from minisbert.training.finetune import fitting_losses
 
@@ -327,7 +327,15 @@ def _write(output: Path, encoder: SentenceEncoder, summary: dict[str, Any]) -> N
     unfinished = output.with_name(f".{output.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)  # left by a process killed here
     try:
-        encoder.save(unfinished / output.name)
+        dev, scores = summary["dev"], {}
+        if dev is not None:
+            scores[f"{dev['name']}, {dev['measure']}"] = dict(dev["scores"])[summary["best_step"]]
+        encoder.save_pretrained(
+            unfinished / output.name,
+            train_datasets=summary["files"],
+            loss=summary["settings"]["loss"],
+            scores=scores,
+        )
         text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
         (unfinished / output.name / "training.json").write_text(f"{text}\n", encoding="utf-8")
         (unfinished / output.name).replace(output)

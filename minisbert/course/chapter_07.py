@@ -1,8 +1,8 @@
 """The exercises of notebook 7, "What is lost beyond the limit?": windows, a fair mean, and which window owns a token.
 
 Each comes with its solution and with the results of typical mistakes: read it after the notebook. The package's own
-versions are :func:`minisbert.chunking.cut`, which looks for the ends of sentences as well,
-:func:`minisbert.composition.compose` and :func:`minisbert.composition.share_out`.
+versions are :func:`minisbert.long_texts.cut`, which looks for the ends of sentences as well,
+:func:`minisbert.long_texts.compose` and :func:`minisbert.long_texts.share_out`.
 
 Letters: ``T`` tokens of the text, ``C`` chunks, ``D`` width of a vector.
 """
@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from minisbert.composition import compose
 from minisbert.course.exercises import Exercise, Mistake, array
+from minisbert.long_texts import compose
 from minisbert.model import Array
 
 __all__ = ["COMPOSED", "OWNERS", "WINDOWS"]

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minisbert.blas import threads
 from minisbert.encoder import SentenceEncoder
 from minisbert.evaluation.correlation import spearman
 from minisbert.evaluation.sts import StsPairs, pair_cosines
@@ -23,7 +22,7 @@ from minisbert.model import Array
 from minisbert.model.bert import embed, layer
 from minisbert.model.folder import SentenceModel
 from minisbert.model.pooling import POOLINGS, Pooling
-from minisbert.schedule import make_batches, work_through
+from minisbert.parallel import make_batches, threads, work_through
 
 _ROUNDING = 1e-6  # cosines of float32 vectors within this are equal
 

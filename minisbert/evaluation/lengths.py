@@ -22,10 +22,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from minisbert.chunking import ChunkEmbeddings
-from minisbert.composition import COMPOSITIONS, compose
 from minisbert.evaluation.bootstrap import Estimate, bootstrap_mean, paired_difference
 from minisbert.evaluation.retrieval import Cut, RetrievalSet, count_cut, measure, search
+from minisbert.long_texts import COMPOSITIONS, ChunkEmbeddings, compose
 from minisbert.model import Array
 from minisbert.model.pooling import Normalize
 
@@ -75,7 +74,7 @@ def compare_lengths(
     the default of ``chunk_tokens`` (none: ``[]``).
 
     **Source**: best chunk is "MaxP" of Dai & Callan 2019 (SIGIR, section 3); late composition:
-    :mod:`minisbert.composition`.
+    :mod:`minisbert.long_texts`.
 
     >>> from minisbert import SentenceEncoder
     >>> documents = "Knead flour, water and yeast. Bake it.", "Ask the airline for another flight."

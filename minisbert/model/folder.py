@@ -334,7 +334,7 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and value == value.encode("utf-8", "replace").decode("utf-8")
 
 
-def save_model(model: SentenceModel, folder: Path) -> None:
+def save_model(model: SentenceModel, folder: Path, readme: str | None = None) -> None:
     """Write a folder that :func:`load_model` and sentence-transformers read.
 
     Parameters
@@ -344,6 +344,8 @@ def save_model(model: SentenceModel, folder: Path) -> None:
         A Dropout module is not written: it was not kept when the folder was read.
     folder : Path
         New or empty. It appears whole or not at all.
+    readme : str, optional
+        What is to stand in its README.md, a model card.
 
     Raises
     ------
@@ -373,6 +375,8 @@ def save_model(model: SentenceModel, folder: Path) -> None:
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         _write_files(model, unfinished)
+        if readme is not None:
+            (unfinished / "README.md").write_text(readme, encoding="utf-8")
         unfinished.chmod(0o755)  # mkdtemp's folders are for their owner alone
         unfinished.replace(folder)
     except BaseException:

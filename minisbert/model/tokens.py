@@ -24,7 +24,7 @@ from minisbert.model import Array
 from minisbert.model.config import BertConfig, ModelFolderError, read_flag, read_json, refuse_others, what_to_do
 
 Overflow = Literal["warn", "error", "truncate", "chunk"]
-"""What to do about texts that are too long: cut and warn, refuse, cut silently, split (``chunking.py``)."""
+"""What to do about texts that are too long: cut and warn, refuse, cut silently, split (``long_texts.py``)."""
 
 _PART = 50_000  # characters of a long text that are split at a time
 _BLANK = re.compile("[ \n]")

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from minisbert.encoder import Trace
 from minisbert.model import Array
-from minisbert.trace import Trace
 
 RECORDED = Path(__file__).parent / "all-MiniLM-L6-v2.npz"
 

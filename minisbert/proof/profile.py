@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from minisbert.blas import threads
 from minisbert.encoder import SentenceEncoder
 from minisbert.model import Array, bert, pooling
 from minisbert.model.config import BertConfig
@@ -28,7 +27,7 @@ from minisbert.model.folder import SentenceModel
 from minisbert.model.ops import ACTIVATIONS
 from minisbert.model.pooling import Dense, Module, Normalize, Pooling
 from minisbert.model.tokens import Tokenizer
-from minisbert.schedule import keep_freed_memory, make_batches
+from minisbert.parallel import keep_freed_memory, make_batches, threads
 
 Key = tuple[str, str]  # block, operation
 

@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike
 
 from minisbert.checks import each_text
 from minisbert.encoder import SentenceEncoder
-from minisbert.origin import Origin
+from minisbert.saved import Origin
 from minisbert.search.documents import Document
 from minisbert.search.errors import DatabaseError
 from minisbert.search.filters import Filter, parse_filter

@@ -21,11 +21,9 @@ from typing import Any
 import numpy as np
 
 from minisbert.checks import check_whole
-from minisbert.chunking import ChunkEmbeddings
-from minisbert.encoder import SentenceEncoder
+from minisbert.encoder import SentenceEncoder, check_options, progress_bar
+from minisbert.long_texts import ChunkEmbeddings
 from minisbert.model import Array
-from minisbert.options import check_options
-from minisbert.pipeline import progress_bar
 from minisbert.search.documents import Document, check_documents
 from minisbert.search.storage import Storage
 

@@ -34,7 +34,7 @@ from typing import Any, NoReturn
 
 from minisbert.evaluation.classification import read_labelled
 from minisbert.files import written_whole
-from minisbert.origin import Origin
+from minisbert.saved import Origin
 from minisbert.search.routes import PathIn, Route, RouteError, RouteTable, draw_routes, kind_of
 from minisbert.tables import FORMATS, InputError, told_format
 

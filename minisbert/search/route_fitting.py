@@ -48,7 +48,7 @@ from minisbert.encoder import SentenceEncoder
 from minisbert.evaluation.bootstrap import Estimate, paired_difference
 from minisbert.evaluation.classification import LabelledTexts
 from minisbert.model import Array
-from minisbert.origin import origin_of
+from minisbert.saved import origin_of
 from minisbert.search.route_report import NONE, RouteReport, ScoredQueries, report, score_examples, score_queries
 from minisbert.search.router import Router
 

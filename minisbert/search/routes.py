@@ -19,7 +19,7 @@ import numpy as np
 
 from minisbert.checks import check_sequence
 from minisbert.evaluation.classification import LabelledTexts, draw_examples
-from minisbert.origin import Origin
+from minisbert.saved import Origin
 
 __all__ = ["SCORINGS", "Route", "RouteError", "RouteTable", "draw_routes", "kind_of"]
 

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from minisbert.encoder import SentenceEncoder
+from minisbert.encoder import BLOCK_TEXTS, SentenceEncoder
 from minisbert.evaluation.published import find_sets
 from minisbert.evaluation.retrieval import evaluate_retrieval
 from minisbert.evaluation.retrieval_set import RetrievalSet, read_retrieval
@@ -35,7 +35,6 @@ from minisbert.model.folder import SentenceModel
 from minisbert.model.params import Gradient, build_params
 from minisbert.model.pooling import Normalize, Pooling
 from minisbert.model.tokens import OverflowReport, TruncationWarning
-from minisbert.pipeline import BLOCK_TEXTS
 from minisbert.training.data import Batch, Examples, make_epoch
 from minisbert.training.losses import LOSSES, LossResult, find_false_negatives
 from minisbert.training.optim import (

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.blas import threads
 from minisbert.model import Array
 from minisbert.model.bert import bert
 from minisbert.model.folder import SentenceModel
 from minisbert.model.params import Gradient, RowGradient
 from minisbert.model.pooling import apply_modules
 from minisbert.model.tokens import OverflowReport
+from minisbert.parallel import threads
 from minisbert.training.losses import LOSSES, LossResult, find_false_negatives
 from minisbert.training.step import LossFunction, named_parameters, replace_parameters, value_and_gradients
 

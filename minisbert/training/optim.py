@@ -24,7 +24,7 @@ import numpy as np
 
 from minisbert.model import Array
 from minisbert.model.params import Gradient, RowGradient
-from minisbert.schedule import work_through
+from minisbert.parallel import work_through
 
 
 @dataclass(frozen=True, eq=False)

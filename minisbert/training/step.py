@@ -24,7 +24,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from minisbert.blas import threads
 from minisbert.checks import each_text
 from minisbert.model import Array
 from minisbert.model.bert import BertTrace, Dropout, bert_backward, trace_bert
@@ -40,7 +39,7 @@ from minisbert.model.params import (
 )
 from minisbert.model.pooling import Dense, DenseGradients, apply_modules, modules_backward
 from minisbert.model.tokens import OverflowReport, Tokens
-from minisbert.schedule import work_through
+from minisbert.parallel import threads, work_through
 from minisbert.training.losses import LossResult
 
 SHARD_TOKENS = 4096  # of a shard at most, without gradient caching

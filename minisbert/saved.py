@@ -1,7 +1,7 @@
 """Which model made these vectors? What was learnt from the vectors of one model means nothing for another's.
 
 A calibration, an embedding database, a router, a classifier: each keeps an :class:`Origin` in its file, and checks it
-when it is used. Left out on purpose: the model itself, which each file only names.
+when it is used.
 """
 
 from __future__ import annotations
@@ -14,41 +14,26 @@ __all__ = ["Origin", "OriginError", "origin_of"]
 
 
 class OriginError(ValueError):
-    """Vectors of another model than the one that something was made with."""
+    """Something was learnt from the vectors of another model."""
 
 
 @dataclass(frozen=True)
 class Origin:
-    """The model that something was made with."""
+    """The model from whose vectors something was learnt."""
 
     model: str  # its name, for people
     fingerprint: str  # of what decides a vector
     max_seq_length: int | None = None  # tokens after which texts were cut; None: does not matter
 
     def check(self, encoder: SentenceEncoder, what: str, way_out: str) -> None:
-        """Refuse another model, and texts that are cut elsewhere.
+        """Refuse another model, and one that cuts texts elsewhere; ``what`` is this, ``way_out`` what to do.
 
-        Parameters
-        ----------
-        encoder : SentenceEncoder
-            The one that is to be used.
-        what : str
-            Whose origin this is, such as "this router".
-        way_out : str
-            Such as "fit it again with this model".
-
-        Raises
-        ------
-        OriginError
-
-        Examples
-        --------
         >>> encoder = SentenceEncoder()
         >>> origin_of(encoder).check(encoder, "this router", "fit it again")
         >>> Origin("other", "0" * 64).check(encoder, "this router", "fit it again")
         Traceback (most recent call last):
             ...
-        minisbert.origin.OriginError: this router is of the model 'other' (000000000000…), not of ...
+        minisbert.saved.OriginError: this router is of the model 'other' (000000000000…), not of ...
         """
         found = encoder.fingerprint()
         if found != self.fingerprint:
@@ -64,19 +49,4 @@ class Origin:
 
 
 def origin_of(encoder: SentenceEncoder) -> Origin:
-    """Name an encoder's model.
-
-    Parameters
-    ----------
-    encoder : SentenceEncoder
-
-    Returns
-    -------
-    Origin
-
-    Examples
-    --------
-    >>> origin_of(SentenceEncoder()).max_seq_length
-    256
-    """
     return Origin(encoder.folder.name, encoder.fingerprint(), encoder.max_seq_length)

@@ -1,0 +1,215 @@
+"""TextEncoder as one of scikit-learn's transformers; copies and pickles of SentenceEncoder, which needs none of it."""
+
+import copy
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from tiny import TEXTS, tiny_dense, write_model
+
+from minisbert import SentenceEncoder
+from minisbert.model.pooling import Normalize, Pooling
+
+# One word tells the classes apart, and a limit of 4 tokens ([CLS] the cat [SEP]) cuts it off.
+LABELLED = [f"the cat sat on the {word}" for word in ("soup", "dog") for _ in range(6)]
+LABELS = ["food"] * 6 + ["pet"] * 6
+SECRET = "hf_tOkEnThAtNoBoDyMaYsEe"
+QUIET = {"overflow": "truncate"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    modules = (Pooling(), tiny_dense(12, 8), Normalize())
+    return write_model(tmp_path_factory.mktemp("tiny") / "model", modules=modules)
+
+
+@pytest.fixture(scope="module")
+def other_folder(tmp_path_factory):
+    return write_model(tmp_path_factory.mktemp("other") / "other", modules=(Pooling(),), seed=7)
+
+
+@pytest.fixture
+def make(sklearn, folder):
+    """A TextEncoder of the tiny model."""
+    from minisbert.sklearn import TextEncoder
+
+    return lambda model=folder, **settings: TextEncoder(model, **{"encode_kwargs": QUIET, **settings})
+
+
+@pytest.fixture
+def pipeline(make):
+    """TextEncoder and logistic regression."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    return lambda **settings: make_pipeline(make(**settings), LogisticRegression(C=1000.0, max_iter=1000))
+
+
+def repickled(thing):
+    return pickle.loads(pickle.dumps(thing))  # noqa: S301 (our own bytes)
+
+
+def test_any_column_of_texts_gives_what_encode_gives_bit_for_bit(make, folder):
+    pandas = pytest.importorskip("pandas")
+    expected = SentenceEncoder(folder).encode(TEXTS, **QUIET)
+    for column in (TEXTS, tuple(TEXTS), np.array(TEXTS, object), pandas.Series(TEXTS), (text for text in TEXTS)):
+        np.testing.assert_array_equal(make().fit_transform(column), expected)
+    assert make().transform([]).shape == (0, 8)
+
+
+@pytest.mark.parametrize(
+    ("column", "message"),
+    [
+        ("soup", r"X: expected an iterable of texts, got a single text 'soup'; .*\[text\]"),
+        (np.array([TEXTS]).T, r"X: expected an iterable .* ndarray of shape .*; pass one column"),
+        ({"text": TEXTS}, "X: expected an iterable .* got dict"),
+    ],
+)
+def test_what_is_no_column_is_refused(make, column, message):
+    for method in ("fit", "transform", "fit_transform"):
+        with pytest.raises(ValueError, match=message):
+            getattr(make(), method)(column)
+
+
+@pytest.mark.parametrize("missing", [None, float("nan"), 7, b"soup", ["soup"]])
+def test_what_is_missing_is_told_by_its_row(make, missing):
+    pandas = pytest.importorskip("pandas")
+    with pytest.raises(ValueError, match=r"transform: X\[2\]: expected a text"):
+        make().transform(["soup", "dog", missing])
+    with pytest.raises(ValueError, match=r"transform: X\[1\], labelled 70: expected a text "):
+        make().transform(pandas.Series(["soup", missing], [60, 70], dtype=object))
+
+
+def test_nothing_is_loaded_before_it_is_needed_nor_again_for_a_clone(sklearn, make, other_folder, monkeypatch):
+    lazy = make("no/such/folder", max_seq_length=-1)  # as scikit-learn asks: the constructor looks at nothing
+    with pytest.raises(ValueError, match="neither an existing folder nor a model name"):
+        lazy.transform(TEXTS)
+    expected = make(other_folder).transform(TEXTS)
+    monkeypatch.setattr("minisbert.encoder.load_model", lambda *_: pytest.fail("loaded again"))
+    np.testing.assert_array_equal(sklearn.base.clone(make(other_folder)).transform(TEXTS), expected)
+
+
+def test_a_folder_that_has_another_model_now_is_loaded_again(make, tmp_path):
+    folder = write_model(tmp_path / "model", seed=1)
+    before = make(folder).transform(TEXTS)
+    folder.rename(tmp_path / "old")
+    write_model(folder, seed=2)
+    assert np.abs(make(folder).transform(TEXTS) - before).max() > 1e-3
+
+
+def test_clones_share_an_encoder_and_no_setting(sklearn, make, folder):
+    encoder = SentenceEncoder(folder)
+    original = make(encoder, max_seq_length=9).set_output(transform="default")
+    cloned = sklearn.base.clone(original).set_output(transform="pandas")
+    assert cloned is not original and cloned.model is encoder
+    cloned.encode_kwargs["overflow"] = "error"
+    cloned.max_seq_length = 4
+    assert (original.encode_kwargs, original.max_seq_length, encoder.max_seq_length) == (QUIET, 9, 16)
+    assert isinstance(original.transform(TEXTS), np.ndarray)
+
+
+def test_frames_and_names(make):
+    pandas = pytest.importorskip("pandas")
+    column = pandas.Series(TEXTS, index=range(50, 58))
+    found = make(encode_kwargs={"truncate_dim": 3, **QUIET}).set_output(transform="pandas").fit_transform(column)
+    assert list(found.columns) == ["textencoder0", "textencoder1", "textencoder2"]
+    assert list(found.index) == list(column.index)
+
+
+def test_a_pipeline_equals_its_parts_by_hand(pipeline, folder):
+    from sklearn.linear_model import LogisticRegression
+
+    pipe = pipeline().fit(LABELLED, LABELS)
+    vectors = SentenceEncoder(folder).encode(LABELLED)
+    by_hand = LogisticRegression(C=1000.0, max_iter=1000).fit(vectors, LABELS)
+    np.testing.assert_array_equal(pipe[-1].coef_, by_hand.coef_)
+    assert pipe.score(LABELLED, LABELS) == 1.0
+    assert repickled(pipe).predict(["the cat sat on the soup"]).tolist() == ["food"]
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_grid_of_limits_finds_the_one_that_keeps_the_word(pipeline, n_jobs):
+    from sklearn.model_selection import GridSearchCV
+
+    grid = {"textencoder__max_seq_length": [4, None]}
+    found = GridSearchCV(pipeline(), grid, cv=3, n_jobs=n_jobs, error_score="raise").fit(LABELLED, LABELS)
+    assert found.best_params_ == {"textencoder__max_seq_length": None}
+    np.testing.assert_array_equal(found.cv_results_["mean_test_score"], [0.5, 1.0])
+
+
+def test_a_grid_of_models_and_of_ways_to_encode(pipeline, folder, other_folder):
+    from sklearn.model_selection import GridSearchCV
+
+    grid = [
+        {"textencoder__model": [folder, other_folder, SentenceEncoder(folder)]},
+        {"textencoder__encode_kwargs": [{"prompt": "soup dog ran i love cat mat the sat on", **QUIET}]},
+    ]
+    found = GridSearchCV(pipeline(), grid, cv=2, error_score="raise").fit(LABELLED, LABELS)
+    np.testing.assert_array_equal(found.cv_results_["mean_test_score"], [1.0, 1.0, 1.0, 0.5])  # no room left
+
+
+def test_a_union_of_views_and_one_column_of_a_table(make, folder, other_folder):
+    from sklearn.compose import ColumnTransformer
+    from sklearn.pipeline import FeatureUnion
+
+    union = FeatureUnion([("a", make()), ("b", make(other_folder))]).fit(TEXTS)
+    assert union.transform(TEXTS).shape == (8, 20)
+    assert union.get_feature_names_out()[-1] == "b__textencoder11"
+    table = np.array([LABELLED, LABELS], object).T
+    by_number = ColumnTransformer([("text", make(), 0)]).fit_transform(table)
+    np.testing.assert_array_equal(by_number, SentenceEncoder(folder).encode(LABELLED))
+    with pytest.raises(ValueError, match=r"got ndarray of shape \(12, 1\); .*ColumnTransformer .* not by"):
+        ColumnTransformer([("text", make(), [0])]).fit(table)
+
+
+def test_it_counts_as_fitted_and_its_tags_say_so(sklearn, make):
+    sklearn.utils.validation.check_is_fitted(make())
+    if hasattr(sklearn.utils, "get_tags"):  # from 1.6 on
+        tags = sklearn.utils.get_tags(make())
+        assert tags.input_tags.string
+        assert not (tags.input_tags.two_d_array or tags.requires_fit or tags.target_tags.required)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["check_get_params_invariance", "check_set_params", "check_estimator_cloneable", "check_estimator_repr"],
+)
+def test_scikit_learns_own_checks(sklearn, make, name):
+    from sklearn.utils import estimator_checks
+
+    getattr(estimator_checks, name, lambda *_: None)("TextEncoder", make())  # the last two from 1.6 on
+
+
+# ---- SentenceEncoder itself -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, repickled])
+def test_copies_and_pickles_give_the_same_bits(folder, copied):
+    encoder = SentenceEncoder(folder, max_seq_length=7, token=SECRET)
+    other = copied(encoder)
+    np.testing.assert_array_equal(other.encode(TEXTS, **QUIET), encoder.encode(TEXTS, **QUIET))
+    assert other.fingerprint() == encoder.fingerprint()
+    other.max_seq_length = 5
+    assert encoder.max_seq_length == 7
+    assert SECRET not in repr(vars(encoder)) and SECRET.encode() not in pickle.dumps(encoder)
+
+
+def test_a_pickle_needs_no_folder_but_does_not_guess_its_fingerprint(tmp_path):
+    encoder = SentenceEncoder(write_model(tmp_path / "model"))
+    expected, stored = encoder.encode(TEXTS), pickle.dumps(encoder)
+    (tmp_path / "model").rename(tmp_path / "elsewhere")
+    restored = pickle.loads(stored)  # noqa: S301
+    np.testing.assert_array_equal(restored.encode(TEXTS), expected)
+    with pytest.raises(ValueError, match="that this encoder was loaded from is not here"):
+        restored.fingerprint()
+
+
+def test_an_encoder_works_where_there_is_no_scikit_learn(folder):
+    code = (
+        "import sys\nfor name in ('sklearn', 'pandas', 'joblib'): sys.modules[name] = None\n"
+        f"from minisbert import SentenceEncoder\nprint(SentenceEncoder({str(folder)!r}).encode(['soup']).shape)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "(1, 8)"
