@@ -1,41 +1,62 @@
 """A client in the style of the hosted embedding services: ``Client(api_key).embed(phrases).embeddings``.
 
-Without a ``base_url`` it computes in this process, with `SentenceEncoder`: the key is checked for slips and then
-forgotten. With a ``base_url`` it asks a server (``remote.py``), and the key goes there and nowhere else.
+Without a ``base_url`` it computes in this process, with `SentenceEncoder`: the key is checked for slips and forgotten.
+With one it speaks OpenAI's protocol, as text-embeddings-inference, vLLM, Ollama and llama.cpp do. The key then stands
+in the Authorization header of each request and nowhere else: in no repr, error or chained exception; and redirects are
+refused, so that it goes to no other host.
 """
 
 from __future__ import annotations
 
+import base64
+import functools
+import html
+import json
 import math
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from minisbert.checks import each_text
+import numpy as np
+
+from minisbert.checks import check_whole, each_text
 from minisbert.hub import DEFAULT_MODEL
 from minisbert.model import Array
-from minisbert.remote import ClientError, Key, ask, check_key, checked_url
 
 if TYPE_CHECKING:
+    import ssl
+
+    import httpx2
+
     from minisbert.encoder import SentenceEncoder
 
 __all__ = ["Client", "ClientError", "EmbedResponse"]
 
+MAX_BATCH = 2048  # texts in one request of OpenAI's
+MAX_WAIT = 60.0  # seconds; a server that asks for more is not waited for
+LIKELY_CAUSES = {
+    400: "The server does not accept the request; its own words say why",
+    401: "The server does not accept this api_key",
+    403: "The server does not accept this api_key, or not for this model",
+    404: "There is no such path or model there: base_url usually ends in /v1, and the server has its own model names",
+    413: "Too much in one request: lower batch_size, or shorten the texts",
+    422: "A batch or a text is too large, or the model is unknown there: lower batch_size, or shorten the texts",
+    429: "Too many requests: wait, or lower your rate",
+}
+
+
+class ClientError(ValueError):
+    """What a `Client` was given is not usable, or the server did not answer with one vector per text."""
+
 
 @dataclass(frozen=True, eq=False)
 class EmbedResponse:
-    """What `Client.embed` gives.
+    """What `Client.embed` gives: one row per text, in the order of the texts, and the model that made them."""
 
-    Parameters
-    ----------
-    embeddings : Array, shape (B, D), float32
-        One row per text, in the order of the texts.
-    model : str
-        The model that made them; as the server names it, if there is one.
-    """
-
-    embeddings: Array  # (B, D)
-    model: str
+    embeddings: Array  # (B, D) float32
+    model: str  # as the server names it, if there is one
 
 
 class Client:
@@ -52,6 +73,9 @@ class Client:
         Where the server is, such as ``"http://localhost:8080/v1"``. Over http the key travels in the clear.
     timeout : float
         Seconds, > 0: how long the server may stay silent. It does not limit the computation in this process.
+    max_retries : int
+        >= 0: how often a request is repeated after status 429 or 5xx, or after the connection failed. The waits double
+        from 0.5 s; a server's ``Retry-After`` is obeyed up to 60 s. One that stays silent is not asked again.
 
     Raises
     ------
@@ -86,23 +110,31 @@ class Client:
         model: str | None = None,
         base_url: str | None = None,
         timeout: float = 30.0,
+        max_retries: int = 2,
     ) -> None:
-        check_key(api_key)
+        _check_key(api_key)
         if model is not None and (not isinstance(model, str) or not model.strip()):
-            raise ClientError(
-                f"Client: model must be a name or a folder as str, or None for {DEFAULT_MODEL}, got {model!r}."
-            )
+            raise ClientError(f"Client: model must be a name or a folder (str), or None, got {model!r}")
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
-            raise ClientError(f"Client: timeout must be a number of seconds > 0, got {timeout!r}.")
+            raise ClientError(f"Client: timeout must be a number of seconds > 0, got {timeout!r}")
+        try:
+            self.max_retries = check_whole("Client: max_retries", max_retries, 0)
+        except ValueError as error:
+            raise ClientError(str(error)) from None
         self.model = model or DEFAULT_MODEL
-        self.base_url = None if base_url is None else checked_url(base_url)
+        self.base_url = None if base_url is None else _checked_url(base_url)
         self.timeout = float(timeout)
-        self._key = Key(None if base_url is None else api_key)
+        self._headers: httpx2.Headers | None = None
         self._encoder: SentenceEncoder | None = None
+        if base_url is not None:
+            import httpx2
+
+            # httpx2 does not show this header in a repr
+            self._headers = httpx2.Headers({"Authorization": f"Bearer {api_key}"} if api_key else {})
 
     def __repr__(self) -> str:
         """Name the model and the server, and not the key."""
-        return self._key.strike_out(f"Client(model={self.model!r}, base_url={self.base_url!r})")
+        return self._without_key(f"Client(model={self.model!r}, base_url={self.base_url!r})")
 
     def embed(self, texts: str | Iterable[str], *, batch_size: int = 32) -> EmbedResponse:
         """Give one vector per text.
@@ -112,7 +144,7 @@ class Client:
         texts : str or iterable of str
             B texts; a single string counts as one text.
         batch_size : int
-            >= 1: so many texts go to the server in one request (text-embeddings-inference takes up to 32 unless
+            1 to 2,048: so many texts go to the server in one request (text-embeddings-inference takes up to 32 unless
             told otherwise). It plays no part without a ``base_url``.
 
         Returns
@@ -142,18 +174,172 @@ class Client:
         """
         try:
             checked = list(each_text(texts, "Client.embed: texts", single=True))
+            batch_size = check_whole("Client.embed: batch_size", batch_size, 1, MAX_BATCH)
         except ValueError as error:
             raise ClientError(str(error)) from error
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ClientError(f"Client.embed: batch_size must be a whole number >= 1, got {batch_size!r}.")
-        if self.base_url is None:
-            return self._embed_here(checked)
-        return EmbedResponse(*ask(checked, self.model, self.base_url, self._key, self.timeout, batch_size))
-
-    def _embed_here(self, texts: list[str]) -> EmbedResponse:
-        """Compute in this process; the model is loaded at the first call."""
+        if self.base_url is not None:
+            return self._ask(checked, batch_size)
         if self._encoder is None:
             from minisbert.encoder import SentenceEncoder  # who asks a server needs neither tokenizer nor weights
 
             self._encoder = SentenceEncoder(self.model)
-        return EmbedResponse(self._encoder.encode(texts), self.model)
+        return EmbedResponse(self._encoder.encode(checked), self.model)
+
+    def _ask(self, texts: list[str], batch_size: int) -> EmbedResponse:
+        import httpx2
+
+        rows: list[Array] = []
+        model = self.model
+        with httpx2.Client(headers=self._headers, timeout=self.timeout, verify=_certificates()) as http:
+            for start in range(0, len(texts), batch_size):
+                batch = texts[start : start + batch_size]
+                more, named = self._read(self._post(http, batch), len(batch))
+                rows += more
+                model = named or model
+                for i, row in enumerate(more, start):
+                    if row.shape != (rows[0].size,) or not row.size or not np.isfinite(row).all():
+                        raise self._error(
+                            f"expected one vector of finite numbers per text, all of one width, but text {i} has shape "
+                            f"{row.shape} where text 0 has {rows[0].shape}, or NaN, Inf or numbers beyond float32. "
+                            "Usual causes: a server that does not pool (llama.cpp: --pooling mean), more than one "
+                            "model behind this address, half precision."
+                        )
+        return EmbedResponse(np.stack(rows) if rows else np.empty((0, 0), np.float32), model)
+
+    def _post(self, http: httpx2.Client, batch: list[str]) -> httpx2.Response:
+        """Send one batch, and again where that may help, until there is an answer."""
+        import httpx2
+
+        payload = {"model": self.model, "input": batch, "encoding_format": "base64"}
+        for attempt in range(self.max_retries + 1):
+            response = None
+            try:
+                response = http.post(f"{self.base_url}/embeddings", json=payload)
+            except (httpx2.ReadTimeout, httpx2.WriteTimeout):
+                problem = f"expected an answer within {self.timeout:g} s, got none. Raise timeout, or lower batch_size."
+                break
+            except (httpx2.RequestError, httpx2.InvalidURL, OSError, ValueError) as error:
+                problem = (
+                    f"expected an answer, got none ({type(error).__name__}: {error}). Does the server run, is base_url "
+                    f"its address, and does it speak {str(self.base_url).partition(':')[0]}?"
+                )
+            else:
+                if response.is_success:
+                    return response
+                problem = self._explain(response)
+                if response.status_code != 429 and response.status_code < 500:
+                    break
+            wait = _wait(attempt, response)
+            if attempt == self.max_retries or wait > MAX_WAIT:
+                break
+            time.sleep(wait)
+        # Outside of the handlers: an exception of httpx2 holds the request, and so the key, and must not be chained.
+        raise self._error(problem)
+
+    def _explain(self, response: httpx2.Response) -> str:
+        """What a status means, and what the server says about it."""
+        status = response.status_code
+        if response.is_redirect:
+            return (
+                f"expected vectors, got status {status}, a redirect to {response.headers.get('Location')}. Redirects "
+                "are not followed, because the key would go along: put the right address into base_url."
+            )
+        failed = "The server failed: look into its log, or try again later"
+        cause = LIKELY_CAUSES.get(status, failed if status >= 500 else "The server refuses")
+        return f"expected vectors, got status {status}. {cause}. The server says: {self._snippet(response)}"
+
+    def _read(self, response: httpx2.Response, count: int) -> tuple[list[Array], str | None]:
+        """The vectors of an answer, ordered by "index", for a server may answer in any order; and its model's name."""
+        try:
+            answer = response.json()
+            rows = {item["index"]: _vector(item["embedding"]) for item in answer["data"]}
+            if sorted(rows) == list(range(count)) and len(answer["data"]) == count:
+                named = answer.get("model")
+                return [rows[i] for i in range(count)], named if isinstance(named, str) else None
+            problem = f"got {len(answer['data'])} with index {sorted(rows)!r:.80}. Does a lower batch_size help?"
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError):  # ValueError: no JSON, no base64
+            problem = (
+                f"got {len(response.content)} bytes: {self._snippet(response)}. Is base_url the address of an "
+                "OpenAI-compatible server, up to /v1?"
+            )
+        raise self._error(
+            f'expected {count} vectors, {{"data": [{{"index": 0, "embedding": [0.1, ...] or base64}}, ...]}}, {problem}'
+        )
+
+    def _snippet(self, response: httpx2.Response) -> str:
+        """The beginning of an answer in one printable line, without the key."""
+        text = self._without_key(" ".join(response.text.split()))  # before the cut, which could leave half of a key
+        return repr("".join(letter if letter.isprintable() else " " for letter in text[:300]))
+
+    def _error(self, problem: str) -> ClientError:
+        return ClientError(self._without_key(f"Client.embed: POST {self.base_url}/embeddings: {problem}"))
+
+    def _without_key(self, text: str) -> str:
+        """Strike out the key, as it is and as JSON, a URL and HTML write it."""
+        key = (self._headers or {}).get("Authorization", "").removeprefix("Bearer ")
+        in_json = json.dumps(key)[1:-1]
+        for form in (key, in_json, in_json.replace("/", r"\/"), quote(key, safe=""), html.escape(key)):
+            text = text.replace(form, "***") if form else text
+        return text
+
+
+def _check_key(api_key: str | None) -> None:
+    """Refuse what cannot stand in a header, without repeating it."""
+    usable = isinstance(api_key, str) and api_key.isascii() and api_key.isprintable() and " " not in api_key and api_key
+    if api_key is not None and not usable:
+        raise ClientError(
+            "Client: api_key must be a string of visible ASCII characters, or None where no key is needed (it is not "
+            "shown here). Where it is empty, the environment variable that it was read from is probably not set; where "
+            "it was read from a file, a newline came along: use .strip()."
+        )
+
+
+def _checked_url(base_url: str) -> str:
+    """The address without a slash at its end. No error repeats it: it may hold a password, or be the key by mistake."""
+    import httpx2
+
+    try:
+        url = httpx2.URL(base_url)
+        usable = url.scheme in ("http", "https") and url.host and not url.userinfo and (url.port or 1) < 65_536
+    except (TypeError, ValueError, httpx2.InvalidURL):
+        usable = False
+    if not usable or set(base_url) & set(" ?#"):
+        raise ClientError(
+            "Client: base_url must look like http://localhost:8080/v1 or https://host/v1: a host, no user name or "
+            "password (they belong into api_key), no blank, no ? or #"
+        )
+    return base_url.rstrip("/")
+
+
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    """Whom https trusts; read once, for it takes 0.06 s."""
+    import httpx2
+
+    return httpx2.create_ssl_context()
+
+
+def _wait(attempt: int, response: httpx2.Response | None) -> float:
+    """Seconds until the next attempt: what Retry-After says, as a number or a date, or else 0.5, 1, 2, 4, 8, 8."""
+    from email.utils import parsedate_to_datetime
+
+    asked = "" if response is None else response.headers.get("Retry-After", "")
+    try:
+        return max(0.0, float(asked))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return min(0.5 * 2.0**attempt, 8.0)
+
+
+def _vector(embedding: Any) -> Array:
+    """Numbers from a list, or from base64 of little-endian float32."""
+    if isinstance(embedding, str):
+        return np.frombuffer(base64.b64decode(embedding, validate=True), "<f4").astype(np.float32)
+    row = np.array(embedding)
+    if row.dtype.kind not in "if":
+        raise TypeError(f"expected a list of numbers, got {row.dtype}")
+    with np.errstate(over="ignore"):  # what is beyond float32 becomes Inf, and is refused with that
+        return row.astype(np.float32)

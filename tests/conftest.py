@@ -42,7 +42,7 @@ def pytest_collection_modifyitems(items):
         about_text = any(part in item.path.stem for part in NUMBERLESS)
         if computes and not about_text and not optional & set(getattr(item, "fixturenames", ())):
             item.add_marker("numbers")
-        # examples in docstrings need the same optional parts as tests: the weights, DuckDB, matplotlib
+        # examples in docstrings need the same optional parts as tests
         for uses, need in NEEDS_OF_EXAMPLES.items():
             if is_example and any(re.search(uses, e.source) for e in item.dtest.examples):
                 item.runtest = partial(_run_if, need, item.runtest)
@@ -60,7 +60,8 @@ def _need_weights():
 NEEDS_OF_EXAMPLES = {
     r"Encoder\(|Client\(": _need_weights,
     r"EmbeddingDatabase\.": lambda: _optional_import("duckdb", "search", "search"),
-    r"picture\(\w+, ": lambda: _optional_import("matplotlib", "plots", "plots"),
+    r"name_clusters\(|project\(|train_\w+\(|LogisticRegression": lambda: _optional_import("sklearn", "apps", "apps"),
+    r"picture\(\w+, |draw_map\(": lambda: _optional_import("matplotlib", "plots", "plots"),
 }
 
 

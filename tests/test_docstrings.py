@@ -6,7 +6,8 @@ import re
 
 import pytest
 
-ROOMS = ["minisbert", *map("minisbert.{}".format, ["model", "training", "search", "evaluation", "plots", "proof"])]
+ROOMS = ["minisbert"]
+ROOMS += [f"minisbert.{room}" for room in ("model", "training", "search", "evaluation", "analysis", "plots", "proof")]
 
 
 def public_names():

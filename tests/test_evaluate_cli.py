@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 from tiny import tiny_tokenizer, write_model
 
-from minisbert import SentenceEncoder, pinned
+from minisbert import SentenceEncoder, hub
 from minisbert.cli import evaluate_sts as module
 from minisbert.cli import main
 from minisbert.evaluation.published import BENCHMARKS, PAPER_STSB
@@ -98,7 +98,7 @@ def known_set(name, pairs):
 def test_published_figures_stand_beside_ours_for_their_own_model_only(monkeypatch):
     known = known_set("BIOSSES", 100)
     assert "published" not in run("sts", "BIOSSES").stdout  # another model
-    monkeypatch.setattr(pinned, "is_default_model", lambda folder: True)
+    monkeypatch.setattr(hub, "is_default_model", lambda folder: True)
     shown = run("sts", "BIOSSES", "pairs.tsv").stdout
     lines = shown.splitlines()
     assert lines[2].split()[-2:] == ["published", "difference"]
@@ -113,7 +113,7 @@ def test_published_figures_stand_beside_ours_for_their_own_model_only(monkeypatc
 
 def test_a_known_set_with_other_pairs_is_not_compared(monkeypatch):
     known_set("STSb", 5)
-    monkeypatch.setattr(pinned, "is_default_model", lambda folder: True)
+    monkeypatch.setattr(hub, "is_default_model", lambda folder: True)
     shown = " ".join(run("sts", "STSb").stdout.split())
     assert "STSb has 5 pairs here and 1,379 elsewhere: not compared" in shown and "difference" not in shown
     assert (

@@ -1,5 +1,34 @@
-"""What vectors tell about texts, and what is learnt from them: one module each, none needed to compute a vector.
+"""What vectors tell about texts, and what is learned from them, on vectors that stay as they are.
 
-``calibration`` says how unusual a similarity is, ``explain`` which words made it. ``maps`` and ``clusters`` show many
-texts at once. ``classifier`` and ``entities`` learn from labels, on vectors that stay as they are.
+To be read in this order: ``calibration.py`` (how unusual is a similarity?), ``explain.py`` (which words made it?),
+``maps.py``, ``map_picture.py``, ``map_page.py`` (2-D maps), ``clusters.py``, ``naming.py`` (clusters and their labels),
+``saved.py`` (folders of what was trained), ``probe.py``, ``classifier.py``, ``classifier_report.py`` (text classes),
+``tagging.py``, ``decoding.py``, ``word_vectors.py``, ``tag_probe.py``, ``entities.py``, ``entity_report.py`` (names).
+scikit-learn and matplotlib (extra ``apps``) are imported where they are used. The function ``explain`` hides the module
+of its name: ``from minisbert.analysis.explain import Explanation``.
 """
+
+from minisbert.analysis.calibration import Calibration, fit
+from minisbert.analysis.classifier import TextClassifier, train_classifier
+from minisbert.analysis.clusters import cluster
+from minisbert.analysis.entities import EntityTagger, train_tagger
+from minisbert.analysis.explain import explain
+from minisbert.analysis.map_page import write_map_page
+from minisbert.analysis.map_picture import draw_map
+from minisbert.analysis.maps import project
+from minisbert.analysis.naming import name_clusters
+
+__all__ = [
+    "Calibration",
+    "EntityTagger",
+    "TextClassifier",
+    "cluster",
+    "draw_map",
+    "explain",
+    "fit",
+    "name_clusters",
+    "project",
+    "train_classifier",
+    "train_tagger",
+    "write_map_page",
+]

@@ -1,24 +1,9 @@
-"""What does a similarity of 0.3 mean? Which share of random pairs of your own texts it is above.
+"""What does a similarity of 0.3 mean? The share of random pairs of your own texts that it is above.
 
-A cosine has no meaning by itself: where "unrelated" lies depends on the model and on the texts. All questions about
-bread are alike; 0.3 is little among them, and much in a newspaper. So a :class:`Calibration` measures the similarity of
-random pairs of a corpus, and turns a score into a percentile: "more alike than 97 % of random pairs". :func:`fit` does
-that with an encoder and texts, :func:`fit_vectors` with vectors.
-
-**What it is not.** A percentile is no probability that two texts mean the same, and no threshold for truth: among
-random pairs some are alike, and a search over a million texts finds many above the 99.99th percentile by chance alone.
-
-**The sample.** Texts that are equal letter by letter are one text, and no text is paired with itself. Of many texts a
-random 10,000 are embedded; of their pairs so many as asked for are drawn without one coming twice, or all are taken
-where there are no more.
-
-**Resolution and error.** With P pairs nothing above ``1 - 1/P`` can be told apart: there a percentile is written as
-">99.99". A percentile ``p`` has the standard error ``sqrt(p (1 - p) / P)``, which counts pairs as if each had texts of
-its own. They share them, so with few texts the true error is larger; calibrating on two halves of a corpus shows it.
-
-Left out on purpose: a curve fitted through the scores. The order statistics themselves are kept, all of the highest.
-
-Letters: ``B`` texts, ``P`` pairs, ``D`` the width of a vector, ``Q`` scores kept. Next file: ``explain.py``.
+A cosine has no meaning by itself: where "unrelated" lies depends on the model and the texts. A percentile among random
+pairs of a corpus does have one, but it is not the probability that two texts mean the same: some random pairs are
+similar, and a search over a million texts finds many above the 99.99th percentile by chance alone.
+Letters: ``B`` texts, ``P`` pairs, ``D`` the width of a vector, ``Q`` scores kept.
 """
 
 from __future__ import annotations
@@ -44,63 +29,65 @@ if TYPE_CHECKING:
 PAIRS = 100_000
 MOST_TEXTS = 10_000
 GRID = 1000  # steps of 0.1 percentage points
-TOP, BOTTOM = 1000, 100  # so many of the highest and of the lowest scores are all kept
-_BLOCK_PAIRS = 8192  # compared at a time, so that their vectors stay few
+TOP, BOTTOM = 1000, 100  # how many of the highest and lowest scores are all kept
+_BLOCK_PAIRS = 8192  # compared at a time, to bound memory
 _FORMAT, _VERSION = "minisbert calibration", 1
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How a similarity is distributed over random pairs of a corpus, for one model.
+    """The distribution of a similarity over random pairs of a corpus, for one model; made by :func:`fit`.
 
-    ``scores`` are order statistics, rising, and ``ranks`` say how many of all pairs are below each (of equal scores,
-    half): ``100 * ranks / pairs`` are their percentiles. Between two of them percentiles are interpolated,
-    which moves them by less than 0.1, and by nothing among the 1,000 highest.
+    Parameters
+    ----------
+    similarity_fn_name : {"cosine", "dot", "euclidean", "manhattan"}
+    scores, ranks : Array, shape (Q,)
+        Order statistics of the pairs' scores, and how many pairs lie below each (of equal scores, half); float64,
+        strictly rising. Interpolating between them moves a percentile by less than 0.1, and by nothing among the 1,000
+        highest scores.
+    pairs, texts : int
+        How many pairs were scored, and of how many distinct texts.
+    seed : int
+    model : str
+        Its name, for display.
+    fingerprint : str
+        Of the model's files; "" if unknown, and then not checked.
+    max_seq_length : int, optional
+
+    Notes
+    -----
+    With P pairs, percentiles above ``100 (1 - 1/P)`` cannot be told apart. The standard error
+    ``100 sqrt(p (1 - p) / P)`` treats pairs as independent; they share texts, so with few texts the true error is
+    larger: calibrate on two halves of a corpus to see it.
+
+    Examples
+    --------
+    >>> calibration = fit_vectors(np.random.default_rng(0).standard_normal((100, 20)))
+    >>> calibration.pairs, calibration.percentile([0.0, 0.3]).round(1), calibration.score_at([50, 95]).round(2)
+    (4950, array([49.6, 90. ]), array([0.  , 0.38]))
     """
 
     similarity_fn_name: str
-    scores: Array  # (Q,) float64, strictly rising
-    ranks: Array  # (Q,) float64, strictly rising, from 0.5 to P - 0.5
+    scores: Array  # (Q,) float64
+    ranks: Array  # (Q,) float64, from 0.5 to P - 0.5
     pairs: int
-    texts: int  # different ones, of which the pairs were drawn
+    texts: int
     seed: int
-    model: str = ""  # its name, for people
-    fingerprint: str = ""  # of the model's files; "": unknown, and not checked
+    model: str = ""
+    fingerprint: str = ""
     max_seq_length: int | None = None
 
     @property
     def resolution(self) -> float:
-        """The percentile above which nothing can be told apart."""
+        """The percentile above which scores cannot be told apart."""
         return 100.0 * (1.0 - 1.0 / self.pairs)
 
     def percentile(self, scores: ArrayLike) -> Array:
-        """Say which share of random pairs is less alike.
+        """Percentage of random pairs that are less similar, in [50 / P, 100 - 50 / P]; any shape, float64.
 
-        Parameters
-        ----------
-        scores : array_like, any shape
-            Finite similarities of the kind that was calibrated.
-
-        Returns
-        -------
-        Array, of the same shape
-            Percent, in [50 / P, 100 - 50 / P], float64; never falling when a score rises.
-
-        Raises
-        ------
-        ValueError
-            For NaN and Inf.
-
-        Notes
-        -----
-        **Source**: Hyndman & Fan 1996, definition 5 (Hazen); ``scipy.stats.percentileofscore(..., kind="mean")``, but
-        interpolated between scores, and kept off 0 and 100 by half a pair.
-
-        Examples
-        --------
-        >>> calibration = fit_vectors(np.random.default_rng(0).standard_normal((100, 20)))
-        >>> calibration.percentile([-1.0, 0.0, 0.3, 1.0]).round(1)
-        array([  0. ,  49.6,  90. , 100. ])
+        ValueError for NaN and Inf. **Source**: Hyndman & Fan 1996, definition 5 (Hazen);
+        ``scipy.stats.percentileofscore(..., kind="mean")``, but interpolated between scores, and kept off 0 and 100 by
+        half a pair.
         """
         x = np.asarray(scores, np.float64)
         if not np.isfinite(x).all():
@@ -108,29 +95,7 @@ class Calibration:
         return np.asarray(np.interp(x, self.scores, 100.0 * self.ranks / self.pairs))
 
     def score_at(self, percentiles: ArrayLike) -> Array:
-        """Give the score that so many percent of random pairs are below; the inverse of :meth:`percentile`.
-
-        Parameters
-        ----------
-        percentiles : array_like, any shape
-            Percent, in [100 / P, 100 - 100 / P].
-
-        Returns
-        -------
-        Array, of the same shape
-            Similarities, float64.
-
-        Raises
-        ------
-        ValueError
-            For a percentile that so few pairs cannot tell.
-
-        Examples
-        --------
-        >>> calibration = fit_vectors(np.random.default_rng(0).standard_normal((100, 20)))
-        >>> calibration.score_at([50, 95]).round(2)
-        array([0.  , 0.38])
-        """
+        """Similarity at a percentile, the inverse of :meth:`percentile`; ValueError outside [100/P, 100 - 100/P]."""
         p = np.asarray(percentiles, np.float64)
         low, high = 100.0 - self.resolution, self.resolution
         if not ((p >= low) & (p <= high)).all():
@@ -141,46 +106,18 @@ class Calibration:
         return np.asarray(np.interp(p, 100.0 * self.ranks / self.pairs, self.scores))
 
     def standard_error(self, percentiles: ArrayLike) -> Array:
-        """Give the sampling error of a percentile: ``100 sqrt(p (1 - p) / P)``, ``p`` as a fraction.
-
-        Parameters
-        ----------
-        percentiles : array_like, any shape
-            Percent, in [0, 100].
-
-        Returns
-        -------
-        Array, of the same shape
-            Percentage points, one standard error of a binomial share; see the head of this module for what it leaves
-            out.
-
-        Examples
-        --------
-        >>> calibration = fit_vectors(np.random.default_rng(0).standard_normal((100, 20)))
-        >>> calibration.pairs, calibration.standard_error([50, 99]).round(2)
-        (4950, array([0.71, 0.14]))
-        """
+        """Binomial standard error ``100 sqrt(p (1 - p) / P)`` of a percentile, in percentage points."""
         p = np.asarray(percentiles, np.float64) / 100.0
         return np.asarray(100.0 * np.sqrt(p * (1.0 - p) / self.pairs))
 
     def write(self, percentile: float) -> str:
-        """Write a percentile with the digits that its standard error leaves; with a sign what cannot be told apart.
+        """Format a percentile with the digits its standard error supports, and < or > beyond the resolution.
 
-        Parameters
-        ----------
-        percentile : float
-
-        Returns
-        -------
-        str
-
-        Examples
-        --------
         >>> calibration = fit_vectors(np.random.default_rng(0).standard_normal((100, 20)))
         >>> [calibration.write(p) for p in (0.01, 12.3456, 99.9, 99.99)]
         ['<0.03', '12.3', '99.90', '>99.97']
         """
-        most = max(0, math.ceil(math.log10(self.pairs)) - 2)  # what the resolution can fill
+        most = max(0, math.ceil(math.log10(self.pairs)) - 2)  # the digits that the resolution supports
         high = math.floor(self.resolution * 10.0**most + 1e-6) / 10.0**most
         if percentile > self.resolution:
             return f">{high:.{most}f}"
@@ -190,25 +127,7 @@ class Calibration:
         return f"{min(percentile, high):.{digits}f}"
 
     def check(self, encoder: SentenceEncoder, similarity_fn_name: str) -> None:
-        """Refuse to be used for another model, another limit of length or another similarity.
-
-        Parameters
-        ----------
-        encoder : SentenceEncoder
-        similarity_fn_name : str
-
-        Raises
-        ------
-        ValueError
-            Naming both.
-
-        Examples
-        --------
-        >>> fit_vectors(np.eye(3)).check(None, "dot")
-        Traceback (most recent call last):
-            ...
-        ValueError: this calibration is of cosine, not of dot; calibrate again with --metric dot
-        """
+        """Raise ValueError for another similarity, model or length limit than the calibrated one."""
         if similarity_fn_name != self.similarity_fn_name:
             raise ValueError(
                 f"this calibration is of {self.similarity_fn_name}, not of {similarity_fn_name}; "
@@ -219,17 +138,7 @@ class Calibration:
             origin.check(encoder, "this calibration", "calibrate this one")
 
     def to_json(self) -> str:
-        """Write everything as JSON, for :func:`load_calibration`.
-
-        Returns
-        -------
-        str
-
-        Examples
-        --------
-        >>> fit_vectors(np.eye(3)).to_json()[:44]
-        '{"format": "minisbert calibration", "version'
-        """
+        """Serialise everything as JSON, for :func:`load_calibration`."""
         said = {name: getattr(self, name) for name in _TYPES}
         arrays = {"scores": self.scores.tolist(), "ranks": self.ranks.tolist()}
         return json.dumps({"format": _FORMAT, "version": _VERSION, **said, **arrays}, ensure_ascii=False) + "\n"
@@ -265,16 +174,16 @@ def fit(
     ----------
     encoder : SentenceEncoder
     texts : iterable of str
-        The corpus; at least two different texts, and better a thousand. Equal texts count once.
+        The corpus: at least two distinct texts, better a thousand. Equal texts count once.
     pairs : int
-        To draw, none twice; all there are where there are no more.
+        How many pairs to draw without replacement; all of them if there are fewer.
     seed : int
     similarity_fn_name : {"cosine", "dot", "euclidean", "manhattan"}, optional
         By default the model's own.
     most_texts : int
-        Of more texts so many are drawn first, because each must be embedded.
+        A larger corpus is sampled to this size first, because each text must be embedded.
     **options
-        Of :meth:`SentenceEncoder.encode`, such as ``show_progress_bar``.
+        Passed to :meth:`SentenceEncoder.encode`, such as ``show_progress_bar``.
 
     Returns
     -------
@@ -283,7 +192,7 @@ def fit(
     Raises
     ------
     ValueError
-        For fewer than two different texts, and for what ``encode`` refuses.
+        For fewer than two distinct texts, and what ``encode`` raises.
 
     Examples
     --------
@@ -307,29 +216,8 @@ def fit(
 def fit_vectors(
     vectors: ArrayLike, *, pairs: int = PAIRS, seed: int = 0, similarity_fn_name: str = "cosine"
 ) -> Calibration:
-    """Measure the similarity of random pairs of vectors, each of a different text.
+    """:func:`fit` on vectors (B, D), one a distinct text; it is not checked which model made them.
 
-    Parameters
-    ----------
-    vectors : array_like, shape (B, D)
-        At least two. Rows are taken as they are: leave texts that are equal out before.
-    pairs : int
-        To draw, none twice; all ``B (B - 1) / 2`` where there are no more.
-    seed : int
-    similarity_fn_name : {"cosine", "dot", "euclidean", "manhattan"}
-
-    Returns
-    -------
-    Calibration
-        Of no model in particular: it is not checked to whose vectors it is applied.
-
-    Raises
-    ------
-    ValueError
-        For fewer than two rows, an unknown similarity, and what the similarity refuses.
-
-    Examples
-    --------
     >>> fit_vectors([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]).scores.round(4)
     array([0.    , 0.7071])
     """
@@ -353,7 +241,7 @@ def fit_vectors(
 
 
 def _check_counts(texts: int, pairs: int, most_texts: int) -> None:
-    """Refuse what gives no pair."""
+    """Raise if no pair can be drawn."""
     if texts < 2:
         raise ValueError(f"fit: expected at least two different texts, got {texts}; a corpus has a thousand or more")
     for name, count, least in (("pairs", pairs, 1), ("most_texts", most_texts, 2)):
@@ -362,22 +250,8 @@ def _check_counts(texts: int, pairs: int, most_texts: int) -> None:
 
 
 def draw_pairs(texts: int, pairs: int, seed: int) -> tuple[Array, Array]:
-    """Draw pairs of different texts, none twice; all of them where there are no more.
+    """Draw pairs ``first < second`` of texts without replacement, two arrays (P,); all pairs if there are fewer.
 
-    Parameters
-    ----------
-    texts : int
-        ``B``.
-    pairs : int
-    seed : int
-
-    Returns
-    -------
-    first, second : Array, shape (P,)
-        Indices from 0, ``first < second``.
-
-    Examples
-    --------
     >>> draw_pairs(3, 10, seed=0)
     (array([0, 0, 1]), array([1, 2, 2]))
     """
@@ -394,7 +268,7 @@ def draw_pairs(texts: int, pairs: int, seed: int) -> tuple[Array, Array]:
 
 
 def _order_statistics(scores: Array) -> tuple[Array, Array]:
-    """Choose which of the sorted scores ``(P,)`` to keep, and count the pairs below each, equal ones half."""
+    """Choose which of the sorted scores ``(P,)`` to keep, and count the pairs below each, ties half."""
     count = len(scores)
     grid = np.linspace(0, count - 1, min(count, GRID + 1)).round().astype(np.intp)
     tails = [np.arange(min(BOTTOM, count)), np.arange(max(0, count - TOP), count)]
@@ -407,31 +281,7 @@ def _order_statistics(scores: Array) -> tuple[Array, Array]:
 
 
 def load_calibration(file: Path) -> Calibration:
-    """Read what :meth:`Calibration.to_json` wrote.
-
-    Parameters
-    ----------
-    file : Path
-
-    Returns
-    -------
-    Calibration
-
-    Raises
-    ------
-    ValueError
-        For a file that is damaged or something else, with its name and the cause.
-    OSError
-        If it cannot be read.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> file = Path(tempfile.mkdtemp()) / "calibration.json"
-    >>> written = file.write_text(fit_vectors(np.eye(3)).to_json(), encoding="utf-8")
-    >>> load_calibration(file).pairs
-    3
-    """
+    """Read what :meth:`Calibration.to_json` wrote; ValueError, with file and cause, for a damaged or foreign file."""
     name = file.as_posix()
     try:
         said = json.loads(file.read_bytes())
@@ -454,7 +304,7 @@ def load_calibration(file: Path) -> Calibration:
 
 
 def _numbers(value: Any, what: str) -> Array:
-    """Give a rising list of finite numbers as an array."""
+    """Check a rising list of finite numbers, and return it as an array."""
     if not isinstance(value, list) or not value or not all(type(number) in (int, float) for number in value):
         raise ValueError(f"{what} are no list of numbers; make it again")
     numbers = np.array(value, np.float64)

@@ -1,22 +1,12 @@
-"""A classifier of texts: a linear probe on sentence vectors, with calibrated probabilities, saved without pickle.
+"""A text classifier: logistic regression on sentence vectors, with calibrated probabilities, saved without pickle.
 
-Training needs scikit-learn; a :class:`TextClassifier` is a matrix, and asking it is one product in NumPy. Three things
-are kept apart that are often mixed up:
-
-- **The label** is the class with the highest score. Class weights have moved the scores: a class whose mistakes cost
-  more is named sooner, even if it is not the most probable one.
-- **The probability** is calibrated: of texts like the training texts that get 0.8 for a class, four in five are of it.
-  Calibration never changes a label.
-- **The threshold** makes one class strict: it is named where its probability reaches a bound that was chosen for its
-  precision, and only there. A text that would have been of that class otherwise is left undecided.
-
-What is saved knows the model whose vectors it learnt from, and refuses another. It also keeps a number of eight bytes
-for each training text, so that an evaluation can tell which of its texts were learnt (somebody who guesses a text can
-see from it whether it was among them).
-
-Left out on purpose: training the model itself (``training/``). Next file: ``classifier_report.py``, which measures.
-
-Letters: ``M`` training texts, ``B`` other texts, ``C`` classes, ``D`` the width of a vector.
+Training needs scikit-learn; prediction is one matrix product in NumPy. Three things are kept apart: the **label** is
+the class with the highest score, which class weights may have shifted; the **probability** is calibrated, and never
+changes a label; the **threshold** makes one class strict: it is predicted only where its probability reaches a bound
+chosen for its precision, and a text that would otherwise have been of that class is left undecided.
+A saved classifier knows the model whose vectors it was trained on, and rejects another. It also keeps an eight-byte
+hash of each training text, so that an evaluation can tell which of its texts were seen in training (and so can anyone
+who guesses a text). Letters: ``M`` training texts, ``B`` other texts, ``C`` classes, ``D`` the width of a vector.
 """
 
 from __future__ import annotations
@@ -53,58 +43,71 @@ if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder
 
 KIND = "classifier"
-"""The name of the files that a classifier is saved in."""
+"""The name of the files in a classifier's folder."""
 
 VERSION = 2
-"""Of what they say; 1, which is not written, smoothed the targets that a calibration was fitted to."""
+"""Format version; files of version 1, which carry no number, smoothed the targets of the calibration."""
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """From which probability on a class is named, and what that reached on texts that were not learnt."""
+    """The probability from which a class is predicted, and the out-of-fold precision and recall it reached."""
 
     label: str
-    probability: float  # in [0, 1]
-    precision: float  # of the texts that get the class, the share that are of it
-    recall: float  # of the texts of the class, the share that get it
+    probability: float
+    precision: float
+    recall: float
 
 
 @dataclass(frozen=True, eq=False)
 class TextClassifier:
-    """What tells classes of texts apart by their vectors; made by :func:`train_classifier`."""
+    """Logistic regression on sentence vectors, with calibrated probabilities; made by :func:`train_classifier`.
 
-    classes: tuple[str, ...]  # C names
+    Parameters
+    ----------
+    classes : tuple of str
+        ``C`` names.
+    weight : Array, shape (C, D)
+    bias : Array, shape (C,)
+        Both float64.
+    calibration : Calibration
+        Turns scores into probabilities, ``softmax(scores / temperature + offset)``.
+    threshold : Threshold, optional
+        The class that is predicted only from a minimum probability.
+    origin : Origin, optional
+        The model whose vectors it was trained on; without it vectors are not checked.
+    unescape : bool
+        Whether HTML entities such as ``&amp;`` are decoded before a text is encoded.
+    learnt : Array of uint64, optional
+        Sorted hashes of the distinct training texts.
+    facts : mapping, optional
+        How it was trained, for display.
+
+    Examples
+    --------
+    >>> strict = Threshold("b", 0.9, 1.0, 0.5)
+    >>> classifier = TextClassifier(("a", "b"), np.eye(2), np.zeros(2), Calibration(1.0, np.zeros(2)), strict)
+    >>> vectors = np.array([[3.0, 1.0], [1.0, 2.0], [1.0, 9.0]])
+    >>> classifier.predict(vectors), classifier.predict_proba(vectors)[0].round(2)
+    (['a', None, 'b'], array([0.88, 0.12]))
+    """
+
+    classes: tuple[str, ...]
     weight: Array  # (C, D) float64
     bias: Array  # (C,) float64
     calibration: Calibration
     threshold: Threshold | None = None
-    origin: Origin | None = None  # None: of vectors of no known model, and not checked
-    unescape: bool = False  # HTML entities in texts, such as &amp;, are turned into characters first
-    learnt: Array | None = None  # (M',) uint64, sorted: a number for each different training text
-    facts: Mapping[str, Any] | None = None  # how it was trained, for people
+    origin: Origin | None = None
+    unescape: bool = False
+    learnt: Array | None = None  # uint64
+    facts: Mapping[str, Any] | None = None
 
     def scores(self, vectors: Array) -> Array:
-        """Give each class its score: ``x W^T + b``.
+        """Scores before softmax, ``x W^T + b``, float64; the highest gives the label.
 
-        Parameters
-        ----------
-        vectors : Array, shape (B, D)
+        (B, D) -> (B, C)
 
-        Returns
-        -------
-        Array, shape (B, C)
-            Before the softmax, float64; the highest names the label.
-
-        Raises
-        ------
-        ValueError
-            For vectors of another width, and for NaN and Inf.
-
-        Examples
-        --------
-        >>> classifier = TextClassifier(("a", "b"), np.eye(2), np.zeros(2), Calibration(1.0, np.zeros(2)))
-        >>> classifier.scores(np.array([[3.0, 1.0]]))
-        array([[3., 1.]])
+        ValueError for vectors of another width, NaN and Inf.
         """
         x = np.asarray(vectors, np.float64)
         if x.ndim != 2 or x.shape[1] != self.weight.shape[1] or not np.isfinite(x).all():
@@ -117,107 +120,30 @@ class TextClassifier:
         return found
 
     def predict_proba(self, vectors: Array) -> Array:
-        """Give calibrated probabilities: ``softmax(scores / temperature + offset)``.
+        """Calibrated probabilities, ``softmax(scores / temperature + offset)``, float64, rows summing to 1.
 
-        Parameters
-        ----------
-        vectors : Array, shape (B, D)
-
-        Returns
-        -------
-        Array, shape (B, C)
-            Each in [0, 1], float64; every row sums to 1.
-
-        Raises
-        ------
-        ValueError
-            As :meth:`scores`.
-
-        Examples
-        --------
-        >>> classifier = TextClassifier(("a", "b"), np.eye(2), np.zeros(2), Calibration(2.0, np.zeros(2)))
-        >>> classifier.predict_proba(np.array([[2.0, 0.0]])).round(2)
-        array([[0.73, 0.27]])
+        (B, D) -> (B, C)
         """
         return softmax(self.calibration.apply(self.scores(vectors)))
 
     def predict(self, vectors: Array) -> list[str | None]:
-        """Name the class of each text.
-
-        Parameters
-        ----------
-        vectors : Array, shape (B, D)
-
-        Returns
-        -------
-        list of str or None
-            None: undecided, because the class that has a threshold would have been named and does not reach it.
-
-        Raises
-        ------
-        ValueError
-            As :meth:`scores`.
-
-        Examples
-        --------
-        >>> strict = Threshold("b", 0.9, 1.0, 0.5)
-        >>> classifier = TextClassifier(("a", "b"), np.eye(2), np.zeros(2), Calibration(1.0, np.zeros(2)), strict)
-        >>> classifier.predict(np.array([[3.0, 1.0], [1.0, 2.0], [1.0, 9.0]]))
-        ['a', None, 'b']
-        """
+        """Predict classes of vectors (B, D); None (undecided) if the top class does not reach its threshold."""
         scores = self.scores(vectors)  # (B, C)
         chosen = decide(scores, self.calibration, self.classes, self.threshold)  # (B,)
         return [None if c < 0 else self.classes[c] for c in chosen]
 
     def encode(self, encoder: SentenceEncoder, texts: Iterable[str], **options: Any) -> Array:
-        """Turn texts into the vectors that this classifier asks for.
-
-        Parameters
-        ----------
-        encoder : SentenceEncoder
-            Of the model that it was trained with.
-        texts : sequence of str
-        **options
-            Of :meth:`SentenceEncoder.encode`, such as ``overflow``.
-
-        Returns
-        -------
-        Array, shape (B, D)
-
-        Raises
-        ------
-        OriginError
-            For another model, or another length limit.
-
-        Examples
-        --------
-        >>> from minisbert import SentenceEncoder
-        >>> classifier = TextClassifier(("a", "b"), np.eye(2, 384), np.zeros(2), Calibration(1.0, np.zeros(2)))
-        >>> classifier.encode(SentenceEncoder(), ["soup"]).shape
-        (1, 384)
-        """
+        """Encode texts to (B, D) as in training; OriginError for another model or length limit."""
         if self.origin is not None:
             self.origin.check(encoder, "this classifier", "train one with this model")
         vectors: Array = encoder.encode(cleaned(texts, self.unescape), **options)
         return vectors
 
     def save(self, folder: str | Path, *, force: bool = False) -> None:
-        """Write a folder that :func:`load_classifier` reads.
+        """Write a folder that :func:`load_classifier` reads, whole or not at all.
 
-        Parameters
-        ----------
-        folder : str or path
-            New or empty; it appears whole or not at all.
-        force : bool
-            Replace a classifier that is there.
+        The folder must be new or empty, or hold a classifier to be replaced with ``force``; SavedError otherwise.
 
-        Raises
-        ------
-        SavedError
-            As :func:`minisbert.analysis.saved.save_folder`.
-
-        Examples
-        --------
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp()) / "mood"
         >>> TextClassifier(("a", "b"), np.eye(2), np.zeros(2), Calibration(2.0, np.zeros(2))).save(folder)
@@ -240,24 +166,12 @@ class TextClassifier:
 
 
 def decide(scores: Array, calibration: Calibration, classes: Sequence[str], threshold: Threshold | None) -> Array:
-    """Name classes by their scores: the highest, except that a class with a threshold is named where it reaches it.
+    """Index of the highest score, except that a class with a threshold is chosen where it reaches it.
 
-    Parameters
-    ----------
-    scores : Array, shape (B, C)
-    calibration : Calibration
-        Makes the probabilities that a threshold is about.
-    classes : sequence of str
-        ``C`` names.
-    threshold : Threshold or None
+    (B, C) -> (B,)
 
-    Returns
-    -------
-    Array, shape (B,)
-        Whole numbers from 0 to C - 1, and -1: undecided. Of equal scores the first.
+    -1 is undecided.
 
-    Examples
-    --------
     >>> scores = np.array([[3.0, 1.0], [1.0, 2.0]])
     >>> decide(scores, Calibration(1.0, np.zeros(2)), ("a", "b"), Threshold("b", 0.9, 1.0, 0.5))
     array([ 0, -1])
@@ -272,44 +186,13 @@ def decide(scores: Array, calibration: Calibration, classes: Sequence[str], thre
 
 
 def cleaned(texts: Iterable[str], unescape: bool) -> list[str]:
-    """Turn HTML entities into characters, where that was asked for.
-
-    Parameters
-    ----------
-    texts : sequence of str
-    unescape : bool
-
-    Returns
-    -------
-    list of str
-
-    Examples
-    --------
-    >>> cleaned(["bread &amp; soup"], True), cleaned(["bread &amp; soup"], False)
-    (['bread & soup'], ['bread &amp; soup'])
-    """
+    """Decode HTML entities, if asked to."""
     checked = each_text(texts, "texts")
     return [html.unescape(text) for text in checked] if unescape else list(checked)
 
 
 def text_numbers(texts: Sequence[str]) -> Array:
-    """Give each text a number of eight bytes, the same for the same text; two texts hardly ever share one.
-
-    Parameters
-    ----------
-    texts : sequence of str
-
-    Returns
-    -------
-    Array, shape (B,)
-        uint64: of BLAKE2b.
-
-    Examples
-    --------
-    >>> one, other, again = text_numbers(["soup", "tea", "soup"])
-    >>> one == again, one == other
-    (np.True_, np.False_)
-    """
+    """Eight-byte BLAKE2b hashes of texts, (B,) uint64."""
     digests = b"".join(hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
     return np.frombuffer(digests, "<u8").astype(np.uint64)
 
@@ -319,11 +202,11 @@ def text_numbers(texts: Sequence[str]) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class Training:
-    """A classifier, and what was seen of it on texts that were not learnt."""
+    """A trained classifier, and its out-of-fold scores."""
 
     classifier: TextClassifier
-    labels: Array  # (M,) the right classes, whole numbers
-    validation: CrossValidation  # with the out-of-fold scores, before calibration
+    labels: Array  # (M,) class indices
+    validation: CrossValidation  # with uncalibrated out-of-fold scores
 
 
 def train_classifier(
@@ -334,40 +217,37 @@ def train_classifier(
     encode_options: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Training:
-    """Learn from labelled texts.
+    """Train a classifier on labelled texts; each distinct text is encoded once.
 
     Parameters
     ----------
     encoder : SentenceEncoder
     data : LabelledTexts
-        At least two classes, with two different texts each.
+        At least two classes, with two distinct texts each.
     unescape : bool
-        Turn HTML entities into characters first, here and whenever the classifier is asked.
+        Decode HTML entities, here and whenever the classifier encodes.
     encode_options : mapping, optional
-        Of :meth:`SentenceEncoder.encode`.
+        Passed to :meth:`SentenceEncoder.encode`.
     **settings
-        Of :func:`fit_classifier`.
+        Passed to :func:`fit_classifier`.
 
     Returns
     -------
     Training
+        ``classifier``, ``labels`` and ``validation``.
 
     Raises
     ------
     ValueError
-        As :func:`fit_classifier`.
-
-    Notes
-    -----
-    Each different text is encoded once.
+        As :func:`fit_classifier`, and without scikit-learn.
 
     Examples
     --------
     >>> from minisbert import SentenceEncoder
     >>> texts = ["what a feast", "i loved it", "so good", "awful food", "i hated it", "so bad"]
     >>> data = LabelledTexts("mood", texts, ["good"] * 3 + ["bad"] * 3)
-    >>> trained = train_classifier(SentenceEncoder(), data, folds=3)  # doctest: +SKIP
-    >>> trained.classifier.predict(SentenceEncoder().encode(["wonderful soup"]))  # doctest: +SKIP
+    >>> trained = train_classifier(SentenceEncoder(), data, folds=3)
+    >>> trained.classifier.predict(SentenceEncoder().encode(["wonderful soup"]))
     ['good']
     """
     check_labels(data)
@@ -405,55 +285,19 @@ def fit_classifier(
     name: str = "",
     **about: Any,
 ) -> Training:
-    """Learn from labelled vectors: choose the strength, calibrate on out-of-fold scores, then learn from all.
+    """Choose the penalty by cross-validation, calibrate on out-of-fold scores, then fit on everything.
 
-    Parameters
-    ----------
-    vectors : Array, shape (M, D)
-        Finite.
-    labels : sequence of str
-        ``M`` names; at least two classes.
-    strengths, scoring
-        As in :func:`minisbert.analysis.probe.cross_validate`.
-    folds : int
-        Of the cross-validation; fewer where no class has that many different texts.
-    seed : int
-        Of the folds.
-    class_weight : "balanced", mapping of str to float, or None
-        How much a text of each class counts.
-    calibrate : bool
-        Otherwise the probabilities are the softmax of the scores.
-    threshold_for, precision : str, float, optional
-        Name this class only from a probability on that reaches this precision, in (0, 1].
-    groups : Array, shape (M,), optional
-        Equal numbers for equal texts, which then stay in one fold.
-    name : str
-        Of the training set.
-    **about
-        Fields of :class:`TextClassifier`: ``origin``, ``unescape``, ``learnt``.
+    Vectors (M, D) must be finite, with at least two classes. ``strengths`` and ``scoring`` are those of
+    :func:`minisbert.analysis.probe.cross_validate`; there are fewer than ``folds`` folds if no class has that many
+    distinct texts, and texts with equal ``groups`` (M,) stay in one fold. ``class_weight`` is "balanced" or a weight
+    per class name. With ``threshold_for`` that class is predicted only from the probability at which it reaches
+    ``precision``, in (0, 1]. ``about`` sets ``origin``, ``unescape`` and ``learnt`` of the :class:`TextClassifier`.
 
-    Returns
-    -------
-    Training
+    Calibration and threshold come from classifiers that were trained on all folds but one, and serve one that was
+    trained on all, as in scikit-learn's ``CalibratedClassifierCV(ensemble=False)``.
 
-    Raises
-    ------
-    ValueError
-        For a single class, a class with a single text, vectors with NaN, settings that make no sense, a precision that
-        no threshold reaches, and where scikit-learn is not installed.
-
-    Notes
-    -----
-    The calibration and the threshold come from classifiers that learnt from all folds but one, and are used for one
-    that learnt from all: as scikit-learn's ``CalibratedClassifierCV(ensemble=False)``.
-
-    Examples
-    --------
-    >>> rng = np.random.default_rng(0)
-    >>> labels = ["low", "high"] * 50
-    >>> vectors = rng.standard_normal((100, 2)) + np.array([[-1.0, 0.0], [1.0, 0.0]] * 50)
-    >>> fit_classifier(vectors, labels).classifier.predict(np.array([[-2.0, 0.0], [3.0, 1.0]]))  # doctest: +SKIP
-    ['low', 'high']
+    ValueError for a single class, a class with a single text, NaN, contradictory settings, a precision that no
+    threshold reaches, and without scikit-learn.
     """
     x = _checked_vectors(vectors, len(labels))
     names = tuple(sorted(set(labels)))
@@ -478,7 +322,7 @@ def fit_classifier(
         scoring=scoring,
         weights=weights,
     )
-    # choosing may be rough and fast, in the vectors' own float32; what is kept is fitted in float64
+    # model selection may be rough and fast, in float32; what is kept is fitted in float64
     weight, bias = next(logistic_path(x.astype(np.float64), classes, [validation.strength], weights))
     calibration = Calibration(1.0, np.zeros(len(names)))
     if calibrate:
@@ -495,7 +339,7 @@ def fit_classifier(
 
 
 def _facts(validation: CrossValidation, *, classes: Array, class_weight: Any, **said: Any) -> dict[str, Any]:
-    """Say how a classifier was trained, as JSON holds it."""
+    """How a classifier was trained, JSON-serialisable."""
     return {
         **said,
         "texts": len(classes),
@@ -509,25 +353,7 @@ def _facts(validation: CrossValidation, *, classes: Array, class_weight: Any, **
 
 
 def check_labels(data: LabelledTexts) -> None:
-    """Refuse what cannot be learnt from, before texts are encoded.
-
-    Parameters
-    ----------
-    data : LabelledTexts
-
-    Raises
-    ------
-    ValueError
-        For a single class, and classes with fewer than two different texts.
-
-    Examples
-    --------
-    >>> check_labels(LabelledTexts("mood", ["good", "fine", "bad", "bad"], ["+", "+", "-", "-"]))
-    Traceback (most recent call last):
-        ...
-    ValueError: mood: '-' (1) have fewer than two different texts, and one of them must be left out when the strength is
-    chosen; add texts, or leave these classes out
-    """
+    """Raise for a single class, or a class with fewer than two distinct texts, before anything is encoded."""
     texts_of: dict[str, set[str]] = {label: set() for label in data.labels}
     for text, label in zip(data.texts, data.labels, strict=True):
         texts_of[label].add(text)
@@ -544,7 +370,7 @@ def check_labels(data: LabelledTexts) -> None:
 
 
 def _checked_vectors(vectors: Array, count: int) -> Array:
-    """Refuse what is no table of finite numbers, one row a label."""
+    """Raise unless the vectors are finite, one row a label."""
     x = np.asarray(vectors)
     if x.ndim != 2 or len(x) != count or not np.isfinite(x).all():
         raise ValueError(
@@ -555,7 +381,7 @@ def _checked_vectors(vectors: Array, count: int) -> Array:
 
 
 def _check_threshold(names: Sequence[str], label: str | None, precision: float | None) -> None:
-    """Refuse half a wish, and one that makes no sense."""
+    """Raise if only one of class and precision is given, or if either is impossible."""
     if (label is None) != (precision is None):
         raise ValueError("fit_classifier: threshold_for and precision belong together; give both or neither")
     if label is not None and label not in names:
@@ -565,7 +391,7 @@ def _check_threshold(names: Sequence[str], label: str | None, precision: float |
 
 
 def _numbered(choice: str | Mapping[str, float] | None, number: Mapping[str, int]) -> str | dict[int, float] | None:
-    """Turn class weights by name into weights by number."""
+    """Turn class weights by name into class weights by index."""
     if not isinstance(choice, Mapping):
         return choice
     unknown = [label for label in choice if label not in number]
@@ -575,47 +401,26 @@ def _numbered(choice: str | Mapping[str, float] | None, number: Mapping[str, int
 
 
 def _listed(names: Sequence[str] | Mapping[str, int]) -> str:
-    """Name a few classes."""
+    """A few class names, for messages."""
     return ", ".join(f"{name!r:.40}" for name in list(names)[:8]) + (", ..." if len(names) > 8 else "")
 
 
 def find_threshold(probs: Array, is_label: Array, precision: float, label: str) -> Threshold:
-    """Find the lowest probability from which on a class is named with this precision: that with the largest recall.
+    """Find the lowest probability from which a class is predicted with this precision: the one with the largest recall.
 
-    Parameters
-    ----------
-    probs : Array, shape (M,)
-        Of the class, for texts that were not learnt.
-    is_label : Array of bool, shape (M,)
-        Whether they are of it; at least one is.
-    precision : float
-        In (0, 1].
-    label : str
-        The class's name.
+    (M,), (M,) -> Threshold
 
-    Returns
-    -------
-    Threshold
+    ValueError, with the best that was reached, if no threshold reaches it. **Source**:
+    ``sklearn.metrics.precision_recall_curve``. The best of many thresholds on these texts is a little worse on others;
+    evaluate on other texts to see by how much.
 
-    Raises
-    ------
-    ValueError
-        If no threshold reaches it, with the best that was reached.
-
-    Notes
-    -----
-    **Source**: ``sklearn.metrics.precision_recall_curve``. The best of many thresholds on these texts is a little
-    worse on others; an evaluation on other texts says how much.
-
-    Examples
-    --------
     >>> find_threshold(np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, True, False, True]), 0.75, "toxic")
     Threshold(label='toxic', probability=0.6, precision=0.75, recall=1.0)
     """
     order = np.argsort(-probs, kind="stable")
     hits = np.cumsum(is_label[order])  # (M,)
-    reached = hits / np.arange(1, len(probs) + 1)  # (M,) precision, if all down to here are named
-    # texts of equal probability are named together
+    reached = hits / np.arange(1, len(probs) + 1)  # (M,) precision if all down to here are predicted
+    # texts of equal probability are predicted together
     is_end = np.r_[np.diff(probs[order]) != 0, True]  # (M,)
     fits = np.flatnonzero(is_end & (reached >= precision))
     if not len(fits):
@@ -636,28 +441,9 @@ def find_threshold(probs: Array, is_label: Array, precision: float, label: str) 
 def load_classifier(folder: str | Path) -> TextClassifier:
     """Read what :meth:`TextClassifier.save` wrote; it predicts bit for bit as before.
 
-    A calibrated classifier of more than two classes that was saved before version 2 is refused: its probabilities are
-    far too low, and nothing but training mends them.
-
-    Parameters
-    ----------
-    folder : str or path
-
-    Returns
-    -------
-    TextClassifier
-
-    Raises
-    ------
-    SavedError
-        A ValueError: for a folder of another kind or of a newer version, missing, damaged and mixed files.
-
-    Examples
-    --------
-    >>> load_classifier("no/such/folder")
-    Traceback (most recent call last):
-        ...
-    minisbert.analysis.saved.SavedError: no/such/folder: there is no such folder; expected one of the kind 'classifier'
+    SavedError, a ValueError, for a folder of another kind or a newer version, and for missing, damaged or mixed files.
+    A calibrated classifier of more than two classes from before version 2 is rejected: its probabilities are far too
+    low, and only training again fixes them.
     """
     facts, tensors = load_folder(Path(folder), KIND)
     where = f"{Path(folder).as_posix()}/{KIND}.json"
@@ -687,7 +473,7 @@ def load_classifier(folder: str | Path) -> TextClassifier:
 
 
 def _check_version(version: Any, where: str, *, is_right_in_1: bool) -> None:
-    """Refuse what a newer minisbert wrote, and probabilities that an older one calibrated wrongly."""
+    """Reject what a newer minisbert wrote, and probabilities that an older one calibrated wrongly."""
     if isinstance(version, bool) or version not in range(1, VERSION + 1):
         raise SavedError(f"{where}: expected version 1 to {VERSION}, got {version!r:.40}; update minisbert")
     if version == 1 and not is_right_in_1:
@@ -698,7 +484,7 @@ def _check_version(version: Any, where: str, *, is_right_in_1: bool) -> None:
 
 
 def _checked_names(said: Any) -> tuple[str, ...]:
-    """Read the names of the classes."""
+    """Read the class names."""
     if not isinstance(said, list) or not all(isinstance(name, str) for name in said) or len(said) < 2:
         raise ValueError(f"expected a list of two class names or more, got {said!r:.60}")
     if len(set(said)) < len(said):
@@ -707,7 +493,7 @@ def _checked_names(said: Any) -> tuple[str, ...]:
 
 
 def _check_numbers(names: Sequence[str], weight: Array, bias: Array, offset: Array, temperature: float) -> None:
-    """Refuse numbers that do not fit the classes."""
+    """Raise if the tensors do not fit the classes."""
     for name, array, shape in (
         ("weight", weight, (len(names), weight.shape[-1] if weight.ndim else 0)),
         ("bias", bias, (len(names),)),
@@ -720,7 +506,7 @@ def _check_numbers(names: Sequence[str], weight: Array, bias: Array, offset: Arr
 
 
 def _check_loaded_threshold(threshold: Threshold, names: Sequence[str]) -> None:
-    """Refuse a threshold that is none."""
+    """Raise if the threshold is impossible."""
     numbers = (threshold.probability, threshold.precision, threshold.recall)
     if threshold.label not in names or not all(isinstance(x, float | int) and 0 <= x <= 1 for x in numbers):
         raise ValueError(f"the threshold is {threshold}")

@@ -1,17 +1,11 @@
-"""How good is a classifier of texts? Measures of its labels and of its probabilities, each with what to trust of it.
+"""How good is a text classifier? Measures of its labels and of its probabilities, with 95 % bootstrap intervals.
 
-**Labels.** Accuracy says little where one class is frequent: who always names that one is right most of the time. So
-precision, recall and F1 of each class stand beside it, with 95 % bootstrap intervals. All of them follow from the
-table of right and named classes, and drawing texts anew is drawing that table anew: a multinomial, exactly, with no
-text touched.
-
-**Probabilities.** Log loss and Brier score are proper: nobody gains by saying another probability than the one
-believed. The expected calibration error is not, but has a meaning: by how much, on average, 0.8 is not 0.8.
-
-**The baseline.** Whether vectors of sentences are worth their while is seen beside words that are counted: TF-IDF of
-words and pairs of words, with the same logistic regression, folds, strengths and class weights, in the same run.
-
-Letters: ``B`` test texts, ``C`` classes, ``R`` draws of the bootstrap, ``U`` different outcomes.
+**Labels.** Accuracy says little if one class is frequent, so precision, recall and F1 of each class stand beside it.
+All of them follow from the confusion matrix, and resampling texts is resampling that matrix: exactly a multinomial.
+**Probabilities.** Log loss and Brier score are proper: nobody gains by reporting another probability than the one
+believed. Expected calibration error is not, but is easy to read: by how much, on average, 0.8 is not 0.8.
+**The baseline** is TF-IDF of unigrams and bigrams with the same logistic regression, folds, penalties and class
+weights. Letters: ``B`` test texts, ``C`` classes, ``R`` bootstrap resamples, ``U`` distinct outcomes.
 """
 
 from __future__ import annotations
@@ -40,7 +34,7 @@ if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder
 
 BINS = 15
-"""Of the expected calibration error: so many bins of equal width, as Guo et al. have them."""
+"""Bins of the expected calibration error, as in Guo et al."""
 
 _BLOCK_NUMBERS = 2**20  # numbers drawn at a time: 8 MiB
 
@@ -49,36 +43,20 @@ _BLOCK_NUMBERS = 2**20  # numbers drawn at a time: 8 MiB
 
 
 class Quality(NamedTuple):
-    """What probabilities are worth; less is better."""
+    """How good probabilities are; lower is better."""
 
-    log_loss: float  # nats a text
+    log_loss: float  # nats per text
     brier: float  # in [0, 2]
     calibration_error: float  # in [0, 1]
 
 
 def probability_quality(logits: Array, classes: Array) -> Quality:
-    """Measure probabilities against what was right.
+    """``log loss = mean -log p(true class);  Brier = mean sum_c (p_c - [c is true])^2``, of softmax(logits).
 
-    ``log loss = mean -log p(right);  Brier = mean sum_c (p_c - [c is right])^2``
+    (B, C), (B,) -> Quality
 
-    Parameters
-    ----------
-    logits : Array, shape (B, C)
-        Their softmax are the probabilities.
-    classes : Array, shape (B,)
-        The right ones.
+    **Source**: Brier 1950, over all classes (for two classes twice ``sklearn.metrics.brier_score_loss``'s default).
 
-    Returns
-    -------
-    Quality
-
-    Notes
-    -----
-    **Source**: Brier 1950, over all classes (for two classes twice what ``sklearn.metrics.brier_score_loss`` gives by
-    default); `expected_calibration_error`.
-
-    Examples
-    --------
     >>> probability_quality(np.zeros((2, 2)), np.array([0, 1]))
     Quality(log_loss=0.6931471805599453, brier=0.5, calibration_error=0.0)
     """
@@ -90,31 +68,13 @@ def probability_quality(logits: Array, classes: Array) -> Quality:
 
 
 def expected_calibration_error(probs: Array, classes: Array, bins: int = BINS) -> float:
-    """Mean gap between how sure the most probable class is and how often it is right.
+    """``ECE = sum_b B_b / B |accuracy of bin b - mean confidence of bin b|``, in [0, 1].
 
-    ``ECE = sum_b B_b / B |accuracy of bin b - mean confidence of bin b|``
+    (B, C), (B,) -> a number
 
-    Parameters
-    ----------
-    probs : Array, shape (B, C)
-    classes : Array, shape (B,)
-        The right ones.
-    bins : int
-        Of equal width, by the highest probability.
+    Bins have equal width and are closed on the right. With few texts a bin it is above 0 even for perfect
+    probabilities. **Source**: Guo et al. 2017, equation 3 (Naeini et al. 2015).
 
-    Returns
-    -------
-    float
-        In [0, 1]. With few texts a bin it is above 0 even for perfect probabilities.
-
-    Notes
-    -----
-    **Source**: Guo et al. 2017, equation 3 (Naeini et al. 2015); bins are closed on the right.
-
-    Examples
-    --------
-    >>> expected_calibration_error(np.array([[0.75, 0.25]] * 4), np.array([0, 0, 0, 1]))
-    0.0
     >>> expected_calibration_error(np.array([[1.0, 0.0]] * 4), np.array([0, 0, 0, 1]))
     0.25
     """
@@ -130,41 +90,23 @@ def expected_calibration_error(probs: Array, classes: Array, bins: int = BINS) -
 
 @dataclass(frozen=True, eq=False)
 class ClassScores:
-    """How well classes are named; an interval is NaN where there is nothing to take a share of."""
+    """Precision, recall and F1 of each class; an interval is NaN if the denominator is 0."""
 
-    precision: tuple[Estimate, ...]  # C: of the texts that get the class, the share that are of it
-    recall: tuple[Estimate, ...]  # C: of the texts of the class, the share that get it
+    precision: tuple[Estimate, ...]  # C of them
+    recall: tuple[Estimate, ...]
     f1: tuple[Estimate, ...]  # C
     macro_f1: Estimate
 
 
 def class_scores(expected: Array, predicted: Array, count: int, *, seed: int = 0) -> ClassScores:
-    """Give precision, recall and F1 of each class, with 95 % bootstrap intervals over the texts.
+    """``precision = TP / predicted;  recall = TP / true;  F1 = 2 TP / (predicted + true)``, with bootstrap intervals.
 
-    ``precision = TP / named;  recall = TP / of the class;  F1 = 2 TP / (named + of the class)``
+    (B,), (B,) -> ClassScores
 
-    Parameters
-    ----------
-    expected, predicted : Array, shape (B,)
-        Whole numbers from 0 to C - 1; ``predicted`` may be -1, undecided.
-    count : int
-        ``C``.
-    seed : int
-        Of the draws.
+    Predictions may be -1, undecided. **Source**: ``sklearn.metrics.precision_recall_fscore_support``; ``macro_f1`` is
+    the mean over the classes that occur or are predicted. Resamples with a denominator of 0 are left out of the
+    interval.
 
-    Returns
-    -------
-    ClassScores
-        In [0, 1].
-
-    Notes
-    -----
-    **Source**: ``sklearn.metrics.precision_recall_fscore_support``; ``macro_f1`` is the mean over the classes that
-    occur or are named. The interval is that of :func:`minisbert.evaluation.bootstrap.bootstrap_mean`, of a measure that
-    is no mean. Draws in which a share is of nothing are left out of its interval.
-
-    Examples
-    --------
     >>> found = class_scores(np.array([0, 0, 1, 1]), np.array([0, 1, 1, -1]), 2)
     >>> [e.mean for e in found.precision], [e.mean for e in found.recall]
     ([1.0, 0.5], [0.5, 0.5])
@@ -176,38 +118,16 @@ def class_scores(expected: Array, predicted: Array, count: int, *, seed: int = 0
 
 
 class F1Difference(NamedTuple):
-    """By how much one classifier's F1 is above another's, on the same draws of the same texts."""
+    """How much higher one classifier's F1 is than another's, on the same resamples of the same texts."""
 
     by_class: tuple[Estimate, ...]
     macro: Estimate
 
 
 def f1_difference(expected: Array, predicted: Array, other: Array, count: int, *, seed: int = 0) -> F1Difference:
-    """Compare two classifiers' F1 on the same texts, with 95 % paired bootstrap intervals.
+    """Compare two classifiers' F1 by a paired bootstrap: positive if ``predicted`` is better.
 
-    Parameters
-    ----------
-    expected, predicted, other : Array, shape (B,)
-        Whole numbers from 0 to C - 1; the latter two may be -1.
-    count : int
-        ``C``.
-    seed : int
-
-    Returns
-    -------
-    F1Difference
-        Positive where ``predicted`` is better; in [-1, 1].
-
-    Notes
-    -----
-    **Source**: as :func:`minisbert.evaluation.bootstrap.paired_difference`, for a measure that is no mean: both are
-    computed on the same draws.
-
-    Examples
-    --------
-    >>> right, half = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 0])
-    >>> f1_difference(right, right, half, 2).macro.mean
-    0.5
+    (B,), (B,), (B,) -> F1Difference
     """
     (ours, theirs), (our_draws, their_draws) = _measures(expected, [predicted, other], count, seed)
     gaps = our_draws[2] - their_draws[2]  # (R, C)
@@ -219,13 +139,13 @@ def f1_difference(expected: Array, predicted: Array, other: Array, count: int, *
 
 
 def _measures(expected: Array, predictions: Sequence[Array], count: int, seed: int) -> tuple[list[Any], list[Any]]:
-    """Compute (precision, recall, F1) of each classifier: as it is, each (C,), and over draws, each (R, C)."""
+    """(precision, recall, F1) of each classifier: on the texts, each (C,), and on resamples, each (R, C)."""
     outcomes, times = np.unique(np.stack([expected, *predictions], axis=1), axis=0, return_counts=True)  # (U, 1 + P)
     rng = np.random.default_rng(seed)
     rows = max(1, _BLOCK_NUMBERS // len(times))
     blocks: list[list[tuple[Array, Array, Array]]] = []
     for start in range(0, RESAMPLES, rows):
-        # to draw B texts with replacement is to draw how often each different outcome comes
+        # to resample B texts is to draw how often each distinct outcome occurs
         drawn = rng.multinomial(len(expected), times / len(expected), min(rows, RESAMPLES - start))  # (rows, U)
         blocks.append([_shares(drawn, outcomes[:, 0], column, count) for column in outcomes.T[1:]])
     exact = [tuple(m[0] for m in _shares(times[None], outcomes[:, 0], x, count)) for x in outcomes.T[1:]]
@@ -236,23 +156,23 @@ def _measures(expected: Array, predictions: Sequence[Array], count: int, seed: i
 
 
 def _shares(times: Array, expected: Array, predicted: Array, count: int) -> tuple[Array, Array, Array]:
-    """Compute precision, recall and F1, each (R, C), from how often each outcome came, (R, U)."""
+    """Precision, recall and F1, each (R, C), from how often each outcome occurs, (R, U)."""
     classes = np.arange(count)
     of_class, named = expected[:, None] == classes, predicted[:, None] == classes  # (U, C)
     hits, actual, called = (times @ x.astype(np.float64) for x in (of_class & named, of_class, named))  # (R, C)
-    with np.errstate(invalid="ignore"):  # 0 / 0: a share of nothing is NaN
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
         return hits / called, hits / actual, 2 * hits / (called + actual)
 
 
 def _mean_present(f1: Array) -> Array:
-    """Mean over the classes that occur or are named, (R,) for (R, C); NaN marks the others."""
+    """Mean over the classes that occur or are predicted, (R, C) -> (R,); NaN marks the others."""
     present = np.isfinite(f1)
     means: Array = np.where(present, f1, 0.0).sum(axis=1) / present.sum(axis=1)
     return means
 
 
 def _estimate(value: float, draws: Array) -> Estimate:
-    """Give a value with the middle 95 % of its draws."""
+    """A value with the middle 95 % of its resamples."""
     finite = draws[np.isfinite(draws)]
     if not np.isfinite(value) or not len(finite):
         return Estimate(float(value), np.nan, np.nan)
@@ -265,14 +185,14 @@ def _estimate(value: float, draws: Array) -> Estimate:
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """What a classifier did with texts whose class is known."""
+    """How a classifier did on labelled texts."""
 
     name: str
     classes: tuple[str, ...]  # C
     expected: Array  # (B,)
     predicted: Array  # (B,) -1: undecided
-    unbound: Array  # (B,) what would be named without the threshold
-    learnt: Array | None  # (B,) bool: stood among the training texts, letter by letter; None: not known
+    unbound: Array  # (B,) without the threshold
+    learnt: Array | None  # (B,) bool: was a training text; None: unknown
     accuracy: Estimate  # undecided counts as wrong
     scores: ClassScores
     before: Quality  # of the softmax of the scores
@@ -288,7 +208,7 @@ class Report:
 
     @property
     def accuracy_unseen(self) -> Estimate | None:
-        """The accuracy on texts that were not learnt; None where none was, or none is left."""
+        """Accuracy on texts that were not in training; None if none was, or all were."""
         if self.learnt is None or not self.learnt.any() or self.learnt.all():
             return None
         return bootstrap_mean((self.predicted == self.expected)[~self.learnt])
@@ -297,31 +217,7 @@ class Report:
 def evaluate_classifier(
     classifier: TextClassifier, encoder: SentenceEncoder, data: LabelledTexts, **options: Any
 ) -> Report:
-    """Ask a classifier for texts whose class is known.
-
-    Parameters
-    ----------
-    classifier : TextClassifier
-    encoder : SentenceEncoder
-        Of the model that it was trained with.
-    data : LabelledTexts
-        Its labels are classes of the classifier.
-    **options
-        Of :meth:`SentenceEncoder.encode`.
-
-    Returns
-    -------
-    Report
-
-    Raises
-    ------
-    ValueError
-        For labels that the classifier does not have, and another model.
-
-    Examples
-    --------
-    `tests/test_classifier.py` shows it on a small model, ``minisbert classify evaluate`` on yours.
-    """
+    """Evaluate a classifier on labelled texts; ValueError for unknown labels and another model."""
     expected = numbered_labels(data, classifier.classes)
     scores = classifier.scores(classifier.encode(encoder, data.texts, **options))  # (B, C)
     learnt = None
@@ -333,31 +229,9 @@ def evaluate_classifier(
 def report_scores(
     classifier: TextClassifier, scores: Array, expected: Array, *, learnt: Array | None = None, name: str = ""
 ) -> Report:
-    """Measure labels and probabilities that follow from scores.
+    """Measure the labels and probabilities that follow from scores before calibration.
 
-    Parameters
-    ----------
-    classifier : TextClassifier
-    scores : Array, shape (B, C)
-        Before the softmax and the calibration, from :meth:`TextClassifier.scores` or out of fold.
-    expected : Array, shape (B,)
-        The right classes.
-    learnt : Array of bool, shape (B,), optional
-        Which texts stood among the training texts.
-    name : str
-        Of the set.
-
-    Returns
-    -------
-    Report
-
-    Examples
-    --------
-    >>> from minisbert.analysis.probe import Calibration
-    >>> classifier = TextClassifier(("a", "b"), np.eye(2), np.zeros(2), Calibration(1.0, np.zeros(2)))
-    >>> report = report_scores(classifier, np.array([[1.0, 0.0], [3.0, 0.0]]), np.array([0, 1]))
-    >>> report.accuracy.mean, report.confusion.tolist()
-    (0.5, [[1, 0, 0], [1, 0, 0]])
+    (B, C), (B,) -> Report
     """
     calibration, names = classifier.calibration, classifier.classes
     predicted = decide(scores, calibration, names, classifier.threshold)  # (B,)
@@ -376,27 +250,7 @@ def report_scores(
 
 
 def numbered_labels(data: LabelledTexts, classes: Sequence[str]) -> Array:
-    """Number labels as a classifier numbers its classes.
-
-    Parameters
-    ----------
-    data : LabelledTexts
-    classes : sequence of str
-
-    Returns
-    -------
-    Array, shape (B,)
-
-    Raises
-    ------
-    ValueError
-        For labels that are none of the classes.
-
-    Examples
-    --------
-    >>> numbered_labels(LabelledTexts("mood", ["good", "bad"], ["+", "-"]), ["+", "-"])
-    array([0, 1])
-    """
+    """Labels as the classifier's class indices, (B,); ValueError for a label it does not have."""
     number = {label: c for c, label in enumerate(classes)}
     unknown = Counter(label for label in data.labels if label not in number)
     if unknown:
@@ -418,46 +272,23 @@ class Baseline:
 
     predicted: Array  # (B,)
     strength: float
-    features: int  # different words and pairs of words
+    features: int  # distinct unigrams and bigrams
     accuracy: Estimate
     scores: ClassScores
-    quality: Quality  # of its probabilities, not calibrated
+    quality: Quality  # of its uncalibrated probabilities
     accuracy_of_classifier: Estimate
     scores_of_classifier: ClassScores
-    accuracy_difference: Estimate  # the classifier's less the baseline's
+    accuracy_difference: Estimate  # classifier minus baseline
     f1_difference: F1Difference
 
 
 def compare_with_tfidf(
     classifier: TextClassifier, train: LabelledTexts, test: LabelledTexts, report: Report
 ) -> Baseline:
-    """Train the baseline as the classifier was trained, ask it the same texts, and compare text by text.
+    """Train the baseline as the classifier was trained, test it on the same texts, and compare text by text.
 
-    Parameters
-    ----------
-    classifier : TextClassifier
-    train : LabelledTexts
-        What the classifier learnt from.
-    test : LabelledTexts
-    report : Report
-        Of the classifier on ``test``.
-
-    Returns
-    -------
-    Baseline
-
-    Raises
-    ------
-    ValueError
-        If the classifier has learnt from other texts, and without scikit-learn.
-
-    Notes
-    -----
-    **Source**: ``TfidfVectorizer(ngram_range=(1, 2))`` and ``LogisticRegression``. Words are counted anew in each fold.
-
-    Examples
-    --------
-    `tests/test_classifier.py` shows it on a small model, ``minisbert classify evaluate --baseline`` on yours.
+    ValueError if the classifier was trained on other texts, and without scikit-learn. **Source**:
+    ``TfidfVectorizer(ngram_range=(1, 2))``, fitted anew in each fold, and ``LogisticRegression``.
     """
     require_sklearn()
     check_same_texts(classifier, train)
@@ -483,7 +314,7 @@ def compare_with_tfidf(
 
 
 def _tfidf(texts: Sequence[str], others: Sequence[str]) -> tuple[Any, Any]:
-    """Count words and pairs of words, weighted by how rare they are among the first texts."""
+    """TF-IDF of unigrams and bigrams, fitted on the first texts."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     counter = TfidfVectorizer(ngram_range=(1, 2))
@@ -509,28 +340,7 @@ def _compared(report: Report, scores: Array, strength: float, features: int) -> 
 
 
 def check_same_texts(classifier: TextClassifier, train: LabelledTexts) -> None:
-    """Refuse a training set that is not the one that a classifier learnt from.
-
-    Parameters
-    ----------
-    classifier : TextClassifier
-    train : LabelledTexts
-
-    Raises
-    ------
-    ValueError
-        Saying how many texts differ.
-
-    Examples
-    --------
-    >>> from minisbert.analysis.probe import Calibration
-    >>> calibration, known = Calibration(1.0, np.zeros(2)), text_numbers(["tea", "soup"])
-    >>> classifier = TextClassifier(("a", "b"), np.eye(2), np.zeros(2), calibration, learnt=np.sort(known))
-    >>> check_same_texts(classifier, LabelledTexts("menu", ["soup", "fish"], ["a", "b"]))
-    Traceback (most recent call last):
-        ...
-    ValueError: menu: the baseline must learn what the classifier has learnt, and 2 different texts are in one ...
-    """
+    """Raise ValueError unless these are the texts that the classifier was trained on."""
     numbers = np.unique(text_numbers(cleaned(train.texts, classifier.unescape)))
     known = np.empty(0, np.uint64) if classifier.learnt is None else classifier.learnt
     apart = len(np.setxor1d(numbers, known))

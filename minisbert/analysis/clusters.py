@@ -1,28 +1,10 @@
-"""Groups of texts that mean the like: k-means, agglomerative, communities; and how good the groups are.
+"""Cluster texts by meaning, with k-means, agglomerative clustering or communities, and score the clusters.
 
-All three look at directions alone, as the cosine does: rows are scaled to length 1 first. Between such rows the squared
-Euclidean distance is ``2 - 2 cos``, so that k-means, which knows no other, goes by the cosine, too.
-
-- **k-means**: every text into one of ``k`` groups. Where ``k`` is not said, each of a range is tried, and the one with
-  the largest mean silhouette is taken.
-- **agglomerative**: starts with each text alone, and joins the two groups whose texts have the least mean cosine
-  distance (average linkage) until there are ``k`` groups, or none nearer than ``distance``. It compares all with all.
-- **community**: texts around a centre that they are closer to than a threshold; the others are in no group, -1. See
-  ``search/communities.py``.
-
-**Silhouette** of a text: is it nearer to its own group than to the next one? With ``a`` the mean distance to the other
-texts of its group, and ``b`` that to the nearest other group: ``(b - a) / max(a, b)``, in [-1, 1]. Usually that takes
-all pairs of texts. With the cosine distance it does not: the mean distance of ``u`` to a group is
-``1 - u . (mean of the group)``, so that the exact silhouette of any number of texts needs only the groups' means.
-
-**The same groups each time**: scikit-learn runs on one thread here, since the order in which threads add up would
-decide close calls. With another processor or release of scikit-learn a close call may still go another way, and so it
-may if the vectors differ in their last digit: ``SentenceEncoder.encode(deterministic=True)`` keeps it.
-
-Left out on purpose: HDBSCAN, which throws away half of what has 384 dimensions unless a map is made first, and spectral
-clustering. Next file: ``map_picture.py``.
-
-Letters: ``M`` texts, ``D`` width of a vector, ``C`` groups.
+All three compare directions alone: rows are scaled to length 1. Between such rows the squared Euclidean distance is
+``2 - 2 cos``, so k-means goes by the cosine too. scikit-learn runs on one thread here, since the order in which threads
+add up would decide close calls; another processor, another release, or vectors that differ in the last digit (see
+``SentenceEncoder.encode(deterministic=True)``) may still move one.
+Letters: ``M`` texts, ``D`` width of a vector, ``C`` clusters.
 """
 
 from __future__ import annotations
@@ -44,73 +26,57 @@ from minisbert.search.scoring import check_count
 
 METHODS = ("kmeans", "agglomerative", "community")
 K_RANGE = (2, 20)
-"""Numbers of groups that k-means tries where none is said."""
+"""Numbers of clusters that k-means tries by default."""
 DISTANCE = 0.5
-"""Of agglomerative clustering where neither distance nor k is said: a mean cosine of 0.5."""
+"""Default of agglomerative clustering: a mean cosine of 0.5."""
 THRESHOLD, MIN_COMMUNITY_SIZE = 0.75, 3
 MOST_TEXTS = 20_000
-"""For agglomerative clustering: its table of all pairs is 1.6 GB then."""
+"""For agglomerative clustering, whose table of all pairs takes 1.6 GB then."""
 _STARTS = 10  # of k-means; the best is kept
 _NOTHING = 1e-12  # a mean distance below is rounding: the texts are the same
-_BLOCK = 2**22  # numbers of a block of the table texts x groups
+_BLOCK = 2**22  # numbers in a block of the table texts x clusters
 
 
 @dataclass(frozen=True, eq=False)
 class Clustering:
-    """Which group each text is in, the largest group first."""
+    """The cluster of each text, the largest cluster first."""
 
-    ids: Array  # (M,) intp, from 0; -1: in no group
+    ids: Array  # (M,) intp, from 0; -1: in no cluster
     method: str
-    settings: dict[str, Any]  # what was asked for or chosen, by name
-    similarity: Array  # (M,) cosine with the mean of its group, in [-1, 1]; 0 for texts in none
-    silhouettes: Array | None  # (M,) in [-1, 1]; 0 for texts in no group or alone in theirs; None of fewer than 2
-    tried: tuple[tuple[int, float], ...] = ()  # (k, mean silhouette) of each k, where k was chosen
+    settings: dict[str, Any]  # as asked for or chosen
+    similarity: Array  # (M,) cosine with the mean of its cluster; 0 for texts in none
+    silhouettes: Array | None  # (M,) see silhouette; None for fewer than 2 clusters
+    tried: tuple[tuple[int, float], ...] = ()  # (k, mean silhouette), if k was chosen
 
     @property
     def count(self) -> int:
-        """How many groups there are."""
+        """Number of clusters."""
         return int(self.ids.max(initial=-1)) + 1
 
     @property
     def sizes(self) -> Array:
-        """Texts of each group: (C,)."""
+        """Texts in each cluster: (C,)."""
         return np.bincount(self.ids[self.ids >= 0], minlength=self.count)
 
     @property
     def silhouette(self) -> float | None:
-        """Mean over the texts that are in a group, in [-1, 1]; None of fewer than 2 groups."""
+        """Mean over the texts that are in a cluster, in [-1, 1]; None for fewer than 2 clusters."""
         return None if self.silhouettes is None else float(self.silhouettes[self.ids >= 0].mean())
 
     def silhouette_of(self, group: int) -> float | None:
-        """Average the silhouettes of one group.
-
-        Parameters
-        ----------
-        group : int
-
-        Returns
-        -------
-        float or None
-            In [-1, 1]; None of fewer than 2 groups.
-
-        Examples
-        --------
-        >>> found = cluster([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]], "community", threshold=0.9, min_community_size=1)
-        >>> round(found.silhouette_of(0), 2)
-        0.99
-        """
+        """Mean silhouette of one cluster, in [-1, 1]; None for fewer than 2 clusters."""
         return None if self.silhouettes is None else float(self.silhouettes[self.ids == group].mean())
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far groups agree with labels that are known; all are 1 for the same partition."""
+    """How far clusters agree with known labels; every score is 1 for the same partition."""
 
-    v_measure: float  # harmonic mean of the next two, in [0, 1]; many groups raise it even by chance
-    homogeneity: float  # each group holds texts of one label, in [0, 1]
-    completeness: float  # texts of one label are in one group, in [0, 1]
-    adjusted_mutual_info: float  # 0 is chance, whatever the number of groups; at most 1
-    labels: int  # different ones
+    v_measure: float  # harmonic mean of the next two, in [0, 1]; many clusters raise it even by chance
+    homogeneity: float  # each cluster holds texts of one label, in [0, 1]
+    completeness: float  # texts of one label are in one cluster, in [0, 1]
+    adjusted_mutual_info: float  # 0 is chance, whatever the number of clusters; at most 1
+    labels: int  # distinct ones
 
 
 def cluster(
@@ -123,43 +89,45 @@ def cluster(
     min_community_size: int = MIN_COMMUNITY_SIZE,
     seed: int = 0,
 ) -> Clustering:
-    """Put texts into groups of like meaning.
+    """Cluster texts by meaning.
 
     Parameters
     ----------
     vectors : array_like, shape (M, D)
-        One a text. Only directions count.
+        One per text. Only directions count.
     method : {"kmeans", "agglomerative", "community"}
+        ``kmeans`` puts every text into one of ``k`` clusters. ``agglomerative`` starts with each text alone and merges
+        the two clusters with the least mean cosine distance (average linkage), up to :data:`MOST_TEXTS` texts.
+        ``community`` finds texts around a centre, and leaves the rest in no cluster, -1, without scikit-learn.
     k : int or (int, int), optional
-        Number of groups, at most that of different vectors; for k-means also the least and the most to try, by default
-        :data:`K_RANGE`, of which the one with the largest silhouette is taken.
+        Number of clusters, at most that of distinct vectors. k-means also takes a range, by default :data:`K_RANGE`,
+        and chooses the ``k`` with the largest mean silhouette.
     distance : float, optional
-        Of agglomerative clustering, in place of ``k``: groups with a mean cosine distance of so much or more are not
-        joined; in (0, 2], by default :data:`DISTANCE`.
+        For agglomerative clustering instead of ``k``: clusters at this mean cosine distance or more are not merged; in
+        (0, 2], by default :data:`DISTANCE`.
     threshold : float
-        Of communities: least cosine with the centre, in [-1, 1].
+        For communities: minimum cosine with the centre, in [-1, 1].
     min_community_size : int
-        Texts of a community, at least.
+        For communities: minimum number of texts.
     seed : int
-        Of k-means, which starts at random :data:`_STARTS` times and keeps the tightest groups.
+        For k-means, which starts at random :data:`_STARTS` times and keeps the tightest clusters.
 
     Returns
     -------
     Clustering
-        Groups by size, equally large ones by their first text.
+        Clusters by size, ties by their first text.
 
     Raises
     ------
     ValueError
-        For no vectors, NaN, rows of zeros; fewer different texts than groups; k to be chosen where all vectors are the
-        same; too many texts for agglomerative clustering; settings of another method; scikit-learn not installed
-        (communities do not need it).
+        For no vectors, NaN, or rows of zeros; fewer distinct vectors than clusters; too many texts for agglomerative
+        clustering; settings of another method; scikit-learn not installed.
 
     Notes
     -----
     **Source**: ``sklearn.cluster.KMeans(k, n_init=10)`` on unit rows, whose means are not scaled to length 1 again, as
     spherical k-means would; ``sklearn.cluster.AgglomerativeClustering(metric="cosine", linkage="average")``;
-    ``sentence_transformers.util.community_detection``. Silhouette: Rousseeuw 1987.
+    ``sentence_transformers.util.community_detection``.
 
     Examples
     --------
@@ -194,23 +162,7 @@ def cluster(
 
 
 def check_settings(method: str, k: int | tuple[int, int] | None, distance: float | None) -> None:
-    """Refuse settings that another method has, and values that make no sense, before minutes of work.
-
-    Parameters
-    ----------
-    method : {"kmeans", "agglomerative", "community"}
-    k : int or (int, int) or None
-    distance : float or None
-        As :func:`cluster`.
-
-    Raises
-    ------
-    ValueError
-
-    Examples
-    --------
-    >>> check_settings("kmeans", (2, 20), None)
-    """
+    """Raise for impossible settings and those of another method, before minutes of work."""
     if method not in METHODS:
         raise ValueError(f"cluster: method must be one of {', '.join(METHODS)}, got {method!r}")
     if k is not None and method == "community":
@@ -233,7 +185,7 @@ def check_settings(method: str, k: int | tuple[int, int] | None, distance: float
 
 
 def _kmeans(unit: Array, k: int | tuple[int, int] | None, seed: int) -> tuple[Array, tuple[tuple[int, float], ...]]:
-    """Give the groups, and the silhouette of each k that was tried."""
+    """The cluster of each text, and the silhouette of each k that was tried."""
     different = _count_different(unit)
     if isinstance(k, (int, np.integer)):
         _check_k(int(k), different, len(unit))
@@ -251,20 +203,20 @@ def _kmeans(unit: Array, k: int | tuple[int, int] | None, seed: int) -> tuple[Ar
         raw = _fit_kmeans(unit, size, seed)
         score = float(silhouette(unit, raw).mean())
         tried.append((size, score))
-        if score > best[0]:  # of equal ones the fewest groups
+        if score > best[0]:  # on ties the fewest clusters
             best = score, raw
     return best[1], tuple(tried)
 
 
 def _count_different(unit: Array) -> int:
-    """Count the different vectors; 1 where they differ by rounding alone."""
+    """Count distinct vectors; 1 if they differ by rounding alone."""
     if float(np.abs(unit - unit[0]).max()) < SAME:
         return 1
     return len({row.tobytes() for row in unit + 0.0})  # -0.0 becomes 0.0
 
 
 def _check_k(k: int, different: int, count: int) -> None:
-    """Refuse more groups than there are different vectors."""
+    """Raise if there are more clusters than distinct vectors."""
     if k > different:
         raise ValueError(
             f"cluster: k = {k:,} groups need as many different vectors, and there are {different:,} among {count:,}; "
@@ -281,7 +233,7 @@ def _fit_kmeans(unit: Array, k: int, seed: int) -> Array:
 
 
 def _agglomerative(unit: Array, k: int | tuple[int, int] | None, distance: float | None) -> Array:
-    """Join groups until there are k, or none are near."""
+    """Merge clusters until there are k, or none are near."""
     from sklearn.cluster import AgglomerativeClustering
 
     if len(unit) > MOST_TEXTS:
@@ -292,14 +244,14 @@ def _agglomerative(unit: Array, k: int | tuple[int, int] | None, distance: float
     if isinstance(k, (int, np.integer)):
         _check_k(int(k), len(unit), len(unit))
     if len(unit) == 1:
-        return np.zeros(1, np.intp)  # scikit-learn wants two
+        return np.zeros(1, np.intp)  # scikit-learn needs two
     model = AgglomerativeClustering(k, distance_threshold=distance, metric="cosine", linkage="average")
     raw: Array = model.fit_predict(unit.astype(np.float64))
     return raw
 
 
 def _by_size(raw: Array) -> Array:
-    """Number groups anew, the largest first, equally large ones by their first text."""
+    """Renumber clusters, the largest first, ties by their first text."""
     values, first, sizes = np.unique(raw[raw >= 0], return_index=True, return_counts=True)
     ids = np.full(len(raw), -1, np.intp)  # (M,)
     for new, old in enumerate(np.lexsort((first, -sizes))):
@@ -311,12 +263,12 @@ def _by_size(raw: Array) -> Array:
 
 
 def _sums(unit: Array, ids: Array) -> Array:
-    """Add up the vectors of each group: ``(C, D)``, float64."""
+    """Sum the vectors of each cluster: ``(C, D)``, float64."""
     return np.stack([unit[ids == c].sum(axis=0, dtype=np.float64) for c in range(int(ids.max()) + 1)])
 
 
 def _to_means(unit: Array, ids: Array) -> Array:
-    """Compare each text with the mean of its group: cosines ``(M,)``, 0 in no group."""
+    """Cosine of each text with the mean of its cluster, ``(M,)``; 0 in no cluster."""
     found = np.zeros(len(unit))
     inside = np.flatnonzero(ids >= 0)
     if len(inside):
@@ -329,37 +281,16 @@ def _to_means(unit: Array, ids: Array) -> Array:
 
 
 def silhouette(vectors: ArrayLike, ids: ArrayLike) -> Array:
-    """Ask of each text whether it is nearer to its own group than to the next one.
+    """``(b - a) / max(a, b)``: is each text nearer to its own cluster than to the next one?
 
-    ``(b - a) / max(a, b)`` with the mean cosine distances ``a`` to the others of its group and ``b`` to the nearest
-    other group.
+    (M, D), (M,) -> (M,)
 
-    Parameters
-    ----------
-    vectors : array_like, shape (M, D)
-        Only directions count.
-    ids : array_like, shape (M,)
-        The group of each text, from 0, at least 2 groups. Texts with -1 are in none, and no group's distance counts
-        them.
+    ``a`` is the mean cosine distance to the other texts of its cluster, ``b`` that to the nearest other cluster. 1 is
+    well inside, 0 between two, below 0 nearer to another; 0 also for a text alone in its cluster, or in none. That
+    usually takes all pairs. With the cosine the mean distance of ``u`` to a cluster with mean ``m`` is ``1 - u . m``,
+    so the means are enough for the exact value. ValueError for fewer than 2 clusters. **Source**: Rousseeuw 1987;
+    ``sklearn.metrics.silhouette_samples(metric="cosine")``.
 
-    Returns
-    -------
-    Array, shape (M,), float64
-        In [-1, 1]: 1 well inside its group, 0 between two, below 0 nearer to another one. 0 for a text that is alone in
-        its group, and for those in none.
-
-    Raises
-    ------
-    ValueError
-        For fewer than 2 groups, and as `unit_rows`.
-
-    Notes
-    -----
-    **Source**: Rousseeuw 1987; ``sklearn.metrics.silhouette_samples(metric="cosine")``, which compares all pairs; here
-    they are compared with each group's mean, which is the same for this distance.
-
-    Examples
-    --------
     >>> silhouette([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 2.0]], [0, 0, 1, 1]).round(2)
     array([1.  , 1.  , 0.89, 0.81])
     """
@@ -383,8 +314,8 @@ def silhouette(vectors: ArrayLike, ids: ArrayLike) -> Array:
 
 
 def _silhouettes(products: Array, own: Array, sizes: Array) -> Array:
-    """Give silhouettes of some texts from their products with the groups' sums, ``(m, C)``."""
-    totals = np.maximum(sizes - products, 0.0)  # (m, C) of the distances to all texts of a group
+    """Silhouettes of m texts from their products with the clusters' sums, (m, C)."""
+    totals = np.maximum(sizes - products, 0.0)  # (m, C) of the distances to all texts of a cluster
     row = np.arange(len(own))
     others = np.maximum(sizes[own] - 1, 1)
     a = totals[row, own] / others  # (m,) its distance to itself is 0
@@ -398,33 +329,10 @@ def _silhouettes(products: Array, own: Array, sizes: Array) -> Array:
 
 
 def agreement(labels: Sequence[str], ids: ArrayLike) -> Agreement:
-    """Measure how far groups agree with labels.
+    """Measure how far clusters agree with labels; texts in no cluster (-1) count as one more cluster.
 
-    Parameters
-    ----------
-    labels : sequence of str
-        ``M`` of them.
-    ids : array_like, shape (M,)
-        Groups; texts in none (-1) count as one more group.
-
-    Returns
-    -------
-    Agreement
-
-    Raises
-    ------
-    ValueError
-        For sequences of unequal length or none, and without scikit-learn.
-
-    Notes
-    -----
-    **Source**: Rosenberg & Hirschberg 2007; Vinh et al. 2010. ``sklearn.metrics.homogeneity_completeness_v_measure``
+    **Source**: Rosenberg & Hirschberg 2007; Vinh et al. 2010; ``sklearn.metrics.homogeneity_completeness_v_measure``
     and ``adjusted_mutual_info_score``. MTEB's clustering tasks report the V-measure with ``k`` the number of labels.
-
-    Examples
-    --------
-    >>> round(agreement(["a", "a", "b", "b"], [1, 1, 0, 2]).homogeneity, 2)  # doctest: +SKIP
-    1.0
     """
     require_sklearn("comparing clusters with labels")
     from sklearn.metrics import adjusted_mutual_info_score, homogeneity_completeness_v_measure

@@ -1,13 +1,8 @@
-"""Scores of tags -> the tags of a sentence, valid ones; and probabilities of words -> that of an entity.
+"""Scores of tags -> the valid tags of a sentence; probabilities of words -> the probability of an entity.
 
-A classifier that scores each word by itself knows nothing of the rule that ``I-x`` stands only behind ``B-x`` or
-``I-x``. Two ways to obey it: take each word's best tag and mend what is wrong (:func:`greedy`), or search the best of
-all valid sequences (:func:`viterbi`). The same rule makes a probability of a whole span out of those of its words
-(:func:`span_probabilities`).
-
-Left out on purpose: transitions that are learnt (a CRF). Next file: ``word_vectors.py``.
-
-Letters: ``T`` words of a sentence, ``C`` tags.
+A classifier that scores each word on its own ignores the rule that ``I-x`` only follows ``B-x`` or ``I-x``.
+:func:`greedy` repairs each word's best tag, :func:`viterbi` finds the best of all valid sequences, and
+:func:`span_probabilities` applies the same rule to probabilities. Letters: ``T`` words of a sentence, ``C`` tags.
 """
 
 from __future__ import annotations
@@ -21,21 +16,10 @@ from minisbert.model import Array
 
 
 def greedy(scores: Array, tags: Sequence[str]) -> list[str]:
-    """Give each word its best tag, and mend what is no valid sequence.
+    """Each word's best tag, repaired into a valid sequence (IOB2).
 
-    Parameters
-    ----------
-    scores : Array, shape (T, C)
-        Of each tag for each word, the higher the better; finite.
-    tags : sequence of str, length C
+    (T, C) -> T tags
 
-    Returns
-    -------
-    list of str, length T
-        IOB2, by :func:`repair`.
-
-    Examples
-    --------
     >>> greedy(np.log([[0.6, 0.3, 0.1], [0.2, 0.3, 0.5]]), ["O", "B-x", "I-x"])
     ['O', 'B-x']
     """
@@ -43,35 +27,14 @@ def greedy(scores: Array, tags: Sequence[str]) -> list[str]:
 
 
 def viterbi(scores: Array, tags: Sequence[str]) -> list[str]:
-    """Find the valid sequence of tags with the highest sum of scores.
+    """``argmax sum_t scores[t, c_t]`` over all valid sequences, in which ``I-x`` only follows ``B-x`` or ``I-x``.
 
-    ``argmax sum_t scores[t, c_t]`` over all ``c_1 .. c_T`` in which an ``I-x`` stands only behind ``B-x`` or ``I-x``.
+    (T, C) -> T tags
 
-    Parameters
-    ----------
-    scores : Array, shape (T, C)
-        Such as logarithms of probabilities; finite.
-    tags : sequence of str, length C
-        With ``O`` or some ``B``, without which no sequence is valid.
-
-    Returns
-    -------
-    list of str, length T
-        IOB2. Of equally good sequences, one.
-
-    Raises
-    ------
-    ValueError
-        For scores that are not finite, and where no sequence is valid.
-
-    Notes
-    -----
     **Source**: Viterbi 1967; Ratinov & Roth 2009 on hard constraints in entity recognition. Each word keeps, for each
-    tag, the best way to end in it; ``T C^2`` steps in place of ``C^T`` sequences.
-
-    Examples
-    --------
-    Greedy decoding would begin an entity at the second word; the best valid sequence begins it at the first.
+    tag, the best way to end in it: ``T C^2`` steps instead of ``C^T`` sequences. ValueError for scores that are not
+    finite, and if no sequence is valid. Greedy decoding would begin an entity at the second word; the best valid
+    sequence begins it at the first:
 
     >>> viterbi(np.log([[0.5, 0.4, 0.1], [0.1, 0.2, 0.7]]), ["O", "B-x", "I-x"])
     ['B-x', 'I-x']
@@ -91,11 +54,11 @@ def viterbi(scores: Array, tags: Sequence[str]) -> list[str]:
 
 
 DECODERS = {"viterbi": viterbi, "greedy": greedy}
-"""By name: what makes valid tags of scores ``(T, C)``."""
+"""By name: scores (T, C) -> valid tags."""
 
 
 def _check_scores(scores: Array, tags: Sequence[str]) -> None:
-    """Refuse what has no best sequence."""
+    """Raise if there is no best sequence."""
     if scores.ndim != 2 or scores.shape[1] != len(tags) or not np.isfinite(scores).all():
         raise ValueError(
             f"expected finite scores (T, C) of {len(tags)} tags, got shape {scores.shape}"
@@ -106,44 +69,21 @@ def _check_scores(scores: Array, tags: Sequence[str]) -> None:
 
 
 def _rules(tags: Sequence[str]) -> tuple[Array, Array]:
-    """Give 0 for what may begin a sentence (C,), and may follow (C, C); minus infinity for what may not."""
+    """0 for tags that may begin a sentence (C,), and that may follow (C, C); minus infinity for the others."""
     first = [0.0 if may_follow(OUTSIDE, tag) else -np.inf for tag in tags]
     step = [[0.0 if may_follow(before, tag) else -np.inf for tag in tags] for before in tags]
     return np.array(first), np.array(step)
 
 
 def span_probabilities(log_probs: Array, tags: Sequence[str], spans: Sequence[Span]) -> list[float]:
-    """Give the probability that just these words, no more and no fewer, are an entity of this type.
+    """Probability that exactly these words, no more and no fewer, are an entity of this type.
 
-    The words' probabilities are taken for independent, and what is not valid is ruled out: a sequence ``c`` has the
-    probability ``prod_t p[t, c_t] / Z`` if it is valid, and ``Z`` makes all of them sum to 1. That of a span is the sum
-    over all valid sequences which have it: ``B`` at its start, ``I`` up to its stop, and no ``I`` of its type behind.
-
-    Parameters
-    ----------
-    log_probs : Array, shape (T, C)
-        Logarithms of the tags' probabilities; finite.
-    tags : sequence of str, length C
-    spans : sequence of Span
-
-    Returns
-    -------
-    list of float
-        In [0, 1]; 0 for a span whose tags are not among those known.
-
-    Raises
-    ------
-    ValueError
-        As :func:`viterbi`, and for spans that do not lie in the sentence.
-
-    Notes
-    -----
-    **Source**: Rabiner 1989, section III A (forward and backward sums); Culotta & McCallum 2004 for spans of a CRF, of
-    which this is the case without learnt transitions. Computed from logarithms, so that no product can underflow.
-
-    Examples
-    --------
-    Of the valid ones O O, O B, B O, B B and B I, the last is the span of both words:
+    Words are taken as independent, and invalid sequences are ruled out. A valid sequence ``c`` has the probability
+    ``prod_t p[t, c_t] / Z``, where ``Z`` makes them sum to 1. A span's is the sum over the valid sequences that have
+    it: ``B`` at its start, ``I`` up to its stop, no ``I`` of its type after it. 0 for a type without tags. **Source**:
+    Rabiner 1989, section III A (forward and backward sums); Culotta & McCallum 2004 for spans of a CRF, of which this
+    is the case without learned transitions. In logarithms, so that no product underflows. Of the valid O O, O B, B O, B
+    B and B I, the last is the span of both words:
 
     >>> both = np.log([[0.5, 0.4, 0.1], [0.1, 0.2, 0.7]])
     >>> [round(p, 4) for p in span_probabilities(both, ["O", "B-x", "I-x"], [Span(0, 2, "x"), Span(0, 1, "x")])]
@@ -165,7 +105,7 @@ def span_probabilities(log_probs: Array, tags: Sequence[str], spans: Sequence[Sp
         if span.stop - span.start > 1:
             total += scores[span.start + 1 : span.stop, inside].sum()
         if span.stop < len(scores):
-            # whatever may begin a sentence may follow an entity that ends
+            # whatever may begin a sentence may follow the end of an entity
             on = scores[span.stop] + behind[span.stop] + _rules(tags)[0]  # (C,)
             total += np.logaddexp.reduce(on)
         found.append(float(np.exp(min(0.0, total - np.logaddexp.reduce(before[-1])))))
@@ -173,7 +113,7 @@ def span_probabilities(log_probs: Array, tags: Sequence[str], spans: Sequence[Sp
 
 
 def _sums(scores: Array, tags: Sequence[str]) -> tuple[Array, Array]:
-    """Sum over all valid beginnings up to each tag of each word, and over all valid ends behind it; logarithms."""
+    """Log sums over all valid beginnings up to each tag of each word, and over all valid ends after it: (T, C) each."""
     first, step = _rules(tags)
     before, behind = np.empty_like(scores), np.zeros_like(scores)  # (T, C) each
     for t in range(len(scores)):

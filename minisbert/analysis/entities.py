@@ -1,24 +1,12 @@
-"""Entities by a linear probe: one vector a word, logistic regression over tags, the best valid sequence.
+"""Named entities by a linear probe: one vector per word, logistic regression over tags, the best valid sequence.
 
-``word_vectors.py`` gives each word of a text a vector, ``tag_probe.py`` scores its tags, ``decoding.py`` makes the best
-valid sequence of the scores: here they become an :class:`EntityTagger`, which is a matrix, and using it needs NumPy
-alone.
-
-**Which layer?** Not the last: that one was trained to be averaged into the meaning of a sentence, and has let go of
-much of what its words were. On WNUT 2017's development set the default model's layers 0 to 6 reach F1 38.4, 47.9, 49.9,
-53.9, 52.7, 50.8 and 44.4. So the one in the middle is the default. Several can be put end to end; two or three were not
-better. The mean of a word's pieces (53.9) is better than its first (52.8).
-
-**What to expect.** The model is frozen and was trained to compare whole sentences; the probe is linear and sees one
-word's vector at a time, so that it may well take first and last name for two people. The default model reads lower case
-only, and does not see capitals, in which English writes its names. ``entity_report.py``, next, puts a baseline beside
-it that sees little else. A tagger of which all layers are trained for the task is better.
-
-Left out on purpose: training the model itself, a CRF's transitions, gazetteers, features of characters, and a model's
-prompts, which are no words of the sentence.
-
-Letters: ``S`` sentences, ``N`` words of all of them, ``T`` words of one, ``C`` tags, ``D`` hidden size, ``W`` width of
-a word's vector: D times the layers.
+**Which layer?** Not the last: it was trained to be averaged into the meaning of a sentence, and has lost much of what
+its words were. On WNUT 2017's development set the default model's layers 0 to 6 reach F1 38.4, 47.9, 49.9, 53.9, 52.7,
+50.8 and 44.4, so the middle one is the default; concatenating two or three was not better. The mean of a word's pieces
+(53.9) is better than its first (52.8). **Limits.** The model is frozen, the probe is linear and sees one word's vector
+at a time, so it may take a first and a last name for two people; and the default model is uncased, while English writes
+names with capitals. Fine-tuning all layers is better. Letters: ``S`` sentences, ``N`` words of all of them, ``T`` words
+of one, ``C`` tags, ``D`` hidden size, ``W`` width of a word's vector: D times the layers.
 """
 
 from __future__ import annotations
@@ -52,89 +40,67 @@ KIND = "entities"
 
 @dataclass(frozen=True)
 class Entity:
-    """A name in a text: ``text[start:stop]``."""
+    """An entity in a text: ``text[start:stop]``."""
 
     text: str
     type: str
-    start: int  # its first character
-    stop: int  # the character behind its last
-    probability: float  # that just these words are an entity of this type; see span_probabilities
+    start: int
+    stop: int  # one past its last character
+    probability: float  # see span_probabilities
 
 
 @dataclass(frozen=True, eq=False)
 class EntityTagger:
-    """A trained probe, with all that is needed to use it on sentences of the same model."""
+    """A linear probe on word vectors, with all that is needed to apply it; made by :func:`train_tagger`.
+
+    Parameters
+    ----------
+    probe : TagProbe
+        Word vectors (N, W) to scores of ``C`` tags.
+    layers : tuple of int
+        Whose hidden states make a word's vector.
+    pooling : {"mean", "first"}
+        Of a word's pieces.
+    decoder : {"viterbi", "greedy"}
+    offset : float
+        In nats, subtracted from the score of ``O`` before decoding.
+    origin : Origin
+        The model that it was trained on; others are rejected with OriginError.
+    training : mapping
+        How it was trained, for display.
+
+    Examples
+    --------
+    >>> from minisbert import SentenceEncoder
+    >>> encoder = SentenceEncoder()
+    >>> probe = TagProbe(("B-word", "O"), np.zeros((2, 384)), np.array([2.0, 0.0]))
+    >>> tagger = EntityTagger(probe, (3,), "mean", "viterbi", 0.0, origin_of(encoder), {})
+    >>> [found] = tagger.find(encoder, ["hot soup"])
+    >>> found[1].text, found[1].start, round(found[1].probability, 2)
+    ('soup', 4, 0.88)
+    """
 
     probe: TagProbe
     layers: tuple[int, ...]
     pooling: str
     decoder: str
-    offset: float  # nats, taken off the score of O before decoding
+    offset: float
     origin: Origin
-    training: Mapping[str, Any]  # facts about it, for people
+    training: Mapping[str, Any]
 
     @property
     def types(self) -> tuple[str, ...]:
-        """Types of entities that it knows, in sorted order."""
+        """Entity types, sorted."""
         return tuple(sorted({tag[2:] for tag in self.probe.tags} - {""}))
 
     def tag(self, encoder: SentenceEncoder, sentences: Sequence[Sequence[str]], **options: Any) -> list[list[str]]:
-        """Tag sentences that come as words.
-
-        Parameters
-        ----------
-        encoder : SentenceEncoder
-            Of the model that it was trained with.
-        sentences : sequence of sequences of str
-        **options
-            Of :func:`word_vectors`: ``num_threads``, ``show_progress_bar``.
-
-        Returns
-        -------
-        list of list of str
-            IOB2.
-
-        Raises
-        ------
-        OriginError
-            For another model, or another length limit.
-
-        Examples
-        --------
-        >>> tagger.tag(encoder, [["Ada", "sang"]])  # doctest: +SKIP
-        [['B-person', 'O']]
-        """
+        """Tag sentences given as words (IOB2). ``options``: ``num_threads`` and ``show_progress_bar``."""
         check_sequence(sentences, "tag: sentences", "an iterable of lists of words")
         scored = self._log_probs(encoder, [join_words(words) for words in sentences], **options)
         return [self._decode(log_probs) for log_probs in scored]
 
     def find(self, encoder: SentenceEncoder, texts: Iterable[str | Words], **options: Any) -> list[list[Entity]]:
-        """Find the entities of texts.
-
-        Parameters
-        ----------
-        encoder : SentenceEncoder
-            Of the model that it was trained with.
-        texts : sequence of str or Words
-            A text is split by :func:`split_words`.
-        **options
-            As for :meth:`tag`.
-
-        Returns
-        -------
-        list of list of Entity
-            Of each text, in the order in which they stand in it.
-
-        Raises
-        ------
-        OriginError
-            For another model, or another length limit.
-
-        Examples
-        --------
-        >>> tagger.find(encoder, ["Ada Lovelace sang."])  # doctest: +SKIP
-        [[Entity(text='Ada Lovelace', type='person', start=0, stop=12, probability=0.93)]]
-        """
+        """Find the entities of texts, in order; a str is split by :func:`split_words`; ``options`` as in ``tag``."""
         check_sequence(texts, "find: texts")
         split = [text if isinstance(text, Words) else split_words(text) for text in texts]
         found = []
@@ -156,38 +122,19 @@ class EntityTagger:
         return found
 
     def _log_probs(self, encoder: SentenceEncoder, texts: Sequence[Words], **options: Any) -> list[Array]:
-        """Score each word of each text; (T, C) each."""
+        """Log-probabilities of each word's tags; (T, C) per text."""
         self.origin.check(encoder, "this entity tagger", "train one with this model")
         vectors = word_vectors(encoder, texts, layers=self.layers, pooling=self.pooling, **options)
         return [self.probe.log_probs(rows) for rows in vectors]
 
     def _decode(self, log_probs: Array) -> list[str]:
-        """Give one sentence's tags."""
+        """The tags of one sentence."""
         return DECODERS[self.decoder](self.probe.lean(log_probs, self.offset), self.probe.tags)
 
     def save(self, folder: str | Path, *, force: bool = False) -> None:
-        """Write a folder that :func:`load_tagger` reads.
+        """Write a folder that :func:`load_tagger` reads, whole or not at all.
 
-        Parameters
-        ----------
-        folder : str or path
-            New or empty; it appears whole or not at all.
-        force : bool
-            Replace a tagger that is there.
-
-        Raises
-        ------
-        SavedError
-            As :func:`minisbert.analysis.saved.save_folder`.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp()) / "names"
-        >>> probe = TagProbe(("B-x", "O"), np.zeros((2, 384)), np.zeros(2))
-        >>> EntityTagger(probe, (3,), "mean", "viterbi", 0.0, Origin("tiny", "ab12", 256), {}).save(folder)
-        >>> sorted(file.name for file in folder.iterdir())
-        ['entities.json', 'entities.safetensors']
+        The folder must be new or empty, or hold a tagger to be replaced with ``force``; SavedError otherwise.
         """
         facts = {
             "tags": list(self.probe.tags),
@@ -203,23 +150,8 @@ class EntityTagger:
 
 
 def load_tagger(folder: str | Path) -> EntityTagger:
-    """Read what :meth:`EntityTagger.save` wrote.
+    """Read what :meth:`EntityTagger.save` wrote; SavedError, a ValueError, for a missing, damaged or foreign folder.
 
-    Parameters
-    ----------
-    folder : str or path
-
-    Returns
-    -------
-    EntityTagger
-
-    Raises
-    ------
-    SavedError
-        A ValueError: for a folder that is none, is damaged, or is not of this kind.
-
-    Examples
-    --------
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp()) / "names"
     >>> probe = TagProbe(("B-person", "O"), np.zeros((2, 384)), np.zeros(2))
@@ -259,12 +191,12 @@ def load_tagger(folder: str | Path) -> EntityTagger:
 
 
 def _is_list(value: Any, kind: type) -> bool:
-    """Say whether JSON gave a list of such values, at least one."""
+    """Whether this is a nonempty JSON list of such values."""
     return isinstance(value, list) and bool(value) and all(type(entry) is kind for entry in value)
 
 
 def _check_tag_set(tags: Sequence[str], where: str) -> None:
-    """Refuse tags of which some could never be reached."""
+    """Raise if some tags could never be reached."""
     try:
         for tag in tags:
             check_tags([f"B-{tag[2:]}", tag] if tag.startswith("I-") else [tag])
@@ -291,30 +223,30 @@ def train_tagger(
     encoder : SentenceEncoder
     data : TaggedSentences
     dev : TaggedSentences, optional
-        What strength and offset are chosen on; by default cross-validation over the sentences of ``data``.
+        What penalty and offset are chosen on; by default cross-validation over the sentences of ``data``.
     layers, pooling, num_threads, show_progress_bar
         As in :func:`word_vectors`.
     decoder : {"viterbi", "greedy"}
     **settings
-        Of :func:`fit_probe`: ``strengths``, ``offsets``, ``folds``, ``seed``, ``progress``.
+        Passed to :func:`fit_probe`: ``strengths``, ``offsets``, ``folds``, ``seed``, ``progress``.
 
     Returns
     -------
     tagger : EntityTagger
     fit : ProbeFit
-        How strength and offset were chosen.
+        How penalty and offset were chosen.
 
     Raises
     ------
     ValueError
-        As :func:`word_vectors` and :func:`fit_probe`.
+        As :func:`word_vectors` and :func:`fit_probe`, and without scikit-learn.
 
     Examples
     --------
     >>> from minisbert import SentenceEncoder
     >>> data = TaggedSentences("tiny", [["Ada", "sang"], ["Bo", "slept"]], [["B-person", "O"]] * 2)
-    >>> tagger, _ = train_tagger(SentenceEncoder(), data, strengths=[1.0], offsets=[0.0])  # doctest: +SKIP
-    >>> tagger.tag(SentenceEncoder(), [["Eve", "wept"]])  # doctest: +SKIP
+    >>> tagger, _ = train_tagger(SentenceEncoder(), data, strengths=[1.0], offsets=[0.0])
+    >>> tagger.tag(SentenceEncoder(), [["Eve", "wept"]])
     [['B-person', 'O']]
     """
     check_settings(settings.get("strengths", STRENGTHS), settings.get("offsets", OFFSETS), decoder, data)

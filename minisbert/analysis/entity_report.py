@@ -1,24 +1,13 @@
-"""How good is an entity tagger? Span F1 with an interval, beside baselines that know much less, in the same run.
+"""How good is an entity tagger? Span F1 with an interval, beside baselines that know much less.
 
-Three baselines, from the same training sentences:
-
-- **all O**: nothing is an entity. Of WNUT 2017's test words 93 % are right, and F1 is 0: accuracy of words is no
-  measure here.
-- **lexicon**: each word gets the tag that it had most often in training, an unknown word ``O``. It shows how far mere
-  memory goes, and how many names of the test set were seen before.
-- **word shapes**: the same logistic regression, choice of strength and decoding, on what a word looks like: capitals,
-  digits, its last letters, the shapes of its neighbours. It knows no word and no meaning.
-
-The interval asks what other test sentences would have given; they are drawn anew whole, since the words of a sentence
-hang together. Two systems on the same sentences are compared draw by draw: easy and hard ones cancel.
-
-On the test set of WNUT 2017 the default model's probe reaches F1 41.4 (38.1 to 44.6), word shapes 17.6, the lexicon
-6.0; the best system of the shared task, trained for it, with gazetteers and a CRF, 41.9.
-
-What the numbers cannot say: how the tagger does on texts of another kind. WNUT 2017, for one, has tweets of 2010 for
-training and other sites for its test, on purpose.
-
-Letters: ``S`` sentences, ``N`` words of all of them, ``R`` draws of the bootstrap, ``K`` systems.
+Baselines, from the same training sentences: **all O** (of WNUT 2017's test words 93 % are right, and F1 is 0: accuracy
+of words is no measure here); the **lexicon** gives each word its most frequent tag, and shows how far memory goes;
+**word shapes** is the same logistic regression on capitals, digits, endings and the neighbours' shapes, and knows no
+word. The bootstrap resamples whole sentences, since words of a sentence depend on each other; two systems are compared
+on the same resamples, so that easy and hard sentences cancel. On WNUT 2017's test set the default model's probe reaches
+F1 41.4 (38.1 to 44.6), word shapes 17.6, the lexicon 6.0; the best system of the shared task, trained for it, with
+gazetteers and a CRF, 41.9. Its training set is tweets of 2010 and its test set other sites, on purpose.
+Letters: ``S`` sentences, ``N`` words of all of them, ``R`` bootstrap resamples, ``K`` systems.
 """
 
 from __future__ import annotations
@@ -42,10 +31,10 @@ if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder
 
 PUBLISHED = {(1_287, 23_394, 1_079): ("WNUT 2017, best of the shared task (Aguilar et al. 2017)", 0.4186, 0.4024)}
-"""By sentences, words and entities of a test set: what was published on it, F1 and F1 of surface forms."""
+"""By sentences, words and entities of a test set: its best published F1, and F1 of surface forms."""
 
 SHAPE_STRENGTHS = (0.01, 0.03, 0.1, 0.3)
-"""What is tried for word shapes, whose features are 0 and 1."""
+"""Inverse penalties tried for word shapes, whose features are 0 and 1."""
 
 _BLOCK_NUMBERS = 2**20  # numbers drawn at a time: 8 MiB
 
@@ -54,34 +43,12 @@ _BLOCK_NUMBERS = 2**20  # numbers drawn at a time: 8 MiB
 
 
 def f1_resamples(counts: Sequence[Array], *, resamples: int = RESAMPLES, seed: int = 0) -> Array:
-    """Draw sentences anew, with replacement, and give the F1 of each system on each draw.
+    """F1 of each of K systems on R bootstrap resamples of sentences: K times (S, 3) -> (R, K).
 
-    Parameters
-    ----------
-    counts : sequence of Array, each of shape (S, 3)
-        Of each system: right, predicted and expected spans of each sentence, from :func:`span_counts`.
-    resamples : int
-        ``R``.
-    seed : int
-        The same seed gives the same draws.
+    The counts are right, predicted and expected spans from :func:`span_counts`. F1 is no mean over sentences but a
+    ratio of sums, so each resample sums first; 0 without any span. **Source**: Efron & Tibshirani 1993, chapter 13;
+    Berg-Kirkpatrick et al. 2012.
 
-    Returns
-    -------
-    Array, shape (R, K)
-        In [0, 1]; 0 for a draw without any span.
-
-    Raises
-    ------
-    ValueError
-        For no sentences, systems on different ones, and less than one draw.
-
-    Notes
-    -----
-    **Source**: Efron & Tibshirani 1993, chapter 13; Berg-Kirkpatrick et al. 2012 for systems of language processing. F1
-    is no mean over sentences but a ratio of sums, so that each draw sums first.
-
-    Examples
-    --------
     >>> f1_resamples([np.array([[1, 1, 1], [1, 1, 1]])], resamples=3).tolist()
     [[1.0], [1.0], [1.0]]
     """
@@ -104,7 +71,7 @@ def f1_resamples(counts: Sequence[Array], *, resamples: int = RESAMPLES, seed: i
 
 
 def _estimate(value: float, draws: Array) -> Estimate:
-    """Give a value with its 95 % percentile interval."""
+    """A value with its 95 % percentile interval."""
     low, high = np.quantile(draws, [0.025, 0.975])
     return Estimate(value, float(low), float(high))
 
@@ -113,20 +80,8 @@ def _estimate(value: float, draws: Array) -> Estimate:
 
 
 def lexicon(train: TaggedSentences, sentences: Sequence[Sequence[str]]) -> list[list[str]]:
-    """Give each word the tag that it had most often in training, and ``O`` to a word that was not there.
+    """Each word's most frequent tag in training (ties: the first), ``O`` for unknown words; repaired to IOB2.
 
-    Parameters
-    ----------
-    train : TaggedSentences
-    sentences : sequence of sequences of str, length S
-
-    Returns
-    -------
-    list of list of str
-        IOB2, by :func:`repair`. Of equally frequent tags the one that came first.
-
-    Examples
-    --------
     >>> train = TaggedSentences("tiny", [["Ada", "Bell", "met", "Bo"]], [["B-person", "I-person", "O", "B-person"]])
     >>> lexicon(train, [["Bo", "Bell", "met", "Eve"], ["Bell"]])
     [['B-person', 'I-person', 'O', 'O'], ['B-person']]
@@ -140,20 +95,8 @@ def lexicon(train: TaggedSentences, sentences: Sequence[Sequence[str]]) -> list[
 
 
 def shapes(words: Sequence[str]) -> list[list[str]]:
-    """Say what each word of a sentence looks like, as names of features.
+    """Names of the features of each word's looks: ``Xx`` for Ada, ``X`` for BBC, ``d`` for 42, ``@x`` for @ada.
 
-    Parameters
-    ----------
-    words : sequence of str, length T
-
-    Returns
-    -------
-    list of list of str
-        Of each word: its shape (``Xx`` for Ada, ``X`` for BBC, ``d`` for 42, ``@x`` for @ada), its length, its last
-        one, two and three characters in lower case, whether it is first, and the shapes of the words beside it.
-
-    Examples
-    --------
     >>> shapes(["Ada", "sang"])[0]
     ['shape Xx', 'length 3', 'end a', 'end da', 'end ada', 'first', 'before ', 'behind x']
     """
@@ -172,7 +115,7 @@ def shapes(words: Sequence[str]) -> list[list[str]]:
 
 
 def _shape(word: str) -> str:
-    """Give X for capitals, x for other letters, d for digits, other characters as they are; runs as one."""
+    """X for capitals, x for other letters, d for digits, other characters as they are; runs collapse to one."""
     kinds = ("X" if c.isupper() else "x" if c.isalpha() else "d" if c.isdigit() else c for c in word)
     return "".join(kind for kind, _ in groupby(kinds))
 
@@ -180,38 +123,10 @@ def _shape(word: str) -> str:
 def fit_shapes(
     train: TaggedSentences, test: TaggedSentences, *, dev: TaggedSentences | None = None, **settings: Any
 ) -> tuple[list[list[str]], ProbeFit]:
-    """Learn tags from word shapes, and tag other sentences.
+    """Train the probe on word shapes, and tag ``test``; the penalty is chosen on ``dev`` or by cross-validation.
 
-    Parameters
-    ----------
-    train, test : TaggedSentences
-    dev : TaggedSentences, optional
-        What the strength is chosen on; by default cross-validation.
-    **settings
-        Of :func:`fit_probe`.
-
-    Returns
-    -------
-    tags : list of list of str
-        Of ``test``.
-    fit : ProbeFit
-
-    Raises
-    ------
-    ValueError
-        As :func:`fit_probe`.
-
-    Notes
-    -----
-    **Source**: the local features of Ratinov & Roth 2009 without the words themselves. A feature that a single word of
-    the training set has is left out.
-
-    Examples
-    --------
-    >>> train = TaggedSentences("tiny", [["Ada", "sang"], ["Bo", "slept"]], [["B-person", "O"]] * 2)
-    >>> test = TaggedSentences("test", [["Eve", "wept"]], [["B-person", "O"]])
-    >>> fit_shapes(train, test, strengths=[1.0], offsets=[0.0])[0]  # doctest: +SKIP
-    [['B-person', 'O']]
+    **Source**: the local features of Ratinov & Roth 2009 without the words themselves. Features that occur with a
+    single training word are left out.
     """
     require_sklearn()
     from sklearn.feature_extraction.text import CountVectorizer
@@ -237,7 +152,7 @@ def fit_shapes(
 
 @dataclass(frozen=True, eq=False)
 class SystemScore:
-    """What one system reached on the test sentences."""
+    """The test scores of one system."""
 
     name: str
     score: SpanScore
@@ -245,7 +160,7 @@ class SystemScore:
     surface: SpanScore
     by_type: dict[str, SpanScore]
     behind: Estimate | None  # F1 of the tagger minus this one's; None for the tagger itself
-    note: str  # how its strength was chosen
+    note: str  # how its penalty was chosen
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,10 +172,10 @@ class EntityReport:
     words: int
     entities: int
     systems: tuple[SystemScore, ...]  # the tagger first
-    tags_right: float  # share of the words whose tag is right, of the tagger; in [0, 1]
-    outside: float  # share of the words that are no entity's, which "all O" gets right
-    unseen: float | None  # share of the test set's names that no training sentence has, with their type
-    published: tuple[str, float, float] | None  # of PUBLISHED, if this is that test set
+    tags_right: float  # share of the words that the tagger tags right
+    outside: float  # share of the words outside entities, which "all O" gets right
+    unseen: float | None  # share of the test set's entities that do not occur in training
+    published: tuple[str, float, float] | None  # from PUBLISHED, if this is that test set
 
 
 def evaluate_tagger(
@@ -274,39 +189,10 @@ def evaluate_tagger(
     seed: int = 0,
     **options: Any,
 ) -> EntityReport:
-    """Score a tagger on test sentences, beside baselines.
+    """Score a tagger on test sentences, beside baselines trained on ``train`` (without it, "all O" alone).
 
-    Parameters
-    ----------
-    tagger : EntityTagger
-    encoder : SentenceEncoder
-        Of the model that it was trained with.
-    test : TaggedSentences
-        With one entity at least.
-    train : TaggedSentences, optional
-        What the baselines learn from; without it there is "all O" alone.
-    dev : TaggedSentences, optional
-        What the strength for word shapes is chosen on; by default cross-validation.
-    progress : callable, optional
-        Is told, in words, what is being fitted.
-    seed : int
-        Of the bootstrap and of the folds.
-    **options
-        Of :func:`word_vectors`: ``num_threads``, ``show_progress_bar``.
-
-    Returns
-    -------
-    EntityReport
-
-    Raises
-    ------
-    ValueError
-        For a test set without entities, another model, and word shapes without scikit-learn.
-
-    Examples
-    --------
-    >>> evaluate_tagger(tagger, encoder, test).systems[0].score.f1  # doctest: +SKIP
-    0.41
+    ``dev`` chooses the penalty for word shapes, otherwise cross-validation does. ValueError for a test set without
+    entities, another model, and word shapes without scikit-learn.
     """
     if not test.types:
         raise ValueError(f"{test.name}: there are no entities in it, all tags are O: there is nothing to find")
@@ -338,7 +224,7 @@ def evaluate_tagger(
 def _score_systems(
     test: TaggedSentences, named: Sequence[tuple[str, list[list[str]], str]], seed: int
 ) -> tuple[SystemScore, ...]:
-    """Score all systems on the same draws of sentences."""
+    """Score all systems on the same bootstrap resamples."""
     counts = [span_counts(test.tags, tags) for _, tags, _ in named]
     draws = f1_resamples(counts, seed=seed)  # (R, K)
     scores = [SpanScore(*one.sum(axis=0).tolist()) for one in counts]
@@ -357,7 +243,7 @@ def _score_systems(
 
 
 def _told(training: Any) -> str:
-    """Say how strength and offset were chosen."""
+    """How penalty and offset were chosen."""
     strength, offset, chosen_on = (training.get(name) for name in ("strength", "offset", "chosen_on"))
     if not isinstance(strength, float) or not isinstance(offset, float) or not chosen_on:
         return ""
@@ -365,7 +251,7 @@ def _told(training: Any) -> str:
 
 
 def _seen_share(train: TaggedSentences, test: TaggedSentences) -> float:
-    """Say which share of the test set's entities stand in the training set, name and type alike."""
+    """Share of the test set's entities that occur in training, with name and type."""
     known, asked = (
         [
             (*words[span.start : span.stop], span.type)

@@ -1,21 +1,12 @@
-"""Which words made two texts alike: the cosine as a sum over all pairs of tokens, exactly.
+"""Which words made two texts similar: the cosine as a sum over all pairs of tokens, exactly.
 
-Mean pooling makes a text's vector of its token vectors by adding them up, and a dot product of two sums is the sum of
-all dot products. So with token vectors ``t_i`` of text A and ``u_j`` of text B, whose means are ``a`` and ``b``,
+``cos(A, B) = sum_ij t_i . u_j / (T_a T_b |a| |b|)``
 
-``cos(A, B) = sum_ij  t_i . u_j / (T_a T_b |a| |b|)``
-
-and each summand is what one pair of tokens contributes. Nothing is approximated, and nothing is left over: the special
-tokens [CLS] and [SEP] stand in the table with what they carry, which is not little.
-
-**What it is not.** A token's vector is not the word alone: BERT has mixed the whole text into it. So the table says
-where in the sum the cosine comes from, and not what it would be without a word. Leave the word out and encode again to
-learn that.
-
-Left out on purpose: gradients and attention as explanations, which do not add up to anything, and models with other
-poolings or a Dense module, for which there is no such sum.
-
-Letters: ``A`` and ``B`` tokens of the two texts, ``D`` hidden size.
+Mean pooling adds up token vectors, ``t_i`` of text A with mean ``a`` and ``u_j`` of text B with mean ``b``, and a dot
+product of two sums is the sum of all dot products. Nothing is approximated; [CLS] and [SEP] stand in the table with
+what they carry, which is not little. But a token's vector is not the word alone, since BERT has mixed the whole text
+into it: the table says where the cosine comes from, not what it would be without a word (leave the word out and encode
+again for that). Letters: ``A`` and ``B`` tokens of the two texts, ``D`` hidden size.
 """
 
 from __future__ import annotations
@@ -36,9 +27,9 @@ if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder
 
 CONTINUES = "##"
-"""How a piece begins that continues the word of the piece before."""
+"""Prefix of a piece that continues a word."""
 
-# They differ by a factor, the square root of the number of tokens, which the cosine does not see.
+# They differ by a factor, the square root of the number of tokens, that cancels in the cosine.
 _MEANS = ("mean", "mean_sqrt_len_tokens")
 
 
@@ -48,19 +39,12 @@ class Explanation:
 
     pieces_a: tuple[str, ...]  # A strings: tokens, or words
     pieces_b: tuple[str, ...]  # B strings
-    contributions: Array  # (A, B) float64; all of them add up to the cosine
-    cosine: float  # of the two texts' vectors, as the encoder makes them
+    contributions: Array  # (A, B) float64; their sum is the cosine
+    cosine: float  # of the encoder's vectors
 
     def by_word(self) -> Explanation:
-        """Join the pieces of a word, and add up what they contribute.
+        """Join the pieces of words, and add up their contributions; punctuation stays apart, as BERT's own words.
 
-        Returns
-        -------
-        Explanation
-            With the same sum. Punctuation stays apart: BERT takes it for words of its own.
-
-        Examples
-        --------
         >>> pieces = Explanation(("[CLS]", "un", "##able"), ("soup",), np.array([[0.1], [0.2], [0.3]]), 0.6)
         >>> words = pieces.by_word()
         >>> words.pieces_a, words.contributions.round(2).tolist()
@@ -76,22 +60,7 @@ class Explanation:
         )
 
     def strongest(self, count: int) -> list[tuple[int, int]]:
-        """Find the pairs that contribute most, positive or negative.
-
-        Parameters
-        ----------
-        count : int
-
-        Returns
-        -------
-        list of (int, int)
-            Places in :attr:`pieces_a` and :attr:`pieces_b`, the largest contribution in size first.
-
-        Examples
-        --------
-        >>> Explanation(("a", "b"), ("c",), np.array([[0.2], [-0.3]]), -0.1).strongest(1)
-        [(1, 0)]
-        """
+        """The pairs that contribute most in absolute value, as indices into ``pieces_a`` and ``pieces_b``."""
         order = np.argsort(-np.abs(self.contributions), axis=None, kind="stable")[:count]
         rows, columns = np.unravel_index(order, self.contributions.shape)
         return list(zip(rows.tolist(), columns.tolist(), strict=True))
@@ -100,37 +69,34 @@ class Explanation:
 def explain(
     encoder: SentenceEncoder, text_a: str, text_b: str, *, by_word: bool = False, overflow: Overflow = "warn"
 ) -> Explanation:
-    """Split the cosine of two texts into what each pair of tokens contributes.
-
-    ``c_ij = t_i . u_j / (T_a T_b |a| |b|)``, see the head of this module.
+    """Split the cosine of two texts into contributions of token pairs: ``c_ij = t_i . u_j / (T_a T_b |a| |b|)``.
 
     Parameters
     ----------
     encoder : SentenceEncoder
-        Of a model with mean pooling and nothing but Normalize behind it.
+        Its model must have mean pooling, followed by nothing but Normalize.
     text_a, text_b : str
     by_word : bool
         Join word pieces into words.
     overflow : {"warn", "error", "truncate"}
-        What to do about texts that are too long; what is cut contributes nothing.
+        For texts that are too long; what is cut contributes nothing.
 
     Returns
     -------
     Explanation
-        Of all tokens that are read: special tokens, and the model's default prompt where it has one. Contributions
-        are float64, computed from token vectors in the encoder's dtype: their sum is the cosine within 1e-6
-        (float32) or 1e-12 (float64).
+        Of all tokens read, special tokens and a default prompt included. Contributions are float64, from token vectors
+        in the encoder's dtype: their sum is the cosine to 1e-6 (float32) or 1e-12 (float64).
 
     Raises
     ------
     ValueError
-        For models for which there is no such sum, and for what ``encode`` refuses.
+        For models without such a sum, and what ``encode`` raises.
 
     Notes
     -----
-    **Source**: the dot product is linear in both sides; Reimers & Gurevych 2019, section 3, for the mean. In
-    sentence-transformers: ``t @ u.T / (len(t) * len(u) * t.mean(0).norm() * u.mean(0).norm())`` for the two
-    results of ``encode(text, output_value="token_embeddings")``.
+    **Source**: the dot product is bilinear; Reimers & Gurevych 2019, section 3, for the mean. In sentence-transformers:
+    ``t @ u.T / (len(t) * len(u) * t.mean(0).norm() * u.mean(0).norm())`` for the two results of
+    ``encode(text, output_value="token_embeddings")``.
 
     Examples
     --------
@@ -158,7 +124,7 @@ def explain(
 
 
 def _check_modules(modules: Sequence[Module], default_prompt_name: str | None) -> None:
-    """Refuse models whose cosine is no sum over pairs of tokens."""
+    """Raise for models whose cosine is no sum over pairs of tokens."""
     pooling = modules[0]
     if isinstance(pooling, Pooling) and pooling.modes not in [(mean,) for mean in _MEANS]:
         raise ValueError(
@@ -178,7 +144,7 @@ def _check_modules(modules: Sequence[Module], default_prompt_name: str | None) -
 
 
 def _word_starts(pieces: Sequence[str]) -> Array:
-    """Give the places at which words begin."""
+    """Indices at which words begin."""
     return np.array([i for i, piece in enumerate(pieces) if i == 0 or not piece.startswith(CONTINUES)])
 
 

@@ -1,17 +1,9 @@
-r"""A map of texts as a web page: one file that needs nothing else, to be looked through with mouse, finger or keys.
+r"""A 2-D map of texts as a self-contained web page, for mouse, touch, keyboard and screen reader.
 
-Point at a mark to read its text; zoom and move; search, and see where the texts lie; click a name to see its group
-alone. Arrow keys go from point to point, and a screen reader hears the text. ``map_page.html``, beside this file, is
-the page: some 400 lines of plain JavaScript that draw on a canvas. Here it is filled with data.
-
-**Texts come from strangers.** They stand in the page as JSON inside a ``<script>`` that no browser runs, with ``<``,
-``>`` and ``&`` written as ``\u003c`` and so on, so that none can end it; the script puts them in place as text, never
-as HTML. And the page carries a policy by which a browser runs no script but the one with this hash, and fetches
-nothing from anywhere.
-
-Left out on purpose: 3-D, and more than some ten thousand points, which want a graphics library.
-
-Letters: ``M`` texts, ``C`` groups.
+``map_page.html``, beside this file, is the page: some 400 lines of plain JavaScript that draw on a canvas. **Texts come
+from strangers**: they stand in the page as JSON inside a ``<script>`` that no browser runs, with ``<``, ``>`` and ``&``
+written as ``\u003c`` and so on, and are inserted as text, never as HTML. A content security policy lets the browser run
+only the script with this hash, and fetch nothing. Letters: ``M`` texts, ``C`` groups.
 """
 
 from __future__ import annotations
@@ -34,7 +26,7 @@ from minisbert.checks import each_text
 from minisbert.model import Array
 
 TEMPLATE = Path(__file__).with_name("map_page.html")
-_DIGITS = 5  # of a coordinate in [-1, 1]: less than a pixel at any zoom that one can want
+_DIGITS = 5  # of a coordinate in [-1, 1]: less than a pixel at any useful zoom
 
 
 def write_map_page(
@@ -47,27 +39,27 @@ def write_map_page(
     title: str = "Map of texts",
     caption: str = "",
 ) -> None:
-    r"""Write a map of texts as a web page.
+    r"""Write a 2-D map of texts as a web page.
 
     Parameters
     ----------
     stream : binary file
-        Gets UTF-8.
+        Receives UTF-8.
     projection : Projection
         Of ``M`` texts.
     texts : sequence of str
-        ``M``, any text, of any length; all of it is in the page.
+        ``M`` of them, any text of any length; the page holds all of it.
     groups : Groups, optional
         Of the same texts.
     typical : sequence of int
-        Rows of texts that are written onto the map, the most important first; of others when one is near enough.
+        Rows of texts to label, the most important first; others are labelled when zoomed in.
     title, caption : str
-        Any text. How far the map can be trusted stands there anyway.
+        Any text. How far the map can be trusted is added to the caption.
 
     Raises
     ------
     ValueError
-        If points, texts and groups are not equally many, or there are none.
+        If points, texts and groups differ in number, or there are none.
 
     Examples
     --------
@@ -84,40 +76,24 @@ def write_map_page(
     content = _content(projection, texts, groups, typical)
     content |= {"title": title, "captions": [line for line in (caption, projection.describe()) if line]}
     filling = {"policy": _policy(page), "title": html.escape(title), "data": json_for_html(content)}
-    # in one go: a text that says {{title}} is not filled in
+    # in one pass, so that {{title}} in a text is not filled in
     filled = re.sub(r"\{\{(policy|title|data)\}\}", lambda found: filling[found[1]], page)
     stream.write(filled.encode())
 
 
 def json_for_html(value: Any) -> str:
-    r"""Write JSON that may stand inside a ``<script>``: nothing in it ends the element or begins another.
+    r"""JSON that may stand inside a ``<script>``: nothing in it ends the element or begins another.
 
-    Parameters
-    ----------
-    value : object
-        Of dictionaries, lists, strings and finite numbers.
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    ValueError
-        For NaN and infinity, which JSON does not have.
-
-    Examples
-    --------
     >>> print(json_for_html("</script><!-- & 好き"))
     "\u003c/script\u003e\u003c!-- \u0026 好き"
     """
     written = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    # half characters have no UTF-8, and U+2028 and U+2029 end a line for some
+    # lone surrogates have no UTF-8, and U+2028 and U+2029 end a line in some parsers
     return re.sub("[<>&\u2028\u2029\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", written)
 
 
 def _policy(page: str) -> str:
-    """Let a browser run the page's own script and style, and nothing else."""
+    """Content security policy: the page's own script and style, and nothing else."""
     rules = ["default-src 'none'", "base-uri 'none'", "form-action 'none'"]
     for name in ("script", "style"):
         (inside,) = re.findall(rf"<{name}>(.*?)</{name}>", page, re.DOTALL)
@@ -129,7 +105,7 @@ def _policy(page: str) -> str:
 def _content(
     projection: Projection, texts: Sequence[str], groups: Groups | None, typical: Sequence[int]
 ) -> dict[str, Any]:
-    """Gather what the script draws, coordinates scaled to [-1, 1]."""
+    """What the script draws, coordinates scaled to [-1, 1]."""
     points = projection.points.astype(np.float64)
     low, high = points.min(axis=0), points.max(axis=0)
     scale = float((high - low).max()) / 2 or 1.0
@@ -151,7 +127,7 @@ def _content(
 
 
 def _middle(members: Array) -> list[float]:
-    """Give the point of a group that is nearest to its median."""
+    """The point of a group nearest to its median."""
     if not len(members):
         return [0.0, 0.0]
     distances = np.linalg.norm(members - np.median(members, axis=0), axis=1)

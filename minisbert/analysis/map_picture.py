@@ -1,15 +1,9 @@
-"""A map of texts as a PNG: points, groups told apart without colours alone, and names that do not overlap.
+"""A 2-D map of texts as a PNG: groups told apart by more than colour, and labels that do not overlap.
 
-matplotlib is imported when something is drawn (extra ``apps``).
-
-**How it stays readable.** Groups differ in shape as well as in colour, eight of each; the colours are Okabe and Ito's,
-which colour-blind readers tell apart. Up to eight groups have a legend; more than that nobody looks up, and each is
-named on the map, its mark before its name. Names and texts are put where they cover no other one and few points, the
-largest group first; what finds no room is left out, and the caption counts it. Both axes have one scale.
-
-Left out on purpose: pyplot, and anything to click. Next file: ``map_page.py``, the same as a web page.
-
-Letters: ``M`` texts, ``C`` groups, ``n`` boxes, ``G`` places that are tried.
+Groups differ in shape and in colour (eight of each, Okabe and Ito's for colour-blind readers). Up to eight groups have
+a legend; more are labelled on the map. Labels go where they cover no other and few points, the largest group first;
+those without room are left out and counted in the caption. Both axes share one scale. matplotlib (extra ``apps``) is
+imported when something is drawn, without pyplot. Letters: ``M`` texts, ``C`` groups, ``n`` boxes, ``G`` candidates.
 """
 
 from __future__ import annotations
@@ -29,44 +23,30 @@ from minisbert.plots import require_matplotlib
 from minisbert.plots.style import BOX, DPI, find_fonts, one_line, write_head
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#F0E442", "#000000")
-"""Okabe & Ito 2008: told apart by colour-blind readers, and of many lightnesses."""
+"""Okabe & Ito 2008: distinct for colour-blind readers, and of different lightness."""
 SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*")
-"""matplotlib's names: circle, square, triangle, diamond, triangle upside down, plus, cross, star."""
+"""matplotlib's names: circle, square, triangle, diamond, inverted triangle, plus, cross, star."""
 NO_GROUP = "#999999"
 LEGEND_GROUPS = 8
-"""So many groups have a legend; more are named on the map alone."""
+"""Up to this many groups have a legend; more are labelled on the map."""
 ALL_TEXTS = 40
-"""Of so many texts each is written onto the map, if there is room; of more the typical ones."""
+"""Up to this many texts are all labelled, if there is room; of more, the typical ones."""
 TYPICAL = 12
 """Typical texts on a map, at most; a map of more than :data:`LEGEND_GROUPS` groups is full of names and has none."""
-WIDTH_INCHES, HEIGHT_INCHES = 10.0, (4.5, 9.0)  # of the map; its height is as the points want it
+WIDTH_INCHES, HEIGHT_INCHES = 10.0, (4.5, 9.0)  # of the map; its height depends on the points
 NAME_SIZE, SMALL_NAME_SIZE, TEXT_SIZE = 8.5, 7.5, 7.0  # points
-MANY_NAMES = 25  # are written small
+MANY_NAMES = 25  # or more are written small
 TEXT_LETTERS, NAME_LETTERS = 44, 36
 _GAP = 4.0  # pixels between two boxes
-_MARK = 12.0  # pixels that the mark before a name takes
-_CELL = 6  # pixels of the table in which points are counted
+_MARK = 12.0  # pixels for the mark before a name
+_CELL = 6  # pixels of a cell of the table in which points are counted
 _RINGS, _DIRECTIONS = 16, 16
-_FARTHEST = 170.0  # pixels from a point to what is written about it
+_FARTHEST = 170.0  # pixels from a point to its label
 
 
 def style(group: int) -> tuple[str, int]:
-    """Choose how a group is drawn: 64 ways before one comes again.
+    """Colour (``#rrggbb``) and shape (index into :data:`SHAPES`) of a group: 64 distinct styles; -1 is no group.
 
-    Parameters
-    ----------
-    group : int
-        From 0; -1 is none.
-
-    Returns
-    -------
-    colour : str
-        As ``#rrggbb``.
-    shape : int
-        Of :data:`SHAPES`.
-
-    Examples
-    --------
     >>> style(0), style(8), len({style(group) for group in range(64)})
     (('#0072B2', 0), ('#0072B2', 1), 64)
     """
@@ -85,39 +65,40 @@ def draw_map(
     title: str = "",
     caption: str = "",
 ) -> None:
-    """Draw a map of texts.
+    """Draw a 2-D map of texts as a PNG.
 
     Parameters
     ----------
     stream : binary file
-        Gets a PNG.
+        Receives the PNG.
     projection : Projection
         Of ``M`` texts.
     texts : sequence of str
-        ``M``, any text, of any length.
+        ``M`` of them, any text of any length.
     groups : Groups, optional
         Of the same texts.
     typical : sequence of int
-        Rows of texts to write onto the map, the most important first. Of up to :data:`ALL_TEXTS` texts all are written.
+        Rows of texts to label, the most important first. Up to :data:`ALL_TEXTS` texts are all labelled.
     title, caption : str
-        Any text, wrapped. How far the map can be trusted stands there anyway.
+        Any text, wrapped. How far the map can be trusted is added to the caption.
 
     Raises
     ------
     ValueError
-        If matplotlib is missing, or points, texts and groups are not equally many.
+        If matplotlib is missing, or points, texts and groups differ in number.
 
     Examples
     --------
-    >>> with open("map.png", "wb") as stream:  # doctest: +SKIP
-    ...     draw_map(stream, project(vectors), texts, Groups.of_labels(labels), title="complaints")
+    >>> from io import BytesIO
+    >>> projection = Projection(np.array([[0.0, 1.0], [1.0, 0.0]]), "pca", (0.7, 0.3), None, 5, 2)
+    >>> draw_map(BytesIO(), projection, ["soup", "tea"], title="menu")
     """
     require_matplotlib()
     texts = list(each_text(texts, "draw_map: texts"))
     check_sizes("draw_map", projection, texts, groups)
     import matplotlib
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure  # not pyplot: it would look for a screen
+    from matplotlib.figure import Figure  # not pyplot, which looks for a display
 
     rows = _texts_to_write(texts, groups, typical)
     names = [] if groups is None else list(groups.names)
@@ -145,7 +126,7 @@ def draw_map(
 
 
 def _texts_to_write(texts: Sequence[str], groups: Groups | None, typical: Sequence[int]) -> list[int]:
-    """Choose the rows that are written onto the map."""
+    """Rows of the texts to label."""
     if len(texts) <= ALL_TEXTS:
         return list(range(len(texts)))
     has_names = groups is not None and len(groups.names) > LEGEND_GROUPS
@@ -153,24 +134,7 @@ def _texts_to_write(texts: Sequence[str], groups: Groups | None, typical: Sequen
 
 
 def check_sizes(function: str, projection: Projection, texts: Sequence[str], groups: Groups | None) -> None:
-    """Refuse points, texts and groups that are not of the same texts.
-
-    Parameters
-    ----------
-    function : str
-        For the message.
-    projection : Projection
-    texts : sequence of str
-    groups : Groups or None
-
-    Raises
-    ------
-    ValueError
-
-    Examples
-    --------
-    >>> check_sizes("draw_map", Projection(np.zeros((1, 2)), "none", None, None, 5, 1), ["soup"], None)
-    """
+    """Raise ValueError unless points, texts and groups are equally many."""
     counts = [len(projection.points), len(texts), len(texts) if groups is None else len(groups.ids)]
     if len(set(counts)) > 1 or not counts[0]:
         raise ValueError(
@@ -180,7 +144,7 @@ def check_sizes(function: str, projection: Projection, texts: Sequence[str], gro
 
 
 def _remarks(projection: Projection, groups: Groups | None) -> list[str]:
-    """Say what the picture alone would hide."""
+    """What the picture alone would hide."""
     remarks = []
     different = len(np.unique(projection.points, axis=0))
     if different < len(projection.points):
@@ -195,7 +159,7 @@ def _remarks(projection: Projection, groups: Groups | None) -> list[str]:
 
 
 def _height(points: Array) -> float:
-    """Choose the height of a map in inches, so that one scale fills it both ways."""
+    """Height of the map in inches at which one scale fills it both ways."""
     width, height = np.ptp(points.astype(np.float64), axis=0).tolist()
     least, most = HEIGHT_INCHES
     wanted = WIDTH_INCHES * height / width if width > 0 else most if height > 0 else least
@@ -203,18 +167,18 @@ def _height(points: Array) -> float:
 
 
 def _limit(axes: Any, points: Array) -> None:
-    """Choose limits that hold all points, with room for what is written, on one scale."""
+    """Set limits that hold all points, with room for labels, on one scale."""
     low, high = points.min(axis=0).astype(np.float64), points.max(axis=0).astype(np.float64)
     middle, half = (low + high) / 2, (high - low) / 2
     shape = np.array(axes.figure.get_size_inches())
-    unit = 1.12 * float((half / shape).max()) or 1.0  # half of what an inch is
+    unit = 1.12 * float((half / shape).max()) or 1.0  # half an inch in data units
     (left, bottom), (right, top) = middle - unit * shape, middle + unit * shape
     axes.set(xlim=(left, right), ylim=(bottom, top), xticks=[], yticks=[])
     axes.spines[:].set_color("0.8")
 
 
 def _mark_area(count: int) -> float:
-    """Choose how large a mark is, in square points: small where there are many."""
+    """Area of a mark in square points: small if there are many."""
     return float(np.clip(9_000 / count, 8, 55))
 
 
@@ -246,7 +210,7 @@ def _draw_legend(axes: Any, groups: Groups, drawable: Any) -> None:
     handles = []
     for group, name, size in entries:
         colour, shape = style(group)
-        label = f"{drawable(name) or '(empty)'} ({size:,})".replace("$", r"\$")  # no mathematics
+        label = f"{drawable(name) or '(empty)'} ({size:,})".replace("$", r"\$")  # no mathtext
         mark: dict[str, Any] = {
             "marker": SHAPES[shape],
             "color": colour,
@@ -265,17 +229,17 @@ def _draw_legend(axes: Any, groups: Groups, drawable: Any) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Written:
-    """A name or a text, and what it is about."""
+    """A label, and what it is about."""
 
     text: str
     anchor: Array  # (2,) on the map
-    group: int  # whose mark stands before it; -2: it is a text, and has none
+    group: int  # whose mark precedes it; -2: a text, without one
 
 
 def _name_groups(projection: Projection, groups: Groups | None, count: int, drawable: Any) -> list[_Written]:
-    """Give each group's name and the point in its middle, the largest group first."""
+    """Each group's name and middle point, the largest group first."""
     if groups is None or (count <= ALL_TEXTS and len(groups.names) <= LEGEND_GROUPS):
-        return []  # few texts are written themselves, and the legend has the names
+        return []  # few texts are labelled themselves, and the legend has the names
     found = []
     for group in np.argsort(-groups.sizes, kind="stable").tolist():
         members = projection.points[groups.ids == group]
@@ -288,7 +252,7 @@ def _name_groups(projection: Projection, groups: Groups | None, count: int, draw
 
 
 def _write(axes: Any, renderer: Any, written: list[_Written], points: Array) -> list[str]:
-    """Write what finds room; say how much of it did not."""
+    """Write the labels that have room, and report how many did not."""
     from matplotlib import patheffects
 
     halo = [patheffects.withStroke(linewidth=2.2, foreground="white")]
@@ -324,7 +288,7 @@ def _write(axes: Any, renderer: Any, written: list[_Written], points: Array) -> 
 
 
 def _put(axes: Any, one: _Written, artist: Any, size: Array, anchor: Array, place: Array) -> None:
-    """Put a text at its place, a mark before a name, and a line to what it is about unless that is beside it."""
+    """Write a label, with a mark before a group's name, and a line to its anchor unless that is beside it."""
     to_map = axes.transData.inverted().transform
     left = place - [size[0] / 2, 0.0]
     if one.group >= -1:
@@ -336,7 +300,7 @@ def _put(axes: Any, one: _Written, artist: Any, size: Array, anchor: Array, plac
         )  # fmt: skip
         left = left + np.array([_MARK, 0.0])
     artist.set_position(to_map(left))
-    nearest = np.clip(anchor, place - size / 2, place + size / 2)  # the point of the box that is nearest
+    nearest = np.clip(anchor, place - size / 2, place + size / 2)  # the nearest point of the box
     if np.linalg.norm(anchor - nearest) > 3:
         axes.plot(*np.stack([to_map(anchor), to_map(nearest)]).T, "-", color="0.25", linewidth=0.6, zorder=5)
 
@@ -344,36 +308,16 @@ def _put(axes: Any, one: _Written, artist: Any, size: Array, anchor: Array, plac
 def place_boxes(
     anchors: Array, sizes: Array, bounds: tuple[float, float], points: Array, beside: float = 7.0
 ) -> list[Array | None]:
-    """Find a place for each box near its anchor, so that no two overlap and few points are covered.
+    """Place each box near its anchor, so that no two overlap and few points are covered; None if there is no room.
 
-    One box after the other takes the best place that is left: ``distance + what it covers``.
+    (n, 2), (n, 2), (M, 2) -> n times (2,)
 
-    Parameters
-    ----------
-    anchors : Array, shape (n, 2)
-        What each box is about, in pixels.
-    sizes : Array, shape (n, 2)
-        Width and height of each box, in pixels.
-    bounds : (float, float)
-        Width and height of the whole, in pixels.
-    points : Array, shape (M, 2)
-        What should not be covered, in pixels.
-    beside : float
-        From an anchor to the nearest place, in pixels.
+    Greedy: each box in turn takes the best place left, ``distance + what it covers``. All in pixels.
 
-    Returns
-    -------
-    list of (Array, shape (2,), or None)
-        The middle of each box; None where there is no room.
-
-    Examples
-    --------
     >>> anchors = np.array([[50.0, 50.0], [50.0, 50.0]])
     >>> first, second = place_boxes(anchors, np.full((2, 2), 20.0), (100.0, 100.0), anchors)
     >>> bool(np.abs(first - second).max() >= 20)
     True
-    >>> place_boxes(anchors[:1], np.array([[120.0, 20.0]]), (100.0, 100.0), anchors)
-    [None]
     """
     table = _count_table(points, bounds)
     taken: list[tuple[Array, Array]] = []
@@ -395,10 +339,10 @@ def place_boxes(
 
 
 def _candidates(anchor: Array, size: Array, beside: float) -> tuple[Array, Array]:
-    """List places for a box around its anchor, and how far each is from it."""
+    """Candidate places for a box around its anchor, (G, 2), and their distances from it, (G,)."""
     angles = np.arange(_DIRECTIONS) * (2 * math.pi / _DIRECTIONS)
     ways = np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    # to where the box just touches the anchor: a wide box must go farther to the side than up
+    # to where the box just touches the anchor: a wide box moves farther sideways than up
     reach = 1.0 / np.maximum(np.abs(ways) / np.maximum(size / 2, 1.0), 1e-9).max(axis=1)
     rings = beside + (_FARTHEST - beside) * np.linspace(0.0, 1.0, _RINGS) ** 1.5
     middles = anchor + ((reach + rings[:, None])[..., None] * ways).reshape(-1, 2)
@@ -406,7 +350,7 @@ def _candidates(anchor: Array, size: Array, beside: float) -> tuple[Array, Array
 
 
 def _count_table(points: Array, bounds: tuple[float, float]) -> Array:
-    """Count the points below and to the left of each corner of a grid, from which those in any box follow."""
+    """Count the points below and to the left of each corner of a grid, from which the count in any box follows."""
     steps = [math.ceil(bound / _CELL) for bound in bounds]
     edges = [np.arange(step + 1) * _CELL for step in steps]
     counts, _, _ = np.histogram2d(points[:, 0], points[:, 1], bins=edges)

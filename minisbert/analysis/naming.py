@@ -1,21 +1,9 @@
-"""What is a group of texts about? Its most typical texts, and the words that it has more of than the others.
+"""What is a cluster about? Its most typical texts, and the words it has more of than the others.
 
-Two answers, for neither is enough alone. The **typical texts** are those whose vectors are nearest to the group's
-centroid: real sentences, chosen by meaning. The **words** are chosen by counting, and fit on a map:
-
-``weight(t, c) = n(t, c) / sum_t n(t, c) * log(1 + A / n(t))``
-
-where ``n(t, c)`` counts word ``t`` in the texts of group ``c``, ``n(t)`` in all groups, and ``A`` is the mean number of
-words of a group. It is TF-IDF with a group in place of a document ("c-TF-IDF"): frequent here, rare elsewhere.
-
-Words are found so: lower case, letters and digits, two or more; contractions ("don't", "I'm") and scikit-learn's
-English stop words are left out. Chinese, Japanese and Korean have no blanks between words; there, each two neighbouring
-characters count as one.
-
-Left out on purpose: stemming, phrases, and asking a language model for a name. Next file: ``clusters.py``, which makes
-the groups.
-
-Letters: ``M`` texts, ``D`` width of a vector, ``C`` groups, ``W`` words.
+Typical texts are those nearest to the cluster's centroid. Words are chosen by counting (c-TF-IDF,
+:func:`class_tf_idf`): lower case, letters and digits, two characters or more, without contractions ("don't", "I'm") and
+scikit-learn's English stop words. Chinese, Japanese and Korean have no spaces between words; there every two adjacent
+characters count as one. Letters: ``M`` texts, ``D`` width of a vector, ``C`` clusters, ``W`` words.
 """
 
 from __future__ import annotations
@@ -33,7 +21,7 @@ from minisbert.checks import each_text
 from minisbert.model import Array
 
 TYPICAL_TEXTS, NAME_WORDS = 3, 3
-LETTERS = 30  # of a text that stands for words where there are none
+LETTERS = 30  # of a text that stands in for missing words
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _CONTRACTION = re.compile(r"n['’]t$|['’](?:m|re|ve|ll|d)$")
 _NO_BLANKS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff]+")
@@ -41,33 +29,20 @@ _NO_BLANKS = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff\
 
 @dataclass(frozen=True)
 class ClusterName:
-    """What a group of texts is about."""
+    """What a cluster is about."""
 
-    words: tuple[str, ...]  # the heaviest first; none where all are stop words
-    typical: tuple[int, ...]  # the most typical texts, as rows, the nearest to the centroid first
-    title: str  # for a map: the first words, or else the beginning of the most typical text
+    words: tuple[str, ...]  # the highest weight first; none if all are stop words
+    typical: tuple[int, ...]  # rows, the nearest to the centroid first
+    title: str  # the first words, or else the beginning of the most typical text
 
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """Which group each text is in, and what the groups are called; for colours on a map.
+    """The group of each text, and the groups' names; for colours on a map.
 
-    Parameters
-    ----------
-    ids : array_like, shape (M,)
-        From 0; -1 is none.
-    names : sequence of str
-        Of the groups 0 to C - 1, at least as many as there are.
-    kind : str
-        What a group is, in one word, for captions.
+    ``ids`` (M,) count from 0, -1 is none; there is a name for each. ``kind`` is what a group is, in one word, for
+    captions.
 
-    Raises
-    ------
-    ValueError
-        For ids that are no whole numbers from -1, and a group without a name.
-
-    Examples
-    --------
     >>> Groups([0, 0, 1, -1], ["soup", "cat"], "cluster").sizes
     array([2, 1])
     """
@@ -84,27 +59,12 @@ class Groups:
 
     @property
     def sizes(self) -> Array:
-        """Texts of each group: (C,)."""
+        """Texts in each group: (C,)."""
         return np.bincount(self.ids[self.ids >= 0], minlength=len(self.names))
 
     @classmethod
     def of_labels(cls, labels: Sequence[str]) -> Groups:
-        """Make a group of each label, the largest first, equally large ones by the alphabet.
-
-        Parameters
-        ----------
-        labels : sequence of str
-            ``M`` of them.
-
-        Returns
-        -------
-        Groups
-
-        Examples
-        --------
-        >>> Groups.of_labels(["cat", "soup", "soup"]).names
-        ['soup', 'cat']
-        """
+        """One group per label, the largest first, ties in alphabetical order."""
         counts = Counter(labels)
         names = sorted(counts, key=lambda name: (-counts[name], name))
         number = {name: i for i, name in enumerate(names)}
@@ -120,7 +80,7 @@ def name_clusters(
     typical: int = TYPICAL_TEXTS,
     stop_words: str | Sequence[str] | None = "english",
 ) -> list[ClusterName]:
-    """Name groups of texts by their typical words and texts.
+    """Label each cluster by its typical words and texts.
 
     Parameters
     ----------
@@ -128,29 +88,26 @@ def name_clusters(
         ``M`` of them.
     vectors : array_like, shape (M, D)
     ids : array_like, shape (M,)
-        The group of each text, from 0; -1 is none.
+        The cluster of each text, from 0; -1 is none.
     words, typical : int
-        How many of each group, at most.
+        How many per cluster, at most.
     stop_words : "english", sequence of str, or None
-        Words that are left out.
+        Words to leave out.
 
     Returns
     -------
     list of ClusterName
-        Of the groups 0 to C - 1.
+        Of clusters 0 to C - 1.
 
     Raises
     ------
     ValueError
-        For sequences of unequal length, ids that are no whole numbers from -1, vectors as `unit_rows`, and without
-        scikit-learn.
+        For sequences of different lengths, invalid ids, vectors with NaN or rows of zeros, and without scikit-learn.
 
     Examples
     --------
-    >>> names = name_clusters(  # doctest: +SKIP
-    ...     ["hot soup", "soup", "a cat"], [[1.0, 0.2], [1.0, 0.1], [0.0, 1.0]], [0, 0, 1]
-    ... )
-    >>> [name.title for name in names]  # doctest: +SKIP
+    >>> texts, vectors = ["hot soup", "soup", "a cat"], [[1.0, 0.2], [1.0, 0.1], [0.0, 1.0]]
+    >>> [name.title for name in name_clusters(texts, vectors, [0, 0, 1])]
     ['soup, hot', 'cat']
     """
     unit = unit_rows("name_clusters", vectors)
@@ -170,30 +127,7 @@ def name_clusters(
 
 
 def checked_ids(function: str, ids: ArrayLike, count: int) -> Array:
-    """Give the group of each text as whole numbers.
-
-    Parameters
-    ----------
-    function : str
-        For the message.
-    ids : array_like, shape (M,)
-    count : int
-        ``M``.
-
-    Returns
-    -------
-    Array, shape (M,), intp
-
-    Raises
-    ------
-    ValueError
-        For anything but M whole numbers from -1.
-
-    Examples
-    --------
-    >>> checked_ids("silhouette", [0, 1, -1], 3)
-    array([ 0,  1, -1])
-    """
+    """Cluster ids as intp, (M,) -> (M,); ValueError unless they are ``count`` integers from -1."""
     groups = np.asarray(ids)
     if groups.shape != (count,) or groups.dtype.kind not in "iu" or (count and int(groups.min()) < -1):
         raise ValueError(
@@ -204,24 +138,11 @@ def checked_ids(function: str, ids: ArrayLike, count: int) -> Array:
 
 
 def find_words(text: str) -> list[str]:
-    """Find the words of a text, as they are counted.
+    """The words of a text that are counted.
 
-    Parameters
-    ----------
-    text : str
+    **Source**: as ``sklearn.feature_extraction.text.CountVectorizer``, except for contractions, of which that keeps
+    "don" and "ve", and for pairs of characters, as in Lucene's ``CJKAnalyzer``.
 
-    Returns
-    -------
-    list of str
-        In lower case, of two characters or more.
-
-    Notes
-    -----
-    **Source**: as ``sklearn.feature_extraction.text.CountVectorizer`` finds them, but for contractions, of which that
-    keeps "don" and "ve", and for pairs of characters, as Lucene's ``CJKAnalyzer`` makes them.
-
-    Examples
-    --------
     >>> find_words("I don't like Anna's soup at 5:30, 東京都!")
     ['like', 'anna', 'soup', 'at', '30', '東京', '京都']
     """
@@ -236,27 +157,14 @@ def find_words(text: str) -> list[str]:
 
 
 def class_tf_idf(counts: ArrayLike) -> Array:
-    """Weigh words by how much more one group has of them than the others.
+    """``weight(t, c) = n(t, c) / sum_t n(t, c) * log(1 + A / n(t))``: frequent in this cluster, rare elsewhere.
 
-    ``weight(t, c) = n(t, c) / sum_t n(t, c) * log(1 + A / n(t))``
+    (C, W) -> (C, W)
 
-    Parameters
-    ----------
-    counts : array_like, shape (C, W)
-        How often each group has each word; 0 or more.
+    ``n(t, c)`` counts word ``t`` in cluster ``c``, ``n(t)`` in all; ``A`` is the mean number of words of a cluster.
+    Zeros for an empty cluster and an unused word. **Source**: Grootendorst 2022 (BERTopic), section 3.3;
+    ``bertopic.vectorizers.ClassTfidfTransformer``, which rounds ``A`` to an integer.
 
-    Returns
-    -------
-    Array, shape (C, W), float64
-        0 or more. A group without words, and a word that nobody has: zeros.
-
-    Notes
-    -----
-    **Source**: Grootendorst 2022 (BERTopic), section 3.3; ``bertopic.vectorizers.ClassTfidfTransformer``, which scales
-    counts of a group to sum 1 as here. There ``A`` is rounded to a whole number.
-
-    Examples
-    --------
     >>> class_tf_idf([[3, 1], [0, 4]]).round(2)
     array([[0.64, 0.15],
            [0.  , 0.59]])
@@ -276,32 +184,7 @@ def typical_words(
     *,
     stop_words: str | Sequence[str] | None = "english",
 ) -> list[tuple[str, ...]]:
-    """Find the words that each group has more of than the others.
-
-    Parameters
-    ----------
-    texts : sequence of str
-    ids : Array, shape (M,)
-        As :func:`name_clusters`.
-    count : int
-        Words of each group, at most. A plural is left out if its singular is there, and the other way round.
-    stop_words : "english", sequence of str, or None
-
-    Returns
-    -------
-    list of tuple of str
-        Of the groups 0 to C - 1, the heaviest word first, equal ones by the alphabet.
-
-    Raises
-    ------
-    ValueError
-        Without scikit-learn, and for other stop words.
-
-    Examples
-    --------
-    >>> typical_words(["hot soup", "soup", "a cat"], np.array([0, 0, 1]))  # doctest: +SKIP
-    [('soup', 'hot'), ('cat',)]
-    """
+    """The highest-weighted words of each cluster (M ids), ties in alphabetical order, one of singular and plural."""
     require_sklearn("naming clusters")
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 
@@ -314,17 +197,17 @@ def typical_words(
     def analyse(row: int) -> list[str]:
         return [word for word in find_words(texts[row]) if word not in left_out]
 
-    if not any(analyse(row) for row in kept.tolist()):  # CountVectorizer takes that for a mistake
+    if not any(analyse(row) for row in kept.tolist()):  # CountVectorizer raises for that
         return [()] * groups
     vectorizer = CountVectorizer(analyzer=analyse)
-    table = vectorizer.fit_transform(kept.tolist()).tocsr()  # (kept, W) sparse, columns in the alphabet's order
+    table = vectorizer.fit_transform(kept.tolist()).tocsr()  # (kept, W) sparse, columns in alphabetical order
     names = vectorizer.get_feature_names_out()
     counts = np.stack([np.asarray(table[ids[kept] == c].sum(axis=0)).ravel() for c in range(groups)])
     return [_heaviest(names, weights, count) for weights in class_tf_idf(counts)]
 
 
 def _heaviest(names: Array, weights: Array, count: int) -> tuple[str, ...]:
-    """Take the heaviest words, one of singular and plural."""
+    """The words with the highest weights, one of singular and plural."""
     chosen: dict[str, str] = {}
     for i in np.argsort(-weights, kind="stable"):
         if weights[i] <= 0 or len(chosen) == count:
@@ -335,25 +218,8 @@ def _heaviest(names: Array, weights: Array, count: int) -> tuple[str, ...]:
 
 
 def typical_texts(texts: Sequence[str], unit: Array, ids: Array, count: int = TYPICAL_TEXTS) -> list[tuple[int, ...]]:
-    """Find the texts nearest to each group's centroid, no text twice.
+    """Rows of the distinct texts nearest to each cluster's centroid, ties by row; ``unit`` (M, D) has rows of length 1.
 
-    Parameters
-    ----------
-    texts : sequence of str
-    unit : Array, shape (M, D)
-        Vectors of length 1.
-    ids : Array, shape (M,)
-        As :func:`name_clusters`.
-    count : int
-        Texts of each group, at most.
-
-    Returns
-    -------
-    list of tuple of int
-        Rows, of the groups 0 to C - 1, the nearest first, equally near ones by row.
-
-    Examples
-    --------
     >>> unit = np.array([[1.0, 0.0], [0.8, 0.6], [0.8, 0.6], [0.0, 1.0]])
     >>> typical_texts(["soup", "hot soup", "hot soup", "cat"], unit, np.array([0, 0, 0, 1]), 2)
     [(1, 0), (3,)]
@@ -362,7 +228,7 @@ def typical_texts(texts: Sequence[str], unit: Array, ids: Array, count: int = TY
     for c in range(int(ids.max(initial=-1)) + 1):
         rows = np.flatnonzero(ids == c)
         members = unit[rows].astype(np.float64)
-        # equal vectors are equally near but for the order of adding up, which is not theirs
+        # equal vectors are equally near, but for rounding
         nearness = np.round(members @ members.mean(axis=0), 9) if len(rows) else np.zeros(0)
         chosen: dict[str, int] = {}
         for i in np.argsort(-nearness, kind="stable"):
@@ -375,6 +241,6 @@ def typical_texts(texts: Sequence[str], unit: Array, ids: Array, count: int = TY
 
 
 def _beginning(text: str) -> str:
-    """Give the beginning of a text, as a name."""
+    """The beginning of a text, as a title."""
     line = " ".join(text.split())
     return (line if len(line) <= LETTERS else f"{line[: LETTERS - 1].rstrip()}…") or "(empty)"

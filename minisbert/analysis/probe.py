@@ -1,8 +1,8 @@
-"""Logistic regression on vectors: its strength by cross-validation, its probabilities calibrated on out-of-fold scores.
+"""Logistic regression on vectors: its penalty by cross-validation, its probabilities calibrated on out-of-fold scores.
 
 ``p = softmax(x W^T + b)``, fitted by scikit-learn (extra ``apps``) with an L2 penalty. A strong penalty makes
 probabilities too low, a weak one too high, and class weights shift them towards the classes that count for more.
-:func:`fit_calibration` puts both right and leaves the labels alone.
+:func:`fit_calibration` corrects both and leaves the labels alone.
 
 Letters: ``M`` training texts, ``B`` other texts, ``C`` classes, ``D`` the width of a vector, ``S`` strengths, ``K``
 folds.
@@ -27,10 +27,10 @@ STRENGTHS = (1.0, 10.0, 100.0)
 what is left, and on banking77 the accuracies lie within 2 points of each other."""
 
 SCORINGS = {"log_loss": -1, "accuracy": 1, "macro_f1": 1}
-"""What a strength is judged by, and whether more of it is better (1) or less (-1)."""
+"""Scores to choose a strength by, and whether higher (1) or lower (-1) is better."""
 
 Rows = Callable[[Array, Array], tuple[Any, Any]]
-"""Gives the features of the texts of two sets of indices; what must be learnt for them, from the first set alone."""
+"""Features of the texts of two sets of indices; anything fitted is fitted on the first set alone."""
 
 # scikit-learn's own tolerance, 1e-4, ends so early that of two weak penalties the second fit would not move at all
 _TOLERANCE = 1e-5
@@ -41,7 +41,7 @@ _MOST_ITERATIONS = 5000  # L-BFGS needs a few hundred at the weakest penalty
 
 
 def class_weights(classes: Array, choice: str | Mapping[int, float] | None = None) -> Array:
-    """Say how much a text of each class counts; "balanced": ``w_c = M / (C M_c)``, so that all classes count alike.
+    """Weight of a text of each class; "balanced": ``w_c = M / (C M_c)``, so that all classes count alike.
 
     (M,) -> (C,)
 
@@ -65,11 +65,11 @@ def class_weights(classes: Array, choice: str | Mapping[int, float] | None = Non
 
 
 def stratified_folds(classes: Array, folds: int, seed: int, groups: Array | None = None) -> Array:
-    """Give each text a fold: every fold has its share of every class, and texts of one group lie in one fold.
+    """Assign texts to folds: every fold has its share of every class, and texts of one group share a fold.
 
-    (M,), (M,) -> (M,). A group counts as of the class of its first text, and scikit-learn's StratifiedKFold deals out
-    groups in place of texts; its StratifiedGroupKFold looks at every group for every fold, and takes minutes for tens
-    of thousands of texts. Where no class has as many groups as there are folds, there are fewer folds.
+    (M,), (M,) -> (M,). A group counts as of the class of its first text, and scikit-learn's StratifiedKFold distributes
+    groups instead of texts; its StratifiedGroupKFold looks at every group for every fold, and takes minutes for tens of
+    thousands of texts. If no class has as many groups as there are folds, there are fewer folds.
     """
     require_sklearn()
     from sklearn.model_selection import StratifiedKFold
@@ -89,13 +89,13 @@ def stratified_folds(classes: Array, folds: int, seed: int, groups: Array | None
 
 
 def hold_out(classes: Array, share: float, seed: int, groups: Array | None = None) -> Array:
-    """Choose texts to be tested on: a share of every class to within a text, and a group on one side.
+    """Choose texts to test on: a share of every class to within a text, and each group on one side.
 
-    (M,), (M,) -> (M,) bool, True where it is held out. Unlike ``train_test_split(stratify=classes)`` it takes classes
+    (M,), (M,) -> (M,) bool, True for held-out texts. Unlike ``train_test_split(stratify=classes)`` it accepts classes
     of a single text, and needs no scikit-learn.
     """
     first, group_of_text = _grouped(classes, groups)
-    ends = np.floor(np.arange(len(first) + 1) * share + 1e-9)  # as many as that are held out of the first so many
+    ends = np.floor(np.arange(len(first) + 1) * share + 1e-9)  # how many of the first n are held out
     shuffled = np.random.default_rng(seed).permutation(len(first))
     class_by_class = shuffled[np.argsort(classes[first][shuffled], kind="stable")]
     held = np.empty(len(first), bool)
@@ -109,7 +109,7 @@ def hold_out(classes: Array, share: float, seed: int, groups: Array | None = Non
 
 
 def _grouped(classes: Array, groups: Array | None) -> tuple[Array, Array]:
-    """Give the first text of each group, and the group of each text."""
+    """The first text of each group, and the group of each text."""
     numbers = np.arange(len(classes)) if groups is None else np.asarray(groups)
     _, first, inverse = np.unique(numbers, return_index=True, return_inverse=True)
     return first, inverse.reshape(-1)  # some releases of NumPy give another shape
@@ -121,7 +121,7 @@ def _grouped(classes: Array, groups: Array | None) -> tuple[Array, Array]:
 def logistic_path(
     features: Any, classes: Array, strengths: Sequence[float], weights: Array
 ) -> Iterator[tuple[Array, Array]]:
-    """Fit scikit-learn's LogisticRegression for each strength, rising, each from where the one before ended.
+    """Fit scikit-learn's LogisticRegression for each strength, rising, warm-started from the one before.
 
     ``minimise  sum_i w_(y_i) (-log p_i(y_i)) + |W|^2 / (2 C)``
 
@@ -135,7 +135,7 @@ def logistic_path(
     by_class = dict(enumerate(weights.tolist()))
     model = LogisticRegression(class_weight=by_class, tol=_TOLERANCE, max_iter=_MOST_ITERATIONS, warm_start=True)
     for strength in strengths:
-        # the products are tall and thin: of several threads each waits for the others
+        # the products are tall and thin: several threads would wait for each other
         with threads.hold(1), warnings.catch_warnings():
             warnings.simplefilter("error", ConvergenceWarning)
             try:
@@ -153,13 +153,13 @@ def logistic_path(
 
 @dataclass(frozen=True, eq=False)
 class CrossValidation:
-    """What each strength reached on texts that were not learnt."""
+    """How each strength did on held-out texts."""
 
     strengths: tuple[float, ...]  # S, rising
     scoring: str
-    scores: Array  # (S, K) of each fold; for log_loss nats a text, else in [0, 1]
-    best: int  # the strength that was chosen, as an index
-    out_of_fold: Array  # (M, C) scores before the softmax at the best strength, each text's from where it was left out
+    scores: Array  # (S, K) of each fold; for log_loss nats per text, else in [0, 1]
+    best: int  # index of the chosen strength
+    out_of_fold: Array  # (M, C) scores before softmax at the best strength, each text's from where it was held out
 
     @property
     def strength(self) -> float:
@@ -168,7 +168,7 @@ class CrossValidation:
 
     @property
     def at_edge(self) -> bool:
-        """Whether the best lies at the end of the grid, so that beyond it there may be a better one."""
+        """Whether the best lies at the end of the grid, so that a better one may lie beyond."""
         return len(self.strengths) > 1 and self.best in (0, len(self.strengths) - 1)
 
 
@@ -181,10 +181,10 @@ def cross_validate(
     scoring: str = "log_loss",
     weights: Array | None = None,
 ) -> CrossValidation:
-    """Classify every text by a classifier that has not learnt it, for each strength, and choose the best one.
+    """Classify every text by a classifier that was not trained on it, for each strength, and choose the best one.
 
-    As scikit-learn's LogisticRegressionCV, which gives no out-of-fold scores. The mean over the folds counts; log loss
-    is weighted as the fit is. Of equally good strengths the strongest penalty is chosen.
+    Like scikit-learn's LogisticRegressionCV, which returns no out-of-fold scores. The mean over the folds counts; log
+    loss is weighted as the fit is. On ties the strongest penalty is chosen.
     """
     if scoring not in SCORINGS:
         raise ValueError(f"scoring must be one of {', '.join(SCORINGS)}, got {scoring!r}")
@@ -205,7 +205,7 @@ def cross_validate(
 
 
 def _score(logits: Array, classes: Array, scoring: str, weights: Array) -> float:
-    """Judge the scores of one fold."""
+    """Score one fold."""
     if scoring == "log_loss":
         return log_loss(logits, classes, weights)
     predicted = np.argmax(logits, axis=1)
@@ -213,7 +213,7 @@ def _score(logits: Array, classes: Array, scoring: str, weights: Array) -> float
 
 
 def log_loss(logits: Array, classes: Array, weights: Array | None = None) -> float:
-    """Mean of ``-log p`` of the right class, in nats; finite, where sklearn.metrics.log_loss must clip probabilities.
+    """Mean of ``-log p(true class)``, in nats; finite, where sklearn.metrics.log_loss must clip probabilities.
 
     (B, C), (B,), (C,) -> a number
     """
@@ -222,7 +222,7 @@ def log_loss(logits: Array, classes: Array, weights: Array | None = None) -> flo
 
 
 def log_softmax(logits: Array) -> Array:
-    """Logarithm of the softmax, without the softmax's zeros: ``z - log sum exp z``; (B, C) -> (B, C)."""
+    """``z - log sum exp z``, the logarithm of the softmax without its zeros; (B, C) -> (B, C)."""
     shifted: Array = logits - logits.max(axis=-1, keepdims=True)
     shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return shifted
@@ -232,25 +232,25 @@ def log_softmax(logits: Array) -> Array:
 
 
 class Calibration(NamedTuple):
-    """What makes probabilities of scores: ``softmax(scores / temperature + offset)``."""
+    """Temperature scaling: probabilities are ``softmax(scores / temperature + offset)``."""
 
-    temperature: float  # above 1: the scores were too sure; below 1: not sure enough
-    offset: Array  # (C,) sums to 0; all zeros without class weights
+    temperature: float  # above 1: the scores were overconfident; below 1: underconfident
+    offset: Array  # (C,) sums to 0; zeros without class weights
 
     def apply(self, logits: Array) -> Array:
-        """Give scores whose softmax is calibrated: ``(B, C)`` for ``(B, C)``."""
+        """Calibrated logits: ``(B, C)`` for ``(B, C)``."""
         calibrated: Array = logits / self.temperature + self.offset
         return calibrated
 
 
 def fit_calibration(logits: Array, classes: Array, weights: Array | float = 1.0) -> Calibration:
-    """Take class weights back out of out-of-fold scores, and find the temperature with the least log loss.
+    """Undo class weights in out-of-fold scores, and find the temperature with the least log loss.
 
     ``minimise over T  mean_i -log softmax(z_i / T - log w)_(y_i)``
 
-    (M, C), (M,), (C,) -> T, (C,). Class weights make a classifier learn ``w_c p_c`` in place of ``p_c`` (Elkan 2001).
+    (M, C), (M,), (C,) -> T, (C,). Class weights make a classifier learn ``w_c p_c`` instead of ``p_c`` (Elkan 2001).
     The temperature is that of Guo et al. 2017, section 4.2, and of ``CalibratedClassifierCV(method="temperature",
-    ensemble=False)``. Where no text is wrong it would go to 0, that is, to certainty: there it is 1.
+    ensemble=False)``. If no text is misclassified it would go to 0, that is, to certainty: there it is 1.
     """
     from scipy.optimize import minimize_scalar  # comes with scikit-learn
 

@@ -1,11 +1,8 @@
-"""What was learnt from vectors, as a folder: facts that people can read in JSON, numbers in safetensors, no pickle.
+"""What was trained, as a folder: facts in JSON, arrays in safetensors, no pickle.
 
-A folder of the kind ``classifier``, say, holds ``classifier.json`` and ``classifier.safetensors``. The JSON names the
-format, its version and the SHA-256 of the numbers, so that two files of different trainings are not taken for one. It
-appears whole or not at all. Opening it runs no code, whoever wrote it.
-
-Left out on purpose: what the facts mean and which shapes the numbers must have. Whoever calls knows, and checks it
-after :func:`load_folder`. Next file: ``probe.py``, the first thing that is learnt and saved.
+A ``classifier`` folder holds ``classifier.json`` and ``classifier.safetensors``. The JSON names the format, its version
+and the SHA-256 of the arrays, so that files of different trainings cannot be mixed. A folder is written whole or not at
+all, and opening it runs no code, whoever wrote it. The caller checks what the facts mean and the arrays' shapes.
 """
 
 from __future__ import annotations
@@ -31,7 +28,7 @@ from minisbert.saved import Origin
 __all__ = ["SavedError", "check_place", "load_folder", "origin_from", "origin_to_json", "save_folder"]
 
 _VERSION = 1
-_ASIDE = "replaced"  # what the name of a folder that gives way to a new one ends in, until the new one has its place
+_ASIDE = "replaced"  # suffix of an old folder until the new one has taken its place
 
 
 class SavedError(ValueError):
@@ -44,37 +41,15 @@ class SavedError(ValueError):
 def save_folder(
     folder: Path, kind: str, facts: Mapping[str, Any], tensors: Mapping[str, Array], *, force: bool = False
 ) -> None:
-    """Write a folder that :func:`load_folder` reads; it appears whole or not at all.
+    """Write a folder that :func:`load_folder` reads, whole or not at all; ``force`` replaces one of the same kind.
 
-    Parameters
-    ----------
-    folder : Path
-        New or empty. Folders above it are created.
-    kind : str
-        What it is, such as "classifier": the files are named so.
-    facts : mapping of str to what JSON holds
-        Whatever is no array; ``None`` for what is not known, no NaN.
-    tensors : mapping of str to Array
-        Finite numbers, of any shapes and dtypes that safetensors has.
-    force : bool
-        Replace a folder that is there, if it holds nothing but the files of this kind.
+    SavedError if the folder is not free, and for NaN and Inf. Replacing takes two renames: a process killed between
+    them leaves the old folder, whole, under a hidden name beside its place, and :func:`load_folder` says where it is.
 
-    Raises
-    ------
-    SavedError
-        If the folder is not free, and for numbers that are not finite.
-
-    Notes
-    -----
-    Replacing takes two renames: a process that is killed between them leaves the old folder, whole, under a hidden name
-    beside its place, and :func:`load_folder` then says where it is.
-
-    Examples
-    --------
     >>> folder = Path(tempfile.mkdtemp()) / "mood"
     >>> save_folder(folder, "classifier", {"classes": ["bad", "good"]}, {"bias": np.array([0.5, -0.5])})
-    >>> sorted(file.name for file in folder.iterdir())
-    ['classifier.json', 'classifier.safetensors']
+    >>> load_folder(folder, "classifier")
+    ({'classes': ['bad', 'good']}, {'bias': array([ 0.5, -0.5])})
     """
     check_place(folder, kind, force=force)
     numbers = tensor_bytes({name: _checked(name, array) for name, array in tensors.items()})
@@ -85,37 +60,20 @@ def save_folder(
         "facts": dict(facts),
     }
     said = json.dumps(head, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-    target = folder.resolve()  # a link stays a link
+    target = folder.resolve()  # keeps links
     target.parent.mkdir(parents=True, exist_ok=True)
     unfinished = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         _write(unfinished / f"{kind}.safetensors", numbers)
         _write(unfinished / f"{kind}.json", said)
-        unfinished.chmod(0o755)  # mkdtemp's folders are for their owner alone
+        unfinished.chmod(0o755)  # mkdtemp's folders are private
         _move_into_place(unfinished, target)
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)  # nothing is there once it has been moved
+        shutil.rmtree(unfinished, ignore_errors=True)  # already gone once moved
 
 
 def check_place(folder: Path, kind: str, *, force: bool = False) -> None:
-    """Refuse a place that :func:`save_folder` would refuse, before minutes of work.
-
-    Parameters
-    ----------
-    folder : Path
-    kind : str
-    force : bool
-        As in :func:`save_folder`.
-
-    Raises
-    ------
-    SavedError
-        For a file, for a folder that holds something, and with ``force`` for one that holds something else.
-
-    Examples
-    --------
-    >>> check_place(Path(tempfile.mkdtemp()) / "mood", "classifier")
-    """
+    """Raise SavedError where :func:`save_folder` would, before minutes of work."""
     where = folder.as_posix()
     if not kind.isidentifier():
         raise SavedError(f"save: kind must be a name such as 'classifier', got {kind!r}")
@@ -139,8 +97,8 @@ def check_place(folder: Path, kind: str, *, force: bool = False) -> None:
 
 
 def _checked(name: str, array: Array) -> Array:
-    """Refuse NaN and infinity, and give numbers in the order in which they are written."""
-    # safetensors writes memory as it lies there: a transposed array would come back as another one
+    """Raise for NaN and infinity, and make the array contiguous."""
+    # safetensors writes memory as it is: a transposed array would come back as another one
     numbers: Array = np.ascontiguousarray(array).reshape(np.shape(array))
     if np.issubdtype(numbers.dtype, np.inexact) and not np.isfinite(numbers).all():
         raise SavedError(
@@ -159,7 +117,7 @@ def _write(file: Path, content: bytes) -> None:
 
 
 def _move_into_place(unfinished: Path, target: Path) -> None:
-    """Give the new folder its name; one that is there steps aside first, and back if that fails."""
+    """Rename the new folder to its place; an old one is moved aside first, and back if that fails."""
     if not target.exists() or not any(target.iterdir()):
         unfinished.replace(target)
         return
@@ -177,32 +135,9 @@ def _move_into_place(unfinished: Path, target: Path) -> None:
 
 
 def load_folder(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Read what :func:`save_folder` wrote.
+    """Read facts and arrays, bit for bit as :func:`save_folder` wrote them.
 
-    Parameters
-    ----------
-    folder : Path
-    kind : str
-        What it must be, such as "classifier".
-
-    Returns
-    -------
-    facts : dict
-    tensors : dict of str to Array
-        Finite numbers, as they were saved, bit for bit. Their shapes are for the caller to check.
-
-    Raises
-    ------
-    SavedError
-        For a folder of another kind or of a newer version, a missing or damaged file, numbers that are not those the
-        JSON was written with, and NaN or infinity.
-
-    Examples
-    --------
-    >>> folder = Path(tempfile.mkdtemp()) / "mood"
-    >>> save_folder(folder, "classifier", {"classes": ["bad", "good"]}, {"bias": np.array([0.5, -0.5])})
-    >>> load_folder(folder, "classifier")
-    ({'classes': ['bad', 'good']}, {'bias': array([ 0.5, -0.5])})
+    SavedError for another kind, a newer version, missing, damaged or mixed files, and NaN or Inf.
     """
     head = _read_head(folder, kind)
     file = folder / f"{kind}.safetensors"
@@ -214,7 +149,7 @@ def load_folder(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, Arra
         )
     try:
         tensors: dict[str, Array] = parse_tensors(content)
-    except (SafetensorError, ValueError, KeyError) as error:  # the library's ways to refuse a header or a dtype
+    except (SafetensorError, ValueError, KeyError) as error:  # what the library raises for a bad header or dtype
         raise SavedError(f"{file.as_posix()}: no safetensors file that is read here: {error}; train again") from None
     for name, array in tensors.items():
         if np.issubdtype(array.dtype, np.inexact) and not np.isfinite(array).all():
@@ -223,7 +158,7 @@ def load_folder(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, Arra
 
 
 def _read(file: Path, folder: Path, kind: str) -> bytes:
-    """Read a file of the folder, or say what stands there instead."""
+    """Read a file of the folder, or say what is there instead."""
     try:
         return file.read_bytes()
     except FileNotFoundError:
@@ -233,7 +168,7 @@ def _read(file: Path, folder: Path, kind: str) -> bytes:
 
 
 def _missing(file: Path, folder: Path, kind: str) -> str:
-    """Say why a file may be missing."""
+    """Why a file may be missing."""
     where = folder.as_posix()
     if not folder.is_dir():
         target = folder.resolve()
@@ -250,7 +185,7 @@ def _missing(file: Path, folder: Path, kind: str) -> str:
 
 
 def _read_head(folder: Path, kind: str) -> dict[str, Any]:
-    """Read the JSON, and check all that does not depend on the kind."""
+    """Read the JSON, and check everything that does not depend on the kind."""
     file = folder / f"{kind}.json"
     content = _read(file, folder, kind)
     try:
@@ -273,12 +208,12 @@ def _read_head(folder: Path, kind: str) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> None:
-    """Refuse NaN and Infinity, which Python reads and JSON does not have."""
+    """Reject NaN and Infinity, which Python reads and JSON does not have."""
     raise ValueError(f"{name} is no number")
 
 
 def _format(kind: str) -> str:
-    """Name the format of a kind."""
+    """The format's name for a kind."""
     return f"minisbert {kind}"
 
 
@@ -286,49 +221,12 @@ def _format(kind: str) -> str:
 
 
 def origin_to_json(origin: Origin | None) -> dict[str, Any] | None:
-    """Give the model of something as a fact that JSON holds.
-
-    Parameters
-    ----------
-    origin : Origin or None
-        None for vectors of no known model.
-
-    Returns
-    -------
-    dict or None
-
-    Examples
-    --------
-    >>> origin_to_json(Origin("tiny", "ab12", 256))
-    {'model': 'tiny', 'fingerprint': 'ab12', 'max_seq_length': 256}
-    """
+    """The model of something as JSON; None for vectors of no known model."""
     return None if origin is None else asdict(origin)
 
 
 def origin_from(said: Any, where: str) -> Origin | None:
-    """Read what :func:`origin_to_json` gave.
-
-    Parameters
-    ----------
-    said : object
-        From :func:`load_folder`'s facts.
-    where : str
-        File, for messages.
-
-    Returns
-    -------
-    Origin or None
-
-    Raises
-    ------
-    SavedError
-        For anything else.
-
-    Examples
-    --------
-    >>> origin_from({"model": "tiny", "fingerprint": "ab12", "max_seq_length": 256}, "classifier.json")
-    Origin(model='tiny', fingerprint='ab12', max_seq_length=256)
-    """
+    """Read what :func:`origin_to_json` returned; SavedError, naming the file ``where``, for anything else."""
     if said is None:
         return None
     types: dict[str, tuple[type, ...]] = {

@@ -1,14 +1,10 @@
-"""A linear probe: logistic regression from a word's features to the scores of its tags, with settings chosen by F1.
+"""Linear probe: logistic regression from a word's features to tag scores, with hyperparameters chosen by span F1.
 
-**Offset.** Most words are no entity's, and a probe that doubts says ``O``: that is right for the words and bad for F1,
-which wants as many found as are false. So an offset is taken off the score of ``O`` before decoding, chosen together
-with the strength of the penalty by the F1 of sentences that were not learnt. Probabilities are those before the offset.
-On WNUT 2017's development set it is worth 3.6, and the best valid sequence in place of mended tags 2.9.
-
-Learning needs scikit-learn (extra ``apps``); a :class:`TagProbe` is a matrix. Left out on purpose: a CRF's transitions.
-Next file: ``entities.py``, texts to entities.
-
-Letters: ``S`` sentences, ``N`` words of all of them, ``C`` tags, ``W`` features of a word.
+**Offset.** Most words are outside entities, and a probe in doubt predicts ``O``: right for words, bad for F1, which
+wants as many false negatives as false positives. So an offset is subtracted from the score of ``O`` before decoding,
+chosen with the penalty by F1 on held-out sentences; probabilities are those before it. On WNUT 2017's development set
+it is worth 3.6 points, and the best valid sequence instead of repaired tags 2.9. Fitting needs scikit-learn (extra
+``apps``). Letters: ``S`` sentences, ``N`` words of all of them, ``C`` tags, ``W`` features of a word.
 """
 
 from __future__ import annotations
@@ -30,56 +26,30 @@ from minisbert.evaluation.classification import require_sklearn
 from minisbert.model import Array
 
 STRENGTHS = (0.003, 0.01, 0.03, 0.1)
-"""What is tried: scikit-learn's ``C``, one over the strength of the penalty, on features of variance 1."""
+"""scikit-learn's ``C``, the inverse penalty, on features of variance 1."""
 OFFSETS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
-"""What is tried: how much is taken off the score of ``O`` before decoding, in nats."""
+"""What may be subtracted from the score of ``O`` before decoding, in nats."""
 
 
 @dataclass(frozen=True, eq=False)
 class TagProbe:
-    """A linear map from a word's features to the scores of its tags."""
+    """A linear map from a word's features to tag scores."""
 
     tags: tuple[str, ...]  # C
     weight: Array  # (C, W) float64
     bias: Array  # (C,) float64
 
     def log_probs(self, features: Any) -> Array:
-        """Give the logarithm of each tag's probability: ``log softmax(x W^T + b)``.
+        """``log softmax(x W^T + b)``, float64; features may be sparse.
 
-        Parameters
-        ----------
-        features : Array or sparse matrix, shape (N, W)
-
-        Returns
-        -------
-        Array, shape (N, C)
-            At most 0, float64.
-
-        Examples
-        --------
-        >>> TagProbe(("B-x", "O"), np.array([[1.0], [-1.0]]), np.zeros(2)).log_probs(np.array([[0.0]])).round(3)
-        array([[-0.693, -0.693]])
+        (N, W) -> (N, C)
         """
         return log_softmax(np.asarray(features @ self.weight.T + self.bias, np.float64))
 
     def lean(self, log_probs: Array, offset: float) -> Array:
-        """Take an offset off the score of ``O``, so that more words are taken for an entity's.
+        """Subtract an offset from the score of ``O``, so that more words are tagged as entities.
 
-        Parameters
-        ----------
-        log_probs : Array, shape (N, C)
-        offset : float
-            In nats; 0 changes nothing.
-
-        Returns
-        -------
-        Array, shape (N, C)
-            Scores, no longer logarithms of probabilities.
-
-        Examples
-        --------
-        >>> TagProbe(("B-x", "O"), np.zeros((2, 1)), np.zeros(2)).lean(np.array([[-2.0, -1.0]]), 1.5)
-        array([[-2. , -2.5]])
+        (N, C) -> (N, C)
         """
         leaning: Array = log_probs - offset * np.array([tag == "O" for tag in self.tags])
         return leaning
@@ -87,24 +57,8 @@ class TagProbe:
     def decode(
         self, features: Any, lengths: Sequence[int], decoder: str = "viterbi", offset: float = 0.0
     ) -> list[list[str]]:
-        """Give the tags of sentences.
+        """Tags of sentences; ``lengths`` (S,) counts the words of each in the strip of features (N, W).
 
-        Parameters
-        ----------
-        features : Array or sparse matrix, shape (N, W)
-            Of all words, sentence after sentence.
-        lengths : sequence of int, length S
-            Words of each.
-        decoder : {"viterbi", "greedy"}
-        offset : float
-            As in :meth:`lean`.
-
-        Returns
-        -------
-        list of list of str
-
-        Examples
-        --------
         >>> probe = TagProbe(("B-x", "O"), np.array([[1.0], [-1.0]]), np.zeros(2))
         >>> probe.decode(np.array([[3.0], [-2.0], [1.0]]), [2, 1])
         [['B-x', 'O'], ['B-x']]
@@ -113,38 +67,20 @@ class TagProbe:
 
 
 def decode_all(scores: Array, lengths: Sequence[int], tags: Sequence[str], decoder: str) -> list[list[str]]:
-    """Decode sentence by sentence.
-
-    Parameters
-    ----------
-    scores : Array, shape (N, C)
-        Of all words, sentence after sentence.
-    lengths : sequence of int, length S
-    tags : sequence of str, length C
-    decoder : {"viterbi", "greedy"}
-
-    Returns
-    -------
-    list of list of str
-
-    Examples
-    --------
-    >>> decode_all(np.array([[3.0, 0.0], [0.0, 2.0]]), [1, 1], ["B-x", "O"], "greedy")
-    [['B-x'], ['O']]
-    """
+    """Decode scores (N, C) sentence by sentence."""
     return [DECODERS[decoder](part, tags) for part in np.split(scores, np.cumsum(lengths)[:-1])]
 
 
 @dataclass(frozen=True, eq=False)
 class ProbeFit:
-    """A probe, and how its settings were chosen."""
+    """A probe, and how its hyperparameters were chosen."""
 
     probe: TagProbe
     strength: float  # scikit-learn's C
-    offset: float  # nats, taken off the score of O
+    offset: float  # nats, subtracted from the score of O
     strengths: tuple[float, ...]  # those tried, rising
     offsets: tuple[float, ...]  # those tried, rising
-    f1: Array  # (strengths, offsets) F1 of spans for each, in [0, 1]; (0, 0) where there was no choice
+    f1: Array  # (strengths, offsets) span F1 of each; (0, 0) if there was no choice
     chosen_on: str  # what F1 was measured on
 
 
@@ -160,48 +96,13 @@ def fit_probe(
     seed: int = 0,
     progress: Callable[[str], object] | None = None,
 ) -> ProbeFit:
-    """Learn tags from features, with the settings that find spans best in sentences that were not learnt.
+    """Fit a probe on features (N, W) with the penalty and offset of the best span F1 on held-out sentences.
 
-    Parameters
-    ----------
-    features : Array or sparse matrix, shape (N, W)
-        Of all words of ``data``. A dense one is scaled to mean 0 and variance 1 for the fit; the probe takes it as is.
-    data : TaggedSentences
-    dev : (features, TaggedSentences), optional
-        What F1 is measured on. By default cross-validation over sentences: the words of one, and equal sentences, stay
-        together.
-    strengths : sequence of float
-        scikit-learn's ``C``: the larger, the weaker the penalty.
-    offsets : sequence of float
-        Nats, 0 or more. With one, and one strength, there is nothing to choose.
-    decoder : {"viterbi", "greedy"}
-    folds : int
-        Of the cross-validation.
-    seed : int
-        Of the folds.
-    progress : callable, optional
-        Is told, in words, what is being fitted.
-
-    Returns
-    -------
-    ProbeFit
-
-    Raises
-    ------
-    ValueError
-        For settings that make no sense, a single tag, scikit-learn missing, and a fit that does not converge.
-
-    Notes
-    -----
-    **Source**: ``sklearn.linear_model.LogisticRegression(C=C)``, multinomial, L-BFGS, no randomness. Of equally good
-    settings the strongest penalty, and of these the smallest offset.
-
-    Examples
-    --------
-    >>> data = TaggedSentences("tiny", [["Ada", "sang"]], [["B-person", "O"]])
-    >>> fit = fit_probe(np.array([[1.0], [0.0]]), data, strengths=[1.0], offsets=[0.0])  # doctest: +SKIP
-    >>> fit.probe.decode(np.array([[0.9], [0.2]]), [2])  # doctest: +SKIP
-    [['B-person', 'O']]
+    F1 is measured on ``dev``, by default by cross-validation over sentences, equal ones in one fold. ``strengths`` are
+    scikit-learn's ``C`` (larger: a weaker penalty), ``offsets`` nats. Dense features are standardised for the fit, and
+    the probe is scaled back. ``progress`` is told what is being fitted. On ties the strongest penalty wins, then the
+    smallest offset. ValueError for impossible settings, a single tag, no scikit-learn, and a fit that does not
+    converge. **Source**: ``sklearn.linear_model.LogisticRegression(C=C)``, multinomial, L-BFGS, no randomness.
     """
     grid, leans = check_settings(strengths, offsets, decoder, data)
     say = progress or (lambda words: None)
@@ -230,29 +131,7 @@ def fit_probe(
 def check_settings(
     strengths: Sequence[float], offsets: Sequence[float], decoder: str, data: TaggedSentences
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Refuse what makes no sense, before minutes of work.
-
-    Parameters
-    ----------
-    strengths, offsets, decoder, data
-        As in :func:`fit_probe`.
-
-    Returns
-    -------
-    strengths, offsets : tuple of float
-        Rising, each once.
-
-    Raises
-    ------
-    ValueError
-        Also where scikit-learn is not installed.
-
-    Examples
-    --------
-    >>> data = TaggedSentences("tiny", [["Ada", "sang"]], [["B-person", "O"]])
-    >>> check_settings([1.0, 0.1], [0.0], "viterbi", data)  # doctest: +SKIP
-    ((0.1, 1.0), (0.0,))
-    """
+    """Raise for impossible settings, before minutes of work; return distinct strengths and offsets, rising."""
     require_sklearn()
     grid, leans = (tuple(sorted({float(value) for value in values})) for values in (strengths, offsets))
     if not grid or not leans or not (0 < grid[0] <= grid[-1] < math.inf and 0 <= leans[0] <= leans[-1] < math.inf):
@@ -286,9 +165,9 @@ def _cross_validate(
     seed: int,
     say: Callable[[str], object],
 ) -> Array:
-    """Tag every sentence by probes that have not learnt it; F1 for each strength and offset."""
+    """Tag every sentence by probes that were not trained on it; F1 for each strength and offset."""
     numbers = {words: i for i, words in enumerate(dict.fromkeys(map(tuple, data.sentences)))}
-    groups = np.array([numbers[tuple(words)] for words in data.sentences])  # (S,) equal sentences together
+    groups = np.array([numbers[tuple(words)] for words in data.sentences])  # (S,) equal for equal sentences
     named = np.array([int(any(tag != "O" for tag in tags)) for tags in data.tags])  # (S,)
     fold_of_sentence = stratified_folds(named, folds, seed, groups)
     lengths = [len(words) for words in data.sentences]
@@ -307,7 +186,7 @@ def _cross_validate(
 
 
 def _fits(features: Any, data: TaggedSentences, grid: Sequence[float]) -> Iterator[TagProbe]:
-    """Fit the probe for each strength, each from where the one before ended."""
+    """Fit the probe for each strength, warm-started from the one before."""
     tags, classes = np.unique([tag for row in data.tags for tag in row], return_inverse=True)  # (C,), (N,)
     if features.shape[0] != len(classes) or len(tags) < 2:
         raise ValueError(
@@ -316,7 +195,7 @@ def _fits(features: Any, data: TaggedSentences, grid: Sequence[float]) -> Iterat
         )
     scaled, centre, spread = _standardise(features)
     for weight, bias in logistic_path(scaled, classes, grid, np.ones(len(tags))):  # (C, W), (C,)
-        # (x - centre) / spread is linear, too: the probe takes x
+        # (x - centre) / spread is linear too: the probe takes x
         weight = weight / spread
         yield TagProbe(tuple(tags.tolist()), weight, bias - weight @ centre)
 
@@ -326,6 +205,6 @@ def _standardise(features: Any) -> tuple[Any, Array, Array]:
     if not isinstance(features, np.ndarray):
         return features, np.zeros(features.shape[1]), np.ones(features.shape[1])
     centre, spread = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
-    spread = np.where(spread > 0, spread, 1.0)  # (W,) what never changes tells nothing
+    spread = np.where(spread > 0, spread, 1.0)  # (W,) constant features carry nothing
     scaled = (features - centre.astype(features.dtype)) / spread.astype(features.dtype)
     return scaled, centre, spread

@@ -1,18 +1,10 @@
-"""Entities as tags of words: the BIO scheme, files in it, and the F1 of spans.
+"""Entities as BIO tags of words, files of them, and span F1.
 
-An entity is a span of words with a type. As tags, its first word is ``B-type``, each further one ``I-type``, and any
-other word ``O``. This is IOB2, of which one rule makes sense of all: ``I-x`` stands only behind ``B-x`` or ``I-x``.
-``B`` is what tells two entities side by side from a long one.
-
-A predicted span is right if start, stop and type all are; half a name is wrong twice: once predicted in vain, once not
-found. Precision, recall and F1 count spans, over all sentences together (*micro*). On the published output of the two
-best systems of the WNUT 2017 shared task these functions give what their papers report: F1 41.86 and 40.78, of surface
-forms 40.24 and 39.33.
-
-Left out on purpose: nested entities, the schemes IOB1, IOE and BILOU. Next file:
-``decoding.py``, scores to tags.
-
-Letters: ``S`` sentences, ``T`` words of one, ``C`` tags.
+The first word of an entity is ``B-type``, each further one ``I-type``, any other word ``O`` (IOB2): ``I-x`` only
+follows ``B-x`` or ``I-x``, and ``B`` separates adjacent entities. A predicted span is right if start, stop and type
+are; half a name counts as a false positive and a false negative. Precision, recall and F1 are micro-averaged. On the
+published output of the two best systems of the WNUT 2017 shared task these functions give what their papers report: F1
+41.86 and 40.78, of surface forms 40.24 and 39.33. Letters: ``S`` sentences, ``T`` words of one, ``C`` tags.
 """
 
 from __future__ import annotations
@@ -37,7 +29,7 @@ class Span(NamedTuple):
     """An entity: words ``start`` to ``stop - 1`` of a sentence."""
 
     start: int
-    stop: int  # the word behind its last
+    stop: int  # one past its last word
     type: str
 
 
@@ -45,29 +37,9 @@ class Span(NamedTuple):
 
 
 def check_tags(tags: Sequence[str]) -> None:
-    """Refuse tags of a sentence that are not IOB2.
+    """Raise ValueError unless a sentence's tags are IOB2.
 
-    Parameters
-    ----------
-    tags : sequence of str, length T
-
-    Raises
-    ------
-    ValueError
-        For what is no tag, and for an ``I`` that continues nothing.
-
-    Notes
-    -----
-    **Source**: Ramshaw & Marcus 1995 (IOB), Tjong Kim Sang & Veenstra 1999 (IOB2); ``seqeval`` with ``mode="strict",
-    scheme=IOB2``.
-
-    Examples
-    --------
-    >>> check_tags(["O", "B-person", "I-person"])
-    >>> check_tags(["O", "I-person"])
-    Traceback (most recent call last):
-        ...
-    ValueError: word 2 has the tag I-person behind O: nothing is continued; in IOB2 an entity begins with B-person ...
+    **Source**: Ramshaw & Marcus 1995 (IOB), Tjong Kim Sang & Veenstra 1999 (IOB2); ``seqeval`` in mode "strict".
     """
     before = OUTSIDE
     for i, tag in enumerate(tags, 1):
@@ -83,7 +55,7 @@ def check_tags(tags: Sequence[str]) -> None:
 
 
 def _tag_fault(tag: object) -> str:
-    """Say what is wrong with what is no tag of IOB2."""
+    """What is wrong with an invalid tag."""
     fault = f"expected a tag O, B-type or I-type, got {tag!r:.60}"
     if isinstance(tag, str) and re.fullmatch(r"[LEUSM]-\S+", tag):
         fault += "; IOB2 is read, BILOU and IOBES are not: write B- for U- and S-, and I- for L-, E- and M-"
@@ -91,20 +63,8 @@ def _tag_fault(tag: object) -> str:
 
 
 def may_follow(before: str, tag: str) -> bool:
-    """Say whether a tag may stand behind another.
+    """Whether a tag may follow another (``O`` before the first word).
 
-    Parameters
-    ----------
-    before : str
-        The tag of the word before; ``O`` for the first word.
-    tag : str
-
-    Returns
-    -------
-    bool
-
-    Examples
-    --------
     >>> may_follow("B-person", "I-person"), may_follow("O", "I-person")
     (True, False)
     """
@@ -112,23 +72,10 @@ def may_follow(before: str, tag: str) -> bool:
 
 
 def repair(tags: Sequence[str]) -> list[str]:
-    """Make valid tags of any: an ``I`` that continues nothing begins an entity.
+    """Make tags valid: an ``I`` that continues nothing begins an entity.
 
-    Parameters
-    ----------
-    tags : sequence of str, length T
+    **Source**: how ``conlleval`` and ``seqeval`` (without ``mode="strict"``) read tags.
 
-    Returns
-    -------
-    list of str
-        IOB2. Valid tags stay as they are.
-
-    Notes
-    -----
-    **Source**: so ``conlleval`` and ``seqeval`` (without ``mode="strict"``) read tags.
-
-    Examples
-    --------
     >>> repair(["O", "I-person", "I-person", "I-product"])
     ['O', 'B-person', 'I-person', 'B-product']
     """
@@ -137,25 +84,8 @@ def repair(tags: Sequence[str]) -> list[str]:
 
 
 def spans_of(tags: Sequence[str]) -> list[Span]:
-    """Read the entities off the tags of a sentence.
+    """Entities of a sentence's tags, in order.
 
-    Parameters
-    ----------
-    tags : sequence of str, length T
-        IOB2.
-
-    Returns
-    -------
-    list of Span
-        In the order of the words; no two overlap.
-
-    Raises
-    ------
-    ValueError
-        As :func:`check_tags`.
-
-    Examples
-    --------
     >>> spans_of(["B-person", "I-person", "B-person", "O"])
     [Span(start=0, stop=2, type='person'), Span(start=2, stop=3, type='person')]
     """
@@ -165,26 +95,8 @@ def spans_of(tags: Sequence[str]) -> list[Span]:
 
 
 def tags_of(spans: Sequence[Span], count: int) -> list[str]:
-    """Write entities as tags.
+    """Entities as the tags of ``count`` words; ValueError for spans that are empty, overlap, or lie outside.
 
-    Parameters
-    ----------
-    spans : sequence of Span
-        None overlaps another.
-    count : int
-        ``T``, words of the sentence.
-
-    Returns
-    -------
-    list of str
-
-    Raises
-    ------
-    ValueError
-        For spans that are empty, overlap, or do not lie in the sentence.
-
-    Examples
-    --------
     >>> tags_of([Span(1, 3, "person")], 4)
     ['O', 'B-person', 'I-person', 'O']
     """
@@ -203,24 +115,11 @@ def tags_of(spans: Sequence[Span], count: int) -> list[str]:
 
 @dataclass(frozen=True)
 class TaggedSentences:
-    """Sentences as words, and the tag of each word, checked.
+    """Sentences as words, and each word's tag, validated.
 
-    Parameters
-    ----------
-    name : str
-        Of the set, for tables and messages.
-    sentences : sequence of sequences of str
-        ``S``, each of one word or more.
-    tags : sequence of sequences of str
-        As many as words; IOB2.
+    ValueError for no sentences, an empty one, an empty word, unequal numbers of words and tags, and tags that are not
+    IOB2.
 
-    Raises
-    ------
-    ValueError
-        For no sentences, an empty one, an empty word, unequal numbers of words and tags, and tags that are not IOB2.
-
-    Examples
-    --------
     >>> TaggedSentences("tiny", [["Ada", "sang"]], [["B-person", "O"]]).types
     ('person',)
     """
@@ -240,17 +139,17 @@ class TaggedSentences:
 
     @property
     def words(self) -> int:
-        """Words of all sentences."""
+        """Number of words in all sentences."""
         return sum(map(len, self.sentences))
 
     @property
     def types(self) -> tuple[str, ...]:
-        """Types of entities that occur, in sorted order."""
+        """Entity types that occur, sorted."""
         return tuple(sorted({tag[2:] for tags in self.tags for tag in tags} - {""}))
 
 
 def _check_sentence(words: Sequence[str], tags: Sequence[str], where: str) -> None:
-    """Refuse a sentence that cannot be what was meant."""
+    """Raise for a sentence that cannot be what was meant."""
     if isinstance(words, str) or isinstance(tags, str) or len(words) != len(tags) or not len(words):
         raise InputError(
             f"{where}: expected a tag for each word, and one word at least, got {len(words)} words and {len(tags)} tags"
@@ -265,26 +164,11 @@ def _check_sentence(words: Sequence[str], tags: Sequence[str], where: str) -> No
 
 
 def read_tagged(file: str | Path) -> TaggedSentences:
-    r"""Read sentences with tagged words.
+    r"""Read tagged sentences; InputError, a ValueError, names file and line of a mistake.
 
-    Parameters
-    ----------
-    file : str or path
-        JSONL with the lists ``tokens`` and ``tags`` in each line, or CoNLL (.conll, .iob2, .bio, .txt): a line a word,
-        the word and its tag with a tab or blanks between, an empty line behind each sentence. Plain or .gz.
+    JSONL with the lists ``tokens`` and ``tags`` in each line, or CoNLL (.conll, .iob2, .bio, .txt): a word and its tag
+    per line, separated by a tab or spaces, and an empty line after each sentence. Plain or .gz.
 
-    Returns
-    -------
-    TaggedSentences
-
-    Raises
-    ------
-    InputError
-        A ValueError that names file and line: lists of unequal lengths, a tag that is none, an ``I`` that continues
-        nothing, an empty sentence, a line of CoNLL without exactly two columns, a file without sentences.
-
-    Examples
-    --------
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "tiny.conll"
     >>> _ = file.write_text("Ada\tB-person\nsang\tO\n\nhello\tO\n")
@@ -306,7 +190,7 @@ def read_tagged(file: str | Path) -> TaggedSentences:
 
 
 def _from_jsonl(file: str | Path) -> Iterator[tuple[int, list[str], list[str]]]:
-    """Read an object a line."""
+    """Read one object per line."""
     for line, lists in read_records(file, ("tokens", "tags"), input_format="jsonl"):
         for name, value in zip(("tokens", "tags"), lists, strict=True):
             if not isinstance(value, list):
@@ -317,7 +201,7 @@ def _from_jsonl(file: str | Path) -> Iterator[tuple[int, list[str], list[str]]]:
 
 
 def _from_conll(file: str | Path) -> Iterator[tuple[int, list[str], list[str]]]:
-    """Read a word a line, and give a sentence at each empty line; its place is its first word's."""
+    """Read one word per line, and yield a sentence at each empty line, with the line number of its first word."""
     first, words, tags = 0, list[str](), list[str]()
     with open_bytes(file) as stream:
         for line, row in decode_lines(stream, str(file)):
@@ -345,58 +229,35 @@ def _from_conll(file: str | Path) -> Iterator[tuple[int, list[str], list[str]]]:
 
 
 class SpanScore(NamedTuple):
-    """Counts of spans, and what they come to."""
+    """Counts of spans, and the scores that follow."""
 
-    right: int  # predicted, and there
+    right: int  # predicted and expected
     predicted: int
-    expected: int  # there
+    expected: int
 
     @property
     def precision(self) -> float:
-        """Share of the predicted ones that are right, in [0, 1]; 0 where none is predicted."""
+        """Share of the predicted spans that are right; 0 if none is predicted."""
         return self.right / self.predicted if self.predicted else 0.0
 
     @property
     def recall(self) -> float:
-        """Share of those there that are found, in [0, 1]; 0 where there are none."""
+        """Share of the expected spans that are found; 0 if there are none."""
         return self.right / self.expected if self.expected else 0.0
 
     @property
     def f1(self) -> float:
-        """Harmonic mean of both, ``2 right / (predicted + expected)``, in [0, 1]; 0 where there is nothing."""
+        """``2 right / (predicted + expected)``, in [0, 1]; 0 if there is nothing."""
         return 2 * self.right / (self.predicted + self.expected) if self.predicted + self.expected else 0.0
 
 
 def span_counts(
     expected: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], kind: str | None = None
 ) -> Array:
-    """Count the spans of each sentence: right, predicted, expected.
+    """Right, predicted and expected spans of each sentence, (S, 3); ``kind`` counts one type alone.
 
-    Parameters
-    ----------
-    expected, predicted : sequence of sequences of str, length S
-        Tags, IOB2.
-    kind : str, optional
-        Count spans of this type alone.
-
-    Returns
-    -------
-    Array, shape (S, 3)
-        intp; ``SpanScore(*counts.sum(axis=0).tolist())`` is the score of them all.
-
-    Raises
-    ------
-    ValueError
-        For tags that are not IOB2, and for sentences of unequal length.
-
-    Notes
-    -----
-    **Source**: Tjong Kim Sang & De Meulder 2003 (``conlleval``); ``seqeval.metrics.f1_score(..., mode="strict",
-    scheme=IOB2)``.
-
-    Examples
-    --------
-    Half a name is no name:
+    **Source**: Tjong Kim Sang & De Meulder 2003 (``conlleval``);
+    ``seqeval.metrics.f1_score(..., mode="strict", scheme=IOB2)``. Half a name is no name:
 
     >>> span_counts([["B-person", "I-person", "B-person"]], [["B-person", "O", "B-person"]])
     array([[1, 2, 2]])
@@ -414,24 +275,8 @@ def span_counts(
 
 
 def span_score(expected: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> SpanScore:
-    """Score predicted tags against those that are right, all spans together.
+    """Score predicted tags, all spans together.
 
-    Parameters
-    ----------
-    expected, predicted : sequence of sequences of str, length S
-        Tags, IOB2.
-
-    Returns
-    -------
-    SpanScore
-
-    Raises
-    ------
-    ValueError
-        As :func:`span_counts`.
-
-    Examples
-    --------
     >>> span_score([["B-person", "O", "B-product"]], [["B-person", "O", "O"]]).f1
     0.6666666666666666
     """
@@ -441,36 +286,15 @@ def span_score(expected: Sequence[Sequence[str]], predicted: Sequence[Sequence[s
 def surface_score(
     sentences: Sequence[Sequence[str]], expected: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
 ) -> SpanScore:
-    """Score surface forms: each name counts once for its type, however often it occurs.
+    """Score surface forms: each pair of name and type counts once, and is right if it was found in one of its places.
 
-    Parameters
-    ----------
-    sentences : sequence of sequences of str, length S
-        Words.
-    expected, predicted : sequence of sequences of str, length S
-        Tags, IOB2.
-
-    Returns
-    -------
-    SpanScore
-        Of distinct pairs of name and type. One is right if it was found in some place where it stands.
-
-    Raises
-    ------
-    ValueError
-        As :func:`span_counts`.
-
-    Notes
-    -----
     **Source**: Derczynski et al. 2017, "F1 (surface)": this definition gives the published figures.
 
-    Examples
-    --------
     >>> words, tags = [["Ada", "met", "Ada"], ["Bo"]], [["B-person", "O", "B-person"], ["B-person"]]
     >>> surface_score(words, tags, [["B-person", "O", "O"], ["O"]])
     SpanScore(right=1, predicted=1, expected=2)
     """
-    span_counts(expected, predicted)  # checks
+    span_counts(expected, predicted)  # validates
     right, said, there = set[tuple[str, str]](), set[tuple[str, str]](), set[tuple[str, str]]()
     for words, one, other in zip(sentences, expected, predicted, strict=True):
         first, second = set(spans_of(one)), set(spans_of(other))

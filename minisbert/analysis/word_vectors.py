@@ -1,14 +1,8 @@
-"""A vector for each word of a text: the model's vectors of its pieces, in a layer of choice, become one.
+"""A vector for each word of a text: the hidden states of its pieces, in a chosen layer, become one.
 
-**Words.** A sentence comes as a list of words (:func:`join_words`), or as a text, which :func:`split_words` splits and
-of which a span of words can be cut out verbatim. **Vectors.** Nothing is cut off: a long text is read in windows that
-overlap by half, and each piece is taken from where it has most neighbours.
-
-Left out on purpose: a model's prompts, which are no words of the sentence. Next file: ``tag_probe.py``, which learns
-from such vectors.
-
-Letters: ``S`` texts, ``N`` tokens in the strip, ``T`` words of one text, ``D`` hidden size, ``W`` width of a word's
-vector: D times the layers.
+Nothing is cut: a long text is read in windows that overlap by half, and each piece is taken from where it has the most
+context. A model's prompts are left out, since they are no words of the sentence. Letters: ``S`` texts, ``N`` tokens in
+the strip, ``T`` words of one text, ``D`` hidden size, ``W`` width of a word's vector: D times the layers.
 """
 
 from __future__ import annotations
@@ -38,30 +32,20 @@ if TYPE_CHECKING:
 POOLINGS = ("mean", "first")
 """How the vectors of a word's pieces become one."""
 
-_BLOCK_TEXTS = 1024  # texts whose piece vectors are held at a time
+_BLOCK_TEXTS = 1024  # texts whose piece vectors are in memory at a time
 
 
 @dataclass(frozen=True, eq=False)
 class Words:
-    """A text, and where its words stand in it."""
+    """A text, and where its words are."""
 
     text: str
-    starts: Array  # (T,) a word's first character
-    stops: Array  # (T,) the character behind its last
+    starts: Array  # (T,) first character of each word
+    stops: Array  # (T,) one past its last character
 
     def cut_out(self, span: Span) -> str:
-        """Give the characters from a span's first word to its last, with what stands between.
+        """The characters from a span's first word to its last, verbatim.
 
-        Parameters
-        ----------
-        span : Span
-
-        Returns
-        -------
-        str
-
-        Examples
-        --------
         >>> split_words("met  Ada   Lovelace.").cut_out(Span(1, 3, "person"))
         'Ada   Lovelace'
         """
@@ -69,23 +53,7 @@ class Words:
 
 
 def join_words(words: Sequence[str]) -> Words:
-    """Make a text of words: a blank between two.
-
-    Parameters
-    ----------
-    words : sequence of str
-        ``T``; BERT ends a word at a blank anyway, so that a word's pieces are those that it has alone.
-
-    Returns
-    -------
-    Words
-
-    Examples
-    --------
-    >>> found = join_words(["Ada", "sang"])
-    >>> found.text, found.starts, found.stops
-    ('Ada sang', array([0, 4]), array([3, 8]))
-    """
+    """Join words with spaces; BERT ends a word at a space anyway, so its pieces are those that it has alone."""
     words = list(each_text(words, "join_words: words"))
     sizes = np.array([len(word) for word in words], np.intp)  # (T,)
     starts = np.cumsum(sizes + 1) - sizes - 1  # (T,)
@@ -93,27 +61,17 @@ def join_words(words: Sequence[str]) -> Words:
 
 
 # A word on the shapes of :func:`_shape`: a link, an @name or a #tag is one, letters and digits with hyphens and full
-# stops inside, an apostrophe with the letters behind it, or any other single character.
+# stops inside, an apostrophe with the letters after it, or any other single character.
 _WORD = re.compile(r"[@#]?w+(?:[-._]+w+)*|'w+|[^ ]")
 _LINK = re.compile(r"(?:https?://|www\.)\S+")
 
 
 def split_words(text: str) -> Words:
-    """Split a text into words, much as the texts are split that people tag.
+    """Split a text into words, much as annotated texts are split.
 
     Links, ``@names``, ``#tags`` and ``pre-show`` are one word each; punctuation and symbols stand alone; ``Ada's`` is
-    ``Ada`` and ``'s``. Chinese and Japanese, which have no blanks, are not split: give them as lists of words.
+    ``Ada`` and ``'s``. Chinese and Japanese, which have no spaces, are not split: pass lists of words.
 
-    Parameters
-    ----------
-    text : str
-
-    Returns
-    -------
-    Words
-
-    Examples
-    --------
     >>> found = split_words("@ada's in St. John (3.5 km) https://t.co/x!")
     >>> [found.text[start:stop] for start, stop in zip(found.starts, found.stops)]
     ['@ada', "'s", 'in', 'St', '.', 'John', '(', '3.5', 'km', ')', 'https://t.co/x!']
@@ -129,10 +87,10 @@ def split_words(text: str) -> Words:
 
 
 def _shape(character: str) -> str:
-    """Give w for what words are made of, a blank for blanks, and punctuation that may belong to a word as it is."""
+    """w for characters of words, a space for whitespace, and punctuation that may belong to a word as it is."""
     if character in "-._@#":
         return character
-    if character in "'’":  # the second is the one that phones write
+    if character in "'’":  # the second is the one that phones type
         return "'"
     kind = unicodedata.category(character)
     if kind[0] in "LMN" or kind == "Cf":  # letters, their accents, digits, and joiners inside
@@ -152,41 +110,14 @@ def word_vectors(
     num_threads: int | None = None,
     show_progress_bar: bool = False,
 ) -> list[Array]:
-    """Give each word of each text a vector.
+    """A vector for each word of each text: S arrays (T, W), in the encoder's dtype.
 
-    Parameters
-    ----------
-    encoder : SentenceEncoder
-    texts : sequence of Words
-        ``S``, each of any length: one of more than ``max_seq_length`` tokens is read in windows.
-    layers : sequence of int, optional
-        Their vectors end to end; 0 is what comes out of the embeddings. By default the one in the middle.
-    pooling : {"mean", "first"}
-        Of a word's pieces: their mean, or the first.
-    num_threads : int, optional
-        By default one a processor.
-    show_progress_bar : bool
-        On stderr.
+    ``layers`` are concatenated; 0 is the output of the embeddings, and the default is the middle one. ``pooling`` of a
+    word's pieces is their "mean" or the "first". A word of which the tokenizer leaves nothing, such as a lone variation
+    selector, has a vector of zeros; a piece that two words share counts for both. ValueError for layers that the model
+    does not have, an unknown pooling, a limit without room for a window, and weights that overflow. **Source**:
+    ``BertModel(..., output_hidden_states=True).hidden_states``, each word's rows averaged.
 
-    Returns
-    -------
-    list of Array, length S
-        ``(T, W)`` each, in the encoder's dtype. A word of which the tokenizer leaves nothing, such as a lone variation
-        selector, has a vector of zeros. A piece that two words share counts for both.
-
-    Raises
-    ------
-    ValueError
-        For layers that the model does not have, an unknown pooling, a limit that leaves no room for a window, and
-        weights with which the computation overflows.
-
-    Notes
-    -----
-    **Source**: ``BertModel(..., output_hidden_states=True).hidden_states``, each word's rows averaged. Models' own
-    prompts are not put before the text.
-
-    Examples
-    --------
     >>> from minisbert import SentenceEncoder
     >>> [found] = word_vectors(SentenceEncoder(), [join_words(["i", "love", "bouillabaisse"])], layers=[3, 4])
     >>> found.shape
@@ -204,7 +135,7 @@ def word_vectors(
             windows = [window for i, text in enumerate(spans) for window in _windows(encoder, block[i].text, text, i)]
             pieces = _piece_vectors(model, windows, len(block), wanted, num_threads)
             for words, text, rows in zip(block, spans, pieces, strict=True):
-                # the pieces from the first that ends behind the word's start to the last that begins before its end
+                # pieces from the first that ends after the word's start to the last that begins before its end
                 first = np.searchsorted(text.stops, words.starts, side="right")  # (T,)
                 stop = np.searchsorted(text.starts, words.stops, side="left")  # (T,)
                 found.append(_pool(rows, first, stop if pooling == "mean" else np.minimum(stop, first + 1)))
@@ -214,25 +145,8 @@ def word_vectors(
 
 
 def check_layers(count: int, layers: Sequence[int] | None) -> tuple[int, ...]:
-    """Refuse layers that a model does not have.
+    """Raise ValueError for layers that a model of ``count`` does not have; None is the middle one.
 
-    Parameters
-    ----------
-    count : int
-        Layers of the model.
-    layers : sequence of int, or None
-        None: the one in the middle.
-
-    Returns
-    -------
-    tuple of int
-
-    Raises
-    ------
-    ValueError
-
-    Examples
-    --------
     >>> check_layers(6, None), check_layers(6, [0, 6])
     ((3,), (0, 6))
     """
@@ -252,11 +166,11 @@ class _Window:
 
     text: int  # which of the block
     token_ids: Array  # special tokens included
-    share: Share  # the rows that are taken from it
+    share: Share  # the rows taken from it
 
 
 def _windows(encoder: SentenceEncoder, text: str, spans: Any, number: int) -> Iterator[_Window]:
-    """Cut one text into windows that overlap by half; each of its tokens is in the share of one."""
+    """Cut a text into windows that overlap by half; each token belongs to the share of one."""
     tokenizer = encoder.model.tokenizer
     room = encoder.max_seq_length - tokenizer.special_count
     cuts = list(cut(text, spans, room, overlap=room // 2))
@@ -268,7 +182,7 @@ def _windows(encoder: SentenceEncoder, text: str, spans: Any, number: int) -> It
 def _piece_vectors(
     model: SentenceModel, windows: Sequence[_Window], count: int, layers: tuple[int, ...], num_threads: int | None
 ) -> list[Array]:
-    """Send windows through the model on all threads; give each text's pieces (T, W) in order."""
+    """Encode windows on all threads; the piece vectors of each text, in order."""
     lengths = np.array([len(window.token_ids) for window in windows])
     results: list[Array] = [np.empty(0)] * len(windows)
 
@@ -291,7 +205,7 @@ def _piece_vectors(
 
 
 def _hidden(strip: Array, lengths: Array, model: SentenceModel, layers: tuple[int, ...]) -> Array:
-    """Go through the layers as far as the last that is wanted, and keep those that are."""
+    """Run the layers up to the last one wanted, and concatenate those wanted: (N,), (B,) -> (N, W)."""
     hidden = embed(strip, lengths, model.params.embeddings, model.config.layer_norm_eps).output  # (N, D)
     kept = {0: hidden}
     for number, params in enumerate(model.params.layers[: max(layers)], 1):
@@ -302,7 +216,10 @@ def _hidden(strip: Array, lengths: Array, model: SentenceModel, layers: tuple[in
 
 
 def _pool(rows: Array, first: Array, stop: Array) -> Array:
-    """Average rows ``first`` to ``stop - 1`` for each word; zeros for none."""
+    """Mean of rows ``first`` to ``stop - 1`` for each word, zeros for none.
+
+    (N, W), (T,), (T,) -> (T, W)
+    """
     pooled = np.zeros((len(first), rows.shape[1]), rows.dtype)  # (T, W)
     for t, (begin, end) in enumerate(zip(first, stop, strict=True)):
         if begin < end:

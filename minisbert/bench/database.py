@@ -1,10 +1,8 @@
-"""How fast is the embedding database, and how much memory does it take? Measured on synthetic vectors.
+"""How fast is the embedding database, and how much memory does it take? Measured on random vectors.
 
 ``python -c "from minisbert.bench.database import time_database; print(time_database(100_000))"``
 
-Random vectors take as long to compare as real ones, so that a million documents need not be embedded to find out. The
-embedding of the query, which is the encoder's time, is left out on purpose.
-
+Random vectors take as long to compare as real ones. Embedding the query, which is the encoder's time, is not measured.
 Letters: ``M`` documents, ``D`` width of a vector.
 """
 
@@ -29,7 +27,7 @@ from minisbert.search.storage import Storage, create
 __all__ = ["DatabaseTime", "time_database"]
 
 BLOCK = 10_000  # documents written at a time
-# A process of its own, so that what it takes is not mixed with what writing the file took.
+# A fresh process, so that its memory is not mixed with that of writing the file.
 _MEASURE = """
 import sys, time
 from minisbert.bench.database import measure_database
@@ -39,39 +37,20 @@ print(repr(measure_database(sys.argv[1], int(sys.argv[2]))))
 
 @dataclass(frozen=True)
 class DatabaseTime:
-    """What opening and searching a database took."""
+    """Time and memory of opening and searching a database."""
 
     load_s: float  # seconds to open the file and load the vectors
-    p50_ms: float  # milliseconds of a query, in memory: median
+    p50_ms: float  # median milliseconds per query, in memory
     p95_ms: float
     where_p50_ms: float  # the same with a condition that half of the documents meet
     sql_p50_ms: float  # the same in SQL, without a condition
-    memory_ratio: float  # growth of the process's peak memory by opening, loading and searching, in times the vectors'
-    duckdb_mib: float  # what DuckDB takes by being there; comes on top, whatever the number of documents
+    memory_ratio: float  # growth of peak memory by loading and searching, in multiples of the vectors
+    duckdb_mib: float  # DuckDB's fixed memory, on top
     file_mib: float
 
 
 def time_database(documents: int, width: int = 384, queries: int = 50) -> DatabaseTime:
-    """Make a database of random vectors in a temporary folder, and measure it in a process of its own.
-
-    Parameters
-    ----------
-    documents, width, queries : int
-        At least 1.
-
-    Returns
-    -------
-    DatabaseTime
-
-    Raises
-    ------
-    ValueError
-        If DuckDB is not installed.
-
-    Examples
-    --------
-    >>> time_database(100_000)  # doctest: +SKIP
-    """
+    """Build a database of random vectors in a temporary folder, and measure it in a fresh process; needs DuckDB."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "synthetic.duckdb"
         _write(file, documents, width)
@@ -82,7 +61,7 @@ def time_database(documents: int, width: int = 384, queries: int = 50) -> Databa
 
 
 def _write(file: Path, documents: int, width: int) -> None:
-    """Write random vectors of length 1 the way documents are written, a block in a transaction."""
+    """Write random unit vectors as documents are written, one block per transaction."""
     rng = np.random.default_rng(0)
     settings = {"chunk_tokens": 256, "overlap": 0, "document_prompt": "", "query_prompt": "", "similarity": "cosine"}
     create(file, width, {"model": "random", "fingerprint": "", "settings": settings})
@@ -112,22 +91,7 @@ def _write(file: Path, documents: int, width: int) -> None:
 
 
 def measure_database(file: str, queries: int) -> tuple[float, ...]:
-    """Measure in this process; `time_database` calls it in a fresh one.
-
-    Parameters
-    ----------
-    file : str
-    queries : int
-
-    Returns
-    -------
-    tuple of float
-        As the fields of `DatabaseTime`.
-
-    Examples
-    --------
-    >>> measure_database("synthetic.duckdb", 50)  # doctest: +SKIP
-    """
+    """Measure in this process: the fields of :class:`DatabaseTime`."""
     start = peak_mib() or math.nan
     require_duckdb().connect().execute("SELECT 1").fetchall()
     before = peak_mib() or math.nan
@@ -150,7 +114,7 @@ def measure_database(file: str, queries: int) -> tuple[float, ...]:
 
 
 def _milliseconds(index: EmbeddingDatabase, asked: Array, where: str | None) -> list[float]:
-    """Time one search a query, after one that is not counted."""
+    """Time one search per query, after a warm-up that is not counted."""
     index.search_vectors(asked[0], 10, where)
     times = []
     for query in asked:

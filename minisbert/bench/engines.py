@@ -1,7 +1,7 @@
 """The engines of the benchmark: how each is loaded, and how it turns texts into vectors.
 
-All compute the same model in float32 on the CPU, on the number of threads that they are told. Their libraries are
-imported where they are used: a worker holds one of them, and ours must not pay for PyTorch.
+All compute the same model in float32 on the CPU, with the same number of threads. Libraries are imported where they are
+used: a worker holds one of them, and ours must not pay for PyTorch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Encode = Callable[[list[str], "int | None"], Array]  # texts and the batch size,
 
 @dataclass(frozen=True)
 class Setting:
-    """What every engine is told."""
+    """What every engine is given."""
 
     folder: Path  # the model
     graph: Path  # the model as ONNX (:func:`export_graph`)
@@ -35,29 +35,16 @@ class Engine:
     """One engine."""
 
     load: Callable[[Setting], Encode]
-    needs: tuple[str, ...]  # modules that must be there
-    batch_sizes: tuple[int | None, ...]  # to be tried; None is the engine's own choice
+    needs: tuple[str, ...]  # required modules
+    batch_sizes: tuple[int | None, ...]  # to try; None is the engine's own choice
     cold_start: str  # the shortest script from nothing to a vector; {folder} and {graph} are filled in
-    same_kernel: bool = True  # as the command line sets it; False: the one that OpenBLAS chooses itself
-    by_default: bool = True  # takes part unless engines are named
+    same_kernel: bool = True  # as the command line sets it; False: OpenBLAS's own choice
+    by_default: bool = True  # used unless engines are named
 
 
 def load_minisbert(setting: Setting, deterministic: bool = False) -> Encode:
-    """Load ours.
+    """Load our encoder: (texts, batch size) -> (B, D).
 
-    Parameters
-    ----------
-    setting : Setting
-    deterministic : bool
-        As in ``SentenceEncoder.encode``.
-
-    Returns
-    -------
-    callable
-        Texts and a batch size, to vectors ``(B, D)``.
-
-    Examples
-    --------
     >>> from minisbert import hub
     >>> encode = load_minisbert(Setting(hub.resolve().folder, Path("model.onnx"), num_threads=1))
     >>> encode(["i love soup"], None).shape
@@ -81,23 +68,7 @@ def load_minisbert(setting: Setting, deterministic: bool = False) -> Encode:
 
 
 def load_sentence_transformers(setting: Setting) -> Encode:
-    """Load sentence-transformers, which computes with PyTorch.
-
-    Parameters
-    ----------
-    setting : Setting
-
-    Returns
-    -------
-    callable
-        Texts and a batch size, to vectors ``(B, D)``.
-
-    Examples
-    --------
-    >>> encode = load_sentence_transformers(Setting(folder, graph, num_threads=1))  # doctest: +SKIP
-    >>> encode(["i love soup"], None).shape  # doctest: +SKIP
-    (1, 384)
-    """
+    """Load sentence-transformers, which computes with PyTorch."""
     import torch
     from sentence_transformers import SentenceTransformer
 
@@ -111,23 +82,7 @@ def load_sentence_transformers(setting: Setting) -> Encode:
 
 
 def load_onnxruntime(setting: Setting) -> Encode:
-    """Load the exported graph into ONNX Runtime; batches are sorted by length and padded, as one would.
-
-    Parameters
-    ----------
-    setting : Setting
-
-    Returns
-    -------
-    callable
-        Texts and a batch size, to vectors ``(B, D)``.
-
-    Examples
-    --------
-    >>> encode = load_onnxruntime(Setting(folder, graph, num_threads=1))  # doctest: +SKIP
-    >>> encode(["i love soup"], None).shape  # doctest: +SKIP
-    (1, 384)
-    """
+    """Load the exported graph into ONNX Runtime; batches are sorted by length and padded, as a user would."""
     import onnxruntime
 
     from minisbert.model.config import read_bert_config
@@ -161,18 +116,7 @@ def load_onnxruntime(setting: Setting) -> Encode:
 
 
 def export_graph(folder: Path, graph: Path) -> None:
-    """Write a sentence-transformers folder, from token ids to sentence vectors, as one ONNX graph in float32.
-
-    Parameters
-    ----------
-    folder : Path
-    graph : Path
-        The file to write.
-
-    Examples
-    --------
-    >>> export_graph(Path("all-MiniLM-L6-v2"), Path("model.onnx"))  # doctest: +SKIP
-    """
+    """Export a sentence-transformers folder, from token ids to sentence vectors, as one ONNX graph in float32."""
     import torch
     from sentence_transformers import SentenceTransformer
 
@@ -181,8 +125,8 @@ def export_graph(folder: Path, graph: Path) -> None:
     ).eval()
     names = ["input_ids", "attention_mask", "token_type_ids"]
 
-    class Whole(torch.nn.Module):  # type: ignore[misc]  # torch is not there when types are checked
-        """All modules of the folder, with tensors for arguments instead of a dictionary."""
+    class Whole(torch.nn.Module):  # type: ignore[misc]  # torch is absent when types are checked
+        """All modules of the folder, with tensors as arguments instead of a dictionary."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -198,7 +142,7 @@ def export_graph(folder: Path, graph: Path) -> None:
     ids = torch.tensor([[1, 2, 3, 4], [1, 2, 3, 0]])
     example = (ids, torch.tensor([[1, 1, 1, 1], [1, 1, 1, 0]]), torch.zeros_like(ids))
     with warnings.catch_warnings(), torch.inference_mode():
-        warnings.simplefilter("ignore")  # about values that become constants; the vectors are compared later
+        warnings.simplefilter("ignore")  # about values that become constants; vectors are compared later
         torch.onnx.export(
             Whole(),
             example,
@@ -241,19 +185,8 @@ third gives a text the same bits in any company, and tells what that costs."""
 
 
 def missing(name: str) -> list[str]:
-    """List the modules that an engine needs and that are not installed.
+    """Modules that an engine (a key of :data:`ENGINES`) needs and that are not installed.
 
-    Parameters
-    ----------
-    name : str
-        A key of :data:`ENGINES`.
-
-    Returns
-    -------
-    list of str
-
-    Examples
-    --------
     >>> missing("minisbert")
     []
     """

@@ -1,8 +1,8 @@
-"""The measurements: rounds in which every engine does the same work, one after the other.
+"""The measurements: rounds in which every engine does the same work in turn.
 
-Nothing is measured alone. In each round every engine has its turn, and the order rotates, so that a machine that slows
-down for a while slows all of them; ratios are taken within a round, and their median over the rounds is what counts.
-Batch sizes that the peers need are tried beforehand, and each gets its best one. Results are plain JSON.
+In each round every engine has its turn, and the order rotates, so that a machine that slows down for a while slows all
+of them; ratios are taken within a round, and their median over rounds counts. Batch sizes that the others need are
+tried beforehand, and each gets its best one. Results are plain JSON.
 """
 
 from __future__ import annotations
@@ -33,24 +33,12 @@ class Plan:
 
     rounds: int
     num_threads: int
-    tick: Callable[[str], None]  # told what is done, for the progress bar
+    tick: Callable[[str], None]  # called with what was done, for the progress bar
 
 
 def turns(workers: Sequence[Turn], number: int) -> list[Turn]:
-    """Give the order of one round: somebody else begins each time.
+    """The order of one round, counted from 0: another worker begins each time.
 
-    Parameters
-    ----------
-    workers : sequence
-    number : int
-        The round, from 0.
-
-    Returns
-    -------
-    list
-
-    Examples
-    --------
     >>> turns("abc", 1)
     ['b', 'c', 'a']
     """
@@ -59,29 +47,10 @@ def turns(workers: Sequence[Turn], number: int) -> list[Turn]:
 
 
 def measure_throughput(workers: Sequence[Worker], name: str, texts: list[str], gflop: float, plan: Plan) -> Result:
-    """Embed a list of texts, again and again, on every engine.
+    """Embed a list of texts on every engine, round after round; ``gflop`` is the work of one pass.
 
-    Parameters
-    ----------
-    workers : sequence of Worker
-    name : str
-        Of the list, for the workers.
-    texts : list of str
-    gflop : float
-        Of one pass over the list.
-    plan : Plan
-
-    Returns
-    -------
-    dict
-        ``texts``, ``gflop``; ``batch_size`` and ``seconds`` (a number a round) of each engine, and what was ``tried``;
-        ``ceilings``, GFLOP/s a round, if ours is there.
-
-    Examples
-    --------
-    >>> measure_throughput([], "none", [], 0.0, Plan(1, 2, print))["texts"]
-    none: round 1
-    0
+    Returns ``texts``, ``gflop``; ``batch_size`` and ``seconds`` (one per round) of each engine, and what was ``tried``;
+    ``ceilings``, GFLOP/s per round, if our encoder takes part.
     """
     tried: dict[str, dict[str, float]] = {}
     for worker in workers:
@@ -113,29 +82,9 @@ def measure_throughput(workers: Sequence[Worker], name: str, texts: list[str], g
 
 
 def measure_differences(workers: Sequence[Worker], name: str, folder: Path) -> dict[str, float]:
-    """Compare the vectors of all engines with ours: a benchmark of different results would mean nothing.
+    """Largest absolute difference of each engine's vectors from ours.
 
-    Parameters
-    ----------
-    workers : sequence of Worker
-    name : str
-        A list that they have.
-    folder : Path
-        For the vectors.
-
-    Returns
-    -------
-    dict
-        The largest |difference| of a number of a vector, for each engine.
-
-    Examples
-    --------
-    >>> import os, tempfile
-    >>> from minisbert import hub
-    >>> with Worker("minisbert", Setting(hub.resolve().folder, Path(), 1), Path(os.devnull)) as worker:
-    ...     worker.ask("take", name="a text", texts=["soup"])
-    ...     measure_differences([worker], "a text", Path(tempfile.mkdtemp()))
-    {'minisbert': 0.0}
+    If results differed, the benchmark would be meaningless.
     """
     vectors = {}
     for i, worker in enumerate(workers):
@@ -146,21 +95,8 @@ def measure_differences(workers: Sequence[Worker], name: str, folder: Path) -> d
 
 
 def measure_latency(workers: Sequence[Worker], texts: list[str], plan: Plan) -> Result:
-    """Embed texts one at a time.
+    """Embed one text at a time: for each engine ``milliseconds``, the median text of each round.
 
-    Parameters
-    ----------
-    workers : sequence of Worker
-    texts : list of str
-    plan : Plan
-
-    Returns
-    -------
-    dict
-        ``texts`` and, for each engine, ``milliseconds``: the median text of each round.
-
-    Examples
-    --------
     >>> measure_latency([], [], Plan(1, 2, print))
     one text at a time: round 1
     {'texts': 0, 'milliseconds': {}}
@@ -176,29 +112,10 @@ def measure_latency(workers: Sequence[Worker], texts: list[str], plan: Plan) -> 
 
 
 def measure_cold_start(names: Sequence[str], setting: Setting, plan: Plan) -> Result:
-    """Start processes that embed one text, and time them up to its vector.
-
-    Parameters
-    ----------
-    names : sequence of str
-        Keys of :data:`~minisbert.bench.engines.ENGINES`.
-    setting : Setting
-    plan : Plan
-
-    Returns
-    -------
-    dict
-        For each engine, a number a round: ``seconds`` from the start of a process to its vector, and ``peak_mib``.
-
-    Examples
-    --------
-    >>> measure_cold_start([], Setting(Path(), Path(), 1), Plan(0, 2, print))
-    cold start: round 0
-    {'seconds': {}, 'peak_mib': {}}
-    """
+    """Start processes that embed one text: for each engine and round ``seconds`` up to its vector, and ``peak_mib``."""
     seconds: dict[str, list[float]] = {name: [] for name in names}
     peaks: dict[str, list[float | None]] = {name: [] for name in names}
-    for number in range(-1, plan.rounds):  # one more: the first reads files that are in no cache yet
+    for number in range(-1, plan.rounds):  # one extra: the first reads files that are not cached yet
         for name in names:
             script = ENGINES[name].cold_start.format(folder=setting.folder.as_posix(), graph=setting.graph.as_posix())
             took, peak = run_cold(name, script)
@@ -210,31 +127,7 @@ def measure_cold_start(names: Sequence[str], setting: Setting, plan: Plan) -> Re
 
 
 def run_cold(name: str, script: str) -> tuple[float, float | None]:
-    """Run a script in a new process: seconds until it is through, without the end of the process, and MiB at most.
-
-    Parameters
-    ----------
-    name : str
-        The engine, for its environment.
-    script : str
-        Python.
-
-    Returns
-    -------
-    seconds : float
-    peak_mib : float or None
-
-    Raises
-    ------
-    WorkerError
-        If the script fails.
-
-    Examples
-    --------
-    >>> seconds, peak_mib = run_cold("minisbert", "import math")
-    >>> seconds > 0.0
-    True
-    """
+    """Run a script in a new process: seconds until its last line is done (not the exit), and peak MiB."""
     tail = "\nimport sys; from minisbert.bench.worker import peak_mib; sys.stdout.write(str(peak_mib()))"
     marked = f"{script}\nimport sys; sys.stdout.write('done\\n'); sys.stdout.flush(){tail}"
     began = time.perf_counter()
@@ -249,28 +142,7 @@ def run_cold(name: str, script: str) -> tuple[float, float | None]:
 
 
 def measure_growth(setting: Setting, texts: list[str], counts: Sequence[int], folder: Path, plan: Plan) -> Result:
-    """Embed more and more texts with our engine, each number of them in a process of its own.
-
-    Parameters
-    ----------
-    setting : Setting
-    texts : list of str
-        Repeated as often as needed.
-    counts : sequence of int
-    folder : Path
-        For what the processes say.
-    plan : Plan
-
-    Returns
-    -------
-    dict
-        For each count ``seconds`` (a number a round; the largest is measured once) and ``peak_mib``.
-
-    Examples
-    --------
-    >>> measure_growth(Setting(Path(), Path(), 1), [], [], Path(), Plan(1, 2, print))
-    {}
-    """
+    """Embed more and more texts with our encoder, each count in a fresh process: ``seconds``, ``peak_mib``."""
     grown: Result = {str(count): {"seconds": [], "peak_mib": None} for count in counts}
     with ExitStack() as stack:
         workers = {
@@ -278,7 +150,7 @@ def measure_growth(setting: Setting, texts: list[str], counts: Sequence[int], fo
         }
         for worker in workers.values():
             worker.ask("take", name="growth", texts=texts)
-        # before and after the largest, which takes longest, so that a slow while hits both
+        # before and after the largest, which takes longest, so that a slow phase hits both
         for number in range(2):
             for count, worker in workers.items():
                 if number == 0 or count < max(counts):

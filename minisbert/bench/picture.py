@@ -1,4 +1,4 @@
-"""The figures of a benchmark as a picture: a panel a part, readable in black and white."""
+"""The results of a benchmark as a picture: one panel per part, readable in black and white."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import IO, Any
 from minisbert.bench.measure import OURS, Result
 from minisbert.bench.report import times_as_fast
 
-# Told apart by brightness and by hatching; ours is the darkest.
+# Distinct in brightness and hatching; ours is the darkest.
 _STYLES: dict[str, dict[str, Any]] = {
     "minisbert": {"color": "#0b3954"},
     "minisbert-own-kernel": {"color": "#4a7c9b", "hatch": ".."},
@@ -20,21 +20,8 @@ _STYLES: dict[str, dict[str, Any]] = {
 
 
 def draw(result: Result, stream: IO[bytes]) -> None:
-    """Draw all parts that were measured.
-
-    Parameters
-    ----------
-    result : dict
-        From :func:`~minisbert.bench.run.run_benchmark`.
-    stream : binary file
-        Gets a PNG.
-
-    Examples
-    --------
-    >>> with open("bench.png", "wb") as stream:  # doctest: +SKIP
-    ...     draw(result, stream)
-    """
-    from matplotlib.figure import Figure  # not pyplot: it would look for a screen
+    """Draw all parts of :func:`~minisbert.bench.run.run_benchmark`'s result as a PNG."""
+    from matplotlib.figure import Figure  # not pyplot, which looks for a display
 
     panels: list[tuple[str, Callable[[Any, Result], None]]] = [
         ("throughput", _draw_throughput),
@@ -62,7 +49,7 @@ def draw(result: Result, stream: IO[bytes]) -> None:
 
 
 def _bars(axes: Any, values: dict[str, float], notes: dict[str, str], title: str) -> None:
-    """Draw a horizontal bar for each engine, with its figure behind it."""
+    """Draw a horizontal bar for each engine, with its value after it."""
     for i, (name, value) in enumerate(values.items()):
         axes.barh(i, value, 0.6, edgecolor="black", linewidth=0.6, **_STYLES[name])
         axes.text(value, i, f" {notes[name]}", va="center", fontsize="small")
@@ -73,7 +60,7 @@ def _bars(axes: Any, values: dict[str, float], notes: dict[str, str], title: str
 
 
 def _draw_throughput(axes: Any, result: Result) -> None:
-    """Texts a second."""
+    """Texts per second."""
     measured = result["throughput"]
     speeds = {name: measured["texts"] / median(seconds) for name, seconds in measured["seconds"].items()}
     notes = {name: f"{speed:,.0f}" for name, speed in speeds.items()}
@@ -92,11 +79,11 @@ def _draw_memory(axes: Any, result: Result) -> None:
     if peaks:
         _bars(axes, peaks, {name: f"{peak:,.0f} MiB" for name, peak in peaks.items()}, "the same: peak memory, MiB")
     else:
-        axes.set_axis_off()  # the system does not tell
+        axes.set_axis_off()  # this system does not report it
 
 
 def _draw_lengths(axes: Any, result: Result) -> None:
-    """Tokens a second by the length of the texts: a bar for each engine at each length."""
+    """Tokens per second by the length of the texts: a bar for each engine at each length."""
     measured = result["lengths"]
     names = list(next(iter(measured.values()))["seconds"])
     width = 0.8 / len(names)
@@ -118,7 +105,7 @@ def _draw_single(axes: Any, result: Result) -> None:
 
 
 def _draw_cold(axes: Any, result: Result) -> None:
-    """Seconds from nothing to the first vector."""
+    """Seconds from process start to the first vector."""
     measured = result["cold"]
     times = {name: median(rounds) for name, rounds in measured["seconds"].items()}
     notes = {}
@@ -129,7 +116,7 @@ def _draw_cold(axes: Any, result: Result) -> None:
 
 
 def _draw_growth(axes: Any, result: Result) -> None:
-    """Seconds over the number of texts, beside what growing in proportion would be."""
+    """Seconds over the number of texts, beside proportional growth."""
     counts = [int(count) for count in result["growth"]]
     times = [median(one["seconds"]) for one in result["growth"].values()]
     axes.loglog(counts, [times[0] * count / counts[0] for count in counts], "--", color="0.6", label="in proportion")
@@ -146,7 +133,7 @@ def _draw_growth(axes: Any, result: Result) -> None:
 
 
 def _draw_training(axes: Any, result: Result) -> None:
-    """Milliseconds of a training step, and the memory that it takes."""
+    """Milliseconds and memory of a training step."""
     measured = result["training"]
     times = {name: median(rounds) for name, rounds in measured["milliseconds"].items()}
     notes = {}

@@ -1,4 +1,4 @@
-"""The figures of a benchmark as text: medians, and the median of the ratios within each round."""
+"""The results of a benchmark as text: medians, and the median of the ratios within each round."""
 
 from __future__ import annotations
 
@@ -9,21 +9,8 @@ from minisbert.bench.measure import OURS, Result
 
 
 def times_as_fast(result: Result, peer: str) -> float:
-    """Say how many times as many texts a second ours embeds.
+    """How many times as many texts per second our encoder embeds: the median of the rounds' ratios.
 
-    Parameters
-    ----------
-    result : dict
-        From :func:`~minisbert.bench.measure.measure_throughput`.
-    peer : str
-
-    Returns
-    -------
-    float
-        The median of the rounds' ratios.
-
-    Examples
-    --------
     >>> times_as_fast({"seconds": {"minisbert": [1.0, 2.0, 1.0], "peer": [2.0, 4.0, 3.0]}}, "peer")
     2.0
     """
@@ -32,22 +19,10 @@ def times_as_fast(result: Result, peer: str) -> float:
 
 
 def share_of_ceiling(result: Result, kind: str = "one product") -> float:
-    """Say which part of this machine's matrix product speed ours reaches in the whole.
+    """Share of this machine's matrix product speed that the whole encoder reaches, in [0, 1]; median over the rounds.
 
-    Parameters
-    ----------
-    result : dict
-        From :func:`~minisbert.bench.measure.measure_throughput`.
-    kind : {"one product", "a product a thread"}
-        One product on all threads, or one on each thread at the same time.
+    ``kind`` is one product on all threads, or one on each thread at the same time.
 
-    Returns
-    -------
-    float
-        In [0, 1], the median over the rounds.
-
-    Examples
-    --------
     >>> share_of_ceiling({"gflop": 50.0, "seconds": {"minisbert": [1.0]}, "ceilings": {"one product": [100.0]}})
     0.5
     """
@@ -56,19 +31,8 @@ def share_of_ceiling(result: Result, kind: str = "one product") -> float:
 
 
 def format_report(result: Result) -> str:
-    """Lay out everything that was measured.
+    """Format the result of :func:`~minisbert.bench.run.run_benchmark`.
 
-    Parameters
-    ----------
-    result : dict
-        From :func:`~minisbert.bench.run.run_benchmark`.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
     >>> one = {"texts": 10, "milliseconds": {"minisbert": [1.0, 3.0], "peer": [4.0, 4.0]}}
     >>> about = {"model": "m", "texts": 10, "source": "made", "tokens": 80, "num_threads": 2, "rounds": 2, "blas": {}}
     >>> about |= {"processor": "p", "processors": 2, "system": "s", "versions": {"numpy": "2"}}
@@ -99,7 +63,7 @@ def format_report(result: Result) -> str:
 
 
 def _about_lines(result: Result) -> list[str]:
-    """Say on what this was measured."""
+    """What was measured, and on which machine."""
     about = result["about"]
     lines = [
         f"{about['model']}: {about['texts']:,} texts, {about['source']}, {about['tokens']:,} tokens "
@@ -113,7 +77,7 @@ def _about_lines(result: Result) -> list[str]:
 
 
 def _throughput_lines(result: Result) -> list[str]:
-    """Many texts: texts a second, ratios, memory, agreement."""
+    """Many texts: texts per second, ratios, memory, agreement."""
     measured = result["throughput"]
     rows = [["many texts", "texts/s", "its best batch", "minisbert is", "peak MiB", "max |difference|"]]
     for name, seconds in measured["seconds"].items():
@@ -131,7 +95,7 @@ def _throughput_lines(result: Result) -> list[str]:
 
 
 def _ceiling_lines(measured: Result) -> list[str]:
-    """Say which part of the machine's ceiling ours reaches."""
+    """The share of the machine's ceiling that our encoder reaches."""
     if not measured["ceilings"]:
         return []
     reached = measured["gflop"] / median(measured["seconds"][OURS])
@@ -166,7 +130,7 @@ def _single_lines(result: Result) -> list[str]:
 
 
 def _cold_lines(result: Result) -> list[str]:
-    """From nothing to the first vector."""
+    """From process start to the first vector."""
     measured = result["cold"]
     rows = [["process start to first vector", "s", "minisbert takes", "peak MiB"]]
     for name, rounds in measured["seconds"].items():
@@ -201,7 +165,7 @@ def _growth_lines(result: Result) -> list[str]:
 
 
 def _training_lines(result: Result) -> list[str]:
-    """Steps of training, the memory they take, and that both computed the same."""
+    """Training steps, their memory, and that both computed the same."""
     measured = result["training"]
     parts = ("forward", "backward", "optimizer")
     rows = [["a training step", "ms", *parts, "minisbert takes", "peak MiB", "of it loaded", "max |difference|"]]
@@ -228,19 +192,19 @@ def _training_lines(result: Result) -> list[str]:
 
 
 def _relative(measured: dict[str, list[float]], name: str) -> str:
-    """Say which part of an engine's time ours takes."""
+    """The share of an engine's time that ours takes."""
     if name == OURS or OURS not in measured:
         return ""
     return f"{median(our / their for our, their in zip(measured[OURS], measured[name], strict=True)):.2f} of it"
 
 
 def _mebibytes(number: float | None) -> str:
-    """Write MiB, or that they are not known."""
+    """MiB, or that they are unknown."""
     return "?" if number is None else f"{number:,.0f}"
 
 
 def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Put cells under each other, the first column to the left, the others to the right; a rule under the head."""
+    """Align cells, the first column to the left, the others to the right; a rule under the head."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(

@@ -36,45 +36,30 @@ from minisbert.proof.profile import count_costs
 
 PARTS = ("throughput", "lengths", "single", "cold", "growth", "training")
 LENGTHS = {8: 512, 32: 256, 128: 96, 256: 48}
-"""Tokens of a text, and how many such texts are embedded: about a second's work each."""
+"""Tokens per text, and how many such texts are embedded: about a second's work each."""
 SINGLE_TEXTS = 100
 LIBRARIES = ("minisbert", "numpy", "tokenizers", "torch", "transformers", "sentence-transformers", "onnxruntime")
 
 
 @dataclass(frozen=True)
 class Order:
-    """What the benchmark is asked to do."""
+    """What to benchmark."""
 
     engines: tuple[str, ...]
     parts: tuple[str, ...]
     rounds: int
     num_threads: int
-    lengths: tuple[int, ...]  # tokens of a text; some of LENGTHS
+    lengths: tuple[int, ...]  # tokens per text; some of LENGTHS
     growth: tuple[int, ...]  # numbers of texts
-    source: str  # where the texts come from, in words
+    source: str  # where the texts come from, for display
     seed: int = 0
 
 
 def choose_engines(asked_for: Sequence[str]) -> tuple[str, ...]:
-    """Choose the engines: those asked for, or all.
+    """Choose engines: those asked for, or all but the deterministic one; ValueError for one that is not installed.
 
-    Parameters
-    ----------
-    asked_for : sequence of str
-        Keys of :data:`~minisbert.bench.engines.ENGINES`; none means all but the deterministic one. Ours with OpenBLAS's
-        own choice of kernel takes part only where that is another kernel than the one that we tell it to take.
+    Ours with OpenBLAS's own choice of kernel takes part only if that is not the kernel that we select anyway.
 
-    Returns
-    -------
-    tuple of str
-
-    Raises
-    ------
-    ValueError
-        If an engine is not installed, with the command that installs it; or if none is left.
-
-    Examples
-    --------
     >>> choose_engines(["minisbert"])
     ('minisbert',)
     """
@@ -94,26 +79,8 @@ def choose_engines(asked_for: Sequence[str]) -> tuple[str, ...]:
 
 
 def choose_parts(asked_for: Sequence[str], engines: Sequence[str], texts: Sequence[str]) -> tuple[str, ...]:
-    """Choose the parts: those asked for, or all that these engines and texts allow.
+    """Choose parts: those asked for, or all that these engines and texts allow; ValueError if training is impossible.
 
-    Parameters
-    ----------
-    asked_for : sequence of str
-        Of :data:`PARTS`; none means all.
-    engines : sequence of str
-    texts : sequence of str
-
-    Returns
-    -------
-    tuple of str
-
-    Raises
-    ------
-    ValueError
-        If training was asked for and none of the engines can, or there are no two pairs of different texts.
-
-    Examples
-    --------
     >>> choose_parts((), ("minisbert",), ["one text alone"])
     ('throughput', 'lengths', 'single', 'cold', 'growth')
     """
@@ -128,18 +95,8 @@ def choose_parts(asked_for: Sequence[str], engines: Sequence[str], texts: Sequen
 
 
 def count_steps(order: Order) -> int:
-    """Say how often ``tick`` is called, for a progress bar.
+    """How often ``tick`` is called, for a progress bar.
 
-    Parameters
-    ----------
-    order : Order
-
-    Returns
-    -------
-    int
-
-    Examples
-    --------
     >>> count_steps(Order(("minisbert",), ("single",), 5, 2, (), (), ""))
     5
     """
@@ -158,27 +115,11 @@ def count_steps(order: Order) -> int:
 def run_benchmark(
     encoder: SentenceEncoder, texts: list[str], order: Order, folder: Path, tick: Callable[[str], None]
 ) -> Result:
-    """Measure everything that was asked for.
+    """Measure everything that was ordered: ``about``, and one entry per part, from :mod:`~minisbert.bench.measure`.
 
-    Parameters
-    ----------
-    encoder : SentenceEncoder
-        Names the model, counts tokens and makes texts; what is timed runs in other processes.
-    texts : list of str
-    order : Order
-    folder : Path
-        For the graph, vectors and messages; may be deleted afterwards.
-    tick : callable
-        Called with what was done.
+    The encoder names the model, counts tokens and makes texts; what is timed runs in other processes. ``folder`` is for
+    the graph, vectors and messages, and may be deleted afterwards.
 
-    Returns
-    -------
-    dict
-        ``about`` and one entry for each part; see the functions of :mod:`~minisbert.bench.measure` and
-        :func:`~minisbert.bench.training.measure_training`.
-
-    Examples
-    --------
     >>> order = Order(("minisbert",), (), 1, 1, (), (), "two texts")
     >>> run_benchmark(SentenceEncoder(), ["i love soup", "soup"], order, Path(), print)["about"]["tokens"]
     8
@@ -217,14 +158,14 @@ def run_benchmark(
 
 
 def _trainers(order: Order) -> tuple[str, ...]:
-    """Give the engines that can train."""
+    """The engines that can train."""
     return tuple(name for name in order.engines if name in TRAINERS)
 
 
 def _measure_training(
     encoder: SentenceEncoder, texts: list[str], order: Order, folder: Path, tick: Callable[[str], None]
 ) -> Result:
-    """Load the engines that can train, each in a process of its own, and let them."""
+    """Load the engines that can train, each in its own process, and measure them."""
     setting, batches = Setting(encoder.folder, folder / "model.onnx", order.num_threads), make_batches(texts)
     with ExitStack() as stack:
         workers = [
@@ -239,30 +180,14 @@ def _measure_training(
 
 
 def default_texts(encoder: SentenceEncoder, count: int = 2000, seed: int = 0) -> list[str]:
-    """Make texts that are as long as sentences are.
-
-    Parameters
-    ----------
-    encoder : SentenceEncoder
-    count : int
-    seed : int
-
-    Returns
-    -------
-    list of str
-
-    Examples
-    --------
-    >>> len(default_texts(SentenceEncoder(), 3))
-    3
-    """
+    """Make texts that are as long as sentences are."""
     rng = np.random.default_rng(seed)
     lengths = np.minimum(sentence_lengths(count, rng), encoder.max_seq_length)
     return make_texts(encoder, lengths, rng)
 
 
 def _export(setting: Setting) -> None:
-    """Export the graph in a process of its own: PyTorch is not wanted in this one."""
+    """Export the graph in another process, to keep PyTorch out of this one."""
     code = (
         "import sys; from pathlib import Path; from minisbert.bench.engines import export_graph; "
         "export_graph(Path(sys.argv[1]), Path(sys.argv[2]))"
@@ -281,14 +206,14 @@ def _texts_by_length(encoder: SentenceEncoder, order: Order) -> Iterator[tuple[i
 
 
 def _gflop(encoder: SentenceEncoder, texts: list[str]) -> float:
-    """Count what embedding these texts takes."""
+    """GFLOP that embedding these texts takes."""
     lengths = encoder.tokenize(texts, overflow="truncate").lengths
     costs = count_costs(lengths, encoder.model.config, encoder.model.modules)
     return sum(cost.flop for cost in costs.values()) / 1e9
 
 
 def _about(encoder: SentenceEncoder, texts: list[str], order: Order) -> Result:
-    """Say what was measured, on what, with which versions."""
+    """What was measured, on what, with which versions."""
     versions = {"python": platform.python_version()}
     for library in LIBRARIES:
         try:

@@ -1,4 +1,4 @@
-"""Texts for the benchmark, made on the spot: of a given number of tokens each, from the model's own vocabulary.
+"""Texts for the benchmark: random words of the model's vocabulary, with a given number of tokens each.
 
 What a text says does not matter for the time it takes; how long it is does.
 """
@@ -14,20 +14,8 @@ from minisbert.model import Array
 
 
 def sentence_lengths(count: int, rng: np.random.Generator) -> Array:
-    """Draw lengths as sentences have them.
+    """Draw sentence lengths (count,) in tokens, special ones included: log-normal, 5 to 60, mean 14, as in STSb test.
 
-    Parameters
-    ----------
-    count : int
-    rng : np.random.Generator
-
-    Returns
-    -------
-    Array, shape (count,)
-        Tokens, special ones included: log-normal, 14 on average, 5 to 60, as in STSb test.
-
-    Examples
-    --------
     >>> round(sentence_lengths(10_000, np.random.default_rng(0)).mean())
     14
     """
@@ -35,27 +23,10 @@ def sentence_lengths(count: int, rng: np.random.Generator) -> Array:
 
 
 def make_texts(encoder: SentenceEncoder, lengths: Sequence[int] | Array, rng: np.random.Generator) -> list[str]:
-    """Make texts of random words with a given number of tokens each.
+    """Make texts of random words with these numbers of tokens, special ones included.
 
-    Parameters
-    ----------
-    encoder : SentenceEncoder
-        Its vocabulary is used.
-    lengths : sequence of int
-        Tokens of each text, special ones included.
-    rng : np.random.Generator
+    ValueError if a length leaves no room for a word, or the vocabulary has no words.
 
-    Returns
-    -------
-    list of str
-
-    Raises
-    ------
-    ValueError
-        If a length leaves no room for a word, or the vocabulary has no words.
-
-    Examples
-    --------
     >>> encoder = SentenceEncoder()
     >>> texts = make_texts(encoder, [8, 32], np.random.default_rng(0))
     >>> encoder.tokenize(texts).lengths

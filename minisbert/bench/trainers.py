@@ -1,10 +1,9 @@
 """The engines that train: how each takes one step, and how long the parts of the step take.
 
-Both do the same: tokenise a batch of pairs, encode, multiple negatives ranking with cosines and a scale of 20, the
-gradient of every weight, shortened to length 1 at most, then AdamW with a linear schedule and weight decay on all but
-biases and LayerNorm. Ours is the step that ``training/finetune.py`` takes. PyTorch's is the one that
-``SentenceTransformerTrainer`` takes, with the same optimiser in its faster form, one fused kernel. ONNX Runtime is not
-here: the graph that is exported has no gradients.
+Both tokenise a batch of pairs, encode, compute multiple negatives ranking with cosines and a scale of 20, the gradient
+of every weight, clipped to norm 1, then AdamW with a linear schedule and weight decay on all but biases and LayerNorm.
+Ours is the step of ``training/finetune.py``; PyTorch's is that of ``SentenceTransformerTrainer``, with the same
+optimiser fused. ONNX Runtime is missing: the exported graph has no gradients.
 """
 
 from __future__ import annotations
@@ -21,37 +20,26 @@ from minisbert.bench.engines import Setting
 
 LEARNING_RATE, WEIGHT_DECAY, MAX_NORM = 2e-5, 0.01, 1.0
 WARMUP_STEPS, TOTAL_STEPS = 2, 1000
-"""Of the schedule: the first step has a rate of 0, and so has what comes behind the last; it takes as long."""
+"""Of the schedule: the first step, and steps after the last, have a rate of 0; they take as long."""
 
 
 @dataclass(frozen=True)
 class StepTimes:
-    """What one step gave, and how long its parts took."""
+    """The loss of one step, and how long its parts took."""
 
     loss: float
     forward: float  # seconds, from the texts to the loss
     backward: float  # seconds, from the loss to the gradient of every weight
-    optimizer: float  # seconds, from the gradients to the next weights, the gradients' length included
+    optimizer: float  # seconds, from the gradients to the next weights, clipping included
 
 
 Train = Callable[[Sequence[list[str]], float], StepTimes]
-"""From a batch, anchors and positives, and a rate of dropout to a step; the weights are other ones afterwards."""
+"""(anchors and positives, dropout rate) -> a step, which updates the weights."""
 
 
 def train_minisbert(setting: Setting) -> Train:
-    """Load ours for training.
+    """Load our model for training: (columns of texts, dropout rate) -> :class:`StepTimes`.
 
-    Parameters
-    ----------
-    setting : Setting
-
-    Returns
-    -------
-    callable
-        Columns of texts and a rate of dropout, to :class:`StepTimes`.
-
-    Examples
-    --------
     >>> from pathlib import Path
     >>> from minisbert import hub
     >>> train = train_minisbert(Setting(hub.resolve().folder, Path("model.onnx"), num_threads=1))
@@ -104,23 +92,7 @@ def train_minisbert(setting: Setting) -> Train:
 
 
 def train_sentence_transformers(setting: Setting) -> Train:
-    """Load sentence-transformers for training, which computes with PyTorch.
-
-    Parameters
-    ----------
-    setting : Setting
-
-    Returns
-    -------
-    callable
-        Columns of texts and a rate of dropout, to :class:`StepTimes`.
-
-    Examples
-    --------
-    >>> train = train_sentence_transformers(Setting(folder, graph, num_threads=1))  # doctest: +SKIP
-    >>> round(train([["a cat", "tea"], ["one cat", "a cup of tea"]], 0.0).loss, 6)  # doctest: +SKIP
-    4e-06
-    """
+    """Load sentence-transformers for training, which computes with PyTorch."""
     import torch
     from sentence_transformers import SentenceTransformer, losses
     from transformers import get_linear_schedule_with_warmup
@@ -154,7 +126,7 @@ def train_sentence_transformers(setting: Setting) -> Train:
 
 
 def _torch_adamw(model: Any) -> Any:
-    """Make AdamW for a model in two groups, fused as ``SentenceTransformerTrainer`` does where PyTorch can."""
+    """AdamW for a model in two groups, fused as ``SentenceTransformerTrainer`` does where PyTorch can."""
     import torch
 
     named = list(model.named_parameters())

@@ -1,11 +1,9 @@
-"""The measurement of training: the same batches to every engine that can train, round after round.
+"""The measurement of training: the same batches for every engine that can train, round after round.
 
-Pairs are neighbours: the first two texts, the next two, and so on. What they say does not matter for the time, how long
-they are does. No text stands in two pairs, because with in-batch negatives the same text twice is a question of its
-own, which ours answers (``find_false_negatives``) and PyTorch's loss does not ask.
-
-First every engine takes a few steps on one batch without dropout, from the same weights: the losses must be the same
-ones, and fall. Then the rounds begin, with dropout as in real training, where each engine draws masks of its own.
+Pairs are adjacent texts: what they say does not matter for the time. No text is in two pairs, because with in-batch
+negatives a repeated text is a false negative, which our loss masks (``find_false_negatives``) and PyTorch's does not.
+First every engine takes a few steps on one batch without dropout, from the same weights: the losses must agree, and
+fall. Then the rounds begin, with dropout as in real training, each engine with its own masks.
 """
 
 from __future__ import annotations
@@ -25,26 +23,17 @@ Columns = list[list[str]]  # anchors, positives
 
 
 def make_batches(texts: Sequence[str]) -> list[Columns]:
-    """Pair neighbours, and pack the pairs into batches of 32 without repeating a text.
+    """Pair adjacent texts, and pack the pairs into batches of 32 without repeating a text.
 
-    Parameters
-    ----------
-    texts : sequence of str
+    All batches are equally large, and the rest is left out; one smaller batch for fewer than 32 pairs, none for fewer
+    than 2.
 
-    Returns
-    -------
-    list of [anchors, positives]
-        All equally large: what is left over stays out. One smaller batch where there are fewer than 32 pairs, none
-        where there are fewer than 2.
-
-    Examples
-    --------
     >>> make_batches(["a cat", "one cat", "tea", "tea", "a dog", "a cat", "soup", "broth"])
     [[['a cat', 'soup'], ['one cat', 'broth']]]
     """
     seen: set[str] = set()
     pairs = []
-    for anchor, positive in zip(texts[::2], texts[1::2], strict=False):  # the last text may be without a neighbour
+    for anchor, positive in zip(texts[::2], texts[1::2], strict=False):  # the last text may have no partner
         if anchor != positive and not {anchor, positive} & seen:
             seen |= {anchor, positive}
             pairs.append((anchor, positive))
@@ -56,29 +45,12 @@ def make_batches(texts: Sequence[str]) -> list[Columns]:
 
 
 def measure_training(workers: Sequence[Worker], batches: Sequence[Columns], plan: Plan) -> Result:
-    """Train on the same batches, again and again, on every engine.
+    """Train on the same batches on every engine; every round continues where the one before stopped.
 
-    Parameters
-    ----------
-    workers : sequence of Worker
-        Whose task is to train.
-    batches : sequence of [anchors, positives]
-        From :func:`make_batches`; every round goes on where the one before stopped, and begins anew behind the last.
-    plan : Plan
-
-    Returns
-    -------
-    dict
-        ``pairs`` of a batch, ``steps`` of a round, ``dropout``. For each engine: ``milliseconds``, the median step of
-        each round; ``split``, the same for ``forward``, ``backward`` and ``optimizer``; ``losses`` of a few steps
-        without dropout, and their largest |``difference``| from ours; ``loaded_mib``, the most memory held before the
-        first step, and ``peak_mib``, the most in all.
-
-    Examples
-    --------
-    >>> measure_training([], [[["a", "b"], ["c", "d"]]], Plan(1, 2, print))["pairs"]
-    training: round 1
-    2
+    Returns ``pairs`` of a batch, ``steps`` of a round, ``dropout``. For each engine: ``milliseconds``, the median step
+    of each round; ``split``, the same for ``forward``, ``backward`` and ``optimizer``; ``losses`` of a few steps
+    without dropout, and their largest absolute ``difference`` from ours; ``loaded_mib``, peak memory before the first
+    step, and ``peak_mib``.
     """
     loaded, losses = {}, {}
     for worker in workers:

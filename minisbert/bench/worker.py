@@ -1,8 +1,8 @@
-"""A process that holds one engine and does what it is asked: a JSON object a line on stdin, an answer on stdout.
+"""A process that holds one engine and answers requests: a JSON object per line on stdin, an answer on stdout.
 
-``python -m minisbert.bench.worker NAME TASK FOLDER GRAPH THREADS``. Every engine lives in a process of its own, so that
-libraries do not fight over threads, memory can be told apart, and OpenBLAS's kernel can be chosen for each. An engine
-embeds or trains, which are two tasks and two processes: what training holds is not to be counted with the other.
+``python -m minisbert.bench.worker NAME TASK FOLDER GRAPH THREADS``. Every engine has its own process, so that libraries
+do not fight over threads, memory can be attributed, and OpenBLAS's kernel can be chosen for each. Embedding and
+training are two tasks and two processes: the memory of training is not to be counted with the other.
 """
 
 from __future__ import annotations
@@ -31,17 +31,7 @@ class WorkerError(ValueError):
 
 
 class Worker:
-    """An engine in its own process, seen from outside.
-
-    Parameters
-    ----------
-    name : str
-        A key of :data:`~minisbert.bench.engines.ENGINES`.
-    setting : Setting
-    notes : Path
-        A file for what the process says on stderr.
-    task : {"embed", "train"}
-    """
+    """An engine in its own process, seen from outside; ``notes`` is a file for its stderr."""
 
     def __init__(self, name: str, setting: Setting, notes: Path, task: str = "embed") -> None:
         self.name, self._notes = name, notes
@@ -65,28 +55,10 @@ class Worker:
         self._process.communicate()
 
     def ask(self, what: str, **about: Any) -> Any:
-        """Ask for something and wait for the answer.
-
-        Parameters
-        ----------
-        what : str
-            A key of :data:`ANSWERS` for the task.
-        **about
-            Its arguments, JSON.
-
-        Returns
-        -------
-        Any
-            JSON.
-
-        Raises
-        ------
-        WorkerError
-            If the process has died; with the last that it said.
-        """
+        """Send a request (a key of :data:`ANSWERS`) and wait for the answer; WorkerError if the process has died."""
         if self._process.stdin is None or self._process.stdout is None:
             raise WorkerError(f"{self.name}: no pipes to the process")
-        with contextlib.suppress(BrokenPipeError):  # told below
+        with contextlib.suppress(BrokenPipeError):  # reported below
             self._process.stdin.write(json.dumps([what, about]).encode() + b"\n")
             self._process.stdin.flush()
         line = self._process.stdout.readline()
@@ -98,22 +70,7 @@ class Worker:
 
 
 def environment(name: str) -> dict[str, str]:
-    """Give the environment in which an engine runs.
-
-    Parameters
-    ----------
-    name : str
-
-    Returns
-    -------
-    dict of str to str
-        With OpenBLAS's better kernel, as the command line sets it, or without.
-
-    Examples
-    --------
-    >>> environment("minisbert-own-kernel").get("OPENBLAS_CORETYPE") is None
-    True
-    """
+    """The environment of an engine: with OpenBLAS's better kernel, as the command line sets it, or without."""
     variables = {"TOKENIZERS_PARALLELISM": "true", **os.environ, "HF_HUB_OFFLINE": "1"}
     if ENGINES[name].same_kernel:
         return {**variables, **environment_for(read_processor(), variables)}
@@ -122,7 +79,7 @@ def environment(name: str) -> dict[str, str]:
 
 
 class Desk:
-    """The engine, the texts that it was given, and one method per question."""
+    """The engine, the texts it was given, and one method per question."""
 
     def __init__(self, encode: Encode) -> None:
         self.encode = encode
@@ -134,13 +91,13 @@ class Desk:
         self.encode(texts[:64], None)
 
     def time(self, name: str, batch_size: int | None = None) -> float:
-        """Embed all texts of a list; seconds."""
+        """Seconds to embed all texts of a list."""
         began = time.perf_counter()
         self.encode(self.texts[name], batch_size)
         return time.perf_counter() - began
 
     def time_each(self, name: str) -> list[float]:
-        """Embed the texts of a list one by one; seconds of each."""
+        """Seconds to embed each text of a list on its own."""
         seconds = []
         for text in self.texts[name]:
             began = time.perf_counter()
@@ -153,7 +110,7 @@ class Desk:
         np.save(file, self.encode(self.texts[name], None))
 
     def time_repeated(self, name: str, count: int) -> float:
-        """Embed so many texts, those of a list over and over; seconds."""
+        """Seconds to embed ``count`` texts, those of a list over and over."""
         texts = self.texts[name]
         many = (texts * (count // len(texts) + 1))[:count]
         began = time.perf_counter()
@@ -161,7 +118,7 @@ class Desk:
         return time.perf_counter() - began
 
     def ceilings(self, num_threads: int) -> dict[str, float]:
-        """Measure what matrix products reach here: one on all threads, and one on each at the same time; GFLOP/s."""
+        """GFLOP/s of matrix products here: one on all threads, and one on each thread at the same time."""
         from concurrent.futures import ThreadPoolExecutor
 
         from minisbert.proof.profile import sgemm_ceiling
@@ -171,11 +128,11 @@ class Desk:
         return {"one product": sgemm_ceiling(num_threads), "a product a thread": each}
 
     def kernel(self) -> list[str]:
-        """Name the libraries that multiply here, with their kernels."""
+        """The matrix product libraries in this process, with their kernels."""
         return kernels()
 
     def peak_mib(self) -> float | None:
-        """Tell the most memory that this process has held so far; MiB."""
+        """Peak memory of this process so far; MiB."""
         return peak_mib()
 
 
@@ -190,11 +147,11 @@ class TrainingDesk:
         return asdict(self.train(columns, dropout))
 
     def kernel(self) -> list[str]:
-        """Name the libraries that multiply here, with their kernels."""
+        """The matrix product libraries in this process, with their kernels."""
         return kernels()
 
     def peak_mib(self) -> float | None:
-        """Tell the most memory that this process has held so far; MiB."""
+        """Peak memory of this process so far; MiB."""
         return peak_mib()
 
 
@@ -202,21 +159,11 @@ ANSWERS: dict[str, dict[str, Callable[..., Any]]] = {
     task: {name: method for name, method in vars(desk).items() if not name.startswith("_")}
     for task, desk in {"embed": Desk, "train": TrainingDesk}.items()
 }
-"""What a worker can be asked, by its task."""
+"""Questions that a worker answers, by task."""
 
 
 def kernels() -> list[str]:
-    """Name the libraries that multiply matrices in this process, with their kernels.
-
-    Returns
-    -------
-    list of str
-
-    Examples
-    --------
-    >>> kernels()  # doctest: +SKIP
-    ['openblas 0.3.31 Haswell']
-    """
+    """The matrix product libraries in this process, with their kernels, such as 'openblas 0.3.31 Haswell'."""
     return [
         " ".join(str(library[key]) for key in ("internal_api", "version", "architecture") if library.get(key))
         for library in libraries()
@@ -224,18 +171,7 @@ def kernels() -> list[str]:
 
 
 def peak_mib() -> float | None:
-    """Tell the peak resident memory of this process.
-
-    Returns
-    -------
-    float or None
-        MiB, mapped files included; None on systems that do not tell.
-
-    Examples
-    --------
-    >>> peak_mib() is None or peak_mib() > 1
-    True
-    """
+    """Peak resident memory of this process in MiB, mapped files included; None on systems that do not report it."""
     # Linux's ru_maxrss starts from what the parent held when it made this process; VmHWM does not
     status = Path("/proc/self/status")
     if status.exists():
@@ -250,23 +186,8 @@ def peak_mib() -> float | None:
 
 
 def serve(requests: Iterator[bytes], name: str, setting: Setting, task: str = "embed") -> Iterator[bytes]:
-    """Load an engine, and answer one request after the other.
+    """Load an engine, and answer JSON lines, each a key of :data:`ANSWERS` for the task with its arguments.
 
-    Parameters
-    ----------
-    requests : iterator of bytes
-        JSON lines, each a key of :data:`ANSWERS` for the task and its arguments.
-    name : str
-    setting : Setting
-    task : {"embed", "train"}
-
-    Yields
-    ------
-    bytes
-        A JSON line.
-
-    Examples
-    --------
     >>> from minisbert import hub
     >>> requests = [b'["take", {"name": "a text", "texts": ["soup"]}]', b'["peak_mib", {}]']
     >>> answers = serve(iter(requests), "minisbert", Setting(hub.resolve().folder, Path(), 1))
@@ -280,12 +201,7 @@ def serve(requests: Iterator[bytes], name: str, setting: Setting, task: str = "e
 
 
 def main() -> None:
-    """Serve on stdin and stdout; what a library prints goes to stderr instead.
-
-    Examples
-    --------
-    >>> main()  # doctest: +SKIP
-    """
+    """Serve on stdin and stdout; what a library prints goes to stderr instead."""
     name, task, folder, graph, num_threads = sys.argv[1:]
     setting = Setting(Path(folder), Path(graph), int(num_threads))
     with os.fdopen(os.dup(1), "wb") as answers:

@@ -1,7 +1,7 @@
-"""The command line: data on stdout, messages on stderr; exit code 0 for done, 1 for failed, 2 for wrong usage.
+"""The command line: data on stdout, messages on stderr; exit code 0 for success, 1 for failure, 2 for wrong usage.
 
-Each verb stands in the module of its name and is imported when it is called, so that ``minisbert --help`` need not
-wait for NumPy. Here is what all verbs share: how they are found, and how errors and warnings look.
+Each verb is in the module of its name and is imported when it is called, so that ``minisbert --help`` need not wait for
+NumPy. This file has what all verbs share: how they are found, and how errors and warnings look.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import click
 
 from minisbert import __version__, parallel
 
-# Each verb's short help stands here as well, so that listing them imports none of them.
+# Each verb's short help is repeated here, so that listing them imports none of them.
 VERBS = {
     "similarity": "Show how alike texts are.",
     "embed": "Turn texts into vectors.",
@@ -45,20 +45,20 @@ VERBS = {
 }
 
 
-VERB = "minisbert.verb"  # where a context keeps the command that runs
-# Arguments in Python whose option has another name.
+VERB = "minisbert.verb"  # where a context keeps the running command
+# Python arguments whose option has another name.
 OTHER_NAMES = {"has_header": "no_header", "normalize_embeddings": "normalize", "show_progress_bar": "progress"}
 
 
 class LazyGroup(click.Group):
-    """Verbs that are imported when they are called: name to (module in this folder, short help)."""
+    """Verbs imported when called: name to (module in this folder, short help)."""
 
     def __init__(self, *arguments: Any, verbs: Mapping[str, tuple[str, str]], **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.verbs = verbs
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Name the verbs, those that a newcomer wants first in front."""
+        """List the verbs, those that a newcomer wants first at the top."""
         return list(self.verbs)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -73,7 +73,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the verb that was typed, or say which one it looks like."""
+        """Find the verb that was typed, or suggest similar ones."""
         import difflib
 
         typed = args[0]
@@ -89,16 +89,16 @@ class LazyGroup(click.Group):
 
 
 class _Program(LazyGroup):
-    """The outermost group, which says errors and warnings of all verbs."""
+    """The outermost group, which prints errors and warnings of all verbs."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a verb; its warnings and errors become a line on stderr each."""
-        if sys.stderr is None:  # 2>&-, or a service; opened first, so that no file of ours becomes number 2
+        """Run a verb; each warning or error becomes a line on stderr."""
+        if sys.stderr is None:  # 2>&-, or a service; opened first, so that no file of ours gets descriptor 2
             sys.stderr = open(os.devnull, "w", encoding="utf-8", errors="backslashreplace")  # noqa: PTH123, SIM115
         if "numpy" not in sys.modules:  # it would be too late: OpenBLAS chooses its kernel when NumPy is imported
             os.environ.update(parallel.environment_for(parallel.read_processor(), os.environ))
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without emoji is no reason to fail
+            sys.stdout.reconfigure(errors="backslashreplace")  # a terminal that cannot show emoji must not fail
         with warnings.catch_warnings():
             if not sys.warnoptions:  # -W and PYTHONWARNINGS win
                 warnings.simplefilter("always", UserWarning)
@@ -106,11 +106,11 @@ class _Program(LazyGroup):
             try:
                 return super().invoke(ctx)
             except BrokenPipeError:
-                raise  # `| head` has seen enough; click ends quietly
+                raise  # `| head` has read enough; click exits quietly
             except OSError as error:
                 raise click.ClickException(_describe(error)) from error
             except ValueError as error:
-                # a model folder's files have keys that are named like options, and they are not options
+                # a model folder's files have keys named like options, which are no options
                 about_files = type(error).__name__ == "ModelFolderError"
                 said = str(error) if about_files else in_options(str(error), ctx.meta.get(VERB))
                 raise click.ClickException(said) from error
@@ -124,16 +124,16 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Say a warning without the place in our code that it came from."""
+    """Print a warning without its place in our code."""
     context = click.get_current_context(silent=True)
     verb = context.meta.get(VERB) if context else None
     click.echo(f"Warning: {in_options(str(message), verb)}", err=True)
 
 
 def in_options(message: str, verb: click.Command | None) -> str:
-    """Say ``--overflow chunk`` where the library says ``overflow='chunk'``, if the running verb has that option.
+    """Turn ``overflow='chunk'`` in a library message into ``--overflow chunk``, if the running verb has that option.
 
-    A part behind a semicolon that begins with what the verb cannot be told is advice for Python, and left out.
+    A clause after a semicolon that begins with an argument the verb lacks is advice for Python, and is dropped.
     """
     flags: dict[str, str] = {}
     choices: dict[str, tuple[str, ...]] = {}
@@ -158,7 +158,7 @@ def in_options(message: str, verb: click.Command | None) -> str:
 
 
 def _describe(error: OSError) -> str:
-    """Say what failed and on which file, without Python's error number."""
+    """What failed and on which file, without Python's error number."""
     if error.filename is None or error.strerror is None:
         return str(error)
     return f"{error.filename}: {error.strerror}"

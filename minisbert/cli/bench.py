@@ -125,7 +125,7 @@ def bench(
 
 
 def _describe(source: TextSource) -> str:
-    """Say where the texts came from, without the folder."""
+    """Where the texts came from, without the folder."""
     if source.file is None:
         return "from the command line"
     column = source.column or source.field
@@ -134,7 +134,7 @@ def _describe(source: TextSource) -> str:
 
 
 def _write(result: Result, json_file: Target, picture: Target) -> None:
-    """Write the figures and the picture."""
+    """Write the JSON and the picture."""
     if json_file.file is None or picture.file is None:
         return
     with written_whole(json_file.file) as stream:

@@ -94,7 +94,7 @@ def calibrate(
 
 
 def _report(measured: Calibration) -> list[str]:
-    """Lay out both directions, percentile to score and score to percentile, and say how they are read."""
+    """Format both directions, percentile to score and score to percentile, and how to read them."""
     name, told = measured.similarity_fn_name, _told(measured)
     lines = [
         f"{name} of {measured.pairs:,} random pairs of {measured.texts:,} different texts; "
@@ -117,12 +117,12 @@ def _report(measured: Calibration) -> list[str]:
 
 
 def _told(measured: Calibration) -> list[float]:
-    """Choose the percentiles that so many pairs can tell."""
+    """The percentiles that this number of pairs can resolve."""
     return [p for p in PERCENTILES if 100.0 - measured.resolution <= p <= measured.resolution]
 
 
 def _to_json(measured: Calibration) -> dict[str, Any]:
-    """Give the figures to a program; the file has all of them."""
+    """The main figures as JSON; the file has all of them."""
     names = ("similarity_fn_name", "model", "fingerprint", "max_seq_length", "texts", "pairs", "seed", "resolution")
     told = _told(measured)
     rows = [

@@ -1,4 +1,4 @@
-"""``minisbert classify``: the group of verbs that learn classes of texts, and name them."""
+"""``minisbert classify``: the group of verbs that train, apply and evaluate text classifiers."""
 
 from __future__ import annotations
 

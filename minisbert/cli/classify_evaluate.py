@@ -1,4 +1,4 @@
-"""``minisbert classify evaluate``: what a classifier does with texts whose class is known, also beside TF-IDF."""
+"""``minisbert classify evaluate``: a classifier on labelled texts, also beside TF-IDF."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from minisbert.evaluation.bootstrap import Estimate
 
 LABEL_WIDTH = 30  # columns of a class, at most
-MOST_CLASSES = 12  # in a confusion matrix; of more classes the most frequent confusions are told
+MOST_CLASSES = 12  # in a confusion matrix; for more classes the most frequent confusions are listed
 LINE_WIDTH = 100
 UNDECIDED = "undecided"
 
@@ -93,10 +93,8 @@ def evaluate(
 
 
 def counted(count: int, one: str) -> str:
-    """Count things.
+    """A number with its noun.
 
-    Examples
-    --------
     >>> counted(1, "text"), counted(2000, "text")
     ('1 text', '2,000 texts')
     """
@@ -104,7 +102,7 @@ def counted(count: int, one: str) -> str:
 
 
 def report_lines(report: Report) -> list[str]:
-    """Lay out everything about one classifier."""
+    """Format everything about one classifier."""
     from minisbert.cli.retrieval_output import columns, interval
 
     texts, scores = len(report.expected), report.scores
@@ -122,7 +120,7 @@ def report_lines(report: Report) -> list[str]:
 
 
 def _learnt(report: Report) -> str:
-    """Say how many of the texts are no test."""
+    """How many of the texts were in training, and so are no test."""
     from minisbert.cli.retrieval_output import interval
 
     known = 0 if report.learnt is None else int(report.learnt.sum())
@@ -132,12 +130,12 @@ def _learnt(report: Report) -> str:
 
 
 def _names(report: Report) -> list[str]:
-    """Give the classes as they are printed."""
+    """Class names, printable."""
     return [shorten(printable(name), LABEL_WIDTH) or "(empty)" for name in report.classes]
 
 
 def _class_lines(report: Report, scores: ClassScores) -> list[str]:
-    """Lay out precision, recall and F1 of each class."""
+    """Format precision, recall and F1 of each class."""
     import numpy as np
 
     counts = np.bincount(report.expected, minlength=len(report.classes)).tolist()
@@ -151,19 +149,19 @@ def _class_lines(report: Report, scores: ClassScores) -> list[str]:
 
 
 def _share(estimate: Estimate) -> str:
-    """Write a share x 100 with its interval."""
+    """A share x 100 with its interval."""
     if math.isnan(estimate.mean):
         return "none"
     return f"{100 * estimate.mean:.1f} ({100 * estimate.low:.1f}-{100 * estimate.high:.1f})"
 
 
 def _quality(quality: Quality) -> list[str]:
-    """Write what probabilities are worth."""
+    """Format the quality of the probabilities."""
     return [f"{number:.4f}" for number in quality]
 
 
 def _confusion_lines(report: Report) -> list[str]:
-    """Lay out who was taken for whom."""
+    """Format the confusion matrix."""
     names, table = _names(report), report.confusion
     if len(names) > MOST_CLASSES:
         return _most_confused(names, table)
@@ -173,7 +171,7 @@ def _confusion_lines(report: Report) -> list[str]:
 
 
 def _most_confused(names: Sequence[str], table: Any) -> list[str]:
-    """Name the most frequent confusions."""
+    """The most frequent confusions."""
     pairs = [
         (-int(table[i, j]), i, j) for i in range(len(names)) for j in range(len(names)) if i != j and table[i, j] > 0
     ]
@@ -182,7 +180,7 @@ def _most_confused(names: Sequence[str], table: Any) -> list[str]:
 
 
 def baseline_lines(report: Report, beside: Baseline) -> list[str]:
-    """Lay out both classifiers, and how far they are apart."""
+    """Format both classifiers and their difference."""
     from minisbert.cli.retrieval_output import columns, signed
 
     ours, theirs, gaps = beside.scores_of_classifier, beside.scores, beside.f1_difference
@@ -210,7 +208,7 @@ def baseline_lines(report: Report, beside: Baseline) -> list[str]:
 
 
 def report_to_json(report: Report) -> dict[str, Any]:
-    """Give everything about one classifier to a program; shares in [0, 1], null where there is none."""
+    """Everything about one classifier as JSON; shares in [0, 1], null where undefined."""
     unseen = report.accuracy_unseen
     return {
         "set": report.name,
@@ -229,7 +227,7 @@ def report_to_json(report: Report) -> dict[str, Any]:
 
 
 def baseline_to_json(beside: Baseline, report: Report) -> dict[str, Any]:
-    """Give everything about the comparison to a program."""
+    """Everything about the comparison as JSON."""
     gaps = beside.f1_difference
     return {
         "features": beside.features,
@@ -252,7 +250,7 @@ def baseline_to_json(beside: Baseline, report: Report) -> dict[str, Any]:
 
 
 def _scores_to_json(report: Report, scores: ClassScores) -> dict[str, Any]:
-    """Give precision, recall and F1 of each class."""
+    """Precision, recall and F1 of each class as JSON."""
     return {
         name: {"precision": _ends(precision), "recall": _ends(recall), "f1": _ends(f1)}
         for name, precision, recall, f1 in zip(report.classes, scores.precision, scores.recall, scores.f1, strict=True)
@@ -260,5 +258,5 @@ def _scores_to_json(report: Report, scores: ClassScores) -> dict[str, Any]:
 
 
 def _ends(estimate: Estimate) -> list[float | None]:
-    """Give a value and the ends of its interval."""
+    """A value and the ends of its interval."""
     return [None if math.isnan(number) else number for number in estimate]

@@ -76,7 +76,7 @@ def predict(
 
 
 def _target(output: str | None, force: bool) -> Target | None:
-    """Find out where to and in which format, before minutes of work."""
+    """The output file and its format, checked before minutes of work."""
     if output is None:
         return None
     kind = KINDS.get(Path(output).suffix.lower())
@@ -88,7 +88,7 @@ def _target(output: str | None, force: bool) -> Target | None:
 
 
 def describe(classifier: TextClassifier, texts: list[str], vectors: Any) -> list[dict[str, Any]]:
-    """Put together what is known of each text; a label that is None is undecided."""
+    """What is known of each text; label None is undecided."""
     labels, probs = classifier.predict(vectors), classifier.predict_proba(vectors).tolist()
     strict = classifier.threshold.label if classifier.threshold is not None else None
     found = []
@@ -100,10 +100,8 @@ def describe(classifier: TextClassifier, texts: list[str], vectors: Any) -> list
 
 
 def table(found: list[dict[str, Any]], width: int) -> list[str]:
-    """Lay out label, probability and text.
+    """Columns of label, probability and text.
 
-    Examples
-    --------
     >>> table([{"text": "what a feast", "label": "good", "probability": 0.91234}], 80)
     ['label  prob.  text', 'good   0.912  what a feast']
     """
@@ -118,7 +116,7 @@ def table(found: list[dict[str, Any]], width: int) -> list[str]:
 
 
 def _as_csv(found: list[dict[str, Any]], classifier: TextClassifier) -> bytes:
-    """Write a table with a column for each class; the label of an undecided text is empty."""
+    """A table with a column per class; the label of an undecided text is empty."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(["text", "label", "probability", *(f"p({name})" for name in classifier.classes)])
@@ -129,5 +127,5 @@ def _as_csv(found: list[dict[str, Any]], classifier: TextClassifier) -> bytes:
 
 
 def _as_lines(found: list[dict[str, Any]]) -> bytes:
-    """Write a JSON object a line."""
+    """A JSON object per line."""
     return b"".join(json.dumps(one, ensure_ascii=False).encode() + b"\n" for one in found)

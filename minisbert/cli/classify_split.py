@@ -1,4 +1,4 @@
-"""``minisbert classify split``: hold out a part of labelled texts, so that a classifier can be tested on it."""
+"""``minisbert classify split``: hold out a part of labelled texts for testing."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def split(
 
 
 def _target(path: Path, force: bool) -> Target:
-    """Refuse what could not be written."""
+    """Raise if the file cannot be written."""
     kind = told_format(path)
     if kind is None or path.suffix.lower() == ".gz":
         raise click.UsageError(f"{str(path)!r} does not end in .tsv, .csv or .jsonl.")
@@ -94,10 +94,8 @@ def _target(path: Path, force: bool) -> Target:
 
 
 def merged(labels: Sequence[str], merges: Sequence[str]) -> list[str]:
-    """Give several classes one name.
+    """Merge several classes into one.
 
-    Examples
-    --------
     >>> merged(["hate", "offensive", "neither"], ["toxic=hate,offensive"])
     ['toxic', 'toxic', 'neither']
     """
@@ -114,10 +112,8 @@ def merged(labels: Sequence[str], merges: Sequence[str]) -> list[str]:
 
 
 def encoded(rows: Sequence[tuple[str, str]], target: Target) -> bytes:
-    """Write labels and texts as a table.
+    """Labels and texts as a table.
 
-    Examples
-    --------
     >>> encoded([("good", "what a feast")], Target(Path("a.tsv"), "tsv", False)).split()
     [b'label', b'text', b'good', b'what', b'a', b'feast']
     """

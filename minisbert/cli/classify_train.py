@@ -1,4 +1,4 @@
-"""``minisbert classify train``: learn classes from labelled texts, and keep what was learnt in a folder."""
+"""``minisbert classify train``: train a classifier on labelled texts, and save it in a folder."""
 
 from __future__ import annotations
 
@@ -124,10 +124,8 @@ def train(
 
 
 def read_weights(said: Sequence[str]) -> str | dict[str, float] | None:
-    """Read class weights as the command line has them.
+    """Parse class weights.
 
-    Examples
-    --------
     >>> read_weights(["hate=3", "a=b=0.5"]), read_weights(["balanced"]), read_weights([])
     ({'hate': 3.0, 'a=b': 0.5}, 'balanced', None)
     """
@@ -146,7 +144,7 @@ def read_weights(said: Sequence[str]) -> str | dict[str, float] | None:
 
 
 def _lines(trained: Training, report: Report) -> list[str]:
-    """Say which strength was chosen, and what is to be expected of the classifier."""
+    """Which penalty was chosen, and what to expect of the classifier."""
     from minisbert.cli.classify_evaluate import counted, report_lines
     from minisbert.cli.retrieval_output import columns
 
@@ -177,7 +175,7 @@ def _lines(trained: Training, report: Report) -> list[str]:
 
 
 def _to_json(trained: Training, report: Report) -> dict[str, Any]:
-    """Give everything to a program."""
+    """Everything as JSON."""
     from minisbert.cli.classify_evaluate import report_to_json
 
     classifier = trained.classifier

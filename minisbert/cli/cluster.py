@@ -1,4 +1,4 @@
-"""``minisbert cluster``: groups of texts that mean the like, with names; and what ``minisbert map`` shares with it."""
+"""``minisbert cluster``: texts clustered by meaning, with labels; and what ``minisbert map`` shares with it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TITLES = {"kmeans": "k-means", "agglomerative": "agglomerative, average linkage"
 
 @dataclass(frozen=True)
 class Collection:
-    """Texts, with labels where a column of them was named."""
+    """Texts, with labels if a column of them was named."""
 
     name: str  # for titles
     texts: list[str]
@@ -46,7 +46,7 @@ class Collection:
 
 @dataclass(frozen=True)
 class CollectionSource:
-    """Where texts, labels and vectors come from, as said on the command line."""
+    """Where texts, labels and vectors come from."""
 
     file: str  # "-" is stdin
     input_format: str | None
@@ -67,11 +67,11 @@ class CollectionSource:
         return Collection(name, texts, self._labels(len(texts)))
 
     def _kind(self) -> str | None:
-        """Tell the format; None is text."""
+        """The format; None is text."""
         return self.input_format or told_format(self.file)
 
     def _column(self) -> str | None:
-        """Find the column of texts by its usual names, where it is not said."""
+        """Find the text column by its usual names, unless it is given."""
         if self.column is not None or self.no_header or self._kind() not in ("csv", "tsv") or self.file == "-":
             return self.column
         from minisbert.evaluation.classification import SYNONYMS
@@ -80,7 +80,7 @@ class CollectionSource:
         return next((name for name in SYNONYMS["text"] if name in names), None) if len(names) > 1 else None
 
     def _check_label(self) -> None:
-        """Refuse labels of an input that can have none, before anything is read."""
+        """Raise if this kind of input cannot have labels, before anything is read."""
         if self.label is None:
             return
         if self._kind() not in ("csv", "tsv", "jsonl"):
@@ -90,7 +90,7 @@ class CollectionSource:
             raise click.UsageError("--label reads the input twice: give a file, not standard input or a pipe.")
 
     def _labels(self, count: int) -> list[str] | None:
-        """Read the column of labels."""
+        """Read the label column."""
         if self.label is None:
             return None
         from minisbert.evaluation.classification import checked_label
@@ -102,7 +102,7 @@ class CollectionSource:
         return labels
 
     def embed(self, choice: ModelChoice, dtype: str, texts: list[str], **options: Any) -> Array:
-        """Give the texts' vectors: from a file, or computed."""
+        """The texts' vectors, from a file or computed."""
         if self.vectors is not None:
             return read_vectors(Path(self.vectors), len(texts))
         vectors: Array = choice.encoder(dtype).encode(texts, show_progress_bar=sys.stderr.isatty(), **options)
@@ -110,7 +110,7 @@ class CollectionSource:
 
 
 def read_vectors(file: Path, count: int) -> Array:
-    """Read vectors that `minisbert embed` wrote, as many as there are texts."""
+    """Read vectors that `minisbert embed` wrote, one per text."""
     import numpy as np
 
     suffix = file.suffix.lower()
@@ -141,7 +141,7 @@ def read_vectors(file: Path, count: int) -> Array:
 
 
 def collection_options(verb: Verb) -> Verb:
-    """Give a verb FILE and the options that say how it is read; it receives them as ``source``."""
+    """Add FILE and its reading options to a verb, which receives them as ``source``."""
 
     @functools.wraps(verb)
     def gathered(file: str | None, given: str | None, **rest: Any) -> None:
@@ -174,7 +174,7 @@ def collection_options(verb: Verb) -> Verb:
 
 
 def _parse_k(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | tuple[int, int] | None:
-    """Read 7, or 2-20."""
+    """Parse 7, or 2-20."""
     if value is None:
         return None
     parts = value.split("-")
@@ -184,7 +184,7 @@ def _parse_k(ctx: click.Context, parameter: click.Parameter, value: str | None) 
 
 
 def grouping_options(verb: Verb) -> Verb:
-    """Give a verb the options that say how texts are grouped."""
+    """Add the clustering options to a verb."""
     options = [
         click.option(
             "--k",
@@ -297,7 +297,7 @@ def cluster(
 def name_groups(
     texts: Sequence[str], vectors: Array, ids: Array, words: int, typical: int, stop_words: str
 ) -> list[ClusterName]:
-    """Name groups, with or without stop words."""
+    """Label clusters, with or without stop words."""
     from minisbert.analysis.naming import name_clusters
 
     left_out = stop_words if stop_words == "english" else None
@@ -305,7 +305,7 @@ def name_groups(
 
 
 def describe(found: Clustering, count: int) -> str:
-    """Say how texts were grouped."""
+    """How texts were clustered."""
     named = {"k": "k", "seed": "seed", "distance": "distance", "threshold": "threshold"}
     named["min_community_size"] = "at least"
     settings = ", ".join(f"{word} {found.settings[name]:g}" for name, word in named.items() if name in found.settings)
@@ -328,7 +328,7 @@ def _report(
     typical: int,
     show: int,
 ) -> list[str]:
-    """Lay out clusters, the largest first, and how good they are."""
+    """Format the clusters, the largest first, and their scores."""
     width = terminal_width()
     lines = [*textwrap.wrap(describe(found, len(collection.texts)), width), ""]
     lines.append(f"{'cluster':>7}  {'texts':>7}  {'silhouette':>10}  words")
@@ -349,14 +349,14 @@ def _report(
 
 
 def _main_label(labels: Sequence[str], ids: Array, group: int) -> str:
-    """Name the most frequent label of a cluster, and its share."""
+    """The most frequent label of a cluster, and its share."""
     inside = Counter(label for label, own in zip(labels, ids.tolist(), strict=True) if own == group)
     label, count = min(inside.items(), key=lambda item: (-item[1], item[0]))
     return f"{printable(label)} ({count:,} of {inside.total():,})"
 
 
 def _scores(found: Clustering, agreed: Agreement | None) -> list[str]:
-    """Say how good the clusters are."""
+    """How good the clusters are."""
     lines = ["silhouette: none, which takes at least two clusters"]
     if found.silhouette is not None:
         where = " of the texts in a cluster" if (found.ids < 0).any() else ""
@@ -377,7 +377,7 @@ def _scores(found: Clustering, agreed: Agreement | None) -> list[str]:
 def _to_json(
     collection: Collection, found: Clustering, names: list[ClusterName], agreed: Agreement | None, typical: int
 ) -> dict[str, Any]:
-    """Give everything to a program."""
+    """Everything as JSON."""
     groups = [
         {
             "cluster": group,
@@ -406,7 +406,7 @@ def _to_json(
 
 
 def _choose_target(output: str | None, force: bool) -> Target:
-    """Find out where to and in which format, and refuse early what could not be written."""
+    """The output file and its format; raise early if it cannot be written."""
     if output is None:
         return Target(None, "", force)
     kind = FORMATS.get(Path(output).suffix.lower())
@@ -418,7 +418,7 @@ def _choose_target(output: str | None, force: bool) -> Target:
 
 
 def _check_rows(target: Target, collection: Collection) -> None:
-    """Refuse texts that a TSV cannot hold, before minutes of work."""
+    """Raise for texts that a TSV cannot hold, before minutes of work."""
     if target.kind != "tsv":
         return
     for row, text in enumerate([*collection.texts, *(collection.labels or ())]):
@@ -443,13 +443,13 @@ def _rows(kind: str, collection: Collection, found: Clustering, names: list[Clus
 
 
 def _writer(kind: str) -> Callable[[list[str], list[Any]], str]:
-    """Give what writes one row in a format."""
+    """The function that writes one row in a format."""
 
     def as_json(head: list[str], values: list[Any]) -> str:
         return json.dumps(dict(zip(head, values, strict=True)), ensure_ascii=False) + "\n"
 
     def as_tsv(head: list[str], values: list[Any]) -> str:
-        # a title may come from a text: blanks are all that is allowed between its words
+        # a title may come from a text: only spaces are allowed between its words
         cells = ["" if value is None else str(value) for value in values]
         return "\t".join([cells[0], *(" ".join(cell.split()) for cell in cells[1:])]) + "\n"
 

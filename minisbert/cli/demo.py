@@ -1,4 +1,4 @@
-"""``minisbert demo``: the group of verbs that show how training works, on something small enough to watch."""
+"""``minisbert demo``: the group of verbs that show training at work on small examples."""
 
 from __future__ import annotations
 

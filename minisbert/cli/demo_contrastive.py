@@ -1,4 +1,4 @@
-"""``minisbert demo contrastive``: InfoNCE on points of a plane, and on the vectors of real sentences."""
+"""``minisbert demo contrastive``: InfoNCE on points in the plane, and on the vectors of real sentences."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def contrastive(
 
 
 def _choose_target(output: str | None, force: bool) -> Target:
-    """Find out where a picture goes and of which kind, and refuse early what could not be drawn or written."""
+    """The picture's file and kind; raise early if it cannot be drawn or written."""
     if output is None:
         return Target(None, "", force)
     kind = KINDS.get(Path(output).suffix.lower())
@@ -107,14 +107,14 @@ def _choose_target(output: str | None, force: bool) -> Target:
 
 
 def _embed(choice: ModelChoice) -> tuple[Array, Array]:
-    """Give the vectors of the questions and of their paraphrases."""
+    """The vectors of the questions and of their paraphrases."""
     encoder = choice.encoder("float32")
     questions, paraphrases = ([pair[side] for pair in SENTENCE_PAIRS] for side in (0, 1))
     return encoder.encode(questions), encoder.encode(paraphrases)
 
 
 def _draw(file: Path, kind: str, on_plane: Descent, on_text: Descent | None) -> None:
-    """Write the picture or the film; a terminal sees how far the film is."""
+    """Write the picture or the film, with a progress bar in a terminal."""
     from minisbert.training.descent_picture import draw_animation, draw_picture, frame_steps
 
     with written_whole(file) as stream:
@@ -134,7 +134,7 @@ def _draw(file: Path, kind: str, on_plane: Descent, on_text: Descent | None) -> 
 
 
 def _report(on_plane: Descent, on_text: Descent | None, seed: int) -> list[str]:
-    """Lay out both descents."""
+    """Format both descents."""
     count = len(on_plane.anchors[0])
     lines = [
         f"InfoNCE, scale {on_plane.scale:g}, learning rate {on_plane.learning_rate:g}",
@@ -152,7 +152,7 @@ def _report(on_plane: Descent, on_text: Descent | None, seed: int) -> list[str]:
 
 
 def _descent_lines(seen: Descent) -> list[str]:
-    """Lay out what falls step by step, and the cosines before and after."""
+    """Format the losses step by step, and the cosines before and after."""
     shown = _shown_steps(seen.steps)
     rows = [[f"{getattr(seen, name)[step]:.3f}" for name in COLUMNS] for step in shown]
     lines = _table(["step", *COLUMNS.values()], [[str(step), *row] for step, row in zip(shown, rows, strict=True)])
@@ -170,10 +170,8 @@ def _descent_lines(seen: Descent) -> list[str]:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Align columns on the right, each as wide as it must be.
+    """Right-align columns.
 
-    Examples
-    --------
     >>> _table(["step", "loss"], [["0", "12.345"]])
     ['step    loss', '   0  12.345']
     """
@@ -182,16 +180,14 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _hundredths(cosine: float) -> str:
-    """Write a cosine, and no zero with a minus sign."""
+    """A cosine with two digits, without a negative zero."""
     written = f"{cosine:.2f}"
     return "0.00" if written == "-0.00" else written
 
 
 def _shown_steps(steps: int) -> list[int]:
-    """Choose the rows of the table: 0, 1, 2, 5, 10, 20, 50, ... and the last.
+    """The rows of the table: 0, 1, 2, 5, 10, 20, 50, ... and the last.
 
-    Examples
-    --------
     >>> _shown_steps(80), _shown_steps(1)
     ([0, 1, 2, 5, 10, 20, 50, 80], [0, 1])
     """
@@ -200,7 +196,7 @@ def _shown_steps(steps: int) -> list[int]:
 
 
 def _to_json(on_plane: Descent, on_text: Descent | None, seed: int) -> dict[str, Any]:
-    """Give everything to a program, with the points and gradients of the plane at every step."""
+    """Everything as JSON, with the points and gradients in the plane at every step."""
     plane = {"pairs": len(on_plane.anchors[0]), "seed": seed, **_measured(on_plane)}
     plane |= {
         name: getattr(on_plane, name).tolist() for name in ("anchors", "positives", "d_anchors", "d_positives")
@@ -216,7 +212,7 @@ def _to_json(on_plane: Descent, on_text: Descent | None, seed: int) -> dict[str,
 
 
 def _measured(seen: Descent) -> dict[str, Any]:
-    """Give what was measured at every step, and the cosines before and after."""
+    """What was measured at every step, and the cosines before and after."""
     return {
         **{name: getattr(seen, name).tolist() for name in COLUMNS},
         "cosines_start": seen.similarities(0).tolist(),

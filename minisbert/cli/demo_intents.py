@@ -1,4 +1,4 @@
-"""``minisbert demo intents``: fine-tune on pairs of a class, and see how much better the classes are told apart."""
+"""``minisbert demo intents``: fine-tune on pairs from one class, and see how much better the classes separate."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def intents(
 
 
 def _report(result: dict[str, Any]) -> list[str]:
-    """Lay out what was gained."""
+    """Format the improvement."""
     seconds = ", ".join(f"{one:.0f}" for one in result["seconds"])
     lines = [
         f"{result['examples']:,} texts of {result['classes']} classes, {result['steps']} steps a seed, in {seconds} s",
@@ -113,7 +113,7 @@ def _report(result: dict[str, Any]) -> list[str]:
 
 
 def _interval(estimate: list[float], signed: bool = False) -> str:
-    """Write a mean with its interval."""
+    """A mean with its interval."""
     mean, low, high = (f"{100 * number:{'+' if signed else ''}.2f}" for number in estimate)
     return f"{mean}  ({low} to {high})"
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from minisbert.model import Array
     from minisbert.model.tokens import OverflowReport
 
-BLOCK_TEXTS = 2048  # a few seconds of work, so that little is lost when a job is killed
+BLOCK_TEXTS = 2048  # a few seconds of work, so that little is lost if a job is killed
 
 
 @click.command(short_help="Turn texts into vectors.")
@@ -108,7 +108,7 @@ def _to_stdout(encoder: SentenceEncoder, texts: Iterator[str], options: dict[str
 
 
 def _to_file(job: Job, encoder: SentenceEncoder, texts: Iterator[str], options: dict[str, Any]) -> None:
-    """Write a file, block by block, from the start or from where an earlier run stopped."""
+    """Write a file block by block, from the start or from where an earlier run stopped."""
     report = _report(encoder, options, job.cut)
     job.begin(_decided_by(encoder, job.target, options), texts)
     resumed = job.rows
@@ -121,7 +121,7 @@ def _to_file(job: Job, encoder: SentenceEncoder, texts: Iterator[str], options: 
 
 
 def _report(encoder: SentenceEncoder, options: dict[str, Any], counts: Any) -> OverflowReport:
-    """Count what is cut off, on from what was cut off before."""
+    """Count truncation, continuing an earlier run's count."""
     from minisbert.model.tokens import OverflowReport
 
     return OverflowReport(encoder.max_seq_length, options["overflow"], counts)
@@ -130,7 +130,7 @@ def _report(encoder: SentenceEncoder, options: dict[str, Any], counts: Any) -> O
 def _embed_blocks(
     encoder: SentenceEncoder, texts: Iterator[str], report: OverflowReport, options: dict[str, Any]
 ) -> Generator[tuple[list[str], Array], None, None]:
-    """Give blocks of texts with their vectors."""
+    """Yield blocks of texts with their vectors."""
     held: list[str] = []
 
     def passing() -> Iterator[str]:
@@ -144,9 +144,9 @@ def _embed_blocks(
 
 
 def _decided_by(encoder: SentenceEncoder, target: Target, options: dict[str, Any]) -> dict[str, Any]:
-    """Gather what decides a vector beside its text. Not threads, batches and blocks: they move its last digit at most.
+    """What determines a vector besides its text; not threads, batches and blocks, which affect its last digit at most.
 
-    Nor ``overflow``, unless it splits texts: otherwise it decides whether a text is refused, not its vector.
+    Nor ``overflow``, unless it splits texts: otherwise it decides whether a text is rejected, not its vector.
     """
     from minisbert.hub import fingerprint
 
@@ -164,9 +164,9 @@ def _decided_by(encoder: SentenceEncoder, target: Target, options: dict[str, Any
 
 
 def _or_stdin(source: TextSource) -> TextSource:
-    """Read stdin when nothing else is named and it is no keyboard."""
+    """Read stdin if nothing else is given and it is no terminal."""
     if source.arguments or source.file is not None:
         return source
-    if sys.stdin is None or sys.stdin.isatty():  # None: started with stdin closed
+    if sys.stdin is None or sys.stdin.isatty():  # None: stdin is closed
         raise click.UsageError("Nothing to embed: give texts, a file (-i), or pipe them in.")
     return replace(source, file="-")

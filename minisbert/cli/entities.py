@@ -1,4 +1,4 @@
-"""``minisbert entities``: the group of verbs that learn names of people, places and things, and find them in texts."""
+"""``minisbert entities``: the group of verbs that train, apply and evaluate an entity tagger."""
 
 from __future__ import annotations
 

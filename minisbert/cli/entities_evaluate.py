@@ -86,17 +86,7 @@ def evaluate(
 
 
 def report_lines(report: EntityReport, tagger: EntityTagger) -> list[str]:
-    """Lay out the figures of all systems, those of each type, and what they mean.
-
-    Parameters
-    ----------
-    report : EntityReport
-    tagger : EntityTagger
-
-    Returns
-    -------
-    list of str
-    """
+    """Format all systems, each type, and how to read the figures."""
     from minisbert.cli.retrieval_output import columns, interval, signed
 
     rows = [["system", "F1", "95 %", "precision", "recall", "surface F1", "probe is ahead by"]]
@@ -120,7 +110,7 @@ def report_lines(report: EntityReport, tagger: EntityTagger) -> list[str]:
 
 
 def _remarks(report: EntityReport, tagger: EntityTagger) -> list[str]:
-    """Say what the figures are of, and what may surprise."""
+    """What the figures measure, and what may surprise."""
     notes = [
         f"linear probe: {tagger.origin.model}, layer {', '.join(map(str, tagger.layers))}, {tagger.decoder}, trained "
         f"on {tagger.training.get('data')}",
@@ -138,7 +128,7 @@ def _remarks(report: EntityReport, tagger: EntityTagger) -> list[str]:
 
 
 def _hundred(value: float) -> str:
-    """Write a share, x 100."""
+    """A share, x 100."""
     return f"{100 * value:.2f}"
 
 
@@ -146,17 +136,7 @@ def _hundred(value: float) -> str:
 
 
 def to_json(report: EntityReport, tagger: EntityTagger) -> dict[str, Any]:
-    """Give all figures to a program, in parts of 1.
-
-    Parameters
-    ----------
-    report : EntityReport
-    tagger : EntityTagger
-
-    Returns
-    -------
-    dict
-    """
+    """All figures as JSON, in [0, 1]."""
     published = report.published
     return {
         "set": report.name,
@@ -176,7 +156,7 @@ def to_json(report: EntityReport, tagger: EntityTagger) -> dict[str, Any]:
 
 
 def _system(one: SystemScore) -> dict[str, Any]:
-    """Give one system's figures."""
+    """One system's figures."""
     behind = one.behind
     return {
         "name": one.name,
@@ -190,5 +170,5 @@ def _system(one: SystemScore) -> dict[str, Any]:
 
 
 def _counts(score: SpanScore) -> dict[str, Any]:
-    """Give counts, and what they come to."""
+    """Counts, and the scores that follow."""
     return {**score._asdict(), "precision": score.precision, "recall": score.recall, "f1": score.f1}

@@ -1,4 +1,4 @@
-"""``minisbert entities predict``: names in texts, each with its place and probability."""
+"""``minisbert entities predict``: the entities of texts, each with its place and probability."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def predict(folder: Path, source: TextSource, as_json: bool, choice: ModelChoice
 
 
 def _report(texts: list[str], found: list[list[Entity]]) -> list[str]:
-    """Lay out each text with its names under it."""
+    """Each text with its entities under it."""
     width = terminal_width()
     shown = [[shorten(printable(one.text), NAME_WIDTH) for one in names] for names in found]
     widest = max((display_width(name) for names in shown for name in names), default=0)
@@ -70,5 +70,5 @@ def _report(texts: list[str], found: list[list[Entity]]) -> list[str]:
 
 
 def _to_json(text: str, names: list[Entity]) -> dict[str, Any]:
-    """Give a text and its names to a program."""
+    """A text and its entities as JSON."""
     return {"text": text, "entities": [vars(one) for one in names]}

@@ -1,4 +1,4 @@
-"""``minisbert entities train``: a linear probe on the vectors of words, from sentences with tagged words."""
+"""``minisbert entities train``: a linear probe on word vectors, trained on tagged sentences."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def train(
 
 
 def _report(tagger: EntityTagger, fit: ProbeFit) -> list[str]:
-    """Say what was learnt from, and how strength and offset were chosen."""
+    """What it was trained on, and how penalty and offset were chosen."""
     told = tagger.training
     numbers = ", ".join(map(str, tagger.layers))
     lines = [
@@ -150,7 +150,7 @@ def _report(tagger: EntityTagger, fit: ProbeFit) -> list[str]:
 
 
 def _to_json(tagger: EntityTagger) -> dict[str, Any]:
-    """Give what was trained to a program."""
+    """What was trained, as JSON."""
     return {
         "model": tagger.origin.model,
         "layers": list(tagger.layers),

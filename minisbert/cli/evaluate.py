@@ -1,4 +1,4 @@
-"""``minisbert evaluate``: the group of verbs that score a model on data with known answers."""
+"""``minisbert evaluate``: the group of verbs that score a model on benchmarks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``minisbert evaluate classification``: how far a few labelled texts a class go on the model's vectors."""
+"""``minisbert evaluate classification``: how far a few labelled texts per class go on the model's vectors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from minisbert.evaluation.classification import (
     has_sklearn,
     read_labelled,
 )
-from minisbert.pinned import is_default_model
+from minisbert.hub import is_default_model
 
 LINE_WIDTH = 100
 
@@ -126,7 +126,7 @@ def classification(
 
 
 def published_for(result: ClassificationResult) -> float | None:
-    """Give the published accuracy, where set and protocol are those of the publication."""
+    """The published accuracy, if data and protocol are those of the publication."""
     key = (
         result.train_texts,
         len(result.expected),
@@ -148,7 +148,7 @@ def report_lines(
     encoder: SentenceEncoder,
     published: Mapping[str, float],
 ) -> list[str]:
-    """Lay out the figures, what they are, and what may surprise."""
+    """Format the figures, what they are, and what may surprise."""
     rows = [["classifier", "accuracy", "over draws", "over test texts", "macro-F1"]]
     if published:
         rows[0] += ["published", "difference"]
@@ -170,12 +170,12 @@ def report_lines(
 
 
 def _interval(estimate: Estimate) -> str:
-    """Write an interval, or that there is none."""
+    """An interval, or that there is none."""
     return "none" if math.isnan(estimate.low) else interval(estimate)
 
 
 def _remarks(result: ClassificationResult, train: LabelledTexts, test: LabelledTexts) -> list[str]:
-    """Say what was done to which texts."""
+    """What was done to which texts."""
     draws = len(result.drawn)
     names = [shorten(printable(labelled.name), 40) for labelled in (train, test)]
     remarks = [
@@ -201,7 +201,7 @@ def _to_json(
     encoder: SentenceEncoder,
     published: Mapping[str, float],
 ) -> dict[str, Any]:
-    """Give everything to a program; shares in [0, 1], null where there is no interval."""
+    """Everything as JSON; shares in [0, 1], null if there is no interval."""
     first = next(iter(results.values()))
     return {
         "model": str(encoder.folder),
@@ -235,5 +235,5 @@ def _to_json(
 
 
 def _ends(estimate: Estimate) -> list[float | None]:
-    """Give the ends of an interval."""
+    """The ends of an interval."""
     return [None if math.isnan(end) else end for end in (estimate.low, estimate.high)]

@@ -1,4 +1,4 @@
-"""``minisbert evaluate lengths``: what is lost beyond the length limit, and what chunks give back."""
+"""``minisbert evaluate lengths``: what is lost beyond the length limit, and what chunks recover."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def lengths(
 
 
 def _study_lines(study: LengthStudy, encoder: SentenceEncoder) -> list[str]:
-    """Lay out a study: a table a measure, for all queries and for those that can lose anything."""
+    """Format a study: a table per measure, for all queries and for those that can lose anything."""
     chunks = "; ".join(f"{count:,} chunks of {size} tokens at most" for size, count in study.chunks.items())
     beyond, all_queries = int(study.beyond_limit.sum()), len(study.beyond_limit)
     lines = [
@@ -113,7 +113,7 @@ def _study_lines(study: LengthStudy, encoder: SentenceEncoder) -> list[str]:
 
 
 def _study_json(study: LengthStudy) -> dict[str, Any]:
-    """Give every system's measures in [0, 1], their differences to the reference, and each query's."""
+    """Every system's measures in [0, 1], their differences from the reference, and each query's."""
     tables: dict[str, Any] = {}
     for key, only_beyond in (("all_queries", False), ("queries_beyond_limit", True)):
         if only_beyond and not study.beyond_limit.any():

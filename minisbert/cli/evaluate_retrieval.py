@@ -1,4 +1,4 @@
-"""``minisbert evaluate retrieval``: how well documents are found, beside what is published."""
+"""``minisbert evaluate retrieval``: how well documents are found, beside published figures."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from minisbert.cli.retrieval_output import (
 from minisbert.encoder import SentenceEncoder
 from minisbert.evaluation.bootstrap import RESAMPLES
 from minisbert.evaluation.retrieval import RetrievalResult, evaluate_retrieval, published_for, read_retrieval
-from minisbert.pinned import is_default_model
+from minisbert.hub import is_default_model
 
 
 @click.command(short_help="Measure how well a model finds documents.")
@@ -66,7 +66,7 @@ def retrieval(
         document_prompt=document_prompt,
         show_progress_bar=sys.stderr.isatty(),
     )
-    # MTEB's figures are of these weights, its own limit, titles, and no prompts
+    # MTEB's figures are for these weights, the model's own limit, titles, and no prompts
     as_published = choice.max_seq_length is None and not (without_title or query_prompt or document_prompt)
     published = published_for(found) if as_published and is_default_model(encoder.folder) else {}
     described = {"split": split, "query_prompt": query_prompt, "document_prompt": document_prompt}
@@ -76,7 +76,7 @@ def retrieval(
 
 
 def _protocol(result: RetrievalResult, encoder: SentenceEncoder) -> list[str]:
-    """Say how texts were compared and measured."""
+    """How texts were compared and measured."""
     return [
         f"model: {encoder.folder.name}, {encoder.dtype}; {result.similarity_fn_name} similarity, exact search",
         f"cut at {result.max_seq_length} tokens: {in_words(result.documents_cut, 'document')}; "
@@ -86,7 +86,7 @@ def _protocol(result: RetrievalResult, encoder: SentenceEncoder) -> list[str]:
 
 
 def _table(result: RetrievalResult, published: dict[str, float]) -> list[str]:
-    """Put the measures beside what is published."""
+    """The measures beside the published ones."""
     rows = [["measure", "ours", "interval", *(["published", "difference"] if published else [])]]
     for name, estimate in result.estimates().items():
         row = [name, f"{100 * estimate.mean:.2f}", interval(estimate)]
@@ -100,7 +100,7 @@ def _table(result: RetrievalResult, published: dict[str, float]) -> list[str]:
 
 
 def _result_json(result: RetrievalResult, published: dict[str, float]) -> dict[str, Any]:
-    """Give the measures in [0, 1], and each query's."""
+    """The measures in [0, 1], and each query's."""
     return {
         "documents_cut": describe_cut(result.documents_cut),
         "queries_cut": describe_cut(result.queries_cut),

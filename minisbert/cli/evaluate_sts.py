@@ -1,4 +1,4 @@
-"""``minisbert evaluate sts`` and ``minisbert evaluate layers``: similarities beside people's scores."""
+"""``minisbert evaluate sts`` and ``minisbert evaluate layers``: similarities beside human scores."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from minisbert import __version__, pinned
+from minisbert import __version__, hub
 from minisbert.cli.options import ModelChoice, decorate, json_option, model_options
 from minisbert.cli.outputs import Target, written_whole
 from minisbert.cli.table import display_width, pad, printable, shorten
@@ -84,7 +84,7 @@ def sts(
     options = _read_options(columns, scale, no_header)
     found = [(known, read_set(known, files, options)) for path in paths for known, files in find_sets(path)]
     encoder = choice.encoder("float32")
-    is_published = choice.max_seq_length is None and pinned.is_default_model(encoder.folder)
+    is_published = choice.max_seq_length is None and hub.is_default_model(encoder.folder)
     results = [evaluate_sts(encoder, pairs, show_progress_bar=sys.stderr.isatty()) for _, pairs in found]
     rows = [(known if is_published else None, result) for (known, _), result in zip(found, results, strict=True)]
     written = json.dumps(_to_json(rows, encoder), indent=2, ensure_ascii=False)
@@ -99,7 +99,7 @@ def sts(
 
 
 def _read_options(columns: str | None, scale: str | None, no_header: bool) -> dict[str, Any]:
-    """Take apart what was said about the files."""
+    """Parse the options about the files."""
     names = columns.split(",") if columns is not None else None
     if names is not None and len(names) != 3:
         raise click.UsageError(f"--columns must name three: score, first and second sentence; got {columns!r}.")
@@ -118,7 +118,7 @@ def _read_options(columns: str | None, scale: str | None, no_header: bool) -> di
 
 
 def read_set(known: Benchmark | None, files: Sequence[Path], options: dict[str, Any]) -> StsPairs:
-    """Read one set, a known one by its own name and scale unless another is said."""
+    """Read one set; a known one has its own name and scale unless another is given."""
     if known is None:
         return read_sts(files, name=str(files[0]), **options)
     return read_sts(files, name=known.name, **{**options, "scale": options["scale"] or known.scale})
@@ -128,7 +128,7 @@ def read_set(known: Benchmark | None, files: Sequence[Path], options: dict[str, 
 
 
 def report_lines(rows: Sequence[tuple[Benchmark | None, StsResult]], encoder: SentenceEncoder) -> list[str]:
-    """Lay out the figures, what they are, whose the others are, and why they differ."""
+    """Format the figures beside published ones, and why they differ."""
     published = [_published(known, result) for known, result in rows]
     is_compared = any(figure is not None for figure in published)
     head = ["set", "pairs", *SIMILARITIES, "r cosine", *(["published", "difference"] if is_compared else [])]
@@ -161,18 +161,18 @@ def report_lines(rows: Sequence[tuple[Benchmark | None, StsResult]], encoder: Se
 
 
 def _signed(difference: float) -> str:
-    """Write a difference with its sign, and none where it is zero to the last digit shown."""
+    """A difference with its sign, and none if it rounds to zero."""
     written = f"{difference:+.3f}"
     return written if float(written) else "0.000"
 
 
 def _published(known: Benchmark | None, result: StsResult) -> float | None:
-    """Give the published figure, where it is of as many pairs."""
+    """The published figure, if it is for the same number of pairs."""
     return known.published if known is not None and known.pairs == result.pairs else None
 
 
 def _wrapped(words: str) -> list[str]:
-    """Cut a paragraph into lines; names of models stay whole."""
+    """Wrap a paragraph; model names stay whole."""
     return textwrap.wrap(words, LINE_WIDTH, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
 
 
@@ -188,7 +188,7 @@ def columns_of(table: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _to_json(rows: Sequence[tuple[Benchmark | None, StsResult]], encoder: SentenceEncoder) -> dict[str, Any]:
-    """Give everything to a program."""
+    """Everything as JSON."""
     sets = []
     for known, result in rows:
         published = _published(known, result)
@@ -270,7 +270,7 @@ def layers(
 
 
 def _default_set() -> Path:
-    """Find STSb test where the evaluation data lies."""
+    """Find STSb test in the evaluation data."""
     folder = os.environ.get("MINISBERT_DATA")
     if not folder:
         raise click.UsageError("Name a file of pairs, or set MINISBERT_DATA to the folder with stsb/stsb_test.tsv.")
@@ -278,7 +278,7 @@ def _default_set() -> Path:
 
 
 def _with_bar(encoder: SentenceEncoder, pairs: StsPairs) -> LayerScores:
-    """Compute, and let a terminal see how far it is."""
+    """Compute, with a progress bar in a terminal."""
     if not sys.stderr.isatty():
         return layer_scores(encoder, pairs)
     from tqdm import tqdm
@@ -289,7 +289,7 @@ def _with_bar(encoder: SentenceEncoder, pairs: StsPairs) -> LayerScores:
 
 
 def layer_lines(found: LayerScores, model: str) -> list[str]:
-    """Lay out the scores, layers from the first to the last."""
+    """Format the scores, layers from the first to the last."""
     table = [["", *found.poolings]]
     for place, scores in enumerate(found.values):
         cells = [f"{'none' if math.isnan(score) else f'{score:.2f}'}" for score in scores]
@@ -306,12 +306,12 @@ def layer_lines(found: LayerScores, model: str) -> list[str]:
 
 
 def _layer_name(place: int) -> str:
-    """Name a layer for people."""
+    """A layer's name, for display."""
     return "embeddings (0)" if place == 0 else f"layer {place}"
 
 
 def _remarks(found: LayerScores) -> list[str]:
-    """Say what may surprise."""
+    """What may surprise."""
     remarks = []
     if found.own is not None:
         remarks.append("* is the model's own layer and pooling.")
@@ -322,7 +322,7 @@ def _remarks(found: LayerScores) -> list[str]:
 
 
 def draw(stream: Any, found: LayerScores, model: str) -> None:
-    """Draw the heat map, layers from the first on top to the last."""
+    """Draw the heat map, the first layer at the top."""
     from minisbert.plots import heat_map
 
     caption = "Spearman x 100 of the cosine with people's scores."
@@ -342,7 +342,7 @@ def draw(stream: Any, found: LayerScores, model: str) -> None:
 
 
 def _layers_to_json(found: LayerScores, encoder: SentenceEncoder) -> dict[str, Any]:
-    """Give the table to a program; null where no correlation exists."""
+    """The table as JSON; null if the correlation is undefined."""
     return {
         "model": str(encoder.folder),
         "set": found.name,

@@ -74,7 +74,7 @@ def explain(
 
 
 def _report(found: Explanation) -> list[str]:
-    """Lay out the table with its sums, and the pairs that contribute most."""
+    """Format the table with its sums, and the pairs that contribute most."""
     rows, columns = ([shorten(printable(piece), LABEL_WIDTH) for piece in p] for p in (found.pieces_a, found.pieces_b))
     table = [[*row, sum(row)] for row in found.contributions.tolist()]
     table.append([sum(column) for column in zip(*table, strict=True)])
@@ -94,7 +94,7 @@ def _report(found: Explanation) -> list[str]:
 
 
 def _hundredths(value: float) -> str:
-    """Write a contribution, and no zero with a minus sign."""
+    """A contribution in hundredths, without a negative zero."""
     written = f"{100 * value:.2f}"
     return "0.00" if written == "-0.00" else written
 
@@ -118,7 +118,7 @@ def _draw(found: Explanation, text_a: str, text_b: str, file: Path) -> None:
 
 
 def _to_json(found: Explanation, text_a: str, text_b: str) -> dict[str, Any]:
-    """Give everything to a program, in parts of the cosine."""
+    """Everything as JSON, in parts of the cosine."""
     return {
         "texts": [text_a, text_b],
         "cosine": found.cosine,

@@ -1,9 +1,8 @@
-"""``minisbert fetch``: a model to this machine, verified."""
+"""``minisbert fetch``: download a model and verify it."""
 
 from __future__ import annotations
 
 import json
-import os
 
 import click
 
@@ -32,22 +31,17 @@ def fetch(model: str | None, revision: str | None, token: str | None, as_json: b
       minisbert fetch
       minisbert fetch --json
     """
-    from minisbert import hub, pinned
+    from minisbert import hub
 
     found = hub.resolve(model, revision=revision, token=token, show_progress_bar=True)
-    is_pinned = (
-        model in (None, pinned.DEFAULT_MODEL, pinned.FOLDER_NAME)
-        and revision in (None, pinned.DEFAULT_REVISION)
-        and not os.path.exists(model or "")  # noqa: PTH110  # a local folder of this name is somebody's own model
-    )
     click.echo(f"source: {found.source}", err=True)
-    if is_pinned:
-        pinned.verify_files(found.folder)
-        click.echo(f"verified: {len(pinned.DEFAULT_FILES)} files have the sha256 that is pinned", err=True)
+    if found.pinned:
+        hub.verify_files(found.folder)
+        click.echo(f"verified: {len(hub.DEFAULT_FILES)} files have the pinned sha256", err=True)
     folder = str(found.folder.resolve())
     if as_json:
-        name = model or pinned.DEFAULT_MODEL
-        record = {"model": name, "folder": folder, "source": found.source, "verified": is_pinned}
+        name = model or hub.DEFAULT_MODEL
+        record = {"model": name, "folder": folder, "source": found.source, "verified": found.pinned}
         click.echo(json.dumps(record, ensure_ascii=False).encode())
     else:
         click.echo(folder)

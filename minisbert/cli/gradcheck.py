@@ -1,4 +1,4 @@
-"""``minisbert gradcheck``: every gradient of a model under a loss, held against finite differences."""
+"""``minisbert gradcheck``: every gradient of a model under a loss, against finite differences."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from minisbert.training.gradcheck import GradientReport, check_encoder
 from minisbert.training.losses import LOSSES
 from minisbert.training.step import named_parameters
 
-# Short on purpose, and no text twice: each direction takes a dozen passes over them. Of different lengths, so that a
-# mixed-up text shows.
+# Short, because each direction takes a dozen passes over them, and no text twice. Of different lengths, so that a
+# text mixed up with another shows.
 COLUMNS = (
     ("i love soup", "london is far away", "what time is it?"),
     ("soup is my favorite", "it is a long way to london", "could you tell me the time"),
@@ -92,14 +92,14 @@ def gradcheck(
 
 
 def _data(loss: str) -> tuple[Sequence[Sequence[str]], Sequence[float] | None]:
-    """Choose texts of the form that the loss compares, and what it compares them with."""
+    """Texts of the form that the loss compares, and their labels or scores."""
     data = LOSSES[loss].data
     columns = COLUMNS[: {"texts": 1, "triplets": 3}.get(data, 2)]
     return columns, {"scored": SCORES, "labelled": LABELS}.get(data)
 
 
 def _names(model: SentenceModel, layers: str, loss: str) -> list[str]:
-    """List the tensors that are judged one by one."""
+    """The tensors that are checked one by one."""
     count = model.config.num_hidden_layers
     named = [*named_parameters(model), *(_HEAD if LOSSES[loss].has_head else ())]
     if layers == "all":
@@ -116,7 +116,7 @@ def _names(model: SentenceModel, layers: str, loss: str) -> list[str]:
 
 
 def _to_json(report: GradientReport) -> dict[str, Any]:
-    """Give the report to a program; what is no number becomes null."""
+    """The report as JSON; what is no number becomes null."""
     rows = [
         {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
         for row in map(asdict, (report.whole, *report.rows))

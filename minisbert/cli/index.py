@@ -45,7 +45,7 @@ def index() -> None:
 
 
 def documents_options(verb: Verb) -> Verb:
-    """Give a verb FILES and what says how they are read."""
+    """Add FILES and their reading options to a verb."""
     options = [
         click.argument("database", metavar="DB"),
         click.argument("files", metavar="FILES...", nargs=-1, required=True),
@@ -206,7 +206,7 @@ def info(database: str, as_json: bool) -> None:
 
 
 def choice_for(database: str, choice: ModelChoice) -> ModelChoice:
-    """Choose the model that made a database, unless another is named."""
+    """The model that made a database, unless another is given."""
     from minisbert.search.database import EmbeddingDatabase
 
     with EmbeddingDatabase.open(database, read_only=True) as opened:
@@ -214,7 +214,7 @@ def choice_for(database: str, choice: ModelChoice) -> ModelChoice:
 
 
 def _model_name(choice: ModelChoice) -> str:
-    """Name the model so that it is found again: a folder from anywhere."""
+    """Name the model so that it is found again: a folder by its absolute path."""
     from minisbert.hub import DEFAULT_MODEL
 
     if choice.model is None:
@@ -231,7 +231,7 @@ def _read(files: tuple[str, ...], options: dict[str, Any]) -> Iterator[Document]
 
 
 def _count(files: tuple[str, ...], options: dict[str, Any]) -> int:
-    """Read through all files, so that mistakes show before the work begins, and count."""
+    """Count the documents of all files, so that mistakes show before the work begins."""
     from minisbert.search.errors import require_duckdb
 
     require_duckdb()
@@ -244,14 +244,14 @@ def _count(files: tuple[str, ...], options: dict[str, Any]) -> int:
 def _add(
     opened: EmbeddingDatabase, documents: Iterator[Document], total: int, progress: bool | None, block_documents: int
 ) -> None:
-    """Add the documents, and say what has become of them."""
+    """Add the documents, and report what happened to them."""
     shown = sys.stderr.isatty() if progress is None else progress
     report = opened.add(documents, total=total, show_progress_bar=shown, block_documents=block_documents)
     click.echo(f"{opened.path}: {_reported(report)}; {_documents(len(opened))} in all")
 
 
 def _reported(report: AddReport) -> str:
-    """Say what has become of documents."""
+    """What happened to the documents."""
     return (
         f"{_documents(report.added)} added, {report.replaced:,} replaced, {report.unchanged:,} unchanged; "
         f"{report.chunks:,} chunk{'' if report.chunks == 1 else 's'} embedded"
@@ -259,12 +259,12 @@ def _reported(report: AddReport) -> str:
 
 
 def _documents(count: int) -> str:
-    """Count in words."""
+    """A number of documents, in words."""
     return f"{count:,} document{'' if count == 1 else 's'}"
 
 
 def _described(about: IndexInfo) -> list[tuple[str, str]]:
-    """Put into lines what is in a database."""
+    """What is in a database, as lines."""
     settings = about.settings
     rows = [
         ("documents", f"{about.documents:,}"),
@@ -282,7 +282,7 @@ def _described(about: IndexInfo) -> list[tuple[str, str]]:
 
 
 def _listed(counts: dict[str, int]) -> str:
-    """List names with their numbers of documents, the most frequent first."""
+    """Names with their numbers of documents, the most frequent first."""
     ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
     named = [f"{printable(name) or '(none)'} ({count:,})" for name, count in ordered[:SHOWN]]
     return ", ".join(named) + (f", and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else "")

@@ -1,4 +1,4 @@
-"""``minisbert info``: the model, its limits, and what computes it here. What a bug report should carry."""
+"""``minisbert info``: the model, its limits, and the machine. What a bug report should include."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def info(as_json: bool, choice: ModelChoice) -> None:
     try:
         model = _model(read_outline(choice, local_files_only=True))
     except ValueError as error:
-        problem = error  # said below, behind everything else: that may be the reason for asking
+        problem = error  # shown last: it may be the reason for asking
     machine = _machine()
     found = {"model": model, "machine": machine, "versions": _versions(), "cache": _cache_folder()}
     if as_json:
@@ -55,7 +55,7 @@ def info(as_json: bool, choice: ModelChoice) -> None:
 
 
 def _model(outline: Outline) -> dict[str, Any]:
-    """Collect what the folder says."""
+    """What the folder says."""
     from minisbert.cli.outline import SaidLimit, read_if_there
     from minisbert.model.folder import read_modules, read_sentence_settings
     from minisbert.model.pooling import output_width
@@ -88,7 +88,7 @@ def _model(outline: Outline) -> dict[str, Any]:
 
 
 def _weights(outline: Outline) -> dict[str, Any]:
-    """Count the parameters that are used, and name the dtypes in which the files hold them."""
+    """Count the parameters in use, and name the dtypes of the files."""
     import math
 
     from minisbert.model.params import read_checkpoint, tensor_shapes
@@ -104,7 +104,7 @@ def _weights(outline: Outline) -> dict[str, Any]:
 
 
 def _describe(module: Module) -> str:
-    """Say in a few words what a module does."""
+    """A module in a few words."""
     from minisbert.model.pooling import Dense, Pooling
 
     if isinstance(module, Pooling):
@@ -116,7 +116,7 @@ def _describe(module: Module) -> str:
 
 
 def _machine() -> dict[str, Any]:
-    """Name the processor and the library that multiplies matrices, which decides the speed."""
+    """The processor and the BLAS library, which decide the speed."""
     import numpy as np
 
     from minisbert.parallel import advice, libraries, usable_processors
@@ -136,7 +136,7 @@ def _machine() -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    """Give the version of everything that takes part."""
+    """The versions of everything involved."""
     from importlib.metadata import version
 
     return {
@@ -147,18 +147,18 @@ def _versions() -> dict[str, str]:
 
 
 def _cache_folder() -> str:
-    """Say where fetched models are kept."""
-    from minisbert.pinned import cache_folder
+    """Where fetched models are kept."""
+    from minisbert.hub import cache_folder
 
     return str(cache_folder())
 
 
 def _model_lines(model: dict[str, Any]) -> list[str]:
-    """Lay out the model and its limits for people."""
+    """Format the model and its limits."""
     from minisbert.model.pooling import Pooling
 
     heads, limits = model["heads"], model["max_seq_length"]
-    # a plain BERT names no modules, and its token vectors are averaged
+    # a plain BERT lists no modules, and its token vectors are averaged
     modules = model["modules"] or [f"{_describe(Pooling())}, by default: the folder has no modules.json"]
     rows = [
         ("folder", model["folder"]),
@@ -179,14 +179,14 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
 
 
 def _limit_rows(limits: dict[str, Any]) -> list[tuple[str, str]]:
-    """Say what each file says, and mark the one that decides."""
+    """The limit in each file, with the one in force marked."""
     decided_by = limits["decided_by"]
     rows = [(f"{limit['file']}: {limit['key']}", _limit_words(limit, decided_by)) for limit in limits["said"]]
     return [(decided_by, f"{limits['in_force']}  in force"), *rows] if decided_by.startswith("--") else rows
 
 
 def _limit_words(limit: dict[str, Any], decided_by: str) -> str:
-    """Write what one file says, and whether it counts."""
+    """The limit in one file, and whether it counts."""
     if limit["tokens"] is None:
         return "-"
     tokens = f"{limit['tokens']:,}" if limit["tokens"] < 1e9 else "no limit"  # transformers writes 1e30
@@ -196,7 +196,7 @@ def _limit_words(limit: dict[str, Any], decided_by: str) -> str:
 
 
 def _machine_lines(found: dict[str, Any]) -> list[str]:
-    """Lay out machine, versions and cache for people."""
+    """Format machine, versions and cache."""
     machine = found["machine"]
     rows = [("system", machine["system"]), ("processors", f"{machine['usable_cpus']} usable of {machine['cpus']}")]
     for blas in machine["blas"]:

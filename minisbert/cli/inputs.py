@@ -1,8 +1,7 @@
 """Texts from the command line, a file or stdin: one per line, a column of a CSV or TSV, a field of a JSONL.
 
-``minisbert/tables.py`` reads the formats; here is what the command line says about them. Reading is strict, because
-vectors are matched to rows by counting. A blank line in a CSV, TSV or JSONL is no row; in a text file it is an empty
-text.
+``minisbert/tables.py`` reads the formats; this file handles their options. Reading is strict, because vectors are
+matched to rows by counting. A blank line in a CSV, TSV or JSONL is no row; in a text file it is an empty text.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from minisbert.tables import (
 
 @dataclass(frozen=True)
 class TextSource:
-    """Where texts come from, as said on the command line."""
+    """Where texts come from."""
 
     arguments: tuple[str, ...]
     file: str | None  # "-" is stdin
@@ -48,7 +47,7 @@ class TextSource:
     no_header: bool
 
     def count(self) -> int | None:
-        """Read and check every row and keep none; None for what can be read only once: stdin, a pipe."""
+        """Count and check every row, keeping none; None for what can be read only once: stdin, a pipe."""
         self.check()
         file = Path(self.file or "")
         if self.file == "-" or file.is_fifo() or file.is_char_device():
@@ -56,7 +55,7 @@ class TextSource:
         return sum(1 for _ in self.read())
 
     def read_again(self, count: int | None) -> Iterator[str]:
-        """Give the texts one by one after :meth:`count`, and refuse more or fewer of them than there were then."""
+        """Yield the texts after :meth:`count`, and raise if their number has changed."""
         number = 0
         for number, text in enumerate(self.read(), 1):
             if number - 1 == count:
@@ -67,7 +66,7 @@ class TextSource:
             raise InputError(f"{self.file}: had {count:,} texts when they were counted, and now {more}; did it change?")
 
     def check(self) -> None:
-        """Refuse options that contradict each other, before anything is opened."""
+        """Raise for contradictory options, before anything is opened."""
         about_file = (self.file, self.input_format, self.column, self.field, self.no_header or None)
         if self.arguments and any(option is not None for option in about_file):
             raise click.UsageError("Give texts as arguments or in a file, not both.")
@@ -75,7 +74,7 @@ class TextSource:
             self._format()
 
     def read(self) -> Iterator[str]:
-        """Give the texts one by one."""
+        """Yield the texts."""
         self.check()
         if self.file is None:
             yield from self.arguments
@@ -92,7 +91,7 @@ class TextSource:
                 yield from _column(split_rows(lines, kind, name), self.column, not self.no_header, name)
 
     def _format(self) -> str:
-        """Choose the format: said, or told by the file's name; refuse options that it has no use for."""
+        """The format, as given or by the file's name; raise for options that it does not use."""
         suffix = Path(str(self.file).lower().removesuffix(".gz")).suffix
         if suffix == ".json" and self.input_format is None:
             raise click.UsageError("A .json file is read as JSONL, one object a line, with --input-format jsonl.")
@@ -105,7 +104,7 @@ class TextSource:
 
 
 def input_options(verb: Verb) -> Verb:
-    """Give a verb TEXT arguments and the options that name an input; it receives them as ``source``."""
+    """Add TEXT arguments and input options to a verb, which receives them as ``source``."""
 
     @functools.wraps(verb)
     def gathered(
@@ -145,7 +144,7 @@ def _open(file: str) -> Iterator[BinaryIO]:
 
 
 def _column(rows: Iterator[Row], column: str | None, has_header: bool, name: str) -> Iterator[str]:
-    """Pick one field of each row; where there is just one column it need not be named."""
+    """Pick one field of each row; a single column need not be named."""
 
     def find(head: list[str], where: str) -> list[int]:
         if column is not None:

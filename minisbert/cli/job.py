@@ -1,14 +1,11 @@
-"""A file of vectors written as they come, that appears whole or not at all, and can be continued after any crash.
+"""A file of vectors written as they come, that appears whole or not at all, and can be resumed after any crash.
 
-Rows are appended to ``NAME.partial`` beside the output. After each block the file is brought to the disk, and only then
-the journal, ``NAME.partial.json``, is replaced in one step by one that counts the block. So the journal never promises
-what the disk does not hold. What stands in the partial file beyond the journal's count is a block cut short, and is
-overwritten. At the end the header gets the true number of rows, and the partial file is renamed to the output.
-
-To continue, the texts already done are read again and compared by their sha256, as are the bytes already written and
-everything that decides a vector (:class:`Journal`). ``NAME.partial.lock`` keeps a second process away.
-
-Left out on purpose: which vectors are written (``embed.py``) and how they look (``outputs.py``).
+Rows are appended to ``NAME.partial`` beside the output. After each block the file is flushed to disk, and only then the
+journal, ``NAME.partial.json``, is replaced atomically by one that counts the block. So the journal never promises what
+the disk does not hold; anything in the partial file beyond its count is an incomplete block, and is overwritten. At the
+end the header gets the final number of rows, and the partial file is renamed to the output. To resume, the texts
+already done are read again and compared by their sha256, as are the bytes already written and everything that
+determines a vector (:class:`Journal`). ``NAME.partial.lock`` keeps other processes away.
 """
 
 from __future__ import annotations
@@ -36,9 +33,9 @@ NOTHING_CUT = (0, 0, 0, 0, 0, 0)
 
 @dataclass(frozen=True)
 class Journal:
-    """How far a job is: all that was on the disk when this was written."""
+    """How far a job is: everything that was on disk when this was written."""
 
-    decided_by: Mapping[str, Any]  # everything beside the texts that decides a vector or how it is written
+    decided_by: Mapping[str, Any]  # everything besides the texts that determines a vector or how it is written
     rows: int
     size: int  # bytes of the partial file, header included
     texts_sha256: str
@@ -47,7 +44,7 @@ class Journal:
 
     @classmethod
     def read(cls, file: Path) -> Journal:
-        """Read a journal, and refuse one that no run can have written."""
+        """Read a journal, and raise for one that no run can have written."""
         try:
             journal = cls(**json.loads(file.read_bytes()))
             counts = (journal.rows, journal.size, *journal.cut)
@@ -67,7 +64,7 @@ _NOTHING_DONE = Journal({}, 0, 0, hashlib.sha256().hexdigest(), hashlib.sha256()
 
 
 class Job:
-    """One output file on its way; made by :func:`claim`, which holds the lock."""
+    """One output file in progress; made by :func:`claim`, which holds the lock."""
 
     def __init__(self, target: Target, file: Path, resume: bool) -> None:
         self.target = target
@@ -75,21 +72,21 @@ class Job:
         self.partial = file.with_name(f"{file.name}.partial")
         self.journal_file = file.with_name(f"{file.name}.partial.json")
         self.begun = False
-        self.kept = self.partial  # what an earlier run has left
+        self.kept = self.partial  # what an earlier run left
         self.journal = self._find_earlier(resume)
 
     @property
     def rows(self) -> int:
-        """Rows that are safely on the disk."""
+        """Rows that are safely on disk."""
         return self.journal.rows
 
     @property
     def cut(self) -> Sequence[int]:
-        """What was cut off the texts of these rows."""
+        """What was truncated in the texts of these rows."""
         return self.journal.cut
 
     def _find_earlier(self, resume: bool) -> Journal:
-        """Find what an earlier run has left, and refuse what is neither to be continued nor to be replaced."""
+        """Find what an earlier run left, and raise if it can neither be resumed nor replaced."""
         if self.target.force and not resume:
             return _NOTHING_DONE
         if not self.journal_file.exists():
@@ -114,7 +111,7 @@ class Job:
         )
 
     def begin(self, decided_by: Mapping[str, Any], texts: Iterator[str]) -> None:
-        """Start a partial file, or take up the earlier one and read past the texts that it has."""
+        """Start a partial file, or resume the earlier one and skip the texts that it has."""
         self.dtype, self.width = decided_by["dtype"], decided_by["dimensions"]
         self.texts_digest, self.body_digest = hashlib.sha256(), hashlib.sha256()
         if not self.rows:
@@ -133,19 +130,19 @@ class Job:
                 "or begin again with --force, without --resume"
             )
         self.begun = True
-        self.kept.replace(self.partial)  # if it is the output already, the last steps are done again
+        self.kept.replace(self.partial)  # if it is already the output, the last steps are repeated
 
     def _start(self, decided_by: Mapping[str, Any]) -> None:
-        """Write a journal of no rows, then the partial file: never a partial file without a journal."""
+        """Write an empty journal, then the partial file: never a partial file without a journal."""
         start = header(self.target.kind, 0, self.width, self.dtype)
-        self.partial.unlink(missing_ok=True)  # forced, or never promised to anyone
+        self.partial.unlink(missing_ok=True)  # --force, or never counted
         self.begun = True
         self._record(replace(_NOTHING_DONE, decided_by=decided_by, size=len(start)))
         with _named(self.partial), self.partial.open("xb") as stream:
             stream.write(start)
 
     def _compare(self, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        """Refuse to put vectors side by side that do not belong together."""
+        """Raise if the new vectors would not belong with the earlier ones."""
         differing = [name for name in {**earlier, **now} if earlier.get(name) != now.get(name)]
         if differing:
             changes = ", ".join(
@@ -157,7 +154,7 @@ class Job:
             )
 
     def _check_kept(self, journal: Journal) -> None:
-        """Refuse a partial file that has lost or changed a byte of what the journal counts."""
+        """Raise for a partial file that has lost or changed a byte of what the journal counts."""
         found, size = self.body_digest, 0
         with self.kept.open("rb") as stream:
             size = len(stream.read(len(header(self.target.kind, 0, self.width, self.dtype))))
@@ -172,12 +169,12 @@ class Job:
             )
 
     def add(self, texts: Sequence[str], embeddings: Array, cut: Sequence[int]) -> None:
-        """Write more rows and count them, in this order; each is on the disk before the next step."""
+        """Write more rows, then count them; each is on disk before the next step."""
         journal = self.journal
         for text in texts:
             self.texts_digest.update(_framed(text))
         with _named(self.partial), self.partial.open("r+b") as stream:
-            stream.seek(journal.size)  # over what a crash left behind the rows that were counted
+            stream.seek(journal.size)  # overwrite what a crash left after the counted rows
             for chunk in body(self.target.kind, texts, embeddings):
                 stream.write(chunk)
                 self.body_digest.update(chunk)
@@ -187,25 +184,25 @@ class Job:
         self._record(Journal(journal.decided_by, journal.rows + len(texts), size, *digests, list(cut)))
 
     def finish(self) -> None:
-        """Write the true number of rows and show the file to the world."""
+        """Write the final number of rows and rename the file to the output."""
         journal = self.journal
         with _named(self.partial), self.partial.open("r+b") as stream:
-            stream.truncate(journal.size)  # the same where no row was left to overwrite it
+            stream.truncate(journal.size)  # the same if no row was left to overwrite it
             stream.write(header(self.target.kind, journal.rows, self.width, self.dtype))
             _to_disk(stream)
-        self.target.check_free()  # again: the file may have come into being in the meantime
+        self.target.check_free()  # again: the file may have appeared in the meantime
         self.partial.replace(self.file)
         _folder_to_disk(self.file.parent)
         self.tidy()
 
     def tidy(self) -> None:
-        """Remove partial file and journal, in this order; whatever step is the last, nothing useless is left behind."""
+        """Remove partial file and journal, in this order: wherever it stops, nothing useless is left."""
         self.partial.unlink(missing_ok=True)
         self.journal_file.unlink(missing_ok=True)
         self._draft().unlink(missing_ok=True)
 
     def leave(self) -> None:
-        """After an error: keep what is worth it and say how to go on, else leave no trace."""
+        """After an error: keep what is worth resuming and say how, or remove everything."""
         if self.begun and self.rows:
             click.echo(
                 f"{self.rows:,} rows are kept in {self.partial}; to continue, run the same command with --resume",
@@ -215,7 +212,7 @@ class Job:
             self.tidy()
 
     def _record(self, journal: Journal) -> None:
-        """Replace the journal in one step."""
+        """Replace the journal atomically."""
         draft = self._draft()
         with _named(draft), draft.open("wb") as stream:
             stream.write(json.dumps(asdict(journal), indent=1).encode())
@@ -230,11 +227,11 @@ class Job:
 
 @contextmanager
 def claim(target: Target, resume: bool) -> Iterator[Job]:
-    """Keep other processes off an output file while a job writes it, and tidy up or say what is kept after an error."""
+    """Lock an output file while a job writes it; after an error, clean up or say what is kept."""
     from filelock import FileLock, Timeout
 
     target.check_place()
-    file = Path(str(target.file)).resolve()  # a link stays a link
+    file = Path(str(target.file)).resolve()  # keeps links
     lock_file = file.with_name(f"{file.name}.partial.lock")
     lock = FileLock(lock_file)
     try:
@@ -258,7 +255,7 @@ def claim(target: Target, resume: bool) -> Iterator[Job]:
 
 @contextmanager
 def _named(file: Path) -> Iterator[None]:
-    """Give an error of the disk, a full one above all, the name of the file."""
+    """Add the file name to disk errors, a full disk above all."""
     try:
         yield
     except OSError as error:
@@ -268,21 +265,21 @@ def _named(file: Path) -> Iterator[None]:
 
 
 def _to_disk(stream: IO[bytes]) -> None:
-    """Wait until the bytes are on the disk."""
+    """Wait until the bytes are on disk."""
     stream.flush()
     os.fsync(stream.fileno())
 
 
 def _folder_to_disk(folder: Path) -> None:
-    """Wait until a renaming is on the disk, where the system can tell."""
+    """Wait until a rename is on disk, where the system supports it."""
     if os.name == "posix":
         opened = os.open(folder, os.O_RDONLY)
-        with contextlib.suppress(OSError):  # some file systems cannot; the file itself is on the disk
+        with contextlib.suppress(OSError):  # some file systems cannot; the file itself is on disk
             os.fsync(opened)
         os.close(opened)
 
 
 def _framed(text: str) -> bytes:
-    """Put a text's length before it, so that no two lists of texts give the same bytes."""
+    """Prefix a text with its length, so that no two lists of texts give the same bytes."""
     content = text.encode("utf-8", "surrogatepass")
     return len(content).to_bytes(8, "little") + content

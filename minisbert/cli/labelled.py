@@ -1,4 +1,4 @@
-"""A file of labelled texts, as said on the command line: where in a row the label and the text stand."""
+"""Options for a file of labelled texts: where in a row the label and the text are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from minisbert.cli.options import Verb, decorate
 
 
 def label_options(verb: Verb) -> Verb:
-    """Give a verb that reads labelled texts the options that say where in the file they are."""
+    """Add the options about the columns of labelled texts to a verb."""
     options = [
         click.option(
             "--columns",
@@ -24,10 +24,8 @@ def label_options(verb: Verb) -> Verb:
 
 
 def read_options(column_names: str | None, no_header: bool) -> dict[str, Any]:
-    """Take apart what was said, for ``read_labelled``.
+    """The options as arguments of ``read_labelled``.
 
-    Examples
-    --------
     >>> read_options("class,tweet", False)
     {'columns': ['class', 'tweet'], 'has_header': True}
     """

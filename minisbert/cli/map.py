@@ -1,4 +1,4 @@
-"""``minisbert map``: texts as points on a plane, as a picture or a web page."""
+"""``minisbert map``: texts on a 2-D map, as a picture or a web page."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from minisbert.model import Array
 
 KINDS = {".png": "png", ".html": "html", ".htm": "html"}
-FEW = 10  # different texts; so few are not clustered unless one says so
+FEW = 10  # distinct texts; up to this many are not clustered unless asked for
 
 
 @click.command(short_help="Draw texts as a map: who is near means the like.")
@@ -56,7 +56,7 @@ FEW = 10  # different texts; so few are not clustered unless one says so
 @json_option
 @computing_options
 @model_options
-def map(  # the module of a verb has one function of its name
+def map(  # a verb's module has one function of its name
     source: CollectionSource,
     output: str,
     force: bool,
@@ -105,7 +105,7 @@ def map(  # the module of a verb has one function of its name
 
 
 def _choose_target(output: str, force: bool) -> Target:
-    """Refuse early what could not be drawn or written."""
+    """Raise early if the map cannot be drawn or written."""
     kind = KINDS.get(Path(output).suffix.lower())
     if kind is None:
         raise click.UsageError(f"{output!r} must end in .png, for a picture, or .html, for a page.")
@@ -124,7 +124,7 @@ def _choose_target(output: str, force: bool) -> Target:
 def _group(
     collection: Collection, vectors: Array, clusters: str | None, settings: dict[str, Any], stop_words: str
 ) -> tuple[Groups | None, list[int], str]:
-    """Give what colours show, typical texts of each group, and how it was made in words."""
+    """What colours show, typical texts of each group, and a description."""
     from minisbert.analysis.clusters import cluster
     from minisbert.analysis.naming import Groups
 
@@ -168,7 +168,7 @@ def _write(
 
 
 def _to_json(collection: Collection, projection: Projection, groups: Groups | None) -> dict[str, Any]:
-    """Give every point to a program."""
+    """Every point as JSON."""
     names: list[str | None] = [None] * len(collection.texts)
     if groups is not None:
         names = [groups.names[own] if own >= 0 else None for own in groups.ids.tolist()]

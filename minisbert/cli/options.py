@@ -1,4 +1,4 @@
-"""The options by which every verb chooses its model, gathered into one :class:`ModelChoice`."""
+"""The options by which every verb chooses its model, gathered in a :class:`ModelChoice`."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ Verb = Callable[..., None]
 
 
 class TextType(click.types.StringParamType):
-    """A text from the command line. Python hides bytes that the locale's encoding does not have in lone surrogates."""
+    """A text argument. Python hides bytes that the locale cannot decode in lone surrogates."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Refuse a text that did not arrive, and say whose encoding is the cause."""
+        """Raise for a text with undecodable bytes, and name the encoding that is the cause."""
         text = super().convert(value, param, ctx)
         if isinstance(text, str) and any("\ud800" <= character <= "\udfff" for character in text):
             encoding, sent = sys.getfilesystemencoding(), os.fsencode(text)
@@ -37,7 +37,7 @@ class CosineType(click.types.FloatParamType):
     """A threshold for cosines."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Refuse what no cosine can be."""
+        """Raise for what no cosine can be."""
         number = super().convert(value, param, ctx)
         if not -1 <= number <= 1:
             self.fail(f"{value} is no cosine, which is from -1 to 1, and no percentage.", param, ctx)
@@ -49,7 +49,7 @@ TEXT, COSINE = TextType(), CosineType()
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """Which model, and how much of a text it may read."""
+    """Which model, and its length limit."""
 
     model: str | None  # None: the default
     revision: str | None
@@ -57,7 +57,7 @@ class ModelChoice:
     max_seq_length: int | None  # None: the model's own limit
 
     def encoder(self, dtype: str) -> SentenceEncoder:
-        """Load the model; if it must be fetched first, a terminal sees the progress."""
+        """Load the model, with a progress bar if it must be fetched first."""
         from minisbert import hub
         from minisbert.encoder import SentenceEncoder
 
@@ -71,7 +71,7 @@ class ModelChoice:
 
 
 def model_options(verb: Verb) -> Verb:
-    """Give a verb the options that choose a model; it receives them as ``choice``."""
+    """Add the model options to a verb, which receives them as ``choice``."""
 
     @functools.wraps(verb)
     def gathered(
@@ -116,7 +116,7 @@ cut_option = click.option(
 
 
 def computing_options(verb: Verb) -> Verb:
-    """Give a verb that computes vectors ``--dtype``, and the options that say what becomes of long texts."""
+    """Add ``--dtype`` and the options for long texts to a verb."""
     options = [
         dtype_option,
         click.option(

@@ -1,4 +1,4 @@
-"""What a model folder says about itself, read without its weights: enough for ``tokens`` and ``info``, and quick."""
+"""What a model folder says about itself, read without its weights: enough for ``tokens`` and ``info``, and fast."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from minisbert.model.tokens import Tokenizer, load_tokenizer, read_max_seq_lengt
 
 
 class SaidLimit(NamedTuple):
-    """One of the length limits that a model folder carries."""
+    """One of the length limits in a model folder."""
 
     file: str
     key: str
@@ -32,12 +32,12 @@ class Outline:
     config: BertConfig
     tokenizer: Tokenizer
     said_limits: list[SaidLimit]  # in the order in which they count
-    max_seq_length: int  # the one in force, special tokens included
+    max_seq_length: int  # in force, special tokens included
     decided_by: str  # the file, or the option
 
 
 def read_outline(choice: ModelChoice, *, local_files_only: bool, show_progress_bar: bool = False) -> Outline:
-    """Find a model's folder and read everything in it but the weights."""
+    """Find a model's folder and read everything but the weights."""
     found = hub.resolve(
         choice.model,
         revision=choice.revision,
@@ -59,7 +59,7 @@ def read_outline(choice: ModelChoice, *, local_files_only: bool, show_progress_b
 
 
 def _said_limits(bert_folder: Path, tokenizer: Tokenizer, config: BertConfig) -> list[SaidLimit]:
-    """List what each file says about the longest text."""
+    """The longest text according to each file."""
     sentence_file = "sentence_bert_config.json"
     return [
         SaidLimit(sentence_file, "max_seq_length", read_if_there(bert_folder / sentence_file).get("max_seq_length")),
@@ -69,7 +69,7 @@ def _said_limits(bert_folder: Path, tokenizer: Tokenizer, config: BertConfig) ->
 
 
 def _check_limit(limit: int, tokenizer: Tokenizer, config: BertConfig) -> int:
-    """Refuse a limit that leaves no room for a token, or that the model has no positions for."""
+    """Raise for a limit without room for a token, or beyond the model's positions."""
     least, most = tokenizer.special_count + 1, config.max_position_embeddings
     if not least <= limit <= most:
         raise ValueError(
@@ -80,6 +80,6 @@ def _check_limit(limit: int, tokenizer: Tokenizer, config: BertConfig) -> int:
 
 
 def read_if_there(file: Path) -> dict[str, Any]:
-    """Read a JSON file that a model folder may do without."""
+    """Read an optional JSON file of a model folder."""
     read: dict[str, Any] = read_json(file, optional=True) or {}
     return read

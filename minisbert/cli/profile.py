@@ -21,10 +21,10 @@ from minisbert.proof.profile import OPERATIONS, Cost, Profile, Row
 from minisbert.proof.profile import profile as measure
 
 MOST_TOKENS = 2 * BATCH_TOKENS
-"""Tokens that are profiled: two full batches; a third would only say the same."""
+"""Tokens that are profiled: two full batches; a third would add nothing."""
 
 HEAD = ("operation", "shapes", "calls", "ms", "share", "MFLOP", "MB", "FLOP/byte", "GFLOP/s", "of ceiling", "bound by")
-_WORDS = ("operation", "shapes", "bound by")  # columns that are aligned on the left
+_WORDS = ("operation", "shapes", "bound by")  # left-aligned columns
 _WORTH_A_WORD = 1.05  # above the ceiling by more than the ceiling's own noise
 
 
@@ -68,7 +68,7 @@ def profile(
     texts, left_out = _enough(source.read(), encoder)
     if not texts:
         raise ValueError("profile: the input holds no texts; an empty line of a text file would be one")
-    encoder.tokenize(texts)  # says what is cut off
+    encoder.tokenize(texts)  # warns about what is cut off
     if left_out:
         click.echo(f"profiled: the first {len(texts):,} texts; more than {MOST_TOKENS:,} tokens say the same", err=True)
     found = measure(encoder, texts, num_threads=num_threads, passes=repeat)
@@ -81,7 +81,7 @@ def profile(
 
 
 def _enough(texts: Iterable[str], encoder: SentenceEncoder) -> tuple[list[str], bool]:
-    """Take texts until there are tokens enough, and say whether some were left."""
+    """Take texts until there are enough tokens, and report whether any were left."""
     taken: list[str] = []
     tokens = 0
     for text in texts:
@@ -93,7 +93,7 @@ def _enough(texts: Iterable[str], encoder: SentenceEncoder) -> tuple[list[str], 
 
 
 def _heading(found: Profile, encoder: SentenceEncoder) -> list[str]:
-    """Say what was measured, on what, and the sizes that the letters stand for."""
+    """What was measured, on which machine, and the sizes that the letters stand for."""
     config, ceilings = encoder.model.config, found.ceilings
     work = [_count(found.texts, "text"), _count(found.tokens, "token"), _count(found.batches, "batch", "batches")]
     blas = [f"{library['internal_api']} {library['version']}{_kernel(library)}" for library in libraries()]
@@ -111,17 +111,17 @@ def _heading(found: Profile, encoder: SentenceEncoder) -> list[str]:
 
 
 def _kernel(library: dict[str, Any]) -> str:
-    """Name the kernel where BLAS tells it."""
+    """The kernel, if BLAS reports it."""
     return f" ({library['architecture']})" if library.get("architecture") else ""
 
 
 def _count(number: int, one: str, many: str = "") -> str:
-    """Write a number with its noun."""
+    """A number with its noun."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def _table(found: Profile, encoder: SentenceEncoder) -> list[str]:
-    """Lay out the operations under the blocks that they belong to, the rest, and their sum."""
+    """Format the operations under their blocks, the rest, and the sum."""
     lines: list[tuple[str, ...]] = [HEAD]
     for block, members in groupby(found.rows, key=lambda row: row.block):
         rows = list(members)
@@ -139,12 +139,12 @@ def _table(found: Profile, encoder: SentenceEncoder) -> list[str]:
 
 
 def _place(cell: str, width: int, head: str) -> str:
-    """Put words to the left of their column, figures to the right."""
+    """Left-align words, right-align figures."""
     return cell.ljust(width) if head in _WORDS else cell.rjust(width)
 
 
 def _figures(row: Row, found: Profile) -> tuple[str, ...]:
-    """Write all that is known of an operation, behind its name."""
+    """The cells of an operation, after its name."""
     least = found.ceilings.least_seconds(row.cost)
     bound = found.ceilings.bound(row.cost) if least else ""
     times, rates = _times(row.seconds, found), _rates(row.cost, row.seconds, least)
@@ -152,12 +152,12 @@ def _figures(row: Row, found: Profile) -> tuple[str, ...]:
 
 
 def _times(seconds: float, found: Profile) -> tuple[str, str]:
-    """Write milliseconds and the share of the pass."""
+    """Milliseconds and the share of the pass."""
     return f"{1e3 * seconds:.3f}", f"{100 * seconds / found.seconds:.1f} %"
 
 
 def _rates(cost: Cost, seconds: float, least: float) -> tuple[str, ...]:
-    """Write MFLOP, MB, FLOP/byte, GFLOP/s and the share of the ceiling; what does not apply stays empty."""
+    """MFLOP, MB, FLOP/byte, GFLOP/s and the share of the ceiling; what does not apply stays empty."""
     return (
         _number(cost.flop / 1e6) if cost.flop else "",
         _number(cost.bytes / 1e6) if cost.bytes else "",
@@ -168,10 +168,8 @@ def _rates(cost: Cost, seconds: float, least: float) -> tuple[str, ...]:
 
 
 def _number(value: float) -> str:
-    """Write a number with some three digits.
+    """A number with about three digits.
 
-    Examples
-    --------
     >>> _number(9201.25), _number(35.389), _number(0.81), _number(0.0019)
     ('9,201', '35.4', '0.81', '<0.01')
     """
@@ -181,7 +179,7 @@ def _number(value: float) -> str:
 
 
 def _verdict(found: Profile) -> list[str]:
-    """Say what the table comes to, and what is odd about it."""
+    """What the table adds up to, and what is odd about it."""
     speed, ceilings = found.cost.flop / found.seconds / 1e9, found.ceilings
     lines = [
         f"Without the clock the pass takes {1e3 * found.unclocked:.3f} ms: "
@@ -198,7 +196,7 @@ def _verdict(found: Profile) -> list[str]:
 
 
 def _to_json(found: Profile, encoder: SentenceEncoder) -> dict[str, Any]:
-    """Give everything to a program, in seconds, FLOP and bytes."""
+    """Everything as JSON, in seconds, FLOP and bytes."""
     ceilings = found.ceilings
     return {
         "model": str(encoder.folder),

@@ -1,4 +1,4 @@
-"""What the verbs of `minisbert evaluate` about retrieval share: options, words, tables, JSON, and where it all goes."""
+"""What the retrieval verbs of `minisbert evaluate` share: options, wording, tables, JSON, and output."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from minisbert.evaluation.retrieval_set import RetrievalSet
 
 
 def set_options(verb: Verb) -> Verb:
-    """Give a verb the options about folders and output that both verbs share."""
+    """Add the shared options about folders and output to a verb."""
     options = [
         click.option("--split", default="test", show_default=True, help="Which judgements: qrels/SPLIT.tsv."),
         click.option("--grade-column", metavar="NAME", help="The column of the judgements that holds the grade."),
@@ -32,7 +32,7 @@ def set_options(verb: Verb) -> Verb:
 
 
 def heading(found: RetrievalSet, split: str) -> list[str]:
-    """Say what was read, and how documents were made of it."""
+    """What was read, and how documents were made of it."""
     left_out = f"; queries without: {found.queries_left_out:,}, left out" if found.queries_left_out else ""
     document = "title + text" if found.with_title else "text without title"
     if found.with_title and found.titles_repeated * 2 > len(found.documents):
@@ -47,10 +47,8 @@ def heading(found: RetrievalSet, split: str) -> list[str]:
 
 
 def in_words(cut: Cut, one: str, many: str | None = None) -> str:
-    """Say how many texts are cut, and how much is lost.
+    """How many texts are cut, and how much is lost.
 
-    Examples
-    --------
     >>> in_words(Cut(texts=2000, texts_cut=500, tokens=300_000, tokens_lost=30_000), "document")
     '500 of 2,000 documents are cut and 10.0 % of all tokens are lost'
     >>> in_words(Cut(texts=1, texts_cut=0, tokens=3, tokens_lost=0), "query", "queries")
@@ -66,21 +64,13 @@ def in_words(cut: Cut, one: str, many: str | None = None) -> str:
 
 
 def interval(estimate: Estimate) -> str:
-    """Write an interval, x 100.
-
-    Examples
-    --------
-    >>> interval(Estimate(0.645, 0.6, 0.6912))
-    '60.00 to 69.12'
-    """
+    """An interval, x 100."""
     return f"{100 * estimate.low:.2f} to {100 * estimate.high:.2f}"
 
 
 def signed(difference: float) -> str:
-    """Write a difference, x 100, and none as +0.00.
+    """A difference, x 100, and none as +0.00.
 
-    Examples
-    --------
     >>> signed(0.0123), signed(-0.00001)
     ('+1.23', '+0.00')
     """
@@ -88,13 +78,7 @@ def signed(difference: float) -> str:
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lay out a table: the first column to the left, the others to the right; short rows end early.
-
-    Examples
-    --------
-    >>> columns([["measure", "ours"], ["MRR@10", "5.00"]])
-    ['measure  ours', 'MRR@10   5.00']
-    """
+    """Align a table: the first column to the left, the others to the right; short rows end early."""
     widths = [max(len(row[i]) for row in rows if len(row) > i) for i in range(max(map(len, rows)))]
     return [
         "  ".join(
@@ -109,7 +93,7 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def describe_set(found: RetrievalSet) -> dict[str, Any]:
-    """Give what was read to a program."""
+    """What was read, as JSON."""
     return {
         "set": found.name,
         "documents": len(found.documents),
@@ -123,7 +107,7 @@ def describe_set(found: RetrievalSet) -> dict[str, Any]:
 
 
 def describe_model(encoder: SentenceEncoder) -> dict[str, Any]:
-    """Give what computed the vectors, and how intervals were drawn, to a program."""
+    """What computed the vectors, and how intervals were drawn, as JSON."""
     return {
         "model": encoder.folder.name,
         "dtype": str(encoder.dtype),
@@ -135,13 +119,7 @@ def describe_model(encoder: SentenceEncoder) -> dict[str, Any]:
 
 
 def describe_cut(cut: Cut) -> dict[str, Any]:
-    """Give what a limit cut off to a program.
-
-    Examples
-    --------
-    >>> describe_cut(Cut(4, 2, 100, 25))
-    {'texts': 4, 'texts_cut': 2, 'tokens': 100, 'tokens_lost': 25, 'share_lost': 0.25}
-    """
+    """What a limit cut off, as JSON."""
     return {
         "texts": cut.texts,
         "texts_cut": cut.texts_cut,
@@ -155,7 +133,7 @@ def describe_cut(cut: Cut) -> dict[str, Any]:
 
 
 def choose_file(output: str | None, force: bool) -> Target | None:
-    """Refuse a file that could not be written, before minutes of work."""
+    """Raise for a file that cannot be written, before minutes of work."""
     if output is None:
         return None
     target = Target(Path(output), "json", force)

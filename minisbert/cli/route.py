@@ -1,4 +1,4 @@
-"""``minisbert route``: where queries belong. Both a verb, which asks the routes, and a group of verbs about them."""
+"""``minisbert route``: send queries to routes. Both a verb, which routes, and a group of verbs about routes."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ VERBS = {
     "evaluate": ("route_evaluate", "Measure how well labelled queries find their routes."),
     "draw": ("route_fit", "Make routes of a labelled table."),
 }
-ASK = "ask"  # the name under which the group finds the verb that asks; nobody need type it
+ASK = "ask"  # the hidden name of the routing verb
 NAME_WIDTH, LEAST_TEXT = 32, 16  # columns of a route's name, at most; of a text, at least
 
 
 class _AskContext(click.Context):
-    """Usage and errors of the verb that asks are those of ``minisbert route``."""
+    """Usage and errors of the routing verb read as those of ``minisbert route``."""
 
     @property
     def command_path(self) -> str:
@@ -38,7 +38,7 @@ class _AskContext(click.Context):
 
 
 class _Ask(click.Command):
-    """The verb that asks: its help is the group's."""
+    """The routing verb: its help is the group's."""
 
     context_class = _AskContext
 
@@ -47,7 +47,7 @@ class _Ask(click.Command):
 
 
 class _RouteGroup(LazyGroup):
-    """A group whose first argument, if it is no verb, is a file of routes to be asked."""
+    """A group whose first argument, if it is no verb, is a file of routes."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0] not in (*self.verbs, *ctx.help_option_names):
@@ -108,7 +108,7 @@ def route() -> None:
 
 
 def table_options(verb: Verb) -> Verb:
-    """Give a verb ROUTES, and what may be said in place of what stands there."""
+    """Add ROUTES and the options that override it to a verb."""
     options = [
         click.argument("routes", metavar="ROUTES", type=click.Path(exists=True, dir_okay=False, path_type=Path)),
         click.option("--scoring", type=click.Choice(["nearest", "centroid"]), help="In place of what the file says."),
@@ -155,7 +155,7 @@ def ask(
 
 
 def load_table(file: Path, scoring: str | None, threshold: float | None = None) -> RouteTable:
-    """Read routes, before seconds of work, and put what was said on the command line in place of what stands there."""
+    """Read routes, before seconds of work, and override them by the options given."""
     from minisbert.search.route_files import read_routes
 
     table = read_routes(file)
@@ -173,7 +173,7 @@ def load_table(file: Path, scoring: str | None, threshold: float | None = None) 
 
 
 def _table(choices: list[RouteChoice], width: int) -> list[str]:
-    """Put choices into columns; query and example share what is left of the line."""
+    """Format the choices in columns; query and example share the rest of the line."""
     rows = [["route", "score", "needs"]]
     rows += [[_name(one), f"{one.score:.4f}", _needs(one.threshold)] for one in choices]
     widths = [max(display_width(row[i]) for row in rows) for i in range(3)]
@@ -190,7 +190,7 @@ def _table(choices: list[RouteChoice], width: int) -> list[str]:
 
 
 def _blocks(choices: list[RouteChoice]) -> list[str]:
-    """List the scores of all routes under each query, and mark the one that is taken."""
+    """List the scores of all routes under each query, with the chosen one marked."""
     lines: list[str] = []
     for one in choices:
         names = {name: shorten(printable(name), NAME_WIDTH) for name in one.scores}
@@ -209,13 +209,13 @@ def _blocks(choices: list[RouteChoice]) -> list[str]:
 
 
 def _name(one: RouteChoice) -> str:
-    """Name the route, or the one that came closest."""
+    """The route, or the one that came closest."""
     best = shorten(printable(one.best), NAME_WIDTH)
     return best if one.name is not None else f"none ({best})"
 
 
 def _needs(threshold: float | None) -> str:
-    """Write a threshold."""
+    """Format a threshold."""
     return "any" if threshold is None else f"{threshold:.4g}"
 
 
@@ -225,7 +225,7 @@ def _cut(text: str, room: int) -> str:
 
 
 def _to_json(router: Router, choices: list[RouteChoice], show_all: bool) -> dict[str, Any]:
-    """Give everything to a program; the scores of all routes if they were asked for."""
+    """Everything as JSON; the scores of all routes if asked for."""
     rows = []
     for one in choices:
         margin = None if one.margin is None else _digits(one.margin)
@@ -238,5 +238,5 @@ def _to_json(router: Router, choices: list[RouteChoice], show_all: bool) -> dict
 
 
 def _digits(score: float) -> float:
-    """Give a score with the nine digits that a float32 has."""
+    """A score with the nine digits of a float32."""
     return float(f"{score:.9g}")

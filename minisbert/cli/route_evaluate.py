@@ -1,4 +1,4 @@
-"""``minisbert route evaluate``: how well labelled queries find their routes, and how well the others are refused."""
+"""``minisbert route evaluate``: how well labelled queries find their routes, and out-of-scope ones are rejected."""
 
 from __future__ import annotations
 
@@ -87,17 +87,17 @@ def evaluate(
 
 
 def _name(name: str | None) -> str:
-    """Name a route, or none."""
+    """A route's name, or none."""
     return "none of these" if name is None else shorten(printable(name), NAME_WIDTH)
 
 
 def _share(value: float) -> str:
-    """Write a share, x 100, or that there is none."""
+    """A share, x 100, or that there is none."""
     return "-" if math.isnan(value) else f"{100 * value:.1f}"
 
 
 def _route_lines(found: RouteReport, show: int) -> list[str]:
-    """List the routes that are found worst, and none of these."""
+    """List the routes with the lowest scores, and none of these."""
     *scores, none = found.by_route()
 
     def badness(score: RouteScore) -> tuple[bool, float]:
@@ -116,7 +116,7 @@ def _route_lines(found: RouteReport, show: int) -> list[str]:
 
 
 def _confusion_lines(found: RouteReport, show: int) -> list[str]:
-    """List what is most often taken for what."""
+    """List the most frequent confusions."""
     confusions = found.confusions()
     if not confusions or not show:
         return []
@@ -126,7 +126,7 @@ def _confusion_lines(found: RouteReport, show: int) -> list[str]:
 
 
 def _mistake_lines(found: RouteReport, mistakes: int) -> list[str]:
-    """List queries that were judged wrongly, the surest first."""
+    """List misrouted queries, the most confident first."""
     wrong = [row for row in _rows(found) if row["route"] != row["expected"]]
     wrong.sort(key=lambda row: -row["score"])
     if not mistakes or not wrong:
@@ -139,7 +139,7 @@ def _mistake_lines(found: RouteReport, mistakes: int) -> list[str]:
 
 
 def _rows(found: RouteReport) -> list[dict[str, Any]]:
-    """Give each query: where it belongs, where it was sent, its best route and score."""
+    """Each query: its true route, the chosen one, its best route and score."""
     names = (*found.queries.names, None)
     numbers = (found.queries.expected, found.decided, found.queries.best, found.queries.top)
     return [
@@ -151,7 +151,7 @@ def _rows(found: RouteReport) -> list[dict[str, Any]]:
 
 
 def _to_json(found: RouteReport) -> dict[str, Any]:
-    """Give everything to a program."""
+    """Everything as JSON."""
     scores = [
         {key: number_or_none(value) if isinstance(value, float) else value for key, value in one._asdict().items()}
         for one in found.by_route()

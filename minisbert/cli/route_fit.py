@@ -28,7 +28,7 @@ SHOWN = 10  # names that are listed
 
 
 def queries_options(verb: Verb) -> Verb:
-    """Give a verb what says how labelled queries are read."""
+    """Add the options about labelled queries to a verb."""
     options = [
         click.option("--none-label", default="none", show_default=True, help="The label that means none of these."),
         click.option("--unknown-is-none", is_flag=True, help="A label that is no route means none of these, too."),
@@ -37,7 +37,7 @@ def queries_options(verb: Verb) -> Verb:
 
 
 def _output_options(verb: Verb) -> Verb:
-    """Give a verb a file of routes to write."""
+    """Add an output file of routes to a verb."""
     options = [
         click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="A .yaml or .json."),
         click.option("--force", is_flag=True, help="Replace the file if it exists."),
@@ -46,7 +46,7 @@ def _output_options(verb: Verb) -> Verb:
 
 
 def _check_output(output: Path | None, force: bool) -> None:
-    """Refuse a file that could not be written, before seconds of work."""
+    """Raise for a file that cannot be written, before seconds of work."""
     if output is not None and output.suffix.lower() not in ENDINGS:
         raise click.UsageError(f"-o must end in {', '.join(ENDINGS)}; got {str(output)!r}.")
     Target(output, "routes", force).check()
@@ -131,7 +131,7 @@ def fit(
 
 
 def _fit_lines(found: ThresholdFit, table: RouteTable, file: Path) -> list[str]:
-    """Lay out the thresholds, and what they are worth on what was seen and on what was not."""
+    """Format the thresholds, and their scores on training and held-out queries."""
     own = sorted(found.own.values())
     threshold = f"{found.threshold:g}"
     if own:
@@ -149,7 +149,7 @@ def _fit_lines(found: ThresholdFit, table: RouteTable, file: Path) -> list[str]:
 
 
 def count_routes(table: RouteTable) -> str:
-    """Say what a table is."""
+    """The size of a table, in words."""
     routes, examples = len(table.routes), len(table.examples)
     return (
         f"{routes:,} route{'s' * (routes != 1)}, {examples:,} example{'s' * (examples != 1)}, "
@@ -158,14 +158,14 @@ def count_routes(table: RouteTable) -> str:
 
 
 def counted(report: RouteReport) -> str:
-    """Say what was asked."""
+    """The number of queries, in words."""
     queries, none = len(report.decided), int((report.queries.expected < 0).sum())
     left_out = f"; {report.queries.left_out:,} more are examples, and left out" if report.queries.left_out else ""
     return f"{queries:,} quer{'ies' if queries != 1 else 'y'}, {none:,} of them of none{left_out}"
 
 
 def figures(report: RouteReport) -> list[tuple[str, str]]:
-    """Give the figures of a report, as far as there are queries to ask."""
+    """The figures of a report that are defined."""
     rows = [
         ("right", report.accuracy()),
         ("  queries of routes that get their own", report.in_scope_accuracy()),
@@ -179,13 +179,13 @@ def figures(report: RouteReport) -> list[tuple[str, str]]:
 
 
 def percent(estimate: Estimate) -> str:
-    """Write an estimate and its interval, x 100."""
+    """An estimate and its interval, x 100."""
     mean, low, high = (f"{100 * number:.2f}" for number in estimate)
     return f"{mean} (no interval: too few queries)" if math.isnan(estimate.low) else f"{mean} ({low} to {high})"
 
 
 def describe(report: RouteReport) -> dict[str, Any]:
-    """Give a report to a program: shares in [0, 1] as mean, low, high; null where there is nothing to say."""
+    """A report as JSON: shares in [0, 1] as mean, low, high; null where undefined."""
     names = ("accuracy", "in_scope_accuracy", "best_is_right", "none_recall", "answered", "precision", "auroc")
     found = {name: getattr(report, name)() for name in names}
     return {
@@ -198,12 +198,12 @@ def describe(report: RouteReport) -> dict[str, Any]:
 
 
 def number_or_none(value: float) -> float | None:
-    """Give JSON null in place of NaN, which JSON does not have."""
+    """JSON null for NaN."""
     return None if math.isnan(value) else value
 
 
 def _fit_to_json(found: ThresholdFit, table: RouteTable) -> dict[str, Any]:
-    """Give everything to a program."""
+    """Everything as JSON."""
     return {
         "threshold": found.threshold,
         "own": found.own,
@@ -275,6 +275,6 @@ def draw(
 
 
 def _list_names(names: Sequence[str]) -> str:
-    """Name a few."""
+    """A few names."""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(shorten(printable(name), 40) for name in names[:SHOWN]) + more

@@ -55,7 +55,7 @@ def search(
     """
     from minisbert.search.database import EmbeddingDatabase
 
-    if where is not None:  # a slip of the pen shows before the model is loaded
+    if where is not None:  # a typo shows before the model is loaded
         from minisbert.search.filters import parse_filter
 
         parse_filter(where)
@@ -77,7 +77,7 @@ def search(
 
 
 def _table(hits: list[Hit], width: int) -> list[str]:
-    """Put hits into columns; the text takes what is left of the line."""
+    """Format hits in columns; the text takes the rest of the line."""
     heads = ["score", "id", "characters"]
     rows = [[f"{hit.score:.4f}", shorten(printable(hit.id), ID_WIDTH), f"{hit.start}-{hit.stop}"] for hit in hits]
     widths = [max(display_width(row[i]) for row in [heads, *rows]) for i in range(len(heads))]

@@ -24,7 +24,7 @@ METRICS = {
     "angular": "angular distance: 0 same direction, 0.5 unrelated, 1 opposite",
 }
 LABEL_WIDTH = (20, 40)  # columns of a text, at least and at most
-NUMBER_WIDTH = 8  # columns of a cosine with what is between
+NUMBER_WIDTH = 8  # columns of a cosine with its spacing
 
 
 @click.command(short_help="Show how alike texts are.")
@@ -91,12 +91,12 @@ def _load(file: str | None) -> Calibration | None:
 
 
 def _sample(calibrated: Calibration) -> str:
-    """Say of what the percentiles are."""
+    """What the percentiles refer to."""
     return f"{calibrated.pairs:,} random pairs of {calibrated.texts:,} texts"
 
 
 def _to_json(texts: list[str], name: str, scores: Array, calibrated: Calibration | None) -> dict[str, Any]:
-    """Give everything to a program."""
+    """Everything as JSON."""
     rows = [[float(f"{score:.9g}") for score in row] for row in scores.tolist()]
     result: dict[str, Any] = {"texts": texts, "similarity_fn_name": name, "scores": rows}
     if calibrated is not None:
@@ -107,7 +107,7 @@ def _to_json(texts: list[str], name: str, scores: Array, calibrated: Calibration
 
 
 def _labels(texts: list[str], width: int) -> list[str]:
-    """Number the texts and cut them to where the numbers of a row, too, have room."""
+    """Number the texts and shorten them, leaving room for a row of numbers."""
     number_width = len(str(len(texts)))
     least, most = LABEL_WIDTH
     room = max(least, min(most, width - number_width - 2 - len(texts) * NUMBER_WIDTH))
@@ -115,18 +115,18 @@ def _labels(texts: list[str], width: int) -> list[str]:
 
 
 def _matrix(labels: list[str], cells: list[list[str]]) -> list[str]:
-    """Lay out a matrix of numbers, with the texts' numbers above."""
+    """Format a matrix of numbers, with the texts' numbers on top."""
     return matrix_lines(labels, [str(i) for i in range(1, len(labels) + 1)], cells, terminal_width())
 
 
 def _number(score: float) -> str:
-    """Write a score with four digits, and no zero with a minus sign."""
+    """A score with four digits, without a negative zero."""
     written = f"{score:.4f}"
     return "0.0000" if written == "-0.0000" else written
 
 
 def most_similar(scores: Array, is_distance: bool) -> str:
-    """Name the closest pair of different texts."""
+    """The closest pair of distinct texts."""
     import numpy as np
 
     first, second = np.triu_indices(len(scores), 1)

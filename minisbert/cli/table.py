@@ -1,4 +1,4 @@
-"""Text in columns: how wide it looks on a terminal, how it is shortened, padded, and made safe to print."""
+"""Text in columns: its width on a terminal, shortened, padded, and made safe to print."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ import shutil
 import unicodedata
 from collections.abc import Sequence
 
-_JOINER = "\u200d"  # glues emoji into one picture
+_JOINER = "\u200d"  # joins emoji into one
 
 
 def terminal_width() -> int:
-    """Give the columns of the terminal, or 80 where there is none."""
+    """The columns of the terminal, or 80 without one."""
     return shutil.get_terminal_size((80, 24)).columns
 
 
 def printable(text: str) -> str:
-    """Give a text as one line without control characters: those could move the cursor or recolour a terminal.
+    r"""A text as one line without control characters, which could move the cursor or recolour a terminal.
 
-    Examples
-    --------
-    >>> printable("two\\nlines \\x1b[31m")
-    'two lines \\\\x1b[31m'
+    >>> printable("two\nlines \x1b[31m")
+    'two lines \\x1b[31m'
     """
     one_line = " ".join(text.split())
     return "".join(
@@ -29,11 +27,9 @@ def printable(text: str) -> str:
 
 
 def display_width(text: str) -> int:
-    """Count the columns that a text takes: two for Chinese, Japanese, Korean and emoji, none for combining marks.
+    r"""The columns of a text: two for Chinese, Japanese, Korean and emoji, none for combining marks.
 
-    Examples
-    --------
-    >>> display_width("soup"), display_width("好き"), display_width("e\\u0301"), display_width("👩\\u200d🍳")
+    >>> display_width("soup"), display_width("好き"), display_width("e\u0301"), display_width("👩\u200d🍳")
     (4, 4, 1, 2)
     """
     width, joined = 0, False
@@ -46,10 +42,8 @@ def display_width(text: str) -> int:
 
 
 def shorten(text: str, width: int) -> str:
-    """Cut a text to so many columns, and show that it was cut.
+    """Cut a text to this many columns, and show that it was cut.
 
-    Examples
-    --------
     >>> shorten("soup is my favorite", 10)
     'soup is m…'
     """
@@ -61,15 +55,13 @@ def shorten(text: str, width: int) -> str:
 
 
 def pad(text: str, width: int) -> str:
-    """Fill a text with blanks up to so many columns."""
+    """Pad a text with spaces to this many columns."""
     return text + " " * (width - display_width(text))
 
 
 def align(rows: Sequence[tuple[str, str]], indent: str = "  ") -> list[str]:
-    """Put names and values into two columns.
+    """Names and values in two columns.
 
-    Examples
-    --------
     >>> align([("width", "384"), ("layers", "6")])
     ['  width   384', '  layers  6']
     """
@@ -78,10 +70,8 @@ def align(rows: Sequence[tuple[str, str]], indent: str = "  ") -> list[str]:
 
 
 def matrix_lines(labels: Sequence[str], heads: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> list[str]:
-    """Lay out a matrix under its heads, aligned on the right; in several parts where the width is too small for one.
+    """Format a matrix under its heads, right-aligned; in several parts if the width is too small for one.
 
-    Examples
-    --------
     >>> matrix_lines(["a", "soup"], ["x", "y"], [["1", "-2"], ["3", "4"]], width=80)
     ['       x   y', 'a      1  -2', 'soup   3   4']
     >>> matrix_lines(["a"], ["x", "y"], [["1", "2"]], width=6)

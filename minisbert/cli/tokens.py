@@ -1,4 +1,4 @@
-"""``minisbert tokens``: the pieces that a text becomes, and where it is cut."""
+"""``minisbert tokens``: the word pieces of a text, and where it is cut."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CUT_SHOWN = 10  # pieces cut off that the table lists; --json gives all
 
 @dataclass(frozen=True)
 class Split:
-    """One text in pieces: what the model reads, and what it does not."""
+    """The pieces of one text: those that the model reads, and those cut off."""
 
     text: str
     kept: list[tuple[int, str]]  # (id, piece), special tokens included
@@ -63,7 +63,7 @@ def tokens(source: TextSource, as_json: bool, choice: ModelChoice) -> None:
 
 
 def split(texts: list[str], outline: Outline) -> list[Split]:
-    """Split texts as the encoder does, and once more without the limit to see what it loses."""
+    """Tokenise texts as the encoder does, and once more without the limit to see what is lost."""
     tokenizer, limit = outline.tokenizer, outline.max_seq_length
     longest = limit + int(tokenizer(texts, limit).lost.max(initial=0))
     splits = []
@@ -76,7 +76,7 @@ def split(texts: list[str], outline: Outline) -> list[Split]:
 
 
 def _table(split: Split) -> list[str]:
-    """Lay out position, id and piece, the pieces cut off beneath and marked."""
+    """Format position, id and piece, with the pieces cut off marked below."""
     shown = [(str(i), str(token_id), piece, "") for i, (token_id, piece) in enumerate(split.kept)]
     shown += [("-", str(token_id), piece, "cut") for token_id, piece in split.cut[:CUT_SHOWN]]
     id_width = max(6, *(len(row[1]) for row in shown))
@@ -90,7 +90,7 @@ def _table(split: Split) -> list[str]:
 
 
 def _summary(split: Split, outline: Outline) -> str:
-    """Say how much of the limit a text uses, or how much is lost."""
+    """How much of the limit a text uses, or how much is lost."""
     whole = len(split.kept) + len(split.cut)
     limit = f"{outline.max_seq_length} ({outline.decided_by})"
     if not split.cut:
@@ -99,7 +99,7 @@ def _summary(split: Split, outline: Outline) -> str:
 
 
 def _to_json(splits: list[Split], outline: Outline) -> dict[str, object]:
-    """Give everything to a program; cut pieces have no position."""
+    """Everything as JSON; pieces cut off have no position."""
     texts = [
         {
             "text": one.text,

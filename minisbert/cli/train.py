@@ -1,4 +1,4 @@
-"""``minisbert train``: fine-tune a model, or train one from nothing, on examples from a file."""
+"""``minisbert train``: fine-tune a model, or train one from scratch, on examples from a file."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def train(
 
 
 def _check_call(options: dict[str, Any], dev: Path | None, dev_columns: str | None, resume: bool, force: bool) -> None:
-    """Refuse what makes no sense whatever the files hold."""
+    """Raise for options that make no sense whatever the files hold."""
     if resume and force:
         raise click.UsageError("--resume goes on with the earlier run, and --force throws it away: say one of them.")
     if dev is None and (dev_columns is not None or options["evaluate_every"] is not None):
@@ -151,7 +151,7 @@ def _check_call(options: dict[str, Any], dev: Path | None, dev_columns: str | No
 
 @contextmanager
 def _claimed(output: Path) -> Iterator[Path]:
-    """Keep other processes off OUT while it is trained; give the file for the state of the run."""
+    """Lock OUT while it is trained; yield the checkpoint file."""
     from glob import escape
 
     from filelock import FileLock, Timeout
@@ -178,7 +178,7 @@ def _claimed(output: Path) -> Iterator[Path]:
 
 
 def _check_places(output: Path, checkpoint: Path, resume: bool, force: bool) -> None:
-    """Refuse early what could not be written in the end, or would lose an earlier run."""
+    """Raise early if the output could not be written, or would lose an earlier run."""
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         hint = "choose another name"
         if checkpoint.exists() and (output / "training.json").exists():  # killed between the last two steps
@@ -193,7 +193,7 @@ def _check_places(output: Path, checkpoint: Path, resume: bool, force: bool) -> 
 
 
 def _ask(files: tuple[Path, ...], options: dict[str, Any]) -> tuple[Examples, Settings]:
-    """Read the examples and put the settings together; what can be refused is, before anything is read."""
+    """Read the examples and build the settings; options are checked before anything is read."""
     from minisbert.parallel import threads
     from minisbert.training.data import read_examples
     from minisbert.training.finetune import fitting_losses
@@ -212,7 +212,7 @@ def _ask(files: tuple[Path, ...], options: dict[str, Any]) -> tuple[Examples, Se
 
 
 def checked_settings(**options: Any) -> Settings:
-    """Put settings together; what is wrong with them is wrong with the call."""
+    """Build settings; a mistake in them is a usage error."""
     from minisbert.training.finetune import Settings
 
     try:
@@ -222,7 +222,7 @@ def checked_settings(**options: Any) -> Settings:
 
 
 def _two_numbers(said: str) -> tuple[float, float]:
-    """Take LOW,HIGH apart."""
+    """Parse LOW,HIGH."""
     try:
         low, high = map(float, said.split(","))
     except ValueError:
@@ -233,7 +233,7 @@ def _two_numbers(said: str) -> tuple[float, float]:
 
 
 def _three_sizes(said: str) -> tuple[int, int, int]:
-    """Take LAYERS,WIDTH,HEADS apart."""
+    """Parse LAYERS,WIDTH,HEADS."""
     try:
         layers, width, heads = map(int, said.split(","))
     except ValueError:
@@ -246,7 +246,7 @@ def _three_sizes(said: str) -> tuple[int, int, int]:
 
 
 def _loss_option(said: str) -> tuple[str, float | str | bool]:
-    """Take NAME=VALUE apart; a value is a number, true, false or a word."""
+    """Parse NAME=VALUE; a value is a number, true, false or a word."""
     name, equals, value = said.partition("=")
     if not equals:
         raise click.UsageError(f"--loss-option must be NAME=VALUE, such as scale=20; got {said!r}.")
@@ -259,7 +259,7 @@ def _loss_option(said: str) -> tuple[str, float | str | bool]:
 
 
 def _start(choice: ModelChoice, sizes: tuple[int, int, int] | None, seed: int) -> SentenceEncoder:
-    """Load the model, or make one from nothing with its tokenizer."""
+    """Load the model, or make a random one with its tokenizer."""
     encoder = choice.encoder("float32")
     if sizes is None:
         return encoder
@@ -274,7 +274,7 @@ def _start(choice: ModelChoice, sizes: tuple[int, int, int] | None, seed: int) -
 
 @contextmanager
 def _asked_to_stop() -> Iterator[Any]:
-    """Let the current step end after a first Ctrl-C or request to end; a second one is obeyed at once."""
+    """Finish the current step after a first Ctrl-C or SIGTERM; a second one stops at once."""
     asked: list[int] = []
 
     def remember(number: int, frame: Any) -> None:
@@ -293,7 +293,7 @@ def _asked_to_stop() -> Iterator[Any]:
 
 @contextmanager
 def training_bar(dev: DevSet | None = None) -> Iterator[Any]:
-    """Show steps, loss and time left in a terminal; elsewhere a line for each dev score."""
+    """Show steps, loss and time left in a terminal; elsewhere a line per dev score."""
     from tqdm import tqdm
 
     off, recent = not sys.stderr.isatty(), list[float]()
@@ -306,7 +306,7 @@ def training_bar(dev: DevSet | None = None) -> Iterator[Any]:
         shown = f"loss {sum(recent) / len(recent):.4f}"
         if begins:
             bar.close()
-            # how long this step took is not known: rate and time left are those of the steps behind it
+            # the duration of this step is unknown: rate and time left are those of the steps after it
             bar = tqdm(
                 total=report.total_steps, initial=report.step, desc="train", unit="step", postfix=shown, disable=off
             )
@@ -323,9 +323,9 @@ def training_bar(dev: DevSet | None = None) -> Iterator[Any]:
 
 
 def _write(output: Path, encoder: SentenceEncoder, summary: dict[str, Any]) -> None:
-    """Write the model and what it came from; the folder appears whole or not at all."""
+    """Write the model and how it was trained; the folder appears whole or not at all."""
     unfinished = output.with_name(f".{output.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)  # left by a process that was killed here
+    shutil.rmtree(unfinished, ignore_errors=True)  # left by a process killed here
     try:
         dev, scores = summary["dev"], {}
         if dev is not None:
@@ -344,10 +344,10 @@ def _write(output: Path, encoder: SentenceEncoder, summary: dict[str, Any]) -> N
 
 
 def _summary(done: Finetuned, examples: Examples, settings: Settings, dev: DevSet | None) -> dict[str, Any]:
-    """Gather what a run was and what came of it."""
+    """What a run was, and its results."""
     progress = done.progress
     asked = {**asdict(settings), "max_seq_length": done.encoder.max_seq_length}
-    if math.isinf(settings.max_grad_norm):  # JSON has no word for it
+    if math.isinf(settings.max_grad_norm):  # JSON has no infinity
         asked["max_grad_norm"] = None
     return {
         "minisbert": __version__,
@@ -363,7 +363,7 @@ def _summary(done: Finetuned, examples: Examples, settings: Settings, dev: DevSe
 
 
 def _report(summary: dict[str, Any], output: Path) -> list[str]:
-    """Say it to people."""
+    """Format the summary."""
     losses, tenth = summary["losses"], max(1, len(summary["losses"]) // 10)
     first, last = (sum(part) / len(part) for part in (losses[:tenth], losses[-tenth:]))
     lines = [

@@ -84,7 +84,7 @@ def verify(
 
 
 def _reference(encoder: SentenceEncoder, texts: tuple[str, ...], against: str, dtype: str) -> Reference:
-    """Read the recorded tensors, or ask PyTorch."""
+    """Read the recorded tensors, or compute them with PyTorch."""
     recorded = read_recorded()
     if against == "torch":
         from minisbert.proof.reference import torch_reference
@@ -96,7 +96,7 @@ def _reference(encoder: SentenceEncoder, texts: tuple[str, ...], against: str, d
 
 
 def _read_mine(file: Path) -> dict[str, np.ndarray]:
-    """Read somebody's tensors; pickled objects are refused, because opening them can run code."""
+    """Read the user's tensors; pickled objects are rejected, because opening them can run code."""
     expected = f"{file}: expected an .npz with tensors under the ledger's names, but"
     if not zipfile.is_zipfile(file):
         if not file.read_bytes().startswith(b"\x93NUMPY"):

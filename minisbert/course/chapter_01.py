@@ -1,8 +1,8 @@
-"""The exercises of notebook 1, "Can a vector hold a meaning?": cosines of rows, a search, and who made a cosine.
+"""The exercises of notebook 1, "Can a vector hold a meaning?": cosines, a search, and which tokens make a cosine.
 
-Each stands here with its solution and with what typical mistakes give; read it after the notebook. The package's own
+Each comes with its solution and with the results of typical mistakes: read it after the notebook. The package's own
 versions are :func:`minisbert.cos_sim`, :func:`minisbert.search.exact.semantic_search` and
-:func:`minisbert.analysis.explain.explain`. Next file: ``chapter_02.py``.
+:func:`minisbert.analysis.explain`.
 
 Letters: ``A`` and ``B`` rows or tokens, ``M`` documents, ``D`` the width of a vector, ``k`` results.
 """

@@ -1,8 +1,8 @@
 """The exercises of notebook 2, "What does BERT actually read?": WordPiece, what is cut, and three vectors added.
 
-Each stands here with its solution and with what typical mistakes give; read it after the notebook. The package's own
+Each comes with its solution and with the results of typical mistakes: read it after the notebook. The package's own
 versions are :func:`minisbert.model.wordpiece.split_word`, :class:`minisbert.model.tokens.Tokenizer` and
-:func:`minisbert.model.bert.embed`. Next file: ``chapter_03.py``.
+:func:`minisbert.model.bert.embed`.
 
 Letters: ``B`` texts, ``N`` tokens in the strip, ``V`` vocabulary, ``P`` positions, ``D`` hidden size.
 """

@@ -1,7 +1,7 @@
 """The exercises of notebook 3, "How does a token look at the others?": one head, its split, and a search among heads.
 
-Each stands here with its solution and with what typical mistakes give; read it after the notebook. The package's own
-version is :func:`minisbert.model.bert.attention`. Next file: ``chapter_04.py``.
+Each comes with its solution and with the results of typical mistakes: read it after the notebook. The package's own
+version is :func:`minisbert.model.bert.attention`.
 
 Letters: ``L`` layers, ``H`` heads, ``T`` tokens of one text, ``D`` hidden size, ``K`` = D/H.
 """
@@ -33,7 +33,7 @@ def _look(query: Array, key: Array, value: Array) -> Array:
 
 
 def _without_shift(query: Array, key: Array, value: Array) -> Array:
-    """Take exp of scores as they are; a score of 1000 overflows."""
+    """exp of unshifted scores; a score of 1000 overflows."""
     with np.errstate(all="ignore"):
         weights = np.exp(_scores(query, key))
         context: Array = weights / weights.sum(axis=1, keepdims=True) @ value
@@ -141,7 +141,7 @@ HEADS = Exercise(
 
 
 def _on_average(probs: Array, step: int) -> Array:
-    """(L, H): how much tokens look ``step`` places on, averaged over the tokens that have such a place."""
+    """(L, H): mean attention paid ``step`` places away, over the tokens that have such a place."""
     share: Array = np.diagonal(probs, step, axis1=2, axis2=3).mean(axis=-1)
     return share
 
@@ -156,11 +156,11 @@ def _previous_head(probs: Array) -> tuple[int, int]:
 
 
 def _some_probs(layers: int, heads: int, tokens: int, planted: dict[tuple[int, int], int], seed: int) -> Array:
-    """Draw attention, and let some heads look so many places on."""
+    """Draw random attention, with planted heads that attend to a fixed offset."""
     scores = np.random.default_rng(seed).normal(size=(layers, heads, tokens, tokens))
     for place, step in planted.items():
         scores[place] += 4.0 * np.eye(tokens, k=step)
-    scores[0, 0, 2, 1] = 12.0  # one token that looks back at 1.00, while the rest of its head does not
+    scores[0, 0, 2, 1] = 12.0  # one token attends to its predecessor with 1.00, the rest of its head does not
     return softmax(scores)
 
 

@@ -1,8 +1,8 @@
 """The exercises of notebook 4, "What does one layer do, and six?": LayerNorm, GELU, and half a layer with its residual.
 
-Each stands here with its solution and with what typical mistakes give; read it after the notebook. The package's own
+Each comes with its solution and with the results of typical mistakes: read it after the notebook. The package's own
 versions are :func:`minisbert.model.ops.layer_norm`, :func:`minisbert.model.ops.gelu` and
-:func:`minisbert.model.bert.feed_forward`. Next file: ``chapter_05.py``.
+:func:`minisbert.model.bert.feed_forward`.
 
 Letters: ``N`` tokens, ``D`` hidden size, ``F`` feed-forward size.
 """

@@ -1,8 +1,8 @@
-"""The exercises of notebook 5, "Is this really BERT?": the gaps between numbers, when tensors agree, and two suspects.
+"""The exercises of notebook 5, "Is this really BERT?": the gaps between floats, when tensors agree, and two suspects.
 
-Each stands here with its solution and with what typical mistakes give; read it after the notebook. The package's own
+Each comes with its solution and with the results of typical mistakes: read it after the notebook. The package's own
 version of the second is :func:`minisbert.proof.ledger.compare`. :func:`suspect` makes the two broken models of the
-third. Next file: ``chapter_06.py``.
+third.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _agrees(ours: Array, reference: Array, tolerance: float) -> bool:
 
 
 def _by(ours: Array, reference: Array, bound: float) -> bool:
-    """Compare the largest difference with a bound, as somebody does who has another bound in mind."""
+    """Compare the largest difference with another bound."""
     return ours.shape == reference.shape and float(np.abs(ours - reference).max()) <= bound
 
 
@@ -165,25 +165,8 @@ AGREES = Exercise(
 
 
 def suspect(encoder: SentenceEncoder, number: Literal[1, 2]) -> SentenceEncoder:
-    """Give an encoder with a mistake in it; which one is for the reader of the notebook to find out.
+    """Return an encoder with a mistake in it, for the reader to find; ``encoder`` is left as it is.
 
-    Parameters
-    ----------
-    encoder : SentenceEncoder
-        Stays as it is.
-    number : {1, 2}
-
-    Returns
-    -------
-    SentenceEncoder
-
-    Raises
-    ------
-    ValueError
-        For another number.
-
-    Examples
-    --------
     >>> encoder = SentenceEncoder()
     >>> float(encoder.encode("soup") @ suspect(encoder, 1).encode("soup")) < 0.99
     True

@@ -1,8 +1,8 @@
-"""The exercises of notebook 6, "Why average the tokens?": a mean and a softmax that leave padding out, and its price.
+"""The exercises of notebook 6, "Why average the tokens?": masked mean and softmax, and the price of padding.
 
-Each stands here with its solution and with what typical mistakes give; read it after the notebook. The package itself
+Each comes with its solution and with the results of typical mistakes: read it after the notebook. The package itself
 has no padding and so no mask: what it does instead is :func:`minisbert.model.pooling.pool_mean` and
-:func:`minisbert.model.bert.equal_length_runs`. Next file: ``chapter_07.py``.
+:func:`minisbert.model.bert.equal_length_runs`.
 
 Letters: ``B`` texts, ``T`` tokens of the longest of them, ``D`` the width of a vector.
 """
@@ -100,13 +100,13 @@ def _without_padded_rows(scores: Array, mask: Array) -> Array:
 
 
 def _rows_left_out(scores: Array, mask: Array) -> Array:
-    """Leave out tokens that look: a row of nothing but -inf becomes NaN."""
+    """Mask whole query rows: a row of nothing but -inf becomes NaN."""
     with np.errstate(all="ignore"):
         return softmax(np.where(mask[:, None], scores, -np.inf))
 
 
 _SCORES = array([1, 2, 0.5, 3], [0, -1, 2, 1], [2, 2, 1, 0], [0.3, 1, 1, 4])
-_LOW = _SCORES - 50.0  # what scores are of is their differences: softmax gives the same
+_LOW = _SCORES - 50.0  # only differences between scores matter: softmax is the same
 
 
 MASKED_SOFTMAX = Exercise(

@@ -1,8 +1,8 @@
-"""The exercises of notebook 7, "What is lost beyond the limit?": windows, a mean that is fair, and who owns a token.
+"""The exercises of notebook 7, "What is lost beyond the limit?": windows, a fair mean, and which window owns a token.
 
-Each stands here with its solution and with what typical mistakes give; read it after the notebook. The package's own
+Each comes with its solution and with the results of typical mistakes: read it after the notebook. The package's own
 versions are :func:`minisbert.long_texts.cut`, which looks for the ends of sentences as well,
-:func:`minisbert.long_texts.compose` and :func:`minisbert.long_texts.share_out`. Next file: ``chapter_08.py``.
+:func:`minisbert.long_texts.compose` and :func:`minisbert.long_texts.share_out`.
 
 Letters: ``T`` tokens of the text, ``C`` chunks, ``D`` width of a vector.
 """
@@ -134,7 +134,7 @@ COMPOSED = Exercise(
 
 
 def _best(windows: Sequence[Window], neighbours: Callable[[int, int, int], float]) -> list[int]:
-    """Give each token the window that has most for it; of equal ones the first."""
+    """The best window for each token; on ties the first."""
     owners = []
     for token in range(windows[-1][1]):
         holding = [i for i, (first, stop) in enumerate(windows) if first <= token < stop]

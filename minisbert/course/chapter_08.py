@@ -1,9 +1,8 @@
 """The exercises of notebook 8, "What does a similarity of 0.3 mean?": angles, a percentile, and a correlation of ranks.
 
-Each stands here with its solution and with what typical mistakes give; read it after the notebook. The package's own
+Each comes with its solution and with the results of typical mistakes: read it after the notebook. The package's own
 versions are :func:`minisbert.similarity.pairwise_angular_distance`, which keeps more digits of small angles,
 :meth:`minisbert.analysis.calibration.Calibration.percentile` and :func:`minisbert.evaluation.correlation.spearman`.
-Next file: ``chapter_09.py``.
 
 Letters: ``B`` pairs, ``D`` width of a vector, ``P`` random pairs.
 """
@@ -45,7 +44,7 @@ ANGLES = Exercise(
     _angles,
     [
         (array([1, 0], [3, 4], [2, 2]), array([0, 5], [4, 3], [-1, -1])),
-        (array([1, 3, 7], [1, 2, 2]), array([1, 3, 7], [2, -1, 2])),  # the first cosine is rounded to more than 1
+        (array([1, 3, 7], [1, 2, 2]), array([1, 3, 7], [2, -1, 2])),  # the first cosine is rounded above 1
     ],
     [
         Mistake(
@@ -81,7 +80,7 @@ ANGLES = Exercise(
             "this is a similarity, 1 for the same direction; a distance is 0 there",
         ),
     ],
-    tolerance=1e-6,  # arccos makes 1e-8 of the last digit of a cosine near 1
+    tolerance=1e-6,  # near a cosine of 1, arccos turns an error in the last digit into 1e-8
 )
 
 
@@ -137,7 +136,7 @@ PERCENTILE = Exercise(
 
 
 def _order(x: Array) -> Array:
-    """Number the members from 1, equal ones by their place in the list."""
+    """Rank the members from 1, ties by their place in the list."""
     return np.argsort(np.argsort(x, kind="stable"), kind="stable") + 1.0
 
 

@@ -1,8 +1,8 @@
 """The exercises of notebook 9, "How do I know that a gradient is right?": a slope, and two backward passes.
 
-Each stands here with its solution and with what typical mistakes give; read it after the notebook. The package's own
+Each comes with its solution and with the results of typical mistakes: read it after the notebook. The package's own
 versions are in :mod:`minisbert.training.gradcheck`, :func:`minisbert.model.ops.normalize_backward` and
-:func:`minisbert.model.bert.attention_backward`. Next file: ``chapter_10.py``.
+:func:`minisbert.model.bert.attention_backward`.
 
 Letters: ``N`` rows, ``T`` tokens of one text, ``D`` and ``K`` the width of a vector.
 """
@@ -54,7 +54,7 @@ SLOPE = Exercise(
             "multiplied by h instead of divided: / and * are worked off from left to right; use brackets",
         ),
     ],
-    tolerance=1e-10,  # rounding, 1e-16, over a way of 0.02 is 1e-14; ten thousand times that
+    tolerance=1e-10,  # rounding, 1e-16, over a step of 0.02 is 1e-14; this is ten thousand times that
 )
 
 

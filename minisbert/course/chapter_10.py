@@ -1,8 +1,8 @@
 """The exercises of notebook 10, "How does contrast teach meaning?": InfoNCE, its gradient, and false negatives.
 
-Each stands here with its solution and with what typical mistakes give; read it after the notebook. The package's own
+Each comes with its solution and with the results of typical mistakes: read it after the notebook. The package's own
 versions are :func:`minisbert.training.losses.multiple_negatives_ranking` and
-:func:`minisbert.training.losses.find_false_negatives`. This is the last chapter.
+:func:`minisbert.training.losses.find_false_negatives`.
 
 Letters: ``B`` pairs.
 """
@@ -22,7 +22,7 @@ __all__ = ["D_SCORES", "FALSE_NEGATIVES", "INFO_NCE"]
 
 
 def _own(probs: Array) -> Array:
-    """Give the probability of each anchor's own positive."""
+    """The probability of each anchor's own positive."""
     return np.diagonal(probs)
 
 

@@ -1,7 +1,4 @@
-"""Small things that every notebook needs: a check that must fail, and where evaluation data may be.
-
-Next file: ``run.py``, which executes the notebooks and says which outputs are stale.
-"""
+"""What every notebook needs: a check that must fail, and where evaluation data may be."""
 
 from __future__ import annotations
 
@@ -16,20 +13,8 @@ __all__ = ["data_file", "it_fails"]
 
 @contextmanager
 def it_fails(what: str) -> Iterator[None]:
-    """Run a check on something broken: that it fails is what is wanted.
+    """Run a check on something broken; AssertionError if it passes, since a check that cannot fail proves nothing.
 
-    Parameters
-    ----------
-    what : str
-        What was broken.
-
-    Raises
-    ------
-    AssertionError
-        If nothing fails: a check that cannot fail proves nothing.
-
-    Examples
-    --------
     >>> with it_fails("two and two"):
     ...     assert 2 + 2 == 5, "4 is not 5"
     two and two: the check fails, as it should: 4 is not 5
@@ -44,23 +29,7 @@ def it_fails(what: str) -> Iterator[None]:
 
 
 def data_file(name: str) -> Path | None:
-    """Find a file of evaluation data, which is not the project's to give away.
-
-    Parameters
-    ----------
-    name : str
-        Such as ``"stsb/stsb_test.tsv"``.
-
-    Returns
-    -------
-    Path or None
-        In the folder that ``MINISBERT_DATA`` names, or in ``shared/data`` beside the checkout; None where it is not.
-
-    Examples
-    --------
-    >>> data_file("no/such/file.tsv") is None
-    True
-    """
+    """Find evaluation data, which may not be redistributed, in ``MINISBERT_DATA`` or ``shared/data``; else None."""
     checkout = Path(__file__).resolve().parents[2]
     folders = [Path(os.environ["MINISBERT_DATA"])] if os.environ.get("MINISBERT_DATA") else []
     for folder in [*folders, checkout.parent / "shared" / "data"]:

@@ -1,9 +1,8 @@
-"""An exercise knows the right answer and what typical mistakes give, so that it can say what is wrong.
+"""An exercise knows the right answer and the results of typical mistakes, so it can say what is wrong.
 
-A student's function is called with a few arguments. If it gives what the solution gives, it is right. If it gives what
-a known mistake gives, the mistake is named. Otherwise the first difference is shown: an error, a shape, a number.
-
-Left out on purpose: marks. Next file: ``checking.py``.
+A student's function is called with a few arguments. If it returns what the solution returns, it is right. If it returns
+what a known mistake returns, the mistake is named. Otherwise the first difference is shown: an error, a shape, a
+number.
 """
 
 from __future__ import annotations
@@ -25,52 +24,41 @@ Answer = Callable[..., Any]
 
 @dataclass(frozen=True)
 class Mistake:
-    """A mistake that people make."""
+    """A typical mistake."""
 
-    answer: Answer  # what somebody who makes it would write
+    answer: Answer  # what a student who makes it would write
     says: str  # what is wrong, and where to look; never the solution itself
 
 
 @dataclass(frozen=True)
 class Exercise:
-    """A question whose answer is a function, or with a single case without arguments a value."""
+    """A question whose answer is a function or, with a single case without arguments, a value."""
 
     name: str
     solution: Answer
     cases: Sequence[tuple[Any, ...]]  # arguments of each call
     mistakes: Sequence[Mistake]
-    tolerance: float = 1e-9  # of the largest number of the right result
+    tolerance: float = 1e-9  # relative to the largest number of the right result
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check has found."""
+    """The result of a check."""
 
     state: Literal["right", "wrong", "to do"]
     message: str
 
     def __repr__(self) -> str:
-        """Show it at the end of a notebook's cell."""
+        """Shown at the end of a notebook's cell."""
         mark = {"right": "✓", "wrong": "✗", "to do": "…"}[self.state]
         return f"{mark} {self.message}"
 
 
 def check(exercise: Exercise, answer: Any) -> Verdict:
-    """Say whether an answer is right, and if not, what is wrong as far as can be told.
+    """Say whether an answer is right, and otherwise what is wrong; never raises, whatever the student's code does.
 
-    Parameters
-    ----------
-    exercise : Exercise
-    answer : function or value
-        What the student has written. A function that gives None or ``...`` is not written yet.
+    A function that returns None or ``...`` counts as not written yet.
 
-    Returns
-    -------
-    Verdict
-        It never raises: whatever the student's code does is reported.
-
-    Examples
-    --------
     >>> double = Exercise("double", lambda x: 2 * x, [(3.0,)], [Mistake(lambda x: x**2, "that is the square")])
     >>> check(double, lambda x: x + x), check(double, lambda x: x * x), check(double, lambda x: None)
     (✓ double: right, ✗ double: that is the square, … double: fill in the cell above, then run this one again)
@@ -83,7 +71,7 @@ def check(exercise: Exercise, answer: Any) -> Verdict:
         given = copy.deepcopy(case)
         try:
             result = function(*given)
-        except Exception as error:  # whatever the student's code raises is an answer, too
+        except Exception as error:  # whatever the student's code raises is an answer too
             told = f"called with {_written(case)}, it raises {type(error).__name__}: {error}"
             return Verdict("wrong", f"{exercise.name}: {told}")
         if result is None or result is Ellipsis:
@@ -106,7 +94,7 @@ def _all_same(results: Sequence[Any], others: Sequence[Any], tolerance: float) -
 
 
 def _same(a: Any, b: Any, tolerance: float) -> bool:
-    """Compare numbers and arrays within a tolerance, everything else, and what is inside lists, exactly."""
+    """Compare numbers and arrays within a tolerance, everything else exactly, and lists item by item."""
     if isinstance(b, (list, tuple)) and not _is_numeric(b):
         is_sequence = isinstance(a, (list, tuple)) and len(a) == len(b)
         return is_sequence and all(_same(x, y, tolerance) for x, y in zip(a, b, strict=True))
@@ -129,7 +117,7 @@ def _is_numeric(value: Any) -> bool:
 
 
 def _first_difference(exercise: Exercise, results: Sequence[Any], wanted: Sequence[Any]) -> str:
-    """Describe the first result that is wrong."""
+    """Describe the first wrong result."""
     for case, result, right in zip(exercise.cases, results, wanted, strict=True):
         if _same(result, right, exercise.tolerance):
             continue
@@ -155,7 +143,7 @@ def _written(case: tuple[Any, ...]) -> str:
 
 
 def _short(value: Any) -> str:
-    """Write a value in a few characters; of a large array the shape says enough."""
+    """A value in a few characters; of a large array the shape is enough."""
     if isinstance(value, np.ndarray) and value.size > 6:
         return f"an array of shape {value.shape}"
     if isinstance(value, (float, np.floating)) and math.isfinite(value):
@@ -165,18 +153,8 @@ def _short(value: Any) -> str:
 
 
 def array(*numbers: float | Sequence[Any]) -> Array:
-    """Write a float64 array in an exercise's cases.
+    """A float64 array, for an exercise's cases.
 
-    Parameters
-    ----------
-    *numbers : float or sequence of float
-
-    Returns
-    -------
-    Array
-
-    Examples
-    --------
     >>> array([1, 2], [3, 4]).shape
     (2, 2)
     """

@@ -1,14 +1,10 @@
 """Execute the notebooks and keep their outputs true: ``python -m minisbert.course.run notebooks/*.ipynb [--check]``.
 
-Without ``--check`` each notebook is executed and written back with its fresh outputs; with it nothing is written, and
-what differs from the file is listed: a cell that raises, an output that is stale, a picture that is another one.
-
-What may differ: small numbers in scientific notation (errors of rounding) by a factor of ten, other numbers in their
-fourth digit, because processors round in different ways, and everything that a cell with the tag ``varies`` prints,
-such as times. Words may not.
-
-A cell with the tag ``picture-NAME`` gives its picture to ``pictures/NAME.png`` beside the notebook, for pages that
-show it.
+Without ``--check`` each notebook is executed and written back with fresh outputs; with it nothing is written, and every
+difference from the file is listed: a cell that raises, a stale output, another picture. Small numbers in scientific
+notation (rounding errors) may differ by a factor of ten and other numbers in their fourth digit, because processors
+round differently; cells tagged ``varies``, such as timings, may print anything. Words may not differ. A cell tagged
+``picture-NAME`` exports its picture to ``pictures/NAME.png`` beside the notebook.
 """
 
 from __future__ import annotations
@@ -30,32 +26,13 @@ __all__ = ["differences", "execute", "normalized", "tagged_pictures"]
 INSTALL = "pip install -e '.[notebooks]'"
 SECONDS = 300  # for one cell, on a slow machine
 _NUMBER = re.compile(r"[-\u2212]?\d+(?:[.,]\d+)*(?:e[-+]?\d+)?")
-_TINY = 1e-3  # below it a number in scientific notation is an error of rounding
+_TINY = 1e-3  # below it a number in scientific notation is a rounding error
 _TINY_FACTOR, _RELATIVE = 10.0, 2e-3
-_PICTURE = 12.0  # mean difference of grey levels, of 255, that another version of a library may make
+_PICTURE = 12.0  # mean difference in grey levels (0 to 255) that another version of a library may make
 
 
 def execute(file: Path) -> Any:
-    """Run all cells of a notebook from top to bottom, in its own folder.
-
-    Parameters
-    ----------
-    file : Path
-
-    Returns
-    -------
-    nbformat.NotebookNode
-        The notebook with fresh outputs.
-
-    Raises
-    ------
-    ValueError
-        If Jupyter's libraries are not installed, or a cell raises.
-
-    Examples
-    --------
-    >>> execute(Path("notebooks/01.ipynb"))  # doctest: +SKIP
-    """
+    """Run all cells of a notebook in its own folder; ValueError if Jupyter is not installed, or a cell raises."""
     if find_spec("nbclient") is None or find_spec("ipykernel") is None:
         raise ValueError(f"running notebooks needs Jupyter: {INSTALL}")
     import nbformat
@@ -74,19 +51,8 @@ def execute(file: Path) -> Any:
 
 
 def normalized(notebook: Any) -> Any:
-    """Take out of a notebook what differs from run to run without meaning anything.
+    """Drop what differs from run to run without meaning anything; changes the notebook in place.
 
-    Parameters
-    ----------
-    notebook : nbformat.NotebookNode
-        Changed in place: times of execution go, neighbouring pieces of printed text become one.
-
-    Returns
-    -------
-    nbformat.NotebookNode
-
-    Examples
-    --------
     >>> normalized({"cells": [], "metadata": {"kernelspec": {"name": "python3"}, "widgets": {}}})["metadata"]
     {'kernelspec': {'name': 'python3'}, 'language_info': {'name': 'python'}}
     """
@@ -108,20 +74,8 @@ def normalized(notebook: Any) -> Any:
 
 
 def differences(old: Any, new: Any) -> list[str]:
-    """List the cells whose outputs have changed.
+    """List the cells whose stored output differs from the one just executed.
 
-    Parameters
-    ----------
-    old, new : nbformat.NotebookNode
-        The same cells, as stored and as executed now.
-
-    Returns
-    -------
-    list of str
-        Empty if nothing is stale.
-
-    Examples
-    --------
     >>> def cell(text):
     ...     printed = {"output_type": "stream", "name": "stdout", "text": text}
     ...     return {"cells": [{"cell_type": "code", "source": "", "metadata": {}, "outputs": [printed]}]}
@@ -152,19 +106,8 @@ def differences(old: Any, new: Any) -> list[str]:
 
 
 def tagged_pictures(notebook: Any) -> dict[str, bytes]:
-    """Gather the pictures that other pages show.
+    """The PNGs of cells tagged ``picture-NAME``, by name.
 
-    Parameters
-    ----------
-    notebook : nbformat.NotebookNode
-
-    Returns
-    -------
-    dict of str to bytes
-        Name to PNG, of the cells with a tag ``picture-NAME``.
-
-    Examples
-    --------
     >>> shown = {"output_type": "display_data", "data": {"image/png": "UE5H"}}
     >>> cell = {"cell_type": "code", "metadata": {"tags": ["picture-soup"]}, "outputs": [shown]}
     >>> tagged_pictures({"cells": [cell]})
@@ -181,16 +124,6 @@ def tagged_pictures(notebook: Any) -> dict[str, bytes]:
 def same_text(a: str, b: str) -> bool:
     """Compare two texts: words exactly, numbers as far as processors agree.
 
-    Parameters
-    ----------
-    a, b : str
-
-    Returns
-    -------
-    bool
-
-    Examples
-    --------
     >>> same_text("cosine 0.6660", "cosine 0.6661"), same_text("cosine 0.6660", "cosine 0.67"), same_text("3 x", "4 x")
     (True, False, False)
     """
