@@ -67,7 +67,6 @@ class LazyGroup(click.Group):
             return None
         module, _ = self.verbs[cmd_name]
         command: click.Command = getattr(importlib.import_module(f"minisbert.cli.{module}"), cmd_name)
-        ctx.meta[VERB] = command
         return command
 
     def resolve_command(
@@ -80,7 +79,9 @@ class LazyGroup(click.Group):
         close = difflib.get_close_matches(typed, self.verbs, 1)
         if typed not in self.verbs and not ctx.resilient_parsing and close:
             ctx.fail(f"No such command {typed!r}. Did you mean {close[0]!r}?")
-        return super().resolve_command(ctx, args)
+        found = super().resolve_command(ctx, args)
+        ctx.meta[VERB] = found[1]
+        return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the verbs for ``--help``; click's own way would import them all."""
