@@ -1,7 +1,7 @@
-"""The command line: data on stdout, messages on stderr; exit code 0 for done, 1 for failed, 2 for wrong usage.
+"""The command line: data on stdout, messages on stderr; exit code 0 for success, 1 for failure, 2 for wrong usage.
 
-Each verb stands in the module of its name and is imported when it is called, so that ``minisbert --help`` need not
-wait for NumPy. Here is what all verbs share: how they are found, and how errors and warnings look.
+Each verb lives in the module of its name and is imported when it is called, so that ``minisbert --help`` need not
+wait for NumPy. This module holds what all verbs share: how they are found, and how errors and warnings are shown.
 """
 
 from __future__ import annotations
@@ -19,46 +19,46 @@ import click
 
 from minisbert import __version__, blas
 
-# Each verb's short help stands here as well, so that listing them imports none of them.
+# Each verb's short help is repeated here, so that listing the verbs imports none of them.
 VERBS = {
-    "similarity": "Show how alike texts are.",
+    "similarity": "Show how similar texts are.",
     "embed": "Turn texts into vectors.",
-    "tokens": "Show the pieces that a text becomes, and what is cut off.",
-    "calibrate": "Measure what a similarity means among your texts.",
-    "explain": "Show which words make two texts alike.",
-    "index": "Keep a database of documents, to search by meaning.",
+    "tokens": "Show how a text is tokenized, and what is cut off.",
+    "calibrate": "Measure what a similarity score means for your texts.",
+    "explain": "Show which words make two texts similar.",
+    "index": "Maintain a database of documents to search by meaning.",
     "search": "Find documents by meaning.",
-    "route": "Tell by meaning where a query belongs, or that it is none.",
-    "map": "Draw texts as a map: who is near means the like.",
-    "cluster": "Group texts that mean the like, and name the groups.",
-    "classify": "Learn classes of texts, and name them.",
+    "route": "Route queries by meaning, or reject them as out-of-scope.",
+    "map": "Draw texts on a 2-D map; nearby points have similar meaning.",
+    "cluster": "Cluster texts by meaning and label each cluster.",
+    "classify": "Train and apply text classifiers.",
     "entities": "Find names of people, places and things.",
-    "info": "Show the model, its limits, and what computes it here.",
-    "fetch": "Bring a model to this machine and verify it.",
+    "info": "Show the model, its limits, and the machine it runs on.",
+    "fetch": "Download a model and verify it.",
     "verify": "Compare every intermediate tensor with PyTorch's.",
     "profile": "Show where the time of a forward pass goes.",
     "train": "Fine-tune a model on examples from a file.",
-    "gradcheck": "Hold every gradient against finite differences.",
+    "gradcheck": "Check every gradient against finite differences.",
     "demo": "Watch how training works, on small examples.",
-    "bench": "Measure speed and memory beside PyTorch and ONNX Runtime.",
-    "evaluate": "Score the model on sets with known answers, beside published figures.",
+    "bench": "Compare speed and memory with PyTorch and ONNX Runtime.",
+    "evaluate": "Evaluate the model on labelled test sets, next to published figures.",
 }
 
 
-VERB = "minisbert.verb"  # where a context keeps the command that runs
-# Arguments in Python whose option has another name.
+VERB = "minisbert.verb"  # where a context keeps the running command
+# Python arguments whose option has another name.
 OTHER_NAMES = {"has_header": "no_header", "normalize_embeddings": "normalize", "show_progress_bar": "progress"}
 
 
 class LazyGroup(click.Group):
-    """Verbs that are imported when they are called: name to (module in this folder, short help)."""
+    """Verbs that are imported when they are called: name -> (module in this folder, short help)."""
 
     def __init__(self, *arguments: Any, verbs: Mapping[str, tuple[str, str]], **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.verbs = verbs
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Name the verbs, those that a newcomer wants first in front."""
+        """List the verbs, the ones a newcomer needs first at the top."""
         return list(self.verbs)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
@@ -73,7 +73,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the verb that was typed, or say which one it looks like."""
+        """Find the verb that was typed, or suggest a similar one."""
         import difflib
 
         typed = args[0]
@@ -89,16 +89,16 @@ class LazyGroup(click.Group):
 
 
 class _Program(LazyGroup):
-    """The outermost group, which says errors and warnings of all verbs."""
+    """The outermost group, which prints the errors and warnings of all verbs."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a verb; its warnings and errors become a line on stderr each."""
+        """Run a verb; each warning and error becomes a line on stderr."""
         if sys.stderr is None:  # 2>&-, or a service; opened first, so that no file of ours becomes number 2
             sys.stderr = open(os.devnull, "w", encoding="utf-8", errors="backslashreplace")  # noqa: PTH123, SIM115
-        if "numpy" not in sys.modules:  # it would be too late: OpenBLAS chooses its kernel when NumPy is imported
+        if "numpy" not in sys.modules:  # else it is too late: OpenBLAS chooses its kernel when NumPy is imported
             os.environ.update(blas.environment_for(blas.read_processor(), os.environ))
         if isinstance(sys.stdout, io.TextIOWrapper):
-            sys.stdout.reconfigure(errors="backslashreplace")  # a terminal without emoji is no reason to fail
+            sys.stdout.reconfigure(errors="backslashreplace")  # do not fail on a terminal that cannot print emoji
         with warnings.catch_warnings():
             if not sys.warnoptions:  # -W and PYTHONWARNINGS win
                 warnings.simplefilter("always", UserWarning)
@@ -106,11 +106,11 @@ class _Program(LazyGroup):
             try:
                 return super().invoke(ctx)
             except BrokenPipeError:
-                raise  # `| head` has seen enough; click ends quietly
+                raise  # as in `| head`; click exits quietly
             except OSError as error:
                 raise click.ClickException(_describe(error)) from error
             except ValueError as error:
-                # a model folder's files have keys that are named like options, and they are not options
+                # the files of a model folder have keys that are named like options, but are not
                 about_files = type(error).__name__ == "ModelFolderError"
                 said = str(error) if about_files else in_options(str(error), ctx.meta.get(VERB))
                 raise click.ClickException(said) from error
@@ -124,16 +124,16 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Say a warning without the place in our code that it came from."""
+    """Print a warning without its source line."""
     context = click.get_current_context(silent=True)
     verb = context.meta.get(VERB) if context else None
     click.echo(f"Warning: {in_options(str(message), verb)}", err=True)
 
 
 def in_options(message: str, verb: click.Command | None) -> str:
-    """Say ``--overflow chunk`` where the library says ``overflow='chunk'``, if the running verb has that option.
+    """Write ``--overflow chunk`` where the library says ``overflow='chunk'``, if the running verb has that option.
 
-    A part behind a semicolon that begins with what the verb cannot be told is advice for Python, and left out.
+    A part after a semicolon that begins with an argument the verb does not have is advice for Python, and left out.
     """
     flags: dict[str, str] = {}
     choices: dict[str, tuple[str, ...]] = {}
@@ -151,14 +151,14 @@ def in_options(message: str, verb: click.Command | None) -> str:
         if said is None or (said[1] in flags and said[2] in (choices.get(said[1]) or said[2])):
             first += f"; {part}"
     any_name = "|".join(flags)
-    only_a_name = "|".join(name for name in flags if "_" in name) or "(?!)"  # `overlap` alone is a word like any other
+    only_a_name = "|".join(name for name in flags if "_" in name) or "(?!)"  # `overlap` alone is an ordinary word
     said_with_value = rf"(?<![\w'\"-])({any_name})=(?:(?:True|False)\b|'([^']*)'|([\w.+-]*\w))"
     first = re.sub(said_with_value, lambda m: " ".join(filter(None, (flags[m[1]], m[2] or m[3]))), first)
     return re.sub(rf"(?<![\w'\"-])({only_a_name})(?![\w'\"=])", lambda m: flags[m[1]], first)
 
 
 def _describe(error: OSError) -> str:
-    """Say what failed and on which file, without Python's error number."""
+    """Say what failed, and on which file, without Python's error number."""
     if error.filename is None or error.strerror is None:
         return str(error)
     return f"{error.filename}: {error.strerror}"
@@ -173,7 +173,7 @@ def _describe(error: OSError) -> str:
 def main() -> None:
     """Sentence-BERT in pure NumPy: texts in, vectors out, every step equal to PyTorch's.
 
-    The first call fetches the model all-MiniLM-L6-v2 (91 MB) and verifies it; after that nothing needs the network.
+    The first call downloads the model all-MiniLM-L6-v2 (91 MB) and verifies it; after that no network is needed.
 
     \b
     Examples:
@@ -181,5 +181,5 @@ def main() -> None:
       minisbert tokens "i love bouillabaisse"
       minisbert embed -i texts.txt -o vectors.npy
 
-    `minisbert COMMAND --help` explains a command and shows more examples.
+    `minisbert COMMAND --help` describes a command and shows more examples.
     """

@@ -1,4 +1,4 @@
-"""``minisbert classify evaluate``: what a classifier does with texts whose class is known, also beside TF-IDF."""
+"""``minisbert classify evaluate``: a classifier on labelled test texts, optionally compared with TF-IDF."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ if TYPE_CHECKING:
     from minisbert.evaluation.bootstrap import Estimate
 
 LABEL_WIDTH = 30  # columns of a class, at most
-MOST_CLASSES = 12  # in a confusion matrix; of more classes the most frequent confusions are told
+MOST_CLASSES = 12  # in a confusion matrix; with more, the most frequent confusions are listed
 LINE_WIDTH = 100
 UNDECIDED = "undecided"
 
 
-@click.command(short_help="Measure a classifier, also beside TF-IDF.")
+@click.command(short_help="Evaluate a classifier, and compare it with TF-IDF.")
 @click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
 @click.argument("file", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--baseline",
     metavar="TRAIN",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="What it was trained on: TF-IDF with logistic regression learns it, too, in this run.",
+    help="The training file; TF-IDF with logistic regression is trained on it as a baseline.",
 )
 @label_options
-@click.option("-o", "--output", metavar="FILE", help="Write the result as JSON, text by text.")
+@click.option("-o", "--output", metavar="FILE", help="Write the result as JSON, with every text.")
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @json_option
 @cut_option
@@ -53,11 +53,11 @@ def evaluate(
     overflow: str,
     choice: ModelChoice,
 ) -> None:
-    """Measure the classifier in FOLDER on the labelled texts in FILE.
+    """Evaluate the classifier in FOLDER on the labelled texts in FILE.
 
-    Accuracy, precision, recall and F1 of each class, who is taken for whom, and what the probabilities are worth before
-    and after calibration; intervals are 95 %, bootstrap over the texts. Texts that it has learnt are counted. With
-    --baseline, words and pairs of words are tried in place of vectors, and both are compared text by text.
+    Shows accuracy, precision, recall and F1 per class, the confusion matrix, and the quality of the probabilities
+    before and after calibration, with 95 % bootstrap intervals over the texts. Test texts that were also training texts
+    are counted. With --baseline, TF-IDF of words and word pairs is compared with the vectors on the same texts.
 
     \b
     Examples:
@@ -93,7 +93,7 @@ def evaluate(
 
 
 def counted(count: int, one: str) -> str:
-    """Count things.
+    """Write a count with its noun.
 
     Examples
     --------
@@ -104,35 +104,35 @@ def counted(count: int, one: str) -> str:
 
 
 def report_lines(report: Report) -> list[str]:
-    """Lay out everything about one classifier."""
+    """Lay out the report on one classifier."""
     from minisbert.cli.retrieval_output import columns, interval
 
     texts, scores = len(report.expected), report.scores
     lines = [f"accuracy {100 * report.accuracy.mean:.2f} ({interval(report.accuracy)}), {counted(texts, 'text')}"]
     undecided = int((report.predicted < 0).sum())
     if undecided:
-        lines.append(f"{counted(undecided, 'text')} undecided, which counts as wrong")
+        lines.append(f"{counted(undecided, 'text')} undecided, counted as wrong")
     if report.learnt is not None and report.learnt.any():
         lines.append(_learnt(report))
     lines.append(f"macro-F1 {100 * scores.macro_f1.mean:.2f} ({interval(scores.macro_f1)})")
     lines += ["", *_class_lines(report, scores), "", *_confusion_lines(report)]
     rows = [["probabilities", "log loss", "Brier", "calibration error"]]
-    rows += [[name, *_quality(q)] for name, q in (("as fitted", report.before), ("calibrated", report.after))]
+    rows += [[name, *_quality(q)] for name, q in (("uncalibrated", report.before), ("calibrated", report.after))]
     return [*lines, "", *columns(rows)]
 
 
 def _learnt(report: Report) -> str:
-    """Say how many of the texts are no test."""
+    """Say how many of the texts were also trained on."""
     from minisbert.cli.retrieval_output import interval
 
     known = 0 if report.learnt is None else int(report.learnt.sum())
     unseen = report.accuracy_unseen
-    said = f"{known:,} of {len(report.expected):,} texts were learnt, letter by letter"
+    said = f"{known:,} of {len(report.expected):,} texts are identical to training texts"
     return said + (f"; accuracy on the others {100 * unseen.mean:.2f} ({interval(unseen)})" if unseen else "")
 
 
 def _names(report: Report) -> list[str]:
-    """Give the classes as they are printed."""
+    """The classes as they are printed."""
     return [shorten(printable(name), LABEL_WIDTH) or "(empty)" for name in report.classes]
 
 
@@ -158,31 +158,31 @@ def _share(estimate: Estimate) -> str:
 
 
 def _quality(quality: Quality) -> list[str]:
-    """Write what probabilities are worth."""
+    """Write log loss, Brier score and calibration error."""
     return [f"{number:.4f}" for number in quality]
 
 
 def _confusion_lines(report: Report) -> list[str]:
-    """Lay out who was taken for whom."""
+    """Lay out the confusion matrix, or its largest entries."""
     names, table = _names(report), report.confusion
     if len(names) > MOST_CLASSES:
         return _most_confused(names, table)
     heads = list(names) + [UNDECIDED] * bool(table[:, -1].any())
     cells = [[f"{count:,}" for count in row[: len(heads)]] for row in table.tolist()]
-    return ["rows: of the class; columns: named so", *matrix_lines(names, heads, cells, terminal_width())]
+    return ["rows: true class; columns: predicted class", *matrix_lines(names, heads, cells, terminal_width())]
 
 
 def _most_confused(names: Sequence[str], table: Any) -> list[str]:
-    """Name the most frequent confusions."""
+    """List the most frequent confusions."""
     pairs = [
         (-int(table[i, j]), i, j) for i in range(len(names)) for j in range(len(names)) if i != j and table[i, j] > 0
     ]
     most = sorted(pairs)[:10]
-    return ["most frequent confusions:", *(f"  {-count:,}  {names[i]} named {names[j]}" for count, i, j in most)]
+    return ["most frequent confusions:", *(f"  {-count:,}  {names[i]} predicted as {names[j]}" for count, i, j in most)]
 
 
 def baseline_lines(report: Report, beside: Baseline) -> list[str]:
-    """Lay out both classifiers, and how far they are apart."""
+    """Lay out both classifiers and the differences between them."""
     from minisbert.cli.retrieval_output import columns, signed
 
     ours, theirs, gaps = beside.scores_of_classifier, beside.scores, beside.f1_difference
@@ -198,11 +198,11 @@ def baseline_lines(report: Report, beside: Baseline) -> list[str]:
         rows.append([name, *("none" if math.isnan(x.mean) else f"{100 * x.mean:.2f}" for x in (one, other)), *told])
     rows.append(["log loss", f"{report.after.log_loss:.4f}", f"{beside.quality.log_loss:.4f}"])
     remark = (
-        f"TF-IDF: {beside.features:,} words and pairs of words, logistic regression of strength {beside.strength:g}, "
-        "with the same folds, strengths and class weights; its probabilities are not calibrated"
+        f"TF-IDF: {beside.features:,} words and word pairs, logistic regression with strength {beside.strength:g}, "
+        "same folds, strengths and class weights; its probabilities are not calibrated"
     )
     if bool((report.predicted != report.unbound).any()):
-        remark += "; both are compared without the threshold"
+        remark += "; compared without the threshold"
     return [*columns(rows), *textwrap.wrap(remark, LINE_WIDTH)]
 
 
@@ -210,7 +210,7 @@ def baseline_lines(report: Report, beside: Baseline) -> list[str]:
 
 
 def report_to_json(report: Report) -> dict[str, Any]:
-    """Give everything about one classifier to a program; shares in [0, 1], null where there is none."""
+    """The report as JSON; shares in [0, 1], null where there is none."""
     unseen = report.accuracy_unseen
     return {
         "set": report.name,
@@ -229,7 +229,7 @@ def report_to_json(report: Report) -> dict[str, Any]:
 
 
 def baseline_to_json(beside: Baseline, report: Report) -> dict[str, Any]:
-    """Give everything about the comparison to a program."""
+    """The comparison as JSON."""
     gaps = beside.f1_difference
     return {
         "features": beside.features,
@@ -252,7 +252,7 @@ def baseline_to_json(beside: Baseline, report: Report) -> dict[str, Any]:
 
 
 def _scores_to_json(report: Report, scores: ClassScores) -> dict[str, Any]:
-    """Give precision, recall and F1 of each class."""
+    """Precision, recall and F1 of each class."""
     return {
         name: {"precision": _ends(precision), "recall": _ends(recall), "f1": _ends(f1)}
         for name, precision, recall, f1 in zip(report.classes, scores.precision, scores.recall, scores.f1, strict=True)
@@ -260,5 +260,5 @@ def _scores_to_json(report: Report, scores: ClassScores) -> dict[str, Any]:
 
 
 def _ends(estimate: Estimate) -> list[float | None]:
-    """Give a value and the ends of its interval."""
+    """A value and the ends of its interval."""
     return [None if math.isnan(number) else number for number in estimate]

@@ -1,4 +1,4 @@
-"""``minisbert demo contrastive``: InfoNCE on points of a plane, and on the vectors of real sentences."""
+"""``minisbert demo contrastive``: InfoNCE on points in a plane, and on the vectors of real sentences."""
 
 from __future__ import annotations
 
@@ -30,23 +30,21 @@ COLUMNS = {
 
 @click.command(short_help="Watch InfoNCE pull pairs together and push the rest apart.")
 @click.option(
-    "--points", type=click.IntRange(3, 12), default=6, show_default=True, help="Pairs of points on the plane."
+    "--points", type=click.IntRange(3, 12), default=6, show_default=True, help="Pairs of points in the plane."
 )
-@click.option("--steps", type=click.IntRange(1, 1000), default=STEPS, show_default=True, help="Of gradient descent.")
-@click.option(
-    "--learning-rate", type=float, default=LEARNING_RATE, show_default=True, help="How far a step goes, above 0."
-)
+@click.option("--steps", type=click.IntRange(1, 1000), default=STEPS, show_default=True, help="Gradient descent steps.")
+@click.option("--learning-rate", type=float, default=LEARNING_RATE, show_default=True, help="Step size, above 0.")
 @click.option(
     "--scale",
     type=float,
     default=SCALE,
     show_default=True,
-    help="Of the cosines, 1 / temperature, above 0. Training takes 20.",
+    help="Factor of the cosines, 1 / temperature, above 0. Training uses 20.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of where the points begin.")
-@click.option("--text/--no-text", default=True, help="With or without real sentences.  [default: text]")
-@click.option("-o", "--output", metavar="FILE.png|FILE.gif", help="Draw a picture or a film, too (extra `plots`).")
-@click.option("--force", is_flag=True, help="Replace the picture if it exists.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the initial points.")
+@click.option("--text/--no-text", default=True, help="Include real sentences, or not.  [default: text]")
+@click.option("-o", "--output", metavar="FILE.png|FILE.gif", help="Also draw a plot or an animation (extra `plots`).")
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @json_option
 @model_options
 def contrastive(
@@ -61,13 +59,13 @@ def contrastive(
     as_json: bool,
     choice: ModelChoice,
 ) -> None:
-    """Watch InfoNCE, the loss of contrastive learning, at work: it pulls pairs together and pushes the rest apart.
+    """Watch InfoNCE, the contrastive loss, pull pairs together and push the rest apart.
 
-    First on pairs of points on a plane, then on the vectors of sentences. No model is trained: the points and the
-    vectors themselves move, each against its gradient. Alignment (how far apart pairs are) and uniformity (how crowded
-    all are) fall along with the loss. In the pictures each arrow is minus a gradient.
+    First on pairs of points in a plane, then on the vectors of sentences. No model is trained: the points and vectors
+    themselves move against their gradients. Alignment (distance within pairs) and uniformity (how crowded all points
+    are) fall along with the loss. In the plots each arrow is a negative gradient.
 
-    Two of the questions, about passwords, are easily confused: look at their cosines before and after, and at what a
+    Two of the questions, about passwords, are easily confused: compare their cosines before and after, and see what a
     scale of 20 does.
 
     \b
@@ -92,12 +90,12 @@ def contrastive(
 
 
 def _choose_target(output: str | None, force: bool) -> Target:
-    """Find out where a picture goes and of which kind, and refuse early what could not be drawn or written."""
+    """Check early that the plot can be drawn and written, and choose its kind."""
     if output is None:
         return Target(None, "", force)
     kind = KINDS.get(Path(output).suffix.lower())
     if kind is None:
-        raise click.UsageError(f"{output!r} must end in .png, for a picture, or .gif, for a film.")
+        raise click.UsageError(f"{output!r} must end in .png, for a plot, or .gif, for an animation.")
     from minisbert.plots import require_matplotlib
 
     require_matplotlib()
@@ -107,14 +105,14 @@ def _choose_target(output: str | None, force: bool) -> Target:
 
 
 def _embed(choice: ModelChoice) -> tuple[Array, Array]:
-    """Give the vectors of the questions and of their paraphrases."""
+    """The vectors of the questions and of their paraphrases."""
     encoder = choice.encoder("float32")
     questions, paraphrases = ([pair[side] for pair in SENTENCE_PAIRS] for side in (0, 1))
     return encoder.encode(questions), encoder.encode(paraphrases)
 
 
 def _draw(file: Path, kind: str, on_plane: Descent, on_text: Descent | None) -> None:
-    """Write the picture or the film; a terminal sees how far the film is."""
+    """Write the plot or the animation, with a progress bar on a terminal."""
     from minisbert.training.plane_picture import draw_animation, draw_picture, frame_steps
 
     with written_whole(file) as stream:
@@ -138,21 +136,21 @@ def _report(on_plane: Descent, on_text: Descent | None, seed: int) -> list[str]:
     count = len(on_plane.anchors[0])
     lines = [
         f"InfoNCE, scale {on_plane.scale:g}, learning rate {on_plane.learning_rate:g}",
-        "alignment: how far apart pairs are; uniformity: how crowded all are; smaller is better",
+        "alignment: distance within pairs; uniformity: how crowded all points are; smaller is better",
         "",
-        f"{count} pairs of points on a plane, seed {seed}",
+        f"{count} pairs of points in a plane, seed {seed}",
         "",
         *_descent_lines(on_plane),
     ]
     if on_text is not None:
         pairs = [(str(i), f"{a}  |  {p}") for i, (a, p) in enumerate(SENTENCE_PAIRS, 1)]
-        lines += ["", f"{len(pairs)} pairs of sentences, vectors of width {on_text.anchors.shape[2]}", ""]
+        lines += ["", f"{len(pairs)} pairs of sentences, vectors of {on_text.anchors.shape[2]} dimensions", ""]
         lines += [*align(pairs), "", *_descent_lines(on_text)]
     return lines
 
 
 def _descent_lines(seen: Descent) -> list[str]:
-    """Lay out what falls step by step, and the cosines before and after."""
+    """Lay out loss, alignment and uniformity by step, and the cosines before and after."""
     shown = _shown_steps(seen.steps)
     rows = [[f"{getattr(seen, name)[step]:.3f}" for name in COLUMNS] for step in shown]
     lines = _table(["step", *COLUMNS.values()], [[str(step), *row] for step, row in zip(shown, rows, strict=True)])
@@ -163,14 +161,14 @@ def _descent_lines(seen: Descent) -> list[str]:
         lines += [
             "",
             f"cosines at step {step}, anchors down, positives across: {seen.found(step)} of {count} anchors are "
-            "closest to their own",
+            "closest to their own positive",
             *matrix_lines(anchors, positives, cells, terminal_width()),
         ]
     return lines
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Align columns on the right, each as wide as it must be.
+    """Right-align columns, each as narrow as possible.
 
     Examples
     --------
@@ -182,7 +180,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _hundredths(cosine: float) -> str:
-    """Write a cosine, and no zero with a minus sign."""
+    """Write a cosine, with no negative zero."""
     written = f"{cosine:.2f}"
     return "0.00" if written == "-0.00" else written
 
@@ -200,7 +198,7 @@ def _shown_steps(steps: int) -> list[int]:
 
 
 def _to_json(on_plane: Descent, on_text: Descent | None, seed: int) -> dict[str, Any]:
-    """Give everything to a program, with the points and gradients of the plane at every step."""
+    """Everything as JSON, with the points and gradients of the plane at every step."""
     plane = {"pairs": len(on_plane.anchors[0]), "seed": seed, **_measured(on_plane)}
     plane |= {
         name: getattr(on_plane, name).tolist() for name in ("anchors", "positives", "d_anchors", "d_positives")
@@ -216,7 +214,7 @@ def _to_json(on_plane: Descent, on_text: Descent | None, seed: int) -> dict[str,
 
 
 def _measured(seen: Descent) -> dict[str, Any]:
-    """Give what was measured at every step, and the cosines before and after."""
+    """The measures at every step, and the cosines before and after."""
     return {
         **{name: getattr(seen, name).tolist() for name in COLUMNS},
         "cosines_start": seen.similarities(0).tolist(),

@@ -1,4 +1,4 @@
-"""``minisbert entities predict``: names in texts, each with its place and probability."""
+"""``minisbert entities predict``: names in texts, each with its position and probability."""
 
 from __future__ import annotations
 
@@ -25,11 +25,10 @@ NAME_WIDTH = 40  # columns of a name, at most
 @json_option
 @model_options
 def predict(folder: Path, source: TextSource, as_json: bool, choice: ModelChoice) -> None:
-    """Find entities in texts, with the tagger in FOLDER and the model that it was trained with.
+    """Find entities in texts with the tagger in FOLDER and the model it was trained with.
 
-    Each name is shown with its first character in the text, counted from 0, the one behind its last, and the
-    probability that just these words are an entity of this type. --json has one object a text, in the order of the
-    texts.
+    Each name is shown with its start and end in characters (from 0, end exclusive) and the probability that exactly
+    these words are an entity of this type. --json prints one object per text, in order.
 
     \b
     Examples:
@@ -38,7 +37,7 @@ def predict(folder: Path, source: TextSource, as_json: bool, choice: ModelChoice
       minisbert entities predict names "Ada met Charles." "soup" --json
     """
     if source.file is None and not source.arguments:
-        raise click.UsageError("There is nothing to look through: give texts, or a file of them (-i).")
+        raise click.UsageError("Nothing to search: give texts, or a file of texts (-i).")
     source.check()
     from minisbert.analysis.entities import load_tagger
 
@@ -53,7 +52,7 @@ def predict(folder: Path, source: TextSource, as_json: bool, choice: ModelChoice
 
 
 def _report(texts: list[str], found: list[list[Entity]]) -> list[str]:
-    """Lay out each text with its names under it."""
+    """Lay out each text with its names below it."""
     width = terminal_width()
     shown = [[shorten(printable(one.text), NAME_WIDTH) for one in names] for names in found]
     widest = max((display_width(name) for names in shown for name in names), default=0)
@@ -70,5 +69,5 @@ def _report(texts: list[str], found: list[list[Entity]]) -> list[str]:
 
 
 def _to_json(text: str, names: list[Entity]) -> dict[str, Any]:
-    """Give a text and its names to a program."""
+    """A text and its names as JSON."""
     return {"text": text, "entities": [vars(one) for one in names]}

@@ -1,4 +1,4 @@
-"""``minisbert evaluate retrieval``: how well documents are found, beside what is published."""
+"""``minisbert evaluate retrieval``: retrieval quality, next to published figures."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from minisbert.evaluation.retrieval import RetrievalResult, evaluate_retrieval, 
 from minisbert.pinned import is_default_model
 
 
-@click.command(short_help="Measure how well a model finds documents.")
+@click.command(short_help="Measure retrieval quality: nDCG, MAP, MRR, recall.")
 @click.argument("folder", metavar="FOLDER")
 @set_options
-@click.option("--query-prompt", metavar="TEXT", type=TEXT, help="Put this before every query.")
-@click.option("--document-prompt", metavar="TEXT", type=TEXT, help="Put this before every document.")
+@click.option("--query-prompt", metavar="TEXT", type=TEXT, help="Prepend this to every query.")
+@click.option("--document-prompt", metavar="TEXT", type=TEXT, help="Prepend this to every document.")
 @model_options
 def retrieval(
     folder: str,
@@ -45,10 +45,10 @@ def retrieval(
     document_prompt: str | None,
     choice: ModelChoice,
 ) -> None:
-    """Measure how well a model finds documents: nDCG, MAP, MRR and recall, beside what MTEB publishes.
+    """Measure how well a model retrieves documents: nDCG, MAP, MRR and recall, next to MTEB's figures.
 
-    FOLDER is in BEIR's layout: corpus.jsonl, queries.jsonl and qrels/test.tsv (or qrels_test.tsv, qrels.tsv), each
-    plain or .gz. The measures are trec_eval's. The interval comes from drawing the queries anew (bootstrap).
+    FOLDER has BEIR's layout: corpus.jsonl, queries.jsonl and qrels/test.tsv (or qrels_test.tsv, qrels.tsv), each plain
+    or .gz. The measures are trec_eval's. The interval comes from resampling the queries (bootstrap).
 
     \b
     Examples:
@@ -66,7 +66,7 @@ def retrieval(
         document_prompt=document_prompt,
         show_progress_bar=sys.stderr.isatty(),
     )
-    # MTEB's figures are of these weights, its own limit, titles, and no prompts
+    # MTEB's figures are for these weights, the model's own limit, titles, and no prompts
     as_published = choice.max_seq_length is None and not (without_title or query_prompt or document_prompt)
     published = published_for(found) if as_published and is_default_model(encoder.folder) else {}
     described = {"split": split, "query_prompt": query_prompt, "document_prompt": document_prompt}
@@ -76,17 +76,17 @@ def retrieval(
 
 
 def _protocol(result: RetrievalResult, encoder: SentenceEncoder) -> list[str]:
-    """Say how texts were compared and measured."""
+    """Describe the protocol."""
     return [
         f"model: {encoder.folder.name}, {encoder.dtype}; {result.similarity_fn_name} similarity, exact search",
         f"cut at {result.max_seq_length} tokens: {in_words(result.documents_cut, 'document')}; "
         f"{in_words(result.queries_cut, 'query', 'queries')}",
-        f"measures: trec_eval's, x 100, mean over queries; interval: 95 %, bootstrap, {RESAMPLES:,} draws of queries",
+        f"measures: trec_eval's, x 100, mean over queries; interval: 95 %, bootstrap, {RESAMPLES:,} resamples",
     ]
 
 
 def _table(result: RetrievalResult, published: dict[str, float]) -> list[str]:
-    """Put the measures beside what is published."""
+    """Lay out the measures next to the published ones."""
     rows = [["measure", "ours", "interval", *(["published", "difference"] if published else [])]]
     for name, estimate in result.estimates().items():
         row = [name, f"{100 * estimate.mean:.2f}", interval(estimate)]
@@ -100,7 +100,7 @@ def _table(result: RetrievalResult, published: dict[str, float]) -> list[str]:
 
 
 def _result_json(result: RetrievalResult, published: dict[str, float]) -> dict[str, Any]:
-    """Give the measures in [0, 1], and each query's."""
+    """The measures in [0, 1], overall and per query."""
     return {
         "documents_cut": describe_cut(result.documents_cut),
         "queries_cut": describe_cut(result.queries_cut),

@@ -19,14 +19,12 @@ STRONGEST = 5
 LABEL_WIDTH = 16  # columns of a word, at most
 
 
-@click.command(short_help="Show which words make two texts alike.")
+@click.command(short_help="Show which words make two texts similar.")
 @click.argument("text_a", metavar="TEXT_A", type=TEXT)
 @click.argument("text_b", metavar="TEXT_B", type=TEXT)
-@click.option(
-    "--words/--pieces", default=True, help="Whole words, or the pieces that the model reads.  [default: words]"
-)
-@click.option("-o", "--output", metavar="FILE.png", help="Draw a heat map, too (extra `plots`).")
-@click.option("--force", is_flag=True, help="Replace the picture if it exists.")
+@click.option("--words/--pieces", default=True, help="Whole words, or the model's tokens.  [default: words]")
+@click.option("-o", "--output", metavar="FILE.png", help="Also draw a heat map (extra `plots`).")
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @json_option
 @dtype_option
 @cut_option
@@ -42,11 +40,11 @@ def explain(
     dtype: str,
     overflow: str,
 ) -> None:
-    """Show which words make two texts alike.
+    """Show which words make two texts similar.
 
-    With mean pooling the cosine of two texts is the sum of what each pair of their tokens contributes, exactly. The
-    table has A's words as rows, B's as columns, and contributions in hundredths: all cells add up to 100 times the
-    cosine. A token's vector holds its whole text, so this says where the cosine comes from, not what would be without a
+    With mean pooling the cosine of two texts is exactly the sum of the contributions of all token pairs. The table has
+    A's words as rows, B's as columns, and contributions in hundredths: all cells add up to 100 times the cosine. A
+    token's vector depends on its whole text, so this shows where the cosine comes from, not what it would be without a
     word.
 
     \b
@@ -74,7 +72,7 @@ def explain(
 
 
 def _report(found: Explanation) -> list[str]:
-    """Lay out the table with its sums, and the pairs that contribute most."""
+    """Lay out the table with its sums, and the strongest pairs."""
     rows, columns = ([shorten(printable(piece), LABEL_WIDTH) for piece in p] for p in (found.pieces_a, found.pieces_b))
     table = [[*row, sum(row)] for row in found.contributions.tolist()]
     table.append([sum(column) for column in zip(*table, strict=True)])
@@ -94,7 +92,7 @@ def _report(found: Explanation) -> list[str]:
 
 
 def _hundredths(value: float) -> str:
-    """Write a contribution, and no zero with a minus sign."""
+    """Write a contribution, with no negative zero."""
     written = f"{100 * value:.2f}"
     return "0.00" if written == "-0.00" else written
 
@@ -118,7 +116,7 @@ def _draw(found: Explanation, text_a: str, text_b: str, file: Path) -> None:
 
 
 def _to_json(found: Explanation, text_a: str, text_b: str) -> dict[str, Any]:
-    """Give everything to a program, in parts of the cosine."""
+    """Everything as JSON, as parts of the cosine."""
     return {
         "texts": [text_a, text_b],
         "cosine": found.cosine,

@@ -1,4 +1,4 @@
-"""``minisbert fetch``: a model to this machine, verified."""
+"""``minisbert fetch``: download a model and verify it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 from minisbert.cli.options import json_option
 
 
-@click.command(short_help="Bring a model to this machine and verify it.")
+@click.command(short_help="Download a model and verify it.")
 @click.argument("model", required=False, envvar="MINISBERT_MODEL", metavar="[MODEL]")
 @click.option("--revision", metavar="REV", help="Commit, branch or tag.")
 @click.option(
@@ -18,14 +18,14 @@ from minisbert.cli.options import json_option
     envvar="HF_TOKEN",
     show_envvar=True,
     metavar="TOKEN",
-    help="For private models; as a variable it stays out of your shell's history.",
+    help="For private models; the environment variable keeps it out of your shell history.",
 )
 @json_option
 def fetch(model: str | None, revision: str | None, token: str | None, as_json: bool) -> None:
-    """Bring a model to this machine, verify it, and print its folder.
+    """Download a model, verify it, and print its folder.
 
-    MODEL is a name on the Hugging Face Hub; by default all-MiniLM-L6-v2, whose every byte is checked against a
-    pinned hash wherever it came from. What is here already is not fetched again.
+    MODEL is a name on the Hugging Face Hub. The default is all-MiniLM-L6-v2, of which every byte is checked against a
+    pinned hash, wherever it came from. Files that are already here are not downloaded again.
 
     \b
     Examples:
@@ -38,12 +38,12 @@ def fetch(model: str | None, revision: str | None, token: str | None, as_json: b
     is_pinned = (
         model in (None, pinned.DEFAULT_MODEL, pinned.FOLDER_NAME)
         and revision in (None, pinned.DEFAULT_REVISION)
-        and not os.path.exists(model or "")  # noqa: PTH110  # a local folder of this name is somebody's own model
+        and not os.path.exists(model or "")  # noqa: PTH110  # a local folder of this name is the user's own model
     )
     click.echo(f"source: {found.source}", err=True)
     if is_pinned:
         pinned.verify_files(found.folder)
-        click.echo(f"verified: {len(pinned.DEFAULT_FILES)} files have the sha256 that is pinned", err=True)
+        click.echo(f"verified: {len(pinned.DEFAULT_FILES)} files match their pinned sha256", err=True)
     folder = str(found.folder.resolve())
     if as_json:
         name = model or pinned.DEFAULT_MODEL

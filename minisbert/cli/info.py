@@ -1,4 +1,4 @@
-"""``minisbert info``: the model, its limits, and what computes it here. What a bug report should carry."""
+"""``minisbert info``: the model, its limits, and the machine it runs on. What a bug report should include."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 LIBRARIES = ("numpy", "tokenizers", "safetensors", "huggingface-hub")
 
 
-@click.command(short_help="Show the model, its limits, and what computes it here.")
+@click.command(short_help="Show the model, its limits, and the machine it runs on.")
 @json_option
 @model_options
 def info(as_json: bool, choice: ModelChoice) -> None:
-    """Show the model, its limits, and what computes it here.
+    """Show the model, its limits, and the machine it runs on.
 
-    Nothing is fetched. Where the model is not on this machine, the rest is shown, and the exit code is 1.
+    Nothing is downloaded. If the model is not on this machine, the rest is shown and the exit code is 1.
 
     \b
     Examples:
@@ -41,7 +41,7 @@ def info(as_json: bool, choice: ModelChoice) -> None:
     try:
         model = _model(read_outline(choice, local_files_only=True))
     except ValueError as error:
-        problem = error  # said below, behind everything else: that may be the reason for asking
+        problem = error  # raised after everything else is shown: it may be what the user wants to know
     machine = _machine()
     found = {"model": model, "machine": machine, "versions": _versions(), "cache": _cache_folder()}
     if as_json:
@@ -51,11 +51,11 @@ def info(as_json: bool, choice: ModelChoice) -> None:
     if sentence := machine["blas_advice"]:
         warnings.warn(sentence, stacklevel=1)
     if problem is not None:
-        raise ValueError(f"{problem}\n`minisbert info` fetches nothing; `minisbert fetch` does.") from problem
+        raise ValueError(f"{problem}\n`minisbert info` downloads nothing; `minisbert fetch` does.") from problem
 
 
 def _model(outline: Outline) -> dict[str, Any]:
-    """Collect what the folder says."""
+    """Collect the facts from the folder."""
     from minisbert.cli.outline import SaidLimit, read_if_there
     from minisbert.model.folder import read_sentence_settings
     from minisbert.model.modules import output_width
@@ -89,7 +89,7 @@ def _model(outline: Outline) -> dict[str, Any]:
 
 
 def _weights(outline: Outline) -> dict[str, Any]:
-    """Count the parameters that are used, and name the dtypes in which the files hold them."""
+    """Count the parameters in use, and list the dtypes they are stored in."""
     import math
 
     from minisbert.model.checkpoint import read_checkpoint
@@ -106,7 +106,7 @@ def _weights(outline: Outline) -> dict[str, Any]:
 
 
 def _describe(module: Module) -> str:
-    """Say in a few words what a module does."""
+    """Describe a module in a few words."""
     from minisbert.model.modules import Dense, Pooling
 
     if isinstance(module, Pooling):
@@ -118,7 +118,7 @@ def _describe(module: Module) -> str:
 
 
 def _machine() -> dict[str, Any]:
-    """Name the processor and the library that multiplies matrices, which decides the speed."""
+    """The processor and the BLAS library, which decides the speed."""
     import numpy as np
 
     from minisbert.blas import advice, libraries, usable_processors
@@ -138,7 +138,7 @@ def _machine() -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str]:
-    """Give the version of everything that takes part."""
+    """The versions of everything involved."""
     from importlib.metadata import version
 
     return {
@@ -149,14 +149,14 @@ def _versions() -> dict[str, str]:
 
 
 def _cache_folder() -> str:
-    """Say where fetched models are kept."""
+    """The folder of downloaded models."""
     from minisbert.pinned import cache_folder
 
     return str(cache_folder())
 
 
 def _model_lines(model: dict[str, Any]) -> list[str]:
-    """Lay out the model and its limits for people."""
+    """Lay out the model and its limits."""
     from minisbert.model.modules import Pooling
 
     heads, limits = model["heads"], model["max_seq_length"]
@@ -165,40 +165,40 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
     rows = [
         ("folder", model["folder"]),
         ("source", model["source"]),
-        ("layers", f"{model['layers']}, each {heads} heads of {model['hidden_size'] // heads}"),
-        ("width", f"{model['hidden_size']}, inside feed-forward {model['intermediate_size']} ({model['activation']})"),
-        ("vocabulary", f"{model['vocabulary']:,} pieces"),
+        ("layers", f"{model['layers']}, each with {heads} heads of {model['hidden_size'] // heads}"),
+        ("width", f"{model['hidden_size']}, feed-forward {model['intermediate_size']} ({model['activation']})"),
+        ("vocabulary", f"{model['vocabulary']:,} tokens"),
         ("parameters", f"{model['parameters']:,} in use, stored as {', '.join(model['stored_as'])}"),
         ("modules", " > ".join(["Transformer", *modules])),
         (
             "sentence vector",
-            f"{model['sentence_embedding_dimension']} numbers, compared by {model['similarity_fn_name']}",
+            f"{model['sentence_embedding_dimension']} dimensions, compared by {model['similarity_fn_name']}",
         ),
         ("prompts", ", ".join(model["prompts"]) or "none"),
     ]
-    heading = f"Longest text, in tokens, special ones included: {limits['in_force']}"
+    heading = f"Longest text in tokens, special tokens included: {limits['in_force']}"
     return ["Model", *align(rows), "", heading, *align(_limit_rows(limits)), ""]
 
 
 def _limit_rows(limits: dict[str, Any]) -> list[tuple[str, str]]:
-    """Say what each file says, and mark the one that decides."""
+    """List the limit of each file, and mark the one in force."""
     decided_by = limits["decided_by"]
     rows = [(f"{limit['file']}: {limit['key']}", _limit_words(limit, decided_by)) for limit in limits["said"]]
     return [(decided_by, f"{limits['in_force']}  in force"), *rows] if decided_by.startswith("--") else rows
 
 
 def _limit_words(limit: dict[str, Any], decided_by: str) -> str:
-    """Write what one file says, and whether it counts."""
+    """Write the limit of one file, and whether it is in force."""
     if limit["tokens"] is None:
         return "-"
     tokens = f"{limit['tokens']:,}" if limit["tokens"] < 1e9 else "no limit"  # transformers writes 1e30
     if limit["file"] == "tokenizer.json":
-        return f"{tokens}  never obeyed: it cuts silently"
+        return f"{tokens}  ignored: it would cut silently"
     return f"{tokens}  in force" if limit["file"] == decided_by else tokens
 
 
 def _machine_lines(found: dict[str, Any]) -> list[str]:
-    """Lay out machine, versions and cache for people."""
+    """Lay out machine, versions and cache."""
     machine = found["machine"]
     rows = [("system", machine["system"]), ("processors", f"{machine['usable_cpus']} usable of {machine['cpus']}")]
     for blas in machine["blas"]:
@@ -206,6 +206,6 @@ def _machine_lines(found: dict[str, Any]) -> list[str]:
         threads = f"{blas['num_threads']} thread{'' if blas['num_threads'] == 1 else 's'}"
         rows.append(("BLAS", f"{blas['internal_api']} {blas['version']}{kernel}, {threads}"))
     if not machine["blas"]:
-        rows.append(("BLAS", f"{machine['numpy_built_with']}, its kernel and threads are unknown"))
+        rows.append(("BLAS", f"{machine['numpy_built_with']}, kernel and threads unknown"))
     rows.append(("cache", found["cache"]))
     return ["Machine", *align(rows), "", "Versions", *align(list(found["versions"].items()))]

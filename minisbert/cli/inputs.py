@@ -1,8 +1,7 @@
 """Texts from the command line, a file or stdin: one per line, a column of a CSV or TSV, a field of a JSONL.
 
-``minisbert/tables.py`` reads the formats; here is what the command line says about them. Reading is strict, because
-vectors are matched to rows by counting. A blank line in a CSV, TSV or JSONL is no row; in a text file it is an empty
-text.
+``minisbert/tables.py`` reads the formats; this module adds the options. Reading is strict, because vectors are matched
+to rows by counting. A blank line in a CSV, TSV or JSONL is skipped; in a text file it is an empty text.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from minisbert.tables import (
 
 @dataclass(frozen=True)
 class TextSource:
-    """Where texts come from, as said on the command line."""
+    """Where texts come from, as given on the command line."""
 
     arguments: tuple[str, ...]
     file: str | None  # "-" is stdin
@@ -48,7 +47,7 @@ class TextSource:
     no_header: bool
 
     def count(self) -> int | None:
-        """Read and check every row and keep none; None for what can be read only once: stdin, a pipe."""
+        """Read, check and count every row; None for stdin or a pipe, which can be read only once."""
         self.check()
         file = Path(self.file or "")
         if self.file == "-" or file.is_fifo() or file.is_char_device():
@@ -56,7 +55,7 @@ class TextSource:
         return sum(1 for _ in self.read())
 
     def read_again(self, count: int | None) -> Iterator[str]:
-        """Give the texts one by one after :meth:`count`, and refuse more or fewer of them than there were then."""
+        """Yield the texts after :meth:`count`; raise if there are more or fewer than were counted."""
         number = 0
         for number, text in enumerate(self.read(), 1):
             if number - 1 == count:
@@ -64,10 +63,10 @@ class TextSource:
             yield text
         if count not in (None, number):
             more = "more" if number > count else f"only {number:,}"
-            raise InputError(f"{self.file}: had {count:,} texts when they were counted, and now {more}; did it change?")
+            raise InputError(f"{self.file}: had {count:,} texts when counted, and now {more}; did it change?")
 
     def check(self) -> None:
-        """Refuse options that contradict each other, before anything is opened."""
+        """Raise if options contradict each other, before anything is opened."""
         about_file = (self.file, self.input_format, self.column, self.field, self.no_header or None)
         if self.arguments and any(option is not None for option in about_file):
             raise click.UsageError("Give texts as arguments or in a file, not both.")
@@ -75,7 +74,7 @@ class TextSource:
             self._format()
 
     def read(self) -> Iterator[str]:
-        """Give the texts one by one."""
+        """Yield the texts one by one."""
         self.check()
         if self.file is None:
             yield from self.arguments
@@ -92,10 +91,10 @@ class TextSource:
                 yield from _column(split_rows(lines, kind, name), self.column, not self.no_header, name)
 
     def _format(self) -> str:
-        """Choose the format: said, or told by the file's name; refuse options that it has no use for."""
+        """Choose the format, given or by the file's name; raise if an option does not apply to it."""
         suffix = Path(str(self.file).lower().removesuffix(".gz")).suffix
         if suffix == ".json" and self.input_format is None:
-            raise click.UsageError("A .json file is read as JSONL, one object a line, with --input-format jsonl.")
+            raise click.UsageError("A .json file needs --input-format jsonl: it is read as JSONL, one object per line.")
         kind = self.input_format or told_format(str(self.file)) or "text"
         if (self.column is not None or self.no_header) and kind not in ("csv", "tsv"):
             raise click.UsageError(f"--column and --no-header are for csv and tsv; this input is {kind}.")
@@ -105,7 +104,7 @@ class TextSource:
 
 
 def input_options(verb: Verb) -> Verb:
-    """Give a verb TEXT arguments and the options that name an input; it receives them as ``source``."""
+    """Add TEXT arguments and the input options to a verb, which receives them as ``source``."""
 
     @functools.wraps(verb)
     def gathered(
@@ -121,15 +120,15 @@ def input_options(verb: Verb) -> Verb:
 
     options = [
         click.argument("texts", nargs=-1, metavar="[TEXT]...", type=TEXT),
-        click.option("-i", "--input", "file", metavar="FILE", help="Read texts from a file, .gz too; - is stdin."),
+        click.option("-i", "--input", "file", metavar="FILE", help="Read texts from a file, may be .gz; - is stdin."),
         click.option(
             "--input-format",
             type=click.Choice(["text", "csv", "tsv", "jsonl"]),
-            help="text is a text per line.  [default: by the file's suffix, else text]",
+            help="text: one text per line.  [default: by the file's suffix, else text]",
         ),
-        click.option("--column", metavar="NAME|N", help="The column of a CSV or TSV: its name, or number from 1."),
-        click.option("--no-header", is_flag=True, help="The CSV or TSV has no row of names on top."),
-        click.option("--field", metavar="NAME", help="The field of a JSONL; a.b is b inside a.  [default: text]"),
+        click.option("--column", metavar="NAME|N", help="Column of a CSV or TSV: its name, or its number from 1."),
+        click.option("--no-header", is_flag=True, help="The CSV or TSV has no header row."),
+        click.option("--field", metavar="NAME", help="Field of a JSONL; a.b is b inside a.  [default: text]"),
     ]
     return decorate(gathered, options)
 
@@ -145,21 +144,21 @@ def _open(file: str) -> Iterator[BinaryIO]:
 
 
 def _column(rows: Iterator[Row], column: str | None, has_header: bool, name: str) -> Iterator[str]:
-    """Pick one field of each row; where there is just one column it need not be named."""
+    """Pick one field of each row; a single column need not be named."""
 
     def find(head: list[str], where: str) -> list[int]:
         if column is not None:
             return [find_column(head, column, has_header, where)]
         if len(head) > 1:
             listed = list_columns(head)
-            raise click.UsageError(f"{where} has {count_columns(head)}, choose one with --column: {listed}")
+            raise click.UsageError(f"{where} has {count_columns(head)}; choose one with --column: {listed}")
         return [0]
 
     yield from (text for _, (text,) in pick_columns(rows, find, has_header, name))
 
 
 def _fields(lines: Iterator[Line], field: str | None, name: str) -> Iterator[str]:
-    """Pick one field of each JSON object; a line that is a JSON string is a text itself."""
+    """Pick one field of each JSON object; a line that is a JSON string is itself a text."""
     for number, record in json_lines(lines, name):
         where = f"{name}, line {number}"
         is_text = isinstance(record, str) and field is None

@@ -1,14 +1,12 @@
-"""A file of vectors written as they come, that appears whole or not at all, and can be continued after any crash.
+"""A file of vectors that is written block by block, appears whole or not at all, and can be continued after any crash.
 
-Rows are appended to ``NAME.partial`` beside the output. After each block the file is brought to the disk, and only then
-the journal, ``NAME.partial.json``, is replaced in one step by one that counts the block. So the journal never promises
-what the disk does not hold. What stands in the partial file beyond the journal's count is a block cut short, and is
-overwritten. At the end the header gets the true number of rows, and the partial file is renamed to the output.
+Rows are appended to ``NAME.partial`` next to the output. After each block the file is flushed to disk, and only then
+is the journal, ``NAME.partial.json``, atomically replaced by one that counts the block. So the journal never promises
+what the disk does not hold. Bytes beyond the journal's count are an incomplete block, and are overwritten. At the end
+the header gets the true number of rows, and the partial file is renamed to the output.
 
 To continue, the texts already done are read again and compared by their sha256, as are the bytes already written and
-everything that decides a vector (:class:`Journal`). ``NAME.partial.lock`` keeps a second process away.
-
-Left out on purpose: which vectors are written (``embed.py``) and how they look (``outputs.py``).
+everything that determines a vector (:class:`Journal`). ``NAME.partial.lock`` keeps a second process away.
 """
 
 from __future__ import annotations
@@ -36,9 +34,9 @@ NOTHING_CUT = (0, 0, 0, 0, 0, 0)
 
 @dataclass(frozen=True)
 class Journal:
-    """How far a job is: all that was on the disk when this was written."""
+    """The progress of a job: what was on disk when this was written."""
 
-    decided_by: Mapping[str, Any]  # everything beside the texts that decides a vector or how it is written
+    decided_by: Mapping[str, Any]  # everything besides the texts that determines a vector or its format
     rows: int
     size: int  # bytes of the partial file, header included
     texts_sha256: str
@@ -47,17 +45,17 @@ class Journal:
 
     @classmethod
     def read(cls, file: Path) -> Journal:
-        """Read a journal, and refuse one that no run can have written."""
+        """Read a journal; raise if no run can have written it."""
         try:
             journal = cls(**json.loads(file.read_bytes()))
             counts = (journal.rows, journal.size, *journal.cut)
             if not all(type(count) is int and count >= 0 for count in counts):
-                raise ValueError("a count is no whole number")
+                raise ValueError("a count is not a whole number")
             if not isinstance(journal.decided_by, dict) or len(journal.cut) != 6 or journal.cut[0] != journal.rows:
                 raise ValueError("its counts do not agree")
         except (ValueError, TypeError, RecursionError) as error:
             raise OutputError(
-                f"{file}: a damaged journal ({error}); the rows of the earlier run cannot be trusted: begin again with "
+                f"{file}: damaged journal ({error}); the rows of the earlier run cannot be trusted: start over with "
                 "--force, without --resume"
             ) from error
         return journal
@@ -67,7 +65,7 @@ _NOTHING_DONE = Journal({}, 0, 0, hashlib.sha256().hexdigest(), hashlib.sha256()
 
 
 class Job:
-    """One output file on its way; made by :func:`claim`, which holds the lock."""
+    """One output file in progress; created by :func:`claim`, which holds the lock."""
 
     def __init__(self, target: Target, file: Path, resume: bool) -> None:
         self.target = target
@@ -75,28 +73,28 @@ class Job:
         self.partial = file.with_name(f"{file.name}.partial")
         self.journal_file = file.with_name(f"{file.name}.partial.json")
         self.begun = False
-        self.kept = self.partial  # what an earlier run has left
+        self.kept = self.partial  # what an earlier run left
         self.journal = self._find_earlier(resume)
 
     @property
     def rows(self) -> int:
-        """Rows that are safely on the disk."""
+        """Rows that are safely on disk."""
         return self.journal.rows
 
     @property
     def cut(self) -> Sequence[int]:
-        """What was cut off the texts of these rows."""
+        """What was cut off from the texts of these rows."""
         return self.journal.cut
 
     def _find_earlier(self, resume: bool) -> Journal:
-        """Find what an earlier run has left, and refuse what is neither to be continued nor to be replaced."""
+        """Find what an earlier run left; raise if it is neither to be continued nor to be replaced."""
         if self.target.force and not resume:
             return _NOTHING_DONE
         if not self.journal_file.exists():
             if self.partial.exists():
                 raise OutputError(
-                    f"{self.partial}: is in the way, and has no journal beside it to continue from; move it, or "
-                    "replace it with --force, without --resume"
+                    f"{self.partial}: already exists, without a journal to continue from; move it, or overwrite it "
+                    "with --force, without --resume"
                 )
             return _NOTHING_DONE
         if resume:
@@ -109,12 +107,11 @@ class Job:
             if not Journal.read(self.journal_file).rows or not self.partial.exists():
                 return _NOTHING_DONE  # killed before the first block, or after the last
         raise OutputError(
-            f"{self.partial}: an earlier run was interrupted here; continue it with --resume, or begin again with "
-            "--force"
+            f"{self.partial}: an earlier run was interrupted; continue it with --resume, or start over with --force"
         )
 
     def begin(self, decided_by: Mapping[str, Any], texts: Iterator[str]) -> None:
-        """Start a partial file, or take up the earlier one and read past the texts that it has."""
+        """Start a partial file, or reopen the earlier one and skip the texts it holds."""
         self.dtype, self.width = decided_by["dtype"], decided_by["dimensions"]
         self.texts_digest, self.body_digest = hashlib.sha256(), hashlib.sha256()
         if not self.rows:
@@ -130,34 +127,34 @@ class Job:
             fewer = f"the input has only {read:,} texts" if read < self.journal.rows else "the input has changed"
             raise OutputError(
                 f"{self.partial}: holds the vectors of {self.journal.rows:,} texts, but {fewer}; give the same input, "
-                "or begin again with --force, without --resume"
+                "or start over with --force, without --resume"
             )
         self.begun = True
-        self.kept.replace(self.partial)  # if it is the output already, the last steps are done again
+        self.kept.replace(self.partial)  # if it is already the output, the last steps are repeated
 
     def _start(self, decided_by: Mapping[str, Any]) -> None:
         """Write a journal of no rows, then the partial file: never a partial file without a journal."""
         start = header(self.target.kind, 0, self.width, self.dtype)
-        self.partial.unlink(missing_ok=True)  # forced, or never promised to anyone
+        self.partial.unlink(missing_ok=True)  # forced, or without counted rows
         self.begun = True
         self._record(replace(_NOTHING_DONE, decided_by=decided_by, size=len(start)))
         with _named(self.partial), self.partial.open("xb") as stream:
             stream.write(start)
 
     def _compare(self, earlier: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        """Refuse to put vectors side by side that do not belong together."""
+        """Raise if the settings differ from those of the earlier run."""
         differing = [name for name in {**earlier, **now} if earlier.get(name) != now.get(name)]
         if differing:
             changes = ", ".join(
                 f"{name} was {earlier.get(name)!r:.60}, now {now.get(name)!r:.60}" for name in differing
             )
             raise OutputError(
-                f"{self.partial}: was begun in another way: {changes}; say the same as then, or begin again with "
+                f"{self.partial}: was started with other settings: {changes}; use the same ones, or start over with "
                 "--force, without --resume"
             )
 
     def _check_kept(self, journal: Journal) -> None:
-        """Refuse a partial file that has lost or changed a byte of what the journal counts."""
+        """Raise if the partial file has lost or changed a byte that the journal counts."""
         found, size = self.body_digest, 0
         with self.kept.open("rb") as stream:
             size = len(stream.read(len(header(self.target.kind, 0, self.width, self.dtype))))
@@ -167,17 +164,17 @@ class Job:
         if size != journal.size or found.hexdigest() != journal.body_sha256:
             what = f"has {size:,} bytes" if size < journal.size else "has other bytes"
             raise OutputError(
-                f"{self.kept}: damaged: {what} where the journal counts {journal.size:,}; begin again with --force, "
+                f"{self.kept}: damaged: {what} where the journal counts {journal.size:,}; start over with --force, "
                 "without --resume"
             )
 
     def add(self, texts: Sequence[str], embeddings: Array, cut: Sequence[int]) -> None:
-        """Write more rows and count them, in this order; each is on the disk before the next step."""
+        """Write more rows, then count them; each is on disk before the next step."""
         journal = self.journal
         for text in texts:
             self.texts_digest.update(_framed(text))
         with _named(self.partial), self.partial.open("r+b") as stream:
-            stream.seek(journal.size)  # over what a crash left behind the rows that were counted
+            stream.seek(journal.size)  # overwrite what a crash left after the counted rows
             for chunk in body(self.target.kind, texts, embeddings):
                 stream.write(chunk)
                 self.body_digest.update(chunk)
@@ -187,35 +184,35 @@ class Job:
         self._record(Journal(journal.decided_by, journal.rows + len(texts), size, *digests, list(cut)))
 
     def finish(self) -> None:
-        """Write the true number of rows and show the file to the world."""
+        """Write the true number of rows and rename the file to the output."""
         journal = self.journal
         with _named(self.partial), self.partial.open("r+b") as stream:
-            stream.truncate(journal.size)  # the same where no row was left to overwrite it
+            stream.truncate(journal.size)  # the same, if no further row overwrote it
             stream.write(header(self.target.kind, journal.rows, self.width, self.dtype))
             _to_disk(stream)
-        self.target.check_free()  # again: the file may have come into being in the meantime
+        self.target.check_free()  # again: the file may have been created in the meantime
         self.partial.replace(self.file)
         _folder_to_disk(self.file.parent)
         self.tidy()
 
     def tidy(self) -> None:
-        """Remove partial file and journal, in this order; whatever step is the last, nothing useless is left behind."""
+        """Remove partial file, then journal; wherever this is interrupted, nothing useless is left behind."""
         self.partial.unlink(missing_ok=True)
         self.journal_file.unlink(missing_ok=True)
         self._draft().unlink(missing_ok=True)
 
     def leave(self) -> None:
-        """After an error: keep what is worth it and say how to go on, else leave no trace."""
+        """After an error: keep what was done and say how to continue, or leave no trace."""
         if self.begun and self.rows:
             click.echo(
-                f"{self.rows:,} rows are kept in {self.partial}; to continue, run the same command with --resume",
+                f"{self.rows:,} rows are saved in {self.partial}; to continue, run the same command with --resume",
                 err=True,
             )
         elif self.begun:
             self.tidy()
 
     def _record(self, journal: Journal) -> None:
-        """Replace the journal in one step."""
+        """Replace the journal atomically."""
         draft = self._draft()
         with _named(draft), draft.open("wb") as stream:
             stream.write(json.dumps(asdict(journal), indent=1).encode())
@@ -224,17 +221,17 @@ class Job:
         self.journal = journal
 
     def _draft(self) -> Path:
-        """Where the next journal is written before it replaces the last."""
+        """Where the next journal is written before it replaces the current one."""
         return self.journal_file.with_name(f"{self.journal_file.name}.new")
 
 
 @contextmanager
 def claim(target: Target, resume: bool) -> Iterator[Job]:
-    """Keep other processes off an output file while a job writes it, and tidy up or say what is kept after an error."""
+    """Lock an output file while a job writes it; after an error, tidy up or say what is kept."""
     from filelock import FileLock, Timeout
 
     target.check_place()
-    file = Path(str(target.file)).resolve()  # a link stays a link
+    file = Path(str(target.file)).resolve()  # a symbolic link stays one
     lock_file = file.with_name(f"{file.name}.partial.lock")
     lock = FileLock(lock_file)
     try:
@@ -258,7 +255,7 @@ def claim(target: Target, resume: bool) -> Iterator[Job]:
 
 @contextmanager
 def _named(file: Path) -> Iterator[None]:
-    """Give an error of the disk, a full one above all, the name of the file."""
+    """Add the file's name to disk errors, such as a full disk."""
     try:
         yield
     except OSError as error:
@@ -268,21 +265,21 @@ def _named(file: Path) -> Iterator[None]:
 
 
 def _to_disk(stream: IO[bytes]) -> None:
-    """Wait until the bytes are on the disk."""
+    """Flush the bytes to disk."""
     stream.flush()
     os.fsync(stream.fileno())
 
 
 def _folder_to_disk(folder: Path) -> None:
-    """Wait until a renaming is on the disk, where the system can tell."""
+    """Flush a rename to disk, on systems that can."""
     if os.name == "posix":
         opened = os.open(folder, os.O_RDONLY)
-        with contextlib.suppress(OSError):  # some file systems cannot; the file itself is on the disk
+        with contextlib.suppress(OSError):  # some file systems cannot; the file itself is on disk
             os.fsync(opened)
         os.close(opened)
 
 
 def _framed(text: str) -> bytes:
-    """Put a text's length before it, so that no two lists of texts give the same bytes."""
+    """Prefix a text with its length, so that different lists of texts give different bytes."""
     content = text.encode("utf-8", "surrogatepass")
     return len(content).to_bytes(8, "little") + content

@@ -1,4 +1,4 @@
-"""``minisbert map``: texts as points on a plane, as a picture or a web page."""
+"""``minisbert map``: texts as points in a plane, as a plot or a web page."""
 
 from __future__ import annotations
 
@@ -27,29 +27,27 @@ if TYPE_CHECKING:
     from minisbert.model import Array
 
 KINDS = {".png": "png", ".html": "html", ".htm": "html"}
-FEW = 10  # different texts; so few are not clustered unless one says so
+FEW = 10  # up to this many different texts are not clustered unless --clusters is given
 
 
-@click.command(short_help="Draw texts as a map: who is near means the like.")
+@click.command(short_help="Draw texts on a 2-D map; nearby points have similar meaning.")
 @collection_options
-@click.option(
-    "-o", "--output", metavar="FILE.png|FILE.html", required=True, help="A picture, or a page to look through."
-)
+@click.option("-o", "--output", metavar="FILE.png|FILE.html", required=True, help="A plot, or an interactive page.")
 @click.option("--force", is_flag=True, help="Replace the file if it exists.")
 @click.option(
     "--method",
     type=click.Choice(["pca", "tsne", "umap"]),
     default="pca",
     show_default=True,
-    help="How the plane is made; umap needs umap-learn.",
+    help="Projection to the plane; umap needs umap-learn.",
 )
 @click.option(
-    "--perplexity", type=click.FloatRange(min=1), help="Of tsne: about how many neighbours a text has.  [default: 30]"
+    "--perplexity", type=click.FloatRange(min=1), help="tsne: approximate number of neighbours per text.  [default: 30]"
 )
 @click.option(
     "--clusters",
     type=click.Choice([*METHODS, "none"]),
-    help="What the colours show.  [default: labels, where --label names them, else kmeans]",
+    help="What the colours show.  [default: the labels if --label is given, else kmeans]",
 )
 @grouping_options
 @click.option("--title", metavar="TEXT", type=TEXT, help="[default: the file's name]")
@@ -70,14 +68,14 @@ def map(  # the module of a verb has one function of its name
     dtype: str,
     **options: Any,
 ) -> None:
-    """Draw texts as a map: a point each, near those that mean the like, as far as a plane allows.
+    """Draw texts on a 2-D map; nearby points have similar meaning, as far as a plane allows.
 
-    A .png is a picture; a .html is one file to open in a browser: point at a text to read it, zoom, search, click a
-    name to see its group alone. Colours show the labels (--label), or clusters that are found here and named by their
-    words; up to 10 texts are not clustered unless --clusters asks for it.
+    A .png is a plot; a .html is a single file for the browser: hover over a text to read it, zoom, search, click a name
+    to see its group alone. Colours show the labels (--label), or clusters labelled by their words; up to 10 texts are
+    not clustered unless --clusters is given.
 
-    pca is the plane that shows most of the variance, the same each time. tsne keeps neighbours together, and distances
-    between groups mean nothing. Each map says how far its neighbours can be trusted.
+    pca is the plane with the most variance, the same every time. tsne keeps neighbours together, but distances between
+    groups are meaningless. Each map reports how trustworthy its neighbourhoods are.
     Needs scikit-learn and matplotlib: pip install -e '.[apps]'
 
     \b
@@ -105,10 +103,10 @@ def map(  # the module of a verb has one function of its name
 
 
 def _choose_target(output: str, force: bool) -> Target:
-    """Refuse early what could not be drawn or written."""
+    """Check early that the map can be drawn and written."""
     kind = KINDS.get(Path(output).suffix.lower())
     if kind is None:
-        raise click.UsageError(f"{output!r} must end in .png, for a picture, or .html, for a page.")
+        raise click.UsageError(f"{output!r} must end in .png, for a plot, or .html, for a page.")
     from minisbert.analysis.maps import require_sklearn
 
     require_sklearn("a map")
@@ -124,7 +122,7 @@ def _choose_target(output: str, force: bool) -> Target:
 def _group(
     collection: Collection, vectors: Array, clusters: str | None, settings: dict[str, Any], stop_words: str
 ) -> tuple[Groups | None, list[int], str]:
-    """Give what colours show, typical texts of each group, and how it was made in words."""
+    """The coloured groups, a typical text of each, and a description."""
     from minisbert.analysis.clusters import cluster
     from minisbert.analysis.naming import Groups
 
@@ -156,7 +154,7 @@ def _write(
     title: str,
     caption: str,
 ) -> None:
-    """Write the picture or the page."""
+    """Write the plot or the page."""
     from minisbert.analysis.map_page import write_map_page
     from minisbert.analysis.map_picture import draw_map
 
@@ -168,7 +166,7 @@ def _write(
 
 
 def _to_json(collection: Collection, projection: Projection, groups: Groups | None) -> dict[str, Any]:
-    """Give every point to a program."""
+    """Every point as JSON."""
     names: list[str | None] = [None] * len(collection.texts)
     if groups is not None:
         names = [groups.names[own] if own >= 0 else None for own in groups.ids.tolist()]

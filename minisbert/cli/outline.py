@@ -1,4 +1,4 @@
-"""What a model folder says about itself, read without its weights: enough for ``tokens`` and ``info``, and quick."""
+"""A model folder read without its weights: enough for ``tokens`` and ``info``, and quick."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from minisbert.model.tokens import Tokenizer
 
 
 class SaidLimit(NamedTuple):
-    """One of the length limits that a model folder carries."""
+    """One of the length limits in a model folder."""
 
     file: str
     key: str
-    tokens: float | None  # None: the file says nothing
+    tokens: float | None  # None: not in the file
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Outline:
     modules: list[tuple[str, Path]]  # what follows BERT; empty for a plain one
     config: BertConfig
     tokenizer: Tokenizer
-    said_limits: list[SaidLimit]  # in the order in which they count
-    max_seq_length: int  # the one in force, special tokens included
+    said_limits: list[SaidLimit]  # by precedence
+    max_seq_length: int  # the limit in force, special tokens included
     decided_by: str  # the file, or the option
 
 
@@ -60,7 +60,7 @@ def read_outline(choice: ModelChoice, *, local_files_only: bool, show_progress_b
 
 
 def _said_limits(bert_folder: Path, tokenizer: Tokenizer, config: BertConfig) -> list[SaidLimit]:
-    """List what each file says about the longest text."""
+    """List the length limit of each file."""
     sentence_file = "sentence_bert_config.json"
     return [
         SaidLimit(sentence_file, "max_seq_length", read_if_there(bert_folder / sentence_file).get("max_seq_length")),
@@ -70,17 +70,17 @@ def _said_limits(bert_folder: Path, tokenizer: Tokenizer, config: BertConfig) ->
 
 
 def _check_limit(limit: int, tokenizer: Tokenizer, config: BertConfig) -> int:
-    """Refuse a limit that leaves no room for a token, or that the model has no positions for."""
+    """Raise if the limit leaves no room for a token, or exceeds the model's positions."""
     least, most = tokenizer.special_count + 1, config.max_position_embeddings
     if not least <= limit <= most:
         raise ValueError(
-            f"--max-seq-length: expected {least} (one token and the special ones) to {most} (the model has no more "
-            f"positions), got {limit}"
+            f"--max-seq-length: expected {least} (one token and the special tokens) to {most} (the model's positions), "
+            f"got {limit}"
         )
     return limit
 
 
 def read_if_there(file: Path) -> dict[str, Any]:
-    """Read a JSON file that a model folder may do without."""
+    """Read an optional JSON file of a model folder."""
     read: dict[str, Any] = read_json(file, optional=True) or {}
     return read

@@ -1,7 +1,7 @@
-"""Where vectors go, and how they look there: a .npy, a .safetensors, or lines of JSON.
+"""Where vectors go and in which format: .npy, .safetensors or JSON lines.
 
-Each format is a header, of a length that does not depend on the number of rows, and a body to which rows are added. So
-a file can be written as the vectors come, and its header at the end, when their number is known. ``job.py`` does that.
+Each format is a header, whose length does not depend on the number of rows, and a body to which rows are appended. So
+a file can be written as the vectors come, and its header at the end, when their number is known; see ``job.py``.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 FORMATS = {".npy": "npy", ".safetensors": "safetensors", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
-# Legal inside a JSON string, but some readers of lines end a line there.
+# Legal in a JSON string, but some readers treat them as line ends.
 _LINE_ENDS = str.maketrans({"\x85": "\\u0085", "\u2028": "\\u2028", "\u2029": "\\u2029"})
 
 
 class OutputError(ValueError):
-    """A place that cannot be written to as asked."""
+    """An output that cannot be written."""
 
 
 @dataclass(frozen=True)
@@ -42,30 +42,30 @@ class Target:
     force: bool
 
     def check(self) -> None:
-        """Refuse early, before minutes of work, what could not be written in the end."""
+        """Raise early, before minutes of work, if the output cannot be written."""
         self.check_place()
         self.check_free()
 
     def check_place(self) -> None:
-        """Refuse what is no place for a file."""
+        """Raise if the path cannot be written."""
         if self.file is None:
             return
         if self.file.exists() and not self.file.is_file():
-            # a device, a pipe, a folder; renaming our file onto /dev/null would replace it
+            # a device, a pipe or a folder; renaming our file onto /dev/null would replace it
             raise OutputError(f"{self.file}: not a regular file; leave -o out to write to stdout")
         if not self.file.resolve().parent.is_dir():
-            raise OutputError(f"{self.file}: there is no folder {self.file.parent}; create it first")
+            raise OutputError(f"{self.file}: the folder {self.file.parent} does not exist; create it first")
         if self.file.exists() and any(_is_same_file(self.file, one) for one in _files_read(self.file)):
-            raise OutputError(f"{self.file}: is what is read, and would be lost; choose another name")
+            raise OutputError(f"{self.file}: is also the input, and would be overwritten; choose another name")
 
     def check_free(self) -> None:
-        """Refuse a file that exists, unless it is to be replaced."""
+        """Raise if the file exists, unless --force is given."""
         if self.file is not None and self.file.exists() and not self.force:
-            raise OutputError(f"{self.file}: exists already; choose another name, or replace it with --force")
+            raise OutputError(f"{self.file}: already exists; choose another name, or overwrite it with --force")
 
 
 def _files_read(output: Path) -> Iterator[str | Path | int]:
-    """Give whatever was said to the running command that may name a file it reads; 0 is stdin."""
+    """Yield the running command's parameters that may name a file it reads; 0 is stdin."""
     context = click.get_current_context(silent=True)
     for parameter in context.command.params if context else ():
         said = context.params.get(str(parameter.name)) if context else None
@@ -76,7 +76,7 @@ def _files_read(output: Path) -> Iterator[str | Path | int]:
 
 
 def _is_same_file(file: Path, other: str | Path | int) -> bool:
-    """Say whether both are one file, by whatever names; what is no file at all is another."""
+    """Whether both are the same file, under any name; False if the other is not a file."""
     try:
         return os.path.samestat(file.stat(), os.stat(other))  # noqa: PTH116 - a descriptor, too
     except (OSError, ValueError):
@@ -84,28 +84,28 @@ def _is_same_file(file: Path, other: str | Path | int) -> bool:
 
 
 def choose_target(file: str | None, output_format: str | None, force: bool) -> Target:
-    """Find out where to and in which format, by the file's suffix or as said."""
+    """Choose the output and its format, given or by the file's suffix."""
     if file in (None, "-"):
         if output_format not in (None, "jsonl"):
-            raise click.UsageError(f"{output_format} cannot go to stdout; name a file with -o.")
+            raise click.UsageError(f"{output_format} cannot be written to stdout; give a file with -o.")
         return Target(None, "jsonl", force)
     path = Path(str(file))
     kind = output_format or FORMATS.get(path.suffix.lower())
     if kind is None:
         raise click.UsageError(
-            f"{str(file)!r} does not end in {', '.join(FORMATS)}; say what to write with --output-format."
+            f"{str(file)!r} does not end in {', '.join(FORMATS)}; choose a format with --output-format."
         )
     return Target(path, kind, force)
 
 
 def write_stdout(texts: Sequence[str], embeddings: Array) -> None:
-    """Write lines of JSON to stdout, in UTF-8 whatever the terminal speaks."""
+    """Write JSON lines to stdout, in UTF-8 whatever the terminal's encoding."""
     sys.stdout.buffer.writelines(_lines(texts, embeddings))
     sys.stdout.buffer.flush()  # here, where a closed pipe is expected
 
 
 def header(kind: str, rows: int, width: int, dtype: str) -> bytes:
-    """Give what stands before the vectors; as long for a trillion rows as for none."""
+    """The bytes before the vectors; equally long for no rows and for a trillion."""
     import numpy as np
 
     little_endian = np.dtype(dtype).newbyteorder("<")
@@ -125,17 +125,17 @@ def header(kind: str, rows: int, width: int, dtype: str) -> bytes:
 
 
 def body(kind: str, texts: Sequence[str], embeddings: Array) -> Iterable[bytes]:
-    """Give the bytes of more rows."""
+    """The bytes of more rows."""
     return _BODIES[kind](texts, embeddings)
 
 
 def _binary(texts: Sequence[str], embeddings: Array) -> Iterator[bytes]:
-    """Give the numbers alone, row by row, little-endian as every machine reads them."""
+    """The numbers row by row, little-endian on every machine."""
     yield embeddings.astype(embeddings.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
 def _lines(texts: Sequence[str], embeddings: Array) -> Iterator[bytes]:
-    """Give JSON with so many digits that the same float32 (9) or float64 (17) is read back."""
+    """JSON lines with enough digits to read back the same float32 (9) or float64 (17)."""
     # one format string for a whole vector: four times as fast as json.dumps, and half as long
     digits = 9 if embeddings.dtype.itemsize <= 4 else 17
     vector = ", ".join([f"%.{digits}g"] * embeddings.shape[1])

@@ -1,4 +1,4 @@
-"""``minisbert profile``: one forward pass as a table, operation by operation, beside what this machine could do."""
+"""``minisbert profile``: one forward pass by operation, compared with this machine's ceilings."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from minisbert.proof.profile import profile as measure
 from minisbert.schedule import BATCH_TOKENS
 
 MOST_TOKENS = 2 * BATCH_TOKENS
-"""Tokens that are profiled: two full batches; a third would only say the same."""
+"""Tokens profiled: two full batches; more would not change the picture."""
 
 HEAD = ("operation", "shapes", "calls", "ms", "share", "MFLOP", "MB", "FLOP/byte", "GFLOP/s", "of ceiling", "bound by")
-_WORDS = ("operation", "shapes", "bound by")  # columns that are aligned on the left
-_WORTH_A_WORD = 1.05  # above the ceiling by more than the ceiling's own noise
+_WORDS = ("operation", "shapes", "bound by")  # left-aligned columns
+_WORTH_A_WORD = 1.05  # above the ceiling by more than its measurement noise
 
 
 @click.command(short_help="Show where the time of a forward pass goes.")
@@ -38,13 +38,13 @@ _WORTH_A_WORD = 1.05  # above the ceiling by more than the ceiling's own noise
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Threads of matrix products; everything else runs on one.",
+    help="Threads for matrix products; everything else runs on one.",
 )
 @click.option(
     "--repeat",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Passes of which the median is shown.  [default: as many as fit into 2 seconds, 3 to 100]",
+    help="Passes; their median is shown.  [default: as many as fit into 2 seconds, 3 to 100]",
 )
 @json_option
 @model_options
@@ -53,10 +53,9 @@ def profile(
 ) -> None:
     """Show where the time of a forward pass goes, operation by operation.
 
-    The code that embeds is run under a clock. FLOP and bytes are counted by formula, a byte once for each time that it
-    must be read or written. A roofline needs two ceilings, measured here and now: the speed of a matrix product, and
-    of a copy in memory. An operation's ceiling is what the two allow it, and `bound by` says which of them is in the
-    way.
+    The production code is timed. FLOP and bytes are computed by formula; each necessary read or write of a byte counts
+    once. The two ceilings of the roofline are measured on the spot: the speed of a matrix product and of a memory copy.
+    An operation's ceiling is what both allow, and `bound by` says which one limits it.
 
     \b
     Examples:
@@ -65,14 +64,14 @@ def profile(
       minisbert profile -i texts.txt --num-threads 2 --json
     """
     if source.file is None and not source.arguments:
-        raise click.UsageError("There is nothing to profile: give texts, or a file (-i).")
+        raise click.UsageError("Nothing to profile: give texts, or a file (-i).")
     encoder = choice.encoder(dtype)
     texts, left_out = _enough(source.read(), encoder)
     if not texts:
-        raise ValueError("profile: the input holds no texts; an empty line of a text file would be one")
-    encoder.tokenize(texts)  # says what is cut off
+        raise ValueError("profile: the input has no texts; an empty line of a text file would count as one")
+    encoder.tokenize(texts)  # warns about what is cut off
     if left_out:
-        click.echo(f"profiled: the first {len(texts):,} texts; more than {MOST_TOKENS:,} tokens say the same", err=True)
+        click.echo(f"profiled: the first {len(texts):,} texts; more than {MOST_TOKENS:,} tokens add nothing", err=True)
     found = measure(encoder, texts, num_threads=num_threads, passes=repeat)
     if as_json:
         click.echo(json.dumps(_to_json(found, encoder), indent=2))
@@ -83,7 +82,7 @@ def profile(
 
 
 def _enough(texts: Iterable[str], encoder: SentenceEncoder) -> tuple[list[str], bool]:
-    """Take texts until there are tokens enough, and say whether some were left."""
+    """Take texts until there are enough tokens; say whether some were left out."""
     taken: list[str] = []
     tokens = 0
     for text in texts:
@@ -95,7 +94,7 @@ def _enough(texts: Iterable[str], encoder: SentenceEncoder) -> tuple[list[str], 
 
 
 def _heading(found: Profile, encoder: SentenceEncoder) -> list[str]:
-    """Say what was measured, on what, and the sizes that the letters stand for."""
+    """What was measured, on which machine, and the sizes behind the letters."""
     config, ceilings = encoder.model.config, found.ceilings
     work = [_count(found.texts, "text"), _count(found.tokens, "token"), _count(found.batches, "batch", "batches")]
     blas = [f"{library['internal_api']} {library['version']}{_kernel(library)}" for library in libraries()]
@@ -104,16 +103,16 @@ def _heading(found: Profile, encoder: SentenceEncoder) -> list[str]:
     return [
         f"{encoder.folder.name}, {encoder.dtype}: {', '.join(work)}, {_count(found.num_threads, 'thread')}; "
         f"median of {_count(found.passes, 'pass', 'passes')}",
-        f"ceilings: {ceilings.gflop_per_s:.1f} GFLOP/s in a matrix product, {ceilings.gb_per_s:.1f} GB/s in a copy",
+        f"ceilings: matrix product {ceilings.gflop_per_s:.1f} GFLOP/s, memory copy {ceilings.gb_per_s:.1f} GB/s",
         f"versions: {', '.join(versions)}",
-        f"N = {found.tokens // found.batches} tokens of a batch{average}, T of one text; D = {config.hidden_size}, "
+        f"N = {found.tokens // found.batches} tokens in a batch{average}, T in a text; D = {config.hidden_size}, "
         f"H = {config.num_attention_heads}, K = {config.head_size}, F = {config.intermediate_size}; "
         f"{_count(config.num_hidden_layers, 'layer')}",
     ]
 
 
 def _kernel(library: dict[str, Any]) -> str:
-    """Name the kernel where BLAS tells it."""
+    """The kernel, if BLAS reports it."""
     return f" ({library['architecture']})" if library.get("architecture") else ""
 
 
@@ -123,7 +122,7 @@ def _count(number: int, one: str, many: str = "") -> str:
 
 
 def _table(found: Profile, encoder: SentenceEncoder) -> list[str]:
-    """Lay out the operations under the blocks that they belong to, what is between them, and their sum."""
+    """Lay out the operations by block, the time between them, and the total."""
     lines: list[tuple[str, ...]] = [HEAD]
     for block, members in groupby(found.rows, key=lambda row: row.operation.block):
         rows = list(members)
@@ -141,12 +140,12 @@ def _table(found: Profile, encoder: SentenceEncoder) -> list[str]:
 
 
 def _place(cell: str, width: int, head: str) -> str:
-    """Put words to the left of their column, figures to the right."""
+    """Align words left, figures right."""
     return cell.ljust(width) if head in _WORDS else cell.rjust(width)
 
 
 def _figures(row: Row, found: Profile) -> tuple[str, ...]:
-    """Write all that is known of an operation, behind its name."""
+    """The cells of an operation after its name."""
     least = found.ceilings.least_seconds(row.cost)
     bound = found.ceilings.bound(row.cost) if least else ""
     times, rates = _times(row.seconds, found), _rates(row.cost, row.seconds, least)
@@ -154,12 +153,12 @@ def _figures(row: Row, found: Profile) -> tuple[str, ...]:
 
 
 def _times(seconds: float, found: Profile) -> tuple[str, str]:
-    """Write milliseconds and the share of the pass."""
+    """Milliseconds, and the share of the pass."""
     return f"{1e3 * seconds:.3f}", f"{100 * seconds / found.seconds:.1f} %"
 
 
 def _rates(cost: Cost, seconds: float, least: float) -> tuple[str, ...]:
-    """Write MFLOP, MB, FLOP/byte, GFLOP/s and the share of the ceiling; what does not apply stays empty."""
+    """MFLOP, MB, FLOP/byte, GFLOP/s and the share of the ceiling; empty where not applicable."""
     return (
         _number(cost.flop / 1e6) if cost.flop else "",
         _number(cost.bytes / 1e6) if cost.bytes else "",
@@ -170,7 +169,7 @@ def _rates(cost: Cost, seconds: float, least: float) -> tuple[str, ...]:
 
 
 def _number(value: float) -> str:
-    """Write a number with some three digits.
+    """Write a number with about three digits.
 
     Examples
     --------
@@ -183,24 +182,24 @@ def _number(value: float) -> str:
 
 
 def _verdict(found: Profile) -> list[str]:
-    """Say what the table comes to, and what is odd about it."""
+    """Sum up the table, and explain what is odd."""
     speed, ceilings = found.cost.flop / found.seconds / 1e9, found.ceilings
     lines = [
-        f"Without the clock the pass takes {1e3 * found.unclocked:.3f} ms: "
+        f"Without timers the pass takes {1e3 * found.unclocked:.3f} ms: "
         f"{found.tokens / found.unclocked:,.0f} tokens/s, {found.texts / found.unclocked:,.1f} texts/s.",
-        f"It computes at {100 * speed / ceilings.gflop_per_s:.0f} % of the speed of a matrix product. "
+        f"It runs at {100 * speed / ceilings.gflop_per_s:.0f} % of the speed of a matrix product. "
         f"With every operation at its ceiling it would take {1e3 * found.least_seconds:.3f} ms.",
     ]
     above = {ceilings.bound(r.cost) for r in found.rows if ceilings.least_seconds(r.cost) > _WORTH_A_WORD * r.seconds}
     if "memory" in above:
-        lines.append("Above 100 % of memory: the bytes were still in the processor's cache, which is faster.")
+        lines.append("Above 100 % of memory: the bytes were still in the CPU cache, which is faster.")
     if "compute" in above:
-        lines.append("Above 100 % of compute: others were at work while the ceilings were measured. Measure again.")
+        lines.append("Above 100 % of compute: the machine was busy while the ceilings were measured. Measure again.")
     return lines
 
 
 def _to_json(found: Profile, encoder: SentenceEncoder) -> dict[str, Any]:
-    """Give everything to a program, in seconds, FLOP and bytes."""
+    """Everything as JSON, in seconds, FLOP and bytes."""
     ceilings = found.ceilings
     return {
         "model": str(encoder.folder),

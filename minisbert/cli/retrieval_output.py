@@ -1,4 +1,4 @@
-"""What the verbs of `minisbert evaluate` about retrieval share: options, words, tables, JSON, and where it all goes."""
+"""What the evaluation verbs share: options, tables, JSON, and the output file."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from minisbert.evaluation.retrieval_set import RetrievalSet
 
 
 def set_options(verb: Verb) -> Verb:
-    """Give a verb the options about folders and output that both verbs share."""
+    """Add the options for retrieval sets and output to a verb."""
     options = [
-        click.option("--split", default="test", show_default=True, help="Which judgements: qrels/SPLIT.tsv."),
-        click.option("--grade-column", metavar="NAME", help="The column of the judgements that holds the grade."),
-        click.option("--without-title", is_flag=True, help="Leave the titles of documents out."),
+        click.option("--split", default="test", show_default=True, help="Judgements to use: qrels/SPLIT.tsv."),
+        click.option("--grade-column", metavar="NAME", help="Column of the judgements with the grade."),
+        click.option("--without-title", is_flag=True, help="Leave out the titles of documents."),
         json_option,
-        click.option("-o", "--output", metavar="FILE", help="Write the result as JSON, query by query."),
+        click.option("-o", "--output", metavar="FILE", help="Write the result as JSON, with every query."),
         click.option("--force", is_flag=True, help="Replace the file if it exists."),
     ]
     return decorate(verb, options)
 
 
 def heading(found: RetrievalSet, split: str) -> list[str]:
-    """Say what was read, and how documents were made of it."""
-    left_out = f"; queries without: {found.queries_left_out:,}, left out" if found.queries_left_out else ""
+    """Describe the set, and how documents were formed."""
+    left_out = f"; {found.queries_left_out:,} queries without judgements left out" if found.queries_left_out else ""
     document = "title + text" if found.with_title else "text without title"
     if found.with_title and found.titles_repeated * 2 > len(found.documents):
         document += (
-            f"; {found.titles_repeated:,} texts begin with their title again (--without-title has it there only once)"
+            f"; {found.titles_repeated:,} texts repeat their title at the start (--without-title leaves it there once)"
         )
     return [
         f"{found.name}, {split}: {len(found.queries):,} queries, {len(found.documents):,} documents, "
@@ -47,7 +47,7 @@ def heading(found: RetrievalSet, split: str) -> list[str]:
 
 
 def in_words(cut: Cut, one: str, many: str | None = None) -> str:
-    """Say how many texts are cut, and how much is lost.
+    """Write how many texts are cut, and how much is lost.
 
     Examples
     --------
@@ -77,7 +77,7 @@ def interval(estimate: Estimate) -> str:
 
 
 def signed(difference: float) -> str:
-    """Write a difference, x 100, and none as +0.00.
+    """Write a difference, x 100; zero is +0.00.
 
     Examples
     --------
@@ -88,7 +88,7 @@ def signed(difference: float) -> str:
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lay out a table: the first column to the left, the others to the right; short rows end early.
+    """Lay out a table: the first column left-aligned, the others right-aligned; rows may be short.
 
     Examples
     --------
@@ -109,7 +109,7 @@ def columns(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def describe_set(found: RetrievalSet) -> dict[str, Any]:
-    """Give what was read to a program."""
+    """The set as JSON."""
     return {
         "set": found.name,
         "documents": len(found.documents),
@@ -123,7 +123,7 @@ def describe_set(found: RetrievalSet) -> dict[str, Any]:
 
 
 def describe_model(encoder: SentenceEncoder) -> dict[str, Any]:
-    """Give what computed the vectors, and how intervals were drawn, to a program."""
+    """The model and the bootstrap's settings as JSON."""
     return {
         "model": encoder.folder.name,
         "dtype": str(encoder.dtype),
@@ -135,7 +135,7 @@ def describe_model(encoder: SentenceEncoder) -> dict[str, Any]:
 
 
 def describe_cut(cut: Cut) -> dict[str, Any]:
-    """Give what a limit cut off to a program.
+    """What a limit cut off, as JSON.
 
     Examples
     --------
@@ -155,7 +155,7 @@ def describe_cut(cut: Cut) -> dict[str, Any]:
 
 
 def choose_file(output: str | None, force: bool) -> Target | None:
-    """Refuse a file that could not be written, before minutes of work."""
+    """Raise if the file cannot be written, before minutes of work."""
     if output is None:
         return None
     target = Target(Path(output), "json", force)
@@ -164,7 +164,7 @@ def choose_file(output: str | None, force: bool) -> Target | None:
 
 
 def give(lines: Sequence[str], whole: Any, as_json: bool, target: Target | None) -> None:
-    """Print the table or JSON, and write the file."""
+    """Print the table or the JSON, and write the file."""
     if target is not None and target.file is not None:
         with written_whole(target.file) as stream:
             stream.write(json.dumps(whole, indent=1, ensure_ascii=False).encode() + b"\n")

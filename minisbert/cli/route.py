@@ -1,4 +1,4 @@
-"""``minisbert route``: where queries belong. Both a verb, which asks the routes, and a group of verbs about them."""
+"""``minisbert route``: send queries to routes. Both a verb, which routes queries, and a group of verbs about routes."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
     from minisbert.search.router import RouteChoice, Router
     from minisbert.search.routes import RouteTable
 
-# Name to module and short help, as in every group.
+# Name -> module and short help, as in every group.
 VERBS = {
-    "fit": ("route_fit", "Fit thresholds to labelled queries, or to the examples alone."),
-    "evaluate": ("route_evaluate", "Measure how well labelled queries find their routes."),
-    "draw": ("route_fit", "Make routes of a labelled table."),
+    "fit": ("route_fit", "Fit thresholds on labelled queries, or on the examples alone."),
+    "evaluate": ("route_evaluate", "Evaluate routes on labelled queries."),
+    "draw": ("route_fit", "Create routes from a labelled table."),
 }
-ASK = "ask"  # the name under which the group finds the verb that asks; nobody need type it
+ASK = "ask"  # the group's internal name for the verb that routes queries; nobody types it
 NAME_WIDTH, LEAST_TEXT = 32, 16  # columns of a route's name, at most; of a text, at least
 
 
 class _AskContext(click.Context):
-    """Usage and errors of the verb that asks are those of ``minisbert route``."""
+    """Shows usage and errors of the routing verb as those of ``minisbert route``."""
 
     @property
     def command_path(self) -> str:
@@ -38,7 +38,7 @@ class _AskContext(click.Context):
 
 
 class _Ask(click.Command):
-    """The verb that asks: its help is the group's."""
+    """The verb that routes queries; its help is the group's."""
 
     context_class = _AskContext
 
@@ -47,13 +47,13 @@ class _Ask(click.Command):
 
 
 class _RouteGroup(LazyGroup):
-    """A group whose first argument, if it is no verb, is a file of routes to be asked."""
+    """A group whose first argument, if it is not a verb, is a file of routes."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0] not in (*self.verbs, *ctx.help_option_names):
             close = difflib.get_close_matches(args[0], self.verbs, 1)
             if close and not ctx.resilient_parsing and not Path(args[0]).exists():
-                ctx.fail(f"There is no file and no command {args[0]!r}. Did you mean {close[0]!r}?")
+                ctx.fail(f"No such file or command {args[0]!r}. Did you mean {close[0]!r}?")
             args = [ASK, *args]
         return super().parse_args(ctx, args)
 
@@ -74,11 +74,11 @@ class _RouteGroup(LazyGroup):
         self.format_commands(ctx, formatter)
 
 
-@click.group(cls=_RouteGroup, verbs=VERBS, short_help="Tell by meaning where a query belongs, or that it is none.")
+@click.group(cls=_RouteGroup, verbs=VERBS, short_help="Route queries by meaning, or reject them as out-of-scope.")
 def route() -> None:
-    """Tell by meaning where queries belong: to one of the routes, or to none of these.
+    """Route queries by meaning: to one of the routes, or to none if they are out-of-scope.
 
-    ROUTES is a file in YAML or JSON that names routes and gives a few examples of each:
+    ROUTES is a YAML or JSON file with names of routes and a few examples of each:
 
     \b
       routes:
@@ -87,13 +87,12 @@ def route() -> None:
           - how do I return this?
         hours:
           examples: [when do you open, are you open on Sunday]
-          threshold: 0.6       # of this route alone
-      threshold: 0.5           # what a score must reach
+          threshold: 0.6       # for this route only
+      threshold: 0.5           # minimum score
       scoring: nearest         # or centroid: the mean of the examples
 
-    All but names and examples may be left out; without a threshold every query gets the route that is closest. A
-    labelled CSV, TSV or JSONL will do as well: a route a label. A file that is named like a command is reached as
-    ./fit.
+    Only names and examples are required; without a threshold every query goes to the closest route. A labelled CSV, TSV
+    or JSONL works too: each label is a route. Write ./fit for a file that is named like a command.
 
     \b
     Examples:
@@ -103,21 +102,21 @@ def route() -> None:
       minisbert route fit routes.yaml queries.tsv -o fitted.yaml
       minisbert route evaluate routes.yaml queries.tsv
 
-    `minisbert route COMMAND --help` explains a command and shows more examples.
+    `minisbert route COMMAND --help` describes a command and shows more examples.
     """
 
 
 def table_options(verb: Verb) -> Verb:
-    """Give a verb ROUTES, and what may be said in place of what stands there."""
+    """Add ROUTES, and the option that overrides its scoring, to a verb."""
     options = [
         click.argument("routes", metavar="ROUTES", type=click.Path(exists=True, dir_okay=False, path_type=Path)),
-        click.option("--scoring", type=click.Choice(["nearest", "centroid"]), help="In place of what the file says."),
+        click.option("--scoring", type=click.Choice(["nearest", "centroid"]), help="Override the file's scoring."),
     ]
     return decorate(verb, options)
 
 
 threshold_option = click.option(
-    "--threshold", type=float, metavar="SCORE", help="For all routes, in place of what the file says."
+    "--threshold", type=float, metavar="SCORE", help="Threshold for all routes; overrides the file's."
 )
 
 
@@ -137,9 +136,9 @@ def ask(
     as_json: bool,
     choice: ModelChoice,
 ) -> None:
-    """Ask the routes."""
+    """Route the queries."""
     if source.file is None and not source.arguments:
-        raise click.UsageError("There is nothing to route: give texts, or a file of them (-i).")
+        raise click.UsageError("Nothing to route: give texts, or a file of texts (-i).")
     source.check()
     table = load_table(routes, scoring, threshold)
     texts = list(source.read())
@@ -155,15 +154,15 @@ def ask(
 
 
 def load_table(file: Path, scoring: str | None, threshold: float | None = None) -> RouteTable:
-    """Read routes, before seconds of work, and put what was said on the command line in place of what stands there."""
+    """Read routes, before seconds of work, and apply the options that override them."""
     from minisbert.search.route_files import read_routes
 
     table = read_routes(file)
     if scoring not in (None, table.scoring):
         if table.fitted is not None and threshold is None:
             raise click.UsageError(
-                f"The thresholds of {file} were fitted to the scoring {table.scoring!r}; fit them again "
-                f"(minisbert route fit --scoring {scoring}), or say a --threshold."
+                f"The thresholds of {file} were fitted for the scoring {table.scoring!r}; fit them again "
+                f"(minisbert route fit --scoring {scoring}), or give a --threshold."
             )
         table = replace(table, scoring=str(scoring), origin=None, fitted=None)
     if threshold is not None:
@@ -173,7 +172,7 @@ def load_table(file: Path, scoring: str | None, threshold: float | None = None) 
 
 
 def _table(choices: list[RouteChoice], width: int) -> list[str]:
-    """Put choices into columns; query and example share what is left of the line."""
+    """Lay out choices in columns; query and example share the rest of the line."""
     rows = [["route", "score", "needs"]]
     rows += [[_name(one), f"{one.score:.4f}", _needs(one.threshold)] for one in choices]
     widths = [max(display_width(row[i]) for row in rows) for i in range(3)]
@@ -185,12 +184,12 @@ def _table(choices: list[RouteChoice], width: int) -> list[str]:
         cells += [pad(_cut(query, room), room), _cut(example, room)]
         lines.append("  ".join(cells).rstrip())
     if any(one.name is None for one in choices):
-        lines += ["", "none (x): none of these; x comes closest"]
+        lines += ["", "none (x): out-of-scope; x is the closest route"]
     return lines
 
 
 def _blocks(choices: list[RouteChoice]) -> list[str]:
-    """List the scores of all routes under each query, and mark the one that is taken."""
+    """List the scores of all routes under each query, and mark the chosen one."""
     lines: list[str] = []
     for one in choices:
         names = {name: shorten(printable(name), NAME_WIDTH) for name in one.scores}
@@ -204,12 +203,12 @@ def _blocks(choices: list[RouteChoice]) -> list[str]:
                 needs = "" if one.threshold is None else f"  needs {_needs(one.threshold)}"
                 lines[-1] += f"{needs}  like {printable(one.example)!r}"
         if one.name is None:
-            lines.append("> none of these")
+            lines.append("> none: out-of-scope")
     return lines
 
 
 def _name(one: RouteChoice) -> str:
-    """Name the route, or the one that came closest."""
+    """The route, or the closest one."""
     best = shorten(printable(one.best), NAME_WIDTH)
     return best if one.name is not None else f"none ({best})"
 
@@ -220,12 +219,12 @@ def _needs(threshold: float | None) -> str:
 
 
 def _cut(text: str, room: int) -> str:
-    """Fit a text into a column."""
+    """Shorten a text to a column."""
     return shorten(printable(text[: 4 * room]), room) or "(empty)"
 
 
 def _to_json(router: Router, choices: list[RouteChoice], show_all: bool) -> dict[str, Any]:
-    """Give everything to a program; the scores of all routes if they were asked for."""
+    """Everything as JSON, with the scores of all routes on request."""
     rows = []
     for one in choices:
         margin = None if one.margin is None else _digits(one.margin)
@@ -238,5 +237,5 @@ def _to_json(router: Router, choices: list[RouteChoice], show_all: bool) -> dict
 
 
 def _digits(score: float) -> float:
-    """Give a score with the nine digits that a float32 has."""
+    """Round a score to the nine digits of a float32."""
     return float(f"{score:.9g}")

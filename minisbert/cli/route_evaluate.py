@@ -1,4 +1,4 @@
-"""``minisbert route evaluate``: how well labelled queries find their routes, and how well the others are refused."""
+"""``minisbert route evaluate``: how well queries are routed, and out-of-scope ones rejected."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NAME_WIDTH, TEXT_WIDTH = 40, 60  # columns of a route's name and of a text, at m
 @threshold_option
 @click.option("--show", type=click.IntRange(0), default=10, show_default=True, help="Routes and confusions listed.")
 @click.option(
-    "--mistakes", type=click.IntRange(0), default=0, metavar="COUNT", help="List wrong answers, surest first."
+    "--mistakes", type=click.IntRange(0), default=0, metavar="COUNT", help="List mistakes, highest score first."
 )
 @queries_options
 @json_option
@@ -54,12 +54,13 @@ def evaluate(
     as_json: bool,
     choice: ModelChoice,
 ) -> None:
-    """Measure how well labelled queries find their routes, and how well those that belong to none are refused.
+    """Evaluate how well labelled queries are routed, and out-of-scope queries rejected.
 
-    QUERIES is a CSV, TSV or JSONL with a label and a text in each row: the name of a route, or `none` for what belongs
-    to none. Queries that are examples are left out. Give other queries than those that thresholds were fitted to.
+    QUERIES is a CSV, TSV or JSONL with a label and a text in each row: the name of a route, or `none` for out-of-scope
+    queries. Queries that are examples of a route are left out. Use other queries than those the thresholds were fitted
+    on.
 
-    Shown are all figures with their intervals, the routes that are found worst, and what is most often taken for what.
+    Shows all figures with their intervals, the worst routes, and the most frequent confusions.
 
     \b
     Examples:
@@ -87,17 +88,17 @@ def evaluate(
 
 
 def _name(name: str | None) -> str:
-    """Name a route, or none."""
-    return "none of these" if name is None else shorten(printable(name), NAME_WIDTH)
+    """A route's printed name."""
+    return "none (out-of-scope)" if name is None else shorten(printable(name), NAME_WIDTH)
 
 
 def _share(value: float) -> str:
-    """Write a share, x 100, or that there is none."""
+    """Write a share, x 100, or a dash."""
     return "-" if math.isnan(value) else f"{100 * value:.1f}"
 
 
 def _route_lines(found: RouteReport, show: int) -> list[str]:
-    """List the routes that are found worst, and none of these."""
+    """List the worst routes, and out-of-scope."""
     *scores, none = found.by_route()
 
     def badness(score: RouteScore) -> tuple[bool, float]:
@@ -111,22 +112,22 @@ def _route_lines(found: RouteReport, show: int) -> list[str]:
         [_name(one.name), f"{one.queries:,}", f"{one.routed:,}", *map(_share, (one.precision, one.recall, one.f1))]
         for one in worst + [none] * bool(none.queries or none.routed)
     ]
-    more = [f"and {len(scores) - show} routes more (--show)"] if len(scores) > show else []
+    more = [f"and {len(scores) - show} more routes (--show)"] if len(scores) > show else []
     return ["", *columns(rows), *more]
 
 
 def _confusion_lines(found: RouteReport, show: int) -> list[str]:
-    """List what is most often taken for what."""
+    """List the most frequent confusions."""
     confusions = found.confusions()
     if not confusions or not show:
         return []
     rows = [(f"{count:,}", f"{_name(expected)} -> {_name(decided)}") for expected, decided, count in confusions[:show]]
-    more = [f"  and {len(confusions) - show} kinds more (--show)"] if len(confusions) > show else []
-    return ["", "most frequent mistakes: belongs to -> was sent to", *align(rows), *more]
+    more = [f"  and {len(confusions) - show} more (--show)"] if len(confusions) > show else []
+    return ["", "most frequent confusions: expected -> routed to", *align(rows), *more]
 
 
 def _mistake_lines(found: RouteReport, mistakes: int) -> list[str]:
-    """List queries that were judged wrongly, the surest first."""
+    """List misrouted queries, highest score first."""
     wrong = [row for row in _rows(found) if row["route"] != row["expected"]]
     wrong.sort(key=lambda row: -row["score"])
     if not mistakes or not wrong:
@@ -139,7 +140,7 @@ def _mistake_lines(found: RouteReport, mistakes: int) -> list[str]:
 
 
 def _rows(found: RouteReport) -> list[dict[str, Any]]:
-    """Give each query: where it belongs, where it was sent, its best route and score."""
+    """Each query: expected route, decision, best route and score."""
     names = (*found.queries.names, None)
     numbers = (found.queries.expected, found.decided, found.queries.best, found.queries.top)
     return [
@@ -151,7 +152,7 @@ def _rows(found: RouteReport) -> list[dict[str, Any]]:
 
 
 def _to_json(found: RouteReport) -> dict[str, Any]:
-    """Give everything to a program."""
+    """Everything as JSON."""
     scores = [
         {key: number_or_none(value) if isinstance(value, float) else value for key, value in one._asdict().items()}
         for one in found.by_route()

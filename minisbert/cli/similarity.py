@@ -1,4 +1,4 @@
-"""``minisbert similarity``: every text against every text, as a matrix."""
+"""``minisbert similarity``: all pairwise similarities of some texts, as a matrix."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 METRICS = {
     "cosine": "cosine similarity: 1 same direction, 0 unrelated, -1 opposite",
-    "dot": "dot product: larger is more alike",
-    "euclidean": "negative Euclidean distance: 0 is the same vector, further below is less alike",
-    "manhattan": "negative Manhattan distance: 0 is the same vector, further below is less alike",
+    "dot": "dot product: larger is more similar",
+    "euclidean": "negative Euclidean distance: 0 is the same vector, more negative is less similar",
+    "manhattan": "negative Manhattan distance: 0 is the same vector, more negative is less similar",
     "angular": "angular distance: 0 same direction, 0.5 unrelated, 1 opposite",
 }
-LABEL_WIDTH = (20, 40)  # columns of a text, at least and at most
-NUMBER_WIDTH = 8  # columns of a cosine with what is between
+LABEL_WIDTH = (20, 40)  # minimum and maximum columns of a text
+NUMBER_WIDTH = 8  # columns of a cosine and its gap
 
 
-@click.command(short_help="Show how alike texts are.")
+@click.command(short_help="Show how similar texts are.")
 @input_options
-@click.option("--metric", type=click.Choice(list(METRICS)), help="[default: the model's own, mostly cosine]")
-@click.option("--calibration", metavar="FILE", help="Show percentiles, too: a file that `calibrate` wrote.")
+@click.option("--metric", type=click.Choice(list(METRICS)), help="[default: the model's own, usually cosine]")
+@click.option("--calibration", metavar="FILE", help="Also show percentiles, from a file written by `calibrate`.")
 @json_option
 @computing_options
 @model_options
@@ -43,10 +43,10 @@ def similarity(
     dtype: str,
     **long_texts: Any,
 ) -> None:
-    """Show how alike texts are: every text against every text.
+    """Show how similar texts are, each compared with every other.
 
-    What 0.3 means depends on model and texts. With --calibration each score is also shown as a percentile: it is above
-    so many percent of random pairs of the corpus that was calibrated.
+    What 0.3 means depends on model and texts. With --calibration each score is also shown as a percentile: the share of
+    random pairs of the calibration corpus that score lower.
 
     \b
     Examples:
@@ -57,7 +57,7 @@ def similarity(
     """
     texts = list(source.read())
     if len(texts) < 2:
-        raise click.UsageError(f"There is nothing to compare: expected at least two texts, got {len(texts)}.")
+        raise click.UsageError(f"Nothing to compare: expected at least two texts, got {len(texts)}.")
     from minisbert.similarity import SIMILARITIES, angular_distance
 
     calibrated = _load(calibration)
@@ -75,7 +75,7 @@ def similarity(
     lines = [METRICS[name], "", *_matrix(labels, [[_number(score) for score in row] for row in scores.tolist()])]
     if calibrated is not None:
         percentiles = [[calibrated.write(one) for one in row] for row in calibrated.percentile(scores).tolist()]
-        lines += ["", f"percentiles: above so many % of {_sample(calibrated)}", "", *_matrix(labels, percentiles)]
+        lines += ["", f"percentiles: above this % of {_sample(calibrated)}", "", *_matrix(labels, percentiles)]
     if len(texts) > 2:
         lines += ["", most_similar(scores, is_distance=name == "angular")]
     click.echo("\n".join(lines))
@@ -91,12 +91,12 @@ def _load(file: str | None) -> Calibration | None:
 
 
 def _sample(calibrated: Calibration) -> str:
-    """Say of what the percentiles are."""
+    """Describe the calibration sample."""
     return f"{calibrated.pairs:,} random pairs of {calibrated.texts:,} texts"
 
 
 def _to_json(texts: list[str], name: str, scores: Array, calibrated: Calibration | None) -> dict[str, Any]:
-    """Give everything to a program."""
+    """Everything as JSON."""
     rows = [[float(f"{score:.9g}") for score in row] for row in scores.tolist()]
     result: dict[str, Any] = {"texts": texts, "similarity_fn_name": name, "scores": rows}
     if calibrated is not None:
@@ -107,7 +107,7 @@ def _to_json(texts: list[str], name: str, scores: Array, calibrated: Calibration
 
 
 def _labels(texts: list[str], width: int) -> list[str]:
-    """Number the texts and cut them to where the numbers of a row, too, have room."""
+    """Number the texts, and shorten them so that a row of numbers fits."""
     number_width = len(str(len(texts)))
     least, most = LABEL_WIDTH
     room = max(least, min(most, width - number_width - 2 - len(texts) * NUMBER_WIDTH))
@@ -115,12 +115,12 @@ def _labels(texts: list[str], width: int) -> list[str]:
 
 
 def _matrix(labels: list[str], cells: list[list[str]]) -> list[str]:
-    """Lay out a matrix of numbers, with the texts' numbers above."""
+    """Lay out a matrix of numbers under the texts' numbers."""
     return matrix_lines(labels, [str(i) for i in range(1, len(labels) + 1)], cells, terminal_width())
 
 
 def _number(score: float) -> str:
-    """Write a score with four digits, and no zero with a minus sign."""
+    """Write a score with four digits, with no negative zero."""
     written = f"{score:.4f}"
     return "0.0000" if written == "-0.0000" else written
 

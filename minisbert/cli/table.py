@@ -1,4 +1,4 @@
-"""Text in columns: how wide it looks on a terminal, how it is shortened, padded, and made safe to print."""
+"""Text in columns: its width on a terminal, shortened, padded, and safe to print."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import shutil
 import unicodedata
 from collections.abc import Sequence
 
-_JOINER = "\u200d"  # glues emoji into one picture
+_JOINER = "\u200d"  # joins emoji into one glyph
 
 
 def terminal_width() -> int:
-    """Give the columns of the terminal, or 80 where there is none."""
+    """The terminal's columns, or 80 without a terminal."""
     return shutil.get_terminal_size((80, 24)).columns
 
 
 def printable(text: str) -> str:
-    """Give a text as one line without control characters: those could move the cursor or recolour a terminal.
+    """Make a text one line without control characters, which could move the cursor or recolour the terminal.
 
     Examples
     --------
@@ -29,7 +29,7 @@ def printable(text: str) -> str:
 
 
 def display_width(text: str) -> int:
-    """Count the columns that a text takes: two for Chinese, Japanese, Korean and emoji, none for combining marks.
+    """Count a text's columns: two for Chinese, Japanese, Korean and emoji, none for combining marks.
 
     Examples
     --------
@@ -46,7 +46,7 @@ def display_width(text: str) -> int:
 
 
 def shorten(text: str, width: int) -> str:
-    """Cut a text to so many columns, and show that it was cut.
+    """Cut a text to ``width`` columns, with an ellipsis if it was cut.
 
     Examples
     --------
@@ -56,17 +56,17 @@ def shorten(text: str, width: int) -> str:
     if display_width(text) <= width:
         return text
     while text and display_width(text) > width - 1:
-        text = text[: min(len(text) - 1, 2 * width)]  # a column takes at least half a character, most texts one
+        text = text[: min(len(text) - 1, 2 * width)]  # a column holds at least half a character, usually one
     return f"{text.rstrip()}…"
 
 
 def pad(text: str, width: int) -> str:
-    """Fill a text with blanks up to so many columns."""
+    """Pad a text with spaces to ``width`` columns."""
     return text + " " * (width - display_width(text))
 
 
 def align(rows: Sequence[tuple[str, str]], indent: str = "  ") -> list[str]:
-    """Put names and values into two columns.
+    """Lay out names and values in two columns.
 
     Examples
     --------
@@ -78,7 +78,7 @@ def align(rows: Sequence[tuple[str, str]], indent: str = "  ") -> list[str]:
 
 
 def matrix_lines(labels: Sequence[str], heads: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> list[str]:
-    """Lay out a matrix under its heads, aligned on the right; in several parts where the width is too small for one.
+    """Lay out a matrix under its heads, right-aligned, in several parts if it is wider than ``width``.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""``minisbert tokens``: the pieces that a text becomes, and where it is cut."""
+"""``minisbert tokens``: how a text is tokenized, and where it is cut."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from minisbert.cli.table import display_width, pad, printable, shorten, terminal
 if TYPE_CHECKING:
     from minisbert.cli.outline import Outline
 
-CUT_SHOWN = 10  # pieces cut off that the table lists; --json gives all
+CUT_SHOWN = 10  # cut-off tokens listed in the table; --json gives all
 
 
 @dataclass(frozen=True)
 class Split:
-    """One text in pieces: what the model reads, and what it does not."""
+    """The tokens of one text: those the model reads, and those cut off."""
 
     text: str
     kept: list[tuple[int, str]]  # (id, piece), special tokens included
     cut: list[tuple[int, str]]
 
 
-@click.command(short_help="Show the pieces that a text becomes, and what is cut off.")
+@click.command(short_help="Show how a text is tokenized, and what is cut off.")
 @input_options
 @json_option
 @model_options
 def tokens(source: TextSource, as_json: bool, choice: ModelChoice) -> None:
-    """Show the pieces that a text becomes, their ids, and what is cut off.
+    """Show how a text is tokenized into pieces, their ids, and what is cut off.
 
-    A piece that starts with ## continues the one before. The limit counts special tokens such as [CLS] and [SEP] too.
+    A piece that starts with ## continues the previous one. The limit includes special tokens such as [CLS] and [SEP].
 
     \b
     Examples:
@@ -45,7 +45,7 @@ def tokens(source: TextSource, as_json: bool, choice: ModelChoice) -> None:
     """
     texts = list(source.read())
     if not texts and source.file is None:
-        raise click.UsageError("There is nothing to split: give texts, or a file (-i).")
+        raise click.UsageError("Nothing to tokenize: give texts, or a file (-i).")
     from minisbert.cli.outline import read_outline
 
     outline = read_outline(
@@ -63,7 +63,7 @@ def tokens(source: TextSource, as_json: bool, choice: ModelChoice) -> None:
 
 
 def split(texts: list[str], outline: Outline) -> list[Split]:
-    """Split texts as the encoder does, and once more without the limit to see what it loses."""
+    """Tokenize texts as the encoder does, but long enough to see what its limit cuts off."""
     tokenizer, limit = outline.tokenizer, outline.max_seq_length
     longest = limit + int(tokenizer(texts, limit).lost.max(initial=0))
     splits = []
@@ -76,7 +76,7 @@ def split(texts: list[str], outline: Outline) -> list[Split]:
 
 
 def _table(split: Split) -> list[str]:
-    """Lay out position, id and piece, the pieces cut off beneath and marked."""
+    """Lay out position, id and piece; pieces that are cut off follow, marked."""
     shown = [(str(i), str(token_id), piece, "") for i, (token_id, piece) in enumerate(split.kept)]
     shown += [("-", str(token_id), piece, "cut") for token_id, piece in split.cut[:CUT_SHOWN]]
     id_width = max(6, *(len(row[1]) for row in shown))
@@ -90,7 +90,7 @@ def _table(split: Split) -> list[str]:
 
 
 def _summary(split: Split, outline: Outline) -> str:
-    """Say how much of the limit a text uses, or how much is lost."""
+    """Write how much of the limit a text uses, or how much is lost."""
     whole = len(split.kept) + len(split.cut)
     limit = f"{outline.max_seq_length} ({outline.decided_by})"
     if not split.cut:
@@ -99,7 +99,7 @@ def _summary(split: Split, outline: Outline) -> str:
 
 
 def _to_json(splits: list[Split], outline: Outline) -> dict[str, object]:
-    """Give everything to a program; cut pieces have no position."""
+    """Everything as JSON; cut pieces have no position."""
     texts = [
         {
             "text": one.text,

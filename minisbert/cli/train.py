@@ -1,4 +1,4 @@
-"""``minisbert train``: fine-tune a model, or train one from nothing, on examples from a file."""
+"""``minisbert train``: fine-tune a model, or train one from scratch, on examples from a file."""
 
 from __future__ import annotations
 
@@ -27,35 +27,37 @@ if TYPE_CHECKING:
     from minisbert.training.settings import Settings
 
 KINDS = ("pairs", "triplets", "scored", "labelled", "texts")
-RECENT = 50  # losses whose mean is shown
+RECENT = 50  # the running loss is the mean of this many
 
 _data_options = [
-    click.option("--kind", type=click.Choice(KINDS), help="What a row is.  [default: told by the columns]"),
-    click.option("--columns", metavar="NAME,NAME..", help="Names or numbers of the columns; say --kind, too."),
-    click.option("--scale", metavar="LOW,HIGH", help="What scores can be; they are mapped to 0..1."),
-    click.option("--no-header", is_flag=True, help="The files have no row of names; number the columns from 1."),
+    click.option("--kind", type=click.Choice(KINDS), help="What a row is.  [default: inferred from the columns]"),
+    click.option("--columns", metavar="NAME,NAME..", help="Names or numbers of the columns; needs --kind."),
+    click.option("--scale", metavar="LOW,HIGH", help="Range of the scores; they are mapped to 0..1."),
+    click.option("--no-header", is_flag=True, help="The files have no header row; columns are numbered from 1."),
 ]
 _training_options = [
-    click.option("--loss", metavar="NAME", help="One of those below.  [default: the usual one for the kind]"),
+    click.option("--loss", metavar="NAME", help="One of the losses above.  [default: the first for the kind]"),
     click.option("--loss-option", "loss_options", multiple=True, metavar="NAME=VALUE", help="Such as scale=20."),
-    click.option("--epochs", type=click.IntRange(1), default=1, show_default=True, help="Times to see every example."),
-    click.option("--batch-size", type=click.IntRange(2), default=32, show_default=True, help="Examples of a step."),
-    click.option("--learning-rate", type=float, default=2e-5, show_default=True, help="At its highest."),
-    click.option("--warmup", type=float, default=0.1, show_default=True, help="Share of all steps that it rises."),
-    click.option("--weight-decay", type=float, default=0.01, show_default=True, help="Of AdamW."),
-    click.option("--max-grad-norm", type=float, default=1.0, show_default=True, help="Shorten longer gradients."),
-    click.option("--dropout", type=float, default=0.1, show_default=True, help="Rate; 0 for none."),
-    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all that is random."),
+    click.option("--epochs", type=click.IntRange(1), default=1, show_default=True, help="Passes over the examples."),
+    click.option("--batch-size", type=click.IntRange(2), default=32, show_default=True, help="Examples per step."),
+    click.option("--learning-rate", type=float, default=2e-5, show_default=True, help="Peak learning rate."),
+    click.option(
+        "--warmup", type=float, default=0.1, show_default=True, help="Share of steps in which the rate rises."
+    ),
+    click.option("--weight-decay", type=float, default=0.01, show_default=True, help="AdamW's weight decay."),
+    click.option("--max-grad-norm", type=float, default=1.0, show_default=True, help="Clip gradients to this norm."),
+    click.option("--dropout", type=float, default=0.1, show_default=True, help="Dropout rate; 0 is none."),
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed."),
     click.option("--cache-tokens", type=click.IntRange(1), help="Gradient caching: tokens in memory at a time."),
-    click.option("--num-threads", type=click.IntRange(1), help="Decides the last digits.  [default: one a processor]"),
+    click.option("--num-threads", type=click.IntRange(1), help="Affects last digits.  [default: one per processor]"),
 ]
 _run_options = [
     click.option("--dev", type=click.Path(exists=True, path_type=Path), help="Scored pairs, or a folder like BEIR's."),
-    click.option("--dev-columns", metavar="SCORE,SENTENCE1,SENTENCE2", help="Of the dev file, if unusual."),
-    click.option("--evaluate-every", type=click.IntRange(1), metavar="STEPS", help="[default: an epoch]"),
+    click.option("--dev-columns", metavar="SCORE,SENTENCE1,SENTENCE2", help="Columns of the dev file, if unusual."),
+    click.option("--evaluate-every", type=click.IntRange(1), metavar="STEPS", help="[default: every epoch]"),
     click.option("--checkpoint-every", type=click.IntRange(1), default=200, show_default=True, metavar="STEPS"),
-    click.option("--resume", is_flag=True, help="Go on from OUT.checkpoint, bit for bit."),
-    click.option("--force", is_flag=True, help="Begin anew though there is an OUT.checkpoint."),
+    click.option("--resume", is_flag=True, help="Continue from OUT.checkpoint, bit for bit."),
+    click.option("--force", is_flag=True, help="Start over even if OUT.checkpoint exists."),
     click.option("--from-scratch", metavar="LAYERS,WIDTH,HEADS", help="Random weights of this size, such as 2,128,4."),
 ]
 
@@ -81,20 +83,20 @@ def train(
     choice: ModelChoice,
     **options: Any,
 ) -> None:
-    """Fine-tune a model on examples, and write a folder that sentence-transformers loads, too.
+    """Fine-tune a model on examples, and write a folder that sentence-transformers loads too.
 
-    FILE is TSV (without quoting), CSV or JSONL, plain or .gz. What a row is, is told by its columns:
+    FILE is TSV (without quoting), CSV or JSONL, plain or .gz. Its columns tell what a row is, and which losses fit:
 
     \b
       pairs      anchor, positive             multiple_negatives_ranking
       triplets   anchor, positive, negative   multiple_negatives_ranking, triplet
       scored     sentence1, sentence2, score  cosent, cosine_similarity
       labelled   sentence1, sentence2, label  softmax, contrastive (labels 0 and 1)
-      texts      text, label                  multiple_negatives_ranking, on pairs of a label
+      texts      text, label                  multiple_negatives_ranking, on pairs with the same label
       texts      text                         simcse
 
-    With --dev the model is scored before, on the way and at the end, and the best weights are kept. OUT.checkpoint
-    holds the state of the run. After Ctrl-C, or a crash, the same command with --resume goes on from it.
+    With --dev the model is scored before, during and after training, and the best weights are kept. OUT.checkpoint
+    holds the state of the run. After Ctrl-C or a crash, the same command with --resume continues from it.
 
     \b
     Examples:
@@ -127,8 +129,8 @@ def train(
             )
         if not done.is_finished:
             raise click.ClickException(
-                f"stopped after step {done.progress.step}; {checkpoint} holds all of it: the same command with "
-                "--resume goes on"
+                f"stopped after step {done.progress.step}; {checkpoint} holds the whole state: the same command with "
+                "--resume continues"
             )
         began_with = f"{encoder.folder.name}'s tokenizer, random weights" if from_scratch else encoder.folder.name
         summary = _summary(done, examples, settings, dev_set)
@@ -139,22 +141,22 @@ def train(
 
 
 def _check_call(options: dict[str, Any], dev: Path | None, dev_columns: str | None, resume: bool, force: bool) -> None:
-    """Refuse what makes no sense whatever the files hold."""
+    """Raise if options contradict each other, whatever the files hold."""
     if resume and force:
-        raise click.UsageError("--resume goes on with the earlier run, and --force throws it away: say one of them.")
+        raise click.UsageError("--resume continues the earlier run, and --force discards it: give only one of them.")
     if dev is None and (dev_columns is not None or options["evaluate_every"] is not None):
-        raise click.UsageError("--dev-columns and --evaluate-every are about the dev set: say --dev, too.")
+        raise click.UsageError("--dev-columns and --evaluate-every are about the dev set: they need --dev.")
     if dev_columns is not None and dev_columns.count(",") != 2:
         raise click.UsageError(f"--dev-columns must name three: score, first and second sentence; got {dev_columns!r}.")
     if options["columns"] is not None and options["kind"] is None:
-        raise click.UsageError(f"With --columns, say --kind, too: {', '.join(KINDS)}.")
+        raise click.UsageError(f"--columns needs --kind: {', '.join(KINDS)}.")
     if options["no_header"] and options["columns"] is None:
-        raise click.UsageError("With --no-header, say by --columns, as numbers from 1, which columns to read.")
+        raise click.UsageError("With --no-header, give the columns to read with --columns, as numbers from 1.")
 
 
 @contextmanager
 def _claimed(output: Path) -> Iterator[Path]:
-    """Keep other processes off OUT while it is trained; give the file for the state of the run."""
+    """Lock OUT while it is trained; give the file for the state of the run."""
     from glob import escape
 
     from filelock import FileLock, Timeout
@@ -162,7 +164,7 @@ def _claimed(output: Path) -> Iterator[Path]:
     if not output.name:
         raise click.UsageError(f"-o must be the name of a new folder, got {str(output)!r}.")
     if not output.resolve().parent.is_dir():
-        raise click.ClickException(f"{output}: there is no folder {output.parent}; create it first")
+        raise click.ClickException(f"{output}: the folder {output.parent} does not exist; create it first")
     checkpoint = output.with_name(f"{output.name}.checkpoint")
     lock_file = output.with_name(f"{output.name}.checkpoint.lock")
     lock = FileLock(lock_file)
@@ -181,22 +183,22 @@ def _claimed(output: Path) -> Iterator[Path]:
 
 
 def _check_places(output: Path, checkpoint: Path, resume: bool, force: bool) -> None:
-    """Refuse early what could not be written in the end, or would lose an earlier run."""
+    """Raise early if the output cannot be written, or an earlier run would be lost."""
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         hint = "choose another name"
         if checkpoint.exists() and (output / "training.json").exists():  # killed between the last two steps
-            hint = f"it is a finished run; {checkpoint} is left over from it, and you can remove it"
+            hint = f"it is a finished run, and {checkpoint} is left over from it; you can remove the checkpoint"
         raise click.ClickException(f"{output}: exists and is not an empty folder; {hint}")
     if checkpoint.exists() and not resume and not force:
         raise click.ClickException(
-            f"{checkpoint}: an earlier run was stopped here; go on with --resume, or begin anew with --force"
+            f"{checkpoint}: an earlier run was interrupted; continue it with --resume, or start over with --force"
         )
     if resume and not checkpoint.exists():
-        raise click.ClickException(f"{checkpoint}: there is no such checkpoint to resume from; leave --resume out")
+        raise click.ClickException(f"{checkpoint}: no such checkpoint to resume from; leave --resume out")
 
 
 def _ask(files: tuple[Path, ...], options: dict[str, Any]) -> tuple[Examples, Settings]:
-    """Read the examples and put the settings together; what can be refused is, before anything is read."""
+    """Read the examples and collect the settings, checked before anything is read."""
     from minisbert.blas import threads
     from minisbert.training.data import read_examples
     from minisbert.training.settings import fitting_losses
@@ -215,7 +217,7 @@ def _ask(files: tuple[Path, ...], options: dict[str, Any]) -> tuple[Examples, Se
 
 
 def checked_settings(**options: Any) -> Settings:
-    """Put settings together; what is wrong with them is wrong with the call."""
+    """Collect the settings; an invalid one is a usage error."""
     from minisbert.training.settings import Settings
 
     try:
@@ -225,34 +227,34 @@ def checked_settings(**options: Any) -> Settings:
 
 
 def _two_numbers(said: str) -> tuple[float, float]:
-    """Take LOW,HIGH apart."""
+    """Parse LOW,HIGH."""
     try:
         low, high = map(float, said.split(","))
     except ValueError:
         low = high = math.nan
     if not -math.inf < low < high < math.inf:
-        raise click.UsageError(f"--scale must be LOW,HIGH, such as 0,5; got {said!r}.")
+        raise click.UsageError(f"--scale must be LOW,HIGH, such as 0,5, got {said!r}.")
     return low, high
 
 
 def _three_sizes(said: str) -> tuple[int, int, int]:
-    """Take LAYERS,WIDTH,HEADS apart."""
+    """Parse LAYERS,WIDTH,HEADS."""
     try:
         layers, width, heads = map(int, said.split(","))
     except ValueError:
         layers = width = heads = 0
     if min(layers, width, heads) < 1 or width % heads:
         raise click.UsageError(
-            f"--from-scratch must be LAYERS,WIDTH,HEADS, such as 2,128,4, and HEADS divide WIDTH; got {said!r}."
+            f"--from-scratch must be LAYERS,WIDTH,HEADS, such as 2,128,4, where HEADS divides WIDTH; got {said!r}."
         )
     return layers, width, heads
 
 
 def _loss_option(said: str) -> tuple[str, float | str | bool]:
-    """Take NAME=VALUE apart; a value is a number, true, false or a word."""
+    """Parse NAME=VALUE; a value is a number, true, false or a word."""
     name, equals, value = said.partition("=")
     if not equals:
-        raise click.UsageError(f"--loss-option must be NAME=VALUE, such as scale=20; got {said!r}.")
+        raise click.UsageError(f"--loss-option must be NAME=VALUE, such as scale=20, got {said!r}.")
     if value.lower() in ("true", "false"):
         return name, value.lower() == "true"
     try:
@@ -262,7 +264,7 @@ def _loss_option(said: str) -> tuple[str, float | str | bool]:
 
 
 def _start(choice: ModelChoice, sizes: tuple[int, int, int] | None, seed: int) -> SentenceEncoder:
-    """Load the model, or make one from nothing with its tokenizer."""
+    """Load the model, or create an untrained one with its tokenizer."""
     encoder = choice.encoder("float32")
     if sizes is None:
         return encoder
@@ -277,7 +279,7 @@ def _start(choice: ModelChoice, sizes: tuple[int, int, int] | None, seed: int) -
 
 @contextmanager
 def _asked_to_stop() -> Iterator[Any]:
-    """Let the current step end after a first Ctrl-C or request to end; a second one is obeyed at once."""
+    """Finish the current step after a first Ctrl-C or SIGTERM; stop at once after a second."""
     asked: list[int] = []
 
     def remember(number: int, frame: Any) -> None:
@@ -296,7 +298,7 @@ def _asked_to_stop() -> Iterator[Any]:
 
 @contextmanager
 def training_bar(dev: DevSet | None = None) -> Iterator[Any]:
-    """Show steps, loss and time left in a terminal; elsewhere a line for each dev score."""
+    """Show steps, loss and time left on a terminal; elsewhere a line per dev score."""
     from tqdm import tqdm
 
     off, recent = not sys.stderr.isatty(), list[float]()
@@ -309,7 +311,7 @@ def training_bar(dev: DevSet | None = None) -> Iterator[Any]:
         shown = f"loss {sum(recent) / len(recent):.4f}"
         if begins:
             bar.close()
-            # how long this step took is not known: rate and time left are those of the steps behind it
+            # the duration of this step is unknown: rate and time left come from the steps after it
             bar = tqdm(
                 total=report.total_steps, initial=report.step, desc="train", unit="step", postfix=shown, disable=off
             )
@@ -326,7 +328,7 @@ def training_bar(dev: DevSet | None = None) -> Iterator[Any]:
 
 
 def _write(output: Path, encoder: SentenceEncoder, summary: dict[str, Any]) -> None:
-    """Write the model and what it came from; the folder appears whole or not at all."""
+    """Write the model and its training record; the folder appears whole or not at all."""
     unfinished = output.with_name(f".{output.name}.unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)  # left by a process that was killed here
     try:
@@ -339,10 +341,10 @@ def _write(output: Path, encoder: SentenceEncoder, summary: dict[str, Any]) -> N
 
 
 def _summary(done: Finetuned, examples: Examples, settings: Settings, dev: DevSet | None) -> dict[str, Any]:
-    """Gather what a run was and what came of it."""
+    """Collect the settings and results of a run."""
     progress = done.progress
     asked = {**asdict(settings), "max_seq_length": done.encoder.max_seq_length}
-    if math.isinf(settings.max_grad_norm):  # JSON has no word for it
+    if math.isinf(settings.max_grad_norm):  # JSON has no infinity
         asked["max_grad_norm"] = None
     return {
         "minisbert": __version__,
@@ -358,7 +360,7 @@ def _summary(done: Finetuned, examples: Examples, settings: Settings, dev: DevSe
 
 
 def _report(summary: dict[str, Any], output: Path) -> list[str]:
-    """Say it to people."""
+    """Lay out the summary."""
     losses, tenth = summary["losses"], max(1, len(summary["losses"]) // 10)
     first, last = (sum(part) / len(part) for part in (losses[:tenth], losses[-tenth:]))
     lines = [
@@ -370,9 +372,9 @@ def _report(summary: dict[str, Any], output: Path) -> list[str]:
         scores = dict(summary["dev"]["scores"])
         best = summary["best_step"]
         lines.append(
-            f"{summary['dev']['name']}, {summary['dev']['measure']}: {scores[0]:.2f} before, {scores[best]:.2f} at its "
-            f"best, step {best}, whose weights these are"
+            f"{summary['dev']['name']}, {summary['dev']['measure']}: {scores[0]:.2f} before, {scores[best]:.2f} at the "
+            f"best step, {best}, whose weights were kept"
         )
         if best == 0:
-            lines.append("no step was better than the start: these are the weights that training began with")
+            lines.append("no step improved the dev score: these are the initial weights")
     return [*lines, f"wrote {output}"]
