@@ -159,8 +159,8 @@ def test_what_is_no_matrix_with_its_labels(values, options, words, matplotlib):
 
 def test_without_matplotlib_there_is_a_command_to_type(monkeypatch):
     monkeypatch.setattr(plots, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"needs matplotlib: pip install -e '.\[plots\]'"):
+    with pytest.raises(ValueError, match=r"need matplotlib: pip install -e '.\[plots\]'"):
         require_matplotlib()
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ValueError, match="needs matplotlib"):
+    with pytest.raises(ValueError, match="need matplotlib"):
         heat_map(io.BytesIO(), np.eye(1), ["a"], ["b"], title="")

@@ -74,7 +74,7 @@ def test_folders_above_are_made_and_an_empty_folder_is_free(tmp_path):
 
 def test_what_exists_is_replaced_only_by_force(folder):
     before = (folder / "classifier.safetensors").read_bytes()
-    with pytest.raises(SavedError, match=r"exists already.*force=True"):
+    with pytest.raises(SavedError, match=r"already exists.*force=True"):
         save_folder(folder, "classifier", {}, tensors(1))
     assert (folder / "classifier.safetensors").read_bytes() == before
     save_folder(folder, "classifier", {"new": 1}, tensors(1), force=True)

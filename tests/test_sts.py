@@ -69,7 +69,7 @@ def test_columns_can_be_named_or_numbered(tmp_path):
     assert content_of(read_sts(file, columns=("4", "2", "1"))) == PAIRS
     plain = write(tmp_path, "plain.tsv", tsv(turned[1:], turned[0]))
     assert content_of(read_sts(plain, columns=("4", "2", "1"), has_header=False)) == PAIRS
-    with pytest.raises(ValueError, match="columns must be given by number"):
+    with pytest.raises(ValueError, match="by number"):
         read_sts(plain, has_header=False)
     nested = write(
         tmp_path, "t.jsonl", '{"gold": 1, "pair": {"a": "x", "b": "y"}}\n{"gold": 2, "pair": {"a": "x", "b": "z"}}'
@@ -96,7 +96,7 @@ def test_several_files_are_one_set(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("t.tsv", "", "t.tsv: empty; expected a row of column names"),
+        ("t.tsv", "", "t.tsv: empty; expected a header row"),
         ("t.tsv", "score\tsentence1\tsentence2\n", "t.tsv: no pairs of sentences: the file has no rows"),
         ("t.jsonl", "\n", "t.jsonl: no pairs of sentences"),
         ("t.tsv", tsv([*PAIRS, ("", "a", "b")]), "t.tsv, line 5: the score in column 'score' must be a number, got ''"),
@@ -140,7 +140,7 @@ def test_wrong_calls(tmp_path):
         read_sts([])
     with pytest.raises(FileNotFoundError):
         read_sts(tmp_path / "missing.tsv")
-    with pytest.raises(ValueError, match="equally many, got 2, 2 and 1"):
+    with pytest.raises(ValueError, match="same length, got 2, 2 and 1"):
         StsPairs("t", ["a", "b"], ["a"], np.array([1.0, 2.0]))
     with pytest.raises(ValueError, match=r"t: the scores: .*NaN"):
         StsPairs("t", ["a", "b"], ["a", "b"], np.array([1.0, math.nan]))
@@ -225,7 +225,7 @@ def test_known_files_are_recognised(tmp_path):
     ]
     (tmp_path / "BIOSSES" / "biosses.tsv").rename(tmp_path / "BIOSSES" / "other.tsv")
     assert find_sets(tmp_path / "BIOSSES" / "other.tsv")[0][0] is None
-    with pytest.raises(ValueError, match="without any of the known test sets: STS12_test"):
+    with pytest.raises(ValueError, match=r"without any known test set \(STS12_test"):
         find_sets(tmp_path / "BIOSSES")
 
 

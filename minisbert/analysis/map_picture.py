@@ -173,8 +173,8 @@ def check_sizes(function: str, projection: Projection, texts: Sequence[str], gro
     counts = [len(projection.points), len(texts), len(texts) if groups is None else len(groups.ids)]
     if len(set(counts)) > 1 or not counts[0]:
         raise ValueError(
-            f"{function}: expected as many points as texts as groups' ids, and at least one, got "
-            f"{', '.join(f'{count:,}' for count in counts)}; are they of the same file?"
+            f"{function}: expected equally many points, texts and group ids, at least one, got "
+            f"{', '.join(f'{count:,}' for count in counts)}; do they belong to the same file?"
         )
 
 

@@ -25,7 +25,7 @@ ROUGH = 1000  # pairs; with fewer, even the first digit of a percentile is unrel
 @click.command(short_help="Measure what a similarity score means for your texts.")
 @input_options
 @click.option("-o", "--output", metavar="FILE", help="Write the calibration, for `similarity --calibration`.")
-@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @click.option("--pairs", type=click.IntRange(min=1), default=100_000, show_default=True, help="Pairs to draw.")
 @click.option(
     "--most-texts",

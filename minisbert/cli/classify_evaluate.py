@@ -37,7 +37,7 @@ UNDECIDED = "undecided"
 )
 @label_options
 @click.option("-o", "--output", metavar="FILE", help="Write the result as JSON, with every text.")
-@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @json_option
 @cut_option
 @model_options

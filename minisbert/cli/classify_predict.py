@@ -29,7 +29,7 @@ KINDS = {".csv": "csv", ".jsonl": "jsonl"}
 @click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
 @input_options
 @click.option("-o", "--output", metavar="FILE", help="Write a .csv or .jsonl with the probabilities of all classes.")
-@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @json_option
 @cut_option
 @model_options

@@ -39,7 +39,7 @@ SCORINGS = {"log_loss": "log loss", "accuracy": "accuracy", "macro_f1": "macro-F
     multiple=True,
     type=click.FloatRange(min=0, min_open=True),
     metavar="C",
-    help="Inverse regularisation strength to try; larger is weaker; may be repeated.  [default: 1, 10, 100]",
+    help="C to try, as in scikit-learn: larger is a weaker penalty. May be repeated.  [default: 1, 10, 100]",
 )
 @click.option(
     "--scoring",

@@ -238,7 +238,7 @@ def grouping_options(verb: Verb) -> Verb:
 )
 @click.option("--show", type=click.IntRange(min=1), default=20, show_default=True, help="Clusters listed.")
 @click.option("-o", "--output", metavar="FILE", help="Write each text with its cluster: .csv, .tsv or .jsonl.")
-@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @json_option
 @computing_options
 @model_options

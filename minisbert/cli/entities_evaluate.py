@@ -37,7 +37,7 @@ LINE_WIDTH = 100
     help="Where the settings of the word-shape baseline are chosen.  [default: cross-validation on TRAIN]",
 )
 @click.option("-o", "--output", metavar="FILE", help="Write the result as JSON.")
-@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @json_option
 @model_options
 def evaluate(

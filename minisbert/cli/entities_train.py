@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0, min_open=True),
     multiple=True,
     metavar="C",
-    help="Regularisation to try, as scikit-learn's C: smaller is stronger. May be repeated.",
+    help="C to try, as in scikit-learn: larger is a weaker penalty. May be repeated.",
 )
 @click.option(
     "--offset",

@@ -74,7 +74,7 @@ LINE_WIDTH = 100
 )
 @click.option("--no-header", is_flag=True, help="The files have no header row; columns are numbered from 1.")
 @click.option("-o", "--output", metavar="FILE", help="Write the result as JSON, with every draw and text.")
-@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @json_option
 @model_options
 def classification(

@@ -52,7 +52,7 @@ _format_options = [
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(exists=True, path_type=Path))
 @lambda verb: decorate(verb, _format_options)
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Also write the result as JSON.")
-@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @json_option
 @model_options
 def sts(
@@ -223,7 +223,7 @@ def _to_json(rows: Sequence[tuple[Benchmark | None, StsResult]], encoder: Senten
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw a heat map (extra `plots`)."
 )
-@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @json_option
 @model_options
 def layers(

@@ -33,7 +33,7 @@ FEW = 10  # up to this many different texts are not clustered unless --clusters 
 @click.command(short_help="Draw texts on a 2-D map; nearby points have similar meaning.")
 @collection_options
 @click.option("-o", "--output", metavar="FILE.png|FILE.html", required=True, help="A plot, or an interactive page.")
-@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @click.option(
     "--method",
     type=click.Choice(["pca", "tsne", "umap"]),

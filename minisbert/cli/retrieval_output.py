@@ -26,7 +26,7 @@ def set_options(verb: Verb) -> Verb:
         click.option("--without-title", is_flag=True, help="Leave out the titles of documents."),
         json_option,
         click.option("-o", "--output", metavar="FILE", help="Write the result as JSON, with every query."),
-        click.option("--force", is_flag=True, help="Replace the file if it exists."),
+        click.option("--force", is_flag=True, help="Overwrite the file if it exists."),
     ]
     return decorate(verb, options)
 

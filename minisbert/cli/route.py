@@ -203,7 +203,7 @@ def _blocks(choices: list[RouteChoice]) -> list[str]:
                 needs = "" if one.threshold is None else f"  needs {_needs(one.threshold)}"
                 lines[-1] += f"{needs}  like {printable(one.example)!r}"
         if one.name is None:
-            lines.append("> none: out-of-scope")
+            lines.append("> none (out-of-scope)")
     return lines
 
 

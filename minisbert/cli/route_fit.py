@@ -40,7 +40,7 @@ def _output_options(verb: Verb) -> Verb:
     """Add the options for writing a file of routes to a verb."""
     options = [
         click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write a .yaml or .json."),
-        click.option("--force", is_flag=True, help="Replace the file if it exists."),
+        click.option("--force", is_flag=True, help="Overwrite the file if it exists."),
     ]
     return decorate(verb, options)
 

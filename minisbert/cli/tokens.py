@@ -33,7 +33,7 @@ class Split:
 @json_option
 @model_options
 def tokens(source: TextSource, as_json: bool, choice: ModelChoice) -> None:
-    """Show how a text is tokenized into pieces, their ids, and what is cut off.
+    """Show how a text is tokenized, the ids of its pieces, and what is cut off.
 
     A piece that starts with ## continues the previous one. The limit includes special tokens such as [CLS] and [SEP].
 
