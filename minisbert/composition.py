@@ -16,7 +16,7 @@ import numpy as np
 
 from minisbert.model import Array
 from minisbert.model.ops import normalize
-from minisbert.model.pooling import POOLINGS, pool_weighted_mean
+from minisbert.model.pooling import POOLINGS
 
 Composition = str | Callable[[Array, Array], Array]
 LATE = "late"
@@ -198,11 +198,7 @@ def pool_shares(token_embeddings: Array, lengths: Array, shares: Sequence[Share]
     counts = np.array([len(row) for row in rows], np.intp)  # (C,)
     before = np.array([share.before for share in shares], np.intp)  # (C,)
     owned = token_embeddings[np.concatenate(rows)]
-    pooled = [
-        pool_weighted_mean(owned, counts, before) if mode == "weightedmean" else POOLINGS[mode](owned, counts)
-        for mode in modes
-    ]
-    return np.concatenate(pooled, axis=1)
+    return np.concatenate([POOLINGS[mode][0](owned, counts, before) for mode in modes], axis=1)
 
 
 def compose_shares(pooled: Array, shares: Sequence[Share], modes: tuple[str, ...]) -> Array:

@@ -29,8 +29,8 @@ from minisbert.composition import Composition
 from minisbert.model import Array
 from minisbert.model.bert import trace_bert
 from minisbert.model.folder import SentenceModel, load_model, save_model
-from minisbert.model.modules import apply_modules
 from minisbert.model.ops import normalize
+from minisbert.model.pooling import apply_modules
 from minisbert.model.tokens import Overflow, OverflowReport, Tokens
 from minisbert.options import Options, OutputValue, check_options
 from minisbert.pipeline import BLOCK_TEXTS, embed_blocks, progress_bar

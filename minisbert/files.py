@@ -11,22 +11,11 @@ from typing import IO
 
 @contextmanager
 def written_whole(file: Path) -> Iterator[IO[bytes]]:
-    """Write beside a file and move it there in one step at the end, so that it is whole or not there.
+    """Write to a temporary file and rename it at the end, so that the file appears whole or not at all.
 
-    Its bytes have reached the disk before it takes the file's name: after a crash or a power cut there is the old file
-    or the new one.
+    Its bytes reach the disk before it takes the name: after a crash or power cut the old file is there, or the new one.
+    A link stays a link, and its target is replaced.
 
-    Parameters
-    ----------
-    file : Path
-        A link stays a link, and what it points to is replaced.
-
-    Yields
-    ------
-    binary file
-
-    Examples
-    --------
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "soup.txt"
     >>> with written_whole(file) as stream:
@@ -37,7 +26,7 @@ def written_whole(file: Path) -> Iterator[IO[bytes]]:
     target = file.resolve()
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
     try:
-        with unfinished.open("wb") as stream:  # over what a killed process of the same number has left
+        with unfinished.open("wb") as stream:  # overwrites what a killed process of the same number left
             yield stream
             stream.flush()
             os.fsync(stream.fileno())

@@ -25,7 +25,7 @@ from minisbert.composition import LATE, Composition, Share, compose, compose_sha
 from minisbert.model import Array
 from minisbert.model.bert import bert
 from minisbert.model.folder import SentenceModel
-from minisbert.model.modules import Normalize, Pooling, apply_modules
+from minisbert.model.pooling import Normalize, Pooling, apply_modules
 from minisbert.model.tokens import OverflowReport, Tokens
 from minisbert.options import Chunking, Options
 from minisbert.schedule import make_batches, work_through

@@ -1,15 +1,12 @@
 """Rows of a file, each with the line on which it begins: CSV, TSV and JSONL, plain or gzip.
 
-Reading is strict. What cannot be read as asked is an :class:`InputError` that names file and line; nothing is guessed
-and nothing skipped. The one exception is what every reader of tables agrees on: a blank line is no row. A file is read
-as a stream, so it may be of any size.
+Reading is strict: what cannot be read as asked is an :class:`InputError` that names file and line; nothing is guessed
+or skipped but blank lines, as every reader of tables does. Files are streamed, so they may be of any size. Fields of a
+CSV or TSV are strings; their meaning is the caller's business.
 
-- **CSV**: fields may be quoted, and a quoted field may run over several lines.
+- **CSV**: fields may be quoted, and a quoted field may span several lines.
 - **TSV**: quotes are text like any other, as in the data sets of this field.
-- **JSONL**: one object a line; ``a.b`` names ``b`` inside ``a``.
-
-Left out on purpose: types. A field of a CSV or TSV is a string; what it means is the caller's business.
-``evaluation/sts.py`` reads pairs of sentences with it, ``cli/inputs.py`` texts.
+- **JSONL**: one object per line; ``a.b`` names ``b`` inside ``a``.
 """
 
 from __future__ import annotations
@@ -25,8 +22,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-Line = tuple[int, str]  # its number from 1, its text
-Row = tuple[int, list[str]]  # the line on which it begins, its fields
+Line = tuple[int, str]  # number from 1, text
+Row = tuple[int, list[str]]  # first line, fields
 
 
 class InputError(ValueError):
@@ -41,32 +38,26 @@ def read_records(
     has_header: bool = True,
     optional: Mapping[str, object] | None = None,
 ) -> Iterator[tuple[int, tuple[Any, ...]]]:
-    r"""Read some columns of a table, row by row.
+    r"""Read some columns of a table, row by row: the row's first line, and its values in the order of ``columns``.
 
     Parameters
     ----------
     file : str or path
-        Plain, or compressed with gzip if its name ends in .gz. UTF-8.
+        UTF-8, plain or .gz.
     columns : sequence of str
-        Names, or numbers from "1"; a name wins over a number. In JSONL: fields, ``a.b`` is ``b`` inside ``a``.
+        Names, or numbers from "1"; a name wins over a number. In JSONL fields; ``a.b`` is ``b`` inside ``a``.
     input_format : {"csv", "tsv", "jsonl"}, optional
-        By default as the file's name ends: .csv, .tsv, .jsonl, .ndjson, each with or without .gz.
+        By default by the suffix: .csv, .tsv, .jsonl, .ndjson, each with or without .gz.
     has_header : bool
-        Whether a CSV or TSV begins with a row of names; without one, columns have numbers only.
+        Without a header, columns have numbers only.
     optional : mapping of str to object, optional
-        Columns that may be missing, from the header or from a JSON object, and the value that stands for them.
-
-    Returns
-    -------
-    iterator of (int, tuple)
-        The line on which a row begins, and its values in the order of ``columns``: strings from CSV and TSV, from
-        JSONL whatever JSON holds.
+        Columns that may be missing, from the header or from a JSON object, and their default values.
 
     Raises
     ------
     InputError
-        A ValueError with file and line: a column that is not there, a row with another number of columns than the
-        first, no header, damaged gzip, CSV, JSON or UTF-8.
+        A ValueError with file and line: a missing column, rows of unequal length, no header, damaged gzip, CSV, JSON or
+        UTF-8.
 
     Notes
     -----
@@ -80,8 +71,6 @@ def read_records(
     >>> _ = file.write_text("id\tscore\ttext\n7\t4.5\tsoup\n8\t1.0\ttea\n")
     >>> list(read_records(file, ["text", "2"]))
     [(2, ('soup', '4.5')), (3, ('tea', '1.0'))]
-    >>> next(read_records(file, ["title", "text"], optional={"title": ""}))
-    (2, ('', 'soup'))
     """
     if isinstance(columns, str):
         raise ValueError(f"read_records: columns must be a sequence of names, got the string {columns!r}")
@@ -92,7 +81,6 @@ def read_records(
 def _records(
     file: Path, columns: tuple[str, ...], kind: str, has_header: bool, optional: dict[str, object]
 ) -> Iterator[tuple[int, tuple[Any, ...]]]:
-    """Read what has been checked."""
     name = str(file)
     with open_bytes(file) as stream:
         lines = decode_lines(stream, name)
@@ -106,7 +94,7 @@ def _records(
         def find(head: list[str], where: str) -> list[int]:
             given = set(head) if has_header else set()
             constant.update((i, optional[c]) for i, c in enumerate(columns) if c in optional and c not in given)
-            # an index that is not used stands for a column that is missing
+            # a missing column gets index 0, whose field is not used
             return [0 if i in constant else find_column(head, c, has_header, where) for i, c in enumerate(columns)]
 
         for number, fields in pick_columns(split_rows(lines, kind, name), find, has_header, name):
@@ -114,32 +102,7 @@ def _records(
 
 
 def read_names(file: str | Path, input_format: str | None = None) -> list[str]:
-    """Read the names of a table's columns: the first row, or the fields of the first JSON object.
-
-    Parameters
-    ----------
-    file : str or path
-    input_format : {"csv", "tsv", "jsonl"}, optional
-        As in :func:`read_records`.
-
-    Returns
-    -------
-    list of str
-        Empty for an empty file.
-
-    Raises
-    ------
-    InputError
-        As :func:`read_records`.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> file = Path(tempfile.mkdtemp()) / "pairs.jsonl"
-    >>> _ = file.write_text('{"score": 4.5, "text": "soup"}')
-    >>> read_names(file)
-    ['score', 'text']
-    """
+    """Column names: the first row, or the fields of the first JSON object; empty for an empty file."""
     kind = _checked_format(file, input_format)
     with open_bytes(file) as stream:
         lines = decode_lines(stream, str(file))
@@ -150,7 +113,7 @@ def read_names(file: str | Path, input_format: str | None = None) -> list[str]:
 
 
 def _checked_format(file: str | Path, input_format: str | None) -> str:
-    """Give the format that was said, or that the file's name tells."""
+    """The format given, or by the file's suffix."""
     kind = input_format or told_format(file)
     if kind is None or kind not in FORMATS.values():
         raise InputError(
@@ -161,19 +124,8 @@ def _checked_format(file: str | Path, input_format: str | None) -> str:
 
 
 def told_format(file: str | Path) -> str | None:
-    """Tell a table's format by the file's name.
+    """A table's format by the file's suffix: a value of :data:`FORMATS`, or None.
 
-    Parameters
-    ----------
-    file : str or path
-
-    Returns
-    -------
-    str or None
-        A value of :data:`FORMATS`, or None where the name tells nothing.
-
-    Examples
-    --------
     >>> told_format("pairs.TSV.gz"), told_format("notes.txt")
     ('tsv', None)
     """
@@ -182,22 +134,7 @@ def told_format(file: str | Path) -> str | None:
 
 @contextmanager
 def open_bytes(file: str | Path) -> Iterator[BinaryIO]:
-    """Open a file, or unpack one whose name ends in .gz.
-
-    Parameters
-    ----------
-    file : str or path
-
-    Yields
-    ------
-    binary file
-
-    Examples
-    --------
-    >>> with open_bytes(__file__) as stream:
-    ...     stream.readline()[3:17]
-    b'Rows of a file'
-    """
+    """Open a file, or unpack one whose name ends in .gz."""
     if str(file).lower().endswith(".gz"):
         with gzip.open(file, "rb") as unpacked:
             yield unpacked  # type: ignore[misc]  # a BinaryIO in all but name
@@ -207,32 +144,14 @@ def open_bytes(file: str | Path) -> Iterator[BinaryIO]:
 
 
 def decode_lines(stream: Iterable[bytes], name: str) -> Iterator[Line]:
-    r"""Number the lines from 1 and decode them; line ends, Windows' too, and a byte order mark are no text.
+    r"""Number the lines from 1 and decode them, without line ends (Windows' too) and byte order mark.
 
-    Parameters
-    ----------
-    stream : iterable of bytes
-        Lines, such as a file opened in binary mode gives.
-    name : str
-        The file's, for messages.
-
-    Yields
-    ------
-    number, text
-
-    Raises
-    ------
-    InputError
-        For bytes that are not UTF-8, and damaged gzip.
-
-    Examples
-    --------
     >>> list(decode_lines([b"soup\r\n", b"tea"], "menu.txt"))
     [(1, 'soup'), (2, 'tea')]
     """
     number = 0
     try:
-        # only \n ends a line: str.splitlines would also cut at form feeds and Unicode's line separators
+        # Only \n ends a line: str.splitlines would also split at form feeds and Unicode's line separators.
         for number, raw in enumerate(stream, 1):
             line = raw.decode("utf-8").removesuffix("\n").removesuffix("\r")
             yield number, line.removeprefix("\ufeff") if number == 1 else line
@@ -253,25 +172,6 @@ def decode_lines(stream: Iterable[bytes], name: str) -> Iterator[Line]:
 def split_rows(lines: Iterator[Line], kind: str, name: str) -> Iterator[Row]:
     r"""Split lines into fields; a blank line is a row without any.
 
-    Parameters
-    ----------
-    lines : iterator of (int, str)
-        From :func:`decode_lines`.
-    kind : {"csv", "tsv"}
-    name : str
-        The file's, for messages.
-
-    Yields
-    ------
-    number, fields
-
-    Raises
-    ------
-    InputError
-        For quotes left open or doubled in a CSV.
-
-    Examples
-    --------
     >>> list(split_rows(iter([(1, 'a,"b'), (2, 'c"'), (3, "d,e")]), "csv", "t.csv"))
     [(1, ['a', 'b\nc']), (3, ['d', 'e'])]
     >>> list(split_rows(iter([(1, 'a\t"b')]), "tsv", "t.tsv"))
@@ -281,7 +181,6 @@ def split_rows(lines: Iterator[Line], kind: str, name: str) -> Iterator[Row]:
 
 
 def _split_csv(lines: Iterator[Line], name: str) -> Iterator[Row]:
-    """Split CSV rows; a quoted field may run over several lines."""
     csv.field_size_limit(2**31 - 1)  # Python's own limit, 131072, is less than a book
     reader = csv.reader((f"{line}\n" for _, line in lines), strict=True)
     begins = 1
@@ -297,7 +196,6 @@ def _split_csv(lines: Iterator[Line], name: str) -> Iterator[Row]:
 
 
 def _split_tsv(lines: Iterator[Line]) -> Iterator[Row]:
-    """Split TSV rows; quotes are text like any other."""
     for number, line in lines:
         yield number, line.split("\t") if line else []
 
@@ -305,30 +203,10 @@ def _split_tsv(lines: Iterator[Line]) -> Iterator[Row]:
 def pick_columns(
     rows: Iterator[Row], find: Callable[[list[str], str], Sequence[int]], has_header: bool, name: str
 ) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Pick fields of each row, and insist that all rows have equally many.
+    """Pick fields of each row; rows without fields are skipped, all others must have equally many.
 
-    Parameters
-    ----------
-    rows : iterator of (int, list of str)
-        From :func:`split_rows`; those without fields are passed over.
-    find : callable
-        ``find(head, where)`` gives the indices of the fields to pick, from the first row and its place in words.
-    has_header : bool
-        Whether the first row is one of names.
-    name : str
-        The file's, for messages.
+    ``find(head, where)`` returns the indices to pick, given the first row and its place for error messages.
 
-    Yields
-    ------
-    number, fields
-
-    Raises
-    ------
-    InputError
-        For rows of another length than the first, and where a header is expected and the file empty.
-
-    Examples
-    --------
     >>> rows = iter([(1, ["id", "text"]), (2, ["7", "soup"])])
     >>> list(pick_columns(rows, lambda head, where: [head.index("text")], True, "t.csv"))
     [(2, ('soup',))]
@@ -351,30 +229,8 @@ def pick_columns(
 
 
 def find_column(head: Sequence[str], column: str, has_header: bool, where: str) -> int:
-    """Turn a column's name or number into an index.
+    """Index of a column given by its name or by a number from "1"; a name wins, and must be unique.
 
-    Parameters
-    ----------
-    head : sequence of str
-        The first row: names, if there are any.
-    column : str
-        A name, or a number from "1"; a name wins.
-    has_header : bool
-    where : str
-        File and line, for messages.
-
-    Returns
-    -------
-    int
-        From 0.
-
-    Raises
-    ------
-    InputError
-        If there is no such column, or more than one of that name.
-
-    Examples
-    --------
     >>> find_column(["id", "text"], "text", True, "t.csv, line 1"), find_column(["7", "soup"], "2", False, "t.csv")
     (1, 1)
     """
@@ -390,40 +246,12 @@ def find_column(head: Sequence[str], column: str, has_header: bool, where: str) 
 
 
 def list_columns(head: Sequence[str]) -> str:
-    """Name the columns with their numbers, for messages.
-
-    Parameters
-    ----------
-    head : sequence of str
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> list_columns(["id", "text"])
-    "1 'id', 2 'text'"
-    """
+    """List the columns with their numbers, for messages: ``1 'id', 2 'text'``."""
     return ", ".join(f"{i} {name!r:.40}" for i, name in enumerate(head, 1))
 
 
 def count_columns(row: Sequence[str]) -> str:
-    """Count fields in words.
-
-    Parameters
-    ----------
-    row : sequence of str
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> count_columns(["soup"])
-    '1 column'
-    """
+    """Count fields in words: ``1 column``."""
     return f"{len(row)} column{'' if len(row) == 1 else 's'}"
 
 
@@ -431,29 +259,7 @@ def count_columns(row: Sequence[str]) -> str:
 
 
 def json_lines(lines: Iterator[Line], name: str) -> Iterator[tuple[int, Any]]:
-    """Read one JSON value a line, passing over blank lines.
-
-    Parameters
-    ----------
-    lines : iterator of (int, str)
-        From :func:`decode_lines`.
-    name : str
-        The file's, for messages.
-
-    Yields
-    ------
-    number, value
-
-    Raises
-    ------
-    InputError
-        For lines that are not JSON.
-
-    Examples
-    --------
-    >>> list(json_lines(iter([(1, '{"a": 1}'), (2, ""), (3, "[2]")]), "t.jsonl"))
-    [(1, {'a': 1}), (3, [2])]
-    """
+    """Read one JSON value per line; blank lines are skipped."""
     for number, line in lines:
         if not line.strip():
             continue
@@ -465,30 +271,8 @@ def json_lines(lines: Iterator[Line], name: str) -> Iterator[tuple[int, Any]]:
 
 
 def follow_path(record: Any, field: str, where: str, optional: Mapping[str, object] | None = None) -> Any:
-    """Find a field by its name, else by its path through nested objects.
+    """A field by its name, else by its path ``a.b`` through nested objects; ``optional`` has defaults for missing ones.
 
-    Parameters
-    ----------
-    record : object
-        From :func:`json_lines`.
-    field : str
-        ``a.b`` is the field of that name, or else ``b`` inside ``a``.
-    where : str
-        File and line, for messages.
-    optional : mapping of str to object, optional
-        Fields that may be missing from an object, and the value that stands for them.
-
-    Returns
-    -------
-    object
-
-    Raises
-    ------
-    InputError
-        If there is no such field.
-
-    Examples
-    --------
     >>> follow_path({"post": {"title": "soup"}}, "post.title", "t.jsonl, line 1")
     'soup'
     """
@@ -506,32 +290,7 @@ def follow_path(record: Any, field: str, where: str, optional: Mapping[str, obje
 
 
 def checked_text(value: object, field: str, where: str) -> str:
-    """Refuse a field that holds no text, or half a character.
-
-    Parameters
-    ----------
-    value : object
-        From :func:`follow_path` or :func:`read_records`.
-    field : str
-        Its name, for messages.
-    where : str
-        File and line, for messages.
-
-    Returns
-    -------
-    str
-        The value itself.
-
-    Raises
-    ------
-    InputError
-        For what is no string, and for a string with a lone surrogate, which has no UTF-8.
-
-    Examples
-    --------
-    >>> checked_text("soup", "text", "t.jsonl, line 1")
-    'soup'
-    """
+    """Return a string that UTF-8 can encode (no lone surrogates), or raise an InputError."""
     if not isinstance(value, str):
         raise InputError(f"{where}: the field {field!r} must be a string, got {json.dumps(value):.60}")
     if any("\ud800" <= character <= "\udfff" for character in value):
@@ -540,35 +299,11 @@ def checked_text(value: object, field: str, where: str) -> str:
 
 
 def checked_number(value: object, what: str, where: str) -> float:
-    """Read a field as a finite number.
-
-    Parameters
-    ----------
-    value : object
-        A number, or its text, from :func:`read_records`.
-    what : str
-        What it is, for messages.
-    where : str
-        File and line, for messages.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    InputError
-        For what is no number, for NaN and for infinity.
-
-    Examples
-    --------
-    >>> checked_number("4.5", "the score", "t.tsv, line 2")
-    4.5
-    """
+    """A field as a finite number, from a number or its text."""
     number = math.nan
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         number = float(value)
-    elif isinstance(value, str) and "_" not in value:  # Python, alone among readers, takes 1_000 for a number
+    elif isinstance(value, str) and "_" not in value:  # only Python reads 1_000 as a number
         try:
             number = float(value)
         except ValueError:

@@ -42,18 +42,30 @@ def pytest_collection_modifyitems(items):
         about_text = any(part in item.path.stem for part in NUMBERLESS)
         if computes and not about_text and not optional & set(getattr(item, "fixturenames", ())):
             item.add_marker("numbers")
-        # examples in docstrings that encode text need the weights like any test
-        if is_example and any(re.search("Encoder\\(|Client\\(", e.source) for e in item.dtest.examples):
-            item.runtest = partial(_run_with_weights, item.runtest)
+        # examples in docstrings need the same optional parts as tests: the weights, DuckDB, matplotlib
+        for uses, need in NEEDS_OF_EXAMPLES.items():
+            if is_example and any(re.search(uses, e.source) for e in item.dtest.examples):
+                item.runtest = partial(_run_if, need, item.runtest)
 
 
-def _run_with_weights(run):
+def _need_weights():
     from minisbert import hub
 
     try:
         hub.resolve()
     except ValueError as error:
         skip_or_fail("weights", f"the default model cannot be had here: {error}")
+
+
+NEEDS_OF_EXAMPLES = {
+    r"Encoder\(|Client\(": _need_weights,
+    r"EmbeddingDatabase\.": lambda: _optional_import("duckdb", "search", "search"),
+    r"picture\(\w+, ": lambda: _optional_import("matplotlib", "plots", "plots"),
+}
+
+
+def _run_if(need, run):
+    need()
     run()
 
 

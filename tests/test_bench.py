@@ -19,7 +19,7 @@ from minisbert.bench.texts import make_texts, sentence_lengths
 from minisbert.bench.worker import Worker, WorkerError, environment
 from minisbert.blas import Processor
 from minisbert.cli import main
-from minisbert.model.modules import Normalize, Pooling
+from minisbert.model.pooling import Normalize, Pooling
 
 ZEN5 = Processor(
     "AuthenticAMD",

@@ -21,11 +21,9 @@ from minisbert.bench.trainers import LEARNING_RATE, MAX_NORM, TOTAL_STEPS, WARMU
 from minisbert.bench.training import BATCH_PAIRS, CHECKED_STEPS, DROPOUT, ROUND_STEPS, make_batches, measure_training
 from minisbert.bench.worker import Worker, WorkerError
 from minisbert.cli import main
-from minisbert.model.modules import Normalize, Pooling
-from minisbert.training.batches import make_epoch
-from minisbert.training.data import Examples
-from minisbert.training.finetune import finetune
-from minisbert.training.settings import Settings
+from minisbert.model.pooling import Normalize, Pooling
+from minisbert.training.data import Examples, make_epoch
+from minisbert.training.finetune import Settings, finetune
 
 PAIRS = [["the cat sat", "i love soup", "dog", "a b c"], ["the cat", "soup", "the dog ran", "c b a d"]]
 

@@ -16,9 +16,8 @@ from minisbert.chunking import cut, describe
 from minisbert.cli import main
 from minisbert.composition import COMPOSITIONS, Share, compose, compose_shares, pool_shares, share_out
 from minisbert.model import tokens as tokens_module
-from minisbert.model.modules import Normalize, Pooling, apply_modules
 from minisbert.model.ops import normalize
-from minisbert.model.pooling import POOLINGS, pool
+from minisbert.model.pooling import POOLINGS, Normalize, Pooling, apply_modules, pool
 from minisbert.model.tokens import TokenSpans
 
 LONG = "the cat sat on the mat. the dog ran, unable! i love soup? snow and a b c d e f g h i. soup " * 4

@@ -26,8 +26,8 @@ import minisbert
 from minisbert import SentenceEncoder
 from minisbert.cli import VERBS, in_options, main, outputs
 from minisbert.cli.table import display_width, printable, shorten
-from minisbert.model.modules import Pooling
 from minisbert.model.params import flatten
+from minisbert.model.pooling import Pooling
 
 LONG = "the cat sat on the mat and the dog ran on the mat, i love the soup"
 TEXTS = ["i love soup", "", "the cat sat", "好き 👩‍🍳 été", "the dog ran"]

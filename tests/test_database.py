@@ -297,7 +297,7 @@ def test_search_is_exact_in_memory_and_in_sql(duckdb, model, tmp_path, in_sql, s
 
 
 def database_pooling():
-    from minisbert.model.modules import Pooling
+    from minisbert.model.pooling import Pooling
 
     return Pooling()
 
@@ -434,7 +434,7 @@ _TEXT = r"json_extract_string\(metadata, \?\)"
 _FIELD = rf"({_TEXT}|COALESCE\({_TEXT}, {_TEXT}\))"
 _NUMBER = re.escape("TRY_CAST(regexp_extract(@, '^[-+]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]+)?$') AS DOUBLE)")
 SQL_PIECES = re.compile(
-    rf"(NOT \(|\(|\)| AND | OR |({_FIELD}|{_NUMBER.replace('@', _FIELD)}) (=|<>|<|<=|>|>=) \?"
+    rf"(NOT \(|\(|\)| AND | OR |({_FIELD}|lower\({_FIELD}\)|{_NUMBER.replace('@', _FIELD)}) (=|<>|<|<=|>|>=) \?"
     rf"|{_FIELD} (NOT )?LIKE \?|{_FIELD} IS (NOT )?NULL)*"
 )
 ATTACKS = [
@@ -602,8 +602,10 @@ def holds(name, operator, literal):
         if re.fullmatch(r"[-\d.]+", literal):
             right = float(literal)
             left = float(left) if left is not None and re.fullmatch(r"-?\d+(\.\d+)?", left) else None
+        elif literal in ("TRUE", "FALSE"):
+            left, right = left and left.lower(), literal.lower()
         else:
-            right = literal.strip("'").lower() if literal in ("TRUE", "FALSE") else literal.strip("'")
+            right = literal.strip("'")
         if left is None:
             return None
         return {"=": left == right, "<>": left != right, "<": left < right, ">=": left >= right}[operator]

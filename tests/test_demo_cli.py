@@ -15,7 +15,7 @@ from tiny import TINY, write_model
 
 from minisbert.cli import demo_contrastive as module
 from minisbert.cli.demo import VERBS, demo
-from minisbert.training.plane import SENTENCE_PAIRS, STEPS, descend, make_points
+from minisbert.training.descent import SENTENCE_PAIRS, STEPS, descend, make_points
 
 SHORT = ["--no-text", "--steps", "3", "--points", "3"]
 
@@ -155,7 +155,7 @@ def test_nothing_is_left_behind_when_the_drawing_fails(matplotlib, monkeypatch, 
         stream.write(b"half")
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(f"minisbert.training.plane_picture.{draw}", fails)
+    monkeypatch.setattr(f"minisbert.training.descent_picture.{draw}", fails)
     with pytest.raises(OSError, match="the disk is full"):
         run("contrastive", *SHORT, "-o", f"demo.{kind}")
     assert os.listdir() == []
@@ -201,7 +201,7 @@ def test_wrong_numbers(option, value):
 
 def test_the_examples_of_the_help_run(matplotlib, model, monkeypatch):
     monkeypatch.setenv("MINISBERT_MODEL", str(model))
-    monkeypatch.setattr("minisbert.training.plane_picture.FRAMES", 2)  # the film is tested elsewhere
+    monkeypatch.setattr("minisbert.training.descent_picture.FRAMES", 2)  # the film is tested elsewhere
     for shown in (run("--help").stdout, run("contrastive", "--help").stdout):
         examples = re.findall(r"^ +minisbert demo (contrastive.*)$", shown, re.MULTILINE)
         assert len(examples) >= 2

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-ROOMS = ["minisbert", "minisbert.model", "minisbert.training"]
+ROOMS = ["minisbert", *map("minisbert.{}".format, ["model", "training", "search", "evaluation", "plots", "proof"])]
 
 
 def public_names():

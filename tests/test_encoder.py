@@ -15,7 +15,7 @@ from minisbert.analysis import calibration
 from minisbert.analysis.classifier import cleaned
 from minisbert.evaluation.classification import LabelledTexts
 from minisbert.evaluation.sts import StsPairs
-from minisbert.model.modules import Dense, Normalize, Pooling
+from minisbert.model.pooling import Dense, Normalize, Pooling
 from minisbert.model.tokens import TruncationWarning
 from minisbert.search.database import EmbeddingDatabase
 from minisbert.search.mining import paraphrase_mining

@@ -12,7 +12,7 @@ from tiny import TINY, tiny_dense, write_model
 from minisbert import SentenceEncoder
 from minisbert.analysis.explain import explain
 from minisbert.cli.table import display_width
-from minisbert.model.modules import Normalize, Pooling
+from minisbert.model.pooling import Normalize, Pooling
 from minisbert.model.tokens import TruncationWarning
 
 A, B = "the soup, unable", "i love the unlovely cat"

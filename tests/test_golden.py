@@ -38,13 +38,10 @@ from minisbert import (
     to_distance,
 )
 from minisbert.model.pooling import pool
-from minisbert.training.checkpoint import read_checkpoint
 from minisbert.training.data import Examples
-from minisbert.training.finetune import finetune
+from minisbert.training.finetune import Settings, finetune, read_checkpoint
 from minisbert.training.losses import LOSSES
-from minisbert.training.parameters import named_parameters
-from minisbert.training.settings import Settings
-from minisbert.training.step import value_and_gradients
+from minisbert.training.step import named_parameters, value_and_gradients
 
 GOLDEN = Path(__file__).resolve().parent / "golden"
 SAMPLES = GOLDEN / "samples"

@@ -9,12 +9,11 @@ from click.testing import CliRunner
 from tiny import tiny_dense, write_model
 
 from minisbert.cli.gradcheck import gradcheck
-from minisbert.model import bert, modules, ops
+from minisbert.model import bert, ops, pooling
 from minisbert.model.folder import load_model
-from minisbert.model.gradients import RowGradient, sum_rows
-from minisbert.model.modules import Normalize, Pooling
-from minisbert.training.gradcheck import check_backward, check_encoder, check_gradients
-from minisbert.training.gradient_report import GradientReport
+from minisbert.model.params import RowGradient, sum_rows
+from minisbert.model.pooling import Normalize, Pooling
+from minisbert.training.gradcheck import GradientReport, check_backward, check_encoder, check_gradients
 from minisbert.training.losses import LOSSES, cosine_similarity
 
 EPS = 1e-12
@@ -427,13 +426,13 @@ def test_operations_that_cannot_be_checked_are_refused():
     x = rng().normal(size=(3, 4))
     with pytest.raises(ValueError, match=r"at least one array of floating-point numbers.*ids: int64"):
         check_backward(np.tanh, lambda d, x: d, {"ids": np.array([1, 2])}, rng=rng())
-    with pytest.raises(ValueError, match=r"one array of finite float64.*but gave float32 \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"one array of finite float64.*but returned float32 \(3, 4\)"):
         check_backward(lambda x: x.astype(np.float32), lambda d, x: d, {"x": x}, rng=rng())
     with pytest.raises(ValueError, match="with 12 NaN or Inf"):
         check_backward(lambda x: x * np.inf, lambda d, x: d, {"x": np.abs(x)}, rng=rng())
-    with pytest.raises(ValueError, match="but gave a tuple"):
+    with pytest.raises(ValueError, match="but returned a tuple"):
         check_backward(lambda x: (x, x), lambda d, x: d, {"x": x}, rng=rng())
-    with pytest.raises(ValueError, match="must give 2 gradients, for x, y in this order, but gave 1"):
+    with pytest.raises(ValueError, match="must return 2 gradients, for x, y in this order, but returned 1"):
         check_backward(np.add, lambda d, x, y: d, {"x": x, "y": x}, rng=rng())
 
 
@@ -524,8 +523,8 @@ def test_a_line_that_is_wrong_deep_inside_the_model_is_traced(model, monkeypatch
     assert report.first_wrong.name == "encoder.layer.0.output.LayerNorm.bias"
     assert all(row.ok for row in report.rows if row.name.startswith(("encoder.layer.1", "modules")))
     monkeypatch.setattr(bert, "layer_backward", original)
-    dense_backward = modules.dense_backward
-    monkeypatch.setattr(modules, "dense_backward", lambda d_y, *rest: dense_backward(-d_y, *rest))
+    dense_backward = pooling.dense_backward
+    monkeypatch.setattr(pooling, "dense_backward", lambda d_y, *rest: dense_backward(-d_y, *rest))
     report = check_encoder(model, COLUMNS[:2], rng=rng(), directions=2)
     assert report.first_wrong.name == "modules.1.linear.bias"
     assert {row.diagnosis for row in report.rows if "key.bias" not in row.name} == {"the sign is turned"}
@@ -583,13 +582,13 @@ def test_the_command_judges_the_layers_that_it_is_told(folder):
 
 
 def test_the_command_fails_for_a_wrong_gradient(folder, monkeypatch):
-    dense_backward = modules.dense_backward
+    dense_backward = pooling.dense_backward
 
     def without_bias(*arguments):
         d_x, gradients = dense_backward(*arguments)
         return d_x, type(gradients)(gradients.weight, gradients.bias * np.nan, gradients.residual)
 
-    monkeypatch.setattr(modules, "dense_backward", without_bias)
+    monkeypatch.setattr(pooling, "dense_backward", without_bias)
     result = run(folder, "--layers", "none", "--directions", "1")
     assert result.exit_code == 1 and "modules.1.linear.bias: NaN or Inf in 10 of 10 numbers" in result.output
     found = json.loads(run(folder, "--layers", "none", "--directions", "1", "--json").stdout)

@@ -12,8 +12,8 @@ from running import refused
 
 from minisbert import SentenceEncoder
 from minisbert.cli.verify import verify
-from minisbert.model import bert, modules, ops
-from minisbert.model.modules import Normalize, Pooling
+from minisbert.model import bert, ops, pooling
+from minisbert.model.pooling import Normalize, Pooling
 from minisbert.proof import ledger
 from minisbert.proof.ledger import (
     Reference,
@@ -54,7 +54,7 @@ def test_every_tensor_of_the_trace_has_a_row_and_agrees(weights_folder, recorded
 
 
 def gelu_by_tanh(monkeypatch, encoder):
-    monkeypatch.setitem(ops.ACTIVATIONS, "gelu", ops.gelu_tanh)
+    monkeypatch.setitem(ops.ACTIVATIONS, "gelu", ops.ACTIVATIONS["gelu_tanh"])
 
 
 def no_attention_scale(monkeypatch, encoder):
@@ -101,7 +101,7 @@ def cls_pooling(monkeypatch, encoder):
 
 
 def no_normalisation(monkeypatch, encoder):
-    monkeypatch.setattr(modules, "normalize", lambda x: x)
+    monkeypatch.setattr(pooling, "normalize", lambda x: x)
 
 
 def lost_bias(monkeypatch, encoder):
@@ -161,7 +161,7 @@ def test_the_command_prints_a_row_per_tensor_and_exits_0(weights_folder):
 
 
 def test_the_command_exits_1_and_names_the_first_tensor(weights_folder, monkeypatch):
-    monkeypatch.setitem(ops.ACTIVATIONS, "gelu", ops.gelu_tanh)
+    monkeypatch.setitem(ops.ACTIVATIONS, "gelu", ops.ACTIVATIONS["gelu_tanh"])
     result = run("--model", str(weights_folder))
     assert result.exit_code == 1
     assert "The first is layers.0.feed_forward.activated" in result.output
@@ -248,8 +248,7 @@ def test_live_pytorch_agrees_on_other_texts(weights_folder, sentence_transformer
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_recorded_tensors_can_be_remade(weights_folder, sentence_transformers, recorded):
-    from minisbert.proof.record import TEXTS
-    from minisbert.proof.torch_model import torch_reference
+    from minisbert.proof.reference import TEXTS, torch_reference
 
     remade = torch_reference(weights_folder, TEXTS, "float64", 256)
     assert list(remade.tensors) == list(recorded.tensors)

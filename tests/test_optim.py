@@ -1,4 +1,4 @@
-"""The optimisers without PyTorch: steps by hand, purity, threads, rows that come and go, clipping, refusals."""
+"""AdamW without PyTorch: steps by hand, purity, threads, rows that come and go, clipping, refusals."""
 
 import copy
 import math
@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from minisbert.model.gradients import RowGradient
-from minisbert.training import blocks
-from minisbert.training.moments import (
+from minisbert.model.params import RowGradient
+from minisbert.training import optim
+from minisbert.training.optim import (
     AdamWState,
-    SgdState,
+    adamw,
+    clip_gradients,
+    decays,
     init_adamw,
-    init_sgd,
     state_from_arrays,
     state_to_arrays,
+    warmup_linear,
 )
-from minisbert.training.optim import adamw, decays, sgd
-from minisbert.training.pace import clip_gradients, warmup_linear
 
 TABLE = "embeddings.word_embeddings.weight"
 SHAPES = {
@@ -30,20 +30,15 @@ SHAPES = {
     "head.weight": (3, 18),
 }
 FORTRAN = ("encoder.layer.0.intermediate.dense.weight", "head.weight")
-OPTIMISERS = {
-    "adamw": (init_adamw, adamw, {"learning_rate": 0.01, "weight_decay": 0.1}),
-    "sgd": (init_sgd, sgd, {"learning_rate": 0.01}),
-    "sgd with decay": (init_sgd, sgd, {"learning_rate": 0.01, "momentum": 0.7, "weight_decay": 0.1}),
-}
+NUMBERS = {"learning_rate": 0.01, "weight_decay": 0.1}
 # rows of the table that have a gradient, step by step: row 4 is used once and no more, row 7 comes late, most never
 ROWS = [[0, 4, 9], [0, 9], [9, 22], [], [0, 7, 9], [7], [0], [0, 1, 2, 3, 5], [9], [0, 22]]
 
 
 @pytest.fixture
-def many_pieces(monkeypatch):
-    """Cut these small tensors into blocks and pieces as a large model's are, none of which divides a size."""
-    monkeypatch.setattr(blocks, "_BLOCK", 13)
-    monkeypatch.setattr(blocks, "_PIECE", 31)
+def many_blocks(monkeypatch):
+    """Cut these small tensors into blocks as a large model's are, of a length that divides no size."""
+    monkeypatch.setattr(optim, "_BLOCK", 13)
 
 
 def make_params(dtype=np.float64, seed=0):
@@ -73,13 +68,12 @@ def contents(params, state):
     return found
 
 
-def train(name, dtype=np.float64, steps=10, make=lambda grads: grads, **options):
-    init, optimiser, numbers = OPTIMISERS[name]
+def train(dtype=np.float64, steps=10, make=lambda grads: grads, **options):
     params = make_params(dtype)
-    state = init(params)
+    state = init_adamw(params)
     for step in range(steps):
         grads = make(make_grads(ROWS[step], dtype, step))
-        params, state = optimiser(params, grads, state, **numbers, **options)
+        params, state = adamw(params, grads, state, **NUMBERS, **options)
     return params, state
 
 
@@ -113,19 +107,6 @@ def test_without_memory_the_average_is_the_gradient_to_the_last_digit():
         assert state.m["w"] == grads["w"]
 
 
-def test_three_steps_of_sgd_by_hand():
-    params = {"w": np.array([1.0]), "bias": np.array([1.0])}
-    state = init_sgd(params)
-    for grad in (1.0, 0.0, -2.0):
-        grads = {"w": np.array([grad]), "bias": np.array([grad])}
-        params, state = sgd(params, grads, state, learning_rate=0.5, momentum=0.5, weight_decay=0.25)
-    # w: b = 1.25, p = 0.375; b = 0.625 + 0.09375 = 0.71875, p = 0.015625; b = 0.359375 - 2 + 0.00390625
-    assert state.momentum["w"][0] == -1.63671875
-    assert params["w"][0] == 0.015625 + 0.5 * 1.63671875
-    # the bias does not decay: b = 1, 0.5, -1.75
-    assert (state.momentum["bias"][0], params["bias"][0]) == (-1.75, 1.0 - 0.5 * (1.0 + 0.5 - 1.75))
-
-
 def test_decay_is_for_all_but_biases_and_layer_norms():
     no = {name for name in SHAPES if not decays(name)}
     assert no == {n for n in SHAPES if n.endswith("bias") or "LayerNorm" in n}
@@ -141,16 +122,14 @@ def test_decay_is_for_all_but_biases_and_layer_norms():
 # -------------------------------------------------------------------------- purity, in place, threads, order
 
 
-@pytest.mark.parametrize("name", OPTIMISERS)
-def test_no_argument_changes(name, many_pieces):
-    init, optimiser, numbers = OPTIMISERS[name]
+def test_no_argument_changes(many_blocks):
     params, grads = make_params(), make_grads(ROWS[0])
-    state = init(params)
+    state = init_adamw(params)
     for _ in range(2):  # the second time there is a mask of rows
         kept = copy.deepcopy((params, state, grads))
         for array in [*params.values(), *dense_arrays(grads), *state_to_arrays(state).values()]:
             array.flags.writeable = False
-        result = optimiser(params, grads, state, **numbers)
+        result = adamw(params, grads, state, **NUMBERS)
         assert contents(params, state) == contents(*kept[:2])
         assert [x.tobytes() for x in dense_arrays(grads)] == [x.tobytes() for x in dense_arrays(kept[2])]
         assert result[0].keys() == params.keys() and not any(
@@ -170,33 +149,28 @@ def state_and(result):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("name", OPTIMISERS)
-def test_in_place_threads_and_blocks_do_not_change_a_bit(name, dtype, monkeypatch):
-    pure = contents(*train(name, dtype))
-    assert contents(*train(name, dtype, in_place=True)) == pure
-    monkeypatch.setattr(blocks, "_BLOCK", 13)
-    monkeypatch.setattr(blocks, "_PIECE", 31)
+def test_in_place_threads_and_blocks_do_not_change_a_bit(dtype, monkeypatch):
+    pure = contents(*train(dtype))
+    assert contents(*train(dtype, in_place=True)) == pure
+    monkeypatch.setattr(optim, "_BLOCK", 13)
     for options in ({}, {"num_threads": 2}, {"num_threads": 3, "in_place": True}):
-        assert contents(*train(name, dtype, **options)) == pure, options
+        assert contents(*train(dtype, **options)) == pure, options
 
 
-@pytest.mark.parametrize("name", OPTIMISERS)
-def test_in_place_gives_the_arrays_that_were_given(name):
-    init, optimiser, numbers = OPTIMISERS[name]
+def test_in_place_gives_the_arrays_that_were_given():
     params = make_params()
-    state = init(params)
+    state = init_adamw(params)
     before = [id(array) for array in state_and((params, state))]
-    new, after = optimiser(params, make_grads(ROWS[0]), state, **numbers, in_place=True)
+    new, after = adamw(params, make_grads(ROWS[0]), state, **NUMBERS, in_place=True)
     assert new is params and after.step == 1
     assert [id(array) for array in state_and((new, after))][: len(before)] == before
     mask = after.seen[TABLE]
-    _, last = optimiser(new, make_grads(ROWS[4]), after, **numbers, in_place=True)
+    _, last = adamw(new, make_grads(ROWS[4]), after, **NUMBERS, in_place=True)
     assert last.seen[TABLE] is mask
 
 
-@pytest.mark.parametrize("name", OPTIMISERS)
-def test_memory_order_is_kept_and_does_not_matter(name, many_pieces):
-    params, state = train(name)
+def test_memory_order_is_kept_and_does_not_matter(many_blocks):
+    params, state = train()
     for key, array in [(n, x) for part in vars(state).values() if isinstance(part, dict) for n, x in part.items()]:
         assert array.flags.fnc == (key in FORTRAN), key
     assert all(params[key].flags.fnc == (key in FORTRAN) for key in params)
@@ -206,11 +180,11 @@ def test_memory_order_is_kept_and_does_not_matter(name, many_pieces):
         rows = grads[TABLE]
         return turned | {TABLE: RowGradient(rows.rows, np.asfortranarray(rows.values), rows.row_count)}
 
-    assert contents(*train(name, make=other_order, in_place=True)) == contents(params, state)
+    assert contents(*train(make=other_order, in_place=True)) == contents(params, state)
 
 
 def test_a_state_in_another_order_than_its_tensors():
-    params, state = train("adamw", steps=3)
+    params, state = train(steps=3)
     turned = {part: {n: np.array(x, order="C") for n, x in vars(state)[part].items()} for part in ("m", "v")}
     grads = make_grads(ROWS[3], seed=3)
     wanted = adamw(params, grads, state, learning_rate=0.1)
@@ -218,20 +192,20 @@ def test_a_state_in_another_order_than_its_tensors():
     assert contents(*found) == contents(*wanted)
 
 
-def test_sums_do_not_depend_on_which_thread_is_first(monkeypatch, many_pieces):
+def test_sums_do_not_depend_on_which_thread_is_first(monkeypatch, many_blocks):
     grads = make_grads(ROWS[0])
     wanted = clip_gradients(grads, 1.0)[1]
 
     def last_first(jobs, work, num_threads):
         return [(job, work(job)) for job in jobs][::-1]
 
-    monkeypatch.setattr(blocks, "work_through", last_first)
+    monkeypatch.setattr(optim, "work_through", last_first)
     assert clip_gradients(grads, 1.0)[1] == wanted
     with pytest.raises(ValueError, match=r"in 'head\.weight';"):
         clip_gradients(grads | {"head.weight": np.full((3, 18), np.nan)}, 1.0)
 
 
-def test_a_table_in_fortran_order_and_tensors_with_gaps(many_pieces):
+def test_a_table_in_fortran_order_and_tensors_with_gaps(many_blocks):
     params = make_params()
     odd = dict(params) | {TABLE: np.asfortranarray(params[TABLE]), "head.weight": np.zeros((6, 18))[::2]}
     odd["head.weight"][:] = params["head.weight"]
@@ -246,19 +220,17 @@ def test_a_table_in_fortran_order_and_tensors_with_gaps(many_pieces):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("name", OPTIMISERS)
-def test_dtype_is_kept(name, dtype):
-    assert {array.dtype for array in state_and(train(name, dtype, steps=2))} == {np.dtype(dtype), np.dtype(bool)}
+def test_dtype_is_kept(dtype):
+    assert {array.dtype for array in state_and(train(dtype, steps=2))} == {np.dtype(dtype), np.dtype(bool)}
 
 
 # --------------------------------------------------------------------------------- rows that come and go
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("name", OPTIMISERS)
-def test_a_row_gradient_gives_what_its_dense_gradient_gives(name, dtype, many_pieces):
-    params, state = train(name, dtype)
-    wanted_params, wanted = train(name, dtype, make=dense)
+def test_a_row_gradient_gives_what_its_dense_gradient_gives(dtype, many_blocks):
+    params, state = train(dtype)
+    wanted_params, wanted = train(dtype, make=dense)
     assert not wanted.seen
     for key in SHAPES:
         np.testing.assert_array_equal(params[key], wanted_params[key], err_msg=key)
@@ -289,15 +261,14 @@ def test_only_rows_ever_seen_are_worked_on():
     assert np.isfinite(new[TABLE]).all()
 
 
-@pytest.mark.parametrize("name", OPTIMISERS)
-def test_dense_and_row_gradients_may_take_turns(name, many_pieces):
+def test_dense_and_row_gradients_may_take_turns(many_blocks):
     def turns(start):
         count = iter(range(start, len(ROWS) + start))
         return lambda grads: dense(grads) if next(count) % 3 == 0 else grads
 
-    wanted = train(name, make=dense)[0]
+    wanted = train(make=dense)[0]
     for start in range(3):
-        found = train(name, make=turns(start))[0]
+        found = train(make=turns(start))[0]
         for key in SHAPES:
             np.testing.assert_array_equal(found[key], wanted[key], err_msg=f"{key}, {start}")
 
@@ -327,7 +298,7 @@ def whole(grads):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_clipping_shortens_and_keeps_the_direction(dtype, many_pieces):
+def test_clipping_shortens_and_keeps_the_direction(dtype, many_blocks):
     grads = make_grads(ROWS[0], dtype)
     before = whole(grads)
     length = float(np.linalg.norm(before.astype(np.float64)))
@@ -373,7 +344,7 @@ def test_a_length_that_is_not_above_zero_is_refused(max_norm):
 
 @pytest.mark.parametrize("broken", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("in_place", [False, True])
-def test_gradients_that_are_not_finite_are_refused_by_name(broken, in_place, many_pieces):
+def test_gradients_that_are_not_finite_are_refused_by_name(broken, in_place, many_blocks):
     for names in ([TABLE], ["head.weight", TABLE], ["embeddings.LayerNorm.bias"]):
         grads = make_grads(ROWS[0])
         for name in names:
@@ -393,18 +364,16 @@ def test_gradients_that_are_not_finite_are_refused_by_name(broken, in_place, man
 # ---------------------------------------------------------------------------------------------- checkpoints
 
 
-@pytest.mark.parametrize("name", OPTIMISERS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_training_goes_on_bit_for_bit_from_a_file(name, dtype, tmp_path):
-    _, optimiser, numbers = OPTIMISERS[name]
-    wanted = contents(*train(name, dtype))
-    params, state = train(name, dtype, steps=4)
+def test_training_goes_on_bit_for_bit_from_a_file(dtype, tmp_path):
+    wanted = contents(*train(dtype))
+    params, state = train(dtype, steps=4)
     save_file(state_to_arrays(state), tmp_path / "state.safetensors")
-    again = state_from_arrays(type(state), load_file(tmp_path / "state.safetensors"), params)
+    again = state_from_arrays(load_file(tmp_path / "state.safetensors"), params)
     assert contents(params, again) == contents(params, state)
     for step in range(4, len(ROWS)):
         grads = make_grads(ROWS[step], dtype, step)
-        params, again = optimiser(params, grads, again, **numbers, in_place=True)
+        params, again = adamw(params, grads, again, **NUMBERS, in_place=True)
     assert contents(params, again) == wanted
 
 
@@ -412,24 +381,22 @@ def test_a_state_of_something_else_is_refused():
     params = make_params()
     state, arrays = init_adamw(params), state_to_arrays(init_adamw(params))
     with pytest.raises(ValueError, match="is this the state of another optimiser"):
-        state_from_arrays(SgdState, arrays, params)
+        state_from_arrays({f"momentum.{name}": x for name, x in params.items()}, params)
     with pytest.raises(ValueError, match=r"missing 'head\.weight'"):
-        state_from_arrays(AdamWState, {k: v for k, v in arrays.items() if k != "m.head.weight"}, params)
+        state_from_arrays({k: v for k, v in arrays.items() if k != "m.head.weight"}, params)
     with pytest.raises(ValueError, match=r"unknown 'new\.weight'"):
-        state_from_arrays(AdamWState, arrays | {"v.new.weight": np.ones(2)}, params)
+        state_from_arrays(arrays | {"v.new.weight": np.ones(2)}, params)
     with pytest.raises(ValueError, match=r"the state of 'head.weight' with shape \(3, 18\)"):
-        state_from_arrays(AdamWState, arrays | {"v.head.weight": np.ones((18, 3))}, params)
+        state_from_arrays(arrays | {"v.head.weight": np.ones((18, 3))}, params)
     with pytest.raises(ValueError, match="expected 'step'"):
-        state_from_arrays(AdamWState, {k: v for k, v in arrays.items() if k != "step"}, params)
+        state_from_arrays({k: v for k, v in arrays.items() if k != "step"}, params)
     for mask in (np.ones(22, bool), np.ones(23)):
         with pytest.raises(ValueError, match=r"rows seen of 'embeddings\.word"):
-            state_from_arrays(AdamWState, arrays | {f"seen.{TABLE}": mask}, params)
+            state_from_arrays(arrays | {f"seen.{TABLE}": mask}, params)
     with pytest.raises(ValueError, match="rows seen of 'other'"):
-        state_from_arrays(AdamWState, arrays | {"seen.other": np.ones(23, bool)}, params)
-    with pytest.raises(ValueError, match="sgd: expected a state from init_sgd, got AdamWState"):
-        sgd(params, make_grads([0]), state, learning_rate=0.1)
-    with pytest.raises(ValueError, match="adamw: expected a state from init_adamw, got SgdState"):
-        adamw(params, make_grads([0]), init_sgd(params), learning_rate=0.1)
+        state_from_arrays(arrays | {"seen.other": np.ones(23, bool)}, params)
+    with pytest.raises(ValueError, match="adamw: expected a state from init_adamw, got dict"):
+        adamw(params, make_grads([0]), vars(state), learning_rate=0.1)
     other = {name: np.ones((2, 2)) for name in SHAPES}
     with pytest.raises(ValueError, match=r"the state of 'embeddings\.word.*another model"):
         adamw(params, make_grads([0]), init_adamw(other), learning_rate=0.1)
@@ -440,36 +407,35 @@ def test_a_state_of_something_else_is_refused():
 
 def test_names_must_fit():
     params, grads = make_params(), make_grads([0])
-    for optimiser, state in ((adamw, init_adamw(params)), (sgd, init_sgd(params))):
-        with pytest.raises(ValueError, match=r"a gradient for each of the 6 tensors .*missing 'head\.weight'"):
-            optimiser(params, {k: g for k, g in grads.items() if k != "head.weight"}, state, learning_rate=0.1)
-        with pytest.raises(ValueError, match="unknown 'a', 'b', 'c' and 1 more"):
-            optimiser(params, grads | {k: np.ones(1) for k in "abcd"}, state, learning_rate=0.1)
+    state = init_adamw(params)
+    with pytest.raises(ValueError, match=r"a gradient for each of the 6 tensors .*missing 'head\.weight'"):
+        adamw(params, {k: g for k, g in grads.items() if k != "head.weight"}, state, learning_rate=0.1)
+    with pytest.raises(ValueError, match="unknown 'a', 'b', 'c' and 1 more"):
+        adamw(params, grads | {k: np.ones(1) for k in "abcd"}, state, learning_rate=0.1)
 
 
 @pytest.mark.parametrize(
     ("name", "grad", "message"),
     [
-        ("head.weight", np.ones((18, 3)), r"gradient of 'head.weight' with shape \(3, 18\).*got \(18, 3\)"),
+        ("head.weight", np.ones((18, 3)), r"got \(18, 3\)"),
         ("head.weight", np.ones((3, 18), np.float32), "float64, got .* float32"),
-        (TABLE, RowGradient(np.array([1]), np.ones((1, 6)), 22), "RowGradient of .* for 22 rows"),
-        (TABLE, RowGradient(np.array([1]), np.ones((1, 5)), 23), r"values \(1, 5\)"),
-        (TABLE, RowGradient(np.array([1]), np.ones((2, 6)), 23), r"got 1 rows and values \(2, 6\)"),
-        (TABLE, RowGradient(np.array([1]), np.ones((1, 6), np.float32), 23), "in float32"),
-        (TABLE, RowGradient(np.array([1, 1]), np.ones((2, 6)), 23), "ascend .* each once"),
-        (TABLE, RowGradient(np.array([2, 1]), np.ones((2, 6)), 23), "ascend"),
-        (TABLE, RowGradient(np.array([-1, 1]), np.ones((2, 6)), 23), "ascend from 0 to below 23"),
-        (TABLE, RowGradient(np.array([1, 23]), np.ones((2, 6)), 23), "ascend from 0 to below 23"),
-        (TABLE, RowGradient(np.array([1.0]), np.ones((1, 6)), 23), "integers"),
-        ("head.weight", RowGradient(np.array([1]), np.ones((1, 6)), 23), "for a table of shape"),
-        ("embeddings.LayerNorm.bias", RowGradient(np.array([1]), np.ones(1), 6), "for a table of shape"),
+        (TABLE, RowGradient(np.array([1]), np.ones((1, 6)), 22), ""),
+        (TABLE, RowGradient(np.array([1]), np.ones((1, 5)), 23), ""),
+        (TABLE, RowGradient(np.array([1]), np.ones((2, 6)), 23), ""),
+        (TABLE, RowGradient(np.array([1]), np.ones((1, 6), np.float32), 23), ""),
+        (TABLE, RowGradient(np.array([1, 1]), np.ones((2, 6)), 23), ""),
+        (TABLE, RowGradient(np.array([2, 1]), np.ones((2, 6)), 23), ""),
+        (TABLE, RowGradient(np.array([-1, 1]), np.ones((2, 6)), 23), ""),
+        (TABLE, RowGradient(np.array([1, 23]), np.ones((2, 6)), 23), ""),
+        (TABLE, RowGradient(np.array([1.0]), np.ones((1, 6)), 23), ""),
+        ("head.weight", RowGradient(np.array([1]), np.ones((1, 6)), 23), ""),
+        ("embeddings.LayerNorm.bias", RowGradient(np.array([1]), np.ones(1), 6), ""),
     ],
 )
 def test_gradients_must_fit(name, grad, message):
     params = make_params()
-    for optimiser, state in ((adamw, init_adamw(params)), (sgd, init_sgd(params))):
-        with pytest.raises(ValueError, match=message):
-            optimiser(params, make_grads([0]) | {name: grad}, state, learning_rate=0.1)
+    with pytest.raises(ValueError, match=f"gradient of '{name}'.*{message}" if message else f"RowGradient of '{name}'"):
+        adamw(params, make_grads([0]) | {name: grad}, init_adamw(params), learning_rate=0.1)
 
 
 @pytest.mark.parametrize(
@@ -486,19 +452,13 @@ def test_gradients_must_fit(name, grad, message):
         {"betas": (0.9, math.nan)},
         {"eps": 0.0},
         {"eps": math.inf},
-        {"momentum": 1.0},
-        {"momentum": -0.5},
     ],
 )
 def test_numbers_out_of_range_are_refused(number):
     params, grads = {"x": np.ones(2)}, {"x": np.ones(2)}
     (name,) = number
-    if name != "momentum":
-        with pytest.raises(ValueError, match=f"adamw: expected .*{name}"):
-            adamw(params, grads, init_adamw(params), **{"learning_rate": 0.1} | number)
-    if name not in ("betas", "eps"):
-        with pytest.raises(ValueError, match=f"sgd: expected .*{name}"):
-            sgd(params, grads, init_sgd(params), **{"learning_rate": 0.1} | number)
+    with pytest.raises(ValueError, match=f"adamw: expected .*{name}"):
+        adamw(params, grads, init_adamw(params), **{"learning_rate": 0.1} | number)
     if name == "num_threads":
         with pytest.raises(ValueError, match="clip_gradients: expected num_threads"):
             clip_gradients(grads, 1.0, **number)
@@ -507,8 +467,8 @@ def test_numbers_out_of_range_are_refused(number):
 def test_tensors_that_cannot_be_trained_are_refused():
     with pytest.raises(ValueError, match="init_adamw: expected tensors in float32 or float64, got int64 in 'ids'"):
         init_adamw({"ids": np.arange(3)})
-    with pytest.raises(ValueError, match=r"init_sgd: .* float16"):
-        init_sgd({"x": np.ones(3, np.float16)})
+    with pytest.raises(ValueError, match=r"init_adamw: .* float16"):
+        init_adamw({"x": np.ones(3, np.float16)})
 
 
 def test_what_cannot_be_overwritten_is_refused_in_place_alone():
@@ -520,20 +480,18 @@ def test_what_cannot_be_overwritten_is_refused_in_place_alone():
         with pytest.raises(ValueError, match="adamw: expected 'x' and its state to be writeable"):
             adamw(params, grads, init_adamw(params), learning_rate=0.1, in_place=True)
         adamw(params, grads, init_adamw(params), learning_rate=0.1)
-    turned = init_sgd({"x": np.asfortranarray(np.ones((4, 3)))})
-    with pytest.raises(ValueError, match="sgd: expected 'x' and its state to be writeable and to lie"):
-        sgd({"x": np.ones((4, 3))}, grads, turned, learning_rate=0.1, in_place=True)
+    turned = init_adamw({"x": np.asfortranarray(np.ones((4, 3)))})
+    with pytest.raises(ValueError, match="adamw: expected 'x' and its state to be writeable and to lie"):
+        adamw({"x": np.ones((4, 3))}, grads, turned, learning_rate=0.1, in_place=True)
     tied = {"x": np.ones(3), "y": np.ones(3)}
     tied["y"] = tied["x"]
     with pytest.raises(ValueError, match="two names share one array"):
-        sgd(tied, {"x": np.ones(3), "y": np.ones(3)}, init_sgd(tied), learning_rate=0.1, in_place=True)
+        adamw(tied, {"x": np.ones(3), "y": np.ones(3)}, init_adamw(tied), learning_rate=0.1, in_place=True)
 
 
-@pytest.mark.parametrize("name", OPTIMISERS)
-def test_tensors_without_numbers_and_models_without_tensors(name):
-    init, optimiser, numbers = OPTIMISERS[name]
+def test_tensors_without_numbers_and_models_without_tensors():
     params = {"empty": np.ones((0, 3)), "table": np.ones((4, 0)), "number": np.array(2.0)}
     grads = {"empty": np.ones((0, 3)), "table": RowGradient(np.array([1]), np.ones((1, 0)), 4), "number": np.array(1.0)}
-    new, state = optimiser(params, grads, init(params), **numbers)
+    new, state = adamw(params, grads, init_adamw(params), **NUMBERS)
     assert new["number"].shape == () and new["number"] < 2.0 and state.step == 1
-    assert optimiser({}, {}, init({}), **numbers)[0] == {}
+    assert adamw({}, {}, init_adamw({}), **NUMBERS)[0] == {}

@@ -6,8 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from minisbert import plots
-from minisbert.plots import heat_map, require_matplotlib
+from minisbert.plots import heat_map, require_matplotlib, style
 
 LABELS = ["好き 👩‍🍳 été", "$x_1$ and $", "\\frac{", "ไทย عربي", "", " ", "a\nb\x00\u202e\ue000", "x" * 5000]
 
@@ -100,9 +99,9 @@ def test_sign_is_seen_without_colour(picture):
 
 def test_colours_are_told_apart_by_lightness(matplotlib):
     steps = np.linspace(0, 1, 101)
-    sequential = lightness(plots.colour_map(False)(steps))
+    sequential = lightness(style.colour_map(False)(steps))
     assert (np.diff(sequential) < 0).all() and sequential[0] - sequential[-1] > 60
-    diverging = lightness(plots.colour_map(True)(steps))
+    diverging = lightness(style.colour_map(True)(steps))
     assert (np.diff(diverging[:51]) > 0).all() and (np.diff(diverging[50:]) < 0).all()
     assert abs(diverging[0] - diverging[-1]) > 35 and diverging[50] > 95
     for half in (diverging[:51], diverging[50:]):  # even steps, nearly
@@ -113,7 +112,7 @@ def test_colours_are_told_apart_by_lightness(matplotlib):
 def test_numbers_contrast_with_their_cells():
     colours = np.random.default_rng(0).uniform(size=(1000, 4))
     light = ((lightness(colours) + 16) / 116) ** 3
-    for luminance, text in zip(light, plots.contrasting(colours), strict=True):
+    for luminance, text in zip(light, style.contrasting(colours), strict=True):
         contrast = (luminance + 0.05) / 0.05 if text == "black" else 1.05 / (luminance + 0.05)
         assert contrast > 4.5
 
@@ -158,7 +157,7 @@ def test_what_is_no_matrix_with_its_labels(values, options, words, matplotlib):
 
 
 def test_without_matplotlib_there_is_a_command_to_type(monkeypatch):
-    monkeypatch.setattr(plots, "find_spec", lambda name: None)
+    monkeypatch.setattr("minisbert.plots.find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"need matplotlib: pip install -e '.\[plots\]'"):
         require_matplotlib()
     monkeypatch.setitem(sys.modules, "matplotlib", None)

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from minisbert import plots
 from minisbert.plots import (
-    Picture,
     attention_heads,
     bars,
     curves,
@@ -25,6 +24,7 @@ from minisbert.plots import (
 )
 from minisbert.plots.heads import WIDTH_INCHES
 from minisbert.plots.line_chart import _look
+from minisbert.plots.picture import Picture
 from minisbert.plots.placing import place_labels, spread
 from minisbert.plots.style import DPI, LINE_COLOURS, SHAPES, amount_map, inches
 

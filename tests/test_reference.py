@@ -10,8 +10,8 @@ from tiny import write_model
 
 from minisbert import SentenceEncoder
 from minisbert.model.config import BertConfig
-from minisbert.model.modules import Dense
 from minisbert.model.params import build_params
+from minisbert.model.pooling import Dense
 from minisbert.proof.ledger import Reference, compare, first_disagreement, format_ledger, trace_tensors
 
 # max |difference| / max(1, max |reference|), measured over all cases and tensors: 1.3e-6 and 3.6e-15; margins 8 and 30

@@ -18,7 +18,7 @@ from tiny import COMPANY, TEXTS, write_model
 
 from minisbert import SentenceEncoder, blas, schedule
 from minisbert.blas import libraries
-from minisbert.model.modules import Normalize, Pooling
+from minisbert.model.pooling import Normalize, Pooling
 from minisbert.model.tokens import TruncationWarning
 from minisbert.schedule import make_batches, work_through
 

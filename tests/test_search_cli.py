@@ -135,7 +135,7 @@ def test_mistakes_in_files_show_before_the_work_begins():
         (["notes.txt", "notes.txt"], "is a file listed twice?"),
         (
             ["articles.csv"],
-            "no column 'text'; choose the column of the text (text_column, --text-column): 1 'id', 2 'body'",
+            "no column 'text'; choose the column of the text (--text-column): 1 'id', 2 'body'",
         ),
         (["missing.txt"], "missing.txt: No such file"),
         (["missing.parquet"], "missing.parquet: No such file"),

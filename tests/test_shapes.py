@@ -1,8 +1,9 @@
-"""Shape comments are executed: each ``# (N, D)`` is compared with the array that its line made.
+"""Shapes in comments and docstrings are executed: each ``# (N, D)`` is compared with the array that its line made.
 
-A tiny model whose sizes all differ runs under a trace function. A comment that is wrong fails, and so does one whose
-line never ran. Comments stand behind assignments (checked when the line has run) and behind the fields of dataclasses
-(checked on the instances that the run made).
+A tiny model whose sizes all differ runs under a trace function. A shape that is wrong fails, and so does one whose line
+never ran. Shapes stand behind assignments (checked when the line has run), behind the fields of dataclasses (checked on
+the instances that the run made), and in docstrings, as ``(N, D), (B,) -> (B, D)``: what the arrays among a function's
+arguments are, and what it returns.
 """
 
 import ast
@@ -18,9 +19,9 @@ from tiny import write_model
 
 from minisbert import SentenceEncoder, chunking, composition, encoder, pipeline, similarity
 from minisbert import trace as trace_module
-from minisbert.model import bert, gradients, modules, params, pooling, tokens
+from minisbert.model import bert, ops, params, pooling, tokens
 from minisbert.model.config import BertConfig
-from minisbert.model.modules import Dense, Normalize, Pooling
+from minisbert.model.pooling import Dense, Normalize, Pooling
 from minisbert.options import check_options
 from minisbert.training import losses
 
@@ -36,9 +37,11 @@ CONFIG = BertConfig(
 LENGTHS = np.array([7, 7, 5])
 RUNS = [(2, 7), (1, 5)]
 SIZES = {"D": 12, "H": 3, "K": 4, "F": 20, "V": 31, "P": 9, "S": 2, "L": 2, "B": 3, "N": 19}
-COMMENT = re.compile(r"#\s*\(([A-Za-z_0-9, ]*)\)")
+SHAPE = re.compile(r"\(([A-Za-z_0-9., ]*)\)")
+COMMENT = re.compile(rf"#\s*{SHAPE.pattern}")
+DOCSTRING = re.compile(r"^(\(.*\)) -> (\(.*\))$", re.MULTILINE)
 SOURCES = [
-    *(bert, gradients, modules, params, pooling, tokens, similarity, trace_module, encoder, chunking, composition),
+    *(bert, ops, params, pooling, tokens, similarity, trace_module, encoder, chunking, composition),
     *(pipeline, losses),
 ]
 
@@ -63,11 +66,26 @@ def shape_comments(module):
                 yield kind, target.id, node.lineno, node.end_lineno, letters
 
 
+def letters_of(text):
+    """'(N, D), (B,)' -> [('N', 'D'), ('B',)]."""
+    return [tuple(letter.strip() for letter in shape.split(",") if letter.strip()) for shape in SHAPE.findall(text)]
+
+
+def shape_lines(module):
+    """Find (first line, shapes of the arguments, shapes of the result) of every function whose docstring says them."""
+    for node in ast.walk(ast.parse(Path(module.__file__).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef) and (match := DOCSTRING.search(ast.get_docstring(node) or "")):
+            yield min([node.lineno, *(d.lineno for d in node.decorator_list)]), *map(letters_of, match.groups())
+
+
 def check(array, letters, bound, where):
     """Compare one shape with its letters; letters that are not known yet are bound by it."""
     assert isinstance(array, np.ndarray), f"{where}: {type(array).__name__} is no array"
-    assert len(array.shape) == len(letters), f"{where}: says {letters}, is {array.shape}"
-    for letter, size in zip(letters, array.shape, strict=True):
+    shape = array.shape
+    if letters[:1] == ("...",):
+        letters, shape = letters[1:], shape[len(shape) - len(letters) + 1 :]
+    assert len(shape) == len(letters), f"{where}: says {letters}, is {array.shape}"
+    for letter, size in zip(letters, shape, strict=True):
         wanted = int(letter) if letter.isdigit() else bound.setdefault(letter, size)
         assert wanted == size, f"{where}: says {letters} with {letter} = {wanted}, is {array.shape}"
     if {"c", "T"} <= set(letters):
@@ -84,13 +102,20 @@ class Watcher:
             for kind, name, first, last, letters in shape_comments(module):
                 if kind == "line":
                     self.lines[module.__file__, first] = (name, last, letters)
+        self.functions = {(m.__file__, first): shapes for m in SOURCES for first, *shapes in shape_lines(m)}
         self.seen = set()
+        self.called = set()
+        self.sizes = {}  # of the letters of a call, by its frame
         self.state = {}
 
-    def __call__(self, frame, event, _):
+    def __call__(self, frame, event, argument):
         file = frame.f_code.co_filename
-        if not any(file == known for known, _ in self.lines):
+        if not any(file == known for known, _ in (*self.lines, *self.functions)):
             return None
+        if event == "call" and (file, frame.f_code.co_firstlineno) in self.functions:
+            self.sizes[id(frame)] = self.check_arguments(frame, file)
+        if event == "return" and id(frame) in self.sizes and argument is not None:
+            self.check_result(frame, file, argument, self.sizes.pop(id(frame)))
         pending, bound = self.state.setdefault(id(frame), (None, {}))
         if pending and (event == "return" or not pending <= frame.f_lineno <= self.lines[file, pending][1]):
             if self.lines[file, pending][0] in frame.f_locals:
@@ -102,6 +127,25 @@ class Watcher:
         if event == "return":
             del self.state[id(frame)]
         return self
+
+    def check_arguments(self, frame, file):
+        code = frame.f_code
+        arrays = [frame.f_locals[name] for name in code.co_varnames[: code.co_argcount]]
+        arrays = [array for array in arrays if isinstance(array, np.ndarray)]
+        shapes, _ = self.functions[file, code.co_firstlineno]
+        bound = {}
+        assert len(arrays) >= len(shapes), f"{Path(file).name}: {code.co_name}"  # a number may be an array, too
+        for array, letters in zip(arrays, shapes, strict=False):
+            check(array, letters, bound, f"{Path(file).name}: {code.co_name}")
+        return bound
+
+    def check_result(self, frame, file, result, bound):
+        code = frame.f_code
+        _, shapes = self.functions[file, code.co_firstlineno]
+        results = result if isinstance(result, tuple) and not hasattr(result, "_fields") else (result,)
+        for array, letters in zip(results, shapes, strict=True):
+            check(array, letters, bound, f"{Path(file).name}: what {code.co_name} returns")
+        self.called.add((file, code.co_firstlineno))
 
     def check_line(self, frame, file, line, bound):
         name, _, letters = self.lines[file, line]
@@ -126,7 +170,7 @@ def run_everything():
     for mode in pooling.POOLINGS:
         pooling.pool(hidden, LENGTHS, (mode,))
         pooling.pool(hidden, LENGTHS, (mode,), prompt_length=2)
-    results = modules.apply_modules(hidden, LENGTHS, (Pooling(), dense, Normalize()))
+    results = pooling.apply_modules(hidden, LENGTHS, (Pooling(), dense, Normalize()))
     whole = trace_module.Trace(("x",) * len(ids), ids, LENGTHS, trace, tuple(results))
     a, b = rng.normal(size=(4, 7)), rng.normal(size=(5, 7))
     for matrix, pairwise in similarity.SIMILARITIES.values():
@@ -146,8 +190,8 @@ def backwards(weights, ids):
         pooling.pool_backward(d_hidden[:3], d_hidden, LENGTHS, (mode,), prompt_length=2)
     dense = Dense(rng.normal(size=(10, 12)), rng.normal(size=10), "tanh", True, rng.normal(size=(10, 12)))
     behind = (Pooling(), dense, Normalize())
-    results = modules.apply_modules(d_hidden, LENGTHS, behind)
-    found += modules.modules_backward(results[-1] + 1.0, results, d_hidden, LENGTHS, behind)[1][1:2]
+    results = pooling.apply_modules(d_hidden, LENGTHS, behind)
+    found += pooling.modules_backward(results[-1] + 1.0, results, d_hidden, LENGTHS, behind)[1][1:2]
     a, b = rng.normal(size=(4, 7)), rng.normal(size=(5, 7))
     for name in (name for name in similarity.__all__ if name.endswith("_backward")):
         rows = a[::-1] if name.startswith("pairwise") else b
@@ -205,6 +249,13 @@ def test_every_shape_comment_behind_a_line_ran_and_is_true(watched):
     assert len(watcher.lines) >= 40
     never = [f"{Path(file).name}:{line}" for file, line in sorted(set(watcher.lines) - watcher.seen)]
     assert not never, f"shape comments whose lines never ran: {never}"
+
+
+def test_every_shape_line_of_a_docstring_ran_and_is_true(watched):
+    watcher, _ = watched
+    assert len(watcher.functions) >= 20
+    never = [f"{Path(file).name}:{line}" for file, line in sorted(set(watcher.functions) - watcher.called)]
+    assert not never, f"functions with a shape line that never returned: {never}"
 
 
 def test_every_shape_comment_behind_a_field_is_true(watched):

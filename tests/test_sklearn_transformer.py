@@ -14,7 +14,7 @@ import pytest
 from tiny import COMPANY, TEXTS, tiny_dense, write_model
 
 from minisbert import SentenceEncoder
-from minisbert.model.modules import Normalize, Pooling
+from minisbert.model.pooling import Normalize, Pooling
 from minisbert.model.tokens import TruncationWarning
 
 # One word tells the classes apart, and a limit of 4 tokens ([CLS] the cat [SEP]) cuts it off.

@@ -17,14 +17,19 @@ from tiny import TEXTS, TINY, tiny_dense, write_model
 from minisbert import SentenceEncoder
 from minisbert.model.bert import bert_backward
 from minisbert.model.folder import load_model
-from minisbert.model.gradients import RowGradient
-from minisbert.model.modules import Normalize, Pooling
-from minisbert.model.params import tensor_shapes
+from minisbert.model.params import RowGradient, tensor_shapes
+from minisbert.model.pooling import Normalize, Pooling
 from minisbert.model.tokens import OverflowReport, Tokens, TruncationWarning
 from minisbert.training import step as step_module
 from minisbert.training.losses import multiple_negatives_ranking, simcse, softmax_classification
-from minisbert.training.parameters import copy_parameters, named_parameters, replace_parameters
-from minisbert.training.step import DropoutPlan, make_shards, value_and_gradients
+from minisbert.training.step import (
+    DropoutPlan,
+    copy_parameters,
+    make_shards,
+    named_parameters,
+    replace_parameters,
+    value_and_gradients,
+)
 
 DTYPES = [np.float32, np.float64]
 ANCHORS = ["the cat sat on the mat", "i love soup", "", "dog", "a b c d e f g", "the dog ran!", "soup", "un able mat"]

@@ -12,8 +12,7 @@ from minisbert import SentenceEncoder
 from minisbert.evaluation.layers import layer_scores
 from minisbert.evaluation.published import BENCHMARKS, find_sets
 from minisbert.evaluation.sts import SIMILARITIES, StsPairs, evaluate_sts, read_sts
-from minisbert.model.modules import Normalize, Pooling
-from minisbert.model.pooling import POOLINGS
+from minisbert.model.pooling import POOLINGS, Normalize, Pooling
 from minisbert.tables import InputError
 
 PAIRS = [(4.5, "a cat", "one cat"), (0.0, "a cat", "tea"), (2.0, "soup", "a cat")]
@@ -281,7 +280,7 @@ def test_every_cell_is_what_the_traced_hidden_state_gives(tmp_path, tiny_pairs):
             def vector(text):
                 trace = encoder.trace(text)
                 states = [trace.bert.embeddings, *trace.bert.layers]
-                return POOLINGS[self.pooling](states[self.place].output, np.array([len(trace.pieces)]))[0]
+                return POOLINGS[self.pooling][0](states[self.place].output, np.array([len(trace.pieces)]))[0]
 
             return np.array([vector(text) for text in texts])
 

@@ -13,10 +13,8 @@ from tiny import COMPANY, REMOVE, TEXTS, TINY, VOCABULARY, edit_json, tiny_token
 
 from minisbert import SentenceEncoder
 from minisbert.model.config import BertConfig
-from minisbert.model.modules import Normalize, Pooling
-from minisbert.model.pooling import POOLINGS
-from minisbert.model.tokenizer_json import load_tokenizer, read_max_seq_length
-from minisbert.model.tokens import OverflowReport, Tokens, TruncationWarning
+from minisbert.model.pooling import POOLINGS, Normalize, Pooling
+from minisbert.model.tokens import OverflowReport, Tokens, TruncationWarning, load_tokenizer, read_max_seq_length
 from minisbert.training.losses import multiple_negatives_ranking
 from minisbert.training.step import value_and_gradients
 

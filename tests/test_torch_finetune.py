@@ -14,13 +14,10 @@ from tiny import tiny_dense, write_model
 from torch_oracle import THIRD_PARTY_WARNINGS, Figures, quiet, relative, torch_parameters
 
 from minisbert import SentenceEncoder
-from minisbert.model.modules import Normalize, Pooling
-from minisbert.training.batches import make_epoch
-from minisbert.training.data import Examples
-from minisbert.training.finetune import finetune
-from minisbert.training.objective import new_head
-from minisbert.training.parameters import copy_parameters, named_parameters
-from minisbert.training.settings import Settings
+from minisbert.model.pooling import Normalize, Pooling
+from minisbert.training.data import Examples, make_epoch
+from minisbert.training.finetune import Settings, finetune, new_head
+from minisbert.training.step import copy_parameters, named_parameters
 
 pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
 

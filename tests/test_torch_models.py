@@ -27,8 +27,7 @@ from torch_oracle import (
 from minisbert import SentenceEncoder
 from minisbert.model import bert as bert_module
 from minisbert.model import ops
-from minisbert.model.modules import dense
-from minisbert.model.pooling import POOLINGS, pool_cls
+from minisbert.model.pooling import POOLINGS, dense
 
 pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
 
@@ -554,7 +553,7 @@ def _break(patch, what):
     """Break one thing in the package; give the first tensor that this moves."""
     layer_norm, places, embed = bert_module.layer_norm, bert_module.places, bert_module.embed
     if what == "tanh form of gelu":
-        patch.setitem(ops.ACTIVATIONS, "gelu", ops.gelu_tanh)
+        patch.setitem(ops.ACTIVATIONS, "gelu", ops.ACTIVATIONS["gelu_tanh"])
         return "layers.0.feed_forward.activated"
     if what == "eps 1e-5":
         patch.setattr(bert_module, "layer_norm", lambda x, weight, bias, eps: layer_norm(x, weight, bias, 1e-5))
@@ -570,11 +569,12 @@ def _break(patch, what):
         patch.setattr(bert_module, "math", NoSquareRoot)
         return "layers.0.attention.probs"
     if what == "first token for mean":
-        patch.setitem(POOLINGS, "mean", pool_cls)
+        patch.setitem(POOLINGS, "mean", POOLINGS["cls"])
         return "sentence_embedding"
     if what == "mean leaves [SEP] out":
-        mean = POOLINGS["mean"]
-        patch.setitem(POOLINGS, "mean", lambda x, n: mean(np.delete(x, np.cumsum(n) - 1, axis=0), n - 1))
+        mean, backward = POOLINGS["mean"]
+        without = lambda x, n, _: mean(np.delete(x, np.cumsum(n) - 1, axis=0), n - 1)  # noqa: E731
+        patch.setitem(POOLINGS, "mean", (without, backward))
         return "sentence_embedding"
     if what == "no token type":
         patch.setattr(bert_module, "embed", without_token_type(embed))

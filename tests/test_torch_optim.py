@@ -1,4 +1,4 @@
-"""The optimisers against torch.optim, the schedule against transformers: 25 steps, clipped, on tensors of every kind.
+"""AdamW against torch.optim, the schedule against transformers: 25 steps, clipped, on tensors of every kind.
 
 The table's gradients are dense in PyTorch and a RowGradient here; its rows come and go. Bounds in float64 are those of
 the promise. Those in float32 are the measured error times 4: ours against PyTorch's float32, each of which rounds.
@@ -10,10 +10,8 @@ import numpy as np
 import pytest
 from torch_oracle import THIRD_PARTY_WARNINGS, Figures, relative
 
-from minisbert.model.gradients import RowGradient
-from minisbert.training.moments import init_adamw, init_sgd
-from minisbert.training.optim import adamw, decays, sgd
-from minisbert.training.pace import clip_gradients, warmup_linear
+from minisbert.model.params import RowGradient
+from minisbert.training.optim import adamw, clip_gradients, decays, init_adamw, warmup_linear
 
 pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
 
@@ -37,11 +35,6 @@ ADAMW = [
     {"learning_rate": 0.05, "betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.3},
     {"learning_rate": 0.01, "betas": (0.0, 0.9), "eps": 1e-8, "weight_decay": 0.1},
     {"learning_rate": 0.01, "betas": (0.3, 0.0), "eps": 1e-5, "weight_decay": 0.1},
-]
-SGD = [
-    {"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.0},
-    {"learning_rate": 0.05, "momentum": 0.5, "weight_decay": 0.1},
-    {"learning_rate": 0.1, "momentum": 0.0, "weight_decay": 0.01},
 ]
 
 
@@ -94,13 +87,13 @@ def in_torch(torch, make_optimiser, weight_decay, dtype, max_norm):
     return {name: p.detach().numpy() for name, p in model.items()}, state, norms
 
 
-def here(init, optimiser, numbers, dtype, max_norm):
+def here(numbers, dtype, max_norm):
     params = make_params(dtype)
-    state, norms = init(params), []
+    state, norms = init_adamw(params), []
     for step in range(STEPS):
         grads, norm = clip_gradients(make_grads(step, dtype), max_norm)
         rate = numbers["learning_rate"] * warmup_linear(step, WARMUP, TOTAL)
-        params, state = optimiser(params, grads, state, **numbers | {"learning_rate": rate})
+        params, state = adamw(params, grads, state, **numbers | {"learning_rate": rate})
         norms.append(norm)
     return params, state, norms
 
@@ -127,7 +120,7 @@ def test_adamw_with_warm_up_and_clipping(numbers, dtype, torch, figures):
         return torch.optim.AdamW(its_groups, numbers["learning_rate"], numbers["betas"], numbers["eps"])
 
     wanted, its_state, its_norms = in_torch(torch, make, numbers["weight_decay"], dtype, max_norm=10.0)
-    params, state, norms = here(init_adamw, adamw, numbers, dtype, max_norm=10.0)
+    params, state, norms = here(numbers, dtype, max_norm=10.0)
     bounds = (PARAMS32, MOMENTS32, NORMS32) if dtype == np.float32 else 3 * (FLOAT64_BOUND,)
     figures("params", worst(params, wanted), bounds[0])
     figures("m", worst(state.m, {n: s["exp_avg"] for n, s in its_state.items()}), bounds[1])
@@ -135,24 +128,6 @@ def test_adamw_with_warm_up_and_clipping(numbers, dtype, torch, figures):
     figures("norms", max(abs(a / b - 1.0) for a, b in zip(norms, its_norms, strict=True)), bounds[2])
     assert min(its_norms) < 10.0 < max(its_norms), "both sides of clipping are met"
     assert 0 < state.seen[TABLE].sum() < 97, "some rows of the table were never used"
-    if dtype == np.float64:
-        figures("way", worst(moved(params, dtype), moved(wanted, dtype)), 1e-10)
-
-
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-@pytest.mark.parametrize("numbers", SGD, ids=str)
-def test_sgd_with_warm_up_and_clipping(numbers, dtype, torch, figures):
-    def make(its_groups):
-        return torch.optim.SGD(its_groups, numbers["learning_rate"], numbers["momentum"])
-
-    wanted, its_state, _ = in_torch(torch, make, numbers["weight_decay"], dtype, max_norm=10.0)
-    params, state, _ = here(init_sgd, sgd, numbers, dtype, max_norm=10.0)
-    params_bound, moments_bound = (PARAMS32, MOMENTS32) if dtype == np.float32 else 2 * (FLOAT64_BOUND,)
-    figures("params", worst(params, wanted), params_bound)
-    if numbers["momentum"]:
-        figures(
-            "momentum", worst(state.momentum, {n: s["momentum_buffer"] for n, s in its_state.items()}), moments_bound
-        )
     if dtype == np.float64:
         figures("way", worst(moved(params, dtype), moved(wanted, dtype)), 1e-10)
 

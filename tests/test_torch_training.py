@@ -14,13 +14,10 @@ from tiny import tiny_dense, write_model
 from torch_oracle import THIRD_PARTY_WARNINGS, Figures, quiet, relative, torch_parameters
 
 from minisbert.model.folder import load_model
-from minisbert.model.modules import Normalize, Pooling
+from minisbert.model.pooling import Normalize, Pooling
 from minisbert.training.losses import multiple_negatives_ranking
-from minisbert.training.moments import init_adamw
-from minisbert.training.optim import adamw, decays
-from minisbert.training.pace import clip_gradients, warmup_linear
-from minisbert.training.parameters import copy_parameters, named_parameters, replace_parameters
-from minisbert.training.step import value_and_gradients
+from minisbert.training.optim import adamw, clip_gradients, decays, init_adamw, warmup_linear
+from minisbert.training.step import copy_parameters, named_parameters, replace_parameters, value_and_gradients
 
 pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
 

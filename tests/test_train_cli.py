@@ -28,11 +28,8 @@ from minisbert import SentenceEncoder, __version__
 from minisbert.cli import train as train_module
 from minisbert.cli.train import training_bar
 from minisbert.training.data import read_examples
-from minisbert.training.dev import DevSet, read_dev
-from minisbert.training.finetune import StepReport, finetune
-from minisbert.training.parameters import named_parameters
-from minisbert.training.scratch import untrained_model
-from minisbert.training.settings import Settings
+from minisbert.training.finetune import DevSet, Settings, StepReport, finetune, read_dev, untrained_model
+from minisbert.training.step import named_parameters
 
 LETTERS = "abcdefghjk"
 QUICK = ["--batch-size", "4", "--learning-rate", "5e-3", "--num-threads", "1"]
@@ -237,7 +234,7 @@ def test_sentence_transformers_loads_the_folder(sentence_transformers):
         (["pairs.tsv", "-o", "x", "--scale", "0,5,7"], "--scale must be LOW,HIGH"),
         (["pairs.tsv", "-o", "x", "--scale", "0,inf"], "--scale must be LOW,HIGH"),
         (["pairs.tsv", "-o", "x", "--loss-option", "scale"], "--loss-option must be NAME=VALUE, such as scale=20, got"),
-        (["pairs.tsv", "-o", "x", "--loss-option", "scale=high"], "scale must be like 20.0, got 'high'."),
+        (["pairs.tsv", "-o", "x", "--loss-option", "scale=high"], "scale must be a float such as 20.0, got 'high'."),
         (["pairs.tsv", "-o", "x", "--loss-option", "scale=-1"], "scale must be a finite number above 0"),
         (["pairs.tsv", "-o", "x", "--loss-option", "margin=1"], "has no option 'margin'; it has scale, similarity"),
         (["pairs.tsv", "-o", "x", "--loss", "mnrl"], "loss must be one of multiple_negatives_ranking, simcse"),
@@ -249,7 +246,7 @@ def test_sentence_transformers_loads_the_folder(sentence_transformers):
         (["pairs.tsv", "-o", "x", "--batch-size", "1"], "x>=2"),
         (["pairs.tsv", "-o", "x", "--seed", "-1"], "x>=0"),
         (["pairs.tsv", "-o", "x", "--checkpoint-every", "0"], "x>=1"),
-        (["pairs.tsv", "-o", "x", "--learning-rate", "2"], "learning_rate must be 0 or more, 1 at most, got 2.0."),
+        (["pairs.tsv", "-o", "x", "--learning-rate", "2"], "learning_rate must be a number from 0 to 1, got 2.0."),
         (["pairs.tsv", "-o", "x", "--learning-rate", "nan"], "learning_rate must be"),
         (["pairs.tsv", "-o", "x", "--learning-rate", "fast"], "not a valid float"),
         (["pairs.tsv", "-o", "x", "--warmup", "1.5"], "warmup must be"),
@@ -267,7 +264,7 @@ def test_sentence_transformers_loads_the_folder(sentence_transformers):
     ],
 )
 def test_calls_that_make_no_sense(arguments, words, monkeypatch):
-    monkeypatch.setattr("minisbert.training.finetune.finetune", None)
+    monkeypatch.setattr(sys.modules["minisbert.training.finetune"], "finetune", None)
     shown = run("train", *arguments, code=2)
     assert words in shown.stderr and shown.stdout == "" and not listed()
     errors = [line for line in shown.stderr.splitlines() if line.startswith("Error: ")]
@@ -283,11 +280,11 @@ def test_calls_that_make_no_sense(arguments, words, monkeypatch):
         (["pairs.tsv", "-o", "x", "--resume"], "x.checkpoint: no such checkpoint"),
         (
             ["pairs.tsv", "-o", "x", "--loss", "cosent"],
-            "the loss cosent is not for examples of kind 'pairs'; for these",
+            "the loss cosent does not fit examples of kind 'pairs'; use",
         ),
         (["pairs.tsv", "-o", "x", "--kind", "scored"], "no column for the sentence1 of scored"),
         (["pairs.tsv", "-o", "x", "--scale", "0,5"], "scale is for scores, but pairs.tsv is read as 'pairs'"),
-        (["intents.csv", "-o", "x", "--loss", "simcse"], "for these there is multiple_negatives_ranking"),
+        (["intents.csv", "-o", "x", "--loss", "simcse"], "; use multiple_negatives_ranking"),
         (["empty.tsv", "-o", "x"], "empty.tsv: empty"),
         (["pairs.tsv", "-o", "x", "--dev", "nli.tsv"], "nli.tsv"),
         (["pairs.tsv", "-o", "x", "--dev", "full"], "full"),
@@ -333,11 +330,11 @@ def test_a_checkpoint_is_neither_overlooked_nor_lost(monkeypatch):
     shown = run(*arguments, code=1)
     assert "an earlier run was interrupted; continue it with --resume, or start over with --force" in shown.stderr
     shown = run(*arguments, "--seed", 7, "--warmup", 0.5, "--resume", code=1)
-    assert "is of another run: warmup was 0.1 and is now 0.5; seed was 0 and is now 7; give the same" in shown.stderr
+    assert "belongs to another run: warmup was 0.1 and is now 0.5; seed was 0 and is now 7; " in shown.stderr
     shown = run(*arguments, "--max-seq-length", 9, "--resume", code=1)
-    assert "is of another run: --max-seq-length was 64 and is now 9; give" in shown.stderr
+    assert "belongs to another run: --max-seq-length was 64 and is now 9; give" in shown.stderr
     shown = run(*arguments, "--from-scratch", "1,8,2", "--resume", code=1)
-    assert "is of another run: model was '" in shown.stderr
+    assert "belongs to another run: model was '" in shown.stderr
     assert Path("my-model.checkpoint").read_bytes() == before and listed() == ["my-model.checkpoint"]
     run(*arguments, "--resume")
     assert listed() == ["my-model"]
@@ -359,7 +356,7 @@ def test_a_damaged_checkpoint(monkeypatch):
     content = Path("x.checkpoint").read_bytes()
     Path("x.checkpoint").write_bytes(content[:-5])
     shown = run("train", "pairs.tsv", "-o", "x", *QUICK, "--resume", code=1)
-    assert "x.checkpoint: damaged, or no checkpoint" in shown.stderr and "remove it to begin anew" in shown.stderr
+    assert "x.checkpoint: damaged, or not a checkpoint" in shown.stderr and "remove it to start again" in shown.stderr
     assert Path("x.checkpoint").read_bytes() == content[:-5]
 
 
@@ -405,8 +402,7 @@ def test_two_at_a_time_are_refused():
 
 
 def test_a_loss_that_is_no_number(monkeypatch):
-    from minisbert.training import finetune as module
-
+    module = sys.modules["minisbert.training.finetune"]
     whole, count = module.value_and_gradients, []
 
     def spoilt(*arguments, **options):
@@ -666,7 +662,7 @@ def test_every_example_of_the_help_runs():
 
 
 def test_the_table_of_losses_in_the_help_is_true():
-    from minisbert.training.settings import FITTING
+    from minisbert.training.finetune import FITTING
 
     shown = run("train", "--help").stdout
     for kind, losses in FITTING.items():

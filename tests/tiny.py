@@ -18,8 +18,8 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from minisbert.model.config import BertConfig
-from minisbert.model.modules import Dense, Module, Normalize, Pooling
 from minisbert.model.params import BertParams, flatten, random_params, tensor_shapes
+from minisbert.model.pooling import Dense, Module, Normalize, Pooling
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = ["the", "cat", "sat", "on", "mat", "dog", "ran", "soup", "love", "i", "un", "##able"]

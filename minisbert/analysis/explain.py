@@ -28,7 +28,7 @@ import numpy as np
 
 from minisbert.checks import each_text
 from minisbert.model import Array
-from minisbert.model.modules import Dense, Module, Pooling, apply_modules
+from minisbert.model.pooling import Dense, Module, Pooling, apply_modules
 from minisbert.model.tokens import Overflow
 from minisbert.similarity import pairwise_cos_sim
 

@@ -25,7 +25,8 @@ from minisbert.analysis.maps import Projection
 from minisbert.analysis.naming import Groups
 from minisbert.checks import each_text
 from minisbert.model import Array
-from minisbert.plots import BOX, DPI, find_fonts, one_line, require_matplotlib, write_head
+from minisbert.plots import require_matplotlib
+from minisbert.plots.style import BOX, DPI, find_fonts, one_line, write_head
 
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#F0E442", "#000000")
 """Okabe & Ito 2008: told apart by colour-blind readers, and of many lightnesses."""

@@ -131,8 +131,8 @@ def load_onnxruntime(setting: Setting) -> Encode:
     import onnxruntime
 
     from minisbert.model.config import read_bert_config
-    from minisbert.model.modules_json import read_module_list
-    from minisbert.model.tokenizer_json import load_tokenizer, read_max_seq_length
+    from minisbert.model.folder import read_module_list
+    from minisbert.model.tokens import load_tokenizer, read_max_seq_length
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = setting.num_threads

@@ -32,7 +32,7 @@ from minisbert.bench.training import make_batches, measure_training
 from minisbert.bench.worker import Worker, environment
 from minisbert.blas import environment_for, read_processor
 from minisbert.encoder import SentenceEncoder
-from minisbert.proof.costs import count_costs
+from minisbert.proof.profile import count_costs
 
 PARTS = ("throughput", "lengths", "single", "cold", "growth", "training")
 LENGTHS = {8: 512, 32: 256, 128: 96, 256: 48}
@@ -284,7 +284,7 @@ def _gflop(encoder: SentenceEncoder, texts: list[str]) -> float:
     """Count what embedding these texts takes."""
     lengths = encoder.tokenize(texts, overflow="truncate").lengths
     costs = count_costs(lengths, encoder.model.config, encoder.model.modules)
-    return sum(cost.flop for cost in costs) / 1e9
+    return sum(cost.flop for cost in costs.values()) / 1e9
 
 
 def _about(encoder: SentenceEncoder, texts: list[str], order: Order) -> Result:

@@ -62,14 +62,16 @@ def train_minisbert(setting: Setting) -> Train:
     """
     from minisbert.encoder import SentenceEncoder
     from minisbert.model.tokens import OverflowReport
-    from minisbert.training.batches import Batch
-    from minisbert.training.moments import init_adamw
-    from minisbert.training.objective import objective
-    from minisbert.training.optim import adamw
-    from minisbert.training.pace import clip_gradients, warmup_linear
-    from minisbert.training.parameters import copy_parameters, named_parameters, replace_parameters
-    from minisbert.training.settings import Settings
-    from minisbert.training.step import DropoutPlan, value_and_gradients
+    from minisbert.training.data import Batch
+    from minisbert.training.finetune import Settings, objective
+    from minisbert.training.optim import adamw, clip_gradients, init_adamw, warmup_linear
+    from minisbert.training.step import (
+        DropoutPlan,
+        copy_parameters,
+        named_parameters,
+        replace_parameters,
+        value_and_gradients,
+    )
 
     encoder, settings, num_threads = SentenceEncoder(setting.folder), Settings(), setting.num_threads
     params = copy_parameters(named_parameters(encoder.model))  # the encoder keeps its own, as in `finetune`

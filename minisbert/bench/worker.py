@@ -164,7 +164,7 @@ class Desk:
         """Measure what matrix products reach here: one on all threads, and one on each at the same time; GFLOP/s."""
         from concurrent.futures import ThreadPoolExecutor
 
-        from minisbert.proof.ceiling import sgemm_ceiling
+        from minisbert.proof.profile import sgemm_ceiling
 
         with ThreadPoolExecutor(num_threads) as pool:
             each = sum(pool.map(lambda _: sgemm_ceiling(1), range(num_threads)))

@@ -13,7 +13,7 @@ import click
 from minisbert.cli.options import ModelChoice, json_option, model_options
 from minisbert.cli.outputs import Target, written_whole
 from minisbert.cli.table import align, matrix_lines, terminal_width
-from minisbert.training.plane import LEARNING_RATE, SCALE, SENTENCE_PAIRS, STEPS, Descent, descend, make_points
+from minisbert.training.descent import LEARNING_RATE, SCALE, SENTENCE_PAIRS, STEPS, Descent, descend, make_points
 
 if TYPE_CHECKING:
     from minisbert.model import Array
@@ -113,7 +113,7 @@ def _embed(choice: ModelChoice) -> tuple[Array, Array]:
 
 def _draw(file: Path, kind: str, on_plane: Descent, on_text: Descent | None) -> None:
     """Write the plot or the animation, with a progress bar on a terminal."""
-    from minisbert.training.plane_picture import draw_animation, draw_picture, frame_steps
+    from minisbert.training.descent_picture import draw_animation, draw_picture, frame_steps
 
     with written_whole(file) as stream:
         if kind == "png":

@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
+from minisbert.blas import threads
 from minisbert.cli.options import ModelChoice, json_option, model_options
 from minisbert.cli.table import align
 from minisbert.cli.train import checked_settings, training_bar
+from minisbert.encoder import SentenceEncoder
+from minisbert.evaluation.bootstrap import Estimate, bootstrap_mean, paired_difference
+from minisbert.evaluation.classification import (
+    CLASSIFIERS,
+    ClassificationResult,
+    LabelledTexts,
+    evaluate_classification,
+    has_sklearn,
+    read_labelled,
+)
+from minisbert.training.data import Examples, read_examples
+from minisbert.training.finetune import Settings, StepReport, finetune
 
 
 @click.command(short_help="Fine-tune on labelled texts: accuracy before and after.")
@@ -43,11 +59,6 @@ def intents(
       minisbert demo intents banking77_train.tsv banking77_test.tsv
       minisbert demo intents train.csv test.csv --seeds 1 --epochs 3 --json
     """
-    from minisbert.blas import threads
-    from minisbert.evaluation.classification import CLASSIFIERS, has_sklearn, read_labelled
-    from minisbert.proof.pays import gain, tune_with_seeds
-    from minisbert.training.data import read_examples
-
     settings = checked_settings(
         epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, num_threads=threads.usable()
     )
@@ -105,3 +116,61 @@ def _interval(estimate: list[float], signed: bool = False) -> str:
     """Write a mean with its interval."""
     mean, low, high = (f"{100 * number:{'+' if signed else ''}.2f}" for number in estimate)
     return f"{mean}  ({low} to {high})"
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What training changed for one classifier; accuracies from 0 to 1."""
+
+    classifier: str
+    before: Estimate
+    after: tuple[float, ...]  # one a seed
+    after_all: Estimate  # of all seeds together
+    difference: Estimate  # after all minus before, text by text
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """One seed's run."""
+
+    seed: int
+    steps: int
+    seconds: float
+    results: Mapping[str, ClassificationResult]  # by classifier
+
+
+def tune_with_seeds(
+    encoder: SentenceEncoder,
+    examples: Examples,
+    train: LabelledTexts,
+    test: LabelledTexts,
+    settings: Settings,
+    *,
+    seeds: Sequence[int],
+    classifiers: Sequence[str],
+    on_step: Callable[[StepReport], object] | None = None,
+) -> tuple[dict[str, ClassificationResult], list[Tuned]]:
+    """Score a model, fine-tune it once for each seed (in place of the settings' own), and score each result."""
+    before = evaluate_classification(encoder, train, test, classifiers=classifiers)
+    tuned = []
+    for seed in seeds:
+        done = finetune(encoder, examples, replace(settings, seed=seed), on_step=on_step)
+        results = evaluate_classification(done.encoder, train, test, classifiers=classifiers)
+        tuned.append(Tuned(seed, done.progress.step, done.progress.seconds, results))
+    return before, tuned
+
+
+def gain(before: ClassificationResult, after: Sequence[ClassificationResult]) -> Gain:
+    """Compare one classifier's results before training with those after it, one a seed, on the same draws and texts.
+
+    Intervals are 95 % bootstrap intervals over the test texts; draws and seeds are averaged first.
+    """
+    was = before.correct.mean(axis=0)  # (B,)
+    now = np.mean([result.correct.mean(axis=0) for result in after], axis=0)  # (B,)
+    return Gain(
+        before.classifier,
+        bootstrap_mean(was),
+        tuple(float(result.accuracies.mean()) for result in after),
+        bootstrap_mean(now),
+        paired_difference(now, was),
+    )

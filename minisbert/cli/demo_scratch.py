@@ -48,9 +48,7 @@ def scratch(
     """
     from minisbert.blas import threads
     from minisbert.training.data import read_examples
-    from minisbert.training.dev import read_dev
-    from minisbert.training.finetune import finetune
-    from minisbert.training.scratch import untrained_model
+    from minisbert.training.finetune import finetune, read_dev, untrained_model
 
     if width % heads:
         raise click.UsageError(f"--heads must divide --width, got {heads} and {width}.")

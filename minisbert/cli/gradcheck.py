@@ -14,10 +14,9 @@ import numpy as np
 
 from minisbert.cli.options import ModelChoice, json_option, model_options
 from minisbert.model.folder import SentenceModel
-from minisbert.training.gradcheck import check_encoder
-from minisbert.training.gradient_report import GradientReport
+from minisbert.training.gradcheck import GradientReport, check_encoder
 from minisbert.training.losses import LOSSES
-from minisbert.training.parameters import named_parameters
+from minisbert.training.step import named_parameters
 
 # Short on purpose, because each direction takes a dozen passes over them; all different, and of different lengths, so
 # that mixed-up texts are noticed.

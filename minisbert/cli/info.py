@@ -16,7 +16,7 @@ from minisbert.cli.table import align
 
 if TYPE_CHECKING:
     from minisbert.cli.outline import Outline
-    from minisbert.model.modules import Module
+    from minisbert.model.pooling import Module
 
 LIBRARIES = ("numpy", "tokenizers", "safetensors", "huggingface-hub")
 
@@ -57,9 +57,8 @@ def info(as_json: bool, choice: ModelChoice) -> None:
 def _model(outline: Outline) -> dict[str, Any]:
     """Collect the facts from the folder."""
     from minisbert.cli.outline import SaidLimit, read_if_there
-    from minisbert.model.folder import read_sentence_settings
-    from minisbert.model.modules import output_width
-    from minisbert.model.modules_json import read_modules
+    from minisbert.model.folder import read_modules, read_sentence_settings
+    from minisbert.model.pooling import output_width
 
     config = outline.config
     modules = read_modules(outline.modules, config, "float32")
@@ -92,8 +91,7 @@ def _weights(outline: Outline) -> dict[str, Any]:
     """Count the parameters in use, and list the dtypes they are stored in."""
     import math
 
-    from minisbert.model.checkpoint import read_checkpoint
-    from minisbert.model.params import tensor_shapes
+    from minisbert.model.params import read_checkpoint, tensor_shapes
 
     stored = list(read_checkpoint(outline.bert_folder).values())
     shapes = list(tensor_shapes(outline.config).values())
@@ -107,7 +105,7 @@ def _weights(outline: Outline) -> dict[str, Any]:
 
 def _describe(module: Module) -> str:
     """Describe a module in a few words."""
-    from minisbert.model.modules import Dense, Pooling
+    from minisbert.model.pooling import Dense, Pooling
 
     if isinstance(module, Pooling):
         return f"Pooling ({' + '.join(module.modes)})"
@@ -157,7 +155,7 @@ def _cache_folder() -> str:
 
 def _model_lines(model: dict[str, Any]) -> list[str]:
     """Lay out the model and its limits."""
-    from minisbert.model.modules import Pooling
+    from minisbert.model.pooling import Pooling
 
     heads, limits = model["heads"], model["max_seq_length"]
     # a plain BERT names no modules, and its token vectors are averaged

@@ -9,9 +9,8 @@ from typing import Any, NamedTuple
 from minisbert import hub
 from minisbert.cli.options import ModelChoice
 from minisbert.model.config import BertConfig, read_bert_config, read_json
-from minisbert.model.modules_json import read_module_list
-from minisbert.model.tokenizer_json import load_tokenizer, read_max_seq_length
-from minisbert.model.tokens import Tokenizer
+from minisbert.model.folder import read_module_list
+from minisbert.model.tokens import Tokenizer, load_tokenizer, read_max_seq_length
 
 
 class SaidLimit(NamedTuple):

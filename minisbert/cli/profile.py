@@ -17,8 +17,7 @@ from minisbert.blas import advice, libraries
 from minisbert.cli.inputs import TextSource, input_options
 from minisbert.cli.options import ModelChoice, json_option, model_options
 from minisbert.encoder import SentenceEncoder
-from minisbert.proof.costs import Cost
-from minisbert.proof.profile import Profile, Row
+from minisbert.proof.profile import OPERATIONS, Cost, Profile, Row
 from minisbert.proof.profile import profile as measure
 from minisbert.schedule import BATCH_TOKENS
 
@@ -124,14 +123,14 @@ def _count(number: int, one: str, many: str = "") -> str:
 def _table(found: Profile, encoder: SentenceEncoder) -> list[str]:
     """Lay out the operations by block, the time between them, and the total."""
     lines: list[tuple[str, ...]] = [HEAD]
-    for block, members in groupby(found.rows, key=lambda row: row.operation.block):
+    for block, members in groupby(found.rows, key=lambda row: row.block):
         rows = list(members)
         if len(rows) > 1:
             lines.append((block, "", "", *_times(sum(row.seconds for row in rows), found), *[""] * 6))
         for row in rows:
-            name = encoder.model.config.hidden_act if row.operation.name == "activation" else row.operation.name
+            name = encoder.model.config.hidden_act if row.name == "activation" else row.name
             lines.append((f"  {name}" if len(rows) > 1 else block, *_figures(row, found)))
-    lines.append(("between operations", "", "", *_times(found.between, found), *[""] * 6))
+    lines.append(("other", "", "", *_times(found.other, found), *[""] * 6))
     rates = _rates(found.cost, found.seconds, found.least_seconds)
     lines.append(("total", "", "", *_times(found.seconds, found), *rates, ""))
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -149,7 +148,7 @@ def _figures(row: Row, found: Profile) -> tuple[str, ...]:
     least = found.ceilings.least_seconds(row.cost)
     bound = found.ceilings.bound(row.cost) if least else ""
     times, rates = _times(row.seconds, found), _rates(row.cost, row.seconds, least)
-    return row.operation.letters, f"{row.calls:,}", *times, *rates, bound
+    return OPERATIONS[row.block, row.name], f"{row.calls:,}", *times, *rates, bound
 
 
 def _times(seconds: float, found: Profile) -> tuple[str, str]:
@@ -212,8 +211,8 @@ def _to_json(found: Profile, encoder: SentenceEncoder) -> dict[str, Any]:
         "ceilings": {"gflop_per_s": ceilings.gflop_per_s, "gb_per_s": ceilings.gb_per_s},
         "operations": [
             {
-                "block": row.operation.block,
-                "name": row.operation.name,
+                "block": row.block,
+                "name": row.name,
                 "calls": row.calls,
                 "seconds": row.seconds,
                 "flop": row.cost.flop,
@@ -223,7 +222,7 @@ def _to_json(found: Profile, encoder: SentenceEncoder) -> dict[str, Any]:
             }
             for row in found.rows
         ],
-        "seconds_between": found.between,
+        "seconds_other": found.other,
         "seconds": found.seconds,
         "seconds_without_clock": found.unclocked,
         "flop": found.cost.flop,

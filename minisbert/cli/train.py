@@ -22,9 +22,7 @@ from minisbert.cli.options import ModelChoice, decorate, json_option, model_opti
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder
     from minisbert.training.data import Examples
-    from minisbert.training.dev import DevSet
-    from minisbert.training.finetune import Finetuned, StepReport
-    from minisbert.training.settings import Settings
+    from minisbert.training.finetune import DevSet, Finetuned, Settings, StepReport
 
 KINDS = ("pairs", "triplets", "scored", "labelled", "texts")
 RECENT = 50  # the running loss is the mean of this many
@@ -109,8 +107,7 @@ def train(
     sizes = None if from_scratch is None else _three_sizes(from_scratch)
     with _claimed(output) as checkpoint:
         _check_places(output, checkpoint, resume, force)
-        from minisbert.training.dev import read_dev
-        from minisbert.training.finetune import finetune
+        from minisbert.training.finetune import finetune, read_dev
 
         examples, settings = _ask(files, options)
         dev_set = None if dev is None else read_dev(dev, dev_columns.split(",") if dev_columns else None)
@@ -201,7 +198,7 @@ def _ask(files: tuple[Path, ...], options: dict[str, Any]) -> tuple[Examples, Se
     """Read the examples and collect the settings, checked before anything is read."""
     from minisbert.blas import threads
     from minisbert.training.data import read_examples
-    from minisbert.training.settings import fitting_losses
+    from minisbert.training.finetune import fitting_losses
 
     kind, columns, scale = options.pop("kind"), options.pop("columns"), options.pop("scale")
     limits = None if scale is None else _two_numbers(scale)
@@ -218,7 +215,7 @@ def _ask(files: tuple[Path, ...], options: dict[str, Any]) -> tuple[Examples, Se
 
 def checked_settings(**options: Any) -> Settings:
     """Collect the settings; an invalid one is a usage error."""
-    from minisbert.training.settings import Settings
+    from minisbert.training.finetune import Settings
 
     try:
         return Settings(**options)
@@ -268,7 +265,7 @@ def _start(choice: ModelChoice, sizes: tuple[int, int, int] | None, seed: int) -
     encoder = choice.encoder("float32")
     if sizes is None:
         return encoder
-    from minisbert.training.scratch import untrained_model
+    from minisbert.training.finetune import untrained_model
 
     layers, width, heads = sizes
     model = untrained_model(

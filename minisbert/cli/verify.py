@@ -87,7 +87,7 @@ def _reference(encoder: SentenceEncoder, texts: tuple[str, ...], against: str, d
     """Read the recorded tensors, or run PyTorch."""
     recorded = read_recorded()
     if against == "torch":
-        from minisbert.proof.torch_model import torch_reference
+        from minisbert.proof.reference import torch_reference
 
         return torch_reference(encoder.folder, texts or recorded.texts, dtype, encoder.max_seq_length)
     if texts:

@@ -1,7 +1,7 @@
 """The exercises of notebook 9, "How do I know that a gradient is right?": a slope, and two backward passes.
 
 Each stands here with its solution and with what typical mistakes give; read it after the notebook. The package's own
-versions are in :mod:`minisbert.training.slopes`, :func:`minisbert.model.ops.normalize_backward` and
+versions are in :mod:`minisbert.training.gradcheck`, :func:`minisbert.model.ops.normalize_backward` and
 :func:`minisbert.model.bert.attention_backward`. Next file: ``chapter_10.py``.
 
 Letters: ``N`` rows, ``T`` tokens of one text, ``D`` and ``K`` the width of a vector.

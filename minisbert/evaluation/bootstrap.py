@@ -1,13 +1,11 @@
-"""How far to trust a mean over queries: the percentile bootstrap, for one system and for the difference of two.
+"""Intervals for a mean over queries: the percentile bootstrap, for one system and for the difference of two.
 
-A benchmark has a few hundred queries; another few hundred would have given another mean. The bootstrap asks how much:
-it draws the queries anew, with replacement, thousands of times, and takes the range in which the means lie. Two systems
-on the *same* queries are compared query by query: easy and hard queries then cancel, and the interval of the difference
-is often far narrower than the two intervals of the means, which may well overlap.
+Another few hundred queries would have given another mean. The bootstrap draws the queries again, with replacement,
+thousands of times, and takes the range of the means. Two systems on the *same* queries are compared query by query:
+easy and hard queries cancel, and the interval of the difference is often far narrower than those of the means. It
+ignores the choice of corpus and judges; with fewer than about 30 queries it is too narrow.
 
-What it does not see: the choice of the corpus and of the judges. With fewer than about 30 queries it is too narrow.
-
-Letters: ``Q`` queries. Next file: ``retrieval.py``, whose measures these are.
+Letters: ``Q`` queries.
 """
 
 from __future__ import annotations
@@ -22,7 +20,7 @@ from minisbert.model import Array
 __all__ = ["RESAMPLES", "Estimate", "bootstrap_mean", "paired_difference"]
 
 RESAMPLES = 10_000
-"""Draws of the queries: enough that the ends of the interval stand still in their third digit."""
+"""Enough that the ends of the interval are stable to the third digit."""
 
 _BLOCK_NUMBERS = 2**20  # numbers drawn at a time: 8 MiB
 
@@ -36,7 +34,7 @@ class Estimate(NamedTuple):
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether all of the interval lies on one side of 0: for a difference, whether it can be told from none."""
+        """Whether the whole interval lies on one side of 0."""
         return self.low > 0 or self.high < 0
 
 
@@ -51,34 +49,11 @@ def bootstrap_mean(
 
     ``interval = the (1 - confidence) / 2 and (1 + confidence) / 2 quantiles of the means of resampled queries``
 
-    Parameters
-    ----------
-    values : array_like, shape (Q,)
-        The measure of each query; finite.
-    confidence : float
-        In (0, 1).
-    resamples : int
-        Draws of Q queries with replacement.
-    seed : int or numpy.random.Generator
-        The same seed gives the same interval.
+    For a single query the interval is its value and says nothing.
 
-    Returns
-    -------
-    Estimate
-        In the unit of the values. For one query the interval is that value: it says nothing then.
-
-    Raises
-    ------
-    ValueError
-        For no values, NaN, infinite values, and settings that make no sense.
-
-    Notes
-    -----
     **Source**: Efron & Tibshirani 1993, chapter 13; ``scipy.stats.bootstrap((values,), numpy.mean,
     method="percentile")``. For retrieval: Sakai 2006, "Evaluating evaluation metrics based on the bootstrap".
 
-    Examples
-    --------
     >>> estimate = bootstrap_mean([0.0, 1.0] * 50)
     >>> estimate.mean, round(estimate.low, 1), round(estimate.high, 1)
     (0.5, 0.4, 0.6)
@@ -114,32 +89,11 @@ def paired_difference(
 ) -> Estimate:
     """Mean difference of two systems over the same queries, with its percentile bootstrap interval.
 
-    ``difference = mean(values - others)``, resampled query by query
+    ``difference = mean(values - others)``, resampled query by query; positive if ``values`` are higher
 
-    Parameters
-    ----------
-    values, others : array_like, shape (Q,)
-        The measure of each query by the one and by the other system, in the same order.
-    confidence, resamples, seed
-        As in `bootstrap_mean`.
-
-    Returns
-    -------
-    Estimate
-        Positive where ``values`` are higher.
-
-    Raises
-    ------
-    ValueError
-        As `bootstrap_mean`, and if the two have different numbers of queries.
-
-    Notes
-    -----
     **Source**: Efron & Tibshirani 1993, chapter 13, on the differences; ``scipy.stats.bootstrap`` with ``paired=True``.
 
-    Examples
-    --------
-    One system is better by 0.1 on every query, however much the queries differ.
+    One system is better by 0.1 on every query, however much the queries differ:
 
     >>> queries = np.linspace(0.0, 0.9, 50)
     >>> [round(x, 6) for x in paired_difference(queries + 0.1, queries)]

@@ -1,19 +1,12 @@
-"""Classification: how far do a few labelled texts a class go, on the model's vectors as they are?
+"""Few-shot classification on frozen vectors, MTEB's protocol (Banking77: 8 texts per class, 10 draws).
 
-The model stays frozen. A few training texts of each class are drawn, a simple classifier learns from their vectors, and
-every test text is classified. Since the result depends on which texts were drawn, it is done several times, and the
-mean over the draws is the figure. This is MTEB's protocol for Banking77, say: 8 texts a class, 10 draws.
+A few training texts of each class are drawn, a simple classifier learns from their vectors, and every test text is
+classified; the mean over several draws is the result. Classifiers: the **nearest centroid** by cosine, with nothing to
+tune, and scikit-learn's **logistic regression** (extra ``apps``), which MTEB uses. Two intervals answer two questions,
+over the *draws* (other training texts) and over the *test texts*. Two models on the same draws are compared text by
+text (`accuracy_difference`).
 
-Two classifiers: the **nearest centroid** by cosine, a few lines of NumPy with nothing to tune, and **logistic
-regression**, scikit-learn's (extra ``apps``), which is what MTEB uses.
-
-**Two intervals**, of two questions. Over the *draws*: had other training texts been drawn? Over the *test texts*: had
-other texts been asked? Two models on the same draws are compared text by text: `accuracy_difference`.
-
-Left out on purpose: k nearest neighbours, several labels a text, tuning, and training the model itself (``training/``).
-Next file: ``retrieval_set.py``.
-
-Letters: ``M`` training texts, ``B`` test texts, ``C`` classes, ``R`` draws, ``E`` texts of a draw, ``D`` the width of a
+Letters: ``M`` training texts, ``B`` test texts, ``C`` classes, ``R`` draws, ``E`` texts of a draw, ``D`` width of a
 vector.
 """
 
@@ -42,10 +35,10 @@ SYNONYMS = {
     "label": ("label", "label_text", "class", "category", "intent"),
     "text": ("text", "sentence", "query", "utterance"),
 }
-"""Names of columns that are looked for, the first one that a file has, where none are given."""
+"""Default column names: the first one that a file has."""
 
 PUBLISHED = {(10_003, 3_080, 77, 8, 10, "logistic"): ("Banking77", 0.8004)}
-"""What MTEB's results repository says of all-MiniLM-L6-v2, by training texts, test texts, classes and protocol."""
+"""all-MiniLM-L6-v2 in MTEB's results repository, by training texts, test texts, classes and protocol."""
 
 Classifier = Callable[[Array, Array, Array], Array]
 
@@ -55,22 +48,8 @@ Classifier = Callable[[Array, Array, Array], Array]
 
 @dataclass(frozen=True, eq=False)
 class LabelledTexts:
-    """Texts and the name of each one's class, checked.
+    """Texts and their class labels, B each, checked; ``name`` is for tables and messages.
 
-    Parameters
-    ----------
-    name : str
-        Of the set, for tables and messages.
-    texts, labels : sequence of str
-        ``B`` each.
-
-    Raises
-    ------
-    ValueError
-        For sequences of unequal length, and for none at all.
-
-    Examples
-    --------
     >>> LabelledTexts("tiny", ["where is my card", "hello"], ["card", "greeting"]).labels
     ['card', 'greeting']
     """
@@ -104,21 +83,17 @@ def read_labelled(
     file : str or path
         TSV (no quoting), CSV or JSONL, plain or .gz.
     columns : sequence of two str, optional
-        The label and the text: names, or numbers from "1". By default the first of :data:`SYNONYMS` that the file has.
+        Label and text: names, or numbers from "1". By default the first of :data:`SYNONYMS` in the file.
     input_format : {"csv", "tsv", "jsonl"}, optional
-        By default as the file's name ends.
+        By default by the file's suffix.
     has_header : bool
-        Without a row of names on top, ``columns`` must be numbers.
-
-    Returns
-    -------
-    LabelledTexts
+        Without a header, ``columns`` must be numbers.
 
     Raises
     ------
     InputError
-        A ValueError that names file and line: an empty text or label, a row with too few or too many columns, a column
-        that is not there, a file without rows.
+        A ValueError that names file and line: an empty text or label, rows of unequal length, a missing column, no
+        rows.
 
     Examples
     --------
@@ -151,7 +126,7 @@ def _find_columns(file: str | Path, input_format: str | None, has_header: bool) 
     names = read_names(file, input_format)
     found = []
     for meaning, usual in SYNONYMS.items():
-        # where there are no names at all, read_records says so better
+        # without any names, read_records has the better message
         column = next((n for n in usual if n in names), None if names else usual[0])
         if column is None:
             raise InputError(
@@ -163,34 +138,13 @@ def _find_columns(file: str | Path, input_format: str | None, has_header: bool) 
 
 
 def checked_label(value: object, column: str, where: str) -> str:
-    """Give a label as a name; JSON's whole numbers, true and false are names too.
+    """A label as text without surrounding blanks; JSON's integers, true and false are labels too.
 
-    Parameters
-    ----------
-    value : object
-        From `read_records`.
-    column : str
-        Its name, for messages.
-    where : str
-        File and line, for messages.
-
-    Returns
-    -------
-    str
-        Without blanks around it, which would make another class of it.
-
-    Raises
-    ------
-    InputError
-        For what is neither text nor a whole number nor true or false, and for an empty label.
-
-    Examples
-    --------
     >>> checked_label(" card ", "label", "t.csv, line 2"), checked_label(3, "label", "t.jsonl, line 1")
     ('card', '3')
     """
     if isinstance(value, int):
-        return str(value).lower()  # true and false as JSON writes them
+        return str(value).lower()  # true and false, as in JSON
     if not isinstance(value, str):
         raise InputError(f"{where}: the label in column {column!r} must be a name or a whole number, got {value!r:.60}")
     name = checked_text(value, column, where).strip()
@@ -203,36 +157,15 @@ def checked_label(value: object, column: str, where: str) -> str:
 
 
 def nearest_centroid(vectors: Array, classes: Array, others: Array) -> Array:
-    """Give each vector the class whose centroid points in the most similar direction.
+    """Assign each vector to the class whose centroid is closest by cosine; of equal ones the first.
 
     ``centroid_c = mean of v / |v| over the class;  class(u) = argmax_c cos(u, centroid_c)``
 
-    Parameters
-    ----------
-    vectors : Array, shape (E, D)
-        Of the examples; no row may be all zeros.
-    classes : Array, shape (E,)
-        Whole numbers from 0 to C - 1, each at least once.
-    others : Array, shape (B, D)
-        What to classify.
+    (E, D), (E,), (B, D) -> (B,)
 
-    Returns
-    -------
-    Array, shape (B,)
-        Classes. Of equally similar ones the first.
+    **Source**: Snell et al. 2017 (prototypical networks), equation 1, with the cosine; Rocchio's classifier. Unlike
+    ``sklearn.neighbors.NearestCentroid``, whose Euclidean distance prefers short centroids.
 
-    Raises
-    ------
-    ValueError
-        If the examples of a class point in opposite directions, so that their centroid has none, and as `cos_sim`.
-
-    Notes
-    -----
-    **Source**: Snell et al. 2017 (prototypical networks), equation 1, with the cosine; Rocchio's classifier. Not quite
-    ``sklearn.neighbors.NearestCentroid``, whose distance is Euclidean and so prefers short centroids.
-
-    Examples
-    --------
     >>> vectors = np.array([[1.0, 0.0], [0.0, 1.0], [3.0, 3.0]])
     >>> nearest_centroid(vectors, np.array([0, 1, 1]), np.array([[5.0, 1.0], [1.0, 2.0]]))
     array([0, 1])
@@ -250,37 +183,11 @@ def nearest_centroid(vectors: Array, classes: Array, others: Array) -> Array:
 
 
 def logistic_regression(vectors: Array, classes: Array, others: Array) -> Array:
-    """Classify by multinomial logistic regression, scikit-learn's with its defaults.
+    """Classify by scikit-learn's multinomial logistic regression with its defaults, as MTEB's evaluator does.
 
-    Parameters
-    ----------
-    vectors : Array, shape (E, D)
-        Of the examples.
-    classes : Array, shape (E,)
-        At least two different ones.
-    others : Array, shape (B, D)
-        What to classify.
+    (E, D), (E,), (B, D) -> (B,)
 
-    Returns
-    -------
-    Array, shape (B,)
-        Classes.
-
-    Raises
-    ------
-    ValueError
-        If scikit-learn is not installed, with the command that installs it.
-
-    Notes
-    -----
-    **Source**: ``sklearn.linear_model.LogisticRegression(max_iter=100)``: an L2 penalty of strength C = 1, L-BFGS, no
-    randomness. MTEB's evaluator calls it so.
-
-    Examples
-    --------
-    >>> examples = np.array([[1.0, 0.0], [0.0, 1.0]])
-    >>> logistic_regression(examples, np.array([0, 1]), np.array([[5.0, 1.0]]))  # doctest: +SKIP
-    array([0])
+    **Source**: ``sklearn.linear_model.LogisticRegression(max_iter=100)``: L2 penalty, C = 1, L-BFGS, no randomness.
     """
     require_sklearn()
     from sklearn.linear_model import LogisticRegression
@@ -290,32 +197,16 @@ def logistic_regression(vectors: Array, classes: Array, others: Array) -> Array:
 
 
 CLASSIFIERS: dict[str, Classifier] = {"centroid": nearest_centroid, "logistic": logistic_regression}
-"""By name: what learns from ``(E, D)`` vectors and ``(E,)`` classes, and gives ``(B, D)`` others their classes."""
+"""By name: learn from vectors ``(E, D)`` and classes ``(E,)``, and classify others ``(B, D)``."""
 
 
 def has_sklearn() -> bool:
-    """Tell whether scikit-learn is installed, without importing it.
-
-    Examples
-    --------
-    >>> has_sklearn()  # doctest: +SKIP
-    True
-    """
+    """Whether scikit-learn is installed, without importing it."""
     return find_spec("sklearn") is not None
 
 
 def require_sklearn() -> None:
-    """Refuse early where logistic regression could not be had in the end.
-
-    Raises
-    ------
-    ValueError
-        With the command that installs it.
-
-    Examples
-    --------
-    >>> require_sklearn()  # doctest: +SKIP
-    """
+    """Raise before any work if scikit-learn is missing, with the command that installs it."""
     if not has_sklearn():
         raise ValueError(f"logistic regression needs scikit-learn: {INSTALL}; the classifier 'centroid' does not")
 
@@ -332,26 +223,26 @@ class ClassificationResult:
     classes: tuple[str, ...]  # C names
     examples_per_class: int
     seed: int
-    train_texts: int  # M, those that examples are drawn from
-    test_in_train: int  # test texts that stand in the training set as well, letter by letter
-    drawn: Array  # (R, E) the training texts of each draw, as indices
+    train_texts: int  # M, from which examples are drawn
+    test_in_train: int  # test texts that equal a training text
+    drawn: Array  # (R, E) indices of the training texts of each draw
     expected: Array  # (B,) the class of each test text
     correct: Array  # (R, B) bool
     macro_f1: Array  # (R,)
 
     @property
     def accuracies(self) -> Array:
-        """Share of test texts that are right, of each draw: (R,), in [0, 1]."""
+        """Share of test texts that are right, per draw: (R,), in [0, 1]."""
         shares: Array = self.correct.mean(axis=1)
         return shares
 
     def over_draws(self) -> Estimate:
-        """Give the mean accuracy and its 95 % interval over the draws of training texts; NaN ends for one draw.
+        """Mean accuracy and its 95 % interval over the draws, the test texts given; NaN ends for one draw.
 
         ``low, high = sigmoid(logit(a) -+ t(0.975, R - 1) s / (a (1 - a) sqrt(R)))``
 
-        Student's t interval on the logit scale (delta method), so that it stays within [0, 1]; the test texts are
-        taken as given. Where all draws agree it is their accuracy.
+        Student's t interval on the logit scale (delta method) stays within [0, 1]; if all draws agree it is their
+        accuracy.
         """
         values, draws = self.accuracies, len(self.accuracies)
         mean = float(values.mean())
@@ -366,7 +257,7 @@ class ClassificationResult:
         return Estimate(mean, low, odds / (odds + math.exp(-half)))
 
     def over_texts(self) -> Estimate:
-        """Give the mean accuracy and its 95 % bootstrap interval over the test texts; the draws are taken as given."""
+        """Mean accuracy and its 95 % bootstrap interval over the test texts, the draws given."""
         return bootstrap_mean(self.correct.mean(axis=0))
 
 
@@ -381,24 +272,22 @@ def evaluate_classification(
     seed: int = 0,
     **options: Any,
 ) -> dict[str, ClassificationResult]:
-    """Learn from a few texts of each class, on frozen vectors, and classify the test texts; several times.
+    """Classify test texts by a few training texts of each class, on frozen vectors, in several draws.
 
     Parameters
     ----------
     encoder : SentenceEncoder, or anything whose ``encode(list of str)`` gives ``(B, D)``
     train : LabelledTexts
-        What examples are drawn from; at least two classes.
+        Examples are drawn from it; at least two classes.
     test : LabelledTexts
-        What is classified.
     classifiers : sequence of str
         Of :data:`CLASSIFIERS`; all see the same draws.
     examples_per_class : int
-        Drawn without replacement, anew for each draw.
-    draws : int
-    seed : int
-        The same seed and training set give the same draws, whatever the model.
+        Drawn without replacement in each draw.
+    draws, seed : int
+        Seed and training set determine the draws, whatever the model.
     **options
-        Passed on to ``encode``: ``show_progress_bar``, ``prompt``, ``num_threads``, ...
+        Of ``encode``: ``show_progress_bar``, ``prompt``, ``num_threads``, ...
 
     Returns
     -------
@@ -408,16 +297,15 @@ def evaluate_classification(
     Raises
     ------
     ValueError
-        For a class with fewer texts than ``examples_per_class``, a label of the test set that the training set does not
-        have, a single class, logistic regression without scikit-learn, and vectors with NaN or of the wrong shape.
+        For a class with fewer texts than ``examples_per_class``, a label that only the test set has, a single class,
+        logistic regression without scikit-learn, and vectors with NaN or of the wrong shape.
 
     Notes
     -----
     **Source**: Muennighoff et al. 2023 (MTEB), section 3.2, "Classification"; ``mteb``'s ``AbsTaskClassification`` with
-    ``samples_per_label=8, n_experiments=10``. As there, all training texts are shuffled and the first ones of each
-    class kept, the test set is whole, and a text is encoded once. Differences: MTEB shuffles the order that the draw
-    before has left, with a seed of its own, so that its draws are others than ours, equally likely; of a class that has
-    too few texts MTEB silently takes them all, and here that is an error; and MTEB's interval is none.
+    ``samples_per_label=8, n_experiments=10``. As there, all training texts are shuffled and the first of each class
+    kept, and the test set is whole. MTEB reshuffles the previous draw's order with its own seed, so its draws differ
+    from ours, equally likely; of a class with too few texts it silently takes all; and it reports no interval.
 
     Examples
     --------
@@ -460,7 +348,7 @@ def evaluate_classification(
 
 
 def _check_settings(classifiers: Sequence[str], examples_per_class: int, draws: int) -> None:
-    """Refuse settings that make no sense, before minutes of work."""
+    """Reject impossible settings before minutes of work."""
     unknown = [name for name in classifiers if name not in CLASSIFIERS]
     if isinstance(classifiers, str) or unknown or not classifiers:
         raise ValueError(
@@ -476,7 +364,7 @@ def _check_settings(classifiers: Sequence[str], examples_per_class: int, draws: 
 def _number_labels(
     train: LabelledTexts, test: LabelledTexts, examples_per_class: int
 ) -> tuple[tuple[str, ...], Array, Array]:
-    """Number the classes in sorted order; refuse sets that do not fit together."""
+    """Number the classes in sorted order; training and test set must fit together."""
     counts = Counter(train.labels)
     names = tuple(sorted(counts))
     if len(names) == 1:
@@ -494,20 +382,20 @@ def _number_labels(
     if few:
         raise ValueError(
             f"{train.name}: cannot draw {examples_per_class} examples per class: {_listed(few)} have fewer texts; draw "
-            "fewer per class (examples_per_class, --examples-per-class), or add texts"
+            "fewer per class (examples_per_class), or add texts"
         )
     number = {name: c for c, name in enumerate(names)}
     return names, np.array([number[x] for x in train.labels]), np.array([number[x] for x in test.labels])
 
 
 def _listed(counts: dict[str, int]) -> str:
-    """Name a few labels with their numbers of texts."""
+    """List a few labels with their numbers of texts."""
     named = ", ".join(f"{name!r:.40} ({count})" for name, count in list(counts.items())[:5])
     return named + (f" and {len(counts) - 5} more" if len(counts) > 5 else "")
 
 
 def _encode(encoder: Encodes, texts: list[str], options: dict[str, Any]) -> tuple[Array, dict[str, int]]:
-    """Encode each distinct text once, and say which row is whose."""
+    """Encode each distinct text once; return the vectors and each text's row."""
     distinct = list(dict.fromkeys(texts))
     vectors = np.asarray(encoder.encode(distinct, **options))
     if vectors.ndim != 2 or len(vectors) != len(distinct):
@@ -524,25 +412,9 @@ def _encode(encoder: Encodes, texts: list[str], options: dict[str, Any]) -> tupl
 
 
 def draw_examples(classes: Array, examples_per_class: int, rng: np.random.Generator) -> Array:
-    """Draw equally many examples of each class, without replacement: shuffle all, and keep the first of each class.
+    """Draw equally many examples per class without replacement: shuffle all, keep the first of each class.
 
-    Parameters
-    ----------
-    classes : Array, shape (M,)
-        Whole numbers; each class has at least ``examples_per_class``.
-    examples_per_class : int
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    Array, shape (E,)
-        Indices, class by class.
-
-    Examples
-    --------
-    >>> drawn = draw_examples(np.array([0, 1, 0, 1, 0]), 2, np.random.default_rng(0))
-    >>> drawn[:2], np.sort(drawn[2:])
-    (array([2, 4]), array([1, 3]))
+    (M,) -> (E,)
     """
     shuffled = rng.permutation(len(classes))  # (M,)
     by_class = shuffled[np.argsort(classes[shuffled], kind="stable")]  # (M,)
@@ -552,26 +424,12 @@ def draw_examples(classes: Array, examples_per_class: int, rng: np.random.Genera
 
 
 def macro_f1(expected: Array, predicted: Array) -> float:
-    """Mean over the classes of the harmonic mean of precision and recall: each class counts alike, rare ones too.
+    """Mean F1 over the classes that occur, rare ones weighted the same.
 
     ``F1_c = 2 TP_c / (texts of c + texts called c)``
 
-    Parameters
-    ----------
-    expected, predicted : Array, shape (B,)
-        Classes, whole numbers from 0.
-
-    Returns
-    -------
-    float
-        In [0, 1]; over the classes that occur in one of the two.
-
-    Notes
-    -----
     **Source**: ``sklearn.metrics.f1_score(expected, predicted, average="macro")``.
 
-    Examples
-    --------
     >>> macro_f1(np.array([0, 0, 1, 1]), np.array([0, 0, 0, 1]))
     0.7333333333333334
     """
@@ -582,36 +440,9 @@ def macro_f1(expected: Array, predicted: Array) -> float:
 
 
 def accuracy_difference(result: ClassificationResult, other: ClassificationResult) -> Estimate:
-    """Compare two models, or two classifiers, text by text: how much more of the test texts does the first get right?
+    """Difference of two mean accuracies on the same draws and test texts, in [-1, 1], with a 95 % interval.
 
-    Parameters
-    ----------
-    result, other : ClassificationResult
-        Of the same draws and the same test texts.
-
-    Returns
-    -------
-    Estimate
-        Difference of the mean accuracies and its 95 % interval, test texts resampled; in [-1, 1].
-
-    Raises
-    ------
-    ValueError
-        If the draws or the test sets differ.
-
-    Notes
-    -----
-    **Source**: `paired_difference`. Easy and hard texts cancel, and so do lucky and unlucky draws.
-
-    Examples
-    --------
-    >>> class Letters:
-    ...     def encode(self, sentences):
-    ...         return np.array([[1 + s.count("a"), 1 + s.count("e")] for s in sentences])
-    >>> texts = LabelledTexts("both", ["banana", "alabama", "beetle", "eve"], ["a", "a", "e", "e"])
-    >>> result = evaluate_classification(Letters(), texts, texts, examples_per_class=1)["centroid"]
-    >>> accuracy_difference(result, result)
-    Estimate(mean=0.0, low=0.0, high=0.0)
+    Test texts are resampled (`paired_difference`): easy and hard texts cancel, and so do lucky and unlucky draws.
     """
     same = np.array_equal(result.drawn, other.drawn) and np.array_equal(result.expected, other.expected)
     if not same or result.classes != other.classes:
@@ -624,31 +455,16 @@ def accuracy_difference(result: ClassificationResult, other: ClassificationResul
 
 
 def student_t(probability: float, degrees: int) -> float:
-    """Quantile of Student's t distribution with a whole number of degrees of freedom.
+    """Quantile of Student's t distribution for a probability in (0.5, 1) and whole degrees of freedom.
 
-    Parameters
-    ----------
-    probability : float
-        In (0.5, 1).
-    degrees : int
-        At least 1.
-
-    Returns
-    -------
-    float
-
-    Notes
-    -----
     **Source**: Abramowitz & Stegun, 26.7.3 and 26.7.4, a finite sum in the angle ``theta = arctan(t / sqrt(degrees))``,
     solved by bisection; ``scipy.stats.t.ppf(probability, degrees)``.
 
-    Examples
-    --------
     >>> round(student_t(0.975, 9), 6)
     2.262157
     """
     low, high = 0.0, math.pi / 2
-    for _ in range(60):  # each step halves the interval: 60 leave nothing of it in float64
+    for _ in range(60):  # each step halves the interval: 60 exhaust float64
         theta = (low + high) / 2
         low, high = (theta, high) if _t_cdf(theta, degrees) < probability else (low, theta)
     return math.sqrt(degrees) * math.tan((low + high) / 2)

@@ -1,10 +1,8 @@
-"""Do two lists of numbers rise and fall together: Pearson's and Spearman's correlation, with ties done right.
+"""Pearson's and Spearman's correlation, with ties done right.
 
-Sentences are scored by people on a scale and by a model as a similarity. Pearson asks whether the one is a straight
-line of the other; Spearman only whether both put the pairs in the same order, which is what a model is used for, and
-what the tables of this field report. Everything is computed in float64.
-
-Left out on purpose: p-values, which for thousands of pairs say nothing. Next file: ``sts.py``.
+Sentence pairs have a human score and a similarity. Pearson asks how close the relation is to a straight line; Spearman
+only whether both rank the pairs alike, which is what a model is used for and what the field's tables report. All in
+float64.
 
 Letters: ``B`` pairs.
 """
@@ -27,28 +25,25 @@ def pearson(x: ArrayLike, y: ArrayLike) -> float:
     Parameters
     ----------
     x, y : array_like, shape (B,)
-        Equally many finite numbers, at least 2, not all the same.
+        Finite numbers, at least 2, not all the same.
 
     Returns
     -------
     float
-        Dimensionless, in [-1, 1]: 1 rising line, 0 no linear relation, -1 falling line.
+        In [-1, 1]: 1 rising line, 0 no linear relation, -1 falling line.
 
     Raises
     ------
     ValueError
-        For lists of unequal length or of fewer than 2 numbers, NaN or Inf, and a list of one and the same number, with
-        which no correlation exists: the formula divides by the spread.
+        For unequal lengths, fewer than 2 numbers, NaN or Inf, and a constant list: the formula divides by the spread.
 
     Notes
     -----
-    **Source**: Pearson 1895; ``scipy.stats.pearsonr(x, y).statistic``. The lists are scaled by their largest entry
-    first, so that entries of any size are safe, and centred twice, which takes off the rounding of the mean.
+    **Source**: Pearson 1895; ``scipy.stats.pearsonr(x, y).statistic``. The lists are first scaled by their largest
+    entry, so that entries of any size are safe, and centred twice, which removes the mean's rounding.
 
     Examples
     --------
-    >>> pearson([1, 2, 3], [2, 4, 6])
-    1.0
     >>> round(pearson([1, 2, 3, 4], [1, 3, 2, 4]), 12)
     0.8
     """
@@ -57,32 +52,27 @@ def pearson(x: ArrayLike, y: ArrayLike) -> float:
 
 
 def spearman(x: ArrayLike, y: ArrayLike) -> float:
-    """Spearman's correlation: how far two lists put their members in the same order.
+    """Spearman's correlation: how similarly two lists rank their members.
 
     ``rho = pearson(rank(x), rank(y))``, with :func:`rank`'s average ranks for ties
 
-    It does not change when a list goes through any increasing function, so the scale of either does not matter. With
-    ties the textbook's short formula ``1 - 6 sum d^2 / (B^3 - B)`` is wrong; gold scores are full of ties.
+    No increasing function of a list changes it. The textbook's ``1 - 6 sum d^2 / (B^3 - B)`` is wrong with ties, and
+    gold scores are full of ties.
 
     Parameters
     ----------
     x, y : array_like, shape (B,)
-        Equally many finite numbers, at least 2, not all the same.
+        As in `pearson`, as are errors.
 
     Returns
     -------
     float
-        Dimensionless, in [-1, 1]: 1 same order, -1 reversed.
-
-    Raises
-    ------
-    ValueError
-        As `pearson`.
+        In [-1, 1]: 1 same order, -1 reversed.
 
     Notes
     -----
     **Source**: Spearman 1904; ``scipy.stats.spearmanr(x, y).statistic``. Reimers & Gurevych 2019, section 4, and MTEB
-    report this of the cosine, times 100.
+    report it for the cosine, times 100.
 
     Examples
     --------
@@ -96,35 +86,18 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float:
 
 
 def rank(x: ArrayLike) -> Array:
-    """Number the members of a list from the smallest, 1, up; equal ones share the average of their numbers.
+    """Ranks from 1, the smallest, to B; ties share the average of their ranks.
 
-    Parameters
-    ----------
-    x : array_like, shape (B,)
-        Finite numbers.
+    (B,) -> (B,)
 
-    Returns
-    -------
-    Array, shape (B,)
-        float64, from 1 to B.
-
-    Raises
-    ------
-    ValueError
-        For NaN or Inf.
-
-    Notes
-    -----
     **Source**: ``scipy.stats.rankdata(x, method="average")``.
 
-    Examples
-    --------
     >>> rank([30, 10, 20, 20])
     array([4. , 1. , 2.5, 2.5])
     """
     numbers = _as_numbers("rank", "x", x)
     _, place, count = np.unique(numbers, return_inverse=True, return_counts=True)
-    last = np.cumsum(count)  # the highest number in each group of equals
+    last = np.cumsum(count)  # the highest rank in each group of ties
     ranks: Array = (last - (count - 1) / 2)[place]  # (B,)
     return ranks
 
@@ -133,20 +106,20 @@ def _cosine_of_centred(x: Array, y: Array) -> float:
     """Pearson's formula."""
     left, right = _centred(x), _centred(y)
     r = float(left @ right) / math.sqrt(float(left @ left) * float(right @ right))
-    return min(1.0, max(-1.0, r))  # rounding makes 1.0000000000000002 now and then
+    return min(1.0, max(-1.0, r))  # rounding may give 1.0000000000000002
 
 
 def _centred(x: Array) -> Array:
-    """Scale to entries of at most 1, and take the mean off."""
+    """Scale to entries of at most 1, and subtract the mean."""
     scaled = x / np.abs(x).max()
     once = scaled - scaled.mean()
     twice = once - once.mean()
-    centred: Array = twice / np.abs(twice).max()  # or squares of tiny differences would vanish
+    centred: Array = twice / np.abs(twice).max()  # or squares of tiny differences would underflow
     return centred
 
 
 def _checked(function: str, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
-    """Give both lists as float64, or say why there is no correlation between them."""
+    """Both lists as float64; raise if they have no correlation."""
     left, right = _as_numbers(function, "x", x), _as_numbers(function, "y", y)
     if len(left) != len(right):
         raise ValueError(
@@ -165,7 +138,7 @@ def _checked(function: str, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
 
 
 def _as_numbers(function: str, name: str, x: ArrayLike) -> Array:
-    """Give a list as float64 (B,), all finite."""
+    """A list as float64 (B,), all finite."""
     try:
         given = np.asarray(x)
     except ValueError as error:

@@ -1,11 +1,9 @@
-"""Which layer, which pooling: the score of every pair of them on a set of sentence pairs, from one forward pass.
+"""Which layer, which pooling: the STS score of every combination, from one forward pass.
 
-A model is trained with one pooling of its last layer, and README's figures are of that. Here every hidden layer is
-pooled in every way: layer 0 is what comes out of the embeddings, before any attention; layer L the last one. A batch's
-token vectors are pooled at once and dropped, so that only one vector a text, layer and pooling is held.
-
-Left out on purpose: concatenations of poolings, and Dense modules, which are trained for the model's own pooling and
-mean nothing behind another.
+A model is trained with one pooling of its last layer; here every hidden state is pooled in every way, from layer 0 (the
+embeddings' output, before any attention) to layer L. A batch's token vectors are pooled at once and dropped, so that
+only one vector per text, layer and pooling is held. Dense modules are left out: they are trained for the model's own
+pooling.
 
 Letters: ``B`` pairs, ``M`` distinct sentences, ``N`` tokens in the strip, ``D`` hidden size, ``L`` layers.
 """
@@ -24,11 +22,10 @@ from minisbert.evaluation.sts import StsPairs, pair_cosines
 from minisbert.model import Array
 from minisbert.model.bert import embed, layer
 from minisbert.model.folder import SentenceModel
-from minisbert.model.modules import Pooling
-from minisbert.model.pooling import POOLINGS
+from minisbert.model.pooling import POOLINGS, Pooling
 from minisbert.schedule import make_batches, work_through
 
-_ROUNDING = 1e-6  # cosines of float32 vectors that differ by less than this are the same
+_ROUNDING = 1e-6  # cosines of float32 vectors within this are equal
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,37 +46,14 @@ def layer_scores(
     num_threads: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> LayerScores:
-    """Score every hidden layer under every pooling.
+    """Score every hidden state under every pooling; ``progress`` receives the number of texts done, batch by batch.
 
-    Parameters
-    ----------
-    encoder : SentenceEncoder
-    pairs : StsPairs
-        From :func:`~minisbert.evaluation.sts.read_sts`.
-    num_threads : int, optional
-        By default one a processor.
-    progress : callable, optional
-        Is told the number of texts done, batch by batch.
+    NaN where all pairs have the same similarity: ``cls`` of layer 0, because [CLS] at position 0 is the same vector in
+    every text before attention. ``mean`` and ``mean_sqrt_len_tokens`` are equal: they differ in length only.
 
-    Returns
-    -------
-    LayerScores
-        Dimensionless x 100, in [-100, 100]. NaN where all pairs have the same similarity: so it is for ``cls`` of layer
-        0, because [CLS] in place 0 is the same vector in every text until the first attention.
-
-    Raises
-    ------
-    ValueError
-        If no correlation exists in any layer.
-
-    Notes
-    -----
     **Source**: Reimers & Gurevych 2019, section 6 (poolings); ``BertModel(..., output_hidden_states=True)`` with
-    ``sentence_transformers``' ``Pooling`` on each. ``mean`` and ``mean_sqrt_len_tokens`` are equal by construction: the
-    vectors differ in length only, and the cosine does not see it.
+    ``sentence_transformers``' ``Pooling`` on each.
 
-    Examples
-    --------
     >>> texts = ["a cat sleeps", "stocks fell", "he cooks rice"], ["the cat is asleep", "shares lost", "a dog barks"]
     >>> found = layer_scores(SentenceEncoder(), StsPairs("tiny", *texts, np.array([5.0, 4.0, 0.0])))
     >>> found.values.shape, found.own
@@ -113,7 +87,7 @@ def _pool_everything(
     def work(batch: Array) -> None:
         strip = np.concatenate([ids[i] for i in batch])
         for place, hidden in enumerate(_hidden_states(strip, lengths[batch], model)):
-            for i, pooling in enumerate(POOLINGS.values()):
+            for i, (pooling, _) in enumerate(POOLINGS.values()):
                 pooled[place, i, batch] = pooling(hidden, lengths[batch])
 
     for batch, _ in work_through(make_batches(lengths, None, num_threads), work, num_threads):
@@ -123,7 +97,7 @@ def _pool_everything(
 
 
 def _hidden_states(strip: Array, lengths: Array, model: SentenceModel) -> Iterator[Array]:
-    """Give the output of the embeddings and of each layer, one (N, D) at a time."""
+    """Yield the output of the embeddings and of each layer, (N, D) each."""
     hidden = embed(strip, lengths, model.params.embeddings, model.config.layer_norm_eps).output  # (N, D)
     yield hidden
     for params in model.params.layers:
@@ -132,12 +106,12 @@ def _hidden_states(strip: Array, lengths: Array, model: SentenceModel) -> Iterat
 
 
 def _score(a: Array, b: Array, pairs: StsPairs) -> float:
-    """Correlate the cosines with the scores; NaN where all cosines are the same."""
+    """Correlate the cosines with the scores; NaN if all cosines are equal."""
     cosines = pair_cosines(a.astype(np.float64), b.astype(np.float64))
     return 100 * spearman(cosines, pairs.scores) if np.ptp(cosines) > _ROUNDING else float("nan")
 
 
 def _own_place(model: SentenceModel) -> tuple[int, int] | None:
-    """Say which layer and pooling the model was trained with."""
+    """The layer and pooling that the model was trained with."""
     modes = next((module.modes for module in model.modules if isinstance(module, Pooling)), ())
     return (len(model.params.layers), list(POOLINGS).index(modes[0])) if len(modes) == 1 else None

@@ -1,22 +1,14 @@
-"""What is lost beyond the length limit: the same search with long documents cut, composed of chunks, or best chunk.
+"""What the length limit costs: the same retrieval with long documents cut, composed of chunks, or by their best chunk.
 
-A model reads no further than its limit, and the documents of most collections do not care. Three ways are measured on
-the same queries with the same judgements:
+- **cut** at a limit: what libraries do, mostly silently;
+- **chunks** composed to one vector per document (mean, mean weighted by new tokens, maximum per dimension, the first
+  chunk), or **late composition**, which pools the token vectors of all chunks at once;
+- **best chunk**: a vector per chunk, and a document scores as its best one ("max-sim"). The index grows accordingly.
 
-- **cut** after so many tokens: what every library does, mostly without a word;
-- **chunks** of so many tokens, of whose vectors one vector a document is made (mean, mean weighted by new tokens, the
-  largest value of each dimension, the first chunk), or by **late composition**: token vectors of all chunks pooled at
-  once. The index stays at one vector a document;
-- **best chunk**: every chunk has its own vector, and a document's score is that of its best one ("max-sim"). The index
-  grows by the number of chunks.
+Every way is compared, query by query (`paired_difference`), with cutting at the model's own limit. Queries with a
+relevant document beyond the limit are also reported alone: only there can anything be lost.
 
-Every way is compared with cutting at the model's own limit, query by query (`paired_difference`). Queries that have a
-relevant document beyond the limit are also looked at alone: only there can anything be lost, and the mean over all
-queries dilutes it. Chunks are embedded once for all compositions.
-
-Left out on purpose: overlapping chunks (but late composition has its own overlap), rerankers, other models.
-
-Letters: ``Q`` queries, ``M`` documents, ``D`` the width of a vector, ``C`` chunks.
+Letters: ``Q`` queries, ``M`` documents, ``D`` width of a vector, ``C`` chunks.
 """
 
 from __future__ import annotations
@@ -35,7 +27,7 @@ from minisbert.composition import COMPOSITIONS, compose
 from minisbert.evaluation.bootstrap import Estimate, bootstrap_mean, paired_difference
 from minisbert.evaluation.retrieval import Cut, RetrievalSet, count_cut, measure, search
 from minisbert.model import Array
-from minisbert.model.modules import Normalize
+from minisbert.model.pooling import Normalize
 
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder
@@ -43,9 +35,9 @@ if TYPE_CHECKING:
 __all__ = ["LENGTH_MEASURES", "LengthStudy", "Line", "compare_lengths", "summarise"]
 
 LENGTH_MEASURES = ("nDCG@10", "Recall@10", "Recall@100")
-"""What is compared, of the measures in ``retrieval.py``."""
+"""The measures of ``retrieval.py`` that are compared."""
 
-_BLOCK_DOCUMENTS = 512  # embedded at a time, so that progress can be seen
+_BLOCK_DOCUMENTS = 512  # embedded at a time, so that progress shows
 
 
 @dataclass(frozen=True)
@@ -54,11 +46,11 @@ class LengthStudy:
 
     retrieval_set: RetrievalSet
     max_seq_length: int  # the model's own limit
-    documents_cut: Cut  # what it costs
+    documents_cut: Cut  # by that limit
     beyond_limit: Array  # (Q,) whether a relevant document is longer
     reference: str  # the system that others are compared with
     systems: Mapping[str, Mapping[str, Array]]  # by system, by measure: (Q,)
-    chunks: Mapping[int, int]  # tokens of a chunk to the number of chunks of all documents
+    chunks: Mapping[int, int]  # chunk size in tokens to the number of chunks of all documents
 
 
 class Line(NamedTuple):
@@ -79,34 +71,12 @@ def compare_lengths(
 ) -> LengthStudy:
     """Measure retrieval with long documents cut, composed of chunks, and found by their best chunk.
 
-    Parameters
-    ----------
-    encoder : SentenceEncoder
-        Its ``max_seq_length`` is the limit in question; it is left as it is.
-    retrieval_set : RetrievalSet
-    cuts : sequence of int
-        Limits in tokens, special ones included; the encoder's own is always among them.
-    chunk_tokens : sequence of int, optional
-        Sizes of chunks in tokens, special ones included; by default the encoder's limit. None at all: no chunks.
-    show_progress_bar : bool
-        On stderr.
+    Limits and chunk sizes are in tokens, special ones included; the encoder's own limit is always among ``cuts`` and
+    the default of ``chunk_tokens`` (none: ``[]``).
 
-    Returns
-    -------
-    LengthStudy
-
-    Raises
-    ------
-    ValueError
-        As :meth:`SentenceEncoder.encode` and :meth:`SentenceEncoder.encode_chunks`; limits that the model cannot have.
-
-    Notes
-    -----
-    **Source**: best chunk is "MaxP" of Dai & Callan 2019 (SIGIR, section 3); late composition is that of
+    **Source**: best chunk is "MaxP" of Dai & Callan 2019 (SIGIR, section 3); late composition:
     :mod:`minisbert.composition`.
 
-    Examples
-    --------
     >>> from minisbert import SentenceEncoder
     >>> documents = "Knead flour, water and yeast. Bake it.", "Ask the airline for another flight."
     >>> two = RetrievalSet("two", ("d1", "d2"), documents, ("q",), ("How do I bake bread?",), {"q": {"d1": 1}})
@@ -119,7 +89,7 @@ def compare_lengths(
     limits = sorted({*cuts, limit})
     shorter = {size: _limited(encoder, size) for size in limits}
     for size in sizes:
-        encoder.encode_chunks([], chunk_tokens=size)  # like the line above, refuses what cannot be before any work
+        encoder.encode_chunks([], chunk_tokens=size)  # like the line above, rejects impossible limits before any work
     queries = encoder.encode(retrieval_set.queries, overflow="truncate")
     documents_cut, lost = count_cut(encoder, retrieval_set.documents)
     systems: dict[str, dict[str, Array]] = {}
@@ -147,33 +117,9 @@ def compare_lengths(
 
 
 def summarise(study: LengthStudy, name: str, *, beyond_limit_only: bool = False) -> list[Line]:
-    """Compare the systems of a study by one measure.
+    """Each system's mean of one measure and its difference to the reference, in [0, 1], with 95 % intervals.
 
-    Parameters
-    ----------
-    study : LengthStudy
-    name : str
-        One of `LENGTH_MEASURES`.
-    beyond_limit_only : bool
-        Only over the queries that have a relevant document beyond the limit.
-
-    Returns
-    -------
-    list of Line
-        Means with 95 % intervals, and differences to the reference with theirs, in [0, 1].
-
-    Raises
-    ------
-    ValueError
-        If the measure is not among them, or there are no such queries.
-
-    Examples
-    --------
-    >>> two = RetrievalSet("two", ("d1",), ("a",), ("q", "r"), ("?", "!"), {"q": {"d1": 1}, "r": {"d1": 1}})
-    >>> systems = {"cut at 8": {"Recall@10": np.array([0.0, 1.0])}, "late": {"Recall@10": np.array([1.0, 1.0])}}
-    >>> study = LengthStudy(two, 8, Cut(1, 1, 9, 3), np.array([True, False]), "cut at 8", systems, {})
-    >>> summarise(study, "Recall@10", beyond_limit_only=True)[1].difference
-    Estimate(mean=1.0, low=1.0, high=1.0)
+    ``beyond_limit_only``: over the queries that have a relevant document beyond the limit.
     """
     rows = study.beyond_limit if beyond_limit_only else np.ones(len(study.beyond_limit), bool)
     if name not in study.systems[study.reference] or not rows.any():
@@ -193,7 +139,7 @@ def summarise(study: LengthStudy, name: str, *, beyond_limit_only: bool = False)
 
 
 def _beyond_limit(retrieval_set: RetrievalSet, lost: Array) -> Array:
-    """Say of each query whether a relevant document loses tokens."""
+    """Whether a relevant document of each query loses tokens: (Q,)."""
     long = {name for name, tokens in zip(retrieval_set.document_ids, lost, strict=True) if tokens}
     relevant = (
         {document for document, grade in retrieval_set.qrels[query].items() if grade > 0}
@@ -206,26 +152,24 @@ def _beyond_limit(retrieval_set: RetrievalSet, lost: Array) -> Array:
 
 
 def _limited(encoder: SentenceEncoder, limit: int) -> SentenceEncoder:
-    """Give an encoder with another limit; the weights are shared."""
+    """An encoder with another limit and the same weights."""
     other = copy.copy(encoder)
     other.max_seq_length = limit
     return other
 
 
 def _embed_cut(encoder: SentenceEncoder, documents: Sequence[str], bar: Any) -> Array:
-    """Embed what each document has up to the encoder's limit."""
     blocks = _in_blocks(documents, lambda block: encoder.encode(block, overflow="truncate"), bar)
     return np.concatenate(list(blocks))  # (M, D)
 
 
 def _embed_chunks(encoder: SentenceEncoder, documents: Sequence[str], size: int, bar: Any) -> list[ChunkEmbeddings]:
-    """Embed every chunk of every document."""
     blocks = _in_blocks(documents, lambda block: encoder.encode_chunks(block, chunk_tokens=size), bar)
     return [chunks for block in blocks for chunks in block]
 
 
 def _embed_late(encoder: SentenceEncoder, documents: Sequence[str], size: int, bar: Any) -> Array:
-    """Embed by pooling the token vectors of all chunks of a document at once."""
+    """Pool the token vectors of all chunks of a document at once."""
 
     def embed(block: Sequence[str]) -> Array:
         late: Array = encoder.encode(block, overflow="chunk", chunk_tokens=size, composition="late")
@@ -235,7 +179,7 @@ def _embed_late(encoder: SentenceEncoder, documents: Sequence[str], size: int, b
 
 
 def _compose_all(encoder: SentenceEncoder, found: Sequence[ChunkEmbeddings], composition: str) -> Array:
-    """Make one vector a document of the vectors of its chunks, as the encoder would."""
+    """One vector per document from those of its chunks, as the encoder would."""
     scaled = isinstance(encoder.model.modules[-1], Normalize)
     whole = [
         compose(one.embeddings, np.array([chunk.new_tokens for chunk in one.chunks]), composition, scaled)
@@ -245,7 +189,7 @@ def _compose_all(encoder: SentenceEncoder, found: Sequence[ChunkEmbeddings], com
 
 
 def _in_blocks(documents: Sequence[str], embed: Callable[[Sequence[str]], Any], bar: Any) -> Iterator[Any]:
-    """Embed some documents at a time and count them."""
+    """Embed documents in blocks and count them."""
     for start in range(0, len(documents), _BLOCK_DOCUMENTS):
         block = documents[start : start + _BLOCK_DOCUMENTS]
         yield embed(block)
@@ -254,9 +198,9 @@ def _in_blocks(documents: Sequence[str], embed: Callable[[Sequence[str]], Any], 
 
 
 def _progress_bar(total: int, show: bool) -> Any:
-    """Show on stderr how many documents have been embedded, over all systems."""
+    """Documents embedded, over all systems, on stderr."""
     if not show or sys.stderr is None:
         return nullcontext()
-    from tqdm import tqdm  # imported when asked for: a good part of the package's import time
+    from tqdm import tqdm  # imported on demand: a good part of the package's import time
 
     return tqdm(total=total, unit="document", desc="embed")

@@ -1,10 +1,7 @@
-"""What others published, as data with its source; and how well-known test sets are recognised by their names.
+"""Published figures with their sources, and well-known test sets recognised by their file names.
 
-Every figure is Spearman's correlation of the cosine with people's scores, x 100, over all pairs of a set. A published
-figure is for one model; it says nothing about another. Where our figure is not the published one, the difference is
-explained as far as it is known, and what is not known is said to be unknown.
-
-Left out on purpose: figures without a source. Next file: ``layers.py``.
+Every figure is Spearman's correlation of the cosine with human scores, x 100, over all pairs of a set, for one model.
+Where ours differs, the note explains it as far as known.
 """
 
 from __future__ import annotations
@@ -49,14 +46,14 @@ _BIOSSES = (
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A set that many papers report, and what is published about it for all-MiniLM-L6-v2."""
+    """A well-known set, and what is published about all-MiniLM-L6-v2 on it."""
 
     name: str
-    files: tuple[str, ...]  # that form it together, in this order
+    files: tuple[str, ...]  # that form it, in this order
     pairs: int
     scale: tuple[float, float]
     published: float | None = None  # MTEB_SOURCE
-    note: str = ""  # why our figure is another one
+    note: str = ""  # why our figure differs
 
 
 BENCHMARKS = (
@@ -74,35 +71,15 @@ BENCHMARKS = (
     Benchmark("SICK-R trial", ("sick_trial.tsv",), 500, (1, 5)),
     Benchmark("SICK-R test", ("sick_test.tsv",), 4927, (1, 5)),
 )
-"""First those with a published figure, in the order in which papers list them; then parts of them."""
+"""Those with a published figure, in the papers' order; then parts of them."""
 
 
 def find_sets(path: str | Path) -> list[tuple[Benchmark | None, tuple[Path, ...]]]:
-    """Find out which sets are meant by a file or a folder.
+    """The sets of a file (None if unknown), or the known ones of a folder or one level below, with their files.
 
-    Parameters
-    ----------
-    path : str or path
-        A file is a set, known or not. A folder is the known test sets whose files lie in it, or else, one level below,
-        in its folders.
-
-    Returns
-    -------
-    list of (Benchmark or None, tuple of Path)
-        Each set with its files; None for one that is not known.
-
-    Raises
-    ------
-    ValueError
-        For a folder without any known test set.
-
-    Examples
-    --------
     >>> [(known, files)] = find_sets("somewhere/stsb_test.tsv")
     >>> known.name, known.scale, known.published
     ('STSb', (0, 5), 82.032)
-    >>> find_sets("pairs.csv")[0][0] is None
-    True
     """
     path = Path(path)
     if not path.is_dir():
@@ -117,7 +94,7 @@ def find_sets(path: str | Path) -> list[tuple[Benchmark | None, tuple[Path, ...]
 
 
 def _files(known: Benchmark, folder: Path) -> tuple[Path, ...]:
-    """Find all files of a set in a folder, plain or .gz, or none."""
+    """All files of a set in a folder, plain or .gz, or none."""
     there = [
         next((file for end in ("", ".gz") if (file := folder / f"{name}{end}").is_file()), None) for name in known.files
     ]
@@ -125,5 +102,5 @@ def _files(known: Benchmark, folder: Path) -> tuple[Path, ...]:
 
 
 def _plain(path: Path) -> str:
-    """Give a file's name without .gz."""
+    """A file's name without .gz."""
     return path.name.removesuffix(".gz")

@@ -1,8 +1,7 @@
-"""How good a ranking is: nDCG, average precision, reciprocal rank, recall, precision, a number a query.
+"""Measures of a ranking: nDCG, average precision, reciprocal rank, recall, precision, one number per query.
 
-The definitions are trec_eval's, which BEIR and MTEB use by way of pytrec_eval. A judgement gives a document a **grade**
-for a query: 0 is "judged, not relevant", more is better. A document without judgement counts as grade 0. All measures
-take the grades of the ranked documents, best first, and where the definition needs them all judged grades of the query.
+The definitions are trec_eval's, which BEIR and MTEB use through pytrec_eval. A judgement gives a document a **grade**
+for a query: 0 is "judged, not relevant", as is no judgement; more is better.
 
 =================  ===========================================================  ================================
 measure            formula, for one query                                       others define
@@ -11,20 +10,16 @@ nDCG@k             sum_r g_r / log2(1 + r), divided by the same sum for the     
                    best possible order of *all* judged documents                courses); equal for grades 0, 1
 average precision  sum over relevant ranks r of precision@r, divided by *all*   divided by the relevant ones
                    relevant documents of the query                              found, or by min(k, relevant)
-reciprocal rank    1 / rank of the first relevant document, 0 behind k          no cutoff (trec_eval: recip_rank)
+reciprocal rank    1 / rank of the first relevant document, 0 beyond k          no cutoff (trec_eval: recip_rank)
 recall@k           relevant documents among k, divided by all relevant          "capped": by min(k, relevant)
 precision@k        relevant documents among k, divided by k                     by the number found, if below k
 =================  ===========================================================  ================================
 
-The mean over queries of average precision is MAP, of the reciprocal rank MRR. A query without a relevant document
-scores 0 in every measure, as in trec_eval; leaving it out is the reader's choice, not the measure's.
+Means over queries: MAP of average precision, MRR of reciprocal rank. A query without a relevant document scores 0, as
+in trec_eval. Ties: by document id, *descending*, character by character ("9" before "10"), as in trec_eval, so that a
+ranking does not depend on the order of the corpus; sklearn's ``ndcg_score`` averages over all orders instead.
 
-**Ties.** Documents of equal score have no order of their own, yet a measure needs one. trec_eval takes them by document
-id, *descending*, character by character ("9" before "10"), whatever order the input has. `rank` does the same, so a
-ranking does not depend on the order of the corpus. sklearn's ``ndcg_score`` averages over all orders instead.
-
-Left out on purpose: measures that need a user model (ERR, RBP), and significance tests; ``bootstrap.py``, next, gives
-the interval of a mean. Letters: ``Q`` queries, ``M`` documents, ``R`` ranks.
+Letters: ``Q`` queries, ``M`` documents, ``R`` ranks.
 """
 
 from __future__ import annotations
@@ -43,61 +38,24 @@ __all__ = ["average_precision", "id_order", "ndcg", "precision", "rank", "recall
 
 
 def id_order(document_ids: Sequence[str]) -> Array:
-    """Say for each document which place it has among equals: ids descending, as trec_eval has it.
+    """Each document's place among ties, from 0: ids descending, as in trec_eval's ``form_res_rels.c`` (``strcmp``).
 
-    Parameters
-    ----------
-    document_ids : sequence of str
-        ``M`` different ids.
-
-    Returns
-    -------
-    Array of intp, shape (M,)
-        0 for the id that comes first.
-
-    Notes
-    -----
-    **Source**: trec_eval, ``form_res_rels.c``: by score, then by ``strcmp`` of the ids, both descending.
-
-    Examples
-    --------
     >>> id_order(["10", "9", "b"])
     array([2, 1, 0])
     """
     order = np.empty(len(document_ids), np.intp)
-    # by code point, which is also the order of UTF-8's bytes, and so strcmp's
+    # By code point, which is also the order of UTF-8's bytes, and so strcmp's.
     order[sorted(range(len(document_ids)), key=document_ids.__getitem__, reverse=True)] = np.arange(len(document_ids))
     return order
 
 
 def rank(scores: ArrayLike, tie_order: ArrayLike, k: int) -> Array:
-    """Give the k documents with the highest scores of each query, best first.
+    """The ``R = min(k, M)`` best documents of each query, best first; ties by ``tie_order`` (`id_order`), ascending.
 
-    Parameters
-    ----------
-    scores : array_like, shape (Q, M)
-        Larger is better; finite.
-    tie_order : array_like of int, shape (M,)
-        Which of two documents of equal score comes first: the one with the smaller number (`id_order`).
-    k : int
-        Documents wanted; with fewer than k documents, all are ranked.
+    (Q, M), (M,) -> (Q, R)
 
-    Returns
-    -------
-    Array of intp, shape (Q, R)
-        Columns of ``scores``; ``R = min(k, M)``.
+    **Source**: exact; as ``torch.topk(scores, k)``, which leaves the order of ties open.
 
-    Raises
-    ------
-    ValueError
-        For scores that are NaN or infinite, shapes that do not fit, and k below 1.
-
-    Notes
-    -----
-    **Source**: exact; the same documents as ``torch.topk(scores, k)``, which leaves the order of ties open.
-
-    Examples
-    --------
     >>> rank([[0.5, 0.9, 0.5, 0.1]], id_order(["a", "b", "c", "d"]), k=3)
     array([[1, 2, 0]])
     """
@@ -114,7 +72,7 @@ def rank(scores: ArrayLike, tie_order: ArrayLike, k: int) -> Array:
     width = min(k, matrix.shape[1])
     ranked = np.empty((len(matrix), width), np.intp)
     for row, one in enumerate(matrix if width else ()):
-        # all documents that tie with the last one wanted are candidates, so that the ids decide between them
+        # All documents that tie with the k-th are candidates, so that the ids decide between them.
         candidates = np.flatnonzero(one >= np.partition(one, -width)[-width])
         ranked[row] = candidates[np.lexsort((ties[candidates], -one[candidates]))][:width]
     return ranked
@@ -128,32 +86,32 @@ def ndcg(ranked_grades: ArrayLike, judged_grades: Sequence[ArrayLike], k: int) -
 
     ``nDCG@k = DCG@k / ideal DCG@k``, ``DCG@k = sum_{r=1..k} grade_r / log2(1 + r)``
 
-    The gain is the grade itself. The ideal is the best order of *all* judged documents, found or not.
+    The gain is the grade itself; the ideal is the best order of *all* judged documents, found or not.
 
     Parameters
     ----------
     ranked_grades : array_like, shape (Q, R)
-        Grade of the document at each rank, best rank first; 0 where there is no judgement. Ranks beyond R are empty.
+        Grade of the document at each rank, best rank first; 0 without a judgement. Ranks beyond R are empty.
     judged_grades : sequence of Q array_like
-        All grades that were given for each query, in any order; zeros change nothing.
+        All grades given for each query, in any order; zeros change nothing.
     k : int
-        Ranks that count.
+        At least 1.
 
     Returns
     -------
     Array of float64, shape (Q,)
-        Dimensionless, in [0, 1]; 0 for a query without a relevant document.
+        In [0, 1]; 0 for a query without a relevant document.
 
     Raises
     ------
     ValueError
-        For grades that are negative or not finite, and where the ranking holds more gain than was judged.
+        For grades that are negative or not finite, and a ranking with more gain than was judged.
 
     Notes
     -----
     **Source**: Järvelin & Kekäläinen 2002, section 2, with log2 from the first rank on; ``pytrec_eval``'s
-    ``ndcg_cut_k``. ``sklearn.metrics.ndcg_score`` is the same where no scores are equal. With gain ``2^grade - 1``
-    (Burges et al. 2005) graded judgements give other numbers: pass ``2**grade - 1`` as grades to have that.
+    ``ndcg_cut_k``; ``sklearn.metrics.ndcg_score`` if no scores are equal. For the gain ``2^grade - 1`` (Burges et al.
+    2005) pass ``2**grade - 1`` as grades.
 
     Examples
     --------
@@ -172,7 +130,7 @@ def ndcg(ranked_grades: ArrayLike, judged_grades: Sequence[ArrayLike], k: int) -
 
 
 def _discounted(grades: Array) -> Array:
-    """Add up grades, those at later ranks for less."""
+    """``sum_r grade_r / log2(1 + r)``"""
     discounted: Array = grades @ (1.0 / np.log2(np.arange(2, grades.shape[1] + 2)))
     return discounted
 
@@ -182,29 +140,17 @@ def average_precision(ranked_grades: ArrayLike, judged_grades: Sequence[ArrayLik
 
     ``AP@k = 1 / relevant * sum_{r=1..k, grade_r > 0} (relevant among the first r) / r``
 
-    What was not found within k ranks adds 0. The mean over queries is MAP@k.
+    A document not found within k ranks adds 0. The mean over queries is MAP@k.
 
     Parameters
     ----------
-    ranked_grades : array_like, shape (Q, R)
-    judged_grades : sequence of Q array_like
-    k : int
-        As in `ndcg`.
-
-    Returns
-    -------
-    Array of float64, shape (Q,)
-        Dimensionless, in [0, 1].
-
-    Raises
-    ------
-    ValueError
-        As `ndcg`.
+    ranked_grades, judged_grades, k
+        As in `ndcg`, as are result and errors.
 
     Notes
     -----
-    **Source**: Manning, Raghavan & Schütze 2008, section 8.4; ``pytrec_eval``'s ``map_cut_k``.
-    ``sklearn.metrics.average_precision_score`` is the same where all documents are ranked and no scores are equal.
+    **Source**: Manning, Raghavan & Schütze 2008, section 8.4; ``pytrec_eval``'s ``map_cut_k``;
+    ``sklearn.metrics.average_precision_score`` if all documents are ranked and no scores are equal.
 
     Examples
     --------
@@ -220,30 +166,19 @@ def average_precision(ranked_grades: ArrayLike, judged_grades: Sequence[ArrayLik
 
 
 def reciprocal_rank(ranked_grades: ArrayLike, k: int) -> Array:
-    """One over the rank of the first relevant document, 0 where none is among the first k.
+    """One over the rank of the first relevant document, 0 if none is among the first k.
 
-    ``RR@k = 1 / min{r <= k: grade_r > 0}``
+    ``RR@k = 1 / min{r <= k: grade_r > 0}``; the mean over queries is MRR@k
 
     Parameters
     ----------
-    ranked_grades : array_like, shape (Q, R)
-    k : int
-        As in `ndcg`. The mean over queries is MRR@k.
-
-    Returns
-    -------
-    Array of float64, shape (Q,)
-        Dimensionless, in [0, 1].
-
-    Raises
-    ------
-    ValueError
-        As `ndcg`.
+    ranked_grades, k
+        As in `ndcg`, as are result and errors.
 
     Notes
     -----
-    **Source**: Voorhees 1999 (TREC-8 question answering); ``pytrec_eval``'s ``recip_rank``, which has no cutoff.
-    MS MARCO and MTEB cut at 10.
+    **Source**: Voorhees 1999 (TREC-8 question answering); ``pytrec_eval``'s ``recip_rank``, which has no cutoff. MS
+    MARCO and MTEB cut at 10.
 
     Examples
     --------
@@ -264,20 +199,8 @@ def recall(ranked_grades: ArrayLike, judged_grades: Sequence[ArrayLike], k: int)
 
     Parameters
     ----------
-    ranked_grades : array_like, shape (Q, R)
-    judged_grades : sequence of Q array_like
-    k : int
-        As in `ndcg`.
-
-    Returns
-    -------
-    Array of float64, shape (Q,)
-        Dimensionless, in [0, 1]; below 1 whatever the ranking where more than k documents are relevant.
-
-    Raises
-    ------
-    ValueError
-        As `ndcg`.
+    ranked_grades, judged_grades, k
+        As in `ndcg`, as are result and errors. Below 1 if more than k documents are relevant.
 
     Notes
     -----
@@ -293,25 +216,14 @@ def recall(ranked_grades: ArrayLike, judged_grades: Sequence[ArrayLike], k: int)
 
 
 def precision(ranked_grades: ArrayLike, k: int) -> Array:
-    """Share of relevant documents among the first k.
+    """Share of relevant documents among the first k; ranks beyond R count as not relevant.
 
     ``precision@k = (relevant among the first k) / k``
 
     Parameters
     ----------
-    ranked_grades : array_like, shape (Q, R)
-    k : int
-        As in `ndcg`. Ranks beyond R count as not relevant.
-
-    Returns
-    -------
-    Array of float64, shape (Q,)
-        Dimensionless, in [0, 1].
-
-    Raises
-    ------
-    ValueError
-        As `ndcg`.
+    ranked_grades, k
+        As in `ndcg`, as are result and errors.
 
     Notes
     -----
@@ -328,7 +240,7 @@ def precision(ranked_grades: ArrayLike, k: int) -> Array:
 
 
 def _per_relevant(sums: Array, judged: list[Array]) -> Array:
-    """Divide by the number of relevant documents; 0 where there are none."""
+    """Divide by the number of relevant documents; 0 if there are none."""
     relevant = np.array([np.count_nonzero(grades > 0) for grades in judged], np.float64)
     return np.divide(sums, relevant, out=np.zeros(len(sums)), where=relevant > 0)
 
@@ -342,7 +254,7 @@ def _check_k(function: str, k: int) -> None:
 
 
 def _checked_ranks(function: str, ranked_grades: ArrayLike, k: int) -> Array:
-    """Check what a ranking found and give it as float64."""
+    """A ranking's grades, checked, as float64."""
     _check_k(function, k)
     ranked: Array = np.asarray(ranked_grades, np.float64)
     if ranked.ndim != 2:
@@ -374,7 +286,6 @@ def _checked(
 
 
 def _refuse_bad_grades(function: str, name: str, grades: Array) -> None:
-    """Refuse what is no grade."""
     bad = ~(np.isfinite(grades) & (grades >= 0))
     if bad.any():
         raise ValueError(

@@ -1,14 +1,11 @@
-"""How well a model finds documents: embed, search exactly, measure, as MTEB and BEIR do.
+"""Retrieval evaluation as MTEB and BEIR do it: embed, search exactly, measure.
 
-The protocol, because scores of different protocols do not compare: a document is its title and its text; the model cuts
-both sides at its own limit, and how much that loses is part of the result; every document is compared with every query
-by the model's own similarity, without an index; the best 100 are measured by trec_eval's definitions
-(``ranking.py``); the mean is over the queries that have judgements, with a bootstrap interval (``bootstrap.py``).
+The protocol, without which scores do not compare: a document is its title and text; the model cuts both sides at its
+own limit, and the loss is part of the result; every document is compared with every query by the model's own
+similarity; the best 100 are measured by trec_eval's definitions (``ranking.py``); the mean is over the queries that
+have judgements, with a bootstrap interval (``bootstrap.py``).
 
-Left out on purpose: rerankers, hybrid search with BM25, approximate search. Next file: ``lengths.py``, which asks what
-the cutting costs.
-
-Letters: ``Q`` queries, ``M`` documents, ``D`` the width of a vector, ``C`` chunks of all documents, ``R`` ranks.
+Letters: ``Q`` queries, ``M`` documents, ``D`` width of a vector, ``C`` chunks of all documents, ``R`` ranks.
 """
 
 from __future__ import annotations
@@ -51,20 +48,20 @@ MEASURES: dict[str, Measure] = {
     "Recall@10": lambda ranked, judged: ranking.recall(ranked, judged, 10),
     "Recall@100": lambda ranked, judged: ranking.recall(ranked, judged, 100),
 }
-"""The measures, by their names in the field; each takes the grades that were ranked and those that were judged."""
+"""Measures by their usual names; each takes ranked and judged grades."""
 
 TOP_K = 100
-"""Documents kept of each query: what the deepest measure looks at."""
+"""Documents kept per query: the depth of the deepest measure."""
 
 PUBLISHED = {("scifact", 5183, 300, 339): {"nDCG@10": 0.6451, "Recall@10": 0.7833}}
-"""What MTEB's results repository says of all-MiniLM-L6-v2, by a set's name, documents, queries and judgements."""
+"""all-MiniLM-L6-v2 in MTEB's results repository, by a set's name, documents, queries and judgements."""
 
 _BLOCK_SCORES = 2**22  # scores held at a time: 16 MiB in float32
 
 
 @dataclass(frozen=True)
 class Cut:
-    """What a limit costs some texts, in tokens; special tokens are not counted."""
+    """What a limit cuts off texts, in tokens without the special ones."""
 
     texts: int
     texts_cut: int
@@ -73,7 +70,7 @@ class Cut:
 
     @property
     def share_lost(self) -> float:
-        """Tokens lost of all, in [0, 1]."""
+        """Share of tokens lost, in [0, 1]."""
         return self.tokens_lost / self.tokens if self.tokens else 0.0
 
 
@@ -86,11 +83,11 @@ class RetrievalResult:
     max_seq_length: int
     documents_cut: Cut
     queries_cut: Cut
-    ranked: Array  # (Q, R) the documents found, as indices, best first
+    ranked: Array  # (Q, R) indices of the documents found, best first
     measures: Mapping[str, Array]  # each (Q,)
 
     def estimates(self) -> dict[str, Estimate]:
-        """Give each measure's mean and 95 % bootstrap interval."""
+        """Each measure's mean and 95 % bootstrap interval."""
         return {name: bootstrap_mean(values) for name, values in self.measures.items()}
 
 
@@ -110,19 +107,14 @@ def evaluate_retrieval(
     retrieval_set : RetrievalSet
         From `read_retrieval`.
     query_prompt, document_prompt : str, optional
-        Text to put before every query or document, for models trained with one; by default the model's own default.
+        Text before every query or document; by default the model's own default prompt.
     show_progress_bar : bool
         On stderr.
 
     Returns
     -------
     RetrievalResult
-        Measures a query, in [0, 1], under the names of `MEASURES`; and what the limit cut off.
-
-    Raises
-    ------
-    ValueError
-        As :meth:`SentenceEncoder.encode`.
+        Measures per query, in [0, 1], under the names of `MEASURES`; and what the limit cut off.
 
     Notes
     -----
@@ -156,22 +148,8 @@ def evaluate_retrieval(
 
 
 def count_cut(encoder: SentenceEncoder, texts: Sequence[str], prompt: str | None = None) -> tuple[Cut, Array]:
-    """Count what the encoder's limit cuts off texts, and how much off each.
+    """Count the tokens that the encoder's limit cuts off in all and of each text (B,); a prompt takes room too.
 
-    Parameters
-    ----------
-    encoder : SentenceEncoder
-    texts : sequence of str
-    prompt : str, optional
-        As in :meth:`SentenceEncoder.encode`; its tokens count, for they take room.
-
-    Returns
-    -------
-    Cut, Array of intp of shape (B,)
-        All together; tokens lost by each text.
-
-    Examples
-    --------
     >>> from minisbert import SentenceEncoder
     >>> encoder = SentenceEncoder(max_seq_length=4)
     >>> count_cut(encoder, ["i love soup", "soup"])
@@ -192,45 +170,18 @@ def search(
     first_chunks: Array | None = None,
     top_k: int = TOP_K,
 ) -> Array:
-    """Find the best documents of each query: exact, by the model's own similarity, in blocks of queries.
+    """The best ``R = min(top_k, M)`` documents of each query by the model's own similarity, exact.
 
-    Parameters
-    ----------
-    encoder : SentenceEncoder
-        Whose similarity is used.
-    query_embeddings : Array, shape (Q, D)
-    document_embeddings : Array, shape (M, D), or (C, D) with first_chunks
-    document_ids : sequence of M str
-        They order ties, see ``ranking.py``.
-    first_chunks : Array of int, shape (M,), optional
-        Rows at which each document's chunks begin; its score is that of its best chunk ("max-sim").
-    top_k : int
-        Documents wanted for each query.
+    (Q, D), (M, D) -> (Q, R)
 
-    Returns
-    -------
-    Array of intp, shape (Q, R)
-        Indices of documents, best first; ``R = min(top_k, M)``.
+    ``document_ids`` order ties (``ranking.py``). With ``first_chunks`` (M,), the rows where each document's chunks
+    begin, the embeddings are (C, D), and a document's score is that of its best chunk ("max-sim").
 
-    Raises
-    ------
-    ValueError
-        For embeddings that are NaN or infinite, and numbers of rows that do not fit.
-
-    Notes
-    -----
     **Source**: ``sentence_transformers.util.semantic_search``.
 
-    Examples
-    --------
     >>> from minisbert import SentenceEncoder
     >>> east, north = [1.0, 0.0], [0.0, 1.0]
-    >>> search(SentenceEncoder(), np.array([east]), np.array([north, east]), ["d1", "d2"])
-    array([[1, 0]])
-
-    The first document has two chunks, and one of them is what is looked for:
-
-    >>> chunks = np.array([north, east, [0.6, 0.8]])
+    >>> chunks = np.array([north, east, [0.6, 0.8]])  # two of the first document, one of the second
     >>> search(SentenceEncoder(), np.array([east]), chunks, ["d1", "d2"], first_chunks=np.array([0, 2]))
     array([[0, 1]])
     """
@@ -252,21 +203,8 @@ def search(
 
 
 def measure(ranked: Array, retrieval_set: RetrievalSet) -> dict[str, Array]:
-    """Measure rankings against a set's judgements.
+    """Measure rankings ``(Q, R)`` of document indices against a set's judgements: `MEASURES`, (Q,) each, in [0, 1].
 
-    Parameters
-    ----------
-    ranked : Array of int, shape (Q, R)
-        Indices of documents, best first, from `search`.
-    retrieval_set : RetrievalSet
-
-    Returns
-    -------
-    dict of str to Array of float64, shape (Q,)
-        The measures under the names of `MEASURES`, in [0, 1].
-
-    Examples
-    --------
     >>> two = RetrievalSet("two", ("d1", "d2"), ("a", "b"), ("q",), ("?",), {"q": {"d2": 1}})
     >>> measure(np.array([[0, 1]]), two)["MRR@10"]
     array([0.5])
@@ -281,25 +219,9 @@ def measure(ranked: Array, retrieval_set: RetrievalSet) -> dict[str, Array]:
 
 
 def published_for(retrieval_set: RetrievalSet) -> dict[str, float]:
-    """Give the figures that MTEB publishes for all-MiniLM-L6-v2 on a set, if it is the same set.
+    """MTEB's figures for all-MiniLM-L6-v2 on this set, in [0, 1]; empty if unknown.
 
-    Parameters
-    ----------
-    retrieval_set : RetrievalSet
-
-    Returns
-    -------
-    dict of str to float
-        In [0, 1], under the names of `MEASURES`; empty where nothing is known.
-
-    Notes
-    -----
     **Source**: the results repository of MTEB, sentence-transformers/all-MiniLM-L6-v2.
-
-    Examples
-    --------
-    >>> published_for(RetrievalSet("two", ("d1",), ("a",), ("q",), ("?",), {"q": {"d1": 1}}))
-    {}
     """
     sizes = len(retrieval_set.documents), len(retrieval_set.queries), retrieval_set.judgements
     return dict(PUBLISHED.get((retrieval_set.name.lower(), *sizes), {}))

@@ -1,22 +1,18 @@
-"""A retrieval benchmark, read from a folder in BEIR's layout: documents, queries, and who judged which relevant.
+"""A retrieval benchmark in BEIR's layout: documents, queries, and relevance judgements.
 
 ===========================  ========================================================================================
 file                         holds
 ===========================  ========================================================================================
-``corpus.jsonl``             a document a line: ``_id``, ``text``, and perhaps ``title``
-``queries.jsonl``            a query a line: ``_id``, ``text``
-``qrels/SPLIT.tsv``          a judgement a row under a header: query, document, grade (0: judged, not relevant)
+``corpus.jsonl``             a document per line: ``_id``, ``text``, and perhaps ``title``
+``queries.jsonl``            a query per line: ``_id``, ``text``
+``qrels/SPLIT.tsv``          a judgement per row under a header: query, document, grade (0: judged, not relevant)
 ===========================  ========================================================================================
 
-``qrels_SPLIT.tsv`` beside the other two is read as well, and for the split "test" ``qrels.tsv``; each file may be
-compressed (.gz behind its name). BEIR calls the columns query-id, corpus-id, score; other names that occur are known
-(`QRELS_COLUMNS`), and the set remembers which column was taken for the grade.
-
-Reading is strict, because a judgement that is lost on the way changes a score without a sign: an id that occurs twice,
-or that a judgement names and no file has, is an error with file and line. Queries without any judgement in the split
-are left out, as in every published evaluation. An empty document stays: somebody may have to find nothing.
-
-Next file: ``retrieval.py``, which measures a model on such a set.
+``qrels_SPLIT.tsv`` next to the other two is read as well, and ``qrels.tsv`` for the split "test"; files may be
+compressed (.gz). BEIR's columns are query-id, corpus-id, score; `QRELS_COLUMNS` lists other names, and the set records
+which column was the grade. Reading is strict, because a lost judgement silently changes a score: a repeated id, or a
+judgement of an unknown one, is an error with file and line. Queries without judgements in the split are left out, as in
+every published evaluation; empty documents stay.
 """
 
 from __future__ import annotations
@@ -36,7 +32,7 @@ QRELS_COLUMNS = {
     "document": ("corpus-id", "corpus_id", "doc-id", "doc_id", "docid"),
     "grade": ("score", "grade", "relevance", "relevant"),
 }
-"""Names by which the columns of judgements go; of several that a file has, the first in this order is taken."""
+"""Known column names of judgements; the first that a file has is used."""
 
 
 @dataclass(frozen=True)
@@ -49,13 +45,13 @@ class RetrievalSet:
     query_ids: tuple[str, ...]
     queries: tuple[str, ...]
     qrels: Mapping[str, Mapping[str, int]]  # query id to document id to grade; 0 is judged, not relevant
-    source: str = "given in memory"  # where the judgements and their grades come from, in words
+    source: str = "given in memory"  # of the judgements and grades, in words
     with_title: bool = True  # whether a document is its title and its text
-    titles_repeated: int = 0  # documents whose text begins with their title anyway
+    titles_repeated: int = 0  # documents whose text begins with their title
     queries_left_out: int = 0  # queries without a judgement in this split
 
     def __post_init__(self) -> None:
-        """Refuse parts that do not belong together."""
+        """Check that the parts belong together."""
         for side in ("documents", "queries"):
             object.__setattr__(self, side, tuple(each_text(getattr(self, side), f"RetrievalSet: {side}")))
         for kind, ids, texts in (
@@ -80,7 +76,7 @@ class RetrievalSet:
 
     @property
     def judgements(self) -> int:
-        """Pairs of a query and a document that were judged."""
+        """Number of judged pairs of query and document."""
         return sum(map(len, self.qrels.values()))
 
 
@@ -92,29 +88,24 @@ def read_retrieval(
     Parameters
     ----------
     folder : str or path
-        With corpus.jsonl, queries.jsonl and qrels, see the head of this module. Its name becomes the set's.
+        With corpus.jsonl, queries.jsonl and qrels (see the top of this module). Its name becomes the set's.
     split : str
-        Which judgements to read.
+        Of the judgements.
     with_title : bool
-        Whether a document is ``title + " " + text``, which is BEIR's and MTEB's protocol, or the text alone.
+        A document is ``title + " " + text`` (BEIR's and MTEB's protocol), or the text alone.
     grade_column : str, optional
-        The column that holds the grade; by default the first of `QRELS_COLUMNS` that the file has.
-
-    Returns
-    -------
-    RetrievalSet
-        Queries in the order of their file, those without judgements left out.
+        By default the first of `QRELS_COLUMNS` in the file.
 
     Raises
     ------
-    ValueError
-        As an InputError with file and line: files that are missing or empty, fields that are no text, ids that occur
-        twice, judgements of unknown queries or documents, grades that are no whole number from 0 up.
+    InputError
+        A ValueError with file and line: missing or empty files, fields that are not strings, repeated ids, judgements
+        of unknown queries or documents, grades that are not integers from 0.
 
     Notes
     -----
-    **Source**: Thakur et al. 2021 (BEIR), ``beir.datasets.data_loader.GenericDataLoader``; MTEB joins title and text
-    in the same way.
+    **Source**: Thakur et al. 2021 (BEIR), ``beir.datasets.data_loader.GenericDataLoader``; MTEB joins title and text in
+    the same way.
 
     Examples
     --------
@@ -154,7 +145,7 @@ def read_retrieval(
 
 
 def _find(folder: Path, names: list[str]) -> Path:
-    """Choose the first file that is there, plain or compressed."""
+    """The first file that exists, plain or compressed."""
     for name in names:
         for file in (folder / name, folder / f"{name}.gz"):
             if file.is_file():
@@ -169,7 +160,7 @@ def _read_documents(file: Path) -> tuple[dict[str, str], dict[str, str]]:
     for line, (document, title, text) in read_records(file, ["_id", "title", "text"], optional={"title": ""}):
         where = f"{file}, line {line}"
         name = _new_id(document, texts, where)
-        titles[name] = checked_text(title or "", "title", where)  # null stands for no title in some sets
+        titles[name] = checked_text(title or "", "title", where)  # null means no title in some sets
         texts[name] = checked_text(text, "text", where)
     return titles, _not_empty(texts, file, "documents")
 
@@ -202,7 +193,7 @@ def _not_empty(texts: dict[str, str], file: Path, what: str) -> dict[str, str]:
 def _read_qrels(
     file: Path, documents: Mapping[str, str], queries: Mapping[str, str], grade_column: str | None
 ) -> tuple[dict[str, dict[str, int]], str]:
-    """Read the judgements, and say which column is the grade."""
+    """Read the judgements, and the name of the grade column."""
     query_column, document_column, column = _qrels_columns(file, grade_column)
     qrels: dict[str, dict[str, int]] = {}
     for line, (query, document, grade) in read_records(file, [query_column, document_column, column]):
@@ -223,7 +214,7 @@ def _read_qrels(
 
 
 def _qrels_columns(file: Path, grade_column: str | None) -> tuple[str, str, str]:
-    """Choose the columns by what the first row has."""
+    """Choose the columns by the header."""
     choices = {**QRELS_COLUMNS, "grade": (grade_column,) if grade_column else QRELS_COLUMNS["grade"]}
     names = [name for candidates in choices.values() for name in candidates]
     first = next(read_records(file, names, optional=dict.fromkeys(names)), None)
@@ -242,7 +233,7 @@ def _qrels_columns(file: Path, grade_column: str | None) -> tuple[str, str, str]
 
 
 def _grade(text: str, column: str, where: str) -> int:
-    """Read a whole number from 0 up; 1.0 is one, too."""
+    """Read an integer from 0; 1.0 is one, too."""
     try:
         grade = float(text)
     except ValueError:

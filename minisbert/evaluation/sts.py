@@ -1,16 +1,13 @@
-"""Semantic textual similarity: does the model put pairs of sentences in the order in which people put them?
+"""Semantic textual similarity: does the model rank sentence pairs as people do?
 
-A set is pairs of sentences with a score from people, 0 (nothing in common) to 5 (the same), say. The model turns both
-sentences of a pair into vectors, their similarity is its own score, and the correlation of the two lists of scores is
-the result, times 100.
+A set is pairs of sentences with human scores, such as 0 (unrelated) to 5 (the same). The model's similarities are
+correlated with them, times 100.
 
-**Protocol.** One correlation over all pairs of a set ("all" in the literature), as Reimers & Gurevych 2019 and MTEB
-report. A set of several parts, such as the five of STS12, is pooled; the mean of the parts' correlations is another
-number. The correlation does not depend on the scale of the scores, so they are never rescaled.
+**Protocol.** One correlation over all pairs of a set ("all" in the literature), as in Reimers & Gurevych 2019 and MTEB.
+A set of several parts, such as the five of STS12, is pooled; the mean of the parts' correlations is another number. The
+scale of the scores does not matter, so they are never rescaled.
 
-Left out on purpose: training on such sets, and thresholds ("similar or not"). Next file: ``published.py``.
-
-Letters: ``B`` pairs, ``D`` the width of a vector.
+Letters: ``B`` pairs, ``D`` width of a vector.
 """
 
 from __future__ import annotations
@@ -36,48 +33,32 @@ from minisbert.similarity import (
 from minisbert.tables import InputError, checked_number, checked_text, read_names, read_records
 
 PROTOCOL = "one correlation over all pairs of a set, x 100; each distinct sentence is encoded once"
-"""What the figures are, in the words that stand below every table."""
+"""Printed below every table."""
 
 SYNONYMS = {
     "score": ("score", "similarity_score", "relatedness_score", "label"),
     "sentence1": ("sentence1", "sentence_A", "text1"),
     "sentence2": ("sentence2", "sentence_B", "text2"),
 }
-"""Names of columns that are looked for, the first one that a file has, where none are given."""
+"""Default column names: the first one that a file has."""
 
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan", "angular")
-"""What is compared with the scores; the distances negated, so that larger is closer."""
+"""Correlated with the scores; distances are negated, so that larger is closer."""
 
 
 class Encodes(Protocol):
-    """Whatever turns texts into vectors: a `SentenceEncoder`, or your own."""
+    """Anything that turns texts into vectors: a `SentenceEncoder`, or your own."""
 
     @property
     def encode(self) -> Callable[..., Any]:
-        """Give an array (B, D) for a list of B texts."""
+        """An array (B, D) for a list of B texts."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class StsPairs:
-    """Pairs of sentences with scores, checked.
+    """B pairs of sentences with human scores on any scale, larger for more similar and not all equal.
 
-    Parameters
-    ----------
-    name : str
-        Of the set, for tables and messages.
-    sentences1, sentences2 : sequence of str
-        ``B`` each.
-    scores : array_like, shape (B,)
-        What people said, on any scale, larger for more alike; finite and not all the same.
-
-    Raises
-    ------
-    ValueError
-        For lists of unequal length, fewer than 2 pairs, NaN, or scores with which no correlation exists.
-
-    Examples
-    --------
     >>> StsPairs("tiny", ["a cat", "a cat"], ["one cat", "tea"], np.array([5.0, 0.0])).scores
     array([5., 0.])
     """
@@ -97,7 +78,7 @@ class StsPairs:
                 f"{counts[1]:,} and {counts[2]:,}"
             )
         try:
-            pearson(self.scores, self.scores)  # refuses all with which no correlation exists, before hours of work
+            pearson(self.scores, self.scores)  # raises if no correlation exists, before hours of work
         except ValueError as error:
             raise ValueError(f"{self.name}: the scores: {error}") from None
 
@@ -108,7 +89,7 @@ class StsResult:
 
     name: str
     pairs: int
-    sentences: int  # distinct ones
+    sentences: int  # distinct
     spearman: Mapping[str, float]
     pearson: Mapping[str, float]
     protocol: str = PROTOCOL
@@ -128,28 +109,24 @@ def read_sts(
     Parameters
     ----------
     files : str, path, or sequence of them
-        TSV (no quoting), CSV or JSONL, plain or .gz. Several are put one behind the other.
+        TSV (no quoting), CSV or JSONL, plain or .gz. Several are concatenated.
     name : str, optional
         By default the first file's.
     columns : sequence of three str, optional
-        The score, the first and the second sentence: names, or numbers from "1". By default the first of
-        :data:`SYNONYMS` that a file has.
+        Score, first and second sentence: names, or numbers from "1". By default the first of :data:`SYNONYMS` in a
+        file.
     scale : (low, high), optional
-        What scores can be. One outside is an error: the usual sign of a wrong column.
+        A score outside is an error: the usual sign of a wrong column.
     input_format : {"csv", "tsv", "jsonl"}, optional
-        By default as the files' names end.
+        By default by the files' suffix.
     has_header : bool
-        Without a row of names on top, ``columns`` must be numbers.
-
-    Returns
-    -------
-    StsPairs
+        Without a header, ``columns`` must be numbers.
 
     Raises
     ------
     InputError
-        A ValueError that names file and line: a score that is no number, NaN or off the scale, an empty sentence, a row
-        with too few or too many columns, a column that is not there, a file without rows.
+        A ValueError that names file and line: a score that is not a number or off the scale, an empty sentence, rows of
+        unequal length, a missing column, no rows.
     ValueError
         If all scores are the same.
 
@@ -192,7 +169,7 @@ def _find_columns(file: str | Path, input_format: str | None, has_header: bool) 
             f"{file}: without a header row, give the columns of score, first and second sentence by number"
         )
     names = read_names(file, input_format)
-    # where there are no names at all, read_records says so better
+    # without any names, read_records has the better message
     found = [next((n for n in usual if n in names), None if names else usual[0]) for usual in SYNONYMS.values()]
     for column, (meaning, usual) in zip(found, SYNONYMS.items(), strict=True):
         if column is None:
@@ -204,7 +181,7 @@ def _find_columns(file: str | Path, input_format: str | None, has_header: bool) 
 
 
 def _checked_score(score: object, column: str, scale: tuple[float, float] | None, where: str) -> float:
-    """Give a score as a number on the scale."""
+    """A score as a number on the scale."""
     value = checked_number(score, f"the score in column {column!r}", where)
     if scale is not None and not scale[0] <= value <= scale[1]:
         raise InputError(
@@ -215,7 +192,6 @@ def _checked_score(score: object, column: str, scale: tuple[float, float] | None
 
 
 def _checked_sentence(text: object, column: str, where: str) -> str:
-    """Refuse what is no sentence."""
     sentence = checked_text(text, column, where)
     if not sentence.strip():
         raise InputError(f"{where}: the sentence in column {column!r} is empty; fix or drop this row")
@@ -223,7 +199,7 @@ def _checked_sentence(text: object, column: str, where: str) -> str:
 
 
 def evaluate_sts(encoder: Encodes, pairs: StsPairs, **options: Any) -> StsResult:
-    """Correlate a model's similarities with people's scores.
+    """Correlate a model's similarities with human scores.
 
     Parameters
     ----------
@@ -231,12 +207,12 @@ def evaluate_sts(encoder: Encodes, pairs: StsPairs, **options: Any) -> StsResult
     pairs : StsPairs
         From :func:`read_sts`.
     **options
-        Passed on to ``encode``: ``show_progress_bar``, ``prompt``, ``num_threads``, ...
+        Of ``encode``: ``show_progress_bar``, ``prompt``, ``num_threads``, ...
 
     Returns
     -------
     StsResult
-        Spearman and Pearson, dimensionless x 100, in [-100, 100], of each of :data:`SIMILARITIES`.
+        Spearman and Pearson x 100, in [-100, 100], of each of :data:`SIMILARITIES`.
 
     Raises
     ------
@@ -245,9 +221,9 @@ def evaluate_sts(encoder: Encodes, pairs: StsPairs, **options: Any) -> StsResult
 
     Notes
     -----
-    **Source**: Reimers & Gurevych 2019, section 4.1;
-    ``sentence_transformers.evaluation.EmbeddingSimilarityEvaluator``. The similarities are computed in float64 from the
-    vectors as they are: for vectors of length 1 the first three and the angle then give the same order but for ties.
+    **Source**: Reimers & Gurevych 2019, section 4.1; ``sentence_transformers.evaluation.EmbeddingSimilarityEvaluator``.
+    Similarities are computed in float64 from the vectors as they are: for vectors of length 1 all but Manhattan rank
+    alike, up to ties.
 
     Examples
     --------
@@ -280,19 +256,8 @@ def evaluate_sts(encoder: Encodes, pairs: StsPairs, **options: Any) -> StsResult
 
 
 def pair_similarities(a: Array, b: Array) -> dict[str, Array]:
-    """Compare row ``i`` of ``a`` with row ``i`` of ``b`` in every way; larger is always closer.
+    """Every similarity of `SIMILARITIES` between row i of a and row i of b, larger is closer.
 
-    Parameters
-    ----------
-    a, b : Array, shape (B, D)
-
-    Returns
-    -------
-    dict of str to Array, shape (B,)
-        By name of :data:`SIMILARITIES`.
-
-    Examples
-    --------
     >>> found = pair_similarities(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]))
     >>> {name: round(float(values[0]), 3) for name, values in found.items()}
     {'cosine': 0.0, 'dot': 0.0, 'euclidean': -1.414, 'manhattan': -2.0, 'angular': -0.5}
@@ -307,26 +272,12 @@ def pair_similarities(a: Array, b: Array) -> dict[str, Array]:
 
 
 def pair_cosines(a: Array, b: Array) -> Array:
-    """Cosine of row ``i`` of ``a`` with row ``i`` of ``b``; exactly 1 for equal rows, so that they are ties.
+    """Cosine of row ``i`` of ``a`` with row ``i`` of ``b``; exactly 1 for equal rows, so that they tie.
 
-    Parameters
-    ----------
-    a, b : Array, shape (B, D)
+    (B, D), (B, D) -> (B,)
 
-    Returns
-    -------
-    Array, shape (B,)
-        In [-1, 1].
-
-    Notes
-    -----
-    **Source**: ``pairwise_cos_sim``, in which rounding gives 0.9999999999999999 to some equal rows and 1 to others, and
-    so an order to pairs that have none.
-
-    Examples
-    --------
-    >>> pair_cosines(np.array([[0.1, 0.7], [3.0, 0.0]]), np.array([[0.1, 0.7], [0.0, 2.0]]))
-    array([1., 0.])
+    In ``pairwise_cos_sim`` rounding gives 0.9999999999999999 to some equal rows and 1 to others, and so ranks pairs
+    that are equal.
     """
     cosines: Array = np.where(np.all(a == b, axis=1), 1.0, pairwise_cos_sim(a, b))  # (B,)
     return cosines

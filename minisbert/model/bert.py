@@ -1,14 +1,12 @@
-"""BERT on a packed strip of tokens, forwards and backwards: embed -> L x (attention -> feed_forward).
+"""BERT on a packed strip of tokens, forward and backward: embed -> L x (attention -> feed_forward).
 
-Texts lie end to end in one strip, without padding and so without a mask. All but attention works row by row and
-neither knows nor cares where a text ends; attention looks at ``lengths``. Each block returns a **trace**, a frozen
-dataclass declared right above it with one field per tensor; the last field, ``output``, is what the next block
-reads. Inference takes ``output`` and drops the rest, so that it holds one layer's activations at a time; training,
-proofs and notebooks keep the traces.
+Texts lie end to end in one strip, without padding and so without a mask. Everything but attention works row by row and
+does not know where a text ends; attention looks at ``lengths``. Each block returns a **trace**, a frozen dataclass with
+one field per tensor, declared right above it; the last field, ``output``, is what the next block reads. Inference
+takes ``output`` and drops the rest, so it holds one layer's activations at a time.
 
-Directly under each block stands its **backward**. It takes the gradient of the block's output, the block's trace, and
-what the forward took, and gives the gradients of what the forward read and of its weights. Its body is the forward read
-from the bottom up; above each step stands the forward line that it inverts. Next comes ``pooling.py``.
+Directly under each block stands its **backward**: the forward read from the bottom up, with the forward line that is
+being inverted quoted above each step.
 
 Letters: ``B`` texts, ``N`` tokens in the strip, ``T`` tokens of one text, ``c`` neighbours of equal length,
 ``D`` hidden size, ``H`` heads, ``K`` = D/H, ``F`` feed-forward size.
@@ -26,9 +24,7 @@ import numpy as np
 
 from minisbert.model import Array
 from minisbert.model.config import BertConfig
-from minisbert.model.gradients import BertGradients, EmbeddingGradients, sum_rows
 from minisbert.model.ops import (
-    ACTIVATION_BACKWARDS,
     ACTIVATIONS,
     dropout_mask,
     layer_norm,
@@ -40,60 +36,43 @@ from minisbert.model.ops import (
 )
 from minisbert.model.params import (
     AttentionParams,
+    BertGradients,
     BertParams,
+    EmbeddingGradients,
     EmbeddingParams,
     FeedForwardParams,
     LayerNormParams,
     LayerParams,
     LinearParams,
+    sum_rows,
 )
 
 
 def starts(lengths: Array) -> Array:
-    """Say where each text begins in the strip.
+    """Where each text begins in the strip.
 
-    Parameters
-    ----------
-    lengths : Array, shape (B,)
-        Tokens of each text.
+    (B,) -> (B,)
 
-    Returns
-    -------
-    Array, shape (B,)
-
-    Examples
-    --------
     >>> starts(np.array([3, 2, 4]))
     array([0, 3, 5])
     """
-    first: Array = np.cumsum(lengths) - lengths  # (B,)
-    return first
+    return np.cumsum(lengths) - lengths
 
 
 def places(lengths: Array) -> Array:
     """Number the tokens of each text from 0.
 
-    Parameters
-    ----------
-    lengths : Array, shape (B,)
-        Tokens of each text.
+    (B,) -> (N,)
 
-    Returns
-    -------
-    Array, shape (N,)
-
-    Examples
-    --------
     >>> places(np.array([3, 2]))
     array([0, 1, 2, 0, 1])
     """
-    place: Array = np.arange(lengths.sum()) - np.repeat(starts(lengths), lengths)  # (N,)
-    return place
+    return np.arange(lengths.sum()) - np.repeat(starts(lengths), lengths)
 
 
 @dataclass(frozen=True)
 class Dropout:
-    """How much training drops, and where its randomness comes from; everything else runs without."""
+    """Dropout rates, and the generator that draws the masks; only training has them."""
 
     rng: np.random.Generator
     hidden: float = 0.1  # rate, behind the embeddings and before each residual
@@ -101,14 +80,14 @@ class Dropout:
 
 
 def _mask(dropout: Dropout | None, rate: str, like: Array) -> Array | None:
-    """Draw a mask for an array; None outside of training."""
+    """Draw a mask of an array's shape; None without dropout."""
     if dropout is None:
         return None
     return dropout_mask(like.shape, getattr(dropout, rate), dropout.rng, like.dtype)
 
 
 def _drop(x: Array, mask: Array | None) -> Array:
-    """Multiply by a mask, if there is one: forwards a number, backwards its gradient."""
+    """Multiply an activation, or its gradient, by the mask, if there is one."""
     return x if mask is None else x * mask
 
 
@@ -126,38 +105,9 @@ class EmbeddingTrace:
 def embed(
     token_ids: Array, lengths: Array, params: EmbeddingParams, eps: float, dropout: Dropout | None = None
 ) -> EmbeddingTrace:
-    """Look up three vectors per token (which piece, which place, which part), add and normalise them.
+    """``output = LayerNorm(word[id] + position[t] + token_type[0])``: which piece, at which place, in which part.
 
-    ``output = LayerNorm(word[id] + position[t] + token_type[0])``
-
-    Parameters
-    ----------
-    token_ids : Array, shape (N,)
-        Rows of the word table, each text with its special tokens.
-    lengths : Array, shape (B,)
-        Tokens of each text; ``sum(lengths) == N``.
-    params : EmbeddingParams
-    eps : float
-        Of LayerNorm.
-    dropout : Dropout, optional
-        For training.
-
-    Returns
-    -------
-    EmbeddingTrace
-
-    Notes
-    -----
     **Source**: Devlin et al. 2019, figure 2; ``transformers`` ``BertEmbeddings``.
-
-    Examples
-    --------
-    >>> from minisbert.model.params import random_params
-    >>> config = BertConfig(vocab_size=9, hidden_size=4, num_attention_heads=2, num_hidden_layers=1,
-    ...                     intermediate_size=6, max_position_embeddings=5)
-    >>> params = random_params(config, np.random.default_rng(0)).embeddings
-    >>> embed(np.array([1, 2, 3, 1, 3]), np.array([3, 2]), params, eps=1e-12).output.shape
-    (5, 4)
     """
     word = params.word[token_ids]  # (N, D)
     position = params.position[places(lengths)]  # (N, D)
@@ -171,34 +121,7 @@ def embed(
 def embed_backward(
     d_output: Array, trace: EmbeddingTrace, token_ids: Array, lengths: Array, params: EmbeddingParams, eps: float
 ) -> EmbeddingGradients:
-    """Send a gradient back through :func:`embed`, where it ends: token ids have none.
-
-    Parameters
-    ----------
-    d_output : Array, shape (N, D)
-        Upstream gradient of ``trace.output``.
-    trace : EmbeddingTrace
-    token_ids : Array, shape (N,)
-    lengths : Array, shape (B,)
-    params : EmbeddingParams
-    eps : float
-
-    Returns
-    -------
-    EmbeddingGradients
-        Of the word table only the rows of the pieces that stand in these texts.
-
-    Examples
-    --------
-    >>> from minisbert.model.params import random_params
-    >>> config = BertConfig(vocab_size=9, hidden_size=4, num_attention_heads=2, num_hidden_layers=1,
-    ...                     intermediate_size=6, max_position_embeddings=5)
-    >>> params, rng = random_params(config, np.random.default_rng(0)).embeddings, np.random.default_rng(1)
-    >>> token_ids, lengths = np.array([1, 2, 3, 1, 3]), np.array([3, 2])
-    >>> trace = embed(token_ids, lengths, params, eps=1e-12)
-    >>> embed_backward(rng.normal(size=(5, 4)), trace, token_ids, lengths, params, eps=1e-12).word.rows
-    array([1, 2, 3])
-    """
+    """Gradients of the tables; token ids have none. Of the word table only the rows of the pieces in these texts."""
     # output = drop(layer_norm(summed))
     d_normed = _drop(d_output, trace.mask)  # (N, D)
     d_summed, d_weight, d_bias = layer_norm_backward(d_normed, trace.summed, params.layer_norm.weight, eps)
@@ -231,39 +154,12 @@ class AttentionTrace:
 def attention(
     hidden: Array, lengths: Array, params: AttentionParams, config: BertConfig, dropout: Dropout | None = None
 ) -> AttentionTrace:
-    """Let each token gather from the tokens of its own text what its heads look for.
+    """Self-attention: each token gathers from the tokens of its own text what its heads look for.
 
     Per text and head: ``probs = softmax(query @ key.T / sqrt(K))``, ``context = probs @ value``; then
     ``output = LayerNorm(hidden + context @ W.T + b)``.
 
-    Parameters
-    ----------
-    hidden : Array, shape (N, D)
-    lengths : Array, shape (B,)
-        Tokens of each text: the only thing here that knows where one ends.
-    params : AttentionParams
-    config : BertConfig
-    dropout : Dropout, optional
-        For training.
-
-    Returns
-    -------
-    AttentionTrace
-
-    Notes
-    -----
-    **Source**: Vaswani et al. 2017, section 3.2; ``transformers`` ``BertAttention``, per text
-    ``torch.nn.functional.scaled_dot_product_attention``.
-
-    Examples
-    --------
-    >>> from minisbert.model.params import random_params
-    >>> config = BertConfig(vocab_size=9, hidden_size=4, num_attention_heads=2, num_hidden_layers=1,
-    ...                     intermediate_size=6, max_position_embeddings=5)
-    >>> layer = random_params(config, np.random.default_rng(0)).layers[0]
-    >>> trace = attention(np.ones((5, 4)), np.array([3, 2]), layer.attention, config)
-    >>> [probs.shape for probs in trace.probs]
-    [(1, 2, 3, 3), (1, 2, 2, 2)]
+    **Source**: Vaswani et al. 2017, section 3.2; ``transformers`` ``BertAttention``.
     """
     query = linear(hidden, params.query.weight, params.query.bias)  # (N, D)
     key = linear(hidden, params.key.weight, params.key.bias)  # (N, D)
@@ -295,35 +191,9 @@ def attention(
 def attention_backward(
     d_output: Array, trace: AttentionTrace, hidden: Array, lengths: Array, params: AttentionParams, config: BertConfig
 ) -> tuple[Array, AttentionParams]:
-    """Send a gradient back through :func:`attention`.
+    """Gradients of ``hidden``, (N, D), and of the block's weights.
 
-    Parameters
-    ----------
-    d_output : Array, shape (N, D)
-        Upstream gradient of ``trace.output``.
-    trace : AttentionTrace
-    hidden : Array, shape (N, D)
-        What the forward read.
-    lengths : Array, shape (B,)
-    params : AttentionParams
-    config : BertConfig
-
-    Returns
-    -------
-    d_hidden : Array, shape (N, D)
-    gradients : AttentionParams
-
-    Examples
-    --------
-    >>> from minisbert.model.params import random_params
-    >>> config = BertConfig(vocab_size=9, hidden_size=4, num_attention_heads=2, num_hidden_layers=1,
-    ...                     intermediate_size=6, max_position_embeddings=5)
-    >>> params, rng = random_params(config, np.random.default_rng(0)).layers[0].attention, np.random.default_rng(1)
-    >>> hidden, d_output, lengths = rng.normal(size=(5, 4)), rng.normal(size=(5, 4)), np.array([3, 2])
-    >>> trace = attention(hidden, lengths, params, config)
-    >>> d_hidden, gradients = attention_backward(d_output, trace, hidden, lengths, params, config)
-    >>> bool(np.abs(gradients.key.bias).max() < 1e-15)  # it moves all scores of a row alike, which softmax ignores
-    True
+    The key bias gets zero: it moves all scores of a row alike, which softmax ignores.
     """
     # output = layer_norm(summed)
     d_summed, d_norm_weight, d_norm_bias = layer_norm_backward(
@@ -354,7 +224,7 @@ def attention_backward(
 def _gather_backward(
     d_context: Array, trace: AttentionTrace, lengths: Array, config: BertConfig
 ) -> tuple[Array, Array, Array]:
-    """Send a gradient back through the loop over runs of equal lengths: to query, key and value, each (N, D)."""
+    """Back through the loop over runs of equal length: gradients of query, key and value, each (N, D)."""
     d_query, d_key, d_value = (np.empty_like(d_context) for _ in range(3))
     runs = zip(equal_length_runs(lengths), trace.probs, trace.probs_masks, strict=True)
     for (rows, count, length), probs, mask in runs:
@@ -382,29 +252,14 @@ def _gather_backward(
 def _join_heads(heads: Array) -> Array:
     """(c, H, T, K) -> (c T, D): the heads side by side again."""
     count, head_count, length, head_size = heads.shape
-    joined: Array = heads.swapaxes(1, 2).reshape(count * length, head_count * head_size)
-    return joined
+    return heads.swapaxes(1, 2).reshape(count * length, head_count * head_size)
 
 
 def equal_length_runs(lengths: Array) -> Iterator[tuple[slice, int, int]]:
     """Group neighbours of equal length, so that attention takes them in one matrix product.
 
-    Parameters
-    ----------
-    lengths : Array, shape (B,)
-        Tokens of each text.
+    Yields ``(rows, c, T)``: the run's slice of the strip, how many texts it has, and how many tokens each.
 
-    Yields
-    ------
-    rows : slice
-        The run's rows of the strip.
-    count : int
-        ``c``, texts in the run.
-    length : int
-        ``T``, tokens of each.
-
-    Examples
-    --------
     >>> list(equal_length_runs(np.array([3, 3, 2])))
     [(slice(0, 6, None), 2, 3), (slice(6, 8, None), 1, 2)]
     """
@@ -431,37 +286,15 @@ class FeedForwardTrace:
 def feed_forward(
     hidden: Array, params: FeedForwardParams, config: BertConfig, dropout: Dropout | None = None
 ) -> FeedForwardTrace:
-    """Think about each token alone: widen it from D to F, bend it, narrow it again.
+    """Feed-forward network: process each token independently: expand D -> F, activate, project back.
 
-    ``output = LayerNorm(hidden + act(hidden @ W1.T + b1) @ W2.T + b2)``
+    ``output = LayerNorm(hidden + activation(hidden @ W1.T + b1) @ W2.T + b2)``
 
-    Parameters
-    ----------
-    hidden : Array, shape (N, D)
-    params : FeedForwardParams
-    config : BertConfig
-    dropout : Dropout, optional
-        For training.
-
-    Returns
-    -------
-    FeedForwardTrace
-
-    Notes
-    -----
     **Source**: Vaswani et al. 2017, section 3.3 (with GELU); ``transformers`` ``BertIntermediate`` and ``BertOutput``.
-
-    Examples
-    --------
-    >>> from minisbert.model.params import random_params
-    >>> config = BertConfig(vocab_size=9, hidden_size=4, num_attention_heads=2, num_hidden_layers=1,
-    ...                     intermediate_size=6, max_position_embeddings=5)
-    >>> layer = random_params(config, np.random.default_rng(0)).layers[0]
-    >>> feed_forward(np.ones((5, 4)), layer.feed_forward, config).expanded.shape
-    (5, 6)
     """
     expanded = linear(hidden, params.expand.weight, params.expand.bias)  # (N, F)
-    activated = ACTIVATIONS[config.activation](expanded)  # (N, F)
+    activation, _ = ACTIVATIONS[config.activation]
+    activated = activation(expanded)  # (N, F)
     projected = linear(activated, params.contract.weight, params.contract.bias)  # (N, D)
     mask = _mask(dropout, "hidden", projected)
     summed = hidden + _drop(projected, mask)  # (N, D)
@@ -472,35 +305,7 @@ def feed_forward(
 def feed_forward_backward(
     d_output: Array, trace: FeedForwardTrace, hidden: Array, params: FeedForwardParams, config: BertConfig
 ) -> tuple[Array, FeedForwardParams]:
-    """Send a gradient back through :func:`feed_forward`.
-
-    Parameters
-    ----------
-    d_output : Array, shape (N, D)
-        Upstream gradient of ``trace.output``.
-    trace : FeedForwardTrace
-    hidden : Array, shape (N, D)
-        What the forward read.
-    params : FeedForwardParams
-    config : BertConfig
-
-    Returns
-    -------
-    d_hidden : Array, shape (N, D)
-    gradients : FeedForwardParams
-
-    Examples
-    --------
-    >>> from minisbert.model.params import random_params
-    >>> config = BertConfig(vocab_size=9, hidden_size=4, num_attention_heads=2, num_hidden_layers=1,
-    ...                     intermediate_size=6, max_position_embeddings=5)
-    >>> params, rng = random_params(config, np.random.default_rng(0)).layers[0].feed_forward, np.random.default_rng(1)
-    >>> hidden, d_output = rng.normal(size=(5, 4)), rng.normal(size=(5, 4))
-    >>> d_hidden, gradients = feed_forward_backward(
-    ...     d_output, feed_forward(hidden, params, config), hidden, params, config)
-    >>> d_hidden.shape, gradients.expand.weight.shape
-    ((5, 4), (6, 4))
-    """
+    """Gradients of ``hidden``, (N, D), and of the block's weights."""
     # output = layer_norm(summed)
     d_summed, d_norm_weight, d_norm_bias = layer_norm_backward(
         d_output, trace.summed, params.layer_norm.weight, config.layer_norm_eps
@@ -510,7 +315,8 @@ def feed_forward_backward(
     # projected = linear(activated)
     d_activated, *d_contract = linear_backward(d_projected, trace.activated, params.contract.weight)
     # activated = activation(expanded)
-    d_expanded = ACTIVATION_BACKWARDS[config.activation](d_activated, trace.expanded)  # (N, F)
+    _, activation_backward = ACTIVATIONS[config.activation]
+    d_expanded = activation_backward(d_activated, trace.expanded)  # (N, F)
     # expanded = linear(hidden)
     d_from_expanded, *d_expand = linear_backward(d_expanded, hidden, params.expand.weight)
     # hidden was read twice: by the residual and by the product
@@ -539,33 +345,9 @@ class LayerTrace:
 def layer(
     hidden: Array, lengths: Array, params: LayerParams, config: BertConfig, dropout: Dropout | None = None
 ) -> LayerTrace:
-    """One layer: tokens look at each other, then each thinks alone.
+    """One layer: self-attention, then the feed-forward network.
 
-    Parameters
-    ----------
-    hidden : Array, shape (N, D)
-    lengths : Array, shape (B,)
-    params : LayerParams
-    config : BertConfig
-    dropout : Dropout, optional
-        For training.
-
-    Returns
-    -------
-    LayerTrace
-
-    Notes
-    -----
     **Source**: Vaswani et al. 2017, figure 1, left; ``transformers`` ``BertLayer``.
-
-    Examples
-    --------
-    >>> from minisbert.model.params import random_params
-    >>> config = BertConfig(vocab_size=9, hidden_size=4, num_attention_heads=2, num_hidden_layers=1,
-    ...                     intermediate_size=6, max_position_embeddings=5)
-    >>> params = random_params(config, np.random.default_rng(0)).layers[0]
-    >>> layer(np.ones((5, 4)), np.array([3, 2]), params, config).output.shape
-    (5, 4)
     """
     looked = attention(hidden, lengths, params.attention, config, dropout)
     thought = feed_forward(looked.output, params.feed_forward, config, dropout)
@@ -575,34 +357,7 @@ def layer(
 def layer_backward(
     d_output: Array, trace: LayerTrace, hidden: Array, lengths: Array, params: LayerParams, config: BertConfig
 ) -> tuple[Array, LayerParams]:
-    """Send a gradient back through :func:`layer`: first through its second half.
-
-    Parameters
-    ----------
-    d_output : Array, shape (N, D)
-        Upstream gradient of ``trace.output``.
-    trace : LayerTrace
-    hidden : Array, shape (N, D)
-        What the forward read.
-    lengths : Array, shape (B,)
-    params : LayerParams
-    config : BertConfig
-
-    Returns
-    -------
-    d_hidden : Array, shape (N, D)
-    gradients : LayerParams
-
-    Examples
-    --------
-    >>> from minisbert.model.params import random_params
-    >>> config = BertConfig(vocab_size=9, hidden_size=4, num_attention_heads=2, num_hidden_layers=1,
-    ...                     intermediate_size=6, max_position_embeddings=5)
-    >>> params, rng = random_params(config, np.random.default_rng(0)).layers[0], np.random.default_rng(1)
-    >>> hidden, d_output, lengths = rng.normal(size=(5, 4)), rng.normal(size=(5, 4)), np.array([3, 2])
-    >>> layer_backward(d_output, layer(hidden, lengths, params, config), hidden, lengths, params, config)[0].shape
-    (5, 4)
-    """
+    """Gradients of ``hidden``, (N, D), and of the layer's weights: back through the second half, then the first."""
     # thought = feed_forward(looked.output)
     d_looked, d_feed_forward = feed_forward_backward(
         d_output, trace.feed_forward, trace.attention.output, params.feed_forward, config
@@ -631,7 +386,7 @@ def bert(token_ids: Array, lengths: Array, params: BertParams, config: BertConfi
     Parameters
     ----------
     token_ids : Array, shape (N,)
-        All texts end to end, special tokens included.
+        All texts end to end, special tokens included; rows of the word table.
     lengths : Array, shape (B,)
         Tokens of each text, each from 1 to P; ``sum(lengths) == N``.
     params : BertParams
@@ -640,7 +395,7 @@ def bert(token_ids: Array, lengths: Array, params: BertParams, config: BertConfi
     Returns
     -------
     Array, shape (N, D)
-        The last layer's output, dtype of the parameters.
+        The last layer's output, in the dtype of the parameters.
 
     Notes
     -----
@@ -648,9 +403,11 @@ def bert(token_ids: Array, lengths: Array, params: BertParams, config: BertConfi
 
     Examples
     --------
+    Two texts, of three tokens and of two:
+
     >>> from minisbert.model.params import random_params
-    >>> config = BertConfig(vocab_size=9, hidden_size=4, num_attention_heads=2, num_hidden_layers=1,
-    ...                     intermediate_size=6, max_position_embeddings=5)
+    >>> config = BertConfig(vocab_size=9, hidden_size=4, num_hidden_layers=1, num_attention_heads=2,
+    ...                     intermediate_size=6)
     >>> params = random_params(config, np.random.default_rng(0))
     >>> bert(np.array([1, 2, 3, 1, 3]), np.array([3, 2]), params, config).shape
     (5, 4)
@@ -683,11 +440,12 @@ def trace_bert(
     Examples
     --------
     >>> from minisbert.model.params import random_params
-    >>> config = BertConfig(vocab_size=9, hidden_size=4, num_attention_heads=2, num_hidden_layers=1,
-    ...                     intermediate_size=6, max_position_embeddings=5)
+    >>> config = BertConfig(vocab_size=9, hidden_size=4, num_hidden_layers=1, num_attention_heads=2,
+    ...                     intermediate_size=6)
     >>> params = random_params(config, np.random.default_rng(0))
-    >>> trace_bert(np.array([1, 2, 3]), np.array([3]), params, config).layers[0].attention.probs[0].shape
-    (1, 2, 3, 3)
+    >>> trace = trace_bert(np.array([1, 2, 3, 1, 3]), np.array([3, 2]), params, config)
+    >>> [probs.shape for probs in trace.layers[0].attention.probs]
+    [(1, 2, 3, 3), (1, 2, 2, 2)]
     """
     embeddings = embed(token_ids, lengths, params.embeddings, config.layer_norm_eps, dropout)
     hidden = embeddings.output  # (N, D)
@@ -701,7 +459,7 @@ def trace_bert(
 def bert_backward(
     d_output: Array, trace: BertTrace, token_ids: Array, lengths: Array, params: BertParams, config: BertConfig
 ) -> BertGradients:
-    """Send the gradient of the token embeddings back through the whole of BERT.
+    """Send the gradient of the token embeddings back to every weight of BERT.
 
     Parameters
     ----------
@@ -726,14 +484,14 @@ def bert_backward(
     Examples
     --------
     >>> from minisbert.model.params import random_params
-    >>> config = BertConfig(vocab_size=9, hidden_size=4, num_attention_heads=2, num_hidden_layers=1,
-    ...                     intermediate_size=6, max_position_embeddings=5)
+    >>> config = BertConfig(vocab_size=9, hidden_size=4, num_hidden_layers=1, num_attention_heads=2,
+    ...                     intermediate_size=6)
     >>> params = random_params(config, np.random.default_rng(0))
     >>> token_ids, lengths = np.array([1, 2, 3, 1, 3]), np.array([3, 2])
     >>> trace = trace_bert(token_ids, lengths, params, config)
-    >>> d_output = np.random.default_rng(1).normal(size=trace.output.shape)
-    >>> bert_backward(d_output, trace, token_ids, lengths, params, config).layers[0].attention.query.weight.shape
-    (4, 4)
+    >>> gradients = bert_backward(np.ones((5, 4)), trace, token_ids, lengths, params, config)
+    >>> gradients.layers[0].attention.query.weight.shape, gradients.embeddings.word.rows
+    ((4, 4), array([1, 2, 3]))
     """
     inputs = [trace.embeddings.output, *(done.output for done in trace.layers[:-1])]
     d_hidden, layers = d_output, []

@@ -1,8 +1,8 @@
-"""What the checkpoint says it is: ``config.json`` -> :class:`BertConfig`.
+"""What a checkpoint says it is: ``config.json`` -> :class:`BertConfig`.
 
-Nine numbers and two names describe a BERT completely. Whatever this package does not compute exactly (another
-architecture, another activation, relative positions, a decoder) is refused here, by name, before any weight is
-read. What follows BERT in a sentence model stands in ``modules.py``; the weights come next, in ``params.py``.
+Seven sizes, an activation function and an epsilon describe a BERT completely. What is not computed exactly here
+(another architecture or activation function, relative positions, a decoder) is refused by name, before any weight is
+read.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# hidden_act as checkpoints write it -> the function of ops.py that it means
+# hidden_act as checkpoints write it -> the function's name in ops.py
 HIDDEN_ACTS = {
     "gelu": "gelu",  # by erf, exact
     "gelu_new": "gelu_tanh",
@@ -30,7 +30,7 @@ class ModelFolderError(ValueError):
 
 @dataclass(frozen=True)
 class BertConfig:
-    """The sizes and choices that fix a BERT; field names are Hugging Face's, letters are the project's.
+    """The sizes and choices that define a BERT; names are Hugging Face's, letters are this package's.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class BertConfig:
     num_attention_heads : int
         ``H``; divides ``D``.
     intermediate_size : int
-        ``F``, width inside the feed-forward block.
+        ``F``, width inside the feed-forward network.
     max_position_embeddings : int
         ``P``, the longest text in tokens, special tokens included.
     type_vocab_size : int
@@ -55,8 +55,8 @@ class BertConfig:
 
     Notes
     -----
-    The defaults are those of ``transformers.BertConfig`` (BERT-base, Devlin et al. 2019, section 3): files
-    written by recent libraries leave out whatever equals them.
+    **Source**: ``transformers.BertConfig``. The defaults are those of BERT-base (Devlin et al. 2019, section 3); files
+    written by recent libraries leave out what equals them.
 
     Examples
     --------
@@ -76,7 +76,7 @@ class BertConfig:
 
     @property
     def activation(self) -> str:
-        """The name that ``ops.ACTIVATIONS`` knows ``hidden_act`` by."""
+        """The name of ``hidden_act`` in ``ops.ACTIVATIONS``."""
         return HIDDEN_ACTS[self.hidden_act]
 
     @property
@@ -85,7 +85,7 @@ class BertConfig:
         return self.hidden_size // self.num_attention_heads
 
 
-# Keys of config.json that change what is computed, and the only value with which this package computes it.
+# Keys of config.json that change what is computed, and the only supported value of each.
 _ONLY_VALUE: dict[str, Any] = {
     "position_embedding_type": "absolute",
     "is_decoder": False,
@@ -105,33 +105,9 @@ _SIZES = (
 
 
 def read_json(path: Path, *, expect: type = dict, optional: bool = False) -> Any:
-    """Read one JSON file of a model folder.
+    """Read one JSON file of a model folder; its outermost value is an ``expect``.
 
-    Parameters
-    ----------
-    path : Path
-        The file.
-    expect : type
-        What the outermost value must be, ``dict`` or ``list``.
-    optional : bool
-        The file may be absent. A link to a file that is gone is not absent: it says that something is missing.
-
-    Returns
-    -------
-    Any
-        The parsed value; None for an absent optional file.
-
-    Raises
-    ------
-    ModelFolderError
-        If the file is missing, is not UTF-8 JSON, or holds another kind of value.
-
-    Examples
-    --------
-    >>> read_json(Path("no/such/config.json"))
-    Traceback (most recent call last):
-        ...
-    minisbert.model.config.ModelFolderError: no/such/config.json: the file is missing; ...
+    An ``optional`` file may be absent (None). A link to a file that is gone is not absent: something is missing.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -164,61 +140,14 @@ def what_to_do(file: Path) -> str:
 
 
 def refuse_others(raw: dict[str, Any], only: dict[str, Any], path: Path) -> None:
-    """Refuse settings with which something else would be computed than this package computes.
-
-    Parameters
-    ----------
-    raw : dict
-        What a file says.
-    only : dict
-        Keys, and the one value of each that is computed here; absent and ``null`` mean that value, too.
-    path : Path
-        The file, for the message.
-
-    Raises
-    ------
-    ModelFolderError
-        For the first key that has another value.
-
-    Examples
-    --------
-    >>> refuse_others({"is_decoder": True}, {"is_decoder": False}, Path("config.json"))
-    Traceback (most recent call last):
-        ...
-    minisbert.model.config.ModelFolderError: config.json: is_decoder True is not computed here, only False
-    """
+    """Raise for the first key in ``raw`` whose value is not the one in ``only``; absent and null mean that value."""
     for key, value in only.items():
         if raw.get(key) not in (None, value):
-            raise ModelFolderError(f"{path.as_posix()}: {key} {raw[key]!r} is not computed here, only {value!r}")
+            raise ModelFolderError(f"{path.as_posix()}: {key} {raw[key]!r} is not supported, only {value!r}")
 
 
 def read_flag(raw: dict[str, Any], key: str, default: bool, path: Path) -> bool:
-    """Read a setting that is true or false; ``"false"`` in quotes is neither.
-
-    Parameters
-    ----------
-    raw : dict
-        What a file says.
-    key : str
-    default : bool
-        For an absent key.
-    path : Path
-        The file, for the message.
-
-    Returns
-    -------
-    bool
-
-    Raises
-    ------
-    ModelFolderError
-        For anything but true and false.
-
-    Examples
-    --------
-    >>> read_flag({"bias": False}, "bias", True, Path("config.json"))
-    False
-    """
+    """Read a setting that must be true or false; ``"false"`` in quotes is neither."""
     flag = raw.get(key, default)
     if not isinstance(flag, bool):
         raise ModelFolderError(f"{path.as_posix()}: {key} must be true or false, got {flag!r}")
@@ -226,44 +155,13 @@ def read_flag(raw: dict[str, Any], key: str, default: bool, path: Path) -> bool:
 
 
 def read_bert_config(path: Path) -> BertConfig:
-    """Read ``config.json`` and refuse by name what this package does not compute exactly.
-
-    Parameters
-    ----------
-    path : Path
-        The ``config.json``.
-
-    Returns
-    -------
-    BertConfig
-        Sizes and choices; a key that the file leaves out has BERT's default.
-
-    Raises
-    ------
-    ModelFolderError
-        For another ``model_type`` than ``bert``, an activation or position type that is not computed, a size
-        that is no positive integer, or a hidden size that the heads do not divide.
-
-    Notes
-    -----
-    **Source**: ``transformers.BertConfig``.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> file = Path(tempfile.mkdtemp()) / "config.json"
-    >>> _ = file.write_text('{"model_type": "roberta"}')
-    >>> read_bert_config(file)
-    Traceback (most recent call last):
-        ...
-    minisbert.model.config.ModelFolderError: ...config.json: model_type 'roberta' is not computed here, only 'bert'...
-    """
+    """Read ``config.json``; a key that the file leaves out has BERT's default."""
     raw = read_json(path)
     where = path.as_posix()
     if (model_type := raw.get("model_type", "bert")) != "bert":
         raise ModelFolderError(
-            f"{where}: model_type {model_type!r} is not computed here, only 'bert' (RoBERTa and MPNet count positions "
-            "otherwise, others differ more); choose a BERT model such as all-MiniLM-L6-v2"
+            f"{where}: model_type {model_type!r} is not supported, only 'bert' (RoBERTa and MPNet count positions "
+            "differently, others differ more); choose a BERT model such as all-MiniLM-L6-v2"
         )
     refuse_others(raw, _ONLY_VALUE, path)
     known = {key: raw[key] for key in BertConfig.__dataclass_fields__ if key in raw}
@@ -273,19 +171,18 @@ def read_bert_config(path: Path) -> BertConfig:
 
 
 def _check_values(config: BertConfig, where: str) -> None:
-    """Refuse sizes that are no sizes, an unknown activation and a width that the heads do not divide."""
+    """Check every size, the epsilon, the activation function, and that the heads divide the width."""
     for key in _SIZES:
         size = getattr(config, key)
-        # bool is an int in Python; `true` is no size
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
+        if type(size) is not int or size < 1:  # not isinstance: True is an int, too
             raise ModelFolderError(f"{where}: {key} must be a positive integer, got {size!r}")
     eps = config.layer_norm_eps
-    # smaller, and float32 has lost it: a vector of equal numbers would become NaN
+    # a smaller one is lost in float32, and a constant vector would become NaN
     if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not 1e-30 <= eps <= 1:
         raise ModelFolderError(f"{where}: layer_norm_eps must be a small positive number (BERT: 1e-12), got {eps!r}")
     if not isinstance(config.hidden_act, str) or config.hidden_act not in HIDDEN_ACTS:
         raise ModelFolderError(
-            f"{where}: hidden_act {config.hidden_act!r} is not computed here; known: {', '.join(HIDDEN_ACTS)}"
+            f"{where}: hidden_act {config.hidden_act!r} is not supported; known: {', '.join(HIDDEN_ACTS)}"
         )
     if config.hidden_size % config.num_attention_heads:
         raise ModelFolderError(
@@ -295,29 +192,13 @@ def _check_values(config: BertConfig, where: str) -> None:
 
 
 def bert_config_to_json(config: BertConfig) -> dict[str, Any]:
-    """Give the ``config.json`` that describes this BERT to transformers.
-
-    Parameters
-    ----------
-    config : BertConfig
-        What to describe.
-
-    Returns
-    -------
-    dict
-        Ready for ``json.dump``; every key is written out, defaults too.
-
-    Examples
-    --------
-    >>> bert_config_to_json(BertConfig())["architectures"]
-    ['BertModel']
-    """
+    """Describe this BERT to transformers: ``config.json`` with every key written out, defaults too."""
     sizes = {key: getattr(config, key) for key in BertConfig.__dataclass_fields__}
     return {
         "architectures": ["BertModel"],
         "model_type": "bert",
         "position_embedding_type": "absolute",
-        # what transformers uses for training, BERT's defaults; nothing here depends on them
+        # BERT's defaults, which transformers uses for training; nothing here depends on them
         "attention_probs_dropout_prob": 0.1,
         "hidden_dropout_prob": 0.1,
         "initializer_range": 0.02,

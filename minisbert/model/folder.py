@@ -1,8 +1,10 @@
-"""A model folder, read and written as one: configuration, weights, tokenizer, modules, prompts.
+"""A model folder, read and written whole: configuration, weights, tokenizer, modules, prompts.
 
 :func:`load_model` refuses a folder that cannot be computed exactly before any vector comes out; :func:`save_model`
-writes one that sentence-transformers loads and that gives the same vectors. This is the end of the model; how a name
-becomes a folder is in ``hub.py``, and ``encoder.py`` makes vectors of texts with all this.
+writes one that sentence-transformers loads and that gives the same vectors. ``modules.json`` names Python classes: they
+are matched by their last word against a short list and never imported. The paths in it come from strangers and are
+refused when they leave the folder. Both formats are read: the old one with ``pooling_mode_*`` booleans, and that of
+sentence-transformers 5.4 and later.
 """
 
 from __future__ import annotations
@@ -24,30 +26,78 @@ from minisbert.model.config import (
     ModelFolderError,
     bert_config_to_json,
     read_bert_config,
+    read_flag,
     read_json,
+    refuse_others,
 )
-from minisbert.model.modules import Dense, Module, Pooling, output_width
-from minisbert.model.modules_json import modules_to_json, read_module_list, read_modules
-from minisbert.model.params import BertParams, flatten, load_params, tensor_shapes
-from minisbert.model.tokenizer_json import load_tokenizer, read_max_seq_length
-from minisbert.model.tokens import Tokenizer
+from minisbert.model.params import BertParams, flatten, load_params, read_checkpoint, tensor_shapes
+from minisbert.model.pooling import POOLINGS, Dense, Module, Normalize, Pooling, output_width
+from minisbert.model.tokens import Tokenizer, load_tokenizer, read_max_seq_length
 
+# torch.nn's classes, by their last word -> the function's name in ops.py
+_DENSE_ACTIVATIONS = {
+    "Identity": "identity",
+    "Tanh": "tanh",
+    "GELU": "gelu",
+    "ReLU": "relu",
+    "SiLU": "silu",
+    "Sigmoid": "sigmoid",
+}
+# what Dense and Normalize read and write
+_FEATURE_NAMES = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
+# the old format's booleans, in the order in which sentence-transformers concatenates
+_OLD_POOLING_KEYS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
 _SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 
 
 @dataclass(frozen=True)
 class SentenceModel:
-    """Everything that a model folder says."""
+    """Everything that a model folder says.
+
+    Parameters
+    ----------
+    config : BertConfig
+    params : BertParams
+    modules : tuple of Pooling, Dense and Normalize
+        What follows BERT.
+    tokenizer : Tokenizer
+    max_seq_length : int
+        In tokens, special tokens included.
+    prompts : dict of str to str
+    default_prompt_name : str or None
+    similarity_fn_name : {"cosine", "dot", "euclidean", "manhattan"}
+    truncate_dim : int or None
+        Dimensions of a sentence vector that are kept; None keeps all.
+
+    Examples
+    --------
+    >>> import tokenizers
+    >>> from minisbert.model.params import random_params
+    >>> library = tokenizers.BertWordPieceTokenizer({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "hello": 3})._tokenizer
+    >>> tokenizer = Tokenizer(library, (1,), (2,), lower_case=False, settings={})
+    >>> config = BertConfig(vocab_size=4, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+    >>> params = random_params(config, np.random.default_rng(0), np.float32)
+    >>> model = SentenceModel(config, params, (Pooling(("mean", "max")),), tokenizer, 128, {}, None, "cosine")
+    >>> model.width
+    16
+    """
 
     config: BertConfig
     params: BertParams
     modules: tuple[Module, ...]
     tokenizer: Tokenizer
-    max_seq_length: int  # tokens, special tokens included
+    max_seq_length: int
     prompts: dict[str, str]
     default_prompt_name: str | None
     similarity_fn_name: str
-    truncate_dim: int | None = None  # dimensions of a sentence vector that are kept; None: all
+    truncate_dim: int | None = None
 
     @property
     def full_width(self) -> int:
@@ -133,43 +183,143 @@ def _read_files(folder: Path, entries: list[tuple[str, Path]], dtype: npt.DTypeL
     return SentenceModel(config, params, modules, tokenizer, limit, **settings)
 
 
-def read_sentence_settings(folder: Path) -> dict[str, Any]:
-    """Read ``config_sentence_transformers.json``, which may be absent.
+def resolve_inside(folder: Path, relative: str, said_by: Path) -> Path:
+    """Resolve a path that ``said_by`` names; refuse absolute paths, ``..`` and links that leave the folder."""
+    target = folder / relative
+    try:
+        inside = target.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # a link in a circle; a null character
+        inside = False
+    if not inside or Path(relative).is_absolute() or ".." in Path(relative.replace("\\", "/")).parts:
+        raise ModelFolderError(
+            f"{said_by.as_posix()}: the path {relative!r} leaves the model's folder; do not trust this model"
+        )
+    return target
 
-    Parameters
-    ----------
-    folder : Path
 
-    Returns
-    -------
-    dict
-        ``prompts``, ``default_prompt_name``, ``similarity_fn_name`` and ``truncate_dim``, as a SentenceModel has them.
+def read_module_list(folder: Path) -> list[tuple[str, Path]] | None:
+    """Kind and folder of each module in ``modules.json``, the Transformer first; None if there is no such file.
 
-    Raises
-    ------
-    ModelFolderError
-        For values that make no sense, and a similarity that is not computed here.
-
-    Examples
-    --------
-    >>> read_sentence_settings(Path("no/such/folder"))["similarity_fn_name"]
-    'cosine'
+    A Dropout is left out: it changes no vector.
     """
+    file = folder / "modules.json"
+    listed = read_json(file, expect=list, optional=True)
+    if listed is None:
+        return None
+    entries: list[tuple[str, Path]] = []
+    for entry in listed:
+        if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("type", "path")):
+            raise ModelFolderError(f"{file.as_posix()}: expected objects with a 'type' and a 'path', got {entry!r}")
+        kind = entry["type"].rpartition(".")[2]
+        if kind not in ("Transformer", "Pooling", "Dense", "Normalize", "Dropout"):
+            raise ModelFolderError(
+                f"{file.as_posix()}: the module {entry['type']!r} is not supported; known: Transformer, Pooling, "
+                "Dense, Normalize, Dropout"
+            )
+        entries.append((kind, resolve_inside(folder, entry["path"], file)))
+    kinds = [kind for kind, _ in entries]
+    if kinds[:2] != ["Transformer", "Pooling"] or kinds.count("Transformer") + kinds.count("Pooling") != 2:
+        raise ModelFolderError(
+            f"{file.as_posix()}: expected a Transformer, a Pooling, then any number of Dense, Normalize and Dropout, "
+            f"got {kinds}"
+        )
+    return [entry for entry in entries if entry[0] != "Dropout"]  # it drops in training alone
+
+
+def read_modules(entries: list[tuple[str, Path]], config: BertConfig, dtype: npt.DTypeLike) -> tuple[Module, ...]:
+    """Read settings and weights of the modules after the Transformer, and check that each fits the one before."""
+    modules: tuple[Module, ...] = ()
+    for kind, path in entries:
+        if kind == "Normalize":  # its folder need not exist: git keeps no empty folders
+            file = path / "config.json"
+            refuse_others(read_json(file, optional=True) or {}, _FEATURE_NAMES, file)
+            modules += (Normalize(),)
+        elif kind == "Pooling":
+            modules += (_read_pooling(path / "config.json", config.hidden_size),)
+        else:
+            modules += (_read_dense(path, output_width(modules, config.hidden_size), dtype),)
+    return modules
+
+
+def _read_pooling(file: Path, hidden_size: int) -> Pooling:
+    """Read the old format (booleans, several may be true) and the new one (a name, or a list of names)."""
+    raw = read_json(file)
+    width = raw.get("embedding_dimension", raw.get("word_embedding_dimension"))
+    if width != hidden_size:
+        raise ModelFolderError(
+            f"{file.as_posix()}: pools vectors of width {width!r}, but config.json says hidden_size {hidden_size}"
+        )
+    if "pooling_mode" in raw:
+        named = raw["pooling_mode"]
+        modes = tuple(named) if isinstance(named, list) else (named,)
+    else:
+        true = {key for key in raw if key.startswith("pooling_mode_") and read_flag(raw, key, False, file)}
+        unknown = tuple(sorted(true - _OLD_POOLING_KEYS.keys()))
+        # sentence-transformers takes the mean where no mode is named
+        modes = unknown or tuple(mode for key, mode in _OLD_POOLING_KEYS.items() if key in true) or ("mean",)
+    if not modes or not all(isinstance(mode, str) and mode in POOLINGS for mode in modes):
+        raise ModelFolderError(
+            f"{file.as_posix()}: pooling mode {modes!r} is not supported; known: {', '.join(POOLINGS)}"
+        )
+    return Pooling(modes, read_flag(raw, "include_prompt", True, file))
+
+
+def _read_dense(path: Path, d_in: int, dtype: npt.DTypeLike) -> Dense:
+    """Read a Dense module's settings and tensors, and check the one against the other."""
+    file = path / "config.json"
+    raw = read_json(file)
+    refuse_others(raw, _FEATURE_NAMES, file)
+    named = str(raw.get("activation_function", "torch.nn.modules.activation.Tanh"))
+    activation = named.rpartition(".")[2]
+    if not named.startswith("torch.nn.") or activation not in _DENSE_ACTIVATIONS:
+        raise ModelFolderError(
+            f"{file.as_posix()}: activation_function {named!r} is not supported; known: torch.nn's "
+            + ", ".join(_DENSE_ACTIVATIONS)
+        )
+    d_out, use_residual = raw.get("out_features"), read_flag(raw, "use_residual", False, file)
+    if raw.get("in_features") != d_in:
+        raise ModelFolderError(
+            f"{file.as_posix()}: in_features {raw.get('in_features')!r}, but the module before gives vectors of {d_in}"
+        )
+    if type(d_out) is not int or d_out < 1:  # not isinstance: True is an int, too
+        raise ModelFolderError(f"{file.as_posix()}: out_features must be a positive integer, got {d_out!r}")
+    wanted: dict[str, tuple[Any, ...]] = {"linear.weight": (d_out, d_in)}
+    if read_flag(raw, "bias", True, file):
+        wanted["linear.bias"] = (d_out,)
+    if use_residual and d_in != d_out:
+        wanted["residual.weight"] = (d_out, d_in)
+    stored = read_checkpoint(path)
+    found = {name: tensor.shape for name, tensor in stored.items()}
+    if found != wanted:
+        raise ModelFolderError(
+            f"{path.as_posix()}: config.json asks for the tensors {wanted}, the safetensors file has {found}"
+        )
+    tensors = {name: tensor.read(dtype) for name, tensor in stored.items()}
+    return Dense(
+        tensors["linear.weight"],
+        tensors.get("linear.bias"),
+        _DENSE_ACTIVATIONS[activation],
+        use_residual,
+        tensors.get("residual.weight"),
+    )
+
+
+def read_sentence_settings(folder: Path) -> dict[str, Any]:
+    """Read ``config_sentence_transformers.json``, which may be absent, into the fields of a :class:`SentenceModel`."""
     file = folder / "config_sentence_transformers.json"
     # null means the default, as an absent key does
     said = {key: value for key, value in (read_json(file, optional=True) or {}).items() if value is not None}
     prompts, default = said.get("prompts", {}), said.get("default_prompt_name")
     if not isinstance(prompts, dict) or not all(text is None or _is_text(text) for text in prompts.values()):
-        raise ModelFolderError(f"{file.as_posix()}: expected prompts to map names to texts, got {prompts!r}")
+        raise ModelFolderError(f"{file.as_posix()}: prompts must map names to texts, got {prompts!r}")
     if default is not None and (not isinstance(default, str) or default not in prompts):
-        raise ModelFolderError(f"{file.as_posix()}: default_prompt_name {default!r} is none of {sorted(prompts)}")
+        raise ModelFolderError(f"{file.as_posix()}: default_prompt_name {default!r} is not one of {sorted(prompts)}")
     similarity, dim = said.get("similarity_fn_name", "cosine"), said.get("truncate_dim")
     if similarity not in _SIMILARITIES:
         raise ModelFolderError(
-            f"{file.as_posix()}: similarity_fn_name {similarity!r} is not computed here; known: "
-            + ", ".join(_SIMILARITIES)
+            f"{file.as_posix()}: similarity_fn_name {similarity!r} is not supported; known: " + ", ".join(_SIMILARITIES)
         )
-    if dim is not None and (isinstance(dim, bool) or not isinstance(dim, int) or dim < 1):
+    if dim is not None and (type(dim) is not int or dim < 1):
         raise ModelFolderError(f"{file.as_posix()}: truncate_dim must be a positive number of dimensions, got {dim!r}")
     return {
         "prompts": {name: text or "" for name, text in prompts.items()},
@@ -180,7 +330,7 @@ def read_sentence_settings(folder: Path) -> dict[str, Any]:
 
 
 def _is_text(value: Any) -> bool:
-    """Say whether this is a string, and one that can be written: half a character (a lone surrogate) cannot."""
+    """A string that can be written: half a character (a lone surrogate) cannot."""
     return isinstance(value, str) and value == value.encode("utf-8", "replace").decode("utf-8")
 
 
@@ -190,6 +340,8 @@ def save_model(model: SentenceModel, folder: Path) -> None:
     Parameters
     ----------
     model : SentenceModel
+        Weights are written in their own dtype, in the format that every release of sentence-transformers reads.
+        A Dropout module is not written: it was not kept when the folder was read.
     folder : Path
         New or empty. It appears whole or not at all.
 
@@ -198,21 +350,26 @@ def save_model(model: SentenceModel, folder: Path) -> None:
     ValueError
         If the folder holds something already, or is a file.
 
-    Notes
-    -----
-    Weights are written in the model's own dtype; the format is the one that every release of
-    sentence-transformers reads. A Dropout module is not written: it was not kept when the folder was read.
-
     Examples
     --------
-    :meth:`minisbert.encoder.SentenceEncoder.save` shows it on a real model.
+    >>> import tokenizers
+    >>> from minisbert.model.params import random_params
+    >>> library = tokenizers.BertWordPieceTokenizer({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "hello": 3})._tokenizer
+    >>> tokenizer = Tokenizer(library, (1,), (2,), lower_case=False, settings={})
+    >>> config = BertConfig(vocab_size=4, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
+    >>> params = random_params(config, np.random.default_rng(0), np.float32)
+    >>> model = SentenceModel(config, params, (Pooling(("mean", "max")),), tokenizer, 128, {}, None, "cosine")
+    >>> folder = Path(tempfile.mkdtemp()) / "model"
+    >>> save_model(model, folder)
+    >>> load_model(folder).modules
+    (Pooling(modes=('mean', 'max'), include_prompt=True),)
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(
             f"save: {folder.as_posix()} exists and is not an empty folder; nothing was written, choose another name"
         )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    # written beside its place and moved there in one step, so that an interrupted save leaves no half model
+    # written next to its place and moved there in one step, so that an interrupted save leaves no half model
     unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         _write_files(model, unfinished)
@@ -250,18 +407,36 @@ def _write_files(model: SentenceModel, folder: Path) -> None:
         if settings_of_module := modules_to_json(module, width):
             _write_json(folder / path / "config.json", settings_of_module)
         if isinstance(module, Dense):
-            _write_dense(module, folder / path / "model.safetensors")
+            weights = {"linear.weight": module.weight, "linear.bias": module.bias, "residual.weight": module.residual}
+            present = {name: np.ascontiguousarray(array) for name, array in weights.items() if array is not None}
+            save_file(present, folder / path / "model.safetensors", metadata={"format": "pt"})
         width = output_width((module,), width)
     _write_json(folder / "modules.json", listed)
 
 
-def _write_dense(module: Dense, file: Path) -> None:
-    """Write a Dense module's tensors under sentence-transformers' names."""
-    tensors = {"linear.weight": module.weight, "linear.bias": module.bias, "residual.weight": module.residual}
-    present = {name: np.ascontiguousarray(array) for name, array in tensors.items() if array is not None}
-    save_file(present, file, metadata={"format": "pt"})
-
-
 def _write_json(file: Path, value: Any) -> None:
-    """Write one JSON file as people like to read it."""
+    """Write one JSON file, indented for people."""
     file.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def modules_to_json(module: Module, width: int) -> dict[str, Any]:
+    """The ``config.json`` that describes one module, which reads vectors of this width; empty for Normalize."""
+    if isinstance(module, Pooling):
+        booleans = {key: mode in module.modes for key, mode in _OLD_POOLING_KEYS.items()}
+        if module.modes == tuple(mode for key, mode in _OLD_POOLING_KEYS.items() if booleans[key]):
+            return {"word_embedding_dimension": width, **booleans, "include_prompt": module.include_prompt}
+        # booleans have no order: only the new format can express another one, or a mode taken twice
+        modes = list(module.modes)
+        return {"embedding_dimension": width, "pooling_mode": modes, "include_prompt": module.include_prompt}
+    if isinstance(module, Dense):
+        torch_name = {ours: name for name, ours in _DENSE_ACTIVATIONS.items()}[module.activation]
+        place = "linear.Identity" if torch_name == "Identity" else f"activation.{torch_name}"
+        settings: dict[str, Any] = {
+            "in_features": width,
+            "out_features": len(module.weight),
+            "bias": module.bias is not None,
+            "activation_function": f"torch.nn.modules.{place}",
+        }
+        # left out where false: older releases do not know the key and would refuse the folder
+        return {**settings, "use_residual": True} if module.use_residual else settings
+    return {}

@@ -1,14 +1,10 @@
-"""The five operations that BERT is made of, and its activations: arrays in, one array out; each with its gradient.
+"""The operations that BERT is made of, and its activation functions; directly under each stands its gradient.
 
-Everything here works on rows and does not know where a text ends: a row is a token vector, a head's row of scores
-or a sentence vector. Nothing is learned here; the weights are arguments. ``bert.py``, next, puts the operations
-together.
+``f_backward(d_y, x, ...)`` takes the upstream gradient ``d_y`` (how the loss changes with each number of ``y = f(x)``)
+and gives ``d_x`` by the chain rule: ``d_x = sum over i of d_y[i] * dy[i]/dx``. After ``d_y`` come, by name, just the
+arrays that this sum needs. Everything works on rows and does not know where a text ends.
 
-**Backwards.** Directly under ``f(x, ...)`` stands ``f_backward(d_y, x, ...)``. ``d_y`` is the upstream gradient: how
-the loss moves with each number of ``y = f(x, ...)``. The result, ``d_x``, is the same for each number of ``x``. The
-chain rule gives it as ``sum over i of d_y[i] * dy[i]/dx``. After ``d_y`` come, by name, just what that sum needs.
-
-Letters: ``N`` rows (tokens), ``D`` width. Output dtype = input dtype, no argument is changed. Constants are Python
+Letters: ``N`` tokens, ``D`` hidden size. Output dtype = input dtype; no argument is changed. Constants are Python
 floats on purpose: under NumPy 2 a float64 *scalar* such as ``np.sqrt(2)`` would turn float32 into float64.
 """
 
@@ -24,97 +20,39 @@ from minisbert.model import Array
 
 
 def linear(x: Array, weight: Array, bias: Array | None = None) -> Array:
-    """Multiply every row by a weight matrix and add a bias: ``y = x @ weight.T + bias``.
+    """``y = x @ weight.T + bias``, the weight as checkpoints store it: one row per output.
 
-    Parameters
-    ----------
-    x : Array, shape (..., d_in)
-        Rows.
-    weight : Array, shape (d_out, d_in)
-        As checkpoints store it, one row per output.
-    bias : Array, shape (d_out,), optional
-        Added to every row.
-
-    Returns
-    -------
-    Array, shape (..., d_out)
-
-    Notes
-    -----
-    **Source**: ``torch.nn.functional.linear``.
-
-    Examples
-    --------
-    >>> linear(np.array([[1.0, 2.0]]), np.array([[10.0, 1.0]]), np.array([0.5]))
-    array([[12.5]])
+    (rows, d_in), (d_out, d_in), (d_out,) -> (rows, d_out)
     """
-    y: Array = x @ weight.T
+    y = x @ weight.T
     if bias is not None:
         y += bias  # y is ours alone, so adding in place saves a pass over memory
     return y
 
 
 def linear_backward(d_y: Array, x: Array, weight: Array) -> tuple[Array, Array, Array]:
-    """Send a gradient back through :func:`linear`.
+    """``d_x = d_y @ weight``, ``d_weight = d_y.T @ x``, ``d_bias = sum over rows of d_y``.
 
-    ``d_x = d_y @ weight``, ``d_weight = d_y.T @ x``, ``d_bias = sum over rows of d_y``
-
-    Parameters
-    ----------
-    d_y : Array, shape (N, d_out)
-        Upstream gradient.
-    x : Array, shape (N, d_in)
-    weight : Array, shape (d_out, d_in)
-
-    Returns
-    -------
-    d_x : Array, shape (N, d_in)
-    d_weight : Array, shape (d_out, d_in)
-        Column by column in memory, as loaded weights are.
-    d_bias : Array, shape (d_out,)
-
-    Notes
-    -----
-    **Source**: the gradients of ``torch.nn.functional.linear``.
-
-    Examples
-    --------
-    >>> linear_backward(np.array([[2.0]]), np.array([[3.0, 4.0]]), np.array([[10.0, 1.0]]))
-    (array([[20.,  2.]]), array([[6., 8.]]), array([2.]))
+    (rows, d_out), (rows, d_in), (d_out, d_in) -> (rows, d_in), (d_out, d_in), (d_out,)
     """
-    d_x: Array = d_y @ weight
-    d_weight: Array = (x.T @ d_y).T  # d_y.T @ x, laid out in memory as the weight is
-    d_bias: Array = d_y.sum(axis=0)
+    d_x = d_y @ weight
+    d_weight = (x.T @ d_y).T  # d_y.T @ x, laid out in memory as the weight is
+    d_bias = d_y.sum(axis=0)
     return d_x, d_weight, d_bias
 
 
-_IN_CACHE = 32768
-"""Numbers in a block that stays in the processor's cache (L2) while a dozen passes go over it."""
+_IN_CACHE = 32768  # numbers in a block that stays in the processor's cache (L2) while a dozen passes go over it
 
 
 def gelu(x: Array) -> Array:
-    """Weigh each number by the probability that a standard normal is smaller: ``x * Phi(x)``.
+    """``x * Phi(x)``, with ``Phi(x) = (1 + erf(x / sqrt(2))) / 2`` the cumulative normal distribution.
 
-    ``Phi(x) = (1 + erf(x / sqrt(2))) / 2``. This is the exact form that BERT uses; the tanh form is
-    :func:`gelu_tanh`, and taking one for the other moves a sentence vector by about 1e-3.
+    This is the exact form that BERT uses; the tanh form is :func:`gelu_tanh`, and confusing the two moves a sentence
+    vector by about 1e-3. float64: to about 15 digits. float32: off by at most ``2e-7 * max(1, |x|)``, measured on every
+    float32 number up to 14; the largest error is 5.9e-7, at 4.985 (PyTorch's own: 3.8e-7).
 
-    Parameters
-    ----------
-    x : Array, any shape
-        float32 or float64.
-
-    Returns
-    -------
-    Array, shape of x
-        float64: to about 15 digits, by ``math.erfc``. float32: off by at most ``2e-7 * max(1, |x|)``, measured on
-        every float32 number up to 14; the largest error is 5.9e-7, at 4.985 (PyTorch's own: 3.8e-7).
-
-    Notes
-    -----
     **Source**: Hendrycks & Gimpel 2016, section 2; ``torch.nn.functional.gelu(x, approximate="none")``.
 
-    Examples
-    --------
     >>> gelu(np.array([-1.0, 0.0, 1.0])).round(6)
     array([-0.158655,  0.      ,  0.841345])
     """
@@ -122,48 +60,26 @@ def gelu(x: Array) -> Array:
 
 
 def gelu_backward(d_y: Array, x: Array) -> Array:
-    """Send a gradient back through :func:`gelu`: ``d_x = d_y * (Phi(x) + x * phi(x))``.
+    """``d_x = d_y * (Phi(x) + x * phi(x))``, with ``phi(x) = exp(-x^2 / 2) / sqrt(2 pi)``, the derivative of ``Phi``.
 
-    ``phi(x) = exp(-x^2 / 2) / sqrt(2 pi)``, the density of the standard normal, is the derivative of ``Phi``.
-
-    Parameters
-    ----------
-    d_y : Array, shape of x
-        Upstream gradient.
-    x : Array, any shape
-        float32 or float64.
-
-    Returns
-    -------
-    Array, shape of x
-        The factor of ``d_y`` is exact to 15 digits in float64, and off by at most 3e-7 in float32.
-
-    Notes
-    -----
-    **Source**: the gradient of ``torch.nn.functional.gelu(x, approximate="none")``.
-
-    Examples
-    --------
-    >>> gelu_backward(np.ones(3), np.array([-1.0, 0.0, 1.0])).round(6)
-    array([-0.083315,  0.5     ,  1.083315])
+    The factor of ``d_y`` is exact to 15 digits in float64, and off by at most 3e-7 in float32.
     """
     if x.dtype != np.float64:
         return _gelu_backward_float32(d_y, x)
     with np.errstate(over="ignore"):  # the square of a huge number is inf, and exp(-inf) = 0 is right
         density = np.exp(-0.5 * x * x) / math.sqrt(2.0 * math.pi)
-    d_x: Array = d_y * (_normal_cdf_float64(x) + x * density)
-    return d_x
+    return d_y * (_normal_cdf_float64(x) + x * density)
 
 
 def _normal_cdf_float64(x: Array) -> Array:
-    """Phi by the C library's erfc, one number at a time: slow, exact, for proofs."""
-    # 1 + erf(x) is the same on paper, but left of -8 it has lost every digit
+    """``Phi`` by the C library's erfc, one number at a time: slow and exact, for proofs."""
+    # 1 + erf(x) is the same on paper, but has lost every digit below -8
     erfc = np.frompyfunc(math.erfc, 1, 1)(x / -math.sqrt(2.0))
     return 0.5 * np.asarray(erfc, dtype=np.float64)
 
 
-# Phi is nearly a logistic curve: Phi(x) = 1 / (1 + exp(-x p(x^2))). These are the coefficients of p, from x^12 down
-# to x^0, by a minimax fit of x Phi(x) on the whole line (a fit in the tests finds the same error). NumPy has no erf.
+# NumPy has no erf, but Phi is nearly a logistic curve: Phi(x) = 1 / (1 + exp(-x p(x^2))). The coefficients of p, from
+# x^12 down to x^0, are a minimax fit of x Phi(x) on the whole line (a fit in the tests finds the same error).
 _LOGISTIC = (
     3.62787794e-9,
     -2.67567444e-7,
@@ -176,7 +92,7 @@ _LOGISTIC = (
 
 
 def _gelu_float32(x: Array) -> Array:
-    """By x Phi(x) = x / (1 + exp(-x p(x^2))) in a handful of passes; off by at most 6.6e-8 before rounding."""
+    """``x Phi(x) = x / (1 + exp(-x p(x^2)))`` in a handful of passes; off by at most 6.6e-8 before rounding."""
     out = np.empty_like(x, order="C")
     numbers, results = x.reshape(-1), out.reshape(-1)
     with np.errstate(over="ignore"):  # far out p or exp overflows to inf, and x / inf = 0 is right
@@ -188,7 +104,7 @@ def _gelu_float32(x: Array) -> Array:
 
 
 def _gelu_backward_float32(d_y: Array, x: Array) -> Array:
-    """By the same curve for Phi, and phi as it is, block by block."""
+    """``Phi`` from the same polynomial, ``phi`` by its formula, block by block."""
     out = np.empty_like(x, order="C")
     numbers, upstream, results = x.reshape(-1), d_y.reshape(-1), out.reshape(-1)
     with np.errstate(over="ignore"):
@@ -207,8 +123,8 @@ def _gelu_backward_float32(d_y: Array, x: Array) -> Array:
 
 
 def _one_over_normal_cdf(x: Array, square: Array, out: Array) -> None:
-    """Compute 1 / Phi(x) = 1 + exp(-x p(x^2)) into ``out``, given x and its square."""
-    # minus p, as arrays: NumPy takes a microsecond more to add a Python float than an array of no dimensions
+    """``1 / Phi(x) = 1 + exp(-x p(x^2))`` into ``out``, given x and its square."""
+    # minus p, as 0-d arrays: adding a Python float takes NumPy a microsecond more
     *rest, last, one = [np.asarray(number, x.dtype) for number in (*(-c for c in _LOGISTIC), 1.0)]
     np.multiply(square, rest[0], out=out)
     for coefficient in rest[1:]:  # Horner's rule, in place
@@ -221,23 +137,8 @@ def _one_over_normal_cdf(x: Array, square: Array, out: Array) -> None:
 
 
 def sigmoid(x: Array) -> Array:
-    """Squash each number into (0, 1): ``1 / (1 + exp(-x))``.
+    """``1 / (1 + exp(-x))``; far from 0 it rounds to 0 or 1, never to NaN.
 
-    Parameters
-    ----------
-    x : Array, any shape
-
-    Returns
-    -------
-    Array, shape of x
-        In [0, 1]; far out it rounds to 0 or 1, never to NaN.
-
-    Notes
-    -----
-    **Source**: ``torch.sigmoid``.
-
-    Examples
-    --------
     >>> sigmoid(np.array([-1000.0, 0.0, 1000.0]))
     array([0. , 0.5, 1. ])
     """
@@ -248,46 +149,16 @@ def sigmoid(x: Array) -> Array:
 
 
 def sigmoid_backward(d_y: Array, x: Array) -> Array:
-    """Send a gradient back through :func:`sigmoid`: ``d_x = d_y * s * (1 - s)`` with ``s = sigmoid(x)``.
-
-    Parameters
-    ----------
-    d_y : Array, shape of x
-        Upstream gradient.
-    x : Array, any shape
-
-    Returns
-    -------
-    Array, shape of x
-
-    Examples
-    --------
-    >>> sigmoid_backward(np.array([4.0]), np.array([0.0]))
-    array([1.])
-    """
+    """``d_x = d_y * s * (1 - s)`` with ``s = sigmoid(x)``."""
     s = sigmoid(x)
-    d_x: Array = d_y * s * sigmoid(-x)  # 1 - s, with all its digits where s is nearly 1
-    return d_x
+    return d_y * s * sigmoid(-x)  # 1 - s, with all its digits where s is nearly 1
 
 
 def gelu_tanh(x: Array) -> Array:
-    """Approximate GELU by a tanh: ``x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))``.
+    """``x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))``, an approximation of :func:`gelu`.
 
-    Parameters
-    ----------
-    x : Array, any shape
+    **Source**: Hendrycks & Gimpel 2016, section 2; transformers' ``gelu_new`` and ``gelu_pytorch_tanh``.
 
-    Returns
-    -------
-    Array, shape of x
-
-    Notes
-    -----
-    **Source**: Hendrycks & Gimpel 2016, section 2; ``torch.nn.functional.gelu(x, approximate="tanh")``,
-    transformers' ``gelu_new`` and ``gelu_pytorch_tanh``.
-
-    Examples
-    --------
     >>> gelu_tanh(np.array([1.0])).round(6)  # the exact form gives 0.841345
     array([0.841192])
     """
@@ -295,254 +166,98 @@ def gelu_tanh(x: Array) -> Array:
 
 
 def gelu_tanh_backward(d_y: Array, x: Array) -> Array:
-    """Send a gradient back through :func:`gelu_tanh`.
-
-    ``d_x = d_y * ((1 + t) / 2 + x / 2 * (1 - t^2) * sqrt(2 / pi) * (1 + 3 * 0.044715 x^2))`` with ``t`` the tanh.
-
-    Parameters
-    ----------
-    d_y : Array, shape of x
-        Upstream gradient.
-    x : Array, any shape
-
-    Returns
-    -------
-    Array, shape of x
-
-    Examples
-    --------
-    >>> gelu_tanh_backward(np.ones(3), np.array([-1.0, 0.0, 1.0])).round(6)
-    array([-0.082964,  0.5     ,  1.082964])
-    """
+    """``d_x = d_y * ((1 + t) / 2 + x / 2 * (1 - t^2) * sqrt(2 / pi) * (1 + 3 * 0.044715 x^2))`` with ``t`` the tanh."""
     t = np.tanh(_gelu_tanh_inner(x))
-    # beyond 30 the tanh is 1 and does not move; the bound keeps infinity out of the product with that zero
+    # beyond 30 the tanh is constant; the bound keeps infinity out of a product with its zero slope
     bounded = np.clip(x, -30.0, 30.0)
     d_inner = math.sqrt(2.0 / math.pi) * (1.0 + 3.0 * 0.044715 * bounded * bounded)
-    d_x: Array = d_y * (0.5 * (1.0 + t) + 0.5 * bounded * (1.0 - t * t) * d_inner)
-    return d_x
+    return d_y * (0.5 * (1.0 + t) + 0.5 * bounded * (1.0 - t * t) * d_inner)
 
 
 def _gelu_tanh_inner(x: Array) -> Array:
-    """Compute what the tanh is taken of."""
+    """The argument of the tanh."""
     with np.errstate(over="ignore"):  # the cube of a huge number is inf, whose tanh, 1, is right
-        inner: Array = math.sqrt(2.0 / math.pi) * (x + 0.044715 * (x * x * x))
+        inner = math.sqrt(2.0 / math.pi) * (x + 0.044715 * (x * x * x))
     return inner
 
 
 def silu(x: Array) -> Array:
-    """Weigh each number by its own sigmoid: ``x * sigmoid(x)``; also called swish.
-
-    Parameters
-    ----------
-    x : Array, any shape
-
-    Returns
-    -------
-    Array, shape of x
-
-    Notes
-    -----
-    **Source**: ``torch.nn.functional.silu``.
-
-    Examples
-    --------
-    >>> silu(np.array([1.0])).round(6)
-    array([0.731059])
-    """
+    """``x * sigmoid(x)``, also called swish."""
     return x * sigmoid(x)
 
 
 def silu_backward(d_y: Array, x: Array) -> Array:
-    """Send a gradient back through :func:`silu`: ``d_x = d_y * (s + x * s * (1 - s))`` with ``s = sigmoid(x)``.
-
-    Parameters
-    ----------
-    d_y : Array, shape of x
-        Upstream gradient.
-    x : Array, any shape
-
-    Returns
-    -------
-    Array, shape of x
-
-    Examples
-    --------
-    >>> silu_backward(np.array([2.0]), np.array([0.0]))
-    array([1.])
-    """
+    """``d_x = d_y * (s + x * s * (1 - s))`` with ``s = sigmoid(x)``."""
     s = sigmoid(x)
-    d_x: Array = d_y * (s + x * s * sigmoid(-x))
-    return d_x
+    return d_y * (s + x * s * sigmoid(-x))
 
 
 def relu(x: Array) -> Array:
-    """Cut negative numbers to zero: ``max(x, 0)``.
-
-    Parameters
-    ----------
-    x : Array, any shape
-
-    Returns
-    -------
-    Array, shape of x
-
-    Notes
-    -----
-    **Source**: ``torch.nn.functional.relu``.
-
-    Examples
-    --------
-    >>> relu(np.array([-2.0, 3.0]))
-    array([0., 3.])
-    """
+    """``max(x, 0)``."""
     return np.maximum(x, 0.0)
 
 
 def relu_backward(d_y: Array, x: Array) -> Array:
-    """Send a gradient back through :func:`relu`: ``d_x = d_y`` where ``x > 0``, else 0.
-
-    Parameters
-    ----------
-    d_y : Array, shape of x
-        Upstream gradient.
-    x : Array, any shape
-
-    Returns
-    -------
-    Array, shape of x
-        At 0 there is no derivative; 0 is taken, as in PyTorch.
-
-    Examples
-    --------
-    >>> relu_backward(np.array([5.0, 5.0]), np.array([-2.0, 3.0]))
-    array([0., 5.])
-    """
-    d_x: Array = np.where(x > 0, d_y, np.zeros_like(d_y))
-    return d_x
-
-
-def _tanh(x: Array) -> Array:
-    """Give ``np.tanh`` the plain signature of an activation."""
-    y: Array = np.tanh(x)
-    return y
+    """``d_x = d_y`` where ``x > 0``, else 0. At 0 there is no derivative; 0 is taken, as in PyTorch."""
+    return np.where(x > 0, d_y, np.zeros_like(d_y))
 
 
 def _tanh_backward(d_y: Array, x: Array) -> Array:
-    """Send a gradient back through tanh: ``d_x = d_y * (1 - tanh(x)^2)``."""
+    """``d_x = d_y * (1 - tanh(x)^2)``."""
     t = np.tanh(x)
-    d_x: Array = d_y * (1.0 - t * t)
-    return d_x
+    return d_y * (1.0 - t * t)
 
 
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "gelu": gelu,
-    "gelu_tanh": gelu_tanh,
-    "identity": lambda x: x,
-    "relu": relu,
-    "sigmoid": sigmoid,
-    "silu": silu,
-    "tanh": _tanh,
+# What checkpoints call them is translated in config.py and folder.py.
+ACTIVATIONS: dict[str, tuple[Callable[[Array], Array], Callable[[Array, Array], Array]]] = {
+    "gelu": (gelu, gelu_backward),
+    "gelu_tanh": (gelu_tanh, gelu_tanh_backward),
+    "identity": (lambda x: x, lambda d_y, x: d_y),
+    "relu": (relu, relu_backward),
+    "sigmoid": (sigmoid, sigmoid_backward),
+    "silu": (silu, silu_backward),
+    "tanh": (np.tanh, _tanh_backward),
 }
-"""Activations by name; ``config.py`` and ``modules.py`` translate what checkpoints call them."""
-ACTIVATION_BACKWARDS: dict[str, Callable[[Array, Array], Array]] = {
-    "gelu": gelu_backward,
-    "gelu_tanh": gelu_tanh_backward,
-    "identity": lambda d_y, x: d_y,
-    "relu": relu_backward,
-    "sigmoid": sigmoid_backward,
-    "silu": silu_backward,
-    "tanh": _tanh_backward,
-}
-"""The gradients of :data:`ACTIVATIONS`: ``d_x = backward(d_y, x)``."""
 
 
 def softmax(scores: Array, out: Array | None = None) -> Array:
-    """Turn each row of scores into probabilities: ``exp(s) / sum(exp(s))`` along the last axis.
+    """``exp(s) / sum(exp(s))`` along the last axis: every row becomes probabilities that sum to 1.
 
-    Parameters
-    ----------
-    scores : Array, shape (..., T)
-    out : Array, shape (..., T), optional
-        Where to put the result, as in NumPy; may be ``scores``, if they are not needed any more.
+    ``out``, as in NumPy, says where the result goes; it may be ``scores`` itself.
 
-    Returns
-    -------
-    Array, shape (..., T)
-        Each in [0, 1]; every row sums to 1.
-
-    Notes
-    -----
     **Source**: Vaswani et al. 2017, equation 1; ``torch.softmax(scores, dim=-1)``.
 
-    Examples
-    --------
     >>> softmax(np.array([[0.0, 0.0], [1000.0, 0.0]]))
     array([[0.5, 0.5],
            [1. , 0. ]])
     """
     # subtracting a row's maximum changes nothing in exact arithmetic and keeps exp from overflowing
-    probs: Array = np.subtract(scores, scores.max(axis=-1, keepdims=True), out=out)
+    probs = np.subtract(scores, scores.max(axis=-1, keepdims=True), out=out)
     np.exp(probs, out=probs)
     probs /= probs.sum(axis=-1, keepdims=True)
     return probs
 
 
 def softmax_backward(d_probs: Array, probs: Array) -> Array:
-    """Send a gradient back through :func:`softmax`: ``d_scores = probs * (d_probs - sum(probs * d_probs))``.
+    """``d_scores = probs * (d_probs - sum(probs * d_probs))``, the sum over a row; every row of the result sums to 0.
 
-    The sum is over a row. A row of ``d_probs`` whose numbers are all equal gives zero: probabilities sum to 1, so they
-    cannot all grow. A check with such a gradient (all ones, say) cannot tell a right backward from a wrong one.
-
-    Parameters
-    ----------
-    d_probs : Array, shape (..., T)
-        Upstream gradient.
-    probs : Array, shape (..., T)
-        What the forward gave.
-
-    Returns
-    -------
-    Array, shape (..., T)
-        Every row sums to 0.
-
-    Notes
-    -----
-    **Source**: the gradient of ``torch.softmax(scores, dim=-1)``.
-
-    Examples
-    --------
-    >>> softmax_backward(np.array([[1.0, 0.0]]), np.array([[0.5, 0.5]]))
-    array([[ 0.25, -0.25]])
+    A gradient whose rows are constant gives zero: probabilities sum to 1, so they cannot all grow. A check with such a
+    gradient (all ones, say) cannot tell a right backward from a wrong one.
     """
-    d_scores: Array = d_probs * probs
+    d_scores = d_probs * probs
     mean = d_scores.sum(axis=-1, keepdims=True)  # of d_probs, weighted by probs
     d_scores -= probs * mean
     return d_scores
 
 
 def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
-    """Shift and scale each row to mean 0 and variance 1, then by learned numbers.
+    """``y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias``, mean and variance over the row's ``D`` numbers.
 
-    ``y = (x - mean(x)) / sqrt(var(x) + eps) * weight + bias``, mean and variance over the row's ``D`` numbers.
+    (N, D), (D,), (D,) -> (N, D)
 
-    Parameters
-    ----------
-    x : Array, shape (N, D)
-    weight, bias : Array, shape (D,)
-    eps : float
-        Keeps a constant row from dividing by zero; 1e-12 in BERT (PyTorch's own default is 1e-5).
+    The variance divides by ``D``, not by ``D - 1``; ``eps`` keeps a constant row from dividing by zero (1e-12 in BERT,
+    1e-5 by default in PyTorch). **Source**: Ba et al. 2016, equation 4; ``torch.nn.functional.layer_norm``.
 
-    Returns
-    -------
-    Array, shape (N, D)
-
-    Notes
-    -----
-    **Source**: Ba et al. 2016, equation 4; ``torch.nn.functional.layer_norm``. The variance divides by ``D``, not by
-    ``D - 1``.
-
-    Examples
-    --------
     >>> layer_norm(np.array([[1.0, 3.0]]), np.ones(2), np.zeros(2), eps=1e-12)
     array([[-1.,  1.]])
     """
@@ -553,149 +268,67 @@ def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
 
 
 def layer_norm_backward(d_y: Array, x: Array, weight: Array, eps: float) -> tuple[Array, Array, Array]:
-    """Send a gradient back through :func:`layer_norm`.
+    """``d_x = (d_z - mean(d_z) - z * mean(d_z * z)) / s``, with ``z = (x - mean(x)) / s`` and ``d_z = d_y * weight``.
 
-    With ``z = (x - mean(x)) / s``, ``s = sqrt(var(x) + eps)`` and ``d_z = d_y * weight``, row by row:
-    ``d_x = (d_z - mean(d_z) - z * mean(d_z * z)) / s``. The two means are what goes back through the row's mean and
-    through its variance: where ``d_z`` is all ones they take away everything.
+    (N, D), (N, D), (D,) -> (N, D), (D,), (D,)
 
-    Parameters
-    ----------
-    d_y : Array, shape (N, D)
-        Upstream gradient.
-    x : Array, shape (N, D)
-        What the forward read.
-    weight : Array, shape (D,)
-    eps : float
-
-    Returns
-    -------
-    d_x : Array, shape (N, D)
-        Every row sums to 0.
-    d_weight : Array, shape (D,)
-    d_bias : Array, shape (D,)
-
-    Notes
-    -----
-    **Source**: the gradients of ``torch.nn.functional.layer_norm``.
-
-    Examples
-    --------
-    >>> x, d_y = np.array([[1.0, 2.0, 6.0]]), np.array([[1.0, 0.0, 0.0]])
-    >>> d_x, d_weight, d_bias = layer_norm_backward(d_y, x, np.ones(3), eps=1e-12)
-    >>> d_x.round(4), d_weight.round(4), d_bias
-    (array([[ 0.1763, -0.2204,  0.0441]]), array([-0.9258,  0.    ,  0.    ]), array([1., 0., 0.]))
+    The two means are what went through the row's own mean and variance: of a constant ``d_z`` they leave nothing.
     """
     z, one_over_s = _standardize(x, eps)
-    d_z: Array = d_y * weight
-    d_x: Array = d_z - d_z.mean(axis=-1, keepdims=True)
+    d_z = d_y * weight
+    d_x = d_z - d_z.mean(axis=-1, keepdims=True)
     along = np.einsum("nd,nd->n", d_z, z)[:, None] / x.shape[-1]
     d_x -= z * along
     d_x *= one_over_s
-    d_weight: Array = np.einsum("nd,nd->d", d_y, z)
-    d_bias: Array = d_y.sum(axis=0)
+    d_weight = np.einsum("nd,nd->d", d_y, z)
+    d_bias = d_y.sum(axis=0)
     return d_x, d_weight, d_bias
 
 
 def _standardize(x: Array, eps: float) -> tuple[Array, Array]:
-    """Give each row mean 0 and variance 1; and by what it was multiplied, (N, 1)."""
-    z: Array = x - x.mean(axis=-1, keepdims=True)
+    """Give each row mean 0 and variance 1; also the factor that did it, (N, 1)."""
+    z = x - x.mean(axis=-1, keepdims=True)
     # the mean of squares as a dot product per row: no temporary array of squares
     variance = np.einsum("nd,nd->n", z, z)[:, None] / x.shape[-1]
-    one_over_s: Array = 1.0 / np.sqrt(variance + eps)
+    one_over_s = 1.0 / np.sqrt(variance + eps)
     z *= one_over_s
     return z, one_over_s
 
 
 def normalize(x: Array, eps: float = 1e-12) -> Array:
-    """Scale each row to length 1: ``x / max(|x|, eps)``.
+    """``x / max(|x|, eps)``: each row scaled to length 1; a zero row stays zero.
 
-    Parameters
-    ----------
-    x : Array, shape (..., D)
-    eps : float
-        A row shorter than this is divided by ``eps`` instead: a zero row stays zero.
+    (..., D) -> (..., D)
 
-    Returns
-    -------
-    Array, shape (..., D)
-
-    Notes
-    -----
     **Source**: ``torch.nn.functional.normalize(x, p=2, dim=-1)``.
 
-    Examples
-    --------
     >>> normalize(np.array([[3.0, 4.0], [0.0, 0.0]]))
     array([[0.6, 0.8],
            [0. , 0. ]])
     """
-    length: Array = np.linalg.norm(x, axis=-1, keepdims=True)
+    length = np.linalg.norm(x, axis=-1, keepdims=True)
     return x / np.maximum(length, eps)
 
 
 def normalize_backward(d_y: Array, x: Array, eps: float = 1e-12) -> Array:
-    """Send a gradient back through :func:`normalize`: ``d_x = (d_y - y * (y . d_y)) / |x|`` with ``y = x / |x|``.
+    """``d_x = (d_y - y * (y . d_y)) / |x|`` with ``y = x / |x|``.
 
-    What points along ``x`` changes its length alone, and normalising undoes that: it is taken away.
+    (..., D), (..., D) -> (..., D)
 
-    Parameters
-    ----------
-    d_y : Array, shape (..., D)
-        Upstream gradient.
-    x : Array, shape (..., D)
-    eps : float
-        A row that is shorter was divided by ``eps``, and so is its gradient.
-
-    Returns
-    -------
-    Array, shape (..., D)
-        At right angles to ``x``.
-
-    Notes
-    -----
-    **Source**: the gradient of ``torch.nn.functional.normalize(x, p=2, dim=-1)``.
-
-    Examples
-    --------
-    >>> normalize_backward(np.array([[1.0, 0.0]]), np.array([[3.0, 4.0]])).round(3)
-    array([[ 0.128, -0.096]])
+    The component along ``x`` only changes the length, which normalizing undoes: it is taken away.
     """
-    length: Array = np.linalg.norm(x, axis=-1, keepdims=True)
+    length = np.linalg.norm(x, axis=-1, keepdims=True)
     y = x / np.maximum(length, eps)
     along = (y * d_y).sum(axis=-1, keepdims=True)
     along *= length > eps  # a shorter row was divided by a constant, which takes nothing away
-    d_x: Array = (d_y - y * along) / np.maximum(length, eps)
-    return d_x
+    return (d_y - y * along) / np.maximum(length, eps)
 
 
 def dropout_mask(shape: tuple[int, ...], rate: float, rng: np.random.Generator, dtype: npt.DTypeLike) -> Array:
     """Draw what dropout multiplies by: 0 with probability ``rate``, else ``1 / (1 - rate)``.
 
-    Multiplied by it, a number keeps its mean, so that nothing need be rescaled when dropout is off ("inverted"
-    dropout). ``y = x * mask``, and so ``d_x = d_y * mask``. It is for training alone.
-
-    Parameters
-    ----------
-    shape : tuple of int
-    rate : float
-        In [0, 1).
-    rng : np.random.Generator
-    dtype : DTypeLike
-
-    Returns
-    -------
-    Array of that shape
-
-    Notes
-    -----
-    **Source**: Srivastava et al. 2014, section 4, in the inverted form; ``torch.nn.functional.dropout``.
-
-    Examples
-    --------
-    >>> dropout_mask((4,), 0.5, np.random.default_rng(0), np.float32)
-    array([2., 2., 2., 0.], dtype=float32)
+    The mean stays what it was, so nothing need be rescaled when dropout is off ("inverted" dropout).
+    ``y = x * mask``, and so ``d_x = d_y * mask``. **Source**: Srivastava et al. 2014, section 4.
     """
     kept = rng.random(shape, dtype=np.float32) >= rate
-    mask: Array = kept * np.asarray(1.0 / (1.0 - rate), dtype)
-    return mask
+    return kept * np.asarray(1.0 / (1.0 - rate), dtype)

@@ -1,8 +1,8 @@
-"""Many token vectors -> one vector per text, in six ways; each with its gradient.
+"""Token vectors -> one vector per text, in six ways, and what follows: Dense and Normalize.
 
-Each function takes the strip ``(N, D)`` and the lengths ``(B,)`` and gives ``(B, D)``. There is no padding, so there
-is none to leak into a mean. Its backward, directly below, takes the gradient of what it gave, ``d_pooled``, and then
-the same arguments. Which one a model was trained with stands in its folder; ``modules.py``, next, reads it.
+Each pooling takes the strip ``(N, D)`` and the lengths ``(B,)``; directly under each stands its gradient. There is no
+padding, so none can leak into a mean. ``skipped`` says how many tokens were removed from the front of each text, one
+number or ``(B,)``; only the weighted mean needs it. :func:`apply_modules` runs a sentence model's modules in turn.
 
 **Source**: Reimers & Gurevych 2019 (arXiv 1908.10084), section 3; ``sentence_transformers``' ``Pooling``.
 """
@@ -10,209 +10,104 @@ the same arguments. Which one a model was trained with stands in its folder; ``m
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from minisbert.model import Array
 from minisbert.model.bert import places, starts
+from minisbert.model.ops import ACTIVATIONS, linear, linear_backward, normalize, normalize_backward
 
 
-def pool_mean(token_embeddings: Array, lengths: Array) -> Array:
-    """Average a text's token vectors.
+def pool_mean(token_embeddings: Array, lengths: Array, skipped: int | Array = 0) -> Array:
+    """The mean of a text's token vectors.
 
-    Parameters
-    ----------
-    token_embeddings : Array, shape (N, D)
-    lengths : Array, shape (B,)
-        Tokens of each text, at least 1.
+    (N, D), (B,) -> (B, D)
 
-    Returns
-    -------
-    Array, shape (B, D)
-
-    Examples
-    --------
     >>> pool_mean(np.array([[1.0], [3.0], [5.0]]), np.array([2, 1]))
     array([[2.],
            [5.]])
     """
     total = np.add.reduceat(token_embeddings, starts(lengths), axis=0)  # (B, D)
     # the counts in the vectors' own dtype: float32 / int64 would be float64
-    mean: Array = total / lengths[:, None].astype(total.dtype)  # (B, D)
-    return mean
+    return total / lengths[:, None].astype(total.dtype)
 
 
-def pool_mean_backward(d_pooled: Array, token_embeddings: Array, lengths: Array) -> Array:
-    """Send a gradient back through :func:`pool_mean`: each token gets its text's, divided by the number of tokens.
+def pool_mean_backward(d_pooled: Array, token_embeddings: Array, lengths: Array, skipped: int | Array = 0) -> Array:
+    """Each token gets its text's gradient, divided by the number of tokens.
 
-    Parameters
-    ----------
-    d_pooled : Array, shape (B, D)
-        Upstream gradient.
-    token_embeddings : Array, shape (N, D)
-    lengths : Array, shape (B,)
-
-    Returns
-    -------
-    Array, shape (N, D)
-
-    Examples
-    --------
-    >>> pool_mean_backward(np.array([[6.0], [1.0]]), np.zeros((4, 1)), np.array([3, 1])).T
-    array([[2., 2., 2., 1.]])
+    (B, D), (N, D), (B,) -> (N, D)
     """
     d_total = d_pooled / lengths[:, None].astype(d_pooled.dtype)  # (B, D)
-    d_tokens: Array = np.repeat(d_total, lengths, axis=0)  # (N, D)
-    return d_tokens
+    return np.repeat(d_total, lengths, axis=0)
 
 
-def pool_mean_sqrt_len(token_embeddings: Array, lengths: Array) -> Array:
-    """Add a text's token vectors and divide by the square root of their number.
+def pool_mean_sqrt_len(token_embeddings: Array, lengths: Array, skipped: int | Array = 0) -> Array:
+    """The sum of a text's token vectors, divided by the square root of their number.
 
-    Parameters
-    ----------
-    token_embeddings : Array, shape (N, D)
-    lengths : Array, shape (B,)
-
-    Returns
-    -------
-    Array, shape (B, D)
-
-    Examples
-    --------
-    >>> pool_mean_sqrt_len(np.array([[1.0], [3.0], [1.0], [3.0]]), np.array([4]))
-    array([[4.]])
+    (N, D), (B,) -> (B, D)
     """
     total = np.add.reduceat(token_embeddings, starts(lengths), axis=0)  # (B, D)
-    scaled: Array = total / np.sqrt(lengths[:, None].astype(total.dtype))  # (B, D)
-    return scaled
+    return total / np.sqrt(lengths[:, None].astype(total.dtype))
 
 
-def pool_mean_sqrt_len_backward(d_pooled: Array, token_embeddings: Array, lengths: Array) -> Array:
-    """Send a gradient back through :func:`pool_mean_sqrt_len`.
+def pool_mean_sqrt_len_backward(
+    d_pooled: Array, token_embeddings: Array, lengths: Array, skipped: int | Array = 0
+) -> Array:
+    """Each token gets its text's gradient, divided by the square root of the number of tokens.
 
-    Parameters
-    ----------
-    d_pooled : Array, shape (B, D)
-        Upstream gradient.
-    token_embeddings : Array, shape (N, D)
-    lengths : Array, shape (B,)
-
-    Returns
-    -------
-    Array, shape (N, D)
-
-    Examples
-    --------
-    >>> pool_mean_sqrt_len_backward(np.array([[6.0]]), np.zeros((4, 1)), np.array([4])).T
-    array([[3., 3., 3., 3.]])
+    (B, D), (N, D), (B,) -> (N, D)
     """
     d_total = d_pooled / np.sqrt(lengths[:, None].astype(d_pooled.dtype))  # (B, D)
-    d_tokens: Array = np.repeat(d_total, lengths, axis=0)  # (N, D)
-    return d_tokens
+    return np.repeat(d_total, lengths, axis=0)
 
 
 def pool_weighted_mean(token_embeddings: Array, lengths: Array, skipped: int | Array = 0) -> Array:
-    """Average with weights 1, 2, 3, ..: later tokens count more (SGPT, Muennighoff 2022, section 3).
+    """The mean with weights 1, 2, 3, ..: later tokens count more (SGPT, Muennighoff 2022, section 3).
 
-    Parameters
-    ----------
-    token_embeddings : Array, shape (N, D)
-    lengths : Array, shape (B,)
-    skipped : int or Array, shape (B,)
-        Tokens that were taken off the front: the rest keep the weights of their places.
+    (N, D), (B,) -> (B, D)
 
-    Returns
-    -------
-    Array, shape (B, D)
-
-    Examples
-    --------
     >>> pool_weighted_mean(np.array([[0.0], [3.0]]), np.array([2]))
     array([[2.]])
     """
     first = starts(lengths)  # (B,)
     weights = _place_weights(lengths, skipped, token_embeddings.dtype)  # (N, 1)
-    total: Array = np.add.reduceat(token_embeddings * weights, first, axis=0)  # (B, D)
-    mean: Array = total / np.add.reduceat(weights, first, axis=0)  # (B, D)
-    return mean
+    total = np.add.reduceat(token_embeddings * weights, first, axis=0)  # (B, D)
+    return total / np.add.reduceat(weights, first, axis=0)
 
 
 def pool_weighted_mean_backward(
     d_pooled: Array, token_embeddings: Array, lengths: Array, skipped: int | Array = 0
 ) -> Array:
-    """Send a gradient back through :func:`pool_weighted_mean`: each token gets its weight's share of its text's.
+    """Each token gets its text's gradient, times its share of the weights.
 
-    Parameters
-    ----------
-    d_pooled : Array, shape (B, D)
-        Upstream gradient.
-    token_embeddings : Array, shape (N, D)
-    lengths : Array, shape (B,)
-    skipped : int or Array, shape (B,)
-
-    Returns
-    -------
-    Array, shape (N, D)
-
-    Examples
-    --------
-    >>> pool_weighted_mean_backward(np.array([[6.0]]), np.zeros((3, 1)), np.array([3])).T
-    array([[1., 2., 3.]])
+    (B, D), (N, D), (B,) -> (N, D)
     """
     weights = _place_weights(lengths, skipped, d_pooled.dtype)  # (N, 1)
     d_total = d_pooled / np.add.reduceat(weights, starts(lengths), axis=0)  # (B, D)
-    d_tokens: Array = np.repeat(d_total, lengths, axis=0) * weights  # (N, D)
-    return d_tokens
+    return np.repeat(d_total, lengths, axis=0) * weights
 
 
 def _place_weights(lengths: Array, skipped: int | Array, dtype: npt.DTypeLike) -> Array:
-    """Give each token the number of its place, from 1."""
+    """Number the tokens of each text from 1."""
     place = places(lengths) + np.repeat(np.broadcast_to(skipped, lengths.shape), lengths) + 1  # (N,)
-    weights: Array = place.astype(dtype)[:, None]  # (N, 1)
-    return weights
+    return place.astype(dtype)[:, None]
 
 
-def pool_max(token_embeddings: Array, lengths: Array) -> Array:
-    """Take the largest value of each dimension over a text's tokens.
+def pool_max(token_embeddings: Array, lengths: Array, skipped: int | Array = 0) -> Array:
+    """The largest value of each dimension over a text's tokens.
 
-    Parameters
-    ----------
-    token_embeddings : Array, shape (N, D)
-    lengths : Array, shape (B,)
-
-    Returns
-    -------
-    Array, shape (B, D)
-
-    Examples
-    --------
-    >>> pool_max(np.array([[1.0, 9.0], [3.0, -2.0]]), np.array([2]))
-    array([[3., 9.]])
+    (N, D), (B,) -> (B, D)
     """
-    largest: Array = np.maximum.reduceat(token_embeddings, starts(lengths), axis=0)
-    return largest
+    return np.maximum.reduceat(token_embeddings, starts(lengths), axis=0)
 
 
-def pool_max_backward(d_pooled: Array, token_embeddings: Array, lengths: Array) -> Array:
-    """Send a gradient back through :func:`pool_max`: all of it to the token that was the largest, in each dimension.
+def pool_max_backward(d_pooled: Array, token_embeddings: Array, lengths: Array, skipped: int | Array = 0) -> Array:
+    """In each dimension the token with the largest value gets everything; of equals the first, as in PyTorch.
 
-    Of tokens that are equally large the first gets it, as in PyTorch.
+    (B, D), (N, D), (B,) -> (N, D)
 
-    Parameters
-    ----------
-    d_pooled : Array, shape (B, D)
-        Upstream gradient.
-    token_embeddings : Array, shape (N, D)
-    lengths : Array, shape (B,)
-
-    Returns
-    -------
-    Array, shape (N, D)
-
-    Examples
-    --------
     >>> pool_max_backward(np.array([[5.0, 7.0]]), np.array([[1.0, 9.0], [3.0, -2.0]]), np.array([2]))
     array([[0., 7.],
            [5., 0.]])
@@ -225,143 +120,61 @@ def pool_max_backward(d_pooled: Array, token_embeddings: Array, lengths: Array) 
     return d_tokens
 
 
-def pool_cls(token_embeddings: Array, lengths: Array) -> Array:
-    """Take a text's first token vector, that of [CLS].
+def pool_cls(token_embeddings: Array, lengths: Array, skipped: int | Array = 0) -> Array:
+    """A text's first token vector, that of [CLS].
 
-    Parameters
-    ----------
-    token_embeddings : Array, shape (N, D)
-    lengths : Array, shape (B,)
-
-    Returns
-    -------
-    Array, shape (B, D)
-
-    Examples
-    --------
-    >>> pool_cls(np.array([[1.0], [2.0], [3.0]]), np.array([2, 1]))
-    array([[1.],
-           [3.]])
+    (N, D), (B,) -> (B, D)
     """
-    first: Array = token_embeddings[starts(lengths)]  # (B, D)
-    return first
+    return token_embeddings[starts(lengths)]
 
 
-def pool_cls_backward(d_pooled: Array, token_embeddings: Array, lengths: Array) -> Array:
-    """Send a gradient back through :func:`pool_cls`: all of it to the first token.
+def pool_cls_backward(d_pooled: Array, token_embeddings: Array, lengths: Array, skipped: int | Array = 0) -> Array:
+    """The first token gets everything.
 
-    Parameters
-    ----------
-    d_pooled : Array, shape (B, D)
-        Upstream gradient.
-    token_embeddings : Array, shape (N, D)
-    lengths : Array, shape (B,)
-
-    Returns
-    -------
-    Array, shape (N, D)
-
-    Examples
-    --------
-    >>> pool_cls_backward(np.array([[6.0], [1.0]]), np.zeros((4, 1)), np.array([3, 1])).T
-    array([[6., 0., 0., 1.]])
+    (B, D), (N, D), (B,) -> (N, D)
     """
     d_tokens = np.zeros_like(token_embeddings)  # (N, D)
     d_tokens[starts(lengths)] = d_pooled
     return d_tokens
 
 
-def pool_last_token(token_embeddings: Array, lengths: Array) -> Array:
-    """Take a text's last token vector, in BERT that of [SEP].
+def pool_last_token(token_embeddings: Array, lengths: Array, skipped: int | Array = 0) -> Array:
+    """A text's last token vector, in BERT that of [SEP].
 
-    Parameters
-    ----------
-    token_embeddings : Array, shape (N, D)
-    lengths : Array, shape (B,)
-
-    Returns
-    -------
-    Array, shape (B, D)
-
-    Examples
-    --------
-    >>> pool_last_token(np.array([[1.0], [2.0], [3.0]]), np.array([2, 1]))
-    array([[2.],
-           [3.]])
+    (N, D), (B,) -> (B, D)
     """
-    last: Array = token_embeddings[np.cumsum(lengths) - 1]  # (B, D)
-    return last
+    return token_embeddings[np.cumsum(lengths) - 1]
 
 
-def pool_last_token_backward(d_pooled: Array, token_embeddings: Array, lengths: Array) -> Array:
-    """Send a gradient back through :func:`pool_last_token`: all of it to the last token.
+def pool_last_token_backward(
+    d_pooled: Array, token_embeddings: Array, lengths: Array, skipped: int | Array = 0
+) -> Array:
+    """The last token gets everything.
 
-    Parameters
-    ----------
-    d_pooled : Array, shape (B, D)
-        Upstream gradient.
-    token_embeddings : Array, shape (N, D)
-    lengths : Array, shape (B,)
-
-    Returns
-    -------
-    Array, shape (N, D)
-
-    Examples
-    --------
-    >>> pool_last_token_backward(np.array([[6.0], [1.0]]), np.zeros((4, 1)), np.array([3, 1])).T
-    array([[0., 0., 6., 1.]])
+    (B, D), (N, D), (B,) -> (N, D)
     """
     d_tokens = np.zeros_like(token_embeddings)  # (N, D)
     d_tokens[np.cumsum(lengths) - 1] = d_pooled
     return d_tokens
 
 
-POOLINGS: dict[str, Callable[[Array, Array], Array]] = {
-    "cls": pool_cls,
-    "max": pool_max,
-    "mean": pool_mean,
-    "mean_sqrt_len_tokens": pool_mean_sqrt_len,
-    "weightedmean": pool_weighted_mean,
-    "lasttoken": pool_last_token,
+# sentence-transformers' names, in the order in which it puts several side by side
+POOLINGS: dict[str, tuple[Callable[..., Array], Callable[..., Array]]] = {
+    "cls": (pool_cls, pool_cls_backward),
+    "max": (pool_max, pool_max_backward),
+    "mean": (pool_mean, pool_mean_backward),
+    "mean_sqrt_len_tokens": (pool_mean_sqrt_len, pool_mean_sqrt_len_backward),
+    "weightedmean": (pool_weighted_mean, pool_weighted_mean_backward),
+    "lasttoken": (pool_last_token, pool_last_token_backward),
 }
-"""sentence-transformers' names, in the order in which it puts several side by side."""
-POOLING_BACKWARDS: dict[str, Callable[[Array, Array, Array], Array]] = {
-    "cls": pool_cls_backward,
-    "max": pool_max_backward,
-    "mean": pool_mean_backward,
-    "mean_sqrt_len_tokens": pool_mean_sqrt_len_backward,
-    "weightedmean": pool_weighted_mean_backward,
-    "lasttoken": pool_last_token_backward,
-}
-"""The gradients of :data:`POOLINGS`: ``d_tokens = backward(d_pooled, token_embeddings, lengths)``."""
 
 
 def pool(token_embeddings: Array, lengths: Array, modes: tuple[str, ...] = ("mean",), prompt_length: int = 0) -> Array:
-    """Pool in one or several ways and put the results side by side.
+    """Pool in one or several ways (keys of :data:`POOLINGS`) and put the results side by side: ``(B, len(modes) * D)``.
 
-    Parameters
-    ----------
-    token_embeddings : Array, shape (N, D)
-    lengths : Array, shape (B,)
-        Tokens of each text, each at least 1.
-    modes : tuple of str
-        Keys of :data:`POOLINGS`.
-    prompt_length : int
-        Tokens at the front of each text to leave out: the prompt's, for models with ``include_prompt: false``.
-        A text that holds nothing else keeps its last token.
+    ``prompt_length`` tokens at the front of each text are left out: the prompt's, for models with
+    ``include_prompt: false``. A text that holds nothing else keeps its last token.
 
-    Returns
-    -------
-    Array, shape (B, len(modes) * D)
-
-    Raises
-    ------
-    ValueError
-        If lengths and token vectors do not fit each other, or a length is below 1.
-
-    Examples
-    --------
     >>> pool(np.array([[1.0], [3.0]]), np.array([2]), ("mean", "max"))
     array([[2., 3.]])
     """
@@ -375,65 +188,153 @@ def pool(token_embeddings: Array, lengths: Array, modes: tuple[str, ...] = ("mea
     if prompt_length:
         kept, lengths = _behind_prompt(lengths, prompt_length)
         token_embeddings = token_embeddings[kept]
-    pooled = [
-        pool_weighted_mean(token_embeddings, lengths, prompt_length)
-        if mode == "weightedmean"
-        else POOLINGS[mode](token_embeddings, lengths)
-        for mode in modes
-    ]
-    return np.concatenate(pooled, axis=1)
+    return np.concatenate([POOLINGS[mode][0](token_embeddings, lengths, prompt_length) for mode in modes], axis=1)
 
 
 def pool_backward(
     d_pooled: Array, token_embeddings: Array, lengths: Array, modes: tuple[str, ...] = ("mean",), prompt_length: int = 0
 ) -> Array:
-    """Send a gradient back through :func:`pool`: a token gets the sum of what comes back through all modes.
+    """A token gets the sum of what comes back through all modes; tokens that were left out get zero.
 
-    Parameters
-    ----------
-    d_pooled : Array, shape (B, len(modes) * D)
-        Upstream gradient.
-    token_embeddings : Array, shape (N, D)
-    lengths : Array, shape (B,)
-    modes : tuple of str
-    prompt_length : int
-        Tokens that were left out get zero.
-
-    Returns
-    -------
-    Array, shape (N, D)
-
-    Examples
-    --------
     >>> pool_backward(np.array([[2.0, 7.0]]), np.array([[1.0], [3.0]]), np.array([2]), ("mean", "max")).T
     array([[1., 8.]])
     """
     if not len(lengths):
         return np.zeros_like(token_embeddings)
-    if not prompt_length:
-        return _modes_backward(d_pooled, token_embeddings, lengths, modes, prompt_length)
     kept, rest = _behind_prompt(lengths, prompt_length)
     d_tokens = np.zeros_like(token_embeddings)  # (N, D)
-    d_tokens[kept] = _modes_backward(d_pooled, token_embeddings[kept], rest, modes, prompt_length)
-    return d_tokens
-
-
-def _modes_backward(
-    d_pooled: Array, token_embeddings: Array, lengths: Array, modes: tuple[str, ...], prompt_length: int
-) -> Array:
-    """Add up what comes back through each mode."""
-    d_tokens = np.zeros_like(token_embeddings)  # (N, D)
     for mode, d_mode in zip(modes, np.split(d_pooled, len(modes), axis=1), strict=True):
-        d_tokens += (
-            pool_weighted_mean_backward(d_mode, token_embeddings, lengths, prompt_length)
-            if mode == "weightedmean"
-            else POOLING_BACKWARDS[mode](d_mode, token_embeddings, lengths)
-        )
+        _, backward = POOLINGS[mode]
+        d_tokens[kept] += backward(d_mode, token_embeddings[kept], rest, prompt_length)
     return d_tokens
 
 
 def _behind_prompt(lengths: Array, prompt_length: int) -> tuple[Array, Array]:
-    """Say which tokens (N,) stand behind the prompt, and how many of each text, (B,); the last one always does."""
+    """Which tokens (N,) come after the prompt, and how many of each text, (B,); the last one always does."""
     skipped = np.minimum(prompt_length, lengths - 1)  # (B,)
-    kept: Array = places(lengths) >= np.repeat(skipped, lengths)  # (N,)
+    kept = places(lengths) >= np.repeat(skipped, lengths)  # (N,)
     return kept, lengths - skipped
+
+
+@dataclass(frozen=True)
+class Pooling:
+    """Token vectors to one vector a text: the results of all modes side by side."""
+
+    modes: tuple[str, ...] = ("mean",)
+    include_prompt: bool = True
+
+
+@dataclass(frozen=True)
+class Dense:
+    """``activation(x @ weight.T + bias)``; plus ``x`` or ``x @ residual.T`` with ``use_residual``."""
+
+    weight: Array  # (d_out, d_in)
+    bias: Array | None  # (d_out,)
+    activation: str
+    use_residual: bool = False
+    residual: Array | None = None  # (d_out, d_in), where the two widths differ
+
+
+@dataclass(frozen=True)
+class Normalize:
+    """Scale each sentence vector to length 1."""
+
+
+Module = Pooling | Dense | Normalize
+
+
+def apply_modules(
+    token_embeddings: Array, lengths: Array, modules: tuple[Module, ...], prompt_length: int = 0
+) -> list[Array]:
+    """Turn token vectors (N, D) into sentence vectors: the result of each module, (B, width); the last are the vectors.
+
+    ``prompt_length`` counts the prompt's tokens, [CLS] included. **Source**:
+    ``sentence_transformers.SentenceTransformer.forward`` after its first module.
+
+    >>> strip = np.array([[3.0, 3.0], [3.0, 5.0]])
+    >>> apply_modules(strip, np.array([2]), (Pooling(), Normalize()))
+    [array([[3., 4.]]), array([[0.6, 0.8]])]
+    """
+    results: list[Array] = []
+    for module in modules:
+        if isinstance(module, Pooling):
+            left_out = 0 if module.include_prompt else prompt_length
+            results.append(pool(token_embeddings, lengths, module.modes, left_out))
+        elif isinstance(module, Dense):
+            results.append(dense(results[-1], module))
+        else:
+            results.append(normalize(results[-1]))
+    return results
+
+
+def modules_backward(
+    d_embeddings: Array,
+    results: list[Array],
+    token_embeddings: Array,
+    lengths: Array,
+    modules: tuple[Module, ...],
+    prompt_length: int = 0,
+) -> tuple[Array, list[DenseGradients | None]]:
+    """From the gradient of the sentence vectors to that of the token vectors, (N, D), and of each module's weights.
+
+    ``results`` is what the forward gave: each module reads the result before its own.
+    """
+    d_modules: list[DenseGradients | None] = [None] * len(modules)
+    d_y = d_embeddings
+    for i, module in reversed(list(enumerate(modules))):
+        if isinstance(module, Normalize):
+            d_y = normalize_backward(d_y, results[i - 1])
+        elif isinstance(module, Dense):
+            d_y, d_modules[i] = dense_backward(d_y, results[i - 1], module)
+        else:
+            left_out = 0 if module.include_prompt else prompt_length
+            d_y = pool_backward(d_y, token_embeddings, lengths, module.modes, left_out)
+    return d_y, d_modules
+
+
+def dense(x: Array, module: Dense) -> Array:
+    """``y = activation(x @ weight.T + bias)``, plus the residual where the module has one."""
+    activation, _ = ACTIVATIONS[module.activation]
+    y = activation(linear(x, module.weight, module.bias))
+    if module.use_residual:
+        y = y + (x if module.residual is None else x @ module.residual.T)
+    return y
+
+
+@dataclass(frozen=True)
+class DenseGradients:
+    """The gradients of a :class:`Dense` module's weights; None for a weight that it does not have."""
+
+    weight: Array  # (d_out, d_in)
+    bias: Array | None  # (d_out,)
+    residual: Array | None  # (d_out, d_in)
+
+
+def dense_backward(d_y: Array, x: Array, module: Dense) -> tuple[Array, DenseGradients]:
+    """Gradients of what the module read and of its weights."""
+    before = linear(x, module.weight, module.bias)
+    _, activation_backward = ACTIVATIONS[module.activation]
+    d_before = activation_backward(d_y, before)
+    d_x, d_weight, d_bias = linear_backward(d_before, x, module.weight)
+    d_residual = None
+    if module.use_residual and module.residual is None:
+        d_x = d_x + d_y
+    elif module.use_residual and module.residual is not None:
+        d_more, d_residual, _ = linear_backward(d_y, x, module.residual)
+        d_x = d_x + d_more
+    return d_x, DenseGradients(d_weight, None if module.bias is None else d_bias, d_residual)
+
+
+def output_width(modules: tuple[Module, ...], hidden_size: int) -> int:
+    """The length of a sentence vector after these modules.
+
+    >>> output_width((Pooling(("mean", "max")), Normalize()), 384)
+    768
+    """
+    width = hidden_size
+    for module in modules:
+        if isinstance(module, Pooling):
+            width *= len(module.modes)
+        elif isinstance(module, Dense):
+            width = len(module.weight)
+    return width

@@ -1,7 +1,9 @@
 """Text -> token ids, packed end to end: the ``tokenizers`` library splits, this module cuts, counts and locates.
 
 What is cut is always reported (:class:`OverflowReport`), and :class:`TokenSpans` says where each token of a text of any
-length stands. How the library is set up from a model folder is in ``tokenizer_json.py``, next.
+length stands. A model folder carries up to four length limits that contradict each other, and its ``tokenizer.json``
+often truncates and pads on its own (all-MiniLM-L6-v2: at 128, silently). :func:`load_tokenizer` switches that off and
+refuses a tokenizer that does not fit the model; :func:`read_max_seq_length` chooses the one limit that counts.
 
 Letters: ``B`` texts, ``N`` tokens in the strip, ``T`` tokens of one text.
 """
@@ -12,12 +14,14 @@ import re
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 import tokenizers
 
 from minisbert.model import Array
+from minisbert.model.config import BertConfig, ModelFolderError, read_flag, read_json, refuse_others, what_to_do
 
 Overflow = Literal["warn", "error", "truncate", "chunk"]
 """What to do about texts that are too long: cut and warn, refuse, cut silently, split (``chunking.py``)."""
@@ -39,58 +43,52 @@ class Tokens:
     lost: Array  # (B,) tokens that were cut off each text
 
     def split(self) -> list[Array]:
-        """Give each text's token ids as an array of its own.
-
-        Returns
-        -------
-        list of Array
-            ``B`` views of :attr:`token_ids`.
-
-        Examples
-        --------
-        >>> Tokens(np.array([5, 6, 7]), np.array([2, 1]), np.array([0, 0])).split()
-        [array([5, 6]), array([7])]
-        """
+        """Each text's token ids, as ``B`` views of :attr:`token_ids`."""
         return np.split(self.token_ids, np.cumsum(self.lengths)[:-1]) if len(self.lengths) else []
 
 
 @dataclass(frozen=True)
 class TokenSpans:
-    """One text's own tokens, all of them, without special ones, and where each stands in the text."""
+    """All tokens of one text, without special ones, and where each stands in the text."""
 
     token_ids: Array  # (T,)
-    starts: Array  # (T,) the token's first character in the text
-    stops: Array  # (T,) the character behind its last
-    words: Array  # (T,) which word it is a part of, as the tokenizer splits words
+    starts: Array  # (T,) each token's first character in the text
+    stops: Array  # (T,) the character after its last
+    words: Array  # (T,) the word it is part of, as the tokenizer splits words
 
     def behind(self, count: int) -> TokenSpans:
-        """Leave the first tokens out.
-
-        Parameters
-        ----------
-        count : int
-
-        Returns
-        -------
-        TokenSpans
-
-        Examples
-        --------
-        >>> TokenSpans(np.array([5, 6]), np.array([0, 3]), np.array([2, 7]), np.array([0, 1])).behind(1).token_ids
-        array([6])
-        """
+        """Leave the first ``count`` tokens out."""
         return TokenSpans(self.token_ids[count:], self.starts[count:], self.stops[count:], self.words[count:])
 
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """A vocabulary and its rules; texts in, :class:`Tokens` out."""
+    """A vocabulary and its rules; texts in, :class:`Tokens` out. Made by :func:`~minisbert.model.folder.load_model`.
+
+    Parameters
+    ----------
+    library : tokenizers.Tokenizer
+        Without truncation and padding of its own.
+    first, last : tuple of int
+        Ids before and after every text, in BERT [CLS] and [SEP].
+    lower_case : bool
+        ``sentence_bert_config.json`` wants lower case before all else; kept for saving, as is the next.
+    settings : dict
+        ``tokenizer_config.json``.
+
+    Examples
+    --------
+    >>> library = tokenizers.BertWordPieceTokenizer({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "hello": 3})._tokenizer
+    >>> tokenizer = Tokenizer(library, (1,), (2,), lower_case=False, settings={})
+    >>> tokenizer(["Hello", "hello hello"], max_seq_length=8)
+    Tokens(token_ids=array([1, 3, 2, 1, 3, 3, 2]), lengths=array([3, 4]), lost=array([0, 0]))
+    """
 
     library: tokenizers.Tokenizer
-    first: tuple[int, ...]  # ids before every text, in BERT [CLS]
-    last: tuple[int, ...]  # ids behind it, in BERT [SEP]
-    lower_case: bool  # sentence_bert_config.json wants lower case before all else; kept for saving, as is the next
-    settings: dict[str, Any]  # tokenizer_config.json
+    first: tuple[int, ...]
+    last: tuple[int, ...]
+    lower_case: bool
+    settings: dict[str, Any]
 
     @property
     def special_count(self) -> int:
@@ -130,7 +128,7 @@ class Tokenizer:
     def _split(self, texts: Sequence[str], first_index: int) -> list[list[int]]:
         """Ids of each text without special tokens."""
         try:
-            # without the offsets that nobody reads here, where the library can leave them out
+            # without offsets, which are not needed here, where the library can leave them out
             encode = getattr(self.library, "encode_batch_fast", self.library.encode_batch)
             return [encoding.ids for encoding in encode(list(texts), add_special_tokens=False)]
         except (UnicodeEncodeError, TypeError):
@@ -155,8 +153,8 @@ class Tokenizer:
         Returns
         -------
         TokenSpans
-            The ids are those of :meth:`__call__`, uncut and without special tokens. A character may become several
-            tokens, which then have the same span.
+            The ids of :meth:`__call__`, uncut and without special tokens. A character may become several tokens, all of
+            which then have its span.
 
         Raises
         ------
@@ -172,7 +170,7 @@ class Tokenizer:
                 self._split([text], 0)  # says where
                 raise
             starts, stops = np.array(encoding.offsets, np.intp).reshape(-1, 2).T + characters
-            # a special token that is written out in the text is no word: None
+            # a special token written out in the text belongs to no word: None
             words = [-1 if number is None else count + number for number in encoding.word_ids]
             parts.append(np.array([encoding.ids, starts, stops, words], np.intp))
             characters += len(part)
@@ -180,7 +178,7 @@ class Tokenizer:
         return TokenSpans(*np.concatenate(parts, axis=1))
 
     def _parts(self, text: str) -> Iterator[str]:
-        """Cut a very long text behind blanks, where BERT's tokenizer ends a word in any case.
+        """Cut a very long text after blanks, where BERT's tokenizer ends a word in any case.
 
         The library's records of a text are a hundred times larger than the text: 1 GB for a book of 5 MB.
         """
@@ -196,43 +194,20 @@ class Tokenizer:
             start = stop
 
     def _added_tokens_with_blanks(self) -> bool:
-        """Say whether a blank may stand inside a token."""
+        """Whether a token may contain a blank."""
         return any(_BLANK.search(token.content) for token in self.library.get_added_tokens_decoder().values())
 
     def pieces(self, token_ids: Sequence[int] | Array) -> list[str]:
-        """Give the vocabulary's piece of each id.
-
-        Parameters
-        ----------
-        token_ids : sequence of int, shape (N,)
-
-        Returns
-        -------
-        list of str
-            A piece that starts with ``##`` continues the one before.
-        """
+        """The vocabulary's piece of each id; a piece that starts with ``##`` continues the one before."""
         return [str(self.library.id_to_token(int(i))) for i in token_ids]
 
 
 class OverflowReport:
-    """Count what is cut off texts, over any number of blocks of texts, and say it once.
+    """Count what is cut off texts, over any number of blocks of texts, and report it once.
 
-    Parameters
-    ----------
-    max_seq_length : int
-    overflow : {"warn", "error", "truncate", "chunk"}
-        What to do about texts that are too long: warn at the end, refuse at once, or nothing. Texts that are split
-        into chunks are never cut.
-    counts : sequence of 6 int
-        Where to go on counting: the :attr:`counts` of an earlier report, about the texts before.
+    ``overflow`` says what to do about texts that are too long: warn at the end, raise at once, or nothing; texts
+    split into chunks are never cut. ``counts``, the :attr:`counts` of an earlier report, is where counting goes on.
 
-    Raises
-    ------
-    ValueError
-        If ``overflow`` is none of these, or it is ``"error"`` and the texts before were cut.
-
-    Examples
-    --------
     >>> report = OverflowReport(8, "error")
     >>> report.add(Tokens(np.arange(8), np.array([8]), np.array([5])))
     Traceback (most recent call last):
@@ -255,17 +230,7 @@ class OverflowReport:
         return (self.texts, self.cut, self.lost, *self._worst)
 
     def add(self, tokens: Tokens) -> None:
-        """Count the next texts.
-
-        Parameters
-        ----------
-        tokens : Tokens
-
-        Raises
-        ------
-        ValueError
-            If texts were cut and ``overflow`` is ``"error"``.
-        """
+        """Count the next texts."""
         if tokens.lost.any():
             worst = int(np.argmax(tokens.lost))
             lost = int(tokens.lost[worst])
@@ -282,13 +247,7 @@ class OverflowReport:
             raise ValueError(self._message())
 
     def warn(self, stacklevel: int = 3) -> None:
-        """Say what was lost, if anything was and ``overflow`` is ``"warn"``.
-
-        Parameters
-        ----------
-        stacklevel : int
-            As in :func:`warnings.warn`: whose line the warning names.
-        """
+        """Warn, if anything was lost and ``overflow`` is ``"warn"``; ``stacklevel`` as in :func:`warnings.warn`."""
         if self.cut and self.overflow == "warn":
             warnings.warn(self._message(), TruncationWarning, stacklevel=stacklevel)
 
@@ -300,3 +259,168 @@ class OverflowReport:
             "overflow='chunk' embeds them whole; a larger max_seq_length, as far as the model allows, reads more of "
             "them; overflow='truncate' says that the beginnings are enough"
         )
+
+
+_SENTENCE_BERT_CONFIG = "sentence_bert_config.json"
+# Its keys that change what is computed, and the only supported value of each.
+_ONLY_VALUE: dict[str, Any] = {
+    "transformer_task": "feature-extraction",
+    "module_output_name": "token_embeddings",
+    "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+    "processing_kwargs": {},
+    "query_length": None,
+    "document_length": None,
+    "query_expansion": None,
+}
+# With one of these as tokenizer_class, the other keys of tokenizer_config.json overrule tokenizer.json.
+_BERT_CLASSES = (None, "BertTokenizer", "BertTokenizerFast")
+
+
+def load_tokenizer(folder: Path, config: BertConfig) -> Tokenizer:
+    """Read ``tokenizer.json`` (or ``vocab.txt``) and switch the library's own truncation and padding off.
+
+    **Source**: ``transformers.AutoTokenizer.from_pretrained``.
+    """
+    settings = _read_settings(folder / "tokenizer_config.json")
+    library, file = _open_library(folder, settings)
+    library.no_truncation()
+    library.no_padding()
+    _obey_settings(library, settings)
+    said = _sentence_bert_config(folder)
+    if lower_case := read_flag(said, "do_lower_case", False, folder / _SENTENCE_BERT_CONFIG):
+        _lower_case_first(library)
+    _check_vocabulary(library, config, file)
+    first, last = _special_ids(library, file)
+    return Tokenizer(library, first, last, lower_case, settings)
+
+
+def _read_settings(file: Path) -> dict[str, Any]:
+    """Read ``tokenizer_config.json``, which may be absent."""
+    settings: dict[str, Any] = read_json(file, optional=True) or {}
+    refuse_others(settings, {"truncation_side": "right"}, file)
+    for key in ("do_lower_case", "tokenize_chinese_chars"):
+        read_flag(settings, key, True, file)
+    if settings.get("strip_accents") is not None:
+        read_flag(settings, "strip_accents", True, file)
+    return settings
+
+
+def _open_library(folder: Path, settings: dict[str, Any]) -> tuple[tokenizers.Tokenizer, Path]:
+    """Open ``tokenizer.json``, or build the same from ``vocab.txt`` as in models before 2020; say which."""
+    file, vocab = folder / "tokenizer.json", folder / "vocab.txt"
+    known: tuple[Any, ...] = (*_BERT_CLASSES, settings.get("tokenizer_class"))
+    if not (file.exists() or file.is_symlink()):
+        file, known = vocab, _BERT_CLASSES  # other classes split otherwise, and only tokenizer.json would say how
+    if not (file.exists() or file.is_symlink()):
+        raise ModelFolderError(
+            f"{folder.as_posix()}: there is neither tokenizer.json nor vocab.txt; was the folder copied whole?"
+        )
+    # Japanese text is split by another program first, of which tokenizer.json knows nothing
+    if (name := settings.get("tokenizer_class")) not in known or name == "BertJapaneseTokenizer":
+        raise ModelFolderError(
+            f"{(folder / 'tokenizer_config.json').as_posix()}: tokenizer_class {name!r} is not supported with "
+            f"{file.name}, only BertTokenizer"
+        )
+    try:
+        if file == vocab:
+            return tokenizers.BertWordPieceTokenizer(str(file))._tokenizer, file
+        return tokenizers.Tokenizer.from_file(str(file)), file
+    except Exception as error:  # the library raises plain Exception
+        raise ModelFolderError(
+            f"{file.as_posix()}: not a tokenizer that the tokenizers library {tokenizers.__version__} can read: "
+            f"{error}; {what_to_do(file)}"
+        ) from error
+
+
+def _obey_settings(library: tokenizers.Tokenizer, settings: dict[str, Any]) -> None:
+    """Let ``tokenizer_config.json`` overrule ``tokenizer.json``, as transformers' BertTokenizer does."""
+    bert = tokenizers.normalizers.BertNormalizer
+    if isinstance(library.normalizer, bert) and settings.get("tokenizer_class") in _BERT_CLASSES:
+        library.normalizer = bert(
+            lowercase=settings.get("do_lower_case", True),
+            strip_accents=settings.get("strip_accents"),
+            handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+        )
+
+
+def _lower_case_first(library: tokenizers.Tokenizer) -> None:
+    """Lower-case before all else, unless a folder saved earlier already does."""
+    rest = [library.normalizer] if library.normalizer else []
+    if not any(b'"Lowercase"' in normalizer.__getstate__() for normalizer in rest):
+        library.normalizer = tokenizers.normalizers.Sequence([tokenizers.normalizers.Lowercase(), *rest])
+
+
+def _check_vocabulary(library: tokenizers.Tokenizer, config: BertConfig, file: Path) -> None:
+    """Refuse ids without a row in the embedding table or with two pieces, and a missing piece for unknown words."""
+    model = library.model
+    if isinstance(model, tokenizers.models.WordPiece) and model.token_to_id(model.unk_token) is None:
+        raise ModelFolderError(
+            f"{file.as_posix()}: the vocabulary lacks {model.unk_token!r}, the piece of unknown words"
+        )
+    size = library.get_vocab_size(with_added_tokens=True)
+    if size <= config.vocab_size and all(map(library.id_to_token, range(size))):
+        return  # n pieces, and each of the ids 0 to n - 1 has one: nothing is doubled or beyond, seen in 5 ms, not 25
+    owner: dict[int, str] = {}
+    for piece, token_id in library.get_vocab(with_added_tokens=True).items():
+        if token_id >= config.vocab_size:
+            raise ModelFolderError(
+                f"{file.as_posix()}: gives the piece {piece!r} the id {token_id}, but config.json says vocab_size "
+                f"{config.vocab_size}; do the files belong to the same model?"
+            )
+        if owner.setdefault(token_id, piece) != piece:
+            raise ModelFolderError(
+                f"{file.as_posix()}: gives {owner[token_id]!r} and {piece!r} the same id {token_id}; it is damaged"
+            )
+
+
+def _special_ids(library: tokenizers.Tokenizer, file: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Find the ids that the tokenizer puts before and after every text, by watching what it does to one."""
+    try:
+        marked = library.encode("a")
+    except BaseException as error:  # a panic inside the library is not an Exception
+        if isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise
+        raise ModelFolderError(f"{file.as_posix()}: the tokenizer fails on the text 'a': {error}") from error
+    own = [i for i, special in enumerate(marked.special_tokens_mask) if not special]
+    if not own or own[0] == 0 or own[-1] == len(marked.ids) - 1 or len(marked.tokens) != len(marked.ids):
+        raise ModelFolderError(
+            f"{file.as_posix()}: makes {marked.tokens} of the text 'a', without special tokens before and behind it; "
+            "BERT needs them"
+        )
+    for i, (token, token_id) in enumerate(zip(marked.tokens, marked.ids, strict=True)):
+        if i not in own and library.token_to_id(token) != token_id:
+            raise ModelFolderError(
+                f"{file.as_posix()}: puts {token!r} with the id {token_id} around texts, but its vocabulary says "
+                f"{library.token_to_id(token)}; it is damaged"
+            )
+    return tuple(marked.ids[: own[0]]), tuple(marked.ids[own[-1] + 1 :])
+
+
+def _sentence_bert_config(folder: Path) -> dict[str, Any]:
+    """Read ``sentence_bert_config.json``, which plain BERT folders do not have."""
+    file = folder / _SENTENCE_BERT_CONFIG
+    raw: dict[str, Any] = read_json(file, optional=True) or {}
+    refuse_others(raw, _ONLY_VALUE, file)
+    return raw
+
+
+def read_max_seq_length(folder: Path, config: BertConfig, settings: dict[str, Any]) -> int:
+    """Choose the one limit that counts, in tokens, special tokens included.
+
+    ``sentence_bert_config.json: max_seq_length``, else ``tokenizer_config.json: model_max_length``, else
+    ``config.json: max_position_embeddings``; never above the last. ``tokenizer.json``'s own truncation does not count.
+
+    **Source**: ``sentence_transformers``' ``Transformer.max_seq_length``.
+
+    >>> read_max_seq_length(Path("no/such/folder"), BertConfig(), {"model_max_length": 1e30})
+    512
+    """
+    file, key, said = _SENTENCE_BERT_CONFIG, "max_seq_length", _sentence_bert_config(folder).get("max_seq_length")
+    if said is None:
+        file, key, said = "tokenizer_config.json", "model_max_length", settings.get("model_max_length")
+    if said is None:
+        return config.max_position_embeddings
+    if isinstance(said, bool) or not isinstance(said, (int, float)) or not said >= 1 or said != said // 1:
+        raise ModelFolderError(f"{(folder / file).as_posix()}: {key} must be a positive number of tokens, got {said!r}")
+    # 1e30 is transformers' way to say "no limit"
+    return int(min(said, config.max_position_embeddings))

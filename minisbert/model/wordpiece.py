@@ -1,29 +1,33 @@
 """Text -> token ids by hand: what ``tokens.py`` leaves to the ``tokenizers`` library, in Python to read.
 
-The steps, in the order in which text runs through them:
-
 1. :func:`tokenize` finds special tokens such as ``[SEP]`` in the raw text; they pass untouched.
-2. :func:`normalize` drops control characters and accents, lowers the case, sets ideographs apart.
+2. :func:`normalize` drops control characters and accents, lower-cases, and sets ideographs apart.
 3. :func:`split_words` cuts at white space and around every punctuation mark.
 4. :func:`split_word` cuts each word into the longest pieces that the vocabulary has.
-5. :func:`encode` looks up their ids and puts ``[CLS]`` before and ``[SEP]`` behind.
+5. :func:`encode` looks up their ids and puts ``[CLS]`` before and ``[SEP]`` after them.
 
-Left out on purpose: length limits (``tokenizer_json.py``, before this file), offsets into the text, and speed: the
-encoder uses the library, and a test holds this file to it, id for id, on every code point of Unicode; where its
-Unicode is older or younger than Python's, ``unicode_ages.py`` says so. ``ops.py``, next, takes over where ids have
-become vectors.
+The encoder uses the library; a test holds this file to it, id for id, on every code point, with the library's tables of
+Unicode: those of 2015 (categories) and 2016 (NFD). Python's own are younger and know more characters.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from minisbert.model.config import ModelFolderError, read_json
-from minisbert.model.unicode_ages import IDEOGRAPH, WHITE_SPACE, YOUNG_CAPITALS, category, decompose
+
+# Unicode's property White_Space; \s and str.split() would add U+001C to U+001F
+WHITE_SPACE = re.compile("[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
+# CJK; the library begins the last block but two at 2B920, BERT's original at 2B820: the library is what models run with
+IDEOGRAPH = re.compile(
+    "[\u4e00-\u9fff\u3400-\u4dbf\U00020000-\U0002a6df\U0002a700-\U0002b73f\U0002b740-\U0002b81f"
+    "\U0002b920-\U0002ceaf\uf900-\ufaff\U0002f800-\U0002fa1f]"
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class WordPiece:
     vocabulary : mapping of str to int
         Id of each piece; a piece that continues a word starts with ``continuing_subword_prefix``.
     special_tokens : mapping of str to int
-        Tokens that are recognised in raw text, letter for letter; none unless given.
+        Tokens that are recognised in raw text, letter for letter.
     clean_text : bool
         Drop control characters and turn all white space into plain spaces.
     handle_chinese_chars : bool
@@ -43,17 +47,22 @@ class WordPiece:
     strip_accents : bool or None
         Drop combining marks; None does so where ``lowercase`` does.
     lowercase : bool
-        Lower the case.
     unk_token, cls_token, sep_token : str
-        What stands for a word that has no pieces, before a text, and behind it.
+        What replaces a word that has no pieces, stands before a text, and after it.
     continuing_subword_prefix : str
     max_input_chars_per_word : int
-        Longer words become ``unk_token`` unseen, in characters after :func:`normalize`.
+        Longer words (after :func:`normalize`) become ``unk_token`` without a look.
 
     Raises
     ------
     ValueError
         If one of the three named tokens has no id, or a special token has two.
+
+    Examples
+    --------
+    >>> rules = WordPiece({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "un": 3, "##want": 4, "##ed": 5, "!": 6})
+    >>> encode("Unwantéd!", rules)
+    [1, 3, 4, 5, 6, 2]
     """
 
     vocabulary: Mapping[str, int] = field(repr=False)
@@ -90,33 +99,9 @@ class WordPiece:
 
 
 def encode(text: str, rules: WordPiece) -> list[int]:
-    """Turn one text into token ids: ``[CLS]``, the ids of its pieces, ``[SEP]``.
+    """Turn one text into token ids: ``[CLS]``, the ids of its pieces, ``[SEP]``; nothing is cut.
 
-    Parameters
-    ----------
-    text : str
-    rules : WordPiece
-
-    Returns
-    -------
-    list of int
-        As long as the text needs; nothing is cut.
-
-    Raises
-    ------
-    ValueError
-        As :func:`tokenize`.
-
-    Notes
-    -----
-    **Source**: Devlin et al. 2018, section 3, "Input/Output Representations"; ``tokenizers.Tokenizer.encode(text).ids``
-    without truncation and padding.
-
-    Examples
-    --------
-    >>> rules = WordPiece({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "un": 3, "##want": 4, "##ed": 5, "!": 6})
-    >>> encode("Unwantéd!", rules)
-    [1, 3, 4, 5, 6, 2]
+    **Source**: Devlin et al. 2018, section 3; ``tokenizers.Tokenizer.encode(text).ids``.
     """
     return [rules.id_of(piece) for piece in [rules.cls_token, *tokenize(text, rules), rules.sep_token]]
 
@@ -124,26 +109,8 @@ def encode(text: str, rules: WordPiece) -> list[int]:
 def tokenize(text: str, rules: WordPiece) -> list[str]:
     """Cut one text into pieces of the vocabulary and special tokens.
 
-    Parameters
-    ----------
-    text : str
-    rules : WordPiece
-
-    Returns
-    -------
-    list of str
-
-    Raises
-    ------
-    ValueError
-        If ``text`` is no string, or holds a lone surrogate, which is half a character and has no UTF-8.
-
-    Notes
-    -----
     **Source**: ``tokenizers.Tokenizer.encode(text, add_special_tokens=False).tokens``.
 
-    Examples
-    --------
     >>> rules = WordPiece({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "play": 3, "##ing": 4}, special_tokens={"[SEP]": 2})
     >>> tokenize("Playing[SEP]played", rules)
     ['play', '##ing', '[SEP]', '[UNK]']
@@ -181,21 +148,8 @@ def _split_special_tokens(text: str, special_tokens: Mapping[str, int]) -> list[
 def normalize(text: str, rules: WordPiece) -> str:
     r"""Reduce a text to the letters that the vocabulary was made from.
 
-    Parameters
-    ----------
-    text : str
-    rules : WordPiece
-
-    Returns
-    -------
-    str
-
-    Notes
-    -----
     **Source**: ``BasicTokenizer`` in BERT's ``tokenization.py``; ``tokenizers.normalizers.BertNormalizer``.
 
-    Examples
-    --------
     >>> rules = WordPiece({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2})
     >>> normalize("Zürich\tis\u200b 東京", rules)
     'zurich is  東  京 '
@@ -206,36 +160,23 @@ def normalize(text: str, rules: WordPiece) -> str:
         text = IDEOGRAPH.sub(r" \g<0> ", text)
     if rules.lowercase if rules.strip_accents is None else rules.strip_accents:
         # NFD takes é apart into e and a combining mark, which is then left out
-        text = "".join(char for char in decompose(text) if category(char) != "Mn")
+        text = "".join(char for char in unicodedata.normalize("NFD", text) if unicodedata.category(char) != "Mn")
     if rules.lowercase:
         # letter by letter: a whole Greek word's .lower() ends in ς, the library's in σ
-        text = "".join(char.lower() for char in text.translate(YOUNG_CAPITALS))
+        text = "".join(char.lower() for char in text)
     return text
 
 
 def _is_dropped(char: str) -> bool:
     """Control, format and private use characters; NUL is among them, U+FFFD stands for undecodable bytes."""
-    return char == "\ufffd" or (char not in "\t\n\r" and category(char) in ("Cc", "Cf", "Co"))
+    return char == "\ufffd" or (char not in "\t\n\r" and unicodedata.category(char) in ("Cc", "Cf", "Co"))
 
 
 def split_words(text: str) -> list[str]:
-    """Cut normalised text at white space, which is dropped, and around each punctuation mark, which is kept.
+    """Cut normalized text at white space, which is dropped, and around each punctuation mark, which is kept.
 
-    Parameters
-    ----------
-    text : str
-
-    Returns
-    -------
-    list of str
-        No word is empty.
-
-    Notes
-    -----
     **Source**: ``tokenizers.pre_tokenizers.BertPreTokenizer``.
 
-    Examples
-    --------
     >>> split_words("isn't it  $5?")
     ['isn', "'", 't', 'it', '$', '5', '?']
     """
@@ -245,7 +186,7 @@ def split_words(text: str) -> list[str]:
 
 def _is_punctuation(char: str) -> bool:
     """Unicode's punctuation, and all of ASCII that is neither letter nor digit ($ + < ^ are symbols to Unicode)."""
-    return ("!" <= char <= "~" and not char.isalnum()) or category(char).startswith("P")
+    return ("!" <= char <= "~" and not char.isalnum()) or unicodedata.category(char).startswith("P")
 
 
 def split_word(word: str, rules: WordPiece) -> list[str]:
@@ -253,23 +194,8 @@ def split_word(word: str, rules: WordPiece) -> list[str]:
 
     Greedy, so it never goes back: if the rest has no piece, the whole word is unknown.
 
-    Parameters
-    ----------
-    word : str
-        Normalised, without white space.
-    rules : WordPiece
-
-    Returns
-    -------
-    list of str
-        Pieces, or ``[UNK]`` alone.
-
-    Notes
-    -----
     **Source**: Wu et al. 2016 (arXiv 1609.08144), section 4.1; ``tokenizers.models.WordPiece.tokenize``.
 
-    Examples
-    --------
     >>> rules = WordPiece({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "un": 3, "unw": 4, "##want": 5, "##ed": 6})
     >>> split_word("unwed", rules), split_word("unwanted", rules)  # "un ##want ##ed" would do, but "unw" is longer
     (['unw', '##ed'], ['[UNK]'])
@@ -293,31 +219,8 @@ def split_word(word: str, rules: WordPiece) -> list[str]:
 def read_wordpiece(path: str | Path) -> WordPiece:
     """Read vocabulary and rules from ``tokenizer.json``, or a vocabulary from ``vocab.txt``.
 
-    Parameters
-    ----------
-    path : str or Path
-        The file. ``vocab.txt`` (one piece a line, its number the id) says no rules: bert-base-uncased's are taken, and
-        ``dataclasses.replace(rules, lowercase=False)`` is the way to a cased model.
-
-    Returns
-    -------
-    WordPiece
-
-    Raises
-    ------
-    ModelFolderError
-        If the file is missing or damaged, or does what this module does not compute exactly.
-
-    Notes
-    -----
-    **Source**: ``tokenizers.Tokenizer.from_file``, ``tokenizers.BertWordPieceTokenizer``.
-
-    Examples
-    --------
-    >>> read_wordpiece("no/such/tokenizer.json")
-    Traceback (most recent call last):
-        ...
-    minisbert.model.config.ModelFolderError: no/such/tokenizer.json: the file is missing; ...
+    ``vocab.txt`` (one piece a line, its number the id) says no rules: bert-base-uncased's are taken, and
+    ``dataclasses.replace(rules, lowercase=False)`` is the way to a cased model.
     """
     path = Path(path)
     try:
@@ -344,11 +247,11 @@ def _from_tokenizer_json(raw: dict[str, Any]) -> WordPiece:
     }.items():
         found = raw[part]["type"] if raw[part] else None
         if found != known:
-            raise ValueError(f"its {part} is {found}, and only {known} is computed here")
+            raise ValueError(f"its {part} is {found}; only {known} is supported")
     for token in raw["added_tokens"]:
         flags = [flag for flag in ("single_word", "lstrip", "rstrip", "normalized") if token[flag]]
         if flags:
-            raise ValueError(f"its added token {token['content']!r} is marked {flags}, which is not computed here")
+            raise ValueError(f"its added token {token['content']!r} is marked {flags}, which is not supported")
     (cls_token, cls_ids), (sep_token, sep_ids) = _template(raw["post_processor"] or {})
     settings = {**raw["normalizer"], **raw["model"], "cls_token": cls_token, "sep_token": sep_token}
     rules = WordPiece(
@@ -362,7 +265,7 @@ def _from_tokenizer_json(raw: dict[str, Any]) -> WordPiece:
 
 
 def _template(post_processor: dict[str, Any]) -> list[tuple[str, list[int]]]:
-    """Token and ids before a text, and behind it, from either of the two forms in which BERT's template is written."""
+    """Token and ids before a text, and after it, from either of the two forms in which BERT's template is written."""
     if post_processor.get("type") == "BertProcessing":
         return [(token, [token_id]) for token, token_id in (post_processor["cls"], post_processor["sep"])]
     single = post_processor.get("single", [])

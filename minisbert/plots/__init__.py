@@ -1,14 +1,12 @@
-"""Pictures: matrices, attention heads, vectors in the plane, curves, bars; in one style, for notebooks and files.
+"""Pictures in one style, for notebooks and files: matrices, attention heads, vectors in the plane, curves, bars.
 
 Each is a function ``draw(stream, ...)`` that writes a PNG; ``picture(draw, ...)`` keeps it in memory, and Jupyter shows
-it. matplotlib (extra ``plots`` or ``notebooks``) is imported when something is drawn.
+it. matplotlib (extra ``plots`` or ``notebooks``) is imported when something is drawn. ``style`` and ``placing`` serve
+all pictures.
 
-**How they stay readable.** In black and white and for colour-blind readers: values are told by lightness, lines by
-dashes and marks, groups by shapes, and names stand at what they name. Labels do not overlap; what finds no room is left
-out, and the caption says so. Any text in any script is drawn as it is, ``$`` and ``_`` too.
-
-Other kinds of picture stand with the figures that they show, such as ``analysis/map_picture.py``. First file:
-``style.py``.
+Pictures stay readable in black and white and for colour-blind readers: lightness shows values, dashes and marks
+distinguish lines, shapes distinguish groups, and names stand next to what they name. Labels do not overlap; one that
+finds no room is left out, and the caption says so. Text in any script is drawn as it is, ``$`` and ``_`` too.
 """
 
 from __future__ import annotations
@@ -20,68 +18,22 @@ from minisbert.plots.heads import attention_heads
 from minisbert.plots.heat import heat_map
 from minisbert.plots.line_chart import curves
 from minisbert.plots.matrix import similarity_matrix
-from minisbert.plots.picture import Picture, picture
+from minisbert.plots.picture import picture
 from minisbert.plots.plane import vectors_in_plane
-from minisbert.plots.style import (
-    BOX,
-    DIVERGING,
-    DPI,
-    FONT_SIZE,
-    INSTALL,
-    LABEL_LETTERS,
-    LETTER,
-    NEEDS,
-    NO_COLOUR,
-    NO_NUMBER,
-    SEQUENTIAL,
-    colour_map,
-    contrasting,
-    find_fonts,
-    one_line,
-    write_head,
-    written,
-)
+from minisbert.plots.style import NEEDS
 
 __all__ = [
-    "BOX",
-    "DIVERGING",
-    "DPI",
-    "FONT_SIZE",
-    "INSTALL",
-    "LABEL_LETTERS",
-    "LETTER",
-    "NO_COLOUR",
-    "NO_NUMBER",
-    "SEQUENTIAL",
-    "Picture",
     "attention_heads",
     "bars",
-    "colour_map",
-    "contrasting",
     "curves",
-    "find_fonts",
     "heat_map",
-    "one_line",
     "picture",
-    "require_matplotlib",
     "similarity_matrix",
     "vectors_in_plane",
-    "write_head",
-    "written",
 ]
 
 
 def require_matplotlib() -> None:
-    """Refuse early, before anything is computed, where a picture could not be drawn in the end.
-
-    Raises
-    ------
-    ValueError
-        With the command that installs it.
-
-    Examples
-    --------
-    >>> require_matplotlib()  # doctest: +SKIP
-    """
+    """Raise before anything is computed if matplotlib is missing, with the command that installs it."""
     if find_spec("matplotlib") is None:
         raise ValueError(NEEDS)

@@ -1,7 +1,7 @@
-"""Bars: one number a name, with an interval where there is one.
+"""Bars: one number per name, with optional intervals.
 
-Bars lie, so that names of any length can be read, and begin at 0: a bar that begins elsewhere lies about proportions.
-A negative one goes to the left and is hatched. Next file: ``picture.py``, which keeps a picture for a notebook.
+Bars are horizontal, so that names of any length can be read, and begin at 0: otherwise they would mislead about
+proportions. Negative ones go left and are hatched.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import IO, Any
 from minisbert.plots.style import DIVERGING, DPI, FONT_SIZE, LETTER, Page, page, written
 
 WIDTH_INCHES = 5.0  # of the axes
-BAR_INCHES = 0.28  # one bar with the room to the next; less where there are many
+BAR_INCHES = 0.28  # from bar to bar; less if there are many
 HEIGHT_INCHES = 9.0  # of all bars, at most
 _POSITIVE, _NEGATIVE = DIVERGING[4], DIVERGING[1]
 
@@ -33,30 +33,29 @@ def bars(
     Parameters
     ----------
     stream : binary file
-        Gets a PNG.
+        Receives a PNG.
     values : mapping of str to float
-        Finite numbers, drawn in this order from top to bottom.
-    title : str
-        Any text, wrapped.
-    caption : str
-        Smaller, below the title, wrapped.
+        Finite, drawn from top to bottom.
+    title, caption : str
+        Any text, wrapped; the caption is smaller, below the title.
     value_label : str
-        What the numbers count, and in which unit.
+        Quantity and unit.
     intervals : mapping of str to (float, float), optional
-        Lower and upper end of what is drawn as a whisker; not every name needs one.
+        Ends of whiskers, for all or some of the names.
     number_format : str
         For :meth:`str.format`.
 
     Raises
     ------
     ValueError
-        If matplotlib is missing, there is no bar, a number is not finite, or an interval has no bar, or does not hold
+        If matplotlib is missing, there is no bar, a number is not finite, or an interval has no bar or does not contain
         its value.
 
     Examples
     --------
-    >>> with open("scores.png", "wb") as stream:  # doctest: +SKIP
-    ...     bars(stream, {"mean": 82.03, "cls": 55.1}, title="which pooling", value_label="Spearman x 100")
+    >>> from minisbert.plots.picture import picture
+    >>> picture(bars, {"mean": 82.03, "cls": 55.1}, title="which pooling", value_label="Spearman x 100")
+    Picture()
     """
     values = {name: float(value) for name, value in values.items()}
     ends = _checked(values, intervals or {})
@@ -66,7 +65,7 @@ def bars(
 
 
 def _checked(values: dict[str, float], intervals: Mapping[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
-    """Refuse what is no bar, and what is no interval around its value."""
+    """Check that every number is finite and every interval contains one."""
     if not values:
         raise ValueError("bars: expected at least one bar, {name: value}, got none")
     for name, value in values.items():
@@ -93,7 +92,6 @@ def _draw(
     value_label: str,
     number_format: str,
 ) -> tuple[Any, Any]:
-    """Build the figure."""
     from matplotlib.figure import Figure
 
     height = min(HEIGHT_INCHES, BAR_INCHES * len(values))
@@ -119,7 +117,7 @@ def _draw(
 
 
 def _whisker(axes: Any, values: dict[str, float], ends: dict[str, tuple[float, float]]) -> None:
-    """Draw intervals, black inside white, so that they are seen on a bar."""
+    """Draw intervals, black inside white, so that they show on a bar."""
     for place, name in enumerate(values):
         if name in ends:
             for colour, width, cap in (("white", 3.2, 4.0), ("black", 1.2, 3.0)):

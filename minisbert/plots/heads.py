@@ -1,7 +1,7 @@
-"""Attention as small squares, one a head: which token looks at which.
+"""Attention as small squares, one per head: which token attends to which.
 
-White is 0 and the darkest blue is the largest probability of all heads, so that squares can be compared. Few heads have
-token labels; where squares are too small, the tokens are listed once, in the caption. Next file: ``plane.py``.
+White is 0 and the darkest blue is the largest probability of all heads, so that squares compare. If squares are too
+small for labels, the tokens are listed once, in the caption.
 
 Letters: ``L`` layers, ``H`` heads, ``T`` tokens.
 """
@@ -18,45 +18,41 @@ import numpy as np
 from minisbert.model import Array
 from minisbert.plots.style import DPI, FONT_SIZE, LETTER, Page, amount_map, colour_bar, contrasting, inches, page
 
-WIDTH_INCHES = 7.8  # of all squares together, at most: with their names they are about as wide as a notebook
+WIDTH_INCHES = 7.8  # of all squares together, at most: with their names about a notebook's width
 ALONE_INCHES = 6.0  # one square, at most
 CELL_INCHES = 0.42  # one token of a square, at most
 TOKEN_LETTERS = 16  # longer labels are cut
-_LEAST_INCHES = 0.55  # one square: its name needs as much
+_LEAST_INCHES = 0.55  # one square: the width of its name
 _LETTER_POINTS = (6.5, FONT_SIZE)  # of token labels
-_LINE = 1.25  # of a letter's size, what a line of letters takes
-_GAP, _HEAD = 0.08, 0.2  # inches: between two squares, and above one that has its name there
+_LINE = 1.25  # line height as a multiple of the letters' size
+_GAP, _HEAD = 0.08, 0.2  # inches: between squares, and above one with a name
 _MANY_NUMBERS = 600
 
 
 def attention_heads(stream: IO[bytes], probs: Array, tokens: Sequence[str], *, title: str, caption: str = "") -> None:
-    """Draw the attention of one or several heads, of one or several layers.
-
-    Each row of a square is a token that looks, each column one that is looked at.
+    """Draw the attention of one or several heads, of one or several layers: rows are queries, columns keys.
 
     Parameters
     ----------
     stream : binary file
-        Gets a PNG.
+        Receives a PNG.
     probs : Array, shape (H, T, T) or (L, H, T, T)
-        Probabilities, in [0, 1]. Layers and heads are counted from 0, as in the array; a single layer is not named.
+        In [0, 1]. Layers and heads are counted from 0, as in the array; a single layer is not named.
     tokens : sequence of str, length T
         Any text; long ones are cut.
-    title : str
-        Any text, wrapped.
-    caption : str
-        Smaller, below the title, wrapped.
+    title, caption : str
+        Any text, wrapped; the caption is smaller, below the title.
 
     Raises
     ------
     ValueError
-        If matplotlib is missing, the shape is another one, a number is no probability, or there are not T tokens.
+        If matplotlib is missing, for another shape, a number that is no probability, or not T tokens.
 
     Examples
     --------
-    >>> with open("heads.png", "wb") as stream:  # doctest: +SKIP
-    ...     probs = trace.tensors()["layers.0.attention.probs.0"]  # (1, H, T, T) for a single text
-    ...     attention_heads(stream, probs, trace.pieces, title="who looks at whom")
+    >>> from minisbert.plots.picture import picture
+    >>> picture(attention_heads, np.array([[[1.0, 0.0], [0.3, 0.7]]]), ["soup", "tea"], title="one head")
+    Picture()
     """
     probs = _checked(probs, tokens)
     with page(title, caption, tokens) as paper:
@@ -65,14 +61,14 @@ def attention_heads(stream: IO[bytes], probs: Array, tokens: Sequence[str], *, t
 
 
 def _checked(probs: Array, tokens: Sequence[str]) -> Array:
-    """Refuse what is no attention of these tokens."""
+    """Check that these are the attention probabilities of these tokens."""
     probs = np.asarray(probs, np.float64)
     if probs.ndim not in (3, 4) or not probs.size or probs.shape[-2:] != (len(tokens), len(tokens)):
         raise ValueError(
             f"attention_heads: expected probs (H, T, T) or (L, H, T, T) of T tokens, got {probs.shape} and "
             f"{len(tokens)} tokens; one head (T, T) is probs[None]"
         )
-    is_one = (probs >= 0) & (probs <= 1.001)  # NaN is none
+    is_one = (probs >= 0) & (probs <= 1.001)  # False for NaN
     if not is_one.all():
         where = tuple(np.argwhere(~is_one)[0].tolist())
         raise ValueError(
@@ -83,7 +79,7 @@ def _checked(probs: Array, tokens: Sequence[str]) -> Array:
 
 
 def _draw(paper: Page, probs: Array, tokens: Sequence[str]) -> tuple[Any, Any, float]:
-    """Build the figure: a square a head, on a page of which each knows its place."""
+    """A square per head, placed on the page by the grid."""
     from matplotlib.figure import Figure
 
     if probs.ndim == 4 and len(probs) == 1:
@@ -107,12 +103,12 @@ def _draw(paper: Page, probs: Array, tokens: Sequence[str]) -> tuple[Any, Any, f
         _label(axes, labels, grid, is_left=column == 0, is_low=grid.is_low(row, column, probs))
         if grid.has_numbers:
             _write_numbers(axes, head, image)
-    colour_bar(figure, image, grid.width, grid.height, gap=0.2 + 0.55 * (probs.ndim == 4))  # beside the layers' names
+    colour_bar(figure, image, grid.width, grid.height, gap=0.2 + 0.55 * (probs.ndim == 4))  # next to the layers' names
     return figure, whole, grid.width
 
 
 def _top(probs: Array) -> float:
-    """Choose the probability of the darkest blue: a round one near 1."""
+    """The probability of the darkest blue: a round one near 1."""
     largest = float(probs.max())
     return largest if 0 < largest < 0.9 else 1.0
 
@@ -124,7 +120,7 @@ class _Grid:
     rows: int
     columns: int
     square: float  # side of a square
-    step: int  # every so-manieth token has a label
+    step: int  # every step-th token has a label
     letter_points: float
     head: float  # above each row
     has_numbers: bool
@@ -158,13 +154,13 @@ class _Grid:
         return self.rows * (self.square + self.head)
 
     def place(self, row: int, column: int) -> tuple[float, float, float, float]:
-        """Give left, bottom, width and height of a square, in parts of the whole."""
+        """Left, bottom, width and height of a square, as fractions of the whole."""
         left, top = column * (self.square + _GAP), row * (self.square + self.head) + self.head
         low = self.height - top - self.square
         return left / self.width, low / self.height, self.square / self.width, self.square / self.height
 
     def squares(self, probs: Array) -> Iterator[tuple[int, int, str, Array]]:
-        """Give row, column, name and numbers of each square."""
+        """Yield row, column, name and numbers of each square."""
         if probs.ndim == 4:
             for layer, heads in enumerate(probs):
                 for head, numbers in enumerate(heads):
@@ -174,12 +170,12 @@ class _Grid:
                 yield *divmod(head, self.columns), f"head {head}", numbers
 
     def is_low(self, row: int, column: int, probs: Array) -> bool:
-        """Say whether no square stands below."""
+        """Whether no square stands below."""
         return row == self.rows - 1 or (probs.ndim == 3 and (row + 1) * self.columns + column >= len(probs))
 
 
 def _label(axes: Any, labels: list[str], grid: _Grid, *, is_left: bool, is_low: bool) -> None:
-    """Write tokens beside the squares at the left and below the lowest ones."""
+    """Write tokens to the left of the leftmost squares and below the lowest ones."""
     look: dict[str, Any] = {"fontsize": grid.letter_points, "parse_math": False}
     turned = max(inches(label, grid.letter_points) for label in labels) > 0.95 * grid.square / len(labels)
     places, shown = range(0, len(labels), grid.step), labels[:: grid.step]

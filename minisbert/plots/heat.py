@@ -1,8 +1,7 @@
-"""A matrix as a picture: a heat map that can be read in black and white, by colour-blind readers, in any script.
+"""A heat map, readable in black and white, by colour-blind readers, in any script.
 
 A cell has a size in inches and everything else is arranged around the cells, so that numbers and labels are as large
-for 30 rows as for 3; only past a bound do cells shrink. Where sign is not written in the cells, negative ones carry a
-dash. Next file: ``matrix.py``, the same for texts beside each other.
+for 30 rows as for 3; cells shrink only past a bound. Negative cells without a number carry a dash.
 """
 
 from __future__ import annotations
@@ -15,10 +14,10 @@ import numpy as np
 from minisbert.model import Array
 from minisbert.plots.style import DPI, FONT_SIZE, LETTER, colour_bar, colour_map, contrasting, inches, page, written
 
-BODY_INCHES = (10.0, 8.5)  # all cells together are at most so wide and high
+BODY_INCHES = (10.0, 8.5)  # maximum width and height of all cells together
 CELL_INCHES = (0.45, 0.3)  # one cell, unless numbers need more or the bound less
 _ARROWS = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
-_WORTH_A_DASH = 0.02  # of the scale: below that a negative number is hardly one
+_WORTH_A_DASH = 0.02  # of the scale: smaller negative numbers have no dash
 
 
 def heat_map(
@@ -34,25 +33,23 @@ def heat_map(
     marked: tuple[int, int] | None = None,
     number_format: str = "{:.2f}",
 ) -> None:
-    """Draw a matrix as coloured cells, with its numbers where there is room for them.
+    """Draw a matrix as coloured cells, with its numbers where they fit.
 
     Parameters
     ----------
     stream : binary file
-        Gets a PNG.
+        Receives a PNG.
     values : Array, shape (R, C)
-        Finite numbers, at least one. NaN is a cell that has none: grey, with the word.
+        At least one finite number. NaN is a grey cell with the word "none".
     rows, columns : sequence of str, of lengths R and C
-        Labels, any text; long ones are cut, and where rows are too thin for letters only every so-manieth is shown.
-    title : str
-        Any text, wrapped.
-    caption : str
-        Smaller, below the title, wrapped.
+        Labels, any text; long ones are cut, and only every n-th is shown if rows are too thin.
+    title, caption : str
+        Any text, wrapped; the caption is smaller, below the title.
     value_range : (float, float), optional
-        The values at the two ends of the colours; by default the smallest and the largest. What lies beyond has the
-        colour of the end, and the colour bar says so by an arrow.
+        Values at the two ends of the colours, by default the smallest and the largest. Values beyond have the end's
+        colour, and the colour bar an arrow.
     diverging : bool
-        Zero is white, and sign counts. The range is then made symmetric.
+        Zero is white, and the range symmetric.
     marked : (int, int), optional
         Row and column of a cell to frame.
     number_format : str
@@ -61,12 +58,13 @@ def heat_map(
     Raises
     ------
     ValueError
-        If matplotlib is missing, shapes and labels do not fit, a number is infinite, or there is none at all.
+        If matplotlib is missing, shapes and labels do not fit, a number is infinite, or there is none.
 
     Examples
     --------
-    >>> with open("heat.png", "wb") as stream:  # doctest: +SKIP
-    ...     heat_map(stream, np.eye(2), ["a", "b"], ["c", "d"], title="who is alike")
+    >>> from minisbert.plots.picture import picture
+    >>> picture(heat_map, np.eye(2), ["soup", "tea"], ["broth", "chai"], title="similarity")
+    Picture()
     """
     values = _checked(values, rows, columns, value_range, marked)
     draw_cells(
@@ -94,40 +92,21 @@ def draw_cells(
     marked: tuple[int, int] | None = None,
     number_format: str = "{:.2f}",
 ) -> None:
-    """Draw a matrix that has been checked, in given colours.
+    """Draw a checked matrix ``(R, C)``, its row and column names, title and caption (``head``) in given colours.
 
-    Parameters
-    ----------
-    stream : binary file
-        Gets a PNG.
-    values : Array, shape (R, C)
-    names : (sequence of str, sequence of str), of lengths R and C
-    head : (str, str)
-        Title and caption.
-    limits : (float, float)
-        The values at the two ends of the colours.
-    colours : callable
-        Gives matplotlib's colour map, once matplotlib is known to be there.
-    is_signed : bool
-        Negative cells have a dash where no number is written.
-    marked, number_format
-        As in :func:`heat_map`.
-
-    Examples
-    --------
-    >>> with open("cells.png", "wb") as stream:  # doctest: +SKIP
-    ...     draw_cells(stream, np.eye(1), (["a"], ["b"]), ("title", ""), limits=(0.0, 1.0), colours=amount_map)
+    ``colours()`` makes matplotlib's colour map once matplotlib is known to be there; ``limits`` are the values at its
+    ends.
     """
     numbers, (low, high) = written(values, number_format), limits
     width, height, shown = _size(numbers)
     dashed = values < -_WORTH_A_DASH * high if is_signed and not shown else np.zeros(values.shape, bool)
     with page(*head, [*names[0], *names[1]]) as paper:
-        from matplotlib.figure import Figure  # not pyplot: it would look for a screen
+        from matplotlib.figure import Figure  # not pyplot, which looks for a screen
 
         if dashed.any():
             paper.captions.append("cells with a dash are negative")
         figure = Figure(figsize=(width, height), dpi=DPI)
-        axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))  # the cells fill the figure; saving adds what stands around them
+        axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))  # the cells fill the figure; saving adds what is around them
         image = axes.imshow(values, cmap=colours(), vmin=low, vmax=high, aspect="auto", interpolation="nearest")
         rows, columns = ([paper.label(label) for label in labels] for labels in names)
         _label(axes, rows, columns, width, height)
@@ -149,7 +128,7 @@ def _checked(
     value_range: tuple[float, float] | None,
     marked: tuple[int, int] | None,
 ) -> Array:
-    """Refuse what is no matrix with its labels."""
+    """Check a matrix and its labels."""
     values = np.asarray(values, np.float64)
     if values.ndim != 2 or 0 in values.shape or values.shape != (len(rows), len(columns)):
         raise ValueError(
@@ -169,30 +148,30 @@ def _checked(
 
 
 def _size(numbers: list[list[str]]) -> tuple[float, float, bool]:
-    """Give the width and the height of all cells in inches, and whether the numbers fit into them."""
+    """Width and height of all cells in inches, and whether the numbers fit into them."""
     longest = max(len(cell) for row in numbers for cell in row)
     needed = (longest + 1) * LETTER
     width = min(BODY_INCHES[0], len(numbers[0]) * max(CELL_INCHES[0], needed))
     height = min(BODY_INCHES[1], len(numbers) * CELL_INCHES[1])
-    # a little tighter than wanted is still read
+    # slightly tighter is still readable
     fits = width / len(numbers[0]) >= 0.8 * needed and height / len(numbers) >= 0.16
     return width, height, fits
 
 
 def _limits(values: Array, value_range: tuple[float, float] | None, diverging: bool) -> tuple[float, float]:
-    """Choose the values at the two ends of the colours."""
+    """The values at the two ends of the colours."""
     low, high = value_range or (float(np.nanmin(values)), float(np.nanmax(values)))
     if diverging:
         high = max(abs(low), abs(high))
         low = -high
-    if low == high:  # all equal: any range around it will do
+    if low == high:  # all equal: any range around it
         low, high = low - 0.5, high + 0.5
     return low, high
 
 
 def _label(axes: Any, rows: list[str], columns: list[str], width: float, height: float) -> None:
-    """Write the labels of rows and columns, or of every so-manieth where they would overlap."""
-    line = 1.35 * FONT_SIZE / 72  # inches that a line of letters takes
+    """Write the labels of rows and columns, or of every n-th where they would overlap."""
+    line = 1.35 * FONT_SIZE / 72  # line height in inches
     step = max(1, round(np.ceil(line * len(rows) / height)))
     axes.set_yticks(range(0, len(rows), step), rows[::step], parse_math=False)
     cell = width / len(columns)
@@ -213,7 +192,7 @@ def _write_numbers(axes: Any, numbers: list[list[str]], image: Any) -> None:
 
 
 def _draw_dashes(axes: Any, dashed: Array, image: Any, cell: float) -> None:
-    """Draw a minus sign into cells, as large as half of a cell."""
+    """Draw a minus sign half as wide as the cell."""
     colours = np.array(contrasting(image.to_rgba(image.get_array()).reshape(-1, 4))).reshape(dashed.shape)
     i, j = np.nonzero(dashed)
     points = 72 * cell
@@ -221,7 +200,7 @@ def _draw_dashes(axes: Any, dashed: Array, image: Any, cell: float) -> None:
 
 
 def _frame(axes: Any, row: int, column: int) -> None:
-    """Draw a line around a cell, black inside white, so that it is seen on any colour."""
+    """Frame a cell, black inside white, so that it shows on any colour."""
     from matplotlib.patches import Rectangle
 
     for colour, width in (("white", 4.5), ("black", 2.2)):

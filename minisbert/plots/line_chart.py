@@ -1,7 +1,7 @@
-"""Curves: one number over another, each curve named at its end.
+"""Curves, each named at its end.
 
-Curves differ in colour, dashes and marks. Their names stand to the right of the axes, at the height where each curve
-ends, moved apart where they would overlap, with a piece of the curve before each. Next file: ``bar_chart.py``.
+They differ in colour, dashes and marks. Names stand to the right of the axes at the height where each curve ends, moved
+apart where they would overlap, with a sample of the curve before each.
 
 Letters: ``n`` points of a curve.
 """
@@ -18,12 +18,12 @@ from minisbert.model import Array
 from minisbert.plots.placing import spread
 from minisbert.plots.style import DPI, FONT_SIZE, LINE_COLOURS, SHAPES, Page, page
 
-WIDTH_INCHES, HEIGHT_INCHES = 6.2, 3.6  # of the axes; higher for more names than there is room for
+WIDTH_INCHES, HEIGHT_INCHES = 6.2, 3.6  # of the axes; higher if there are many names
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (1.3, 1.3)), (0, (6, 1.4, 1.2, 1.4)), (0, (9, 2.5)))
 _LEVEL: dict[str, Any] = {"color": "0.3", "linestyle": (0, (2, 2)), "linewidth": 0.9}
-_MANY_POINTS = 25  # of a curve: more do not all have a mark
-_LINE = 1.3 * FONT_SIZE / 72  # inches that a line of letters takes
-_SAMPLE, _ROOM = 0.28, 0.12  # inches: the piece of a curve before its name, and the room left of it
+_MANY_POINTS = 25  # of a curve: if more, not all have a mark
+_LINE = 1.3 * FONT_SIZE / 72  # line height in inches
+_SAMPLE, _ROOM = 0.28, 0.12  # inches: the sample of a curve before its name, and the room to its left
 
 
 def curves(
@@ -43,31 +43,29 @@ def curves(
     Parameters
     ----------
     stream : binary file
-        Gets a PNG.
+        Receives a PNG.
     lines : mapping of str to (array_like, array_like), each of shape (n,)
         Name to ``x`` and ``y``, finite numbers, in the order in which they are joined.
     x_label, y_label : str
-        What the axes count, and in which unit.
-    title : str
-        Any text, wrapped.
-    caption : str
-        Smaller, below the title, wrapped.
+        Quantity and unit.
+    title, caption : str
+        Any text, wrapped; the caption is smaller, below the title.
     log_y, log_x : bool
-        Whether an axis is logarithmic. Its numbers must be positive; a ``y`` of exactly 0 is allowed and becomes a
-        triangle at the lower edge.
+        Logarithmic axes, for positive numbers; a ``y`` of exactly 0 becomes a triangle at the lower edge.
     levels : mapping of str to float, or sequence of float, optional
         Heights of horizontal lines to compare with, and their names.
 
     Raises
     ------
     ValueError
-        If matplotlib is missing, there is no curve, ``x`` and ``y`` are not equally long, a number is not finite, or it
-        has no logarithm where one is needed.
+        If matplotlib is missing, there is no curve, ``x`` and ``y`` differ in length, or a number is not finite or has
+        no logarithm where one is needed.
 
     Examples
     --------
-    >>> with open("loss.png", "wb") as stream:  # doctest: +SKIP
-    ...     curves(stream, {"loss": ([0, 1, 2], [3.0, 1.0, 0.5])}, x_label="step", y_label="loss", title="it learns")
+    >>> from minisbert.plots.picture import picture
+    >>> picture(curves, {"loss": ([0, 1, 2], [3.0, 1.0, 0.5])}, x_label="step", y_label="loss", title="it learns")
+    Picture()
     """
     found = _checked(lines, log_x, log_y)
     heights = _checked_levels(levels, log_y)
@@ -79,7 +77,7 @@ def curves(
 def _checked(
     lines: Mapping[str, tuple[ArrayLike, ArrayLike]], log_x: bool, log_y: bool
 ) -> dict[str, tuple[Array, Array]]:
-    """Refuse what is no curve."""
+    """Check that every curve has as many x as y, all finite."""
     if not lines:
         raise ValueError("curves: expected at least one curve, {name: (x, y)}, got none")
     found = {}
@@ -102,7 +100,7 @@ def _checked(
 
 
 def _checked_levels(levels: Mapping[str, float] | Sequence[float] | None, log_y: bool) -> dict[str, float]:
-    """Give levels their names, and refuse what has no height."""
+    """Levels by name, all of them drawable."""
     if not isinstance(levels, Mapping):
         levels = {f"{height:g}": height for height in levels or ()}
     for name, height in levels.items():
@@ -119,7 +117,6 @@ def _draw(
     names: tuple[str, str],
     logs: tuple[bool, bool],
 ) -> tuple[Any, Any]:
-    """Build the figure."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -149,7 +146,7 @@ def _draw(
 
 
 def _look(number: int) -> dict[str, Any]:
-    """Choose how a curve is drawn: 280 ways before one comes again."""
+    """How a curve is drawn: 280 ways before one repeats."""
     return {
         "color": LINE_COLOURS[number % len(LINE_COLOURS)],
         "linestyle": DASHES[number % len(DASHES)],
@@ -160,7 +157,7 @@ def _look(number: int) -> dict[str, Any]:
 
 
 def _limit(axes: Any, lines: dict[str, tuple[Array, Array]], logs: tuple[bool, bool]) -> None:
-    """Fix the limits as what is drawn so far wants them, with all of ``x`` inside, and ``y`` if nothing else is."""
+    """Fix the limits as the drawing so far wants them, with all of ``x`` inside, and ``y`` if nothing else is."""
     x = np.concatenate([x for x, _ in lines.values()])
     axes.update_datalim(np.stack([x, np.full(len(x), axes.dataLim.y0)], axis=1), updatey=False)
     axes.autoscale_view()
@@ -170,7 +167,7 @@ def _limit(axes: Any, lines: dict[str, tuple[Array, Array]], logs: tuple[bool, b
 
 
 def _draw_zeros(axes: Any, lines: dict[str, tuple[Array, Array]], looks: list[dict[str, Any]]) -> bool:
-    """Draw what has no logarithm at the lower edge, one around the other; say whether there is any."""
+    """Draw what has no logarithm at the lower edge, one around the other; return whether there is any."""
     found = [(x[y == 0], look) for (x, y), look in zip(lines.values(), looks, strict=True) if (y == 0).any()]
     place = {"transform": axes.get_xaxis_transform(), "clip_on": False, "zorder": 4}
     for i, (zeros, look) in enumerate(found):
@@ -187,7 +184,7 @@ def _write_names(
     looks: list[dict[str, Any]],
     height: float,
 ) -> None:
-    """Write each name to the right of where its curve ends, with a piece of the curve before it."""
+    """Write each name to the right of its curve's end, with a sample of the curve before it."""
     bottom, right = axes.get_ylim()[0], axes.get_xlim()[1]
     is_log = axes.get_yscale() == "log"
     ends = [(float(x[-1]), bottom if is_log and y[-1] == 0 else float(y[-1])) for x, y in lines.values()]
@@ -203,6 +200,6 @@ def _write_names(
         axes.text(
             sample[-1] + 0.06 / WIDTH_INCHES, high, paper.label(name), va="center_baseline", parse_math=False, **place
         )
-        if point[0] < 0.9 or abs(point[1] - high) > 0.3 * _LINE / height:  # else it is seen where the name belongs
+        if point[0] < 0.9 or abs(point[1] - high) > 0.3 * _LINE / height:  # else the name is next to the end
             start = point[0] + 0.05 / WIDTH_INCHES
             axes.plot([start, sample[0]], [point[1], high], color="0.6", linewidth=0.5, zorder=1, **place)

@@ -1,8 +1,7 @@
-"""Texts beside each other as a square of cells: how alike each is to each.
+"""A heat map of how similar texts are to each other.
 
-A heat map whose rows and columns are the same texts. Rows carry the texts; columns carry them where they fit, and
-otherwise numbers, so that no text has to be read on its side. From white to dark blue texts are more alike. Next file:
-``heads.py``, many small squares.
+Rows carry the texts; columns too if they are short, otherwise numbers, so that no text has to be read sideways. Darker
+is more similar.
 
 Letters: ``B`` texts.
 """
@@ -18,37 +17,35 @@ from minisbert.model import Array
 from minisbert.plots.heat import draw_cells
 from minisbert.plots.style import LABEL_LETTERS, amount_map, one_line
 
-SHORT_LETTERS = 7  # texts of at most so many letters stand over a column of cells
+SHORT_LETTERS = 7  # texts up to this length stand over their column
 _HARDLY_NEGATIVE = -0.2
 
 
 def similarity_matrix(stream: IO[bytes], values: Array, texts: Sequence[str], *, title: str, caption: str = "") -> None:
-    """Draw how alike texts are, each beside each.
+    """Draw how similar texts are to each other.
 
     Parameters
     ----------
     stream : binary file
-        Gets a PNG.
+        Receives a PNG.
     values : Array, shape (B, B)
-        Finite numbers; row ``i``, column ``j`` compares text ``i`` with text ``j``. For cosines, numbers in [-1, 1],
-        the colours go from 0 (from the smallest, if that is below -0.2) to 1; for others from the smallest to the
-        largest.
+        Finite; ``(i, j)`` compares text ``i`` with text ``j``. For cosines, numbers in [-1, 1], the colours go from 0
+        (from the smallest, if that is below -0.2) to 1; for others from the smallest to the largest.
     texts : sequence of str, length B
-        Any; long ones are cut.
-    title : str
-        Any text, wrapped.
-    caption : str
-        Smaller, below the title, wrapped.
+        Long ones are cut.
+    title, caption : str
+        Any text, wrapped; the caption is smaller, below the title.
 
     Raises
     ------
     ValueError
-        If matplotlib is missing, values are not a square of finite numbers, or there are not as many texts.
+        If matplotlib is missing, values are not a square of finite numbers, or there are not B texts.
 
     Examples
     --------
-    >>> with open("alike.png", "wb") as stream:  # doctest: +SKIP
-    ...     similarity_matrix(stream, cos_sim(vectors, vectors), texts, title="who is alike")
+    >>> from minisbert.plots.picture import picture
+    >>> picture(similarity_matrix, np.array([[1.0, 0.3], [0.3, 1.0]]), ["soup", "tea"], title="similar?")
+    Picture()
     """
     values = np.asarray(values, np.float64)
     if values.ndim != 2 or not values.size or values.shape != (len(texts), len(texts)):
@@ -64,13 +61,13 @@ def similarity_matrix(stream: IO[bytes], values: Array, texts: Sequence[str], *,
     low, high = float(values.min()), float(values.max())
     if low >= -1.001 and high <= 1.001:  # cosines, up to rounding
         low, high = (low if low < _HARDLY_NEGATIVE else 0.0), 1.0
-    elif low == high:  # all equal: any range around it will do
+    elif low == high:  # all equal: any range around it
         low, high = low - 0.5, high + 0.5
     draw_cells(stream, values, _names(texts), (title, caption), limits=(low, high), colours=amount_map)
 
 
 def _names(texts: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Give the labels of rows and columns: the texts, or numbered texts and their numbers."""
+    """Labels of rows and columns: the texts, or numbered texts and their numbers."""
     short = [one_line(text, SHORT_LETTERS + 1) for text in texts]
     if max(map(len, short)) <= SHORT_LETTERS:
         return list(texts), list(texts)

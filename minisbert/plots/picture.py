@@ -1,7 +1,4 @@
-"""A picture that is kept instead of written: a notebook shows it, a file may get it.
-
-Left out on purpose: every other format than PNG. Next file: ``__init__.py``, the list of all pictures.
-"""
+"""A PNG in memory: a notebook shows it, ``save`` writes it."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ from minisbert.files import written_whole
 from minisbert.plots.style import DPI
 
 SCREEN_DPI = 110
-"""Dots of a screen for an inch of a picture: its letters are then about as large as a notebook's."""
+"""Screen dots per inch of a picture: its letters are then about as large as a notebook's."""
 
 
 @dataclass(frozen=True)
@@ -26,25 +23,15 @@ class Picture:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height in pixels, as the head of the PNG has them."""
+        """Width and height in pixels, from the PNG's header."""
         return int.from_bytes(self.png[16:20], "big"), int.from_bytes(self.png[20:24], "big")
 
     def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        """Give Jupyter the PNG and how wide to show it: an inch of each picture takes as much of the screen."""
+        """The PNG for Jupyter, and its width: an inch of every picture takes the same room on the screen."""
         return self.png, {"width": round(self.size[0] * SCREEN_DPI / DPI)}
 
     def save(self, file: str | Path) -> None:
-        """Write the PNG to a file, which is whole or not there.
-
-        Parameters
-        ----------
-        file : str or Path
-            What was there is replaced.
-
-        Examples
-        --------
-        >>> picture(heat_map, values, rows, columns, title="who is alike").save("heat.png")  # doctest: +SKIP
-        """
+        """Write the PNG to a file, whole or not at all."""
         with written_whole(Path(file)) as stream:
             stream.write(self.png)
 
@@ -57,16 +44,7 @@ def picture(draw: Callable[..., None], *args: Any, **kwargs: Any) -> Picture:
     draw : callable
         Takes a binary file first, as :func:`~minisbert.plots.heat_map` does.
     *args, **kwargs
-        What else it takes.
-
-    Returns
-    -------
-    Picture
-
-    Raises
-    ------
-    ValueError
-        What ``draw`` refuses.
+        Its other arguments.
 
     Examples
     --------

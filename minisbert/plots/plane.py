@@ -1,8 +1,8 @@
-"""Vectors in the plane: arrows from the origin, or from where points are to where they go, each with its name.
+"""Vectors in the plane: named arrows from the origin, or from points to their targets.
 
-Both axes have one scale, so that angles are what they look like. Where all vectors have length 1, the circle that they
-lie on is drawn. Names stand beyond the tips of their arrows, cover neither each other nor, if there is room, an arrow;
-what finds no room is left out, and the caption counts it. Next file: ``line_chart.py``.
+Both axes have one scale, so that angles are true. If all vectors have length 1, the unit circle is drawn. Names stand
+beyond the tips of their arrows and cover neither each other nor, if there is room, an arrow; one that finds no room is
+left out, and the caption counts it.
 
 Letters: ``n`` points.
 """
@@ -23,12 +23,12 @@ SIDE_INCHES = 5.0  # the longer side of the axes
 SHORT_SIDE_INCHES = 2.6  # the other one, at least
 LABEL_LETTERS = 28  # longer names are cut
 _ROOM = 0.16  # of the side, left free around the points for names
-_UNIT_LENGTH = 0.005  # how far a length may be from 1 for the circle to be drawn
+_UNIT_LENGTH = 0.005  # tolerance of length 1 for the circle
 _SAMPLES = 24  # points along an arrow that names should not cover
 _MANY_SAMPLES = 3000  # of all arrows together
 _MARK_SIZE = 6.0  # points
 _LARGER = {"*": 1.6, "P": 1.25, "X": 1.25, "D": 0.9}  # so that all shapes look equally large
-_TIP, _SHAFT = 8.0, 1.3  # how bad it is if a name covers a mark or a tip, or a point of an arrow
+_TIP, _SHAFT = 8.0, 1.3  # cost of a name that covers a mark or tip, or a point of an arrow
 _EDGE: dict[str, Any] = {"markeredgecolor": "white", "markeredgewidth": 0.6}
 
 
@@ -48,21 +48,19 @@ def vectors_in_plane(
     Parameters
     ----------
     stream : binary file
-        Gets a PNG.
+        Receives a PNG.
     points : Array, shape (n, 2)
-        Finite numbers, at least one point.
+        Finite, at least one point.
     labels : sequence of str, length n
-        Any text; long ones are cut, and an empty one writes nothing.
-    title : str
-        Any text, wrapped.
-    caption : str
-        Smaller, below the title, wrapped.
+        Long ones are cut; "" writes nothing.
+    title, caption : str
+        Any text, wrapped; the caption is smaller, below the title.
     groups : sequence of str, length n, optional
-        Points of one group have the same mark and colour; a legend names them.
+        Points of a group share mark and colour; a legend names them.
     from_origin : bool
-        Whether arrows come from the origin; without it, and without targets, there are only marks.
+        Draw arrows from the origin; without it, and without targets, only marks.
     targets : Array, shape (n, 2), optional
-        Where arrows from the points lead: how points move. ``from_origin`` then does not matter.
+        Draw arrows from the points to these; ``from_origin`` then does not matter.
 
     Raises
     ------
@@ -71,8 +69,9 @@ def vectors_in_plane(
 
     Examples
     --------
-    >>> with open("plane.png", "wb") as stream:  # doctest: +SKIP
-    ...     vectors_in_plane(stream, np.array([[1.0, 0.0], [0.6, 0.8]]), ["soup", "stew"], title="a small angle")
+    >>> from minisbert.plots.picture import picture
+    >>> picture(vectors_in_plane, np.array([[1.0, 0.0], [0.6, 0.8]]), ["soup", "stew"], title="a small angle")
+    Picture()
     """
     points = _checked("points", points, labels)
     if targets is not None:
@@ -90,7 +89,7 @@ def vectors_in_plane(
 
 
 def _checked(name: str, points: Array, labels: Sequence[str]) -> Array:
-    """Refuse what is no list of points with their labels."""
+    """Check that these are finite points with their labels."""
     points = np.asarray(points, np.float64)
     if points.ndim != 2 or points.shape != (len(labels), 2) or not points.size:
         raise ValueError(
@@ -105,13 +104,13 @@ def _checked(name: str, points: Array, labels: Sequence[str]) -> Array:
 
 @dataclass(frozen=True)
 class _Scene:
-    """What is drawn: ``n`` arrows, each with the mark of its group."""
+    """What is drawn: n arrows, each with the mark of its group."""
 
-    points: Array  # (n, 2) where the marks are
+    points: Array  # (n, 2) of the marks
     starts: Array  # (n, 2) of the arrows
-    ends: Array  # (n, 2) the same as starts where there is no arrow
+    ends: Array  # (n, 2) same as starts without an arrow
     members: list[int]  # n, numbers of groups
-    has_marks: bool  # a tip says enough where there are no groups
+    has_marks: bool  # without groups a tip is enough
 
     def look(self, i: int) -> dict[str, Any]:
         """Colour and shape of a point's group."""
@@ -122,7 +121,6 @@ class _Scene:
 
 
 def _draw(paper: Page, scene: _Scene, labels: Sequence[str], kinds: Sequence[str]) -> tuple[Any, Any, float]:
-    """Build the figure."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -151,12 +149,12 @@ def _draw(paper: Page, scene: _Scene, labels: Sequence[str], kinds: Sequence[str
 
 
 def _is_unit(points: Array) -> bool:
-    """Say whether all vectors have length 1."""
+    """Whether all vectors have length 1."""
     return bool((np.abs(np.linalg.norm(points, axis=1) - 1) < _UNIT_LENGTH).all())
 
 
 def _limits(points: Array, has_circle: bool) -> tuple[Array, Array]:
-    """Choose the corners of the axes: all points, the origin, and room for names around them."""
+    """Corners of the axes: all points, the origin, and room for names around them."""
     corners = [points, np.zeros((1, 2))]
     if has_circle:
         corners.append(np.array([[-1.0, -1.0], [1.0, 1.0]]))
@@ -178,14 +176,14 @@ def _draw_arrows(axes: Any, scene: _Scene) -> None:
 
 
 def _draw_marks(axes: Any, scene: _Scene) -> None:
-    """Draw a mark at each point; without marks at those alone that have no arrow."""
+    """Draw a mark at each point, or only at those without an arrow."""
     for i, point in enumerate(scene.points):
         if scene.has_marks or (scene.starts[i] == scene.ends[i]).all():
             axes.plot(*point, linestyle="", **scene.look(i), zorder=2)
 
 
 def _draw_legend(axes: Any, kinds: list[str]) -> None:
-    """Name the groups beside the axes."""
+    """Name the groups next to the axes."""
     from matplotlib.lines import Line2D
 
     if kinds:
@@ -199,7 +197,7 @@ def _draw_legend(axes: Any, kinds: list[str]) -> None:
 
 
 def _write_names(axes: Any, renderer: Any, labels: list[str], scene: _Scene) -> int:
-    """Write each name where it finds room, and count those that do not."""
+    """Write each name where it finds room; return how many do not."""
     from matplotlib import patheffects
 
     named = [i for i, label in enumerate(labels) if label]
@@ -224,6 +222,6 @@ def _write_names(axes: Any, renderer: Any, labels: list[str], scene: _Scene) -> 
             continue
         artist.set_position(to_plane(place))
         edge = nearest(anchors[i], place[None], size)[0]
-        if np.hypot(*(edge - anchors[i])) > 2 * gap:  # too far to be seen as its name
+        if np.hypot(*(edge - anchors[i])) > 2 * gap:  # too far away without a line
             axes.plot(*to_plane(np.stack([anchors[i], edge])).T, "-", color="0.45", linewidth=0.5, zorder=1)
     return sum(place is None for place in places)

@@ -1,12 +1,9 @@
-"""How all pictures look: fonts for any script, colours that are told apart without colour, a title with its caption.
+"""The style of all pictures: fonts for any script, colours readable without colour, title and caption.
 
-matplotlib is imported when something is drawn. Values are told by lightness: from light to dark. A diverging map runs
-from orange over white to a much darker blue. Lines and marks differ in dashes and shapes as well as in colour. Text is
-never read as mathematics, and a character that no installed font has becomes an empty box, which a line under the
-title explains.
-
-Left out on purpose: pyplot, which looks for a screen and keeps figures alive, and matplotlib's style sheets, which a
-reader's own settings would change. Next file: ``placing.py``, where labels go.
+Lightness shows values, light to dark; a diverging map runs from orange over white to a much darker blue. Lines and
+marks differ in dashes and shapes as well as in colour. Text is never read as mathematics, and a character that no
+installed font has becomes an empty box, explained below the title. No pyplot, which looks for a screen and keeps
+figures alive, and no style sheets, which the reader's own settings would change.
 """
 
 from __future__ import annotations
@@ -25,47 +22,35 @@ from minisbert.model import Array
 INSTALL = "pip install -e '.[plots]'"
 NEEDS = f"plots need matplotlib: {INSTALL}"
 FONT_SIZE = 8.0  # points, of labels and numbers
-LETTER = 0.62 * FONT_SIZE / 72  # inches, what a letter or digit takes in width
+LETTER = 0.62 * FONT_SIZE / 72  # inches, width of a letter or digit
 LABEL_LETTERS = 40  # longer labels are cut
 DPI = 150
-BAR_INCHES = 4.0  # a scale is at most so high
-NO_NUMBER, NO_COLOUR = "none", "0.85"  # what stands in a cell without a number
-BOX = "□"  # stands for a character that no font has
+BAR_INCHES = 4.0  # maximum height of a scale
+NO_NUMBER, NO_COLOUR = "none", "0.85"  # of a cell without a number
+BOX = "□"  # for a character that no font has
 SEQUENTIAL = "viridis_r"  # perceptually uniform; light is low, dark is high
-# Orange, white, blue: hues that colour-blind readers tell apart, and the dark end is dark enough to tell in grey.
+# Orange, white, blue: distinct to colour-blind readers, and in grey by the much darker end.
 DIVERGING = ("#d98324", "#eebc86", "#f7f7f7", "#8fb2d3", "#3b6ea5", "#08306b")
 LINE_COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-"""Okabe & Ito 2008 without yellow, which is no line on white: told apart by colour-blind readers."""
+"""Okabe & Ito 2008, distinct to colour-blind readers, without yellow, which is invisible on white."""
 SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*")
-"""matplotlib's names: circle, square, triangle, diamond, triangle upside down, plus, cross, star."""
+"""matplotlib's names: circle, square, triangle, diamond, inverted triangle, plus, cross, star."""
 _DIVERGING_PLACES = (0.0, 0.25, 0.5, 0.67, 0.83, 1.0)
-_NO_FONT = "Last Resort"  # comes with matplotlib, and has a box with a letter in it for every character there is
+_NO_FONT = "Last Resort"  # comes with matplotlib; a box with a letter in it for every character
 
 
 @dataclass
 class Page:
-    """What a picture writes with while it is drawn: :func:`page` opens one."""
+    """A picture's title, captions and fonts while it is drawn; from :func:`page`."""
 
     title: str
     captions: list[str]  # lines below the title; a picture may add its own
     drawable: Callable[[str], str]
-    boxes: bool = field(default=False)  # whether some label holds a BOX
+    boxes: bool = field(default=False)  # whether a label has a BOX
 
     def label(self, text: str, letters: int = LABEL_LETTERS) -> str:
         """Make a label drawable: on one line, cut, with boxes for what no font has.
 
-        Parameters
-        ----------
-        text : str
-        letters : int
-            At most.
-
-        Returns
-        -------
-        str
-
-        Examples
-        --------
         >>> Page("", [], str).label("i love soup", 7)
         'i love…'
         """
@@ -74,21 +59,7 @@ class Page:
         return drawn
 
     def save(self, stream: IO[bytes], figure: Any, axes: Any, width: float) -> None:
-        """Write title and captions above the axes, and the figure as a PNG.
-
-        Parameters
-        ----------
-        stream : binary file
-        figure : matplotlib.figure.Figure
-        axes : matplotlib.axes.Axes
-            Under the title.
-        width : float
-            Inches, of the lines.
-
-        Examples
-        --------
-        >>> page.save(stream, figure, axes, 6.0)  # doctest: +SKIP
-        """
+        """Write title and captions above the axes, in lines of a width in inches, and the figure as a PNG."""
         title, captions = self.drawable(self.title), [self.drawable(line) for line in self.captions]
         if self.boxes or BOX in "".join([title, *captions]):
             captions.append(f"{BOX} is a character that no installed font has")
@@ -98,55 +69,20 @@ class Page:
 
 @contextmanager
 def page(title: str, caption: str, labels: Iterable[str]) -> Iterator[Page]:
-    """Set fonts for all that will be written; what is drawn and saved inside has them.
-
-    Parameters
-    ----------
-    title, caption : str
-        Any text; each line of the caption is wrapped by itself.
-    labels : iterable of str
-        Everything else that will be written.
-
-    Yields
-    ------
-    Page
-
-    Raises
-    ------
-    ValueError
-        If matplotlib is missing.
-
-    Examples
-    --------
-    >>> with page("who is alike", "", ["soup"]) as paper:  # doctest: +SKIP
-    ...     paper.label("soup")
-    'soup'
-    """
+    """Set fonts for title, caption and labels; what is drawn and saved inside has them."""
     try:
         import matplotlib
     except ImportError:
         raise ValueError(NEEDS) from None
     families, drawable = find_fonts([title, caption, *labels])
     with matplotlib.rc_context():
-        matplotlib.rcdefaults()  # a reader's own settings would make other pictures
+        matplotlib.rcdefaults()  # independent of the reader's own settings
         matplotlib.rcParams.update({"font.family": families, "text.usetex": False, "font.size": FONT_SIZE})
         yield Page(title, caption.splitlines(), drawable)
 
 
 def amount_map() -> Any:
-    """Give matplotlib's colour map for amounts, such as probabilities: white is nothing, dark blue the most.
-
-    It is the upper half of the diverging map.
-
-    Returns
-    -------
-    matplotlib.colors.Colormap
-
-    Examples
-    --------
-    >>> amount_map().name  # doctest: +SKIP
-    'amount'
-    """
+    """matplotlib's colour map for amounts such as probabilities, the upper half of the diverging map: white is 0."""
     from matplotlib.colors import LinearSegmentedColormap
 
     middle = len(DIVERGING) // 2 - 1
@@ -157,25 +93,8 @@ def amount_map() -> Any:
 
 
 def colour_bar(figure: Any, image: Any, width: float, height: float, gap: float = 0.2, extend: str = "neither") -> None:
-    """Draw the scale to the right of what it belongs to, from the top down.
-
-    Parameters
-    ----------
-    figure : matplotlib.figure.Figure
-    image : matplotlib.image.AxesImage
-        Has the colours.
-    width, height : float
-        Inches, of the figure.
-    gap : float
-        Inches to the left of the scale.
-    extend : str
-        Which ends are arrows, because there are values beyond: ``neither``, ``min``, ``max`` or ``both``.
-
-    Examples
-    --------
-    >>> colour_bar(figure, image, 6.0, 4.0)  # doctest: +SKIP
-    """
-    tall = min(max(height, 1.2), BAR_INCHES)  # a scale as low as one row would have no room for its figures
+    """Draw the scale to the right of an image, from the top down; lengths in inches, ``extend`` as in matplotlib."""
+    tall = min(max(height, 1.2), BAR_INCHES)  # a scale as low as one row has no room for its numbers
     place = (1 + gap / width, 1 - tall / height, 0.14 / width, tall / height)
     bar = figure.colorbar(image, cax=figure.add_axes(place, label="scale"), extend=extend)
     bar.outline.set_linewidth(0.5)
@@ -183,19 +102,8 @@ def colour_bar(figure: Any, image: Any, width: float, height: float, gap: float 
 
 
 def contrasting(colours: Array) -> list[str]:
-    """Choose black or white for what is written on each colour, whichever is told apart better.
+    """Black or white text for each colour RGBA, whichever has more contrast: ``(n, 4)`` -> n names.
 
-    Parameters
-    ----------
-    colours : Array, shape (n, 4)
-        Red, green, blue, opacity in [0, 1].
-
-    Returns
-    -------
-    list of str
-
-    Examples
-    --------
     >>> contrasting(np.array([[1.0, 1.0, 0.9, 1.0], [0.0, 0.2, 0.4, 1.0]]))
     ['black', 'white']
     """
@@ -206,22 +114,7 @@ def contrasting(colours: Array) -> list[str]:
 
 
 def colour_map(diverging: bool) -> Any:
-    """Give matplotlib's colour map for a matrix, light for low.
-
-    Parameters
-    ----------
-    diverging : bool
-        Whether zero is white and sign counts.
-
-    Returns
-    -------
-    matplotlib.colors.Colormap
-
-    Examples
-    --------
-    >>> colour_map(diverging=True).name  # doctest: +SKIP
-    'signed'
-    """
+    """matplotlib's colour map for a matrix, light for low; diverging: zero is white, and the sign shows."""
     import matplotlib
     from matplotlib.colors import LinearSegmentedColormap
 
@@ -232,21 +125,8 @@ def colour_map(diverging: bool) -> Any:
 
 
 def written(values: Array, number_format: str) -> list[list[str]]:
-    """Write the numbers of a matrix, with a real minus sign, and none before a zero.
+    """Format the numbers of a matrix, with a real minus sign (never before a zero); NaN becomes a word.
 
-    Parameters
-    ----------
-    values : Array, shape (R, C)
-        NaN is written as a word.
-    number_format : str
-        For :meth:`str.format`.
-
-    Returns
-    -------
-    list of list of str
-
-    Examples
-    --------
     >>> written(np.array([[-0.001, np.nan]]), "{:.2f}")
     [['0.00', 'none']]
     """
@@ -256,20 +136,8 @@ def written(values: Array, number_format: str) -> list[list[str]]:
 
 
 def one_line(label: str, letters: int = LABEL_LETTERS) -> str:
-    r"""Make one line of a label, of bounded length.
+    r"""Put a label on one line of at most ``letters`` characters.
 
-    Parameters
-    ----------
-    label : str
-    letters : int
-        At most; 1 or more.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
     >>> one_line("soup\nis my favorite", 10)
     'soup is m…'
     """
@@ -278,25 +146,9 @@ def one_line(label: str, letters: int = LABEL_LETTERS) -> str:
 
 
 def find_fonts(texts: Iterable[str]) -> tuple[list[str], Callable[[str], str]]:
-    """Find installed fonts for all characters, and give a function that makes a text drawable with them.
+    """Find installed fonts for all characters: matplotlib's ``font.family``, and a function that makes a text drawable.
 
-    Parameters
-    ----------
-    texts : iterable of str
-        Everything that will be drawn.
-
-    Returns
-    -------
-    families : list of str
-        For matplotlib's ``font.family``.
-    drawable : callable
-        Gives a text on one line, with :data:`BOX` for each character that no font has.
-
-    Examples
-    --------
-    >>> families, drawable = find_fonts(["soup"])  # doctest: +SKIP
-    >>> families, drawable("soup\U0010fffd")  # doctest: +SKIP
-    (['DejaVu Sans'], 'soup□')
+    The function puts a text on one line, with :data:`BOX` for each character that no font has.
     """
     from matplotlib import font_manager
 
@@ -312,7 +164,7 @@ def find_fonts(texts: Iterable[str]) -> tuple[list[str], Callable[[str], str]]:
                 missing -= found
 
     def drawable(text: str) -> str:
-        """Put boxes for what no font has; what only joins or steers other characters is left out."""
+        """Put boxes for what no font has; drop characters that only join or direct others."""
         kept = (c for c in " ".join(text.split()) if unicodedata.category(c) != "Cf")
         return "".join(BOX if ord(c) in missing or not c.isprintable() else c for c in kept)
 
@@ -320,7 +172,7 @@ def find_fonts(texts: Iterable[str]) -> tuple[list[str], Callable[[str], str]]:
 
 
 def _characters(file: str) -> set[int]:
-    """List the characters that a font file can draw; none if it cannot be read."""
+    """Characters that a font file can draw; none if it cannot be read."""
     from matplotlib import font_manager
 
     try:
@@ -330,46 +182,17 @@ def _characters(file: str) -> set[int]:
 
 
 def inches(text: str, size: float = FONT_SIZE) -> float:
-    """Estimate the width of a text, rather too large than too small.
+    """Estimate the width in inches of a line of text, generously.
 
-    Parameters
-    ----------
-    text : str
-        On one line.
-    size : float
-        Of its letters, in points.
-
-    Returns
-    -------
-    float
-        Inches.
-
-    Examples
-    --------
     >>> round(inches("soup"), 2), round(inches("汁物"), 2)
     (0.28, 0.22)
     """
-    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)  # these are as wide as high
+    wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)  # as wide as high
     return (LETTER / FONT_SIZE * (len(text) - wide) + wide / 72) * size
 
 
 def write_head(axes: Any, title: str, captions: Sequence[str], width: float) -> None:
-    """Write title and captions above the axes, from the left, in lines about as long as the axes are wide.
-
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-    title : str
-        Wrapped, three lines at most, as each of the captions.
-    captions : sequence of str
-        Smaller.
-    width : float
-        Inches.
-
-    Examples
-    --------
-    >>> write_head(axes, "who is alike", ["cosines"], 6.0)  # doctest: +SKIP
-    """
+    """Write title and captions above the axes, left-aligned, wrapped to a width in inches, at most three lines each."""
     letters = round(max(width, 5.0) / LETTER)
     small = [line for text in captions for line in textwrap.wrap(text, letters, max_lines=3, placeholder=" …")]
     title_size = FONT_SIZE + 3

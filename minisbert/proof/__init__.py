@@ -1,8 +1,11 @@
-"""The agreement ledger: every intermediate tensor beside PyTorch's.
+"""The agreement ledger, every tensor beside PyTorch's, and where the time of a forward pass goes.
 
-``ledger`` compares and prints, ``torch_model`` asks PyTorch for its tensors under our names (extra ``verify``),
-and ``record`` writes the recorded ones beside itself.
-
-Where the time goes: ``ceiling`` measures what this machine can do, ``costs`` counts FLOP and bytes, ``profile`` holds
-a clock to the lines of the model (``minisbert profile``).
+``ledger`` compares tensors with a reference and names the first that differs; ``steps`` does the same for a few steps
+of training; ``reference`` asks PyTorch live, and writes what is recorded (extra ``verify``); ``profile`` times the
+operations of a forward pass beside what this machine can do.
 """
+
+from minisbert.proof.ledger import compare, read_recorded, trace_tensors
+from minisbert.proof.profile import profile
+
+__all__ = ["compare", "profile", "read_recorded", "trace_tensors"]

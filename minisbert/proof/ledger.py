@@ -1,8 +1,7 @@
 """The agreement ledger: our trace beside a reference, tensor by tensor, in the order of computation.
 
-The first row that leaves its bound names the place where two implementations part; everything before it agrees, so
-the mistake is in the step that makes it. References are PyTorch's: recorded ones stand beside this file, live ones
-come from ``torch_model.py``.
+The first row outside its bound names the place where two implementations part: everything before it agrees, so the
+mistake is in the step that makes it. The references are PyTorch's, recorded beside this file or computed live.
 """
 
 from __future__ import annotations
@@ -47,12 +46,12 @@ class Row:
 
     @property
     def agrees(self) -> bool:
-        """Whether the difference stays within the bound."""
+        """Whether the difference is within the bound."""
         return self.difference <= self.bound
 
 
 def read_recorded(file: Path = RECORDED) -> Reference:
-    """Read the PyTorch tensors that ``record.py`` wrote.
+    """Read the tensors that PyTorch computed in float64 for three short texts, and that the package carries.
 
     Parameters
     ----------
@@ -61,7 +60,7 @@ def read_recorded(file: Path = RECORDED) -> Reference:
     Returns
     -------
     Reference
-        float64 tensors of all-MiniLM-L6-v2 for three short texts.
+        Of all-MiniLM-L6-v2; ``texts`` are the three texts, ``tensors`` has every 13th column of the wide tensors.
 
     Examples
     --------
@@ -76,21 +75,10 @@ def read_recorded(file: Path = RECORDED) -> Reference:
 
 
 def thin(tensor: Array, name: str, step: int) -> Array:
-    """Keep every ``step``-th column of a wide tensor; attention and sentence vectors are kept whole.
+    """Keep every ``step``-th column of a wide tensor; attention probabilities and sentence vectors are kept whole.
 
-    Parameters
-    ----------
-    tensor : Array
-    name : str
-    step : int
-        A number that shares no factor with the head size, so that all heads and places in them are met.
+    ``step`` shares no factor with the head size, so that every head, and every place in a head, is met.
 
-    Returns
-    -------
-    Array
-
-    Examples
-    --------
     >>> thin(np.arange(39.0)[None], "layers.0.attention.query", 13)
     array([[ 0., 13., 26.]])
     """
@@ -99,25 +87,27 @@ def thin(tensor: Array, name: str, step: int) -> Array:
 
 
 def compare(ours: dict[str, Array], reference: Reference, dtype: npt.DTypeLike) -> list[Row]:
-    """Compare tensors by name, in the reference's order.
+    """Compare tensors by name, in the order of the reference.
 
     Parameters
     ----------
     ours : dict of str to Array
-        Whole tensors, such as :meth:`minisbert.trace.Trace.tensors` gives. Names that the reference does not have
-        are left out, and names that only the reference has as well: a notebook may hold only the first layer.
+        Whole tensors, as :func:`trace_tensors` names them. Names that only one side has are left out, so that a
+        notebook may hold the first layer alone.
     reference : Reference
     dtype : {"float32", "float64"}
-        In which ours were computed; sets the bounds.
+        In which ours were computed. It sets the bounds: 1e-5 and 1e-12, for sentence vectors 1e-6 and 1e-12, times the
+        largest number of the reference where that exceeds 1.
 
     Returns
     -------
     list of Row
+        ``row.difference`` is ``max |ours - reference|``: infinite where shapes differ or a number is NaN.
 
     Raises
     ------
     ValueError
-        If no name is common to both, or one of ours is no array of real numbers.
+        If the two have no name in common, or one of ours is no array of real numbers.
 
     Examples
     --------
@@ -137,7 +127,7 @@ def compare(ours: dict[str, Array], reference: Reference, dtype: npt.DTypeLike) 
 
 
 def _compare_one(name: str, ours: Array, reference: Array, step: int, dtype: str) -> Row:
-    """Compare one tensor; the bound grows with the largest number of the reference where that exceeds 1."""
+    """Compare one tensor."""
     ours = np.asarray(ours)
     if ours.dtype.kind not in "iuf" or ours.ndim == 0:
         raise ValueError(f"compare: expected an array of real numbers for {name!r}, got {ours.dtype} of {ours.shape}")
@@ -154,15 +144,17 @@ def _compare_one(name: str, ours: Array, reference: Array, step: int, dtype: str
 
 
 def trace_tensors(trace: Trace) -> dict[str, Array]:
-    """Name everything that a ledger compares: the token ids, then each tensor of the trace.
+    """Name everything that the ledger compares: the token ids, then each tensor of the trace.
 
     Parameters
     ----------
     trace : Trace
+        From :meth:`minisbert.SentenceEncoder.trace`.
 
     Returns
     -------
     dict of str to Array
+        In the order of computation, ``"sentence_embedding"`` last.
 
     Examples
     --------
@@ -174,19 +166,8 @@ def trace_tensors(trace: Trace) -> dict[str, Array]:
 
 
 def first_disagreement(rows: list[Row]) -> Row | None:
-    """Find the first tensor that leaves its bound.
+    """Find the first row outside its bound, if there is one.
 
-    Parameters
-    ----------
-    rows : list of Row
-        In the order of computation.
-
-    Returns
-    -------
-    Row or None
-
-    Examples
-    --------
     >>> first_disagreement([Row("a", (1,), 0.0, 1e-5), Row("b", (1,), 1.0, 1e-5), Row("c", (1,), 2.0, 1e-5)]).name
     'b'
     """
@@ -199,44 +180,19 @@ _MADE_BY = {
     "embeddings.": "model/bert.py: embed",
     ".attention.": "model/bert.py: attention",
     ".feed_forward.": "model/bert.py: feed_forward",
-    "modules.": "model/modules.py: apply_modules",
-    "sentence_embedding": "model/modules.py: apply_modules",
+    "modules.": "model/pooling.py: apply_modules",
+    "sentence_embedding": "model/pooling.py: apply_modules",
 }
 
 
 def made_by(name: str) -> str:
-    """Say which function of this package makes a tensor.
-
-    Parameters
-    ----------
-    name : str
-        As in the ledger.
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> made_by("layers.3.attention.probs.0")
-    'model/bert.py: attention'
-    """
+    """Name the function that makes a tensor."""
     return next((place for pattern, place in _MADE_BY.items() if pattern in name), "")
 
 
 def format_ledger(rows: list[Row]) -> str:
-    """Print the ledger as a table for people, with a blank line between the steps of the computation.
+    """Lay the ledger out as a table, with a blank line between the steps of the computation.
 
-    Parameters
-    ----------
-    rows : list of Row
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
     >>> print(format_ledger([Row("embeddings.word", (17, 384), 2.5e-7, 2e-5)]))
       tensor           shape      max |difference|    bound  of bound
     <BLANKLINE>
@@ -244,62 +200,34 @@ def format_ledger(rows: list[Row]) -> str:
     """
     name_width = max(len(row.name) for row in rows)
     shape_width = max(len(str(row.shape)) for row in rows)
-    head = f"  {'tensor':{name_width}}  {'shape':{shape_width}}  max |difference|    bound  of bound"
-    lines, step = [head], ""
+    lines = [f"  {'tensor':{name_width}}  {'shape':{shape_width}}  max |difference|    bound  of bound"]
+    last = ""
     for row in rows:
-        # a new block of lines for each of: embeddings, a layer's attention, its feed_forward, the rest
-        if (parent := _block(row.name)) != step:
+        # one block of lines for the embeddings, each layer's attention, its feed_forward, and what is at the ends
+        parts = row.name.split(".")
+        block = ".".join(parts[:3]) if parts[0] == "layers" else parts[0] if parts[0] == "embeddings" else "ends"
+        if block != last:
             lines.append("")
-            step = parent
+            last = block
+        difference, bound, share = f"{row.difference:.1e}", f"{row.bound:.1e}", ""
+        if row.name == "token_ids":
+            difference, bound = "equal" if row.agrees else "not equal", ""
+        elif not np.isfinite(row.difference):
+            difference = "NaN or shape"
+        else:
+            percent = 100 * row.difference / row.bound
+            share = f"{percent:.0f} %" if percent < 1000 else f"{percent / 100:.0e} x"
         lines.append(
-            f"  {row.name:{name_width}}  {row.shape!s:{shape_width}}  {_difference(row):>16}  "
-            f"{_bound(row):>7}  {_share(row):>8}  {'ok' if row.agrees else '<-- differs'}"
+            f"  {row.name:{name_width}}  {row.shape!s:{shape_width}}  {difference:>16}  {bound:>7}  {share:>8}  "
+            f"{'ok' if row.agrees else '<-- differs'}"
         )
     return "\n".join(lines)
-
-
-def _block(name: str) -> str:
-    """Name the step of the computation that a tensor belongs to."""
-    parts = name.split(".")
-    return ".".join(parts[:3]) if parts[0] == "layers" else parts[0] if parts[0] == "embeddings" else "ends"
-
-
-def _difference(row: Row) -> str:
-    """Write a difference; integers are equal or not."""
-    if row.name == "token_ids":
-        return "equal" if row.agrees else "not equal"
-    return f"{row.difference:.1e}" if np.isfinite(row.difference) else "NaN or shape"
-
-
-def _bound(row: Row) -> str:
-    """Write a bound; integers have none."""
-    return f"{row.bound:.1e}" if row.bound else ""
-
-
-def _share(row: Row) -> str:
-    """Write how much of its bound a difference uses."""
-    if row.bound == 0.0 or not np.isfinite(row.difference):
-        return ""
-    share = 100 * row.difference / row.bound
-    return f"{share:.0f} %" if share < 1000 else f"{share / 100:.0e} x"
 
 
 def verdict(rows: list[Row], reference: Reference) -> str:
     """Sum the ledger up in a sentence or two.
 
-    Parameters
-    ----------
-    rows : list of Row
-    reference : Reference
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
-    >>> reference = Reference(("a",), {}, 1, "by hand")
-    >>> verdict([Row("embeddings.word", (1,), 2e-7, 2e-5)], reference)
+    >>> verdict([Row("embeddings.word", (1,), 2e-7, 2e-5)], Reference(("a",), {}, 1, "by hand"))
     'All 1 tensors agree. The closest to its bound is embeddings.word: 2.0e-07 of 2.0e-05.'
     """
     if first := first_disagreement(rows):
@@ -320,24 +248,7 @@ def verdict(rows: list[Row], reference: Reference) -> str:
 
 
 def ledger_to_json(rows: list[Row], reference: Reference, dtype: str) -> dict[str, Any]:
-    """Give the ledger to a program.
-
-    Parameters
-    ----------
-    rows : list of Row
-    reference : Reference
-    dtype : str
-
-    Returns
-    -------
-    dict
-        An infinite difference (other shape, NaN) is null, because JSON has no infinity.
-
-    Examples
-    --------
-    >>> ledger_to_json([Row("a", (1,), 0.0, 1e-5)], Reference(("t",), {}, 1, "by hand"), "float32")["agrees"]
-    True
-    """
+    """Convert the ledger to JSON types; an infinite difference is null, because JSON has no infinity."""
     first = first_disagreement(rows)
     return {
         "reference": reference.origin,

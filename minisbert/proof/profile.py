@@ -1,163 +1,322 @@
-"""Where the time of a forward pass goes: the code that runs, under a clock, line by line.
+"""Where the time of a forward pass goes: each operation's seconds beside its FLOP, bytes and this machine's ceilings.
 
-``model/bert.py`` is written one operation a line, so the time of a line is the time of an operation. Python tells a
-trace function (``sys.settrace``) when it comes to a new line of a function, and :class:`Clock` charges what has passed
-since to the operation whose line it was. Nothing is copied or replaced: the same functions compute the same bits. A
-trace function belongs to its thread, so others at work in the process do not notice. It costs a microsecond a line.
+The model's own functions run, wrapped in a clock for as long as they are measured. Of ``encode``'s worker threads, one
+a core, what is shown is one alone.
 
-Each operation's seconds stand beside what it costs (``costs.py``) and beside the seconds that it would take at the
-ceilings of this machine (``ceiling.py``). Of ``encode``'s worker threads, one a core, what is shown is one alone.
-
-Letters: ``B`` texts, ``W`` width of a sentence vector.
+Letters: ``B`` texts, ``N`` tokens in the strip, ``T`` tokens of one text, ``D`` hidden size, ``F`` feed-forward size,
+``H`` heads, ``K`` = D/H, ``W`` width of a sentence vector.
 """
 
 from __future__ import annotations
 
-import ast
-import inspect
-import sys
-import textwrap
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import cache
 from statistics import median
-from types import CodeType, FrameType, TracebackType
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from minisbert.blas import threads
 from minisbert.encoder import SentenceEncoder
-from minisbert.model import Array
-from minisbert.model.bert import bert
-from minisbert.model.modules import apply_modules
-from minisbert.proof.ceiling import memory_bandwidth, sgemm_ceiling
-from minisbert.proof.costs import OPERATIONS, Cost, Operation, count_costs
+from minisbert.model import Array, bert, pooling
+from minisbert.model.config import BertConfig
+from minisbert.model.folder import SentenceModel
+from minisbert.model.ops import ACTIVATIONS
+from minisbert.model.pooling import Dense, Module, Normalize, Pooling
+from minisbert.model.tokens import Tokenizer
 from minisbert.schedule import keep_freed_memory, make_batches
 
-_BETWEEN = len(OPERATIONS)  # where the time goes that belongs to no operation: loops, calls, Python itself
-_PATIENCE = 2.0  # seconds for all passes together, if nobody says how many
-_FEWEST, _MOST = 3, 100
+Key = tuple[str, str]  # block, operation
+
+OPERATIONS = {
+    ("tokenize", "tokenize"): "text -> N",
+    ("embed", "look up, add"): "N -> (N,D)",
+    ("embed", "LayerNorm"): "(N,D)",
+    ("attention", "Q, K, V"): "(N,D)(D,D)",
+    ("attention", "products"): "(T,K)(K,T)(T,K)",
+    ("attention", "softmax"): "(H,T,T)",
+    ("attention", "project"): "(N,D)(D,D)",
+    ("attention", "LayerNorm"): "(N,D)",
+    ("feed-forward", "expand"): "(N,D)(D,F)",
+    ("feed-forward", "activation"): "(N,F)",
+    ("feed-forward", "contract"): "(N,F)(F,D)",
+    ("feed-forward", "add residual"): "(N,D)",
+    ("feed-forward", "LayerNorm"): "(N,D)",
+    ("modules", "pooling"): "(N,D) -> (B,W)",
+    ("modules", "dense"): "(B,W)(W,W)",
+    ("modules", "normalize"): "(B,W)",
+}
+"""What goes into each operation and comes out. ``products`` is all of attention that has no row of its own: Q K^T and
+probs V, heads split, scaled and joined, the residual."""
+
+# ------------------------------------------------------------------------------------------------ FLOP and bytes
+
+_LAYER_NORM_FLOP = 7  # mean 1, minus 1, square and sum 2, times 1/std, weight, plus bias
+_SOFTMAX_FLOP = 5  # maximum, minus, exp, sum, divide
+_NORMALIZE_FLOP = 3  # square, sum, divide
+_ACTIVATION_FLOP = {"identity": 0, "relu": 1, "tanh": 1, "sigmoid": 4, "silu": 5, "gelu_tanh": 9, "gelu": 17}
+_GELU_FLOAT64_FLOP = 4  # x / -sqrt(2), erfc, times a half, times x
+_POOLING_FLOP = {"mean": 1, "max": 1, "mean_sqrt_len_tokens": 1, "weightedmean": 2, "cls": 0, "lasttoken": 0}
+_ID_BYTES = 8  # token ids are int64
 
 
-@cache
-def _places() -> dict[CodeType, dict[int, int]]:
-    """Find, for each function that is clocked, the lines of each operation; for one that is clocked whole, none."""
-    places: dict[CodeType, dict[int, int]] = {}
-    for index, operation in enumerate(OPERATIONS):
-        lines = places.setdefault(operation.function.__code__, {})
-        made = _lines_that_make(operation.function) if operation.makes else {}
-        for name in operation.makes:
-            if name not in made:
-                where = f"{operation.function.__module__}.{operation.function.__name__}"
-                raise ValueError(f"profile: {where} no longer makes {name!r}; costs.py names the line to be clocked")
-            lines |= dict.fromkeys(made[name], index)
-    return places
+@dataclass(frozen=True)
+class Cost:
+    """What something takes, at the least."""
+
+    flop: int = 0
+    bytes: int = 0
+
+    def __add__(self, other: Cost) -> Cost:
+        """One after the other."""
+        return Cost(self.flop + other.flop, self.bytes + other.bytes)
+
+    def __rmul__(self, count: int) -> Cost:
+        """The same so many times."""
+        return Cost(count * self.flop, count * self.bytes)
 
 
-def _lines_that_make(function: Callable[..., Any]) -> dict[str, range]:
-    """Give the lines of each assignment in a function by what is assigned to: a name, or ``name[rows]``."""
-    source, first = inspect.getsourcelines(function)
-    tree = ast.parse(textwrap.dedent("".join(source)))
-    return {
-        ast.unparse(node.targets[0]): range(node.lineno + first - 1, (node.end_lineno or node.lineno) + first)
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Assign)
+def count_costs(
+    lengths: Array, config: BertConfig, modules: tuple[Module, ...] = (), dtype: npt.DTypeLike = "float32"
+) -> dict[Key, Cost]:
+    """Count FLOP and bytes of each of :data:`OPERATIONS` for a batch of texts, by formula, from sizes alone.
+
+    A matrix product of ``(n, k)`` and ``(k, m)`` has ``2 n k m`` FLOP: with a bias that is exact (``k``
+    multiplications, ``k - 1`` additions, one more for the bias). For the rest, every ``+ - * /``, comparison, square
+    root, ``exp``, ``tanh`` and ``erfc`` of the formula counts as one for each number it is done on; what is done once a
+    row is left out.
+
+    The bytes are the fewest that could do: each input, each weight and each output once, and nothing for temporary
+    arrays that a perfect program would not need.
+
+    >>> costs = count_costs(np.array([5]), BertConfig())
+    >>> costs["feed-forward", "expand"].flop == 12 * 2 * 5 * 768 * 3072  # bert-base: 12 layers
+    True
+    """
+    dtype = np.dtype(dtype)
+    d, f, texts, tokens = config.hidden_size, config.intermediate_size, len(lengths), int(lengths.sum())
+    hidden = tokens * d  # numbers in a layer's input
+    # numbers in a layer's attention scores: every token looks at each of its own text, H times
+    scores = config.num_attention_heads * int((lengths.astype(np.int64) ** 2).sum())
+
+    def cost(flop: int, numbers: int) -> Cost:
+        return Cost(flop, numbers * dtype.itemsize)
+
+    def linear(rows: int, d_in: int, d_out: int, bias: bool = True) -> Cost:
+        return cost(2 * rows * d_in * d_out, rows * d_in + d_out * d_in + d_out * bias + rows * d_out)
+
+    def activation(name: str, count: int) -> Cost:
+        exact = name == "gelu" and dtype == np.float64
+        return cost((_GELU_FLOAT64_FLOP if exact else _ACTIVATION_FLOP[name]) * count, 2 * count)
+
+    layer_norm = cost(_LAYER_NORM_FLOP * hidden, 2 * hidden + 2 * d)
+    residual = cost(hidden, 3 * hidden)
+    # Q K^T and probs V alike: a dot product of K numbers, or K multiples added up, per score
+    product = cost(2 * scores * config.head_size, 2 * hidden + scores)
+    scale_query, join_heads = cost(hidden, 2 * hidden), cost(0, 2 * hidden)
+    layer = {
+        ("attention", "Q, K, V"): 3 * linear(tokens, d, d),
+        ("attention", "products"): 2 * product + scale_query + join_heads + residual,
+        ("attention", "softmax"): cost(_SOFTMAX_FLOP * scores, 2 * scores),
+        ("attention", "project"): linear(tokens, d, d),
+        ("attention", "LayerNorm"): layer_norm,
+        ("feed-forward", "expand"): linear(tokens, d, f),
+        ("feed-forward", "activation"): activation(config.activation, tokens * f),
+        ("feed-forward", "contract"): linear(tokens, f, d),
+        ("feed-forward", "add residual"): residual,
+        ("feed-forward", "LayerNorm"): layer_norm,
+    }
+    # two look-ups and two additions; the token type is one row for all
+    look_up = Cost(0, _ID_BYTES * tokens) + cost(2 * hidden, 3 * hidden + d)
+    costs = {("tokenize", "tokenize"): Cost(), ("embed", "look up, add"): look_up, ("embed", "LayerNorm"): layer_norm}
+    costs |= {operation: config.num_hidden_layers * each for operation, each in layer.items()}
+
+    pooling, dense, normalize, width = Cost(), Cost(), Cost(), d
+    for module in modules:
+        if isinstance(module, Pooling):
+            for mode in module.modes:
+                flop = _POOLING_FLOP[mode] * hidden
+                pooling += cost(flop, texts * d + (hidden if flop else texts * d))  # without FLOP: a copy of rows
+            width *= len(module.modes)
+        elif isinstance(module, Dense):
+            width, d_in = module.weight.shape
+            dense += linear(texts, d_in, width, module.bias is not None)
+            dense += activation(module.activation, texts * width)
+            if module.use_residual:
+                dense += cost(texts * width, 3 * texts * width)
+            if module.residual is not None:
+                dense += linear(texts, d_in, width, bias=False)
+        elif isinstance(module, Normalize):
+            normalize += cost(_NORMALIZE_FLOP * texts * width, 2 * texts * width)
+    return costs | {
+        ("modules", "pooling"): pooling,
+        ("modules", "dense"): dense,
+        ("modules", "normalize"): normalize,
     }
 
 
-class Clock:
-    """Charge the time inside ``with clock:`` to the operation whose line runs; the rest to what is between them.
+# ----------------------------------------------------------------------------------- what this machine can do
 
-    Examples
-    --------
-    >>> from minisbert.model.ops import normalize
-    >>> clock = Clock()
-    >>> with clock:
-    ...     vectors = normalize(np.ones((2, 3)))
-    >>> clock.calls[-1], clock.seconds[-2] > 0.0
-    (1, True)
+# The product that widens half a batch in all-MiniLM-L6-v2: as large as the model's own, 0.6 GFLOP, some milliseconds.
+_ROWS, _INNER, _COLUMNS = 512, 384, 1536
+# Each of the two arrays of a copy: several times what a processor's last cache holds for one core.
+_COPIED_BYTES = 2**26
+_CEILING_PATIENCE = 0.25
+_LEAST_TIMES = 5
+
+
+def sgemm_ceiling(num_threads: int = 1, dtype: npt.DTypeLike = "float32") -> float:
+    """Measure the best speed of ``(512, 384) @ (384, 1536)``, a product of the model's size, in GFLOP/s.
+
+    float64 measures dgemm, of half the speed.
     """
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((_ROWS, _INNER)).astype(dtype)
+    weight = rng.standard_normal((_INNER, _COLUMNS)).astype(dtype)
+    out = np.empty((_ROWS, _COLUMNS), dtype)  # made once: clearing new memory is no arithmetic
+    with threads.hold(num_threads):
+        seconds = _fastest(lambda: np.matmul(x, weight, out=out))
+    return 2 * _ROWS * _INNER * _COLUMNS / seconds / 1e9
 
-    def __init__(self) -> None:
-        self.seconds = [0.0] * (len(OPERATIONS) + 1)  # the last: between the operations
-        self.calls = [0] * len(OPERATIONS)  # how often a line of the operation ran
-        self._places = _places()
-        self._whole = {op.function.__code__: i for i, op in enumerate(OPERATIONS) if not op.makes}
-        self._current, self._since = _BETWEEN, 0.0
-        self._before: Any = None
 
-    def __enter__(self) -> Clock:
-        """Start; another trace function, a debugger's for instance, has to wait."""
-        self._before = sys.gettrace()
-        self._current, self._since = _BETWEEN, time.perf_counter()
-        sys.settrace(self._called)
-        return self
+def memory_bandwidth() -> float:
+    """Measure how fast one thread copies a large array, in GB/s.
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Stop, whatever has happened."""
-        sys.settrace(self._before)
-        self._turn_to(_BETWEEN, time.perf_counter())
+    One thread, because NumPy does everything but matrix products on one. Each byte copied counts twice, once read and
+    once written, as in McCalpin's STREAM.
+    """
+    source, target = np.ones(_COPIED_BYTES, np.uint8), np.ones(_COPIED_BYTES, np.uint8)
+    seconds = _fastest(lambda: np.copyto(target, source))
+    return 2 * _COPIED_BYTES / seconds / 1e9
 
-    def _called(self, frame: FrameType, event: str, argument: object) -> Any:
-        """Python calls a function: follow it if it is one of ours."""
-        if frame.f_code not in self._places:
-            return None
-        if (index := self._whole.get(frame.f_code)) is not None:
-            frame.f_trace_lines = False
-            self.calls[index] += 1
-            self._turn_to(index, time.perf_counter())
-        return self._moved
 
-    def _moved(self, frame: FrameType, event: str, argument: object) -> Any:
-        """Python comes to a line of a function of ours, or leaves it."""
-        now = time.perf_counter()  # first of all, so that as little as can be of what follows is charged to a line
-        if event == "line":
-            index = self._places[frame.f_code].get(frame.f_lineno, _BETWEEN)
-            if index != _BETWEEN:
-                self.calls[index] += 1
-            self._turn_to(index, now)
-        elif event == "return":
-            self._turn_to(_BETWEEN, now)
-        return self._moved
-
-    def _turn_to(self, index: int, now: float) -> None:
-        """Charge what has passed, and look at the clock again, so that this bookkeeping is charged to nobody."""
-        self.seconds[self._current] += now - self._since
-        self._current = index
-        self._since = time.perf_counter()
+def _fastest(work: Callable[[], object]) -> float:
+    """Time something over and over for a quarter of a second; the fastest is the one that nobody disturbed."""
+    best, times = float("inf"), 0
+    work()  # the first one wakes threads and touches pages
+    end = time.perf_counter() + _CEILING_PATIENCE
+    while times < _LEAST_TIMES or time.perf_counter() < end:
+        start = time.perf_counter()
+        work()
+        best, times = min(best, time.perf_counter() - start), times + 1
+    return best
 
 
 @dataclass(frozen=True)
 class Ceilings:
-    """What this machine can do at best."""
+    """The roofline: no operation computes faster than the best matrix product, nor moves bytes faster than a copy.
 
-    gflop_per_s: float  # of a matrix product
-    gb_per_s: float  # from memory and back, one thread
+    **Source**: Williams, Waterman & Patterson 2009.
+    """
+
+    gflop_per_s: float
+    gb_per_s: float
 
     def least_seconds(self, cost: Cost) -> float:
-        """Say how long something takes if it computes and moves as fast as can be, both at once."""
-        return max(self._computing(cost), self._moving(cost))
+        """Say how long something takes that computes and moves as fast as can be, both at once."""
+        return max(cost.flop / self.gflop_per_s, cost.bytes / self.gb_per_s) / 1e9
 
     def bound(self, cost: Cost) -> str:
         """Say what would hold up a perfect program: memory, or computing."""
-        return "memory" if self._moving(cost) > self._computing(cost) else "compute"
+        return "memory" if cost.bytes / self.gb_per_s > cost.flop / self.gflop_per_s else "compute"
 
-    def _computing(self, cost: Cost) -> float:
-        return cost.flop / self.gflop_per_s / 1e9
 
-    def _moving(self, cost: Cost) -> float:
-        return cost.bytes / self.gb_per_s / 1e9
+# ------------------------------------------------------------------------------------------------- the clock
+
+_OTHER = ("", "other")  # what runs outside of all operations: batches, loops, Python itself
+_ONE_AT_A_TIME = threading.Lock()  # two clocks would wrap each other's wrappers, and leave some behind
+
+
+class Clock:
+    """Seconds and calls of each operation; what runs inside another is charged to itself alone."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys([*OPERATIONS, _OTHER], 0.0)
+        self.calls = dict.fromkeys([*OPERATIONS, _OTHER], 0)
+        self.current = _OTHER
+        self._thread = threading.get_ident()
+        self.since = time.perf_counter()
+
+    def wrap(self, function: Callable[..., Any], row: Key | Callable[..., Key]) -> Callable[..., Any]:
+        """Charge a function's time to a row, or to the one that ``row`` tells from its arguments."""
+
+        def timed(*arguments: Any, **options: Any) -> Any:
+            if threading.get_ident() != self._thread:  # others at work in this process
+                return function(*arguments, **options)
+            before, operation = self.current, row(*arguments, **options) if callable(row) else row
+            self.calls[operation] += 1
+            self.turn_to(operation)
+            try:
+                return function(*arguments, **options)
+            finally:
+                self.turn_to(before)
+
+        return timed
+
+    def turn_to(self, operation: Key) -> None:
+        """Charge what has passed, and look at the clock again, so that this bookkeeping is charged to nobody."""
+        self.seconds[self.current] += time.perf_counter() - self.since
+        self.current = operation
+        self.since = time.perf_counter()
+
+
+@contextmanager
+def clocked(model: SentenceModel) -> Iterator[Clock]:
+    """Wrap what a forward pass calls, where ``bert.py`` and ``pooling.py`` look it up; afterwards all is as before.
+
+    A matrix product is told by its weights, a LayerNorm by the block around it. What a block does besides is charged to
+    the block's own row.
+    """
+    projections = {}
+    for layer in model.params.layers:
+        for linear in (layer.attention.query, layer.attention.key, layer.attention.value):
+            projections[id(linear.weight)] = ("attention", "Q, K, V")
+        projections[id(layer.attention.output.weight)] = ("attention", "project")
+        projections[id(layer.feed_forward.expand.weight)] = ("feed-forward", "expand")
+        projections[id(layer.feed_forward.contract.weight)] = ("feed-forward", "contract")
+    clock = Clock()
+    rows: list[tuple[Any, str, Key | Callable[..., Key]]] = [
+        (Tokenizer, "__call__", ("tokenize", "tokenize")),
+        (bert, "embed", ("embed", "look up, add")),
+        (bert, "attention", ("attention", "products")),
+        (bert, "feed_forward", ("feed-forward", "add residual")),
+        (bert, "linear", lambda x, weight, bias=None: projections.get(id(weight), clock.current)),
+        (bert, "softmax", ("attention", "softmax")),
+        (bert, "layer_norm", lambda *_, **__: (clock.current[0], "LayerNorm")),
+        (pooling, "pool", ("modules", "pooling")),
+        (pooling, "dense", ("modules", "dense")),
+        (pooling, "normalize", ("modules", "normalize")),
+    ]
+    with _ONE_AT_A_TIME, ExitStack() as originals:
+        forward, backward = ACTIVATIONS[model.config.activation]
+        timed = clock.wrap(forward, ("feed-forward", "activation"))
+        activations = ACTIVATIONS | {model.config.activation: (timed, backward)}
+        replacements: list[tuple[Any, str, object]] = [(bert, "ACTIVATIONS", activations)]
+        replacements += [(owner, name, clock.wrap(getattr(owner, name), row)) for owner, name, row in rows]
+        for owner, name, replacement in replacements:
+            originals.callback(setattr, owner, name, getattr(owner, name))
+            setattr(owner, name, replacement)
+        clock.since = time.perf_counter()
+        yield clock
+        clock.turn_to(_OTHER)
+
+
+# ----------------------------------------------------------------------------------------------- the profile
+
+_PATIENCE = 2.0  # seconds for all passes together, if nobody says how many
+_FEWEST, _MOST = 3, 100
 
 
 @dataclass(frozen=True)
 class Row:
     """One operation, over all layers and batches of a pass."""
 
-    operation: Operation
+    block: str
+    name: str
     calls: int
     seconds: float  # median over the passes
     cost: Cost
@@ -168,7 +327,7 @@ class Profile:
     """One forward pass, operation by operation."""
 
     rows: tuple[Row, ...]
-    between: float  # seconds that belong to no operation
+    other: float  # seconds that belong to no operation
     unclocked: float  # seconds of the same pass without the clock
     ceilings: Ceilings
     texts: int
@@ -179,8 +338,8 @@ class Profile:
 
     @property
     def seconds(self) -> float:
-        """All operations and what is between them."""
-        return sum(row.seconds for row in self.rows) + self.between
+        """All operations and the rest."""
+        return sum(row.seconds for row in self.rows) + self.other
 
     @property
     def cost(self) -> Cost:
@@ -194,32 +353,14 @@ class Profile:
 
 
 def one_pass(encoder: SentenceEncoder, texts: Sequence[str]) -> Array:
-    """Turn texts into vectors as one worker of ``encode`` does: split, batch, compute.
-
-    Parameters
-    ----------
-    encoder : SentenceEncoder
-    texts : sequence of str
-        Taken as they are: no prompt is put before them.
-
-    Returns
-    -------
-    Array, shape (B, W)
-        Bit for bit what ``encode(texts, num_threads=1)`` gives.
-
-    Examples
-    --------
-    >>> from minisbert.encoder import SentenceEncoder
-    >>> one_pass(SentenceEncoder(), ["i love soup"]).shape
-    (1, 384)
-    """
+    """Turn texts without a prompt into vectors (B, W) as one worker of ``encode`` does, bit for bit."""
     model = encoder.model
     tokens = model.tokenizer(texts, encoder.max_seq_length)
     ids, vectors = tokens.split(), np.empty((len(texts), model.full_width), encoder.dtype)
     for batch in make_batches(tokens.lengths):
         strip, lengths = np.concatenate([ids[i] for i in batch]), tokens.lengths[batch]
-        token_embeddings = bert(strip, lengths, model.params, model.config)
-        vectors[batch] = apply_modules(token_embeddings, lengths, model.modules)[-1]
+        token_embeddings = bert.bert(strip, lengths, model.params, model.config)
+        vectors[batch] = pooling.apply_modules(token_embeddings, lengths, model.modules)[-1]
     return vectors
 
 
@@ -232,27 +373,33 @@ def profile(
     ----------
     encoder : SentenceEncoder
     texts : sequence of str
-        At least one.
+        At least one; no prompt is put before them.
     num_threads : int
-        Threads of BLAS, so of matrix products; everything else is on one. Each worker of ``encode`` has one.
+        Threads of BLAS, so of matrix products; everything else runs on one. Each worker of ``encode`` has one.
     passes : int, optional
-        How often the pass is repeated; by default for two seconds, but from 3 times to 100.
+        How often the pass is repeated; by default for two seconds, 3 to 100 times.
 
     Returns
     -------
     Profile
-        Each operation's median over the passes.
+        ``rows`` holds each operation's calls, median seconds, FLOP and bytes, in the order of computation; with
+        ``other``, the time between operations, they add up to ``seconds``. ``ceilings`` is what this machine can do.
 
     Raises
     ------
     ValueError
         If there are no texts, or a number is below 1.
 
+    Notes
+    -----
+    For as long as it measures, functions of ``minisbert.model`` are wrapped in a clock. Other threads run them as
+    before; a second ``profile`` waits.
+
     Examples
     --------
     >>> from minisbert.encoder import SentenceEncoder
     >>> found = profile(SentenceEncoder(), ["i love soup"], passes=3)
-    >>> found.tokens, [row.calls for row in found.rows if row.operation.name == "LayerNorm"]
+    >>> found.tokens, [row.calls for row in found.rows if row.name == "LayerNorm"]
     (5, [1, 6, 6])
     """
     if not len(texts) or num_threads < 1 or (passes is not None and passes < 1):
@@ -261,39 +408,40 @@ def profile(
     before = sgemm_ceiling(num_threads, encoder.dtype), memory_bandwidth()
     keep_freed_memory()
     with threads.hold(num_threads):
-        clocks, unclocked = _repeat(lambda: one_pass(encoder, texts), passes)
+        clocks, unclocked = _repeat(encoder, texts, passes)
     after = sgemm_ceiling(num_threads, encoder.dtype), memory_bandwidth()
     ceilings = Ceilings(*map(max, before, after))  # whoever disturbed the one may have spared the other
-    lengths = encoder.model.tokenizer(texts, encoder.max_seq_length).lengths
-    batches = make_batches(lengths)
-    config, modules = encoder.model.config, encoder.model.modules
-    rows = _rows(clocks, [count_costs(lengths[b], config, modules, encoder.dtype) for b in batches])
-    between = median(clock.seconds[_BETWEEN] for clock in clocks)
+    model = encoder.model
+    lengths = model.tokenizer(texts, encoder.max_seq_length).lengths
+    batches = [lengths[batch] for batch in make_batches(lengths)]
+    costs = [count_costs(batch, model.config, model.modules, encoder.dtype) for batch in batches]
+    rows = tuple(
+        Row(
+            *operation,
+            clocks[0].calls[operation],
+            median(clock.seconds[operation] for clock in clocks),
+            sum((cost[operation] for cost in costs), Cost()),
+        )
+        for operation in OPERATIONS
+        if clocks[0].calls[operation]  # a model without Dense has no such row
+    )
+    other = median(clock.seconds[_OTHER] for clock in clocks)
     return Profile(
-        rows, between, unclocked, ceilings, len(texts), int(lengths.sum()), len(batches), len(clocks), num_threads
+        rows, other, unclocked, ceilings, len(texts), int(lengths.sum()), len(batches), len(clocks), num_threads
     )
 
 
-def _repeat(work: Callable[[], object], passes: int | None) -> tuple[list[Clock], float]:
-    """Run a pass again and again, in turns with the clock and without; give the clocks, and the median without."""
-    work()  # the first pass maps weights into memory
+def _repeat(encoder: SentenceEncoder, texts: Sequence[str], passes: int | None) -> tuple[list[Clock], float]:
+    """Run the pass again and again, in turns with the clock and without; give the clocks, and the median without."""
+    one_pass(encoder, texts)  # the first pass maps weights into memory
     clocks: list[Clock] = []
     plain: list[float] = []
     end = time.perf_counter() + _PATIENCE
     while len(clocks) < (passes or _FEWEST) or (passes is None and len(clocks) < _MOST and time.perf_counter() < end):
         start = time.perf_counter()
-        work()
+        one_pass(encoder, texts)
         plain.append(time.perf_counter() - start)
-        clocks.append(Clock())
-        with clocks[-1]:
-            work()
+        with clocked(encoder.model) as clock:
+            one_pass(encoder, texts)
+        clocks.append(clock)
     return clocks, median(plain)
-
-
-def _rows(clocks: list[Clock], costs: list[list[Cost]]) -> tuple[Row, ...]:
-    """Put time and cost together; what the model does not have makes no row."""
-    return tuple(
-        Row(operation, clocks[0].calls[i], median(c.seconds[i] for c in clocks), sum((c[i] for c in costs), Cost()))
-        for i, operation in enumerate(OPERATIONS)
-        if clocks[0].calls[i]
-    )

@@ -1,11 +1,8 @@
-"""A few training steps beside PyTorch's, without PyTorch: what it gave was recorded and lies in ``steps.npz``.
+"""A few training steps beside PyTorch's, without PyTorch: what it computed is recorded in ``steps.npz``.
 
-Eight pairs of sentences, some of them easily confused, go through the real model in float64: loss, gradients, clipping,
-AdamW, five times from the same start. Of every gradient of the first step some numbers are kept, and its length; of the
-other steps loss and norm.
-``python -m minisbert.proof.record`` makes the file, and with ``--check`` remakes and compares it.
-
-Left out on purpose: dropout, which no two libraries draw alike. Next file: ``torch_model.py``.
+Eight pairs of sentences, some easily confused, go through the real model in float64: loss, gradients, clipping, AdamW,
+five times, without dropout, which no two libraries draw alike. Of each gradient of the first step some numbers are
+kept, and its length; of the other steps loss and norm.
 """
 
 from __future__ import annotations
@@ -19,17 +16,12 @@ import numpy as np
 
 from minisbert.model import Array
 from minisbert.model.folder import SentenceModel
-from minisbert.model.gradients import Gradient, RowGradient
+from minisbert.model.params import Gradient, RowGradient
 from minisbert.training.losses import multiple_negatives_ranking
-from minisbert.training.moments import init_adamw
-from minisbert.training.optim import adamw
-from minisbert.training.pace import clip_gradients
-from minisbert.training.parameters import copy_parameters, named_parameters, replace_parameters
-from minisbert.training.step import value_and_gradients
+from minisbert.training.optim import adamw, clip_gradients, init_adamw
+from minisbert.training.step import copy_parameters, named_parameters, replace_parameters, value_and_gradients
 
-__all__ = ["PAIRS", "TrainingSteps", "our_steps", "read_steps", "sample"]
-
-RECORDED = Path(__file__).parent / "steps.npz"
+RECORDED_STEPS = Path(__file__).parent / "steps.npz"
 STEPS, LEARNING_RATE, WEIGHT_DECAY, MAX_NORM, SCALE = 5, 2e-5, 0.01, 1.0, 20.0
 KEPT = 61  # numbers of each gradient
 PAIRS = (
@@ -56,10 +48,10 @@ class TrainingSteps:
     origin: str  # which libraries
 
     def largest_difference(self, other: TrainingSteps) -> tuple[str, float]:
-        """Name the parameter whose first gradient differs most, in times its length, and by how much.
+        """Name the parameter whose first gradient differs most, relative to its length, and say by how much.
 
         A key bias's gradient is zero on paper, since adding the same to all scores of a softmax changes nothing, and
-        only rounding in fact: its length is no measure, so the length of its weight's gradient is taken.
+        mere rounding in fact: its length is no measure, so the length of its weight's gradient is taken.
         """
         differences = {}
         for name, kept in self.gradients.items():
@@ -70,18 +62,8 @@ class TrainingSteps:
 
 
 def sample(gradient: Array) -> Array:
-    """Keep some numbers of a gradient, spread over all of it, that two libraries can be compared by.
+    """Keep ``KEPT`` numbers of a gradient at most, spread over all of it.
 
-    Parameters
-    ----------
-    gradient : Array, any shape
-
-    Returns
-    -------
-    Array, shape (KEPT,) or less
-
-    Examples
-    --------
     >>> sample(np.arange(1000.0).reshape(10, 100))[:3]
     array([ 0., 16., 32.])
     """
@@ -89,19 +71,9 @@ def sample(gradient: Array) -> Array:
     return np.asarray(flat[:: max(1, len(flat) // KEPT)][:KEPT])
 
 
-def read_steps(file: Path = RECORDED) -> TrainingSteps:
-    """Read what PyTorch gave.
+def read_steps(file: Path = RECORDED_STEPS) -> TrainingSteps:
+    """Read the steps that PyTorch computed.
 
-    Parameters
-    ----------
-    file : Path
-
-    Returns
-    -------
-    TrainingSteps
-
-    Examples
-    --------
     >>> len(read_steps().gradients), read_steps().losses.shape
     (101, (5,))
     """
@@ -114,20 +86,8 @@ def read_steps(file: Path = RECORDED) -> TrainingSteps:
 
 
 def our_steps(model: SentenceModel, steps: int = STEPS) -> TrainingSteps:
-    """Take the same steps in NumPy.
+    """Take the same steps in NumPy; ``model`` is all-MiniLM-L6-v2, in float64 for proof or float32.
 
-    Parameters
-    ----------
-    model : SentenceModel
-        all-MiniLM-L6-v2, in float64 for proof or float32.
-    steps : int
-
-    Returns
-    -------
-    TrainingSteps
-
-    Examples
-    --------
     >>> from minisbert import SentenceEncoder
     >>> found = our_steps(SentenceEncoder(dtype="float64").model, steps=1)
     >>> bool(abs(found.losses - read_steps().losses[:1]).max() < 1e-9)

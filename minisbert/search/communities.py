@@ -1,16 +1,13 @@
-"""Groups of vectors around a centre: what is said often, without saying how many groups there are.
+"""Groups of similar vectors around a centre, without choosing the number of groups.
 
-Every vector is a possible centre; its community are all vectors, itself included, whose cosine with it is at least a
-threshold. The largest community is taken first. What it has taken no other may have: a centre that is taken makes no
-community, and one that loses members must still be large enough. Vectors near nobody stay alone.
+Every vector is a possible centre; its community is all vectors, itself included, whose cosine with it reaches a
+threshold. Communities are taken greedily, the largest first. Members that are taken are lost to all others: a taken
+centre makes no community, and one that loses members must still be large enough. Outliers stay alone.
 
-Two walks over all pairs in place of one: the first only counts each centre's members, the second lists those of
-centres whose turn it is and who are still free. So the memory does not grow with the number of close pairs, which is
-``M^2`` where all texts are alike.
+Two passes over all pairs: the first only counts each centre's members, the second lists those of the centres whose turn
+it is, if still free. So memory does not grow with the number of close pairs, which is ``M^2`` if all texts are alike.
 
-Left out on purpose: k-means and hierarchical clustering, which scikit-learn has. Next file: ``matching.py``, two lists.
-
-Letters: ``M`` vectors, ``D`` their width, ``P`` pairs.
+Letters: ``M`` vectors, ``D`` width, ``P`` pairs.
 """
 
 from __future__ import annotations
@@ -24,8 +21,8 @@ from minisbert.search.scoring import Scorer, as_vectors, build_scorer, check_cou
 
 __all__ = ["community_detection"]
 
-BATCH_MEMBERS = 2**19  # members listed at a time, but for a centre with more
-BATCH_CENTRES = 4096  # vectors compared with all others in one walk
+BATCH_MEMBERS = 2**19  # members listed at a time, unless one centre has more
+BATCH_CENTRES = 4096  # vectors compared with all others in one pass
 
 
 def community_detection(
@@ -37,27 +34,27 @@ def community_detection(
     ----------
     embeddings : array_like, shape (M, D)
     threshold : float
-        Least cosine with the centre, in [-1, 1].
+        Minimum cosine with the centre, in [-1, 1].
     min_community_size : int
-        Members of a community, the centre included, at least; 1 or more.
+        Minimum number of members, the centre included; at least 1.
 
     Returns
     -------
     list of list of int
-        Rows: the centre first, then the members, from the closest to the farthest, equal cosines by id. The largest
-        community first; of equally large ones the one that was larger before others took from it, then the one with
-        the smaller centre. No row is in two of them.
+        Rows: the centre, then the members by descending cosine, equal ones by id. Largest community first; of equally
+        large ones the one that was larger before others took from it, then the one with the smaller centre. No row is
+        in two.
 
     Raises
     ------
     ValueError
-        For NaN, Inf, rows of zeros, a threshold that is no cosine, a size below 1.
+        For NaN, Inf, rows of zeros, a threshold outside [-1, 1], a size below 1.
 
     Notes
     -----
-    **Source**: ``sentence_transformers.util.community_detection``, the same greedy choice in the same order. It differs
-    in three points: equal cosines are in no particular order there; a cosine that equals the threshold but for float32
-    rounding may fall on either side there, while here the exact score decides; and it holds all close pairs at once.
+    **Source**: ``sentence_transformers.util.community_detection``, the same greedy choice in the same order. It leaves
+    the order of equal cosines open, may decide either way where a cosine equals the threshold up to float32 rounding
+    (here the exact score decides), and holds all close pairs at once.
 
     Examples
     --------
@@ -90,14 +87,13 @@ def community_detection(
 
 
 def _scorer(vectors: Array, chosen: slice | Array) -> Scorer:
-    """Let some of the vectors be compared with all."""
     names = "embeddings", "embeddings"
     dtype = common_dtype("community_detection", names, vectors, vectors)
     return build_scorer("community_detection", names, "cosine", vectors[chosen], dtype)
 
 
 def _count_members(vectors: Array, threshold: float) -> Array:
-    """Count how many vectors are close to each: ``(M,)``."""
+    """Count the vectors close to each: ``(M,)``."""
     counts = np.zeros(len(vectors), np.intp)  # (M,)
     for start in range(0, len(vectors), BATCH_CENTRES):
         scorer = _scorer(vectors, slice(start, start + BATCH_CENTRES))
@@ -108,7 +104,7 @@ def _count_members(vectors: Array, threshold: float) -> Array:
 
 
 def _list_members(vectors: Array, centres: Array, threshold: float) -> list[Array]:
-    """List the vectors close to each centre, from the closest to the farthest, equal ones by id."""
+    """List the vectors close to each centre by descending cosine, equal ones by id."""
     scorer = _scorer(vectors, centres)
     rows, ids, scores = [], [], []
     for chosen, block in walk("community_detection", scorer, vectors):

@@ -1,20 +1,8 @@
-"""EmbeddingDatabase: documents with their vectors in one file, and search in it by meaning and by metadata.
+"""`EmbeddingDatabase`: documents and their vectors in one file, searched by meaning and by metadata.
 
-::
-
-    with EmbeddingDatabase.open("notes.duckdb", SentenceEncoder()) as index:
-        index.add(read_documents("notes.csv"))
-        for hit in index.search("what to cook", top_k=5, where="lang = 'en'"):
-            ...
-
-**Exact search, in one of two ways.** Either all vectors are loaded once into one float32 array, and a query is compared
-with all of them; or DuckDB does it, reading the file from front to back for each query (``searching.py``). By default
-they are loaded if with half as much again they take no more than half of the memory that is free.
-
-**The right model.** The file holds the fingerprint of the model that made its vectors, and no other may add or search.
-
-Left out on purpose: approximate search, and combining it with a search for words. Next file: ``router.py``, queries to
-routes by a few examples each.
+Search is exact. Either all vectors are loaded once into one float32 array, or DuckDB reads the file front to back for
+each query (``searching.py``). By default they are loaded if 1.5 times their size is at most half of the free memory.
+The file holds the fingerprint of the model that made its vectors; no other model may add or search.
 
 Letters: ``Q`` queries, ``M`` chunks, ``D`` width of a vector.
 """
@@ -54,23 +42,38 @@ __all__ = ["DatabaseError", "Document", "EmbeddingDatabase", "Hit", "IndexInfo"]
 
 @dataclass(frozen=True)
 class IndexInfo:
-    """What a database says about itself."""
+    """What a database contains."""
 
     path: str
     documents: int
     chunks: int
     width: int  # D
-    model: str  # as it was named
+    model: str  # as named
     fingerprint: str  # of the model's files
     settings: Settings
     schema_version: int
-    fields: dict[str, int]  # of the metadata: in how many documents
-    sources: dict[str, int]  # how many documents of each
+    fields: dict[str, int]  # of the metadata: number of documents with each
+    sources: dict[str, int]  # number of documents of each
     file_bytes: int
 
 
 class EmbeddingDatabase:
-    """Documents and their vectors in a DuckDB file. Made by :meth:`open`; for one thread at a time."""
+    """Documents and their vectors in a DuckDB file, made by :meth:`open`; for one thread at a time.
+
+    Parameters
+    ----------
+    storage, encoder, in_sql
+        An open file and what :meth:`open` takes.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "notes.duckdb"
+    >>> with EmbeddingDatabase.open(file, SentenceEncoder()) as index:
+    ...     _ = index.add([Document("Knead flour, water and yeast.", "7", {"lang": "en"}), "The train is late."])
+    ...     [(hit.id, hit.text) for hit in index.search("baking bread", top_k=1, where="lang = 'en'")]
+    [('7', 'Knead flour, water and yeast.')]
+    """
 
     def __init__(self, storage: Storage, encoder: SentenceEncoder | None, in_sql: bool | None) -> None:
         self._storage = storage
@@ -99,34 +102,24 @@ class EmbeddingDatabase:
         ----------
         path : str or path
         encoder : SentenceEncoder, optional
-            Without one texts can be neither added nor searched for; everything else can be done.
+            Without one, texts can be neither added nor searched for.
         read_only : bool
             Several processes may read at a time, while none writes.
         in_sql : bool, optional
-            Let DuckDB search, in place of NumPy; by default if the vectors would not fit into memory.
+            Search in DuckDB instead of NumPy; by default if the vectors do not fit into memory.
         model_name : str, optional
-            What to note as the model's name in a new database; by default the encoder's folder.
+            The model's name in a new database; by default the encoder's folder.
         chunk_tokens, overlap, document_prompt, query_prompt : optional
-            Settings of a new database, as `minisbert.search.indexing.check_settings` completes them. An existing one
-            keeps its own, and others are refused.
-
-        Returns
-        -------
-        EmbeddingDatabase
+            Settings of a new database; the defaults are the model's. Those of an existing one cannot be changed.
 
         Raises
         ------
         DatabaseError
-            A ValueError: no such file, no DuckDB file, damaged, open in another process, or made with other settings.
+            A ValueError: no such file, not a DuckDB file, damaged, open in another process, or other settings.
         OriginError
             A ValueError: made by another model.
         ValueError
-            If DuckDB is not installed, or the model cannot do what is set.
-
-        Examples
-        --------
-        >>> with EmbeddingDatabase.open("notes.duckdb", encoder) as index:  # doctest: +SKIP
-        ...     index.search("soup")[0].id
+            If DuckDB is not installed, or the model does not support the settings.
         """
         file = Path(path)
         asked: dict[str, Any] = {
@@ -150,7 +143,7 @@ class EmbeddingDatabase:
         return index
 
     def _check(self, asked: dict[str, Any]) -> None:
-        """Refuse another model, and other settings."""
+        """Reject another model and other settings."""
         meta, path = self._storage.meta, self._storage.path
         if self._encoder is not None:
             origin = Origin(meta["model"], meta["fingerprint"])
@@ -164,23 +157,22 @@ class EmbeddingDatabase:
 
     @property
     def path(self) -> Path:
-        """The file, as it was named."""
+        """The file, as named."""
         return self._storage.path
 
     def __enter__(self) -> EmbeddingDatabase:
-        """Use it in a ``with`` statement."""
+        """Close it at the end of a ``with`` statement."""
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """Close it."""
         self.close()
 
     def __len__(self) -> int:
-        """Count the documents."""
+        """Number of documents."""
         return int(self._storage.rows("SELECT count(*) FROM documents")[0][0])
 
     def close(self) -> None:
-        """Let go of the file and of the vectors."""
+        """Release the file and the vectors."""
         self._loaded = None
         self._storage.close()
 
@@ -194,23 +186,11 @@ class EmbeddingDatabase:
         show_progress_bar: bool = False,
         block_documents: int = BLOCK_DOCUMENTS,
     ) -> AddReport:
-        """Add documents: new ones, and changed ones in place of what was there; unchanged ones are not embedded.
+        """Add new documents and replace changed ones; unchanged ones are not embedded again.
 
-        Parameters
-        ----------
-        documents : iterable of Document or str
-            A text alone is a document whose id comes from the text.
-        total, show_progress_bar, block_documents
-            As in `minisbert.search.indexing.add_documents`.
-
-        Returns
-        -------
-        AddReport
-
-        Raises
-        ------
-        ValueError
-            For what is no document, and ids that come twice. Blocks before the one with the mistake are kept.
+        A text alone is a document whose id comes from the text. Documents are stored in blocks of at most
+        ``block_documents``; an invalid document or a repeated id raises a ValueError, and the blocks before it are
+        kept.
         """
         encoder = self._model()
         self._loaded = None
@@ -225,19 +205,7 @@ class EmbeddingDatabase:
         )
 
     def remove(self, ids: Sequence[str] = (), *, where: str | None = None) -> int:
-        """Remove documents, all of them or, if an id is unknown, none.
-
-        Parameters
-        ----------
-        ids : sequence of str
-        where : str, optional
-            A condition on the metadata; what meets it is removed, too.
-
-        Returns
-        -------
-        int
-            Documents removed.
-        """
+        """Remove documents by id and those that meet a condition; return how many. If an id is unknown, none is."""
         if isinstance(ids, str):
             raise ValueError(f"remove: expected a sequence of ids, got the string {ids!r:.60}")
         found = dict(
@@ -260,21 +228,7 @@ class EmbeddingDatabase:
         return len(numbers)
 
     def get(self, document_id: str) -> Document:
-        """Give a document whole.
-
-        Parameters
-        ----------
-        document_id : str
-
-        Returns
-        -------
-        Document
-
-        Raises
-        ------
-        DatabaseError
-            If there is none of this id.
-        """
+        """Return a whole document; a `DatabaseError` if there is none with this id."""
         found = self._storage.rows("SELECT text, id, metadata, source FROM documents WHERE id = ?", [document_id])
         if not found:
             raise DatabaseError(f"{self._storage.path}: no document {document_id!r:.60}")
@@ -282,12 +236,7 @@ class EmbeddingDatabase:
         return Document(text, key, json.loads(metadata), source)
 
     def info(self) -> IndexInfo:
-        """Say what is in the database.
-
-        Returns
-        -------
-        IndexInfo
-        """
+        """Describe the contents."""
         rows, meta, path = self._storage.rows, self._storage.meta, self._storage.path
         ((chunks,),) = rows("SELECT count(*) FROM chunks")
         sources = rows("SELECT source, count(*) FROM documents GROUP BY source ORDER BY source")
@@ -315,7 +264,7 @@ class EmbeddingDatabase:
         ----------
         query : str or iterable of str
         top_k : int
-            Documents, at least 1; with fewer, all.
+            At least 1.
         where : str, optional
             A condition on the metadata (`minisbert.search.filters`), such as ``lang = 'en' AND year >= 2020``.
 
@@ -327,7 +276,7 @@ class EmbeddingDatabase:
         Raises
         ------
         FilterError
-            A ValueError with a caret under the place, for a condition that is none, or a field that no document has.
+            A ValueError with a caret: not a condition, or a field that no document has.
         DatabaseError
             If there are no documents.
         """
@@ -338,18 +287,7 @@ class EmbeddingDatabase:
         return found[0] if isinstance(query, str) else found
 
     def search_vectors(self, query_embeddings: ArrayLike, top_k: int = 10, where: str | None = None) -> list[list[Hit]]:
-        """Find the documents closest to vectors.
-
-        Parameters
-        ----------
-        query_embeddings : array_like, shape (Q, D) or (D,)
-        top_k, where
-            As in :meth:`search`.
-
-        Returns
-        -------
-        list of Q lists of Hit
-        """
+        """`search` for vectors ``(Q, D)`` or ``(D,)``: Q lists of hits."""
         condition = self._check_search(top_k, where)
         queries = np.atleast_2d(np.asarray(query_embeddings, np.float32))  # (Q, D)
         width, similarity = self._storage.meta["width"], self.settings.similarity
@@ -365,12 +303,7 @@ class EmbeddingDatabase:
         return [search_in_memory(self._storage, loaded, query, top_k, similarity, rows) for query in queries]
 
     def searches_in_sql(self) -> bool:
-        """Say whether DuckDB searches, or NumPy: as was asked for, else by the memory that is free.
-
-        Returns
-        -------
-        bool
-        """
+        """Whether DuckDB searches, not NumPy: as asked for, else by the free memory."""
         if self._in_sql is not None:
             return self._in_sql
         if self._loaded is not None:
@@ -379,7 +312,7 @@ class EmbeddingDatabase:
         return not fits_into_memory(4 * chunks * self._storage.meta["width"])
 
     def load(self) -> None:
-        """Load the vectors now, and not at the first search."""
+        """Load the vectors now, not at the first search."""
         self._load()
 
     def _load(self) -> Vectors:
@@ -393,7 +326,7 @@ class EmbeddingDatabase:
         return self._encoder
 
     def _check_search(self, top_k: int, where: str | None) -> Filter | None:
-        """Refuse what cannot be searched, and check the condition."""
+        """Check that a search is possible, and its condition."""
         if isinstance(top_k, bool) or not isinstance(top_k, (int, np.integer)) or top_k < 1:
             raise ValueError(f"search: top_k must be a whole number of at least 1, got {top_k!r}")
         condition = None if where is None else parse_filter(where)

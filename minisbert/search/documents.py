@@ -1,19 +1,16 @@
-r"""Files -> documents: a text with an id, and everything else that its row says as metadata.
+"""Files -> documents: a text with an id; everything else in its row is metadata.
 
 ==================  ==============================================================================================
 file                documents
 ==================  ==============================================================================================
-.txt                each line, as for ``minisbert embed -i``; blank lines are none (``text_as="file"``: all of it)
-.csv .tsv .jsonl    each row: one column is the text, one may be the id, all others become metadata
-.parquet            likewise, read by DuckDB
-anything else       the whole file, as .md (``text_as="lines"``: each line)
+.txt                each line, as for ``minisbert embed -i``; blank lines are skipped (``text_as="file"``: the whole)
+.csv .tsv .jsonl    each row: one column is the text, one may be the id, all others are metadata
+.parquet            the same, read by DuckDB
+anything else       the whole file, such as .md (``text_as="lines"``: each line)
 ==================  ==============================================================================================
 
-Everything but Parquet may be compressed (.gz). An id names a document for good: what is indexed again under the same id
-replaces it. Where a row brings none, the file's name, as it was given, and the line do: ``notes.txt:12``.
-
-Reading is strict, as in ``tables.py``. Left out on purpose: PDF, HTML and Word, which other programs turn into text.
-Next file: ``filters.py``, conditions on the metadata.
+All but Parquet may be compressed (.gz). Indexing an id again replaces its document. A row without an id gets the file's
+name, as given, and the line: ``notes.txt:12``. Reading is strict, as in ``tables.py``.
 """
 
 from __future__ import annotations
@@ -51,7 +48,23 @@ ROWS = 1024  # of a Parquet file, held at a time
 
 @dataclass(frozen=True)
 class Document:
-    """A text, with what is known about it."""
+    """A text, its id and its metadata.
+
+    Parameters
+    ----------
+    text : str
+    id : str
+        By default it is made from the text, so that the same text is the same document.
+    metadata : mapping
+        JSON: no NaN, no dates.
+    source : str
+        Where it comes from, such as a file's name.
+
+    Examples
+    --------
+    >>> Document("soup", "7", {"price": 4.5}).metadata_json
+    '{"price": 4.5}'
+    """
 
     text: str
     id: str = ""  # "": from the text
@@ -60,40 +73,20 @@ class Document:
 
     @property
     def metadata_json(self) -> str:
-        """The metadata as JSON, in one order."""
+        """The metadata as JSON, with sorted keys."""
         return json.dumps(self.metadata, ensure_ascii=False, allow_nan=False, sort_keys=True)
 
     @property
     def content_hash(self) -> str:
-        """A SHA-256 of text and metadata: the same for the same content."""
+        """SHA-256 of text and metadata."""
         return hashlib.sha256(f"{len(self.text)}\0{self.text}{self.metadata_json}".encode()).hexdigest()
 
 
 def as_document(value: object, where: str) -> Document:
-    """Take a document, or a text alone, and refuse what could not be kept.
+    """Check a document, or make one of a text alone; ``where`` is its place in error messages.
 
-    Parameters
-    ----------
-    value : Document or str
-        Without an id it gets one from its text, so that the same text is the same document.
-    where : str
-        Its place, for messages.
-
-    Returns
-    -------
-    Document
-
-    Raises
-    ------
-    ValueError
-        For what is neither; for half characters; for metadata that JSON cannot hold, such as NaN or a date.
-
-    Examples
-    --------
     >>> as_document("soup", "documents[0]").id
     'sha256:9014fac8184d7ba9'
-    >>> as_document(Document("soup", "7", {"price": 4.5}), "documents[0]").metadata_json
-    '{"price": 4.5}'
     """
     if isinstance(value, str):
         value = Document(value)
@@ -118,25 +111,8 @@ def as_document(value: object, where: str) -> Document:
 
 
 def check_documents(documents: Iterable[object]) -> Iterator[Document]:
-    """Give documents one by one, and refuse one whose id has come before.
+    """Yield documents one by one; an id that comes twice is an error, a text without an id that comes twice is skipped.
 
-    Parameters
-    ----------
-    documents : iterable of Document or str
-        A text that comes twice, without an id, is one document.
-
-    Yields
-    ------
-    Document
-        Each with an id.
-
-    Raises
-    ------
-    ValueError
-        As `as_document`, and for an id that comes twice: which of the two would count?
-
-    Examples
-    --------
     >>> [document.text for document in check_documents(["soup", Document("tea", "1"), "soup"])]
     ['soup', 'tea']
     """
@@ -172,13 +148,13 @@ def read_documents(
     ----------
     files : str, path, or sequence of them
     text_column : str, optional
-        Of tables; in JSONL and Parquet ``a.b`` is ``b`` inside ``a``. By default "text", or the only column there is.
+        Of tables; in JSONL and Parquet ``a.b`` is ``b`` inside ``a``. By default "text", or the only column.
     id_column : str, optional
-        Of tables. By default "id" or "_id" where there is one, else file and line make the id.
+        Of tables. By default "id" or "_id" if present, else the id is file and line.
     text_as : {"lines", "file"}, optional
         What is a document of a text file. By default a line of a .txt, and the whole of any other.
     input_format : {"text", "csv", "tsv", "jsonl", "parquet"}, optional
-        By default as the files' names end.
+        By default by the file's suffix.
 
     Yields
     ------
@@ -187,8 +163,8 @@ def read_documents(
     Raises
     ------
     InputError
-        A ValueError with file and line, as `minisbert.tables.read_records`; for a text or an id that is none, an
-        empty id, and a column that comes twice.
+        A ValueError with file and line, as `minisbert.tables.read_records`; for a text or an id that is none, an empty
+        id, and a repeated column.
     OSError
         For a file that cannot be opened.
 
@@ -212,7 +188,7 @@ def read_documents(
 
 
 def _told(file: str | Path) -> str:
-    """Tell a file's format by its name."""
+    """The format by the file's suffix."""
     return "parquet" if str(file).lower().endswith((".parquet", ".pq")) else told_format(file) or "text"
 
 
@@ -250,10 +226,10 @@ def _read_table(file: str | Path, kind: str) -> Iterator[tuple[int, dict[str, An
 
 def _read_parquet(file: str | Path, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
     """Read rows of a Parquet file as JSON objects, a few at a time; "lines" are rows from 1."""
-    with Path(file).open("rb"):  # DuckDB says less well that it is not there, and would take an address for a file
+    with Path(file).open("rb"):  # a clearer error than DuckDB's, which would also accept a URL
         pass
     duckdb = require_duckdb()
-    # DuckDB takes * ? [ for patterns, and would read other files
+    # For DuckDB * ? [ are patterns, which would read other files.
     exact = "".join(f"[{c}]" if c in "*?[" else c for c in str(Path(file).absolute()))
     with connect(other_files=True) as connection:
         try:
@@ -271,12 +247,12 @@ def _read_parquet(file: str | Path, name: str) -> Iterator[tuple[int, dict[str, 
 def _from_record(
     record: dict[str, Any], text_column: str | None, id_column: str | None, name: str, line: int
 ) -> Document:
-    """Take text and id out of a row; what is left is metadata."""
+    """Take text and id out of a row; the rest is metadata."""
     where = f"{name}, line {line}"
     column = text_column or (next(iter(record)) if len(record) == 1 else TEXT_COLUMN)
     if text_column is None and column not in record:
         raise InputError(
-            f"{where}: no column {TEXT_COLUMN!r}; choose the column of the text (text_column, --text-column): "
+            f"{where}: no column {TEXT_COLUMN!r}; choose the column of the text (text_column): "
             f"{list_columns(list(record))}"
         )
     text = checked_text(follow_path(record, column, where), column, where)

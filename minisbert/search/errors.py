@@ -1,7 +1,6 @@
-"""DuckDB, imported when it is needed, and its errors in our words: the file, the cause, the way out.
+"""DuckDB, imported when needed, and its errors in our words: the file, the cause, the way out.
 
-DuckDB tells its errors apart by their words more than by their classes, so the words are what is looked at; its own
-are always quoted. Left out on purpose: trying again. Next file: ``storage.py``, one DuckDB file.
+DuckDB distinguishes its errors by their text more than by their class, so the text is matched, and always quoted.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ INSTALL = "pip install -e '.[search]'"
 
 NO_EXTENSIONS = {"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
 OUT_OF_MEMORY = r"Out of Memory|could not allocate|failed to allocate"
-# What DuckDB says, and what to do about it.
+# DuckDB's text, and what to do about it.
 _CAUSES = (
     (
         r"Could not set lock",
@@ -46,25 +45,11 @@ class DatabaseError(ValueError):
 
 
 class OutOfMemory(DatabaseError):
-    """DuckDB needs more memory than it has."""
+    """DuckDB needs more memory than it may use."""
 
 
 def require_duckdb() -> Any:
-    """Import DuckDB, or say how it is installed.
-
-    Returns
-    -------
-    module
-
-    Raises
-    ------
-    ValueError
-        With the command that installs it.
-
-    Examples
-    --------
-    >>> require_duckdb()  # doctest: +SKIP
-    """
+    """Import DuckDB, or raise a ValueError with the command that installs it."""
     try:
         return importlib.import_module("duckdb")
     except ImportError:
@@ -74,22 +59,8 @@ def require_duckdb() -> Any:
 def connect(file: str = ":memory:", *, read_only: bool = False, other_files: bool = False) -> Any:
     """Open a DuckDB file, or an empty database in memory.
 
-    Parameters
-    ----------
-    file : str
-    read_only : bool
-    other_files : bool
-        Whether SQL may read files beside this one. Extensions from the network are never loaded.
-
-    Returns
-    -------
-    duckdb.DuckDBPyConnection
-        It prints nothing: in a notebook, or under ``python -c``, DuckDB would draw a bar of its own.
-
-    Examples
-    --------
-    >>> connect().execute("SELECT 1").fetchall()  # doctest: +SKIP
-    [(1,)]
+    SQL reads no other file unless ``other_files``; extensions are never loaded from the network, and no progress bar is
+    drawn (DuckDB would, in a notebook or under ``python -c``).
     """
     config = {**NO_EXTENSIONS, "enable_external_access": str(other_files).lower()}
     connection = require_duckdb().connect(file, read_only=read_only, config=config)
@@ -99,22 +70,7 @@ def connect(file: str = ":memory:", *, read_only: bool = False, other_files: boo
 
 @contextmanager
 def explain(path: Path) -> Iterator[None]:
-    """Turn DuckDB's errors into one of ours: the file, the cause, the way out, and DuckDB's own words.
-
-    Parameters
-    ----------
-    path : Path
-        The file that is read or written.
-
-    Raises
-    ------
-    DatabaseError
-
-    Examples
-    --------
-    >>> with explain(Path("soup.duckdb")):  # doctest: +SKIP
-    ...     pass
-    """
+    """Turn DuckDB's errors into a `DatabaseError`: the file, the cause, the way out, and DuckDB's own words."""
     duckdb = require_duckdb()
     try:
         yield

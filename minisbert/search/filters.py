@@ -1,6 +1,6 @@
-r"""A condition on metadata, as people type it after ``--where``, -> SQL with parameters.
+"""A metadata condition as typed after ``--where`` -> SQL with parameters.
 
-The language is small, and everything outside it is refused with a caret under the place::
+Everything outside this small language is an error with a caret under the place::
 
     condition  = all { OR all }                  all       = one { AND one }
     one        = NOT one | ( condition ) | field test
@@ -9,16 +9,13 @@ The language is small, and everything outside it is refused with a caret under t
     value      = text | number | TRUE | FALSE    text      = '...', a quote inside doubled
     field      = name, a.b for b inside a | "any name", a quote inside doubled
 
-**Safe by construction.** Nothing that was typed becomes part of the SQL. The SQL is put together from the fixed pieces
-in this file alone; names of fields and values go beside it, as parameters, and a name only ever leads into the JSON of
-the column ``metadata``. So no condition can read or change anything else.
+**Safe by construction.** Nothing typed becomes part of the SQL, which consists of the fixed pieces in this file; field
+names and values are parameters, and a name only leads into the JSON of the column ``metadata``. So no condition can
+read or change anything else.
 
-**What a comparison means.** With a number, the field is read as a number, and what is none, matches nothing; "2020" in
-a CSV is one. With a text, the field is compared as text, by code points, so that dates written 2020-01-31 come in
-order. TRUE and FALSE are JSON's, and "True" in a CSV is one. A field that is missing, or null, meets no test but IS
-NULL, nor does it under NOT: as in SQL, what is unknown stays unknown.
-
-Left out on purpose: arithmetic, functions, and one field against another. Next file: ``indexing.py``.
+**Comparisons.** With a number, the field is read as a number ("2020" in a CSV is one; what is not a number never
+matches). With a text, it is compared as text, by code points, which sorts dates written 2020-01-31. TRUE and FALSE are
+JSON's, and "True" in a CSV is one. As in SQL, a missing or null field meets no test but IS NULL, nor does it under NOT.
 """
 
 from __future__ import annotations
@@ -33,14 +30,14 @@ __all__ = ["FieldUse", "Filter", "FilterError", "parse_filter"]
 
 LONGEST = 10_000  # characters of a condition
 DEEPEST = 50  # parentheses and NOTs inside each other
-EXACT_INTEGER = 2**53  # beyond it a double skips whole numbers
+EXACT_INTEGER = 2**53  # above it a double skips integers
 KEYWORDS = {"AND", "OR", "NOT", "IN", "LIKE", "IS", "NULL", "TRUE", "FALSE"}
 COMPARISONS = {"=": "=", "==": "=", "<>": "<>", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
 
-# The only pieces of SQL there are, beside COMPARISONS, parentheses, AND, OR, NOT, LIKE and IS NULL.
+# The only pieces of SQL besides COMPARISONS, parentheses, AND, OR, NOT, LIKE and IS NULL.
 TEXT_SQL = "json_extract_string(metadata, ?)"
 EITHER_SQL = f"COALESCE({TEXT_SQL}, {TEXT_SQL})"
-# DuckDB's own cast takes 'nan', which it holds larger than any number, '1_000' and blanks, too
+# DuckDB's own cast also accepts 'nan' (larger than any number), '1_000' and blanks.
 NUMBER_SQL = r"TRY_CAST(regexp_extract({}, '^[-+]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]+)?$') AS DOUBLE)"
 
 _TOKEN = re.compile(
@@ -60,18 +57,18 @@ class FilterError(ValueError):
 
 
 class FieldUse(NamedTuple):
-    """A field that a condition names."""
+    """A field named in a condition."""
 
     name: str
-    pointers: tuple[str, ...]  # JSON pointers; the first that leads somewhere counts
+    pointers: tuple[str, ...]  # JSON pointers; the first that exists counts
     place: int  # of the name in the condition
 
 
 @dataclass(frozen=True)
 class Filter:
-    """A condition, checked: SQL with question marks, and what they stand for."""
+    """A checked condition: SQL with question marks, and their values."""
 
-    text: str  # as it was typed
+    text: str  # as typed
     sql: str
     parameters: tuple[str | float, ...]
     fields: tuple[FieldUse, ...]
@@ -88,35 +85,13 @@ class _Token(NamedTuple):
 
 
 def parse_filter(text: str) -> Filter:
-    """Check a condition, and turn it into SQL with parameters.
+    """Check a condition and turn it into SQL over a table with a JSON column ``metadata``.
 
-    Parameters
-    ----------
-    text : str
-
-    Returns
-    -------
-    Filter
-        SQL over a table with a column ``metadata`` of type JSON.
-
-    Raises
-    ------
-    FilterError
-        For everything outside the language at the head of this file.
-
-    Examples
-    --------
     >>> condition = parse_filter("lang = 'en' AND NOT year < 2020")
     >>> condition.sql.startswith("(json_extract_string(metadata, ?) = ? AND NOT (TRY_CAST(")
     True
     >>> condition.parameters
     ('/lang', 'en', '/year', 2020.0)
-    >>> parse_filter("lang = en")
-    Traceback (most recent call last):
-        ...
-    minisbert.search.filters.FilterError: where: expected a value: a 'text' in single quotes, a number, TRUE or FALSE
-      lang = en
-             ^
     """
     if not isinstance(text, str):
         raise FilterError(f"where: expected a condition such as \"lang = 'en'\", got {text!r:.80}")
@@ -135,7 +110,7 @@ def parse_filter(text: str) -> Filter:
 
 
 class _Parser:
-    """Reads from left to right, one method a line of the grammar; each gives SQL and adds to the parameters."""
+    """A recursive-descent parser, one method per line of the grammar; each returns SQL and adds to the parameters."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -149,7 +124,7 @@ class _Parser:
         return self.tokens[self.place]
 
     def take(self, *texts: str) -> _Token | None:
-        """Step over the next token if it is one of these keywords, marks or comparisons."""
+        """Consume the next token if it is one of these keywords, marks or comparisons."""
         token = self.next
         if token.kind in ("keyword", "mark", "compare") and token.text in texts:
             self.place += 1
@@ -157,7 +132,7 @@ class _Parser:
         return None
 
     def require(self, mark: str, message: str) -> None:
-        """Step over a keyword or mark that must come."""
+        """Consume a required keyword or mark."""
         if self.take(mark) is None:
             _refuse(self.text, self.next.place, message)
 
@@ -230,7 +205,7 @@ class _Parser:
         return " OR ".join(parts)
 
     def compare(self, field: FieldUse, token: _Token, value: str | float | bool) -> str:
-        """Compare as the value's type says; parameters in the order of their question marks."""
+        """Compare by the value's type; parameters in the order of their question marks."""
         if is_truth := isinstance(value, bool):
             if COMPARISONS[token.text] not in ("=", "<>"):
                 _refuse(self.text, token.place, "TRUE and FALSE can only be compared with = and <>")
@@ -267,7 +242,7 @@ class _Parser:
 
 
 def _split(text: str) -> list[_Token]:
-    """Cut a condition into its words; everything that is none is refused here."""
+    """Split a condition into tokens; anything else raises here."""
     tokens, place = [], 0
     while place < len(text):
         match = _TOKEN.match(text, place)
@@ -285,7 +260,7 @@ def _split(text: str) -> list[_Token]:
 
 
 def _no_token(rest: str) -> str:
-    """Say what is wrong with what begins no word."""
+    """Say what is wrong with text that begins no token."""
     if rest[0] in "'\"":
         return f"the quote {rest[0]} is not closed"
     if rest[0].isdigit() or rest[0] in "+-.":
@@ -294,7 +269,7 @@ def _no_token(rest: str) -> str:
 
 
 def _number(text: str, token: _Token) -> float:
-    """Give a number, if a double holds it."""
+    """The number as a float; infinite ones, and integers beyond a double's precision, are errors."""
     value = float(token.text)
     is_whole = token.text.lstrip("+-").isdigit()
     if not math.isfinite(value) or (is_whole and abs(int(token.text)) > EXACT_INTEGER):
@@ -303,7 +278,7 @@ def _number(text: str, token: _Token) -> float:
 
 
 def _pointer(keys: list[str]) -> str:
-    """Write a path as a JSON pointer (RFC 6901), in which every key can be said."""
+    """A path as a JSON pointer (RFC 6901), which can express any key."""
     return "".join("/" + key.replace("~", "~0").replace("/", "~1") for key in keys)
 
 
@@ -311,7 +286,7 @@ def _pointer(keys: list[str]) -> str:
 
 
 def _refuse(text: str, place: int, message: str) -> NoReturn:
-    """Raise an error that shows the condition, or the part of it around the place, with a caret below."""
+    """Raise an error that shows the condition, or the part around the place, with a caret below."""
     start = max(0, place - 60)
     shown = "".join(c if c.isprintable() else " " for c in text[start : place + 40])
     before = shown[: place - start]

@@ -1,16 +1,13 @@
-"""Documents -> rows of the database: a block is looked up, what is new in it embedded, and stored in one transaction.
+"""Documents -> rows of the database: look up a block, embed what is new, store it in one transaction.
 
 ::
 
-    block of documents --> which are there already, with the same content?        unchanged: nothing to do
-                       --> the others: chunks, and a vector each (encode_chunks)  new, or changed
-                       --> BEGIN; the old rows of the changed ones go; the new rows come; COMMIT
+    block of documents --> stored already with the same content?                    unchanged: nothing to do
+                       --> the others: chunks, and a vector each (encode_chunks)    new, or changed
+                       --> BEGIN; delete the changed ones' old rows; insert the new rows; COMMIT
 
-So a document is always there as it was or as it is, never half, and never twice. A run that is killed has lost at most
-the block it was working on; the same run, started again, passes over what is done.
-
-Left out on purpose: reading ahead while the model computes, which would gain little: reading takes some percent of the
-time. Next file: ``memory.py``, how much of it is free.
+So a document is always stored whole and once. A killed run loses at most the block it was working on; started again, it
+skips what is done.
 
 Letters: ``C`` chunks of all documents of a block, ``D`` width of a vector.
 """
@@ -34,17 +31,17 @@ from minisbert.search.storage import Storage
 
 __all__ = ["AddReport", "Settings", "add_documents", "check_settings", "remove_documents"]
 
-BLOCK_DOCUMENTS = 1024  # looked up, embedded and stored together: a second or two of work, if they are short
-BLOCK_CHARACTERS = 2**19  # of a block, if they are long
+BLOCK_DOCUMENTS = 1024  # per block: a second or two of work if they are short
+BLOCK_CHARACTERS = 2**19  # per block if they are long
 SIMILARITIES = ("cosine", "dot", "euclidean")
-"""By what vectors can be compared, both in memory and in SQL."""
+"""Similarities that exist both in memory and in SQL."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How documents become vectors; the same for all documents of a database."""
+    """How documents become vectors: the same for all documents of a database."""
 
-    chunk_tokens: int  # of a chunk, special ones and prompt included
+    chunk_tokens: int  # per chunk, special tokens and prompt included
     overlap: int  # tokens
     document_prompt: str  # before every document
     query_prompt: str  # before every query
@@ -53,7 +50,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class AddReport:
-    """What has become of the documents that were added."""
+    """What happened to the documents that were added."""
 
     added: int = 0
     replaced: int = 0
@@ -61,7 +58,7 @@ class AddReport:
     chunks: int = 0  # embedded
 
     def __add__(self, other: AddReport) -> AddReport:
-        """Add up two."""
+        """Add two reports."""
         return AddReport(
             self.added + other.added,
             self.replaced + other.replaced,
@@ -77,27 +74,11 @@ def check_settings(
     document_prompt: str | None,
     query_prompt: str | None,
 ) -> Settings:
-    """Complete settings by the model's own, and refuse what it cannot do.
+    """Complete settings with the model's own, and reject what it does not support.
 
-    Parameters
-    ----------
-    encoder : SentenceEncoder
-    chunk_tokens, overlap : int, optional
-        By default the encoder's ``max_seq_length``, and 0.
-    document_prompt, query_prompt : str, optional
-        By default the model's prompts "document" (or "passage") and "query", else its default prompt, else none.
+    Defaults: the encoder's ``max_seq_length``, no overlap, the model's prompts "document" (or "passage") and "query",
+    else its default prompt, else none.
 
-    Returns
-    -------
-    Settings
-
-    Raises
-    ------
-    ValueError
-        As `minisbert.SentenceEncoder.encode`, and for models of another similarity than :data:`SIMILARITIES`.
-
-    Examples
-    --------
     >>> check_settings(SentenceEncoder(), 64, None, None, "query: ")
     Settings(chunk_tokens=64, overlap=0, document_prompt='', query_prompt='query: ', similarity='cosine')
     """
@@ -137,36 +118,10 @@ def add_documents(
     show_progress_bar: bool = False,
     block_documents: int = BLOCK_DOCUMENTS,
 ) -> AddReport:
-    """Store documents, a block at a time.
+    """Store documents, reading them as needed, at most ``block_documents`` at a time.
 
-    Parameters
-    ----------
-    storage : Storage
-    encoder : SentenceEncoder
-    settings : Settings
-    documents : iterable of Document or str
-        Read as they are needed.
-    total : int, optional
-        Documents in all, if known.
-    show_progress_bar : bool
-    block_documents : int
-        Documents in a block, at most.
-
-    Returns
-    -------
-    AddReport
-
-    Raises
-    ------
-    ValueError
-        As `minisbert.search.documents.check_documents`; the blocks before are kept.
-    DatabaseError
-        If the file cannot be written.
-
-    Examples
-    --------
-    >>> add_documents(storage, encoder, settings, ["soup", "tea"])  # doctest: +SKIP
-    AddReport(added=2, replaced=0, unchanged=0, chunks=2)
+    An invalid document raises a ValueError (`minisbert.search.documents.check_documents`); the blocks before it are
+    kept.
     """
     block_documents = check_whole("add: block_documents", block_documents, 1)
     report = AddReport()
@@ -179,7 +134,7 @@ def add_documents(
 
 
 def _blocks(documents: Iterator[Document], count: int) -> Iterator[list[Document]]:
-    """Gather documents into blocks, of fewer where they are long."""
+    """Group documents into blocks, smaller ones if they are long."""
     block: list[Document] = []
     characters = 0
     for document in documents:
@@ -213,20 +168,8 @@ def _add_block(storage: Storage, encoder: SentenceEncoder, settings: Settings, b
 
 
 def embed(encoder: SentenceEncoder, settings: Settings, texts: list[str]) -> list[ChunkEmbeddings]:
-    """Embed documents, in chunks.
+    """Embed documents in chunks.
 
-    Parameters
-    ----------
-    encoder : SentenceEncoder
-    settings : Settings
-    texts : list of str
-
-    Returns
-    -------
-    list of ChunkEmbeddings
-
-    Examples
-    --------
     >>> encoder = SentenceEncoder()
     >>> settings = check_settings(encoder, 8, None, None, None)
     >>> [len(one.chunks) for one in embed(encoder, settings, ["Soup is my favorite. London is far away.", "tea"])]
@@ -237,13 +180,13 @@ def embed(encoder: SentenceEncoder, settings: Settings, texts: list[str]) -> lis
         chunk_tokens=settings.chunk_tokens,
         overlap=settings.overlap,
         prompt=settings.document_prompt,
-        normalize_embeddings=settings.similarity == "cosine",  # so that searching need not divide
+        normalize_embeddings=settings.similarity == "cosine",  # so that search need not divide
     )
     return found
 
 
 def _delete(storage: Storage, numbers: list[int]) -> None:
-    """Take documents out, inside a transaction."""
+    """Delete documents, inside a transaction."""
     if numbers:
         storage.rows("DELETE FROM chunks WHERE document IN (SELECT unnest(?::BIGINT[]))", [numbers])
         storage.rows("DELETE FROM documents WHERE number IN (SELECT unnest(?::BIGINT[]))", [numbers])
@@ -252,7 +195,7 @@ def _delete(storage: Storage, numbers: list[int]) -> None:
 def _insert(
     storage: Storage, documents: Sequence[Document], embedded: Sequence[ChunkEmbeddings], hashes: dict[str, str]
 ) -> None:
-    """Put documents and chunks in, inside a transaction."""
+    """Insert documents and chunks, inside a transaction."""
     ((first,),) = storage.rows("SELECT coalesce(max(number), -1) + 1 FROM documents")
     columns: list[list[Any]] = [
         list(range(first, first + len(documents))),
@@ -277,17 +220,6 @@ def _insert(
 
 
 def remove_documents(storage: Storage, numbers: Sequence[int]) -> None:
-    """Take documents out, all in one transaction.
-
-    Parameters
-    ----------
-    storage : Storage
-    numbers : sequence of int
-        Of the table ``documents``.
-
-    Examples
-    --------
-    >>> remove_documents(storage, [0, 1])  # doctest: +SKIP
-    """
+    """Delete documents by their numbers in one transaction."""
     with storage.transaction():
         _delete(storage, list(numbers))

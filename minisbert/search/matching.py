@@ -1,22 +1,20 @@
-"""Who belongs to whom in two lists: the best for each, the best for both, or the best for all together.
+"""Pair the vectors of two lists: the best for each, the best for both, or the best for all together.
 
 =========  ==================================================  =====================================================
 method     pairs                                               for
 =========  ==================================================  =====================================================
-best       each row of ``a`` with its closest of ``b``         looking up; many may have the same one
-mutual     those that are each other's closest                 few but sure: bitext, deduplication of two catalogues
-optimal    one to one, the largest possible sum of scores      when everybody shall get somebody: teams, timetables
+best       each row of ``a`` with its closest of ``b``         look-up; many rows may share one partner
+mutual     rows that are each other's closest                  few but sure: bitext, merging two catalogues
+optimal    one to one, the largest possible sum of scores      assignments: teams, timetables
 =========  ==================================================  =====================================================
 
-The optimal one is found by shortest augmenting paths (Jonker & Volgenant 1987), the Hungarian method with a better
-search. Each row and column has a price, ``u_i + v_j <= cost_ij`` for all pairs, with equality where they are matched.
-With such prices no other matching can be cheaper, for its cost is at least the sum of the prices. Rows come one at a
-time; each finds the cheapest chain of re-matchings that ends at a free column, and the prices move so that they stay
-prices. Time ``A^2 B`` for A <= B, and all ``A B`` scores are held: for some thousands, not for millions.
+``optimal`` is the Hungarian method with shortest augmenting paths (Jonker & Volgenant 1987). Rows and columns have
+prices, ``u_i + v_j <= cost_ij`` for all pairs, with equality where they are matched: no other matching can be cheaper,
+because its cost is at least the sum of the prices. Rows come one at a time; each finds the cheapest chain of
+re-matchings that ends at a free column, and the prices change so that they stay valid. Time ``A^2 B`` for A <= B, and
+all ``A B`` scores are held: for thousands, not millions.
 
-Left out on purpose: many-to-many transport. This is the last file of exact search.
-
-Letters: ``A`` and ``B`` rows of the two lists, ``D`` their width, ``P`` pairs.
+Letters: ``A`` and ``B`` rows of the two lists, ``D`` width, ``P`` pairs.
 """
 
 from __future__ import annotations
@@ -39,7 +37,7 @@ class Matches(NamedTuple):
 
     a_ids: Array  # (P,) intp, ascending
     b_ids: Array  # (P,) intp
-    scores: Array  # (P,) of these pairs
+    scores: Array  # (P,)
 
 
 def match(
@@ -57,23 +55,23 @@ def match(
     a : array_like, shape (A, D)
     b : array_like, shape (B, D)
     method : {"best", "mutual", "optimal"}
-        See the head of this module. Of equally close partners the one with the smaller id is the best.
+        See the top of this module. Of equally close partners the smaller id is the best.
     score_function : {"cosine", "dot", "euclidean", "manhattan"} or callable
         As in `semantic_search`.
     min_score : float, optional
-        Pairs below it are no pairs. The optimal matching is then that of the largest sum of ``score - min_score``,
-        among matchings of pairs at or above it: a good pair is never given up for a bad one.
+        Drop pairs below it. ``optimal`` then maximises the sum of ``score - min_score`` over pairs at or above it, so a
+        good pair is never given up for a bad one.
 
     Returns
     -------
     Matches
-        ``best``: A pairs, or none if b is empty. ``optimal`` without min_score: min(A, B) pairs. If several matchings
-        are optimal, one of them, always the same.
+        ``a_ids``, ``b_ids``, ``scores``, (P,) each, ascending by ``a_ids``. ``best``: A pairs, or none if b is empty.
+        ``optimal`` without min_score: min(A, B) pairs; if several matchings are optimal, always the same one.
 
     Raises
     ------
     ValueError
-        As `semantic_search`; for an unknown method, and a min_score that is no finite number.
+        As `semantic_search`; for an unknown method or a min_score that is not finite.
 
     Notes
     -----
@@ -81,7 +79,7 @@ def match(
 
     Examples
     --------
-    Both of a like the first of b best, but one of them must take the second:
+    Both rows of a are closest to the first of b, but in a one-to-one matching one takes the second:
 
     >>> a, b = [[1.0, 0.0], [0.8, 0.6]], [[1.0, 0.1], [0.0, 1.0]]
     >>> for method in ("best", "mutual", "optimal"):
@@ -108,9 +106,9 @@ def match(
 
 
 def _match_best(a: Array, b: Array, score_function: str | ScoreFunction, is_mutual: bool) -> Matches:
-    """Give each row of a its best of b, or only those that are each other's."""
+    """Each row of a with its best of b, or only pairs that are each other's best."""
     ids, scores = find_best("match", ("a", "b"), a, b, 1, score_function)
-    a_ids = np.arange(len(a))[: ids.size]  # none, where b is empty
+    a_ids = np.arange(len(a))[: ids.size]  # none if b is empty
     b_ids, best = ids.ravel(), scores.ravel()
     if is_mutual and len(b_ids):
         back = find_best("match", ("b", "a"), b, a, 1, score_function)[0].ravel()
@@ -120,7 +118,7 @@ def _match_best(a: Array, b: Array, score_function: str | ScoreFunction, is_mutu
 
 
 def _match_optimal(a: Array, b: Array, score_function: str | ScoreFunction, min_score: float | None) -> Matches:
-    """Give as many one-to-one pairs as there can be, with the largest sum."""
+    """As many one-to-one pairs as possible, with the largest sum."""
     scorer = build_scorer("match", ("a", "b"), score_function, a, common_dtype("match", ("a", "b"), a, b))
     scores = np.empty((len(a), len(b)), scorer.queries.dtype)  # (A, B)
     for chosen, block in walk("match", scorer, b):
@@ -130,7 +128,7 @@ def _match_optimal(a: Array, b: Array, score_function: str | ScoreFunction, min_
         part[...] = scorer.exact(chosen, block, estimates, rows, columns).reshape(estimates.shape)
     gains = scores.astype(np.float64)
     if min_score is not None:
-        gains = np.maximum(gains - min_score, 0.0)  # to leave both unmatched costs nothing
+        gains = np.maximum(gains - min_score, 0.0)  # leaving both unmatched costs nothing
     if len(a) <= len(b):
         a_ids, b_ids = np.arange(len(a)), assign(-gains)
     else:
@@ -141,30 +139,13 @@ def _match_optimal(a: Array, b: Array, score_function: str | ScoreFunction, min_
 
 
 def assign(costs: ArrayLike) -> Array:
-    """Give each row a column of its own so that the sum of costs is the smallest possible.
+    """Assign each row a column of its own at the smallest total cost; no more rows than columns.
 
-    Parameters
-    ----------
-    costs : array_like, shape (A, B)
-        Finite; no more rows than columns.
+    (A, B) -> (A,)
 
-    Returns
-    -------
-    Array of intp, shape (A,)
-        Columns.
-
-    Raises
-    ------
-    ValueError
-        For another shape, more rows than columns, NaN and Inf.
-
-    Notes
-    -----
     **Source**: Jonker & Volgenant 1987, the augmentation phase; Crouse 2016, which
     ``scipy.optimize.linear_sum_assignment`` follows.
 
-    Examples
-    --------
     >>> assign([[4, 1, 3], [2, 0, 5], [3, 2, 2]])  # 1 + 2 + 2
     array([1, 0, 2])
     """
@@ -176,7 +157,7 @@ def assign(costs: ArrayLike) -> Array:
         )
     row_count, column_count = matrix.shape
     row_prices, column_prices = np.zeros(row_count), np.zeros(column_count)  # u, v
-    row_of = np.full(column_count, -1)  # who has each column
+    row_of = np.full(column_count, -1)  # the row of each column
     column_of = np.full(row_count, -1)
     for row in range(row_count):
         _add_row(matrix, row, row_prices, column_prices, row_of, column_of)
@@ -186,9 +167,9 @@ def assign(costs: ArrayLike) -> Array:
 def _add_row(
     costs: Array, new_row: int, row_prices: Array, column_prices: Array, row_of: Array, column_of: Array
 ) -> None:
-    """Match one more row, and move others where that is cheapest: changes prices and matches in place."""
+    """Match one more row and re-match others where that is cheapest; changes prices and matches in place."""
     shortest = np.full(len(row_of), np.inf)  # (B,) length of the shortest path from the new row to each column
-    before = np.full(len(row_of), new_row)  # the row from which that path reaches it
+    before = np.full(len(row_of), new_row)  # the row before the column on that path
     is_open = np.ones(len(row_of), bool)
     row, length = new_row, 0.0
     visited = []
@@ -202,11 +183,11 @@ def _add_row(
             break
         visited.append(column)
         row = int(row_of[column])
-    # whoever was passed by less than the whole path gives way by the difference, so that the path costs nothing
+    # Prices along the path absorb the difference to its length, so that its reduced costs become 0.
     row_prices[new_row] += length
     row_prices[row_of[visited]] += length - shortest[visited]
     column_prices[visited] -= length - shortest[visited]
-    while True:  # turn the path around: each row on it takes the column that it led to
+    while True:  # flip the path: each row on it takes the column that it led to
         row = int(before[column])
         row_of[column] = row
         column_of[row], column = column, int(column_of[row])

@@ -1,7 +1,4 @@
-"""How much memory is free: what decides whether vectors are loaded, or searched where they lie.
-
-Left out on purpose: swap space; what is there is too slow to be searched. Next file: ``searching.py``.
-"""
+"""Free memory, which decides whether vectors are loaded or searched on disk. Swap does not count: it is too slow."""
 
 from __future__ import annotations
 
@@ -10,24 +7,13 @@ from pathlib import Path
 
 __all__ = ["fits_into_memory", "usable_memory"]
 
-GROWTH = 1.5  # what loading takes at its peak, in times the vectors' bytes
-SHARE = 0.5  # of the free memory that loading may take
+GROWTH = 1.5  # peak memory of loading, as a multiple of the vectors' bytes
+SHARE = 0.5  # of the free memory that loading may use
 
 
 def fits_into_memory(vector_bytes: int) -> bool:
-    """Say whether vectors are worth loading: they should leave half of the memory that is free.
+    """Whether loading the vectors leaves half of the free memory; True where the system does not say how much is free.
 
-    Parameters
-    ----------
-    vector_bytes : int
-
-    Returns
-    -------
-    bool
-        True where the system does not tell what is free.
-
-    Examples
-    --------
     >>> fits_into_memory(1000), fits_into_memory(10**18)
     (True, False)
     """
@@ -36,25 +22,13 @@ def fits_into_memory(vector_bytes: int) -> bool:
 
 
 def usable_memory() -> int | None:
-    """Give the bytes of memory that are free for us: the machine's, or what a container allows if that is less.
-
-    Returns
-    -------
-    int or None
-        None where the system does not tell.
-
-    Examples
-    --------
-    >>> free = usable_memory()
-    >>> free is None or free > 0
-    True
-    """
+    """Free bytes: the machine's, or a container's limit if that is less; None where the system does not say."""
     found = [value for value in (_machine_memory(), _container_memory()) if value is not None]
     return max(1, min(found)) if found else None
 
 
 def _machine_memory() -> int | None:
-    """What Linux says is available; elsewhere half of what there is."""
+    """What Linux reports as available; elsewhere half of the total."""
     try:
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
@@ -68,7 +42,7 @@ def _machine_memory() -> int | None:
 
 
 def _container_memory() -> int | None:
-    """What is left of a control group's limit, if it has one."""
+    """What is left of a control group's limit, if there is one."""
     folder = Path("/sys/fs/cgroup")
     try:
         limit = (folder / "memory.max").read_text().strip()

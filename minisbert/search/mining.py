@@ -1,13 +1,10 @@
-"""The closest pairs of one list: texts that say the same twice.
+"""The closest pairs of one list: near duplicates, paraphrases.
 
-Every vector asks for its ``top_k`` closest others (``exact.py``); the pairs found are put in one list, each once, best
-first. The work is that of all pairs, ``M^2 D``; the memory that of the answer. A text whose ``top_k`` closest are all
-closer to it than its partner still gives the pair, if the partner asks for it.
+Each vector proposes its ``top_k`` closest others (``exact.py``); the pairs are merged, each once, best first. Work
+grows as ``M^2 D``, memory as the result. A pair whose one side has ``top_k`` closer neighbours is still found if the
+other side proposes it.
 
-Left out on purpose: the half of the products that symmetry would save, which would cost blocks of unequal size.
-Next file: ``communities.py``, groups in place of pairs.
-
-Letters: ``M`` vectors, ``D`` their width, ``P`` pairs.
+Letters: ``M`` vectors, ``D`` width, ``P`` pairs.
 """
 
 from __future__ import annotations
@@ -28,8 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["mine_pairs", "paraphrase_mining", "paraphrase_mining_embeddings"]
 
-CHUNK_PAIRS = 2**19  # pairs found before the worse half is thrown away
-CHUNK_QUERIES = 4096  # vectors that ask in one search
+CHUNK_PAIRS = 2**19  # pairs collected before the worse ones are dropped
+CHUNK_QUERIES = 4096  # queries of one search
 
 
 def paraphrase_mining(
@@ -50,7 +47,7 @@ def paraphrase_mining(
     top_k, max_pairs, score_function
         As in `paraphrase_mining_embeddings`.
     **encode_options
-        As in :meth:`SentenceEncoder.encode`: ``prompt``, ``show_progress_bar``, ``overflow`` and others.
+        As in :meth:`SentenceEncoder.encode`: ``prompt``, ``show_progress_bar``, ``overflow``, ...
 
     Returns
     -------
@@ -85,7 +82,7 @@ def paraphrase_mining_embeddings(
     max_pairs: int = 500_000,
     score_function: str | ScoreFunction = "cosine",
 ) -> list[list[float | int]]:
-    """Find the closest pairs among vectors.
+    """Find the closest pairs among vectors ``(M, D)``.
 
     Parameters
     ----------
@@ -93,9 +90,9 @@ def paraphrase_mining_embeddings(
     top_k : int
         Partners that each vector proposes, at least 1.
     max_pairs : int
-        Pairs in the answer, at most; at least 1.
+        At least 1.
     score_function : {"cosine", "dot", "euclidean", "manhattan"} or callable
-        As in `semantic_search`, and symmetric. Where a callable is so but for rounding, the larger score counts.
+        As in `semantic_search`, and symmetric. If a callable is so only up to rounding, the larger score counts.
 
     Returns
     -------
@@ -109,9 +106,9 @@ def paraphrase_mining_embeddings(
 
     Notes
     -----
-    **Source**: ``sentence_transformers.util.paraphrase_mining_embeddings``. Where pairs of equal score compete for the
-    last of ``max_pairs`` places, it keeps those with the larger ids; which of equally close partners are among the
-    ``top_k`` it leaves open. Here the smaller ids win both.
+    **Source**: ``sentence_transformers.util.paraphrase_mining_embeddings``, which gives the last of ``max_pairs``
+    places to the larger ids among equal scores and leaves open which of equally close partners are proposed. Here the
+    smaller ids win both.
 
     Examples
     --------
@@ -129,41 +126,21 @@ def mine_pairs(
     max_pairs: int = 500_000,
     score_function: str | ScoreFunction = "cosine",
 ) -> tuple[Array, Array, Array]:
-    """Find the closest pairs among vectors, as arrays.
+    """`paraphrase_mining_embeddings` as arrays: scores, and rows ``first < second``.
 
-    Parameters
-    ----------
-    embeddings, top_k, max_pairs, score_function
-        As in `paraphrase_mining_embeddings`.
-
-    Returns
-    -------
-    scores : Array, shape (P,)
-        Descending; float32 or float64, as the vectors.
-    first, second : Array of intp, shape (P,)
-        Rows, ``first < second``.
-
-    Raises
-    ------
-    ValueError
-        As `semantic_search`.
-
-    Examples
-    --------
-    >>> mine_pairs([[1.0, 0.0], [0.0, 1.0], [2.0, 0.0]], top_k=1, max_pairs=1)
-    (array([1.]), array([0]), array([2]))
+    (M, D) -> (P,), (P,), (P,)
     """
     vectors = as_vectors("mine_pairs", "embeddings", embeddings)
     top_k, max_pairs = check_count("mine_pairs", "top_k", top_k), check_count("mine_pairs", "max_pairs", max_pairs)
     names = "embeddings", "embeddings"
-    wanted = max(1, min(top_k + 1, len(vectors)))  # one of them may be the vector itself
+    wanted = max(1, min(top_k + 1, len(vectors)))  # one may be the vector itself
     step = max(1, min(CHUNK_QUERIES, CHUNK_PAIRS // wanted))
     pool: list[tuple[Array, Array, Array]] = []
     for start in range(0, max(1, len(vectors)), step):
         ids, scores = find_best("mine_pairs", names, vectors[start : start + step], vectors, wanted, score_function)
         own = np.arange(start, start + len(ids))[:, None]
         is_other = ids != own
-        # without itself among them, as where it has many copies, a vector has found one too many
+        # A vector with many copies may not be among its own best: then it has found one too many.
         is_partner = is_other & (np.cumsum(is_other, axis=1) <= top_k)
         own, other = np.broadcast_to(own, ids.shape)[is_partner], ids[is_partner]
         pool.append((scores[is_partner], np.minimum(own, other), np.maximum(own, other)))
@@ -173,9 +150,9 @@ def mine_pairs(
 
 
 def _best_pairs(pool: list[tuple[Array, Array, Array]], max_pairs: int, count: int) -> tuple[Array, Array, Array]:
-    """Put pairs in order, drop those that are there twice, and keep the best."""
+    """Sort pairs, drop repeated ones, and keep the best."""
     scores, first, second = (np.concatenate(arrays) for arrays in zip(*pool, strict=True))
     order = np.lexsort((second, first, -scores))
-    firsts = np.unique((first * count + second)[order], return_index=True)[1]  # of each pair where it is best
+    firsts = np.unique((first * count + second)[order], return_index=True)[1]  # the best occurrence of each pair
     order = order[np.sort(firsts)[:max_pairs]]
     return scores[order], first[order], second[order]

@@ -1,42 +1,37 @@
-"""Thresholds, fitted to queries of which it is known where they belong.
+"""Fit thresholds to labelled queries, or to the routes' own examples.
 
-**What is known.** Queries with the name of a route each, some of them labelled *none of these*. Or nothing but the
-routes themselves: then each example is asked twice, against the others of its own route, where it belongs, and against
-the other routes alone, where it belongs to none. The second kind is harder than what people will ask, for it comes from
-the same subject; so such thresholds are rather high.
+**Data.** Queries with the name of a route each, some of them out-of-scope (*none of these*). Without queries each
+example is asked twice: against the others of its route, where it belongs, and against the other routes alone, where it
+is out-of-scope. The latter are harder than real queries, because the subject is the same; so such thresholds are rather
+high.
 
-**What is sought.** The best route of a query does not depend on thresholds, so a threshold only sorts the queries that
-its route is best for into taken and refused. With the queries sorted by score there are at most ``Q + 1`` ways to do
-that, and all are counted: no grid, no random search, no better threshold left over.
+**Search.** A query's best route does not depend on thresholds, so a threshold only splits the queries of its route into
+taken and rejected. With the queries sorted by score there are at most ``Q + 1`` splits, and all are counted: the fit is
+exact.
 
 ==========  =========================================================================================================
 objective   the threshold
 ==========  =========================================================================================================
-accuracy    most queries right: taken by the route they belong to, or refused where they belong to none
-balanced    the same, where all queries of routes together weigh as much as all queries of none
-precision   the lowest one (so that most queries are answered) with which the share of right answers among those that
-            are given is at least a target; it needs no queries of none
+accuracy    most queries right: taken by their own route, or rejected if out-of-scope
+balanced    the same, with in-scope and out-of-scope queries weighted equally
+precision   the lowest (which answers most queries) with at least a target share of right answers among those given;
+            needs no out-of-scope queries
 ==========  =========================================================================================================
 
 A threshold lies between the last score below and the first above, and is the number with the fewest digits there.
 
-**One, or one a route.** One threshold is a single number and hard to overfit. Thresholds of their own depart from it
-only for routes where that gets more queries right. Whether they pay is asked on held-out queries: both ways are
-cross-validated, and by default routes have their own only if that is better beyond chance.
+**One, or one per route.** One threshold is hard to overfit. A route gets its own only where that gets more queries
+right. Both ways are cross-validated, and by default per-route thresholds are used only if better beyond chance.
 
-**Honest figures.** `ThresholdFit.held_out` is the report of a cross-validation: each query is judged with thresholds
-that were fitted without it and without any query of the same text. Queries of none are the difficulty: people will ask
-what nobody has thought of. So where they have labels of their own (``unknown_is_none``), those of one label stay
-together, and each is judged without having seen its kind. For the examples, each of which is asked twice, intervals
-are somewhat too narrow.
+**Held-out figures.** `ThresholdFit.held_out` is the report of a cross-validation: each query is judged by thresholds
+fitted without it and without any query of the same text. Out-of-scope queries with labels of their own
+(``unknown_is_none``) stay together by label, because users ask what nobody has thought of: each is judged without
+having seen its kind. For examples, which are asked twice, intervals are somewhat too narrow.
 
-**What thresholds of their own can do.** Measured on banking77, 58 routes of 8 examples, 19 intents without a route. On
-a test set with *the same* 19 intents they get 74.9 % right where a single threshold gets 70.2, and refuse 82 % of the
-queries of none where that refuses 63. They have learnt where those intents lie. Of intents that were not there when
-they were fitted (10 of the 19 for fitting, 9 for the test) they refuse about as many as a single threshold: 62, 40 and
-53 % in three draws, beside 64, 47 and 46.
-
-Left out on purpose: fitting the examples, and probabilities. This is the last file of routing.
+**Measured** on banking77, 58 routes of 8 examples, 19 intents without a route. On a test set with *the same* 19 intents
+per-route thresholds get 74.9 % right (a single one 70.2) and reject 82 % of the out-of-scope queries (63): they have
+learnt where those intents lie. Of unseen intents (10 of the 19 for fitting, 9 for the test) they reject about as many
+as a single threshold: 62, 40 and 53 % in three draws, against 64, 47 and 46.
 
 Letters: ``Q`` queries, ``R`` routes, ``C`` cuts.
 """
@@ -61,20 +56,20 @@ __all__ = ["OBJECTIVES", "ThresholdFit", "cuts", "fit_router", "fit_thresholds"]
 
 OBJECTIVES = ("accuracy", "balanced", "precision")
 
-EDGE = 0.01  # how far beyond the outermost score a threshold is set that takes or refuses all; of larger scores 1 %
+EDGE = 0.01  # distance from the outermost score of a threshold that takes or rejects all; 1 % of scores above 1
 
 
 @dataclass(frozen=True, eq=False)
 class ThresholdFit:
-    """Thresholds, how they came about, and what they are worth on queries that they were not fitted to."""
+    """Fitted thresholds, and their results on queries that they were not fitted to."""
 
-    threshold: float  # of all routes without one of their own
-    own: dict[str, float]  # by name; empty where all have the same
+    threshold: float  # of all routes without their own
+    own: dict[str, float]  # by name; empty if all have the same
     objective: str
-    precision: float | None  # the target, for the objective of that name
-    seen: RouteReport  # of the queries that the thresholds were fitted to: too good to be true
-    held_out: RouteReport  # of the same queries, each judged without having been fitted to
-    gain_of_own: Estimate | None  # of thresholds of their own over a single one, held out; None where not asked
+    precision: float | None  # the target of that objective
+    seen: RouteReport  # on the queries fitted to: optimistic
+    held_out: RouteReport  # on the same queries, each held out
+    gain_of_own: Estimate | None  # of per-route thresholds over a single one, held out; None if not computed
 
 
 def fit_thresholds(
@@ -86,23 +81,24 @@ def fit_thresholds(
     folds: int = 5,
     seed: int = 0,
 ) -> ThresholdFit:
-    """Find the thresholds that are best for scored queries.
+    """Find the best thresholds for scored queries.
 
     Parameters
     ----------
     queries : ScoredQueries
-        At least two; for ``accuracy`` and ``balanced`` some of each kind, of routes and of none.
+        From `score_queries` or `score_examples`. At least two; for ``accuracy`` and ``balanced`` both in-scope and
+        out-of-scope.
     objective : {"accuracy", "balanced", "precision"}
-        See the head of this module.
+        See the top of this module.
     precision : float
-        The target of the objective of that name, in (0, 1].
+        Target of the objective of that name, in (0, 1].
     per_route : bool, optional
-        Whether routes have thresholds of their own; by default if that is better on held-out queries beyond chance (the
+        Whether routes get thresholds of their own; by default if that is better on held-out queries beyond chance (the
         95 % interval of the difference is above 0). With ``precision`` there is always one for all.
     folds : int
-        Parts of the cross-validation, at least 2; each has its share of every route's queries.
+        Of the cross-validation, at least 2, stratified by route.
     seed : int
-        Of the parts.
+        Of the folds.
 
     Returns
     -------
@@ -111,8 +107,8 @@ def fit_thresholds(
     Raises
     ------
     ValueError
-        For queries of one kind where two are needed, a target that no threshold reaches, a best threshold with which
-        no query is routed right, and settings that make no sense.
+        If a kind of query is missing, no threshold reaches the target, the best threshold routes no query right, or a
+        setting is out of range.
 
     Examples
     --------
@@ -147,7 +143,7 @@ def fit_thresholds(
 
 
 def _check_settings(queries: ScoredQueries, objective: str, precision: float, per_route: Any, folds: int) -> None:
-    """Refuse what cannot be fitted."""
+    """Reject what cannot be fitted."""
     if objective not in OBJECTIVES:
         raise ValueError(f"fit_thresholds: objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
     if not 0 < precision <= 1:
@@ -171,7 +167,7 @@ def _check_settings(queries: ScoredQueries, objective: str, precision: float, pe
 
 
 def _check_found(queries: ScoredQueries, threshold: float, target: float | None) -> None:
-    """Refuse a threshold with which nothing that is taken is right."""
+    """Reject a threshold with which no taken query is right."""
     if (queries.is_right & (queries.top >= threshold)).any():
         return
     if target is None:
@@ -188,7 +184,7 @@ def _check_found(queries: ScoredQueries, threshold: float, target: float | None)
 
 
 def _weights(queries: ScoredQueries, objective: str) -> Array:
-    """Weigh the queries so that their mean is 1: (Q,)."""
+    """Weights of the queries, with mean 1: (Q,)."""
     if objective != "balanced":
         return np.ones(len(queries.expected))
     is_none = queries.expected == NONE
@@ -197,7 +193,7 @@ def _weights(queries: ScoredQueries, objective: str) -> Array:
 
 
 def _gains(queries: ScoredQueries, objective: str) -> Array:
-    """Count what it brings to take a query rather than to refuse it: (Q,) intp, so that equal sums are equal."""
+    """Gain of taking a query instead of rejecting it: (Q,) intp, so that equal sums are equal."""
     is_none = queries.expected == NONE
     gains: Array = queries.is_right.astype(np.intp) - is_none
     if objective == "balanced":
@@ -206,24 +202,10 @@ def _gains(queries: ScoredQueries, objective: str) -> Array:
 
 
 def cuts(top: Array, gains: Array) -> tuple[Array, Array, Array]:
-    """List every way to cut scores into taken and refused, and what each brings.
+    """Every way to split scores into taken and rejected: thresholds in ``(low, high]`` and the sum of gains taken.
 
-    Parameters
-    ----------
-    top : Array, shape (Q,)
-        Scores.
-    gains : Array of int, shape (Q,)
-        What it brings to take each.
+    (Q,), (Q,) -> (C,), (C,), (C,)
 
-    Returns
-    -------
-    low, high : Array, shape (C,)
-        A threshold in ``(low, high]`` makes that cut; rising, from -inf (all are taken) to inf (none is).
-    total : Array of int, shape (C,)
-        Sum of the gains of what is taken.
-
-    Examples
-    --------
     >>> cuts(np.array([0.9, 0.2, 0.9, 0.5]), np.array([1, -1, 1, 1]))
     (array([-inf,  0.2,  0.5,  0.9]), array([0.2, 0.5, 0.9, inf]), array([2, 3, 2, 0]))
     """
@@ -235,7 +217,7 @@ def cuts(top: Array, gains: Array) -> tuple[Array, Array, Array]:
 
 
 def _fit_one(queries: ScoredQueries, gains: Array, target: float | None) -> float:
-    """Find one threshold for all: of equally good cuts the widest, then the lowest."""
+    """One threshold for all: of equally good cuts the widest, then the lowest."""
     if target is not None:
         return _fit_precision(queries, target)
     low, high, total = cuts(queries.top, gains)
@@ -246,21 +228,21 @@ def _fit_one(queries: ScoredQueries, gains: Array, target: float | None) -> floa
 
 
 def _suffixes(queries: ScoredQueries) -> tuple[Array, Array, Array, Array]:
-    """Count, for each cut that takes something, what is right and what is taken."""
+    """Count, for each cut that takes something, how many are right and how many are taken."""
     low, high, right = cuts(queries.top, queries.is_right.astype(np.intp))
     _, _, taken = cuts(queries.top, np.ones(len(queries.top), np.intp))
     return low[:-1], high[:-1], right[:-1], taken[:-1]
 
 
 def _fit_precision(queries: ScoredQueries, target: float) -> float:
-    """Find the lowest threshold with the target precision; inf where there is none."""
+    """The lowest threshold with the target precision; inf if there is none."""
     low, high, right, taken = _suffixes(queries)
     reached = np.flatnonzero(right / taken >= target)
     return _between(float(low[reached[0]]), float(high[reached[0]])) if len(reached) else math.inf
 
 
 def _fit_own(queries: ScoredQueries, gains: Array, one: float) -> dict[int, float]:
-    """Find thresholds of their own for routes where those get more right; of equally good ones the closest to one."""
+    """Thresholds of routes for which their own gets more right; of equally good ones the closest to the common one."""
     own = {}
     best, top = queries.best, queries.top
     for r in np.unique(best).tolist():
@@ -275,7 +257,7 @@ def _fit_own(queries: ScoredQueries, gains: Array, one: float) -> dict[int, floa
 
 
 def _between(low: float, high: float) -> float:
-    """Give the number with the fewest digits near the middle of ``(low, high]``."""
+    """The number with the fewest digits near the middle of ``(low, high]``."""
     if math.isinf(low):
         low = high - EDGE * max(1.0, abs(high))
     if math.isinf(high):
@@ -290,7 +272,7 @@ def _between(low: float, high: float) -> float:
 def _cross_validate(
     queries: ScoredQueries, gains: Array, target: float | None, with_own: bool, folds: int, seed: int
 ) -> RouteReport:
-    """Judge each query with thresholds that were fitted to the other parts."""
+    """Judge each query by thresholds fitted to the other folds."""
     part = _parts(queries, folds, seed)  # (Q,)
     decided = np.full(len(part), NONE)
     for fold in np.unique(part):
@@ -304,7 +286,7 @@ def _cross_validate(
 
 
 def _parts(queries: ScoredQueries, folds: int, seed: int) -> Array:
-    """Deal the queries of each route round the parts, equal texts and kinds of none into the same: (Q,)."""
+    """Assign the queries of each route to folds in turn, equal texts and out-of-scope labels to the same: (Q,)."""
     kinds = queries.kinds or ("",) * len(queries.texts)
     together = [f"kind {kind}" if kind else f"text {text}" for kind, text in zip(kinds, queries.texts, strict=True)]
     _, first, place = np.unique(np.array(together, dtype=object), return_index=True, return_inverse=True)
@@ -324,32 +306,11 @@ def fit_router(
     unknown_is_none: bool = False,
     **settings: Any,
 ) -> tuple[Router, ThresholdFit]:
-    """Fit a router's thresholds to labelled queries, or to its examples alone.
+    """Fit a router's thresholds to labelled queries, or to its own examples (`score_examples`).
 
-    Parameters
-    ----------
-    router : Router
-        Thresholds that it has are not looked at.
-    queries : LabelledTexts, optional
-        By default the examples are asked: `score_examples`.
-    none_label, unknown_is_none
-        As `score_queries`.
-    **settings
-        As `fit_thresholds`: ``objective``, ``precision``, ``per_route``, ``folds``, ``seed``.
+    Settings as `fit_thresholds`. The new router has the thresholds, the model's `Origin` and, in its table, how they
+    were fitted.
 
-    Returns
-    -------
-    router : Router
-        With the thresholds, the model's `Origin`, and in its table how they were fitted: ready to be saved.
-    fit : ThresholdFit
-
-    Raises
-    ------
-    ValueError
-        As `score_queries`, `score_examples` and `fit_thresholds`.
-
-    Examples
-    --------
     >>> class Letters:
     ...     def encode(self, sentences):
     ...         return np.array([[1.0 + s.count("a"), 1.0 + s.count("e")] for s in sentences])

@@ -1,14 +1,10 @@
-"""What a router is worth: labelled queries, where they were sent, and every figure about it.
+"""Evaluate a router on labelled queries.
 
-Two questions are kept apart. Does the closest route belong to the query? (``best_is_right``, whatever the threshold.)
-And are queries of routes told from those that belong to none of these? (``auroc``, whatever the threshold;
-``none_recall`` and ``precision`` with it.) ``accuracy`` is both at once.
+Two questions are kept apart. Is the closest route the right one? (``best_is_right``, whatever the threshold.) Are
+out-of-scope queries told from the others? (``auroc``, whatever the threshold; ``none_recall`` and ``precision`` with
+it.) ``accuracy`` is both at once. Queries that equal an example are left out: they find themselves.
 
-Queries that are examples of the router, letter by letter, are left out: they find themselves.
-
-Left out on purpose: calibration of scores to probabilities. Next file: ``route_fitting.py``, the thresholds.
-
-Letters: ``Q`` queries, ``R`` routes, ``E`` examples, ``D`` the width of a vector.
+Letters: ``Q`` queries, ``R`` routes, ``E`` examples, ``D`` width of a vector.
 """
 
 from __future__ import annotations
@@ -41,17 +37,15 @@ __all__ = [
 ]
 
 NONE = -1
-"""In place of a route's number: none of these."""
+"""Instead of a route's number: none of these."""
 
-Z = 1.959963984540054  # 97.5 % of a normal distribution lies below
+Z = 1.959963984540054  # the 97.5 % quantile of the normal distribution
 
 
 @dataclass(frozen=True, eq=False)
 class ScoredQueries:
-    """Queries, where they belong, and how each route scores them.
+    """Queries, where they belong, and their score under each route.
 
-    Examples
-    --------
     >>> found = ScoredQueries(("a", "e"), ("x", "y"), np.array([0, NONE]), np.array([[0.9, 0.1], [0.2, 0.3]]))
     >>> found.best, found.top, found.is_right
     (array([0, 1]), array([0.9, 0.3]), array([ True, False]))
@@ -61,8 +55,8 @@ class ScoredQueries:
     texts: tuple[str, ...]
     expected: Array  # (Q,) numbers of routes, NONE for none of these
     scores: Array  # (Q, R)
-    left_out: int = 0  # queries that are examples themselves
-    kinds: tuple[str, ...] | None = None  # Q labels of queries of none, "" for all others; None: all ""
+    left_out: int = 0  # queries that equal an example
+    kinds: tuple[str, ...] | None = None  # Q labels of out-of-scope queries, "" for others; None: all ""
 
     @property
     def best(self) -> Array:
@@ -77,12 +71,12 @@ class ScoredQueries:
 
     @property
     def is_right(self) -> Array:
-        """Whether the best route is the one that the query belongs to: (Q,) bool."""
+        """Whether the best route is the query's own: (Q,) bool."""
         found: Array = self.best == self.expected
         return found
 
     def of(self, rows: Array) -> ScoredQueries:
-        """Give some of the queries."""
+        """Select queries."""
         kept = np.arange(len(self.texts))[rows]
         return replace(
             self,
@@ -99,31 +93,11 @@ class ScoredQueries:
 def score_queries(
     router: Router, queries: LabelledTexts, *, none_label: str = "none", unknown_is_none: bool = False
 ) -> ScoredQueries:
-    """Score labelled queries under each route.
+    """Score labelled queries under each route; those that equal an example are left out.
 
-    Parameters
-    ----------
-    router : Router
-    queries : LabelledTexts
-        The label is the name of a route, or ``none_label``.
-    none_label : str
-        What stands for *none of these*.
-    unknown_is_none : bool
-        Whether a label that is no route means *none of these*; else it is an error. The label is kept as the kind of
-        query that it is.
+    ``none_label`` stands for *none of these*; with ``unknown_is_none`` so does every label that is not a route (kept as
+    the query's kind), otherwise it is an error.
 
-    Returns
-    -------
-    ScoredQueries
-        Without queries that are, letter by letter, examples of the router.
-
-    Raises
-    ------
-    ValueError
-        For a label that is no route, a route that is named like ``none_label``, and if no query is left.
-
-    Examples
-    --------
     >>> class Letters:
     ...     def encode(self, sentences):
     ...         return np.array([[1.0 + s.count("a"), 1.0 + s.count("e")] for s in sentences])
@@ -163,35 +137,10 @@ def score_queries(
 
 
 def score_examples(router: Router) -> ScoredQueries:
-    """Ask the examples themselves, each left out of its route: once as its query, once as a query of none.
+    """Use each example as a query twice, itself left out: as one of its route, and as an out-of-scope query.
 
-    Parameters
-    ----------
-    router : Router
-        At least two routes.
-
-    Returns
-    -------
-    ScoredQueries
-        First the examples of routes that have others left, scored against those; then all examples, scored against
-        the other routes alone: there the score of their own is -inf.
-
-    Raises
-    ------
-    ValueError
-        For a single route, beside which nothing is left, and where every route has a single example.
-
-    Examples
-    --------
-    >>> class Letters:
-    ...     def encode(self, sentences):
-    ...         return np.array([[1.0 + s.count("a"), 1.0 + s.count("e")] for s in sentences])
-    >>> router = Router(Letters(), {"a": ["banana", "papaya"], "e": ["eve"]}, similarity_fn_name="cosine")
-    >>> found = score_examples(router)
-    >>> found.expected, found.scores.round(2)[:3]
-    (array([ 0,  0, -1, -1, -1]), array([[1.  , 0.54],
-           [1.  , 0.54],
-           [-inf, 0.54]]))
+    First the examples of routes that have others, scored against those; then all examples against the other routes
+    alone, with -inf for their own. Takes two routes, and one with two examples.
     """
     counts = np.diff(router.starts)  # (R,)
     if len(counts) < 2 or counts.max() < 2:
@@ -213,7 +162,7 @@ def score_examples(router: Router) -> ScoredQueries:
 
 
 def _scores_without_self(router: Router, owners: Array) -> Array:
-    """Score each example under its own route, without itself: (E,); -inf where it is the only one."""
+    """Score each example under its own route, without itself: (E,); -inf if it is the only one."""
     compare = SIMILARITIES[router.similarity_fn_name].matrix
     found = np.full(len(owners), -np.inf)
     for start, stop in pairwise(router.starts):
@@ -236,7 +185,7 @@ def _scores_without_self(router: Router, owners: Array) -> Array:
 
 
 class RouteScore(NamedTuple):
-    """How well one route is found; shares in [0, 1], NaN where there is nothing to share."""
+    """Results of one route; shares in [0, 1], NaN where undefined."""
 
     name: str | None  # None: none of these
     queries: int  # that belong there
@@ -249,9 +198,9 @@ class RouteScore(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class RouteReport:
-    """Where queries were sent, beside where they belong.
+    """Where queries were sent, and where they belong.
 
-    Every estimate has a 95 % interval over the queries (`share`, `auroc`), and is None where there is no query to ask.
+    Every estimate has a 95 % interval over the queries (`share`, `auroc`), and is None if there are no such queries.
     """
 
     queries: ScoredQueries
@@ -259,7 +208,7 @@ class RouteReport:
 
     @property
     def correct(self) -> Array:
-        """Whether each query was sent where it belongs, or refused if it belongs to none: (Q,) bool."""
+        """Whether each query was sent to its own route, or rejected if out-of-scope: (Q,) bool."""
         found: Array = self.decided == self.queries.expected
         return found
 
@@ -271,32 +220,32 @@ class RouteReport:
         return share(self.correct)
 
     def in_scope_accuracy(self) -> Estimate | None:
-        """Share of the queries of routes that were sent to their own."""
+        """Share of in-scope queries sent to their own route."""
         return self._share(self.correct, self.queries.expected != NONE)
 
     def best_is_right(self) -> Estimate | None:
-        """Share of the queries of routes whose best route is their own, whatever the threshold: its upper limit."""
+        """Share of in-scope queries whose best route is their own, whatever the threshold: an upper limit."""
         return self._share(self.queries.is_right, self.queries.expected != NONE)
 
     def none_recall(self) -> Estimate | None:
-        """Share of the queries of none that were refused; the others are false alarms."""
+        """Share of out-of-scope queries rejected."""
         return self._share(self.correct, self.queries.expected == NONE)
 
     def precision(self) -> Estimate | None:
-        """Share of the queries that were sent anywhere that were sent where they belong."""
+        """Share of right answers among the queries sent to a route."""
         return self._share(self.correct, self.decided != NONE)
 
     def answered(self) -> Estimate:
-        """Share of all queries that were sent anywhere."""
+        """Share of all queries sent to a route."""
         return share(self.decided != NONE)
 
     def auroc(self) -> Estimate | None:
-        """Say how well the best score tells queries of routes from queries of none, whatever the threshold."""
+        """How well the best score separates in-scope from out-of-scope queries, whatever the threshold."""
         is_none, top = self.queries.expected == NONE, self.queries.top
         return auroc(top[~is_none], top[is_none]) if 0 < is_none.sum() < len(is_none) else None
 
     def by_route(self) -> list[RouteScore]:
-        """Score each route in the order of the table, and *none of these* last."""
+        """Results per route in the order of the table, *none of these* last."""
         return [self._score_route(r, name) for r, name in [*enumerate(self.queries.names), (NONE, None)]]
 
     def _score_route(self, r: int, name: str | None) -> RouteScore:
@@ -313,11 +262,11 @@ class RouteReport:
         )
 
     def macro_f1(self) -> float:
-        """Mean F1 over the routes and *none of these*, as far as they occur: each counts alike, rare ones too."""
+        """Mean F1 over the routes and *none of these* that occur, rare ones weighted the same."""
         return float(np.mean([score.f1 for score in self.by_route() if not math.isnan(score.f1)]))
 
     def confusions(self) -> list[tuple[str | None, str | None, int]]:
-        """Count the mistakes by where a query belongs and where it was sent, most frequent first."""
+        """Count the mistakes by expected and chosen route, most frequent first."""
         names = (*self.queries.names, None)  # NONE, -1, is the last
         wrong = np.flatnonzero(~self.correct)
         counts = Counter((int(self.queries.expected[i]), int(self.decided[i])) for i in wrong)
@@ -326,20 +275,8 @@ class RouteReport:
 
 
 def report(queries: ScoredQueries, thresholds: Array) -> RouteReport:
-    """Send scored queries to their best route where its threshold is reached.
+    """Send scored queries to their best route if it reaches its threshold, one of ``Router.thresholds`` (R,).
 
-    Parameters
-    ----------
-    queries : ScoredQueries
-    thresholds : Array, shape (R,)
-        ``Router.thresholds``.
-
-    Returns
-    -------
-    RouteReport
-
-    Examples
-    --------
     >>> found = ScoredQueries(("a", "e"), ("x", "y"), np.array([0, NONE]), np.array([[0.9, 0.1], [0.2, 0.3]]))
     >>> report(found, np.array([0.5, 0.5])).decided
     array([ 0, -1])
@@ -349,28 +286,13 @@ def report(queries: ScoredQueries, thresholds: Array) -> RouteReport:
 
 
 def share(values: Array) -> Estimate:
-    """Give the share of queries for which something holds, with its 95 % interval.
+    """The share of queries for which something holds, with its 95 % interval.
 
     ``(p + z^2 / 2n +- z sqrt(p (1 - p) / n + z^2 / 4n^2)) / (1 + z^2 / n)``, ``z = 1.96``
 
-    Parameters
-    ----------
-    values : Array of bool, shape (n,)
-        At least one.
+    **Source**: Wilson 1927; ``scipy.stats.binomtest(k, n).proportion_ci(method="wilson")``. Yes or no per query allows
+    a formula, which stays honest where all of a few queries are right: a bootstrap would claim certainty.
 
-    Returns
-    -------
-    Estimate
-        In [0, 1].
-
-    Notes
-    -----
-    **Source**: Wilson 1927; ``scipy.stats.binomtest(k, n).proportion_ci(method="wilson")``. Where the other files of
-    evaluation resample, this asks for yes or no of each query, and then a formula does it; it also stays honest where
-    all of a few queries are right, of which a bootstrap would make a certainty.
-
-    Examples
-    --------
     >>> [round(end, 3) for end in share(np.array([True] * 7))]
     [1.0, 0.646, 1.0]
     """
@@ -381,36 +303,21 @@ def share(values: Array) -> Estimate:
 
 
 def auroc(inside: Array, outside: Array) -> Estimate:
-    """Probability that a query of a route scores higher than a query of none, ties half; with a 95 % interval.
+    """Probability that an in-scope query scores higher than an out-of-scope one, ties half, with a 95 % interval.
 
     ``AUROC = mean over pairs of [s > t] + [s = t] / 2``
 
-    Parameters
-    ----------
-    inside : Array, shape (m,)
-        Scores of queries of routes.
-    outside : Array, shape (n,)
-        Scores of queries of none.
+    The ends are NaN if there is no variance: every pair is won, or there is one query of each kind.
 
-    Returns
-    -------
-    Estimate
-        In [0, 1]; 0.5 where the scores tell nothing. With NaN for the ends where the queries show no variance to reckon
-        with: every pair is won, or there is one query of each kind.
-
-    Notes
-    -----
     **Source**: Mann & Whitney 1947; ``sklearn.metrics.roc_auc_score``. The interval: DeLong et al. 1988, from the
     variances of each query's share of pairs won, ``+- 1.96 sqrt(var_inside / m + var_outside / n)``, kept in [0, 1].
 
-    Examples
-    --------
     >>> auroc(np.array([0.9, 0.8, 0.4]), np.array([0.1, 0.4])).mean
     0.9166666666666666
     """
     m, n = len(inside), len(outside)
     ranks = rank(np.concatenate([inside, outside]))  # (m + n,)
-    won = (ranks[:m] - rank(inside)) / n  # (m,) of each inside, the share of outsides that it beats
+    won = (ranks[:m] - rank(inside)) / n  # (m,) of each in-scope query, the share of pairs won
     lost = 1.0 - (ranks[m:] - rank(outside)) / m  # (n,)
     mean = float(won.mean())
     variance = sum(float(share.var(ddof=1)) / len(share) for share in (won, lost) if len(share) > 1)

@@ -1,27 +1,21 @@
-"""The router: which route does a query belong to, or to none of these?
+"""The router: which route does a query belong to, or to none?
 
-Each example is embedded once. The score of a route is, by the model's own similarity (mostly the cosine),
+Each example is embedded once. The score of a route is, by the model's own similarity (usually the cosine),
 
 =========  =======================================================  ==================================================
 scoring    score of route r for the query q                         for
 =========  =======================================================  ==================================================
-nearest    max over the examples e of r of similarity(q, e)         routes of several kinds of text; the more examples
-                                                                    the better
+nearest    max over the examples e of r of similarity(q, e)         routes with varied texts; more examples help
 centroid   similarity(q, mean of the examples of r)                 few, noisy examples of one kind
 =========  =======================================================  ==================================================
 
-The route with the highest score is the **best**. It is taken if its score reaches its threshold, and otherwise the
-answer is *none of these*, ``name = None``: no second route takes its place because its own threshold happens to be
-lower. So a threshold decides only about queries whose best route it belongs to, which is what lets ``route_fitting.py``
-find the best ones exactly.
+The route with the highest score is the **best**. If its score is below its threshold the answer is *none of these*,
+``name = None``; the second-best route never takes its place. So a threshold only decides about queries whose best route
+it belongs to, which lets ``route_fitting.py`` find the best thresholds exactly. Scores within `TIE`, float32's
+rounding, are equal, and the first route in the file wins: neither the batch of a query nor the number of threads
+decides.
 
-**Equal scores.** Scores that differ by at most `TIE`, which is the rounding of float32, are equal, and the route that
-comes first in the file wins. So neither the company in which a query is embedded nor the number of threads decides.
-
-Left out on purpose: what a route does (that is the caller's business), and approximate search, for some thousand
-examples are compared within a millisecond. Next file: ``route_report.py``, what a router is worth.
-
-Letters: ``B`` queries, ``R`` routes, ``E`` examples, ``D`` the width of a vector.
+Letters: ``B`` queries, ``R`` routes, ``E`` examples, ``D`` width of a vector.
 """
 
 from __future__ import annotations
@@ -49,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["RouteChoice", "Router", "best_routes", "centroids", "nearest"]
 
 TIE = 1e-6
-"""Scores this close are equal; of scores above 1 in size, this share of the score."""
+"""Scores this close are equal; relative to the score if that is above 1 in size."""
 
 _BLOCK_QUERIES = 1024  # compared with all examples at a time
 
@@ -60,47 +54,47 @@ class RouteChoice:
 
     query: str
     name: str | None  # None: none of these
-    best: str  # the route with the highest score, whether it is taken or not
+    best: str  # the route with the highest score, taken or not
     score: float  # of the best route
-    threshold: float | None  # what the score had to reach; None: any will do
-    example: str  # of the best route, the one that is most similar to the query
-    scores: Mapping[str, float]  # of all routes, the highest first, as the best was chosen
+    threshold: float | None  # minimum score; None: any
+    example: str  # the best route's most similar example
+    scores: Mapping[str, float]  # of all routes, highest first
 
     @property
     def runner_up(self) -> str | None:
-        """The second-best route; None where there is no second one."""
+        """The second-best route, if any."""
         return next((name for name in self.scores if name != self.best), None)
 
     @property
     def margin(self) -> float | None:
-        """How far the best route is ahead of the second, in the unit of the scores; None where there is no second."""
+        """How far the best route's score is above the second's, if any."""
         return None if self.runner_up is None else max(0.0, self.score - self.scores[self.runner_up])
 
 
 class Router:
-    """Routes, embedded: queries in, routes out.
+    """Embedded routes: queries in, routes out.
 
     Parameters
     ----------
     encoder : SentenceEncoder, or anything whose ``encode(list of str)`` gives ``(B, D)``
-        Without a model's own similarity ``similarity_fn_name`` must be given.
+        Without a similarity of its own, ``similarity_fn_name`` is required.
     routes : RouteTable, or what `as_table` takes
         Such as ``{"refund": ["I want my money back"], "hours": ["when do you open?"]}``.
     similarity_fn_name : {"cosine", "dot", "euclidean", "manhattan"}, optional
         By default the model's own.
     **options
-        Passed on to ``encode`` for the examples and for queries: ``prompt_name``, ``overflow``, ``num_threads``, ...
+        Of ``encode``, for examples and queries: ``prompt_name``, ``overflow``, ``num_threads``, ...
 
     Raises
     ------
     ValueError
-        If the routes' thresholds were fitted with another model, if the examples of a route cancel out and it is
-        scored by its centroid, and as `as_table` and ``encode``.
+        If the thresholds were fitted with another model, if a route's examples cancel out under "centroid", and as
+        `as_table` and ``encode``.
 
     Warns
     -----
     UserWarning
-        If examples were changed after thresholds were fitted.
+        If examples have changed since the thresholds were fitted.
 
     Examples
     --------
@@ -139,14 +133,14 @@ class Router:
         self._embed_centroids()
 
     def _check_thresholds(self) -> None:
-        """Refuse what no cosine can reach, and what each one does; fitted thresholds may lie a hair outside."""
+        """Reject thresholds that no cosine or every cosine reaches; fitted ones may lie just outside."""
         said = self.thresholds[np.isfinite(self.thresholds)]
         far = said[np.abs(said) > 1.01]
         if len(far) and self.similarity_fn_name == "cosine":
             raise ValueError(f"Router: threshold must be a cosine, from -1 to 1, not a percentage; got {far[0]:g}")
 
     def _check_fitted(self) -> None:
-        """Refuse another model than the one that thresholds were fitted with; say if the examples have changed."""
+        """Reject thresholds fitted with another model; warn if the examples have changed."""
         if self.table.origin is not None:
             way_out = "fit the thresholds again with this model (minisbert route fit), or remove them from the file"
             self.table.origin.check(self.encoder, "this file of routes", way_out)
@@ -159,7 +153,7 @@ class Router:
             warnings.warn(message, UserWarning, stacklevel=3)
 
     def _embed_centroids(self) -> None:
-        """Average each route's examples, where routes are scored so."""
+        """Average each route's examples if routes are scored by centroid."""
         self.starts: Array = np.cumsum([0, *(len(route.examples) for route in self.table.routes)])  # (R + 1,)
         self.centroids: Array | None = None
         if self.table.scoring == "centroid":
@@ -172,12 +166,11 @@ class Router:
                 )
 
     def __repr__(self) -> str:
-        """Say how many routes there are."""
         routes, examples = len(self.table.routes), len(self.table.examples)
         return f"Router({routes} routes, {examples} examples, {self.table.scoring}, {self.similarity_fn_name})"
 
     def __getitem__(self, name: str) -> Route:
-        """Give a route by its name: ``router[choice.name].metadata``."""
+        """Look up a route by name: ``router[choice.name].metadata``."""
         for route in self.table.routes:
             if route.name == name:
                 return route
@@ -185,58 +178,15 @@ class Router:
 
     @classmethod
     def from_file(cls, encoder: SentenceEncoder, file: str | Path, **options: Any) -> Router:
-        """Read routes from a file, and embed them.
-
-        Parameters
-        ----------
-        encoder : SentenceEncoder
-        file : str or path
-            As `read_routes`.
-        **options
-            As `Router`.
-
-        Returns
-        -------
-        Router
-
-        Examples
-        --------
-        >>> Router.from_file(SentenceEncoder(), "routes.yaml")  # doctest: +SKIP
-        Router(2 routes, 5 examples, nearest, cosine)
-        """
+        """Read routes from a file (`read_routes`) and embed them; options as `Router`."""
         return cls(encoder, read_routes(file), **options)
 
     def save(self, file: str | Path) -> None:
-        """Write routes and thresholds to a file, for :meth:`from_file`.
-
-        Parameters
-        ----------
-        file : str or path
-            As `write_routes`.
-
-        Examples
-        --------
-        >>> router.save("routes.yaml")  # doctest: +SKIP
-        """
+        """Write routes and thresholds to a file (`write_routes`), for :meth:`from_file`."""
         write_routes(self.table, file)
 
     def with_table(self, table: RouteTable) -> Router:
-        """Give a router with other thresholds and the same examples, without embedding them again.
-
-        Parameters
-        ----------
-        table : RouteTable
-            Names, examples and scoring must be the same.
-
-        Returns
-        -------
-        Router
-
-        Raises
-        ------
-        ValueError
-            If they are not, or a threshold for cosines is none.
-        """
+        """A router with other thresholds and the same names, examples and scoring, without embedding again."""
         if table.digest() != self.table.digest():
             raise ValueError("with_table: names, examples and scoring must be the router's own; make a new Router")
         other = object.__new__(Router)
@@ -246,7 +196,7 @@ class Router:
 
     @property
     def thresholds(self) -> Array:
-        """What the score of each route must reach: (R,) float64, -inf where any score will do."""
+        """Minimum score of each route: (R,) float64, -inf where any score will do."""
         found = [self._threshold(route) for route in self.table.routes]
         return np.array([-np.inf if threshold is None else threshold for threshold in found])
 
@@ -254,43 +204,13 @@ class Router:
         return self.table.threshold if route.threshold is None else route.threshold
 
     def route(self, query: str) -> RouteChoice:
-        """Find the route of a query.
-
-        Parameters
-        ----------
-        query : str
-
-        Returns
-        -------
-        RouteChoice
-
-        Raises
-        ------
-        ValueError
-            For what is no text, and for what ``encode`` refuses.
-        """
+        """Find the route of a query."""
         if not isinstance(query, str):
             raise ValueError(f"route: expected a string, got {type(query).__name__}; for several queries use route_all")
         return self.route_all([query])[0]
 
     def route_all(self, queries: Iterable[str]) -> list[RouteChoice]:
-        """Find the route of each query.
-
-        Parameters
-        ----------
-        queries : iterable of str
-            B texts, embedded together.
-
-        Returns
-        -------
-        list of RouteChoice
-            In their order.
-
-        Raises
-        ------
-        ValueError
-            For a single string, for what is no text, and for what ``encode`` refuses.
-        """
+        """Find the route of each query; they are embedded together."""
         texts = list(each_text(queries, "route_all: queries"))
         if not texts:
             return []
@@ -301,16 +221,9 @@ class Router:
         return [self._choose(text, vector, row, route) for text, vector, row, route in rows]
 
     def score(self, vectors: Array) -> Array:
-        """Score vectors of queries under each route.
+        """Similarity of query vectors with each route, larger for closer, float64.
 
-        Parameters
-        ----------
-        vectors : Array, shape (B, D)
-
-        Returns
-        -------
-        Array, shape (B, R)
-            Similarities, larger for closer, float64.
+        (B, D) -> (B, R)
         """
         compare = SIMILARITIES[self.similarity_fn_name].matrix
         found = np.empty((len(vectors), len(self.table.routes)))  # (B, R)
@@ -340,21 +253,11 @@ class Router:
         )
 
     def embed(self, queries: Iterable[str]) -> Array:
-        """Turn queries into vectors as the router does.
-
-        Parameters
-        ----------
-        queries : iterable of str
-            B texts.
-
-        Returns
-        -------
-        Array, shape (B, D)
-        """
+        """Turn B queries into vectors ``(B, D)`` as the router does."""
         return self._encode(list(each_text(queries, "embed: queries")))
 
     def _encode(self, texts: list[str]) -> Array:
-        """Encode texts, and refuse what is no vector each."""
+        """Encode texts, and check that there is a vector for each."""
         vectors = np.asarray(self.encoder.encode(texts, **self.options))
         if vectors.ndim != 2 or len(vectors) != len(texts):
             raise ValueError(f"Router: encode must return one vector per text, ({len(texts)}, D), got {vectors.shape}")
@@ -365,23 +268,10 @@ class Router:
 
 
 def nearest(similarities: Array, starts: Array) -> Array:
-    """Give each route the similarity of its most similar example.
+    """``score_r = max_(e in r) similarity_e``; the examples of route r are ``[starts[r], starts[r + 1])``.
 
-    ``score_r = max_(e in r) similarity_e``
+    (B, E), (R + 1,) -> (B, R)
 
-    Parameters
-    ----------
-    similarities : Array, shape (B, E)
-        To all examples, route by route.
-    starts : Array of int, shape (R + 1,)
-        Where the examples of each route begin, and E.
-
-    Returns
-    -------
-    Array, shape (B, R)
-
-    Examples
-    --------
     >>> nearest(np.array([[0.1, 0.7, 0.3]]), np.array([0, 2, 3]))
     array([[0.7, 0.3]])
     """
@@ -390,49 +280,21 @@ def nearest(similarities: Array, starts: Array) -> Array:
 
 
 def centroids(vectors: Array, starts: Array, similarity_fn_name: str) -> Array:
-    """Average the examples of each route.
+    """``centroid_r = mean_(e in r) v_e``, under the cosine of ``v_e / |v_e|``, so that long vectors count no more.
 
-    ``centroid_r = mean_(e in r) v_e``, under the cosine of ``v_e / |v_e|``, so that a long vector counts no more
+    (E, D), (R + 1,) -> (R, D)
 
-    Parameters
-    ----------
-    vectors : Array, shape (E, D)
-        Of all examples, route by route.
-    starts : Array of int, shape (R + 1,)
-        Where the examples of each route begin, and E.
-    similarity_fn_name : str
-
-    Returns
-    -------
-    Array, shape (R, D)
-
-    Notes
-    -----
     **Source**: Snell et al. 2017 (prototypical networks), equation 1.
-
-    Examples
-    --------
-    >>> centroids(np.array([[1.0, 0.0], [0.0, 4.0], [2.0, 2.0]]), np.array([0, 2, 3]), "cosine").round(3)
-    array([[0.5  , 0.5  ],
-           [0.707, 0.707]])
     """
     rows = normalize(vectors) if similarity_fn_name == "cosine" else vectors  # (E, D)
     return np.stack([rows[a:b].mean(axis=0) for a, b in pairwise(starts)])  # (R, D)
 
 
 def best_routes(scores: Array) -> Array:
-    """Find the route with the highest score; of equal scores the first.
+    """The route with the highest score; of equal scores the first.
 
-    Parameters
-    ----------
-    scores : Array, shape (B, R)
+    (B, R) -> (B,)
 
-    Returns
-    -------
-    Array of int, shape (B,)
-
-    Examples
-    --------
     >>> best_routes(np.array([[0.2, 0.5, 0.4], [0.5, 0.5 + 1e-8, 0.1]]))
     array([1, 0])
     """

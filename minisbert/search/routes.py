@@ -1,11 +1,7 @@
-"""Routes: a name and a few example texts each, checked; and how a query is held against them.
+"""Routes: a name and a few example texts each, checked when they are made.
 
-A :class:`Route` is what a person says of a kind of query; a :class:`RouteTable` is all of them, with the threshold that
-a score must reach. Both refuse at once what could only fail later: a name or an example that comes twice, an example
-without a word, a threshold that is no number. `draw_routes` makes routes of a labelled table, for measurements.
-
-Left out on purpose: vectors. To embed a few hundred examples again is quick, and routes without them can be read,
-edited and compared. Next file: ``route_files.py``, routes as people write them.
+A :class:`RouteTable` is all routes with the thresholds that scores must reach. Routes hold no vectors: embedding a few
+hundred examples is quick, and routes without vectors can be read, edited and compared.
 
 Letters: ``R`` routes, ``E`` examples of all routes together.
 """
@@ -29,21 +25,21 @@ __all__ = ["SCORINGS", "Route", "RouteError", "RouteTable", "draw_routes", "kind
 
 SCORINGS = ("nearest", "centroid")
 
-PathIn = tuple[Any, ...]  # the keys and indices that lead to a part of a route, a table or a file
+PathIn = tuple[Any, ...]  # keys and indices of a part of a route, a table or a file
 
 
 class RouteError(ValueError):
-    """Routes that make no sense: which, why, and the way out."""
+    """Invalid routes: which, why, and the way out."""
 
     def __init__(self, whose: str, fault: str, path: PathIn = ()) -> None:
         super().__init__(f"{whose}: {fault}")
         self.fault = fault
-        self.path = path  # to the part that is wrong: ("examples", 2), or in a table ("routes", 0, "examples", 2)
+        self.path = path  # of the invalid part: ("examples", 2), or in a table ("routes", 0, "examples", 2)
 
 
 @dataclass(frozen=True)
 class Route:
-    """A name, and a few texts of the kind that belongs there.
+    """A name and a few texts that belong there.
 
     Parameters
     ----------
@@ -52,11 +48,11 @@ class Route:
     examples : sequence of str
         At least one, none empty, none twice.
     threshold : float, optional
-        The score that a query must reach; by default the table's.
+        Minimum score of a query; by default the table's.
     description : str
         For people.
     metadata : mapping
-        Whatever else belongs to the route, such as who answers: what JSON can hold.
+        JSON of your own, such as who answers.
 
     Raises
     ------
@@ -83,7 +79,7 @@ class Route:
                 raise RouteError(f"route {self.name!r:.60}", fault, path)
 
     def _faults(self) -> Iterable[tuple[PathIn, str | None]]:
-        """Check one thing after the other: its place, and what is wrong with it, if anything is."""
+        """Check field by field: its place, and what is wrong with it, or None."""
         yield (), _name_fault(self.name)
         yield ("examples",), _examples_fault(self.examples)
         none = "no examples; give at least one text, better five or more"
@@ -102,29 +98,12 @@ class Route:
 
 @dataclass(frozen=True)
 class RouteTable:
-    """Routes, and how a query is held against them.
+    """Routes, scored by their most similar example ("nearest") or the mean of their examples ("centroid").
 
-    Parameters
-    ----------
-    routes : sequence of Route
-        At least one; no two of one name or with the same example. Of equal scores the route that comes first wins.
-    threshold : float, optional
-        The score that a query must reach where a route has no threshold of its own. By default any score will do, and
-        every query gets a route.
-    scoring : {"nearest", "centroid"}
-        The score of a route: the similarity to its most similar example, or to the mean of its examples.
-    origin : Origin, optional
-        The model with which thresholds were fitted: with another they mean nothing.
-    fitted : mapping, optional
-        How thresholds were fitted, for people, and a digest of the examples with which.
+    Names and examples are unique over the table; of equal scores the first route wins. ``threshold`` is for routes
+    without their own; without any, every query gets a route. ``origin`` is the model with which thresholds were fitted
+    (they mean nothing with another), ``fitted`` how, with a digest of the examples.
 
-    Raises
-    ------
-    ValueError
-        Naming the route.
-
-    Examples
-    --------
     >>> table = RouteTable([Route("refund", ["my money back"]), Route("hours", ["when do you open"])], threshold=0.5)
     >>> table.names, table.examples
     (('refund', 'hours'), ('my money back', 'when do you open'))
@@ -143,7 +122,7 @@ class RouteTable:
                 raise RouteError("routes", fault, path)
 
     def _faults(self) -> Iterable[tuple[PathIn, str | None]]:
-        """Check one thing after the other: its place, and what is wrong with it, if anything is."""
+        """Check field by field: its place, and what is wrong with it, or None."""
         yield ("threshold",), _threshold_fault(self.threshold)
         yield ("scoring",), _scoring_fault(self.scoring)
         yield ("routes",), _routes_fault(self.routes)
@@ -172,14 +151,7 @@ class RouteTable:
         return tuple(text for route in self.routes for text in route.examples)
 
     def digest(self) -> str:
-        """Hash what scores depend on, the model apart: names, examples and scoring.
-
-        Examples
-        --------
-        >>> table = RouteTable([Route("refund", ["my money back"])])
-        >>> table.digest() == RouteTable(table.routes, threshold=0.5).digest(), table.digest()[:8]
-        (True, '8e229f80')
-        """
+        """Hash what scores depend on besides the model: names, examples and scoring."""
         said = [self.scoring, [[route.name, list(route.examples)] for route in self.routes]]
         return sha256(json.dumps(said, ensure_ascii=False).encode()).hexdigest()
 
@@ -188,7 +160,6 @@ class RouteTable:
 
 
 def _name_fault(name: Any) -> str | None:
-    """Say what is wrong with a name."""
     if not isinstance(name, str) or not name.strip():
         return f"a name must be a non-empty string, got {name!r:.60}"
     if name != name.strip() or not name.isprintable():
@@ -197,7 +168,7 @@ def _name_fault(name: Any) -> str | None:
 
 
 def _examples_fault(examples: Any) -> str | None:
-    """Say what is wrong with a list of examples, whatever is in it."""
+    """What is wrong with a list of examples, whatever its type."""
     try:
         check_sequence(examples, "examples")
     except ValueError as error:
@@ -210,7 +181,6 @@ def _examples_fault(examples: Any) -> str | None:
 
 
 def _example_fault(text: Any) -> str | None:
-    """Say what is wrong with one example."""
     if isinstance(text, Mapping):
         return f"an example must be a string, got {text!r:.60}; a text with ': ' in it needs quotes around it"
     if text is None or (isinstance(text, str) and not text.strip()):
@@ -225,7 +195,6 @@ def _example_fault(text: Any) -> str | None:
 
 
 def _threshold_fault(threshold: Any) -> str | None:
-    """Say what is wrong with a threshold."""
     is_number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool) and math.isfinite(threshold)
     if threshold is None or is_number:
         return None
@@ -233,12 +202,10 @@ def _threshold_fault(threshold: Any) -> str | None:
 
 
 def _scoring_fault(scoring: Any) -> str | None:
-    """Say what is wrong with the scoring."""
     return None if scoring in SCORINGS else f"scoring must be {' or '.join(SCORINGS)}, got {scoring!r:.60}"
 
 
 def _metadata_fault(metadata: Any) -> str | None:
-    """Say what is wrong with metadata."""
     if not isinstance(metadata, Mapping):
         return f"metadata must be keys and values, got {kind_of(metadata)}"
     try:
@@ -249,7 +216,7 @@ def _metadata_fault(metadata: Any) -> str | None:
 
 
 def _routes_fault(routes: Sequence[Any]) -> str | None:
-    """Say what is wrong with a list of routes, whatever they are."""
+    """What is wrong with a list of routes, whatever its type."""
     if not routes:
         return "no routes; expected at least a name and a few example texts"
     strange = [route for route in routes if not isinstance(route, Route)]
@@ -257,7 +224,7 @@ def _routes_fault(routes: Sequence[Any]) -> str | None:
 
 
 def _find_repeated(texts: Sequence[str]) -> tuple[int, int] | None:
-    """Find the first text that comes a second time: both places."""
+    """Both places of the first text that occurs twice."""
     seen: dict[str, int] = {}
     for i, text in enumerate(texts):
         if seen.setdefault(text, i) != i:
@@ -268,16 +235,6 @@ def _find_repeated(texts: Sequence[str]) -> tuple[int, int] | None:
 def kind_of(value: Any) -> str:
     """Name a type in the words of a file.
 
-    Parameters
-    ----------
-    value : object
-
-    Returns
-    -------
-    str
-
-    Examples
-    --------
     >>> kind_of({}), kind_of(None), kind_of(0.5)
     ('keys and values', 'nothing', 'a float')
     """
@@ -296,32 +253,11 @@ def draw_routes(
     seed: int = 0,
     none_label: str = "none",
 ) -> RouteTable:
-    """Make a route of each label, with some of its texts as examples.
+    """Make a route of each label, ``per_route`` of its distinct texts (by default all) as examples, sorted by name.
 
-    Parameters
-    ----------
-    labelled : LabelledTexts
-    per_route : int, optional
-        Examples of each route, drawn without replacement; by default all. A text that comes several times under a
-        label counts once.
-    hold_out : int
-        So many labels, drawn at random, get no route: their texts can be asked as queries that belong nowhere.
-    seed : int
-    none_label : str
-        What stands for *none of these*: texts with this label make no route.
+    ``hold_out`` labels, drawn at random, get no route: their texts serve as out-of-scope queries, as do texts labelled
+    ``none_label``.
 
-    Returns
-    -------
-    RouteTable
-        Routes in the order of their names.
-
-    Raises
-    ------
-    ValueError
-        For a label with fewer texts than ``per_route``, for no label left, and as `RouteTable`.
-
-    Examples
-    --------
     >>> labelled = LabelledTexts("tiny", ["my money back", "open on Sunday?", "when do you open"], ["refund", "hours",
     ...     "hours"])
     >>> table = draw_routes(labelled, 1)
@@ -354,7 +290,7 @@ def draw_routes(
 
 
 def _check_draw(name: str, names: Sequence[str], per_route: Any, hold_out: Any) -> None:
-    """Refuse numbers that make no sense."""
+    """Reject impossible numbers."""
     if per_route is not None and (isinstance(per_route, bool) or per_route < 1):
         raise ValueError(f"draw_routes: per_route must be at least 1, got {per_route!r}")
     if isinstance(hold_out, bool) or not 0 <= hold_out < len(names):

@@ -1,29 +1,26 @@
-"""What two vectors score: an estimate by matrix product with a bound on its error, and the exact score of a pair.
+"""The score of two vectors: an estimate by matrix product with a bound on its error, and an exact score.
 
-A matrix product is the only fast way to compare many with many, but its last digit is nobody's promise: the BLAS under
-NumPy adds up in an order that depends on the shape of the block, on where in the block a row lies, on the processor and
-the number of threads. Two equal documents then get scores that differ by one rounding, and "ties by id" is empty talk.
-So here a score has two forms:
+A matrix product is the only fast way to compare many with many, but nobody promises its last digit: BLAS adds up in an
+order that depends on the block's shape, the row's place in it, the processor and the number of threads. Two equal
+documents then differ by one rounding, and "ties by id" means nothing. So a score has two forms:
 
-- the **exact** score of a pair is computed from these two rows alone: their products in float64, added up in NumPy's
-  own order, divided by the lengths, rounded once to the dtype of the vectors. It depends on nothing else. Equal
-  documents get equal scores, ``score(u, v)`` is ``score(v, u)``, and the cosine of a vector with itself is 1.
-- the **estimate** is the matrix product. A sum of D products in float arithmetic with unit roundoff ``u`` is off by at
-  most ``D u / (1 - D u) |q| |d|``, in whatever order it is added. The bound used is more than twice that, for the
-  lengths are rounded too. ``exact.py`` lets estimates choose who is looked at, and exact scores decide.
+- The **exact** score is computed from two rows alone: products in float64, added up in NumPy's own order, divided by
+  the lengths, rounded once to the vectors' dtype. Equal documents get equal scores, ``score(u, v) = score(v, u)``, and
+  the cosine of a vector with itself is 1.
+- The **estimate** is the matrix product. In float arithmetic with unit roundoff ``u``, a sum of D products is off by at
+  most ``D u / (1 - D u) |q| |d|`` in any order. The bound used is more than twice that, because the lengths are rounded
+  too. In ``exact.py`` estimates choose the candidates and exact scores decide.
 
 ===========  ====================  =============================================================
 kind         exact score           for
 ===========  ====================  =============================================================
 cosine       q.d / (|q| |d|)       any vectors; clipped to [-1, 1]
-unit         q.d / |q|             the same, where it is known that |d| = 1: no lengths to compute
-dot          q.d                   vectors whose length means something
-function     function(q, d)        whatever else; its scores are taken as they come
+unit         q.d / |q|             the same with |d| = 1 known: no lengths to compute
+dot          q.d                   vectors whose length carries meaning
+function     function(q, d)        anything else; its scores are used as they are
 ===========  ====================  =============================================================
 
-Left out on purpose: sparse vectors, int8 and binary vectors. Next file: ``exact.py``, the k best of many.
-
-Letters: ``Q`` queries, ``M`` documents, ``D`` their width, ``m`` documents of a block, ``P`` pairs.
+Letters: ``Q`` queries, ``M`` documents, ``D`` width, ``m`` documents of a block, ``P`` pairs.
 """
 
 from __future__ import annotations
@@ -43,65 +40,24 @@ __all__ = ["Block", "ScoreFunction", "Scorer", "as_vectors", "build_scorer", "ch
 ScoreFunction: TypeAlias = Callable[[Array, Array], Any]
 """``(q, D), (m, D) -> (q, m)``, larger is closer."""
 
-PAIR_NUMBERS = 2**18  # numbers of the rows that are multiplied pair by pair at a time: 2 MiB in float64
-UNIT_SLACK = 1e-3  # how much longer than 1 a unit vector may be: float16 rounds that coarsely
+PAIR_NUMBERS = 2**18  # numbers of rows multiplied pair by pair at a time: 2 MiB in float64
+UNIT_SLACK = 1e-3  # a unit vector may be this much longer than 1: float16 rounds that coarsely
 
 
 # --------------------------------------------------------------------------------------------------- checks
 
 
 def check_count(function: str, name: str, value: Any, least: int = 1) -> int:
-    """Check a number of things.
-
-    Parameters
-    ----------
-    function, name : str
-        For the message.
-    value : int
-    least : int
-
-    Returns
-    -------
-    int
-
-    Raises
-    ------
-    ValueError
-        If it is no whole number, or too small.
-
-    Examples
-    --------
-    >>> check_count("search", "top_k", 3)
-    3
-    """
+    """Return an int of at least ``least``, or raise a ValueError that names function and argument."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, np.integer)) or value < least:
         raise ValueError(f"{function}: {name} must be a whole number of at least {least}, got {value!r}")
     return int(value)
 
 
 def as_vectors(function: str, name: str, x: ArrayLike) -> Array:
-    """Give rows of real numbers without copying an array, a memory-mapped one included.
+    """Rows of real numbers without copying an array, memory-mapped or not; a single vector is one row.
 
-    Parameters
-    ----------
-    function, name : str
-        For the message.
-    x : array_like, shape (M, D) or (D,)
-        A single vector counts as one row. No vectors at all are ``np.empty((0, D))``.
-
-    Returns
-    -------
-    Array, shape (M, D)
-
-    Raises
-    ------
-    ValueError
-        If these are no rows of real numbers.
-
-    Examples
-    --------
-    >>> as_vectors("search", "query_embeddings", [1.0, 2.0]).shape
-    (1, 2)
+    (M, D) -> (M, D)
     """
     try:
         rows = np.asarray(x)
@@ -124,30 +80,7 @@ def as_vectors(function: str, name: str, x: ArrayLike) -> Array:
 
 
 def common_dtype(function: str, names: tuple[str, str], a: Array, b: Array) -> np.dtype[Any]:
-    """Say in which dtype two sets of rows are compared.
-
-    Parameters
-    ----------
-    function : str
-    names : tuple of two str
-        For the message.
-    a, b : Array, shape (A, D) and (B, D)
-
-    Returns
-    -------
-    dtype
-        float32 if both are float32 or float16, else float64.
-
-    Raises
-    ------
-    ValueError
-        If the widths differ.
-
-    Examples
-    --------
-    >>> common_dtype("search", ("a", "b"), np.ones((1, 2), np.float32), np.ones((3, 2), np.float16))
-    dtype('float32')
-    """
+    """The dtype of a comparison: float32 if both sides are float32 or float16, else float64; widths must be equal."""
     if a.shape[1] != b.shape[1]:
         raise ValueError(
             f"{function}: {names[0]} and {names[1]} must have the same width D, but their shapes are {a.shape} and "
@@ -163,44 +96,31 @@ def common_dtype(function: str, names: tuple[str, str], a: Array, b: Array) -> n
 
 @dataclass(frozen=True)
 class Block:
-    """Some consecutive documents, read and checked: a view of the corpus wherever that can be."""
+    """Consecutive documents, read and checked: a view of the corpus where possible."""
 
-    start: int  # which document the first row is
+    start: int  # the document of the first row
     rows: Array  # (m, D) in the dtype of the comparison
     lengths: Array | None  # (m,) for the cosine, which divides by them
-    error: float  # how far an estimate may be from the exact score
-    unsure: Array | None = None  # (n,) rows so long or short that their squares leave the dtype: no estimate
+    error: float  # bound on |estimate - exact score|
+    unsure: Array | None = None  # (n,) rows whose squares overflow or underflow: no estimate
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """Queries that are ready to be compared with documents, block by block; from `build_scorer`."""
+    """Queries ready to be compared with documents, block by block; from `build_scorer`."""
 
-    caller: str  # whom an error message names
-    names: tuple[str, str]  # what it calls queries and documents
+    caller: str  # for error messages
+    names: tuple[str, str]  # of queries and documents in error messages
     kind: str  # cosine, unit, dot or function
     function: ScoreFunction | None
-    queries: Array  # (Q, D) as they were given, in the dtype of the comparison
-    directions: Array  # (Q, D) what is multiplied with documents: for the cosine divided by the lengths
+    queries: Array  # (Q, D) as given, in the dtype of the comparison
+    directions: Array  # (Q, D) multiplied with documents: for the cosine divided by the lengths
     lengths: Array  # (Q,) float64
 
     def read(self, corpus: Array, start: int, stop: int) -> Block:
-        """Read the documents ``[start, stop)`` and check them.
+        """Read and check the documents ``[start, stop)``.
 
-        Parameters
-        ----------
-        corpus : Array, shape (M, D)
-            May be memory-mapped.
-        start, stop : int
-
-        Returns
-        -------
-        Block
-
-        Raises
-        ------
-        ValueError
-            For NaN and Inf; for rows of zeros under the cosine; for lengths whose products leave the dtype.
+        NaN, Inf, rows of zeros under the cosine, and lengths whose products overflow are errors.
         """
         rows = corpus[start:stop].astype(self.queries.dtype, copy=False)
         if self.kind == "function":
@@ -222,13 +142,13 @@ class Scorer:
         return Block(start, rows, lengths, self._error(1.0), unsure if len(unsure) else None)
 
     def _error(self, scale: float) -> float:
-        """Bound the distance of an estimate from the exact score, where no product of lengths is above scale."""
+        """Bound ``|estimate - exact score|`` if no product of lengths exceeds scale."""
         limits, width = np.finfo(self.queries.dtype), self.queries.shape[1]
         bound: float = (width + 8) * float(limits.eps) * scale + width * float(limits.tiny)
         return bound
 
     def _refuse_overflow(self, product: float) -> None:
-        """Refuse dot products that the dtype may not hold, by the product of the largest lengths."""
+        """Raise if the product of the largest lengths overflows the dtype."""
         dtype = self.queries.dtype
         if not product < float(np.finfo(dtype).max) / 4:
             raise ValueError(
@@ -238,19 +158,9 @@ class Scorer:
             )
 
     def estimate(self, chosen: slice, block: Block) -> Array:
-        """Score some queries against a block by one matrix product.
+        """Scores ``(q, m)`` by one matrix product, within ``block.error`` of the exact ones.
 
-        Parameters
-        ----------
-        chosen : slice
-            Of the queries.
-        block : Block
-
-        Returns
-        -------
-        Array, shape (q, m)
-            Within ``block.error`` of the exact scores; the scores themselves where a function makes them; -2, which is
-            below any cosine, in the columns ``block.unsure``.
+        The columns ``block.unsure`` are -2, below any cosine; a function's scores are final.
         """
         if self.function is not None:
             return self._call(self.function, self.queries[chosen], block.rows)
@@ -260,7 +170,7 @@ class Scorer:
                 scores /= block.lengths
         if block.unsure is not None:
             scores[:, block.unsure] = -2.0
-        # what is not finite in a document is not finite in its score with any query, so one query's will do
+        # A document that is not finite has no finite score with any query, so one query suffices.
         if len(scores) and not np.isfinite(scores[0]).all():
             _refuse_not_finite(
                 self.caller, self.names[1], block.rows, np.flatnonzero(~np.isfinite(scores[0])), block.start
@@ -272,7 +182,7 @@ class Scorer:
         return scores
 
     def _call(self, function: ScoreFunction, queries: Array, rows: Array) -> Array:
-        """Let the caller's own function score, and check what it gives."""
+        """Call the user's function and check its scores."""
         scores = np.asarray(function(queries, rows), dtype=self.queries.dtype)
         if scores.shape != (len(queries), len(rows)) or not np.isfinite(scores).all():
             raise ValueError(
@@ -283,27 +193,9 @@ class Scorer:
         return scores
 
     def exact(self, chosen: slice, block: Block, estimates: Array, rows: Array, columns: Array) -> Array:
-        """Score pairs, each from its two vectors alone.
+        """Score pairs ``(P,)``, places in the estimates, each from its two vectors alone.
 
-        Parameters
-        ----------
-        chosen : slice
-            Of the queries, as in `estimate`.
-        block : Block
-        estimates : Array, shape (q, m)
-            From `estimate`: where a function makes them, they are the scores.
-        rows, columns : Array of int, shape (P,)
-            The pairs, as places in the estimates.
-
-        Returns
-        -------
-        Array, shape (P,)
-            In the dtype of the comparison.
-
-        Raises
-        ------
-        ValueError
-            If documents are longer than 1 that were said to be of length 1.
+        A function's estimates are the scores. A cosine above 1 under kind ``unit`` is an error.
         """
         if self.function is not None:
             taken: Array = estimates[rows, columns]
@@ -324,20 +216,7 @@ class Scorer:
         return scores
 
     def reaches(self, chosen: slice, block: Block, threshold: float) -> Array:
-        """Say which exact scores are at least a threshold; only those that are too close to call are computed.
-
-        Parameters
-        ----------
-        chosen : slice
-            Of the queries.
-        block : Block
-        threshold : float
-            Rounded to the dtype of the comparison, as the scores are.
-
-        Returns
-        -------
-        Array of bool, shape (q, m)
-        """
+        """Which exact scores ``(q, m)`` reach a threshold; only those too close to call are computed exactly."""
         estimates = self.estimate(chosen, block)  # (q, m)
         limit = self.queries.dtype.type(threshold)
         reached: Array = estimates >= limit
@@ -350,7 +229,7 @@ class Scorer:
         return reached
 
     def _refuse_long(self, cosines: Array) -> None:
-        """Refuse cosines that only vectors longer than 1 can have."""
+        """Raise for cosines that only vectors longer than 1 can have."""
         if cosines.max(initial=0.0) > 1.0 + UNIT_SLACK:
             raise ValueError(
                 f"{self.caller}: normalized=True says that documents have length 1, but one scores "
@@ -361,32 +240,11 @@ class Scorer:
 def build_scorer(
     caller: str, names: tuple[str, str], score_function: str | ScoreFunction, queries: Array, dtype: np.dtype[Any]
 ) -> Scorer:
-    """Check queries and make them ready.
+    """Check and prepare queries.
 
-    Parameters
-    ----------
-    caller : str
-        Whom an error message names.
-    names : tuple of two str
-        What it calls queries and documents.
-    score_function : {"cosine", "dot", "euclidean", "manhattan", "unit"} or callable
-        ``unit`` is the cosine with documents of length 1. `minisbert.similarity.cos_sim` and ``dot_score`` are taken
-        for their names.
-    queries : Array, shape (Q, D)
-    dtype : dtype
-        float32 or float64, from `common_dtype`.
+    Kind ``unit`` is the cosine with documents of length 1; `minisbert.similarity.cos_sim` and ``dot_score`` count as
+    their names.
 
-    Returns
-    -------
-    Scorer
-
-    Raises
-    ------
-    ValueError
-        For an unknown name; for NaN and Inf; for a row of zeros under the cosine.
-
-    Examples
-    --------
     >>> corpus = np.array([[3.0, 4.0], [0.0, 2.0]])
     >>> scorer = build_scorer("search", ("q", "d"), "cosine", np.array([[0.0, 5.0]]), np.dtype(np.float64))
     >>> block = scorer.read(corpus, 0, 2)
@@ -418,7 +276,7 @@ def build_scorer(
 
 
 def _kind_of(caller: str, score_function: str | ScoreFunction) -> tuple[str, ScoreFunction | None]:
-    """Give the kind of score, and the function where it takes one."""
+    """The kind of score, and the function where there is one."""
     if callable(score_function):
         known: dict[Any, str] = {cos_sim: "cosine", dot_score: "dot"}
         kind = known.get(score_function, "function")
@@ -437,7 +295,7 @@ def _kind_of(caller: str, score_function: str | ScoreFunction) -> tuple[str, Sco
 
 
 def _wide(rows: Array, is_direction: bool) -> Array:
-    """Widen to float64; directions that are float64 already are brought near 1, for their squares could overflow."""
+    """Widen to float64; directions in float64 are first scaled to about 1, because their squares could overflow."""
     return _near_one(rows) if is_direction and rows.dtype == np.float64 else rows.astype(np.float64)
 
 
@@ -456,13 +314,13 @@ def _lengths(rows: Array) -> Array:
 
 
 def _safe_lengths(dtype: np.dtype[Any]) -> tuple[float, float]:
-    """Between which lengths a sum of squares keeps its digits: fourth roots of the largest number and of 1 over it."""
+    """Lengths whose squares add up without loss: fourth roots of the largest number and of its inverse."""
     high = float(np.finfo(dtype).max) ** 0.25
     return 1.0 / high, high
 
 
 def _refuse_not_finite(caller: str, name: str, rows: Array, places: Array, start: int) -> None:
-    """Refuse NaN and Inf in some rows of a block that begins at document start."""
+    """Raise for NaN and Inf in some rows of a block that begins at document start."""
     if bad := _find(rows, places, _is_not_finite):
         raise ValueError(
             f"{caller}: {name} must be finite, but there is NaN or Inf in "
@@ -472,7 +330,7 @@ def _refuse_not_finite(caller: str, name: str, rows: Array, places: Array, start
 
 
 def _refuse_zero_rows(caller: str, name: str, rows: Array, places: Array, start: int) -> None:
-    """Refuse vectors without a direction."""
+    """Raise for vectors without a direction."""
     if bad := _find(rows, places, _is_zero):
         raise ValueError(
             f"{caller}: every row of {name} must have a direction, but all numbers are zero in "
@@ -482,17 +340,15 @@ def _refuse_zero_rows(caller: str, name: str, rows: Array, places: Array, start:
 
 
 def _is_not_finite(rows: Array) -> Array:
-    """Say which rows hold NaN or Inf."""
     return np.asarray(~np.isfinite(rows).all(axis=1))
 
 
 def _is_zero(rows: Array) -> Array:
-    """Say which rows have no direction."""
     return np.asarray(~rows.any(axis=1))
 
 
 def _find(rows: Array, places: Array, is_bad: Callable[[Array], Array]) -> list[int]:
-    """Find bad rows among those at some places, a few at a time; not many more than can be named."""
+    """Find bad rows among some places, a few at a time; not many more than a message names."""
     bad: list[int] = []
     step = max(1, PAIR_NUMBERS // rows.shape[1])
     for first in range(0, len(places), step):
@@ -504,6 +360,6 @@ def _find(rows: Array, places: Array, is_bad: Callable[[Array], Array]) -> list[
 
 
 def _list_rows(bad: list[int], start: int) -> str:
-    """Name the first few bad rows of a block that begins at document start."""
+    """Name the first bad rows of a block that begins at document start."""
     named = ", ".join(str(start + row) for row in bad[:5]) + (", ..." if len(bad) > 5 else "")
     return f"row{'s' if len(bad) > 1 else ''} {named}"

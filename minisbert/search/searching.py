@@ -1,18 +1,12 @@
-"""A query's vector -> the documents closest to it: in memory or in SQL, among all documents or under a condition.
+"""A query vector -> the closest documents, in memory or in SQL, optionally under a condition.
 
-A document's score is that of its best chunk, so the best chunks are found first, and more of them until they are of
-enough documents: whoever comes first among the chunks comes first among the documents, so nothing is approximate.
+A document's score is that of its best chunk: chunks are fetched in order of their score, and more of them until they
+cover enough documents, which is exact. In memory ``exact.py`` compares the query with one float32 array; under a
+condition that many chunks meet, all are compared and the others skipped (no copy), under a narrow one the matching
+chunks are picked out in blocks. In SQL DuckDB reads the file front to back and adds float32 products in another order:
+scores differ by some 1e-7 of the vectors' lengths. Equal scores: the document added first.
 
-**In memory** (`search_in_memory`): ``exact.py`` compares the query with one float32 array. Under a condition that many
-chunks meet, all are compared and the others passed over, which needs no copy; under a narrow one, those that meet it
-are picked out, a few at a time.
-
-**In SQL** (`search_in_sql`): DuckDB reads the file from front to back, and holds no more of it than its cache. It adds
-float32 products up in another order: scores differ by some 1e-7 of the vectors' lengths.
-
-Equal scores go by the order in which documents were added. Next file: ``database.py``, which is what people use.
-
-Letters: ``M`` chunks, ``D`` width of a vector, ``k`` documents that are wanted.
+Letters: ``M`` chunks, ``D`` width of a vector, ``k`` documents wanted.
 """
 
 from __future__ import annotations
@@ -31,9 +25,9 @@ from minisbert.search.storage import Storage, Vectors
 
 __all__ = ["Hit", "check_fields", "count_fields", "matching", "search_in_memory", "search_in_sql"]
 
-DENSE = 0.1  # of all chunks: from this share on, those that meet a condition are not picked out
-FILTERED_ROWS = 8192  # vectors that are picked out and compared at a time
-# float32, as are the vectors; the query is normalised where the vectors are
+DENSE = 0.1  # share of all chunks that meet a condition from which they are not picked out
+FILTERED_ROWS = 8192  # vectors picked out and compared at a time
+# float32, like the vectors; the query is normalised if the vectors are
 SCORE_SQL = {
     "cosine": "array_inner_product(vector, ?::FLOAT[{width}])",
     "dot": "array_inner_product(vector, ?::FLOAT[{width}])",
@@ -43,14 +37,35 @@ SCORE_SQL = {
 
 @dataclass(frozen=True)
 class Hit:
-    """A document that was found, with its best chunk."""
+    """A document found, with its best chunk.
+
+    Parameters
+    ----------
+    id : str
+    score : float
+        The model's own similarity, larger is closer; a cosine is in [-1, 1].
+    text : str
+        Of the chunk, which is the characters ``[start, stop)`` of the document.
+    start, stop : int
+    chunk : int
+        Number of the chunk, from 0.
+    metadata : dict
+    source : str
+        Of the document, such as a file's name.
+
+    Examples
+    --------
+    >>> hit = Hit("7", 0.52, "soup", 0, 4, 0, {"price": 4.5}, "menu.csv")
+    >>> hit.id, hit.metadata["price"]
+    ('7', 4.5)
+    """
 
     id: str
-    score: float  # the model's own similarity, larger is closer; cosine: [-1, 1]
-    text: str  # of the chunk
-    start: int  # characters of the document, [start, stop)
+    score: float
+    text: str
+    start: int
     stop: int
-    chunk: int  # counted from 0
+    chunk: int
     metadata: dict[str, Any]
     source: str
 
@@ -59,22 +74,7 @@ class Hit:
 
 
 def count_fields(storage: Storage) -> dict[str, int]:
-    """Count the documents that have each field of metadata.
-
-    Parameters
-    ----------
-    storage : Storage
-
-    Returns
-    -------
-    dict
-        By name.
-
-    Examples
-    --------
-    >>> count_fields(storage)  # doctest: +SKIP
-    {'lang': 3, 'year': 2}
-    """
+    """Number of documents with each field of metadata."""
     return dict(
         storage.rows(
             "SELECT name, count(*) FROM (SELECT unnest(json_keys(metadata)) AS name FROM documents) "
@@ -84,22 +84,7 @@ def count_fields(storage: Storage) -> dict[str, int]:
 
 
 def check_fields(storage: Storage, condition: Filter) -> None:
-    """Refuse a field that no document has: a misspelt name would find nothing without a word.
-
-    Parameters
-    ----------
-    storage : Storage
-    condition : Filter
-
-    Raises
-    ------
-    FilterError
-        With a caret under the name, and the names that there are.
-
-    Examples
-    --------
-    >>> check_fields(storage, parse_filter("lang = 'en'"))  # doctest: +SKIP
-    """
+    """Raise a `FilterError` for a field that no document has: a misspelt name would silently find nothing."""
     for field in condition.fields:
         pointers = " OR ".join(["json_exists(metadata, ?)"] * len(field.pointers))
         if not storage.rows(f"SELECT 1 FROM documents WHERE {pointers} LIMIT 1", field.pointers):
@@ -108,23 +93,7 @@ def check_fields(storage: Storage, condition: Filter) -> None:
 
 
 def matching(storage: Storage, condition: Filter) -> Array:
-    """Find the documents that meet a condition.
-
-    Parameters
-    ----------
-    storage : Storage
-    condition : Filter
-
-    Returns
-    -------
-    Array of int64
-        Their numbers.
-
-    Examples
-    --------
-    >>> matching(storage, parse_filter("lang = 'en'"))  # doctest: +SKIP
-    array([0, 3])
-    """
+    """Numbers of the documents that meet a condition, int64."""
     found = storage.columns(f"SELECT number FROM documents WHERE {condition.sql}", condition.parameters)
     return np.asarray(found["number"], np.int64)
 
@@ -135,29 +104,7 @@ def matching(storage: Storage, condition: Filter) -> Array:
 def search_in_memory(
     storage: Storage, loaded: Vectors, query: Array, top_k: int, similarity: str, rows: Array | None
 ) -> list[Hit]:
-    """Find the documents closest to a vector among vectors that are loaded.
-
-    Parameters
-    ----------
-    storage : Storage
-        For the texts.
-    loaded : Vectors
-        All of the storage's.
-    query : Array, shape (D,), float32
-    top_k : int
-    similarity : {"cosine", "dot", "euclidean"}
-    rows : Array of int, optional
-        Chunks, as rows of the vectors in their order: only these.
-
-    Returns
-    -------
-    list of Hit
-        Best first.
-
-    Examples
-    --------
-    >>> search_in_memory(storage, storage.load_vectors(), query, 10, "cosine", None)  # doctest: +SKIP
-    """
+    """The documents closest to a float32 vector ``(D,)`` among the loaded chunks or some rows of them, best first."""
     whole = len(loaded.vectors)
     count = whole if rows is None else len(rows)
     if rows is not None and len(rows) >= DENSE * whole and count:
@@ -177,7 +124,7 @@ def search_in_memory(
 
 
 def _compare(query: Array, vectors: Array, wanted: int, similarity: str) -> tuple[Array, Array]:
-    """Give the rows closest to a query, and their scores."""
+    """Rows closest to a query, and their scores."""
     if similarity == "cosine":
         ids, scores = top_scores(query, vectors, wanted, normalized=True)
     else:
@@ -186,7 +133,7 @@ def _compare(query: Array, vectors: Array, wanted: int, similarity: str) -> tupl
 
 
 def _best_chunks(vectors: Array, query: Array, wanted: int, similarity: str, rows: Array | None) -> tuple[Array, Array]:
-    """Give the best chunks and their scores; with rows, only of these, which are picked out a few at a time."""
+    """The best chunks and their scores; with rows, only of these, picked out in blocks."""
     if rows is None:
         return _compare(query, vectors, wanted, similarity)
     ids, scores = np.empty(0, np.intp), np.empty(0, np.float32)
@@ -200,14 +147,14 @@ def _best_chunks(vectors: Array, query: Array, wanted: int, similarity: str, row
 
 
 def _best_of_documents(documents: Array, top_k: int) -> Array:
-    """Give the places of the first chunk of each document, of the first ``top_k`` documents."""
+    """Places of the first chunk of each document, of the first ``top_k`` documents."""
     _, first = np.unique(documents, return_index=True)
     best: Array = np.sort(first)[:top_k]
     return best
 
 
 def _loaded_hits(storage: Storage, loaded: Vectors, chunks: Array, scores: Array) -> list[Hit]:
-    """Tell about chunks by their rows among the vectors."""
+    """Hits for chunks given by their rows among the vectors."""
     columns = loaded.documents, loaded.numbers, loaded.starts, loaded.stops
     return _hits(storage, [*(column[chunks].tolist() for column in columns), scores.tolist()])
 
@@ -216,30 +163,7 @@ def _loaded_hits(storage: Storage, loaded: Vectors, chunks: Array, scores: Array
 
 
 def search_in_sql(storage: Storage, query: Array, top_k: int, similarity: str, condition: Filter | None) -> list[Hit]:
-    """Let DuckDB find the documents closest to a vector, then the best chunk of each.
-
-    Parameters
-    ----------
-    storage : Storage
-    query : Array, shape (D,), float32
-    top_k : int
-    similarity : {"cosine", "dot", "euclidean"}
-    condition : Filter, optional
-
-    Returns
-    -------
-    list of Hit
-        Best first.
-
-    Raises
-    ------
-    ValueError
-        For a query of zeros under the cosine.
-
-    Examples
-    --------
-    >>> search_in_sql(storage, query, 10, "cosine", None)  # doctest: +SKIP
-    """
+    """Find the closest documents in DuckDB, then the best chunk of each, best first; a zero query has no cosine."""
     if similarity == "cosine":
         length = float(np.linalg.norm(query.astype(np.float64)))
         if not length:
@@ -268,7 +192,7 @@ def search_in_sql(storage: Storage, query: Array, top_k: int, similarity: str, c
 
 
 def _hits(storage: Storage, columns: Sequence[Sequence[Any]]) -> list[Hit]:
-    """Fetch texts and metadata of chunks: the numbers of documents and chunks, starts, stops, scores."""
+    """Fetch texts and metadata of chunks: numbers of documents and chunks, starts, stops, scores."""
     if not columns or not columns[0]:
         return []
     documents, numbers, starts, stops, scores = columns

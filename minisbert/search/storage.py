@@ -1,4 +1,4 @@
-"""One DuckDB file: what its tables are, how it is opened, and what its errors mean.
+"""One DuckDB file: its tables, how it is opened, how vectors go in and out.
 
 =========  ==========================================================================================================
 table      a row
@@ -8,14 +8,9 @@ documents  number, id, text, metadata (JSON), hash of the content, source
 chunks     document (its number), number (from 0), start and stop in the text, vector ``FLOAT[D]``
 =========  ==========================================================================================================
 
-**Killed at any moment.** A file appears whole, with its tables, under its name or not at all. After that DuckDB keeps
-it whole: what a transaction has committed is on the disk, what it has not is as if it had never been.
-
-**Vectors without a second copy.** DuckDB gives an array to NumPy number by number, as objects, so each dimension is
-asked for as a column of its own, some thousand rows at a time, and DuckDB's own cache is kept small meanwhile.
-
-Left out on purpose: an index for approximate search, and a second writer: DuckDB lets one process write, or several
-read. Next file: ``documents.py``, files to documents.
+A file appears whole, with its tables, or not at all; after that DuckDB's transactions keep it whole if the process is
+killed. One process writes, or several read. DuckDB converts arrays to NumPy number by number, as objects, so each
+dimension is read as a column of its own, in blocks, with a small cache: no second copy of the vectors.
 
 Letters: ``M`` chunks, ``D`` width of a vector.
 """
@@ -40,8 +35,8 @@ __all__ = ["Storage", "Vectors", "create"]
 SCHEMA_VERSION = 1
 MAGIC = slice(8, 12)  # of a DuckDB file: "DUCK"
 BLOCK_BYTES = 6 * 2**20  # of vectors, read at a time
-LEAST_CACHE = 16 * 2**20  # bytes that DuckDB is left with to read a narrow table
-MOST_CACHE = 2**30  # it is given more as it needs, up to this
+LEAST_CACHE = 16 * 2**20  # bytes: DuckDB's cache while it reads a narrow table
+MOST_CACHE = 2**30  # the cache grows as needed, up to this
 TABLES = """
 CREATE TABLE meta (name VARCHAR PRIMARY KEY, value JSON NOT NULL);
 CREATE TABLE documents (
@@ -59,15 +54,15 @@ CREATE TABLE chunks (
 class Vectors:
     """All chunks, in the order in which they were added."""
 
-    documents: Array  # (M,) int64, the numbers of their documents
-    numbers: Array  # (M,) int32, counted from 0 in each document
+    documents: Array  # (M,) int64, document numbers
+    numbers: Array  # (M,) int32, from 0 in each document
     starts: Array  # (M,) int64, characters of the document, [start, stop)
     stops: Array  # (M,) int64
     vectors: Array  # (M, D) float32
 
 
 class Storage:
-    """An open file. One process at a time writes, and while it does, none reads."""
+    """An open file. One process may write, or several may read."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         require_duckdb()
@@ -82,7 +77,7 @@ class Storage:
             raise
 
     def _read_meta(self) -> dict[str, Any]:
-        """Read what the file says about itself, and refuse what is not ours or too new."""
+        """Read the table ``meta``; raise if the file is not ours or too new."""
         tables = {name for (name,) in self.rows("SELECT table_name FROM information_schema.tables")}
         if not {"meta", "documents", "chunks"} <= tables:
             raise DatabaseError(f"{self.path}: a DuckDB file, but not one that `minisbert index` created")
@@ -95,20 +90,20 @@ class Storage:
         return meta
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
-        """Run a statement and give all rows."""
+        """Run a statement and return all rows."""
         with explain(self.path):
             found: list[tuple[Any, ...]] = self._connection.execute(sql, list(parameters)).fetchall()
             return found
 
     def columns(self, sql: str, parameters: Sequence[Any] = ()) -> dict[str, Array]:
-        """Run a query and give its columns as arrays."""
+        """Run a query and return its columns as arrays."""
         with explain(self.path):
             found: dict[str, Array] = self._connection.execute(sql, list(parameters)).fetchnumpy()
             return found
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Let everything inside happen, or nothing of it."""
+        """All statements inside take effect, or none."""
         if self.read_only:
             raise DatabaseError(f"{self.path}: opened read-only")
         self.rows("BEGIN TRANSACTION")
@@ -120,7 +115,7 @@ class Storage:
             raise
 
     def _roll_back(self) -> None:
-        """End a failed transaction; DuckDB itself has ended it where the commit failed."""
+        """End a failed transaction; DuckDB has ended it itself if the commit failed."""
         duckdb = require_duckdb()
         try:
             self._connection.execute("ROLLBACK").fetchall()
@@ -128,11 +123,11 @@ class Storage:
             return
 
     def insert_chunks(self, places: Mapping[str, Array], vectors: Array) -> None:
-        """Add chunks: their places, by the names of the columns, and their vectors ``(M, D)``."""
+        """Add chunks: their places, keyed by column, and their vectors ``(M, D)``."""
         names = [f"v{d}" for d in range(vectors.shape[1])]
         columns = {**places, **{name: np.ascontiguousarray(vectors[:, d]) for d, name in enumerate(names)}}
         with explain(self.path):
-            self._connection.register("new_chunks", columns)  # columns of NumPy arrays are read where they lie
+            self._connection.register("new_chunks", columns)  # NumPy columns are read in place
             try:
                 self._connection.execute(
                     f"INSERT INTO chunks SELECT document, number, start, stop, array_value({', '.join(names)}) "
@@ -149,12 +144,12 @@ class Storage:
                 with self._small_cache(cache):
                     loaded = self._copy_vectors()
                 break
-            except OutOfMemory:  # how little is enough depends on DuckDB's version
+            except OutOfMemory:  # the minimum depends on DuckDB's version
                 cache *= 2
                 if cache > MOST_CACHE:
                     raise
         order = np.lexsort((loaded.numbers, loaded.documents))
-        if (order[1:] > order[:-1]).all():  # DuckDB keeps the order in which rows came
+        if (order[1:] > order[:-1]).all():  # DuckDB keeps the order of insertion
             return loaded
         documents, numbers, starts, stops = (
             place[order] for place in (loaded.documents, loaded.numbers, loaded.starts, loaded.stops)
@@ -162,7 +157,7 @@ class Storage:
         return Vectors(documents, numbers, starts, stops, loaded.vectors[order])
 
     def _copy_vectors(self) -> Vectors:
-        """Copy all rows of the chunks out, a block at a time."""
+        """Copy all chunks, a block at a time."""
         width = self.meta["width"]
         ((count, end),) = self.rows("SELECT count(*), coalesce(max(rowid), -1) + 1 FROM chunks")
         loaded = Vectors(
@@ -191,7 +186,7 @@ class Storage:
 
     @contextmanager
     def _small_cache(self, cache: int) -> Iterator[None]:
-        """Let DuckDB hold little of the file while its vectors are copied out."""
+        """Limit DuckDB's memory while the vectors are copied."""
         ((before,),) = self.rows("SELECT current_setting('memory_limit')")
         threads = self.rows("SELECT current_setting('threads')")[0][0]
         self.rows(f"SET memory_limit = '{cache // 1000}KB'")
@@ -203,35 +198,15 @@ class Storage:
             self.rows(f"SET threads = {int(threads)}")
 
     def close(self) -> None:
-        """Let go of the file; other processes may then open it."""
+        """Release the file, so that other processes can open it."""
         with explain(self.path):
             self._connection.close()
 
 
 def create(path: Path, width: int, meta: Mapping[str, Any]) -> None:
-    """Make an empty database, which appears whole or not at all.
+    """Make an empty database for vectors of a width, with ``meta`` about it; it appears whole or not at all.
 
-    Parameters
-    ----------
-    path : Path
-        Nothing may be there.
-    width : int
-        ``D``.
-    meta : mapping
-        What the file is to say about itself, beside its width and the version of its tables.
-
-    Raises
-    ------
-    DatabaseError
-        If something is there already, or what an earlier file of this name has left; if the folder is missing.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> file = Path(tempfile.mkdtemp()) / "soup.duckdb"
-    >>> create(file, 3, {"model": "a model"})  # doctest: +SKIP
-    >>> Storage(file).meta["width"]  # doctest: +SKIP
-    3
+    A file of that name, or the remains of one, and a missing folder raise a `DatabaseError`.
     """
     require_duckdb()
     target = path.resolve()
@@ -262,19 +237,19 @@ def create(path: Path, width: int, meta: Mapping[str, Any]) -> None:
 
 
 def _move(unfinished: Path, target: Path) -> None:
-    """Give a file its name, unless another process has put something there meanwhile."""
+    """Rename a file, unless another process has put something there meanwhile."""
     try:
         os.link(unfinished, target)  # renaming would replace
     except FileExistsError:
         raise
-    except OSError:  # a file system without links
+    except OSError:  # a file system without hard links
         if target.exists():
             raise FileExistsError(str(target)) from None
         unfinished.rename(target)
 
 
 def _check_file(path: Path) -> None:
-    """Refuse what is no DuckDB file before DuckDB sees it: it would fetch an extension to read some others."""
+    """Reject anything but a DuckDB file before DuckDB sees it: for some others it would download an extension."""
     if not path.exists():
         raise DatabaseError(f"{path}: does not exist; create it with `minisbert index build {path} FILES...`")
     if not path.is_file():

@@ -1,4 +1,6 @@
-"""Training examples: read from TSV, CSV or JSONL, checked, and held column by column.
+"""A file to examples, examples to batches.
+
+Examples are read from TSV, CSV or JSONL, checked, and held column by column.
 
 ==========  ===================================  ==================================================================
 kind        columns                              for
@@ -7,23 +9,23 @@ pairs       anchor, positive                     multiple negatives: the other p
 triplets    anchor, positive, negative           multiple negatives with a hard negative; the triplet loss
 scored      sentence1, sentence2, score          cosine similarity (scores in [0, 1]: ``scale``), CoSENT (any scores)
 labelled    sentence1, sentence2, label          contrastive (0 and 1), softmax (names): the class of a *pair*
-texts       text, label (may be missing)         the class of a *text*: texts of a class are each other's positives;
+texts       text, label (optional)               the class of a *text*: texts of a class are each other's positives;
                                                  without labels unsupervised SimCSE
 ==========  ===================================  ==================================================================
 
-The kind is told by the columns' names, or said. Reading is strict: a row that cannot be trained on is an error with
-its line, and so is a whole that teaches nothing, before hours of training on it.
+Reading is strict: a row that cannot be trained on is an error that names its line, and so is a file that teaches
+nothing, before hours of training on it. Several negatives for an anchor are several rows.
 
-Left out on purpose: several negatives a row (write a row for each), tokenising (``finetune.py``), and any cleaning of
-texts. Next file: ``batches.py``, which packs examples into batches.
-
-Letters: ``M`` examples, ``C`` classes.
+Letters: ``M`` examples, ``C`` classes, ``B`` examples of a batch, ``K`` texts of an example that must not meet, ``N``
+batches.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter, deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,7 +43,7 @@ COLUMNS = {
     "labelled": ("sentence1", "sentence2", "label"),
     "texts": ("text", "label"),
 }
-"""The kinds of examples, and what each one's columns mean, in the order in which ``columns`` gives them."""
+"""The kinds of examples and the meaning of their columns, in order."""
 
 SYNONYMS = {
     "anchor": ("anchor", "query", "question"),
@@ -53,12 +55,13 @@ SYNONYMS = {
     "label": ("label", "gold_label", "label_text", "class", "category", "intent"),
     "text": ("text", "sentence", "utterance"),
 }
-"""Names of columns that are looked for, the first one that a file has, where none are given."""
+"""Column names to look for where none are given; the first one that a file has."""
 
 ALSO = {"anchor": SYNONYMS["sentence1"], "positive": SYNONYMS["sentence2"], "score": ("label",)}
-"""More such names, that are looked for only where the kind is said: they mean several things."""
+"""More such names, ambiguous ones: they are looked for only if the kind is given."""
 
-_NUMBERS = {"f": "floats", "i": "whole numbers"}
+PROBES = 100
+"""The most batches, or partners for a swap, that are tried for one example: it bounds the time spent in vain."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,21 +71,21 @@ class Examples:
     Parameters
     ----------
     kind : str
-        Of :data:`COLUMNS`.
+        A key of :data:`COLUMNS`.
     columns : tuple of tuple of str
-        The texts, column by column, ``M`` each; ``columns[1][i]`` belongs to ``columns[0][i]``.
+        The texts, one tuple of length ``M`` a column; ``columns[1][i]`` belongs to ``columns[0][i]``.
     scores : Array, shape (M,), optional
-        float64, finite, of kind "scored" alone.
+        Finite floats; for kind "scored" only.
     labels : Array, shape (M,), optional
-        intp from 0 to C - 1: the class of a pair ("labelled") or of a text ("texts").
+        Integers from 0 to C - 1: the class of a pair ("labelled") or of a text ("texts").
     label_names : tuple of str
-        ``C`` names, that of class ``c`` in place ``c``; empty without labels.
+        ``C`` names; ``label_names[c]`` is the name of class ``c``. Empty without labels.
 
     Raises
     ------
     ValueError
-        If columns, scores or labels do not fit the kind or each other, or if nothing could be learnt: a single example,
-        a single class, scores that are all the same, a class of texts with one text only.
+        If columns, scores or labels do not fit the kind or each other, or if there is nothing to learn: a single
+        example, a single class, equal scores, a class of texts with only one text.
 
     Examples
     --------
@@ -101,70 +104,57 @@ class Examples:
         return len(self.columns[0])
 
     def __post_init__(self) -> None:
-        _check_shape(self)
+        kind, scores, labels = self.kind, self.scores, self.labels
+        if kind not in COLUMNS:
+            raise ValueError(f"Examples: kind must be one of {', '.join(COLUMNS)}, got {kind!r}")
+        texts = [meaning for meaning in COLUMNS[kind] if meaning not in ("score", "label")]
+        columns = (tuple(each_text(x, f"Examples: columns[{i}]")) for i, x in enumerate(self.columns))
+        object.__setattr__(self, "columns", tuple(columns))  # any sequence of texts becomes a tuple, once
+        if len(self.columns) != len(texts):
+            raise ValueError(f"Examples: kind {kind!r} has the columns {', '.join(texts)}, got {len(self.columns)}")
+        if (scores is None) == (kind == "scored"):
+            raise ValueError(f"Examples: scores are for kind 'scored', and for no other; got kind {kind!r}")
+        if (labels is None and kind == "labelled") or (labels is not None and kind not in ("labelled", "texts")):
+            raise ValueError(f"Examples: labels are for kind 'labelled', and optional for 'texts'; got kind {kind!r}")
+        for name, values, dtype, numbers in (
+            ("scores", scores, "f", "floats"),
+            ("labels", labels, "i", "integers"),
+        ):
+            is_right = isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind == dtype
+            if values is not None and not (is_right and np.isfinite(values).all()):
+                raise ValueError(f"Examples: {name} must be an array (M,) of finite {numbers}, got {values!r:.80}")
+        counts = [len(column) for column in (*self.columns, scores, labels) if column is not None]
+        if len(set(counts)) > 1:
+            raise ValueError(f"Examples: columns, scores and labels must have the same length, got {counts}")
         if len(self) < 2:
-            raise ValueError(f"Examples: {len(self)} of kind {self.kind!r} are too few to learn from: at least 2")
-        if self.scores is not None and np.all(self.scores == self.scores[0]):
-            raise ValueError(f"Examples: all {len(self):,} scores are {self.scores[0]:g}: there is nothing to learn")
-        if self.labels is not None:
-            _check_labels(self)
+            raise ValueError(f"Examples: at least 2 examples are needed, got {len(self)} of kind {kind!r}")
+        if scores is not None and np.all(scores == scores[0]):
+            raise ValueError(f"Examples: all {len(self):,} scores are {scores[0]:g}, so there is nothing to learn")
+        if labels is not None:
+            self._check_labels(labels)
 
-
-def _check_shape(examples: Examples) -> None:
-    """Refuse what is not of its kind, or not equally long."""
-    kind, labels, scores = examples.kind, examples.labels, examples.scores
-    if kind not in COLUMNS:
-        raise ValueError(f"Examples: kind must be one of {', '.join(COLUMNS)}, got {kind!r}")
-    texts = [meaning for meaning in COLUMNS[kind] if meaning not in ("score", "label")]
-    columns = (tuple(each_text(x, f"Examples: columns[{i}]")) for i, x in enumerate(examples.columns))
-    object.__setattr__(examples, "columns", tuple(columns))
-    if len(examples.columns) != len(texts):
-        raise ValueError(f"Examples: kind {kind!r} has {_texts(len(texts))}, got {len(examples.columns)}")
-    if (scores is None) == (kind == "scored"):
-        raise ValueError(f"Examples: scores belong to kind 'scored', and to no other; got kind {kind!r}")
-    if (labels is None and kind == "labelled") or (labels is not None and kind not in ("labelled", "texts")):
-        raise ValueError(f"Examples: labels belong to kind 'labelled' and may to 'texts'; got kind {kind!r}")
-    for name, values, kinds in (("scores", scores, "f"), ("labels", labels, "i")):
-        is_right = values is None or (
-            isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind in kinds
-        )
-        if not is_right or (values is not None and not np.isfinite(values).all()):
-            raise ValueError(f"Examples: {name} must be an array (M,) of finite {_NUMBERS[kinds]}, got {values!r:.80}")
-    counts = [len(column) for column in (*examples.columns, scores, labels) if column is not None]
-    if len(set(counts)) > 1:
-        raise ValueError(f"Examples: columns, scores and labels must be equally long, got {counts}")
-
-
-def _texts(count: int) -> str:
-    """Count columns in words."""
-    return f"{count} column{'' if count == 1 else 's'} of texts"
-
-
-def _check_labels(examples: Examples) -> None:
-    """Refuse classes that teach nothing: a single one, and texts that have no other text of their class."""
-    names, labels = examples.label_names, examples.labels
-    counts = np.bincount(np.asarray(labels, np.intp), minlength=len(names))  # (C,)
-    if len(counts) != len(names) or not counts.all():
-        raise ValueError(f"Examples: labels must be 0 to C - 1, each of them used, for {len(names)} label_names")
-    if len(names) < 2:
-        raise ValueError(
-            f"Examples: all {len(examples):,} labels are {names[0]!r:.40}: nothing tells them apart; pairs that all "
-            "belong together are of kind 'pairs', and texts without a label train by SimCSE"
-        )
-    if examples.kind == "texts":
-        distinct = {(text, int(c)) for text, c in zip(examples.columns[0], np.asarray(labels), strict=True)}
-        texts_of = np.bincount([c for _, c in distinct])  # (C,)
-        lone = np.flatnonzero(texts_of == 1)
+    def _check_labels(self, labels: Array) -> None:
+        """Raise if there is a single class, or a text without another text of its class."""
+        names = self.label_names
+        counts = np.bincount(labels.astype(np.intp), minlength=len(names))  # (C,)
+        if len(counts) != len(names) or not counts.all():
+            raise ValueError(f"Examples: labels must be 0 to C - 1, and each must occur, for {len(names)} label_names")
+        if len(names) < 2:
+            raise ValueError(
+                f"Examples: all {len(self):,} labels are {names[0]!r:.40}, so there is nothing to learn; use kind "
+                "'pairs' for pairs that all belong together, and texts without labels for SimCSE"
+            )
+        if self.kind == "labelled":
+            return
+        distinct = set(zip(self.columns[0], labels.tolist(), strict=True))
+        lone = np.flatnonzero(np.bincount([c for _, c in distinct]) == 1)
         if len(lone):
             named = ", ".join(f"{names[c]!r:.40}" for c in lone[:5]) + (", ..." if len(lone) > 5 else "")
-            # a warning would leave those texts with themselves as the positive, which teaches nothing
+            # an error and not a warning: a text that is its own positive teaches nothing
             raise ValueError(
-                f"Examples: {len(lone)} of {len(names)} classes have one single text, so that it has no positive: "
-                f"{named}; give each class at least two different texts, or leave these rows out"
+                f"Examples: {len(lone)} of {len(names)} classes have only one text, which has no positive: {named}; "
+                "give each class at least two different texts, or drop these rows"
             )
-
-
-# ------------------------------------------------------------------------------------------------------ reading
 
 
 def read_examples(
@@ -176,41 +166,41 @@ def read_examples(
     input_format: str | None = None,
     has_header: bool = True,
 ) -> Examples:
-    r"""Read training examples from a file, or from several that form one set.
+    r"""Read training examples from one file, or from several that form one set.
 
     Parameters
     ----------
     files : str, path, or sequence of them
-        TSV (no quoting), CSV or JSONL, plain or .gz. Several are put one behind the other.
+        TSV (without quoting), CSV or JSONL, plain or .gz; several are concatenated.
     kind : str, optional
-        Of :data:`COLUMNS`. By default the one kind that the first file's columns fit.
+        A key of :data:`COLUMNS`; by default the only kind that the columns of the first file fit.
     columns : sequence of str, optional
-        In the order of :data:`COLUMNS`, names or numbers from "1"; "texts" takes one or two. ``kind`` must be said
-        then. By default the first of :data:`SYNONYMS` that a file has.
+        Column names, or numbers from "1", in the order of :data:`COLUMNS`; requires ``kind``. "texts" takes one or two.
+        By default the first of :data:`SYNONYMS` that a file has.
     scale : (low, high), optional
-        What scores can be; they are mapped to [0, 1]. Without it they stay as they are.
+        The range of the scores, which are then mapped to [0, 1]; by default they stay as they are.
     input_format : {"csv", "tsv", "jsonl"}, optional
-        By default as the files' names end.
+        By default told by the file's extension.
     has_header : bool
-        Without a row of names on top, ``columns`` must be numbers.
+        False if there is no row of column names; ``columns`` are then numbers.
 
     Returns
     -------
     examples : Examples
-        Classes are numbered in the order of their names, whole numbers by value: of 0 and 1, 1 is class 1; of
-        "duplicate" and "other", "duplicate" is class 0. ``label_names`` keeps the names.
+        Classes are numbered in the sorted order of their names, integers by value: of 0 and 1, 1 is class 1; of
+        "duplicate" and "other", "duplicate" is class 0.
 
     Raises
     ------
     InputError
-        A ValueError that names the file, and where it is one row's fault the line: an empty text, a score that is no
-        number or off the scale, a label that is empty or stands for "none", a triplet whose negative is its anchor or
-        positive, a column that is not there, columns that fit several kinds or none, a file without rows.
+        A ValueError that names the file and, where one row is at fault, its line: an empty text, a score that is not a
+        number or outside the scale, an empty label, a negative that equals its anchor or positive, a missing
+        column, columns that fit several kinds or none, a file without rows.
 
     Notes
     -----
-    **Source**: the formats of sentence-transformers' "Dataset Overview"; a float ``label`` there is a score here.
-    ``scale`` gives what its ``CosineSimilarityLoss`` expects: ``(score - low) / (high - low)``.
+    **Source**: the formats of sentence-transformers' "Dataset Overview", where a float ``label`` is a score.
+    ``(score - low) / (high - low)`` is what its ``CosineSimilarityLoss`` expects.
 
     Examples
     --------
@@ -232,7 +222,7 @@ def read_examples(
     for file in listed:
         chosen = columns or _find_columns(file, found, read_names(file, input_format), kind is not None)
         if file != listed[0] and is_labelled != (len(chosen) == len(COLUMNS[found])):
-            raise InputError(f"{file}: {listed[0]} and it must both have labels, or both none")
+            raise InputError(f"{file}: either both this file and {listed[0]} must have labels, or neither")
         is_labelled = len(chosen) == len(COLUMNS[found])
         before = len(texts)
         records = read_records(file, chosen, input_format=input_format, has_header=has_header)
@@ -255,7 +245,6 @@ def _check_settings(
     scale: tuple[float, float] | None,
     has_header: bool,
 ) -> None:
-    """Refuse settings that make no sense."""
     if not files:
         raise ValueError("read_examples: no files given")
     if kind is not None and kind not in COLUMNS:
@@ -264,10 +253,10 @@ def _check_settings(
         raise ValueError(f"read_examples: scale must be (low, high) with low < high, got {scale!r}")
     if columns is None:
         if not has_header:
-            raise ValueError(f"{files[0]}: without a row of names kind must be said, and the columns given by number")
+            raise ValueError(f"{files[0]}: without a header row, give the kind, and the columns by number")
         return
     if kind is None:
-        raise ValueError(f"read_examples: with columns, kind must be said: {_choices()}")
+        raise ValueError(f"read_examples: columns needs a kind: {_choices()}")
     wanted = COLUMNS[kind]
     if isinstance(columns, str) or len(columns) not in ({len(wanted)} | ({1} if kind == "texts" else set())):
         raise ValueError(f"read_examples: columns of kind {kind!r} are {', '.join(wanted)}; got {columns!r}")
@@ -281,52 +270,41 @@ def _choices() -> str:
 
 
 def _guess_kind(file: str | Path, names: Sequence[str]) -> str:
-    """Tell the kind by the columns' names."""
+    """Infer the kind from the column names."""
     if not names:
-        raise InputError(f"{file}: empty; expected rows, and in CSV and TSV a row of column names before them")
-    fitting = [
-        kind
-        for kind, meanings in COLUMNS.items()
-        if all(
-            _find(meaning, names, False) is not None for meaning in meanings if (kind, meaning) != ("texts", "label")
-        )
-    ]
+        raise InputError(f"{file}: empty: expected rows, and in CSV and TSV a header row before them")
+    has = {meaning for meaning, usual in SYNONYMS.items() if set(usual) & set(names)}
+    fitting = [kind for kind, meanings in COLUMNS.items() if has.issuperset(meanings if kind != "texts" else ["text"])]
     if "triplets" in fitting:
-        fitting.remove("pairs")  # a triplet is a pair with more to it
+        fitting.remove("pairs")  # every triplet is a pair, too
     listed = ", ".join(f"{name!r:.40}" for name in names)
-    ignored = _find("label", names, False) or _find("score", names, False)
-    if fitting in (["pairs"], ["triplets"]) and ignored:
-        # rows of label 0 are no positives
+    ignored = next((name for name in (*SYNONYMS["label"], *SYNONYMS["score"]) if name in names), None)
+    if fitting in (["pairs"], ["triplets"]) and ignored:  # rows with label 0 are not positives
         raise InputError(
-            f"{file}: the columns {listed} are {fitting[0]} with a {ignored!r}, which would be ignored; say "
+            f"{file}: the columns {listed} are {fitting[0]} with a {ignored!r}, which would be ignored; give "
             f"kind={fitting[0]!r} if all rows belong together, or else another kind and columns: {_choices()}"
         )
     if not fitting:
-        raise InputError(f"{file}: the columns {listed} fit no kind of example; say kind and columns: {_choices()}")
+        raise InputError(f"{file}: the columns {listed} fit no kind of example; give kind and columns: {_choices()}")
     if len(fitting) > 1:
-        raise InputError(f"{file}: the columns {listed} fit several kinds: {', '.join(fitting)}; say which (kind)")
+        raise InputError(f"{file}: the columns {listed} fit several kinds: {', '.join(fitting)}; give the kind")
     return fitting[0]
 
 
-def _find(meaning: str, names: Sequence[str], is_said: bool) -> str | None:
-    """Find a column by its usual names."""
-    usual = SYNONYMS[meaning] + (ALSO.get(meaning, ()) if is_said else ())
-    return next((name for name in usual if name in names), None)
-
-
 def _find_columns(file: str | Path, kind: str, names: Sequence[str], is_said: bool) -> tuple[str, ...]:
-    """Find the columns of a kind; a label of texts may be missing."""
+    """Find the columns of a kind; only the label of texts may be missing."""
+    if not names:
+        return COLUMNS[kind]  # read_records gives the better message
     found = []
     for meaning in COLUMNS[kind]:
-        # where there are no names at all, read_records says so better
-        column = _find(meaning, names, is_said) if names else meaning
-        if column is not None:
-            found.append(column)
+        usual = SYNONYMS[meaning] + (ALSO.get(meaning, ()) if is_said else ())
+        present = [name for name in usual if name in names]
+        if present:
+            found.append(present[0])
         elif (kind, meaning) != ("texts", "label"):
-            usual = SYNONYMS[meaning] + (ALSO.get(meaning, ()) if is_said else ())
             raise InputError(
                 f"{file}: no column for the {meaning} of {kind}: looked for {', '.join(usual)}; there are "
-                f"{', '.join(f'{n!r:.40}' for n in names)}; say which they are: {', '.join(COLUMNS[kind])}"
+                f"{', '.join(f'{n!r:.40}' for n in names)}; name the columns for {', '.join(COLUMNS[kind])}"
             )
     return tuple(found)
 
@@ -334,33 +312,40 @@ def _find_columns(file: str | Path, kind: str, names: Sequence[str], is_said: bo
 def _read_row(
     kind: str, values: Sequence[object], columns: Sequence[str], scale: tuple[float, float] | None, where: str
 ) -> tuple[tuple[str, ...], float | str | None]:
-    """Take a row apart into texts and score or label."""
+    """Split a row into its texts and its score or label."""
     count = sum(meaning not in ("score", "label") for meaning in COLUMNS[kind])
     texts = tuple(checked_text(value, column, where) for value, column in zip(values, columns[:count], strict=False))
     for text, column in zip(texts, columns, strict=False):
         if not text.strip():
-            raise InputError(f"{where}: the text in column {column!r} is empty; mend or drop this row")
+            raise InputError(f"{where}: the text in column {column!r} is empty; fix or drop this row")
     if kind == "triplets" and texts[2] in texts[:2]:
         twin = columns[texts.index(texts[2])]
-        raise InputError(f"{where}: the negative is the same text as the {twin}; mend or drop this row")
+        raise InputError(f"{where}: the negative is the same text as the {twin}; fix or drop this row")
     if len(values) == count:
         return texts, None
     value, column = values[count], columns[count]
     if kind == "scored":
-        return texts, _checked_score(value, column, scale, where)
+        score = checked_number(value, f"the score in column {column!r}", where)
+        low, high = scale or (0.0, 1.0)
+        if scale and not low <= score <= high:
+            raise InputError(
+                f"{where}: the score {score:g} is outside the scale from {low:g} to {high:g}; is {column!r} the "
+                "right column, and the scale right?"
+            )
+        return texts, (score - low) / (high - low)
     if kind == "labelled" and _looks_like_a_score(value):
         raise InputError(
-            f"{where}: the label {value!r:.40} in column {column!r} has a decimal point; if it is a score, say "
-            "kind='scored', and if it is a class, write a whole number or a name"
+            f"{where}: the label {value!r:.40} in column {column!r} has a decimal point; if it is a score, give "
+            "kind='scored'; if it is a class, write an integer or a name"
         )
     label = checked_label(value, column, where)
     if label == "-":
-        raise InputError(f"{where}: the label '-' means that annotators did not agree (SNLI); drop such rows")
+        raise InputError(f"{where}: the label '-' means that the annotators did not agree (SNLI); drop such rows")
     return texts, label
 
 
 def _looks_like_a_score(value: object) -> bool:
-    """Tell a number with a point from the name or number of a class."""
+    """Tell a number with a decimal point from the name or number of a class."""
     if isinstance(value, str) and "." in value:
         try:
             float(value)
@@ -370,36 +355,220 @@ def _looks_like_a_score(value: object) -> bool:
     return isinstance(value, float)
 
 
-def _checked_score(value: object, column: str, scale: tuple[float, float] | None, where: str) -> float:
-    """Give a score as a number, mapped to [0, 1] if its scale is known."""
-    score = checked_number(value, f"the score in column {column!r}", where)
-    if scale is None:
-        return score
-    if not scale[0] <= score <= scale[1]:
-        raise InputError(
-            f"{where}: the score {score:g} is off the scale from {scale[0]:g} to {scale[1]:g}; "
-            f"is {column!r} the right column, and the scale the right one?"
-        )
-    return (score - scale[0]) / (scale[1] - scale[0])
-
-
 def _gather(kind: str, columns: tuple[tuple[str, ...], ...], targets: Sequence[float | str]) -> Examples:
-    """Put the rows together, classes numbered."""
+    """Build the examples, with numbered classes."""
     if kind == "scored":
         return Examples(kind, columns, scores=np.array(targets, np.float64))
     if not targets:
         return Examples(kind, columns)
-    names = _sorted_names({str(target) for target in targets})
+    names = sorted({str(target) for target in targets})
+    with suppress(ValueError):
+        names = sorted(names, key=int)  # by value, so that 10 comes after 9
     if "-1" in names and "0" in names:
-        raise ValueError("the label -1 beside 0 means 'no label' in Hugging Face's data sets; drop such rows")
+        raise ValueError("the label -1 next to 0 means 'no label' in Hugging Face's data sets; drop such rows")
     number = {name: c for c, name in enumerate(names)}
-    return Examples(kind, columns, labels=np.array([number[str(x)] for x in targets]), label_names=names)
+    return Examples(kind, columns, labels=np.array([number[str(x)] for x in targets]), label_names=tuple(names))
 
 
-def _sorted_names(names: set[str]) -> tuple[str, ...]:
-    """Sort names of classes; whole numbers by value, so that 10 comes behind 9."""
-    ordered = sorted(names)
-    try:
-        return tuple(sorted(ordered, key=int))
-    except ValueError:
-        return tuple(ordered)
+# -------------------------------------------------------------------------------------------------------------- batches
+#
+# With in-batch negatives, every text of a batch is a negative of all anchors but its own. So two texts that belong
+# together must not meet: the same text twice, or two texts of one class. `spread` deals examples out like cards: all
+# that share a text (or a class) one after the other, each to the batch that has waited longest. A class with no more
+# texts than there are batches then never meets itself; a larger one is spread evenly. What cannot be kept apart, the
+# loss masks (`find_false_negatives`).
+#
+# All batches of an epoch are equally large, give or take one row: 100 rows in batches of 32 become 4 batches of 25, not
+# three of 32 and one of 4, whose few negatives would teach less and count as much. Batches are not sorted by length:
+# without padding there is nothing to save, and a batch of short texts alone is a worse sample.
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """Examples that are trained on together."""
+
+    texts: tuple[tuple[str, ...], ...]
+    """One tuple of ``B`` texts a column: anchors, positives and negatives, or the two sentences of pairs."""
+
+    targets: Array | None  # (B,) scores, or classes of pairs or texts
+    indices: Array  # (B,) which examples these are
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+def make_epoch(examples: Examples, batch_size: int, rng: np.random.Generator) -> list[Batch]:
+    """Shuffle all examples and pack them into batches; every example appears once, and batch sizes differ by at most 1.
+
+    What a batch's columns are, and what is kept apart, by kind:
+
+    - pairs, triplets: the examples' columns; equal texts.
+    - scored, labelled: the examples' columns; nothing.
+    - texts with labels: the texts, and for each another text of its class, drawn anew; texts of one class.
+    - texts without labels: the texts twice, for two views by dropout (SimCSE, Gao et al. 2021, section 3); equal texts.
+
+    Batches have at most ``batch_size`` examples, but 3 where 2 were asked for and the number of examples is odd: a
+    batch of 1 has no negatives. ``rng`` moves on, so that the next epoch differs.
+
+    **Source**: ``sentence_transformers.base.sampler.NoDuplicatesBatchSampler`` for the purpose. It fills one batch at a
+    time with whatever does not clash, so that the examples that clash most are left for the end, in small batches.
+
+    >>> texts = ("lost card", "card gone", "hello", "good day", "no money", "too expensive")
+    >>> names = ("card", "greeting", "money")
+    >>> examples = Examples("texts", (texts,), labels=np.array([0, 0, 1, 1, 2, 2]), label_names=names)
+    >>> epoch = make_epoch(examples, 3, np.random.default_rng(0))
+    >>> [batch.targets for batch in epoch]
+    [array([1, 0, 2]), array([0, 1, 2])]
+    >>> sorted(zip(*epoch[0].texts))
+    [('good day', 'hello'), ('lost card', 'card gone'), ('too expensive', 'no money')]
+    """
+    columns = examples.columns
+    if examples.kind == "texts":
+        columns = (*columns, columns[0] if examples.labels is None else draw_positives(examples, rng))
+    targets = examples.scores if examples.labels is None else examples.labels
+    return [
+        Batch(
+            tuple(tuple(column[i] for i in indices) for column in columns),
+            None if targets is None else targets[indices],
+            indices,
+        )
+        for indices in spread(clash_keys(examples), batch_size, rng)
+    ]
+
+
+def draw_positives(examples: Examples, rng: np.random.Generator) -> tuple[str, ...]:
+    """Draw for each of M labelled texts another, different text of its class, uniformly."""
+    texts, labels = examples.columns[0], np.asarray(examples.labels)
+    place: dict[tuple[int, str], int] = {}  # of each different text of a class, counted from the class's first
+    members: list[list[str]] = [[] for _ in examples.label_names]
+    for text, c in zip(texts, labels.tolist(), strict=True):
+        if (c, text) not in place:
+            place[c, text] = len(members[c])
+            members[c].append(text)
+    counts = np.array([len(members[c]) for c in labels])  # (M,)
+    steps = rng.integers(1, counts)  # (M,) 1 to count - 1 places further is never the text itself
+    own = np.array([place[c, text] for text, c in zip(texts, labels.tolist(), strict=True)])  # (M,)
+    return tuple(members[c][i] for c, i in zip(labels, (own + steps) % counts, strict=True))
+
+
+def clash_keys(examples: Examples) -> Array:
+    """Number what must not meet in a batch, (M, K): examples that share a number are kept apart.
+
+    Texts with labels: the class. Pairs, triplets and other texts: a number for each different text, in any column.
+    Scored and labelled pairs, whose losses have no in-batch negatives: none, K = 0.
+
+    >>> clash_keys(Examples("pairs", (("a", "b"), ("b", "c"))))
+    array([[0, 1],
+           [1, 2]])
+    """
+    if examples.kind in ("scored", "labelled"):
+        return np.empty((len(examples), 0), np.intp)
+    if examples.labels is not None:
+        return np.asarray(examples.labels)[:, None]
+    number: dict[str, int] = {}
+    rows = [[number.setdefault(text, len(number)) for text in row] for row in zip(*examples.columns, strict=True)]
+    return np.array(rows)
+
+
+def spread(keys: Array, batch_size: int, rng: np.random.Generator) -> list[Array]:
+    """Deal examples with (M, K) keys out to batches so that those that share a key meet as little as possible.
+
+    Returns the indices of each batch, (B,) each. With K = 1, a key of ``m`` examples is at most ``ceil(m / N)`` times
+    in a batch, and no dealing does better. With more keys the last examples may find no batch without a clash; they are
+    then swapped with others, as far as a bounded search finds any.
+
+    >>> [indices.tolist() for indices in spread(np.array([[7], [7], [5], [7], [5], [4]]), 2, np.random.default_rng(1))]
+    [[2, 1], [4, 0], [3, 5]]
+    """
+    count = len(keys)
+    batches = max(1, min(-(-count // batch_size), count // 2))  # no batch of one
+    room = [count // batches + (b < count % batches) for b in range(batches)]
+    order, clashing = _dealing_order(keys, rng)
+    dealt = _deal(keys[order[:clashing]].tolist(), room)
+    # the rest clashes with nothing and fills the room left, in random order
+    free = np.repeat(np.arange(batches), np.array(room) - np.bincount(dealt, minlength=batches))
+    batch_of = np.concatenate([np.array(dealt, np.intp), free])  # (M,)
+    if clashing and keys.shape[1] > 1:
+        batch_of = _mend(keys[order].tolist(), batch_of.tolist(), batches, rng)
+    mixed = rng.permutation(count)  # (M,) no order is left within a batch
+    sorted_by_batch = mixed[np.argsort(batch_of[mixed], kind="stable")]  # (M,)
+    parts = np.split(order[sorted_by_batch], np.cumsum(room)[:-1])
+    return [parts[b] for b in rng.permutation(batches)]
+
+
+def _dealing_order(keys: Array, rng: np.random.Generator) -> tuple[Array, int]:
+    """Order examples by their most frequent key, so that those that share a key follow each other; how many share any.
+
+    Equally frequent keys, and the examples of a key, come in random order.
+    """
+    shuffled = rng.permutation(len(keys))  # (M,)
+    if keys.shape[1] == 0:
+        return shuffled, 0
+    _, compact = np.unique(keys, return_inverse=True)
+    compact = np.sort(compact.reshape(keys.shape)[shuffled], axis=1)  # (M, K)
+    is_first = np.ones(compact.shape, bool)
+    is_first[:, 1:] = compact[:, 1:] != compact[:, :-1]
+    examples_of = np.bincount(compact[is_first])  # an example that has a key twice counts once
+    lots = rng.permutation(len(examples_of))
+    # a key's weight: how many examples have it; ties are broken by lot
+    weight = examples_of * len(examples_of) + lots
+    heaviest = weight[compact].max(axis=1)  # (M,)
+    clashing = int(np.count_nonzero(examples_of[compact].max(axis=1) > 1))
+    return shuffled[np.argsort(-heaviest, kind="stable")], clashing
+
+
+def _deal(keys: Sequence[Sequence[int]], room: Sequence[int]) -> list[int]:
+    """Give each example to the batch that has waited longest among those that hold none of its keys."""
+    waiting = deque(range(len(room)))
+    left = list(room)
+    held: list[set[int]] = [set() for _ in room]
+    holders: Counter[int] = Counter()  # how many batches hold a key
+    dealt = []
+    for own in keys:
+        best, fewest = 0, len(own) + 1
+        inevitable = sum(holders[key] == len(room) for key in own)
+        for place, b in enumerate(waiting):
+            clashes = sum(key in held[b] for key in own)
+            if clashes < fewest:
+                best, fewest = place, clashes
+            if clashes <= inevitable or place + 1 == PROBES:
+                break
+        b = waiting[best]
+        del waiting[best]
+        holders.update(set(own) - held[b])
+        held[b].update(own)
+        left[b] -= 1
+        if left[b]:
+            waiting.append(b)
+        dealt.append(b)
+    return dealt
+
+
+def _mend(keys: Sequence[Sequence[int]], batch_of: Sequence[int], batches: int, rng: np.random.Generator) -> Array:
+    """Swap an example that clashes with one of another batch, if afterwards neither clashes."""
+    placed = list(batch_of)
+    held: list[Counter[int]] = [Counter() for _ in range(batches)]
+    everywhere: Counter[int] = Counter()
+    for own, b in zip(keys, placed, strict=True):
+        held[b].update(set(own))
+        everywhere.update(set(own))
+    for i, own in enumerate(keys):
+        b = placed[i]
+        clashes = [key for key in own if held[b][key] > 1]
+        if not clashes or any(everywhere[key] > batches for key in clashes):
+            continue  # with more examples of a key than batches, some must meet
+        for j in rng.integers(0, len(keys), PROBES).tolist():
+            c, other = placed[j], keys[j]
+            if c != b and not _meets(own, held[c], other) and not _meets(other, held[b], own):
+                held[b].subtract(set(own))
+                held[c].subtract(set(other))
+                held[b].update(set(other))
+                held[c].update(set(own))
+                placed[i], placed[j] = c, b
+                break
+    return np.array(placed)
+
+
+def _meets(own: Sequence[int], held: Counter[int], leaving: Sequence[int]) -> bool:
+    """Tell whether an example would clash in a batch that another one leaves."""
+    return any(held[key] > (key in leaving) for key in own)

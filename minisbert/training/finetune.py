@@ -1,14 +1,7 @@
-"""Fine-tuning: batch after batch, a gradient and a step against it; scored on the way, the best kept, resumable.
+"""Fine-tuning: a gradient and an AdamW step for each batch; scored along the way, the best weights kept, resumable.
 
-One run is: shuffle the examples (``batches.py``); for each batch the loss and its gradient (``step.py``), shortened if
-it is long, and a step of AdamW with a learning rate that rises and falls (``optim.py``); now and then a score on a dev
-set. At the end stands an encoder with the best weights, to be saved as a folder that sentence-transformers loads.
-
-Everything that is random is made from the seed and the place in the run, and gradients are added in a fixed order. So
-a run that was stopped and goes on from its checkpoint ends with the same weights, to the last bit, as one that was not.
-
-Left out on purpose: half precision (CPUs gain nothing from it here), several machines, and prompts: texts are trained
-as they stand. ``scratch.py``, next, makes a model that knows nothing yet.
+All randomness is made from the seed and the place in the run, and gradients are added in a fixed order. So a run that
+was stopped and resumes from its checkpoint ends with the same weights, to the last bit, as one that was not.
 
 **Source**: Reimers & Gurevych 2019, section 3.1; ``sentence_transformers.SentenceTransformerTrainer``.
 """
@@ -16,62 +9,505 @@ as they stand. ``scratch.py``, next, makes a model that knows nothing yet.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
 
 from minisbert.encoder import SentenceEncoder
+from minisbert.evaluation.published import find_sets
+from minisbert.evaluation.retrieval import evaluate_retrieval
+from minisbert.evaluation.retrieval_set import RetrievalSet, read_retrieval
+from minisbert.evaluation.sts import StsPairs, evaluate_sts, read_sts
+from minisbert.files import written_whole
+from minisbert.model import Array
+from minisbert.model.config import BertConfig
 from minisbert.model.folder import SentenceModel
-from minisbert.model.gradients import Gradient
+from minisbert.model.params import Gradient, build_params
+from minisbert.model.pooling import Normalize, Pooling
 from minisbert.model.tokens import OverflowReport, TruncationWarning
 from minisbert.pipeline import BLOCK_TEXTS
-from minisbert.training.batches import Batch, make_epoch
-from minisbert.training.checkpoint import Progress, TrainingState, read_checkpoint, write_checkpoint
-from minisbert.training.data import Examples
-from minisbert.training.dev import DevSet
-from minisbert.training.moments import init_adamw
-from minisbert.training.objective import new_head, objective
-from minisbert.training.optim import adamw
-from minisbert.training.pace import clip_gradients, warmup_linear
-from minisbert.training.parameters import copy_parameters, named_parameters, replace_parameters
-from minisbert.training.settings import Settings, check_fit
-from minisbert.training.step import DropoutPlan, value_and_gradients
+from minisbert.training.data import Batch, Examples, make_epoch
+from minisbert.training.losses import LOSSES, LossResult, find_false_negatives
+from minisbert.training.optim import (
+    AdamWState,
+    adamw,
+    clip_gradients,
+    init_adamw,
+    state_from_arrays,
+    state_to_arrays,
+    warmup_linear,
+)
+from minisbert.training.step import (
+    DropoutPlan,
+    LossFunction,
+    copy_parameters,
+    named_parameters,
+    replace_parameters,
+    value_and_gradients,
+)
+
+FITTING = {
+    "pairs": ("multiple_negatives_ranking",),
+    "triplets": ("multiple_negatives_ranking", "triplet"),
+    "scored": ("cosent", "cosine_similarity"),
+    "labelled": ("softmax", "contrastive"),
+    "texts": ("multiple_negatives_ranking", "simcse"),
+}
+"""The losses for each kind of examples, the usual one first. Texts with labels have the first, those without simcse."""
+
+RANGES = {
+    "epochs": (1, math.inf),
+    "batch_size": (2, math.inf),
+    "learning_rate": (0.0, 1.0),
+    "warmup": (0.0, 1.0),
+    "weight_decay": (0.0, 1.0),
+    "max_grad_norm": (1e-12, math.inf),
+    "dropout": (0.0, 0.9),
+    "seed": (0, math.inf),
+    "max_seq_length": (3, math.inf),
+    "cache_tokens": (1, math.inf),
+    "num_threads": (1, math.inf),
+    "evaluate_every": (1, math.inf),
+}
+"""The smallest and largest value of each setting."""
 
 CHECKPOINT_STEPS = 200
-"""Steps between two checkpoints, if nothing else is said."""
+"""Steps between two checkpoints by default."""
+
+RETRIEVAL_MEASURE = "nDCG@10"
+FORMAT = 1
+
+
+# ------------------------------------------------------------------------------------------------------------- settings
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to train.
+
+    Parameters
+    ----------
+    loss : str
+        A key of :data:`~minisbert.training.losses.LOSSES`.
+    loss_options : mapping
+        Options of the loss, such as ``{"scale": 20.0}``; the defaults are in :data:`LOSSES`.
+    epochs : int
+        Passes over the examples.
+    batch_size : int
+        Examples a step, at least 2.
+    learning_rate : float
+        The peak, at the end of the warm-up.
+    warmup : float
+        Fraction of all steps, in [0, 1], in which the learning rate rises from 0; then it falls linearly to 0.
+    weight_decay : float
+        AdamW's, in [0, 1]; biases and LayerNorm have none.
+    max_grad_norm : float
+        Longer gradients are clipped to it.
+    dropout : float
+        Rate, in [0, 0.9], for hidden states and attention probabilities. BERT's own is 0.1.
+    seed : int
+        For the order of examples, dropout and the first weights of a classifier.
+    max_seq_length : int, optional
+        Tokens after which a text is truncated; by default the model's limit.
+    cache_tokens : int, optional
+        Gradient caching in pieces of so many tokens, for batches that do not fit into memory.
+    num_threads : int
+        Threads; the order in which gradients are added, and so their last digits, depend on it.
+    evaluate_every : int, optional
+        Steps between two scores on the dev set; by default an epoch.
+
+    Raises
+    ------
+    ValueError
+        For values outside their range, and losses and options that do not exist.
+
+    Examples
+    --------
+    >>> Settings(loss="triplet", loss_options={"margin": 0.5}).learning_rate
+    2e-05
+    >>> Settings(loss="triplets")
+    Traceback (most recent call last):
+        ...
+    ValueError: loss must be one of multiple_negatives_ranking, ..., got 'triplets'
+    """
+
+    loss: str = "multiple_negatives_ranking"
+    loss_options: Mapping[str, float | str | bool] = field(default_factory=dict)
+    epochs: int = 1
+    batch_size: int = 32
+    learning_rate: float = 2e-5
+    warmup: float = 0.1
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    dropout: float = 0.1
+    seed: int = 0
+    max_seq_length: int | None = None
+    cache_tokens: int | None = None
+    num_threads: int = 2
+    evaluate_every: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.loss not in LOSSES:
+            raise ValueError(f"loss must be one of {', '.join(LOSSES)}, got {self.loss!r}")
+        loss = LOSSES[self.loss]
+        for name, value in self.loss_options.items():
+            if name not in loss.options:
+                raise ValueError(
+                    f"{self.loss} has no option {name!r}; it has {', '.join(loss.options) or 'none at all'}"
+                )
+            default = loss.options[name]
+            kind = float if type(value) is int else type(value)
+            if kind is not type(default) or (isinstance(value, float) and not math.isfinite(value)):
+                raise ValueError(
+                    f"{self.loss}: {name} must be a {type(default).__name__} such as {default!r}, got {value!r}"
+                )
+        if self.loss_options:
+            vectors = [np.eye(2)] * (3 if loss.data == "triplets" else 2)
+            targets = [np.array([0.0, 1.0])] if loss.data in ("scored", "labelled") else []
+            loss.function(*vectors, *targets, **self.loss_options)  # it checks its own options
+        for name, (low, high) in RANGES.items():
+            value, default = getattr(self, name), getattr(Settings, name)
+            if value is None and default is None:
+                continue
+            kinds = (int, float) if isinstance(default, float) else int
+            if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+                number = "a number" if isinstance(default, float) else "an integer"
+                bounds = f"of at least {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+                raise ValueError(f"{name} must be {number} {bounds}, got {value!r}")
+
+
+def check_fit(settings: Settings, examples: Examples) -> None:
+    """Raise if a loss cannot train on these examples, and name those that can.
+
+    >>> check_fit(Settings(loss="cosent"), Examples("pairs", (("a", "b"), ("c", "d"))))
+    Traceback (most recent call last):
+        ...
+    ValueError: the loss cosent does not fit examples of kind 'pairs'; use multiple_negatives_ranking
+    """
+    fitting = fitting_losses(examples)
+    if settings.loss not in fitting:
+        raise ValueError(
+            f"the loss {settings.loss} does not fit examples of kind {examples.kind!r}; use " + " or ".join(fitting)
+        )
+    if settings.loss == "contrastive" and examples.label_names != ("0", "1"):
+        raise ValueError(
+            "the loss contrastive needs the labels 1 (the pair belongs together) and 0 (it does not), got "
+            f"{', '.join(examples.label_names[:5])}; for other classes use softmax"
+        )
+    if settings.loss == "simcse" and settings.dropout == 0.0:
+        raise ValueError("the loss simcse compares two dropout views, which are equal with dropout 0; use 0.1")
+
+
+def fitting_losses(examples: Examples) -> tuple[str, ...]:
+    """List the losses that can train on these examples, the usual one first."""
+    if examples.kind == "texts":
+        return ("simcse",) if examples.labels is None else ("multiple_negatives_ranking",)
+    return FITTING[examples.kind]
+
+
+# -------------------------------------------------------------------------------------------------- the loss of a batch
+
+
+def objective(settings: Settings, batch: Batch, params: dict[str, Array]) -> LossFunction:
+    """The loss of one batch as a function of its vectors, ``loss(vectors) -> LossResult``, one (B, D) array a column.
+
+    ``params`` holds the classifier, ``"head.weight"`` and ``"head.bias"``, of a loss that has one.
+
+    >>> batch = Batch((("a", "b"), ("c", "d")), None, np.array([0, 1]))
+    >>> loss = objective(Settings(), batch, {})
+    >>> round(loss([np.eye(2), np.eye(2)]).value, 9)
+    2e-09
+    """
+    known = LOSSES[settings.loss]
+    options: dict[str, Any] = {**known.options, **settings.loss_options}
+    if known.takes_false_negatives:
+        # texts of one class or, without classes, equal texts belong together
+        columns = batch.texts if batch.targets is None else [batch.targets.tolist()] * len(batch.texts)
+        options["false_negatives"] = find_false_negatives(*columns)
+    extra: list[Any] = []
+    if known.data in ("scored", "labelled"):
+        extra.append(batch.targets)
+    if known.has_head:
+        extra += [params["head.weight"], params["head.bias"]]
+
+    def loss(vectors: list[Array]) -> LossResult:
+        return known.function(*vectors, *extra, **options)
+
+    return loss
+
+
+def new_head(settings: Settings, examples: Examples, width: int, dtype: npt.DTypeLike) -> dict[str, Array]:
+    """Draw the first weights of the loss's own classifier, uniform within ``1 / sqrt(3 width)``: (C, 3 width) and (C,).
+
+    Nothing for a loss without one. **Source**: ``torch.nn.Linear``, which sentence-transformers' ``SoftmaxLoss`` starts
+    from.
+    """
+    if not LOSSES[settings.loss].has_head:
+        return {}
+    rng = np.random.default_rng([settings.seed, 1])
+    classes, d_in = len(examples.label_names), 3 * width
+    bound = d_in**-0.5
+    return {
+        "head.weight": rng.uniform(-bound, bound, (classes, d_in)).astype(dtype),
+        "head.bias": rng.uniform(-bound, bound, classes).astype(dtype),
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------- the dev set
+
+
+@dataclass(frozen=True)
+class DevSet:
+    """A development set: data to score a model on during training."""
+
+    name: str
+    data: StsPairs | RetrievalSet
+
+    def score(self, encoder: SentenceEncoder) -> float:
+        """Spearman's correlation of the cosine, or nDCG@10, both x 100; larger is better."""
+        if isinstance(self.data, StsPairs):
+            return evaluate_sts(encoder, self.data, overflow="truncate").spearman["cosine"]
+        return 100.0 * float(evaluate_retrieval(encoder, self.data).measures[RETRIEVAL_MEASURE].mean())
+
+    @property
+    def measure(self) -> str:
+        """What the score is."""
+        return "Spearman x 100" if isinstance(self.data, StsPairs) else f"{RETRIEVAL_MEASURE} x 100"
+
+
+def read_dev(path: Path, columns: Sequence[str] | None = None) -> DevSet:
+    r"""Read a dev set: a file of scored sentence pairs, or a folder in BEIR's layout.
+
+    Parameters
+    ----------
+    path : Path
+    columns : sequence of three str, optional
+        The score and the two sentences of a file; by default the usual names.
+
+    Returns
+    -------
+    DevSet
+        Scored by Spearman's correlation of the cosine (a file) or nDCG@10 (a folder), both x 100.
+
+    Raises
+    ------
+    ValueError
+        As :func:`~minisbert.evaluation.sts.read_sts` and :func:`~minisbert.evaluation.retrieval_set.read_retrieval`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "dev.tsv"
+    >>> _ = file.write_text("score\tsentence1\tsentence2\n5\ta cat\tone cat\n0\ta cat\ttea\n")
+    >>> read_dev(file).name, read_dev(file).measure
+    ('dev.tsv', 'Spearman x 100')
+    """
+    if path.is_dir():
+        return DevSet(path.resolve().name, read_retrieval(path))
+    known = find_sets(path)[0][0]
+    return DevSet(path.name, read_sts(path, name=path.name, columns=columns, scale=known.scale if known else None))
+
+
+# ---------------------------------------------------------------------------------------------------------- checkpoints
+#
+# A checkpoint is a safetensors file, so that nothing in it can run. The tensors are the parameters, the optimiser's
+# moments and the best parameters so far; the metadata say, as JSON, how far the run is and what it is a run of, with a
+# checksum. It replaces the previous file in one step, so that there is always one that can be read. Randomness needs no
+# tensor: every generator is made from the seed and its place (epoch, step, shard).
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be read, or is of another run."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run is."""
+
+    epoch: int = 0
+    batch: int = 0  # batches done in this epoch
+    step: int = 0  # batches done in all epochs
+    losses: tuple[float, ...] = ()  # one per step
+    dev_scores: tuple[tuple[int, float], ...] = ()  # steps done, and the score then
+    seconds: float = 0.0  # of computing, summed over all sessions
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingState:
+    """Everything that changes in training."""
+
+    params: dict[str, Array]
+    optimizer: AdamWState
+    progress: Progress = field(default_factory=Progress)
+    best: dict[str, Array] | None = None  # the parameters with the best dev score; None before the first score
+
+
+def write_checkpoint(file: Path, state: TrainingState, identity: Mapping[str, Any]) -> None:
+    """Write a state in place of the file's last one; after an OSError (a full disk) the old file is unchanged.
+
+    ``identity`` says, as JSON can, what the run is a run of: model, examples, settings. Reading compares it.
+    """
+    tensors = {f"params/{name}": array for name, array in state.params.items()}
+    tensors |= {f"best/{name}": array for name, array in (state.best or {}).items()}
+    tensors |= {f"optimizer/{name}": array for name, array in state_to_arrays(state.optimizer).items()}
+    described = {"format": FORMAT, "identity": identity, "progress": asdict(state.progress)}
+    stored = {"minisbert": json.dumps(described), "checksum": _checksum(json.dumps(described), tensors)}
+    with written_whole(file) as stream:
+        for piece in _serialised(tensors, stored):
+            stream.write(piece)
+
+
+def _serialised(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
+    """The bytes of a safetensors file, piece by piece.
+
+    Measured with 344 MiB of tensors: the library's ``save`` takes 688 MiB more, this 5. Its ``save_file`` takes none,
+    but writes a Fortran array's memory as if it were a C array's, and renames a file of its own into place, not synced.
+    """
+    dtypes = {"float64": "F64", "float32": "F32", "int64": "I64", "bool": "BOOL"}
+    # widest dtypes first, so that each tensor begins at a multiple of its item size
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0]))
+    header: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name, array in ordered:
+        begin, end = end, end + array.nbytes
+        header[name] = {"dtype": dtypes[array.dtype.name], "shape": array.shape, "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for _, array in ordered:
+        yield np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data
+
+
+def read_checkpoint(file: Path, params: Mapping[str, Array], identity: Mapping[str, Any]) -> TrainingState:
+    """Read a state to resume from, its arrays in the memory order of ``params``, the parameters of a new run.
+
+    Raises CheckpointError if the file is damaged, or names every difference if it is of a run with another model, other
+    examples or settings.
+
+    >>> import tempfile
+    >>> params = {"weight": np.ones((2, 3))}
+    >>> file = Path(tempfile.mkdtemp()) / "run.checkpoint"
+    >>> write_checkpoint(file, TrainingState(params, init_adamw(params), Progress(step=7)), {"loss": "triplet"})
+    >>> read_checkpoint(file, params, {"loss": "triplet"}).progress.step
+    7
+    >>> read_checkpoint(file, params, {"loss": "cosent"})
+    Traceback (most recent call last):
+        ...
+    minisbert.training.finetune.CheckpointError: ...: belongs to another run: loss was 'triplet' and is now ...
+    """
+    described, tensors = _read(file)
+    was = described["identity"]
+    differing = [
+        f"{key} was {was.get(key)!r} and is now {identity.get(key)!r}"
+        for key in dict.fromkeys([*was, *identity])
+        if was.get(key) != json.loads(json.dumps(identity.get(key)))
+    ]
+    if differing:
+        raise CheckpointError(
+            f"{file}: belongs to another run: {'; '.join(differing)}; give the same model, examples and settings to "
+            "resume, or remove the file to start again"
+        )
+    parts: dict[str, dict[str, Array]] = {"params": {}, "best": {}, "optimizer": {}}
+    try:
+        for name, array in tensors.items():
+            part, _, own = name.partition("/")
+            parts[part][own] = array
+        said = described["progress"]
+        scores = tuple((int(step), float(score)) for step, score in said["dev_scores"])
+        return TrainingState(
+            _like(parts["params"], params),
+            state_from_arrays(parts["optimizer"], params),
+            Progress(said["epoch"], said["batch"], said["step"], tuple(said["losses"]), scores, said["seconds"]),
+            _like(parts["best"], params) if parts["best"] else None,
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{file}: damaged, or of another model: {error}; remove it to start again") from error
+
+
+def _read(file: Path) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Read the file; raise if it is not a checkpoint, or if a byte is lost or changed."""
+    try:
+        with safe_open(file, framework="numpy") as stored:
+            metadata = stored.metadata() or {}
+            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  # not a dict
+        described = json.loads(metadata.get("minisbert", "{}"))
+        found = described.get("format")
+    except FileNotFoundError:
+        raise CheckpointError(f"{file}: there is no checkpoint to resume from; start without resume") from None
+    except OSError as error:  # a folder, say
+        raise CheckpointError(f"{file}: cannot be read: {error}") from error
+    except (SafetensorError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{file}: damaged, or not a checkpoint: {error}; remove it to start again") from error
+    if found != FORMAT:
+        raise CheckpointError(
+            f"{file}: not a checkpoint of this version of minisbert (format {found}, expected {FORMAT}); remove it "
+            "to start again"
+        )
+    is_whole = metadata.get("checksum") == _checksum(metadata["minisbert"], tensors)
+    if not is_whole or not isinstance(described.get("identity"), dict):
+        raise CheckpointError(f"{file}: damaged: its bytes have changed since it was written; remove it to start again")
+    return described, tensors
+
+
+def _checksum(described: str, tensors: Mapping[str, Array]) -> str:
+    """CRC-32 of all bytes: it notices a damaged disk, and is no defence against tampering."""
+    total = zlib.crc32(described.encode())
+    for name in sorted(tensors):
+        total = zlib.crc32(np.ascontiguousarray(tensors[name]).data, total)
+    return f"{total:08x}"
+
+
+def _like(arrays: Mapping[str, Array], params: Mapping[str, Array]) -> dict[str, Array]:
+    """Copy arrays into the parameters' memory order, on which the last digits depend; raise for other shapes."""
+    if arrays.keys() != params.keys():
+        raise ValueError(f"the tensors are not those of the model: {sorted(arrays.keys() ^ params.keys())[:3]}")
+    ordered = {}
+    for name, param in params.items():
+        if arrays[name].shape != param.shape or arrays[name].dtype != param.dtype:
+            raise ValueError(f"{name} is {arrays[name].dtype} {arrays[name].shape}, the model's {param.shape}")
+        ordered[name] = np.empty_like(param)
+        ordered[name][...] = arrays[name]
+    return ordered
+
+
+# -------------------------------------------------------------------------------------------------------------- the run
 
 
 class TrainingError(ValueError):
-    """A loss or a gradient that is not finite: the message names the step and the batch."""
+    """A loss, gradient or dev score that is not finite; the message names the step and the batch."""
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step did, for whoever watches."""
+    """What one step did."""
 
-    step: int  # steps done, this one included
+    step: int  # steps done, including this one
     total_steps: int
     epoch: int  # from 0
     loss: float
     learning_rate: float
-    gradient_norm: float  # before it was shortened
-    dev_score: float | None  # where one was taken behind this step
+    gradient_norm: float  # before clipping
+    dev_score: float | None  # if one was taken after this step
 
 
 @dataclass(frozen=True)
 class Finetuned:
-    """What training gave."""
+    """The result of training."""
 
-    encoder: SentenceEncoder  # with the best weights by the dev set, without one with the last
+    encoder: SentenceEncoder  # with the best weights by the dev set; without one, the last
     progress: Progress
-    best_step: int  # whose weights these are; 0 is before training
-    is_finished: bool  # False if it was asked to stop before the end
+    best_step: int  # the step of these weights; 0 is before training
+    is_finished: bool  # False if stopped before the end
 
 
 def finetune(
@@ -91,7 +527,7 @@ def finetune(
     Parameters
     ----------
     encoder : SentenceEncoder
-        Where to begin; it stays as it is.
+        The start; it is not changed.
     examples : Examples
         From :func:`~minisbert.training.data.read_examples`.
     settings : Settings, optional
@@ -99,7 +535,7 @@ def finetune(
         Scored before training, every ``settings.evaluate_every`` steps and at the end; the weights with the best score
         are the result.
     checkpoint : Path, optional
-        A file for the state of the run, written every so many steps and when stopped.
+        A file for the state of the run, written regularly and when stopped.
     checkpoint_every : int
         Steps, at least 1.
     resume : bool
@@ -107,19 +543,21 @@ def finetune(
     on_step : callable, optional
         Called with a :class:`StepReport` after each step.
     should_stop : callable, optional
-        Asked after each step; True writes the checkpoint and ends the run.
+        Called after each step; if it returns True, the checkpoint is written and the run ends.
 
     Returns
     -------
     Finetuned
+        ``encoder``, with the best weights by the dev set, or the last ones without; ``progress`` (losses, scores,
+        steps), ``best_step`` and ``is_finished``.
 
     Raises
     ------
     TrainingError
-        If a loss or gradient is infinite or NaN, with the batch that made it, or the dev set cannot be scored. The
-        checkpoint is then as it was.
+        If a loss or gradient is infinite or NaN, with the batch that caused it, or if the dev set cannot be scored. The
+        checkpoint is not touched.
     ValueError
-        For a loss that does not fit the examples, a checkpoint of another run, and whatever the parts refuse.
+        For a loss that does not fit the examples, or a checkpoint of another run.
 
     Examples
     --------
@@ -133,10 +571,13 @@ def finetune(
     check_fit(settings, examples)
     if checkpoint_every < 1 or (resume and checkpoint is None):
         raise ValueError(
-            "finetune: expected checkpoint_every of at least 1, and for resume=True a checkpoint, got "
+            "finetune: checkpoint_every must be at least 1, and resume=True needs a checkpoint; got "
             f"{checkpoint_every} and {checkpoint}"
         )
-    run = _Run(encoder, examples, settings, dev, _limit(encoder, settings))
+    limited = encoder.with_model(encoder.model)
+    if settings.max_seq_length is not None:
+        limited.max_seq_length = settings.max_seq_length  # refused if the model has fewer positions
+    run = _Run(encoder, examples, settings, dev, limited.max_seq_length)
     start = copy_parameters(named_parameters(encoder.model))
     start |= new_head(settings, examples, encoder.model.full_width, encoder.dtype)
     identity = _identity(run) if checkpoint is not None else {}
@@ -170,30 +611,25 @@ class _Run:
     dev: DevSet | None
     max_seq_length: int
 
-    def batches(self, epoch: int) -> list[Batch]:
-        """Make the batches of an epoch, the same at every call."""
-        return make_epoch(
-            self.examples, self.settings.batch_size, np.random.default_rng([self.settings.seed, 0, epoch])
-        )
-
     def is_over(self, state: TrainingState) -> bool:
-        """Say whether all epochs are done."""
         return state.progress.epoch >= self.settings.epochs
 
     def steps(self, state: TrainingState) -> Iterator[tuple[TrainingState, StepReport | None]]:
-        """Train from where a state stands, and give the state behind each step; its arrays are overwritten."""
+        """Train on from a state, and yield the state after each step; its arrays are overwritten."""
         model = replace_parameters(self.encoder.model, state.params)
         if self.dev is not None and not state.progress.dev_scores:
-            state = self._score(state, model)
+            state = self._score(state, model, self.dev)
             yield state, None
         while not self.is_over(state):
-            batches = self.batches(state.progress.epoch)
-            total = len(batches) * self.settings.epochs  # epochs are equally long: only the number of examples counts
+            rng = np.random.default_rng([self.settings.seed, 0, state.progress.epoch])  # a resumed epoch is the same
+            batches = make_epoch(self.examples, self.settings.batch_size, rng)
+            total = len(batches) * self.settings.epochs  # epochs are equally long
+            score_every = self.settings.evaluate_every or len(batches)
             for batch in batches[state.progress.batch :]:
                 started = time.perf_counter()
                 state, report = self._step(state, model, batch, total, len(batches))
-                if self.dev is not None and self._is_scored(state, total):
-                    state = self._score(state, model)
+                if self.dev is not None and (report.step == total or report.step % score_every == 0):
+                    state = self._score(state, model, self.dev)
                     report = replace(report, dev_score=state.progress.dev_scores[-1][1])
                 seconds = state.progress.seconds + time.perf_counter() - started
                 state = replace(state, progress=replace(state.progress, seconds=seconds))
@@ -202,7 +638,6 @@ class _Run:
     def _step(
         self, state: TrainingState, model: SentenceModel, batch: Batch, total: int, in_epoch: int
     ) -> tuple[TrainingState, StepReport]:
-        """Take one step."""
         settings, done = self.settings, state.progress
         loss, gradients, norm = self._gradients(state, model, batch)
         warmup = math.ceil(settings.warmup * total)
@@ -230,7 +665,7 @@ class _Run:
     def _gradients(
         self, state: TrainingState, model: SentenceModel, batch: Batch
     ) -> tuple[float, dict[str, Gradient], float]:
-        """Compute the loss, its gradient, shortened, and the length that it had; if not finite, name the batch."""
+        """The loss, its clipped gradient, and the norm before; if not finite, the error names the batch."""
         settings, place = self.settings, state.progress
         dropout = None
         if settings.dropout:
@@ -255,21 +690,14 @@ class _Run:
             raise TrainingError(_blame(error, place, batch)) from error
         return step.value, gradients, norm
 
-    def _is_scored(self, state: TrainingState, total: int) -> bool:
-        """Say whether the dev set is due."""
-        every, step = self.settings.evaluate_every, state.progress.step
-        return step == total or (state.progress.batch == 0 if every is None else step % every == 0)
-
-    def _score(self, state: TrainingState, model: SentenceModel) -> TrainingState:
+    def _score(self, state: TrainingState, model: SentenceModel, dev: DevSet) -> TrainingState:
         """Score the model as it is now, and keep its weights if it is the best so far."""
-        if self.dev is None:
-            return state
         try:
-            score = float(self.dev.score(self.encoder.with_model(model)))
+            score = float(dev.score(self.encoder.with_model(model)))
             if not math.isfinite(score):
                 raise ValueError(f"the score is {score}")
-        except ValueError as error:  # weights that overflow, or vectors that are all the same
-            raise TrainingError(f"after step {state.progress.step}, dev set {self.dev.name}: {error}") from error
+        except ValueError as error:  # weights that overflow, or equal vectors
+            raise TrainingError(f"after step {state.progress.step}, dev set {dev.name}: {error}") from error
         earlier = [before for _, before in state.progress.dev_scores]
         progress = replace(state.progress, dev_scores=(*state.progress.dev_scores, (state.progress.step, score)))
         best = copy_parameters(state.params) if not earlier or score > max(earlier) else state.best
@@ -277,7 +705,7 @@ class _Run:
 
 
 def _blame(error: ValueError, place: Progress, batch: Batch) -> str:
-    """Say which batch made a loss or gradient that is not finite, or was refused."""
+    """Say which batch led to a loss or gradient that is not finite, or was refused."""
     rows = ", ".join(str(i) for i in batch.indices[:8].tolist()) + (", .." if len(batch.indices) > 8 else "")
     longest = max((text for column in batch.texts for text in column), key=len)
     recent = ", ".join(f"{loss:.4g}" for loss in place.losses[-3:]) or "none"
@@ -285,7 +713,7 @@ def _blame(error: ValueError, place: Progress, batch: Batch) -> str:
     return (
         f"{where}: {error}. The batch: examples {rows}, from 0; its longest text has {len(longest):,} characters and "
         f"begins {longest[:60]!r}. Losses before: {recent}. The weights are as they were before this batch; a lower "
-        "learning rate or a longer warm-up mostly helps"
+        "learning rate or a longer warm-up usually helps"
     )
 
 
@@ -304,16 +732,8 @@ def _say_what_is_cut(encoder: SentenceEncoder, examples: Examples, limit: int) -
         )
 
 
-def _limit(encoder: SentenceEncoder, settings: Settings) -> int:
-    """Give the tokens after which texts are cut in training; more than the model has positions are refused."""
-    limited = encoder.with_model(encoder.model)
-    if settings.max_seq_length is not None:
-        limited.max_seq_length = settings.max_seq_length
-    return limited.max_seq_length
-
-
 def _identity(run: _Run) -> dict[str, Any]:
-    """Say what a run is a run of, for its checkpoint: whatever decides a bit of the result."""
+    """What a run is a run of, for its checkpoint: whatever affects a bit of the result."""
     model, examples, dev = run.encoder.model, run.examples, run.dev
     weights = hashlib.sha256()
     for name, array in named_parameters(model).items():
@@ -338,8 +758,57 @@ def _identity(run: _Run) -> dict[str, Any]:
 
 
 def _digest(*parts: Any) -> str:
-    """Hash data by what they hold."""
+    """Hash data by content."""
     content = hashlib.sha256()
     for part in parts:
         content.update(repr(part.tolist() if isinstance(part, np.ndarray) else part).encode())
     return content.hexdigest()[:16]
+
+
+# --------------------------------------------------------------------------------------------------------- from scratch
+
+
+def untrained_model(
+    like: SentenceModel,
+    *,
+    num_hidden_layers: int = 2,
+    hidden_size: int = 128,
+    num_attention_heads: int = 4,
+    seed: int = 0,
+    dtype: npt.DTypeLike = np.float32,
+) -> SentenceModel:
+    """Make an untrained model with mean pooling and unit vectors, and the tokenizer and limits of another one.
+
+    The feed-forward size is four times the hidden size, as in BERT. Weights are normal with standard deviation 0.02,
+    biases 0, LayerNorm weights 1, as in ``transformers.BertModel(config)`` (Devlin et al. 2019).
+
+    >>> from minisbert import SentenceEncoder
+    >>> encoder = SentenceEncoder()
+    >>> encoder.with_model(untrained_model(encoder.model)).encode(["soup"]).shape
+    (1, 128)
+    """
+    if min(num_hidden_layers, hidden_size, num_attention_heads) < 1 or hidden_size % num_attention_heads:
+        raise ValueError(
+            "untrained_model: sizes must be at least 1, and the heads must divide the hidden size; got "
+            f"{num_hidden_layers} layers, hidden size {hidden_size}, {num_attention_heads} heads"
+        )
+    config = BertConfig(
+        vocab_size=like.config.vocab_size,
+        hidden_size=hidden_size,
+        num_hidden_layers=num_hidden_layers,
+        num_attention_heads=num_attention_heads,
+        intermediate_size=4 * hidden_size,
+        max_position_embeddings=like.config.max_position_embeddings,
+        type_vocab_size=like.config.type_vocab_size,
+    )
+    rng = np.random.default_rng(seed)
+
+    def draw(name: str, shape: tuple[int, ...]) -> Array:
+        if len(shape) == 1:
+            return np.full(shape, float(name.endswith("LayerNorm.weight")), dtype)
+        weight = rng.normal(0.0, 0.02, shape).astype(dtype)
+        # in the memory order of loaded weights
+        return weight if name.startswith("embeddings.") else np.asfortranarray(weight)
+
+    params = build_params(config, draw)
+    return replace(like, config=config, params=params, modules=(Pooling(), Normalize()), truncate_dim=None)

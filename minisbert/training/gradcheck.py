@@ -1,31 +1,19 @@
-"""Is a gradient that was written by hand right? Random directions, finite differences, and a guess at the mistake.
+"""Is a gradient written by hand right? Random directions, finite differences, and a guess at the mistake.
 
 A gradient promises how fast the loss changes when its tensor moves: by ``<gradient, v>`` for each unit of a step
-along ``v``. Here the step is taken and the loss measured. If the two numbers agree along a few random ``v``, the whole
-gradient is right: a wrong one would have to be wrong at right angles to every ``v``, and a random ``v`` does not do
-that favour.
-
-:func:`check_backward` judges the backward of one operation, :func:`check_gradients` the gradients of a loss with
-respect to any number of tensors, :func:`check_encoder` those of a whole sentence model under a loss. All give a
-``GradientReport``, whose text names the first wrong tensor on the way back from the loss and, where it can be told, the
-mistake: sign, factor, transposition, a sum that is missing.
+along ``v``. Here the step is taken and the loss measured. If both agree along a few random ``v``, the whole gradient
+is right: a wrong one would have to be wrong at right angles to every ``v``.
 
 **Never an upstream gradient of ones.** The rows of a softmax sum to 1, and those of a normalised input to 0, whatever
-the input is. With ``d_y = 1`` the gradients of both are zero, so that a backward with a term missing, or one that gives
-back zeros, passes. The upstream gradient here is drawn at random, and there is no way to give another.
-
-How slopes are measured stands in ``slopes.py``, what counts as right and what a mistake looks like in ``verdicts.py``.
-
-Left out on purpose: single numbers of a tensor, one by one. That takes as many steps as there are numbers, and a random
-direction finds the same mistakes.
-
-Next file: ``blocks.py``, with which begins what becomes of a gradient: a step against it.
+the input is. With ``d_y = 1`` the gradients of both are zero, so that a backward with a term missing, or one that
+returns zeros, passes. The upstream gradient here is random, and there is no way to give another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,18 +22,11 @@ from minisbert.blas import threads
 from minisbert.model import Array
 from minisbert.model.bert import bert
 from minisbert.model.folder import SentenceModel
-from minisbert.model.gradients import Gradient
-from minisbert.model.modules import apply_modules
+from minisbert.model.params import Gradient, RowGradient
+from minisbert.model.pooling import apply_modules
 from minisbert.model.tokens import OverflowReport
-from minisbert.training.gradient_report import GradientReport
 from minisbert.training.losses import LOSSES, LossResult, find_false_negatives
-from minisbert.training.parameters import named_parameters, replace_parameters
-from minisbert.training.slopes import Loss, measure, rms, stand_at
-from minisbert.training.step import LossFunction, value_and_gradients
-from minisbert.training.verdicts import find_fault, find_notes, judge
-
-__all__ = ["check_backward", "check_encoder", "check_gradients"]
-
+from minisbert.training.step import LossFunction, named_parameters, replace_parameters, value_and_gradients
 
 # ------------------------------------------------------------------------------------------------- one operation
 
@@ -60,20 +41,20 @@ def check_backward(
     tolerance: float = 1e-7,
     sizes: Mapping[str, int] | None = None,
 ) -> GradientReport:
-    """Judge the backward pass of one operation, ``y = forward(*arguments)``.
+    """Check the backward pass of one operation, ``y = forward(*arguments)``.
 
     The loss is ``<d_y, forward(*arguments)>`` with a random ``d_y``; ``backward(d_y, *arguments)`` is its gradient.
 
     Parameters
     ----------
     forward : callable
-        Takes the arguments in their order, gives one array.
+        Takes the arguments in their order, returns one array.
     backward : callable
-        Takes ``d_y``, of the shape of ``y``, and then the arguments; gives one gradient for each array of
-        floating-point numbers among them, in order: a tuple, or the gradient itself if it is the only one.
+        Takes ``d_y``, of the shape of ``y``, and then the arguments; returns one gradient for each floating-point array
+        among them, in order: a tuple, or the gradient itself if it is the only one.
     arguments : mapping of str to value, or sequence
-        Arrays of floating-point numbers are what is differentiated. All else (token ids, lengths, an eps) is handed on
-        as it is. float32 arrays are widened, with a note in the report.
+        Floating-point arrays are differentiated; anything else (token ids, lengths, an eps) is passed on as it is.
+        float32 arrays are widened, with a note in the report.
     rng : np.random.Generator
         Draws ``d_y`` and the directions.
     directions : int
@@ -81,7 +62,7 @@ def check_backward(
     tolerance : float
         Largest relative error that passes.
     sizes : mapping of str to int, optional
-        Sizes by their letters, such as ``{"B": 7}``: a gradient that is off by one of them is then explained.
+        Sizes by their letters, such as ``{"B": 7}``, to explain a gradient that is off by one of them.
 
     Returns
     -------
@@ -112,18 +93,33 @@ def check_backward(
     y = _call("forward", forward, list(named.values()))
     if not isinstance(y, np.ndarray) or y.dtype != np.float64 or not np.isfinite(y).all():
         raise ValueError(
-            f"check_backward: forward must give one array of finite float64 numbers for float64 arguments, but gave "
-            f"{_describe(y)}. Look for an astype or a float32 constant inside, and for a division by zero."
+            f"check_backward: forward must return one array of finite float64 numbers for float64 arguments, but "
+            f"returned {_describe(y)}. Look for an astype or a float32 constant inside, and for a division by zero."
         )
     rng = _own(rng)
     d_y = rng.standard_normal(y.shape)
     moving = {name: value for name, value in named.items() if _is_floating(value)}
-    gradients = _by_name(_call("backward", backward, [d_y, *named.values()]), list(moving))
+    returned = _call("backward", backward, [d_y, *named.values()])
+    gradients = returned if isinstance(returned, (tuple, list)) else (returned,)
+    if len(gradients) != len(moving):
+        raise ValueError(
+            f"check_backward: backward must return {len(moving)} gradient{'s' if len(moving) > 1 else ''}, for "
+            f"{', '.join(moving)} in this order, but returned {len(gradients)}. Pass settings such as an eps as plain "
+            f"numbers; None stands for a gradient that you do not have yet."
+        )
 
     def loss(params: dict[str, Array]) -> float:
         return float(np.vdot(d_y, forward(*(named | params).values())))
 
-    report = check_gradients(loss, moving, gradients, rng=rng, directions=directions, tolerance=tolerance, sizes=sizes)
+    report = check_gradients(
+        loss,
+        moving,
+        dict(zip(moving, gradients, strict=True)),
+        rng=rng,
+        directions=directions,
+        tolerance=tolerance,
+        sizes=sizes,
+    )
     return replace(report, notes=(*notes, *report.notes))
 
 
@@ -133,7 +129,6 @@ def _own(rng: np.random.Generator) -> np.random.Generator:
 
 
 def _is_floating(value: Any) -> bool:
-    """Whether a value is an array that can be differentiated."""
     return isinstance(value, np.ndarray) and value.dtype.kind == "f"
 
 
@@ -153,7 +148,7 @@ def _widened(arguments: Mapping[str, Any] | Sequence[Any]) -> tuple[dict[str, An
 
 
 def _call(role: str, function: Callable[..., Any], arguments: list[Any]) -> Any:
-    """Call a function and see that it leaves its arguments alone."""
+    """Call a function and raise if it changes its arguments."""
     before = [np.copy(value) if isinstance(value, np.ndarray) else None for value in arguments]
     result = function(*arguments)
     for i, (old, value) in enumerate(zip(before, arguments, strict=True)):
@@ -165,20 +160,7 @@ def _call(role: str, function: Callable[..., Any], arguments: list[Any]) -> Any:
     return result
 
 
-def _by_name(returned: Any, names: list[str]) -> dict[str, Gradient | None]:
-    """Give each differentiated argument its gradient."""
-    gradients = returned if isinstance(returned, (tuple, list)) else (returned,)
-    if len(gradients) != len(names):
-        raise ValueError(
-            f"check_backward: backward must give {len(names)} gradient{'s' if len(names) > 1 else ''}, for "
-            f"{', '.join(names)} in this order, but gave {len(gradients)}. Give settings such as an eps as plain "
-            f"numbers; None stands for a gradient that you do not have yet."
-        )
-    return dict(zip(names, gradients, strict=True))
-
-
 def _describe(value: Any) -> str:
-    """Say what a value is, in a few words."""
     if not isinstance(value, np.ndarray):
         return f"a {type(value).__name__}"
     bad = int(np.sum(~np.isfinite(value))) if value.dtype.kind == "f" else 0
@@ -189,7 +171,7 @@ def _describe(value: Any) -> str:
 
 
 def check_gradients(
-    loss: Loss,
+    loss: _Loss,
     params: Mapping[str, Array],
     gradients: Mapping[str, Gradient | None],
     *,
@@ -199,14 +181,14 @@ def check_gradients(
     sizes: Mapping[str, int] | None = None,
     only: Collection[str] | None = None,
 ) -> GradientReport:
-    """Judge the gradients of a loss: all tensors moving at once, then each alone.
+    """Check the gradients of a loss: all tensors moving at once, then each alone.
 
     ``<gradient, v>`` is compared with the slope of ``loss(params + t v)`` at ``t = 0``, for random ``v``.
 
     Parameters
     ----------
     loss : callable
-        Takes a dict with the names of ``params``, gives one number. It must read all it needs from that dict.
+        Takes a dict with the names of ``params``, returns one number. It must read all it needs from that dict.
     params : mapping of str to Array
         float64, in the order of the forward pass: the report goes through them backwards.
     gradients : mapping of str to Array or RowGradient
@@ -215,14 +197,14 @@ def check_gradients(
     rng : np.random.Generator
         Draws the directions.
     directions : int
-        For each tensor, and for all together; at least 1.
+        For each tensor, and for all together; at least 1. Each takes 6 calls of the loss, more where it bends sharply.
     tolerance : float
         Largest relative error that passes.
     sizes : mapping of str to int, optional
         Sizes by their letters, to explain a wrong factor with.
     only : collection of str, optional
-        Tensors to judge one by one, by default all. All together are judged in any case: with ``only=()`` the check
-        of a large model costs no more than that of a small one.
+        Tensors to check one by one, by default all. All together are checked in any case: with ``only=()`` a large
+        model costs no more than a small one.
 
     Returns
     -------
@@ -232,12 +214,10 @@ def check_gradients(
     ------
     ValueError
         If a tensor is not float64 (float32 gradients have an error of their own that hides mistakes), something is NaN
-        or Inf, the loss is not one number or gives two answers to one question, or names do not fit.
+        or Inf, the loss is not one number or changes from call to call, or names do not fit.
 
     Notes
     -----
-    Each direction takes 6 calls of the loss, more where it bends sharply.
-
     **Source**: ``torch.autograd.gradcheck``; Baydin et al. 2018, section 2.1, on the error of differences.
 
     Examples
@@ -259,24 +239,38 @@ def check_gradients(
     names = list(params) if only is None else [name for name in params if name in set(only)]
     _check_inputs(params, gradients, directions, only or ())
     rng = _own(rng)
-    point = stand_at(loss, params, precision=tolerance / 10)
-    faults = {name: find_fault(params[name], gradients.get(name)) for name in params}
+    value, again = (_value(loss, dict(params)) for _ in range(2))
+    if abs(again - value) > _ROUNDING * abs(value):
+        raise ValueError(
+            f"check_gradients: the loss must be the same at each call, but was {value!r} and then {again!r}. "
+            f"Is dropout on? Switch it off, or draw its masks once, outside the loss. A loss that changes its "
+            f"argument does this, too."
+        )
+    point = _Point(loss, dict(params), value, precision=tolerance / 10)
+    faults = {name: _find_fault(params[name], gradients.get(name)) for name in params}
     known = {name: gradient for name, gradient in gradients.items() if gradient is not None and not faults[name]}
-    whole = measure("everything", point, known, list(params), rng, directions)
-    tensors = [measure(name, point, known, [name], rng, directions) for name in names]
-    scale = max(rms(measured.numeric) for measured in (whole, *tensors))
-    rows = [judge(measured, faults[measured.name], scale, tolerance, sizes or {}) for measured in tensors]
+    whole = _measure("everything", point, known, list(params), rng, directions)
+    tensors = [_measure(name, point, known, [name], rng, directions) for name in names]
+    scale = max(_rms(measured.numeric) for measured in (whole, *tensors))
+    rows = [_judge(measured, faults[measured.name], scale, tolerance, sizes or {}) for measured in tensors]
     lost = "some gradients cannot be compared" if any(faults.values()) else ""
-    all_of_it = judge(whole, lost, scale, tolerance, sizes or {})
+    all_of_it = _judge(whole, lost, scale, tolerance, sizes or {})
     if not all_of_it.ok and not all(row.ok for row in rows):
         all_of_it = replace(all_of_it, diagnosis="see below")
-    return GradientReport(tuple(rows), all_of_it, tolerance, tuple(find_notes(whole, scale, tolerance)))
+    notes = []
+    if scale <= whole.noise:
+        notes.append("the loss did not change along any direction; is this the function that was meant?")
+    elif whole.noise > tolerance * scale:
+        notes.append(
+            f"the loss is so large beside its slope that differences below {whole.noise / scale:.0e} of the whole are "
+            f"lost in its rounding; take a constant off it"
+        )
+    return GradientReport(tuple(rows), all_of_it, tolerance, tuple(notes))
 
 
 def _check_inputs(
     params: Mapping[str, Array], gradients: Mapping[str, Gradient | None], directions: int, only: Collection[str]
 ) -> None:
-    """Refuse what cannot be checked."""
     if not params or directions < 1:
         raise ValueError(f"check_gradients: expected tensors and directions >= 1, got {len(params)} and {directions}")
     for name, tensor in params.items():
@@ -310,9 +304,9 @@ def check_encoder(
     tolerance: float = 1e-7,
     only: Collection[str] | None = None,
 ) -> GradientReport:
-    """Judge every gradient that a training step gives: from the loss back through the modules and BERT.
+    """Check every gradient of a training step: from the loss back through the modules and BERT.
 
-    The gradients are :func:`~minisbert.training.step.value_and_gradients`'; the slopes are those of the loss of plain
+    The gradients are those of :func:`~minisbert.training.step.value_and_gradients`; the slopes are those of plain
     inference, :func:`~minisbert.model.bert.bert`, which keeps no trace. Nothing is dropped.
 
     Parameters
@@ -323,14 +317,14 @@ def check_encoder(
         Such as anchors and positives, a few short texts of each; for ``"simcse"`` one column.
     loss : str or callable
         A key of :data:`~minisbert.training.losses.LOSSES`, with its own defaults, or a function from the vectors of
-        the columns, ``(B, D)`` each, to a LossResult. ``"softmax"`` gets a random classifier, which is checked as well.
+        the columns, (B, D) each, to a LossResult. ``"softmax"`` gets a random classifier, which is checked as well.
     rng : np.random.Generator
         Draws the directions, and that classifier.
     targets : sequence of float, optional
         Scores or labels, for the losses that compare with them.
     directions, tolerance, only
         As for :func:`check_gradients`; the names are those of
-        :func:`~minisbert.training.parameters.named_parameters`.
+        :func:`~minisbert.training.step.named_parameters`.
 
     Returns
     -------
@@ -339,13 +333,13 @@ def check_encoder(
     Raises
     ------
     ValueError
-        For a loss of an unknown name, targets that are missing or not wanted, and whatever the loss refuses.
+        If the loss has no such name, targets are missing or not used by it, or the loss raises.
 
     Examples
     --------
     >>> import tokenizers
     >>> from minisbert.model.config import BertConfig
-    >>> from minisbert.model.modules import Pooling
+    >>> from minisbert.model.pooling import Pooling
     >>> from minisbert.model.params import random_params
     >>> from minisbert.model.tokens import Tokenizer
     >>> library = tokenizers.Tokenizer(tokenizers.models.WordLevel({"hot": 0, "soup": 1, "tea": 2}, "hot"))
@@ -382,14 +376,13 @@ def check_encoder(
         )
 
 
-LossWithHead = Callable[[list[Array], Mapping[str, Array]], LossResult]
-"""A loss of the columns' vectors and of weights of its own, by their names in training."""
+LossWithHead = Callable[[list[Array], Mapping[str, Array]], LossResult]  # of the columns' vectors and its own weights
 
 
 def _named_loss(
     name: str, columns: Sequence[Sequence[str]], targets: Sequence[float] | None, width: int, rng: np.random.Generator
 ) -> tuple[Sequence[Sequence[str]], dict[str, Array], LossWithHead]:
-    """Find a loss by its name: the columns that it compares, its own weights, and a function of vectors and those."""
+    """Look up a loss: the columns that it compares, its own weights, and a function of vectors and those."""
     if name not in LOSSES:
         raise ValueError(f"check_encoder: loss must be one of {', '.join(LOSSES)}, or a function; got {name!r}")
     loss = LOSSES[name]
@@ -410,3 +403,336 @@ def _named_loss(
         return loss.function(*vectors, *([] if targets is None else [targets]), *head.values(), **extra)
 
     return columns, head, function
+
+
+# ---------------------------------------------------------------------------------------- the slope of a loss, measured
+# With ``f(t) = loss(x + t v)``, centred differences of fourth order in float64 give
+#
+# ``f'(0) = (8 (f(h) - f(-h)) - (f(2h) - f(-2h))) / 12h``
+#
+# for two steps ``h``, made smaller where the two disagree. Where they still disagree, or the slope jumps at the point
+# itself, as that of ``relu`` at 0, the number says little about the gradient: its ``doubt`` tells how little. What the
+# rounding of the loss can do to a slope is its ``noise``. Letters: ``K`` directions.
+#
+# **Source**: Baydin et al. 2018, section 2.1, on the error of differences.
+
+
+_Loss = Callable[[dict[str, Array]], float]  # of all tensors by their names
+
+_STEP = 1e-3  # of a tensor's own size: truncation (h^4 = 1e-12) and rounding (1e-16 / h = 1e-13) are both small
+_ROUNDING = 64 * float(np.finfo(np.float64).eps)  # of the loss: what its last steps lose in float64, with a margin
+
+
+@dataclass(frozen=True)
+class _Point:
+    """A loss, and the point at which its slopes are measured."""
+
+    loss: _Loss
+    params: dict[str, Array]
+    value: float  # the loss at params
+    precision: float  # relative, with which a slope is to be measured
+
+
+def _value(loss: _Loss, params: dict[str, Array], where: str = "at params") -> float:
+    """Call the loss and raise unless it returns one finite float64 number."""
+    value: Any = loss(params)
+    if isinstance(value, (np.ndarray, np.generic)) and (value.ndim or value.dtype != np.float64):
+        raise ValueError(
+            f"check_gradients: the loss must be one float64 number, but it is {value.dtype} {value.shape}. Take the "
+            f"mean over the batch, and look for float32 on the way."
+        )
+    if not isinstance(value, (float, int, np.ndarray, np.generic)):
+        raise ValueError(f"check_gradients: the loss must be one float64 number, but it is a {type(value).__name__}")
+    if not math.isfinite(value):
+        raise ValueError(
+            f"check_gradients: the loss must be finite, but it is {float(value)} {where}. Look for log(0), a division "
+            f"by zero or an overflow."
+        )
+    return float(value)
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """Both sides of the comparison for one tensor, along K directions."""
+
+    name: str
+    shape: tuple[int, ...]
+    analytic: Array  # (K,) <gradient, v>
+    transposed: Array  # (K,) <gradient.T, v>, for square matrices; else as analytic
+    numeric: Array  # (K,)
+    doubt: Array  # (K,)
+    noise: float
+    narrow: bool  # the gradient came back in another dtype than float64
+
+
+def _measure(
+    name: str,
+    point: _Point,
+    gradients: Mapping[str, Gradient],
+    moving: list[str],
+    rng: np.random.Generator,
+    directions: int,
+) -> _Measured:
+    """Measure slopes along random directions of the tensors in ``moving``, beside what their gradients promise.
+
+    A tensor without a gradient counts as one with a gradient of zero.
+    """
+    analytic, transposed, slopes = np.empty(directions), np.empty(directions), []  # (K,) each
+    for i in range(directions):
+        direction = {key: _draw(point.params[key], rng) for key in moving}
+        known = [(gradients[key], v) for key, v in direction.items() if key in gradients]
+        analytic[i] = sum(_along(gradient, v) for gradient, v in known)
+        transposed[i] = sum(_along(gradient, v.T if v.shape == v.T.shape else v) for gradient, v in known)
+        slopes.append(_slope(point, direction, name))
+    tensors = [point.params[key] for key in moving]
+    return _Measured(
+        name,
+        tensors[0].shape if name in moving else (sum(tensor.size for tensor in tensors),),
+        analytic,
+        transposed,
+        numeric=np.array([slope.value for slope in slopes]),
+        doubt=np.array([slope.doubt for slope in slopes]),
+        noise=max(slope.noise for slope in slopes),
+        narrow=any(_values(gradients[key]).dtype != np.float64 for key in moving if key in gradients),
+    )
+
+
+def _draw(tensor: Array, rng: np.random.Generator) -> Array:
+    """Draw a direction whose numbers are about as large as the tensor's own, or 1 if it is zero."""
+    is_by_column = tensor.flags.f_contiguous and not tensor.flags.c_contiguous
+    # in the tensor's own order in memory: adding the two is then several times as fast
+    drawn = rng.standard_normal(tensor.shape[::-1]).T if is_by_column else rng.standard_normal(tensor.shape)
+    return drawn * (_rms(tensor) or 1.0)
+
+
+def _values(gradient: Gradient) -> Array:
+    return gradient.values if isinstance(gradient, RowGradient) else gradient
+
+
+def _along(gradient: Gradient, v: Array) -> float:
+    """Return ``<gradient, v>``; the rows that a RowGradient leaves out are zero."""
+    return float(np.sum(_values(gradient) * (v[gradient.rows] if isinstance(gradient, RowGradient) else v)))
+
+
+def _rms(numbers: Array) -> float:
+    """Root of the mean square."""
+    return math.sqrt(float(np.mean(np.square(numbers))))
+
+
+@dataclass(frozen=True)
+class _Slope:
+    """The slope of the loss along one direction, as measured."""
+
+    value: float
+    change: float  # how far two steps disagree about it
+    doubt: float  # or the two sides of the point, if that is more
+    noise: float  # what the rounding of the loss can do to it
+
+
+def _slope(point: _Point, direction: Mapping[str, Array], name: str) -> _Slope:
+    """Measure the slope along a direction, with smaller steps where it bends sharply."""
+    best, step = _slope_by(_STEP, point, direction, name), _STEP
+    for _ in range(3):
+        if best.change <= point.precision * abs(best.value) + best.noise:
+            break
+        step /= 8
+        best = min(best, _slope_by(step, point, direction, name), key=lambda slope: slope.change + slope.noise)
+    return best
+
+
+def _slope_by(step: float, point: _Point, direction: Mapping[str, Array], name: str) -> _Slope:
+    """Measure it with two steps, ``step`` and half of it."""
+    at = {}
+    for k in (-4, -2, -1, 1, 2, 4):
+        moved = {key: point.params[key] + (k * step / 2) * v for key, v in direction.items()}
+        at[k] = _value(point.loss, point.params | moved, f"{abs(k) * step / 2:.0e} away from params along {name}")
+    coarse = (8 * (at[2] - at[-2]) - (at[4] - at[-4])) / (12 * step)
+    fine = (8 * (at[1] - at[-1]) - (at[2] - at[-2])) / (6 * step)
+    # right minus left slope shrinks with the step, unless the slope jumps at the point itself
+    jump = 2 * (at[1] - 2 * point.value + at[-1]) / (step / 2) - (at[2] - 2 * point.value + at[-2]) / step
+    largest = max(abs(point.value), *map(abs, at.values()))
+    change = abs(fine - coarse)
+    return _Slope(fine, change, max(change, abs(jump)), _ROUNDING * largest / step)
+
+
+# ------------------------------------------------------------------------------------- which mistake does it look like?
+# The error is ``|analytic - numeric| / max(|analytic|, |numeric|, 1e-4 of the whole)``, all sizes the root of the mean
+# square over the directions; the whole is the slope when all tensors move at once. So a tensor whose gradient is
+# rightly zero, as that of the key bias in attention, passes with the rounding error that it has instead. Differences
+# below what the rounding of the loss can make do not count. A difference within ten times the doubt about the slope is
+# "not smooth", not "wrong".
+
+
+_FLOOR = 1e-4  # of the whole: below it a tensor's gradient is measured against the whole
+
+
+def _judge(measured: _Measured, fault: str, scale: float, tolerance: float, sizes: Mapping[str, int]) -> GradientRow:
+    """Turn a measurement into a row of the report.
+
+    ``fault`` says why the gradient cannot be compared at all; ``scale`` is the size of the slope of the whole.
+
+    >>> slopes, doubt = np.array([1.0, -3.0]), np.zeros(2)
+    >>> measured = _Measured("bias", (3,), 4 * slopes, 4 * slopes, slopes, doubt, noise=1e-12, narrow=False)
+    >>> _judge(measured, "", 2.0, 1e-7, {"B": 4}).diagnosis
+    'too large by the factor 4 = B: a sum where a mean belongs?'
+    """
+    a, n = measured.analytic, measured.numeric
+    worst = int(np.argmax(np.abs(a - n)))
+    numbers = measured.name, measured.shape, float(a[worst]), float(n[worst])
+    if fault:
+        return GradientRow(measured.name, measured.shape, math.nan, float(n[worst]), math.inf, "wrong", fault)
+    difference = _rms(a - n)
+    against = max(_rms(a), _rms(n), _FLOOR * scale, measured.noise / tolerance)
+    error = difference / against if difference else 0.0
+    if error <= tolerance:
+        return GradientRow(*numbers, error, "ok")
+    if difference <= 10 * _rms(measured.doubt):
+        jumps = (
+            "the slope jumps here (relu at 0, a tie in a maximum) or the loss is computed in float32; move the point"
+        )
+        return GradientRow(*numbers, error, "not smooth", jumps)
+    text = _diagnose(measured, max(_FLOOR * scale, measured.noise / tolerance) * tolerance, sizes)
+    return GradientRow(*numbers, error, "wrong", text + ("; it is not float64" if measured.narrow else ""))
+
+
+def _diagnose(measured: _Measured, nothing: float, sizes: Mapping[str, int]) -> str:
+    """Name the mistake that a wrong gradient looks like; below ``nothing`` a slope counts as zero.
+
+    One that is the right one times the same number along all directions has its sign turned, or a sum where a mean
+    belongs. One whose transpose is right is transposed. In all others a term is missing or wrong.
+    """
+    a, n = measured.analytic, measured.numeric
+    if _rms(a) <= nothing:
+        return "nothing came back: the gradient is zero"
+    if _rms(n) <= nothing:
+        return "the loss does not change with it, but a gradient came back; does the loss read its argument?"
+    ratio = float(np.dot(a, n) / np.dot(n, n))
+    if len(a) > 1 and np.abs(a - ratio * n).max() <= 1e-5 * _rms(a):
+        return "; ".join(_explain(ratio, sizes))
+    if np.abs(measured.transposed - n).max() <= 1e-5 * _rms(n):
+        return "it is transposed"
+    return "no single factor puts it right: a term is missing, or one is wrong" if len(a) > 1 else "it is wrong"
+
+
+def _explain(ratio: float, sizes: Mapping[str, int]) -> Iterator[str]:
+    """Say what a constant ratio of analytic to numeric means."""
+    if ratio < 0:
+        yield "the sign is turned"
+    factor, way = max(abs(ratio), 1 / abs(ratio)), "large" if abs(ratio) > 1 else "small"
+    if factor < 1 + 1e-5:
+        return
+    letters = [name for name, size in sizes.items() if size > 1 and math.isclose(factor, size, rel_tol=1e-5)]
+    roots = [name for name, size in sizes.items() if size > 1 and math.isclose(factor, math.sqrt(size), rel_tol=1e-5)]
+    if letters:
+        mistake = "a sum where a mean belongs?" if way == "large" else "a mean where a sum belongs?"
+        yield f"too {way} by the factor {factor:.6g} = {' or '.join(letters)}: {mistake}"
+    elif roots:
+        mistake = "is the scaling missing?" if way == "large" else "scaled twice?"
+        yield f"too {way} by the factor {factor:.6g} = sqrt({' or '.join(roots)}): {mistake}"
+    else:
+        yield f"off by the factor {abs(ratio):.6g}"
+
+
+def _find_fault(tensor: Array, gradient: Gradient | None) -> str:
+    """Say why a gradient cannot be compared at all; empty if it can."""
+    if gradient is None:
+        return "no gradient came back"
+    if isinstance(gradient, RowGradient):
+        rows, shape = gradient.rows, gradient.values.shape
+        if gradient.row_count != len(tensor) or shape != (len(rows), *tensor.shape[1:]):
+            return f"{len(rows)} rows {shape} of {gradient.row_count} came back, but the table is {tensor.shape}"
+        if len(np.unique(rows)) != len(rows):
+            return "a row stands twice: the gradients of its uses must be added up"
+        if len(rows) and not 0 <= rows.min() <= rows.max() < len(tensor):
+            return f"rows {rows.min()} to {rows.max()} came back, but the table is {tensor.shape}"
+    elif not isinstance(gradient, np.ndarray):
+        return f"a {type(gradient).__name__} came back, not an array"
+    elif gradient.shape != tensor.shape:
+        hint = ""
+        if gradient.shape == tensor.shape[::-1]:
+            hint = ": transposed"
+        elif gradient.size == tensor.size:
+            hint = ": a reshape, or a sum without keepdims=False"
+        elif gradient.shape[gradient.ndim - tensor.ndim :] == tensor.shape:
+            hint = ": the sum over the leading axes is missing"
+        return f"its shape is {gradient.shape}, but the tensor's is {tensor.shape}{hint}"
+    values = _values(gradient)
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad):
+        return f"NaN or Inf in {len(bad)} of {values.size} numbers, the first at {tuple(bad[0].tolist())}"
+    return ""
+
+
+# ----------------------------------------------------------------------------------------------------------- the report
+# The table goes through the tensors as the backward pass does, from the loss to the input, and names the first that is
+# wrong: a mistake spoils all that comes after it.
+
+
+@dataclass(frozen=True)
+class GradientRow:
+    """What was found for one tensor."""
+
+    name: str
+    shape: tuple[int, ...]
+    analytic: float  # <gradient, v> along the direction in which the two differ most
+    numeric: float  # the measured slope along it
+    error: float  # relative; infinite where nothing could be compared
+    verdict: str  # "ok", "wrong" or "not smooth"
+    diagnosis: str = ""  # what the mistake looks like
+
+    @property
+    def ok(self) -> bool:
+        """Whether the gradient agrees with the measured slopes."""
+        return self.verdict == "ok"
+
+
+@dataclass(frozen=True)
+class GradientReport:
+    """The findings for all tensors; ``str(report)`` is a table for people."""
+
+    rows: tuple[GradientRow, ...]  # in the order of the forward pass, as the tensors were given
+    whole: GradientRow  # all tensors moving at once
+    tolerance: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether every gradient is right; a tensor that could not be judged is not."""
+        return all(row.ok for row in (*self.rows, self.whole))
+
+    @property
+    def worst(self) -> GradientRow:
+        """The row with the largest relative error."""
+        return max(self.rows or (self.whole,), key=lambda row: row.error)
+
+    @property
+    def first_wrong(self) -> GradientRow | None:
+        """The wrong tensor nearest to the loss: a mistake spoils all that comes after it."""
+        return next((row for row in (*reversed(self.rows), self.whole) if not row.ok), None)
+
+    def __str__(self) -> str:
+        lines = [("tensor", "shape", "analytic", "numeric", "error", "")]
+        for row in (self.whole, *reversed(self.rows)):  # as the backward pass meets them
+            mark = "ok" if row.ok else f"<-- {row.verdict}: {row.diagnosis}"
+            numbers = f"{row.analytic:.6e}", f"{row.numeric:.6e}", f"{row.error:.1e}"
+            lines.append((row.name, str(row.shape), *numbers, mark))
+        width = [max(len(line[column]) for line in lines) for column in range(5)]
+        table = [
+            f"  {a:{width[0]}}  {b:{width[1]}}  {c:>{width[2]}}  {d:>{width[3]}}  {e:>{width[4]}}  {f}".rstrip()
+            for a, b, c, d, e, f in lines
+        ]
+        return "\n".join([*table, "", self._summary(), *(f"Note: {note}" for note in self.notes)])
+
+    def _summary(self) -> str:
+        """Say in one or two sentences what the table shows."""
+        if (first := self.first_wrong) is None:
+            number = f"All {len(self.rows)} gradients, and all together," if self.rows else "All gradients together"
+            return (
+                f"{number} agree with finite differences; the largest relative error is {self.worst.error:.1e} "
+                f"({self.worst.name}), the bound {self.tolerance:.0e}."
+            )
+        bad = sum(not row.ok for row in self.rows)
+        return (
+            f"{bad} of {len(self.rows)} gradients {'does' if bad == 1 else 'do'} not agree with finite differences.\n"
+            f"The first on the way back from the loss is {first.name}: {first.diagnosis}"
+        )

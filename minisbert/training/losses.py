@@ -1,8 +1,7 @@
-"""What training makes small: seven losses of sentence embeddings, each with its gradient by hand.
+"""Seven losses for sentence embeddings, each with its gradient by hand.
 
-Each function takes embeddings, compares them and gives a :class:`LossResult`: one number, and how it moves with each
-number of each embedding. That gradient is where the backward pass of the encoder begins. :data:`LOSSES` lists them by
-sentence-transformers' names.
+Each compares embeddings and returns a :class:`LossResult`: one number, and how it changes with each number of each
+embedding. That is where the encoder's backward pass begins. :data:`LOSSES` lists them by sentence-transformers' names:
 
 ===========================  =================================================  ====================================
 name                         what it asks for                                   data
@@ -16,17 +15,8 @@ cosent                       cosines in the order of the scores                 
 softmax                      a linear classifier can tell the label             labelled pairs
 ===========================  =================================================  ====================================
 
-**False negatives.** Losses with in-batch negatives push an anchor from every other text of the batch. A text that
-occurs twice is then pushed from its own copy. :func:`find_false_negatives` finds these, and they are left out.
-
-**Kinks.** Where a loss has no derivative (a hinge at exactly 0, equal embeddings under a distance), its gradient counts
-as 0, as in PyTorch.
-
-**dtype.** float32 in, float32 gradients out; float64 likewise. The loss itself is a Python float.
-
-Left out on purpose: mining of hard negatives, and weights of examples. Next file: ``parameters.py``.
-
-Letters: ``B`` examples, ``D`` the width of an embedding, ``M`` candidates, ``C`` classes.
+Where a loss has no derivative (a hinge at exactly 0, equal embeddings under a distance) its gradient is 0, as in
+PyTorch. Letters: ``B`` examples, ``D`` the width of an embedding, ``M`` candidates, ``C`` classes.
 """
 
 from __future__ import annotations
@@ -35,7 +25,7 @@ import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -54,38 +44,31 @@ from minisbert.similarity import (
     pairwise_manhattan_sim,
     pairwise_manhattan_sim_backward,
 )
-from minisbert.training.loss_arguments import (
-    check_choice,
-    check_embeddings,
-    check_head,
-    check_positive,
-    checked_mask,
-    checked_numbers,
-    name_values,
-)
-
-__all__ = [
-    "LOSSES",
-    "Loss",
-    "LossResult",
-    "contrastive",
-    "cosent",
-    "cosine_similarity",
-    "find_false_negatives",
-    "multiple_negatives_ranking",
-    "simcse",
-    "softmax_classification",
-    "triplet",
-]
 
 
 @dataclass(frozen=True, eq=False)
 class LossResult:
-    """A loss and its gradients."""
+    """A loss and its gradients, as each loss returns it.
 
-    value: float  # the mean over the batch, dimensionless, at least 0
-    gradients: tuple[Array, ...]  # one for each embeddings argument, in order, of its shape and dtype
-    head: dict[str, Array] = field(default_factory=dict)  # of the loss's own weights, by their names in training
+    Parameters
+    ----------
+    value : float
+        At least 0; the mean over the batch, but for CoSENT.
+    gradients : tuple of Array, shape (B, D) each
+        One for each embeddings argument, in order, of its shape and dtype.
+    head : dict of str to Array
+        The gradients of the loss's own weights, by their names in training.
+
+    Examples
+    --------
+    >>> result = cosine_similarity(np.array([[2.0, 0.0]]), np.array([[0.0, 1.0]]), [0.5])
+    >>> result.value, [gradient.shape for gradient in result.gradients]
+    (0.25, [(1, 2), (1, 2)])
+    """
+
+    value: float
+    gradients: tuple[Array, ...]
+    head: dict[str, Array] = field(default_factory=dict)
 
 
 # ---------------------------------------------------------------------------------------------- in-batch negatives
@@ -105,29 +88,29 @@ def multiple_negatives_ranking(
     symmetric: bool = False,
     false_negatives: Array | None = None,
 ) -> LossResult:
-    """InfoNCE: among all candidates of the batch, each anchor has to pick out its own positive.
+    """InfoNCE: each anchor must pick out its own positive among all candidates of the batch.
 
     ``loss = mean over i of -log(exp(s_ii) / sum over j of exp(s_ij))``, with ``s_ij = scale * similarity(anchor_i,
-    candidate_j)``. The candidates are all positives of the batch and then all hard negatives, anybody's. The gradient
-    of the scores is ``d_s_ij = (p_ij - [i = j]) / B`` with ``p`` the softmax over ``j``: each anchor is pulled to its
-    positive and pushed from the others, most from those that are closest.
+    candidate_j)``. The candidates are all positives of the batch, then all hard negatives, whichever anchor they were
+    chosen for. The gradient of the scores, ``d_s_ij = (p_ij - [i = j]) / B`` with ``p`` the softmax over ``j``, pulls
+    each anchor to its positive and pushes it from the others, hardest from the closest.
 
     Parameters
     ----------
     anchors, positives : Array, shape (B, D)
-        Row ``i`` of ``positives`` belongs to row ``i`` of ``anchors``. ``B >= 2`` where there are no hard negatives.
+        float32 or float64. Row ``i`` of one belongs to row ``i`` of the other. ``B >= 2`` without hard negatives.
     *negatives : Array, shape (B, D)
-        Hard negatives: row ``i`` of each was chosen for anchor ``i``, and counts as a candidate for all.
+        Hard negatives.
     scale : float
-        1 / temperature. 20 for cosines, 1 for dot products of vectors that are not of length 1.
+        1 / temperature: 20 for cosines, 1 for dot products of vectors that are not of length 1.
     similarity : {"cosine", "dot"}
     symmetric : bool
-        Average with the same loss the other way round: each positive has to pick out its anchor among all anchors. Hard
+        Average with the loss in the other direction: each positive must pick out its anchor among all anchors. Hard
         negatives take no part in that half.
     false_negatives : Array of bool, shape (B, M), optional
-        ``M = B * (1 + len(negatives))``. Where True, candidate ``j`` is left out for anchor ``i``: score -inf, gradient
-        0; in the other half, anchor ``i`` for positive ``j``. From :func:`find_false_negatives`. An anchor with no
-        negative left adds 0 to the loss.
+        ``M = B (1 + len(negatives))``. Where True, candidate ``j`` is left out for anchor ``i`` (score -inf, gradient
+        0), and anchor ``i`` for positive ``j`` in the other direction. An anchor with no negative left adds 0 to the
+        loss. From :func:`find_false_negatives`.
 
     Returns
     -------
@@ -137,14 +120,14 @@ def multiple_negatives_ranking(
     Raises
     ------
     ValueError
-        For arguments that do not fit together, NaN, Inf, an all-zero embedding under "cosine", and a batch of one
-        without hard negatives, whose loss is 0 whatever the embeddings are.
+        If arguments do not fit together or hold NaN or Inf, an embedding is all zeros under "cosine", or a batch of
+        one has no hard negatives: its loss is 0 whatever the embeddings are.
 
     Notes
     -----
     **Source**: Henderson et al. 2017, section 4.4; van den Oord et al. 2018, equation 4.
     ``sentence_transformers.losses.MultipleNegativesRankingLoss(scale=, similarity_fct=)``; ``symmetric`` is its
-    ``directions=("query_to_doc", "doc_to_query"), partition_mode="per_direction"``, which was
+    ``directions=("query_to_doc", "doc_to_query"), partition_mode="per_direction"``, formerly
     ``MultipleNegativesSymmetricRankingLoss``. They do not leave out false negatives.
 
     Examples
@@ -158,21 +141,17 @@ def multiple_negatives_ranking(
     """
     name = "multiple_negatives_ranking"
     hard = {f"negatives[{i}]": rows for i, rows in enumerate(negatives)}
-    check_choice(name, "similarity", similarity, _SIMILARITIES)
-    check_embeddings(name, {"anchors": anchors, "positives": positives, **hard}, similarity == "cosine")
-    check_positive(name, scale=scale)
+    score, score_backward = _choose(name, "similarity", similarity, _SIMILARITIES)
+    _check(name, {"anchors": anchors, "positives": positives, **hard}, similarity == "cosine", scale=scale)
     count = len(anchors)
     if count == 1 and not negatives:
         raise ValueError(
-            f"{name}: a batch must have B >= 2 pairs, or hard negatives, but has one pair: with nothing to pick from, "
-            f"the loss is 0 whatever the embeddings are. The usual cause is the last batch of an epoch: drop it, or "
-            f"add it to the one before."
+            f"{name}: a batch must have B >= 2 pairs, or hard negatives, but has one pair: {_NOTHING_TO_COMPARE}"
         )
-    score, score_backward = _SIMILARITIES[similarity]
     candidates = np.concatenate([positives, *negatives])  # (M, D)
     scores = _scaled(name, scale, score(anchors, candidates))  # (B, M)
     if false_negatives is not None:
-        scores[checked_mask(name, false_negatives, scores.shape)] = -math.inf
+        scores[_checked_mask(name, false_negatives, scores.shape)] = -math.inf
     own = np.arange(count)
     value, d_scores = _cross_entropy(scores, own)
     if symmetric:
@@ -187,7 +166,7 @@ def multiple_negatives_ranking(
 def simcse(
     first_view: Array, second_view: Array, scale: float = 20.0, false_negatives: Array | None = None
 ) -> LossResult:
-    """Unsupervised SimCSE: a text has to recognise itself, encoded twice with other units dropped.
+    """Unsupervised SimCSE: a text must recognise itself, encoded twice with different dropout.
 
     :func:`multiple_negatives_ranking` with cosines, where anchors and positives are two passes of the *same* texts
     through the encoder in training: dropout alone makes them differ.
@@ -227,16 +206,17 @@ def simcse(
 def find_false_negatives(
     anchors: Sequence[Hashable], positives: Sequence[Hashable], *negatives: Sequence[Hashable]
 ) -> Array:
-    """Find candidates that are no negatives, because the same text stands at another place of the batch.
+    """Find in-batch negatives that are none, because the same text stands at another place of the batch.
 
-    Candidate ``j`` must not count as a negative of anchor ``i`` if it is not ``i``'s own positive, and
+    Losses with in-batch negatives push an anchor from every other text of the batch; a text that occurs twice would be
+    pushed from its own copy. Candidate ``j``, unless it is anchor ``i``'s own positive, is a false negative of ``i`` if
 
     - its text is that of ``i``'s positive or of anchor ``i`` itself, or
     - it is the positive of an anchor with the text of anchor ``i``.
 
     Parameters
     ----------
-    anchors, positives : sequence of str, or of anything else that can be told apart, length B
+    anchors, positives : sequence of str or of any hashable, length B
         Texts as they are encoded, or their ids. With class labels for both, all of the own class are left out.
     *negatives : sequence, length B
         Hard negatives.
@@ -244,18 +224,17 @@ def find_false_negatives(
     Returns
     -------
     Array of bool, shape (B, M)
-        ``M = B * (1 + len(negatives))``, for :func:`multiple_negatives_ranking`.
+        ``M = B (1 + len(negatives))``, for :func:`multiple_negatives_ranking`.
 
     Raises
     ------
     ValueError
-        For a bare string, lists of unequal length, and things that cannot be told apart, such as rows of an array.
+        For a bare string, lists of unequal length, and values that are not hashable, such as rows of an array.
 
     Notes
     -----
     **Source**: Gao et al. 2021 (SimCSE) and Henderson et al. 2017 push duplicates apart; sentence-transformers keeps
-    them out of a batch instead, by ``BatchSamplers.NO_DUPLICATES``. Texts are equal if they are equal character by
-    character.
+    them out of a batch instead, by ``BatchSamplers.NO_DUPLICATES``. Texts are compared character by character.
 
     Examples
     --------
@@ -305,7 +284,7 @@ _PAIRWISE_DISTANCE_EPS = 1e-6  # torch.nn.functional.pairwise_distance adds it t
 
 
 def contrastive(a: Array, b: Array, labels: ArrayLike, margin: float = 0.5, distance: str = "cosine") -> LossResult:
-    """Pull pairs with label 1 together, and push those with label 0 apart until they are a margin apart.
+    """Pull pairs with label 1 together, and push those with label 0 apart until a margin lies between them.
 
     ``loss = mean of 1/2 * (label * d^2 + (1 - label) * max(margin - d, 0)^2)``, ``d`` the distance of a pair
 
@@ -317,7 +296,7 @@ def contrastive(a: Array, b: Array, labels: ArrayLike, margin: float = 0.5, dist
     margin : float
         In units of the distance, above 0.
     distance : {"cosine", "euclidean", "manhattan"}
-        "cosine" is ``1 - cos``, in [0, 2]. The others are taken of ``a - b + 1e-6``, as PyTorch does.
+        "cosine" is ``1 - cos``, in [0, 2]. The others are those of ``a - b + 1e-6``, as in PyTorch.
 
     Returns
     -------
@@ -327,8 +306,8 @@ def contrastive(a: Array, b: Array, labels: ArrayLike, margin: float = 0.5, dist
     Raises
     ------
     ValueError
-        For arguments that do not fit together, NaN, Inf, labels other than 0 and 1, a margin that is not above 0, and
-        an all-zero embedding under "cosine".
+        If arguments do not fit together or hold NaN or Inf, a label is not 0 or 1, the margin is not above 0, or an
+        embedding is all zeros under "cosine".
 
     Notes
     -----
@@ -346,17 +325,15 @@ def contrastive(a: Array, b: Array, labels: ArrayLike, margin: float = 0.5, dist
            [ 0.   , -0.073]])
     """
     name = "contrastive"
-    check_choice(name, "distance", distance, _DISTANCES)
-    check_embeddings(name, {"a": a, "b": b}, distance == "cosine")
-    check_positive(name, margin=margin)
-    is_equal = checked_numbers(name, "labels", labels, len(a)).astype(a.dtype)
+    chosen = _choose(name, "distance", distance, _DISTANCES)
+    _check(name, {"a": a, "b": b}, distance == "cosine", margin=margin)
+    is_equal = _checked_numbers(name, "labels", labels, len(a)).astype(a.dtype)
     is_binary = (is_equal == 0.0) | (is_equal == 1.0)
     if not is_binary.all():
         raise ValueError(
-            f"{name}: labels must be 1 (belongs together) or 0, got {name_values(is_equal[~is_binary])}. For graded "
+            f"{name}: labels must be 1 (belongs together) or 0, got {_name_values(is_equal[~is_binary])}. For graded "
             f"scores use cosine_similarity or cosent, for classes softmax."
         )
-    chosen = _DISTANCES[distance]
     if distance != "cosine":
         a, b = a - b + _PAIRWISE_DISTANCE_EPS, np.zeros_like(b)  # moves with the old a and b as with the new ones
     distances = chosen.offset - chosen.similarity(a, b)  # (B,)
@@ -369,7 +346,7 @@ def contrastive(a: Array, b: Array, labels: ArrayLike, margin: float = 0.5, dist
 def triplet(
     anchors: Array, positives: Array, negatives: Array, margin: float = 1.0, distance: str = "euclidean"
 ) -> LossResult:
-    """Ask that the positive is closer to the anchor than the negative, by a margin.
+    """Make the positive closer to the anchor than the negative is, by a margin.
 
     ``loss = mean of max(d(anchor, positive) - d(anchor, negative) + margin, 0)``
 
@@ -377,9 +354,9 @@ def triplet(
     ----------
     anchors, positives, negatives : Array, shape (B, D)
     margin : float
-        In units of the distance, above 0: with 0, embeddings that are all the same would do.
+        In units of the distance, above 0: with 0, embeddings that are all equal would have no loss.
     distance : {"cosine", "euclidean", "manhattan"}
-        "cosine" is ``1 - cos``, in [0, 2]: a margin of 1 is much there.
+        "cosine" is ``1 - cos``, in [0, 2], where a margin of 1 is large.
 
     Returns
     -------
@@ -389,8 +366,8 @@ def triplet(
     Raises
     ------
     ValueError
-        For arguments that do not fit together, NaN, Inf, a margin that is not above 0, and an all-zero embedding under
-        "cosine".
+        If arguments do not fit together or hold NaN or Inf, the margin is not above 0, or an embedding is all zeros
+        under "cosine".
 
     Notes
     -----
@@ -405,11 +382,9 @@ def triplet(
     (0.5, array([[-1.,  1.]]))
     """
     name = "triplet"
+    chosen = _choose(name, "distance", distance, _DISTANCES)
     embeddings = {"anchors": anchors, "positives": positives, "negatives": negatives}
-    check_choice(name, "distance", distance, _DISTANCES)
-    check_embeddings(name, embeddings, distance == "cosine")
-    check_positive(name, margin=margin)
-    chosen = _DISTANCES[distance]
+    _check(name, embeddings, distance == "cosine", margin=margin)
     # the offset of the distances cancels
     losses = chosen.similarity(anchors, negatives) - chosen.similarity(anchors, positives) + margin  # (B,)
     d_losses = (losses > 0.0).astype(anchors.dtype) / len(anchors)  # (B,)
@@ -422,9 +397,7 @@ def triplet(
 
 
 def cosine_similarity(a: Array, b: Array, scores: ArrayLike) -> LossResult:
-    """Ask that the cosine of each pair is its score, by the mean of squared differences.
-
-    ``loss = mean of (cos(a_i, b_i) - score_i)^2``
+    """Make the cosine of each pair its score: ``loss = mean of (cos(a_i, b_i) - score_i)^2``.
 
     Parameters
     ----------
@@ -440,7 +413,7 @@ def cosine_similarity(a: Array, b: Array, scores: ArrayLike) -> LossResult:
     Raises
     ------
     ValueError
-        For arguments that do not fit together, NaN, Inf, a score outside [-1, 1], and an all-zero embedding.
+        If arguments do not fit together or hold NaN or Inf, a score is outside [-1, 1], or an embedding is all zeros.
 
     Notes
     -----
@@ -454,11 +427,11 @@ def cosine_similarity(a: Array, b: Array, scores: ArrayLike) -> LossResult:
     (0.25, array([[0. , 0.5]]))
     """
     name = "cosine_similarity"
-    check_embeddings(name, {"a": a, "b": b})
-    wanted = checked_numbers(name, "scores", scores, len(a))
+    _check(name, {"a": a, "b": b})
+    wanted = _checked_numbers(name, "scores", scores, len(a))
     if np.abs(wanted).max() > 1.0:
         raise ValueError(
-            f"{name}: scores must lie in [-1, 1], as cosines do, got {name_values(wanted[np.abs(wanted) > 1.0])}. "
+            f"{name}: scores must lie in [-1, 1], as cosines do, got {_name_values(wanted[np.abs(wanted) > 1.0])}. "
             f"Divide them by the top of their scale (5 for STSb) first, or use cosent, which looks at their order "
             f"alone."
         )
@@ -467,11 +440,11 @@ def cosine_similarity(a: Array, b: Array, scores: ArrayLike) -> LossResult:
 
 
 def cosent(a: Array, b: Array, scores: ArrayLike, scale: float = 20.0) -> LossResult:
-    """Ask that of two pairs the one with the higher score has the higher cosine.
+    """CoSENT: of two pairs, the one with the higher score must have the higher cosine.
 
     ``loss = log(1 + sum of exp(scale * (cos_k - cos_i)))`` over all ``i, k`` of the batch with ``score_i > score_k``
 
-    Pairs with equal scores are not compared. That is a cross-entropy whose right class has score 0 and whose wrong
+    Pairs with equal scores are not compared. This is a cross-entropy whose right class has score 0 and whose wrong
     classes are the differences of cosines: each is pushed below 0 by its share of the sum.
 
     Parameters
@@ -479,20 +452,21 @@ def cosent(a: Array, b: Array, scores: ArrayLike, scale: float = 20.0) -> LossRe
     a, b : Array, shape (B, D)
         ``B >= 2``.
     scores : array_like, shape (B,)
-        On any scale: only their order counts. If they are all the same, loss and gradients are 0.
+        On any scale: only their order counts. If all are equal, loss and gradients are 0.
     scale : float
         1 / temperature.
 
     Returns
     -------
     LossResult
-        The value is of the batch as a whole and no mean: it grows with ``log B^2``. Gradients of ``a`` and ``b``.
+        The value belongs to the batch as a whole: it is not a mean and grows with ``log B^2``. Gradients of ``a`` and
+        ``b``.
 
     Raises
     ------
     ValueError
-        For arguments that do not fit together, NaN, Inf, an all-zero embedding, and a batch of one, whose loss is 0
-        whatever the embeddings are.
+        If arguments do not fit together or hold NaN or Inf, an embedding is all zeros, or the batch has one pair: its
+        loss is 0 whatever the embeddings are.
 
     Notes
     -----
@@ -508,14 +482,10 @@ def cosent(a: Array, b: Array, scores: ArrayLike, scale: float = 20.0) -> LossRe
     0.4008
     """
     name = "cosent"
-    check_embeddings(name, {"a": a, "b": b})
-    check_positive(name, scale=scale)
-    wanted = checked_numbers(name, "scores", scores, len(a))  # float64: as float32, some could become equal
+    _check(name, {"a": a, "b": b}, scale=scale)
+    wanted = _checked_numbers(name, "scores", scores, len(a))  # float64: as float32, some could become equal
     if len(a) == 1:
-        raise ValueError(
-            f"{name}: a batch must have B >= 2 pairs, but has one: with nothing to compare, the loss is 0 whatever the "
-            f"embeddings are. The usual cause is the last batch of an epoch: drop it, or add it to the one before."
-        )
+        raise ValueError(f"{name}: a batch must have B >= 2 pairs, but has one: {_NOTHING_TO_COMPARE}")
     cosines = _scaled(name, scale, pairwise_cos_sim(a, b))  # (B,)
     is_compared = wanted[:, None] > wanted[None, :]  # (B, B)
     differences = (cosines[None, :] - cosines[:, None])[is_compared]
@@ -531,11 +501,9 @@ def cosent(a: Array, b: Array, scores: ArrayLike, scale: float = 20.0) -> LossRe
 
 
 def softmax_classification(u: Array, v: Array, labels: ArrayLike, weight: Array, bias: Array) -> LossResult:
-    """Ask that a linear classifier can tell a pair's label from ``u``, ``v`` and ``|u - v|``.
+    """Let a linear classifier, trained too and then thrown away, tell a pair's label from ``u``, ``v`` and ``|u - v|``.
 
     ``loss = mean of -log(softmax(weight @ [u, v, |u - v|] + bias)[label])``
-
-    The classifier is learned along and thrown away afterwards.
 
     Parameters
     ----------
@@ -554,7 +522,7 @@ def softmax_classification(u: Array, v: Array, labels: ArrayLike, weight: Array,
     Raises
     ------
     ValueError
-        For arguments that do not fit together, NaN, Inf, and labels that are no whole numbers from 0 to ``C - 1``.
+        If arguments do not fit together or hold NaN or Inf, or a label is not a whole number from 0 to ``C - 1``.
 
     Notes
     -----
@@ -573,14 +541,14 @@ def softmax_classification(u: Array, v: Array, labels: ArrayLike, weight: Array,
     (array([[ 0.   , -0.213]]), array([ 0.107, -0.213,  0.107]))
     """
     name = "softmax_classification"
-    check_embeddings(name, {"u": u, "v": v}, needs_direction=False)
-    check_head(name, u, weight, bias)
-    classes = checked_numbers(name, "labels", labels, len(u))
+    _check(name, {"u": u, "v": v}, needs_direction=False)
+    _check_head(name, u, weight, bias)
+    classes = _checked_numbers(name, "labels", labels, len(u))
     wrong = (classes != np.floor(classes)) | (classes < 0) | (classes >= len(weight))
     if wrong.any():
         raise ValueError(
             f"{name}: labels must be whole numbers from 0 to {len(weight) - 1}, as weight has {len(weight)} rows, one "
-            f"a class, got {name_values(classes[wrong])}. Number the classes from 0."
+            f"a class, got {_name_values(classes[wrong])}. Number the classes from 0."
         )
     features = np.concatenate([u, v, np.abs(u - v)], axis=1)
     value, d_logits = _cross_entropy(linear(features, weight, bias), classes.astype(np.intp))
@@ -598,14 +566,12 @@ class Loss:
     """A loss as training sees it."""
 
     function: Callable[..., LossResult]
+    # "pairs" (anchors, positives, any hard negatives), "triplets" (anchors, positives, negatives), "scored" (two
+    # columns of texts, and scores), "labelled" (two, and labels) or "texts" (one column, encoded twice)
     data: str
-    """What a batch is: "pairs" (anchors, positives, any hard negatives), "triplets" (anchors, positives, negatives),
-    "scored" (two columns of texts, and scores), "labelled" (two, and labels), "texts" (one column, encoded twice)."""
-    options: Mapping[str, float | str | bool]
-    """Keyword arguments that a user may set, with their defaults."""
+    options: Mapping[str, float | str | bool]  # keyword arguments that a user may set, with their defaults
     takes_false_negatives: bool = False
-    has_head: bool = False
-    """Whether the function takes a weight and a bias of its own, which are trained too."""
+    has_head: bool = False  # the function takes a weight and a bias of its own, which are trained too
 
 
 LOSSES = MappingProxyType(
@@ -624,14 +590,12 @@ LOSSES = MappingProxyType(
         "softmax": Loss(softmax_classification, "labelled", {}, has_head=True),
     }
 )
-"""The losses by name, for training from a file."""
-
 
 # ---------------------------------------------------------------------------------------------------------- shared
 
 
 def _cross_entropy(scores: Array, targets: Array) -> tuple[float, Array]:
-    """Mean over rows of -log(softmax(row)[target]), and its gradient; a score of -inf is left out."""
+    """Mean over rows of ``-log(softmax(row)[target])``, and its gradient; a score of -inf is left out."""
     rows = np.arange(len(scores))
     largest = scores.argmax(axis=1)
     highest = scores[rows, largest]
@@ -656,10 +620,119 @@ def _scaled(function: str, scale: float, similarities: Array) -> Array:
             f"{function}: scale times similarity, {scale:g} * {largest:g}, is too large for {similarities.dtype}. The "
             f"usual scales are 20 for cosines and 1 for dot products; are the embeddings of the usual size, too?"
         )
-    scores: Array = scale * similarities
-    return scores
+    return scale * similarities
 
 
 def _mean(losses: Array) -> float:
-    """Mean as a Python float."""
     return float(np.mean(losses, dtype=np.float64))
+
+
+# ------------------------------------------------------------------------------------------------------------ arguments
+# NaN in a loss would travel into every weight at the next step, so arguments are checked first.
+
+
+_Choice = TypeVar("_Choice")
+
+_NOTHING_TO_COMPARE = (
+    "with nothing to compare, the loss is 0 whatever the embeddings are. The usual cause is the last batch of an "
+    "epoch: drop it, or add it to the one before."
+)
+
+
+def _check(function: str, embeddings: Mapping[str, Array], needs_direction: bool = True, **positive: float) -> None:
+    """Raise if embeddings (B, D) do not fit together or are not finite, or a scale or margin is not above 0.
+
+    Where a cosine is taken, rows of zeros, which have no direction, are refused as well.
+    """
+    kinds = {(x.shape, x.dtype) if isinstance(x, np.ndarray) else type(x).__name__ for x in embeddings.values()}
+    kind = kinds.pop()
+    if kinds or isinstance(kind, str) or len(kind[0]) != 2 or 0 in kind[0] or kind[1] not in (np.float32, np.float64):
+        said = ", ".join(
+            f"{name} {x.dtype} {x.shape}" if isinstance(x, np.ndarray) else f"{name} a {type(x).__name__}"
+            for name, x in embeddings.items()
+        )
+        raise ValueError(
+            f"{function}: embeddings must be arrays (B, D) of one shape, all float32 or all float64, with B >= 1 and "
+            f"D >= 1, got {said}. Row i of each belongs to example i; give several negatives as several arrays."
+        )
+    for name, x in embeddings.items():
+        is_finite = np.all(np.isfinite(x), axis=1)
+        if not is_finite.all():
+            raise ValueError(
+                f"{function}: {name} must be finite, but there is NaN or Inf in {_rows(is_finite)}. In training the "
+                f"usual cause is a learning rate that is too high, or a broken checkpoint."
+            )
+        has_direction = np.any(x, axis=1)
+        if needs_direction and not has_direction.all():
+            raise ValueError(
+                f"{function}: each row of {name} must have a direction for a cosine, but there are only zeros in "
+                f"{_rows(has_direction)}. The usual cause is an activation that cut a whole vector to zero."
+            )
+    for name, number in positive.items():
+        if not 0.0 < number < math.inf:
+            raise ValueError(f"{function}: {name} must be a finite number above 0, got {number!r}")
+
+
+def _checked_numbers(function: str, what: str, values: ArrayLike, count: int) -> Array:
+    """Return scores or labels as float64 (B,), finite."""
+    try:
+        numbers = np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{function}: {what} must be numbers, but NumPy says: {error}") from None
+    if numbers.shape != (count,):
+        raise ValueError(f"{function}: {what} must be (B,) = ({count},), one for each example, got {numbers.shape}")
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"{function}: {what} must be finite, but NaN or Inf are {_rows(np.isfinite(numbers))}")
+    return numbers
+
+
+def _checked_mask(function: str, mask: Array, shape: tuple[int, ...]) -> Array:
+    """Return the mask (B, M) of false negatives, in which no anchor leaves out its own positive."""
+    if not isinstance(mask, np.ndarray) or mask.dtype != bool or mask.shape != shape:
+        said = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else f"a {type(mask).__name__}"
+        raise ValueError(
+            f"{function}: false_negatives must be an array of bool (B, M) = {shape}, a column for each positive and "
+            f"then for each hard negative, got {said}. find_false_negatives makes it from the texts of the batch."
+        )
+    if np.diagonal(mask).any():
+        raise ValueError(
+            f"{function}: false_negatives must be False for an anchor's own positive, candidate i of anchor i, but is "
+            f"True in {_rows(~np.diagonal(mask))}"
+        )
+    return mask
+
+
+def _check_head(function: str, u: Array, weight: Array, bias: Array) -> None:
+    """Raise if the classifier's weight (C, 3 D) and bias (C,) do not fit ``u`` (B, D), or are not finite."""
+    fits = all(isinstance(x, np.ndarray) and x.dtype == u.dtype for x in (weight, bias))
+    if not fits or weight.shape != (bias.size, 3 * u.shape[1]) or bias.ndim != 1 or bias.size < 2:
+        said = " and ".join(f"{np.asarray(x).dtype} {np.shape(x)}" for x in (weight, bias))
+        raise ValueError(
+            f"{function}: weight and bias must be {u.dtype} arrays (C, {3 * u.shape[1]}) and (C,), with C >= 2 classes "
+            f"and three times the width of u, got {said}"
+        )
+    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+        raise ValueError(
+            f"{function}: weight and bias must be finite, but there is NaN or Inf. Is the learning rate too high?"
+        )
+
+
+def _choose(function: str, what: str, name: str, known: Mapping[str, _Choice]) -> _Choice:
+    """Look up a similarity or a distance."""
+    if name not in known:
+        raise ValueError(f"{function}: {what} must be one of {', '.join(known)}, got {name!r}")
+    return known[name]
+
+
+def _name_values(values: Array) -> str:
+    """Name the first three values, and say how many there are."""
+    return ", ".join(f"{value:g}" for value in values[:3]) + (
+        f", ... ({len(values)} in all)" if len(values) > 3 else ""
+    )
+
+
+def _rows(is_good: Array) -> str:
+    """Name the first five bad rows, and say how many there are."""
+    bad = np.flatnonzero(~is_good)
+    named = ", ".join(str(row) for row in bad[:5]) + (", ..." if len(bad) > 5 else "")
+    return f"row{'s' if len(bad) > 1 else ''} {named} ({len(bad)} of {len(is_good)})"

@@ -1,20 +1,16 @@
-"""One step of training, up to the gradient: texts -> vectors -> loss, and all the way back to every weight.
+"""One step of training, up to the gradient: texts -> vectors -> loss, and back to every weight.
 
-The texts of a batch, all columns together, are split into **shards** of about equal numbers of tokens. Each shard goes
-forward on a thread of its own, as batches of inference do, and keeps its trace. The loss sees the vectors of all
-texts. Then each shard goes backward, and the gradients of the shards are added up, always in the same order, so that
-the result is the same to the last bit however the threads were scheduled.
+The texts of all columns are split into **shards** of about equal numbers of tokens, one a thread. Each goes forward
+and keeps its trace; the loss sees the vectors of all; then each shard goes backward. Gradients of shards are added in
+a fixed order, so that threads change no bit.
 
-**Gradient caching** (Gao et al. 2021). Traces take some 0.2 MB a token; a loss that compares all texts with all others
-wants many. So the vectors can be computed first and their traces dropped: the loss needs no more to give the gradient
-of every vector. Then each shard goes forward once more, now with its trace, and backward at once. Memory is that of a
-few shards, whatever the batch; the price is a second forward pass. Dropout draws from a generator that is made anew
-from the same seed, so that both passes drop the same.
+**Gradient caching** (Gao et al. 2021). Traces take some 0.2 MB a token, and a loss that compares all texts with all
+others wants many. So the vectors can be computed first and their traces dropped: the loss needs no more to give the
+gradient of every vector. Then each shard goes forward again, now with its trace, and backward at once. Memory is that
+of a few shards, whatever the batch; the price is a second forward pass. Dropout draws from a generator made anew from
+the same seed, so that both passes drop the same units.
 
-Left out on purpose: what becomes of a gradient (``optim.py``), and where batches come from (``batches.py``).
-Next: ``slopes.py``, with which begins the question whether all of this is right.
-
-Letters: ``B`` texts, ``N`` tokens of a shard, ``D`` width of a vector.
+Letters: ``B`` texts of a column, ``N`` tokens of a shard, ``D`` width of a vector.
 
 **Source**: Gao et al. 2021 (arXiv 2101.06983), section 3; ``CachedMultipleNegativesRankingLoss`` of
 sentence-transformers.
@@ -22,9 +18,9 @@ sentence-transformers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -33,19 +29,24 @@ from minisbert.checks import each_text
 from minisbert.model import Array
 from minisbert.model.bert import BertTrace, Dropout, bert_backward, trace_bert
 from minisbert.model.folder import SentenceModel
-from minisbert.model.gradients import Gradient, RowGradient, add_gradients
-from minisbert.model.modules import apply_modules, modules_backward
+from minisbert.model.params import (
+    BertGradients,
+    Gradient,
+    RowGradient,
+    add_gradients,
+    build_params,
+    flatten,
+    tensor_shapes,
+)
+from minisbert.model.pooling import Dense, DenseGradients, apply_modules, modules_backward
 from minisbert.model.tokens import OverflowReport, Tokens
 from minisbert.schedule import work_through
 from minisbert.training.losses import LossResult
-from minisbert.training.parameters import named_gradients
 
-SHARD_TOKENS = 4096
-"""Tokens of a shard at most, without gradient caching."""
+SHARD_TOKENS = 4096  # of a shard at most, without gradient caching
 
 _Result = TypeVar("_Result")
-LossFunction = Callable[[list[Array]], LossResult]
-"""From the vectors of each column, (B, D), to the loss and their gradients."""
+LossFunction = Callable[[list[Array]], LossResult]  # from the vectors of each column, (B, D)
 
 
 @dataclass(frozen=True)
@@ -57,28 +58,13 @@ class DropoutPlan:
     attention: float = 0.1
 
     def for_shard(self, index: int) -> Dropout:
-        """Make the dropout of one shard, the same at every call.
-
-        Parameters
-        ----------
-        index : int
-
-        Returns
-        -------
-        Dropout
-
-        Examples
-        --------
-        >>> plan = DropoutPlan((0, 7))
-        >>> bool(plan.for_shard(1).rng.random() == plan.for_shard(1).rng.random())
-        True
-        """
+        """Make the dropout of one shard, the same at every call."""
         return Dropout(np.random.default_rng([*self.seed, index]), self.hidden, self.attention)
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one batch gave."""
+    """The loss of one batch, its gradients and its vectors."""
 
     value: float  # the loss, a mean over the batch
     gradients: dict[str, Gradient]  # by the names of named_parameters, and of the loss's own weights
@@ -97,7 +83,7 @@ class _Shard:
 
 @dataclass(frozen=True)
 class _Forward:
-    """What a shard's forward pass gave, all that its backward pass needs."""
+    """What a shard's backward pass needs of its forward pass."""
 
     trace: BertTrace
     results: list[Array]  # of each module, (B, width)
@@ -114,41 +100,37 @@ def value_and_gradients(
     num_threads: int | None = None,
     report: OverflowReport | None = None,
 ) -> Step:
-    """Compute the loss of a batch, and its gradient for every weight of the model.
+    """Compute the loss of a batch and its gradient for every weight, as ``loss.backward()`` does in PyTorch.
 
     Parameters
     ----------
     model : SentenceModel
-        Its prompts and its ``truncate_dim`` play no part here: texts go in as they stand, vectors come out whole.
+        Its prompts and ``truncate_dim`` play no part: texts go in as they stand, vectors come out whole.
     columns : sequence of sequences of str
-        Such as anchors and positives; each as long as the others.
+        Such as anchors and positives, equally long.
     loss : callable
-        Takes the list of the columns' vectors, each ``(B, D)``, and gives a
-        :class:`~minisbert.training.losses.LossResult`.
+        From the list of the columns' vectors, (B, D) each, to a :class:`~minisbert.training.losses.LossResult`.
     max_seq_length : int, optional
         Tokens after which a text is cut; by default the model's own limit.
     dropout : DropoutPlan, optional
         By default nothing is dropped.
     cache_tokens : int, optional
-        Gradient caching, with shards of so many tokens at most.
+        Switches gradient caching on, with shards of at most so many tokens.
     num_threads : int, optional
-        Threads, and shards at least; by default one a processor. The number of shards decides in which order gradients
-        are added, and so their last digits.
+        Threads, and the least number of shards; by default one a processor. The number of shards decides in which
+        order gradients are added, and so their last digits.
     report : OverflowReport, optional
         Counts what is cut off; by default a warning says it.
 
     Returns
     -------
     Step
+        The loss, the gradients by name and the embeddings.
 
     Raises
     ------
     ValueError
-        If columns are not equally long or hold no texts, for numbers out of their range, and whatever ``loss`` refuses.
-
-    Notes
-    -----
-    **Source**: ``loss.backward()`` in PyTorch.
+        If columns are empty or not equally long, a number is out of range, or ``loss`` raises.
 
     Examples
     --------
@@ -192,7 +174,7 @@ def value_and_gradients(
 def _tokenize(
     model: SentenceModel, columns: Sequence[Sequence[str]], max_seq_length: int | None, report: OverflowReport | None
 ) -> Tokens:
-    """Split the texts of all columns into token ids, one column behind the other."""
+    """Split the texts of all columns into token ids, one column after the other."""
     texts = [list(each_text(column, f"value_and_gradients: columns[{c}]")) for c, column in enumerate(columns)]
     counts = [len(column) for column in texts]
     if not sum(counts) or len(set(counts)) > 1:
@@ -213,20 +195,9 @@ def _tokenize(
 
 
 def make_shards(tokens: Tokens, least_count: int, most_tokens: int) -> list[_Shard]:
-    """Split texts, sorted by length, into shards of about equally many tokens.
+    """Split texts, longest first, into shards of about equally many tokens, each text in one.
 
-    Parameters
-    ----------
-    tokens : Tokens
-    least_count : int
-        Shards at least, about: fewer where single texts are as long as whole shards.
-    most_tokens : int
-        Tokens of a shard, about; a single text may have more.
-
-    Returns
-    -------
-    list of shards
-        Each text in one.
+    ``least_count`` is the least number of shards, if the texts allow it; ``most_tokens`` the tokens of a shard, about.
 
     Examples
     --------
@@ -250,7 +221,7 @@ def make_shards(tokens: Tokens, least_count: int, most_tokens: int) -> list[_Sha
 def _in_order(
     shards: Sequence[_Shard], work: Callable[[_Shard], _Result], num_threads: int
 ) -> Iterator[tuple[_Shard, _Result]]:
-    """Do the work of so many shards at a time, and give the results in the order of the shards."""
+    """Work on ``num_threads`` shards at a time, and yield the results in the order of the shards."""
     for start in range(0, len(shards), num_threads):
         jobs = [np.array([i]) for i in range(start, min(start + num_threads, len(shards)))]
         done = {
@@ -261,7 +232,6 @@ def _in_order(
 
 
 def _forward(model: SentenceModel, shard: _Shard, dropout: DropoutPlan | None) -> _Forward:
-    """Send a shard through BERT and the modules, and keep every tensor."""
     dropped = None if dropout is None else dropout.for_shard(shard.index)
     trace = trace_bert(shard.token_ids, shard.lengths, model.params, model.config, dropped)
     return _Forward(trace, apply_modules(trace.output, shard.lengths, model.modules))
@@ -295,5 +265,83 @@ def _add_in_place(total: dict[str, Gradient], more: dict[str, Gradient], num_thr
 
 
 def _size(gradient: Gradient) -> int:
-    """Count the numbers that a gradient holds."""
     return gradient.values.size if isinstance(gradient, RowGradient) else gradient.size
+
+
+# ----------------------------------------------------------------------------------------------- weights by their names
+# The passes use nested dataclasses, which read well; an optimiser, a checkpoint and a gradient check go through all
+# tensors in turn, under the checkpoint's names: the same in a file, in PyTorch and in a report.
+
+
+def named_parameters(model: SentenceModel) -> dict[str, Array]:
+    """List every weight of a model under its checkpoint name, as ``torch.nn.Module.named_parameters`` does.
+
+    The arrays are the model's own, not copies: BERT's in the order of the forward pass, then those of Dense modules, as
+    ``"modules.1.linear.weight"``, where 1 is the module's place in ``model.modules``.
+
+    Examples
+    --------
+    >>> from minisbert import SentenceEncoder
+    >>> named = named_parameters(SentenceEncoder().model)
+    >>> len(named), sum(array.size for array in named.values())
+    (101, 22565376)
+    """
+    named = dict(zip(tensor_shapes(model.config), flatten(model.params), strict=True))
+    for i, module in enumerate(model.modules):
+        if isinstance(module, Dense):
+            named |= {full: getattr(module, field) for field, full in _tensors(i, module).items()}
+    return named
+
+
+def replace_parameters(model: SentenceModel, named: Mapping[str, Array]) -> SentenceModel:
+    """Return the model with other weights, not copied, under all names of :func:`named_parameters`.
+
+    Other names, such as those of a loss's own weights, are ignored.
+    """
+    for name, array in named_parameters(model).items():
+        if name not in named:
+            raise ValueError(f"replace_parameters: {name!r} is missing; are these the weights of another model?")
+        if named[name].shape != array.shape:
+            raise ValueError(
+                f"replace_parameters: expected {name} of shape {array.shape}, got {named[name].shape}; are these the "
+                "weights of another model?"
+            )
+    params = build_params(model.config, lambda name, shape: named[name])
+    modules = list(model.modules)
+    for i, module in enumerate(modules):
+        if isinstance(module, Dense):
+            tensors: dict[str, Any] = {field: named[full] for field, full in _tensors(i, module).items()}
+            modules[i] = replace(module, **tensors)
+    return replace(model, params=params, modules=tuple(modules))
+
+
+def named_gradients(
+    model: SentenceModel, gradients: BertGradients, module_gradients: list[DenseGradients | None]
+) -> dict[str, Gradient]:
+    """List every gradient under the name of its weight, in the order of :func:`named_parameters`."""
+    named: dict[str, Gradient] = dict(zip(tensor_shapes(model.config), _leaves(gradients), strict=True))
+    for i, gradient in enumerate(module_gradients):
+        if gradient is not None:
+            named |= {full: getattr(gradient, field) for field, full in _tensors(i, gradient).items()}
+    return named
+
+
+def copy_parameters(named: Mapping[str, Array]) -> dict[str, Array]:
+    """Copy arrays, each in its own memory order, so that training may overwrite them."""
+    return {name: np.array(array, order="K") for name, array in named.items()}
+
+
+def _tensors(i: int, module: Dense | DenseGradients) -> dict[str, str]:
+    """Name the fields of module ``i`` that hold a tensor, as sentence-transformers does."""
+    names = {"weight": "linear.weight", "bias": "linear.bias", "residual": "residual.weight"}
+    return {field: f"modules.{i}.{name}" for field, name in names.items() if getattr(module, field) is not None}
+
+
+def _leaves(tree: Any) -> Iterator[Gradient]:
+    """Yield the gradients in the order of the fields."""
+    if isinstance(tree, (np.ndarray, RowGradient)):
+        yield tree
+        return
+    branches = tree if isinstance(tree, tuple) else [getattr(tree, field.name) for field in fields(tree)]
+    for branch in branches:
+        yield from _leaves(branch)

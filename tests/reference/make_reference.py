@@ -19,7 +19,7 @@ sys.path.insert(0, str(HERE.parent))
 
 from tiny import TINY, named_tensors, tiny_dense, tiny_params, write_model  # noqa: E402
 
-from minisbert.model.modules import Dense, Normalize, Pooling  # noqa: E402
+from minisbert.model.pooling import Dense, Normalize, Pooling  # noqa: E402
 
 TEXTS = ("i love soup", "the cat sat on a mat!", "", "Dog, unable")
 LIMIT = 9  # cuts the second text
@@ -50,7 +50,7 @@ def write_case(name: str, folder: Path) -> Path:
 
 def torch_tensors(folder: Path) -> dict[str, np.ndarray]:
     """Every tensor of sentence-transformers for the texts, in float64."""
-    from minisbert.proof.torch_model import torch_reference
+    from minisbert.proof.reference import torch_reference
 
     return torch_reference(folder, TEXTS, "float64", LIMIT).tensors
 

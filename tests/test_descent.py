@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from minisbert.similarity import cos_sim
-from minisbert.training.geometry import alignment, uniformity
+from minisbert.training.descent import POSITIVE_LENGTH, SENTENCE_PAIRS, alignment, descend, make_points, uniformity
+from minisbert.training.descent_picture import lay_plane
 from minisbert.training.losses import multiple_negatives_ranking
-from minisbert.training.plane import POSITIVE_LENGTH, SENTENCE_PAIRS, descend, lay_plane, make_points
 
 GRADIENT_BOUND = 3e-9  # measured 2.9e-10 relative, for centred differences in float64; times 10
 TORCH_BOUND = 1e-14  # measured 4.4e-16 relative; times 20
@@ -87,7 +87,7 @@ def test_geometry_equals_the_authors_definitions(torch):
     [
         (lambda: alignment([[1, 0]], [[1, 0], [0, 1]]), r"alignment: a and b must be \(B, D\) both, got \(1, 2\)"),
         (lambda: alignment(np.empty((0, 2)), np.empty((0, 2))), "alignment: a must be .* B >= 1"),
-        (lambda: alignment([[1, 0]], [[0, 0]]), "every row of b must have a direction, but row 0"),
+        (lambda: alignment([[1, 0]], [[0, 0]]), "every row of b needs a direction, but row 0"),
         (lambda: alignment([[1, 0]], [[1, 0]], alpha=0), "alpha must be a number above 0"),
         (lambda: uniformity([[1, 0]]), "uniformity: x must be .* B >= 2"),
         (lambda: uniformity([1, 0]), r"got \(2,\)"),
@@ -211,11 +211,11 @@ def test_descent_equals_pytorch(torch):
         ({"positives": np.ones((3, 2))}, r"got \(2, 2\) and \(3, 2\)"),
         ({"positives": [[1.0, 0], [0, 0]]}, "positives .* no row all zeros"),
         ({"anchors": [[1.0, np.inf], [0, 1]]}, "anchors .* must be finite"),
-        ({"steps": -1}, "steps must be 0 or more, got -1"),
+        ({"steps": -1}, "steps must be at least 0, got -1"),
         ({"learning_rate": 0.0}, "learning_rate must be a number above 0, got 0.0; 0.2"),
         ({"learning_rate": float("nan")}, "learning_rate must be a number above 0, got nan"),
         ({"scale": -1}, "scale must be a number above 0"),
-        ({"learning_rate": 1e200}, "the points run away"),
+        ({"learning_rate": 1e200}, "the points diverge"),
     ],
 )
 def test_descend_refuses(change, words):
@@ -225,7 +225,7 @@ def test_descend_refuses(change, words):
 
 
 def test_one_pair_is_no_demonstration():
-    with pytest.raises(ValueError, match="make_points: pairs must be 2 or more, got 1"):
+    with pytest.raises(ValueError, match="make_points: pairs must be at least 2, got 1"):
         make_points(1, rng())
 
 
@@ -287,7 +287,7 @@ def numbers_in(axes):
 
 
 def test_the_picture_shows_points_arrows_and_cosines(figures):
-    from minisbert.training.plane_picture import MARK, draw_picture
+    from minisbert.training.descent_picture import MARK, draw_picture
 
     plane, text = descents()
     stream = io.BytesIO()
@@ -314,7 +314,7 @@ def test_the_picture_shows_points_arrows_and_cosines(figures):
 
 
 def test_numbers_do_not_lie_on_each_other_or_on_marks(matplotlib):
-    from minisbert.training.plane_picture import _beside
+    from minisbert.training.descent_picture import _beside
 
     for seed in range(20):
         starts = rng(seed).uniform(-0.5, 0.5, (16, 2))
@@ -330,7 +330,7 @@ def test_numbers_do_not_lie_on_each_other_or_on_marks(matplotlib):
 def test_the_film_has_a_frame_for_each_step(matplotlib, with_text):
     from PIL import Image
 
-    from minisbert.training.plane_picture import FRAME_MILLISECONDS, LAST_MILLISECONDS, draw_animation
+    from minisbert.training.descent_picture import FRAME_MILLISECONDS, LAST_MILLISECONDS, draw_animation
 
     plane, text = descents(pairs=3, steps=2)
     stream, seen = io.BytesIO(), []
@@ -350,7 +350,7 @@ def test_the_film_has_a_frame_for_each_step(matplotlib, with_text):
 
 
 def test_which_steps_a_film_shows():
-    from minisbert.training.plane_picture import FRAMES, frame_steps
+    from minisbert.training.descent_picture import FRAMES, frame_steps
 
     for steps in (1, 2, FRAMES - 1, FRAMES, 80, 1000):
         shown = frame_steps(steps)
@@ -363,7 +363,7 @@ def test_which_steps_a_film_shows():
 
 
 def test_pictures_refuse_what_they_cannot_show(matplotlib, monkeypatch):
-    from minisbert.training.plane_picture import draw_animation, draw_picture
+    from minisbert.training.descent_picture import draw_animation, draw_picture
 
     plane, text = descents(steps=1)
     stream = io.BytesIO()
@@ -379,7 +379,7 @@ def test_pictures_refuse_what_they_cannot_show(matplotlib, monkeypatch):
 
 
 def test_points_that_do_not_move_are_drawn(matplotlib):
-    from minisbert.training.plane_picture import draw_picture
+    from minisbert.training.descent_picture import draw_picture
 
     opposite = np.array([[1.0, 0.0], [-1.0, 0.0]])
     still = descend(opposite, opposite, steps=2)  # along the line through the origin there is no way to turn

@@ -1,33 +1,30 @@
-"""A descent as a picture: points with the arrows of their gradients, cosines before and after, and what falls.
+"""A descent as a picture: points with their gradients' arrows, cosines before and after, and what falls.
 
-One PNG with many panels, or an animated GIF. matplotlib is imported when something is drawn (extra ``plots``), and
-brings Pillow, which writes the GIF.
-
-**How it stays readable.** Anchors are dark circles, positives light squares, and each carries its pair's number, so
-that no colour need be told apart. Cosines are told by lightness and written into their cells. Panels of one row have
-the same limits and one scale of arrows. Arrow lengths grow with the root of the gradient's, which falls to a hundredth.
-
-Left out on purpose: pyplot, which looks for a screen. Next file: ``minisbert/cli/demo_contrastive.py``.
+Anchors are dark circles, positives light squares, and each carries its pair's number, so nothing depends on colour.
+Panels of one row share limits and the scale of arrows. Arrow lengths grow with the root of the gradient's, which falls
+to a hundredth. matplotlib (extra ``plots``) is imported when something is drawn, pyplot never: it looks for a screen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import IO, Any
 
 import numpy as np
 
 from minisbert.model import Array
-from minisbert.plots import DIVERGING, DPI, colour_map, contrasting, require_matplotlib, written
-from minisbert.training.plane import Descent, Plane, lay_plane
+from minisbert.plots import require_matplotlib
+from minisbert.plots.style import DIVERGING, DPI, colour_map, contrasting, written
+from minisbert.training.descent import Descent
 
-DARK, LIGHT = DIVERGING[-1], DIVERGING[1]  # of anchors and of positives
+DARK, LIGHT = DIVERGING[-1], DIVERGING[1]  # anchors and positives
 PALE = "0.55"
-LONGEST_ARROW, MARK = 0.35, 0.08  # in units of the plane: at the start; half of a mark
-FRAMES = 24  # of a GIF, at most; each takes some 0.3 s to draw
+LONGEST_ARROW, MARK = 0.35, 0.08  # in data units: an arrow's at the start; half a mark's
+FRAMES = 24  # at most; each takes some 0.3 s to draw
 FRAME_MILLISECONDS, LAST_MILLISECONDS = 180, 2500
 GIF_DPI = 100
-WIDTH_INCHES, PLANE_INCHES, TEXT_INCHES, LINE_INCHES = 11.0, 8.4, 8.6, 0.19  # of the picture and its parts
+WIDTH_INCHES, PLANE_INCHES, TEXT_INCHES, LINE_INCHES = 11.0, 8.4, 8.6, 0.19  # the picture and its parts
 MEASURES = {"loss": "loss", "alignment": "alignment", "uniformity": "uniformity"}
 
 Sentences = Sequence[tuple[str, str]]
@@ -36,34 +33,17 @@ Sentences = Sequence[tuple[str, str]]
 def draw_picture(
     stream: IO[bytes], plane: Descent, text: Descent | None = None, sentences: Sentences | None = None
 ) -> None:
-    """Draw a descent on the plane, and below it one of sentence vectors.
+    """Draw a descent on the plane as a PNG, and below it one of sentence vectors.
 
-    Parameters
-    ----------
-    stream : binary file
-        Gets a PNG.
-    plane : Descent
-        Of points with two coordinates.
-    text : Descent, optional
-        Of vectors of any width, seen on the plane on which they are widest spread at the start.
-    sentences : sequence of (str, str), of length B, optional
-        What the vectors of ``text`` are of: anchor and positive.
-
-    Raises
-    ------
-    ValueError
-        If matplotlib is missing, or ``plane`` is of points that do not lie on a plane.
-
-    Examples
-    --------
-    >>> seen = descend(*make_points(6, np.random.default_rng(0)))  # doctest: +SKIP
-    >>> with open("demo.png", "wb") as file:  # doctest: +SKIP
-    ...     draw_picture(file, seen)
+    ``text`` is a descent of vectors of any width, seen on the plane of their first two principal components at the
+    start; ``sentences`` are their texts, (anchor, positive) pairs.
     """
     _check(plane)
-    from matplotlib.figure import Figure  # not pyplot: it would look for a screen
+    from matplotlib.figure import Figure  # not pyplot: it looks for a screen
 
-    listed = _sentence_lines(sentences) if text is not None and sentences is not None else []
+    listed = []
+    if text is not None and sentences is not None:
+        listed = [f"{i}   {anchor}   |   {positive}" for i, (anchor, positive) in enumerate(sentences, 1)]
     heights = [PLANE_INCHES] if text is None else [PLANE_INCHES, TEXT_INCHES + LINE_INCHES * len(listed)]
     figure = Figure(figsize=(WIDTH_INCHES, sum(heights)))
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
@@ -80,37 +60,14 @@ def draw_animation(
     *,
     progress: Callable[[int], object] | None = None,
 ) -> list[int]:
-    """Draw a descent as a film, a frame for each state, or for fewer where there are many.
+    """Draw a descent as an animated GIF of at most :data:`FRAMES` frames; the steps that are shown.
 
-    Parameters
-    ----------
-    stream : binary file
-        Gets a GIF that repeats.
-    plane, text : Descent
-        As :func:`draw_picture`, of equally many steps.
-    progress : callable, optional
-        Called with 1 after each frame.
-
-    Returns
-    -------
-    list of int
-        The steps that are shown, more of them at the start, where points move most.
-
-    Raises
-    ------
-    ValueError
-        As :func:`draw_picture`, and if ``text`` has another number of steps.
-
-    Examples
-    --------
-    >>> seen = descend(*make_points(6, np.random.default_rng(0)))  # doctest: +SKIP
-    >>> with open("demo.gif", "wb") as file:  # doctest: +SKIP
-    ...     len(draw_animation(file, seen))
-    24
+    ``plane`` and ``text``, which must have equally many steps, are those of :func:`draw_picture`; ``progress(1)`` is
+    called after each frame.
     """
     _check(plane)
     if text is not None and text.steps != plane.steps:
-        raise ValueError(f"draw_animation: plane has {plane.steps} steps and text {text.steps}; a film needs as many")
+        raise ValueError(f"draw_animation: plane has {plane.steps} steps and text {text.steps}; they must be equal")
     steps = frame_steps(plane.steps)
     frames = []
     for step in steps:
@@ -123,19 +80,8 @@ def draw_animation(
 
 
 def frame_steps(steps: int) -> list[int]:
-    """Choose the steps that a film shows: at most :data:`FRAMES`, the first and the last among them.
+    """Choose the steps of an animation: at most :data:`FRAMES`, with the first and the last, denser at the start.
 
-    Parameters
-    ----------
-    steps : int
-
-    Returns
-    -------
-    list of int
-        Rising, denser at the start.
-
-    Examples
-    --------
     >>> frame_steps(3), len(frame_steps(500)), frame_steps(500)[:4], frame_steps(500)[-1]
     ([0, 1, 2, 3], 24, [0, 5, 13, 24], 500)
     """
@@ -144,20 +90,16 @@ def frame_steps(steps: int) -> list[int]:
 
 
 def _check(plane: Descent) -> None:
-    """Refuse what cannot be drawn."""
     require_matplotlib()
     if plane.anchors.shape[2] != 2:
         raise ValueError(
-            f"draw: plane must be a descent of points with 2 coordinates, got {plane.anchors.shape[2]}; vectors of "
-            "other widths go into text"
+            f"draw: plane must be a descent of points with 2 coordinates, got {plane.anchors.shape[2]}; pass other "
+            "vectors as text"
         )
 
 
-# ------------------------------------------------------------------------------------------------- the two parts
-
-
 def _draw_plane_part(part: Any, plane: Descent) -> None:
-    """Draw the start, the middle and the end, cosines before and after, and what falls."""
+    """Draw start, middle and end, cosines before and after, and the measures."""
     _head(
         part,
         PLANE_INCHES,
@@ -175,7 +117,7 @@ def _draw_plane_part(part: Any, plane: Descent) -> None:
 
 
 def _draw_text_part(part: Any, text: Descent, listed: list[str]) -> None:
-    """Draw the way of sentence vectors, their cosines before and after, what falls, and the sentences."""
+    """Draw the paths of sentence vectors, their cosines before and after, and the sentences."""
     plane = _plane_of(text)
     height = TEXT_INCHES + LINE_INCHES * len(listed)
     _head(
@@ -198,18 +140,18 @@ def _draw_text_part(part: Any, text: Descent, listed: list[str]) -> None:
 
 
 def _head(part: Any, height: float, title: str, caption: str) -> None:
-    """Write title and caption on top of a part."""
+    """Write title and caption at the top of a part."""
     part.text(0.04, 1 - 0.2 / height, title, va="top", fontsize="large", weight="bold")
     part.text(0.04, 1 - 0.48 / height, caption, va="top", fontsize="small", color="0.3", linespacing=1.3)
 
 
 def _margins(height: float, top: float) -> dict[str, float]:
-    """Place panels within a part of a height in inches."""
+    """Panel margins for a part of a given height in inches."""
     return {"left": 0.04, "right": 0.98, "top": 1 - top / height, "bottom": 0.5 / height}
 
 
 def _frame(plane: Descent, text: Descent | None, step: int) -> Any:
-    """Draw one picture of a film, as an image of Pillow's."""
+    """Draw one frame of an animation, as a Pillow image."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
     from PIL import Image
@@ -233,25 +175,17 @@ def _frame(plane: Descent, text: Descent | None, step: int) -> Any:
 
 
 def _midway(seen: Descent) -> int:
-    """Find the step at which the loss has fallen three quarters of its way: partners meet, strangers are still near."""
+    """Find the step at which three quarters of the loss are gone: partners meet, strangers are still near."""
     return int(np.abs(seen.loss - (seen.loss[0] + 3 * seen.loss[-1]) / 4).argmin())
 
 
 def _plane_of(text: Descent) -> Plane:
-    """Lay the plane through the vectors as they are at the start."""
+    """The plane of the vectors at the start."""
     return lay_plane(np.concatenate([text.anchors[0], text.positives[0]]))
 
 
-def _sentence_lines(sentences: Sentences) -> list[str]:
-    """Write down the pairs behind their numbers."""
-    return [f"{i}   {anchor}   |   {positive}" for i, (anchor, positive) in enumerate(sentences, 1)]
-
-
-# --------------------------------------------------------------------------------------------------- the panels
-
-
 def _draw_points(axes: Any, seen: Descent, step: int, *, with_key: bool) -> None:
-    """Draw points of two coordinates, numbered, with an arrow each."""
+    """Draw 2-D points, numbered, with their arrows."""
     from matplotlib.patches import Circle
 
     arrows = -np.concatenate([seen.d_anchors, seen.d_positives], axis=1)  # (S, 2 B, 2)
@@ -259,7 +193,7 @@ def _draw_points(axes: Any, seen: Descent, step: int, *, with_key: bool) -> None
     if longest := float(lengths[0].max()):
         points = np.concatenate([seen.anchors[step], seen.positives[step]])  # (2 B, 2)
         ways = arrows[step] / np.maximum(lengths[step], 1e-12 * longest)  # (2 B, 2) of length 1
-        points = points + MARK * ways  # an arrow begins where its mark ends
+        points = points + MARK * ways  # an arrow begins at the edge of its mark
         shown = LONGEST_ARROW * np.sqrt(lengths[step] / longest) * ways
         in_units = {"angles": "xy", "scale_units": "xy", "scale": 1}
         axes.quiver(*points.T, *shown.T, **in_units, width=0.009, color="0.25", minlength=0.3, zorder=3)
@@ -283,7 +217,7 @@ def _draw_markers(axes: Any, points: Array, marker: str, colour: str, name: str,
     from matplotlib.colors import to_rgba
 
     number_colour = contrasting(np.array([to_rgba(colour)]))[0]
-    for i, (x, y) in enumerate(points.tolist(), 1):  # number and mark together: the next one may lie on both
+    for i, (x, y) in enumerate(points.tolist(), 1):  # number with its mark: the next mark may cover both
         above = 4 + 0.01 * i
         axes.plot(
             x, y, marker, color=colour, markersize=size, markeredgecolor="black", markeredgewidth=0.8, zorder=above,
@@ -295,7 +229,7 @@ def _draw_markers(axes: Any, points: Array, marker: str, colour: str, name: str,
 
 
 def _draw_ways(axes: Any, text: Descent, plane: Plane) -> None:
-    """Draw where each vector starts, and an arrow to where it ends, on a plane that stays where it is."""
+    """Draw where each vector starts, and an arrow to where it ends."""
     half = _limit(axes, plane, text)
     sides = _sides_on(plane, text)
     starts, ends = (np.concatenate([side[step] for side, *_ in sides]) for step in (0, -1))  # (2 B, 2) each
@@ -312,19 +246,7 @@ def _draw_ways(axes: Any, text: Descent, plane: Plane) -> None:
 
 
 def _beside(starts: Array, ends: Array, distance: float) -> Array:
-    """Find a place for the number of each mark, where marks, arrows and numbers before it leave most room.
-
-    Parameters
-    ----------
-    starts, ends : Array, shape (B, 2)
-        Of the arrows, and the marks are at their starts.
-    distance : float
-        From a mark to its number.
-
-    Returns
-    -------
-    Array, shape (B, 2)
-    """
+    """Place the number of each mark, (B, 2), where marks, arrows and earlier numbers leave most room."""
     angles = np.linspace(0.0, 2 * np.pi, 24, endpoint=False)
     around = distance * np.stack([np.cos(angles), np.sin(angles)], axis=1)  # (24, 2)
     taken = [starts + part * (ends - starts) for part in np.linspace(0.0, 1.0, 9)]
@@ -337,7 +259,7 @@ def _beside(starts: Array, ends: Array, distance: float) -> Array:
 
 
 def _draw_moving(axes: Any, text: Descent, plane: Plane, step: int) -> None:
-    """Draw where each vector is, and a line from where it started, on a plane that stays where it is."""
+    """Draw where each vector is, and its path from the start."""
     for side, marker, colour, name in _sides_on(plane, text):
         for way in side[: step + 1].transpose(1, 0, 2):  # (step + 1, 2)
             axes.plot(*way.T, "-", color=PALE, linewidth=1.0, zorder=1)
@@ -347,7 +269,7 @@ def _draw_moving(axes: Any, text: Descent, plane: Plane, step: int) -> None:
 
 
 def _sides_on(plane: Plane, text: Descent) -> list[tuple[Array, str, str, str]]:
-    """Give both sides on the plane, (S, B, 2) each, with how they are drawn."""
+    """Both sides on the plane, (S, B, 2) each, with their style."""
     return [
         (plane.project(text.anchors), "o", DARK, "anchor"),
         (plane.project(text.positives), "s", LIGHT, "its positive"),
@@ -355,7 +277,7 @@ def _sides_on(plane: Plane, text: Descent) -> list[tuple[Array, str, str, str]]:
 
 
 def _limit(axes: Any, plane: Plane, text: Descent) -> float:
-    """Give the panel limits that hold all ways and are the same for each step; say half of their width."""
+    """Set limits that hold all paths and are the same at each step; return half their width."""
     every = np.concatenate([side.reshape(-1, 2) for side, *_ in _sides_on(plane, text)])
     middle, half = (every.max(axis=0) + every.min(axis=0)) / 2, 0.56 * np.ptp(every, axis=0).max()
     axes.set(xlim=(middle[0] - half, middle[0] + half), ylim=(middle[1] - half, middle[1] + half))
@@ -364,7 +286,7 @@ def _limit(axes: Any, plane: Plane, text: Descent) -> float:
 
 
 def _draw_cosines(axes: Any, seen: Descent, step: int) -> None:
-    """Draw the cosine of every anchor with every positive, numbers in the cells."""
+    """Draw the cosine of every anchor with every positive, with numbers in the cells."""
     cosines = seen.similarities(step)  # (B, B)
     count = len(cosines)
     image = axes.imshow(cosines, cmap=colour_map(True), vmin=-1, vmax=1)
@@ -385,7 +307,7 @@ def _draw_cosines(axes: Any, seen: Descent, step: int) -> None:
 
 
 def _draw_measures(figure: Any, place: Any, seen: Descent, step: int) -> None:
-    """Draw loss, alignment and uniformity over the steps, one below the other, with a dot at a step."""
+    """Draw loss, alignment and uniformity over the steps, with a dot at a step."""
     grid = place.subgridspec(3, 1, hspace=0.6)
     for i, (name, title) in enumerate(MEASURES.items()):
         values = getattr(seen, name)
@@ -398,3 +320,42 @@ def _draw_measures(figure: Any, place: Any, seen: Descent, step: int) -> None:
         axes.tick_params(labelsize="x-small", length=2, labelbottom=i == 2)
         axes.margins(y=0.12)
     axes.set_xlabel("step", fontsize="small", labelpad=1)
+
+
+# -------------------------------------------------------------------------------------------- a plane to see vectors on
+
+
+@dataclass(frozen=True, eq=False)
+class Plane:
+    """The plane through a cloud of vectors that shows most of its variance: its first two principal components."""
+
+    centre: Array  # (D,) mean of the cloud
+    axes: Array  # (2, D) orthonormal
+    share: float  # of the cloud's variance, in [0, 1]
+
+    def project(self, x: Array) -> Array:
+        """Project any vectors, (..., D), onto the plane, (..., 2)."""
+        return (x - self.centre) @ self.axes.T
+
+
+def lay_plane(x: Array) -> Plane:
+    """The plane through a cloud of vectors, (B, D), that shows most of its variance (PCA).
+
+    It does not move, so that vectors that move later are seen to move. The sign of an axis would be an accident: each
+    points to where its largest entry is positive. ``sklearn.decomposition.PCA(2)``, up to these signs.
+
+    >>> plane = lay_plane(np.array([[0.0, 0, 0], [4, 0, 0], [0, 0, 1], [4, 0, 1]]))
+    >>> plane.axes.round(6) + 0.0, plane.share
+    (array([[1., 0., 0.],
+           [0., 0., 1.]]), 1.0)
+    """
+    x = np.asarray(x)
+    if x.ndim != 2 or min(x.shape) < 2 or not np.isfinite(x).all():
+        raise ValueError(f"lay_plane: expected finite x (B, D) with B >= 2 and D >= 2, got {x.shape}")
+    if not np.ptp(x, axis=0).any():
+        raise ValueError(f"lay_plane: all {len(x)} rows are equal; a single point spans no plane")
+    centre = x.mean(axis=0)
+    _, spread, axes = np.linalg.svd(x - centre, full_matrices=False)
+    axes = axes[:2]  # (2, D)
+    signs = np.sign(np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1))  # (2, 1)
+    return Plane(centre, axes * signs, float(np.sum(spread[:2] ** 2) / np.sum(spread**2)))
