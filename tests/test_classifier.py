@@ -684,8 +684,8 @@ def test_scikit_learns_measures(sklearn):
         ("aaaaab", {"folds": 3}, "'b' has too few texts"),
         ("aaabbb", {"class_weight": "fair"}, "must be 'balanced'"),
         ("aaabbb", {"class_weight": {"c": 2.0}}, "class_weight must name the classes 'a', 'b', got 'c'"),
-        ("aaabbb", {"threshold_for": "a"}, "belong together"),
-        ("aaabbb", {"precision": 0.9}, "belong together"),
+        ("aaabbb", {"threshold_for": "a"}, "must be given together"),
+        ("aaabbb", {"precision": 0.9}, "must be given together"),
         (
             "aaabbb",
             {"threshold_for": "c", "precision": 0.9},

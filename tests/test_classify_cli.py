@@ -218,7 +218,7 @@ def test_predict_unescapes_as_it_was_trained(sklearn):
         (["mood", "x", "-i", "texts.txt"], 2, "not both"),
         (["mood", "x", "-o", "m.txt"], 2, "-o must end in .csv or .jsonl"),
         (["mood", "x", "-o", "train.csv.jsonl/m.csv"], 1, "does not exist"),
-        (["none", "x"], 1, "there is no such folder"),
+        (["none", "x"], 1, "no such folder"),
         (["train.tsv", "x"], 1, "train.tsv"),
         (["mood", "x", "--max-seq-length", "8"], 1, "--max-seq-length = 16"),
         (["mood", "-i", "none.txt"], 1, "none.txt"),
@@ -279,7 +279,7 @@ def test_evaluate_of_many_classes_names_the_most_frequent_confusions(sklearn):
             ["mood", "test.tsv", "--baseline", "test.tsv"],
             "test.tsv: the baseline must be trained on the classifier's own",
         ),
-        (["none", "test.tsv"], "there is no such folder"),
+        (["none", "test.tsv"], "no such folder"),
         (["mood", "test.tsv", "-o", "train.tsv"], "already exists"),
     ],
 )

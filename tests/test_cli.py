@@ -385,7 +385,7 @@ def test_every_output_format_equals_encode(name, options, model, encoder):
     flags = ["--normalize", "--truncate-dim", 5, "--prompt", "the "] if options else []
     result = succeeds("embed", *TEXTS, "-o", name, *flags)
     assert result.stdout == ""
-    assert re.fullmatch(rf"wrote 5 vectors of \d float32 numbers to {name}\n", result.stderr)
+    assert re.fullmatch(rf"wrote 5 float32 vectors of \d dimensions to {name}\n", result.stderr)
     np.testing.assert_array_equal(READERS[name](Path(name)), encoder.encode(TEXTS, **options))
     assert os.listdir() == [name]
 

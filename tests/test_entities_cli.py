@@ -165,7 +165,7 @@ def test_entities_as_json_are_cut_out_verbatim(names, model):
 def test_predicting_refuses(names, tmp_path):
     assert "Nothing to search" in fails("predict", names, code=2)
     assert "not both" in fails("predict", names, "x", "-i", "y.txt", code=2)
-    assert "there is no such folder" in fails("predict", "nowhere", "x")
+    assert "no such folder" in fails("predict", "nowhere", "x")
     other = write_model(tmp_path / "other", seed=1)
     assert "this entity tagger is of the model 'tiny-model'" in fails("predict", names, "x", "--model", other)
     assert "--max-seq-length" in fails("predict", names, "x", "--max-seq-length", 8)

@@ -331,7 +331,7 @@ def test_few_texts_are_all_written_and_their_marks_differ(picture):
 def test_points_on_one_place_or_one_line(points, picture):
     figure = picture(at(points), ["soup"] * len(points))
     assert len(written_on(figure)) == len(points)
-    assert ("exactly on another one" in head_of(figure)) == (points == [[0, 0], [0, 0]])
+    assert ("exactly on another point" in head_of(figure)) == (points == [[0, 0], [0, 0]])
 
 
 def test_any_text_is_drawn_without_a_warning(picture):

@@ -407,7 +407,7 @@ def test_what_finds_no_room_is_counted(figure_of):
     figure = figure_of(vectors_in_plane, np.ones((400, 2)), ["a long enough name"] * 400)
     axes = figure.axes[0]
     assert not overlapping(boxes(figure, names(axes)))
-    assert head(axes)[0] == f"{400 - len(names(axes))} names found no room" and 10 < len(names(axes)) < 400
+    assert head(axes)[0] == f"{400 - len(names(axes))} names left out for lack of space" and 10 < len(names(axes)) < 400
     assert [text.get_text() for text in names(figure_of(vectors_in_plane, np.eye(2), ["", "b"]).axes[0])] == ["b"]
 
 

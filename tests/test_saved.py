@@ -84,14 +84,14 @@ def test_what_exists_is_replaced_only_by_force(folder):
 
 
 def test_force_replaces_no_other_kind_and_nothing_of_the_user(folder, tmp_path):
-    with pytest.raises(SavedError, match="not just a folder of the kind 'entities'"):
+    with pytest.raises(SavedError, match="not just a folder of kind 'entities'"):
         save_folder(folder, "entities", {}, tensors(), force=True)
     (folder / "notes.txt").write_text("mine")
     with pytest.raises(SavedError, match=r"notes\.txt"):
         save_folder(folder, "classifier", {}, tensors(), force=True)
     assert (folder / "notes.txt").read_text() == "mine"
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(SavedError, match="is a file"):
+    with pytest.raises(SavedError, match="expected a folder"):
         save_folder(tmp_path / "file", "classifier", {}, tensors(), force=True)
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "classifier.safetensors").write_bytes(b"")
@@ -167,7 +167,7 @@ def test_a_kind_is_a_name(tmp_path):
 
 
 def test_another_kind_is_named(folder):
-    with pytest.raises(SavedError, match=r"expected the kind 'entities'.*looks like: classifier"):
+    with pytest.raises(SavedError, match=r"expected kind 'entities'.*looks like: classifier"):
         load_folder(folder, "entities")
     for suffix in ("json", "safetensors"):
         (folder / f"classifier.{suffix}").rename(folder / f"entities.{suffix}")
@@ -247,10 +247,10 @@ def test_a_missing_file_is_named(folder, name):
 
 
 def test_a_missing_folder_and_a_file_are_told_apart(tmp_path):
-    with pytest.raises(SavedError, match="there is no such folder"):
+    with pytest.raises(SavedError, match="no such folder"):
         load_folder(tmp_path / "none", "classifier")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(SavedError, match=r"is a file|cannot be read"):
+    with pytest.raises(SavedError, match=r"expected a folder|cannot be read"):
         load_folder(tmp_path / "file", "classifier")
     (tmp_path / "odd" / "classifier.json").mkdir(parents=True)
     with pytest.raises(SavedError, match="cannot be read"):

@@ -657,7 +657,7 @@ def load_classifier(folder: str | Path) -> TextClassifier:
     >>> load_classifier("no/such/folder")
     Traceback (most recent call last):
         ...
-    minisbert.analysis.saved.SavedError: no/such/folder: there is no such folder; expected one of the kind 'classifier'
+    minisbert.analysis.saved.SavedError: no/such/folder: no such folder; expected one of kind 'classifier'
     """
     facts, tensors = load_folder(Path(folder), KIND)
     where = f"{Path(folder).as_posix()}/{KIND}.json"

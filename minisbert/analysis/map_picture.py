@@ -185,9 +185,9 @@ def _remarks(projection: Projection, groups: Groups | None) -> list[str]:
     different = len(np.unique(projection.points, axis=0))
     if different < len(projection.points):
         hidden = len(projection.points) - different
-        remarks.append(f"{hidden:,} {'point lies' if hidden == 1 else 'points lie'} exactly on another one")
+        remarks.append(f"{hidden:,} {'point lies' if hidden == 1 else 'points lie'} exactly on another point")
     if groups is not None and len(groups.names) > len(COLOURS) * len(SHAPES):
-        remarks.append(f"of {len(groups.names):,} groups some share colour and shape")
+        remarks.append(f"some of the {len(groups.names):,} groups share colour and shape")
     return remarks
 
 
@@ -317,7 +317,7 @@ def _write(axes: Any, renderer: Any, written: list[_Written], points: Array) -> 
         else:
             _put(axes, one, artist, np.array(size), anchor, place)
     return [
-        f"{count:,} {what}{'' if count == 1 else 's'} found no room"
+        f"{count:,} {what}{'' if count == 1 else 's'} left out for lack of space"
         for what, count in (("name", missing[True]), ("text", missing[False]))
         if count
     ]

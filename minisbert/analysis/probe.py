@@ -190,7 +190,7 @@ def cross_validate(
         raise ValueError(f"scoring must be one of {', '.join(SCORINGS)}, got {scoring!r}")
     grid = tuple(sorted({float(strength) for strength in strengths}))
     if not grid or not all(0 < strength < math.inf for strength in grid):
-        raise ValueError(f"expected at least one positive strength, got {tuple(strengths)!r}")
+        raise ValueError(f"expected positive strengths, at least one, got {tuple(strengths)!r}")
     by_class = np.ones(int(classes.max()) + 1) if weights is None else weights
     scores = np.empty((len(grid), int(folds.max()) + 1))  # (S, K)
     logits = np.empty((len(grid), len(classes), len(by_class)))  # (S, M, C)

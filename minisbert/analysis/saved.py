@@ -239,14 +239,14 @@ def _missing(file: Path, folder: Path, kind: str) -> str:
         target = folder.resolve()
         aside = sorted(target.parent.glob(f".{target.name}-*.{_ASIDE}"))
         if folder.exists():
-            return f"{where}: is a file; expected a folder of the kind {kind!r}"
+            return f"{where}: expected a folder of kind {kind!r}, got a file"
         if aside:
-            return f"{where}: was being replaced when that was broken off; the old one is {aside[0].name}: rename it"
-        return f"{where}: there is no such folder; expected one of the kind {kind!r}"
+            return f"{where}: replacing it was interrupted; the old folder is {aside[0].name}: rename it back"
+        return f"{where}: no such folder; expected one of kind {kind!r}"
     others = sorted(path.stem for path in folder.glob("*.json") if path.with_suffix(".safetensors").exists())
     if file.suffix == ".json" and others:
-        return f"{where}: expected the kind {kind!r} (there is no {file.name}), and it looks like: {', '.join(others)}"
-    return f"{where}: {file.name} is missing; is this a folder of the kind {kind!r}, and was it copied whole?"
+        return f"{where}: expected kind {kind!r} (there is no {file.name}), but it looks like: {', '.join(others)}"
+    return f"{where}: {file.name} is missing; is this a folder of kind {kind!r}, and was it copied whole?"
 
 
 def _read_head(folder: Path, kind: str) -> dict[str, Any]:

@@ -144,7 +144,7 @@ def _draw(paper: Page, scene: _Scene, labels: Sequence[str], kinds: Sequence[str
     _draw_legend(axes, [paper.label(kind) for kind in kinds])
     missing = _write_names(axes, renderer, [paper.label(label, LABEL_LETTERS) for label in labels], scene)
     if missing:
-        paper.captions.append(f"{missing} {'name' if missing == 1 else 'names'} found no room")
+        paper.captions.append(f"{missing} {'name' if missing == 1 else 'names'} left out for lack of space")
     return figure, axes, max(width, 4.0)
 
 

@@ -135,7 +135,7 @@ class RouteTable:
             yield (
                 ("routes", second, "examples", i),
                 (
-                    f"the example {self.examples[twice[1]]!r:.60} stands in {self.names[first]!r} and in "
+                    f"the example {self.examples[twice[1]]!r:.60} occurs in {self.names[first]!r} and in "
                     f"{self.names[second]!r}, so the two cannot be told apart; keep it in one of them"
                 ),
             )
