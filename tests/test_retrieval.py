@@ -155,7 +155,7 @@ def test_bad_files_are_named_with_line_and_cause(choices, words, tmp_path):
 def test_no_folder_and_no_files(tmp_path):
     with pytest.raises(InputError, match="expected a folder"):
         read_retrieval(tmp_path / "none")
-    with pytest.raises(InputError, match=r"there is no corpus.jsonl"):
+    with pytest.raises(InputError, match=r"no corpus.jsonl"):
         read_retrieval(tmp_path)
 
 

@@ -184,9 +184,9 @@ def test_another_kind_is_named(folder):
         (lambda head: head.update(version="1"), "expected version 1, got '1'"),
         (lambda head: head.update(facts=[1]), "'facts' are missing"),
         (lambda head: head.pop("tensors_sha256"), "'tensors_sha256' or"),
-        (lambda head: head.update(tensors_sha256="0" * 64), "different trainings"),
+        (lambda head: head.update(tensors_sha256="0" * 64), "different runs"),
         (lambda head: head.update(format=7), "got 7"),
-        (lambda head: head["facts"].update(strength=float("nan")), "NaN is no number"),
+        (lambda head: head["facts"].update(strength=float("nan")), "NaN is not a number"),
     ],
 )
 def test_a_head_that_says_something_else_is_refused(folder, change, message):
@@ -207,25 +207,25 @@ def test_every_byte_of_the_numbers_counts(folder):
     content = file.read_bytes()
     for place in range(0, len(content), 37):
         file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
-        with pytest.raises(SavedError, match="different trainings"):
+        with pytest.raises(SavedError, match="different runs"):
             load_folder(folder, "classifier")
     file.write_bytes(content[:-1])
-    with pytest.raises(SavedError, match="different trainings"):
+    with pytest.raises(SavedError, match="different runs"):
         load_folder(folder, "classifier")
 
 
 def test_two_trainings_cannot_be_mixed(folder, tmp_path):
     save_folder(tmp_path / "other", "classifier", FACTS, tensors(1))
     os.replace(tmp_path / "other" / "classifier.safetensors", folder / "classifier.safetensors")
-    with pytest.raises(SavedError, match="different trainings"):
+    with pytest.raises(SavedError, match="different runs"):
         load_folder(folder, "classifier")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "no safetensors"),
-        (b"\xff" * 8 + b"{}", "no safetensors"),
+        (b"", "not a readable safetensors"),
+        (b"\xff" * 8 + b"{}", "not a readable safetensors"),
         (tensor_bytes({"bias": np.array([np.nan])}), "holds NaN or infinite"),
         (tensor_bytes({"bias": np.array([-np.inf], np.float16)}), "holds NaN or infinite"),
     ],

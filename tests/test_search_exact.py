@@ -347,7 +347,7 @@ def test_other_things_are_refused():
         semantic_search(some, some[:, :5])
     with pytest.raises(ValueError, match="Texts have to be embedded first"):
         semantic_search(["how to bake bread"], some)
-    with pytest.raises(ValueError, match=r"pooled to one vector a text"):
+    with pytest.raises(ValueError, match=r"Pool token embeddings"):
         semantic_search(some, some[None])
     with pytest.raises(ValueError, match=r"np.empty\(\(0, D\)\)"):
         semantic_search([], some)

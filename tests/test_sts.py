@@ -103,8 +103,8 @@ def test_several_files_are_one_set(tmp_path):
         ("t.tsv", tsv([*PAIRS, ("inf", "a", "b")]), "line 5: the score"),
         ("t.tsv", tsv([("1_0", "a", "b"), *PAIRS]), "line 2: the score"),
         ("t.tsv", tsv([("4,5", "a", "b"), *PAIRS]), "line 2: the score in column 'score' must be a number, got '4,5'"),
-        ("t.tsv", tsv([*PAIRS, ("5.1", "a", "b")]), "line 5: the score 5.1 is off the scale from 0 to 5"),
-        ("t.tsv", tsv([*PAIRS, ("-1", "a", "b")]), "line 5: the score -1 is off the scale"),
+        ("t.tsv", tsv([*PAIRS, ("5.1", "a", "b")]), "line 5: the score 5.1 is outside the scale from 0 to 5"),
+        ("t.tsv", tsv([*PAIRS, ("-1", "a", "b")]), "line 5: the score -1 is outside the scale"),
         ("t.tsv", tsv([*PAIRS, ("1", " ", "b")]), "line 5: the sentence in column 'sentence1' is empty"),
         ("t.tsv", tsv([*PAIRS, ("1", "a")]), "line 5: 2 columns, but the header has 3"),
         ("t.tsv", tsv([*PAIRS, ("1", "a", "b", "c")]), "line 5: 4 columns, but the header has 3"),
@@ -113,7 +113,11 @@ def test_several_files_are_one_set(tmp_path):
         ("t.jsonl", '{"score": true, "sentence1": "a", "sentence2": "b"}', "line 1: the score in column 'score'"),
         ("t.jsonl", '{"score": null, "sentence1": "a", "sentence2": "b"}', "must be a number, got None"),
         ("t.jsonl", '{"score": NaN, "sentence1": "a", "sentence2": "b"}', "must be a number, got nan"),
-        ("t.jsonl", '{"score": 1, "sentence1": "a", "sentence2": null}', "line 1: the field 'sentence2' is no text"),
+        (
+            "t.jsonl",
+            '{"score": 1, "sentence1": "a", "sentence2": null}',
+            "line 1: the field 'sentence2' must be a string",
+        ),
         ("t.jsonl", '{"score": 1, "sentence1": "a", "sentence2": "b"}\n{"score": 1}', "line 2: no field 'sentence1'"),
         ("t.tsv", tsv([("3", "a", "b"), ("3", "c", "d")]), "no correlation exists, because x is constant: all 2"),
         ("t.tsv", tsv([("3", "a", "b")]), "at least 2 pairs"),
@@ -198,7 +202,7 @@ def test_vectors_that_say_nothing_are_an_error():
     pairs = StsPairs("t", ["a", "b"], ["b", "c"], np.array([1.0, 2.0]))
     with pytest.raises(ValueError, match=r"t, cosine similarity: .*no correlation exists, because x is constant"):
         evaluate_sts(Table({"a": (1, 0), "b": (1, 0), "c": (1, 0)}), pairs)
-    with pytest.raises(ValueError, match="one vector a text"):
+    with pytest.raises(ValueError, match="one vector per text"):
         evaluate_sts(Table({"a": 1, "b": 1, "c": 1}), pairs)
     with pytest.raises(ValueError, match="NaN"):
         evaluate_sts(Table({"a": (1, 0), "b": (math.nan, 0), "c": (1, 0)}), pairs)

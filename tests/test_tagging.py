@@ -49,7 +49,7 @@ def test_every_sequence_of_three_is_judged_as_the_rule_says():
         if is_valid(tags):
             check_tags(tags)
         else:
-            with pytest.raises(ValueError, match="nothing is continued"):
+            with pytest.raises(ValueError, match="it continues nothing"):
                 check_tags(tags)
 
 
@@ -232,7 +232,7 @@ def test_f1_of_what_is_right_is_1_and_order_does_not_matter(tags, random):
 def test_scores_refuse_other_sentences_and_stray_tags():
     with pytest.raises(ValueError, match="do both belong to the same file"):
         span_counts([["O"]], [["O", "O"]])
-    with pytest.raises(ValueError, match="nothing is continued"):
+    with pytest.raises(ValueError, match="it continues nothing"):
         span_counts([["O"]], [["I-x"]])
 
 
@@ -277,7 +277,7 @@ def test_both_formats_give_the_same(tmp_path):
     [
         ('{"tokens": ["a", "b"], "tags": ["O"]}', "got 2 words and 1 tags"),
         ('{"tokens": [], "tags": []}', "at least one word, got 0 words and 0 tags"),
-        ('{"tokens": ["a"], "tags": ["I-x"]}', "word 1 has the tag I-x at the beginning: nothing is continued"),
+        ('{"tokens": ["a"], "tags": ["I-x"]}', "word 1 has the tag I-x at the beginning, where it continues nothing"),
         ('{"tokens": ["a"], "tags": ["X"]}', "word 1: expected a tag O, B-type or I-type, got 'X'"),
         ('{"tokens": ["a", " "], "tags": ["O", "O"]}', "word 2 must be a non-blank string, got ' '"),
         ('{"tokens": "ab", "tags": ["O", "O"]}', "expected a list in 'tokens'"),
@@ -304,8 +304,8 @@ def test_a_bad_line_of_jsonl_is_named(tmp_path, line, message):
         ("a\tB-x\nb\tL-x\n", 2, "got 'L-x'; IOB2 is read, BILOU and IOBES are not"),
         ("-DOCSTART- -X- O O\n", 1, "got 4 columns"),
         ("a\tO\n\nb\tX\n", 3, "expected a tag O, B-type or I-type, got 'X'"),
-        ("a\tO\n\nb\tO\nc\tI-x\n", 3, "word 2 has the tag I-x behind O"),
-        ("a\tO\n\tO\n", 1, "word 2 is ''"),
+        ("a\tO\n\nb\tO\nc\tI-x\n", 3, "word 2 has the tag I-x after O"),
+        ("a\tO\n\tO\n", 1, "word 2 must be a non-blank string, got ''"),
     ],
 )
 def test_a_bad_line_of_conll_is_named(tmp_path, text, line, message):

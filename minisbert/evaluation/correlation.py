@@ -131,7 +131,7 @@ def _checked(function: str, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
     for name, numbers in (("x", left), ("y", right)):
         if numbers.min() == numbers.max():
             raise ValueError(
-                f"{function}: no correlation exists because {name} is constant: all {len(numbers):,} numbers are "
+                f"{function}: no correlation exists, because {name} is constant: all {len(numbers):,} numbers are "
                 f"{numbers[0]:g}, and the formula divides by their spread; is it the right column?"
             )
     return left, right
