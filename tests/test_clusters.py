@@ -140,10 +140,10 @@ def test_as_many_groups_as_texts(sklearn):
     ("vectors", "settings", "words"),
     [
         (np.eye(3), {"k": 4}, "k = 4 clusters need as many different vectors, got 3 among 3"),
-        (np.eye(3), {"k": 4, "method": "agglomerative"}, "k = 4 groups"),
-        (np.eye(3), {"k": (5, 9)}, "k = 5 groups"),
-        ([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]], {"k": 3}, "there are 2 among 3"),
-        ([[1.0, 0.0], [1.0, -0.0]], {"k": 2}, "there are 1 among 2"),
+        (np.eye(3), {"k": 4, "method": "agglomerative"}, "k = 4 clusters"),
+        (np.eye(3), {"k": (5, 9)}, "k = 5 clusters"),
+        ([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]], {"k": 3}, "got 2 among 3"),
+        ([[1.0, 0.0], [1.0, -0.0]], {"k": 2}, "got 1 among 2"),
         (np.ones((4, 3)), {}, "at least 2 different vectors, got 4"),
         (np.ones((1, 3)), {}, "at least 2 different vectors"),
         (np.empty((0, 3)), {}, "at least one text"),
@@ -203,7 +203,7 @@ def test_silhouettes_of_equal_vectors_and_loners_stay_in_range(rows):
     ]
     ids = np.array([group for _, group in rows])
     if len({*ids.tolist()} - {-1}) < 2:
-        with pytest.raises(ValueError, match="at least 2 groups"):
+        with pytest.raises(ValueError, match="at least 2 clusters"):
             silhouette(vectors, ids)
         return
     found = silhouette(vectors, ids)

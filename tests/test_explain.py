@@ -111,9 +111,9 @@ def test_models_that_can_be_explained(modules, settings, tmp_path):
     ("modules", "settings", "words"),
     [
         ((Pooling(("max",)),), {}, "expected mean pooling, got max"),
-        ((Pooling(("cls",)),), {}, "this model has cls"),
-        ((Pooling(("weightedmean",)),), {}, "this model has weightedmean"),
-        ((Pooling(("mean", "max")),), {}, "this model has max + mean"),
+        ((Pooling(("cls",)),), {}, "got cls"),
+        ((Pooling(("weightedmean",)),), {}, "got weightedmean"),
+        ((Pooling(("mean", "max")),), {}, "got max + mean"),
         ((Pooling(), tiny_dense(12, 8)), {}, "a Dense module after its pooling"),
         (
             (Pooling(include_prompt=False),),

@@ -130,7 +130,7 @@ def test_perplexity_fits_the_number_of_texts():
     assert check_method("tsne", None, 10_000) == 30 and check_method("tsne", None, 4) == 1
     for count, perplexity, words in (
         (10, 10, "below the number of texts, 10"),
-        (10, 0.5, "from 1"),
+        (10, 0.5, "at least 1"),
         (3, None, "at least 4"),
     ):
         with pytest.raises(ValueError, match=words):

@@ -143,7 +143,7 @@ def test_a_marked_cell_is_framed(picture):
     ("values", "options", "words"),
     [
         ([1.0, 2.0], {"columns": ["a", "b"]}, "got (2,), 2 and 2"),
-        (np.ones((2, 3)), {"rows": list("abc"), "columns": list("ab")}, "wrong way round"),
+        (np.ones((2, 3)), {"rows": list("abc"), "columns": list("ab")}, "rows and columns swapped"),
         (np.ones((0, 3)), {}, "at least one cell"),
         ([[np.nan, np.nan]], {}, "got nan at (0, 0)"),
         ([[1.0]], {"value_range": (1, 1)}, "low < high, got (1, 1)"),

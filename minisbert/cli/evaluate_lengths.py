@@ -94,7 +94,7 @@ def _study_lines(study: LengthStudy, encoder: SentenceEncoder) -> list[str]:
         f"at its limit of {study.max_seq_length} tokens: {in_words(study.documents_cut, 'document')}",
         *([f"chunked documents: {chunks}"] if chunks else []),
         f"queries with a relevant document beyond the limit: {beyond:,} of {all_queries:,}",
-        f"x 100; intervals: 95 %, bootstrap, {RESAMPLES:,} resamples of queries; * the interval excludes 0",
+        f"x 100; intervals: 95 %, bootstrap, {RESAMPLES:,} resamples of queries; * difference's interval excludes 0",
     ]
     for only_beyond, count in ((False, all_queries), (True, beyond)):
         if only_beyond and beyond in (0, all_queries):
