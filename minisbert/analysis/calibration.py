@@ -207,7 +207,7 @@ class Calibration:
         >>> fit_vectors(np.eye(3)).check(None, "dot")
         Traceback (most recent call last):
             ...
-        ValueError: this calibration is of cosine, not of dot; calibrate again with --metric dot
+        ValueError: this calibration is for cosine, not for dot; calibrate again with --metric dot
         """
         if similarity_fn_name != self.similarity_fn_name:
             raise ValueError(

@@ -525,8 +525,8 @@ def check_labels(data: LabelledTexts) -> None:
     >>> check_labels(LabelledTexts("mood", ["good", "fine", "bad", "bad"], ["+", "+", "-", "-"]))
     Traceback (most recent call last):
         ...
-    ValueError: mood: '-' (1) have fewer than two different texts, and one of them must be left out when the strength is
-    chosen; add texts, or leave these classes out
+    ValueError: mood: '-' (1) have fewer than two different texts, and cross-validation holds one of them out; add
+    texts, or leave these classes out
     """
     texts_of: dict[str, set[str]] = {label: set() for label in data.labels}
     for text, label in zip(data.texts, data.labels, strict=True):
