@@ -73,7 +73,7 @@ def read_records(
     [(2, ('soup', '4.5')), (3, ('tea', '1.0'))]
     """
     if isinstance(columns, str):
-        raise ValueError(f"read_records: columns must be a sequence of names, got the text {columns!r}")
+        raise ValueError(f"read_records: columns must be a sequence of names, got the string {columns!r}")
     kind = _checked_format(file, input_format)
     return _records(Path(file), tuple(columns), kind, has_header, dict(optional or {}))
 
@@ -117,8 +117,8 @@ def _checked_format(file: str | Path, input_format: str | None) -> str:
     kind = input_format or told_format(file)
     if kind is None or kind not in FORMATS.values():
         raise InputError(
-            f"{file}: expected a name that ends in {', '.join(FORMATS)} (or .gz behind it); "
-            f"input_format='csv', 'tsv' or 'jsonl' says it for another name, got {input_format!r}"
+            f"{file}: expected a name that ends in {', '.join(FORMATS)}, optionally .gz; "
+            f"input_format='csv', 'tsv' or 'jsonl' sets it for another name, got {input_format!r}"
         )
     return kind
 
@@ -188,7 +188,7 @@ def _split_csv(lines: Iterator[Line], name: str) -> Iterator[Row]:
         try:
             row = next(reader, None)
         except csv.Error as error:
-            raise InputError(f"{name}, line {begins}: not CSV: {error}; is a quote left open or doubled?") from None
+            raise InputError(f"{name}, line {begins}: not CSV: {error}; is a quote not closed or doubled?") from None
         if row is None:
             return
         yield begins, row
@@ -215,7 +215,7 @@ def pick_columns(
     first = next(filled, None)
     if first is None:
         if has_header:
-            raise InputError(f"{name}: empty; expected a row of column names (has_header=False: no names)")
+            raise InputError(f"{name}: empty; expected a header row (has_header=False: there is none)")
         return
     line, head = first
     indices = find(head, f"{name}, line {line}")
@@ -238,11 +238,11 @@ def find_column(head: Sequence[str], column: str, has_header: bool, where: str) 
         return head.index(column)
     if has_header and head.count(column) > 1:
         raise InputError(
-            f"{where}: {column!r} is the name of {head.count(column)} columns, give a number: {list_columns(head)}"
+            f"{where}: {head.count(column)} columns are named {column!r}, give a number: {list_columns(head)}"
         )
     if column.isascii() and column.isdigit() and 1 <= int(column) <= len(head):
         return int(column) - 1
-    raise InputError(f"{where}: no column {column!r}; there {'are' if len(head) > 1 else 'is'}: {list_columns(head)}")
+    raise InputError(f"{where}: no column {column!r}; the file has {list_columns(head)}")
 
 
 def list_columns(head: Sequence[str]) -> str:
@@ -292,9 +292,9 @@ def follow_path(record: Any, field: str, where: str, optional: Mapping[str, obje
 def checked_text(value: object, field: str, where: str) -> str:
     """Return a string that UTF-8 can encode (no lone surrogates), or raise an InputError."""
     if not isinstance(value, str):
-        raise InputError(f"{where}: the field {field!r} is no text but {json.dumps(value):.60}")
+        raise InputError(f"{where}: the field {field!r} must be a string, got {json.dumps(value):.60}")
     if any("\ud800" <= character <= "\udfff" for character in value):
-        raise InputError(f"{where}: the field {field!r} holds half a character (a lone surrogate)")
+        raise InputError(f"{where}: the field {field!r} contains half a character (a lone surrogate)")
     return value
 
 

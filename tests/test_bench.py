@@ -97,7 +97,7 @@ def test_the_kernel_of_openblas_takes_part_where_it_is_another(monkeypatch):
     assert choose_engines(["minisbert-deterministic"]) == ("minisbert-deterministic",)
     monkeypatch.setattr(run, "read_processor", lambda: Processor())
     assert choose_engines(()) == ("minisbert", *PEERS)
-    with pytest.raises(ValueError, match="chooses the right kernel here by itself"):
+    with pytest.raises(ValueError, match="minisbert-own-kernel"):
         choose_engines(["minisbert-own-kernel"])
     assert "OPENBLAS_CORETYPE" not in environment("minisbert-own-kernel")
     assert environment("minisbert")["OPENBLAS_CORETYPE"] == "SkylakeX"
@@ -204,7 +204,7 @@ def test_the_command_writes_figures_and_picture_and_replaces_nothing(folder, tmp
     assert (tmp_path / "figures.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     again = CliRunner().invoke(main, command)
     assert again.exit_code == 1
-    assert "figures.json: exists already" in again.stderr
+    assert "figures.json: already exists" in again.stderr
     assert CliRunner().invoke(main, [*command, "--force"]).exit_code == 0
     (tmp_path / "texts.txt").write_text("")
     empty = CliRunner().invoke(main, [*command, "--force"])

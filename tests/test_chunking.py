@@ -457,4 +457,4 @@ def test_a_job_is_not_resumed_with_other_chunks(tiny, tmp_path, monkeypatch):
     result = CliRunner().invoke(main, [*arguments, "--overlap", "2"])
     assert result.exit_code == 1 and "overlap was None, now 2" in result.output
     result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == 0 and "3 of them by an earlier run" in result.output
+    assert result.exit_code == 0 and "3 of them from an earlier run" in result.output

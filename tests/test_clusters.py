@@ -139,12 +139,12 @@ def test_as_many_groups_as_texts(sklearn):
 @pytest.mark.parametrize(
     ("vectors", "settings", "words"),
     [
-        (np.eye(3), {"k": 4}, "k = 4 groups need as many different vectors, and there are 3 among 3"),
-        (np.eye(3), {"k": 4, "method": "agglomerative"}, "k = 4 groups"),
-        (np.eye(3), {"k": (5, 9)}, "k = 5 groups"),
-        ([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]], {"k": 3}, "there are 2 among 3"),
-        ([[1.0, 0.0], [1.0, -0.0]], {"k": 2}, "there are 1 among 2"),
-        (np.ones((4, 3)), {}, "at least 2 different vectors are needed, got 4"),
+        (np.eye(3), {"k": 4}, "k = 4 clusters need as many different vectors, got 3 among 3"),
+        (np.eye(3), {"k": 4, "method": "agglomerative"}, "k = 4 clusters"),
+        (np.eye(3), {"k": (5, 9)}, "k = 5 clusters"),
+        ([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]], {"k": 3}, "got 2 among 3"),
+        ([[1.0, 0.0], [1.0, -0.0]], {"k": 2}, "got 1 among 2"),
+        (np.ones((4, 3)), {}, "at least 2 different vectors, got 4"),
         (np.ones((1, 3)), {}, "at least 2 different vectors"),
         (np.empty((0, 3)), {}, "at least one text"),
         ([[np.nan, 1.0], [1.0, 0.0]], {"k": 2}, "NaN or Inf in row 0"),
@@ -152,9 +152,9 @@ def test_as_many_groups_as_texts(sklearn):
         (np.eye(3), {"k": 0}, "k must be a whole number of at least 1"),
         (np.eye(3), {"k": True}, "k must be a whole number"),
         (np.eye(3), {"k": (1, 3)}, "at least 2, got 1"),
-        (np.eye(3), {"k": (3, 2)}, "least, most"),
-        (np.eye(3), {"k": (2, 3), "method": "agglomerative"}, "a range of k is tried by kmeans alone"),
-        (np.eye(3), {"k": 2, "method": "community"}, "communities are as many as there are"),
+        (np.eye(3), {"k": (3, 2)}, r"k must be \(low, high\)"),
+        (np.eye(3), {"k": (2, 3), "method": "agglomerative"}, "only kmeans takes a range of k"),
+        (np.eye(3), {"k": 2, "method": "community"}, "k is for kmeans and agglomerative"),
         (np.eye(3), {"distance": 0.5}, "distance is for agglomerative"),
         (np.eye(3), {"distance": 0.5, "k": 2, "method": "agglomerative"}, "not both"),
         (np.eye(3), {"distance": 0.0, "method": "agglomerative"}, "in \\(0, 2\\]"),
@@ -170,7 +170,7 @@ def test_what_cannot_be_clustered(vectors, settings, words, sklearn):
 
 def test_too_many_texts_for_all_pairs(sklearn, monkeypatch):
     monkeypatch.setattr(clusters, "MOST_TEXTS", 59)
-    with pytest.raises(ValueError, match="60 texts are too many: at most 59"):
+    with pytest.raises(ValueError, match="at most 59 texts, got 60"):
         cluster(clouds()[0], "agglomerative")
 
 
@@ -203,7 +203,7 @@ def test_silhouettes_of_equal_vectors_and_loners_stay_in_range(rows):
     ]
     ids = np.array([group for _, group in rows])
     if len({*ids.tolist()} - {-1}) < 2:
-        with pytest.raises(ValueError, match="at least 2 groups"):
+        with pytest.raises(ValueError, match="at least 2 clusters"):
             silhouette(vectors, ids)
         return
     found = silhouette(vectors, ids)

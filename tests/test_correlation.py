@@ -99,7 +99,7 @@ def test_numbers_that_hardly_differ():
 @pytest.mark.parametrize(
     ("x", "y", "words"),
     [
-        ([1, 2, 3], [1, 2], "equally many numbers, got 3 and 2"),
+        ([1, 2, 3], [1, 2], "same length, got 3 and 2"),
         ([], [], "at least 2 pairs of numbers, got 0"),
         ([1], [1], "at least 2 pairs of numbers, got 1"),
         ([1, 2, 3], [0.1, 0.1, 0.1], "no correlation exists, because y is constant: all 3 numbers are 0.1"),

@@ -209,10 +209,10 @@ def test_a_source_that_changes_alone_is_no_other_content_but_metadata_and_text_a
     ("documents", "message"),
     [
         ("soup", "iterable of documents, got a single text"),
-        ([Document("a", "1"), Document("b", "1")], "id '1' has come before"),
-        (["a", 7], r"documents\[1\]: expected a Document or a text"),
-        ([Document("a", "1", {"x": float("nan")})], "not what JSON can hold"),
-        ([Document("a", "1", {"x": object()})], "not what JSON can hold"),
+        ([Document("a", "1"), Document("b", "1")], "id '1' occurs twice"),
+        (["a", 7], r"documents\[1\]: expected a Document or a string"),
+        ([Document("a", "1", {"x": float("nan")})], "metadata of document"),
+        ([Document("a", "1", {"x": object()})], "metadata of document"),
         ([Document("a", "1", {1: 2})], "names"),
         ([Document("a\ud800", "1")], "half a character"),
         ([Document("a", "1", {"x": "\ud800"})], "half a character"),
@@ -361,13 +361,13 @@ def test_several_queries_and_vectors(duckdb, encoder, tmp_path):
 
 def test_an_empty_database_has_nothing_to_search(duckdb, encoder, tmp_path):
     with EmbeddingDatabase.open(tmp_path / "x.duckdb", encoder) as index:
-        with pytest.raises(DatabaseError, match="holds no documents yet"):
+        with pytest.raises(DatabaseError, match="contains no documents yet"):
             index.search("dog", where="lang = 'en'")
         index.add([])
         assert len(index) == 0 and index.info().fields == {}
         index.add([Document("dog", "1", {"lang": "en"})])
         index.remove(["1"])
-        with pytest.raises(DatabaseError, match="holds no documents yet"):
+        with pytest.raises(DatabaseError, match="contains no documents yet"):
             index.search("dog")
 
 
@@ -739,8 +739,8 @@ def test_numbers_in_texts_are_numbers_and_nothing_else_is(duckdb, encoder, tmp_p
         ("lang", 4, "expected a comparison"),
         ("lang = en", 7, "'text' in single quotes"),
         ('lang = "en"', 7, "double quotes are for names"),
-        ("lang = 'en", 7, "left open"),
-        ('"lang = 1', 0, "left open"),
+        ("lang = 'en", 7, "not closed"),
+        ('"lang = 1', 0, "not closed"),
         ("lang = NULL", 7, "IS NULL"),
         ("(lang = 1", 9, "AND, OR or )"),
         ("lang = 1)", 8, "is a ( missing"),
@@ -753,8 +753,8 @@ def test_numbers_in_texts_are_numbers_and_nothing_else_is(duckdb, encoder, tmp_p
         ("in = 1", 0, 'is written "IN"'),
         ("news-group = 1", 4, "with a dash"),
         ("lang = 12abc", 7, "no number"),
-        ("a = 9007199254740993", 4, "not told apart"),
-        ("a = 1e999", 4, "not told apart"),
+        ("a = 9007199254740993", 4, "cannot be distinguished"),
+        ("a = 1e999", 4, "cannot be distinguished"),
         ("lang = '\ud800'", 7, "half a character"),
         ("好き = x", 5, "single quotes"),
         ("NOT " * (DEEPEST + 1) + "a = 1", 4 * DEEPEST, "inside each other"),
@@ -857,24 +857,24 @@ def test_parquet_of_many_types_and_names_with_patterns(duckdb, tmp_path, monkeyp
     with pytest.raises(FileNotFoundError):
         read("p*.parquet")
     Path("x.parquet").write_text("no parquet")
-    with pytest.raises(InputError, match=r"x.parquet: not to be read as Parquet"):
+    with pytest.raises(InputError, match=r"x.parquet: not readable as Parquet"):
         read("x.parquet")
 
 
 @pytest.mark.parametrize(
     ("name", "content", "options", "message"),
     [
-        ("t.csv", "a,b\n1,2\n", {}, "line 2: no column 'text'; say which one"),
+        ("t.csv", "a,b\n1,2\n", {}, "line 2: no column 'text'"),
         ("t.csv", "text,b\n1,2\n", {"text_column": "c"}, "no field 'c'"),
         ("t.csv", "text,b\n1,2\n", {"id_column": "c"}, "no field 'c'"),
         ("t.csv", "text,b,b\n1,2,3\n", {}, "'b' is the name of 2 columns"),
         ("t.csv", "text,id\n1\n", {}, "line 2: 1 column, but the header has 2"),
         ("t.csv", "text,id\n1,\n", {}, "id in 'id' must be"),
         ("t.csv", "text,id\n1,2\n", {"id_column": "text"}, "both text and id"),
-        ("t.csv", "", {}, "empty; expected a row of column names"),
-        ("t.jsonl", '{"text": 5}', {}, "no text but 5"),
-        ("t.jsonl", '{"text": "a", "x": NaN}', {}, "not what JSON can hold"),
-        ("t.jsonl", '"soup"', {}, "expected an object"),
+        ("t.csv", "", {}, "empty; expected a header row"),
+        ("t.jsonl", '{"text": 5}', {}, "the field 'text' must be a string, got 5"),
+        ("t.jsonl", '{"text": "a", "x": NaN}', {}, "metadata of document"),
+        ("t.jsonl", '"soup"', {}, "expected a JSON object"),
         ("t.jsonl", '{"text": "a", "id": 1.5}', {}, "id in 'id' must be"),
         ("t.jsonl", '{"text": "a", "x": "\\ud800"}', {}, "half a character"),
         ("t.txt", b"\xff\xfea", {}, "UTF-16"),
@@ -935,7 +935,7 @@ def test_vectors_are_loaded_however_little_memory_duckdb_is_left_with(duckdb, en
     assert tried == [storage_module.LEAST_CACHE * 2**i for i in range(len(tried))]
     monkeypatch.setattr(Storage, "_small_cache", lambda self, cache: small_cache(self, 1_000))
     with EmbeddingDatabase.open(tmp_path / "x.duckdb", encoder, in_sql=False) as index:
-        with pytest.raises(DatabaseError, match="the memory is not enough"):
+        with pytest.raises(DatabaseError, match="not enough memory"):
             index.search("cat")
         monkeypatch.undo()
         assert index.search("cat", top_k=3) == before  # and the limit is what it was
@@ -966,7 +966,7 @@ def test_a_second_process_is_told_which_one_has_it(duckdb, encoder, tmp_path):
     with EmbeddingDatabase.open(tmp_path / "x.duckdb", read_only=True) as index:
         assert run_code(code, tmp_path, "read").returncode == 0  # several may read
         assert run_code(code, tmp_path, "write").returncode == 1
-        with pytest.raises(DatabaseError, match="for reading only"):
+        with pytest.raises(DatabaseError, match="read-only"):
             index.remove([], where="lang = 'en'") if index.info().fields else index.remove(
                 [index.search_vectors(encoder.encode("dog"))[0][0].id]
             )
@@ -980,26 +980,26 @@ def test_files_that_are_no_database(duckdb, encoder, tmp_path):
     (tmp_path / "sqlite").write_bytes(b"SQLite format 3\0" + bytes(5000))  # for which DuckDB would fetch an extension
     duckdb.connect(str(tmp_path / "other.duckdb")).execute("CREATE TABLE t (x INT)").fetchall()
     for name, message in (
-        ("missing", "does not exist; make it with"),
+        ("missing", "does not exist; create it with"),
         ("folder", "a folder or device"),
         ("text", "not a DuckDB file"),
         ("empty", "not a DuckDB file"),
         ("sqlite", "not a DuckDB file"),
-        ("other.duckdb", "not one that `minisbert index` made"),
+        ("other.duckdb", "not one that `minisbert index` created"),
     ):
         for options in ({"read_only": True}, {}):
             with pytest.raises(DatabaseError, match=f"{name}: .*{message}"):
                 EmbeddingDatabase.open(tmp_path / name, **options)
     (tmp_path / "left.duckdb.wal").write_bytes(b"what a removed database has left")
-    with pytest.raises(DatabaseError, match=r"left.duckdb.wal: exists already"):
+    with pytest.raises(DatabaseError, match=r"left.duckdb.wal: already exists"):
         EmbeddingDatabase.open(tmp_path / "left.duckdb", encoder)
-    with pytest.raises(DatabaseError, match="there is no folder"):
+    with pytest.raises(DatabaseError, match="does not exist; create it first"):
         EmbeddingDatabase.open(tmp_path / "no" / "x.duckdb", encoder)
     create(tmp_path / "new.duckdb", 3, {"settings": {}})
     connection = duckdb.connect(str(tmp_path / "new.duckdb"))
     connection.execute("UPDATE meta SET value = '99' WHERE name = 'schema_version'").fetchall()
     connection.close()
-    with pytest.raises(DatabaseError, match="tables are of version 99, this minisbert reads 1"):
+    with pytest.raises(DatabaseError, match="schema version 99, this minisbert reads 1"):
         EmbeddingDatabase.open(tmp_path / "new.duckdb")
 
 
@@ -1155,7 +1155,7 @@ def test_a_disk_that_fills_loses_nothing(duckdb, model, encoder, tmp_path):
     """
     done = run_code(code, tmp_path)
     assert done.returncode == 1
-    assert "DatabaseError: x.duckdb: the disk is full or does not take more" in done.stderr
+    assert "DatabaseError: x.duckdb: the disk is full" in done.stderr
     kept = contents(tmp_path / "x.duckdb")
     assert 20 < len(kept) < 5000 and len(kept) % 20 == 0
     with EmbeddingDatabase.open(tmp_path / "x.duckdb", encoder) as index:

@@ -92,11 +92,11 @@ def test_a_run_stopped_in_the_middle_of_a_block_is_continued(name, blocks, monke
     whole = uninterrupted(name)
     stopped = interrupt(monkeypatch, name, blocks)
     assert stopped.exit_code == 1 and "Aborted" in stopped.stderr
-    assert f"{BLOCK * blocks} rows are kept in" in stopped.stderr and "--resume" in stopped.stderr
+    assert f"{BLOCK * blocks} rows are saved in" in stopped.stderr and "--resume" in stopped.stderr
     assert left() == kept(name)
     assert Path(f"{name}.partial").stat().st_size > json.loads(journal(name).read_text())["size"]
     said = succeeds(*command(name, "--resume")).stderr
-    assert f"wrote 18 vectors of 12 float32 numbers to {name}, {BLOCK * blocks} of them by an earlier run" in said
+    assert f"wrote 18 float32 vectors of 12 dimensions to {name}, {BLOCK * blocks} of them from an earlier run" in said
     assert Path(name).read_bytes() == whole and left() == [name]
 
 
@@ -154,7 +154,7 @@ def test_a_run_killed_at_any_step_on_the_disk_is_continued():
     while kill_at(killed, "v.npy", "--resume").returncode == -signal.SIGKILL:
         assert not Path("v.npy").exists() or Path("v.npy").read_bytes() == whole
         if Path("v.npy").exists() and not journal().exists():
-            assert "exists already" in fails(*command("v.npy", "--resume"))  # it was done
+            assert "already exists" in fails(*command("v.npy", "--resume"))  # it was done
         else:
             succeeds(*command("v.npy", "--resume"))
         assert Path("v.npy").read_bytes() == whole and left() == ["v.npy"]
@@ -185,7 +185,7 @@ def test_standard_input_given_again_is_continued(stop, monkeypatch):
     lines = [text.encode() for text in TEXTS]
     lines[stop] = b"not \xff UTF-8"
     said = fails_late(*command("v.jsonl", input="-"), input=b"\n".join(lines))
-    assert f"standard input, line {stop + 1}" in said and "4 rows are kept" in said
+    assert f"standard input, line {stop + 1}" in said and "4 rows are saved" in said
     succeeds(*command("v.jsonl", "--resume", input="-"), input="\n".join(TEXTS).encode())
     assert Path("v.jsonl").read_bytes() == whole and left() == ["v.jsonl"]
 
@@ -264,17 +264,17 @@ def refuses(*more, words, name="v.npy"):
 def test_what_an_earlier_run_left_is_neither_lost_nor_taken_unasked(monkeypatch):
     whole = uninterrupted("v.npy")
     interrupt(monkeypatch, "v.npy", 2)
-    refuses(words="continue it with --resume, or begin again with --force")
+    refuses(words="continue it with --resume, or start over with --force")
     said = succeeds(*command("v.npy", "--force")).stderr
     assert "earlier run" not in said and Path("v.npy").read_bytes() == whole and left() == ["v.npy"]
 
 
 def test_an_output_that_exists_is_kept_unless_forced(monkeypatch):
     Path("v.npy").write_bytes(b"precious")
-    refuses("--resume", words="exists already")
-    assert "exists already" not in interrupt(monkeypatch, "v.npy", 2, "--force").stderr
+    refuses("--resume", words="already exists")
+    assert "already exists" not in interrupt(monkeypatch, "v.npy", 2, "--force").stderr
     assert Path("v.npy").read_bytes() == b"precious"
-    refuses("--resume", words="exists already")
+    refuses("--resume", words="already exists")
     assert "8 of them" in succeeds(*command("v.npy", "--force", "--resume")).stderr
     assert np.load("v.npy").shape == (18, 12) and left() == ["v.npy"]
 
@@ -284,7 +284,7 @@ def test_an_output_that_came_into_being_meanwhile_is_kept(monkeypatch):
         Path("v.npy").write_bytes(b"precious")
 
     monkeypatch.setattr(job.Job, "add", lambda self, *block, add=job.Job.add: (add(self, *block), meanwhile()))
-    assert "exists already" in fails_late(*command("v.npy"))
+    assert "already exists" in fails_late(*command("v.npy"))
     assert Path("v.npy").read_bytes() == b"precious" and left() == ["v.npy", *kept("v.npy")]
 
 
@@ -310,11 +310,11 @@ def test_a_changed_input_is_refused(change, words, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--normalize"], "normalize_embeddings was False, now True"),
+        (["--normalize"], "--normalize was False, now True"),
         (["--truncate-dim", 5], "dimensions was 12, now 5"),
         (["--prompt", "a "], "prompt was None, now 'a '"),
-        (["--prompt-name", "q"], "prompt_name was None, now 'q'"),
-        (["--max-seq-length", 5], "max_seq_length was"),
+        (["--prompt-name", "q"], "--prompt-name was None, now 'q'"),
+        (["--max-seq-length", 5], "--max-seq-length was"),
         (["--dtype", "float64"], "dtype was 'float32', now 'float64'"),
         (["--deterministic"], "deterministic was False, now True"),
         (["--output-format", "safetensors"], "format was 'npy', now 'safetensors'"),
@@ -353,8 +353,8 @@ def edit_journal(change):
 def test_a_damaged_journal_is_refused(content, monkeypatch):
     interrupt(monkeypatch, "v.npy", 2)
     journal().write_bytes(content)
-    refuses("--resume", words="a damaged journal")
-    refuses(words="an earlier run was interrupted here")
+    refuses("--resume", words="damaged journal")
+    refuses(words="an earlier run was interrupted")
     succeeds(*command("v.npy", "--force"))
     assert left() == ["v.npy"]
 
@@ -362,26 +362,26 @@ def test_a_damaged_journal_is_refused(content, monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"rows": "8"}, "a damaged journal"),
-        ({"rows": True}, "a damaged journal"),
-        ({"rows": -8}, "a damaged journal"),
-        ({"rows": 8.0}, "a damaged journal"),
-        ({"rows": 4}, "a damaged journal"),
+        ({"rows": "8"}, "damaged journal"),
+        ({"rows": True}, "damaged journal"),
+        ({"rows": -8}, "damaged journal"),
+        ({"rows": 8.0}, "damaged journal"),
+        ({"rows": 4}, "damaged journal"),
         ({"rows": 4, "cut": [4, 0, 0, 0, 0, 0]}, "the input has changed"),
         ({"rows": 12, "cut": [12, 0, 0, 0, 0, 0]}, "the input has changed"),
         ({"rows": 10**9, "cut": [10**9, 0, 0, 0, 0, 0]}, "the input has only 18 texts"),
-        ({"cut": [8]}, "a damaged journal"),
-        ({"cut": 8}, "a damaged journal"),
-        ({"cut": [8, 0, 0, 0, 0, None]}, "a damaged journal"),
+        ({"cut": [8]}, "damaged journal"),
+        ({"cut": 8}, "damaged journal"),
+        ({"cut": [8, 0, 0, 0, 0, None]}, "damaged journal"),
         ({"size": 0}, "damaged: has other bytes"),
         ({"size": 500}, "damaged: has other bytes"),
         ({"size": 10**9}, "damaged: has "),
-        ({"size": None}, "a damaged journal"),
+        ({"size": None}, "damaged journal"),
         ({"texts_sha256": 5}, "the input has changed"),
         ({"body_sha256": None}, "damaged: has other bytes"),
-        ({"decided_by": []}, "a damaged journal"),
-        ({"decided_by": {}}, "was begun in another way"),
-        ({"surprise": 1}, "a damaged journal"),
+        ({"decided_by": []}, "damaged journal"),
+        ({"decided_by": {}}, "was started with other settings"),
+        ({"surprise": 1}, "damaged journal"),
     ],
 )
 def test_a_lying_journal_is_refused(changes, words, monkeypatch):
@@ -403,8 +403,8 @@ def test_a_damaged_partial_file_is_refused(name, damage, monkeypatch):
 
 def test_a_partial_file_of_somebody_else_is_kept():
     Path("v.npy.partial").write_bytes(b"precious")
-    refuses(words="has no journal beside it")
-    refuses("--resume", words="has no journal beside it")
+    refuses(words="without a journal")
+    refuses("--resume", words="without a journal")
 
 
 def test_a_journal_alone_is_no_obstacle(monkeypatch):
@@ -415,7 +415,7 @@ def test_a_journal_alone_is_no_obstacle(monkeypatch):
 
 
 def test_resume_needs_a_file():
-    assert "name it with -o" in fails("embed", "x", "--resume", code=2)
+    assert "with -o" in fails("embed", "x", "--resume", code=2)
 
 
 def test_two_processes_at_one_output(monkeypatch):
@@ -449,7 +449,7 @@ def test_a_full_disk_keeps_what_is_whole(name, where, monkeypatch):
         with monkeypatch.context() as patched:
             patched.setattr(job, "_to_disk", fills)
             said = fails_late(*command(name))
-    assert "8 rows are kept" in said and f"{name}.partial" in said.splitlines()[-1]
+    assert "8 rows are saved" in said and f"{name}.partial" in said.splitlines()[-1]
     assert said.endswith(": No space left on device\n") and name not in left()
     succeeds(*command(name, "--resume"))
     assert Path(name).read_bytes() == whole and left() == [name]
@@ -471,7 +471,7 @@ def test_a_file_that_changes_between_counting_and_reading(now, words, monkeypatc
 
     monkeypatch.setattr(ModelChoice, "encoder", meanwhile)
     said = fails_late(*command("v.npy"))
-    assert "t.txt: had 18 texts when they were counted" in said and words in said and "v.npy" not in left()
+    assert "t.txt: had 18 texts when counted" in said and words in said and "v.npy" not in left()
 
 
 def test_what_was_cut_before_the_stop_is_reported_in_the_end(monkeypatch):
@@ -486,9 +486,9 @@ def test_what_was_cut_before_the_stop_is_reported_in_the_end(monkeypatch):
 def test_a_text_too_long_is_numbered_in_the_whole_input(monkeypatch):
     Path("t.txt").write_text("\n".join([*TEXTS[:9], LONG, *TEXTS[9:]]))
     said = fails_late(*command("v.npy", "--overflow", "error"))
-    assert "8 rows are kept" in said and "(text 9 lost" in said
+    assert "8 rows are saved" in said and "(text 9 lost" in said
     said = fails_late(*command("v.npy", "--overflow", "error", "--resume"))
-    assert "8 rows are kept" in said and "1 of 12 texts is longer" in said and "(text 9 lost" in said
+    assert "8 rows are saved" in said and "1 of 12 texts is longer" in said and "(text 9 lost" in said
     succeeds(*command("v.npy", "--overflow", "truncate", "--resume"))
     assert len(np.load("v.npy")) == 19
 

@@ -264,9 +264,9 @@ def test_no_sentence_is_asked_of_a_probe_that_has_learnt_it_or_its_like(sklearn,
         ({"strengths": [0.0]}, "positive strengths"),
         ({"strengths": [float("nan")]}, "positive strengths"),
         ({"offsets": [-1.0]}, "offsets of 0 or more"),
-        ({"offsets": []}, "one of each at least"),
+        ({"offsets": []}, "at least one of each"),
         ({"decoder": "beam"}, "decoder must be one of viterbi, greedy"),
-        ({"folds": 1}, "2 folds or more"),
+        ({"folds": 1}, "at least 2 folds"),
     ],
 )
 def test_probe_settings_that_make_no_sense_are_refused(sklearn, settings, message):
@@ -288,7 +288,7 @@ def test_nothing_to_learn_and_features_that_do_not_fit(sklearn):
 def test_a_fit_that_does_not_converge_says_so(sklearn, monkeypatch):
     train, vectors = made_up(40, 0, noise=2.0)
     monkeypatch.setattr("minisbert.analysis.probe._MOST_ITERATIONS", 2)
-    with pytest.raises(ValueError, match="has not converged for the strength 100"):
+    with pytest.raises(ValueError, match="did not converge for strength 100"):
         fit_probe(vectors, train, strengths=[100.0], offsets=[0.0])
 
 
@@ -355,7 +355,7 @@ def test_a_saved_tagger_is_the_same_bit_for_bit(encoder, tmp_path):
     for name in ("layers", "pooling", "decoder", "offset", "origin", "training"):
         assert getattr(again, name) == getattr(tagger, name)
     assert again.find(encoder, [TEXT]) == tagger.find(encoder, [TEXT])
-    with pytest.raises(SavedError, match="exists already"):
+    with pytest.raises(SavedError, match="already exists"):
         tagger.save(tmp_path / "names")
 
 
@@ -468,7 +468,7 @@ def test_draws_that_cannot_be_are_refused():
     for bad in ([], [one[:0]], [one, one[:2]], [one[:, :2]]):
         with pytest.raises(ValueError, match="of the same sentences"):
             f1_resamples(bad)
-    with pytest.raises(ValueError, match="1 draw or more"):
+    with pytest.raises(ValueError, match="at least 1 resample"):
         f1_resamples([one], resamples=0)
     assert f1_resamples([np.zeros((2, 3), np.int64)], resamples=2).tolist() == [[0.0], [0.0]]
 
@@ -540,7 +540,7 @@ def test_names_that_training_has_not_seen(encoder):
     from minisbert.analysis.entity_report import _seen_share
 
     assert _seen_share(train, test) == 0.5  # Ada x and Bo Li x; not Bo x, nor Ada y
-    with pytest.raises(ValueError, match="there is nothing to find"):
+    with pytest.raises(ValueError, match="nothing to find"):
         evaluate_tagger(tagger_of(encoder), encoder, TaggedSentences("none", [["a"]], [["O"]]))
 
 

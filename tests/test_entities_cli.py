@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import click
 import pytest
 from running import run
 from tiny import write_model
@@ -85,11 +86,11 @@ def test_training_says_what_was_tried_and_chosen(sklearn):
     lines = result.stdout.splitlines()
     assert lines[0] == ("tiny-model, layer 1; names_train.jsonl: 18 sentences, 81 words; types: animal, dish, person")
     assert "on cross-validation, 3 folds" in lines[2] and lines[4].split()[:2] == ["offset", "0"]
-    rows = [line for line in lines if line.startswith("C ") and "lies" not in line]
+    rows = [line for line in lines if line.startswith("C ") and "edge" not in line]
     assert [row.split()[1] for row in rows] == ["0.1", "1"] and len(rows[0].split()) == 2 + 7
     tagger = load_tagger("names")
     assert f"chosen: C {tagger.training['strength']:g}, offset {tagger.offset:g}." in result.stdout
-    assert "C lies at the end of what was tried" in result.stdout
+    assert "C is at the edge of the values tried" in result.stdout
     assert result.stderr == "wrote names\n"
     best = max(tagger.training["f1"])
     assert f"{100 * max(best):.2f}" in result.stdout
@@ -118,7 +119,7 @@ def test_training_as_json_with_settings_as_said(sklearn):
     assert (tagger.layers, tagger.pooling, tagger.decoder, tagger.offset) == ((2, 0), "first", "greedy", 1.0)
     assert tagger.probe.weight.shape == (5, 24)
     text = succeeds("train", "names_train.conll", "-o", "names", "--strength", 1, "--offset", 1, "--force").stdout
-    assert text.endswith("C 1, offset 1, as said\n")
+    assert text.endswith("C 1, offset 1, as given\n")
 
 
 def test_training_refuses_early_and_says_where(sklearn, names):
@@ -126,7 +127,7 @@ def test_training_refuses_early_and_says_where(sklearn, names):
     Path("bad.jsonl").write_text('{"tokens": ["a"], "tags": ["O"]}\n{"tokens": ["a", "b"], "tags": ["O"]}\n')
     assert "bad.jsonl, line 2" in fails("train", "bad.jsonl", "-o", "x")
     assert "bad.jsonl, line 2" in fails("train", "names_train.jsonl", "--dev", "bad.jsonl", "-o", "x")
-    assert "exists already" in fails("train", "bad.jsonl", "-o", names)  # before the file is read
+    assert "already exists" in fails("train", "bad.jsonl", "-o", names)  # before the file is read
     assert "to 2 (the last layer)" in fails("train", "names_train.jsonl", "-o", "x", "--layer", 3)
     assert "Missing option '-o'" in fails("train", "names_train.jsonl", code=2)
     assert "does not exist" in fails("train", "none.jsonl", "-o", "x", code=2)
@@ -162,12 +163,12 @@ def test_entities_as_json_are_cut_out_verbatim(names, model):
 
 
 def test_predicting_refuses(names, tmp_path):
-    assert "There is nothing to look through" in fails("predict", names, code=2)
+    assert "Nothing to search" in fails("predict", names, code=2)
     assert "not both" in fails("predict", names, "x", "-i", "y.txt", code=2)
-    assert "there is no such folder" in fails("predict", "nowhere", "x")
+    assert "no such folder" in fails("predict", "nowhere", "x")
     other = write_model(tmp_path / "other", seed=1)
     assert "this entity tagger is of the model 'tiny-model'" in fails("predict", names, "x", "--model", other)
-    assert "max_seq_length" in fails("predict", names, "x", "--max-seq-length", 8)
+    assert "--max-seq-length" in fails("predict", names, "x", "--max-seq-length", 8)
 
 
 # ------------------------------------------------------------------------------------------------------ evaluate
@@ -194,7 +195,7 @@ def test_evaluation_beside_baselines(names):
         "dish",
         "person",
     ]
-    assert "0.00 % of the entities, counted with their type, are not in the training file" in result.stdout
+    assert "0.00 % of the entities do not occur with their type in the training file" in result.stdout
     assert written["unseen"] == 0.0 and written["published"] is None
     data = read_tagged("names_test.jsonl")
     assert (written["words"], written["entities"]) == (data.words, 15)
@@ -209,9 +210,9 @@ def test_evaluation_alone_and_what_it_refuses(names):
         "evaluate", names, "names_test.jsonl", "--dev", "names_dev.jsonl", code=2
     )
     Path("none.conll").write_text("a O\n")
-    assert "there is nothing to find" in fails("evaluate", names, "none.conll")
+    assert "nothing to find" in fails("evaluate", names, "none.conll")
     Path("taken.json").write_text("{}")
-    assert "exists already" in fails("evaluate", names, "names_test.conll", "-o", "taken.json")
+    assert "already exists" in fails("evaluate", names, "names_test.conll", "-o", "taken.json")
 
 
 @pytest.mark.parametrize("verb", ["train", "predict", "evaluate"])
@@ -220,4 +221,4 @@ def test_help_is_listed_with_its_first_line(verb):
 
     shown = succeeds(verb, "--help").stdout
     assert re.search(r"Examples:\n +minisbert entities", shown)
-    assert entities.get_command(None, verb).short_help == VERBS[verb][1]
+    assert entities.get_command(click.Context(entities), verb).short_help == VERBS[verb][1]

@@ -5,6 +5,7 @@ import os
 import re
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -47,10 +48,11 @@ def run(*arguments, code=0):
 
 def test_the_group_lists_its_verbs_without_importing_them():
     shown = run("--help").stdout
-    for verb, (_, words) in main.get_command(None, "evaluate").verbs.items():
+    group = main.get_command(click.Context(main), "evaluate")
+    for verb, (_, words) in group.verbs.items():
         assert re.search(rf"{verb} +{re.escape(words)}", shown)
         assert re.search(r"Examples?:\n +minisbert evaluate ", run(verb, "--help").stdout)
-        assert main.get_command(None, "evaluate").get_command(None, verb).short_help == words
+        assert group.get_command(click.Context(group), verb).short_help == words
     assert "Did you mean 'layers'" in run("layer", code=2).stderr
     assert "No such command" in run("frobnicate", code=2).stderr
 
@@ -74,7 +76,7 @@ def test_json_on_stdout_and_in_a_file():
     assert written["sets"][0] == printed["sets"][0] == written["sets"][1]
     assert set(printed["sets"][0]["spearman"]) == set(SIMILARITIES) and printed["sets"][0]["published"] is None
     assert "all pairs" in printed["protocol"] and printed["quoted_stsb"] == PAPER_STSB
-    assert "exists already" in run("sts", "pairs.tsv", "-o", "result.json", code=1).stderr
+    assert "already exists" in run("sts", "pairs.tsv", "-o", "result.json", code=1).stderr
     run("sts", "pairs.tsv", "-o", "result.json", "--force")
     assert sorted(os.listdir()) == ["pairs.tsv", "result.json"]
 
@@ -115,7 +117,7 @@ def test_a_known_set_with_other_pairs_is_not_compared(monkeypatch):
     known_set("STSb", 5)
     monkeypatch.setattr(hub, "is_default_model", lambda folder: True)
     shown = " ".join(run("sts", "STSb").stdout.split())
-    assert "STSb has 5 pairs here and 1,379 elsewhere: not compared" in shown and "difference" not in shown
+    assert "STSb has 5 pairs here and 1,379 as published: not compared" in shown and "difference" not in shown
     assert (
         "quoted for STSb: average of GloVe vectors 58.02, average of BERT vectors 46.35, SBERT-NLI-base 77.03" in shown
     )
@@ -125,7 +127,7 @@ def test_the_scale_of_a_known_set_is_checked():
     known_set("BIOSSES", 2)
     with Path("BIOSSES", "biosses.tsv").open("a") as file:
         file.write("4.5\ta\tb\n")
-    assert "line 4: the score 4.5 is off the scale from 0 to 4" in run("sts", "BIOSSES", code=1).stderr
+    assert "line 4: the score 4.5 is outside the scale from 0 to 4" in run("sts", "BIOSSES", code=1).stderr
     run("sts", "BIOSSES", "--scale", "0,5")
 
 
@@ -134,7 +136,7 @@ def test_columns_and_scale_are_obeyed():
     options = ["--columns", "3,1,2", "--no-header"]
     run("sts", "plain.csv", *options, "--scale", "0,5")
     assert (
-        "line 1: the score 4 is off the scale from 0 to 3"
+        "line 1: the score 4 is outside the scale from 0 to 3"
         in run("sts", "plain.csv", *options, "--scale", "0,3", code=1).stderr
     )
     assert "no column 'gold'" in run("sts", "pairs.tsv", "--columns", "gold,2,3", code=1).stderr
@@ -146,7 +148,7 @@ def test_columns_and_scale_are_obeyed():
         (["sts"], "Missing argument"),
         (["sts", "missing.tsv"], "does not exist"),
         (["sts", "pairs.tsv", "--columns", "a,b"], "must name three"),
-        (["sts", "pairs.tsv", "--no-header"], "say by --columns"),
+        (["sts", "pairs.tsv", "--no-header"], "with --columns"),
         (["sts", "pairs.tsv", "--scale", "5,0"], "must be LOW,HIGH"),
         (["sts", "pairs.tsv", "--scale", "high"], "must be LOW,HIGH"),
         (["layers"], "MINISBERT_DATA"),
@@ -158,9 +160,9 @@ def test_wrong_usage(arguments, words):
 
 def test_empty_files_and_folders():
     Path("empty.tsv").write_text("")
-    assert "empty.tsv: empty; expected a row of column names" in run("sts", "empty.tsv", code=1).stderr
+    assert "empty.tsv: empty; expected a header row" in run("sts", "empty.tsv", code=1).stderr
     Path("folder").mkdir()
-    assert "without any of the known test sets" in run("sts", "folder", code=1).stderr
+    assert "without any known test set" in run("sts", "folder", code=1).stderr
     Path("same.tsv").write_text("score\tsentence1\tsentence2\n3\ta\tb\n3\tc\td\n")
     assert "no correlation exists" in run("sts", "same.tsv", code=1).stderr
 
@@ -173,7 +175,7 @@ def test_layers_as_a_table_and_as_json(monkeypatch):
     lines = shown.splitlines()
     assert lines[2].split() == ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
     assert [line[:14].strip() for line in lines[3:6]] == ["embeddings (0)", "layer 1", "layer 2"]
-    assert lines[3].split()[2] == "none" and "as [CLS] is in every text" in " ".join(shown.split())
+    assert lines[3].split()[2] == "none" and "[CLS] is the same in every text" in " ".join(shown.split())
     got = json.loads(run("layers", "pairs.tsv", "--json").stdout)
     assert got["layers"][0][0] is None and got["own"] == {"layer": 2, "pooling": "mean"}
     assert f"*{got['layers'][2][2]:.2f}" in lines[5].split()
@@ -191,7 +193,7 @@ def test_layers_draws_a_picture(matplotlib):
 
     picture = matplotlib.image.imread("layers.png")
     assert min(picture.shape[:2]) > 300 and len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 50
-    assert "exists already" in run("layers", "pairs.tsv", "-o", "layers.png", code=1).stderr
+    assert "already exists" in run("layers", "pairs.tsv", "-o", "layers.png", code=1).stderr
 
 
 def test_layers_without_matplotlib_says_so_before_any_work(monkeypatch):

@@ -110,15 +110,15 @@ def test_models_that_can_be_explained(modules, settings, tmp_path):
 @pytest.mark.parametrize(
     ("modules", "settings", "words"),
     [
-        ((Pooling(("max",)),), {}, "needs mean pooling, and this model has max: only a mean"),
-        ((Pooling(("cls",)),), {}, "this model has cls"),
-        ((Pooling(("weightedmean",)),), {}, "this model has weightedmean"),
-        ((Pooling(("mean", "max")),), {}, "this model has max + mean"),
-        ((Pooling(), tiny_dense(12, 8)), {}, "a Dense module behind its pooling"),
+        ((Pooling(("max",)),), {}, "expected mean pooling, got max"),
+        ((Pooling(("cls",)),), {}, "got cls"),
+        ((Pooling(("weightedmean",)),), {}, "got weightedmean"),
+        ((Pooling(("mean", "max")),), {}, "got max + mean"),
+        ((Pooling(), tiny_dense(12, 8)), {}, "a Dense module after its pooling"),
         (
             (Pooling(include_prompt=False),),
             {"prompts": {"q": "the "}, "default_prompt_name": "q"},
-            "leaves its default prompt 'q' out",
+            "excludes its default prompt 'q'",
         ),
     ],
 )
@@ -186,7 +186,7 @@ def test_a_picture_replaces_nothing(matplotlib, model):
     done = succeeds("explain", A, B, "-o", "heat.png")
     assert done.stderr == "wrote heat.png\n" and done.stdout.startswith("cosine ")
     assert Path("heat.png").read_bytes().startswith(b"\x89PNG")
-    assert "exists already" in fails("explain", A, B, "-o", "heat.png")
+    assert "already exists" in fails("explain", A, B, "-o", "heat.png")
     Path("heat.png").write_bytes(b"")
     succeeds("explain", A, "$x_1$ 好", "-o", "heat.png", "--force")
     assert Path("heat.png").stat().st_size > 1000
@@ -195,7 +195,7 @@ def test_a_picture_replaces_nothing(matplotlib, model):
 
 def test_a_picture_needs_matplotlib_before_any_work(monkeypatch):
     monkeypatch.setattr("minisbert.plots.find_spec", lambda name: None)
-    assert "needs matplotlib: pip install" in fails("explain", A, B, "-o", "heat.png", "--model", "./no-such-folder")
+    assert "matplotlib: pip install" in fails("explain", A, B, "-o", "heat.png", "--model", "./no-such-folder")
 
 
 def test_two_texts_are_needed():

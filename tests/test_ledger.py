@@ -219,7 +219,7 @@ def _of(array):
         (lambda file: file.write_bytes(b""), "another kind of file"),
         (lambda file: file.write_text("0.1 0.2"), "another kind of file"),
         (_pickled, "allow_pickle"),
-        (_text_in_a_zip, "'embeddings.word' in it is no array"),
+        (_text_in_a_zip, "'embeddings.word' in it is not an array"),
         (_cut_off, "expected an .npz"),
         (_of(np.array(1.0)), "real numbers for 'embeddings.word', got float64"),
         (_of(np.zeros((17, 384), complex)), "got complex128"),

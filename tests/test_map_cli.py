@@ -87,7 +87,7 @@ def test_every_format_is_read_alike(files):
     piped = run("cluster", "-", "--k", 2, "--json", input=(files / "texts.txt").read_text())
     assert piped.stdout == plain
     labelled = run("cluster", "texts.jsonl", "--field", "post.text", "--label", "kind", "--k", 2).stdout
-    assert "beside 2 labels, x 100: V-measure" in labelled and "label: false (" in labelled
+    assert "compared with 2 labels, x 100: V-measure" in labelled and "label: false (" in labelled
 
 
 def test_rows_as_tsv_and_jsonl(files, vectors):
@@ -103,16 +103,16 @@ def test_rows_as_tsv_and_jsonl(files, vectors):
         assert line == ["" if value is None else str(value) for value in row.values()]
         assert (row["title"] is None) == (group < 0) == (row["similarity"] is None)
     shown = run("cluster", "texts.txt", *settings).stdout
-    assert f"{(ids < 0).sum()} of them in none" in shown
+    assert f"{(ids < 0).sum()} in no cluster" in shown
 
 
 def test_no_community_and_one_cluster(files):
     none = run("cluster", "texts.txt", "--method", "community", "--threshold", 1, "--min-size", 5).stdout
-    assert "0 clusters, 18 of them in none" in none and "no cluster: try a lower" in none
+    assert "0 clusters, 18 in no cluster" in none and "no clusters: try a lower" in none
     one = run("cluster", "texts.txt", "--k", 1).stdout
     assert "1 cluster\n" in one and "silhouette: none" in one
     chosen = run("cluster", "texts.txt", "--k", "2-3", "--show", 1, "--typical", 0).stdout
-    assert "the best silhouette of 2 to 3" in chosen and "more clusters: --show" in chosen
+    assert "best silhouette from 2 to 3" in chosen and "more (--show" in chosen
 
 
 def test_vectors_that_are_there_are_taken(files, vectors):
@@ -174,11 +174,11 @@ def test_one_text_and_hostile_ones(files, matplotlib):
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["cluster"], 2, "Name one file"),
-        (["cluster", "texts.txt", "-i", "texts.txt"], 2, "Name one file"),
+        (["cluster"], 2, "Give one file"),
+        (["cluster", "texts.txt", "-i", "texts.txt"], 2, "Give one file"),
         (["cluster", "texts.txt", "--k", "x"], 2, "a range such as 2-20"),
         (["cluster", "texts.txt", "--k", "0"], 2, "a range such as 2-20"),
-        (["cluster", "texts.txt", "--k", "19"], 1, "k = 19 groups need as many different vectors"),
+        (["cluster", "texts.txt", "--k", "19"], 1, "k = 19 clusters need as many different vectors"),
         (["cluster", "texts.txt", "--distance", "0.5"], 1, "distance is for agglomerative"),
         (["cluster", "texts.txt", "--label", "kind"], 2, "this input is text"),
         (["cluster", "texts.tsv", "--label", "none"], 1, "no column 'none'"),
@@ -186,9 +186,9 @@ def test_one_text_and_hostile_ones(files, matplotlib):
         (["cluster", "no.tsv", "--label", "2"], 1, "no.tsv: No such file"),
         (["cluster", "texts.csv"], 2, "choose one with --column"),
         (["cluster", "empty.txt"], 1, "empty.txt: no texts"),
-        (["cluster", "tabs.csv", "-o", "o.tsv"], 1, "text 1 holds a tab"),
-        (["cluster", "texts.txt", "-o", "o.xml"], 2, "does not end in .csv"),
-        (["cluster", "texts.txt", "-o", "texts.csv"], 1, "exists already"),
+        (["cluster", "tabs.csv", "-o", "o.tsv"], 1, "text 1 contains a tab"),
+        (["cluster", "texts.txt", "-o", "o.xml"], 2, "must end in .csv"),
+        (["cluster", "texts.txt", "-o", "texts.csv"], 1, "already exists"),
         (["cluster", "texts.txt", "--vectors", "texts.txt"], 2, "must be a .npy or .safetensors"),
         (["cluster", "texts.txt", "--vectors", "bad.npy"], 1, "not a .npy file"),
         (["cluster", "texts.txt", "--vectors", "bad.safetensors"], 1, "not a .safetensors file"),
@@ -196,8 +196,8 @@ def test_one_text_and_hostile_ones(files, matplotlib):
         (["cluster", "texts.txt", "--vectors", "other.safetensors"], 1, "no tensor 'embeddings'; there are x"),
         (["map", "texts.txt"], 2, "Missing option '-o'"),
         (["map", "texts.txt", "-o", "m.gif"], 2, "must end in .png"),
-        (["map", "texts.txt", "-o", "texts.html"], 1, "exists already"),
-        (["map", "texts.txt", "-o", "m.html", "--perplexity", "5"], 1, "perplexity is t-SNE's"),
+        (["map", "texts.txt", "-o", "texts.html"], 1, "already exists"),
+        (["map", "texts.txt", "-o", "m.html", "--perplexity", "5"], 1, "perplexity is for t-SNE"),
         (["map", "texts.txt", "-o", "m.html", "--method", "tsne", "--perplexity", "18"], 1, "number of texts, 18"),
     ],
 )

@@ -98,7 +98,7 @@ def test_trustworthiness_of_many_is_of_a_sample_and_says_so(sklearn, monkeypatch
     drawn = np.sort(np.random.default_rng(0).choice(60, 30, replace=False))
     expected = trustworthiness_by_hand(unit_rows("t", vectors)[drawn], found.points[drawn], 5)
     assert found.measured == 30 and found.trustworthiness == pytest.approx(expected)
-    assert "of 30 texts drawn" in found.describe() and "drawn" not in project(vectors[:20]).describe()
+    assert "on 30 sampled texts" in found.describe() and "sampled" not in project(vectors[:20]).describe()
 
 
 def test_tsne_finds_the_groups_the_same_each_time(sklearn):
@@ -113,7 +113,7 @@ def test_tsne_finds_the_groups_the_same_each_time(sklearn):
     centres = np.stack([first.points[ids == c].mean(axis=0) for c in range(3)])
     nearest = np.linalg.norm(first.points[:, None] - centres, axis=2).argmin(axis=1)
     assert (nearest == ids).all()
-    assert "distances between groups mean nothing" in first.describe()
+    assert "distances between groups are not" in first.describe()
 
 
 def test_pca_does_not_depend_on_threads_to_the_last_bit(sklearn, monkeypatch):
@@ -130,12 +130,12 @@ def test_perplexity_fits_the_number_of_texts():
     assert check_method("tsne", None, 10_000) == 30 and check_method("tsne", None, 4) == 1
     for count, perplexity, words in (
         (10, 10, "below the number of texts, 10"),
-        (10, 0.5, "from 1"),
+        (10, 0.5, "at least 1"),
         (3, None, "at least 4"),
     ):
         with pytest.raises(ValueError, match=words):
             check_method("tsne", perplexity, count)
-    with pytest.raises(ValueError, match="perplexity is t-SNE's"):
+    with pytest.raises(ValueError, match="perplexity is for t-SNE"):
         check_method("pca", 5, 10)
     with pytest.raises(ValueError, match="one of pca, tsne, umap, got 'PCA'"):
         check_method("PCA", None, 10)
@@ -331,7 +331,7 @@ def test_few_texts_are_all_written_and_their_marks_differ(picture):
 def test_points_on_one_place_or_one_line(points, picture):
     figure = picture(at(points), ["soup"] * len(points))
     assert len(written_on(figure)) == len(points)
-    assert ("exactly on another one" in head_of(figure)) == (points == [[0, 0], [0, 0]])
+    assert ("exactly on another point" in head_of(figure)) == (points == [[0, 0], [0, 0]])
 
 
 def test_any_text_is_drawn_without_a_warning(picture):
@@ -354,7 +354,7 @@ def test_sizes_that_do_not_fit_are_refused(matplotlib):
             (2, 2, Groups([0], ["a"])),
             (0, 0, None),
         ):
-            with pytest.raises(ValueError, match="as many points as texts"):
+            with pytest.raises(ValueError, match="equally many points, texts and group ids"):
                 write(io.BytesIO(), at(np.zeros((points, 2))), ["x"] * texts, groups)
 
 

@@ -143,7 +143,7 @@ def test_a_marked_cell_is_framed(picture):
     ("values", "options", "words"),
     [
         ([1.0, 2.0], {"columns": ["a", "b"]}, "got (2,), 2 and 2"),
-        (np.ones((2, 3)), {"rows": list("abc"), "columns": list("ab")}, "wrong way round"),
+        (np.ones((2, 3)), {"rows": list("abc"), "columns": list("ab")}, "rows and columns swapped"),
         (np.ones((0, 3)), {}, "at least one cell"),
         ([[np.nan, np.nan]], {}, "got nan at (0, 0)"),
         ([[1.0]], {"value_range": (1, 1)}, "low < high, got (1, 1)"),
@@ -158,8 +158,8 @@ def test_what_is_no_matrix_with_its_labels(values, options, words, matplotlib):
 
 def test_without_matplotlib_there_is_a_command_to_type(monkeypatch):
     monkeypatch.setattr("minisbert.plots.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"needs matplotlib: pip install -e '.\[plots\]'"):
+    with pytest.raises(ValueError, match=r"need matplotlib: pip install -e '.\[plots\]'"):
         require_matplotlib()
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ValueError, match="needs matplotlib"):
+    with pytest.raises(ValueError, match="need matplotlib"):
         heat_map(io.BytesIO(), np.eye(1), ["a"], ["b"], title="")

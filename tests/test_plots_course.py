@@ -147,7 +147,7 @@ def test_importing_brings_no_matplotlib():
 def test_without_matplotlib_there_is_a_command_to_type(draw, monkeypatch):
     arguments, options = CASES[draw]
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ValueError, match=r"needs matplotlib: pip install -e '.\[plots\]'"):
+    with pytest.raises(ValueError, match=r"need matplotlib: pip install -e '.\[plots\]'"):
         draw(io.BytesIO(), *arguments, title="", **options)
 
 
@@ -407,7 +407,7 @@ def test_what_finds_no_room_is_counted(figure_of):
     figure = figure_of(vectors_in_plane, np.ones((400, 2)), ["a long enough name"] * 400)
     axes = figure.axes[0]
     assert not overlapping(boxes(figure, names(axes)))
-    assert head(axes)[0] == f"{400 - len(names(axes))} names found no room" and 10 < len(names(axes)) < 400
+    assert head(axes)[0] == f"{400 - len(names(axes))} names left out for lack of space" and 10 < len(names(axes)) < 400
     assert [text.get_text() for text in names(figure_of(vectors_in_plane, np.eye(2), ["", "b"]).axes[0])] == ["b"]
 
 
@@ -568,17 +568,17 @@ REFUSED = [
     (attention_heads, (np.full((1, 1, 1), -0.5), ["a"]), {}, "got -0.5 at (0, 0, 0); are these scores"),
     (attention_heads, (np.full((1, 1, 1), NAN), ["a"]), {}, "got nan at (0, 0, 0)"),
     (attention_heads, (np.full((1, 1, 1), 1.1), ["a"]), {}, "got 1.1"),
-    (vectors_in_plane, (np.ones((2, 3)), ["a", "b"]), {}, "must first be projected onto a plane"),
+    (vectors_in_plane, (np.ones((2, 3)), ["a", "b"]), {}, "project vectors of more dimensions"),
     (vectors_in_plane, (np.ones((2, 2)), ["a"]), {}, "got (2, 2) and 1 labels"),
-    (vectors_in_plane, (np.ones((0, 2)), []), {}, "n at least 1"),
+    (vectors_in_plane, (np.ones((0, 2)), []), {}, "n >= 1"),
     (vectors_in_plane, ([[1.0, NAN]], ["a"]), {}, "points must be finite numbers, got nan at (0, 1)"),
     (vectors_in_plane, ([[1.0, 1.0]], ["a"]), {"targets": [[1.0, np.inf]]}, "targets must be finite numbers, got inf"),
     (vectors_in_plane, ([[1.0, 1.0]], ["a"]), {"targets": np.ones((2, 2))}, "expected targets (n, 2)"),
-    (vectors_in_plane, ([[1.0, 1.0]], ["a"]), {"groups": ["a", "b"]}, "expected 1 groups, one a point, got 2"),
+    (vectors_in_plane, ([[1.0, 1.0]], ["a"]), {"groups": ["a", "b"]}, "expected 1 groups, one per point, got 2"),
     (curves, ({},), LABELS_AXES, "at least one curve"),
     (curves, ({"a": [1.0, 2.0, 3.0]},), LABELS_AXES, "is x missing?"),
     (curves, ({"a": ([1, 2], [1.0])},), LABELS_AXES, "got (2,) and (1,)"),
-    (curves, ({"a": ([], [])},), LABELS_AXES, "n at least 1"),
+    (curves, ({"a": ([], [])},), LABELS_AXES, "n >= 1"),
     (curves, ({"a": ([1, 2], [1.0, NAN])},), LABELS_AXES, "y of 'a' must be finite numbers, got nan at 1"),
     (curves, ({"a": ([0, 1], [1, 2])},), {**LABELS_AXES, "log_x": True}, "x of 'a' must be positive numbers"),
     (curves, ({"a": ([0, 1], [1, -2])},), {**LABELS_AXES, "log_y": True}, "got -2 at 1"),
@@ -587,7 +587,7 @@ REFUSED = [
     (bars, ({},), {}, "at least one bar"),
     (bars, ({"a": NAN},), {}, "got nan for 'a'"),
     (bars, ({"a": 1.0},), {"intervals": {"b": (0, 1)}}, "given for 'b', which has no bar"),
-    (bars, ({"a": 82.0},), {"intervals": {"a": (1.2, 1.3)}}, "are these distances from it instead of ends?"),
+    (bars, ({"a": 82.0},), {"intervals": {"a": (1.2, 1.3)}}, "are these distances from it"),
     (bars, ({"a": 1.0},), {"intervals": {"a": (NAN, 2.0)}}, "got (nan, 2)"),
 ]
 

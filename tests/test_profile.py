@@ -329,7 +329,7 @@ def test_the_table(model):
     assert result.stderr == ""
     heading, ceilings, versions, sizes, _, head, *table = result.stdout.splitlines()
     assert heading == "tiny-model, float32: 5 texts, 25 tokens, 1 batch, 1 thread; median of 2 passes"
-    assert "GFLOP/s in a matrix product" in ceilings and f"NumPy {np.__version__}" in versions
+    assert "GFLOP/s, memory copy" in ceilings and f"NumPy {np.__version__}" in versions
     assert "N = 25 tokens" in sizes and "D = 12, H = 3, K = 4, F = 20; 2 layers" in sizes
     assert head.split()[:5] == ["operation", "shapes", "calls", "ms", "share"]
     names = [line[: head.index("shapes")].strip() for line in table[: table.index("")]]
@@ -370,7 +370,7 @@ def test_files_are_read_as_by_other_verbs_and_only_as_far_as_needed(model, tmp_p
     (tmp_path / "texts.csv").write_text("id,text\n" + "1,the cat sat\n" * 1000)
     result = succeeds("--model", model, "-i", tmp_path / "texts.csv", "--column", "text", "--repeat", 1)
     assert "409 texts, 2,045 tokens, 3 batches" in result.stdout
-    assert result.stderr == "profiled: the first 409 texts; more than 2,048 tokens say the same\n"
+    assert result.stderr == "profiled: the first 409 texts; more than 2,048 tokens add nothing\n"
 
 
 def test_a_text_that_is_cut_is_reported(model):
@@ -380,8 +380,8 @@ def test_a_text_that_is_cut_is_reported(model):
 def test_nothing_to_profile(model, tmp_path):
     (tmp_path / "empty.txt").write_text("")
     for arguments, code, words in (
-        ([], 2, "nothing to profile"),
-        (["-i", tmp_path / "empty.txt"], 1, "the input holds no texts"),
+        ([], 2, "Nothing to profile"),
+        (["-i", tmp_path / "empty.txt"], 1, "the input has no texts"),
         (["-i", tmp_path / "missing.txt"], 1, "No such file"),
         (["x", "-i", tmp_path / "empty.txt"], 2, "not both"),
         (["x", "--repeat", 0], 2, "0 is not in the range"),
@@ -398,9 +398,9 @@ def test_what_is_above_a_ceiling_is_explained():
     rows = [profile_module.Row("embed", "LayerNorm", 1, 1e-3, Cost(10**6, 10**6))]
     for slow, (gflop_per_s, gb_per_s), wanted in (
         ("memory", (1e9, 0.5), "cache"),
-        ("compute", (0.5, 1e9), "others were at work"),
+        ("compute", (0.5, 1e9), "the machine was busy"),
         ("neither", (1e9, 1e9), None),
     ):
         found = profile_module.Profile(tuple(rows), 0.0, 1e-3, Ceilings(gflop_per_s, gb_per_s), 1, 5, 1, 1, 1)
         last = _verdict(found)[-1]
-        assert (wanted in last) if wanted else last.startswith("It computes"), slow
+        assert (wanted in last) if wanted else last.startswith("It runs at"), slow

@@ -198,7 +198,7 @@ def test_ranking_equals_sorting_and_does_not_depend_on_the_order_of_the_corpus(s
     [
         (lambda: ndcg([[1]], [[1]], 0), "k must be"),
         (lambda: ndcg([[1]], [[1]], True), "k must be"),
-        (lambda: ndcg([1, 0], [[1]], 3), "a row a query"),
+        (lambda: ndcg([1, 0], [[1]], 3), "one row per query"),
         (lambda: ndcg([[1], [0]], [[1]], 3), "2 rankings, but judged_grades for 1"),
         (lambda: ndcg([[np.nan]], [[1]], 3), "got nan"),
         (lambda: recall([[1]], [[-1, 1]], 3), "write 0"),

@@ -124,13 +124,16 @@ CASES = [
     ({"qrels": "query-id\tcorpus-id\tstars\nq1\td1\t1\n"}, "line 1: no column for the grade"),
     ({"qrels": QRELS + "q9\td1\t1\n"}, "test.tsv, line 6: judges the query 'q9', which is not in queries.jsonl"),
     ({"qrels": QRELS + "q1\td9\t1\n"}, "test.tsv, line 6: judges the document 'd9', which is not in corpus.jsonl"),
-    ({"qrels": QRELS + "q1\td4\t1\n"}, "line 6: query 'q1' and document 'd4' are judged a second time"),
+    ({"qrels": QRELS + "q1\td4\t1\n"}, "line 6: query 'q1' and document 'd4' are judged twice"),
     ({"qrels": QRELS + "q1\td1\n"}, "line 6: 2 columns, but the header has 3"),
-    ({"corpus": [*CORPUS, CORPUS[0]]}, "corpus.jsonl, line 5: the id 'd1' occurs a second time"),
-    ({"queries": [*QUERIES, QUERIES[0]]}, "queries.jsonl, line 4: the id 'q1' occurs a second time"),
+    ({"corpus": [*CORPUS, CORPUS[0]]}, "corpus.jsonl, line 5: the id 'd1' occurs twice"),
+    ({"queries": [*QUERIES, QUERIES[0]]}, "queries.jsonl, line 4: the id 'q1' occurs twice"),
     ({"corpus": [{"_id": "d1"}]}, "corpus.jsonl, line 1: no field 'text'"),
-    ({"corpus": [{"_id": "d1", "text": None}]}, "corpus.jsonl, line 1: the field 'text' is no text but null"),
-    ({"corpus": [{"_id": "d1", "text": float("nan")}]}, "corpus.jsonl, line 1: the field 'text' is no text but NaN"),
+    ({"corpus": [{"_id": "d1", "text": None}]}, "corpus.jsonl, line 1: the field 'text' must be a string, got null"),
+    (
+        {"corpus": [{"_id": "d1", "text": float("nan")}]},
+        "corpus.jsonl, line 1: the field 'text' must be a string, got NaN",
+    ),
     ({"corpus": [{"_id": "", "text": "a"}]}, "corpus.jsonl, line 1: the field '_id'"),
     ({"corpus": [{"_id": True, "text": "a"}]}, "got True"),
     ({"corpus": '{"_id": "d1", "text": "\\ud83c"}'}, "half a character"),
@@ -152,7 +155,7 @@ def test_bad_files_are_named_with_line_and_cause(choices, words, tmp_path):
 def test_no_folder_and_no_files(tmp_path):
     with pytest.raises(InputError, match="expected a folder"):
         read_retrieval(tmp_path / "none")
-    with pytest.raises(InputError, match=r"there is no corpus.jsonl"):
+    with pytest.raises(InputError, match=r"no corpus.jsonl"):
         read_retrieval(tmp_path)
 
 
@@ -303,7 +306,7 @@ def test_the_table(at_home, encoder, monkeypatch):
     estimate = result.estimates()["nDCG@10"]
     assert (
         "scifact, test: 2 queries, 4 documents, 4 judgements (qrels/test.tsv, grade column 'score'); "
-        "queries without: 1, left out\ndocument: title + text\n"
+        "1 queries without judgements left out\ndocument: title + text\n"
     ) in shown
     lost = 100 * result.documents_cut.share_lost
     assert f"cut at 16 tokens: 1 of 4 documents is cut and {lost:.1f} % of all tokens are lost; no query is" in shown

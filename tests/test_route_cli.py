@@ -94,7 +94,7 @@ def test_what_is_no_verb_is_a_file(capsys):
     assert "Did you mean 'evaluate'?" in refused("route", "evaluat", "routes.yaml", "queries.tsv", code=2)
     wrong = refused("route", "no.yaml", "x", code=2)
     assert "File 'no.yaml' does not exist" in wrong and " route ask" not in wrong
-    assert "There is nothing to route" in refused("route", "routes.yaml", code=2)
+    assert "Nothing to route" in refused("route", "routes.yaml", code=2)
     assert "not both" in refused("route", "routes.yaml", "x", "-i", "texts.txt", code=2)
     assert "No such option" in refused("route", "--frobnicate", "routes.yaml", "x", code=2)
 
@@ -108,7 +108,7 @@ def test_a_table_of_choices():
     assert head.split() == ["route", "score", "needs", "query", "most", "similar", "example"]
     assert re.match(r"pets +0\.99\d\d +0\.95 +the cat ran +the dog ran$", cat)
     assert re.match(r"none \(soup\) +0\.8\d\d\d +0\.95 +5 5 5 +i love the soup$", five)
-    assert "(empty)" in empty and legend == "none (x): none of these; x comes closest"
+    assert "(empty)" in empty and legend == "none (x): out-of-scope; x is the closest route"
     assert result.stderr == ""
     assert "none" not in run("route", "routes.yaml", "the cat ran").stdout
 
@@ -123,7 +123,7 @@ def test_json_and_all_scores():
     assert "scores" not in asked("routes.yaml", "x")["choices"][0]
     shown = run("route", "routes.yaml", "the cat ran", "5 5 5", "--all").stdout.splitlines()
     assert shown[0] == "the cat ran" and shown[1].startswith("> pets  ") and shown[1].endswith("like 'the dog ran'")
-    assert shown[2].startswith("  soup") and shown[3] == "" and shown[-1] == "> none of these"
+    assert shown[2].startswith("  soup") and shown[3] == "" and shown[-1] == "> none (out-of-scope)"
     Path("one.yaml").write_text("pets: [the cat sat]")
     assert asked("one.yaml", "x")["choices"][0]["margin"] is None
 
@@ -156,17 +156,17 @@ def test_fit_writes_a_file_that_evaluates_better():
     before = json.loads(run("route", "evaluate", "plain.yaml", "queries.tsv", "--json").stdout)
     result = run("route", "fit", "plain.yaml", "queries.tsv", "-o", "fitted.yaml", "--one")
     assert result.stderr == "wrote fitted.yaml\n"
-    assert "plain.yaml: 2 routes, 4 examples, nearest example\n6 queries, 2 of them of none\n" in result.stdout
+    assert "plain.yaml: 2 routes, 4 examples, nearest example\n6 queries, 2 of them out-of-scope\n" in result.stdout
     assert "objective  accuracy" in result.stdout and "held out" in result.stdout
     after = json.loads(run("route", "evaluate", "fitted.yaml", "queries.tsv", "--json").stdout)
     assert before["none_recall"][0] == 0 and before["accuracy"][0] == 4 / 6 and after["accuracy"][0] == 1
     table = read_routes("fitted.yaml")
     assert 0.95 < table.threshold < 0.985 and table.origin.model == "tiny-model" and table.fitted["queries"] == 6
     assert dict(table.routes[1].metadata) == {"team": "zoo"}
-    assert "exists already" in refused("route", "fit", "plain.yaml", "queries.tsv", "-o", "fitted.yaml")
+    assert "already exists" in refused("route", "fit", "plain.yaml", "queries.tsv", "-o", "fitted.yaml")
     run("route", "fit", "plain.yaml", "queries.tsv", "-o", "fitted.yaml", "--force", "--scoring", "centroid")
     assert read_routes("fitted.yaml").scoring == "centroid"
-    assert "were fitted to the scoring 'centroid'" in refused(
+    assert "were fitted for the scoring 'centroid'" in refused(
         "route", "fitted.yaml", "x", "--scoring", "nearest", code=2
     )
     run("route", "fitted.yaml", "x", "--scoring", "nearest", "--threshold", "0.5")
@@ -201,17 +201,17 @@ def test_fit_to_the_examples_alone_and_to_a_precision():
 
 def test_what_fit_refuses():
     assert "-o must end in .yaml" in refused("route", "fit", "routes.yaml", "-o", "x.txt", code=2)
-    assert "there is no folder" in refused("route", "fit", "routes.yaml", "-o", "no/x.yaml")
+    assert "the folder no does not exist" in refused("route", "fit", "routes.yaml", "-o", "no/x.yaml")
     assert "one threshold for all" in refused("route", "fit", "routes.yaml", "--objective", "precision", "--per-route")
     Path("one.yaml").write_text("pets: [the cat sat]")
-    assert "leave nothing to compare" in refused("route", "fit", "one.yaml")
+    assert "nothing to compare" in refused("route", "fit", "one.yaml")
     Path("bad.yaml").write_text("pets: [the cat sat]\npets: [the dog ran]")
     for arguments in (["bad.yaml", "x"], ["fit", "bad.yaml"], ["evaluate", "bad.yaml", "queries.tsv"]):
-        assert "bad.yaml, line 2: 'pets' stood there before" in refused("route", *arguments)
+        assert "bad.yaml, line 2: 'pets' already occurs on line" in refused("route", *arguments)
     Path("other.csv").write_text("label,text\npets,x\nfish,y\n")
-    assert "'fish' (1) is no route" in refused("route", "fit", "routes.yaml", "other.csv")
+    assert "other.csv: 'fish' (1) is not a route" in refused("route", "fit", "routes.yaml", "other.csv")
     Path("all.csv").write_text("label,text\npets,x\npets,y\n")
-    assert "no query belongs to none" in refused("route", "fit", "routes.yaml", "all.csv")
+    assert "no query is out-of-scope" in refused("route", "fit", "routes.yaml", "all.csv")
 
 
 # ---------------------------------------------------------------------------------------------------- evaluate
@@ -219,12 +219,12 @@ def test_what_fit_refuses():
 
 def test_evaluate_lays_out_every_figure():
     shown = run("route", "evaluate", "routes.yaml", "queries.tsv", "--threshold", "0.9999", "--mistakes", "2").stdout
-    assert "queries.tsv: 6 queries, 2 of them of none" in shown
+    assert "queries.tsv: 6 queries, 2 of them out-of-scope" in shown
     figures = dict(re.findall(r"^ +(\S.*?)  +([\d.]+)", shown, re.MULTILINE))
-    assert figures["right"] == "33.33" and figures["queries of none that are refused"] == "100.00"
-    assert figures["the same, if nothing were refused"] == "100.00" and figures["queries that get a route"] == "0.00"
-    assert "of those, right" not in figures
-    assert "none of these" in shown and re.search(r"\n +2  pets -> none of these", shown)
+    assert figures["accuracy"] == "33.33" and figures["out-of-scope queries rejected"] == "100.00"
+    assert figures["the same, if nothing were rejected"] == "100.00" and figures["queries routed"] == "0.00"
+    assert "of those, correct" not in figures
+    assert "none (out-of-scope)" in shown and re.search(r"\n +2  pets -> none \(out-of-scope\)", shown)
     assert shown.count(" -> ") == 1 + 2 + 2
     listed = [float(score) for score in re.findall(r"^ +(0\.\d{4})  ", shown, re.MULTILINE)]
     assert listed == sorted(listed, reverse=True) and len(listed) == 2
@@ -249,13 +249,13 @@ def test_labels_that_mean_none_and_queries_that_are_examples():
     )
     assert (found["queries"], found["of_none"], found["left_out"]) == (3, 2, 1)
     shown = run("route", "evaluate", "routes.yaml", "asked.csv", "--unknown-is-none", "--show", "0").stdout
-    assert "3 queries, 2 of them of none; 1 more are examples, and left out" in shown and "lowest F1" not in shown
-    assert "or take all such labels as none" in refused(
+    assert "3 queries, 2 of them out-of-scope; 1 more are examples and left out" in shown and "lowest F1" not in shown
+    assert "treat all such labels as out-of-scope" in refused(
         "route", "evaluate", "routes.yaml", "asked.csv", "--none-label", "-"
     )
     Path("bare.tsv").write_text("the cat ran\tpets\n")
     run("route", "evaluate", "routes.yaml", "bare.tsv", "--columns", "2,1", "--no-header")
-    assert "by --columns" in refused("route", "evaluate", "routes.yaml", "bare.tsv", "--no-header", code=2)
+    assert "with --columns" in refused("route", "evaluate", "routes.yaml", "bare.tsv", "--no-header", code=2)
     assert "must name two" in refused("route", "evaluate", "routes.yaml", "bare.tsv", "--columns", "1", code=2)
 
 
@@ -271,7 +271,7 @@ def test_draw_writes_or_prints_routes():
     assert printed.stdout == Path("drawn.yaml").read_text()
     held = run("route", "draw", "train.tsv", "--hold-out", "1", "--scoring", "centroid", "--seed", "3")
     assert re.search(r"held out: (cat|soup)\n", held.stderr) and "scoring: centroid" in held.stdout
-    assert "--hold-out must be less" in refused("route", "draw", "train.tsv", "--hold-out", "2")
+    assert "--hold-out must be at least 0 and less than" in refused("route", "draw", "train.tsv", "--hold-out", "2")
     drawn = run("route", "draw", "queries.tsv").stdout
     assert "none" not in drawn and "none" in run("route", "draw", "queries.tsv", "--none-label", "soup").stdout
 

@@ -92,7 +92,7 @@ def test_options_decide_what_a_document_is():
         "query_prompt": "",
         "similarity": "",
     }
-    assert "made with --chunk-tokens = 8, not 9" in refused(
+    assert "built with --chunk-tokens = 8, not 9" in refused(
         "index", "build", "one.duckdb", "notes.txt", "--chunk-tokens", 9
     )
     run("index", "build", "two.duckdb", "articles.csv", "--text-column", "body", "--id-column", "year")
@@ -105,8 +105,8 @@ def test_info_says_what_is_in_it(model):
     shown = dict(
         re.split(r"  +", line, maxsplit=1) for line in run("index", "info", "articles.duckdb").stdout.splitlines()
     )
-    assert shown["documents"] == "3" and shown["chunks"].startswith("3, of 16 tokens")
-    assert shown["vectors"] == "12 float32 numbers, compared by cosine"
+    assert shown["documents"] == "3" and shown["chunks"].startswith("3, of at most 16 tokens")
+    assert shown["vectors"] == "12 dimensions, float32, compared by cosine"
     assert shown["metadata"] == "lang (3), year (3)" and shown["sources"] == "articles.csv (3)"
     about = json.loads(run("index", "info", "articles.duckdb", "--json").stdout)
     assert about["model"] == str(model.resolve()) and about["fields"] == {"lang": 3, "year": 3}
@@ -122,7 +122,7 @@ def test_remove_by_id_and_by_condition():
     assert "2 documents removed, 1 left" in run("index", "remove", "articles.duckdb", "--where", "lang = 'en'").stdout
     assert "Nothing to remove" in refused("index", "remove", "notes.duckdb", code=2)
     assert run("index", "remove", "articles.duckdb", "2").stdout.endswith("0 left\n")
-    assert "holds no documents yet" in refused("search", "articles.duckdb", "cat")
+    assert "contains no documents yet" in refused("search", "articles.duckdb", "cat")
 
 
 def test_mistakes_in_files_show_before_the_work_begins():
@@ -130,12 +130,12 @@ def test_mistakes_in_files_show_before_the_work_begins():
     Path("empty.txt").write_text("\n\n")
     Path("empty.csv").write_text("id,text\n")
     for arguments, message in (
-        (["bad.csv"], "documents[1] (bad.csv): the id '1' has come before"),
-        (["notes.txt", "bad.csv"], "documents[4] (bad.csv): the id '1' has come before"),
-        (["notes.txt", "notes.txt"], "is a file named twice?"),
+        (["bad.csv"], "documents[1] (bad.csv): the id '1' occurs twice"),
+        (["notes.txt", "bad.csv"], "documents[4] (bad.csv): the id '1' occurs twice"),
+        (["notes.txt", "notes.txt"], "is a file listed twice?"),
         (
             ["articles.csv"],
-            "no column 'text'; say which one is the text (--text-column): 1 'id', 2 'body'",
+            "no column 'text'; choose the column of the text (--text-column): 1 'id', 2 'body'",
         ),
         (["missing.txt"], "missing.txt: No such file"),
         (["missing.parquet"], "missing.parquet: No such file"),
@@ -169,7 +169,7 @@ def test_another_model_and_what_is_no_database(tmp_path):
         ["index", "add", "no.duckdb", "more.txt"],
         ["index", "remove", "no.duckdb", "1"],
     ):
-        assert "no.duckdb: does not exist; make it with `minisbert index build no.duckdb FILES...`" in refused(*verb)
+        assert "no.duckdb: does not exist; create it with `minisbert index build no.duckdb FILES...`" in refused(*verb)
     assert Path("notes.txt").read_text().startswith("i love soup")
 
 
@@ -225,7 +225,7 @@ def test_search_as_json_and_under_a_condition():
         "source": "articles.csv",
     }
     none = ["search", "articles.duckdb", "cat", "--where", "year > 3000"]
-    assert run(*none).stdout == "no document meets the condition\n"
+    assert run(*none).stdout == "no document matches the condition\n"
     assert json.loads(run(*none, "--json").stdout)["hits"] == []
 
 

@@ -68,7 +68,7 @@ def test_columns_can_be_named_or_numbered(tmp_path):
     assert content_of(read_sts(file, columns=("4", "2", "1"))) == PAIRS
     plain = write(tmp_path, "plain.tsv", tsv(turned[1:], turned[0]))
     assert content_of(read_sts(plain, columns=("4", "2", "1"), has_header=False)) == PAIRS
-    with pytest.raises(ValueError, match="columns must be given by number"):
+    with pytest.raises(ValueError, match="by number"):
         read_sts(plain, has_header=False)
     nested = write(
         tmp_path, "t.jsonl", '{"gold": 1, "pair": {"a": "x", "b": "y"}}\n{"gold": 2, "pair": {"a": "x", "b": "z"}}'
@@ -95,7 +95,7 @@ def test_several_files_are_one_set(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("t.tsv", "", "t.tsv: empty; expected a row of column names"),
+        ("t.tsv", "", "t.tsv: empty; expected a header row"),
         ("t.tsv", "score\tsentence1\tsentence2\n", "t.tsv: no pairs of sentences: the file has no rows"),
         ("t.jsonl", "\n", "t.jsonl: no pairs of sentences"),
         ("t.tsv", tsv([*PAIRS, ("", "a", "b")]), "t.tsv, line 5: the score in column 'score' must be a number, got ''"),
@@ -103,8 +103,8 @@ def test_several_files_are_one_set(tmp_path):
         ("t.tsv", tsv([*PAIRS, ("inf", "a", "b")]), "line 5: the score"),
         ("t.tsv", tsv([("1_0", "a", "b"), *PAIRS]), "line 2: the score"),
         ("t.tsv", tsv([("4,5", "a", "b"), *PAIRS]), "line 2: the score in column 'score' must be a number, got '4,5'"),
-        ("t.tsv", tsv([*PAIRS, ("5.1", "a", "b")]), "line 5: the score 5.1 is off the scale from 0 to 5"),
-        ("t.tsv", tsv([*PAIRS, ("-1", "a", "b")]), "line 5: the score -1 is off the scale"),
+        ("t.tsv", tsv([*PAIRS, ("5.1", "a", "b")]), "line 5: the score 5.1 is outside the scale from 0 to 5"),
+        ("t.tsv", tsv([*PAIRS, ("-1", "a", "b")]), "line 5: the score -1 is outside the scale"),
         ("t.tsv", tsv([*PAIRS, ("1", " ", "b")]), "line 5: the sentence in column 'sentence1' is empty"),
         ("t.tsv", tsv([*PAIRS, ("1", "a")]), "line 5: 2 columns, but the header has 3"),
         ("t.tsv", tsv([*PAIRS, ("1", "a", "b", "c")]), "line 5: 4 columns, but the header has 3"),
@@ -113,7 +113,11 @@ def test_several_files_are_one_set(tmp_path):
         ("t.jsonl", '{"score": true, "sentence1": "a", "sentence2": "b"}', "line 1: the score in column 'score'"),
         ("t.jsonl", '{"score": null, "sentence1": "a", "sentence2": "b"}', "must be a number, got None"),
         ("t.jsonl", '{"score": NaN, "sentence1": "a", "sentence2": "b"}', "must be a number, got nan"),
-        ("t.jsonl", '{"score": 1, "sentence1": "a", "sentence2": null}', "line 1: the field 'sentence2' is no text"),
+        (
+            "t.jsonl",
+            '{"score": 1, "sentence1": "a", "sentence2": null}',
+            "line 1: the field 'sentence2' must be a string",
+        ),
         ("t.jsonl", '{"score": 1, "sentence1": "a", "sentence2": "b"}\n{"score": 1}', "line 2: no field 'sentence1'"),
         ("t.tsv", tsv([("3", "a", "b"), ("3", "c", "d")]), "no correlation exists, because x is constant: all 2"),
         ("t.tsv", tsv([("3", "a", "b")]), "at least 2 pairs"),
@@ -139,7 +143,7 @@ def test_wrong_calls(tmp_path):
         read_sts([])
     with pytest.raises(FileNotFoundError):
         read_sts(tmp_path / "missing.tsv")
-    with pytest.raises(ValueError, match="equally many, got 2, 2 and 1"):
+    with pytest.raises(ValueError, match="same length, got 2, 2 and 1"):
         StsPairs("t", ["a", "b"], ["a"], np.array([1.0, 2.0]))
     with pytest.raises(ValueError, match=r"t: the scores: .*NaN"):
         StsPairs("t", ["a", "b"], ["a", "b"], np.array([1.0, math.nan]))
@@ -198,7 +202,7 @@ def test_vectors_that_say_nothing_are_an_error():
     pairs = StsPairs("t", ["a", "b"], ["b", "c"], np.array([1.0, 2.0]))
     with pytest.raises(ValueError, match=r"t, cosine similarity: .*no correlation exists, because x is constant"):
         evaluate_sts(Table({"a": (1, 0), "b": (1, 0), "c": (1, 0)}), pairs)
-    with pytest.raises(ValueError, match="one vector a text"):
+    with pytest.raises(ValueError, match="one vector per text"):
         evaluate_sts(Table({"a": 1, "b": 1, "c": 1}), pairs)
     with pytest.raises(ValueError, match="NaN"):
         evaluate_sts(Table({"a": (1, 0), "b": (math.nan, 0), "c": (1, 0)}), pairs)
@@ -224,7 +228,7 @@ def test_known_files_are_recognised(tmp_path):
     ]
     (tmp_path / "BIOSSES" / "biosses.tsv").rename(tmp_path / "BIOSSES" / "other.tsv")
     assert find_sets(tmp_path / "BIOSSES" / "other.tsv")[0][0] is None
-    with pytest.raises(ValueError, match="without any of the known test sets: STS12_test"):
+    with pytest.raises(ValueError, match=r"without any known test set \(STS12_test"):
         find_sets(tmp_path / "BIOSSES")
 
 

@@ -75,11 +75,11 @@ def test_a_tsv_knows_no_quotes_and_a_csv_does(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("t.tsv", b"", "t.tsv: empty; expected a row of column names"),
+        ("t.tsv", b"", "t.tsv: empty; expected a header row"),
         ("t.tsv", b"a\tb\n1\t2\n1\n", "t.tsv, line 3: 1 column, but the header has 2"),
         ("t.tsv", b"a\tb\n1\t2\t3\n", "line 2: 3 columns, but the header has 2"),
         ("t.tsv", b"a\tb\n1\t\xff\n", "line 2, byte 3: not UTF-8"),
-        ("t.tsv", b"a\ta\n1\t2\n", "'a' is the name of 2 columns, give a number: 1 'a', 2 'a'"),
+        ("t.tsv", b"a\ta\n1\t2\n", "2 columns are named 'a', give a number: 1 'a', 2 'a'"),
         ("t.csv", b'a,b\n1,"2\n', "line 2: not CSV"),
         ("t.jsonl", b'{"a": 1}\n{"a": 1\n', "line 2: not JSON"),
         ("t.jsonl", b'{"b": 1}\n', "line 1: no field 'a'; it has 'b'"),

@@ -49,7 +49,7 @@ def test_every_sequence_of_three_is_judged_as_the_rule_says():
         if is_valid(tags):
             check_tags(tags)
         else:
-            with pytest.raises(ValueError, match="nothing is continued"):
+            with pytest.raises(ValueError, match="it continues nothing"):
                 check_tags(tags)
 
 
@@ -89,7 +89,7 @@ def test_tags_survive_as_spans(tags):
 
 @pytest.mark.parametrize("spans", [[Span(0, 2, "x"), Span(1, 3, "y")], [Span(1, 1, "x")], [Span(2, 5, "x")]])
 def test_spans_that_cannot_be_are_refused(spans):
-    with pytest.raises(ValueError, match="none empty, none over another"):
+    with pytest.raises(ValueError, match="not empty and not overlapping"):
         tags_of(spans, 4)
 
 
@@ -230,9 +230,9 @@ def test_f1_of_what_is_right_is_1_and_order_does_not_matter(tags, random):
 
 
 def test_scores_refuse_other_sentences_and_stray_tags():
-    with pytest.raises(ValueError, match="are both of one file"):
+    with pytest.raises(ValueError, match="do both belong to the same file"):
         span_counts([["O"]], [["O", "O"]])
-    with pytest.raises(ValueError, match="nothing is continued"):
+    with pytest.raises(ValueError, match="it continues nothing"):
         span_counts([["O"]], [["I-x"]])
 
 
@@ -276,10 +276,10 @@ def test_both_formats_give_the_same(tmp_path):
     ("line", "message"),
     [
         ('{"tokens": ["a", "b"], "tags": ["O"]}', "got 2 words and 1 tags"),
-        ('{"tokens": [], "tags": []}', "one word at least, got 0 words and 0 tags"),
-        ('{"tokens": ["a"], "tags": ["I-x"]}', "word 1 has the tag I-x at the beginning: nothing is continued"),
+        ('{"tokens": [], "tags": []}', "at least one word, got 0 words and 0 tags"),
+        ('{"tokens": ["a"], "tags": ["I-x"]}', "word 1 has the tag I-x at the beginning, where it continues nothing"),
         ('{"tokens": ["a"], "tags": ["X"]}', "word 1: expected a tag O, B-type or I-type, got 'X'"),
-        ('{"tokens": ["a", " "], "tags": ["O", "O"]}', "word 2 is ' '; expected a text that is not blank"),
+        ('{"tokens": ["a", " "], "tags": ["O", "O"]}', "word 2 must be a non-blank string, got ' '"),
         ('{"tokens": "ab", "tags": ["O", "O"]}', "expected a list in 'tokens'"),
         ('{"tokens": ["a"], "tags": [3]}', "tags"),
         ('{"tokens": ["a", null], "tags": ["O", "O"]}', "tokens"),
@@ -304,8 +304,8 @@ def test_a_bad_line_of_jsonl_is_named(tmp_path, line, message):
         ("a\tB-x\nb\tL-x\n", 2, "got 'L-x'; IOB2 is read, BILOU and IOBES are not"),
         ("-DOCSTART- -X- O O\n", 1, "got 4 columns"),
         ("a\tO\n\nb\tX\n", 3, "expected a tag O, B-type or I-type, got 'X'"),
-        ("a\tO\n\nb\tO\nc\tI-x\n", 3, "word 2 has the tag I-x behind O"),
-        ("a\tO\n\tO\n", 1, "word 2 is ''"),
+        ("a\tO\n\nb\tO\nc\tI-x\n", 3, "word 2 has the tag I-x after O"),
+        ("a\tO\n\tO\n", 1, "word 2 must be a non-blank string, got ''"),
     ],
 )
 def test_a_bad_line_of_conll_is_named(tmp_path, text, line, message):
@@ -329,7 +329,7 @@ def test_files_without_sentences_and_of_other_kinds(tmp_path):
 def test_sentences_from_python_are_checked():
     with pytest.raises(ValueError, match="set, sentence 1: expected a tag for each word"):
         TaggedSentences("set", [["a"], ["b"]], [["O"], []])
-    with pytest.raises(ValueError, match="one sentence at least"):
+    with pytest.raises(ValueError, match="at least one sentence"):
         TaggedSentences("set", [], [])
     with pytest.raises(ValueError, match="2 sentences and 1 rows"):
         TaggedSentences("set", [["a"], ["b"]], [["O"]])

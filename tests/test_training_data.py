@@ -181,7 +181,11 @@ CLASS = ("sentence1", "sentence2", "label")
         ("t.tsv", "anchor\tpositive\na\tb\n", "got 1 of kind 'pairs'"),
         ("t.tsv", "anchor\tpositive\na\tb\nc\t \n", "t.tsv, line 3: the text in column 'positive' is empty"),
         ("t.tsv", "anchor\tpositive\na\tb\nc\n", "t.tsv, line 3: 1 column, but the header has 2"),
-        ("t.jsonl", '{"anchor":"a","positive":"b"}\n{"anchor":"a","positive":3}', "line 2: the field 'positive' is no"),
+        (
+            "t.jsonl",
+            '{"anchor":"a","positive":"b"}\n{"anchor":"a","positive":3}',
+            "line 2: the field 'positive' must be a string",
+        ),
         ("t.jsonl", '{"anchor":"a","positive":"b"}\n{"anchor":"a"}', "t.jsonl, line 2: no field 'positive'"),
         ("t.tsv", "anchor\tpos\tneg\na\tb\tc\na\tb\tb\n", "line 3: the negative is the same text as the pos;"),
         ("t.tsv", "anchor\tpos\tneg\na\tb\ta\na\tb\tb\n", "line 2: the negative is the same text as the anchor;"),

@@ -100,7 +100,7 @@ class Calibration:
         low, high = 100.0 - self.resolution, self.resolution
         if not ((p >= low) & (p <= high)).all():
             raise ValueError(
-                f"score_at: {self.pairs:,} pairs tell percentiles from {low:.6g} to {high:.6g}, got "
+                f"score_at: {self.pairs:,} pairs resolve percentiles from {low:.6g} to {high:.6g}, got "
                 f"{p[~((p >= low) & (p <= high))].flat[0]:.6g}; calibrate with more pairs"
             )
         return np.asarray(np.interp(p, 100.0 * self.ranks / self.pairs, self.scores))
@@ -130,7 +130,7 @@ class Calibration:
         """Raise ValueError for another similarity, model or length limit than the calibrated one."""
         if similarity_fn_name != self.similarity_fn_name:
             raise ValueError(
-                f"this calibration is of {self.similarity_fn_name}, not of {similarity_fn_name}; "
+                f"this calibration is for {self.similarity_fn_name}, not for {similarity_fn_name}; "
                 f"calibrate again with --metric {similarity_fn_name}"
             )
         if self.fingerprint:
@@ -224,11 +224,11 @@ def fit_vectors(
     if similarity_fn_name not in SIMILARITIES:
         raise ValueError(
             f"fit: similarity_fn_name must be one of {', '.join(SIMILARITIES)}, got {similarity_fn_name!r}"
-            + ("; angles rank as cosines do: calibrate those" if similarity_fn_name == "angular" else "")
+            + ("; angles rank like cosines: calibrate cosines instead" if similarity_fn_name == "angular" else "")
         )
     rows = np.asarray(vectors)
     if rows.ndim != 2:
-        raise ValueError(f"fit: vectors must be (B, D), one row a text, got shape {rows.shape}")
+        raise ValueError(f"fit: vectors must be (B, D), one row per text, got shape {rows.shape}")
     _check_counts(len(rows), pairs, MOST_TEXTS)
     first, second = draw_pairs(len(rows), pairs, seed)  # (P,)
     compare = SIMILARITIES[similarity_fn_name].pairwise
@@ -243,7 +243,7 @@ def fit_vectors(
 def _check_counts(texts: int, pairs: int, most_texts: int) -> None:
     """Raise if no pair can be drawn."""
     if texts < 2:
-        raise ValueError(f"fit: expected at least two different texts, got {texts}; a corpus has a thousand or more")
+        raise ValueError(f"fit: expected at least two different texts, got {texts}; use a corpus of a thousand or more")
     for name, count, least in (("pairs", pairs, 1), ("most_texts", most_texts, 2)):
         if isinstance(count, bool) or count < least:
             raise ValueError(f"fit: {name} must be at least {least}, got {count!r}")
@@ -286,28 +286,30 @@ def load_calibration(file: Path) -> Calibration:
     try:
         said = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{name}: not a calibration, because it is not JSON: {error}; make it again") from None
+        raise ValueError(
+            f"{name}: not a calibration, because it is not JSON: {error}; run `minisbert calibrate` again"
+        ) from None
     if not isinstance(said, dict) or said.get("format") != _FORMAT:
         raise ValueError(
             f"{name}: not a calibration; `minisbert calibrate -i corpus.txt -o calibration.json` makes one"
         )
     if said.get("version") != _VERSION:
-        raise ValueError(f"{name}: version {said.get('version')!r} of the format; this release reads {_VERSION}")
+        raise ValueError(f"{name}: format version {said.get('version')!r}; this release reads {_VERSION}")
     for key, kinds in _TYPES.items():
         if type(said.get(key)) not in kinds:
-            raise ValueError(f"{name}: damaged: {key} is {said.get(key)!r:.60}; make it again")
+            raise ValueError(f"{name}: damaged: {key} is {said.get(key)!r:.60}; run `minisbert calibrate` again")
     scores, ranks = (_numbers(said.get(key), f"{name}: damaged: {key}") for key in ("scores", "ranks"))
     pairs, texts, known = said["pairs"], said["texts"], said["similarity_fn_name"] in SIMILARITIES
     if len(scores) != len(ranks) or not 0 < ranks[0] <= ranks[-1] < pairs or texts < 2 or not known:
-        raise ValueError(f"{name}: damaged: its figures contradict each other; make it again")
+        raise ValueError(f"{name}: damaged: its figures contradict each other; run `minisbert calibrate` again")
     return Calibration(**{key: said[key] for key in _TYPES}, scores=scores, ranks=ranks)
 
 
 def _numbers(value: Any, what: str) -> Array:
     """Check a rising list of finite numbers, and return it as an array."""
     if not isinstance(value, list) or not value or not all(type(number) in (int, float) for number in value):
-        raise ValueError(f"{what} are no list of numbers; make it again")
+        raise ValueError(f"{what} are not a list of numbers; run `minisbert calibrate` again")
     numbers = np.array(value, np.float64)
     if not np.isfinite(numbers).all() or not (np.diff(numbers) > 0).all():
-        raise ValueError(f"{what} are not finite and rising; make it again")
+        raise ValueError(f"{what} are not finite and increasing; run `minisbert calibrate` again")
     return numbers

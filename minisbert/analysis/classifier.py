@@ -114,7 +114,7 @@ class TextClassifier:
             raise ValueError(
                 f"scores: expected finite vectors (B, {self.weight.shape[1]}), got shape {x.shape}"
                 + ("" if np.isfinite(x).all() else " with NaN or infinity")
-                + "; are they of the model that the classifier was trained with?"
+                + "; do they come from the model that the classifier was trained with?"
             )
         found: Array = x @ self.weight.T + self.bias  # (B, C)
         return found
@@ -302,7 +302,7 @@ def fit_classifier(
     x = _checked_vectors(vectors, len(labels))
     names = tuple(sorted(set(labels)))
     if len(names) < 2:
-        raise ValueError(f"fit_classifier: expected two classes or more, got {list(names)}: nothing to tell")
+        raise ValueError(f"fit_classifier: expected at least two classes, got {list(names)}")
     _check_threshold(names, threshold_for, precision)
     number = {label: c for c, label in enumerate(names)}
     classes = np.array([number[label] for label in labels])  # (M,)
@@ -311,8 +311,8 @@ def fit_classifier(
     for c, label in enumerate(names):
         if not np.ptp(fold_of_text[classes == c]):
             raise ValueError(
-                f"{label!r:.40} has too few texts of its own: all of them are in one fold, and none is left to learn "
-                "it from while they are asked; add texts, or leave the class out"
+                f"{label!r:.40} has too few texts: all of them are in one fold, so that none are left to train on when "
+                "that fold is held out; add texts, or leave the class out"
             )
     validation = cross_validate(
         lambda learnt, asked: (x[learnt], x[asked]),
@@ -359,13 +359,13 @@ def check_labels(data: LabelledTexts) -> None:
         texts_of[label].add(text)
     if len(texts_of) < 2:
         raise ValueError(
-            f"{data.name}: all {len(data.labels):,} texts are of one class, {data.labels[0]!r}: nothing to tell"
+            f"{data.name}: all {len(data.labels):,} texts belong to one class, {data.labels[0]!r}: nothing to learn"
         )
     few = [f"{label!r:.40} ({len(texts)})" for label, texts in texts_of.items() if len(texts) < 2]
     if few:
         raise ValueError(
-            f"{data.name}: {', '.join(few[:5])} have fewer than two different texts, and one of them must be left out "
-            "when the strength is chosen; add texts, or leave these classes out"
+            f"{data.name}: {', '.join(few[:5])} have fewer than two different texts, and cross-validation holds one of "
+            "them out; add texts, or leave these classes out"
         )
 
 
@@ -383,9 +383,9 @@ def _checked_vectors(vectors: Array, count: int) -> Array:
 def _check_threshold(names: Sequence[str], label: str | None, precision: float | None) -> None:
     """Raise if only one of class and precision is given, or if either is impossible."""
     if (label is None) != (precision is None):
-        raise ValueError("fit_classifier: threshold_for and precision belong together; give both or neither")
+        raise ValueError("fit_classifier: threshold_for and precision must be given together")
     if label is not None and label not in names:
-        raise ValueError(f"fit_classifier: threshold_for is {label!r}, and the classes are {_listed(names)}")
+        raise ValueError(f"fit_classifier: threshold_for must be one of the classes {_listed(names)}, got {label!r}")
     if precision is not None and not 0 < precision <= 1:
         raise ValueError(f"fit_classifier: precision must be in (0, 1], got {precision!r}")
 
@@ -396,7 +396,7 @@ def _numbered(choice: str | Mapping[str, float] | None, number: Mapping[str, int
         return choice
     unknown = [label for label in choice if label not in number]
     if unknown:
-        raise ValueError(f"fit_classifier: class_weight names {unknown[0]!r}, and the classes are {_listed(number)}")
+        raise ValueError(f"fit_classifier: class_weight must name the classes {_listed(number)}, got {unknown[0]!r}")
     return {number[label]: weight for label, weight in choice.items()}
 
 
@@ -427,9 +427,9 @@ def find_threshold(probs: Array, is_label: Array, precision: float, label: str) 
         ends = np.flatnonzero(is_end)
         best = ends[np.argmax(reached[ends])]
         raise ValueError(
-            f"no threshold reaches the precision {precision:g} for {label!r}: the highest is {reached[best]:.3f}, from "
-            f"the probability {probs[order[best]]:.3f} on, with a recall of {hits[best] / hits[-1]:.3f}, on texts that "
-            "were not learnt; ask for less, or add texts"
+            f"no threshold reaches precision {precision:g} for {label!r}: the highest is {reached[best]:.3f}, at "
+            f"probability {probs[order[best]]:.3f} with recall {hits[best] / hits[-1]:.3f}, on held-out texts; lower "
+            "the precision, or add texts"
         )
     last = fits[-1]
     return Threshold(label, float(probs[order[last]]), float(reached[last]), float(hits[last] / hits[-1]))
@@ -478,17 +478,17 @@ def _check_version(version: Any, where: str, *, is_right_in_1: bool) -> None:
         raise SavedError(f"{where}: expected version 1 to {VERSION}, got {version!r:.40}; update minisbert")
     if version == 1 and not is_right_in_1:
         raise SavedError(
-            f"{where}: an older minisbert trained this classifier, and its probabilities are wrong for more than two "
-            "classes; train it again with `minisbert classify train`"
+            f"{where}: this classifier was trained by an older minisbert, and its probabilities are wrong for more "
+            "than two classes; train it again with `minisbert classify train`"
         )
 
 
 def _checked_names(said: Any) -> tuple[str, ...]:
     """Read the class names."""
     if not isinstance(said, list) or not all(isinstance(name, str) for name in said) or len(said) < 2:
-        raise ValueError(f"expected a list of two class names or more, got {said!r:.60}")
+        raise ValueError(f"expected a list of at least two class names, got {said!r:.60}")
     if len(set(said)) < len(said):
-        raise ValueError(f"{Counter(said).most_common(1)[0][0]!r} stands there twice")
+        raise ValueError(f"class {Counter(said).most_common(1)[0][0]!r} occurs twice")
     return tuple(said)
 
 

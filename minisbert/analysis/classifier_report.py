@@ -257,8 +257,8 @@ def numbered_labels(data: LabelledTexts, classes: Sequence[str]) -> Array:
         named = ", ".join(f"{label!r:.40} ({count:,})" for label, count in unknown.most_common(5))
         known = ", ".join(f"{label!r:.40}" for label in list(classes)[:8])
         raise ValueError(
-            f"{data.name}: {named} are labels that the classifier does not have; it has {known}"
-            f"{', ...' if len(classes) > 8 else ''}; is the column of labels right, and are they spelled alike?"
+            f"{data.name}: the classifier does not know the labels {named}; it knows {known}"
+            f"{', ...' if len(classes) > 8 else ''}; is it the right column of labels, and are they spelled the same?"
         )
     return np.array([number[label] for label in data.labels])
 
@@ -348,7 +348,7 @@ def check_same_texts(classifier: TextClassifier, train: LabelledTexts) -> None:
     by_class = [list(train.labels).count(label) for label in classifier.classes]
     if apart or (counts is not None and counts != by_class):
         raise ValueError(
-            f"{train.name}: the baseline must learn what the classifier has learnt, and "
-            + (f"{apart:,} different texts are in one of the two sets alone" if apart else "their labels differ")
-            + "; name the file that it was trained on"
+            f"{train.name}: the baseline must be trained on the classifier's own training set, but "
+            + (f"{apart:,} different texts are in only one of the two sets" if apart else "the labels differ")
+            + "; give the file that the classifier was trained on"
         )

@@ -167,19 +167,21 @@ def check_settings(method: str, k: int | tuple[int, int] | None, distance: float
         raise ValueError(f"cluster: method must be one of {', '.join(METHODS)}, got {method!r}")
     if k is not None and method == "community":
         raise ValueError(
-            "cluster: k is for kmeans and agglomerative; communities are as many as there are: see threshold"
+            "cluster: k is for kmeans and agglomerative; community finds their number itself: see threshold"
         )
     if distance is not None and method != "agglomerative":
         raise ValueError(f"cluster: distance is for agglomerative, and the method is {method}; leave it out")
     if isinstance(k, tuple):
         if method != "kmeans":
-            raise ValueError(f"cluster: a range of k is tried by kmeans alone; give {method} one number, or a distance")
+            raise ValueError(f"cluster: only kmeans takes a range of k; give {method} one number, or a distance")
         if len(k) != 2 or not 2 <= check_count("cluster", "k", k[0], 2) <= check_count("cluster", "k", k[1], 2):
-            raise ValueError(f"cluster: a range of k must be (least, most), got {k!r}; one group has no silhouette")
+            raise ValueError(
+                f"cluster: k must be (low, high) with 2 <= low <= high, got {k!r}; one cluster has no silhouette"
+            )
     elif k is not None:
         check_count("cluster", "k", k)
     if distance is not None and k is not None:
-        raise ValueError("cluster: give k or distance, not both: each says when to stop")
+        raise ValueError("cluster: give k or distance, not both: each is a stopping rule")
     if distance is not None and not 0 < distance <= 2:
         raise ValueError(f"cluster: distance must be a cosine distance, in (0, 2], got {distance!r}; it is 1 - cosine")
 
@@ -192,8 +194,8 @@ def _kmeans(unit: Array, k: int | tuple[int, int] | None, seed: int) -> tuple[Ar
         return _fit_kmeans(unit, int(k), seed), ()
     if different < 2:
         raise ValueError(
-            f"cluster: to choose k, at least 2 different vectors are needed, got {len(unit):,} vectors that are all "
-            "the same; are the texts? k=1 makes one group of them"
+            f"cluster: choosing k needs at least 2 different vectors, got {len(unit):,} identical ones; are the texts "
+            "identical? k=1 makes one cluster of them"
         )
     least, most = k or K_RANGE
     _check_k(least, different, len(unit))
@@ -219,8 +221,8 @@ def _check_k(k: int, different: int, count: int) -> None:
     """Raise if there are more clusters than distinct vectors."""
     if k > different:
         raise ValueError(
-            f"cluster: k = {k:,} groups need as many different vectors, and there are {different:,} among {count:,}; "
-            "take a smaller k, or give more texts"
+            f"cluster: k = {k:,} clusters need as many different vectors, got {different:,} among {count:,}; "
+            "use a smaller k, or more texts"
         )
 
 
@@ -238,8 +240,8 @@ def _agglomerative(unit: Array, k: int | tuple[int, int] | None, distance: float
 
     if len(unit) > MOST_TEXTS:
         raise ValueError(
-            f"cluster: agglomerative clustering compares all pairs, and {len(unit):,} texts are too many: at most "
-            f"{MOST_TEXTS:,}; use kmeans or community, or a sample"
+            f"cluster: agglomerative clustering compares all pairs, and takes at most {MOST_TEXTS:,} texts, got "
+            f"{len(unit):,}; use kmeans or community, or a sample"
         )
     if isinstance(k, (int, np.integer)):
         _check_k(int(k), len(unit), len(unit))
@@ -299,8 +301,8 @@ def silhouette(vectors: ArrayLike, ids: ArrayLike) -> Array:
     _, groups[groups >= 0] = np.unique(groups[groups >= 0], return_inverse=True)
     if int(groups.max(initial=-1)) < 1:
         raise ValueError(
-            f"silhouette: expected at least 2 groups, got {int(groups.max(initial=-1)) + 1}: a silhouette compares a "
-            "text's own group with the next one"
+            f"silhouette: expected at least 2 clusters, got {int(groups.max(initial=-1)) + 1}: a silhouette compares a "
+            "text's own cluster with the nearest other one"
         )
     sums = _sums(unit, groups)  # (C, D)
     sizes = np.bincount(groups[groups >= 0])  # (C,)

@@ -65,7 +65,7 @@ def _check_scores(scores: Array, tags: Sequence[str]) -> None:
             + ("" if np.isfinite(scores).all() else " with NaN or infinity")
         )
     if all(tag.startswith("I-") for tag in tags):
-        raise ValueError(f"expected O or a B among the tags, without which no sequence is valid, got {list(tags)}")
+        raise ValueError(f"expected O or a B- tag, without which no sequence is valid, got {list(tags)}")
 
 
 def _rules(tags: Sequence[str]) -> tuple[Array, Array]:

@@ -181,9 +181,7 @@ def load_tagger(folder: str | Path) -> EntityTagger:
         and bias.shape == (len(tags or ()),) == weight.shape[:1]
     )
     if not fits or origin is None or weight is None or bias is None or tags is None or layers is None:
-        raise SavedError(
-            f"{where}: damaged: the tags, settings or shapes are not those of an entity tagger; train again"
-        )
+        raise SavedError(f"{where}: damaged: tags, settings or shapes do not fit an entity tagger; train again")
     _check_tag_set(tags, where)
     probe = TagProbe(tuple(tags), weight, bias)
     how = facts["pooling"], facts["decoder"], facts["offset"]

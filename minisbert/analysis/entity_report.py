@@ -56,7 +56,7 @@ def f1_resamples(counts: Sequence[Array], *, resamples: int = RESAMPLES, seed: i
     size = len(counts[0]) if len(counts) else 0
     if shapes != {(size, 3)} or not size or isinstance(resamples, bool) or resamples < 1:
         raise ValueError(
-            f"f1_resamples: expected counts (S, 3) of the same sentences, and 1 draw or more, got shapes "
+            f"f1_resamples: expected counts (S, 3) of the same sentences, and at least 1 resample, got shapes "
             f"{sorted(shapes)} and {resamples!r}"
         )
     rng = np.random.default_rng(seed)
@@ -195,7 +195,7 @@ def evaluate_tagger(
     entities, another model, and word shapes without scikit-learn.
     """
     if not test.types:
-        raise ValueError(f"{test.name}: there are no entities in it, all tags are O: there is nothing to find")
+        raise ValueError(f"{test.name}: no entities, all tags are O: nothing to find")
     named = [("linear probe", tagger.tag(encoder, test.sentences, **options), _told(tagger.training))]
     if train is not None:
         tags, fit = fit_shapes(train, test, dev=dev, decoder=tagger.decoder, seed=seed, progress=progress)

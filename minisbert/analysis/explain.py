@@ -128,18 +128,18 @@ def _check_modules(modules: Sequence[Module], default_prompt_name: str | None) -
     pooling = modules[0]
     if isinstance(pooling, Pooling) and pooling.modes not in [(mean,) for mean in _MEANS]:
         raise ValueError(
-            f"explain: needs mean pooling, and this model has {' + '.join(pooling.modes)}: only a mean is a plain sum "
-            "of token vectors, and only then is the cosine a sum over pairs of tokens"
+            f"explain: expected mean pooling, got {' + '.join(pooling.modes)}: only with a mean of token vectors is "
+            "the cosine a sum over token pairs"
         )
     if any(isinstance(module, Dense) for module in modules):
         raise ValueError(
-            "explain: this model has a Dense module behind its pooling, which mixes and bends what the tokens gave: "
-            "the cosine is then no sum over pairs of tokens"
+            "explain: this model has a Dense module after its pooling, a non-linear mix of the token vectors: the "
+            "cosine is not a sum over token pairs"
         )
     if isinstance(pooling, Pooling) and not pooling.include_prompt and default_prompt_name is not None:
         raise ValueError(
-            f"explain: this model leaves its default prompt {default_prompt_name!r} out of the mean, which is not "
-            "computed here"
+            f"explain: this model excludes its default prompt {default_prompt_name!r} from the mean, which is not "
+            "supported here"
         )
 
 

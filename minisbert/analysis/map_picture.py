@@ -138,8 +138,8 @@ def check_sizes(function: str, projection: Projection, texts: Sequence[str], gro
     counts = [len(projection.points), len(texts), len(texts) if groups is None else len(groups.ids)]
     if len(set(counts)) > 1 or not counts[0]:
         raise ValueError(
-            f"{function}: expected as many points as texts as groups' ids, and at least one, got "
-            f"{', '.join(f'{count:,}' for count in counts)}; are they of the same file?"
+            f"{function}: expected equally many points, texts and group ids, at least one, got "
+            f"{', '.join(f'{count:,}' for count in counts)}; do they belong to the same file?"
         )
 
 
@@ -149,9 +149,9 @@ def _remarks(projection: Projection, groups: Groups | None) -> list[str]:
     different = len(np.unique(projection.points, axis=0))
     if different < len(projection.points):
         hidden = len(projection.points) - different
-        remarks.append(f"{hidden:,} {'point lies' if hidden == 1 else 'points lie'} exactly on another one")
+        remarks.append(f"{hidden:,} {'point lies' if hidden == 1 else 'points lie'} exactly on another point")
     if groups is not None and len(groups.names) > len(COLOURS) * len(SHAPES):
-        remarks.append(f"of {len(groups.names):,} groups some share colour and shape")
+        remarks.append(f"some of the {len(groups.names):,} groups share colour and shape")
     return remarks
 
 
@@ -281,7 +281,7 @@ def _write(axes: Any, renderer: Any, written: list[_Written], points: Array) -> 
         else:
             _put(axes, one, artist, np.array(size), anchor, place)
     return [
-        f"{count:,} {what}{'' if count == 1 else 's'} found no room"
+        f"{count:,} {what}{'' if count == 1 else 's'} left out for lack of space"
         for what, count in (("name", missing[True]), ("text", missing[False]))
         if count
     ]

@@ -63,15 +63,15 @@ class Projection:
             first, second = (f"{100 * share:.1f} %" for share in self.explained)
             made = f"PCA: the axes show {first} and {second} of the variance"
         elif self.method == "tsne" and self.perplexity is not None:
-            made = f"t-SNE, perplexity {self.perplexity:g}: who is near counts, distances between groups mean nothing"
+            made = f"t-SNE, perplexity {self.perplexity:g}: neighbours are meaningful, distances between groups are not"
         elif self.method in METHODS[1:]:
             name = {"tsne": "t-SNE", "umap": "UMAP"}[self.method]
-            made = f"{name}: who is near counts, distances between groups mean nothing"
+            made = f"{name}: neighbours are meaningful, distances between groups are not"
         else:
             made = "one text" if len(self.points) == 1 else "all texts have the same vector"
         if self.trustworthiness is None:
             return made
-        sample = "" if self.measured == len(self.points) else f"; of {self.measured:,} texts drawn"
+        sample = "" if self.measured == len(self.points) else f"; on {self.measured:,} sampled texts"
         return f"{made}; trustworthiness {self.trustworthiness:.3f} (1 is perfect, 0.5 is chance{sample})"
 
 
@@ -89,19 +89,19 @@ def unit_rows(function: str, vectors: ArrayLike) -> Array:
     """
     rows = as_vectors(function, "vectors", vectors)
     if not len(rows):
-        raise ValueError(f"{function}: expected vectors (M, D) of at least one text, got {rows.shape}; no texts came")
+        raise ValueError(f"{function}: expected vectors (M, D) of at least one text, got {rows.shape}")
     rows = rows.astype(np.float32 if rows.dtype in (np.float32, np.float16) else np.float64)
     is_finite = np.isfinite(rows).all(axis=1)  # (M,)
     if not is_finite.all():
         raise ValueError(
             f"{function}: vectors {rows.shape} must be finite, but there is NaN or Inf in row "
-            f"{int(is_finite.argmin())} ({int((~is_finite).sum())} such rows); look at what made them, or drop them"
+            f"{int(is_finite.argmin())} ({int((~is_finite).sum())} such rows); check what computed them, or drop them"
         )
     largest = np.abs(rows).max(axis=1, keepdims=True)  # (M, 1)
     if not largest.all():
         raise ValueError(
             f"{function}: vectors {rows.shape} must have a direction, but row {int(largest.argmin())} is all zeros "
-            f"({int((largest == 0).sum())} such rows); no encoder makes such a vector: was an np.zeros not filled?"
+            f"({int((largest == 0).sum())} such rows); no encoder returns such a vector: was an np.zeros not filled?"
         )
     rows = rows / largest  # so that squares neither overflow nor underflow
     unit: Array = rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -160,7 +160,7 @@ def project(
     count = len(unit)
     perplexity = check_method(method, perplexity, count)
     if neighbours < 1:
-        raise ValueError(f"project: neighbours must be 1 or more, got {neighbours!r}")
+        raise ValueError(f"project: neighbours must be at least 1, got {neighbours!r}")
     if float(np.abs(unit - unit[0]).max()) < SAME:
         share = (0.0, 0.0) if method == "pca" and count > 1 else None
         return Projection(np.zeros((count, 2), unit.dtype), "none", share, None, neighbours, count)
@@ -180,9 +180,9 @@ def check_method(method: str, perplexity: float | None, count: int) -> float | N
     if method not in METHODS:
         raise ValueError(f"project: method must be one of {', '.join(METHODS)}, got {method!r}")
     if perplexity is not None and method != "tsne":
-        raise ValueError(f"project: perplexity is t-SNE's, and the method is {method!r}; leave it out")
+        raise ValueError(f"project: perplexity is for t-SNE, and the method is {method!r}; leave it out")
     if method == "umap" and find_spec("umap") is None:
-        raise ValueError(f"project: UMAP needs the package umap-learn: {INSTALL_UMAP}; 'tsne' needs nothing more")
+        raise ValueError(f"project: UMAP needs the package umap-learn: {INSTALL_UMAP}; 'tsne' needs no extra package")
     if method != "pca" and count < _LEAST_TEXTS:
         raise ValueError(f"project: {method} needs at least {_LEAST_TEXTS} texts, got {count}; 'pca' takes any number")
     if method != "tsne":
@@ -191,8 +191,8 @@ def check_method(method: str, perplexity: float | None, count: int) -> float | N
         return min(PERPLEXITY, (count - 1) / 3)
     if not 1 <= perplexity < count:
         raise ValueError(
-            f"project: perplexity must be from 1 to below the number of texts, {count:,}, got {perplexity!r}: it is "
-            "about how many neighbours each text has; 5 to 50 are usual"
+            f"project: perplexity must be at least 1 and below the number of texts, {count:,}, got {perplexity!r}: it "
+            "is roughly the number of neighbours per text; 5 to 50 is usual"
         )
     return float(perplexity)
 

@@ -54,7 +54,7 @@ class Groups:
     def __post_init__(self) -> None:
         ids = checked_ids("Groups", self.ids, len(self.ids))
         if int(ids.max(initial=-1)) >= len(self.names):
-            raise ValueError(f"Groups: {len(self.names):,} names for {int(ids.max()) + 1:,} groups; name all of them")
+            raise ValueError(f"Groups: {len(self.names):,} names for {int(ids.max()) + 1:,} groups; give one per group")
         object.__setattr__(self, "ids", ids)
 
     @property
@@ -115,8 +115,8 @@ def name_clusters(
     texts = list(each_text(texts, "name_clusters: texts"))
     if len(texts) != len(unit):
         raise ValueError(
-            f"name_clusters: expected as many texts as vectors, got {len(texts):,} and {len(unit):,}; are they of the "
-            "same file?"
+            f"name_clusters: expected as many texts as vectors, got {len(texts):,} and {len(unit):,}; do they belong "
+            "to the same file?"
         )
     heaviest = typical_words(texts, groups, words, stop_words=stop_words)
     nearest = typical_texts(texts, unit, groups, typical)

@@ -77,7 +77,7 @@ def stratified_folds(classes: Array, folds: int, seed: int, groups: Array | None
     first, group_of_text = _grouped(classes, groups)
     most = int(np.unique(classes[first], return_counts=True)[1].max())
     if isinstance(folds, bool) or folds < 2 or most < 2:
-        raise ValueError(f"expected 2 folds or more, and a class with 2 different texts, got {folds!r} folds")
+        raise ValueError(f"expected at least 2 folds, and a class with 2 different texts, got {folds!r} folds")
     fold_of_group = np.empty(len(first), np.intp)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The least populated class")
@@ -142,8 +142,8 @@ def logistic_path(
                 model.set_params(C=strength).fit(features, classes)
             except ConvergenceWarning as error:
                 raise ValueError(
-                    f"logistic regression has not converged for the strength {strength:g} in {_MOST_ITERATIONS:,} "
-                    "steps; leave so weak a penalty out"
+                    f"logistic regression did not converge for strength {strength:g} in {_MOST_ITERATIONS:,} "
+                    "steps; use a smaller strength"
                 ) from error
         weight, bias = np.asarray(model.coef_, np.float64), np.asarray(model.intercept_, np.float64)
         if len(weight) == 1:

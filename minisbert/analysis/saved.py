@@ -80,17 +80,17 @@ def check_place(folder: Path, kind: str, *, force: bool = False) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise SavedError(f"{where}: is a file, and a folder is to be written; choose another name")
+        raise SavedError(f"{where}: expected a folder, got a file; choose another name")
     found = {file.name for file in folder.iterdir()}
     if not found:
         return
     if not force:
-        raise SavedError(f"{where}: exists already; choose another name, or replace it with force=True")
+        raise SavedError(f"{where}: already exists; choose another name, or overwrite it with force=True")
     ours = {f"{kind}.json", f"{kind}.safetensors"}
     if f"{kind}.json" not in found or found - ours:
         other = sorted(found - ours)
         raise SavedError(
-            f"{where}: is not replaced, because it is not just a folder of the kind {kind!r}: "
+            f"{where}: not overwritten, because it is not just a folder of kind {kind!r}: "
             + (f"it holds {', '.join(map(repr, other[:3]))}" if other else f"there is no {kind}.json")
             + "; choose another name"
         )
@@ -144,13 +144,13 @@ def load_folder(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, Arra
     content = _read(file, folder, kind)
     if hashlib.sha256(content).hexdigest() != head["tensors_sha256"]:
         raise SavedError(
-            f"{file.as_posix()}: is not the file that {kind}.json was written with: it is damaged, or the two are of "
-            "different trainings; copy the folder whole, or train again"
+            f"{file.as_posix()}: not the file that {kind}.json was written with: it is damaged, or the two come from "
+            "different runs; copy the whole folder, or train again"
         )
     try:
         tensors: dict[str, Array] = parse_tensors(content)
-    except (SafetensorError, ValueError, KeyError) as error:  # what the library raises for a bad header or dtype
-        raise SavedError(f"{file.as_posix()}: no safetensors file that is read here: {error}; train again") from None
+    except (SafetensorError, ValueError, KeyError) as error:  # the library's ways to refuse a header or a dtype
+        raise SavedError(f"{file.as_posix()}: not a readable safetensors file: {error}; train again") from None
     for name, array in tensors.items():
         if np.issubdtype(array.dtype, np.inexact) and not np.isfinite(array).all():
             raise SavedError(f"{file.as_posix()}: {name!r} holds NaN or infinite numbers; train again")
@@ -174,14 +174,14 @@ def _missing(file: Path, folder: Path, kind: str) -> str:
         target = folder.resolve()
         aside = sorted(target.parent.glob(f".{target.name}-*.{_ASIDE}"))
         if folder.exists():
-            return f"{where}: is a file; expected a folder of the kind {kind!r}"
+            return f"{where}: expected a folder of kind {kind!r}, got a file"
         if aside:
-            return f"{where}: was being replaced when that was broken off; the old one is {aside[0].name}: rename it"
-        return f"{where}: there is no such folder; expected one of the kind {kind!r}"
+            return f"{where}: replacing it was interrupted; the old folder is {aside[0].name}: rename it back"
+        return f"{where}: no such folder; expected one of kind {kind!r}"
     others = sorted(path.stem for path in folder.glob("*.json") if path.with_suffix(".safetensors").exists())
     if file.suffix == ".json" and others:
-        return f"{where}: expected the kind {kind!r} (there is no {file.name}), and it looks like: {', '.join(others)}"
-    return f"{where}: {file.name} is missing; is this a folder of the kind {kind!r}, and was it copied whole?"
+        return f"{where}: expected kind {kind!r} (there is no {file.name}), but it looks like: {', '.join(others)}"
+    return f"{where}: {file.name} is missing; is this a folder of kind {kind!r}, and was it copied whole?"
 
 
 def _read_head(folder: Path, kind: str) -> dict[str, Any]:
@@ -191,14 +191,14 @@ def _read_head(folder: Path, kind: str) -> dict[str, Any]:
     try:
         head = json.loads(content.decode(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        raise SavedError(f"{file.as_posix()}: damaged, no JSON: {error}; train again") from None
+        raise SavedError(f"{file.as_posix()}: damaged, not JSON: {error}; train again") from None
     if not isinstance(head, dict) or head.get("format") != _format(kind):
         found = head.get("format") if isinstance(head, dict) else head
         raise SavedError(f"{file.as_posix()}: expected the format {_format(kind)!r}, got {found!r:.60}")
     version = head.get("version")
     if isinstance(version, int) and not isinstance(version, bool) and version > _VERSION:
         raise SavedError(
-            f"{file.as_posix()}: has version {version}, and this minisbert reads up to {_VERSION}; update it"
+            f"{file.as_posix()}: has version {version}, and this minisbert reads up to {_VERSION}; update minisbert"
         )
     if version != _VERSION or isinstance(version, bool):
         raise SavedError(f"{file.as_posix()}: expected version {_VERSION}, got {version!r:.60}; train again")
@@ -208,8 +208,8 @@ def _read_head(folder: Path, kind: str) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> None:
-    """Reject NaN and Infinity, which Python reads and JSON does not have."""
-    raise ValueError(f"{name} is no number")
+    """Refuse NaN and Infinity, which Python reads and JSON does not have."""
+    raise ValueError(f"{name} is not a number")
 
 
 def _format(kind: str) -> str:
@@ -235,7 +235,7 @@ def origin_from(said: Any, where: str) -> Origin | None:
         "max_seq_length": (int, type(None)),
     }
     if not isinstance(said, dict) or said.keys() != types.keys():
-        raise SavedError(f"{where}: damaged: expected the origin to name {', '.join(types)}, got {said!r:.80}")
+        raise SavedError(f"{where}: damaged: expected an origin with {', '.join(types)}, got {said!r:.80}")
     for name, allowed in types.items():
         if not isinstance(said[name], allowed) or isinstance(said[name], bool):
             raise SavedError(f"{where}: damaged: {name} is {said[name]!r:.60}")

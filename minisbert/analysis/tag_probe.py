@@ -136,13 +136,13 @@ def check_settings(
     grid, leans = (tuple(sorted({float(value) for value in values})) for values in (strengths, offsets))
     if not grid or not leans or not (0 < grid[0] <= grid[-1] < math.inf and 0 <= leans[0] <= leans[-1] < math.inf):
         raise ValueError(
-            f"fit_probe: expected positive strengths, and offsets of 0 or more, one of each at least, got "
+            f"fit_probe: expected positive strengths and offsets of 0 or more, at least one of each, got "
             f"{tuple(strengths)!r} and {tuple(offsets)!r}"
         )
     if decoder not in DECODERS:
         raise ValueError(f"fit_probe: decoder must be one of {', '.join(DECODERS)}, got {decoder!r}")
     if not data.types:
-        raise ValueError(f"{data.name}: there are no entities in it, all tags are O: nothing to learn")
+        raise ValueError(f"{data.name}: no entities, all tags are O: nothing to learn")
     return grid, leans
 
 
@@ -190,7 +190,7 @@ def _fits(features: Any, data: TaggedSentences, grid: Sequence[float]) -> Iterat
     tags, classes = np.unique([tag for row in data.tags for tag in row], return_inverse=True)  # (C,), (N,)
     if features.shape[0] != len(classes) or len(tags) < 2:
         raise ValueError(
-            f"{data.name}: expected features of {len(classes):,} words and two different tags at least, got "
+            f"{data.name}: expected features of {len(classes):,} words and at least two different tags, got "
             f"{features.shape[0]:,} rows and {len(tags)} tag{'' if len(tags) == 1 else 's'}"
         )
     scaled, centre, spread = _standardise(features)

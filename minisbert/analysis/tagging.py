@@ -46,10 +46,10 @@ def check_tags(tags: Sequence[str]) -> None:
         if not isinstance(tag, str) or not _TAG.fullmatch(tag):
             raise ValueError(f"word {i}: {_tag_fault(tag)}")
         if not may_follow(before, tag):
-            behind = f"behind {before}" if i > 1 else "at the beginning"
+            behind = f"after {before}" if i > 1 else "at the beginning"
             raise ValueError(
-                f"word {i} has the tag {tag} {behind}: nothing is continued; in IOB2 an entity begins with B-{tag[2:]} "
-                "(minisbert.analysis.tagging.repair makes IOB2 of IOB1)"
+                f"word {i} has the tag {tag} {behind}, where it continues nothing; in IOB2 an entity begins with "
+                f"B-{tag[2:]} (minisbert.analysis.tagging.repair converts IOB1 to IOB2)"
             )
         before = tag
 
@@ -105,7 +105,7 @@ def tags_of(spans: Sequence[Span], count: int) -> list[str]:
         if not 0 <= span.start < span.stop <= count or tags[span.start : span.stop] != [OUTSIDE] * (
             span.stop - span.start
         ):
-            raise ValueError(f"tags_of: expected spans in {count} words, none empty, none over another, got {span}")
+            raise ValueError(f"tags_of: expected spans in {count} words, not empty and not overlapping, got {span}")
         tags[span.start : span.stop] = [f"B-{span.type}", *[f"I-{span.type}"] * (span.stop - span.start - 1)]
     return tags
 
@@ -131,7 +131,7 @@ class TaggedSentences:
     def __post_init__(self) -> None:
         if len(self.sentences) != len(self.tags) or not len(self.sentences):
             raise ValueError(
-                f"{self.name}: expected the tags of each sentence, and one sentence at least, got "
+                f"{self.name}: expected tags for each sentence, and at least one sentence, got "
                 f"{len(self.sentences):,} sentences and {len(self.tags):,} rows of tags"
             )
         for i, (words, tags) in enumerate(zip(self.sentences, self.tags, strict=True)):
@@ -152,11 +152,11 @@ def _check_sentence(words: Sequence[str], tags: Sequence[str], where: str) -> No
     """Raise for a sentence that cannot be what was meant."""
     if isinstance(words, str) or isinstance(tags, str) or len(words) != len(tags) or not len(words):
         raise InputError(
-            f"{where}: expected a tag for each word, and one word at least, got {len(words)} words and {len(tags)} tags"
+            f"{where}: expected a tag for each word, and at least one word, got {len(words)} words and {len(tags)} tags"
         )
     for i, word in enumerate(words, 1):
         if not isinstance(word, str) or not word.strip():
-            raise InputError(f"{where}: word {i} is {word!r:.60}; expected a text that is not blank")
+            raise InputError(f"{where}: word {i} must be a non-blank string, got {word!r:.60}")
     try:
         check_tags(tags)
     except ValueError as error:
@@ -178,14 +178,14 @@ def read_tagged(file: str | Path) -> TaggedSentences:
     kind = told_format(file)
     suffix = Path(str(file).lower().removesuffix(".gz")).suffix
     if kind not in (None, "jsonl") or (kind is None and suffix not in (".conll", ".iob2", ".bio", ".txt")):
-        raise InputError(f"{file}: expected a name that ends in .jsonl or .conll (.iob2, .bio, .txt), or .gz behind it")
+        raise InputError(f"{file}: expected a name that ends in .jsonl or .conll (.iob2, .bio, .txt), optionally .gz")
     sentences, rows = [], []
     for line, words, tags in _from_jsonl(file) if kind == "jsonl" else _from_conll(file):
         _check_sentence(words, tags, f"{file}, line {line}")
         sentences.append(words)
         rows.append(tags)
     if not sentences:
-        raise InputError(f"{file}: there are no sentences in it")
+        raise InputError(f"{file}: no sentences in the file")
     return TaggedSentences(Path(file).name, sentences, rows)
 
 
@@ -264,8 +264,8 @@ def span_counts(
     """
     if [len(tags) for tags in expected] != [len(tags) for tags in predicted]:
         raise ValueError(
-            "span_counts: expected tags of the same sentences, got other numbers of sentences or words; "
-            "are both of one file?"
+            "span_counts: expected tags of the same sentences, got different numbers of sentences or words; "
+            "do both belong to the same file?"
         )
     counts = np.zeros((len(expected), 3), np.intp)
     for row, one, other in zip(counts, expected, predicted, strict=True):

@@ -77,7 +77,7 @@ def split_words(text: str) -> Words:
     ['@ada', "'s", 'in', 'St', '.', 'John', '(', '3.5', 'km', ')', 'https://t.co/x!']
     """
     if not isinstance(text, str):
-        raise ValueError(f"split_words: expected a text (str), got {type(text).__name__} {text!r:.80}")
+        raise ValueError(f"split_words: expected a string, got {type(text).__name__} {text!r:.80}")
     shape = "".join(map(_shape, text))
     for link in _LINK.finditer(text):
         shape = shape[: link.start()] + "w" * (link.end() - link.start()) + shape[link.end() :]
@@ -154,8 +154,8 @@ def check_layers(count: int, layers: Sequence[int] | None) -> tuple[int, ...]:
     valid = all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) and 0 <= n <= count for n in wanted)
     if not valid or not wanted or len(set(wanted)) < len(wanted):
         raise ValueError(
-            f"layers: expected different whole numbers from 0 (the embeddings) to {count} (the last layer), at least "
-            f"one, got {layers!r}"
+            f"layers: expected at least one layer, all different, from 0 (the embeddings) to {count} (the last layer), "
+            f"got {layers!r}"
         )
     return tuple(int(n) for n in wanted)
 

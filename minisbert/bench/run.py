@@ -67,13 +67,13 @@ def choose_engines(asked_for: Sequence[str]) -> tuple[str, ...]:
     usual = [name for name, engine in ENGINES.items() if engine.by_default]
     chosen = tuple(name for name in asked_for or usual if ENGINES[name].same_kernel or not same)
     if not chosen:
-        raise ValueError("bench: minisbert-own-kernel: OpenBLAS chooses the right kernel here by itself; use minisbert")
+        raise ValueError("bench: minisbert-own-kernel: OpenBLAS already chooses the right kernel here; use minisbert")
     absent = {name: missing(name) for name in chosen if missing(name)}
     if absent:
         what = "; ".join(f"{name} needs {', '.join(modules)}" for name, modules in absent.items())
         raise ValueError(
             f"bench: not installed: {what}. Install the peers: `pip install torch==2.13.0` (a plain torch may bring "
-            "gigabytes of CUDA), then `pip install -e '.[bench]'`; or measure ours alone with --engine minisbert"
+            "gigabytes of CUDA), then `pip install -e '.[bench]'`; or measure only ours with --engine minisbert"
         )
     return chosen
 

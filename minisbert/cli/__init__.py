@@ -21,27 +21,27 @@ from minisbert import __version__, parallel
 
 # Each verb's short help is repeated here, so that listing them imports none of them.
 VERBS = {
-    "similarity": "Show how alike texts are.",
+    "similarity": "Show how similar texts are.",
     "embed": "Turn texts into vectors.",
-    "tokens": "Show the pieces that a text becomes, and what is cut off.",
-    "calibrate": "Measure what a similarity means among your texts.",
-    "explain": "Show which words make two texts alike.",
-    "index": "Keep a database of documents, to search by meaning.",
+    "tokens": "Show how a text is tokenized, and what is cut off.",
+    "calibrate": "Measure what a similarity score means for your texts.",
+    "explain": "Show which words make two texts similar.",
+    "index": "Maintain a database of documents to search by meaning.",
     "search": "Find documents by meaning.",
-    "route": "Tell by meaning where a query belongs, or that it is none.",
-    "map": "Draw texts as a map: who is near means the like.",
-    "cluster": "Group texts that mean the like, and name the groups.",
-    "classify": "Learn classes of texts, and name them.",
+    "route": "Route queries by meaning, or reject them as out-of-scope.",
+    "map": "Draw texts on a 2-D map; nearby points have similar meaning.",
+    "cluster": "Cluster texts by meaning and label each cluster.",
+    "classify": "Train and apply text classifiers.",
     "entities": "Find names of people, places and things.",
-    "info": "Show the model, its limits, and what computes it here.",
-    "fetch": "Bring a model to this machine and verify it.",
+    "info": "Show the model, its limits, and the machine it runs on.",
+    "fetch": "Download a model and verify it.",
     "verify": "Compare every intermediate tensor with PyTorch's.",
     "profile": "Show where the time of a forward pass goes.",
     "train": "Fine-tune a model on examples from a file.",
-    "gradcheck": "Hold every gradient against finite differences.",
+    "gradcheck": "Check every gradient against finite differences.",
     "demo": "Watch how training works, on small examples.",
-    "bench": "Measure speed and memory beside PyTorch and ONNX Runtime.",
-    "evaluate": "Score the model on sets with known answers, beside published figures.",
+    "bench": "Compare speed and memory with PyTorch and ONNX Runtime.",
+    "evaluate": "Evaluate the model on labelled test sets, next to published figures.",
 }
 
 
@@ -152,7 +152,7 @@ def in_options(message: str, verb: click.Command | None) -> str:
         if said is None or (said[1] in flags and said[2] in (choices.get(said[1]) or said[2])):
             first += f"; {part}"
     any_name = "|".join(flags)
-    only_a_name = "|".join(name for name in flags if "_" in name) or "(?!)"  # `overlap` alone is a word like any other
+    only_a_name = "|".join(name for name in flags if "_" in name) or "(?!)"  # `overlap` alone is an ordinary word
     said_with_value = rf"(?<![\w'\"-])({any_name})=(?:(?:True|False)\b|'([^']*)'|([\w.+-]*\w))"
     first = re.sub(said_with_value, lambda m: " ".join(filter(None, (flags[m[1]], m[2] or m[3]))), first)
     return re.sub(rf"(?<![\w'\"-])({only_a_name})(?![\w'\"=])", lambda m: flags[m[1]], first)
@@ -174,7 +174,7 @@ def _describe(error: OSError) -> str:
 def main() -> None:
     """Sentence-BERT in pure NumPy: texts in, vectors out, every step equal to PyTorch's.
 
-    The first call fetches the model all-MiniLM-L6-v2 (91 MB) and verifies it; after that nothing needs the network.
+    The first call downloads the model all-MiniLM-L6-v2 (91 MB) and verifies it; after that no network is needed.
 
     \b
     Examples:
@@ -182,5 +182,5 @@ def main() -> None:
       minisbert tokens "i love bouillabaisse"
       minisbert embed -i texts.txt -o vectors.npy
 
-    `minisbert COMMAND --help` explains a command and shows more examples.
+    `minisbert COMMAND --help` describes a command and shows more examples.
     """

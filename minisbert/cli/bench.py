@@ -1,4 +1,4 @@
-"""``minisbert bench``: our encoder beside sentence-transformers and ONNX Runtime on the command line."""
+"""``minisbert bench``: our encoder compared with sentence-transformers and ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ from minisbert.parallel import threads
 from minisbert.plots import require_matplotlib
 
 
-@click.command(short_help="Measure speed and memory beside PyTorch and ONNX Runtime.")
+@click.command(short_help="Compare speed and memory with PyTorch and ONNX Runtime.")
 @input_options
 @click.option(
     "--engine",
     "engines",
     multiple=True,
     type=click.Choice(list(ENGINES)),
-    help="Measure this one; may be given several times.  [default: all but minisbert-deterministic]",
+    help="Engine to measure; may be repeated.  [default: all but minisbert-deterministic]",
 )
 @click.option(
     "--part",
     "parts",
     multiple=True,
     type=click.Choice(PARTS),
-    help="Measure this; may be given several times.  [default: all that engines and texts allow]",
+    help="Part to run; may be repeated.  [default: all that engines and texts allow]",
 )
-@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Turns of every engine.")
-@click.option("--num-threads", type=click.IntRange(min=1), help="For every engine.  [default: one a processor]")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Rounds per engine.")
+@click.option("--num-threads", type=click.IntRange(min=1), help="Threads per engine.  [default: one per processor]")
 @click.option(
     "--growth",
     type=click.IntRange(min=100),
     default=100_000,
     show_default=True,
-    help="The most texts of the part growth; a tenth and a hundredth of them come before.",
+    help="Texts in the last step of the growth part; a hundredth and a tenth of them come first.",
 )
 @click.option(
     "-o",
@@ -62,9 +62,9 @@ from minisbert.plots import require_matplotlib
     metavar="NAME",
     default="bench",
     show_default=True,
-    help="Write NAME.json, every round in it, and the picture NAME.png.",
+    help="Write NAME.json with every round, and the plot NAME.png.",
 )
-@click.option("--force", is_flag=True, help="Replace these files if they exist.")
+@click.option("--force", is_flag=True, help="Overwrite these files if they exist.")
 @model_options
 def bench(
     source: TextSource,
@@ -77,13 +77,12 @@ def bench(
     force: bool,
     choice: ModelChoice,
 ) -> None:
-    """Measure our encoder beside sentence-transformers (PyTorch) and ONNX Runtime.
+    """Compare our encoder with sentence-transformers (PyTorch) and ONNX Runtime.
 
-    Same texts, same threads, float32 on the CPU, each engine in a process of its own, in interleaved rounds. Texts are
-    read like those of `embed`, or made on the spot with lengths as sentences have them. Parts: throughput of many
-    texts, the same by length, a single text at a time, cold start, growth to many more texts, and steps of training on
-    neighbouring texts as pairs, for which ONNX Runtime has no gradients. All of it takes about a quarter of an hour on
-    two cores.
+    Same texts, same threads, float32 on the CPU, each engine in its own process, in interleaved rounds. Texts are read
+    as by `embed`, or generated with realistic sentence lengths. Parts: throughput on many texts, throughput by length,
+    one text at a time, cold start, growth to many more texts, and training steps with neighbouring texts as pairs
+    (ONNX Runtime has no gradients). Everything together takes about a quarter of an hour on two cores.
 
     \b
     Examples:
@@ -102,7 +101,7 @@ def bench(
     given = source.arguments or source.file is not None
     texts = list(source.read()) if given else default_texts(encoder)
     if not texts:
-        raise click.UsageError("There is nothing to measure: the input has no texts.")
+        raise click.UsageError("Nothing to measure: the input has no texts.")
     order = Order(
         chosen,
         choose_parts(parts, chosen, texts),
@@ -110,7 +109,7 @@ def bench(
         num_threads or threads.usable(),
         lengths=tuple(length for length in LENGTHS if length <= encoder.max_seq_length),
         growth=(growth // 100, growth // 10, growth),
-        source=_describe(source) if given else "made on the spot",
+        source=_describe(source) if given else "generated",
     )
     with tqdm(total=count_steps(order), disable=not sys.stderr.isatty(), desc="bench") as bar:
 

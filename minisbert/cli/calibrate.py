@@ -1,4 +1,4 @@
-"""``minisbert calibrate``: the similarity of random pairs of a corpus, so that a score can be read as a percentile."""
+"""``minisbert calibrate``: similarities of random pairs of a corpus, so that a score can be read as a percentile."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
 
 PERCENTILES = (1, 5, 25, 50, 75, 90, 95, 99, 99.9, 99.99)
 COSINES = tuple(i / 10 for i in range(10))
-ROUGH = 1000  # pairs; with fewer even the first digit of a percentile is shaky
+ROUGH = 1000  # pairs; with fewer, even the first digit of a percentile is unreliable
 
 
-@click.command(short_help="Measure what a similarity means among your texts.")
+@click.command(short_help="Measure what a similarity score means for your texts.")
 @input_options
-@click.option("-o", "--output", metavar="FILE", help="Write a calibration for `similarity --calibration`.")
-@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@click.option("-o", "--output", metavar="FILE", help="Write the calibration, for `similarity --calibration`.")
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @click.option("--pairs", type=click.IntRange(min=1), default=100_000, show_default=True, help="Pairs to draw.")
 @click.option(
     "--most-texts",
     type=click.IntRange(min=2),
     default=10_000,
     show_default=True,
-    help="Of more texts so many are drawn first.",
+    help="Use a random sample of this size if there are more texts.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the draws.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
 @click.option(
     "--metric",
     type=click.Choice(["cosine", "dot", "euclidean", "manhattan"]),
-    help="[default: the model's own, mostly cosine]",
+    help="[default: the model's own, usually cosine]",
 )
 @json_option
 @computing_options
@@ -56,10 +56,10 @@ def calibrate(
     dtype: str,
     **long_texts: Any,
 ) -> None:
-    """Measure what a similarity means among your texts: how alike random pairs of them are.
+    """Measure what a similarity score means for your texts: how similar random pairs of them are.
 
-    Give texts of the kind that you compare, a thousand or more. Texts that are equal count once. The table says which
-    score is above how many percent of random pairs; the file lets `similarity --calibration` say it of any score.
+    Give a thousand or more texts of the kind you compare. Duplicates count once. The table shows what percentage of
+    random pairs each score exceeds; with the file, `similarity --calibration` shows it for any score.
 
     \b
     Examples:
@@ -68,7 +68,7 @@ def calibrate(
       minisbert calibrate -i texts.txt --json
     """
     if source.file is None and not source.arguments:
-        raise click.UsageError("There is nothing to calibrate with: give a file of texts (-i).")
+        raise click.UsageError("Nothing to calibrate with: give a file of texts (-i).")
     target = Target(None if output is None else Path(output), "json", force)
     target.check()
     from minisbert.analysis.calibration import fit
@@ -110,9 +110,9 @@ def _report(measured: Calibration) -> list[str]:
     if name == "cosine":
         written = [[measured.write(float(p))] for p in measured.percentile(COSINES)]
         lines += ["", *matrix_lines([f"cosine {c:.1f}" for c in COSINES], ["is above %"], written, terminal_width())]
-    lines += ["", "A percentile depends on these texts. It is no probability that two texts mean the same."]
+    lines += ["", "A percentile depends on these texts. It is not the probability that two texts mean the same."]
     if measured.pairs < ROUGH:
-        lines.append(f"With {measured.pairs:,} pairs it is rough: give more texts.")
+        lines.append(f"{measured.pairs:,} pairs give a rough estimate: use more texts.")
     return lines
 
 

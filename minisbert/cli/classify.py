@@ -6,21 +6,21 @@ import click
 
 from minisbert.cli import LazyGroup
 
-# Name to module and short help, so that listing them imports none of them.
+# Name -> module and short help, so that listing the verbs imports none of them.
 VERBS = {
-    "train": ("classify_train", "Learn classes from labelled texts."),
-    "predict": ("classify_predict", "Name the class of texts, with probabilities."),
-    "evaluate": ("classify_evaluate", "Measure a classifier, also beside TF-IDF."),
-    "split": ("classify_split", "Hold out a part of labelled texts."),
+    "train": ("classify_train", "Train a classifier on labelled texts."),
+    "predict": ("classify_predict", "Classify texts, with probabilities."),
+    "evaluate": ("classify_evaluate", "Evaluate a classifier, and compare it with TF-IDF."),
+    "split": ("classify_split", "Split labelled texts into training and test sets."),
 }
 
 
-@click.group(cls=LazyGroup, verbs=VERBS, short_help="Learn classes of texts, and name them.")
+@click.group(cls=LazyGroup, verbs=VERBS, short_help="Train and apply text classifiers.")
 def classify() -> None:
-    """Learn classes of texts from examples, such as their mood, and name them, with probabilities.
+    """Train text classifiers on examples, and predict classes with probabilities.
 
-    A classifier is logistic regression on the model's vectors, which stay as they are. Training needs scikit-learn;
-    naming classes does not.
+    A classifier is logistic regression on the model's vectors; the model itself stays frozen. Training needs
+    scikit-learn, prediction does not.
 
     \b
     Examples:
@@ -28,5 +28,5 @@ def classify() -> None:
       minisbert classify predict mood "what a wonderful evening" "never again"
       minisbert classify evaluate mood test.tsv --baseline train.tsv
 
-    `minisbert classify COMMAND --help` explains a command and shows more examples.
+    `minisbert classify COMMAND --help` describes a command and shows more examples.
     """

@@ -26,18 +26,18 @@ LINE_WIDTH = 100
 UNDECIDED = "undecided"
 
 
-@click.command(short_help="Measure a classifier, also beside TF-IDF.")
+@click.command(short_help="Evaluate a classifier, and compare it with TF-IDF.")
 @click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
 @click.argument("file", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--baseline",
     metavar="TRAIN",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="What it was trained on: TF-IDF with logistic regression learns it, too, in this run.",
+    help="The training file; TF-IDF with logistic regression is trained on it as a baseline.",
 )
 @label_options
-@click.option("-o", "--output", metavar="FILE", help="Write the result as JSON, text by text.")
-@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@click.option("-o", "--output", metavar="FILE", help="Write the result as JSON, with every text.")
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @json_option
 @cut_option
 @model_options
@@ -53,11 +53,11 @@ def evaluate(
     overflow: str,
     choice: ModelChoice,
 ) -> None:
-    """Measure the classifier in FOLDER on the labelled texts in FILE.
+    """Evaluate the classifier in FOLDER on the labelled texts in FILE.
 
-    Accuracy, precision, recall and F1 of each class, who is taken for whom, and what the probabilities are worth before
-    and after calibration; intervals are 95 %, bootstrap over the texts. Texts that it has learnt are counted. With
-    --baseline, words and pairs of words are tried in place of vectors, and both are compared text by text.
+    Shows accuracy, precision, recall and F1 per class, the confusion matrix, and the quality of the probabilities
+    before and after calibration, with 95 % bootstrap intervals over the texts. Test texts that were also training texts
+    are counted. With --baseline, TF-IDF of words and word pairs is compared with the vectors on the same texts.
 
     \b
     Examples:
@@ -109,13 +109,13 @@ def report_lines(report: Report) -> list[str]:
     lines = [f"accuracy {100 * report.accuracy.mean:.2f} ({interval(report.accuracy)}), {counted(texts, 'text')}"]
     undecided = int((report.predicted < 0).sum())
     if undecided:
-        lines.append(f"{counted(undecided, 'text')} undecided, which counts as wrong")
+        lines.append(f"{counted(undecided, 'text')} undecided, counted as wrong")
     if report.learnt is not None and report.learnt.any():
         lines.append(_learnt(report))
     lines.append(f"macro-F1 {100 * scores.macro_f1.mean:.2f} ({interval(scores.macro_f1)})")
     lines += ["", *_class_lines(report, scores), "", *_confusion_lines(report)]
     rows = [["probabilities", "log loss", "Brier", "calibration error"]]
-    rows += [[name, *_quality(q)] for name, q in (("as fitted", report.before), ("calibrated", report.after))]
+    rows += [[name, *_quality(q)] for name, q in (("uncalibrated", report.before), ("calibrated", report.after))]
     return [*lines, "", *columns(rows)]
 
 
@@ -125,7 +125,7 @@ def _learnt(report: Report) -> str:
 
     known = 0 if report.learnt is None else int(report.learnt.sum())
     unseen = report.accuracy_unseen
-    said = f"{known:,} of {len(report.expected):,} texts were learnt, letter by letter"
+    said = f"{known:,} of {len(report.expected):,} texts are identical to training texts"
     return said + (f"; accuracy on the others {100 * unseen.mean:.2f} ({interval(unseen)})" if unseen else "")
 
 
@@ -167,7 +167,7 @@ def _confusion_lines(report: Report) -> list[str]:
         return _most_confused(names, table)
     heads = list(names) + [UNDECIDED] * bool(table[:, -1].any())
     cells = [[f"{count:,}" for count in row[: len(heads)]] for row in table.tolist()]
-    return ["rows: of the class; columns: named so", *matrix_lines(names, heads, cells, terminal_width())]
+    return ["rows: true class; columns: predicted class", *matrix_lines(names, heads, cells, terminal_width())]
 
 
 def _most_confused(names: Sequence[str], table: Any) -> list[str]:
@@ -176,7 +176,7 @@ def _most_confused(names: Sequence[str], table: Any) -> list[str]:
         (-int(table[i, j]), i, j) for i in range(len(names)) for j in range(len(names)) if i != j and table[i, j] > 0
     ]
     most = sorted(pairs)[:10]
-    return ["most frequent confusions:", *(f"  {-count:,}  {names[i]} named {names[j]}" for count, i, j in most)]
+    return ["most frequent confusions:", *(f"  {-count:,}  {names[i]} predicted as {names[j]}" for count, i, j in most)]
 
 
 def baseline_lines(report: Report, beside: Baseline) -> list[str]:
@@ -196,11 +196,11 @@ def baseline_lines(report: Report, beside: Baseline) -> list[str]:
         rows.append([name, *("none" if math.isnan(x.mean) else f"{100 * x.mean:.2f}" for x in (one, other)), *told])
     rows.append(["log loss", f"{report.after.log_loss:.4f}", f"{beside.quality.log_loss:.4f}"])
     remark = (
-        f"TF-IDF: {beside.features:,} words and pairs of words, logistic regression of strength {beside.strength:g}, "
-        "with the same folds, strengths and class weights; its probabilities are not calibrated"
+        f"TF-IDF: {beside.features:,} words and word pairs, logistic regression with strength {beside.strength:g}, "
+        "same folds, strengths and class weights; its probabilities are not calibrated"
     )
     if bool((report.predicted != report.unbound).any()):
-        remark += "; both are compared without the threshold"
+        remark += "; compared without the threshold"
     return [*columns(rows), *textwrap.wrap(remark, LINE_WIDTH)]
 
 

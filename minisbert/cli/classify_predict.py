@@ -1,4 +1,4 @@
-"""``minisbert classify predict``: the class of each text, and how probable it is."""
+"""``minisbert classify predict``: the class of each text and its probability."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ LEAST_TEXT = 20  # columns of a text, at least
 KINDS = {".csv": "csv", ".jsonl": "jsonl"}
 
 
-@click.command(short_help="Name the class of texts, with probabilities.")
+@click.command(short_help="Classify texts, with probabilities.")
 @click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
 @input_options
-@click.option("-o", "--output", metavar="FILE", help="Write a .csv or .jsonl, with the probabilities of all classes.")
-@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@click.option("-o", "--output", metavar="FILE", help="Write a .csv or .jsonl with the probabilities of all classes.")
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @json_option
 @cut_option
 @model_options
@@ -42,11 +42,11 @@ def predict(
     overflow: str,
     choice: ModelChoice,
 ) -> None:
-    """Name the class of each text by the classifier in FOLDER, which `classify train` wrote.
+    """Predict the class of each text with the classifier in FOLDER, written by `classify train`.
 
-    The probability is that of the class that is named. A text is undecided where the class with a threshold would have
-    been named and does not reach it; then the probability of that class is shown. With class weights, the class that is
-    named need not be the most probable one.
+    The probability shown is that of the predicted class. If the class with a threshold would be predicted but stays
+    below its threshold, the text is undecided and that class's probability is shown. With class weights, the predicted
+    class need not be the most probable one.
 
     \b
     Examples:
@@ -61,7 +61,7 @@ def predict(
     classifier = load_classifier(folder)
     texts = list(source.read())
     if not texts:
-        raise click.UsageError("There is nothing to classify: give texts, or a file of texts (-i).")
+        raise click.UsageError("Nothing to classify: give texts, or a file of texts (-i).")
     encoder = choice.encoder("float32")
     vectors = classifier.encode(encoder, texts, overflow=overflow, show_progress_bar=sys.stderr.isatty())
     found = describe(classifier, texts, vectors)
@@ -81,7 +81,7 @@ def _target(output: str | None, force: bool) -> Target | None:
         return None
     kind = KINDS.get(Path(output).suffix.lower())
     if kind is None:
-        raise click.UsageError(f"{output!r} does not end in {', '.join(KINDS)}.")
+        raise click.UsageError(f"-o must end in {' or '.join(KINDS)}, got {output!r}.")
     target = Target(Path(output), kind, force)
     target.check()
     return target

@@ -15,7 +15,7 @@ from minisbert.cli.outputs import Target, written_whole
 from minisbert.tables import InputError, told_format
 
 
-@click.command(short_help="Hold out a part of labelled texts.")
+@click.command(short_help="Split labelled texts into training and test sets.")
 @click.argument("file", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("train", metavar="TRAIN", type=click.Path(path_type=Path))
 @click.argument("test", metavar="TEST", type=click.Path(path_type=Path))
@@ -26,18 +26,18 @@ from minisbert.tables import InputError, told_format
     default=0.2,
     show_default=True,
     metavar="SHARE",
-    help="So many of each class go to TEST.",
+    help="Share of each class that goes to TEST.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the choice.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
 @click.option(
     "--merge",
     "merges",
     multiple=True,
     metavar="NAME=CLASS,CLASS",
-    help="Make one class of several; may be given several times.",
+    help="Merge several classes into one; may be repeated.",
 )
 @label_options
-@click.option("--force", is_flag=True, help="Replace TRAIN and TEST if they exist.")
+@click.option("--force", is_flag=True, help="Overwrite TRAIN and TEST if they exist.")
 def split(
     file: Path,
     train: Path,
@@ -49,10 +49,10 @@ def split(
     no_header: bool,
     force: bool,
 ) -> None:
-    """Split the labelled texts of FILE: most go to TRAIN, and a part of each class to TEST.
+    """Split the labelled texts of FILE: a share of each class goes to TEST, the rest to TRAIN.
 
-    Texts that are equal letter by letter go to the same side. TRAIN and TEST are written as their names end: .tsv,
-    .csv or .jsonl. The same seed gives the same split.
+    Identical texts go to the same side. The suffixes of TRAIN and TEST decide their format: .tsv, .csv or .jsonl. The
+    same seed gives the same split.
 
     \b
     Examples:
@@ -65,7 +65,7 @@ def split(
     from minisbert.evaluation.classification import read_labelled
 
     if train.resolve() == test.resolve():
-        raise click.UsageError("TRAIN and TEST must be two files.")
+        raise click.UsageError("TRAIN and TEST must be different files.")
     targets = [_target(path, force) for path in (train, test)]
     data = read_labelled(file, **read_options(column_names, no_header))
     labels = merged(data.labels, merges)
@@ -87,7 +87,7 @@ def _target(path: Path, force: bool) -> Target:
     """Raise if the file cannot be written."""
     kind = told_format(path)
     if kind is None or path.suffix.lower() == ".gz":
-        raise click.UsageError(f"{str(path)!r} does not end in .tsv, .csv or .jsonl.")
+        raise click.UsageError(f"{str(path)!r} must end in .tsv, .csv or .jsonl.")
     target = Target(path, kind, force)
     target.check()
     return target
@@ -106,7 +106,7 @@ def merged(labels: Sequence[str], merges: Sequence[str]) -> list[str]:
             raise click.UsageError(f"--merge must be NAME=CLASS,CLASS; got {said!r}.")
         for label in listed.split(","):
             if label not in known:
-                raise click.UsageError(f"--merge names {label!r}, which is no class of the file.")
+                raise click.UsageError(f"--merge: the file has no class {label!r}.")
             names[label] = name.strip()
     return [names.get(label, label) for label in labels]
 
@@ -128,7 +128,7 @@ def encoded(rows: Sequence[tuple[str, str]], target: Target) -> bytes:
     for row in rows:
         if any(c in field for field in row for c in "\t\n\r"):
             raise InputError(
-                f"{target.file}: a TSV cannot hold {row[1]!r:.60}, which has a tab or a line break; write a .csv or "
-                ".jsonl"
+                f"{target.file}: a TSV cannot hold {row[1]!r:.60}, which contains a tab or a line break; write a .csv "
+                "or .jsonl"
             )
     return "".join(f"{label}\t{text}\n" for label, text in [("label", "text"), *rows]).encode()

@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 SCORINGS = {"log_loss": "log loss", "accuracy": "accuracy", "macro_f1": "macro-F1"}
 
 
-@click.command(short_help="Learn classes from labelled texts.")
+@click.command(short_help="Train a classifier on labelled texts.")
 @click.argument("file", metavar="FILE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("-o", "--output", metavar="FOLDER", required=True, type=click.Path(path_type=Path), help="Keep it there.")
-@click.option("--force", is_flag=True, help="Replace a classifier that is there.")
+@click.option("-o", "--output", metavar="FOLDER", required=True, type=click.Path(path_type=Path), help="Output folder.")
+@click.option("--force", is_flag=True, help="Overwrite an existing classifier.")
 @label_options
-@click.option("--unescape", is_flag=True, help="Turn HTML entities such as &amp; into characters, now and later.")
+@click.option("--unescape", is_flag=True, help="Decode HTML entities such as &amp;, in training and in prediction.")
 @click.option(
     "--class-weight",
     "class_weights",
     multiple=True,
     metavar="balanced|CLASS=WEIGHT",
-    help="Let texts of rare or important classes count for more; CLASS=WEIGHT may be given several times.",
+    help="Give rare or important classes more weight; CLASS=WEIGHT may be repeated.",
 )
 @click.option(
     "--strength",
@@ -39,30 +39,30 @@ SCORINGS = {"log_loss": "log loss", "accuracy": "accuracy", "macro_f1": "macro-F
     multiple=True,
     type=click.FloatRange(min=0, min_open=True),
     metavar="C",
-    help="Strengths to try, may be given several times: the larger, the weaker the penalty.  [default: 1, 10, 100]",
+    help="C to try, as in scikit-learn: larger is a weaker penalty. May be repeated.  [default: 1, 10, 100]",
 )
 @click.option(
     "--scoring",
     type=click.Choice(list(SCORINGS)),
     default="log_loss",
     show_default=True,
-    help="What a strength is judged by, on texts left out.",
+    help="Score on held-out texts by which C is chosen.",
 )
 @click.option(
     "--folds",
     type=click.IntRange(min=2),
     default=5,
     show_default=True,
-    help="Of the cross-validation; fewer where no class has that many texts.",
+    help="Cross-validation folds; fewer if no class has that many texts.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the folds.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed of the folds.")
 @click.option("--calibrate/--no-calibrate", default=True, show_default=True, help="Calibrate the probabilities.")
-@click.option("--threshold-for", metavar="CLASS", help="Name this class only where it is sure enough.")
+@click.option("--threshold-for", metavar="CLASS", help="Predict this class only above a threshold; needs --precision.")
 @click.option(
     "--precision",
     type=click.FloatRange(min=0, max=1, min_open=True),
     metavar="SHARE",
-    help="So many of the texts that get that class shall be of it: 0.9, say.",
+    help="Minimum precision for this class, such as 0.9; sets the threshold.",
 )
 @json_option
 @cut_option
@@ -82,11 +82,11 @@ def train(
     choice: ModelChoice,
     **settings: Any,
 ) -> None:
-    """Learn the classes of the texts in FILE by logistic regression on the model's vectors.
+    """Train logistic regression on the model's vectors of the labelled texts in FILE.
 
-    FILE has a label and a text in each row: TSV (without quoting), CSV or JSONL, plain or .gz. The strength of the
-    penalty, the temperature of the probabilities and the threshold for a precision are found by cross-validation: the
-    figures that are shown are of texts that were not learnt.
+    Each row of FILE has a label and a text: TSV (without quoting), CSV or JSONL, plain or .gz. The regularisation
+    strength, the temperature of the probabilities and the threshold for a minimum precision are chosen by
+    cross-validation; the figures shown are for held-out texts.
 
     \b
     Examples:
@@ -101,7 +101,7 @@ def train(
     from minisbert.evaluation.classification import read_labelled
 
     if (threshold_for is None) != (precision is None):
-        raise click.UsageError("--threshold-for and --precision belong together.")
+        raise click.UsageError("--threshold-for and --precision must be given together.")
     check_place(output, KIND, force=force)
     data = read_labelled(file, **read_options(column_names, no_header))
     trained = train_classifier(
@@ -139,7 +139,7 @@ def read_weights(said: Sequence[str]) -> str | dict[str, float] | None:
         except ValueError:
             equals = ""
         if not equals:
-            raise click.UsageError(f"--class-weight must be balanced, or CLASS=WEIGHT; got {pair!r}.")
+            raise click.UsageError(f"--class-weight must be balanced or CLASS=WEIGHT, got {pair!r}.")
     return weights
 
 
@@ -159,17 +159,17 @@ def _lines(trained: Training, report: Report) -> list[str]:
         f"{origin.model if origin is not None else 'vectors'}",
         "",
         *columns(rows),
-        "* chosen" + (": at the end of the grid, a further one may be better" if validation.at_edge else ""),
+        "* chosen" + (": at the edge of the grid, a value beyond it may be better" if validation.at_edge else ""),
         "",
-        "On texts that were left out:",
+        "On held-out texts:",
         "",
         *report_lines(report),
     ]
     threshold = classifier.threshold
     if threshold is not None:
         lines.append(
-            f"{threshold.label!r} is named from a probability of {threshold.probability:.4f} on: precision "
-            f"{threshold.precision:.3f}, recall {threshold.recall:.3f}, chosen on these texts and so a little too good"
+            f"{threshold.label!r} is predicted from a probability of {threshold.probability:.4f}: precision "
+            f"{threshold.precision:.3f}, recall {threshold.recall:.3f}, chosen on these texts, so slightly optimistic"
         )
     return lines
 

@@ -32,7 +32,7 @@ FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 TITLES = {"kmeans": "k-means", "agglomerative": "agglomerative, average linkage", "community": "communities"}
 
 
-# ----------------------------------------------------------------------------- what is read, for map as well
+# ----------------------------------------------------------------------------- the input, also map's
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class CollectionSource:
         if self.label is None:
             return
         if self._kind() not in ("csv", "tsv", "jsonl"):
-            raise click.UsageError("--label names a column of a csv or tsv, or a field of a jsonl; this input is text.")
+            raise click.UsageError("--label is for csv, tsv and jsonl; this input is text.")
         file = Path(self.file)
         if self.file == "-" or file.is_fifo() or file.is_char_device():
             raise click.UsageError("--label reads the input twice: give a file, not standard input or a pipe.")
@@ -134,7 +134,7 @@ def read_vectors(file: Path, count: int) -> Array:
         raise click.UsageError(f"--vectors must be a .npy or .safetensors file, got {str(file)!r}.")
     if vectors.ndim != 2 or len(vectors) != count:
         raise InputError(
-            f"{file}: expected a vector for each of {count:,} texts, got shape {vectors.shape}; are they of this file?"
+            f"{file}: expected one vector for each of {count:,} texts, got shape {vectors.shape}; is it for this input?"
         )
     found: Array = vectors
     return found
@@ -146,28 +146,28 @@ def collection_options(verb: Verb) -> Verb:
     @functools.wraps(verb)
     def gathered(file: str | None, given: str | None, **rest: Any) -> None:
         if (file is None) == (given is None):
-            raise click.UsageError("Name one file of texts; - is standard input.")
+            raise click.UsageError("Give one file of texts; - is standard input.")
         names = ("input_format", "column", "field", "no_header", "label", "vectors")
         verb(source=CollectionSource(str(file or given), **{name: rest.pop(name) for name in names}), **rest)
 
     options = [
         click.argument("file", metavar="FILE", required=False),
-        click.option("-i", "--input", "given", metavar="FILE", help="The same as FILE; .gz too; - is stdin."),
+        click.option("-i", "--input", "given", metavar="FILE", help="Same as FILE, may be .gz; - is stdin."),
         click.option(
             "--input-format",
             type=click.Choice(["text", "csv", "tsv", "jsonl"]),
-            help="text is a text per line.  [default: by the file's suffix, else text]",
+            help="text: one text per line.  [default: by the file's suffix, else text]",
         ),
         click.option(
             "--column",
             metavar="NAME|N",
-            help="The column of texts of a CSV or TSV.  [default: text, sentence, query or utterance]",
+            help="Column of a CSV or TSV that holds the texts.  [default: text, sentence, query or utterance]",
         ),
-        click.option("--no-header", is_flag=True, help="The CSV or TSV has no row of names on top."),
-        click.option("--field", metavar="NAME", help="The field of a JSONL; a.b is b inside a.  [default: text]"),
-        click.option("--label", metavar="NAME|N", help="The column or field of labels that are known."),
+        click.option("--no-header", is_flag=True, help="The CSV or TSV has no header row."),
+        click.option("--field", metavar="NAME", help="Field of a JSONL; a.b is b inside a.  [default: text]"),
+        click.option("--label", metavar="NAME|N", help="Column or field with known labels."),
         click.option(
-            "--vectors", metavar="FILE", help="Vectors that `embed` wrote of these texts, .npy or .safetensors."
+            "--vectors", metavar="FILE", help="Vectors of these texts written by `embed`, .npy or .safetensors."
         ),
     ]
     return decorate(gathered, options)
@@ -190,19 +190,19 @@ def grouping_options(verb: Verb) -> Verb:
             "--k",
             metavar="N|LOW-HIGH",
             callback=_parse_k,
-            help="How many clusters; of a range the one with the best silhouette.  [default: 2-20]",
+            help="Number of clusters; in a range, the one with the best silhouette.  [default: 2-20]",
         ),
         click.option(
             "--distance",
             type=click.FloatRange(0, 2, min_open=True),
-            help="Of agglomerative: clusters so far apart (mean of 1 - cosine) stay apart.  [default: 0.5]",
+            help="agglomerative: stop merging at this mean cosine distance (1 - cosine).  [default: 0.5]",
         ),
         click.option(
             "--threshold",
             type=COSINE,
             default=0.75,
             show_default=True,
-            help="Of community: least cosine with the centre.",
+            help="community: minimum cosine with the centre.",
         ),
         click.option(
             "--min-size",
@@ -210,7 +210,7 @@ def grouping_options(verb: Verb) -> Verb:
             type=click.IntRange(min=1),
             default=3,
             show_default=True,
-            help="Of community: least number of texts.",
+            help="community: minimum number of texts.",
         ),
         click.option("--seed", type=click.IntRange(min=0, max=2**32 - 1), default=0, show_default=True),
         click.option(
@@ -218,9 +218,9 @@ def grouping_options(verb: Verb) -> Verb:
             type=click.Choice(["english", "none"]),
             default="english",
             show_default=True,
-            help="Words that name no cluster.",
+            help="Words never used to label a cluster.",
         ),
-        click.option("--deterministic", is_flag=True, help="Vectors to the last bit whatever the threads; slower."),
+        click.option("--deterministic", is_flag=True, help="Bit-identical vectors for any number of threads; slower."),
     ]
     return decorate(verb, options)
 
@@ -228,17 +228,17 @@ def grouping_options(verb: Verb) -> Verb:
 # ----------------------------------------------------------------------------------------------- the verb
 
 
-@click.command(short_help="Group texts that mean the like, and name the groups.")
+@click.command(short_help="Cluster texts by meaning and label each cluster.")
 @collection_options
 @click.option("--method", type=click.Choice(METHODS), default="kmeans", show_default=True)
 @grouping_options
-@click.option("--words", type=click.IntRange(min=1), default=5, show_default=True, help="That name a cluster.")
+@click.option("--words", type=click.IntRange(min=1), default=5, show_default=True, help="Words in a cluster's label.")
 @click.option(
-    "--typical", type=click.IntRange(min=0), default=3, show_default=True, help="Texts shown of each cluster."
+    "--typical", type=click.IntRange(min=0), default=3, show_default=True, help="Typical texts shown per cluster."
 )
-@click.option("--show", type=click.IntRange(min=1), default=20, show_default=True, help="Clusters that are listed.")
+@click.option("--show", type=click.IntRange(min=1), default=20, show_default=True, help="Clusters listed.")
 @click.option("-o", "--output", metavar="FILE", help="Write each text with its cluster: .csv, .tsv or .jsonl.")
-@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @json_option
 @computing_options
 @model_options
@@ -256,13 +256,14 @@ def cluster(
     dtype: str,
     **options: Any,
 ) -> None:
-    """Group texts that mean the like, and name each group by its words and most typical texts.
+    """Cluster texts by meaning and label each cluster with its words and most typical texts.
 
-    kmeans puts every text into one of k clusters; without --k it tries 2 to 20 and takes the best silhouette.
-    agglomerative joins what is near until nothing is. community finds texts around a centre, and leaves the rest out.
+    kmeans assigns every text to one of k clusters; without --k it tries 2 to 20 and keeps the best silhouette.
+    agglomerative merges the nearest clusters until --distance or --k is reached. community finds dense groups around a
+    centre and leaves the other texts out.
 
-    The silhouette says how well clusters are told apart: 1 well, 0 not at all. With --label the clusters are
-    compared with labels that are known. Needs scikit-learn: pip install -e '.[apps]'
+    The silhouette measures how well clusters are separated: 1 is well, 0 is not at all. With --label the clusters are
+    compared with known labels. Needs scikit-learn: pip install -e '.[apps]'
 
     \b
     Examples:
@@ -275,7 +276,7 @@ def cluster(
     from minisbert.analysis import clusters
     from minisbert.analysis.maps import require_sklearn
 
-    require_sklearn("naming clusters")
+    require_sklearn("labelling clusters")
     clusters.check_settings(method, options["k"], options["distance"])
     collection = source.read()
     _check_rows(target, collection)
@@ -312,10 +313,10 @@ def describe(found: Clustering, count: int) -> str:
     chosen = ""
     if found.tried:
         least, most = found.tried[0][0], found.tried[-1][0]
-        chosen = f" (the best silhouette of {least} to {most}"
+        chosen = f" (best silhouette from {least} to {most}"
         chosen += "; more may be better)" if found.settings["k"] == most < count else ")"
     outside = int((found.ids < 0).sum())
-    left_out = f", {outside:,} of them in none" if outside else ""
+    left_out = f", {outside:,} in no cluster" if outside else ""
     clusters = f"{found.count:,} cluster{'' if found.count == 1 else 's'}"
     return f"{TITLES[found.method]}, {settings}{chosen}: {count:,} texts, {clusters}{left_out}"
 
@@ -342,9 +343,9 @@ def _report(
         shown = (printable(collection.texts[row]) or "(empty)" for row in name.typical[:typical])
         lines += [shorten(f"{'':9}{text}", width) for text in shown]
     if found.count > show:
-        lines.append(f"{'':9}and {found.count - show:,} more clusters: --show {found.count}")
+        lines.append(f"{'':9}and {found.count - show:,} more (--show {found.count})")
     if not found.count:
-        lines.append(f"{'':9}no cluster: try a lower --threshold or --min-size")
+        lines.append(f"{'':9}no clusters: try a lower --threshold or --min-size")
     return [*lines, "", *_scores(found, agreed)]
 
 
@@ -356,11 +357,11 @@ def _main_label(labels: Sequence[str], ids: Array, group: int) -> str:
 
 
 def _scores(found: Clustering, agreed: Agreement | None) -> list[str]:
-    """How good the clusters are."""
-    lines = ["silhouette: none, which takes at least two clusters"]
+    """Silhouette, and agreement with known labels."""
+    lines = ["silhouette: none, it needs at least two clusters"]
     if found.silhouette is not None:
         where = " of the texts in a cluster" if (found.ids < 0).any() else ""
-        lines = [f"mean silhouette{where} {found.silhouette + 0.0:.3f} (cosine; 1 well apart, 0 not told apart)"]
+        lines = [f"mean silhouette{where} {found.silhouette + 0.0:.3f} (cosine; 1 well separated, 0 not separated)"]
     if agreed is not None:
         figures = {
             "V-measure": agreed.v_measure,
@@ -369,8 +370,8 @@ def _scores(found: Clustering, agreed: Agreement | None) -> list[str]:
             "adjusted mutual information": agreed.adjusted_mutual_info,
         }
         told = ", ".join(f"{name} {100 * value:.2f}" for name, value in figures.items())
-        one_more = "; texts in no cluster count as one more" if (found.ids < 0).any() else ""
-        lines.append(f"beside {agreed.labels:,} labels, x 100: {told}{one_more}")
+        one_more = "; texts in no cluster count as one more cluster" if (found.ids < 0).any() else ""
+        lines.append(f"compared with {agreed.labels:,} labels, x 100: {told}{one_more}")
     return lines
 
 
@@ -411,7 +412,7 @@ def _choose_target(output: str | None, force: bool) -> Target:
         return Target(None, "", force)
     kind = FORMATS.get(Path(output).suffix.lower())
     if kind is None:
-        raise click.UsageError(f"{output!r} does not end in {', '.join(FORMATS)}.")
+        raise click.UsageError(f"-o must end in {', '.join(FORMATS)}, got {output!r}.")
     target = Target(Path(output), kind, force)
     target.check()
     return target
@@ -424,8 +425,8 @@ def _check_rows(target: Target, collection: Collection) -> None:
     for row, text in enumerate([*collection.texts, *(collection.labels or ())]):
         if any(character in text for character in "\t\n\r"):
             raise OutputError(
-                f"{target.file}: text {row % len(collection.texts) + 1:,} holds a tab or a line end, which a TSV has "
-                "no way to write; choose a .csv or .jsonl"
+                f"{target.file}: text {row % len(collection.texts) + 1:,} contains a tab or a line break, which a TSV "
+                "cannot hold; write a .csv or .jsonl"
             )
 
 

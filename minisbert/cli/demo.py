@@ -6,22 +6,22 @@ import click
 
 from minisbert.cli import LazyGroup
 
-# Name to module and short help, so that listing them imports none of them.
+# Name -> module and short help, so that listing the verbs imports none of them.
 VERBS = {
     "contrastive": ("demo_contrastive", "Watch InfoNCE pull pairs together and push the rest apart."),
     "intents": ("demo_intents", "Fine-tune on labelled texts: accuracy before and after."),
-    "scratch": ("demo_scratch", "Train a small BERT from random weights: the score on the way."),
+    "scratch": ("demo_scratch", "Train a small BERT from random weights, with its score after each epoch."),
 }
 
 
 @click.group(cls=LazyGroup, verbs=VERBS, short_help="Watch how training works, on small examples.")
 def demo() -> None:
-    """Watch how training works, on examples that are small enough to look at.
+    """Watch how training works, on examples small enough to follow.
 
     \b
     Examples:
       minisbert demo contrastive
       minisbert demo contrastive -o demo.gif
 
-    `minisbert demo COMMAND --help` explains a command and shows more examples.
+    `minisbert demo COMMAND --help` describes a command and shows more examples.
     """

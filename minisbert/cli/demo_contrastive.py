@@ -30,23 +30,21 @@ COLUMNS = {
 
 @click.command(short_help="Watch InfoNCE pull pairs together and push the rest apart.")
 @click.option(
-    "--points", type=click.IntRange(3, 12), default=6, show_default=True, help="Pairs of points on the plane."
+    "--points", type=click.IntRange(3, 12), default=6, show_default=True, help="Pairs of points in the plane."
 )
-@click.option("--steps", type=click.IntRange(1, 1000), default=STEPS, show_default=True, help="Of gradient descent.")
-@click.option(
-    "--learning-rate", type=float, default=LEARNING_RATE, show_default=True, help="How far a step goes, above 0."
-)
+@click.option("--steps", type=click.IntRange(1, 1000), default=STEPS, show_default=True, help="Gradient descent steps.")
+@click.option("--learning-rate", type=float, default=LEARNING_RATE, show_default=True, help="Step size, above 0.")
 @click.option(
     "--scale",
     type=float,
     default=SCALE,
     show_default=True,
-    help="Of the cosines, 1 / temperature, above 0. Training takes 20.",
+    help="Factor of the cosines, 1 / temperature, above 0. Training uses 20.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of where the points begin.")
-@click.option("--text/--no-text", default=True, help="With or without real sentences.  [default: text]")
-@click.option("-o", "--output", metavar="FILE.png|FILE.gif", help="Draw a picture or a film, too (extra `plots`).")
-@click.option("--force", is_flag=True, help="Replace the picture if it exists.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the initial points.")
+@click.option("--text/--no-text", default=True, help="Include real sentences, or not.  [default: text]")
+@click.option("-o", "--output", metavar="FILE.png|FILE.gif", help="Also draw a plot or an animation (extra `plots`).")
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @json_option
 @model_options
 def contrastive(
@@ -61,13 +59,13 @@ def contrastive(
     as_json: bool,
     choice: ModelChoice,
 ) -> None:
-    """Watch InfoNCE, the loss of contrastive learning, at work: it pulls pairs together and pushes the rest apart.
+    """Watch InfoNCE, the contrastive loss, pull pairs together and push the rest apart.
 
-    First on pairs of points on a plane, then on the vectors of sentences. No model is trained: the points and the
-    vectors themselves move, each against its gradient. Alignment (how far apart pairs are) and uniformity (how crowded
-    all are) fall along with the loss. In the pictures each arrow is minus a gradient.
+    First on pairs of points in a plane, then on the vectors of sentences. No model is trained: the points and vectors
+    themselves move against their gradients. Alignment (distance within pairs) and uniformity (how crowded all points
+    are) fall along with the loss. In the plots each arrow is a negative gradient.
 
-    Two of the questions, about passwords, are easily confused: look at their cosines before and after, and at what a
+    Two of the questions, about passwords, are easily confused: compare their cosines before and after, and see what a
     scale of 20 does.
 
     \b
@@ -97,7 +95,7 @@ def _choose_target(output: str | None, force: bool) -> Target:
         return Target(None, "", force)
     kind = KINDS.get(Path(output).suffix.lower())
     if kind is None:
-        raise click.UsageError(f"{output!r} must end in .png, for a picture, or .gif, for a film.")
+        raise click.UsageError(f"{output!r} must end in .png, for a plot, or .gif, for an animation.")
     from minisbert.plots import require_matplotlib
 
     require_matplotlib()
@@ -138,15 +136,15 @@ def _report(on_plane: Descent, on_text: Descent | None, seed: int) -> list[str]:
     count = len(on_plane.anchors[0])
     lines = [
         f"InfoNCE, scale {on_plane.scale:g}, learning rate {on_plane.learning_rate:g}",
-        "alignment: how far apart pairs are; uniformity: how crowded all are; smaller is better",
+        "alignment: distance within pairs; uniformity: how crowded all points are; smaller is better",
         "",
-        f"{count} pairs of points on a plane, seed {seed}",
+        f"{count} pairs of points in a plane, seed {seed}",
         "",
         *_descent_lines(on_plane),
     ]
     if on_text is not None:
         pairs = [(str(i), f"{a}  |  {p}") for i, (a, p) in enumerate(SENTENCE_PAIRS, 1)]
-        lines += ["", f"{len(pairs)} pairs of sentences, vectors of width {on_text.anchors.shape[2]}", ""]
+        lines += ["", f"{len(pairs)} pairs of sentences, vectors of {on_text.anchors.shape[2]} dimensions", ""]
         lines += [*align(pairs), "", *_descent_lines(on_text)]
     return lines
 
@@ -163,7 +161,7 @@ def _descent_lines(seen: Descent) -> list[str]:
         lines += [
             "",
             f"cosines at step {step}, anchors down, positives across: {seen.found(step)} of {count} anchors are "
-            "closest to their own",
+            "closest to their own positive",
             *matrix_lines(anchors, positives, cells, terminal_width()),
         ]
     return lines

@@ -32,10 +32,10 @@ from minisbert.training.finetune import Settings, StepReport, finetune
 @click.command(short_help="Fine-tune on labelled texts: accuracy before and after.")
 @click.argument("train", metavar="TRAIN", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("test", metavar="TEST", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--seeds", type=click.IntRange(1, 20), default=3, show_default=True, help="Runs, with seeds from 0.")
-@click.option("--epochs", type=click.IntRange(1), default=1, show_default=True, help="Times to see every text.")
-@click.option("--batch-size", type=click.IntRange(2), default=32, show_default=True, help="Pairs of a step.")
-@click.option("--learning-rate", type=float, default=1e-4, show_default=True, help="At its highest.")
+@click.option("--seeds", type=click.IntRange(1, 20), default=3, show_default=True, help="Runs, with seeds from 0 on.")
+@click.option("--epochs", type=click.IntRange(1), default=1, show_default=True, help="Passes over the texts.")
+@click.option("--batch-size", type=click.IntRange(2), default=32, show_default=True, help="Pairs per step.")
+@click.option("--learning-rate", type=float, default=1e-4, show_default=True, help="Peak learning rate.")
 @json_option
 @model_options
 def intents(
@@ -48,11 +48,11 @@ def intents(
     as_json: bool,
     choice: ModelChoice,
 ) -> None:
-    """Fine-tune on pairs of texts of one class, and see how much better a simple classifier tells the classes apart.
+    """Fine-tune on pairs of texts of one class, and see how much better a simple classifier separates the classes.
 
-    TRAIN and TEST are tables with a label and a text, such as banking77's. Pairs are made of TRAIN alone. Before and
-    after, the nearest centroid of 8 texts a class, and with the extra `apps` logistic regression, too, is asked all of
-    TEST, 10 times with other 8 texts. Intervals: 95 %, bootstrap over the texts of TEST.
+    TRAIN and TEST are tables with a label and a text, such as banking77's. Pairs come from TRAIN alone. Before and
+    after, nearest centroid (with the extra `apps` also logistic regression) learns from 8 texts per class and is tested
+    on all of TEST, 10 times with different texts. Intervals: 95 %, bootstrap over the texts of TEST.
 
     \b
     Examples:
@@ -100,8 +100,8 @@ def _report(result: dict[str, Any]) -> list[str]:
     """Format the improvement."""
     seconds = ", ".join(f"{one:.0f}" for one in result["seconds"])
     lines = [
-        f"{result['examples']:,} texts of {result['classes']} classes, {result['steps']} steps a seed, in {seconds} s",
-        f"accuracy x 100 on {result['test_texts']:,} test texts, 8 examples a class, 10 draws; 95 % intervals",
+        f"{result['examples']:,} texts of {result['classes']} classes, {result['steps']} steps per seed, {seconds} s",
+        f"accuracy x 100 on {result['test_texts']:,} test texts, 8 examples per class, 10 draws; 95 % intervals",
     ]
     for name, found in result["classifiers"].items():
         rows = [("untuned", _interval(found["before"]))]

@@ -11,16 +11,16 @@ from minisbert.cli.options import ModelChoice, json_option, model_options
 from minisbert.cli.train import checked_settings, training_bar
 
 
-@click.command(short_help="Train a small BERT from random weights: the score on the way.")
+@click.command(short_help="Train a small BERT from random weights, with its score after each epoch.")
 @click.argument("triplets", metavar="TRIPLETS", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("dev", metavar="DEV", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--layers", type=click.IntRange(1), default=2, show_default=True, help="Of the new model.")
-@click.option("--width", type=click.IntRange(1), default=128, show_default=True, help="Its hidden size.")
-@click.option("--heads", type=click.IntRange(1), default=4, show_default=True, help="Its attention heads.")
-@click.option("--epochs", type=click.IntRange(1), default=5, show_default=True, help="Times to see every triplet.")
-@click.option("--batch-size", type=click.IntRange(2), default=64, show_default=True, help="Triplets of a step.")
-@click.option("--learning-rate", type=float, default=1e-3, show_default=True, help="At its highest.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the weights and the order.")
+@click.option("--layers", type=click.IntRange(1), default=2, show_default=True, help="Layers of the new model.")
+@click.option("--width", type=click.IntRange(1), default=128, show_default=True, help="Hidden size.")
+@click.option("--heads", type=click.IntRange(1), default=4, show_default=True, help="Attention heads.")
+@click.option("--epochs", type=click.IntRange(1), default=5, show_default=True, help="Passes over the triplets.")
+@click.option("--batch-size", type=click.IntRange(2), default=64, show_default=True, help="Triplets per step.")
+@click.option("--learning-rate", type=float, default=1e-3, show_default=True, help="Peak learning rate.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Seed of weights and order.")
 @json_option
 @model_options
 def scratch(
@@ -36,10 +36,10 @@ def scratch(
     as_json: bool,
     choice: ModelChoice,
 ) -> None:
-    """Train a small BERT from random weights on triplets, and score it on pairs with people's scores after each epoch.
+    """Train a small BERT from random weights on triplets, and score it on human-rated pairs after each epoch.
 
-    TRIPLETS is a table with anchor, positive and negative; DEV one with score, sentence1 and sentence2. Of the model
-    only the tokenizer is used.
+    TRIPLETS is a table with anchor, positive and negative; DEV has score, sentence1 and sentence2. Only the model's
+    tokenizer is used.
 
     \b
     Examples:
@@ -51,7 +51,7 @@ def scratch(
     from minisbert.training.finetune import finetune, read_dev, untrained_model
 
     if width % heads:
-        raise click.UsageError(f"--heads must divide --width; got {heads} and {width}.")
+        raise click.UsageError(f"--heads must divide --width, got {heads} and {width}.")
     settings = checked_settings(
         epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, seed=seed, num_threads=threads.usable()
     )

@@ -1,4 +1,4 @@
-"""``minisbert embed``: any number of texts to vectors, in a file or on stdout, a block at a time."""
+"""``minisbert embed``: any number of texts to vectors, to a file or stdout, a block at a time."""
 
 from __future__ import annotations
 
@@ -32,23 +32,23 @@ BLOCK_TEXTS = 2048  # a few seconds of work, so that little is lost if a job is 
     type=click.Choice(["npy", "safetensors", "jsonl"]),
     help="[default: by the file's suffix]",
 )
-@click.option("--force", is_flag=True, help="Replace the output file if it exists, and what an earlier run has left.")
-@click.option("--resume", is_flag=True, help="Go on where an interrupted run stopped; else start.")
+@click.option("--force", is_flag=True, help="Overwrite the output file and the leftovers of an earlier run.")
+@click.option("--resume", is_flag=True, help="Continue an interrupted run, if there is one.")
 @click.option("--normalize", is_flag=True, help="Scale vectors to length 1.")
 @click.option("--truncate-dim", type=click.IntRange(min=1), metavar="D", help="Keep the first D dimensions.")
-@click.option("--prompt", metavar="TEXT", type=TEXT, help="Put this before every text.")
-@click.option("--prompt-name", metavar="NAME", help="Put the model's prompt of this name before every text.")
-@click.option("--batch-size", type=click.IntRange(min=1), metavar="B", help="At most B texts in a batch.")
+@click.option("--prompt", metavar="TEXT", type=TEXT, help="Prepend this to every text.")
+@click.option("--prompt-name", metavar="NAME", help="Prepend the model's prompt of this name to every text.")
+@click.option("--batch-size", type=click.IntRange(min=1), metavar="B", help="Maximum number of texts in a batch.")
 @click.option(
     "--block-texts",
     type=click.IntRange(min=1),
     default=BLOCK_TEXTS,
     metavar="B",
-    help=f"Texts held, and saved, at a time.  [default: {BLOCK_TEXTS}]",
+    help=f"Texts in memory, and saved, at a time.  [default: {BLOCK_TEXTS}]",
 )
-@click.option("--num-threads", type=click.IntRange(min=1), metavar="N", help="[default: one a processor]")
-@click.option("--deterministic", is_flag=True, help="The same bits whatever the threads and blocks; slower.")
-@click.option("--progress/--no-progress", default=None, help="A bar on stderr.  [default: on a terminal]")
+@click.option("--num-threads", type=click.IntRange(min=1), metavar="N", help="[default: one per processor]")
+@click.option("--deterministic", is_flag=True, help="Bit-identical for any threads and blocks; slower.")
+@click.option("--progress/--no-progress", default=None, help="Progress on stderr.  [default: on a terminal]")
 @computing_options
 @model_options
 def embed(
@@ -64,12 +64,12 @@ def embed(
 ) -> None:
     """Turn texts into vectors.
 
-    Texts are arguments, or come from a file (-i), or from stdin. In a text file each line is a text, an empty line
-    an empty one, so vector n belongs to line n. Rows without a text are refused by line number: in a file before the
-    work begins, on stdin when they are reached.
+    Texts are arguments, or come from a file (-i) or from stdin. In a text file each line is a text, and an empty line
+    an empty text, so vector n belongs to line n. A row without a text is an error with its line number: in a file
+    before the work begins, on stdin when it is reached.
 
-    Any number of texts fits into memory. The output file appears whole or not at all. Until then FILE.partial holds
-    what is done: if the work is interrupted, the same command with --resume continues it.
+    Memory use does not grow with the number of texts. The output file appears whole or not at all; until then
+    FILE.partial holds what is done. If the run is interrupted, the same command with --resume continues it.
 
     \b
     Examples:
@@ -85,7 +85,7 @@ def embed(
         raise click.UsageError("Give --prompt or --prompt-name, not both.")
     target = choose_target(output, output_format, force)
     if resume and target.file is None:
-        raise click.UsageError("--resume continues a file; name it with -o.")
+        raise click.UsageError("--resume continues an output file; give it with -o.")
     options["normalize_embeddings"] = options.pop("normalize")
     drawn_over = target.file is None and sys.stdout.isatty()
     options["show_progress_bar"] = sys.stderr.isatty() and not drawn_over if progress is None else progress
@@ -116,8 +116,8 @@ def _to_file(job: Job, encoder: SentenceEncoder, texts: Iterator[str], options: 
         for block, embeddings in blocks:
             job.add(block, embeddings, report.counts)
     job.finish()
-    kept = f", {resumed:,} of them by an earlier run" if resumed else ""
-    click.echo(f"wrote {job.rows:,} vectors of {job.width} {job.dtype} numbers to {job.target.file}{kept}", err=True)
+    kept = f", {resumed:,} of them from an earlier run" if resumed else ""
+    click.echo(f"wrote {job.rows:,} {job.dtype} vectors of {job.width} dimensions to {job.target.file}{kept}", err=True)
 
 
 def _report(encoder: SentenceEncoder, options: dict[str, Any], counts: Any) -> OverflowReport:

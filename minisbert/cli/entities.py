@@ -6,20 +6,20 @@ import click
 
 from minisbert.cli import LazyGroup
 
-# Name to module and short help, so that listing them imports none of them.
+# Name -> module and short help, so that listing the verbs imports none of them.
 VERBS = {
-    "train": ("entities_train", "Learn entities from sentences with tagged words."),
+    "train": ("entities_train", "Train a tagger on sentences with tagged words."),
     "predict": ("entities_predict", "Find entities in texts."),
-    "evaluate": ("entities_evaluate", "Score a tagger beside baselines."),
+    "evaluate": ("entities_evaluate", "Evaluate a tagger, and compare it with baselines."),
 }
 
 
 @click.group(cls=LazyGroup, verbs=VERBS, short_help="Find names of people, places and things.")
 def entities() -> None:
-    """Find names of people, places and things, by a linear probe on the vectors of words.
+    """Find names of people, places and things with a linear probe on word vectors.
 
-    The model stays as it is; what is learnt is one matrix. So it is quick to train, and a study of what the vectors
-    hold. A tagger of which all layers are trained is better. The default model reads lower case only.
+    The model stays frozen; only one matrix is learnt. That makes training quick, and shows what the vectors encode. A
+    tagger with all layers fine-tuned is better. The default model is uncased.
 
     \b
     Examples:
@@ -27,5 +27,5 @@ def entities() -> None:
       minisbert entities predict names "Ada met Charles in London."
       minisbert entities evaluate names names_test.jsonl --baselines names_train.jsonl
 
-    `minisbert entities COMMAND --help` explains a command and shows more examples.
+    `minisbert entities COMMAND --help` describes a command and shows more examples.
     """

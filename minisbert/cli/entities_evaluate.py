@@ -1,4 +1,4 @@
-"""``minisbert entities evaluate``: span F1 of a tagger with an interval, beside baselines."""
+"""``minisbert entities evaluate``: span F1 of a tagger with its interval, compared with baselines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LINE_WIDTH = 100
 
 
-@click.command(short_help="Score a tagger beside baselines.")
+@click.command(short_help="Evaluate a tagger, and compare it with baselines.")
 @click.argument("folder", metavar="FOLDER", type=click.Path(path_type=Path))
 @click.argument("test", metavar="TEST", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
@@ -28,16 +28,16 @@ LINE_WIDTH = 100
     "train",
     metavar="TRAIN",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Let baselines learn from these sentences, those that the tagger was trained on.",
+    help="Compare with baselines trained on these sentences, the tagger's own training set.",
 )
 @click.option(
     "--dev",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="What the settings for word shapes are chosen on.  [default: cross-validation on TRAIN]",
+    help="Where the settings of the word-shape baseline are chosen.  [default: cross-validation on TRAIN]",
 )
 @click.option("-o", "--output", metavar="FILE", help="Write the result as JSON.")
-@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @json_option
 @model_options
 def evaluate(
@@ -50,11 +50,11 @@ def evaluate(
     as_json: bool,
     choice: ModelChoice,
 ) -> None:
-    """Score the tagger in FOLDER on TEST: precision, recall and F1 of spans, with 95 % intervals.
+    """Evaluate the tagger in FOLDER on TEST: precision, recall and F1 of spans, with 95 % intervals.
 
-    A span is right if its first word, its last and its type are. The baselines are: a lexicon of the tags that words
-    had in TRAIN; logistic regression on what words look like, capitals, digits, endings; and no entity at all. F1 of
-    surface forms counts each name once, as the WNUT 2017 shared task does. Files are as for `minisbert entities train`.
+    A span is correct if its first word, last word and type are. The baselines are a lexicon of the tags of words in
+    TRAIN, logistic regression on word shapes (capitals, digits, endings), and no entities at all. Surface F1 counts
+    each name once, as the WNUT 2017 shared task does. Files are as for `minisbert entities train`.
 
     \b
     Examples:
@@ -68,7 +68,7 @@ def evaluate(
     from minisbert.cli.retrieval_output import choose_file, give
 
     if dev is not None and train is None:
-        raise click.UsageError("--dev is for the baselines: name what they learn from with --baselines.")
+        raise click.UsageError("--dev is for the baselines: give their training file with --baselines.")
     target = choose_file(output, force)
     tagger = load_tagger(folder)
     sets = [None if file is None else read_tagged(file) for file in (test, train, dev)]
@@ -89,7 +89,7 @@ def report_lines(report: EntityReport, tagger: EntityTagger) -> list[str]:
     """Format all systems, each type, and how to read the figures."""
     from minisbert.cli.retrieval_output import columns, interval, signed
 
-    rows = [["system", "F1", "95 %", "precision", "recall", "surface F1", "probe is ahead by"]]
+    rows = [["system", "F1", "95 %", "precision", "recall", "surface F1", "probe's lead"]]
     for one in report.systems:
         row = [one.name, _hundred(one.score.f1), interval(one.f1), _hundred(one.score.precision)]
         row += [_hundred(one.score.recall), _hundred(one.surface.f1)]
@@ -115,13 +115,11 @@ def _remarks(report: EntityReport, tagger: EntityTagger) -> list[str]:
         f"linear probe: {tagger.origin.model}, layer {', '.join(map(str, tagger.layers))}, {tagger.decoder}, trained "
         f"on {tagger.training.get('data')}",
         *(f"{one.name}: {one.note}" for one in report.systems if one.note),
-        f"intervals: bootstrap over sentences; tags right, word by word: {_hundred(report.tags_right)}, and "
+        f"intervals: bootstrap over sentences; accuracy of tags per word: {_hundred(report.tags_right)}, and "
         f"{_hundred(report.outside)} if all are O",
     ]
     if report.unseen is not None:
-        notes.append(
-            f"{_hundred(report.unseen)} % of the entities, counted with their type, are not in the training file"
-        )
+        notes.append(f"{_hundred(report.unseen)} % of the entities do not occur with their type in the training file")
     if report.published is not None:
         notes.append(f"published: {report.published[0]}")
     return notes

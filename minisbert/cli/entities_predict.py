@@ -25,11 +25,10 @@ NAME_WIDTH = 40  # columns of a name, at most
 @json_option
 @model_options
 def predict(folder: Path, source: TextSource, as_json: bool, choice: ModelChoice) -> None:
-    """Find entities in texts, with the tagger in FOLDER and the model that it was trained with.
+    """Find entities in texts with the tagger in FOLDER and the model it was trained with.
 
-    Each name is shown with its first character in the text, counted from 0, the one behind its last, and the
-    probability that just these words are an entity of this type. --json has one object a text, in the order of the
-    texts.
+    Each name is shown with its start and end in characters (from 0, end exclusive) and the probability that exactly
+    these words are an entity of this type. --json prints one object per text, in order.
 
     \b
     Examples:
@@ -38,7 +37,7 @@ def predict(folder: Path, source: TextSource, as_json: bool, choice: ModelChoice
       minisbert entities predict names "Ada met Charles." "soup" --json
     """
     if source.file is None and not source.arguments:
-        raise click.UsageError("There is nothing to look through: give texts, or a file of them (-i).")
+        raise click.UsageError("Nothing to search: give texts, or a file of texts (-i).")
     source.check()
     from minisbert.analysis.entities import load_tagger
 

@@ -17,15 +17,15 @@ if TYPE_CHECKING:
     from minisbert.analysis.tag_probe import ProbeFit
 
 
-@click.command(short_help="Learn entities from sentences with tagged words.")
+@click.command(short_help="Train a tagger on sentences with tagged words.")
 @click.argument("train", metavar="TRAIN", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("-o", "--output", required=True, metavar="FOLDER", type=click.Path(path_type=Path), help="Where to.")
-@click.option("--force", is_flag=True, help="Replace a tagger that is there.")
+@click.option("-o", "--output", required=True, metavar="FOLDER", type=click.Path(path_type=Path), help="Output folder.")
+@click.option("--force", is_flag=True, help="Overwrite an existing tagger.")
 @click.option(
     "--dev",
     metavar="FILE",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="What strength and offset are chosen on.  [default: cross-validation on TRAIN]",
+    help="Where strength and offset are chosen.  [default: cross-validation on TRAIN]",
 )
 @click.option(
     "--layer",
@@ -33,21 +33,21 @@ if TYPE_CHECKING:
     type=click.IntRange(min=0),
     multiple=True,
     metavar="N",
-    help="Whose vectors; 0 is the embeddings. May be given several times.  [default: the one in the middle]",
+    help="Layer whose vectors are used; 0 is the embeddings. May be repeated.  [default: the middle one]",
 )
 @click.option(
     "--pooling",
     type=click.Choice(["mean", "first"]),
     default="mean",
     show_default=True,
-    help="Of the pieces of a word.",
+    help="How the tokens of a word become one vector.",
 )
 @click.option(
     "--decoder",
     type=click.Choice(["viterbi", "greedy"]),
     default="viterbi",
     show_default=True,
-    help="The best valid sequence of tags, or the best tag of each word, mended.",
+    help="The best valid tag sequence, or the best tag of each word, repaired.",
 )
 @click.option(
     "--strength",
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0, min_open=True),
     multiple=True,
     metavar="C",
-    help="Of the penalty, as scikit-learn's C: smaller is stronger. May be given several times.",
+    help="C to try, as in scikit-learn: larger is a weaker penalty. May be repeated.",
 )
 @click.option(
     "--offset",
@@ -63,10 +63,10 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0),
     multiple=True,
     metavar="NATS",
-    help="Taken off the score of O, so that more is found. May be given several times.",
+    help="Offset to try; it lowers the score of O, so that more is found. May be repeated.",
 )
-@click.option("--folds", type=click.IntRange(min=2), default=3, show_default=True, help="Of the cross-validation.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the folds.")
+@click.option("--folds", type=click.IntRange(min=2), default=3, show_default=True, help="Cross-validation folds.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed of the folds.")
 @json_option
 @model_options
 def train(
@@ -81,11 +81,11 @@ def train(
     choice: ModelChoice,
     **settings: Any,
 ) -> None:
-    """Learn entities from TRAIN, sentences with tagged words, and write a tagger into a folder.
+    """Train a tagger on TRAIN, sentences with tagged words, and write it to a folder.
 
-    Files are JSONL with the lists "tokens" and "tags" in each line, or CoNLL (.conll): a line a word, the word and its
-    tag, an empty line behind each sentence. Tags are IOB2: B-person begins an entity, I-person continues it, O is none.
-    Long sentences are read in windows; nothing is cut. Needs scikit-learn.
+    Files are JSONL with the lists "tokens" and "tags" in each line, or CoNLL (.conll): a word and its tag per line, an
+    empty line after each sentence. Tags are IOB2: B-person begins an entity, I-person continues it, O is outside. Long
+    sentences are read in windows; nothing is cut off. Needs scikit-learn.
 
     \b
     Examples:
@@ -138,14 +138,14 @@ def _report(tagger: EntityTagger, fit: ProbeFit) -> list[str]:
             "",
             *matrix_lines([f"C {value:g}" for value in fit.strengths], heads, cells, terminal_width()),
             "",
-            f"chosen: C {fit.strength:g}, offset {fit.offset:g}. The best of many is a little too good: see "
+            f"chosen: C {fit.strength:g}, offset {fit.offset:g}. The best of many scores is slightly optimistic: see "
             "`minisbert entities evaluate`.",
         ]
         edge = fit.strength in (fit.strengths[0], fit.strengths[-1]) and len(fit.strengths) > 1
         if edge:
-            lines.append("C lies at the end of what was tried: try others with --strength.")
+            lines.append("C is at the edge of the values tried: try others with --strength.")
     else:
-        lines.append(f"C {fit.strength:g}, offset {fit.offset:g}, as said")
+        lines.append(f"C {fit.strength:g}, offset {fit.offset:g}, as given")
     return lines
 
 

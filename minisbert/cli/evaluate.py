@@ -6,21 +6,21 @@ import click
 
 from minisbert.cli import LazyGroup
 
-# Name to module and short help, so that listing them imports none of them.
+# Name -> module and short help, so that listing the verbs imports none of them.
 VERBS = {
-    "sts": ("evaluate_sts", "Correlate similarities with people's scores."),
-    "layers": ("evaluate_sts", "Score every layer under every pooling, as a heat map."),
-    "retrieval": ("evaluate_retrieval", "Measure how well a model finds documents."),
-    "classification": ("evaluate_classification", "Classify texts from a few examples a class."),
-    "lengths": ("evaluate_lengths", "Measure what is lost beyond the length limit."),
+    "sts": ("evaluate_sts", "Correlate similarities with human scores."),
+    "layers": ("evaluate_sts", "Score every layer with every pooling, as a heat map."),
+    "retrieval": ("evaluate_retrieval", "Measure retrieval quality: nDCG, MAP, MRR, recall."),
+    "classification": ("evaluate_classification", "Classify texts from a few examples per class."),
+    "lengths": ("evaluate_lengths", "Measure what truncating long documents costs."),
 }
 
 
 @click.group(
-    cls=LazyGroup, verbs=VERBS, short_help="Score the model on sets with known answers, beside published figures."
+    cls=LazyGroup, verbs=VERBS, short_help="Evaluate the model on labelled test sets, next to published figures."
 )
 def evaluate() -> None:
-    """Score the model on sets with known answers, beside published figures.
+    """Evaluate the model on labelled test sets, next to published figures.
 
     \b
     Examples:
@@ -28,5 +28,5 @@ def evaluate() -> None:
       minisbert evaluate layers data/stsb/stsb_test.tsv
       minisbert evaluate retrieval scifact
 
-    `minisbert evaluate COMMAND --help` explains a command and shows more examples.
+    `minisbert evaluate COMMAND --help` describes a command and shows more examples.
     """

@@ -33,7 +33,7 @@ from minisbert.hub import is_default_model
 LINE_WIDTH = 100
 
 
-@click.command(short_help="Classify texts from a few examples a class.")
+@click.command(short_help="Classify texts from a few examples per class.")
 @click.argument("train", metavar="TRAIN", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("test", metavar="TEST", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
@@ -42,7 +42,7 @@ LINE_WIDTH = 100
     default=8,
     show_default=True,
     metavar="COUNT",
-    help="Texts of each class to learn from.",
+    help="Training examples per class.",
 )
 @click.option(
     "--draws",
@@ -50,21 +50,21 @@ LINE_WIDTH = 100
     default=10,
     show_default=True,
     metavar="COUNT",
-    help="How often to draw them anew; the figures are means.",
+    help="Number of random draws of the examples; the figures are means.",
 )
 @click.option(
     "--classifier",
     "classifiers",
     type=click.Choice(list(CLASSIFIERS)),
     multiple=True,
-    help="What learns; may be given twice.  [default: centroid, and logistic where scikit-learn is installed]",
+    help="May be repeated.  [default: centroid, and logistic if scikit-learn is installed]",
 )
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
     default=0,
     show_default=True,
-    help="Of the draws; the same for two models that are compared.",
+    help="Random seed of the draws; use the same one to compare models.",
 )
 @click.option(
     "--columns",
@@ -72,9 +72,9 @@ LINE_WIDTH = 100
     metavar="LABEL,TEXT",
     help="Names or numbers of the columns of both files.  [default: label, text or a usual synonym]",
 )
-@click.option("--no-header", is_flag=True, help="The files have no row of names on top; number the columns from 1.")
-@click.option("-o", "--output", metavar="FILE", help="Write the result as JSON, draw by draw and text by text.")
-@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@click.option("--no-header", is_flag=True, help="The files have no header row; columns are numbered from 1.")
+@click.option("-o", "--output", metavar="FILE", help="Write the result as JSON, with every draw and text.")
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @json_option
 @model_options
 def classification(
@@ -91,10 +91,10 @@ def classification(
     as_json: bool,
     choice: ModelChoice,
 ) -> None:
-    """Classify the texts of TEST from a few examples of each class in TRAIN, on the model's vectors as they are.
+    """Classify the texts of TEST from a few examples per class in TRAIN, on the frozen model's vectors.
 
-    Both files have a label and a text in each row: TSV (without quoting), CSV or JSONL, plain or .gz. Examples are
-    drawn several times, as MTEB does, and the figures are means over the draws. The model itself is not trained.
+    Each row of both files has a label and a text: TSV (without quoting), CSV or JSONL, plain or .gz. Examples are drawn
+    several times, as in MTEB, and the figures are means over the draws. The model itself is not trained.
 
     \b
     Examples:
@@ -159,10 +159,10 @@ def report_lines(
         if name in published:
             row += [f"{100 * published[name]:.2f}", signed(draws.mean - published[name])]
         rows.append(row)
-    lines = [f"{encoder.folder.name}: share of texts that get their own class, x 100", "", *columns(rows), ""]
+    lines = [f"{encoder.folder.name}: accuracy x 100", "", *columns(rows), ""]
     remarks = _remarks(next(iter(results.values())), train, test)
     if published:
-        remarks.append("published: MTEB's results repository, all-MiniLM-L6-v2, draws of its own")
+        remarks.append("published: MTEB's results repository, all-MiniLM-L6-v2, with its own draws")
     if not has_sklearn():
         remarks.append(f"logistic regression needs scikit-learn: {INSTALL}")
     wrapped = (textwrap.wrap(remark, LINE_WIDTH, subsequent_indent="  ") for remark in remarks)
@@ -180,16 +180,16 @@ def _remarks(result: ClassificationResult, train: LabelledTexts, test: LabelledT
     names = [shorten(printable(labelled.name), 40) for labelled in (train, test)]
     remarks = [
         f"{names[1]}: {len(test.texts):,} texts, {len(result.classes):,} classes; examples from {names[0]}: "
-        f"{len(train.texts):,} texts, {result.examples_per_class:,} a class in each of {draws:,} "
+        f"{len(train.texts):,} texts, {result.examples_per_class:,} per class in each of {draws:,} "
         f"draw{'' if draws == 1 else 's'}, seed {result.seed}; the model is not trained",
-        "intervals, 95 %: over draws, for other examples and the same test texts (t, on the logit scale"
+        "95 % intervals: over draws, for other examples and the same test texts (t, on the logit scale"
         + ("; one draw has none" if draws == 1 else "")
-        + f"); over test texts, for other test texts and the same draws (bootstrap, {RESAMPLES:,} draws of texts)",
+        + f"); over test texts, for other test texts and the same draws (bootstrap, {RESAMPLES:,} resamples)",
     ]
     if result.test_in_train:
         remarks.append(
-            f"{result.test_in_train:,} of {len(test.texts):,} test texts stand in {names[0]} as well, letter by "
-            "letter: by so many the figures may be too good"
+            f"{result.test_in_train:,} of {len(test.texts):,} test texts also occur in {names[0]}: the figures may "
+            "be too optimistic"
         )
     return remarks
 

@@ -27,7 +27,7 @@ from minisbert.evaluation.lengths import LENGTH_MEASURES, LengthStudy, compare_l
 from minisbert.evaluation.retrieval import read_retrieval
 
 
-@click.command(short_help="Measure what is lost beyond the length limit.")
+@click.command(short_help="Measure what truncating long documents costs.")
 @click.argument("folders", nargs=-1, required=True, metavar="FOLDER...")
 @set_options
 @click.option(
@@ -38,14 +38,14 @@ from minisbert.evaluation.retrieval import read_retrieval
     default=(64, 128),
     show_default=True,
     metavar="TOKENS",
-    help="Cut documents after so many; several times. The model's own limit is always there.",
+    help="Length limit to try; may be repeated. The model's own limit is always included.",
 )
 @click.option(
     "--chunk-tokens",
     type=click.IntRange(min=1),
     multiple=True,
     metavar="TOKENS",
-    help="Chunks of so many; several times.  [default: the model's own limit]",
+    help="Chunk length to try; may be repeated.  [default: the model's own limit]",
 )
 @model_options
 def lengths(
@@ -60,11 +60,11 @@ def lengths(
     chunk_tokens: tuple[int, ...],
     choice: ModelChoice,
 ) -> None:
-    """Measure what is lost beyond the length limit, and what chunks give back.
+    """Measure what truncating long documents costs, and what chunking recovers.
 
-    Retrieval on the same queries with documents cut at several limits, with one vector made of a document's chunks (by
-    each composition, and late), and with the best single chunk. Each FOLDER is as for `evaluate retrieval`. * marks a
-    difference to the model's own limit whose 95 % interval excludes 0.
+    Retrieval with the same queries and documents cut at several limits, with one vector composed of a document's chunks
+    (by each composition, and late), and with the best single chunk. Each FOLDER is as for `evaluate retrieval`. * marks
+    a difference from the model's own limit whose 95 % interval excludes 0.
 
     \b
     Examples:
@@ -86,22 +86,22 @@ def lengths(
 
 
 def _study_lines(study: LengthStudy, encoder: SentenceEncoder) -> list[str]:
-    """Format a study: a table per measure, for all queries and for those that can lose anything."""
-    chunks = "; ".join(f"{count:,} chunks of {size} tokens at most" for size, count in study.chunks.items())
+    """Lay out a study: a table per measure, for all queries and for those with something to lose."""
+    chunks = "; ".join(f"{count:,} chunks of at most {size} tokens" for size, count in study.chunks.items())
     beyond, all_queries = int(study.beyond_limit.sum()), len(study.beyond_limit)
     lines = [
         f"model: {encoder.folder.name}, {encoder.dtype}; {encoder.model.similarity_fn_name} similarity, exact search",
-        f"its limit of {study.max_seq_length} tokens: {in_words(study.documents_cut, 'document')}",
-        *([f"documents become {chunks}"] if chunks else []),
+        f"at its limit of {study.max_seq_length} tokens: {in_words(study.documents_cut, 'document')}",
+        *([f"chunked documents: {chunks}"] if chunks else []),
         f"queries with a relevant document beyond the limit: {beyond:,} of {all_queries:,}",
-        f"x 100; intervals: 95 %, bootstrap, {RESAMPLES:,} draws of queries; * the difference's interval excludes 0",
+        f"x 100; intervals: 95 %, bootstrap, {RESAMPLES:,} resamples of queries; * difference's interval excludes 0",
     ]
     for only_beyond, count in ((False, all_queries), (True, beyond)):
         if only_beyond and beyond in (0, all_queries):
             continue
         what = "queries with a relevant document beyond the limit" if only_beyond else "all queries"
         for name in LENGTH_MEASURES:
-            rows = [["", name, "interval", f"to {study.reference}", "interval", ""]]
+            rows = [["", name, "interval", f"vs {study.reference}", "interval", ""]]
             for system, estimate, difference in summarise(study, name, beyond_limit_only=only_beyond):
                 row = [system, f"{100 * estimate.mean:.2f}", interval(estimate)]
                 if difference is not None:

@@ -27,11 +27,11 @@ from minisbert.evaluation.retrieval import RetrievalResult, evaluate_retrieval, 
 from minisbert.hub import is_default_model
 
 
-@click.command(short_help="Measure how well a model finds documents.")
+@click.command(short_help="Measure retrieval quality: nDCG, MAP, MRR, recall.")
 @click.argument("folder", metavar="FOLDER")
 @set_options
-@click.option("--query-prompt", metavar="TEXT", type=TEXT, help="Put this before every query.")
-@click.option("--document-prompt", metavar="TEXT", type=TEXT, help="Put this before every document.")
+@click.option("--query-prompt", metavar="TEXT", type=TEXT, help="Prepend this to every query.")
+@click.option("--document-prompt", metavar="TEXT", type=TEXT, help="Prepend this to every document.")
 @model_options
 def retrieval(
     folder: str,
@@ -45,10 +45,10 @@ def retrieval(
     document_prompt: str | None,
     choice: ModelChoice,
 ) -> None:
-    """Measure how well a model finds documents: nDCG, MAP, MRR and recall, beside what MTEB publishes.
+    """Measure how well a model retrieves documents: nDCG, MAP, MRR and recall, next to MTEB's figures.
 
-    FOLDER is in BEIR's layout: corpus.jsonl, queries.jsonl and qrels/test.tsv (or qrels_test.tsv, qrels.tsv), each
-    plain or .gz. The measures are trec_eval's. The interval comes from drawing the queries anew (bootstrap).
+    FOLDER has BEIR's layout: corpus.jsonl, queries.jsonl and qrels/test.tsv (or qrels_test.tsv, qrels.tsv), each plain
+    or .gz. The measures are trec_eval's. The interval comes from resampling the queries (bootstrap).
 
     \b
     Examples:
@@ -81,7 +81,7 @@ def _protocol(result: RetrievalResult, encoder: SentenceEncoder) -> list[str]:
         f"model: {encoder.folder.name}, {encoder.dtype}; {result.similarity_fn_name} similarity, exact search",
         f"cut at {result.max_seq_length} tokens: {in_words(result.documents_cut, 'document')}; "
         f"{in_words(result.queries_cut, 'query', 'queries')}",
-        f"measures: trec_eval's, x 100, mean over queries; interval: 95 %, bootstrap, {RESAMPLES:,} draws of queries",
+        f"measures: trec_eval's, x 100, mean over queries; interval: 95 %, bootstrap, {RESAMPLES:,} resamples",
     ]
 
 

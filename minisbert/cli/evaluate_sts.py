@@ -42,19 +42,17 @@ _format_options = [
     click.option(
         "--scale",
         metavar="LOW,HIGH",
-        help="What scores can be; one outside is an error.  [default: the known sets' own, else not checked]",
+        help="Range of the scores; a score outside is an error.  [default: known for known sets, else not checked]",
     ),
-    click.option("--no-header", is_flag=True, help="The files have no row of names on top; number the columns from 1."),
+    click.option("--no-header", is_flag=True, help="The files have no header row; columns are numbered from 1."),
 ]
 
 
-@click.command(short_help="Correlate similarities with people's scores.")
+@click.command(short_help="Correlate similarities with human scores.")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(exists=True, path_type=Path))
 @lambda verb: decorate(verb, _format_options)
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write the result as JSON as well."
-)
-@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Also write the result as JSON.")
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @json_option
 @model_options
 def sts(
@@ -67,11 +65,11 @@ def sts(
     as_json: bool,
     choice: ModelChoice,
 ) -> None:
-    """Correlate the model's similarities with people's scores, and show the published figures beside ours.
+    """Correlate the model's similarities with human scores, next to the published figures.
 
     A PATH is a file of pairs (TSV without quoting, CSV or JSONL, plain or .gz), or a folder with well-known test sets.
-    Those are recognised by their files' names: STS12_test.tsv to STS16_test.tsv, stsb_test.tsv, biosses.tsv, and
-    sick_train.tsv, sick_trial.tsv, sick_test.tsv in one folder, which together are SICK-R.
+    These are recognised by file name: STS12_test.tsv to STS16_test.tsv, stsb_test.tsv, biosses.tsv, and
+    sick_train.tsv, sick_trial.tsv, sick_test.tsv in one folder, which together form SICK-R.
 
     \b
     Examples:
@@ -102,9 +100,9 @@ def _read_options(columns: str | None, scale: str | None, no_header: bool) -> di
     """Parse the options about the files."""
     names = columns.split(",") if columns is not None else None
     if names is not None and len(names) != 3:
-        raise click.UsageError(f"--columns must name three: score, first and second sentence; got {columns!r}.")
+        raise click.UsageError(f"--columns must name three columns: score, first and second sentence; got {columns!r}.")
     if no_header and names is None:
-        raise click.UsageError("With --no-header, say by --columns which columns hold the score and the sentences.")
+        raise click.UsageError("With --no-header, give the columns of the score and the sentences with --columns.")
     limits = None
     if scale is not None:
         try:
@@ -112,7 +110,7 @@ def _read_options(columns: str | None, scale: str | None, no_header: bool) -> di
         except ValueError:
             low = high = math.nan
         if not -math.inf < low < high < math.inf:
-            raise click.UsageError(f"--scale must be LOW,HIGH, such as 0,5; got {scale!r}.")
+            raise click.UsageError(f"--scale must be LOW,HIGH, such as 0,5, got {scale!r}.")
         limits = (low, high)
     return {"columns": names, "scale": limits, "has_header": not no_header}
 
@@ -153,7 +151,7 @@ def report_lines(rows: Sequence[tuple[Benchmark | None, StsResult]], encoder: Se
         )
     for known, result in rows:
         if known is not None and known.pairs != result.pairs:
-            said.append(f"{known.name} has {result.pairs:,} pairs here and {known.pairs:,} elsewhere: not compared")
+            said.append(f"{known.name} has {result.pairs:,} pairs here and {known.pairs:,} as published: not compared")
     if any(result.name == "STSb" for _, result in rows):
         quoted = ", ".join(f"{name} {figure:.2f}" for name, figure in PAPER_STSB.items())
         said += [f"quoted for STSb: {quoted} ({PAPER_SOURCE}). {PAPER_NOTE}"]
@@ -177,7 +175,7 @@ def _wrapped(words: str) -> list[str]:
 
 
 def columns_of(table: Sequence[Sequence[str]]) -> list[str]:
-    """Align a table: the first column to the left, figures to the right."""
+    """Align a table: the first column left, figures right."""
     widths = [max(map(display_width, column)) for column in zip(*table, strict=True)]
     return [
         "  ".join(
@@ -219,11 +217,13 @@ def _to_json(rows: Sequence[tuple[Benchmark | None, StsResult]], encoder: Senten
 # ------------------------------------------------------------------------------------------------------- layers
 
 
-@click.command(short_help="Score every layer under every pooling, as a heat map.")
+@click.command(short_help="Score every layer with every pooling, as a heat map.")
 @click.argument("path", required=False, type=click.Path(exists=True, path_type=Path))
 @lambda verb: decorate(verb, _format_options)
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw it (extra `plots`).")
-@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw a heat map (extra `plots`)."
+)
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @json_option
 @model_options
 def layers(
@@ -236,10 +236,10 @@ def layers(
     as_json: bool,
     choice: ModelChoice,
 ) -> None:
-    """Score every hidden layer under every pooling on a set of pairs: Spearman of the cosine, x 100.
+    """Score every hidden layer with every pooling on a set of pairs: Spearman of the cosine, x 100.
 
     Layer 0 is the output of the embeddings, before any attention. The model's own layer and pooling are marked. Without
-    PATH the set is STSb test in the folder that MINISBERT_DATA names.
+    PATH the set is the STSb test set in the folder MINISBERT_DATA.
 
     \b
     Examples:
@@ -273,7 +273,7 @@ def _default_set() -> Path:
     """Find STSb test in the evaluation data."""
     folder = os.environ.get("MINISBERT_DATA")
     if not folder:
-        raise click.UsageError("Name a file of pairs, or set MINISBERT_DATA to the folder with stsb/stsb_test.tsv.")
+        raise click.UsageError("Give a file of pairs, or set MINISBERT_DATA to the folder with stsb/stsb_test.tsv.")
     return Path(folder) / DEFAULT_SET
 
 
@@ -316,8 +316,8 @@ def _remarks(found: LayerScores) -> list[str]:
     if found.own is not None:
         remarks.append("* is the model's own layer and pooling.")
     if any(map(math.isnan, found.values.ravel())):
-        remarks.append("none: all pairs are equally similar, as [CLS] is in every text before the first attention.")
-    remarks.append("mean and mean_sqrt_len_tokens differ by a factor, which the cosine does not see.")
+        remarks.append("none: all pairs are equally similar, because [CLS] is the same in every text before attention.")
+    remarks.append("mean and mean_sqrt_len_tokens differ by a factor, to which the cosine is invariant.")
     return remarks
 
 
@@ -325,11 +325,11 @@ def draw(stream: Any, found: LayerScores, model: str) -> None:
     """Draw the heat map, the first layer at the top."""
     from minisbert.plots import heat_map
 
-    caption = "Spearman x 100 of the cosine with people's scores."
+    caption = "Spearman x 100 of the cosine with human scores."
     if found.own is not None:
         caption += " Framed: the model's own layer and pooling."
     if any(map(math.isnan, found.values.ravel())):
-        caption += " none: no correlation exists, [CLS] is the same vector in every text before attention."
+        caption += " none: no correlation exists, because [CLS] is the same vector in every text before attention."
     heat_map(
         stream,
         found.values,

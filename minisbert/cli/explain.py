@@ -19,14 +19,12 @@ STRONGEST = 5
 LABEL_WIDTH = 16  # columns of a word, at most
 
 
-@click.command(short_help="Show which words make two texts alike.")
+@click.command(short_help="Show which words make two texts similar.")
 @click.argument("text_a", metavar="TEXT_A", type=TEXT)
 @click.argument("text_b", metavar="TEXT_B", type=TEXT)
-@click.option(
-    "--words/--pieces", default=True, help="Whole words, or the pieces that the model reads.  [default: words]"
-)
-@click.option("-o", "--output", metavar="FILE.png", help="Draw a heat map, too (extra `plots`).")
-@click.option("--force", is_flag=True, help="Replace the picture if it exists.")
+@click.option("--words/--pieces", default=True, help="Whole words, or the model's tokens.  [default: words]")
+@click.option("-o", "--output", metavar="FILE.png", help="Also draw a heat map (extra `plots`).")
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @json_option
 @dtype_option
 @cut_option
@@ -42,11 +40,11 @@ def explain(
     dtype: str,
     overflow: str,
 ) -> None:
-    """Show which words make two texts alike.
+    """Show which words make two texts similar.
 
-    With mean pooling the cosine of two texts is the sum of what each pair of their tokens contributes, exactly. The
-    table has A's words as rows, B's as columns, and contributions in hundredths: all cells add up to 100 times the
-    cosine. A token's vector holds its whole text, so this says where the cosine comes from, not what would be without a
+    With mean pooling the cosine of two texts is exactly the sum of the contributions of all token pairs. The table has
+    A's words as rows, B's as columns, and contributions in hundredths: all cells add up to 100 times the cosine. A
+    token's vector depends on its whole text, so this shows where the cosine comes from, not what it would be without a
     word.
 
     \b

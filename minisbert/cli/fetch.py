@@ -9,7 +9,7 @@ import click
 from minisbert.cli.options import json_option
 
 
-@click.command(short_help="Bring a model to this machine and verify it.")
+@click.command(short_help="Download a model and verify it.")
 @click.argument("model", required=False, envvar="MINISBERT_MODEL", metavar="[MODEL]")
 @click.option("--revision", metavar="REV", help="Commit, branch or tag.")
 @click.option(
@@ -17,14 +17,14 @@ from minisbert.cli.options import json_option
     envvar="HF_TOKEN",
     show_envvar=True,
     metavar="TOKEN",
-    help="For private models; as a variable it stays out of your shell's history.",
+    help="For private models; the environment variable keeps it out of your shell history.",
 )
 @json_option
 def fetch(model: str | None, revision: str | None, token: str | None, as_json: bool) -> None:
-    """Bring a model to this machine, verify it, and print its folder.
+    """Download a model, verify it, and print its folder.
 
-    MODEL is a name on the Hugging Face Hub; by default all-MiniLM-L6-v2, whose every byte is checked against a
-    pinned hash wherever it came from. What is here already is not fetched again.
+    MODEL is a name on the Hugging Face Hub. The default is all-MiniLM-L6-v2, of which every byte is checked against a
+    pinned hash, wherever it came from. Files that are already here are not downloaded again.
 
     \b
     Examples:
@@ -37,7 +37,7 @@ def fetch(model: str | None, revision: str | None, token: str | None, as_json: b
     click.echo(f"source: {found.source}", err=True)
     if found.pinned:
         hub.verify_files(found.folder)
-        click.echo(f"verified: {len(hub.DEFAULT_FILES)} files have the pinned sha256", err=True)
+        click.echo(f"verified: {len(hub.DEFAULT_FILES)} files match their pinned sha256", err=True)
     folder = str(found.folder.resolve())
     if as_json:
         name = model or hub.DEFAULT_MODEL

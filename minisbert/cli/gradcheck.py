@@ -29,41 +29,41 @@ SCORES, LABELS = (0.9, 0.7, 0.2), (1, 0, 1)
 _HEAD = ("head.weight", "head.bias")
 
 
-@click.command(short_help="Hold every gradient against finite differences.")
+@click.command(short_help="Check every gradient against finite differences.")
 @click.option(
     "--loss",
     type=click.Choice(list(LOSSES)),
     default="multiple_negatives_ranking",
     show_default=True,
-    help="Where the gradient comes from.",
+    help="Loss whose gradient is checked.",
 )
 @click.option(
     "--layers",
     default="last",
     show_default=True,
     metavar="LAYERS",
-    help="Whose tensors are judged one by one, beside those behind BERT: numbers from 0, as 0,5; last, none, or all, "
-    "embeddings included.",
+    help="Layers whose tensors are checked one by one, besides the modules after BERT: numbers from 0, such as 0,5; "
+    "last, none, or all, embeddings included.",
 )
 @click.option(
     "--directions",
     type=click.IntRange(min=1),
     default=2,
     show_default=True,
-    help="Random directions for each tensor, and for all together.",
+    help="Random directions per tensor, and for all together.",
 )
 @click.option("--tolerance", type=click.FloatRange(min=0, min_open=True), default=1e-7, show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the directions.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed of the directions.")
 @json_option
 @model_options
 def gradcheck(
     choice: ModelChoice, loss: str, layers: str, directions: int, tolerance: float, seed: int, as_json: bool
 ) -> None:
-    """Hold every gradient of a training step against finite differences, in float64.
+    """Check every gradient of a training step against finite differences, in float64.
 
-    All tensors are moved at once along a random direction, and the slope of the loss is measured; then each tensor of
-    the chosen layers alone. A wrong gradient is reported with what it looks like: a turned sign, a factor, a missing
-    term. The first in the list of wrong ones is nearest to the loss: start there. The exit code is 1 if any is wrong.
+    All tensors are moved at once along a random direction and the slope of the loss is measured; then each tensor of
+    the chosen layers alone. A wrong gradient is reported with a diagnosis: a flipped sign, a factor, a missing term.
+    The first wrong one listed is nearest to the loss: start there. The exit code is 1 if any is wrong.
 
     \b
     Examples:
@@ -108,8 +108,7 @@ def _names(model: SentenceModel, layers: str, loss: str) -> list[str]:
     numbers = [int(word) for word in words if word.strip().isdecimal()]
     if len(numbers) < len(words) or any(number >= count for number in numbers):
         raise click.UsageError(
-            f"--layers: expected numbers from 0 to {count - 1} with commas between them, last, none or all; got "
-            f"{layers!r}"
+            f"--layers: expected comma-separated numbers from 0 to {count - 1}, last, none or all, got {layers!r}"
         )
     wanted = ("modules.", "head.", *(f"encoder.layer.{number}." for number in numbers))
     return [name for name in named if name.startswith(wanted)]

@@ -1,4 +1,4 @@
-"""``minisbert index``: the group of verbs that keep a database of documents and their vectors."""
+"""``minisbert index``: the group of verbs that maintain a database of documents and their vectors."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
     from minisbert.search.database import Document, EmbeddingDatabase, IndexInfo
     from minisbert.search.indexing import AddReport
 
-# Name to module and short help, as in every group.
+# Name -> module and short help, as in every group.
 VERBS = {
-    "build": ("index", "Make a database of documents, or finish it."),
-    "add": ("index", "Add documents, or replace changed ones."),
+    "build": ("index", "Build a database of documents, or continue."),
+    "add": ("index", "Add documents, and replace changed ones."),
     "remove": ("index", "Remove documents."),
-    "info": ("index", "Show what is in a database."),
+    "info": ("index", "Show the contents of a database."),
 }
-SHOWN = 10  # fields and sources that are listed
+SHOWN = 10  # fields and sources listed
 
 
-@click.group(cls=LazyGroup, verbs=VERBS, short_help="Keep a database of documents, to search by meaning.")
+@click.group(cls=LazyGroup, verbs=VERBS, short_help="Maintain a database of documents to search by meaning.")
 def index() -> None:
-    """Keep a database of documents and their vectors, in which `minisbert search` finds by meaning.
+    """Maintain a database of documents and their vectors, which `minisbert search` searches by meaning.
 
-    It is one DuckDB file, and needs duckdb: pip install -e '.[search]'
+    The database is one DuckDB file. Needs duckdb: pip install -e '.[search]'
 
     \b
     Examples:
       minisbert index build notes.duckdb notes.txt
       minisbert index info notes.duckdb
 
-    `minisbert index COMMAND --help` explains a command and shows more examples.
+    `minisbert index COMMAND --help` describes a command and shows more examples.
     """
 
 
@@ -49,14 +49,14 @@ def documents_options(verb: Verb) -> Verb:
     options = [
         click.argument("database", metavar="DB"),
         click.argument("files", metavar="FILES...", nargs=-1, required=True),
-        click.option("--text-column", metavar="NAME", help="The text.  [default: text, or the only column]"),
+        click.option("--text-column", metavar="NAME", help="Column of the text.  [default: text, or the only column]"),
         click.option(
-            "--id-column", metavar="NAME", help="The id.  [default: id or _id; else file and line are the id]"
+            "--id-column", metavar="NAME", help="Column of the id.  [default: id or _id, else file and line are the id]"
         ),
         click.option(
             "--text-as",
             type=click.Choice(["lines", "file"]),
-            help="What is a document of a text file.  [default: a line of a .txt, the whole of any other]",
+            help="What is a document in a text file.  [default: a line of a .txt, the whole of any other]",
         ),
         click.option(
             "--input-format",
@@ -69,9 +69,9 @@ def documents_options(verb: Verb) -> Verb:
             default=1024,
             show_default=True,
             metavar="B",
-            help="Documents embedded and stored at a time.",
+            help="Number of documents embedded and stored at a time.",
         ),
-        click.option("--progress/--no-progress", default=None, help="A bar on stderr.  [default: on a terminal]"),
+        click.option("--progress/--no-progress", default=None, help="Progress on stderr.  [default: on a terminal]"),
     ]
     return decorate(verb, options)
 
@@ -82,18 +82,18 @@ def documents_options(verb: Verb) -> Verb:
     "--chunk-tokens",
     type=click.IntRange(min=1),
     metavar="TOKENS",
-    help="Length of a chunk of a long document.  [default: as much as the model reads]",
+    help="Chunk length for long documents.  [default: the model's limit]",
 )
 @click.option(
     "--overlap",
     type=click.IntRange(min=0),
     metavar="TOKENS",
-    help="What a chunk shares with the one before.  [default: 0]",
+    help="Tokens shared with the previous chunk.  [default: 0]",
 )
 @click.option(
-    "--document-prompt", metavar="TEXT", type=TEXT, help="Put this before every document.  [default: the model's]"
+    "--document-prompt", metavar="TEXT", type=TEXT, help="Prepend this to every document.  [default: the model's]"
 )
-@click.option("--query-prompt", metavar="TEXT", type=TEXT, help="Put this before every query.  [default: the model's]")
+@click.option("--query-prompt", metavar="TEXT", type=TEXT, help="Prepend this to every query.  [default: the model's]")
 @model_options
 def build(
     database: str,
@@ -103,15 +103,15 @@ def build(
     choice: ModelChoice,
     **options: Any,
 ) -> None:
-    """Make a database of documents, or finish one that was interrupted.
+    """Build a database of documents, or continue one that was interrupted.
 
-    In a .txt file each line is a document; any other text file, such as .md, is one. In a CSV, TSV, JSONL or Parquet
-    file each row is one: a column is the text, one may be the id, and the others are kept as metadata, by which a
-    search can be narrowed. Long documents are split into chunks, and none is cut off.
+    In a .txt file each line is a document; any other text file, such as .md, is one document. In a CSV, TSV, JSONL or
+    Parquet file each row is one: one column is the text, one may be the id, and the others are kept as metadata, by
+    which a search can be filtered. Long documents are split into chunks; nothing is cut off.
 
-    All files are read through, and mistakes in them reported, before the work begins. Documents are stored a block at
-    a time: interrupt it when you like, and the same command goes on from there. Documents that are in the database
-    with the same content are not embedded again; those with other content are replaced; none is removed.
+    All files are read and their errors reported before the work begins. Documents are stored a block at a time: you can
+    interrupt at any time, and the same command continues. Documents already in the database with the same content are
+    not embedded again; those with different content are replaced; none are removed.
 
     \b
     Examples:
@@ -141,10 +141,10 @@ def add(
     choice: ModelChoice,
     **options: Any,
 ) -> None:
-    """Add documents to a database, or replace those whose content has changed.
+    """Add documents to a database, and replace those whose content has changed.
 
-    Files are read as by `minisbert index build`; chunks and prompts are as they were set there. The model is the one
-    that made the database.
+    Files are read as by `minisbert index build`, which also set chunks and prompts. The model is the one that built
+    the database.
 
     \b
     Examples:
@@ -163,9 +163,9 @@ def add(
 @click.command(short_help=VERBS["remove"][1])
 @click.argument("database", metavar="DB")
 @click.argument("ids", metavar="[ID]...", nargs=-1)
-@click.option("--where", metavar="CONDITION", help="Remove what meets it, too: see `minisbert search --help`.")
+@click.option("--where", metavar="CONDITION", help="Also remove documents that match; see `minisbert search --help`.")
 def remove(database: str, ids: tuple[str, ...], where: str | None) -> None:
-    """Remove documents by their ids, or by their metadata; if an id is unknown, nothing is removed.
+    """Remove documents by id or by metadata; if an id is unknown, nothing is removed.
 
     \b
     Examples:
@@ -173,7 +173,7 @@ def remove(database: str, ids: tuple[str, ...], where: str | None) -> None:
       minisbert index remove articles.duckdb --where "lang = 'fr'"
     """
     if not ids and where is None:
-        raise click.UsageError("Nothing to remove: give ids, or a condition with --where.")
+        raise click.UsageError("Nothing to remove: give ids, or a condition (--where).")
     from minisbert.search.database import EmbeddingDatabase
 
     with EmbeddingDatabase.open(database) as opened:
@@ -185,7 +185,7 @@ def remove(database: str, ids: tuple[str, ...], where: str | None) -> None:
 @click.argument("database", metavar="DB")
 @json_option
 def info(database: str, as_json: bool) -> None:
-    """Show what is in a database: documents, chunks, the model, settings, and the fields of the metadata.
+    """Show the contents of a database: documents, chunks, the model, settings, and metadata fields.
 
     \b
     Examples:
@@ -237,7 +237,7 @@ def _count(files: tuple[str, ...], options: dict[str, Any]) -> int:
     require_duckdb()
     total = sum(1 for _ in _read(files, options))
     if not total:
-        raise ValueError(f"{', '.join(files)}: no documents: nothing but blank lines, or a header alone")
+        raise ValueError(f"{', '.join(files)}: no documents: only blank lines, or only a header")
     return total
 
 
@@ -268,10 +268,10 @@ def _described(about: IndexInfo) -> list[tuple[str, str]]:
     settings = about.settings
     rows = [
         ("documents", f"{about.documents:,}"),
-        ("chunks", f"{about.chunks:,}, of {settings.chunk_tokens} tokens at most, {settings.overlap} shared"),
-        ("vectors", f"{about.width} float32 numbers, compared by {settings.similarity}"),
+        ("chunks", f"{about.chunks:,}, of at most {settings.chunk_tokens} tokens, overlap {settings.overlap}"),
+        ("vectors", f"{about.width} dimensions, float32, compared by {settings.similarity}"),
         ("model", f"{about.model} ({about.fingerprint[:12]}…)"),
-        ("file", f"{about.file_bytes / 1e6:,.1f} MB, tables of version {about.schema_version}"),
+        ("file", f"{about.file_bytes / 1e6:,.1f} MB, schema version {about.schema_version}"),
     ]
     for name in ("document_prompt", "query_prompt"):
         if getattr(settings, name):

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 LIBRARIES = ("numpy", "tokenizers", "safetensors", "huggingface-hub")
 
 
-@click.command(short_help="Show the model, its limits, and what computes it here.")
+@click.command(short_help="Show the model, its limits, and the machine it runs on.")
 @json_option
 @model_options
 def info(as_json: bool, choice: ModelChoice) -> None:
-    """Show the model, its limits, and what computes it here.
+    """Show the model, its limits, and the machine it runs on.
 
-    Nothing is fetched. Where the model is not on this machine, the rest is shown, and the exit code is 1.
+    Nothing is downloaded. If the model is not on this machine, the rest is shown and the exit code is 1.
 
     \b
     Examples:
@@ -51,7 +51,7 @@ def info(as_json: bool, choice: ModelChoice) -> None:
     if sentence := machine["blas_advice"]:
         warnings.warn(sentence, stacklevel=1)
     if problem is not None:
-        raise ValueError(f"{problem}\n`minisbert info` fetches nothing; `minisbert fetch` does.") from problem
+        raise ValueError(f"{problem}\n`minisbert info` downloads nothing; `minisbert fetch` does.") from problem
 
 
 def _model(outline: Outline) -> dict[str, Any]:
@@ -163,18 +163,18 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
     rows = [
         ("folder", model["folder"]),
         ("source", model["source"]),
-        ("layers", f"{model['layers']}, each {heads} heads of {model['hidden_size'] // heads}"),
-        ("width", f"{model['hidden_size']}, inside feed-forward {model['intermediate_size']} ({model['activation']})"),
-        ("vocabulary", f"{model['vocabulary']:,} pieces"),
+        ("layers", f"{model['layers']}, each with {heads} heads of {model['hidden_size'] // heads}"),
+        ("width", f"{model['hidden_size']}, feed-forward {model['intermediate_size']} ({model['activation']})"),
+        ("vocabulary", f"{model['vocabulary']:,} tokens"),
         ("parameters", f"{model['parameters']:,} in use, stored as {', '.join(model['stored_as'])}"),
         ("modules", " > ".join(["Transformer", *modules])),
         (
             "sentence vector",
-            f"{model['sentence_embedding_dimension']} numbers, compared by {model['similarity_fn_name']}",
+            f"{model['sentence_embedding_dimension']} dimensions, compared by {model['similarity_fn_name']}",
         ),
         ("prompts", ", ".join(model["prompts"]) or "none"),
     ]
-    heading = f"Longest text, in tokens, special ones included: {limits['in_force']}"
+    heading = f"Longest text in tokens, special tokens included: {limits['in_force']}"
     return ["Model", *align(rows), "", heading, *align(_limit_rows(limits)), ""]
 
 
@@ -191,7 +191,7 @@ def _limit_words(limit: dict[str, Any], decided_by: str) -> str:
         return "-"
     tokens = f"{limit['tokens']:,}" if limit["tokens"] < 1e9 else "no limit"  # transformers writes 1e30
     if limit["file"] == "tokenizer.json":
-        return f"{tokens}  never obeyed: it cuts silently"
+        return f"{tokens}  ignored: it would cut silently"
     return f"{tokens}  in force" if limit["file"] == decided_by else tokens
 
 
@@ -204,6 +204,6 @@ def _machine_lines(found: dict[str, Any]) -> list[str]:
         threads = f"{blas['num_threads']} thread{'' if blas['num_threads'] == 1 else 's'}"
         rows.append(("BLAS", f"{blas['internal_api']} {blas['version']}{kernel}, {threads}"))
     if not machine["blas"]:
-        rows.append(("BLAS", f"{machine['numpy_built_with']}, its kernel and threads are unknown"))
+        rows.append(("BLAS", f"{machine['numpy_built_with']}, kernel and threads unknown"))
     rows.append(("cache", found["cache"]))
     return ["Machine", *align(rows), "", "Versions", *align(list(found["versions"].items()))]

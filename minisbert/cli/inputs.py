@@ -63,7 +63,7 @@ class TextSource:
             yield text
         if count not in (None, number):
             more = "more" if number > count else f"only {number:,}"
-            raise InputError(f"{self.file}: had {count:,} texts when they were counted, and now {more}; did it change?")
+            raise InputError(f"{self.file}: had {count:,} texts when counted, and now {more}; did it change?")
 
     def check(self) -> None:
         """Raise for contradictory options, before anything is opened."""
@@ -94,7 +94,7 @@ class TextSource:
         """The format, as given or by the file's name; raise for options that it does not use."""
         suffix = Path(str(self.file).lower().removesuffix(".gz")).suffix
         if suffix == ".json" and self.input_format is None:
-            raise click.UsageError("A .json file is read as JSONL, one object a line, with --input-format jsonl.")
+            raise click.UsageError("A .json file needs --input-format jsonl: it is read as JSONL, one object per line.")
         kind = self.input_format or told_format(str(self.file)) or "text"
         if (self.column is not None or self.no_header) and kind not in ("csv", "tsv"):
             raise click.UsageError(f"--column and --no-header are for csv and tsv; this input is {kind}.")
@@ -120,15 +120,15 @@ def input_options(verb: Verb) -> Verb:
 
     options = [
         click.argument("texts", nargs=-1, metavar="[TEXT]...", type=TEXT),
-        click.option("-i", "--input", "file", metavar="FILE", help="Read texts from a file, .gz too; - is stdin."),
+        click.option("-i", "--input", "file", metavar="FILE", help="Read texts from a file, may be .gz; - is stdin."),
         click.option(
             "--input-format",
             type=click.Choice(["text", "csv", "tsv", "jsonl"]),
-            help="text is a text per line.  [default: by the file's suffix, else text]",
+            help="text: one text per line.  [default: by the file's suffix, else text]",
         ),
-        click.option("--column", metavar="NAME|N", help="The column of a CSV or TSV: its name, or number from 1."),
-        click.option("--no-header", is_flag=True, help="The CSV or TSV has no row of names on top."),
-        click.option("--field", metavar="NAME", help="The field of a JSONL; a.b is b inside a.  [default: text]"),
+        click.option("--column", metavar="NAME|N", help="Column of a CSV or TSV: its name, or its number from 1."),
+        click.option("--no-header", is_flag=True, help="The CSV or TSV has no header row."),
+        click.option("--field", metavar="NAME", help="Field of a JSONL; a.b is b inside a.  [default: text]"),
     ]
     return decorate(gathered, options)
 
@@ -151,14 +151,14 @@ def _column(rows: Iterator[Row], column: str | None, has_header: bool, name: str
             return [find_column(head, column, has_header, where)]
         if len(head) > 1:
             listed = list_columns(head)
-            raise click.UsageError(f"{where} has {count_columns(head)}, choose one with --column: {listed}")
+            raise click.UsageError(f"{where} has {count_columns(head)}; choose one with --column: {listed}")
         return [0]
 
     yield from (text for _, (text,) in pick_columns(rows, find, has_header, name))
 
 
 def _fields(lines: Iterator[Line], field: str | None, name: str) -> Iterator[str]:
-    """Pick one field of each JSON object; a line that is a JSON string is a text itself."""
+    """Pick one field of each JSON object; a line that is a JSON string is itself a text."""
     for number, record in json_lines(lines, name):
         where = f"{name}, line {number}"
         is_text = isinstance(record, str) and field is None

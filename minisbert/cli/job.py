@@ -49,12 +49,12 @@ class Journal:
             journal = cls(**json.loads(file.read_bytes()))
             counts = (journal.rows, journal.size, *journal.cut)
             if not all(type(count) is int and count >= 0 for count in counts):
-                raise ValueError("a count is no whole number")
+                raise ValueError("a count is not a whole number")
             if not isinstance(journal.decided_by, dict) or len(journal.cut) != 6 or journal.cut[0] != journal.rows:
                 raise ValueError("its counts do not agree")
         except (ValueError, TypeError, RecursionError) as error:
             raise OutputError(
-                f"{file}: a damaged journal ({error}); the rows of the earlier run cannot be trusted: begin again with "
+                f"{file}: damaged journal ({error}); the rows of the earlier run cannot be trusted: start over with "
                 "--force, without --resume"
             ) from error
         return journal
@@ -92,8 +92,8 @@ class Job:
         if not self.journal_file.exists():
             if self.partial.exists():
                 raise OutputError(
-                    f"{self.partial}: is in the way, and has no journal beside it to continue from; move it, or "
-                    "replace it with --force, without --resume"
+                    f"{self.partial}: already exists, without a journal to continue from; move it, or overwrite it "
+                    "with --force, without --resume"
                 )
             return _NOTHING_DONE
         if resume:
@@ -106,8 +106,7 @@ class Job:
             if not Journal.read(self.journal_file).rows or not self.partial.exists():
                 return _NOTHING_DONE  # killed before the first block, or after the last
         raise OutputError(
-            f"{self.partial}: an earlier run was interrupted here; continue it with --resume, or begin again with "
-            "--force"
+            f"{self.partial}: an earlier run was interrupted; continue it with --resume, or start over with --force"
         )
 
     def begin(self, decided_by: Mapping[str, Any], texts: Iterator[str]) -> None:
@@ -127,7 +126,7 @@ class Job:
             fewer = f"the input has only {read:,} texts" if read < self.journal.rows else "the input has changed"
             raise OutputError(
                 f"{self.partial}: holds the vectors of {self.journal.rows:,} texts, but {fewer}; give the same input, "
-                "or begin again with --force, without --resume"
+                "or start over with --force, without --resume"
             )
         self.begun = True
         self.kept.replace(self.partial)  # if it is already the output, the last steps are repeated
@@ -149,7 +148,7 @@ class Job:
                 f"{name} was {earlier.get(name)!r:.60}, now {now.get(name)!r:.60}" for name in differing
             )
             raise OutputError(
-                f"{self.partial}: was begun in another way: {changes}; say the same as then, or begin again with "
+                f"{self.partial}: was started with other settings: {changes}; use the same ones, or start over with "
                 "--force, without --resume"
             )
 
@@ -164,7 +163,7 @@ class Job:
         if size != journal.size or found.hexdigest() != journal.body_sha256:
             what = f"has {size:,} bytes" if size < journal.size else "has other bytes"
             raise OutputError(
-                f"{self.kept}: damaged: {what} where the journal counts {journal.size:,}; begin again with --force, "
+                f"{self.kept}: damaged: {what} where the journal counts {journal.size:,}; start over with --force, "
                 "without --resume"
             )
 
@@ -205,7 +204,7 @@ class Job:
         """After an error: keep what is worth resuming and say how, or remove everything."""
         if self.begun and self.rows:
             click.echo(
-                f"{self.rows:,} rows are kept in {self.partial}; to continue, run the same command with --resume",
+                f"{self.rows:,} rows are saved in {self.partial}; to continue, run the same command with --resume",
                 err=True,
             )
         elif self.begun:
@@ -221,7 +220,7 @@ class Job:
         self.journal = journal
 
     def _draft(self) -> Path:
-        """Where the next journal is written before it replaces the last."""
+        """Where the next journal is written before it replaces the current one."""
         return self.journal_file.with_name(f"{self.journal_file.name}.new")
 
 

@@ -18,7 +18,7 @@ def label_options(verb: Verb) -> Verb:
             metavar="LABEL,TEXT",
             help="Names or numbers of the columns.  [default: label, text or a usual synonym]",
         ),
-        click.option("--no-header", is_flag=True, help="There is no row of names on top; number the columns from 1."),
+        click.option("--no-header", is_flag=True, help="There is no header row; columns are numbered from 1."),
     ]
     return decorate(verb, options)
 
@@ -31,7 +31,7 @@ def read_options(column_names: str | None, no_header: bool) -> dict[str, Any]:
     """
     names = column_names.split(",") if column_names is not None else None
     if names is not None and len(names) != 2:
-        raise click.UsageError(f"--columns must name two: label and text; got {column_names!r}.")
+        raise click.UsageError(f"--columns must name two columns, label and text; got {column_names!r}.")
     if no_header and names is None:
-        raise click.UsageError("With --no-header, say by --columns which columns hold the label and the text.")
+        raise click.UsageError("With --no-header, give the columns of label and text with --columns.")
     return {"columns": names, "has_header": not no_header}

@@ -30,26 +30,24 @@ KINDS = {".png": "png", ".html": "html", ".htm": "html"}
 FEW = 10  # distinct texts; up to this many are not clustered unless asked for
 
 
-@click.command(short_help="Draw texts as a map: who is near means the like.")
+@click.command(short_help="Draw texts on a 2-D map; nearby points have similar meaning.")
 @collection_options
-@click.option(
-    "-o", "--output", metavar="FILE.png|FILE.html", required=True, help="A picture, or a page to look through."
-)
-@click.option("--force", is_flag=True, help="Replace the file if it exists.")
+@click.option("-o", "--output", metavar="FILE.png|FILE.html", required=True, help="A plot, or an interactive page.")
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @click.option(
     "--method",
     type=click.Choice(["pca", "tsne", "umap"]),
     default="pca",
     show_default=True,
-    help="How the plane is made; umap needs umap-learn.",
+    help="Projection to the plane; umap needs umap-learn.",
 )
 @click.option(
-    "--perplexity", type=click.FloatRange(min=1), help="Of tsne: about how many neighbours a text has.  [default: 30]"
+    "--perplexity", type=click.FloatRange(min=1), help="tsne: approximate number of neighbours per text.  [default: 30]"
 )
 @click.option(
     "--clusters",
     type=click.Choice([*METHODS, "none"]),
-    help="What the colours show.  [default: labels, where --label names them, else kmeans]",
+    help="What the colours show.  [default: the labels if --label is given, else kmeans]",
 )
 @grouping_options
 @click.option("--title", metavar="TEXT", type=TEXT, help="[default: the file's name]")
@@ -70,14 +68,14 @@ def map(  # a verb's module has one function of its name
     dtype: str,
     **options: Any,
 ) -> None:
-    """Draw texts as a map: a point each, near those that mean the like, as far as a plane allows.
+    """Draw texts on a 2-D map; nearby points have similar meaning, as far as a plane allows.
 
-    A .png is a picture; a .html is one file to open in a browser: point at a text to read it, zoom, search, click a
-    name to see its group alone. Colours show the labels (--label), or clusters that are found here and named by their
-    words; up to 10 texts are not clustered unless --clusters asks for it.
+    A .png is a plot; a .html is a single file for the browser: hover over a text to read it, zoom, search, click a name
+    to see its group alone. Colours show the labels (--label), or clusters labelled by their words; up to 10 texts are
+    not clustered unless --clusters is given.
 
-    pca is the plane that shows most of the variance, the same each time. tsne keeps neighbours together, and distances
-    between groups mean nothing. Each map says how far its neighbours can be trusted.
+    pca is the plane with the most variance, the same every time. tsne keeps neighbours together, but distances between
+    groups are meaningless. Each map reports how trustworthy its neighbourhoods are.
     Needs scikit-learn and matplotlib: pip install -e '.[apps]'
 
     \b
@@ -108,7 +106,7 @@ def _choose_target(output: str, force: bool) -> Target:
     """Raise early if the map cannot be drawn or written."""
     kind = KINDS.get(Path(output).suffix.lower())
     if kind is None:
-        raise click.UsageError(f"{output!r} must end in .png, for a picture, or .html, for a page.")
+        raise click.UsageError(f"{output!r} must end in .png, for a plot, or .html, for a page.")
     from minisbert.analysis.maps import require_sklearn
 
     require_sklearn("a map")
@@ -156,7 +154,7 @@ def _write(
     title: str,
     caption: str,
 ) -> None:
-    """Write the picture or the page."""
+    """Write the plot or the page."""
     from minisbert.analysis.map_page import write_map_page
     from minisbert.analysis.map_picture import draw_map
 

@@ -28,8 +28,8 @@ class TextType(click.types.StringParamType):
             if sent.decode("utf-8", "ignore").encode() == sent:
                 cause = f"the locale (LC_ALL, LC_CTYPE, LANG) says {encoding}: set LC_ALL=C.UTF-8 or PYTHONUTF8=1"
             else:
-                cause = f"the terminal sends another encoding than {encoding}: set both to UTF-8, or read a file"
-            self.fail(f"{sent!r:.80} is no text in {encoding}; {cause}", param, ctx)
+                cause = f"the terminal does not send {encoding}: set both to UTF-8, or read a file"
+            self.fail(f"{sent!r:.80} is not valid {encoding} text; {cause}", param, ctx)
         return text
 
 
@@ -40,7 +40,7 @@ class CosineType(click.types.FloatParamType):
         """Raise for what no cosine can be."""
         number = super().convert(value, param, ctx)
         if not -1 <= number <= 1:
-            self.fail(f"{value} is no cosine, which is from -1 to 1, and no percentage.", param, ctx)
+            self.fail(f"must be a cosine, from -1 to 1, not a percentage; got {value}.", param, ctx)
         return number
 
 
@@ -85,15 +85,15 @@ def model_options(verb: Verb) -> Verb:
             metavar="NAME|FOLDER",
             envvar="MINISBERT_MODEL",
             show_envvar=True,
-            help="A model's name or a local folder.  [default: all-MiniLM-L6-v2]",
+            help="Model name or local folder.  [default: all-MiniLM-L6-v2]",
         ),
-        click.option("--revision", metavar="REV", help="Commit, branch or tag of a named model."),
-        click.option("--local-files-only", is_flag=True, help="Stay off the network."),
+        click.option("--revision", metavar="REV", help="Commit, branch or tag of the model."),
+        click.option("--local-files-only", is_flag=True, help="Do not use the network."),
         click.option(
             "--max-seq-length",
             type=click.IntRange(min=1),
             metavar="TOKENS",
-            help="Cut texts after so many tokens.  [default: the model's own limit]",
+            help="Cut texts after this many tokens.  [default: the model's own limit]",
         ),
     ]
     return decorate(gathered, options)
@@ -104,14 +104,14 @@ dtype_option = click.option(
     type=click.Choice(["float32", "float64"]),
     default="float32",
     show_default=True,
-    help="Of the weights, the computation and the vectors.",
+    help="dtype of weights, computation and vectors.",
 )
 cut_option = click.option(
     "--overflow",
     type=click.Choice(["warn", "error", "truncate"]),
     default="warn",
     show_default=True,
-    help="About texts that are too long: warn and cut, refuse, or cut silently.",
+    help="Texts that are too long: cut with a warning, raise an error, or cut silently.",
 )
 
 
@@ -124,36 +124,36 @@ def computing_options(verb: Verb) -> Verb:
             type=click.Choice(["warn", "error", "truncate", "chunk"]),
             default="warn",
             show_default=True,
-            help="About texts that are too long: warn and cut, refuse, cut silently, or embed them whole, in chunks.",
+            help="Texts that are too long: cut with a warning, raise an error, cut silently, or embed whole in chunks.",
         ),
         click.option(
             "--chunk-tokens",
             type=click.IntRange(min=1),
             metavar="TOKENS",
-            help="Length of a chunk.  [default: as much as the model reads]",
+            help="Chunk length.  [default: the model's limit]",
         ),
         click.option(
             "--overlap",
             type=click.IntRange(min=0),
             metavar="TOKENS",
-            help="What a chunk shares with the one before.  [default: 0; late: a quarter]",
+            help="Tokens shared with the previous chunk.  [default: 0; late: a quarter]",
         ),
         click.option(
             "--composition",
             type=click.Choice(["weighted_mean", "mean", "max", "first", "late"]),
             default="weighted_mean",
             show_default=True,
-            help="How the chunks of a text become one vector.",
+            help="How chunk vectors are combined into one.",
         ),
     ]
     return decorate(verb, options)
 
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def decorate(verb: Verb, options: Sequence[Callable[[Verb], Verb]]) -> Verb:
-    """Apply options so that ``--help`` lists them in the order given."""
+    """Apply options so that ``--help`` lists them in this order."""
     for option in reversed(options):
         verb = option(verb)
     return verb

@@ -18,7 +18,7 @@ class SaidLimit(NamedTuple):
 
     file: str
     key: str
-    tokens: float | None  # None: the file says nothing
+    tokens: float | None  # None: not in the file
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ def _check_limit(limit: int, tokenizer: Tokenizer, config: BertConfig) -> int:
     least, most = tokenizer.special_count + 1, config.max_position_embeddings
     if not least <= limit <= most:
         raise ValueError(
-            f"--max-seq-length: expected {least} (one token and the special ones) to {most} (the model has no more "
-            f"positions), got {limit}"
+            f"--max-seq-length: expected {least} (one token and the special tokens) to {most} (the model's positions), "
+            f"got {limit}"
         )
     return limit
 

@@ -51,17 +51,17 @@ class Target:
         if self.file is None:
             return
         if self.file.exists() and not self.file.is_file():
-            # a device, a pipe, a folder; renaming our file onto /dev/null would replace it
+            # a device, a pipe or a folder; renaming our file onto /dev/null would replace it
             raise OutputError(f"{self.file}: not a regular file; leave -o out to write to stdout")
         if not self.file.resolve().parent.is_dir():
-            raise OutputError(f"{self.file}: there is no folder {self.file.parent}; create it first")
+            raise OutputError(f"{self.file}: the folder {self.file.parent} does not exist; create it first")
         if self.file.exists() and any(_is_same_file(self.file, one) for one in _files_read(self.file)):
-            raise OutputError(f"{self.file}: is what is read, and would be lost; choose another name")
+            raise OutputError(f"{self.file}: is also the input, and would be overwritten; choose another name")
 
     def check_free(self) -> None:
         """Raise if the file exists, unless it is to be replaced."""
         if self.file is not None and self.file.exists() and not self.force:
-            raise OutputError(f"{self.file}: exists already; choose another name, or replace it with --force")
+            raise OutputError(f"{self.file}: already exists; choose another name, or overwrite it with --force")
 
 
 def _files_read(output: Path) -> Iterator[str | Path | int]:
@@ -87,13 +87,13 @@ def choose_target(file: str | None, output_format: str | None, force: bool) -> T
     """The output file and its format, by suffix or as given."""
     if file in (None, "-"):
         if output_format not in (None, "jsonl"):
-            raise click.UsageError(f"{output_format} cannot go to stdout; name a file with -o.")
+            raise click.UsageError(f"{output_format} cannot be written to stdout; give a file with -o.")
         return Target(None, "jsonl", force)
     path = Path(str(file))
     kind = output_format or FORMATS.get(path.suffix.lower())
     if kind is None:
         raise click.UsageError(
-            f"{str(file)!r} does not end in {', '.join(FORMATS)}; say what to write with --output-format."
+            f"{str(file)!r} does not end in {', '.join(FORMATS)}; choose a format with --output-format."
         )
     return Target(path, kind, force)
 

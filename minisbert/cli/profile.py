@@ -1,4 +1,4 @@
-"""``minisbert profile``: one forward pass as a table, operation by operation, beside what this machine could do."""
+"""``minisbert profile``: one forward pass by operation, compared with this machine's ceilings."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ _WORTH_A_WORD = 1.05  # above the ceiling by more than the ceiling's own noise
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
-    help="Threads of matrix products; everything else runs on one.",
+    help="Threads for matrix products; everything else runs on one.",
 )
 @click.option(
     "--repeat",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Passes of which the median is shown.  [default: as many as fit into 2 seconds, 3 to 100]",
+    help="Passes; their median is shown.  [default: as many as fit into 2 seconds, 3 to 100]",
 )
 @json_option
 @model_options
@@ -51,10 +51,9 @@ def profile(
 ) -> None:
     """Show where the time of a forward pass goes, operation by operation.
 
-    The code that embeds is run under a clock. FLOP and bytes are counted by formula, a byte once for each time that it
-    must be read or written. A roofline needs two ceilings, measured here and now: the speed of a matrix product, and
-    of a copy in memory. An operation's ceiling is what the two allow it, and `bound by` says which of them is in the
-    way.
+    The production code is timed. FLOP and bytes are computed by formula; each necessary read or write of a byte counts
+    once. The two ceilings of the roofline are measured on the spot: the speed of a matrix product and of a memory copy.
+    An operation's ceiling is what both allow, and `bound by` says which one limits it.
 
     \b
     Examples:
@@ -63,14 +62,14 @@ def profile(
       minisbert profile -i texts.txt --num-threads 2 --json
     """
     if source.file is None and not source.arguments:
-        raise click.UsageError("There is nothing to profile: give texts, or a file (-i).")
+        raise click.UsageError("Nothing to profile: give texts, or a file (-i).")
     encoder = choice.encoder(dtype)
     texts, left_out = _enough(source.read(), encoder)
     if not texts:
-        raise ValueError("profile: the input holds no texts; an empty line of a text file would be one")
+        raise ValueError("profile: the input has no texts; an empty line of a text file would count as one")
     encoder.tokenize(texts)  # warns about what is cut off
     if left_out:
-        click.echo(f"profiled: the first {len(texts):,} texts; more than {MOST_TOKENS:,} tokens say the same", err=True)
+        click.echo(f"profiled: the first {len(texts):,} texts; more than {MOST_TOKENS:,} tokens add nothing", err=True)
     found = measure(encoder, texts, num_threads=num_threads, passes=repeat)
     if as_json:
         click.echo(json.dumps(_to_json(found, encoder), indent=2))
@@ -102,9 +101,9 @@ def _heading(found: Profile, encoder: SentenceEncoder) -> list[str]:
     return [
         f"{encoder.folder.name}, {encoder.dtype}: {', '.join(work)}, {_count(found.num_threads, 'thread')}; "
         f"median of {_count(found.passes, 'pass', 'passes')}",
-        f"ceilings: {ceilings.gflop_per_s:.1f} GFLOP/s in a matrix product, {ceilings.gb_per_s:.1f} GB/s in a copy",
+        f"ceilings: matrix product {ceilings.gflop_per_s:.1f} GFLOP/s, memory copy {ceilings.gb_per_s:.1f} GB/s",
         f"versions: {', '.join(versions)}",
-        f"N = {found.tokens // found.batches} tokens of a batch{average}, T of one text; D = {config.hidden_size}, "
+        f"N = {found.tokens // found.batches} tokens in a batch{average}, T in a text; D = {config.hidden_size}, "
         f"H = {config.num_attention_heads}, K = {config.head_size}, F = {config.intermediate_size}; "
         f"{_count(config.num_hidden_layers, 'layer')}",
     ]
@@ -182,16 +181,16 @@ def _verdict(found: Profile) -> list[str]:
     """What the table adds up to, and what is odd about it."""
     speed, ceilings = found.cost.flop / found.seconds / 1e9, found.ceilings
     lines = [
-        f"Without the clock the pass takes {1e3 * found.unclocked:.3f} ms: "
+        f"Without timers the pass takes {1e3 * found.unclocked:.3f} ms: "
         f"{found.tokens / found.unclocked:,.0f} tokens/s, {found.texts / found.unclocked:,.1f} texts/s.",
-        f"It computes at {100 * speed / ceilings.gflop_per_s:.0f} % of the speed of a matrix product. "
+        f"It runs at {100 * speed / ceilings.gflop_per_s:.0f} % of the speed of a matrix product. "
         f"With every operation at its ceiling it would take {1e3 * found.least_seconds:.3f} ms.",
     ]
     above = {ceilings.bound(r.cost) for r in found.rows if ceilings.least_seconds(r.cost) > _WORTH_A_WORD * r.seconds}
     if "memory" in above:
-        lines.append("Above 100 % of memory: the bytes were still in the processor's cache, which is faster.")
+        lines.append("Above 100 % of memory: the bytes were still in the CPU cache, which is faster.")
     if "compute" in above:
-        lines.append("Above 100 % of compute: others were at work while the ceilings were measured. Measure again.")
+        lines.append("Above 100 % of compute: the machine was busy while the ceilings were measured. Measure again.")
     return lines
 
 

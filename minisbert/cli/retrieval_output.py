@@ -21,23 +21,23 @@ from minisbert.evaluation.retrieval_set import RetrievalSet
 def set_options(verb: Verb) -> Verb:
     """Add the shared options about folders and output to a verb."""
     options = [
-        click.option("--split", default="test", show_default=True, help="Which judgements: qrels/SPLIT.tsv."),
-        click.option("--grade-column", metavar="NAME", help="The column of the judgements that holds the grade."),
-        click.option("--without-title", is_flag=True, help="Leave the titles of documents out."),
+        click.option("--split", default="test", show_default=True, help="Judgements to use: qrels/SPLIT.tsv."),
+        click.option("--grade-column", metavar="NAME", help="Column of the judgements with the grade."),
+        click.option("--without-title", is_flag=True, help="Leave out the titles of documents."),
         json_option,
-        click.option("-o", "--output", metavar="FILE", help="Write the result as JSON, query by query."),
-        click.option("--force", is_flag=True, help="Replace the file if it exists."),
+        click.option("-o", "--output", metavar="FILE", help="Write the result as JSON, with every query."),
+        click.option("--force", is_flag=True, help="Overwrite the file if it exists."),
     ]
     return decorate(verb, options)
 
 
 def heading(found: RetrievalSet, split: str) -> list[str]:
-    """What was read, and how documents were made of it."""
-    left_out = f"; queries without: {found.queries_left_out:,}, left out" if found.queries_left_out else ""
+    """Describe the set, and how documents were formed."""
+    left_out = f"; {found.queries_left_out:,} queries without judgements left out" if found.queries_left_out else ""
     document = "title + text" if found.with_title else "text without title"
     if found.with_title and found.titles_repeated * 2 > len(found.documents):
         document += (
-            f"; {found.titles_repeated:,} texts begin with their title again (--without-title has it there only once)"
+            f"; {found.titles_repeated:,} texts repeat their title at the start (--without-title leaves it there once)"
         )
     return [
         f"{found.name}, {split}: {len(found.queries):,} queries, {len(found.documents):,} documents, "
@@ -47,7 +47,7 @@ def heading(found: RetrievalSet, split: str) -> list[str]:
 
 
 def in_words(cut: Cut, one: str, many: str | None = None) -> str:
-    """How many texts are cut, and how much is lost.
+    """Write how many texts are cut, and how much is lost.
 
     >>> in_words(Cut(texts=2000, texts_cut=500, tokens=300_000, tokens_lost=30_000), "document")
     '500 of 2,000 documents are cut and 10.0 % of all tokens are lost'
@@ -69,7 +69,7 @@ def interval(estimate: Estimate) -> str:
 
 
 def signed(difference: float) -> str:
-    """A difference, x 100, and none as +0.00.
+    """Write a difference, x 100; zero is +0.00.
 
     >>> signed(0.0123), signed(-0.00001)
     ('+1.23', '+0.00')
@@ -142,7 +142,7 @@ def choose_file(output: str | None, force: bool) -> Target | None:
 
 
 def give(lines: Sequence[str], whole: Any, as_json: bool, target: Target | None) -> None:
-    """Print the table or JSON, and write the file."""
+    """Print the table or the JSON, and write the file."""
     if target is not None and target.file is not None:
         with written_whole(target.file) as stream:
             stream.write(json.dumps(whole, indent=1, ensure_ascii=False).encode() + b"\n")

@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from minisbert.search.router import RouteChoice, Router
     from minisbert.search.routes import RouteTable
 
-# Name to module and short help, as in every group.
+# Name -> module and short help, as in every group.
 VERBS = {
-    "fit": ("route_fit", "Fit thresholds to labelled queries, or to the examples alone."),
-    "evaluate": ("route_evaluate", "Measure how well labelled queries find their routes."),
-    "draw": ("route_fit", "Make routes of a labelled table."),
+    "fit": ("route_fit", "Fit thresholds on labelled queries, or on the examples alone."),
+    "evaluate": ("route_evaluate", "Evaluate routes on labelled queries."),
+    "draw": ("route_fit", "Create routes from a labelled table."),
 }
 ASK = "ask"  # the hidden name of the routing verb
 NAME_WIDTH, LEAST_TEXT = 32, 16  # columns of a route's name, at most; of a text, at least
@@ -53,7 +53,7 @@ class _RouteGroup(LazyGroup):
         if args and args[0] not in (*self.verbs, *ctx.help_option_names):
             close = difflib.get_close_matches(args[0], self.verbs, 1)
             if close and not ctx.resilient_parsing and not Path(args[0]).exists():
-                ctx.fail(f"There is no file and no command {args[0]!r}. Did you mean {close[0]!r}?")
+                ctx.fail(f"No such file or command {args[0]!r}. Did you mean {close[0]!r}?")
             args = [ASK, *args]
         return super().parse_args(ctx, args)
 
@@ -74,11 +74,11 @@ class _RouteGroup(LazyGroup):
         self.format_commands(ctx, formatter)
 
 
-@click.group(cls=_RouteGroup, verbs=VERBS, short_help="Tell by meaning where a query belongs, or that it is none.")
+@click.group(cls=_RouteGroup, verbs=VERBS, short_help="Route queries by meaning, or reject them as out-of-scope.")
 def route() -> None:
-    """Tell by meaning where queries belong: to one of the routes, or to none of these.
+    """Route queries by meaning: to one of the routes, or to none if they are out-of-scope.
 
-    ROUTES is a file in YAML or JSON that names routes and gives a few examples of each:
+    ROUTES is a YAML or JSON file with names of routes and a few examples of each:
 
     \b
       routes:
@@ -87,13 +87,12 @@ def route() -> None:
           - how do I return this?
         hours:
           examples: [when do you open, are you open on Sunday]
-          threshold: 0.6       # of this route alone
-      threshold: 0.5           # what a score must reach
+          threshold: 0.6       # for this route only
+      threshold: 0.5           # minimum score
       scoring: nearest         # or centroid: the mean of the examples
 
-    All but names and examples may be left out; without a threshold every query gets the route that is closest. A
-    labelled CSV, TSV or JSONL will do as well: a route a label. A file that is named like a command is reached as
-    ./fit.
+    Only names and examples are required; without a threshold every query goes to the closest route. A labelled CSV, TSV
+    or JSONL works too: each label is a route. Write ./fit for a file that is named like a command.
 
     \b
     Examples:
@@ -103,7 +102,7 @@ def route() -> None:
       minisbert route fit routes.yaml queries.tsv -o fitted.yaml
       minisbert route evaluate routes.yaml queries.tsv
 
-    `minisbert route COMMAND --help` explains a command and shows more examples.
+    `minisbert route COMMAND --help` describes a command and shows more examples.
     """
 
 
@@ -111,13 +110,13 @@ def table_options(verb: Verb) -> Verb:
     """Add ROUTES and the options that override it to a verb."""
     options = [
         click.argument("routes", metavar="ROUTES", type=click.Path(exists=True, dir_okay=False, path_type=Path)),
-        click.option("--scoring", type=click.Choice(["nearest", "centroid"]), help="In place of what the file says."),
+        click.option("--scoring", type=click.Choice(["nearest", "centroid"]), help="Override the file's scoring."),
     ]
     return decorate(verb, options)
 
 
 threshold_option = click.option(
-    "--threshold", type=float, metavar="SCORE", help="For all routes, in place of what the file says."
+    "--threshold", type=float, metavar="SCORE", help="Threshold for all routes; overrides the file's."
 )
 
 
@@ -137,9 +136,9 @@ def ask(
     as_json: bool,
     choice: ModelChoice,
 ) -> None:
-    """Ask the routes."""
+    """Route the queries."""
     if source.file is None and not source.arguments:
-        raise click.UsageError("There is nothing to route: give texts, or a file of them (-i).")
+        raise click.UsageError("Nothing to route: give texts, or a file of texts (-i).")
     source.check()
     table = load_table(routes, scoring, threshold)
     texts = list(source.read())
@@ -162,8 +161,8 @@ def load_table(file: Path, scoring: str | None, threshold: float | None = None) 
     if scoring not in (None, table.scoring):
         if table.fitted is not None and threshold is None:
             raise click.UsageError(
-                f"The thresholds of {file} were fitted to the scoring {table.scoring!r}; fit them again "
-                f"(minisbert route fit --scoring {scoring}), or say a --threshold."
+                f"The thresholds of {file} were fitted for the scoring {table.scoring!r}; fit them again "
+                f"(minisbert route fit --scoring {scoring}), or give a --threshold."
             )
         table = replace(table, scoring=str(scoring), origin=None, fitted=None)
     if threshold is not None:
@@ -185,7 +184,7 @@ def _table(choices: list[RouteChoice], width: int) -> list[str]:
         cells += [pad(_cut(query, room), room), _cut(example, room)]
         lines.append("  ".join(cells).rstrip())
     if any(one.name is None for one in choices):
-        lines += ["", "none (x): none of these; x comes closest"]
+        lines += ["", "none (x): out-of-scope; x is the closest route"]
     return lines
 
 
@@ -204,7 +203,7 @@ def _blocks(choices: list[RouteChoice]) -> list[str]:
                 needs = "" if one.threshold is None else f"  needs {_needs(one.threshold)}"
                 lines[-1] += f"{needs}  like {printable(one.example)!r}"
         if one.name is None:
-            lines.append("> none of these")
+            lines.append("> none (out-of-scope)")
     return lines
 
 
@@ -220,7 +219,7 @@ def _needs(threshold: float | None) -> str:
 
 
 def _cut(text: str, room: int) -> str:
-    """Fit a text into a column."""
+    """Shorten a text to a column."""
     return shorten(printable(text[: 4 * room]), room) or "(empty)"
 
 

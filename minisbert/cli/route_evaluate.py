@@ -35,7 +35,7 @@ NAME_WIDTH, TEXT_WIDTH = 40, 60  # columns of a route's name and of a text, at m
 @threshold_option
 @click.option("--show", type=click.IntRange(0), default=10, show_default=True, help="Routes and confusions listed.")
 @click.option(
-    "--mistakes", type=click.IntRange(0), default=0, metavar="COUNT", help="List wrong answers, surest first."
+    "--mistakes", type=click.IntRange(0), default=0, metavar="COUNT", help="List mistakes, highest score first."
 )
 @queries_options
 @json_option
@@ -54,12 +54,13 @@ def evaluate(
     as_json: bool,
     choice: ModelChoice,
 ) -> None:
-    """Measure how well labelled queries find their routes, and how well those that belong to none are refused.
+    """Evaluate how well labelled queries are routed, and out-of-scope queries rejected.
 
-    QUERIES is a CSV, TSV or JSONL with a label and a text in each row: the name of a route, or `none` for what belongs
-    to none. Queries that are examples are left out. Give other queries than those that thresholds were fitted to.
+    QUERIES is a CSV, TSV or JSONL with a label and a text in each row: the name of a route, or `none` for out-of-scope
+    queries. Queries that are examples of a route are left out. Use other queries than those the thresholds were fitted
+    on.
 
-    Shown are all figures with their intervals, the routes that are found worst, and what is most often taken for what.
+    Shows all figures with their intervals, the worst routes, and the most frequent confusions.
 
     \b
     Examples:
@@ -87,12 +88,12 @@ def evaluate(
 
 
 def _name(name: str | None) -> str:
-    """A route's name, or none."""
-    return "none of these" if name is None else shorten(printable(name), NAME_WIDTH)
+    """A route's printed name."""
+    return "none (out-of-scope)" if name is None else shorten(printable(name), NAME_WIDTH)
 
 
 def _share(value: float) -> str:
-    """A share, x 100, or that there is none."""
+    """Write a share, x 100, or a dash."""
     return "-" if math.isnan(value) else f"{100 * value:.1f}"
 
 
@@ -111,7 +112,7 @@ def _route_lines(found: RouteReport, show: int) -> list[str]:
         [_name(one.name), f"{one.queries:,}", f"{one.routed:,}", *map(_share, (one.precision, one.recall, one.f1))]
         for one in worst + [none] * bool(none.queries or none.routed)
     ]
-    more = [f"and {len(scores) - show} routes more (--show)"] if len(scores) > show else []
+    more = [f"and {len(scores) - show} more routes (--show)"] if len(scores) > show else []
     return ["", *columns(rows), *more]
 
 
@@ -121,8 +122,8 @@ def _confusion_lines(found: RouteReport, show: int) -> list[str]:
     if not confusions or not show:
         return []
     rows = [(f"{count:,}", f"{_name(expected)} -> {_name(decided)}") for expected, decided, count in confusions[:show]]
-    more = [f"  and {len(confusions) - show} kinds more (--show)"] if len(confusions) > show else []
-    return ["", "most frequent mistakes: belongs to -> was sent to", *align(rows), *more]
+    more = [f"  and {len(confusions) - show} more (--show)"] if len(confusions) > show else []
+    return ["", "most frequent confusions: expected -> routed to", *align(rows), *more]
 
 
 def _mistake_lines(found: RouteReport, mistakes: int) -> list[str]:

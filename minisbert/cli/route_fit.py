@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from minisbert.search.routes import RouteTable
 
 ENDINGS = (".yaml", ".yml", ".json")
-SHOWN = 10  # names that are listed
+SHOWN = 10  # names listed
 
 
 def queries_options(verb: Verb) -> Verb:
     """Add the options about labelled queries to a verb."""
     options = [
-        click.option("--none-label", default="none", show_default=True, help="The label that means none of these."),
-        click.option("--unknown-is-none", is_flag=True, help="A label that is no route means none of these, too."),
+        click.option("--none-label", default="none", show_default=True, help="Label of out-of-scope queries."),
+        click.option("--unknown-is-none", is_flag=True, help="Treat every label that is not a route as out-of-scope."),
     ]
     return decorate(label_options(verb), options)
 
@@ -39,8 +39,8 @@ def queries_options(verb: Verb) -> Verb:
 def _output_options(verb: Verb) -> Verb:
     """Add an output file of routes to a verb."""
     options = [
-        click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="A .yaml or .json."),
-        click.option("--force", is_flag=True, help="Replace the file if it exists."),
+        click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write a .yaml or .json."),
+        click.option("--force", is_flag=True, help="Overwrite the file if it exists."),
     ]
     return decorate(verb, options)
 
@@ -48,7 +48,7 @@ def _output_options(verb: Verb) -> Verb:
 def _check_output(output: Path | None, force: bool) -> None:
     """Raise for a file that cannot be written, before seconds of work."""
     if output is not None and output.suffix.lower() not in ENDINGS:
-        raise click.UsageError(f"-o must end in {', '.join(ENDINGS)}; got {str(output)!r}.")
+        raise click.UsageError(f"-o must end in {', '.join(ENDINGS)}, got {str(output)!r}.")
     Target(output, "routes", force).check()
 
 
@@ -66,16 +66,17 @@ def _check_output(output: Path | None, force: bool) -> None:
     type=click.Choice(["accuracy", "balanced", "precision"]),
     default="accuracy",
     show_default=True,
-    help="Most queries right; the same with routes and none weighing alike; or most answers at a precision.",
+    help="Most correct queries; the same, with in-scope and out-of-scope weighted equally; or most routed queries at a "
+    "minimum precision.",
 )
 @click.option("--precision", type=click.FloatRange(0, 1, min_open=True), default=0.95, show_default=True, metavar="P")
 @click.option(
     "--per-route/--one",
     default=None,
-    help="Thresholds of their own, or one for all.  [default: their own if that is better on held-out queries]",
+    help="A threshold per route, or one for all.  [default: per route if better on held-out queries]",
 )
-@click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="Parts of the cross-validation.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the parts.")
+@click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="Cross-validation folds.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed of the folds.")
 @queries_options
 @json_option
 @model_options
@@ -93,16 +94,16 @@ def fit(
     choice: ModelChoice,
     **settings: Any,
 ) -> None:
-    """Fit the thresholds of routes to labelled queries, and write routes with thresholds.
+    """Fit the thresholds of routes on labelled queries, and write the routes with their thresholds.
 
-    QUERIES is a CSV, TSV or JSONL with a label and a text in each row: the name of a route, or `none` for what belongs
-    to none. Without QUERIES the examples themselves are asked, each left out of its route: once as a query that belongs
-    there, and once, with its whole route hidden, as one that belongs nowhere. Such thresholds are rather high.
+    QUERIES is a CSV, TSV or JSONL with a label and a text in each row: the name of a route, or `none` for out-of-scope
+    queries. Without QUERIES the examples themselves are used, each left out of its route: once as an in-scope query,
+    and once, with its whole route hidden, as an out-of-scope query. Thresholds fitted this way are rather high.
 
-    Every possible threshold is counted. The figures "held out" are of a cross-validation: each query is judged by
-    thresholds that were fitted without it, and with --unknown-is-none also without the other queries of its label, for
-    people will ask what nobody has thought of. Queries that are examples are left out. The file remembers the model,
-    and is refused with another; comments of the old file are not in it.
+    Every possible threshold is tried. The "held out" figures come from cross-validation: each query is judged by
+    thresholds fitted without it, and with --unknown-is-none also without the other queries of its label, because users
+    will ask what nobody expected. Queries that are examples are left out. The file records the model and is refused
+    with any other; comments of the old file are not kept.
 
     \b
     Examples:
@@ -143,9 +144,9 @@ def _fit_lines(found: ThresholdFit, table: RouteTable, file: Path) -> list[str]:
     lines += ["", "x 100, held out (95 % interval)", *align(figures(found.held_out))]
     if found.gain_of_own is not None:
         gain, low, high = (f"{100 * number + 0.0:+.2f}" for number in found.gain_of_own)
-        lines += ["", f"thresholds of their own beside one for all, held out: {gain} ({low} to {high})"]
+        lines += ["", f"gain of a threshold per route over one for all, held out: {gain} ({low} to {high})"]
     seen = 100 * float(found.seen.correct.mean())
-    return [*lines, "", f"On the queries that they were fitted to, {seen:.2f} are right, which is too good to be true."]
+    return [*lines, "", f"On the queries they were fitted on, {seen:.2f} are correct, which is too optimistic."]
 
 
 def count_routes(table: RouteTable) -> str:
@@ -160,20 +161,20 @@ def count_routes(table: RouteTable) -> str:
 def counted(report: RouteReport) -> str:
     """The number of queries, in words."""
     queries, none = len(report.decided), int((report.queries.expected < 0).sum())
-    left_out = f"; {report.queries.left_out:,} more are examples, and left out" if report.queries.left_out else ""
-    return f"{queries:,} quer{'ies' if queries != 1 else 'y'}, {none:,} of them of none{left_out}"
+    left_out = f"; {report.queries.left_out:,} more are examples and left out" if report.queries.left_out else ""
+    return f"{queries:,} quer{'ies' if queries != 1 else 'y'}, {none:,} of them out-of-scope{left_out}"
 
 
 def figures(report: RouteReport) -> list[tuple[str, str]]:
     """The figures of a report that are defined."""
     rows = [
-        ("right", report.accuracy()),
-        ("  queries of routes that get their own", report.in_scope_accuracy()),
-        ("  the same, if nothing were refused", report.best_is_right()),
-        ("  queries of none that are refused", report.none_recall()),
-        ("queries that get a route", report.answered()),
-        ("  of those, right", report.precision()),
-        ("AUROC: queries of routes score higher", report.auroc()),
+        ("accuracy", report.accuracy()),
+        ("  in-scope queries routed correctly", report.in_scope_accuracy()),
+        ("  the same, if nothing were rejected", report.best_is_right()),
+        ("  out-of-scope queries rejected", report.none_recall()),
+        ("queries routed", report.answered()),
+        ("  of those, correct", report.precision()),
+        ("AUROC: in-scope over out-of-scope", report.auroc()),
     ]
     return [(name, percent(estimate)) for name, estimate in rows if estimate is not None]
 
@@ -221,17 +222,17 @@ def _fit_to_json(found: ThresholdFit, table: RouteTable) -> dict[str, Any]:
 @click.command(short_help=VERBS["draw"][1])
 @click.argument("table", metavar="TABLE", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @_output_options
-@click.option("--per-route", type=click.IntRange(1), metavar="COUNT", help="Examples of each route.  [default: all]")
+@click.option("--per-route", type=click.IntRange(1), metavar="COUNT", help="Examples per route.  [default: all]")
 @click.option(
     "--hold-out",
     type=click.IntRange(0),
     default=0,
     metavar="COUNT",
-    help="Labels, drawn at random, that get no route: their texts belong to none of these.",
+    help="Random labels that get no route: their texts are out-of-scope.",
 )
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the draws.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed.")
 @click.option("--scoring", type=click.Choice(["nearest", "centroid"]), default="nearest", show_default=True)
-@click.option("--none-label", default="none", show_default=True, help="The label of texts that make no route.")
+@click.option("--none-label", default="none", show_default=True, help="Label of texts that form no route.")
 @label_options
 def draw(
     table: Path,
@@ -245,10 +246,10 @@ def draw(
     column_names: str | None,
     no_header: bool,
 ) -> None:
-    """Make a file of routes of a labelled table: a route a label, with some of its texts as examples.
+    """Create a file of routes from a labelled table: a route per label, with some of its texts as examples.
 
-    With --hold-out some labels get no route, to see how well a router refuses what it does not know: ask it all texts
-    with `route fit` and `route evaluate`, and say --unknown-is-none.
+    With --hold-out some labels get no route, to test how well a router rejects out-of-scope queries: run `route fit`
+    and `route evaluate` on all texts with --unknown-is-none.
 
     \b
     Examples:

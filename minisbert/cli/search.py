@@ -23,14 +23,14 @@ LEAST_TEXT = 20  # columns of a text, at least
 @click.argument("database", metavar="DB")
 @click.argument("query", type=TEXT)
 @click.option(
-    "-k", "--top-k", type=click.IntRange(min=1), default=10, show_default=True, metavar="K", help="Documents to find."
+    "-k", "--top-k", type=click.IntRange(min=1), default=10, show_default=True, metavar="K", help="Documents to return."
 )
-@click.option("--where", metavar="CONDITION", help="Only among documents whose metadata meet it.")
+@click.option("--where", metavar="CONDITION", help="Search only documents whose metadata match.")
 @click.option(
     "--in-sql/--in-memory",
     default=True,
-    help="Read the vectors for this query alone, or load all of them first; the same documents.  [default: in SQL, "
-    "which for a single query is faster and needs little memory]",
+    help="Scan the vectors in SQL, or load them into memory first; the result is the same.  [default: in SQL, which is "
+    "faster for a single query and needs little memory]",
 )
 @json_option
 @model_options
@@ -39,13 +39,12 @@ def search(
 ) -> None:
     """Find the documents of a database that are closest in meaning to a query.
 
-    The search is exact: every document is compared. Each is shown with its score (by default the cosine, 1 at most),
-    its id, and its best chunk: the characters that it spans, and its text. The model is the one that made the
-    database.
+    The search is exact: every document is compared. Each result has its score (by default the cosine, at most 1), its
+    id, and its best chunk: the characters it spans, and its text. The model is the one that built the database.
 
-    A condition compares fields of the metadata with values: = <> < <= > >=, IN ('en', 'fr'), LIKE 'a%', IS NULL,
-    joined by AND, OR, NOT and parentheses. A 'text' stands in single quotes. Names of fields stand alone, or in double
-    quotes if they hold blanks or dashes; a.b is b inside a.
+    A condition compares metadata fields with values: = <> < <= > >=, IN ('en', 'fr'), LIKE 'a%', IS NULL, joined by
+    AND, OR, NOT and parentheses. Strings are in single quotes. Field names are bare, or in double quotes if they
+    contain spaces or dashes; a.b is b inside a.
 
     \b
     Examples:
@@ -73,7 +72,7 @@ def search(
         }
         click.echo(json.dumps(record, ensure_ascii=False).encode())
         return
-    click.echo("\n".join(_table(hits, terminal_width())) if hits else "no document meets the condition")
+    click.echo("\n".join(_table(hits, terminal_width())) if hits else "no document matches the condition")
 
 
 def _table(hits: list[Hit], width: int) -> list[str]:

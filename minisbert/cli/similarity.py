@@ -1,4 +1,4 @@
-"""``minisbert similarity``: every text against every text, as a matrix."""
+"""``minisbert similarity``: all pairwise similarities of some texts, as a matrix."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 METRICS = {
     "cosine": "cosine similarity: 1 same direction, 0 unrelated, -1 opposite",
-    "dot": "dot product: larger is more alike",
-    "euclidean": "negative Euclidean distance: 0 is the same vector, further below is less alike",
-    "manhattan": "negative Manhattan distance: 0 is the same vector, further below is less alike",
+    "dot": "dot product: larger is more similar",
+    "euclidean": "negative Euclidean distance: 0 is the same vector, more negative is less similar",
+    "manhattan": "negative Manhattan distance: 0 is the same vector, more negative is less similar",
     "angular": "angular distance: 0 same direction, 0.5 unrelated, 1 opposite",
 }
 LABEL_WIDTH = (20, 40)  # columns of a text, at least and at most
 NUMBER_WIDTH = 8  # columns of a cosine with its spacing
 
 
-@click.command(short_help="Show how alike texts are.")
+@click.command(short_help="Show how similar texts are.")
 @input_options
-@click.option("--metric", type=click.Choice(list(METRICS)), help="[default: the model's own, mostly cosine]")
-@click.option("--calibration", metavar="FILE", help="Show percentiles, too: a file that `calibrate` wrote.")
+@click.option("--metric", type=click.Choice(list(METRICS)), help="[default: the model's own, usually cosine]")
+@click.option("--calibration", metavar="FILE", help="Also show percentiles, from a file written by `calibrate`.")
 @json_option
 @computing_options
 @model_options
@@ -43,10 +43,10 @@ def similarity(
     dtype: str,
     **long_texts: Any,
 ) -> None:
-    """Show how alike texts are: every text against every text.
+    """Show how similar texts are, each compared with every other.
 
-    What 0.3 means depends on model and texts. With --calibration each score is also shown as a percentile: it is above
-    so many percent of random pairs of the corpus that was calibrated.
+    What 0.3 means depends on model and texts. With --calibration each score is also shown as a percentile: the share of
+    random pairs of the calibration corpus that score lower.
 
     \b
     Examples:
@@ -57,7 +57,7 @@ def similarity(
     """
     texts = list(source.read())
     if len(texts) < 2:
-        raise click.UsageError(f"There is nothing to compare: expected at least two texts, got {len(texts)}.")
+        raise click.UsageError(f"Nothing to compare: expected at least two texts, got {len(texts)}.")
     from minisbert.similarity import SIMILARITIES, angular_distance
 
     calibrated = _load(calibration)
@@ -75,7 +75,7 @@ def similarity(
     lines = [METRICS[name], "", *_matrix(labels, [[_number(score) for score in row] for row in scores.tolist()])]
     if calibrated is not None:
         percentiles = [[calibrated.write(one) for one in row] for row in calibrated.percentile(scores).tolist()]
-        lines += ["", f"percentiles: above so many % of {_sample(calibrated)}", "", *_matrix(labels, percentiles)]
+        lines += ["", f"percentiles: above this % of {_sample(calibrated)}", "", *_matrix(labels, percentiles)]
     if len(texts) > 2:
         lines += ["", most_similar(scores, is_distance=name == "angular")]
     click.echo("\n".join(lines))

@@ -50,7 +50,7 @@ def shorten(text: str, width: int) -> str:
     if display_width(text) <= width:
         return text
     while text and display_width(text) > width - 1:
-        text = text[: min(len(text) - 1, 2 * width)]  # a column takes at least half a character, most texts one
+        text = text[: min(len(text) - 1, 2 * width)]  # a column holds at least half a character, usually one
     return f"{text.rstrip()}…"
 
 

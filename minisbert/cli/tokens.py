@@ -16,7 +16,7 @@ from minisbert.cli.table import display_width, pad, printable, shorten, terminal
 if TYPE_CHECKING:
     from minisbert.cli.outline import Outline
 
-CUT_SHOWN = 10  # pieces cut off that the table lists; --json gives all
+CUT_SHOWN = 10  # cut-off tokens listed in the table; --json gives all
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class Split:
     cut: list[tuple[int, str]]
 
 
-@click.command(short_help="Show the pieces that a text becomes, and what is cut off.")
+@click.command(short_help="Show how a text is tokenized, and what is cut off.")
 @input_options
 @json_option
 @model_options
 def tokens(source: TextSource, as_json: bool, choice: ModelChoice) -> None:
-    """Show the pieces that a text becomes, their ids, and what is cut off.
+    """Show how a text is tokenized, the ids of its pieces, and what is cut off.
 
-    A piece that starts with ## continues the one before. The limit counts special tokens such as [CLS] and [SEP] too.
+    A piece that starts with ## continues the previous one. The limit includes special tokens such as [CLS] and [SEP].
 
     \b
     Examples:
@@ -45,7 +45,7 @@ def tokens(source: TextSource, as_json: bool, choice: ModelChoice) -> None:
     """
     texts = list(source.read())
     if not texts and source.file is None:
-        raise click.UsageError("There is nothing to split: give texts, or a file (-i).")
+        raise click.UsageError("Nothing to tokenize: give texts, or a file (-i).")
     from minisbert.cli.outline import read_outline
 
     outline = read_outline(

@@ -25,35 +25,37 @@ if TYPE_CHECKING:
     from minisbert.training.finetune import DevSet, Finetuned, Settings, StepReport
 
 KINDS = ("pairs", "triplets", "scored", "labelled", "texts")
-RECENT = 50  # losses whose mean is shown
+RECENT = 50  # the running loss is the mean of this many
 
 _data_options = [
-    click.option("--kind", type=click.Choice(KINDS), help="What a row is.  [default: told by the columns]"),
-    click.option("--columns", metavar="NAME,NAME..", help="Names or numbers of the columns; say --kind, too."),
-    click.option("--scale", metavar="LOW,HIGH", help="What scores can be; they are mapped to 0..1."),
-    click.option("--no-header", is_flag=True, help="The files have no row of names; number the columns from 1."),
+    click.option("--kind", type=click.Choice(KINDS), help="What a row is.  [default: inferred from the columns]"),
+    click.option("--columns", metavar="NAME,NAME..", help="Names or numbers of the columns; needs --kind."),
+    click.option("--scale", metavar="LOW,HIGH", help="Range of the scores; they are mapped to 0..1."),
+    click.option("--no-header", is_flag=True, help="The files have no header row; columns are numbered from 1."),
 ]
 _training_options = [
-    click.option("--loss", metavar="NAME", help="One of those below.  [default: the usual one for the kind]"),
+    click.option("--loss", metavar="NAME", help="One of the losses above.  [default: the first for the kind]"),
     click.option("--loss-option", "loss_options", multiple=True, metavar="NAME=VALUE", help="Such as scale=20."),
-    click.option("--epochs", type=click.IntRange(1), default=1, show_default=True, help="Times to see every example."),
-    click.option("--batch-size", type=click.IntRange(2), default=32, show_default=True, help="Examples of a step."),
-    click.option("--learning-rate", type=float, default=2e-5, show_default=True, help="At its highest."),
-    click.option("--warmup", type=float, default=0.1, show_default=True, help="Share of all steps that it rises."),
-    click.option("--weight-decay", type=float, default=0.01, show_default=True, help="Of AdamW."),
-    click.option("--max-grad-norm", type=float, default=1.0, show_default=True, help="Shorten longer gradients."),
-    click.option("--dropout", type=float, default=0.1, show_default=True, help="Rate; 0 for none."),
-    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all that is random."),
+    click.option("--epochs", type=click.IntRange(1), default=1, show_default=True, help="Passes over the examples."),
+    click.option("--batch-size", type=click.IntRange(2), default=32, show_default=True, help="Examples per step."),
+    click.option("--learning-rate", type=float, default=2e-5, show_default=True, help="Peak learning rate."),
+    click.option(
+        "--warmup", type=float, default=0.1, show_default=True, help="Share of steps in which the rate rises."
+    ),
+    click.option("--weight-decay", type=float, default=0.01, show_default=True, help="AdamW's weight decay."),
+    click.option("--max-grad-norm", type=float, default=1.0, show_default=True, help="Clip gradients to this norm."),
+    click.option("--dropout", type=float, default=0.1, show_default=True, help="Dropout rate; 0 is none."),
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed."),
     click.option("--cache-tokens", type=click.IntRange(1), help="Gradient caching: tokens in memory at a time."),
-    click.option("--num-threads", type=click.IntRange(1), help="Decides the last digits.  [default: one a processor]"),
+    click.option("--num-threads", type=click.IntRange(1), help="Affects last digits.  [default: one per processor]"),
 ]
 _run_options = [
     click.option("--dev", type=click.Path(exists=True, path_type=Path), help="Scored pairs, or a folder like BEIR's."),
-    click.option("--dev-columns", metavar="SCORE,SENTENCE1,SENTENCE2", help="Of the dev file, if unusual."),
-    click.option("--evaluate-every", type=click.IntRange(1), metavar="STEPS", help="[default: an epoch]"),
+    click.option("--dev-columns", metavar="SCORE,SENTENCE1,SENTENCE2", help="Columns of the dev file, if unusual."),
+    click.option("--evaluate-every", type=click.IntRange(1), metavar="STEPS", help="[default: every epoch]"),
     click.option("--checkpoint-every", type=click.IntRange(1), default=200, show_default=True, metavar="STEPS"),
-    click.option("--resume", is_flag=True, help="Go on from OUT.checkpoint, bit for bit."),
-    click.option("--force", is_flag=True, help="Begin anew though there is an OUT.checkpoint."),
+    click.option("--resume", is_flag=True, help="Continue from OUT.checkpoint, bit for bit."),
+    click.option("--force", is_flag=True, help="Start over even if OUT.checkpoint exists."),
     click.option("--from-scratch", metavar="LAYERS,WIDTH,HEADS", help="Random weights of this size, such as 2,128,4."),
 ]
 
@@ -79,20 +81,20 @@ def train(
     choice: ModelChoice,
     **options: Any,
 ) -> None:
-    """Fine-tune a model on examples, and write a folder that sentence-transformers loads, too.
+    """Fine-tune a model on examples, and write a folder that sentence-transformers loads too.
 
-    FILE is TSV (without quoting), CSV or JSONL, plain or .gz. What a row is, is told by its columns:
+    FILE is TSV (without quoting), CSV or JSONL, plain or .gz. Its columns tell what a row is, and which losses fit:
 
     \b
       pairs      anchor, positive             multiple_negatives_ranking
       triplets   anchor, positive, negative   multiple_negatives_ranking, triplet
       scored     sentence1, sentence2, score  cosent, cosine_similarity
       labelled   sentence1, sentence2, label  softmax, contrastive (labels 0 and 1)
-      texts      text, label                  multiple_negatives_ranking, on pairs of a label
+      texts      text, label                  multiple_negatives_ranking, on pairs with the same label
       texts      text                         simcse
 
-    With --dev the model is scored before, on the way and at the end, and the best weights are kept. OUT.checkpoint
-    holds the state of the run. After Ctrl-C, or a crash, the same command with --resume goes on from it.
+    With --dev the model is scored before, during and after training, and the best weights are kept. OUT.checkpoint
+    holds the state of the run. After Ctrl-C or a crash, the same command with --resume continues from it.
 
     \b
     Examples:
@@ -124,8 +126,8 @@ def train(
             )
         if not done.is_finished:
             raise click.ClickException(
-                f"stopped after step {done.progress.step}; {checkpoint} holds all of it: the same command with "
-                "--resume goes on"
+                f"stopped after step {done.progress.step}; {checkpoint} holds the whole state: the same command with "
+                "--resume continues"
             )
         began_with = f"{encoder.folder.name}'s tokenizer, random weights" if from_scratch else encoder.folder.name
         summary = _summary(done, examples, settings, dev_set)
@@ -138,15 +140,15 @@ def train(
 def _check_call(options: dict[str, Any], dev: Path | None, dev_columns: str | None, resume: bool, force: bool) -> None:
     """Raise for options that make no sense whatever the files hold."""
     if resume and force:
-        raise click.UsageError("--resume goes on with the earlier run, and --force throws it away: say one of them.")
+        raise click.UsageError("--resume continues the earlier run, and --force discards it: give only one of them.")
     if dev is None and (dev_columns is not None or options["evaluate_every"] is not None):
-        raise click.UsageError("--dev-columns and --evaluate-every are about the dev set: say --dev, too.")
+        raise click.UsageError("--dev-columns and --evaluate-every are about the dev set: they need --dev.")
     if dev_columns is not None and dev_columns.count(",") != 2:
         raise click.UsageError(f"--dev-columns must name three: score, first and second sentence; got {dev_columns!r}.")
     if options["columns"] is not None and options["kind"] is None:
-        raise click.UsageError(f"With --columns, say --kind, too: {', '.join(KINDS)}.")
+        raise click.UsageError(f"--columns needs --kind: {', '.join(KINDS)}.")
     if options["no_header"] and options["columns"] is None:
-        raise click.UsageError("With --no-header, say by --columns, as numbers from 1, which columns to read.")
+        raise click.UsageError("With --no-header, give the columns to read with --columns, as numbers from 1.")
 
 
 @contextmanager
@@ -159,7 +161,7 @@ def _claimed(output: Path) -> Iterator[Path]:
     if not output.name:
         raise click.UsageError(f"-o must be the name of a new folder, got {str(output)!r}.")
     if not output.resolve().parent.is_dir():
-        raise click.ClickException(f"{output}: there is no folder {output.parent}; create it first")
+        raise click.ClickException(f"{output}: the folder {output.parent} does not exist; create it first")
     checkpoint = output.with_name(f"{output.name}.checkpoint")
     lock_file = output.with_name(f"{output.name}.checkpoint.lock")
     lock = FileLock(lock_file)
@@ -182,14 +184,14 @@ def _check_places(output: Path, checkpoint: Path, resume: bool, force: bool) -> 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         hint = "choose another name"
         if checkpoint.exists() and (output / "training.json").exists():  # killed between the last two steps
-            hint = f"it is a finished run; {checkpoint} is left over from it, and you can remove it"
+            hint = f"it is a finished run, and {checkpoint} is left over from it; you can remove the checkpoint"
         raise click.ClickException(f"{output}: exists and is not an empty folder; {hint}")
     if checkpoint.exists() and not resume and not force:
         raise click.ClickException(
-            f"{checkpoint}: an earlier run was stopped here; go on with --resume, or begin anew with --force"
+            f"{checkpoint}: an earlier run was interrupted; continue it with --resume, or start over with --force"
         )
     if resume and not checkpoint.exists():
-        raise click.ClickException(f"{checkpoint}: there is no such checkpoint to resume from; leave --resume out")
+        raise click.ClickException(f"{checkpoint}: no such checkpoint to resume from; leave --resume out")
 
 
 def _ask(files: tuple[Path, ...], options: dict[str, Any]) -> tuple[Examples, Settings]:
@@ -228,7 +230,7 @@ def _two_numbers(said: str) -> tuple[float, float]:
     except ValueError:
         low = high = math.nan
     if not -math.inf < low < high < math.inf:
-        raise click.UsageError(f"--scale must be LOW,HIGH, such as 0,5; got {said!r}.")
+        raise click.UsageError(f"--scale must be LOW,HIGH, such as 0,5, got {said!r}.")
     return low, high
 
 
@@ -240,7 +242,7 @@ def _three_sizes(said: str) -> tuple[int, int, int]:
         layers = width = heads = 0
     if min(layers, width, heads) < 1 or width % heads:
         raise click.UsageError(
-            f"--from-scratch must be LAYERS,WIDTH,HEADS, such as 2,128,4, and HEADS divide WIDTH; got {said!r}."
+            f"--from-scratch must be LAYERS,WIDTH,HEADS, such as 2,128,4, where HEADS divides WIDTH; got {said!r}."
         )
     return layers, width, heads
 
@@ -249,7 +251,7 @@ def _loss_option(said: str) -> tuple[str, float | str | bool]:
     """Parse NAME=VALUE; a value is a number, true, false or a word."""
     name, equals, value = said.partition("=")
     if not equals:
-        raise click.UsageError(f"--loss-option must be NAME=VALUE, such as scale=20; got {said!r}.")
+        raise click.UsageError(f"--loss-option must be NAME=VALUE, such as scale=20, got {said!r}.")
     if value.lower() in ("true", "false"):
         return name, value.lower() == "true"
     try:
@@ -375,9 +377,9 @@ def _report(summary: dict[str, Any], output: Path) -> list[str]:
         scores = dict(summary["dev"]["scores"])
         best = summary["best_step"]
         lines.append(
-            f"{summary['dev']['name']}, {summary['dev']['measure']}: {scores[0]:.2f} before, {scores[best]:.2f} at its "
-            f"best, step {best}, whose weights these are"
+            f"{summary['dev']['name']}, {summary['dev']['measure']}: {scores[0]:.2f} before, {scores[best]:.2f} at the "
+            f"best step, {best}, whose weights were kept"
         )
         if best == 0:
-            lines.append("no step was better than the start: these are the weights that training began with")
+            lines.append("no step improved the dev score: these are the initial weights")
     return [*lines, f"wrote {output}"]

@@ -33,15 +33,15 @@ from minisbert.proof.ledger import (
     type=click.Choice(["recorded", "torch"]),
     default="recorded",
     show_default=True,
-    help="Tensors recorded with the package, or PyTorch, live (extra `verify`): any model, any TEXTS.",
+    help="Tensors recorded with the package, or live PyTorch (extra `verify`) for any model and TEXTS.",
 )
 @click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
 @click.option(
     "--mine",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Check your own port: an .npz with some of the tensors under the ledger's names.",
+    help="Check your own port: an .npz with some of the tensors, named as in the ledger.",
 )
-@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Write our tensors to an .npz as well.")
+@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Also write our tensors to an .npz.")
 @json_option
 @model_options
 def verify(
@@ -55,8 +55,8 @@ def verify(
 ) -> None:
     """Compare every intermediate tensor with PyTorch's, and name the first that differs.
 
-    Without TEXTS, three short texts go through the model and are compared with tensors that PyTorch computed and
-    that the package carries. The exit code is 1 if any tensor leaves its bound.
+    Without TEXTS, three short texts go through the model and are compared with tensors recorded from PyTorch and
+    included in the package. The exit code is 1 if any tensor exceeds its bound.
 
     \b
     Example:
@@ -76,7 +76,7 @@ def verify(
         click.echo(json.dumps(ledger_to_json(rows, reference, dtype), indent=2))
     else:
         whose = "this package" if mine is None else str(mine)
-        click.echo(f"{whose}, {dtype}, beside PyTorch: {reference.origin}")
+        click.echo(f"{whose}, {dtype}, compared with PyTorch: {reference.origin}")
         click.echo(f"texts: {', '.join(repr(text) for text in reference.texts)}\n")
         click.echo(format_ledger(rows))
         click.echo(f"\n{verdict(rows, reference)}")
@@ -91,13 +91,13 @@ def _reference(encoder: SentenceEncoder, texts: tuple[str, ...], against: str, d
 
         return torch_reference(encoder.folder, texts or recorded.texts, dtype, encoder.max_seq_length)
     if texts:
-        raise click.UsageError("recorded tensors exist for their own texts only; for TEXTS add --against torch")
+        raise click.UsageError("Recorded tensors exist only for their own texts; for TEXTS add --against torch.")
     return recorded
 
 
 def _read_mine(file: Path) -> dict[str, np.ndarray]:
-    """Read the user's tensors; pickled objects are rejected, because opening them can run code."""
-    expected = f"{file}: expected an .npz with tensors under the ledger's names, but"
+    """Read the user's tensors; pickled objects are refused, because loading them can run code."""
+    expected = f"{file}: expected an .npz with tensors named as in the ledger, but"
     if not zipfile.is_zipfile(file):
         if not file.read_bytes().startswith(b"\x93NUMPY"):
             raise ValueError(f"{expected} this is another kind of file; np.savez writes one")
@@ -112,5 +112,5 @@ def _read_mine(file: Path) -> dict[str, np.ndarray]:
     except Exception as error:  # zipfile, zlib and NumPy each raise their own for a damaged file
         raise ValueError(f"{expected} {error or type(error).__name__}") from error
     if odd := [name for name, tensor in tensors.items() if not isinstance(tensor, np.ndarray)]:
-        raise ValueError(f"{expected} {odd[0]!r} in it is no array")
+        raise ValueError(f"{expected} {odd[0]!r} in it is not an array")
     return tensors

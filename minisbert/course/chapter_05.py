@@ -178,7 +178,7 @@ def suspect(encoder: SentenceEncoder, number: Literal[1, 2]) -> SentenceEncoder:
     elif number == 2:
         table = table[::-1]
     else:
-        raise ValueError(f"suspect: there are two, 1 and 2, got {number!r}")
+        raise ValueError(f"suspect: number must be 1 or 2, got {number!r}")
     broken = replace(params, layers=tuple(layers), embeddings=replace(params.embeddings, token_type=table))
     return encoder.with_model(replace(encoder.model, params=broken))
 

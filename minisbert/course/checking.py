@@ -25,7 +25,7 @@ def it_fails(what: str) -> Iterator[None]:
         first = str(error).strip().splitlines()[:1]
         sys.stdout.write(f"{what}: the check fails, as it should: {first[0] if first else 'AssertionError'}\n")
         return
-    raise AssertionError(f"{what}: the check was expected to fail, and passed; what does it check?")
+    raise AssertionError(f"{what}: the check should fail, but passed; what does it check?")
 
 
 def data_file(name: str) -> Path | None:

@@ -61,7 +61,7 @@ def bootstrap_mean(
     array: Array = np.asarray(values, np.float64)
     if array.ndim != 1 or len(array) == 0 or not np.isfinite(array).all():
         raise ValueError(
-            f"bootstrap_mean: expected a row of finite numbers, one a query and at least one, got shape {array.shape}"
+            f"bootstrap_mean: expected at least one finite number, one per query, got shape {array.shape}"
             + ("" if np.isfinite(array).all() else f" with {np.count_nonzero(~np.isfinite(array))} NaN or infinite")
         )
     if not 0 < confidence < 1 or isinstance(resamples, bool) or resamples < 1:

@@ -105,14 +105,14 @@ def read_labelled(
     (['where is my card', 'hello'], ['card', 'greeting'])
     """
     if columns is not None and (isinstance(columns, str) or len(columns) != 2):
-        raise ValueError(f"read_labelled: columns must be two: label and text; got {columns!r}")
+        raise ValueError(f"read_labelled: columns must be two, label and text; got {columns!r}")
     chosen = tuple(columns) if columns is not None else _find_columns(file, input_format, has_header)
     texts, labels = [], []
     for line, (label, text) in read_records(file, chosen, input_format=input_format, has_header=has_header):
         where = f"{file}, line {line}"
         labels.append(checked_label(label, chosen[0], where))
         if not checked_text(text, chosen[1], where).strip():
-            raise InputError(f"{where}: the text in column {chosen[1]!r} is empty; mend or drop this row")
+            raise InputError(f"{where}: the text in column {chosen[1]!r} is empty; fix or drop this row")
         texts.append(text)
     if not texts:
         raise InputError(f"{file}: no labelled texts: the file has no rows")
@@ -122,7 +122,7 @@ def read_labelled(
 def _find_columns(file: str | Path, input_format: str | None, has_header: bool) -> tuple[str, ...]:
     """Find the columns by their usual names."""
     if not has_header:
-        raise ValueError(f"{file}: without a row of names the columns must be given by number: label and text")
+        raise ValueError(f"{file}: without a header row, give the columns of label and text by number")
     names = read_names(file, input_format)
     found = []
     for meaning, usual in SYNONYMS.items():
@@ -131,7 +131,7 @@ def _find_columns(file: str | Path, input_format: str | None, has_header: bool) 
         if column is None:
             raise InputError(
                 f"{file}: no column for the {meaning}: looked for {', '.join(usual)}; there are "
-                f"{', '.join(f'{n!r:.40}' for n in names)}; say which they are: label and text"
+                f"{', '.join(f'{n!r:.40}' for n in names)}; give the columns of label and text"
             )
         found.append(column)
     return tuple(found)
@@ -149,7 +149,7 @@ def checked_label(value: object, column: str, where: str) -> str:
         raise InputError(f"{where}: the label in column {column!r} must be a name or a whole number, got {value!r:.60}")
     name = checked_text(value, column, where).strip()
     if not name:
-        raise InputError(f"{where}: the label in column {column!r} is empty; mend or drop this row")
+        raise InputError(f"{where}: the label in column {column!r} is empty; fix or drop this row")
     return name
 
 
@@ -208,7 +208,7 @@ def has_sklearn() -> bool:
 def require_sklearn() -> None:
     """Raise before any work if scikit-learn is missing, with the command that installs it."""
     if not has_sklearn():
-        raise ValueError(f"logistic regression needs scikit-learn: {INSTALL}; the classifier 'centroid' needs nothing")
+        raise ValueError(f"logistic regression needs scikit-learn: {INSTALL}; the classifier 'centroid' does not")
 
 
 # --------------------------------------------------------------------------------------------------- evaluation
@@ -369,20 +369,20 @@ def _number_labels(
     names = tuple(sorted(counts))
     if len(names) == 1:
         raise ValueError(
-            f"{train.name}: all {len(train.labels):,} texts are of one class, {names[0]!r}: nothing to tell"
+            f"{train.name}: all {len(train.labels):,} texts belong to one class, {names[0]!r}: nothing to learn"
         )
     unknown = Counter(label for label in test.labels if label not in counts)
     if unknown:
         raise ValueError(
-            f"{test.name}: {_listed(unknown)} are labels that {train.name} does not have, so that no classifier could "
-            f"know them; it has {', '.join(map(repr, names[:5]))}{', ...' if len(names) > 5 else ''}; is the column of "
-            "labels the same in both files, and spelled alike?"
+            f"{test.name}: the labels {_listed(unknown)} do not occur in {train.name}, so no classifier can learn "
+            f"them; it has {', '.join(map(repr, names[:5]))}{', ...' if len(names) > 5 else ''}; is the label column "
+            "the same in both files, and spelled the same?"
         )
     few = {name: counts[name] for name in names if counts[name] < examples_per_class}
     if few:
         raise ValueError(
-            f"{train.name}: {examples_per_class} examples a class cannot be drawn: of {_listed(few)} there are fewer "
-            "texts; draw fewer a class (examples_per_class), or add texts"
+            f"{train.name}: cannot draw {examples_per_class} examples per class: {_listed(few)} have fewer texts; draw "
+            "fewer per class (examples_per_class), or add texts"
         )
     number = {name: c for c, name in enumerate(names)}
     return names, np.array([number[x] for x in train.labels]), np.array([number[x] for x in test.labels])
@@ -400,12 +400,12 @@ def _encode(encoder: Encodes, texts: list[str], options: dict[str, Any]) -> tupl
     vectors = np.asarray(encoder.encode(distinct, **options))
     if vectors.ndim != 2 or len(vectors) != len(distinct):
         raise ValueError(
-            f"evaluate_classification: encode must give one vector a text, ({len(distinct)}, D), got {vectors.shape}"
+            f"evaluate_classification: encode must return a vector per text, ({len(distinct)}, D), got {vectors.shape}"
         )
     bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
     if len(bad):
         raise ValueError(
-            f"evaluate_classification: {len(bad)} of {len(distinct)} vectors hold NaN or infinity, the first that of "
+            f"evaluate_classification: {len(bad)} of {len(distinct)} vectors contain NaN or infinity, the first for "
             f"{distinct[bad[0]]!r:.60}; are the weights damaged, or has training diverged?"
         )
     return vectors, {text: i for i, text in enumerate(distinct)}

@@ -123,8 +123,8 @@ def _checked(function: str, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
     left, right = _as_numbers(function, "x", x), _as_numbers(function, "y", y)
     if len(left) != len(right):
         raise ValueError(
-            f"{function}: x (B,) and y (B,) must have equally many numbers, got {len(left):,} and {len(right):,}; "
-            "does one of them lack a row, or hold the header?"
+            f"{function}: x (B,) and y (B,) must have the same length, got {len(left):,} and {len(right):,}; "
+            "does one of them lack a row, or include the header?"
         )
     if len(left) < 2:
         raise ValueError(f"{function}: a correlation needs at least 2 pairs of numbers, got {len(left)}")

@@ -66,8 +66,8 @@ def layer_scores(
     values = np.array([[_score(vectors[left], vectors[right], pairs) for vectors in one] for one in pooled])
     if np.isnan(values).all():
         raise ValueError(
-            f"{pairs.name}: no correlation exists in any layer: to the model all {len(pairs.scores):,} pairs are "
-            "equally similar; are both sentences of every pair the same?"
+            f"{pairs.name}: no correlation exists in any layer: all {len(pairs.scores):,} pairs have the same "
+            "similarity; are both sentences of every pair identical?"
         )
     return LayerScores(pairs.name, len(pairs.scores), tuple(POOLINGS), values, _own_place(encoder.model))
 

@@ -90,7 +90,7 @@ def find_sets(path: str | Path) -> list[tuple[Benchmark | None, tuple[Path, ...]
         if found:
             return list(found)
     listed = ", ".join(" + ".join(known.files) for known in tests)
-    raise ValueError(f"{path}: a folder without any of the known test sets: {listed}; name the file itself")
+    raise ValueError(f"{path}: a folder without any known test set ({listed}); give the file itself")
 
 
 def _files(known: Benchmark, folder: Path) -> tuple[Path, ...]:

@@ -258,7 +258,7 @@ def _checked_ranks(function: str, ranked_grades: ArrayLike, k: int) -> Array:
     _check_k(function, k)
     ranked: Array = np.asarray(ranked_grades, np.float64)
     if ranked.ndim != 2:
-        raise ValueError(f"{function}: expected ranked_grades (Q, R), a row a query, got shape {ranked.shape}")
+        raise ValueError(f"{function}: expected ranked_grades (Q, R), one row per query, got shape {ranked.shape}")
     _refuse_bad_grades(function, "ranked_grades", ranked)
     return ranked
 
@@ -290,5 +290,5 @@ def _refuse_bad_grades(function: str, name: str, grades: Array) -> None:
     if bad.any():
         raise ValueError(
             f"{function}: {name}: expected grades from 0 (not relevant) up, got {grades[bad][0]:g}; "
-            "trec_eval takes a negative judgement for 'not relevant': write 0"
+            "trec_eval treats a negative grade as 'not relevant': write 0"
         )

@@ -64,7 +64,7 @@ class RetrievalSet:
                 raise ValueError(f"RetrievalSet: a {kind} id occurs twice")
         if set(self.qrels) != set(self.query_ids):
             odd = sorted(set(self.qrels) ^ set(self.query_ids))[0]
-            raise ValueError(f"RetrievalSet: expected judgements for the queries and no others, but not so for {odd!r}")
+            raise ValueError(f"RetrievalSet: expected judgements for exactly the queries, but not so for {odd!r}")
         known = set(self.document_ids)
         for query, grades in self.qrels.items():
             for document, grade in grades.items():
@@ -150,7 +150,7 @@ def _find(folder: Path, names: list[str]) -> Path:
         for file in (folder / name, folder / f"{name}.gz"):
             if file.is_file():
                 return file
-    raise InputError(f"{folder}: there is no {' and no '.join(names)} (nor with .gz); is it a folder in BEIR's layout?")
+    raise InputError(f"{folder}: no {' and no '.join(names)} (nor .gz); does the folder have BEIR's layout?")
 
 
 def _read_documents(file: Path) -> tuple[dict[str, str], dict[str, str]]:
@@ -178,15 +178,15 @@ def _new_id(value: object, known: Mapping[str, object], where: str) -> str:
     """Check an id; a number counts as its digits, because a TSV cannot tell them apart."""
     name = str(value) if isinstance(value, int) and not isinstance(value, bool) else value
     if not isinstance(name, str) or not name:
-        raise InputError(f"{where}: the field '_id' must be a text that is not empty, or a whole number, got {value!r}")
+        raise InputError(f"{where}: the field '_id' must be a non-empty string or a whole number, got {value!r}")
     if name in known:
-        raise InputError(f"{where}: the id {name!r} occurs a second time")
+        raise InputError(f"{where}: the id {name!r} occurs twice")
     return name
 
 
 def _not_empty(texts: dict[str, str], file: Path, what: str) -> dict[str, str]:
     if not texts:
-        raise InputError(f"{file}: empty; expected {what}, a JSON object a line")
+        raise InputError(f"{file}: empty; expected {what}, one JSON object per line")
     return texts
 
 
@@ -208,7 +208,7 @@ def _read_qrels(
                 )
         grades = qrels.setdefault(query, {})
         if document in grades:
-            raise InputError(f"{where}: query {query!r} and document {document!r} are judged a second time")
+            raise InputError(f"{where}: query {query!r} and document {document!r} are judged twice")
         grades[document] = _grade(grade, column, where)
     return qrels, column
 
@@ -219,7 +219,7 @@ def _qrels_columns(file: Path, grade_column: str | None) -> tuple[str, str, str]
     names = [name for candidates in choices.values() for name in candidates]
     first = next(read_records(file, names, optional=dict.fromkeys(names)), None)
     if first is None:
-        raise InputError(f"{file}: empty; expected judgements under a header such as query-id, corpus-id, score")
+        raise InputError(f"{file}: empty; expected judgements with a header such as query-id, corpus-id, score")
     there = {name for name, value in zip(names, first[1], strict=True) if value is not None}
     chosen = []
     for kind, candidates in choices.items():

@@ -74,7 +74,7 @@ class StsPairs:
         counts = (len(self.scores), len(self.sentences1), len(self.sentences2))
         if len(set(counts)) > 1:
             raise ValueError(
-                f"{self.name}: scores, sentences1 and sentences2 must be equally many, got {counts[0]:,}, "
+                f"{self.name}: scores, sentences1 and sentences2 must have the same length, got {counts[0]:,}, "
                 f"{counts[1]:,} and {counts[2]:,}"
             )
         try:
@@ -143,7 +143,7 @@ def read_sts(
     if not listed:
         raise ValueError("read_sts: no files given")
     if columns is not None and (isinstance(columns, str) or len(columns) != 3):
-        raise ValueError(f"read_sts: columns must be three: score, first and second sentence; got {columns!r}")
+        raise ValueError(f"read_sts: columns must be three, score, first and second sentence; got {columns!r}")
     if scale is not None and not -math.inf < scale[0] < scale[1] < math.inf:
         raise ValueError(f"read_sts: scale must be (low, high) with low < high, got {scale!r}")
     scores: list[float] = []
@@ -166,7 +166,7 @@ def _find_columns(file: str | Path, input_format: str | None, has_header: bool) 
     """Find the columns by their usual names."""
     if not has_header:
         raise ValueError(
-            f"{file}: without a row of names the columns must be given by number: score, first and second sentence"
+            f"{file}: without a header row, give the columns of score, first and second sentence by number"
         )
     names = read_names(file, input_format)
     # without any names, read_records has the better message
@@ -175,7 +175,7 @@ def _find_columns(file: str | Path, input_format: str | None, has_header: bool) 
         if column is None:
             raise InputError(
                 f"{file}: no column for the {meaning}: looked for {', '.join(usual)}; there are "
-                f"{', '.join(f'{n!r:.40}' for n in names)}; say which it is: score, first and second sentence"
+                f"{', '.join(f'{n!r:.40}' for n in names)}; give the columns of score, first and second sentence"
             )
     return tuple(column for column in found if column is not None)
 
@@ -185,8 +185,8 @@ def _checked_score(score: object, column: str, scale: tuple[float, float] | None
     value = checked_number(score, f"the score in column {column!r}", where)
     if scale is not None and not scale[0] <= value <= scale[1]:
         raise InputError(
-            f"{where}: the score {value:g} is off the scale from {scale[0]:g} to {scale[1]:g}; "
-            f"is {column!r} the right column, and the scale the right one?"
+            f"{where}: the score {value:g} is outside the scale from {scale[0]:g} to {scale[1]:g}; "
+            f"are the column {column!r} and the scale right?"
         )
     return value
 
@@ -194,7 +194,7 @@ def _checked_score(score: object, column: str, scale: tuple[float, float] | None
 def _checked_sentence(text: object, column: str, where: str) -> str:
     sentence = checked_text(text, column, where)
     if not sentence.strip():
-        raise InputError(f"{where}: the sentence in column {column!r} is empty; mend or drop this row")
+        raise InputError(f"{where}: the sentence in column {column!r} is empty; fix or drop this row")
     return sentence
 
 
@@ -238,7 +238,9 @@ def evaluate_sts(encoder: Encodes, pairs: StsPairs, **options: Any) -> StsResult
     row = {sentence: i for i, sentence in enumerate(distinct)}
     vectors = np.asarray(encoder.encode(distinct, **options), dtype=np.float64)  # (M, D)
     if vectors.ndim != 2 or len(vectors) != len(distinct):
-        raise ValueError(f"evaluate_sts: encode must give one vector a text, ({len(distinct)}, D), got {vectors.shape}")
+        raise ValueError(
+            f"evaluate_sts: encode must return one vector per text, ({len(distinct)}, D), got {vectors.shape}"
+        )
     similarities = pair_similarities(
         vectors[[row[sentence] for sentence in pairs.sentences1]],
         vectors[[row[sentence] for sentence in pairs.sentences2]],

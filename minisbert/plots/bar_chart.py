@@ -79,7 +79,7 @@ def _checked(values: dict[str, float], intervals: Mapping[str, tuple[float, floa
         if not (math.isfinite(low) and math.isfinite(high) and low <= values[name] <= high):
             raise ValueError(
                 f"bars: the interval of {name!r} must be (low, high) around its value {values[name]:g}, got "
-                f"({low:g}, {high:g}); are these distances from it instead of ends?"
+                f"({low:g}, {high:g}); are these distances from it instead of endpoints?"
             )
         ends[name] = (low, high)
     return ends

@@ -133,11 +133,13 @@ def _checked(
     if values.ndim != 2 or 0 in values.shape or values.shape != (len(rows), len(columns)):
         raise ValueError(
             f"heat_map: expected values (R, C) of at least one cell, R rows and C columns, got {values.shape}, "
-            f"{len(rows)} and {len(columns)}; are rows and columns the wrong way round? values.T turns the matrix"
+            f"{len(rows)} and {len(columns)}; are rows and columns swapped? values.T transposes the matrix"
         )
     if np.isinf(values).any() or np.isnan(values).all():
         bad = tuple(int(i) for i in np.argwhere(~np.isfinite(values))[0])
-        raise ValueError(f"heat_map: expected finite numbers, got {values[bad]} at {bad}; a colour needs a number")
+        raise ValueError(
+            f"heat_map: expected finite numbers, got {values[bad]} at {bad}; a NaN or infinity has no colour"
+        )
     if value_range is not None and not value_range[0] < value_range[1]:
         raise ValueError(f"heat_map: value_range must be (low, high) with low < high, got {value_range}")
     if marked is not None and not (0 <= marked[0] < len(rows) and 0 <= marked[1] < len(columns)):

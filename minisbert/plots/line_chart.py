@@ -86,7 +86,7 @@ def _checked(
             raise ValueError(f"curves: expected (x, y) for {name!r}, got {type(pair).__name__}; is x missing?")
         x, y = (np.asarray(numbers, np.float64) for numbers in pair)
         if x.ndim != 1 or x.shape != y.shape or not x.size:
-            raise ValueError(f"curves: {name!r} must have x (n,) and y (n,), n at least 1, got {x.shape} and {y.shape}")
+            raise ValueError(f"curves: {name!r} must have x (n,) and y (n,) with n >= 1, got {x.shape} and {y.shape}")
         for axis, numbers, is_log in (("x", x, log_x), ("y", y, log_y)):
             allowed = np.isfinite(numbers) & ((numbers > 0) | (axis == "y") & (numbers == 0) | (not is_log))
             if not allowed.all():

@@ -51,7 +51,7 @@ def similarity_matrix(stream: IO[bytes], values: Array, texts: Sequence[str], *,
     if values.ndim != 2 or not values.size or values.shape != (len(texts), len(texts)):
         raise ValueError(
             f"similarity_matrix: expected values (B, B) of B texts, at least one, got {values.shape} and {len(texts)} "
-            "texts; to compare texts with other texts use heat_map"
+            "texts; to compare texts with other texts, use heat_map"
         )
     if not np.isfinite(values).all():
         i, j = np.argwhere(~np.isfinite(values))[0].tolist()

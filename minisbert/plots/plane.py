@@ -77,7 +77,7 @@ def vectors_in_plane(
     if targets is not None:
         targets = _checked("targets", targets, labels)
     if groups is not None and len(groups) != len(labels):
-        raise ValueError(f"vectors_in_plane: expected {len(labels)} groups, one a point, got {len(groups)}")
+        raise ValueError(f"vectors_in_plane: expected {len(labels)} groups, one per point, got {len(groups)}")
     with page(title, caption, [*labels, *(groups or ())]) as paper:
         kinds = list(dict.fromkeys(groups or ()))
         members = [0] * len(points) if groups is None else [kinds.index(group) for group in groups]
@@ -93,8 +93,8 @@ def _checked(name: str, points: Array, labels: Sequence[str]) -> Array:
     points = np.asarray(points, np.float64)
     if points.ndim != 2 or points.shape != (len(labels), 2) or not points.size:
         raise ValueError(
-            f"vectors_in_plane: expected {name} (n, 2) and n labels, n at least 1, got {points.shape} and "
-            f"{len(labels)} labels; vectors of more numbers must first be projected onto a plane"
+            f"vectors_in_plane: expected {name} (n, 2) and n labels with n >= 1, got {points.shape} and "
+            f"{len(labels)} labels; project vectors of more dimensions onto a plane first"
         )
     if not np.isfinite(points).all():
         i, j = np.argwhere(~np.isfinite(points))[0].tolist()
@@ -144,7 +144,7 @@ def _draw(paper: Page, scene: _Scene, labels: Sequence[str], kinds: Sequence[str
     _draw_legend(axes, [paper.label(kind) for kind in kinds])
     missing = _write_names(axes, renderer, [paper.label(label, LABEL_LETTERS) for label in labels], scene)
     if missing:
-        paper.captions.append(f"{missing} {'name' if missing == 1 else 'names'} found no room")
+        paper.captions.append(f"{missing} {'name' if missing == 1 else 'names'} left out for lack of space")
     return figure, axes, max(width, 4.0)
 
 

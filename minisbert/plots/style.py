@@ -20,7 +20,7 @@ import numpy as np
 from minisbert.model import Array
 
 INSTALL = "pip install -e '.[plots]'"
-NEEDS = f"the picture needs matplotlib: {INSTALL}"
+NEEDS = f"plots need matplotlib: {INSTALL}"
 FONT_SIZE = 8.0  # points, of labels and numbers
 LETTER = 0.62 * FONT_SIZE / 72  # inches, width of a letter or digit
 LABEL_LETTERS = 40  # longer labels are cut

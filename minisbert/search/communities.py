@@ -66,7 +66,7 @@ def community_detection(
     least = check_count("community_detection", "min_community_size", min_community_size)
     if not -1.0 <= threshold <= 1.0:
         raise ValueError(
-            f"community_detection: threshold must be a cosine, in [-1, 1], got {threshold!r}; is it a percentage, or a "
+            f"community_detection: threshold must be a cosine in [-1, 1], got {threshold!r}; is it a percentage or a "
             "distance?"
         )
     counts = _count_members(vectors, threshold)

@@ -147,11 +147,13 @@ class EmbeddingDatabase:
         meta, path = self._storage.meta, self._storage.path
         if self._encoder is not None:
             origin = Origin(meta["model"], meta["fingerprint"])
-            origin.check(self._encoder, f"the database {path}", "use the model that made it, or build another database")
+            origin.check(
+                self._encoder, f"the database {path}", "use the model that built it, or build another database"
+            )
         for name, value in asked.items():
             kept = getattr(self.settings, name)
             if value is not None and value != kept:
-                raise DatabaseError(f"{path}: was made with {name} = {kept!r}, not {value!r}; build another database")
+                raise DatabaseError(f"{path}: was built with {name} = {kept!r}, not {value!r}; build another database")
 
     @property
     def path(self) -> Path:
@@ -205,7 +207,7 @@ class EmbeddingDatabase:
     def remove(self, ids: Sequence[str] = (), *, where: str | None = None) -> int:
         """Remove documents by id and those that meet a condition; return how many. If an id is unknown, none is."""
         if isinstance(ids, str):
-            raise ValueError(f"remove: expected a sequence of ids, got the text {ids!r:.60}")
+            raise ValueError(f"remove: expected a sequence of ids, got the string {ids!r:.60}")
         found = dict(
             self._storage.rows(
                 "SELECT id, number FROM documents WHERE id IN (SELECT unnest(?::VARCHAR[]))", [list(ids)]
@@ -320,7 +322,7 @@ class EmbeddingDatabase:
 
     def _model(self) -> SentenceEncoder:
         if self._encoder is None:
-            raise DatabaseError(f"{self._storage.path}: was opened without an encoder, which this needs")
+            raise DatabaseError(f"{self._storage.path}: opened without an encoder, which this call needs")
         return self._encoder
 
     def _check_search(self, top_k: int, where: str | None) -> Filter | None:
@@ -329,7 +331,7 @@ class EmbeddingDatabase:
             raise ValueError(f"search: top_k must be a whole number of at least 1, got {top_k!r}")
         condition = None if where is None else parse_filter(where)
         if not self._storage.rows("SELECT 1 FROM documents LIMIT 1"):
-            raise DatabaseError(f"{self._storage.path}: holds no documents yet; add some with `minisbert index add`")
+            raise DatabaseError(f"{self._storage.path}: contains no documents yet; add some with `minisbert index add`")
         if condition is not None:
             check_fields(self._storage, condition)
         return condition

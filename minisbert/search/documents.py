@@ -91,18 +91,18 @@ def as_document(value: object, where: str) -> Document:
     if isinstance(value, str):
         value = Document(value)
     if not isinstance(value, Document):
-        raise ValueError(f"{where}: expected a Document or a text (str), got {type(value).__name__} {value!r:.80}")
+        raise ValueError(f"{where}: expected a Document or a string, got {type(value).__name__} {value!r:.80}")
     checked_text(value.text, "text", where)
     checked_text(value.id, "id", where)
     checked_text(value.source, "source", where)
     if not isinstance(value.metadata, Mapping) or not all(isinstance(key, str) for key in value.metadata):
-        raise ValueError(f"{where}: metadata must be a mapping with names (str) as keys, got {value.metadata!r:.80}")
+        raise ValueError(f"{where}: metadata must be a mapping with string keys, got {value.metadata!r:.80}")
     try:
         checked_text(value.metadata_json, "metadata", where)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(
-            f"{where}: the metadata of document {value.id!r:.60} is not what JSON can hold: {error}; write dates and "
-            "the like as text, and leave NaN out"
+            f"{where}: the metadata of document {value.id!r:.60} cannot be stored as JSON: {error}; write dates as "
+            "strings, and leave NaN out"
         ) from None
     if value.id:
         return value
@@ -126,8 +126,8 @@ def check_documents(documents: Iterable[object]) -> Iterator[Document]:
         elif not isinstance(value, str):
             source = f" ({document.source})" if document.source else ""
             raise ValueError(
-                f"documents[{i}]{source}: the id {document.id!r:.60} has come before; ids must be different. Is "
-                "another column the id, or is a file named twice?"
+                f"documents[{i}]{source}: the id {document.id!r:.60} occurs twice; ids must be unique. Is "
+                "another column the id, or is a file listed twice?"
             )
 
 
@@ -213,7 +213,7 @@ def _read_table(file: str | Path, kind: str) -> Iterator[tuple[int, dict[str, An
         with open_bytes(file) as stream:
             for line, record in json_lines(decode_lines(stream, str(file)), str(file)):
                 if not isinstance(record, dict):
-                    raise InputError(f"{file}, line {line}: expected an object with a text in it, got {record!r:.60}")
+                    raise InputError(f"{file}, line {line}: expected a JSON object with a text, got {record!r:.60}")
                 yield line, record
         return
     names = read_names(file, kind)
@@ -241,7 +241,7 @@ def _read_parquet(file: str | Path, name: str) -> Iterator[tuple[int, dict[str, 
             for row, (record,) in enumerate(chain.from_iterable(blocks), 1):
                 yield row, json.loads(record)
         except duckdb.Error as error:
-            raise InputError(f"{name}: not to be read as Parquet: {str(error).splitlines()[0]}") from None
+            raise InputError(f"{name}: not readable as Parquet: {str(error).splitlines()[0]}") from None
 
 
 def _from_record(
@@ -252,7 +252,8 @@ def _from_record(
     column = text_column or (next(iter(record)) if len(record) == 1 else TEXT_COLUMN)
     if text_column is None and column not in record:
         raise InputError(
-            f"{where}: no column {TEXT_COLUMN!r}; say which one is the text (text_column): {list_columns(list(record))}"
+            f"{where}: no column {TEXT_COLUMN!r}; choose the column of the text (text_column): "
+            f"{list_columns(list(record))}"
         )
     text = checked_text(follow_path(record, column, where), column, where)
     key = id_column or next((c for c in ID_COLUMNS if c in record), None)
@@ -263,7 +264,7 @@ def _from_record(
     else:
         value = follow_path(record, key, where)
         if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
-            raise InputError(f"{where}: the id in {key!r} must be a text or a whole number, got {value!r:.60}")
+            raise InputError(f"{where}: the id in {key!r} must be a string or a whole number, got {value!r:.60}")
         made = str(value)
     metadata = _without(record, column)
     metadata = _without(metadata, key) if key is not None else metadata

@@ -27,16 +27,16 @@ _CAUSES = (
     (r"different configuration", "this process has it open in another way; close that one first"),
     (
         r"No space left|File too large|disk.*full|Could not write|fsync|Disk quota",
-        "the disk is full or does not take more. What was committed before is kept; make room and run the same "
-        "command again",
+        "the disk is full or over quota. What was committed before is kept; free some space and run the same command "
+        "again",
     ),
     (
         r"checksum|[Cc]orrupt|Could not read enough bytes|[Ss]erializ|not a valid DuckDB|WAL file|invalidated",
-        "the file is damaged. Put a copy in its place, or remove it and build it anew from the documents",
+        "the file is damaged. Restore a copy, or remove it and build it again from the documents",
     ),
-    (r"version number|newer version|storage version", "another version of DuckDB made it; install a later one"),
-    (OUT_OF_MEMORY, "the memory is not enough; close other programs"),
-    (r"[Pp]ermission denied|[Rr]ead-only", "it may not be written; see its permissions"),
+    (r"version number|newer version|storage version", "another version of DuckDB created it; install a later one"),
+    (OUT_OF_MEMORY, "not enough memory; close other programs"),
+    (r"[Pp]ermission denied|[Rr]ead-only", "no permission to write; check its permissions"),
 )
 
 

@@ -96,7 +96,7 @@ def parse_filter(text: str) -> Filter:
     if not isinstance(text, str):
         raise FilterError(f"where: expected a condition such as \"lang = 'en'\", got {text!r:.80}")
     if len(text) > LONGEST:
-        raise FilterError(f"where: a condition may have {LONGEST:,} characters, this one has {len(text):,}")
+        raise FilterError(f"where: a condition may have at most {LONGEST:,} characters, got {len(text):,}")
     parser = _Parser(text)
     sql = parser.condition(0)
     token = parser.next
@@ -196,7 +196,7 @@ class _Parser:
         _refuse(self.text, self.next.place, f"expected {wanted}")
 
     def one_of(self, field: FieldUse) -> str:
-        self.require("(", "expected ( and values with commas between them")
+        self.require("(", "expected ( and comma-separated values")
         equal = _Token("compare", "=", self.next.place)
         parts = [self.compare(field, equal, self.value())]
         while self.take(","):
@@ -208,7 +208,7 @@ class _Parser:
         """Compare by the value's type; parameters in the order of their question marks."""
         if is_truth := isinstance(value, bool):
             if COMPARISONS[token.text] not in ("=", "<>"):
-                _refuse(self.text, token.place, "TRUE and FALSE can be equal (=) or not (<>), no more")
+                _refuse(self.text, token.place, "TRUE and FALSE can only be compared with = and <>")
             value = "true" if value else "false"
         read = self.read(field)
         if isinstance(value, float):
@@ -262,10 +262,10 @@ def _split(text: str) -> list[_Token]:
 def _no_token(rest: str) -> str:
     """Say what is wrong with text that begins no token."""
     if rest[0] in "'\"":
-        return f"the quote {rest[0]} is left open"
+        return f"the quote {rest[0]} is not closed"
     if rest[0].isdigit() or rest[0] in "+-.":
-        return 'no number; a name with a dash in it, or a digit in front, is written "in double quotes"'
-    return f"the character {rest[0]!r} has no meaning here; is a name or text without its quotes?"
+        return 'not a number; a name that contains a dash or starts with a digit goes "in double quotes"'
+    return f"the character {rest[0]!r} is not allowed here; is a name or string missing its quotes?"
 
 
 def _number(text: str, token: _Token) -> float:
@@ -273,7 +273,7 @@ def _number(text: str, token: _Token) -> float:
     value = float(token.text)
     is_whole = token.text.lstrip("+-").isdigit()
     if not math.isfinite(value) or (is_whole and abs(int(token.text)) > EXACT_INTEGER):
-        _refuse(text, token.place, "numbers as large as this are not told apart; compare as a 'text'")
+        _refuse(text, token.place, "numbers this large cannot be distinguished; compare as a 'text'")
     return value
 
 

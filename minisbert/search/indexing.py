@@ -83,8 +83,8 @@ def check_settings(
     similarity = encoder.model.similarity_fn_name
     if similarity not in SIMILARITIES:
         raise ValueError(
-            f"EmbeddingDatabase: this model compares by {similarity!r}, a database by {', '.join(SIMILARITIES)}; "
-            "minisbert.search.exact.semantic_search does it in memory"
+            f"EmbeddingDatabase: this model compares by {similarity!r}, a database supports {', '.join(SIMILARITIES)}; "
+            "use minisbert.search.exact.semantic_search, in memory"
         )
     prompts = encoder.prompts
     usual = prompts.get(encoder.model.default_prompt_name or "", "")

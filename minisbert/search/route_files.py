@@ -152,7 +152,7 @@ def _parse_origin(source: _Source, value: Any) -> Origin:
     is_limit = limit is None or (isinstance(limit, int) and not isinstance(limit, bool))
     if not isinstance(name, str) or not isinstance(fingerprint, str) or not is_limit:
         source.refuse(
-            ("model",), f"expected the texts 'name' and 'fingerprint', and 'max_seq_length', got {value!r:.120}"
+            ("model",), f"expected strings 'name' and 'fingerprint', and 'max_seq_length', got {value!r:.120}"
         )
     return Origin(name, fingerprint, limit)
 
@@ -193,7 +193,7 @@ def read_routes(file: str | Path) -> RouteTable:
         return _parse(_read_json(_read_text(file), str(file)))
     if told_format(file) is None:
         raise InputError(
-            f"{file}: expected a name that ends in .yaml, .yml, .json, or for a table {', '.join(FORMATS)}"
+            f"{file}: expected a name that ends in .yaml, .yml, .json, or {', '.join(FORMATS)} for a table"
         )
     return draw_routes(read_labelled(file))
 
@@ -213,7 +213,7 @@ def _read_json(text: str, name: str) -> _Source:
         keys = [key for key, _ in pairs]
         twice = next((key for i, key in enumerate(keys) if key in keys[:i]), None)
         if twice is not None:
-            raise InputError(f"{name}: the key {twice!r:.60} comes twice in one object; put the two together")
+            raise InputError(f"{name}: the key {twice!r:.60} occurs twice in one object; merge the two")
         return dict(pairs)
 
     try:
@@ -250,10 +250,10 @@ def _plain(loader: Any, node: Any, path: PathIn, lines: dict[PathIn, int], seen:
     """A part of a YAML file as Python's own types; texts in lists as written."""
     lines[path] = line = node.start_mark.line + 1
     if id(node) in seen:  # an alias is its anchor's own node
-        raise InputError(f"{name}, line {line}: aliases (*name) are not read here; write the texts out")
+        raise InputError(f"{name}, line {line}: aliases (*name) are not supported; write the texts out")
     seen.add(id(node))
     if node.tag not in TAGS:
-        raise InputError(f"{name}, line {line}: tags (here {node.tag!r:.60}) are not read here; leave it out")
+        raise InputError(f"{name}, line {line}: tags (here {node.tag!r:.60}) are not supported; remove it")
     if node.id == "sequence":
         return [_plain(loader, one, (*path, i), lines, seen, name) for i, one in enumerate(node.value)]
     if node.id == "mapping":
@@ -261,11 +261,11 @@ def _plain(loader: Any, node: Any, path: PathIn, lines: dict[PathIn, int], seen:
         for key, value in node.value:
             begins, here = key.start_mark.line + 1, (*path, key.value)
             if key.id != "scalar" or key.tag.endswith(":merge"):
-                raise InputError(f"{name}, line {begins}: a key must be a plain text, got {_key_words(key)}")
+                raise InputError(f"{name}, line {begins}: a key must be a plain string, got {_key_words(key)}")
             if key.value in found:
                 raise InputError(
-                    f"{name}, line {begins}: {key.value!r:.60} stood there before, on line {lines[here]}; YAML would "
-                    "drop one of them: put the two together, or rename one"
+                    f"{name}, line {begins}: {key.value!r:.60} already occurs on line {lines[here]}; YAML would drop "
+                    "one of them: merge the two, or rename one"
                 )
             found[key.value] = _plain(loader, value, here, lines, seen, name)
             lines[here] = begins
@@ -276,7 +276,9 @@ def _plain(loader: Any, node: Any, path: PathIn, lines: dict[PathIn, int], seen:
     try:
         return loader.construct_object(node)
     except ValueError as error:
-        raise InputError(f"{name}, line {line}: {node.value!r:.60} is no value: {error}; put it into quotes") from None
+        raise InputError(
+            f"{name}, line {line}: {node.value!r:.60} is not a valid value: {error}; put it in quotes"
+        ) from None
 
 
 def _key_words(key: Any) -> str:
@@ -291,7 +293,7 @@ def write_routes(table: RouteTable, file: str | Path) -> None:
     """Write routes to a .yaml, .yml or .json file that `read_routes` reads; it appears whole or not at all."""
     suffix = Path(file).suffix.lower()
     if suffix not in (".yaml", ".yml", ".json"):
-        raise ValueError(f"{file}: routes are written as .yaml, .yml or .json; choose one of these endings")
+        raise ValueError(f"{file}: the name must end in .yaml, .yml or .json")
     text = dump_routes(table, as_json=suffix == ".json")
     with written_whole(Path(file)) as stream:
         stream.write(text.encode())

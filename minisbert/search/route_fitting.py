@@ -154,15 +154,15 @@ def _check_settings(queries: ScoredQueries, objective: str, precision: float, pe
             f"{folds!r}"
         )
     if objective == "precision" and per_route:
-        raise ValueError("fit_thresholds: a target precision is reached by one threshold for all; leave per_route out")
+        raise ValueError("fit_thresholds: a target precision needs one threshold for all routes; leave per_route out")
     none = int((queries.expected == NONE).sum())
     if none == len(queries.expected):
-        raise ValueError("fit_thresholds: all queries belong to none of the routes; give some that belong to one")
+        raise ValueError("fit_thresholds: all queries are out-of-scope; give some that belong to a route")
     if objective != "precision" and none == 0:
         raise ValueError(
-            "fit_thresholds: no query belongs to none of the routes, and then it is best to refuse nothing: no "
-            "threshold; give queries labelled none, or ask for a precision (objective='precision'), "
-            "or fit to the examples alone"
+            "fit_thresholds: no query is out-of-scope, so the best choice is to reject nothing, without a threshold; "
+            "give queries labelled none, or set a precision (objective='precision'), "
+            "or fit on the examples alone"
         )
 
 
@@ -172,14 +172,14 @@ def _check_found(queries: ScoredQueries, threshold: float, target: float | None)
         return
     if target is None:
         raise ValueError(
-            "fit_thresholds: most queries would be right if all were refused: the scores do not tell queries of the "
-            "routes from the others; give better examples, or weigh both kinds alike (objective='balanced')"
+            "fit_thresholds: rejecting every query would be the most accurate: the scores do not separate in-scope "
+            "from out-of-scope queries; give better examples, or weight both kinds equally (objective='balanced')"
         )
     _, _, right, taken = _suffixes(queries)
     reached = float((right / taken).max())
     raise ValueError(
         f"fit_thresholds: no threshold reaches a precision of {target:g} on these {len(queries.texts)} queries; the "
-        f"highest is {reached:.4f}; ask for less, or give better examples"
+        f"highest is {reached:.4f}; lower the precision, or give better examples"
     )
 
 

@@ -110,22 +110,25 @@ def score_queries(
     number = {name: r for r, name in enumerate(router.table.names)}
     if none_label in number:
         raise ValueError(
-            f"{queries.name}: the label {none_label!r} is to mean none of these, but a route has that name; choose "
-            "another label for none (none_label)"
+            f"{queries.name}: the out-of-scope label {none_label!r} is also the name of a route; choose another one "
+            "(none_label)"
         )
     unknown = Counter(label for label in queries.labels if label not in number and label != none_label)
     if unknown and not unknown_is_none:
         listed = ", ".join(f"{label!r:.40} ({count})" for label, count in list(unknown.items())[:5])
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
         raise ValueError(
-            f"{queries.name}: {listed}{more} {'is no route' if len(unknown) == 1 else 'are no routes'}; routes are "
-            f"{', '.join(map(repr, router.table.names[:5]))}{', ...' if len(number) > 5 else ''}, and {none_label!r} "
-            "stands for none of these; spell it alike, or take all such labels as none (unknown_is_none)"
+            f"{queries.name}: {listed}{more} {'is not a route' if len(unknown) == 1 else 'are not routes'}; the "
+            f"routes are {', '.join(map(repr, router.table.names[:5]))}{', ...' if len(number) > 5 else ''}, and "
+            f"{none_label!r} means out-of-scope; check the spelling, or treat all such labels as out-of-scope "
+            "(unknown_is_none)"
         )
     examples = set(router.table.examples)
     kept = [i for i, text in enumerate(queries.texts) if text not in examples]
     if not kept:
-        raise ValueError(f"{queries.name}: all {len(queries.texts)} queries are examples of the routes; give others")
+        raise ValueError(
+            f"{queries.name}: all {len(queries.texts)} queries are examples of the routes; give other queries"
+        )
     texts = tuple(queries.texts[i] for i in kept)
     expected = np.array([number.get(queries.labels[i], NONE) for i in kept])
     kinds = tuple(label if label in unknown else "" for label in (queries.labels[i] for i in kept))
@@ -142,8 +145,8 @@ def score_examples(router: Router) -> ScoredQueries:
     counts = np.diff(router.starts)  # (R,)
     if len(counts) < 2 or counts.max() < 2:
         raise ValueError(
-            f"score_examples: {len(counts)} route(s) with at most {counts.max()} example(s) each leave nothing to "
-            "compare an example with; give more routes and examples, or labelled queries"
+            f"score_examples: with {len(counts)} route(s) of at most {counts.max()} example(s) each, there is nothing "
+            "to compare an example with; give more routes and examples, or labelled queries"
         )
     owners = np.repeat(np.arange(len(counts)), counts)  # (E,)
     own = np.arange(len(owners)), owners

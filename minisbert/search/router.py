@@ -137,12 +137,12 @@ class Router:
         said = self.thresholds[np.isfinite(self.thresholds)]
         far = said[np.abs(said) > 1.01]
         if len(far) and self.similarity_fn_name == "cosine":
-            raise ValueError(f"Router: threshold {far[0]:g} is no cosine, which is from -1 to 1, and no percentage")
+            raise ValueError(f"Router: threshold must be a cosine, from -1 to 1, not a percentage; got {far[0]:g}")
 
     def _check_fitted(self) -> None:
         """Reject thresholds fitted with another model; warn if the examples have changed."""
         if self.table.origin is not None:
-            way_out = "fit the thresholds again with this model (minisbert route fit), or take them out of the file"
+            way_out = "fit the thresholds again with this model (minisbert route fit), or remove them from the file"
             self.table.origin.check(self.encoder, "this file of routes", way_out)
         fitted = self.table.fitted or {}
         if fitted.get("digest", self.table.digest()) != self.table.digest():
@@ -206,7 +206,7 @@ class Router:
     def route(self, query: str) -> RouteChoice:
         """Find the route of a query."""
         if not isinstance(query, str):
-            raise ValueError(f"route: expected a text (str), got {type(query).__name__}; for several use route_all")
+            raise ValueError(f"route: expected a string, got {type(query).__name__}; for several queries use route_all")
         return self.route_all([query])[0]
 
     def route_all(self, queries: Iterable[str]) -> list[RouteChoice]:
@@ -260,7 +260,7 @@ class Router:
         """Encode texts, and check that there is a vector for each."""
         vectors = np.asarray(self.encoder.encode(texts, **self.options))
         if vectors.ndim != 2 or len(vectors) != len(texts):
-            raise ValueError(f"Router: encode must give one vector a text, ({len(texts)}, D), got {vectors.shape}")
+            raise ValueError(f"Router: encode must return one vector per text, ({len(texts)}, D), got {vectors.shape}")
         return vectors
 
 

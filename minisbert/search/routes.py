@@ -82,17 +82,17 @@ class Route:
         """Check field by field: its place, and what is wrong with it, or None."""
         yield (), _name_fault(self.name)
         yield ("examples",), _examples_fault(self.examples)
-        none = "there are no examples; give one text at least, better five or more"
+        none = "no examples; give at least one text, better five or more"
         yield ("examples",), None if self.examples else none
         for i, text in enumerate(self.examples):
             yield ("examples", i), _example_fault(text)
         if (twice := _find_repeated(self.examples)) is not None:
             yield (
                 ("examples", twice[1]),
-                f"the example {self.examples[twice[1]]!r:.60} stands there twice; keep it once",
+                f"the example {self.examples[twice[1]]!r:.60} occurs twice; keep one",
             )
         yield ("threshold",), _threshold_fault(self.threshold)
-        yield ("description",), None if isinstance(self.description, str) else "description must be a text"
+        yield ("description",), None if isinstance(self.description, str) else "description must be a string"
         yield ("metadata",), _metadata_fault(self.metadata)
 
 
@@ -127,7 +127,7 @@ class RouteTable:
         yield ("scoring",), _scoring_fault(self.scoring)
         yield ("routes",), _routes_fault(self.routes)
         if (twice := _find_repeated(self.names)) is not None:
-            fault = f"two routes are named {self.names[twice[1]]!r}; put their examples together, or rename one"
+            fault = f"two routes are named {self.names[twice[1]]!r}; merge their examples, or rename one"
             yield ("routes", twice[1]), fault
         places = [(r, i) for r, route in enumerate(self.routes) for i in range(len(route.examples))]
         if (twice := _find_repeated(self.examples)) is not None:
@@ -135,8 +135,8 @@ class RouteTable:
             yield (
                 ("routes", second, "examples", i),
                 (
-                    f"the example {self.examples[twice[1]]!r:.60} stands in {self.names[first]!r} and in "
-                    f"{self.names[second]!r}, so that nothing could tell the two apart; keep it in one of them"
+                    f"the example {self.examples[twice[1]]!r:.60} occurs in {self.names[first]!r} and in "
+                    f"{self.names[second]!r}, so the two cannot be told apart; keep it in one of them"
                 ),
             )
 
@@ -161,9 +161,9 @@ class RouteTable:
 
 def _name_fault(name: Any) -> str | None:
     if not isinstance(name, str) or not name.strip():
-        return f"a name must be a text that is not empty, got {name!r:.60}"
+        return f"a name must be a non-empty string, got {name!r:.60}"
     if name != name.strip() or not name.isprintable():
-        return "a name must be one line, without blanks around it or control characters"
+        return "a name must be one line, without surrounding spaces or control characters"
     return None
 
 
@@ -182,15 +182,15 @@ def _examples_fault(examples: Any) -> str | None:
 
 def _example_fault(text: Any) -> str | None:
     if isinstance(text, Mapping):
-        return f"an example must be a text, got {text!r:.60}; a text with ': ' in it needs quotes around it"
+        return f"an example must be a string, got {text!r:.60}; a text with ': ' in it needs quotes around it"
     if text is None or (isinstance(text, str) and not text.strip()):
-        return "an example is empty; a text that begins with # or is 'null' needs quotes around it"
+        return "an example is empty; a text that begins with # or is 'null' needs quotes"
     if not isinstance(text, str):
-        return f"an example must be a text, got {kind_of(text)}: {text!r:.60}; put it into quotes"
+        return f"an example must be a string, got {kind_of(text)}: {text!r:.60}; put it into quotes"
     try:
         text.encode()
     except UnicodeEncodeError:
-        return f"an example holds half a character (a lone surrogate): {text!r:.60}; write it anew"
+        return f"an example holds half a character (a lone surrogate): {text!r:.60}; write it again"
     return None
 
 
@@ -211,14 +211,14 @@ def _metadata_fault(metadata: Any) -> str | None:
     try:
         same = json.loads(json.dumps(dict(metadata), allow_nan=False)) == dict(metadata)
     except (TypeError, ValueError) as error:
-        return f"metadata must be what JSON can hold, and {error}; put dates and the like into quotes"
-    return None if same else "metadata must be what JSON can hold, with texts as keys"
+        return f"metadata must be valid JSON, and {error}; put dates in quotes"
+    return None if same else "metadata must be valid JSON with string keys"
 
 
 def _routes_fault(routes: Sequence[Any]) -> str | None:
     """What is wrong with a list of routes, whatever its type."""
     if not routes:
-        return "there are none; expected a name and a few example texts at least"
+        return "no routes; expected at least a name and a few example texts"
     strange = [route for route in routes if not isinstance(route, Route)]
     return f"expected Route objects, got {kind_of(strange[0])}" if strange else None
 
@@ -280,7 +280,7 @@ def draw_routes(
         if few:
             raise ValueError(
                 f"draw_routes: {labelled.name}: {len(few)} labels have fewer than {per_route} different texts, the "
-                f"first {few[0]!r:.60}; draw fewer a route (per_route), or add texts"
+                f"first is {few[0]!r:.60}; draw fewer per route (per_route), or add texts"
             )
         chosen = draw_examples(classes, per_route, rng)
     examples: list[list[str]] = [[] for _ in names]
@@ -295,6 +295,6 @@ def _check_draw(name: str, names: Sequence[str], per_route: Any, hold_out: Any) 
         raise ValueError(f"draw_routes: per_route must be at least 1, got {per_route!r}")
     if isinstance(hold_out, bool) or not 0 <= hold_out < len(names):
         raise ValueError(
-            f"draw_routes: {name} has {len(names)} labels that make a route; hold_out must be less, and not below 0, "
+            f"draw_routes: hold_out must be at least 0 and less than {len(names)}, the number of labels of {name}, "
             f"got {hold_out!r}"
         )

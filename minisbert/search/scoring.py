@@ -63,18 +63,18 @@ def as_vectors(function: str, name: str, x: ArrayLike) -> Array:
         rows = np.asarray(x)
     except ValueError as error:
         raise ValueError(
-            f"{function}: {name} must be (M, D), rows of one width, but NumPy says: {error} "
+            f"{function}: {name} must be (M, D), rows of equal width, but NumPy says: {error} "
             "Embed all texts with the same model and settings."
         ) from None
     if rows.dtype.kind not in "fiub" or rows.dtype.itemsize > 8:
         raise ValueError(
             f"{function}: {name} must be (M, D) real numbers of at most 64 bits, but it is a {type(x).__name__} that "
-            f"NumPy reads as {rows.dtype}. Texts have to be embedded first; a sparse matrix needs .toarray()."
+            f"NumPy reads as {rows.dtype}. Embed texts first; a sparse matrix needs .toarray()."
         )
     if rows.ndim not in (1, 2) or rows.shape[-1] == 0:
         raise ValueError(
-            f"{function}: {name} must be (M, D) or (D,) with D >= 1, but its shape is {rows.shape}. Token embeddings "
-            "have to be pooled to one vector a text first; no vectors at all are np.empty((0, D))."
+            f"{function}: {name} must be (M, D) or (D,) with D >= 1, but its shape is {rows.shape}. Pool token "
+            "embeddings to one vector per text first; no vectors at all are np.empty((0, D))."
         )
     return np.atleast_2d(rows)
 
@@ -152,9 +152,9 @@ class Scorer:
         dtype = self.queries.dtype
         if not product < float(np.finfo(dtype).max) / 4:
             raise ValueError(
-                f"{self.caller}: dot products of vectors this long, up to {product:.1e}, may be beyond {dtype}. "
-                "Vectors of an encoder are about 1 long: look for an np.empty that was not filled, scale both sides "
-                "down, or use the cosine."
+                f"{self.caller}: dot products of vectors this long, up to {product:.1e}, may overflow {dtype}. "
+                "Vectors of an encoder have a length of about 1: look for an np.empty that was not filled, scale both "
+                "sides down, or use the cosine."
             )
 
     def estimate(self, chosen: slice, block: Block) -> Array:
@@ -186,7 +186,7 @@ class Scorer:
         scores = np.asarray(function(queries, rows), dtype=self.queries.dtype)
         if scores.shape != (len(queries), len(rows)) or not np.isfinite(scores).all():
             raise ValueError(
-                f"{self.caller}: score_function must give finite scores of shape (q, m), larger for closer, but for "
+                f"{self.caller}: score_function must return finite scores of shape (q, m), larger for closer, but for "
                 f"{queries.shape} and {rows.shape} it gave {scores.shape}"
                 + (" with NaN or Inf in it." if scores.shape == (len(queries), len(rows)) else ".")
             )
@@ -233,7 +233,7 @@ class Scorer:
         if cosines.max(initial=0.0) > 1.0 + UNIT_SLACK:
             raise ValueError(
                 f"{self.caller}: normalized=True says that documents have length 1, but one scores "
-                f"{cosines.max():.4g} with a query of length 1, which only a longer one can. Pass normalized=False."
+                f"{cosines.max():.4g} with a query of length 1, so it is longer. Pass normalized=False."
             )
 
 
@@ -256,8 +256,8 @@ def build_scorer(
     queries = queries.astype(dtype, copy=False)
     if bad := _find(queries, np.arange(len(queries)), _is_not_finite):
         raise ValueError(
-            f"{caller}: {names[0]} {queries.shape} must hold finite numbers, but there is NaN or Inf in "
-            f"{_list_rows(bad, 0)}. The usual cause is a division by zero in what made the vectors."
+            f"{caller}: {names[0]} {queries.shape} must be finite, but there is NaN or Inf in "
+            f"{_list_rows(bad, 0)}. The usual cause is a division by zero where the vectors are computed."
         )
     if function is not None:
         return Scorer(caller, names, kind, function, queries, queries, np.ones(len(queries)))
@@ -287,7 +287,7 @@ def _kind_of(caller: str, score_function: str | ScoreFunction) -> tuple[str, Sco
         return "function", SIMILARITIES[score_function].matrix
     raise ValueError(
         f"{caller}: score_function must be one of {', '.join(SIMILARITIES)}, or a function of (q, D) and (m, D) that "
-        f"gives (q, m), got {score_function!r}"
+        f"returns (q, m), got {score_function!r}"
     )
 
 
@@ -323,9 +323,9 @@ def _refuse_not_finite(caller: str, name: str, rows: Array, places: Array, start
     """Raise for NaN and Inf in some rows of a block that begins at document start."""
     if bad := _find(rows, places, _is_not_finite):
         raise ValueError(
-            f"{caller}: {name} must hold finite numbers, but there is NaN or Inf in "
-            f"{_list_rows(bad, start)}. The usual cause is a division by zero in what made the vectors: look there, or "
-            "drop these rows."
+            f"{caller}: {name} must be finite, but there is NaN or Inf in "
+            f"{_list_rows(bad, start)}. The usual cause is a division by zero where the vectors are computed: look "
+            "there, or drop these rows."
         )
 
 
@@ -333,9 +333,9 @@ def _refuse_zero_rows(caller: str, name: str, rows: Array, places: Array, start:
     """Raise for vectors without a direction."""
     if bad := _find(rows, places, _is_zero):
         raise ValueError(
-            f"{caller}: every row of {name} must have a direction, but there are only zeros in "
-            f"{_list_rows(bad, start)}. No encoder makes such a vector; the usual cause is an np.zeros array that was "
-            "not filled. Drop these rows, or use the dot product, which is defined for them."
+            f"{caller}: every row of {name} must have a direction, but all numbers are zero in "
+            f"{_list_rows(bad, start)}. No encoder returns such a vector; the usual cause is an np.zeros array that "
+            "was not filled. Drop these rows, or use the dot product, which is defined for them."
         )
 
 

@@ -167,7 +167,9 @@ def search_in_sql(storage: Storage, query: Array, top_k: int, similarity: str, c
     if similarity == "cosine":
         length = float(np.linalg.norm(query.astype(np.float64)))
         if not length:
-            raise ValueError("search: the query's vector has no direction, only zeros; no encoder makes such a vector")
+            raise ValueError(
+                "search: the query's vector is all zeros and has no direction; no encoder returns such a vector"
+            )
         query = query / length
     score = SCORE_SQL[similarity].format(width=len(query))
     of_these, parameters = "", [query.tolist()]

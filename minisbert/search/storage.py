@@ -80,12 +80,12 @@ class Storage:
         """Read the table ``meta``; raise if the file is not ours or too new."""
         tables = {name for (name,) in self.rows("SELECT table_name FROM information_schema.tables")}
         if not {"meta", "documents", "chunks"} <= tables:
-            raise DatabaseError(f"{self.path}: a DuckDB file, but not one that `minisbert index` made")
+            raise DatabaseError(f"{self.path}: a DuckDB file, but not one that `minisbert index` created")
         meta = {name: json.loads(value) for name, value in self.rows("SELECT name, value FROM meta")}
         if meta.get("schema_version") != SCHEMA_VERSION:
             raise DatabaseError(
-                f"{self.path}: its tables are of version {meta.get('schema_version')}, this minisbert reads "
-                f"{SCHEMA_VERSION}; use the minisbert that made it, or build it anew"
+                f"{self.path}: has schema version {meta.get('schema_version')}, this minisbert reads "
+                f"{SCHEMA_VERSION}; use the minisbert that created it, or build it again"
             )
         return meta
 
@@ -105,7 +105,7 @@ class Storage:
     def transaction(self) -> Iterator[None]:
         """All statements inside take effect, or none."""
         if self.read_only:
-            raise DatabaseError(f"{self.path}: opened for reading only")
+            raise DatabaseError(f"{self.path}: opened read-only")
         self.rows("BEGIN TRANSACTION")
         try:
             yield
@@ -213,9 +213,9 @@ def create(path: Path, width: int, meta: Mapping[str, Any]) -> None:
     log = target.with_name(target.name + ".wal")
     if target.exists() or log.exists():
         left = target if target.exists() else log
-        raise DatabaseError(f"{left}: exists already; choose another name, or remove it")
+        raise DatabaseError(f"{left}: already exists; choose another name, or remove it")
     if not target.parent.is_dir():
-        raise DatabaseError(f"{path}: there is no folder {path.parent}; create it first")
+        raise DatabaseError(f"{path}: the folder {path.parent} does not exist; create it first")
     unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
     try:
         with explain(path):
@@ -230,7 +230,7 @@ def create(path: Path, width: int, meta: Mapping[str, Any]) -> None:
                 connection.close()
         _move(unfinished, target)
     except FileExistsError:
-        raise DatabaseError(f"{path}: another process has just made it; run the command again") from None
+        raise DatabaseError(f"{path}: another process has just created it; run the command again") from None
     finally:
         unfinished.unlink(missing_ok=True)
         unfinished.with_name(unfinished.name + ".wal").unlink(missing_ok=True)
@@ -251,9 +251,9 @@ def _move(unfinished: Path, target: Path) -> None:
 def _check_file(path: Path) -> None:
     """Reject anything but a DuckDB file before DuckDB sees it: for some others it would download an extension."""
     if not path.exists():
-        raise DatabaseError(f"{path}: does not exist; make it with `minisbert index build {path} FILES...`")
+        raise DatabaseError(f"{path}: does not exist; create it with `minisbert index build {path} FILES...`")
     if not path.is_file():
         raise DatabaseError(f"{path}: a folder or device; expected a DuckDB file")
     with path.open("rb") as stream:
         if stream.read(16)[MAGIC] != b"DUCK":
-            raise DatabaseError(f"{path}: not a DuckDB file, or damaged at its very beginning")
+            raise DatabaseError(f"{path}: not a DuckDB file, or damaged at the start")
