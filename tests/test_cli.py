@@ -447,7 +447,7 @@ def test_a_run_that_fails_leaves_no_file(model):
 
 
 def test_places_that_cannot_be_written(model):
-    assert "no folder" in fails("embed", "x", "-o", "missing/v.npy")
+    assert "the folder missing does not exist" in fails("embed", "x", "-o", "missing/v.npy")
     Path("folder.npy").mkdir()
     assert "not a regular file" in fails("embed", "x", "-o", "folder.npy", "--force")
     if os.name == "posix":

@@ -303,9 +303,9 @@ def test_not_a_number_is_refused_and_named(wrong, normalized):
     with pytest.raises(ValueError, match=r"top_scores: query_embeddings .* rows 177, 250"):
         top_scores(bad, good, 3, normalized=normalized)
     for asked in (1, 5):
-        with pytest.raises(ValueError, match=r"top_scores: corpus must hold finite numbers.* rows 177, 250"):
+        with pytest.raises(ValueError, match=r"top_scores: corpus must be finite.* rows 177, 250"):
             top_scores(good[:asked], bad, 3, normalized=normalized)
-    with pytest.raises(ValueError, match=r"corpus_embeddings must hold finite numbers.* row 177\."):
+    with pytest.raises(ValueError, match=r"corpus_embeddings must be finite.* row 177\."):
         search_arrays(good[:2], bad, 3, "dot", corpus_chunk_size=100)
 
 
@@ -345,7 +345,7 @@ def test_other_things_are_refused():
     some = vectors(4, 6)
     with pytest.raises(ValueError, match=r"same width D, but their shapes are \(4, 6\) and \(4, 5\)"):
         semantic_search(some, some[:, :5])
-    with pytest.raises(ValueError, match="Texts have to be embedded first"):
+    with pytest.raises(ValueError, match="Embed texts first"):
         semantic_search(["how to bake bread"], some)
     with pytest.raises(ValueError, match=r"Pool token embeddings"):
         semantic_search(some, some[None])
