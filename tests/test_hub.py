@@ -336,9 +336,9 @@ def test_a_name_is_completed_as_sentence_transformers_does():
         "BAAI/bge-small-en-v1.5",
         "owner_1/x.y-z",
     ):
-        assert hub._full_name(plain) == plain
+        assert hub.full_name(plain) == plain
     for short in ("all-MiniLM-L6-v2", "bert-base-nli-mean-tokens", "a"):
-        assert hub._full_name(short) == f"sentence-transformers/{short}"
+        assert hub.full_name(short) == f"sentence-transformers/{short}"
 
 
 @pytest.mark.parametrize(
@@ -715,6 +715,18 @@ def test_another_model_goes_through_the_ordinary_hub_cache(world, fake_hub):
     assert answer["stderr"] == "" and not world.cache.exists()
     offline = world.resolve("owner/name", env={"HF_HUB_OFFLINE": "1"}, block_network=True)
     assert offline["folder"] == answer["folder"] and "local Hugging Face cache" in offline["source"]
+
+
+def test_another_cache_folder_holds_what_is_fetched_and_is_looked_into(world, fake_hub, tmp_path):
+    fake_hub.add("owner/name", TINY)
+    fake_hub.add(hub.DEFAULT_MODEL, TINY)
+    own = {"cache_folder": str(tmp_path / "own")}
+    folders = [Path(world.resolve(name, **own)["folder"]) for name in ("owner/name", None)]
+    assert all(folder.is_relative_to(tmp_path / "own") for folder in folders), folders
+    assert not world.cache.exists() and not (world.hub_home / "hub" / "models--owner--name").exists()
+    for name, folder in zip(("owner/name", None), folders, strict=True):
+        assert world.resolve(name, env={"HF_HUB_OFFLINE": "1"}, block_network=True, **own)["folder"] == str(folder)
+        assert "error" in world.resolve(name, env={"HF_HUB_OFFLINE": "1"}, block_network=True)
 
 
 def test_a_commit_that_is_there_needs_no_network_and_a_branch_is_asked_for(world, fake_hub):
