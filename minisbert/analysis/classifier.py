@@ -116,8 +116,7 @@ class TextClassifier:
                 + ("" if np.isfinite(x).all() else " with NaN or infinity")
                 + "; do they come from the model that the classifier was trained with?"
             )
-        found: Array = x @ self.weight.T + self.bias  # (B, C)
-        return found
+        return x @ self.weight.T + self.bias
 
     def predict_proba(self, vectors: Array) -> Array:
         """Calibrated probabilities, ``softmax(scores / temperature + offset)``, float64, rows summing to 1.
@@ -136,8 +135,7 @@ class TextClassifier:
         """Encode texts to (B, D) as in training; OriginError for another model or length limit."""
         if self.origin is not None:
             self.origin.check(encoder, "this classifier", "train one with this model")
-        vectors: Array = encoder.encode(cleaned(texts, self.unescape), **options)
-        return vectors
+        return encoder.encode(cleaned(texts, self.unescape), **options)
 
     def save(self, folder: str | Path, *, force: bool = False) -> None:
         """Write a folder that :func:`load_classifier` reads, whole or not at all.
@@ -181,8 +179,7 @@ def decide(scores: Array, calibration: Calibration, classes: Sequence[str], thre
         return chosen
     strict = classes.index(threshold.label)
     reaches = softmax(calibration.apply(scores))[:, strict] >= threshold.probability  # (B,)
-    named: Array = np.where(reaches, strict, np.where(chosen == strict, -1, chosen))
-    return named
+    return np.where(reaches, strict, np.where(chosen == strict, -1, chosen))
 
 
 def cleaned(texts: Iterable[str], unescape: bool) -> list[str]:

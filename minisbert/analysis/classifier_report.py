@@ -167,8 +167,7 @@ def _shares(times: Array, expected: Array, predicted: Array, count: int) -> tupl
 def _mean_present(f1: Array) -> Array:
     """Mean over the classes that occur or are predicted, (R, C) -> (R,); NaN marks the others."""
     present = np.isfinite(f1)
-    means: Array = np.where(present, f1, 0.0).sum(axis=1) / present.sum(axis=1)
-    return means
+    return np.where(present, f1, 0.0).sum(axis=1) / present.sum(axis=1)
 
 
 def _estimate(value: float, draws: Array) -> Estimate:

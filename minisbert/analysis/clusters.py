@@ -230,8 +230,7 @@ def _fit_kmeans(unit: Array, k: int, seed: int) -> Array:
     """Run k-means."""
     from sklearn.cluster import KMeans
 
-    raw: Array = KMeans(k, n_init=_STARTS, random_state=seed).fit_predict(unit)
-    return raw
+    return KMeans(k, n_init=_STARTS, random_state=seed).fit_predict(unit)
 
 
 def _agglomerative(unit: Array, k: int | tuple[int, int] | None, distance: float | None) -> Array:
@@ -248,8 +247,7 @@ def _agglomerative(unit: Array, k: int | tuple[int, int] | None, distance: float
     if len(unit) == 1:
         return np.zeros(1, np.intp)  # scikit-learn needs two
     model = AgglomerativeClustering(k, distance_threshold=distance, metric="cosine", linkage="average")
-    raw: Array = model.fit_predict(unit.astype(np.float64))
-    return raw
+    return model.fit_predict(unit.astype(np.float64))
 
 
 def _by_size(raw: Array) -> Array:
@@ -326,8 +324,7 @@ def _silhouettes(products: Array, own: Array, sizes: Array) -> Array:
     b = means.min(axis=1)  # (m,)
     larger = np.maximum(a, b)
     is_told = (sizes[own] > 1) & (larger > _NOTHING)
-    found: Array = np.where(is_told, (b - a) / np.where(is_told, larger, 1.0), 0.0)
-    return found
+    return np.where(is_told, (b - a) / np.where(is_told, larger, 1.0), 0.0)
 
 
 def agreement(labels: Sequence[str], ids: ArrayLike) -> Agreement:

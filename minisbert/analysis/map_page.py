@@ -131,5 +131,4 @@ def _middle(members: Array) -> list[float]:
     if not len(members):
         return [0.0, 0.0]
     distances = np.linalg.norm(members - np.median(members, axis=0), axis=1)
-    nearest: list[float] = members[distances.argmin()].tolist()
-    return nearest
+    return members[distances.argmin()].tolist()

@@ -362,5 +362,4 @@ def _count(table: Array, low: Array, high: Array) -> Array:
     last = np.array(table.shape) - 1
     x0, y0 = np.clip(np.floor(low / _CELL).astype(int), 0, last).T
     x1, y1 = np.clip(np.ceil(high / _CELL).astype(int), 0, last).T
-    counted: Array = table[x1, y1] - table[x0, y1] - table[x1, y0] + table[x0, y0]
-    return counted
+    return table[x1, y1] - table[x0, y1] - table[x1, y0] + table[x0, y0]

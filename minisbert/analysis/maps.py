@@ -104,8 +104,7 @@ def unit_rows(function: str, vectors: ArrayLike) -> Array:
             f"({int((largest == 0).sum())} such rows); no encoder returns such a vector: was an np.zeros not filled?"
         )
     rows = rows / largest  # so that squares neither overflow nor underflow
-    unit: Array = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    return unit
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def project(
@@ -218,8 +217,7 @@ def _tsne(unit: Array, start: Array, perplexity: float, seed: int) -> Array:
 
     small = (1e-4 * start / start[:, 0].std()).astype(np.float32)  # (M, 2) as small as in the paper
     model = TSNE(init=small, learning_rate="auto", perplexity=perplexity, random_state=seed, n_jobs=1)
-    points: Array = model.fit_transform(unit)
-    return points
+    return model.fit_transform(unit)
 
 
 def _umap(unit: Array, seed: int) -> Array:
@@ -228,8 +226,7 @@ def _umap(unit: Array, seed: int) -> Array:
     settings: dict[str, Any] = {"init": "random"} if len(unit) < 16 else {}  # its spectral start needs more texts
     near = min(15, len(unit) - 1)
     model = umap.UMAP(n_neighbors=near, metric="cosine", random_state=seed, n_jobs=1, **settings)
-    points: Array = model.fit_transform(unit)
-    return points
+    return model.fit_transform(unit)
 
 
 def _trustworthiness(unit: Array, points: Array, neighbours: int, seed: int) -> tuple[float | None, int, int]:

@@ -173,8 +173,7 @@ def class_tf_idf(counts: ArrayLike) -> Array:
     of_group = n.sum(axis=1, keepdims=True)  # (C, 1)
     of_word = n.sum(axis=0)  # (W,)
     share = n / np.maximum(of_group, 1.0)
-    weights: Array = share * np.log1p(float(of_group.mean()) / np.maximum(of_word, 1.0))
-    return weights
+    return share * np.log1p(float(of_group.mean()) / np.maximum(of_word, 1.0))
 
 
 def typical_words(

@@ -50,8 +50,7 @@ def class_weights(classes: Array, choice: str | Mapping[int, float] | None = Non
     """
     counts = np.bincount(classes)  # (C,)
     if choice == "balanced":
-        balanced: Array = len(classes) / (len(counts) * counts)
-        return balanced
+        return len(classes) / (len(counts) * counts)
     if choice is not None and not isinstance(choice, Mapping):
         raise ValueError(f"class_weight must be 'balanced', a mapping from class to weight, or None, got {choice!r}")
     weights = np.ones(len(counts))
@@ -84,8 +83,7 @@ def stratified_folds(classes: Array, folds: int, seed: int, groups: Array | None
         splits = StratifiedKFold(min(folds, most), shuffle=True, random_state=seed).split(first, classes[first])
         for k, (_, asked) in enumerate(splits):
             fold_of_group[asked] = k
-    fold_of_text: Array = fold_of_group[group_of_text]
-    return fold_of_text
+    return fold_of_group[group_of_text]
 
 
 def hold_out(classes: Array, share: float, seed: int, groups: Array | None = None) -> Array:
@@ -104,8 +102,7 @@ def hold_out(classes: Array, share: float, seed: int, groups: Array | None = Non
         raise ValueError(
             f"hold_out: expected a share in (0, 1) that leaves texts on both sides of {len(first):,}, got {share!r}"
         )
-    held_texts: Array = held[group_of_text]
-    return held_texts
+    return held[group_of_text]
 
 
 def _grouped(classes: Array, groups: Array | None) -> tuple[Array, Array]:
@@ -239,8 +236,7 @@ class Calibration(NamedTuple):
 
     def apply(self, logits: Array) -> Array:
         """Calibrated logits: ``(B, C)`` for ``(B, C)``."""
-        calibrated: Array = logits / self.temperature + self.offset
-        return calibrated
+        return logits / self.temperature + self.offset
 
 
 def fit_calibration(logits: Array, classes: Array, weights: Array | float = 1.0) -> Calibration:

@@ -51,8 +51,7 @@ class TagProbe:
 
         (N, C) -> (N, C)
         """
-        leaning: Array = log_probs - offset * np.array([tag == "O" for tag in self.tags])
-        return leaning
+        return log_probs - offset * np.array([tag == "O" for tag in self.tags])
 
     def decode(
         self, features: Any, lengths: Sequence[int], decoder: str = "viterbi", offset: float = 0.0

@@ -55,14 +55,13 @@ def load_minisbert(setting: Setting, deterministic: bool = False) -> Encode:
     encoder = SentenceEncoder(setting.folder)
 
     def encode(texts: list[str], batch_size: int | None) -> Array:
-        vectors: Array = encoder.encode(
+        return encoder.encode(
             texts,
             batch_size=batch_size,
             num_threads=setting.num_threads,
             overflow="truncate",
             deterministic=deterministic,
         )
-        return vectors
 
     return encode
 

@@ -66,8 +66,7 @@ class LazyGroup(click.Group):
         if cmd_name not in self.verbs:
             return None
         module, _ = self.verbs[cmd_name]
-        command: click.Command = getattr(importlib.import_module(f"minisbert.cli.{module}"), cmd_name)
-        return command
+        return getattr(importlib.import_module(f"minisbert.cli.{module}"), cmd_name)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

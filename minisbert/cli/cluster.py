@@ -105,8 +105,7 @@ class CollectionSource:
         """The texts' vectors, from a file or computed."""
         if self.vectors is not None:
             return read_vectors(Path(self.vectors), len(texts))
-        vectors: Array = choice.encoder(dtype).encode(texts, show_progress_bar=sys.stderr.isatty(), **options)
-        return vectors
+        return choice.encoder(dtype).encode(texts, show_progress_bar=sys.stderr.isatty(), **options)
 
 
 def read_vectors(file: Path, count: int) -> Array:
@@ -136,8 +135,7 @@ def read_vectors(file: Path, count: int) -> Array:
         raise InputError(
             f"{file}: expected one vector for each of {count:,} texts, got shape {vectors.shape}; is it for this input?"
         )
-    found: Array = vectors
-    return found
+    return vectors
 
 
 def collection_options(verb: Verb) -> Verb:

@@ -81,5 +81,4 @@ def _check_limit(limit: int, tokenizer: Tokenizer, config: BertConfig) -> int:
 
 def read_if_there(file: Path) -> dict[str, Any]:
     """Read an optional JSON file of a model folder."""
-    read: dict[str, Any] = read_json(file, optional=True) or {}
-    return read
+    return read_json(file, optional=True) or {}

@@ -18,13 +18,11 @@ __all__ = ["CONTRIBUTIONS", "COSINES", "NEAREST"]
 
 
 def _lengths(rows: Array) -> Array:
-    lengths: Array = np.linalg.norm(rows, axis=-1, keepdims=True)
-    return lengths
+    return np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
 def _cosines(a: Array, b: Array) -> Array:
-    cosines: Array = (a / _lengths(a)) @ (b / _lengths(b)).T  # (A, B)
-    return cosines
+    return (a / _lengths(a)) @ (b / _lengths(b)).T
 
 
 COSINES = Exercise(
@@ -112,8 +110,7 @@ NEAREST = Exercise(
 
 
 def _contributions(t: Array, u: Array) -> Array:
-    shares: Array = t @ u.T / (np.linalg.norm(t.sum(axis=0)) * np.linalg.norm(u.sum(axis=0)))  # (A, B)
-    return shares
+    return t @ u.T / (np.linalg.norm(t.sum(axis=0)) * np.linalg.norm(u.sum(axis=0)))
 
 
 CONTRIBUTIONS = Exercise(

@@ -141,8 +141,7 @@ def _places(lengths: Array) -> Array:
 
 
 def _summed(ids: Array, lengths: Array, word: Array, position: Array, token_type: Array) -> Array:
-    summed: Array = word[ids] + position[_places(lengths)] + token_type[0]  # (N, D)
-    return summed
+    return word[ids] + position[_places(lengths)] + token_type[0]
 
 
 _IDS, _LENGTHS = np.array([1, 3, 2, 1, 2]), np.array([3, 2])

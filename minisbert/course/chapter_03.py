@@ -23,13 +23,11 @@ __all__ = ["HEADS", "LOOK", "PREVIOUS"]
 
 
 def _scores(query: Array, key: Array) -> Array:
-    scores: Array = query @ key.T / math.sqrt(query.shape[1])  # (T, T)
-    return scores
+    return query @ key.T / math.sqrt(query.shape[1])
 
 
 def _look(query: Array, key: Array, value: Array) -> Array:
-    context: Array = softmax(_scores(query, key)) @ value  # (T, K)
-    return context
+    return softmax(_scores(query, key)) @ value
 
 
 def _without_shift(query: Array, key: Array, value: Array) -> Array:
@@ -42,8 +40,7 @@ def _without_shift(query: Array, key: Array, value: Array) -> Array:
 
 def _over_everything(query: Array, key: Array, value: Array) -> Array:
     scores = _scores(query, key)
-    context: Array = softmax(scores.reshape(1, -1)).reshape(scores.shape) @ value
-    return context
+    return softmax(scores.reshape(1, -1)).reshape(scores.shape) @ value
 
 
 LOOK = Exercise(
@@ -104,8 +101,7 @@ LOOK = Exercise(
 
 
 def _split(x: Array, head_count: int) -> Array:
-    heads: Array = x.reshape(len(x), head_count, -1).swapaxes(0, 1)  # (H, T, K)
-    return heads
+    return x.reshape(len(x), head_count, -1).swapaxes(0, 1)
 
 
 HEADS = Exercise(
@@ -142,8 +138,7 @@ HEADS = Exercise(
 
 def _on_average(probs: Array, step: int) -> Array:
     """(L, H): mean attention paid ``step`` places away, over the tokens that have such a place."""
-    share: Array = np.diagonal(probs, step, axis1=2, axis2=3).mean(axis=-1)
-    return share
+    return np.diagonal(probs, step, axis1=2, axis2=3).mean(axis=-1)
 
 
 def _largest(share: Array) -> tuple[int, int]:

@@ -27,13 +27,11 @@ Weights = tuple[Array, Array]  # a weight and a bias
 
 
 def _centred(x: Array, axis: int = -1) -> Array:
-    centred: Array = x - x.mean(axis=axis, keepdims=True)
-    return centred
+    return x - x.mean(axis=axis, keepdims=True)
 
 
 def _variance(x: Array, ddof: int = 0) -> Array:
-    variance: Array = x.var(axis=-1, keepdims=True, ddof=ddof)
-    return variance
+    return x.var(axis=-1, keepdims=True, ddof=ddof)
 
 
 def _without_eps(x: Array, weight: Array, bias: Array, eps: float) -> Array:
@@ -94,8 +92,7 @@ NORM = Exercise(
 
 
 def _erf(x: Array) -> Array:
-    values: Array = np.vectorize(math.erf, otypes=[np.float64])(x)
-    return values
+    return np.vectorize(math.erf, otypes=[np.float64])(x)
 
 
 GELU = Exercise(

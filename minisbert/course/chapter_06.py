@@ -22,13 +22,11 @@ __all__ = ["MASKED_MEAN", "MASKED_SOFTMAX", "WASTED"]
 
 
 def _masked_sum(x: Array, mask: Array) -> Array:
-    total: Array = (x * mask[:, :, None]).sum(axis=1)  # (B, D)
-    return total
+    return (x * mask[:, :, None]).sum(axis=1)
 
 
 def _masked_mean(x: Array, mask: Array) -> Array:
-    mean: Array = _masked_sum(x, mask) / mask.sum(axis=1)[:, None]  # (B, D)
-    return mean
+    return _masked_sum(x, mask) / mask.sum(axis=1)[:, None]
 
 
 MASKED_MEAN = Exercise(
@@ -90,13 +88,11 @@ def _masked_softmax(scores: Array, mask: Array) -> Array:
 
 
 def _after(scores: Array, mask: Array) -> Array:
-    probs: Array = softmax(scores) * mask
-    return probs
+    return softmax(scores) * mask
 
 
 def _without_padded_rows(scores: Array, mask: Array) -> Array:
-    probs: Array = _masked_softmax(scores, mask) * mask[:, None]
-    return probs
+    return _masked_softmax(scores, mask) * mask[:, None]
 
 
 def _rows_left_out(scores: Array, mask: Array) -> Array:

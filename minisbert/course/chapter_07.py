@@ -82,8 +82,7 @@ WINDOWS = Exercise(
 
 
 def _unit(vector: Array) -> Array:
-    unit: Array = vector / np.linalg.norm(vector)
-    return unit
+    return vector / np.linalg.norm(vector)
 
 
 COMPOSED = Exercise(

@@ -24,13 +24,11 @@ __all__ = ["ANGLES", "CORRELATION", "PERCENTILE"]
 
 
 def _cosines(a: Array, b: Array) -> Array:
-    cosines: Array = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))  # (B,)
-    return cosines
+    return (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
 
 
 def _angles(a: Array, b: Array) -> Array:
-    angles: Array = np.arccos(np.clip(_cosines(a, b), -1.0, 1.0)) / math.pi  # (B,)
-    return angles
+    return np.arccos(np.clip(_cosines(a, b), -1.0, 1.0)) / math.pi
 
 
 def _without_clip(a: Array, b: Array) -> Array:

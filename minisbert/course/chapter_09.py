@@ -59,20 +59,17 @@ SLOPE = Exercise(
 
 
 def _length(x: Array) -> Array:
-    length: Array = np.linalg.norm(x, axis=-1, keepdims=True)
-    return length
+    return np.linalg.norm(x, axis=-1, keepdims=True)
 
 
 def _without_unit(d_y: Array, x: Array) -> Array:
     along = (x * d_y).sum(axis=-1, keepdims=True)
-    projected: Array = (d_y - x * along) / _length(x)
-    return projected
+    return (d_y - x * along) / _length(x)
 
 
 def _whole_sum(d_y: Array, x: Array) -> Array:
     y = x / _length(x)
-    projected: Array = (d_y - y * (y * d_y).sum()) / _length(x)
-    return projected
+    return (d_y - y * (y * d_y).sum()) / _length(x)
 
 
 NORMALIZE_BACKWARD = Exercise(

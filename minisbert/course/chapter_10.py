@@ -104,8 +104,7 @@ D_SCORES = Exercise(
 
 def _same_class(classes: Sequence[str]) -> Array:
     names = np.array(classes)
-    same: Array = names[:, None] == names
-    return same
+    return names[:, None] == names
 
 
 FALSE_NEGATIVES = Exercise(

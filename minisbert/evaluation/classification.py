@@ -178,8 +178,7 @@ def nearest_centroid(vectors: Array, classes: Array, others: Array) -> Array:
             f"nearest_centroid: the examples of class {lost[0]} cancel out: their mean is all zeros and has no "
             "direction; draw other examples (seed), or more of them"
         )
-    chosen: Array = np.argmax(cos_sim(others, centroids), axis=1)  # (B,)
-    return chosen
+    return np.argmax(cos_sim(others, centroids), axis=1)
 
 
 def logistic_regression(vectors: Array, classes: Array, others: Array) -> Array:
@@ -192,8 +191,7 @@ def logistic_regression(vectors: Array, classes: Array, others: Array) -> Array:
     require_sklearn()
     from sklearn.linear_model import LogisticRegression
 
-    predicted: Array = LogisticRegression(max_iter=100).fit(vectors, classes).predict(others)  # (B,)
-    return predicted
+    return LogisticRegression(max_iter=100).fit(vectors, classes).predict(others)
 
 
 CLASSIFIERS: dict[str, Classifier] = {"centroid": nearest_centroid, "logistic": logistic_regression}
@@ -233,8 +231,7 @@ class ClassificationResult:
     @property
     def accuracies(self) -> Array:
         """Share of test texts that are right, per draw: (R,), in [0, 1]."""
-        shares: Array = self.correct.mean(axis=1)
-        return shares
+        return self.correct.mean(axis=1)
 
     def over_draws(self) -> Estimate:
         """Mean accuracy and its 95 % interval over the draws, the test texts given; NaN ends for one draw.
@@ -419,8 +416,7 @@ def draw_examples(classes: Array, examples_per_class: int, rng: np.random.Genera
     shuffled = rng.permutation(len(classes))  # (M,)
     by_class = shuffled[np.argsort(classes[shuffled], kind="stable")]  # (M,)
     _, first = np.unique(classes[by_class], return_index=True)  # (C,)
-    drawn: Array = by_class[np.add.outer(first, np.arange(examples_per_class)).ravel()]  # (E,)
-    return drawn
+    return by_class[np.add.outer(first, np.arange(examples_per_class)).ravel()]
 
 
 def macro_f1(expected: Array, predicted: Array) -> float:

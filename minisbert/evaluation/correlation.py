@@ -98,8 +98,7 @@ def rank(x: ArrayLike) -> Array:
     numbers = _as_numbers("rank", "x", x)
     _, place, count = np.unique(numbers, return_inverse=True, return_counts=True)
     last = np.cumsum(count)  # the highest rank in each group of ties
-    ranks: Array = (last - (count - 1) / 2)[place]  # (B,)
-    return ranks
+    return (last - (count - 1) / 2)[place]
 
 
 def _cosine_of_centred(x: Array, y: Array) -> float:
@@ -114,8 +113,7 @@ def _centred(x: Array) -> Array:
     scaled = x / np.abs(x).max()
     once = scaled - scaled.mean()
     twice = once - once.mean()
-    centred: Array = twice / np.abs(twice).max()  # or squares of tiny differences would underflow
-    return centred
+    return twice / np.abs(twice).max()  # or squares of tiny differences would underflow
 
 
 def _checked(function: str, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:

@@ -171,8 +171,7 @@ def _embed_late(encoder: SentenceEncoder, documents: Sequence[str], size: int, b
     """Pool the token vectors of all chunks of a document at once."""
 
     def embed(block: Sequence[str]) -> Array:
-        late: Array = encoder.encode(block, overflow="chunk", chunk_tokens=size, composition="late")
-        return late
+        return encoder.encode(block, overflow="chunk", chunk_tokens=size, composition="late")
 
     return np.concatenate(list(_in_blocks(documents, embed, bar)))  # (M, D)
 

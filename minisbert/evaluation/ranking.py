@@ -131,8 +131,7 @@ def ndcg(ranked_grades: ArrayLike, judged_grades: Sequence[ArrayLike], k: int) -
 
 def _discounted(grades: Array) -> Array:
     """``sum_r grade_r / log2(1 + r)``"""
-    discounted: Array = grades @ (1.0 / np.log2(np.arange(2, grades.shape[1] + 2)))
-    return discounted
+    return grades @ (1.0 / np.log2(np.arange(2, grades.shape[1] + 2)))
 
 
 def average_precision(ranked_grades: ArrayLike, judged_grades: Sequence[ArrayLike], k: int) -> Array:
@@ -235,8 +234,7 @@ def precision(ranked_grades: ArrayLike, k: int) -> Array:
     array([0.5])
     """
     ranked = _checked_ranks("precision", ranked_grades, k)
-    share: Array = np.count_nonzero(ranked[:, :k] > 0, axis=1) / k
-    return share
+    return np.count_nonzero(ranked[:, :k] > 0, axis=1) / k
 
 
 def _per_relevant(sums: Array, judged: list[Array]) -> Array:

@@ -279,5 +279,4 @@ def pair_cosines(a: Array, b: Array) -> Array:
     In ``pairwise_cos_sim`` rounding gives 0.9999999999999999 to some equal rows and 1 to others, and so ranks pairs
     that are equal.
     """
-    cosines: Array = np.where(np.all(a == b, axis=1), 1.0, pairwise_cos_sim(a, b))  # (B,)
-    return cosines
+    return np.where(np.all(a == b, axis=1), 1.0, pairwise_cos_sim(a, b))

@@ -225,8 +225,7 @@ def _keep_best(scorer: Scorer, chosen: slice, block: Block, ids: Array, scores: 
 def _floor(estimates: Array, kept: Array, best: int, error: float) -> Array | float:
     """The lowest estimate with which a document of this block can be among the best, per query: ``(q, 1)``."""
     if kept.shape[1] == best:  # exact scores: a better document's estimate may be lower by one error
-        floor: Array = kept[:, -1:] - error
-        return floor
+        return kept[:, -1:] - error
     place = estimates.shape[1] - best
     if place < 0:
         return -np.inf

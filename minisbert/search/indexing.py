@@ -173,14 +173,13 @@ def embed(encoder: SentenceEncoder, settings: Settings, texts: list[str]) -> lis
     >>> [len(one.chunks) for one in embed(encoder, settings, ["Soup is my favorite. London is far away.", "tea"])]
     [2, 1]
     """
-    found: list[ChunkEmbeddings] = encoder.encode_chunks(
+    return encoder.encode_chunks(
         texts,
         chunk_tokens=settings.chunk_tokens,
         overlap=settings.overlap,
         prompt=settings.document_prompt,
         normalize_embeddings=settings.similarity == "cosine",  # so that search need not divide
     )
-    return found
 
 
 def _delete(storage: Storage, numbers: list[int]) -> None:

@@ -318,8 +318,7 @@ def dump_routes(table: RouteTable, *, as_json: bool = False) -> str:
 
     Dumper.add_representer(str, quoted)
     options = {"sort_keys": False, "allow_unicode": True, "width": 10**6, "default_flow_style": False}
-    text: str = yaml.dump(said, Dumper=Dumper, **options)
-    return text
+    return yaml.dump(said, Dumper=Dumper, **options)
 
 
 def _as_written(table: RouteTable) -> dict[str, Any]:

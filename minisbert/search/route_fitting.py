@@ -188,8 +188,7 @@ def _weights(queries: ScoredQueries, objective: str) -> Array:
     if objective != "balanced":
         return np.ones(len(queries.expected))
     is_none = queries.expected == NONE
-    weights: Array = np.where(is_none, 0.5 / is_none.mean(), 0.5 / (~is_none).mean())
-    return weights
+    return np.where(is_none, 0.5 / is_none.mean(), 0.5 / (~is_none).mean())
 
 
 def _gains(queries: ScoredQueries, objective: str) -> Array:
@@ -294,8 +293,7 @@ def _parts(queries: ScoredQueries, folds: int, seed: int) -> Array:
     dealt = shuffled[np.argsort(queries.expected[first][shuffled], kind="stable")]
     part = np.empty(len(first), np.intp)
     part[dealt] = np.arange(len(first)) % folds
-    found: Array = part[place.ravel()]
-    return found
+    return part[place.ravel()]
 
 
 def fit_router(

@@ -66,14 +66,12 @@ class ScoredQueries:
     @property
     def top(self) -> Array:
         """The score of the best route: (Q,)."""
-        found: Array = self.scores[np.arange(len(self.scores)), self.best]
-        return found
+        return self.scores[np.arange(len(self.scores)), self.best]
 
     @property
     def is_right(self) -> Array:
         """Whether the best route is the query's own: (Q,) bool."""
-        found: Array = self.best == self.expected
-        return found
+        return self.best == self.expected
 
     def of(self, rows: Array) -> ScoredQueries:
         """Select queries."""
@@ -209,8 +207,7 @@ class RouteReport:
     @property
     def correct(self) -> Array:
         """Whether each query was sent to its own route, or rejected if out-of-scope: (Q,) bool."""
-        found: Array = self.decided == self.queries.expected
-        return found
+        return self.decided == self.queries.expected
 
     def _share(self, values: Array, among: Array) -> Estimate | None:
         return share(values[among]) if among.any() else None

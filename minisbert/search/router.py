@@ -275,8 +275,7 @@ def nearest(similarities: Array, starts: Array) -> Array:
     >>> nearest(np.array([[0.1, 0.7, 0.3]]), np.array([0, 2, 3]))
     array([[0.7, 0.3]])
     """
-    highest: Array = np.maximum.reduceat(similarities, starts[:-1], axis=1)  # (B, R)
-    return highest
+    return np.maximum.reduceat(similarities, starts[:-1], axis=1)
 
 
 def centroids(vectors: Array, starts: Array, similarity_fn_name: str) -> Array:
@@ -299,5 +298,4 @@ def best_routes(scores: Array) -> Array:
     array([1, 0])
     """
     highest = scores.max(axis=1, keepdims=True)  # (B, 1)
-    chosen: Array = np.argmax(scores >= highest - TIE * np.maximum(1.0, np.abs(highest)), axis=1)  # (B,)
-    return chosen
+    return np.argmax(scores >= highest - TIE * np.maximum(1.0, np.abs(highest)), axis=1)

@@ -144,8 +144,7 @@ class Scorer:
     def _error(self, scale: float) -> float:
         """Bound ``|estimate - exact score|`` if no product of lengths exceeds scale."""
         limits, width = np.finfo(self.queries.dtype), self.queries.shape[1]
-        bound: float = (width + 8) * float(limits.eps) * scale + width * float(limits.tiny)
-        return bound
+        return (width + 8) * float(limits.eps) * scale + width * float(limits.tiny)
 
     def _refuse_overflow(self, product: float) -> None:
         """Raise if the product of the largest lengths overflows the dtype."""
@@ -198,8 +197,7 @@ class Scorer:
         A function's estimates are the scores. A cosine above 1 under kind ``unit`` is an error.
         """
         if self.function is not None:
-            taken: Array = estimates[rows, columns]
-            return taken
+            return estimates[rows, columns]
         queries, lengths = self.queries[chosen], self.lengths[chosen]
         scores = np.empty(len(rows), dtype=self.queries.dtype)
         step = max(1, PAIR_NUMBERS // queries.shape[1])
@@ -309,8 +307,7 @@ def _near_one(rows: Array) -> Array:
 
 def _lengths(rows: Array) -> Array:
     """Lengths of float64 rows, each from its row alone."""
-    lengths: Array = np.sqrt((rows * rows).sum(axis=1))
-    return lengths
+    return np.sqrt((rows * rows).sum(axis=1))
 
 
 def _safe_lengths(dtype: np.dtype[Any]) -> tuple[float, float]:

@@ -149,8 +149,7 @@ def _best_chunks(vectors: Array, query: Array, wanted: int, similarity: str, row
 def _best_of_documents(documents: Array, top_k: int) -> Array:
     """Places of the first chunk of each document, of the first ``top_k`` documents."""
     _, first = np.unique(documents, return_index=True)
-    best: Array = np.sort(first)[:top_k]
-    return best
+    return np.sort(first)[:top_k]
 
 
 def _loaded_hits(storage: Storage, loaded: Vectors, chunks: Array, scores: Array) -> list[Hit]:

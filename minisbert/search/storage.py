@@ -92,14 +92,12 @@ class Storage:
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run a statement and return all rows."""
         with explain(self.path):
-            found: list[tuple[Any, ...]] = self._connection.execute(sql, list(parameters)).fetchall()
-            return found
+            return self._connection.execute(sql, list(parameters)).fetchall()
 
     def columns(self, sql: str, parameters: Sequence[Any] = ()) -> dict[str, Array]:
         """Run a query and return its columns as arrays."""
         with explain(self.path):
-            found: dict[str, Array] = self._connection.execute(sql, list(parameters)).fetchnumpy()
-            return found
+            return self._connection.execute(sql, list(parameters)).fetchnumpy()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
