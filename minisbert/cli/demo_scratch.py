@@ -11,7 +11,7 @@ from minisbert.cli.options import ModelChoice, json_option, model_options
 from minisbert.cli.train import checked_settings, training_bar
 
 
-@click.command(short_help="Train a small BERT from random weights, with its score after each epoch.")
+@click.command(short_help="Train a small BERT from random weights; score each epoch.")
 @click.argument("triplets", metavar="TRIPLETS", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.argument("dev", metavar="DEV", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--layers", type=click.IntRange(1), default=2, show_default=True, help="Layers of the new model.")
