@@ -15,7 +15,7 @@ from minisbert.cli.options import ModelChoice, json_option, model_options
 from minisbert.cli.table import align
 
 if TYPE_CHECKING:
-    from minisbert.cli.outline import Outline
+    from minisbert.cli.folder_facts import FolderFacts
     from minisbert.model.pooling import Module
 
 LIBRARIES = ("numpy", "tokenizers", "safetensors", "huggingface-hub")
@@ -34,12 +34,12 @@ def info(as_json: bool, choice: ModelChoice) -> None:
       minisbert info
       minisbert info --json
     """
-    from minisbert.cli.outline import read_outline
+    from minisbert.cli.folder_facts import read_folder_facts
 
     model: dict[str, Any] | None = None
     problem: ValueError | None = None
     try:
-        model = _model(read_outline(choice, local_files_only=True))
+        model = _model(read_folder_facts(choice, local_files_only=True))
     except ValueError as error:
         problem = error  # shown last: it may be the reason for asking
     machine = _machine()
@@ -54,48 +54,48 @@ def info(as_json: bool, choice: ModelChoice) -> None:
         raise ValueError(f"{problem}\n`minisbert info` downloads nothing; `minisbert fetch` does.") from problem
 
 
-def _model(outline: Outline) -> dict[str, Any]:
+def _model(facts: FolderFacts) -> dict[str, Any]:
     """What the folder says."""
-    from minisbert.cli.outline import SaidLimit, read_if_there
+    from minisbert.cli.folder_facts import SaidLimit, read_if_there
     from minisbert.model.folder import read_modules, read_sentence_settings
     from minisbert.model.pooling import output_width
 
-    config = outline.config
-    modules = read_modules(outline.modules, config, "float32")
-    settings = read_sentence_settings(outline.folder)
+    config = facts.config
+    modules = read_modules(facts.modules, config, "float32")
+    settings = read_sentence_settings(facts.folder)
     width = output_width(modules, config.hidden_size)
-    cut = read_if_there(outline.bert_folder / "tokenizer.json").get("truncation") or {}
-    limits = [*outline.said_limits, SaidLimit("tokenizer.json", "truncation", cut.get("max_length"))]
+    cut = read_if_there(facts.bert_folder / "tokenizer.json").get("truncation") or {}
+    limits = [*facts.said_limits, SaidLimit("tokenizer.json", "truncation", cut.get("max_length"))]
     return {
-        "folder": str(outline.folder),
-        "source": outline.source,
+        "folder": str(facts.folder),
+        "source": facts.source,
         "layers": config.num_hidden_layers,
         "heads": config.num_attention_heads,
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
         "activation": config.hidden_act,
         "vocabulary": config.vocab_size,
-        **_weights(outline),
+        **_weights(facts),
         "modules": [_describe(module) for module in modules],
         "sentence_embedding_dimension": min(width, settings["truncate_dim"] or width),
         **settings,
         "max_seq_length": {
-            "in_force": outline.max_seq_length,
-            "decided_by": outline.decided_by,
+            "in_force": facts.max_seq_length,
+            "decided_by": facts.decided_by,
             "said": [said._asdict() for said in limits],
         },
     }
 
 
-def _weights(outline: Outline) -> dict[str, Any]:
+def _weights(facts: FolderFacts) -> dict[str, Any]:
     """Count the parameters in use, and name the dtypes of the files."""
     import math
 
     from minisbert.model.params import read_checkpoint, tensor_shapes
 
-    stored = list(read_checkpoint(outline.bert_folder).values())
-    shapes = list(tensor_shapes(outline.config).values())
-    for kind, folder in outline.modules:
+    stored = list(read_checkpoint(facts.bert_folder).values())
+    shapes = list(tensor_shapes(facts.config).values())
+    for kind, folder in facts.modules:
         if kind == "Dense":
             dense = list(read_checkpoint(folder).values())
             stored, shapes = stored + dense, shapes + [tensor.shape for tensor in dense]

@@ -14,7 +14,7 @@ from minisbert.cli.options import ModelChoice, json_option, model_options
 from minisbert.cli.table import display_width, pad, printable, shorten, terminal_width
 
 if TYPE_CHECKING:
-    from minisbert.cli.outline import Outline
+    from minisbert.cli.folder_facts import FolderFacts
 
 CUT_SHOWN = 10  # cut-off tokens listed in the table; --json gives all
 
@@ -46,25 +46,25 @@ def tokens(source: TextSource, as_json: bool, choice: ModelChoice) -> None:
     texts = list(source.read())
     if not texts and source.file is None:
         raise click.UsageError("Nothing to tokenize: give texts, or a file (-i).")
-    from minisbert.cli.outline import read_outline
+    from minisbert.cli.folder_facts import read_folder_facts
 
-    outline = read_outline(
+    facts = read_folder_facts(
         choice, local_files_only=choice.local_files_only, show_progress_bar=sys.stderr.isatty() and not as_json
     )
-    splits = split(texts, outline)
+    splits = split(texts, facts)
     if as_json:
-        click.echo(json.dumps(_to_json(splits, outline), ensure_ascii=False).encode())
+        click.echo(json.dumps(_to_json(splits, facts), ensure_ascii=False).encode())
         return
     for i, one in enumerate(splits):
         heading = f"text {i + 1}: {printable(one.text)}" if len(splits) > 1 else ""
         click.echo("\n" * bool(i) + shorten(heading, terminal_width()) + "\n" * bool(heading), nl=False)
         click.echo("\n".join(_table(one)))
-        click.echo(f"\n{_summary(one, outline)}")
+        click.echo(f"\n{_summary(one, facts)}")
 
 
-def split(texts: list[str], outline: Outline) -> list[Split]:
+def split(texts: list[str], facts: FolderFacts) -> list[Split]:
     """Tokenise texts as the encoder does, and once more without the limit to see what is lost."""
-    tokenizer, limit = outline.tokenizer, outline.max_seq_length
+    tokenizer, limit = facts.tokenizer, facts.max_seq_length
     longest = limit + int(tokenizer(texts, limit).lost.max(initial=0))
     splits = []
     for text, ids in zip(texts, tokenizer(texts, longest).split(), strict=True):
@@ -89,16 +89,16 @@ def _table(split: Split) -> list[str]:
     return lines
 
 
-def _summary(split: Split, outline: Outline) -> str:
+def _summary(split: Split, facts: FolderFacts) -> str:
     """How much of the limit a text uses, or how much is lost."""
     whole = len(split.kept) + len(split.cut)
-    limit = f"{outline.max_seq_length} ({outline.decided_by})"
+    limit = f"{facts.max_seq_length} ({facts.decided_by})"
     if not split.cut:
         return f"{whole} tokens; the limit is {limit}"
     return f"{whole:,} tokens, but the limit is {limit}: {len(split.kept)} are read, {len(split.cut):,} are cut"
 
 
-def _to_json(splits: list[Split], outline: Outline) -> dict[str, object]:
+def _to_json(splits: list[Split], facts: FolderFacts) -> dict[str, object]:
     """Everything as JSON; pieces cut off have no position."""
     texts = [
         {
@@ -108,4 +108,4 @@ def _to_json(splits: list[Split], outline: Outline) -> dict[str, object]:
         }
         for one in splits
     ]
-    return {"max_seq_length": outline.max_seq_length, "decided_by": outline.decided_by, "texts": texts}
+    return {"max_seq_length": facts.max_seq_length, "decided_by": facts.decided_by, "texts": texts}

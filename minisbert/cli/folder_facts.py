@@ -22,7 +22,7 @@ class SaidLimit(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Outline:
+class FolderFacts:
     """A model folder without its weights."""
 
     folder: Path
@@ -36,7 +36,7 @@ class Outline:
     decided_by: str  # the file, or the option
 
 
-def read_outline(choice: ModelChoice, *, local_files_only: bool, show_progress_bar: bool = False) -> Outline:
+def read_folder_facts(choice: ModelChoice, *, local_files_only: bool, show_progress_bar: bool = False) -> FolderFacts:
     """Find a model's folder and read everything but the weights."""
     found = hub.resolve(
         choice.model,
@@ -55,7 +55,9 @@ def read_outline(choice: ModelChoice, *, local_files_only: bool, show_progress_b
         decided_by = first.file if first.tokens == limit else "config.json"  # no text has more tokens than positions
     else:
         limit, decided_by = _check_limit(choice.max_seq_length, tokenizer, config), "--max-seq-length"
-    return Outline(found.folder, found.source, bert_folder, entries[1:], config, tokenizer, limits, limit, decided_by)
+    return FolderFacts(
+        found.folder, found.source, bert_folder, entries[1:], config, tokenizer, limits, limit, decided_by
+    )
 
 
 def _said_limits(bert_folder: Path, tokenizer: Tokenizer, config: BertConfig) -> list[SaidLimit]:
