@@ -147,7 +147,7 @@ def test_the_gradient_of_a_batch_is_the_sum_of_its_texts():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_gradients_are_finite_where_hidden_states_are_extreme(dtype):
     params = random_params(CONFIG, rng(31), dtype, scale=0.4).layers[0]
-    for scale in (1e4, -1e4, 0.0, 10 * np.finfo(dtype).smallest_subnormal):
+    for scale in (1e4, -1e4, 0.0, 1e-310 if dtype == np.float64 else 1e-40):
         hidden = (np.sign(UPSTREAM) * scale).astype(dtype)
         hidden[::2] = dtype(scale)  # every other row is constant
         trace = layer(hidden, LENGTHS, params, CONFIG)

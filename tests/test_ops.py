@@ -72,7 +72,7 @@ ROWS = {
     "constant": lambda x: np.full_like(x, 1e4),
     "zero": np.zeros_like,
     "minus zero": lambda x: -np.zeros_like(x),
-    "denormal": lambda x: x * 10 * np.finfo(x.dtype).smallest_subnormal,
+    "denormal": lambda x: x * x.dtype.type(1e-310 if x.dtype == np.float64 else 1e-40),
     "all sizes": lambda x: x * np.geomspace(1e-30, 1e4, x.shape[-1], dtype=x.dtype),
 }
 
@@ -107,8 +107,8 @@ def test_float32_agrees_with_float64(name):
         narrow = [a.astype(np.float32) for a in these]
         found, exact = function(*narrow), function(*(a.astype(np.float64) for a in narrow))
         for a, b in zip(*(r if isinstance(r, tuple) else (r,) for r in (found, exact)), strict=True):
-            # measured: 1.4e-7 at most (layer_norm's); float32 rounds to 6e-8. The margin is 3
-            assert np.abs(a - b).max() <= 4.2e-7 * np.abs(b).max()
+            # measured: 1.5e-7 at most (the slope of tanh); float32 rounds to 6e-8. The margin is 3
+            assert np.abs(a - b).max() <= 4.6e-7 * np.abs(b).max()
 
 
 @given(st.sampled_from([(), (1,), (33,), (2, 3, 5), (0, 4), (5000, 7)]), st.sampled_from("CF"))
