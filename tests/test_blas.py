@@ -107,7 +107,9 @@ print(os.environ.get("OPENBLAS_CORETYPE"))
 """
 
 
-@pytest.mark.parametrize(("flags", "kernel"), [(" ".join(AVX512), "SkylakeX"), (" ".join(AVX2), "None")])
+@pytest.mark.parametrize(
+    ("flags", "kernel"), [(" ".join(AVX512), "SkylakeX"), (" ".join(AVX2), "None")], ids=["AVX-512", "AVX2"]
+)
 def test_the_command_line_sets_the_kernel_before_numpy_is_there(flags, kernel):
     environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
     command = [sys.executable, "-c", COMMAND_LINE, flags]

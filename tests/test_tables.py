@@ -84,7 +84,7 @@ def test_a_tsv_knows_no_quotes_and_a_csv_does(tmp_path):
         ("t.jsonl", b'{"a": 1}\n{"a": 1\n', "line 2: not JSON"),
         ("t.jsonl", b'{"b": 1}\n', "line 1: no field 'a'; it has 'b'"),
         ("t.tsv.gz", b"a\n1\n", "gzip"),
-        ("t.tsv.gz", gzip.compress(b"a\n" + b"1\n" * 9999)[:-20], "cut-off gzip"),
+        ("t.tsv.gz", gzip.compress(b"a\n" + b"1\n" * 9999, mtime=0)[:-20], "cut-off gzip"),
     ],
 )
 def test_bad_files_are_named_with_the_line(name, content, words, tmp_path):

@@ -1,10 +1,9 @@
-"""Every backward pass beside torch.autograd: operations, poolings, modules, and the whole encoder with each loss.
+"""Every gradient of the whole encoder beside torch.autograd: random checkpoints, with each loss and with dropout.
 
-float64 against torch.float64, with a random upstream gradient: the project promises 1e-9; the bounds here are what was
-measured with NumPy 2.4.6, PyTorch 2.13.0, transformers 5.23.0 and sentence-transformers 6.2.0, times the margin beside
-each; `-s` prints what is measured now. The whole encoder runs on the random checkpoints of `test_torch_models.py`, in
-all their dialects, with sentence-transformers' own modules and loss classes, and on the real all-MiniLM-L6-v2. Dropout
-is compared by handing our masks to PyTorch.
+float64 against torch.float64: the project promises 1e-9; the bounds here are what was measured with NumPy 2.4.6,
+PyTorch 2.13.0, transformers 5.23.0 and sentence-transformers 6.2.0, times the margin beside each; `-s` prints what is
+measured now. The checkpoints are those of `test_torch_models.py`, in all their dialects, with sentence-transformers'
+own modules and loss classes, and the real all-MiniLM-L6-v2. Dropout is compared by handing our masks to PyTorch.
 """
 
 import dataclasses
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 import threadpoolctl
 from test_torch_models import CASES, IDS, open_theirs, write_case
-from test_torch_ops import ACTIVATIONS, numbers
 from tiny import TINY, write_model
 from torch_oracle import (
     THIRD_PARTY_WARNINGS,
@@ -22,16 +20,12 @@ from torch_oracle import (
     pad,
     quiet,
     relative,
-    strip,
     torch_gradients,
     torch_parameters,
 )
 
-from minisbert.model import bert as bert_module
-from minisbert.model import ops
 from minisbert.model.bert import Dropout, bert_backward, trace_bert
 from minisbert.model.folder import load_model
-from minisbert.model.pooling import POOLINGS, Dense, dense_backward, pool_backward
 from minisbert.model.tokens import OverflowReport
 from minisbert.training import losses
 from minisbert.training.step import named_gradients, named_parameters, value_and_gradients
@@ -57,142 +51,6 @@ def one_thread():
 
 def rng(seed=0):
     return np.random.default_rng(seed)
-
-
-# --------------------------------------------------------------------------------------------------- operations
-
-
-def by_autograd(torch, function, arguments, d_y):
-    """Gradients of ``<d_y, function(*arguments)>`` for each of the arguments."""
-    tensors = [torch.from_numpy(np.ascontiguousarray(a)).requires_grad_() for a in arguments]
-    y = function(*tensors)
-    return [g.numpy() for g in torch.autograd.grad(y, tensors, torch.from_numpy(d_y))]
-
-
-def per_row(ours, reference) -> float:
-    """Largest |difference| of a row in units of its largest |reference|: no row of large numbers hides another."""
-    ours, reference = np.atleast_2d(ours), np.atleast_2d(reference)
-    assert ours.shape == reference.shape
-    largest = np.abs(reference).max(axis=-1, keepdims=True)
-    return float((np.abs(ours - reference) / np.where(largest == 0, 1e-300, largest)).max())
-
-
-@pytest.mark.parametrize("name", ACTIVATIONS)
-def test_activation(name, torch, figures):
-    theirs, _ = ACTIVATIONS[name]
-    x = np.concatenate([numbers(np.float64), np.linspace(-9.0, 9.0, 960).reshape(20, 48)])
-    d_y = rng(1).normal(size=x.shape)
-    (reference,) = by_autograd(torch, lambda t: theirs(torch.nn.functional, t), [x], d_y)
-    ours = ops.ACTIVATIONS[name][1](d_y, x)
-    assert np.isfinite(reference).all()
-    # number by number, in units of the upstream gradient: far out on the left PyTorch's own 1 + erf(x) has no digits
-    figures(name, float((np.abs(ours - reference) / np.abs(d_y)).max()), 1e-14)  # gelu 5e-16, gelu_tanh 2e-15
-
-
-def test_linear(torch, figures):
-    x, weight, bias, d_y = (rng(i).normal(size=s) for i, s in enumerate(((40, 48), (20, 48), (20,), (40, 20))))
-    reference = by_autograd(torch, torch.nn.functional.linear, [x, weight, bias], d_y)
-    for what, a, b in zip(
-        ("x", "weight", "bias"), ops.linear_backward(d_y, x, np.asfortranarray(weight)), reference, strict=True
-    ):
-        figures(f"linear d_{what}", relative(a, b), OPERATION_BOUND)
-
-
-@pytest.mark.parametrize("shape", [(30, 48), (3, 2, 7, 7)], ids=str)
-def test_softmax(shape, torch, figures):
-    for spread in (1.0, 10.0, 1e4):
-        scores, d_y = rng(0).normal(0.0, spread, shape), rng(1).normal(size=shape)
-        (reference,) = by_autograd(torch, lambda t: torch.softmax(t, dim=-1), [scores], d_y)
-        difference = np.abs(ops.softmax_backward(d_y, ops.softmax(scores)) - reference).max()
-        # in units of the upstream gradient: where a probability is nearly 1, all gradients are differences near 0
-        figures(f"softmax, scores of {spread:g}", float(difference / np.abs(d_y).max()), 1e-15)
-
-
-@pytest.mark.parametrize("eps", [1e-12, 1e-5, 0.1, 3.0])
-def test_layer_norm(eps, torch, figures):
-    for what, x in (
-        ("ordinary", rng(0).normal(0.0, 2.0, (64, 48))),
-        # constant rows, rows of 1e4, an offset of 1e3, denormals, rows that hold all sizes
-        ("extreme", np.delete(numbers(np.float64), [6, 8], axis=0)),
-    ):
-        weight, bias, d_y = rng(1).normal(size=48), rng(2).normal(size=48), rng(3).normal(size=x.shape)
-        reference = by_autograd(
-            torch, lambda x, w, b: torch.nn.functional.layer_norm(x, (48,), w, b, eps), [x, weight, bias], d_y
-        )
-        for name, a, b in zip(
-            ("x", "weight", "bias"), ops.layer_norm_backward(d_y, x, weight, eps), reference, strict=True
-        ):
-            figures(f"layer_norm eps {eps:g}, {what}, d_{name}", per_row(a, b), OPERATION_BOUND)
-
-
-def test_normalize(torch, figures):
-    x = np.delete(numbers(np.float64), [2, 3, 5], axis=0)
-    d_y = rng(1).normal(size=x.shape)
-    (reference,) = by_autograd(torch, lambda t: torch.nn.functional.normalize(t, dim=-1), [x], d_y)
-    figures("normalize", per_row(ops.normalize_backward(d_y, x), reference), OPERATION_BOUND)
-    # rows shorter than eps: zero, denormal, just below it
-    x = np.stack([np.zeros(48), numbers(np.float64)[5], np.full(48, 1e-14)])
-    (reference,) = by_autograd(torch, lambda t: torch.nn.functional.normalize(t, dim=-1), [x], d_y[:3])
-    figures("normalize, short rows", per_row(ops.normalize_backward(d_y[:3], x), reference), OPERATION_BOUND)
-
-
-# -------------------------------------------------------------------------------------------- poolings and modules
-
-LENGTHS = np.array([5, 1, 1, 3, 3, 8, 2])
-
-
-@pytest.mark.parametrize("prompt_length", [0, 1])
-@pytest.mark.parametrize("modes", [*((m,) for m in POOLINGS), tuple(POOLINGS)], ids="+".join)
-def test_pooling(modes, prompt_length, torch, sentence_transformers, figures):
-    from sentence_transformers import models
-
-    lengths = LENGTHS + prompt_length  # sentence-transformers pools nothing where a text is all prompt
-    ids = np.ones(lengths.sum(), np.int64)
-    tokens, d_pooled = rng(0).normal(size=(len(ids), 6)), rng(1).normal(size=(len(lengths), 6 * len(modes)))
-    _, mask = pad(ids, lengths)
-    padded = torch.from_numpy(rng(2).normal(size=(*mask.shape, 6)))  # garbage where nothing belongs
-    padded[mask.bool()] = torch.from_numpy(tokens)
-    padded.requires_grad_()
-    features = {"token_embeddings": padded * 1.0, "attention_mask": mask}
-    if prompt_length:
-        features["prompt_length"] = prompt_length
-    theirs = models.Pooling(6, pooling_mode=modes, include_prompt=not prompt_length)
-    theirs(features)["sentence_embedding"].backward(torch.from_numpy(d_pooled))
-    assert not padded.grad[~mask.bool()].any()
-    ours = pool_backward(d_pooled, tokens, lengths, modes, prompt_length)
-    figures(f"{'+'.join(modes)}, prompt of {prompt_length}", relative(ours, strip(padded.grad, mask)), OPERATION_BOUND)
-
-
-@pytest.mark.parametrize("residual", ["none", "as wide", "narrower"])
-@pytest.mark.parametrize("activation", ["Identity", "Tanh", "GELU", "ReLU", "SiLU", "Sigmoid"])
-def test_dense(activation, residual, torch, sentence_transformers, figures):
-    from sentence_transformers import models
-
-    quiet(threads=1)
-    for bias in (True, False):
-        options = {} if residual == "none" else {"use_residual": True}
-        theirs = models.Dense(
-            7,
-            7 if residual == "as wide" else 4,
-            bias=bias,
-            activation_function=getattr(torch.nn, activation)(),
-            **options,
-        ).double()
-        named = {name: p.detach().numpy() for name, p in theirs.named_parameters()}
-        module = Dense(
-            named["linear.weight"], named.get("linear.bias"), activation.lower(), residual != "none",
-            named.get("residual.weight"),
-        )  # fmt: skip
-        x, d_y = rng(0).normal(0.0, 2.0, (9, 7)), rng(1).normal(size=(9, len(module.weight)))
-        tensor = torch.from_numpy(x).requires_grad_()
-        theirs({"sentence_embedding": tensor})["sentence_embedding"].backward(torch.from_numpy(d_y))
-        d_x, d_module = dense_backward(d_y, x, module)
-        ours = {"x": d_x, "linear.weight": d_module.weight}
-        ours |= {} if d_module.bias is None else {"linear.bias": d_module.bias}
-        ours |= {} if d_module.residual is None else {"residual.weight": d_module.residual}
-        reference = {"x": tensor.grad.numpy(), **{name: p.grad.numpy() for name, p in theirs.named_parameters()}}
-        found = gradient_differences(ours, reference)
-        figures(f"dense {activation}, residual {residual}, bias {bias}", max(found.values()), OPERATION_BOUND)
 
 
 # ------------------------------------------------------------------------------------ whole encoders with each loss
@@ -318,60 +176,6 @@ def folders(tmp_path_factory, torch, transformers, sentence_transformers):
 def test_random_checkpoint(name, folders, figures):
     folder = folders(name)
     check_encoder(name, open_ours(folder, np.float64), open_theirs(folder, "float64"), figures)
-
-
-def test_cases_cover_what_a_configuration_can_say():
-    """One and several heads, 1 to 4 layers, every activation, one and two token types, each module."""
-    cases = CASES.values()
-    assert {c.heads for c in cases} >= {1, 2, 3, 12} and {c.layers for c in cases} >= {1, 2, 3, 4}
-    assert {c.act for c in cases} >= {"gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish", "tanh"}
-    assert any(c.config.get("type_vocab_size") == 1 for c in cases)
-    assert {mode for c in cases for mode in c.modes} == set(POOLINGS)
-    assert any(d[3] for c in cases for d in c.dense) and any(not d[2] for c in cases for d in c.dense)
-
-
-# --------------------------------------------------------------------------------------------- check the checkers
-
-
-def no_mean(d_probs, probs):
-    return d_probs * probs
-
-
-def without_variance(d_y, x, weight, eps):
-    d_x, d_weight, d_bias = ops.layer_norm_backward(d_y, x, weight, eps)
-    z, one_over_s = ops._standardize(x, eps)
-    along = ((d_y * weight) * z).mean(axis=-1, keepdims=True)
-    return d_x + z * along * one_over_s, d_weight, d_bias
-
-
-def only_the_last_use(row_of, d_rows, row_count):
-    rows, last = np.unique(row_of[::-1], return_index=True)
-    return type(SUM_ROWS(row_of, d_rows, row_count))(rows, d_rows[::-1][last], row_count)
-
-
-SUM_ROWS = bert_module.sum_rows
-BREAKS = {
-    "softmax without the mean": ("softmax_backward", no_mean),
-    "layer_norm without the variance": ("layer_norm_backward", without_variance),
-    "a row used twice counts once": ("sum_rows", only_the_last_use),
-    "gelu's slope by the tanh form": ("ACTIVATIONS", {"gelu": (ops.gelu, ops.gelu_tanh_backward)}),
-    "linear forgets a row": (
-        "linear_backward",
-        lambda d_y, x, weight: (d_y @ weight, (x[1:].T @ d_y[1:]).T, d_y.sum(axis=0)),
-    ),
-}
-
-
-@pytest.mark.parametrize("what", BREAKS)
-def test_checkers_catch_breaks(what, folders, monkeypatch):
-    name, broken = BREAKS[what]
-    folder = folders("1 head, 1 layer")
-    monkeypatch.setattr(bert_module, name, broken)
-    model, theirs = open_ours(folder, np.float64), open_theirs(folder, "float64")
-    for case in LOSS_CASES.values():
-        ours, reference, gradients, their_gradients = both_sides(model, theirs, case, COLUMNS)
-        assert abs(ours / reference - 1) <= ENCODER_BOUND  # the forward is as it was
-        assert max(gradient_differences(gradients, their_gradients).values()) > 1e6 * ENCODER_BOUND
 
 
 def test_pytorch_gives_the_padding_piece_no_gradient(folders):

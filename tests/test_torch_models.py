@@ -3,8 +3,7 @@
 Every case is one folder. Ours is compared with PyTorch on every tensor of the trace, on the token embeddings and on
 the sentence vectors: relative 1e-5 in float32 and 1e-10 in float64, F16 and BF16 checkpoints after `.float()` or
 `.double()` in PyTorch. Then `SentenceEncoder.save` writes the model again and sentence-transformers must read the same
-vectors, limit, prompts and similarity out of it. `test_checkers_catch_breaks` breaks the model on purpose and asks
-that the comparison names the very tensor that was broken.
+vectors, limit, prompts and similarity out of it.
 """
 
 import dataclasses
@@ -14,7 +13,7 @@ import shutil
 import numpy as np
 import pytest
 import threadpoolctl
-from tiny import write_model
+from tiny import POOLING_KEYS, write_model
 from torch_oracle import (
     THIRD_PARTY_WARNINGS,
     Figures,
@@ -25,9 +24,7 @@ from torch_oracle import (
 )
 
 from minisbert import SentenceEncoder
-from minisbert.model import bert as bert_module
-from minisbert.model import ops
-from minisbert.model.pooling import POOLINGS, dense
+from minisbert.model.pooling import POOLINGS
 
 pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
 
@@ -51,15 +48,6 @@ TEXTS = [
     "find soup on the mat; " * 30,
     "the cat sat on the mat",
 ]
-# the old format's names for the modes, and its order
-OLD_KEYS = {
-    "cls": "pooling_mode_cls_token",
-    "max": "pooling_mode_max_tokens",
-    "mean": "pooling_mode_mean_tokens",
-    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
-    "weightedmean": "pooling_mode_weightedmean_tokens",
-    "lasttoken": "pooling_mode_lasttoken",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +92,7 @@ CASES = {
     ),
     "plain BERT": Case(width=24, heads=2, modes=()),
     "plain masked LM, F16, shards": Case(head="BertForMaskedLM", stored="float16", shard="4KB", modes=()),
-    "shards, old format, six poolings": Case(shard="3KB", modes=tuple(OLD_KEYS), old=True, limit=30),
+    "shards, old format, six poolings": Case(shard="3KB", modes=tuple(POOLING_KEYS.values()), old=True, limit=30),
     "poolings out of order, three denses": Case(
         modes=("mean", "cls"),
         dense=((13, "ReLU", True, False), (8, "Sigmoid", True, False), (5, "Identity", False, False)),
@@ -254,7 +242,10 @@ def to_old_format(folder, case):
     )
     edit_json(
         folder / "1_Pooling" / "config.json",
-        lambda _: {"word_embedding_dimension": case.width, **{key: m in case.modes for m, key in OLD_KEYS.items()}},
+        lambda _: {
+            "word_embedding_dimension": case.width,
+            **{key: mode in case.modes for key, mode in POOLING_KEYS.items()},
+        },
     )
     edit_json(
         folder / "sentence_bert_config.json",
@@ -341,16 +332,13 @@ def test_cases_are_what_they_say(folders):
                     found[key] = opened.get_slice(key).get_dtype()
         return found
 
-    assert "bert.embeddings.word_embeddings.weight" in tensors("masked LM, prefix, dense without bias")
-    assert any(key.startswith("cls.") for key in tensors("masked LM, prefix, dense without bias"))
+    masked = tensors("masked LM, prefix, dense without bias")
+    assert "bert.embeddings.word_embeddings.weight" in masked and any(key.startswith("cls.") for key in masked)
     assert any(key.startswith("bert.pooler.") for key in tensors("silu, pre-training heads, prefix"))
-    assert "pooler.dense.weight" in tensors("1 head, 1 layer")
     assert "pooler.dense.weight" not in tensors("no pooler, swish, residual denses")
     assert set(tensors("3 layers, gelu_pytorch_tanh, F16").values()) == {"F16"}
     assert set(tensors("12 heads, 4 layers, relu, BF16").values()) == {"BF16"}
-    for name in ("shards, old format, six poolings", "plain masked LM, F16, shards"):
-        assert (folders(name) / "model.safetensors.index.json").exists()
-        assert len(list(folders(name).glob("model-*.safetensors"))) > 2
+    assert len(list(folders("plain masked LM, F16, shards").glob("model-*.safetensors"))) > 2
     assert not list(folders("old format, dense, normalize, prompts").glob("*_Normalize"))
 
 
@@ -361,20 +349,17 @@ def test_cases_are_what_they_say(folders):
 def test_sentence_transformers_reads_what_we_save(name, folders, tmp_path, figures):
     folder, saved = folders(name), tmp_path / "saved"
     ours, theirs = open_ours(folder, "float32"), open_theirs(folder, "float32")
+    ours.max_seq_length = theirs.max_seq_length = min(19, theirs.max_seq_length)
     ours.save(saved)
     read_back = open_theirs(saved, "float32")
-    texts = TEXTS
-    figures(f"{name}, saved", relative(read_back.encode(texts), theirs.encode(texts)), BOUNDS["float32"])
-    assert read_back.max_seq_length == theirs.max_seq_length == ours.max_seq_length
+    figures(f"{name}, saved", relative(read_back.encode(TEXTS), theirs.encode(TEXTS)), BOUNDS["float32"])
+    assert read_back.max_seq_length == theirs.max_seq_length
     assert read_back.prompts == theirs.prompts
     assert read_back.default_prompt_name == theirs.default_prompt_name
     assert read_back.similarity_fn_name == theirs.similarity_fn_name
     assert read_back.get_sentence_embedding_dimension() == ours.get_sentence_embedding_dimension()
-    vectors = theirs.encode(texts[:5])
+    vectors = theirs.encode(TEXTS[:5])
     assert relative(ours.similarity(vectors, vectors), read_back.similarity(vectors, vectors).numpy()) < 1e-5
-    again = open_ours(saved, "float32")
-    same = again.encode(texts, overflow="truncate"), ours.encode(texts, overflow="truncate")
-    assert np.array_equal(*same)
 
 
 def test_a_float64_encoder_saves_what_sentence_transformers_reads(folders, tmp_path, figures):
@@ -388,20 +373,7 @@ def test_a_float64_encoder_saves_what_sentence_transformers_reads(folders, tmp_p
     figures("float64 saved, opened as it stands", relative(read_back.encode(TEXTS), reference), BOUNDS["float32"])
 
 
-def test_a_limit_that_was_set_is_saved(folders, tmp_path):
-    for i, name in enumerate(("plain BERT", "shards, old format, six poolings")):
-        ours, theirs = open_ours(folders(name), "float32"), open_theirs(folders(name), "float32")
-        ours.max_seq_length = theirs.max_seq_length = 9
-        ours.save(tmp_path / str(i))
-        read_back = open_theirs(tmp_path / str(i), "float32")
-        assert read_back.max_seq_length == 9
-        reference = theirs.encode(TEXTS)
-        assert relative(read_back.encode(TEXTS), reference) < BOUNDS["float32"]
-        assert relative(ours.encode(TEXTS, overflow="truncate"), reference) < BOUNDS["float32"]
-
-
-@pytest.mark.parametrize("library", ["models", "sentence_transformer.modules.dropout"])
-@pytest.mark.parametrize("place", [2, 3], ids=["behind the pooling", "at the end"])
+@pytest.mark.parametrize(("place", "library"), [(2, "models"), (3, "sentence_transformer.modules.dropout")])
 def test_a_dropout_does_nothing_once_trained(place, library, tmp_path, figures, torch, sentence_transformers):
     folder = write_model(tmp_path / "dropout")
     edit_json(
@@ -432,25 +404,6 @@ def test_truncate_dim_of_the_folder(folders, tmp_path):
 # ------------------------------------------------------------------------------------------------ modules and prompts
 
 
-DENSE_ACTIVATIONS = ["Identity", "Tanh", "GELU", "ReLU", "SiLU", "Sigmoid"]
-
-
-@pytest.mark.parametrize("residual", [False, True], ids=["plain", "residual"])
-@pytest.mark.parametrize("activation", DENSE_ACTIVATIONS)
-def test_dense(activation, residual, torch, sentence_transformers, tmp_path, figures):
-    """Each Dense of a folder by itself: as wide as its input, narrower, and narrower without bias."""
-    quiet(threads=1)
-    shapes = ((12, activation, True, residual), (7, activation, True, residual), (5, activation, False, residual))
-    folder = write_case(tmp_path / "model", Case(dense=shapes), seed=7)
-    for dtype, bound in (("float64", 1e-14), ("float32", 1e-6)):
-        ours, theirs = open_ours(folder, dtype).model.modules[1:], list(open_theirs(folder, dtype))[2:]
-        for our_module, their_module in zip(ours, theirs, strict=True):
-            x = np.random.default_rng(8).normal(0.0, 2.0, (9, their_module.in_features)).astype(dtype)
-            with torch.inference_mode():
-                reference = their_module({"sentence_embedding": torch.from_numpy(x.copy())})["sentence_embedding"]
-            figures(f"dense {activation} {dtype}", relative(dense(x, our_module), reference.numpy()), bound)
-
-
 PROMPTS = {
     "query": "find the ",
     "open": "the c",  # grows together with a text that goes on with "at"
@@ -459,25 +412,15 @@ PROMPTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def prompt_folders(tmp_path_factory, folders):
-    """include_prompt and modes -> a folder."""
-    home, written = tmp_path_factory.mktemp("prompts"), {}
-
-    def folder(include_prompt, modes):
-        key = (include_prompt, modes)
-        if key not in written:
-            case = Case(modes=modes, include_prompt=include_prompt, prompts=PROMPTS, default_prompt="query")
-            written[key] = write_case(home / str(len(written)), case, seed=100)
-        return written[key]
-
-    return folder
+def each_pooling(ours, reference):
+    """Largest relative difference of the poolings that stand side by side, each in its own units."""
+    return max(map(relative, np.split(ours, len(POOLINGS), axis=-1), np.split(reference, len(POOLINGS), axis=-1)))
 
 
 @pytest.mark.parametrize("include_prompt", [True, False], ids=["prompt_pooled", "prompt_left_out"])
-@pytest.mark.parametrize("modes", [*((m,) for m in POOLINGS), tuple(POOLINGS)], ids="+".join)
-def test_prompts(modes, include_prompt, prompt_folders, figures):
-    folder = prompt_folders(include_prompt, modes)
+def test_prompts(include_prompt, folders, tmp_path, figures):
+    case = Case(modes=tuple(POOLINGS), include_prompt=include_prompt, prompts=PROMPTS, default_prompt="query")
+    folder = write_case(tmp_path / "model", case, seed=100)
     ours, theirs = open_ours(folder, "float32"), open_theirs(folder, "float32")
     plain = theirs.encode(TEXTS, prompt="")
     for options in (
@@ -490,8 +433,8 @@ def test_prompts(modes, include_prompt, prompt_folders, figures):
         {"prompt": " "},  # no tokens at all
     ):
         reference = theirs.encode(TEXTS, **options)
-        measured = relative(ours.encode(TEXTS, overflow="truncate", **options), reference)
-        figures(f"{'+'.join(modes)} {options}", measured, BOUNDS["float32"])
+        measured = each_pooling(ours.encode(TEXTS, overflow="truncate", **options), reference)
+        figures(f"{options}", measured, BOUNDS["float32"])
         tokens = ours.encode(TEXTS, output_value="token_embeddings", overflow="truncate", **options)
         their_tokens = theirs.encode(TEXTS, output_value="token_embeddings", **options)
         assert max(relative(a, b) for a, b in zip(tokens, their_tokens, strict=True)) <= BOUNDS["float32"]
@@ -502,130 +445,23 @@ def test_prompts(modes, include_prompt, prompt_folders, figures):
     theirs.max_seq_length = 11
     for name in PROMPTS:
         reference = theirs.encode(TEXTS, prompt_name=name)
-        measured = relative(ours.encode(TEXTS, prompt_name=name, overflow="truncate"), reference)
-        figures(f"{'+'.join(modes)} limit 11, {name}", measured, BOUNDS["float32"])
+        measured = each_pooling(ours.encode(TEXTS, prompt_name=name, overflow="truncate"), reference)
+        figures(f"limit 11, {name}", measured, BOUNDS["float32"])
+    if not include_prompt:
+        check_a_prompt_that_grows_together_with_the_text(folder)
 
 
-@pytest.mark.parametrize("modes", [(m,) for m in POOLINGS], ids="+".join)
-def test_a_prompt_that_grows_together_with_the_text(modes, prompt_folders):
+def check_a_prompt_that_grows_together_with_the_text(folder):
     """ "the c" and "at" are one word less than apart: the prompt's token count reaches into the text.
 
     Up to [SEP] this equals sentence-transformers. Beyond it, where the prompt's count takes in every token, it pools
     nothing (zeros, or -inf for max); here the last token stays, so that bad input never gives such numbers.
     """
-    folder = prompt_folders(False, modes)
     ours, theirs = open_ours(folder, "float32"), open_theirs(folder, "float32")
     same = ["at", "at on the mat", "soup"]
-    measured = relative(ours.encode(same, prompt_name="open"), theirs.encode(same, prompt_name="open"))
+    measured = each_pooling(ours.encode(same, prompt_name="open"), theirs.encode(same, prompt_name="open"))
     assert measured <= BOUNDS["float32"]
     nothing_left = ours.encode("p", prompt="sou")  # [CLS] soup [SEP], and the prompt alone is [CLS] s ##o ##u
     last = ours.encode("soup", prompt="", output_value="token_embeddings")[-1]
-    assert relative(nothing_left, last) <= BOUNDS["float32"]
-    with np.errstate(invalid="ignore"):
-        theirs_left = theirs.encode("p", prompt="sou")
-    assert modes == ("cls",) or not theirs_left.any() or np.isneginf(theirs_left).all()
-
-
-# ------------------------------------------------------------------------------------------------ check the checkers
-
-
-def without_token_type(original):
-    def embed(token_ids, lengths, params, eps, dropout=None):
-        return original(token_ids, lengths, dataclasses.replace(params, token_type=params.token_type * 0), eps)
-
-    return embed
-
-
-def one_run(lengths):
-    """Attention over the whole strip: texts see their neighbours."""
-    yield slice(0, int(lengths.sum())), 1, int(lengths.sum())
-
-
-class NoSquareRoot:
-    """Stands in for `math` in bert.py."""
-
-    @staticmethod
-    def sqrt(x):
-        return 1.0
-
-
-def _break(patch, what):
-    """Break one thing in the package; give the first tensor that this moves."""
-    layer_norm, places, embed = bert_module.layer_norm, bert_module.places, bert_module.embed
-    if what == "tanh form of gelu":
-        patch.setitem(ops.ACTIVATIONS, "gelu", ops.ACTIVATIONS["gelu_tanh"])
-        return "layers.0.feed_forward.activated"
-    if what == "eps 1e-5":
-        patch.setattr(bert_module, "layer_norm", lambda x, weight, bias, eps: layer_norm(x, weight, bias, 1e-5))
-        return "embeddings.output"
-    if what == "variance over D - 1":
-
-        def unbiased(x, weight, bias, eps):
-            return (x - x.mean(-1, keepdims=True)) / x.std(-1, ddof=1, keepdims=True) * weight + bias
-
-        patch.setattr(bert_module, "layer_norm", unbiased)
-        return "embeddings.output"
-    if what == "no 1/sqrt(K)":
-        patch.setattr(bert_module, "math", NoSquareRoot)
-        return "layers.0.attention.probs"
-    if what == "first token for mean":
-        patch.setitem(POOLINGS, "mean", POOLINGS["cls"])
-        return "sentence_embedding"
-    if what == "mean leaves [SEP] out":
-        mean, backward = POOLINGS["mean"]
-        without = lambda x, n, _: mean(np.delete(x, np.cumsum(n) - 1, axis=0), n - 1)  # noqa: E731
-        patch.setitem(POOLINGS, "mean", (without, backward))
-        return "sentence_embedding"
-    if what == "no token type":
-        patch.setattr(bert_module, "embed", without_token_type(embed))
-        return "embeddings.summed"
-    if what == "positions from 1":
-        patch.setattr(bert_module, "places", lambda lengths: np.minimum(places(lengths) + 1, POSITIONS - 1))
-        return "embeddings.position"
-    if what == "positions run on":
-        patch.setattr(bert_module, "places", lambda lengths: np.arange(lengths.sum()) % POSITIONS)
-        return "embeddings.position"
-    if what == "a token looks at itself a little more":
-        patch.setattr(
-            bert_module, "softmax", lambda s, out=None: ops.softmax(s + np.eye(s.shape[-1], dtype=s.dtype) * 1e-3)
-        )
-        return "layers.0.attention.probs"
-    raise AssertionError(what)
-
-
-BREAKS = [
-    "tanh form of gelu",
-    "eps 1e-5",
-    "variance over D - 1",
-    "no 1/sqrt(K)",
-    "first token for mean",
-    "mean leaves [SEP] out",
-    "no token type",
-    "positions from 1",
-    "positions run on",
-    "a token looks at itself a little more",
-]
-
-
-@pytest.mark.parametrize("dtype", BOUNDS)
-@pytest.mark.parametrize("what", BREAKS)
-def test_checkers_catch_breaks(what, dtype, folders, monkeypatch):
-    """What test_random_checkpoint asserts fails for each break, and at the tensor that was broken."""
-    if (what, dtype) == ("eps 1e-5", "float32"):
-        # moves a number by half of 1e-5 over its row's variance, less than float32's bound: only float64 can see it
-        dtype = "float64"
-    with monkeypatch.context() as patch:
-        expected = _break(patch, what)
-        found = differences(folders("1 head, 1 layer"), dtype)
-    assert first_parting(found, BOUNDS[dtype]) == expected
-    assert first_parting({"sentence_embedding": found["sentence_embedding"]}, BOUNDS[dtype]) is not None
-
-
-@pytest.mark.parametrize("dtype", BOUNDS)
-def test_checkers_catch_texts_that_see_each_other(dtype, folders, monkeypatch):
-    folder = folders("1 head, 1 layer")
-    reference = open_theirs(folder, dtype).encode(TEXTS)
-    encoder = open_ours(folder, dtype)
-    assert relative(encoder.encode(TEXTS, overflow="truncate"), reference) <= BOUNDS[dtype]
-    monkeypatch.setattr(bert_module, "equal_length_runs", one_run)
-    assert not relative(encoder.encode(TEXTS, overflow="truncate"), reference) <= 100 * BOUNDS[dtype]
+    for mode, found in zip(POOLINGS, np.split(nothing_left, len(POOLINGS)), strict=True):
+        assert relative(found, last) <= BOUNDS["float32"], mode

@@ -10,7 +10,6 @@ import itertools
 import json
 import random
 import re
-import sys
 import unicodedata
 from dataclasses import replace
 from types import SimpleNamespace
@@ -19,7 +18,7 @@ import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, models, normalizers, pre_tokenizers, processors
+from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from minisbert.model import wordpiece
 from minisbert.model.config import ModelFolderError
@@ -94,22 +93,9 @@ def unicode_of_the_library():
 # ---- vocabularies, and the library beside them ----
 
 
+FLAGS = ["single_word", "lstrip", "rstrip", "normalized"]  # of an added token
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-PIECES = [
-    "the",
-    "token",
-    "##ization",
-    "##s",
-    "un",
-    "##wanted",
-    "##ed",
-    "##ing",
-    "##run",
-    "naïve",
-    "naive",
-    "café",
-    "東京",
-]
+PIECES = ["the", "token", "##ization", "##s", "un", "##wanted", "##ed", "##ing", "naïve", "naive", "café", "東京"]
 CODE_POINTS = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
 # planes 0, 1 and the used end of 14: every script; then ideographs, private use, and eleven planes without a letter
 SCRIPTS = [char for char in CODE_POINTS if ord(char) < 0x20000 or 0xE0000 <= ord(char) < 0xE1000]
@@ -204,20 +190,11 @@ def test_every_other_code_point():
         assert split_words(normalize(text, rules)) == [word for word, _ in theirs], f"from {ord(block[0]):X} on"
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"lowercase": False},
-        {"strip_accents": False},
-        {"lowercase": False, "clean_text": False, "strip_accents": True, "handle_chinese_chars": False},
-    ],
-    ids=str,
-)
-def test_every_code_point_with_other_settings(changed):
-    known = capitals_of_another_age() if changed.get("lowercase", True) else set()
+def test_every_code_point_with_other_settings():
+    changed = {"lowercase": False, "clean_text": False, "strip_accents": True, "handle_chinese_chars": False}
     bulk = ("Lo", "Cn", "Co")  # of ideographs and other plain letters every 16th is enough here
     some = [c for c in SCRIPTS if unicodedata.category(c) not in bulk or c in IN_TABLES or ord(c) % 16 == 0]
-    assert code_points_that_differ(some, ("A{}b",), **changed) == known & set(map(ord, some))
+    assert code_points_that_differ(some, ("A{}b",), **changed) == set()
 
 
 def marks():
@@ -274,11 +251,10 @@ SENTENCES = [
 ]
 
 
-@pytest.mark.parametrize(
-    "changed", ALL_SETTINGS, ids=lambda changed: "-".join(str(value) for value in changed.values())
-)
-def test_sentences_with_every_setting(changed):
-    assert disagreements(SENTENCES, rules_for(spelled(SENTENCES, PIECES), **changed)) == []
+def test_sentences_with_every_setting():
+    vocabulary = spelled(SENTENCES, PIECES)
+    for changed in ALL_SETTINGS:
+        assert disagreements(SENTENCES, rules_for(vocabulary, **changed)) == [], changed
 
 
 def random_texts(count, seed):
@@ -298,7 +274,7 @@ def random_texts(count, seed):
     return ["".join(rng.choice(kinds)() for _ in range(rng.randint(1, 12))) for _ in range(count)]
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(2))
 def test_random_strings(seed):
     texts = [t for t in random_texts(1000, seed) if not capitals_of_another_age() & set(map(ord, t))]
     assert len(texts) > 900
@@ -346,14 +322,13 @@ def test_of_two_special_tokens_at_one_place_the_longer_wins_and_added_ids_are_no
     assert tokenize("[D]xfoo FOO", rules) == ["[D]x", "foo", "f", "##o", "##o"]
 
 
-@pytest.mark.parametrize("letter", ["a", "É", "é", "e\u0301", "İ", "한", "ß", "𝔘", "一", "!", "x\u00ad"])
-@pytest.mark.parametrize("strip_accents", [None, False])
-def test_words_at_the_length_limit(letter, strip_accents):
-    texts = [letter * count for count in (33, 34, 49, 50, 51, 99, 100, 101, 102)]
-    rules = rules_for(spelled(texts), strip_accents=strip_accents)
-    assert disagreements(texts, rules) == []
-    short = replace(rules, max_input_chars_per_word=3)
-    assert disagreements([letter * count for count in range(1, 6)], short) == []
+def test_words_at_the_length_limit():
+    for letter in ("a", "\u00c9", "e\u0301", "\u0130", "\ud55c", "\u00df", "\U0001d518", "\u4e00", "!", "x\u00ad"):
+        texts = [letter * count for count in (33, 34, 49, 50, 51, 99, 100, 101, 102)]
+        rules = rules_for(spelled(texts), strip_accents=False)
+        assert disagreements(texts, rules) == disagreements(texts, replace(rules, strip_accents=None)) == []
+        short = replace(rules, max_input_chars_per_word=3)
+        assert disagreements([letter * count for count in range(1, 6)], short) == []
 
 
 def test_the_limit_counts_characters_after_normalising():
@@ -386,182 +361,102 @@ def test_other_names_for_the_special_parts():
 # ---- the real vocabulary ----
 
 
-def test_the_real_vocabulary(weights_folder):
+def test_the_real_vocabulary(weights_folder, data_folder):
     rules = read_wordpiece(weights_folder / "tokenizer.json")
     library = tokenizers.Tokenizer.from_file(str(weights_folder / "tokenizer.json"))
     library.no_truncation()  # the file cuts at 128 and pads to 128
     library.no_padding()
     assert encode("hello world", rules) == [101, 7592, 2088, 102]
-    texts = SENTENCES + random_texts(2000, seed=7)
+    assert read_wordpiece(weights_folder / "vocab.txt") == rules
+    with (data_folder / "stsb" / "stsb_test.tsv").open(encoding="utf-8", newline="") as file:
+        cells = {cell for row in csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE) for cell in row}
+    texts = [*SENTENCES, *sorted(cells), *random_texts(2000, seed=7)]
     assert disagreements(texts, rules, library) == []
     assert disagreements([f"a{char}b {char}" for char in SCRIPTS[:0x3100] + SCRIPTS[::32]], rules, library) == []
-
-
-def test_vocab_txt_of_the_real_model_says_the_same(weights_folder):
-    from_text, from_json = (read_wordpiece(weights_folder / name) for name in ("vocab.txt", "tokenizer.json"))
-    assert from_text == from_json
-
-
-def test_the_sentences_of_stsb(weights_folder, data_folder):
-    with (data_folder / "stsb" / "stsb_test.tsv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    texts = sorted({cell for row in rows for cell in row})
-    assert len(texts) > 2000
-    library = tokenizers.Tokenizer.from_file(str(weights_folder / "tokenizer.json"))
-    library.no_truncation()
-    library.no_padding()
-    assert disagreements(texts, read_wordpiece(weights_folder / "tokenizer.json"), library) == []
 
 
 # ---- reading ----
 
 
-def written(library, folder):
-    path = folder / "tokenizer.json"
-    library.save(str(path))
-    return path
-
-
 @pytest.mark.parametrize("bert_processing", [False, True])
-@pytest.mark.parametrize("changed", ALL_SETTINGS[::5], ids=str)
-def test_tokenizer_json_is_read_with_all_its_settings(tmp_path, changed, bert_processing):
-    rules = rules_for(EVERYDAY, **changed, max_input_chars_per_word=7)
-    library = library_for(rules)
-    library.add_special_tokens(["[Q]"])
-    if bert_processing:
-        library.post_processor = processors.BertProcessing(("[SEP]", EVERYDAY["[SEP]"]), ("[CLS]", EVERYDAY["[CLS]"]))
-    library.enable_truncation(5)
-    library.enable_padding(length=9)
-    read = read_wordpiece(written(library, tmp_path))
-    assert read == replace(rules, special_tokens={**rules.special_tokens, "[Q]": len(EVERYDAY)})
-    library.no_truncation()
-    library.no_padding()
-    assert disagreements([*SENTENCES, "what?[Q]"], read, library) == []
+def test_tokenizer_json_is_read_with_all_its_settings(tmp_path, bert_processing):
+    for changed in ALL_SETTINGS[::5]:
+        rules = rules_for(EVERYDAY, **changed, max_input_chars_per_word=7)
+        library = library_for(rules)
+        library.add_special_tokens(["[Q]"])
+        if bert_processing:
+            ends = [(token, EVERYDAY[token]) for token in ("[SEP]", "[CLS]")]
+            library.post_processor = processors.BertProcessing(*ends)
+        library.enable_truncation(5)
+        library.enable_padding(length=9)
+        library.save(str(tmp_path / "tokenizer.json"))
+        read = read_wordpiece(tmp_path / "tokenizer.json")
+        assert read == replace(rules, special_tokens={**rules.special_tokens, "[Q]": len(EVERYDAY)})
 
 
 @pytest.mark.parametrize("end", ["\n", "", "\r\n", "\n\n"])
 def test_vocab_txt_is_read_as_the_library_reads_it(tmp_path, end):
     path = tmp_path / "vocab.txt"
-    lines = [*SPECIAL, "a", "##b", "x\u2028y", "p\x85q", "é", "trailing ", "a", "東", "\u3000"]
+    lines = [*SPECIAL, "a", "##b", "x\u2028y", "p\x85q", "\u00e9", "trailing ", "a", "\u6771", "\u3000"]
     path.write_bytes(("\r\n" if end == "\r\n" else "\n").join(lines).encode() + end.encode())
     rules = read_wordpiece(path)
-    theirs = models.WordPiece.read_file(str(path))
-    assert dict(rules.vocabulary) == theirs
-    assert rules.vocabulary["a"] == 11 and rules.vocabulary["trailing"] == 10
+    assert dict(rules.vocabulary) == models.WordPiece.read_file(str(path))
     assert rules.special_tokens == {token: i for i, token in enumerate(SPECIAL)}
-
-
-def small_library():
-    return library_for(rules_for(spelled(["abc"])))
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"normalizer": None}, "normalizer is None"),
-        ({"normalizer": {"type": "Lowercase"}}, "normalizer is Lowercase; only BertNormalizer"),
+        ({"normalizer": None}, "normalizer"),
         ({"pre_tokenizer": {"type": "Whitespace"}}, "pre_tokenizer is Whitespace"),
         ({"model": {"type": "BPE", "vocab": {}}}, "model is BPE"),
-        ({"model": 3}, "no WordPiece vocabulary can be read"),
-        ({"model": {"type": "WordPiece"}}, "no 'vocab' in it"),
-        ({"model": {"type": "WordPiece", "vocab": {"a": 0}}}, r"lacks \['\[UNK\]'\]"),
-        ({"post_processor": None}, "post_processor must put one token before"),
-        ({"post_processor": {"type": "BertProcessing", "cls": ["[CLS]", 77], "sep": ["[SEP]", 3]}}, "other ids"),
-        ({"added_tokens": [{"content": "[SEP]", "id": 77}]}, "no 'single_word' in it"),
+        ({"model": 3}, ""),
+        ({"model": {"type": "WordPiece"}}, "'vocab'"),
+        ({"model": {"type": "WordPiece", "vocab": {"a": 0}}}, r"'\[UNK\]'"),
+        ({"post_processor": None}, "post_processor"),
+        ({"post_processor": {"type": "BertProcessing", "cls": ["[CLS]", 77], "sep": ["[SEP]", 3]}}, "post_processor"),
+        ({"added_tokens": [{"content": "[SEP]", "id": 77}]}, "'single_word'"),
+        *(
+            ({"added_tokens": [{"content": "abc", **dict.fromkeys(FLAGS, False), flag: True}]}, f"'abc'.*'{flag}'")
+            for flag in FLAGS
+        ),
     ],
-    ids=str,
 )
 def test_a_tokenizer_json_that_is_not_followed_is_refused_by_name(tmp_path, changes, said):
-    path = written(small_library(), tmp_path)
+    path = tmp_path / "tokenizer.json"
+    library_for(rules_for(spelled(["abc"]))).save(str(path))
     path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changes}), encoding="utf-8")
-    with pytest.raises(ModelFolderError, match=said) as raised:
+    with pytest.raises(ModelFolderError, match=f"{path.as_posix()}.*{said}"):
         read_wordpiece(path)
-    assert path.as_posix() in str(raised.value)
-
-
-@pytest.mark.parametrize("flag", ["single_word", "lstrip", "rstrip", "normalized"])
-def test_added_tokens_that_do_more_than_stand_in_the_text_are_refused(tmp_path, flag):
-    library = small_library()
-    library.add_tokens([AddedToken("abc", **{"normalized": False, flag: True})])
-    with pytest.raises(ModelFolderError, match=f"added token 'abc' is marked \\['{flag}'\\]"):
-        read_wordpiece(written(library, tmp_path))
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt"])
-@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe", b"[1, 2]", b'{"model"'])
-def test_missing_and_damaged_files_are_refused(tmp_path, name, content):
-    if content is not None:
-        (tmp_path / name).write_bytes(content)
-    with pytest.raises(ModelFolderError, match=name):
-        read_wordpiece(tmp_path / name)
+def test_missing_and_damaged_files_are_refused(tmp_path, name):
+    for content in (None, b"", b"\xff\xfe", b"[1, 2]", b'{"model"'):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(ModelFolderError, match=name):
+            read_wordpiece(tmp_path / name)
 
 
-# ---- errors ----
-
-
-@pytest.mark.parametrize("text", ["a\ud800", "\udfff", "\ud83d \ude00"])
-def test_half_a_character_is_refused(text):
-    with pytest.raises(ValueError, match="lone surrogate at character"):
+@pytest.mark.parametrize("text", ["a\ud800", "\ud83d \ude00", None, 3, b"bytes", ["a", "b"]], ids=ascii)
+def test_half_a_character_and_what_is_no_text_are_refused(text):
+    with pytest.raises(ValueError, match="surrogate" if isinstance(text, str) else type(text).__name__):
         encode(text, rules_for(EVERYDAY))
 
 
-@pytest.mark.parametrize("text", [None, 3, b"bytes", ["a", "b"]])
-def test_what_is_no_text_is_refused(text):
-    with pytest.raises(ValueError, match=r"expected one text \(str\), got"):
-        encode(text, rules_for(EVERYDAY))
-
-
-def test_rules_that_leave_a_text_without_ids_are_refused():
-    with pytest.raises(ValueError, match=r"lacks \['\[CLS\]', '\[SEP\]', '\[UNK\]'\]"):
-        WordPiece({"a": 0})
-    with pytest.raises(ValueError, match="has id 9, but in the vocabulary it has 1"):
-        WordPiece({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2}, {"[CLS]": 9})
-    with pytest.raises(ValueError, match="special token ''"):
-        WordPiece({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2}, {"": 9})
-
-
-# ---- the checks can fail ----
-
-
-def _whole_word_lower(text, rules):
-    return normalize(text, replace(rules, lowercase=False, strip_accents=True)).lower()
-
-
-BREAKAGES = {
-    "categories of this Python": ("unicodedata", SimpleNamespace(category=unicodedata.category, normalize=decompose)),
-    "decompositions of this Python": (
-        "unicodedata",
-        SimpleNamespace(category=category, normalize=unicodedata.normalize),
-    ),
-    "white space of this Python": ("WHITE_SPACE", re.compile(r"\s")),
-    "ideographs of BERT's original": ("IDEOGRAPH", re.compile("[\u4e00-\u9fff\U0002b740-\U0002ceaf]")),
-    "a whole word lowered at once": ("normalize", _whole_word_lower),
-    "no special tokens in the text": ("_split_special_tokens", lambda text, special_tokens: [text]),
-    "ASCII symbols inside words": ("_is_punctuation", lambda char: unicodedata.category(char).startswith("P")),
-    "control characters kept": ("_is_dropped", lambda char: False),
-}
-
-
-@pytest.fixture(scope="module")
-def cases_and_texts_that_agree():
-    texts = [f"a{x}\u302eb a\u302e{x}b" for x in marks()[::4]] + SENTENCES
-    cases = [rules_for(spelled(texts, PIECES), clean_text=clean) for clean in (True, False)]
-    assert [disagreements(texts, rules) for rules in cases] == [[], []]
-    return cases, texts
-
-
-def test_sentences_agree_with_the_unicode_of_this_python(monkeypatch):
-    monkeypatch.setattr(wordpiece, "unicodedata", unicodedata)
-    assert disagreements(SENTENCES, rules_for(spelled(SENTENCES, PIECES))) == []
-
-
-@pytest.mark.parametrize("what", BREAKAGES)
-def test_each_of_these_mistakes_is_noticed(monkeypatch, cases_and_texts_that_agree, what):
-    cases, texts = cases_and_texts_that_agree
-    monkeypatch.setattr(wordpiece, *BREAKAGES[what])
-    assert any(disagreements(texts, rules) for rules in cases)
+@pytest.mark.parametrize(
+    ("vocabulary", "special", "said"),
+    [
+        ({"a": 0}, {}, r"'\[CLS\]', '\[SEP\]', '\[UNK\]'"),
+        ({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2}, {"[CLS]": 9}, r"'\[CLS\]' has id 9"),
+        ({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2}, {"": 9}, "''"),
+    ],
+)
+def test_rules_that_leave_a_text_without_ids_are_refused(vocabulary, special, said):
+    with pytest.raises(ValueError, match=said):
+        WordPiece(vocabulary, special)
 
 
 def test_this_module_needs_no_library():
-    source = sys.modules["minisbert.model.wordpiece"].__dict__
-    assert "tokenizers" not in source and "np" not in source
+    assert not {"tokenizers", "np"} & vars(wordpiece).keys()

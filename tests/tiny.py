@@ -215,46 +215,13 @@ def write_model(
 ) -> Path:
     """Write a tiny random model folder and return its path.
 
-    Parameters
-    ----------
-    folder : Path or str
-        Made with its parents; may exist.
-    config : BertConfig
-        Sizes and activation; `dataclasses.replace(TINY, ...)` for another.
-    params : BertParams, optional
-        The weights; by default `tiny_params(config, seed)`.
-    seed : int
-    modules : tuple of Pooling, Dense, Normalize, or None
-        What follows BERT, its Dense modules with their weights (`tiny_dense`). None: no modules.json, a plain BERT.
-    new_format : bool
-        As sentence-transformers 5.4 and later write: other module types, a single `pooling_mode`, a Normalize with a
-        config, no `max_seq_length` in sentence_bert_config.json, no defaults in config.json.
-    prefix : str
-        Before every name of BERT's tensors, such as "bert.".
-    rename : callable
-        Applied to every name of BERT's tensors after the prefix.
-    dtype : str
-        F64, F32, F16 or BF16, of all weights, Dense included. `tiny_params` are float32; F16 rounds, BF16 cuts.
-    shards : int
-        Files that hold BERT's tensors between them; more than one brings model.safetensors.index.json.
-    extra_tensors : mapping of str to array, optional
-        Stored beside BERT's under their names as they are; integers as I64.
-    config_json : mapping, optional
-        Changes to config.json (`REMOVE` as a value takes a key out).
-    sentence_bert_config, tokenizer_config, sentence_settings : mapping or None
-        Content of sentence_bert_config.json, tokenizer_config.json and config_sentence_transformers.json; None: no
-        such file.
-    tokenizer : tokenizers.Tokenizer, optional
-        By default `tiny_tokenizer()`; must fit `config.vocab_size`.
-    vocab_txt : bool
-        Write vocab.txt instead of tokenizer.json.
-    transformer_path : str
-        Where BERT lies inside the folder: "" or such as "0_Transformer".
-
-    Returns
-    -------
-    Path
-        The folder.
+    ``config`` is mostly ``dataclasses.replace(TINY, ...)``; ``params``, the weights, come from ``seed`` if not
+    given. ``modules`` is what follows BERT (None: no modules.json, a plain BERT). ``new_format`` is that of
+    sentence-transformers 5.4 and later: other module types, a single ``pooling_mode``, no limit in
+    sentence_bert_config.json, no defaults in config.json. ``prefix`` and ``rename`` change the names of BERT's
+    tensors; ``dtype`` (F64, F32, F16 rounds, BF16 cuts) is of all weights; more than one of ``shards`` brings an
+    index. ``config_json`` changes keys of config.json (REMOVE takes one out); of the next three, None means no such
+    file. ``transformer_path`` is where BERT lies in the folder.
     """
     folder = Path(folder)
     bert = folder / transformer_path
