@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 from minisbert.model.params import RowGradient
 from minisbert.training import optim
 from minisbert.training.optim import (
+    AdamWState,
     adamw,
     clip_gradients,
     decays,
@@ -175,6 +176,15 @@ def test_memory_order_is_kept_and_does_not_matter(many_blocks):
         return turned | {TABLE: RowGradient(rows.rows, np.asfortranarray(rows.values), rows.row_count)}
 
     assert contents(*train(make=other_order, in_place=True)) == contents(params, state)
+
+
+def test_a_state_in_another_order_than_its_tensors():
+    params, state = train(steps=3)
+    turned = {part: {n: np.array(x, order="C") for n, x in vars(state)[part].items()} for part in ("m", "v")}
+    grads = make_grads(ROWS[3], seed=3)
+    wanted = adamw(params, grads, state, learning_rate=0.1)
+    found = adamw(params, grads, AdamWState(3, **turned, seen=state.seen), learning_rate=0.1)
+    assert contents(*found) == contents(*wanted)
 
 
 def test_sums_do_not_depend_on_which_thread_is_first(monkeypatch, many_blocks):
