@@ -145,8 +145,9 @@ def test_what_makes_no_sense_is_refused_before_any_work(matplotlib, monkeypatch)
     with pytest.raises(ValueError, match="no-such-model"):  # only --no-text needs no weights
         run("contrastive", "--steps", "3")
     monkeypatch.setattr(module, "descend", None)
-    for option, value in (("--points", 2), ("--steps", 0), ("--seed", -1), ("--scale", "much"), ("-o", "demo.jpg")):
-        assert {"-o": "demo.jpg"}.get(option, option) in run("contrastive", option, value, code=2).stderr
+    for option, value in (("--points", 2), ("--steps", 0), ("--seed", -1), ("--scale", "much")):
+        assert option in run("contrastive", option, value, code=2).stderr
+    assert "demo.jpg" in run("contrastive", "-o", "demo.jpg", code=2).stderr
     with pytest.raises(ValueError, match="nowhere"):
         run("contrastive", "-o", "nowhere/demo.png")
 
