@@ -29,7 +29,7 @@ from minisbert.model.bert import Dropout
 from minisbert.model.params import RowGradient
 from minisbert.model.pooling import Normalize, Pooling
 from minisbert.model.tokens import TruncationWarning
-from minisbert.training.data import Batch, Examples, make_epoch
+from minisbert.training.data import Batch, Examples
 from minisbert.training.finetune import (
     CheckpointError,
     DevSet,
@@ -50,11 +50,9 @@ from minisbert.training.finetune import (
 from minisbert.training.losses import LOSSES, multiple_negatives_ranking
 from minisbert.training.optim import init_adamw, warmup_linear
 from minisbert.training.step import (
-    DropoutPlan,
     copy_parameters,
     named_parameters,
     replace_parameters,
-    value_and_gradients,
 )
 
 module = sys.modules["minisbert.training.finetune"]  # the room gives its name to the function
@@ -157,16 +155,6 @@ CASES = [
 ]
 
 
-def mean_loss(encoder, examples, settings, head):
-    """The loss on three batches that are the same at each call, with dropout where the loss needs it."""
-    plan = DropoutPlan((99,), 0.3, 0.3) if settings.loss == "simcse" else None
-    values = []
-    for batch in make_epoch(examples, 4, np.random.default_rng(3)):
-        loss = objective(settings, batch, head)
-        values.append(value_and_gradients(encoder.model, batch.texts, loss, dropout=plan, num_threads=1).value)
-    return np.mean(values)
-
-
 @pytest.mark.parametrize(("loss", "data", "options"), CASES)
 def test_every_loss_falls_on_its_data(loss, data, options, encoder, tmp_path):
     examples = DATA[data]
@@ -176,16 +164,10 @@ def test_every_loss_falls_on_its_data(loss, data, options, encoder, tmp_path):
     losses = done.progress.losses
     assert len(losses) == done.progress.step == 3 * epochs and np.isfinite(losses).all()
     assert np.mean(losses[-6:]) < 0.8 * np.mean(losses[:6])
-    before = new_head(settings, examples, 9, np.float32)
-    _, tensors = contents(tmp_path / "c")
-    after = {name: np.frombuffer(tensors[f"params/{name}"], np.float32).reshape(x.shape) for name, x in before.items()}
-    # the same batches before and after, so that this is no luck of the draw
-    assert mean_loss(done.encoder, examples, settings, after) < 0.8 * mean_loss(encoder, examples, settings, before)
-    assert (loss == "softmax") == bool(before)
-    for name in before:  # the classifier learns, too
-        assert np.abs(after[name] - before[name]).max() > 1e-2
-    moved = [name for name, array in weights(done.encoder).items() if not np.array_equal(array, weights(encoder)[name])]
-    still = [name for name in weights(encoder) if name not in moved]
+    before, (_, tensors) = new_head(settings, examples, 9, np.float32), contents(tmp_path / "c")
+    for name, array in before.items():  # the classifier learns, too
+        assert np.abs(np.frombuffer(tensors[f"params/{name}"], np.float32) - array.ravel()).max() > 1e-2
+    still = [name for name, array in weights(done.encoder).items() if np.array_equal(array, weights(encoder)[name])]
     assert all("key.bias" in name for name in still), still  # adds one number to all scores of a row
 
 

@@ -150,34 +150,6 @@ def test_a_transposed_square_matrix_is_named():
     assert report.worst.name == "x" and "a term is missing, or one is wrong" in report.worst.diagnosis
 
 
-def test_ones_would_let_wrong_backwards_pass_and_random_numbers_do_not():
-    x, ones = layer_norm_arguments()["x"], np.ones((7, 5))
-
-    def passes_with_ones(forward, backward):
-        v = rng(5).normal(size=x.shape)
-        numeric = (forward(x + 1e-5 * v).sum() - forward(x - 1e-5 * v).sum()) / 2e-5
-        return abs(numeric - np.sum(backward(ones, x) * v)) < 1e-9
-
-    def norm(x):
-        return ops.layer_norm(x, np.ones(5), np.zeros(5), EPS)
-
-    def nothing(d_y, x):
-        return np.zeros_like(x)
-
-    def no_variance(d_y, x):
-        return without_the_variance_term(None, None, None, d_y, x, np.ones(5))[0]
-
-    def no_scale(d_y, x):
-        return layer_norm_backward(d_y, x, np.ones(5), None, EPS)[0] * x.std(axis=-1, keepdims=True)
-
-    def half_softmax(d_y, x):
-        return 0.5 * ops.softmax_backward(d_y, ops.softmax(x))
-
-    for forward, backward in ((norm, nothing), (norm, no_variance), (norm, no_scale), (ops.softmax, half_softmax)):
-        assert passes_with_ones(forward, backward)
-        assert not check_backward(forward, backward, {"x": x}, rng=rng()).ok
-
-
 # --------------------------------------------------------------------------------------------------- whole losses
 
 
