@@ -14,6 +14,7 @@ from minisbert.training.data import (
     COLUMNS,
     Batch,
     Examples,
+    _mend,
     draw_positives,
     make_epoch,
     read_examples,
@@ -327,6 +328,21 @@ def test_hardly_any_equal_texts_meet_in_a_crowd():
         examples = pairs_of(draw.integers(0, 30, 1000), 1000 + draw.integers(0, 30, 1000))
         meetings.append(count_meetings(make_epoch(examples, 20, draw)))
     assert np.mean(meetings) < 0.6  # measured 0.2, times 3; 6.2 if each example takes the next batch whatever is in it
+
+
+def test_exchanges_mend_even_a_deal_by_chance():
+    """Hundreds of exchanges, each of which must know what those before have left where."""
+    for seed in range(3):
+        draw = rng(seed)
+        keys = np.stack([draw.permutation(400) // 8, 50 + draw.permutation(400) // 8], axis=1).tolist()
+        placed = draw.permutation(400) // 8  # 50 batches of 8, and 50 + 50 keys that 8 examples have
+        mended = _mend(keys, placed.tolist(), 50, draw)
+        held = [
+            Counter(key for own, b in zip(keys, mended, strict=True) if b == batch for key in own)
+            for batch in range(50)
+        ]
+        assert np.bincount(mended).tolist() == [8] * 50 and np.count_nonzero(mended != placed) > 50
+        assert max(max(counter.values()) for counter in held) == 1
 
 
 def test_a_text_is_the_same_in_any_column():
