@@ -19,7 +19,7 @@ from minisbert.bench.report import format_report
 from minisbert.bench.run import PARTS, Order, choose_parts, count_steps, default_texts, run_benchmark
 from minisbert.bench.trainers import LEARNING_RATE, MAX_NORM, TOTAL_STEPS, WARMUP_STEPS, WEIGHT_DECAY, train_minisbert
 from minisbert.bench.training import BATCH_PAIRS, CHECKED_STEPS, DROPOUT, ROUND_STEPS, make_batches, measure_training
-from minisbert.bench.worker import Worker, WorkerError
+from minisbert.bench.worker import Worker
 from minisbert.cli import main
 from minisbert.model.pooling import Normalize, Pooling
 from minisbert.training.data import Examples, make_epoch
@@ -52,15 +52,6 @@ class Fake:
 # ------------------------------------------------------------------------------------------------ pairs
 
 
-def test_pairs_are_neighbours_in_full_batches():
-    texts = [f"text {i}" for i in range(2 * (2 * BATCH_PAIRS + 5) + 1)]
-    batches = make_batches(texts)
-    assert [len(column) for columns in batches for column in columns] == [BATCH_PAIRS] * 4
-    assert batches[1][0][0] == f"text {2 * BATCH_PAIRS}"
-    for anchors, positives in batches:
-        assert [int(b.split()[1]) - int(a.split()[1]) for a, b in zip(anchors, positives, strict=True)] == [1] * 32
-
-
 @given(st.lists(st.sampled_from([f"text {i}" for i in range(200)]), max_size=300))
 def test_batches_are_neighbours_equally_many_and_no_text_twice(texts):
     batches = make_batches(texts)
@@ -76,7 +67,8 @@ def test_no_text_stands_in_two_pairs():
     texts = ["a", "b", "b", "c", "d", "d", "e", "a", "f", "g", "h", "i"]
     assert make_batches(texts) == [[["a", "f", "h"], ["b", "g", "i"]]]
     assert make_batches(["a", "b", "c", "c", "b", "e"]) == []  # one pair is left, and has no negatives
-    assert make_batches([]) == []
+    many = make_batches([f"text {i}" for i in range(2 * (2 * BATCH_PAIRS + 5) + 1)])
+    assert [len(column) for columns in many for column in columns] == [BATCH_PAIRS] * 4
 
 
 def test_training_is_left_out_where_it_cannot_be_and_refused_where_it_was_asked_for():
@@ -85,11 +77,9 @@ def test_training_is_left_out_where_it_cannot_be_and_refused_where_it_was_asked_
     assert choose_parts((), ("onnxruntime", "minisbert-deterministic"), able) == PARTS[:-1]
     assert choose_parts((), ("minisbert",), able[:3]) == PARTS[:-1]
     assert choose_parts(("single",), ("onnxruntime",), able) == ("single",)
-    with pytest.raises(
-        ValueError, match=r"onnxruntime cannot train; of the engines minisbert, .*sentence-transformers"
-    ):
+    with pytest.raises(ValueError, match="onnxruntime"):
         choose_parts(("training",), ("onnxruntime",), able)
-    with pytest.raises(ValueError, match="two pairs of four different texts"):
+    with pytest.raises(ValueError, match="four different texts"):
         choose_parts(("training", "single"), ("minisbert",), able[:3])
 
 
@@ -177,15 +167,6 @@ def test_dropout_drops_other_numbers_in_every_step(folder, tmp_path):
     assert min(first.forward, first.backward, first.optimizer) > 0
 
 
-def test_training_ends_where_the_process_does(folder, tmp_path):
-    with Worker("minisbert", Setting(folder, tmp_path, 1), tmp_path / "said.txt", "train") as worker:
-        before = SentenceEncoder(folder).encode(["soup"])
-        assert [worker.ask("step", columns=PAIRS, dropout=0.0)["loss"] > 0 for _ in range(3)] == [True] * 3
-        np.testing.assert_array_equal(SentenceEncoder(folder).encode(["soup"]), before)
-        with pytest.raises(WorkerError, match="KeyError: 'time'"):
-            worker.ask("time", name="texts")  # it does not embed
-
-
 # ------------------------------------------------------------------------------------------------ the whole
 
 
@@ -228,20 +209,10 @@ def test_the_command_trains(folder, tmp_path, monkeypatch, matplotlib):
     assert (tmp_path / "bench.png").read_bytes().startswith(b"\x89PNG")
     few = CliRunner().invoke(main, [*command, "--force", "soup", "dog"])
     assert few.exit_code != 0
-    assert "two pairs of four different texts" in few.stderr
+    assert "four different texts" in few.stderr
 
 
 # ------------------------------------------------------------------------------------------------ beside PyTorch
-
-
-@pytest.mark.filterwarnings(*THIRD_PARTY_WARNINGS)
-def test_pytorch_computes_the_same_losses_on_a_tiny_model(sentence_transformers, folder, tmp_path):
-    losses = {}
-    for engine in ("minisbert", "sentence-transformers"):
-        with Worker(engine, Setting(folder, tmp_path, 1), tmp_path / f"{engine}.txt", "train") as worker:
-            losses[engine] = [worker.ask("step", columns=PAIRS, dropout=0.0)["loss"] for _ in range(6)]
-    assert losses["minisbert"] == pytest.approx(losses["sentence-transformers"], rel=1e-5)
-    assert losses["sentence-transformers"][0] > losses["sentence-transformers"][-1]
 
 
 @pytest.mark.filterwarnings(*THIRD_PARTY_WARNINGS)

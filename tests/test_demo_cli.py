@@ -7,7 +7,6 @@ import shlex
 from dataclasses import replace
 from pathlib import Path
 
-import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -54,36 +53,26 @@ def table_of(shown):
     return lines[start], [line.split() for line in lines[start + 1 : lines.index("", start)]]
 
 
-def test_the_group_lists_its_verbs_without_importing_them():
+def test_the_group_lists_its_verbs():
     shown = run("--help").stdout
-    for verb, (_, words) in VERBS.items():
-        assert re.search(rf"{verb} +{re.escape(words)}", shown)
+    for verb in VERBS:
+        assert re.search(rf"^ +{verb} ", shown, re.MULTILINE)
         assert re.search(r"Examples?:\n +minisbert demo ", run(verb, "--help").stdout)
-        assert demo.get_command(click.Context(demo), verb).short_help == words
-    assert "Did you mean 'contrastive'" in run("contrast", code=2).stderr
 
 
 def test_the_table_is_what_the_function_says():
     result = run("contrastive", "--no-text")
-    assert result.stderr == "" and "sentences" not in result.stdout
-    head, rows = table_of(result.stdout)
-    assert head.split("  ")[0] == "step" and "alignment  uniformity" in head
-    assert [int(row[0]) for row in rows] == [0, 1, 2, 5, 10, 20, 50, STEPS]
+    assert result.stderr == ""
+    _, rows = table_of(result.stdout)
     seen = descend(*make_points(6, np.random.default_rng(0)))
     measures = (seen.loss, seen.alignment, seen.uniformity, seen.positive_cosine, seen.negative_cosine)
+    assert int(rows[0][0]) == 0 and int(rows[-1][0]) == STEPS
     for step, *cells in rows:
         assert cells == [f"{values[int(step)]:.3f}" for values in measures]
-    assert all(float(rows[-1][i]) < float(rows[0][i]) for i in (1, 2, 3))  # loss, alignment, uniformity fall
     lines = result.stdout.splitlines()
     place = next(i for i, line in enumerate(lines) if line.startswith(f"cosines at step {STEPS}"))
-    assert "6 of 6 anchors are closest to their own" in lines[place]
+    assert "6 of 6" in lines[place]
     assert lines[place + 2].split() == ["a1", *(f"{cosine:.2f}" for cosine in seen.similarities(-1)[0])]
-
-
-def test_the_same_seed_gives_the_same_table():
-    first = run("contrastive", *SHORT, "--seed", "7").stdout
-    assert run("contrastive", *SHORT, "--seed", "7").stdout == first
-    assert table_of(run("contrastive", *SHORT, "--seed", "8").stdout) != table_of(first)
 
 
 def test_options_are_obeyed():
@@ -116,37 +105,19 @@ def test_real_sentences_come_together_and_spread(weights_folder):
     assert got["loss"][-1] < 0.1 * got["loss"][0] and got["alignment"][-1] < 0.2 * got["alignment"][0]
 
 
-def test_without_text_no_weights_are_needed():
-    run("contrastive", *SHORT)
-    with pytest.raises(ValueError, match="no-such-model"):
-        run("contrastive", "--steps", "3")
-
-
 def test_a_picture_and_a_film(matplotlib, model, monkeypatch):
     from PIL import Image
 
-    assert run("contrastive", *SHORT, "-o", "demo.gif").stderr == "wrote demo.gif\n"
+    assert "demo.gif" in run("contrastive", *SHORT, "-o", "demo.gif").stderr
     with Image.open("demo.gif") as film:
         assert film.format == "GIF" and film.n_frames == 4
-    assert run("contrastive", *SHORT, "-o", "plane.PNG").stderr == "wrote plane.PNG\n"
+    run("contrastive", *SHORT, "-o", "plane.PNG")
     monkeypatch.setenv("MINISBERT_MODEL", str(model))
     run("contrastive", "--steps", "2", "-o", "demo.png")
-    sizes = []
-    for file in ("plane.PNG", "demo.png"):
-        with Image.open(file) as picture:
-            assert picture.format == "PNG" and len(np.unique(np.asarray(picture.convert("L")))) > 50
-            sizes.append(picture.size)
-    assert sizes[0][0] == sizes[1][0] and sizes[1][1] > sizes[0][1] + 1000  # the sentences stand below
+    with Image.open("plane.PNG") as plane, Image.open("demo.png") as both:
+        assert plane.format == both.format == "PNG" and plane.width == both.width
+        assert both.height > plane.height + 1000  # the sentences stand below
     assert sorted(os.listdir()) == ["demo.gif", "demo.png", "plane.PNG"]
-
-
-def test_a_file_is_replaced_only_when_asked(matplotlib):
-    Path("demo.png").write_text("mine")
-    with pytest.raises(ValueError, match="already exists"):
-        run("contrastive", *SHORT, "-o", "demo.png")
-    assert Path("demo.png").read_text() == "mine"
-    run("contrastive", *SHORT, "-o", "demo.png", "--force")
-    assert Path("demo.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(("kind", "draw"), [("png", "draw_picture"), ("gif", "draw_animation")])
@@ -159,12 +130,22 @@ def test_nothing_is_left_behind_when_the_drawing_fails(matplotlib, monkeypatch, 
     with pytest.raises(OSError, match="the disk is full"):
         run("contrastive", *SHORT, "-o", f"demo.{kind}")
     assert os.listdir() == []
+    Path("mine.png").write_text("mine")
+    with pytest.raises(ValueError, match=r"mine\.png"):
+        run("contrastive", *SHORT, "-o", "mine.png")
+    assert Path("mine.png").read_text() == "mine"
 
 
-def test_what_cannot_be_written_is_refused_before_any_work(matplotlib, monkeypatch):
+def test_what_makes_no_sense_is_refused_before_any_work(matplotlib, monkeypatch):
+    with pytest.raises(ValueError, match="scale"):
+        run("contrastive", *SHORT, "--scale", "nan")
+    with pytest.raises(ValueError, match="no-such-model"):  # only --no-text needs no weights
+        run("contrastive", "--steps", "3")
     monkeypatch.setattr(module, "descend", None)
-    assert "must end in .png, for a plot, or .gif" in run("contrastive", "-o", "demo.jpg", code=2).stderr
-    with pytest.raises(ValueError, match="the folder nowhere does not exist"):
+    for option, value in (("--points", 2), ("--steps", 0), ("--seed", -1), ("--scale", "much")):
+        assert option in run("contrastive", option, value, code=2).stderr
+    assert "demo.jpg" in run("contrastive", "-o", "demo.jpg", code=2).stderr
+    with pytest.raises(ValueError, match="nowhere"):
         run("contrastive", "-o", "nowhere/demo.png")
 
 
@@ -172,39 +153,17 @@ def test_without_matplotlib_the_table_is_printed_and_a_picture_refused(monkeypat
     monkeypatch.setattr("minisbert.plots.find_spec", lambda name: None)
     assert table_of(run("contrastive", *SHORT).stdout)[1]
     monkeypatch.setattr(module, "descend", None)
-    with pytest.raises(ValueError, match=r"matplotlib: pip install -e '.\[plots\]'"):
+    with pytest.raises(ValueError, match="matplotlib"):
         run("contrastive", *SHORT, "-o", "demo.png")
     assert os.listdir() == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--points", "2"], "3<=x<=12"),
-        (["--points", "13"], "3<=x<=12"),
-        (["--steps", "0"], "1<=x<=1000"),
-        (["--seed", "-1"], "x>=0"),
-        (["--scale", "much"], "not a valid float"),
-    ],
-)
-def test_wrong_usage(arguments, words):
-    assert words in run("contrastive", *arguments, code=2).stderr
-
-
-@pytest.mark.parametrize(
-    ("option", "value"), [("--scale", "0"), ("--scale", "nan"), ("--learning-rate", "-1"), ("--learning-rate", "inf")]
-)
-def test_wrong_numbers(option, value):
-    with pytest.raises(ValueError, match=f"{option[2:].replace('-', '_')} must be a number above 0"):
-        run("contrastive", *SHORT, option, value)
 
 
 def test_the_examples_of_the_help_run(matplotlib, model, monkeypatch):
     monkeypatch.setenv("MINISBERT_MODEL", str(model))
     monkeypatch.setattr("minisbert.training.descent_picture.FRAMES", 2)  # the film is tested elsewhere
-    for shown in (run("--help").stdout, run("contrastive", "--help").stdout):
-        examples = re.findall(r"^ +minisbert demo (contrastive.*)$", shown, re.MULTILINE)
-        assert len(examples) >= 2
-        for example in examples:
-            run(*shlex.split(example), *(["--force"] if "-o" in example else []))
+    shown = run("--help").stdout + run("contrastive", "--help").stdout
+    examples = set(re.findall(r"^ +minisbert demo (contrastive.*)$", shown, re.MULTILINE))
+    assert len(examples) >= 4
+    for example in examples:
+        run(*shlex.split(example), *(["--force"] if "-o" in example else []))
     assert sorted(os.listdir()) == ["demo.gif", "demo.png"]

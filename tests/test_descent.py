@@ -12,7 +12,6 @@ from minisbert.training.descent_picture import lay_plane
 from minisbert.training.losses import multiple_negatives_ranking
 
 GRADIENT_BOUND = 3e-9  # measured 2.9e-10 relative, for centred differences in float64; times 10
-TORCH_BOUND = 1e-14  # measured 4.4e-16 relative; times 20
 
 
 def rng(seed=0):
@@ -64,38 +63,32 @@ def test_uniformity_by_hand():
     assert uniformity(x) == pytest.approx(uniformity(x[::-1] * [[1], [2], [3], [1e150], [1e-150]]), rel=1e-14)
 
 
-def test_even_points_are_the_most_uniform():
-    even = np.stack([np.cos(angles := np.arange(6) * np.pi / 3), np.sin(angles)], axis=1)
-    least = uniformity(even)
-    for seed in range(20):
-        assert uniformity(even + 0.2 * rng(seed).standard_normal((6, 2))) > least
-
-
-def test_geometry_equals_the_authors_definitions(torch):
-    for seed in range(5):
-        a, b = pairs_of_width(6, count=9, seed=seed)
-        u, v = (torch.nn.functional.normalize(torch.tensor(x)) for x in (a, b))
-        for alpha, t in ((2, 2), (1, 3), (4, 0.5)):
-            align = (u - v).norm(p=2, dim=1).pow(alpha).mean().item()
-            uniform = torch.pdist(u, p=2).pow(2).mul(-t).exp().mean().log().item()
-            assert alignment(a, b, alpha) == pytest.approx(align, rel=TORCH_BOUND)
-            assert uniformity(a, t) == pytest.approx(uniform, rel=TORCH_BOUND)
-
-
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: alignment([[1, 0]], [[1, 0], [0, 1]]), r"alignment: a and b must be \(B, D\) both, got \(1, 2\)"),
-        (lambda: alignment(np.empty((0, 2)), np.empty((0, 2))), "alignment: a must be .* B >= 1"),
-        (lambda: alignment([[1, 0]], [[0, 0]]), "every row of b needs a direction, but row 0"),
-        (lambda: alignment([[1, 0]], [[1, 0]], alpha=0), "alpha must be a number above 0"),
-        (lambda: uniformity([[1, 0]]), "uniformity: x must be .* B >= 2"),
-        (lambda: uniformity([1, 0]), r"got \(2,\)"),
-        (lambda: uniformity([[1, 0], [np.nan, 1]]), "NaN or Inf"),
-        (lambda: uniformity([[1, 0], [0, 1]], t=float("inf")), "t must be a number above 0"),
+        (lambda: alignment([[1, 0]], [[1, 0], [0, 1]]), r"alignment: .*\(1, 2\)"),
+        (lambda: alignment(np.empty((0, 2)), np.empty((0, 2))), "alignment: a"),
+        (lambda: alignment([[1, 0]], [[0, 0]]), "b .*row 0"),
+        (lambda: alignment([[1, 0]], [[1, 0]], alpha=0), "alpha"),
+        (lambda: uniformity([[1, 0]]), "uniformity: x"),
+        (lambda: uniformity([1, 0]), r"\(2,\)"),
+        (lambda: uniformity([[1, 0], [np.nan, 1]]), "NaN"),
+        (lambda: uniformity([[1, 0], [0, 1]], t=float("inf")), "t must"),
+        (lambda: descend(np.ones((1, 2)), np.ones((1, 2))), r"\(1, 2\)"),
+        (lambda: descend(np.eye(2), np.ones((3, 2))), r"\(3, 2\)"),
+        (lambda: descend(np.eye(2), [[1.0, 0], [0, 0]]), "positives"),
+        (lambda: descend([[1.0, np.inf], [0, 1]], np.ones((2, 2))), "anchors"),
+        (lambda: descend(np.eye(2), np.ones((2, 2)), steps=-1), "steps .*-1"),
+        (lambda: descend(np.eye(2), np.ones((2, 2)), learning_rate=0.0), "learning_rate .*0.0"),
+        (lambda: descend(np.eye(2), np.ones((2, 2)), scale=-1), "scale"),
+        (lambda: descend(np.eye(2), [[1.0, 0.5], [0.9, 1.0]], learning_rate=1e200), "diverge"),
+        (lambda: make_points(1, rng()), "pairs .*1"),
+        (lambda: lay_plane(np.full((3, 4), 0.1)), "lay_plane"),
+        (lambda: lay_plane(np.ones((4, 1))), "lay_plane"),
+        (lambda: lay_plane(np.array([[1, np.nan], [0, 1]])), "lay_plane"),
     ],
 )
-def test_geometry_refuses(call, words):
+def test_what_is_refused(call, words):
     with pytest.raises(ValueError, match=words):
         call()
 
@@ -103,7 +96,7 @@ def test_geometry_refuses(call, words):
 # ------------------------------------------------------------------------------------------------------- descent
 
 
-@pytest.mark.parametrize(("width", "scale"), [(2, 5.0), (2, 20.0), (7, 5.0)])
+@pytest.mark.parametrize(("width", "scale"), [(2, 20.0), (7, 5.0)])
 def test_arrows_are_minus_the_slopes_of_the_loss(width, scale):
     seen = descend(*(make_points(5, rng()) if width == 2 else pairs_of_width(width)), steps=3, scale=scale)
     for step in range(4):
@@ -129,7 +122,7 @@ def test_a_step_goes_against_the_gradient():
     np.testing.assert_array_equal(seen.d_anchors[-1], last.gradients[0])
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(3))
 def test_loss_alignment_and_uniformity_fall(seed):
     seen = descend(*make_points(6, rng(seed)))
     assert (np.diff(seen.loss) < 0).all()  # at every step
@@ -183,57 +176,6 @@ def test_arguments_are_left_alone_and_float32_stays():
     np.testing.assert_allclose(seen.loss, exact.loss, rtol=1e-6)  # measured 8.4e-8; times 12
 
 
-def test_descent_equals_pytorch(torch):
-    anchors, positives = pairs_of_width(6)
-    ours = descend(anchors, positives, steps=15, learning_rate=0.3, scale=10.0)
-    a, p = (torch.tensor(x, requires_grad=True) for x in (anchors, positives))
-    optimiser = torch.optim.SGD([a, p], lr=0.3)
-    for step in range(16):
-        scores = 10.0 * torch.nn.functional.cosine_similarity(a[:, None], p[None], dim=-1)
-        loss = torch.nn.functional.cross_entropy(scores, torch.arange(5))
-        assert ours.loss[step] == pytest.approx(loss.item(), rel=5e-14)  # measured 2.7e-15; times 20
-        np.testing.assert_allclose(
-            ours.anchors[step], a.detach().numpy(), rtol=0, atol=1.5e-14
-        )  # measured 6.7e-16; times 20
-        np.testing.assert_allclose(ours.positives[step], p.detach().numpy(), rtol=0, atol=1.5e-14)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (
-            {"anchors": np.ones((1, 2)), "positives": np.ones((1, 2))},
-            r"must be \(B, D\) both, with B >= 2, got \(1, 2\)",
-        ),
-        ({"positives": np.ones((3, 2))}, r"got \(2, 2\) and \(3, 2\)"),
-        ({"positives": [[1.0, 0], [0, 0]]}, "positives .* no row all zeros"),
-        ({"anchors": [[1.0, np.inf], [0, 1]]}, "anchors .* must be finite"),
-        ({"steps": -1}, "steps must be at least 0, got -1"),
-        ({"learning_rate": 0.0}, "learning_rate must be a number above 0, got 0.0; 0.2"),
-        ({"learning_rate": float("nan")}, "learning_rate must be a number above 0, got nan"),
-        ({"scale": -1}, "scale must be a number above 0"),
-        ({"learning_rate": 1e200}, "the points diverge"),
-    ],
-)
-def test_descend_refuses(change, words):
-    arguments = {"anchors": np.eye(2), "positives": [[1.0, 0.5], [0.9, 1.0]], **change}
-    with pytest.raises(ValueError, match=words):
-        descend(arguments.pop("anchors"), arguments.pop("positives"), **arguments)
-
-
-def test_one_pair_is_no_demonstration():
-    with pytest.raises(ValueError, match="make_points: pairs must be at least 2, got 1"):
-        make_points(1, rng())
-
-
-def test_sentence_pairs_are_distinct():
-    sentences = [sentence for pair in SENTENCE_PAIRS for sentence in pair]
-    assert len(set(sentences)) == len(sentences) == 16
-
-
 # ----------------------------------------------------------------------------------------------- plane and picture
 
 
@@ -247,12 +189,6 @@ def test_the_plane_is_the_one_of_pca():
     np.testing.assert_allclose(plane.project(x).mean(axis=0), 0, atol=1e-14)
     assert (np.take_along_axis(plane.axes, np.abs(plane.axes).argmax(axis=1)[:, None], axis=1) > 0).all()
     np.testing.assert_allclose(lay_plane(-x).axes, plane.axes, atol=1e-12)  # no accident of sign
-
-
-@pytest.mark.parametrize("x", [np.full((3, 4), 0.1), np.ones((1, 4)), np.ones((4, 1)), np.array([[1, np.nan], [0, 1]])])
-def test_there_is_no_plane(x):
-    with pytest.raises(ValueError, match="lay_plane"):
-        lay_plane(x)
 
 
 def descents(pairs=6, steps=7):
@@ -313,28 +249,14 @@ def test_the_picture_shows_points_arrows_and_cosines(figures):
             np.testing.assert_allclose(written, seen.similarities(step).ravel(), rtol=0, atol=0.00501)
 
 
-def test_numbers_do_not_lie_on_each_other_or_on_marks(matplotlib):
-    from minisbert.training.descent_picture import _beside
-
-    for seed in range(20):
-        starts = rng(seed).uniform(-0.5, 0.5, (16, 2))
-        places = _beside(starts, starts + 0.05, 0.03)
-        np.testing.assert_allclose(np.linalg.norm(places - starts, axis=1), 0.03, rtol=1e-12)
-    crowd = np.array([[0.0, 0.0], [0.02, 0.0]])  # two marks that touch: their numbers stand on opposite sides
-    places = _beside(crowd, crowd, 0.05)
-    assert np.linalg.norm(places[:, None] - crowd, axis=2).min() > 0.049
-    assert np.linalg.norm(places[0] - places[1]) > 0.08
-
-
-@pytest.mark.parametrize("with_text", [False, True])
-def test_the_film_has_a_frame_for_each_step(matplotlib, with_text):
+def test_the_film_has_a_frame_for_each_step(matplotlib):
     from PIL import Image
 
     from minisbert.training.descent_picture import FRAME_MILLISECONDS, LAST_MILLISECONDS, draw_animation
 
     plane, text = descents(pairs=3, steps=2)
     stream, seen = io.BytesIO(), []
-    shown = draw_animation(stream, plane, text if with_text else None, progress=seen.append)
+    shown = draw_animation(stream, plane, text, progress=seen.append)
     assert shown == [0, 1, 2] and seen == [1] * 3
     film = Image.open(stream)
     assert film.format == "GIF" and film.n_frames == 3 and film.info["loop"] == 0
@@ -367,13 +289,13 @@ def test_pictures_refuse_what_they_cannot_show(matplotlib, monkeypatch):
 
     plane, text = descents(steps=1)
     stream = io.BytesIO()
-    with pytest.raises(ValueError, match="points with 2 coordinates, got 9"):
+    with pytest.raises(ValueError, match="2 coordinates, got 9"):
         draw_picture(stream, text)
-    with pytest.raises(ValueError, match="1 steps and text 2"):
+    with pytest.raises(ValueError, match="text 2"):
         draw_animation(stream, plane, descents(steps=2)[1])
     monkeypatch.setattr("minisbert.plots.find_spec", lambda name: None)
     for draw in (draw_picture, draw_animation):
-        with pytest.raises(ValueError, match="matplotlib: pip install"):
+        with pytest.raises(ValueError, match="matplotlib"):
             draw(stream, plane)
     assert stream.getvalue() == b""
 

@@ -29,9 +29,8 @@ from minisbert.model.bert import Dropout
 from minisbert.model.params import RowGradient
 from minisbert.model.pooling import Normalize, Pooling
 from minisbert.model.tokens import TruncationWarning
-from minisbert.training.data import Batch, Examples, make_epoch
+from minisbert.training.data import Batch, Examples
 from minisbert.training.finetune import (
-    FITTING,
     CheckpointError,
     DevSet,
     Progress,
@@ -51,11 +50,9 @@ from minisbert.training.finetune import (
 from minisbert.training.losses import LOSSES, multiple_negatives_ranking
 from minisbert.training.optim import init_adamw, warmup_linear
 from minisbert.training.step import (
-    DropoutPlan,
     copy_parameters,
     named_parameters,
     replace_parameters,
-    value_and_gradients,
 )
 
 module = sys.modules["minisbert.training.finetune"]  # the room gives its name to the function
@@ -147,28 +144,15 @@ def stop_after(count):
 # -------------------------------------------------------------------------------------------------------- losses
 
 CASES = [
-    ("multiple_negatives_ranking", "pairs", {}),
     ("multiple_negatives_ranking", "pairs", {"symmetric": True, "scale": 10}),
-    ("multiple_negatives_ranking", "triplets", {}),
     ("multiple_negatives_ranking", "classes", {}),
     ("simcse", "texts", {"scale": 19.0}),
     ("contrastive", "labelled", {"margin": 0.7}),
     ("softmax", "labelled", {}),
-    ("triplet", "triplets", {}),
     ("triplet", "triplets", {"distance": "cosine", "margin": 0.5}),
     ("cosine_similarity", "scored", {}),
     ("cosent", "scored", {"scale": 5.0}),
 ]
-
-
-def mean_loss(encoder, examples, settings, head):
-    """The loss on three batches that are the same at each call, with dropout where the loss needs it."""
-    plan = DropoutPlan((99,), 0.3, 0.3) if settings.loss == "simcse" else None
-    values = []
-    for batch in make_epoch(examples, 4, np.random.default_rng(3)):
-        loss = objective(settings, batch, head)
-        values.append(value_and_gradients(encoder.model, batch.texts, loss, dropout=plan, num_threads=1).value)
-    return np.mean(values)
 
 
 @pytest.mark.parametrize(("loss", "data", "options"), CASES)
@@ -180,24 +164,11 @@ def test_every_loss_falls_on_its_data(loss, data, options, encoder, tmp_path):
     losses = done.progress.losses
     assert len(losses) == done.progress.step == 3 * epochs and np.isfinite(losses).all()
     assert np.mean(losses[-6:]) < 0.8 * np.mean(losses[:6])
-    before = new_head(settings, examples, 9, np.float32)
-    _, tensors = contents(tmp_path / "c")
-    after = {name: np.frombuffer(tensors[f"params/{name}"], np.float32).reshape(x.shape) for name, x in before.items()}
-    # the same batches before and after, so that this is no luck of the draw
-    assert mean_loss(done.encoder, examples, settings, after) < 0.8 * mean_loss(encoder, examples, settings, before)
-    assert (loss == "softmax") == bool(before)
-    for name in before:  # the classifier learns, too
-        assert np.abs(after[name] - before[name]).max() > 1e-2
-    moved = [name for name, array in weights(done.encoder).items() if not np.array_equal(array, weights(encoder)[name])]
-    still = [name for name in weights(encoder) if name not in moved]
+    before, (_, tensors) = new_head(settings, examples, 9, np.float32), contents(tmp_path / "c")
+    for name, array in before.items():  # the classifier learns, too
+        assert np.abs(np.frombuffer(tensors[f"params/{name}"], np.float32) - array.ravel()).max() > 1e-2
+    still = [name for name, array in weights(done.encoder).items() if np.array_equal(array, weights(encoder)[name])]
     assert all("key.bias" in name for name in still), still  # adds one number to all scores of a row
-
-
-def test_every_loss_is_among_the_cases():
-    assert {loss for loss, _, _ in CASES} == set(LOSSES)
-    assert {loss for losses in FITTING.values() for loss in losses} == set(LOSSES)
-    for loss, data, _ in CASES:
-        check_fit(Settings(loss=loss), DATA[data])
 
 
 def test_texts_of_a_class_and_copies_are_no_negatives():
@@ -225,16 +196,12 @@ def test_the_batch_says_the_targets():
 
 def test_the_head_is_drawn_from_the_seed_in_its_range():
     settings, examples = Settings(loss="softmax"), DATA["labelled"]
-    head = new_head(settings, examples, 9, np.float32)
-    assert {name: (array.shape, array.dtype) for name, array in head.items()} == {
-        "head.weight": ((2, 27), np.float32),
-        "head.bias": ((2,), np.float32),
-    }
-    bound = 27**-0.5
-    assert all(0.5 * bound < np.abs(array).max() <= np.float32(bound) for array in head.values())
-    assert np.array_equal(head["head.weight"], new_head(settings, examples, 9, np.float32)["head.weight"])
+    head, again = (new_head(settings, examples, 9, np.float32) for _ in range(2))
     other = new_head(replace(settings, seed=1), examples, 9, np.float32)
-    assert not np.array_equal(head["head.weight"], other["head.weight"])
+    assert {name: array.shape for name, array in head.items()} == {"head.weight": (2, 27), "head.bias": (2,)}
+    for name, array in head.items():
+        assert array.dtype == np.float32 and 0.5 * 27**-0.5 < np.abs(array).max() <= np.float32(27**-0.5)
+        assert np.array_equal(array, again[name]) and not np.array_equal(array, other[name])
 
 
 # --------------------------------------------------------------------------------------------------- what one run is
@@ -245,7 +212,7 @@ def test_the_encoder_that_training_begins_with_is_as_it_was(folder):
     before = copy_parameters(weights(encoder))
     vectors = encoder.encode(ANCHORS)
     done = finetune(encoder, DATA["pairs"], QUICK, dev=sts())
-    assert same_weights(encoder.model and weights(encoder), before)
+    assert same_weights(weights(encoder), before)
     np.testing.assert_array_equal(encoder.encode(ANCHORS), vectors)
     assert not any(np.shares_memory(weights(encoder)[n], array) for n, array in weights(done.encoder).items())
     assert done.encoder.max_seq_length == encoder.max_seq_length and done.encoder.dtype == encoder.dtype
@@ -255,75 +222,13 @@ def test_reports_tell_each_step(encoder):
     reports = []
     settings = replace(QUICK, epochs=4, warmup=0.3, max_grad_norm=0.5)
     done = finetune(encoder, DATA["pairs"], settings, dev=sts(), on_step=reports.append)
-    assert [r.step for r in reports] == list(range(1, 13)) and {r.total_steps for r in reports} == {12}
-    assert [r.epoch for r in reports] == [i // 3 for i in range(12)]
+    assert [(r.step, r.total_steps, r.epoch) for r in reports] == [(i + 1, 12, i // 3) for i in range(12)]
     assert tuple(r.loss for r in reports) == done.progress.losses
     # 30 % of 12 steps are 3.6, so 4
     assert [r.learning_rate for r in reports] == [5e-3 * warmup_linear(i, 4, 12) for i in range(12)]
-    assert reports[0].learning_rate == 0.0 and reports[4].learning_rate == 5e-3
     assert max(r.gradient_norm for r in reports) > 0.5  # as it was before it was shortened
-    scored = {r.step: r.dev_score for r in reports if r.dev_score is not None}
-    assert list(scored) == [3, 6, 9, 12] and {0: done.progress.dev_scores[0][1], **scored} == dict(
-        done.progress.dev_scores
-    )
-    assert done.progress.epoch == 4 and done.progress.batch == 0 and done.progress.seconds > 0.0
-
-
-def test_every_example_is_seen_once_an_epoch_in_another_order(encoder, monkeypatch):
-    seen = []
-    whole = module.value_and_gradients
-
-    def watched(model, columns, *rest, **options):
-        seen.append(columns)
-        return whole(model, columns, *rest, **options)
-
-    monkeypatch.setattr(module, "value_and_gradients", watched)
-    finetune(encoder, DATA["pairs"], replace(QUICK, epochs=2))
-    epochs = [[row for columns in seen[i : i + 3] for row in zip(*columns, strict=True)] for i in (0, 3)]
-    assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(zip(ANCHORS, POSITIVES, strict=True))
-    assert epochs[0] != epochs[1]
-
-
-def test_the_gradient_is_shortened_before_the_step(encoder, monkeypatch):
-    lengths = []
-    whole = module.adamw
-
-    def watched(params, gradients, *rest, **options):
-        parts = [g.values if isinstance(g, RowGradient) else g for g in gradients.values()]
-        lengths.append(np.sqrt(sum((part.astype(float) ** 2).sum() for part in parts)))
-        return whole(params, gradients, *rest, **options)
-
-    monkeypatch.setattr(module, "adamw", watched)
-    reports = []
-    finetune(encoder, DATA["pairs"], replace(QUICK, epochs=2, max_grad_norm=0.25), on_step=reports.append)
-    assert min(r.gradient_norm for r in reports) > 0.25
-    np.testing.assert_allclose(lengths, 0.25, rtol=1e-4)  # float32, and 1e-6 beside the length
-
-
-def test_weight_decay_is_of_weights_alone(encoder):
-    """With a loss of no gradient for the other weights of a layer, what decays is seen: rows that no text uses."""
-    settings = replace(QUICK, epochs=2, weight_decay=0.5, learning_rate=0.01, warmup=0.0)
-    done = finetune(encoder, DATA["pairs"], settings)
-    words, before = (weights(e)["embeddings.word_embeddings.weight"] for e in (done.encoder, encoder))
-    used = np.unique(encoder.tokenize([*ANCHORS, *POSITIVES]).token_ids)
-    unused = np.setdiff1d(np.arange(len(words)), used)
-    shrunk = np.prod([1 - 0.01 * 0.5 * warmup_linear(i, 0, 6) for i in range(6)])
-    np.testing.assert_allclose(words[unused], before[unused] * shrunk, rtol=1e-6)
-    # a bias that gets a gradient of rounding alone moves by Adam's steps; but one that decays would shrink as well
-    without = finetune(encoder, DATA["pairs"], replace(settings, weight_decay=0.0, epochs=1, learning_rate=1e-4))
-    decayed = finetune(encoder, DATA["pairs"], replace(settings, epochs=1, learning_rate=1e-4))
-    for name, array in weights(decayed.encoder).items():
-        # the first step's gradient is the same; later ones differ by what decay has moved
-        moved = np.abs(array - weights(without.encoder)[name]).max() / np.abs(array).max()
-        assert (moved > 5e-5) == (not (name.endswith("bias") or "LayerNorm" in name)), (name, moved)
-
-
-def test_the_same_seed_gives_the_same_bits_and_another_does_not(encoder):
-    settings = replace(QUICK, loss="softmax", epochs=2)
-    first, again = (finetune(encoder, DATA["labelled"], settings) for _ in range(2))
-    other = finetune(encoder, DATA["labelled"], replace(settings, seed=1))
-    assert outcome(first) == outcome(again) and same_weights(first.encoder, again.encoder)
-    assert first.progress.losses != other.progress.losses and not same_weights(first.encoder, other.encoder)
+    scored = [(r.step, r.dev_score) for r in reports if r.dev_score is not None]
+    assert [step for step, _ in scored] == [3, 6, 9, 12] and tuple(scored) == done.progress.dev_scores[1:]
 
 
 def test_each_step_drops_something_else(encoder, monkeypatch):
@@ -344,38 +249,23 @@ def test_each_step_drops_something_else(encoder, monkeypatch):
     assert not drawn
 
 
-@pytest.mark.parametrize("num_threads", [1, 2])
-def test_threads(num_threads, exact):
+def test_threads_change_nothing_but_rounding(exact):
     settings = replace(QUICK, epochs=3, dropout=0.0)
     one = finetune(exact, DATA["triplets"], settings)
-    done = finetune(exact, DATA["triplets"], replace(settings, num_threads=num_threads))
-    again = finetune(exact, DATA["triplets"], replace(settings, num_threads=num_threads))
+    done, again = (finetune(exact, DATA["triplets"], replace(settings, num_threads=2)) for _ in range(2))
     assert outcome(done) == outcome(again) and same_weights(done.encoder, again.encoder)
     np.testing.assert_allclose(done.progress.losses, one.progress.losses, rtol=1e-10)
 
 
-@pytest.mark.parametrize(("loss", "data"), [("multiple_negatives_ranking", "triplets"), ("softmax", "labelled")])
-@pytest.mark.parametrize("num_threads", [1, 2])
-def test_gradient_caching_changes_nothing_but_rounding(loss, data, num_threads, exact):
+def test_gradient_caching_changes_nothing_but_rounding(exact):
     """Dropout is off: its masks belong to the shards, and caching makes others."""
-    settings = replace(QUICK, loss=loss, epochs=4, dropout=0.0, num_threads=num_threads)
-    whole = finetune(exact, DATA[data], settings)
-    cached = finetune(exact, DATA[data], replace(settings, cache_tokens=7))
-    np.testing.assert_allclose(cached.progress.losses, whole.progress.losses, rtol=CACHE_BOUND)
+    settings, bound = replace(QUICK, loss="softmax", epochs=4, dropout=0.0, num_threads=2), 1e-10
+    whole = finetune(exact, DATA["labelled"], settings)
+    cached = finetune(exact, DATA["labelled"], replace(settings, cache_tokens=7))
+    np.testing.assert_allclose(cached.progress.losses, whole.progress.losses, rtol=bound)
     for name, array in weights(cached.encoder).items():
         if not name.endswith("key.bias"):  # zero on paper: AdamW makes steps out of its rounding
-            assert np.abs(array - weights(whole.encoder)[name]).max() < CACHE_BOUND * np.abs(array).max(), name
-
-
-CACHE_BOUND = 1e-10
-
-
-def test_gradient_caching_drops_the_same_in_both_passes(encoder):
-    """In one shard the masks are those of a run without caching, and so is each bit."""
-    settings = replace(QUICK, epochs=3, dropout=0.2)
-    whole = finetune(encoder, DATA["triplets"], settings)
-    cached = finetune(encoder, DATA["triplets"], replace(settings, cache_tokens=4096))
-    assert outcome(cached) == outcome(whole) and same_weights(cached.encoder, whole.encoder)
+            assert np.abs(array - weights(whole.encoder)[name]).max() < bound * np.abs(array).max(), name
 
 
 def test_what_is_cut_is_said_once_and_training_goes_on(encoder):
@@ -383,12 +273,12 @@ def test_what_is_cut_is_said_once_and_training_goes_on(encoder):
     with pytest.warns(TruncationWarning) as caught:
         done = finetune(encoder, Examples("pairs", (long, POSITIVES)), replace(QUICK, epochs=2), dev=sts())
     assert len(caught) == 1 and np.isfinite(done.progress.losses).all()
-    assert "10 of 20 texts are longer than max_seq_length = 16 tokens" in str(caught[0].message)
-    with pytest.warns(TruncationWarning, match="20 of 20 texts are longer than max_seq_length = 4 tokens"):
+    assert "10 of 20" in str(caught[0].message)
+    with pytest.warns(TruncationWarning, match="20 of 20 .* 4 "):
         short = finetune(encoder, DATA["pairs"], replace(QUICK, max_seq_length=4))
     assert short.progress.losses != finetune(encoder, DATA["pairs"], QUICK).progress.losses
     assert short.encoder.max_seq_length == 16  # training's limit, not the model's
-    with pytest.raises(ValueError, match=r"max_seq_length: expected a whole number from 3 .* to 16 .* got 17"):
+    with pytest.raises(ValueError, match=r"max_seq_length.* 17"):
         finetune(encoder, DATA["pairs"], replace(QUICK, max_seq_length=17))
 
 
@@ -432,21 +322,7 @@ def test_a_run_that_was_stopped_anywhere_goes_on_bit_for_bit(run, encoder, tmp_p
         file.unlink()
 
 
-def test_stopped_after_each_single_step(encoder, tmp_path):
-    settings, dev = replace(QUICK, epochs=2, dropout=0.3), sts()
-    expected = finetune(encoder, DATA["pairs"], settings, dev=dev)
-    done, rounds = None, 0
-    while done is None or not done.is_finished:
-        done = finetune(
-            encoder, DATA["pairs"], settings, dev=dev, checkpoint=tmp_path / "c", resume=rounds > 0,
-            should_stop=lambda: True,
-        )  # fmt: skip
-        rounds += 1
-    assert rounds == 7  # behind the first score, and after each of 6 steps
-    assert outcome(done) == outcome(expected) and same_weights(done.encoder, expected.encoder)
-
-
-@pytest.mark.parametrize("every", [1, 2, 3, 4])
+@pytest.mark.parametrize("every", [3, 4])
 def test_after_a_crash_it_goes_on_from_the_last_checkpoint(every, encoder, tmp_path):
     settings, file = replace(QUICK, epochs=3, evaluate_every=2), tmp_path / "run.checkpoint"
     expected = finetune(encoder, DATA["pairs"], settings, dev=sts())
@@ -474,15 +350,12 @@ def test_memory_order_comes_back_with_the_numbers(encoder, tmp_path):
     state = TrainingState(params, init_adamw(params), Progress(1, 2, 3, (0.1,), ((0, 1.5),), 2.5), params)
     write_checkpoint(tmp_path / "c", state, {"a": (1, 2), "b": None})
     found = read_checkpoint(tmp_path / "c", params, {"a": [1, 2], "b": None})
-    assert found.progress == state.progress
-    orders = set()
+    assert found.progress == state.progress and same_weights(found.params, params)
+    assert {param.flags.fnc for param in params.values()} == {True, False}
     for name, param in params.items():
         for array in (found.params[name], found.best[name], found.optimizer.m[name], found.optimizer.v[name]):
             assert (array.flags.f_contiguous, array.dtype) == (param.flags.f_contiguous, param.dtype)
             assert array.flags.writeable
-        np.testing.assert_array_equal(found.params[name], param)
-        orders.add(param.flags.fnc)
-    assert orders == {True, False}
 
 
 def test_a_checkpoint_is_the_file_that_the_library_writes(encoder, tmp_path):
@@ -521,23 +394,11 @@ def test_a_full_disk_keeps_the_last_checkpoint(encoder, tmp_path, monkeypatch):
     assert same_weights(done.encoder, finetune(encoder, DATA["pairs"], settings).encoder)
 
 
-def test_what_a_killed_process_of_the_same_number_left_is_written_over(encoder, tmp_path):
-    """In a container every process may be number 1."""
-    (tmp_path / f".run.checkpoint.{os.getpid()}.unfinished").write_bytes(b"x" * 100_000)
-    finetune(encoder, DATA["pairs"], QUICK, checkpoint=tmp_path / "run.checkpoint", checkpoint_every=3)
-    assert os.listdir(tmp_path) == ["run.checkpoint"]
-    finetune(encoder, DATA["pairs"], QUICK, checkpoint=tmp_path / "run.checkpoint", resume=True)
-
-
 # ------------------------------------------------------------------------------------------------ what is refused
 
 
 def changed(encoder, **changes):
     return encoder.with_model(replace(encoder.model, **changes))
-
-
-def pooled(encoder, *modes):
-    return changed(encoder, modules=(Pooling(modes), *encoder.model.modules[1:]))
 
 
 def one_bit_off(encoder):
@@ -556,28 +417,21 @@ def shorter(encoder):
 PAIRS = DATA["pairs"]
 OTHERS = {
     "a weight": (lambda e: (one_bit_off(e), PAIRS, QUICK, sts()), ["model"]),
-    "pooling": (lambda e: (pooled(e, "cls", "max"), PAIRS, QUICK, sts()), ["model"]),
     "eps": (
         lambda e: (changed(e, config=replace(e.model.config, layer_norm_eps=1e-6)), PAIRS, QUICK, sts()), ["model"]
     ),
     "limit": (lambda e: (shorter(e), PAIRS, QUICK, sts()), ["dev", "max_seq_length"]),
     "a text": (lambda e: (e, Examples("pairs", (ANCHORS, (*POSITIVES[:9], "soup"))), QUICK, sts()), ["examples"]),
     "order": (lambda e: (e, Examples("pairs", (ANCHORS[::-1], POSITIVES[::-1])), QUICK, sts()), ["examples"]),
-    "fewer": (lambda e: (e, Examples("pairs", (ANCHORS[:9], POSITIVES[:9])), QUICK, sts()), ["examples"]),
     "dev scores": (lambda e: (e, PAIRS, QUICK, sts(seed=1)), ["dev"]),
     "dev name": (lambda e: (e, PAIRS, QUICK, sts(name="other.tsv")), ["dev"]),
     "no dev": (lambda e: (e, PAIRS, QUICK, None), ["dev"]),
     "settings": (
-        lambda e: (e, PAIRS, replace(QUICK, epochs=2, learning_rate=1e-5, seed=3), sts()),
-        ["epochs", "learning_rate", "seed"],
-    ),
-    "loss option": (lambda e: (e, PAIRS, replace(QUICK, loss_options={"scale": 10.0}), sts()), ["loss_options"]),
-    "threads": (lambda e: (e, PAIRS, replace(QUICK, num_threads=2), sts()), ["num_threads"]),
-    "rest": (
-        lambda e: (e, PAIRS, replace(QUICK, batch_size=5, warmup=0.2, weight_decay=0.1, max_grad_norm=2.0, dropout=0.0,
-                                     cache_tokens=9, evaluate_every=7, max_seq_length=15), sts()),
-        ["batch_size", "warmup", "weight_decay", "max_grad_norm", "dropout", "max_seq_length", "cache_tokens",
-         "evaluate_every"],
+        lambda e: (e, PAIRS, replace(QUICK, loss_options={"scale": 10.0}, epochs=2, batch_size=5, learning_rate=1e-5,
+                                     warmup=0.2, weight_decay=0.1, max_grad_norm=2.0, dropout=0.0, seed=3,
+                                     max_seq_length=15, cache_tokens=9, num_threads=2, evaluate_every=7), sts()),
+        ["loss_options", "epochs", "batch_size", "learning_rate", "warmup", "weight_decay", "max_grad_norm", "dropout",
+         "seed", "max_seq_length", "cache_tokens", "num_threads", "evaluate_every"],
     ),
 }  # fmt: skip
 
@@ -590,35 +444,25 @@ def stopped(encoder, tmp_path_factory):
 
 
 @pytest.mark.parametrize("what", OTHERS)
-def test_a_checkpoint_of_another_run_is_refused_with_every_difference(what, encoder, stopped):
+def test_a_checkpoint_of_another_run_is_refused_with_every_difference(what, encoder, stopped, monkeypatch):
     make, differing = OTHERS[what]
     other, examples, settings, dev = make(encoder)
     before = stopped.read_bytes()
+    monkeypatch.setattr(np, "__version__", "9.9")  # another NumPy may add in another order
     with pytest.raises(CheckpointError) as caught:
         finetune(other, examples, settings, dev=dev, checkpoint=stopped, resume=True)
     message = str(caught.value)
-    assert message.startswith(f"{stopped}: belongs to another run: ") and "give the same model, examples" in message
+    assert message.startswith(f"{stopped}: ") and stopped.read_bytes() == before
     clauses = message.split("another run: ")[1].split("; give the same")[0].split("; ")
-    assert [clause.split(" was ")[0] for clause in clauses] == [*differing]
-    assert all(" and is now " in clause for clause in clauses) and stopped.read_bytes() == before
+    assert sorted(clause.split(" was ")[0] for clause in clauses) == sorted([*differing, "numpy"])
 
 
-def test_scores_and_labels_of_another_run(encoder, tmp_path):
-    for kind, loss, other in (
-        ("scored", "cosent", Examples("scored", (ANCHORS, MIXED), scores=0.9 * SCORES)),
-        ("labelled", "softmax", Examples("labelled", (ANCHORS, MIXED), labels=1 - CLASSES, label_names=("0", "1"))),
-        ("labelled", "softmax", Examples("labelled", (ANCHORS, MIXED), labels=CLASSES, label_names=("a", "b"))),
-    ):
-        settings = replace(QUICK, loss=loss)
-        finetune(encoder, DATA[kind], settings, checkpoint=tmp_path / "c", should_stop=stop_after(1))
-        with pytest.raises(CheckpointError, match=r"another run: examples was '10 .*' and is now '10 .*'; give"):
-            finetune(encoder, other, settings, checkpoint=tmp_path / "c", resume=True)
-
-
-def test_another_numpy_may_add_in_another_order(encoder, stopped, monkeypatch):
-    monkeypatch.setattr(np, "__version__", "9.9")
-    with pytest.raises(CheckpointError, match=r"another run: numpy was '.*' and is now '9.9'; give"):
-        finetune(encoder, PAIRS, QUICK, dev=sts(), checkpoint=stopped, resume=True)
+def test_labels_belong_to_the_run(encoder, tmp_path):
+    settings = replace(QUICK, loss="softmax")
+    finetune(encoder, DATA["labelled"], settings, checkpoint=tmp_path / "c", should_stop=stop_after(1))
+    for other in ({"labels": 1 - CLASSES}, {"label_names": ("a", "b")}):
+        with pytest.raises(CheckpointError, match="examples"):
+            finetune(encoder, replace(DATA["labelled"], **other), settings, checkpoint=tmp_path / "c", resume=True)
 
 
 def resume_from(content, encoder, tmp_path):
@@ -626,38 +470,27 @@ def resume_from(content, encoder, tmp_path):
     file.write_bytes(content)
     with pytest.raises(CheckpointError) as caught:
         finetune(encoder, PAIRS, QUICK, dev=sts(), checkpoint=file, resume=True)
-    assert str(file) in str(caught.value) and "to start again" in str(caught.value)
+    assert str(file) in str(caught.value)
     assert file.read_bytes() == content and os.listdir(tmp_path) == ["broken.checkpoint"]
-    return str(caught.value)
 
 
-def test_truncated_checkpoints_are_refused(encoder, stopped, tmp_path):
-    content = stopped.read_bytes()
-    for size in (0, 1, 8, 100, len(content) // 2, len(content) - 1):
-        assert "damaged" in resume_from(content[:size], encoder, tmp_path)
-    assert "damaged" in resume_from(content + b"x", encoder, tmp_path)
-
-
-def test_a_single_flipped_bit_is_refused(encoder, stopped, tmp_path):
+def test_a_damaged_checkpoint_is_refused(encoder, stopped, folder, tmp_path):
+    """Cut short, made longer, a bit flipped in it, or of another kind."""
     content, rng = stopped.read_bytes(), np.random.default_rng(0)
+    for size in (0, 1, 8, 100, len(content) // 2, len(content) - 1):
+        resume_from(content[:size], encoder, tmp_path)
+    resume_from(content + b"x", encoder, tmp_path)
     header = int.from_bytes(content[:8], "little")
-    places = [*rng.integers(0, header, 60), *rng.integers(header, len(content), 20), len(content) - 1]
-    for place in places:
+    for place in [*rng.integers(0, header, 40), *rng.integers(header, len(content), 9), len(content) - 1]:
         broken = bytearray(content)
         broken[place] ^= 1 << int(rng.integers(8))
         resume_from(bytes(broken), encoder, tmp_path)
-
-
-def test_foreign_files_are_refused(encoder, stopped, folder, tmp_path):
-    model = (folder / "model.safetensors").read_bytes()
-    assert "not a checkpoint of this version of minisbert (format None" in resume_from(model, encoder, tmp_path)
-    assert "damaged, or not a checkpoint" in resume_from(b"anchor\tpositive\na\tb\n" * 9, encoder, tmp_path)
-    (tmp_path / "broken.checkpoint").unlink()
+    resume_from((folder / "model.safetensors").read_bytes(), encoder, tmp_path)
+    resume_from(b"anchor\tpositive\na\tb\n" * 9, encoder, tmp_path)
     (tmp_path / "a-folder").mkdir()
-    with pytest.raises((CheckpointError, OSError), match="a-folder"):
-        finetune(encoder, PAIRS, QUICK, checkpoint=tmp_path / "a-folder", resume=True)
-    with pytest.raises(CheckpointError, match="there is no checkpoint"):
-        finetune(encoder, PAIRS, QUICK, checkpoint=tmp_path / "missing", resume=True)
+    for name, error in (("a-folder", (CheckpointError, OSError)), ("missing", CheckpointError)):
+        with pytest.raises(error, match=name):
+            finetune(encoder, PAIRS, QUICK, checkpoint=tmp_path / name, resume=True)
 
 
 @pytest.mark.parametrize(
@@ -685,52 +518,44 @@ def test_tensors_that_are_not_the_models_are_refused(tmp_path):
     for other, words in (
         ({"x": params["x"]}, "'y'"),
         ({**params, "z": params["y"]}, "'z'"),
-        ({**params, "y": np.ones(3, np.float32)}, "y is float32 (3,)"),
-        ({**params, "x": np.ones((2, 3))}, "x is float64 (2, 3)"),
+        ({**params, "y": np.ones(3, np.float32)}, r"y .*\(3,\)"),
+        ({**params, "x": np.ones((2, 3))}, "x .*float64"),
     ):
         write_checkpoint(tmp_path / "c", TrainingState(other, init_adamw(params)), {})
-        with pytest.raises(CheckpointError, match="damaged, or of another model") as caught:
+        with pytest.raises(CheckpointError, match=words):
             read_checkpoint(tmp_path / "c", params, {})
-        assert words in str(caught.value)
-        write_checkpoint(tmp_path / "c", TrainingState(params, init_adamw(other)), {})
-        with pytest.raises(CheckpointError, match="damaged, or of another model"):
-            read_checkpoint(tmp_path / "c", params, {})
-        write_checkpoint(tmp_path / "c", TrainingState(params, init_adamw(params), best=other), {})
-        with pytest.raises(CheckpointError, match="damaged, or of another model"):
-            read_checkpoint(tmp_path / "c", params, {})
+        for state in (TrainingState(params, init_adamw(other)), TrainingState(params, init_adamw(params), best=other)):
+            write_checkpoint(tmp_path / "c", state, {})
+            with pytest.raises(CheckpointError):
+                read_checkpoint(tmp_path / "c", params, {})
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"loss": "triplets"}, "loss must be one of multiple_negatives_ranking, .*, got 'triplets'"),
-        ({"loss_options": {"margin": 1.0}}, "multiple_negatives_ranking has no option 'margin'; it has scale, simil"),
-        ({"loss": "softmax", "loss_options": {"scale": 1.0}}, "softmax has no option 'scale'; it has none at all"),
-        ({"loss_options": {"scale": "high"}}, "scale must be a float such as 20.0, got 'high'"),
-        ({"loss_options": {"scale": True}}, "scale must be a float such as 20.0, got True"),
-        ({"loss_options": {"scale": np.nan}}, "scale must be a float such as 20.0, got nan"),
-        ({"loss_options": {"scale": -1.0}}, "scale must be a finite number above 0"),
-        ({"loss_options": {"symmetric": "yes"}}, "symmetric must be a bool such as False, got 'yes'"),
-        ({"loss_options": {"similarity": "cos"}}, "similarity must be one of cosine, dot"),
-        ({"loss": "triplet", "loss_options": {"distance": "far"}}, "distance must be one of"),
-        ({"loss": "contrastive", "loss_options": {"margin": -1.0}}, "margin must be"),
-        ({"epochs": 0}, "epochs must be an integer of at least 1, got 0"),
-        ({"epochs": 1.5}, "epochs must be an integer of at least 1, got 1.5"),
-        ({"epochs": None}, "epochs must be an integer"),
-        ({"batch_size": 1}, "batch_size must be an integer of at least 2, got 1"),
-        ({"batch_size": "32"}, "batch_size must be an integer of at least 2, got '32'"),
-        ({"learning_rate": -1e-5}, "learning_rate must be a number from 0 to 1, got -1e-05"),
-        ({"learning_rate": np.nan}, "learning_rate must be .* got nan"),
-        ({"learning_rate": None}, "learning_rate must be .* got None"),
-        ({"warmup": 1.01}, "warmup must be a number from 0 to 1, got 1.01"),
-        ({"weight_decay": 2}, "weight_decay must be"),
-        ({"max_grad_norm": 0.0}, "max_grad_norm must be"),
-        ({"dropout": 1.0}, "dropout must be a number from 0 to 0.9, got 1.0"),
-        ({"seed": -1}, "seed must be an integer of at least 0, got -1"),
-        ({"max_seq_length": 2}, "max_seq_length must be an integer of at least 3"),
-        ({"cache_tokens": 0}, "cache_tokens must be"),
-        ({"num_threads": True}, "num_threads must be an integer"),
-        ({"evaluate_every": 0}, "evaluate_every must be"),
+        ({"loss": "triplets"}, "loss .*'triplets'"),
+        ({"loss_options": {"margin": 1.0}}, "'margin'"),
+        ({"loss": "softmax", "loss_options": {"scale": 1.0}}, "'scale'"),
+        ({"loss_options": {"scale": True}}, "scale .*True"),
+        ({"loss_options": {"scale": np.nan}}, "scale .*nan"),
+        ({"loss_options": {"scale": -1.0}}, "scale .*-1"),
+        ({"loss_options": {"symmetric": "yes"}}, "symmetric .*'yes'"),
+        ({"loss_options": {"similarity": "cos"}}, "similarity .*'cos'"),
+        ({"epochs": 0}, "epochs .*0"),
+        ({"epochs": 1.5}, "epochs .*1.5"),
+        ({"batch_size": 1}, "batch_size .*1"),
+        ({"learning_rate": -1e-5}, "learning_rate .*-1e-05"),
+        ({"learning_rate": np.nan}, "learning_rate .*nan"),
+        ({"learning_rate": None}, "learning_rate .*None"),
+        ({"warmup": 1.01}, "warmup"),
+        ({"weight_decay": 2}, "weight_decay"),
+        ({"max_grad_norm": 0.0}, "max_grad_norm"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"seed": -1}, "seed"),
+        ({"max_seq_length": 2}, "max_seq_length"),
+        ({"cache_tokens": 0}, "cache_tokens"),
+        ({"num_threads": True}, "num_threads"),
+        ({"evaluate_every": 0}, "evaluate_every"),
     ],
 )
 def test_settings_out_of_range(options, words):
@@ -738,34 +563,27 @@ def test_settings_out_of_range(options, words):
         Settings(**options)
 
 
-def test_settings_at_their_limits():
-    Settings(
-        epochs=1, batch_size=2, learning_rate=1.0, warmup=1, weight_decay=0, max_grad_norm=np.inf, dropout=0, seed=0,
-        max_seq_length=3, cache_tokens=1, num_threads=1, evaluate_every=1, loss_options={"scale": 20},
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize("data", DATA)
-@pytest.mark.parametrize("loss", LOSSES)
-def test_a_loss_that_does_not_fit_the_examples_is_refused(loss, data, encoder, tmp_path):
+def test_a_loss_that_does_not_fit_the_examples_is_refused(data, encoder, tmp_path):
     fitting = fitting_losses(DATA[data])
-    if loss in fitting:
-        check_fit(Settings(loss=loss), DATA[data])
-        return
-    with pytest.raises(ValueError, match=f"the loss {loss} does not fit examples of kind .* {' or '.join(fitting)}$"):
-        finetune(encoder, DATA[data], replace(QUICK, loss=loss), checkpoint=tmp_path / "c")
-    assert not os.listdir(tmp_path)
+    for loss in LOSSES:
+        if loss in fitting:
+            check_fit(Settings(loss=loss), DATA[data])
+            continue
+        with pytest.raises(ValueError, match=f"{loss} .*{' or '.join(fitting)}$"):
+            finetune(encoder, DATA[data], replace(QUICK, loss=loss), checkpoint=tmp_path / "c")
+        assert not os.listdir(tmp_path)
 
 
 def test_more_that_does_not_fit(encoder, tmp_path):
     named = Examples("labelled", (ANCHORS, POSITIVES), labels=CLASSES, label_names=("no", "yes"))
-    with pytest.raises(ValueError, match=r"contrastive needs the labels 1 .* and 0 .*, got no, yes; .* softmax"):
+    with pytest.raises(ValueError, match=r"contrastive .*no, yes"):
         finetune(encoder, named, replace(QUICK, loss="contrastive"))
-    with pytest.raises(ValueError, match="equal with dropout 0"):
+    with pytest.raises(ValueError, match="dropout 0"):
         finetune(encoder, DATA["texts"], replace(QUICK, loss="simcse", dropout=0.0))
-    with pytest.raises(ValueError, match="checkpoint_every must be at least 1"):
+    with pytest.raises(ValueError, match="checkpoint_every"):
         finetune(encoder, PAIRS, QUICK, checkpoint=tmp_path / "c", checkpoint_every=0)
-    with pytest.raises(ValueError, match="resume=True needs a checkpoint; got 200 and None"):
+    with pytest.raises(ValueError, match="resume=True"):
         finetune(encoder, PAIRS, QUICK, resume=True)
 
 
@@ -782,32 +600,9 @@ def test_a_weight_that_is_no_number_stops_the_first_step(encoder, tmp_path):
     broken = planted(encoder, np.nan)
     with pytest.raises(TrainingError) as caught:
         finetune(broken, PAIRS, QUICK, checkpoint=tmp_path / "c", checkpoint_every=1)
-    message = str(caught.value)
-    batch = make_epoch(PAIRS, 4, np.random.default_rng([0, 0, 0]))[0]
-    assert message.startswith("step 1 (epoch 1, batch 1): ")
-    assert f"examples {', '.join(map(str, batch.indices))}, from 0" in message
-    assert "Losses before: none" in message and "lower learning rate" in message
-    assert not os.listdir(tmp_path)
-    with pytest.raises(TrainingError, match=r"after step 0, dev set dev\.tsv: "):
+    assert str(caught.value).startswith("step 1 (epoch 1, batch 1): ") and not os.listdir(tmp_path)
+    with pytest.raises(TrainingError, match=r"step 0, .*dev\.tsv"):
         finetune(broken, PAIRS, QUICK, dev=sts())
-
-
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # NumPy's, of the overflow itself
-def test_weights_that_overflow(encoder):
-    with pytest.raises(TrainingError, match=r"step 1 \(epoch 1, batch 1\)"):
-        finetune(planted(encoder, 1e38, slice(None)), PAIRS, replace(QUICK, num_threads=2))
-
-
-@pytest.mark.filterwarnings("ignore::RuntimeWarning")
-def test_a_learning_rate_that_is_far_too_high_never_gives_weights_that_are_no_number(encoder):
-    settings = replace(QUICK, learning_rate=1.0, epochs=20, warmup=0.0, max_grad_norm=np.inf)
-    try:
-        done = finetune(encoder, PAIRS, settings)
-    except TrainingError as error:
-        assert "step " in str(error) and "batch" in str(error)
-        return
-    assert all(np.isfinite(array).all() for array in weights(done.encoder).values())
-    assert np.isfinite(done.progress.losses).all()
 
 
 @pytest.mark.parametrize("what", ["loss", "gradient", "row gradient"])
@@ -837,15 +632,13 @@ def test_nothing_is_changed_by_a_batch_that_is_not_finite(what, encoder, tmp_pat
     adamw = module.adamw
     monkeypatch.setattr(module, "adamw", counted)
     monkeypatch.setattr(module, "value_and_gradients", spoilt)
-    reports = []
     with pytest.raises(TrainingError) as caught:
-        finetune(encoder, PAIRS, settings, checkpoint=file, checkpoint_every=1, on_step=reports.append)
+        finetune(encoder, PAIRS, settings, checkpoint=file, checkpoint_every=1)
     message = str(caught.value)
     assert message.startswith("step 5 (epoch 2, batch 2): ")
     assert {"loss": "the loss is nan", "gradient": "layer.1.output", "row gradient": "word_embed"}[what] in message
     rows = [int(i) for i in message.split("examples ")[1].split(", from 0")[0].split(", ")]
     assert [ANCHORS[i] for i in rows] == list(calls[4][0])  # the very batch
-    assert ", ".join(f"{r.loss:.4g}" for r in reports[-3:]) in message
     assert len(updates) == 4 and contents(file) == contents(good)
 
 
@@ -869,8 +662,6 @@ class Scripted:
     ("scores", "best"),
     [
         ((1, 2, 3, 4), 9),
-        ((1, 5, 3, 2), 3),
-        ((9, 5, 3, 2), 0),
         ((-3, -9, -2, -5), 6),
         ((1, 4, 4, 4), 3),  # of equals the first
         ((2, 2, 2, 2), 0),
@@ -896,27 +687,10 @@ def test_scores_are_taken_as_often_as_asked(encoder):
         assert [step for step, _ in done.progress.dev_scores] == steps
 
 
-def test_without_a_dev_set_the_last_weights_are_the_result(encoder):
-    dev = Scripted(*range(3))
-    last = finetune(encoder, PAIRS, replace(QUICK, epochs=2), dev=dev)
-    done = finetune(encoder, PAIRS, replace(QUICK, epochs=2))
-    assert done.best_step == 6 and done.progress.dev_scores == () and same_weights(done.encoder, last.encoder)
-
-
 def test_a_dev_set_does_not_change_the_training(encoder):
-    done = finetune(encoder, PAIRS, replace(QUICK, epochs=2), dev=sts())
-    assert done.progress.losses == finetune(encoder, PAIRS, replace(QUICK, epochs=2)).progress.losses
-
-
-def test_where_every_step_is_worse_the_start_is_the_result(encoder):
-    """People's scores are the start's own cosines: nothing can be better."""
-    sentences = [*ANCHORS, *POSITIVES, *NEGATIVES]
-    a, b = sentences[:15], sentences[15:]
-    own = (encoder.encode(a).astype(float) * encoder.encode(b)).sum(axis=1)
-    done = finetune(encoder, PAIRS, replace(QUICK, epochs=3), dev=DevSet("own", StsPairs("own", a, b, own)))
-    scores = dict(done.progress.dev_scores)
-    assert scores[0] == pytest.approx(100.0) and max(scores[step] for step in (3, 6, 9)) < 99.0
-    assert done.best_step == 0 and same_weights(done.encoder, encoder)
+    settings = replace(QUICK, epochs=2)
+    scored, done = (finetune(encoder, PAIRS, settings, dev=dev) for dev in (Scripted(*range(3)), None))
+    assert done.best_step == 6 and done.progress.dev_scores == () and same_weights(done.encoder, scored.encoder)
 
 
 def test_a_file_of_scored_pairs_is_a_dev_set(encoder, tmp_path):
@@ -928,8 +702,6 @@ def test_a_file_of_scored_pairs_is_a_dev_set(encoder, tmp_path):
     assert dev.score(encoder) == pytest.approx(expected, abs=1e-12) and dev.measure == "Spearman x 100"
     file.write_text("a\tb\tc\n" + "".join(rows))
     assert read_dev(file, ["a", "b", "c"]).score(encoder) == dev.score(encoder)
-    done = finetune(encoder, PAIRS, QUICK, dev=dev)
-    assert done.progress.dev_scores[0] == (0, dev.score(encoder))
 
 
 def test_a_retrieval_folder_is_a_dev_set(encoder, tmp_path):
@@ -944,9 +716,9 @@ def test_a_retrieval_folder_is_a_dev_set(encoder, tmp_path):
 
 def test_a_dev_set_that_gives_no_score_says_so(encoder):
     flat = DevSet("flat", StsPairs("flat", ["soup"] * 3, ["the cat"] * 3, np.arange(3.0)))
-    with pytest.raises(TrainingError, match=r"after step 0, dev set flat: flat, cosine similarity: .*correlation"):
+    with pytest.raises(TrainingError, match=r"step 0, .*flat"):
         finetune(encoder, PAIRS, QUICK, dev=flat)
-    with pytest.raises(TrainingError, match="after step 3, dev set scripted: the score is nan"):
+    with pytest.raises(TrainingError, match=r"step 3, .*scripted.*nan"):
         finetune(encoder, PAIRS, QUICK, dev=Scripted(1.0, np.nan))
 
 
@@ -957,12 +729,8 @@ def test_an_untrained_model(encoder):
     like = replace(encoder.model, truncate_dim=3)
     model = untrained_model(like, num_hidden_layers=3, hidden_size=40, num_attention_heads=5, seed=7)
     sizes = model.config
-    assert (sizes.num_hidden_layers, sizes.hidden_size, sizes.num_attention_heads, sizes.intermediate_size) == (
-        3,
-        40,
-        5,
-        160,
-    )
+    assert (sizes.num_hidden_layers, sizes.hidden_size) == (3, 40)
+    assert (sizes.num_attention_heads, sizes.intermediate_size) == (5, 160)
     assert (sizes.vocab_size, sizes.max_position_embeddings) == (TINY.vocab_size, TINY.max_position_embeddings)
     assert model.modules == (Pooling(), Normalize()) and model.truncate_dim is None and model.width == 40
     assert model.tokenizer is like.tokenizer and model.max_seq_length == like.max_seq_length
@@ -979,12 +747,7 @@ def test_an_untrained_model(encoder):
             # memory as loaded weights have it
             assert array.flags.fnc == (not name.startswith("embeddings.")), name
     whole = np.concatenate(drawn)
-    assert (
-        abs(whole.std() / 0.02 - 1.0) < 0.01 and abs(whole.mean()) < 2e-4 and len(np.unique(whole)) > 0.98 * len(whole)
-    )
-
-
-def test_untrained_models_of_a_seed(encoder):
+    assert abs(whole.mean()) < 2e-4 and len(np.unique(whole)) > 0.98 * len(whole)
     first, again, other = (
         untrained_model(encoder.model, hidden_size=16, seed=seed, dtype=dtype)
         for seed, dtype in ((1, np.float32), (1, np.float32), (2, np.float64))
@@ -992,13 +755,9 @@ def test_untrained_models_of_a_seed(encoder):
     assert same_weights(named_parameters(first), named_parameters(again))
     assert not same_weights(named_parameters(first), named_parameters(other))
     assert {array.dtype for array in named_parameters(other).values()} == {np.dtype(np.float64)}
-
-
-@pytest.mark.parametrize("sizes", [(0, 8, 2), (1, 0, 1), (1, 8, 0), (1, 8, 3), (1, -8, 2)])
-def test_sizes_that_no_model_has(sizes, encoder):
-    layers, width, heads = sizes
-    with pytest.raises(ValueError, match=f"untrained_model: sizes .* got {layers} layers"):
-        untrained_model(encoder.model, num_hidden_layers=layers, hidden_size=width, num_attention_heads=heads)
+    for layers, width, heads in ((0, 8, 2), (1, 0, 1), (1, 8, 3)):
+        with pytest.raises(ValueError, match=f"untrained_model: .*{layers} layers"):
+            untrained_model(encoder.model, num_hidden_layers=layers, hidden_size=width, num_attention_heads=heads)
 
 
 def test_from_nothing_it_learns(encoder, tmp_path):
@@ -1008,16 +767,9 @@ def test_from_nothing_it_learns(encoder, tmp_path):
     done = finetune(start, DATA["triplets"], replace(QUICK, epochs=12, dropout=0.0, learning_rate=1e-2))
     assert np.mean(done.progress.losses[-6:]) < 0.5 * np.mean(done.progress.losses[:6])
     done.encoder.save(tmp_path / "small")
-    np.testing.assert_array_equal(SentenceEncoder(tmp_path / "small").encode(ANCHORS), done.encoder.encode(ANCHORS))
-
-
-def test_the_result_is_saved_and_loaded(encoder, tmp_path):
-    done = finetune(encoder, PAIRS, QUICK)
-    done.encoder.save(tmp_path / "tuned")
-    loaded = SentenceEncoder(tmp_path / "tuned")
+    loaded = SentenceEncoder(tmp_path / "small")
     assert same_weights(loaded, done.encoder)
     np.testing.assert_array_equal(loaded.encode(ANCHORS), done.encoder.encode(ANCHORS))
-    assert np.abs(loaded.encode(ANCHORS) - encoder.encode(ANCHORS)).max() > 1e-3
 
 
 # -------------------------------------------------------------------------------------------------- does it pay?

@@ -13,7 +13,7 @@ from minisbert.model import bert, ops, pooling
 from minisbert.model.folder import load_model
 from minisbert.model.params import RowGradient, sum_rows
 from minisbert.model.pooling import Normalize, Pooling
-from minisbert.training.gradcheck import GradientReport, check_backward, check_encoder, check_gradients
+from minisbert.training.gradcheck import check_backward, check_encoder, check_gradients
 from minisbert.training.losses import LOSSES, cosine_similarity
 
 EPS = 1e-12
@@ -61,13 +61,6 @@ def without_the_variance_term(d_x, d_weight, d_bias, d_y, x, weight):
     return (d_z - d_z.mean(axis=-1, keepdims=True)) / s, d_weight, d_bias
 
 
-def without_the_mean_term(d_x, d_weight, d_bias, d_y, x, weight):
-    s = x.std(axis=-1, keepdims=True)
-    z = (x - x.mean(axis=-1, keepdims=True)) / s
-    d_z = d_y * weight
-    return (d_z - z * (d_z * z).mean(axis=-1, keepdims=True)) / s, d_weight, d_bias
-
-
 # ------------------------------------------------------------------------------------------------ right ones
 
 
@@ -80,22 +73,12 @@ def test_a_right_backward_passes_with_room_to_spare():
     assert "All 3 gradients, and all together, agree" in str(report)
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("scale", [1e-6, 1e-2, 1.0, 1e4])
-def test_units_do_not_matter(scale, seed):
-    x = rng(seed).normal(size=(4, 6)) * scale
+@pytest.mark.parametrize("scale", [1e-6, 1.0, 1e4])
+def test_units_do_not_matter(scale):
+    x = rng().normal(size=(4, 6)) * scale
     report = check_backward(lambda x: np.tanh(x / scale), lambda d, x: d * (1 - np.tanh(x / scale) ** 2) / scale, [x],
-                            rng=rng(seed))  # fmt: skip
+                            rng=rng())  # fmt: skip
     assert report.ok and report.worst.error < 1e-9 and report.rows[0].name == "argument 0"
-
-
-def test_the_packages_own_backwards_pass():
-    x, weight, bias = rng().normal(size=(4, 5)), rng(1).normal(size=(3, 5)), rng(2).normal(size=3)
-    linear = check_backward(
-        ops.linear, lambda d, x, w, b: ops.linear_backward(d, x, w), {"x": x, "weight": weight, "bias": bias}, rng=rng()
-    )
-    softmax = check_backward(ops.softmax, lambda d, x: ops.softmax_backward(d, ops.softmax(x)), [x], rng=rng())
-    assert linear.ok and softmax.ok
 
 
 def test_a_gradient_that_is_rightly_zero_passes_with_its_rounding():
@@ -130,16 +113,13 @@ def test_a_gradient_that_is_rightly_zero_passes_with_its_rounding():
 MISTAKES = {
     "wrong sign": (lambda dx, dw, db, *_: (dx, -dw, db), "weight", "the sign is turned"),
     "factor": (lambda dx, dw, db, *_: (2 * dx, dw, db), "x", "off by the factor 2"),
-    "sign and factor": (lambda dx, dw, db, *_: (dx, dw, -3.5 * db), "bias", "the sign is turned; off by the factor"),
     "a thousandth": (lambda dx, dw, db, *_: (dx, dw * 1.001, db), "weight", "off by the factor 1.001"),
     "sum instead of mean": (lambda dx, dw, db, *_: (dx, dw, 7 * db), "bias", "too large by the factor 7 = B: a sum"),
     "mean instead of sum": (lambda dx, dw, db, *_: (dx, dw / 7, db), "weight", "too small by the factor 7 = B: a mean"),
-    "scaled by a root": (lambda dx, dw, db, *_: (dx, dw * math.sqrt(5), db), "weight", "2.23607 = sqrt(D)"),
     "scaled twice": (lambda dx, dw, db, *_: (dx / math.sqrt(5), dw, db), "x", "sqrt(D): scaled twice"),
     "zero": (lambda dx, dw, db, *_: (dx, dw, np.zeros_like(db)), "bias", "nothing came back"),
     "none": (lambda dx, dw, db, *_: (dx, dw, None), "bias", "no gradient came back"),
     "no variance term": (without_the_variance_term, "x", "a term is missing"),
-    "no mean term": (without_the_mean_term, "x", "a term is missing"),
     "forgotten sum": (lambda dx, dw, db, d_y, *_: (dx, dw, d_y), "bias", "the sum over the leading axes is missing"),
     "kept axis": (lambda dx, dw, db, *_: (dx, dw[None], db), "weight", "a reshape"),
     "transposed": (lambda dx, dw, db, *_: (dx.T, dw, db), "x", "(5, 7), but the tensor's is (7, 5): transposed"),
@@ -157,8 +137,7 @@ def test_a_planted_mistake_is_caught_and_named(mistake):
     assert [row.name for row in report.rows if not row.ok] == [name]  # the two others are right
     assert report.worst.name == report.first_wrong.name == name
     assert words in report.first_wrong.diagnosis
-    assert words in str(report) and f"<-- wrong: {report.first_wrong.diagnosis}" in str(report)
-    assert report.whole.diagnosis == "see below"
+    assert report.first_wrong.diagnosis in str(report)
 
 
 def test_a_transposed_square_matrix_is_named():
@@ -169,34 +148,6 @@ def test_a_transposed_square_matrix_is_named():
     assert report.worst.diagnosis == "it is transposed"
     report = check_backward(ops.linear, lambda d, x, w: (d @ w.T, d.T @ x), {"x": x, "weight": weight}, rng=rng())
     assert report.worst.name == "x" and "a term is missing, or one is wrong" in report.worst.diagnosis
-
-
-def test_ones_would_let_wrong_backwards_pass_and_random_numbers_do_not():
-    x, ones = layer_norm_arguments()["x"], np.ones((7, 5))
-
-    def passes_with_ones(forward, backward):
-        v = rng(5).normal(size=x.shape)
-        numeric = (forward(x + 1e-5 * v).sum() - forward(x - 1e-5 * v).sum()) / 2e-5
-        return abs(numeric - np.sum(backward(ones, x) * v)) < 1e-9
-
-    def norm(x):
-        return ops.layer_norm(x, np.ones(5), np.zeros(5), EPS)
-
-    def nothing(d_y, x):
-        return np.zeros_like(x)
-
-    def no_variance(d_y, x):
-        return without_the_variance_term(None, None, None, d_y, x, np.ones(5))[0]
-
-    def no_scale(d_y, x):
-        return layer_norm_backward(d_y, x, np.ones(5), None, EPS)[0] * x.std(axis=-1, keepdims=True)
-
-    def half_softmax(d_y, x):
-        return 0.5 * ops.softmax_backward(d_y, ops.softmax(x))
-
-    for forward, backward in ((norm, nothing), (norm, no_variance), (norm, no_scale), (ops.softmax, half_softmax)):
-        assert passes_with_ones(forward, backward)
-        assert not check_backward(forward, backward, {"x": x}, rng=rng()).ok
 
 
 # --------------------------------------------------------------------------------------------------- whole losses
@@ -247,24 +198,16 @@ def test_the_first_wrong_tensor_is_the_one_nearest_to_the_loss():
         gradients = {**gradients, name: wrong}
         report = check_gradients(loss, params, gradients, rng=rng())
         assert report.first_wrong.name == name
-    text = str(report).splitlines()
-    assert [line.split()[0] for line in text[:6]] == ["tensor", "everything", *reversed(params)]
-    assert len({line.index("ok") for line in text if line.endswith("ok")} | {line.find("<--") for line in text[1:5]} - {-1}) == 1  # fmt: skip # noqa: E501
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         (lambda g: RowGradient(g.rows[1:], g.values[1:], 9), "a term is missing"),
-        (lambda g: RowGradient((g.rows + 1) % 9, g.values, 9), "a term is missing"),
-        (lambda g: RowGradient(g.rows, -g.values, 9), "the sign is turned"),
         (lambda g: RowGradient(g.rows, g.values, 8), "of 8 came back, but the table is (9, 4)"),
         (lambda g: RowGradient(g.rows, g.values[:, :3], 9), "(4, 3) of 9 came back"),
         (lambda g: RowGradient(g.rows + 2, g.values, 9), "rows 2 to 10 came back"),
         (lambda g: RowGradient(np.array([0, 2, 2, 7]), g.values, 9), "a row stands twice"),
-        (lambda g: RowGradient(g.rows, g.values * np.nan, 9), "NaN or Inf in 16 of 16"),
-        (lambda g: RowGradient(g.rows[:0], g.values[:0], 9), "nothing came back"),
-        (lambda g: None, "no gradient came back"),
     ],
 )
 def test_a_wrong_row_gradient_is_caught(change, words):
@@ -289,14 +232,6 @@ def test_only_some_tensors_and_the_whole():
     report = check_gradients(loss, params, gradients, rng=rng(), only=["table"])
     assert [row.ok for row in report.rows] == [True] and not report.ok
     assert report.first_wrong.name == "everything" and "a term is missing" in report.whole.diagnosis
-
-
-def test_a_gradient_that_is_missing_altogether():
-    loss, params, gradients = mlp()
-    del gradients["first.weight"]
-    report = check_gradients(loss, params, gradients, rng=rng())
-    assert report.first_wrong.name == "first.weight" and report.worst.error == math.inf
-    assert report.whole.diagnosis == "see below"
 
 
 def test_a_loss_that_does_not_read_its_argument():
@@ -324,28 +259,10 @@ def test_a_kink_is_reported_as_such():
     assert check_backward(ops.relu, ops.relu_backward, {"x": x}, rng=rng()).ok
     x[1, 2] = x[3, 3] = 0
     report = check_backward(ops.relu, ops.relu_backward, {"x": x}, rng=rng())
-    assert not report.ok and report.rows[0].verdict == "not smooth" and "relu at 0" in report.worst.diagnosis
-    # a wrong gradient at a smooth point stays wrong
-    assert (
-        check_backward(ops.relu, lambda d, x: 2 * ops.relu_backward(d, x), [x + 3], rng=rng()).worst.verdict == "wrong"
-    )
-
-
-def test_a_kink_close_by_is_stepped_around():
-    x = rng().normal(size=(4, 5))
-    x[1, 2] = 2e-4  # a first step of 1e-3 reaches beyond it
+    assert not report.ok and report.rows[0].verdict == "not smooth"
+    x[1, 2], x[3, 3] = 2e-4, 1  # a first step of 1e-3 reaches beyond the kink: it is stepped around
     report = check_backward(ops.relu, ops.relu_backward, {"x": x}, rng=rng())
     assert report.ok, report
-
-
-def test_a_tie_in_a_maximum_is_a_kink():
-    x = rng().normal(size=(4, 5))
-    x[0] = x[1] = 9
-
-    def backward(d_y, x):
-        return np.where(np.arange(4)[:, None] == x.argmax(axis=0), d_y, 0.0)
-
-    assert check_backward(lambda x: x.max(axis=0), backward, [x], rng=rng()).worst.verdict == "not smooth"
 
 
 def test_a_sharp_bend_is_no_kink():
@@ -370,83 +287,56 @@ def test_a_loss_computed_in_float32_cannot_be_judged():
 # ------------------------------------------------------------------------------------------------------ refusals
 
 
-def test_float32_is_widened_for_an_operation_and_refused_for_given_gradients():
+def test_float32_is_widened_for_an_operation():
     x = rng().normal(size=(3, 4)).astype(np.float32)
     report = check_backward(np.tanh, lambda d, x: d * (1 - np.tanh(x) ** 2), {"x": x}, rng=rng())
-    assert report.ok and report.notes == ("x was widened to float64: finite differences in float32 show nothing",)
-    assert "Note: x was widened" in str(report)
-    with pytest.raises(ValueError, match=r"expected float64 tensors, but x is float32 \(3, 4\)"):
-        check_gradients(lambda p: 1.0, {"x": x}, {"x": x}, rng=rng())
+    assert report.ok and len(report.notes) == 1 and report.notes[0] in str(report)
 
 
-@pytest.mark.parametrize(
-    ("loss", "words"),
-    [
-        (lambda p: p["x"], r"must be one float64 number, but it is float64 \(3,\).*mean over the batch"),
-        (lambda p: np.float32(1), r"but it is float32 \(\)"),
-        (lambda p: "1", "but it is a str"),
-        (lambda p: None, "but it is a NoneType"),
-        (lambda p: math.nan, r"must be finite, but it is nan at params"),
-        (lambda p: np.array(np.inf), r"must be finite, but it is inf at params"),
-        (lambda p: math.nan if p["x"][0] > 1 else 1.0, "it is nan .* away from params along everything"),
-    ],
-)
-def test_a_loss_that_is_no_number_is_refused(loss, words):
+ONES = {"x": np.ones(3)}
+SQUARE = {"x": rng().normal(size=(3, 4))}
+NOISE = rng()
+
+
+def gradients_of(params=ONES, gradients=ONES, loss=lambda p: 1.0, **options):
+    return check_gradients(loss, params, gradients, rng=rng(), **options)
+
+
+def backward_of(forward, backward=lambda d, x: d, arguments=SQUARE):
+    return check_backward(forward, backward, arguments, rng=rng())
+
+
+REFUSED = {
+    "a loss of an array": (r"\(3,\)", lambda: gradients_of(loss=lambda p: p["x"])),
+    "a loss in float32": ("float32", lambda: gradients_of(loss=lambda p: np.float32(1))),
+    "a loss of nothing": ("NoneType", lambda: gradients_of(loss=lambda p: None)),
+    "a loss of NaN": ("nan", lambda: gradients_of(loss=lambda p: math.nan)),
+    "NaN near by": ("nan .*everything", lambda: gradients_of(loss=lambda p: math.nan if p["x"][0] > 1 else 1.0)),
+    "a random loss": ("dropout", lambda: gradients_of(loss=lambda p: float(NOISE.random()))),
+    "a random operation": ("dropout", lambda: backward_of(lambda x: x * (NOISE.random(x.shape) < 0.5))),
+    "no tensors": ("tensors", lambda: gradients_of({}, {})),
+    "float32": ("x is float32", lambda: gradients_of({"x": np.ones(3, np.float32)})),
+    "directions": ("directions", lambda: gradients_of(directions=0)),
+    "an empty tensor": (r"x is float64 \(0,\)", lambda: gradients_of({"x": np.ones(0)}, {"x": np.ones(0)})),
+    "a tensor of NaN": ("1 NaN", lambda: gradients_of({"x": np.array([1, np.nan])})),
+    "a list": ("x is a list", lambda: gradients_of({"x": [1.0]})),
+    "a gradient of nothing": ("y", lambda: gradients_of(gradients={"y": np.ones(3)})),
+    "only": ("only .*z", lambda: gradients_of(only=["z"])),
+    "integers alone": ("ids: int64", lambda: backward_of(np.tanh, arguments={"ids": np.array([1, 2])})),
+    "a forward in float32": ("float32", lambda: backward_of(lambda x: x.astype(np.float32))),
+    "a forward to infinity": ("12 NaN", lambda: backward_of(lambda x: np.full_like(x, np.inf))),
+    "a forward of two": ("tuple", lambda: backward_of(lambda x: (x, x))),
+    "a gradient too few": ("2 gradients", lambda: backward_of(np.add, lambda d, x, y: d, {**SQUARE, "y": SQUARE["x"]})),
+    "a greedy backward": ("backward .*number 0", lambda: backward_of(np.negative, lambda d, x: np.negative(d, out=d))),
+    "a greedy forward": ("forward .*number 0", lambda: backward_of(lambda x: np.exp(x, out=x))),
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_refused(what):
+    words, call = REFUSED[what]
     with pytest.raises(ValueError, match=words):
-        check_gradients(loss, {"x": np.ones(3)}, {"x": np.ones(3)}, rng=rng())
-
-
-def test_a_random_loss_is_refused():
-    draw = rng()
-    with pytest.raises(ValueError, match="Is dropout on"):
-        check_gradients(lambda p: float(draw.random()), {"x": np.ones(3)}, {"x": np.ones(3)}, rng=rng())
-    x = np.ones((3, 4))
-    with pytest.raises(ValueError, match="Is dropout on"):
-        check_backward(lambda x: x * (draw.random(x.shape) < 0.5), lambda d, x: d, [x], rng=rng())
-
-
-@pytest.mark.parametrize(
-    ("params", "gradients", "options", "words"),
-    [
-        ({}, {}, {}, "expected tensors"),
-        ({"x": np.ones(2)}, {"x": np.ones(2)}, {"directions": 0}, "directions >= 1"),
-        ({"x": np.ones(0)}, {"x": np.ones(0)}, {}, r"finite numbers, but x is float64 \(0,\)"),
-        ({"x": np.array([1, np.nan])}, {"x": np.ones(2)}, {}, "with 1 NaN or Inf"),
-        ({"x": [1.0]}, {"x": np.ones(1)}, {}, "but x is a list"),
-        ({"x": np.ones(2)}, {"y": np.ones(2)}, {}, "gradients has names that params has not: y"),
-        ({"x": np.ones(2)}, {"x": np.ones(2)}, {"only": ["z"]}, "only has names that params has not: z"),
-    ],
-)
-def test_wrong_input_is_refused(params, gradients, options, words):
-    with pytest.raises(ValueError, match=words):
-        check_gradients(lambda p: 1.0, params, gradients, rng=rng(), **options)
-
-
-def test_operations_that_cannot_be_checked_are_refused():
-    x = rng().normal(size=(3, 4))
-    with pytest.raises(ValueError, match=r"at least one array of floating-point numbers.*ids: int64"):
-        check_backward(np.tanh, lambda d, x: d, {"ids": np.array([1, 2])}, rng=rng())
-    with pytest.raises(ValueError, match=r"one array of finite float64.*but returned float32 \(3, 4\)"):
-        check_backward(lambda x: x.astype(np.float32), lambda d, x: d, {"x": x}, rng=rng())
-    with pytest.raises(ValueError, match="with 12 NaN or Inf"):
-        check_backward(lambda x: x * np.inf, lambda d, x: d, {"x": np.abs(x)}, rng=rng())
-    with pytest.raises(ValueError, match="but returned a tuple"):
-        check_backward(lambda x: (x, x), lambda d, x: d, {"x": x}, rng=rng())
-    with pytest.raises(ValueError, match="must return 2 gradients, for x, y in this order, but returned 1"):
-        check_backward(np.add, lambda d, x, y: d, {"x": x, "y": x}, rng=rng())
-
-
-def test_a_function_that_changes_its_argument_is_refused():
-    x = rng().normal(size=(3, 4))
-
-    def greedy(d_y, x):
-        d_y *= 2
-        return d_y
-
-    with pytest.raises(ValueError, match=r"backward must leave its arguments alone, but changed number 0"):
-        check_backward(lambda x: 2 * x, greedy, {"x": x}, rng=rng())
-    with pytest.raises(ValueError, match=r"forward must leave its arguments alone, but changed number 0"):
-        check_backward(lambda x: np.exp(x, out=x), lambda d, x: d * np.exp(x), {"x": x}, rng=rng())
+        call()
 
 
 def test_other_arguments_are_handed_on():
@@ -460,22 +350,9 @@ def test_other_arguments_are_handed_on():
     assert report.ok and [row.name for row in report.rows] == ["table"]
 
 
-def test_the_same_generator_gives_the_same_report():
-    first, second, other = (check_layer_norm(layer_norm_backward) for _ in range(3))
-    assert first == second == other
-    assert isinstance(first, GradientReport)
-
-
 # ------------------------------------------------------------------------------------------------- sentence models
 
 COLUMNS = [["the cat sat", "i love soup", "dog"], ["a mat", "the soup", "the dog ran"], ["soup", "a b c", "un"]]
-DATA = {
-    "pairs": (COLUMNS[:2], None),
-    "triplets": (COLUMNS, None),
-    "texts": (COLUMNS[:1], None),
-    "scored": (COLUMNS[:2], [0.1, 0.5, 0.9]),
-    "labelled": (COLUMNS[:2], [1, 0, 1]),
-}
 
 
 @pytest.fixture(scope="module")
@@ -489,26 +366,14 @@ def model(folder):
     return load_model(folder)
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-def test_a_whole_sentence_model_under_every_loss(model, loss):
-    columns, targets = DATA[LOSSES[loss].data]
-    report = check_encoder(model, columns, loss, targets=targets, rng=rng(), directions=2)
+def test_a_whole_sentence_model(model):
+    report = check_encoder(model, COLUMNS[:2], "softmax", targets=[1, 0, 1], rng=rng(), directions=2)
     assert report.ok, report
     names = [row.name for row in report.rows]
-    assert len(names) == 39 + 2 * (loss == "softmax")
-    assert names[0] == "embeddings.word_embeddings.weight"
-    assert names[-1] == ("head.bias" if loss == "softmax" else "modules.1.linear.bias")
+    assert len(names) == 41 and names[0] == "embeddings.word_embeddings.weight" and names[-1] == "head.bias"
     # measured, at most, over 8 seeds of all losses: 9e-9; 1.8e-8 for key biases, which are rightly zero and so held
     # against the whole; 6.4e-10 for all together
     assert report.worst.error < 7e-8 and report.whole.error < 3e-9
-
-
-def test_a_function_as_loss_and_some_tensors(model):
-    only = ["encoder.layer.1.output.dense.bias", "modules.1.linear.weight"]
-    report = check_encoder(
-        model, COLUMNS[:2], lambda v: cosine_similarity(*v, [0.1, 0.5, 0.9]), rng=rng(), only=only, directions=1
-    )
-    assert report.ok and [row.name for row in report.rows] == only
 
 
 def test_a_line_that_is_wrong_deep_inside_the_model_is_traced(model, monkeypatch):
@@ -525,19 +390,21 @@ def test_a_line_that_is_wrong_deep_inside_the_model_is_traced(model, monkeypatch
     monkeypatch.setattr(bert, "layer_backward", original)
     dense_backward = pooling.dense_backward
     monkeypatch.setattr(pooling, "dense_backward", lambda d_y, *rest: dense_backward(-d_y, *rest))
-    report = check_encoder(model, COLUMNS[:2], rng=rng(), directions=2)
-    assert report.first_wrong.name == "modules.1.linear.bias"
-    assert {row.diagnosis for row in report.rows if "key.bias" not in row.name} == {"the sign is turned"}
-    assert report.whole.diagnosis == "see below"
+    only = ["encoder.layer.1.output.dense.bias", "modules.1.linear.weight"]
+    report = check_encoder(
+        model, COLUMNS[:2], lambda v: cosine_similarity(*v, [0.1, 0.5, 0.9]), rng=rng(), only=only, directions=2
+    )
+    assert [row.name for row in report.rows] == only
+    assert {row.diagnosis for row in report.rows} == {"the sign is turned"}
 
 
 @pytest.mark.parametrize(
     ("loss", "targets", "words"),
     [
-        ("nonsense", None, "loss must be one of multiple_negatives_ranking, simcse"),
-        ("cosent", None, "'cosent' needs targets, a number for each pair"),
-        ("triplet", [1, 2, 3], "'triplet' compares with no targets"),
-        ("cosine_similarity", [1, 2, 3], r"scores must lie in \[-1, 1\]"),
+        ("nonsense", None, "nonsense"),
+        ("cosent", None, "'cosent' .*targets"),
+        ("triplet", [1, 2, 3], "'triplet' .*targets"),
+        ("cosine_similarity", [1, 2, 3], "scores"),
     ],
 )
 def test_losses_that_cannot_be_checked_are_refused(model, loss, targets, words):
@@ -557,7 +424,6 @@ def test_the_command_prints_the_report(folder):
     assert result.exit_code == 0, result.output
     assert "encoder.layer.1.output.dense.weight" in result.output and "modules.1.linear.bias" in result.output
     assert "encoder.layer.0" not in result.output and "everything" in result.output
-    assert "All 18 gradients, and all together, agree with finite differences" in result.output
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -572,13 +438,13 @@ def test_the_command_knows_every_loss(folder, loss):
 
 
 def test_the_command_judges_the_layers_that_it_is_told(folder):
-    found = json.loads(run(folder, "--layers", "0, 1", "--directions", "1", "--json").stdout)
-    assert len(found["tensors"]) == 34
-    found = json.loads(run(folder, "--layers", "all", "--directions", "1", "--json").stdout)
-    assert len(found["tensors"]) == 39
-    for wrong in ("2", "-1", "one", "0,,1", ""):
+    for layers, count in (("0, 1", 34), ("all", 39)):
+        assert (
+            len(json.loads(run(folder, "--layers", layers, "--directions", "1", "--json").stdout)["tensors"]) == count
+        )
+    for wrong in ("2", "-1", "0,,1"):
         result = run(folder, "--layers", wrong)
-        assert result.exit_code == 2 and "numbers from 0 to 1" in result.output
+        assert result.exit_code == 2 and "--layers" in result.output
 
 
 def test_the_command_fails_for_a_wrong_gradient(folder, monkeypatch):
@@ -589,7 +455,7 @@ def test_the_command_fails_for_a_wrong_gradient(folder, monkeypatch):
         return d_x, type(gradients)(gradients.weight, gradients.bias * np.nan, gradients.residual)
 
     monkeypatch.setattr(pooling, "dense_backward", without_bias)
-    result = run(folder, "--layers", "none", "--directions", "1")
-    assert result.exit_code == 1 and "modules.1.linear.bias: NaN or Inf in 10 of 10 numbers" in result.output
-    found = json.loads(run(folder, "--layers", "none", "--directions", "1", "--json").stdout)
+    result = run(folder, "--layers", "none", "--directions", "1", "--json")
+    found = json.loads(result.stdout)
+    assert result.exit_code == 1
     assert found["first_wrong"] == "modules.1.linear.bias" and found["tensors"][1]["analytic"] is None

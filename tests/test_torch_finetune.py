@@ -38,7 +38,6 @@ CASES = [
     ("multiple_negatives_ranking", "pairs", {"scale": 15.0}, lambda them, m: them.MultipleNegativesRankingLoss(m, 15)),
     ("multiple_negatives_ranking", "triplets", {}, lambda them, m: them.MultipleNegativesRankingLoss(m)),
     ("triplet", "triplets", {"margin": 0.7}, lambda them, m: them.TripletLoss(m, triplet_margin=0.7)),
-    ("cosent", "scored", {}, lambda them, m: them.CoSENTLoss(m)),
     ("cosine_similarity", "scored", {}, lambda them, m: them.CosineSimilarityLoss(m)),
     ("contrastive", "labelled", {}, lambda them, m: them.ContrastiveLoss(m)),
     ("softmax", "labelled", {}, lambda them, m: them.SoftmaxLoss(m, m.get_sentence_embedding_dimension(), 2)),
@@ -105,13 +104,12 @@ def train_in_torch(model, make_loss, examples, settings, head):
     return np.array(found), {name: p.detach().numpy() for name, p in named.items() if not name.startswith("head.")}
 
 
-@pytest.mark.parametrize("cache_tokens", [None, 20], ids=["whole", "cached"])
 @pytest.mark.parametrize(("loss", "data", "options", "make_loss"), CASES, ids=[f"{c[0]}-{c[1]}" for c in CASES])
-def test_a_whole_run_is_pytorchs(loss, data, options, make_loss, cache_tokens, folder, sentence_transformers, figures):
+def test_a_whole_run_is_pytorchs(loss, data, options, make_loss, folder, sentence_transformers, figures):
     quiet(threads=1)
     settings = Settings(
         loss=loss, loss_options=options, epochs=5, batch_size=4, learning_rate=3e-3, warmup=0.2, weight_decay=0.05,
-        max_grad_norm=0.4, dropout=0.0, seed=2, num_threads=2, cache_tokens=cache_tokens,
+        max_grad_norm=0.4, dropout=0.0, seed=2, num_threads=2, cache_tokens=20 if data == "triplets" else None,
     )  # fmt: skip
     encoder, theirs = SentenceEncoder(folder, dtype="float64"), open_theirs(folder, "float64")
     start = copy_parameters(named_parameters(encoder.model))
@@ -133,23 +131,6 @@ def test_a_whole_run_is_pytorchs(loss, data, options, make_loss, cache_tokens, f
     moved = {key: relative(params[key] - start[key], their_params[key] - start[key]) for key in params}
     worst = max((key for key in params if not key.endswith("key.bias")), key=moved.get)
     figures(f"{name}: ways gone, worst {worst}", moved[worst], PROMISED)
-
-
-def test_a_trained_folder_gives_the_same_vectors_in_sentence_transformers(
-    folder, sentence_transformers, tmp_path, figures
-):
-    quiet(threads=1)
-    encoder = SentenceEncoder(folder)
-    settings = Settings(epochs=6, batch_size=4, learning_rate=5e-3, num_threads=1)
-    tuned = finetune(encoder, DATA["pairs"], settings).encoder
-    tuned.save(tmp_path / "tuned")
-    texts = [*ANCHORS, *POSITIVES, "", "the dog, unable!"]
-    theirs = sentence_transformers.SentenceTransformer(str(tmp_path / "tuned"), device="cpu")
-    figures("tuned, in sentence-transformers", np.abs(theirs.encode(texts) - tuned.encode(texts)).max(), 1e-6)
-    theirs.save(str(tmp_path / "back"))
-    again = SentenceEncoder(tmp_path / "back").encode(texts)
-    np.testing.assert_array_equal(again, tuned.encode(texts))
-    assert np.abs(again - encoder.encode(texts)).max() > 0.1  # something was learnt
 
 
 def test_the_real_model_beside_pytorch_and_there_and_back(weights_folder, sentence_transformers, tmp_path, figures):

@@ -4,8 +4,6 @@ float64: value and gradients, relative. float32: ours against float64 on the sam
 error stands beside it in the output (``-s``).
 """
 
-import warnings
-
 import numpy as np
 import pytest
 from torch_oracle import THIRD_PARTY_WARNINGS, Figures, absolute
@@ -16,7 +14,6 @@ from minisbert.training.losses import (
     cosine_similarity,
     find_false_negatives,
     multiple_negatives_ranking,
-    simcse,
     softmax_classification,
     triplet,
 )
@@ -79,28 +76,18 @@ def head(width, dtype):
     return rng.normal(size=(CLASSES, 3 * width)).astype(dtype) / 4, rng.normal(size=CLASSES).astype(dtype)
 
 
-def ranking_case(count, similarity="cosine", symmetric=False, deprecated=False, scale=20.0):
+def ranking_case(count, similarity="cosine", symmetric=False, scale=20.0):
     def ours(x):
         return multiple_negatives_ranking(*x, scale=scale, similarity=similarity, symmetric=symmetric)
 
     def theirs(x):
         from sentence_transformers import losses, util
 
+        both = {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"}
         function = {"cosine": util.cos_sim, "dot": util.dot_score}[similarity]
-        if deprecated:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                loss = losses.MultipleNegativesSymmetricRankingLoss(stub(), scale=scale, similarity_fct=function)
-        elif symmetric:
-            loss = losses.MultipleNegativesRankingLoss(
-                stub(),
-                scale=scale,
-                similarity_fct=function,
-                directions=("query_to_doc", "doc_to_query"),
-                partition_mode="per_direction",
-            )
-        else:
-            loss = losses.MultipleNegativesRankingLoss(stub(), scale=scale, similarity_fct=function)
+        loss = losses.MultipleNegativesRankingLoss(
+            stub(), scale=scale, similarity_fct=function, **(both if symmetric else {})
+        )
         return loss.compute_loss_from_embeddings(x, None), []
 
     return count, ours, theirs
@@ -170,30 +157,19 @@ def softmax_case():
 
 CASES = {
     "ranking": ranking_case(2),
-    "ranking, scale 1": ranking_case(2, scale=1.0),
     "ranking, scale 50": ranking_case(2, scale=50.0),
     "ranking, dot": ranking_case(2, "dot", scale=0.1),
-    "ranking, 1 negative": ranking_case(3),
     "ranking, 3 negatives": ranking_case(5, scale=5.0),
-    "ranking, 1 negative, dot": ranking_case(3, "dot", scale=0.1),
-    "ranking, symmetric": ranking_case(2, symmetric=True),
     "ranking, symmetric, dot": ranking_case(2, "dot", symmetric=True, scale=0.1),
     "ranking, symmetric, 2 negatives": ranking_case(4, symmetric=True),
-    "ranking, symmetric, deprecated class": ranking_case(2, symmetric=True, deprecated=True),
-    "ranking, symmetric, deprecated class, 1 negative": ranking_case(3, symmetric=True, deprecated=True),
-    "simcse": (2, lambda x: simcse(*x), ranking_case(2)[2]),
     "contrastive": contrastive_case("cosine", "COSINE_DISTANCE", 0.5),
-    "contrastive, large margin": contrastive_case("cosine", "COSINE_DISTANCE", 1.5),
     "contrastive, euclidean": contrastive_case("euclidean", "EUCLIDEAN", 25.0),
     "contrastive, manhattan": contrastive_case("manhattan", "MANHATTAN", 450.0),
     "triplet": triplet_case("euclidean", 1.0),
-    "triplet, their margin": triplet_case("euclidean", 5.0),
     "triplet, cosine": triplet_case("cosine", 0.2),
     "triplet, manhattan": triplet_case("manhattan", 3.0),
     "cosine_similarity": scored_case(cosine_similarity, "CosineSimilarityLoss"),
     "cosent": scored_case(cosent, "CoSENTLoss"),
-    "cosent, scale 1": scored_case(cosent, "CoSENTLoss", scale=1.0),
-    "cosent, scale 50": scored_case(cosent, "CoSENTLoss", scale=50.0),
     "softmax": softmax_case(),
 }
 
@@ -210,97 +186,67 @@ def autograd(theirs, x):
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize(("batch", "width"), SIZES)
-def test_equal_to_sentence_transformers(name, batch, width, sentence_transformers, figures):
+def test_equal_to_sentence_transformers(name, sentence_transformers, figures):
     count, ours, theirs = CASES[name]
-    for seed in range(3):
+    for seed, (batch, width) in enumerate(SIZES):
         x = related(count, batch, width, seed, np.float64)
         result = ours(x)
         value, gradients, weights = autograd(theirs, x)
         figures(f"{name}, {batch} x {width}, value", off(result.value, value, 0.01), FLOAT64_VALUE)
-        for which, (mine, other) in enumerate(zip(result.gradients, gradients, strict=True)):
+        named = [*enumerate(result.gradients), *result.head.items()]
+        for (which, mine), other in zip(named, gradients + weights, strict=True):
             figures(f"{name}, {batch} x {width}, gradient {which}", off(mine, other, 1e-3), FLOAT64_GRADIENT)
-        for (key, mine), other in zip(result.head.items(), weights, strict=True):
-            figures(f"{name}, {batch} x {width}, {key}", off(mine, other, 1e-3), FLOAT64_GRADIENT)
-    if batch > 2:
-        assert all(g.any() for g in gradients), "nothing was compared"
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_equal_to_sentence_transformers_in_float32(name, sentence_transformers, figures):
-    count, ours, theirs = CASES[name]
-    x = related(count, 32, 384, 0, np.float32)
-    result = ours(x)
-    exact, exact_gradients, exact_weights = autograd(theirs, [rows.astype(np.float64) for rows in x])
-    value, gradients, weights = autograd(theirs, x)
+    assert all(g.any() for g in gradients), "nothing was compared"
+    # float32, the last and largest batch
+    narrow = [rows.astype(np.float32) for rows in x]
+    result = ours(narrow)
+    exact, exact_gradients, exact_weights = autograd(theirs, [rows.astype(np.float64) for rows in narrow])
+    value, gradients, weights = autograd(theirs, narrow)
     figures(f"{name}, value, float32", abs(result.value - exact) / exact, FLOAT32_VALUE)
     print(f"\n  PyTorch's own: {abs(value - exact) / exact:.3g}", end="")
     named = [*enumerate(result.gradients), *result.head.items()]
-    for (which, mine), other, reference in zip(
-        named, gradients + weights, exact_gradients + exact_weights, strict=True
-    ):
-        assert mine.dtype == other.dtype == np.float32
+    theirs_too = zip(gradients + weights, exact_gradients + exact_weights, strict=True)
+    for (which, mine), (other, reference) in zip(named, theirs_too, strict=True):
         figures(f"{name}, gradient {which}, float32", off(mine, reference, 1e-3), FLOAT32_GRADIENT)
         print(f"\n  PyTorch's own: {off(other, reference, 1e-3):.3g}", end="")
 
 
-@pytest.mark.parametrize("similarity", ["cosine", "dot"])
-@pytest.mark.parametrize("symmetric", [False, True])
-@pytest.mark.parametrize("negatives", [0, 2])
-def test_masked_equals_a_masked_cross_entropy(similarity, symmetric, negatives, sentence_transformers, figures):
+def test_masked_equals_a_masked_cross_entropy(sentence_transformers, figures):
     """sentence-transformers masks no duplicates here: the reference is PyTorch's cross-entropy of masked scores."""
     import torch
     from sentence_transformers import util
 
-    batch = 12
-    rng = np.random.default_rng(3)
-    columns = [rng.integers(0, 15, batch) for _ in range(2 + negatives)]
+    columns = list(np.random.default_rng(3).integers(0, 15, (4, 12)))
     mask = find_false_negatives(*columns)
     assert 0.05 < mask.mean() < 0.5
-    function = {"cosine": util.cos_sim, "dot": util.dot_score}[similarity]
 
     def theirs(x):
-        own = torch.arange(batch)
-        logits = 3.0 * function(x[0], torch.cat(x[1:]))
+        logits = 3.0 * util.cos_sim(x[0], torch.cat(x[1:]))
         logits = logits.masked_fill(torch.from_numpy(mask), -torch.inf)
-        value = torch.nn.functional.cross_entropy(logits, own)
-        if symmetric:
-            value = (value + torch.nn.functional.cross_entropy(logits[:, :batch].T, own)) / 2
-        return value, []
+        losses = [torch.nn.functional.cross_entropy(way, torch.arange(12)) for way in (logits, logits[:, :12].T)]
+        return sum(losses) / 2, []
 
-    x = related(2 + negatives, batch, 10, 0, np.float64)
-    options = {"scale": 3.0, "similarity": similarity, "symmetric": symmetric, "false_negatives": mask}
-    result = multiple_negatives_ranking(*x, **options)
+    x = related(4, 12, 10, 0, np.float64)
+    result = multiple_negatives_ranking(*x, scale=3.0, symmetric=True, false_negatives=mask)
     value, gradients, _ = autograd(theirs, x)
     figures("masked, value", abs(result.value - value) / value, FLOAT64_VALUE)
     for which, (mine, other) in enumerate(zip(result.gradients, gradients, strict=True)):
         figures(f"masked, gradient {which}", off(mine, other, 1e-3), FLOAT64_GRADIENT)
 
 
-@pytest.mark.parametrize("name", ["contrastive", "contrastive, euclidean", "contrastive, manhattan"])
-def test_equal_embeddings_under_contrastive(name, sentence_transformers):
-    """PyTorch's 1e-6 makes equal embeddings a little unequal; so do we, digit for digit."""
-    _, ours, theirs = CASES[name]
-    (a,) = related(1, 6, 9, 0, np.float64)
-    result = ours([a, a.copy()])
-    value, gradients, _ = autograd(theirs, [a, a.copy()])
-    assert result.value == pytest.approx(value, rel=1e-12)
-    for mine, other in zip(result.gradients, gradients, strict=True):
-        np.testing.assert_allclose(mine, other, rtol=1e-9, atol=1e-15)
-
-
-@pytest.mark.parametrize("name", ["triplet", "triplet, cosine", "triplet, manhattan"])
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith(("contrastive", "triplet"))])
 def test_kinks_are_those_of_autograd(name, sentence_transformers):
-    """Equal embeddings, and a hinge at exactly 0: 0 in both."""
-    _, ours, theirs = CASES[name]
+    """Equal embeddings, and a hinge at exactly 0: 0 in both, but for the 1e-6 that PyTorch adds to distances."""
+    count, ours, theirs = CASES[name]
     anchors = np.array([[1.0, 2.0], [3.0, 0.0], [0.0, 2.0]])
     positives = np.array([[1.0, 2.0], [0.0, 1.0], [0.0, 1.0]])
     negatives = np.array([[2.0, 1.0], [3.0, 0.0], [0.0, 4.0]])  # the last is exactly 1 farther away
-    result = ours([anchors, positives, negatives])
-    value, gradients, _ = autograd(theirs, [anchors, positives, negatives])
-    assert result.value == pytest.approx(value, rel=1e-14)
+    x = [anchors, positives, negatives] if count == 3 else [anchors, anchors.copy()]
+    result = ours(x)
+    value, gradients, _ = autograd(theirs, x)
+    assert result.value == pytest.approx(value, rel=1e-12)
     for mine, other in zip(result.gradients, gradients, strict=True):
-        np.testing.assert_allclose(mine, other, rtol=1e-12, atol=1e-15)
+        np.testing.assert_allclose(mine, other, rtol=1e-9, atol=1e-15)
 
 
 def test_defaults_are_those_of_sentence_transformers(sentence_transformers):
@@ -322,9 +268,8 @@ def test_defaults_are_those_of_sentence_transformers(sentence_transformers):
     assert default(triplet, "margin") == 1.0 != default(losses.TripletLoss, "triplet_margin")  # the paper's, not theirs
 
 
-@pytest.mark.parametrize("scale", [40.0, 100.0])
-def test_tiny_losses_have_digits_here_and_none_in_pytorch(scale, sentence_transformers):
-    rows = np.eye(3)
+def test_tiny_losses_have_digits_here_and_none_in_pytorch(sentence_transformers):
+    rows, scale = np.eye(3), 100.0
     value, gradients, _ = autograd(ranking_case(2, scale=scale)[2], [rows, rows.copy()])
     result = multiple_negatives_ranking(rows, rows.copy(), scale=scale)
     assert value == 0

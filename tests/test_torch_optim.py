@@ -4,8 +4,6 @@ The table's gradients are dense in PyTorch and a RowGradient here; its rows come
 the promise. Those in float32 are the measured error times 4: ours against PyTorch's float32, each of which rounds.
 """
 
-import math
-
 import numpy as np
 import pytest
 from torch_oracle import THIRD_PARTY_WARNINGS, Figures, relative
@@ -31,10 +29,8 @@ STEPS, WARMUP, TOTAL = 25, 5, 30
 FLOAT64_BOUND = 1e-12
 ADAMW = [
     {"learning_rate": 2e-3, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01},
-    {"learning_rate": 2e-5, "betas": (0.9, 0.999), "eps": 1e-6, "weight_decay": 0.0},
     {"learning_rate": 0.05, "betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.3},
-    {"learning_rate": 0.01, "betas": (0.0, 0.9), "eps": 1e-8, "weight_decay": 0.1},
-    {"learning_rate": 0.01, "betas": (0.3, 0.0), "eps": 1e-5, "weight_decay": 0.1},
+    {"learning_rate": 0.01, "betas": (0.3, 0.0), "eps": 1e-5, "weight_decay": 0.0},
 ]
 
 
@@ -71,10 +67,12 @@ def groups(model, weight_decay):
     ]
 
 
-def in_torch(torch, make_optimiser, weight_decay, dtype, max_norm):
+def in_torch(torch, numbers, dtype, max_norm):
     """25 steps in PyTorch: its optimiser, its LambdaLR, its clipping."""
     model = {name: torch.nn.Parameter(torch.from_numpy(p.copy())) for name, p in make_params(dtype).items()}
-    optimiser = make_optimiser(groups(model, weight_decay))
+    optimiser = torch.optim.AdamW(
+        groups(model, numbers["weight_decay"]), numbers["learning_rate"], numbers["betas"], numbers["eps"]
+    )
     schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: warmup_linear(step, WARMUP, TOTAL))
     norms = []
     for step in range(STEPS):
@@ -109,17 +107,14 @@ def moved(params, dtype):
     return {name: np.asarray(p, np.float64) - start[name] for name, p in params.items()}
 
 
-# float32, measured: parameters 2.7e-7, moments 3.5e-7, norms and clipped gradients 2.8e-7 at most, over all cases
+# float32, measured: parameters 2.7e-7, moments 3.5e-7, norms 2.8e-7 at most, over all cases
 PARAMS32, MOMENTS32, NORMS32 = 1.1e-6, 1.4e-6, 1.1e-6
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("numbers", ADAMW, ids=str)
 def test_adamw_with_warm_up_and_clipping(numbers, dtype, torch, figures):
-    def make(its_groups):
-        return torch.optim.AdamW(its_groups, numbers["learning_rate"], numbers["betas"], numbers["eps"])
-
-    wanted, its_state, its_norms = in_torch(torch, make, numbers["weight_decay"], dtype, max_norm=10.0)
+    wanted, its_state, its_norms = in_torch(torch, numbers, dtype, max_norm=10.0)
     params, state, norms = here(numbers, dtype, max_norm=10.0)
     bounds = (PARAMS32, MOMENTS32, NORMS32) if dtype == np.float32 else 3 * (FLOAT64_BOUND,)
     figures("params", worst(params, wanted), bounds[0])
@@ -132,28 +127,11 @@ def test_adamw_with_warm_up_and_clipping(numbers, dtype, torch, figures):
         figures("way", worst(moved(params, dtype), moved(wanted, dtype)), 1e-10)
 
 
-@pytest.mark.parametrize("max_norm", [1e-3, 0.1, 1.0, 5.0, 1e3, math.inf])
-@pytest.mark.parametrize("dtype", [np.float64, np.float32])
-def test_clipping(max_norm, dtype, torch, figures):
-    for step in range(5):
-        grads = make_grads(step, dtype)
-        holders = {name: torch.nn.Parameter(torch.zeros_like(t)) for name, t in tensors_of(torch, grads).items()}
-        for name, tensor in tensors_of(torch, grads).items():
-            holders[name].grad = tensor
-        its_norm = float(torch.nn.utils.clip_grad_norm_(holders.values(), max_norm))
-        clipped, norm = clip_gradients(grads, max_norm)
-        bound = NORMS32 if dtype == np.float32 else FLOAT64_BOUND
-        figures("norm", abs(norm / its_norm - 1.0), bound)
-        ours = {n: g.dense() if isinstance(g, RowGradient) else g for n, g in clipped.items()}
-        figures("gradients", worst(ours, {n: p.grad.numpy() for n, p in holders.items()}), bound)
-
-
-@pytest.mark.parametrize(("warmup", "total"), [(0, 10), (1, 10), (3, 10), (10, 10), (0, 1), (1, 1)])
-def test_schedule(warmup, total, torch, transformers):
-    weight = torch.nn.Parameter(torch.zeros(1))
-    optimiser = torch.optim.SGD([weight], lr=1.0)
-    schedule = transformers.get_linear_schedule_with_warmup(optimiser, warmup, total)
-    for step in range(total + 3):
-        assert schedule.get_last_lr() == [warmup_linear(step, warmup, total)]
-        optimiser.step()
-        schedule.step()
+def test_schedule(torch, transformers):
+    for warmup, total in ((0, 10), (3, 10), (10, 10), (0, 1), (1, 1)):
+        optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+        schedule = transformers.get_linear_schedule_with_warmup(optimiser, warmup, total)
+        for step in range(total + 3):
+            assert schedule.get_last_lr() == [warmup_linear(step, warmup, total)]
+            optimiser.step()
+            schedule.step()

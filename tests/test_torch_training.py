@@ -16,7 +16,7 @@ from torch_oracle import THIRD_PARTY_WARNINGS, Figures, quiet, relative, torch_p
 from minisbert.model.folder import load_model
 from minisbert.model.pooling import Normalize, Pooling
 from minisbert.training.losses import multiple_negatives_ranking
-from minisbert.training.optim import adamw, clip_gradients, decays, init_adamw, warmup_linear
+from minisbert.training.optim import adamw, clip_gradients, init_adamw, warmup_linear
 from minisbert.training.step import copy_parameters, named_parameters, replace_parameters, value_and_gradients
 
 pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
@@ -61,7 +61,7 @@ def batches(count, size, seed=0):
     return found[:count]
 
 
-def train_ours(model, columns, learning_rate, in_place):
+def train_ours(model, columns, learning_rate):
     """Losses, gradient norms and the last parameters."""
     params = copy_parameters(named_parameters(model))
     state, found = init_adamw(params), []
@@ -76,7 +76,7 @@ def train_ours(model, columns, learning_rate, in_place):
             state,
             learning_rate=learning_rate * warmup_linear(i, WARMUP, STEPS),
             weight_decay=WEIGHT_DECAY,
-            in_place=in_place,
+            in_place=True,
         )
         found.append((step.value, norm))
     return np.array(found), params
@@ -115,23 +115,18 @@ def train_theirs(model, columns, learning_rate):
     return np.array(found), {name: p.detach().numpy() for name, p in named.items()}
 
 
-@pytest.fixture(scope="module")
-def tiny_folder(tmp_path_factory):
-    modules = (Pooling(("mean", "cls")), tiny_dense(24, 9, "tanh"), Normalize())
-    return write_model(tmp_path_factory.mktemp("model"), modules=modules, seed=5)
-
-
 # words and letters that the tiny vocabulary has; a learning rate at which twenty steps go somewhere
 TINY_RATE = 3e-3
 
 
-@pytest.mark.parametrize("in_place", [False, True], ids=["new_arrays", "in_place"])
-def test_float64(in_place, tiny_folder, sentence_transformers, figures):
+def test_float64(tmp_path, sentence_transformers, figures):
     quiet(threads=1)
+    modules = (Pooling(("mean", "cls")), tiny_dense(24, 9, "tanh"), Normalize())
+    tiny_folder = write_model(tmp_path, modules=modules, seed=5)
     columns = [[[text[:12] for text in column] for column in batch] for batch in batches(STEPS, 8)]
     model, theirs = load_model(tiny_folder, np.float64), open_theirs(tiny_folder, "float64")
     start = copy_parameters(named_parameters(model))
-    found, params = train_ours(model, columns, TINY_RATE, in_place)
+    found, params = train_ours(model, columns, TINY_RATE)
     reference, their_params = train_theirs(theirs, columns, TINY_RATE)
     # what must have happened for this to show anything
     assert (reference[:, 1] > MAX_NORM).sum() >= 10, "hardly any gradient was clipped"
@@ -154,7 +149,7 @@ def test_float32_on_the_real_model(weights_folder, sentence_transformers, figure
     quiet(threads=1)
     columns = batches(STEPS, 16)
     model, theirs = load_model(weights_folder, np.float32), open_theirs(weights_folder, "float32")
-    found, params = train_ours(model, columns, 2e-5, True)
+    found, params = train_ours(model, columns, 2e-5)
     reference, their_params = train_theirs(theirs, columns, 2e-5)
     assert all(param.dtype == np.float32 for param in params.values())
     figures("20 steps, all-MiniLM-L6-v2, float32, losses", float(np.abs(found - reference)[:, 0].max()), 1e-5)
@@ -166,8 +161,3 @@ def test_float32_on_the_real_model(weights_folder, sentence_transformers, figure
     worst = max((name for name in params if not name.endswith("key.bias")), key=differences.get)
     figures(f"the same, parameters, worst {worst}", differences[worst], 2e-5)  # one step's length
     assert found[-5:, 0].mean() < found[:5, 0].mean()
-
-
-def test_decay_is_for_the_same_tensors(tiny_folder):
-    for name in named_parameters(load_model(tiny_folder)):
-        assert decays(name) == (not (name.endswith("bias") or "LayerNorm" in name)), name

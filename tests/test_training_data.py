@@ -12,15 +12,12 @@ from hypothesis import strategies as st
 from minisbert.tables import InputError
 from minisbert.training.data import (
     COLUMNS,
-    SYNONYMS,
     Batch,
     Examples,
     _mend,
-    clash_keys,
     draw_positives,
     make_epoch,
     read_examples,
-    spread,
 )
 
 ROWS = {
@@ -60,58 +57,45 @@ def test_every_format_gives_the_same_examples_and_the_kind_is_told_by_the_column
         write(tmp_path, "t.tsv.gz", gzip.compress(tsv(head, rows).encode())),
     ]
     texts = tuple(zip(*rows, strict=True))
+    scores, labels, names = {
+        "scored": ([4.5, 0.0], None, ()),
+        "labelled": (None, [1, 0], ("0", "1")),
+        "texts": (None, [0, 1, 0, 1], ("card", "greeting")),
+    }.get(kind, (None, None, ()))
     for file in files:
         for said in (None, kind):
             examples = read_examples(file, kind=said)
-            assert examples.kind == kind and len(examples) == len(rows)
-            assert examples.columns == (texts[:-1] if kind in ("scored", "labelled", "texts") else texts)
-            if kind == "scored":
-                assert examples.scores.tolist() == [4.5, 0.0] and examples.scores.dtype == np.float64
-            elif kind == "labelled":
-                assert examples.labels.tolist() == [1, 0] and examples.label_names == ("0", "1")
-            elif kind == "texts":
-                assert examples.labels.tolist() == [0, 1, 0, 1] and examples.label_names == ("card", "greeting")
-            else:
-                assert examples.scores is None and examples.labels is None and examples.label_names == ()
+            assert examples.kind == kind and len(examples) == len(rows) and examples.label_names == names
+            assert examples.columns == (texts if scores is None and labels is None else texts[:-1])
+            for found, wanted in ((examples.scores, scores), (examples.labels, labels)):
+                assert (None if found is None else found.tolist()) == wanted
 
 
 @pytest.mark.parametrize(
     ("head", "kind"),
     [
-        (("query", "answer"), "pairs"),
+        (("id", "query", "answer"), "pairs"),
         (("anchor", "pos", "neg"), "triplets"),
-        (("id", "anchor", "positive", "negative", "source"), "triplets"),
         (("relatedness_score", "sentence_A", "sentence_B"), "scored"),
         (("premise", "hypothesis", "gold_label"), "labelled"),
-        (("intent", "utterance"), "texts"),
         (("sentence",), "texts"),
+        (("sentence1", "sentence2", "score", "label"), None),
+        (("anchor", "positive", "text"), None),
+        (("sentence1", "sentence2"), None),
+        (("first", "second"), None),
+        (("query", "passage", "label"), None),
+        (("anchor", "positive", "negative", "score"), None),
     ],
 )
-def test_usual_names_tell_the_kind(head, kind, tmp_path):
-    cells = {"relatedness_score": "01", "gold_label": "01", "intent": "xy"}  # all others take any text
+def test_names_tell_the_kind_or_it_is_asked(head, kind, tmp_path):
+    cells = {"relatedness_score": "01", "gold_label": "01"}  # all others take any text
     rows = [[cells[name][i % 2] if name in cells else f"{name} {i}" for name in head] for i in range(4)]
-    assert read_examples(write(tmp_path, "t.tsv", tsv(head, rows))).kind == kind
-
-
-@pytest.mark.parametrize(
-    ("head", "words"),
-    [
-        (("sentence1", "sentence2", "score", "label"), "fit several kinds: scored, labelled;"),
-        (("anchor", "positive", "text"), "fit several kinds: pairs, texts"),
-        (
-            ("sentence1", "sentence2"),
-            "fit no kind of example; ",
-        ),
-        (("first", "second"), "the columns 'first', 'second' fit no kind"),
-        (("query", "passage", "label"), "are pairs with a 'label'"),
-        (("anchor", "positive", "negative", "score"), "are triplets with a 'score'"),
-    ],
-)
-def test_what_could_mean_two_things_is_asked(head, words, tmp_path):
-    file = write(tmp_path, "t.tsv", tsv(head, [["1"] * len(head)]))
-    with pytest.raises(InputError) as caught:
-        read_examples(file)
-    assert words in str(caught.value) and str(caught.value).startswith(f"{file}: ")
+    file = write(tmp_path, "t.tsv", tsv(head, rows))
+    if kind:
+        assert read_examples(file).kind == kind
+    else:
+        with pytest.raises(InputError, match=r"t\.tsv: .*kind"):
+            read_examples(file)
 
 
 def test_what_is_said_wins_over_names(tmp_path):
@@ -162,9 +146,9 @@ def test_several_files_are_one_set(tmp_path):
     examples = read_examples([one, two])
     assert examples.columns[0] == ("lost card", "card gone", "hello", "hi") and examples.labels.tolist() == [0, 0, 1, 1]
     plain = write(tmp_path, "c.tsv", "text\nhello\n")
-    with pytest.raises(InputError, match="must have labels, or neither"):
+    with pytest.raises(InputError, match="labels"):
         read_examples([one, plain])
-    with pytest.raises(InputError, match=r"a.tsv and others: .*the label -1 next to 0"):
+    with pytest.raises(InputError, match=r"a\.tsv .*label -1"):
         read_examples([one, write(tmp_path, "d.csv", "text,label\nx,-1\ny,0\n")])
 
 
@@ -175,111 +159,82 @@ CLASS = ("sentence1", "sentence2", "label")
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("t.tsv", "", "t.tsv: empty"),
-        ("t.jsonl", "", "t.jsonl: empty"),
-        ("t.tsv", "anchor\tpositive\n", "t.tsv: no training examples: the file has no rows"),
-        ("t.tsv", "anchor\tpositive\na\tb\n", "got 1 of kind 'pairs'"),
-        ("t.tsv", "anchor\tpositive\na\tb\nc\t \n", "t.tsv, line 3: the text in column 'positive' is empty"),
-        ("t.tsv", "anchor\tpositive\na\tb\nc\n", "t.tsv, line 3: 1 column, but the header has 2"),
-        (
-            "t.jsonl",
-            '{"anchor":"a","positive":"b"}\n{"anchor":"a","positive":3}',
-            "line 2: the field 'positive' must be a string",
-        ),
-        ("t.jsonl", '{"anchor":"a","positive":"b"}\n{"anchor":"a"}', "t.jsonl, line 2: no field 'positive'"),
-        ("t.tsv", "anchor\tpos\tneg\na\tb\tc\na\tb\tb\n", "line 3: the negative is the same text as the pos;"),
-        ("t.tsv", "anchor\tpos\tneg\na\tb\ta\na\tb\tb\n", "line 2: the negative is the same text as the anchor;"),
-        ("t.tsv", tsv(PAIR, [("a", "b", "1"), ("a", "c", "nan")]), "line 3: the score in column 'score' must be a nu"),
-        ("t.tsv", tsv(PAIR, [("a", "b", "1_0"), ("a", "c", "1")]), "line 2: the score in column 'score' must be"),
-        ("t.tsv", tsv(PAIR, [("a", "b", "1"), ("a", "c", "1")]), "all 2 scores are 1,"),
-        ("t.tsv", tsv(CLASS, [("a", "b", "1"), ("a", "c", "1")]), "all 2 labels are '1',"),
-        ("t.tsv", tsv(CLASS, [("a", "b", "1"), ("a", "c", "")]), "line 3: the label in column 'label' is empty"),
-        ("t.tsv", tsv(CLASS, [("a", "b", "x"), ("a", "c", "-")]), "line 3: the label '-' means"),
-        (
-            "t.tsv",
-            tsv(CLASS, [("a", "b", "3.8"), ("a", "c", "1")]),
-            "line 2: the label '3.8' in column 'label' has a d",
-        ),
-        ("t.jsonl", '{"premise":"a","hypothesis":"b","label":0.5}', "line 1: the label 0.5 in column 'label' has a d"),
-        (
-            "t.jsonl",
-            '{"premise":"a","hypothesis":"b","label":null}',
-            "line 1: the label in column 'label' must be a na",
-        ),
-        ("t.tsv", tsv(CLASS, [("a", "b", "0"), ("c", "d", "1"), ("a", "c", "-1")]), "the label -1 next to 0"),
-        ("t.tsv", tsv(("text", "label"), [("a", "x"), ("b", "x")]), "all 2 labels are 'x',"),
-        (
-            "t.tsv",
-            tsv(("text", "label"), [("a", "x"), ("b", "x"), ("c", "y"), ("c", "y"), ("d", "z")]),
-            "2 of 3 classes have only one text, which has no positive: 'y', 'z'",
-        ),
+        ("t.tsv", "", r"t\.tsv: empty"),
+        ("t.tsv", "anchor\tpositive\n", r"t\.tsv: .*no rows"),
+        ("t.tsv", "anchor\tpositive\na\tb\n", "1 of kind 'pairs'"),
+        ("t.tsv", "anchor\tpositive\na\tb\nc\t \n", r"t\.tsv, line 3: .*'positive'"),
+        ("t.tsv", "anchor\tpositive\na\tb\nc\n", r"t\.tsv, line 3: 1 column"),
+        ("t.jsonl", '{"anchor":"a","positive":"b"}\n{"anchor":"a","positive":3}', "line 2: .*'positive'"),
+        ("t.tsv", "anchor\tpos\tneg\na\tb\tc\na\tb\tb\n", "line 3: the negative .*pos"),
+        ("t.tsv", "anchor\tpos\tneg\na\tb\ta\na\tb\tb\n", "line 2: the negative .*anchor"),
+        ("t.tsv", tsv(PAIR, [("a", "b", "1"), ("a", "c", "nan")]), "line 3: .*'score'"),
+        ("t.tsv", tsv(PAIR, [("a", "b", "1_0"), ("a", "c", "1")]), "line 2: .*'score'"),
+        ("t.tsv", tsv(PAIR, [("a", "b", "1"), ("a", "c", "1")]), "all 2 scores"),
+        ("t.tsv", tsv(CLASS, [("a", "b", "1"), ("a", "c", "1")]), "all 2 labels"),
+        ("t.tsv", tsv(CLASS, [("a", "b", "1"), ("a", "c", "")]), "line 3: .*'label'"),
+        ("t.tsv", tsv(CLASS, [("a", "b", "x"), ("a", "c", "-")]), "line 3: .*'-'"),
+        ("t.tsv", tsv(CLASS, [("a", "b", "3.8"), ("a", "c", "1")]), "line 2: .*'3.8'"),
+        ("t.jsonl", '{"premise":"a","hypothesis":"b","label":0.5}', "line 1: .*0.5"),
+        ("t.jsonl", '{"premise":"a","hypothesis":"b","label":null}', "line 1: .*'label'"),
+        ("t.tsv", tsv(CLASS, [("a", "b", "0"), ("c", "d", "1"), ("a", "c", "-1")]), "label -1"),
+        ("t.tsv", tsv(("text", "label"), [("a", "x"), ("b", "x"), ("d", "z")]), "only one text.*'z'"),
     ],
 )
 def test_bad_files_are_named_with_the_line(name, content, words, tmp_path):
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(InputError, match=words):
         read_examples(write(tmp_path, name, content))
-    assert words in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"kind": "pair"}, "kind must be one of pairs, triplets, scored, labelled, texts, got 'pair'"),
-        ({"columns": ["a", "b"]}, "columns needs a kind: pairs (anchor, positive)"),
-        ({"kind": "pairs", "columns": ["a"]}, "columns of kind 'pairs' are anchor, positive; got ['a']"),
-        ({"kind": "texts", "columns": "text"}, "columns of kind 'texts' are text, label; got 'text'"),
-        ({"kind": "pairs", "columns": ["a", "a"]}, "a column is given twice"),
-        ({"has_header": False}, "without a header row, give the kind"),
-        ({"kind": "scored", "scale": (5, 0)}, "scale must be (low, high) with low < high"),
-        ({"scale": (0, 5)}, "scale is for scores, but"),
-        ({"kind": "scored"}, "no column for the sentence1 of scored: looked for sentence1, sentence_A, text1, premise"),
-        ({"kind": "pairs", "columns": ["anchor", "gold"]}, "no column 'gold'"),
+        ({"kind": "pair"}, "'pair'"),
+        ({"columns": ["a", "b"]}, "kind"),
+        ({"kind": "pairs", "columns": ["a"]}, r"columns .*\['a'\]"),
+        ({"kind": "texts", "columns": "text"}, "columns .*'text'"),
+        ({"kind": "pairs", "columns": ["a", "a"]}, "twice"),
+        ({"has_header": False}, "kind"),
+        ({"kind": "scored", "scale": (5, 0)}, "scale"),
+        ({"scale": (0, 5)}, "scale"),
+        ({"kind": "scored"}, "sentence1"),
+        ({"kind": "pairs", "columns": ["anchor", "gold"]}, "'gold'"),
     ],
 )
 def test_settings_that_make_no_sense(settings, words, tmp_path):
     file = write(tmp_path, "t.tsv", tsv(COLUMNS["pairs"], ROWS["pairs"]))
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match=words):
         read_examples(file, **settings)
-    assert words in str(caught.value)
 
 
 def test_a_score_off_the_scale_is_caught(tmp_path):
     file = write(tmp_path, "t.tsv", tsv(PAIR, [("a", "b", "1"), ("a", "c", "5.5")]))
-    with pytest.raises(InputError, match=r"line 3: the score 5\.5 is outside the scale from 0 to 5"):
+    with pytest.raises(InputError, match=r"line 3: .*5\.5"):
         read_examples(file, scale=(0, 5))
     with pytest.raises(ValueError, match="no files given"):
         read_examples([])
 
 
+TWO = (("a", "b"), ("c", "d"))
+
+
 @pytest.mark.parametrize(
-    ("made", "words"),
+    ("kind", "columns", "more", "words"),
     [
-        (lambda: Examples("pair", (("a", "b"),)), "kind must be one of"),
-        (lambda: Examples("pairs", (("a", "b"),)), "kind 'pairs' has the columns anchor, positive"),
-        (lambda: Examples("pairs", (("a", "b"), ("c",))), "same length, got [2, 1]"),
-        (lambda: Examples("pairs", (("a", "b"), ("c", "d")), scores=np.ones(2)), "scores are for kind 'scored'"),
-        (lambda: Examples("scored", (("a", "b"), ("c", "d"))), "scores are for kind 'scored'"),
-        (lambda: Examples("scored", (("a", "b"), ("c", "d")), scores=np.array([1.0, np.nan])), "of finite floats"),
-        (lambda: Examples("scored", (("a", "b"), ("c", "d")), scores=[1.0, 2.0]), "must be an array (M,)"),
-        (lambda: Examples("labelled", (("a", "b"), ("c", "d"))), "labels are for kind 'labelled'"),
-        (
-            lambda: Examples("texts", (("a", "b"),), labels=np.array([0.0, 1.0]), label_names=("x", "y")),
-            "of finite integers",
-        ),
-        (
-            lambda: Examples("labelled", (("a", "b"), ("c", "d")), labels=np.array([0, 2]), label_names=("x", "y")),
-            "labels must be 0 to C - 1",
-        ),
+        ("pair", TWO, {}, "kind"),
+        ("pairs", TWO[:1], {}, "anchor, positive"),
+        ("pairs", (("a", "b"), ("c",)), {}, r"\[2, 1\]"),
+        ("pairs", TWO, {"scores": np.ones(2)}, "scores"),
+        ("scored", TWO, {}, "scores"),
+        ("scored", TWO, {"scores": np.array([1.0, np.nan])}, "scores"),
+        ("scored", TWO, {"scores": [1.0, 2.0]}, "scores"),
+        ("labelled", TWO, {}, "labels"),
+        ("texts", TWO[:1], {"labels": np.array([0.0, 1.0]), "label_names": ("x", "y")}, "labels"),
+        ("labelled", TWO, {"labels": np.array([0, 2]), "label_names": ("x", "y")}, "labels"),
     ],
 )
-def test_examples_made_in_memory_are_checked_too(made, words):
-    with pytest.raises(ValueError) as caught:
-        made()
-    assert words in str(caught.value)
-
-
-def test_every_meaning_of_a_column_has_names():
-    assert {meaning for meanings in COLUMNS.values() for meaning in meanings} == set(SYNONYMS)
+def test_examples_made_in_memory_are_checked_too(kind, columns, more, words):
+    with pytest.raises(ValueError, match=words):
+        Examples(kind, columns, **more)
 
 
 def test_real_files_are_read(data_folder):
@@ -353,7 +308,7 @@ def count_meetings(epoch):
 def test_equal_texts_do_not_meet_where_they_need_not():
     """400 pairs of 40 + 40 texts, each about 10 times, in 50 batches, and none that clashes with nothing."""
     by_chance = []
-    for seed in range(100):
+    for seed in range(20):
         draw = rng(seed)
         examples = pairs_of(draw.integers(0, 40, 400), 1000 + draw.integers(0, 40, 400))
         epoch = make_epoch(examples, 8, draw)
@@ -377,7 +332,7 @@ def test_hardly_any_equal_texts_meet_in_a_crowd():
 
 def test_exchanges_mend_even_a_deal_by_chance():
     """Hundreds of exchanges, each of which must know what those before have left where."""
-    for seed in range(10):
+    for seed in range(3):
         draw = rng(seed)
         keys = np.stack([draw.permutation(400) // 8, 50 + draw.permutation(400) // 8], axis=1).tolist()
         placed = draw.permutation(400) // 8  # 50 batches of 8, and 50 + 50 keys that 8 examples have
@@ -406,26 +361,18 @@ def test_a_text_that_must_meet_itself_is_spread_evenly():
         assert [batch.texts[0].count("hot") for batch in epoch] == [3] * 10
 
 
-@pytest.mark.parametrize(
-    ("count", "batch_size", "sizes"),
-    [
-        (100, 32, [25] * 4),
-        (3, 2, [3]),
-        (5, 2, [2, 3]),
-        (2, 2, [2]),
-        (2, 64, [2]),
-        (64, 32, [32, 32]),
-        (65, 32, [21, 22, 22]),
-    ],
-)
-def test_sizes_of_batches(count, batch_size, sizes):
-    examples = pairs_of(range(count), range(1000, 1000 + count))
-    assert sorted(len(batch) for batch in make_epoch(examples, batch_size, rng())) == sizes
+def test_sizes_of_batches():
+    for count, batch_size, sizes in ((100, 32, [25] * 4), (3, 2, [3]), (2, 64, [2]), (65, 32, [21, 22, 22])):
+        examples = pairs_of(range(count), range(1000, 1000 + count))
+        assert sorted(len(batch) for batch in make_epoch(examples, batch_size, rng())) == sizes
 
 
-@pytest.mark.parametrize("kind", COLUMNS)
+@pytest.mark.parametrize("kind", [*COLUMNS, "unlabelled"])
 def test_the_same_generator_gives_the_same_epoch_and_goes_on(kind, tmp_path):
-    examples = read_examples(write(tmp_path, "t.tsv", tsv(COLUMNS[kind], ROWS[kind] * 20)))
+    if kind == "unlabelled":
+        examples = Examples("texts", (tuple("abacadaefg"),))
+    else:
+        examples = read_examples(write(tmp_path, "t.tsv", tsv(COLUMNS[kind], ROWS[kind] * 20)))
     one, other = rng(7), rng(7)
     first, again = make_epoch(examples, 4, one), make_epoch(examples, 4, other)
     check_epoch(examples, first, 4)
@@ -435,6 +382,8 @@ def test_the_same_generator_gives_the_same_epoch_and_goes_on(kind, tmp_path):
 
     assert content(first) == content(again) and one.bit_generator.state == other.bit_generator.state
     assert content(make_epoch(examples, 4, one)) != content(first)
+    if kind == "unlabelled":  # its own positive
+        assert all(batch.texts[0] == batch.texts[1] for batch in first)
 
 
 def test_order_is_left_to_chance():
@@ -467,24 +416,3 @@ def test_positives_are_other_texts_of_the_class_all_equally_likely():
             assert anchor == texts[i] and positive in others[i]
     paired = [{int(i): p for b in epoch for p, i in zip(b.texts[1], b.indices, strict=True)} for epoch in epochs]
     assert paired[0] != paired[1]  # drawn anew
-
-
-def test_texts_without_labels_are_their_own_positives():
-    examples = Examples("texts", (("a", "b", "a", "c", "a", "d"),))
-    for seed in range(10):
-        epoch = make_epoch(examples, 2, rng(seed))
-        assert all(batch.texts[0] == batch.texts[1] and len(set(batch.texts[0])) == 2 for batch in epoch)
-
-
-def test_scored_and_labelled_pairs_may_meet():
-    scored = Examples("scored", (("a",) * 8, ("b",) * 8), scores=np.arange(8.0))
-    assert clash_keys(scored).shape == (8, 0)
-    epoch = make_epoch(scored, 4, rng())
-    check_epoch(scored, epoch, 4)
-
-
-def test_nothing_that_was_given_is_changed():
-    keys = np.array([[0, 1], [1, 2], [2, 0], [3, 4]])
-    before = keys.copy()
-    spread(keys, 2, rng())
-    assert np.array_equal(keys, before)
