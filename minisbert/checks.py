@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["check_flag", "check_sequence", "check_texts", "check_whole", "each_text"]
+__all__ = ["check_flag", "check_sequence", "check_texts", "check_whole", "each_text", "out_of_arrow"]
 
 
 def check_sequence(given: Any, what: str, wanted: str = "an iterable of texts") -> None:
@@ -50,6 +50,11 @@ def check_sequence(given: Any, what: str, wanted: str = "an iterable of texts") 
     raise ValueError(f"{what}: expected {wanted}, got {problem}")
 
 
+def out_of_arrow(values: Any) -> Any:
+    """Give an Arrow column as a list, whose items are Python's; everything else as it is."""
+    return values.to_pylist() if hasattr(values, "to_pylist") else values
+
+
 def each_text(texts: str | Iterable[str], what: str = "sentences", *, single: bool = False) -> Iterator[str]:
     """Give texts one by one, in constant memory; refuse at once what is no sequence, and on the way what is no text.
 
@@ -65,7 +70,7 @@ def each_text(texts: str | Iterable[str], what: str = "sentences", *, single: bo
     if single and isinstance(texts, str):
         return iter([texts])
     check_sequence(texts, what, "a text or an iterable of texts" if single else "an iterable of texts")
-    return _each(texts, what)
+    return _each(out_of_arrow(texts), what)
 
 
 def _each(texts: Iterable[Any], what: str) -> Iterator[str]:
@@ -89,9 +94,9 @@ def _way_out(item: Any) -> str:
         return "a pair is scored by a cross-encoder, which this is not: pass the first texts and the second ones apart"
     if isinstance(item, (Mapping, Sequence, np.ndarray, np.void)):
         return "pass the texts alone, such as [row[0] for row in rows]"
-    if isinstance(item, (int, np.integer)):
-        return "numbers are no texts: write them as such, str(...)"
-    return "missing values in tables are often None or nan: drop them, or put '' in their place (fillna(''))"
+    if item is None or type(item).__name__ in ("float", "NAType", "NaTType"):
+        return "missing values in tables are often None or nan: drop them, or put '' in their place (fillna(''))"
+    return "only strings are texts: write numbers, dates and the like as such, str(...)"
 
 
 def check_texts(

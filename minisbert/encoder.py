@@ -131,7 +131,7 @@ def check_options(
     _check_one_value("encode", precision=precision, convert_to_numpy=convert_to_numpy, device=device, pool=pool)
     _check_one_value("encode", convert_to_tensor=convert_to_tensor, chunk_size=chunk_size)
     batch_size = None if batch_size is None else check_whole("encode: batch_size", batch_size, 1)
-    num_threads = None if num_threads is None else check_whole("encode: num_threads", num_threads, 1)
+    num_threads = None if num_threads is None else check_whole("encode: num_threads", num_threads, 1, 4096)
     prefix = _resolve_prompt(model, prompt, prompt_name)
     skipped = _prompt_length(model, prefix, max_seq_length)
     chunking = None
@@ -850,6 +850,8 @@ class SentenceEncoder:
             num_threads=num_threads,
             deterministic=deterministic,
         )
+        if composition is None:
+            raise ValueError("encode: composition=None leaves chunks apart; ask encode_chunks for them")
         report = OverflowReport(self.max_seq_length, overflow)
         texts = check_texts(given)
         total = len(texts) if isinstance(texts, list) else None

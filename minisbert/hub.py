@@ -156,6 +156,8 @@ def resolve(
 
     name = DEFAULT_MODEL if model is None else full_name(str(model))
     is_pinned = name == DEFAULT_MODEL and revision in (None, DEFAULT_REVISION)
+    if cache_folder is not None and not isinstance(cache_folder, str | os.PathLike):
+        raise FetchError(f"resolve: cache_folder must be a path or None, got {cache_folder!r:.80}.")
     cache = None if cache_folder is None else os.path.expanduser(cache_folder)  # noqa: PTH111
     drawn = show_progress_bar and sys.stderr is not None
     request = _Request(name, DEFAULT_REVISION if is_pinned else revision, token, local_files_only, drawn, cache)

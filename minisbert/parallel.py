@@ -164,8 +164,9 @@ class _Threads:
             if not self._wishes:
                 self._before = [library["num_threads"] for library in libraries()]
             self._wishes.append(num_threads)
-            self._set([min(self._wishes)] * len(self._before))
         try:
+            with self._lock:
+                self._set([min(self._wishes)] * len(self._before))
             yield
         finally:
             with self._lock:

@@ -36,6 +36,7 @@ NUMBERLESS = ("_cli", "test_hub", "test_house", "test_corruption", "test_embed_j
 def pytest_collection_modifyitems(items):
     """Mark with `numbers` what another kernel of BLAS may compute otherwise, as far as it needs the core alone."""
     optional = {"torch", "transformers", "sentence_transformers", "sklearn", "matplotlib", "duckdb", "nbformat"}
+    optional.add("data_folder")
     for item in items:
         is_example = isinstance(item, pytest.DoctestItem)
         computes = is_example or hasattr(item.module, "np") or item.path.stem == "test_readme"

@@ -30,6 +30,17 @@ def numbers() -> list[int]:
     return [library["num_threads"] for library in libraries()]
 
 
+def test_a_number_that_the_library_refuses_is_forgotten(monkeypatch):
+    before = numbers()
+    with monkeypatch.context() as patch:
+        patch.setattr(parallel.threads, "_set", lambda numbers: 1 / 0 if 3 in numbers else None)
+        with pytest.raises(ZeroDivisionError), parallel.threads.hold(3):
+            pass
+    with parallel.threads.hold(1):
+        assert set(numbers()) <= {1}
+    assert numbers() == before
+
+
 def test_the_first_processor_is_read(tmp_path):
     (tmp_path / "cpuinfo").write_text(CPUINFO)
     assert read_processor(tmp_path / "cpuinfo") == Processor(

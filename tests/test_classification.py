@@ -526,3 +526,9 @@ def test_examples_of_help_run(files):
         words = shlex.split(line)
         assert run(*words[1:]).stdout
         assert "-o" not in words or Path(words[words.index("-o") + 1]).stat().st_size > 0
+
+
+@pytest.mark.parametrize("labels", [[0, 1], [None, "b"], [float("nan"), "b"], [["a"], ["b"]], {"a", "b"}])
+def test_labels_are_strings(labels):
+    with pytest.raises(ValueError, match="tiny: labels"):
+        LabelledTexts("tiny", ["soup", "tea"], labels)

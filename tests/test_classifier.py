@@ -99,7 +99,7 @@ def test_folds_keep_equal_texts_together_and_depend_on_the_seed(sklearn):
 
 @pytest.mark.parametrize(("folds", "classes"), [(1, [0, 0, 1, 1]), (True, [0, 0, 1, 1]), (2, [0, 1, 2])])
 def test_folds_that_make_no_sense_are_refused(sklearn, folds, classes):
-    with pytest.raises(ValueError, match="at least 2 folds"):
+    with pytest.raises(ValueError, match="folds"):
         stratified_folds(np.array(classes), folds, 0)
 
 
@@ -227,10 +227,16 @@ def test_class_weights_are_taken_out_again(sklearn):
     np.testing.assert_allclose(found.offset, np.log(weights).mean() - np.log(weights), atol=1e-12)
 
 
-def test_scores_that_are_always_right_do_not_become_certain(sklearn):
-    y = np.array([0, 1] * 5)
-    z = np.where(y[:, None] == [0, 1], 1.0, -1.0)
-    assert fit_calibration(z, y).temperature == 1.0
+@pytest.mark.parametrize(("classes", "size", "weights"), [(2, 5, 1.0), (150, 3, 1.0), (3, 50, [1.0, 5.0, 30.0])])
+def test_scores_that_are_always_right_become_as_sure_as_their_number_allows(sklearn, classes, size, weights):
+    """After M right answers of M the next one is right with (M + 1) / (M + 2): neither 0.21 nor certainty."""
+    y = np.tile(np.arange(classes), size)
+    right = (np.arange(classes) == y[:, None]) + 0.3 * np.random.default_rng(0).uniform(size=(len(y), classes))
+    for z in (0.05 * right, right, 3 * right, 1000 * right):
+        found = fit_calibration(z, y, np.array(weights))
+        loss = log_loss(found.apply(z), y)
+        assert loss == pytest.approx(min(np.log((len(y) + 2) / (len(y) + 1)), log_loss(z, y)), rel=0.01, abs=1e-4)
+        assert found.apply(z).argmax(1).tolist() == y.tolist()
 
 
 def test_scores_that_are_worth_nothing_or_less_keep_the_order(sklearn):
@@ -680,7 +686,7 @@ def test_scikit_learns_measures(sklearn):
         ("aaabbb", {"strengths": []}, "positive strengths"),
         ("aaabbb", {"strengths": [1.0, -1.0]}, "positive strengths"),
         ("aaabbb", {"strengths": [float("inf")]}, "positive strengths"),
-        ("aaabbb", {"folds": 1}, "at least 2 folds"),
+        ("aaabbb", {"folds": 1}, "folds must be at least 2"),
         ("aaaaab", {"folds": 3}, "'b' has too few texts"),
         ("aaabbb", {"class_weight": "fair"}, "must be 'balanced'"),
         ("aaabbb", {"class_weight": {"c": 2.0}}, "class_weight must name the classes 'a', 'b', got 'c'"),

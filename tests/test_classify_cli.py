@@ -277,7 +277,7 @@ def test_evaluate_of_many_classes_names_the_most_frequent_confusions(sklearn):
         (["mood", "labelled.csv"], "does not know the labels 'so-so' (5)"),
         (
             ["mood", "test.tsv", "--baseline", "test.tsv"],
-            "test.tsv: the baseline must be trained on the classifier's own",
+            "must be trained on the classifier's own",
         ),
         (["none", "test.tsv"], "no such folder"),
         (["mood", "test.tsv", "-o", "train.tsv"], "already exists"),

@@ -127,6 +127,19 @@ def test_a_process_without_stderr_does_its_work(model, verb):
     assert done.stdout == process(*verb).stdout != b""
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a POSIX shell closes stdout and stdin")
+def test_an_answer_that_nobody_can_read_is_an_error_and_a_file_is_written(model):
+    def closed(end, *verb):
+        command = ["sh", "-c", f'"$0" -m minisbert "$@" {end}', sys.executable, *verb]
+        return subprocess.run(command, stderr=subprocess.PIPE, timeout=60, check=False)
+
+    for verb in (["embed", "a"], ["similarity", "a", "b"]):
+        done = closed(">&-", *verb)
+        assert (done.returncode, done.stderr) == (1, b"Error: standard output is closed\n")
+    assert closed(">&-", "embed", "a", "-o", "v.npy").returncode == 0 and len(np.load("v.npy")) == 1
+    assert closed("<&-", "embed", "-i", "-", "-o", "none.npy").returncode == 0 and len(np.load("none.npy")) == 0
+
+
 def test_a_reader_that_has_seen_enough_is_no_error(model):
     many = "the cat sat on the mat\n" * 3000
     Path("many.txt").write_text(many)

@@ -55,6 +55,16 @@ class Table:
         return 3
 
 
+class ArrowColumn:
+    """It iterates over scalars of its own."""
+
+    def __iter__(self):
+        raise NotImplementedError
+
+    def to_pylist(self):
+        return THREE
+
+
 def tables():
     """Frames of each library that is installed, and one of our own."""
     found = [Table()]
@@ -65,8 +75,8 @@ def tables():
 
 
 def columns():
-    """Series of each library that is installed."""
-    found = []
+    """Series of each library that is installed, and what is read as an Arrow column."""
+    found = [ArrowColumn()]
     for name in ("pandas", "polars"):
         with suppress(ImportError):
             found.append(import_module(name).Series(THREE))
@@ -322,6 +332,8 @@ def test_the_database_reads_texts_and_queries_as_encode_does(tiny, duckdb, tmp_p
         ({"batch_size": "a"}, "batch_size must be a whole number, at least 1, got 'a'"),
         ({"batch_size": 2.5}, "batch_size"),
         ({"num_threads": 1.5}, "num_threads must be a whole number"),
+        ({"num_threads": 2**64}, "num_threads"),
+        ({"overflow": "chunk", "composition": None}, "encode_chunks"),
         ({"truncate_dim": "3"}, "truncate_dim must be a whole number, from 1 to 8, got '3'"),
         ({"normalize_embeddings": "no"}, "normalize_embeddings must be True or False, got 'no'"),
         ({"deterministic": None}, "deterministic must be True or False"),

@@ -175,12 +175,12 @@ def at_home(tmp_path, monkeypatch, encoder):
 def test_the_tables(at_home, encoder):
     shown = run(verbs.lengths, "scifact", "--cut", 8, "--chunk-tokens", 12).stdout
     assert "queries with a relevant document beyond the limit: 1 of 2" in shown
-    assert "documents become 5 chunks of 12 tokens at most" in shown
+    assert "5 chunks of at most 12 tokens" in shown
     study = compare_lengths(encoder, read_retrieval("scifact"), cuts=[8], chunk_tokens=[12])
     tables = shown.split("\n\n")[1:]
     assert len(tables) == 2 * len(LENGTH_MEASURES)
     title, head, *rows = tables[0].splitlines()
-    assert title == "nDCG@10, all queries (2)" and "to cut at 16" in head
+    assert title == "nDCG@10, all queries (2)" and "cut at 16" in head
     assert [row.split("  ")[0] for row in rows] == list(study.systems)
     for row, line in zip(rows, summarise(study, "nDCG@10"), strict=True):
         assert f" {100 * line.estimate.mean:.2f} " in row

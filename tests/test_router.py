@@ -107,7 +107,7 @@ def test_a_route_that_makes_no_sense_is_refused(arguments, words):
     [
         ([], {}, "no routes"),
         ([Route("a", ["x"]), Route("a", ["y"])], {}, "two routes are named 'a'"),
-        ([Route("a", ["x"]), Route("b", ["y", "x"])], {}, "'x' stands in 'a' and in 'b'"),
+        ([Route("a", ["x"]), Route("b", ["y", "x"])], {}, "'x' occurs in 'a' and in 'b'"),
         ([Route("a", ["x"])], {"threshold": math.inf}, "finite"),
         ([Route("a", ["x"])], {"scoring": "mean"}, "nearest or centroid, got 'mean'"),
         ([Route("a", ["x"])], {"scoring": ["nearest"]}, "nearest or centroid"),
@@ -193,7 +193,7 @@ def test_the_same_routes_in_every_form(tmp_path):
     [
         ("routes:\n  a: [x]\n  b: [y]\n  a: [z]\n", "line 4: 'a' already occurs on line 2"),
         ("routes:\n  a: [x]\nroutes:\n  b: [y]\n", "line 3: 'routes' already occurs on line 1"),
-        ("a:\n- x\nb:\n- y\n- x\n", "line 5, route 'b': the example 'x' stands in 'a' and in 'b'"),
+        ("a:\n- x\nb:\n- y\n- x\n", "line 5, route 'b': the example 'x' occurs in 'a' and in 'b'"),
         ("routes:\n  a:\n    examples:\n    - x\n    - y\n    - x\n", "line 6, route 'a': the example 'x' occurs"),
         ("routes:\n  a:\n    - x\n    -\n", "line 4, route 'a': an example is empty"),
         ("a:\n- x\n- # y\n", "line 3, route 'a': an example is empty"),

@@ -351,5 +351,5 @@ def test_other_things_are_refused():
         semantic_search(some, some[None])
     with pytest.raises(ValueError, match=r"np.empty\(\(0, D\)\)"):
         semantic_search([], some)
-    with pytest.raises(ValueError, match="rows of one width"):
+    with pytest.raises(ValueError, match="query_embeddings"):
         semantic_search([[1.0], [1.0, 2.0]], some)

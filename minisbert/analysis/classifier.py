@@ -33,7 +33,7 @@ from minisbert.analysis.probe import (
     stratified_folds,
 )
 from minisbert.analysis.saved import SavedError, load_folder, origin_from, origin_to_json, save_folder
-from minisbert.checks import each_text
+from minisbert.checks import check_flag, check_whole, each_text
 from minisbert.evaluation.classification import LabelledTexts, require_sklearn
 from minisbert.model import Array
 from minisbert.model.ops import softmax
@@ -296,6 +296,9 @@ def fit_classifier(
     ValueError for a single class, a class with a single text, NaN, contradictory settings, a precision that no
     threshold reaches, and without scikit-learn.
     """
+    labels = list(each_text(labels, "fit_classifier: labels"))
+    folds = check_whole("fit_classifier: folds", folds, 2)
+    check_flag("fit_classifier: calibrate", calibrate)
     x = _checked_vectors(vectors, len(labels))
     names = tuple(sorted(set(labels)))
     if len(names) < 2:

@@ -246,13 +246,26 @@ def fit_calibration(logits: Array, classes: Array, weights: Array | float = 1.0)
 
     (M, C), (M,), (C,) -> T, (C,). Class weights make a classifier learn ``w_c p_c`` instead of ``p_c`` (Elkan 2001).
     The temperature is that of Guo et al. 2017, section 4.2, and of ``CalibratedClassifierCV(method="temperature",
-    ensemble=False)``. If no text is misclassified it would go to 0, that is, to certainty: there it is 1.
+    ensemble=False)``. If no text is misclassified it would go to 0, that is, to certainty. There the log loss becomes
+    ``log((M + 2) / (M + 1))``, that of Laplace's rule of succession after M right answers, or stays at that of the
+    scores themselves if that is less.
     """
-    from scipy.optimize import minimize_scalar  # comes with scikit-learn
+    from scipy.optimize import brentq, minimize_scalar  # comes with scikit-learn
 
     offset = np.zeros(logits.shape[1]) - np.log(weights)
     offset -= offset.mean()
-    if (logits.argmax(axis=1) == classes).all():
-        return Calibration(1.0, offset)
-    found = minimize_scalar(lambda t: log_loss(logits / np.exp(t) + offset, classes), bounds=(-10, 10))
-    return Calibration(float(np.exp(found.x)), offset)
+
+    def loss(log_temperature: float) -> float:
+        return log_loss(logits / np.exp(log_temperature) + offset, classes)
+
+    others = logits.copy()
+    others[np.arange(len(classes)), classes] = -np.inf
+    margins = logits[np.arange(len(classes)), classes] - others.max(axis=1)  # (M,)
+    if (margins <= 0).any():
+        found = minimize_scalar(loss, bounds=(-10, 10)).x
+    else:
+        coldest = np.log(margins.min()) - 10  # every text is certain there
+        wanted = min(math.log((len(classes) + 2) / (len(classes) + 1)), log_loss(logits, classes))
+        hottest = coldest + 100
+        found = brentq(lambda t: loss(t) - wanted, coldest, hottest) if loss(hottest) > wanted else coldest
+    return Calibration(float(np.exp(found)), offset)

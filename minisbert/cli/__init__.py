@@ -93,6 +93,9 @@ class _Program(LazyGroup):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a verb; each warning or error becomes a line on stderr."""
+        # closed by >&- and <&-: nothing comes in, and an answer that nobody can read is an error when it is written
+        sys.stdin = sys.stdin or open(os.devnull, encoding="utf-8")  # noqa: PTH123, SIM115
+        sys.stdout = sys.stdout or open(os.devnull, encoding="utf-8")  # noqa: PTH123, SIM115
         if sys.stderr is None:  # 2>&-, or a service; opened first, so that no file of ours gets descriptor 2
             sys.stderr = open(os.devnull, "w", encoding="utf-8", errors="backslashreplace")  # noqa: PTH123, SIM115
         if "numpy" not in sys.modules:  # it would be too late: OpenBLAS chooses its kernel when NumPy is imported
@@ -153,12 +156,15 @@ def in_options(message: str, verb: click.Command | None) -> str:
     any_name = "|".join(flags)
     only_a_name = "|".join(name for name in flags if "_" in name) or "(?!)"  # `overlap` alone is an ordinary word
     said_with_value = rf"(?<![\w'\"-])({any_name})=(?:(?:True|False)\b|'([^']*)'|([\w.+-]*\w))"
+    first = re.sub(rf"(^|: )({any_name})(?= must be )", lambda m: m[1] + flags[m[2]], first)
     first = re.sub(said_with_value, lambda m: " ".join(filter(None, (flags[m[1]], m[2] or m[3]))), first)
     return re.sub(rf"(?<![\w'\"-])({only_a_name})(?![\w'\"=])", lambda m: flags[m[1]], first)
 
 
 def _describe(error: OSError) -> str:
     """What failed and on which file, without Python's error number."""
+    if isinstance(error, io.UnsupportedOperation):
+        return "standard output is closed"
     if error.filename is None or error.strerror is None:
         return str(error)
     return f"{error.filename}: {error.strerror}"

@@ -162,8 +162,10 @@ def add(
 
 @click.command(short_help=VERBS["remove"][1])
 @click.argument("database", metavar="DB")
-@click.argument("ids", metavar="[ID]...", nargs=-1)
-@click.option("--where", metavar="CONDITION", help="Also remove documents that match; see `minisbert search --help`.")
+@click.argument("ids", metavar="[ID]...", nargs=-1, type=TEXT)
+@click.option(
+    "--where", metavar="CONDITION", type=TEXT, help="Also remove documents that match; see `minisbert search --help`."
+)
 def remove(database: str, ids: tuple[str, ...], where: str | None) -> None:
     """Remove documents by id or by metadata; if an id is unknown, nothing is removed.
 

@@ -25,7 +25,7 @@ LEAST_TEXT = 20  # columns of a text, at least
 @click.option(
     "-k", "--top-k", type=click.IntRange(min=1), default=10, show_default=True, metavar="K", help="Documents to return."
 )
-@click.option("--where", metavar="CONDITION", help="Search only documents whose metadata match.")
+@click.option("--where", metavar="CONDITION", type=TEXT, help="Search only documents whose metadata match.")
 @click.option(
     "--in-sql/--in-memory",
     default=True,

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.checks import check_sequence, each_text
+from minisbert.checks import each_text
 from minisbert.evaluation.bootstrap import Estimate, bootstrap_mean, paired_difference
 from minisbert.evaluation.sts import Encodes
 from minisbert.model import Array
@@ -60,8 +60,7 @@ class LabelledTexts:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "texts", list(each_text(self.texts, f"{self.name}: texts")))
-        check_sequence(self.labels, f"{self.name}: labels", "an iterable of labels")
-        object.__setattr__(self, "labels", list(self.labels))
+        object.__setattr__(self, "labels", list(each_text(self.labels, f"{self.name}: labels")))
         if len(self.texts) != len(self.labels) or not len(self.texts):
             raise ValueError(
                 f"{self.name}: expected as many labels as texts, and at least one, got {len(self.labels):,} and "

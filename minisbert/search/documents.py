@@ -23,7 +23,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from minisbert.checks import check_sequence
+from minisbert.checks import check_sequence, out_of_arrow
 from minisbert.search.errors import connect, require_duckdb
 from minisbert.tables import (
     InputError,
@@ -118,7 +118,7 @@ def check_documents(documents: Iterable[object]) -> Iterator[Document]:
     """
     check_sequence(documents, "add: documents", "an iterable of documents")
     seen: set[str] = set()
-    for i, value in enumerate(documents):
+    for i, value in enumerate(out_of_arrow(documents)):
         document = as_document(value, f"documents[{i}]")
         if document.id not in seen:
             seen.add(document.id)

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.checks import check_sequence
+from minisbert.checks import check_sequence, out_of_arrow
 from minisbert.evaluation.classification import LabelledTexts, draw_examples
 from minisbert.saved import Origin
 
@@ -72,6 +72,7 @@ class Route:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "examples", out_of_arrow(self.examples))
         if _examples_fault(self.examples) is None:
             object.__setattr__(self, "examples", tuple(self.examples))
         for path, fault in self._faults():

@@ -187,9 +187,9 @@ class Storage:
         """Limit DuckDB's memory while the vectors are copied."""
         ((before,),) = self.rows("SELECT current_setting('memory_limit')")
         threads = self.rows("SELECT current_setting('threads')")[0][0]
-        self.rows(f"SET memory_limit = '{cache // 1000}KB'")
-        self.rows("SET threads = 1")
         try:
+            self.rows(f"SET memory_limit = '{cache // 1000}KB'")
+            self.rows("SET threads = 1")
             yield
         finally:
             self.rows(f"SET memory_limit = '{before}'")
