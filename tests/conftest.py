@@ -62,6 +62,7 @@ NEEDS_OF_EXAMPLES = {
     r"Encoder\(|Client\(": _need_weights,
     r"EmbeddingDatabase\.": lambda: _optional_import("duckdb", "search", "search"),
     r"name_clusters\(|project\(|train_\w+\(|LogisticRegression": lambda: _optional_import("sklearn", "apps", "apps"),
+    r"torch_\w+\(": lambda: _optional_import("torch"),
     r"picture\(\w+, |draw_map\(": lambda: _optional_import("matplotlib", "plots", "plots"),
 }
 

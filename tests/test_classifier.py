@@ -701,7 +701,7 @@ def test_scikit_learns_measures(sklearn):
         ("aaabb", {}, "for 5 labels"),
     ],
 )
-def test_settings_that_make_no_sense_are_refused(labels, options, message):
+def test_settings_that_make_no_sense_are_refused(sklearn, labels, options, message):
     with pytest.raises(ValueError, match=message):
         fit_classifier(np.random.default_rng(0).standard_normal((6, 2)), list(labels), **{"folds": 2, **options})
 

@@ -125,7 +125,7 @@ def test_the_number_of_threads_does_not_matter(tiny, num_threads):
 @pytest.mark.parametrize("name", ["num_threads", "batch_size"])
 @pytest.mark.parametrize("value", [0, -1, True])
 def test_numbers_that_make_no_sense_are_refused(tiny, name, value):
-    with pytest.raises(ValueError, match=f"encode: {name} must be .*at least 1, got {value}"):
+    with pytest.raises(ValueError, match=f"encode: {name} must be .*1.*, got {value}"):
         tiny.encode(TEXTS, **{name: value})
 
 
@@ -204,7 +204,7 @@ def test_a_stream_reports_what_was_cut_once_at_its_end(tiny):
         ("a text", {}, "an iterable of texts"),
         (["a"], {"block_texts": 0}, "block_texts must be at least 1"),
         (["a"], {"output_value": "token_embeddings"}, "sentence vectors only"),
-        (["a"], {"num_threads": 0}, "num_threads must be at least 1"),
+        (["a"], {"num_threads": 0}, "num_threads must be"),
         (["a", None], {}, r"sentences\[1\]: expected a text"),
     ],
 )
