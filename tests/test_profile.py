@@ -280,7 +280,8 @@ def test_what_cannot_be_profiled(texts, options, encoder):
 def test_the_table(model, tmp_path):
     (tmp_path / "texts.csv").write_text("id,text\n" + "1,the cat sat\n" * 1000)
     result = run("profile", "--model", model, "-i", tmp_path / "texts.csv", "--column", "text", "--repeat", 1)
-    assert result.stderr == "profiled: the first 409 texts; more than 2,048 tokens add nothing\n"
+    # the kernel may be slow, which is another line
+    assert "profiled: the first 409 texts; more than 2,048 tokens add nothing\n" in result.stderr
     heading, ceilings, versions, sizes, _, head, *table = result.stdout.splitlines()
     assert heading == "tiny-model, float32: 409 texts, 2,045 tokens, 3 batches, 1 thread; median of 1 pass"
     assert "GFLOP/s" in ceilings and f"NumPy {np.__version__}" in versions
