@@ -163,7 +163,7 @@ def in_options(message: str, verb: click.Command | None) -> str:
 
 def _describe(error: OSError) -> str:
     """What failed and on which file, without Python's error number."""
-    if isinstance(error, io.UnsupportedOperation):
+    if isinstance(error, io.UnsupportedOperation) and str(error) in ("not writable", "write"):  # not a stream's seek
         return "standard output is closed"
     if error.filename is None or error.strerror is None:
         return str(error)
