@@ -1,4 +1,4 @@
-"""What users pass, checked in one place for all who take it: sequences of texts, whole numbers, switches.
+"""What users pass, checked in one place for all who take it: texts, vectors, whole numbers, switches, extras.
 
 A mistake is named with what was expected, what came, and the way out. Whatever claims a length is believed only if it
 can be read twice: everything else is counted by reading it.
@@ -6,12 +6,25 @@ can be read twice: everything else is counted by reading it.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Iterable, Iterator, Mapping, MappingView, Sequence, Set
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-__all__ = ["check_flag", "check_sequence", "check_texts", "check_whole", "each_text", "out_of_arrow"]
+from minisbert.model import Array
+
+__all__ = [
+    "check_flag",
+    "check_sequence",
+    "check_texts",
+    "check_vectors",
+    "check_whole",
+    "each_text",
+    "out_of_arrow",
+    "require",
+]
 
 
 def check_sequence(given: Any, what: str, wanted: str = "an iterable of texts") -> None:
@@ -147,3 +160,54 @@ def check_flag(what: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
         raise ValueError(f"{what} must be True or False, got {value!r:.80}")
     return bool(value)
+
+
+def check_vectors(vectors: ArrayLike, what: str, *, rows: int | None = None, width: int | None = None) -> Array:
+    """Take finite vectors (M, D): float32 and float64 as they are, every other number as float64.
+
+    Examples
+    --------
+    >>> check_vectors([[1, 2], [3, 4]], "cluster: vectors", width=384)
+    Traceback (most recent call last):
+        ...
+    ValueError: cluster: vectors: expected shape (M, 384), got (2, 2); embed the texts with the model that this is of
+    >>> check_vectors([[0.5, 0.5], [np.nan, 0.5]], "cluster: vectors")
+    Traceback (most recent call last):
+        ...
+    ValueError: cluster: vectors: row 1 holds NaN or infinity; look where the vectors are computed, or drop the row
+    """
+    try:
+        array = np.asarray(vectors)
+    except ValueError as error:
+        raise ValueError(f"{what}: expected rows of one width (M, D), but NumPy says: {error}") from None
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"{what}: expected numbers (M, D), got {type(vectors).__name__} of {array.dtype}; embed texts")
+    shape_said = f"({'M' if rows is None else rows}, {'D' if width is None else width})"
+    right = array.ndim == 2 and array.shape[1] > 0 and rows in (None, len(array)) and width in (None, array.shape[1])
+    if not right:
+        hint = "; embed the texts with the model that this is of" if array.ndim == 2 and width not in (None, 0) else ""
+        raise ValueError(f"{what}: expected shape {shape_said}, got {array.shape}{hint}")
+    array = array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
+    bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
+    if len(bad):
+        named = f"row{'s' if len(bad) > 1 else ''} {', '.join(map(str, bad[:5]))}{', ...' if len(bad) > 5 else ''}"
+        verb, row = ("holds", "the row") if len(bad) == 1 else ("hold", "the rows")
+        raise ValueError(f"{what}: {named} {verb} NaN or infinity; look where the vectors are computed, or drop {row}")
+    return array
+
+
+def require(package: str, extra: str, what: str) -> Any:
+    """Import a package of an extra, or say in one line what to install; ``what`` needs it.
+
+    Examples
+    --------
+    >>> require("sclearn", "apps", "clustering")
+    Traceback (most recent call last):
+        ...
+    ValueError: clustering needs sclearn: pip install -e '.[apps]'
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError:
+        name = {"sklearn": "scikit-learn", "yaml": "PyYAML"}.get(package.split(".")[0], package.split(".")[0])
+        raise ValueError(f"{what} needs {name}: pip install -e '.[{extra}]'") from None

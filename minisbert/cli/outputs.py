@@ -7,12 +7,13 @@ file can be written as the vectors come, and its header at the end, when their n
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -96,6 +97,37 @@ def choose_target(file: str | None, output_format: str | None, force: bool) -> T
             f"{str(file)!r} does not end in {', '.join(FORMATS)}; choose a format with --output-format."
         )
     return Target(path, kind, force)
+
+
+def plain(result: Any) -> Any:
+    """Turn a result into what JSON has: the fields of a dataclass or named tuple, lists of an array, null for NaN.
+
+    >>> import numpy as np
+    >>> from typing import NamedTuple
+    >>> class Estimate(NamedTuple):
+    ...     value: float
+    ...     interval: object
+    >>> plain({"f1": Estimate(np.float32(0.5), np.array([0.25, np.nan]))})
+    {'f1': {'value': 0.5, 'interval': [0.25, None]}}
+    """
+    if is_dataclass(result) and not isinstance(result, type):
+        return {field.name: plain(getattr(result, field.name)) for field in fields(result)}
+    if hasattr(result, "_asdict"):
+        return plain(result._asdict())
+    if hasattr(result, "tolist"):  # NumPy's arrays and numbers
+        return plain(result.tolist())
+    if isinstance(result, Mapping):
+        return {str(key): plain(value) for key, value in result.items()}
+    if isinstance(result, (list, tuple)):
+        return [plain(value) for value in result]
+    if isinstance(result, float):
+        return result if math.isfinite(result) else None
+    return str(result) if isinstance(result, Path) else result
+
+
+def echo_json(result: Any) -> None:
+    """Print a result as one line of JSON, in UTF-8 whatever the terminal's encoding."""
+    click.echo(json.dumps(plain(result), ensure_ascii=False, allow_nan=False).translate(_LINE_ENDS).encode())
 
 
 def write_stdout(texts: Sequence[str], embeddings: Array) -> None:
