@@ -1,20 +1,40 @@
-"""Which model made these vectors? What was learnt from the vectors of one model means nothing for another's.
+"""What was learnt, saved as a folder, and by which model: JSON and safetensors, no pickle.
 
-A calibration, an embedding database, a router, a classifier: each keeps an :class:`Origin` in its file, and checks it
-when it is used.
+What was learnt from the vectors of one model means nothing for another's: a calibration, a database, a router, a
+classifier each keep an :class:`Origin`, and check it when they are used. A folder of the kind ``classifier`` holds
+``classifier.json`` and ``classifier.safetensors``; the JSON has the SHA-256 of the arrays, so that files of two
+trainings cannot be mixed. Opening it runs no code, whoever wrote it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load as parse_tensors
+from safetensors.numpy import save as tensor_bytes
 
 from minisbert.encoder import SentenceEncoder
+from minisbert.files import folder_written_whole
+from minisbert.model import Array
 
-__all__ = ["Origin", "OriginError", "origin_of"]
+__all__ = ["Origin", "OriginError", "SavedError", "check_place", "load_folder", "origin_of", "save_folder"]
+
+_VERSION = 1
 
 
 class OriginError(ValueError):
     """Something was learnt from the vectors of another model."""
+
+
+class SavedError(ValueError):
+    """A folder that cannot be written as asked, or that is not what it should be."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +67,136 @@ class Origin:
                 f"{encoder.max_seq_length}; use the same limit"
             )
 
+    @classmethod
+    def read(cls, said: Any, where: str) -> Origin | None:
+        """Read an origin from JSON, null being None; SavedError, naming the file ``where``, for anything else."""
+        if said is None:
+            return None
+        types = {"model": str, "fingerprint": str, "max_seq_length": int | None}
+        right = isinstance(said, dict) and said.keys() == types.keys()
+        if not right or any(not isinstance(said[x], types[x]) or isinstance(said[x], bool) for x in types):
+            raise SavedError(f"{where}: damaged: expected an origin with {', '.join(types)}, got {said!r:.80}")
+        return cls(**said)
+
 
 def origin_of(encoder: SentenceEncoder) -> Origin:
     return Origin(encoder.folder.name, encoder.fingerprint(), encoder.max_seq_length)
+
+
+# ------------------------------------------------------------------------------------------------------ writing
+
+
+def save_folder(
+    folder: Path, kind: str, facts: Mapping[str, Any], tensors: Mapping[str, Array], *, force: bool = False
+) -> None:
+    """Write a folder that :func:`load_folder` reads, whole or not at all; ``force`` replaces one of the same kind.
+
+    Dataclasses among the facts are written as their fields. SavedError if the folder is not free, and for NaN and Inf.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp()) / "mood"
+    >>> save_folder(folder, "classifier", {"classes": ["bad", "good"]}, {"bias": np.array([0.5, -0.5])})
+    >>> load_folder(folder, "classifier")
+    ({'classes': ['bad', 'good']}, {'bias': array([ 0.5, -0.5])})
+    """
+    check_place(folder, kind, force=force)
+    for name, array in tensors.items():
+        if not np.isfinite(array).all():
+            raise SavedError(f"save: {name!r} holds NaN or infinite numbers; nothing was written")
+    # safetensors writes memory as it is: a transposed array would come back as another one
+    numbers = tensor_bytes({name: np.array(array, order="C") for name, array in tensors.items()})
+    head = {
+        "format": f"minisbert {kind}",
+        "version": _VERSION,
+        "tensors_sha256": hashlib.sha256(numbers).hexdigest(),
+        "facts": dict(facts),
+    }
+    said = json.dumps(head, indent=2, ensure_ascii=False, allow_nan=False, default=asdict).encode() + b"\n"
+    with folder_written_whole(folder) as unfinished:
+        (unfinished / f"{kind}.safetensors").write_bytes(numbers)
+        (unfinished / f"{kind}.json").write_bytes(said)
+
+
+def check_place(folder: Path, kind: str, *, force: bool = False) -> None:
+    """Raise SavedError where :func:`save_folder` would, before minutes of work."""
+    where = folder.as_posix()
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise SavedError(f"{where}: expected a folder, got a file; choose another name")
+    found = {file.name for file in folder.iterdir()}
+    if found and not force:
+        raise SavedError(f"{where}: already exists; choose another name, or overwrite it with force=True")
+    other = sorted(found - {f"{kind}.json", f"{kind}.safetensors"})
+    if found and (other or f"{kind}.json" not in found):
+        raise SavedError(
+            f"{where}: not overwritten, because it is not just a folder of kind {kind!r}: "
+            + (f"it holds {', '.join(map(repr, other[:3]))}" if other else f"there is no {kind}.json")
+            + "; choose another name"
+        )
+
+
+# ------------------------------------------------------------------------------------------------------ reading
+
+
+def load_folder(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, Array]]:
+    """Read facts and arrays, bit for bit as :func:`save_folder` wrote them; what they mean, the caller checks.
+
+    SavedError for another kind, a newer version, missing, damaged or mixed files, and NaN or Inf.
+    """
+    file = folder / f"{kind}.json"
+    try:
+        head = json.loads(_read(file, folder, kind).decode(), parse_constant=_refuse_constant)
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise SavedError(f"{file.as_posix()}: damaged, not JSON: {error}; train again") from None
+    found = head.get("format") if isinstance(head, dict) else head
+    if not isinstance(head, dict) or found != f"minisbert {kind}":
+        raise SavedError(f"{file.as_posix()}: expected the format 'minisbert {kind}', got {found!r:.60}")
+    if head.get("version") != _VERSION or isinstance(head["version"], bool):
+        raise SavedError(
+            f"{file.as_posix()}: expected version {_VERSION}, got {head.get('version')!r:.60}; update minisbert, or "
+            "train again"
+        )
+    if not isinstance(head.get("tensors_sha256"), str) or not isinstance(head.get("facts"), dict):
+        raise SavedError(f"{file.as_posix()}: damaged: 'tensors_sha256' or 'facts' are missing; train again")
+    file = folder / f"{kind}.safetensors"
+    content = _read(file, folder, kind)
+    if hashlib.sha256(content).hexdigest() != head["tensors_sha256"]:
+        raise SavedError(
+            f"{file.as_posix()}: not the file that {kind}.json was written with: it is damaged, or the two come from "
+            "different runs; copy the whole folder, or train again"
+        )
+    try:
+        tensors = parse_tensors(content)
+    except (SafetensorError, ValueError, KeyError) as error:  # the library's ways to refuse a header or a dtype
+        raise SavedError(f"{file.as_posix()}: not a readable safetensors file: {error}; train again") from None
+    for name, array in tensors.items():
+        if not np.isfinite(array).all():
+            raise SavedError(f"{file.as_posix()}: {name!r} holds NaN or infinite numbers; train again")
+    return head["facts"], tensors
+
+
+def _refuse_constant(name: str) -> None:
+    """Refuse NaN and Infinity, which Python reads and JSON does not have."""
+    raise json.JSONDecodeError(f"{name} is not a number", name, 0)
+
+
+def _read(file: Path, folder: Path, kind: str) -> bytes:
+    """Read a file of the folder, or say what is there instead."""
+    where, target = folder.as_posix(), folder.resolve()
+    try:
+        return file.read_bytes()
+    except FileNotFoundError:
+        aside = target.with_name(f".{target.name}.replaced")
+        others = [path.stem for path in folder.glob("*.json") if path.with_suffix(".safetensors").exists()]
+        if not folder.exists():
+            problem = f"no such folder; expected one of kind {kind!r}"
+            if aside.exists():
+                problem = f"replacing it was interrupted; the old folder is {aside.name}: rename it back"
+        elif file.suffix == ".json" and others:
+            problem = f"expected kind {kind!r}, but it looks like: {', '.join(others)}"
+        else:
+            problem = f"{file.name} is missing; is this a folder of kind {kind!r}, and was it copied whole?"
+        raise SavedError(f"{where}: {problem}") from None
+    except OSError as error:
+        raise SavedError(f"{file.as_posix()}: cannot be read: {error.strerror}") from error

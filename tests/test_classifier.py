@@ -51,11 +51,10 @@ from minisbert.analysis.probe import (
     logistic_path,
     stratified_folds,
 )
-from minisbert.analysis.saved import SavedError, load_folder, save_folder
-from minisbert.evaluation.bootstrap import bootstrap_mean, paired_difference
 from minisbert.evaluation.classification import LabelledTexts, macro_f1
+from minisbert.evaluation.measures import bootstrap_mean, paired_difference
 from minisbert.model.ops import softmax
-from minisbert.saved import OriginError
+from minisbert.saved import OriginError, SavedError, load_folder, save_folder
 
 NONE = Calibration(1.0, np.zeros(3))
 

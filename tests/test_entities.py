@@ -17,11 +17,10 @@ from minisbert.analysis import word_vectors as vectors_module
 from minisbert.analysis.decoding import span_probabilities
 from minisbert.analysis.entities import EntityTagger, load_tagger, train_tagger
 from minisbert.analysis.entity_report import evaluate_tagger, f1_resamples, fit_shapes, lexicon, shapes
-from minisbert.analysis.saved import SavedError, load_folder, save_folder
 from minisbert.analysis.tag_probe import TagProbe, fit_probe
 from minisbert.analysis.tagging import Span, TaggedSentences, read_tagged, span_score, spans_of
 from minisbert.analysis.word_vectors import Words, check_layers, join_words, split_words, word_vectors
-from minisbert.saved import OriginError, origin_of
+from minisbert.saved import OriginError, SavedError, load_folder, origin_of, save_folder
 
 
 @pytest.fixture(scope="module")

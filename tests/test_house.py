@@ -11,10 +11,10 @@ PACKAGE = Path(__file__).resolve().parent.parent / "minisbert"
 # parts of the encoder: they may import each other.
 ORDER = [
     "model",
-    "checks",
+    "checks files",
     "similarity",
     "long_texts parallel hub model_card encoder saved sklearn",
-    "client tables files",
+    "client tables",
     "plots",
     "evaluation",
     "search",

@@ -11,8 +11,8 @@ from tiny import COMPANY, TEXTS, write_model
 from minisbert import SentenceEncoder
 from minisbert.cli import evaluate_lengths as verbs
 from minisbert.evaluation import lengths
-from minisbert.evaluation.bootstrap import bootstrap_mean, paired_difference
 from minisbert.evaluation.lengths import LENGTH_MEASURES, LengthStudy, compare_lengths, summarise
+from minisbert.evaluation.measures import bootstrap_mean, paired_difference
 from minisbert.evaluation.retrieval import Cut, RetrievalSet, evaluate_retrieval, read_retrieval, search
 from minisbert.long_texts import COMPOSITIONS
 

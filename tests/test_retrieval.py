@@ -12,7 +12,7 @@ from tiny import write_model
 from minisbert import SentenceEncoder
 from minisbert.cli import evaluate_retrieval as verbs
 from minisbert.evaluation import retrieval
-from minisbert.evaluation.bootstrap import bootstrap_mean
+from minisbert.evaluation.measures import bootstrap_mean
 from minisbert.evaluation.ranking import ndcg
 from minisbert.evaluation.retrieval import (
     MEASURES,

@@ -32,12 +32,11 @@ from minisbert.analysis.probe import (
     logistic_path,
     stratified_folds,
 )
-from minisbert.analysis.saved import SavedError, load_folder, origin_from, origin_to_json, save_folder
 from minisbert.checks import check_flag, check_whole, each_text
 from minisbert.evaluation.classification import LabelledTexts, require_sklearn
 from minisbert.model import Array
 from minisbert.model.ops import softmax
-from minisbert.saved import Origin, origin_of
+from minisbert.saved import Origin, SavedError, load_folder, origin_of, save_folder
 
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder
@@ -153,7 +152,7 @@ class TextClassifier:
             "classes": list(self.classes),
             "temperature": self.calibration.temperature,
             "threshold": None if self.threshold is None else vars(self.threshold),
-            "origin": origin_to_json(self.origin),
+            "origin": self.origin,
             "unescape": self.unescape,
             "training": dict(self.facts or {}),
         }
@@ -451,7 +450,7 @@ def load_classifier(folder: str | Path) -> TextClassifier:
         names = _checked_names(facts["classes"])
         temperature = float(facts["temperature"])
         threshold = None if facts["threshold"] is None else Threshold(**facts["threshold"])
-        origin, unescape = origin_from(facts["origin"], where), facts["unescape"]
+        origin, unescape = Origin.read(facts["origin"], where), facts["unescape"]
         training = dict(facts["training"])
         weight, bias, offset = (tensors[name] for name in ("weight", "bias", "offset"))
         learnt = tensors.get("learnt")

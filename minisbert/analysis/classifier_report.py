@@ -26,8 +26,8 @@ from minisbert.analysis.probe import (
     logistic_path,
     stratified_folds,
 )
-from minisbert.evaluation.bootstrap import RESAMPLES, Estimate, bootstrap_mean, paired_difference
 from minisbert.evaluation.classification import LabelledTexts, require_sklearn
+from minisbert.evaluation.measures import RESAMPLES, Estimate, bootstrap_mean, paired_difference
 from minisbert.model import Array
 
 if TYPE_CHECKING:

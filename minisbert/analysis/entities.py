@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from minisbert.analysis.decoding import DECODERS, span_probabilities
-from minisbert.analysis.saved import SavedError, load_folder, origin_from, origin_to_json, save_folder
 from minisbert.analysis.tag_probe import OFFSETS, STRENGTHS, ProbeFit, TagProbe, check_settings, fit_probe
 from minisbert.analysis.tagging import (
     TaggedSentences,
@@ -30,7 +29,7 @@ from minisbert.analysis.tagging import (
 from minisbert.analysis.word_vectors import POOLINGS, Words, check_layers, join_words, split_words, word_vectors
 from minisbert.checks import check_sequence
 from minisbert.model import Array
-from minisbert.saved import Origin, origin_of
+from minisbert.saved import Origin, SavedError, load_folder, origin_of, save_folder
 
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder
@@ -142,7 +141,7 @@ class EntityTagger:
             "pooling": self.pooling,
             "decoder": self.decoder,
             "offset": self.offset,
-            "origin": origin_to_json(self.origin),
+            "origin": self.origin,
             "training": dict(self.training),
         }
         tensors = {"weight": self.probe.weight, "bias": self.probe.bias}
@@ -161,7 +160,7 @@ def load_tagger(folder: str | Path) -> EntityTagger:
     """
     facts, tensors = load_folder(Path(folder), KIND)
     where = (Path(folder) / f"{KIND}.json").as_posix()
-    origin = origin_from(facts.get("origin"), where)
+    origin = Origin.read(facts.get("origin"), where)
     tags, layers = facts.get("tags"), facts.get("layers")
     weight, bias = tensors.get("weight"), tensors.get("bias")
     fits = (

@@ -23,8 +23,8 @@ import numpy as np
 from minisbert.analysis.entities import EntityTagger
 from minisbert.analysis.tag_probe import ProbeFit, fit_probe
 from minisbert.analysis.tagging import SpanScore, TaggedSentences, repair, span_counts, spans_of, surface_score
-from minisbert.evaluation.bootstrap import RESAMPLES, Estimate
 from minisbert.evaluation.classification import require_sklearn
+from minisbert.evaluation.measures import RESAMPLES, Estimate, percentiles
 from minisbert.model import Array
 
 if TYPE_CHECKING:
@@ -68,12 +68,6 @@ def f1_resamples(counts: Sequence[Array], *, resamples: int = RESAMPLES, seed: i
             right, predicted, expected = (one[:, column][drawn].sum(axis=1) for column in range(3))
             found[start : start + len(drawn), k] = 2 * right / np.maximum(1, predicted + expected)
     return found
-
-
-def _estimate(value: float, draws: Array) -> Estimate:
-    """A value with its 95 % percentile interval."""
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return Estimate(value, float(low), float(high))
 
 
 # ---------------------------------------------------------------------------------------------------- baselines
@@ -232,10 +226,10 @@ def _score_systems(
         SystemScore(
             name=name,
             score=scores[k],
-            f1=_estimate(scores[k].f1, draws[:, k]),
+            f1=percentiles(scores[k].f1, draws[:, k]),
             surface=surface_score(test.sentences, test.tags, tags),
             by_type={t: SpanScore(*span_counts(test.tags, tags, t).sum(axis=0).tolist()) for t in test.types},
-            behind=_estimate(scores[0].f1 - scores[k].f1, draws[:, 0] - draws[:, k]) if k else None,
+            behind=percentiles(scores[0].f1 - scores[k].f1, draws[:, 0] - draws[:, k]) if k else None,
             note=note,
         )
         for k, (name, tags, note) in enumerate(named)

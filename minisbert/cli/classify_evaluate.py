@@ -18,7 +18,7 @@ from minisbert.cli.table import matrix_lines, printable, shorten, terminal_width
 
 if TYPE_CHECKING:
     from minisbert.analysis.classifier_report import Baseline, ClassScores, Quality, Report
-    from minisbert.evaluation.bootstrap import Estimate
+    from minisbert.evaluation.measures import Estimate
 
 LABEL_WIDTH = 30  # columns of a class, at most
 MOST_CLASSES = 12  # in a confusion matrix; for more classes the most frequent confusions are listed

@@ -97,8 +97,8 @@ def train(
     from minisbert.analysis.classifier import KIND, train_classifier
     from minisbert.analysis.classifier_report import report_scores
     from minisbert.analysis.probe import STRENGTHS
-    from minisbert.analysis.saved import check_place
     from minisbert.evaluation.classification import read_labelled
+    from minisbert.saved import check_place
 
     if (threshold_for is None) != (precision is None):
         raise click.UsageError("--threshold-for and --precision must be given together.")

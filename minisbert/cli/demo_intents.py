@@ -15,7 +15,6 @@ from minisbert.cli.options import ModelChoice, json_option, model_options
 from minisbert.cli.table import align
 from minisbert.cli.train import checked_settings, training_bar
 from minisbert.encoder import SentenceEncoder
-from minisbert.evaluation.bootstrap import Estimate, bootstrap_mean, paired_difference
 from minisbert.evaluation.classification import (
     CLASSIFIERS,
     ClassificationResult,
@@ -24,6 +23,7 @@ from minisbert.evaluation.classification import (
     has_sklearn,
     read_labelled,
 )
+from minisbert.evaluation.measures import Estimate, bootstrap_mean, paired_difference
 from minisbert.parallel import threads
 from minisbert.training.data import Examples, read_examples
 from minisbert.training.finetune import Settings, StepReport, finetune

@@ -94,9 +94,9 @@ def train(
       minisbert entities train names_train.jsonl -o names --layer 1 --layer 2 --strength 0.01 --offset 1
     """
     from minisbert.analysis.entities import KIND, train_tagger
-    from minisbert.analysis.saved import check_place
     from minisbert.analysis.tag_probe import OFFSETS, STRENGTHS
     from minisbert.analysis.tagging import read_tagged
+    from minisbert.saved import check_place
 
     check_place(output, KIND, force=force)
     data = read_tagged(train)

@@ -17,7 +17,6 @@ from minisbert.cli.options import ModelChoice, json_option, model_options
 from minisbert.cli.retrieval_output import choose_file, columns, give, interval, signed
 from minisbert.cli.table import printable, shorten
 from minisbert.encoder import SentenceEncoder
-from minisbert.evaluation.bootstrap import RESAMPLES, Estimate
 from minisbert.evaluation.classification import (
     CLASSIFIERS,
     INSTALL,
@@ -28,6 +27,7 @@ from minisbert.evaluation.classification import (
     has_sklearn,
     read_labelled,
 )
+from minisbert.evaluation.measures import RESAMPLES, Estimate
 from minisbert.hub import is_default_model
 
 LINE_WIDTH = 100

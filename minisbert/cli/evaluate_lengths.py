@@ -22,8 +22,8 @@ from minisbert.cli.retrieval_output import (
     signed,
 )
 from minisbert.encoder import SentenceEncoder
-from minisbert.evaluation.bootstrap import RESAMPLES
 from minisbert.evaluation.lengths import LENGTH_MEASURES, LengthStudy, compare_lengths, summarise
+from minisbert.evaluation.measures import RESAMPLES
 from minisbert.evaluation.retrieval import read_retrieval
 
 

@@ -22,7 +22,7 @@ from minisbert.cli.retrieval_output import (
     signed,
 )
 from minisbert.encoder import SentenceEncoder
-from minisbert.evaluation.bootstrap import RESAMPLES
+from minisbert.evaluation.measures import RESAMPLES
 from minisbert.evaluation.retrieval import RetrievalResult, evaluate_retrieval, published_for, read_retrieval
 from minisbert.hub import is_default_model
 

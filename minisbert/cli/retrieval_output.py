@@ -13,7 +13,7 @@ from minisbert import __version__
 from minisbert.cli.options import Verb, decorate, json_option
 from minisbert.cli.outputs import Target, written_whole
 from minisbert.encoder import SentenceEncoder
-from minisbert.evaluation.bootstrap import RESAMPLES, Estimate
+from minisbert.evaluation.measures import RESAMPLES, Estimate
 from minisbert.evaluation.retrieval import Cut
 from minisbert.evaluation.retrieval_set import RetrievalSet
 

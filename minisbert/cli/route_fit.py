@@ -18,7 +18,7 @@ from minisbert.cli.route import VERBS, load_table, table_options
 from minisbert.cli.table import align, printable, shorten
 
 if TYPE_CHECKING:
-    from minisbert.evaluation.bootstrap import Estimate
+    from minisbert.evaluation.measures import Estimate
     from minisbert.search.route_fitting import ThresholdFit
     from minisbert.search.route_report import RouteReport
     from minisbert.search.routes import RouteTable

@@ -1,6 +1,6 @@
 """Is a vector any good? Data sets with known answers, the measures of the field, and published figures.
 
-In reading order: ``correlation``, ``sts``, ``published``, ``layers`` (sentence pairs); ``ranking``, ``bootstrap``,
+In reading order: ``correlation``, ``sts``, ``published``, ``layers`` (sentence pairs); ``ranking``, ``measures``,
 ``retrieval_set``, ``retrieval``, ``lengths`` (retrieval); ``classification`` (few labelled texts per class).
 """
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from minisbert.checks import each_text
-from minisbert.evaluation.bootstrap import Estimate, bootstrap_mean, paired_difference
+from minisbert.evaluation.measures import Estimate, bootstrap_mean, paired_difference
 from minisbert.evaluation.sts import Encodes
 from minisbert.model import Array
 from minisbert.model.ops import normalize

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from minisbert.evaluation.bootstrap import Estimate, bootstrap_mean, paired_difference
+from minisbert.evaluation.measures import Estimate, bootstrap_mean, paired_difference
 from minisbert.evaluation.retrieval import Cut, RetrievalSet, count_cut, measure, search
 from minisbert.long_texts import COMPOSITIONS, ChunkEmbeddings, compose
 from minisbert.model import Array

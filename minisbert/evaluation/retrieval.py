@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from minisbert.evaluation import ranking
-from minisbert.evaluation.bootstrap import Estimate, bootstrap_mean
+from minisbert.evaluation.measures import Estimate, bootstrap_mean
 from minisbert.evaluation.retrieval_set import RetrievalSet, read_retrieval
 from minisbert.model import Array
 

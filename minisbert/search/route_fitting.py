@@ -45,8 +45,8 @@ from typing import Any
 import numpy as np
 
 from minisbert.encoder import SentenceEncoder
-from minisbert.evaluation.bootstrap import Estimate, paired_difference
 from minisbert.evaluation.classification import LabelledTexts
+from minisbert.evaluation.measures import Estimate, paired_difference
 from minisbert.model import Array
 from minisbert.saved import origin_of
 from minisbert.search.route_report import NONE, RouteReport, ScoredQueries, report, score_examples, score_queries

@@ -17,9 +17,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from minisbert.evaluation.bootstrap import Estimate
 from minisbert.evaluation.classification import LabelledTexts
 from minisbert.evaluation.correlation import rank
+from minisbert.evaluation.measures import Estimate
 from minisbert.model import Array
 from minisbert.search.router import Router, best_routes, centroids
 from minisbert.similarity import SIMILARITIES
