@@ -8,11 +8,10 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from running import run as run_program
 from tiny import tiny_tokenizer, write_model
 
 from minisbert import SentenceEncoder, hub
-from minisbert.cli import evaluate_sts as module
 from minisbert.cli import main
 from minisbert.evaluation.published import BENCHMARKS, PAPER_STSB
 from minisbert.evaluation.sts import SIMILARITIES, evaluate_sts, read_sts
@@ -35,15 +34,7 @@ def in_its_own_folder(tmp_path, monkeypatch, model):
 
 
 def run(*arguments, code=0):
-    try:
-        runner = CliRunner(mix_stderr=False)  # click before 8.2
-    except TypeError:
-        runner = CliRunner()
-    result = runner.invoke(main, ["evaluate", *map(str, arguments)])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == code, (result.stdout, result.stderr)
-    return result
+    return run_program("evaluate", *arguments, code=code)
 
 
 def test_the_group_lists_its_verbs_without_importing_them():
@@ -198,6 +189,6 @@ def test_layers_draws_a_picture(matplotlib):
 
 def test_layers_without_matplotlib_says_so_before_any_work(monkeypatch):
     monkeypatch.setattr("minisbert.plots.find_spec", lambda name: None)
-    monkeypatch.setattr(module, "layer_scores", None)
+    monkeypatch.setenv("MINISBERT_MODEL", "./no-such-folder")
     assert "pip install" in run("layers", "pairs.tsv", "-o", "layers.png", code=1).stderr
     assert sorted(os.listdir()) == ["pairs.tsv"]

@@ -2,7 +2,7 @@
 
 Each comes with its solution and with the results of typical mistakes: read it after the notebook. The package's own
 versions are :func:`minisbert.similarity.pairwise_angular_distance`, which keeps more digits of small angles,
-:meth:`minisbert.analysis.calibration.Calibration.percentile` and :func:`minisbert.evaluation.correlation.spearman`.
+:meth:`minisbert.analysis.calibration.Calibration.percentile` and :func:`minisbert.evaluation.sts.spearman`.
 
 Letters: ``B`` pairs, ``D`` width of a vector, ``P`` random pairs.
 """
@@ -14,7 +14,7 @@ import math
 import numpy as np
 
 from minisbert.course.exercises import Exercise, Mistake, array
-from minisbert.evaluation.correlation import pearson, rank, spearman
+from minisbert.evaluation.sts import pearson, rank, spearman
 from minisbert.model import Array
 
 __all__ = ["ANGLES", "CORRELATION", "PERCENTILE"]

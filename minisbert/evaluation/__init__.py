@@ -1,14 +1,19 @@
 """Is a vector any good? Data sets with known answers, the measures of the field, and published figures.
 
-In reading order: ``correlation``, ``sts``, ``published``, ``layers`` (sentence pairs); ``ranking``, ``measures``,
-``retrieval_set``, ``retrieval``, ``lengths`` (retrieval); ``classification`` (few labelled texts per class).
+In reading order: ``sts`` (sentence pairs; correlations), ``published``, ``measures`` (labels; intervals), ``retrieval``,
+``classification`` (few labelled texts per class).
 """
 
 from minisbert.evaluation.classification import evaluate_classification
-from minisbert.evaluation.correlation import pearson, spearman
-from minisbert.evaluation.ranking import average_precision, ndcg, precision, recall, reciprocal_rank
-from minisbert.evaluation.retrieval import evaluate_retrieval
-from minisbert.evaluation.sts import evaluate_sts
+from minisbert.evaluation.retrieval import (
+    average_precision,
+    evaluate_retrieval,
+    ndcg,
+    precision,
+    recall,
+    reciprocal_rank,
+)
+from minisbert.evaluation.sts import evaluate_sts, pearson, spearman
 
 __all__ = [
     "average_precision",

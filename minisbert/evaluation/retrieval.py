@@ -1,9 +1,24 @@
-"""Retrieval evaluation as MTEB and BEIR do it: embed, search exactly, measure.
+"""Retrieval evaluation as MTEB and BEIR do it: embed, search exactly, measure the rankings.
 
 The protocol, without which scores do not compare: a document is its title and text; the model cuts both sides at its
 own limit, and the loss is part of the result; every document is compared with every query by the model's own
-similarity; the best 100 are measured by trec_eval's definitions (``ranking.py``); the mean is over the queries that
-have judgements, with a bootstrap interval (``bootstrap.py``).
+similarity; the best 100 are measured by trec_eval's definitions; the mean is over the queries that have judgements.
+
+=================  ===========================================================  ================================
+measure            formula, for one query                                       others define
+=================  ===========================================================  ================================
+nDCG@k             sum_r g_r / log2(1 + r), divided by the same sum for the     gain 2^g - 1 (web search, many
+                   best possible order of *all* judged documents                courses); equal for grades 0, 1
+average precision  sum over relevant ranks r of precision@r, divided by *all*   divided by the relevant ones
+                   relevant documents of the query                              found, or by min(k, relevant)
+reciprocal rank    1 / rank of the first relevant document, 0 beyond k          no cutoff (trec_eval: recip_rank)
+recall@k           relevant documents among k, divided by all relevant          "capped": by min(k, relevant)
+precision@k        relevant documents among k, divided by k                     by the number found, if below k
+=================  ===========================================================  ================================
+
+A judgement gives a document a **grade** for a query: 0 is "judged, not relevant", as is no judgement; more is better.
+A query without a relevant document scores 0, and ties are ordered by document id, *descending* ("9" before "10"), both
+as in trec_eval, so that a ranking does not depend on the order of the corpus.
 
 Letters: ``Q`` queries, ``M`` documents, ``D`` width of a vector, ``C`` chunks of all documents, ``R`` ranks.
 """
@@ -12,51 +27,395 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from minisbert.evaluation import ranking
+from minisbert.checks import each_text
+from minisbert.encoder import SentenceEncoder
 from minisbert.evaluation.measures import Estimate, bootstrap_mean
-from minisbert.evaluation.retrieval_set import RetrievalSet, read_retrieval
 from minisbert.model import Array
-
-if TYPE_CHECKING:
-    from minisbert.encoder import SentenceEncoder
+from minisbert.search.exact import search_arrays
+from minisbert.tables import InputError, checked_number, checked_text, read_table
 
 __all__ = [
     "MEASURES",
-    "PUBLISHED",
     "Cut",
     "RetrievalResult",
     "RetrievalSet",
-    "count_cut",
+    "average_precision",
     "evaluate_retrieval",
-    "measure",
-    "published_for",
+    "ndcg",
+    "precision",
     "read_retrieval",
-    "search",
+    "recall",
+    "reciprocal_rank",
 ]
 
-Measure = Callable[[Array, Sequence[Array]], Array]
-MEASURES: dict[str, Measure] = {
-    "nDCG@10": lambda ranked, judged: ranking.ndcg(ranked, judged, 10),
-    "MAP@100": lambda ranked, judged: ranking.average_precision(ranked, judged, 100),
-    "MRR@10": lambda ranked, judged: ranking.reciprocal_rank(ranked, 10),
-    "Recall@1": lambda ranked, judged: ranking.recall(ranked, judged, 1),
-    "Recall@5": lambda ranked, judged: ranking.recall(ranked, judged, 5),
-    "Recall@10": lambda ranked, judged: ranking.recall(ranked, judged, 10),
-    "Recall@100": lambda ranked, judged: ranking.recall(ranked, judged, 100),
-}
-"""Measures by their usual names; each takes ranked and judged grades."""
-
-TOP_K = 100
-"""Documents kept per query: the depth of the deepest measure."""
-
+TOP_K = 100  # documents kept per query: the depth of the deepest measure
 PUBLISHED = {("scifact", 5183, 300, 339): {"nDCG@10": 0.6451, "Recall@10": 0.7833}}
 """all-MiniLM-L6-v2 in MTEB's results repository, by a set's name, documents, queries and judgements."""
 
-_BLOCK_SCORES = 2**22  # scores held at a time: 16 MiB in float32
+QRELS_COLUMNS = {
+    "query": ("query-id", "query_id", "qid"),
+    "document": ("corpus-id", "corpus_id", "doc-id", "doc_id", "docid"),
+    "grade": ("score", "grade", "relevance", "relevant"),
+}
+"""Known column names of judgements; the first that a file has is used."""
+
+
+# --------------------------------------------------------------------------------------------------- measures
+
+
+def ndcg(ranked_grades: ArrayLike, judged_grades: Sequence[ArrayLike], k: int) -> Array:
+    """Normalised discounted cumulative gain of the first k ranks.
+
+    ``nDCG@k = DCG@k / ideal DCG@k``, ``DCG@k = sum_{r=1..k} grade_r / log2(1 + r)``
+
+    Parameters
+    ----------
+    ranked_grades : array_like, shape (Q, R)
+        Grade of the document at each rank, best rank first; 0 without a judgement. Ranks beyond R are empty.
+    judged_grades : sequence of Q array_like
+        All grades given for each query, in any order, found or not.
+    k : int
+        At least 1.
+
+    Returns
+    -------
+    Array of float64, shape (Q,)
+        In [0, 1]; 0 for a query without a relevant document.
+
+    Raises
+    ------
+    ValueError
+        For grades that are negative or not finite, and a ranking with more gain than was judged.
+
+    Notes
+    -----
+    **Source**: Järvelin & Kekäläinen 2002, section 2, with log2 from the first rank on; ``pytrec_eval``'s
+    ``ndcg_cut_k``; ``sklearn.metrics.ndcg_score`` if no scores are equal. For the gain ``2^grade - 1`` (Burges et al.
+    2005) pass ``2**grade - 1`` as grades.
+
+    Examples
+    --------
+    Two relevant documents, found at ranks 1 and 3: (1 + 1/2) / (1 + 1/log2(3)).
+
+    >>> ndcg([[1, 0, 1]], [[1, 1]], k=10).round(4)
+    array([0.9197])
+    """
+    ranked, judged = _checked("ndcg", ranked_grades, k, judged_grades)
+    discounts = 1.0 / np.log2(np.arange(2, k + 2))  # (k,)
+    best = np.array([np.sort(grades)[::-1][:k] @ discounts[: len(grades)] for grades in judged])  # (Q,)
+    gained = ranked[:, :k] @ discounts[: ranked.shape[1]]  # (Q,)
+    return np.divide(gained, best, out=np.zeros(len(best)), where=best > 0)
+
+
+def average_precision(ranked_grades: ArrayLike, judged_grades: Sequence[ArrayLike], k: int) -> Array:
+    """Mean, over all relevant documents of a query, of the precision at the rank where each was found.
+
+    ``AP@k = 1 / relevant * sum_{r=1..k, grade_r > 0} (relevant among the first r) / r``
+
+    A document not found within k ranks adds 0. The mean over queries is MAP@k.
+
+    Parameters
+    ----------
+    ranked_grades, judged_grades, k
+        As in `ndcg`, as are result and errors.
+
+    Notes
+    -----
+    **Source**: Manning, Raghavan & Schütze 2008, section 8.4; ``pytrec_eval``'s ``map_cut_k``.
+
+    Examples
+    --------
+    Two relevant documents, found at ranks 1 and 3: (1/1 + 2/3) / 2.
+
+    >>> average_precision([[1, 0, 1]], [[1, 1]], k=10).round(4)
+    array([0.8333])
+    """
+    ranked, judged = _checked("average_precision", ranked_grades, k, judged_grades)
+    hits = ranked[:, :k] > 0  # (Q, R)
+    precisions = np.cumsum(hits, axis=1) / np.arange(1, hits.shape[1] + 1)  # (Q, R)
+    return _per_relevant((precisions * hits).sum(axis=1), judged)
+
+
+def reciprocal_rank(ranked_grades: ArrayLike, k: int) -> Array:
+    """One over the rank of the first relevant document, 0 if none is among the first k.
+
+    ``RR@k = 1 / min{r <= k: grade_r > 0}``; the mean over queries is MRR@k
+
+    Parameters
+    ----------
+    ranked_grades, k
+        As in `ndcg`, as are result and errors.
+
+    Notes
+    -----
+    **Source**: Voorhees 1999 (TREC-8 question answering); ``pytrec_eval``'s ``recip_rank``, which has no cutoff. MS
+    MARCO and MTEB cut at 10.
+
+    Examples
+    --------
+    >>> reciprocal_rank([[0, 0, 1, 1], [0, 0, 0, 1]], k=3).round(4)
+    array([0.3333, 0.    ])
+    """
+    hits = _checked("reciprocal_rank", ranked_grades, k)[0][:, :k] > 0  # (Q, R)
+    return (hits / np.arange(1, hits.shape[1] + 1)).max(axis=1, initial=0.0)
+
+
+def recall(ranked_grades: ArrayLike, judged_grades: Sequence[ArrayLike], k: int) -> Array:
+    """Share of a query's relevant documents that are among the first k.
+
+    ``recall@k = (relevant among the first k) / relevant``
+
+    Parameters
+    ----------
+    ranked_grades, judged_grades, k
+        As in `ndcg`, as are result and errors. Below 1 if more than k documents are relevant.
+
+    Notes
+    -----
+    **Source**: ``pytrec_eval``'s ``recall_k``. BEIR's ``recall_cap`` divides by ``min(k, relevant)`` instead.
+
+    Examples
+    --------
+    >>> recall([[1, 0, 1]], [[1, 1, 2]], k=2).round(4)
+    array([0.3333])
+    """
+    ranked, judged = _checked("recall", ranked_grades, k, judged_grades)
+    return _per_relevant((ranked[:, :k] > 0).sum(axis=1), judged)
+
+
+def precision(ranked_grades: ArrayLike, k: int) -> Array:
+    """Share of relevant documents among the first k; ranks beyond R count as not relevant.
+
+    ``precision@k = (relevant among the first k) / k``
+
+    Parameters
+    ----------
+    ranked_grades, k
+        As in `ndcg`, as are result and errors.
+
+    Notes
+    -----
+    **Source**: ``pytrec_eval``'s ``P_k``.
+
+    Examples
+    --------
+    >>> precision([[1, 0, 1]], k=2)
+    array([0.5])
+    """
+    return (_checked("precision", ranked_grades, k)[0][:, :k] > 0).sum(axis=1) / k
+
+
+def _per_relevant(sums: Array, judged: list[Array]) -> Array:
+    """Divide by the number of relevant documents; 0 if there are none."""
+    relevant = np.array([(grades > 0).sum() for grades in judged])  # (Q,)
+    return np.divide(sums, relevant, out=np.zeros(len(sums)), where=relevant > 0)
+
+
+def _checked(
+    function: str, ranked_grades: ArrayLike, k: int, judged_grades: Sequence[ArrayLike] | None = None
+) -> tuple[Array, list[Array]]:
+    """Both sides as float64; raise unless they are grades, and of the same queries."""
+    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
+        raise ValueError(f"{function}: k must be a whole number of at least 1, got {k!r}")
+    ranked = np.asarray(ranked_grades, np.float64)
+    if ranked.ndim != 2:
+        raise ValueError(f"{function}: expected ranked_grades (Q, R), one row per query, got shape {ranked.shape}")
+    judged = [np.asarray(grades, np.float64) for grades in ([] if judged_grades is None else judged_grades)]
+    if judged_grades is not None and len(judged) != len(ranked):
+        raise ValueError(f"{function}: {len(ranked)} rankings, but judged_grades for {len(judged)} queries")
+    named = [("ranked_grades", ranked), *((f"judged_grades[{q}]", grades) for q, grades in enumerate(judged))]
+    for place, grades in named:
+        if grades.ndim != (2 if place == "ranked_grades" else 1):
+            raise ValueError(f"{function}: {place}: expected a row of grades, got shape {grades.shape}")
+        if (bad := ~(np.isfinite(grades) & (grades >= 0))).any():
+            raise ValueError(
+                f"{function}: {place}: expected grades from 0 (not relevant) up, got {grades[bad][0]:g}; "
+                "trec_eval treats a negative grade as 'not relevant': write 0"
+            )
+    for query, grades in enumerate(judged):
+        found, given = (ranked[query] > 0).sum(), (grades > 0).sum()
+        if found > given or ranked[query].sum() > grades.sum() * (1 + 1e-9):
+            raise ValueError(
+                f"{function}: query {query} ranks {found} relevant documents with grades of {ranked[query].sum():g} "
+                f"in all, but was judged to have {given} with {grades.sum():g}; is a document ranked twice, or the "
+                "ranking another query's?"
+            )
+    return ranked, judged
+
+
+MEASURES: dict[str, Callable[[Array, Sequence[Array]], Array]] = {
+    "nDCG@10": lambda ranked, judged: ndcg(ranked, judged, 10),
+    "MAP@100": lambda ranked, judged: average_precision(ranked, judged, 100),
+    "MRR@10": lambda ranked, judged: reciprocal_rank(ranked, 10),
+    **{f"Recall@{k}": lambda ranked, judged, k=k: recall(ranked, judged, k) for k in (1, 5, 10, 100)},
+}
+"""Measures by their usual names; each takes ranked and judged grades."""
+
+
+# ------------------------------------------------------------------------------------------------------ the set
+
+
+@dataclass(frozen=True)
+class RetrievalSet:
+    """Documents, queries, and judgements of some documents for each query."""
+
+    name: str
+    document_ids: tuple[str, ...]
+    documents: tuple[str, ...]  # one text each
+    query_ids: tuple[str, ...]
+    queries: tuple[str, ...]
+    qrels: Mapping[str, Mapping[str, int]]  # query id to document id to grade; 0 is judged, not relevant
+    source: str = "given in memory"  # of the judgements and grades, in words
+    with_title: bool = True  # whether a document is its title and its text
+    titles_repeated: int = 0  # documents whose text begins with their title
+    queries_left_out: int = 0  # queries without a judgement in this split
+
+    def __post_init__(self) -> None:
+        """Check that the parts belong together."""
+        for side in ("documents", "queries"):
+            object.__setattr__(self, side, tuple(each_text(getattr(self, side), f"RetrievalSet: {side}")))
+        for kind, ids, texts in (
+            ("document", self.document_ids, self.documents),
+            ("query", self.query_ids, self.queries),
+        ):
+            if not ids or len(ids) != len(texts):
+                raise ValueError(f"RetrievalSet: {len(ids)} {kind} ids for {len(texts)} texts; expected at least one")
+            if len(set(ids)) < len(ids):
+                raise ValueError(f"RetrievalSet: a {kind} id occurs twice")
+        if odd := sorted(set(self.qrels) ^ set(self.query_ids)):
+            raise ValueError(f"RetrievalSet: expected judgements for exactly the queries, but not so for {odd[0]!r}")
+        known = set(self.document_ids)
+        for query, grades in self.qrels.items():
+            for document, grade in grades.items():
+                if document not in known or isinstance(grade, bool) or not isinstance(grade, int) or grade < 0:
+                    raise ValueError(
+                        f"RetrievalSet: query {query!r}: document {document!r} with grade {grade!r}: "
+                        "expected a known document and a whole number from 0 up"
+                    )
+
+    @property
+    def judgements(self) -> int:
+        """Number of judged pairs of query and document."""
+        return sum(map(len, self.qrels.values()))
+
+    @property
+    def published(self) -> dict[str, float]:
+        """MTEB's figures for all-MiniLM-L6-v2 on this set, in [0, 1]; empty if unknown."""
+        sizes = len(self.documents), len(self.queries), self.judgements
+        return dict(PUBLISHED.get((self.name.lower(), *sizes), {}))
+
+
+def read_retrieval(
+    folder: str | Path, split: str = "test", *, with_title: bool = True, grade_column: str | None = None
+) -> RetrievalSet:
+    r"""Read a folder in BEIR's layout.
+
+    ``corpus.jsonl`` (a document a line: ``_id``, ``text``, perhaps ``title``), ``queries.jsonl`` (``_id``, ``text``) and
+    ``qrels/SPLIT.tsv`` or ``qrels_SPLIT.tsv``, for "test" also ``qrels.tsv`` (query, document and grade under a
+    header), each plain or .gz. Queries without judgements in the split are left out, as in every published evaluation;
+    empty documents stay.
+
+    Parameters
+    ----------
+    folder : str or path
+        Its name becomes the set's.
+    split : str
+        Of the judgements.
+    with_title : bool
+        A document is ``title + " " + text`` (BEIR's and MTEB's protocol), or the text alone.
+    grade_column : str, optional
+        By default the first of `QRELS_COLUMNS` in the file.
+
+    Raises
+    ------
+    InputError
+        A ValueError with file and line: missing or empty files, fields that are not strings, repeated ids, judgements
+        of unknown queries or documents, grades that are not integers from 0. A lost judgement would change a score.
+
+    Notes
+    -----
+    **Source**: Thakur et al. 2021 (BEIR), ``beir.datasets.data_loader.GenericDataLoader``; MTEB joins title and text in
+    the same way.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "corpus.jsonl").write_text('{"_id": "d1", "title": "Soup", "text": "Boil it."}')
+    >>> _ = (folder / "queries.jsonl").write_text('{"_id": "q1", "text": "how?"}')
+    >>> _ = (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t2")
+    >>> found = read_retrieval(folder)
+    >>> found.documents, found.qrels, found.source
+    (('Soup Boil it.',), {'q1': {'d1': 2}}, "qrels.tsv, grade column 'score'")
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder with corpus.jsonl, queries.jsonl and qrels")
+    corpus = _read_texts(folder, "corpus.jsonl")
+    queries = {name: text for name, (text, _) in _read_texts(folder, "queries.jsonl").items()}
+    documents = {name: f"{title} {text}".strip() if with_title else text for name, (text, title) in corpus.items()}
+    names = [f"qrels/{split}.tsv", f"qrels_{split}.tsv", *(["qrels.tsv"] if split == "test" else [])]
+    table = read_table(_find(folder, names))
+    query_column, document_column = (table.find(kind, usual=QRELS_COLUMNS[kind]) for kind in ("query", "document"))
+    grade_column = table.find("grade", grade_column, QRELS_COLUMNS["grade"])
+    qrels: dict[str, dict[str, int]] = {}
+    for line, (query, document, said) in table.pick([query_column, document_column, grade_column]):
+        where = table.where(line)
+        for kind, name, known in (("query", query, queries), ("document", document, documents)):
+            if name not in known:
+                raise InputError(f"{where}: judges the {kind} {name!r}, which does not exist; do the files match?")
+        if document in qrels.setdefault(query, {}):
+            raise InputError(f"{where}: query {query!r} and document {document!r} are judged twice")
+        grade = checked_number(said, f"the grade in column {grade_column!r}", where)
+        if grade < 0 or grade != int(grade):
+            raise InputError(f"{where}: a grade must be a whole number from 0 (not relevant) up, got {said!r}")
+        qrels[query][document] = int(grade)
+    judged = {name: text for name, text in queries.items() if name in qrels}
+    return RetrievalSet(
+        name=folder.resolve().name,
+        document_ids=tuple(documents),
+        documents=tuple(documents.values()),
+        query_ids=tuple(judged),
+        queries=tuple(judged.values()),
+        qrels=qrels,
+        source=f"{Path(table.name).relative_to(folder).as_posix()}, grade column {grade_column!r}",
+        with_title=with_title,
+        titles_repeated=sum(bool(title) and text.startswith(title) for text, title in corpus.values()),
+        queries_left_out=len(queries) - len(judged),
+    )
+
+
+def _find(folder: Path, names: list[str]) -> Path:
+    """The first file that exists, plain or compressed."""
+    for name in names:
+        for file in (folder / name, folder / f"{name}.gz"):
+            if file.is_file():
+                return file
+    raise InputError(f"{folder}: no {' and no '.join(names)} (nor .gz); does the folder have BEIR's layout?")
+
+
+def _read_texts(folder: Path, name: str) -> dict[str, tuple[str, str]]:
+    """Read (text, title) by id; a number as id counts as its digits, because a TSV cannot tell them apart."""
+    table = read_table(_find(folder, [name]))
+    texts: dict[str, tuple[str, str]] = {}
+    for line, (said, text, title) in table.pick(["_id", "text", "title"], optional={"title": ""}):
+        where = table.where(line)
+        key = str(said) if isinstance(said, int) and not isinstance(said, bool) else said
+        if not isinstance(key, str) or not key or key in texts:
+            twice = "occurs twice" if key in texts else "must be a non-empty string or a whole number"
+            raise InputError(f"{where}: the id {said!r} {twice}")
+        texts[key] = checked_text(text, "text", where), checked_text(title or "", "title", where)  # null: no title
+    if not texts:
+        raise InputError(f"{table.name}: empty; expected one JSON object per line")
+    return texts
+
+
+# --------------------------------------------------------------------------------------------------- evaluation
 
 
 @dataclass(frozen=True)
@@ -67,24 +426,20 @@ class Cut:
     texts_cut: int
     tokens: int  # of the whole texts
     tokens_lost: int
-
-    @property
-    def share_lost(self) -> float:
-        """Share of tokens lost, in [0, 1]."""
-        return self.tokens_lost / self.tokens if self.tokens else 0.0
+    share_lost: float  # in [0, 1]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RetrievalResult:
     """A model's measures on a set, query by query."""
 
     retrieval_set: RetrievalSet
-    similarity_fn_name: str
     max_seq_length: int
-    documents_cut: Cut
+    documents_cut: Cut  # by that limit
     queries_cut: Cut
+    vectors: int  # of documents: more of them than documents where each chunk has its own
     ranked: Array  # (Q, R) indices of the documents found, best first
-    measures: Mapping[str, Array]  # each (Q,)
+    measures: Mapping[str, Array]  # each (Q,), in [0, 1], under the names of `MEASURES`
 
     def estimates(self) -> dict[str, Estimate]:
         """Each measure's mean and 95 % bootstrap interval."""
@@ -97,6 +452,8 @@ def evaluate_retrieval(
     *,
     query_prompt: str | None = None,
     document_prompt: str | None = None,
+    chunk_tokens: int | None = None,
+    composition: str = "weighted_mean",
     show_progress_bar: bool = False,
 ) -> RetrievalResult:
     """Embed a set's queries and documents, rank all documents for each query, and measure the rankings.
@@ -108,6 +465,11 @@ def evaluate_retrieval(
         From `read_retrieval`.
     query_prompt, document_prompt : str, optional
         Text before every query or document; by default the model's own default prompt.
+    chunk_tokens : int, optional
+        Read documents whole, in chunks of at most so many tokens; by default they are cut at the model's limit.
+    composition : str
+        How the vectors of a document's chunks become one, as in ``encode``; or "best": each chunk keeps its own, and a
+        document scores as its best one ("MaxP").
     show_progress_bar : bool
         On stderr.
 
@@ -120,108 +482,69 @@ def evaluate_retrieval(
     -----
     **Source**: Thakur et al. 2021 (BEIR), ``beir.retrieval.evaluation.EvaluateRetrieval`` with exact search;
     ``mteb.evaluate``, task type Retrieval; ``sentence_transformers.evaluation.InformationRetrievalEvaluator``, which
-    leaves the order of ties open and takes only binary judgements.
+    leaves the order of ties open and takes only binary judgements. MaxP: Dai & Callan 2019 (SIGIR), section 3.
 
     Examples
     --------
-    >>> from minisbert import SentenceEncoder
     >>> documents = "Knead flour, water and yeast.", "Ask the airline for another flight."
     >>> cooking = RetrievalSet("two", ("d1", "d2"), documents, ("q",), ("How do I bake bread?",), {"q": {"d1": 1}})
     >>> result = evaluate_retrieval(SentenceEncoder(), cooking)
     >>> result.measures["Recall@1"], result.documents_cut.texts_cut
     (array([1.]), 0)
     """
-    embedded, cuts = [], []
-    for texts, prompt in ((retrieval_set.queries, query_prompt), (retrieval_set.documents, document_prompt)):
-        cuts.append(count_cut(encoder, texts, prompt)[0])
-        embedded.append(encoder.encode(texts, prompt=prompt, overflow="truncate", show_progress_bar=show_progress_bar))
-    ranked = search(encoder, embedded[0], embedded[1], retrieval_set.document_ids)
+    texts, shown = retrieval_set.documents, {"show_progress_bar": show_progress_bar}
+    owners = np.arange(len(texts))  # (C,) whose vector each row is
+    if chunk_tokens is None:
+        embedded = encoder.encode(texts, prompt=document_prompt, overflow="truncate", **shown)  # (M, D)
+    elif composition == "best":
+        prompted = [(document_prompt or "") + text for text in texts]
+        found = encoder.encode_chunks(prompted, chunk_tokens=chunk_tokens, **shown)
+        embedded = np.concatenate([one.embeddings for one in found])  # (C, D)
+        owners = np.repeat(owners, [len(one.chunks) for one in found])
+    else:
+        how = {"overflow": "chunk", "chunk_tokens": chunk_tokens, "composition": composition}
+        embedded = encoder.encode(texts, prompt=document_prompt, **how, **shown)
+    queries = encoder.encode(retrieval_set.queries, prompt=query_prompt, overflow="truncate", **shown)  # (Q, D)
+    ranked = _rank(queries, embedded, owners, retrieval_set.document_ids, encoder.similarity_fn_name)
     return RetrievalResult(
         retrieval_set=retrieval_set,
-        similarity_fn_name=encoder.model.similarity_fn_name,
         max_seq_length=encoder.max_seq_length,
-        documents_cut=cuts[1],
-        queries_cut=cuts[0],
+        documents_cut=_count_cut(encoder, texts, document_prompt),
+        queries_cut=_count_cut(encoder, retrieval_set.queries, query_prompt),
+        vectors=len(embedded),
         ranked=ranked,
-        measures=measure(ranked, retrieval_set),
+        measures=_measure(ranked, retrieval_set),
     )
 
 
-def count_cut(encoder: SentenceEncoder, texts: Sequence[str], prompt: str | None = None) -> tuple[Cut, Array]:
-    """Count the tokens that the encoder's limit cuts off in all and of each text (B,); a prompt takes room too.
-
-    >>> from minisbert import SentenceEncoder
-    >>> encoder = SentenceEncoder(max_seq_length=4)
-    >>> count_cut(encoder, ["i love soup", "soup"])
-    (Cut(texts=2, texts_cut=1, tokens=4, tokens_lost=1), array([1, 0]))
-    """
+def _count_cut(encoder: SentenceEncoder, texts: Sequence[str], prompt: str | None) -> Cut:
+    """Count the tokens that the encoder's limit cuts off; a prompt takes room, too."""
     tokens = encoder.tokenize([(prompt or "") + text for text in texts], overflow="truncate")
     lost = int(tokens.lost.sum())
-    kept = int(tokens.lengths.sum()) - len(texts) * encoder.model.tokenizer.special_count
-    return Cut(len(texts), int(np.count_nonzero(tokens.lost)), kept + lost, lost), tokens.lost
+    whole = int(tokens.lengths.sum()) - len(texts) * encoder.model.tokenizer.special_count + lost
+    return Cut(len(texts), int(np.count_nonzero(tokens.lost)), whole, lost, lost / whole if whole else 0.0)
 
 
-def search(
-    encoder: SentenceEncoder,
-    query_embeddings: Array,
-    document_embeddings: Array,
-    document_ids: Sequence[str],
-    *,
-    first_chunks: Array | None = None,
-    top_k: int = TOP_K,
-) -> Array:
-    """The best ``R = min(top_k, M)`` documents of each query by the model's own similarity, exact.
+def _rank(queries: Array, embedded: Array, owners: Array, ids: Sequence[str], similarity_fn_name: str) -> Array:
+    """The 100 best documents of each query; ties by id, descending: (Q, D), (C, D), (C,) -> (Q, R).
 
-    (Q, D), (M, D) -> (Q, R)
-
-    ``document_ids`` order ties (``ranking.py``). With ``first_chunks`` (M,), the rows where each document's chunks
-    begin, the embeddings are (C, D), and a document's score is that of its best chunk ("max-sim").
-
-    **Source**: ``sentence_transformers.util.semantic_search``.
-
-    >>> from minisbert import SentenceEncoder
-    >>> east, north = [1.0, 0.0], [0.0, 1.0]
-    >>> chunks = np.array([north, east, [0.6, 0.8]])  # two of the first document, one of the second
-    >>> search(SentenceEncoder(), np.array([east]), chunks, ["d1", "d2"], first_chunks=np.array([0, 2]))
-    array([[0, 1]])
+    The ``R m`` best chunks are of at least R documents if none has more than m, and each of these is there by its best.
     """
-    rows = len(document_ids) if first_chunks is None else len(first_chunks)
-    if len(document_ids) != rows or (first_chunks is None and len(document_embeddings) != rows):
-        raise ValueError(
-            f"search: {len(document_ids)} document ids for {len(document_embeddings)} rows of embeddings"
-            + ("" if first_chunks is None else f" and {rows} first chunks")
-        )
-    ties = ranking.id_order(document_ids)
-    size = max(1, _BLOCK_SCORES // max(1, len(document_embeddings)))
-    found = [np.empty((0, min(top_k, rows)), np.intp)]
-    for start in range(0, len(query_embeddings), size):
-        scores = encoder.similarity(query_embeddings[start : start + size], document_embeddings)
-        if first_chunks is not None:
-            scores = np.maximum.reduceat(scores, first_chunks, axis=1)
-        found.append(ranking.rank(scores, ties, top_k))
-    return np.concatenate(found)
+    by_id = sorted(range(len(ids)), key=ids.__getitem__, reverse=True)  # by code point, as C's strcmp
+    place = np.empty(len(ids), np.intp)
+    place[by_id] = np.arange(len(ids))
+    rows = np.argsort(place[owners], kind="stable")  # (C,) equal scores are found in this order
+    wanted = min(TOP_K, len(ids))
+    found, _ = search_arrays(queries, embedded[rows], wanted * int(np.bincount(owners).max()), similarity_fn_name)
+    return np.array([list(dict.fromkeys(owners[rows[one]]))[:wanted] for one in found], np.intp)
 
 
-def measure(ranked: Array, retrieval_set: RetrievalSet) -> dict[str, Array]:
-    """Measure rankings ``(Q, R)`` of document indices against a set's judgements: `MEASURES`, (Q,) each, in [0, 1].
-
-    >>> two = RetrievalSet("two", ("d1", "d2"), ("a", "b"), ("q",), ("?",), {"q": {"d2": 1}})
-    >>> measure(np.array([[0, 1]]), two)["MRR@10"]
-    array([0.5])
-    """
-    grades = np.zeros(ranked.shape)
+def _measure(ranked: Array, retrieval_set: RetrievalSet) -> dict[str, Array]:
+    """Measure rankings of document indices against a set's judgements: (Q, R) -> (Q,) each."""
+    grades = np.zeros(ranked.shape)  # (Q, R)
     judged = []
     for row, query in enumerate(retrieval_set.query_ids):
         qrels = retrieval_set.qrels[query]
         grades[row] = [qrels.get(retrieval_set.document_ids[i], 0) for i in ranked[row]]
         judged.append(np.array(list(qrels.values()), np.float64))
     return {name: function(grades, judged) for name, function in MEASURES.items()}
-
-
-def published_for(retrieval_set: RetrievalSet) -> dict[str, float]:
-    """MTEB's figures for all-MiniLM-L6-v2 on this set, in [0, 1]; empty if unknown.
-
-    **Source**: the results repository of MTEB, sentence-transformers/all-MiniLM-L6-v2.
-    """
-    sizes = len(retrieval_set.documents), len(retrieval_set.queries), retrieval_set.judgements
-    return dict(PUBLISHED.get((retrieval_set.name.lower(), *sizes), {}))

@@ -1,13 +1,14 @@
 """Semantic textual similarity: does the model rank sentence pairs as people do?
 
 A set is pairs of sentences with human scores, such as 0 (unrelated) to 5 (the same). The model's similarities are
-correlated with them, times 100.
+correlated with them, times 100. Pearson asks how close the relation is to a straight line; Spearman only whether both
+rank the pairs alike, which is what a model is used for and what the field's tables report.
 
 **Protocol.** One correlation over all pairs of a set ("all" in the literature), as in Reimers & Gurevych 2019 and MTEB.
 A set of several parts, such as the five of STS12, is pooled; the mean of the parts' correlations is another number. The
 scale of the scores does not matter, so they are never rescaled.
 
-Letters: ``B`` pairs, ``D`` width of a vector.
+Letters: ``B`` pairs, ``M`` distinct sentences, ``N`` tokens in the strip, ``D`` width of a vector, ``L`` layers.
 """
 
 from __future__ import annotations
@@ -19,10 +20,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from minisbert.checks import each_text
-from minisbert.evaluation.correlation import pearson, spearman
+from minisbert.encoder import SentenceEncoder
 from minisbert.model import Array
+from minisbert.model.bert import embed, layer
+from minisbert.model.pooling import POOLINGS, Pooling
+from minisbert.parallel import make_batches, threads, work_through
 from minisbert.similarity import (
     pairwise_angular_distance,
     pairwise_cos_sim,
@@ -30,20 +35,152 @@ from minisbert.similarity import (
     pairwise_euclidean_sim,
     pairwise_manhattan_sim,
 )
-from minisbert.tables import InputError, checked_number, checked_text, read_names, read_records
+from minisbert.tables import InputError, checked_number, checked_text, read_table
 
 PROTOCOL = "one correlation over all pairs of a set, x 100; each distinct sentence is encoded once"
 """Printed below every table."""
 
-SYNONYMS = {
-    "score": ("score", "similarity_score", "relatedness_score", "label"),
-    "sentence1": ("sentence1", "sentence_A", "text1"),
-    "sentence2": ("sentence2", "sentence_B", "text2"),
-}
-"""Default column names: the first one that a file has."""
-
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan", "angular")
 """Correlated with the scores; distances are negated, so that larger is closer."""
+
+_ROUNDING = 1e-6  # cosines of float32 vectors within this are equal
+
+
+# ------------------------------------------------------------------------------------------------- correlations
+
+
+def pearson(x: ArrayLike, y: ArrayLike) -> float:
+    """Pearson's correlation: how close the points (x, y) come to a straight line.
+
+    ``r = sum_i (x_i - mean(x)) (y_i - mean(y)) / (|x - mean(x)| |y - mean(y)|)``, the cosine of the centred lists
+
+    Parameters
+    ----------
+    x, y : array_like, shape (B,)
+        Finite numbers, at least 2, not all the same.
+
+    Returns
+    -------
+    float
+        In [-1, 1]: 1 rising line, 0 no linear relation, -1 falling line.
+
+    Raises
+    ------
+    ValueError
+        For unequal lengths, fewer than 2 numbers, NaN or Inf, and a constant list: the formula divides by the spread.
+
+    Notes
+    -----
+    **Source**: Pearson 1895; ``scipy.stats.pearsonr(x, y).statistic``. The lists are first scaled by their largest
+    entry, so that entries of any size are safe, and centred twice, which removes the mean's rounding.
+
+    Examples
+    --------
+    >>> round(pearson([1, 2, 3, 4], [1, 3, 2, 4]), 12)
+    0.8
+    """
+    left, right = _two_lists("pearson", x, y)
+    return _cosine_of_centred(left, right)
+
+
+def spearman(x: ArrayLike, y: ArrayLike) -> float:
+    """Spearman's correlation: how similarly two lists rank their members.
+
+    ``rho = pearson(rank(x), rank(y))``, with :func:`rank`'s average ranks for ties
+
+    No increasing function of a list changes it. The textbook's ``1 - 6 sum d^2 / (B^3 - B)`` is wrong with ties, and
+    gold scores are full of ties.
+
+    Parameters
+    ----------
+    x, y : array_like, shape (B,)
+        As in `pearson`, as are errors.
+
+    Returns
+    -------
+    float
+        In [-1, 1]: 1 same order, -1 reversed.
+
+    Notes
+    -----
+    **Source**: Spearman 1904; ``scipy.stats.spearmanr(x, y).statistic``. Reimers & Gurevych 2019, section 4, and MTEB
+    report it for the cosine, times 100.
+
+    Examples
+    --------
+    >>> spearman([1, 2, 3], [10, 100, 1000])
+    1.0
+    >>> round(spearman([1, 2, 2, 3], [1, 2, 3, 4]), 6)  # ranks 1, 2.5, 2.5, 4
+    0.948683
+    """
+    left, right = _two_lists("spearman", x, y)
+    return _cosine_of_centred(rank(left), rank(right))
+
+
+def rank(x: ArrayLike) -> Array:
+    """Ranks from 1, the smallest, to B; ties share the average of their ranks.
+
+    (B,) -> (B,)
+
+    **Source**: ``scipy.stats.rankdata(x, method="average")``.
+
+    >>> rank([30, 10, 20, 20])
+    array([4. , 1. , 2.5, 2.5])
+    """
+    numbers = _as_numbers("rank", "x", x)
+    _, place, count = np.unique(numbers, return_inverse=True, return_counts=True)
+    last = np.cumsum(count)  # the highest rank in each group of ties
+    return (last - (count - 1) / 2)[place]
+
+
+def _cosine_of_centred(x: Array, y: Array) -> float:
+    """Pearson's formula."""
+    left, right = _centred(x), _centred(y)
+    r = float(left @ right) / math.sqrt(float(left @ left) * float(right @ right))
+    return min(1.0, max(-1.0, r))  # rounding may give 1.0000000000000002
+
+
+def _centred(x: Array) -> Array:
+    """Scale to entries of at most 1, and subtract the mean."""
+    scaled = x / np.abs(x).max()
+    once = scaled - scaled.mean()
+    twice = once - once.mean()
+    return twice / np.abs(twice).max()  # or squares of tiny differences would underflow
+
+
+def _two_lists(function: str, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
+    """Both lists as float64 (B,); raise if they have no correlation."""
+    left, right = _as_numbers(function, "x", x), _as_numbers(function, "y", y)
+    if len(left) != len(right) or len(left) < 2:
+        raise ValueError(
+            f"{function}: x (B,) and y (B,) must have the same length, at least 2, got {len(left):,} and "
+            f"{len(right):,}; does one of them lack a row, or include the header?"
+        )
+    for name, numbers in (("x", left), ("y", right)):
+        if numbers.min() == numbers.max():
+            raise ValueError(
+                f"{function}: no correlation exists, because {name} is constant: all {len(numbers):,} numbers are "
+                f"{numbers[0]:g}, and the formula divides by their spread; is it the right column?"
+            )
+    return left, right
+
+
+def _as_numbers(function: str, name: str, x: ArrayLike) -> Array:
+    """A list as float64 (B,), all finite."""
+    given = np.asarray(x, dtype=None if np.shape(x) else object)
+    if given.ndim != 1 or given.dtype.kind not in "fiub":
+        raise ValueError(
+            f"{function}: {name} must be (B,) real numbers, got an array of shape {given.shape} and dtype {given.dtype}"
+        )
+    numbers: Array = given.astype(np.float64)
+    if len(bad := np.flatnonzero(~np.isfinite(numbers))):
+        raise ValueError(
+            f"{function}: {name} must be finite, but {len(bad):,} of {len(numbers):,} numbers are NaN or Inf, the "
+            f"first at index {bad[0]}; a missing score often becomes NaN: drop its row"
+        )
+    return numbers
+
+# --------------------------------------------------------------------------------------------------------- sets
 
 
 class Encodes(Protocol):
@@ -78,7 +215,7 @@ class StsPairs:
                 f"{counts[1]:,} and {counts[2]:,}"
             )
         try:
-            pearson(self.scores, self.scores)  # raises if no correlation exists, before hours of work
+            _two_lists("scores", self.scores, self.scores)  # raises before hours of work
         except ValueError as error:
             raise ValueError(f"{self.name}: the scores: {error}") from None
 
@@ -101,26 +238,22 @@ def read_sts(
     name: str | None = None,
     columns: Sequence[str] | None = None,
     scale: tuple[float, float] | None = None,
-    input_format: str | None = None,
-    has_header: bool = True,
+    **reading: Any,
 ) -> StsPairs:
     r"""Read pairs of sentences and their scores from a file, or from several that form one set.
 
     Parameters
     ----------
     files : str, path, or sequence of them
-        TSV (no quoting), CSV or JSONL, plain or .gz. Several are concatenated.
+        Several are concatenated.
     name : str, optional
         By default the first file's.
     columns : sequence of three str, optional
-        Score, first and second sentence: names, or numbers from "1". By default the first of :data:`SYNONYMS` in a
-        file.
+        Score, first and second sentence: names, or numbers from "1". By default the usual names.
     scale : (low, high), optional
         A score outside is an error: the usual sign of a wrong column.
-    input_format : {"csv", "tsv", "jsonl"}, optional
-        By default by the files' suffix.
-    has_header : bool
-        Without a header, ``columns`` must be numbers.
+    **reading
+        Of :func:`~minisbert.tables.read_table`: ``input_format``, ``delimiter``, ``quoting``, ``has_header``.
 
     Raises
     ------
@@ -144,58 +277,34 @@ def read_sts(
         raise ValueError("read_sts: no files given")
     if columns is not None and (isinstance(columns, str) or len(columns) != 3):
         raise ValueError(f"read_sts: columns must be three, score, first and second sentence; got {columns!r}")
-    if scale is not None and not -math.inf < scale[0] < scale[1] < math.inf:
-        raise ValueError(f"read_sts: scale must be (low, high) with low < high, got {scale!r}")
-    scores: list[float] = []
-    sentences: tuple[list[str], list[str]] = ([], [])
+    rows: list[tuple[float, str, str]] = []
     for file in listed:
-        chosen = tuple(columns) if columns is not None else _find_columns(file, input_format, has_header)
-        before = len(scores)
-        records = read_records(file, chosen, input_format=input_format, has_header=has_header)
-        for line, (score, *texts) in records:
-            where = f"{file}, line {line}"
-            scores.append(_checked_score(score, chosen[0], scale, where))
-            for column, text, side in zip(chosen[1:], texts, sentences, strict=True):
-                side.append(_checked_sentence(text, column, where))
-        if len(scores) == before:
+        table = read_table(file, **reading)
+        hint = "give the columns of score, first and second sentence"
+        asked = columns or (None, None, None)
+        usual = [("score", "similarity_score", "relatedness_score", "label"), (), ()]
+        meanings = ("score", "sentence1", "sentence2")
+        chosen = [table.find(m, a, u, hint) for m, a, u in zip(meanings, asked, usual, strict=True)]
+        before = len(rows)
+        for line, (said, *texts) in table.pick(chosen):
+            where = table.where(line)
+            score = checked_number(said, f"the score in column {chosen[0]!r}", where)
+            if scale is not None and not scale[0] <= score <= scale[1]:
+                raise InputError(
+                    f"{where}: the score {score:g} is outside the scale from {scale[0]:g} to {scale[1]:g}; "
+                    f"are the column {chosen[0]!r} and the scale right?"
+                )
+            for column, text in zip(chosen[1:], texts, strict=True):
+                if not checked_text(text, column, where).strip():
+                    raise InputError(f"{where}: the sentence in column {column!r} is empty; fix or drop this row")
+            rows.append((score, *texts))
+        if len(rows) == before:
             raise InputError(f"{file}: no pairs of sentences: the file has no rows")
-    return StsPairs(name or Path(listed[0]).name, *sentences, np.array(scores))
+    scores, sentences1, sentences2 = zip(*rows, strict=True)
+    return StsPairs(name or Path(listed[0]).name, sentences1, sentences2, np.array(scores))
 
 
-def _find_columns(file: str | Path, input_format: str | None, has_header: bool) -> tuple[str, ...]:
-    """Find the columns by their usual names."""
-    if not has_header:
-        raise ValueError(
-            f"{file}: without a header row, give the columns of score, first and second sentence by number"
-        )
-    names = read_names(file, input_format)
-    # without any names, read_records has the better message
-    found = [next((n for n in usual if n in names), None if names else usual[0]) for usual in SYNONYMS.values()]
-    for column, (meaning, usual) in zip(found, SYNONYMS.items(), strict=True):
-        if column is None:
-            raise InputError(
-                f"{file}: no column for the {meaning}: looked for {', '.join(usual)}; there are "
-                f"{', '.join(f'{n!r:.40}' for n in names)}; give the columns of score, first and second sentence"
-            )
-    return tuple(column for column in found if column is not None)
-
-
-def _checked_score(score: object, column: str, scale: tuple[float, float] | None, where: str) -> float:
-    """A score as a number on the scale."""
-    value = checked_number(score, f"the score in column {column!r}", where)
-    if scale is not None and not scale[0] <= value <= scale[1]:
-        raise InputError(
-            f"{where}: the score {value:g} is outside the scale from {scale[0]:g} to {scale[1]:g}; "
-            f"are the column {column!r} and the scale right?"
-        )
-    return value
-
-
-def _checked_sentence(text: object, column: str, where: str) -> str:
-    sentence = checked_text(text, column, where)
-    if not sentence.strip():
-        raise InputError(f"{where}: the sentence in column {column!r} is empty; fix or drop this row")
-    return sentence
+# --------------------------------------------------------------------------------------------------- evaluation
 
 
 def evaluate_sts(encoder: Encodes, pairs: StsPairs, **options: Any) -> StsResult:
@@ -234,41 +343,33 @@ def evaluate_sts(encoder: Encodes, pairs: StsPairs, **options: Any) -> StsResult
     >>> round(evaluate_sts(Letters(), pairs).spearman["cosine"], 1)
     100.0
     """
-    distinct = list(dict.fromkeys([*pairs.sentences1, *pairs.sentences2]))
-    row = {sentence: i for i, sentence in enumerate(distinct)}
+    distinct, left, right = _distinct(pairs)
     vectors = np.asarray(encoder.encode(distinct, **options), dtype=np.float64)  # (M, D)
     if vectors.ndim != 2 or len(vectors) != len(distinct):
         raise ValueError(
             f"evaluate_sts: encode must return one vector per text, ({len(distinct)}, D), got {vectors.shape}"
         )
-    similarities = pair_similarities(
-        vectors[[row[sentence] for sentence in pairs.sentences1]],
-        vectors[[row[sentence] for sentence in pairs.sentences2]],
-    )
-    correlations: dict[str, dict[str, float]] = {"spearman": {}, "pearson": {}}
-    for name, values in similarities.items():
-        try:
-            correlations["spearman"][name] = 100 * spearman(values, pairs.scores)
-            correlations["pearson"][name] = 100 * pearson(values, pairs.scores)
-        except ValueError as error:
-            raise ValueError(f"{pairs.name}, {name} similarity: {error}") from None
-    return StsResult(pairs.name, len(pairs.scores), len(distinct), correlations["spearman"], correlations["pearson"])
-
-
-def pair_similarities(a: Array, b: Array) -> dict[str, Array]:
-    """Every similarity of `SIMILARITIES` between row i of a and row i of b, larger is closer.
-
-    >>> found = pair_similarities(np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]))
-    >>> {name: round(float(values[0]), 3) for name, values in found.items()}
-    {'cosine': 0.0, 'dot': 0.0, 'euclidean': -1.414, 'manhattan': -2.0, 'angular': -0.5}
-    """
-    return {
+    a, b = vectors[left], vectors[right]  # (B, D)
+    similarities = {
         "cosine": pair_cosines(a, b),
         "dot": pairwise_dot_score(a, b),
         "euclidean": pairwise_euclidean_sim(a, b),
         "manhattan": pairwise_manhattan_sim(a, b),
         "angular": -pairwise_angular_distance(a, b),
-    }
+    }  # (B,) each
+    try:
+        ranked = {name: 100 * spearman(values, pairs.scores) for name, values in similarities.items()}
+        linear = {name: 100 * pearson(values, pairs.scores) for name, values in similarities.items()}
+    except ValueError as error:
+        raise ValueError(f"{pairs.name}: the similarities: {error}") from None
+    return StsResult(pairs.name, len(pairs.scores), len(distinct), ranked, linear)
+
+
+def _distinct(pairs: StsPairs) -> tuple[list[str], Array, Array]:
+    """The distinct sentences (M,), and which of them are the first and second of each pair: (B,), (B,)."""
+    distinct = list(dict.fromkeys([*pairs.sentences1, *pairs.sentences2]))
+    row = {sentence: i for i, sentence in enumerate(distinct)}
+    return distinct, *(np.array([row[s] for s in side]) for side in (pairs.sentences1, pairs.sentences2))
 
 
 def pair_cosines(a: Array, b: Array) -> Array:
@@ -280,3 +381,73 @@ def pair_cosines(a: Array, b: Array) -> Array:
     that are equal.
     """
     return np.where(np.all(a == b, axis=1), 1.0, pairwise_cos_sim(a, b))
+
+
+# ------------------------------------------------------------------------------------------------------- layers
+
+
+@dataclass(frozen=True, eq=False)
+class LayerScores:
+    """Spearman x 100 of the cosine by layer and pooling; NaN where no correlation exists."""
+
+    name: str
+    pairs: int
+    poolings: tuple[str, ...]
+    values: Array  # (L + 1, len(poolings)) float64
+    own: tuple[int, int] | None  # the model's own layer and pooling; None for a concatenation
+
+
+def layer_scores(
+    encoder: SentenceEncoder,
+    pairs: StsPairs,
+    *,
+    num_threads: int | None = None,
+    progress: Callable[[int], object] | None = None,
+) -> LayerScores:
+    """Score every hidden state under every pooling; ``progress`` receives the number of texts done, batch by batch.
+
+    NaN where all pairs have the same similarity: ``cls`` of layer 0, because [CLS] at position 0 is the same vector in
+    every text before attention. ``mean`` and ``mean_sqrt_len_tokens`` are equal: they differ in length only.
+
+    **Source**: Reimers & Gurevych 2019, section 6 (poolings); ``BertModel(..., output_hidden_states=True)`` with
+    ``sentence_transformers``' ``Pooling`` on each.
+
+    >>> texts = ["a cat sleeps", "stocks fell", "he cooks rice"], ["the cat is asleep", "shares lost", "a dog barks"]
+    >>> found = layer_scores(SentenceEncoder(), StsPairs("tiny", *texts, np.array([5.0, 4.0, 0.0])))
+    >>> found.values.shape, found.own
+    ((7, 6), (6, 2))
+    """
+    distinct, left, right = _distinct(pairs)
+    model = encoder.model
+    prefix = model.prompts[model.default_prompt_name] if model.default_prompt_name is not None else ""
+    tokens = encoder.tokenize(prefix + text for text in distinct)
+    ids, lengths = tokens.split(), tokens.lengths
+    shape = (len(model.params.layers) + 1, len(POOLINGS), len(distinct), model.config.hidden_size)
+    pooled = np.empty(shape, encoder.dtype)
+
+    def work(batch: Array) -> None:
+        strip, of = np.concatenate([ids[i] for i in batch]), lengths[batch]
+        hidden = embed(strip, of, model.params.embeddings, model.config.layer_norm_eps).output  # (N, D)
+        for place in range(len(pooled)):
+            if place:
+                hidden = layer(hidden, of, model.params.layers[place - 1], model.config).output  # (N, D)
+            for i, (pooling, _) in enumerate(POOLINGS.values()):
+                pooled[place, i, batch] = pooling(hidden, of)  # only one vector a text, layer and pooling is held
+
+    num_threads = num_threads or threads.usable()
+    for batch, _ in work_through(make_batches(lengths, None, num_threads), work, num_threads):
+        if progress is not None:
+            progress(len(batch))
+    values = np.full(pooled.shape[:2], np.nan)  # (L + 1, P)
+    for i, j in np.ndindex(values.shape):
+        cosines = pair_cosines(*(pooled[i, j, side].astype(np.float64) for side in (left, right)))  # (B,)
+        if np.ptp(cosines) > _ROUNDING:
+            values[i, j] = 100 * spearman(cosines, pairs.scores)
+    if np.isnan(values).all():
+        raise ValueError(
+            f"{pairs.name}: no correlation exists in any layer: all {len(pairs.scores):,} pairs have the same "
+            "similarity; are both sentences of every pair identical?"
+        )
+    modes = next((module.modes for module in model.modules if isinstance(module, Pooling)), ())
+    own = (len(model.params.layers), list(POOLINGS).index(modes[0])) if len(modes) == 1 else None
+    return LayerScores(pairs.name, len(pairs.scores), tuple(POOLINGS), values, own)

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minisbert.evaluation.classification import LabelledTexts
-from minisbert.evaluation.correlation import rank
+from minisbert.evaluation.sts import rank
 from minisbert.evaluation.measures import Estimate
 from minisbert.model import Array
 from minisbert.search.router import Router, best_routes, centroids

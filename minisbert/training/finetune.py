@@ -25,8 +25,7 @@ from safetensors import SafetensorError, safe_open
 
 from minisbert.encoder import BLOCK_TEXTS, SentenceEncoder
 from minisbert.evaluation.published import find_sets
-from minisbert.evaluation.retrieval import evaluate_retrieval
-from minisbert.evaluation.retrieval_set import RetrievalSet, read_retrieval
+from minisbert.evaluation.retrieval import RetrievalSet, evaluate_retrieval, read_retrieval
 from minisbert.evaluation.sts import StsPairs, evaluate_sts, read_sts
 from minisbert.files import written_whole
 from minisbert.model import Array
@@ -301,7 +300,7 @@ def read_dev(path: Path, columns: Sequence[str] | None = None) -> DevSet:
     Raises
     ------
     ValueError
-        As :func:`~minisbert.evaluation.sts.read_sts` and :func:`~minisbert.evaluation.retrieval_set.read_retrieval`.
+        As :func:`~minisbert.evaluation.sts.read_sts` and :func:`~minisbert.evaluation.retrieval.read_retrieval`.
 
     Examples
     --------
