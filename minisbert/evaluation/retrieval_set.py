@@ -214,6 +214,8 @@ def _read_qrels(
         if document in grades:
             raise InputError(f"{where}: query {query!r} and document {document!r} are judged twice")
         grades[document] = _grade(grade, column, where)
+    if not qrels:
+        raise InputError(f"{file}: empty; expected judgements, a row each")
     return qrels, column
 
 
