@@ -22,8 +22,7 @@ from minisbert import SentenceEncoder
 from minisbert.cli.demo_intents import gain, tune_with_seeds
 from minisbert.evaluation.classification import ClassificationResult, LabelledTexts
 from minisbert.evaluation.measures import bootstrap_mean, paired_difference
-from minisbert.evaluation.retrieval import evaluate_retrieval
-from minisbert.evaluation.retrieval_set import read_retrieval
+from minisbert.evaluation.retrieval import evaluate_retrieval, read_retrieval
 from minisbert.evaluation.sts import StsPairs, evaluate_sts
 from minisbert.model.bert import Dropout
 from minisbert.model.params import RowGradient

@@ -227,7 +227,7 @@ def test_compressed_files_ids_that_are_numbers_missing_titles_and_other_column_n
         ({"qrels": QRELS + "q1\td1\n"}, "test.tsv, line 6"),
         ({"corpus": [*CORPUS, CORPUS[0]]}, "corpus.jsonl, line 5"),
         ({"queries": [*QUERIES, QUERIES[0]]}, "queries.jsonl, line 4"),
-        ({"corpus": [{"_id": "d1"}]}, "corpus.jsonl, line 1"),
+        ({"corpus": [{"_id": "d1"}]}, "corpus.jsonl: no column 'text'"),
         ({"corpus": [{"_id": "d1", "text": None}]}, "corpus.jsonl, line 1"),
         ({"corpus": [{"_id": True, "text": "a"}]}, "corpus.jsonl, line 1"),
         ({"queries": '{"_id": "q1", "text": "a"\n'}, "queries.jsonl, line 1"),

@@ -97,7 +97,6 @@ def test_several_files_are_one_set(tmp_path):
         ("t.tsv", tsv([*PAIRS, ("nan", "a", "b")]), "line 5: the score in column 'score'"),
         ("t.tsv", tsv([("1_0", "a", "b"), *PAIRS]), "line 2: the score"),
         ("t.tsv", tsv([*PAIRS, ("5.1", "a", "b")]), "line 5: the score 5.1 is outside the scale"),
-        ("t.tsv", tsv([*PAIRS, ("1", " ", "b")]), "line 5: the sentence in column 'sentence1' is empty"),
         ("t.tsv", tsv([*PAIRS, ("1", "a")]), "line 5"),
         ("t.tsv", tsv(PAIRS, ("gold", "sentence1", "sentence2")), "no column for the score"),
         ("t.jsonl", '{"score": true, "sentence1": "a", "sentence2": "b"}', "line 1: the score"),
@@ -182,7 +181,7 @@ def test_equal_sentences_are_ties():
 
 def test_vectors_that_say_nothing_are_an_error():
     pairs = StsPairs("t", ["a", "b"], ["b", "c"], np.array([1.0, 2.0]))
-    with pytest.raises(ValueError, match=r"t, cosine similarity: .*no correlation exists, because x is constant"):
+    with pytest.raises(ValueError, match=r"t: the similarities: .*no correlation exists, because x is constant"):
         evaluate_sts(Table({"a": (1, 0), "b": (1, 0), "c": (1, 0)}), pairs)
     with pytest.raises(ValueError, match="one vector per text"):
         evaluate_sts(Table({"a": 1, "b": 1, "c": 1}), pairs)

@@ -92,11 +92,11 @@ def embed(
     source = _or_stdin(source)
     if target.file is None:
         options["total"] = source.count()
-        _to_stdout(choice.encoder(dtype), source.read_again(options["total"]), options)
+        _to_stdout(choice.encoder(dtype), (text for (text,) in source.rows_again(options["total"])), options)
         return
     with claim(target, resume) as job:
         options["total"] = source.count()
-        _to_file(job, choice.encoder(dtype), source.read_again(options["total"]), options)
+        _to_file(job, choice.encoder(dtype), (text for (text,) in source.rows_again(options["total"])), options)
 
 
 def _to_stdout(encoder: SentenceEncoder, texts: Iterator[str], options: dict[str, Any]) -> None:

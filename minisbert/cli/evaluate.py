@@ -14,6 +14,7 @@ import click
 
 from minisbert import __version__
 from minisbert.cli import LazyGroup
+from minisbert.cli.inputs import DIALECT_OPTIONS, dialect
 from minisbert.cli.options import TEXT, ModelChoice, decorate, json_option, model_options
 from minisbert.cli.outputs import Target, written_whole
 from minisbert.cli.retrieval_output import choose_file, columns, give, interval, result_options, signed
@@ -59,6 +60,7 @@ _pair_options = [
         help="Range of the scores; a score outside is an error.  [default: known for known sets, else not checked]",
     ),
     click.option("--no-header", is_flag=True, help="The files have no header row; columns are numbered from 1."),
+    *DIALECT_OPTIONS,
 ]
 
 
@@ -86,7 +88,7 @@ def _read_sets(paths: Sequence[Path], column_names: str | None, scale: str | Non
     sets = []
     for known, files in (one for path in paths for one in find_sets(path)):
         name, own = (str(files[0]), None) if known is None else (known.name, known.scale)
-        pairs = read_sts(files, name=name, columns=names, scale=limits or own, has_header=not no_header)
+        pairs = read_sts(files, name=name, columns=names, scale=limits or own, has_header=not no_header, **dialect())
         sets.append((known, pairs))
     return sets
 
@@ -379,7 +381,9 @@ def retrieval(
             told = [signed(gap.mean), f"{signed(gap.low)} to {signed(gap.high)}{mark}"]
             rows.append([name, f"{100 * estimate.mean:.2f}", interval(estimate), *told])
             measures[name] = {**estimate._asdict(), "difference": gap}
-        head = f"documents whole, in chunks of at most {chunk_tokens} tokens, {composition}: {chunked.vectors:,} vectors"
+        head = (
+            f"documents whole, in chunks of at most {chunk_tokens} tokens, {composition}: {chunked.vectors:,} vectors"
+        )
         lines += ["", f"{head}; difference: to the documents cut", *columns(rows)]
         chunks = {"chunk_tokens": chunk_tokens, "composition": composition, "vectors": chunked.vectors}
         whole["chunks"] = {**chunks, "measures": measures, "per_query": _per_query(chunked)}

@@ -1,7 +1,7 @@
 """Is a vector any good? Data sets with known answers, the measures of the field, and published figures.
 
-In reading order: ``sts`` (sentence pairs; correlations), ``published``, ``measures`` (labels; intervals), ``retrieval``,
-``classification`` (few labelled texts per class).
+In reading order: ``sts`` (sentence pairs; correlations), ``published``, ``measures`` (labels; intervals),
+``retrieval``, ``classification`` (few labelled texts per class).
 """
 
 from minisbert.evaluation.classification import evaluate_classification

@@ -27,8 +27,8 @@ PAPER_NOTE = (
 _TIES = "STS12: 79 of its pairs are equal to the model, and rounding decides their order: 72.365 to 72.371."
 _TEXTS = "STS13, STS14 and STS16 miss MTEB's figures by 0.003 to 0.011; why is not known."
 _BIOSSES = (
-    "BIOSSES circulates in two editions. Ours is the authors' own; on the other, with 17 of 200 sentences edited and one "
-    "score changed, this package gives 81.640, MTEB's figure."
+    "BIOSSES circulates in two editions. Ours is the authors' own; on the other, with 17 of 200 sentences edited and "
+    "one score changed, this package gives 81.640, MTEB's figure."
 )
 
 

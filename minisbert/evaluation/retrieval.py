@@ -28,6 +28,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -252,7 +253,10 @@ MEASURES: dict[str, Callable[[Array, Sequence[Array]], Array]] = {
     "nDCG@10": lambda ranked, judged: ndcg(ranked, judged, 10),
     "MAP@100": lambda ranked, judged: average_precision(ranked, judged, 100),
     "MRR@10": lambda ranked, judged: reciprocal_rank(ranked, 10),
-    **{f"Recall@{k}": lambda ranked, judged, k=k: recall(ranked, judged, k) for k in (1, 5, 10, 100)},
+    "Recall@1": lambda ranked, judged: recall(ranked, judged, 1),
+    "Recall@5": lambda ranked, judged: recall(ranked, judged, 5),
+    "Recall@10": lambda ranked, judged: recall(ranked, judged, 10),
+    "Recall@100": lambda ranked, judged: recall(ranked, judged, 100),
 }
 """Measures by their usual names; each takes ranked and judged grades."""
 
@@ -315,8 +319,8 @@ def read_retrieval(
 ) -> RetrievalSet:
     r"""Read a folder in BEIR's layout.
 
-    ``corpus.jsonl`` (a document a line: ``_id``, ``text``, perhaps ``title``), ``queries.jsonl`` (``_id``, ``text``) and
-    ``qrels/SPLIT.tsv`` or ``qrels_SPLIT.tsv``, for "test" also ``qrels.tsv`` (query, document and grade under a
+    ``corpus.jsonl`` (a document a line: ``_id``, ``text``, perhaps ``title``), ``queries.jsonl`` (``_id``, ``text``)
+    and ``qrels/SPLIT.tsv`` or ``qrels_SPLIT.tsv``, for "test" also ``qrels.tsv`` (query, document and grade under a
     header), each plain or .gz. Queries without judgements in the split are left out, as in every published evaluation;
     empty documents stay.
 
@@ -492,7 +496,8 @@ def evaluate_retrieval(
     >>> result.measures["Recall@1"], result.documents_cut.texts_cut
     (array([1.]), 0)
     """
-    texts, shown = retrieval_set.documents, {"show_progress_bar": show_progress_bar}
+    texts = retrieval_set.documents
+    shown: dict[str, Any] = {"show_progress_bar": show_progress_bar}
     owners = np.arange(len(texts))  # (C,) whose vector each row is
     if chunk_tokens is None:
         embedded = encoder.encode(texts, prompt=document_prompt, overflow="truncate", **shown)  # (M, D)
@@ -502,7 +507,7 @@ def evaluate_retrieval(
         embedded = np.concatenate([one.embeddings for one in found])  # (C, D)
         owners = np.repeat(owners, [len(one.chunks) for one in found])
     else:
-        how = {"overflow": "chunk", "chunk_tokens": chunk_tokens, "composition": composition}
+        how: dict[str, Any] = {"overflow": "chunk", "chunk_tokens": chunk_tokens, "composition": composition}
         embedded = encoder.encode(texts, prompt=document_prompt, **how, **shown)
     queries = encoder.encode(retrieval_set.queries, prompt=query_prompt, overflow="truncate", **shown)  # (Q, D)
     ranked = _rank(queries, embedded, owners, retrieval_set.document_ids, encoder.similarity_fn_name)

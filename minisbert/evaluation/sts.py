@@ -35,7 +35,7 @@ from minisbert.similarity import (
     pairwise_euclidean_sim,
     pairwise_manhattan_sim,
 )
-from minisbert.tables import InputError, checked_number, checked_text, read_table
+from minisbert.tables import MEANINGS, InputError, checked_number, read_table
 
 PROTOCOL = "one correlation over all pairs of a set, x 100; each distinct sentence is encoded once"
 """Printed below every table."""
@@ -180,6 +180,7 @@ def _as_numbers(function: str, name: str, x: ArrayLike) -> Array:
         )
     return numbers
 
+
 # --------------------------------------------------------------------------------------------------------- sets
 
 
@@ -245,7 +246,8 @@ def read_sts(
     Parameters
     ----------
     files : str, path, or sequence of them
-        Several are concatenated.
+        Tables that :func:`~minisbert.tables.read_table` reads; several are concatenated. Rows without a sentence are
+        skipped, and counted in a warning.
     name : str, optional
         By default the first file's.
     columns : sequence of three str, optional
@@ -258,8 +260,8 @@ def read_sts(
     Raises
     ------
     InputError
-        A ValueError that names file and line: a score that is not a number or off the scale, an empty sentence, rows of
-        unequal length, a missing column, no rows.
+        A ValueError that names file and line: a score that is not a number or off the scale, rows of unequal
+        length, a missing column, no rows.
     ValueError
         If all scores are the same.
 
@@ -277,27 +279,27 @@ def read_sts(
         raise ValueError("read_sts: no files given")
     if columns is not None and (isinstance(columns, str) or len(columns) != 3):
         raise ValueError(f"read_sts: columns must be three, score, first and second sentence; got {columns!r}")
+    if columns is None and not reading.get("has_header", True):
+        raise ValueError(
+            f"{listed[0]}: without a header row, give the columns of score, first and second sentence by number"
+        )
     rows: list[tuple[float, str, str]] = []
+    usual = {"score": (*MEANINGS["score"], "label"), "sentence1": (), "sentence2": ()}
     for file in listed:
         table = read_table(file, **reading)
-        hint = "give the columns of score, first and second sentence"
-        asked = columns or (None, None, None)
-        usual = [("score", "similarity_score", "relatedness_score", "label"), (), ()]
-        meanings = ("score", "sentence1", "sentence2")
-        chosen = [table.find(m, a, u, hint) for m, a, u in zip(meanings, asked, usual, strict=True)]
+        chosen = [
+            table.find(meaning, name, names, hint="give the columns of score, first and second sentence")
+            for (meaning, names), name in zip(usual.items(), columns or (None, None, None), strict=True)
+        ]
         before = len(rows)
-        for line, (said, *texts) in table.pick(chosen):
-            where = table.where(line)
-            score = checked_number(said, f"the score in column {chosen[0]!r}", where)
+        for line, (said, sentence1, sentence2) in table.pick(chosen, filled=chosen[1:]):
+            score = checked_number(said, f"the score in column {chosen[0]!r}", table.where(line))
             if scale is not None and not scale[0] <= score <= scale[1]:
                 raise InputError(
-                    f"{where}: the score {score:g} is outside the scale from {scale[0]:g} to {scale[1]:g}; "
+                    f"{table.where(line)}: the score {score:g} is outside the scale from {scale[0]:g} to {scale[1]:g}; "
                     f"are the column {chosen[0]!r} and the scale right?"
                 )
-            for column, text in zip(chosen[1:], texts, strict=True):
-                if not checked_text(text, column, where).strip():
-                    raise InputError(f"{where}: the sentence in column {column!r} is empty; fix or drop this row")
-            rows.append((score, *texts))
+            rows.append((score, sentence1, sentence2))
         if len(rows) == before:
             raise InputError(f"{file}: no pairs of sentences: the file has no rows")
     scores, sentences1, sentences2 = zip(*rows, strict=True)
@@ -369,7 +371,7 @@ def _distinct(pairs: StsPairs) -> tuple[list[str], Array, Array]:
     """The distinct sentences (M,), and which of them are the first and second of each pair: (B,), (B,)."""
     distinct = list(dict.fromkeys([*pairs.sentences1, *pairs.sentences2]))
     row = {sentence: i for i, sentence in enumerate(distinct)}
-    return distinct, *(np.array([row[s] for s in side]) for side in (pairs.sentences1, pairs.sentences2))
+    return distinct, np.array([row[s] for s in pairs.sentences1]), np.array([row[s] for s in pairs.sentences2])
 
 
 def pair_cosines(a: Array, b: Array) -> Array:

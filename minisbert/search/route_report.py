@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 
 from minisbert.evaluation.classification import LabelledTexts
-from minisbert.evaluation.sts import rank
 from minisbert.evaluation.measures import Estimate
+from minisbert.evaluation.sts import rank
 from minisbert.model import Array
 from minisbert.search.router import Router, best_routes, centroids
 from minisbert.similarity import SIMILARITIES
