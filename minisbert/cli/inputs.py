@@ -74,13 +74,13 @@ class TextSource:
         """Yield the texts."""
         return (text for text, *_ in self.rows())
 
-    def count(self) -> int | None:
+    def count(self, *more: str) -> int | None:
         """Count and check every row, keeping none; None for what can be read only once: stdin, a pipe."""
         self.check()
         file = Path(self.file or "")
         if self.file == "-" or file.is_fifo() or file.is_char_device():
             return None
-        return sum(1 for _ in self.rows())
+        return sum(1 for _ in self.rows(*more))
 
     def rows_again(self, count: int | None, *more: str) -> Iterator[tuple[str, ...]]:
         """Yield the rows after :meth:`count`, and raise if their number has changed."""
