@@ -592,6 +592,13 @@ def checked_text(value: object, field: str, where: str) -> str:
     return value
 
 
+def checked_id(value: object, field: str, where: str) -> str | int:
+    """Return an id, a string or a whole number, or raise an InputError."""
+    if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
+        raise InputError(f"{where}: the id in {field!r} must be a string or a whole number, got {value!r:.60}")
+    return value
+
+
 def checked_number(value: object, what: str, where: str) -> float:
     """A field as a finite number, from a number or its text."""
     number = math.nan

@@ -142,7 +142,7 @@ def read_part(part: Path) -> tuple[list[list[Any]], Array, tuple[int, ...]]:
     import numpy as np
 
     try:
-        with np.load(part, allow_pickle=False) as found:
+        with part.open("rb") as stream, np.load(stream, allow_pickle=False) as found:
             rows, vectors, cut = json.loads(found["rows"].tobytes()), found["vectors"], found["cut"].tolist()
         if len(rows) != len(vectors) or len(cut) != len(NOTHING_CUT):
             raise ValueError("its sizes do not agree")

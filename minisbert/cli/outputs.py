@@ -6,11 +6,11 @@ import json
 import math
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from hashlib import sha256
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -246,12 +246,12 @@ def progress(total: int | None, what: str = "texts", *, done: int = 0, every: fl
     >>> tell = progress(10, every=0)
     >>> tell(5)  # 5 of 10 texts, 12.5 a second, 1 s left
     """
-    began = said = time.monotonic()
+    began = said = monotonic()
     before = done
 
     def tell(done: int) -> None:
         nonlocal said
-        now = time.monotonic()
+        now = monotonic()
         if now - said < every or now == began:
             return
         said, rate = now, (done - before) / (now - began)
