@@ -59,21 +59,21 @@ class TextSource:
         """The column of the texts."""
         return table.find("text", self.column, hint="column='NAME' says which")
 
-    def rows(self, *id_column: str) -> Iterator[tuple[Any, ...]]:
-        """Yield each text, and its id where a column of ids is given."""
+    def rows(self, *id_column: str, filled: bool = False) -> Iterator[tuple[Any, ...]]:
+        """Yield each text, and its id where a column of ids is given; ``filled`` skips and counts empty texts."""
         self.check()
         if self.file is None:
             yield from ((text,) for text in self.arguments)
             return
         table = self.table()
         column = self.column_of(table)
-        for line, (text, *ids) in table.pick((column, *id_column)):
+        for line, (text, *ids) in table.pick((column, *id_column), filled=[column] if filled else []):
             where = table.where(line)
             yield (checked_text(text, column, where), *(checked_id(value, id_column[0], where) for value in ids))
 
-    def read(self) -> Iterator[str]:
-        """Yield the texts."""
-        return (text for text, *_ in self.rows())
+    def read(self, *, filled: bool = False) -> Iterator[str]:
+        """Yield the texts; ``filled`` skips the empty ones, and counts them in a warning."""
+        return (text for text, *_ in self.rows(filled=filled))
 
     def count(self, *id_column: str) -> int | None:
         """Count and check every row, keeping none; None for what can be read only once: stdin, a pipe."""
