@@ -427,7 +427,7 @@ def _find_delimiter(sample: list[Line], quoting: bool, name: str) -> str:
     """The delimiter that gives the first rows equally many fields, and more than one."""
     widths: dict[str, list[int]] = {}
     for delimiter in DELIMITERS:
-        lines = (line.replace("\r", " ") + "\n" for _, line in sample)
+        lines = (re.sub(r"[\r\n]", " ", line) + "\n" for _, line in sample)
         rows = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE)
         found = [len(row) for row in rows if row]
         if len(sample) == FIRST and len(found) > 1:
