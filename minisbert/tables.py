@@ -113,18 +113,22 @@ class Table:
         >>> table.column("text"), table.column("1")
         ('Text', 'id')
         """
-        if asked in self.columns:
-            return asked
-        if asked.isascii() and asked.isdigit() and 1 <= int(asked) <= len(self.columns):
+        if asked not in self.columns and asked.isascii() and asked.isdigit() and 1 <= int(asked) <= len(self.columns):
             return self.columns[int(asked) - 1]
-        alike = [name for name in self.columns if name.casefold() == asked.casefold()]
+        alike = self._alike(asked)
         if len(alike) == 1:
             return alike[0]
         is_path = self.kind in ("jsonl", "json", "parquet") and asked.split(".")[0] in self.columns
         if is_path or not self.columns:
             return asked
-        what = f"columns {' and '.join(map(repr, alike))} differ in letter case only" if alike else "no such column"
-        raise InputError(f"{self.name}: no column {asked!r}: {what}; there are {self.listed()}")
+        why = f": {' and '.join(map(repr, alike))} differ in letter case only" if alike else ""
+        raise InputError(f"{self.name}: no column {asked!r}{why}; there are {self.listed()}")
+
+    def _alike(self, name: str) -> list[str]:
+        """The column of this name, or else those whose name differs in letter case or blanks around it."""
+        if name in self.columns:
+            return [name]
+        return [column for column in self.columns if column.strip().casefold() == name.strip().casefold()]
 
     def find(self, meaning: str, asked: str | None = None, usual: Sequence[str] = (), hint: str = "") -> str:
         """The column of a meaning: the one asked for, or the first of the usual names (`MEANINGS`) that the table has.
@@ -138,9 +142,9 @@ class Table:
         """
         if asked is not None:
             return self.column(asked)
-        usual = tuple(usual) or MEANINGS[meaning]
+        usual = usual or MEANINGS[meaning]
         for name in usual:
-            alike = [name] * (name in self.columns) or [c for c in self.columns if c.casefold() == name.casefold()]
+            alike = self._alike(name)
             if len(alike) == 1:
                 return alike[0]
         if meaning == "text":
@@ -256,7 +260,8 @@ def read_table(
     if kind == "parquet":
         rows: Iterator[tuple[int, Any]] = _parquet_rows(source, name)
     else:
-        rows = {"json": _json_rows, "jsonl": _jsonl_rows, "text": _text_rows}[kind](_lines_of(source, name), name)
+        rows = _lines_of(source, name)
+        rows = rows if kind == "text" else {"json": _json_rows, "jsonl": _jsonl_rows}[kind](rows, name)
     table = Table(name, (), kind, [], _objects(rows, name, kind))
     table.head += islice(table.rest, 1)
     table.columns = ("text",) if kind == "text" else tuple(table.head[0][1]) if table.head else ()
@@ -288,9 +293,9 @@ def open_bytes(file: str | Path | BinaryIO) -> Iterator[BinaryIO]:
             yield stream
 
 
-def _lines_of(source: str | Path | BinaryIO, name: str) -> Iterator[Line]:
+def _lines_of(source: str | Path | BinaryIO, name: str, *, is_table: bool = False) -> Iterator[Line]:
     with open_bytes(source) as stream:
-        yield from decode_lines(stream, name)
+        yield from decode_lines(stream, name, is_table=is_table)
 
 
 def decode_lines(stream: BinaryIO, name: str, *, is_table: bool = False) -> Iterator[Line]:
@@ -338,10 +343,10 @@ def _delimited(
             if not (isinstance(source, (str, Path)) and Path(source).is_file()):
                 with open_bytes(source) as stream:  # a pipe is read once: it is held
                     source = io.BytesIO(stream.read())
-            quoting = _quotes(_table_lines(source, name), delimiter)
+            quoting = _quotes(_lines_of(source, name, is_table=True), delimiter)
             if isinstance(source, io.BytesIO):
                 source.seek(0)
-    lines = _table_lines(source, name)
+    lines = _lines_of(source, name, is_table=True)
     begins = 0
     if delimiter is None:
         sample = list(islice(lines, FIRST))
@@ -349,7 +354,7 @@ def _delimited(
         if told:
             delimiter, begins, sample = told[1], 1, sample[1:]
         else:
-            delimiter = _find_delimiter(sample, quoting is not False, len(sample) == FIRST, name)
+            delimiter = _find_delimiter(sample, quoting is not False, name)
         lines = chain(sample, lines)
     split = _split_quoted(lines, delimiter, name, begins) if quoting is not False else _split_plain(lines, delimiter)
     first = next(((line, row) for line, row in split if row), None)
@@ -363,11 +368,6 @@ def _delimited(
     _check_unique(columns, f"{name}, line {line}")
     rows = _equally_long(split if has_header else chain([first], split), columns, name, has_header)
     return Table(name, columns, kind, [], rows)
-
-
-def _table_lines(source: str | Path | BinaryIO, name: str) -> Iterator[Line]:
-    with open_bytes(source) as stream:
-        yield from decode_lines(stream, name, is_table=True)
 
 
 def _check_unique(columns: Sequence[str], where: str) -> None:
@@ -423,19 +423,18 @@ def _split_quoted(lines: Iterator[Line], delimiter: str, name: str, begins: int 
         yield first, row
 
 
-def _find_delimiter(sample: list[Line], quoted: bool, is_cut: bool, name: str) -> str:
+def _find_delimiter(sample: list[Line], quoting: bool, name: str) -> str:
     """The delimiter that gives the first rows equally many fields, and more than one."""
     widths: dict[str, list[int]] = {}
     for delimiter in DELIMITERS:
-        split = _split_quoted(iter(sample), delimiter, name) if quoted else _split_plain(iter(sample), delimiter)
-        found = widths[delimiter] = []
-        try:
-            found += (len(row) for _, row in split if row)
-        except InputError as error:
-            if not (is_cut and "unexpected end of data" in str(error)):  # a quoted field goes on after the sample
-                found[1:] = [0]
-    several = [d for d in DELIMITERS if widths[d] and widths[d][0] > 1]  # the header has several columns
-    possible = [d for d in several if len(set(widths[d])) == 1] or several
+        lines = (re.sub(r"[\r\n]", " ", line) + "\n" for _, line in sample)
+        rows = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE)
+        found = [len(row) for row in rows if row]
+        if len(sample) == FIRST and len(found) > 1:
+            found.pop()  # a quoted field may go on after the sample
+        if found and found[0] > 1:
+            widths[delimiter] = found
+    possible = [delimiter for delimiter, found in widths.items() if len(set(found)) == 1] or list(widths)
     if len(possible) > 1:
         said = " and ".join(map(repr, possible))
         raise InputError(f"{name}, line 1: {said} may separate the columns; delimiter='{possible[0]}' says which")
@@ -502,10 +501,6 @@ def _objects(rows: Iterator[tuple[int, Any]], name: str, kind: str) -> Iterator[
             where = f"{name}, {'row' if kind == 'json' else 'line'} {line}"
             raise InputError(f"{where}: expected an object or a string, got {json.dumps(value):.60}")
         yield line, {"text": value} if isinstance(value, str) else value
-
-
-def _text_rows(lines: Iterator[Line], name: str) -> Iterator[Line]:
-    return lines
 
 
 def _jsonl_rows(lines: Iterator[Line], name: str) -> Iterator[tuple[int, Any]]:
@@ -589,6 +584,13 @@ def checked_text(value: object, field: str, where: str) -> str:
         raise InputError(f"{where}: the field {field!r} must be a string, got {said}")
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise InputError(f"{where}: the field {field!r} contains half a character (a lone surrogate)")
+    return value
+
+
+def checked_id(value: object, field: str, where: str) -> str | int:
+    """Return an id, a string or a whole number, or raise an InputError."""
+    if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
+        raise InputError(f"{where}: the id in {field!r} must be a string or a whole number, got {value!r:.60}")
     return value
 
 

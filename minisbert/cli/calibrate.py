@@ -75,7 +75,7 @@ def calibrate(
 
     measured = fit(
         choice.encoder(dtype),
-        source.read(),
+        source.read(filled=True),
         pairs=pairs,
         seed=seed,
         similarity_fn_name=metric,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from minisbert.cli import LazyGroup
 from minisbert.cli.inputs import DIALECT_OPTIONS, KINDS, dialect
 from minisbert.cli.options import TEXT, ModelChoice, Verb, decorate, json_option, model_options
 from minisbert.cli.table import align, printable, shorten, terminal_width
+from minisbert.tables import EmptyTextWarning
 
 if TYPE_CHECKING:
     from minisbert.search.database import Document, EmbeddingDatabase, IndexInfo
@@ -239,7 +241,9 @@ def _count(files: tuple[str, ...], options: dict[str, Any]) -> int:
     from minisbert.search.errors import require_duckdb
 
     require_duckdb()
-    total = sum(1 for _ in _read(files, options))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EmptyTextWarning)  # it is told when they are added
+        total = sum(1 for _ in _read(files, options))
     if not total:
         raise ValueError(f"{', '.join(files)}: no documents: only blank lines, or only a header")
     return total

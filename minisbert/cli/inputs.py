@@ -16,7 +16,7 @@ from typing import Any
 import click
 
 from minisbert.cli.options import TEXT, Verb, decorate
-from minisbert.tables import FORMATS, InputError, Table, checked_text, read_table, told_format
+from minisbert.tables import FORMATS, InputError, Table, checked_id, checked_text, read_table, told_format
 
 KINDS = ("text", *dict.fromkeys(FORMATS.values()))
 
@@ -59,33 +59,34 @@ class TextSource:
         """The column of the texts."""
         return table.find("text", self.column, hint="column='NAME' says which")
 
-    def rows(self, *more: str) -> Iterator[tuple[str, ...]]:
-        """Yield each text, and its values in more columns."""
+    def rows(self, *id_column: str, filled: bool = False) -> Iterator[tuple[Any, ...]]:
+        """Yield each text, and its id where a column of ids is given; ``filled`` skips and counts empty texts."""
         self.check()
         if self.file is None:
             yield from ((text,) for text in self.arguments)
             return
         table = self.table()
         column = self.column_of(table)
-        for line, (text, *values) in table.pick((column, *more)):
-            yield (checked_text(text, column, table.where(line)), *values)
+        for line, (text, *ids) in table.pick((column, *id_column), filled=[column] if filled else []):
+            where = table.where(line)
+            yield (checked_text(text, column, where), *(checked_id(value, id_column[0], where) for value in ids))
 
-    def read(self) -> Iterator[str]:
-        """Yield the texts."""
-        return (text for text, *_ in self.rows())
+    def read(self, *, filled: bool = False) -> Iterator[str]:
+        """Yield the texts; ``filled`` skips the empty ones, and counts them in a warning."""
+        return (text for text, *_ in self.rows(filled=filled))
 
-    def count(self) -> int | None:
+    def count(self, *id_column: str) -> int | None:
         """Count and check every row, keeping none; None for what can be read only once: stdin, a pipe."""
         self.check()
         file = Path(self.file or "")
         if self.file == "-" or file.is_fifo() or file.is_char_device():
             return None
-        return sum(1 for _ in self.rows())
+        return sum(1 for _ in self.rows(*id_column))
 
-    def rows_again(self, count: int | None, *more: str) -> Iterator[tuple[str, ...]]:
+    def rows_again(self, count: int | None, *id_column: str) -> Iterator[tuple[Any, ...]]:
         """Yield the rows after :meth:`count`, and raise if their number has changed."""
         number = 0
-        for number, row in enumerate(self.rows(*more), 1):
+        for number, row in enumerate(self.rows(*id_column), 1):
             if number - 1 == count:
                 break
             yield row

@@ -25,6 +25,7 @@ from minisbert.checks import check_sequence, out_of_arrow
 from minisbert.tables import (
     InputError,
     Row,
+    checked_id,
     checked_text,
     decode_lines,
     follow_path,
@@ -211,10 +212,7 @@ def _from_record(record: Row, column: str, key: str | None, made: str | None, na
     """Take text and id out of a row; the rest is metadata."""
     text = follow_path(record, column, where)
     if made is None:
-        value = follow_path(record, str(key), where)
-        if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
-            raise InputError(f"{where}: the id in {key!r} must be a string or a whole number, got {value!r:.60}")
-        made = str(value)
+        made = str(checked_id(follow_path(record, str(key), where), str(key), where))
     metadata = _without(record, column)
     metadata = _without(metadata, key) if key is not None else metadata
     try:
