@@ -371,6 +371,8 @@ def test_auroc_equals_sklearns_and_its_interval_delongs(sklearn):
     wins = (inside[:, None] > outside) + 0.5 * (inside[:, None] == outside)
     variance = wins.mean(axis=1).var(ddof=1) / 40 + wins.mean(axis=0).var(ddof=1) / 30
     assert found.high - found.low == pytest.approx(2 * 1.96 * math.sqrt(variance), rel=1e-12)
+    assert auroc(np.array([2.0, 2.1, 0.5]), np.array([1.0, 0.0])).high == 1
+    assert math.isnan(auroc(np.array([2.0, 3.0]), np.array([1.0])).low)  # all pairs won, which proves little
 
 
 def test_labels_and_examples_of_queries():

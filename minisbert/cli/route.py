@@ -246,8 +246,9 @@ def fit(
         held_out = {key: value for key, value in vars(found.held_out).items() if key != "results"}
         echo_json({**vars(found), "held_out": held_out, "fitted": fitted.table.fitted})
         return
-    own = [f"{_cut(name, NAME_WIDTH)} {threshold:g}" for name, threshold in found.own.items()]
-    lines = [*_head(routes, table, found.held_out), "", f"threshold  {', '.join([f'{found.threshold:g}', *own])}"]
+    own = [(f"  {_cut(name, NAME_WIDTH)}", f"{threshold:g}") for name, threshold in found.own.items()]
+    lines = [*_head(routes, table, found.held_out), "", *align([("threshold", f"{found.threshold:g}"), *own[:10]], "")]
+    lines += [f"  and {len(own) - 10} more (--json)"] if len(own) > 10 else []
     lines += ["", "x 100, held out (95 % interval)", *_figures(found.held_out)]
     seen = f"{100 * found.seen_accuracy:.2f}"
     click.echo(
@@ -283,7 +284,7 @@ def _figures(report: RouteReport) -> list[str]:
 def _percent(figure: Estimate) -> str:
     """A figure and its interval, x 100."""
     mean, low, high = (f"{100 * number:.2f}" for number in figure)
-    return f"{mean} ({low} to {high})"
+    return f"{mean} ({low} to {high})" if low != "nan" else f"{mean} (no interval: too few queries)"
 
 
 # ---------------------------------------------------------------------------------------------------- evaluate

@@ -297,9 +297,18 @@ def evaluate_routes(
 ) -> RouteReport:
     """Route labelled queries, and count what is right.
 
-    ``none_label`` stands for *none of these*; with ``unknown_is_none`` so does every label that is not a route, else it
-    is an error. Queries that equal an example are left out: they find themselves.
+    Parameters
+    ----------
+    router : Router
+    queries : LabelledTexts
+        With the name of a route each. Those that equal an example are left out: they find themselves.
+    none_label : str
+        Stands for *none of these*.
+    unknown_is_none : bool
+        So does every other label that is not a route; else it is an error.
 
+    Examples
+    --------
     >>> class Letters:
     ...     def encode(self, sentences):
     ...         return np.array([[1.0 + s.count("a"), 1.0 + s.count("e")] for s in sentences])
@@ -324,9 +333,8 @@ def score_queries(router: Router, queries: LabelledTexts, none_label: str, unkno
     if unknown and not unknown_is_none:
         listed = ", ".join(f"{label!r:.40} ({count})" for label, count in unknown.most_common(5))
         raise ValueError(
-            f"{queries.name}: {len(unknown)} labels are no routes: {listed}{', ...' * (len(unknown) > 5)}; "
-            f"{none_label!r} means out-of-scope; check the spelling, or treat all such labels as out-of-scope "
-            "(unknown_is_none)"
+            f"{queries.name}: not among the routes: {listed}{', ...' * (len(unknown) > 5)}; {none_label!r} means "
+            "out-of-scope; check the spelling, or treat all such labels as out-of-scope (unknown_is_none)"
         )
     examples = set(router.table.examples)
     kept = [(text, label) for text, label in zip(queries.texts, queries.labels, strict=True) if text not in examples]
@@ -411,8 +419,9 @@ def auroc(inside: Array, outside: Array) -> Estimate:
 
     shares = won(inside, outside), won(outside, inside)  # (m,), (n,)
     mean = float(shares[0].mean())
-    half = 1.96 * math.sqrt(sum(float(one.var(ddof=1)) / len(one) for one in shares if len(one) > 1))
-    return Estimate(mean, max(0.0, mean - half), min(1.0, mean + half))
+    variance = sum(float(one.var(ddof=1)) / len(one) for one in shares if len(one) > 1)
+    half = 1.96 * math.sqrt(variance) if variance else math.nan  # all pairs alike say nothing about other queries
+    return Estimate(mean, *np.clip([mean - half, mean + half], 0.0, 1.0).tolist())
 
 
 # ---------------------------------------------------------------------------------------------------------- fitted

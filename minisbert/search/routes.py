@@ -192,7 +192,7 @@ def _check_keys(where: str, value: Any, known: Sequence[str]) -> None:
 
 def _number(value: Any, where: str) -> float | None:
     """A finite number, or its text, as YAML's are read."""
-    if value is None or value == "null":
+    if value in (None, "", "null", "~"):
         return None
     try:
         number = math.nan if isinstance(value, bool) else float(value)
@@ -274,7 +274,26 @@ def read_routes(file: str | Path) -> RouteTable:
 
 
 def write_routes(table: RouteTable, file: str | Path) -> None:
-    """Write routes to a .yaml, .yml or .json file that `read_routes` reads; it appears whole or not at all."""
+    """Write routes to a file that `read_routes` reads; it appears whole or not at all.
+
+    Parameters
+    ----------
+    table : RouteTable
+        Such as ``router.table``.
+    file : str or path
+        Ends in .yaml, .yml or .json.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "routes.yaml"
+    >>> write_routes(as_table({"refund": ["my money back"]}), file)
+    >>> print(file.read_text())
+    routes:
+      refund:
+      - my money back
+    scoring: nearest
+    """
     suffix = Path(file).suffix.lower()
     if suffix not in (".yaml", ".yml", ".json"):
         raise ValueError(f"{file}: the name must end in .yaml, .yml or .json")
