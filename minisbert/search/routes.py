@@ -25,7 +25,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from reprlib import repr as short
@@ -302,11 +302,11 @@ def write_routes(table: RouteTable, file: str | Path) -> None:
         more = {"threshold": route.threshold, "description": route.description, "metadata": dict(route.metadata)}
         more = {key: value for key, value in more.items() if value not in (None, "", {})}
         routes[route.name] = {"examples": list(route.examples), **more} if more else list(route.examples)
-    origin = table.origin and dict(
-        zip(MODEL_KEYS, (table.origin.model, table.origin.fingerprint, table.origin.max_seq_length), strict=True)
-    )
-    values = (routes, table.threshold, table.scoring, origin, table.fitted and dict(table.fitted))
-    said = {key: value for key, value in zip(TABLE_KEYS, values, strict=True) if value is not None}
+    values = (routes, table.threshold, table.scoring, None, table.fitted and dict(table.fitted))
+    said = dict(zip(TABLE_KEYS, values, strict=True))
+    if table.origin is not None:
+        said["model"] = dict(zip(MODEL_KEYS, astuple(table.origin), strict=True))
+    said = {key: value for key, value in said.items() if value is not None}
     text = json.dumps(said, ensure_ascii=False, indent=1) + "\n"
     if suffix != ".json":
         is_plain = not re.search("[\x85\u2028\u2029]", text)  # YAML's line ends, which come back only if escaped
