@@ -226,7 +226,7 @@ def test_examples_of_help_run(verb, line, model, request, monkeypatch):
     Path("posts.jsonl").write_text('{"post": {"title": "the soup"}}\n')
     write_training_files()
     write_documents()
-    if verb in ("map", "cluster") or verb.startswith(("classify", "entities")):
+    if verb in ("map", "cluster") or verb.startswith(("classify", "entities")) or " route fit " in line:
         request.getfixturevalue("sklearn")
     if verb.startswith("classify"):
         write_classify_files()

@@ -75,10 +75,9 @@ VERBS = {
     "search where": Verb(
         """search notes.duckdb "a cat" -k 2 --where "lang = 'en' AND year >= 2020" --json""", "duckdb"
     ),
-    "route": Verb('route fitted.yaml "i love the soup" "where is the soup" "the dog sat" "5 5 5" --json'),
-    "route fit": Verb("route fit routes.yaml queries.tsv --objective balanced --json"),
+    "route": Verb('route ask fitted.yaml "i love the soup" "where is the soup" "the dog sat" "5 5 5" --json'),
+    "route fit": Verb("route fit routes.yaml queries.tsv --objective balanced --json", "sklearn"),
     "route evaluate": Verb("route evaluate routes.yaml queries.tsv --json"),
-    "route draw": Verb("route draw train.tsv --per-route 2 -o drawn.yaml", file="drawn.yaml"),
     "map": Verb("map questions.tsv --label label -o map.html --json", "sklearn"),
     "cluster": Verb("cluster questions.tsv --label label --k 2 --json", "sklearn"),
     "classify train": Verb("classify train train.tsv -o new --json", "sklearn", "keys"),

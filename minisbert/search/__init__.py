@@ -2,8 +2,7 @@
 
 In reading order: ``scoring``, ``exact`` (the k best), ``mining``, ``communities``, ``matching``; a database of
 documents in one DuckDB file (``errors``, ``storage``, ``documents``, ``filters``, ``indexing``, ``memory``,
-``searching``, ``database``); routing by examples (``routes``, ``route_files``, ``router``, ``route_report``,
-``route_fitting``).
+``searching``, ``database``); routing by examples (``routes``, ``router``).
 """
 
 from minisbert.search.communities import community_detection
@@ -12,10 +11,8 @@ from minisbert.search.documents import Document
 from minisbert.search.exact import semantic_search
 from minisbert.search.matching import match
 from minisbert.search.mining import paraphrase_mining
-from minisbert.search.route_files import read_routes
-from minisbert.search.route_fitting import fit_thresholds
-from minisbert.search.router import Router
-from minisbert.search.routes import Route
+from minisbert.search.router import Router, evaluate_routes, fit_thresholds
+from minisbert.search.routes import Route, read_routes, write_routes
 from minisbert.search.searching import Hit
 
 __all__ = [
@@ -25,9 +22,11 @@ __all__ = [
     "Route",
     "Router",
     "community_detection",
+    "evaluate_routes",
     "fit_thresholds",
     "match",
     "paraphrase_mining",
     "read_routes",
     "semantic_search",
+    "write_routes",
 ]

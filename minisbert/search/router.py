@@ -1,4 +1,4 @@
-"""The router: which route does a query belong to, or to none?
+"""The router: which route does a query belong to, or to none? Asked, evaluated, and its thresholds fitted.
 
 Each example is embedded once. The score of a route is, by the model's own similarity (usually the cosine),
 
@@ -9,42 +9,44 @@ nearest    max over the examples e of r of similarity(q, e)         routes with 
 centroid   similarity(q, mean of the examples of r)                 few, noisy examples of one kind
 =========  =======================================================  ==================================================
 
-The route with the highest score is the **best**. If its score is below its threshold the answer is *none of these*,
-``name = None``; the second-best route never takes its place. So a threshold only decides about queries whose best route
-it belongs to, which lets ``route_fitting.py`` find the best thresholds exactly. Scores within `TIE`, float32's
-rounding, are equal, and the first route in the file wins: neither the batch of a query nor the number of threads
-decides.
+The route with the highest score is the **best**. If its score is below its threshold the answer is *none of these*;
+the second-best route never takes its place. So a threshold only splits the queries whose best route it belongs to, and
+with these sorted by score there are at most ``Q + 1`` splits: all are counted, and the fit is exact. Scores within
+`TIE`, float32's rounding, are equal, and the first route in the file wins: neither the batch of a query nor the number
+of threads decides.
 
-Letters: ``B`` queries, ``R`` routes, ``E`` examples, ``D`` width of a vector.
+Letters: ``Q`` queries, ``R`` routes, ``E`` examples, ``D`` width of a vector, ``V`` distinct scores.
 """
 
 from __future__ import annotations
 
+import copy
+import math
 import warnings
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from minisbert.checks import each_text
-from minisbert.evaluation.sts import Encodes
+from minisbert.checks import check_vectors, check_whole, each_text, require
+from minisbert.encoder import SentenceEncoder
+from minisbert.evaluation.classification import LabelledTexts
+from minisbert.evaluation.measures import ClassReport, Estimate, class_report, share
 from minisbert.model import Array
 from minisbert.model.ops import normalize
-from minisbert.search.route_files import as_table, read_routes, write_routes
-from minisbert.search.routes import Route, RouteTable
+from minisbert.saved import origin_of
+from minisbert.search.routes import as_table
 from minisbert.similarity import SIMILARITIES
 
-if TYPE_CHECKING:
-    from minisbert.encoder import SentenceEncoder
-
-__all__ = ["RouteChoice", "Router", "best_routes", "centroids", "nearest"]
+__all__ = ["RouteChoice", "RouteReport", "Router", "ThresholdFit", "evaluate_routes", "fit_thresholds"]
 
 TIE = 1e-6
 """Scores this close are equal; relative to the score if that is above 1 in size."""
 
+OBJECTIVES = ("accuracy", "balanced", "precision")
+EDGE = 0.01  # distance from the outermost score of a threshold that takes or rejects all; 1 % of scores above 1
 _BLOCK_QUERIES = 1024  # compared with all examples at a time
 
 
@@ -53,22 +55,15 @@ class RouteChoice:
     """Where a query belongs, and why."""
 
     query: str
-    name: str | None  # None: none of these
+    route: str | None  # None: none of these
     best: str  # the route with the highest score, taken or not
     score: float  # of the best route
     threshold: float | None  # minimum score; None: any
+    runner_up: str | None  # the second-best route, if any
+    margin: float | None  # how far the best score is above the second's
     example: str  # the best route's most similar example
+    metadata: Mapping[str, Any]  # of the best route
     scores: Mapping[str, float]  # of all routes, highest first
-
-    @property
-    def runner_up(self) -> str | None:
-        """The second-best route, if any."""
-        return next((name for name in self.scores if name != self.best), None)
-
-    @property
-    def margin(self) -> float | None:
-        """How far the best route's score is above the second's, if any."""
-        return None if self.runner_up is None else max(0.0, self.score - self.scores[self.runner_up])
 
 
 class Router:
@@ -76,10 +71,10 @@ class Router:
 
     Parameters
     ----------
-    encoder : SentenceEncoder, or anything whose ``encode(list of str)`` gives ``(B, D)``
+    encoder : SentenceEncoder, or anything whose ``encode(list of str)`` gives ``(Q, D)``
         Without a similarity of its own, ``similarity_fn_name`` is required.
     routes : RouteTable, or what `as_table` takes
-        Such as ``{"refund": ["I want my money back"], "hours": ["when do you open?"]}``.
+        Such as ``{"refund": ["I want my money back"], "hours": ["when do you open?"]}``; a file by `read_routes`.
     similarity_fn_name : {"cosine", "dot", "euclidean", "manhattan"}, optional
         By default the model's own.
     **options
@@ -88,8 +83,8 @@ class Router:
     Raises
     ------
     ValueError
-        If the thresholds were fitted with another model, if a route's examples cancel out under "centroid", and as
-        `as_table` and ``encode``.
+        If the thresholds were fitted with another model or are no cosines, if a route's examples cancel out under
+        "centroid", and as `as_table` and ``encode``.
 
     Warns
     -----
@@ -103,108 +98,53 @@ class Router:
     ...         return np.array([[1.0 + s.count("a"), 1.0 + s.count("e")] for s in sentences])
     >>> routes = {"routes": {"a": ["banana", "alabama"], "e": ["beetle", "eve"]}, "threshold": 0.95}
     >>> router = Router(Letters(), routes, similarity_fn_name="cosine")
-    >>> choice = router.route("papaya")
-    >>> choice.name, round(choice.score, 3), choice.example
-    ('a', 1.0, 'banana')
-    >>> choice = router.route("dog")
-    >>> choice.name, choice.best, round(choice.score, 3)
-    (None, 'e', 0.894)
+    >>> [(choice.route, choice.best, round(choice.score, 3)) for choice in router.route_all(["papaya", "dog"])]
+    [('a', 'a', 1.0), (None, 'e', 0.894)]
     """
 
-    def __init__(
-        self,
-        encoder: Encodes,
-        routes: Any,
-        *,
-        similarity_fn_name: str | None = None,
-        **options: Any,
-    ) -> None:
-        self.encoder = model = cast(Any, encoder)
-        self.table: RouteTable = as_table(routes)
-        self.options = options
-        self.similarity_fn_name: str = similarity_fn_name or model.model.similarity_fn_name
+    def __init__(self, encoder: Any, routes: Any, *, similarity_fn_name: str | None = None, **options: Any) -> None:
+        self.encoder, self.options = encoder, options
+        self.table = table = as_table(routes)
+        self.similarity_fn_name = similarity_fn_name or encoder.model.similarity_fn_name
         if self.similarity_fn_name not in SIMILARITIES:
             raise ValueError(
                 f"Router: similarity_fn_name must be one of {', '.join(SIMILARITIES)}, got {similarity_fn_name!r}"
             )
-        self._check_thresholds()
-        self._check_fitted()
-        self.vectors = self._encode(list(self.table.examples))  # (E, D)
-        self._embed_centroids()
-
-    def _check_thresholds(self) -> None:
-        """Reject thresholds that no cosine or every cosine reaches; fitted ones may lie just outside."""
-        said = self.thresholds[np.isfinite(self.thresholds)]
-        far = said[np.abs(said) > 1.01]
-        if len(far) and self.similarity_fn_name == "cosine":
-            raise ValueError(f"Router: threshold must be a cosine, from -1 to 1, not a percentage; got {far[0]:g}")
-
-    def _check_fitted(self) -> None:
-        """Reject thresholds fitted with another model; warn if the examples have changed."""
-        if self.table.origin is not None:
-            way_out = "fit the thresholds again with this model (minisbert route fit), or remove them from the file"
-            self.table.origin.check(self.encoder, "this file of routes", way_out)
-        fitted = self.table.fitted or {}
-        if fitted.get("digest", self.table.digest()) != self.table.digest():
-            message = (
-                "the examples or the scoring of these routes have changed since their thresholds were fitted: fit "
-                "them again (minisbert route fit)"
+        is_cosine = self.similarity_fn_name == "cosine"
+        far = np.abs(self.thresholds) > (1 if table.fitted is None else 1 + EDGE)  # a fit may close a route
+        far &= np.isfinite(self.thresholds)
+        if is_cosine and far.any():
+            raise ValueError(
+                f"Router: threshold must be a cosine, from -1 to 1, not a percentage; got {self.thresholds[far][0]:g}"
             )
-            warnings.warn(message, UserWarning, stacklevel=3)
-
-    def _embed_centroids(self) -> None:
-        """Average each route's examples if routes are scored by centroid."""
-        self.starts: Array = np.cumsum([0, *(len(route.examples) for route in self.table.routes)])  # (R + 1,)
-        self.centroids: Array | None = None
-        if self.table.scoring == "centroid":
-            self.centroids = centroids(self.vectors, self.starts, self.similarity_fn_name)
-            lost = np.flatnonzero(np.linalg.norm(self.centroids, axis=1) < TIE)
-            if len(lost) and self.similarity_fn_name == "cosine":
+        if table.origin is not None:
+            way_out = "fit the thresholds again with this model (minisbert route fit), or remove them from the file"
+            table.origin.check(encoder, "this file of routes", way_out)
+        if table.fitted is not None and table.fitted.get("digest", table.digest()) != table.digest():
+            message = "the examples or the scoring of these routes have changed since their thresholds were fitted"
+            warnings.warn(f"{message}: fit them again (minisbert route fit)", UserWarning, stacklevel=2)
+        self.vectors = self.embed(table.examples)  # (E, D)
+        self.starts = np.cumsum([0, *(len(route.examples) for route in table.routes)])  # (R + 1,)
+        if table.scoring == "centroid" and is_cosine:
+            lost = np.linalg.norm(centroids(self.vectors, self.starts, "cosine"), axis=1) < TIE  # (R,)
+            if lost.any():
                 raise ValueError(
-                    f"Router: the examples of route {self.table.names[lost[0]]!r} cancel out: their mean is zero and "
-                    "has no direction; score by the nearest example, or give other examples"
+                    f"Router: the examples of route {table.names[np.argmax(lost)]!r} cancel out: their mean is zero "
+                    "and has no direction; score by the nearest example, or give other examples"
                 )
 
     def __repr__(self) -> str:
         routes, examples = len(self.table.routes), len(self.table.examples)
         return f"Router({routes} routes, {examples} examples, {self.table.scoring}, {self.similarity_fn_name})"
 
-    def __getitem__(self, name: str) -> Route:
-        """Look up a route by name: ``router[choice.name].metadata``."""
-        for route in self.table.routes:
-            if route.name == name:
-                return route
-        raise KeyError(name)
-
-    @classmethod
-    def from_file(cls, encoder: SentenceEncoder, file: str | Path, **options: Any) -> Router:
-        """Read routes from a file (`read_routes`) and embed them; options as `Router`."""
-        return cls(encoder, read_routes(file), **options)
-
-    def save(self, file: str | Path) -> None:
-        """Write routes and thresholds to a file (`write_routes`), for :meth:`from_file`."""
-        write_routes(self.table, file)
-
-    def with_table(self, table: RouteTable) -> Router:
-        """A router with other thresholds and the same names, examples and scoring, without embedding again."""
-        if table.digest() != self.table.digest():
-            raise ValueError("with_table: names, examples and scoring must be the router's own; make a new Router")
-        other = object.__new__(Router)
-        other.__dict__.update(self.__dict__, table=table)
-        other._check_thresholds()
-        return other
-
     @property
     def thresholds(self) -> Array:
         """Minimum score of each route: (R,) float64, -inf where any score will do."""
-        found = [self._threshold(route) for route in self.table.routes]
+        found = [self.table.threshold if route.threshold is None else route.threshold for route in self.table.routes]
         return np.array([-np.inf if threshold is None else threshold for threshold in found])
 
-    def _threshold(self, route: Route) -> float | None:
-        return self.table.threshold if route.threshold is None else route.threshold
-
     def route(self, query: str) -> RouteChoice:
-        """Find the route of a query."""
+        """Find the route of a query; a text without any word belongs to none."""
         if not isinstance(query, str):
             raise ValueError(f"route: expected a string, got {type(query).__name__}; for several queries use route_all")
         return self.route_all([query])[0]
@@ -214,68 +154,53 @@ class Router:
         texts = list(each_text(queries, "route_all: queries"))
         if not texts:
             return []
-        vectors = self._encode(texts)  # (B, D)
-        scores = self.score(vectors)  # (B, R)
-        best = best_routes(scores)  # (B,)
-        rows = zip(texts, vectors, scores, best.tolist(), strict=True)
-        return [self._choose(text, vector, row, route) for text, vector, row, route in rows]
-
-    def score(self, vectors: Array) -> Array:
-        """Similarity of query vectors with each route, larger for closer, float64.
-
-        (B, D) -> (B, R)
-        """
-        compare = SIMILARITIES[self.similarity_fn_name].matrix
-        found = np.empty((len(vectors), len(self.table.routes)))  # (B, R)
-        for start in range(0, len(vectors), _BLOCK_QUERIES):
-            rows = slice(start, start + _BLOCK_QUERIES)
-            if self.centroids is None:
-                found[rows] = nearest(compare(vectors[rows], self.vectors), self.starts)
-            else:
-                found[rows] = compare(vectors[rows], self.centroids)
-        return found
-
-    def _choose(self, query: str, vector: Array, scores: Array, best: int) -> RouteChoice:
-        """Take the best route, or none."""
-        route = self.table.routes[best]
-        examples = self.vectors[self.starts[best] : self.starts[best + 1]]
-        closest = int(np.argmax(SIMILARITIES[self.similarity_fn_name].matrix(vector, examples)[0]))
-        threshold, score = self._threshold(route), float(scores[best])
-        falling = [best, *(r for r in np.argsort(-scores, kind="stable").tolist() if r != best)]
-        return RouteChoice(
-            query=query,
-            name=route.name if threshold is None or score >= threshold else None,
-            best=route.name,
-            score=score,
-            threshold=threshold,
-            example=route.examples[closest],
-            scores={self.table.names[r]: float(scores[r]) for r in falling},
-        )
+        vectors, names, thresholds = self.embed(texts), self.table.names, self.thresholds  # (Q, D)
+        compare, choices = SIMILARITIES[self.similarity_fn_name].matrix, []
+        all_scores = self.score(vectors)  # (Q, R)
+        for text, vector, scores, best in zip(texts, vectors, all_scores, best_routes(all_scores), strict=True):
+            route, threshold = self.table.routes[best], float(thresholds[best])
+            order = [best, *(r for r in np.argsort(-scores, kind="stable") if r != best)]
+            near = compare(vector, self.vectors[self.starts[best] : self.starts[best + 1]])[0]
+            is_taken = bool(scores[best] >= threshold) and bool(text.strip())
+            choices.append(
+                RouteChoice(
+                    query=text,
+                    route=route.name if is_taken else None,
+                    best=route.name,
+                    score=float(scores[best]),
+                    threshold=threshold if math.isfinite(threshold) else None,
+                    runner_up=names[order[1]] if len(order) > 1 else None,
+                    margin=max(0.0, float(scores[best] - scores[order[1]])) if len(order) > 1 else None,
+                    example=route.examples[int(np.argmax(near))],
+                    metadata=dict(route.metadata),
+                    scores={names[r]: float(scores[r]) for r in order},
+                )
+            )
+        return choices
 
     def embed(self, queries: Iterable[str]) -> Array:
-        """Turn B queries into vectors ``(B, D)`` as the router does."""
-        return self._encode(list(each_text(queries, "embed: queries")))
+        """Turn Q queries into vectors ``(Q, D)`` as the router does."""
+        texts = list(each_text(queries, "embed: queries"))
+        return check_vectors(self.encoder.encode(texts, **self.options), "Router: encode", rows=len(texts))
 
-    def _encode(self, texts: list[str]) -> Array:
-        """Encode texts, and check that there is a vector for each."""
-        vectors = np.asarray(self.encoder.encode(texts, **self.options))
-        if vectors.ndim != 2 or len(vectors) != len(texts):
-            raise ValueError(f"Router: encode must return one vector per text, ({len(texts)}, D), got {vectors.shape}")
-        return vectors
+    def score(self, vectors: Array) -> Array:
+        """Similarity of query vectors with each route, larger for closer, float64: (Q, D) -> (Q, R)."""
+        return self._score(vectors, self.vectors, self.starts)
 
+    def _score(self, queries: Array, examples: Array, starts: Array) -> Array:
+        """Score queries by these examples; those of route r are ``[starts[r], starts[r + 1])``.
 
-# ------------------------------------------------------------------------------------------------------ scoring
-
-
-def nearest(similarities: Array, starts: Array) -> Array:
-    """``score_r = max_(e in r) similarity_e``; the examples of route r are ``[starts[r], starts[r + 1])``.
-
-    (B, E), (R + 1,) -> (B, R)
-
-    >>> nearest(np.array([[0.1, 0.7, 0.3]]), np.array([0, 2, 3]))
-    array([[0.7, 0.3]])
-    """
-    return np.maximum.reduceat(similarities, starts[:-1], axis=1)
+        (Q, D), (E, D), (R + 1,) -> (Q, R)
+        """
+        compare = SIMILARITIES[self.similarity_fn_name].matrix
+        found = np.empty((len(queries), len(starts) - 1))
+        if self.table.scoring == "centroid":
+            examples = centroids(examples, starts, self.similarity_fn_name)  # (R, D)
+            starts = np.arange(len(starts))
+        for start in range(0, len(queries), _BLOCK_QUERIES):
+            rows = slice(start, start + _BLOCK_QUERIES)
+            found[rows] = np.maximum.reduceat(compare(queries[rows], examples), starts[:-1], axis=1)
+        return found
 
 
 def centroids(vectors: Array, starts: Array, similarity_fn_name: str) -> Array:
@@ -286,16 +211,389 @@ def centroids(vectors: Array, starts: Array, similarity_fn_name: str) -> Array:
     **Source**: Snell et al. 2017 (prototypical networks), equation 1.
     """
     rows = normalize(vectors) if similarity_fn_name == "cosine" else vectors  # (E, D)
-    return np.stack([rows[a:b].mean(axis=0) for a, b in pairwise(starts)])  # (R, D)
+    return np.add.reduceat(rows, starts[:-1], axis=0) / np.diff(starts)[:, None].astype(rows.dtype)  # (R, D)
 
 
 def best_routes(scores: Array) -> Array:
     """The route with the highest score; of equal scores the first.
 
-    (B, R) -> (B,)
+    (Q, R) -> (Q,)
 
     >>> best_routes(np.array([[0.2, 0.5, 0.4], [0.5, 0.5 + 1e-8, 0.1]]))
     array([1, 0])
     """
-    highest = scores.max(axis=1, keepdims=True)  # (B, 1)
+    highest = scores.max(axis=1, keepdims=True)  # (Q, 1)
     return np.argmax(scores >= highest - TIE * np.maximum(1.0, np.abs(highest)), axis=1)
+
+
+# ------------------------------------------------------------------------------------------------------- evaluated
+
+
+@dataclass(frozen=True, eq=False)
+class ScoredQueries:
+    """Queries, where they belong, and their score under each route; the number R stands for *none of these*."""
+
+    names: tuple[str, ...]  # R routes, and the label of out-of-scope queries
+    texts: Sequence[str]
+    expected: Array  # (Q,) numbers of routes, or R
+    scores: Array  # (Q, R)
+    groups: Sequence[str]  # Q; folds keep equal ones together: texts, or labels that are no route
+    left_out: int = 0  # queries that equal an example
+
+    @property
+    def best(self) -> Array:
+        """The best route of each query: (Q,)."""
+        return best_routes(self.scores)
+
+    @property
+    def top(self) -> Array:
+        """The score of the best route: (Q,)."""
+        return self.scores[np.arange(len(self.scores)), self.best]
+
+    @property
+    def is_none(self) -> Array:
+        """Whether the query is out-of-scope: (Q,) bool."""
+        return self.expected == self.scores.shape[1]
+
+    def decide(self, thresholds: Array) -> Array:
+        """The best route where it reaches its threshold, else R: (R,) -> (Q,)."""
+        return np.where(self.top >= thresholds[self.best], self.best, len(thresholds))
+
+    def of(self, rows: Array) -> ScoredQueries:
+        """Select queries by their numbers."""
+        texts, groups = ([column[i] for i in rows] for column in (self.texts, self.groups))
+        return replace(self, texts=texts, groups=groups, expected=self.expected[rows], scores=self.scores[rows])
+
+
+class RoutedQuery(NamedTuple):
+    """A query, where it belongs and where it was sent; None is none of these."""
+
+    query: str
+    expected: str | None
+    route: str | None
+    best: str
+    score: float
+
+
+@dataclass(frozen=True, eq=False)
+class RouteReport:
+    """Where queries were sent, and where they belong; shares with their 95 % interval, NaN where undefined."""
+
+    queries: int
+    out_of_scope: int  # of them
+    left_out: int  # more that equal an example
+    in_scope_accuracy: Estimate  # in-scope queries sent to their own route
+    best_is_right: Estimate  # the same, whatever the thresholds: an upper limit
+    none_recall: Estimate  # out-of-scope queries rejected
+    answered: Estimate  # queries sent to a route
+    precision: Estimate  # of those, right
+    auroc: Estimate  # probability that an in-scope query scores higher than an out-of-scope one, ties half
+    labels: ClassReport  # the classifier's report with one more class, out-of-scope
+    results: list[RoutedQuery]
+
+
+def evaluate_routes(
+    router: Router, queries: LabelledTexts, *, none_label: str = "none", unknown_is_none: bool = False
+) -> RouteReport:
+    """Route labelled queries, and count what is right.
+
+    Parameters
+    ----------
+    router : Router
+    queries : LabelledTexts
+        With the name of a route each. Those that equal an example are left out: they find themselves.
+    none_label : str
+        Stands for *none of these*.
+    unknown_is_none : bool
+        So does every other label that is not a route; else it is an error.
+
+    Examples
+    --------
+    >>> class Letters:
+    ...     def encode(self, sentences):
+    ...         return np.array([[1.0 + s.count("a"), 1.0 + s.count("e")] for s in sentences])
+    >>> router = Router(Letters(), {"a": ["banana"], "e": ["eve"]}, similarity_fn_name="cosine")
+    >>> report = evaluate_routes(router, LabelledTexts("asked", ["papaya", "dog", "eve"], ["a", "none", "e"]))
+    >>> report.labels.accuracy.mean, report.best_is_right.mean, report.left_out
+    (0.5, 1.0, 1)
+    """
+    scored = score_queries(router, queries, none_label, unknown_is_none)
+    return report(scored, scored.decide(router.thresholds))
+
+
+def score_queries(router: Router, queries: LabelledTexts, none_label: str, unknown_is_none: bool) -> ScoredQueries:
+    """Score labelled queries under each route."""
+    number = {name: r for r, name in enumerate(router.table.names)}
+    if none_label in number:
+        raise ValueError(
+            f"{queries.name}: the out-of-scope label {none_label!r} is also the name of a route; choose another one "
+            "(none_label)"
+        )
+    unknown = Counter(label for label in queries.labels if label not in number and label != none_label)
+    if unknown and not unknown_is_none:
+        listed = ", ".join(f"{label!r:.40} ({count})" for label, count in unknown.most_common(5))
+        raise ValueError(
+            f"{queries.name}: not among the routes: {listed}{', ...' * (len(unknown) > 5)}; {none_label!r} means "
+            "out-of-scope; check the spelling, or treat all such labels as out-of-scope (unknown_is_none)"
+        )
+    examples = set(router.table.examples)
+    kept = [(text, label) for text, label in zip(queries.texts, queries.labels, strict=True) if text not in examples]
+    if not kept:
+        raise ValueError(
+            f"{queries.name}: all {len(queries.texts)} queries are examples of the routes; give other queries"
+        )
+    texts = [text for text, _ in kept]
+    return ScoredQueries(
+        (*router.table.names, none_label),
+        texts,
+        np.array([number.get(label, len(number)) for _, label in kept]),
+        router.score(router.embed(texts)),
+        # users ask what nobody has thought of: a kind of out-of-scope query is judged without having seen its kind
+        [f"label {label}" if label in unknown else f"text {text}" for text, label in kept],
+        len(queries.texts) - len(kept),
+    )
+
+
+def score_examples(router: Router) -> ScoredQueries:
+    """Use each example as a query twice, itself left out: as one of its route, and as an out-of-scope query.
+
+    First those of routes with several examples, scored against the others; then all against the other routes alone,
+    with -inf for their own.
+    """
+    counts = np.diff(router.starts)  # (R,)
+    if len(counts) < 2 or counts.max() < 2:
+        raise ValueError(
+            f"fit_thresholds: with {len(counts)} route(s) of at most {counts.max()} example(s) each, there is nothing "
+            "to compare an example with; give more routes and examples, or labelled queries"
+        )
+    owners, texts = np.repeat(np.arange(len(counts)), counts), list(router.table.examples)  # (E,)
+    outside = router.score(router.vectors)  # (E, R)
+    inside = outside.copy()
+    outside[np.arange(len(owners)), owners] = -np.inf
+    asked = np.flatnonzero(counts[owners] > 1)
+    for e in asked:
+        own = router.vectors[router.starts[owners[e]] : router.starts[owners[e] + 1]]
+        others = np.delete(own, e - router.starts[owners[e]], axis=0)
+        inside[e, owners[e]] = router._score(router.vectors[e : e + 1], others, np.array([0, len(others)]))[0, 0]
+    asked_texts = [texts[e] for e in asked] + texts
+    expected = np.concatenate([owners[asked], np.full(len(owners), len(counts))])
+    names = (*router.table.names, "none")
+    return ScoredQueries(names, asked_texts, expected, np.concatenate([inside[asked], outside]), asked_texts)
+
+
+def report(queries: ScoredQueries, decided: Array) -> RouteReport:
+    """Count what was sent where; ``decided`` (Q,) are numbers of routes, or R."""
+    best, top, is_none, routes = queries.best, queries.top, queries.is_none, queries.scores.shape[1]
+    correct, is_sent, names = decided == queries.expected, decided != routes, (*queries.names[:-1], None)
+    numbers = (queries.expected.tolist(), decided.tolist(), best.tolist(), top.tolist())
+    return RouteReport(
+        queries=len(decided),
+        out_of_scope=int(is_none.sum()),
+        left_out=queries.left_out,
+        in_scope_accuracy=share(correct[~is_none]),
+        best_is_right=share((best == queries.expected)[~is_none]),
+        none_recall=share(correct[is_none]),
+        answered=share(is_sent),
+        precision=share(correct[is_sent]),
+        auroc=auroc(top[~is_none], top[is_none]),
+        labels=class_report(queries.expected, decided, queries.names),
+        results=[
+            RoutedQuery(text, names[e], names[d], queries.names[b], score)
+            for text, e, d, b, score in zip(queries.texts, *numbers, strict=True)
+        ],
+    )
+
+
+def auroc(inside: Array, outside: Array) -> Estimate:
+    """``AUROC = mean over pairs of [s > t] + [s = t] / 2``, with a 95 % interval; NaN where there are no pairs.
+
+    **Source**: Mann & Whitney 1947; ``sklearn.metrics.roc_auc_score``. The interval: DeLong et al. 1988, from the
+    variances of each query's share of pairs won, ``+- 1.96 sqrt(var_inside / m + var_outside / n)``, kept in [0, 1].
+    """
+    if not len(inside) or not len(outside):
+        return Estimate(math.nan, math.nan, math.nan)
+
+    def won(some: Array, others: Array) -> Array:
+        both = [np.searchsorted(np.sort(others), some, side) for side in ("left", "right")]
+        return np.sum(both, axis=0) / (2 * len(others))
+
+    shares = won(inside, outside), won(outside, inside)  # (m,), (n,)
+    mean = float(shares[0].mean())
+    variance = sum(float(one.var(ddof=1)) / len(one) for one in shares if len(one) > 1)
+    half = 1.96 * math.sqrt(variance) if variance else math.nan  # all pairs alike say nothing about other queries
+    return Estimate(mean, *np.clip([mean - half, mean + half], 0.0, 1.0).tolist())
+
+
+# ---------------------------------------------------------------------------------------------------------- fitted
+
+
+@dataclass(frozen=True, eq=False)
+class ThresholdFit:
+    """Fitted thresholds, and their results on queries that they were not fitted to."""
+
+    threshold: float  # of all routes without their own
+    own: dict[str, float]  # by route
+    held_out: RouteReport  # each query judged by thresholds fitted without it
+    seen_accuracy: float  # on the queries fitted to: optimistic
+
+
+def fit_thresholds(
+    router: Router,
+    queries: LabelledTexts | None = None,
+    *,
+    objective: str = "accuracy",
+    precision: float = 0.95,
+    per_route: bool = False,
+    folds: int = 5,
+    seed: int = 0,
+    none_label: str = "none",
+    unknown_is_none: bool = False,
+) -> tuple[Router, ThresholdFit]:
+    """Fit a router's thresholds to labelled queries, or to its own examples.
+
+    Without queries each example is asked twice: against the others of its route, where it belongs, and against the
+    other routes alone, where it is out-of-scope. The latter are harder than real queries, because the subject is the
+    same; so such thresholds are rather high.
+
+    Parameters
+    ----------
+    router : Router
+    queries : LabelledTexts, optional
+        With the name of a route each, or ``none_label``; as :func:`evaluate_routes`.
+    objective : {"accuracy", "balanced", "precision"}
+        Most queries right: taken by their own route, or rejected if out-of-scope; the same with both kinds weighted
+        equally; or the lowest threshold with at least ``precision`` of right answers among those given.
+    per_route : bool
+        A threshold for each route where that is better than the common one. They learn where the out-of-scope queries
+        of the fit lie, and are no better for kinds that come later.
+    folds, seed : int
+        Of the cross-validation. Equal texts stay in one fold, and so do, with ``unknown_is_none``, queries of a label.
+
+    Returns
+    -------
+    Router, ThresholdFit
+        The router with these thresholds, its model's `Origin`, and how they were fitted.
+
+    Raises
+    ------
+    ValueError
+        If a kind of query is missing, or the best threshold routes no query right.
+
+    Examples
+    --------
+    >>> class Letters:
+    ...     def encode(self, sentences):
+    ...         return np.array([[1.0 + s.count("a"), 1.0 + s.count("e")] for s in sentences])
+    >>> router = Router(Letters(), {"a": ["banana"], "e": ["eve"]}, similarity_fn_name="cosine")
+    >>> asked = LabelledTexts("asked", ["papaya", "degree", "bread", "table"], ["a", "e", "none", "none"])
+    >>> fitted, fit = fit_thresholds(router, asked)
+    >>> fit.threshold, [choice.route for choice in fitted.route_all(asked.texts)]
+    (0.9, ['a', 'e', None, None])
+    """
+    if objective not in OBJECTIVES:
+        raise ValueError(f"fit_thresholds: objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
+    if not 0 < precision <= 1:
+        raise ValueError(f"fit_thresholds: precision must be in (0, 1], got {precision!r}")
+    check_whole("fit_thresholds: folds", folds, 2)
+    target = precision if objective == "precision" else None
+    if queries is None:
+        scored, name = score_examples(router), "examples, each left out"
+    else:
+        scored, name = score_queries(router, queries, none_label, unknown_is_none), queries.name
+    missing = "in-scope" if scored.is_none.all() else "out-of-scope"
+    if scored.is_none.all() or (target is None and not scored.is_none.any()):
+        raise ValueError(
+            f"fit_thresholds: no query is {missing}; add some, or "
+            + ("check the labels" if missing == "in-scope" else "ask for a precision alone (objective='precision')")
+        )
+    one, each = best_thresholds(scored, objective, target, per_route)
+    decided = scored.decide(each)
+    if not (decided == scored.expected)[~scored.is_none].any():
+        cause = "rejecting every query would be the most accurate" if target is None else "no threshold reaches it"
+        raise ValueError(
+            f"fit_thresholds: objective={objective!r}: {cause}: the scores do not separate right answers from wrong "
+            "ones; give better examples, lower the precision, or weight both kinds equally (objective='balanced')"
+        )
+    held_out = report(scored, _held_out(scored, folds, seed, objective, target, per_route))
+    own = {name: float(t) for name, t in zip(router.table.names, each, strict=True) if t != one}
+    fit = ThresholdFit(one, own, held_out, float((decided == scored.expected).mean()))
+    fitted = copy.copy(router)
+    fitted.table = replace(
+        router.table,
+        routes=[replace(route, threshold=own.get(route.name)) for route in router.table.routes],
+        threshold=one,
+        origin=origin_of(router.encoder) if isinstance(router.encoder, SentenceEncoder) else None,
+        fitted={
+            "objective": objective if target is None else f"precision {target:g}",
+            "to": name,
+            "queries": held_out.queries,
+            "out_of_scope": held_out.out_of_scope,
+            "held_out_accuracy": round(held_out.labels.accuracy.mean, 4),
+            "digest": router.table.digest(),
+        },
+    )
+    return fitted, fit
+
+
+def best_thresholds(
+    queries: ScoredQueries, objective: str, target: float | None, per_route: bool
+) -> tuple[float, Array]:
+    """The best threshold for all routes, and that of each: (R,), its own only where that is better."""
+    best, top, is_none = queries.best, queries.top, queries.is_none
+    right = best == queries.expected
+    gain = right * 1.0 - is_none  # (Q,) of taking a query instead of rejecting it; whole numbers, so sums are exact
+    if objective == "balanced":
+        gain *= np.where(is_none, (~is_none).sum(), is_none.sum())
+    one = _best_cut(top, right, gain, target, None)
+    each = np.full(queries.scores.shape[1], one)
+    for r in np.unique(best) if per_route else ():
+        rows = best == r
+        each[r] = _best_cut(top[rows], right[rows], gain[rows], target, one)
+    return one, each
+
+
+def _best_cut(top: Array, right: Array, gain: Array, target: float | None, near: float | None) -> float:
+    """The threshold that gains most, or the lowest with a precision of ``target``: every split of the queries is tried.
+
+    Of equally good ones the closest to ``near``; without it the widest gap between scores, then the lowest.
+    (Q,), (Q,), (Q,) -> scalar
+    """
+    values, place = np.unique(top, return_inverse=True)  # (V,)
+    low, high = np.append(-np.inf, values), np.append(values, np.inf)  # (V + 1,): a split takes scores >= high, > low
+
+    def taken(weights: Array) -> Array:
+        return np.append(np.cumsum(np.bincount(place, weights)[::-1])[::-1], 0.0)  # (V + 1,)
+
+    worth = taken(gain)
+    if target is not None:
+        count = taken(np.ones(len(top)))
+        is_precise = taken(right) / np.maximum(count, 1) >= target
+        worth = np.where(is_precise | (count == 0), count, -1.0)
+    is_best = worth == worth.max()
+    if near is None:
+        width = np.where(np.isfinite(low) & np.isfinite(high), high - low, 0.0)
+        chosen = int(np.argmax(np.where(is_best, width, -1.0)))
+    elif (is_best & (low < near) & (near <= high)).any():
+        return near
+    else:
+        chosen = int(np.argmin(np.where(is_best, np.maximum(low - near, near - high), np.inf)))
+    a, b = float(low[chosen]), float(high[chosen])
+    a = b - EDGE * max(1.0, abs(b)) if math.isinf(a) else a
+    b = a + EDGE * max(1.0, abs(a)) if math.isinf(b) else b
+    rounded = (round((a + b) / 2, digits) for digits in range(16))
+    return next((x for x in rounded if a < x <= b), b)  # the fewest digits
+
+
+def _held_out(queries: ScoredQueries, folds: int, seed: int, *settings: Any) -> Array:
+    """Where each query is sent by thresholds fitted to the other folds: (Q,)."""
+    model_selection = require("sklearn.model_selection", "apps", "cross-validation")
+    most = min(len(set(queries.groups)), int(np.bincount(queries.expected).max()))
+    if most < 2:
+        raise ValueError("fit_thresholds: cross-validation needs two queries of a route; give more queries")
+    decided = np.empty(len(queries.expected), np.intp)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a route with fewer queries than folds is in fewer folds
+        splitter = model_selection.StratifiedGroupKFold(min(folds, most), shuffle=True, random_state=seed)
+        for others, fold in splitter.split(queries.scores, queries.expected, queries.groups):
+            decided[fold] = queries.of(fold).decide(best_thresholds(queries.of(others), *settings)[1])
+    return decided

@@ -1,68 +1,75 @@
-"""Routes: a name and a few example texts each, checked when they are made.
+"""Routes: a name and a few example texts each, in Python, YAML, JSON, or a labelled table.
 
-A :class:`RouteTable` is all routes with the thresholds that scores must reach. Routes hold no vectors: embedding a few
-hundred examples is quick, and routes without vectors can be read, edited and compared.
+In YAML::
 
-Letters: ``R`` routes, ``E`` examples of all routes together.
+    routes:
+      refund:
+        - I want my money back
+        - how do I return this?
+      hours:
+        examples: [when do you open, are you open on Sunday]
+        threshold: 0.6
+        description: opening hours, holidays included
+        metadata: {team: front desk}
+    threshold: 0.5
+    scoring: nearest
+
+Only names and examples are required; if there is nothing but routes, the line ``routes:`` is optional too. JSON and a
+Python dict look the same, or a list of objects with a ``name``. Of a table each label is a route, but for ``none``.
+Routes hold no vectors: embedding a few hundred examples is quick, and texts can be read, edited and compared.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from hashlib import sha256
+from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
-import numpy as np
+import yaml
 
-from minisbert.checks import check_sequence, out_of_arrow
-from minisbert.evaluation.classification import LabelledTexts, draw_examples
+from minisbert.checks import check_texts
+from minisbert.evaluation.classification import read_labelled
+from minisbert.files import written_whole
 from minisbert.saved import Origin
+from minisbert.tables import InputError
 
-__all__ = ["SCORINGS", "Route", "RouteError", "RouteTable", "draw_routes", "kind_of"]
+__all__ = ["Route", "RouteTable", "as_table", "read_routes", "write_routes"]
 
 SCORINGS = ("nearest", "centroid")
-
-PathIn = tuple[Any, ...]  # keys and indices of a part of a route, a table or a file
-
-
-class RouteError(ValueError):
-    """Invalid routes: which, why, and the way out."""
-
-    def __init__(self, whose: str, fault: str, path: PathIn = ()) -> None:
-        super().__init__(f"{whose}: {fault}")
-        self.fault = fault
-        self.path = path  # of the invalid part: ("examples", 2), or in a table ("routes", 0, "examples", 2)
+ROUTE_KEYS = ("examples", "threshold", "description", "metadata")
+TABLE_KEYS = ("routes", "threshold", "scoring", "model", "fitted")
+MODEL_KEYS = ("name", "fingerprint", "max_seq_length")
 
 
 @dataclass(frozen=True)
 class Route:
-    """A name and a few texts that belong there.
+    """A name and the texts that belong there.
 
     Parameters
     ----------
     name : str
-        One line, not empty.
+        One line.
     examples : sequence of str
-        At least one, none empty, none twice.
+        At least one.
     threshold : float, optional
         Minimum score of a query; by default the table's.
     description : str
         For people.
     metadata : mapping
-        JSON of your own, such as who answers.
-
-    Raises
-    ------
-    ValueError
-        Naming the route.
+        Your own, such as who answers; it comes with every answer.
 
     Examples
     --------
-    >>> Route("refund", ["I want my money back", "how do I return this?"]).threshold is None
-    True
+    >>> Route("refund", ["I want my money back", ""])
+    Traceback (most recent call last):
+        ...
+    ValueError: routes.refund.examples[1]: empty; write a text, in quotes if it begins with #
     """
 
     name: str
@@ -72,29 +79,22 @@ class Route:
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "examples", out_of_arrow(self.examples))
-        if _examples_fault(self.examples) is None:
-            object.__setattr__(self, "examples", tuple(self.examples))
-        for path, fault in self._faults():
-            if fault is not None:
-                raise RouteError(f"route {self.name!r:.60}", fault, path)
-
-    def _faults(self) -> Iterable[tuple[PathIn, str | None]]:
-        """Check field by field: its place, and what is wrong with it, or None."""
-        yield (), _name_fault(self.name)
-        yield ("examples",), _examples_fault(self.examples)
-        none = "no examples; give at least one text, better five or more"
-        yield ("examples",), None if self.examples else none
-        for i, text in enumerate(self.examples):
-            yield ("examples", i), _example_fault(text)
-        if (twice := _find_repeated(self.examples)) is not None:
-            yield (
-                ("examples", twice[1]),
-                f"the example {self.examples[twice[1]]!r:.60} occurs twice; keep one",
-            )
-        yield ("threshold",), _threshold_fault(self.threshold)
-        yield ("description",), None if isinstance(self.description, str) else "description must be a string"
-        yield ("metadata",), _metadata_fault(self.metadata)
+        name = self.name
+        if not isinstance(name, str) or not name or name != name.strip() or not name.isprintable():
+            raise ValueError(f"routes: a name must be one line of text, without spaces around it, got {short(name)}")
+        where = f"routes.{name}"
+        examples = tuple(check_texts(self.examples, f"{where}.examples", single=False))
+        if not examples:
+            raise ValueError(f"{where}.examples: empty; give at least one text, better five or more")
+        for i, text in enumerate(examples):
+            if not text.strip():
+                raise ValueError(f"{where}.examples[{i}]: empty; write a text, in quotes if it begins with #")
+        if not isinstance(self.description, str):
+            raise ValueError(f"{where}.description: must be text, got {short(self.description)}")
+        if not isinstance(self.metadata, Mapping):
+            raise ValueError(f"{where}.metadata: must be keys and values, got {short(self.metadata)}")
+        object.__setattr__(self, "examples", examples)
+        object.__setattr__(self, "threshold", _number(self.threshold, f"{where}.threshold"))
 
 
 @dataclass(frozen=True)
@@ -103,11 +103,7 @@ class RouteTable:
 
     Names and examples are unique over the table; of equal scores the first route wins. ``threshold`` is for routes
     without their own; without any, every query gets a route. ``origin`` is the model with which thresholds were fitted
-    (they mean nothing with another), ``fitted`` how, with a digest of the examples.
-
-    >>> table = RouteTable([Route("refund", ["my money back"]), Route("hours", ["when do you open"])], threshold=0.5)
-    >>> table.names, table.examples
-    (('refund', 'hours'), ('my money back', 'when do you open'))
+    (they mean nothing with another), ``fitted`` says how, with a digest of the examples.
     """
 
     routes: Sequence[Route]
@@ -118,32 +114,24 @@ class RouteTable:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "routes", tuple(self.routes))
-        for path, fault in self._faults():
-            if fault is not None:
-                raise RouteError("routes", fault, path)
-
-    def _faults(self) -> Iterable[tuple[PathIn, str | None]]:
-        """Check field by field: its place, and what is wrong with it, or None."""
-        yield ("threshold",), _threshold_fault(self.threshold)
-        yield ("scoring",), _scoring_fault(self.scoring)
-        yield ("routes",), _routes_fault(self.routes)
-        if (twice := _find_repeated(self.names)) is not None:
-            fault = f"two routes are named {self.names[twice[1]]!r}; merge their examples, or rename one"
-            yield ("routes", twice[1]), fault
-        places = [(r, i) for r, route in enumerate(self.routes) for i in range(len(route.examples))]
-        if (twice := _find_repeated(self.examples)) is not None:
-            (first, _), (second, i) = (places[j] for j in twice)
-            yield (
-                ("routes", second, "examples", i),
-                (
-                    f"the example {self.examples[twice[1]]!r:.60} occurs in {self.names[first]!r} and in "
-                    f"{self.names[second]!r}, so the two cannot be told apart; keep it in one of them"
-                ),
-            )
+        object.__setattr__(self, "threshold", _number(self.threshold, "threshold"))
+        if self.scoring not in SCORINGS:
+            raise ValueError(f"scoring: must be {' or '.join(SCORINGS)}, got {short(self.scoring)}")
+        if not self.routes:
+            raise ValueError("routes: empty; give at least a name and a few example texts")
+        seen: dict[str, str] = {}
+        names = self.names
+        for r, route in enumerate(self.routes):
+            if route.name in names[:r]:
+                raise ValueError(f"routes: two are named {route.name!r}; merge their examples, or rename one")
+            for i, text in enumerate(route.examples):
+                place = f"routes.{route.name}.examples[{i}]"
+                if seen.setdefault(text, place) != place:
+                    raise ValueError(f"{place}: {text!r:.60} is {seen[text]} too, so neither decides; keep one")
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the routes, in order."""
+        """Names of the routes, in order: R of them."""
         return tuple(route.name for route in self.routes)
 
     @property
@@ -157,145 +145,171 @@ class RouteTable:
         return sha256(json.dumps(said, ensure_ascii=False).encode()).hexdigest()
 
 
-# ------------------------------------------------------------------------------------------------------- faults
+def as_table(source: Any) -> RouteTable:
+    """Make routes of a file's content, of a list of routes, or of names and their examples.
+
+    >>> as_table({"refund": ["my money back"], "hours": {"examples": ["when do you open"], "threshold": 0.6}}).names
+    ('refund', 'hours')
+    """
+    if isinstance(source, RouteTable):
+        return source
+    said = source if isinstance(source, Mapping) and "routes" in source else {"routes": source}
+    _check_keys("", said, TABLE_KEYS)
+    found, routes = said["routes"], []
+    if isinstance(found, Mapping):
+        for name, value in found.items():
+            filled = value if isinstance(value, Mapping) else {"examples": value}
+            _check_keys(f"routes.{name}", filled, ROUTE_KEYS)
+            routes.append(Route(**{"name": name, "examples": (), **filled}))
+    elif isinstance(found, Sequence) and not isinstance(found, str):
+        for i, one in enumerate(found):
+            if not isinstance(one, Route):
+                _check_keys(f"routes[{i}]", one, ("name", *ROUTE_KEYS))
+                one = Route(**{"name": None, "examples": (), **one})
+            routes.append(one)
+    else:
+        raise ValueError(f"routes: must be names and their examples, got {short(found)}")
+    origin, model, fitted = None, said.get("model"), said.get("fitted")
+    if model is not None:
+        _check_keys("model", model, MODEL_KEYS)
+        name, fingerprint, limit = (model.get(key) for key in MODEL_KEYS)
+        if not isinstance(name, str) or not isinstance(fingerprint, str):
+            raise ValueError(f"model: must have a name and a fingerprint, got {short(model)}")
+        limit = _number(limit, "model.max_seq_length")
+        origin = Origin(name, fingerprint, None if limit is None else int(limit))
+    if fitted is not None and not isinstance(fitted, Mapping):
+        raise ValueError(f"fitted: must be keys and values, got {short(fitted)}")
+    return RouteTable(routes, said.get("threshold"), said.get("scoring", "nearest"), origin, fitted)
 
 
-def _name_fault(name: Any) -> str | None:
-    if not isinstance(name, str) or not name.strip():
-        return f"a name must be a non-empty string, got {name!r:.60}"
-    if name != name.strip() or not name.isprintable():
-        return "a name must be one line, without surrounding spaces or control characters"
-    return None
+def _check_keys(where: str, value: Any, known: Sequence[str]) -> None:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{where}: must be keys and values ({', '.join(known)}), got {short(value)}")
+    for key in value:
+        if key not in known:
+            raise ValueError(f"{where}{'.' * bool(where)}{key}: unknown key; there may be {', '.join(known)}")
 
 
-def _examples_fault(examples: Any) -> str | None:
-    """What is wrong with a list of examples, whatever its type."""
-    try:
-        check_sequence(examples, "examples")
-    except ValueError as error:
-        if type(examples) not in (str, dict, int, float, bool, type(None)):
-            return str(error)
-        return (  # in the words of a file
-            f"examples must be a list of texts, got {kind_of(examples)}; write [{str(examples)[:30]}] for a single one"
-        )
-    return None
-
-
-def _example_fault(text: Any) -> str | None:
-    if isinstance(text, Mapping):
-        return f"an example must be a string, got {text!r:.60}; a text with ': ' in it needs quotes around it"
-    if text is None or (isinstance(text, str) and not text.strip()):
-        return "an example is empty; a text that begins with # or is 'null' needs quotes"
-    if not isinstance(text, str):
-        return f"an example must be a string, got {kind_of(text)}: {text!r:.60}; put it into quotes"
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return f"an example holds half a character (a lone surrogate): {text!r:.60}; write it again"
-    return None
-
-
-def _threshold_fault(threshold: Any) -> str | None:
-    is_number = isinstance(threshold, (int, float)) and not isinstance(threshold, bool) and math.isfinite(threshold)
-    if threshold is None or is_number:
+def _number(value: Any, where: str) -> float | None:
+    """A finite number, or its text, as YAML's are read."""
+    if value in (None, "", "null", "~"):
         return None
-    return f"threshold must be a finite number such as 0.5 (a cosine is in [-1, 1]), got {threshold!r:.60}"
-
-
-def _scoring_fault(scoring: Any) -> str | None:
-    return None if scoring in SCORINGS else f"scoring must be {' or '.join(SCORINGS)}, got {scoring!r:.60}"
-
-
-def _metadata_fault(metadata: Any) -> str | None:
-    if not isinstance(metadata, Mapping):
-        return f"metadata must be keys and values, got {kind_of(metadata)}"
     try:
-        same = json.loads(json.dumps(dict(metadata), allow_nan=False)) == dict(metadata)
-    except (TypeError, ValueError) as error:
-        return f"metadata must be valid JSON, and {error}; put dates in quotes"
-    return None if same else "metadata must be valid JSON with string keys"
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{where}: must be a finite number such as 0.5, got {short(value)}")
+    return number
 
 
-def _routes_fault(routes: Sequence[Any]) -> str | None:
-    """What is wrong with a list of routes, whatever its type."""
-    if not routes:
-        return "no routes; expected at least a name and a few example texts"
-    strange = [route for route in routes if not isinstance(route, Route)]
-    return f"expected Route objects, got {kind_of(strange[0])}" if strange else None
+# -------------------------------------------------------------------------------------------------------- files
 
 
-def _find_repeated(texts: Sequence[str]) -> tuple[int, int] | None:
-    """Both places of the first text that occurs twice."""
-    seen: dict[str, int] = {}
-    for i, text in enumerate(texts):
-        if seen.setdefault(text, i) != i:
-            return seen[text], i
-    return None
+class _Loader(yaml.BaseLoader):  # type: ignore[misc]
+    """Every value is the text as written: ``no`` is not false, ``12:30`` not 750. A key twice is an error."""
 
-
-def kind_of(value: Any) -> str:
-    """Name a type in the words of a file.
-
-    >>> kind_of({}), kind_of(None), kind_of(0.5)
-    ('keys and values', 'nothing', 'a float')
-    """
-    names = {dict: "keys and values", list: "a list", str: "a text", bool: "true or false", type(None): "nothing"}
-    return names.get(type(value), f"a {type(value).__name__}")
-
-
-# ------------------------------------------------------------------------------------------------------- drawing
-
-
-def draw_routes(
-    labelled: LabelledTexts,
-    per_route: int | None = None,
-    *,
-    hold_out: int = 0,
-    seed: int = 0,
-    none_label: str = "none",
-) -> RouteTable:
-    """Make a route of each label, ``per_route`` of its distinct texts (by default all) as examples, sorted by name.
-
-    ``hold_out`` labels, drawn at random, get no route: their texts serve as out-of-scope queries, as do texts labelled
-    ``none_label``.
-
-    >>> labelled = LabelledTexts("tiny", ["my money back", "open on Sunday?", "when do you open"], ["refund", "hours",
-    ...     "hours"])
-    >>> table = draw_routes(labelled, 1)
-    >>> table.names, len(table.examples)
-    (('hours', 'refund'), 2)
-    """
-    pairs = [pair for pair in zip(labelled.labels, labelled.texts, strict=True) if pair[0] != none_label]
-    pairs = list(dict.fromkeys(pairs))
-    names = sorted({label for label, _ in pairs})
-    _check_draw(labelled.name, names, per_route, hold_out)
-    rng = np.random.default_rng(seed)
-    left_out = {names[i] for i in rng.choice(len(names), hold_out, replace=False)} if hold_out else set()
-    names = [name for name in names if name not in left_out]
-    number = {name: r for r, name in enumerate(names)}
-    kept = [(number[label], text) for label, text in pairs if label in number]
-    classes = np.array([r for r, _ in kept])
-    chosen: Iterable[Any] = range(len(kept))
-    if per_route is not None:
-        few = [name for name, count in zip(names, np.bincount(classes), strict=True) if count < per_route]
-        if few:
-            raise ValueError(
-                f"draw_routes: {labelled.name}: {len(few)} labels have fewer than {per_route} different texts, the "
-                f"first is {few[0]!r:.60}; draw fewer per route (per_route), or add texts"
-            )
-        chosen = draw_examples(classes, per_route, rng)
-    examples: list[list[str]] = [[] for _ in names]
-    for i in chosen:
-        examples[kept[i][0]].append(kept[i][1])
-    return RouteTable([Route(name, texts) for name, texts in zip(names, examples, strict=True)])
-
-
-def _check_draw(name: str, names: Sequence[str], per_route: Any, hold_out: Any) -> None:
-    """Reject impossible numbers."""
-    if per_route is not None and (isinstance(per_route, bool) or per_route < 1):
-        raise ValueError(f"draw_routes: per_route must be at least 1, got {per_route!r}")
-    if isinstance(hold_out, bool) or not 0 <= hold_out < len(names):
-        raise ValueError(
-            f"draw_routes: hold_out must be at least 0 and less than {len(names)}, the number of labels of {name}, "
-            f"got {hold_out!r}"
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[str, Any]:
+        return _unique(
+            (self.construct_object(key, True), self.construct_object(value, True)) for key, value in node.value
         )
+
+
+def _unique(pairs: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
+    """A mapping that drops nothing, as YAML and JSON do with all but the last of equal keys."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if not isinstance(key, str) or key in found:
+            fault = "occurs twice; merge the two, or rename one" if isinstance(key, str) else "must be text"
+            raise ValueError(f"the key {short(key)} {fault}")
+        found[key] = value
+    return found
+
+
+def read_routes(file: str | Path) -> RouteTable:
+    r"""Read routes from a file.
+
+    Parameters
+    ----------
+    file : str or path
+        YAML (.yaml, .yml) or JSON (.json) as shown at the top of this module; or a labelled table (`read_labelled`): a
+        route per label with all its texts, except for the label ``none``. In YAML all values are texts as written, but
+        for thresholds.
+
+    Raises
+    ------
+    InputError
+        A ValueError that names the file, the place in it, and the way out.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "routes.yaml"
+    >>> _ = file.write_text("routes:\n  refund: [my money back]\n  no: [no, certainly not]\n")
+    >>> [(route.name, route.examples) for route in read_routes(file).routes]
+    [('refund', ('my money back',)), ('no', ('no', 'certainly not'))]
+    """
+    suffix = Path(file).suffix.lower()
+    said: dict[str, list[str]] = {}
+    if suffix not in (".yaml", ".yml", ".json"):
+        labelled = read_labelled(file)
+        for label, text in dict.fromkeys(zip(labelled.labels, labelled.texts, strict=True)):
+            if label != "none":
+                said.setdefault(label, []).append(text)
+    try:
+        if suffix == ".json":
+            said = json.loads(Path(file).read_bytes(), object_pairs_hook=_unique)
+        elif suffix in (".yaml", ".yml"):
+            said = yaml.load(Path(file).read_bytes(), _Loader)
+        return as_table(said)
+    except yaml.YAMLError as error:
+        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+        at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise InputError(
+            f"{file}{at}: not YAML: {problem or ' '.join(str(error).split())}; a text with ': ' in it needs quotes, "
+            "and between [ and ] one with a comma or a question mark, too"
+        ) from None
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{file}: {error}") from None
+
+
+def write_routes(table: RouteTable, file: str | Path) -> None:
+    """Write routes to a file that `read_routes` reads; it appears whole or not at all.
+
+    Parameters
+    ----------
+    table : RouteTable
+        Such as ``router.table``.
+    file : str or path
+        Ends in .yaml, .yml or .json.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "routes.yaml"
+    >>> write_routes(as_table({"refund": ["my money back"]}), file)
+    >>> print(file.read_text())
+    routes:
+      refund:
+      - my money back
+    scoring: nearest
+    """
+    suffix = Path(file).suffix.lower()
+    if suffix not in (".yaml", ".yml", ".json"):
+        raise ValueError(f"{file}: the name must end in .yaml, .yml or .json")
+    routes: dict[str, Any] = {}
+    for route in table.routes:
+        more = {"threshold": route.threshold, "description": route.description, "metadata": dict(route.metadata)}
+        more = {key: value for key, value in more.items() if value not in (None, "", {})}
+        routes[route.name] = {"examples": list(route.examples), **more} if more else list(route.examples)
+    values = (routes, table.threshold, table.scoring, None, table.fitted and dict(table.fitted))
+    said = dict(zip(TABLE_KEYS, values, strict=True))
+    if table.origin is not None:
+        said["model"] = dict(zip(MODEL_KEYS, astuple(table.origin), strict=True))
+    said = {key: value for key, value in said.items() if value is not None}
+    text = json.dumps(said, ensure_ascii=False, indent=1) + "\n"
+    if suffix != ".json":
+        is_plain = not re.search("[\x85\u2028\u2029]", text)  # YAML's line ends, which come back only if escaped
+        text = yaml.safe_dump(said, sort_keys=False, allow_unicode=is_plain, width=10**6)
+    with written_whole(Path(file)) as stream:
+        stream.write(text.encode())
