@@ -10,11 +10,12 @@ PACKAGE = Path(__file__).resolve().parent.parent / "minisbert"
 # Data flows down this list; a room imports only from rooms above it. Files of one line are neighbours, such as the
 # parts of the encoder: they may import each other.
 ORDER = [
+    "files",
     "model",
     "checks",
     "similarity",
     "long_texts parallel hub model_card encoder saved sklearn",
-    "client tables files",
+    "client tables",
     "plots",
     "evaluation",
     "search",

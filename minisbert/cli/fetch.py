@@ -36,7 +36,8 @@ def fetch(model: str | None, revision: str | None, token: str | None, as_json: b
     found = hub.resolve(model, revision=revision, token=token, show_progress_bar=True)
     click.echo(f"source: {found.source}", err=True)
     if found.pinned:
-        hub.verify_files(found.folder)
+        if wrong := hub.wrong_bytes(found.folder):
+            raise ValueError(f"{found.folder}: {wrong}; remove the folder and run `minisbert fetch` again")
         click.echo(f"verified: {len(hub.DEFAULT_FILES)} files match their pinned sha256", err=True)
     folder = str(found.folder.resolve())
     if as_json:
