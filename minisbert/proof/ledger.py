@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -245,25 +244,3 @@ def verdict(rows: list[Row], reference: Reference) -> str:
         f"All {len(rows)} tensors agree. The closest to its bound is {worst.name}: "
         f"{worst.difference:.1e} of {worst.bound:.1e}."
     )
-
-
-def ledger_to_json(rows: list[Row], reference: Reference, dtype: str) -> dict[str, Any]:
-    """Convert the ledger to JSON types; an infinite difference is null, because JSON has no infinity."""
-    first = first_disagreement(rows)
-    return {
-        "reference": reference.origin,
-        "texts": list(reference.texts),
-        "dtype": dtype,
-        "agrees": first is None,
-        "first_disagreement": first.name if first else None,
-        "tensors": [
-            {
-                "name": row.name,
-                "shape": list(row.shape),
-                "max_abs_difference": row.difference if np.isfinite(row.difference) else None,
-                "bound": row.bound,
-                "agrees": row.agrees,
-            }
-            for row in rows
-        ],
-    }
