@@ -120,26 +120,19 @@ def compare(ours: dict[str, Array], reference: Reference, dtype: npt.DTypeLike) 
             f"compare: none of the names {sorted(ours)[:3]} is in the reference; expected names such as "
             f"{list(reference.tensors)[:3]}"
         )
-    return [
-        _compare_one(name, ours[name], reference.tensors[name], reference.step, np.dtype(dtype).name) for name in names
-    ]
-
-
-def _compare_one(name: str, ours: Array, reference: Array, step: int, dtype: str) -> Row:
-    """Compare one tensor."""
-    ours = np.asarray(ours)
-    if ours.dtype.kind not in "iuf" or ours.ndim == 0:
-        raise ValueError(f"compare: expected an array of real numbers for {name!r}, got {ours.dtype} of {ours.shape}")
-    thinned = thin(ours, name, step)
-    if name == "token_ids":
-        equal = np.array_equal(thinned, reference)
-        return Row(name, np.shape(ours), 0.0 if equal else np.inf, 0.0)
-    tolerance = (_SENTENCE_BOUNDS if name == "sentence_embedding" else _BOUNDS)[dtype]
-    bound = tolerance * max(1.0, float(np.abs(reference).max()))
-    if thinned.shape != reference.shape:
-        return Row(name, np.shape(ours), np.inf, bound)
-    difference = float(np.abs(thinned.astype(np.float64) - reference).max())
-    return Row(name, np.shape(ours), np.inf if np.isnan(difference) else difference, bound)
+    rows = []
+    for name in names:
+        array, wanted, difference = np.asarray(ours[name]), reference.tensors[name], np.inf
+        if array.dtype.kind not in "iuf" or array.ndim == 0:
+            got = f"{array.dtype} of {array.shape}"
+            raise ValueError(f"compare: expected an array of real numbers for {name!r}, got {got}")
+        thinned = thin(array, name, reference.step)
+        tolerance = (_SENTENCE_BOUNDS if name == "sentence_embedding" else _BOUNDS)[np.dtype(dtype).name]
+        bound = 0.0 if name == "token_ids" else tolerance * max(1.0, float(np.abs(wanted).max()))
+        if thinned.shape == wanted.shape:
+            difference = float(np.abs(thinned.astype(np.float64) - wanted).max())
+        rows.append(Row(name, array.shape, np.inf if np.isnan(difference) else difference, bound))
+    return rows
 
 
 def trace_tensors(trace: Trace) -> dict[str, Array]:
