@@ -13,9 +13,12 @@ import functools
 import html
 import json
 import math
+import re
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -37,7 +40,6 @@ __all__ = ["Client", "ClientError", "EmbedResponse"]
 MAX_BATCH = 2048  # texts in one request of OpenAI's
 MAX_WAIT = 60.0  # seconds; a server that asks for more is not waited for
 LIKELY_CAUSES = {
-    400: "The server does not accept the request; its own words say why",
     401: "The server does not accept this api_key",
     403: "The server does not accept this api_key, or not for this model",
     404: "There is no such path or model there: base_url usually ends in /v1, and the server has its own model names",
@@ -48,7 +50,7 @@ LIKELY_CAUSES = {
 
 
 class ClientError(ValueError):
-    """What a `Client` was given is not usable, or the server did not answer with one vector per text."""
+    """The server did not answer with one vector per text."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,8 +81,8 @@ class Client:
 
     Raises
     ------
-    ClientError
-        A ValueError: if an argument is not usable. The message never repeats the key or the address.
+    ValueError
+        If an argument is not usable. The message never repeats the key or the address.
 
     Notes
     -----
@@ -112,15 +114,16 @@ class Client:
         timeout: float = 30.0,
         max_retries: int = 2,
     ) -> None:
-        _check_key(api_key)
-        if model is not None and (not isinstance(model, str) or not model.strip()):
-            raise ClientError(f"Client: model must be a name or a folder (str), or None, got {model!r}")
+        if api_key is not None and not (isinstance(api_key, str) and re.fullmatch("[!-~]+", api_key)):
+            raise ValueError(
+                "Client: api_key must be a string of visible ASCII characters, or None where no key is needed (it is "
+                "not shown here). Is the environment variable that it comes from set? Out of a file, use .strip()."
+            )
+        if model is not None and not (isinstance(model, str) and model.strip()):
+            raise ValueError(f"Client: model must be a name or a folder (str), or None, got {model!r}")
         if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not 0 < timeout < math.inf:
-            raise ClientError(f"Client: timeout must be a number of seconds > 0, got {timeout!r}")
-        try:
-            self.max_retries = check_whole("Client: max_retries", max_retries, 0)
-        except ValueError as error:
-            raise ClientError(str(error)) from None
+            raise ValueError(f"Client: timeout must be a number of seconds > 0, got {timeout!r}")
+        self.max_retries = check_whole("Client: max_retries", max_retries, 0)
         self.model = model or DEFAULT_MODEL
         self.base_url = None if base_url is None else _checked_url(base_url)
         self.timeout = float(timeout)
@@ -155,12 +158,11 @@ class Client:
 
         Raises
         ------
-        ClientError
-            A ValueError: if something is no text; if the server cannot be reached, stays silent for longer than
-            ``timeout``, refuses, redirects, or does not answer with exactly one vector of finite numbers per text,
-            all of one width.
         ValueError
-            As `SentenceEncoder`, if the model cannot be had or does not compute.
+            If something is no text; and as `SentenceEncoder`, if the model cannot be had or does not compute.
+        ClientError
+            A ValueError: if the server cannot be reached, stays silent for longer than ``timeout``, refuses, redirects,
+            or does not answer with exactly one vector of finite numbers per text, all of one width.
 
         Notes
         -----
@@ -172,99 +174,88 @@ class Client:
         >>> response.embeddings.shape, response.model
         ((1, 384), 'sentence-transformers/all-MiniLM-L6-v2')
         """
-        try:
-            checked = list(each_text(texts, "Client.embed: texts", single=True))
-            batch_size = check_whole("Client.embed: batch_size", batch_size, 1, MAX_BATCH)
-        except ValueError as error:
-            raise ClientError(str(error)) from error
-        if self.base_url is not None:
-            return self._ask(checked, batch_size)
-        if self._encoder is None:
-            from minisbert.encoder import SentenceEncoder  # who asks a server needs neither tokenizer nor weights
+        checked = list(each_text(texts, "Client.embed: texts", single=True))
+        batch_size = check_whole("Client.embed: batch_size", batch_size, 1, MAX_BATCH)
+        if self.base_url is None:
+            if self._encoder is None:
+                from minisbert.encoder import SentenceEncoder  # who asks a server needs neither tokenizer nor weights
 
-            self._encoder = SentenceEncoder(self.model)
-        return EmbedResponse(self._encoder.encode(checked), self.model)
-
-    def _ask(self, texts: list[str], batch_size: int) -> EmbedResponse:
+                self._encoder = SentenceEncoder(self.model)
+            return EmbedResponse(self._encoder.encode(checked), self.model)
         import httpx2
 
         rows: list[Array] = []
         model = self.model
         with httpx2.Client(headers=self._headers, timeout=self.timeout, verify=_certificates()) as http:
-            for start in range(0, len(texts), batch_size):
-                batch = texts[start : start + batch_size]
-                more, named = self._read(self._post(http, batch), len(batch))
-                rows += more
-                model = named or model
-                for i, row in enumerate(more, start):
+            for start in range(0, len(checked), batch_size):
+                found, model = self._ask(http, checked[start : start + batch_size])
+                rows += found
+                for i, row in enumerate(found, start):
                     if row.shape != (rows[0].size,) or not row.size or not np.isfinite(row).all():
                         raise self._error(
-                            f"expected one vector of finite numbers per text, all of one width, but text {i} has shape "
-                            f"{row.shape} where text 0 has {rows[0].shape}, or NaN, Inf or numbers beyond float32. "
-                            "Usual causes: a server that does not pool (llama.cpp: --pooling mean), more than one "
-                            "model behind this address, half precision."
+                            f"expected a vector of finite float32 numbers per text, all of one width, but text {i} has "
+                            f"shape {row.shape} where text 0 has {rows[0].shape}, or NaN or Inf. Does the server pool "
+                            "(llama.cpp: --pooling mean)? Is there more than one model behind this address?"
                         )
         return EmbedResponse(np.stack(rows) if rows else np.empty((0, 0), np.float32), model)
 
-    def _post(self, http: httpx2.Client, batch: list[str]) -> httpx2.Response:
-        """Send one batch, and again where that may help, until there is an answer."""
+    def _ask(self, http: httpx2.Client, batch: list[str]) -> tuple[list[Array], str]:
+        """The vectors of one batch, ordered by "index", for a server may answer in any order; and its model's name."""
+        response, problem = self._post(http, batch)
+        if response is not None:
+            try:
+                answer = response.json()
+                rows = {item["index"]: _vector(item["embedding"]) for item in answer["data"]}
+                if sorted(rows) == list(range(len(batch))) and len(answer["data"]) == len(batch):
+                    named = answer.get("model")
+                    return [rows[i] for i in range(len(batch))], named if isinstance(named, str) else self.model
+                problem = f"got {len(answer['data'])} with index {sorted(rows)!r:.80}. Does a lower batch_size help?"
+            except (KeyError, TypeError, ValueError, AttributeError, RecursionError):  # ValueError: no JSON, no base64
+                problem = (
+                    f"got {len(response.content)} bytes: {self._snippet(response)}. Is base_url the address of an "
+                    "OpenAI-compatible server, up to /v1?"
+                )
+            row = '{"index": 0, "embedding": [0.1, ...] or base64}'
+            problem = f'expected {len(batch)} vectors, {{"data": [{row}, ...]}}, {problem}'
+        # Outside of the handlers: what they caught holds the request, and so the key, and must not be chained.
+        raise self._error(problem)
+
+    def _post(self, http: httpx2.Client, batch: list[str]) -> tuple[httpx2.Response | None, str]:
+        """Send one batch, and again where that may help: the answer, or None and what is wrong."""
         import httpx2
 
         payload = {"model": self.model, "input": batch, "encoding_format": "base64"}
         for attempt in range(self.max_retries + 1):
-            response = None
+            wait = min(0.5 * 2.0**attempt, 8.0)
             try:
                 response = http.post(f"{self.base_url}/embeddings", json=payload)
             except (httpx2.ReadTimeout, httpx2.WriteTimeout):
-                problem = f"expected an answer within {self.timeout:g} s, got none. Raise timeout, or lower batch_size."
-                break
+                return None, f"expected an answer within {self.timeout:g} s. Raise timeout, or lower batch_size."
             except (httpx2.RequestError, httpx2.InvalidURL, OSError, ValueError) as error:
                 problem = (
                     f"expected an answer, got none ({type(error).__name__}: {error}). Does the server run, is base_url "
                     f"its address, and does it speak {str(self.base_url).partition(':')[0]}?"
                 )
             else:
+                status = response.status_code
                 if response.is_success:
-                    return response
-                problem = self._explain(response)
-                if response.status_code != 429 and response.status_code < 500:
+                    return response, ""
+                failed = "The server failed: look into its log" if status >= 500 else "Its own words say why"
+                cause = LIKELY_CAUSES.get(status, failed)
+                if response.is_redirect:  # not followed: the key would go along
+                    cause = f"Is {response.headers.get('Location')} the right base_url? Redirects are not followed"
+                problem = f"expected vectors, got status {status}. {cause}. The server says: {self._snippet(response)}"
+                if status != 429 and status < 500:
                     break
-            wait = _wait(attempt, response)
+                asked = response.headers.get("Retry-After", "")  # seconds, or a date
+                with suppress(TypeError, ValueError):
+                    wait = max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
+                with suppress(ValueError):
+                    wait = max(0.0, float(asked))
             if attempt == self.max_retries or wait > MAX_WAIT:
                 break
             time.sleep(wait)
-        # Outside of the handlers: an exception of httpx2 holds the request, and so the key, and must not be chained.
-        raise self._error(problem)
-
-    def _explain(self, response: httpx2.Response) -> str:
-        """What a status means, and what the server says about it."""
-        status = response.status_code
-        if response.is_redirect:
-            return (
-                f"expected vectors, got status {status}, a redirect to {response.headers.get('Location')}. Redirects "
-                "are not followed, because the key would go along: put the right address into base_url."
-            )
-        failed = "The server failed: look into its log, or try again later"
-        cause = LIKELY_CAUSES.get(status, failed if status >= 500 else "The server refuses")
-        return f"expected vectors, got status {status}. {cause}. The server says: {self._snippet(response)}"
-
-    def _read(self, response: httpx2.Response, count: int) -> tuple[list[Array], str | None]:
-        """The vectors of an answer, ordered by "index", for a server may answer in any order; and its model's name."""
-        try:
-            answer = response.json()
-            rows = {item["index"]: _vector(item["embedding"]) for item in answer["data"]}
-            if sorted(rows) == list(range(count)) and len(answer["data"]) == count:
-                named = answer.get("model")
-                return [rows[i] for i in range(count)], named if isinstance(named, str) else None
-            problem = f"got {len(answer['data'])} with index {sorted(rows)!r:.80}. Does a lower batch_size help?"
-        except (KeyError, TypeError, ValueError, AttributeError, RecursionError):  # ValueError: no JSON, no base64
-            problem = (
-                f"got {len(response.content)} bytes: {self._snippet(response)}. Is base_url the address of an "
-                "OpenAI-compatible server, up to /v1?"
-            )
-        raise self._error(
-            f'expected {count} vectors, {{"data": [{{"index": 0, "embedding": [0.1, ...] or base64}}, ...]}}, {problem}'
-        )
+        return None, problem
 
     def _snippet(self, response: httpx2.Response) -> str:
         """The beginning of an answer in one printable line, without the key."""
@@ -276,22 +267,11 @@ class Client:
 
     def _without_key(self, text: str) -> str:
         """Strike out the key, as it is and as JSON, a URL and HTML write it."""
-        key = (self._headers or {}).get("Authorization", "").removeprefix("Bearer ")
-        in_json = json.dumps(key)[1:-1]
-        for form in (key, in_json, in_json.replace("/", r"\/"), quote(key, safe=""), html.escape(key)):
-            text = text.replace(form, "***") if form else text
+        if key := (self._headers or {}).get("Authorization", "").removeprefix("Bearer "):
+            in_json = json.dumps(key)[1:-1]
+            for form in (key, in_json, in_json.replace("/", r"\/"), quote(key, safe=""), html.escape(key)):
+                text = text.replace(form, "***")
         return text
-
-
-def _check_key(api_key: str | None) -> None:
-    """Refuse what cannot stand in a header, without repeating it."""
-    usable = isinstance(api_key, str) and api_key.isascii() and api_key.isprintable() and " " not in api_key and api_key
-    if api_key is not None and not usable:
-        raise ClientError(
-            "Client: api_key must be a string of visible ASCII characters, or None where no key is needed (it is not "
-            "shown here). Where it is empty, the environment variable that it was read from is probably not set; where "
-            "it was read from a file, a newline came along: use .strip()."
-        )
 
 
 def _checked_url(base_url: str) -> str:
@@ -303,12 +283,13 @@ def _checked_url(base_url: str) -> str:
         usable = url.scheme in ("http", "https") and url.host and not url.userinfo and (url.port or 1) < 65_536
     except (TypeError, ValueError, httpx2.InvalidURL):
         usable = False
-    if not usable or set(base_url) & set(" ?#"):
-        raise ClientError(
-            "Client: base_url must look like http://localhost:8080/v1 or https://host/v1: a host, no user name or "
-            "password (they belong into api_key), no blank, no ? or #"
-        )
-    return base_url.rstrip("/")
+    if usable and not set(base_url) & set(" ?#"):
+        return base_url.rstrip("/")
+    # outside of the handler: what it caught repeats the address
+    raise ValueError(
+        "Client: base_url must look like http://localhost:8080/v1 or https://host/v1: a host, no user name or password "
+        "(they belong into api_key), no blank, no ? or #"
+    )
 
 
 @functools.cache
@@ -317,21 +298,6 @@ def _certificates() -> ssl.SSLContext:
     import httpx2
 
     return httpx2.create_ssl_context()
-
-
-def _wait(attempt: int, response: httpx2.Response | None) -> float:
-    """Seconds until the next attempt: what Retry-After says, as a number or a date, or else 0.5, 1, 2, 4, 8, 8."""
-    from email.utils import parsedate_to_datetime
-
-    asked = "" if response is None else response.headers.get("Retry-After", "")
-    try:
-        return max(0.0, float(asked))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
-    except (TypeError, ValueError):
-        return min(0.5 * 2.0**attempt, 8.0)
 
 
 def _vector(embedding: Any) -> Array:

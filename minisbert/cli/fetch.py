@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
 from minisbert.cli.options import json_option
+from minisbert.cli.outputs import echo_json
 
 
 @click.command(short_help="Download a model and verify it.")
@@ -36,12 +35,12 @@ def fetch(model: str | None, revision: str | None, token: str | None, as_json: b
     found = hub.resolve(model, revision=revision, token=token, show_progress_bar=True)
     click.echo(f"source: {found.source}", err=True)
     if found.pinned:
-        hub.verify_files(found.folder)
+        if wrong := hub.wrong_bytes(found.folder):
+            raise ValueError(f"{found.folder}: {wrong}; remove the folder and run `minisbert fetch` again")
         click.echo(f"verified: {len(hub.DEFAULT_FILES)} files match their pinned sha256", err=True)
-    folder = str(found.folder.resolve())
+    folder = found.folder.resolve()
     if as_json:
         name = model or hub.DEFAULT_MODEL
-        record = {"model": name, "folder": folder, "source": found.source, "verified": found.pinned}
-        click.echo(json.dumps(record, ensure_ascii=False).encode())
+        echo_json({"model": name, "folder": folder, "source": found.source, "verified": found.pinned})
     else:
         click.echo(folder)

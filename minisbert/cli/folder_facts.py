@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from minisbert import hub
 from minisbert.cli.options import ModelChoice
@@ -45,42 +45,24 @@ def read_folder_facts(choice: ModelChoice, *, local_files_only: bool, show_progr
         show_progress_bar=show_progress_bar,
     )
     entries = read_module_list(found.folder) or [("Transformer", found.folder)]
-    bert_folder = entries[0][1]
-    config = read_bert_config(bert_folder / "config.json")
-    tokenizer = load_tokenizer(bert_folder, config)
-    limits = _said_limits(bert_folder, tokenizer, config)
-    if choice.max_seq_length is None:
-        limit = read_max_seq_length(bert_folder, config, tokenizer.settings)
-        first = next(said for said in limits if said.tokens is not None)
-        decided_by = first.file if first.tokens == limit else "config.json"  # no text has more tokens than positions
-    else:
-        limit, decided_by = _check_limit(choice.max_seq_length, tokenizer, config), "--max-seq-length"
-    return FolderFacts(
-        found.folder, found.source, bert_folder, entries[1:], config, tokenizer, limits, limit, decided_by
-    )
-
-
-def _said_limits(bert_folder: Path, tokenizer: Tokenizer, config: BertConfig) -> list[SaidLimit]:
-    """The longest text according to each file."""
-    sentence_file = "sentence_bert_config.json"
-    return [
-        SaidLimit(sentence_file, "max_seq_length", read_if_there(bert_folder / sentence_file).get("max_seq_length")),
+    folder = entries[0][1]
+    config = read_bert_config(folder / "config.json")
+    tokenizer = load_tokenizer(folder, config)
+    said = read_json(folder / "sentence_bert_config.json", optional=True) or {}
+    most = config.max_position_embeddings
+    limits = [
+        SaidLimit("sentence_bert_config.json", "max_seq_length", said.get("max_seq_length")),
         SaidLimit("tokenizer_config.json", "model_max_length", tokenizer.settings.get("model_max_length")),
-        SaidLimit("config.json", "max_position_embeddings", config.max_position_embeddings),
+        SaidLimit("config.json", "max_position_embeddings", most),
     ]
-
-
-def _check_limit(limit: int, tokenizer: Tokenizer, config: BertConfig) -> int:
-    """Raise for a limit without room for a token, or beyond the model's positions."""
-    least, most = tokenizer.special_count + 1, config.max_position_embeddings
-    if not least <= limit <= most:
-        raise ValueError(
-            f"--max-seq-length: expected {least} (one token and the special tokens) to {most} (the model's positions), "
-            f"got {limit}"
-        )
-    return limit
-
-
-def read_if_there(file: Path) -> dict[str, Any]:
-    """Read an optional JSON file of a model folder."""
-    return read_json(file, optional=True) or {}
+    limit = read_max_seq_length(folder, config, tokenizer.settings)
+    first = next(limit for limit in limits if limit.tokens is not None)
+    decided_by = first.file if first.tokens == limit else "config.json"  # no text has more tokens than positions
+    if choice.max_seq_length is not None:
+        limit, decided_by, least = choice.max_seq_length, "--max-seq-length", tokenizer.special_count + 1
+        if not least <= limit <= most:
+            raise ValueError(
+                f"--max-seq-length: expected {least} (one token and the special tokens) to {most} (the model's "
+                f"positions), got {limit}"
+            )
+    return FolderFacts(found.folder, found.source, folder, entries[1:], config, tokenizer, limits, limit, decided_by)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import platform
 import warnings
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from minisbert import __version__
 from minisbert.cli.options import ModelChoice, json_option, model_options
+from minisbert.cli.outputs import echo_json
 from minisbert.cli.table import align
 
 if TYPE_CHECKING:
     from minisbert.cli.folder_facts import FolderFacts
-    from minisbert.model.pooling import Module
 
 LIBRARIES = ("numpy", "tokenizers", "safetensors", "huggingface-hub")
 
@@ -35,17 +36,19 @@ def info(as_json: bool, choice: ModelChoice) -> None:
       minisbert info --json
     """
     from minisbert.cli.folder_facts import read_folder_facts
+    from minisbert.hub import cache_folder
 
-    model: dict[str, Any] | None = None
-    problem: ValueError | None = None
+    model, problem = None, None
     try:
         model = _model(read_folder_facts(choice, local_files_only=True))
     except ValueError as error:
         problem = error  # shown last: it may be the reason for asking
     machine = _machine()
-    found = {"model": model, "machine": machine, "versions": _versions(), "cache": _cache_folder()}
+    versions = {"minisbert": __version__, "python": platform.python_version()}
+    versions |= {library: version(library) for library in LIBRARIES}
+    found = {"model": model, "machine": machine, "versions": versions, "cache": str(cache_folder())}
     if as_json:
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False).encode())
+        echo_json(found)
     else:
         click.echo("\n".join([*(_model_lines(model) if model else []), *_machine_lines(found)]))
     if sentence := machine["blas_advice"]:
@@ -56,16 +59,28 @@ def info(as_json: bool, choice: ModelChoice) -> None:
 
 def _model(facts: FolderFacts) -> dict[str, Any]:
     """What the folder says."""
-    from minisbert.cli.folder_facts import SaidLimit, read_if_there
+    from minisbert.cli.folder_facts import SaidLimit
+    from minisbert.model.config import read_json
     from minisbert.model.folder import read_modules, read_sentence_settings
-    from minisbert.model.pooling import output_width
+    from minisbert.model.params import read_checkpoint, tensor_shapes
+    from minisbert.model.pooling import Dense, Pooling, output_width
 
     config = facts.config
-    modules = read_modules(facts.modules, config, "float32")
-    settings = read_sentence_settings(facts.folder)
-    width = output_width(modules, config.hidden_size)
-    cut = read_if_there(facts.bert_folder / "tokenizer.json").get("truncation") or {}
-    limits = [*facts.said_limits, SaidLimit("tokenizer.json", "truncation", cut.get("max_length"))]
+    stored = list(read_checkpoint(facts.bert_folder).values())
+    shapes = list(tensor_shapes(config).values())
+    for folder in (folder for kind, folder in facts.modules if kind == "Dense"):
+        dense = list(read_checkpoint(folder).values())
+        stored, shapes = stored + dense, shapes + [tensor.shape for tensor in dense]
+    modules, described = read_modules(facts.modules, config, "float32"), []
+    for module in modules:
+        if isinstance(module, Pooling):
+            described.append(f"Pooling ({' + '.join(module.modes)})")
+        elif isinstance(module, Dense):
+            described.append(f"Dense ({module.weight.shape[1]} to {module.weight.shape[0]}, {module.activation})")
+        else:
+            described.append("Normalize")
+    settings, width = read_sentence_settings(facts.folder), output_width(modules, config.hidden_size)
+    cut = (read_json(facts.bert_folder / "tokenizer.json", optional=True) or {}).get("truncation") or {}
     return {
         "folder": str(facts.folder),
         "source": facts.source,
@@ -75,44 +90,17 @@ def _model(facts: FolderFacts) -> dict[str, Any]:
         "intermediate_size": config.intermediate_size,
         "activation": config.hidden_act,
         "vocabulary": config.vocab_size,
-        **_weights(facts),
-        "modules": [_describe(module) for module in modules],
+        "parameters": sum(map(math.prod, shapes)),
+        "stored_as": sorted({tensor.dtype for tensor in stored if tensor.dtype[:1] in "FB" and tensor.dtype != "BOOL"}),
+        "modules": described,
         "sentence_embedding_dimension": min(width, settings["truncate_dim"] or width),
         **settings,
         "max_seq_length": {
             "in_force": facts.max_seq_length,
             "decided_by": facts.decided_by,
-            "said": [said._asdict() for said in limits],
+            "said": [*facts.said_limits, SaidLimit("tokenizer.json", "truncation", cut.get("max_length"))],
         },
     }
-
-
-def _weights(facts: FolderFacts) -> dict[str, Any]:
-    """Count the parameters in use, and name the dtypes of the files."""
-    import math
-
-    from minisbert.model.params import read_checkpoint, tensor_shapes
-
-    stored = list(read_checkpoint(facts.bert_folder).values())
-    shapes = list(tensor_shapes(facts.config).values())
-    for kind, folder in facts.modules:
-        if kind == "Dense":
-            dense = list(read_checkpoint(folder).values())
-            stored, shapes = stored + dense, shapes + [tensor.shape for tensor in dense]
-    real = {tensor.dtype for tensor in stored if tensor.dtype[:1] in "FB" and tensor.dtype != "BOOL"}
-    return {"parameters": sum(map(math.prod, shapes)), "stored_as": sorted(real)}
-
-
-def _describe(module: Module) -> str:
-    """A module in a few words."""
-    from minisbert.model.pooling import Dense, Pooling
-
-    if isinstance(module, Pooling):
-        return f"Pooling ({' + '.join(module.modes)})"
-    if isinstance(module, Dense):
-        d_out, d_in = module.weight.shape
-        return f"Dense ({d_in} to {d_out}, {module.activation})"
-    return "Normalize"
 
 
 def _machine() -> dict[str, Any]:
@@ -122,44 +110,23 @@ def _machine() -> dict[str, Any]:
     from minisbert.parallel import advice, libraries, usable_processors
 
     keys = ("internal_api", "version", "architecture", "num_threads", "threading_layer")
-    blas = [{key: found.get(key) for key in keys} for found in libraries()]
     build: Any = np.show_config(mode="dicts")
-    built_with = (build or {}).get("Build Dependencies", {}).get("blas", {})
     return {
         "system": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count(),
         "usable_cpus": usable_processors(),
-        "blas": blas,
+        "blas": [{key: found.get(key) for key in keys} for found in libraries()],
         "blas_advice": advice(),  # what to set where a faster kernel could run
-        "numpy_built_with": built_with.get("name"),
+        "numpy_built_with": (build or {}).get("Build Dependencies", {}).get("blas", {}).get("name"),
     }
-
-
-def _versions() -> dict[str, str]:
-    """The versions of everything involved."""
-    from importlib.metadata import version
-
-    return {
-        "minisbert": __version__,
-        "python": platform.python_version(),
-        **{library: version(library) for library in LIBRARIES},
-    }
-
-
-def _cache_folder() -> str:
-    """Where fetched models are kept."""
-    from minisbert.hub import cache_folder
-
-    return str(cache_folder())
 
 
 def _model_lines(model: dict[str, Any]) -> list[str]:
-    """Format the model and its limits."""
-    from minisbert.model.pooling import Pooling
-
+    """Format the model, and the limit that each file says, with the one in force marked."""
     heads, limits = model["heads"], model["max_seq_length"]
     # a plain BERT lists no modules, and its token vectors are averaged
-    modules = model["modules"] or [f"{_describe(Pooling())}, by default: the folder has no modules.json"]
+    modules = model["modules"] or ["Pooling (mean), by default: the folder has no modules.json"]
+    dimensions = f"{model['sentence_embedding_dimension']} dimensions"
     rows = [
         ("folder", model["folder"]),
         ("source", model["source"]),
@@ -168,31 +135,21 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
         ("vocabulary", f"{model['vocabulary']:,} tokens"),
         ("parameters", f"{model['parameters']:,} in use, stored as {', '.join(model['stored_as'])}"),
         ("modules", " > ".join(["Transformer", *modules])),
-        (
-            "sentence vector",
-            f"{model['sentence_embedding_dimension']} dimensions, compared by {model['similarity_fn_name']}",
-        ),
+        ("sentence vector", f"{dimensions}, compared by {model['similarity_fn_name']}"),
         ("prompts", ", ".join(model["prompts"]) or "none"),
     ]
+    in_force = []
+    if limits["decided_by"].startswith("--"):
+        in_force.append((limits["decided_by"], f"{limits['in_force']}  in force"))
+    for file, key, tokens in limits["said"]:
+        said = "-" if tokens is None else f"{tokens:,}" if tokens < 1e9 else "no limit"  # transformers writes 1e30
+        if tokens is not None and file == "tokenizer.json":
+            said += "  ignored: it would cut silently"
+        elif tokens is not None and file == limits["decided_by"]:
+            said += "  in force"
+        in_force.append((f"{file}: {key}", said))
     heading = f"Longest text in tokens, special tokens included: {limits['in_force']}"
-    return ["Model", *align(rows), "", heading, *align(_limit_rows(limits)), ""]
-
-
-def _limit_rows(limits: dict[str, Any]) -> list[tuple[str, str]]:
-    """The limit in each file, with the one in force marked."""
-    decided_by = limits["decided_by"]
-    rows = [(f"{limit['file']}: {limit['key']}", _limit_words(limit, decided_by)) for limit in limits["said"]]
-    return [(decided_by, f"{limits['in_force']}  in force"), *rows] if decided_by.startswith("--") else rows
-
-
-def _limit_words(limit: dict[str, Any], decided_by: str) -> str:
-    """The limit in one file, and whether it counts."""
-    if limit["tokens"] is None:
-        return "-"
-    tokens = f"{limit['tokens']:,}" if limit["tokens"] < 1e9 else "no limit"  # transformers writes 1e30
-    if limit["file"] == "tokenizer.json":
-        return f"{tokens}  ignored: it would cut silently"
-    return f"{tokens}  in force" if limit["file"] == decided_by else tokens
+    return ["Model", *align(rows), "", heading, *align(in_force), ""]
 
 
 def _machine_lines(found: dict[str, Any]) -> list[str]:

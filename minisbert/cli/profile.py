@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import warnings
-from collections.abc import Iterable
 from importlib.metadata import version
 from itertools import groupby
-from typing import Any
 
 import click
 
 from minisbert import __version__
 from minisbert.cli.inputs import TextSource, input_options
 from minisbert.cli.options import ModelChoice, json_option, model_options
+from minisbert.cli.outputs import echo_json
+from minisbert.cli.table import grid
 from minisbert.encoder import SentenceEncoder
 from minisbert.parallel import BATCH_TOKENS, advice, libraries
-from minisbert.proof.profile import OPERATIONS, Cost, Profile, Row
+from minisbert.proof.profile import OPERATIONS, Cost, Profile
 from minisbert.proof.profile import profile as measure
 
 MOST_TOKENS = 2 * BATCH_TOKENS
 """Tokens that are profiled: two full batches; a third would add nothing."""
 
 HEAD = ("operation", "shapes", "calls", "ms", "share", "MFLOP", "MB", "FLOP/byte", "GFLOP/s", "of ceiling", "bound by")
-_WORDS = ("operation", "shapes", "bound by")  # left-aligned columns
 _WORTH_A_WORD = 1.05  # above the ceiling by more than the ceiling's own noise
 
 
@@ -64,7 +62,13 @@ def profile(
     if source.file is None and not source.arguments:
         raise click.UsageError("Nothing to profile: give texts, or a file (-i).")
     encoder = choice.encoder(dtype)
-    texts, left_out = _enough(source.read(), encoder)
+    texts: list[str] = []
+    tokens, left_out = 0, False
+    for text in source.read():
+        tokens += len(encoder.model.tokenizer([text], encoder.max_seq_length).token_ids)
+        if left_out := bool(texts) and tokens > MOST_TOKENS:
+            break
+        texts.append(text)
     if not texts:
         raise ValueError("profile: the input has no texts; an empty line of a text file would count as one")
     encoder.tokenize(texts)  # warns about what is cut off
@@ -72,31 +76,21 @@ def profile(
         click.echo(f"profiled: the first {len(texts):,} texts; more than {MOST_TOKENS:,} tokens add nothing", err=True)
     found = measure(encoder, texts, num_threads=num_threads, passes=repeat)
     if as_json:
-        click.echo(json.dumps(_to_json(found, encoder), indent=2))
+        _echo_json(found, encoder)
     else:
         click.echo("\n".join([*_heading(found, encoder), "", *_table(found, encoder), "", *_verdict(found)]))
     if sentence := advice():
         warnings.warn(sentence, stacklevel=1)
 
 
-def _enough(texts: Iterable[str], encoder: SentenceEncoder) -> tuple[list[str], bool]:
-    """Take texts until there are enough tokens, and report whether any were left."""
-    taken: list[str] = []
-    tokens = 0
-    for text in texts:
-        tokens += len(encoder.model.tokenizer([text], encoder.max_seq_length).token_ids)
-        if taken and tokens > MOST_TOKENS:
-            return taken, True
-        taken.append(text)
-    return taken, False
-
-
 def _heading(found: Profile, encoder: SentenceEncoder) -> list[str]:
     """What was measured, on which machine, and the sizes that the letters stand for."""
     config, ceilings = encoder.model.config, found.ceilings
     work = [_count(found.texts, "text"), _count(found.tokens, "token"), _count(found.batches, "batch", "batches")]
-    blas = [f"{library['internal_api']} {library['version']}{_kernel(library)}" for library in libraries()]
-    versions = [f"minisbert {__version__}", f"Python {platform.python_version()}", f"NumPy {version('numpy')}", *blas]
+    versions = [f"minisbert {__version__}", f"Python {platform.python_version()}", f"NumPy {version('numpy')}"]
+    for blas in libraries():
+        kernel = f" ({blas['architecture']})" if blas.get("architecture") else ""
+        versions.append(f"{blas['internal_api']} {blas['version']}{kernel}")
     average = " on average" if found.batches > 1 else ""
     return [
         f"{encoder.folder.name}, {encoder.dtype}: {', '.join(work)}, {_count(found.num_threads, 'thread')}; "
@@ -109,11 +103,6 @@ def _heading(found: Profile, encoder: SentenceEncoder) -> list[str]:
     ]
 
 
-def _kernel(library: dict[str, Any]) -> str:
-    """The kernel, if BLAS reports it."""
-    return f" ({library['architecture']})" if library.get("architecture") else ""
-
-
 def _count(number: int, one: str, many: str = "") -> str:
     """A number with its noun."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
@@ -121,49 +110,36 @@ def _count(number: int, one: str, many: str = "") -> str:
 
 def _table(found: Profile, encoder: SentenceEncoder) -> list[str]:
     """Format the operations under their blocks, the rest, and the sum."""
-    lines: list[tuple[str, ...]] = [HEAD]
+
+    def times(seconds: float) -> list[str]:
+        return [f"{1e3 * seconds:.3f}", f"{100 * seconds / found.seconds:.1f} %"]
+
+    def rates(cost: Cost, seconds: float, least: float) -> list[str]:
+        """MFLOP, MB, FLOP/byte, GFLOP/s and the share of the ceiling; what does not apply stays empty."""
+        megabytes, share = _number(cost.bytes / 1e6) if cost.bytes else "", f"{100 * least / seconds:.0f} %"
+        if not cost.flop:
+            return ["", megabytes, "", "", share if least else ""]
+        return [
+            *(_number(cost.flop / 1e6), megabytes),
+            *(f"{cost.flop / cost.bytes:.1f}", _number(cost.flop / seconds / 1e9), share),
+        ]
+
+    lines = [list(HEAD)]
     for block, members in groupby(found.rows, key=lambda row: row.block):
         rows = list(members)
         if len(rows) > 1:
-            lines.append((block, "", "", *_times(sum(row.seconds for row in rows), found), *[""] * 6))
+            lines.append([block, "", "", *times(sum(row.seconds for row in rows)), *[""] * 6])
         for row in rows:
             name = encoder.model.config.hidden_act if row.name == "activation" else row.name
-            lines.append((f"  {name}" if len(rows) > 1 else block, *_figures(row, found)))
-    lines.append(("other", "", "", *_times(found.other, found), *[""] * 6))
-    rates = _rates(found.cost, found.seconds, found.least_seconds)
-    lines.append(("total", "", "", *_times(found.seconds, found), *rates, ""))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    lines.insert(-1, tuple("-" * width for width in widths))
-    return ["  ".join(map(_place, line, widths, HEAD)).rstrip() for line in lines]
-
-
-def _place(cell: str, width: int, head: str) -> str:
-    """Left-align words, right-align figures."""
-    return cell.ljust(width) if head in _WORDS else cell.rjust(width)
-
-
-def _figures(row: Row, found: Profile) -> tuple[str, ...]:
-    """The cells of an operation, after its name."""
-    least = found.ceilings.least_seconds(row.cost)
-    bound = found.ceilings.bound(row.cost) if least else ""
-    times, rates = _times(row.seconds, found), _rates(row.cost, row.seconds, least)
-    return OPERATIONS[row.block, row.name], f"{row.calls:,}", *times, *rates, bound
-
-
-def _times(seconds: float, found: Profile) -> tuple[str, str]:
-    """Milliseconds and the share of the pass."""
-    return f"{1e3 * seconds:.3f}", f"{100 * seconds / found.seconds:.1f} %"
-
-
-def _rates(cost: Cost, seconds: float, least: float) -> tuple[str, ...]:
-    """MFLOP, MB, FLOP/byte, GFLOP/s and the share of the ceiling; what does not apply stays empty."""
-    return (
-        _number(cost.flop / 1e6) if cost.flop else "",
-        _number(cost.bytes / 1e6) if cost.bytes else "",
-        f"{cost.flop / cost.bytes:.1f}" if cost.flop else "",
-        _number(cost.flop / seconds / 1e9) if cost.flop else "",
-        f"{100 * least / seconds:.0f} %" if least else "",
-    )
+            least = found.ceilings.least_seconds(row.cost)
+            figures = [*times(row.seconds), *rates(row.cost, row.seconds, least)]
+            bound = found.ceilings.bound(row.cost) if least else ""
+            shapes = OPERATIONS[row.block, row.name]
+            lines.append([f"  {name}" if len(rows) > 1 else block, shapes, f"{row.calls:,}", *figures, bound])
+    lines.append(["other", "", "", *times(found.other), *[""] * 6])
+    lines.append(["total", "", "", *times(found.seconds), *rates(found.cost, found.seconds, found.least_seconds), ""])
+    lines.insert(-1, ["-" * max(map(len, column)) for column in zip(*lines, strict=True)])
+    return grid(lines, "<<>>>>>>>><")
 
 
 def _number(value: float) -> str:
@@ -194,37 +170,23 @@ def _verdict(found: Profile) -> list[str]:
     return lines
 
 
-def _to_json(found: Profile, encoder: SentenceEncoder) -> dict[str, Any]:
-    """Everything as JSON, in seconds, FLOP and bytes."""
+def _echo_json(found: Profile, encoder: SentenceEncoder) -> None:
+    """Everything, in seconds, FLOP and bytes."""
     ceilings = found.ceilings
-    return {
-        "model": str(encoder.folder),
-        "dtype": str(encoder.dtype),
-        "texts": found.texts,
-        "tokens": found.tokens,
-        "batches": found.batches,
-        "num_threads": found.num_threads,
-        "passes": found.passes,
-        "ceilings": {"gflop_per_s": ceilings.gflop_per_s, "gb_per_s": ceilings.gb_per_s},
-        "operations": [
-            {
-                "block": row.block,
-                "name": row.name,
-                "calls": row.calls,
-                "seconds": row.seconds,
-                "flop": row.cost.flop,
-                "bytes": row.cost.bytes,
-                "least_seconds": ceilings.least_seconds(row.cost),
-                "bound_by": ceilings.bound(row.cost) if row.cost.bytes else None,
-            }
-            for row in found.rows
-        ],
-        "seconds_other": found.other,
-        "seconds": found.seconds,
-        "seconds_without_clock": found.unclocked,
-        "flop": found.cost.flop,
-        "bytes": found.cost.bytes,
-        "least_seconds": found.least_seconds,
-        "versions": {"minisbert": __version__, "python": platform.python_version(), "numpy": version("numpy")},
-        "blas": [{key: one.get(key) for key in ("internal_api", "version", "architecture")} for one in libraries()],
-    }
+    measured = ("texts", "tokens", "batches", "num_threads", "passes", "ceilings")
+    operations = [
+        {
+            **{"block": row.block, "name": row.name, "calls": row.calls, "seconds": row.seconds, **vars(row.cost)},
+            "least_seconds": ceilings.least_seconds(row.cost),
+            "bound_by": ceilings.bound(row.cost) if row.cost.bytes else None,
+        }
+        for row in found.rows
+    ]
+    echo_json(
+        {"model": encoder.folder, "dtype": str(encoder.dtype)}
+        | {name: getattr(found, name) for name in measured}
+        | {"operations": operations, "seconds_other": found.other, "seconds": found.seconds}
+        | {"seconds_without_clock": found.unclocked, **vars(found.cost), "least_seconds": found.least_seconds}
+        | {"versions": {"minisbert": __version__, "python": platform.python_version(), "numpy": version("numpy")}}
+        | {"blas": [{key: x.get(key) for key in ("internal_api", "version", "architecture")} for x in libraries()]}
+    )

@@ -69,6 +69,21 @@ def align(rows: Sequence[tuple[str, str]], indent: str = "  ") -> list[str]:
     return [f"{indent}{pad(name, widest)}  {value}".rstrip() for name, value in rows]
 
 
+def grid(rows: Sequence[Sequence[str]], alignment: str) -> list[str]:
+    """Rows of cells in columns, each of them left- or right-aligned.
+
+    >>> grid([("id", "piece"), ("7", "soup"), ("12", "##s")], "><")
+    ['id  piece', ' 7  soup', '12  ##s']
+    """
+    widths = [max(map(display_width, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        space = [" " * (width - display_width(cell)) for cell, width in zip(row, widths, strict=True)]
+        cells = zip(row, space, alignment, strict=True)
+        lines.append("  ".join(gap + cell if side == ">" else cell + gap for cell, gap, side in cells).rstrip())
+    return lines
+
+
 def matrix_lines(labels: Sequence[str], heads: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> list[str]:
     """Format a matrix under its heads, right-aligned; in several parts if the width is too small for one.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import zipfile
 from pathlib import Path
@@ -12,14 +11,12 @@ import click
 import numpy as np
 
 from minisbert.cli.options import TEXT, ModelChoice, json_option, model_options
-from minisbert.cli.outputs import Target, written_whole
-from minisbert.encoder import SentenceEncoder
+from minisbert.cli.outputs import Target, echo_json
+from minisbert.files import written_whole
 from minisbert.proof.ledger import (
-    Reference,
     compare,
     first_disagreement,
     format_ledger,
-    ledger_to_json,
     read_recorded,
     trace_tensors,
     verdict,
@@ -65,44 +62,44 @@ def verify(
     """
     if save is not None:
         Target(save, "npz", force=False).check()
+    reference = read_recorded()
+    if texts and against == "recorded":
+        raise click.UsageError("Recorded tensors exist only for their own texts; for TEXTS add --against torch.")
     encoder = choice.encoder(dtype)
-    reference = _reference(encoder, texts, against, dtype)
+    if against == "torch":
+        from minisbert.proof.reference import torch_reference
+
+        reference = torch_reference(encoder.folder, texts or reference.texts, dtype, encoder.max_seq_length)
     ours: dict[str, Any] = trace_tensors(encoder.trace(reference.texts)) if mine is None else _read_mine(mine)
     rows = compare(ours, reference, dtype)
+    first = first_disagreement(rows)
     if save is not None:
         with written_whole(save) as stream:
             np.savez_compressed(stream, **ours)
     if as_json:
-        click.echo(json.dumps(ledger_to_json(rows, reference, dtype), indent=2))
+        about = {"reference": reference.origin, "texts": reference.texts, "dtype": dtype, "agrees": first is None}
+        tensors = [
+            {"name": row.name, "shape": row.shape, "max_abs_difference": row.difference, "bound": row.bound}
+            | {"agrees": row.agrees}
+            for row in rows
+        ]
+        echo_json(about | {"first_disagreement": first.name if first else None, "tensors": tensors})
     else:
         whose = "this package" if mine is None else str(mine)
         click.echo(f"{whose}, {dtype}, compared with PyTorch: {reference.origin}")
         click.echo(f"texts: {', '.join(repr(text) for text in reference.texts)}\n")
         click.echo(format_ledger(rows))
         click.echo(f"\n{verdict(rows, reference)}")
-    sys.exit(0 if first_disagreement(rows) is None else 1)
-
-
-def _reference(encoder: SentenceEncoder, texts: tuple[str, ...], against: str, dtype: str) -> Reference:
-    """Read the recorded tensors, or compute them with PyTorch."""
-    recorded = read_recorded()
-    if against == "torch":
-        from minisbert.proof.reference import torch_reference
-
-        return torch_reference(encoder.folder, texts or recorded.texts, dtype, encoder.max_seq_length)
-    if texts:
-        raise click.UsageError("Recorded tensors exist only for their own texts; for TEXTS add --against torch.")
-    return recorded
+    sys.exit(0 if first is None else 1)
 
 
 def _read_mine(file: Path) -> dict[str, np.ndarray]:
     """Read the user's tensors; pickled objects are refused, because loading them can run code."""
     expected = f"{file}: expected an .npz with tensors named as in the ledger, but"
     if not zipfile.is_zipfile(file):
-        if not file.read_bytes().startswith(b"\x93NUMPY"):
-            raise ValueError(f"{expected} this is another kind of file; np.savez writes one")
+        is_array = file.read_bytes().startswith(b"\x93NUMPY")
         raise ValueError(
-            f"{expected} this is one array without a name; name it as the ledger does, such as "
+            f"{expected} this is {'one array without a name' if is_array else 'another kind of file'}; write it by "
             f'np.savez("{file.stem}.npz", **{{"embeddings.word": array}}); '
             "`minisbert verify --save ours.npz` writes a file with all names"
         )

@@ -93,15 +93,7 @@ _ONLY_VALUE: dict[str, Any] = {
     "pruned_heads": {},
     "quantization_config": None,
 }
-_SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-    "type_vocab_size",
-)
+_SIZES = [key for key, default in vars(BertConfig()).items() if isinstance(default, int)]
 
 
 def read_json(path: Path, *, expect: type = dict, optional: bool = False) -> Any:
@@ -164,14 +156,7 @@ def read_bert_config(path: Path) -> BertConfig:
             "differently, others differ more); choose a BERT model such as all-MiniLM-L6-v2"
         )
     refuse_others(raw, _ONLY_VALUE, path)
-    known = {key: raw[key] for key in BertConfig.__dataclass_fields__ if key in raw}
-    config = BertConfig(**known)
-    _check_values(config, where)
-    return config
-
-
-def _check_values(config: BertConfig, where: str) -> None:
-    """Check every size, the epsilon, the activation function, and that the heads divide the width."""
+    config = BertConfig(**{key: raw[key] for key in BertConfig.__dataclass_fields__ if key in raw})
     for key in _SIZES:
         size = getattr(config, key)
         if type(size) is not int or size < 1:  # not isinstance: True is an int, too
@@ -189,6 +174,7 @@ def _check_values(config: BertConfig, where: str) -> None:
             f"{where}: hidden_size {config.hidden_size} is not divisible by num_attention_heads "
             f"{config.num_attention_heads}"
         )
+    return config
 
 
 def bert_config_to_json(config: BertConfig) -> dict[str, Any]:

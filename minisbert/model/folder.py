@@ -10,8 +10,6 @@ sentence-transformers 5.4 and later.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import save_file
 
+from minisbert.files import folder_written_whole
 from minisbert.model.config import (
     BertConfig,
     ModelFolderError,
@@ -138,7 +137,13 @@ def load_model(folder: Path, dtype: npt.DTypeLike = np.float32) -> SentenceModel
     if not folder.is_dir():
         raise ModelFolderError(f"{folder.as_posix()}: there is no such folder; expected the folder of a BERT model")
     try:
-        _refuse_cache_folder(folder)
+        is_cache = folder.name == "snapshots" or (folder / "snapshots").is_dir()
+        if is_cache and not (folder / "config.json").exists() and not (folder / "modules.json").exists():
+            name = (folder.parent if folder.name == "snapshots" else folder).name
+            raise ModelFolderError(
+                f"{folder.as_posix()}: holds snapshots of a model, as the Hub's cache does; pass the model's name, "
+                f"{name.removeprefix('models--').replace('--', '/')!r}, or one of the folders in snapshots/"
+            )
         entries = read_module_list(folder)
         model = _read_files(folder, entries or [("Transformer", folder)], dtype)
     except OSError as error:  # no right to look into a folder, a name that is too long, a failing disk
@@ -151,19 +156,6 @@ def load_model(folder: Path, dtype: npt.DTypeLike = np.float32) -> SentenceModel
             stacklevel=3,
         )
     return model
-
-
-def _refuse_cache_folder(folder: Path) -> None:
-    """Refuse the folder in which the Hub's client keeps a model's snapshots, and say which of them to pass."""
-    kept = folder if folder.name == "snapshots" else folder / "snapshots"
-    if (folder / "config.json").exists() or (folder / "modules.json").exists() or not kept.is_dir():
-        return
-    if snapshots := [path for path in kept.iterdir() if path.is_dir()]:
-        newest = max(snapshots, key=lambda path: path.stat().st_mtime)
-        raise ModelFolderError(
-            f"{folder.as_posix()}: holds snapshots of a model, as the Hub's cache does; pass one of them, such as "
-            + newest.as_posix()
-        )
 
 
 def _read_files(folder: Path, entries: list[tuple[str, Path]], dtype: npt.DTypeLike) -> SentenceModel:
@@ -310,7 +302,11 @@ def read_sentence_settings(folder: Path) -> dict[str, Any]:
     # null means the default, as an absent key does
     said = {key: value for key, value in (read_json(file, optional=True) or {}).items() if value is not None}
     prompts, default = said.get("prompts", {}), said.get("default_prompt_name")
-    if not isinstance(prompts, dict) or not all(text is None or _is_text(text) for text in prompts.values()):
+    # half a character (a lone surrogate) cannot be written
+    if not isinstance(prompts, dict) or not all(
+        text is None or (isinstance(text, str) and text == text.encode("utf-8", "replace").decode("utf-8"))
+        for text in prompts.values()
+    ):
         raise ModelFolderError(f"{file.as_posix()}: prompts must map names to texts, got {prompts!r}")
     if default is not None and (not isinstance(default, str) or default not in prompts):
         raise ModelFolderError(f"{file.as_posix()}: default_prompt_name {default!r} is not one of {sorted(prompts)}")
@@ -327,11 +323,6 @@ def read_sentence_settings(folder: Path) -> dict[str, Any]:
         "similarity_fn_name": similarity,
         "truncate_dim": dim,
     }
-
-
-def _is_text(value: Any) -> bool:
-    """A string that can be written: half a character (a lone surrogate) cannot."""
-    return isinstance(value, str) and value == value.encode("utf-8", "replace").decode("utf-8")
 
 
 def save_model(model: SentenceModel, folder: Path, readme: str | None = None) -> None:
@@ -361,6 +352,7 @@ def save_model(model: SentenceModel, folder: Path, readme: str | None = None) ->
     >>> config = BertConfig(vocab_size=4, hidden_size=8, num_hidden_layers=1, num_attention_heads=2)
     >>> params = random_params(config, np.random.default_rng(0), np.float32)
     >>> model = SentenceModel(config, params, (Pooling(("mean", "max")),), tokenizer, 128, {}, None, "cosine")
+    >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp()) / "model"
     >>> save_model(model, folder)
     >>> load_model(folder).modules
@@ -370,52 +362,45 @@ def save_model(model: SentenceModel, folder: Path, readme: str | None = None) ->
         raise ValueError(
             f"save: {folder.as_posix()} exists and is not an empty folder; nothing was written, choose another name"
         )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    # written next to its place and moved there in one step, so that an interrupted save leaves no half model
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        _write_files(model, unfinished)
+    with folder_written_whole(folder) as unfinished:
+        names = tensor_shapes(model.config)
+        tensors = {name: np.ascontiguousarray(array) for name, array in zip(names, flatten(model.params), strict=True)}
+        save_file(tensors, unfinished / "model.safetensors", metadata={"format": "pt"})
+        _write_json(unfinished / "config.json", bert_config_to_json(model.config))
+        model.tokenizer.library.save(str(unfinished / "tokenizer.json"))
+        _write_json(
+            unfinished / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer", **model.tokenizer.settings}
+        )
+        limits = {"max_seq_length": model.max_seq_length, "do_lower_case": model.tokenizer.lower_case}
+        _write_json(unfinished / "sentence_bert_config.json", limits)
+        settings = {
+            "prompts": model.prompts,
+            "default_prompt_name": model.default_prompt_name,
+            "similarity_fn_name": model.similarity_fn_name,
+            "truncate_dim": model.truncate_dim,
+        }
+        _write_json(unfinished / "config_sentence_transformers.json", settings)
+        listed = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
+        width = model.config.hidden_size
+        for i, module in enumerate(model.modules, 1):
+            kind = type(module).__name__
+            path = f"{i}_{kind}"
+            listed.append({"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"})
+            (unfinished / path).mkdir()
+            if settings_of_module := modules_to_json(module, width):
+                _write_json(unfinished / path / "config.json", settings_of_module)
+            if isinstance(module, Dense):
+                weights = {
+                    "linear.weight": module.weight,
+                    "linear.bias": module.bias,
+                    "residual.weight": module.residual,
+                }
+                present = {name: np.ascontiguousarray(array) for name, array in weights.items() if array is not None}
+                save_file(present, unfinished / path / "model.safetensors", metadata={"format": "pt"})
+            width = output_width((module,), width)
+        _write_json(unfinished / "modules.json", listed)
         if readme is not None:
             (unfinished / "README.md").write_text(readme, encoding="utf-8")
-        unfinished.chmod(0o755)  # mkdtemp's folders are for their owner alone
-        unfinished.replace(folder)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-
-
-def _write_files(model: SentenceModel, folder: Path) -> None:
-    """Write every file of the model into an empty folder."""
-    names = tensor_shapes(model.config)
-    tensors = {name: np.ascontiguousarray(array) for name, array in zip(names, flatten(model.params), strict=True)}
-    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    _write_json(folder / "config.json", bert_config_to_json(model.config))
-    model.tokenizer.library.save(str(folder / "tokenizer.json"))
-    _write_json(folder / "tokenizer_config.json", {"tokenizer_class": "BertTokenizer", **model.tokenizer.settings})
-    limits = {"max_seq_length": model.max_seq_length, "do_lower_case": model.tokenizer.lower_case}
-    _write_json(folder / "sentence_bert_config.json", limits)
-    settings = {
-        "prompts": model.prompts,
-        "default_prompt_name": model.default_prompt_name,
-        "similarity_fn_name": model.similarity_fn_name,
-        "truncate_dim": model.truncate_dim,
-    }
-    _write_json(folder / "config_sentence_transformers.json", settings)
-    listed = [{"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"}]
-    width = model.config.hidden_size
-    for i, module in enumerate(model.modules, 1):
-        kind = type(module).__name__
-        path = f"{i}_{kind}"
-        listed.append({"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"})
-        (folder / path).mkdir()
-        if settings_of_module := modules_to_json(module, width):
-            _write_json(folder / path / "config.json", settings_of_module)
-        if isinstance(module, Dense):
-            weights = {"linear.weight": module.weight, "linear.bias": module.bias, "residual.weight": module.residual}
-            present = {name: np.ascontiguousarray(array) for name, array in weights.items() if array is not None}
-            save_file(present, folder / path / "model.safetensors", metadata={"format": "pt"})
-        width = output_width((module,), width)
-    _write_json(folder / "modules.json", listed)
 
 
 def _write_json(file: Path, value: Any) -> None:

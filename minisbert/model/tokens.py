@@ -182,8 +182,9 @@ class Tokenizer:
 
         The library's records of a text are a hundred times larger than the text: 1 GB for a book of 5 MB.
         """
+        added = self.library.get_added_tokens_decoder().values() if len(text) > _PART else ()
         whole = not isinstance(self.library.pre_tokenizer, tokenizers.pre_tokenizers.BertPreTokenizer)
-        if len(text) <= _PART or whole or self._added_tokens_with_blanks():
+        if len(text) <= _PART or whole or any(_BLANK.search(token.content) for token in added):
             yield text
             return
         start = 0
@@ -192,10 +193,6 @@ class Tokenizer:
             stop = blank.end() if blank else len(text)
             yield text[start:stop]
             start = stop
-
-    def _added_tokens_with_blanks(self) -> bool:
-        """Whether a token may contain a blank."""
-        return any(_BLANK.search(token.content) for token in self.library.get_added_tokens_decoder().values())
 
     def pieces(self, token_ids: Sequence[int] | Array) -> list[str]:
         """The vocabulary's piece of each id; a piece that starts with ``##`` continues the one before."""
@@ -281,28 +278,32 @@ def load_tokenizer(folder: Path, config: BertConfig) -> Tokenizer:
 
     **Source**: ``transformers.AutoTokenizer.from_pretrained``.
     """
-    settings = _read_settings(folder / "tokenizer_config.json")
+    file = folder / "tokenizer_config.json"
+    settings: dict[str, Any] = read_json(file, optional=True) or {}
+    refuse_others(settings, {"truncation_side": "right"}, file)
+    for key in ("do_lower_case", "tokenize_chinese_chars", "strip_accents"):
+        if key != "strip_accents" or settings.get(key) is not None:
+            read_flag(settings, key, True, file)
     library, file = _open_library(folder, settings)
     library.no_truncation()
     library.no_padding()
-    _obey_settings(library, settings)
+    # tokenizer_config.json overrules tokenizer.json, as in transformers' BertTokenizer
+    bert = tokenizers.normalizers.BertNormalizer
+    if isinstance(library.normalizer, bert) and settings.get("tokenizer_class") in _BERT_CLASSES:
+        library.normalizer = bert(
+            lowercase=settings.get("do_lower_case", True),
+            strip_accents=settings.get("strip_accents"),
+            handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
+        )
     said = _sentence_bert_config(folder)
     if lower_case := read_flag(said, "do_lower_case", False, folder / _SENTENCE_BERT_CONFIG):
-        _lower_case_first(library)
+        # before all else, unless a folder saved earlier already does
+        rest = [library.normalizer] if library.normalizer else []
+        if not any(b'"Lowercase"' in normalizer.__getstate__() for normalizer in rest):
+            library.normalizer = tokenizers.normalizers.Sequence([tokenizers.normalizers.Lowercase(), *rest])
     _check_vocabulary(library, config, file)
     first, last = _special_ids(library, file)
     return Tokenizer(library, first, last, lower_case, settings)
-
-
-def _read_settings(file: Path) -> dict[str, Any]:
-    """Read ``tokenizer_config.json``, which may be absent."""
-    settings: dict[str, Any] = read_json(file, optional=True) or {}
-    refuse_others(settings, {"truncation_side": "right"}, file)
-    for key in ("do_lower_case", "tokenize_chinese_chars"):
-        read_flag(settings, key, True, file)
-    if settings.get("strip_accents") is not None:
-        read_flag(settings, "strip_accents", True, file)
-    return settings
 
 
 def _open_library(folder: Path, settings: dict[str, Any]) -> tuple[tokenizers.Tokenizer, Path]:
@@ -330,24 +331,6 @@ def _open_library(folder: Path, settings: dict[str, Any]) -> tuple[tokenizers.To
             f"{file.as_posix()}: not a tokenizer that the tokenizers library {tokenizers.__version__} can read: "
             f"{error}; {what_to_do(file)}"
         ) from error
-
-
-def _obey_settings(library: tokenizers.Tokenizer, settings: dict[str, Any]) -> None:
-    """Let ``tokenizer_config.json`` overrule ``tokenizer.json``, as transformers' BertTokenizer does."""
-    bert = tokenizers.normalizers.BertNormalizer
-    if isinstance(library.normalizer, bert) and settings.get("tokenizer_class") in _BERT_CLASSES:
-        library.normalizer = bert(
-            lowercase=settings.get("do_lower_case", True),
-            strip_accents=settings.get("strip_accents"),
-            handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
-        )
-
-
-def _lower_case_first(library: tokenizers.Tokenizer) -> None:
-    """Lower-case before all else, unless a folder saved earlier already does."""
-    rest = [library.normalizer] if library.normalizer else []
-    if not any(b'"Lowercase"' in normalizer.__getstate__() for normalizer in rest):
-        library.normalizer = tokenizers.normalizers.Sequence([tokenizers.normalizers.Lowercase(), *rest])
 
 
 def _check_vocabulary(library: tokenizers.Tokenizer, config: BertConfig, file: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -121,26 +120,19 @@ def compare(ours: dict[str, Array], reference: Reference, dtype: npt.DTypeLike) 
             f"compare: none of the names {sorted(ours)[:3]} is in the reference; expected names such as "
             f"{list(reference.tensors)[:3]}"
         )
-    return [
-        _compare_one(name, ours[name], reference.tensors[name], reference.step, np.dtype(dtype).name) for name in names
-    ]
-
-
-def _compare_one(name: str, ours: Array, reference: Array, step: int, dtype: str) -> Row:
-    """Compare one tensor."""
-    ours = np.asarray(ours)
-    if ours.dtype.kind not in "iuf" or ours.ndim == 0:
-        raise ValueError(f"compare: expected an array of real numbers for {name!r}, got {ours.dtype} of {ours.shape}")
-    thinned = thin(ours, name, step)
-    if name == "token_ids":
-        equal = np.array_equal(thinned, reference)
-        return Row(name, np.shape(ours), 0.0 if equal else np.inf, 0.0)
-    tolerance = (_SENTENCE_BOUNDS if name == "sentence_embedding" else _BOUNDS)[dtype]
-    bound = tolerance * max(1.0, float(np.abs(reference).max()))
-    if thinned.shape != reference.shape:
-        return Row(name, np.shape(ours), np.inf, bound)
-    difference = float(np.abs(thinned.astype(np.float64) - reference).max())
-    return Row(name, np.shape(ours), np.inf if np.isnan(difference) else difference, bound)
+    rows = []
+    for name in names:
+        array, wanted, difference = np.asarray(ours[name]), reference.tensors[name], np.inf
+        if array.dtype.kind not in "iuf" or array.ndim == 0:
+            got = f"{array.dtype} of {array.shape}"
+            raise ValueError(f"compare: expected an array of real numbers for {name!r}, got {got}")
+        thinned = thin(array, name, reference.step)
+        tolerance = (_SENTENCE_BOUNDS if name == "sentence_embedding" else _BOUNDS)[np.dtype(dtype).name]
+        bound = 0.0 if name == "token_ids" else tolerance * max(1.0, float(np.abs(wanted).max()))
+        if thinned.shape == wanted.shape:
+            difference = float(np.abs(thinned.astype(np.float64) - wanted).max())
+        rows.append(Row(name, array.shape, np.inf if np.isnan(difference) else difference, bound))
+    return rows
 
 
 def trace_tensors(trace: Trace) -> dict[str, Array]:
@@ -245,25 +237,3 @@ def verdict(rows: list[Row], reference: Reference) -> str:
         f"All {len(rows)} tensors agree. The closest to its bound is {worst.name}: "
         f"{worst.difference:.1e} of {worst.bound:.1e}."
     )
-
-
-def ledger_to_json(rows: list[Row], reference: Reference, dtype: str) -> dict[str, Any]:
-    """Convert the ledger to JSON types; an infinite difference is null, because JSON has no infinity."""
-    first = first_disagreement(rows)
-    return {
-        "reference": reference.origin,
-        "texts": list(reference.texts),
-        "dtype": dtype,
-        "agrees": first is None,
-        "first_disagreement": first.name if first else None,
-        "tensors": [
-            {
-                "name": row.name,
-                "shape": list(row.shape),
-                "max_abs_difference": row.difference if np.isfinite(row.difference) else None,
-                "bound": row.bound,
-                "agrees": row.agrees,
-            }
-            for row in rows
-        ],
-    }

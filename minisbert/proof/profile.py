@@ -406,8 +406,21 @@ def profile(
         raise ValueError(f"profile: expected at least one text, one thread and one pass, got {got}")
     before = sgemm_ceiling(num_threads, encoder.dtype), memory_bandwidth()
     keep_freed_memory()
+    clocks: list[Clock] = []
+    plain: list[float] = []
     with threads.hold(num_threads):
-        clocks, unclocked = _repeat(encoder, texts, passes)
+        one_pass(encoder, texts)  # the first pass maps weights into memory
+        end = time.perf_counter() + _PATIENCE
+        # in turns without the clock and with it
+        while len(clocks) < (passes or _FEWEST) or (
+            passes is None and len(clocks) < _MOST and time.perf_counter() < end
+        ):
+            start = time.perf_counter()
+            one_pass(encoder, texts)
+            plain.append(time.perf_counter() - start)
+            with clocked(encoder.model) as clock:
+                one_pass(encoder, texts)
+            clocks.append(clock)
     after = sgemm_ceiling(num_threads, encoder.dtype), memory_bandwidth()
     ceilings = Ceilings(*map(max, before, after))  # whoever disturbed the one may have spared the other
     model = encoder.model
@@ -426,21 +439,5 @@ def profile(
     )
     other = median(clock.seconds[_OTHER] for clock in clocks)
     return Profile(
-        rows, other, unclocked, ceilings, len(texts), int(lengths.sum()), len(batches), len(clocks), num_threads
+        rows, other, median(plain), ceilings, len(texts), int(lengths.sum()), len(batches), len(clocks), num_threads
     )
-
-
-def _repeat(encoder: SentenceEncoder, texts: Sequence[str], passes: int | None) -> tuple[list[Clock], float]:
-    """Run the pass again and again, in turns with the clock and without; give the clocks, and the median without."""
-    one_pass(encoder, texts)  # the first pass maps weights into memory
-    clocks: list[Clock] = []
-    plain: list[float] = []
-    end = time.perf_counter() + _PATIENCE
-    while len(clocks) < (passes or _FEWEST) or (passes is None and len(clocks) < _MOST and time.perf_counter() < end):
-        start = time.perf_counter()
-        one_pass(encoder, texts)
-        plain.append(time.perf_counter() - start)
-        with clocked(encoder.model) as clock:
-            one_pass(encoder, texts)
-        clocks.append(clock)
-    return clocks, median(plain)

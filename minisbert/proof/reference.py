@@ -73,7 +73,16 @@ def torch_reference(folder: Path, texts: Sequence[str], dtype: str, max_seq_leng
     mask = inputs["attention_mask"].bool()
     kept: dict[str, Any] = {}
     bert = model[0].auto_model
-    hooks = [_watch(module, side, name, kept) for name, module, side in _watched(bert)]
+
+    def watch(module: Any, side: str, name: str) -> Any:
+        """Keep what flows into or out of a module from now on."""
+
+        def keep(_module: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            kept[name] = (inputs[0] if side == "input" else output).detach().clone()
+
+        return module.register_forward_hook(keep)
+
+    hooks = [watch(module, side, name) for name, module, side in _watched(bert)]
     try:
         with torch.no_grad():
             output = bert(**inputs, output_attentions=True)
@@ -143,15 +152,6 @@ def _watched(bert: Any) -> list[tuple[str, Any, str]]:
     return places
 
 
-def _watch(module: Any, side: str, name: str, kept: dict[str, Any]) -> Any:
-    """Keep what flows into or out of a module from now on."""
-
-    def keep(_module: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        kept[name] = (inputs[0] if side == "input" else output).detach().clone()
-
-    return module.register_forward_hook(keep)
-
-
 def _in_our_order(kept: dict[str, Any], attentions: Sequence[Any], mask: Any) -> dict[str, Array]:
     """Drop the padded rows, and put each layer's attention probabilities behind its values."""
     lengths = mask.sum(dim=1).numpy()
@@ -209,7 +209,19 @@ def main(check: bool) -> None:
     folder = hub.resolve().folder
     reference, steps = torch_reference(folder, TEXTS, "float64", 256), torch_steps(folder)
     if check:
-        sys.exit(0 if _is_recorded(reference, steps) else 1)
+        recorded, recorded_steps = read_recorded(), read_steps()
+        rows = compare(reference.tensors, recorded, "float64")
+        click.echo(format_ledger(rows))
+        click.echo(f"\n{reference.origin}, against what was {recorded.origin}:\n{verdict(rows, recorded)}")
+        losses = float(np.abs(steps.losses - recorded_steps.losses).max())
+        name, gradients = recorded_steps.largest_difference(steps)
+        click.echo(
+            f"training steps, against what was recorded: losses {losses:.1e}, gradients {gradients:.1e} ({name})"
+        )
+        same_names = [row.name for row in rows] == list(recorded.tensors) == list(reference.tensors)
+        same_gradients = list(recorded_steps.gradients) == list(steps.gradients)
+        agrees = first_disagreement(rows) is None and max(losses, gradients) < STEPS_TOLERANCE
+        sys.exit(0 if same_names and same_gradients and agrees else 1)
     libraries = ("torch", "transformers", "sentence-transformers", "tokenizers", "numpy")
     about = {
         "texts": TEXTS,
@@ -230,23 +242,6 @@ def main(check: bool) -> None:
         **kept,
     )
     click.echo(f"{RECORDED_STEPS.name}: {len(kept)} gradients, {RECORDED_STEPS.stat().st_size:,} bytes")
-
-
-def _is_recorded(reference: Reference, steps: TrainingSteps) -> bool:
-    """Compare with what is recorded, and print it."""
-    recorded, recorded_steps = read_recorded(), read_steps()
-    rows = compare(reference.tensors, recorded, "float64")
-    click.echo(format_ledger(rows))
-    click.echo(f"\n{reference.origin}, against what was {recorded.origin}:\n{verdict(rows, recorded)}")
-    losses = float(np.abs(steps.losses - recorded_steps.losses).max())
-    name, gradients = recorded_steps.largest_difference(steps)
-    click.echo(f"training steps, against what was recorded: losses {losses:.1e}, gradients {gradients:.1e} ({name})")
-    return (
-        [row.name for row in rows] == list(recorded.tensors) == list(reference.tensors)
-        and first_disagreement(rows) is None
-        and list(recorded_steps.gradients) == list(steps.gradients)
-        and max(losses, gradients) < STEPS_TOLERANCE
-    )
 
 
 if __name__ == "__main__":
