@@ -430,8 +430,6 @@ def _find_delimiter(sample: list[Line], quoting: bool, name: str) -> str:
         lines = (re.sub(r"[\r\n]", " ", line) + "\n" for _, line in sample)
         rows = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoting else csv.QUOTE_NONE)
         found = [len(row) for row in rows if row]
-        if len(sample) == FIRST and len(found) > 1:
-            found.pop()  # a quoted field may go on after the sample
         if found and found[0] > 1:
             widths[delimiter] = found
     possible = [delimiter for delimiter, found in widths.items() if len(set(found)) == 1] or list(widths)

@@ -528,51 +528,32 @@ def test_stdin(model):
     assert "standard input, line 2" in fails("embed", input=b"a\n\xff\n")
 
 
-def test_gzip(model):
-    assert texts_read("t.txt.gz", gzip.compress(b"a\nb\n")) == ["a", "b"]
-    assert texts_read("t.csv.gz", gzip.compress(b"text\na\n")) == ["a"]
-    for broken in (gzip.compress(b"abc" * 1000)[:-9], b"no gzip at all", gzip.compress(b"a")[:-8] + b"\0" * 8):
-        Path("broken.gz").write_bytes(broken)
-        assert "gzip" in fails("embed", "-i", "broken.gz")
-
-
 @pytest.mark.parametrize(
-    ("content", "options", "texts"),
+    ("name", "content", "options", "texts"),
     [
-        ("id,text\n1,a\n2,b\n", ["--column", "text"], ["a", "b"]),
-        ("id,text\n1,a\n2,b\n", ["--column", "2"], ["a", "b"]),
-        ("text\na\nb\n", [], ["a", "b"]),  # one column needs no choice
-        ("\ufeffid,text\r\n1,a\r\n\r\n2,b\r\n", ["--column", "text"], ["a", "b"]),  # blank lines are no rows
-        ("id,text\n1,\n", ["--column", "text"], [""]),
-        ('text\n""\n', [], [""]),
-        ('id,text\n1,"two\nlines, ""quoted"""\n2,b\n', ["--column", "text"], ['two\nlines, "quoted"', "b"]),
-        ("1,a\n2,b\n", ["--column", "2", "--no-header"], ["a", "b"]),
-        ("a\nb\n", ["--no-header"], ["a", "b"]),
-        ("2,1\na,b\n", ["--column", "1"], ["b"]),  # a name wins over a number
-        ("text\n" + "x" * 200_000 + "\n", ["--overflow", "truncate"], ["x" * 200_000]),
-        ("", ["--no-header"], []),
+        ("t.txt.gz", gzip.compress(b"a\nb\n"), [], ["a", "b"]),
+        ("t.csv.gz", gzip.compress(b"text\na\n"), [], ["a"]),
+        (
+            "t.csv",
+            "id,text\n1,a\n\n2,\n",
+            ["--column", "2"],
+            ["a", ""],
+        ),  # an empty text has a vector, a blank line none
+        ("t.csv", 'stars;review\n1;"a, b"\n', [], ["a, b"]),
+        ("t.csv", "1|a\n2|b\n", ["--column", "2", "--no-header", "--delimiter", "|"], ["a", "b"]),
+        ("t.csv", "text\n" + "x" * 200_000 + "\n", ["--overflow", "truncate"], ["x" * 200_000]),
+        ("t.csv", "", ["--no-header"], []),
+        ("t.txt", "id\ttext\n1\ta\n".encode("utf-16"), ["--input-format", "tsv"], ["a"]),
+        ("t.tsv", 'id\ttext\n1\t"a"\n', [], ['"a"']),
+        ("t.tsv", 'id\ttext\n1\t"a"\n', ["--quoting"], ["a"]),
+        ("t.jsonl", '{"post": {"title": "a"}}\n', ["--field", "post.title"], ["a"]),
+        ("t.jsonl", '{"post.title": "a", "post": 1}\n', ["--column", "post.title"], ["a"]),
+        ("t.jsonl", '{"text": "\\ud83c\\udf72 \u2028\\n"}\n', [], ["🍲 \u2028\n"]),
+        ("t.json", '["a", "b"]', [], ["a", "b"]),
     ],
 )
-def test_csv(content, options, texts, model):
-    assert texts_read("t.csv", content, *options) == texts
-
-
-def test_tsv_knows_no_quotes(model):
-    assert texts_read("t.tsv", 'id\ttext\n1\t"a\n2\tb"c\n', "--column", "text") == ['"a', 'b"c']
-
-
-@pytest.mark.parametrize(
-    ("content", "options", "texts"),
-    [
-        ('{"text": "a"}\n{"text": "b", "more": 1}\n', [], ["a", "b"]),
-        ('{"post": {"title": "a"}}\n', ["--field", "post.title"], ["a"]),
-        ('{"post.title": "a", "post": 1}\n', ["--field", "post.title"], ["a"]),
-        ('\ufeff"a"\r\n\r\n"b"', [], ["a", "b"]),
-        ('{"text": "\\ud83c\\udf72 \u2028\\n"}\n', [], ["🍲 \u2028\n"]),
-    ],
-)
-def test_jsonl(content, options, texts, model):
-    assert texts_read("t.jsonl", content, *options) == texts
+def test_tables(name, content, options, texts, model):
+    assert texts_read(name, content, *options) == texts
 
 
 @pytest.mark.parametrize(

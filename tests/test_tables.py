@@ -47,6 +47,15 @@ def test_every_format_gives_the_same_rows(name, content, encoding, tmp_path):
         assert [row for _, row in found] == [row for _, row in ROWS]
 
 
+def test_the_header_tells_delimiter_and_line_ends(tmp_path):
+    assert table(tmp_path, "t.csv", "id;text, long\n7;soup\n").columns == ("id", "text, long")
+    assert table(tmp_path, "t.csv", '"a\rb",c\n1,2\n').columns == ("a\rb", "c")
+    assert list(table(tmp_path, "t.csv", 'a,b\r1,"x\ny"\r2,z')) == [
+        (2, {"a": "1", "b": "x\ny"}),
+        (3, {"a": "2", "b": "z"}),
+    ]
+
+
 def test_a_row_carries_the_line_on_which_it_begins(tmp_path):
     assert [line for line, _ in table(tmp_path, "t.csv", 'a,b\n"x,\ny","""z"\n\n1,2\n')] == [2, 5]
     assert [line for line, _ in table(tmp_path, "t.csv", "sep=,\na,b\n1,2\n")] == [3]
@@ -101,6 +110,7 @@ def test_a_tsv_without_quoting_is_read_as_it_is(tmp_path_factory, rows):
         ('id\ttext\n1\t"soup" is good\n', ['"soup" is good']),
         ('id\ttext\n1\t"soup"\n2\tthe "end"\n', ['"soup"', 'the "end"']),  # STS
         ('id\ttext\n1\t"soup\n2\tend"\n', ['"soup', 'end"']),
+        ('id\ttext\tc\n1\t"x\ty"\n', ['"x']),
         ('id\ttext\n1\t"I said ""hi"""\n2\t"soup"\n', ['"I said ""hi"""', '"soup"']),
     ],
 )
