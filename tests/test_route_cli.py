@@ -95,6 +95,8 @@ def test_answers_as_json_and_with_all_scores():
 
 def test_options_override_the_file():
     assert told("ask", "routes.yaml", "5 5 5", "--threshold", "-1")["choices"][0]["route"] == "soup"
+    Path("own.yaml").write_text("soup: {examples: [soup!], threshold: 0.999}")
+    assert told("ask", "own.yaml", "5 5 5", "--threshold", "-1")["choices"][0]["route"] == "soup"
     centroid = told("ask", "routes.yaml", "the cat ran", "--scoring", "centroid")
     assert centroid["scoring"] == "centroid"
     assert centroid["choices"][0]["score"] != told("ask", "routes.yaml", "the cat ran")["choices"][0]["score"]

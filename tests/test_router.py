@@ -30,6 +30,7 @@ from minisbert.search.router import (
     fit_thresholds,
     report,
     score_examples,
+    score_queries,
 )
 from minisbert.search.routes import Route, RouteTable, as_table, read_routes, write_routes
 from minisbert.tables import InputError
@@ -382,6 +383,8 @@ def test_labels_and_examples_of_queries():
     )
     assert (found.queries, found.out_of_scope, found.left_out) == (3, 2, 1)
     assert [(one.expected, one.route) for one in found.results] == [("x", "x"), (None, "x"), (None, None)]
+    kinds = score_queries(plane({"x": ["0"]}), LabelledTexts("t", ["1", "2", "3"], ["x", "fish", "fish"]), "none", True)
+    assert kinds.groups[0] != kinds.groups[1] == kinds.groups[2]
 
 
 # ----------------------------------------------------------------------------------------------------- fitting
@@ -432,8 +435,8 @@ def test_the_lowest_threshold_of_a_precision(rows, target, per_route):
 
 
 def test_of_equally_good_thresholds_the_widest_gap_in_few_digits():
-    two_wrong = scored([0.91, 0.82, 0.55, 0.52, 0.2], [0] * 5, [0, 0, 1, 1, NONE])  # taken or not, alike
-    assert best_thresholds(two_wrong, "accuracy", None, False)[0] == 0.4  # between 0.2 and 0.52
+    two_wrong = scored([0.91, 0.6, 0.55, 0.4], [0] * 4, [0, 1, 1, NONE])  # taken or not, alike
+    assert best_thresholds(two_wrong, "accuracy", None, False)[0] == 0.8  # between 0.6 and 0.91
     close = scored([0.6234567, 0.6234561], [0, 0], [0, NONE])
     assert best_thresholds(close, "accuracy", None, False)[0] == 0.6234564
 
