@@ -129,9 +129,10 @@ def resolve(
         ("model", model, a_path),
         ("revision", revision, str),
         ("token", token, (str, bool)),
+        ("cache_folder", cache_folder, a_path),
     ):
         if value is not None and not isinstance(value, kinds):  # its type and not itself: it may be a token
-            raise FetchError(f"resolve: {argument} must be a string or None, got {type(value).__name__}")
+            raise FetchError(f"resolve: {argument} must be a string, or None, got {type(value).__name__}")
     if model is not None:
         # Not Path's methods: os.path answers False, and raises nothing, for what cannot be a path at all.
         path = os.path.expanduser(model)  # noqa: PTH111

@@ -93,68 +93,58 @@ class FakeHub:
         self.thread.join()
 
     def answer(self, request: http.server.BaseHTTPRequestHandler) -> None:
-        path = request.path.partition("?")[0]
-        self.log.append((request.command, path, request.headers.get("Authorization")))
+        path, auth = request.path.partition("?")[0], request.headers.get("Authorization")
+        self.log.append((request.command, path, auth))
+        asked = re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?", path)
+        wanted = re.fullmatch(r"/([^/]+/[^/]+)/(resolve)/([^/]+)/(.+)", path)
+        name, what, revision = (asked or wanted).groups()[:3]
+        files = self.models.get(name, {}).get(self.refs.get((name, revision or "main"), revision))
         if self.silent:
             self.release.wait(30)
             request.close_connection = True
-            return None
-        if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
-            return self.refuse(request, 401, "RepoNotFound")
-        if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/([^/]+))?", path):
-            return self.describe(request, match[1], match[2], match[3] or "main")
-        if match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
-            return self.deliver(request, match[1], match[2], match[3])
-        return self.refuse(request, 404, "RepoNotFound")
+        elif self.token and auth != f"Bearer {self.token}":
+            self.refuse(request, 401, "RepoNotFound")
+        elif files is None:
+            self.refuse(request, 404, "RevisionNotFound" if name in self.models else "RepoNotFound")
+        elif wanted:
+            self.deliver(request, self.refs.get((name, revision), revision), wanted[4], files.get(wanted[4]))
+        else:
+            sha = self.refs.get((name, revision or "main"), revision)
+            answer = {"id": name, "sha": sha, "siblings": [{"rfilename": path} for path in files]}
+            if what == "tree":
+                answer = [
+                    {"type": "file", "path": path, "size": len(body), "oid": hashlib.sha1(body).hexdigest()}
+                    for path, body in files.items()
+                ]
+            self.send(request, 200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
 
     def refuse(self, request, status: int, code: str) -> None:
-        self.send(request, status, b"{}", {"X-Error-Code": code, "X-Error-Message": "no\nsecond line"})
+        self.send(request, status, b"{}", {"X-Error-Code": code, "X-Error-Message": "no second line"})
 
-    def describe(self, request, name: str, what: str, revision: str) -> None:
-        if name not in self.models:
-            return self.refuse(request, 404, "RepoNotFound")
-        commit = self.refs.get((name, revision), revision)
-        files = self.models[name].get(commit)
-        if files is None:
-            return self.refuse(request, 404, "RevisionNotFound")
-        if what == "tree":
-            answer = [
-                {"type": "file", "path": path, "size": len(body), "oid": hashlib.sha1(body).hexdigest()}
-                for path, body in files.items()
-            ]
-        else:
-            answer = {"id": name, "modelId": name, "sha": commit, "siblings": [{"rfilename": path} for path in files]}
-            answer |= {"private": False, "downloads": 0, "likes": 0, "tags": []}
-        return self.send(request, 200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
-
-    def deliver(self, request, name: str, revision: str, path: str) -> None:
-        commit = self.refs.get((name, revision), revision)
-        body = self.models.get(name, {}).get(commit, {}).get(path)
+    def deliver(self, request, commit: str, path: str, body: bytes | None) -> None:
         if body is None:
             return self.refuse(request, 404, "EntryNotFound")
         headers = {"ETag": f'"{hashlib.sha256(body).hexdigest()}"', "X-Repo-Commit": commit}
-        if self.warehouse and path == "model.safetensors":
+        if path != "model.safetensors":
+            return self.send(request, 200, body, headers)
+        if self.warehouse:
             size = {"X-Linked-Size": str(len(body)), "X-Linked-Etag": headers["ETag"]}
             return self.send(request, 302, b"", headers | size | {"Location": f"{self.warehouse.url}{request.path}"})
-        if path == "model.safetensors" and request.command == "GET" and (self.breaks_off_at or self.stalls_at):
-            sent = self.breaks_off_at or self.stalls_at
-            self.send(request, 200, body, headers, only=sent)
-            if self.breaks_off_at:
-                request.close_connection = True
-            else:
-                self.stalled.set()
-                self.release.wait(30)
-                with contextlib.suppress(OSError):  # whoever waited may have been killed
-                    request.wfile.write(body[sent:])
-            return None
-        return self.send(request, 200, body, headers)
+        sent = self.breaks_off_at or self.stalls_at if request.command == "GET" else None
+        self.send(request, 200, body, headers, only=sent)
+        request.close_connection = bool(self.breaks_off_at)
+        if sent and not self.breaks_off_at:
+            self.stalled.set()
+            self.release.wait(30)
+            with contextlib.suppress(OSError):  # whoever waited may have been killed
+                request.wfile.write(body[sent:])
+        return None
 
     @staticmethod
     def send(request, status: int, body: bytes, headers: dict[str, str], only: int | None = None) -> None:
         request.send_response(status)
-        for name, value in headers.items():
-            request.send_header(name, value.replace("\n", " "))
-        request.send_header("Content-Length", str(len(body)))
+        for name, value in (headers | {"Content-Length": str(len(body))}).items():
+            request.send_header(name, value)
         request.end_headers()
         if request.command != "HEAD":
             request.wfile.write(body[:only])
@@ -195,6 +185,8 @@ hub.CHECKOUT_WEIGHTS = hub.Path(order["weights"])
 if order["block_network"]:
     forbidden = {"socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.posix_spawn"}
     sys.addaudithook(lambda event, args: os._exit(9) if event in forbidden else None)
+if order["says_lock"]:
+    sys.addaudithook(lambda event, args: event == "fcntl.flock" and os.write(2, b"at the lock\\n"))
 if order["impatient"]:
     time.sleep = lambda seconds: None  # huggingface_hub sleeps between its attempts
     hub.HUB_ANSWERS_WITHIN = 1.0
@@ -235,10 +227,15 @@ class World:
         self.processes: list[subprocess.Popen] = []
 
     def start(
-        self, model=None, *, env=None, block_network=False, impatient=True, largest_file=0, **arguments
+        self, model=None, *, env=None, block_network=False, impatient=True, largest_file=0, says_lock=False, **arguments
     ) -> subprocess.Popen:
         order = {"model": model, "arguments": arguments, "pins": self.pins, "weights": str(self.weights)}
-        order |= {"block_network": block_network, "impatient": impatient, "largest_file": largest_file}
+        order |= {
+            "block_network": block_network,
+            "impatient": impatient,
+            "largest_file": largest_file,
+            "says_lock": says_lock,
+        }
         process = subprocess.Popen(
             [sys.executable, "-c", DRIVER, str(CHECKOUT), json.dumps(order)],
             env=self.env | (env or {}),
@@ -331,7 +328,7 @@ def test_a_name_is_completed_as_sentence_transformers_does():
         assert hub.full_name(short) == f"sentence-transformers/{short}"
 
 
-NO_NAME, NO_TEXT, NO_FOLDER = "neither an existing folder nor", "must be a string or None", "does not exist"
+NO_NAME, NO_TEXT, NO_FOLDER = "neither an existing folder nor", "must be a string, or None", "does not exist"
 
 
 @pytest.mark.parametrize(
@@ -494,8 +491,9 @@ def test_two_processes_at_once_fetch_it_once(world, fake_hub):
     fake_hub.stalls_at = len(TINY["model.safetensors"]) - 1
     first = world.start()
     assert fake_hub.stalled.wait(30)
-    second = world.start()
     fake_hub.stalls_at = None
+    second = world.start(says_lock=True)
+    assert second.stderr.readline() == "at the lock\n"
     fake_hub.release.set()
     for answer in map(world.finish, (first, second)):
         assert answer.get("folder") == str(world.target), answer
