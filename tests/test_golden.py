@@ -96,7 +96,6 @@ VERBS = {
     "gradcheck": Verb("gradcheck --loss cosent --directions 1 --json", keep="labels"),
     "demo contrastive": Verb("demo contrastive --no-text --steps 3 --points 3 --json"),
     "demo intents": Verb("demo intents train.tsv test.tsv --seeds 1 --epochs 1 --json", "sklearn", "labels"),
-    "demo scratch": Verb("demo scratch triplets.tsv scored.tsv --layers 1 --width 8 --heads 2 --epochs 1 --json"),
     "bench": Verb(
         "bench -i texts.txt --engine minisbert --part single --rounds 1 -o b", "matplotlib", "keys", "b.json"
     ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +11,8 @@ import click
 import numpy as np
 
 from minisbert.cli.options import ModelChoice, json_option, model_options
+from minisbert.cli.outputs import echo_json, training_bar
 from minisbert.cli.table import align
-from minisbert.cli.train import checked_settings, training_bar
 from minisbert.encoder import SentenceEncoder
 from minisbert.evaluation.bootstrap import Estimate, bootstrap_mean, paired_difference
 from minisbert.evaluation.classification import (
@@ -35,7 +34,9 @@ from minisbert.training.finetune import Settings, StepReport, finetune
 @click.option("--seeds", type=click.IntRange(1, 20), default=3, show_default=True, help="Runs, with seeds from 0 on.")
 @click.option("--epochs", type=click.IntRange(1), default=1, show_default=True, help="Passes over the texts.")
 @click.option("--batch-size", type=click.IntRange(2), default=32, show_default=True, help="Pairs per step.")
-@click.option("--learning-rate", type=float, default=1e-4, show_default=True, help="Peak learning rate.")
+@click.option(
+    "--learning-rate", type=click.FloatRange(0, 1), default=1e-4, show_default=True, help="Peak learning rate."
+)
 @json_option
 @model_options
 def intents(
@@ -59,9 +60,8 @@ def intents(
       minisbert demo intents banking77_train.tsv banking77_test.tsv
       minisbert demo intents train.csv test.csv --seeds 1 --epochs 3 --json
     """
-    settings = checked_settings(
-        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, num_threads=threads.usable()
-    )
+    asked: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+    settings = Settings(**asked, num_threads=threads.usable())
     examples = read_examples(train, kind="texts")
     classifiers = [name for name in CLASSIFIERS if name == "centroid" or has_sklearn()]
     with training_bar() as on_step:
@@ -82,7 +82,7 @@ def intents(
         "test_texts": len(before["centroid"].expected),
         "steps": tuned[0].steps,
         "seconds": [round(run.seconds, 1) for run in tuned],
-        "settings": {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate},
+        "settings": asked,
         "classifiers": {
             found.classifier: {
                 "before": list(found.before),
@@ -93,7 +93,10 @@ def intents(
             for found in gains
         },
     }
-    click.echo(json.dumps(result) if as_json else "\n".join(_report(result)))
+    if as_json:
+        echo_json(result)
+    else:
+        click.echo("\n".join(_report(result)))
 
 
 def _report(result: dict[str, Any]) -> list[str]:

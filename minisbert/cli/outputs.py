@@ -10,7 +10,9 @@ import json
 import math
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,7 @@ from minisbert.files import written_whole as written_whole  # for the verbs, whi
 
 if TYPE_CHECKING:
     from minisbert.model import Array
+    from minisbert.training.finetune import DevSet, StepReport
 
 FORMATS = {".npy": "npy", ".safetensors": "safetensors", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
@@ -128,6 +131,53 @@ def plain(result: Any) -> Any:
 def echo_json(result: Any) -> None:
     """Print a result as one line of JSON, in UTF-8 whatever the terminal's encoding."""
     click.echo(json.dumps(plain(result), ensure_ascii=False, allow_nan=False).translate(_LINE_ENDS).encode())
+
+
+class _Lines:
+    """Where a bar that nobody watches is drawn: each time on a line of its own."""
+
+    def write(self, text: str) -> None:
+        if line := text.strip("\r\n "):
+            click.echo(line, err=True)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+def progress(**options: Any) -> Any:
+    """A bar on a terminal; elsewhere a line every half minute. ``options`` are tqdm's."""
+    from tqdm import tqdm
+
+    if sys.stderr.isatty():
+        return tqdm(**options)
+    line = "{desc}: {n_fmt} of {total_fmt} {unit}s after {elapsed}, about {remaining} left{postfix}"
+    return tqdm(**{"bar_format": line, "file": _Lines(), "mininterval": 30, "miniters": 1, "delay": 30, **options})
+
+
+@contextmanager
+def training_bar(dev: DevSet | None = None) -> Iterator[Callable[[StepReport], None]]:
+    """Show steps, loss (the mean of the last 50) and time left, and each score on the dev set."""
+    recent: deque[float] = deque(maxlen=50)
+    bar = progress(desc="train: before the first step", bar_format="{desc}", leave=False)
+
+    def on_step(report: StepReport) -> None:
+        nonlocal bar
+        begins = bar.total is None or report.step <= bar.n  # the first step of a run, or of the next run
+        if begins:
+            bar.close()
+            recent.clear()
+            # the duration of this step is unknown: rate and time left are those of the steps after it
+            bar = progress(total=report.total_steps, initial=report.step, desc="train", unit="step")
+        recent.append(report.loss)
+        bar.set_postfix_str(f"loss {sum(recent) / len(recent):.4f}", refresh=False)
+        bar.update(0 if begins else 1)
+        if report.dev_score is not None and dev is not None:
+            bar.write(f"step {report.step}: {dev.name} {report.dev_score:.2f} ({dev.measure})", file=sys.stderr)
+
+    try:
+        yield on_step
+    finally:
+        bar.close()
 
 
 def write_stdout(texts: Sequence[str], embeddings: Array) -> None:
