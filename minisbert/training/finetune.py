@@ -29,7 +29,7 @@ from minisbert.evaluation.published import find_sets
 from minisbert.evaluation.retrieval import evaluate_retrieval
 from minisbert.evaluation.retrieval_set import RetrievalSet, read_retrieval
 from minisbert.evaluation.sts import StsPairs, evaluate_sts, read_sts
-from minisbert.files import named_errors, written_whole
+from minisbert.files import written_whole
 from minisbert.model import Array
 from minisbert.model.config import BertConfig
 from minisbert.model.folder import SentenceModel
@@ -394,7 +394,7 @@ def read_checkpoint(file: Path, params: Mapping[str, Array], identity: Mapping[s
     minisbert.training.finetune.CheckpointError: ...: belongs to another run: loss was 'triplet' and is now ...
     """
     try:
-        with named_errors(file), safe_open(file, framework="numpy") as stored:
+        with safe_open(file, framework="numpy") as stored:
             metadata = stored.metadata() or {}
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  # not a dict
         described = json.loads(metadata["minisbert"])
@@ -409,6 +409,8 @@ def read_checkpoint(file: Path, params: Mapping[str, Array], identity: Mapping[s
         for name, array in tensors.items():
             start = next(start for start in state.parts() if name.startswith(start))
             state.parts()[start][name.removeprefix(start)] = array
+    except OSError as error:  # a folder, say
+        raise CheckpointError(f"{file}: cannot be read: {error}") from error
     except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
         raise CheckpointError(f"{file}: damaged, or no checkpoint: {error}; remove it to start again") from error
     now = json.loads(json.dumps(identity))
