@@ -129,23 +129,6 @@ def test_loss_alignment_and_uniformity_fall(seed):
     assert seen.positive_cosine[-1] > 0.95 > 0 > seen.negative_cosine[-1]
 
 
-def test_what_is_measured_is_what_it_is_called():
-    seen = descend(*pairs_of_width(4), steps=2)
-    for step in range(3):
-        cosines = cos_sim(seen.anchors[step], seen.positives[step])
-        np.testing.assert_array_equal(seen.similarities(step), cosines)
-        assert seen.positive_cosine[step] == pytest.approx(np.trace(cosines) / 5, rel=1e-14)
-        assert seen.negative_cosine[step] == pytest.approx((cosines.sum() - np.trace(cosines)) / 20, rel=1e-13)
-        assert seen.alignment[step] == pytest.approx(2 - 2 * seen.positive_cosine[step], rel=1e-13)
-        both = (uniformity(seen.anchors[step]) + uniformity(seen.positives[step])) / 2
-        assert seen.uniformity[step] == pytest.approx(both, rel=1e-14)
-        assert seen.found(step) == int((cosines.argmax(axis=1) == np.arange(5)).sum())
-
-
-def test_a_tie_is_not_found():
-    assert descend([[1, 0], [0, 1]], [[1, 0], [1, 0]], steps=0).found(0) == 0
-
-
 def test_points_begin_badly_and_the_same_for_a_seed():
     for count in (2, 3, 9):
         anchors, positives = make_points(count, rng(count))
@@ -287,14 +270,3 @@ def test_pictures_refuse_what_they_cannot_show(matplotlib, monkeypatch):
         with pytest.raises(ValueError, match="matplotlib"):
             draw(stream, plane)
     assert stream.getvalue() == b""
-
-
-def test_points_that_do_not_move_are_drawn(matplotlib):
-    from minisbert.training.descent_picture import draw_picture
-
-    opposite = np.array([[1.0, 0.0], [-1.0, 0.0]])
-    still = descend(opposite, opposite, steps=2)  # along the line through the origin there is no way to turn
-    assert not still.d_anchors.any()
-    stream = io.BytesIO()
-    draw_picture(stream, still)
-    assert stream.getvalue().startswith(b"\x89PNG")

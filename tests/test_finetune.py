@@ -19,9 +19,6 @@ from test_retrieval import write_set
 from tiny import TINY, read_raw_safetensors, tiny_dense, write_model
 
 from minisbert import SentenceEncoder
-from minisbert.cli.demo_intents import gain, tune_with_seeds
-from minisbert.evaluation.bootstrap import paired_difference
-from minisbert.evaluation.classification import LabelledTexts
 from minisbert.evaluation.retrieval import evaluate_retrieval
 from minisbert.evaluation.retrieval_set import read_retrieval
 from minisbert.evaluation.sts import StsPairs, evaluate_sts
@@ -183,16 +180,6 @@ def test_texts_of_a_class_and_copies_are_no_negatives():
     assert by_class([u, v]).value != multiple_negatives_ranking(u, v).value
     by_text = objective(Settings(), Batch((("a", "b", "a", "d"), ("e", "f", "g", "h")), None, np.arange(4)), {})
     assert by_text([u, v]).value == multiple_negatives_ranking(u, v, false_negatives=mask).value
-
-
-def test_the_head_is_drawn_from_the_seed_in_its_range():
-    settings, examples = Settings(loss="softmax"), DATA["labelled"]
-    head, again = (new_head(settings, examples, 9, np.float32) for _ in range(2))
-    other = new_head(replace(settings, seed=1), examples, 9, np.float32)
-    assert {name: array.shape for name, array in head.items()} == {"head.weight": (2, 27), "head.bias": (2,)}
-    for name, array in head.items():
-        assert array.dtype == np.float32 and 0.5 * 27**-0.5 < np.abs(array).max() <= np.float32(27**-0.5)
-        assert np.array_equal(array, again[name]) and not np.array_equal(array, other[name])
 
 
 # --------------------------------------------------------------------------------------------------- what one run is
@@ -675,24 +662,6 @@ def test_an_untrained_model_learns(encoder, tmp_path):
     assert np.mean(done.progress.losses[-6:]) < 0.5 * np.mean(done.progress.losses[:6])
     done.encoder.save(tmp_path / "small")
     assert same_weights(SentenceEncoder(tmp_path / "small"), done.encoder)
-
-
-def test_a_model_is_tuned_once_a_seed_and_the_gain_is_paired(encoder):
-    texts = [f"the {word} {x} {end}" for word in ("cat", "dog") for end in ".!" for x in LETTERS]
-    labels = ["cat"] * 20 + ["dog"] * 20
-    examples = Examples("texts", (tuple(texts),), labels=np.arange(40) // 20, label_names=("cat", "dog"))
-    train, test = (LabelledTexts(name, texts[i::2], labels[i::2]) for i, name in ((0, "train"), (1, "test")))
-    before, tuned = tune_with_seeds(
-        encoder, examples, train, test, replace(QUICK, seed=99), seeds=[0, 5], classifiers=["centroid"]
-    )
-    assert [(run.seed, run.steps) for run in tuned] == [(0, 10), (5, 10)]
-    after = [run.results["centroid"] for run in tuned]
-    for result in after:  # the same draws, so that the comparison is paired
-        np.testing.assert_array_equal(result.drawn, before["centroid"].drawn)
-    found = gain(before["centroid"], after)
-    was = before["centroid"].correct.mean(axis=0)
-    now = np.mean([result.correct.mean(axis=0) for result in after], axis=0)
-    assert found.difference == paired_difference(now, was) and found.after_all.mean == np.mean(found.after)
 
 
 def test_no_path_is_written_into_a_checkpoint(encoder, stopped):

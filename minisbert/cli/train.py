@@ -284,6 +284,8 @@ def _claimed(output: Path) -> Iterator[Path]:
         for left in output.parent.iterdir():
             if re.fullmatch(rf"\.+{re.escape(output.name)}(\.checkpoint)?\.\d+\.unfinished(-\w+)?", left.name):
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
+        with contextlib.suppress(OSError):  # an empty OUT, set aside by a run that was killed before its last rename
+            output.with_name(f".{output.name}.replaced").rmdir()
         yield checkpoint
     finally:
         with contextlib.suppress(OSError):  # while it is held, so that no other process's lock is removed

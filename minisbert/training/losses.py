@@ -542,12 +542,16 @@ def softmax_classification(u: Array, v: Array, labels: ArrayLike, weight: Array,
     """
     name = "softmax_classification"
     _check(name, {"u": u, "v": v}, needs_direction=False)
-    fits = all(isinstance(x, np.ndarray) and x.dtype == u.dtype for x in (weight, bias))
-    if not fits or weight.shape != (bias.size, 3 * u.shape[1]) or bias.ndim != 1 or bias.size < 2:
-        said = " and ".join(f"{np.asarray(x).dtype} {np.shape(x)}" for x in (weight, bias))
+    if (
+        not all(isinstance(x, np.ndarray) and x.dtype == u.dtype for x in (weight, bias))
+        or weight.shape != (bias.size, 3 * u.shape[1])
+        or bias.ndim != 1
+        or bias.size < 2
+    ):
         raise ValueError(
             f"{name}: weight and bias must be {u.dtype} arrays (C, {3 * u.shape[1]}) and (C,), with C >= 2 classes and "
-            f"three times the width of u, got {said}"
+            f"three times the width of u, got {np.asarray(weight).dtype} {np.shape(weight)} and "
+            f"{np.asarray(bias).dtype} {np.shape(bias)}"
         )
     if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
         raise ValueError(f"{name}: weight and bias hold NaN or infinity. Is the learning rate too high?")

@@ -143,21 +143,7 @@ def value_and_gradients(
     for name, value in (("num_threads", num_threads), ("cache_tokens", cache_tokens)):
         if value is not None:
             check_whole(f"value_and_gradients: {name}", value, 1)
-    texts = [list(each_text(column, f"value_and_gradients: columns[{c}]")) for c, column in enumerate(columns)]
-    counts = [len(column) for column in texts]
-    if not sum(counts) or len(set(counts)) > 1:
-        raise ValueError(
-            "value_and_gradients: expected columns of equally many texts, at least one each, such as [anchors, "
-            f"positives], got {counts}"
-        )
-    limit = model.max_seq_length if max_seq_length is None else max_seq_length
-    most = model.config.max_position_embeddings
-    check_whole("value_and_gradients: max_seq_length", limit, model.tokenizer.special_count + 1, most)
-    tokens = model.tokenizer([text for column in texts for text in column], limit)
-    counting = report or OverflowReport(limit, "warn")
-    counting.add(tokens)
-    if report is None:
-        counting.warn(stacklevel=3)
+    tokens = _tokenize(model, columns, max_seq_length, report)
     num_threads = num_threads or threads.usable()
     shards = make_shards(tokens, num_threads, cache_tokens or SHARD_TOKENS)
 
@@ -184,6 +170,28 @@ def value_and_gradients(
     for _, gradients in _in_order(shards, backward, num_threads):
         _add_in_place(total, gradients, num_threads)
     return Step(result.value, {**total, **result.head}, embeddings)
+
+
+def _tokenize(
+    model: SentenceModel, columns: Sequence[Sequence[str]], max_seq_length: int | None, report: OverflowReport | None
+) -> Tokens:
+    """Split the texts of all columns into token ids, one column after the other."""
+    texts = [list(each_text(column, f"value_and_gradients: columns[{c}]")) for c, column in enumerate(columns)]
+    counts = [len(column) for column in texts]
+    if not sum(counts) or len(set(counts)) > 1:
+        raise ValueError(
+            "value_and_gradients: expected columns of equally many texts, at least one each, such as [anchors, "
+            f"positives], got {counts}"
+        )
+    limit = model.max_seq_length if max_seq_length is None else max_seq_length
+    most = model.config.max_position_embeddings
+    check_whole("value_and_gradients: max_seq_length", limit, model.tokenizer.special_count + 1, most)
+    tokens = model.tokenizer([text for column in texts for text in column], limit)
+    counting = report or OverflowReport(limit, "warn")
+    counting.add(tokens)
+    if report is None:
+        counting.warn(stacklevel=4)
+    return tokens
 
 
 def make_shards(tokens: Tokens, least_count: int, most_tokens: int) -> list[_Shard]:
