@@ -202,7 +202,8 @@ def test_examples_of_help_run(verb, lines, model, request, monkeypatch, tmp_path
         monkeypatch.setenv("MINISBERT_MODEL", str(request.getfixturevalue("weights_folder")))
     elif verb == "explain":  # it has no sum over pairs behind a Dense module
         monkeypatch.setenv("MINISBERT_MODEL", str(write_model(Path("mean-model").resolve())))
-    if (library := NEEDS.get(verb.partition("_")[0])) or any(".png" in x or ".gif" in x for x in lines):
+    library = "sklearn" if any(" route fit " in line for line in lines) else NEEDS.get(verb.partition("_")[0])
+    if library or any(".png" in x or ".gif" in x for x in lines):
         request.getfixturevalue(library or "matplotlib")
     for i, line in enumerate(lines):
         (tmp_path / f"example-{i}").mkdir()
@@ -234,8 +235,6 @@ def write_examples(verb, line):
         Path(name, "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n")
     write_training_files()
     write_documents()
-    if verb in ("map", "cluster") or verb.startswith(("classify", "entities")) or " route fit " in line:
-        request.getfixturevalue("sklearn")
     if "calibration.json" in line and verb != "calibrate":
         succeeds("calibrate", "-i", "texts.txt", "-o", "calibration.json")
     if verb.startswith("classify"):

@@ -95,7 +95,6 @@ VERBS = {
     "gradcheck": Verb("gradcheck --loss cosent --directions 1 --json", keep="labels"),
     "demo contrastive": Verb("demo contrastive --no-text --steps 3 --points 3 --json"),
     "demo intents": Verb("demo intents train.tsv test.tsv --seeds 1 --epochs 1 --json", "sklearn", "labels"),
-    "demo scratch": Verb("demo scratch triplets.tsv scored.tsv --layers 1 --width 8 --heads 2 --epochs 1 --json"),
     "bench": Verb(
         "bench -i texts.txt --engine minisbert --part single --rounds 1 -o b", "matplotlib", "keys", "b.json"
     ),
@@ -254,7 +253,7 @@ def test_an_old_checkpoint_is_read():
     params = named_parameters(SentenceEncoder(GOLDEN / "model").model)
     state = read_checkpoint(file, params, identity)
     assert (state.progress.step, state.progress.epoch, state.optimizer.step) == (2, 1, 2)
-    assert len(state.progress.losses) == 2 and state.best is None
+    assert len(state.progress.losses) == 2 and not state.best
     moved = [float(np.abs(state.params[name] - params[name]).max()) for name in params]
     assert 5e-4 < max(moved) < 3e-3  # two steps of 1e-3 at most
     assert all(state.optimizer.v[name].min() >= 0 for name in params)

@@ -212,16 +212,6 @@ def test_two_views_of_a_text_differ_by_dropout_alone(model):
     assert np.abs(views(DropoutPlan((2,)))[0] - first).max() > 1e-3
 
 
-def test_shards_draw_from_generators_of_their_own():
-    plan = DropoutPlan((4, 2), 0.3, 0.25)
-    drawn = {i: plan.for_shard(i).rng.random(5) for i in range(4)}
-    for i in range(4):
-        np.testing.assert_array_equal(plan.for_shard(i).rng.random(5), drawn[i])
-        assert all((drawn[i] != drawn[j]).all() for j in range(i))
-        assert (DropoutPlan((4, 3)).for_shard(i).rng.random(5) != drawn[i]).all()
-    assert (plan.for_shard(0).hidden, plan.for_shard(0).attention) == (0.3, 0.25)
-
-
 # ------------------------------------------------------------------------------------------------------ bad input
 
 

@@ -89,10 +89,10 @@ def here(numbers, dtype, max_norm):
     params = make_params(dtype)
     state, norms = init_adamw(params), []
     for step in range(STEPS):
-        grads, norm = clip_gradients(make_grads(step, dtype), max_norm)
+        grads = make_grads(step, dtype)
+        norms.append(clip_gradients(grads, max_norm))
         rate = numbers["learning_rate"] * warmup_linear(step, WARMUP, TOTAL)
-        params, state = adamw(params, grads, state, **numbers | {"learning_rate": rate})
-        norms.append(norm)
+        adamw(params, grads, state, **numbers | {"learning_rate": rate})
     return params, state, norms
 
 

@@ -69,15 +69,9 @@ def train_ours(model, columns, learning_rate):
         step = value_and_gradients(
             replace_parameters(model, params), batch, lambda v: multiple_negatives_ranking(*v), num_threads=2
         )
-        gradients, norm = clip_gradients(step.gradients, MAX_NORM)
-        params, state = adamw(
-            params,
-            gradients,
-            state,
-            learning_rate=learning_rate * warmup_linear(i, WARMUP, STEPS),
-            weight_decay=WEIGHT_DECAY,
-            in_place=True,
-        )
+        norm = clip_gradients(step.gradients, MAX_NORM)
+        rate = learning_rate * warmup_linear(i, WARMUP, STEPS)
+        adamw(params, step.gradients, state, learning_rate=rate, weight_decay=WEIGHT_DECAY)
         found.append((step.value, norm))
     return np.array(found), params
 

@@ -20,12 +20,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from running import run
-from safetensors import safe_open
-from test_retrieval import write_set
+from safetensors import SafetensorError, safe_open
 from tiny import TINY, write_model
 
 from minisbert import SentenceEncoder, __version__
-from minisbert.cli import train as train_module
+from minisbert.cli import outputs
 from minisbert.training.data import read_examples
 from minisbert.training.finetune import FITTING, DevSet, Settings, finetune, read_dev, untrained_model
 from minisbert.training.step import named_parameters
@@ -89,27 +88,21 @@ def same_weights(encoder, folder):
 # -------------------------------------------------------------------------------------------------- what is written
 
 
-def test_the_folder_is_what_finetune_gives(model):
-    shown = run("train", "pairs.tsv", "-o", "my-model", *QUICK, "--epochs", 2)
-    expected = finetune(SentenceEncoder(model), read_examples("pairs.tsv"), replace(SETTINGS, epochs=2))
-    assert same_weights(expected.encoder, "my-model") and listed() == ["my-model"]
-    losses = expected.progress.losses
-    assert shown.stderr == "" and f"{losses[0]:.4f} -> {losses[-1]:.4f}" in shown.stdout and "my-model" in shown.stdout
-
-
 def test_training_json_says_all_of_it(model):
     arguments = ["--dev", "stsb_dev.tsv", "--evaluate-every", 2, "--loss-option", "scale=10", "--loss-option"]
-    shown = run("train", "pairs.tsv", "-o", "my-model", *QUICK, *arguments, "symmetric=true", "--seed", 3, "--json")
+    arguments += ["symmetric=true", "--seed", 3, "--max-grad-norm", "inf", "--max-seq-length", 60]
+    shown = run("train", "pairs.tsv", "-o", "my-model", *QUICK, *arguments, "--json")
     said = json.loads(Path("my-model/training.json").read_text(encoding="utf-8"))
     assert json.loads(shown.stdout) == said
     settings = replace(
-        SETTINGS, seed=3, evaluate_every=2, loss_options={"scale": 10.0, "symmetric": True}, max_seq_length=64
-    )
-    assert Settings(**said["settings"]) == settings
-    expected = finetune(
-        SentenceEncoder(model), read_examples("pairs.tsv"), replace(settings, max_seq_length=None),
-        dev=read_dev(Path("stsb_dev.tsv")),
+        SETTINGS, seed=3, evaluate_every=2, loss_options={"scale": 10.0, "symmetric": True}, max_seq_length=60,
+        max_grad_norm=np.inf,
     )  # fmt: skip
+    assert said["settings"].pop("max_grad_norm") is None  # JSON has no infinity
+    assert Settings(**said["settings"], max_grad_norm=np.inf) == settings
+    dev = read_dev(Path("stsb_dev.tsv"))
+    expected = finetune(SentenceEncoder(model, max_seq_length=60), read_examples("pairs.tsv"), settings, dev=dev)
+    assert SentenceEncoder("my-model").max_seq_length == 60 and listed() == ["my-model"]
     card = Path("my-model/README.md").read_text(encoding="utf-8")
     assert "| Base model | tiny-model |" in card and "| Training data | pairs.tsv |" in card
     assert "| Loss | multiple_negatives_ranking |" in card and "| Score: stsb_dev" in card
@@ -123,7 +116,7 @@ def test_training_json_says_all_of_it(model):
         "examples": 10,
         "kind": "pairs",
         "steps": 3,
-        "losses": list(expected.progress.losses),
+        "losses": expected.progress.losses,
         "dev": {
             "name": "stsb_dev.tsv",
             "measure": "Spearman x 100",
@@ -134,23 +127,6 @@ def test_training_json_says_all_of_it(model):
     assert same_weights(expected.encoder, "my-model")
 
 
-def test_no_clipping_is_valid_json():
-    run("train", "pairs.tsv", "-o", "my-model", *QUICK, "--max-grad-norm", "inf")
-
-    def refuse(word):
-        raise AssertionError(word)
-
-    said = json.loads(Path("my-model/training.json").read_text(encoding="utf-8"), parse_constant=refuse)
-    assert said["settings"]["max_grad_norm"] is None
-
-
-def test_the_length_limit_is_of_training_and_of_the_result():
-    shown = run("train", "pairs.tsv", "-o", "my-model", *QUICK, "--max-seq-length", 4)
-    assert shown.stderr.count("Warning") == 1 and "--max-seq-length = 4" in shown.stderr
-    assert SentenceEncoder("my-model").max_seq_length == 4
-    assert json.loads(Path("my-model/training.json").read_text())["settings"]["max_seq_length"] == 4
-
-
 def test_the_best_weights_and_what_is_said_about_them(monkeypatch, model):
     scores = iter([50.0, 60.0, 55.0, 50.0, 40.0, 30.0])
     monkeypatch.setattr(DevSet, "score", lambda self, encoder: next(scores))
@@ -159,18 +135,11 @@ def test_the_best_weights_and_what_is_said_about_them(monkeypatch, model):
     assert "50.00 before, 60.00 at" in shown.stdout
     assert not same_weights(SentenceEncoder(model), "better")
     # not in a terminal either is it silent about scores; they are messages, so on stderr
-    assert [line.split()[1:4] for line in shown.stderr.splitlines()] == [
-        ["3:", "stsb_dev.tsv", "60.00"], ["6:", "stsb_dev.tsv", "55.00"]
-    ]  # fmt: skip
+    said = [f"step {step}: stsb_dev.tsv {score} (Spearman x 100)" for step, score in ((3, "60.00"), (6, "55.00"))]
+    assert shown.stderr.splitlines() == said
     shown = run(*arguments, "worse")
     assert "50.00 before, 50.00 at" in shown.stdout
     assert same_weights(SentenceEncoder(model), "worse")
-
-
-def test_a_retrieval_folder_as_dev_set():
-    write_set("beir")
-    shown = run("train", "pairs.tsv", "-o", "my-model", *QUICK, "--dev", "beir")
-    assert "beir, nDCG@10 x 100" in shown.stdout
 
 
 def test_columns_kind_scale_and_several_files():
@@ -187,19 +156,6 @@ def test_columns_kind_scale_and_several_files():
     run("train", "pairs.tsv", "-o", "dev", *QUICK, "--dev", "dev.tsv", "--dev-columns", "x,y,z")
 
 
-def test_from_scratch(model):
-    run("train", "nli.tsv", "-o", "small", *QUICK, "--from-scratch", "1,8,2", "--seed", 4)
-    start = SentenceEncoder(model)
-    start = start.with_model(
-        untrained_model(start.model, num_hidden_layers=1, hidden_size=8, num_attention_heads=2, seed=4)
-    )
-    expected = finetune(start, read_examples("nli.tsv"), replace(SETTINGS, seed=4))
-    assert same_weights(expected.encoder, "small")
-    assert SentenceEncoder("small").encode("soup").shape == (8,)
-    said = json.loads(Path("small/training.json").read_text())
-    assert said["began_with"] == "tiny-model's tokenizer, random weights"
-
-
 @pytest.mark.filterwarnings("ignore")  # sentence-transformers' own
 def test_sentence_transformers_loads_the_folder(sentence_transformers):
     from torch_oracle import quiet
@@ -213,79 +169,64 @@ def test_sentence_transformers_loads_the_folder(sentence_transformers):
         assert np.abs(theirs - SentenceEncoder(folder).encode(texts)).max() <= 1e-6
 
 
+def test_from_scratch(model):
+    run("train", "nli.tsv", "-o", "small", *QUICK, "--from-scratch", "1,8,2", "--seed", 4)
+    sizes = {"num_hidden_layers": 1, "hidden_size": 8, "num_attention_heads": 2}
+    start = SentenceEncoder(model)
+    start = start.with_model(untrained_model(start.model, seed=4, **sizes))
+    assert same_weights(finetune(start, read_examples("nli.tsv"), replace(SETTINGS, seed=4)).encoder, "small")
+    said = json.loads(Path("small/training.json").read_text())
+    assert said["began_with"] == "tiny-model's tokenizer, random weights"
+
+
 # ------------------------------------------------------------------------------------------------------ refusals
 
-X = ["-o", "x"]
+DEV = ["--dev", "stsb_dev.tsv"]
+REFUSED = {  # exit code, a word of the message, arguments beside pairs.tsv and -o x
+    "no such file": (2, "'missing.tsv'", ["missing.tsv"]),
+    "a scale in words": (2, "--scale", ["--scale", "high"]),
+    "half an option": (2, "--loss-option", ["--loss-option", "scale"]),
+    "a word for a number": (2, "scale .*'high'", ["--loss", "cosent", "--loss-option", "scale=high"]),
+    "loss": (2, "--loss", ["--loss", "mnrl"]),
+    "two sizes": (2, "--from-scratch", ["--from-scratch", "2,128"]),
+    "learning_rate": (2, "--learning-rate", ["--learning-rate", "2"]),
+    "columns of what": (2, "--kind", ["--columns", "1,2"]),
+    "no header": (2, "--columns", ["--no-header"]),
+    "dev columns of what": (2, "--dev", ["--dev-columns", "a,b,c"]),
+    "when to score what": (2, "--dev", ["--evaluate-every", "3"]),
+    "one column of three": (2, "--dev-columns", [*DEV, "--dev-columns", "score"]),
+    "on and anew": (2, "--force", ["--resume", "--force"]),
+    "-o": (2, "-o", ["-o", "."]),
+    "nowhere": (1, "nowhere", ["-o", "nowhere/x"]),
+    "onto a file": (1, "pairs.tsv", ["-o", "pairs.tsv"]),
+    "onto something": (1, "full", ["-o", "full"]),
+    "complete, if it were a model": (1, "full", ["-o", "full", "--resume"]),
+    "a scale turned round": (1, "scale", ["--kind", "scored", "--columns", "1,2,2", "--scale", "5,0"]),
+    "heads that do not divide": (1, "128, 5 heads", ["--from-scratch", "2,128,5"]),
+    "a loss of other rows": (1, "cosent", ["--loss", "cosent"]),
+    "rows of another kind": (1, "sentence1", ["--kind", "scored"]),
+    "a dev set of other rows": (1, "nli.tsv", ["--dev", "nli.tsv"]),
+    "a dev set that is none": (1, "full", ["--dev", "full"]),
+    "a model that is none": (1, "full", ["--model", "full"]),
+    "more than the model reads": (1, "--max-seq-length", ["--max-seq-length", "65"]),
+}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        ([], "FILE"),
-        (["pairs.tsv"], "'-o'"),
-        (["missing.tsv", *X], "'missing.tsv'"),
-        ([".", *X], "'.'"),
-        (["pairs.tsv", "-o", "."], "-o"),
-        (["pairs.tsv", *X, "--scale", "high"], "--scale .*'high'"),
-        (["pairs.tsv", *X, "--scale", "5,0"], "--scale"),
-        (["pairs.tsv", *X, "--scale", "0,inf"], "--scale"),
-        (["pairs.tsv", *X, "--loss-option", "scale"], "--loss-option .*'scale'"),
-        (["pairs.tsv", *X, "--loss-option", "scale=high"], "scale .*'high'"),
-        (["pairs.tsv", *X, "--loss", "mnrl"], "loss .*'mnrl'"),
-        (["pairs.tsv", *X, "--from-scratch", "2,128"], "--from-scratch"),
-        (["pairs.tsv", *X, "--from-scratch", "2,128,5"], "--from-scratch .*'2,128,5'"),
-        (["pairs.tsv", *X, "--from-scratch", "0,128,4"], "--from-scratch"),
-        (["pairs.tsv", *X, "--epochs", "0"], "--epochs"),
-        (["pairs.tsv", *X, "--learning-rate", "2"], "learning_rate"),
-        (["pairs.tsv", *X, "--kind", "doubles"], "'doubles'"),
-        (["pairs.tsv", *X, "--columns", "1,2"], "--kind"),
-        (["pairs.tsv", *X, "--no-header"], "--columns"),
-        (["pairs.tsv", *X, "--dev", "missing.tsv"], "'missing.tsv'"),
-        (["pairs.tsv", *X, "--dev-columns", "a,b,c"], "--dev"),
-        (["pairs.tsv", *X, "--evaluate-every", "3"], "--dev"),
-        (["pairs.tsv", *X, "--dev", "stsb_dev.tsv", "--dev-columns", "score"], "--dev-columns"),
-        (["pairs.tsv", *X, "--resume", "--force"], "--force"),
-    ],
-)
-def test_calls_that_make_no_sense(arguments, words, monkeypatch):
-    monkeypatch.setattr(sys.modules["minisbert.training.finetune"], "finetune", None)
-    shown = run("train", *arguments, code=2)
-    assert re.search(words, shown.stderr.splitlines()[-1]) and shown.stdout == "" and not listed()
-    assert shown.stderr.splitlines()[-1].startswith("Error: ")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["pairs.tsv", "-o", "nowhere/x"], "nowhere"),
-        (["pairs.tsv", "-o", "pairs.tsv"], "pairs.tsv"),
-        (["pairs.tsv", "-o", "full"], "full"),
-        (["pairs.tsv", *X, "--resume"], "x.checkpoint"),
-        (["pairs.tsv", *X, "--loss", "cosent"], "cosent"),
-        (["pairs.tsv", *X, "--kind", "scored"], "sentence1"),
-        (["pairs.tsv", *X, "--scale", "0,5"], "scale"),
-        (["empty.tsv", *X], "empty.tsv"),
-        (["pairs.tsv", *X, "--dev", "nli.tsv"], "nli.tsv"),
-        (["pairs.tsv", *X, "--dev", "full"], "full"),
-        (["pairs.tsv", *X, "--dev", "stsb_dev.tsv", "--dev-columns", "a,b,c"], "stsb_dev.tsv"),
-        (["pairs.tsv", *X, "--model", "full"], "full"),
-        (["pairs.tsv", *X, "--max-seq-length", "65"], "--max-seq-length"),
-    ],
-)
-def test_what_fails_leaves_nothing_behind(arguments, words):
-    Path("empty.tsv").write_text("")
+@pytest.mark.parametrize("what", REFUSED)
+def test_what_is_refused_leaves_nothing_behind(what):
+    code, words, arguments = REFUSED[what]
     Path("full").mkdir()
     Path("full/mine").write_text("mine")
-    shown = run("train", *arguments, code=1)
-    assert words in shown.stderr and shown.stdout == ""
-    assert shown.stderr.startswith("Error: ") and shown.stderr.count("\n") == 1
-    assert listed() == ["empty.tsv", "full"] and os.listdir("full") == ["mine"]
+    shown = run("train", "pairs.tsv", "-o", "x", *arguments, code=code)
+    last = shown.stderr.splitlines()[-1]
+    assert last.startswith("Error: ") and re.search(words, last) and shown.stdout == ""
+    assert listed() == ["full"] and os.listdir("full") == ["mine"]
 
 
 def stop_after(monkeypatch, count):
     """Let the first session end after so many steps, as Ctrl-C would."""
     asked = []
-    monkeypatch.setattr(train_module, "_asked_to_stop", lambda: FakeStop(asked, count))
+    monkeypatch.setattr(sys.modules["minisbert.cli.train"], "_asked_to_stop", lambda: FakeStop(asked, count))
 
 
 class FakeStop:
@@ -323,42 +264,54 @@ def test_a_checkpoint_is_neither_overlooked_nor_lost(monkeypatch):
     assert files_of("my-model") == files_of("whole")
 
 
-def test_force_begins_anew(monkeypatch):
-    stop_after(monkeypatch, 2)
-    run("train", "pairs.tsv", "-o", "my-model", *QUICK, "--seed", 5, code=1)
-    run("train", "pairs.tsv", "-o", "my-model", *QUICK, "--force")
-    run("train", "pairs.tsv", "-o", "whole", *QUICK)
-    assert files_of("my-model") == files_of("whole") and listed() == ["my-model", "whole"]
-
-
-def test_a_disk_that_is_full_at_the_end_keeps_the_run(monkeypatch):
-    arguments = ["train", "pairs.tsv", "-o", "my-model", *QUICK, "--checkpoint-every", 3]
-
-    def full(*arguments, **options):
-        raise OSError(28, "No space left on device")
-
-    with monkeypatch.context() as patched:
-        patched.setattr("minisbert.model.folder.save_file", full)
-        assert "No space left on device" in run(*arguments, code=1).stderr
-    assert listed() == ["my-model.checkpoint"]
-    Path(".my-model.unfinished").mkdir()  # of a process that was killed while it saved
-    Path(".my-model.unfinished/x").write_text("x")
-    Path(".my-model.checkpoint.77.unfinished").write_text("x")
-    run(*arguments, "--resume")
-    assert listed() == ["my-model"] and step_of_training("my-model") == 3
-
-
 def step_of_training(folder):
     return json.loads((Path(folder) / "training.json").read_text())["steps"]
 
 
-def test_a_finished_run_whose_checkpoint_was_not_removed():
-    run("train", "pairs.tsv", "-o", "my-model", *QUICK)
+def test_resume_starts_goes_on_and_is_complete(monkeypatch):
+    """One command for all three; --force begins anew."""
+    arguments = ["train", "pairs.tsv", "-o", "my-model", *QUICK, "--epochs", 2]
+    with monkeypatch.context() as patched:
+        stop_after(patched, 2)
+        run(*arguments, "--resume", code=1)  # there was nothing yet
+    assert step_of("my-model.checkpoint") == 2
+    went_on = run(*arguments, "--resume")
+    before = files_of("my-model")
     Path("my-model.checkpoint").write_text("left by a kill between the last two steps")
-    for options in (["--resume"], ["--force"], []):
-        shown = run("train", "pairs.tsv", "-o", "my-model", *QUICK, *options, code=1)
-        assert "my-model.checkpoint" in shown.stderr
-    assert listed() == ["my-model", "my-model.checkpoint"]
+    complete = run(*arguments, "--resume")
+    assert "complete" in complete.stderr and complete.stdout == went_on.stdout and files_of("my-model") == before
+    summary = json.loads(Path("my-model/training.json").read_text())
+    assert json.loads(run(*arguments, "--resume", "--json").stdout) == summary
+    assert listed() == ["my-model"]
+    assert "my-model" in run(*arguments, code=1).stderr and "my-model" in run(*arguments, "--force", code=1).stderr
+    with monkeypatch.context() as patched:
+        stop_after(patched, 2)
+        run(*arguments[:3], "other", *arguments[4:], "--seed", 5, code=1)
+    run(*arguments[:3], "other", *arguments[4:], "--force")
+    assert files_of("other") == before and listed() == ["my-model", "other"]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("I/O error: No space left")])
+def test_a_disk_that_is_full_at_the_end_keeps_the_trained_model(monkeypatch, error):
+    """Whatever --checkpoint-every is; and the next run sweeps what a killed one left."""
+    arguments = ["train", "pairs.tsv", "-o", "my-model", *QUICK]
+
+    def full(*arguments, **options):
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr("minisbert.model.folder.save_file", full)
+        said = run(*arguments, code=1).stderr
+    assert re.search(r"^Error: my-model: .*No space left.*my-model\.checkpoint.*--resume", said)
+    assert listed() == ["my-model.checkpoint"] and step_of("my-model.checkpoint") == 3
+    for left in (".my-model.77.unfinished", "..my-model.77.unfinished-abc_1"):
+        Path(left).mkdir()
+        Path(left, "x").write_text("x")
+    Path(".my-model.checkpoint.77.unfinished").write_text("x")
+    Path(".my-model.b.77.unfinished").write_text("of another run, of OUT my-model.b")
+    monkeypatch.setattr(sys.modules["minisbert.training.finetune"], "adamw", None)  # nothing is trained again
+    run(*arguments, "--resume")
+    assert listed() == [".my-model.b.77.unfinished", "my-model"] and step_of_training("my-model") == 3
 
 
 def test_two_at_a_time_are_refused():
@@ -370,21 +323,6 @@ def test_two_at_a_time_are_refused():
     Path("my-model.checkpoint.lock").unlink(missing_ok=True)
     run("train", "pairs.tsv", "-o", "my-model", *QUICK)
     assert listed() == ["my-model"]
-
-
-def test_a_loss_that_is_no_number(monkeypatch):
-    module = sys.modules["minisbert.training.finetune"]
-    whole, count = module.value_and_gradients, []
-
-    def spoilt(*arguments, **options):
-        count.append(True)
-        step = whole(*arguments, **options)
-        return replace(step, value=float("nan")) if len(count) == 5 else step
-
-    monkeypatch.setattr(module, "value_and_gradients", spoilt)
-    shown = run("train", "pairs.tsv", "-o", "x", *QUICK, "--epochs", 2, "--checkpoint-every", 2, code=1)
-    assert shown.stderr.startswith("Error: step 5 (epoch 2, batch 2): ")
-    assert shown.stderr.count("\n") == 1 and listed() == ["x.checkpoint"] and step_of("x.checkpoint") == 4
 
 
 # ------------------------------------------------------------------------------------------------- real processes
@@ -411,8 +349,7 @@ def test_killed_at_any_moment_it_goes_on_to_the_same_bytes():
     run("train", *LONG, 10**6, "-o", "whole")
     draw, kills, steps = random.Random(0), 0, [0]
     while not Path("out").exists():
-        resume = ["--resume"] if Path("out.checkpoint").exists() else []
-        process = start(*LONG, 1, "-o", "out", *resume)
+        process = start(*LONG, 1, "-o", "out", "--resume")
         wait_for("out.checkpoint", process)
         before = step_of("out.checkpoint") if Path("out.checkpoint").exists() else 0
         # from the start-up to the end of training
@@ -462,10 +399,10 @@ def fsync(number):
         os._exit(9)
 
 def renamed(self, target):
-    if moment == "before" and str(target) == "out":
+    if moment == "before" and Path(target).name == "out":
         os._exit(9)
     replace(self, target)
-    if moment == "behind" and str(target) == "out":
+    if moment == "behind" and Path(target).name == "out":
         os._exit(9)
 
 minisbert.model.folder.save_file, minisbert.files.os.fsync, Path.replace = save_file, fsync, renamed
@@ -482,40 +419,29 @@ def test_killed_while_it_writes(moment):
     assert died.returncode == 9, died.stderr
     if moment == "behind":  # all is done but for the tidying up
         assert files_of("out") == files_of("whole") and step_of_training("out") == 6
-        shown = run(*arguments, "out", "--resume", code=1)
-        assert "out.checkpoint" in shown.stderr
-        return
-    assert not Path("out").exists() and step_of("out.checkpoint") == (2 if moment == "checkpoint" else 6)
-    assert [name for name in os.listdir() if "unfinished" in name]
+    else:
+        assert not Path("out").exists() and step_of("out.checkpoint") == (2 if moment == "checkpoint" else 6)
+        assert [name for name in os.listdir() if "unfinished" in name]
     run(*arguments, "out", "--resume")
     assert files_of("out") == files_of("whole") and listed() == ["out", "whole"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on(number):
+def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on():
+    """So does SIGTERM."""
     run("train", *LONG, 10**6, "-o", "whole")
-    process = start(*LONG, 1, "-o", "out")
-    wait_for("out.checkpoint", process)
-    process.send_signal(number)
-    out, errors = process.communicate(timeout=60)
-    assert process.returncode == 1 and out == "" and "Traceback" not in errors
-    step = int(re.search(r"stopped after step (\d+); out.checkpoint", errors)[1])
-    assert step == step_of("out.checkpoint") and 0 <= step < 150 and listed() == ["out.checkpoint", "whole"]
-    process = start(*LONG, 1, "-o", "out", "--resume")
-    assert process.wait(timeout=120) == 0, process.communicate()
-    process.communicate()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        left = Path("out.checkpoint").stat().st_mtime_ns if Path("out.checkpoint").exists() else 0
+        process = start(*LONG, 1, "-o", "out", "--resume")
+        wait_for("out.checkpoint", process)
+        while process.poll() is None and Path("out.checkpoint").stat().st_mtime_ns == left:
+            time.sleep(0.002)
+        process.send_signal(number)
+        out, errors = process.communicate(timeout=60)
+        assert process.returncode == 1 and out == "" and "Traceback" not in errors
+        step = int(re.search(r"stopped after step (\d+); out.checkpoint", errors)[1])
+        assert step == step_of("out.checkpoint") and 0 <= step < 150 and listed() == ["out.checkpoint", "whole"]
+    run("train", *LONG, 1, "-o", "out", "--resume")
     assert files_of("out") == files_of("whole")
-
-
-def test_a_second_ctrl_c_is_obeyed_at_once():
-    before = signal.getsignal(signal.SIGINT)
-    with pytest.raises(KeyboardInterrupt), train_module._asked_to_stop() as should_stop:
-        assert not should_stop()
-        os.kill(os.getpid(), signal.SIGINT)
-        assert should_stop()
-        os.kill(os.getpid(), signal.SIGINT)
-        time.sleep(5)  # never slept to the end
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 # ------------------------------------------------------------------------------------------------ the progress bar
@@ -561,112 +487,56 @@ def test_in_a_terminal_the_bar_shows_steps_loss_and_time_left(monkeypatch):
     assert files_of("more") == files_of("out")
 
 
+def test_elsewhere_a_line_every_half_minute(monkeypatch, capsys):
+    clock = iter(range(0, 10_000, 10))  # each look takes ten seconds
+    bar = outputs.progress(total=100, desc="train", unit="step")
+    monkeypatch.setattr(bar, "_time", lambda: next(clock))
+    bar.start_t = bar.last_print_t = 0
+    for _ in range(100):
+        bar.update()
+    bar.close()
+    lines = capsys.readouterr().err.splitlines()
+    assert 20 < len(lines) < 60 and lines[0].startswith("train: ") and "of 100 steps after" in lines[0]
+    with outputs.progress(total=2) as quick:  # nothing, where all is done at once
+        quick.update(2)
+    assert capsys.readouterr().err == ""
+
+
 # ---------------------------------------------------------------------------------------------- examples and demos
 
 
-def examples_of(*verb):
-    shown = run(*verb, "--help").stdout
-    pattern = rf"^ +minisbert ({' '.join(verb)} .*)$"
-    return [shlex.split(line) for line in re.findall(pattern, shown, re.MULTILINE)], shown
-
-
 def test_every_example_of_the_help_runs():
-    examples, shown = examples_of("train")
-    assert len(examples) == 4
+    shown = run("train", "--help").stdout
+    examples = [shlex.split(line) for line in re.findall(r"^ +minisbert (train .*)$", shown, re.MULTILINE)]
     for kind, losses in FITTING.items():  # the table of kinds and losses is true
         lines = " ".join(re.findall(rf"^ +{kind} .*$", shown, re.MULTILINE))
         assert lines and all(loss in lines for loss in losses), kind
     for number, example in enumerate(examples):
         example[example.index("-o") + 1] += f"-{number}"
         run(*example, "--batch-size", 4)
-    assert listed() == ["my-model-0", "my-model-1", "my-model-2", "small-3"]
     said = [json.loads(Path(folder, "training.json").read_text()) for folder in listed()]
     assert [one["kind"] for one in said] == ["pairs", "triplets", "texts", "triplets"]
     assert [one["steps"] for one in said] == [3, 6, 3, 15] and said[1]["dev"]["name"] == "stsb_dev.tsv"
 
 
-def intents_files():
+def test_demo_intents(sklearn, monkeypatch):
     rows = [f"{label}\tthe {word} {x} {end}" for label, word in (("eat", "soup"), ("sit", "mat"))
             for x in LETTERS for end in (".", "!")]  # fmt: skip
     write("train.tsv", "label\ttext", rows[::2])
     write("test.tsv", "label\ttext", rows[1::2])
-
-
-def test_demo_intents(sklearn):
-    intents_files()
     arguments = ["demo", "intents", "train.tsv", "test.tsv", "--seeds", 2, "--batch-size", 4, "--learning-rate", "5e-3"]
     found = json.loads(run(*arguments, "--json").stdout)
     assert (found["examples"], found["classes"], found["test_texts"], found["steps"]) == (20, 2, 20, 5)
     assert found["settings"] == {"epochs": 1, "batch_size": 4, "learning_rate": 5e-3}
     assert len(found["seconds"]) == 2 and list(found["classifiers"]) == ["centroid", "logistic"]
     for one in found["classifiers"].values():
-        assert len(one["after"]) == 2 and all(0.0 <= share <= 1.0 for share in one["after"])
         assert one["after_all"][0] == pytest.approx(np.mean(one["after"]))
         assert one["difference"][0] == pytest.approx(one["after_all"][0] - one["before"][0])
-        for mean, low, high in (one["before"], one["after_all"], one["difference"]):
-            assert low <= mean <= high
     shown = run(*arguments).stdout
-    assert "tuned, seed 1" in shown
     gain, low, high = (100 * number for number in found["classifiers"]["centroid"]["difference"])
-    assert f"{gain:+.2f}  ({low:+.2f} to {high:+.2f})" in shown
-
-
-def test_demo_intents_without_sklearn(monkeypatch):
+    assert "tuned, seed 1" in shown and f"{gain:+.2f}  ({low:+.2f} to {high:+.2f})" in shown
     monkeypatch.setattr("minisbert.cli.demo_intents.has_sklearn", lambda: False)
-    intents_files()
-    found = json.loads(run("demo", "intents", "train.tsv", "test.tsv", "--seeds", 1, "--json").stdout)
-    assert list(found["classifiers"]) == ["centroid"]
-
-
-def test_demo_scratch(model):
-    arguments = ["demo", "scratch", "nli.tsv", "stsb_dev.tsv", "--layers", 1, "--width", 8, "--heads", 2, "--epochs", 2]
-    arguments += ["--batch-size", 4, "--seed", 3]
-    found = json.loads(run(*arguments, "--json").stdout)
-    start = SentenceEncoder(model)
-    start = start.with_model(
-        untrained_model(start.model, num_hidden_layers=1, hidden_size=8, num_attention_heads=2, seed=3)
-    )
-    from minisbert.parallel import threads
-
-    settings = Settings(batch_size=4, learning_rate=1e-3, epochs=2, seed=3, num_threads=threads.usable())
-    dev = read_dev(Path("stsb_dev.tsv"))
-    expected = finetune(start, read_examples("nli.tsv"), settings, dev=dev)
-    assert found["examples"] == 10
-    assert found["scores"] == {str(step): score for step, score in expected.progress.dev_scores}
-    shown = run(*arguments).stdout.splitlines()
-    assert [line.split() for line in shown[3:]] == [
-        [str(step), f"{score:.2f}"] for step, score in expected.progress.dev_scores
-    ]
-
-
-def test_the_examples_of_the_demos_run():
-    intents_files()
-    Path("banking77_train.tsv").write_text(Path("train.tsv").read_text())
-    Path("banking77_test.tsv").write_text(Path("test.tsv").read_text())
-    for name in ("train", "test"):
-        Path(f"{name}.csv").write_text(Path(f"{name}.tsv").read_text().replace("\t", ","))
-    Path("nli_triplets.tsv").write_text(Path("nli.tsv").read_text())
-    for verb in ("intents", "scratch"):
-        examples, _ = examples_of("demo", verb)
-        assert len(examples) == 2
-        for example in examples:
-            run(*example)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["scratch", "nli.tsv", "stsb_dev.tsv", "--layers", "0"], "--layers"),
-        (["scratch", "nli.tsv", "stsb_dev.tsv", "--width", "10", "--heads", "4"], "--heads .*--width"),
-        (["scratch", "nli.tsv", "stsb_dev.tsv", "--learning-rate", "7"], "learning_rate"),
-        (["intents", "intents.csv", "intents.csv", "--seeds", "0"], "--seeds"),
-    ],
-)
-def test_demos_called_wrongly(arguments, words):
-    assert re.search(words, run("demo", *arguments, code=2).stderr)
-
-
-def test_demos_that_fail():
+    assert list(json.loads(run(*arguments, "--json").stdout)["classifiers"]) == ["centroid"]
     write("few.tsv", "label\ttext", ["a\tsoup", "a\ta mat", "b\tthe cat", "b\tthe dog"])
     assert "8 examples per class" in run("demo", "intents", "few.tsv", "few.tsv", code=1).stderr
     assert "nli.tsv" in run("demo", "intents", "nli.tsv", "nli.tsv", code=1).stderr

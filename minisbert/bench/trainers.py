@@ -11,7 +11,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -67,7 +66,6 @@ def train_minisbert(setting: Setting) -> Train:
     state = init_adamw(params)
 
     def train(columns: Sequence[list[str]], dropout: float) -> StepTimes:
-        nonlocal state
         marks = [time.perf_counter()]
         batch = Batch(tuple(map(tuple, columns)), None, np.arange(len(columns[0])))
         value_of = objective(settings, batch, params)
@@ -81,10 +79,9 @@ def train_minisbert(setting: Setting) -> Train:
         report = OverflowReport(encoder.max_seq_length, "truncate")
         step = value_and_gradients(model, columns, loss, dropout=plan, num_threads=num_threads, report=report)
         marks.append(time.perf_counter())
-        grads, _ = clip_gradients(step.gradients, MAX_NORM, in_place=True, num_threads=num_threads)
+        clip_gradients(step.gradients, MAX_NORM, num_threads=num_threads)
         rate = LEARNING_RATE * warmup_linear(state.step, WARMUP_STEPS, TOTAL_STEPS)
-        update = partial(adamw, learning_rate=rate, weight_decay=WEIGHT_DECAY, in_place=True, num_threads=num_threads)
-        _, state = update(params, grads, state)
+        adamw(params, step.gradients, state, learning_rate=rate, weight_decay=WEIGHT_DECAY, num_threads=num_threads)
         marks.append(time.perf_counter())
         return StepTimes(step.value, *np.diff(marks).tolist())
 

@@ -10,7 +10,6 @@ from minisbert.cli import LazyGroup
 VERBS = {
     "contrastive": ("demo_contrastive", "Watch InfoNCE pull pairs together and push the rest apart."),
     "intents": ("demo_intents", "Fine-tune on labelled texts: accuracy before and after."),
-    "scratch": ("demo_scratch", "Train a small BERT from random weights; score each epoch."),
 }
 
 

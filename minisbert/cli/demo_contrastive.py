@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from minisbert.cli.options import ModelChoice, json_option, model_options
-from minisbert.cli.outputs import Target, written_whole
+from minisbert.cli.outputs import Target, echo_json, progress, written_whole
 from minisbert.cli.table import align, matrix_lines, terminal_width
 from minisbert.training.descent import LEARNING_RATE, SCALE, SENTENCE_PAIRS, STEPS, Descent, descend, make_points
-
-if TYPE_CHECKING:
-    from minisbert.model import Array
 
 KINDS = {".png": "png", ".gif": "gif"}
 COLUMNS = {
@@ -80,13 +74,39 @@ def contrastive(
     import numpy as np
 
     on_plane = descend(*make_points(points, np.random.default_rng(seed)), **settings)
-    on_text = descend(*_embed(choice), **settings) if text else None
+    on_text = None
+    if text:
+        encoder = choice.encoder("float32")
+        on_text = descend(*(encoder.encode([pair[side] for pair in SENTENCE_PAIRS]) for side in (0, 1)), **settings)
     if target.file is not None:
-        _draw(target.file, target.kind, on_plane, on_text)
+        from minisbert.training.descent_picture import draw_animation, draw_picture, frame_steps
+
+        with written_whole(target.file) as stream:
+            if target.kind == "png":
+                draw_picture(stream, on_plane, on_text, SENTENCE_PAIRS)
+            else:
+                with progress(total=len(frame_steps(on_plane.steps)), unit="frame", desc="drawing") as bar:
+                    draw_animation(stream, on_plane, on_text, progress=bar.update)
+        click.echo(f"wrote {target.file}", err=True)
     if as_json:
-        click.echo(json.dumps(_to_json(on_plane, on_text, seed)).encode())
-    else:
-        click.echo("\n".join(_report(on_plane, on_text, seed)))
+        points_seen = {name: getattr(on_plane, name) for name in ("anchors", "positives", "d_anchors", "d_positives")}
+        plane = {"pairs": points, "seed": seed, **_measured(on_plane), **points_seen}
+        spoken = None if on_text is None else {"sentences": SENTENCE_PAIRS, **_measured(on_text)}
+        echo_json({"scale": scale, "learning_rate": learning_rate, "steps": steps, "plane": plane, "text": spoken})
+        return
+    lines = [
+        f"InfoNCE, scale {scale:g}, learning rate {learning_rate:g}",
+        "alignment: distance within pairs; uniformity: how crowded all points are; smaller is better",
+        "",
+        f"{points} pairs of points in a plane, seed {seed}",
+        "",
+        *_report(on_plane),
+    ]
+    if on_text is not None:
+        pairs = [(str(i), f"{a}  |  {p}") for i, (a, p) in enumerate(SENTENCE_PAIRS, 1)]
+        lines += ["", f"{len(pairs)} pairs of sentences, vectors of {on_text.anchors.shape[2]} dimensions", ""]
+        lines += [*align(pairs), "", *_report(on_text)]
+    click.echo("\n".join(lines))
 
 
 def _choose_target(output: str | None, force: bool) -> Target:
@@ -104,59 +124,17 @@ def _choose_target(output: str | None, force: bool) -> Target:
     return target
 
 
-def _embed(choice: ModelChoice) -> tuple[Array, Array]:
-    """The vectors of the questions and of their paraphrases."""
-    encoder = choice.encoder("float32")
-    questions, paraphrases = ([pair[side] for pair in SENTENCE_PAIRS] for side in (0, 1))
-    return encoder.encode(questions), encoder.encode(paraphrases)
-
-
-def _draw(file: Path, kind: str, on_plane: Descent, on_text: Descent | None) -> None:
-    """Write the picture or the film, with a progress bar in a terminal."""
-    from minisbert.training.descent_picture import draw_animation, draw_picture, frame_steps
-
-    with written_whole(file) as stream:
-        if kind == "png":
-            draw_picture(stream, on_plane, on_text, SENTENCE_PAIRS)
-        elif sys.stderr.isatty():
-            from tqdm import tqdm
-
-            with tqdm(total=len(frame_steps(on_plane.steps)), unit="frame", desc="drawing") as bar:
-                draw_animation(stream, on_plane, on_text, progress=bar.update)
-        else:
-            draw_animation(stream, on_plane, on_text)
-    click.echo(f"wrote {file}", err=True)
-
-
-# --------------------------------------------------------------------------------------------------- the report
-
-
-def _report(on_plane: Descent, on_text: Descent | None, seed: int) -> list[str]:
-    """Format both descents."""
-    count = len(on_plane.anchors[0])
-    lines = [
-        f"InfoNCE, scale {on_plane.scale:g}, learning rate {on_plane.learning_rate:g}",
-        "alignment: distance within pairs; uniformity: how crowded all points are; smaller is better",
-        "",
-        f"{count} pairs of points in a plane, seed {seed}",
-        "",
-        *_descent_lines(on_plane),
-    ]
-    if on_text is not None:
-        pairs = [(str(i), f"{a}  |  {p}") for i, (a, p) in enumerate(SENTENCE_PAIRS, 1)]
-        lines += ["", f"{len(pairs)} pairs of sentences, vectors of {on_text.anchors.shape[2]} dimensions", ""]
-        lines += [*align(pairs), "", *_descent_lines(on_text)]
-    return lines
-
-
-def _descent_lines(seen: Descent) -> list[str]:
-    """Format the losses step by step, and the cosines before and after."""
-    shown = _shown_steps(seen.steps)
-    rows = [[f"{getattr(seen, name)[step]:.3f}" for name in COLUMNS] for step in shown]
-    lines = _table(["step", *COLUMNS.values()], [[str(step), *row] for step, row in zip(shown, rows, strict=True)])
+def _report(seen: Descent) -> list[str]:
+    """Format the losses step by step (0, 1, 2, 5, 10, 20, ... and the last), and the cosines before and after."""
+    usual = [digit * power for power in (1, 10, 100, 1000) for digit in (1, 2, 5)]
+    shown = [0, *(step for step in usual if step < seen.steps), seen.steps]
+    rows = [("step", *COLUMNS.values())]
+    rows += [(str(step), *(f"{getattr(seen, name)[step]:.3f}" for name in COLUMNS)) for step in shown]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     count = len(seen.anchors[0])
     for step in (0, seen.steps):
-        cells = [[_hundredths(cosine) for cosine in row] for row in seen.similarities(step).tolist()]
+        cells = [[f"{round(cosine, 2) + 0.0:.2f}" for cosine in row] for row in seen.similarities(step).tolist()]
         anchors, positives = ([f"{letter}{i}" for i in range(1, count + 1)] for letter in "ap")
         lines += [
             "",
@@ -167,53 +145,11 @@ def _descent_lines(seen: Descent) -> list[str]:
     return lines
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Right-align columns.
-
-    >>> _table(["step", "loss"], [["0", "12.345"]])
-    ['step    loss', '   0  12.345']
-    """
-    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    return ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in (head, *rows)]
-
-
-def _hundredths(cosine: float) -> str:
-    """A cosine with two digits, without a negative zero."""
-    written = f"{cosine:.2f}"
-    return "0.00" if written == "-0.00" else written
-
-
-def _shown_steps(steps: int) -> list[int]:
-    """The rows of the table: 0, 1, 2, 5, 10, 20, 50, ... and the last.
-
-    >>> _shown_steps(80), _shown_steps(1)
-    ([0, 1, 2, 5, 10, 20, 50, 80], [0, 1])
-    """
-    usual = [digit * power for power in (1, 10, 100, 1000) for digit in (1, 2, 5)]
-    return [0, *(step for step in usual if step < steps), steps]
-
-
-def _to_json(on_plane: Descent, on_text: Descent | None, seed: int) -> dict[str, Any]:
-    """Everything as JSON, with the points and gradients in the plane at every step."""
-    plane = {"pairs": len(on_plane.anchors[0]), "seed": seed, **_measured(on_plane)}
-    plane |= {
-        name: getattr(on_plane, name).tolist() for name in ("anchors", "positives", "d_anchors", "d_positives")
-    }  # (S, B, 2) each
-    text = None if on_text is None else {"sentences": SENTENCE_PAIRS, **_measured(on_text)}
-    return {
-        "scale": on_plane.scale,
-        "learning_rate": on_plane.learning_rate,
-        "steps": on_plane.steps,
-        "plane": plane,
-        "text": text,
-    }
-
-
 def _measured(seen: Descent) -> dict[str, Any]:
     """What was measured at every step, and the cosines before and after."""
     return {
-        **{name: getattr(seen, name).tolist() for name in COLUMNS},
-        "cosines_start": seen.similarities(0).tolist(),
-        "cosines_end": seen.similarities(-1).tolist(),
+        **{name: getattr(seen, name) for name in COLUMNS},
+        "cosines_start": seen.similarities(0),
+        "cosines_end": seen.similarities(-1),
         "found": [seen.found(0), seen.found(-1)],
     }

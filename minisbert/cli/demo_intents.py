@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +10,13 @@ import click
 import numpy as np
 
 from minisbert.cli.options import ModelChoice, json_option, model_options
+from minisbert.cli.outputs import echo_json, training_bar
 from minisbert.cli.table import align
-from minisbert.cli.train import checked_settings, training_bar
-from minisbert.encoder import SentenceEncoder
-from minisbert.evaluation.classification import (
-    CLASSIFIERS,
-    ClassificationResult,
-    LabelledTexts,
-    evaluate_classification,
-    has_sklearn,
-    read_labelled,
-)
-from minisbert.evaluation.measures import Estimate, bootstrap_mean, paired_difference
+from minisbert.evaluation.measures import bootstrap_mean, paired_difference
+from minisbert.evaluation.classification import CLASSIFIERS, evaluate_classification, has_sklearn, read_labelled
 from minisbert.parallel import threads
-from minisbert.training.data import Examples, read_examples
-from minisbert.training.finetune import Settings, StepReport, finetune
+from minisbert.training.data import read_examples
+from minisbert.training.finetune import Settings, finetune
 
 
 @click.command(short_help="Fine-tune on labelled texts: accuracy before and after.")
@@ -35,7 +25,9 @@ from minisbert.training.finetune import Settings, StepReport, finetune
 @click.option("--seeds", type=click.IntRange(1, 20), default=3, show_default=True, help="Runs, with seeds from 0 on.")
 @click.option("--epochs", type=click.IntRange(1), default=1, show_default=True, help="Passes over the texts.")
 @click.option("--batch-size", type=click.IntRange(2), default=32, show_default=True, help="Pairs per step.")
-@click.option("--learning-rate", type=float, default=1e-4, show_default=True, help="Peak learning rate.")
+@click.option(
+    "--learning-rate", type=click.FloatRange(0, 1), default=1e-4, show_default=True, help="Peak learning rate."
+)
 @json_option
 @model_options
 def intents(
@@ -59,118 +51,57 @@ def intents(
       minisbert demo intents banking77_train.tsv banking77_test.tsv
       minisbert demo intents train.csv test.csv --seeds 1 --epochs 3 --json
     """
-    settings = checked_settings(
-        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, num_threads=threads.usable()
-    )
+    asked: dict[str, Any] = {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate}
+    settings = Settings(**asked, num_threads=threads.usable())
     examples = read_examples(train, kind="texts")
+    labelled, tested = read_labelled(train), read_labelled(test)
     classifiers = [name for name in CLASSIFIERS if name == "centroid" or has_sklearn()]
+    encoder = choice.encoder("float32")
+    before = evaluate_classification(encoder, labelled, tested, classifiers=classifiers)
+    runs, after = [], []
     with training_bar() as on_step:
-        before, tuned = tune_with_seeds(
-            choice.encoder("float32"),
-            examples,
-            read_labelled(train),
-            read_labelled(test),
-            settings,
-            seeds=range(seeds),
-            classifiers=classifiers,
-            on_step=on_step,
-        )
-    gains = [gain(before[name], [run.results[name] for run in tuned]) for name in classifiers]
+        for seed in range(seeds):
+            runs.append(finetune(encoder, examples, replace(settings, seed=seed), on_step=on_step))
+            # the same draws as before, so that the comparison is paired
+            after.append(evaluate_classification(runs[-1].encoder, labelled, tested, classifiers=classifiers))
     result: dict[str, Any] = {
         "examples": len(examples),
         "classes": len(examples.label_names),
-        "test_texts": len(before["centroid"].expected),
-        "steps": tuned[0].steps,
-        "seconds": [round(run.seconds, 1) for run in tuned],
-        "settings": {"epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate},
-        "classifiers": {
-            found.classifier: {
-                "before": list(found.before),
-                "after": list(found.after),
-                "after_all": list(found.after_all),
-                "difference": list(found.difference),
-            }
-            for found in gains
-        },
+        "test_texts": len(tested.texts),
+        "steps": runs[0].progress.step,
+        "seconds": [round(run.progress.seconds, 1) for run in runs],
+        "settings": asked,
+        "classifiers": {},
     }
-    click.echo(json.dumps(result) if as_json else "\n".join(_report(result)))
-
-
-def _report(result: dict[str, Any]) -> list[str]:
-    """Format the improvement."""
+    for name in classifiers:  # draws and seeds are averaged first, then bootstrapped over the test texts
+        was = before[name].correct.mean(axis=0)  # (B,)
+        now = np.mean([results[name].correct.mean(axis=0) for results in after], axis=0)  # (B,)
+        result["classifiers"][name] = {
+            "before": list(bootstrap_mean(was)),
+            "after": [float(results[name].accuracies.mean()) for results in after],
+            "after_all": list(bootstrap_mean(now)),
+            "difference": list(paired_difference(now, was)),
+        }
+    if as_json:
+        echo_json(result)
+        return
     seconds = ", ".join(f"{one:.0f}" for one in result["seconds"])
     lines = [
-        f"{result['examples']:,} texts of {result['classes']} classes, {result['steps']} steps per seed, {seconds} s",
-        f"accuracy x 100 on {result['test_texts']:,} test texts, 8 examples per class, 10 draws; 95 % intervals",
+        f"{len(examples):,} texts of {result['classes']} classes, {result['steps']} steps per seed, {seconds} s",
+        f"accuracy x 100 on {len(tested.texts):,} test texts, 8 examples per class, 10 draws; 95 % intervals",
     ]
     for name, found in result["classifiers"].items():
-        rows = [("untuned", _interval(found["before"]))]
-        rows += [(f"tuned, seed {seed}", f"{100 * one:.2f}") for seed, one in enumerate(found["after"])]
-        rows += [("tuned, all seeds", _interval(found["after_all"]))]
-        rows += [("gain", _interval(found["difference"], signed=True))]
+        rows = [
+            ("untuned", _interval(found["before"])),
+            *((f"tuned, seed {seed}", f"{100 * one:.2f}") for seed, one in enumerate(found["after"])),
+            ("tuned, all seeds", _interval(found["after_all"])),
+            ("gain", _interval(found["difference"], signed=True)),
+        ]
         lines += ["", {"centroid": "nearest centroid", "logistic": "logistic regression"}[name], *align(rows)]
-    return lines
+    click.echo("\n".join(lines))
 
 
 def _interval(estimate: list[float], signed: bool = False) -> str:
     """A mean with its interval."""
     mean, low, high = (f"{100 * number:{'+' if signed else ''}.2f}" for number in estimate)
     return f"{mean}  ({low} to {high})"
-
-
-@dataclass(frozen=True)
-class Gain:
-    """What training changed for one classifier; accuracies from 0 to 1."""
-
-    classifier: str
-    before: Estimate
-    after: tuple[float, ...]  # one a seed
-    after_all: Estimate  # of all seeds together
-    difference: Estimate  # after all minus before, text by text
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """One seed's run."""
-
-    seed: int
-    steps: int
-    seconds: float
-    results: Mapping[str, ClassificationResult]  # by classifier
-
-
-def tune_with_seeds(
-    encoder: SentenceEncoder,
-    examples: Examples,
-    train: LabelledTexts,
-    test: LabelledTexts,
-    settings: Settings,
-    *,
-    seeds: Sequence[int],
-    classifiers: Sequence[str],
-    on_step: Callable[[StepReport], object] | None = None,
-) -> tuple[dict[str, ClassificationResult], list[Tuned]]:
-    """Score a model, fine-tune it once for each seed (in place of the settings' own), and score each result."""
-    before = evaluate_classification(encoder, train, test, classifiers=classifiers)
-    tuned = []
-    for seed in seeds:
-        done = finetune(encoder, examples, replace(settings, seed=seed), on_step=on_step)
-        results = evaluate_classification(done.encoder, train, test, classifiers=classifiers)
-        tuned.append(Tuned(seed, done.progress.step, done.progress.seconds, results))
-    return before, tuned
-
-
-def gain(before: ClassificationResult, after: Sequence[ClassificationResult]) -> Gain:
-    """Compare one classifier's results before training with those after it, one a seed, on the same draws and texts.
-
-    Intervals are 95 % bootstrap intervals over the test texts; draws and seeds are averaged first.
-    """
-    was = before.correct.mean(axis=0)  # (B,)
-    now = np.mean([result.correct.mean(axis=0) for result in after], axis=0)  # (B,)
-    return Gain(
-        before.classifier,
-        bootstrap_mean(was),
-        tuple(float(result.accuracies.mean()) for result in after),
-        bootstrap_mean(now),
-        paired_difference(now, was),
-    )

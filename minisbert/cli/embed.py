@@ -121,12 +121,11 @@ def embed(
         job.begin(_decided_by(encoder, target, id_column, options), rows)
         report = _report(encoder, options, job.cut)
         resumed = job.rows
-        tell = outputs.progress(total, done=resumed)
-        with closing(_embed_blocks(encoder, rows, report, options)) as blocks:
+        bar = outputs.progress(total=total, initial=resumed, desc="embed", unit="text", disable=not says)
+        with bar, closing(_embed_blocks(encoder, rows, report, options)) as blocks:
             for block, embeddings in blocks:
                 job.add(block, embeddings, report.counts)
-                if says:
-                    tell(job.rows)
+                bar.update(len(block))
         job.finish()
     kept = f", {resumed:,} of them from an earlier run" if resumed else ""
     width = job.settings["dimensions"]

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import math
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, replace
-from typing import Any
+from dataclasses import replace
 
 import click
 import numpy as np
 
 from minisbert.cli.options import ModelChoice, json_option, model_options
-from minisbert.model.folder import SentenceModel
-from minisbert.training.gradcheck import GradientReport, check_encoder
+from minisbert.cli.outputs import echo_json
+from minisbert.training.gradcheck import check_encoder
 from minisbert.training.losses import LOSSES
 from minisbert.training.step import named_parameters
 
@@ -73,58 +69,34 @@ def gradcheck(
     """
     encoder = choice.encoder("float64")
     model = replace(encoder.model, max_seq_length=encoder.max_seq_length)
-    names = _names(model, layers, loss)
+    count = model.config.num_hidden_layers
+    names = [*named_parameters(model), *(_HEAD if LOSSES[loss].has_head else ())]
+    if layers != "all":
+        words = {"last": [str(count - 1)], "none": []}.get(layers, layers.split(","))
+        numbers = [int(word) for word in words if word.strip().isdecimal()]
+        if len(numbers) < len(words) or any(number >= count for number in numbers):
+            raise click.UsageError(
+                f"--layers: expected comma-separated numbers from 0 to {count - 1}, last, none or all, got {layers!r}"
+            )
+        wanted = ("modules.", "head.", *(f"encoder.layer.{number}." for number in numbers))
+        names = [name for name in names if name.startswith(wanted)]
     if not as_json:
         click.echo(f"{loss}: all tensors together, and {len(names)} one by one; this may take minutes", err=True)
-    columns, targets = _data(loss)
+    data = LOSSES[loss].data
     report = check_encoder(
         model,
-        columns,
+        COLUMNS[: {"texts": 1, "triplets": 3}.get(data, 2)],
         loss,
         rng=np.random.default_rng(seed),
-        targets=targets,
+        targets={"scored": SCORES, "labelled": LABELS}.get(data),
         directions=directions,
         tolerance=tolerance,
         only=names,
     )
-    click.echo(json.dumps(_to_json(report), indent=2) if as_json else str(report))
+    if as_json:
+        first = report.first_wrong.name if report.first_wrong else None
+        found = {"whole": report.whole, "tensors": report.rows, "notes": report.notes}
+        echo_json({"ok": report.ok, "tolerance": report.tolerance, "first_wrong": first, **found})
+    else:
+        click.echo(str(report))
     sys.exit(0 if report.ok else 1)
-
-
-def _data(loss: str) -> tuple[Sequence[Sequence[str]], Sequence[float] | None]:
-    """Texts of the form that the loss compares, and their labels or scores."""
-    data = LOSSES[loss].data
-    columns = COLUMNS[: {"texts": 1, "triplets": 3}.get(data, 2)]
-    return columns, {"scored": SCORES, "labelled": LABELS}.get(data)
-
-
-def _names(model: SentenceModel, layers: str, loss: str) -> list[str]:
-    """The tensors that are checked one by one."""
-    count = model.config.num_hidden_layers
-    named = [*named_parameters(model), *(_HEAD if LOSSES[loss].has_head else ())]
-    if layers == "all":
-        return named
-    words = {"last": [str(count - 1)], "none": []}.get(layers, layers.split(","))
-    numbers = [int(word) for word in words if word.strip().isdecimal()]
-    if len(numbers) < len(words) or any(number >= count for number in numbers):
-        raise click.UsageError(
-            f"--layers: expected comma-separated numbers from 0 to {count - 1}, last, none or all, got {layers!r}"
-        )
-    wanted = ("modules.", "head.", *(f"encoder.layer.{number}." for number in numbers))
-    return [name for name in named if name.startswith(wanted)]
-
-
-def _to_json(report: GradientReport) -> dict[str, Any]:
-    """The report as JSON; what is no number becomes null."""
-    rows = [
-        {key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()}
-        for row in map(asdict, (report.whole, *report.rows))
-    ]
-    return {
-        "ok": report.ok,
-        "tolerance": report.tolerance,
-        "first_wrong": report.first_wrong.name if report.first_wrong else None,
-        "whole": rows[0],
-        "tensors": rows[1:],
-        "notes": list(report.notes),
-    }

@@ -6,11 +6,12 @@ import json
 import math
 import os
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from hashlib import sha256
 from pathlib import Path
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,6 +22,7 @@ from minisbert.files import written_whole as written_whole  # for the verbs, whi
 
 if TYPE_CHECKING:
     from minisbert.model import Array
+    from minisbert.training.finetune import DevSet, StepReport
 
 FORMATS = {".npy": "npy", ".safetensors": "safetensors", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 FORMATS |= {".parquet": "parquet", ".pq": "parquet"}
@@ -146,6 +148,53 @@ def echo_json(result: Any) -> None:
     click.echo(json.dumps(plain(result), ensure_ascii=False, allow_nan=False).translate(_LINE_ENDS).encode())
 
 
+class _Lines:
+    """Where a bar that nobody watches is drawn: each time on a line of its own."""
+
+    def write(self, text: str) -> None:
+        if line := text.strip("\r\n "):
+            click.echo(line, err=True)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+def progress(**options: Any) -> Any:
+    """A bar on a terminal; elsewhere a line every half minute. ``options`` are tqdm's."""
+    from tqdm import tqdm
+
+    if sys.stderr.isatty():
+        return tqdm(**options)
+    line = "{desc}: {n_fmt} of {total_fmt} {unit}s after {elapsed}, about {remaining} left{postfix}"
+    return tqdm(**{"bar_format": line, "file": _Lines(), "mininterval": 30, "miniters": 1, "delay": 30, **options})
+
+
+@contextmanager
+def training_bar(dev: DevSet | None = None) -> Iterator[Callable[[StepReport], None]]:
+    """Show steps, loss (the mean of the last 50) and time left, and each score on the dev set."""
+    recent: deque[float] = deque(maxlen=50)
+    bar = progress(desc="train: before the first step", bar_format="{desc}", leave=False)
+
+    def on_step(report: StepReport) -> None:
+        nonlocal bar
+        begins = bar.total is None or report.step <= bar.n  # the first step of a run, or of the next run
+        if begins:
+            bar.close()
+            recent.clear()
+            # the duration of this step is unknown: rate and time left are those of the steps after it
+            bar = progress(total=report.total_steps, initial=report.step, desc="train", unit="step")
+        recent.append(report.loss)
+        bar.set_postfix_str(f"loss {sum(recent) / len(recent):.4f}", refresh=False)
+        bar.update(0 if begins else 1)
+        if report.dev_score is not None and dev is not None:
+            bar.write(f"step {report.step}: {dev.name} {report.dev_score:.2f} ({dev.measure})", file=sys.stderr)
+
+    try:
+        yield on_step
+    finally:
+        bar.close()
+
+
 def write_stdout(texts: Sequence[str], embeddings: Array) -> None:
     """Write lines of JSON to stdout, in UTF-8 whatever the terminal's encoding."""
     sys.stdout.buffer.writelines(_lines(texts, embeddings))
@@ -238,25 +287,3 @@ def _lines(texts: Sequence[str], embeddings: Array) -> Iterator[bytes]:
     for text, embedding in zip(texts, embeddings, strict=True):
         quoted = json.dumps(text, ensure_ascii=False).translate(_LINE_ENDS)
         yield f'{{"text": {quoted}, "embedding": [{vector % tuple(embedding.tolist())}]}}\n'.encode()
-
-
-def progress(total: int | None, what: str = "texts", *, done: int = 0, every: float = 30) -> Callable[[int], None]:
-    """Where there is no terminal for a bar: a function that, told how much is done, says so on stderr now and then.
-
-    >>> tell = progress(10, every=0)
-    >>> tell(5)  # 5 of 10 texts, 12.5 a second, 1 s left
-    """
-    began = said = monotonic()
-    before = done
-
-    def tell(done: int) -> None:
-        nonlocal said
-        now = monotonic()
-        if now - said < every or now == began:
-            return
-        said, rate = now, (done - before) / (now - began)
-        of = "" if total is None else f" of {total:,}"
-        left = f", {(total - done) / rate:,.0f} s left" if total is not None and rate else ""
-        click.echo(f"{done:,}{of} {what}, {rate:,.1f} a second{left}", err=True)
-
-    return tell

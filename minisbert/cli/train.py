@@ -4,49 +4,88 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
+import re
 import shutil
 import signal
-import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from safetensors import SafetensorError
 
 from minisbert import __version__
 from minisbert.cli.inputs import DIALECT_OPTIONS, dialect
 from minisbert.cli.options import ModelChoice, decorate, json_option, model_options
+from minisbert.cli.outputs import echo_json, plain, training_bar
+from minisbert.files import folder_written_whole
+from minisbert.parallel import threads
+from minisbert.training.data import COLUMNS, read_examples
+from minisbert.training.finetune import Settings, finetune, fitting_losses, read_dev, untrained_model
+from minisbert.training.losses import LOSSES
 
-if TYPE_CHECKING:
-    from minisbert.encoder import SentenceEncoder
-    from minisbert.training.data import Examples
-    from minisbert.training.finetune import DevSet, Finetuned, Settings, StepReport
 
-KINDS = ("pairs", "triplets", "scored", "labelled", "texts")
-RECENT = 50  # the running loss is the mean of this many
+class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2
+    """Numbers of one kind, separated by commas, such as 0,5."""
 
+    def __init__(self, kind: type[float] | type[int], count: int) -> None:
+        self.kind, self.count, self.name = kind, count, f"{count} numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Split what was typed."""
+        try:
+            numbers = tuple(self.kind(number) for number in value.split(","))
+        except ValueError:
+            numbers = ()
+        if len(numbers) != self.count:
+            self.fail(f"must be {self.count} numbers with commas between them, got {value!r}", param, ctx)
+        return numbers
+
+
+class Option(click.ParamType):  # type: ignore[type-arg]
+    """NAME=VALUE; a value is a number, true, false or a word."""
+
+    name = "NAME=VALUE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Split what was typed."""
+        name, equals, said = value.partition("=")
+        if not equals:
+            self.fail(f"must be NAME=VALUE, such as scale=20, got {value!r}", param, ctx)
+        if said.lower() in ("true", "false"):
+            return name, said.lower() == "true"
+        try:
+            return name, float(said)
+        except ValueError:
+            return name, said
+
+
+SHARE = click.FloatRange(0, 1)
 _data_options = [
-    click.option("--kind", type=click.Choice(KINDS), help="What a row is.  [default: inferred from the columns]"),
+    click.option("--kind", type=click.Choice(list(COLUMNS)), help="What a row is.  [default: told by the columns]"),
     click.option("--columns", metavar="NAME,NAME..", help="Names or numbers of the columns; needs --kind."),
-    click.option("--scale", metavar="LOW,HIGH", help="Range of the scores; they are mapped to 0..1."),
+    click.option("--scale", type=Numbers(float, 2), metavar="LOW,HIGH", help="Range of the scores, mapped to 0..1."),
     click.option("--no-header", is_flag=True, help="The files have no header row; columns are numbered from 1."),
     *DIALECT_OPTIONS,
 ]
 _training_options = [
-    click.option("--loss", metavar="NAME", help="One of the losses above.  [default: the first for the kind]"),
-    click.option("--loss-option", "loss_options", multiple=True, metavar="NAME=VALUE", help="Such as scale=20."),
+    click.option(
+        "--loss",
+        type=click.Choice(list(LOSSES)),
+        metavar="NAME",
+        help="One of the losses above.  [default: the first for the kind]",
+    ),
+    click.option(
+        "--loss-option", "loss_options", type=Option(), multiple=True, metavar="NAME=VALUE", help="Such as scale=20."
+    ),
     click.option("--epochs", type=click.IntRange(1), default=1, show_default=True, help="Passes over the examples."),
     click.option("--batch-size", type=click.IntRange(2), default=32, show_default=True, help="Examples per step."),
-    click.option("--learning-rate", type=float, default=2e-5, show_default=True, help="Peak learning rate."),
-    click.option(
-        "--warmup", type=float, default=0.1, show_default=True, help="Share of steps in which the rate rises."
-    ),
-    click.option("--weight-decay", type=float, default=0.01, show_default=True, help="AdamW's weight decay."),
+    click.option("--learning-rate", type=SHARE, default=2e-5, show_default=True, help="Peak learning rate."),
+    click.option("--warmup", type=SHARE, default=0.1, show_default=True, help="Share of steps while the rate rises."),
+    click.option("--weight-decay", type=SHARE, default=0.01, show_default=True, help="AdamW's weight decay."),
     click.option("--max-grad-norm", type=float, default=1.0, show_default=True, help="Clip gradients to this norm."),
-    click.option("--dropout", type=float, default=0.1, show_default=True, help="Dropout rate; 0 is none."),
+    click.option("--dropout", type=SHARE, default=0.1, show_default=True, help="Dropout rate; 0 is none."),
     click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed."),
     click.option("--cache-tokens", type=click.IntRange(1), help="Gradient caching: tokens in memory at a time."),
     click.option("--num-threads", type=click.IntRange(1), help="Affects last digits.  [default: one per processor]"),
@@ -56,9 +95,14 @@ _run_options = [
     click.option("--dev-columns", metavar="SCORE,SENTENCE1,SENTENCE2", help="Columns of the dev file, if unusual."),
     click.option("--evaluate-every", type=click.IntRange(1), metavar="STEPS", help="[default: every epoch]"),
     click.option("--checkpoint-every", type=click.IntRange(1), default=200, show_default=True, metavar="STEPS"),
-    click.option("--resume", is_flag=True, help="Continue from OUT.checkpoint, bit for bit."),
+    click.option("--resume", is_flag=True, help="Continue from OUT.checkpoint, bit for bit, if there is one."),
     click.option("--force", is_flag=True, help="Start over even if OUT.checkpoint exists."),
-    click.option("--from-scratch", metavar="LAYERS,WIDTH,HEADS", help="Random weights of this size, such as 2,128,4."),
+    click.option(
+        "--from-scratch",
+        type=Numbers(int, 3),
+        metavar="LAYERS,WIDTH,HEADS",
+        help="Random weights of this size, such as 2,128,4.",
+    ),
 ]
 
 
@@ -73,12 +117,18 @@ _run_options = [
 def train(
     files: tuple[Path, ...],
     output: Path,
+    kind: str | None,
+    columns: str | None,
+    scale: tuple[float, float] | None,
+    no_header: bool,
+    loss: str | None,
+    loss_options: tuple[tuple[str, Any], ...],
     resume: bool,
     force: bool,
     dev: Path | None,
     dev_columns: str | None,
     checkpoint_every: int,
-    from_scratch: str | None,
+    from_scratch: tuple[int, int, int] | None,
     as_json: bool,
     choice: ModelChoice,
     **options: Any,
@@ -96,7 +146,8 @@ def train(
       texts      text                         simcse
 
     With --dev the model is scored before, during and after training, and the best weights are kept. OUT.checkpoint
-    holds the state of the run. After Ctrl-C or a crash, the same command with --resume continues from it.
+    holds the state of the run until OUT is written. After Ctrl-C, a crash or a full disk, the same command with
+    --resume continues from it.
 
     \b
     Examples:
@@ -105,15 +156,65 @@ def train(
       minisbert train intents.csv -o my-model --kind texts --columns text,intent
       minisbert train nli.tsv -o small --from-scratch 2,128,4 --learning-rate 1e-3 --epochs 5
     """
-    _check_call(options, dev, dev_columns, resume, force)
-    sizes = None if from_scratch is None else _three_sizes(from_scratch)
-    with _claimed(output) as checkpoint:
-        _check_places(output, checkpoint, resume, force)
-        from minisbert.training.finetune import finetune, read_dev
+    if resume and force:
+        raise click.UsageError("--resume continues the earlier run, and --force discards it: give only one of them.")
+    if dev is None and (dev_columns is not None or options["evaluate_every"] is not None):
+        raise click.UsageError("--dev-columns and --evaluate-every are about the dev set: they need --dev.")
+    if dev_columns is not None and dev_columns.count(",") != 2:
+        raise click.UsageError(f"--dev-columns must name three: score, first and second sentence; got {dev_columns!r}.")
+    if columns is not None and kind is None:
+        raise click.UsageError(f"--columns needs --kind: {', '.join(COLUMNS)}.")
+    if no_header and columns is None:
+        raise click.UsageError("With --no-header, give the columns to read with --columns, as numbers from 1.")
 
-        examples, settings = _ask(files, options)
+    def settings_for(loss: str) -> Settings:
+        try:
+            return Settings(
+                loss, dict(loss_options), **{**options, "num_threads": options["num_threads"] or threads.usable()}
+            )
+        except ValueError as error:
+            raise click.UsageError(f"{error}.") from None
+
+    if loss is not None:
+        settings_for(loss)  # a mistake in them is told before anything is read
+    with _claimed(output) as checkpoint:
+        about = output / "training.json"
+        if resume and about.is_file():  # killed between the last two steps, perhaps
+            checkpoint.unlink(missing_ok=True)
+            click.echo(f"{output}: this run is complete; nothing is left to do", err=True)
+            summary = json.loads(about.read_bytes())
+            click.echo(json.dumps(summary) if as_json else "\n".join(_report(summary, output)))
+            return
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise click.ClickException(f"{output}: exists and is not an empty folder; choose another name")
+        if checkpoint.exists() and not resume and not force:
+            raise click.ClickException(
+                f"{checkpoint}: an earlier run was interrupted; continue it with --resume, or start over with --force"
+            )
+        examples = read_examples(
+            files,
+            kind=kind,
+            columns=columns.split(",") if columns else None,
+            scale=scale,
+            has_header=not no_header,
+            **dialect(),
+        )
+        settings = settings_for(loss or fitting_losses(examples)[0])
         dev_set = None if dev is None else read_dev(dev, dev_columns.split(",") if dev_columns else None)
-        encoder = _start(choice, sizes, settings.seed)
+        encoder = choice.encoder("float32")
+        began_with = encoder.folder.name
+        if from_scratch is not None:
+            layers, width, heads = from_scratch
+            began_with = f"{encoder.folder.name}'s tokenizer, random weights"
+            encoder = encoder.with_model(
+                untrained_model(
+                    encoder.model,
+                    num_hidden_layers=layers,
+                    hidden_size=width,
+                    num_attention_heads=heads,
+                    seed=settings.seed,
+                )
+            )
         with _asked_to_stop() as should_stop, training_bar(dev_set) as on_step:
             done = finetune(
                 encoder,
@@ -126,38 +227,53 @@ def train(
                 on_step=on_step,
                 should_stop=should_stop,
             )
+        progress = done.progress
         if not done.is_finished:
             raise click.ClickException(
-                f"stopped after step {done.progress.step}; {checkpoint} holds the whole state: the same command with "
+                f"stopped after step {progress.step}; {checkpoint} holds the whole state: the same command with "
                 "--resume continues"
             )
-        began_with = f"{encoder.folder.name}'s tokenizer, random weights" if from_scratch else encoder.folder.name
-        summary = _summary(done, examples, settings, dev_set)
-        summary = {"began_with": began_with, "files": [file.name for file in files], **summary}
-        _write(output, done.encoder, summary)
+        scored, best = None, {}
+        if dev_set is not None:
+            scored = {"name": dev_set.name, "measure": dev_set.measure, "scores": progress.dev_scores}
+            best = {f"{dev_set.name}, {dev_set.measure}": dict(progress.dev_scores)[done.best_step]}
+        summary = plain(
+            {
+                "began_with": began_with,
+                "files": [file.name for file in files],
+                "minisbert": __version__,
+                "examples": len(examples),
+                "kind": examples.kind,
+                "settings": {**vars(settings), "max_seq_length": done.encoder.max_seq_length},
+                "steps": progress.step,
+                "seconds": round(progress.seconds, 1),
+                "losses": progress.losses,
+                "dev": scored,
+                "best_step": done.best_step,
+            }
+        )
+        try:
+            with folder_written_whole(output) as unfinished:
+                done.encoder.save_pretrained(
+                    unfinished, output.name, train_datasets=summary["files"], loss=settings.loss, scores=best
+                )
+                text = json.dumps(summary, indent=2, ensure_ascii=False)
+                (unfinished / "training.json").write_text(f"{text}\n", encoding="utf-8")
+        except (OSError, SafetensorError) as error:  # which is what safetensors makes of a full disk
+            kept = f"; {checkpoint} holds the trained model: make room, then repeat the command with --resume"
+            raise click.ClickException(
+                f"{output}: {getattr(error, 'strerror', error)}{kept if checkpoint.exists() else ''}"
+            ) from error
         checkpoint.unlink(missing_ok=True)
-    click.echo(json.dumps(summary) if as_json else "\n".join(_report(summary, output)))
-
-
-def _check_call(options: dict[str, Any], dev: Path | None, dev_columns: str | None, resume: bool, force: bool) -> None:
-    """Raise for options that make no sense whatever the files hold."""
-    if resume and force:
-        raise click.UsageError("--resume continues the earlier run, and --force discards it: give only one of them.")
-    if dev is None and (dev_columns is not None or options["evaluate_every"] is not None):
-        raise click.UsageError("--dev-columns and --evaluate-every are about the dev set: they need --dev.")
-    if dev_columns is not None and dev_columns.count(",") != 2:
-        raise click.UsageError(f"--dev-columns must name three: score, first and second sentence; got {dev_columns!r}.")
-    if options["columns"] is not None and options["kind"] is None:
-        raise click.UsageError(f"--columns needs --kind: {', '.join(KINDS)}.")
-    if options["no_header"] and options["columns"] is None:
-        raise click.UsageError("With --no-header, give the columns to read with --columns, as numbers from 1.")
+    if as_json:
+        echo_json(summary)
+    else:
+        click.echo("\n".join(_report(summary, output)))
 
 
 @contextmanager
 def _claimed(output: Path) -> Iterator[Path]:
-    """Lock OUT while it is trained; yield the checkpoint file."""
-    from glob import escape
-
+    """Lock OUT while it is trained, and sweep what killed runs left of it; yield the checkpoint file."""
     from filelock import FileLock, Timeout
 
     if not output.name:
@@ -172,108 +288,16 @@ def _claimed(output: Path) -> Iterator[Path]:
     except Timeout:
         raise click.ClickException(f"{output}: another process is training it ({lock_file} is locked)") from None
     try:
-        for left in output.parent.glob(f".{escape(checkpoint.name)}.*.unfinished"):  # by a process that was killed
-            left.unlink(missing_ok=True)
+        for left in output.parent.iterdir():
+            if re.fullmatch(rf"\.+{re.escape(output.name)}(\.checkpoint)?\.\d+\.unfinished(-\w+)?", left.name):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+        with contextlib.suppress(OSError):  # an empty OUT, set aside by a run that was killed before its last rename
+            output.with_name(f".{output.name}.replaced").rmdir()
         yield checkpoint
     finally:
         with contextlib.suppress(OSError):  # while it is held, so that no other process's lock is removed
             lock_file.unlink()
         lock.release()
-
-
-def _check_places(output: Path, checkpoint: Path, resume: bool, force: bool) -> None:
-    """Raise early if the output could not be written, or would lose an earlier run."""
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        hint = "choose another name"
-        if checkpoint.exists() and (output / "training.json").exists():  # killed between the last two steps
-            hint = f"it is a finished run, and {checkpoint} is left over from it; you can remove the checkpoint"
-        raise click.ClickException(f"{output}: exists and is not an empty folder; {hint}")
-    if checkpoint.exists() and not resume and not force:
-        raise click.ClickException(
-            f"{checkpoint}: an earlier run was interrupted; continue it with --resume, or start over with --force"
-        )
-    if resume and not checkpoint.exists():
-        raise click.ClickException(f"{checkpoint}: no such checkpoint to resume from; leave --resume out")
-
-
-def _ask(files: tuple[Path, ...], options: dict[str, Any]) -> tuple[Examples, Settings]:
-    """Read the examples and build the settings; options are checked before anything is read."""
-    from minisbert.parallel import threads
-    from minisbert.training.data import read_examples
-    from minisbert.training.finetune import fitting_losses
-
-    kind, columns, scale = options.pop("kind"), options.pop("columns"), options.pop("scale")
-    limits = None if scale is None else _two_numbers(scale)
-    has_header = not options.pop("no_header")
-    options["loss_options"] = dict(_loss_option(said) for said in options["loss_options"])
-    options["num_threads"] = options["num_threads"] or threads.usable()
-    if options["loss"] is not None:
-        checked_settings(**options)
-    names = columns.split(",") if columns else None
-    examples = read_examples(list(files), kind=kind, columns=names, scale=limits, has_header=has_header, **dialect())
-    options["loss"] = options["loss"] or fitting_losses(examples)[0]
-    return examples, checked_settings(**options)
-
-
-def checked_settings(**options: Any) -> Settings:
-    """Build settings; a mistake in them is a usage error."""
-    from minisbert.training.finetune import Settings
-
-    try:
-        return Settings(**options)
-    except ValueError as error:
-        raise click.UsageError(f"{error}.") from None
-
-
-def _two_numbers(said: str) -> tuple[float, float]:
-    """Parse LOW,HIGH."""
-    try:
-        low, high = map(float, said.split(","))
-    except ValueError:
-        low = high = math.nan
-    if not -math.inf < low < high < math.inf:
-        raise click.UsageError(f"--scale must be LOW,HIGH, such as 0,5, got {said!r}.")
-    return low, high
-
-
-def _three_sizes(said: str) -> tuple[int, int, int]:
-    """Parse LAYERS,WIDTH,HEADS."""
-    try:
-        layers, width, heads = map(int, said.split(","))
-    except ValueError:
-        layers = width = heads = 0
-    if min(layers, width, heads) < 1 or width % heads:
-        raise click.UsageError(
-            f"--from-scratch must be LAYERS,WIDTH,HEADS, such as 2,128,4, where HEADS divides WIDTH; got {said!r}."
-        )
-    return layers, width, heads
-
-
-def _loss_option(said: str) -> tuple[str, float | str | bool]:
-    """Parse NAME=VALUE; a value is a number, true, false or a word."""
-    name, equals, value = said.partition("=")
-    if not equals:
-        raise click.UsageError(f"--loss-option must be NAME=VALUE, such as scale=20, got {said!r}.")
-    if value.lower() in ("true", "false"):
-        return name, value.lower() == "true"
-    try:
-        return name, float(value)
-    except ValueError:
-        return name, value
-
-
-def _start(choice: ModelChoice, sizes: tuple[int, int, int] | None, seed: int) -> SentenceEncoder:
-    """Load the model, or make a random one with its tokenizer."""
-    encoder = choice.encoder("float32")
-    if sizes is None:
-        return encoder
-    from minisbert.training.finetune import untrained_model
-
-    layers, width, heads = sizes
-    model = untrained_model(
-        encoder.model, num_hidden_layers=layers, hidden_size=width, num_attention_heads=heads, seed=seed
-    )
-    return encoder.with_model(model)
 
 
 @contextmanager
@@ -295,92 +319,21 @@ def _asked_to_stop() -> Iterator[Any]:
             signal.signal(number, handler)
 
 
-@contextmanager
-def training_bar(dev: DevSet | None = None) -> Iterator[Any]:
-    """Show steps, loss and time left in a terminal; elsewhere a line per dev score."""
-    from tqdm import tqdm
-
-    off, recent = not sys.stderr.isatty(), list[float]()
-    bar: Any = tqdm(desc="train: before the first step", bar_format="{desc}", leave=False, disable=off)
-
-    def on_step(report: StepReport) -> None:
-        nonlocal bar
-        begins = bar.total is None or report.step <= bar.n  # the first step of a run, or of the next run
-        recent[:] = [report.loss] if begins else [*recent[1 - RECENT :], report.loss]
-        shown = f"loss {sum(recent) / len(recent):.4f}"
-        if begins:
-            bar.close()
-            # the duration of this step is unknown: rate and time left are those of the steps after it
-            bar = tqdm(
-                total=report.total_steps, initial=report.step, desc="train", unit="step", postfix=shown, disable=off
-            )
-        else:
-            bar.set_postfix_str(shown, refresh=False)
-            bar.update()
-        if report.dev_score is not None and dev is not None:
-            bar.write(f"step {report.step}: {dev.name} {report.dev_score:.2f} ({dev.measure})", file=sys.stderr)
-
-    try:
-        yield on_step
-    finally:
-        bar.close()
-
-
-def _write(output: Path, encoder: SentenceEncoder, summary: dict[str, Any]) -> None:
-    """Write the model and how it was trained; the folder appears whole or not at all."""
-    unfinished = output.with_name(f".{output.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)  # left by a process killed here
-    try:
-        dev, scores = summary["dev"], {}
-        if dev is not None:
-            scores[f"{dev['name']}, {dev['measure']}"] = dict(dev["scores"])[summary["best_step"]]
-        encoder.save_pretrained(
-            unfinished / output.name,
-            train_datasets=summary["files"],
-            loss=summary["settings"]["loss"],
-            scores=scores,
-        )
-        text = json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)
-        (unfinished / output.name / "training.json").write_text(f"{text}\n", encoding="utf-8")
-        (unfinished / output.name).replace(output)
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _summary(done: Finetuned, examples: Examples, settings: Settings, dev: DevSet | None) -> dict[str, Any]:
-    """What a run was, and its results."""
-    progress = done.progress
-    asked = {**asdict(settings), "max_seq_length": done.encoder.max_seq_length}
-    if math.isinf(settings.max_grad_norm):  # JSON has no infinity
-        asked["max_grad_norm"] = None
-    return {
-        "minisbert": __version__,
-        "examples": len(examples),
-        "kind": examples.kind,
-        "settings": asked,
-        "steps": progress.step,
-        "seconds": round(progress.seconds, 1),
-        "losses": list(progress.losses),
-        "dev": None if dev is None else {"name": dev.name, "measure": dev.measure, "scores": list(progress.dev_scores)},
-        "best_step": done.best_step,
-    }
-
-
-def _report(summary: dict[str, Any], output: Path) -> list[str]:
+def _report(summary: Mapping[str, Any], output: Path) -> list[str]:
     """Format the summary."""
-    losses, tenth = summary["losses"], max(1, len(summary["losses"]) // 10)
+    losses, dev, best = summary["losses"], summary["dev"], summary["best_step"]
+    tenth = max(1, len(losses) // 10)
     first, last = (sum(part) / len(part) for part in (losses[:tenth], losses[-tenth:]))
     lines = [
         f"{summary['examples']:,} {summary['kind']}, loss {summary['settings']['loss']}: {summary['steps']:,} steps in "
         f"{summary['seconds']:.0f} s",
         f"loss {first:.4f} -> {last:.4f} (means of the first and last tenth of the steps)",
     ]
-    if summary["dev"] is not None:
-        scores = dict(summary["dev"]["scores"])
-        best = summary["best_step"]
+    if dev is not None:
+        scores = dict(dev["scores"])
         lines.append(
-            f"{summary['dev']['name']}, {summary['dev']['measure']}: {scores[0]:.2f} before, {scores[best]:.2f} at the "
-            f"best step, {best}, whose weights were kept"
+            f"{dev['name']}, {dev['measure']}: {scores[0]:.2f} before, {scores[best]:.2f} at the best step, {best}, "
+            "whose weights were kept"
         )
         if best == 0:
             lines.append("no step improved the dev score: these are the initial weights")

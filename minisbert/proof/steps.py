@@ -8,7 +8,6 @@ kept, and its length; of the other steps loss and norm.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import numpy as np
 
 from minisbert.model import Array
 from minisbert.model.folder import SentenceModel
-from minisbert.model.params import Gradient, RowGradient
+from minisbert.model.params import RowGradient
 from minisbert.training.losses import multiple_negatives_ranking
 from minisbert.training.optim import adamw, clip_gradients, init_adamw
 from minisbert.training.step import copy_parameters, named_parameters, replace_parameters, value_and_gradients
@@ -96,20 +95,19 @@ def our_steps(model: SentenceModel, steps: int = STEPS) -> TrainingSteps:
     columns = [[pair[side] for pair in PAIRS] for side in (0, 1)]
     params = copy_parameters(named_parameters(model))
     state, losses, norms = init_adamw(params), [], []
-    first: Mapping[str, Gradient] = {}
+    first: dict[str, Array] = {}
     for _ in range(steps):
         current = replace_parameters(model, params)
         step = value_and_gradients(current, columns, lambda v: multiple_negatives_ranking(*v, scale=SCALE))
-        first = first or step.gradients
-        clipped, norm = clip_gradients(step.gradients, MAX_NORM)
-        params, state = adamw(params, clipped, state, learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+        if not first:  # before they are clipped, in place
+            first = {name: g.dense() if isinstance(g, RowGradient) else g.copy() for name, g in step.gradients.items()}
         losses.append(step.value)
-        norms.append(norm)
-    dense = {name: g.dense() if isinstance(g, RowGradient) else g for name, g in first.items()}
+        norms.append(clip_gradients(step.gradients, MAX_NORM))
+        adamw(params, step.gradients, state, learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     return TrainingSteps(
         np.array(losses),
         np.array(norms),
-        {name: sample(gradient) for name, gradient in dense.items()},
-        {name: float(np.linalg.norm(gradient)) for name, gradient in dense.items()},
+        {name: sample(gradient) for name, gradient in first.items()},
+        {name: float(np.linalg.norm(gradient)) for name, gradient in first.items()},
         f"minisbert, numpy {np.__version__}",
     )

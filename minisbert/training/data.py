@@ -101,29 +101,25 @@ class Examples:
         object.__setattr__(self, "columns", tuple(columns))  # any sequence of texts becomes a tuple, once
         if len(self.columns) != len(texts):
             raise ValueError(f"Examples: kind {kind!r} has the columns {', '.join(texts)}, got {len(self.columns)}")
-        if (scores is None) == (kind == "scored"):
-            raise ValueError(f"Examples: scores are for kind 'scored', and for no other; got kind {kind!r}")
-        if (labels is None and kind == "labelled") or (labels is not None and kind not in ("labelled", "texts")):
-            raise ValueError(f"Examples: labels are for kind 'labelled', and optional for 'texts'; got kind {kind!r}")
-        for name, values, dtype, numbers in (
-            ("scores", scores, "f", "floats"),
-            ("labels", labels, "i", "integers"),
-        ):
+        wants = {"scored": (True, False), "labelled": (False, True), "texts": (False, labels is not None)}
+        if (scores is not None, labels is not None) != wants.get(kind, (False, False)):
+            raise ValueError(
+                "Examples: scores are for kind 'scored' and no other; labels are for kind 'labelled', and optional "
+                f"for 'texts'; got kind {kind!r}"
+            )
+        for name, values, dtype, numbers in (("scores", scores, "f", "floats"), ("labels", labels, "i", "integers")):
             is_right = isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind == dtype
             if values is not None and not (is_right and np.isfinite(values).all()):
                 raise ValueError(f"Examples: {name} must be an array (M,) of finite {numbers}, got {values!r:.80}")
-        counts = [len(column) for column in (*self.columns, scores, labels) if column is not None]
-        if len(set(counts)) > 1:
-            raise ValueError(f"Examples: columns, scores and labels must have the same length, got {counts}")
+        lengths = [len(column) for column in (*self.columns, scores, labels) if column is not None]
+        if len(set(lengths)) > 1:
+            raise ValueError(f"Examples: columns, scores and labels must have the same length, got {lengths}")
         if len(self) < 2:
             raise ValueError(f"Examples: at least 2 examples are needed, got {len(self)} of kind {kind!r}")
         if scores is not None and np.all(scores == scores[0]):
             raise ValueError(f"Examples: all {len(self):,} scores are {scores[0]:g}, so there is nothing to learn")
-        if labels is not None:
-            self._check_labels(labels)
-
-    def _check_labels(self, labels: Array) -> None:
-        """Raise if there is a single class, or a text without another text of its class."""
+        if labels is None:
+            return
         names = self.label_names
         counts = np.bincount(labels.astype(np.intp), minlength=len(names))  # (C,)
         if len(counts) != len(names) or not counts.all():
@@ -133,10 +129,8 @@ class Examples:
                 f"Examples: all {len(self):,} labels are {names[0]!r:.40}, so there is nothing to learn; use kind "
                 "'pairs' for pairs that all belong together, and texts without labels for SimCSE"
             )
-        if self.kind == "labelled":
-            return
-        distinct = set(zip(self.columns[0], labels.tolist(), strict=True))
-        lone = np.flatnonzero(np.bincount([c for _, c in distinct]) == 1)
+        distinct = {*zip(self.columns[0], labels.tolist(), strict=True)} if kind == "texts" else set()
+        lone = np.flatnonzero(np.bincount([c for _, c in distinct], minlength=1) == 1)
         if len(lone):
             named = ", ".join(f"{names[c]!r:.40}" for c in lone[:5]) + (", ..." if len(lone) > 5 else "")
             # an error and not a warning: a text that is its own positive teaches nothing

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from minisbert.checks import check_vectors
 from minisbert.model import Array
 from minisbert.model.ops import normalize
 from minisbert.similarity import cos_sim
@@ -73,14 +74,12 @@ def alignment(a: ArrayLike, b: ArrayLike, alpha: float = 2.0) -> float:
     >>> round(alignment([[1, 0], [0, 3]], [[2, 0], [5, 0]]), 6)  # one pair agrees, one is at right angles
     1.0
     """
-    u, v = _unit_rows("alignment", "a", a, 1), _unit_rows("alignment", "b", b, 1)  # (B, D) each
+    u, v = _unit_rows("alignment: a", a), _unit_rows("alignment: b", b)  # (B, D) each
     if u.shape != v.shape:
-        raise ValueError(
-            f"alignment: a and b must be (B, D) both, got {u.shape} and {v.shape}; row i of one is the partner of row "
-            "i of the other: are some missing, or are they from two models?"
-        )
-    distances = np.linalg.norm(u - v, axis=1)  # (B,)
-    return float(np.mean(distances ** _above_zero("alignment", "alpha", alpha)))
+        raise ValueError(f"alignment: a and b must be (B, D) both, a row each for a pair, got {u.shape} and {v.shape}")
+    if not 0 < alpha < math.inf:
+        raise ValueError(f"alignment: alpha must be a number above 0, got {alpha!r}; the paper takes 2")
+    return float(np.mean(np.linalg.norm(u - v, axis=1) ** alpha))
 
 
 def uniformity(x: ArrayLike, t: float = 2.0) -> float:
@@ -118,41 +117,31 @@ def uniformity(x: ArrayLike, t: float = 2.0) -> float:
     >>> uniformity([[1, 0], [4, 0]]), uniformity([[1, 0], [-1, 0]])  # the same way, and opposite ways
     (0.0, -8.0)
     """
-    u = _unit_rows("uniformity", "x", x, 2)  # (B, D)
+    u = _unit_rows("uniformity: x", x, least=2)  # (B, D)
+    if not 0 < t < math.inf:
+        raise ValueError(f"uniformity: t must be a number above 0, got {t!r}; the paper takes 2")
     first, second = np.triu_indices(len(u), 1)  # all i < j
-    squares = np.maximum(2.0 - 2.0 * (u @ u.T)[first, second], 0.0)  # |u_i - u_j|^2, of unit vectors
-    exponents = -_above_zero("uniformity", "t", t) * squares
+    exponents = -t * np.maximum(2.0 - 2.0 * (u @ u.T)[first, second], 0.0)  # -t |u_i - u_j|^2, of unit vectors
     largest = float(exponents.max())  # factored out of the sum, so that it cannot underflow to 0
     return largest + math.log(float(np.mean(np.exp(exponents - largest))))
 
 
-def _unit_rows(function: str, name: str, x: ArrayLike, least: int) -> Array:
-    """Divide every row by its length, or raise."""
-    rows = np.asarray(x, dtype=np.float64)  # (B, D)
-    if rows.ndim != 2 or len(rows) < least or rows.shape[1] == 0:
-        raise ValueError(
-            f"{function}: {name} must be (B, D) with B >= {least} and D >= 1, got {rows.shape}; "
-            "a single vector has nothing to be compared with"
-        )
-    if not np.isfinite(rows).all():
-        raise ValueError(
-            f"{function}: {name} {rows.shape} must be finite, but has NaN or Inf; "
-            "look for a division by zero, or a learning rate so large that the vectors diverged"
-        )
-    largest = np.abs(rows).max(axis=1, keepdims=True)  # (B, 1)
-    if not largest.all():
-        bad = int(np.flatnonzero(largest == 0)[0])
-        raise ValueError(
-            f"{function}: every row of {name} needs a direction, but row {bad} is all zeros; look for an "
-            "np.zeros that was never filled, or drop the row"
-        )
-    return normalize(rows / largest)  # squares of 1e200 would overflow, of 1e-200 underflow
+def _unit_rows(what: str, x: ArrayLike, least: int = 1) -> Array:
+    """Divide every row by its length, in float64."""
+    rows = _directions(what, x, least).astype(np.float64)  # (B, D)
+    # squares of 1e200 would overflow, of 1e-200 underflow
+    return normalize(rows / np.abs(rows).max(axis=1, keepdims=True))
 
 
-def _above_zero(function: str, name: str, value: float) -> float:
-    if not 0 < value < math.inf:
-        raise ValueError(f"{function}: {name} must be a number above 0, got {value!r}; the paper takes 2")
-    return float(value)
+def _directions(what: str, x: ArrayLike, least: int) -> Array:
+    """Take at least so many finite rows, none of them all zeros."""
+    rows = check_vectors(x, what)  # (B, D)
+    if len(rows) < least:
+        raise ValueError(f"{what} must have at least {least} rows, got {len(rows)}; a single vector has no other")
+    if not rows.any(axis=1).all():
+        bad = int(np.flatnonzero(~rows.any(axis=1))[0])
+        raise ValueError(f"{what}: row {bad} is all zeros and has no direction; was it never filled? Or drop it")
+    return rows
 
 
 # -------------------------------------------------------------------------------------------------------------- descent
@@ -264,7 +253,11 @@ def descend(
     for name, value, usual in (("learning_rate", learning_rate, LEARNING_RATE), ("scale", scale, SCALE)):
         if not 0 < value < math.inf:
             raise ValueError(f"descend: {name} must be a number above 0, got {value!r}; {usual} works on the plane")
-    a, p = _checked(anchors, positives)
+    a, p = _directions("descend: anchors", anchors, 2), _directions("descend: positives", positives, 2)
+    if a.shape != p.shape:
+        raise ValueError(f"descend: anchors and positives must be (B, D) both, got {a.shape} and {p.shape}")
+    dtype = np.result_type(a, p)
+    a, p = a.astype(dtype), p.astype(dtype)
     is_pair = np.eye(len(a), dtype=bool)
     states: list[dict[str, Any]] = []
     for step in range(steps + 1):
@@ -284,39 +277,15 @@ def descend(
                 "negative_cosine": cosines[~is_pair].mean(),
             }
         )
-        if step < steps:
-            a, p = _moved(a, d_a, learning_rate), _moved(p, d_p, learning_rate)
+        if step == steps:
+            break
+        with np.errstate(over="ignore", invalid="ignore"):
+            a, p = a - learning_rate * d_a, p - learning_rate * d_p
+            runs_away = not np.isfinite(np.square(a).sum() + np.square(p).sum())
+        if runs_away:
+            raise ValueError(
+                f"descend: with learning_rate {learning_rate:g} the points diverge: a step is larger than {dtype} can "
+                f"hold; use a smaller one, such as {LEARNING_RATE}"
+            )
     stacked = {name: np.stack([state[name] for state in states]) for name in states[0]}
     return Descent(**stacked, scale=scale, learning_rate=learning_rate)
-
-
-def _moved(points: Array, d_points: Array, learning_rate: float) -> Array:
-    """Take one step down the gradient."""
-    with np.errstate(over="ignore", invalid="ignore"):  # checked below
-        moved = points - learning_rate * d_points
-        runs_away = not np.isfinite(np.square(moved).sum())
-    if runs_away:
-        raise ValueError(
-            f"descend: with learning_rate {learning_rate:g} the points diverge: a step is larger than "
-            f"{points.dtype} can hold; use a smaller one, such as {LEARNING_RATE}"
-        )
-    return moved
-
-
-def _checked(anchors: ArrayLike, positives: ArrayLike) -> tuple[Array, Array]:
-    """Both sides as finite rows of one float dtype, at least two."""
-    a, p = np.asarray(anchors), np.asarray(positives)
-    if a.ndim != 2 or a.shape != p.shape or len(a) < 2 or a.shape[1] == 0:
-        raise ValueError(
-            f"descend: anchors and positives must be (B, D) both, with B >= 2, got {a.shape} and {p.shape}; row i of "
-            "one is the partner of row i of the other, and a single pair has no negatives"
-        )
-    dtype = np.float32 if a.dtype == p.dtype == np.float32 else np.float64
-    a, p = a.astype(dtype), p.astype(dtype)
-    for name, rows in (("anchors", a), ("positives", p)):
-        if not (np.isfinite(rows).all() and rows.any(axis=1).all()):
-            raise ValueError(
-                f"descend: {name} {rows.shape} must be finite, and no row all zeros, since InfoNCE compares "
-                "directions; check how they were made, or drop such rows"
-            )
-    return a, p

@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
+from minisbert.checks import check_whole
 from minisbert.encoder import BLOCK_TEXTS, SentenceEncoder
 from minisbert.evaluation.published import find_sets
 from minisbert.evaluation.retrieval import RetrievalSet, evaluate_retrieval, read_retrieval
@@ -31,20 +32,12 @@ from minisbert.files import written_whole
 from minisbert.model import Array
 from minisbert.model.config import BertConfig
 from minisbert.model.folder import SentenceModel
-from minisbert.model.params import Gradient, build_params
+from minisbert.model.params import build_params
 from minisbert.model.pooling import Normalize, Pooling
 from minisbert.model.tokens import OverflowReport, TruncationWarning
 from minisbert.training.data import Batch, Examples, make_epoch
 from minisbert.training.losses import LOSSES, LossResult, find_false_negatives
-from minisbert.training.optim import (
-    AdamWState,
-    adamw,
-    clip_gradients,
-    init_adamw,
-    state_from_arrays,
-    state_to_arrays,
-    warmup_linear,
-)
+from minisbert.training.optim import AdamWState, adamw, clip_gradients, init_adamw, warmup_linear
 from minisbert.training.step import (
     DropoutPlan,
     LossFunction,
@@ -328,62 +321,58 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be read, or is of another run."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Progress:
     """How far a run is."""
 
     epoch: int = 0
     batch: int = 0  # batches done in this epoch
     step: int = 0  # batches done in all epochs
-    losses: tuple[float, ...] = ()  # one per step
-    dev_scores: tuple[tuple[int, float], ...] = ()  # steps done, and the score then
-    seconds: float = 0.0  # of computing, summed over all sessions
+    losses: list[float] = field(default_factory=list)  # one per step
+    dev_scores: list[tuple[int, float]] = field(default_factory=list)  # steps done, and the score then
+    seconds: float = 0.0  # by the clock, summed over all sessions
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class TrainingState:
     """Everything that changes in training."""
 
     params: dict[str, Array]
     optimizer: AdamWState
     progress: Progress = field(default_factory=Progress)
-    best: dict[str, Array] | None = None  # the parameters with the best dev score; None before the first score
+    best: dict[str, Array] = field(default_factory=dict)  # the parameters with the best dev score; {} before the first
+
+    def parts(self) -> dict[str, dict[str, Array]]:
+        """The tensors by what the names of their group begin with in a file."""
+        moments = {f"optimizer/{part}.": getattr(self.optimizer, part) for part in ("m", "v", "seen")}
+        return {"params/": self.params, "best/": self.best, **moments}
 
 
 def write_checkpoint(file: Path, state: TrainingState, identity: Mapping[str, Any]) -> None:
     """Write a state in place of the file's last one; after an OSError (a full disk) the old file is unchanged.
 
     ``identity`` says, as JSON can, what the run is a run of: model, examples, settings. Reading compares it.
+
+    Measured with 344 MiB of tensors: safetensors' own ``save`` takes 688 MiB more, this 5. Its ``save_file`` takes
+    none, but writes a Fortran array's memory as if it were a C array's, and renames a file of its own, not synced.
     """
-    tensors = {f"params/{name}": array for name, array in state.params.items()}
-    tensors |= {f"best/{name}": array for name, array in (state.best or {}).items()}
-    tensors |= {f"optimizer/{name}": array for name, array in state_to_arrays(state.optimizer).items()}
-    described = {"format": FORMAT, "identity": identity, "progress": asdict(state.progress)}
-    stored = {"minisbert": json.dumps(described), "checksum": _checksum(json.dumps(described), tensors)}
-    with written_whole(file) as stream:
-        for piece in _serialised(tensors, stored):
-            stream.write(piece)
-
-
-def _serialised(tensors: Mapping[str, Array], metadata: Mapping[str, str]) -> Iterator[bytes | memoryview]:
-    """The bytes of a safetensors file, piece by piece.
-
-    Measured with 344 MiB of tensors: the library's ``save`` takes 688 MiB more, this 5. Its ``save_file`` takes none,
-    but writes a Fortran array's memory as if it were a C array's, and renames a file of its own into place, not synced.
-    """
+    tensors = {start + name: array for start, arrays in state.parts().items() for name, array in arrays.items()}
+    tensors["optimizer/step"] = np.array([state.optimizer.step], np.int64)
+    said = json.dumps({"format": FORMAT, "identity": identity, "progress": asdict(state.progress)})
+    header: dict[str, Any] = {"__metadata__": {"minisbert": said, "checksum": _checksum(said, tensors)}}
     dtypes = {"float64": "F64", "float32": "F32", "int64": "I64", "bool": "BOOL"}
     # widest dtypes first, so that each tensor begins at a multiple of its item size
     ordered = sorted(tensors.items(), key=lambda item: (-item[1].itemsize, item[0]))
-    header: dict[str, Any] = {"__metadata__": metadata}
     end = 0
     for name, array in ordered:
         begin, end = end, end + array.nbytes
         header[name] = {"dtype": dtypes[array.dtype.name], "shape": array.shape, "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    yield len(text).to_bytes(8, "little") + text
-    for _, array in ordered:
-        yield np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data
+    with written_whole(file) as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        for _, array in ordered:
+            stream.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
 
 
 def read_checkpoint(file: Path, params: Mapping[str, Array], identity: Mapping[str, Any]) -> TrainingState:
@@ -403,58 +392,42 @@ def read_checkpoint(file: Path, params: Mapping[str, Array], identity: Mapping[s
         ...
     minisbert.training.finetune.CheckpointError: ...: belongs to another run: loss was 'triplet' and is now ...
     """
-    described, tensors = _read(file)
-    was = described["identity"]
-    differing = [
-        f"{key} was {was.get(key)!r} and is now {identity.get(key)!r}"
-        for key in dict.fromkeys([*was, *identity])
-        if was.get(key) != json.loads(json.dumps(identity.get(key)))
-    ]
-    if differing:
-        raise CheckpointError(
-            f"{file}: belongs to another run: {'; '.join(differing)}; give the same model, examples and settings to "
-            "resume, or remove the file to start again"
-        )
-    parts: dict[str, dict[str, Array]] = {"params": {}, "best": {}, "optimizer": {}}
-    try:
-        for name, array in tensors.items():
-            part, _, own = name.partition("/")
-            parts[part][own] = array
-        said = described["progress"]
-        scores = tuple((int(step), float(score)) for step, score in said["dev_scores"])
-        return TrainingState(
-            _like(parts["params"], params),
-            state_from_arrays(parts["optimizer"], params),
-            Progress(said["epoch"], said["batch"], said["step"], tuple(said["losses"]), scores, said["seconds"]),
-            _like(parts["best"], params) if parts["best"] else None,
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{file}: damaged, or of another model: {error}; remove it to start again") from error
-
-
-def _read(file: Path) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Read the file; raise if it is not a checkpoint, or if a byte is lost or changed."""
     try:
         with safe_open(file, framework="numpy") as stored:
             metadata = stored.metadata() or {}
             tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  # not a dict
-        described = json.loads(metadata.get("minisbert", "{}"))
-        found = described.get("format")
-    except FileNotFoundError:
-        raise CheckpointError(f"{file}: there is no checkpoint to resume from; start without resume") from None
+        described = json.loads(metadata["minisbert"])
+        if described["format"] != FORMAT:
+            raise ValueError(f"format {described['format']}, expected {FORMAT}")
+        if metadata["checksum"] != _checksum(metadata["minisbert"], tensors):
+            raise ValueError("its bytes have changed since it was written")
+        was, step = dict(described["identity"]), tensors.pop("optimizer/step")
+        progress = Progress(**described["progress"])
+        progress.dev_scores = [(step, score) for step, score in progress.dev_scores]
+        state = TrainingState({}, AdamWState(int(step[0]), {}, {}), progress)
+        for name, array in tensors.items():
+            start = next(start for start in state.parts() if name.startswith(start))
+            state.parts()[start][name.removeprefix(start)] = array
     except OSError as error:  # a folder, say
         raise CheckpointError(f"{file}: cannot be read: {error}") from error
-    except (SafetensorError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{file}: damaged, or not a checkpoint: {error}; remove it to start again") from error
-    if found != FORMAT:
+    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, StopIteration) as error:
+        raise CheckpointError(f"{file}: damaged, or no checkpoint: {error}; remove it to start again") from error
+    now = json.loads(json.dumps(identity))
+    if differing := [name for name in {**was, **now} if was.get(name) != now.get(name)]:
+        changes = "; ".join(f"{name} was {was.get(name)!r} and is now {now.get(name)!r}" for name in differing)
         raise CheckpointError(
-            f"{file}: not a checkpoint of this version of minisbert (format {found}, expected {FORMAT}); remove it "
-            "to start again"
+            f"{file}: belongs to another run: {changes}; give the same model, examples and settings to resume, or "
+            "remove the file to start again"
         )
-    is_whole = metadata.get("checksum") == _checksum(metadata["minisbert"], tensors)
-    if not is_whole or not isinstance(described.get("identity"), dict):
-        raise CheckpointError(f"{file}: damaged: its bytes have changed since it was written; remove it to start again")
-    return described, tensors
+    for start, arrays in state.parts().items():
+        if start.endswith("seen.") or (start == "best/" and not arrays):
+            continue
+        if {n: (x.shape, x.dtype) for n, x in arrays.items()} != {n: (x.shape, x.dtype) for n, x in params.items()}:
+            raise CheckpointError(f"{file}: tensors {start}... are not those of the model; remove it to start again")
+        for name, param in params.items():  # on the memory order depend the last digits
+            stored_array, arrays[name] = arrays[name], np.empty_like(param)
+            arrays[name][...] = stored_array
+    return state
 
 
 def _checksum(described: str, tensors: Mapping[str, Array]) -> str:
@@ -463,19 +436,6 @@ def _checksum(described: str, tensors: Mapping[str, Array]) -> str:
     for name in sorted(tensors):
         total = zlib.crc32(np.ascontiguousarray(tensors[name]).data, total)
     return f"{total:08x}"
-
-
-def _like(arrays: Mapping[str, Array], params: Mapping[str, Array]) -> dict[str, Array]:
-    """Copy arrays into the parameters' memory order, on which the last digits depend; raise for other shapes."""
-    if arrays.keys() != params.keys():
-        raise ValueError(f"the tensors are not those of the model: {sorted(arrays.keys() ^ params.keys())[:3]}")
-    ordered = {}
-    for name, param in params.items():
-        if arrays[name].shape != param.shape or arrays[name].dtype != param.dtype:
-            raise ValueError(f"{name} is {arrays[name].dtype} {arrays[name].shape}, the model's {param.shape}")
-        ordered[name] = np.empty_like(param)
-        ordered[name][...] = arrays[name]
-    return ordered
 
 
 # -------------------------------------------------------------------------------------------------------------- the run
@@ -533,11 +493,11 @@ def finetune(
         Scored before training, every ``settings.evaluate_every`` steps and at the end; the weights with the best score
         are the result.
     checkpoint : Path, optional
-        A file for the state of the run, written regularly and when stopped.
+        A file for the state of the run, written regularly, when stopped and at the end.
     checkpoint_every : int
         Steps, at least 1.
     resume : bool
-        Go on from the checkpoint. Model, examples, dev set and settings must be the same.
+        Go on from the checkpoint if there is one. Model, examples, dev set and settings must be the same.
     on_step : callable, optional
         Called with a :class:`StepReport` after each step.
     should_stop : callable, optional
@@ -547,7 +507,7 @@ def finetune(
     -------
     Finetuned
         ``encoder``, with the best weights by the dev set, or the last ones without; ``progress`` (losses, scores,
-        steps), ``best_step`` and ``is_finished``.
+        steps, seconds), ``best_step`` and ``is_finished``.
 
     Raises
     ------
@@ -565,141 +525,127 @@ def finetune(
     >>> tuned.progress.step, tuned.encoder.encode(["hello"]).shape
     (1, (1, 384))
     """
-    settings = settings or Settings()
+    began, settings = time.monotonic(), settings or Settings()
     check_fit(settings, examples)
-    if checkpoint_every < 1 or (resume and checkpoint is None):
-        raise ValueError(
-            "finetune: checkpoint_every must be at least 1, and resume=True needs a checkpoint; got "
-            f"{checkpoint_every} and {checkpoint}"
-        )
+    check_whole("finetune: checkpoint_every", checkpoint_every, 1)
+    if resume and checkpoint is None:
+        raise ValueError("finetune: resume=True needs a checkpoint")
     limited = encoder.with_model(encoder.model)
     if settings.max_seq_length is not None:
         limited.max_seq_length = settings.max_seq_length  # refused if the model has fewer positions
-    run = _Run(encoder, examples, settings, dev, limited.max_seq_length)
-    start = copy_parameters(named_parameters(encoder.model))
-    start |= new_head(settings, examples, encoder.model.full_width, encoder.dtype)
-    identity = _identity(run) if checkpoint is not None else {}
-    if resume and checkpoint is not None:
-        first = read_checkpoint(checkpoint, start, identity)
-    else:
-        first = TrainingState(start, init_adamw(start))
-    _say_what_is_cut(encoder, examples, run.max_seq_length)
-    state, stopped = first, False
-    for state, report in run.steps(first):
+    limit = limited.max_seq_length
+    params = copy_parameters(named_parameters(encoder.model))
+    params |= new_head(settings, examples, encoder.model.full_width, encoder.dtype)
+    state, identity = TrainingState(params, init_adamw(params)), {}
+    if checkpoint is not None:
+        identity = _identity(encoder, examples, replace(settings, max_seq_length=limit), dev)
+        if resume and checkpoint.exists():
+            state = read_checkpoint(checkpoint, params, identity)
+            began -= state.progress.seconds
+
+    cut = OverflowReport(limit, "truncate")
+    for column in examples.columns:
+        for start in range(0, len(column), BLOCK_TEXTS):
+            cut.add(encoder.model.tokenizer(column[start : start + BLOCK_TEXTS], limit))
+    if cut.cut:
+        warnings.warn(
+            f"{cut.cut:,} of {cut.texts:,} texts are longer than max_seq_length = {limit} tokens and lose {cut.lost:,} "
+            "tokens: training reads their beginnings; a larger max_seq_length reads more",
+            TruncationWarning,
+            stacklevel=2,
+        )
+
+    progress, stopped = state.progress, False
+    for report in _steps(encoder, examples, settings, dev, limit, state):
+        progress.seconds = time.monotonic() - began
         if on_step is not None and report is not None:
             on_step(report)
-        stopped = should_stop is not None and should_stop() and not run.is_over(state)
-        if checkpoint is not None and (stopped or (report and report.step % checkpoint_every == 0)):
-            write_checkpoint(checkpoint, state, identity)
+        is_over = progress.epoch >= settings.epochs
+        stopped = not is_over and should_stop is not None and should_stop()
+        if checkpoint is not None and (stopped or is_over or (report and report.step % checkpoint_every == 0)):
+            try:
+                write_checkpoint(checkpoint, state, identity)
+            except OSError as error:
+                if not is_over:
+                    raise
+                warnings.warn(f"{error}: the last checkpoint is missing; the model is trained", stacklevel=2)
         if stopped:
             break
-    scores = dict(state.progress.dev_scores)
-    best_step = max(scores, key=lambda step: scores[step]) if scores else state.progress.step
+    scores = dict(progress.dev_scores)
+    best_step = max(scores, key=lambda step: scores[step]) if scores else progress.step
     tuned = encoder.with_model(replace_parameters(encoder.model, state.best or state.params))
-    return Finetuned(tuned, state.progress, best_step, not stopped)
+    progress.seconds = time.monotonic() - began
+    return Finetuned(tuned, progress, best_step, not stopped)
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What stays the same from step to step."""
+def _steps(
+    encoder: SentenceEncoder,
+    examples: Examples,
+    settings: Settings,
+    dev: DevSet | None,
+    limit: int,
+    state: TrainingState,
+) -> Iterator[StepReport | None]:
+    """Train on from a state, which is overwritten, and report each step; None after the first score on the dev set."""
+    model, progress, threads = replace_parameters(encoder.model, state.params), state.progress, settings.num_threads
 
-    encoder: SentenceEncoder
-    examples: Examples
-    settings: Settings
-    dev: DevSet | None
-    max_seq_length: int
-
-    def is_over(self, state: TrainingState) -> bool:
-        return state.progress.epoch >= self.settings.epochs
-
-    def steps(self, state: TrainingState) -> Iterator[tuple[TrainingState, StepReport | None]]:
-        """Train on from a state, and yield the state after each step; its arrays are overwritten."""
-        model = replace_parameters(self.encoder.model, state.params)
-        if self.dev is not None and not state.progress.dev_scores:
-            state = self._score(state, model, self.dev)
-            yield state, None
-        while not self.is_over(state):
-            rng = np.random.default_rng([self.settings.seed, 0, state.progress.epoch])  # a resumed epoch is the same
-            batches = make_epoch(self.examples, self.settings.batch_size, rng)
-            total = len(batches) * self.settings.epochs  # epochs are equally long
-            score_every = self.settings.evaluate_every or len(batches)
-            for batch in batches[state.progress.batch :]:
-                started = time.perf_counter()
-                state, report = self._step(state, model, batch, total, len(batches))
-                if self.dev is not None and (report.step == total or report.step % score_every == 0):
-                    state = self._score(state, model, self.dev)
-                    report = replace(report, dev_score=state.progress.dev_scores[-1][1])
-                seconds = state.progress.seconds + time.perf_counter() - started
-                state = replace(state, progress=replace(state.progress, seconds=seconds))
-                yield state, report
-
-    def _step(
-        self, state: TrainingState, model: SentenceModel, batch: Batch, total: int, in_epoch: int
-    ) -> tuple[TrainingState, StepReport]:
-        settings, done = self.settings, state.progress
-        loss, gradients, norm = self._gradients(state, model, batch)
-        warmup = math.ceil(settings.warmup * total)
-        learning_rate = settings.learning_rate * warmup_linear(done.step, warmup, total)
-        params, optimizer = adamw(
-            state.params,
-            gradients,
-            state.optimizer,
-            learning_rate=learning_rate,
-            weight_decay=settings.weight_decay,
-            in_place=True,
-            num_threads=settings.num_threads,
-        )
-        is_last = done.batch + 1 == in_epoch
-        progress = replace(
-            done,
-            epoch=done.epoch + is_last,
-            batch=0 if is_last else done.batch + 1,
-            step=done.step + 1,
-            losses=(*done.losses, loss),
-        )
-        report = StepReport(progress.step, total, done.epoch, loss, learning_rate, norm, None)
-        return TrainingState(params, optimizer, progress, state.best), report
-
-    def _gradients(
-        self, state: TrainingState, model: SentenceModel, batch: Batch
-    ) -> tuple[float, dict[str, Gradient], float]:
-        """The loss, its clipped gradient, and the norm before; if not finite, the error names the batch."""
-        settings, place = self.settings, state.progress
-        dropout = None
-        if settings.dropout:
-            dropout = DropoutPlan((settings.seed, 2, place.step), settings.dropout, settings.dropout)
-        try:
-            step = value_and_gradients(
-                model,
-                batch.texts,
-                objective(settings, batch, state.params),
-                max_seq_length=self.max_seq_length,
-                dropout=dropout,
-                cache_tokens=settings.cache_tokens,
-                num_threads=settings.num_threads,
-                report=OverflowReport(self.max_seq_length, "truncate"),
-            )
-            if not math.isfinite(step.value):
-                raise ValueError(f"the loss is {step.value}")
-            gradients, norm = clip_gradients(
-                step.gradients, settings.max_grad_norm, in_place=True, num_threads=settings.num_threads
-            )
-        except ValueError as error:
-            raise TrainingError(_blame(error, place, batch)) from error
-        return step.value, gradients, norm
-
-    def _score(self, state: TrainingState, model: SentenceModel, dev: DevSet) -> TrainingState:
+    def score(dev: DevSet) -> float:
         """Score the model as it is now, and keep its weights if it is the best so far."""
         try:
-            score = float(dev.score(self.encoder.with_model(model)))
-            if not math.isfinite(score):
-                raise ValueError(f"the score is {score}")
+            found = float(dev.score(encoder.with_model(model)))
+            if not math.isfinite(found):
+                raise ValueError(f"the score is {found}")
         except ValueError as error:  # weights that overflow, or equal vectors
-            raise TrainingError(f"after step {state.progress.step}, dev set {dev.name}: {error}") from error
-        earlier = [before for _, before in state.progress.dev_scores]
-        progress = replace(state.progress, dev_scores=(*state.progress.dev_scores, (state.progress.step, score)))
-        best = copy_parameters(state.params) if not earlier or score > max(earlier) else state.best
-        return replace(state, progress=progress, best=best)
+            raise TrainingError(f"after step {progress.step}, dev set {dev.name}: {error}") from error
+        if all(found > earlier for _, earlier in progress.dev_scores):
+            state.best = copy_parameters(state.params)
+        progress.dev_scores.append((progress.step, found))
+        return found
+
+    if dev is not None and not progress.dev_scores:
+        score(dev)
+        yield None
+    while progress.epoch < settings.epochs:
+        rng = np.random.default_rng([settings.seed, 0, progress.epoch])  # a resumed epoch is the same
+        batches = make_epoch(examples, settings.batch_size, rng)
+        total = len(batches) * settings.epochs  # epochs are equally long
+        warmup = math.ceil(settings.warmup * total)
+        for batch in batches[progress.batch :]:
+            dropout = DropoutPlan((settings.seed, 2, progress.step), settings.dropout, settings.dropout)
+            try:
+                step = value_and_gradients(
+                    model,
+                    batch.texts,
+                    objective(settings, batch, state.params),
+                    max_seq_length=limit,
+                    dropout=dropout if settings.dropout else None,
+                    cache_tokens=settings.cache_tokens,
+                    num_threads=threads,
+                    report=OverflowReport(limit, "truncate"),
+                )
+                if not math.isfinite(step.value):
+                    raise ValueError(f"the loss is {step.value}")
+                norm = clip_gradients(step.gradients, settings.max_grad_norm, num_threads=threads)
+            except ValueError as error:
+                raise TrainingError(_blame(error, progress, batch)) from error
+            rate = settings.learning_rate * warmup_linear(progress.step, warmup, total)
+            adamw(
+                state.params,
+                step.gradients,
+                state.optimizer,
+                learning_rate=rate,
+                weight_decay=settings.weight_decay,
+                num_threads=threads,
+            )
+            epoch = progress.epoch
+            progress.losses.append(step.value)
+            progress.step += 1
+            progress.batch += 1
+            if progress.batch == len(batches):
+                progress.epoch, progress.batch = epoch + 1, 0
+            is_scored = progress.step == total or progress.step % (settings.evaluate_every or len(batches)) == 0
+            dev_score = score(dev) if dev is not None and is_scored else None
+            yield StepReport(progress.step, total, epoch, step.value, rate, norm, dev_score)
 
 
 def _blame(error: ValueError, place: Progress, batch: Batch) -> str:
@@ -707,33 +653,17 @@ def _blame(error: ValueError, place: Progress, batch: Batch) -> str:
     rows = ", ".join(str(i) for i in batch.indices[:8].tolist()) + (", .." if len(batch.indices) > 8 else "")
     longest = max((text for column in batch.texts for text in column), key=len)
     recent = ", ".join(f"{loss:.4g}" for loss in place.losses[-3:]) or "none"
-    where = f"step {place.step + 1} (epoch {place.epoch + 1}, batch {place.batch + 1})"
     return (
-        f"{where}: {error}. The batch: examples {rows}, from 0; its longest text has {len(longest):,} characters and "
-        f"begins {longest[:60]!r}. Losses before: {recent}. The weights are as they were before this batch; a lower "
-        "learning rate or a longer warm-up usually helps"
+        f"step {place.step + 1} (epoch {place.epoch + 1}, batch {place.batch + 1}): {error}. The batch: examples "
+        f"{rows}, from 0; its longest text has {len(longest):,} characters and begins {longest[:60]!r}. Losses before: "
+        f"{recent}. The weights are as they were before this batch; a lower learning rate or a longer warm-up usually "
+        "helps"
     )
 
 
-def _say_what_is_cut(encoder: SentenceEncoder, examples: Examples, limit: int) -> None:
-    """Warn once about texts that are longer than the limit."""
-    report = OverflowReport(limit, "truncate")
-    for column in examples.columns:
-        for start in range(0, len(column), BLOCK_TEXTS):
-            report.add(encoder.model.tokenizer(column[start : start + BLOCK_TEXTS], limit))
-    if report.cut:
-        warnings.warn(
-            f"{report.cut:,} of {report.texts:,} texts are longer than max_seq_length = {limit} tokens and lose "
-            f"{report.lost:,} tokens: training reads their beginnings; a larger max_seq_length reads more",
-            TruncationWarning,
-            stacklevel=3,
-        )
-
-
-def _identity(run: _Run) -> dict[str, Any]:
+def _identity(encoder: SentenceEncoder, examples: Examples, settings: Settings, dev: DevSet | None) -> dict[str, Any]:
     """What a run is a run of, for its checkpoint: whatever affects a bit of the result."""
-    model, examples, dev = run.encoder.model, run.examples, run.dev
-    weights = hashlib.sha256()
+    model, weights = encoder.model, hashlib.sha256()
     for name, array in named_parameters(model).items():
         weights.update(f"{name}{array.shape}{array.dtype}".encode())
         weights.update(np.ascontiguousarray(array).data)
@@ -743,24 +673,19 @@ def _identity(run: _Run) -> dict[str, Any]:
     ]
     rest = (model.prompts, model.default_prompt_name, model.similarity_fn_name, model.truncate_dim)
     weights.update(repr((model.config, kinds, rest)).encode())
-    limit = run.encoder.max_seq_length
-    data = (examples.kind, examples.columns, examples.label_names)
+
+    def digest(*parts: Any) -> str:
+        said = [repr(part.tolist() if isinstance(part, np.ndarray) else part) for part in parts]
+        return hashlib.sha256("".join(said).encode()).hexdigest()[:16]
+
+    data = digest(examples.kind, examples.columns, examples.label_names, examples.scores, examples.labels)
     return {
         "model": weights.hexdigest()[:16],
-        "examples": f"{len(examples)} {examples.kind}, {_digest(*data, examples.scores, examples.labels)}",
-        "dev": None if dev is None else f"{dev.name} up to {limit} tokens, {_digest(*vars(dev.data).values())}",
+        "examples": f"{len(examples)} {examples.kind}, {data}",
+        "dev": dev and f"{dev.name} up to {encoder.max_seq_length} tokens, {digest(*vars(dev.data).values())}",
         "numpy": np.__version__,
-        **asdict(run.settings),
-        "max_seq_length": run.max_seq_length,
+        **asdict(settings),
     }
-
-
-def _digest(*parts: Any) -> str:
-    """Hash data by content."""
-    content = hashlib.sha256()
-    for part in parts:
-        content.update(repr(part.tolist() if isinstance(part, np.ndarray) else part).encode())
-    return content.hexdigest()[:16]
 
 
 # --------------------------------------------------------------------------------------------------------- from scratch

@@ -12,9 +12,9 @@ returns zeros, passes. The upstream gradient here is random, and there is no way
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -89,8 +89,33 @@ def check_backward(
     >>> check_backward(np.tanh, wrong, {"x": x}, rng=np.random.default_rng(0)).worst.diagnosis
     'the sign is turned'
     """
-    named, notes = _widened(arguments)
-    y = _call("forward", forward, list(named.values()))
+    if not isinstance(arguments, Mapping):
+        arguments = {f"argument {i}": value for i, value in enumerate(arguments)}
+    moving = {
+        name: np.asarray(value, np.float64)
+        for name, value in arguments.items()
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f"
+    }
+    named = {**arguments, **moving}
+    if not moving:
+        said = ", ".join(f"{name}: {_describe(value)}" for name, value in named.items())
+        raise ValueError(
+            f"check_backward: expected at least one array of floating-point numbers among the arguments, got "
+            f"{said or 'none'}. Lists and integers are not differentiated; wrap numbers in np.array([...], np.float64)."
+        )
+
+    def call(role: str, function: Callable[..., Any], *given: Any) -> Any:
+        before = [np.copy(value) if isinstance(value, np.ndarray) else None for value in given]
+        result = function(*given)
+        for i, (old, value) in enumerate(zip(before, given, strict=True)):
+            if old is not None and not np.array_equal(old, value, equal_nan=old.dtype.kind == "f"):
+                raise ValueError(
+                    f"check_backward: {role} must leave its arguments alone, but changed number {i} (from 0), of shape "
+                    f"{old.shape}. Look for +=, *= or out= on an argument; work on a copy."
+                )
+        return result
+
+    y = call("forward", forward, *named.values())
     if not isinstance(y, np.ndarray) or y.dtype != np.float64 or not np.isfinite(y).all():
         raise ValueError(
             f"check_backward: forward must return one array of finite float64 numbers for float64 arguments, but "
@@ -98,8 +123,7 @@ def check_backward(
         )
     rng = _own(rng)
     d_y = rng.standard_normal(y.shape)
-    moving = {name: value for name, value in named.items() if _is_floating(value)}
-    returned = _call("backward", backward, [d_y, *named.values()])
+    returned = call("backward", backward, d_y, *named.values())
     gradients = returned if isinstance(returned, (tuple, list)) else (returned,)
     if len(gradients) != len(moving):
         raise ValueError(
@@ -107,12 +131,8 @@ def check_backward(
             f"{', '.join(moving)} in this order, but returned {len(gradients)}. Pass settings such as an eps as plain "
             f"numbers; None stands for a gradient that you do not have yet."
         )
-
-    def loss(params: dict[str, Array]) -> float:
-        return float(np.vdot(d_y, forward(*(named | params).values())))
-
     report = check_gradients(
-        loss,
+        lambda params: float(np.vdot(d_y, forward(*(named | params).values()))),
         moving,
         dict(zip(moving, gradients, strict=True)),
         rng=rng,
@@ -120,44 +140,14 @@ def check_backward(
         tolerance=tolerance,
         sizes=sizes,
     )
+    narrow = [name for name in moving if arguments[name].dtype != np.float64]
+    notes = [f"{name} was widened to float64: finite differences in float32 show nothing" for name in narrow]
     return replace(report, notes=(*notes, *report.notes))
 
 
 def _own(rng: np.random.Generator) -> np.random.Generator:
     """Make a generator of its own: one that stands where it drew ``x`` from the same seed would draw ``d_y = x``."""
     return np.random.default_rng(rng.integers(2**32, size=4))
-
-
-def _is_floating(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype.kind == "f"
-
-
-def _widened(arguments: Mapping[str, Any] | Sequence[Any]) -> tuple[dict[str, Any], list[str]]:
-    """Name the arguments and turn their floating-point numbers into float64."""
-    if not isinstance(arguments, Mapping):
-        arguments = {f"argument {i}": value for i, value in enumerate(arguments)}
-    narrow = [name for name, value in arguments.items() if _is_floating(value) and value.dtype != np.float64]
-    named = {name: np.asarray(value, np.float64) if name in narrow else value for name, value in arguments.items()}
-    if not any(_is_floating(value) for value in named.values()):
-        raise ValueError(
-            f"check_backward: expected at least one array of floating-point numbers among the arguments, got "
-            f"{', '.join(f'{name}: {_describe(value)}' for name, value in named.items()) or 'none'}. Lists and "
-            f"integers are not differentiated; wrap numbers in np.array([...], dtype=np.float64)."
-        )
-    return named, [f"{name} was widened to float64: finite differences in float32 show nothing" for name in narrow]
-
-
-def _call(role: str, function: Callable[..., Any], arguments: list[Any]) -> Any:
-    """Call a function and raise if it changes its arguments."""
-    before = [np.copy(value) if isinstance(value, np.ndarray) else None for value in arguments]
-    result = function(*arguments)
-    for i, (old, value) in enumerate(zip(before, arguments, strict=True)):
-        if old is not None and not np.array_equal(old, value, equal_nan=old.dtype.kind == "f"):
-            raise ValueError(
-                f"check_backward: {role} must leave its arguments alone, but changed number {i} (from 0), of shape "
-                f"{old.shape}. Look for +=, *= or out= on an argument; work on a copy, or check a wrapper that copies."
-            )
-    return result
 
 
 def _describe(value: Any) -> str:
@@ -236,8 +226,20 @@ def check_gradients(
     1 of 2 gradients does not agree with finite differences.
     The first on the way back from the loss is bias: too large by the factor 2 = B: a sum where a mean belongs?
     """
-    names = list(params) if only is None else [name for name in params if name in set(only)]
-    _check_inputs(params, gradients, directions, only or ())
+    if not params or directions < 1:
+        raise ValueError(f"check_gradients: expected tensors and directions >= 1, got {len(params)} and {directions}")
+    for name, tensor in params.items():
+        if not isinstance(tensor, np.ndarray) or tensor.dtype != np.float64:
+            raise ValueError(
+                f"check_gradients: expected float64 tensors, but {name} is {_describe(tensor)}. Differences of a "
+                f"float32 loss have no correct digit left. Convert the tensors to np.float64 and compute the gradients "
+                f"again from them."
+            )
+        if not tensor.size or not np.isfinite(tensor).all():
+            raise ValueError(f"check_gradients: expected finite numbers, but {name} is {_describe(tensor)}")
+    for what, listed in (("gradients", gradients), ("only", only or ())):
+        if strange := sorted(set(listed) - set(params)):
+            raise ValueError(f"check_gradients: {what} has names that params has not: {', '.join(strange)}")
     rng = _own(rng)
     value, again = (_value(loss, dict(params)) for _ in range(2))
     if abs(again - value) > _ROUNDING * abs(value):
@@ -250,7 +252,8 @@ def check_gradients(
     faults = {name: _find_fault(params[name], gradients.get(name)) for name in params}
     known = {name: gradient for name, gradient in gradients.items() if gradient is not None and not faults[name]}
     whole = _measure("everything", point, known, list(params), rng, directions)
-    tensors = [_measure(name, point, known, [name], rng, directions) for name in names]
+    chosen = [name for name in params if only is None or name in only]
+    tensors = [_measure(name, point, known, [name], rng, directions) for name in chosen]
     scale = max(_rms(measured.numeric) for measured in (whole, *tensors))
     rows = [_judge(measured, faults[measured.name], scale, tolerance, sizes or {}) for measured in tensors]
     lost = "some gradients cannot be compared" if any(faults.values()) else ""
@@ -266,28 +269,6 @@ def check_gradients(
             f"lost in its rounding; take a constant off it"
         )
     return GradientReport(tuple(rows), all_of_it, tolerance, tuple(notes))
-
-
-def _check_inputs(
-    params: Mapping[str, Array], gradients: Mapping[str, Gradient | None], directions: int, only: Collection[str]
-) -> None:
-    if not params or directions < 1:
-        raise ValueError(f"check_gradients: expected tensors and directions >= 1, got {len(params)} and {directions}")
-    for name, tensor in params.items():
-        if not isinstance(tensor, np.ndarray) or tensor.dtype != np.float64:
-            raise ValueError(
-                f"check_gradients: expected float64 tensors, but {name} is {_describe(tensor)}. Differences of a "
-                f"float32 loss have no correct digit left. Convert the tensors to np.float64 and compute the gradients "
-                f"again from them."
-            )
-        if not tensor.size or not np.isfinite(tensor).all():
-            raise ValueError(f"check_gradients: expected finite numbers, but {name} is {_describe(tensor)}")
-    for what, strange in (("gradients", set(gradients) - set(params)), ("only", set(only) - set(params))):
-        if strange:
-            raise ValueError(
-                f"check_gradients: {what} has names that params has not: {', '.join(sorted(strange))}. The tensors "
-                f"are {', '.join(params)}."
-            )
 
 
 # ------------------------------------------------------------------------------------------- sentence models
@@ -354,55 +335,41 @@ def check_encoder(
     """
     rng = _own(rng)
     params = {name: tensor.astype(np.float64) for name, tensor in named_parameters(model).items()}  # keeps the order
-    model = replace_parameters(model, params)
-    if isinstance(loss, str):
-        columns, head, function = _named_loss(loss, columns, targets, model.full_width, rng)
-    else:
-        head, function = {}, lambda vectors, _: loss(vectors)
-    texts = [text for column in columns for text in column]
-    tokens = model.tokenizer(texts, model.max_seq_length)
+    model, head = replace_parameters(model, params), {}
+
+    def value_of(vectors: list[Array], head: dict[str, Array]) -> LossResult:
+        if callable(loss):
+            return loss(vectors)
+        return known.function(*vectors, *([] if targets is None else [targets]), *head.values(), **extra)
+
+    if not callable(loss):
+        if loss not in LOSSES:
+            raise ValueError(f"check_encoder: loss must be one of {', '.join(LOSSES)}, or a function; got {loss!r}")
+        known = LOSSES[loss]
+        if (targets is None) == (known.data in ("scored", "labelled")):
+            wanted = "needs targets, a number for each pair" if targets is None else "compares with no targets"
+            raise ValueError(f"check_encoder: loss {loss!r} {wanted}")
+        if known.data == "texts":
+            columns = [*columns, *columns]  # both views; without dropout they are the same
+        extra = {"false_negatives": find_false_negatives(*columns)} if known.takes_false_negatives else {}
+        if known.has_head and targets is not None:
+            classes = 1 + max(1, int(max(targets)))
+            weight = rng.normal(0, 0.5, (classes, 3 * model.full_width))
+            head = {"head.weight": weight, "head.bias": rng.normal(0, 0.5, classes)}
+    tokens = model.tokenizer([text for column in columns for text in column], model.max_seq_length)
 
     def value(moved: dict[str, Array]) -> float:
         there = replace_parameters(model, moved)
         strip = bert(tokens.token_ids, tokens.lengths, there.params, there.config)
         vectors = apply_modules(strip, tokens.lengths, there.modules)[-1]
-        return function(np.split(vectors, len(columns)), {name: moved[name] for name in head}).value
+        return value_of(np.split(vectors, len(columns)), {name: moved[name] for name in head}).value
 
     report = OverflowReport(model.max_seq_length, "truncate")  # both sides read the same, so a cut does no harm
-    step = value_and_gradients(model, columns, lambda vectors: function(vectors, head), num_threads=1, report=report)
+    step = value_and_gradients(model, columns, lambda vectors: value_of(vectors, head), num_threads=1, report=report)
     with threads.hold(1):  # products of a few rows: more threads would spend their time waiting for each other
         return check_gradients(
             value, params | head, step.gradients, rng=rng, directions=directions, tolerance=tolerance, only=only
         )
-
-
-LossWithHead = Callable[[list[Array], Mapping[str, Array]], LossResult]  # of the columns' vectors and its own weights
-
-
-def _named_loss(
-    name: str, columns: Sequence[Sequence[str]], targets: Sequence[float] | None, width: int, rng: np.random.Generator
-) -> tuple[Sequence[Sequence[str]], dict[str, Array], LossWithHead]:
-    """Look up a loss: the columns that it compares, its own weights, and a function of vectors and those."""
-    if name not in LOSSES:
-        raise ValueError(f"check_encoder: loss must be one of {', '.join(LOSSES)}, or a function; got {name!r}")
-    loss = LOSSES[name]
-    if (targets is None) == (loss.data in ("scored", "labelled")):
-        wanted = "needs targets, a number for each pair" if targets is None else "compares with no targets"
-        raise ValueError(f"check_encoder: loss {name!r} {wanted}")
-    if loss.data == "texts":
-        columns = [*columns, *columns]  # both views; without dropout they are the same
-    extra: dict[str, Any] = {}
-    if loss.takes_false_negatives:
-        extra["false_negatives"] = find_false_negatives(*columns)
-    head = {}
-    if loss.has_head and targets is not None:
-        classes = 1 + max(1, int(max(targets)))
-        head = {"head.weight": rng.normal(0, 0.5, (classes, 3 * width)), "head.bias": rng.normal(0, 0.5, classes)}
-
-    def function(vectors: list[Array], head: Mapping[str, Array]) -> LossResult:
-        return loss.function(*vectors, *([] if targets is None else [targets]), *head.values(), **extra)
-
-    return columns, head, function
 
 
 # ---------------------------------------------------------------------------------------- the slope of a loss, measured
@@ -433,22 +400,13 @@ class _Point:
     precision: float  # relative, with which a slope is to be measured
 
 
-def _value(loss: _Loss, params: dict[str, Array], where: str = "at params") -> float:
-    """Call the loss and raise unless it returns one finite float64 number."""
-    value: Any = loss(params)
-    if isinstance(value, (np.ndarray, np.generic)) and (value.ndim or value.dtype != np.float64):
-        raise ValueError(
-            f"check_gradients: the loss must be one float64 number, but it is {value.dtype} {value.shape}. Take the "
-            f"mean over the batch, and look for float32 on the way."
-        )
-    if not isinstance(value, (float, int, np.ndarray, np.generic)):
-        raise ValueError(f"check_gradients: the loss must be one float64 number, but it is a {type(value).__name__}")
-    if not math.isfinite(value):
-        raise ValueError(
-            f"check_gradients: the loss must be finite, but it is {float(value)} {where}. Look for log(0), a division "
-            f"by zero or an overflow."
-        )
-    return float(value)
+class _Slope(NamedTuple):
+    """The slope of the loss along one direction, as measured."""
+
+    value: float
+    change: float  # how far two steps disagree about it
+    doubt: float  # or the two sides of the point, if that is more
+    noise: float  # what the rounding of the loss can do to it
 
 
 @dataclass(frozen=True)
@@ -465,6 +423,23 @@ class _Measured:
     narrow: bool  # the gradient came back in another dtype than float64
 
 
+def _value(loss: _Loss, params: dict[str, Array], where: str = "at params") -> float:
+    """Call the loss and raise unless it returns one finite float64 number."""
+    value: Any = loss(params)
+    if not isinstance(value, (float, int)) and (np.ndim(value) or getattr(value, "dtype", None) != np.float64):
+        raise ValueError(
+            f"check_gradients: the loss must be one float64 number, but it is "
+            f"{_describe(np.asarray(value) if isinstance(value, np.generic) else value)}. Take the mean over the "
+            f"batch, and look for float32 on the way."
+        )
+    if not math.isfinite(value):
+        raise ValueError(
+            f"check_gradients: the loss must be finite, but it is {float(value)} {where}. Look for log(0), a division "
+            f"by zero or an overflow."
+        )
+    return float(value)
+
+
 def _measure(
     name: str,
     point: _Point,
@@ -479,30 +454,28 @@ def _measure(
     """
     analytic, transposed, slopes = np.empty(directions), np.empty(directions), []  # (K,) each
     for i in range(directions):
-        direction = {key: _draw(point.params[key], rng) for key in moving}
+        direction = {}
+        for key in moving:  # numbers about as large as the tensor's own, or 1 if it is zero
+            tensor = point.params[key]
+            # in the tensor's own order in memory: adding the two is then several times as fast
+            drawn = rng.standard_normal(tensor.shape[::-1]).T if tensor.flags.fnc else rng.standard_normal(tensor.shape)
+            direction[key] = drawn * (_rms(tensor) or 1.0)
         known = [(gradients[key], v) for key, v in direction.items() if key in gradients]
         analytic[i] = sum(_along(gradient, v) for gradient, v in known)
         transposed[i] = sum(_along(gradient, v.T if v.shape == v.T.shape else v) for gradient, v in known)
         slopes.append(_slope(point, direction, name))
     tensors = [point.params[key] for key in moving]
+    _, _, doubt, noise = zip(*slopes, strict=True)
     return _Measured(
         name,
         tensors[0].shape if name in moving else (sum(tensor.size for tensor in tensors),),
         analytic,
         transposed,
         numeric=np.array([slope.value for slope in slopes]),
-        doubt=np.array([slope.doubt for slope in slopes]),
-        noise=max(slope.noise for slope in slopes),
+        doubt=np.array(doubt),
+        noise=max(noise),
         narrow=any(_values(gradients[key]).dtype != np.float64 for key in moving if key in gradients),
     )
-
-
-def _draw(tensor: Array, rng: np.random.Generator) -> Array:
-    """Draw a direction whose numbers are about as large as the tensor's own, or 1 if it is zero."""
-    is_by_column = tensor.flags.f_contiguous and not tensor.flags.c_contiguous
-    # in the tensor's own order in memory: adding the two is then several times as fast
-    drawn = rng.standard_normal(tensor.shape[::-1]).T if is_by_column else rng.standard_normal(tensor.shape)
-    return drawn * (_rms(tensor) or 1.0)
 
 
 def _values(gradient: Gradient) -> Array:
@@ -519,40 +492,24 @@ def _rms(numbers: Array) -> float:
     return math.sqrt(float(np.mean(np.square(numbers))))
 
 
-@dataclass(frozen=True)
-class _Slope:
-    """The slope of the loss along one direction, as measured."""
-
-    value: float
-    change: float  # how far two steps disagree about it
-    doubt: float  # or the two sides of the point, if that is more
-    noise: float  # what the rounding of the loss can do to it
-
-
 def _slope(point: _Point, direction: Mapping[str, Array], name: str) -> _Slope:
     """Measure the slope along a direction, with smaller steps where it bends sharply."""
-    best, step = _slope_by(_STEP, point, direction, name), _STEP
-    for _ in range(3):
+    found = []
+    for h in (_STEP, _STEP / 8, _STEP / 64, _STEP / 512):
+        at = {}  # with the steps h and h/2
+        for k in (-4, -2, -1, 1, 2, 4):
+            moved = {key: point.params[key] + (k * h / 2) * v for key, v in direction.items()}
+            at[k] = _value(point.loss, point.params | moved, f"{abs(k) * h / 2:.0e} away from params along {name}")
+        coarse = (8 * (at[2] - at[-2]) - (at[4] - at[-4])) / (12 * h)
+        fine = (8 * (at[1] - at[-1]) - (at[2] - at[-2])) / (6 * h)
+        # right minus left slope shrinks with the step, unless the slope jumps at the point itself
+        jump = 2 * (at[1] - 2 * point.value + at[-1]) / (h / 2) - (at[2] - 2 * point.value + at[-2]) / h
+        change, largest = abs(fine - coarse), max(abs(point.value), *map(abs, at.values()))
+        found.append(_Slope(fine, change, max(change, abs(jump)), _ROUNDING * largest / h))
+        best = min(found, key=lambda slope: slope.change + slope.noise)
         if best.change <= point.precision * abs(best.value) + best.noise:
             break
-        step /= 8
-        best = min(best, _slope_by(step, point, direction, name), key=lambda slope: slope.change + slope.noise)
     return best
-
-
-def _slope_by(step: float, point: _Point, direction: Mapping[str, Array], name: str) -> _Slope:
-    """Measure it with two steps, ``step`` and half of it."""
-    at = {}
-    for k in (-4, -2, -1, 1, 2, 4):
-        moved = {key: point.params[key] + (k * step / 2) * v for key, v in direction.items()}
-        at[k] = _value(point.loss, point.params | moved, f"{abs(k) * step / 2:.0e} away from params along {name}")
-    coarse = (8 * (at[2] - at[-2]) - (at[4] - at[-4])) / (12 * step)
-    fine = (8 * (at[1] - at[-1]) - (at[2] - at[-2])) / (6 * step)
-    # right minus left slope shrinks with the step, unless the slope jumps at the point itself
-    jump = 2 * (at[1] - 2 * point.value + at[-1]) / (step / 2) - (at[2] - 2 * point.value + at[-2]) / step
-    largest = max(abs(point.value), *map(abs, at.values()))
-    change = abs(fine - coarse)
-    return _Slope(fine, change, max(change, abs(jump)), _ROUNDING * largest / step)
 
 
 # ------------------------------------------------------------------------------------- which mistake does it look like?
@@ -577,22 +534,20 @@ def _judge(measured: _Measured, fault: str, scale: float, tolerance: float, size
     'too large by the factor 4 = B: a sum where a mean belongs?'
     """
     a, n = measured.analytic, measured.numeric
-    worst = int(np.argmax(np.abs(a - n)))
-    numbers = measured.name, measured.shape, float(a[worst]), float(n[worst])
+    i = int(np.argmax(np.abs(a - n)))
     if fault:
-        return GradientRow(measured.name, measured.shape, math.nan, float(n[worst]), math.inf, "wrong", fault)
-    difference = _rms(a - n)
-    against = max(_rms(a), _rms(n), _FLOOR * scale, measured.noise / tolerance)
-    error = difference / against if difference else 0.0
+        return GradientRow(measured.name, measured.shape, math.nan, float(n[i]), math.inf, "wrong", fault)
+    difference, floor = _rms(a - n), max(_FLOOR * scale, measured.noise / tolerance)
+    error = difference / max(_rms(a), _rms(n), floor) if difference else 0.0
+    verdict, text = "wrong", ""
     if error <= tolerance:
-        return GradientRow(*numbers, error, "ok")
-    if difference <= 10 * _rms(measured.doubt):
-        jumps = (
-            "the slope jumps here (relu at 0, a tie in a maximum) or the loss is computed in float32; move the point"
-        )
-        return GradientRow(*numbers, error, "not smooth", jumps)
-    text = _diagnose(measured, max(_FLOOR * scale, measured.noise / tolerance) * tolerance, sizes)
-    return GradientRow(*numbers, error, "wrong", text + ("; it is not float64" if measured.narrow else ""))
+        verdict = "ok"
+    elif difference <= 10 * _rms(measured.doubt):
+        verdict = "not smooth"
+        text = "the slope jumps here (relu at 0, a tie in a maximum) or the loss is computed in float32; move the point"
+    else:
+        text = _diagnose(measured, floor * tolerance, sizes) + ("; it is not float64" if measured.narrow else "")
+    return GradientRow(measured.name, measured.shape, float(a[i]), float(n[i]), error, verdict, text)
 
 
 def _diagnose(measured: _Measured, nothing: float, sizes: Mapping[str, int]) -> str:
@@ -608,29 +563,22 @@ def _diagnose(measured: _Measured, nothing: float, sizes: Mapping[str, int]) -> 
         return "the loss does not change with it, but a gradient came back; does the loss read its argument?"
     ratio = float(np.dot(a, n) / np.dot(n, n))
     if len(a) > 1 and np.abs(a - ratio * n).max() <= 1e-5 * _rms(a):
-        return "; ".join(_explain(ratio, sizes))
+        said = ["the sign is turned"] if ratio < 0 else []
+        factor, is_large = max(abs(ratio), 1 / abs(ratio)), abs(ratio) > 1
+        for root, power, mistake in (
+            ("{}", 1.0, "a sum where a mean belongs?" if is_large else "a mean where a sum belongs?"),
+            ("sqrt({})", 0.5, "is the scaling missing?" if is_large else "scaled twice?"),
+        ):
+            near = [
+                name for name, size in sizes.items() if size > 1 and math.isclose(factor, size**power, rel_tol=1e-5)
+            ]
+            if near:
+                way, letters = "large" if is_large else "small", root.format(" or ".join(near))
+                return "; ".join([*said, f"too {way} by the factor {factor:.6g} = {letters}: {mistake}"])
+        return "; ".join([*said, *([f"off by the factor {abs(ratio):.6g}"] if factor >= 1 + 1e-5 else [])])
     if np.abs(measured.transposed - n).max() <= 1e-5 * _rms(n):
         return "it is transposed"
     return "no single factor puts it right: a term is missing, or one is wrong" if len(a) > 1 else "it is wrong"
-
-
-def _explain(ratio: float, sizes: Mapping[str, int]) -> Iterator[str]:
-    """Say what a constant ratio of analytic to numeric means."""
-    if ratio < 0:
-        yield "the sign is turned"
-    factor, way = max(abs(ratio), 1 / abs(ratio)), "large" if abs(ratio) > 1 else "small"
-    if factor < 1 + 1e-5:
-        return
-    letters = [name for name, size in sizes.items() if size > 1 and math.isclose(factor, size, rel_tol=1e-5)]
-    roots = [name for name, size in sizes.items() if size > 1 and math.isclose(factor, math.sqrt(size), rel_tol=1e-5)]
-    if letters:
-        mistake = "a sum where a mean belongs?" if way == "large" else "a mean where a sum belongs?"
-        yield f"too {way} by the factor {factor:.6g} = {' or '.join(letters)}: {mistake}"
-    elif roots:
-        mistake = "is the scaling missing?" if way == "large" else "scaled twice?"
-        yield f"too {way} by the factor {factor:.6g} = sqrt({' or '.join(roots)}): {mistake}"
-    else:
-        yield f"off by the factor {abs(ratio):.6g}"
 
 
 def _find_fault(tensor: Array, gradient: Gradient | None) -> str:
@@ -648,13 +596,12 @@ def _find_fault(tensor: Array, gradient: Gradient | None) -> str:
     elif not isinstance(gradient, np.ndarray):
         return f"a {type(gradient).__name__} came back, not an array"
     elif gradient.shape != tensor.shape:
-        hint = ""
-        if gradient.shape == tensor.shape[::-1]:
-            hint = ": transposed"
-        elif gradient.size == tensor.size:
-            hint = ": a reshape, or a sum without keepdims=False"
-        elif gradient.shape[gradient.ndim - tensor.ndim :] == tensor.shape:
-            hint = ": the sum over the leading axes is missing"
+        hints = {
+            ": transposed": gradient.shape == tensor.shape[::-1],
+            ": a reshape, or a sum without keepdims=False": gradient.size == tensor.size,
+            ": the sum over the leading axes is missing": gradient.shape[-tensor.ndim :] == tensor.shape,
+        }
+        hint = next((hint for hint, fits in hints.items() if fits), "")
         return f"its shape is {gradient.shape}, but the tensor's is {tensor.shape}{hint}"
     values = _values(gradient)
     bad = np.argwhere(~np.isfinite(values))
@@ -721,18 +668,16 @@ class GradientReport:
             f"  {a:{width[0]}}  {b:{width[1]}}  {c:>{width[2]}}  {d:>{width[3]}}  {e:>{width[4]}}  {f}".rstrip()
             for a, b, c, d, e, f in lines
         ]
-        return "\n".join([*table, "", self._summary(), *(f"Note: {note}" for note in self.notes)])
-
-    def _summary(self) -> str:
-        """Say in one or two sentences what the table shows."""
         if (first := self.first_wrong) is None:
             number = f"All {len(self.rows)} gradients, and all together," if self.rows else "All gradients together"
-            return (
+            summary = (
                 f"{number} agree with finite differences; the largest relative error is {self.worst.error:.1e} "
                 f"({self.worst.name}), the bound {self.tolerance:.0e}."
             )
-        bad = sum(not row.ok for row in self.rows)
-        return (
-            f"{bad} of {len(self.rows)} gradients {'does' if bad == 1 else 'do'} not agree with finite differences.\n"
-            f"The first on the way back from the loss is {first.name}: {first.diagnosis}"
-        )
+        else:
+            bad = sum(not row.ok for row in self.rows)
+            summary = (
+                f"{bad} of {len(self.rows)} gradients {'does' if bad == 1 else 'do'} not agree with finite "
+                f"differences.\nThe first on the way back from the loss is {first.name}: {first.diagnosis}"
+            )
+        return "\n".join([*table, "", summary, *(f"Note: {note}" for note in self.notes)])

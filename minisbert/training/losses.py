@@ -25,11 +25,12 @@ import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from minisbert.checks import check_vectors
 from minisbert.model import Array
 from minisbert.model.ops import linear, linear_backward
 from minisbert.similarity import (
@@ -151,7 +152,14 @@ def multiple_negatives_ranking(
     candidates = np.concatenate([positives, *negatives])  # (M, D)
     scores = _scaled(name, scale, score(anchors, candidates))  # (B, M)
     if false_negatives is not None:
-        scores[_checked_mask(name, false_negatives, scores.shape)] = -math.inf
+        mask = np.asarray(false_negatives)
+        if mask.dtype != bool or mask.shape != scores.shape or np.diagonal(mask).any():
+            raise ValueError(
+                f"{name}: false_negatives must be an array of bool (B, M) = {scores.shape}, False for each anchor's "
+                f"own positive (candidate i of anchor i), got {mask.dtype} {mask.shape}. find_false_negatives makes it "
+                f"from the texts of the batch."
+            )
+        scores[mask] = -math.inf
     own = np.arange(count)
     value, d_scores = _cross_entropy(scores, own)
     if symmetric:
@@ -264,19 +272,11 @@ def find_false_negatives(
 # ------------------------------------------------------------------------------------------------ distances of pairs
 
 
-class _Distance(NamedTuple):
-    """A distance ``offset - similarity`` of row ``i`` from row ``i``."""
-
-    similarity: Callable[[ArrayLike, ArrayLike], Array]
-    backward: Callable[[ArrayLike, ArrayLike, ArrayLike], tuple[Array, Array]]
-    offset: float
-
-
-_DISTANCES = MappingProxyType(
+_DISTANCES = MappingProxyType(  # offset, similarity, its backward: a distance is offset - similarity, row by row
     {
-        "cosine": _Distance(pairwise_cos_sim, pairwise_cos_sim_backward, 1.0),
-        "euclidean": _Distance(pairwise_euclidean_sim, pairwise_euclidean_sim_backward, 0.0),
-        "manhattan": _Distance(pairwise_manhattan_sim, pairwise_manhattan_sim_backward, 0.0),
+        "cosine": (1.0, pairwise_cos_sim, pairwise_cos_sim_backward),
+        "euclidean": (0.0, pairwise_euclidean_sim, pairwise_euclidean_sim_backward),
+        "manhattan": (0.0, pairwise_manhattan_sim, pairwise_manhattan_sim_backward),
     }
 )
 
@@ -325,7 +325,7 @@ def contrastive(a: Array, b: Array, labels: ArrayLike, margin: float = 0.5, dist
            [ 0.   , -0.073]])
     """
     name = "contrastive"
-    chosen = _choose(name, "distance", distance, _DISTANCES)
+    offset, similarity, similarity_backward = _choose(name, "distance", distance, _DISTANCES)
     _check(name, {"a": a, "b": b}, distance == "cosine", margin=margin)
     is_equal = _checked_numbers(name, "labels", labels, len(a)).astype(a.dtype)
     is_binary = (is_equal == 0.0) | (is_equal == 1.0)
@@ -336,11 +336,11 @@ def contrastive(a: Array, b: Array, labels: ArrayLike, margin: float = 0.5, dist
         )
     if distance != "cosine":
         a, b = a - b + _PAIRWISE_DISTANCE_EPS, np.zeros_like(b)  # moves with the old a and b as with the new ones
-    distances = chosen.offset - chosen.similarity(a, b)  # (B,)
+    distances = offset - similarity(a, b)  # (B,)
     missing = np.maximum(margin - distances, 0.0)  # (B,)
     value = _mean(0.5 * (is_equal * distances**2 + (1.0 - is_equal) * missing**2))
     d_distances = (is_equal * distances - (1.0 - is_equal) * missing) / len(a)  # (B,)
-    return LossResult(value, chosen.backward(-d_distances, a, b))
+    return LossResult(value, similarity_backward(-d_distances, a, b))
 
 
 def triplet(
@@ -382,14 +382,14 @@ def triplet(
     (0.5, array([[-1.,  1.]]))
     """
     name = "triplet"
-    chosen = _choose(name, "distance", distance, _DISTANCES)
+    _, similarity, similarity_backward = _choose(name, "distance", distance, _DISTANCES)
     embeddings = {"anchors": anchors, "positives": positives, "negatives": negatives}
     _check(name, embeddings, distance == "cosine", margin=margin)
     # the offset of the distances cancels
-    losses = chosen.similarity(anchors, negatives) - chosen.similarity(anchors, positives) + margin  # (B,)
+    losses = similarity(anchors, negatives) - similarity(anchors, positives) + margin  # (B,)
     d_losses = (losses > 0.0).astype(anchors.dtype) / len(anchors)  # (B,)
-    d_anchors, d_positives = chosen.backward(-d_losses, anchors, positives)
-    d_anchors_too, d_negatives = chosen.backward(d_losses, anchors, negatives)
+    d_anchors, d_positives = similarity_backward(-d_losses, anchors, positives)
+    d_anchors_too, d_negatives = similarity_backward(d_losses, anchors, negatives)
     return LossResult(_mean(np.maximum(losses, 0.0)), (d_anchors + d_anchors_too, d_positives, d_negatives))
 
 
@@ -542,7 +542,19 @@ def softmax_classification(u: Array, v: Array, labels: ArrayLike, weight: Array,
     """
     name = "softmax_classification"
     _check(name, {"u": u, "v": v}, needs_direction=False)
-    _check_head(name, u, weight, bias)
+    if (
+        not all(isinstance(x, np.ndarray) and x.dtype == u.dtype for x in (weight, bias))
+        or weight.shape != (bias.size, 3 * u.shape[1])
+        or bias.ndim != 1
+        or bias.size < 2
+    ):
+        raise ValueError(
+            f"{name}: weight and bias must be {u.dtype} arrays (C, {3 * u.shape[1]}) and (C,), with C >= 2 classes and "
+            f"three times the width of u, got {np.asarray(weight).dtype} {np.shape(weight)} and "
+            f"{np.asarray(bias).dtype} {np.shape(bias)}"
+        )
+    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+        raise ValueError(f"{name}: weight and bias hold NaN or infinity. Is the learning rate too high?")
     classes = _checked_numbers(name, "labels", labels, len(u))
     wrong = (classes != np.floor(classes)) | (classes < 0) | (classes >= len(weight))
     if wrong.any():
@@ -644,29 +656,20 @@ def _check(function: str, embeddings: Mapping[str, Array], needs_direction: bool
 
     Where a cosine is taken, rows of zeros, which have no direction, are refused as well.
     """
-    kinds = {(x.shape, x.dtype) if isinstance(x, np.ndarray) else type(x).__name__ for x in embeddings.values()}
-    kind = kinds.pop()
-    if kinds or isinstance(kind, str) or len(kind[0]) != 2 or 0 in kind[0] or kind[1] not in (np.float32, np.float64):
-        said = ", ".join(
-            f"{name} {x.dtype} {x.shape}" if isinstance(x, np.ndarray) else f"{name} a {type(x).__name__}"
-            for name, x in embeddings.items()
-        )
-        raise ValueError(
-            f"{function}: embeddings must be arrays (B, D) of one shape, all float32 or all float64, with B >= 1 and "
-            f"D >= 1, got {said}. Row i of each belongs to example i; give several negatives as several arrays."
-        )
+    first = next(iter(embeddings.values()))
     for name, x in embeddings.items():
-        is_finite = np.all(np.isfinite(x), axis=1)
-        if not is_finite.all():
+        is_like_first = isinstance(x, np.ndarray) and (x.shape, x.dtype) == (np.shape(first), np.asarray(first).dtype)
+        if not is_like_first or x.dtype not in (np.float32, np.float64) or x.ndim != 2 or not x.size:
+            said = ", ".join(f"{key} {np.asarray(y).dtype} {np.shape(y)}" for key, y in embeddings.items())
             raise ValueError(
-                f"{function}: {name} must be finite, but there is NaN or Inf in {_rows(is_finite)}. In training the "
-                f"usual cause is a learning rate that is too high, or a broken checkpoint."
+                f"{function}: embeddings must be arrays (B, D) of one shape, all float32 or all float64, with B >= 1 "
+                f"and D >= 1, got {said}. Row i of each belongs to example i; give several negatives as several arrays."
             )
-        has_direction = np.any(x, axis=1)
-        if needs_direction and not has_direction.all():
+        check_vectors(x, f"{function}: {name}")
+        if needs_direction and not np.any(x, axis=1).all():
             raise ValueError(
                 f"{function}: each row of {name} must have a direction for a cosine, but there are only zeros in "
-                f"{_rows(has_direction)}. The usual cause is an activation that cut a whole vector to zero."
+                f"{_rows(np.any(x, axis=1))}. The usual cause is an activation that cut a whole vector to zero."
             )
     for name, number in positive.items():
         if not 0.0 < number < math.inf:
@@ -686,37 +689,6 @@ def _checked_numbers(function: str, what: str, values: ArrayLike, count: int) ->
     return numbers
 
 
-def _checked_mask(function: str, mask: Array, shape: tuple[int, ...]) -> Array:
-    """Return the mask (B, M) of false negatives, in which no anchor leaves out its own positive."""
-    if not isinstance(mask, np.ndarray) or mask.dtype != bool or mask.shape != shape:
-        said = f"{mask.dtype} {mask.shape}" if isinstance(mask, np.ndarray) else f"a {type(mask).__name__}"
-        raise ValueError(
-            f"{function}: false_negatives must be an array of bool (B, M) = {shape}, a column for each positive and "
-            f"then for each hard negative, got {said}. find_false_negatives makes it from the texts of the batch."
-        )
-    if np.diagonal(mask).any():
-        raise ValueError(
-            f"{function}: false_negatives must be False for an anchor's own positive, candidate i of anchor i, but is "
-            f"True in {_rows(~np.diagonal(mask))}"
-        )
-    return mask
-
-
-def _check_head(function: str, u: Array, weight: Array, bias: Array) -> None:
-    """Raise if the classifier's weight (C, 3 D) and bias (C,) do not fit ``u`` (B, D), or are not finite."""
-    fits = all(isinstance(x, np.ndarray) and x.dtype == u.dtype for x in (weight, bias))
-    if not fits or weight.shape != (bias.size, 3 * u.shape[1]) or bias.ndim != 1 or bias.size < 2:
-        said = " and ".join(f"{np.asarray(x).dtype} {np.shape(x)}" for x in (weight, bias))
-        raise ValueError(
-            f"{function}: weight and bias must be {u.dtype} arrays (C, {3 * u.shape[1]}) and (C,), with C >= 2 classes "
-            f"and three times the width of u, got {said}"
-        )
-    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-        raise ValueError(
-            f"{function}: weight and bias must be finite, but there is NaN or Inf. Is the learning rate too high?"
-        )
-
-
 def _choose(function: str, what: str, name: str, known: Mapping[str, _Choice]) -> _Choice:
     """Look up a similarity or a distance."""
     if name not in known:
@@ -726,9 +698,8 @@ def _choose(function: str, what: str, name: str, known: Mapping[str, _Choice]) -
 
 def _name_values(values: Array) -> str:
     """Name the first three values, and say how many there are."""
-    return ", ".join(f"{value:g}" for value in values[:3]) + (
-        f", ... ({len(values)} in all)" if len(values) > 3 else ""
-    )
+    more = f", ... ({len(values)} in all)" if len(values) > 3 else ""
+    return ", ".join(f"{value:g}" for value in values[:3]) + more
 
 
 def _rows(is_good: Array) -> str:

@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from minisbert.checks import each_text
+from minisbert.checks import check_whole, each_text
 from minisbert.model import Array
 from minisbert.model.bert import BertTrace, Dropout, bert_backward, trace_bert
 from minisbert.model.folder import SentenceModel
@@ -141,14 +141,16 @@ def value_and_gradients(
     ((384, 1536), 101)
     """
     for name, value in (("num_threads", num_threads), ("cache_tokens", cache_tokens)):
-        if value is not None and value < 1:
-            raise ValueError(f"value_and_gradients: {name} must be at least 1, got {value}")
+        if value is not None:
+            check_whole(f"value_and_gradients: {name}", value, 1)
     tokens = _tokenize(model, columns, max_seq_length, report)
     num_threads = num_threads or threads.usable()
     shards = make_shards(tokens, num_threads, cache_tokens or SHARD_TOKENS)
 
     def forward(shard: _Shard) -> _Forward:
-        return _forward(model, shard, dropout)
+        dropped = None if dropout is None else dropout.for_shard(shard.index)
+        trace = trace_bert(shard.token_ids, shard.lengths, model.params, model.config, dropped)
+        return _Forward(trace, apply_modules(trace.output, shard.lengths, model.modules))
 
     kept: list[_Forward] = []
     vectors = np.empty((len(tokens.lengths), model.full_width), model.params.embeddings.word.dtype)  # (C B, D)
@@ -182,9 +184,8 @@ def _tokenize(
             f"positives], got {counts}"
         )
     limit = model.max_seq_length if max_seq_length is None else max_seq_length
-    least, most = model.tokenizer.special_count + 1, model.config.max_position_embeddings
-    if not least <= limit <= most:
-        raise ValueError(f"value_and_gradients: max_seq_length must be from {least} to {most}, got {limit}")
+    most = model.config.max_position_embeddings
+    check_whole("value_and_gradients: max_seq_length", limit, model.tokenizer.special_count + 1, most)
     tokens = model.tokenizer([text for column in texts for text in column], limit)
     counting = report or OverflowReport(limit, "warn")
     counting.add(tokens)
@@ -230,12 +231,6 @@ def _in_order(
             yield shards[i], done.pop(i)
 
 
-def _forward(model: SentenceModel, shard: _Shard, dropout: DropoutPlan | None) -> _Forward:
-    dropped = None if dropout is None else dropout.for_shard(shard.index)
-    trace = trace_bert(shard.token_ids, shard.lengths, model.params, model.config, dropped)
-    return _Forward(trace, apply_modules(trace.output, shard.lengths, model.modules))
-
-
 def _backward(model: SentenceModel, shard: _Shard, done: _Forward, d_vectors: Array) -> dict[str, Gradient]:
     """Send the gradient of a shard's vectors back through the modules and BERT."""
     d_tokens, d_modules = modules_backward(d_vectors, done.results, done.trace.output, shard.lengths, model.modules)
@@ -248,7 +243,6 @@ def _add_in_place(total: dict[str, Gradient], more: dict[str, Gradient], num_thr
     if not total:
         total.update(more)
         return
-    names = list(total)
 
     def add(job: Array) -> None:
         name = names[job[0]]
@@ -258,13 +252,10 @@ def _add_in_place(total: dict[str, Gradient], more: dict[str, Gradient], num_thr
         else:
             mine += other
 
-    largest_first = sorted(range(len(names)), key=lambda i: -_size(total[names[i]]))
-    for _ in work_through([np.array([i]) for i in largest_first], add, num_threads):
+    sizes = {name: g.values.size if isinstance(g, RowGradient) else g.size for name, g in total.items()}
+    names = sorted(sizes, key=lambda name: -sizes[name])  # largest first
+    for _ in work_through([np.array([i]) for i in range(len(names))], add, num_threads):
         pass
-
-
-def _size(gradient: Gradient) -> int:
-    return gradient.values.size if isinstance(gradient, RowGradient) else gradient.size
 
 
 # ----------------------------------------------------------------------------------------------- weights by their names
