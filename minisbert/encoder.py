@@ -1,9 +1,9 @@
 """SentenceEncoder: text in, vectors out.
 
 A text goes through ``tokens`` (ids), ``bert`` (token vectors) and ``modules`` (one vector). What is asked for is
-checked before any work is done (:func:`check_options`). Texts are read a few thousand at a time, so that there may be
-any number of them; long ones are cut off, or split into chunks; the vectors come back in the order of the texts
-(:func:`embed_blocks`).
+checked before any work is done (``_options``). Texts are read a few thousand at a time, so that there may be any number
+of them; long ones are cut off, or split into chunks (``_embed``). Sorted batches go through the model on all cores, and
+the vectors come back in the order of the texts (``_forward``).
 
 Letters: ``B`` texts, ``N`` tokens in the strip, ``T`` tokens of one text, ``C`` chunks, ``D`` hidden size.
 """
@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, fields, replace
 from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -31,17 +32,15 @@ from minisbert.checks import check_flag, check_texts, check_whole, each_text
 from minisbert.long_texts import (
     COMPOSITIONS,
     LATE,
-    Chunk,
     ChunkEmbeddings,
     Composition,
     Share,
+    Window,
     check_composition,
     compose,
     compose_shares,
-    cut,
-    describe,
     pool_shares,
-    share_out,
+    windows,
 )
 from minisbert.model import Array
 from minisbert.model.bert import BertTrace, bert, trace_bert
@@ -50,444 +49,43 @@ from minisbert.model.ops import normalize
 from minisbert.model.pooling import Normalize, Pooling, apply_modules
 from minisbert.model.tokens import Overflow, OverflowReport, Tokens
 from minisbert.model_card import model_card
-from minisbert.parallel import SlowKernelWarning, advice, make_batches, threads, work_through
+from minisbert.parallel import SlowKernelWarning, advice, in_batches
 from minisbert.similarity import SIMILARITIES
 
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-# -------------------------------------------------------------------------------------------------------------- options
-
 OutputValue = Literal["sentence_embedding", "token_embeddings"]
-
-NO_PROMPTS = {"query": "", "document": ""}
-"""Prompts that a model has without naming them, as in sentence-transformers."""
-_ONE_VALUE = {
-    "precision": (("float32", "None"), "vectors are float32 (float64 with SentenceEncoder(dtype='float64'))"),
-    "convert_to_numpy": (("True",), "vectors are NumPy arrays; torch.from_numpy(vectors) makes a tensor of them"),
-    "convert_to_tensor": (("False",), "vectors are NumPy arrays; torch.from_numpy(vectors) makes a tensor of them"),
-    "device": (("cpu", "None"), "everything is computed on the CPU"),
-    "pool": (("None",), "threads share the work, not processes: num_threads=8"),
-    "chunk_size": (("None",), "it is for pools of processes; chunk_tokens= is the size of a long text's chunks"),
-}
-"""Arguments of sentence-transformers that have one value here: as text, and why."""
-
-
-@dataclass(frozen=True)
-class Chunking:
-    """How long texts are treated."""
-
-    room: int  # tokens of a text in a chunk, special tokens and prompt not counted
-    overlap: int  # tokens, at most, that a chunk shares with the one before
-    composition: Composition | None  # None: chunks are left as they are
-
-
-@dataclass(frozen=True)
-class Options:
-    """What ``encode`` was asked for, checked."""
-
-    max_seq_length: int
-    prefix: str  # the prompt's text
-    skipped: int  # its tokens, with the special ones before it
-    dimensions: int
-    batch_size: int | None
-    num_threads: int | None
-    deterministic: bool
-    output_value: OutputValue
-    normalize: bool
-    overflow: Overflow
-    chunking: Chunking | None  # of long texts; None: they are cut off
-
-
-def check_options(
-    model: SentenceModel,
-    max_seq_length: int,
-    *,
-    prompt_name: str | None = None,
-    prompt: str | None = None,
-    batch_size: int | None = None,
-    output_value: OutputValue = "sentence_embedding",
-    precision: str | None = "float32",
-    convert_to_numpy: bool = True,
-    convert_to_tensor: bool = False,
-    device: Any = None,
-    normalize_embeddings: bool = False,
-    truncate_dim: int | None = None,
-    pool: None = None,
-    chunk_size: None = None,
-    overflow: Overflow = "warn",
-    chunk_tokens: int | None = None,
-    overlap: int | None = None,
-    composition: Composition | None = "weighted_mean",
-    num_threads: int | None = None,
-    deterministic: bool = False,
-) -> Options:
-    """Refuse what makes no sense, before any work is done; ``composition=None`` leaves chunks as they are."""
-    if output_value not in ("sentence_embedding", "token_embeddings"):
-        raise ValueError(
-            f"encode: output_value must be 'sentence_embedding' or 'token_embeddings', got {output_value!r}; every "
-            "tensor on the way to a vector is in SentenceEncoder.trace(texts)"
-        )
-    _check_one_value("encode", precision=precision, convert_to_numpy=convert_to_numpy, device=device, pool=pool)
-    _check_one_value("encode", convert_to_tensor=convert_to_tensor, chunk_size=chunk_size)
-    batch_size = None if batch_size is None else check_whole("encode: batch_size", batch_size, 1)
-    num_threads = None if num_threads is None else check_whole("encode: num_threads", num_threads, 1, 4096)
-    prefix = _resolve_prompt(model, prompt, prompt_name)
-    skipped = _prompt_length(model, prefix, max_seq_length)
-    chunking = None
-    if overflow == "chunk":
-        if output_value != "sentence_embedding":
-            raise ValueError("encode: overflow='chunk' gives sentence vectors; token vectors are those of whole texts")
-        if composition is not None:
-            check_composition(composition, [*COMPOSITIONS, LATE])
-        taken = max(skipped, len(model.tokenizer.first)) + len(model.tokenizer.last)
-        chunking = _check_chunks(chunk_tokens, overlap, composition, max_seq_length, taken)
-    elif chunk_tokens is not None or overlap is not None or composition != "weighted_mean":
-        raise ValueError(
-            "encode: chunk_tokens, overlap and composition are for overflow='chunk', which splits long texts; got "
-            f"overflow={overflow!r}, which does not"
-        )
-    return Options(
-        max_seq_length=max_seq_length,
-        prefix=prefix,
-        skipped=skipped,
-        dimensions=(
-            model.width
-            if truncate_dim is None
-            else check_whole("encode: truncate_dim", truncate_dim, 1, model.full_width)
-        ),
-        batch_size=batch_size,
-        num_threads=num_threads,
-        deterministic=check_flag("encode: deterministic", deterministic),
-        output_value=output_value,
-        normalize=check_flag("encode: normalize_embeddings", normalize_embeddings),
-        overflow=overflow,
-        chunking=chunking,
-    )
-
-
-def _check_chunks(
-    chunk_tokens: int | None, overlap: int | None, composition: Composition | None, limit: int, taken: int
-) -> Chunking:
-    """Find how many of a text's tokens a chunk has room for, and how many two neighbours share."""
-    for name, value in (("chunk_tokens", chunk_tokens), ("overlap", overlap)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, np.integer))):
-            raise ValueError(f"encode: {name} must be a whole number of tokens, got {value!r}")
-    if taken >= limit:
-        raise ValueError(f"encode: the prompt leaves no room for a text: it takes {taken} of {limit} tokens")
-    if chunk_tokens is not None and not taken < chunk_tokens <= limit:
-        raise ValueError(
-            f"encode: chunk_tokens must be from {taken + 1} (a token beside special ones and prompt) to {limit}, the "
-            f"encoder's max_seq_length, got {chunk_tokens}"
-        )
-    room = (chunk_tokens or limit) - taken
-    if overlap is None:  # late composition is there for the neighbours on both sides
-        overlap = room // 4 if composition == LATE else 0
-    if not 0 <= overlap < room:
-        raise ValueError(
-            f"encode: overlap must be from 0 to {room - 1}, less than the {room} tokens that a chunk has room for "
-            f"beside special ones and prompt, got {overlap}"
-        )
-    return Chunking(room, int(overlap), composition)
-
-
-def _check_one_value(function: str, **given: Any) -> None:
-    """Refuse another value of an argument that can have only one here."""
-    for name, value in given.items():
-        accepted, reason = _ONE_VALUE[name]
-        if str(value) not in accepted:
-            raise ValueError(f"{function}: {name} must be {' or '.join(accepted)}, got {value!r:.80}: {reason}")
-
-
-def _resolve_prompt(model: SentenceModel, prompt: str | None = None, prompt_name: str | None = None) -> str:
-    """Choose the prompt: given, named, the folder's default, or none."""
-    for argument, value in (("prompt", prompt), ("prompt_name", prompt_name)):
-        if value is not None and not isinstance(value, str):
-            raise ValueError(f"encode: {argument} must be a text (str) or None, got {value!r:.80}")
-    if prompt is not None:
-        return prompt
-    name = prompt_name if prompt_name is not None else model.default_prompt_name
-    if name is None:
-        return ""
-    prompts = {**NO_PROMPTS, **model.prompts}
-    if name not in prompts:
-        raise ValueError(f"encode: prompt_name {name!r} is none of this model's prompts {sorted(prompts)}")
-    return prompts[name]
-
-
-def _prompt_length(model: SentenceModel, prompt: str, max_seq_length: int) -> int:
-    """Count a prompt's tokens with what stands before it, [CLS], but not with what stands behind, [SEP]."""
-    if not prompt:
-        return 0
-    tokens = model.tokenizer([prompt], max_seq_length)
-    return int(tokens.lengths[0]) - len(model.tokenizer.last)
-
-
-# ------------------------------------------------------------------------------------------------------ blocks of texts
 
 BLOCK_TEXTS = 8192
 """Texts, and chunks, that are held at a time: enough that sorting by length pays, few enough for any memory."""
 BLOCK_CHARACTERS = 2**24
 """Characters of the texts that are held at a time, if the texts are long."""
-
-
-def embed_blocks(
-    model: SentenceModel,
-    texts: Iterable[str],
-    block_texts: int,
-    options: Options,
-    report: OverflowReport,
-    bar: tqdm[NoReturn] | None,
-) -> Iterator[list[Any]]:
-    """Give, block by block, what was asked for of each text: its vector, its token vectors, or its chunks."""
-    following = iter(texts)
-    while block := [options.prefix + text for text in _take(following, block_texts)]:
-        if options.chunking is None:
-            tokens = model.tokenizer(block, options.max_seq_length)
-            report.add(tokens)
-
-            def forward(strip: Array, lengths: Array, batch: Array) -> Iterable[Array]:
-                return _forward(model, strip, lengths, options)
-
-            yield _embed(tokens, forward, options, lambda batch: bar.update(len(batch)) if bar is not None else None)
-        else:
-            nothing = np.zeros(len(block), np.intp)
-            report.add(Tokens(nothing[:0], nothing, nothing))
-            yield list(_embed_chunks(model, block, options, options.chunking, bar))
-
-
-def _take(texts: Iterator[str], count: int) -> Iterator[str]:
-    """Give the next texts, fewer if they are long."""
-    characters = 0
-    for text in islice(texts, count):
-        yield text
-        characters += len(text)
-        if characters >= BLOCK_CHARACTERS:
-            return
-
-
-def _embed(
-    tokens: Tokens,
-    forward: Callable[[Array, Array, Array], Iterable[Array]],
-    options: Options,
-    done: Callable[[Array], object],
-) -> list[Array]:
-    """Send texts, or chunks, through the model, batch by batch, on all threads."""
-    ids, lengths = tokens.split(), tokens.lengths
-    results: list[Array] = [np.empty(0)] * len(lengths)
-
-    def embed_batch(batch: Array) -> Iterable[Array]:
-        return forward(np.concatenate([ids[i] for i in batch]), lengths[batch], batch)
-
-    # one text alone is left to BLAS's own threads, as many as the caller has set
-    num_threads = options.num_threads or (threads.usable() if len(lengths) > 1 else None)
-    if options.deterministic:
-        batches = list(np.arange(len(lengths))[:, None])
-        num_threads = num_threads if num_threads and len(batches) > 1 else 1
-    else:
-        batches = make_batches(lengths, options.batch_size, num_threads or 1)
-    for batch, vectors in work_through(batches, embed_batch, num_threads):
-        for i, vector in zip(batch, vectors, strict=True):
-            results[i] = vector
-        done(batch)
-    return results
-
-
-def _forward(
-    model: SentenceModel, strip: Array, lengths: Array, options: Options, shares: list[Share] | None = None
-) -> Iterable[Array]:
-    """Compute one batch: sentence vectors, each text's token vectors, or the pooled shares of windows."""
-    tokens_wanted = options.output_value == "token_embeddings"
-    embedded = bert(strip, lengths, model.params, model.config)
-    if shares is not None:
-        embedded = pool_shares(embedded, lengths, shares, _pooling(model).modes)
-    elif not tokens_wanted:
-        embedded = apply_modules(embedded, lengths, model.modules, options.skipped)[-1]
-    if not np.isfinite(embedded).all():
-        raise ValueError(
-            f"encode: {embedded.dtype} overflowed: the weights are so large that vectors are infinite or NaN; is the "
-            "model damaged? dtype='float64' reaches further"
-        )
-    return np.split(embedded, np.cumsum(lengths)[:-1]) if tokens_wanted else embedded
-
-
-def _pooling(model: SentenceModel) -> Pooling:
-    return next(module for module in model.modules if isinstance(module, Pooling))
-
-
-# ------------------------------------------------------------------------------------------------ long texts
+MANY_TEXTS = 1000
+"""Texts from which on it is worth a warning that they could be embedded faster."""
+NO_PROMPTS = {"query": "", "document": ""}
+"""Prompts that a model has without naming them, as in sentence-transformers."""
 
 
 @dataclass(frozen=True)
-class _Window:
-    text: int  # which text of the block it belongs to
-    token_ids: Array  # (T,) special tokens and prompt included
-    chunk: Chunk
-    share: Share
+class _Options:
+    """What was asked for, checked."""
 
-
-def _embed_chunks(
-    model: SentenceModel, block: list[str], options: Options, chunking: Chunking, bar: tqdm[NoReturn] | None
-) -> Iterator[Array | ChunkEmbeddings]:
-    """Embed the chunks of all texts together, and put each text's together again."""
-    windows = _split(model, block, options, chunking)
-    embedded = _embed_windows(model, windows, options, chunking.composition == LATE, bar)
-    for _, chunks in groupby(embedded, key=lambda pair: pair[0].text):
-        yield _join(model, list(chunks), chunking.composition)
-        if bar is not None:
-            bar.update()
-
-
-def _split(model: SentenceModel, block: list[str], options: Options, chunking: Chunking) -> Iterator[_Window]:
-    """Split each text into windows, each with the special tokens and the prompt that every text has."""
-    first, last = model.tokenizer.first, model.tokenizer.last
-    in_prompt = max(0, options.skipped - len(first))
-    left_out = 0 if _pooling(model).include_prompt else options.skipped
-    for i, text in enumerate(block):
-        spans = model.tokenizer.spans(text)
-        front, own = [*first, *spans.token_ids[:in_prompt]], spans.behind(in_prompt)
-        cuts = list(cut(text, own, chunking.room, chunking.overlap))
-        chunks = describe(text, own, cuts, len(options.prefix))
-        shares = share_out(cuts, len(front), len(last), left_out)
-        for (start, stop), chunk, share in zip(cuts, chunks, shares, strict=True):
-            token_ids = np.array([*front, *own.token_ids[start:stop], *last])
-            yield _Window(i, token_ids, chunk, share)
-
-
-def _embed_windows(
-    model: SentenceModel, windows: Iterator[_Window], options: Options, late: bool, bar: tqdm[NoReturn] | None
-) -> Iterator[tuple[_Window, Array]]:
-    """Give each window with its vector or, for late composition, its pooled share."""
-    count = 0
-    while part := list(islice(windows, BLOCK_TEXTS)):
-
-        def forward(strip: Array, lengths: Array, batch: Array, part: list[_Window] = part) -> Iterable[Array]:
-            return _forward(model, strip, lengths, options, [part[i].share for i in batch] if late else None)
-
-        def done(batch: Array) -> None:
-            nonlocal count
-            count += len(batch)
-            if bar is not None:
-                bar.set_postfix_str(f"{count:,} chunks")
-
-        lengths = np.array([len(window.token_ids) for window in part], np.intp)
-        strip = np.concatenate([window.token_ids for window in part])
-        tokens = Tokens(strip, lengths, np.zeros_like(lengths))
-        yield from zip(part, _embed(tokens, forward, options, done), strict=True)
-
-
-def _join(
-    model: SentenceModel, chunks: list[tuple[_Window, Array]], composition: Composition | None
-) -> Array | ChunkEmbeddings:
-    embeddings = np.stack([vector for _, vector in chunks])  # (C, D)
-    if composition is None:
-        return ChunkEmbeddings(embeddings, tuple(window.chunk for window, _ in chunks))
-    if composition == LATE:
-        whole = compose_shares(embeddings, [window.share for window, _ in chunks], _pooling(model).modes)
-        # what follows the pooling, by way of a pooling that leaves its one row as it is
-        behind = tuple(module for module in model.modules if not isinstance(module, Pooling))
-        return apply_modules(whole[None], np.array([1]), (Pooling(), *behind))[-1][0]
-    new_tokens = np.array([window.chunk.new_tokens for window, _ in chunks])  # (C,)
-    return compose(embeddings, new_tokens, composition, isinstance(model.modules[-1], Normalize))
-
-
-def _stacklevel() -> int:
-    """Count the frames of this file, so that a warning names the line that called it."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename == __file__:
-        level, frame = level + 1, frame.f_back
-    return level
-
-
-def progress_bar(total: int | None, show: bool | None, done: int = 0) -> tqdm[NoReturn] | nullcontext[None]:
-    """Show on stderr, if there is one, how many texts are done, how many a second, and the time left."""
-    if show is not None:  # sentence-transformers' default
-        check_flag("show_progress_bar", show)
-    if not show or sys.stderr is None:  # as under pythonw, in services, and behind 2>&-
-        return nullcontext()
-    from tqdm import tqdm  # imported when asked for: it would be a fifth of the package's import time
-
-    return tqdm(total=total, initial=done, unit="text", desc="encode")
-
-
-# ------------------------------------------------------------------------------------------------------------ the trace
-
-
-@dataclass(frozen=True)
-class Trace:
-    """Every tensor on the way from text to vector; the strip holds all texts end to end."""
-
-    pieces: tuple[str, ...]  # N strings, what each token is
-    token_ids: Array  # (N,)
-    lengths: Array  # (B,)
-    bert: BertTrace
-    modules: tuple[Array, ...]  # the result of each module, (B, width)
-
-    @property
-    def sentence_embedding(self) -> Array:
-        """(B, D) what ``encode`` gives, with all its dimensions."""
-        return self.modules[-1]
-
-    def tensors(self) -> dict[str, Array]:
-        """Give every tensor by its name, in the order of computation.
-
-        ``"embeddings.word"``, ``"layers.0.attention.query"``, .., ``"sentence_embedding"``. Attention probabilities are
-        ``(c, H, T, T)`` per run of equal lengths: ``"layers.0.attention.probs.0"``.
-        """
-        named = dict(_walk("", self.bert))
-        named |= {f"modules.{i}": result for i, result in enumerate(self.modules[:-1])}
-        return {**named, "sentence_embedding": self.sentence_embedding}
-
-
-def _walk(name: str, tree: Any) -> Iterator[tuple[str, Array]]:
-    """Name the arrays of nested dataclasses and tuples by the path that leads to them."""
-    if tree is None:  # a mask of dropout, which only training has
-        return
-    if isinstance(tree, np.ndarray):
-        yield name, tree
-        return
-    if isinstance(tree, tuple):
-        branches = [(str(i), branch) for i, branch in enumerate(tree)]
-    else:
-        branches = [(field.name, getattr(tree, field.name)) for field in fields(tree)]
-    for step, branch in branches:
-        yield from _walk(f"{name}.{step}" if name else step, branch)
+    batch_size: int | None
+    num_threads: int | None
+    deterministic: bool
+    output_value: OutputValue
+    dimensions: int
+    normalize: bool
+    prompt: str  # put before every text
+    skipped: int  # the prompt's tokens, with the special ones before it
+    overflow: Overflow
+    room: int | None  # for a text's own tokens in a chunk; None: long texts are cut off
+    overlap: int  # tokens, at most, that a chunk shares with the one before
+    composition: Composition | None  # None: chunks are left as they are
 
 
 # ---------------------------------------------------------------------------------------------------------- the encoder
-
-
-_REFUSED = {
-    "model": "it is called model_name_or_path, as in sentence-transformers, and comes first",
-    "modules": "a model is a name or a folder; with_model takes a SentenceModel",
-    "trust_remote_code": "no code of a model's repository is ever run",
-    "use_auth_token": "it is called token",
-    "model_kwargs": "there is no PyTorch model to pass them to; dtype='float64' sets the precision",
-    "processor_kwargs": "the tokenizer is what the folder says; max_seq_length= sets the limit",
-    "tokenizer_kwargs": "the tokenizer is what the folder says; max_seq_length= sets the limit",
-    "config_kwargs": "the model is what the folder says",
-    "model_card_data": "save_pretrained takes what the model card is to say",
-    "backend": "everything is computed by NumPy",
-}
-"""Arguments of ``SentenceTransformer`` that are not supported, and why."""
-_INSTEAD = {
-    **dict.fromkeys(("to", "cuda", "half", "bfloat16"), "everything is computed on the CPU, in float32 or float64"),
-    **dict.fromkeys(("eval", "train"), "an encoder has no such modes; minisbert.training trains"),
-    **dict.fromkeys(("fit", "old_fit"), "minisbert.training trains; minisbert.sklearn.TextEncoder is for scikit-learn"),
-    **dict.fromkeys(
-        ("transform", "fit_transform", "get_params", "set_params"), "minisbert.sklearn.TextEncoder is for scikit-learn"
-    ),
-    **dict.fromkeys(
-        ("encode_multi_process", "start_multi_process_pool"), "encode works on all cores; num_threads= sets how many"
-    ),
-    **dict.fromkeys(("push_to_hub", "save_to_hub"), "save_pretrained writes a folder that huggingface_hub uploads"),
-    "preprocess": "tokenize gives token ids",
-    "truncate_embeddings": "set truncate_dim, or pass it to encode",
-}
-"""Methods of ``SentenceTransformer`` that are not here, and what is."""
-
-MANY_TEXTS = 1000
-"""Texts from which on it is worth a warning that they could be embedded faster."""
 
 
 class SentenceEncoder:
@@ -572,23 +170,25 @@ class SentenceEncoder:
                 raise TypeError(f"SentenceEncoder() got an unexpected keyword argument {name!r}")
             if value and value != "torch":  # sentence-transformers' defaults ask for nothing
                 raise ValueError(f"SentenceEncoder: {name} is not supported: {_REFUSED[name]}")
-        _check_one_value("SentenceEncoder", device=device)
-        self.dtype = _check_dtype(dtype)
-        found = hub.resolve(
-            model_name_or_path,
-            revision=revision,
-            token=token,
-            local_files_only=local_files_only,
-            cache_folder=cache_folder,
-        )
+        _check_one_value("SentenceEncoder", {"device": device})
+        try:
+            self.dtype: np.dtype[Any] = np.dtype(dtype)
+        except (TypeError, ValueError, SyntaxError):
+            self.dtype = np.dtype(object)
+        if dtype is None or self.dtype not in (np.float32, np.float64):  # NumPy takes None for float64
+            raise ValueError(f"SentenceEncoder: dtype must be 'float32' or 'float64', got {dtype!r:.80}")
+        where: dict[str, Any] = {"cache_folder": cache_folder, "local_files_only": local_files_only}
+        found = hub.resolve(model_name_or_path, revision=revision, token=token, **where)
         self.folder: Path = found.folder
         self.source: str = found.source
         self.model: SentenceModel = load_model(found.folder, self.dtype)
         self._loaded = self.model  # what lies in the folder
-        self.name = _name(model_name_or_path, found.folder)
+        name = hub.DEFAULT_MODEL if model_name_or_path is None else str(model_name_or_path)
+        is_folder = Path(name).expanduser().resolve() == found.folder.resolve()
+        self.name: str = found.folder.resolve().name if is_folder else hub.full_name(name)
         self.max_seq_length = self.model.max_seq_length if max_seq_length is None else max_seq_length
         if prompts is not None:
-            self.prompts = {**self.prompts, **_check_prompts(prompts)}
+            self.prompts = {**self.prompts, **_checked_prompts(prompts)}
         if default_prompt_name is not None:
             self.default_prompt_name = default_prompt_name
         if similarity_fn_name is not None:
@@ -604,17 +204,14 @@ class SentenceEncoder:
 
     @property
     def max_seq_length(self) -> int:
+        """Tokens after which a text is cut, special tokens included; may be set."""
         return self._max_seq_length
 
     @max_seq_length.setter
     def max_seq_length(self, value: int) -> None:
         least, most = self.model.tokenizer.special_count + 1, self.model.config.max_position_embeddings
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not least <= value <= most:
-            raise ValueError(
-                f"max_seq_length: expected a whole number from {least} (one token and the special ones) to {most} "
-                f"(the model has no more positions), got {value!r}"
-            )
-        self._max_seq_length = int(value)
+        what = "max_seq_length (special tokens included, no more than the model has positions)"
+        self._max_seq_length = check_whole(what, value, least, most)
 
     @property
     def prompts(self) -> Mapping[str, str]:
@@ -623,7 +220,7 @@ class SentenceEncoder:
 
     @prompts.setter
     def prompts(self, value: Mapping[str, str]) -> None:
-        prompts = _check_prompts(value)
+        prompts = _checked_prompts(value)
         if self.default_prompt_name is not None and self.default_prompt_name not in prompts:
             raise ValueError(f"prompts: {self.default_prompt_name!r} is missing, the default; set that first")
         self.model = replace(self.model, prompts=prompts)
@@ -637,7 +234,7 @@ class SentenceEncoder:
     def default_prompt_name(self, value: str | None) -> None:
         prompts = dict(self.prompts)
         if value is not None:
-            prompts[value] = _resolve_prompt(self.model, prompt_name=value)
+            prompts[value] = _choose_prompt(self.model, prompt_name=value)
         self.model = replace(self.model, prompts=prompts, default_prompt_name=value)
 
     @property
@@ -691,6 +288,7 @@ class SentenceEncoder:
         >>> encoder.with_model(replace(encoder.model, truncate_dim=64)).encode("soup").shape
         (64,)
         """
+        _check_type("with_model: model", model, SentenceModel, "a SentenceModel, such as the model of another encoder")
         other = copy.copy(self)
         other.model = model
         return other
@@ -704,6 +302,8 @@ class SentenceEncoder:
     def get_max_seq_length(self) -> int:
         """Give :attr:`max_seq_length`."""
         return self.max_seq_length
+
+    # ------------------------------------------------------------------------------------------- from text to vector
 
     def tokenize(self, sentences: str | Iterable[str], overflow: Overflow = "warn") -> Tokens:
         """Split texts into token ids as :meth:`encode` does, into one strip, special tokens included.
@@ -719,15 +319,12 @@ class SentenceEncoder:
         >>> SentenceEncoder().tokenize("i love soup").token_ids
         array([  101,  1045,  2293, 11350,   102])
         """
-        return self._tokenize(list(check_texts(sentences)), overflow)
-
-    def _tokenize(self, texts: list[str], overflow: Overflow) -> Tokens:
+        report = OverflowReport(self.max_seq_length, overflow)
         if overflow == "chunk":
             raise ValueError("overflow='chunk' is for encode; for the chunks of a text ask encode_chunks")
-        report = OverflowReport(self.max_seq_length, overflow)
-        tokens = self.model.tokenizer(texts, self.max_seq_length)
+        tokens = self.model.tokenizer(list(check_texts(sentences)), self.max_seq_length)
         report.add(tokens)
-        report.warn(_stacklevel() + 1)
+        _warn(report)
         return tokens
 
     def encode(
@@ -825,54 +422,30 @@ class SentenceEncoder:
         >>> SentenceEncoder().encode("A book of a thousand sentences. " * 1000, overflow="chunk").shape
         (384,)
         """
+        asked = dict(locals())  # every argument by its name, as long as there is no other variable
+        for name in ("self", "inputs", "sentences", "show_progress_bar"):
+            del asked[name]
         if inputs is not None and sentences is not None:
             raise ValueError("encode: pass the texts once, as inputs or as sentences, not as both")
-        given: Any = sentences if inputs is None else inputs
-        options = check_options(
-            self.model,
-            self.max_seq_length,
-            prompt_name=prompt_name,
-            prompt=prompt,
-            batch_size=batch_size,
-            output_value=output_value,
-            precision=precision,
-            convert_to_numpy=convert_to_numpy,
-            convert_to_tensor=convert_to_tensor,
-            device=device,
-            normalize_embeddings=normalize_embeddings,
-            truncate_dim=truncate_dim,
-            pool=pool,
-            chunk_size=chunk_size,
-            overflow=overflow,
-            chunk_tokens=chunk_tokens,
-            overlap=overlap,
-            composition=composition,
-            num_threads=num_threads,
-            deterministic=deterministic,
-        )
         if composition is None:
             raise ValueError("encode: composition=None leaves chunks apart; ask encode_chunks for them")
-        report = OverflowReport(self.max_seq_length, overflow)
+        given: Any = sentences if inputs is None else inputs
+        options = self._options("encode", **asked)
         texts = check_texts(given)
-        total = len(texts) if isinstance(texts, list) else None
-        with progress_bar(total, show_progress_bar) as bar:
-            blocks = embed_blocks(self.model, texts, BLOCK_TEXTS, options, report, bar)
-            if output_value == "token_embeddings":
-                embeddings: Any = [vectors for block in blocks for vectors in block]
-            else:
-                embeddings = self._stack(blocks, total, options)
-        report.warn(_stacklevel() + 1)
-        if len(embeddings) >= MANY_TEXTS and (sentence := advice()):
-            warnings.warn(sentence, SlowKernelWarning, stacklevel=_stacklevel())
+        blocks = self._embed(texts, options, show_progress_bar)
+        if output_value == "token_embeddings":
+            embeddings: Any = [vectors for block in blocks for vectors in block]
+        elif not isinstance(texts, list):
+            embeddings = np.concatenate([self._stack([], options), *(self._stack(block, options) for block in blocks)])
+        else:  # in place: no second copy of what may be large
+            embeddings, start = np.empty((len(texts), options.dimensions), self.dtype), 0
+            for block in blocks:
+                embeddings[start : start + len(block)] = self._stack(block, options)
+                start += len(block)
         return embeddings[0] if isinstance(given, str) else embeddings
 
     def encode_query(
-        self,
-        inputs: str | Iterable[str] | None = None,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        *others: Any,
-        **options: Any,
+        self, inputs: Any = None, prompt_name: str | None = None, prompt: str | None = None, *others: Any, **rest: Any
     ) -> Any:
         """Turn queries into vectors: :meth:`encode` with the prompt "query" where no other is named.
 
@@ -884,21 +457,16 @@ class SentenceEncoder:
         """
         if prompt_name is None and prompt is None:
             prompt_name = "query"
-        return self.encode(inputs, prompt_name, prompt, *others, **options)
+        return self.encode(inputs, prompt_name, prompt, *others, **rest)
 
     def encode_document(
-        self,
-        inputs: str | Iterable[str] | None = None,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        *others: Any,
-        **options: Any,
+        self, inputs: Any = None, prompt_name: str | None = None, prompt: str | None = None, *others: Any, **rest: Any
     ) -> Any:
         """Turn documents into vectors: :meth:`encode` with the first of the prompts "document", "passage", "corpus"."""
         if prompt_name is None and prompt is None:
             named = (name for name in ("document", "passage", "corpus") if name in self.model.prompts)
             prompt_name = next(named, "document")
-        return self.encode(inputs, prompt_name, prompt, *others, **options)
+        return self.encode(inputs, prompt_name, prompt, *others, **rest)
 
     def encode_stream(
         self,
@@ -907,6 +475,7 @@ class SentenceEncoder:
         block_texts: int = BLOCK_TEXTS,
         total: int | None = None,
         report: OverflowReport | None = None,
+        show_progress_bar: bool | None = None,
         **options: Any,
     ) -> Iterator[Array]:
         """Turn any number of texts into vectors, a block at a time, in memory that does not grow.
@@ -922,6 +491,7 @@ class SentenceEncoder:
         report : OverflowReport, optional
             Counts what is cut off, in place of ``overflow``. One that has counted earlier texts goes on from there, and
             so does the progress bar.
+        show_progress_bar : bool, optional
         **options
             As in :meth:`encode`, except ``output_value``.
 
@@ -945,39 +515,27 @@ class SentenceEncoder:
             raise ValueError("encode_stream: gives sentence vectors only; for token vectors use encode")
         texts = each_text(sentences)
         block_texts = check_whole("encode_stream: block_texts", block_texts, 1)
-        show = options.pop("show_progress_bar", False)
-        checked = check_options(self.model, self.max_seq_length, **options)
-        report = report or OverflowReport(self.max_seq_length, checked.overflow)
-        done = 0
-        with progress_bar(total, show, report.texts) as bar:
-            for block in embed_blocks(self.model, texts, block_texts, checked, report, bar):
-                yield self._stack([block], len(block), checked)
-                done += len(block)
-        report.warn(_stacklevel() + 1)
-        if done >= MANY_TEXTS and (sentence := advice()):
-            warnings.warn(sentence, SlowKernelWarning, stacklevel=_stacklevel())
+        if total is not None:
+            total = check_whole("encode_stream: total", total, 0)
+        if report is not None:
+            _check_type("encode_stream: report", report, OverflowReport, "an OverflowReport or None")
+        checked = self._options("encode_stream", **options)
+        blocks = self._embed(texts, checked, show_progress_bar, block_texts=block_texts, total=total, report=report)
+        for block in blocks:
+            yield self._stack(block, checked)
 
     def encode_chunks(
-        self,
-        sentences: str | Iterable[str],
-        *,
-        chunk_tokens: int | None = None,
-        overlap: int | None = None,
-        show_progress_bar: bool = False,
-        **options: Any,
+        self, sentences: str | Iterable[str], *, show_progress_bar: bool | None = None, **options: Any
     ) -> Any:
         """Split texts into chunks, and give the vectors and the places of all of them.
 
         Parameters
         ----------
         sentences : str or iterable of str
-        chunk_tokens : int, optional
-            Tokens of a chunk, special ones and the prompt's included; by default ``max_seq_length``.
-        overlap : int, optional
-            Tokens that a chunk shares with the one before, at most; by default none.
-        show_progress_bar : bool
+        show_progress_bar : bool, optional
         **options
-            As in :meth:`encode`, except ``output_value``, ``overflow`` and ``composition``.
+            As in :meth:`encode`, except ``output_value``, ``overflow`` and ``composition``: ``chunk_tokens``,
+            ``overlap``, ...
 
         Returns
         -------
@@ -992,37 +550,191 @@ class SentenceEncoder:
         >>> [text[chunk.start : chunk.stop] for chunk in found.chunks], found.embeddings.shape
         (['Soup is my favorite.', 'London is far away.'], (2, 384))
         """
-        checked = check_options(
-            self.model,
-            self.max_seq_length,
-            overflow="chunk",
-            chunk_tokens=chunk_tokens,
-            overlap=overlap,
-            composition=None,
-            **options,
+        checked = self._options("encode_chunks", overflow="chunk", composition=None, **options)
+        found = [
+            ChunkEmbeddings(self._stack(text.embeddings, checked), text.chunks)
+            for block in self._embed(check_texts(sentences), checked, show_progress_bar)
+            for text in block
+        ]
+        return found[0] if isinstance(sentences, str) else found
+
+    def _options(
+        self,
+        function: str,
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        output_value: OutputValue = "sentence_embedding",
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        overflow: Overflow = "warn",
+        chunk_tokens: int | None = None,
+        overlap: int | None = None,
+        composition: Composition | None = "weighted_mean",
+        num_threads: int | None = None,
+        deterministic: bool = False,
+        **others: Any,
+    ) -> _Options:
+        """Refuse what makes no sense, before any work is done."""
+        _check_one_value(function, others)
+        if output_value not in ("sentence_embedding", "token_embeddings"):
+            raise ValueError(
+                f"encode: output_value must be 'sentence_embedding' or 'token_embeddings', got {output_value!r}; every "
+                "tensor on the way to a vector is in SentenceEncoder.trace(texts)"
+            )
+        model, limit, back = self.model, self.max_seq_length, len(self.model.tokenizer.last)
+        prompt = _choose_prompt(model, prompt, prompt_name)
+        # the tokens of [CLS] and the prompt, without the [SEP] that stands behind
+        skipped = int(model.tokenizer([prompt], limit).lengths[0]) - back if prompt else 0
+        room = None
+        if overflow == "chunk":
+            if output_value != "sentence_embedding":
+                raise ValueError(
+                    "encode: overflow='chunk' gives sentence vectors; token vectors are those of whole texts"
+                )
+            if composition is not None:
+                check_composition(composition, [*COMPOSITIONS, LATE])
+            taken = max(skipped, len(model.tokenizer.first)) + back
+            if taken >= limit:
+                raise ValueError(f"encode: the prompt leaves no room for a text: it takes {taken} of {limit} tokens")
+            if chunk_tokens is not None:
+                limit = check_whole("encode: chunk_tokens", chunk_tokens, taken + 1, limit)
+            room = limit - taken
+            if overlap is None:  # late composition is there for the neighbours on both sides
+                overlap = room // 4 if composition == LATE else 0
+            overlap = check_whole("encode: overlap", overlap, 0, room - 1)
+        elif chunk_tokens is not None or overlap is not None or composition != "weighted_mean":
+            raise ValueError(
+                "encode: chunk_tokens, overlap and composition are for overflow='chunk', which splits long texts; got "
+                f"overflow={overflow!r}, which does not"
+            )
+
+        def whole(name: str, value: int | None, most: int | None) -> int | None:
+            return None if value is None else check_whole(f"encode: {name}", value, 1, most)
+
+        return _Options(
+            batch_size=whole("batch_size", batch_size, None),
+            num_threads=whole("num_threads", num_threads, 4096),
+            deterministic=check_flag("encode: deterministic", deterministic),
+            output_value=output_value,
+            dimensions=whole("truncate_dim", truncate_dim, model.full_width) or model.width,
+            normalize=check_flag("encode: normalize_embeddings", normalize_embeddings),
+            prompt=prompt,
+            skipped=skipped,
+            overflow=overflow,
+            room=room,
+            overlap=overlap or 0,
+            composition=composition,
         )
-        report = OverflowReport(self.max_seq_length, "chunk")
-        texts = check_texts(sentences)
-        with progress_bar(len(texts) if isinstance(texts, list) else None, show_progress_bar) as bar:
-            blocks = embed_blocks(self.model, texts, BLOCK_TEXTS, checked, report, bar)
-            results = [
-                ChunkEmbeddings(self._finish(found.embeddings, checked), found.chunks)
-                for block in blocks
-                for found in block
-            ]
-        return results[0] if isinstance(sentences, str) else results
 
-    def _stack(self, blocks: Iterable[list[Array]], total: int | None, options: Options) -> Array:
-        if total is None:
-            return np.concatenate([self._finish([], options), *(self._finish(block, options) for block in blocks)])
-        stacked = np.empty((total, options.dimensions), self.dtype)  # in place: no second copy of what may be large
-        start = 0
-        for vectors in blocks:
-            stacked[start : start + len(vectors)] = self._finish(vectors, options)
-            start += len(vectors)
-        return stacked
+    def _embed(
+        self,
+        texts: list[str] | Iterator[str],
+        options: _Options,
+        show: bool | None,
+        *,
+        block_texts: int | None = None,
+        total: int | None = None,
+        report: OverflowReport | None = None,
+    ) -> Iterator[list[Any]]:
+        """Give, block by block, what was asked for of each text: its vector, its token vectors, or its chunks."""
+        report = report or OverflowReport(self.max_seq_length, options.overflow)
+        total = len(texts) if isinstance(texts, list) else total
+        following, count = iter(texts), 0
+        with progress_bar(total, show, report.texts) as bar:
+            update = bar.update if bar is not None else lambda done: None
+            while block := [options.prompt + text for text in _take(following, block_texts or BLOCK_TEXTS)]:
+                if options.room is None:
+                    tokens = self.model.tokenizer(block, self.max_seq_length)
+                    report.add(tokens)
+                    yield self._forward(tokens.split(), options, update)
+                else:
+                    none_lost = np.zeros(len(block), np.intp)
+                    report.add(Tokens(none_lost[:0], none_lost, none_lost))
+                    yield list(self._embed_chunks(block, options, options.room, bar))
+                count += len(block)
+        _warn(report)
+        if count >= MANY_TEXTS and (sentence := advice()):
+            warnings.warn(sentence, SlowKernelWarning, stacklevel=_stacklevel())
 
-    def _finish(self, vectors: list[Array] | Array, options: Options) -> Array:
+    def _forward(
+        self,
+        ids: list[Array],
+        options: _Options,
+        done: Callable[[int], object],
+        shares: Sequence[Share] | None = None,
+    ) -> list[Array]:
+        """Token ids of texts (or chunks) -> sorted batches, one a core -> BERT -> pooling -> a vector each, in order.
+
+        With ``shares`` it is the pooled share of each window; for token embeddings it is ``(T, D)`` of each text.
+        """
+        model, counts = self.model, np.array([len(tokens) for tokens in ids], np.intp)
+
+        def work(batch: Array) -> list[Array] | Array:
+            strip, lengths = np.concatenate([ids[i] for i in batch]), counts[batch]
+            embedded = bert(strip, lengths, model.params, model.config)  # (N, D)
+            if shares is not None:
+                embedded = pool_shares(embedded, lengths, [shares[i] for i in batch], self._pooling.modes)
+            elif options.output_value == "sentence_embedding":
+                embedded = apply_modules(embedded, lengths, model.modules, options.skipped)[-1]
+            if not np.isfinite(embedded).all():
+                raise ValueError(
+                    f"encode: {embedded.dtype} overflowed: the weights are so large that vectors are infinite or NaN; "
+                    "is the model damaged? dtype='float64' reaches further"
+                )
+            tokens_wanted = options.output_value == "token_embeddings"
+            return np.split(embedded, np.cumsum(lengths)[:-1]) if tokens_wanted else embedded
+
+        return in_batches(counts, work, options.batch_size, options.num_threads, options.deterministic, done)
+
+    def _embed_chunks(
+        self, block: list[str], options: _Options, room: int, bar: tqdm[NoReturn] | None
+    ) -> Iterator[Array | ChunkEmbeddings]:
+        """Embed the chunks of all texts together, so that they share batches, and compose each text's."""
+        tokenizer, pooling, composition = self.model.tokenizer, self._pooling, options.composition
+        left_out = 0 if pooling.include_prompt else options.skipped
+        cut = (
+            (i, window)
+            for i, text in enumerate(block)
+            for window in windows(text, tokenizer, room, options.overlap, options.prompt, options.skipped, left_out)
+        )
+        count = 0
+
+        def done(chunks: int) -> None:
+            nonlocal count
+            count += chunks
+            if bar is not None:
+                bar.set_postfix_str(f"{count:,} chunks")
+
+        def embedded() -> Iterator[tuple[int, Window, Array]]:
+            while part := list(islice(cut, BLOCK_TEXTS)):
+                shares = [window.share for _, window in part] if composition == LATE else None
+                vectors = self._forward([window.token_ids for _, window in part], options, done, shares)
+                yield from ((i, window, vector) for (i, window), vector in zip(part, vectors, strict=True))
+
+        for _, group in groupby(embedded(), key=itemgetter(0)):
+            _, parts, vectors = zip(*group, strict=True)
+            embeddings = np.stack(vectors)  # (C, D)
+            chunks = tuple(window.chunk for window in parts)
+            if composition is None:
+                yield ChunkEmbeddings(embeddings, chunks)
+            elif composition == LATE:
+                whole = compose_shares(embeddings, [window.share for window in parts], pooling.modes)
+                # what follows the pooling, by way of a pooling that leaves its one row as it is
+                behind = tuple(module for module in self.model.modules if not isinstance(module, Pooling))
+                yield apply_modules(whole[None], np.array([1]), (Pooling(), *behind))[-1][0]
+            else:
+                new_tokens = np.array([chunk.new_tokens for chunk in chunks])  # (C,)
+                yield compose(embeddings, new_tokens, composition, isinstance(self.model.modules[-1], Normalize))
+            if bar is not None:
+                bar.update()
+
+    @property
+    def _pooling(self) -> Pooling:
+        return next(module for module in self.model.modules if isinstance(module, Pooling))
+
+    def _stack(self, vectors: list[Array] | Array, options: _Options) -> Array:
         """Make one array of sentence vectors, cut and scaled as asked for."""
         rows = np.array(vectors, self.dtype).reshape(len(vectors), self.model.full_width)[:, : options.dimensions]
         return normalize(rows) if options.normalize else rows
@@ -1038,44 +750,41 @@ class SentenceEncoder:
         >>> trace.bert.layers[0].attention.output.shape
         (5, 384)
         """
-        texts = list(check_texts(sentences))
-        if not texts:
+        tokens = self.tokenize(sentences, overflow)
+        if not len(tokens.lengths):
             raise ValueError("trace: expected at least one text, got none")
-        tokens = self._tokenize(texts, overflow)
         traced = trace_bert(tokens.token_ids, tokens.lengths, self.model.params, self.model.config)
         results = apply_modules(traced.output, tokens.lengths, self.model.modules)
         pieces = tuple(self.model.tokenizer.pieces(tokens.token_ids))
         return Trace(pieces, tokens.token_ids, tokens.lengths, traced, tuple(results))
+
+    # --------------------------------------------------------------------------------------------------------- the rest
 
     def similarity(self, embeddings1: Array, embeddings2: Array) -> Array:
         """Compare every vector of one array with every vector of another, by :attr:`similarity_fn_name`.
 
         ``(A, D), (B, D) -> (A, B)``
         """
-        return SIMILARITIES[self.model.similarity_fn_name][0](embeddings1, embeddings2)
+        return SIMILARITIES[self.model.similarity_fn_name].matrix(embeddings1, embeddings2)
 
     def similarity_pairwise(self, embeddings1: Array, embeddings2: Array) -> Array:
         """Compare the vectors of two arrays row by row, by :attr:`similarity_fn_name`.
 
         ``(B, D), (B, D) -> (B,)``
         """
-        return SIMILARITIES[self.model.similarity_fn_name][1](embeddings1, embeddings2)
+        return SIMILARITIES[self.model.similarity_fn_name].pairwise(embeddings1, embeddings2)
 
     def fingerprint(self) -> str:
         """Hash what decides a vector, in 64 hexadecimal digits: equal fingerprints, equal vectors.
 
         It is `minisbert.hub.fingerprint` of the folder; where weights, dimensions or the default prompt are not the
-        folder's, of the folder that :meth:`save` would write.
-
-        Raises
-        ------
-        ValueError
-            If the folder is gone, as it may be for an encoder that was pickled on another machine.
+        folder's, of the folder that :meth:`save` would write. ValueError if the folder is gone, as it may be for an
+        encoder that was pickled on another machine.
         """
         ours, loaded = self.model, self._loaded
         parts = ("config", "params", "modules", "tokenizer")
         same = all(getattr(ours, part) is getattr(loaded, part) for part in parts)
-        if same and ours.truncate_dim == loaded.truncate_dim and _resolve_prompt(ours) == _resolve_prompt(loaded):
+        if same and ours.truncate_dim == loaded.truncate_dim and _choose_prompt(ours) == _choose_prompt(loaded):
             if not self.folder.is_dir():
                 raise ValueError(
                     f"fingerprint: the folder {self.folder.as_posix()} that this encoder was loaded from is not here, "
@@ -1086,25 +795,17 @@ class SentenceEncoder:
             save_model(self.model, Path(folder))
             return hub.fingerprint(Path(folder))
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a model folder that this package and sentence-transformers load and that gives the same vectors.
-
-        Parameters
-        ----------
-        path : str or path
-            New or empty; it appears whole or not at all.
-
-        Raises
-        ------
-        ValueError
-            If the folder holds something already.
-
-        Examples
-        --------
-        >>> import tempfile
-        >>> SentenceEncoder().save(Path(tempfile.mkdtemp()) / "my-model")
-        """
-        save_model(replace(self.model, max_seq_length=self.max_seq_length), Path(path))
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        model_name: str | None = None,
+        create_model_card: bool | None = None,
+        *others: Any,
+        **card: Any,
+    ) -> None:
+        """Write a folder as :meth:`save_pretrained` does, by default without a model card unless it is given a name."""
+        asked = model_name is not None if create_model_card is None else create_model_card
+        self.save_pretrained(path, model_name, asked, *others, **card)
 
     def save_pretrained(
         self,
@@ -1117,14 +818,14 @@ class SentenceEncoder:
         loss: str | None = None,
         scores: Mapping[str, float] | None = None,
     ) -> None:
-        """Write a model folder as :meth:`save` does, with a model card (README.md) as the Hugging Face Hub shows it.
+        """Write a model folder that this package and sentence-transformers load and that gives the same vectors.
 
         Parameters
         ----------
         path : str or path
-            New or empty; it appears whole or not at all.
+            New or empty, else it is a ValueError; it appears whole or not at all.
         model_name : str, optional
-            The card's title; by default the folder's name.
+            The title of the model card (README.md, as the Hugging Face Hub shows it); by default the folder's name.
         create_model_card : bool
         train_datasets : sequence of str, optional
             What it was trained on, for the card.
@@ -1134,11 +835,6 @@ class SentenceEncoder:
             The loss it was trained with, for the card.
         scores : dict, optional
             Name of a test to a score, for the card.
-
-        Raises
-        ------
-        ValueError
-            If the folder holds something already.
 
         Examples
         --------
@@ -1150,33 +846,161 @@ class SentenceEncoder:
         """
         if safe_serialization is not True:
             raise ValueError("save_pretrained: safe_serialization must be True: weights are written as safetensors")
+        _check_type("save_pretrained: path", path, (str, os.PathLike), "a path")
+        for name, value in (("model_name", model_name), ("loss", loss)):
+            _check_type(f"save_pretrained: {name}", value, (str, type(None)), "a text (str) or None")
+        _check_type("save_pretrained: scores", scores, (Mapping, type(None)), "a dict of names and scores, or None")
+        datasets = list(check_texts(train_datasets or (), "save_pretrained: train_datasets", single=False))
         folder = Path(path)
         model = replace(self.model, max_seq_length=self.max_seq_length)
         card = None
-        if create_model_card:
-            card = model_card(model, model_name or folder.name, self.name, train_datasets or (), loss, scores)
+        if check_flag("save_pretrained: create_model_card", create_model_card):
+            card = model_card(model, model_name or folder.name, self.name, datasets, loss, scores)
         save_model(model, folder, card)
 
 
-def _name(asked: str | os.PathLike[str] | None, folder: Path) -> str:
-    """Name a model as the Hub does, ``owner/name``; a folder by its own name."""
-    if asked is None:
-        return hub.DEFAULT_MODEL
-    is_folder = Path(asked).expanduser().resolve() == folder.resolve()
-    return folder.resolve().name if is_folder else hub.full_name(str(asked))
+def _choose_prompt(model: SentenceModel, prompt: str | None = None, prompt_name: str | None = None) -> str:
+    """Choose the prompt: given, named, the folder's default, or none."""
+    _check_type("encode: prompt", prompt, (str, type(None)), "a text (str) or None")
+    _check_type("encode: prompt_name", prompt_name, (str, type(None)), "a text (str) or None")
+    if prompt is not None:
+        return prompt
+    name = prompt_name if prompt_name is not None else model.default_prompt_name
+    prompts = {**NO_PROMPTS, **model.prompts}
+    if name is not None and name not in prompts:
+        raise ValueError(f"encode: prompt_name {name!r} is none of this model's prompts {sorted(prompts)}")
+    return "" if name is None else prompts[name]
 
 
-def _check_prompts(prompts: Any) -> dict[str, str]:
+def _checked_prompts(prompts: Any) -> dict[str, str]:
     if not isinstance(prompts, Mapping) or not all(isinstance(text, str) for pair in prompts.items() for text in pair):
         raise ValueError(f"prompts: expected a dict of names and texts, got {prompts!r:.80}")
     return dict(prompts)
 
 
-def _check_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
-    try:
-        found = None if dtype is None else np.dtype(dtype)  # NumPy takes None for float64
-    except (TypeError, ValueError, SyntaxError):
-        found = None
-    if found is None or found not in (np.float32, np.float64):
-        raise ValueError(f"SentenceEncoder: dtype must be 'float32' or 'float64', got {dtype!r:.80}")
-    return found
+def _take(texts: Iterator[str], count: int) -> Iterator[str]:
+    """Give the next texts, fewer if they are long."""
+    characters = 0
+    for text in islice(texts, count):
+        yield text
+        characters += len(text)
+        if characters >= BLOCK_CHARACTERS:
+            return
+
+
+def progress_bar(total: int | None, show: bool | None, done: int = 0) -> tqdm[NoReturn] | nullcontext[None]:
+    """Show on stderr, if there is one, how many texts are done, how many a second, and the time left."""
+    if show is not None:  # sentence-transformers' default
+        check_flag("show_progress_bar", show)
+    if not show or sys.stderr is None:  # as under pythonw, in services, and behind 2>&-
+        return nullcontext()
+    from tqdm import tqdm  # imported when asked for: it would be a fifth of the package's import time
+
+    return tqdm(total=total, initial=done, unit="text", desc="encode")
+
+
+def _warn(report: OverflowReport) -> None:
+    report.warn(_stacklevel() + 1)
+
+
+def _stacklevel() -> int:
+    """Count the frames of this file, so that a warning names the line that called it."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename == __file__:
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+# ------------------------------------------------------------------------------------------------------------ the trace
+
+
+@dataclass(frozen=True)
+class Trace:
+    """Every tensor on the way from text to vector; the strip holds all texts end to end."""
+
+    pieces: tuple[str, ...]  # N strings, what each token is
+    token_ids: Array  # (N,)
+    lengths: Array  # (B,)
+    bert: BertTrace
+    modules: tuple[Array, ...]  # the result of each module, (B, width)
+
+    @property
+    def sentence_embedding(self) -> Array:
+        """(B, D) what ``encode`` gives, with all its dimensions."""
+        return self.modules[-1]
+
+    def tensors(self) -> dict[str, Array]:
+        """Give every tensor by its name, in the order of computation.
+
+        ``"embeddings.word"``, ``"layers.0.attention.query"``, .., ``"sentence_embedding"``. Attention probabilities are
+        ``(c, H, T, T)`` per run of equal lengths: ``"layers.0.attention.probs.0"``.
+        """
+        named = dict(_walk("", self.bert))
+        named |= {f"modules.{i}": result for i, result in enumerate(self.modules[:-1])}
+        return {**named, "sentence_embedding": self.sentence_embedding}
+
+
+def _walk(name: str, tree: Any) -> Iterator[tuple[str, Array]]:
+    """Name the arrays of nested dataclasses and tuples by the path that leads to them."""
+    if isinstance(tree, np.ndarray):
+        yield name, tree
+    elif tree is not None:  # a mask of dropout, which only training has
+        own = enumerate(tree) if isinstance(tree, tuple) else ((f.name, getattr(tree, f.name)) for f in fields(tree))
+        for step, branch in own:
+            yield from _walk(f"{name}.{step}" if name else str(step), branch)
+
+
+# ------------------------------------------------------------------------------- what sentence-transformers' users type
+
+_ONE_VALUE = {
+    "precision": (("float32", "None"), "vectors are float32 (float64 with SentenceEncoder(dtype='float64'))"),
+    "convert_to_numpy": (("True",), "vectors are NumPy arrays; torch.from_numpy(vectors) makes a tensor of them"),
+    "convert_to_tensor": (("False",), "vectors are NumPy arrays; torch.from_numpy(vectors) makes a tensor of them"),
+    "device": (("cpu", "None"), "everything is computed on the CPU"),
+    "pool": (("None",), "threads share the work, not processes: num_threads=8"),
+    "chunk_size": (("None",), "it is for pools of processes; chunk_tokens= is the size of a long text's chunks"),
+}
+"""Arguments of sentence-transformers that have one value here: as text, and why."""
+_REFUSED = {
+    "model": "it is called model_name_or_path, as in sentence-transformers, and comes first",
+    "modules": "a model is a name or a folder; with_model takes a SentenceModel",
+    "trust_remote_code": "no code of a model's repository is ever run",
+    "use_auth_token": "it is called token",
+    "model_kwargs": "there is no PyTorch model to pass them to; dtype='float64' sets the precision",
+    "processor_kwargs": "the tokenizer is what the folder says; max_seq_length= sets the limit",
+    "tokenizer_kwargs": "the tokenizer is what the folder says; max_seq_length= sets the limit",
+    "config_kwargs": "the model is what the folder says",
+    "model_card_data": "save_pretrained takes what the model card is to say",
+    "backend": "everything is computed by NumPy",
+}
+"""Arguments of ``SentenceTransformer`` that are not supported, and why."""
+_INSTEAD = {
+    **dict.fromkeys(("to", "cuda", "half", "bfloat16"), "everything is computed on the CPU, in float32 or float64"),
+    **dict.fromkeys(("eval", "train"), "an encoder has no such modes; minisbert.training trains"),
+    **dict.fromkeys(("fit", "old_fit"), "minisbert.training trains; minisbert.sklearn.TextEncoder is for scikit-learn"),
+    **dict.fromkeys(
+        ("transform", "fit_transform", "get_params", "set_params"), "minisbert.sklearn.TextEncoder is for scikit-learn"
+    ),
+    **dict.fromkeys(
+        ("encode_multi_process", "start_multi_process_pool"), "encode works on all cores; num_threads= sets how many"
+    ),
+    **dict.fromkeys(("push_to_hub", "save_to_hub"), "save_pretrained writes a folder that huggingface_hub uploads"),
+    "preprocess": "tokenize gives token ids",
+    "truncate_embeddings": "set truncate_dim, or pass it to encode",
+}
+"""Methods of ``SentenceTransformer`` that are not here, and what is."""
+
+
+def _check_one_value(function: str, given: Mapping[str, Any]) -> None:
+    """Refuse another value of an argument that can have only one here, and an argument that is none."""
+    for name, value in given.items():
+        if name not in _ONE_VALUE:
+            raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
+        accepted, reason = _ONE_VALUE[name]
+        if str(value) not in accepted:
+            raise ValueError(f"{function}: {name} must be {' or '.join(accepted)}, got {value!r:.80}: {reason}")
+
+
+def _check_type(what: str, value: Any, types: type | tuple[type, ...], wanted: str) -> None:
+    if not isinstance(value, types):
+        raise ValueError(f"{what} must be {wanted}, got {value!r:.80}")

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,7 @@ import numpy as np
 from minisbert.model import Array
 from minisbert.model.ops import normalize
 from minisbert.model.pooling import POOLINGS
-from minisbert.model.tokens import TokenSpans
+from minisbert.model.tokens import Tokenizer, TokenSpans
 
 # How good a place to cut is, from worst to best.
 _CHARACTER, _PIECE, _WORD, _BLANK, _SENTENCE = range(-1, 4)
@@ -47,6 +48,40 @@ class ChunkEmbeddings:
     chunks: tuple[Chunk, ...]  # C
 
 
+@dataclass(frozen=True)
+class Share:
+    """The tokens of a window that late composition pools: where windows overlap, each token counts once."""
+
+    first: int  # row of the window, special tokens included
+    stop: int  # the row behind the last
+    before: int  # tokens of the text, [CLS] included, that stand before the first
+
+
+@dataclass(frozen=True)
+class Window:
+    """What goes through BERT of a chunk."""
+
+    token_ids: Array  # (T,) special tokens and prompt included
+    chunk: Chunk
+    share: Share
+
+
+def windows(
+    text: str, tokenizer: Tokenizer, room: int, overlap: int = 0, prompt: str = "", skipped: int = 0, left_out: int = 0
+) -> Iterator[Window]:
+    """Cut a text that begins with the prompt into windows, each with the special tokens and the prompt.
+
+    ``skipped`` tokens are those of the prompt and before it; the pooling leaves the first ``left_out`` of them out.
+    """
+    first, last = tokenizer.first, tokenizer.last
+    in_prompt, spans = max(0, skipped - len(first)), tokenizer.spans(text)
+    front, own = [*first, *spans.token_ids[:in_prompt]], spans.behind(in_prompt)
+    cuts = list(cut(text, own, room, overlap))
+    chunks, shares = describe(text, own, cuts, len(prompt)), share_out(cuts, len(front), len(last), left_out)
+    for (start, stop), chunk, share in zip(cuts, chunks, shares, strict=True):
+        yield Window(np.array([*front, *own.token_ids[start:stop], *last]), chunk, share)
+
+
 def cut(text: str, spans: TokenSpans, room: int, overlap: int = 0) -> Iterator[tuple[int, int]]:
     """Cut a text into windows ``(first, stop)`` of at most ``room`` tokens, neighbours sharing at most ``overlap``.
 
@@ -64,12 +99,17 @@ def cut(text: str, spans: TokenSpans, room: int, overlap: int = 0) -> Iterator[t
         yield 0, count
         return
     quality = _cut_quality(text, spans)
+
+    def last_best(least: int, most: int) -> int | None:
+        places = quality[least : most + 1][::-1]
+        return most - int(places.argmax()) if len(places) and places.max() > _CHARACTER else None
+
     first = stop = 0
     while stop < count:
         far = min(first + room, count)
-        end = _last_best(quality, max(stop, first + room // 2) + 1, far)
+        end = last_best(max(stop, first + room // 2) + 1, far)
         if end is None or quality[end] < _WORD:
-            end = _last_best(quality, stop + 1, far)
+            end = last_best(stop + 1, far)
         if end is None and first < stop:  # the overlap leaves no room for one more character: do without
             first = stop
             continue
@@ -80,8 +120,8 @@ def cut(text: str, spans: TokenSpans, room: int, overlap: int = 0) -> Iterator[t
                 f"for, {room}; make chunk_tokens larger"
             )
         yield first, end
-        stop = end
-        first = _first_best(quality, max(0, stop - overlap), stop)
+        stop, least = end, max(0, end - overlap)
+        first = least + int(quality[least : stop + 1].argmax())  # the first of the best: an overlap as long as may be
 
 
 def _cut_quality(text: str, spans: TokenSpans) -> Array:
@@ -96,17 +136,6 @@ def _cut_quality(text: str, spans: TokenSpans) -> Array:
     following = np.searchsorted(starts, ends)
     quality[following] = np.where(quality[following] >= _WORD, _SENTENCE, quality[following])
     return quality
-
-
-def _last_best(quality: Array, least: int, most: int) -> int | None:
-    """Find the last of the best places from ``least`` to ``most``; None if all are inside a character."""
-    places = quality[least : most + 1][::-1]
-    return most - int(places.argmax()) if len(places) and places.max() > _CHARACTER else None
-
-
-def _first_best(quality: Array, least: int, most: int) -> int:
-    """Find the first of the best places, so that an overlap is as long as it may be."""
-    return least + int(quality[least : most + 1].argmax())
 
 
 def describe(text: str, spans: TokenSpans, windows: Sequence[tuple[int, int]], skipped: int = 0) -> list[Chunk]:
@@ -153,7 +182,16 @@ def compose(
         return embeddings[0].copy()
     weights = (new_tokens / new_tokens.sum()).astype(embeddings.dtype)
     if callable(composition):
-        whole = _checked(composition(embeddings.copy(), new_tokens.copy()), embeddings)
+        given = composition(embeddings.copy(), new_tokens.copy())
+        with suppress(TypeError, ValueError):  # what is no array of numbers is given back below
+            given = np.asarray(given, embeddings.dtype)
+        if np.shape(given) != embeddings.shape[1:] or not np.isfinite(given).all():
+            raise ValueError(
+                f"composition: expected a finite vector of shape (D,) = {embeddings.shape[1:]} of chunks "
+                f"{embeddings.shape}, got {type(given).__name__} of shape {np.shape(given)}; is it reduced over axis "
+                "0, the chunks, and without a division by zero?"
+            )
+        whole: Array = given
     else:
         whole = COMPOSITIONS[composition](embeddings, weights)
     return normalize(whole) if normalized else whole
@@ -175,32 +213,7 @@ def check_composition(composition: Composition, known: Iterable[str]) -> None:
         raise ValueError(f"composition must be {names} or a callable (C, D), (C,) -> (D,), got {composition!r}")
 
 
-def _checked(result: object, embeddings: Array) -> Array:
-    """Refuse what a user's composition gives, if it is no vector."""
-    try:
-        one = np.asarray(result, embeddings.dtype)
-    except (TypeError, ValueError):
-        raise ValueError(f"composition: expected a vector (D,), got {type(result).__name__}") from None
-    if one.shape != embeddings.shape[1:]:
-        raise ValueError(
-            f"composition: expected a vector of shape (D,) = {embeddings.shape[1:]} of chunks {embeddings.shape}, got "
-            f"shape {one.shape}; is it reduced over axis 0, the chunks?"
-        )
-    if not np.isfinite(one).all():
-        raise ValueError("composition: the vector that it gave is NaN or infinite; does it divide by zero?")
-    return one
-
-
 # ------------------------------------------------------------------------------------- late composition
-
-
-@dataclass(frozen=True)
-class Share:
-    """The tokens of a window that are pooled: where windows overlap, each token counts once."""
-
-    first: int  # row of the window, special tokens included
-    stop: int  # the row behind the last
-    before: int  # tokens of the text, [CLS] included, that stand before the first
 
 
 def share_out(windows: Sequence[tuple[int, int]], front: int, back: int, skipped: int = 0) -> list[Share]:

@@ -1,10 +1,9 @@
 """Work on every core: which kernel and how many threads BLAS has, which texts share a batch, which thread takes it.
 
 NumPy leaves ``x @ w`` to a BLAS, nearly always OpenBLAS, and that is where most of the time goes. OpenBLAS holds one
-kernel per kind of processor and chooses when NumPy is first imported. A processor that is newer than the library may
-get a kernel of half the speed. ``OPENBLAS_CORETYPE`` in the environment overrules the choice. This package never sets
-it behind a caller's back; the command line does, before NumPy is there, and :func:`slower_than_possible` says what to
-set. NumPy is not imported here.
+kernel per kind of processor and chooses when NumPy is first imported; one that is older than the processor may choose a
+kernel of half the speed, and ``OPENBLAS_CORETYPE`` in the environment overrules it. This package never sets that behind
+a caller's back; the command line does, before NumPy is there. So NumPy is not imported at the top of this file.
 
 Texts are sorted by length and packed into batches under a token budget, so that neighbours have equal lengths and a
 layer's tensors stay near the processor's cache. Each batch is one job for one thread: that beats many threads inside
@@ -15,28 +14,24 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from minisbert.model import Array
 
-# The instructions that each step needs, and the kernel of OpenBLAS that uses them.
-_STEPS = (
-    (frozenset({"avx"}), "Sandybridge"),
-    (frozenset({"avx2", "fma"}), "Haswell"),
-    (frozenset({"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}), "SkylakeX"),
+# Step by step: the instructions that it needs, OpenBLAS's kernel that uses them, and all kernels that are as fast.
+_STEPS: tuple[tuple[set[str], str | None, str], ...] = (
+    (set(), None, "prescott core2 penryn dunnington nehalem barcelona atom"),
+    ({"avx"}, "Sandybridge", "sandybridge bulldozer piledriver steamroller"),
+    ({"avx2", "fma"}, "Haswell", "haswell zen excavator"),
+    ({"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}, "SkylakeX", "skylakex cooperlake sapphirerapids"),
 )
-_STEP_OF_KERNEL = {
-    **dict.fromkeys(("sandybridge", "bulldozer", "piledriver", "steamroller"), 1),
-    **dict.fromkeys(("haswell", "zen", "excavator"), 2),
-    **dict.fromkeys(("skylakex", "cooperlake", "sapphirerapids"), 3),
-    **dict.fromkeys(("prescott", "core2", "penryn", "dunnington", "nehalem", "barcelona", "atom"), 0),
-}
 
 
 @dataclass(frozen=True)
@@ -50,22 +45,17 @@ class Processor:
     @property
     def best_kernel(self) -> str | None:
         """The fastest of OpenBLAS's kernels that this processor runs; None where that is not known."""
-        able = [kernel for needs, kernel in _STEPS if needs <= self.flags]
-        return able[-1] if able else None
+        return [kernel for needs, kernel, _ in _STEPS if needs <= self.flags][-1]
 
 
 def read_processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> Processor:
     """Ask Linux for the processor's vendor and instructions; other systems have no such file."""
     try:
         with cpuinfo.open(encoding="utf-8", errors="replace") as stream:
-            said: dict[str, str] = {}
-            for line in stream:
-                key, _, value = line.partition(":")
-                if not key.strip():
-                    break  # the other processors are alike
-                said[key.strip()] = value.strip()
+            lines = list(takewhile(str.strip, stream))  # the other processors are alike
     except OSError:
         return Processor()
+    said = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     return Processor(said.get("vendor_id", ""), frozenset(said.get("flags", "").split()), said.get("model name", ""))
 
 
@@ -79,10 +69,8 @@ def environment_for(processor: Processor, environment: Mapping[str, str]) -> dic
     >>> environment_for(zen5, {})
     {'OPENBLAS_CORETYPE': 'SkylakeX'}
     """
-    unset = "OPENBLAS_CORETYPE" not in environment
-    if unset and processor.vendor == "AuthenticAMD" and processor.best_kernel == "SkylakeX":
-        return {"OPENBLAS_CORETYPE": "SkylakeX"}
-    return {}
+    wrong = processor.vendor == "AuthenticAMD" and processor.best_kernel == "SkylakeX"
+    return {"OPENBLAS_CORETYPE": "SkylakeX"} if wrong and "OPENBLAS_CORETYPE" not in environment else {}
 
 
 def slower_than_possible(kernel: str | None, processor: Processor, environment: Mapping[str, str]) -> str | None:
@@ -93,24 +81,13 @@ def slower_than_possible(kernel: str | None, processor: Processor, environment: 
     OpenBLAS runs its Nehalem kernel, but this processor can run Haswell's, which is faster: set ...
     """
     best = processor.best_kernel
-    step = _STEP_OF_KERNEL.get((kernel or "").lower())
-    if best is None or step is None or step >= _STEP_OF_KERNEL[best.lower()]:
+    below = [kernels.split() for _, _, kernels in _STEPS][: [name for _, name, _ in _STEPS].index(best)]
+    if not any((kernel or "").lower() in kernels for kernels in below):
         return None
     found = f"OpenBLAS runs its {kernel} kernel, but this processor can run {best}'s, which is faster"
     if said := environment.get("OPENBLAS_CORETYPE"):
         return f"{found}: the environment says OPENBLAS_CORETYPE={said}; unset it, or set it to {best}"
     return f"{found}: set OPENBLAS_CORETYPE={best} in the environment before NumPy is first imported"
-
-
-@cache
-def _controller() -> Any:
-    """Find the loaded libraries once: it takes a millisecond, and NumPy's BLAS stays the one that it is."""
-    before = os.environ.get("KMP_DUPLICATE_LIB_OK")
-    from threadpoolctl import ThreadpoolController
-
-    if before is None:  # threadpoolctl sets it when it is imported; the environment is the caller's
-        os.environ.pop("KMP_DUPLICATE_LIB_OK", None)
-    return ThreadpoolController().select(user_api="blas")
 
 
 class SlowKernelWarning(UserWarning):
@@ -123,6 +100,20 @@ def advice() -> str | None:
     processor = read_processor()
     found = (slower_than_possible(library.get("architecture"), processor, os.environ) for library in libraries())
     return next((sentence for sentence in found if sentence), None)
+
+
+# -------------------------------------------------------------------------------------------------------------- threads
+
+
+@cache
+def _controller() -> Any:
+    """Find the loaded libraries once: it takes a millisecond, and NumPy's BLAS stays the one that it is."""
+    before = os.environ.get("KMP_DUPLICATE_LIB_OK")
+    from threadpoolctl import ThreadpoolController
+
+    if before is None:  # threadpoolctl sets it when it is imported; the environment is the caller's
+        os.environ.pop("KMP_DUPLICATE_LIB_OK", None)
+    return ThreadpoolController().select(user_api="blas")
 
 
 def libraries() -> list[dict[str, Any]]:
@@ -199,6 +190,36 @@ LAST_TOKENS = 256
 Result = TypeVar("Result")
 
 
+def in_batches(
+    lengths: Array,
+    work: Callable[[Array], Iterable[Result]],
+    batch_size: int | None = None,
+    num_threads: int | None = None,
+    deterministic: bool = False,
+    done: Callable[[int], object] = lambda count: None,
+) -> list[Result]:
+    """Sort texts of these lengths (B,) into batches, do ``work(batch)`` on one a core, and put the results in order.
+
+    ``work`` takes the indices of a batch's texts and gives a result for each. ``deterministic``: each text is a batch
+    of its own, because what else is in a matrix product may move its last digit. ``done`` hears how many were done.
+    """
+    import numpy as np  # here, because OpenBLAS chooses its kernel at that moment
+
+    # one text alone is left to BLAS's own threads, as many as the caller has set
+    num_threads = num_threads or (threads.usable() if len(lengths) > 1 else None)
+    if deterministic:
+        batches = list(np.arange(len(lengths))[:, None])
+        num_threads = num_threads if len(lengths) > 1 else 1
+    else:
+        batches = make_batches(lengths, batch_size, num_threads or 1)
+    results: list[Any] = [None] * len(lengths)
+    for batch, found in work_through(batches, work, num_threads):
+        for i, result in zip(batch, found, strict=True):
+            results[i] = result
+        done(len(batch))
+    return results
+
+
 def make_batches(lengths: Array, batch_size: int | None = None, num_threads: int = 1) -> list[Array]:
     """Say which texts go together: longest first, near-equal lengths together, under a budget of tokens.
 
@@ -210,7 +231,7 @@ def make_batches(lengths: Array, batch_size: int | None = None, num_threads: int
     >>> [batch.tolist() for batch in make_batches(np.array([3, 500, 4, 50]), num_threads=2)]
     [[1], [3, 2, 0]]
     """
-    import numpy as np  # here, because OpenBLAS chooses its kernel at that moment
+    import numpy as np
 
     order = np.argsort(-lengths, kind="stable")
     left = int(lengths.sum())

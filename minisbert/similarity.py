@@ -2,7 +2,8 @@
 
 Each measure comes twice, under sentence-transformers' names: ``cos_sim(a, b)`` compares every row of ``a`` with every
 row of ``b``, ``(A, D), (B, D) -> (A, B)``; ``pairwise_cos_sim(a, b)`` row ``i`` with row ``i``, ``(B, D), (B, D) ->
-(B,)``. A single vector ``(D,)`` counts as one row.
+(B,)``. A single vector ``(D,)`` counts as one row. Where a loss is made of one, ``f_backward(d_scores, a, b) -> (d_a,
+d_b)`` stands directly under it; at a kink the gradient is 0, as in PyTorch.
 
 =========  ====================  ==========  ==============================================================
 name       formula               range       in words
@@ -14,24 +15,19 @@ manhattan  -sum_d |u_d - v_d|    (-inf, 0]   the coordinates' distances added up
 angular    arccos(cosine) / pi   [0, 1]      a *distance*, smaller is closer, and a metric
 =========  ====================  ==========  ==============================================================
 
-**dtype.** float32 in, float32 out. float16 is widened to float32: it is a format for storing, not for summing.
-If either side is anything else (float64, integers, a Python list of numbers), everything is computed in float64.
+float32 in, float32 out; float16 is widened to it. If either side is anything else (float64, integers, a list of
+numbers), everything is computed in float64. Wrong widths, NaN and Inf are a ValueError, and so are entries so large
+that a sum could overflow.
 
-**Rounding.** Euclidean, Manhattan and angular work on the differences of the rows, never on ``|u|^2 + |v|^2 -
-2 u.v``. That shortcut is one fast matrix product, but for close rows it subtracts nearly equal numbers: the
-distance of a float32 vector from itself then comes out as about 0.01, or as NaN. ``torch.cdist``, and with it
-sentence-transformers, takes the shortcut above 25 rows. Here equal rows are at distance exactly 0. The price is
-time: for two large sets 15 to 40 times that of the matrix product under `cos_sim` and `dot_score`.
-
-**Backwards.** Directly under each function that a loss is made of stands ``f_backward(d_scores, a, b) -> (d_a, d_b)``,
-in the shapes of ``a`` and ``b`` and the dtype of the scores. At a kink the gradient is 0, as in PyTorch.
-
-**Distances.** Similarity <-> distance, there and back, and which of the distances is a metric, are at the end:
-:func:`to_distance`, :func:`to_similarity`.
+Euclidean, Manhattan and angular work on the differences of the rows, never on ``|u|^2 + |v|^2 - 2 u.v``: that shortcut
+is one fast matrix product, but for close rows it subtracts nearly equal numbers, and the distance of a float32 vector
+from itself then comes out as about 0.01. ``torch.cdist``, and with it sentence-transformers, takes it above 25 rows.
+Here equal rows are at distance exactly 0, at 15 to 40 times the time of a matrix product.
 
 A **metric** is a distance that is never negative, 0 only between a thing and itself, the same both ways, and never
 longer than a detour: ``d(u, w) <= d(u, v) + d(v, w)``, the triangle inequality. Search trees, pruned clustering and
-everything else that concludes "far from a neighbour, so far from here too" needs it.
+everything else that concludes "far from a neighbour, so far from here too" needs it. :func:`to_distance` and
+:func:`to_similarity` go there and back:
 
 ========  ====================  =============  ========  =========================================================
 kind      distance              of similarity  a metric  in words
@@ -43,30 +39,30 @@ negated   -s                    -d             as d is   Euclidean, Manhattan: w
 inverse   1 / s - 1             1 / (1 + d)    as d is   the same distances, with a similarity in (0, 1]
 ========  ====================  =============  ========  =========================================================
 
-Each kind is strictly decreasing, so all rank alike. What differs is how much of a number survives: from a distance to a
-cosine and back, small distances lose half their digits, because near 1 the cosine is ``1 - angle^2 / 2``. In float32 an
-angle below 7.8e-5 (of half a turn) comes back as 0, in float64 one below 3.4e-9. From a cosine to a distance and back
-nothing is lost but rounding. So a distance that matters is computed from vectors, as `angular_distance` does, and not
-from cosines. Likewise ``1 / (1 + d)`` keeps ``d`` to about one eps *of 1 + d*, not of ``d``.
+All rank alike. What differs is how much of a number survives: near 1 the cosine is ``1 - angle^2 / 2``, so that in
+float32 an angle below 7.8e-5 (of half a turn) comes back from a cosine as 0, in float64 one below 3.4e-9. A distance
+that matters is computed from vectors, as `angular_distance` does, and not from cosines.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike
 
+from minisbert.checks import check_vectors
 from minisbert.model import Array
 from minisbert.model.ops import normalize, normalize_backward
 
 __all__ = [
     "CONVERSIONS",
-    "Conversion",
     "SIMILARITIES",
+    "Conversion",
     "Similarity",
     "angular_distance",
     "cos_sim",
@@ -94,9 +90,7 @@ BLOCK_NUMBERS = 2**16  # a block of rows this large, and its difference from one
 
 
 def cos_sim(a: ArrayLike, b: ArrayLike) -> Array:
-    """Cosine of the angle between every row of ``a`` and every row of ``b``.
-
-    ``cos(u, v) = sum_d u_d v_d / (|u| |v|)``
+    """Cosine of the angle between every row of ``a`` and every row of ``b``: ``sum_d u_d v_d / (|u| |v|)``.
 
     In float32, rounding makes the cosine of a vector with itself 1.0000001 now and then; the result is clipped to
     [-1, 1], so that ``arccos`` of it is never NaN. Entries of any size are safe, 1e30 and 1e-30 in float32 too.
@@ -110,12 +104,7 @@ def cos_sim(a: ArrayLike, b: ArrayLike) -> Array:
     Returns
     -------
     Array, shape (A, B)
-        In [-1, 1]: 1 same direction, 0 at right angles, -1 opposite; 0 for a row of zeros. float32 or float64.
-
-    Raises
-    ------
-    ValueError
-        If the widths differ, or if there are NaN or Inf.
+        In [-1, 1]: 1 same direction, 0 at right angles, -1 opposite; 0 for a row of zeros.
 
     Notes
     -----
@@ -141,38 +130,30 @@ def cos_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[A
 
     (A, B), (A, D), (B, D) -> (A, D), (B, D)
     """
-    a, b = _checked("cos_sim_backward", a, b)
-    _refuse_zero_rows("cos_sim_backward", a, b)
-    upstream = _checked_upstream("cos_sim_backward", d_scores, (len(a), len(b)), a.dtype)
+    a, b = _checked("cos_sim_backward", a, b, turn=True)
+    upstream = _checked_upstream("cos_sim_backward", d_scores, (len(a), len(b)), a)
     d_unit_a = upstream @ _unit_rows(b)  # (A, D)
     d_unit_b = upstream.T @ _unit_rows(a)  # (B, D)
     return _unit_rows_backward(d_unit_a, a), _unit_rows_backward(d_unit_b, b)
 
 
 def pairwise_cos_sim(a: ArrayLike, b: ArrayLike) -> Array:
-    """Cosine of the angle between row ``i`` of ``a`` and row ``i`` of ``b``.
+    """Cosine of the angle between row ``i`` of ``a`` and row ``i`` of ``b``, as `cos_sim`.
 
     Parameters
     ----------
     a, b : array_like, shape (B, D) or (D,)
-        Finite numbers, equally many rows.
 
     Returns
     -------
     Array, shape (B,)
-        In [-1, 1], 0 for a row of zeros; float32 or float64.
-
-    Raises
-    ------
-    ValueError
-        As `cos_sim`, and if ``a`` and ``b`` have different numbers of rows.
 
     Examples
     --------
     >>> pairwise_cos_sim([[3, 0], [1, 1]], [[0, 2], [4, 4]]).round(4)
     array([0., 1.])
     """
-    a, b = _checked_pairs("pairwise_cos_sim", a, b)
+    a, b = _checked("pairwise_cos_sim", a, b)
     scores = np.sum(_unit_rows(a) * _unit_rows(b), axis=-1)  # (B,)
     return np.clip(scores, -1.0, 1.0)
 
@@ -182,9 +163,8 @@ def pairwise_cos_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -
 
     (B,), (B, D), (B, D) -> (B, D), (B, D)
     """
-    a, b = _checked_pairs("pairwise_cos_sim_backward", a, b)
-    _refuse_zero_rows("pairwise_cos_sim_backward", a, b)
-    upstream = _checked_upstream("pairwise_cos_sim_backward", d_scores, (len(a),), a.dtype)
+    a, b = _checked("pairwise_cos_sim_backward", a, b, turn=True)
+    upstream = _checked_upstream("pairwise_cos_sim_backward", d_scores, (len(a),), a)
     d_unit_a, d_unit_b = upstream[:, None] * _unit_rows(b), upstream[:, None] * _unit_rows(a)
     return _unit_rows_backward(d_unit_a, a), _unit_rows_backward(d_unit_b, b)
 
@@ -212,22 +192,11 @@ def dot_score(a: ArrayLike, b: ArrayLike) -> Array:
     Parameters
     ----------
     a : array_like, shape (A, D) or (D,)
-        Finite numbers.
     b : array_like, shape (B, D) or (D,)
 
     Returns
     -------
     Array, shape (A, B)
-        Of any size, float32 or float64.
-
-    Raises
-    ------
-    ValueError
-        If the widths differ, if there are NaN or Inf, or if entries are so large that the sum could overflow.
-
-    Notes
-    -----
-    **Source**: ``sentence_transformers.util.dot_score``.
 
     Examples
     --------
@@ -235,8 +204,7 @@ def dot_score(a: ArrayLike, b: ArrayLike) -> Array:
     array([[1., 2., 3.],
            [3., 4., 7.]])
     """
-    a, b = _checked("dot_score", a, b)
-    _refuse_overflow("dot_score", a, b)
+    a, b = _checked("dot_score", a, b, sums=True)
     return a @ b.T  # (A, B)
 
 
@@ -245,9 +213,8 @@ def dot_score_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple
 
     (A, B), (A, D), (B, D) -> (A, D), (B, D)
     """
-    a, b = _checked("dot_score_backward", a, b)
-    _refuse_overflow("dot_score_backward", a, b)
-    upstream = _checked_upstream("dot_score_backward", d_scores, (len(a), len(b)), a.dtype)
+    a, b = _checked("dot_score_backward", a, b, sums=True)
+    upstream = _checked_upstream("dot_score_backward", d_scores, (len(a), len(b)), a)
     return upstream @ b, upstream.T @ a  # (A, D), (B, D)
 
 
@@ -257,25 +224,17 @@ def pairwise_dot_score(a: ArrayLike, b: ArrayLike) -> Array:
     Parameters
     ----------
     a, b : array_like, shape (B, D) or (D,)
-        Finite numbers, equally many rows.
 
     Returns
     -------
     Array, shape (B,)
-        Of any size, float32 or float64.
-
-    Raises
-    ------
-    ValueError
-        As `dot_score`, and if ``a`` and ``b`` have different numbers of rows.
 
     Examples
     --------
     >>> pairwise_dot_score([[1, 2], [3, 4]], [[1, 0], [1, 1]])
     array([1., 7.])
     """
-    a, b = _checked_pairs("pairwise_dot_score", a, b)
-    _refuse_overflow("pairwise_dot_score", a, b)
+    a, b = _checked("pairwise_dot_score", a, b, sums=True)
     return np.sum(a * b, axis=-1)  # (B,)
 
 
@@ -283,31 +242,19 @@ def pairwise_dot_score(a: ArrayLike, b: ArrayLike) -> Array:
 
 
 def euclidean_sim(a: ArrayLike, b: ArrayLike) -> Array:
-    """Negative straight-line distance between every row of ``a`` and every row of ``b``.
+    """Negative straight-line distance of every row of ``a`` from every row of ``b``: ``-sqrt(sum_d (u_d - v_d)^2)``.
 
-    ``-sqrt(sum_d (u_d - v_d)^2)``: negative, so that larger is closer, as for every other similarity. Unit vectors are
-    ranked as by cosine, because for them ``|u - v|^2 = 2 - 2 cos(u, v)``.
+    Unit vectors are ranked as by cosine, because for them ``|u - v|^2 = 2 - 2 cos(u, v)``.
 
     Parameters
     ----------
     a : array_like, shape (A, D) or (D,)
-        Finite numbers.
     b : array_like, shape (B, D) or (D,)
 
     Returns
     -------
     Array, shape (A, B)
-        In (-inf, 0]; exactly 0 for equal rows. float32 or float64.
-
-    Raises
-    ------
-    ValueError
-        If the widths differ, if there are NaN or Inf, or if entries are so large that the sum could overflow.
-
-    Notes
-    -----
-    **Source**: ``sentence_transformers.util.euclidean_sim``, but without its shortcut above 25 rows:
-    ``-torch.cdist(a, b, p=2, compute_mode="donot_use_mm_for_euclid_dist")``.
+        In (-inf, 0]; exactly 0 for equal rows.
 
     Examples
     --------
@@ -315,8 +262,7 @@ def euclidean_sim(a: ArrayLike, b: ArrayLike) -> Array:
     array([[-5., -1.],
            [-4., -2.]])
     """
-    a, b = _checked("euclidean_sim", a, b)
-    _refuse_overflow("euclidean_sim", a, b)
+    a, b = _checked("euclidean_sim", a, b, sums=True)
     return -_each_row_against_all(_euclidean_distance, a, b)  # (A, B)
 
 
@@ -326,25 +272,17 @@ def pairwise_euclidean_sim(a: ArrayLike, b: ArrayLike) -> Array:
     Parameters
     ----------
     a, b : array_like, shape (B, D) or (D,)
-        Finite numbers, equally many rows.
 
     Returns
     -------
     Array, shape (B,)
-        In (-inf, 0]; exactly 0 for equal rows. float32 or float64.
-
-    Raises
-    ------
-    ValueError
-        As `euclidean_sim`, and if ``a`` and ``b`` have different numbers of rows.
 
     Examples
     --------
     >>> pairwise_euclidean_sim([[0, 0], [3, 0]], [[3, 4], [1, 0]])
     array([-5., -2.])
     """
-    a, b = _checked_pairs("pairwise_euclidean_sim", a, b)
-    _refuse_overflow("pairwise_euclidean_sim", a, b)
+    a, b = _checked("pairwise_euclidean_sim", a, b, sums=True)
     return -_euclidean_distance(a, b)  # (B,)
 
 
@@ -355,9 +293,8 @@ def pairwise_euclidean_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayL
 
     (B,), (B, D), (B, D) -> (B, D), (B, D)
     """
-    a, b = _checked_pairs("pairwise_euclidean_sim_backward", a, b)
-    _refuse_overflow("pairwise_euclidean_sim_backward", a, b)
-    upstream = _checked_upstream("pairwise_euclidean_sim_backward", d_scores, (len(a),), a.dtype)
+    a, b = _checked("pairwise_euclidean_sim_backward", a, b, sums=True)
+    upstream = _checked_upstream("pairwise_euclidean_sim_backward", d_scores, (len(a),), a)
     difference = a - b  # (B, D)
     distance = np.linalg.norm(difference, axis=-1, keepdims=True)  # (B, 1)
     d_a = -upstream[:, None] * (difference / np.where(distance > 0.0, distance, math.inf))
@@ -378,22 +315,12 @@ def manhattan_sim(a: ArrayLike, b: ArrayLike) -> Array:
     Parameters
     ----------
     a : array_like, shape (A, D) or (D,)
-        Finite numbers.
     b : array_like, shape (B, D) or (D,)
 
     Returns
     -------
     Array, shape (A, B)
-        In (-inf, 0]; exactly 0 for equal rows. float32 or float64.
-
-    Raises
-    ------
-    ValueError
-        If the widths differ, if there are NaN or Inf, or if entries are so large that the sum could overflow.
-
-    Notes
-    -----
-    **Source**: ``sentence_transformers.util.manhattan_sim``, ``-torch.cdist(a, b, p=1)``.
+        In (-inf, 0]; exactly 0 for equal rows.
 
     Examples
     --------
@@ -401,8 +328,7 @@ def manhattan_sim(a: ArrayLike, b: ArrayLike) -> Array:
     array([[-7., -1.],
            [-4., -2.]])
     """
-    a, b = _checked("manhattan_sim", a, b)
-    _refuse_overflow("manhattan_sim", a, b)
+    a, b = _checked("manhattan_sim", a, b, sums=True)
     return -_each_row_against_all(_manhattan_distance, a, b)  # (A, B)
 
 
@@ -412,25 +338,17 @@ def pairwise_manhattan_sim(a: ArrayLike, b: ArrayLike) -> Array:
     Parameters
     ----------
     a, b : array_like, shape (B, D) or (D,)
-        Finite numbers, equally many rows.
 
     Returns
     -------
     Array, shape (B,)
-        In (-inf, 0]; exactly 0 for equal rows. float32 or float64.
-
-    Raises
-    ------
-    ValueError
-        As `manhattan_sim`, and if ``a`` and ``b`` have different numbers of rows.
 
     Examples
     --------
     >>> pairwise_manhattan_sim([[0, 0], [3, 0]], [[3, 4], [1, 0]])
     array([-7., -2.])
     """
-    a, b = _checked_pairs("pairwise_manhattan_sim", a, b)
-    _refuse_overflow("pairwise_manhattan_sim", a, b)
+    a, b = _checked("pairwise_manhattan_sim", a, b, sums=True)
     return -_manhattan_distance(a, b)  # (B,)
 
 
@@ -441,9 +359,8 @@ def pairwise_manhattan_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayL
 
     (B,), (B, D), (B, D) -> (B, D), (B, D)
     """
-    a, b = _checked_pairs("pairwise_manhattan_sim_backward", a, b)
-    _refuse_overflow("pairwise_manhattan_sim_backward", a, b)
-    upstream = _checked_upstream("pairwise_manhattan_sim_backward", d_scores, (len(a),), a.dtype)
+    a, b = _checked("pairwise_manhattan_sim_backward", a, b, sums=True)
+    upstream = _checked_upstream("pairwise_manhattan_sim_backward", d_scores, (len(a),), a)
     d_a = -upstream[:, None] * np.sign(a - b)  # (B, D)
     return d_a, -d_a
 
@@ -463,47 +380,35 @@ def angular_distance(a: ArrayLike, b: ArrayLike) -> Array:
 
     It ranks as cosine does, the other way round (smaller is closer), and it is a metric on directions. The "cosine
     distance" ``1 - cos`` is not: with vectors at 0, 45 and 90 degrees the two steps measure 0.29 each and the direct
-    way 1.0, so a detour is shorter than the straight line. The reason is that ``1 - cos`` is half the *square* of a
-    small angle, and squares of lengths do not add up. Methods that lean on the triangle inequality (metric trees,
-    pruning in clustering) are right with this function and silently wrong with ``1 - cos``.
+    way 1.0, so a detour is shorter than the straight line. Methods that lean on the triangle inequality are right with
+    this function and silently wrong with ``1 - cos``.
 
     Parameters
     ----------
     a : array_like, shape (A, D) or (D,)
-        Finite numbers; no row may be all zeros.
+        No row may be all zeros: it has no direction.
     b : array_like, shape (B, D) or (D,)
 
     Returns
     -------
     Array, shape (A, B)
         In [0, 1]: 0 same direction, 0.5 at right angles, 1 opposite. Exactly 0 for equal rows; otherwise off by about
-        one eps of the dtype (1.2e-7, 2.2e-16). float32 or float64.
-
-    Raises
-    ------
-    ValueError
-        If the widths differ, if there are NaN or Inf, or if a row is all zeros and so has no direction.
+        one eps of the dtype (1.2e-7, 2.2e-16).
 
     Notes
     -----
     **Source**: Kahan 2006, "How Futile are Mindless Assessments of Roundoff in Floating-Point Computation?",
     section 12, for the formula; Cer et al. 2018 (Universal Sentence Encoder), section 5, for angles between
-    sentence vectors. In exact arithmetic ``torch.acos(sentence_transformers.util.cos_sim(a, b)) / torch.pi``,
-    which in float32 cannot tell angles below 3e-4 apart, and gives NaN where a cosine rounds to above 1.
+    sentence vectors.
 
     Examples
     --------
     >>> angular_distance([1, 0], [[7, 0], [1, 1], [0, 1], [-2, 0]])
     array([[0.  , 0.25, 0.5 , 1.  ]])
-
-    >>> def cosine_distance(u, v):
-    ...     return 1.0 - cos_sim(u, v).item()
-    >>> east, north_east, north = [1, 0], [1, 1], [0, 1]
-    >>> cosine_distance(east, north) <= cosine_distance(east, north_east) + cosine_distance(north_east, north)
-    False
+    >>> 1.0 - cos_sim([1, 0], [[1, 1], [0, 1]])  # half the way is less than a third of the distance
+    array([[0.29289322, 1.        ]])
     """
-    a, b = _checked("angular_distance", a, b)
-    _refuse_zero_rows("angular_distance", a, b)
+    a, b = _checked("angular_distance", a, b, turn=True)
     return _each_row_against_all(_angle, _unit_rows(a), _unit_rows(b))  # (A, B)
 
 
@@ -513,25 +418,17 @@ def pairwise_angular_distance(a: ArrayLike, b: ArrayLike) -> Array:
     Parameters
     ----------
     a, b : array_like, shape (B, D) or (D,)
-        Finite numbers, equally many rows; no row may be all zeros.
 
     Returns
     -------
     Array, shape (B,)
-        In [0, 1]; exactly 0 for equal rows. float32 or float64.
-
-    Raises
-    ------
-    ValueError
-        As `angular_distance`, and if ``a`` and ``b`` have different numbers of rows.
 
     Examples
     --------
     >>> pairwise_angular_distance([[1, 0], [1, 0]], [[1, 1], [-2, 0]])
     array([0.25, 1.  ])
     """
-    a, b = _checked_pairs("pairwise_angular_distance", a, b)
-    _refuse_zero_rows("pairwise_angular_distance", a, b)
+    a, b = _checked("pairwise_angular_distance", a, b, turn=True)
     return _angle(_unit_rows(a), _unit_rows(b))  # (B,)
 
 
@@ -580,98 +477,52 @@ def _each_row_against_all(distance: Callable[[Array, Array], Array], a: Array, b
     return distances
 
 
-def _checked(function: str, a: ArrayLike, b: ArrayLike, letter: str = "A") -> tuple[Array, Array]:
-    """Take both arguments as finite rows (A, D) and (B, D) of one float dtype."""
-    rows_a, rows_b = _as_rows(function, "a", letter, a), _as_rows(function, "b", "B", b)
-    if rows_a.shape[1] != rows_b.shape[1]:
+def _checked(
+    function: str, a: ArrayLike, b: ArrayLike, *, sums: bool = False, turn: bool = False
+) -> tuple[Array, Array]:
+    """Take both arguments as finite rows (A, D) and (B, D) of one float dtype.
+
+    ``sums``: their sums of squares must stay in its range; ``turn``: every row must have a direction.
+    """
+    rows: list[Array] = []
+    for name, given in (("a", a), ("b", b)):
+        with suppress(ValueError):  # rows of several widths: check_vectors says so
+            array = np.asarray(given)
+            if array.dtype.kind == "f" and array.dtype.itemsize <= 4:
+                array = array.astype(np.float32, copy=False)
+            if array.dtype.kind in "fiub":
+                given = array[None] if array.ndim == 1 else array
+        rows.append(check_vectors(given, f"{function}: {name}", width=rows[0].shape[1] if rows else None))
+    u, v = (x.astype(np.result_type(*rows), copy=False) for x in rows)
+    if function.startswith("pairwise") and len(u) != len(v):
         raise ValueError(
-            f"{function}: a ({letter}, D) and b (B, D) must have the same width D, but a is {rows_a.shape} and b "
-            f"is {rows_b.shape}. Vectors of different models, or cut to different truncate_dim, cannot be "
-            f"compared: embed both sides with the same model and settings."
+            f"{function}: expected as many rows in b as in a, got a {u.shape} and b {v.shape}; to compare every row "
+            f"with every row use {function.removeprefix('pairwise_').removesuffix('_backward')}"
         )
-    is_narrow = all(rows.dtype.kind == "f" and rows.dtype.itemsize <= 4 for rows in (rows_a, rows_b))
-    dtype = np.float32 if is_narrow else np.float64
-    rows_a, rows_b = rows_a.astype(dtype, copy=False), rows_b.astype(dtype, copy=False)
-    for name, rows in (("a", rows_a), ("b", rows_b)):
-        if not np.isfinite(rows).all():
+    limit = math.sqrt(float(np.finfo(u.dtype).max) / u.shape[1]) / 2  # D (2 limit)^2 = the largest number there is
+    for name, x in (("a", u), ("b", v)):
+        if sums and (largest := float(np.abs(x).max(initial=0.0))) > limit:
             raise ValueError(
-                f"{function}: {name} {rows.shape} must hold finite numbers, but there is NaN or Inf in "
-                f"{_list_rows(np.isfinite(rows).all(axis=1))}. The usual cause is a division by zero or an "
-                f"overflow in what made the vectors: look there, or drop these rows."
+                f"{function}: {name}: entries must be at most {limit:.1e} in size for {x.dtype} and D = {x.shape[1]}, "
+                f"got {largest:.1e}: sums of squares could overflow; look for an np.empty that was not filled, scale "
+                "both sides down, or convert them to float64"
             )
-    return rows_a, rows_b
+        if turn and not (turns := x.any(axis=1)).all():
+            raise ValueError(
+                f"{function}: {name}: every row must have a direction, but row {turns.argmin()} is all zeros "
+                f"({(~turns).sum()} of {len(x)} are); look for an np.zeros that was not filled, or drop these rows"
+            )
+    return u, v
 
 
-def _checked_pairs(function: str, a: ArrayLike, b: ArrayLike) -> tuple[Array, Array]:
-    rows_a, rows_b = _checked(function, a, b, letter="B")
-    if len(rows_a) != len(rows_b):
-        raise ValueError(
-            f"{function}: a (B, D) and b (B, D) must have equally many rows, but a is {rows_a.shape} and b is "
-            f"{rows_b.shape}. To compare every row with every row, use the matrix function instead: "
-            f"{function.removeprefix('pairwise_')}."
-        )
-    return rows_a, rows_b
-
-
-def _checked_upstream(function: str, upstream: ArrayLike, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
-    array = np.asarray(upstream, dtype=dtype)
+def _checked_upstream(function: str, upstream: ArrayLike, shape: tuple[int, ...], like: Array) -> Array:
+    array = np.asarray(upstream, dtype=like.dtype)
     if array.shape != shape or not np.isfinite(array).all():
         raise ValueError(
-            f"{function}: the upstream gradient must hold finite numbers, one for each score of the forward, {shape}, "
-            f"but its shape is {array.shape}" + (", and there is NaN or Inf in it." if array.shape == shape else ".")
+            f"{function}: d_scores must hold finite numbers, one for each score of the forward, {shape}, but its shape "
+            f"is {array.shape}" + (", and there is NaN or Inf in it" if array.shape == shape else "")
         )
     return array
-
-
-def _as_rows(function: str, name: str, letter: str, x: ArrayLike) -> NDArray[Any]:
-    try:
-        rows = np.asarray(x)
-    except ValueError as error:
-        raise ValueError(
-            f"{function}: {name} must be ({letter}, D), rows of one width, but NumPy says: {error} "
-            f"Embed all texts with the same model and settings."
-        ) from None
-    if rows.dtype.kind not in "fiub":
-        raise ValueError(
-            f"{function}: {name} must be ({letter}, D) real numbers, but it is a {type(x).__name__} that NumPy "
-            f"reads as {rows.dtype}. Texts have to be embedded first; a sparse matrix needs .toarray()."
-        )
-    if rows.ndim not in (1, 2) or rows.shape[-1] == 0:
-        raise ValueError(
-            f"{function}: {name} must be ({letter}, D) or (D,) with D >= 1, but its shape is {rows.shape}. Token "
-            f"embeddings have to be pooled to one vector a text first; no vectors at all are np.empty((0, D))."
-        )
-    return np.atleast_2d(rows)
-
-
-def _refuse_zero_rows(function: str, a: Array, b: Array) -> None:
-    for name, rows in (("a", a), ("b", b)):
-        has_direction = np.any(rows, axis=1)
-        if not has_direction.all():
-            raise ValueError(
-                f"{function}: every row of {name} must have a direction, but {name} {rows.shape} is all zeros in "
-                f"{_list_rows(has_direction)}. No encoder makes such a vector; the usual cause is an np.zeros "
-                f"array that was not filled. Drop these rows."
-            )
-
-
-def _refuse_overflow(function: str, a: Array, b: Array) -> None:
-    """Refuse entries whose sums of squares could leave the range of the dtype and come out as Inf or NaN."""
-    width, largest = a.shape[1], max(float(np.abs(rows).max(initial=0.0)) for rows in (a, b))
-    limit = math.sqrt(float(np.finfo(a.dtype).max) / width) / 2  # D (2 limit)^2 = the largest number there is
-    if largest > limit:
-        raise ValueError(
-            f"{function}: entries must be at most {limit:.1e} in size for {a.dtype} and D = {width}, but the "
-            f"largest is {largest:.1e}: sums of squares could overflow. Vectors of an encoder are about 1; look "
-            f"for an np.empty that was not filled, scale both sides down, or convert them to float64."
-        )
-
-
-def _list_rows(is_good: Any) -> str:
-    """Name the first few bad rows, and how many there are: 'rows 0, 4 (2 of 9 rows)'."""
-    bad = np.flatnonzero(~is_good)
-    named = ", ".join(str(row) for row in bad[:5]) + (", ..." if len(bad) > 5 else "")
-    return f"row{'s' if len(bad) > 1 else ''} {named} ({len(bad)} of {len(is_good)} rows)"
 
 
 # ------------------------------------------------------------------------------------------------------------ distances
@@ -679,8 +530,7 @@ def _list_rows(is_good: Any) -> str:
 
 ROUNDING = 1e-5
 """How far beyond [-1, 1] a cosine may lie and still be taken for one that was rounded: float32 makes 1.0000001."""
-
-_INF = math.inf
+_COSINES = (-1.0, 1.0)
 
 
 class Conversion(NamedTuple):
@@ -691,7 +541,6 @@ class Conversion(NamedTuple):
     similarities: tuple[float, float]  # from the least to the most alike
     distances: tuple[float, float]  # from the nearest to the farthest
     is_metric: bool | None  # None: if the distance that comes in is one
-    rounding: float = 0.0  # so far beyond the ends a number is moved to the end
 
 
 CONVERSIONS = MappingProxyType(
@@ -700,41 +549,18 @@ CONVERSIONS = MappingProxyType(
             lambda cosine: np.arccos(cosine) / math.pi,
             # cos is flat at 0 and keeps few digits around 90 degrees; the sine of what is missing there keeps them
             lambda angle: np.sin((0.5 - angle) * math.pi),
-            (-1.0, 1.0),
+            _COSINES,
             (0.0, 1.0),
-            is_metric=True,
-            rounding=ROUNDING,
+            True,
         ),
         "chord": Conversion(
-            lambda cosine: np.sqrt(2.0 - 2.0 * cosine),
-            lambda chord: 1.0 - chord * chord / 2.0,
-            (-1.0, 1.0),
-            (0.0, 2.0),
-            is_metric=True,
-            rounding=ROUNDING,
+            lambda cosine: np.sqrt(2.0 - 2.0 * cosine), lambda d: 1.0 - d * d / 2.0, _COSINES, (0.0, 2.0), True
         ),
-        "cosine": Conversion(
-            lambda cosine: 1.0 - cosine,
-            lambda distance: 1.0 - distance,
-            (-1.0, 1.0),
-            (0.0, 2.0),
-            is_metric=False,
-            rounding=ROUNDING,
-        ),
-        "negated": Conversion(
-            lambda similarity: 0.0 - similarity,  # not -similarity: that would make a -0.0 of 0
-            lambda distance: 0.0 - distance,
-            (-_INF, 0.0),
-            (0.0, _INF),
-            is_metric=None,
-        ),
-        "inverse": Conversion(
-            lambda similarity: (1.0 - similarity) / similarity,  # 1 / s - 1 would lose digits near 1
-            lambda distance: 1.0 / (1.0 + distance),
-            (0.0, 1.0),
-            (0.0, _INF),
-            is_metric=None,
-        ),
+        "cosine": Conversion(lambda cosine: 1.0 - cosine, lambda d: 1.0 - d, _COSINES, (0.0, 2.0), False),
+        # not -s: that would make a -0.0 of 0
+        "negated": Conversion(lambda s: 0.0 - s, lambda d: 0.0 - d, (-math.inf, 0.0), (0.0, math.inf), None),
+        # 1 / s - 1 would lose digits near 1
+        "inverse": Conversion(lambda s: (1.0 - s) / s, lambda d: 1.0 / (1.0 + d), (0.0, 1.0), (0.0, math.inf), None),
     }
 )
 
@@ -755,11 +581,6 @@ def to_distance(similarity: ArrayLike, kind: str = "angular") -> Array:
         From 0, to 1 ("angular"), to 2 ("chord", "cosine") or without end. "cosine" is no metric. float32 stays float32,
         float16 becomes float32, everything else float64.
 
-    Raises
-    ------
-    ValueError
-        For another kind, numbers outside the domain, NaN and Inf, and a distance too large for its dtype.
-
     Notes
     -----
     **Source**: arccos of the cosine is the length of the shortest arc between two points of the unit sphere, whose
@@ -769,14 +590,10 @@ def to_distance(similarity: ArrayLike, kind: str = "angular") -> Array:
     --------
     >>> to_distance([1.0, 0.5, 0.0, -1.0]).round(4)
     array([0.    , 0.3333, 0.5   , 1.    ])
-    >>> to_distance([1.0, 0.5, 0.0, -1.0], "chord").round(4)
-    array([0.    , 1.    , 1.4142, 2.    ])
     >>> to_distance([-5.0, 0.0], "negated"), to_distance([0.25, 1.0], "inverse")
     (array([5., 0.]), array([3., 0.]))
     """
-    conversion = _choose("to_distance", kind)
-    checked = _in_domain("to_distance", kind, similarity, conversion.similarities, conversion.rounding)
-    return _apply("to_distance", kind, conversion.distance, checked)
+    return _convert("to_distance", similarity, kind)
 
 
 def to_similarity(distance: ArrayLike, kind: str = "angular") -> Array:
@@ -794,58 +611,36 @@ def to_similarity(distance: ArrayLike, kind: str = "angular") -> Array:
     Array, of the same shape
         Cosines in [-1, 1], numbers up to 0 ("negated"), or in (0, 1] ("inverse"). float32 or float64, as `to_distance`.
 
-    Raises
-    ------
-    ValueError
-        For another kind, numbers outside the domain, NaN and Inf.
-
     Examples
     --------
     >>> to_similarity([0.0, 1 / 3, 0.5, 1.0]).round(4)
     array([ 1. ,  0.5,  0. , -1. ])
-    >>> to_similarity([0.0, 3.0], "inverse")
-    array([1.  , 0.25])
     """
-    conversion = _choose("to_similarity", kind)
-    checked = _in_domain("to_similarity", kind, distance, conversion.distances, conversion.rounding)
-    return _apply("to_similarity", kind, conversion.similarity, checked)
+    return _convert("to_similarity", distance, kind)
 
 
-def _choose(function: str, kind: str) -> Conversion:
-    if kind not in CONVERSIONS:
+def _convert(function: str, x: ArrayLike, kind: str) -> Array:
+    """Compute in float64, so that float32 is rounded once; refuse what is outside the domain or beyond the dtype."""
+    if not isinstance(kind, str) or kind not in CONVERSIONS:
         raise ValueError(f"{function}: kind must be one of {', '.join(CONVERSIONS)}, got {kind!r}")
-    return CONVERSIONS[kind]
-
-
-def _in_domain(function: str, kind: str, x: ArrayLike, domain: tuple[float, float], rounding: float) -> Array:
-    """Take numbers as float32 or float64 inside their domain."""
-    numbers = np.asarray(x)
+    found, numbers = CONVERSIONS[kind], np.asarray(x)
     if numbers.dtype.kind not in "fiu":
-        raise ValueError(
-            f"{function}: expected real numbers, got {type(x).__name__} that NumPy reads as {numbers.dtype}"
-        )
-    narrow = numbers.dtype.kind == "f" and numbers.dtype.itemsize <= 4
-    numbers = numbers.astype(np.float32 if narrow else np.float64)
-    low, high = domain
+        raise ValueError(f"{function}: expected real numbers, got {type(x).__name__} of {numbers.dtype}")
+    dtype = np.float32 if numbers.dtype.kind == "f" and numbers.dtype.itemsize <= 4 else np.float64
+    forth = function == "to_distance"
+    formula, (low, high) = (found.distance, found.similarities) if forth else (found.similarity, found.distances)
+    rounding = ROUNDING if found.similarities == _COSINES else 0.0
+    numbers = numbers.astype(dtype)
     inside = np.isfinite(numbers) & (numbers >= low - rounding) & (numbers <= high + rounding)
     if not inside.all():
         bad = numbers[~inside]
-        left, right = "(" if low == -_INF else "[", ")" if high == _INF else "]"
         raise ValueError(
-            f"{function}: kind {kind!r} expects finite numbers in {left}{low:g}, {high:g}{right}, got "
-            f"{bad.flat[0]:.9g} ({bad.size} of {numbers.size} are outside); is it a cosine of vectors that were not "
-            "scaled to length 1, or a distance where a similarity belongs?"
+            f"{function}: kind {kind!r} expects finite numbers from {low:g} to {high:g}, got {bad.flat[0]:.9g} "
+            f"({bad.size} of {numbers.size} are outside); is it a cosine of vectors that were not scaled to length 1, "
+            "or a distance where a similarity belongs?"
         )
-    return np.clip(numbers, low, high)
-
-
-def _apply(function: str, kind: str, formula: Callable[[Array], Array], numbers: Array) -> Array:
-    """Compute in float64, so that float32 is rounded once, and refuse what is too large for the dtype."""
     with np.errstate(over="ignore", divide="ignore"):
-        wide = np.asarray(formula(numbers.astype(np.float64)))
-        result = wide.astype(numbers.dtype)
+        result = np.asarray(formula(np.clip(numbers, low, high).astype(np.float64))).astype(dtype)
     if not np.isfinite(result).all():
-        raise ValueError(
-            f"{function}: kind {kind!r}: a similarity of {numbers.min():g} is a distance beyond {result.dtype}"
-        )
+        raise ValueError(f"{function}: kind {kind!r}: a similarity of {numbers.min():g} is beyond {result.dtype}")
     return result

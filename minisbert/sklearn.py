@@ -71,24 +71,27 @@ class TextEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
     def transform(self, X: Any) -> Array:
         """Give the vectors of a list, a one-dimensional array, a Series or a generator of texts: (B, D)."""
-        texts = check_texts(X, "transform: X", single=False)
-        return self._encoder().encode(texts, **(self.encode_kwargs or {}))
-
-    def _encoder(self) -> SentenceEncoder:
-        model = self.model
-        encoder = (
-            model
-            if isinstance(model, SentenceEncoder)
-            else _load(None if model is None else os.fspath(model), _changed(model))
-        )
-        if self.max_seq_length is not None:
-            encoder = copy.copy(encoder)  # shares the weights
-            encoder.max_seq_length = self.max_seq_length
-        return encoder
+        return self._encode(check_texts(X, "transform: X", single=False))
 
     @property
     def _n_features_out(self) -> int:  # asked by get_feature_names_out
-        return self._encoder().encode([], **(self.encode_kwargs or {})).shape[1]
+        return self._encode([]).shape[1]
+
+    def _encode(self, texts: Any) -> Array:
+        model, options = self.model, self.encode_kwargs or {}
+        if not isinstance(model, str | os.PathLike | SentenceEncoder | None) or not isinstance(options, Mapping):
+            raise ValueError(
+                f"TextEncoder: model must be a name, a folder or an encoder, got {model!r:.80}; encode_kwargs a "
+                f"dict, got {options!r:.80}"
+            )
+        if not isinstance(model, SentenceEncoder):
+            # when a folder was last written to, so that another model of the same path is noticed
+            written = Path(model).stat().st_mtime_ns if model is not None and Path(model).is_dir() else 0
+            model = _load(None if model is None else os.fspath(model), written)
+        if self.max_seq_length is not None:
+            model = copy.copy(model)  # shares the weights
+            model.max_seq_length = self.max_seq_length
+        return model.encode(texts, **options)
 
     def __sklearn_clone__(self) -> TextEncoder:
         # all settings are copied; an encoder, whose weights nothing writes to, is shared
@@ -104,11 +107,6 @@ class TextEncoder(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimat
 
 
 @lru_cache(maxsize=2)
-def _load(model: str | None, changed: int) -> SentenceEncoder:
+def _load(model: str | None, written: int) -> SentenceEncoder:
     """Load a model once for all clones."""
     return SentenceEncoder(model)
-
-
-def _changed(model: str | os.PathLike[str] | None) -> int:
-    """Say when a folder was last written to, so that another model of the same path is noticed."""
-    return Path(model).stat().st_mtime_ns if model is not None and Path(model).is_dir() else 0

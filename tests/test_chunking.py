@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny import COMPANY, TEXTS, tiny_dense, write_model
 
-from minisbert import SentenceEncoder
+from minisbert import SentenceEncoder, parallel
 from minisbert import encoder as encoder_module
 from minisbert.cli import main
 from minisbert.long_texts import COMPOSITIONS, Share, compose, compose_shares, cut, describe, pool_shares, share_out
@@ -42,15 +42,15 @@ def spans_of(words):
 # ------------------------------------------------------------------------------------------------- spans
 
 
-@pytest.mark.parametrize("text", [*TEXTS, LONG, "[SEP] literally [MASK]", "e\u0301te\u0301  \u2603\n\n  x"])
-def test_spans_have_the_ids_that_the_tokenizer_gives_and_their_places(tiny, text):
-    spans = tiny.model.tokenizer.spans(text)
-    tokens = tiny.model.tokenizer([text], 10_000)
-    np.testing.assert_array_equal(spans.token_ids, tokens.token_ids[1:-1])
-    for piece, start, stop in zip(tiny.model.tokenizer.pieces(spans.token_ids), spans.starts, spans.stops, strict=True):
-        letters = unicodedata.normalize("NFD", text[start:stop].lower())
-        said = "".join(letter for letter in letters if not unicodedata.combining(letter))
-        assert piece.removeprefix("##") == said or (piece == "[UNK]" and said) or piece == text[start:stop]
+def test_spans_have_the_ids_that_the_tokenizer_gives_and_their_places(tiny):
+    for text in (*TEXTS, LONG, "[SEP] literally [MASK]", "e\u0301te\u0301  \u2603\n\n  x"):
+        spans = tiny.model.tokenizer.spans(text)
+        np.testing.assert_array_equal(spans.token_ids, tiny.model.tokenizer([text], 10_000).token_ids[1:-1])
+        pieces = tiny.model.tokenizer.pieces(spans.token_ids)
+        for piece, start, stop in zip(pieces, spans.starts, spans.stops, strict=True):
+            letters = unicodedata.normalize("NFD", text[start:stop].lower())
+            said = "".join(letter for letter in letters if not unicodedata.combining(letter))
+            assert piece.removeprefix("##") == said or (piece == "[UNK]" and said) or piece == text[start:stop]
 
 
 def test_a_text_that_is_split_part_by_part_gives_the_same_spans(tiny, monkeypatch):
@@ -130,21 +130,18 @@ def test_a_word_is_not_cut_if_that_makes_the_window_short():
     assert list(cut("aa bcdef", spans, 5)) == [(0, 1), (1, 6)]
 
 
-@pytest.mark.parametrize(
-    ("text", "room", "sentence"),
-    [
+def test_ends_of_sentences_in_several_scripts():
+    for text, room, sentence in (
         ("He said “stop.” Then left now", 8, "He said “stop.”"),
         ("终于。然后她走了", 5, "终于。"),
         ("a line\n \nanother line here", 3, "a line"),
         ("So (maybe!) not this", 6, "So (maybe!)"),
         ("no.dot inside a.word.", 6, "no.dot inside"),  # not a sentence: no blank behind the stop
-    ],
-)
-def test_ends_of_sentences_in_several_scripts(text, room, sentence):
-    places = [match.span() for match in re.finditer(r"[a-zA-Z]+|\S", text)]
-    spans = TokenSpans(np.arange(len(places)), *np.array(places).T, np.arange(len(places)))
-    chunks = describe(text, spans, list(cut(text, spans, room)))
-    assert text[chunks[0].start : chunks[0].stop] == sentence
+    ):
+        places = [match.span() for match in re.finditer(r"[a-zA-Z]+|\S", text)]
+        spans = TokenSpans(np.arange(len(places)), *np.array(places).T, np.arange(len(places)))
+        chunks = describe(text, spans, list(cut(text, spans, room)))
+        assert text[chunks[0].start : chunks[0].stop] == sentence
 
 
 def test_an_overlap_begins_with_a_sentence_or_a_word():
@@ -184,27 +181,23 @@ def test_compositions_by_hand():
     np.testing.assert_array_equal(last, [0.0, 1.0])
 
 
-@pytest.mark.parametrize(
-    ("composition", "message"),
-    [
-        ("sum", "composition must be 'weighted_mean', 'mean', 'max', 'first' or a callable"),
-        (3, "got 3"),
-        (
-            lambda e, n: e,
-            r"expected a vector of shape \(D,\) = \(2,\) .* got shape \(3, 2\); is it reduced over axis 0",
-        ),
-        (lambda e, n: e.mean(axis=1), r"got shape \(3,\)"),
-        (lambda e, n: None, r"got shape \(\)"),
-        (lambda e, n: "a vector", "expected a vector"),
-        (lambda e, n: e[0] * np.nan, "NaN or infinite"),
-    ],
-)
-def test_a_composition_that_gives_no_vector_is_refused(composition, message):
-    with pytest.raises(ValueError, match=message):
-        compose(np.ones((3, 2)), np.array([1, 2, 3]), composition)
+REFUSED = {
+    "must be 'weighted_mean', 'mean', 'max', 'first' or a callable": "sum",
+    "got 3": 3,
+    r"of chunks \(3, 2\), got ndarray of shape \(3, 2\); is it reduced over axis 0": lambda e, n: e,
+    r"got ndarray of shape \(\)": lambda e, n: None,
+    r"got str of shape \(\)": lambda e, n: "a vector",
+    "without a division by zero": lambda e, n: e[0] * np.nan,
+}
 
 
-def test_a_composition_cannot_change_the_chunks():
+@pytest.mark.parametrize("message", REFUSED)
+def test_a_composition_that_gives_no_vector_is_refused(message):
+    with pytest.raises(ValueError, match=f"composition.*{message}"):
+        compose(np.ones((3, 2)), np.array([1, 2, 3]), REFUSED[message])
+
+
+def test_a_composition_cannot_change_the_chunks_and_its_own_error_is_seen():
     chunks = np.ones((3, 2))
 
     def greedy(embeddings, new_tokens):
@@ -213,13 +206,15 @@ def test_a_composition_cannot_change_the_chunks():
 
     compose(chunks, np.array([1, 2, 3]), greedy)
     np.testing.assert_array_equal(chunks, 1)
+    with pytest.raises(TypeError, match="ufunc"):
+        compose(chunks, np.array([1, 2, 3]), lambda e, n: e + "x")
 
 
-@pytest.mark.parametrize("composition", [*COMPOSITIONS, "late", lambda e, n: e[0] * 9])
-@pytest.mark.parametrize("deterministic", [False, True])
-def test_a_short_text_has_exactly_the_vector_of_encode(tiny, composition, deterministic):
-    chunked = tiny.encode(TEXTS, overflow="chunk", composition=composition, deterministic=deterministic)
-    np.testing.assert_array_equal(chunked, tiny.encode(TEXTS, deterministic=deterministic))
+def test_a_short_text_has_exactly_the_vector_of_encode(tiny):
+    for composition in (*COMPOSITIONS, "late", lambda e, n: e[0] * 9):
+        for deterministic in (False, True):
+            chunked = tiny.encode(TEXTS, overflow="chunk", composition=composition, deterministic=deterministic)
+            np.testing.assert_array_equal(chunked, tiny.encode(TEXTS, deterministic=deterministic))
 
 
 def test_a_short_text_in_the_company_of_long_ones(tiny):
@@ -241,16 +236,16 @@ def test_a_chunk_has_the_vector_of_its_own_text(tiny):
     assert [chunk.tokens for chunk in found.chunks] == (tiny.tokenize(parts).lengths - 2).tolist()
 
 
-@pytest.mark.parametrize("composition", [*COMPOSITIONS, lambda e, n: e[-1]])
-def test_encode_composes_the_chunks(tiny, composition):
-    texts = [LONG, "soup", LONG[40:140]]
-    options = {"chunk_tokens": 9, "overlap": 2}
-    expected = [
-        compose(found.embeddings, np.array([chunk.new_tokens for chunk in found.chunks]), composition)
-        for found in tiny.encode_chunks(texts, **options)
-    ]
-    found = tiny.encode(texts, overflow="chunk", composition=composition, **options)
-    np.testing.assert_allclose(found, expected, atol=COMPANY)
+def test_encode_composes_the_chunks(tiny):
+    texts, options = [LONG, "soup", LONG[40:140]], {"chunk_tokens": 9, "overlap": 2}
+    chunks = tiny.encode_chunks(texts, **options)
+    for composition in (*COMPOSITIONS, lambda e, n: e[-1]):
+        expected = [
+            compose(found.embeddings, np.array([chunk.new_tokens for chunk in found.chunks]), composition)
+            for found in chunks
+        ]
+        found = tiny.encode(texts, overflow="chunk", composition=composition, **options)
+        np.testing.assert_allclose(found, expected, atol=COMPANY)
 
 
 def test_scaled_only_where_the_model_scales(tmp_path):
@@ -306,27 +301,20 @@ def test_late_composition_is_the_pooling_of_all_windows_tokens(tmp_path, modes, 
     options = {"prompt_name": "p", "overflow": "chunk", "chunk_tokens": 14, "overlap": 5}
     found = encoder.encode([LONG, "dog"], composition="late", **options)
     np.testing.assert_allclose(found[1], encoder.encode("dog", prompt_name="p"), atol=COMPANY)
-    # by hand: each window as a text of its own, its tokens picked one by one
+    # by hand: each window as a text of its own, and each token's vector from the first of the windows that have most of
+    # its neighbours; [CLS] and the prompt from the first window, [SEP] from the last
     spans = encoder.model.tokenizer.spans(LONG)
-    windows = list(cut(LONG, spans, 14 - 3, 5))
-    vectors = []
-    for i, (first, stop) in enumerate(windows):
-        ids = np.array([*encoder.tokenize("the").token_ids[:-1], *spans.token_ids[first:stop], 3])
-        own = encoder_module.bert(ids, np.array([len(ids)]), encoder.model.params, encoder.model.config)
-        for row, vector in enumerate(own):
-            token = first + row - 2
-            is_special = not first <= token < stop
-            here = (i == 0 and row < 2) or (i == len(windows) - 1 and token == stop)
-            if not is_special:
-                neighbours = [min(token - a, b - 1 - token) for a, b in windows if a <= token < b]
-                best = max(neighbours)
-                holders = [k for k, (a, b) in enumerate(windows) if a <= token < b]
-                here = holders[len(neighbours) - 1 - neighbours[::-1].index(best)] == i
-                tied = neighbours.count(best) > 1
-                here = here if not tied else holders[neighbours.index(best)] == i
-            if here:
-                vectors.append(vector)
-    assert len(vectors) == len(spans.token_ids) + 3
+    cuts = list(cut(LONG, spans, 14 - 3, 5))
+    front, strips = encoder.tokenize("the").token_ids[:-1], []
+    for first, stop in cuts:
+        ids = np.array([*front, *spans.token_ids[first:stop], 3])
+        strips.append(encoder_module.bert(ids, np.array([len(ids)]), encoder.model.params, encoder.model.config))
+    vectors = [*strips[0][:2]]
+    for token in range(len(spans.token_ids)):
+        neighbours = [min(token - first, stop - 1 - token) for first, stop in cuts]
+        best = neighbours.index(max(neighbours))
+        vectors.append(strips[best][2 + token - cuts[best][0]])
+    vectors.append(strips[-1][-1])
     expected = apply_modules(np.array(vectors), np.array([len(vectors)]), encoder.model.modules, 2)[-1][0]
     np.testing.assert_allclose(found[0], expected, atol=COMPANY)
 
@@ -343,9 +331,9 @@ def test_late_and_overlap_change_the_vector(tiny):
 
 def test_chunks_of_all_texts_share_batches(tiny, monkeypatch):
     seen = []
-    real = encoder_module.make_batches
+    real = parallel.make_batches
     monkeypatch.setattr(
-        encoder_module, "make_batches", lambda lengths, *rest: seen.append(len(lengths)) or real(lengths, *rest)
+        parallel, "make_batches", lambda lengths, *rest: seen.append(len(lengths)) or real(lengths, *rest)
     )
     texts = [LONG] * 5
     expected = sum(len(found.chunks) for found in tiny.encode_chunks(texts))
@@ -382,28 +370,26 @@ def test_no_texts(tiny):
     assert empty.embeddings.shape == (1, 12) and (empty.chunks[0].start, empty.chunks[0].stop) == (0, 0)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"chunk_tokens": 17}, "chunk_tokens must be from 3 .* to 16, the encoder's max_seq_length, got 17"),
-        ({"chunk_tokens": 2}, "chunk_tokens must be from 3"),
-        ({"chunk_tokens": 8.0}, "chunk_tokens must be a whole number"),
-        ({"chunk_tokens": True}, "chunk_tokens must be a whole number"),
-        ({"overlap": 14}, "overlap must be from 0 to 13, less than the 14 tokens"),
-        ({"overlap": -1}, "overlap must be from 0 to 13"),
-        ({"chunk_tokens": 8, "overlap": 6}, "overlap must be from 0 to 5"),
-        ({"composition": "sum"}, "composition must be 'weighted_mean', 'mean', 'max', 'first', 'late' or a callable"),
-        ({"composition": lambda e, n: e}, "is it reduced over axis 0"),
-        ({"output_value": "token_embeddings"}, "overflow='chunk' gives sentence vectors"),
-        ({"prompt": "the " * 30}, "the prompt leaves no room for a text: it takes 16 of 16 tokens"),
-        ({"overflow": "warn", "overlap": 3}, "are for overflow='chunk', which splits long texts; got overflow='warn'"),
-        ({"overflow": "warn", "chunk_tokens": 8}, "are for overflow='chunk'"),
-        ({"overflow": "error", "composition": "max"}, "are for overflow='chunk'"),
-    ],
-)
-def test_what_makes_no_sense_is_refused(tiny, options, message):
+REFUSED_OPTIONS = {
+    "chunk_tokens must be from 3 to 16, got 17": {"chunk_tokens": 17},
+    "chunk_tokens must be from 3 to 16, got 2": {"chunk_tokens": 2},
+    "chunk_tokens .*must be a whole number": {"chunk_tokens": 8.0},
+    "overlap .*must be from 0 to 13, got 14": {"overlap": 14},
+    "overlap .*must be from 0 to 13, got -1": {"overlap": -1},
+    "overlap .*must be from 0 to 5": {"chunk_tokens": 8, "overlap": 6},
+    "must be 'weighted_mean', 'mean', 'max', 'first', 'late' or a callable": {"composition": "sum"},
+    "is it reduced over axis 0": {"composition": lambda e, n: e},
+    "overflow='chunk' gives sentence vectors": {"output_value": "token_embeddings"},
+    "the prompt leaves no room for a text: it takes 16 of 16 tokens": {"prompt": "the " * 30},
+    "are for overflow='chunk', .*got overflow='warn'": {"overflow": "warn", "overlap": 3},
+    "are for overflow='chunk', .*got overflow='error'": {"overflow": "error", "composition": "max"},
+}
+
+
+@pytest.mark.parametrize("message", REFUSED_OPTIONS)
+def test_what_makes_no_sense_is_refused(tiny, message):
     with pytest.raises(ValueError, match=message):
-        tiny.encode([LONG], **{"overflow": "chunk", **options})
+        tiny.encode([LONG], **{"overflow": "chunk", **REFUSED_OPTIONS[message]})
 
 
 def test_tokenize_and_trace_do_not_split(tiny):
@@ -420,41 +406,26 @@ def test_the_bar_counts_chunks(tiny, capsys):
 # ------------------------------------------------------------------------------------------------- the command line
 
 
-def test_the_command_line_embeds_long_texts_whole(tiny, tmp_path):
+def test_the_command_line_embeds_long_texts_whole_and_does_not_resume_with_other_chunks(tiny, tmp_path, monkeypatch):
     (tmp_path / "texts.txt").write_text(f"{LONG}\nsoup\n")
-    arguments = [
-        "embed",
-        "-i",
-        str(tmp_path / "texts.txt"),
-        "-o",
-        str(tmp_path / "out.npy"),
-        "--model",
-        str(tiny.folder),
-    ]
-    result = CliRunner().invoke(main, [*arguments, "--overflow", "chunk", "--overlap", "2", "--composition", "late"])
-    assert result.exit_code == 0 and "Warning" not in result.output
+    files = ["-i", str(tmp_path / "texts.txt"), "-o", str(tmp_path / "out.npy"), "--model", str(tiny.folder)]
+
+    def embed(*arguments):
+        result = CliRunner().invoke(main, ["embed", *files, *arguments])
+        return result.exit_code, result.output
+
+    code, said = embed("--overflow", "chunk", "--overlap", "2", "--composition", "late")
+    assert code == 0 and "Warning" not in said
     expected = tiny.encode([LONG.strip(), "soup"], overflow="chunk", overlap=2, composition="late")
     np.testing.assert_allclose(np.load(tmp_path / "out.npy"), expected, atol=COMPANY)
-    result = CliRunner().invoke(main, [*arguments, "--force", "--overlap", "2"])
-    assert result.exit_code == 1 and "are for --overflow chunk" in result.output
-
-
-def test_a_job_is_not_resumed_with_other_chunks(tiny, tmp_path, monkeypatch):
-    (tmp_path / "texts.txt").write_text(f"{LONG}\n" * 3)
-    arguments = [
-        "embed",
-        "-i",
-        str(tmp_path / "texts.txt"),
-        "-o",
-        str(tmp_path / "out.npy"),
-        "--model",
-        str(tiny.folder),
-    ]
-    arguments += ["--block-texts", "1", "--resume", "--overflow", "chunk"]
+    code, said = embed("--force", "--overlap", "2")
+    assert code == 1 and "are for --overflow chunk" in said
+    (tmp_path / "out.npy").unlink()
+    resume = ["--block-texts", "1", "--resume", "--overflow", "chunk"]
     monkeypatch.setattr("minisbert.cli.job.Job.finish", lambda self: (_ for _ in ()).throw(ValueError("stopped")))
-    assert CliRunner().invoke(main, arguments).exit_code == 1
+    assert embed(*resume)[0] == 1
     monkeypatch.undo()
-    result = CliRunner().invoke(main, [*arguments, "--overlap", "2"])
-    assert result.exit_code == 1 and "overlap was None, now 2" in result.output
-    result = CliRunner().invoke(main, arguments)
-    assert result.exit_code == 0 and "3 of them from an earlier run" in result.output
+    code, said = embed(*resume, "--overlap", "2")
+    assert code == 1 and "overlap was None, now 2" in said
+    code, said = embed(*resume)
+    assert code == 0 and "2 of them from an earlier run" in said

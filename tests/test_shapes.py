@@ -18,7 +18,6 @@ import pytest
 from tiny import write_model
 
 from minisbert import SentenceEncoder, encoder, long_texts, similarity
-from minisbert.encoder import check_options
 from minisbert.model import bert, ops, params, pooling, tokens
 from minisbert.model.config import BertConfig
 from minisbert.model.pooling import Dense, Normalize, Pooling
@@ -208,17 +207,16 @@ def backwards(weights, ids):
 def split_and_composed():
     """Split a text into chunks and compose them, early and late; give the dataclasses on the way."""
     with tempfile.TemporaryDirectory() as folder:
-        model = SentenceEncoder(write_model(Path(folder) / "model")).model
+        made = SentenceEncoder(write_model(Path(folder) / "model"))
     text = "the cat sat on the mat. i love soup and the dog ran on. " * 3
+    made.encode(["the cat sat on the", "i love the dog .", "the cat ran"], num_threads=1)  # of LENGTHS
     for name in ("mean", "late"):  # BERT itself runs on other threads, which nobody watches
-        options = check_options(model, 16, overflow="chunk", composition=name, num_threads=2)
-        list(encoder.embed_blocks(model, [text], 1, options, tokens.OverflowReport(16, "chunk"), None))
+        made.encode([text], overflow="chunk", composition=name, num_threads=2)
     shares = [long_texts.Share(0, 6, 0), long_texts.Share(2, 6, 6), long_texts.Share(1, 5, 10)]
     long_texts.pool_shares(np.ones((19, 12)), LENGTHS, shares, ("mean",))
-    options = check_options(model, 16, overflow="chunk", composition=None)
-    window = next(encoder._split(model, [text], options, options.chunking))
-    embedded = encoder._join(model, [(window, np.ones(12))], None)
-    return [model.tokenizer.spans(text), window, embedded]
+    tokenizer = made.model.tokenizer
+    window, chunks = next(long_texts.windows(text, tokenizer, 14)), made.encode_chunks(text, num_threads=2)
+    return [tokenizer.spans(text), window, chunks]
 
 
 def dataclasses_in(tree):

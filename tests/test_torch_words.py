@@ -56,6 +56,7 @@ IDIOMS = {
     "ST(folder, local_files_only=True, revision=None, token=None, trust_remote_code=False, backend='torch')"
     ".encode(texts)": None,
     "ST(model.save_pretrained(saved) or saved).encode(texts)": None,
+    "ST(model.save(saved, model_name='mine') or saved).encode(texts)": None,
     "model.encode([])": (0, 12),
     "model.encode(texts, convert_to_tensor=True)": "convert_to_tensor must be False, got True: .*torch.from_numpy",
     "model.encode(texts, convert_to_numpy=False)": "convert_to_numpy must be True, got False: .*torch.from_numpy",

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from minisbert.checks import check_whole
-from minisbert.encoder import SentenceEncoder, check_options, progress_bar
+from minisbert.encoder import SentenceEncoder, progress_bar
 from minisbert.long_texts import ChunkEmbeddings
 from minisbert.model import Array
 from minisbert.search.documents import Document, check_documents
@@ -93,17 +93,9 @@ def check_settings(
     if query_prompt is None:
         query_prompt = prompts.get("query", usual)
     chunk_tokens = chunk_tokens or encoder.max_seq_length
-    checked = check_options(
-        encoder.model,
-        encoder.max_seq_length,
-        prompt=document_prompt,
-        overflow="chunk",
-        chunk_tokens=chunk_tokens,
-        overlap=overlap,
-        composition=None,
-    )
-    shared = checked.chunking.overlap if checked.chunking is not None else 0
-    return Settings(chunk_tokens, shared, document_prompt, query_prompt, similarity)
+    # rejects impossible limits before any work
+    encoder.encode_chunks([], prompt=document_prompt, chunk_tokens=chunk_tokens, overlap=overlap)
+    return Settings(chunk_tokens, overlap or 0, document_prompt, query_prompt, similarity)
 
 
 def add_documents(
