@@ -7,24 +7,23 @@ import sys
 import textwrap
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 
 from minisbert import __version__
-from minisbert.cli.labelled import read_options
+from minisbert.checks import require
+from minisbert.cli.labelled import label_options, read_options
 from minisbert.cli.options import ModelChoice, json_option, model_options
+from minisbert.cli.outputs import plain
 from minisbert.cli.retrieval_output import choose_file, columns, give, interval, signed
 from minisbert.cli.table import printable, shorten
 from minisbert.encoder import SentenceEncoder
 from minisbert.evaluation.classification import (
     CLASSIFIERS,
-    INSTALL,
     PUBLISHED,
     ClassificationResult,
     LabelledTexts,
     evaluate_classification,
-    has_sklearn,
     read_labelled,
 )
 from minisbert.evaluation.measures import RESAMPLES, Estimate
@@ -57,7 +56,7 @@ LINE_WIDTH = 100
     "classifiers",
     type=click.Choice(list(CLASSIFIERS)),
     multiple=True,
-    help="May be repeated.  [default: centroid, and logistic if scikit-learn is installed]",
+    help="May be repeated.  [default: all]",
 )
 @click.option(
     "--seed",
@@ -66,13 +65,7 @@ LINE_WIDTH = 100
     show_default=True,
     help="Random seed of the draws; use the same one to compare models.",
 )
-@click.option(
-    "--columns",
-    "column_names",
-    metavar="LABEL,TEXT",
-    help="Names or numbers of the columns of both files.  [default: label, text or a usual synonym]",
-)
-@click.option("--no-header", is_flag=True, help="The files have no header row; columns are numbered from 1.")
+@label_options
 @click.option("-o", "--output", metavar="FILE", help="Write the result as JSON, with every draw and text.")
 @click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @json_option
@@ -103,16 +96,14 @@ def classification(
       minisbert evaluate classification train.tsv test.tsv --columns label,text --classifier centroid
     """
     target = choose_file(output, force)
-    chosen = tuple(dict.fromkeys(classifiers)) or tuple(
-        name for name in CLASSIFIERS if name != "logistic" or has_sklearn()
-    )
+    require("sklearn", "apps", "evaluate classification")
     read = read_options(column_names, no_header)
     sets = read_labelled(train, **read), read_labelled(test, **read)
     encoder = choice.encoder("float32")
     results = evaluate_classification(
         encoder,
         *sets,
-        classifiers=chosen,
+        classifiers=tuple(dict.fromkeys(classifiers)) or tuple(CLASSIFIERS),
         examples_per_class=examples_per_class,
         draws=draws,
         seed=seed,
@@ -121,8 +112,31 @@ def classification(
     published = {}
     if choice.max_seq_length is None and is_default_model(encoder.folder):
         published = {name: found for name, result in results.items() if (found := published_for(result)) is not None}
-    lines = report_lines(results, *sets, encoder, published)
-    give(lines, _to_json(results, *sets, encoder, published), as_json, target)
+    first = next(iter(results.values()))
+    whole = {
+        "model": encoder.folder,
+        "max_seq_length": encoder.max_seq_length,
+        "train": {"name": sets[0].name, "texts": len(sets[0].texts)},
+        "test": {"name": sets[1].name, "texts": len(sets[1].texts), "also_in_train": first.test_in_train},
+        "classes": first.classes,
+        "examples_per_class": examples_per_class,
+        "draws": draws,
+        "seed": seed,
+        "classifiers": {
+            name: {
+                "accuracy": result.accuracies.mean(),
+                "over_draws": result.over_draws(),
+                "over_texts": result.over_texts(),
+                "macro_f1": result.macro_f1.mean(),
+                "published": published.get(name),
+                "per_draw": result.accuracies,
+                "per_text": result.correct.mean(axis=0),
+            }
+            for name, result in results.items()
+        },
+        "minisbert": __version__,
+    }
+    give(report_lines(results, *sets, encoder, published), plain(whole), as_json, target)
 
 
 def published_for(result: ClassificationResult) -> float | None:
@@ -163,8 +177,6 @@ def report_lines(
     remarks = _remarks(next(iter(results.values())), train, test)
     if published:
         remarks.append("published: MTEB's results repository, all-MiniLM-L6-v2, with its own draws")
-    if not has_sklearn():
-        remarks.append(f"logistic regression needs scikit-learn: {INSTALL}")
     wrapped = (textwrap.wrap(remark, LINE_WIDTH, subsequent_indent="  ") for remark in remarks)
     return [*lines, *(line for paragraph in wrapped for line in paragraph)]
 
@@ -192,48 +204,3 @@ def _remarks(result: ClassificationResult, train: LabelledTexts, test: LabelledT
             "be too optimistic"
         )
     return remarks
-
-
-def _to_json(
-    results: Mapping[str, ClassificationResult],
-    train: LabelledTexts,
-    test: LabelledTexts,
-    encoder: SentenceEncoder,
-    published: Mapping[str, float],
-) -> dict[str, Any]:
-    """Everything as JSON; shares in [0, 1], null if there is no interval."""
-    first = next(iter(results.values()))
-    return {
-        "model": str(encoder.folder),
-        "max_seq_length": encoder.max_seq_length,
-        "train": {"name": train.name, "texts": len(train.texts)},
-        "test": {"name": test.name, "texts": len(test.texts), "also_in_train": first.test_in_train},
-        "classes": list(first.classes),
-        "examples_per_class": first.examples_per_class,
-        "draws": len(first.drawn),
-        "seed": first.seed,
-        "classifiers": {
-            name: {
-                "accuracy": float(result.accuracies.mean()),
-                "over_draws": _ends(result.over_draws()),
-                "over_texts": _ends(result.over_texts()),
-                "macro_f1": float(result.macro_f1.mean()),
-                "published": published.get(name),
-                "per_draw": result.accuracies.tolist(),
-                "per_text": result.correct.mean(axis=0).tolist(),
-            }
-            for name, result in results.items()
-        },
-        "intervals": {
-            "confidence": 0.95,
-            "over_draws": "t, logit scale",
-            "over_texts": "bootstrap",
-            "resamples": RESAMPLES,
-        },
-        "minisbert": __version__,
-    }
-
-
-def _ends(estimate: Estimate) -> list[float | None]:
-    """The ends of an interval."""
-    return [None if math.isnan(end) else end for end in (estimate.low, estimate.high)]

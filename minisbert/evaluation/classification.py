@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.checks import each_text
-from minisbert.evaluation.measures import Estimate, bootstrap_mean, paired_difference
+from minisbert.checks import check_vectors, check_whole, each_text, require
+from minisbert.evaluation.measures import Estimate, bootstrap_mean, macro_f1, paired_difference
 from minisbert.evaluation.sts import Encodes
 from minisbert.model import Array
 from minisbert.model.ops import normalize
@@ -184,10 +184,8 @@ def logistic_regression(vectors: Array, classes: Array, others: Array) -> Array:
     """Classify by scikit-learn's multinomial logistic regression with its defaults, as MTEB's evaluator does.
 
     (E, D), (E,), (B, D) -> (B,)
-
-    **Source**: ``sklearn.linear_model.LogisticRegression(max_iter=100)``: L2 penalty, C = 1, L-BFGS, no randomness.
     """
-    require_sklearn()
+    require("sklearn", "apps", "logistic regression")
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(max_iter=100).fit(vectors, classes).predict(others)
@@ -200,12 +198,6 @@ CLASSIFIERS: dict[str, Classifier] = {"centroid": nearest_centroid, "logistic": 
 def has_sklearn() -> bool:
     """Whether scikit-learn is installed, without importing it."""
     return find_spec("sklearn") is not None
-
-
-def require_sklearn() -> None:
-    """Raise before any work if scikit-learn is missing, with the command that installs it."""
-    if not has_sklearn():
-        raise ValueError(f"logistic regression needs scikit-learn: {INSTALL}; the classifier 'centroid' does not")
 
 
 # --------------------------------------------------------------------------------------------------- evaluation
@@ -246,11 +238,12 @@ class ClassificationResult:
             return Estimate(mean, math.nan, math.nan)
         if not np.ptp(values):
             return Estimate(mean, mean, mean)
-        half = student_t(0.975, draws - 1) * float(values.std(ddof=1)) / math.sqrt(draws) / (mean * (1 - mean))
+        stats = require("scipy.stats", "apps", "the interval over draws")
+        half = stats.t.ppf(0.975, draws - 1) * values.std(ddof=1) / math.sqrt(draws) / (mean * (1 - mean))
         odds = mean / (1 - mean)
         # sigmoid(logit(mean) -+ half), without an exponential that overflows
-        low = odds * math.exp(-half) / (1 + odds * math.exp(-half))
-        return Estimate(mean, low, odds / (odds + math.exp(-half)))
+        shrunk = math.exp(-half)
+        return Estimate(mean, odds * shrunk / (1 + odds * shrunk), odds / (odds + shrunk))
 
     def over_texts(self) -> Estimate:
         """Mean accuracy and its 95 % bootstrap interval over the test texts, the draws given."""
@@ -314,11 +307,21 @@ def evaluate_classification(
     >>> result.correct[0], result.over_draws().mean
     (array([ True,  True, False]), 0.6666666666666666)
     """
-    _check_settings(classifiers, examples_per_class, draws)
+    unknown = [name for name in classifiers if name not in CLASSIFIERS]
+    if isinstance(classifiers, str) or unknown or not classifiers:
+        raise ValueError(
+            f"evaluate_classification: classifiers must be a sequence of {', '.join(CLASSIFIERS)}, got {classifiers!r}"
+        )
+    check_whole("evaluate_classification: examples_per_class", examples_per_class, 1)
+    check_whole("evaluate_classification: draws", draws, 1)
+    if "logistic" in classifiers:
+        require("sklearn", "apps", "logistic regression")
     names, classes, expected = _number_labels(train, test, examples_per_class)
     rng = np.random.default_rng(seed)
     drawn = np.stack([draw_examples(classes, examples_per_class, rng) for _ in range(draws)])  # (R, E)
-    vectors, row = _encode(encoder, [*(train.texts[i] for i in np.unique(drawn)), *test.texts], options)
+    needed = list(dict.fromkeys([*(train.texts[i] for i in np.unique(drawn)), *test.texts]))  # each is encoded once
+    row = {text: i for i, text in enumerate(needed)}
+    vectors = check_vectors(encoder.encode(needed, **options), "evaluate_classification: vectors", rows=len(needed))
     queries = vectors[[row[text] for text in test.texts]]  # (B, D)
     known = set(train.texts)
     results = {}
@@ -341,20 +344,6 @@ def evaluate_classification(
             macro_f1=np.array([macro_f1(expected, classes_of_draw) for classes_of_draw in predicted]),
         )
     return results
-
-
-def _check_settings(classifiers: Sequence[str], examples_per_class: int, draws: int) -> None:
-    """Reject impossible settings before minutes of work."""
-    unknown = [name for name in classifiers if name not in CLASSIFIERS]
-    if isinstance(classifiers, str) or unknown or not classifiers:
-        raise ValueError(
-            f"evaluate_classification: classifiers must be a sequence of {', '.join(CLASSIFIERS)}, got {classifiers!r}"
-        )
-    for name, value in (("examples_per_class", examples_per_class), ("draws", draws)):
-        if isinstance(value, bool) or value < 1:
-            raise ValueError(f"evaluate_classification: {name} must be at least 1, got {value!r}")
-    if "logistic" in classifiers:
-        require_sklearn()
 
 
 def _number_labels(
@@ -390,23 +379,6 @@ def _listed(counts: dict[str, int]) -> str:
     return named + (f" and {len(counts) - 5} more" if len(counts) > 5 else "")
 
 
-def _encode(encoder: Encodes, texts: list[str], options: dict[str, Any]) -> tuple[Array, dict[str, int]]:
-    """Encode each distinct text once; return the vectors and each text's row."""
-    distinct = list(dict.fromkeys(texts))
-    vectors = np.asarray(encoder.encode(distinct, **options))
-    if vectors.ndim != 2 or len(vectors) != len(distinct):
-        raise ValueError(
-            f"evaluate_classification: encode must return a vector per text, ({len(distinct)}, D), got {vectors.shape}"
-        )
-    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    if len(bad):
-        raise ValueError(
-            f"evaluate_classification: {len(bad)} of {len(distinct)} vectors contain NaN or infinity, the first for "
-            f"{distinct[bad[0]]!r:.60}; are the weights damaged, or has training diverged?"
-        )
-    return vectors, {text: i for i, text in enumerate(distinct)}
-
-
 def draw_examples(classes: Array, examples_per_class: int, rng: np.random.Generator) -> Array:
     """Draw equally many examples per class without replacement: shuffle all, keep the first of each class.
 
@@ -416,22 +388,6 @@ def draw_examples(classes: Array, examples_per_class: int, rng: np.random.Genera
     by_class = shuffled[np.argsort(classes[shuffled], kind="stable")]  # (M,)
     _, first = np.unique(classes[by_class], return_index=True)  # (C,)
     return by_class[np.add.outer(first, np.arange(examples_per_class)).ravel()]
-
-
-def macro_f1(expected: Array, predicted: Array) -> float:
-    """Mean F1 over the classes that occur, rare ones weighted the same.
-
-    ``F1_c = 2 TP_c / (texts of c + texts called c)``
-
-    **Source**: ``sklearn.metrics.f1_score(expected, predicted, average="macro")``.
-
-    >>> macro_f1(np.array([0, 0, 1, 1]), np.array([0, 0, 0, 1]))
-    0.7333333333333334
-    """
-    size = int(max(expected.max(), predicted.max())) + 1
-    hits = np.bincount(expected[expected == predicted], minlength=size)  # (C,)
-    total = np.bincount(expected, minlength=size) + np.bincount(predicted, minlength=size)  # (C,)
-    return float((2 * hits[total > 0] / total[total > 0]).mean())
 
 
 def accuracy_difference(result: ClassificationResult, other: ClassificationResult) -> Estimate:
@@ -447,31 +403,3 @@ def accuracy_difference(result: ClassificationResult, other: ClassificationResul
             "draws); evaluate both models with the same files and settings"
         )
     return paired_difference(result.correct.mean(axis=0), other.correct.mean(axis=0))
-
-
-def student_t(probability: float, degrees: int) -> float:
-    """Quantile of Student's t distribution for a probability in (0.5, 1) and whole degrees of freedom.
-
-    **Source**: Abramowitz & Stegun, 26.7.3 and 26.7.4, a finite sum in the angle ``theta = arctan(t / sqrt(degrees))``,
-    solved by bisection; ``scipy.stats.t.ppf(probability, degrees)``.
-
-    >>> round(student_t(0.975, 9), 6)
-    2.262157
-    """
-    low, high = 0.0, math.pi / 2
-    for _ in range(60):  # each step halves the interval: 60 exhaust float64
-        theta = (low + high) / 2
-        low, high = (theta, high) if _t_cdf(theta, degrees) < probability else (low, theta)
-    return math.sqrt(degrees) * math.tan((low + high) / 2)
-
-
-def _t_cdf(theta: float, degrees: int) -> float:
-    """Probability of a value below ``sqrt(degrees) tan(theta)``."""
-    is_odd = degrees % 2
-    term = math.cos(theta) if is_odd else 1.0
-    total = 0.0
-    for k in range(2 if is_odd else 1, degrees, 2):
-        total += term
-        term *= k / (k + 1) * math.cos(theta) ** 2
-    within = 2 / math.pi * (theta + math.sin(theta) * total) if is_odd else math.sin(theta) * total
-    return (1 + within) / 2
