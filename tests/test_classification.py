@@ -20,7 +20,6 @@ from minisbert.evaluation.classification import (
     PUBLISHED,
     ClassificationResult,
     LabelledTexts,
-    accuracy_difference,
     checked_label,
     draw_examples,
     evaluate_classification,
@@ -63,11 +62,6 @@ def test_the_nearest_centroid_by_hand():
     assert nearest_centroid(vectors, np.array([0, 0, 1]), others).tolist() == [0, 1, 0, 1, 0]
     # not the mean of the vectors, which the long one would pull to (15.5, 20), nor of Euclidean distances
     assert nearest_centroid(vectors, np.array([0, 0, 1]), np.array([[1.0, 2.0]])).tolist() == [1]
-
-
-def test_examples_that_cancel_out_are_refused():
-    with pytest.raises(ValueError, match="the examples of class 1 cancel out"):
-        nearest_centroid(np.array([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]), np.array([0, 1, 1]), np.ones((1, 2)))
 
 
 def test_logistic_regression_is_scikit_learns(sklearn):
@@ -174,23 +168,14 @@ def test_the_interval_over_texts_takes_the_draws_as_given():
     assert mean == 0.5 and low == pytest.approx(0.4, abs=0.02) and high == pytest.approx(0.6, abs=0.02)
 
 
-def test_two_models_are_compared_text_by_text():
-    good, bad = result_with([[1, 1, 1, 0]] * 2), result_with([[1, 0, 1, 0], [0, 0, 1, 0]])
-    difference = accuracy_difference(good, bad)
-    assert difference.mean == pytest.approx(0.375) and difference.low >= 0  # text by text: 0.5, 1, 0, 0
-    for changes in ({"drawn": np.array([[0, 1], [1, 0]])}, {"expected": np.zeros(4)}, {"classes": ("a", "c")}):
-        with pytest.raises(ValueError, match="same draws and test texts"):
-            accuracy_difference(good, result_with([[1, 1, 1, 0]] * 2, **changes))
-
-
 # ------------------------------------------------------------------------------------------------------ refused
 
 
 @pytest.mark.parametrize(
     ("change", "key"),
     [
-        ({"examples_per_class": 3}, r"'east' \(2\), 'north' \(2\)"),
-        ({"test": LabelledTexts("test", ["1,1"] * 3, ["east", "west", "west"])}, r"'west' \(2\)"),
+        ({"examples_per_class": 3}, "'east', 'north' have fewer"),
+        ({"test": LabelledTexts("test", ["1,1"] * 3, ["east", "west", "west"])}, "'west', on 2 texts"),
         ({"train": LabelledTexts("train", ["1,0", "2,0"], ["x", "x"])}, "one class, 'x'"),
         ({"examples_per_class": 0}, "examples_per_class"),
         ({"draws": True}, "draws"),

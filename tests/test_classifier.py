@@ -27,13 +27,12 @@ from minisbert.analysis.classifier import (
     fit_classifier,
     load_classifier,
     logistic_fit,
-    numbered_labels,
     report_scores,
     stratified_folds,
     text_numbers,
     train_classifier,
 )
-from minisbert.evaluation.classification import LabelledTexts, read_labelled
+from minisbert.evaluation.classification import LabelledTexts, numbered_labels, read_labelled
 from minisbert.evaluation.measures import probability_quality
 from minisbert.model.ops import softmax
 from minisbert.saved import OriginError, SavedError, load_folder, save_folder
@@ -518,7 +517,7 @@ def test_from_texts_to_labels_through_a_folder(trained, encoder, tmp_path):
     assert report.learnt == sum(text in known for text in texts) and 0 < report.learnt < 150
     labels = loaded.predict(encoder.encode(texts))
     assert np.mean(np.array(labels) == data.labels) == report.accuracy.mean
-    with pytest.raises(ValueError, match=r"'bird' \(2\); it knows 'cat', 'dog'"):
+    with pytest.raises(ValueError, match="'bird', on 2 texts; known are 'cat', 'dog'"):
         numbered_labels(LabelledTexts("t", list("xyz"), ["cat", "bird", "bird"]), loaded.classes)
 
 

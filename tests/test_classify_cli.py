@@ -232,7 +232,7 @@ def test_evaluate_of_many_classes_names_the_most_frequent_confusions(sklearn):
 @pytest.mark.parametrize(
     ("arguments", "key"),
     [
-        (["mood", "labelled.csv"], "'so-so' (5)"),
+        (["mood", "labelled.csv"], "'so-so', on 5 texts"),
         (["mood", "test.tsv", "--baseline", "test.tsv"], "classifier's own training set"),
         (["none", "test.tsv"], "no such folder"),
         (["mood", "test.tsv", "-o", "train.tsv"], "already exists"),

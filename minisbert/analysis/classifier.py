@@ -17,7 +17,6 @@ import hashlib
 import html
 import math
 import warnings
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from minisbert.checks import check_flag, check_vectors, check_whole, each_text, require
-from minisbert.evaluation.classification import LabelledTexts
+from minisbert.evaluation.classification import LabelledTexts, class_names, listed, numbered_labels
 from minisbert.evaluation.measures import (
     ClassReport,
     ClassScore,
@@ -210,27 +209,27 @@ def load_classifier(folder: str | Path) -> TextClassifier:
             learnt=learnt,
             facts=dict(facts["training"]),
         )
-        shape = (len(names), classifier.weight.shape[-1])
+        size, width = len(names), classifier.weight.shape[-1]
         shares = [] if threshold is None else [threshold.probability, threshold.precision, threshold.recall]
         fits = {
-            "classes": isinstance(names, list) and len({str(name) for name in names}) == len(names) > 1,
-            "a class": all(isinstance(name, str) for name in names),
-            "weight": classifier.weight.shape == shape and classifier.weight.dtype == np.float64,
-            "bias": classifier.bias.shape == shape[:1] and classifier.bias.dtype == np.float64,
-            "offset": calibration.offset.shape == shape[:1] and calibration.offset.dtype == np.float64,
+            "classes": isinstance(names, list)
+            and all(isinstance(x, str) for x in names)
+            and len(set(names)) == size > 1,
             "temperature": 0 < calibration.temperature < math.inf,
             "threshold": threshold is None or (threshold.label in names and all(0 <= x <= 1 for x in shares)),
             "unescape": isinstance(unescape, bool),
             "learnt": learnt is None or (learnt.ndim == 1 and learnt.dtype == np.uint64),
         }
+        for name, shape in {"weight": (size, width), "bias": (size,), "offset": (size,)}.items():
+            fits[name] = tensors[name].shape == shape and tensors[name].dtype == np.float64
+        wrong = [name for name, is_right in fits.items() if not is_right]
+        if wrong:
+            raise ValueError(f"{', '.join(wrong)} cannot be right")
+    except SavedError:
+        raise
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        if isinstance(error, SavedError):
-            raise
         said = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise SavedError(f"{where}: damaged: {said}; train again") from error
-    for name, is_right in fits.items():
-        if not is_right:
-            raise SavedError(f"{where}: damaged: {name} cannot be right; train again")
     if version == 1 and len(names) > 2 and calibration.temperature != 1:
         raise SavedError(
             f"{where}: this classifier was trained by an older minisbert, and its probabilities are wrong for more "
@@ -372,7 +371,7 @@ def fit_classifier(
         raise ValueError("fit_classifier: threshold_for and precision must be given together")
     if threshold_for is not None and threshold_for not in names:
         raise ValueError(
-            f"fit_classifier: threshold_for must be one of the classes {_listed(names)}, got {threshold_for!r}"
+            f"fit_classifier: threshold_for must be one of the classes {listed(names)}, got {threshold_for!r}"
         )
     if precision is not None and not 0 < precision <= 1:
         raise ValueError(f"fit_classifier: precision must be in (0, 1], got {precision!r}")
@@ -409,25 +408,17 @@ def fit_classifier(
 
 
 def _number(labels: Sequence[str], groups: Array, name: str) -> tuple[tuple[str, ...], Array]:
-    """Names of the classes and each text's class; ValueError for one class, or one with a single distinct text."""
-    names = tuple(sorted(set(labels)))
+    """Names of the classes and each text's class; ValueError for a class with a single distinct text."""
+    names = class_names(name, labels)
     number = {label: c for c, label in enumerate(names)}
     classes = np.array([number[label] for label in labels])  # (M,)
-    if len(names) < 2:
-        raise ValueError(f"{name}: all {len(labels):,} texts belong to one class, {names[0]!r:.40}: nothing to learn")
     few = [label for c, label in enumerate(names) if len(np.unique(groups[classes == c])) < 2]
     if few:
         raise ValueError(
-            f"{name}: {_listed(few)}: fewer than two different texts, and cross-validation holds one of them out; add "
+            f"{name}: {listed(few)}: fewer than two different texts, and cross-validation holds one of them out; add "
             "texts, or leave these classes out"
         )
     return names, classes
-
-
-def _listed(names: Iterable[object]) -> str:
-    """A few names, for messages."""
-    shown = [f"{name!r:.40}" for name in names]
-    return ", ".join(shown[:8]) + (", ..." if len(shown) > 8 else "")
 
 
 def class_weights(names: Sequence[str], classes: Array, choice: str | Mapping[str, float] | None = None) -> Array:
@@ -443,7 +434,7 @@ def class_weights(names: Sequence[str], classes: Array, choice: str | Mapping[st
     for label, weight in (choice or {}).items():
         if label not in names or not 0 < weight < math.inf:
             raise ValueError(
-                f"class_weight must name the classes {_listed(names)} and positive weights, got {label!r}: {weight!r}"
+                f"class_weight must name the classes {listed(names)} and positive weights, got {label!r}: {weight!r}"
             )
     return np.array([float((choice or {}).get(label, 1)) for label in names])
 
@@ -683,19 +674,6 @@ def report_scores(
         without_threshold=np.argmax(scores, axis=1),
         **vars(class_report(expected, predicted, classifier.classes)),
     )
-
-
-def numbered_labels(data: LabelledTexts, classes: Sequence[str]) -> Array:
-    """Labels as the classifier's class numbers, (B,); ValueError for a label it does not have."""
-    number = {label: c for c, label in enumerate(classes)}
-    unknown = Counter(label for label in data.labels if label not in number)
-    if unknown:
-        named = ", ".join(f"{label!r:.40} ({count:,})" for label, count in unknown.most_common(5))
-        raise ValueError(
-            f"{data.name}: the classifier does not know the labels {named}; it knows {_listed(classes)}; is it the "
-            "right column of labels, and are they spelled the same?"
-        )
-    return np.array([number[label] for label in data.labels])
 
 
 @dataclass(frozen=True, eq=False)

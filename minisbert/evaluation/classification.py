@@ -3,8 +3,7 @@
 A few training texts of each class are drawn, a simple classifier learns from their vectors, and every test text is
 classified; the mean over several draws is the result. Classifiers: the **nearest centroid** by cosine, with nothing to
 tune, and scikit-learn's **logistic regression** (extra ``apps``), which MTEB uses. Two intervals answer two questions,
-over the *draws* (other training texts) and over the *test texts*. Two models on the same draws are compared text by
-text (`accuracy_difference`).
+over the *draws* (other training texts) and over the *test texts*.
 
 Letters: ``M`` training texts, ``B`` test texts, ``C`` classes, ``R`` draws, ``E`` texts of a draw, ``D`` width of a
 vector.
@@ -14,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -23,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from minisbert.checks import check_vectors, check_whole, each_text, require
-from minisbert.evaluation.measures import Estimate, bootstrap_mean, macro_f1, paired_difference
+from minisbert.evaluation.measures import Estimate, bootstrap_mean, macro_f1
 from minisbert.evaluation.sts import Encodes
 from minisbert.model import Array
 from minisbert.model.ops import normalize
@@ -37,7 +36,7 @@ SYNONYMS = {
 }
 """Default column names: the first one that a file has."""
 
-PUBLISHED = {(10_003, 3_080, 77, 8, 10, "logistic"): ("Banking77", 0.8004)}
+PUBLISHED: dict[tuple[object, ...], tuple[str, float]] = {(10_003, 3_080, 77, 8, 10, "logistic"): ("Banking77", 0.8004)}
 """all-MiniLM-L6-v2 in MTEB's results repository, by training texts, test texts, classes and protocol."""
 
 Classifier = Callable[[Array, Array, Array], Array]
@@ -171,12 +170,6 @@ def nearest_centroid(vectors: Array, classes: Array, others: Array) -> Array:
     """
     units = normalize(vectors)
     centroids = np.stack([units[classes == c].mean(axis=0) for c in range(int(classes.max()) + 1)])  # (C, D)
-    lost = np.flatnonzero(~np.any(centroids, axis=1))
-    if len(lost):
-        raise ValueError(
-            f"nearest_centroid: the examples of class {lost[0]} cancel out: their mean is all zeros and has no "
-            "direction; draw other examples (seed), or more of them"
-        )
     return np.argmax(cos_sim(others, centroids), axis=1)
 
 
@@ -316,7 +309,14 @@ def evaluate_classification(
     check_whole("evaluate_classification: draws", draws, 1)
     if "logistic" in classifiers:
         require("sklearn", "apps", "logistic regression")
-    names, classes, expected = _number_labels(train, test, examples_per_class)
+    names = class_names(train.name, train.labels)
+    classes, expected = numbered_labels(train, names), numbered_labels(test, names)  # (M,), (B,)
+    few = [name for name, count in zip(names, np.bincount(classes), strict=True) if count < examples_per_class]
+    if few:
+        raise ValueError(
+            f"{train.name}: cannot draw {examples_per_class} examples per class: {listed(few)} have fewer texts; draw "
+            "fewer per class (examples_per_class), or add texts"
+        )
     rng = np.random.default_rng(seed)
     drawn = np.stack([draw_examples(classes, examples_per_class, rng) for _ in range(draws)])  # (R, E)
     needed = list(dict.fromkeys([*(train.texts[i] for i in np.unique(drawn)), *test.texts]))  # each is encoded once
@@ -346,37 +346,30 @@ def evaluate_classification(
     return results
 
 
-def _number_labels(
-    train: LabelledTexts, test: LabelledTexts, examples_per_class: int
-) -> tuple[tuple[str, ...], Array, Array]:
-    """Number the classes in sorted order; training and test set must fit together."""
-    counts = Counter(train.labels)
-    names = tuple(sorted(counts))
-    if len(names) == 1:
-        raise ValueError(
-            f"{train.name}: all {len(train.labels):,} texts belong to one class, {names[0]!r}: nothing to learn"
-        )
-    unknown = Counter(label for label in test.labels if label not in counts)
+def class_names(name: str, labels: Sequence[str]) -> tuple[str, ...]:
+    """The classes among labels, sorted; ValueError, naming the set, if there is only one."""
+    names = tuple(sorted(set(labels)))
+    if len(names) < 2:
+        raise ValueError(f"{name}: all {len(labels):,} texts belong to one class, {names[0]!r:.40}: nothing to learn")
+    return names
+
+
+def numbered_labels(data: LabelledTexts, classes: Sequence[str]) -> Array:
+    """Labels as numbers of classes, (B,); ValueError for a label that is none of them."""
+    number = {label: c for c, label in enumerate(classes)}
+    unknown = Counter(label for label in data.labels if label not in number)
     if unknown:
         raise ValueError(
-            f"{test.name}: the labels {_listed(unknown)} do not occur in {train.name}, so no classifier can learn "
-            f"them; it has {', '.join(map(repr, names[:5]))}{', ...' if len(names) > 5 else ''}; is the label column "
-            "the same in both files, and spelled the same?"
+            f"{data.name}: {len(unknown)} labels are not known: {listed(unknown)}, on {unknown.total():,} texts; known "
+            f"are {listed(classes)}; is it the right column of labels, and are they spelled the same?"
         )
-    few = {name: counts[name] for name in names if counts[name] < examples_per_class}
-    if few:
-        raise ValueError(
-            f"{train.name}: cannot draw {examples_per_class} examples per class: {_listed(few)} have fewer texts; draw "
-            "fewer per class (examples_per_class), or add texts"
-        )
-    number = {name: c for c, name in enumerate(names)}
-    return names, np.array([number[x] for x in train.labels]), np.array([number[x] for x in test.labels])
+    return np.array([number[label] for label in data.labels])
 
 
-def _listed(counts: dict[str, int]) -> str:
-    """List a few labels with their numbers of texts."""
-    named = ", ".join(f"{name!r:.40} ({count})" for name, count in list(counts.items())[:5])
-    return named + (f" and {len(counts) - 5} more" if len(counts) > 5 else "")
+def listed(names: Iterable[str]) -> str:
+    """A few names, for messages."""
+    shown = [f"{name!r:.40}" for name in names]
+    return ", ".join(shown[:8]) + (f" and {len(shown) - 8} more" if len(shown) > 8 else "")
 
 
 def draw_examples(classes: Array, examples_per_class: int, rng: np.random.Generator) -> Array:
@@ -388,18 +381,3 @@ def draw_examples(classes: Array, examples_per_class: int, rng: np.random.Genera
     by_class = shuffled[np.argsort(classes[shuffled], kind="stable")]  # (M,)
     _, first = np.unique(classes[by_class], return_index=True)  # (C,)
     return by_class[np.add.outer(first, np.arange(examples_per_class)).ravel()]
-
-
-def accuracy_difference(result: ClassificationResult, other: ClassificationResult) -> Estimate:
-    """Difference of two mean accuracies on the same draws and test texts, in [-1, 1], with a 95 % interval.
-
-    Test texts are resampled (`paired_difference`): easy and hard texts cancel, and so do lucky and unlucky draws.
-    """
-    same = np.array_equal(result.drawn, other.drawn) and np.array_equal(result.expected, other.expected)
-    if not same or result.classes != other.classes:
-        raise ValueError(
-            f"accuracy_difference: expected two results of the same draws and test texts, got {result.name!r} (seed "
-            f"{result.seed}, {len(result.drawn)} draws) and {other.name!r} (seed {other.seed}, {len(other.drawn)} "
-            "draws); evaluate both models with the same files and settings"
-        )
-    return paired_difference(result.correct.mean(axis=0), other.correct.mean(axis=0))
