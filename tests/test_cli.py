@@ -239,7 +239,7 @@ def write_examples(verb, line):
         succeeds("calibrate", "-i", "texts.txt", "-o", "calibration.json")
     if verb.startswith("classify"):
         write_classify_files()
-        if " mood " in line and " train " not in line and " split " not in line:
+        if " mood " in line and " train " not in line:
             succeeds("classify", "train", "train.tsv", "-o", "mood")
     if verb.startswith("entities"):
         write_entity_files()
@@ -785,8 +785,6 @@ def test_warnings_and_errors_name_options(model):
         ("embed", "-i", "d.jsonl", "-o", "link.jsonl"),
         ("cluster", "d.jsonl", "-o", "hard.jsonl"),
         ("calibrate", "-i", "d.jsonl", "-o", "./d.jsonl"),
-        ("classify", "split", "d.jsonl", "d.jsonl", "other.jsonl"),
-        ("classify", "split", "d.jsonl", "other.jsonl", "hard.jsonl"),
         ("evaluate", "sts", "d.jsonl", "-o", "d.jsonl"),
         ("route", "fit", "r.yaml", "d.jsonl", "-o", "r.yaml"),
     ],

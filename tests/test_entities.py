@@ -265,7 +265,7 @@ def test_no_sentence_is_asked_of_a_probe_that_has_learnt_it_or_its_like(sklearn,
         ({"offsets": [-1.0]}, "offsets of 0 or more"),
         ({"offsets": []}, "at least one of each"),
         ({"decoder": "beam"}, "decoder must be one of viterbi, greedy"),
-        ({"folds": 1}, "at least 2 folds"),
+        ({"folds": 1}, "folds must be at least 2"),
     ],
 )
 def test_probe_settings_that_make_no_sense_are_refused(sklearn, settings, message):
@@ -286,7 +286,7 @@ def test_nothing_to_learn_and_features_that_do_not_fit(sklearn):
 
 def test_a_fit_that_does_not_converge_says_so(sklearn, monkeypatch):
     train, vectors = made_up(40, 0, noise=2.0)
-    monkeypatch.setattr("minisbert.analysis.probe._MOST_ITERATIONS", 2)
+    monkeypatch.setattr("minisbert.analysis.classifier._MOST_ITERATIONS", 2)
     with pytest.raises(ValueError, match="did not converge for strength 100"):
         fit_probe(vectors, train, strengths=[100.0], offsets=[0.0])
 

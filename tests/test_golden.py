@@ -83,7 +83,6 @@ VERBS = {
     "classify train": Verb("classify train train.tsv -o new --json", "sklearn", "keys"),
     "classify predict": Verb('classify predict mood "what a feast" "i hate tea" --json', "sklearn", "labels"),
     "classify evaluate": Verb("classify evaluate mood test.tsv --json", "sklearn", "keys"),
-    "classify split": Verb("classify split train.tsv a.tsv b.tsv --hold-out 0.25", file="b.tsv"),
     "entities train": Verb("entities train names.jsonl -o new --strength 1 --offset 0 --json", "sklearn"),
     "entities predict": Verb('entities predict names "Ada met Bob in Rome." "soup" --json'),
     "entities evaluate": Verb("entities evaluate names names.jsonl --json"),

@@ -1,12 +1,14 @@
 """A text classifier: logistic regression on sentence vectors, with calibrated probabilities, saved without pickle.
 
-Training needs scikit-learn; prediction is one matrix product in NumPy. Three things are kept apart: the **label** is
-the class with the highest score, which class weights may have shifted; the **probability** is calibrated, and never
-changes a label; the **threshold** makes one class strict: it is predicted only where its probability reaches a bound
-chosen for its precision, and a text that would otherwise have been of that class is left undecided.
-A saved classifier knows the model whose vectors it was trained on, and rejects another. It also keeps an eight-byte
-hash of each training text, so that an evaluation can tell which of its texts were seen in training (and so can anyone
-who guesses a text). Letters: ``M`` training texts, ``B`` other texts, ``C`` classes, ``D`` the width of a vector.
+Training and the TF-IDF baseline are scikit-learn's work (extra ``apps``); a prediction is one matrix product in NumPy.
+Three things are kept apart: the **label** is the class with the highest score, which class weights may have shifted;
+the **probability** is calibrated, and never changes a label; the **threshold** makes one class strict: it is predicted
+only where its probability reaches a bound chosen for its precision, and a text that would otherwise have been of that
+class is left undecided. A saved classifier knows the model whose vectors it was trained on, and rejects another. It
+keeps an eight-byte hash of each training text, so that an evaluation can tell which of its texts were seen in training
+(and so can anyone who guesses a text).
+
+Letters: ``M`` training texts, ``B`` other texts, ``C`` classes, ``D`` the width of a vector.
 """
 
 from __future__ import annotations
@@ -14,28 +16,32 @@ from __future__ import annotations
 import hashlib
 import html
 import math
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from minisbert.analysis.probe import (
-    STRENGTHS,
-    Calibration,
-    CrossValidation,
-    class_weights,
-    cross_validate,
-    fit_calibration,
-    logistic_path,
-    stratified_folds,
+from minisbert.checks import check_flag, check_vectors, check_whole, each_text, require
+from minisbert.evaluation.classification import LabelledTexts, class_names, listed, numbered_labels
+from minisbert.evaluation.measures import (
+    ClassReport,
+    ClassScore,
+    Estimate,
+    F1Difference,
+    Quality,
+    class_report,
+    f1_difference,
+    paired_difference,
+    probability_quality,
+    share,
 )
-from minisbert.checks import check_flag, check_whole, each_text
-from minisbert.evaluation.classification import LabelledTexts, require_sklearn
 from minisbert.model import Array
 from minisbert.model.ops import softmax
+from minisbert.parallel import threads
 from minisbert.saved import Origin, SavedError, load_folder, origin_of, save_folder
 
 if TYPE_CHECKING:
@@ -47,10 +53,30 @@ KIND = "classifier"
 VERSION = 2
 """Format version; files of version 1, which carry no number, smoothed the targets of the calibration."""
 
+STRENGTHS = (1.0, 10.0, 100.0)
+"""scikit-learn's ``C``, one over the strength of the penalty. Steps of 10 are fine enough: the temperature makes up for
+what is left."""
+
+SCORINGS = {"log_loss": -1, "accuracy": 1, "macro_f1": 1}
+"""Scores to choose a strength by, and whether higher (1) or lower (-1) is better."""
+
+_MOST_ITERATIONS = 5000  # L-BFGS needs a few hundred at the weakest penalty
+
+
+class Calibration(NamedTuple):
+    """Temperature scaling: probabilities are ``softmax(scores / temperature + offset)``."""
+
+    temperature: float  # above 1: the scores were overconfident; below 1: underconfident
+    offset: Array  # (C,) sums to 0; zeros without class weights
+
+    def apply(self, logits: Array) -> Array:
+        """Calibrated logits: ``(B, C)`` for ``(B, C)``."""
+        return logits / self.temperature + self.offset
+
 
 @dataclass(frozen=True)
 class Threshold:
-    """The probability from which a class is predicted, and the out-of-fold precision and recall it reached."""
+    """The probability from which a class is predicted, and the precision and recall it reached on held-out texts."""
 
     label: str
     probability: float
@@ -66,9 +92,7 @@ class TextClassifier:
     ----------
     classes : tuple of str
         ``C`` names.
-    weight : Array, shape (C, D)
-    bias : Array, shape (C,)
-        Both float64.
+    weight, bias : Array, shapes (C, D) and (C,), float64
     calibration : Calibration
         Turns scores into probabilities, ``softmax(scores / temperature + offset)``.
     threshold : Threshold, optional
@@ -79,8 +103,8 @@ class TextClassifier:
         Whether HTML entities such as ``&amp;`` are decoded before a text is encoded.
     learnt : Array of uint64, optional
         Sorted hashes of the distinct training texts.
-    facts : mapping, optional
-        How it was trained, for display.
+    facts : mapping
+        How it was trained, for display and for the baseline.
 
     Examples
     --------
@@ -99,36 +123,32 @@ class TextClassifier:
     origin: Origin | None = None
     unescape: bool = False
     learnt: Array | None = None  # uint64
-    facts: Mapping[str, Any] | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
     def scores(self, vectors: Array) -> Array:
-        """Scores before softmax, ``x W^T + b``, float64; the highest gives the label.
-
-        (B, D) -> (B, C)
-
-        ValueError for vectors of another width, NaN and Inf.
-        """
-        x = np.asarray(vectors, np.float64)
-        if x.ndim != 2 or x.shape[1] != self.weight.shape[1] or not np.isfinite(x).all():
-            raise ValueError(
-                f"scores: expected finite vectors (B, {self.weight.shape[1]}), got shape {x.shape}"
-                + ("" if np.isfinite(x).all() else " with NaN or infinity")
-                + "; do they come from the model that the classifier was trained with?"
-            )
-        return x @ self.weight.T + self.bias
+        """Scores before softmax, ``x W^T + b``, float64; the highest gives the label: (B, D) -> (B, C)."""
+        x = check_vectors(vectors, "classifier: vectors", width=self.weight.shape[1])
+        return x.astype(np.float64) @ self.weight.T + self.bias
 
     def predict_proba(self, vectors: Array) -> Array:
-        """Calibrated probabilities, ``softmax(scores / temperature + offset)``, float64, rows summing to 1.
-
-        (B, D) -> (B, C)
-        """
+        """Calibrated probabilities, float64, rows summing to 1: (B, D) -> (B, C)."""
         return softmax(self.calibration.apply(self.scores(vectors)))
 
     def predict(self, vectors: Array) -> list[str | None]:
         """Predict classes of vectors (B, D); None (undecided) if the top class does not reach its threshold."""
-        scores = self.scores(vectors)  # (B, C)
-        chosen = decide(scores, self.calibration, self.classes, self.threshold)  # (B,)
-        return [None if c < 0 else self.classes[c] for c in chosen]
+        return [None if c < 0 else self.classes[c] for c in self.decide(self.scores(vectors))]
+
+    def decide(self, scores: Array) -> Array:
+        """Number of the class of each row of scores, -1 being undecided: (B, C) -> (B,).
+
+        The highest score, except that a class with a threshold is chosen where, and only where, it reaches it.
+        """
+        chosen = np.argmax(scores, axis=1)  # (B,)
+        if self.threshold is None:
+            return chosen
+        strict = self.classes.index(self.threshold.label)
+        reaches = softmax(self.calibration.apply(scores))[:, strict] >= self.threshold.probability  # (B,)
+        return np.where(reaches, strict, np.where(chosen == strict, -1, chosen))
 
     def encode(self, encoder: SentenceEncoder, texts: Iterable[str], **options: Any) -> Array:
         """Encode texts to (B, D) as in training; OriginError for another model or length limit."""
@@ -149,12 +169,12 @@ class TextClassifier:
         """
         facts = {
             "version": VERSION,
-            "classes": list(self.classes),
+            "classes": self.classes,
             "temperature": self.calibration.temperature,
-            "threshold": None if self.threshold is None else vars(self.threshold),
+            "threshold": self.threshold,
             "origin": self.origin,
             "unescape": self.unescape,
-            "training": dict(self.facts or {}),
+            "training": dict(self.facts),
         }
         tensors = {"weight": self.weight, "bias": self.bias, "offset": self.calibration.offset}
         if self.learnt is not None:
@@ -162,29 +182,80 @@ class TextClassifier:
         save_folder(Path(folder), KIND, facts, tensors, force=force)
 
 
-def decide(scores: Array, calibration: Calibration, classes: Sequence[str], threshold: Threshold | None) -> Array:
-    """Index of the highest score, except that a class with a threshold is chosen where it reaches it.
+def load_classifier(folder: str | Path) -> TextClassifier:
+    """Read what :meth:`TextClassifier.save` wrote; it predicts bit for bit as before.
 
-    (B, C) -> (B,)
-
-    -1 is undecided.
-
-    >>> scores = np.array([[3.0, 1.0], [1.0, 2.0]])
-    >>> decide(scores, Calibration(1.0, np.zeros(2)), ("a", "b"), Threshold("b", 0.9, 1.0, 0.5))
-    array([ 0, -1])
+    SavedError, a ValueError, for a folder of another kind or a newer version, and for missing, damaged or mixed files.
+    A calibrated classifier of more than two classes from before version 2 is rejected: its probabilities are far too
+    low, and only training again fixes them.
     """
-    chosen: Array = np.argmax(scores, axis=1)  # (B,)
-    if threshold is None:
-        return chosen
-    strict = classes.index(threshold.label)
-    reaches = softmax(calibration.apply(scores))[:, strict] >= threshold.probability  # (B,)
-    return np.where(reaches, strict, np.where(chosen == strict, -1, chosen))
+    facts, tensors = load_folder(Path(folder), KIND)
+    where = f"{Path(folder).as_posix()}/{KIND}.json"
+    version = facts.get("version", 1)
+    if isinstance(version, bool) or version not in range(1, VERSION + 1):
+        raise SavedError(f"{where}: expected version 1 to {VERSION}, got {version!r:.40}; update minisbert")
+    try:
+        names, unescape, learnt = facts["classes"], facts["unescape"], tensors.get("learnt")
+        calibration = Calibration(float(facts["temperature"]), tensors["offset"])
+        threshold = None if facts["threshold"] is None else Threshold(**facts["threshold"])
+        classifier = TextClassifier(
+            classes=tuple(names),
+            weight=tensors["weight"],
+            bias=tensors["bias"],
+            calibration=calibration,
+            threshold=threshold,
+            origin=Origin.read(facts["origin"], where),
+            unescape=unescape,
+            learnt=learnt,
+            facts=dict(facts["training"]),
+        )
+        size, width = len(names), classifier.weight.shape[-1]
+        shares = [] if threshold is None else [threshold.probability, threshold.precision, threshold.recall]
+        fits = {
+            "classes": isinstance(names, list)
+            and all(isinstance(x, str) for x in names)
+            and len(set(names)) == size > 1,
+            "temperature": 0 < calibration.temperature < math.inf,
+            "threshold": threshold is None or (threshold.label in names and all(0 <= x <= 1 for x in shares)),
+            "unescape": isinstance(unescape, bool),
+            "learnt": learnt is None or (learnt.ndim == 1 and learnt.dtype == np.uint64),
+        }
+        for name, shape in {"weight": (size, width), "bias": (size,), "offset": (size,)}.items():
+            fits[name] = tensors[name].shape == shape and tensors[name].dtype == np.float64
+        wrong = [name for name, is_right in fits.items() if not is_right]
+        if wrong:
+            raise ValueError(f"{', '.join(wrong)} cannot be right")
+    except SavedError:
+        raise
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        said = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise SavedError(f"{where}: damaged: {said}; train again") from error
+    if version == 1 and len(names) > 2 and calibration.temperature != 1:
+        raise SavedError(
+            f"{where}: this classifier was trained by an older minisbert, and its probabilities are wrong for more "
+            "than two classes; train it again with `minisbert classify train`"
+        )
+    return classifier
 
 
 def cleaned(texts: Iterable[str], unescape: bool) -> list[str]:
-    """Decode HTML entities, if asked to."""
-    checked = each_text(texts, "texts")
-    return [html.unescape(text) for text in checked] if unescape else list(checked)
+    """Decode HTML entities, if asked to; ValueError for a text without content, which belongs to no class."""
+    found = [html.unescape(text) if unescape else text for text in each_text(texts, "texts")]
+    empty = [i for i, text in enumerate(found) if not text.strip()]
+    if empty:
+        listed = ", ".join(map(str, empty[:5])) + (", ..." if len(empty) > 5 else "")
+        raise ValueError(
+            f"texts[{listed}]: expected a text to classify, got nothing but blanks ({len(empty):,} of {len(found):,} "
+            "texts); leave empty texts out"
+        )
+    return found
+
+
+def distinct(texts: Sequence[str]) -> tuple[list[str], Array]:
+    """Distinct texts in the order of their first, and each text's number among them, (M,)."""
+    number: dict[str, int] = {}
+    numbers = np.array([number.setdefault(text, len(number)) for text in texts])
+    return list(number), numbers
 
 
 def text_numbers(texts: Sequence[str]) -> Array:
@@ -196,13 +267,12 @@ def text_numbers(texts: Sequence[str]) -> Array:
 # ----------------------------------------------------------------------------------------------------- training
 
 
-@dataclass(frozen=True, eq=False)
-class Training:
-    """A trained classifier, and its out-of-fold scores."""
+class Training(NamedTuple):
+    """A trained classifier, and how texts fared that it had not seen."""
 
     classifier: TextClassifier
-    labels: Array  # (M,) class indices
-    validation: CrossValidation  # with uncalibrated out-of-fold scores
+    labels: Array  # (M,) class numbers
+    held_out: Array  # (M, C) scores before calibration, each text's by a classifier that was not trained on it
 
 
 def train_classifier(
@@ -225,12 +295,13 @@ def train_classifier(
     encode_options : mapping, optional
         Passed to :meth:`SentenceEncoder.encode`.
     **settings
-        Passed to :func:`fit_classifier`.
+        ``strengths``, ``scoring``, ``folds``, ``seed``, ``class_weight``, ``calibrate``, ``threshold_for``,
+        ``precision``: see :func:`fit_classifier`.
 
     Returns
     -------
     Training
-        ``classifier``, ``labels`` and ``validation``.
+        ``classifier``, ``labels`` and ``held_out``.
 
     Raises
     ------
@@ -246,12 +317,10 @@ def train_classifier(
     >>> trained.classifier.predict(SentenceEncoder().encode(["wonderful soup"]))
     ['good']
     """
-    check_labels(data)
-    require_sklearn()
     texts = cleaned(data.texts, unescape)
-    different = list(dict.fromkeys(texts))
-    row = {text: i for i, text in enumerate(different)}
-    groups = np.array([row[text] for text in texts])  # (M,)
+    different, groups = distinct(texts)  # groups: (M,)
+    _number(data.labels, groups, data.name)  # raises before minutes of work
+    require("sklearn", "apps", "training a classifier")
     vectors = encoder.encode(different, **(encode_options or {}))[groups]  # (M, D)
     return fit_classifier(
         vectors,
@@ -278,130 +347,249 @@ def fit_classifier(
     threshold_for: str | None = None,
     precision: float | None = None,
     groups: Array | None = None,
-    name: str = "",
+    name: str = "vectors",
     **about: Any,
 ) -> Training:
-    """Choose the penalty by cross-validation, calibrate on out-of-fold scores, then fit on everything.
+    """Choose the penalty by cross-validation, calibrate on held-out scores, then fit on all vectors (M, D).
 
-    Vectors (M, D) must be finite, with at least two classes. ``strengths`` and ``scoring`` are those of
-    :func:`minisbert.analysis.probe.cross_validate`; there are fewer than ``folds`` folds if no class has that many
-    distinct texts, and texts with equal ``groups`` (M,) stay in one fold. ``class_weight`` is "balanced" or a weight
-    per class name. With ``threshold_for`` that class is predicted only from the probability at which it reaches
+    ``strengths`` and ``scoring`` are those of :func:`cross_validate`. There are fewer than ``folds`` folds if no class
+    has that many distinct texts; texts of equal ``groups`` (M,) stay in one fold. ``class_weight`` is "balanced" or a
+    weight per class name. With ``threshold_for`` that class is predicted only from the probability at which it reaches
     ``precision``, in (0, 1]. ``about`` sets ``origin``, ``unescape`` and ``learnt`` of the :class:`TextClassifier`.
 
     Calibration and threshold come from classifiers that were trained on all folds but one, and serve one that was
-    trained on all, as in scikit-learn's ``CalibratedClassifierCV(ensemble=False)``.
-
-    ValueError for a single class, a class with a single text, NaN, contradictory settings, a precision that no
-    threshold reaches, and without scikit-learn.
+    trained on all, as in scikit-learn's ``CalibratedClassifierCV(method="temperature", ensemble=False)``.
     """
     labels = list(each_text(labels, "fit_classifier: labels"))
     folds = check_whole("fit_classifier: folds", folds, 2)
     check_flag("fit_classifier: calibrate", calibrate)
-    x = _checked_vectors(vectors, len(labels))
-    names = tuple(sorted(set(labels)))
-    if len(names) < 2:
-        raise ValueError(f"fit_classifier: expected at least two classes, got {list(names)}")
-    _check_threshold(names, threshold_for, precision)
-    number = {label: c for c, label in enumerate(names)}
-    classes = np.array([number[label] for label in labels])  # (M,)
-    weights = class_weights(classes, _numbered(class_weight, number))
+    x = check_vectors(vectors, "fit_classifier: vectors", rows=len(labels))
+    groups = np.arange(len(labels)) if groups is None else groups
+    names, classes = _number(labels, groups, name)
+    weights = class_weights(names, classes, class_weight)
+    if (threshold_for is None) != (precision is None):
+        raise ValueError("fit_classifier: threshold_for and precision must be given together")
+    if threshold_for is not None and threshold_for not in names:
+        raise ValueError(
+            f"fit_classifier: threshold_for must be one of the classes {listed(names)}, got {threshold_for!r}"
+        )
+    if precision is not None and not 0 < precision <= 1:
+        raise ValueError(f"fit_classifier: precision must be in (0, 1], got {precision!r}")
+
     fold_of_text = stratified_folds(classes, folds, seed, groups)  # (M,)
     for c, label in enumerate(names):
         if not np.ptp(fold_of_text[classes == c]):
             raise ValueError(
-                f"{label!r:.40} has too few texts: all of them are in one fold, so that none are left to train on when "
-                "that fold is held out; add texts, or leave the class out"
+                f"{name}: all texts of {label!r:.40} are in one of {fold_of_text.max() + 1} folds, so that none are "
+                "left to train on when that fold is held out; add texts, or choose other folds"
             )
-    validation = cross_validate(
-        lambda learnt, asked: (x[learnt], x[asked]),
-        classes,
-        fold_of_text,
-        strengths=strengths,
-        scoring=scoring,
-        weights=weights,
-    )
+    best = cross_validate(x, classes, fold_of_text, weights, strengths, scoring, calibrate=calibrate)
     # model selection may be rough and fast, in float32; what is kept is fitted in float64
-    weight, bias = next(logistic_path(x.astype(np.float64), classes, [validation.strength], weights))
-    calibration = Calibration(1.0, np.zeros(len(names)))
-    if calibrate:
-        calibration = fit_calibration(validation.out_of_fold, classes, weights)
+    weight, bias = logistic_fit(x.astype(np.float64), classes, best.strength, weights)
     threshold = None
     if threshold_for is not None and precision is not None:
-        probs = softmax(calibration.apply(validation.out_of_fold))[:, number[threshold_for]]  # (M,)
-        threshold = find_threshold(probs, classes == number[threshold_for], precision, threshold_for)
-    facts = _facts(
-        validation, name=name, classes=classes, folds=validation.scores.shape[1], seed=seed, class_weight=class_weight
-    )
-    classifier = TextClassifier(names, weight, bias, calibration, threshold, facts=facts, **about)
-    return Training(classifier, classes, validation)
-
-
-def _facts(validation: CrossValidation, *, classes: Array, class_weight: Any, **said: Any) -> dict[str, Any]:
-    """How a classifier was trained, JSON-serialisable."""
-    return {
-        **said,
+        strict = names.index(threshold_for)
+        probs = softmax(best.calibration.apply(best.held_out))[:, strict]  # (M,)
+        threshold = find_threshold(probs, classes == strict, precision, threshold_for)
+    facts = {
+        "name": name,
+        "folds": int(fold_of_text.max()) + 1,
+        "seed": seed,
         "texts": len(classes),
         "texts_by_class": np.bincount(classes).tolist(),
         "class_weight": dict(class_weight) if isinstance(class_weight, Mapping) else class_weight,
-        "scoring": validation.scoring,
-        "strength": validation.strength,
-        "strengths": list(validation.strengths),
-        "scores": validation.scores.mean(axis=1).tolist(),
+        "scoring": scoring,
+        "strength": best.strength,
+        "strengths": list(best.scores),
+        "scores": list(best.scores.values()),
     }
+    classifier = TextClassifier(names, weight, bias, best.calibration, threshold, facts=facts, **about)
+    return Training(classifier, classes, best.held_out)
 
 
-def check_labels(data: LabelledTexts) -> None:
-    """Raise for a single class, or a class with fewer than two distinct texts, before anything is encoded."""
-    texts_of: dict[str, set[str]] = {label: set() for label in data.labels}
-    for text, label in zip(data.texts, data.labels, strict=True):
-        texts_of[label].add(text)
-    if len(texts_of) < 2:
-        raise ValueError(
-            f"{data.name}: all {len(data.labels):,} texts belong to one class, {data.labels[0]!r}: nothing to learn"
-        )
-    few = [f"{label!r:.40} ({len(texts)})" for label, texts in texts_of.items() if len(texts) < 2]
+def _number(labels: Sequence[str], groups: Array, name: str) -> tuple[tuple[str, ...], Array]:
+    """Names of the classes and each text's class; ValueError for a class with a single distinct text."""
+    names = class_names(name, labels)
+    number = {label: c for c, label in enumerate(names)}
+    classes = np.array([number[label] for label in labels])  # (M,)
+    few = [label for c, label in enumerate(names) if len(np.unique(groups[classes == c])) < 2]
     if few:
         raise ValueError(
-            f"{data.name}: {', '.join(few[:5])} have fewer than two different texts, and cross-validation holds one of "
-            "them out; add texts, or leave these classes out"
+            f"{name}: {listed(few)}: fewer than two different texts, and cross-validation holds one of them out; add "
+            "texts, or leave these classes out"
         )
+    return names, classes
 
 
-def _checked_vectors(vectors: Array, count: int) -> Array:
-    """Raise unless the vectors are finite, one row a label."""
-    x = np.asarray(vectors)
-    if x.ndim != 2 or len(x) != count or not np.isfinite(x).all():
-        raise ValueError(
-            f"fit_classifier: expected finite vectors (M, D) for {count:,} labels, got shape {x.shape}"
-            + ("" if np.isfinite(x).all() else " with NaN or infinity; are the weights damaged?")
-        )
-    return x
+def class_weights(names: Sequence[str], classes: Array, choice: str | Mapping[str, float] | None = None) -> Array:
+    """Weight of a text of each class, (C,); "balanced": ``w_c = M / (C M_c)``, so that all classes count alike.
+
+    >>> class_weights(["a", "b"], np.array([0, 0, 0, 1]), "balanced").round(2)
+    array([0.67, 2.  ])
+    """
+    if choice == "balanced":
+        return len(classes) / (len(names) * np.bincount(classes))
+    if choice is not None and not isinstance(choice, Mapping):
+        raise ValueError(f"class_weight must be 'balanced', a mapping from class to weight, or None, got {choice!r}")
+    for label, weight in (choice or {}).items():
+        if label not in names or not 0 < weight < math.inf:
+            raise ValueError(
+                f"class_weight must name the classes {listed(names)} and positive weights, got {label!r}: {weight!r}"
+            )
+    return np.array([float((choice or {}).get(label, 1)) for label in names])
 
 
-def _check_threshold(names: Sequence[str], label: str | None, precision: float | None) -> None:
-    """Raise if only one of class and precision is given, or if either is impossible."""
-    if (label is None) != (precision is None):
-        raise ValueError("fit_classifier: threshold_for and precision must be given together")
-    if label is not None and label not in names:
-        raise ValueError(f"fit_classifier: threshold_for must be one of the classes {_listed(names)}, got {label!r}")
-    if precision is not None and not 0 < precision <= 1:
-        raise ValueError(f"fit_classifier: precision must be in (0, 1], got {precision!r}")
+def stratified_folds(classes: Array, folds: int, seed: int, groups: Array) -> Array:
+    """Assign texts to folds: every fold has its share of every class, and texts of one group share a fold.
+
+    (M,), (M,) -> (M,). scikit-learn's StratifiedKFold over groups, each counted as of the class of its first text. (Its
+    StratifiedGroupKFold looks at every group for every fold: 11 s for 15,000 texts, beside 0.01 s.) If no class has as
+    many groups as there are folds, there are fewer folds.
+    """
+    require("sklearn", "apps", "cross-validation")
+    from sklearn.model_selection import StratifiedKFold
+
+    check_whole("stratified_folds: folds", folds, 2)
+
+    _, first, group_of_text = np.unique(groups, return_index=True, return_inverse=True)
+    fold_of_group = np.empty(len(first), np.intp)
+    folds = max(2, min(folds, int(np.bincount(classes[first]).max())))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The least populated class")
+        splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(first, classes[first])
+        for k, (_, asked) in enumerate(splits):
+            fold_of_group[asked] = k
+    return fold_of_group[group_of_text]
 
 
-def _numbered(choice: str | Mapping[str, float] | None, number: Mapping[str, int]) -> str | dict[int, float] | None:
-    """Turn class weights by name into class weights by index."""
-    if not isinstance(choice, Mapping):
-        return choice
-    unknown = [label for label in choice if label not in number]
-    if unknown:
-        raise ValueError(f"fit_classifier: class_weight must name the classes {_listed(number)}, got {unknown[0]!r}")
-    return {number[label]: weight for label, weight in choice.items()}
+class Choice(NamedTuple):
+    """The strength that was chosen."""
+
+    strength: float
+    calibration: Calibration
+    held_out: Array  # (M, C) scores of texts by classifiers that were not trained on them
+    scores: dict[float, float]  # of each strength that was tried, rising
 
 
-def _listed(names: Sequence[str] | Mapping[str, int]) -> str:
-    """A few class names, for messages."""
-    return ", ".join(f"{name!r:.40}" for name in list(names)[:8]) + (", ..." if len(names) > 8 else "")
+def cross_validate(
+    texts: Any,
+    classes: Array,
+    folds: Array,
+    weights: Array,
+    strengths: Sequence[float] = STRENGTHS,
+    scoring: str = "log_loss",
+    *,
+    calibrate: bool = True,
+    before: Sequence[Any] = (),
+) -> Choice:
+    """Classify every text by a classifier that was not trained on it, for each strength, and choose the best one.
+
+    ``texts`` are vectors (M, D), or what the scikit-learn transformers ``before`` make features of, fitted anew without
+    each fold. The log loss is that of the calibrated probabilities. On ties the strongest penalty is chosen.
+    """
+    require("sklearn", "apps", "training a classifier")
+    from sklearn.metrics import accuracy_score, f1_score
+    from sklearn.model_selection import cross_val_predict
+    from sklearn.pipeline import make_pipeline
+
+    if scoring not in SCORINGS:
+        raise ValueError(f"scoring must be one of {', '.join(SCORINGS)}, got {scoring!r}")
+    grid = sorted({float(strength) for strength in strengths})
+    if not grid or not all(0 < strength < math.inf for strength in grid):
+        raise ValueError(f"expected positive strengths, at least one, got {tuple(strengths)!r}")
+    splits = [(np.flatnonzero(folds != k), np.flatnonzero(folds == k)) for k in range(int(folds.max()) + 1)]
+    choices, scores = [], {}
+    for strength in grid:
+        with fitting(strength):
+            model = make_pipeline(*before, _logistic(strength, weights))
+            found = cross_val_predict(model, texts, classes, cv=splits, method="decision_function")
+        logits = _two_sided(found).astype(np.float64)  # (M, C)
+        calibration = fit_calibration(logits, classes, weights) if calibrate else Calibration(1.0, 0 * weights)
+        predicted = logits.argmax(axis=1)
+        if scoring == "log_loss":
+            score = probability_quality(calibration.apply(logits), classes).log_loss
+        elif scoring == "accuracy":
+            score = accuracy_score(classes, predicted)
+        else:
+            score = f1_score(classes, predicted, average="macro")
+        scores[strength] = float(score)
+        choices.append(Choice(strength, calibration, logits, scores))
+    return max(choices, key=lambda choice: SCORINGS[scoring] * scores[choice.strength])
+
+
+def logistic_fit(
+    features: Any, classes: Array, strength: float, weights: Array, tol: float = 1e-4
+) -> tuple[Array, Array]:
+    """Fit scikit-learn's LogisticRegression: (M, D), (M,), C -> weight (C, D) and bias (C,) of every class, float64.
+
+    ``minimise  sum_i w_(y_i) (-log p_i(y_i)) + |W|^2 / (2 strength)``
+    """
+    with fitting(strength):
+        model = _logistic(strength, weights, tol).fit(features, classes)
+    return _two_sided(model.coef_.T).T.astype(np.float64), _two_sided(model.intercept_[None])[0].astype(np.float64)
+
+
+def _logistic(strength: float, weights: Array, tol: float = 1e-4) -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    by_class = dict(enumerate(weights.tolist()))
+    return LogisticRegression(C=strength, class_weight=by_class, tol=tol, max_iter=_MOST_ITERATIONS)
+
+
+def _two_sided(scores: Array) -> Array:
+    """With two classes one is the other's negative, ``softmax((-s/2, s/2))`` being ``sigmoid(s)``: (M,) -> (M, 2)."""
+    column = scores.reshape(len(scores), -1)
+    return np.concatenate([-column, column], axis=1) / 2 if column.shape[1] == 1 else column
+
+
+@contextmanager
+def fitting(strength: float) -> Iterator[None]:
+    """Let scikit-learn fit, a fold a core, with one BLAS thread each; ValueError where it does not converge."""
+    require("sklearn", "apps", "logistic regression")
+    from joblib import parallel_backend
+    from sklearn.exceptions import ConvergenceWarning
+
+    cores = threads.usable()
+    # the products are tall and thin: several threads in one would wait for each other
+    with threads.hold(1), parallel_backend("threading", n_jobs=cores), warnings.catch_warnings():
+        warnings.simplefilter("error", ConvergenceWarning)
+        try:
+            yield
+        except ConvergenceWarning as error:
+            raise ValueError(
+                f"logistic regression did not converge for strength {strength:g} in {_MOST_ITERATIONS:,} steps; use a "
+                "smaller strength"
+            ) from error
+
+
+def fit_calibration(logits: Array, classes: Array, weights: Array | float = 1.0) -> Calibration:
+    """Undo class weights in held-out scores, and find the temperature with the least log loss.
+
+    ``minimise over T  (M + 1) L(T) - log(1 - exp(-L(T))),   L(T) = mean_i -log softmax(z_i / T - log w)_(y_i)``
+
+    (M, C), (M,), (C,) -> T, (C,). Class weights make a classifier learn ``w_c p_c`` instead of ``p_c`` (Elkan 2001).
+    The temperature is that of Guo et al. 2017, section 4.2, and of ``CalibratedClassifierCV(method="temperature")``.
+    The second term is one text that was wrong: where no held-out text is, the temperature would go to 0, that is, to
+    certainty, and ends at ``L = log((M + 2) / (M + 1))``, Laplace's rule of succession after M right answers.
+    """
+    from scipy.optimize import minimize_scalar  # comes with scikit-learn
+    from scipy.special import logsumexp
+
+    offset = np.zeros(logits.shape[1]) - np.log(weights)
+    offset -= offset.mean()
+    scale = float(logits.std()) or 1.0
+
+    rows = np.arange(len(classes))
+
+    def objective(log_temperature: float) -> float:
+        others = Calibration(scale * math.exp(log_temperature), offset).apply(logits)
+        others = others - others[rows, classes][:, None]
+        others[rows, classes] = -np.inf
+        # log(1 + exp x) tells a loss of 1e-300 from none, where the logarithm of a softmax has long been 0
+        loss = max(float(np.logaddexp(0, logsumexp(others, axis=1)).mean()), 1e-300)
+        return (len(classes) + 1) * loss - math.log(-math.expm1(-loss))
+
+    return Calibration(scale * math.exp(minimize_scalar(objective, bounds=(-10, 10)).x), offset)
 
 
 def find_threshold(probs: Array, is_label: Array, precision: float, label: str) -> Threshold:
@@ -409,103 +597,143 @@ def find_threshold(probs: Array, is_label: Array, precision: float, label: str) 
 
     (M,), (M,) -> Threshold
 
-    ValueError, with the best that was reached, if no threshold reaches it. **Source**:
-    ``sklearn.metrics.precision_recall_curve``. The best of many thresholds on these texts is a little worse on others;
-    evaluate on other texts to see by how much.
+    ValueError, with the best that was reached, if no threshold reaches it. The best of many thresholds on these texts
+    is a little worse on others; evaluate on other texts to see by how much.
 
     >>> find_threshold(np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, True, False, True]), 0.75, "toxic")
     Threshold(label='toxic', probability=0.6, precision=0.75, recall=1.0)
     """
-    order = np.argsort(-probs, kind="stable")
-    hits = np.cumsum(is_label[order])  # (M,)
-    reached = hits / np.arange(1, len(probs) + 1)  # (M,) precision if all down to here are predicted
-    # texts of equal probability are predicted together
-    is_end = np.r_[np.diff(probs[order]) != 0, True]  # (M,)
-    fits = np.flatnonzero(is_end & (reached >= precision))
+    require("sklearn", "apps", "a threshold")
+    from sklearn.metrics import precision_recall_curve
+
+    reached, recalls, bounds = precision_recall_curve(is_label, probs)  # bounds rise, and recalls fall
+    reached, recalls = reached[:-1], recalls[:-1]  # the last ones are of no text
+    fits = np.flatnonzero(reached >= precision)
     if not len(fits):
-        ends = np.flatnonzero(is_end)
-        best = ends[np.argmax(reached[ends])]
+        best = len(reached) - 1 - np.argmax(reached[::-1])
         raise ValueError(
             f"no threshold reaches precision {precision:g} for {label!r}: the highest is {reached[best]:.3f}, at "
-            f"probability {probs[order[best]]:.3f} with recall {hits[best] / hits[-1]:.3f}, on held-out texts; lower "
-            "the precision, or add texts"
+            f"probability {bounds[best]:.3f} with recall {recalls[best]:.3f}, on held-out texts; lower the precision, "
+            "or add texts"
         )
-    last = fits[-1]
-    return Threshold(label, float(probs[order[last]]), float(reached[last]), float(hits[last] / hits[-1]))
+    return Threshold(label, *(float(numbers[fits[0]]) for numbers in (bounds, reached, recalls)))
 
 
-# ------------------------------------------------------------------------------------------------------ reading
+# --------------------------------------------------------------------------------------------------- evaluation
 
 
-def load_classifier(folder: str | Path) -> TextClassifier:
-    """Read what :meth:`TextClassifier.save` wrote; it predicts bit for bit as before.
+@dataclass(frozen=True, eq=False)
+class ClassifierReport:
+    """How a classifier did on labelled texts; undecided counts as wrong."""
 
-    SavedError, a ValueError, for a folder of another kind or a newer version, and for missing, damaged or mixed files.
-    A calibrated classifier of more than two classes from before version 2 is rejected: its probabilities are far too
-    low, and only training again fixes them.
+    set: str
+    texts: int
+    undecided: int
+    learnt: int | None  # texts that were in training; None: unknown
+    accuracy: Estimate
+    accuracy_unseen: Estimate | None  # on texts that were not in training; None if none was, or all were
+    macro_f1: Estimate
+    classes: dict[str, ClassScore]
+    confusion: Array  # (C, C + 1)
+    probabilities: dict[str, Quality]  # as_fitted and calibrated
+    expected: Array  # (B,) class numbers
+    predicted: Array  # (B,) -1: undecided
+    without_threshold: Array  # (B,)
+
+
+def evaluate_classifier(
+    classifier: TextClassifier, encoder: SentenceEncoder, data: LabelledTexts, **options: Any
+) -> ClassifierReport:
+    """Evaluate a classifier on labelled texts; ValueError for unknown labels and another model."""
+    expected = numbered_labels(data, classifier.classes)
+    scores = classifier.scores(classifier.encode(encoder, data.texts, **options))  # (B, C)
+    learnt = None
+    if classifier.learnt is not None:
+        learnt = np.isin(text_numbers(cleaned(data.texts, classifier.unescape)), classifier.learnt)
+    return report_scores(classifier, scores, expected, learnt=learnt, name=data.name)
+
+
+def report_scores(
+    classifier: TextClassifier, scores: Array, expected: Array, *, learnt: Array | None = None, name: str = ""
+) -> ClassifierReport:
+    """Measure the labels and probabilities that follow from scores before calibration: (B, C), (B,)."""
+    predicted = classifier.decide(scores)  # (B,)
+    some_seen = learnt is not None and learnt.any() and not learnt.all()
+    return ClassifierReport(
+        set=name,
+        texts=len(expected),
+        undecided=int((predicted < 0).sum()),
+        learnt=None if learnt is None else int(learnt.sum()),
+        accuracy_unseen=share((predicted == expected)[~learnt]) if learnt is not None and some_seen else None,
+        probabilities={
+            "as_fitted": probability_quality(scores, expected),
+            "calibrated": probability_quality(classifier.calibration.apply(scores), expected),
+        },
+        expected=expected,
+        predicted=predicted,
+        without_threshold=np.argmax(scores, axis=1),
+        **vars(class_report(expected, predicted, classifier.classes)),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Baseline:
+    """TF-IDF with logistic regression on the same texts, and how a classifier compares; both without a threshold."""
+
+    features: int  # distinct unigrams and bigrams
+    strength: float
+    tfidf: ClassReport
+    vectors: ClassReport
+    accuracy_difference: Estimate  # vectors minus TF-IDF
+    f1_difference: F1Difference
+    probabilities: Quality  # of the baseline, calibrated
+    predicted: Array  # (B,)
+
+
+def compare_with_tfidf(
+    classifier: TextClassifier, train: LabelledTexts, test: LabelledTexts, report: ClassifierReport
+) -> Baseline:
+    """Train the baseline as the classifier was trained, test it on the same texts, and compare text by text.
+
+    ``TfidfVectorizer(ngram_range=(1, 2))`` and logistic regression with the same folds, penalties and class weights.
+    ValueError if the classifier was trained on other texts, and without scikit-learn.
     """
-    facts, tensors = load_folder(Path(folder), KIND)
-    where = f"{Path(folder).as_posix()}/{KIND}.json"
-    try:
-        names = _checked_names(facts["classes"])
-        temperature = float(facts["temperature"])
-        threshold = None if facts["threshold"] is None else Threshold(**facts["threshold"])
-        origin, unescape = Origin.read(facts["origin"], where), facts["unescape"]
-        training = dict(facts["training"])
-        weight, bias, offset = (tensors[name] for name in ("weight", "bias", "offset"))
-        learnt = tensors.get("learnt")
-        _check_numbers(names, weight, bias, offset, temperature)
-        _check_version(facts.get("version", 1), where, is_right_in_1=len(names) == 2 or temperature == 1)
-        if learnt is not None and (learnt.ndim != 1 or learnt.dtype != np.uint64):
-            raise ValueError(f"expected learnt (M,) in uint64, got {learnt.shape} in {learnt.dtype}")
-        if threshold is not None:
-            _check_loaded_threshold(threshold, names)
-        if not isinstance(unescape, bool):
-            raise ValueError(f"unescape is {unescape!r:.40}")
-    except SavedError:
-        raise
-    except (KeyError, TypeError, ValueError) as error:
-        said = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise SavedError(f"{where}: damaged: {said}; train again") from error
-    calibration = Calibration(temperature, offset)
-    return TextClassifier(names, weight, bias, calibration, threshold, origin, unescape, learnt, facts=training)
+    check_same_texts(classifier, train)
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    facts, names = classifier.facts, classifier.classes
+    texts, asked = (cleaned(x.texts, classifier.unescape) for x in (train, test))
+    classes, groups = numbered_labels(train, names), distinct(texts)[1]  # (M,), (M,)
+    weights = class_weights(names, classes, facts["class_weight"])
+    folds = stratified_folds(classes, facts["folds"], facts["seed"], groups)
+    counter = TfidfVectorizer(ngram_range=(1, 2))
+    best = cross_validate(texts, classes, folds, weights, facts["strengths"], facts["scoring"], before=[counter])
+    features = counter.fit_transform(texts)
+    weight, bias = logistic_fit(features, classes, best.strength, weights)
+    scores = counter.transform(asked) @ weight.T + bias  # (B, C)
+    expected, ours, theirs = report.expected, report.without_threshold, np.argmax(scores, axis=1)
+    return Baseline(
+        features=features.shape[1],
+        strength=best.strength,
+        tfidf=class_report(expected, theirs, names),
+        vectors=class_report(expected, ours, names),
+        accuracy_difference=paired_difference(ours == expected, theirs == expected),
+        f1_difference=f1_difference(expected, ours, theirs, len(names)),
+        probabilities=probability_quality(best.calibration.apply(scores), expected),
+        predicted=theirs,
+    )
 
 
-def _check_version(version: Any, where: str, *, is_right_in_1: bool) -> None:
-    """Reject what a newer minisbert wrote, and probabilities that an older one calibrated wrongly."""
-    if isinstance(version, bool) or version not in range(1, VERSION + 1):
-        raise SavedError(f"{where}: expected version 1 to {VERSION}, got {version!r:.40}; update minisbert")
-    if version == 1 and not is_right_in_1:
-        raise SavedError(
-            f"{where}: this classifier was trained by an older minisbert, and its probabilities are wrong for more "
-            "than two classes; train it again with `minisbert classify train`"
+def check_same_texts(classifier: TextClassifier, train: LabelledTexts) -> None:
+    """Raise ValueError unless these are the texts that the classifier was trained on, or without scikit-learn."""
+    require("sklearn", "apps", "the baseline")
+    numbers = np.unique(text_numbers(cleaned(train.texts, classifier.unescape)))
+    known = np.empty(0, np.uint64) if classifier.learnt is None else classifier.learnt
+    apart = len(np.setxor1d(numbers, known))
+    by_class = [list(train.labels).count(label) for label in classifier.classes]
+    if apart or classifier.facts.get("texts_by_class", by_class) != by_class:
+        raise ValueError(
+            f"{train.name}: the baseline must be trained on the classifier's own training set, but "
+            + (f"{apart:,} different texts are in only one of the two sets" if apart else "the labels differ")
+            + "; give the file that the classifier was trained on"
         )
-
-
-def _checked_names(said: Any) -> tuple[str, ...]:
-    """Read the class names."""
-    if not isinstance(said, list) or not all(isinstance(name, str) for name in said) or len(said) < 2:
-        raise ValueError(f"expected a list of at least two class names, got {said!r:.60}")
-    if len(set(said)) < len(said):
-        raise ValueError(f"class {Counter(said).most_common(1)[0][0]!r} occurs twice")
-    return tuple(said)
-
-
-def _check_numbers(names: Sequence[str], weight: Array, bias: Array, offset: Array, temperature: float) -> None:
-    """Raise if the tensors do not fit the classes."""
-    for name, array, shape in (
-        ("weight", weight, (len(names), weight.shape[-1] if weight.ndim else 0)),
-        ("bias", bias, (len(names),)),
-        ("offset", offset, (len(names),)),
-    ):
-        if array.shape != shape or array.dtype != np.float64:
-            raise ValueError(f"expected {name} {shape} in float64, got {array.shape} in {array.dtype}")
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"expected a temperature above 0, got {temperature!r}")
-
-
-def _check_loaded_threshold(threshold: Threshold, names: Sequence[str]) -> None:
-    """Raise if the threshold is impossible."""
-    numbers = (threshold.probability, threshold.precision, threshold.recall)
-    if threshold.label not in names or not all(isinstance(x, float | int) and 0 <= x <= 1 for x in numbers):
-        raise ValueError(f"the threshold is {threshold}")

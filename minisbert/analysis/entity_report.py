@@ -23,7 +23,7 @@ import numpy as np
 from minisbert.analysis.entities import EntityTagger
 from minisbert.analysis.tag_probe import ProbeFit, fit_probe
 from minisbert.analysis.tagging import SpanScore, TaggedSentences, repair, span_counts, spans_of, surface_score
-from minisbert.evaluation.classification import require_sklearn
+from minisbert.checks import require
 from minisbert.evaluation.measures import RESAMPLES, Estimate, percentiles
 from minisbert.model import Array
 
@@ -122,7 +122,7 @@ def fit_shapes(
     **Source**: the local features of Ratinov & Roth 2009 without the words themselves. Features that occur with a
     single training word are left out.
     """
-    require_sklearn()
+    require("sklearn", "apps", "the baseline by word shapes")
     from sklearn.feature_extraction.text import CountVectorizer
 
     counter = CountVectorizer(analyzer=list, binary=True, min_df=2)

@@ -16,13 +16,14 @@ from typing import Any
 
 import numpy as np
 
+from minisbert.analysis.classifier import logistic_fit, stratified_folds
 from minisbert.analysis.decoding import DECODERS
-from minisbert.analysis.probe import log_softmax, logistic_path, stratified_folds
 from minisbert.analysis.tagging import (
     TaggedSentences,
     span_score,
 )
-from minisbert.evaluation.classification import require_sklearn
+from minisbert.checks import require
+from minisbert.evaluation.measures import log_softmax
 from minisbert.model import Array
 
 STRENGTHS = (0.003, 0.01, 0.03, 0.1)
@@ -131,7 +132,7 @@ def check_settings(
     strengths: Sequence[float], offsets: Sequence[float], decoder: str, data: TaggedSentences
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Raise for impossible settings, before minutes of work; return distinct strengths and offsets, rising."""
-    require_sklearn()
+    require("sklearn", "apps", "training a tagger")
     grid, leans = (tuple(sorted({float(value) for value in values})) for values in (strengths, offsets))
     if not grid or not leans or not (0 < grid[0] <= grid[-1] < math.inf and 0 <= leans[0] <= leans[-1] < math.inf):
         raise ValueError(
@@ -185,7 +186,7 @@ def _cross_validate(
 
 
 def _fits(features: Any, data: TaggedSentences, grid: Sequence[float]) -> Iterator[TagProbe]:
-    """Fit the probe for each strength, warm-started from the one before."""
+    """Fit the probe for each strength."""
     tags, classes = np.unique([tag for row in data.tags for tag in row], return_inverse=True)  # (C,), (N,)
     if features.shape[0] != len(classes) or len(tags) < 2:
         raise ValueError(
@@ -193,7 +194,8 @@ def _fits(features: Any, data: TaggedSentences, grid: Sequence[float]) -> Iterat
             f"{features.shape[0]:,} rows and {len(tags)} tag{'' if len(tags) == 1 else 's'}"
         )
     scaled, centre, spread = _standardise(features)
-    for weight, bias in logistic_path(scaled, classes, grid, np.ones(len(tags))):  # (C, W), (C,)
+    for strength in grid:
+        weight, bias = logistic_fit(scaled, classes, strength, np.ones(len(tags)), tol=1e-5)  # (C, W), (C,)
         # (x - centre) / spread is linear too: the probe takes x
         weight = weight / spread
         yield TagProbe(tuple(tags.tolist()), weight, bias - weight @ centre)

@@ -12,8 +12,8 @@ import numpy as np
 from minisbert.cli.options import ModelChoice, json_option, model_options
 from minisbert.cli.outputs import echo_json, training_bar
 from minisbert.cli.table import align
-from minisbert.evaluation.measures import bootstrap_mean, paired_difference
 from minisbert.evaluation.classification import CLASSIFIERS, evaluate_classification, has_sklearn, read_labelled
+from minisbert.evaluation.measures import bootstrap_mean, paired_difference
 from minisbert.parallel import threads
 from minisbert.training.data import read_examples
 from minisbert.training.finetune import Settings, finetune

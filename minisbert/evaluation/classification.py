@@ -3,8 +3,7 @@
 A few training texts of each class are drawn, a simple classifier learns from their vectors, and every test text is
 classified; the mean over several draws is the result. Classifiers: the **nearest centroid** by cosine, with nothing to
 tune, and scikit-learn's **logistic regression** (extra ``apps``), which MTEB uses. Two intervals answer two questions,
-over the *draws* (other training texts) and over the *test texts*. Two models on the same draws are compared text by
-text (`accuracy_difference`).
+over the *draws* (other training texts) and over the *test texts*.
 
 Letters: ``M`` training texts, ``B`` test texts, ``C`` classes, ``R`` draws, ``E`` texts of a draw, ``D`` width of a
 vector.
@@ -14,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,16 +21,15 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.checks import each_text
-from minisbert.evaluation.measures import Estimate, bootstrap_mean, paired_difference
+from minisbert.checks import check_vectors, check_whole, each_text, require
+from minisbert.evaluation.measures import Estimate, bootstrap_mean, macro_f1
 from minisbert.evaluation.sts import Encodes
 from minisbert.model import Array
 from minisbert.model.ops import normalize
 from minisbert.similarity import cos_sim
 from minisbert.tables import InputError, checked_text, read_table
 
-INSTALL = "pip install -e '.[apps]'"
-PUBLISHED = {(10_003, 3_080, 77, 8, 10, "logistic"): ("Banking77", 0.8004)}
+PUBLISHED: dict[tuple[object, ...], tuple[str, float]] = {(10_003, 3_080, 77, 8, 10, "logistic"): ("Banking77", 0.8004)}
 """all-MiniLM-L6-v2 in MTEB's results repository, by training texts, test texts, classes and protocol."""
 
 Classifier = Callable[[Array, Array, Array], Array]
@@ -151,12 +149,6 @@ def nearest_centroid(vectors: Array, classes: Array, others: Array) -> Array:
     """
     units = normalize(vectors)
     centroids = np.stack([units[classes == c].mean(axis=0) for c in range(int(classes.max()) + 1)])  # (C, D)
-    lost = np.flatnonzero(~np.any(centroids, axis=1))
-    if len(lost):
-        raise ValueError(
-            f"nearest_centroid: the examples of class {lost[0]} cancel out: their mean is all zeros and has no "
-            "direction; draw other examples (seed), or more of them"
-        )
     return np.argmax(cos_sim(others, centroids), axis=1)
 
 
@@ -164,10 +156,8 @@ def logistic_regression(vectors: Array, classes: Array, others: Array) -> Array:
     """Classify by scikit-learn's multinomial logistic regression with its defaults, as MTEB's evaluator does.
 
     (E, D), (E,), (B, D) -> (B,)
-
-    **Source**: ``sklearn.linear_model.LogisticRegression(max_iter=100)``: L2 penalty, C = 1, L-BFGS, no randomness.
     """
-    require_sklearn()
+    require("sklearn", "apps", "logistic regression")
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(max_iter=100).fit(vectors, classes).predict(others)
@@ -180,12 +170,6 @@ CLASSIFIERS: dict[str, Classifier] = {"centroid": nearest_centroid, "logistic": 
 def has_sklearn() -> bool:
     """Whether scikit-learn is installed, without importing it."""
     return find_spec("sklearn") is not None
-
-
-def require_sklearn() -> None:
-    """Raise before any work if scikit-learn is missing, with the command that installs it."""
-    if not has_sklearn():
-        raise ValueError(f"logistic regression needs scikit-learn: {INSTALL}; the classifier 'centroid' does not")
 
 
 # --------------------------------------------------------------------------------------------------- evaluation
@@ -226,11 +210,12 @@ class ClassificationResult:
             return Estimate(mean, math.nan, math.nan)
         if not np.ptp(values):
             return Estimate(mean, mean, mean)
-        half = student_t(0.975, draws - 1) * float(values.std(ddof=1)) / math.sqrt(draws) / (mean * (1 - mean))
+        stats = require("scipy.stats", "apps", "the interval over draws")
+        half = stats.t.ppf(0.975, draws - 1) * values.std(ddof=1) / math.sqrt(draws) / (mean * (1 - mean))
         odds = mean / (1 - mean)
         # sigmoid(logit(mean) -+ half), without an exponential that overflows
-        low = odds * math.exp(-half) / (1 + odds * math.exp(-half))
-        return Estimate(mean, low, odds / (odds + math.exp(-half)))
+        shrunk = math.exp(-half)
+        return Estimate(mean, odds * shrunk / (1 + odds * shrunk), odds / (odds + shrunk))
 
     def over_texts(self) -> Estimate:
         """Mean accuracy and its 95 % bootstrap interval over the test texts, the draws given."""
@@ -294,11 +279,28 @@ def evaluate_classification(
     >>> result.correct[0], result.over_draws().mean
     (array([ True,  True, False]), 0.6666666666666666)
     """
-    _check_settings(classifiers, examples_per_class, draws)
-    names, classes, expected = _number_labels(train, test, examples_per_class)
+    unknown = [name for name in classifiers if name not in CLASSIFIERS]
+    if isinstance(classifiers, str) or unknown or not classifiers:
+        raise ValueError(
+            f"evaluate_classification: classifiers must be a sequence of {', '.join(CLASSIFIERS)}, got {classifiers!r}"
+        )
+    check_whole("evaluate_classification: examples_per_class", examples_per_class, 1)
+    check_whole("evaluate_classification: draws", draws, 1)
+    if "logistic" in classifiers:
+        require("sklearn", "apps", "logistic regression")
+    names = class_names(train.name, train.labels)
+    classes, expected = numbered_labels(train, names), numbered_labels(test, names)  # (M,), (B,)
+    few = [name for name, count in zip(names, np.bincount(classes), strict=True) if count < examples_per_class]
+    if few:
+        raise ValueError(
+            f"{train.name}: cannot draw {examples_per_class} examples per class: {listed(few)} have fewer texts; draw "
+            "fewer per class (examples_per_class), or add texts"
+        )
     rng = np.random.default_rng(seed)
     drawn = np.stack([draw_examples(classes, examples_per_class, rng) for _ in range(draws)])  # (R, E)
-    vectors, row = _encode(encoder, [*(train.texts[i] for i in np.unique(drawn)), *test.texts], options)
+    needed = list(dict.fromkeys([*(train.texts[i] for i in np.unique(drawn)), *test.texts]))  # each is encoded once
+    row = {text: i for i, text in enumerate(needed)}
+    vectors = check_vectors(encoder.encode(needed, **options), "evaluate_classification: vectors", rows=len(needed))
     queries = vectors[[row[text] for text in test.texts]]  # (B, D)
     known = set(train.texts)
     results = {}
@@ -323,68 +325,30 @@ def evaluate_classification(
     return results
 
 
-def _check_settings(classifiers: Sequence[str], examples_per_class: int, draws: int) -> None:
-    """Reject impossible settings before minutes of work."""
-    unknown = [name for name in classifiers if name not in CLASSIFIERS]
-    if isinstance(classifiers, str) or unknown or not classifiers:
-        raise ValueError(
-            f"evaluate_classification: classifiers must be a sequence of {', '.join(CLASSIFIERS)}, got {classifiers!r}"
-        )
-    for name, value in (("examples_per_class", examples_per_class), ("draws", draws)):
-        if isinstance(value, bool) or value < 1:
-            raise ValueError(f"evaluate_classification: {name} must be at least 1, got {value!r}")
-    if "logistic" in classifiers:
-        require_sklearn()
+def class_names(name: str, labels: Sequence[str]) -> tuple[str, ...]:
+    """The classes among labels, sorted; ValueError, naming the set, if there is only one."""
+    names = tuple(sorted(set(labels)))
+    if len(names) < 2:
+        raise ValueError(f"{name}: all {len(labels):,} texts belong to one class, {names[0]!r:.40}: nothing to learn")
+    return names
 
 
-def _number_labels(
-    train: LabelledTexts, test: LabelledTexts, examples_per_class: int
-) -> tuple[tuple[str, ...], Array, Array]:
-    """Number the classes in sorted order; training and test set must fit together."""
-    counts = Counter(train.labels)
-    names = tuple(sorted(counts))
-    if len(names) == 1:
-        raise ValueError(
-            f"{train.name}: all {len(train.labels):,} texts belong to one class, {names[0]!r}: nothing to learn"
-        )
-    unknown = Counter(label for label in test.labels if label not in counts)
+def numbered_labels(data: LabelledTexts, classes: Sequence[str]) -> Array:
+    """Labels as numbers of classes, (B,); ValueError for a label that is none of them."""
+    number = {label: c for c, label in enumerate(classes)}
+    unknown = Counter(label for label in data.labels if label not in number)
     if unknown:
         raise ValueError(
-            f"{test.name}: the labels {_listed(unknown)} do not occur in {train.name}, so no classifier can learn "
-            f"them; it has {', '.join(map(repr, names[:5]))}{', ...' if len(names) > 5 else ''}; is the label column "
-            "the same in both files, and spelled the same?"
+            f"{data.name}: {len(unknown)} labels are not known: {listed(unknown)}, on {unknown.total():,} texts; known "
+            f"are {listed(classes)}; is it the right column of labels, and are they spelled the same?"
         )
-    few = {name: counts[name] for name in names if counts[name] < examples_per_class}
-    if few:
-        raise ValueError(
-            f"{train.name}: cannot draw {examples_per_class} examples per class: {_listed(few)} have fewer texts; draw "
-            "fewer per class (examples_per_class), or add texts"
-        )
-    number = {name: c for c, name in enumerate(names)}
-    return names, np.array([number[x] for x in train.labels]), np.array([number[x] for x in test.labels])
+    return np.array([number[label] for label in data.labels])
 
 
-def _listed(counts: dict[str, int]) -> str:
-    """List a few labels with their numbers of texts."""
-    named = ", ".join(f"{name!r:.40} ({count})" for name, count in list(counts.items())[:5])
-    return named + (f" and {len(counts) - 5} more" if len(counts) > 5 else "")
-
-
-def _encode(encoder: Encodes, texts: list[str], options: dict[str, Any]) -> tuple[Array, dict[str, int]]:
-    """Encode each distinct text once; return the vectors and each text's row."""
-    distinct = list(dict.fromkeys(texts))
-    vectors = np.asarray(encoder.encode(distinct, **options))
-    if vectors.ndim != 2 or len(vectors) != len(distinct):
-        raise ValueError(
-            f"evaluate_classification: encode must return a vector per text, ({len(distinct)}, D), got {vectors.shape}"
-        )
-    bad = np.flatnonzero(~np.isfinite(vectors).all(axis=1))
-    if len(bad):
-        raise ValueError(
-            f"evaluate_classification: {len(bad)} of {len(distinct)} vectors contain NaN or infinity, the first for "
-            f"{distinct[bad[0]]!r:.60}; are the weights damaged, or has training diverged?"
-        )
-    return vectors, {text: i for i, text in enumerate(distinct)}
+def listed(names: Iterable[str]) -> str:
+    """A few names, for messages."""
+    shown = [f"{name!r:.40}" for name in names]
+    return ", ".join(shown[:8]) + (f" and {len(shown) - 8} more" if len(shown) > 8 else "")
 
 
 def draw_examples(classes: Array, examples_per_class: int, rng: np.random.Generator) -> Array:
@@ -396,62 +360,3 @@ def draw_examples(classes: Array, examples_per_class: int, rng: np.random.Genera
     by_class = shuffled[np.argsort(classes[shuffled], kind="stable")]  # (M,)
     _, first = np.unique(classes[by_class], return_index=True)  # (C,)
     return by_class[np.add.outer(first, np.arange(examples_per_class)).ravel()]
-
-
-def macro_f1(expected: Array, predicted: Array) -> float:
-    """Mean F1 over the classes that occur, rare ones weighted the same.
-
-    ``F1_c = 2 TP_c / (texts of c + texts called c)``
-
-    **Source**: ``sklearn.metrics.f1_score(expected, predicted, average="macro")``.
-
-    >>> macro_f1(np.array([0, 0, 1, 1]), np.array([0, 0, 0, 1]))
-    0.7333333333333334
-    """
-    size = int(max(expected.max(), predicted.max())) + 1
-    hits = np.bincount(expected[expected == predicted], minlength=size)  # (C,)
-    total = np.bincount(expected, minlength=size) + np.bincount(predicted, minlength=size)  # (C,)
-    return float((2 * hits[total > 0] / total[total > 0]).mean())
-
-
-def accuracy_difference(result: ClassificationResult, other: ClassificationResult) -> Estimate:
-    """Difference of two mean accuracies on the same draws and test texts, in [-1, 1], with a 95 % interval.
-
-    Test texts are resampled (`paired_difference`): easy and hard texts cancel, and so do lucky and unlucky draws.
-    """
-    same = np.array_equal(result.drawn, other.drawn) and np.array_equal(result.expected, other.expected)
-    if not same or result.classes != other.classes:
-        raise ValueError(
-            f"accuracy_difference: expected two results of the same draws and test texts, got {result.name!r} (seed "
-            f"{result.seed}, {len(result.drawn)} draws) and {other.name!r} (seed {other.seed}, {len(other.drawn)} "
-            "draws); evaluate both models with the same files and settings"
-        )
-    return paired_difference(result.correct.mean(axis=0), other.correct.mean(axis=0))
-
-
-def student_t(probability: float, degrees: int) -> float:
-    """Quantile of Student's t distribution for a probability in (0.5, 1) and whole degrees of freedom.
-
-    **Source**: Abramowitz & Stegun, 26.7.3 and 26.7.4, a finite sum in the angle ``theta = arctan(t / sqrt(degrees))``,
-    solved by bisection; ``scipy.stats.t.ppf(probability, degrees)``.
-
-    >>> round(student_t(0.975, 9), 6)
-    2.262157
-    """
-    low, high = 0.0, math.pi / 2
-    for _ in range(60):  # each step halves the interval: 60 exhaust float64
-        theta = (low + high) / 2
-        low, high = (theta, high) if _t_cdf(theta, degrees) < probability else (low, theta)
-    return math.sqrt(degrees) * math.tan((low + high) / 2)
-
-
-def _t_cdf(theta: float, degrees: int) -> float:
-    """Probability of a value below ``sqrt(degrees) tan(theta)``."""
-    is_odd = degrees % 2
-    term = math.cos(theta) if is_odd else 1.0
-    total = 0.0
-    for k in range(2 if is_odd else 1, degrees, 2):
-        total += term
-        term *= k / (k + 1) * math.cos(theta) ** 2
-    within = 2 / math.pi * (theta + math.sin(theta) * total) if is_odd else math.sin(theta) * total
-    return (1 + within) / 2

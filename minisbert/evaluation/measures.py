@@ -30,8 +30,10 @@ __all__ = [
     "Quality",
     "bootstrap_mean",
     "class_report",
+    "confusions",
     "f1_difference",
     "log_softmax",
+    "macro_f1",
     "paired_difference",
     "percentiles",
     "probability_quality",
@@ -163,13 +165,6 @@ class ClassReport:
     classes: dict[str, ClassScore]  # C of them
     confusion: Array  # (C, C + 1) texts by true class (rows) and predicted class; the last column is undecided
 
-    def confusions(self) -> list[tuple[int, str, str]]:
-        """Mistakes as (count, true class, predicted class), the most frequent first; undecided is no mistake here."""
-        wrong, names = self.confusion[:, :-1] * (1 - np.eye(len(self.confusion), dtype=np.intp)), list(self.classes)
-        rows, columns = np.nonzero(wrong)
-        falling = np.argsort(-wrong[rows, columns], kind="stable")
-        return [(int(wrong[i, j]), names[i], names[j]) for i, j in zip(rows[falling], columns[falling], strict=True)]
-
 
 def class_report(expected: Array, predicted: Array, names: Sequence[str], *, seed: int = 0) -> ClassReport:
     """Accuracy, precision, recall and F1 of each class with 95 % intervals, and the confusions.
@@ -201,6 +196,33 @@ def class_report(expected: Array, predicted: Array, names: Sequence[str], *, see
     }
     macro = percentiles(_mean_present(value[None])[0], _mean_present(draws))
     return ClassReport(_share(int(hits.sum()), len(expected)), macro, classes, confusion)
+
+
+def confusions(confusion: Array, names: Sequence[str]) -> list[tuple[int, str, str]]:
+    """Mistakes as (count, true class, predicted class), the most frequent first; undecided is none.
+
+    >>> confusions(np.array([[7, 2, 1], [3, 4, 0]]), ["bad", "good"])
+    [(3, 'good', 'bad'), (2, 'bad', 'good')]
+    """
+    wrong = np.where(np.eye(len(names), dtype=bool), 0, confusion[:, : len(names)])
+    pairs = [(int(wrong[i, j]), names[i], names[j]) for i, j in np.argwhere(wrong)]
+    return sorted(pairs, key=lambda pair: -pair[0])
+
+
+def macro_f1(expected: Array, predicted: Array) -> float:
+    """Mean F1 over the classes that occur or are predicted, rare ones weighted the same: (Q,), (Q,).
+
+    ``F1_c = 2 TP_c / (texts of c + texts called c)``
+
+    **Source**: ``sklearn.metrics.f1_score(expected, predicted, average="macro")``.
+
+    >>> macro_f1(np.array([0, 0, 1, 1]), np.array([0, 0, 0, 1]))
+    0.7333333333333334
+    """
+    size = int(max(expected.max(), predicted.max())) + 1
+    hits = np.bincount(expected[expected == predicted], minlength=size)  # (C,)
+    total = np.bincount(expected, minlength=size) + np.bincount(predicted, minlength=size)  # (C,)
+    return float((2 * hits[total > 0] / total[total > 0]).mean())
 
 
 class F1Difference(NamedTuple):
