@@ -21,7 +21,7 @@ _RINGS = (0.0, 0.5, 1.0, 2.0, 3.0, 4.5, 6.0, 8.0, 11.0)  # extra distance as a m
 _ALONG = np.linspace(0.1, 1.0, 8)  # points on the line from an anchor to its label
 _COST_TURNED, _COST_ANYWHERE = 0.6, 0.2  # at right angles to the wanted direction; if none, to the right
 _COST_CROSSED = 3.0  # a line that crosses another label
-_MARK = 12.0  # pixels for the mark before a label
+_MARK, _MARK_WIDE = 15.0, 11.0  # pixels: room for the mark before a label, and the mark
 
 
 def spread(wanted: Array, gap: float, low: float, high: float) -> Array:
@@ -125,10 +125,12 @@ class Label:
     mark: dict[str, Any] | None = None  # of a matplotlib line, drawn before the text
 
 
-def write_labels(axes: Any, labels: Sequence[Label], free: Array, weights: Array) -> list[Label]:
+def write_labels(
+    axes: Any, labels: Sequence[Label], free: Array, weights: Array, gap: float = 0.5 * FONT_SIZE * DPI / 72
+) -> list[Label]:
     """Write labels where they find room, with a line to the anchor unless that is near; return those without room.
 
-    ``free`` (M, 2) in pixels and ``weights`` (M,) as for :func:`place_labels`.
+    ``free`` (M, 2), ``weights`` (M,) and ``gap`` as for :func:`place_labels`, in pixels.
     """
     from matplotlib import patheffects
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -145,7 +147,6 @@ def write_labels(axes: Any, labels: Sequence[Label], free: Array, weights: Array
     to_pixels, to_plane = axes.transData.transform, axes.transData.inverted().transform
     anchors = to_pixels(np.stack([label.anchor for label in labels]))
     bounds = (float(axes.bbox.width), float(axes.bbox.height))
-    gap = 0.5 * FONT_SIZE * DPI / 72
     places = place_labels(anchors, np.stack([label.way for label in labels]), sizes, bounds, free, weights, gap)
     missing = []
     for label, artist, size, room, anchor, place in zip(labels, artists, sizes, rooms, anchors, places, strict=True):
@@ -155,7 +156,9 @@ def write_labels(axes: Any, labels: Sequence[Label], free: Array, weights: Array
             continue
         artist.set_position(to_plane(place + np.array([room / 2, 0.0])))
         if label.mark is not None:
-            axes.plot(*to_plane(place - np.array([(size[0] - room) / 2, 0.0])), linestyle="", **label.mark, zorder=5)
+            axes.plot(
+                *to_plane(place - np.array([(size[0] - _MARK_WIDE) / 2, 0.0])), linestyle="", **label.mark, zorder=5
+            )
         edge = nearest(anchor, place[None], size)[0]
         if np.hypot(*(edge - anchor)) > 2 * gap:  # too far away without a line
             axes.plot(*to_plane(np.stack([anchor, edge])).T, "-", color="0.45", linewidth=0.5, zorder=1)
