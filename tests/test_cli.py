@@ -244,7 +244,7 @@ def test_examples_of_help_run(verb, line, model, request, monkeypatch):
     echoed, _, command = line.rpartition(" | ")
     words = shlex.split(command, comments=True)
     assert words[0] == "minisbert"
-    if verb == "bench":  # half an hour; here it is only read, and test_bench.py runs it small
+    if verb == "bench":  # minutes; here it is only read, and test_bench.py runs it small
         importlib.import_module("minisbert.cli.bench").bench.make_context("bench", words[2:])
         return
     result = succeeds(*words[1:], input=shlex.split(echoed)[1] + "\n" if echoed else None)

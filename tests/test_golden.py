@@ -98,7 +98,7 @@ VERBS = {
     "demo intents": Verb("demo intents train.tsv test.tsv --seeds 1 --epochs 1 --json", "sklearn", "labels"),
     "demo scratch": Verb("demo scratch triplets.tsv scored.tsv --layers 1 --width 8 --heads 2 --epochs 1 --json"),
     "bench": Verb(
-        "bench -i texts.txt --engine minisbert --part single --rounds 1 -o b", "matplotlib", "keys", "b.json"
+        "bench -i texts.txt --engine minisbert --part single --rounds 1 -o b.json", keep="keys", file="b.json"
     ),
     "evaluate sts": Verb("evaluate sts scored.tsv --json"),
     "evaluate layers": Verb("evaluate layers scored.tsv --json"),
