@@ -7,6 +7,7 @@ reason; with ``MINISBERT_REQUIRE=torch,weights,data`` in the environment the sam
 import importlib
 import os
 import re
+import shutil
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -35,7 +36,16 @@ NUMBERLESS = ("_cli", "test_hub", "test_house", "test_corruption", "test_embed_j
 
 def pytest_collection_modifyitems(items):
     """Mark with `numbers` what another kernel of BLAS may compute otherwise, as far as it needs the core alone."""
-    optional = {"torch", "transformers", "sentence_transformers", "sklearn", "matplotlib", "duckdb", "nbformat"}
+    optional = {
+        "torch",
+        "transformers",
+        "sentence_transformers",
+        "sklearn",
+        "matplotlib",
+        "duckdb",
+        "nbformat",
+        "browser",
+    }
     optional.add("data_folder")
     for item in items:
         is_example = isinstance(item, pytest.DoctestItem)
@@ -61,7 +71,9 @@ def _need_weights():
 NEEDS_OF_EXAMPLES = {
     r"Encoder\(|Client\(": _need_weights,
     r"EmbeddingDatabase\.": lambda: _optional_import("duckdb", "search", "search"),
-    r"name_clusters\(|project\(|train_\w+\(|LogisticRegression": lambda: _optional_import("sklearn", "apps", "apps"),
+    r"cluster\(|name_clusters\(|project\(|train_\w+\(|LogisticRegression": lambda: _optional_import(
+        "sklearn", "apps", "apps"
+    ),
     r"torch_\w+\(": lambda: _optional_import("torch"),
     r"picture\(\w+, |draw_map\(": lambda: _optional_import("matplotlib", "plots", "plots"),
 }
@@ -144,3 +156,21 @@ def matplotlib():
 def duckdb():
     """DuckDB, for the embedding database."""
     return _optional_import("duckdb", "search", "search")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Debian's Chromium without a window, driven by Playwright."""
+    playwright = _optional_import("playwright.sync_api", "browser", "browser")
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        skip_or_fail("browser", "there is no chromium (apt-get install chromium)")
+    arguments = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+    ]  # as root, without a screen, in a container
+    with playwright.sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=program, args=arguments, timeout=120_000)
+        yield opened
+        opened.close()

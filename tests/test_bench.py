@@ -6,223 +6,222 @@ import sys
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+from running import run
 from tiny import COMPANY, TEXTS, write_model
+from torch_oracle import THIRD_PARTY_WARNINGS
 
 from minisbert import SentenceEncoder
-from minisbert.bench import engines, run
-from minisbert.bench.engines import ENGINES, Setting, export_graph
-from minisbert.bench.measure import Plan, measure_throughput, run_cold, turns
-from minisbert.bench.report import format_report, share_of_ceiling, times_as_fast
-from minisbert.bench.run import Order, choose_engines, count_steps, default_texts, run_benchmark
-from minisbert.bench.texts import make_texts, sentence_lengths
-from minisbert.bench.worker import Worker, WorkerError, environment
-from minisbert.cli import main
-from minisbert.model.pooling import Normalize, Pooling
-from minisbert.parallel import Processor
-
-ZEN5 = Processor(
-    "AuthenticAMD",
-    frozenset({"avx", "avx2", "fma", *(f"avx512{letters}" for letters in ("f", "cd", "bw", "dq", "vl"))}),
+from minisbert.bench import run as bench
+from minisbert.bench.engines import Setting, export_graph
+from minisbert.bench.report import format_report, ratio
+from minisbert.bench.run import (
+    BATCH_PAIRS,
+    CHECKED_STEPS,
+    DROPOUT,
+    PARTS,
+    ROUND_STEPS,
+    Row,
+    choose_engines,
+    choose_parts,
+    default_texts,
+    in_rounds,
+    make_batches,
+    make_texts,
+    measure_training,
+    run_cold,
 )
+from minisbert.bench.trainers import LEARNING_RATE, MAX_NORM, TOTAL_STEPS, WARMUP_STEPS, WEIGHT_DECAY, train_minisbert
+from minisbert.bench.worker import Worker, WorkerError
+from minisbert.model.pooling import Normalize, Pooling
+from minisbert.training.data import Examples, make_epoch
+from minisbert.training.finetune import Settings, finetune
+
 PEERS = ("sentence-transformers", "onnxruntime")
+PAIRS = [["the cat sat", "i love soup", "dog", "a b c"], ["the cat", "soup", "the dog ran", "c b a d"]]
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("bench") / "tiny-model", modules=(Pooling(), Normalize()))
-
-
-@pytest.fixture
-def worker(folder, tmp_path):
-    with Worker("minisbert", Setting(folder, tmp_path / "no.onnx", 1), tmp_path / "said.txt") as made:
-        yield made
+    return write_model(tmp_path_factory.mktemp("bench") / "tiny-model", modules=(Pooling(), Normalize()), seed=3)
 
 
 # ------------------------------------------------------------------------------------------------ arithmetic
 
 
-def test_every_engine_begins_a_round():
-    assert [turns("abc", number)[0] for number in range(4)] == ["a", "b", "c", "a"]
-    assert sorted(turns("abc", 2)) == ["a", "b", "c"]
+def test_another_engine_begins_each_round_and_ratios_are_taken_within_a_round():
+    order = []
+    found = in_rounds("abc", 4, lambda name: order.append(name) or len(order))
+    assert "".join(order) == "abcbcacababc" and found["a"] == [1, 6, 8, 10]
+    # the machine was twice as slow in the second round: the medians' ratio is 1/3, the rounds' ratio is 1/2
+    row = Row("s", {"minisbert": [1.0, 4.0, 1.0], "peer": [2.0, 8.0, 3.0], "other": [1.0]})
+    assert ratio(row, "peer") == 0.5
+    about = {"model": "m", "texts": 8, "source": "made", "tokens": 80, "num_threads": 1, "rounds": 2}
+    about |= {"processor": "p", "processors": 2, "system": "s", "versions": {"numpy": "2"}}
+    rows = [Row("s", {"minisbert": [1234.0], "peer": [2.0]}), Row("d", {"peer": [2.1e-7]}, ratios=False)]
+    *_, head, first, second = format_report(about, rows).splitlines()
+    assert head.split() == ["minisbert", "peer"] and first.split() == ["s", "1,234", "2", "(617.00)"]
+    assert second.split() == ["d", "2.1e-07"]
 
 
-def test_ratios_are_taken_within_a_round():
-    """The machine was twice as slow in the second round: the medians' ratio is 3, the rounds' ratio is 2."""
-    result = {"gflop": 6.0, "seconds": {"minisbert": [1.0, 4.0, 1.0], "peer": [2.0, 8.0, 3.0]}}
-    result["ceilings"] = {"one product": [12.0, 3.0, 24.0]}
-    assert times_as_fast(result, "peer") == 2.0
-    assert times_as_fast(result, "minisbert") == 1.0
-    assert share_of_ceiling(result) == 0.5
+def test_made_texts_have_the_tokens_asked_for(folder, weights_folder):
+    for encoder, lengths in (
+        (SentenceEncoder(folder), [3, 16, 7]),
+        (SentenceEncoder(weights_folder), [*bench.LENGTHS]),
+    ):
+        texts = make_texts(encoder, lengths, np.random.default_rng(0))
+        assert encoder.tokenize(texts, overflow="error").lengths.tolist() == lengths
+        with pytest.raises(ValueError, match="more than 2 tokens"):
+            make_texts(encoder, [3, 2], np.random.default_rng(0))
+    lengths = encoder.tokenize(default_texts(encoder, 3000), overflow="error").lengths
+    assert lengths.min() >= 5 and lengths.max() <= 60 and abs(lengths.mean() - 14) < 0.5
 
 
-def test_made_texts_have_the_tokens_asked_for(folder):
-    encoder = SentenceEncoder(folder)
-    texts = make_texts(encoder, [3, 16, 7], np.random.default_rng(0))
-    assert encoder.tokenize(texts, overflow="error").lengths.tolist() == [3, 16, 7]
-    assert texts == make_texts(encoder, [3, 16, 7], np.random.default_rng(0))
-    assert texts != make_texts(encoder, [3, 16, 7], np.random.default_rng(1))
-    with pytest.raises(ValueError, match="more than 2 tokens"):
-        make_texts(encoder, [3, 2], np.random.default_rng(0))
-    assert encoder.tokenize(default_texts(encoder, 50), overflow="error").lengths.max() <= 16
+@given(st.lists(st.sampled_from([f"text {i}" for i in range(200)]), max_size=300))
+def test_batches_are_neighbours_equally_many_and_no_text_twice(texts):
+    batches = make_batches(texts)
+    neighbours = set(zip(texts[::2], texts[1::2], strict=False))
+    seen = [text for columns in batches for column in columns for text in column]
+    assert len(seen) == len(set(seen)) and len({len(column) for columns in batches for column in columns}) <= 1
+    assert all(pair in neighbours for columns in batches for pair in zip(*columns, strict=True))
+    assert all(2 <= len(columns[0]) <= BATCH_PAIRS for columns in batches)
+    whole = make_batches([f"{i}" for i in range(2 * (2 * BATCH_PAIRS + 5) + 1)])
+    assert [len(column) for columns in whole for column in columns] == [BATCH_PAIRS] * 4
 
 
-def test_made_lengths_are_those_of_sentences():
-    lengths = sentence_lengths(20_000, np.random.default_rng(0))
-    assert (lengths.min(), lengths.max()) == (5, 60)
-    assert abs(lengths.mean() - 14.2) < 0.5
-
-
-def test_real_texts_have_the_tokens_asked_for(weights_folder):
-    encoder = SentenceEncoder(weights_folder)
-    texts = make_texts(encoder, list(run.LENGTHS), np.random.default_rng(0))
-    assert encoder.tokenize(texts, overflow="error").lengths.tolist() == list(run.LENGTHS)
-
-
-# ------------------------------------------------------------------------------------------------ engines
-
-
-def test_a_missing_peer_is_named_with_the_command_that_installs_it(monkeypatch):
-    monkeypatch.setattr(engines, "find_spec", lambda module: None)
+def test_engines_and_parts_that_cannot_be_are_named(monkeypatch):
+    able = ["a", "b", "c", "d"]
+    assert choose_parts((), ("minisbert", "onnxruntime"), able) == PARTS
+    assert choose_parts((), ("onnxruntime", "minisbert-deterministic"), able) == PARTS[:-1]
+    assert choose_parts((), ("minisbert",), able[:3]) == PARTS[:-1]
+    for engine, texts, key in (("onnxruntime", able, "onnxruntime"), ("minisbert", able[:3], "four different texts")):
+        with pytest.raises(ValueError, match=key):
+            choose_parts(("training",), (engine,), texts)
+    monkeypatch.setattr(bench, "find_spec", lambda module: None)
     with pytest.raises(ValueError, match=r"sentence-transformers needs torch, .*pip install -e '.\[bench\]'.*--engine"):
         choose_engines(())
-    assert choose_engines(["minisbert"]) == ("minisbert",)
-
-
-def test_the_kernel_of_openblas_takes_part_where_it_is_another(monkeypatch):
-    monkeypatch.setattr(engines, "find_spec", lambda module: True)
-    monkeypatch.setenv("OPENBLAS_CORETYPE", "SkylakeX")  # as the command line has set it by then
-    monkeypatch.setattr(run, "read_processor", lambda: ZEN5)
-    assert choose_engines(()) == ("minisbert", "minisbert-own-kernel", *PEERS)
     assert choose_engines(["minisbert-deterministic"]) == ("minisbert-deterministic",)
-    monkeypatch.setattr(run, "read_processor", lambda: Processor())
-    assert choose_engines(()) == ("minisbert", *PEERS)
-    with pytest.raises(ValueError, match="minisbert-own-kernel"):
-        choose_engines(["minisbert-own-kernel"])
-    assert "OPENBLAS_CORETYPE" not in environment("minisbert-own-kernel")
-    assert environment("minisbert")["OPENBLAS_CORETYPE"] == "SkylakeX"
 
 
-def test_a_worker_computes_what_the_encoder_computes(worker, folder, tmp_path):
-    worker.ask("take", name="some", texts=TEXTS)
-    worker.ask("save", name="some", file=str(tmp_path / "vectors.npy"))
-    expected = SentenceEncoder(folder).encode(TEXTS, overflow="truncate")
-    np.testing.assert_allclose(np.load(tmp_path / "vectors.npy"), expected, atol=COMPANY)
-    assert len(worker.ask("time_each", name="some")) == len(TEXTS)
-    assert worker.ask("time", name="some") > 0
-    assert worker.ask("time_repeated", name="some", count=3) > 0
-
-
-def test_a_worker_that_dies_says_why(worker, tmp_path):
-    with pytest.raises(WorkerError, match=r"minisbert: the process ended with 1: .*KeyError: 'nothing'"):
-        worker.ask("time", name="nothing")
-    nowhere = Setting(tmp_path / "nowhere", tmp_path, 1)
-    with Worker("minisbert", nowhere, tmp_path / "said.txt") as lost, pytest.raises(WorkerError, match="nowhere"):
-        lost.ask("kernel")
-
-
-def test_no_process_is_left_behind(folder, tmp_path):
-    made = Worker("minisbert", Setting(folder, tmp_path, 1), tmp_path / "said.txt")
-    with pytest.raises(ZeroDivisionError), made:
-        made.ask("kernel")
-        raise ZeroDivisionError
-    assert made._process.poll() is not None
-
-
-def test_a_script_that_fails_is_no_cold_start():
-    with pytest.raises(WorkerError, match="no module named"):
-        run_cold("minisbert", "raise ImportError('no module named so')")
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="others have no /proc")
-def test_peak_memory_is_not_the_parents():
-    ballast = np.ones(2**28, np.uint8)  # 256 MiB in this process
-    _, peak = run_cold("minisbert", "import numpy\nb = numpy.ones(2**26, numpy.uint8)")
-    assert ballast[-1] == 1
-    assert 64 < peak < 200
-
-
-def test_batch_sizes_are_tried_and_the_best_is_taken():
+def test_batch_sizes_are_tried_and_the_best_is_taken(folder):
     class Fake:
         name = "onnxruntime"
 
-        def __init__(self):
-            self.asked = []
+        def ask(self, what, texts, batch_size=None):
+            sizes.append(batch_size)
+            return abs((batch_size or 0) - 32) + 1.0
 
-        def ask(self, what, **about):
-            self.asked.append((what, about.get("batch_size")))
-            return abs((about.get("batch_size") or 0) - 32) + 1.0
+    sizes = []
+    (row,) = bench._throughput([Fake()], SentenceEncoder(folder), "some", ["a"], 2)
+    assert row.rounds == {"onnxruntime": [1.0, 1.0]} and sizes == [None, 8, 16, 32, 64, 128, 32, 32]
 
-    fake = Fake()
-    result = measure_throughput([fake], "x", ["a"], 1.0, Plan(2, 2, lambda what: None))
-    assert result["batch_size"] == {"onnxruntime": "32"}
-    assert result["seconds"] == {"onnxruntime": [1.0, 1.0]}
-    assert [size for what, size in fake.asked if what == "time"] == [8, 16, 32, 64, 128, 32, 32]
+
+# ------------------------------------------------------------------------------------------------ processes
+
+
+def test_a_worker_computes_what_the_encoder_computes_and_is_not_left_behind(folder, tmp_path):
+    with Worker("minisbert", Setting(folder, tmp_path, 1), tmp_path / "said.txt") as worker:
+        vectors = worker.ask("embed", texts=TEXTS)
+        np.testing.assert_allclose(vectors, SentenceEncoder(folder).encode(TEXTS, overflow="truncate"), atol=COMPANY)
+        assert len(worker.ask("seconds_each", texts=TEXTS)) == len(TEXTS) and worker.ask("kernels")
+        with pytest.raises(WorkerError, match=r"minisbert: the process ended with 1: .*KeyError: 'nothing'"):
+            worker.ask("nothing")
+    assert worker._process.poll() is not None
+    nowhere = Setting(tmp_path / "nowhere", tmp_path, 1)
+    with Worker("minisbert", nowhere, tmp_path / "said.txt") as lost, pytest.raises(WorkerError, match="nowhere"):
+        lost.ask("kernels")
+
+
+def test_a_cold_start_measures_its_own_memory_and_says_why_it_failed(folder, tmp_path):
+    ballast = np.ones(2**28, np.uint8)  # 256 MiB in this process
+    seconds, peak = run_cold("minisbert", Setting(folder, tmp_path, 1))
+    assert ballast[-1] == 1 and seconds > 0 and (peak < 200 or not sys.platform.startswith("linux"))
+    with pytest.raises(WorkerError, match="nowhere"):
+        run_cold("minisbert", Setting(tmp_path / "nowhere", tmp_path, 1))
+
+
+def test_the_worker_does_not_load_a_framework(folder):
+    code = (
+        "import sys; from pathlib import Path; from minisbert.bench.worker import Setting, answers\n"
+        f"answers('minisbert', Setting(Path({str(folder)!r}), Path(), 1))['embed'](['soup'])\n"
+        "print(sorted({'torch', 'onnxruntime', 'matplotlib', 'click'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 # ------------------------------------------------------------------------------------------------ the whole
 
 
-@pytest.fixture(scope="module")
-def measured(folder, tmp_path_factory):
-    ticks = []
-    order = Order(("minisbert",), run.PARTS, 2, 2, (8,), (1, 10, 100), "made")
-    result = run_benchmark(SentenceEncoder(folder), TEXTS * 9, order, tmp_path_factory.mktemp("run"), ticks.append)
-    assert len(ticks) == count_steps(order)
-    return json.loads(json.dumps(result))
-
-
-def test_everything_is_measured_in_every_round(measured):
-    assert measured["about"]["tokens"] == int(measured["about"]["tokens"]) > 9 * len(TEXTS)
-    assert list(measured["lengths"]) == ["8"]  # the tiny model reads 16 tokens
-    for part in (measured["throughput"], measured["lengths"]["8"]):
-        assert len(part["seconds"]["minisbert"]) == len(part["ceilings"]["one product"]) == 2
-        assert part["gflop"] > 0
-    assert measured["throughput"]["difference"] == {"minisbert": 0.0}
-    assert len(measured["single"]["milliseconds"]["minisbert"]) == 2
-    assert len(measured["cold"]["seconds"]["minisbert"]) == 2
-    assert [len(one["seconds"]) for one in measured["growth"].values()] == [2, 2, 1]
-
-
-def test_the_report_has_every_part(measured):
-    said = format_report(measured)
-    for words in ("many texts", "8 tokens", "one text at a time", "process start", "100 texts", "sgemm reaches"):
-        assert words in said
-    del measured["growth"]
-    assert "more and more" not in format_report(measured)
-
-
-def test_the_command_writes_figures_and_picture_and_replaces_nothing(folder, tmp_path, monkeypatch, matplotlib):
+def test_the_command_measures_every_part_and_replaces_nothing(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "texts.txt").write_text("\n".join(TEXTS * 5))
-    command = ["bench", "-i", "texts.txt", "--engine", "minisbert", "--part", "throughput", "--part", "single"]
-    command += ["--rounds", "1", "--model", str(folder), "-o", "figures"]
-    done = CliRunner().invoke(main, command)
-    assert done.exit_code == 0, done.output
-    assert "from texts.txt" in done.stdout
-    assert json.loads((tmp_path / "figures.json").read_text())["about"]["rounds"] == 1
-    assert (tmp_path / "figures.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    again = CliRunner().invoke(main, command)
-    assert again.exit_code == 1
-    assert "figures.json: already exists" in again.stderr
-    assert CliRunner().invoke(main, [*command, "--force"]).exit_code == 0
+    command = ["bench", "-i", "texts.txt", "--engine", "minisbert", "--rounds", 2, "--num-threads", 1]
+    command += ["--model", folder, "-o", "figures.json"]
+    shown = run(*command).stdout
+    written = json.loads((tmp_path / "figures.json").read_text())
+    rows = {row["what"].strip(): row["rounds"] for row in written["rows"]}
+    for what in (
+        *("many texts, texts/s", "texts of 8 tokens, texts/s", "one text at a time, ms"),
+        *("process start to first vector, s", "a training step of 4 pairs, ms", "forward", "backward", "optimizer"),
+    ):
+        assert what in shown and len(rows[what]["minisbert"]) == 2 and min(rows[what]["minisbert"]) > 0
+    assert rows["largest difference of a number"] == {"minisbert": [0.0]}
+    assert "from texts.txt" in shown and written["about"]["rounds"] == 2
+    assert "figures.json: already exists" in run(*command, code=1).stderr
     (tmp_path / "texts.txt").write_text("")
-    empty = CliRunner().invoke(main, [*command, "--force"])
-    assert (empty.exit_code, "no texts" in empty.stderr) == (2, True)
+    assert "no texts" in run(*command, "--force", code=2).stderr
 
 
-def test_the_picture_of_everything(measured, matplotlib, tmp_path):
-    from minisbert.bench.picture import draw
+# ------------------------------------------------------------------------------------------------ training
 
-    for name in PEERS:  # as if they had taken part
-        for part in (measured["throughput"], *measured["lengths"].values()):
-            part["seconds"][name] = part["seconds"]["minisbert"]
-            part["batch_size"][name] = 8
-        measured["throughput"]["peak_mib"][name] = None
-        measured["single"]["milliseconds"][name] = measured["single"]["milliseconds"]["minisbert"]
-    with (tmp_path / "all.png").open("wb") as stream:
-        draw(measured, stream)
-    assert (tmp_path / "all.png").stat().st_size > 20_000
+
+def test_everybody_gets_the_same_batches_and_figures_are_medians_of_a_round():
+    batches = [[[f"{i}"], ["x"]] for i in range(3)]
+
+    class Fake:
+        """A worker whose step takes 1, 2 and 3 ms times ``slow``."""
+
+        def __init__(self, name, slow, loss):
+            self.name, self.slow, self.loss, self.steps = name, slow, loss, []
+
+        def ask(self, what, batches=(), dropout=None):
+            if what == "peak_mib":
+                return 100.0 + len(self.steps)
+            self.steps += [(columns[0][0], dropout) for columns in batches]
+            times = [self.slow * (10 if i < 3 else 1) / 1000 for i in range(len(batches))]  # three of eight are slow
+            return [(self.loss, t, 2 * t, 3 * t) for t in times]
+
+    fakes = [Fake("minisbert", 1, 0.25), Fake("sentence-transformers", 2, 0.5)]
+    rows = {row.what.strip(): row.rounds for row in measure_training(fakes, batches, 2)}
+    timed = [(str(i % 3), DROPOUT) for i in range(2 * ROUND_STEPS)]  # round after round, then from the first
+    assert fakes[0].steps == fakes[1].steps == [("0", 0.0)] * CHECKED_STEPS + timed
+    assert rows["a training step of 1 pairs, ms"] == {"minisbert": [6, 6], "sentence-transformers": [12, 12]}
+    assert rows["backward"]["sentence-transformers"] == [4, 4]
+    assert rows["largest difference of 5 losses"] == {"minisbert": [0.0], "sentence-transformers": [0.25]}
+    assert rows["peak memory, MiB"]["minisbert"] == [121] and rows["of it before the first step"]["minisbert"] == [100]
+
+
+def test_the_step_that_is_timed_is_the_one_that_finetuning_takes(folder, tmp_path):
+    """The same losses to the last bit: dropout, clipping, schedule, weight decay and the optimiser's state included."""
+    examples, reports = Examples("pairs", tuple(map(tuple, PAIRS))), []
+    settings = Settings(
+        epochs=TOTAL_STEPS,
+        batch_size=len(examples),
+        learning_rate=LEARNING_RATE,
+        warmup=WARMUP_STEPS / TOTAL_STEPS,
+        weight_decay=WEIGHT_DECAY,
+        max_grad_norm=MAX_NORM,
+        num_threads=1,
+    )
+    finetune(SentenceEncoder(folder), examples, settings, on_step=reports.append, should_stop=lambda: len(reports) == 8)
+    train, ours = train_minisbert(Setting(folder, tmp_path, 1)), []
+    for epoch in range(8):  # an epoch is one batch, whose texts come in a new order
+        (batch,) = make_epoch(examples, len(examples), np.random.default_rng([settings.seed, 0, epoch]))
+        ours.append(train([list(column) for column in batch.texts], settings.dropout).loss)
+    assert ours == [report.loss for report in reports]
+    assert {report.learning_rate for report in reports} >= {0.0, LEARNING_RATE}  # the warm-up is part of this
 
 
 # ------------------------------------------------------------------------------------------------ beside the peers
@@ -233,36 +232,35 @@ def peers(sentence_transformers):
     """Both peers, or the test is skipped; with MINISBERT_REQUIRE=torch it fails."""
     from conftest import skip_or_fail
 
-    for name in PEERS:
-        if absent := engines.missing(name):
-            skip_or_fail("torch", f"{', '.join(absent)} not installed (pip install -e '.[bench]')")
-    return PEERS
+    try:
+        return choose_engines(PEERS)
+    except ValueError as error:
+        skip_or_fail("torch", str(error))
 
 
 def test_all_engines_compute_the_same_vectors(peers, weights_folder, tmp_path):
     texts = default_texts(SentenceEncoder(weights_folder), 50)
     setting = Setting(weights_folder, tmp_path / "model.onnx", 2)
     export_graph(weights_folder, setting.graph)
-    workers = [Worker(name, setting, tmp_path / name) for name in ("minisbert", *peers)]
-    for worker in workers:
-        with worker:
-            worker.ask("take", name="texts", texts=texts)
-            worker.ask("save", name="texts", file=str(tmp_path / f"{worker.name}.npy"))
-            assert worker.ask("time", name="texts", batch_size=7) > 0
-    ours, *theirs = [np.load(tmp_path / f"{worker.name}.npy") for worker in workers]
-    for vectors in theirs:
-        np.testing.assert_allclose(vectors, ours, atol=1e-6)
+    vectors = []
+    for name in ("minisbert", *peers):
+        with Worker(name, setting, tmp_path / name) as worker:
+            vectors.append(worker.ask("embed", texts=texts))
+            assert worker.ask("seconds", texts=texts, batch_size=7) > 0
+        np.testing.assert_allclose(vectors[-1], vectors[0], atol=1e-6)
     for name in peers:
-        script = ENGINES[name].cold_start.format(folder=weights_folder.as_posix(), graph=setting.graph.as_posix())
-        assert run_cold(name, script)[0] > 0
+        assert run_cold(name, setting)[0] > 0
 
 
-def test_the_worker_does_not_load_a_framework(folder, tmp_path):
-    code = (
-        "import sys; from pathlib import Path; from minisbert.bench.engines import Setting\n"
-        "from minisbert.bench.worker import serve\n"
-        f"list(serve(iter([b'[\"kernel\", {{}}]']), 'minisbert', Setting(Path({str(folder)!r}), Path(), 1)))\n"
-        "print(sorted({'torch', 'onnxruntime', 'matplotlib', 'click'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+@pytest.mark.filterwarnings(*THIRD_PARTY_WARNINGS)
+def test_pytorch_computes_the_same_losses(peers, weights_folder, tmp_path):
+    made = make_batches(default_texts(SentenceEncoder(weights_folder), 64))
+    batches = [[column[:8] for column in columns] for columns in made]
+    trainers = [Worker(n, Setting(weights_folder, tmp_path, 1), tmp_path / n, "train") for n in ("minisbert", PEERS[0])]
+    with trainers[0], trainers[1]:
+        losses = [worker.ask("steps", batches=batches[:1] * CHECKED_STEPS, dropout=0.0) for worker in trainers]
+        dropped = [worker.ask("steps", batches=batches[:1], dropout=0.5)[0][0] for worker in trainers]
+    ours, theirs = np.array(losses)[:, :, 0]
+    assert ours[0] == ours[1] and ours[0] - ours[-1] > 0.05  # the first step has a rate of 0, then it learns
+    np.testing.assert_allclose(theirs, ours, atol=1e-5)  # measured: 6e-7
+    assert min(dropped) > ours[-1] + 0.1  # dropout is on in both: one more step without it would have a lower loss

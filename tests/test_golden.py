@@ -95,7 +95,7 @@ VERBS = {
     "demo contrastive": Verb("demo contrastive --no-text --steps 3 --points 3 --json"),
     "demo intents": Verb("demo intents train.tsv test.tsv --seeds 1 --epochs 1 --json", "sklearn", "labels"),
     "bench": Verb(
-        "bench -i texts.txt --engine minisbert --part single --rounds 1 -o b", "matplotlib", "keys", "b.json"
+        "bench -i texts.txt --engine minisbert --part single --rounds 1 -o b.json", keep="keys", file="b.json"
     ),
     "evaluate sts": Verb("evaluate sts scored.tsv --json"),
     "evaluate layers": Verb("evaluate layers scored.tsv --json"),

@@ -1,165 +1,440 @@
-"""Heat maps: any text without a warning, bounded size, colours that can be read in black and white."""
+"""Pictures: what is drawn is what was given, no label covers another, nothing is told by colour alone."""
 
+import inspect
 import io
+import itertools
 import sys
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from minisbert.plots import heat_map, require_matplotlib, style
+from minisbert import plots
+from minisbert.plots import attention_heads, bars, curves, heat_map, picture, similarity_matrix, vectors_in_plane
+from minisbert.plots.charts import _look
+from minisbert.plots.placing import place_labels, spread
+from minisbert.plots.style import DPI, LINE_COLOURS, amount_map, colour_map, contrasting, inches
 
-LABELS = ["好き 👩‍🍳 été", "$x_1$ and $", "\\frac{", "ไทย عربي", "", " ", "a\nb\x00\u202e\ue000", "x" * 5000]
+NASTY = ["好き 👩‍🍳 été", "$x_1$ and $", "\\frac{", "ไทย عربي", "", " ", "a\nb\x00\u202e\ue000", "x" * 5000]
+TOKENS = ["[CLS]", "i", "love", "soup", "[SEP]"]
+AXES = {"x_label": "step", "y_label": "loss"}
+NAN = float("nan")
 
 
-def draw(values, **options):
-    values = np.asarray(values)
-    names = {"rows": [f"r{i}" for i in range(len(values))], "columns": [f"c{i}" for i in range(values.shape[-1])]}
-    stream = io.BytesIO()
-    heat_map(stream, values, **{**names, "title": "a title", **options})
-    return stream.getvalue()
+def some_probs(*shape):
+    exp = np.exp(2 * np.random.default_rng(0).standard_normal(shape))
+    return exp / exp.sum(axis=-1, keepdims=True)
+
+
+def star(count, seed=0):
+    return np.random.default_rng(seed).standard_normal((count, 2))
 
 
 @pytest.fixture
-def picture(matplotlib, monkeypatch):
+def figure_of(matplotlib, monkeypatch):
     """Give a function that draws, and returns matplotlib's figure."""
     from matplotlib.figure import Figure
 
     drawn = []
     savefig = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *a, **o: (drawn.append(figure), savefig(figure, *a, **o)))
 
-    def watched(figure, *arguments, **options):
-        drawn.append(figure)
-        savefig(figure, *arguments, **options)
-
-    monkeypatch.setattr(Figure, "savefig", watched)
-
-    def one(values, **options):
-        assert draw(values, **options).startswith(b"\x89PNG")
+    def one(draw, *arguments, title="a title", **options):
+        assert picture(draw, *arguments, title=title, **options).png.startswith(b"\x89PNG")
         return drawn.pop()
 
     return one
 
 
-def pixels(png):
-    return tuple(int.from_bytes(png[16 + 4 * i : 20 + 4 * i], "big") for i in range(2))
+def boxes(figure, texts):
+    """Where texts stand, in pixels: (n, 4) left, bottom, right, top."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    return np.array([text.get_window_extent(renderer).extents for text in texts if text.get_text().strip()])
+
+
+def overlapping(extents):
+    """Pairs of boxes that share more than half a pixel each way."""
+    low, high = extents[:, :2], extents[:, 2:]
+    shared = np.minimum(high[:, None], high[None]) - np.maximum(low[:, None], low[None])
+    return [(i, j) for i, j in np.argwhere((shared > 0.5).all(axis=2)).tolist() if i < j]
+
+
+def every_text(figure):
+    from matplotlib.text import Text
+
+    beyond = set()  # matplotlib keeps ticks beyond the ends of an axis, and does not draw them
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        low, high = sorted(axis.get_view_interval())
+        ticks = [tick for tick in axis.get_major_ticks() + axis.get_minor_ticks() if not low <= tick.get_loc() <= high]
+        beyond |= {label for tick in ticks for label in (tick.label1, tick.label2)}
+    return [t for t in figure.findobj(Text) if t.get_text().strip() and t.get_visible() and t not in beyond]
+
+
+def head(axes):
+    """The lines above the axes."""
+    return [text.get_text() for text in axes.texts if getattr(text, "anncoords", None) == "offset points"]
+
+
+def names(axes):
+    """What stands in the plane or on a map."""
+    return [t for t in axes.texts if t.get_text() and not hasattr(t, "arrow_patch") and t.get_path_effects()]
 
 
 def lightness(colours):
     """CIE L*, 0 black to 100 white."""
-    colours = np.asarray(colours)[:, :3]
-    linear = np.where(colours <= 0.04045, colours / 12.92, ((colours + 0.055) / 1.055) ** 2.4)
+    from matplotlib.colors import to_rgba_array
+
+    rgb = to_rgba_array(colours)[:, :3]
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     return 116 * np.cbrt(linear @ [0.2126, 0.7152, 0.0722]) - 16
 
 
-def test_any_text_is_drawn_without_a_warning(matplotlib):
-    values = np.linspace(-1, 1, 64).reshape(8, 8)
-    for text in LABELS:
-        draw(values, rows=LABELS, columns=LABELS[::-1], title=text, caption=f"{text}\n{text}", diverging=True)
+# ------------------------------------------------------------------------------------------------ all pictures
+
+SIGNATURES = {
+    heat_map: "stream values rows columns | title caption value_range diverging marked number_format",
+    similarity_matrix: "stream values texts | title caption",
+    attention_heads: "stream probs tokens | title caption",
+    vectors_in_plane: "stream points labels | title caption groups from_origin targets",
+    curves: "stream lines | x_label y_label title caption log_y log_x levels",
+    bars: "stream values | title caption value_label intervals number_format",
+}
 
 
-def test_what_no_font_has_becomes_a_box_that_is_explained(picture):
-    figure = picture([[1.0]], rows=["soup \U0010fffd"], columns=["été"], caption="first\nsecond")
-    axes = figure.axes[0]
-    assert axes.get_yticklabels()[0].get_text() == "soup □" and axes.get_xticklabels()[0].get_text() == "été"
-    written = [text.get_text() for text in axes.texts]
-    assert {"first", "second", "a title", "□ is a character that no installed font has"} <= set(written)
+def test_signatures_are_the_ones_that_notebooks_use():
+    for draw, expected in SIGNATURES.items():
+        found = inspect.signature(draw).parameters
+        keyword = [name for name, one in found.items() if one.kind is one.KEYWORD_ONLY]
+        assert [*list(found)[: -len(keyword)], "|", *keyword] == expected.split() and draw.__name__ in plots.__all__
 
 
-def test_dollars_are_no_mathematics(picture):
-    figure = picture([[1.0]], rows=["$5 and $6"], columns=["$x$"], title="$y$")
-    texts = [*figure.axes[0].get_yticklabels(), *figure.axes[0].get_xticklabels(), *figure.axes[0].texts]
-    assert [text.get_text() for text in texts if text.get_parse_math()] == []
+def nasty_cases():
+    count = len(NASTY)
+    yield heat_map, (np.linspace(-1, 1, 64).reshape(8, 8), NASTY, NASTY[::-1]), {"diverging": True}
+    yield similarity_matrix, (np.eye(count), NASTY), {}
+    yield attention_heads, (some_probs(3, count, count), NASTY), {}
+    yield vectors_in_plane, (star(count), NASTY), {"groups": NASTY}
+    yield vectors_in_plane, (star(count), NASTY), {"targets": star(count)[::-1]}
+    named = {name: ([0, 1], [i, 2 * i]) for i, name in enumerate(NASTY)}
+    yield curves, (named,), {"x_label": NASTY[0], "y_label": NASTY[1], "levels": {NASTY[2]: 3.0}}
+    yield bars, ({name: i - 3 for i, name in enumerate(NASTY)},), {"value_label": NASTY[1]}
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 40), (40, 1), (7, 6), (30, 25), (300, 200)])
-def test_the_size_grows_and_is_bounded(rows, columns, matplotlib):
-    width, height = pixels(draw(np.random.default_rng(0).standard_normal((rows, columns)), diverging=True))
-    assert width < 1900 and height < 1700
-    assert width >= min(1500, 55 * columns) and height >= min(1200, 40 * rows)
+@pytest.mark.parametrize(("draw", "arguments", "options"), nasty_cases())
+def test_any_text_is_drawn_as_it_is_whatever_the_readers_settings(draw, arguments, options, figure_of, matplotlib):
+    words = {"title": " ".join(NASTY[:7]) + " word" * 60, "caption": "\n".join([*NASTY, "\U0010fffd"])}
+    figure = figure_of(draw, *arguments, **words, **options)
+    texts = every_text(figure)
+    dollars = [text for text in texts if "$" in text.get_text() and "mathdefault" not in text.get_text()]
+    assert dollars and not any(text.get_parse_math() for text in dollars)
+    assert max(len(text.get_text()) for text in texts if "word" not in text.get_text()) < 200  # long ones are cut
+    assert max(figure.get_size_inches()) < 12
+    assert "□ is a character that no installed font has" in [text.get_text() for text in texts]
+    plain = picture(draw, *arguments, **words, **options)
+    theirs = {"font.size": 31, "axes.facecolor": "black", "lines.linewidth": 9, "savefig.dpi": 30}
+    with matplotlib.rc_context(theirs):
+        assert picture(draw, *arguments, **words, **options).png == plain.png
+        assert {name: matplotlib.rcParams[name] for name in theirs} == theirs  # and are left as they are
 
 
-def test_numbers_are_written_where_there_is_room(picture):
-    few = picture(np.full((3, 4), -0.001), diverging=True, number_format="{:.2f}")
-    assert [text.get_text() for text in few.axes[0].texts[:12]] == ["0.00"] * 12  # no zero with a minus sign
-    assert few.axes[0].collections == [] or len(few.axes[0].collections) == 0
-    negative = picture([[-0.25]], diverging=True)
-    assert negative.axes[0].texts[0].get_text() == "\N{MINUS SIGN}0.25"
-    many = picture(np.ones((80, 60)))
-    assert [text.get_text() for text in many.axes[0].texts] == ["a title"]
+def test_a_picture_is_what_jupyter_shows_and_a_file_whole(matplotlib, tmp_path):
+    from PIL import Image  # comes with matplotlib
+
+    kept = picture(bars, {"a": 1.0}, title="bars")
+    with Image.open(io.BytesIO(kept.png)) as opened:
+        assert opened.size == kept.size and np.allclose(opened.info["dpi"], DPI, atol=0.1)
+    assert kept._repr_png_() == (kept.png, {"width": round(kept.size[0] * 110 / 150)}) and repr(kept) == "Picture()"
+    kept.save(str(tmp_path / "a picture.of anything"))
+    assert (tmp_path / "a picture.of anything").read_bytes() == kept.png
 
 
-def test_sign_is_seen_without_colour(picture):
-    values = np.ones((80, 60))
-    values[3, 5], values[7, 1] = -1, -0.001
-    axes = picture(values, diverging=True).axes[0]
-    (dashes,) = axes.collections
-    assert dashes.get_offsets().tolist() == [[5, 3]]  # what is hardly negative has none
-    assert "cells with a dash are negative" in [text.get_text() for text in axes.texts]
-
-
-def test_colours_are_told_apart_by_lightness(matplotlib):
+def test_more_is_darker_and_numbers_contrast_with_their_cells(matplotlib):
     steps = np.linspace(0, 1, 101)
-    sequential = lightness(style.colour_map(False)(steps))
-    assert (np.diff(sequential) < 0).all() and sequential[0] - sequential[-1] > 60
-    diverging = lightness(style.colour_map(True)(steps))
-    assert (np.diff(diverging[:51]) > 0).all() and (np.diff(diverging[50:]) < 0).all()
-    assert abs(diverging[0] - diverging[-1]) > 35 and diverging[50] > 95
-    for half in (diverging[:51], diverging[50:]):  # even steps, nearly
-        rises = np.abs(np.diff(half))
-        assert rises.max() < 3 * rises.min()
+    for colours in (colour_map(False), amount_map()):
+        shades = lightness(colours(steps))
+        assert (np.diff(shades) < 0).all() and shades[0] - shades[-1] > 60
+    diverging = lightness(colour_map(True)(steps))
+    assert (np.diff(diverging[:51]) > 0).all() and (np.diff(diverging[50:]) < 0).all() and diverging[50] > 95
+    assert abs(diverging[0] - diverging[-1]) > 35  # the sign shows in grey
+    cells = np.random.default_rng(0).uniform(size=(1000, 4))
+    light = ((lightness(cells[:, :3]) + 16) / 116) ** 3
+    for luminance, text in zip(light, contrasting(cells), strict=True):
+        assert ((luminance + 0.05) / 0.05 if text == "black" else 1.05 / (luminance + 0.05)) > 4.5
+    looks = [(str(_look(i)["linestyle"]), _look(i)["marker"]) for i in range(40)]
+    assert len(set(looks)) == 40 and all(a[0] != b[0] and a[1] != b[1] for a, b in itertools.pairwise(looks))
+    assert lightness(LINE_COLOURS).max() < 75  # seen on white
 
 
-def test_numbers_contrast_with_their_cells():
-    colours = np.random.default_rng(0).uniform(size=(1000, 4))
-    light = ((lightness(colours) + 16) / 116) ** 3
-    for luminance, text in zip(light, style.contrasting(colours), strict=True):
-        contrast = (luminance + 0.05) / 0.05 if text == "black" else 1.05 / (luminance + 0.05)
-        assert contrast > 4.5
+REFUSED = [
+    (heat_map, (np.ones((2, 3)), list("abc"), list("ab")), {}, "swapped"),
+    (heat_map, (np.ones((0, 3)), [], list("abc")), {}, r"\(0, 3\)"),
+    (heat_map, ([[np.inf]], ["a"], ["b"]), {}, r"inf at \(0, 0\)"),
+    (heat_map, ([[NAN]], ["a"], ["b"]), {}, "NaN alone"),
+    (heat_map, ([[1.0]], ["a"], ["b"]), {"value_range": (1, 1)}, "low < high"),
+    (heat_map, ([[1.0]], ["a"], ["b"]), {"marked": (0, 1)}, r"\(0, 1\)"),
+    (similarity_matrix, (np.ones((2, 3)), ["a", "b"]), {}, "use heat_map"),
+    (attention_heads, (some_probs(5, 5), TOKENS), {}, r"probs\[None\]"),
+    (attention_heads, (some_probs(1, 5, 5), TOKENS[:4]), {}, "4 tokens"),
+    (attention_heads, (np.full((1, 1, 1), -0.5), ["a"]), {}, "got -0.5"),
+    (attention_heads, (np.full((1, 1, 1), NAN), ["a"]), {}, "nan"),
+    (vectors_in_plane, (np.ones((2, 3)), ["a", "b"]), {}, "points.*more dimensions"),
+    (vectors_in_plane, (np.ones((1, 2)), ["a"]), {"targets": [[1.0, np.inf]]}, "targets.*inf"),
+    (vectors_in_plane, (np.ones((1, 2)), ["a"]), {"groups": ["a", "b"]}, "1 groups"),
+    (curves, ({},), AXES, "at least one"),
+    (curves, ({"a": [1.0, 2.0, 3.0]},), AXES, "is x missing"),
+    (curves, ({"a": ([1, 2], [1.0])},), AXES, "y of 'a'"),
+    (curves, ({"a": ([0, 1], [1, 2])},), {**AXES, "log_x": True}, "'a'.*positive"),
+    (curves, ({"a": ([0, 1], [1, -2])},), {**AXES, "log_y": True}, "'a'.*positive"),
+    (curves, ({"a": ([0], [1])},), {**AXES, "levels": {"b": NAN}}, "level 'b'"),
+    (bars, ({},), {}, "at least one"),
+    (bars, ({"a": 1.0},), {"intervals": {"b": (0, 1)}}, "'b', which has no bar"),
+    (bars, ({"a": 82.0},), {"intervals": {"a": (1.2, 1.3)}}, "distances"),
+]
 
 
-def test_zero_is_white_and_ranges_are_obeyed(picture):
-    image = picture([[0.5, -0.1]], diverging=True).axes[0].images[0]
-    assert image.get_clim() == (-0.5, 0.5)
-    figure = picture([[0.5, -0.1]], value_range=(0.0, 1.0))
-    assert figure.axes[0].images[0].get_clim() == (0.0, 1.0)
-    assert figure.axes[0].images[0].colorbar.extend == "min"
-    assert picture([[2.0, 2.0]]).axes[0].images[0].get_clim() == (1.5, 2.5)
-
-
-def test_a_cell_without_a_number_says_so(picture):
-    axes = picture([[1.0, np.nan, 3.0]]).axes[0]
-    assert [text.get_text() for text in axes.texts[:3]] == ["1.00", "none", "3.00"]
-    image = axes.images[0]
-    assert image.get_clim() == (1.0, 3.0)
-    np.testing.assert_allclose(image.to_rgba(image.get_array())[0, 1], [0.85, 0.85, 0.85, 1.0], atol=0.01)
-
-
-def test_a_marked_cell_is_framed(picture):
-    patches = picture(np.eye(3), marked=(2, 1)).axes[0].patches
-    assert [patch.get_xy() for patch in patches] == [(0.5, 1.5)] * 2
-
-
-@pytest.mark.parametrize(
-    ("values", "options", "words"),
-    [
-        ([1.0, 2.0], {"columns": ["a", "b"]}, "got (2,), 2 and 2"),
-        (np.ones((2, 3)), {"rows": list("abc"), "columns": list("ab")}, "rows and columns swapped"),
-        (np.ones((0, 3)), {}, "at least one cell"),
-        ([[np.nan, np.nan]], {}, "got nan at (0, 0)"),
-        ([[1.0]], {"value_range": (1, 1)}, "low < high, got (1, 1)"),
-        ([[1.0]], {"marked": (0, 1)}, "got (0, 1)"),
-    ],
-)
-def test_what_is_no_matrix_with_its_labels(values, options, words, matplotlib):
-    with pytest.raises(ValueError) as caught:
-        draw(values, **options)
-    assert str(caught.value).startswith("heat_map: ") and words in str(caught.value)
+@pytest.mark.parametrize(("draw", "arguments", "options", "key"), REFUSED)
+def test_what_cannot_be_drawn(draw, arguments, options, key):
+    stream = io.BytesIO()
+    with pytest.raises(ValueError, match=f"(?s)^{draw.__name__}: .*{key}"):
+        draw(stream, *arguments, title="", **options)
+    assert stream.getvalue() == b""
 
 
 def test_without_matplotlib_there_is_a_command_to_type(monkeypatch):
-    monkeypatch.setattr("minisbert.plots.find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"need matplotlib: pip install -e '.\[plots\]'"):
-        require_matplotlib()
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ValueError, match="need matplotlib"):
-        heat_map(io.BytesIO(), np.eye(1), ["a"], ["b"], title="")
+    for draw in (plots.require_matplotlib, lambda: picture(bars, {"a": 1.0}, title="")):
+        with pytest.raises(ValueError, match=r"needs matplotlib: pip install -e '.\[plots\]'"):
+            draw()
+
+
+# ------------------------------------------------------------------------------------------------ matrices
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 40), (7, 6), (300, 200)])
+def test_the_size_grows_and_is_bounded(rows, columns, figure_of):
+    figure = figure_of(heat_map, np.ones((rows, columns)), ["soup"] * rows, ["c"] * columns)
+    width, height = figure.get_size_inches()
+    assert min(10, 0.4 * columns) <= width <= 10 and min(8, 0.25 * rows) <= height <= 8.5
+    labels = figure.axes[0].get_yticklabels()
+    assert not overlapping(boxes(figure, labels)) and (len(labels) == rows or rows > 100)
+
+
+def test_numbers_dashes_and_marks_of_cells(figure_of):
+    axes = figure_of(heat_map, [[-0.001, NAN, -0.25]], ["r"], list("abc"), diverging=True, marked=(0, 1)).axes[0]
+    assert [text.get_text() for text in axes.texts[:3]] == ["0.00", "none", "\N{MINUS SIGN}0.25"]
+    assert [patch.get_xy() for patch in axes.patches] == [(0.5, -0.5)] * 2
+    assert axes.images[0].get_clim() == (-0.25, 0.25)
+    values = np.ones((80, 60))
+    values[3, 5], values[7, 1] = -1, -0.001
+    axes = figure_of(heat_map, values, ["r"] * 80, ["c"] * 60, diverging=True).axes[0]
+    assert axes.collections[0].get_offsets().tolist() == [[5, 3]]  # what is hardly negative has none
+    assert head(axes)[:1] == ["cells with a dash are negative"]
+    image = figure_of(heat_map, [[0.5, -0.1]], ["r"], ["a", "b"], value_range=(0.0, 1.0)).axes[0].images[0]
+    assert image.get_clim() == (0.0, 1.0) and image.colorbar.extend == "min"
+
+
+@pytest.mark.parametrize(
+    ("values", "limits"),
+    [
+        ([[1.0000001, -0.05], [-0.05, 1.0]], (0.0, 1.0)),
+        ([[1.0, -0.6], [-0.6, 1.0]], (-0.6, 1.0)),
+        ([[0.0, -30.0], [-30.0, 0.0]], (-30.0, 0.0)),
+        ([[7.0, 7.0], [7.0, 7.0]], (6.5, 7.5)),
+    ],
+)
+def test_colours_of_cosines_can_be_compared_between_pictures(values, limits, figure_of):
+    axes = figure_of(similarity_matrix, values, ["soup", "town"]).axes[0]
+    np.testing.assert_allclose(axes.images[0].get_clim(), limits)
+    np.testing.assert_array_equal(axes.images[0].get_array(), values)
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["soup", "town"]
+
+
+def test_long_texts_are_numbered(figure_of):
+    axes = figure_of(similarity_matrix, np.eye(3), ["i love soup", "x" * 90, "$5"]).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["i love soup · 1", "x" * 33 + "… · 2", "$5 · 3"]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 5), (5, 5, 5), (1, 12, 5, 5), (6, 12, 5, 5), (2, 3, 30, 30), (12, 90, 90)])
+def test_each_head_is_drawn_where_it_belongs_and_no_label_covers_another(shape, figure_of):
+    probs, tokens = some_probs(*shape), [TOKENS[i % 5] for i in range(shape[-1])]
+    figure = figure_of(attention_heads, probs, tokens)
+    found = [axes for axes in figure.axes if axes.images and axes.get_label() != "scale"]
+    has_layers = len(shape) == 4 and shape[0] > 1
+    columns = shape[1] if has_layers else round(1 / found[0].get_position().width)
+    for i, (axes, numbers) in enumerate(zip(found, probs.reshape(-1, *shape[-2:]), strict=True)):
+        np.testing.assert_array_equal(axes.images[0].get_array(), numbers)
+        row, column = divmod(i, columns)
+        assert axes.get_label() == (f"layer {row}, head {column}" if has_layers else f"head {i}")
+        assert axes.get_position().x0 == pytest.approx(found[column].get_position().x0)
+        assert axes.get_position().y0 <= found[0].get_position().y0
+        assert axes.images[0].get_clim() == (0.0, 1.0 if probs.max() > 0.9 else probs.max())  # the same for all
+        if shape in ((1, 5, 5), (5, 5, 5)):
+            assert [text.get_text() for text in axes.texts] == [f"{number:.2f}" for number in numbers.reshape(-1)]
+    texts = every_text(figure)
+    assert not overlapping(boxes(figure, texts)) and min(text.get_fontsize() for text in texts) >= 6.5
+    if len(found[0].get_yticklabels()) < shape[-1]:  # what is left out is told otherwise
+        assert any(line.startswith("the tokens, from the upper left: [CLS] · i") for line in head(figure.axes[0]))
+
+
+# ------------------------------------------------------------------------------------------------ the plane
+
+
+def test_arrows_go_where_they_should(figure_of):
+    def arrows(axes):
+        return np.array([(text.xyann, text.xy) for text in axes.texts if getattr(text, "arrow_patch", None)])
+
+    points = np.array([[1.0, 0.5], [-2.0, 0.0], [0.0, 0.0]])
+    targets = points + np.array([[0.5, 0.0], [0.0, 0.0], [1.0, 1.0]])
+    axes = figure_of(vectors_in_plane, points, ["a", "", "zero"]).axes[0]
+    np.testing.assert_array_equal(arrows(axes), [[[0, 0], [1, 0.5]], [[0, 0], [-2, 0]]])
+    marks = [line.get_xydata().tolist() for line in axes.lines if line.get_marker() == "o"]
+    assert marks == [[[0.0, 0.0]]] and [text.get_text() for text in names(axes)] == ["a", "zero"]
+    axes = figure_of(vectors_in_plane, points, list("abc"), targets=targets, groups=["food", "$x$", "food"]).axes[0]
+    np.testing.assert_array_equal(arrows(axes), np.stack([points, targets], axis=1)[[0, 2]])
+    assert [line.get_marker() for line in axes.lines if line.get_marker() in "os"] == ["o", "s", "o"]
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["food", "$x$"]
+    assert not len(arrows(figure_of(vectors_in_plane, points, list("abc"), from_origin=False).axes[0]))
+    on_circle = np.array([[0.6, 0.8], [1.0, 0.0]])
+    assert figure_of(vectors_in_plane, on_circle, list("ab")).axes[0].patches[0].get_radius() == 1
+    assert not figure_of(vectors_in_plane, 1.1 * on_circle, list("ab")).axes[0].patches
+
+
+@pytest.mark.parametrize("spread_out", [(1.0, 1.0), (5.0, 0.1), (0.0, 3.0), (1e-6, 1e-6), (0.0, 0.0), (1e9, 1.0)])
+def test_one_scale_for_both_axes_and_all_inside(spread_out, figure_of):
+    points = star(6) * spread_out
+    axes = figure_of(vectors_in_plane, points, list("abcdef")).axes[0]
+    unit = np.diff(axes.transData.transform([[0.0, 0.0], [1.0, 1.0]]), axis=0)[0]
+    assert unit[0] == pytest.approx(unit[1], rel=1e-6)
+    inside = axes.transAxes.inverted().transform(axes.transData.transform(np.vstack([points, [[0, 0]]])))
+    assert (inside > 0.05).all() and (inside < 0.95).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"from_origin": False}, {"targets": star(30, 9)}])
+def test_names_cover_neither_each_other_nor_marks(options, figure_of):
+    points = star(30)
+    figure = figure_of(vectors_in_plane, points, [f"name {i}" for i in range(30)], **options)
+    axes = figure.axes[0]
+    extents = boxes(figure, names(axes))
+    assert len(extents) == 30 and not overlapping(extents)
+    ends = axes.transData.transform(options.get("targets", points))
+    covered = ((ends[:, None] > extents[:, :2]) & (ends[:, None] < extents[:, 2:])).all(axis=2)
+    assert covered.sum() <= 1  # of 30, in a crowd
+    distances = np.hypot(*np.maximum(np.maximum(extents[:, :2] - ends, ends - extents[:, 2:]), 0).T)
+    assert np.median(distances) < 0.15 * DPI  # most names stand at what they name: a line of letters is 0.14 high
+    leaders = [line for line in axes.lines if line.get_linestyle() == "-" and line.get_color() == "0.45"]
+    assert len(leaders) >= (distances > 0.15 * DPI).sum()  # the others have a line to it
+
+
+def test_what_finds_no_room_is_counted(figure_of):
+    axes = figure_of(vectors_in_plane, np.ones((400, 2)), ["a long enough name"] * 400).axes[0]
+    assert head(axes)[0] == f"{400 - len(names(axes))} names left out for lack of space" and 10 < len(names(axes)) < 400
+
+
+@given(st.integers(0, 10**6), st.integers(1, 25))
+@settings(max_examples=30)
+def test_labels_never_overlap(seed, count):
+    rng = np.random.default_rng(seed)
+    anchors, sizes = rng.uniform(0, 400, (count, 2)), rng.uniform((20, 8), (120, 16), (count, 2))
+    places = place_labels(anchors, rng.standard_normal((count, 2)), sizes, (400.0, 400.0), anchors, np.ones(count), 4.0)
+    found = np.array([[*(p - s / 2), *(p + s / 2)] for p, s in zip(places, sizes, strict=True) if p is not None], float)
+    assert len(found) and not overlapping(found) and found.min() >= -1e-9 and found.max() <= 400 + 1e-9
+
+
+def test_a_label_stands_in_its_direction_and_avoids_what_is_there():
+    anchor, size, bounds = np.array([[100.0, 100.0]]), np.array([[40.0, 10.0]]), (200.0, 200.0)
+    for way, free, weight, expected in (
+        ([1, 0], (0, 0), 9.0, [124, 100]),
+        ([0, -3], (0, 0), 9.0, [100, 91]),
+        ([0, 0], (0, 0), 9.0, [124, 100]),
+        ([1, 0], (124, 100), 0.0, [124, 100]),
+        ([1, 0], (124, 100), 5.0, None),
+    ):
+        (place,) = place_labels(anchor, np.array([way]), size, bounds, np.array([free]), np.array([weight]), 4.0)
+        if expected is None:
+            assert (np.abs(place - free) >= size[0] / 2).any()
+        else:
+            np.testing.assert_allclose(place, expected)
+
+
+@given(st.lists(st.floats(0, 10), max_size=12), st.floats(0.01, 2.0))
+def test_numbers_are_spread_as_little_as_possible(wanted, gap):
+    wanted = np.array(wanted)
+    places = spread(wanted, gap, 0.0, 10.0)
+    order = np.argsort(wanted, kind="stable")
+    room = min(gap, 10.0 / max(len(wanted) - 1, 1))
+    assert (np.diff(places[order]) >= room - 1e-9).all() and ((places >= -1e-9) & (places <= 10 + 1e-9)).all()
+    # no other arrangement is nearer: the slope towards any is not downhill (a convex problem)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        other, steps = np.empty_like(places), room * np.arange(len(wanted))
+        other[order] = np.sort(rng.uniform(0, 10 - room * max(len(wanted) - 1, 0), len(wanted))) + steps
+        assert (places - wanted) @ (other - places) >= -1e-7
+
+
+# ------------------------------------------------------------------------------------------------ curves and bars
+
+
+def test_curves_are_what_was_given_and_named_where_they_end(figure_of):
+    lines = {"b": ([3, 1, 2], [0.5, -1.0, 9.0]), "a": (np.arange(40), np.arange(40) ** 2)}
+    axes = figure_of(curves, lines, **AXES, levels={"zero": 0.0}).axes[0]
+    drawn = [line for line in axes.lines if line.get_transform() == axes.transData]
+    for line, (x, y) in zip(drawn, lines.values(), strict=True):
+        np.testing.assert_array_equal(line.get_xydata(), np.stack([x, y], axis=1))
+    assert [line.get_markevery() for line in drawn] == [1, 4]  # of many points not all have a mark
+    named = [text for text in axes.texts if text.get_transform() == axes.transAxes]
+    assert [text.get_text() for text in named] == ["b", "a", "zero"] and axes.get_ylabel() == "loss"
+    (end,) = axes.transAxes.inverted().transform(axes.transData.transform([[39, 39**2]]))
+    assert named[1].get_position()[1] == pytest.approx(end[1])
+    assert all(float(tick).is_integer() for tick in axes.get_xticks())
+
+
+@pytest.mark.parametrize(("count", "log_y"), [(1, False), (9, True), (40, False)])
+def test_names_at_the_ends_do_not_overlap(count, log_y, figure_of):
+    ends = np.random.default_rng(count).uniform(1.0, 1.01, count)
+    lines = {f"curve {i}": ([1, 2, 3], [1.0, 5.0, end]) for i, end in enumerate(ends)}
+    figure = figure_of(curves, lines, **AXES, log_y=log_y, levels={"level": 1.005})
+    axes = figure.axes[0]
+    heights = [text.get_position()[1] for text in axes.texts if text.get_transform() == axes.transAxes]
+    assert np.array_equal(np.argsort(heights), np.argsort([*ends, 1.005]))  # in the order of the ends
+    assert not overlapping(boxes(figure, every_text(figure)))
+
+
+def test_logarithmic_axes_and_exact_zeros(figure_of):
+    lines = {"float32": ([1, 10, 100], [0.0, 1e-7, 2e-7]), "float64": ([1, 10, 100], [0.0, 0.0, 1e-15])}
+    axes = figure_of(curves, lines, **AXES, log_y=True, log_x=True).axes[0]
+    assert head(axes)[0] == "a triangle at the lower edge stands for exactly 0, which has no logarithm"
+    triangles = [line for line in axes.lines if line.get_transform() == axes.get_xaxis_transform()]
+    assert [line.get_xdata().tolist() for line in triangles] == [[1.0], [1.0, 10.0]]
+    assert triangles[0].get_markersize() > triangles[1].get_markersize()  # the first is seen around the second
+    assert axes.get_xlim()[0] < 1 and axes.get_ylim()[0] < 1e-15
+    assert head(figure_of(curves, lines, **AXES).axes[0]) == ["a title"]
+    figure_of(curves, {"nothing": ([1, 2], [0.0, 0.0])}, **AXES, log_y=True)
+
+
+@pytest.mark.parametrize("values", [[1.0], [0.0], [-1.0, -2.0], [1e12, 1e-9], [5.0, -0.001, 0], list(range(-50, 50))])
+def test_bars_begin_at_0_and_numbers_stand_beyond_them(values, figure_of):
+    named = {f"bar {i}": value for i, value in enumerate(values)}
+    wide = {name: (value - 0.3 * abs(value), value + 0.3 * abs(value)) for name, value in named.items()}
+    for intervals in ({}, wide):
+        figure = figure_of(bars, named, intervals=intervals, number_format="{:.3g}", title="bars")
+        axes = figure.axes[0]
+        assert [(bar.get_x(), bar.get_width()) for bar in axes.patches] == [(0.0, value) for value in values]
+        assert [bool(bar.get_hatch()) for bar in axes.patches] == [value < 0 for value in values]  # without colour
+        assert not overlapping(boxes(figure, every_text(figure)))
+        shown = [text for text in axes.texts if text.get_text() and text.get_fontsize() < 10]
+        assert len(shown) == (len(values) if len(values) < 50 else 0)  # a hundred bars have no room for numbers
+        for text, box, (name, value) in zip(shown, boxes(figure, shown), named.items(), strict=False):
+            ends = [axes.transData.transform((x, 0))[0] for x in intervals.get(name, (value, value))]
+            assert box[0] > ends[1] if value >= 0 else box[2] < ends[0]
+            assert axes.bbox.x0 < box[0] and box[2] < axes.bbox.x1 and text.get_text()[0] != "-"
+
+
+def test_the_width_of_a_text_is_not_guessed_too_small(figure_of):
+    for text in ("soup is my favorite", "[CLS]", "##ation", "汁物", "0.12"):
+        figure = figure_of(bars, {text: 1.0})
+        ((left, _, right, _),) = boxes(figure, figure.axes[0].get_yticklabels())
+        assert (right - left) / DPI < 1.05 * inches(text)

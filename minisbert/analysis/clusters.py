@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from threadpoolctl import threadpool_limits
 
-from minisbert.analysis.maps import SAME, require_sklearn, unit_rows
+from minisbert.analysis.maps import SAME, unit_rows
 from minisbert.analysis.naming import checked_ids
+from minisbert.checks import check_whole, require
 from minisbert.model import Array
 from minisbert.search.communities import community_detection
-from minisbert.search.scoring import check_count
 
 METHODS = ("kmeans", "agglomerative", "community")
 K_RANGE = (2, 20)
@@ -32,9 +32,9 @@ DISTANCE = 0.5
 THRESHOLD, MIN_COMMUNITY_SIZE = 0.75, 3
 MOST_TEXTS = 20_000
 """For agglomerative clustering, whose table of all pairs takes 1.6 GB then."""
+SAMPLE = 10_000
+"""Texts whose silhouettes choose k; of more, which would take all pairs for every k, so many are drawn."""
 _STARTS = 10  # of k-means; the best is kept
-_NOTHING = 1e-12  # a mean distance below is rounding: the texts are the same
-_BLOCK = 2**22  # numbers in a block of the table texts x clusters
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ class Clustering:
     method: str
     settings: dict[str, Any]  # as asked for or chosen
     similarity: Array  # (M,) cosine with the mean of its cluster; 0 for texts in none
-    silhouettes: Array | None  # (M,) see silhouette; None for fewer than 2 clusters
+    silhouettes: Array | None  # (M,) ``(b - a) / max(a, b)``; 0 in no cluster; None for fewer than 2
     tried: tuple[tuple[int, float], ...] = ()  # (k, mean silhouette), if k was chosen
 
     @property
@@ -98,7 +98,7 @@ def cluster(
     method : {"kmeans", "agglomerative", "community"}
         ``kmeans`` puts every text into one of ``k`` clusters. ``agglomerative`` starts with each text alone and merges
         the two clusters with the least mean cosine distance (average linkage), up to :data:`MOST_TEXTS` texts.
-        ``community`` finds texts around a centre, and leaves the rest in no cluster, -1, without scikit-learn.
+        ``community`` finds texts around a centre, and leaves the rest in no cluster, -1.
     k : int or (int, int), optional
         Number of clusters, at most that of distinct vectors. k-means also takes a range, by default :data:`K_RANGE`,
         and chooses the ``k`` with the largest mean silhouette.
@@ -136,29 +136,36 @@ def cluster(
     >>> found.ids, found.sizes
     (array([0, 1, 0, 0, 2]), array([3, 1, 1]))
     """
-    unit = unit_rows("cluster", vectors)
     check_settings(method, k, distance)
+    unit = unit_rows(vectors, "cluster: vectors")
+    require("sklearn", "apps", "clustering")
     tried: tuple[tuple[int, float], ...] = ()
     settings: dict[str, Any]
-    if method == "community":
-        settings = {"threshold": threshold, "min_community_size": min_community_size}
-        raw = np.full(len(unit), -1)
-        for group, rows in enumerate(community_detection(unit, threshold, min_community_size)):
-            raw[rows] = group
-    else:
-        require_sklearn(f"clustering by {method}")
-        with threadpool_limits(1):
-            if method == "kmeans":
-                raw, tried = _kmeans(unit, k, seed)
-                settings = {"k": int(raw.max()) + 1, "seed": seed}
-            else:
-                if k is None and distance is None:
-                    distance = DISTANCE
-                raw = _agglomerative(unit, k, distance)
-                settings = {"distance": distance} if k is None else {"k": k}
-    ids = _by_size(raw)
-    has_two = int(ids.max(initial=-1)) > 0
-    return Clustering(ids, method, settings, _to_means(unit, ids), silhouette(unit, ids) if has_two else None, tried)
+    with threadpool_limits(1):
+        if method == "community":
+            settings = {"threshold": threshold, "min_community_size": min_community_size}
+            raw = np.full(len(unit), -1)
+            for group, rows in enumerate(community_detection(unit, threshold, min_community_size)):
+                raw[rows] = group
+        elif method == "agglomerative":
+            distance = DISTANCE if k is None and distance is None else distance
+            raw = _agglomerative(unit, k, distance)
+            settings = {"distance": distance} if k is None else {"k": k}
+        else:
+            raw, tried = _kmeans(unit, k, seed)
+            settings = {"k": int(raw.max()) + 1, "seed": seed}
+        # the largest first, ties by their first text
+        values, first, sizes = np.unique(raw[raw >= 0], return_index=True, return_counts=True)
+        ids = np.full(len(raw), -1, np.intp)  # (M,)
+        for new, old in enumerate(np.lexsort((first, -sizes))):
+            ids[raw == values[old]] = new
+        silhouettes = _silhouettes(unit, ids) if len(sizes) > 1 else None
+    similarity = np.zeros(len(unit))
+    for group in range(len(sizes)):
+        members = unit[ids == group].astype(np.float64)
+        mean = members.mean(axis=0)
+        similarity[ids == group] = np.clip(members @ mean / (np.linalg.norm(mean) or 1.0), -1.0, 1.0)
+    return Clustering(ids, method, settings, similarity, silhouettes, tried)
 
 
 def check_settings(method: str, k: int | tuple[int, int] | None, distance: float | None) -> None:
@@ -174,12 +181,12 @@ def check_settings(method: str, k: int | tuple[int, int] | None, distance: float
     if isinstance(k, tuple):
         if method != "kmeans":
             raise ValueError(f"cluster: only kmeans takes a range of k; give {method} one number, or a distance")
-        if len(k) != 2 or not 2 <= check_count("cluster", "k", k[0], 2) <= check_count("cluster", "k", k[1], 2):
+        if len(k) != 2 or not check_whole("cluster: k", k[0], 2) <= check_whole("cluster: k", k[1], 2):
             raise ValueError(
                 f"cluster: k must be (low, high) with 2 <= low <= high, got {k!r}; one cluster has no silhouette"
             )
     elif k is not None:
-        check_count("cluster", "k", k)
+        check_whole("cluster: k", k, 1)
     if distance is not None and k is not None:
         raise ValueError("cluster: give k or distance, not both: each is a stopping rule")
     if distance is not None and not 0 < distance <= 2:
@@ -187,50 +194,31 @@ def check_settings(method: str, k: int | tuple[int, int] | None, distance: float
 
 
 def _kmeans(unit: Array, k: int | tuple[int, int] | None, seed: int) -> tuple[Array, tuple[tuple[int, float], ...]]:
-    """The cluster of each text, and the silhouette of each k that was tried."""
-    different = _count_different(unit)
-    if isinstance(k, (int, np.integer)):
-        _check_k(int(k), different, len(unit))
-        return _fit_kmeans(unit, int(k), seed), ()
-    if different < 2:
+    """The cluster of each text, and the silhouette of each k that was tried; on ties the fewest clusters."""
+    from sklearn.cluster import KMeans
+    from sklearn.metrics import silhouette_score
+
+    is_one = float(np.abs(unit - unit[0]).max()) < SAME  # but for rounding
+    different = 1 if is_one else len({row.tobytes() for row in unit + 0.0})  # -0.0 becomes 0.0
+    least, most = k if isinstance(k, tuple) else K_RANGE if k is None else (k, k)
+    if least > different:
         raise ValueError(
-            f"cluster: choosing k needs at least 2 different vectors, got {len(unit):,} identical ones; are the texts "
-            "identical? k=1 makes one cluster of them"
-        )
-    least, most = k or K_RANGE
-    _check_k(least, different, len(unit))
-    best: tuple[float, Array] = (-math.inf, np.zeros(0))
-    tried = []
-    for size in range(least, min(most, different) + 1):
-        raw = _fit_kmeans(unit, size, seed)
-        score = float(silhouette(unit, raw).mean())
-        tried.append((size, score))
-        if score > best[0]:  # on ties the fewest clusters
-            best = score, raw
-    return best[1], tuple(tried)
-
-
-def _count_different(unit: Array) -> int:
-    """Count distinct vectors; 1 if they differ by rounding alone."""
-    if float(np.abs(unit - unit[0]).max()) < SAME:
-        return 1
-    return len({row.tobytes() for row in unit + 0.0})  # -0.0 becomes 0.0
-
-
-def _check_k(k: int, different: int, count: int) -> None:
-    """Raise if there are more clusters than distinct vectors."""
-    if k > different:
-        raise ValueError(
-            f"cluster: k = {k:,} clusters need as many different vectors, got {different:,} among {count:,}; "
+            f"cluster: k = {least:,} clusters need as many different vectors, got {different:,} among {len(unit):,}; "
             "use a smaller k, or more texts"
         )
-
-
-def _fit_kmeans(unit: Array, k: int, seed: int) -> Array:
-    """Run k-means."""
-    from sklearn.cluster import KMeans
-
-    return KMeans(k, n_init=_STARTS, random_state=seed).fit_predict(unit)
+    best, found, tried = -math.inf, np.zeros(0), []
+    for size in range(least, min(most, different) + 1):
+        raw = KMeans(size, n_init=_STARTS, random_state=seed).fit_predict(unit)
+        if k is not None and not isinstance(k, tuple):
+            return raw, ()
+        if len(unit) <= SAMPLE:
+            score = float(_silhouettes(unit, raw).mean())
+        else:
+            score = float(silhouette_score(unit, raw, metric="cosine", sample_size=SAMPLE, random_state=seed))
+        tried.append((size, score))
+        if score > best:
+            best, found = score, raw
+    return found, tuple(tried)
 
 
 def _agglomerative(unit: Array, k: int | tuple[int, int] | None, distance: float | None) -> Array:
@@ -242,89 +230,26 @@ def _agglomerative(unit: Array, k: int | tuple[int, int] | None, distance: float
             f"cluster: agglomerative clustering compares all pairs, and takes at most {MOST_TEXTS:,} texts, got "
             f"{len(unit):,}; use kmeans or community, or a sample"
         )
-    if isinstance(k, (int, np.integer)):
-        _check_k(int(k), len(unit), len(unit))
+    if isinstance(k, (int, np.integer)) and k > len(unit):
+        raise ValueError(f"cluster: k = {k:,} clusters need as many texts, got {len(unit):,}; use a smaller k")
     if len(unit) == 1:
         return np.zeros(1, np.intp)  # scikit-learn needs two
     model = AgglomerativeClustering(k, distance_threshold=distance, metric="cosine", linkage="average")
     return model.fit_predict(unit.astype(np.float64))
 
 
-def _by_size(raw: Array) -> Array:
-    """Renumber clusters, the largest first, ties by their first text."""
-    values, first, sizes = np.unique(raw[raw >= 0], return_index=True, return_counts=True)
-    ids = np.full(len(raw), -1, np.intp)  # (M,)
-    for new, old in enumerate(np.lexsort((first, -sizes))):
-        ids[raw == values[old]] = new
-    return ids
+def _silhouettes(unit: Array, ids: Array) -> Array:
+    """``(b - a) / max(a, b)`` of each text, (M, D), (M,) -> (M,): is it nearer to its own cluster than to the next one?
 
-
-# ------------------------------------------------------------------------------------------------------- scores
-
-
-def _sums(unit: Array, ids: Array) -> Array:
-    """Sum the vectors of each cluster: ``(C, D)``, float64."""
-    return np.stack([unit[ids == c].sum(axis=0, dtype=np.float64) for c in range(int(ids.max()) + 1)])
-
-
-def _to_means(unit: Array, ids: Array) -> Array:
-    """Cosine of each text with the mean of its cluster, ``(M,)``; 0 in no cluster."""
-    found = np.zeros(len(unit))
-    inside = np.flatnonzero(ids >= 0)
-    if len(inside):
-        sums = _sums(unit, ids)
-        means = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), _NOTHING)
-        for group, mean in enumerate(means):
-            rows = ids == group
-            found[rows] = np.clip(unit[rows].astype(np.float64) @ mean, -1.0, 1.0)
-    return found
-
-
-def silhouette(vectors: ArrayLike, ids: ArrayLike) -> Array:
-    """``(b - a) / max(a, b)``: is each text nearer to its own cluster than to the next one?
-
-    (M, D), (M,) -> (M,)
-
-    ``a`` is the mean cosine distance to the other texts of its cluster, ``b`` that to the nearest other cluster. 1 is
-    well inside, 0 between two, below 0 nearer to another; 0 also for a text alone in its cluster, or in none. That
-    usually takes all pairs. With the cosine the mean distance of ``u`` to a cluster with mean ``m`` is ``1 - u . m``,
-    so the means are enough for the exact value. ValueError for fewer than 2 clusters. **Source**: Rousseeuw 1987;
-    ``sklearn.metrics.silhouette_samples(metric="cosine")``.
-
-    >>> silhouette([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 2.0]], [0, 0, 1, 1]).round(2)
-    array([1.  , 1.  , 0.89, 0.81])
+    ``a`` is the mean cosine distance to the other texts of its cluster, ``b`` that to the nearest other cluster: 1 is
+    well inside, 0 between two, or alone in its cluster, or in none.
     """
-    unit = unit_rows("silhouette", vectors)
-    groups = checked_ids("silhouette", ids, len(unit))
-    _, groups[groups >= 0] = np.unique(groups[groups >= 0], return_inverse=True)
-    if int(groups.max(initial=-1)) < 1:
-        raise ValueError(
-            f"silhouette: expected at least 2 clusters, got {int(groups.max(initial=-1)) + 1}: a silhouette compares a "
-            "text's own cluster with the nearest other one"
-        )
-    sums = _sums(unit, groups)  # (C, D)
-    sizes = np.bincount(groups[groups >= 0])  # (C,)
-    found = np.zeros(len(unit))
-    block = max(1, _BLOCK // len(sizes))
-    inside = np.flatnonzero(groups >= 0)
-    for start in range(0, len(inside), block):
-        rows = inside[start : start + block]
-        found[rows] = _silhouettes(unit[rows].astype(np.float64) @ sums.T, groups[rows], sizes)
+    from sklearn.metrics import silhouette_samples
+
+    found, inside = np.zeros(len(unit)), ids >= 0
+    if len(np.unique(ids[inside])) < inside.sum():  # else each text is alone
+        found[inside] = silhouette_samples(unit[inside].astype(np.float64), ids[inside], metric="cosine")
     return found
-
-
-def _silhouettes(products: Array, own: Array, sizes: Array) -> Array:
-    """Silhouettes of m texts from their products with the clusters' sums, (m, C)."""
-    totals = np.maximum(sizes - products, 0.0)  # (m, C) of the distances to all texts of a cluster
-    row = np.arange(len(own))
-    others = np.maximum(sizes[own] - 1, 1)
-    a = totals[row, own] / others  # (m,) its distance to itself is 0
-    means = totals / sizes
-    means[row, own] = math.inf
-    b = means.min(axis=1)  # (m,)
-    larger = np.maximum(a, b)
-    is_told = (sizes[own] > 1) & (larger > _NOTHING)
-    return np.where(is_told, (b - a) / np.where(is_told, larger, 1.0), 0.0)
 
 
 def agreement(labels: Sequence[str], ids: ArrayLike) -> Agreement:
@@ -333,7 +258,7 @@ def agreement(labels: Sequence[str], ids: ArrayLike) -> Agreement:
     **Source**: Rosenberg & Hirschberg 2007; Vinh et al. 2010; ``sklearn.metrics.homogeneity_completeness_v_measure``
     and ``adjusted_mutual_info_score``. MTEB's clustering tasks report the V-measure with ``k`` the number of labels.
     """
-    require_sklearn("comparing clusters with labels")
+    require("sklearn", "apps", "comparing clusters with labels")
     from sklearn.metrics import adjusted_mutual_info_score, homogeneity_completeness_v_measure
 
     groups = checked_ids("agreement", ids, len(labels))

@@ -23,7 +23,6 @@ from minisbert.analysis.map_picture import LEGEND_GROUPS, TYPICAL, check_sizes, 
 from minisbert.analysis.maps import Projection
 from minisbert.analysis.naming import Groups
 from minisbert.checks import each_text
-from minisbert.model import Array
 
 TEMPLATE = Path(__file__).with_name("map_page.html")
 _DIGITS = 5  # of a coordinate in [-1, 1]: less than a pixel at any useful zoom
@@ -73,9 +72,38 @@ def write_map_page(
     texts = list(each_text(texts, "write_map_page: texts"))
     check_sizes("write_map_page", projection, texts, groups)
     page = TEMPLATE.read_text(encoding="utf-8")
-    content = _content(projection, texts, groups, typical)
-    content |= {"title": title, "captions": [line for line in (caption, projection.describe()) if line]}
-    filling = {"policy": _policy(page), "title": html.escape(title), "data": json_for_html(content)}
+    points = projection.points.astype(np.float64)
+    low, high = points.min(axis=0), points.max(axis=0)
+    scale = float((high - low).max()) / 2 or 1.0
+    places = np.round((points - (low + high) / 2) / scale, _DIGITS) + 0.0  # (M, 2) in [-1, 1], no -0.0
+    names = [""] if groups is None else list(groups.names)
+    ids = np.zeros(len(points), np.intp) if groups is None else groups.ids
+    middles = []  # of each group: its point nearest to the median
+    for group in range(len(names)):
+        members = places[ids == group] if (ids == group).any() else np.zeros((1, 2))
+        distances = np.linalg.norm(members - np.median(members, axis=0), axis=1)
+        middles.append(members[distances.argmin()].tolist())
+    content = {
+        "points": places.tolist(),
+        "half": np.maximum(np.abs(places).max(axis=0), 0.05).tolist(),
+        "texts": texts,
+        "ids": ids.tolist(),
+        "names": names,
+        "kind": "" if groups is None else groups.kind,
+        "styles": [style(group) for group in range(len(names))],
+        "none": style(-1),
+        "middles": middles,
+        "typical": [int(row) for row in typical][:TYPICAL] if len(names) <= LEGEND_GROUPS else [],
+        "title": title,
+        "captions": [line for line in (caption, projection.describe()) if line],
+    }
+    # a content security policy: the page's own script and style, and nothing else
+    rules = ["default-src 'none'", "base-uri 'none'", "form-action 'none'"]
+    for name in ("script", "style"):
+        (inside,) = re.findall(rf"<{name}>(.*?)</{name}>", page, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
+        rules.append(f"{name}-src 'sha256-{digest}'")
+    filling = {"policy": "; ".join(rules), "title": html.escape(title), "data": json_for_html(content)}
     # in one pass, so that {{title}} in a text is not filled in
     filled = re.sub(r"\{\{(policy|title|data)\}\}", lambda found: filling[found[1]], page)
     stream.write(filled.encode())
@@ -90,45 +118,3 @@ def json_for_html(value: Any) -> str:
     written = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     # lone surrogates have no UTF-8, and U+2028 and U+2029 end a line in some parsers
     return re.sub("[<>&\u2028\u2029\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", written)
-
-
-def _policy(page: str) -> str:
-    """Content security policy: the page's own script and style, and nothing else."""
-    rules = ["default-src 'none'", "base-uri 'none'", "form-action 'none'"]
-    for name in ("script", "style"):
-        (inside,) = re.findall(rf"<{name}>(.*?)</{name}>", page, re.DOTALL)
-        digest = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
-        rules.append(f"{name}-src 'sha256-{digest}'")
-    return "; ".join(rules)
-
-
-def _content(
-    projection: Projection, texts: Sequence[str], groups: Groups | None, typical: Sequence[int]
-) -> dict[str, Any]:
-    """What the script draws, coordinates scaled to [-1, 1]."""
-    points = projection.points.astype(np.float64)
-    low, high = points.min(axis=0), points.max(axis=0)
-    scale = float((high - low).max()) / 2 or 1.0
-    places = np.round((points - (low + high) / 2) / scale, _DIGITS) + 0.0  # no -0.0
-    count = 1 if groups is None else len(groups.names)
-    ids = np.zeros(len(points), np.intp) if groups is None else groups.ids
-    return {
-        "points": places.tolist(),
-        "half": [max(float(np.abs(places[:, i]).max()), 0.05) for i in (0, 1)],
-        "texts": list(texts),
-        "ids": ids.tolist(),
-        "names": [""] if groups is None else list(groups.names),
-        "kind": "" if groups is None else groups.kind,
-        "styles": [style(group) for group in range(count)],
-        "none": style(-1),
-        "middles": [_middle(places[ids == group]) for group in range(count)],
-        "typical": [int(row) for row in typical][:TYPICAL] if count <= LEGEND_GROUPS else [],
-    }
-
-
-def _middle(members: Array) -> list[float]:
-    """The point of a group nearest to its median."""
-    if not len(members):
-        return [0.0, 0.0]
-    distances = np.linalg.norm(members - np.median(members, axis=0), axis=1)
-    return members[distances.argmin()].tolist()

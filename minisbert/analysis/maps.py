@@ -18,18 +18,15 @@ import importlib
 import math
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 from threadpoolctl import threadpool_limits
 
-from minisbert.evaluation.classification import INSTALL, has_sklearn
+from minisbert.checks import check_vectors, check_whole, require
 from minisbert.model import Array
-from minisbert.search.scoring import as_vectors
 
 METHODS = ("pca", "tsne", "umap")
-INSTALL_UMAP = "pip install umap-learn"
 PERPLEXITY = 30.0
 """Of t-SNE: about how many neighbours each text has; a third of fewer than 91 texts."""
 NEIGHBOURS = 5
@@ -75,33 +72,19 @@ class Projection:
         return f"{made}; trustworthiness {self.trustworthiness:.3f} (1 is perfect, 0.5 is chance{sample})"
 
 
-def require_sklearn(what: str) -> None:
-    """Raise ValueError, with the command that installs it, if scikit-learn is missing; ``what`` needs it."""
-    if not has_sklearn():
-        raise ValueError(f"{what} needs scikit-learn: {INSTALL}")
-
-
-def unit_rows(function: str, vectors: ArrayLike) -> Array:
+def unit_rows(vectors: ArrayLike, what: str) -> Array:
     """Scale vectors to length 1, (M, D) -> (M, D); ValueError for no rows, NaN, Inf and rows of zeros.
 
-    >>> unit_rows("project", [[3.0, 4.0]])
+    >>> unit_rows([[3.0, 4.0]], "project: vectors")
     array([[0.6, 0.8]])
     """
-    rows = as_vectors(function, "vectors", vectors)
+    rows = check_vectors(vectors, what)
     if not len(rows):
-        raise ValueError(f"{function}: expected vectors (M, D) of at least one text, got {rows.shape}")
-    rows = rows.astype(np.float32 if rows.dtype in (np.float32, np.float16) else np.float64)
-    is_finite = np.isfinite(rows).all(axis=1)  # (M,)
-    if not is_finite.all():
-        raise ValueError(
-            f"{function}: vectors {rows.shape} must be finite, but there is NaN or Inf in row "
-            f"{int(is_finite.argmin())} ({int((~is_finite).sum())} such rows); check what computed them, or drop them"
-        )
+        raise ValueError(f"{what}: expected at least one row, got shape {rows.shape}")
     largest = np.abs(rows).max(axis=1, keepdims=True)  # (M, 1)
     if not largest.all():
         raise ValueError(
-            f"{function}: vectors {rows.shape} must have a direction, but row {int(largest.argmin())} is all zeros "
-            f"({int((largest == 0).sum())} such rows); no encoder returns such a vector: was an np.zeros not filled?"
+            f"{what}: row {int(largest.argmin())} is all zeros; no encoder returns that, was it not filled?"
         )
     rows = rows / largest  # so that squares neither overflow nor underflow
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
@@ -133,7 +116,7 @@ def project(
     Returns
     -------
     Projection
-        Points in the dtype of the vectors, float16 as float32. All zeros for one text, or if all vectors are the same.
+        Points in the dtype of the vectors, float16 as float64. All zeros for one text, or if all vectors are the same.
 
     Raises
     ------
@@ -154,24 +137,42 @@ def project(
     >>> found.points[:, 0].round(1), found.describe()
     (array([ 0.7,  0.6, -0.7, -0.6]), 'PCA: the axes show 99.2 % and 0.5 % of the variance; trustworthiness 1.000 ...')
     """
-    require_sklearn("a map")
-    unit = unit_rows("project", vectors)
+    require("sklearn", "apps", "a map")
+    unit = unit_rows(vectors, "project: vectors")
     count = len(unit)
     perplexity = check_method(method, perplexity, count)
-    if neighbours < 1:
-        raise ValueError(f"project: neighbours must be at least 1, got {neighbours!r}")
+    neighbours = check_whole("project: neighbours", neighbours, 1)
     if float(np.abs(unit - unit[0]).max()) < SAME:
         share = (0.0, 0.0) if method == "pca" and count > 1 else None
         return Projection(np.zeros((count, 2), unit.dtype), "none", share, None, neighbours, count)
     with threadpool_limits(1):
-        points, explained = _pca(unit)
+        from sklearn.decomposition import PCA
+        from sklearn.manifold import TSNE, trustworthiness
+
+        model = PCA(min(2, *unit.shape), svd_solver="full")
+        axes = model.fit(unit.astype(np.float64)).components_  # (1 or 2, D)
+        # the sign of an axis is arbitrary, and scikit-learn's rule for it changed in release 1.5
+        signs = np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])
+        points = model.transform(unit.astype(np.float64)) * signs
+        points = np.pad(points, ((0, 0), (0, 2 - len(axes))))  # (M, 2)
+        shares = [*model.explained_variance_ratio_.tolist(), 0.0]
         if method == "tsne":
-            points = _tsne(unit, points, float(perplexity or 0.0), seed)
+            small = (1e-4 * points / points[:, 0].std()).astype(np.float32)  # as small as in the paper
+            settings = {"init": small, "learning_rate": "auto", "perplexity": perplexity}
+            points = TSNE(random_state=seed, n_jobs=1, **settings).fit_transform(unit)
         elif method == "umap":
-            points = _umap(unit, seed)
-        trust, near, measured = _trustworthiness(unit, points, neighbours, seed)
-    shown = explained if method == "pca" else None
-    return Projection(points.astype(unit.dtype), method, shown, trust, near, measured, perplexity)
+            start = "random" if count < 16 else "spectral"  # which needs more texts
+            settings = {"n_neighbors": min(15, count - 1), "metric": "cosine", "init": start}
+            points = importlib.import_module("umap").UMAP(random_state=seed, n_jobs=1, **settings).fit_transform(unit)
+        drawn = np.arange(count)
+        if count > SAMPLE:
+            drawn = np.sort(np.random.default_rng(seed).choice(count, SAMPLE, replace=False))
+        # the formula is only defined below half of the texts
+        near, trust = min(neighbours, math.ceil(len(drawn) / 2) - 1), None
+        if near > 0:
+            trust = float(trustworthiness(unit[drawn], points[drawn], n_neighbors=near, metric="cosine"))
+    explained = (shares[0], shares[1]) if method == "pca" else None
+    return Projection(points.astype(unit.dtype), method, explained, trust, near or neighbours, len(drawn), perplexity)
 
 
 def check_method(method: str, perplexity: float | None, count: int) -> float | None:
@@ -181,7 +182,7 @@ def check_method(method: str, perplexity: float | None, count: int) -> float | N
     if perplexity is not None and method != "tsne":
         raise ValueError(f"project: perplexity is for t-SNE, and the method is {method!r}; leave it out")
     if method == "umap" and find_spec("umap") is None:
-        raise ValueError(f"project: UMAP needs the package umap-learn: {INSTALL_UMAP}; 'tsne' needs no extra package")
+        raise ValueError("project: UMAP needs umap-learn: pip install umap-learn; 'tsne' needs no extra package")
     if method != "pca" and count < _LEAST_TEXTS:
         raise ValueError(f"project: {method} needs at least {_LEAST_TEXTS} texts, got {count}; 'pca' takes any number")
     if method != "tsne":
@@ -194,49 +195,3 @@ def check_method(method: str, perplexity: float | None, count: int) -> float | N
             "is roughly the number of neighbours per text; 5 to 50 is usual"
         )
     return float(perplexity)
-
-
-def _pca(unit: Array) -> tuple[Array, tuple[float, float]]:
-    """Points ``(M, 2)`` on the plane of largest variance, and the share of the variance along its axes."""
-    from sklearn.decomposition import PCA
-
-    model = PCA(min(2, *unit.shape), svd_solver="full")
-    points = np.zeros((len(unit), 2))
-    found = model.fit_transform(unit.astype(np.float64))  # (M, 1 or 2)
-    axes = model.components_  # (1 or 2, D)
-    # the sign of an axis is arbitrary, and scikit-learn's rule for it changed in release 1.5
-    signs = np.sign(axes[np.arange(len(axes)), np.abs(axes).argmax(axis=1)])
-    points[:, : found.shape[1]] = found * signs
-    shares = [*model.explained_variance_ratio_.tolist(), 0.0]
-    return points, (shares[0], shares[1])
-
-
-def _tsne(unit: Array, start: Array, perplexity: float, seed: int) -> Array:
-    """t-SNE from the PCA map on: ``(M, 2)``."""
-    from sklearn.manifold import TSNE
-
-    small = (1e-4 * start / start[:, 0].std()).astype(np.float32)  # (M, 2) as small as in the paper
-    model = TSNE(init=small, learning_rate="auto", perplexity=perplexity, random_state=seed, n_jobs=1)
-    return model.fit_transform(unit)
-
-
-def _umap(unit: Array, seed: int) -> Array:
-    """Lay out a graph of neighbours: ``(M, 2)``."""
-    umap = importlib.import_module("umap")
-    settings: dict[str, Any] = {"init": "random"} if len(unit) < 16 else {}  # its spectral start needs more texts
-    near = min(15, len(unit) - 1)
-    model = umap.UMAP(n_neighbors=near, metric="cosine", random_state=seed, n_jobs=1, **settings)
-    return model.fit_transform(unit)
-
-
-def _trustworthiness(unit: Array, points: Array, neighbours: int, seed: int) -> tuple[float | None, int, int]:
-    """Trustworthiness, of how many neighbours, measured on how many texts."""
-    from sklearn.manifold import trustworthiness
-
-    if len(unit) > SAMPLE:
-        drawn = np.sort(np.random.default_rng(seed).choice(len(unit), SAMPLE, replace=False))
-        unit, points = unit[drawn], points[drawn]
-    near = min(neighbours, math.ceil(len(unit) / 2) - 1)  # the formula is only defined below half of the texts
-    if near < 1:
-        return None, neighbours, len(unit)
-    return float(trustworthiness(unit, points, n_neighbors=near, metric="cosine")), near, len(unit)

@@ -1,6 +1,6 @@
 """What is a cluster about? Its most typical texts, and the words it has more of than the others.
 
-Typical texts are those nearest to the cluster's centroid. Words are chosen by counting (c-TF-IDF,
+Typical texts are those nearest to the cluster's centroid. Words are chosen by counting (class-based TF-IDF,
 :func:`class_tf_idf`): lower case, letters and digits, two characters or more, without contractions ("don't", "I'm") and
 scikit-learn's English stop words. Chinese, Japanese and Korean have no spaces between words; there every two adjacent
 characters count as one. Letters: ``M`` texts, ``D`` width of a vector, ``C`` clusters, ``W`` words.
@@ -16,11 +16,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from minisbert.analysis.maps import require_sklearn, unit_rows
-from minisbert.checks import each_text
+from minisbert.analysis.maps import unit_rows
+from minisbert.checks import each_text, require
 from minisbert.model import Array
 
-TYPICAL_TEXTS, NAME_WORDS = 3, 3
+NAME_WORDS = 3
 LETTERS = 30  # of a text that stands in for missing words
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _CONTRACTION = re.compile(r"n['’]t$|['’](?:m|re|ve|ll|d)$")
@@ -77,7 +77,7 @@ def name_clusters(
     ids: ArrayLike,
     *,
     words: int = 5,
-    typical: int = TYPICAL_TEXTS,
+    typical: int = 3,
     stop_words: str | Sequence[str] | None = "english",
 ) -> list[ClusterName]:
     """Label each cluster by its typical words and texts.
@@ -110,7 +110,7 @@ def name_clusters(
     >>> [name.title for name in name_clusters(texts, vectors, [0, 0, 1])]
     ['soup, hot', 'cat']
     """
-    unit = unit_rows("name_clusters", vectors)
+    unit = unit_rows(vectors, "name_clusters: vectors")
     groups = checked_ids("name_clusters", ids, len(unit))
     texts = list(each_text(texts, "name_clusters: texts"))
     if len(texts) != len(unit):
@@ -118,12 +118,38 @@ def name_clusters(
             f"name_clusters: expected as many texts as vectors, got {len(texts):,} and {len(unit):,}; do they belong "
             "to the same file?"
         )
-    heaviest = typical_words(texts, groups, words, stop_words=stop_words)
-    nearest = typical_texts(texts, unit, groups, typical)
-    return [
-        ClusterName(of_group, rows, ", ".join(of_group[:NAME_WORDS]) or _beginning(texts[rows[0]] if rows else ""))
-        for of_group, rows in zip(heaviest, nearest, strict=True)
-    ]
+    if isinstance(stop_words, str) and stop_words != "english":
+        raise ValueError(f"name_clusters: stop_words must be 'english', a list of words, or None, got {stop_words!r}")
+    require("sklearn", "apps", "naming clusters")
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
+
+    left_out = ENGLISH_STOP_WORDS if isinstance(stop_words, str) else frozenset(stop_words or ())
+    members = [np.flatnonzero(groups == c) for c in range(int(groups.max(initial=-1)) + 1)]
+    found = [[word for row in rows for word in find_words(texts[row]) if word not in left_out] for rows in members]
+    vocabulary, weights = np.zeros(0, str), np.zeros((len(members), 0))
+    if any(found):
+        vectorizer = CountVectorizer(analyzer=lambda words: words)  # they are found already
+        weights = class_tf_idf(vectorizer.fit_transform(found).toarray())  # (C, W)
+        vocabulary = vectorizer.get_feature_names_out()  # in alphabetical order
+    names = []
+    for rows, own in zip(members, weights, strict=True):
+        heavy: dict[str, str] = {}  # one of singular and plural, the heavier
+        for i in np.argsort(-own, kind="stable")[: np.count_nonzero(own)]:
+            heavy.setdefault(str(vocabulary[i]).removesuffix("s"), str(vocabulary[i]))
+            if len(heavy) == words:
+                break
+        vectors_of = unit[rows].astype(np.float64)
+        nearness = vectors_of @ vectors_of.mean(axis=0) if len(rows) else np.zeros(0)
+        near: dict[str, int] = {}  # one of equal texts; equal vectors are equally near, but for rounding
+        for row in rows[np.argsort(-np.round(nearness, 9), kind="stable")].tolist():
+            near.setdefault(" ".join(texts[row].split()), row)
+            if len(near) == typical:
+                break
+        line = next(iter(near), "")
+        beginning = line if len(line) <= LETTERS else f"{line[: LETTERS - 1].rstrip()}…"
+        title = ", ".join(list(heavy.values())[:NAME_WORDS]) or beginning or "(empty)"
+        names.append(ClusterName(tuple(heavy.values()), tuple(near.values()), title))
+    return names
 
 
 def checked_ids(function: str, ids: ArrayLike, count: int) -> Array:
@@ -174,72 +200,3 @@ def class_tf_idf(counts: ArrayLike) -> Array:
     of_word = n.sum(axis=0)  # (W,)
     share = n / np.maximum(of_group, 1.0)
     return share * np.log1p(float(of_group.mean()) / np.maximum(of_word, 1.0))
-
-
-def typical_words(
-    texts: Sequence[str],
-    ids: Array,
-    count: int = 5,
-    *,
-    stop_words: str | Sequence[str] | None = "english",
-) -> list[tuple[str, ...]]:
-    """The highest-weighted words of each cluster (M ids), ties in alphabetical order, one of singular and plural."""
-    require_sklearn("naming clusters")
-    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
-
-    if isinstance(stop_words, str) and stop_words != "english":
-        raise ValueError(f"typical_words: stop_words must be 'english', a list of words, or None, got {stop_words!r}")
-    left_out = ENGLISH_STOP_WORDS if isinstance(stop_words, str) else frozenset(stop_words or ())
-    groups = int(ids.max(initial=-1)) + 1
-    kept = np.flatnonzero(ids >= 0)
-
-    def analyse(row: int) -> list[str]:
-        return [word for word in find_words(texts[row]) if word not in left_out]
-
-    if not any(analyse(row) for row in kept.tolist()):  # CountVectorizer raises for that
-        return [()] * groups
-    vectorizer = CountVectorizer(analyzer=analyse)
-    table = vectorizer.fit_transform(kept.tolist()).tocsr()  # (kept, W) sparse, columns in alphabetical order
-    names = vectorizer.get_feature_names_out()
-    counts = np.stack([np.asarray(table[ids[kept] == c].sum(axis=0)).ravel() for c in range(groups)])
-    return [_heaviest(names, weights, count) for weights in class_tf_idf(counts)]
-
-
-def _heaviest(names: Array, weights: Array, count: int) -> tuple[str, ...]:
-    """The words with the highest weights, one of singular and plural."""
-    chosen: dict[str, str] = {}
-    for i in np.argsort(-weights, kind="stable"):
-        if weights[i] <= 0 or len(chosen) == count:
-            break
-        word = str(names[i])
-        chosen.setdefault(word.removesuffix("s"), word)
-    return tuple(chosen.values())
-
-
-def typical_texts(texts: Sequence[str], unit: Array, ids: Array, count: int = TYPICAL_TEXTS) -> list[tuple[int, ...]]:
-    """Rows of the distinct texts nearest to each cluster's centroid, ties by row; ``unit`` (M, D) has rows of length 1.
-
-    >>> unit = np.array([[1.0, 0.0], [0.8, 0.6], [0.8, 0.6], [0.0, 1.0]])
-    >>> typical_texts(["soup", "hot soup", "hot soup", "cat"], unit, np.array([0, 0, 0, 1]), 2)
-    [(1, 0), (3,)]
-    """
-    found = []
-    for c in range(int(ids.max(initial=-1)) + 1):
-        rows = np.flatnonzero(ids == c)
-        members = unit[rows].astype(np.float64)
-        # equal vectors are equally near, but for rounding
-        nearness = np.round(members @ members.mean(axis=0), 9) if len(rows) else np.zeros(0)
-        chosen: dict[str, int] = {}
-        for i in np.argsort(-nearness, kind="stable"):
-            if len(chosen) == count:
-                break
-            row = int(rows[i])
-            chosen.setdefault(" ".join(texts[row].split()), row)
-        found.append(tuple(chosen.values()))
-    return found
-
-
-def _beginning(text: str) -> str:
-    """The beginning of a text, as a title."""
-    line = " ".join(text.split())
-    return (line if len(line) <= LETTERS else f"{line[: LETTERS - 1].rstrip()}…") or "(empty)"

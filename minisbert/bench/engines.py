@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +37,6 @@ class Engine:
     needs: tuple[str, ...]  # required modules
     batch_sizes: tuple[int | None, ...]  # to try; None is the engine's own choice
     cold_start: str  # the shortest script from nothing to a vector; {folder} and {graph} are filled in
-    same_kernel: bool = True  # as the command line sets it; False: OpenBLAS's own choice
-    by_default: bool = True  # used unless engines are named
 
 
 def load_minisbert(setting: Setting, deterministic: bool = False) -> Encode:
@@ -53,17 +50,10 @@ def load_minisbert(setting: Setting, deterministic: bool = False) -> Encode:
     from minisbert.encoder import SentenceEncoder
 
     encoder = SentenceEncoder(setting.folder)
-
-    def encode(texts: list[str], batch_size: int | None) -> Array:
-        return encoder.encode(
-            texts,
-            batch_size=batch_size,
-            num_threads=setting.num_threads,
-            overflow="truncate",
-            deterministic=deterministic,
-        )
-
-    return encode
+    options: dict[str, Any] = {"overflow": "truncate", "deterministic": deterministic}
+    return lambda texts, batch_size: encoder.encode(
+        texts, batch_size=batch_size, num_threads=setting.num_threads, **options
+    )
 
 
 def load_sentence_transformers(setting: Setting) -> Encode:
@@ -73,11 +63,9 @@ def load_sentence_transformers(setting: Setting) -> Encode:
 
     torch.set_num_threads(setting.num_threads)
     model = SentenceTransformer(str(setting.folder), device="cpu", local_files_only=True)
-
-    def encode(texts: list[str], batch_size: int | None) -> Array:
-        return np.asarray(model.encode(texts, batch_size=batch_size or 32, show_progress_bar=False))
-
-    return encode
+    return lambda texts, batch_size: np.asarray(
+        model.encode(texts, batch_size=batch_size or 32, show_progress_bar=False)
+    )
 
 
 def load_onnxruntime(setting: Setting) -> Encode:
@@ -172,21 +160,8 @@ _TORCH = ("torch", "transformers", "sentence_transformers")
 
 ENGINES = {
     "minisbert": Engine(load_minisbert, (), (None,), _COLD_MINISBERT),
-    "minisbert-own-kernel": Engine(load_minisbert, (), (None,), _COLD_MINISBERT, same_kernel=False),
-    "minisbert-deterministic": Engine(
-        partial(load_minisbert, deterministic=True), (), (None,), _COLD_MINISBERT, by_default=False
-    ),
+    "minisbert-deterministic": Engine(partial(load_minisbert, deterministic=True), (), (None,), _COLD_MINISBERT),
     "sentence-transformers": Engine(load_sentence_transformers, _TORCH, _SIZES, _COLD_SENTENCE_TRANSFORMERS),
     "onnxruntime": Engine(load_onnxruntime, (*_TORCH, "onnxruntime", "onnx"), _SIZES, _COLD_ONNXRUNTIME),
 }
-"""By the names that the tables show. The second is ours where OpenBLAS takes a slower kernel than we tell it to; the
-third gives a text the same bits in any company, and tells what that costs."""
-
-
-def missing(name: str) -> list[str]:
-    """Modules that an engine (a key of :data:`ENGINES`) needs and that are not installed.
-
-    >>> missing("minisbert")
-    []
-    """
-    return [module for module in ENGINES[name].needs if find_spec(module) is None]
+"""By the names that the table shows. The second gives a text the same bits in any company: what does that cost?"""

@@ -138,7 +138,6 @@ def _torch_adamw(model: Any) -> Any:
 
 TRAINERS: dict[str, Callable[[Setting], Train]] = {
     "minisbert": train_minisbert,
-    "minisbert-own-kernel": train_minisbert,
     "sentence-transformers": train_sentence_transformers,
 }
 """By the names of :data:`~minisbert.bench.engines.ENGINES`."""

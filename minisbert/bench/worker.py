@@ -1,8 +1,8 @@
 """A process that holds one engine and answers requests: a JSON object per line on stdin, an answer on stdout.
 
 ``python -m minisbert.bench.worker NAME TASK FOLDER GRAPH THREADS``. Every engine has its own process, so that libraries
-do not fight over threads, memory can be attributed, and OpenBLAS's kernel can be chosen for each. Embedding and
-training are two tasks and two processes: the memory of training is not to be counted with the other.
+do not fight over threads and memory can be attributed. Embedding and training are two tasks and two processes: the
+memory of training is not to be counted with the other.
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 
-from minisbert.bench.engines import ENGINES, Encode, Setting
-from minisbert.bench.trainers import TRAINERS, Train
+from minisbert.bench.engines import ENGINES, Setting
+from minisbert.bench.trainers import TRAINERS
 from minisbert.parallel import environment_for, libraries, read_processor
 
 
@@ -36,32 +35,27 @@ class Worker:
     def __init__(self, name: str, setting: Setting, notes: Path, task: str = "embed") -> None:
         self.name, self._notes = name, notes
         command = [sys.executable, "-m", "minisbert.bench.worker", name, task]
+        command += [str(setting.folder), str(setting.graph), str(setting.num_threads)]
         with notes.open("wb") as stderr:
-            self._process = subprocess.Popen(
-                [*command, str(setting.folder), str(setting.graph), str(setting.num_threads)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                env=environment(name),
-            )
+            pipe = subprocess.PIPE
+            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=stderr, env=environment())
 
     def __enter__(self) -> Worker:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._process.kill()  # it has nothing to lose
         self._process.communicate()
 
     def ask(self, what: str, **about: Any) -> Any:
-        """Send a request (a key of :data:`ANSWERS`) and wait for the answer; WorkerError if the process has died."""
-        if self._process.stdin is None or self._process.stdout is None:
+        """Send a request (a key of what :func:`answers` gives) and wait; WorkerError if the process has died."""
+        requests, answers = self._process.stdin, self._process.stdout
+        if requests is None or answers is None:
             raise WorkerError(f"{self.name}: no pipes to the process")
         with contextlib.suppress(BrokenPipeError):  # reported below
-            self._process.stdin.write(json.dumps([what, about]).encode() + b"\n")
-            self._process.stdin.flush()
-        line = self._process.stdout.readline()
+            requests.write(json.dumps([what, about]).encode() + b"\n")
+            requests.flush()
+        line = answers.readline()
         if not line:
             code = self._process.wait()
             said = self._notes.read_text(errors="replace").strip().splitlines()[-3:]
@@ -69,97 +63,44 @@ class Worker:
         return json.loads(line)
 
 
-def environment(name: str) -> dict[str, str]:
-    """The environment of an engine: with OpenBLAS's better kernel, as the command line sets it, or without."""
+def environment() -> dict[str, str]:
+    """The environment of every engine: no network, and OpenBLAS's better kernel, as the command line sets it."""
     variables = {"TOKENIZERS_PARALLELISM": "true", **os.environ, "HF_HUB_OFFLINE": "1"}
-    if ENGINES[name].same_kernel:
-        return {**variables, **environment_for(read_processor(), variables)}
-    variables.pop("OPENBLAS_CORETYPE", None)
-    return variables
+    return {**variables, **environment_for(read_processor(), variables)}
 
 
-class Desk:
-    """The engine, the texts it was given, and one method per question."""
+def answers(name: str, setting: Setting, task: str = "embed") -> dict[str, Callable[..., Any]]:
+    """Load an engine for a task, and give a function for each question.
 
-    def __init__(self, encode: Encode) -> None:
-        self.encode = encode
-        self.texts: dict[str, list[str]] = {}
+    >>> from minisbert import hub
+    >>> ask = answers("minisbert", Setting(hub.resolve().folder, Path(), 1))
+    >>> len(ask["embed"](["soup"])[0]), ask["seconds"](["soup"]) > 0
+    (384, True)
+    """
+    about: dict[str, Callable[..., Any]] = {"kernels": kernels, "peak_mib": peak_mib}
+    if task == "train":
+        train = TRAINERS[name](setting)
+        # of each step: loss, then seconds of forward, backward and optimizer
+        return about | {"steps": lambda batches, dropout: [astuple(train(columns, dropout)) for columns in batches]}
+    encode = ENGINES[name].load(setting)
 
-    def take(self, name: str, texts: list[str]) -> None:
-        """Keep a list of texts under a name, and warm up on some of them."""
-        self.texts[name] = texts
-        self.encode(texts[:64], None)
-
-    def time(self, name: str, batch_size: int | None = None) -> float:
-        """Seconds to embed all texts of a list."""
+    def seconds(texts: list[str], batch_size: int | None = None) -> float:
         began = time.perf_counter()
-        self.encode(self.texts[name], batch_size)
+        encode(texts, batch_size)
         return time.perf_counter() - began
 
-    def time_each(self, name: str) -> list[float]:
-        """Seconds to embed each text of a list on its own."""
-        seconds = []
-        for text in self.texts[name]:
-            began = time.perf_counter()
-            self.encode([text], 1)
-            seconds.append(time.perf_counter() - began)
-        return seconds
-
-    def save(self, name: str, file: str) -> None:
-        """Embed all texts of a list and save the vectors, so that engines can be compared."""
-        np.save(file, self.encode(self.texts[name], None))
-
-    def time_repeated(self, name: str, count: int) -> float:
-        """Seconds to embed ``count`` texts, those of a list over and over."""
-        texts = self.texts[name]
-        many = (texts * (count // len(texts) + 1))[:count]
-        began = time.perf_counter()
-        self.encode(many, None)
-        return time.perf_counter() - began
-
-    def ceilings(self, num_threads: int) -> dict[str, float]:
-        """GFLOP/s of matrix products here: one on all threads, and one on each thread at the same time."""
-        from concurrent.futures import ThreadPoolExecutor
-
+    def sgemm() -> float:
+        """GFLOP/s of one matrix product on all threads."""
         from minisbert.proof.profile import sgemm_ceiling
 
-        with ThreadPoolExecutor(num_threads) as pool:
-            each = sum(pool.map(lambda _: sgemm_ceiling(1), range(num_threads)))
-        return {"one product": sgemm_ceiling(num_threads), "a product a thread": each}
+        return sgemm_ceiling(setting.num_threads)
 
-    def kernel(self) -> list[str]:
-        """The matrix product libraries in this process, with their kernels."""
-        return kernels()
-
-    def peak_mib(self) -> float | None:
-        """Peak memory of this process so far; MiB."""
-        return peak_mib()
-
-
-class TrainingDesk:
-    """The engine in training, and one method per question."""
-
-    def __init__(self, train: Train) -> None:
-        self.train = train
-
-    def step(self, columns: list[list[str]], dropout: float) -> dict[str, float]:
-        """Take one step: the fields of :class:`~minisbert.bench.trainers.StepTimes`."""
-        return asdict(self.train(columns, dropout))
-
-    def kernel(self) -> list[str]:
-        """The matrix product libraries in this process, with their kernels."""
-        return kernels()
-
-    def peak_mib(self) -> float | None:
-        """Peak memory of this process so far; MiB."""
-        return peak_mib()
-
-
-ANSWERS: dict[str, dict[str, Callable[..., Any]]] = {
-    task: {name: method for name, method in vars(desk).items() if not name.startswith("_")}
-    for task, desk in {"embed": Desk, "train": TrainingDesk}.items()
-}
-"""Questions that a worker answers, by task."""
+    return about | {
+        "embed": lambda texts: np.asarray(encode(texts, None), np.float64).tolist(),
+        "seconds": seconds,
+        "seconds_each": lambda texts: [seconds([text], 1) for text in texts],
+        "sgemm": sgemm,
+    }
 
 
 def kernels() -> list[str]:
@@ -185,30 +126,16 @@ def peak_mib() -> float | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
-def serve(requests: Iterator[bytes], name: str, setting: Setting, task: str = "embed") -> Iterator[bytes]:
-    """Load an engine, and answer JSON lines, each a key of :data:`ANSWERS` for the task with its arguments.
-
-    >>> from minisbert import hub
-    >>> requests = [b'["take", {"name": "a text", "texts": ["soup"]}]', b'["peak_mib", {}]']
-    >>> answers = serve(iter(requests), "minisbert", Setting(hub.resolve().folder, Path(), 1))
-    >>> [json.loads(answer) is None for answer in answers]
-    [True, False]
-    """
-    desk = TrainingDesk(TRAINERS[name](setting)) if task == "train" else Desk(ENGINES[name].load(setting))
-    for line in requests:
-        what, about = json.loads(line)
-        yield json.dumps(ANSWERS[task][what](desk, **about)).encode() + b"\n"
-
-
 def main() -> None:
     """Serve on stdin and stdout; what a library prints goes to stderr instead."""
     name, task, folder, graph, num_threads = sys.argv[1:]
-    setting = Setting(Path(folder), Path(graph), int(num_threads))
-    with os.fdopen(os.dup(1), "wb") as answers:
+    with os.fdopen(os.dup(1), "wb") as stream:
         os.dup2(2, 1)
-        for answer in serve(iter(sys.stdin.buffer.readline, b""), name, setting, task):
-            answers.write(answer)
-            answers.flush()
+        known = answers(name, Setting(Path(folder), Path(graph), int(num_threads)), task)
+        for line in iter(sys.stdin.buffer.readline, b""):
+            what, about = json.loads(line)
+            stream.write(json.dumps(known[what](**about)).encode() + b"\n")
+            stream.flush()
 
 
 if __name__ == "__main__":

@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 from pathlib import Path
 
 import click
-from tqdm import tqdm
 
 from minisbert.bench.engines import ENGINES
-from minisbert.bench.measure import Result
-from minisbert.bench.picture import draw
 from minisbert.bench.report import format_report
-from minisbert.bench.run import (
-    LENGTHS,
-    PARTS,
-    Order,
-    choose_engines,
-    choose_parts,
-    count_steps,
-    default_texts,
-    run_benchmark,
-)
+from minisbert.bench.run import PARTS, choose_engines, choose_parts, default_texts, describe, run_benchmark
 from minisbert.cli.inputs import TextSource, input_options
 from minisbert.cli.options import ModelChoice, model_options
-from minisbert.cli.outputs import Target, written_whole
+from minisbert.cli.outputs import Target, plain
+from minisbert.files import written_whole
 from minisbert.parallel import threads
-from minisbert.plots import require_matplotlib
 
 
 @click.command(short_help="Compare speed and memory with PyTorch and ONNX Runtime.")
@@ -49,22 +36,8 @@ from minisbert.plots import require_matplotlib
 )
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Rounds per engine.")
 @click.option("--num-threads", type=click.IntRange(min=1), help="Threads per engine.  [default: one per processor]")
-@click.option(
-    "--growth",
-    type=click.IntRange(min=100),
-    default=100_000,
-    show_default=True,
-    help="Texts in the last step of the growth part; a hundredth and a tenth of them come first.",
-)
-@click.option(
-    "-o",
-    "--output",
-    metavar="NAME",
-    default="bench",
-    show_default=True,
-    help="Write NAME.json with every round, and the plot NAME.png.",
-)
-@click.option("--force", is_flag=True, help="Overwrite these files if they exist.")
+@click.option("-o", "--output", metavar="FILE.json", help="Also write every round as JSON.")
+@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @model_options
 def bench(
     source: TextSource,
@@ -72,8 +45,7 @@ def bench(
     parts: tuple[str, ...],
     rounds: int,
     num_threads: int | None,
-    growth: int,
-    output: str,
+    output: str | None,
     force: bool,
     choice: ModelChoice,
 ) -> None:
@@ -81,63 +53,38 @@ def bench(
 
     Same texts, same threads, float32 on the CPU, each engine in its own process, in interleaved rounds. Texts are read
     as by `embed`, or generated with realistic sentence lengths. Parts: throughput on many texts, throughput by length,
-    one text at a time, cold start, growth to many more texts, and training steps with neighbouring texts as pairs
-    (ONNX Runtime has no gradients). Everything together takes about a quarter of an hour on two cores.
+    one text at a time, cold start, and training steps with neighbouring texts as pairs (ONNX Runtime has no
+    gradients). Everything together takes about ten minutes on two cores.
 
     \b
     Examples:
       minisbert bench -i texts.txt
-      minisbert bench --part throughput --part single -o quick
-      minisbert bench --engine minisbert --part growth --growth 10000
+      minisbert bench --part throughput --part single -o quick.json
       minisbert bench --part training --engine minisbert --engine sentence-transformers
       minisbert bench --engine minisbert --engine minisbert-deterministic --part throughput
     """
     chosen = choose_engines(engines)
-    require_matplotlib()
-    files = [Target(Path(f"{output}.{kind}"), kind, force) for kind in ("json", "png")]
-    for file in files:
-        file.check()
+    target = Target(None if output is None else Path(output), "json", force)
+    target.check()
     encoder = choice.encoder("float32")
-    given = source.arguments or source.file is not None
+    origin = "generated"
+    if given := source.arguments or source.file is not None:
+        column = source.column
+        name = "the command line" if source.file is None else Path(source.file).name
+        origin = "from standard input" if source.file == "-" else f"from {name}" + (f", {column}" if column else "")
     texts = list(source.read()) if given else default_texts(encoder)
     if not texts:
         raise click.UsageError("Nothing to measure: the input has no texts.")
-    order = Order(
-        chosen,
-        choose_parts(parts, chosen, texts),
-        rounds,
-        num_threads or threads.usable(),
-        lengths=tuple(length for length in LENGTHS if length <= encoder.max_seq_length),
-        growth=(growth // 100, growth // 10, growth),
-        source=_describe(source) if given else "generated",
-    )
-    with tqdm(total=count_steps(order), disable=not sys.stderr.isatty(), desc="bench") as bar:
-
-        def tick(what: str) -> None:
-            bar.set_postfix_str(what, refresh=False)
-            bar.update()
-
-        with tempfile.TemporaryDirectory(prefix="minisbert-bench-") as folder:
-            result = run_benchmark(encoder, texts, order, Path(folder), tick)
-    click.echo(format_report(result))
-    _write(result, *files)
-
-
-def _describe(source: TextSource) -> str:
-    """Where the texts came from, without the folder."""
-    if source.file is None:
-        return "from the command line"
-    column = source.column
-    name = "standard input" if source.file == "-" else Path(source.file).name
-    return f"from {name}, {column}" if column else f"from {name}"
-
-
-def _write(result: Result, json_file: Target, picture: Target) -> None:
-    """Write the JSON and the picture."""
-    if json_file.file is None or picture.file is None:
-        return
-    with written_whole(json_file.file) as stream:
-        stream.write(json.dumps(result, indent=1).encode() + b"\n")
-    with written_whole(picture.file) as stream:
-        draw(result, stream)
-    click.echo(f"wrote {json_file.file} and {picture.file}", err=True)
+    chosen_parts, num_threads = choose_parts(parts, chosen, texts), num_threads or threads.usable()
+    about, rows = describe(encoder, texts, origin, rounds, num_threads), []
+    with tempfile.TemporaryDirectory(prefix="minisbert-bench-") as folder:
+        for row in run_benchmark(
+            encoder, texts, chosen, chosen_parts, rounds=rounds, num_threads=num_threads, folder=Path(folder)
+        ):
+            click.echo(f"measured {row.what.strip()}", err=True)  # it takes minutes
+            rows.append(row)
+    click.echo(format_report(about, rows))
+    if target.file is not None:
+        with written_whole(target.file) as stream:
+            stream.write(json.dumps(plain({"about": about, "rows": rows}), indent=1).encode() + b"\n")
+        click.echo(f"wrote {target.file}", err=True)

@@ -10,17 +10,18 @@ import sys
 import textwrap
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from minisbert.checks import require
 from minisbert.cli.inputs import TextSource, column_options, taken
 from minisbert.cli.options import COSINE, ModelChoice, Verb, computing_options, decorate, json_option, model_options
-from minisbert.cli.outputs import OutputError, Target, written_whole
+from minisbert.cli.outputs import Target, echo_json
 from minisbert.cli.table import printable, shorten, terminal_width
+from minisbert.files import written_whole
 from minisbert.tables import EmptyTextWarning, InputError, checked_text
 
 if TYPE_CHECKING:
@@ -145,7 +146,15 @@ def _parse_k(ctx: click.Context, parameter: click.Parameter, value: str | None) 
 
 
 def grouping_options(verb: Verb) -> Verb:
-    """Add the clustering options to a verb."""
+    """Add the clustering options to a verb, which receives what `cluster` takes as ``settings``."""
+
+    @functools.wraps(verb)
+    def gathered(**rest: Any) -> None:
+        names = ("k", "distance", "threshold", "min_community_size", "seed")
+        rest["stop_words"] = "english" if rest["stop_words"] == "english" else None
+        verb(settings={name: rest.pop(name) for name in names}, **rest)
+
+    whole, cosine = click.IntRange(min=1), click.FloatRange(0, 2, min_open=True)
     options = [
         click.option(
             "--k",
@@ -155,49 +164,35 @@ def grouping_options(verb: Verb) -> Verb:
         ),
         click.option(
             "--distance",
-            type=click.FloatRange(0, 2, min_open=True),
+            type=cosine,
             help="agglomerative: stop merging at this mean cosine distance (1 - cosine).  [default: 0.5]",
         ),
+        click.option("--threshold", type=COSINE, default=0.75, help="community: minimum cosine with the centre."),
         click.option(
-            "--threshold",
-            type=COSINE,
-            default=0.75,
-            show_default=True,
-            help="community: minimum cosine with the centre.",
+            "--min-size", "min_community_size", type=whole, default=3, help="community: minimum number of texts."
         ),
-        click.option(
-            "--min-size",
-            "min_community_size",
-            type=click.IntRange(min=1),
-            default=3,
-            show_default=True,
-            help="community: minimum number of texts.",
-        ),
-        click.option("--seed", type=click.IntRange(min=0, max=2**32 - 1), default=0, show_default=True),
+        click.option("--seed", type=click.IntRange(min=0, max=2**32 - 1), default=0),
         click.option(
             "--stop-words",
             type=click.Choice(["english", "none"]),
             default="english",
-            show_default=True,
             help="Words never used to label a cluster.",
         ),
         click.option("--deterministic", is_flag=True, help="Bit-identical vectors for any number of threads; slower."),
     ]
-    return decorate(verb, options)
+    return decorate(gathered, options)
 
 
 # ----------------------------------------------------------------------------------------------- the verb
 
 
-@click.command(short_help="Cluster texts by meaning and label each cluster.")
+@click.command(short_help="Cluster texts by meaning and label each cluster.", context_settings={"show_default": True})
 @collection_options
-@click.option("--method", type=click.Choice(METHODS), default="kmeans", show_default=True)
+@click.option("--method", type=click.Choice(METHODS), default="kmeans")
 @grouping_options
-@click.option("--words", type=click.IntRange(min=1), default=5, show_default=True, help="Words in a cluster's label.")
-@click.option(
-    "--typical", type=click.IntRange(min=0), default=3, show_default=True, help="Typical texts shown per cluster."
-)
-@click.option("--show", type=click.IntRange(min=1), default=20, show_default=True, help="Clusters listed.")
+@click.option("--words", type=click.IntRange(min=1), default=5, help="Words in a cluster's label.")
+@click.option("--typical", type=click.IntRange(min=0), default=3, help="Typical texts shown per cluster.")
+@click.option("--show", type=click.IntRange(min=1), default=20, help="Clusters listed.")
 @click.option("-o", "--output", metavar="FILE", help="Write each text with its cluster: .csv, .tsv or .jsonl.")
 @click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @json_option
@@ -206,7 +201,8 @@ def grouping_options(verb: Verb) -> Verb:
 def cluster(
     source: CollectionSource,
     method: str,
-    stop_words: str,
+    settings: dict[str, Any],
+    stop_words: str | None,
     words: int,
     typical: int,
     show: int,
@@ -233,49 +229,64 @@ def cluster(
       minisbert cluster texts.txt --method agglomerative --distance 0.7 --json
       minisbert cluster texts.txt --method community --threshold 0.6 --min-size 2 -o clusters.csv
     """
-    target = _choose_target(output, force)
-    from minisbert.analysis import clusters
-    from minisbert.analysis.maps import require_sklearn
+    kind = FORMATS.get(Path(output or "").suffix.lower())
+    if output is not None and kind is None:
+        raise click.UsageError(f"-o must end in {', '.join(FORMATS)}, got {output!r}.")
+    target = Target(None if output is None else Path(output), str(kind), force)
+    target.check()
+    require("sklearn", "apps", "clustering")
+    from minisbert.analysis import clusters, name_clusters
 
-    require_sklearn("labelling clusters")
-    clusters.check_settings(method, options["k"], options["distance"])
+    clusters.check_settings(method, settings["k"], settings["distance"])
     collection = source.read()
-    _check_rows(target, collection)
-    settings = {name: options.pop(name) for name in ("k", "distance", "threshold", "min_community_size", "seed")}
     vectors = source.embed(choice, dtype, collection, **options)
     found = clusters.cluster(vectors, method, **settings)
-    names = name_groups(collection.texts, vectors, found.ids, words, max(typical, 1), stop_words)
+    names = name_clusters(
+        collection.texts, vectors, found.ids, words=words, typical=max(typical, 1), stop_words=stop_words
+    )
     agreed = None if collection.labels is None else clusters.agreement(collection.labels, found.ids)
     if target.file is not None:
         with written_whole(target.file) as stream:
-            stream.write("".join(_rows(target.kind, collection, found, names)).encode())
+            stream.write(_table(target.kind, collection, found, names).encode())
         click.echo(f"wrote {target.file}", err=True)
-    if as_json:
-        click.echo(json.dumps(_to_json(collection, found, names, agreed, typical), ensure_ascii=False).encode())
-    else:
+    if not as_json:
         click.echo("\n".join(_report(collection, found, names, agreed, typical, show)))
-
-
-def name_groups(
-    texts: Sequence[str], vectors: Array, ids: Array, words: int, typical: int, stop_words: str
-) -> list[ClusterName]:
-    """Label clusters, with or without stop words."""
-    from minisbert.analysis.naming import name_clusters
-
-    left_out = stop_words if stop_words == "english" else None
-    return name_clusters(texts, vectors, ids, words=words, typical=typical, stop_words=left_out)
+        return
+    groups = [
+        {
+            "cluster": group,
+            "size": found.sizes[group],
+            "title": name.title,
+            "words": name.words,
+            "typical": [{"row": row, "text": collection.texts[row]} for row in name.typical[:typical]],
+            "silhouette": found.silhouette_of(group),
+        }
+        for group, name in enumerate(names)
+    ]
+    echo_json(
+        {
+            "method": found.method,
+            "settings": found.settings,
+            "texts": len(collection.texts),
+            "in_no_cluster": (found.ids < 0).sum(),
+            "silhouette": found.silhouette,
+            "tried": [{"k": k, "silhouette": score} for k, score in found.tried],
+            "agreement": agreed,
+            "clusters": groups,
+            "ids": found.ids,
+        }
+    )
 
 
 def describe(found: Clustering, count: int) -> str:
     """How texts were clustered."""
-    named = {"k": "k", "seed": "seed", "distance": "distance", "threshold": "threshold"}
-    named["min_community_size"] = "at least"
-    settings = ", ".join(f"{word} {found.settings[name]:g}" for name, word in named.items() if name in found.settings)
+    named = {"min_community_size": "at least"}
+    settings = ", ".join(f"{named.get(name, name)} {value:g}" for name, value in found.settings.items())
     chosen = ""
     if found.tried:
         least, most = found.tried[0][0], found.tried[-1][0]
-        chosen = f" (best silhouette from {least} to {most}"
-        chosen += "; more may be better)" if found.settings["k"] == most < count else ")"
+        more = "; more may be better" if found.settings["k"] == most < count else ""
+        chosen = f" (best silhouette from {least} to {most}{more})"
     outside = int((found.ids < 0).sum())
     left_out = f", {outside:,} in no cluster" if outside else ""
     clusters = f"{found.count:,} cluster{'' if found.count == 1 else 's'}"
@@ -290,134 +301,49 @@ def _report(
     typical: int,
     show: int,
 ) -> list[str]:
-    """Format the clusters, the largest first, and their scores."""
+    """The clusters, the largest first, and their scores."""
     width = terminal_width()
-    lines = [*textwrap.wrap(describe(found, len(collection.texts)), width), ""]
-    lines.append(f"{'cluster':>7}  {'texts':>7}  {'silhouette':>10}  words")
+    lines = [f"{'cluster':>7}  {'texts':>7}  {'silhouette':>10}  words"]
     for group, (name, size) in enumerate(zip(names[:show], found.sizes.tolist(), strict=False)):
         told = found.silhouette_of(group)
         own = "" if told is None else f"{told + 0.0:.3f}"
-        head = f"{group:>7}  {size:>7,}  {own:>10}  {printable(', '.join(name.words) or name.title)}"
-        lines.append(shorten(head, width))
+        lines.append(f"{group:>7}  {size:>7,}  {own:>10}  {printable(', '.join(name.words) or name.title)}")
         if collection.labels is not None:
-            lines.append(shorten(f"{'':9}label: {_main_label(collection.labels, found.ids, group)}", width))
-        shown = (printable(collection.texts[row]) or "(empty)" for row in name.typical[:typical])
-        lines += [shorten(f"{'':9}{text}", width) for text in shown]
+            inside = Counter(collection.labels[row] for row in (found.ids == group).nonzero()[0].tolist())
+            label, count = min(inside.items(), key=lambda item: (-item[1], item[0]))
+            lines.append(f"{'':9}label: {printable(label)} ({count:,} of {size:,})")
+        lines += [f"{'':9}{printable(collection.texts[row]) or '(empty)'}" for row in name.typical[:typical]]
     if found.count > show:
         lines.append(f"{'':9}and {found.count - show:,} more (--show {found.count})")
     if not found.count:
         lines.append(f"{'':9}no clusters: try a lower --threshold or --min-size")
-    return [*lines, "", *_scores(found, agreed)]
-
-
-def _main_label(labels: Sequence[str], ids: Array, group: int) -> str:
-    """The most frequent label of a cluster, and its share."""
-    inside = Counter(label for label, own in zip(labels, ids.tolist(), strict=True) if own == group)
-    label, count = min(inside.items(), key=lambda item: (-item[1], item[0]))
-    return f"{printable(label)} ({count:,} of {inside.total():,})"
-
-
-def _scores(found: Clustering, agreed: Agreement | None) -> list[str]:
-    """Silhouette, and agreement with known labels."""
-    lines = ["silhouette: none, it needs at least two clusters"]
+    scores, has_rest = ["silhouette: none, it needs at least two clusters"], bool((found.ids < 0).any())
     if found.silhouette is not None:
-        where = " of the texts in a cluster" if (found.ids < 0).any() else ""
-        lines = [f"mean silhouette{where} {found.silhouette + 0.0:.3f} (cosine; 1 well separated, 0 not separated)"]
+        where = " of the texts in a cluster" if has_rest else ""
+        scores = [f"mean silhouette{where} {found.silhouette + 0.0:.3f} (cosine; 1 well separated, 0 not separated)"]
     if agreed is not None:
-        figures = {
-            "V-measure": agreed.v_measure,
-            "homogeneity": agreed.homogeneity,
-            "completeness": agreed.completeness,
-            "adjusted mutual information": agreed.adjusted_mutual_info,
-        }
-        told = ", ".join(f"{name} {100 * value:.2f}" for name, value in figures.items())
-        one_more = "; texts in no cluster count as one more cluster" if (found.ids < 0).any() else ""
-        lines.append(f"compared with {agreed.labels:,} labels, x 100: {told}{one_more}")
-    return lines
+        one_more = "; texts in no cluster count as one more cluster" if has_rest else ""
+        scores.append(
+            f"compared with {agreed.labels:,} labels, x 100: V-measure {100 * agreed.v_measure:.2f}, homogeneity "
+            f"{100 * agreed.homogeneity:.2f}, completeness {100 * agreed.completeness:.2f}, adjusted mutual "
+            f"information {100 * agreed.adjusted_mutual_info:.2f}{one_more}"
+        )
+    title = textwrap.wrap(describe(found, len(collection.texts)), width)
+    return [*title, "", *(shorten(line, width) for line in lines), "", *scores]
 
 
-def _to_json(
-    collection: Collection, found: Clustering, names: list[ClusterName], agreed: Agreement | None, typical: int
-) -> dict[str, Any]:
-    """Everything as JSON."""
-    groups = [
-        {
-            "cluster": group,
-            "size": int(found.sizes[group]),
-            "title": name.title,
-            "words": list(name.words),
-            "typical": [{"row": row, "text": collection.texts[row]} for row in name.typical[:typical]],
-            "silhouette": found.silhouette_of(group),
-        }
-        for group, name in enumerate(names)
-    ]
-    return {
-        "method": found.method,
-        "settings": found.settings,
-        "texts": len(collection.texts),
-        "in_no_cluster": int((found.ids < 0).sum()),
-        "silhouette": found.silhouette,
-        "tried": [{"k": k, "silhouette": score} for k, score in found.tried],
-        "agreement": None if agreed is None else asdict(agreed),
-        "clusters": groups,
-        "ids": found.ids.tolist(),
-    }
-
-
-# --------------------------------------------------------------------------------------------- a row per text
-
-
-def _choose_target(output: str | None, force: bool) -> Target:
-    """The output file and its format; raise early if it cannot be written."""
-    if output is None:
-        return Target(None, "", force)
-    kind = FORMATS.get(Path(output).suffix.lower())
-    if kind is None:
-        raise click.UsageError(f"-o must end in {', '.join(FORMATS)}, got {output!r}.")
-    target = Target(Path(output), kind, force)
-    target.check()
-    return target
-
-
-def _check_rows(target: Target, collection: Collection) -> None:
-    """Raise for texts that a TSV cannot hold, before minutes of work."""
-    if target.kind != "tsv":
-        return
-    for row, text in enumerate([*collection.texts, *(collection.labels or ())]):
-        if any(character in text for character in "\t\n\r"):
-            raise OutputError(
-                f"{target.file}: text {row % len(collection.texts) + 1:,} contains a tab or a line break, which a TSV "
-                "cannot hold; write a .csv or .jsonl"
-            )
-
-
-def _rows(kind: str, collection: Collection, found: Clustering, names: list[ClusterName]) -> Iterator[str]:
-    """Write one row per text, in the order of the texts."""
+def _table(kind: str, collection: Collection, found: Clustering, names: list[ClusterName]) -> str:
+    """One row a text, in the order of the texts, as CSV, TSV or JSONL."""
     head = ["text", "cluster", "title", "similarity", "silhouette"] + ["label"] * (collection.labels is not None)
-    write = _writer(kind)
-    if kind != "jsonl":
-        yield write(head, head)
+    rows = []
     for row, (text, group) in enumerate(zip(collection.texts, found.ids.tolist(), strict=True)):
-        near = float(f"{found.similarity[row]:.6g}") if group >= 0 else None
-        told = float(f"{found.silhouettes[row]:.6g}") if group >= 0 and found.silhouettes is not None else None
-        values = [text, group, names[group].title if group >= 0 else None, near, told]
-        yield write(head, values + ([] if collection.labels is None else [collection.labels[row]]))
-
-
-def _writer(kind: str) -> Callable[[list[str], list[Any]], str]:
-    """The function that writes one row in a format."""
-
-    def as_json(head: list[str], values: list[Any]) -> str:
-        return json.dumps(dict(zip(head, values, strict=True)), ensure_ascii=False) + "\n"
-
-    def as_tsv(head: list[str], values: list[Any]) -> str:
-        # a title may come from a text: only spaces are allowed between its words
-        cells = ["" if value is None else str(value) for value in values]
-        return "\t".join([cells[0], *(" ".join(cell.split()) for cell in cells[1:])]) + "\n"
-
-    def as_csv(head: list[str], values: list[Any]) -> str:
-        line = io.StringIO()
-        csv.writer(line, lineterminator="\n").writerow(values)
-        return line.getvalue()
-
-    return {"jsonl": as_json, "tsv": as_tsv, "csv": as_csv}[kind]
+        values: list[Any] = [text, group, None, None, None]
+        if group >= 0:
+            told = None if found.silhouettes is None else float(f"{found.silhouettes[row]:.6g}")
+            values[2:] = [names[group].title, float(f"{found.similarity[row]:.6g}"), told]
+        rows.append(values + ([] if collection.labels is None else [collection.labels[row]]))
+    if kind == "jsonl":
+        return "".join(json.dumps(dict(zip(head, row, strict=True)), ensure_ascii=False) + "\n" for row in rows)
+    stream = io.StringIO()
+    csv.writer(stream, delimiter="," if kind == "csv" else "\t", lineterminator="\n").writerows([head, *rows])
+    return stream.getvalue()

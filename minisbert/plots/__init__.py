@@ -1,26 +1,19 @@
 """Pictures in one style, for notebooks and files: matrices, attention heads, vectors in the plane, curves, bars.
 
 Each is a function ``draw(stream, ...)`` that writes a PNG; ``picture(draw, ...)`` keeps it in memory, and Jupyter shows
-it. matplotlib (extra ``plots`` or ``notebooks``) is imported when something is drawn. ``style`` and ``placing`` serve
-all pictures.
+it. matplotlib (extra ``plots`` or ``notebooks``) is imported when something is drawn.
 
 Pictures stay readable in black and white and for colour-blind readers: lightness shows values, dashes and marks
 distinguish lines, shapes distinguish groups, and names stand next to what they name. Labels do not overlap; one that
 finds no room is left out, and the caption says so. Text in any script is drawn as it is, ``$`` and ``_`` too.
 """
 
-from __future__ import annotations
-
-from importlib.util import find_spec
-
-from minisbert.plots.bar_chart import bars
+from minisbert.checks import require
+from minisbert.plots.charts import bars, curves
 from minisbert.plots.heads import attention_heads
-from minisbert.plots.heat import heat_map
-from minisbert.plots.line_chart import curves
-from minisbert.plots.matrix import similarity_matrix
-from minisbert.plots.picture import picture
+from minisbert.plots.heat import heat_map, similarity_matrix
 from minisbert.plots.plane import vectors_in_plane
-from minisbert.plots.style import NEEDS
+from minisbert.plots.style import picture
 
 __all__ = [
     "attention_heads",
@@ -35,5 +28,4 @@ __all__ = [
 
 def require_matplotlib() -> None:
     """Raise before anything is computed if matplotlib is missing, with the command that installs it."""
-    if find_spec("matplotlib") is None:
-        raise ValueError(NEEDS)
+    require("matplotlib", "plots", "a plot")

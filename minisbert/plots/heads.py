@@ -1,28 +1,24 @@
 """Attention as small squares, one per head: which token attends to which.
 
 White is 0 and the darkest blue is the largest probability of all heads, so that squares compare. If squares are too
-small for labels, the tokens are listed once, in the caption.
-
-Letters: ``L`` layers, ``H`` heads, ``T`` tokens.
+small for labels, the tokens are listed once, in the caption. Letters: ``L`` layers, ``H`` heads, ``T`` tokens.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import IO, Any
 
 import numpy as np
 
 from minisbert.model import Array
-from minisbert.plots.style import DPI, FONT_SIZE, LETTER, Page, amount_map, colour_bar, contrasting, inches, page
+from minisbert.plots.style import DPI, FONT_SIZE, LETTER, amount_map, colour_bar, contrasting, finite, inches, page
 
 WIDTH_INCHES = 7.8  # of all squares together, at most: with their names about a notebook's width
-ALONE_INCHES = 6.0  # one square, at most
+SQUARE_INCHES = (0.55, 6.0)  # one square: at least the width of its name
 CELL_INCHES = 0.42  # one token of a square, at most
 TOKEN_LETTERS = 16  # longer labels are cut
-_LEAST_INCHES = 0.55  # one square: the width of its name
 _LETTER_POINTS = (6.5, FONT_SIZE)  # of token labels
 _LINE = 1.25  # line height as a multiple of the letters' size
 _GAP, _HEAD = 0.08, 0.2  # inches: between squares, and above one with a name
@@ -50,143 +46,69 @@ def attention_heads(stream: IO[bytes], probs: Array, tokens: Sequence[str], *, t
 
     Examples
     --------
-    >>> from minisbert.plots.picture import picture
+    >>> from minisbert.plots import picture
     >>> picture(attention_heads, np.array([[[1.0, 0.0], [0.3, 0.7]]]), ["soup", "tea"], title="one head")
     Picture()
     """
-    probs = _checked(probs, tokens)
+    count, any_heads = len(tokens), (-1, -1) if np.ndim(probs) == 4 else (-1,)
+    hint = f" and {count} tokens; one head (T, T) is probs[None]"
+    probs = finite(probs, "attention_heads: probs", *any_heads, count, count, hint=hint)
+    if probs.min() < 0 or probs.max() > 1.001:
+        worst = probs.flat[np.abs(probs - 0.5).argmax()]
+        raise ValueError(
+            f"attention_heads: expected probabilities, numbers in [0, 1], got {worst:g}; are these scores, before the "
+            "softmax?"
+        )
+    has_layers = probs.ndim == 4 and len(probs) > 1
+    heads = probs.reshape(-1, count, count)
+
+    # how the squares are arranged, in inches
+    rows = len(probs) if has_layers else math.ceil(len(heads) / 4)
+    columns, above = math.ceil(len(heads) / rows), _GAP if has_layers else _HEAD
+    share = (WIDTH_INCHES - (columns - 1) * _GAP) / columns
+    square = max(min(share, SQUARE_INCHES[1], count * CELL_INCHES), min(share, SQUARE_INCHES[0]))
+    width, height = columns * square + (columns - 1) * _GAP, rows * (square + above)
+    points = min(max(72 * square / count / _LINE, _LETTER_POINTS[0]), _LETTER_POINTS[1])
+    step = math.ceil(_LINE * points / 72 / (square / count) - 1e-9)  # every step-th token has a label
+    has_numbers = square / count >= 5 * LETTER and probs.size <= _MANY_NUMBERS
     with page(title, caption, tokens) as paper:
-        figure, axes, width = _draw(paper, probs, tokens)
-        paper.save(stream, figure, axes, width)
+        from matplotlib.figure import Figure
 
-
-def _checked(probs: Array, tokens: Sequence[str]) -> Array:
-    """Check that these are the attention probabilities of these tokens."""
-    probs = np.asarray(probs, np.float64)
-    if probs.ndim not in (3, 4) or not probs.size or probs.shape[-2:] != (len(tokens), len(tokens)):
-        raise ValueError(
-            f"attention_heads: expected probs (H, T, T) or (L, H, T, T) of T tokens, got {probs.shape} and "
-            f"{len(tokens)} tokens; one head (T, T) is probs[None]"
-        )
-    is_one = (probs >= 0) & (probs <= 1.001)  # False for NaN
-    if not is_one.all():
-        where = tuple(np.argwhere(~is_one)[0].tolist())
-        raise ValueError(
-            f"attention_heads: expected probabilities, numbers in [0, 1], got {probs[where]:g} at {where}; "
-            "are these scores, before the softmax?"
-        )
-    return probs
-
-
-def _draw(paper: Page, probs: Array, tokens: Sequence[str]) -> tuple[Any, Any, float]:
-    """A square per head, placed on the page by the grid."""
-    from matplotlib.figure import Figure
-
-    if probs.ndim == 4 and len(probs) == 1:
-        probs = probs[0]
-    grid = _Grid.of(probs)
-    paper.captions.append("each row is a token that looks, each column one that is looked at")
-    if grid.step > 1:
-        paper.captions.append("the tokens, from the upper left: " + " · ".join(map(paper.label, tokens)))
-    figure = Figure(figsize=(grid.width, grid.height), dpi=DPI)
-    whole = figure.add_axes((0.0, 0.0, 1.0, 1.0), frameon=False, xticks=[], yticks=[])
-    labels = [paper.label(token, TOKEN_LETTERS) for token in tokens]
-    look = {"cmap": amount_map(), "vmin": 0.0, "vmax": _top(probs), "interpolation": "nearest"}
-    for row, column, name, head in grid.squares(probs):
-        axes = figure.add_axes(grid.place(row, column), label=name)
-        image = axes.imshow(head, aspect="auto", **look)
-        axes.spines[:].set(color="0.6", linewidth=0.5)
-        if probs.ndim == 3 or row == 0:
-            axes.set_title(name.split(", ")[-1], fontsize=FONT_SIZE, pad=3)
-        if probs.ndim == 4 and column == grid.columns - 1:
-            axes.text(1.0 + 0.08 / grid.square, 0.5, f"layer {row}", transform=axes.transAxes, va="center")
-        _label(axes, labels, grid, is_left=column == 0, is_low=grid.is_low(row, column, probs))
-        if grid.has_numbers:
-            _write_numbers(axes, head, image)
-    colour_bar(figure, image, grid.width, grid.height, gap=0.2 + 0.55 * (probs.ndim == 4))  # next to the layers' names
-    return figure, whole, grid.width
-
-
-def _top(probs: Array) -> float:
-    """The probability of the darkest blue: a round one near 1."""
-    largest = float(probs.max())
-    return largest if 0 < largest < 0.9 else 1.0
-
-
-@dataclass(frozen=True)
-class _Grid:
-    """How squares are arranged; lengths in inches."""
-
-    rows: int
-    columns: int
-    square: float  # side of a square
-    step: int  # every step-th token has a label
-    letter_points: float
-    head: float  # above each row
-    has_numbers: bool
-
-    @classmethod
-    def of(cls, probs: Array) -> _Grid:
-        """Choose for these heads."""
-        count, heads = probs.shape[-1], probs.shape[-3]
-        if probs.ndim == 4:
-            rows, columns, head = len(probs), heads, _GAP
-        else:
-            rows = math.ceil(heads / 4)
-            columns, head = math.ceil(heads / rows), _HEAD
-        width = (WIDTH_INCHES - (columns - 1) * _GAP) / columns
-        square = max(min(width, ALONE_INCHES, count * CELL_INCHES), min(width, _LEAST_INCHES))
-        cell = square / count
-        least, most = _LETTER_POINTS
-        points = min(max(72 * cell / _LINE, least), most)
-        step = math.ceil(_LINE * points / 72 / cell - 1e-9)
-        has_numbers = cell >= 5 * LETTER and probs.size <= _MANY_NUMBERS
-        return cls(rows, columns, square, step, points, head, has_numbers)
-
-    @property
-    def width(self) -> float:
-        """Of all squares together."""
-        return self.columns * self.square + (self.columns - 1) * _GAP
-
-    @property
-    def height(self) -> float:
-        """Of all squares together, with the names above each row."""
-        return self.rows * (self.square + self.head)
-
-    def place(self, row: int, column: int) -> tuple[float, float, float, float]:
-        """Left, bottom, width and height of a square, as fractions of the whole."""
-        left, top = column * (self.square + _GAP), row * (self.square + self.head) + self.head
-        low = self.height - top - self.square
-        return left / self.width, low / self.height, self.square / self.width, self.square / self.height
-
-    def squares(self, probs: Array) -> Iterator[tuple[int, int, str, Array]]:
-        """Yield row, column, name and numbers of each square."""
-        if probs.ndim == 4:
-            for layer, heads in enumerate(probs):
-                for head, numbers in enumerate(heads):
-                    yield layer, head, f"layer {layer}, head {head}", numbers
-        else:
-            for head, numbers in enumerate(probs):
-                yield *divmod(head, self.columns), f"head {head}", numbers
-
-    def is_low(self, row: int, column: int, probs: Array) -> bool:
-        """Whether no square stands below."""
-        return row == self.rows - 1 or (probs.ndim == 3 and (row + 1) * self.columns + column >= len(probs))
-
-
-def _label(axes: Any, labels: list[str], grid: _Grid, *, is_left: bool, is_low: bool) -> None:
-    """Write tokens to the left of the leftmost squares and below the lowest ones."""
-    look: dict[str, Any] = {"fontsize": grid.letter_points, "parse_math": False}
-    turned = max(inches(label, grid.letter_points) for label in labels) > 0.95 * grid.square / len(labels)
-    places, shown = range(0, len(labels), grid.step), labels[:: grid.step]
-    axes.set_yticks(places if is_left else [], shown if is_left else [], **look)
-    axes.set_xticks(places if is_low else [], shown if is_low else [], rotation=90 if turned else 0, **look)
-    axes.tick_params(length=0 if grid.step == 1 else 2, pad=2)
-
-
-def _write_numbers(axes: Any, head: Array, image: Any) -> None:
-    """Write each probability into its cell."""
-    colours = contrasting(image.to_rgba(head).reshape(-1, 4))
-    for place, number in enumerate(head.reshape(-1).tolist()):
-        i, j = divmod(place, len(head))
-        axes.text(j, i, f"{number:.2f}", ha="center", va="center", color=colours[place])
+        paper.captions.append("each row is a token that looks, each column one that is looked at")
+        if step > 1:
+            paper.captions.append("the tokens, from the upper left: " + " · ".join(map(paper.label, tokens)))
+        figure = Figure(figsize=(width, height), dpi=DPI)
+        whole = figure.add_axes((0.0, 0.0, 1.0, 1.0), frameon=False, xticks=[], yticks=[])
+        labels = [paper.label(token, TOKEN_LETTERS) for token in tokens]
+        places = range(0, count, step)
+        letters: dict[str, Any] = {"fontsize": points, "parse_math": False}
+        turned = 90 if max(inches(label, points) for label in labels) > 0.95 * square / count else 0
+        largest = float(probs.max())
+        look = {"cmap": amount_map(), "vmin": 0.0, "vmax": largest if 0 < largest < 0.9 else 1.0}
+        for i, head in enumerate(heads):
+            row, column = divmod(i, columns)
+            name = f"head {column}" if has_layers else f"head {i}"
+            top = row * (square + above) + above
+            place = (
+                column * (square + _GAP) / width,
+                (height - top - square) / height,
+                square / width,
+                square / height,
+            )
+            axes: Any = figure.add_axes(place, label=f"layer {row}, {name}" if has_layers else name)
+            image = axes.imshow(head, aspect="auto", interpolation="nearest", **look)
+            axes.spines[:].set(color="0.6", linewidth=0.5)
+            if not has_layers or row == 0:
+                axes.set_title(name, fontsize=FONT_SIZE, pad=3)
+            if has_layers and column == columns - 1:
+                axes.text(1.0 + 0.08 / square, 0.5, f"layer {row}", transform=axes.transAxes, va="center")
+            is_low = i + columns >= len(heads)  # no square stands below
+            axes.set_yticks(places if column == 0 else [], labels[::step] if column == 0 else [], **letters)
+            axes.set_xticks(places if is_low else [], labels[::step] if is_low else [], rotation=turned, **letters)
+            axes.tick_params(length=0 if step == 1 else 2, pad=2)
+            if has_numbers:
+                inks = np.reshape(contrasting(image.to_rgba(head).reshape(-1, 4)), head.shape)
+                for (query, key), ink in np.ndenumerate(inks):
+                    axes.text(key, query, f"{head[query, key]:.2f}", ha="center", va="center", color=ink)
+        colour_bar(figure, image, width, height, gap=0.2 + 0.55 * has_layers)  # next to the layers' names
+        paper.save(stream, figure, whole, width)

@@ -8,27 +8,28 @@ figures alive, and no style sheets, which the reader's own settings would change
 
 from __future__ import annotations
 
+import io
 import textwrap
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
+from minisbert.checks import require
+from minisbert.files import written_whole
 from minisbert.model import Array
 
-INSTALL = "pip install -e '.[plots]'"
-NEEDS = f"plots need matplotlib: {INSTALL}"
 FONT_SIZE = 8.0  # points, of labels and numbers
 LETTER = 0.62 * FONT_SIZE / 72  # inches, width of a letter or digit
 LABEL_LETTERS = 40  # longer labels are cut
-DPI = 150
-BAR_INCHES = 4.0  # maximum height of a scale
+DPI, SCREEN_DPI = 150, 110  # of the file, and of the screen: letters are then about as large as a notebook's
 NO_NUMBER, NO_COLOUR = "none", "0.85"  # of a cell without a number
 BOX = "□"  # for a character that no font has
-SEQUENTIAL = "viridis_r"  # perceptually uniform; light is low, dark is high
 # Orange, white, blue: distinct to colour-blind readers, and in grey by the much darker end.
 DIVERGING = ("#d98324", "#eebc86", "#f7f7f7", "#8fb2d3", "#3b6ea5", "#08306b")
 LINE_COLOURS = ("#000000", "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -37,6 +38,66 @@ SHAPES = ("o", "s", "^", "D", "v", "P", "X", "*")
 """matplotlib's names: circle, square, triangle, diamond, inverted triangle, plus, cross, star."""
 _DIVERGING_PLACES = (0.0, 0.25, 0.5, 0.67, 0.83, 1.0)
 _NO_FONT = "Last Resort"  # comes with matplotlib; a box with a letter in it for every character
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG that Jupyter shows as a picture."""
+
+    png: bytes = field(repr=False)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels, from the PNG's header."""
+        return int.from_bytes(self.png[16:20], "big"), int.from_bytes(self.png[20:24], "big")
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        """The PNG for Jupyter, and its width: an inch of every picture takes the same room on the screen."""
+        return self.png, {"width": round(self.size[0] * SCREEN_DPI / DPI)}
+
+    def save(self, file: str | Path) -> None:
+        """Write the PNG to a file, whole or not at all."""
+        with written_whole(Path(file)) as stream:
+            stream.write(self.png)
+
+
+def picture(draw: Callable[..., None], *args: Any, **kwargs: Any) -> Picture:
+    """Draw into memory.
+
+    Parameters
+    ----------
+    draw : callable
+        Takes a binary file first, as :func:`~minisbert.plots.heat_map` does.
+    *args, **kwargs
+        Its other arguments.
+
+    Examples
+    --------
+    >>> picture(lambda stream, text: stream.write(text), b"no PNG, but bytes").png
+    b'no PNG, but bytes'
+    """
+    stream = io.BytesIO()
+    draw(stream, *args, **kwargs)
+    return Picture(stream.getvalue())
+
+
+def finite(values: ArrayLike, what: str, *shape: int, hint: str = "") -> Array:
+    """Take finite numbers of a shape, at least one, as float64; -1 is any length.
+
+    >>> finite([[1, np.nan]], "heat_map: values", 1, -1)
+    Traceback (most recent call last):
+        ...
+    ValueError: heat_map: values: expected finite numbers, got nan at (0, 1)
+    """
+    array = np.asarray(values, np.float64)
+    fits = array.ndim == len(shape) and all(n in (-1, m) for n, m in zip(shape, array.shape, strict=True))
+    if not fits or not array.size:
+        said = ", ".join("n" if n == -1 else str(n) for n in shape) + "," * (len(shape) == 1)
+        raise ValueError(f"{what}: expected numbers of shape ({said}), at least one, got {array.shape}{hint}")
+    if not np.isfinite(array).all():
+        where = tuple(np.argwhere(~np.isfinite(array))[0].tolist())
+        raise ValueError(f"{what}: expected finite numbers, got {array[where]:g} at {where}")
+    return array
 
 
 @dataclass
@@ -70,10 +131,7 @@ class Page:
 @contextmanager
 def page(title: str, caption: str, labels: Iterable[str]) -> Iterator[Page]:
     """Set fonts for title, caption and labels; what is drawn and saved inside has them."""
-    try:
-        import matplotlib
-    except ImportError:
-        raise ValueError(NEEDS) from None
+    matplotlib = require("matplotlib", "plots", "a plot")
     families, drawable = find_fonts([title, caption, *labels])
     with matplotlib.rc_context():
         matplotlib.rcdefaults()  # independent of the reader's own settings
@@ -94,7 +152,7 @@ def amount_map() -> Any:
 
 def colour_bar(figure: Any, image: Any, width: float, height: float, gap: float = 0.2, extend: str = "neither") -> None:
     """Draw the scale to the right of an image, from the top down; lengths in inches, ``extend`` as in matplotlib."""
-    tall = min(max(height, 1.2), BAR_INCHES)  # a scale as low as one row has no room for its numbers
+    tall = min(max(height, 1.2), 4.0)  # a scale as low as one row has no room for its numbers
     place = (1 + gap / width, 1 - tall / height, 0.14 / width, tall / height)
     bar = figure.colorbar(image, cax=figure.add_axes(place, label="scale"), extend=extend)
     bar.outline.set_linewidth(0.5)
@@ -119,7 +177,7 @@ def colour_map(diverging: bool) -> Any:
     from matplotlib.colors import LinearSegmentedColormap
 
     if not diverging:
-        return matplotlib.colormaps[SEQUENTIAL].with_extremes(bad=NO_COLOUR)
+        return matplotlib.colormaps["viridis_r"].with_extremes(bad=NO_COLOUR)
     signed = LinearSegmentedColormap.from_list("signed", list(zip(_DIVERGING_PLACES, DIVERGING, strict=True)))
     return signed.with_extremes(bad=NO_COLOUR)
 
