@@ -326,6 +326,7 @@ def evaluate(
       minisbert route evaluate routes.yaml queries.tsv --scoring centroid --json
     """
     from minisbert.evaluation.classification import read_labelled
+    from minisbert.evaluation.measures import confusions
 
     table = _load(routes, scoring, threshold)
     asked = read_labelled(queries, **read_options(column_names, no_header))
@@ -346,10 +347,10 @@ def evaluate(
         )
         rows.append([_cut(name, NAME_WIDTH), f"{score.texts:,}", f"{score.predicted:,}", *shares])
     lines += ["", *_columns(rows)] * bool(show)
-    confusions = report.labels.confusions()
-    if confusions[:show]:
+    confused = confusions(report.labels.confusion, list(report.labels.classes))
+    if confused[:show]:
         lines += ["", "most frequent confusions: expected -> routed to"]
-        lines += align([(f"{count:,}", f"{a} -> {b}") for count, a, b in confusions[:show]])
+        lines += align([(f"{count:,}", f"{a} -> {b}") for count, a, b in confused[:show]])
     wrong = sorted((one for one in report.results if one.route != one.expected), key=lambda one: -one.score)
     if wrong[:mistakes]:
         lines += ["", "mistakes, highest score first"]
