@@ -24,7 +24,7 @@ from tiny import REMOVE, edit_json, tiny_dense, tiny_tokenizer, write_model
 
 import minisbert
 from minisbert import SentenceEncoder
-from minisbert.cli import VERBS, in_options, main, outputs
+from minisbert.cli import VERBS, in_options, main
 from minisbert.cli.table import display_width, printable, shorten
 from minisbert.model.params import flatten
 from minisbert.model.pooling import Pooling
@@ -293,9 +293,6 @@ REFUSED = {
     "0 is not in the range": ("embed", "x", "--batch-size", 0),
     "not both": ("embed", "sat", "--prompt-name", "query", "--prompt", "x"),
     "texts as arguments or in a file, not both": ("embed", "text", "-i", "t.csv"),
-    "has 2 columns; choose one with --column: 1 'id', 2 'text'": ("embed", "-i", "t.csv"),
-    "--column and --no-header are for csv and tsv": ("embed", "-i", "t.txt", "--column", "a"),
-    "--field is for jsonl": ("embed", "-i", "t.csv", "--field", "a"),
 }
 FAILED = {
     "position": ("embed", "x", "--max-seq-length", "17"),
@@ -437,18 +434,6 @@ def test_an_existing_file_is_kept_unless_forced(model, encoder):
     assert Path("v.npy").read_bytes() == b"precious"
     succeeds("embed", "x", "-o", "v.npy", "--force")
     np.testing.assert_array_equal(np.load("v.npy"), encoder.encode(["x"]))
-
-
-@pytest.mark.parametrize("kind", ["npy", "safetensors", "jsonl"])
-def test_a_write_that_breaks_off_leaves_everything_as_it_was(kind, model, monkeypatch):
-    def full_disk(texts, embeddings):
-        yield b"half a fi"
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setitem(outputs._BODIES, kind, full_disk)
-    Path("v").write_bytes(b"precious")
-    assert "No space left" in fails("embed", "x", "-o", "v", "--force", "--output-format", kind)
-    assert os.listdir() == ["v"] and Path("v").read_bytes() == b"precious"
 
 
 def test_a_run_that_fails_leaves_no_file(model):

@@ -159,6 +159,9 @@ class _Lines:
         """Nothing is held back."""
 
 
+EVERY = 30  # seconds from one line about long work to the next, where there is no terminal for a bar
+
+
 def progress(**options: Any) -> Any:
     """A bar on a terminal; elsewhere a line every half minute. ``options`` are tqdm's."""
     from tqdm import tqdm
@@ -166,7 +169,9 @@ def progress(**options: Any) -> Any:
     if sys.stderr.isatty():
         return tqdm(**options)
     line = "{desc}: {n_fmt} of {total_fmt} {unit}s after {elapsed}, about {remaining} left{postfix}"
-    return tqdm(**{"bar_format": line, "file": _Lines(), "mininterval": 30, "miniters": 1, "delay": 30, **options})
+    return tqdm(
+        **{"bar_format": line, "file": _Lines(), "mininterval": EVERY, "miniters": 1, "delay": EVERY, **options}
+    )
 
 
 @contextmanager
