@@ -182,8 +182,7 @@ def train(
         if resume and about.is_file():  # killed between the last two steps, perhaps
             checkpoint.unlink(missing_ok=True)
             click.echo(f"{output}: this run is complete; nothing is left to do", err=True)
-            summary = json.loads(about.read_bytes())
-            click.echo(json.dumps(summary) if as_json else "\n".join(_report(summary, output)))
+            _answer(json.loads(about.read_bytes()), output, as_json)
             return
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise click.ClickException(f"{output}: exists and is not an empty folder; choose another name")
@@ -265,10 +264,7 @@ def train(
                 f"{output}: {getattr(error, 'strerror', error)}{kept if checkpoint.exists() else ''}"
             ) from error
         checkpoint.unlink(missing_ok=True)
-    if as_json:
-        echo_json(summary)
-    else:
-        click.echo("\n".join(_report(summary, output)))
+    _answer(summary, output, as_json)
 
 
 @contextmanager
@@ -319,8 +315,11 @@ def _asked_to_stop() -> Iterator[Any]:
             signal.signal(number, handler)
 
 
-def _report(summary: Mapping[str, Any], output: Path) -> list[str]:
-    """Format the summary."""
+def _answer(summary: Mapping[str, Any], output: Path, as_json: bool) -> None:
+    """Print what the run was, and its results."""
+    if as_json:
+        echo_json(summary)
+        return
     losses, dev, best = summary["losses"], summary["dev"], summary["best_step"]
     tenth = max(1, len(losses) // 10)
     first, last = (sum(part) / len(part) for part in (losses[:tenth], losses[-tenth:]))
@@ -337,4 +336,4 @@ def _report(summary: Mapping[str, Any], output: Path) -> list[str]:
         )
         if best == 0:
             lines.append("no step improved the dev score: these are the initial weights")
-    return [*lines, f"wrote {output}"]
+    click.echo("\n".join([*lines, f"wrote {output}"]))
