@@ -100,8 +100,9 @@ def embed(
     options["normalize_embeddings"] = options.pop("normalize")
     drawn_over = target.file is None and sys.stdout.isatty()
     options["show_progress_bar"] = sys.stderr.isatty() and not drawn_over if progress is None else progress
-    says = progress is None and not sys.stderr.isatty() and target.file is not None
     source = _or_stdin(source)
+    if id_column is not None and source.file is None:
+        raise click.UsageError("--id is a column of a file; give it with -i.")
     if target.file is None:
         options["total"] = source.count()
         encoder = choice.encoder(dtype)
@@ -121,12 +122,11 @@ def embed(
         job.begin(_decided_by(encoder, target, id_column, options), rows)
         report = _report(encoder, options, job.cut)
         resumed = job.rows
-        tell = outputs.progress(total, done=resumed)
+        tell = outputs.progress(total, done=resumed, quiet=progress is not None)
         with closing(_embed_blocks(encoder, rows, report, options)) as blocks:
             for block, embeddings in blocks:
                 job.add(block, embeddings, report.counts)
-                if says:
-                    tell(job.rows)
+                tell(job.rows)
         job.finish()
     kept = f", {resumed:,} of them from an earlier run" if resumed else ""
     width = job.settings["dimensions"]

@@ -240,11 +240,13 @@ def _lines(texts: Sequence[str], embeddings: Array) -> Iterator[bytes]:
         yield f'{{"text": {quoted}, "embedding": [{vector % tuple(embedding.tolist())}]}}\n'.encode()
 
 
-def progress(total: int | None, what: str = "texts", *, done: int = 0, every: float = 30) -> Callable[[int], None]:
-    """Where there is no terminal for a bar: a function that, told how much is done, says so on stderr now and then.
+def progress(
+    total: int | None, what: str = "texts", *, done: int = 0, every: float = 30, quiet: bool = False
+) -> Callable[[int], None]:
+    """Give a function that, told how much is done, says so on stderr now and then; on a terminal are bars instead.
 
-    >>> tell = progress(10, every=0)
-    >>> tell(5)  # 5 of 10 texts, 12.5 a second, 1 s left
+    >>> tell = progress(10)
+    >>> tell(5)  # once every half minute: 5 of 10 texts, 12.5 a second, 1 s left
     """
     began = said = monotonic()
     before = done
@@ -252,7 +254,7 @@ def progress(total: int | None, what: str = "texts", *, done: int = 0, every: fl
     def tell(done: int) -> None:
         nonlocal said
         now = monotonic()
-        if now - said < every or now == began:
+        if quiet or now - said < every or now == began or sys.stderr.isatty():
             return
         said, rate = now, (done - before) / (now - began)
         of = "" if total is None else f" of {total:,}"
