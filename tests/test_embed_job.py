@@ -205,6 +205,7 @@ def test_a_parquet_has_the_ids_of_the_table(ids, kind):
     succeeds(*command("v.parquet", "--id", "key", "--block-texts", 1, input="t.jsonl"))
     assert parquet.read_table("v.parquet")["id"].to_pylist() == list(map(kind, ids))
     assert "parquet" in fails(*command("v.npy", "--id", "key", input="t.jsonl"), code=2)
+    assert "a column of a file" in fails("embed", "x", "-o", "w.parquet", "--id", "key", code=2)
     Path("t.jsonl").write_text("\n".join([*rows, '{"key": null, "text": "x"}']))
     assert "id" in fails(*command("w.parquet", "--id", "key", input="t.jsonl"))
 

@@ -129,18 +129,16 @@ def test_mistakes_in_files_show_before_the_work_begins():
     Path("bad.csv").write_text("id,text\n1,soup\n1,tea\n")
     Path("empty.txt").write_text("\n\n")
     Path("empty.csv").write_text("id,text\n")
+    Path("stars.csv").write_text("id,stars\n1,5\n")
     for arguments, message in (
         (["bad.csv"], "documents[1] (bad.csv): the id '1' occurs twice"),
         (["notes.txt", "bad.csv"], "documents[4] (bad.csv): the id '1' occurs twice"),
         (["notes.txt", "notes.txt"], "is a file listed twice?"),
-        (
-            ["articles.csv"],
-            "no column 'text'; choose the column of the text (--text-column): 1 'id', 2 'body'",
-        ),
+        (["stars.csv"], "there are 1 'id', 2 'stars'; --text-column NAME says which"),
         (["missing.txt"], "missing.txt: No such file"),
         (["missing.parquet"], "missing.parquet: No such file"),
         (["empty.txt", "empty.csv"], "empty.txt, empty.csv: no documents"),
-        (["articles.csv", "--text-column", "body", "--id-column", "nope"], "no field 'nope'"),
+        (["articles.csv", "--text-column", "body", "--id-column", "nope"], "no column 'nope'"),
     ):
         assert message in refused("index", "build", "new.duckdb", *arguments)
     assert not Path("new.duckdb").exists()
