@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from tiny import TINY, write_model
 
-from minisbert.cli import demo_contrastive as module
+from minisbert.cli import demo as module
 from minisbert.cli.demo import VERBS, demo
 from minisbert.training.descent import SENTENCE_PAIRS, STEPS, descend, make_points
 

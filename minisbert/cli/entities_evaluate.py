@@ -65,7 +65,7 @@ def evaluate(
     from minisbert.analysis.entities import load_tagger
     from minisbert.analysis.entity_report import evaluate_tagger
     from minisbert.analysis.tagging import read_tagged
-    from minisbert.cli.retrieval_output import choose_file, give
+    from minisbert.cli.outputs import choose_file, give
 
     if dev is not None and train is None:
         raise click.UsageError("--dev is for the baselines: give their training file with --baselines.")
@@ -87,7 +87,7 @@ def evaluate(
 
 def report_lines(report: EntityReport, tagger: EntityTagger) -> list[str]:
     """Format all systems, each type, and how to read the figures."""
-    from minisbert.cli.retrieval_output import columns, interval, signed
+    from minisbert.cli.table import grid, interval, signed
 
     rows = [["system", "F1", "95 %", "precision", "recall", "surface F1", "probe's lead"]]
     for one in report.systems:
@@ -106,7 +106,7 @@ def report_lines(report: EntityReport, tagger: EntityTagger) -> list[str]:
     heading = f"{report.name}: {report.sentences:,} sentences, {report.words:,} words, {report.entities:,} entities"
     wrapped = (textwrap.wrap(text, LINE_WIDTH, subsequent_indent="  ") for text in _remarks(report, tagger))
     remarks = [line for paragraph in wrapped for line in paragraph]
-    return [heading, "", *columns(rows), "", "linear probe, by type", "", *columns(types), "", *remarks]
+    return [heading, "", *grid(rows), "", "linear probe, by type", "", *grid(types), "", *remarks]
 
 
 def _remarks(report: EntityReport, tagger: EntityTagger) -> list[str]:

@@ -117,6 +117,25 @@ def choose_target(file: str | None, output_format: str | None, force: bool) -> T
     return Target(path, kind, force)
 
 
+def choose_file(output: str | None, force: bool) -> Target | None:
+    """Raise for a file that cannot be written, before minutes of work."""
+    if output is None:
+        return None
+    target = Target(Path(output), "json", force)
+    target.check()
+    return target
+
+
+def give(lines: Sequence[str], whole: Any, as_json: bool, target: Target | None) -> None:
+    """Print the table or the JSON, and write the file."""
+    written = json.dumps(plain(whole), indent=1, ensure_ascii=False, allow_nan=False)
+    if target is not None and target.file is not None:
+        with written_whole(target.file) as stream:
+            stream.write(f"{written}\n".encode())
+        click.echo(f"wrote {target.file}", err=True)
+    click.echo((written if as_json else "\n".join(lines)).encode())
+
+
 def plain(result: Any) -> Any:
     """Turn a result into what JSON has: the fields of a dataclass or named tuple, lists of an array, null for NaN.
 
