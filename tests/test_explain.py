@@ -124,6 +124,7 @@ def test_models_that_can_be_explained(modules, settings, tmp_path):
     ],
 )
 def test_models_that_cannot_are_refused_with_the_reason(modules, settings, words, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", sys)  # matplotlib is not asked for: nothing is drawn
     encoder = with_modules(tmp_path / "model", *modules, sentence_settings=settings)
     with pytest.raises(ValueError) as caught:
         explain(encoder, A, B)

@@ -283,7 +283,7 @@ def _claimed(output: Path) -> Iterator[Path]:
         raise click.ClickException(f"{output}: another process is training it ({lock_file} is locked)") from None
     try:
         for left in output.parent.iterdir():
-            if re.fullmatch(rf"\.+{re.escape(output.name)}(\.checkpoint)?\.\d+\.unfinished(-\w+)?", left.name):
+            if re.fullmatch(rf"\.+{re.escape(output.name)}(\.checkpoint)?(\.\d+\.unfinished(-\w+)?)+", left.name):
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
         with contextlib.suppress(OSError):  # an empty OUT, set aside by a run that was killed before its last rename
             output.with_name(f".{output.name}.replaced").rmdir()
