@@ -18,7 +18,7 @@ from minisbert.evaluation.sts import StsPairs
 from minisbert.model.pooling import Dense, Normalize, Pooling
 from minisbert.model.tokens import TruncationWarning
 from minisbert.search.database import EmbeddingDatabase
-from minisbert.search.mining import paraphrase_mining
+from minisbert.search.nearest import paraphrase_mining
 from minisbert.search.router import Router
 from minisbert.search.routes import Route
 from minisbert.training.data import Examples

@@ -20,9 +20,9 @@ from threadpoolctl import threadpool_limits
 
 from minisbert.analysis.maps import SAME, require_sklearn, unit_rows
 from minisbert.analysis.naming import checked_ids
+from minisbert.checks import check_whole
 from minisbert.model import Array
-from minisbert.search.communities import community_detection
-from minisbert.search.scoring import check_count
+from minisbert.search.nearest import community_detection
 
 METHODS = ("kmeans", "agglomerative", "community")
 K_RANGE = (2, 20)
@@ -174,12 +174,12 @@ def check_settings(method: str, k: int | tuple[int, int] | None, distance: float
     if isinstance(k, tuple):
         if method != "kmeans":
             raise ValueError(f"cluster: only kmeans takes a range of k; give {method} one number, or a distance")
-        if len(k) != 2 or not 2 <= check_count("cluster", "k", k[0], 2) <= check_count("cluster", "k", k[1], 2):
+        if len(k) != 2 or not 2 <= check_whole("cluster: k", k[0], 2) <= check_whole("cluster: k", k[1], 2):
             raise ValueError(
                 f"cluster: k must be (low, high) with 2 <= low <= high, got {k!r}; one cluster has no silhouette"
             )
     elif k is not None:
-        check_count("cluster", "k", k)
+        check_whole("cluster: k", k, 1)
     if distance is not None and k is not None:
         raise ValueError("cluster: give k or distance, not both: each is a stopping rule")
     if distance is not None and not 0 < distance <= 2:

@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 from threadpoolctl import threadpool_limits
 
+from minisbert.checks import check_vectors
 from minisbert.evaluation.classification import INSTALL, has_sklearn
 from minisbert.model import Array
-from minisbert.search.scoring import as_vectors
 
 METHODS = ("pca", "tsne", "umap")
 INSTALL_UMAP = "pip install umap-learn"
@@ -87,7 +87,7 @@ def unit_rows(function: str, vectors: ArrayLike) -> Array:
     >>> unit_rows("project", [[3.0, 4.0]])
     array([[0.6, 0.8]])
     """
-    rows = as_vectors(function, "vectors", vectors)
+    rows = check_vectors(vectors, f"{function}: vectors")
     if not len(rows):
         raise ValueError(f"{function}: expected vectors (M, D) of at least one text, got {rows.shape}")
     rows = rows.astype(np.float32 if rows.dtype in (np.float32, np.float16) else np.float64)

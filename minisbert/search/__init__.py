@@ -6,12 +6,9 @@ documents in one DuckDB file (``errors``, ``storage``, ``documents``, ``filters`
 ``route_fitting``).
 """
 
-from minisbert.search.communities import community_detection
 from minisbert.search.database import EmbeddingDatabase
 from minisbert.search.documents import Document
-from minisbert.search.exact import semantic_search
-from minisbert.search.matching import match
-from minisbert.search.mining import paraphrase_mining
+from minisbert.search.nearest import community_detection, match, paraphrase_mining, semantic_search
 from minisbert.search.route_files import read_routes
 from minisbert.search.route_fitting import fit_thresholds
 from minisbert.search.router import Router

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from minisbert.model import Array
-from minisbert.search.exact import search_arrays, top_scores
 from minisbert.search.filters import Filter
+from minisbert.search.nearest import nearest
 from minisbert.search.storage import Storage, Vectors
 
 __all__ = ["Hit", "check_fields", "count_fields", "matching", "search_in_memory", "search_in_sql"]
@@ -125,10 +125,7 @@ def search_in_memory(
 
 def _compare(query: Array, vectors: Array, wanted: int, similarity: str) -> tuple[Array, Array]:
     """Rows closest to a query, and their scores."""
-    if similarity == "cosine":
-        ids, scores = top_scores(query, vectors, wanted, normalized=True)
-    else:
-        ids, scores = search_arrays(query, vectors, wanted, similarity)
+    ids, scores = nearest(query, vectors, wanted, similarity)
     return ids[0], scores[0]
 
 
