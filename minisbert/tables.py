@@ -1,126 +1,266 @@
-"""Rows of a file, each with the line on which it begins: CSV, TSV and JSONL, plain or gzip.
+"""Tables in, whatever wrote them: CSV, TSV, JSONL, JSON, Parquet and plain text, also compressed (.gz).
 
-Reading is strict: what cannot be read as asked is an :class:`InputError` that names file and line; nothing is guessed
-or skipped but blank lines, as every reader of tables does. Files are streamed, so they may be of any size. Fields of a
-CSV or TSV are strings; their meaning is the caller's business.
+A row is a dictionary, and carries the line on which it begins, for whoever must name it. Reading is strict: row n of
+the file is the n-th row that comes out, or an :class:`InputError` names the line at fault. All but .json is streamed.
 
-- **CSV**: fields may be quoted, and a quoted field may span several lines.
-- **TSV**: quotes are text like any other, as in the data sets of this field.
-- **JSONL**: one object per line; ``a.b`` names ``b`` inside ``a``.
+- **CSV** as RFC 4180, separated by commas, semicolons or tabs: by what gives the first rows equally many fields.
+- **TSV** with quotes, as pandas and spreadsheets write them, or without, as the data sets of STS: see `_quotes`.
+- **JSONL**: an object a line; ``a.b`` names ``b`` inside ``a``. A string is a row of the one column "text".
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import gzip
+import io
 import json
 import math
+import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, BinaryIO
+from warnings import warn
 
-FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+from minisbert.checks import require
+
+__all__ = ["EmptyTextWarning", "InputError", "Table", "read_table"]
+
+FORMATS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+MEANINGS = {
+    "text": (
+        *("text", "sentence", "review", "utterance", "query", "question", "tweet", "comment", "message", "content"),
+        *("body", "document", "passage"),
+    ),
+    "label": ("label", "gold_label", "label_text", "class", "category", "intent"),
+    "score": ("score", "similarity_score", "relatedness_score"),
+    "sentence1": ("sentence1", "sentence_A", "text1", "premise"),
+    "sentence2": ("sentence2", "sentence_B", "text2", "hypothesis"),
+    "anchor": ("anchor", "query", "question"),
+    "positive": ("positive", "pos", "answer", "passage"),
+    "negative": ("negative", "neg", "hard_negative"),
+    "id": ("id", "_id"),
+}
+"""Column names to look for where none is given; the first one that a table has."""
+
+DELIMITERS = ",;\t"
+FIRST = 100  # lines by which a delimiter is found, and rows by which the one column of texts is
 Line = tuple[int, str]  # number from 1, text
-Row = tuple[int, list[str]]  # first line, fields
+Row = dict[str, Any]
 
 
 class InputError(ValueError):
     """An input that cannot be read as asked: file, line and cause."""
 
 
-def read_records(
-    file: str | Path,
-    columns: Sequence[str],
+class EmptyTextWarning(UserWarning):
+    """Rows without a text were left out."""
+
+
+# --------------------------------------------------------------------------------------------------- a table
+
+
+@dataclass
+class Table:
+    """Rows of a file that is being read: they can be taken once.
+
+    Attributes
+    ----------
+    name : str
+        The file's, for messages.
+    columns : tuple of str
+        Unique; "1", "2", ... without a header. Of JSON those of the first object.
+
+    Iterating gives ``(line, row)``: the line on which a row begins (of .json and Parquet the row's number), and the row
+    as a dictionary.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    kind: str
+    head: list[tuple[int, Row]]  # rows that are read, but not yet taken
+    rest: Iterator[tuple[int, Row]]
+
+    def __iter__(self) -> Iterator[tuple[int, Row]]:
+        while self.head:
+            yield self.head.pop(0)
+        yield from self.rest
+
+    def where(self, line: int) -> str:
+        """The place of a row, for messages.
+
+        >>> Table("t.csv", ("text",), "csv", [], iter(())).where(2)
+        't.csv, line 2'
+        """
+        return f"{self.name}, {'row' if self.kind in ('json', 'parquet') else 'line'} {line}"
+
+    def column(self, asked: str) -> str:
+        """A column by its name, by its number from "1", or by its name in other letter case if only one is like that.
+
+        >>> table = Table("t.csv", ("id", "Text"), "csv", [], iter(()))
+        >>> table.column("text"), table.column("1")
+        ('Text', 'id')
+        """
+        if asked in self.columns:
+            return asked
+        if asked.isascii() and asked.isdigit() and 1 <= int(asked) <= len(self.columns):
+            return self.columns[int(asked) - 1]
+        alike = [name for name in self.columns if name.casefold() == asked.casefold()]
+        if len(alike) == 1:
+            return alike[0]
+        is_path = self.kind in ("jsonl", "json", "parquet") and asked.split(".")[0] in self.columns
+        if is_path or not self.columns:
+            return asked
+        what = f"columns {' and '.join(map(repr, alike))} differ in letter case only" if alike else "no such column"
+        raise InputError(f"{self.name}: no column {asked!r}: {what}; there are {self.listed()}")
+
+    def find(self, meaning: str, asked: str | None = None, usual: Sequence[str] = (), hint: str = "") -> str:
+        """The column of a meaning: the one asked for, or the first of the usual names (`MEANINGS`) that the table has.
+
+        A text is also in the only column there is, or in the only one whose values are several words. ``hint`` says how
+        to ask for a column.
+
+        >>> table = Table("t.csv", ("stars", "Review"), "csv", [], iter(()))
+        >>> table.find("text"), table.find("text", "stars")
+        ('Review', 'stars')
+        """
+        if asked is not None:
+            return self.column(asked)
+        usual = tuple(usual) or MEANINGS[meaning]
+        for name in usual:
+            alike = [name] * (name in self.columns) or [c for c in self.columns if c.casefold() == name.casefold()]
+            if len(alike) == 1:
+                return alike[0]
+        if meaning == "text":
+            found = self.columns if len(self.columns) < 2 else self._texts()
+            if len(found) == 1:
+                return found[0]
+        if not self.columns:
+            return usual[0]  # of an empty file
+        raise InputError(
+            f"{self.name}: no column for the {meaning}: looked for {', '.join(usual)}; there are {self.listed()}"
+            + (f"; {hint}" if hint else "")
+        )
+
+    def _texts(self) -> list[str]:
+        """The columns whose values in the first rows are mostly several words."""
+        self.head += islice(self.rest, max(0, FIRST - len(self.head)))
+        words = re.compile(r"[^\W\d_]\S*\s+\S*[^\W\d_]")
+        share = {c: sum(bool(words.search(str(row.get(c)))) for _, row in self.head) for c in self.columns}
+        return [column for column in self.columns if 2 * share[column] > len(self.head)]
+
+    def listed(self) -> str:
+        """The columns with their numbers: ``1 'id', 2 'text'``."""
+        return ", ".join(f"{i} {name!r:.40}" for i, name in enumerate(self.columns, 1)) or "none"
+
+    def filled(self, *columns: str) -> Iterator[tuple[int, Row]]:
+        """Rows that have texts in these columns. In the end an `EmptyTextWarning` counts those in which one is empty:
+        nothing is learnt from an empty text, and nobody searches for it.
+        """
+        empty = []
+        for line, row in self:
+            texts = [checked_text(follow_path(row, c, self.where(line)), c, self.where(line)) for c in columns]
+            if all(text.strip() for text in texts):
+                yield line, row
+            else:
+                empty.append(line)
+        if empty:
+            rows = "1 row" if len(empty) == 1 else f"{len(empty):,} rows"
+            warn(f"{self.where(empty[0])}: skipped {rows} without a text", EmptyTextWarning, stacklevel=2)
+
+    def pick(
+        self, columns: Sequence[str], *, optional: Mapping[str, object] | None = None, filled: Sequence[str] = ()
+    ) -> Iterator[tuple[int, tuple[Any, ...]]]:
+        """Rows as ``(line, values)``, the values in the order of ``columns``.
+
+        Columns in ``optional`` may be missing, and then have the value there; in those of ``filled`` no text is empty.
+
+        >>> table = Table("t.csv", ("id", "text"), "csv", [(2, {"id": "7", "text": "soup"})], iter(()))
+        >>> list(table.pick(["text", "1", "title"], optional={"title": ""}))
+        [(2, ('soup', '7', ''))]
+        """
+        given = dict(optional or {})
+        names = [c if c in given and c not in self.columns else self.column(c) for c in columns]
+        for line, row in self.filled(*(names[columns.index(c)] for c in filled)):
+            where = self.where(line)
+            yield (
+                line,
+                tuple(
+                    given[column] if column in given and name not in row else follow_path(row, name, where)
+                    for column, name in zip(columns, names, strict=True)
+                ),
+            )
+
+
+def read_table(
+    source: str | Path | BinaryIO,
     *,
     input_format: str | None = None,
+    delimiter: str | None = None,
+    quoting: bool | None = None,
     has_header: bool = True,
-    optional: Mapping[str, object] | None = None,
-) -> Iterator[tuple[int, tuple[Any, ...]]]:
-    r"""Read some columns of a table, row by row: the row's first line, and its values in the order of ``columns``.
+) -> Table:
+    r"""Open a table.
 
     Parameters
     ----------
-    file : str or path
-        UTF-8, plain or .gz.
-    columns : sequence of str
-        Names, or numbers from "1"; a name wins over a number. In JSONL fields; ``a.b`` is ``b`` inside ``a``.
-    input_format : {"csv", "tsv", "jsonl"}, optional
-        By default by the suffix: .csv, .tsv, .jsonl, .ndjson, each with or without .gz.
+    source : str, path, or binary stream
+        UTF-8, or UTF-16 with a byte order mark. A file whose name ends in .gz is unpacked.
+    input_format : {"csv", "tsv", "jsonl", "json", "parquet", "text"}, optional
+        By default by the file's suffix. "text": each line is a row of the one column "text".
+    delimiter : str, optional
+        Of CSV and TSV; by default a TSV's is the tab, a CSV's is found.
+    quoting : bool, optional
+        Whether quotes around a field of a CSV or TSV are no part of it; by default so in CSV, and found in TSV.
     has_header : bool
-        Without a header, columns have numbers only.
-    optional : mapping of str to object, optional
-        Columns that may be missing, from the header or from a JSON object, and their default values.
+        Without a header, columns are named "1", "2", ...
 
     Raises
     ------
     InputError
-        A ValueError with file and line: a missing column, rows of unequal length, no header, damaged gzip, CSV, JSON or
-        UTF-8.
-
-    Notes
-    -----
-    **Source**: RFC 4180 (CSV) with Python's ``csv.reader(strict=True)``; for TSV ``pandas.read_csv(sep="\t",
-    quoting=csv.QUOTE_NONE)``; https://jsonlines.org.
+        A ValueError with file and line: rows of unequal length, no header, two columns of one name, several delimiters
+        that are possible, damaged gzip, CSV, JSON, UTF-8 or Parquet.
 
     Examples
     --------
     >>> import tempfile
-    >>> file = Path(tempfile.mkdtemp()) / "pairs.tsv"
-    >>> _ = file.write_text("id\tscore\ttext\n7\t4.5\tsoup\n8\t1.0\ttea\n")
-    >>> list(read_records(file, ["text", "2"]))
-    [(2, ('soup', '4.5')), (3, ('tea', '1.0'))]
+    >>> file = Path(tempfile.mkdtemp()) / "reviews.csv"
+    >>> _ = file.write_text("review;stars\nI love soup;5\n")
+    >>> table = read_table(file)
+    >>> table.columns, list(table)
+    (('review', 'stars'), [(2, {'review': 'I love soup', 'stars': '5'})])
     """
-    if isinstance(columns, str):
-        raise ValueError(f"read_records: columns must be a sequence of names, got the string {columns!r}")
-    kind = _checked_format(file, input_format)
-    return _records(Path(file), tuple(columns), kind, has_header, dict(optional or {}))
-
-
-def _records(
-    file: Path, columns: tuple[str, ...], kind: str, has_header: bool, optional: dict[str, object]
-) -> Iterator[tuple[int, tuple[Any, ...]]]:
-    name = str(file)
-    with open_bytes(file) as stream:
-        lines = decode_lines(stream, name)
-        if kind == "jsonl":
-            for number, record in json_lines(lines, name):
-                values = (follow_path(record, column, f"{name}, line {number}", optional) for column in columns)
-                yield number, tuple(values)
-            return
-        constant: dict[int, object] = {}
-
-        def find(head: list[str], where: str) -> list[int]:
-            given = set(head) if has_header else set()
-            constant.update((i, optional[c]) for i, c in enumerate(columns) if c in optional and c not in given)
-            # a missing column gets index 0, whose field is not used
-            return [0 if i in constant else find_column(head, c, has_header, where) for i, c in enumerate(columns)]
-
-        for number, fields in pick_columns(split_rows(lines, kind, name), find, has_header, name):
-            yield number, tuple(constant.get(i, field) for i, field in enumerate(fields))
-
-
-def read_names(file: str | Path, input_format: str | None = None) -> list[str]:
-    """Column names: the first row, or the fields of the first JSON object; empty for an empty file."""
-    kind = _checked_format(file, input_format)
-    with open_bytes(file) as stream:
-        lines = decode_lines(stream, str(file))
-        if kind == "jsonl":
-            _, first = next(json_lines(lines, str(file)), (0, None))
-            return list(first) if isinstance(first, dict) else []
-        return next((row for _, row in split_rows(lines, kind, str(file)) if row), [])
-
-
-def _checked_format(file: str | Path, input_format: str | None) -> str:
-    """The format given, or by the file's suffix."""
-    kind = input_format or told_format(file)
-    if kind is None or kind not in FORMATS.values():
+    name = str(source) if isinstance(source, (str, Path)) else "standard input"
+    kind = input_format or told_format(name)
+    if kind not in {*FORMATS.values(), "text"}:
         raise InputError(
-            f"{file}: expected a name that ends in {', '.join(FORMATS)}, optionally .gz; "
-            f"input_format='csv', 'tsv' or 'jsonl' sets it for another name, got {input_format!r}"
+            f"{name}: expected a name that ends in {', '.join(FORMATS)}, optionally .gz; input_format='csv' or another "
+            "sets the format of another name" + (f", got {input_format!r}" if input_format else "")
         )
-    return kind
+    if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
+        raise ValueError(f"read_table: delimiter must be one character, got {delimiter!r}")
+    if kind in ("csv", "tsv"):
+        return _delimited(source, name, kind, delimiter, quoting, has_header)
+    if kind == "parquet":
+        rows: Iterator[tuple[int, Any]] = _parquet_rows(source, name)
+    else:
+        rows = {"json": _json_rows, "jsonl": _jsonl_rows, "text": _text_rows}[kind](_lines_of(source, name), name)
+    table = Table(name, (), kind, [], _objects(rows, name, kind))
+    table.head += islice(table.rest, 1)
+    table.columns = ("text",) if kind == "text" else tuple(table.head[0][1]) if table.head else ()
+    return table
 
 
 def told_format(file: str | Path) -> str | None:
@@ -132,10 +272,15 @@ def told_format(file: str | Path) -> str | None:
     return FORMATS.get(Path(str(file).lower().removesuffix(".gz")).suffix)
 
 
+# ------------------------------------------------------------------------------------------------ bytes and lines
+
+
 @contextmanager
-def open_bytes(file: str | Path) -> Iterator[BinaryIO]:
-    """Open a file, or unpack one whose name ends in .gz."""
-    if str(file).lower().endswith(".gz"):
+def open_bytes(file: str | Path | BinaryIO) -> Iterator[BinaryIO]:
+    """Open a file, or unpack one whose name ends in .gz; a stream stays open."""
+    if not isinstance(file, (str, Path)):
+        yield file
+    elif str(file).lower().endswith(".gz"):
         with gzip.open(file, "rb") as unpacked:
             yield unpacked  # type: ignore[misc]  # a BinaryIO in all but name
     else:
@@ -143,24 +288,37 @@ def open_bytes(file: str | Path) -> Iterator[BinaryIO]:
             yield stream
 
 
-def decode_lines(stream: Iterable[bytes], name: str) -> Iterator[Line]:
-    r"""Number the lines from 1 and decode them, without line ends (Windows' too) and byte order mark.
+def _lines_of(source: str | Path | BinaryIO, name: str) -> Iterator[Line]:
+    with open_bytes(source) as stream:
+        yield from decode_lines(stream, name)
 
-    >>> list(decode_lines([b"soup\r\n", b"tea"], "menu.txt"))
-    [(1, 'soup'), (2, 'tea')]
+
+def decode_lines(stream: BinaryIO, name: str, *, is_table: bool = False) -> Iterator[Line]:
+    r"""Number the lines from 1 and decode them, without line ends and byte order mark.
+
+    Lines end in \n or \r\n: str.splitlines would also split at form feeds and Unicode's separators. They end in \r
+    where the file has no \n, or, in a table, where the header ends so: old spreadsheets write that, with \n in cells.
+
+    >>> list(decode_lines(io.BytesIO(b"soup\r\ntea"), "menu.txt")), list(decode_lines(io.BytesIO(b"a\rb"), "menu.txt"))
+    ([(1, 'soup'), (2, 'tea')], [(1, 'a'), (2, 'b')])
     """
     number = 0
     try:
-        # Only \n ends a line: str.splitlines would also split at form feeds and Unicode's line separators.
-        for number, raw in enumerate(stream, 1):
-            line = raw.decode("utf-8").removesuffix("\n").removesuffix("\r")
+        first = stream.readline()
+        if first.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # from spreadsheets: it fits in memory
+            stream = io.BytesIO((first + stream.read()).decode("utf-16").encode())
+            first = stream.readline()
+        lines: Iterable[bytes] = chain([first] if first else [], stream)
+        bare = re.sub(rb'"[^"]*"', b"", first).removesuffix(b"\n").removesuffix(b"\r")
+        if b"\r" in bare and (is_table or not first.endswith(b"\n")):
+            lines = (first + stream.read()).removesuffix(b"\r").split(b"\r")
+        for number, raw in enumerate(lines, 1):
+            line = raw.decode().removesuffix("\n").removesuffix("\r")
             yield number, line.removeprefix("\ufeff") if number == 1 else line
     except UnicodeDecodeError as error:
-        is_utf16 = number == 1 and error.object[:2] in (b"\xff\xfe", b"\xfe\xff")
         raise InputError(
-            f"{name}, line {number}, byte {error.start + 1}: not UTF-8 (0x{error.object[error.start]:02x}); "
-            + ("the file is UTF-16: " if is_utf16 else "")
-            + "save it as UTF-8, or convert it with iconv"
+            f"{name}, line {max(number, 1)}, byte {error.start + 1}: not {error.encoding.upper()} "
+            f"(0x{error.object[error.start]:02x}); save it as UTF-8, or convert it with iconv"
         ) from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(f"{name}, after line {number}: damaged or cut-off gzip: {error}") from error
@@ -169,122 +327,257 @@ def decode_lines(stream: Iterable[bytes], name: str) -> Iterator[Line]:
 # ------------------------------------------------------------------------------------------------ CSV and TSV
 
 
-def split_rows(lines: Iterator[Line], kind: str, name: str) -> Iterator[Row]:
-    r"""Split lines into fields; a blank line is a row without any.
-
-    >>> list(split_rows(iter([(1, 'a,"b'), (2, 'c"'), (3, "d,e")]), "csv", "t.csv"))
-    [(1, ['a', 'b\nc']), (3, ['d', 'e'])]
-    >>> list(split_rows(iter([(1, 'a\t"b')]), "tsv", "t.tsv"))
-    [(1, ['a', '"b'])]
-    """
-    return _split_csv(lines, name) if kind == "csv" else _split_tsv(lines)
-
-
-def _split_csv(lines: Iterator[Line], name: str) -> Iterator[Row]:
+def _delimited(
+    source: str | Path | BinaryIO, name: str, kind: str, delimiter: str | None, quoting: bool | None, has_header: bool
+) -> Table:
+    """Find delimiter and quoting, then the header."""
     csv.field_size_limit(2**31 - 1)  # Python's own limit, 131072, is less than a book
-    reader = csv.reader((f"{line}\n" for _, line in lines), strict=True)
-    begins = 1
-    while True:
-        try:
-            row = next(reader, None)
-        except csv.Error as error:
-            raise InputError(f"{name}, line {begins}: not CSV: {error}; is a quote not closed or doubled?") from None
-        if row is None:
-            return
-        yield begins, row
-        begins = reader.line_num + 1
-
-
-def _split_tsv(lines: Iterator[Line]) -> Iterator[Row]:
-    for number, line in lines:
-        yield number, line.split("\t") if line else []
-
-
-def pick_columns(
-    rows: Iterator[Row], find: Callable[[list[str], str], Sequence[int]], has_header: bool, name: str
-) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Pick fields of each row; rows without fields are skipped, all others must have equally many.
-
-    ``find(head, where)`` returns the indices to pick, given the first row and its place for error messages.
-
-    >>> rows = iter([(1, ["id", "text"]), (2, ["7", "soup"])])
-    >>> list(pick_columns(rows, lambda head, where: [head.index("text")], True, "t.csv"))
-    [(2, ('soup',))]
-    """
-    filled = ((line, row) for line, row in rows if row)
-    first = next(filled, None)
+    if kind == "tsv":
+        delimiter = delimiter or "\t"
+        if quoting is None:
+            if not (isinstance(source, (str, Path)) and Path(source).is_file()):
+                with open_bytes(source) as stream:  # a pipe is read once: it is held
+                    source = io.BytesIO(stream.read())
+            quoting = _quotes(_table_lines(source, name), delimiter)
+            if isinstance(source, io.BytesIO):
+                source.seek(0)
+    lines = _table_lines(source, name)
+    begins = 0
+    if delimiter is None:
+        sample = list(islice(lines, FIRST))
+        told = re.fullmatch(r"sep=(.)", sample[0][1]) if sample else None  # Excel's own hint
+        if told:
+            delimiter, begins, sample = told[1], 1, sample[1:]
+        else:
+            delimiter = _find_delimiter(sample, quoting is not False, len(sample) == FIRST, name)
+        lines = chain(sample, lines)
+    split = _split_quoted(lines, delimiter, name, begins) if quoting is not False else _split_plain(lines, delimiter)
+    first = next(((line, row) for line, row in split if row), None)
     if first is None:
         if has_header:
             raise InputError(f"{name}: empty; expected a header row (has_header=False: there is none)")
-        return
-    line, head = first
-    indices = find(head, f"{name}, line {line}")
-    if not has_header:
-        yield line, tuple(head[index] for index in indices)
-    for line, row in filled:
-        if len(row) != len(head):
-            first_row = "the header" if has_header else "the first row"
-            raise InputError(f"{name}, line {line}: {count_columns(row)}, but {first_row} has {len(head)}: {row!r:.80}")
-        yield line, tuple(row[index] for index in indices)
+        return Table(name, (), kind, [], iter(()))
+    line, fields = first
+    # an unnamed column, such as pandas' index, goes by its number
+    columns = tuple((has_header and field) or str(i) for i, field in enumerate(fields, 1))
+    _check_unique(columns, f"{name}, line {line}")
+    rows = _equally_long(split if has_header else chain([first], split), columns, name, has_header)
+    return Table(name, columns, kind, [], rows)
 
 
-def find_column(head: Sequence[str], column: str, has_header: bool, where: str) -> int:
-    """Index of a column given by its name or by a number from "1"; a name wins, and must be unique.
-
-    >>> find_column(["id", "text"], "text", True, "t.csv, line 1"), find_column(["7", "soup"], "2", False, "t.csv")
-    (1, 1)
-    """
-    if has_header and head.count(column) == 1:
-        return head.index(column)
-    if has_header and head.count(column) > 1:
-        raise InputError(
-            f"{where}: {head.count(column)} columns are named {column!r}, give a number: {list_columns(head)}"
-        )
-    if column.isascii() and column.isdigit() and 1 <= int(column) <= len(head):
-        return int(column) - 1
-    raise InputError(f"{where}: no column {column!r}; the file has {list_columns(head)}")
+def _table_lines(source: str | Path | BinaryIO, name: str) -> Iterator[Line]:
+    with open_bytes(source) as stream:
+        yield from decode_lines(stream, name, is_table=True)
 
 
-def list_columns(head: Sequence[str]) -> str:
-    """List the columns with their numbers, for messages: ``1 'id', 2 'text'``."""
-    return ", ".join(f"{i} {name!r:.40}" for i, name in enumerate(head, 1))
+def _check_unique(columns: Sequence[str], where: str) -> None:
+    twice = next((name for i, name in enumerate(columns) if name in columns[:i]), None)
+    if twice is not None:
+        listed = ", ".join(f"{i} {name!r:.40}" for i, name in enumerate(columns, 1))
+        raise InputError(f"{where}: {columns.count(twice)} columns are named {twice!r}; rename one: {listed}")
 
 
-def count_columns(row: Sequence[str]) -> str:
-    """Count fields in words: ``1 column``."""
-    return f"{len(row)} column{'' if len(row) == 1 else 's'}"
-
-
-# ------------------------------------------------------------------------------------------------------ JSONL
-
-
-def json_lines(lines: Iterator[Line], name: str) -> Iterator[tuple[int, Any]]:
-    """Read one JSON value per line; blank lines are skipped."""
-    for number, line in lines:
-        if not line.strip():
+def _equally_long(
+    rows: Iterator[tuple[int, list[str]]], columns: tuple[str, ...], name: str, has_header: bool
+) -> Iterator[tuple[int, Row]]:
+    """Rows as dictionaries. A blank line is none, as everywhere; but in a single column it might be an empty text."""
+    blank = None
+    for line, row in rows:
+        if not row:
+            blank = blank or line
             continue
+        if blank and len(columns) == 1:
+            raise InputError(
+                f'{name}, line {blank}: blank: an empty text, or no row? Write the one as "", and delete the other; '
+                "input_format='text' reads each line as a text"
+            )
+        if len(row) != len(columns):
+            count, first = f"{len(row)} column{'' if len(row) == 1 else 's'}", "header" if has_header else "first row"
+            raise InputError(
+                f"{name}, line {line}: {count}, but the {first} has {len(columns)}: {row!r:.80}; are delimiter and "
+                "quoting right?"
+            )
+        yield line, dict(zip(columns, row, strict=True))
+
+
+def _split_plain(lines: Iterator[Line], delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    for number, line in lines:
+        yield number, line.split(delimiter) if line else []
+
+
+def _split_quoted(lines: Iterator[Line], delimiter: str, name: str, begins: int = 0) -> Iterator[tuple[int, list[str]]]:
+    r"""Fields that may be quoted, and then span several lines.
+
+    >>> list(_split_quoted(iter([(1, 'a,"b'), (2, 'c"'), (3, "d,e")]), ",", "t.csv"))
+    [(1, ['a', 'b\nc']), (3, ['d', 'e'])]
+    """
+    reader = csv.reader((f"{line}\n" for _, line in lines), delimiter=delimiter, strict=True)
+    while True:
+        first = begins + reader.line_num + 1
         try:
-            value = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise InputError(f"{name}, line {number}: not JSON: {error}") from None
-        yield number, value
+            row = next(reader, None)
+        except csv.Error as error:
+            raise InputError(f"{name}, line {first}: not CSV: {error}; is a quote not closed or doubled?") from None
+        if row is None:
+            return
+        yield first, row
 
 
-def follow_path(record: Any, field: str, where: str, optional: Mapping[str, object] | None = None) -> Any:
-    """A field by its name, else by its path ``a.b`` through nested objects; ``optional`` has defaults for missing ones.
+def _find_delimiter(sample: list[Line], quoted: bool, is_cut: bool, name: str) -> str:
+    """The delimiter that gives the first rows equally many fields, and more than one."""
+    widths: dict[str, list[int]] = {}
+    for delimiter in DELIMITERS:
+        split = _split_quoted(iter(sample), delimiter, name) if quoted else _split_plain(iter(sample), delimiter)
+        found = widths[delimiter] = []
+        try:
+            found += (len(row) for _, row in split if row)
+        except InputError as error:
+            if not (is_cut and "unexpected end of data" in str(error)):  # a quoted field goes on after the sample
+                found[1:] = [0]
+    several = [d for d in DELIMITERS if widths[d] and widths[d][0] > 1]  # the header has several columns
+    possible = [d for d in several if len(set(widths[d])) == 1] or several
+    if len(possible) > 1:
+        said = " and ".join(map(repr, possible))
+        raise InputError(f"{name}, line 1: {said} may separate the columns; delimiter='{possible[0]}' says which")
+    return possible[0] if possible else ","
+
+
+def _quotes(lines: Iterator[Line], delimiter: str) -> bool:
+    r"""Whether the quotes of a TSV are quoting (pandas, spreadsheets), or part of the texts (the data sets of STS).
+
+    They are if the file is right with them: correct CSV, all rows equally long. And besides
+
+    - either it is wrong without: splitting its lines at tabs gives rows of unequal length;
+    - or every quoted field needs its quotes: it has a tab, a line end or a doubled quote in it;
+    - or every field is quoted that is not a number or nothing.
+
+    >>> said = ['"Hi," he said', '"he said ""Hi"", and left"']
+    >>> [_quotes(iter([(1, "text"), (2, line)]), "\t") for line in said]
+    [False, True]
+    """
+    field = re.compile(rf'(?:^|{re.escape(delimiter)})("(?:[^"]|"")*"|[^{re.escape(delimiter)}]*)')
+    numeric = re.compile(r"[-+.\d]+(?:[eE][-+]?\d+)?|NA|NULL|TRUE|FALSE|")
+    taken: list[str] = []  # the lines of a row
+    plain, widths = set(), set()
+    quoted = needless = bare = spanning = 0
+
+    def passing() -> Iterator[str]:
+        for _, line in lines:
+            if line:
+                plain.add(line.count(delimiter) + 1)
+            taken.append(line)
+            if len(taken) > 10_000:
+                raise csv.Error("no field is that long: a quote is not closed")
+            yield f"{line}\n"
+
+    try:
+        for row in csv.reader(passing(), delimiter=delimiter, strict=True):
+            raw = "\n".join(taken)
+            taken.clear()
+            if row:
+                widths.add(len(row))
+            if '"' in raw or not bare:
+                for said in field.findall(raw):
+                    if said.startswith('"'):
+                        quoted += 1
+                        needless += said != '""' and not re.search(rf'["\n{re.escape(delimiter)}]', said[1:-1])
+                        spanning += "\n" in said
+                    else:
+                        bare += not numeric.fullmatch(said)
+    except csv.Error:
+        return False
+    if not quoted or len(widths) != 1:
+        return False
+    # a line end inside a field would have made rows unequal, unless there is but one column
+    return len(plain) > 1 or not bare or (not needless and (not spanning or widths == {1}))
+
+
+# ------------------------------------------------------------------------------------------ JSON, text, Parquet
+
+
+def _objects(rows: Iterator[tuple[int, Any]], name: str, kind: str) -> Iterator[tuple[int, Row]]:
+    """Rows as objects; a string is one with a text."""
+    for line, value in rows:
+        if not isinstance(value, (dict, str)):
+            where = f"{name}, {'row' if kind == 'json' else 'line'} {line}"
+            raise InputError(f"{where}: expected an object or a string, got {json.dumps(value):.60}")
+        yield line, {"text": value} if isinstance(value, str) else value
+
+
+def _text_rows(lines: Iterator[Line], name: str) -> Iterator[Line]:
+    return lines
+
+
+def _jsonl_rows(lines: Iterator[Line], name: str) -> Iterator[tuple[int, Any]]:
+    """One JSON value per line; blank lines are skipped."""
+    for number, line in lines:
+        if line.strip():
+            try:
+                yield number, json.loads(line)
+            except (ValueError, RecursionError) as error:
+                raise InputError(f"{name}, line {number}: not JSON: {error}") from None
+
+
+def _json_rows(lines: Iterator[Line], name: str) -> Iterator[tuple[int, Any]]:
+    """The members of one array."""
+    try:
+        values = json.loads("\n".join(line for _, line in lines))
+    except json.JSONDecodeError as error:
+        hint = "; input_format='jsonl' reads a JSON object on each line" if error.msg == "Extra data" else ""
+        raise InputError(f"{name}, line {error.lineno}: not JSON: {error.msg}{hint}") from None
+    except RecursionError as error:
+        raise InputError(f"{name}: not JSON: {error}") from None
+    if not isinstance(values, list):
+        raise InputError(f"{name}: expected an array of objects or strings, got {json.dumps(values):.60}")
+    return enumerate(values, 1)
+
+
+def _parquet_rows(source: str | Path | BinaryIO, name: str) -> Iterator[tuple[int, Row]]:
+    """Rows of Parquet, by pyarrow."""
+    arrow, parquet = (require(name, "search", "reading Parquet") for name in ("pyarrow", "pyarrow.parquet"))
+    with open_bytes(source) as stream:
+        if not isinstance(source, (str, Path)):
+            stream = io.BytesIO(stream.read())  # a pipe: Parquet's table of contents is at the end
+        try:
+            file = parquet.ParquetFile(stream)
+            _check_unique(file.schema_arrow.names, name)
+            rows = chain.from_iterable(block.to_pylist() for block in file.iter_batches(1024))
+            yield from enumerate((_plain(row) for row in rows), 1)
+        except (arrow.ArrowException, OSError) as error:
+            raise InputError(f"{name}: not readable as Parquet: {str(error).splitlines()[0]}") from None
+
+
+def _plain(value: Any) -> Any:
+    """A value of Parquet as JSON has it: dates as text, decimals as numbers, bytes as the UTF-8 that they are."""
+    if isinstance(value, dict):
+        return {key: _plain(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return value
+    if value is None or isinstance(value, (str, bool, int, float)):
+        return value
+    return float(value) if type(value).__name__ == "Decimal" else str(value)
+
+
+# -------------------------------------------------------------------------------------------------------- fields
+
+
+def follow_path(record: Mapping[str, Any], field: str, where: str) -> Any:
+    """A field by its name, else by its path ``a.b`` through nested objects.
 
     >>> follow_path({"post": {"title": "soup"}}, "post.title", "t.jsonl, line 1")
     'soup'
     """
-    if isinstance(record, dict) and field in record:
+    if field in record:
         return record[field]
-    value = record
+    value: Any = record
     for key in field.split("."):
         if not isinstance(value, dict) or key not in value:
-            if isinstance(record, dict) and optional is not None and field in optional:
-                return optional[field]
-            has = f"; it has {', '.join(map(repr, record))}" if isinstance(record, dict) else f": {record!r:.60}"
-            raise InputError(f"{where}: no field {field!r}{has}")
+            raise InputError(f"{where}: no field {field!r}; it has {', '.join(map(repr, record)) or 'none'}")
         value = value[key]
     return value
 
@@ -292,9 +585,17 @@ def follow_path(record: Any, field: str, where: str, optional: Mapping[str, obje
 def checked_text(value: object, field: str, where: str) -> str:
     """Return a string that UTF-8 can encode (no lone surrogates), or raise an InputError."""
     if not isinstance(value, str):
-        raise InputError(f"{where}: the field {field!r} must be a string, got {json.dumps(value):.60}")
+        said = f"bytes that are not UTF-8: {value!r:.40}" if isinstance(value, bytes) else f"{json.dumps(value):.60}"
+        raise InputError(f"{where}: the field {field!r} must be a string, got {said}")
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise InputError(f"{where}: the field {field!r} contains half a character (a lone surrogate)")
+    return value
+
+
+def checked_id(value: object, field: str, where: str) -> str | int:
+    """Return an id, a string or a whole number, or raise an InputError."""
+    if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
+        raise InputError(f"{where}: the id in {field!r} must be a string or a whole number, got {value!r:.60}")
     return value
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,10 @@ from minisbert.cli import job, outputs
 
 BLOCK = 4
 TEXTS = [f"the cat {'sat ' * (i % 5)}on mat {i}" for i in range(18)]  # four blocks and a half
-NAMES = ["v.npy", "v.safetensors", "v.jsonl"]
+NAMES = ["v.npy", "v.safetensors", "v.jsonl", "v.parquet"]
 EVERY_NAME = pytest.mark.parametrize("name", NAMES)
 LONG = "the cat " * 40
+PARTS = Path(".v.npy.parts")
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +43,8 @@ def in_its_own_folder(tmp_path, monkeypatch, model):
 
 
 def command(name, *more, input="t.txt"):
+    if name.endswith(".parquet"):
+        pytest.importorskip("pyarrow")
     return ["embed", "-i", input, "-o", name, "--block-texts", BLOCK, *more]
 
 
@@ -53,21 +57,18 @@ def uninterrupted(name, *more):
 
 
 def interrupt(monkeypatch, name, blocks, *more, error=KeyboardInterrupt):
-    """Run until so many blocks are done and the next one is half written."""
-    whole = outputs.body
-    done = 0
+    """Run until so many blocks are done."""
+    whole, done = job.Job.add, 0
 
-    def breaks_off(kind, texts, embeddings):
+    def breaks_off(self, *block):
         nonlocal done
-        chunks = b"".join(whole(kind, texts, embeddings))
         if done == blocks:
-            yield chunks[: len(chunks) // 2]
             raise error
         done += 1
-        yield chunks
+        whole(self, *block)
 
     with monkeypatch.context() as patched:
-        patched.setattr(job, "body", breaks_off)
+        patched.setattr(job.Job, "add", breaks_off)
         return run(*command(name, *more))
 
 
@@ -75,56 +76,32 @@ def left():
     return sorted(set(os.listdir()) - {"t.txt"})
 
 
-def kept(name):
-    return sorted([f"{name}.partial", f"{name}.partial.json"])
-
-
-def journal(name="v.npy"):
-    return Path(f"{name}.partial.json")
-
-
 # ------------------------------------------------------------------------------------------- stopped, continued
-
-
-@EVERY_NAME
-@pytest.mark.parametrize("blocks", [1, 2, 4])
-def test_a_run_stopped_in_the_middle_of_a_block_is_continued(name, blocks, monkeypatch):
-    whole = uninterrupted(name)
-    stopped = interrupt(monkeypatch, name, blocks)
-    assert stopped.exit_code == 1 and "Aborted" in stopped.stderr
-    assert f"{BLOCK * blocks} rows are saved in" in stopped.stderr and "--resume" in stopped.stderr
-    assert left() == kept(name)
-    assert Path(f"{name}.partial").stat().st_size > json.loads(journal(name).read_text())["size"]
-    said = succeeds(*command(name, "--resume")).stderr
-    assert f"wrote 18 float32 vectors of 12 dimensions to {name}, {BLOCK * blocks} of them from an earlier run" in said
-    assert Path(name).read_bytes() == whole and left() == [name]
 
 
 @EVERY_NAME
 def test_a_run_stopped_after_every_block_is_continued_each_time(name, monkeypatch):
     whole = uninterrupted(name, "--deterministic")
-    for done in range(1, 5):
-        interrupt(monkeypatch, name, 1, "--deterministic", "--resume")
-        assert json.loads(journal(name).read_text())["rows"] == BLOCK * done
-    succeeds(*command(name, "--deterministic", "--resume"))
-    assert Path(name).read_bytes() == whole
+    for done in range(4):  # the first: --resume with nothing there starts
+        stopped = interrupt(monkeypatch, name, 1, "--deterministic", "--resume")
+        assert stopped.exit_code == 1 and f"{BLOCK * (done + 1)} rows are saved in" in stopped.stderr
+        assert "--resume" in stopped.stderr and left() == [f".{name}.parts"]
+    said = succeeds(*command(name, "--deterministic", "--resume")).stderr
+    assert f"wrote 18 float32 vectors of 12 dimensions to {name}, 16 of them from an earlier run" in said
+    assert Path(name).read_bytes() == whole and left() == [name]
+    assert "already complete, 18 vectors" in succeeds(*command(name, "--resume")).stderr
+    Path("t.txt").write_text("one\ntwo")
+    assert "with 18 vectors, but the input has 2 texts" in fails(*command(name, "--resume"))
 
 
-@EVERY_NAME
-def test_a_run_stopped_in_its_first_block_leaves_nothing(name, monkeypatch):
-    stopped = interrupt(monkeypatch, name, 0)
-    assert stopped.exit_code == 1 and "kept" not in stopped.stderr and left() == []
-
-
-@EVERY_NAME
-def test_resume_with_nothing_to_continue_starts(name):
-    succeeds(*command(name, "--resume"))
-    assert Path(name).read_bytes() == uninterrupted(name)
+def test_a_run_stopped_in_its_first_block_leaves_nothing(monkeypatch):
+    stopped = interrupt(monkeypatch, "v.npy", 0)
+    assert stopped.exit_code == 1 and "saved" not in stopped.stderr and left() == []
 
 
 KILLED = """
 import os, signal, sys
-from minisbert.cli import job, main
+from minisbert.cli import main
 steps = int(sys.argv.pop(1))
 def counted(function):
     def step(*arguments, **options):
@@ -134,33 +111,28 @@ def counted(function):
         steps -= 1
         return function(*arguments, **options)
     return step
-for name in ("fsync", "replace", "unlink"):
+for name in ("fsync", "replace", "unlink", "mkdir", "rmdir"):
     setattr(os, name, counted(getattr(os, name)))
 main()
 """
 
 
-def kill_at(step, name, *more):
-    """Run in a process that kills itself, as ``kill -9`` does, before the step of this number on the disk."""
-    arguments = [str(argument) for argument in command(name, *more)]
-    return subprocess.run([sys.executable, "-c", KILLED, str(step), *arguments], capture_output=True, timeout=60)
-
-
 @pytest.mark.skipif(os.name == "nt", reason="no kill -9")
 def test_a_run_killed_at_any_step_on_the_disk_is_continued():
+    """In a process that kills itself, as ``kill -9`` does, before the step of each number."""
     Path("t.txt").write_text("\n".join(TEXTS[:6]))  # two blocks
-    whole = uninterrupted("v.npy")
-    killed = 0
-    while kill_at(killed, "v.npy", "--resume").returncode == -signal.SIGKILL:
+    whole, killed = uninterrupted("v.npy"), 0
+    while True:
+        arguments = [str(killed), *map(str, command("v.npy", "--resume"))]
+        run = subprocess.run([sys.executable, "-c", KILLED, *arguments], capture_output=True, timeout=60)
         assert not Path("v.npy").exists() or Path("v.npy").read_bytes() == whole
-        if Path("v.npy").exists() and not journal().exists():
-            assert "already exists" in fails(*command("v.npy", "--resume"))  # it was done
-        else:
-            succeeds(*command("v.npy", "--resume"))
+        if run.returncode != -signal.SIGKILL:
+            break
+        succeeds(*command("v.npy", "--resume"))
         assert Path("v.npy").read_bytes() == whole and left() == ["v.npy"]
         Path("v.npy").unlink()
         killed += 1
-    assert killed > (12 if sys.version_info >= (3, 11) else 8)  # 3.10's pathlib has kept os's own functions
+    assert run.returncode == 0 and killed > (12 if sys.version_info >= (3, 11) else 4)  # 3.10's pathlib keeps os's own
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no kill -9")
@@ -171,94 +143,81 @@ def test_a_run_killed_from_outside_is_continued():
     arguments = [str(argument) for argument in command("v.npy", *more)]
     with subprocess.Popen([sys.executable, "-m", "minisbert", *arguments], stderr=subprocess.DEVNULL) as running:
         deadline = time.monotonic() + 60
-        while not journal().exists() or not json.loads(journal().read_text())["rows"]:
+        while not list(PARTS.glob("*.npz")):
             assert running.poll() is None and time.monotonic() < deadline
         running.kill()
-    assert "v.npy" not in left() and {*kept("v.npy")} <= {*left()}
+    assert "v.npy" not in left()
     assert "earlier run" in succeeds(*command("v.npy", *more, "--resume")).stderr
     assert Path("v.npy").read_bytes() == whole and left() == ["v.npy"]
 
 
-@pytest.mark.parametrize("stop", [4, 7])
-def test_standard_input_given_again_is_continued(stop, monkeypatch):
+def test_standard_input_given_again_is_continued():
     whole = uninterrupted("v.jsonl")
     lines = [text.encode() for text in TEXTS]
-    lines[stop] = b"not \xff UTF-8"
-    said = fails_late(*command("v.jsonl", input="-"), input=b"\n".join(lines))
-    assert f"standard input, line {stop + 1}" in said and "4 rows are saved" in said
+    lines[7] = b"not \xff UTF-8"
+    said = run(*command("v.jsonl", input="-"), input=b"\n".join(lines)).stderr
+    assert "standard input, line 8" in said and "4 rows are saved" in said
     succeeds(*command("v.jsonl", "--resume", input="-"), input="\n".join(TEXTS).encode())
     assert Path("v.jsonl").read_bytes() == whole and left() == ["v.jsonl"]
 
 
-def fails_late(*arguments, input=None):
-    """Expect an error after the words about what is kept."""
-    result = run(*arguments, input=input)
-    assert result.exit_code == 1 and result.stdout == "" and "\nError: " in result.stderr
-    return result.stderr
-
-
-def test_blocks_threads_and_overflow_may_change_on_the_way(monkeypatch):
-    whole = uninterrupted("v.npy", "--deterministic")
+def test_blocks_threads_and_overflow_may_change_and_texts_be_added(monkeypatch):
     interrupt(monkeypatch, "v.npy", 2, "--deterministic", "--num-threads", 1)
+    Path("t.txt").write_text("\n".join([*TEXTS, "the end"]))
     more = ["--deterministic", "--resume", "--block-texts", 3, "--num-threads", 2, "--overflow", "truncate"]
     succeeds(*command("v.npy", *more))
-    assert Path("v.npy").read_bytes() == whole
-
-
-def test_more_texts_at_the_end_are_taken_too(monkeypatch):
-    interrupt(monkeypatch, "v.npy", 2)
-    Path("t.txt").write_text("\n".join([*TEXTS, "the end"]))
-    succeeds(*command("v.npy", "--resume"))
-    assert len(np.load("v.npy")) == 19
-
-
-@EVERY_NAME
-def test_texts_gone_from_the_end_leave_nothing_of_theirs(name, monkeypatch):
-    interrupt(monkeypatch, name, 4)  # and half of the fifth block, whose texts are no more
-    Path("t.txt").write_text("\n".join(TEXTS[:16]))
-    succeeds(*command(name, "--resume"))
-    assert Path(name).read_bytes() == uninterrupted(name)
+    assert Path("v.npy").read_bytes() == uninterrupted("v.npy", "--deterministic")
 
 
 # ------------------------------------------------------------------------------------------------ the formats
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_npy_is_what_numpy_writes(dtype, model):
-    succeeds(*command("v.npy", "--dtype", dtype))
-    vectors = SentenceEncoder(model, dtype=dtype).encode(TEXTS[:BLOCK])
-    np.testing.assert_array_equal(np.load("v.npy")[:BLOCK], vectors)
-    np.save("again.npy", np.load("v.npy"))
+@pytest.mark.parametrize("count", [18, 0])
+def test_every_format_has_the_same_vectors(dtype, count, model):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    Path("t.txt").write_text("\n".join(TEXTS[:count]))
+    for name in NAMES:
+        succeeds(*command(name, "--dtype", dtype))
+    vectors = np.load("v.npy")
+    assert vectors.shape == (count, 12) and vectors.dtype == dtype
+    if count:
+        encoder = SentenceEncoder(model, dtype=dtype)
+        np.testing.assert_array_equal(vectors[:BLOCK], encoder.encode(TEXTS[:BLOCK]))
+    np.testing.assert_array_equal(load_file("v.safetensors")["embeddings"], vectors)
+    lines = [json.loads(line) for line in Path("v.jsonl").read_text().splitlines()]
+    assert [line["text"] for line in lines] == TEXTS[:count]
+    np.testing.assert_array_equal(np.array([line["embedding"] for line in lines], dtype).reshape(-1, 12), vectors)
+    table = parquet.read_table("v.parquet")
+    np.testing.assert_array_equal(np.array(table["embedding"].to_pylist(), dtype).reshape(-1, 12), vectors)
+    assert table.schema.field("embedding").type.list_size == 12 and table["id"].to_pylist() == list(range(count))
+    assert table["text_sha256"].to_pylist() == [sha256(text.encode()).hexdigest() for text in TEXTS[:count]]
+    assert table.schema.metadata[b"fingerprint"].decode() == SentenceEncoder(model).fingerprint()
+    np.save("again.npy", vectors)
     assert Path("again.npy").read_bytes() == Path("v.npy").read_bytes()
-    succeeds(*command("v.safetensors", "--dtype", dtype))
-    np.testing.assert_array_equal(load_file("v.safetensors")["embeddings"], np.load("v.npy"))
 
 
-@pytest.mark.parametrize("kind", ["npy", "safetensors", "jsonl"])
-def test_a_header_is_as_long_for_a_trillion_rows_as_for_none(kind):
-    for dtype in ("float32", "float64"):
-        assert len(outputs.header(kind, 0, 65536, dtype)) == len(outputs.header(kind, 10**12, 65536, dtype))
+@pytest.mark.parametrize(("ids", "kind"), [([7, 8], int), (["a", "b"], str), ([7, "b"], str)])
+def test_a_parquet_has_the_ids_of_the_table(ids, kind):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = [json.dumps({"key": key, "text": "the cat"}) for key in ids]
+    Path("t.jsonl").write_text("\n".join(rows))
+    succeeds(*command("v.parquet", "--id", "key", "--block-texts", 1, input="t.jsonl"))
+    assert parquet.read_table("v.parquet")["id"].to_pylist() == list(map(kind, ids))
+    assert "parquet" in fails(*command("v.npy", "--id", "key", input="t.jsonl"), code=2)
+    Path("t.jsonl").write_text("\n".join([*rows, '{"key": null, "text": "x"}']))
+    assert "id" in fails(*command("w.parquet", "--id", "key", input="t.jsonl"))
 
 
-@EVERY_NAME
-def test_no_rows_are_a_file_of_none(name):
-    Path("t.txt").write_text("")
-    succeeds(*command(name, "--resume"))
-    if name != "v.jsonl":
-        vectors = np.load(name) if name == "v.npy" else load_file(name)["embeddings"]
-        assert vectors.shape == (0, 12) and vectors.dtype == np.float32
-    assert left() == [name]
-
-
-# ---------------------------------------------------------------------------------------------------- refused
+# ------------------------------------------------------------------------------------------------- refusals
 
 
 def refuses(*more, words, name="v.npy"):
     """Expect a refusal that harms neither what an earlier run left nor the way out."""
-    before = {file: Path(file).read_bytes() for file in left()}
+    before = {file: file.read_bytes() for file in Path().rglob("*") if file.is_file()}
     said = fails(*command(name, *more))
     assert words in said and said.count("\n") == 1 and "--force" in said
-    assert {file: Path(file).read_bytes() for file in left()} == before
+    assert {file: file.read_bytes() for file in Path().rglob("*") if file.is_file()} == before
 
 
 def test_what_an_earlier_run_left_is_neither_lost_nor_taken_unasked(monkeypatch):
@@ -271,61 +230,77 @@ def test_what_an_earlier_run_left_is_neither_lost_nor_taken_unasked(monkeypatch)
 
 def test_an_output_that_exists_is_kept_unless_forced(monkeypatch):
     Path("v.npy").write_bytes(b"precious")
-    refuses("--resume", words="already exists")
-    assert "already exists" not in interrupt(monkeypatch, "v.npy", 2, "--force").stderr
+    for more in ([], ["--resume"]):
+        refuses(*more, words="already exists")
+    interrupt(monkeypatch, "v.npy", 2, "--force")
     assert Path("v.npy").read_bytes() == b"precious"
-    refuses("--resume", words="already exists")
-    assert "8 of them" in succeeds(*command("v.npy", "--force", "--resume")).stderr
+    refuses(words="already exists")
+    assert "8 of them" in succeeds(*command("v.npy", "--resume")).stderr  # what was forced once goes on
     assert np.load("v.npy").shape == (18, 12) and left() == ["v.npy"]
 
 
 def test_an_output_that_came_into_being_meanwhile_is_kept(monkeypatch):
-    def meanwhile(*arguments):
+    def meanwhile(self, *block, add=job.Job.add):
+        add(self, *block)
         Path("v.npy").write_bytes(b"precious")
 
-    monkeypatch.setattr(job.Job, "add", lambda self, *block, add=job.Job.add: (add(self, *block), meanwhile()))
-    assert "already exists" in fails_late(*command("v.npy"))
-    assert Path("v.npy").read_bytes() == b"precious" and left() == ["v.npy", *kept("v.npy")]
+    monkeypatch.setattr(job.Job, "add", meanwhile)
+    assert "already exists" in run(*command("v.npy")).stderr
+    assert Path("v.npy").read_bytes() == b"precious" and left() == [str(PARTS), "v.npy"]
+
+
+def rewrite(file, **changes):
+    def change():
+        with np.load(PARTS / file) as found:
+            arrays = dict(found)
+        np.savez(PARTS / file, **{**arrays, **changes})
+
+    return change
+
+
+def remove(file):
+    return lambda: (PARTS / file).unlink()
+
+
+def write(file, content):
+    return lambda: Path(file).write_bytes(content if isinstance(content, bytes) else "\n".join(content).encode())
+
+
+FIRST, SECOND = "000000000000000.npz", "000000000000004.npz"
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("change", "options", "words"),
     [
-        (lambda texts: ["another", *texts[1:]], "the input has changed"),
-        (lambda texts: [*texts[:7], "another", *texts[8:]], "the input has changed"),
-        (lambda texts: texts[1:], "the input has changed"),
-        (lambda texts: texts[:5], "the input has only 5 texts"),
-        (lambda texts: [], "the input has only 0 texts"),
-        (lambda texts: [texts[0] + texts[1][:1], texts[1][1:], *texts[2:]], "the input has changed"),
+        (None, ["--normalize"], "--normalize was False, now True"),
+        (None, ["--truncate-dim", 5], "dimensions was 12, now 5"),
+        (None, ["--prompt", "a "], "prompt was None, now 'a '"),
+        (None, ["--prompt-name", "q"], "--prompt-name was None, now 'q'"),
+        (None, ["--max-seq-length", 5], "--max-seq-length was"),
+        (None, ["--dtype", "float64"], "dtype was 'float32', now 'float64'"),
+        (None, ["--deterministic"], "deterministic was False, now True"),
+        (None, ["--output-format", "safetensors"], "format was 'npy', now 'safetensors'"),
+        (write("t.txt", ["another", *TEXTS[1:]]), [], "the input has changed"),
+        (write("t.txt", [*TEXTS[:7], "another", *TEXTS[8:]]), [], "the input has changed"),
+        (write("t.txt", TEXTS[:5]), [], "the input has changed"),
+        (write("t.txt", []), [], "the input has changed"),
+        (write(PARTS / "job.json", b"["), [], "damaged"),
+        (remove("job.json"), [], "damaged"),
+        (write(PARTS / SECOND, b""), [], f"{SECOND}: damaged"),
+        (write(PARTS / SECOND, b"PK\x03\x04 and no more"), [], f"{SECOND}: damaged"),
+        (rewrite(SECOND, vectors=np.ones((3, 12), np.float32)), [], f"{SECOND}: damaged"),
+        (rewrite(SECOND, cut=np.ones(3)), [], f"{SECOND}: damaged"),
+        (remove(FIRST), [], "does not follow"),
     ],
 )
-def test_a_changed_input_is_refused(change, words, monkeypatch):
+def test_what_does_not_belong_together_is_refused(change, options, words, monkeypatch):
     interrupt(monkeypatch, "v.npy", 2)
-    Path("t.txt").write_text("\n".join(change(TEXTS)))
-    refuses("--resume", words=words)
-    Path("t.txt").write_text("\n".join(TEXTS))
-    succeeds(*command("v.npy", "--resume"))
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        (["--normalize"], "--normalize was False, now True"),
-        (["--truncate-dim", 5], "dimensions was 12, now 5"),
-        (["--prompt", "a "], "prompt was None, now 'a '"),
-        (["--prompt-name", "q"], "--prompt-name was None, now 'q'"),
-        (["--max-seq-length", 5], "--max-seq-length was"),
-        (["--dtype", "float64"], "dtype was 'float32', now 'float64'"),
-        (["--deterministic"], "deterministic was False, now True"),
-        (["--output-format", "safetensors"], "format was 'npy', now 'safetensors'"),
-    ],
-)
-def test_other_options_are_refused(options, words, monkeypatch):
-    interrupt(monkeypatch, "v.npy", 2)
+    if change:
+        change()
     refuses("--resume", *options, words=words)
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "tokenizer.json", "config.json", "1_Pooling/config.json"])
+@pytest.mark.parametrize("file", ["model.safetensors", "1_Pooling/config.json"])
 def test_another_model_is_refused(file, monkeypatch, tmp_path_factory):
     folder = write_model(tmp_path_factory.mktemp("other") / "model")
     monkeypatch.setenv("MINISBERT_MODEL", str(folder))
@@ -337,120 +312,51 @@ def test_another_model_is_refused(file, monkeypatch, tmp_path_factory):
     refuses("--resume", words="model was")
 
 
-def test_another_version_is_refused(monkeypatch):
-    interrupt(monkeypatch, "v.npy", 2)
-    edit_journal(lambda said: said["decided_by"].update(minisbert="0.0.0"))
-    refuses("--resume", words="minisbert was '0.0.0', now")
-
-
-def edit_journal(change):
-    said = json.loads(journal().read_text())
-    change(said)
-    journal().write_text(json.dumps(said))
-
-
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'"x"', b"{}", b"\xff", b"[" * 100_000])
-def test_a_damaged_journal_is_refused(content, monkeypatch):
-    interrupt(monkeypatch, "v.npy", 2)
-    journal().write_bytes(content)
-    refuses("--resume", words="damaged journal")
-    refuses(words="an earlier run was interrupted")
-    succeeds(*command("v.npy", "--force"))
-    assert left() == ["v.npy"]
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"rows": "8"}, "damaged journal"),
-        ({"rows": True}, "damaged journal"),
-        ({"rows": -8}, "damaged journal"),
-        ({"rows": 8.0}, "damaged journal"),
-        ({"rows": 4}, "damaged journal"),
-        ({"rows": 4, "cut": [4, 0, 0, 0, 0, 0]}, "the input has changed"),
-        ({"rows": 12, "cut": [12, 0, 0, 0, 0, 0]}, "the input has changed"),
-        ({"rows": 10**9, "cut": [10**9, 0, 0, 0, 0, 0]}, "the input has only 18 texts"),
-        ({"cut": [8]}, "damaged journal"),
-        ({"cut": 8}, "damaged journal"),
-        ({"cut": [8, 0, 0, 0, 0, None]}, "damaged journal"),
-        ({"size": 0}, "damaged: has other bytes"),
-        ({"size": 500}, "damaged: has other bytes"),
-        ({"size": 10**9}, "damaged: has "),
-        ({"size": None}, "damaged journal"),
-        ({"texts_sha256": 5}, "the input has changed"),
-        ({"body_sha256": None}, "damaged: has other bytes"),
-        ({"decided_by": []}, "damaged journal"),
-        ({"decided_by": {}}, "was started with other settings"),
-        ({"surprise": 1}, "damaged journal"),
-    ],
-)
-def test_a_lying_journal_is_refused(changes, words, monkeypatch):
-    interrupt(monkeypatch, "v.npy", 2)
-    edit_journal(lambda said: said.update(changes))
-    refuses("--resume", words=words)
-
-
-@EVERY_NAME
-@pytest.mark.parametrize("damage", ["shorter", "empty", "other bytes"])
-def test_a_damaged_partial_file_is_refused(name, damage, monkeypatch):
-    interrupt(monkeypatch, name, 2)
-    partial = Path(f"{name}.partial")
-    content, size = bytearray(partial.read_bytes()), json.loads(journal(name).read_text())["size"]
-    content[size - 1] ^= 1
-    partial.write_bytes({"shorter": content[: size - 1], "empty": b"", "other bytes": content}[damage])
-    refuses("--resume", words="damaged: has ", name=name)
-
-
-def test_a_partial_file_of_somebody_else_is_kept():
-    Path("v.npy.partial").write_bytes(b"precious")
-    refuses(words="without a journal")
-    refuses("--resume", words="without a journal")
-
-
-def test_a_journal_alone_is_no_obstacle(monkeypatch):
-    interrupt(monkeypatch, "v.npy", 2)
-    Path("v.npy.partial").unlink()
-    succeeds(*command("v.npy", *["--resume"]))
-    assert left() == ["v.npy"] and len(np.load("v.npy")) == 18
-
-
 def test_resume_needs_a_file():
     assert "with -o" in fails("embed", "x", "--resume", code=2)
 
 
 def test_two_processes_at_one_output(monkeypatch):
     interrupt(monkeypatch, "v.npy", 2)
-    with FileLock("v.npy.partial.lock"):
+    with FileLock(".v.npy.parts.lock"):
         for more in ([], ["--resume"], ["--force"]):
             assert "v.npy: another process is writing it" in fails(*command("v.npy", *more))
     succeeds(*command("v.npy", "--resume"))
     assert left() == ["v.npy"]
 
 
+def test_force_does_not_replace_what_is_read(model):
+    Path("texts").mkdir()
+    Path("texts/v.jsonl").write_text('{"text": "soup"}')
+    for input in ("texts/v.jsonl", "./texts/../texts/v.jsonl"):
+        assert "is also the input" in fails("embed", "-i", input, "-o", "texts/v.jsonl", "--force")
+    before = (model / "config.json").read_bytes()
+    said = fails("embed", "soup", "--model", model, "-o", model / "config.json", "--output-format", "npy", "--force")
+    assert "belongs to the input" in said and (model / "config.json").read_bytes() == before
+    for kept in ("corpus.jsonl", "queries.jsonl", "qrels.tsv"):
+        (Path("texts") / kept).write_text("")
+    assert "belongs to" in fails("evaluate", "retrieval", "texts", "-o", "texts/queries.jsonl", "--force")
+
+
 # --------------------------------------------------------------------------------------------------- bad luck
 
 
 @EVERY_NAME
-@pytest.mark.parametrize("where", ["rows", "journal"])
+@pytest.mark.parametrize("where", ["a part", "the output"])
 def test_a_full_disk_keeps_what_is_whole(name, where, monkeypatch):
-    whole = uninterrupted(name)
-    full = OSError(errno.ENOSPC, "No space left on device")
-    if where == "rows":
-        said = interrupt(monkeypatch, name, 2, error=full).stderr
-    else:
-        to_disk, calls = job._to_disk, []
+    whole, fsync, calls = uninterrupted(name), os.fsync, []
 
-        def fills(stream):
-            calls.append(stream)
-            if len(calls) == 7:  # the journal at the start, rows and journal twice, rows, journal
-                raise full
-            to_disk(stream)
+    def fills(descriptor):
+        calls.append(descriptor)
+        if len(calls) == {"a part": 4, "the output": 7}[where]:  # job.json, five parts, the output
+            raise OSError(errno.ENOSPC, "No space left on device")
+        fsync(descriptor)
 
-        with monkeypatch.context() as patched:
-            patched.setattr(job, "_to_disk", fills)
-            said = fails_late(*command(name))
-    assert "8 rows are saved" in said and f"{name}.partial" in said.splitlines()[-1]
-    assert said.endswith(": No space left on device\n") and name not in left()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", fills)
+        said = run(*command(name)).stderr
+    assert f"{8 if where == 'a part' else 18} rows are saved" in said and said.endswith(": No space left on device\n")
+    assert name in said.splitlines()[-1] and left() == [f".{name}.parts"]
     succeeds(*command(name, "--resume"))
     assert Path(name).read_bytes() == whole and left() == [name]
 
@@ -470,7 +376,7 @@ def test_a_file_that_changes_between_counting_and_reading(now, words, monkeypatc
         return encoder(self, dtype)
 
     monkeypatch.setattr(ModelChoice, "encoder", meanwhile)
-    said = fails_late(*command("v.npy"))
+    said = run(*command("v.npy")).stderr
     assert "t.txt: had 18 texts when counted" in said and words in said and "v.npy" not in left()
 
 
@@ -480,27 +386,11 @@ def test_what_was_cut_before_the_stop_is_reported_in_the_end(monkeypatch):
     whole = succeeds(*command("whole.npy")).stderr.splitlines()[0]
     assert "2 of 20 texts are longer" in whole and "(text 9 lost" in whole
     assert "Warning" not in interrupt(monkeypatch, "v.npy", 2).stderr
+    assert "(text 0 lost" in run(*command("v.npy", "--overflow", "error", "--resume")).stderr
     assert succeeds(*command("v.npy", "--resume")).stderr.splitlines()[0] == whole
 
 
-def test_a_text_too_long_is_numbered_in_the_whole_input(monkeypatch):
-    Path("t.txt").write_text("\n".join([*TEXTS[:9], LONG, *TEXTS[9:]]))
-    said = fails_late(*command("v.npy", "--overflow", "error"))
-    assert "8 rows are saved" in said and "(text 9 lost" in said
-    said = fails_late(*command("v.npy", "--overflow", "error", "--resume"))
-    assert "8 rows are saved" in said and "1 of 12 texts is longer" in said and "(text 9 lost" in said
-    succeeds(*command("v.npy", "--overflow", "truncate", "--resume"))
-    assert len(np.load("v.npy")) == 19
-
-
-def test_a_text_cut_before_the_stop_is_refused_when_that_is_asked_for_now(monkeypatch):
-    Path("t.txt").write_text("\n".join([LONG, *TEXTS]))
-    interrupt(monkeypatch, "v.npy", 2)
-    assert "(text 0 lost" in fails(*command("v.npy", "--overflow", "error", "--resume"))
-    assert left() == kept("v.npy")
-
-
-# ------------------------------------------------------------------------------------------ memory, the bar
+# ------------------------------------------------------------------------------------- memory, the bar, the lines
 
 
 @pytest.mark.parametrize("name", ["v.npy", "v.jsonl"])
@@ -523,9 +413,16 @@ def test_lines_on_stdout_come_block_by_block(monkeypatch):
 
 
 def test_the_bar_knows_the_end_and_goes_on_where_it_was(monkeypatch):
-    assert "18/18" in succeeds(*command("w.npy", "--progress")).stderr
     interrupt(monkeypatch, "v.npy", 4)
     said = succeeds(*command("v.npy", "--resume", "--progress")).stderr
     assert "16/18" in said and "18/18" in said and " 0/18" not in said
     piped = succeeds("embed", "--progress", input="\n".join(TEXTS)).stderr
     assert "18text" in piped
+
+
+def test_off_a_terminal_a_line_says_now_and_then_where_it_is(monkeypatch):
+    clock = iter(range(0, 2000, 20))
+    monkeypatch.setattr(outputs, "monotonic", lambda: next(clock))
+    said = succeeds(*command("v.npy")).stderr.splitlines()
+    assert said[:2] == ["8 of 18 texts, 0.2 a second, 50 s left", "16 of 18 texts, 0.2 a second, 10 s left"]
+    assert len(said) == 3 and len(succeeds(*command("w.npy", "--no-progress")).stderr.splitlines()) == 1

@@ -182,9 +182,8 @@ def test_one_text_and_hostile_ones(files, matplotlib):
         (["cluster", "texts.txt", "--distance", "0.5"], 1, "distance is for agglomerative"),
         (["cluster", "texts.txt", "--label", "kind"], 2, "this input is text"),
         (["cluster", "texts.tsv", "--label", "none"], 1, "no column 'none'"),
-        (["cluster", "-", "--input-format", "csv", "--column", "1", "--label", "2"], 2, "not standard input"),
         (["cluster", "no.tsv", "--label", "2"], 1, "no.tsv: No such file"),
-        (["cluster", "texts.csv"], 2, "choose one with --column"),
+        (["cluster", "stars.csv"], 1, "--column NAME says which"),
         (["cluster", "empty.txt"], 1, "empty.txt: no texts"),
         (["cluster", "tabs.csv", "-o", "o.tsv"], 1, "text 1 contains a tab"),
         (["cluster", "texts.txt", "-o", "o.xml"], 2, "must end in .csv"),
@@ -203,6 +202,7 @@ def test_one_text_and_hostile_ones(files, matplotlib):
 )
 def test_mistakes_are_told_and_nothing_is_written(arguments, code, words, files, monkeypatch):
     (files / "empty.txt").write_text("")
+    (files / "stars.csv").write_text("stars,grade\n5,1\n")
     (files / "tabs.csv").write_text('text\n"a\tb"\nc\n')
     (files / "texts.html").write_text("")
     (files / "bad.npy").write_text("no")

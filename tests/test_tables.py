@@ -1,116 +1,235 @@
-"""Rows of files: every format, columns by name and number, and every bad row named with its line."""
+"""Tables: what any program writes is read back, row by row, and every mistake is named with its line."""
 
 import csv
 import gzip
 import io
 import json
+from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minisbert.tables import InputError, read_records
+from minisbert.tables import EmptyTextWarning, InputError, read_table
 
-ROWS = [(2, ("4.5", "soup")), (3, ("1", "tea"))]
+ROWS = [(2, {"id": "7", "text": "soup"}), (3, {"id": "8", "text": "tea, hot"})]
 
 
-def records(folder, name, content, columns, **options):
-    content = content.encode() if isinstance(content, str) else content
-    (folder / name).write_bytes(content)
-    return list(read_records(folder / name, columns, **options))
+def table(folder, name, content, **options):
+    (folder / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    return read_table(folder / name, **options)
 
 
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("t.tsv", "id\tscore\ttext\n7\t4.5\tsoup\n8\t1\ttea\n"),
-        ("t.csv", "id,score,text\r\n7,4.5,soup\r\n8,1,tea"),
-        ("t.TSV", "\ufefftext\tscore\nsoup\t4.5\ntea\t1\n\n"),
+        ("t.csv", 'id,text\r\n7,soup\r\n8,"tea, hot"'),
+        ("t.csv", "id;text\n7;soup\n\n8;tea, hot\n\n"),  # blank lines are no rows
+        ("t.csv", "sep=;\nid;text\n7;soup\n8;tea, hot\n"),  # Excel
+        ("t.csv", "id\ttext\n7\tsoup\n8\ttea, hot"),
+        ("t.TSV", "\ufeffid\ttext\r\n7\tsoup\r\n8\ttea, hot"),
+        ("t.csv", 'id;text\r7;soup\r8;"tea, hot"\r'),  # Excel on a Mac
+        ("t.csv", "id|text\n7|soup\n8|tea, hot"),
+        ("t.jsonl", '{"id": "7", "text": "soup"}\r\n\n{"id": "8", "text": "tea, hot"}'),
+        ("t.json", '[{"id": "7",\n"text": "soup"}, {"id": "8", "text": "tea, hot"}]'),
     ],
 )
-def test_columns_by_name(name, content, tmp_path):
-    assert records(tmp_path, name, content, ["score", "text"]) == ROWS
-    assert records(tmp_path, f"{name}.gz", gzip.compress(content.encode()), ["score", "text"]) == ROWS
-    assert list(read_records(str(tmp_path / name), ("text", "score", "text")))[1] == (3, ("tea", "1", "tea"))
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_every_format_gives_the_same_rows(name, content, encoding, tmp_path):
+    options = {"delimiter": "|"} if "|" in content else {}
+    raw = content.removeprefix("\ufeff").encode(encoding)
+    for file, written in ((name, raw), (f"{name}.gz", gzip.compress(raw))):
+        found = table(tmp_path, file, written, **options)
+        assert found.columns == ("id", "text") and [row for _, row in found] == [row for _, row in ROWS]
+    (tmp_path / "stream").write_bytes(raw)
+    with (tmp_path / "stream").open("rb") as stream:
+        found = read_table(stream, input_format=Path(name).suffix[1:].lower(), **options)
+        assert [row for _, row in found] == [row for _, row in ROWS]
 
 
-def test_columns_by_number(tmp_path):
-    content = "id\tscore\t1\n7\t4.5\tsoup\n8\t1\ttea\n"
-    assert records(tmp_path, "t.tsv", content, ["2", "3"]) == ROWS
-    assert records(tmp_path, "t.tsv", content, ["1"])[0] == (2, ("soup",))  # a name wins over a number
-    plain = "4.5,soup\n1,tea\n"
-    assert records(tmp_path, "t.csv", plain, ["1", "2"], has_header=False) == [(1, ROWS[0][1]), (2, ROWS[1][1])]
-    with pytest.raises(InputError, match="line 1: no column 'soup'"):
-        records(tmp_path, "t.csv", plain, ["soup"], has_header=False)
-
-
-def test_jsonl_gives_json_values_and_follows_paths(tmp_path):
-    content = '{"score": 4.5, "pair": {"a": "soup", "b": [1]}}\n\n{"score": null, "pair": {"a": "tea", "b": true}}\n'
-    expected = [(1, (4.5, "soup", [1])), (3, (None, "tea", True))]
-    for name in ("t.jsonl", "t.ndjson"):
-        assert records(tmp_path, name, content, ["score", "pair.a", "pair.b"]) == expected
-    assert records(tmp_path, "t.txt", content, ["score"], input_format="jsonl") == [(1, (4.5,)), (3, (None,))]
-
-
-def test_a_missing_column_takes_the_value_given_for_it(tmp_path):
-    got = records(tmp_path, "t.jsonl", '{"a": 1}\n{"a": 2, "b": 3}\n', ["b", "a"], optional={"b": None})
-    assert got == [(1, (None, 1)), (2, (3, 2))]
-    assert records(tmp_path, "t.tsv", "a\n1\n", ["b", "a"], optional={"b": "x"}) == [(2, ("x", "1"))]
-    assert records(tmp_path, "t.tsv", "a\tb\n1\t2\n", ["b", "a"], optional={"b": "x"}) == [(2, ("2", "1"))]
-    for name, content in (("t.jsonl", '{"a": 1}\n'), ("t.tsv", "a\n1\n")):
-        with pytest.raises(InputError, match=f"{name}, line 1: no (field|column) 'c'"):
-            records(tmp_path, name, content, ["a", "c"], optional={"b": 0})
-    with pytest.raises(InputError, match="line 1: no field 'b'"):
-        records(tmp_path, "t.jsonl", '["a", "b"]\n', ["b"], optional={"b": 0})  # no object at all
-
-
-def test_a_tsv_knows_no_quotes_and_a_csv_does(tmp_path):
-    assert records(tmp_path, "t.tsv", 'a\tb\n"x\ty"\n', ["a", "b"]) == [(2, ('"x', 'y"'))]
-    assert records(tmp_path, "t.csv", 'a,b\n"x,\ny","""z"\n1,2\n', ["a", "b"]) == [
-        (2, ("x,\ny", '"z')),
-        (4, ("1", "2")),
+def test_a_row_carries_the_line_on_which_it_begins(tmp_path):
+    assert [line for line, _ in table(tmp_path, "t.csv", 'a,b\n"x,\ny","""z"\n\n1,2\n')] == [2, 5]
+    assert [line for line, _ in table(tmp_path, "t.csv", "sep=,\na,b\n1,2\n")] == [3]
+    assert list(table(tmp_path, "t.csv", "7,soup\n8,tea\n", has_header=False)) == [
+        (1, {"1": "7", "2": "soup"}),
+        (2, {"1": "8", "2": "tea"}),
     ]
+    assert list(table(tmp_path, "t.txt", "a\r\n\nb\rc", input_format="text")) == [
+        (1, {"text": "a"}),
+        (2, {"text": ""}),
+        (3, {"text": "b\rc"}),
+    ]
+
+
+# ------------------------------------------------------------------------------------------ quotes of a TSV
+
+cells = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\r\x00"), max_size=8)
+quotable = st.lists(st.sampled_from(['"', "a", " ", "\t", "\n", ",", '""']), max_size=5).map("".join)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(cells | quotable, quotable), min_size=1, max_size=5))
+def test_what_python_and_json_write_is_read(tmp_path_factory, rows):
+    folder = tmp_path_factory.mktemp("rows")
+    records = [{"a": a, "b": b} for a, b in rows]
+    for name, delimiter in (("t.csv", ","), ("t.csv", ";"), ("t.csv", "\t"), ("t.tsv", "\t")):
+        for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
+            written = io.StringIO(newline="")
+            csv.writer(written, delimiter=delimiter, lineterminator="\n", quoting=quoting).writerows(
+                [("a", "b"), *rows]
+            )
+            # a line end and a tab in one cell may look like two whole rows
+            told = {"quoting": True} if any({"\n", "\t"} <= {*cell} for row in rows for cell in row) else {}
+            assert [row for _, row in table(folder, name, written.getvalue(), **told)] == records
+    for name, content in (("t.jsonl", "\n".join(map(json.dumps, records))), ("t.json", json.dumps(records, indent=1))):
+        assert [row for _, row in table(folder, name, content)] == records
+
+
+@given(st.lists(st.lists(st.text("\"a '", max_size=6), min_size=2, max_size=2), min_size=1, max_size=5))
+def test_a_tsv_without_quoting_is_read_as_it_is(tmp_path_factory, rows):
+    content = "\n".join("\t".join(row) for row in [["a", "b"], *rows])
+    found = table(tmp_path_factory.mktemp("rows"), "t.tsv", content, quoting=False)
+    assert [list(row.values()) for _, row in found] == rows
+
+
+@pytest.mark.parametrize(
+    ("content", "values"),
+    [
+        ('text\n"said ""hi"""\n"two\nlines"\nend\n', ['said "hi"', "two\nlines", "end"]),  # pandas
+        ('id\ttext\n1\t"two\nlines"\n2\t"a, b"\n', ["two\nlines", "a, b"]),  # Excel: wrong without
+        ('"id"\t"text"\n1\t"soup"\n', ["soup"]),  # R, or QUOTE_NONNUMERIC
+        ('id\ttext\n1\t"soup" is good\n', ['"soup" is good']),
+        ('id\ttext\n1\t"soup"\n2\tthe "end"\n', ['"soup"', 'the "end"']),  # STS
+        ('id\ttext\n1\t"soup\n2\tend"\n', ['"soup', 'end"']),
+        ('id\ttext\n1\t"I said ""hi"""\n2\t"soup"\n', ['"I said ""hi"""', '"soup"']),
+    ],
+)
+def test_a_tsv_quotes_only_if_that_explains_it(content, values, tmp_path):
+    assert [row["text"] for _, row in table(tmp_path, "t.tsv", content)] == values
+
+
+def test_quoting_is_decided_by_hand(tmp_path):
+    content = 'a\tb\n1\t"soup"\n'
+    assert [dict(row) for _, row in table(tmp_path, "t.tsv", content, quoting=True)] == [{"a": "1", "b": "soup"}]
+    assert next(iter(table(tmp_path, "t.csv", 'a,b\n"x,y"\n', quoting=False))) == (2, {"a": '"x', "b": 'y"'})
+
+
+# ------------------------------------------------------------------------------------------------- Parquet
+
+
+def test_parquet(tmp_path):
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    from datetime import date
+    from decimal import Decimal
+
+    columns = {
+        "text": arrow.array([b"soup", "thé".encode()], arrow.binary()),
+        "post": [{"title": "a", "tags": ["b"]}, None],
+        "day": [date(2020, 1, 2), None],
+        "price": [Decimal("4.50"), None],
+        "blob": arrow.array([b"\xff", None], arrow.binary()),
+    }
+    parquet.write_table(arrow.table(columns), tmp_path / "t[1].parquet", row_group_size=1)
+    for source in (tmp_path / "t[1].parquet", io.BytesIO((tmp_path / "t[1].parquet").read_bytes())):
+        found = read_table(source, input_format="parquet")
+        assert found.columns == tuple(columns)
+        assert list(found.pick(["text", "post", "day", "price"])) == [
+            (1, ("soup", {"title": "a", "tags": ["b"]}, "2020-01-02", 4.5)),
+            (2, ("thé", None, None, None)),
+        ]
+    assert next(read_table(tmp_path / "t[1].parquet").pick(["post.title"])) == (1, ("a",))
+    with pytest.raises(InputError, match=r"row 1: .*'blob' must be a string"):
+        next(read_table(tmp_path / "t[1].parquet").pick(["blob"], filled=["blob"]))
+    with pytest.raises(InputError, match=r"bad\.parquet"):
+        table(tmp_path, "bad.parquet", b"PAR1 but no more")
+
+
+# ------------------------------------------------------------------------------------------------- columns
+
+
+@pytest.mark.parametrize(
+    ("header", "asked", "found"),
+    [
+        ("Text,text,id", "text", "text"),  # an exact name wins
+        ("Text,id", "text", "Text"),
+        ("a,b,2", "2", "2"),  # a name wins over a number
+        ("a,b", "2", "b"),
+        ("id,Review", None, "Review"),
+        ("query,text", None, "text"),  # the first of the usual names
+        ("notes,stars", None, "notes"),  # the only one of several words
+        ("stars,,x", "2", "2"),  # without a name
+        ("stars", None, "stars"),
+        ("TEXT,Text", "text", InputError),
+        ("a,b", "3", InputError),
+        ("a,b", "0", InputError),
+        ("stars,grade", None, InputError),
+    ],
+)
+def test_a_column_is_found(header, asked, found, tmp_path):
+    cells = {"notes": "I love soup"}
+    row = ",".join(cells.get(name, "5") for name in header.split(","))
+    read = table(tmp_path, "t.csv", f"{header}\n{row}\n")
+    if found is InputError:
+        with pytest.raises(InputError, match=r"t\.csv"):
+            read.find("text", asked)
+    else:
+        assert read.find("text", asked) == found
+        assert len(list(read)) == 1  # looking takes no row away
+
+
+def test_values_are_picked_by_name_number_and_path(tmp_path):
+    content = '{"n": 4.5, "p": {"a": "soup", "b": [1]}}\n{"n": null, "p": {"a": "tea", "b": true}, "title": "x"}\n'
+    found = table(tmp_path, "t.jsonl", content).pick(["n", "p.a", "p.b", "title"], optional={"title": ""})
+    assert list(found) == [(1, (4.5, "soup", [1], "")), (2, (None, "tea", True, "x"))]
+    assert list(table(tmp_path, "t.tsv", "a\n1\n").pick(["b", "a"], optional={"b": "x"})) == [(2, ("x", "1"))]
+    assert list(table(tmp_path, "t.jsonl", '"a"\n{"text": "b"}\n').pick(["text"])) == [(1, ("a",)), (2, ("b",))]
+
+
+def test_rows_without_a_text_are_left_out_and_counted(tmp_path):
+    with pytest.warns(EmptyTextWarning, match=r"t\.csv, line 3: skipped 2 rows"):
+        found = list(table(tmp_path, "t.csv", "id,text\n1,a\n2,\n3, \n4,b\n").pick(["id", "text"], filled=["text"]))
+    assert found == [(2, ("1", "a")), (5, ("4", "b"))]
+
+
+# ------------------------------------------------------------------------------------------------ refusals
 
 
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [
-        ("t.tsv", b"", "t.tsv: empty; expected a header row"),
-        ("t.tsv", b"a\tb\n1\t2\n1\n", "t.tsv, line 3: 1 column, but the header has 2"),
-        ("t.tsv", b"a\tb\n1\t2\t3\n", "line 2: 3 columns, but the header has 2"),
+        ("t.tsv", b"", "empty; expected a header row"),
+        ("t.tsv", b"a\tb\n1\t2\n1\n", "line 3: 1 column, but the header has 2"),
+        ("t.csv", b'a,b\n1,"2\n3"\n4\n', "line 4: 1 column, but"),
+        ("t.csv", b"a;b,c\n1;2,3\n", "delimiter=',' says which"),
+        ("t.csv", b"a\n1\n\n2\n", "line 3: blank"),
         ("t.tsv", b"a\tb\n1\t\xff\n", "line 2, byte 3: not UTF-8"),
-        ("t.tsv", b"a\ta\n1\t2\n", "2 columns are named 'a', give a number: 1 'a', 2 'a'"),
+        ("t.tsv", b"a\ta\n1\t2\n", "line 1: 2 columns are named 'a'"),
         ("t.csv", b'a,b\n1,"2\n', "line 2: not CSV"),
-        ("t.jsonl", b'{"a": 1}\n{"a": 1\n', "line 2: not JSON"),
-        ("t.jsonl", b'{"b": 1}\n', "line 1: no field 'a'; it has 'b'"),
+        ("t.csv", b'a,b\n1,"2" x\n', "line 2: not CSV"),
+        ("t.csv", "a,b\n1,2".encode("utf-16")[:-1], "not UTF-16"),
+        ("t.jsonl", b'{"a": "1"}\n{"a": 1\n', "line 2: not JSON"),
+        ("t.jsonl", b'{"a": "1"}\n[]\n', "line 2: expected an object"),
+        ("t.jsonl", b'{"a": "1"}\n{"b": 1}\n', "line 2: no field 'a'; it has 'b'"),
+        ("t.jsonl", b'{"a": null}\n', "line 1: the field 'a' must be a string, got null"),
+        ("t.jsonl", b'{"a": "\\ud83c"}\n', "line 1: the field 'a' contains half a character"),
+        ("t.jsonl", b"[" * 100_000 + b"\n", "line 1: not JSON"),
+        ("t.json", b'[\n{"a": "1"},\n2]', "row 2: expected an object"),
+        ("t.json", b'[\n{"a": 1},\n', "line 2: not JSON"),
+        ("t.json", b'{"a": "1"}\n{"a": "2"}\n', "input_format='jsonl'"),
+        ("t.json", b'{"a": "1"}', "expected an array"),
         ("t.tsv.gz", b"a\n1\n", "gzip"),
         ("t.tsv.gz", gzip.compress(b"a\n" + b"1\n" * 9999, mtime=0)[:-20], "cut-off gzip"),
+        ("t.xls", b"a\n1\n", "expected a name that ends in .csv"),
     ],
 )
 def test_bad_files_are_named_with_the_line(name, content, words, tmp_path):
     with pytest.raises(InputError) as caught:
-        records(tmp_path, name, content, ["a"])
+        list(table(tmp_path, name, content).pick(["a"], filled=["a"]))
     assert words in str(caught.value) and str(tmp_path / name) in str(caught.value)
 
 
-def test_a_format_that_cannot_be_told_is_refused_at_once(tmp_path):
-    for name, options in (("t.txt", {}), ("t.json", {}), ("t.tsv", {"input_format": "xml"})):
-        with pytest.raises(InputError, match=r"expected a name that ends in \.csv"):
-            read_records(tmp_path / name, ["a"], **options)
-    with pytest.raises(ValueError, match="sequence of names"):
-        read_records(tmp_path / "t.tsv", "score")
+def test_arguments_are_checked(tmp_path):
+    with pytest.raises(ValueError, match="delimiter"):
+        read_table("t.csv", delimiter=";;")
     with pytest.raises(FileNotFoundError):
-        list(read_records(tmp_path / "missing.tsv", ["score"]))
-
-
-cells = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\r\x00"), max_size=8)
-
-
-@given(st.lists(st.tuples(cells, cells), min_size=1, max_size=5))
-def test_what_was_written_is_read(tmp_path_factory, rows):
-    folder = tmp_path_factory.mktemp("rows")
-    written = io.StringIO(newline="")
-    csv.writer(written, lineterminator="\n").writerows([("a", "b"), *rows])
-    objects = "".join(json.dumps({"a": a, "b": b}) + "\n" for a, b in rows)
-    for name, content in (("t.csv", written.getvalue()), ("t.jsonl", objects)):
-        assert [values for _, values in records(folder, name, content, ["a", "b"])] == rows
+        read_table(tmp_path / "missing.tsv")

@@ -162,7 +162,6 @@ CLASS = ("sentence1", "sentence2", "label")
         ("t.tsv", "", r"t\.tsv: empty"),
         ("t.tsv", "anchor\tpositive\n", r"t\.tsv: .*no rows"),
         ("t.tsv", "anchor\tpositive\na\tb\n", "1 of kind 'pairs'"),
-        ("t.tsv", "anchor\tpositive\na\tb\nc\t \n", r"t\.tsv, line 3: .*'positive'"),
         ("t.tsv", "anchor\tpositive\na\tb\nc\n", r"t\.tsv, line 3: 1 column"),
         ("t.jsonl", '{"anchor":"a","positive":"b"}\n{"anchor":"a","positive":3}', "line 2: .*'positive'"),
         ("t.tsv", "anchor\tpos\tneg\na\tb\tc\na\tb\tb\n", "line 3: the negative .*pos"),

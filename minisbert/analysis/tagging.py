@@ -19,7 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from minisbert.model import Array
-from minisbert.tables import InputError, checked_text, decode_lines, open_bytes, read_records, told_format
+from minisbert.tables import InputError, checked_text, decode_lines, open_bytes, read_table, told_format
 
 OUTSIDE = "O"
 _TAG = re.compile(r"O|[BI]-\S+")
@@ -191,7 +191,7 @@ def read_tagged(file: str | Path) -> TaggedSentences:
 
 def _from_jsonl(file: str | Path) -> Iterator[tuple[int, list[str], list[str]]]:
     """Read one object per line."""
-    for line, lists in read_records(file, ("tokens", "tags"), input_format="jsonl"):
+    for line, lists in read_table(file, input_format="jsonl").pick(("tokens", "tags")):
         for name, value in zip(("tokens", "tags"), lists, strict=True):
             if not isinstance(value, list):
                 raise InputError(f"{file}, line {line}: expected a list in {name!r}, got {value!r:.60}")

@@ -127,7 +127,7 @@ def _describe(source: TextSource) -> str:
     """Where the texts came from, without the folder."""
     if source.file is None:
         return "from the command line"
-    column = source.column or source.field
+    column = source.column
     name = "standard input" if source.file == "-" else Path(source.file).name
     return f"from {name}, {column}" if column else f"from {name}"
 

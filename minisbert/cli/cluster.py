@@ -8,6 +8,7 @@ import io
 import json
 import sys
 import textwrap
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -16,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minisbert.cli.inputs import TextSource
+from minisbert.cli.inputs import TextSource, column_options, taken
 from minisbert.cli.options import COSINE, ModelChoice, Verb, computing_options, decorate, json_option, model_options
 from minisbert.cli.outputs import OutputError, Target, written_whole
 from minisbert.cli.table import printable, shorten, terminal_width
-from minisbert.tables import InputError, read_names, read_records, told_format
+from minisbert.tables import EmptyTextWarning, InputError, checked_text
 
 if TYPE_CHECKING:
     from minisbert.analysis.clusters import Agreement, Clustering
@@ -42,70 +43,43 @@ class Collection:
     name: str  # for titles
     texts: list[str]
     labels: list[str] | None
+    kept: list[int]  # the rows that have a text
+    rows: int  # of the file
 
 
 @dataclass(frozen=True)
 class CollectionSource:
     """Where texts, labels and vectors come from."""
 
-    file: str  # "-" is stdin
-    input_format: str | None
-    column: str | None
-    field: str | None
-    no_header: bool
+    source: TextSource
     label: str | None
     vectors: str | None
 
     def read(self) -> Collection:
-        """Read all texts and labels."""
-        self._check_label()
-        source = TextSource((), self.file, self.input_format, self._column(), self.field, self.no_header)
-        texts = list(source.read())
-        if not texts:
-            raise InputError(f"{self.file}: no texts: the file has no rows")
-        name = "standard input" if self.file == "-" else Path(self.file).name
-        return Collection(name, texts, self._labels(len(texts)))
-
-    def _kind(self) -> str | None:
-        """The format; None is text."""
-        return self.input_format or told_format(self.file)
-
-    def _column(self) -> str | None:
-        """Find the text column by its usual names, unless it is given."""
-        if self.column is not None or self.no_header or self._kind() not in ("csv", "tsv") or self.file == "-":
-            return self.column
-        from minisbert.evaluation.classification import SYNONYMS
-
-        names = read_names(self.file, self._kind())
-        return next((name for name in SYNONYMS["text"] if name in names), None) if len(names) > 1 else None
-
-    def _check_label(self) -> None:
-        """Raise if this kind of input cannot have labels, before anything is read."""
-        if self.label is None:
-            return
-        if self._kind() not in ("csv", "tsv", "jsonl"):
-            raise click.UsageError("--label is for csv, tsv and jsonl; this input is text.")
-        file = Path(self.file)
-        if self.file == "-" or file.is_fifo() or file.is_char_device():
-            raise click.UsageError("--label reads the input twice: give a file, not standard input or a pipe.")
-
-    def _labels(self, count: int) -> list[str] | None:
-        """Read the label column."""
-        if self.label is None:
-            return None
+        """Read all texts and labels; rows without a text are skipped, and counted in a warning."""
         from minisbert.evaluation.classification import checked_label
 
-        records = read_records(self.file, [self.label], input_format=self._kind(), has_header=not self.no_header)
-        labels = [checked_label(value, self.label, f"{self.file}, line {line}") for line, (value,) in records]
-        if len(labels) != count:
-            raise InputError(f"{self.file}: {count:,} texts and {len(labels):,} labels; did the file change?")
-        return labels
+        source, table = self.source, self.source.table()
+        if self.label is not None and table.kind == "text":
+            raise click.UsageError("--label is for tables; this input is text.")
+        texts, labels, kept, row = [], [], [], -1
+        columns = [source.column_of(table), *([] if self.label is None else [table.column(self.label)])]
+        for row, (line, (text, *label)) in enumerate(table.pick(columns)):
+            if checked_text(text, columns[0], table.where(line)).strip():
+                kept.append(row)
+                texts.append(text)
+                labels += [checked_label(value, columns[1], table.where(line)) for value in label]
+        if not texts:
+            raise InputError(f"{table.name}: no texts: the file has no rows")
+        if len(kept) <= row:
+            warnings.warn(f"{table.name}: skipped {row + 1 - len(kept):,} rows without a text", EmptyTextWarning, 2)
+        return Collection(Path(source.name).name, texts, labels or None, kept, row + 1)
 
-    def embed(self, choice: ModelChoice, dtype: str, texts: list[str], **options: Any) -> Array:
+    def embed(self, choice: ModelChoice, dtype: str, collection: Collection, **options: Any) -> Array:
         """The texts' vectors, from a file or computed."""
         if self.vectors is not None:
-            return read_vectors(Path(self.vectors), len(texts))
-        return choice.encoder(dtype).encode(texts, show_progress_bar=sys.stderr.isatty(), **options)
+            return read_vectors(Path(self.vectors), collection.rows)[collection.kept]
+        return choice.encoder(dtype).encode(collection.texts, show_progress_bar=sys.stderr.isatty(), **options)
 
 
 def read_vectors(file: Path, count: int) -> Array:
@@ -145,30 +119,19 @@ def collection_options(verb: Verb) -> Verb:
     def gathered(file: str | None, given: str | None, **rest: Any) -> None:
         if (file is None) == (given is None):
             raise click.UsageError("Give one file of texts; - is standard input.")
-        names = ("input_format", "column", "field", "no_header", "label", "vectors")
-        verb(source=CollectionSource(str(file or given), **{name: rest.pop(name) for name in names}), **rest)
+        source = TextSource((), str(file or given), **taken(rest))
+        source.check()
+        verb(source=CollectionSource(source, rest.pop("label"), rest.pop("vectors")), **rest)
 
     options = [
         click.argument("file", metavar="FILE", required=False),
         click.option("-i", "--input", "given", metavar="FILE", help="Same as FILE, may be .gz; - is stdin."),
-        click.option(
-            "--input-format",
-            type=click.Choice(["text", "csv", "tsv", "jsonl"]),
-            help="text: one text per line.  [default: by the file's suffix, else text]",
-        ),
-        click.option(
-            "--column",
-            metavar="NAME|N",
-            help="Column of a CSV or TSV that holds the texts.  [default: text, sentence, query or utterance]",
-        ),
-        click.option("--no-header", is_flag=True, help="The CSV or TSV has no header row."),
-        click.option("--field", metavar="NAME", help="Field of a JSONL; a.b is b inside a.  [default: text]"),
-        click.option("--label", metavar="NAME|N", help="Column or field with known labels."),
+        click.option("--label", metavar="NAME|N", help="Column with known labels."),
         click.option(
             "--vectors", metavar="FILE", help="Vectors of these texts written by `embed`, .npy or .safetensors."
         ),
     ]
-    return decorate(gathered, options)
+    return column_options(decorate(gathered, options))
 
 
 def _parse_k(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | tuple[int, int] | None:
@@ -279,7 +242,7 @@ def cluster(
     collection = source.read()
     _check_rows(target, collection)
     settings = {name: options.pop(name) for name in ("k", "distance", "threshold", "min_community_size", "seed")}
-    vectors = source.embed(choice, dtype, collection.texts, **options)
+    vectors = source.embed(choice, dtype, collection, **options)
     found = clusters.cluster(vectors, method, **settings)
     names = name_groups(collection.texts, vectors, found.ids, words, max(typical, 1), stop_words)
     agreed = None if collection.labels is None else clusters.agreement(collection.labels, found.ids)

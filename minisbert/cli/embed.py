@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from minisbert import __version__
+from minisbert.cli import outputs
 from minisbert.cli.inputs import TextSource, input_options
-from minisbert.cli.job import NOTHING_CUT, Job, claim
+from minisbert.cli.job import NOTHING_CUT, claim
 from minisbert.cli.options import TEXT, ModelChoice, computing_options, model_options
 from minisbert.cli.outputs import Target, choose_target, write_stdout
 
@@ -26,14 +27,19 @@ BLOCK_TEXTS = 2048  # a few seconds of work, so that little is lost if a job is 
 
 @click.command(short_help="Turn texts into vectors.")
 @input_options
-@click.option("-o", "--output", metavar="FILE", help="A .npy, .safetensors or .jsonl file.  [default: JSONL on stdout]")
+@click.option(
+    "-o", "--output", metavar="FILE", help="A .npy, .safetensors, .jsonl or .parquet file.  [default: JSONL on stdout]"
+)
 @click.option(
     "--output-format",
-    type=click.Choice(["npy", "safetensors", "jsonl"]),
+    type=click.Choice(["npy", "safetensors", "jsonl", "parquet"]),
     help="[default: by the file's suffix]",
 )
 @click.option("--force", is_flag=True, help="Overwrite the output file and the leftovers of an earlier run.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run, if there is one.")
+@click.option(
+    "--id", "id_column", metavar="NAME|N", help="Column of the ids in a .parquet.  [default: the row's number from 0]"
+)
 @click.option("--normalize", is_flag=True, help="Scale vectors to length 1.")
 @click.option("--truncate-dim", type=click.IntRange(min=1), metavar="D", help="Keep the first D dimensions.")
 @click.option("--prompt", metavar="TEXT", type=TEXT, help="Prepend this to every text.")
@@ -57,6 +63,7 @@ def embed(
     output_format: str | None,
     force: bool,
     resume: bool,
+    id_column: str | None,
     progress: bool | None,
     choice: ModelChoice,
     dtype: str,
@@ -68,8 +75,9 @@ def embed(
     an empty text, so vector n belongs to line n. A row without a text is an error with its line number: in a file
     before the work begins, on stdin when it is reached.
 
-    Memory use does not grow with the number of texts. The output file appears whole or not at all; until then
-    FILE.partial holds what is done. If the run is interrupted, the same command with --resume continues it.
+    Memory use does not grow with the number of texts. The output file appears whole or not at all; until then the
+    hidden folder .FILE.parts holds what is done. If the run is interrupted, the same command with --resume continues
+    it; if there is nothing to continue, it starts, and if the file is complete, it says so.
 
     \b
     Examples:
@@ -77,6 +85,7 @@ def embed(
       minisbert embed -i texts.txt -o vectors.npy
       minisbert embed -i texts.txt -o vectors.npy --resume
       minisbert embed -i reviews.csv --column review -o vectors.safetensors
+      minisbert embed -i articles.jsonl --id slug -o vectors.parquet
       minisbert embed -i posts.jsonl --field post.title -o vectors.jsonl
       minisbert embed -i texts.txt -o vectors.npy --overflow chunk
       echo "soup is my favorite" | minisbert embed --normalize
@@ -86,38 +95,42 @@ def embed(
     target = choose_target(output, output_format, force)
     if resume and target.file is None:
         raise click.UsageError("--resume continues an output file; give it with -o.")
+    if id_column is not None and target.kind != "parquet":
+        raise click.UsageError("--id is for a .parquet file.")
     options["normalize_embeddings"] = options.pop("normalize")
     drawn_over = target.file is None and sys.stdout.isatty()
     options["show_progress_bar"] = sys.stderr.isatty() and not drawn_over if progress is None else progress
+    says = progress is None and not sys.stderr.isatty() and target.file is not None
     source = _or_stdin(source)
     if target.file is None:
         options["total"] = source.count()
-        _to_stdout(choice.encoder(dtype), source.read_again(options["total"]), options)
+        encoder = choice.encoder(dtype)
+        report = _report(encoder, options, NOTHING_CUT)
+        with closing(_embed_blocks(encoder, source.rows_again(options["total"]), report, options)) as blocks:
+            for block, embeddings in blocks:
+                write_stdout([text for text, *_ in block], embeddings)
         return
+    ids = [] if id_column is None else [id_column]
     with claim(target, resume) as job:
-        options["total"] = source.count()
-        _to_file(job, choice.encoder(dtype), source.read_again(options["total"]), options)
-
-
-def _to_stdout(encoder: SentenceEncoder, texts: Iterator[str], options: dict[str, Any]) -> None:
-    """Write lines of JSON, block by block."""
-    report = _report(encoder, options, NOTHING_CUT)
-    with closing(_embed_blocks(encoder, texts, report, options)) as blocks:
-        for block, embeddings in blocks:
-            write_stdout(block, embeddings)
-
-
-def _to_file(job: Job, encoder: SentenceEncoder, texts: Iterator[str], options: dict[str, Any]) -> None:
-    """Write a file block by block, from the start or from where an earlier run stopped."""
-    report = _report(encoder, options, job.cut)
-    job.begin(_decided_by(encoder, job.target, options), texts)
-    resumed = job.rows
-    with closing(_embed_blocks(encoder, texts, report, options)) as blocks:
-        for block, embeddings in blocks:
-            job.add(block, embeddings, report.counts)
-    job.finish()
+        total = options["total"] = source.count(*ids)
+        if job.is_complete:
+            job.check_complete(total)
+            click.echo(f"{target.file}: already complete, {job.rows:,} vectors; --force starts over", err=True)
+            return
+        encoder, rows = choice.encoder(dtype), source.rows_again(total, *ids)
+        job.begin(_decided_by(encoder, target, id_column, options), rows)
+        report = _report(encoder, options, job.cut)
+        resumed = job.rows
+        tell = outputs.progress(total, done=resumed)
+        with closing(_embed_blocks(encoder, rows, report, options)) as blocks:
+            for block, embeddings in blocks:
+                job.add(block, embeddings, report.counts)
+                if says:
+                    tell(job.rows)
+        job.finish()
     kept = f", {resumed:,} of them from an earlier run" if resumed else ""
-    click.echo(f"wrote {job.rows:,} {job.dtype} vectors of {job.width} dimensions to {job.target.file}{kept}", err=True)
+    width = job.settings["dimensions"]
+    click.echo(f"wrote {job.rows:,} {dtype} vectors of {width} dimensions to {target.file}{kept}", err=True)
 
 
 def _report(encoder: SentenceEncoder, options: dict[str, Any], counts: Any) -> OverflowReport:
@@ -128,35 +141,37 @@ def _report(encoder: SentenceEncoder, options: dict[str, Any], counts: Any) -> O
 
 
 def _embed_blocks(
-    encoder: SentenceEncoder, texts: Iterator[str], report: OverflowReport, options: dict[str, Any]
-) -> Generator[tuple[list[str], Array], None, None]:
-    """Yield blocks of texts with their vectors."""
-    held: list[str] = []
+    encoder: SentenceEncoder, rows: Iterator[tuple[Any, ...]], report: OverflowReport, options: dict[str, Any]
+) -> Generator[tuple[list[tuple[Any, ...]], Array], None, None]:
+    """Yield blocks of rows with the vectors of their texts."""
+    held: list[tuple[Any, ...]] = []
 
     def passing() -> Iterator[str]:
-        for text in texts:
-            held.append(text)
-            yield text
+        for row in rows:
+            held.append(row)
+            yield row[0]
 
     for embeddings in encoder.encode_stream(passing(), report=report, **options):
-        yield held[:], embeddings
-        held.clear()
+        yield held[: len(embeddings)], embeddings
+        del held[: len(embeddings)]
 
 
-def _decided_by(encoder: SentenceEncoder, target: Target, options: dict[str, Any]) -> dict[str, Any]:
+def _decided_by(
+    encoder: SentenceEncoder, target: Target, id_column: str | None, options: dict[str, Any]
+) -> dict[str, Any]:
     """What determines a vector besides its text; not threads, batches and blocks, which affect its last digit at most.
 
     Nor ``overflow``, unless it splits texts: otherwise it decides whether a text is rejected, not its vector.
     """
-    from minisbert.hub import fingerprint
-
     chunked = options["overflow"] == "chunk"
     return {
         "minisbert": __version__,
         "format": target.kind,
+        "id": id_column,
         "dtype": str(encoder.dtype),
         "dimensions": options["truncate_dim"] or encoder.get_sentence_embedding_dimension(),
-        "model": fingerprint(encoder.folder),
+        "name": encoder.folder.name,
+        "model": encoder.fingerprint(),
         "max_seq_length": encoder.max_seq_length,
         **{name: options[name] for name in ("prompt", "prompt_name", "normalize_embeddings", "deterministic")},
         **{name: options[name] if chunked else None for name in ("chunk_tokens", "overlap", "composition")},

@@ -12,8 +12,9 @@ from typing import Any
 import click
 
 from minisbert import __version__
+from minisbert.cli.inputs import DIALECT_OPTIONS
 from minisbert.cli.labelled import read_options
-from minisbert.cli.options import ModelChoice, json_option, model_options
+from minisbert.cli.options import ModelChoice, decorate, json_option, model_options
 from minisbert.cli.retrieval_output import choose_file, columns, give, interval, signed
 from minisbert.cli.table import printable, shorten
 from minisbert.encoder import SentenceEncoder
@@ -73,6 +74,7 @@ LINE_WIDTH = 100
     help="Names or numbers of the columns of both files.  [default: label, text or a usual synonym]",
 )
 @click.option("--no-header", is_flag=True, help="The files have no header row; columns are numbered from 1.")
+@lambda verb: decorate(verb, DIALECT_OPTIONS)
 @click.option("-o", "--output", metavar="FILE", help="Write the result as JSON, with every draw and text.")
 @click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
 @json_option

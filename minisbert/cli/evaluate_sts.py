@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from minisbert import __version__, hub
+from minisbert.cli.inputs import DIALECT_OPTIONS, dialect
 from minisbert.cli.options import ModelChoice, decorate, json_option, model_options
 from minisbert.cli.outputs import Target, written_whole
 from minisbert.cli.table import display_width, pad, printable, shorten
@@ -45,6 +46,7 @@ _format_options = [
         help="Range of the scores; a score outside is an error.  [default: known for known sets, else not checked]",
     ),
     click.option("--no-header", is_flag=True, help="The files have no header row; columns are numbered from 1."),
+    *DIALECT_OPTIONS,
 ]
 
 
@@ -112,7 +114,7 @@ def _read_options(columns: str | None, scale: str | None, no_header: bool) -> di
         if not -math.inf < low < high < math.inf:
             raise click.UsageError(f"--scale must be LOW,HIGH, such as 0,5, got {scale!r}.")
         limits = (low, high)
-    return {"columns": names, "scale": limits, "has_header": not no_header}
+    return {"columns": names, "scale": limits, "has_header": not no_header, **dialect()}
 
 
 def read_set(known: Benchmark | None, files: Sequence[Path], options: dict[str, Any]) -> StsPairs:

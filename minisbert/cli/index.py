@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from minisbert.cli import LazyGroup
+from minisbert.cli.inputs import DIALECT_OPTIONS, KINDS, dialect
 from minisbert.cli.options import TEXT, ModelChoice, Verb, decorate, json_option, model_options
 from minisbert.cli.table import align, printable, shorten, terminal_width
 
@@ -60,9 +61,10 @@ def documents_options(verb: Verb) -> Verb:
         ),
         click.option(
             "--input-format",
-            type=click.Choice(["text", "csv", "tsv", "jsonl", "parquet"]),
+            type=click.Choice(KINDS),
             help="[default: by the files' suffixes, else text]",
         ),
+        *DIALECT_OPTIONS,
         click.option(
             "--block-documents",
             type=click.IntRange(min=1),
@@ -229,7 +231,7 @@ def _read(files: tuple[str, ...], options: dict[str, Any]) -> Iterator[Document]
     """Read the documents of all files."""
     from minisbert.search.documents import check_documents, read_documents
 
-    return check_documents(read_documents(files, **options))
+    return check_documents(read_documents(files, **options, **dialect()))
 
 
 def _count(files: tuple[str, ...], options: dict[str, Any]) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from minisbert.cli.inputs import DIALECT_OPTIONS, dialect
 from minisbert.cli.options import Verb, decorate
 
 
@@ -19,6 +20,7 @@ def label_options(verb: Verb) -> Verb:
             help="Names or numbers of the columns.  [default: label, text or a usual synonym]",
         ),
         click.option("--no-header", is_flag=True, help="There is no header row; columns are numbered from 1."),
+        *DIALECT_OPTIONS,
     ]
     return decorate(verb, options)
 
@@ -34,4 +36,4 @@ def read_options(column_names: str | None, no_header: bool) -> dict[str, Any]:
         raise click.UsageError(f"--columns must name two columns, label and text; got {column_names!r}.")
     if no_header and names is None:
         raise click.UsageError("With --no-header, give the columns of label and text with --columns.")
-    return {"columns": names, "has_header": not no_header}
+    return {"columns": names, "has_header": not no_header, **dialect()}

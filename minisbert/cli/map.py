@@ -92,7 +92,7 @@ def map(  # a verb's module has one function of its name
     collection = source.read()
     check_method(method, perplexity, len(collection.texts))
     settings = {name: options.pop(name) for name in ("k", "distance", "threshold", "min_community_size", "seed")}
-    vectors = source.embed(choice, dtype, collection.texts, **options)
+    vectors = source.embed(choice, dtype, collection, **options)
     projection = project(vectors, method, seed=settings["seed"], perplexity=perplexity)
     groups, typical, words = _group(collection, vectors, clusters, settings, stop_words)
     _write(target, projection, collection.texts, groups, typical, title or collection.name, words)

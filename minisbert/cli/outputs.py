@@ -1,8 +1,4 @@
-"""Where vectors go, and in which format: .npy, .safetensors, or lines of JSON.
-
-Each format is a header whose length does not depend on the number of rows, and a body to which rows are appended. So a
-file can be written as the vectors come, and its header at the end, when their number is known; ``job.py`` does that.
-"""
+"""What verbs write: files of vectors (.npy, .safetensors, .jsonl, .parquet), JSON, and how far they are."""
 
 from __future__ import annotations
 
@@ -10,13 +6,16 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from hashlib import sha256
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from minisbert.checks import require
 from minisbert.cli.options import TextType
 from minisbert.files import written_whole as written_whole  # for the verbs, which write with it
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from minisbert.model import Array
 
 FORMATS = {".npy": "npy", ".safetensors": "safetensors", ".jsonl": "jsonl", ".ndjson": "jsonl"}
+FORMATS |= {".parquet": "parquet", ".pq": "parquet"}
 
 
 # Legal inside a JSON string, but some line readers split there.
@@ -39,7 +39,7 @@ class Target:
     """Where vectors go."""
 
     file: Path | None  # None is stdout
-    kind: str  # npy, safetensors or jsonl
+    kind: str  # such as npy
     force: bool
 
     def check(self) -> None:
@@ -56,13 +56,27 @@ class Target:
             raise OutputError(f"{self.file}: not a regular file; leave -o out to write to stdout")
         if not self.file.resolve().parent.is_dir():
             raise OutputError(f"{self.file}: the folder {self.file.parent} does not exist; create it first")
-        if self.file.exists() and any(_is_same_file(self.file, one) for one in _files_read(self.file)):
-            raise OutputError(f"{self.file}: is also the input, and would be overwritten; choose another name")
+        check_no_input(self.file)
 
     def check_free(self) -> None:
         """Raise if the file exists, unless it is to be replaced."""
         if self.file is not None and self.file.exists() and not self.force:
             raise OutputError(f"{self.file}: already exists; choose another name, or overwrite it with --force")
+
+
+def check_no_input(output: Path) -> None:
+    """Raise if the running command reads what it would replace: this file, a folder with it, or something in it."""
+    if not output.exists():
+        return
+    place = output.resolve()
+    for one in _files_read(output):
+        if _is_same_file(output, one):
+            raise OutputError(f"{output}: is also the input, and would be overwritten; choose another name")
+        given = Path(one).resolve() if isinstance(one, (str, Path)) and Path(one).exists() else place
+        if given in place.parents or place in given.parents:
+            raise OutputError(
+                f"{output}: belongs to the input {one}, and would be overwritten; choose another place, or remove it"
+            )
 
 
 def _files_read(output: Path) -> Iterator[str | Path | int]:
@@ -96,6 +110,8 @@ def choose_target(file: str | None, output_format: str | None, force: bool) -> T
         raise click.UsageError(
             f"{str(file)!r} does not end in {', '.join(FORMATS)}; choose a format with --output-format."
         )
+    if kind == "parquet":
+        require("pyarrow", "search", "writing Parquet")
     return Target(path, kind, force)
 
 
@@ -136,34 +152,82 @@ def write_stdout(texts: Sequence[str], embeddings: Array) -> None:
     sys.stdout.buffer.flush()  # here, where a closed pipe is handled
 
 
-def header(kind: str, rows: int, width: int, dtype: str) -> bytes:
-    """The bytes before the vectors; equally long for any number of rows."""
+def write_vectors(
+    stream: Any, kind: str, parts: Callable[[], Iterator[tuple[Any, Array]]], rows: int, settings: Mapping[str, Any]
+) -> None:
+    """Write a file of vectors from parts: rows of a text and perhaps its id, and their vectors."""
     import numpy as np
 
-    little_endian = np.dtype(dtype).newbyteorder("<")
+    width, dtype = settings["dimensions"], np.dtype(settings["dtype"]).newbyteorder("<")
+    if kind == "parquet":
+        _write_parquet(stream, parts, settings)
+        return
     if kind == "npy":
-        from io import BytesIO
-
-        stream = BytesIO()  # NumPy itself leaves room for the first number of the shape to grow
-        shape = {"descr": little_endian.str, "fortran_order": False, "shape": (rows, width)}
+        shape = {"descr": dtype.str, "fortran_order": False, "shape": (rows, width)}
         np.lib.format.write_array_header_1_0(stream, shape)
-        return stream.getvalue()
-    if kind == "safetensors":
-        size = rows * width * little_endian.itemsize
-        tensor = {"dtype": f"F{8 * little_endian.itemsize}", "shape": [rows, width], "data_offsets": [0, size]}
-        described = json.dumps({"embeddings": tensor}).encode().ljust(152)  # the format allows spaces at the end
-        return len(described).to_bytes(8, "little") + described
-    return b""
+    elif kind == "safetensors":
+        about = {
+            "dtype": f"F{8 * dtype.itemsize}",
+            "shape": [rows, width],
+            "data_offsets": [0, rows * width * dtype.itemsize],
+        }
+        described = json.dumps({"embeddings": about}).encode()
+        described = described.ljust(-(-len(described) // 8) * 8)  # the format allows spaces at the end
+        stream.write(len(described).to_bytes(8, "little") + described)
+    for said, vectors in parts():
+        if kind == "jsonl":
+            stream.writelines(_lines([text for text, *_ in said], vectors))
+        else:
+            stream.write(vectors.astype(dtype, copy=False).tobytes())
 
 
-def body(kind: str, texts: Sequence[str], embeddings: Array) -> Iterable[bytes]:
-    """The bytes of more rows."""
-    return _BODIES[kind](texts, embeddings)
+def _write_parquet(stream: Any, parts: Callable[[], Iterator[tuple[Any, Array]]], settings: Mapping[str, Any]) -> None:
+    """Columns: id, by default the row's number; the text's SHA-256; the vector, a list of fixed size."""
+    arrow, parquet = (require(name, "search", "writing Parquet") for name in ("pyarrow", "pyarrow.parquet"))
+    has_ids = settings["id"] is not None
+    are_numbers = not has_ids or all(isinstance(name, int) for said, _ in parts() for _, name in said)
+    vector = arrow.list_(arrow.type_for_alias(settings["dtype"]), settings["dimensions"])
+    schema = arrow.schema(
+        [
+            ("id", arrow.int64() if are_numbers else arrow.string()),
+            ("text_sha256", arrow.string()),
+            ("embedding", vector),
+        ],
+        metadata={"model": settings["name"], "fingerprint": settings["model"], "minisbert": settings["minisbert"]},
+    )
+    done = 0
+    with parquet.ParquetWriter(stream, schema) as writer:
+        for said, vectors in parts():
+            names = [row[1] for row in said] if has_ids else list(range(done, done + len(said)))
+            hashes = [sha256(row[0].encode()).hexdigest() for row in said]
+            flat = arrow.array(vectors.reshape(-1))
+            columns = [
+                arrow.array(names if are_numbers else list(map(str, names)), schema.field("id").type),
+                arrow.array(hashes, arrow.string()),
+                arrow.FixedSizeListArray.from_arrays(flat, type=vector),
+            ]
+            writer.write_table(arrow.table(columns, schema=schema))
+            done += len(said)
 
 
-def _binary(texts: Sequence[str], embeddings: Array) -> Iterator[bytes]:
-    """Raw numbers, row by row, little-endian."""
-    yield embeddings.astype(embeddings.dtype.newbyteorder("<"), copy=False).tobytes()
+def count_rows(file: Path, kind: str) -> int:
+    """How many vectors a file has that `write_vectors` wrote."""
+    import numpy as np
+
+    try:
+        if kind == "npy":
+            return len(np.load(file, mmap_mode="r", allow_pickle=False))
+        if kind == "safetensors":
+            from safetensors import safe_open
+
+            with safe_open(file, "np") as found:
+                return int(found.get_slice("embeddings").get_shape()[0])
+        if kind == "parquet":
+            return int(require("pyarrow.parquet", "search", "reading Parquet").read_metadata(file).num_rows)
+        with file.open("rb") as stream:
+            return sum(1 for _ in stream)
+    except Exception as error:  # whatever these libraries raise for a file of something else
+        raise OutputError(f"{file}: already exists, and is no .{kind} of vectors: {error}; see --force") from None
 
 
 def _lines(texts: Sequence[str], embeddings: Array) -> Iterator[bytes]:
@@ -176,8 +240,23 @@ def _lines(texts: Sequence[str], embeddings: Array) -> Iterator[bytes]:
         yield f'{{"text": {quoted}, "embedding": [{vector % tuple(embedding.tolist())}]}}\n'.encode()
 
 
-_BODIES: dict[str, Callable[[Sequence[str], Array], Iterator[bytes]]] = {
-    "npy": _binary,
-    "safetensors": _binary,
-    "jsonl": _lines,
-}
+def progress(total: int | None, what: str = "texts", *, done: int = 0, every: float = 30) -> Callable[[int], None]:
+    """Where there is no terminal for a bar: a function that, told how much is done, says so on stderr now and then.
+
+    >>> tell = progress(10, every=0)
+    >>> tell(5)  # 5 of 10 texts, 12.5 a second, 1 s left
+    """
+    began = said = monotonic()
+    before = done
+
+    def tell(done: int) -> None:
+        nonlocal said
+        now = monotonic()
+        if now - said < every or now == began:
+            return
+        said, rate = now, (done - before) / (now - began)
+        of = "" if total is None else f" of {total:,}"
+        left = f", {(total - done) / rate:,.0f} s left" if total is not None and rate else ""
+        click.echo(f"{done:,}{of} {what}, {rate:,.1f} a second{left}", err=True)
+
+    return tell

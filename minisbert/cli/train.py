@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from minisbert import __version__
+from minisbert.cli.inputs import DIALECT_OPTIONS, dialect
 from minisbert.cli.options import ModelChoice, decorate, json_option, model_options
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ _data_options = [
     click.option("--columns", metavar="NAME,NAME..", help="Names or numbers of the columns; needs --kind."),
     click.option("--scale", metavar="LOW,HIGH", help="Range of the scores; they are mapped to 0..1."),
     click.option("--no-header", is_flag=True, help="The files have no header row; columns are numbered from 1."),
+    *DIALECT_OPTIONS,
 ]
 _training_options = [
     click.option("--loss", metavar="NAME", help="One of the losses above.  [default: the first for the kind]"),
@@ -208,7 +210,7 @@ def _ask(files: tuple[Path, ...], options: dict[str, Any]) -> tuple[Examples, Se
     if options["loss"] is not None:
         checked_settings(**options)
     names = columns.split(",") if columns else None
-    examples = read_examples(list(files), kind=kind, columns=names, scale=limits, has_header=has_header)
+    examples = read_examples(list(files), kind=kind, columns=names, scale=limits, has_header=has_header, **dialect())
     options["loss"] = options["loss"] or fitting_losses(examples)[0]
     return examples, checked_settings(**options)
 

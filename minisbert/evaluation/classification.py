@@ -28,15 +28,9 @@ from minisbert.evaluation.sts import Encodes
 from minisbert.model import Array
 from minisbert.model.ops import normalize
 from minisbert.similarity import cos_sim
-from minisbert.tables import InputError, checked_text, read_names, read_records
+from minisbert.tables import InputError, checked_text, read_table
 
 INSTALL = "pip install -e '.[apps]'"
-SYNONYMS = {
-    "label": ("label", "label_text", "class", "category", "intent"),
-    "text": ("text", "sentence", "query", "utterance"),
-}
-"""Default column names: the first one that a file has."""
-
 PUBLISHED = {(10_003, 3_080, 77, 8, 10, "logistic"): ("Banking77", 0.8004)}
 """all-MiniLM-L6-v2 in MTEB's results repository, by training texts, test texts, classes and protocol."""
 
@@ -72,26 +66,26 @@ def read_labelled(
     file: str | Path,
     *,
     columns: Sequence[str] | None = None,
-    input_format: str | None = None,
     has_header: bool = True,
+    **reading: Any,
 ) -> LabelledTexts:
     r"""Read texts and their labels.
 
     Parameters
     ----------
     file : str or path
-        TSV (no quoting), CSV or JSONL, plain or .gz.
+        A table that `minisbert.tables.read_table` reads. Rows without a text are skipped, and counted in a warning.
     columns : sequence of two str, optional
-        Label and text: names, or numbers from "1". By default the first of :data:`SYNONYMS` in the file.
-    input_format : {"csv", "tsv", "jsonl"}, optional
-        By default by the file's suffix.
+        Label and text: names, or numbers from "1". By default the first of `minisbert.tables.MEANINGS` in the file.
     has_header : bool
         Without a header, ``columns`` must be numbers.
+    **reading
+        Of `read_table`: ``input_format``, ``delimiter``, ``quoting``.
 
     Raises
     ------
     InputError
-        A ValueError that names file and line: an empty text or label, rows of unequal length, a missing column, no
+        A ValueError that names file and line: an empty label, rows of unequal length, a missing column, no
         rows.
 
     Examples
@@ -105,35 +99,21 @@ def read_labelled(
     """
     if columns is not None and (isinstance(columns, str) or len(columns) != 2):
         raise ValueError(f"read_labelled: columns must be two, label and text; got {columns!r}")
-    chosen = tuple(columns) if columns is not None else _find_columns(file, input_format, has_header)
+    if columns is None and not has_header:
+        raise ValueError(f"{file}: without a header row, give the columns of label and text by number")
+    table = read_table(file, has_header=has_header, **reading)
+    asked = columns or (None, None)
+    chosen = [
+        table.find(meaning, name, hint="give the columns of label and text")
+        for meaning, name in zip(("label", "text"), asked, strict=True)
+    ]
     texts, labels = [], []
-    for line, (label, text) in read_records(file, chosen, input_format=input_format, has_header=has_header):
-        where = f"{file}, line {line}"
-        labels.append(checked_label(label, chosen[0], where))
-        if not checked_text(text, chosen[1], where).strip():
-            raise InputError(f"{where}: the text in column {chosen[1]!r} is empty; fix or drop this row")
+    for line, (label, text) in table.pick(chosen, filled=chosen[1:]):
+        labels.append(checked_label(label, chosen[0], table.where(line)))
         texts.append(text)
     if not texts:
         raise InputError(f"{file}: no labelled texts: the file has no rows")
     return LabelledTexts(Path(file).name, texts, labels)
-
-
-def _find_columns(file: str | Path, input_format: str | None, has_header: bool) -> tuple[str, ...]:
-    """Find the columns by their usual names."""
-    if not has_header:
-        raise ValueError(f"{file}: without a header row, give the columns of label and text by number")
-    names = read_names(file, input_format)
-    found = []
-    for meaning, usual in SYNONYMS.items():
-        # without any names, read_records has the better message
-        column = next((n for n in usual if n in names), None if names else usual[0])
-        if column is None:
-            raise InputError(
-                f"{file}: no column for the {meaning}: looked for {', '.join(usual)}; there are "
-                f"{', '.join(f'{n!r:.40}' for n in names)}; give the columns of label and text"
-            )
-        found.append(column)
-    return tuple(found)
 
 
 def checked_label(value: object, column: str, where: str) -> str:

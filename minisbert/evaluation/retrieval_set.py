@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from minisbert.checks import each_text
-from minisbert.tables import InputError, checked_text, read_records
+from minisbert.tables import InputError, checked_text, read_table
 
 __all__ = ["QRELS_COLUMNS", "RetrievalSet", "read_retrieval"]
 
@@ -157,7 +157,7 @@ def _read_documents(file: Path) -> tuple[dict[str, str], dict[str, str]]:
     """Read titles and texts, each by document id."""
     titles: dict[str, str] = {}
     texts: dict[str, str] = {}
-    for line, (document, title, text) in read_records(file, ["_id", "title", "text"], optional={"title": ""}):
+    for line, (document, title, text) in read_table(file).pick(["_id", "title", "text"], optional={"title": ""}):
         where = f"{file}, line {line}"
         name = _new_id(document, texts, where)
         titles[name] = checked_text(title or "", "title", where)  # null means no title in some sets
@@ -168,7 +168,7 @@ def _read_documents(file: Path) -> tuple[dict[str, str], dict[str, str]]:
 def _read_queries(file: Path) -> dict[str, str]:
     """Read texts by query id."""
     texts: dict[str, str] = {}
-    for line, (query, text) in read_records(file, ["_id", "text"]):
+    for line, (query, text) in read_table(file).pick(["_id", "text"]):
         where = f"{file}, line {line}"
         texts[_new_id(query, texts, where)] = checked_text(text, "text", where)
     return _not_empty(texts, file, "queries")
@@ -194,9 +194,13 @@ def _read_qrels(
     file: Path, documents: Mapping[str, str], queries: Mapping[str, str], grade_column: str | None
 ) -> tuple[dict[str, dict[str, int]], str]:
     """Read the judgements, and the name of the grade column."""
-    query_column, document_column, column = _qrels_columns(file, grade_column)
+    table = read_table(file)
+    hint = "expected a header with " + " or ".join(name for names in QRELS_COLUMNS.values() for name in names)
+    asked = {"grade": grade_column}
+    chosen = [table.find(kind, asked.get(kind), usual, hint) for kind, usual in QRELS_COLUMNS.items()]
+    column = chosen[2]
     qrels: dict[str, dict[str, int]] = {}
-    for line, (query, document, grade) in read_records(file, [query_column, document_column, column]):
+    for line, (query, document, grade) in table.pick(chosen):
         where = f"{file}, line {line}"
         for kind, name, known, home in (
             ("query", query, queries, "queries.jsonl"),
@@ -210,26 +214,9 @@ def _read_qrels(
         if document in grades:
             raise InputError(f"{where}: query {query!r} and document {document!r} are judged twice")
         grades[document] = _grade(grade, column, where)
+    if not qrels:
+        raise InputError(f"{file}: empty; expected judgements, a row each")
     return qrels, column
-
-
-def _qrels_columns(file: Path, grade_column: str | None) -> tuple[str, str, str]:
-    """Choose the columns by the header."""
-    choices = {**QRELS_COLUMNS, "grade": (grade_column,) if grade_column else QRELS_COLUMNS["grade"]}
-    names = [name for candidates in choices.values() for name in candidates]
-    first = next(read_records(file, names, optional=dict.fromkeys(names)), None)
-    if first is None:
-        raise InputError(f"{file}: empty; expected judgements with a header such as query-id, corpus-id, score")
-    there = {name for name, value in zip(names, first[1], strict=True) if value is not None}
-    chosen = []
-    for kind, candidates in choices.items():
-        found = next((name for name in candidates if name in there), None)
-        if found is None:
-            raise InputError(
-                f"{file}, line 1: no column for the {kind}; expected a header with {' or '.join(candidates)}"
-            )
-        chosen.append(found)
-    return chosen[0], chosen[1], chosen[2]
 
 
 def _grade(text: str, column: str, where: str) -> int:

@@ -30,17 +30,10 @@ from minisbert.similarity import (
     pairwise_euclidean_sim,
     pairwise_manhattan_sim,
 )
-from minisbert.tables import InputError, checked_number, checked_text, read_names, read_records
+from minisbert.tables import MEANINGS, InputError, checked_number, read_table
 
 PROTOCOL = "one correlation over all pairs of a set, x 100; each distinct sentence is encoded once"
 """Printed below every table."""
-
-SYNONYMS = {
-    "score": ("score", "similarity_score", "relatedness_score", "label"),
-    "sentence1": ("sentence1", "sentence_A", "text1"),
-    "sentence2": ("sentence2", "sentence_B", "text2"),
-}
-"""Default column names: the first one that a file has."""
 
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan", "angular")
 """Correlated with the scores; distances are negated, so that larger is closer."""
@@ -101,31 +94,32 @@ def read_sts(
     name: str | None = None,
     columns: Sequence[str] | None = None,
     scale: tuple[float, float] | None = None,
-    input_format: str | None = None,
     has_header: bool = True,
+    **reading: Any,
 ) -> StsPairs:
     r"""Read pairs of sentences and their scores from a file, or from several that form one set.
 
     Parameters
     ----------
     files : str, path, or sequence of them
-        TSV (no quoting), CSV or JSONL, plain or .gz. Several are concatenated.
+        Tables that `minisbert.tables.read_table` reads; several are concatenated. Rows without a sentence are skipped,
+        and counted in a warning.
     name : str, optional
         By default the first file's.
     columns : sequence of three str, optional
-        Score, first and second sentence: names, or numbers from "1". By default the first of :data:`SYNONYMS` in a
-        file.
+        Score, first and second sentence: names, or numbers from "1". By default the first of
+        `minisbert.tables.MEANINGS` in a file.
     scale : (low, high), optional
         A score outside is an error: the usual sign of a wrong column.
-    input_format : {"csv", "tsv", "jsonl"}, optional
-        By default by the files' suffix.
     has_header : bool
         Without a header, ``columns`` must be numbers.
+    **reading
+        Of `read_table`: ``input_format``, ``delimiter``, ``quoting``.
 
     Raises
     ------
     InputError
-        A ValueError that names file and line: a score that is not a number or off the scale, an empty sentence, rows of
+        A ValueError that names file and line: a score that is not a number or off the scale, rows of
         unequal length, a missing column, no rows.
     ValueError
         If all scores are the same.
@@ -146,38 +140,27 @@ def read_sts(
         raise ValueError(f"read_sts: columns must be three, score, first and second sentence; got {columns!r}")
     if scale is not None and not -math.inf < scale[0] < scale[1] < math.inf:
         raise ValueError(f"read_sts: scale must be (low, high) with low < high, got {scale!r}")
+    if columns is None and not has_header:
+        raise ValueError(
+            f"{listed[0]}: without a header row, give the columns of score, first and second sentence by number"
+        )
     scores: list[float] = []
     sentences: tuple[list[str], list[str]] = ([], [])
+    usual = {"score": (*MEANINGS["score"], "label"), "sentence1": (), "sentence2": ()}
     for file in listed:
-        chosen = tuple(columns) if columns is not None else _find_columns(file, input_format, has_header)
+        table = read_table(file, has_header=has_header, **reading)
+        chosen = [
+            table.find(meaning, name, names, hint="give the columns of score, first and second sentence")
+            for (meaning, names), name in zip(usual.items(), columns or (None, None, None), strict=True)
+        ]
         before = len(scores)
-        records = read_records(file, chosen, input_format=input_format, has_header=has_header)
-        for line, (score, *texts) in records:
-            where = f"{file}, line {line}"
-            scores.append(_checked_score(score, chosen[0], scale, where))
-            for column, text, side in zip(chosen[1:], texts, sentences, strict=True):
-                side.append(_checked_sentence(text, column, where))
+        for line, (score, *texts) in table.pick(chosen, filled=chosen[1:]):
+            scores.append(_checked_score(score, chosen[0], scale, table.where(line)))
+            for text, side in zip(texts, sentences, strict=True):
+                side.append(text)
         if len(scores) == before:
             raise InputError(f"{file}: no pairs of sentences: the file has no rows")
     return StsPairs(name or Path(listed[0]).name, *sentences, np.array(scores))
-
-
-def _find_columns(file: str | Path, input_format: str | None, has_header: bool) -> tuple[str, ...]:
-    """Find the columns by their usual names."""
-    if not has_header:
-        raise ValueError(
-            f"{file}: without a header row, give the columns of score, first and second sentence by number"
-        )
-    names = read_names(file, input_format)
-    # without any names, read_records has the better message
-    found = [next((n for n in usual if n in names), None if names else usual[0]) for usual in SYNONYMS.values()]
-    for column, (meaning, usual) in zip(found, SYNONYMS.items(), strict=True):
-        if column is None:
-            raise InputError(
-                f"{file}: no column for the {meaning}: looked for {', '.join(usual)}; there are "
-                f"{', '.join(f'{n!r:.40}' for n in names)}; give the columns of score, first and second sentence"
-            )
-    return tuple(column for column in found if column is not None)
 
 
 def _checked_score(score: object, column: str, scale: tuple[float, float] | None, where: str) -> float:
@@ -189,13 +172,6 @@ def _checked_score(score: object, column: str, scale: tuple[float, float] | None
             f"are the column {column!r} and the scale right?"
         )
     return value
-
-
-def _checked_sentence(text: object, column: str, where: str) -> str:
-    sentence = checked_text(text, column, where)
-    if not sentence.strip():
-        raise InputError(f"{where}: the sentence in column {column!r} is empty; fix or drop this row")
-    return sentence
 
 
 def evaluate_sts(encoder: Encodes, pairs: StsPairs, **options: Any) -> StsResult:

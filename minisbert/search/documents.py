@@ -4,8 +4,7 @@
 file                documents
 ==================  ==============================================================================================
 .txt                each line, as for ``minisbert embed -i``; blank lines are skipped (``text_as="file"``: the whole)
-.csv .tsv .jsonl    each row: one column is the text, one may be the id, all others are metadata
-.parquet            the same, read by DuckDB
+a table            each row: one column is the text, one may be the id, all others are metadata
 anything else       the whole file, such as .md (``text_as="lines"``: each line)
 ==================  ==============================================================================================
 
@@ -19,22 +18,19 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
 from minisbert.checks import check_sequence, out_of_arrow
-from minisbert.search.errors import connect, require_duckdb
 from minisbert.tables import (
     InputError,
+    Row,
+    checked_id,
     checked_text,
     decode_lines,
     follow_path,
-    json_lines,
-    list_columns,
     open_bytes,
-    read_names,
-    read_records,
+    read_table,
     told_format,
 )
 
@@ -42,8 +38,6 @@ __all__ = ["Document", "as_document", "check_documents", "read_documents"]
 
 TextAs = Literal["lines", "file"]
 ID_COLUMNS = ("id", "_id")
-TEXT_COLUMN = "text"
-ROWS = 1024  # of a Parquet file, held at a time
 
 
 @dataclass(frozen=True)
@@ -141,6 +135,7 @@ def read_documents(
     id_column: str | None = None,
     text_as: TextAs | None = None,
     input_format: str | None = None,
+    **reading: Any,
 ) -> Iterator[Document]:
     r"""Read documents from files, one by one.
 
@@ -148,13 +143,17 @@ def read_documents(
     ----------
     files : str, path, or sequence of them
     text_column : str, optional
-        Of tables; in JSONL and Parquet ``a.b`` is ``b`` inside ``a``. By default "text", or the only column.
+        Of tables; in JSON and Parquet ``a.b`` is ``b`` inside ``a``. By default by its name
+        (`minisbert.tables.MEANINGS`), or the only one that looks like text.
     id_column : str, optional
         Of tables. By default "id" or "_id" if present, else the id is file and line.
     text_as : {"lines", "file"}, optional
         What is a document of a text file. By default a line of a .txt, and the whole of any other.
-    input_format : {"text", "csv", "tsv", "jsonl", "parquet"}, optional
+    input_format : {"text", "csv", "tsv", "jsonl", "json", "parquet"}, optional
         By default by the file's suffix.
+    **reading
+        Of `minisbert.tables.read_table`: ``delimiter``, ``quoting``. A row without a text is no document; a warning
+        counts such rows.
 
     Yields
     ------
@@ -163,7 +162,7 @@ def read_documents(
     Raises
     ------
     InputError
-        A ValueError with file and line, as `minisbert.tables.read_records`; for a text or an id that is none, an empty
+        A ValueError with file and line, as `minisbert.tables.read_table`; for a text or an id that is none, an empty
         id, and a repeated column.
     OSError
         For a file that cannot be opened.
@@ -178,18 +177,20 @@ def read_documents(
     """
     for file in [files] if isinstance(files, (str, Path)) else files:
         name = Path(file).as_posix()
-        kind = input_format or _told(file)
+        kind = input_format or told_format(file) or "text"
         if kind == "text":
             yield from _read_text(file, name, text_as)
             continue
-        records = _read_parquet(file, name) if kind == "parquet" else _read_table(file, kind)
-        for line, record in records:
-            yield _from_record(record, text_column, id_column, name, line)
-
-
-def _told(file: str | Path) -> str:
-    """The format by the file's suffix."""
-    return "parquet" if str(file).lower().endswith((".parquet", ".pq")) else told_format(file) or "text"
+        table = read_table(file, input_format=kind, **reading)
+        column = table.find("text", text_column, hint="text_column='NAME' says which")
+        key = (
+            next((c for c in ID_COLUMNS if c in table.columns), None) if id_column is None else table.column(id_column)
+        )
+        if key == column:
+            raise InputError(f"{table.name}: {key!r} cannot be both text and id")
+        for line, record in table.filled(column):
+            made = f"{name}:{line}" if id_column is None and key not in record else None
+            yield _from_record(record, column, key, made, name, table.where(line))
 
 
 def _read_text(file: str | Path, name: str, text_as: TextAs | None) -> Iterator[Document]:
@@ -207,65 +208,11 @@ def _read_text(file: str | Path, name: str, text_as: TextAs | None) -> Iterator[
             yield Document(text, name, {}, name)
 
 
-def _read_table(file: str | Path, kind: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Read all columns of a CSV or TSV, or the objects of a JSONL."""
-    if kind == "jsonl":
-        with open_bytes(file) as stream:
-            for line, record in json_lines(decode_lines(stream, str(file)), str(file)):
-                if not isinstance(record, dict):
-                    raise InputError(f"{file}, line {line}: expected a JSON object with a text, got {record!r:.60}")
-                yield line, record
-        return
-    names = read_names(file, kind)
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise InputError(f"{file}: {twice[0]!r} is the name of {names.count(twice[0])} columns: {list_columns(names)}")
-    for line, values in read_records(file, names, input_format=kind):
-        yield line, dict(zip(names, values, strict=True))
-
-
-def _read_parquet(file: str | Path, name: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Read rows of a Parquet file as JSON objects, a few at a time; "lines" are rows from 1."""
-    with Path(file).open("rb"):  # a clearer error than DuckDB's, which would also accept a URL
-        pass
-    duckdb = require_duckdb()
-    # For DuckDB * ? [ are patterns, which would read other files.
-    exact = "".join(f"[{c}]" if c in "*?[" else c for c in str(Path(file).absolute()))
-    with connect(other_files=True) as connection:
-        try:
-            found = connection.execute(
-                'SELECT to_json("the row")::VARCHAR FROM read_parquet(?, hive_partitioning = false) AS "the row"',
-                [exact],
-            )
-            blocks = iter(lambda: found.fetchmany(ROWS), [])
-            for row, (record,) in enumerate(chain.from_iterable(blocks), 1):
-                yield row, json.loads(record)
-        except duckdb.Error as error:
-            raise InputError(f"{name}: not readable as Parquet: {str(error).splitlines()[0]}") from None
-
-
-def _from_record(
-    record: dict[str, Any], text_column: str | None, id_column: str | None, name: str, line: int
-) -> Document:
+def _from_record(record: Row, column: str, key: str | None, made: str | None, name: str, where: str) -> Document:
     """Take text and id out of a row; the rest is metadata."""
-    where = f"{name}, line {line}"
-    column = text_column or (next(iter(record)) if len(record) == 1 else TEXT_COLUMN)
-    if text_column is None and column not in record:
-        raise InputError(
-            f"{where}: no column {TEXT_COLUMN!r}; choose the column of the text (text_column): "
-            f"{list_columns(list(record))}"
-        )
-    text = checked_text(follow_path(record, column, where), column, where)
-    key = id_column or next((c for c in ID_COLUMNS if c in record), None)
-    if key == column:
-        raise InputError(f"{where}: {key!r} cannot be both text and id")
-    if key is None:
-        made = f"{name}:{line}"
-    else:
-        value = follow_path(record, key, where)
-        if isinstance(value, bool) or not isinstance(value, (str, int)) or value == "":
-            raise InputError(f"{where}: the id in {key!r} must be a string or a whole number, got {value!r:.60}")
-        made = str(value)
+    text = follow_path(record, column, where)
+    if made is None:
+        made = str(checked_id(follow_path(record, str(key), where), str(key), where))
     metadata = _without(record, column)
     metadata = _without(metadata, key) if key is not None else metadata
     try:

@@ -28,13 +28,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from minisbert.checks import each_text
 from minisbert.evaluation.classification import checked_label
 from minisbert.model import Array
-from minisbert.tables import InputError, checked_number, checked_text, read_names, read_records
+from minisbert.tables import MEANINGS, InputError, Table, checked_number, read_table
 
 COLUMNS = {
     "pairs": ("anchor", "positive"),
@@ -45,20 +46,8 @@ COLUMNS = {
 }
 """The kinds of examples and the meaning of their columns, in order."""
 
-SYNONYMS = {
-    "anchor": ("anchor", "query", "question"),
-    "positive": ("positive", "pos", "answer", "passage"),
-    "negative": ("negative", "neg", "hard_negative"),
-    "sentence1": ("sentence1", "sentence_A", "text1", "premise"),
-    "sentence2": ("sentence2", "sentence_B", "text2", "hypothesis"),
-    "score": ("score", "similarity_score", "relatedness_score"),
-    "label": ("label", "gold_label", "label_text", "class", "category", "intent"),
-    "text": ("text", "sentence", "utterance"),
-}
-"""Column names to look for where none are given; the first one that a file has."""
-
-ALSO = {"anchor": SYNONYMS["sentence1"], "positive": SYNONYMS["sentence2"], "score": ("label",)}
-"""More such names, ambiguous ones: they are looked for only if the kind is given."""
+ALSO = {"anchor": MEANINGS["sentence1"], "positive": MEANINGS["sentence2"], "score": ("label",)}
+"""More usual names of columns, ambiguous ones: they are looked for only if the kind is given."""
 
 PROBES = 100
 """The most batches, or partners for a swap, that are tried for one example: it bounds the time spent in vain."""
@@ -163,26 +152,27 @@ def read_examples(
     kind: str | None = None,
     columns: Sequence[str] | None = None,
     scale: tuple[float, float] | None = None,
-    input_format: str | None = None,
     has_header: bool = True,
+    **reading: Any,
 ) -> Examples:
     r"""Read training examples from one file, or from several that form one set.
 
     Parameters
     ----------
     files : str, path, or sequence of them
-        TSV (without quoting), CSV or JSONL, plain or .gz; several are concatenated.
+        Tables that `minisbert.tables.read_table` reads; several are concatenated. Rows without a text are skipped, and
+        counted in a warning.
     kind : str, optional
         A key of :data:`COLUMNS`; by default the only kind that the columns of the first file fit.
     columns : sequence of str, optional
         Column names, or numbers from "1", in the order of :data:`COLUMNS`; requires ``kind``. "texts" takes one or two.
-        By default the first of :data:`SYNONYMS` that a file has.
+        By default the first of `minisbert.tables.MEANINGS` that a file has.
     scale : (low, high), optional
         The range of the scores, which are then mapped to [0, 1]; by default they stay as they are.
-    input_format : {"csv", "tsv", "jsonl"}, optional
-        By default told by the file's extension.
     has_header : bool
         False if there is no row of column names; ``columns`` are then numbers.
+    **reading
+        Of `read_table`: ``input_format``, ``delimiter``, ``quoting``.
 
     Returns
     -------
@@ -193,9 +183,9 @@ def read_examples(
     Raises
     ------
     InputError
-        A ValueError that names the file and, where one row is at fault, its line: an empty text, a score that is not a
-        number or outside the scale, an empty label, a negative that equals its anchor or positive, a missing
-        column, columns that fit several kinds or none, a file without rows.
+        A ValueError that names the file and, where one row is at fault, its line: a score that is not a number or
+        outside the scale, an empty label, a negative that equals its anchor or positive, a missing column, columns that
+        fit several kinds or none, a file without rows.
 
     Notes
     -----
@@ -213,21 +203,22 @@ def read_examples(
     """
     listed = [files] if isinstance(files, (str, Path)) else list(files)
     _check_settings(listed, kind, columns, scale, has_header)
-    found = kind or _guess_kind(listed[0], read_names(listed[0], input_format))
+    found = kind or _guess_kind(read_table(listed[0], has_header=has_header, **reading))
     if scale is not None and found != "scored":
         raise ValueError(f"read_examples: scale is for scores, but {listed[0]} is read as {found!r}")
     texts: list[tuple[str, ...]] = []
     targets: list[float | str] = []
     is_labelled = True
     for file in listed:
-        chosen = columns or _find_columns(file, found, read_names(file, input_format), kind is not None)
+        table = read_table(file, has_header=has_header, **reading)
+        chosen = [table.column(c) for c in columns] if columns else _find_columns(table, found, kind is not None)
         if file != listed[0] and is_labelled != (len(chosen) == len(COLUMNS[found])):
             raise InputError(f"{file}: either both this file and {listed[0]} must have labels, or neither")
         is_labelled = len(chosen) == len(COLUMNS[found])
         before = len(texts)
-        records = read_records(file, chosen, input_format=input_format, has_header=has_header)
-        for line, values in records:
-            row, target = _read_row(found, values, chosen, scale, f"{file}, line {line}")
+        count = sum(meaning not in ("score", "label") for meaning in COLUMNS[found])
+        for line, values in table.pick(chosen, filled=chosen[:count]):
+            row, target = _read_row(found, values, chosen, scale, table.where(line))
             texts.append(row)
             targets += [] if target is None else [target]
         if len(texts) == before:
@@ -269,16 +260,19 @@ def _choices() -> str:
     return "; ".join(f"{kind} ({', '.join(meanings)})" for kind, meanings in COLUMNS.items())
 
 
-def _guess_kind(file: str | Path, names: Sequence[str]) -> str:
+def _guess_kind(table: Table) -> str:
     """Infer the kind from the column names."""
+    file, names, listed = table.name, {name.casefold() for name in table.columns}, table.listed()
     if not names:
         raise InputError(f"{file}: empty: expected rows, and in CSV and TSV a header row before them")
-    has = {meaning for meaning, usual in SYNONYMS.items() if set(usual) & set(names)}
+    has = {meaning for meaning, usual in MEANINGS.items() if {name.casefold() for name in usual} & names}
     fitting = [kind for kind, meanings in COLUMNS.items() if has.issuperset(meanings if kind != "texts" else ["text"])]
+    others = {table.find(meaning) for kind in fitting if kind != "texts" for meaning in COLUMNS[kind]}
+    if "texts" in fitting and table.find("text") in others:
+        fitting.remove("texts")  # a question is a text, but here it has an answer
     if "triplets" in fitting:
         fitting.remove("pairs")  # every triplet is a pair, too
-    listed = ", ".join(f"{name!r:.40}" for name in names)
-    ignored = next((name for name in (*SYNONYMS["label"], *SYNONYMS["score"]) if name in names), None)
+    ignored = next((name for name in (*MEANINGS["label"], *MEANINGS["score"]) if name in names), None)
     if fitting in (["pairs"], ["triplets"]) and ignored:  # rows with label 0 are not positives
         raise InputError(
             f"{file}: the columns {listed} are {fitting[0]} with a {ignored!r}, which would be ignored; give "
@@ -291,22 +285,17 @@ def _guess_kind(file: str | Path, names: Sequence[str]) -> str:
     return fitting[0]
 
 
-def _find_columns(file: str | Path, kind: str, names: Sequence[str], is_said: bool) -> tuple[str, ...]:
+def _find_columns(table: Table, kind: str, is_said: bool) -> list[str]:
     """Find the columns of a kind; only the label of texts may be missing."""
-    if not names:
-        return COLUMNS[kind]  # read_records gives the better message
     found = []
     for meaning in COLUMNS[kind]:
-        usual = SYNONYMS[meaning] + (ALSO.get(meaning, ()) if is_said else ())
-        present = [name for name in usual if name in names]
-        if present:
-            found.append(present[0])
-        elif (kind, meaning) != ("texts", "label"):
-            raise InputError(
-                f"{file}: no column for the {meaning} of {kind}: looked for {', '.join(usual)}; there are "
-                f"{', '.join(f'{n!r:.40}' for n in names)}; name the columns for {', '.join(COLUMNS[kind])}"
-            )
-    return tuple(found)
+        usual = MEANINGS[meaning] + (ALSO.get(meaning, ()) if is_said else ())
+        try:
+            found.append(table.find(meaning, None, usual, f"name the columns for {', '.join(COLUMNS[kind])}"))
+        except InputError:
+            if (kind, meaning) != ("texts", "label"):
+                raise
+    return found
 
 
 def _read_row(
@@ -314,10 +303,7 @@ def _read_row(
 ) -> tuple[tuple[str, ...], float | str | None]:
     """Split a row into its texts and its score or label."""
     count = sum(meaning not in ("score", "label") for meaning in COLUMNS[kind])
-    texts = tuple(checked_text(value, column, where) for value, column in zip(values, columns[:count], strict=False))
-    for text, column in zip(texts, columns, strict=False):
-        if not text.strip():
-            raise InputError(f"{where}: the text in column {column!r} is empty; fix or drop this row")
+    texts = tuple(map(str, values[:count]))
     if kind == "triplets" and texts[2] in texts[:2]:
         twin = columns[texts.index(texts[2])]
         raise InputError(f"{where}: the negative is the same text as the {twin}; fix or drop this row")
