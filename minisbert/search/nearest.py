@@ -265,7 +265,7 @@ def nearest(
 def nearest_groups(
     queries: ArrayLike, corpus: ArrayLike, groups: Array, top_k: int, score_function: ScoreFunction, **options: Any
 ) -> tuple[Array, Array]:
-    """`nearest` of rows that belong to groups (M,): the best row of each of the k best groups ("max-sim").
+    """`nearest` of rows that belong to groups (M,), ascending: the best row of each of the k best groups ("max-sim").
 
     For documents of several chunks each. More and more rows are looked at until they cover enough groups.
 
@@ -277,7 +277,7 @@ def nearest_groups(
     """
     keep = options.get("keep")
     held = np.asarray(groups) if keep is None else groups[keep]
-    best, wanted = min(top_k, len(np.unique(held))), top_k
+    best, wanted = min(top_k, int(np.count_nonzero(np.diff(held))) + (len(held) > 0)), top_k
     while True:
         ids, scores = nearest(queries, corpus, wanted, score_function, **options)
         firsts = [np.sort(np.unique(groups[row], return_index=True)[1])[:best] for row in ids]
