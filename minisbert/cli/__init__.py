@@ -26,7 +26,7 @@ VERBS = {
     "tokens": ("model", "Show how a text is tokenized, and what is cut off."),
     "calibrate": ("similarity", "Measure what a similarity score means for your texts."),
     "explain": ("similarity", "Show which words make two texts similar."),
-    "index": ("index", "Maintain a database of documents to search by meaning."),
+    "index": ("search", "Maintain a database of documents to search by meaning."),
     "search": ("search", "Find documents by meaning."),
     "route": ("route", "Route queries by meaning, or reject them as out-of-scope."),
     "map": ("clusters", "Draw texts on a 2-D map; nearby points have similar meaning."),
