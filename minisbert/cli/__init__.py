@@ -78,6 +78,8 @@ class LazyGroup(click.Group):
         close = difflib.get_close_matches(typed, self.verbs, 1)
         if typed not in self.verbs and not ctx.resilient_parsing and close:
             ctx.fail(f"No such command {typed!r}. Did you mean {close[0]!r}?")
+        if typed not in self.verbs and os.path.exists(typed):  # noqa: PTH110 - it may be anything
+            ctx.fail(f"{typed!r} is a file; a command comes first: {ctx.command_path} {next(iter(self.verbs))} {typed}")
         found = super().resolve_command(ctx, args)
         ctx.meta[VERB] = found[1]
         return found
