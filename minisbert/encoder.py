@@ -22,7 +22,7 @@ from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +56,8 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 OutputValue = Literal["sentence_embedding", "token_embeddings"]
+Progress: TypeAlias = "bool | Callable[..., Any] | None"
+"""Whether a bar is shown, or what draws it: something that is called and used like ``tqdm.tqdm``."""
 
 BLOCK_TEXTS = 8192
 """Texts, and chunks, that are held at a time: enough that sorting by length pays, few enough for any memory."""
@@ -333,7 +335,7 @@ class SentenceEncoder:
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int | None = None,
-        show_progress_bar: bool | None = None,
+        show_progress_bar: Progress = None,
         output_value: OutputValue = "sentence_embedding",
         precision: str | None = "float32",
         convert_to_numpy: bool = True,
@@ -368,8 +370,8 @@ class SentenceEncoder:
         batch_size : int, optional
             At most so many texts in a batch. By default only the number of tokens counts, which is what decides
             time and memory; the vectors do not depend on it.
-        show_progress_bar : bool, optional
-            On stderr, with texts a second and the time left; by default not.
+        show_progress_bar : bool or callable, optional
+            On stderr, with texts a second and the time left; by default not. Or what draws it: ``tqdm.notebook.tqdm``.
         output_value : {"sentence_embedding", "token_embeddings"}
             One vector a text, or one a token.
         precision, convert_to_numpy, convert_to_tensor, device, pool, chunk_size
@@ -475,7 +477,7 @@ class SentenceEncoder:
         block_texts: int = BLOCK_TEXTS,
         total: int | None = None,
         report: OverflowReport | None = None,
-        show_progress_bar: bool | None = None,
+        show_progress_bar: Progress = None,
         **options: Any,
     ) -> Iterator[Array]:
         """Turn any number of texts into vectors, a block at a time, in memory that does not grow.
@@ -525,7 +527,7 @@ class SentenceEncoder:
             yield self._stack(block, checked)
 
     def encode_chunks(
-        self, sentences: str | Iterable[str], *, show_progress_bar: bool | None = None, **options: Any
+        self, sentences: str | Iterable[str], *, show_progress_bar: Progress = None, **options: Any
     ) -> Any:
         """Split texts into chunks, and give the vectors and the places of all of them.
 
@@ -632,7 +634,7 @@ class SentenceEncoder:
         self,
         texts: list[str] | Iterator[str],
         options: _Options,
-        show: bool | None,
+        show: Progress,
         *,
         block_texts: int | None = None,
         total: int | None = None,
@@ -888,8 +890,10 @@ def _take(texts: Iterator[str], count: int) -> Iterator[str]:
             return
 
 
-def progress_bar(total: int | None, show: bool | None, done: int = 0) -> tqdm[NoReturn] | nullcontext[None]:
+def progress_bar(total: int | None, show: Progress, done: int = 0) -> Any:
     """Show on stderr, if there is one, how many texts are done, how many a second, and the time left."""
+    if callable(show):
+        return show(total=total, initial=done, unit="text", desc="encode")
     if show is not None:  # sentence-transformers' default
         check_flag("show_progress_bar", show)
     if not show or sys.stderr is None:  # as under pythonw, in services, and behind 2>&-

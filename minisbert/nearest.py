@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from minisbert.checks import check_texts, check_vectors, check_whole, require
-from minisbert.encoder import progress_bar
+from minisbert.encoder import Progress, progress_bar
 from minisbert.model import Array
 from minisbert.parallel import threads, work_through
 from minisbert.similarity import SIMILARITIES, cos_sim, dot_score
@@ -348,7 +348,7 @@ def semantic_search(
 def paraphrase_mining(
     model: SentenceEncoder,
     sentences: Iterable[str],
-    show_progress_bar: bool = False,
+    show_progress_bar: Progress = False,
     batch_size: int = 32,
     query_chunk_size: int = 5000,
     corpus_chunk_size: int = 100_000,
@@ -471,7 +471,7 @@ def community_detection(
     threshold: float = 0.75,
     min_community_size: int = 10,
     batch_size: int = 1024,
-    show_progress_bar: bool = False,
+    show_progress_bar: Progress = False,
 ) -> list[list[int]]:
     """Find groups of vectors that are close to a common centre, without choosing the number of groups.
 

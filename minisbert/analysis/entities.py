@@ -251,8 +251,8 @@ def train_tagger(
 
     def features(one: TaggedSentences) -> Array:
         words = [join_words(sentence) for sentence in one.sentences]
-        options = {"num_threads": num_threads, "show_progress_bar": show_progress_bar}
-        return np.concatenate(word_vectors(encoder, words, layers=wanted, pooling=pooling, **options))  # type: ignore[arg-type]
+        options: dict[str, Any] = {"num_threads": num_threads, "show_progress_bar": show_progress_bar}
+        return np.concatenate(word_vectors(encoder, words, layers=wanted, pooling=pooling, **options))
 
     others = None if dev is None else (features(dev), dev)
     fit = fit_probe(features(data), data, dev=others, decoder=decoder, **settings)

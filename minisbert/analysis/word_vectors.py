@@ -19,7 +19,7 @@ from minisbert.analysis.tagging import (
     Span,
 )
 from minisbert.checks import each_text
-from minisbert.encoder import progress_bar
+from minisbert.encoder import Progress, progress_bar
 from minisbert.long_texts import Share, cut, share_out
 from minisbert.model import Array
 from minisbert.model.bert import embed, layer
@@ -108,7 +108,7 @@ def word_vectors(
     layers: Sequence[int] | None = None,
     pooling: str = "mean",
     num_threads: int | None = None,
-    show_progress_bar: bool = False,
+    show_progress_bar: Progress = False,
 ) -> list[Array]:
     """A vector for each word of each text: S arrays (T, W), in the encoder's dtype.
 

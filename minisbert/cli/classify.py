@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import math
-import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from minisbert import __version__
 from minisbert.cli import LazyGroup
 from minisbert.cli.inputs import TextSource, input_options, label_options, read_options
 from minisbert.cli.options import ModelChoice, cut_option, json_option, model_options
-from minisbert.cli.outputs import Target, echo_json, plain, written_whole
+from minisbert.cli.outputs import Target, echo_json, plain, progress, written_whole
 from minisbert.cli.table import display_width, matrix_lines, pad, printable, shorten, terminal_width
 
 if TYPE_CHECKING:
@@ -143,7 +142,7 @@ def train(
     trained = train_classifier(
         choice.encoder("float32"),
         data,
-        encode_options={"overflow": overflow, "show_progress_bar": sys.stderr.isatty()},
+        encode_options={"overflow": overflow, "show_progress_bar": progress},
         strengths=strengths or STRENGTHS,
         class_weight=read_weights(class_weights),
         threshold_for=threshold_for,
@@ -259,7 +258,7 @@ def predict(
     if not texts:
         raise click.UsageError("Nothing to classify: give texts, or a file of texts (-i).")
     encoder = choice.encoder("float32")
-    vectors = classifier.encode(encoder, texts, overflow=overflow, show_progress_bar=sys.stderr.isatty())
+    vectors = classifier.encode(encoder, texts, overflow=overflow, show_progress_bar=progress)
     found = describe(classifier, texts, vectors)
     if target is not None and target.file is not None:
         stream = io.StringIO()
@@ -364,7 +363,7 @@ def evaluate(
     if train is not None:
         check_same_texts(classifier, train)
     encoder = choice.encoder("float32")
-    report = evaluate_classifier(classifier, encoder, data, overflow=overflow, show_progress_bar=sys.stderr.isatty())
+    report = evaluate_classifier(classifier, encoder, data, overflow=overflow, show_progress_bar=progress)
     beside = None if train is None else compare_with_tfidf(classifier, train, data, report)
     lines = [f"{folder.name}, {encoder.folder.name}, on {report.set}", "", *report_lines(report)]
     if beside is not None:

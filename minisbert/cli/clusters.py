@@ -6,7 +6,6 @@ import csv
 import functools
 import io
 import json
-import sys
 import textwrap
 import warnings
 from collections import Counter
@@ -28,7 +27,7 @@ from minisbert.cli.options import (
     json_option,
     model_options,
 )
-from minisbert.cli.outputs import Target, echo_json
+from minisbert.cli.outputs import Target, echo_json, progress
 from minisbert.cli.table import printable, shorten, terminal_width
 from minisbert.files import written_whole
 from minisbert.tables import EmptyTextWarning, InputError, checked_text
@@ -93,7 +92,7 @@ class CollectionSource:
         """The texts' vectors, from a file or computed."""
         if self.vectors is not None:
             return read_vectors(Path(self.vectors), collection.rows)[collection.kept]
-        return choice.encoder(dtype).encode(collection.texts, show_progress_bar=sys.stderr.isatty(), **options)
+        return choice.encoder(dtype).encode(collection.texts, show_progress_bar=progress, **options)
 
 
 def read_vectors(file: Path, count: int) -> Array:

@@ -99,7 +99,7 @@ def embed(
         raise click.UsageError("--id is for a .parquet file.")
     options["normalize_embeddings"] = options.pop("normalize")
     drawn_over = target.file is None and sys.stdout.isatty()
-    options["show_progress_bar"] = sys.stderr.isatty() and not drawn_over if progress is None else progress
+    options["show_progress_bar"] = (outputs.progress if not drawn_over else None) if progress is None else progress
     source = _or_stdin(source)
     if id_column is not None and source.file is None:
         raise click.UsageError("--id is a column of a file; give it with -i.")
@@ -122,12 +122,9 @@ def embed(
         job.begin(_decided_by(encoder, target, id_column, options), rows)
         report = _report(encoder, options, job.cut)
         resumed = job.rows
-        is_told = progress is not None or sys.stderr.isatty()  # by the encoder's own bar, or not at all
-        bar = outputs.progress(total=total, initial=resumed, desc="embed", unit="text", disable=is_told)
-        with bar, closing(_embed_blocks(encoder, rows, report, options)) as blocks:
+        with closing(_embed_blocks(encoder, rows, report, options)) as blocks:
             for block, embeddings in blocks:
                 job.add(block, embeddings, report.counts)
-                bar.update(len(block))
         job.finish()
     kept = f", {resumed:,} of them from an earlier run" if resumed else ""
     width = job.settings["dimensions"]

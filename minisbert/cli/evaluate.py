@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +16,7 @@ from minisbert.checks import require
 from minisbert.cli import LazyGroup
 from minisbert.cli.inputs import DIALECT_OPTIONS, dialect, label_options, read_options
 from minisbert.cli.options import TEXT, ModelChoice, decorate, json_option, model_options, result_options
-from minisbert.cli.outputs import Target, choose_file, give, plain, written_whole
+from minisbert.cli.outputs import Target, choose_file, give, plain, progress, written_whole
 from minisbert.cli.table import grid, interval, printable, shorten, signed
 from minisbert.evaluation.classification import (
     CLASSIFIERS,
@@ -141,7 +140,7 @@ def sts(
     comparable = choice.max_seq_length is None and is_default_model(encoder.folder)
     rows = []
     for known, pairs in sets:
-        found = evaluate_sts(encoder, pairs, show_progress_bar=sys.stderr.isatty())
+        found = evaluate_sts(encoder, pairs, show_progress_bar=progress)
         published = known.published if comparable and known is not None and known.pairs == found.pairs else None
         rows.append((known if comparable else None, found, published))
     whole = {
@@ -230,8 +229,6 @@ def layers(
       minisbert evaluate layers data/stsb/stsb_test.tsv
       minisbert evaluate layers pairs.tsv -o layers.png
     """
-    from tqdm import tqdm
-
     from minisbert.evaluation.sts import PROTOCOL, layer_scores
     from minisbert.plots import heat_map
 
@@ -247,7 +244,7 @@ def layers(
     [(_, pairs)] = sets
     encoder = choice.encoder("float32")
     total = len({*pairs.sentences1, *pairs.sentences2})
-    with tqdm(total=total, unit="text", desc="layers", disable=not sys.stderr.isatty()) as bar:
+    with progress(total=total, unit="text", desc="layers") as bar:
         found = layer_scores(encoder, pairs, progress=bar.update)
     names = ["embeddings (0)", *(f"layer {place}" for place in range(1, len(found.values)))]
     has_none = bool(found.values.size and any(map(math.isnan, found.values.ravel())))
@@ -344,7 +341,7 @@ def retrieval(
     found = read_retrieval(folder, split, with_title=not without_title, grade_column=grade_column)
     encoder = choice.encoder("float32")
     options: dict[str, Any] = {"query_prompt": query_prompt, "document_prompt": document_prompt}
-    options["show_progress_bar"] = sys.stderr.isatty()
+    options["show_progress_bar"] = progress
     result = evaluate_retrieval(encoder, found, **options)
     # MTEB's figures are for these weights, the model's own limit, titles, and no prompts
     as_published = choice.max_seq_length is None and not (without_title or query_prompt or document_prompt)
@@ -517,7 +514,7 @@ def classification(
         examples_per_class=examples_per_class,
         draws=draws,
         seed=seed,
-        show_progress_bar=sys.stderr.isatty(),
+        show_progress_bar=progress,
     )
     first = next(iter(results.values()))
     protocol = (*(len(one.texts) for one in sets), len(first.classes), examples_per_class, draws)

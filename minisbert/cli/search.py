@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minisbert.cli import LazyGroup
+from minisbert.cli import LazyGroup, outputs
 from minisbert.cli.inputs import DIALECT_OPTIONS, KINDS, dialect
 from minisbert.cli.options import TEXT, ModelChoice, Verb, decorate, json_option, model_options
 from minisbert.cli.outputs import echo_json
@@ -238,7 +237,7 @@ def _add(
         name = str(Path(name).expanduser().resolve())  # found again from another folder
     if Path(database).exists():
         choice = choice_for(database, choice)
-    shown = sys.stderr.isatty() if progress is None else progress
+    shown = outputs.progress if progress is None else progress
     with EmbeddingDatabase.open(database, choice.encoder("float32"), model_name=name, **settings) as opened:
         report = opened.add(read(), total=total, show_progress_bar=shown, block_documents=block_documents)
         click.echo(

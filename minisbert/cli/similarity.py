@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +18,7 @@ from minisbert.cli.options import (
     json_option,
     model_options,
 )
-from minisbert.cli.outputs import Target, echo_json, written_whole
+from minisbert.cli.outputs import Target, echo_json, progress, written_whole
 from minisbert.cli.table import align, matrix_lines, printable, shorten, terminal_width
 
 if TYPE_CHECKING:
@@ -300,7 +299,7 @@ def calibrate(
         similarity_fn_name=metric,
         most_texts=most_texts,
         **long_texts,
-        show_progress_bar=sys.stderr.isatty(),
+        show_progress_bar=progress,
     )
     if target.file is not None:
         with written_whole(target.file) as stream:

@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from minisbert.checks import each_text
-from minisbert.encoder import SentenceEncoder
+from minisbert.encoder import Progress, SentenceEncoder
 from minisbert.evaluation.measures import Estimate, bootstrap_mean
 from minisbert.model import Array
 from minisbert.nearest import nearest_groups
@@ -458,7 +458,7 @@ def evaluate_retrieval(
     document_prompt: str | None = None,
     chunk_tokens: int | None = None,
     composition: str = "weighted_mean",
-    show_progress_bar: bool = False,
+    show_progress_bar: Progress = False,
 ) -> RetrievalResult:
     """Embed a set's queries and documents, rank all documents for each query, and measure the rankings.
 

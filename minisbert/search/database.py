@@ -34,7 +34,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from minisbert.checks import check_vectors, check_whole, each_text, require
-from minisbert.encoder import SentenceEncoder, progress_bar
+from minisbert.encoder import Progress, SentenceEncoder, progress_bar
 from minisbert.model import Array
 from minisbert.nearest import nearest_groups
 from minisbert.saved import Origin
@@ -259,7 +259,7 @@ class EmbeddingDatabase:
         documents: Iterable[Document | str],
         *,
         total: int | None = None,
-        show_progress_bar: bool = False,
+        show_progress_bar: Progress = False,
         block_documents: int = BLOCK_DOCUMENTS,
     ) -> AddReport:
         """Add new documents and replace changed ones; unchanged ones are not embedded again.
