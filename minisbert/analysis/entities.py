@@ -116,12 +116,10 @@ def fit_probe(
         [probe] = _fits(features, data, grid)
         return probe, Chosen(grid[0], leans[0], grid, leans, [], "")
     parts: Iterable[Any] = [((features, data), dev)] if dev is not None else _folds(features, data, folds, seed)
-    counts = np.zeros((len(grid), len(leans), 3))  # of all parts
-    probes: list[TagProbe] = []
-    fold = 0
-    for fold, (learnt, (others, asked)) in enumerate(parts, 1):
+    counts, probes = np.zeros((len(grid), len(leans), 3)), list[TagProbe]()
+    for fold, ((features_of_known, known), (others, asked)) in enumerate(parts, 1):
         stops = np.cumsum([len(words) for words in asked.sentences])[:-1]
-        for s, probe in enumerate(_fits(*learnt, grid)):
+        for s, probe in enumerate(_fits(features_of_known, known, grid)):
             progress(f"{f'fold {fold}, ' if dev is None else ''}strength {grid[s]:g}")
             probes.append(probe)
             sentences = np.split(probe.log_probs(others), stops)
@@ -130,13 +128,10 @@ def fit_probe(
                 counts[s, o] += span_counts(asked.tags, predicted).sum(axis=(0, 1))
     f1 = rates(counts)[..., 2]  # (strengths, offsets)
     s, o = map(int, np.unravel_index(f1.argmax(), f1.shape))
-    if dev is None:
-        progress(f"strength {grid[s]:g}, all sentences")
-        [probe] = _fits(features, data, grid[s : s + 1])
-    else:
-        probe = probes[s]
-    told = f"cross-validation, {fold} folds" if dev is None else dev[1].name
-    return probe, Chosen(grid[s], leans[o], grid, leans, f1.tolist(), told)
+    if dev is None:  # what was chosen on folds learns from all sentences
+        probes[s : s + 1] = _fits(features, data, grid[s : s + 1])
+    chosen_on = f"cross-validation, {fold} folds" if dev is None else dev[1].name
+    return probes[s], Chosen(grid[s], leans[o], grid, leans, f1.tolist(), chosen_on)
 
 
 def check_settings(
@@ -146,10 +141,8 @@ def check_settings(
     require("sklearn", "apps", "training a tagger")
     grid, leans = (sorted({float(value) for value in values}) for values in (strengths, offsets))
     if not grid or not leans or not (0 < grid[0] <= grid[-1] < math.inf and 0 <= leans[0] <= leans[-1] < math.inf):
-        raise ValueError(
-            f"fit_probe: expected positive strengths and offsets of 0 or more, at least one of each, got "
-            f"{tuple(strengths)!r} and {tuple(offsets)!r}"
-        )
+        got = f"{tuple(strengths)!r} and {tuple(offsets)!r}"
+        raise ValueError(f"fit_probe: expected positive strengths and offsets of 0 or more, one at least, got {got}")
     if decoder not in DECODERS:
         raise ValueError(f"fit_probe: decoder must be one of {', '.join(DECODERS)}, got {decoder!r}")
     if not data.types:

@@ -27,6 +27,7 @@ from minisbert.tables import InputError, checked_text, decode_lines, open_bytes,
 SCHEMES = {"IOB1": "BI", "IOB2": "BI", "BIOES": "BISE", "BILOU": "BIUL"}
 """Letters of a scheme: an entity's first and further words, and where it marks ends, its only and its last word."""
 
+_SUFFIXES = (".conll", ".iob", ".iob2", ".bio", ".bioes", ".bilou", ".txt")  # of files in CoNLL's format
 _TAG = re.compile(r"O|[BIESLU]-\S+")
 
 
@@ -236,7 +237,9 @@ class TaggedSentences:
                 f"{len(self.sentences):,} sentences and {len(self.tags):,} rows of tags"
             )
         for i, (words, tags) in enumerate(zip(self.sentences, self.tags, strict=True)):
-            are_lists = all(isinstance(row, Sequence) and not isinstance(row, str) for row in (words, tags))
+            are_lists = all(
+                isinstance(row, (Sequence, np.ndarray)) and not isinstance(row, str) for row in (words, tags)
+            )
             if not are_lists or len(words) != len(tags) or not len(words):
                 got = f"{len(words)} words and {len(tags)} tags" if are_lists else f"{words!r:.60} and {tags!r:.60}"
                 raise InputError(f"{where(i, 1)}: expected a tag for each word, and at least one word, got {got}")
@@ -261,9 +264,9 @@ class TaggedSentences:
 def read_tagged(file: str | Path) -> TaggedSentences:
     r"""Read tagged sentences; InputError, a ValueError, names file and line of a mistake.
 
-    JSONL with the lists ``tokens`` and ``tags`` in each line, or CoNLL (.conll, .iob2, .bio, .txt): a word a line, in
-    columns separated by tabs or spaces, of which the first is the word and the last its tag, and an empty line after
-    each sentence; ``-DOCSTART-`` lines are skipped. Plain or .gz.
+    JSONL with the lists ``tokens`` and ``tags`` in each line, or CoNLL (.conll, .iob2, .bioes, .txt, ...): a word a
+    line, in columns separated by tabs or spaces, of which the first is the word and the last its tag, and an empty line
+    after each sentence; ``-DOCSTART-`` lines are skipped. Plain or .gz.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "tiny.conll"
@@ -273,8 +276,8 @@ def read_tagged(file: str | Path) -> TaggedSentences:
     """
     kind = told_format(file)
     suffix = Path(str(file).lower().removesuffix(".gz")).suffix
-    if kind not in (None, "jsonl") or (kind is None and suffix not in (".conll", ".iob2", ".bio", ".txt")):
-        raise InputError(f"{file}: expected a name that ends in .jsonl or .conll (.iob2, .bio, .txt), optionally .gz")
+    if kind not in (None, "jsonl") or (kind is None and suffix not in _SUFFIXES):
+        raise InputError(f"{file}: expected a name that ends in .jsonl or {', '.join(_SUFFIXES)}, optionally .gz")
     found: list[tuple[int, Sequence[str], Sequence[str]]] = []  # the line it begins on, words, tags
     if kind == "jsonl":
         table = read_table(file, input_format="jsonl")
