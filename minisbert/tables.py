@@ -521,7 +521,10 @@ def _json_rows(lines: Iterator[Line], name: str) -> Iterator[tuple[int, Any]]:
     except RecursionError as error:
         raise InputError(f"{name}: not JSON: {error}") from None
     if not isinstance(values, list):
-        raise InputError(f"{name}: expected an array of objects or strings, got {json.dumps(values):.60}")
+        said = json.dumps(values)
+        raise InputError(
+            f"{name}: expected an array of objects or strings, got {said:.60}; input_format='text' reads lines"
+        )
     return enumerate(values, 1)
 
 

@@ -58,7 +58,7 @@ def test_another_engine_begins_each_round_and_ratios_are_taken_within_a_round():
     row = Row("s", {"minisbert": [1.0, 4.0, 1.0], "peer": [2.0, 8.0, 3.0], "other": [1.0]})
     assert ratio(row, "peer") == 0.5
     about = {"model": "m", "texts": 8, "source": "made", "tokens": 80, "num_threads": 1, "rounds": 2}
-    about |= {"processor": "p", "processors": 2, "system": "s", "versions": {"numpy": "2"}}
+    about |= {"processor": "p", "processors": 2, "system": "s", "versions": {"numpy": "2"}, "blas": []}
     rows = [Row("s", {"minisbert": [1234.0], "peer": [2.0]}), Row("d", {"peer": [2.1e-7]}, ratios=False)]
     *_, head, first, second = format_report(about, rows).splitlines()
     assert head.split() == ["minisbert", "peer"] and first.split() == ["s", "1,234", "2", "(617.00)"]
@@ -124,13 +124,13 @@ def test_a_worker_computes_what_the_encoder_computes_and_is_not_left_behind(fold
     with Worker("minisbert", Setting(folder, tmp_path, 1), tmp_path / "said.txt") as worker:
         vectors = worker.ask("embed", texts=TEXTS)
         np.testing.assert_allclose(vectors, SentenceEncoder(folder).encode(TEXTS, overflow="truncate"), atol=COMPANY)
-        assert len(worker.ask("seconds_each", texts=TEXTS)) == len(TEXTS) and worker.ask("kernels")
+        assert len(worker.ask("seconds_each", texts=TEXTS)) == len(TEXTS) and worker.ask("sgemm") > 0
         with pytest.raises(WorkerError, match=r"minisbert: the process ended with 1: .*KeyError: 'nothing'"):
             worker.ask("nothing")
     assert worker._process.poll() is not None
     nowhere = Setting(tmp_path / "nowhere", tmp_path, 1)
     with Worker("minisbert", nowhere, tmp_path / "said.txt") as lost, pytest.raises(WorkerError, match="nowhere"):
-        lost.ask("kernels")
+        lost.ask("peak_mib")
 
 
 def test_a_cold_start_measures_its_own_memory_and_says_why_it_failed(folder, tmp_path):

@@ -18,7 +18,7 @@ from minisbert.long_texts import COMPOSITIONS, Share, compose, compose_shares, c
 from minisbert.model import tokens as tokens_module
 from minisbert.model.ops import normalize
 from minisbert.model.pooling import POOLINGS, Normalize, Pooling, apply_modules, pool
-from minisbert.model.tokens import TokenSpans
+from minisbert.model.tokens import OverflowReport, TokenSpans
 
 LONG = "the cat sat on the mat. the dog ran, unable! i love soup? snow and a b c d e f g h i. soup " * 4
 
@@ -358,9 +358,11 @@ def test_a_stream_of_books_holds_few_of_them(tiny, monkeypatch):
             taken.append(i)
             yield LONG
 
-    blocks = tiny.encode_stream(books(), overflow="chunk")
+    report = OverflowReport(16, "chunk")
+    blocks = tiny.encode_stream(books(), overflow="chunk", report=report)
     assert next(blocks).shape == (3, 12) and len(taken) == 3
     assert [len(block) for block in blocks] == [3, 1]
+    assert report.counts[:3] == (7, 0, 0)
 
 
 def test_no_texts(tiny):

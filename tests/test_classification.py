@@ -14,7 +14,7 @@ from hypothesis.extra import numpy as hnp
 from running import run
 from tiny import tiny_tokenizer, write_model
 
-from minisbert.cli import evaluate_classification as verb
+from minisbert.cli import evaluate as verb
 from minisbert.evaluation import classification as module
 from minisbert.evaluation.classification import (
     PUBLISHED,

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +124,7 @@ def test_models_that_can_be_explained(modules, settings, tmp_path):
     ],
 )
 def test_models_that_cannot_are_refused_with_the_reason(modules, settings, words, tmp_path, monkeypatch):
-    monkeypatch.setattr("minisbert.plots.find_spec", str)  # matplotlib is not asked for: nothing is drawn
+    monkeypatch.setitem(sys.modules, "matplotlib", sys)  # matplotlib is not asked for: nothing is drawn
     encoder = with_modules(tmp_path / "model", *modules, sentence_settings=settings)
     with pytest.raises(ValueError) as caught:
         explain(encoder, A, B)
@@ -194,7 +195,7 @@ def test_a_picture_replaces_nothing(matplotlib, model):
 
 
 def test_a_picture_needs_matplotlib_before_any_work(monkeypatch):
-    monkeypatch.setattr("minisbert.plots.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert "matplotlib: pip install" in fails("explain", A, B, "-o", "heat.png", "--model", "./no-such-folder")
 
 

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from tiny import tiny_dense, write_model
 
-from minisbert.cli.gradcheck import gradcheck
+from minisbert.cli.proof import gradcheck
 from minisbert.model import bert, ops, pooling
 from minisbert.model.folder import load_model
 from minisbert.model.params import RowGradient, sum_rows

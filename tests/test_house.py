@@ -12,10 +12,10 @@ PACKAGE = Path(__file__).resolve().parent.parent / "minisbert"
 ORDER = [
     "files",
     "model",
-    "checks files",
+    "checks",
     "similarity",
     "long_texts parallel hub model_card encoder saved sklearn",
-    "client tables",
+    "client nearest tables",
     "plots",
     "evaluation",
     "search",

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from running import refused
 
 from minisbert import SentenceEncoder
-from minisbert.cli.verify import verify
+from minisbert.cli.proof import verify
 from minisbert.model import bert, ops, pooling
 from minisbert.model.pooling import Normalize, Pooling
 from minisbert.proof import ledger

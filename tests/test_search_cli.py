@@ -18,7 +18,7 @@ from running import refused, run
 from tiny import write_model
 
 from minisbert import SentenceEncoder
-from minisbert.cli.index import VERBS
+from minisbert.cli.search import VERBS
 from minisbert.cli.table import display_width
 from minisbert.search.database import EmbeddingDatabase
 
@@ -129,18 +129,16 @@ def test_mistakes_in_files_show_before_the_work_begins():
     Path("bad.csv").write_text("id,text\n1,soup\n1,tea\n")
     Path("empty.txt").write_text("\n\n")
     Path("empty.csv").write_text("id,text\n")
+    Path("stars.csv").write_text("id,stars\n1,5\n")
     for arguments, message in (
         (["bad.csv"], "documents[1] (bad.csv): the id '1' occurs twice"),
         (["notes.txt", "bad.csv"], "documents[4] (bad.csv): the id '1' occurs twice"),
         (["notes.txt", "notes.txt"], "is a file listed twice?"),
-        (
-            ["articles.csv"],
-            "no column 'text'; choose the column of the text (--text-column): 1 'id', 2 'body'",
-        ),
+        (["stars.csv"], "there are 1 'id', 2 'stars'; --text-column NAME says which"),
         (["missing.txt"], "missing.txt: No such file"),
         (["missing.parquet"], "missing.parquet: No such file"),
         (["empty.txt", "empty.csv"], "empty.txt, empty.csv: no documents"),
-        (["articles.csv", "--text-column", "body", "--id-column", "nope"], "no field 'nope'"),
+        (["articles.csv", "--text-column", "body", "--id-column", "nope"], "no column 'nope'"),
     ):
         assert message in refused("index", "build", "new.duckdb", *arguments)
     assert not Path("new.duckdb").exists()
@@ -189,10 +187,9 @@ def test_without_duckdb_one_line_says_what_to_install(monkeypatch):
 # ------------------------------------------------------------------------------------------------ search
 
 
-@pytest.mark.parametrize("way", ["--in-sql", "--in-memory"])
-def test_search_prints_what_the_index_finds(model, way):
+def test_search_prints_what_the_index_finds(model):
     build_both()
-    shown = run("search", "articles.duckdb", "the mat", way).stdout.splitlines()
+    shown = run("search", "articles.duckdb", "the mat").stdout.splitlines()
     assert shown[0].split() == ["score", "id", "characters", "text"] and len(shown) == 4
     with EmbeddingDatabase.open("articles.duckdb", SentenceEncoder(model)) as index:
         hits = index.search("the mat")
@@ -225,20 +222,18 @@ def test_search_as_json_and_under_a_condition():
         "source": "articles.csv",
     }
     none = ["search", "articles.duckdb", "cat", "--where", "year > 3000"]
-    assert run(*none).stdout == "no document matches the condition\n"
+    assert run(*none).stdout == "no document meets the condition\n"
     assert json.loads(run(*none, "--json").stdout)["hits"] == []
 
 
-def test_conditions_that_are_refused(monkeypatch):
+def test_conditions_that_are_refused():
     build_both()
     said = refused("search", "articles.duckdb", "cat", "--where", "lang = 'en'; DROP TABLE documents")
-    assert said.splitlines()[1:] == ["  lang = 'en'; DROP TABLE documents", "             ^"]
+    assert said.startswith("Error: articles.duckdb: where: ") and "one condition" in said
     said = refused("search", "articles.duckdb", "cat", "--where", "lang = 'en' AND yaer > 2000")
-    assert said.splitlines() == [
-        "Error: where: no document has a field 'yaer'; there are: 'lang', 'year'",
-        "  lang = 'en' AND yaer > 2000",
-        "                  ^",
-    ]
+    assert "articles.duckdb: where: " in said and 'Candidate bindings: "year"' in said
+    line, caret = said.splitlines()[-2:]
+    assert line[caret.index("^") :].startswith("yaer > 2000")  # DuckDB's own caret
     assert "x>=1" in refused("search", "articles.duckdb", "cat", "-k", "0", code=2)
 
 
@@ -272,7 +267,7 @@ def test_an_interrupted_build_is_finished_by_the_same_command(model):
 
 def examples():
     for verb in (["index"], *(["index", name] for name in VERBS), ["search"]):
-        command = importlib.import_module(f"minisbert.cli.{verb[0]}")
+        command = importlib.import_module("minisbert.cli.search")
         text = getattr(command, verb[-1]).help
         for line in re.findall(r"^ +(minisbert .*)$", text, re.MULTILINE):
             if "COMMAND" not in line:
@@ -290,7 +285,7 @@ def test_examples_of_help_run(verb, line):
 
 def test_help_needs_neither_duckdb_nor_numpy():
     code = (
-        "import sys; from minisbert.cli import index, search; "
+        "import sys; from minisbert.cli import search; "
         "print(sorted({'duckdb', 'minisbert.search.database'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -307,11 +302,13 @@ def test_a_database_may_be_copied_and_moved():
 def test_true_as_a_csv_writes_it_is_found(model):
     Path("b.csv").write_text("text,active\ncats sleep,True\ndogs run,FALSE\nbirds fly,true\nfish swim,yes\n")
     run("index", "build", "b.duckdb", "b.csv", "--no-progress", "--model", model)
-    for condition, expected in (
-        ("active = TRUE", {"cats sleep", "birds fly"}),
-        ("active = FALSE", {"dogs run"}),
-        ("active = 'True'", {"cats sleep"}),
-        ("active IN (TRUE, 'yes')", {"cats sleep", "birds fly", "fish swim"}),
+    Path("c.csv").write_text("text,active\ncats sleep,True\ndogs run,FALSE\n")
+    run("index", "build", "c.duckdb", "c.csv", "--no-progress", "--model", model)
+    for file, condition, expected in (
+        ("c", "active", {"cats sleep"}),
+        ("c", "active = FALSE", {"dogs run"}),
+        ("b", "active = 'True'", {"cats sleep"}),  # not all of its cells are true or false
+        ("b", "lower(active) IN ('true', 'yes')", {"cats sleep", "birds fly", "fish swim"}),
     ):
-        found = run("search", "b.duckdb", "pets", "--where", condition, "--json", "--model", model).stdout
+        found = run("search", f"{file}.duckdb", "pets", "--where", condition, "--json", "--model", model).stdout
         assert {hit["text"] for hit in json.loads(found)["hits"]} == expected

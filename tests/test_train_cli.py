@@ -226,7 +226,7 @@ def test_what_is_refused_leaves_nothing_behind(what):
 def stop_after(monkeypatch, count):
     """Let the first session end after so many steps, as Ctrl-C would."""
     asked = []
-    monkeypatch.setattr(sys.modules["minisbert.cli.train"], "_asked_to_stop", lambda: FakeStop(asked, count))
+    monkeypatch.setattr("minisbert.cli.train._asked_to_stop", lambda: FakeStop(asked, count))
 
 
 class FakeStop:
@@ -535,7 +535,7 @@ def test_demo_intents(sklearn, monkeypatch):
     shown = run(*arguments).stdout
     gain, low, high = (100 * number for number in found["classifiers"]["centroid"]["difference"])
     assert "tuned, seed 1" in shown and f"{gain:+.2f}  ({low:+.2f} to {high:+.2f})" in shown
-    monkeypatch.setattr("minisbert.cli.demo_intents.has_sklearn", lambda: False)
+    monkeypatch.setattr("minisbert.cli.demo.has_sklearn", lambda: False)
     assert list(json.loads(run(*arguments, "--json").stdout)["classifiers"]) == ["centroid"]
     write("few.tsv", "label\ttext", ["a\tsoup", "a\ta mat", "b\tthe cat", "b\tthe dog"])
     assert "8 examples per class" in run("demo", "intents", "few.tsv", "few.tsv", code=1).stderr

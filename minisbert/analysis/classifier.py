@@ -243,9 +243,9 @@ def cleaned(texts: Iterable[str], unescape: bool) -> list[str]:
     found = [html.unescape(text) if unescape else text for text in each_text(texts, "texts")]
     empty = [i for i, text in enumerate(found) if not text.strip()]
     if empty:
-        listed = ", ".join(map(str, empty[:5])) + (", ..." if len(empty) > 5 else "")
+        where = ", ".join(map(str, empty[:5])) + (", ..." if len(empty) > 5 else "")
         raise ValueError(
-            f"texts[{listed}]: expected a text to classify, got nothing but blanks ({len(empty):,} of {len(found):,} "
+            f"texts[{where}]: expected a text to classify, got nothing but blanks ({len(empty):,} of {len(found):,} "
             "texts); leave empty texts out"
         )
     return found
@@ -450,7 +450,6 @@ def stratified_folds(classes: Array, folds: int, seed: int, groups: Array) -> Ar
     from sklearn.model_selection import StratifiedKFold
 
     check_whole("stratified_folds: folds", folds, 2)
-
     _, first, group_of_text = np.unique(groups, return_index=True, return_inverse=True)
     fold_of_group = np.empty(len(first), np.intp)
     folds = max(2, min(folds, int(np.bincount(classes[first]).max())))

@@ -22,12 +22,12 @@ def format_report(about: Mapping[str, Any], rows: Sequence[Row]) -> str:
     """Format what :func:`~minisbert.bench.run.run_benchmark` has measured.
 
     >>> about = {"model": "m", "texts": 10, "source": "made", "tokens": 80, "num_threads": 2, "rounds": 2}
-    >>> about |= {"processor": "p", "processors": 2, "system": "s", "versions": {"numpy": "2"}}
+    >>> about |= {"processor": "p", "processors": 2, "system": "s", "versions": {"numpy": "2"}, "blas": ["b"]}
     >>> print(format_report(about, [Row("one text, ms", {"minisbert": [1.0, 3.0], "peer": [4.0, 4.0]})]))
     m: 10 texts, made, 80 tokens (8.0 a text)
     2 threads, float32, 2 rounds; medians; in brackets: minisbert's figure as a multiple of this one
     p, 2 processors, s
-    numpy 2
+    numpy 2, b
     <BLANKLINE>
                   minisbert      peer
     one text, ms          2  4 (0.50)
@@ -51,7 +51,7 @@ def format_report(about: Mapping[str, Any], rows: Sequence[Row]) -> str:
             f"{about['num_threads']} threads, float32, {about['rounds']} rounds; medians; in brackets: minisbert's "
             "figure as a multiple of this one",
             f"{about['processor']}, {about['processors']} processors, {about['system']}",
-            ", ".join(f"{library} {number}" for library, number in about["versions"].items()),
+            ", ".join([*(f"{library} {number}" for library, number in about["versions"].items()), *about["blas"]]),
             "",
             *(
                 "  ".join([first.ljust(widths[0]), *map(str.rjust, cells, widths[1:])]).rstrip()

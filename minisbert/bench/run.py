@@ -29,7 +29,7 @@ from minisbert.bench.trainers import TRAINERS
 from minisbert.bench.worker import Worker, WorkerError, environment
 from minisbert.encoder import SentenceEncoder
 from minisbert.model import Array
-from minisbert.parallel import read_processor
+from minisbert.parallel import libraries, read_processor
 from minisbert.proof.profile import count_costs
 
 PARTS = ("throughput", "lengths", "single", "cold", "training")
@@ -298,6 +298,9 @@ def describe(encoder: SentenceEncoder, texts: list[str], source: str, rounds: in
             versions[library] = version(library)
         except PackageNotFoundError:
             continue
+    kernels = [
+        [str(one[key]) for key in ("internal_api", "version", "architecture") if one.get(key)] for one in libraries()
+    ]
     return {
         "time": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "model": encoder.folder.name,
@@ -310,4 +313,5 @@ def describe(encoder: SentenceEncoder, texts: list[str], source: str, rounds: in
         "processors": os.cpu_count(),
         "system": f"{platform.system()} {platform.machine()}",
         "versions": versions,
+        "blas": [" ".join(kernel) for kernel in kernels],  # such as 'openblas 0.3.31 Haswell'
     }

@@ -22,7 +22,7 @@ import numpy as np
 
 from minisbert.bench.engines import ENGINES, Setting
 from minisbert.bench.trainers import TRAINERS
-from minisbert.parallel import environment_for, libraries, read_processor
+from minisbert.parallel import environment_for, read_processor
 
 
 class WorkerError(ValueError):
@@ -77,7 +77,7 @@ def answers(name: str, setting: Setting, task: str = "embed") -> dict[str, Calla
     >>> len(ask["embed"](["soup"])[0]), ask["seconds"](["soup"]) > 0
     (384, True)
     """
-    about: dict[str, Callable[..., Any]] = {"kernels": kernels, "peak_mib": peak_mib}
+    about: dict[str, Callable[..., Any]] = {"peak_mib": peak_mib}
     if task == "train":
         train = TRAINERS[name](setting)
         # of each step: loss, then seconds of forward, backward and optimizer
@@ -101,14 +101,6 @@ def answers(name: str, setting: Setting, task: str = "embed") -> dict[str, Calla
         "seconds_each": lambda texts: [seconds([text], 1) for text in texts],
         "sgemm": sgemm,
     }
-
-
-def kernels() -> list[str]:
-    """The matrix product libraries in this process, with their kernels, such as 'openblas 0.3.31 Haswell'."""
-    return [
-        " ".join(str(library[key]) for key in ("internal_api", "version", "architecture") if library.get(key))
-        for library in libraries()
-    ]
 
 
 def peak_mib() -> float | None:

@@ -1,6 +1,6 @@
 """The command line: data on stdout, messages on stderr; exit code 0 for success, 1 for failure, 2 for wrong usage.
 
-Each verb is in the module of its name and is imported when it is called, so that ``minisbert --help`` need not wait for
+Each family of verbs is a module, imported when one of them is called, so that ``minisbert --help`` need not wait for
 NumPy. This file has what all verbs share: how they are found, and how errors and warnings look.
 """
 
@@ -19,29 +19,29 @@ import click
 
 from minisbert import __version__, parallel
 
-# Each verb's short help is repeated here, so that listing them imports none of them.
+# The module of each verb, and its short help, which is repeated here so that listing them imports none of them.
 VERBS = {
-    "similarity": "Show how similar texts are.",
-    "embed": "Turn texts into vectors.",
-    "tokens": "Show how a text is tokenized, and what is cut off.",
-    "calibrate": "Measure what a similarity score means for your texts.",
-    "explain": "Show which words make two texts similar.",
-    "index": "Maintain a database of documents to search by meaning.",
-    "search": "Find documents by meaning.",
-    "route": "Route queries by meaning, or reject them as out-of-scope.",
-    "map": "Draw texts on a 2-D map; nearby points have similar meaning.",
-    "cluster": "Cluster texts by meaning and label each cluster.",
-    "classify": "Train and apply text classifiers.",
-    "entities": "Find names of people, places and things.",
-    "info": "Show the model, its limits, and the machine it runs on.",
-    "fetch": "Download a model and verify it.",
-    "verify": "Compare every intermediate tensor with PyTorch's.",
-    "profile": "Show where the time of a forward pass goes.",
-    "train": "Fine-tune a model on examples from a file.",
-    "gradcheck": "Check every gradient against finite differences.",
-    "demo": "Watch how training works, on small examples.",
-    "bench": "Compare speed and memory with PyTorch and ONNX Runtime.",
-    "evaluate": "Evaluate the model on labelled test sets, next to published figures.",
+    "similarity": ("similarity", "Show how similar texts are."),
+    "embed": ("embed", "Turn texts into vectors."),
+    "tokens": ("model", "Show how a text is tokenized, and what is cut off."),
+    "calibrate": ("similarity", "Measure what a similarity score means for your texts."),
+    "explain": ("similarity", "Show which words make two texts similar."),
+    "index": ("search", "Maintain a database of documents to search by meaning."),
+    "search": ("search", "Find documents by meaning."),
+    "route": ("route", "Route queries by meaning, or reject them as out-of-scope."),
+    "map": ("clusters", "Draw texts on a 2-D map; nearby points have similar meaning."),
+    "cluster": ("clusters", "Cluster texts by meaning and label each cluster."),
+    "classify": ("classify", "Train and apply text classifiers."),
+    "entities": ("entities", "Find names of people, places and things."),
+    "info": ("model", "Show the model, its limits, and the machine it runs on."),
+    "fetch": ("model", "Download a model and verify it."),
+    "verify": ("proof", "Compare every intermediate tensor with PyTorch's."),
+    "profile": ("proof", "Show where the time of a forward pass goes."),
+    "train": ("train", "Fine-tune a model on examples from a file."),
+    "gradcheck": ("proof", "Check every gradient against finite differences."),
+    "demo": ("demo", "Watch how training works, on small examples."),
+    "bench": ("bench", "Compare speed and memory with PyTorch and ONNX Runtime."),
+    "evaluate": ("evaluate", "Evaluate the model on labelled test sets, next to published figures."),
 }
 
 
@@ -78,6 +78,8 @@ class LazyGroup(click.Group):
         close = difflib.get_close_matches(typed, self.verbs, 1)
         if typed not in self.verbs and not ctx.resilient_parsing and close:
             ctx.fail(f"No such command {typed!r}. Did you mean {close[0]!r}?")
+        if typed not in self.verbs and os.path.exists(typed):  # noqa: PTH110 - it may be anything
+            ctx.fail(f"{typed!r} is a file; a command comes first: {ctx.command_path} {next(iter(self.verbs))} {typed}")
         found = super().resolve_command(ctx, args)
         ctx.meta[VERB] = found[1]
         return found
@@ -172,7 +174,7 @@ def _describe(error: OSError) -> str:
 
 @click.group(
     cls=_Program,
-    verbs={verb: (verb, words) for verb, words in VERBS.items()},
+    verbs=VERBS,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(__version__, "-V", "--version", prog_name="minisbert")

@@ -16,8 +16,7 @@ import click
 
 from minisbert import __version__
 from minisbert.cli import LazyGroup
-from minisbert.cli.inputs import TextSource, input_options
-from minisbert.cli.labelled import label_options, read_options
+from minisbert.cli.inputs import TextSource, input_options, label_options, read_options
 from minisbert.cli.options import ModelChoice, cut_option, json_option, model_options
 from minisbert.cli.outputs import Target, echo_json, plain, written_whole
 from minisbert.cli.table import display_width, matrix_lines, pad, printable, shorten, terminal_width
@@ -186,7 +185,7 @@ def read_weights(said: Sequence[str]) -> str | dict[str, float] | None:
 
 def _training_lines(classifier: TextClassifier, report: ClassifierReport) -> list[str]:
     """Which penalty was chosen, and what to expect of the classifier."""
-    from minisbert.cli.retrieval_output import columns
+    from minisbert.cli.table import grid
 
     facts, origin, threshold = classifier.facts, classifier.origin, classifier.threshold
     tried, chosen = facts["strengths"], facts["strength"]
@@ -198,7 +197,7 @@ def _training_lines(classifier: TextClassifier, report: ClassifierReport) -> lis
         f"{report.set}: {counted(facts['texts'], 'text')}, {len(report.classes):,} classes; "
         f"{origin.model if origin is not None else 'vectors'}",
         "",
-        *columns(rows),
+        *grid(rows),
         "* chosen" + (": at the edge of the grid, a value beyond it may be better" if at_edge else ""),
         "",
         "On held-out texts:",
@@ -354,7 +353,7 @@ def evaluate(
         evaluate_classifier,
         load_classifier,
     )
-    from minisbert.cli.retrieval_output import choose_file, give
+    from minisbert.cli.outputs import choose_file, give
     from minisbert.evaluation.classification import read_labelled
 
     target = choose_file(output, force)
@@ -389,7 +388,7 @@ def _shown(label: str) -> str:
 
 def report_lines(report: ClassifierReport) -> list[str]:
     """Format everything about one classifier."""
-    from minisbert.cli.retrieval_output import columns, interval
+    from minisbert.cli.table import grid, interval
     from minisbert.evaluation.measures import confusions
 
     names = [_shown(name) for name in report.classes]
@@ -415,7 +414,7 @@ def report_lines(report: ClassifierReport) -> list[str]:
     rows = [["probabilities", "log loss", "Brier", "calibration error"]]
     for key, name in (("as_fitted", "uncalibrated"), ("calibrated", "calibrated")):
         rows.append([name, *(f"{number:.4f}" for number in report.probabilities[key])])
-    return [*lines, "", *columns(rows)]
+    return [*lines, "", *grid(rows)]
 
 
 def _share(estimate: Estimate) -> str:
@@ -427,7 +426,7 @@ def _share(estimate: Estimate) -> str:
 
 def baseline_lines(report: ClassifierReport, beside: Baseline) -> list[str]:
     """Format both classifiers and their difference."""
-    from minisbert.cli.retrieval_output import columns, signed
+    from minisbert.cli.table import grid, signed
 
     ours, theirs, gaps = beside.vectors, beside.tfidf, beside.f1_difference
     compared = [
@@ -448,4 +447,4 @@ def baseline_lines(report: ClassifierReport, beside: Baseline) -> list[str]:
     )
     if (report.predicted != report.without_threshold).any():
         remark += "; compared without the threshold"
-    return [*columns(rows), *textwrap.wrap(remark, LINE_WIDTH)]
+    return [*grid(rows), *textwrap.wrap(remark, LINE_WIDTH)]

@@ -85,7 +85,7 @@ def embed(
       minisbert embed -i texts.txt -o vectors.npy
       minisbert embed -i texts.txt -o vectors.npy --resume
       minisbert embed -i reviews.csv --column review -o vectors.safetensors
-      minisbert embed -i articles.jsonl --id slug -o vectors.parquet
+      minisbert embed -i reviews.csv --id id -o vectors.parquet
       minisbert embed -i posts.jsonl --field post.title -o vectors.jsonl
       minisbert embed -i texts.txt -o vectors.npy --overflow chunk
       echo "soup is my favorite" | minisbert embed --normalize
@@ -100,8 +100,9 @@ def embed(
     options["normalize_embeddings"] = options.pop("normalize")
     drawn_over = target.file is None and sys.stdout.isatty()
     options["show_progress_bar"] = sys.stderr.isatty() and not drawn_over if progress is None else progress
-    says = progress is None and not sys.stderr.isatty() and target.file is not None
     source = _or_stdin(source)
+    if id_column is not None and source.file is None:
+        raise click.UsageError("--id is a column of a file; give it with -i.")
     if target.file is None:
         options["total"] = source.count()
         encoder = choice.encoder(dtype)
@@ -121,7 +122,8 @@ def embed(
         job.begin(_decided_by(encoder, target, id_column, options), rows)
         report = _report(encoder, options, job.cut)
         resumed = job.rows
-        bar = outputs.progress(total=total, initial=resumed, desc="embed", unit="text", disable=not says)
+        is_told = progress is not None or sys.stderr.isatty()  # by the encoder's own bar, or not at all
+        bar = outputs.progress(total=total, initial=resumed, desc="embed", unit="text", disable=is_told)
         with bar, closing(_embed_blocks(encoder, rows, report, options)) as blocks:
             for block, embeddings in blocks:
                 job.add(block, embeddings, report.counts)

@@ -14,9 +14,9 @@ import click
 from minisbert import __version__
 from minisbert.cli import LazyGroup
 from minisbert.cli.inputs import TextSource, input_options
-from minisbert.cli.options import ModelChoice, json_option, model_options
-from minisbert.cli.outputs import echo_json, progress
-from minisbert.cli.table import grid, matrix_lines, printable, shorten, terminal_width
+from minisbert.cli.options import ModelChoice, json_option, model_options, result_options
+from minisbert.cli.outputs import choose_file, echo_json, give, progress
+from minisbert.cli.table import grid, interval, matrix_lines, printable, shorten, signed, terminal_width
 
 if TYPE_CHECKING:
     from minisbert.analysis.entities import EntityReport, EntityTagger
@@ -223,7 +223,7 @@ def predict(folder: Path, source: TextSource, as_json: bool, choice: ModelChoice
         for names in found
         for one in names
     ]
-    lines = iter(grid(rows, "<<>>"))
+    lines = iter(grid(rows, "<<>>") if rows else [])
     for text, names in zip(texts, found, strict=True):
         click.echo(shorten(printable(text), terminal_width()) or "(empty)")
         for _ in names:
@@ -251,9 +251,7 @@ def predict(folder: Path, source: TextSource, as_json: bool, choice: ModelChoice
     type=EXISTING,
     help="Where the settings of the word-shape baseline are chosen.  [default: cross-validation on TRAIN]",
 )
-@click.option("-o", "--output", metavar="FILE", help="Write the result as JSON.")
-@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
-@json_option
+@result_options
 @model_options
 def evaluate(
     folder: Path,
@@ -279,7 +277,6 @@ def evaluate(
     """
     from minisbert.analysis.entities import evaluate_tagger, load_tagger
     from minisbert.analysis.tagging import read_tagged
-    from minisbert.cli.retrieval_output import choose_file, give
 
     if dev is not None and train is None:
         raise click.UsageError("--dev is for the baselines: give their training file with --baselines.")
@@ -298,7 +295,6 @@ def evaluate(
 
 def _report_lines(report: EntityReport, tagger: EntityTagger) -> list[str]:
     """Format all systems, each type, and how to read the figures."""
-    from minisbert.cli.retrieval_output import columns, interval, signed
 
     def hundred(value: float) -> str:
         return f"{100 * value:.2f}"
@@ -329,4 +325,4 @@ def _report_lines(report: EntityReport, tagger: EntityTagger) -> list[str]:
         remarks.append(f"published: {published.name}")
     wrapped = [line for text in remarks for line in textwrap.wrap(text, LINE_WIDTH, subsequent_indent="  ")]
     heading = f"{report.set}: {report.sentences:,} sentences, {report.words:,} words, {report.entities:,} entities"
-    return [heading, "", *columns(rows), "", "linear probe, by type", "", *columns(types), "", *wrapped]
+    return [heading, "", *grid(rows), "", "linear probe, by type", "", *grid(types), "", *wrapped]

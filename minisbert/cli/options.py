@@ -152,6 +152,16 @@ def computing_options(verb: Verb) -> Verb:
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
+def result_options(verb: Verb) -> Verb:
+    """Add the options about the output to a verb."""
+    options = [
+        click.option("-o", "--output", metavar="FILE", help="Also write the result as JSON, in full."),
+        click.option("--force", is_flag=True, help="Overwrite the file if it exists."),
+        json_option,
+    ]
+    return decorate(verb, options)
+
+
 def decorate(verb: Verb, options: Sequence[Callable[[Verb], Verb]]) -> Verb:
     """Apply options so that ``--help`` lists them in this order."""
     for option in reversed(options):

@@ -117,6 +117,25 @@ def choose_target(file: str | None, output_format: str | None, force: bool) -> T
     return Target(path, kind, force)
 
 
+def choose_file(output: str | None, force: bool) -> Target | None:
+    """Raise for a file that cannot be written, before minutes of work."""
+    if output is None:
+        return None
+    target = Target(Path(output), "json", force)
+    target.check()
+    return target
+
+
+def give(lines: Sequence[str], whole: Any, as_json: bool, target: Target | None) -> None:
+    """Print the table or the JSON, and write the file."""
+    written = json.dumps(plain(whole), indent=1, ensure_ascii=False, allow_nan=False)
+    if target is not None and target.file is not None:
+        with written_whole(target.file) as stream:
+            stream.write(f"{written}\n".encode())
+        click.echo(f"wrote {target.file}", err=True)
+    click.echo((written if as_json else "\n".join(lines)).encode())
+
+
 def plain(result: Any) -> Any:
     """Turn a result into what JSON has: the fields of a dataclass or named tuple, lists of an array, null for NaN.
 
@@ -159,6 +178,9 @@ class _Lines:
         """Nothing is held back."""
 
 
+EVERY = 30  # seconds from one line about long work to the next, where there is no terminal for a bar
+
+
 def progress(**options: Any) -> Any:
     """A bar on a terminal; elsewhere a line every half minute. ``options`` are tqdm's."""
     from tqdm import tqdm
@@ -166,7 +188,9 @@ def progress(**options: Any) -> Any:
     if sys.stderr.isatty():
         return tqdm(**options)
     line = "{desc}: {n_fmt} of {total_fmt} {unit}s after {elapsed}, about {remaining} left{postfix}"
-    return tqdm(**{"bar_format": line, "file": _Lines(), "mininterval": 30, "miniters": 1, "delay": 30, **options})
+    return tqdm(
+        **{"bar_format": line, "file": _Lines(), "mininterval": EVERY, "miniters": 1, "delay": EVERY, **options}
+    )
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from minisbert.cli import LazyGroup
-from minisbert.cli.inputs import TextSource, input_options
-from minisbert.cli.labelled import label_options, read_options
+from minisbert.cli.inputs import TextSource, input_options, label_options, read_options
 from minisbert.cli.options import ModelChoice, Verb, decorate, json_option, model_options
 from minisbert.cli.outputs import Target, echo_json
-from minisbert.cli.table import align, display_width, pad, printable, shorten, terminal_width
+from minisbert.cli.table import align, grid, printable, shorten, terminal_width
 
 if TYPE_CHECKING:
     from minisbert.evaluation.measures import Estimate
@@ -139,9 +137,8 @@ def ask(
         echo_json({"similarity_fn_name": router.similarity_fn_name, "scoring": table.scoring, "choices": rows})
         return
     rest = terminal_width() - max(len(_name(one)) for one in choices) - 24
-    lines = _columns(
-        [("route", "score", "needs", "query", "most similar example"), *(_row(one, rest) for one in choices)]
-    )
+    heads = ("route", "score", "needs", "query", "most similar example")
+    lines = grid([heads, *(_row(one, rest) for one in choices)], "<")
     if any(one.route is None for one in choices):
         lines += ["", "none (x): out-of-scope; x is the closest route"]
     for one in choices if show_all else ():
@@ -166,12 +163,6 @@ def _name(one: RouteChoice) -> str:
 def _cut(text: str | None, room: int) -> str:
     """A text or name as it is printed."""
     return "none (out-of-scope)" if text is None else shorten(printable(text[: 4 * room]), room) or "(empty)"
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows in columns, to the left."""
-    widths = [max(map(display_width, column)) for column in zip(*rows, strict=True)]
-    return ["  ".join(map(pad, row, widths)).rstrip() for row in rows]
 
 
 # --------------------------------------------------------------------------------------------------------- fit
@@ -326,6 +317,7 @@ def evaluate(
       minisbert route evaluate routes.yaml queries.tsv --scoring centroid --json
     """
     from minisbert.evaluation.classification import read_labelled
+    from minisbert.evaluation.measures import confusions
 
     table = _load(routes, scoring, threshold)
     asked = read_labelled(queries, **read_options(column_names, no_header))
@@ -345,11 +337,11 @@ def evaluate(
             f"{100 * figure.mean:.1f}".replace("nan", "-") for figure in (score.precision, score.recall, score.f1)
         )
         rows.append([_cut(name, NAME_WIDTH), f"{score.texts:,}", f"{score.predicted:,}", *shares])
-    lines += ["", *_columns(rows)] * bool(show)
-    confusions = report.labels.confusions()
-    if confusions[:show]:
+    lines += ["", *grid(rows, "<")] * bool(show)
+    confused = confusions(report.labels.confusion, list(report.labels.classes))
+    if confused[:show]:
         lines += ["", "most frequent confusions: expected -> routed to"]
-        lines += align([(f"{count:,}", f"{a} -> {b}") for count, a, b in confusions[:show]])
+        lines += align([(f"{count:,}", f"{a} -> {b}") for count, a, b in confused[:show]])
     wrong = sorted((one for one in report.results if one.route != one.expected), key=lambda one: -one.score)
     if wrong[:mistakes]:
         lines += ["", "mistakes, highest score first"]

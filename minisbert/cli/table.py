@@ -5,6 +5,10 @@ from __future__ import annotations
 import shutil
 import unicodedata
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from minisbert.evaluation.measures import Estimate
 
 _JOINER = "\u200d"  # joins emoji into one
 
@@ -69,17 +73,19 @@ def align(rows: Sequence[tuple[str, str]], indent: str = "  ") -> list[str]:
     return [f"{indent}{pad(name, widest)}  {value}".rstrip() for name, value in rows]
 
 
-def grid(rows: Sequence[Sequence[str]], alignment: str) -> list[str]:
-    """Rows of cells in columns, each of them left- or right-aligned.
+def grid(rows: Sequence[Sequence[str]], alignment: str = "<>") -> list[str]:
+    """Rows of cells in columns, each to the left or right; the last alignment holds for the rest. Short rows end early.
 
     >>> grid([("id", "piece"), ("7", "soup"), ("12", "##s")], "><")
     ['id  piece', ' 7  soup', '12  ##s']
     """
-    widths = [max(map(display_width, column)) for column in zip(*rows, strict=True)]
+    count = max(map(len, rows))
+    widths = [max(display_width(row[i]) for row in rows if len(row) > i) for i in range(count)]
+    sides = alignment.ljust(count, alignment[-1])
     lines = []
     for row in rows:
-        space = [" " * (width - display_width(cell)) for cell, width in zip(row, widths, strict=True)]
-        cells = zip(row, space, alignment, strict=True)
+        gaps = [" " * (width - display_width(cell)) for cell, width in zip(row, widths, strict=False)]
+        cells = zip(row, gaps, sides, strict=False)
         lines.append("  ".join(gap + cell if side == ">" else cell + gap for cell, gap, side in cells).rstrip())
     return lines
 
@@ -102,3 +108,17 @@ def matrix_lines(labels: Sequence[str], heads: Sequence[str], cells: Sequence[Se
             part = (" " * (2 + widest - display_width(cell)) + cell for cell in row[start : start + columns])
             lines.append(pad(label, label_width) + "".join(part))
     return lines
+
+
+def interval(estimate: Estimate) -> str:
+    """An interval, x 100."""
+    return f"{100 * estimate.low:.2f} to {100 * estimate.high:.2f}"
+
+
+def signed(difference: float, digits: int = 2) -> str:
+    """Write a difference, x 100, with its sign; zero is +0.00.
+
+    >>> signed(0.0123), signed(-0.00001)
+    ('+1.23', '+0.00')
+    """
+    return f"{round(100 * difference, digits) + 0.0:+.{digits}f}"

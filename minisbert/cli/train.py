@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from safetensors import SafetensorError
 
 from minisbert import __version__
 from minisbert.cli.inputs import DIALECT_OPTIONS, dialect
@@ -182,8 +181,7 @@ def train(
         if resume and about.is_file():  # killed between the last two steps, perhaps
             checkpoint.unlink(missing_ok=True)
             click.echo(f"{output}: this run is complete; nothing is left to do", err=True)
-            summary = json.loads(about.read_bytes())
-            click.echo(json.dumps(summary) if as_json else "\n".join(_report(summary, output)))
+            _answer(json.loads(about.read_bytes()), output, as_json)
             return
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise click.ClickException(f"{output}: exists and is not an empty folder; choose another name")
@@ -259,16 +257,12 @@ def train(
                 )
                 text = json.dumps(summary, indent=2, ensure_ascii=False)
                 (unfinished / "training.json").write_text(f"{text}\n", encoding="utf-8")
-        except (OSError, SafetensorError) as error:  # which is what safetensors makes of a full disk
+        except OSError as error:
             kept = f"; {checkpoint} holds the trained model: make room, then repeat the command with --resume"
-            raise click.ClickException(
-                f"{output}: {getattr(error, 'strerror', error)}{kept if checkpoint.exists() else ''}"
-            ) from error
+            said = f"{output}: {error.strerror or error}{kept if checkpoint.exists() else ''}"
+            raise click.ClickException(said) from error
         checkpoint.unlink(missing_ok=True)
-    if as_json:
-        echo_json(summary)
-    else:
-        click.echo("\n".join(_report(summary, output)))
+    _answer(summary, output, as_json)
 
 
 @contextmanager
@@ -289,7 +283,7 @@ def _claimed(output: Path) -> Iterator[Path]:
         raise click.ClickException(f"{output}: another process is training it ({lock_file} is locked)") from None
     try:
         for left in output.parent.iterdir():
-            if re.fullmatch(rf"\.+{re.escape(output.name)}(\.checkpoint)?\.\d+\.unfinished(-\w+)?", left.name):
+            if re.fullmatch(rf"\.+{re.escape(output.name)}(\.checkpoint)?(\.\d+\.unfinished(-\w+)?)+", left.name):
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
         with contextlib.suppress(OSError):  # an empty OUT, set aside by a run that was killed before its last rename
             output.with_name(f".{output.name}.replaced").rmdir()
@@ -319,8 +313,11 @@ def _asked_to_stop() -> Iterator[Any]:
             signal.signal(number, handler)
 
 
-def _report(summary: Mapping[str, Any], output: Path) -> list[str]:
-    """Format the summary."""
+def _answer(summary: Mapping[str, Any], output: Path, as_json: bool) -> None:
+    """Print what the run was, and its results."""
+    if as_json:
+        echo_json(summary)
+        return
     losses, dev, best = summary["losses"], summary["dev"], summary["best_step"]
     tenth = max(1, len(losses) // 10)
     first, last = (sum(part) / len(part) for part in (losses[:tenth], losses[-tenth:]))
@@ -337,4 +334,4 @@ def _report(summary: Mapping[str, Any], output: Path) -> list[str]:
         )
         if best == 0:
             lines.append("no step improved the dev score: these are the initial weights")
-    return [*lines, f"wrote {output}"]
+    click.echo("\n".join([*lines, f"wrote {output}"]))

@@ -36,7 +36,7 @@ from minisbert.model.params import build_params
 from minisbert.model.pooling import Normalize, Pooling
 from minisbert.model.tokens import OverflowReport, TruncationWarning
 from minisbert.training.data import Batch, Examples, make_epoch
-from minisbert.training.losses import LOSSES, LossResult, find_false_negatives
+from minisbert.training.losses import LOSSES, find_false_negatives
 from minisbert.training.optim import AdamWState, adamw, clip_gradients, init_adamw, warmup_linear
 from minisbert.training.step import (
     DropoutPlan,
@@ -225,16 +225,9 @@ def objective(settings: Settings, batch: Batch, params: dict[str, Array]) -> Los
         # texts of one class or, without classes, equal texts belong together
         columns = batch.texts if batch.targets is None else [batch.targets.tolist()] * len(batch.texts)
         options["false_negatives"] = find_false_negatives(*columns)
-    extra: list[Any] = []
-    if known.data in ("scored", "labelled"):
-        extra.append(batch.targets)
-    if known.has_head:
-        extra += [params["head.weight"], params["head.bias"]]
-
-    def loss(vectors: list[Array]) -> LossResult:
-        return known.function(*vectors, *extra, **options)
-
-    return loss
+    targets = [batch.targets] if known.data in ("scored", "labelled") else []
+    head = [params["head.weight"], params["head.bias"]] if known.has_head else []
+    return lambda vectors: known.function(*vectors, *targets, *head, **options)
 
 
 def new_head(settings: Settings, examples: Examples, width: int, dtype: npt.DTypeLike) -> dict[str, Array]:
@@ -246,12 +239,9 @@ def new_head(settings: Settings, examples: Examples, width: int, dtype: npt.DTyp
     if not LOSSES[settings.loss].has_head:
         return {}
     rng = np.random.default_rng([settings.seed, 1])
-    classes, d_in = len(examples.label_names), 3 * width
-    bound = d_in**-0.5
-    return {
-        "head.weight": rng.uniform(-bound, bound, (classes, d_in)).astype(dtype),
-        "head.bias": rng.uniform(-bound, bound, classes).astype(dtype),
-    }
+    classes, bound = len(examples.label_names), (3 * width) ** -0.5
+    shapes = {"head.weight": (classes, 3 * width), "head.bias": (classes,)}
+    return {name: rng.uniform(-bound, bound, shape).astype(dtype) for name, shape in shapes.items()}
 
 
 # ---------------------------------------------------------------------------------------------------------- the dev set

@@ -37,9 +37,17 @@ class AdamWState:
 
 
 def init_adamw(params: Mapping[str, Array]) -> AdamWState:
-    """Start AdamW for these tensors: no steps, all moments zero.
+    """Start AdamW: no steps, all moments zero.
 
-    On most systems the zeros take no memory until they are written to: a table's unused rows cost none.
+    Parameters
+    ----------
+    params : mapping of str to Array
+        The tensors to train, float32 or float64.
+
+    Returns
+    -------
+    AdamWState
+        On most systems its zeros take no memory until they are written to: a table's unused rows cost none.
 
     Examples
     --------

@@ -1,0 +1,327 @@
+"""A model's folder, limits and tokens: ``minisbert info``, ``fetch`` and ``tokens``."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import sys
+import warnings
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+
+from minisbert import __version__, hub
+from minisbert.cli.inputs import TextSource, input_options
+from minisbert.cli.options import ModelChoice, json_option, model_options
+from minisbert.cli.outputs import echo_json
+from minisbert.cli.table import align, grid, printable, shorten, terminal_width
+from minisbert.model.config import BertConfig, read_bert_config, read_json
+from minisbert.model.folder import read_module_list
+from minisbert.model.tokens import Tokenizer, load_tokenizer, read_max_seq_length
+
+# ------------------------------------------------------------------------------------------------------- folder_facts
+
+
+class SaidLimit(NamedTuple):
+    """One of the length limits in a model folder."""
+
+    file: str
+    key: str
+    tokens: float | None  # None: not in the file
+
+
+@dataclass(frozen=True)
+class FolderFacts:
+    """A model folder without its weights."""
+
+    folder: Path
+    source: str
+    bert_folder: Path
+    modules: list[tuple[str, Path]]  # what follows BERT; empty for a plain one
+    config: BertConfig
+    tokenizer: Tokenizer
+    said_limits: list[SaidLimit]  # in the order in which they count
+    max_seq_length: int  # in force, special tokens included
+    decided_by: str  # the file, or the option
+
+
+def read_folder_facts(choice: ModelChoice, *, local_files_only: bool, show_progress_bar: bool = False) -> FolderFacts:
+    """Find a model's folder and read everything but the weights."""
+    found = hub.resolve(
+        choice.model,
+        revision=choice.revision,
+        local_files_only=local_files_only,
+        show_progress_bar=show_progress_bar,
+    )
+    entries = read_module_list(found.folder) or [("Transformer", found.folder)]
+    folder = entries[0][1]
+    config = read_bert_config(folder / "config.json")
+    tokenizer = load_tokenizer(folder, config)
+    said = read_json(folder / "sentence_bert_config.json", optional=True) or {}
+    most = config.max_position_embeddings
+    limits = [
+        SaidLimit("sentence_bert_config.json", "max_seq_length", said.get("max_seq_length")),
+        SaidLimit("tokenizer_config.json", "model_max_length", tokenizer.settings.get("model_max_length")),
+        SaidLimit("config.json", "max_position_embeddings", most),
+    ]
+    limit = read_max_seq_length(folder, config, tokenizer.settings)
+    first = next(limit for limit in limits if limit.tokens is not None)
+    decided_by = first.file if first.tokens == limit else "config.json"  # no text has more tokens than positions
+    if choice.max_seq_length is not None:
+        limit, decided_by, least = choice.max_seq_length, "--max-seq-length", tokenizer.special_count + 1
+        if not least <= limit <= most:
+            raise ValueError(
+                f"--max-seq-length: expected {least} (one token and the special tokens) to {most} (the model's "
+                f"positions), got {limit}"
+            )
+    return FolderFacts(found.folder, found.source, folder, entries[1:], config, tokenizer, limits, limit, decided_by)
+
+
+# --------------------------------------------------------------------------------------------------------------- info
+
+
+LIBRARIES = ("numpy", "tokenizers", "safetensors", "huggingface-hub")
+
+
+@click.command(short_help="Show the model, its limits, and the machine it runs on.")
+@json_option
+@model_options
+def info(as_json: bool, choice: ModelChoice) -> None:
+    """Show the model, its limits, and the machine it runs on.
+
+    Nothing is downloaded. If the model is not on this machine, the rest is shown and the exit code is 1.
+
+    \b
+    Examples:
+      minisbert info
+      minisbert info --json
+    """
+    from minisbert.hub import cache_folder
+
+    model, problem = None, None
+    try:
+        model = _model(read_folder_facts(choice, local_files_only=True))
+    except ValueError as error:
+        problem = error  # shown last: it may be the reason for asking
+    machine = _machine()
+    versions = {"minisbert": __version__, "python": platform.python_version()}
+    versions |= {library: version(library) for library in LIBRARIES}
+    found = {"model": model, "machine": machine, "versions": versions, "cache": str(cache_folder())}
+    if as_json:
+        echo_json(found)
+    else:
+        click.echo("\n".join([*(_model_lines(model) if model else []), *_machine_lines(found)]))
+    if sentence := machine["blas_advice"]:
+        warnings.warn(sentence, stacklevel=1)
+    if problem is not None:
+        raise ValueError(f"{problem}\n`minisbert info` downloads nothing; `minisbert fetch` does.") from problem
+
+
+def _model(facts: FolderFacts) -> dict[str, Any]:
+    """What the folder says."""
+    from minisbert.model.config import read_json
+    from minisbert.model.folder import read_modules, read_sentence_settings
+    from minisbert.model.params import read_checkpoint, tensor_shapes
+    from minisbert.model.pooling import Dense, Pooling, output_width
+
+    config = facts.config
+    stored = list(read_checkpoint(facts.bert_folder).values())
+    shapes = list(tensor_shapes(config).values())
+    for folder in (folder for kind, folder in facts.modules if kind == "Dense"):
+        dense = list(read_checkpoint(folder).values())
+        stored, shapes = stored + dense, shapes + [tensor.shape for tensor in dense]
+    modules, described = read_modules(facts.modules, config, "float32"), []
+    for module in modules:
+        if isinstance(module, Pooling):
+            described.append(f"Pooling ({' + '.join(module.modes)})")
+        elif isinstance(module, Dense):
+            described.append(f"Dense ({module.weight.shape[1]} to {module.weight.shape[0]}, {module.activation})")
+        else:
+            described.append("Normalize")
+    settings, width = read_sentence_settings(facts.folder), output_width(modules, config.hidden_size)
+    cut = (read_json(facts.bert_folder / "tokenizer.json", optional=True) or {}).get("truncation") or {}
+    return {
+        "folder": str(facts.folder),
+        "source": facts.source,
+        "layers": config.num_hidden_layers,
+        "heads": config.num_attention_heads,
+        "hidden_size": config.hidden_size,
+        "intermediate_size": config.intermediate_size,
+        "activation": config.hidden_act,
+        "vocabulary": config.vocab_size,
+        "parameters": sum(map(math.prod, shapes)),
+        "stored_as": sorted({tensor.dtype for tensor in stored if tensor.dtype[:1] in "FB" and tensor.dtype != "BOOL"}),
+        "modules": described,
+        "sentence_embedding_dimension": min(width, settings["truncate_dim"] or width),
+        **settings,
+        "max_seq_length": {
+            "in_force": facts.max_seq_length,
+            "decided_by": facts.decided_by,
+            "said": [*facts.said_limits, SaidLimit("tokenizer.json", "truncation", cut.get("max_length"))],
+        },
+    }
+
+
+def _machine() -> dict[str, Any]:
+    """The processor and the BLAS library, which decide the speed."""
+    import numpy as np
+
+    from minisbert.parallel import advice, libraries, usable_processors
+
+    keys = ("internal_api", "version", "architecture", "num_threads", "threading_layer")
+    build: Any = np.show_config(mode="dicts")
+    return {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpus": os.cpu_count(),
+        "usable_cpus": usable_processors(),
+        "blas": [{key: found.get(key) for key in keys} for found in libraries()],
+        "blas_advice": advice(),  # what to set where a faster kernel could run
+        "numpy_built_with": (build or {}).get("Build Dependencies", {}).get("blas", {}).get("name"),
+    }
+
+
+def _model_lines(model: dict[str, Any]) -> list[str]:
+    """Format the model, and the limit that each file says, with the one in force marked."""
+    heads, limits = model["heads"], model["max_seq_length"]
+    # a plain BERT lists no modules, and its token vectors are averaged
+    modules = model["modules"] or ["Pooling (mean), by default: the folder has no modules.json"]
+    dimensions = f"{model['sentence_embedding_dimension']} dimensions"
+    rows = [
+        ("folder", model["folder"]),
+        ("source", model["source"]),
+        ("layers", f"{model['layers']}, each with {heads} heads of {model['hidden_size'] // heads}"),
+        ("width", f"{model['hidden_size']}, feed-forward {model['intermediate_size']} ({model['activation']})"),
+        ("vocabulary", f"{model['vocabulary']:,} tokens"),
+        ("parameters", f"{model['parameters']:,} in use, stored as {', '.join(model['stored_as'])}"),
+        ("modules", " > ".join(["Transformer", *modules])),
+        ("sentence vector", f"{dimensions}, compared by {model['similarity_fn_name']}"),
+        ("prompts", ", ".join(model["prompts"]) or "none"),
+    ]
+    in_force = []
+    if limits["decided_by"].startswith("--"):
+        in_force.append((limits["decided_by"], f"{limits['in_force']}  in force"))
+    for file, key, tokens in limits["said"]:
+        said = "-" if tokens is None else f"{tokens:,}" if tokens < 1e9 else "no limit"  # transformers writes 1e30
+        if tokens is not None and file == "tokenizer.json":
+            said += "  ignored: it would cut silently"
+        elif tokens is not None and file == limits["decided_by"]:
+            said += "  in force"
+        in_force.append((f"{file}: {key}", said))
+    heading = f"Longest text in tokens, special tokens included: {limits['in_force']}"
+    return ["Model", *align(rows), "", heading, *align(in_force), ""]
+
+
+def _machine_lines(found: dict[str, Any]) -> list[str]:
+    """Format machine, versions and cache."""
+    machine = found["machine"]
+    rows = [("system", machine["system"]), ("processors", f"{machine['usable_cpus']} usable of {machine['cpus']}")]
+    for blas in machine["blas"]:
+        kernel = f", kernel {blas['architecture']}" if blas["architecture"] else ""
+        threads = f"{blas['num_threads']} thread{'' if blas['num_threads'] == 1 else 's'}"
+        rows.append(("BLAS", f"{blas['internal_api']} {blas['version']}{kernel}, {threads}"))
+    if not machine["blas"]:
+        rows.append(("BLAS", f"{machine['numpy_built_with']}, kernel and threads unknown"))
+    rows.append(("cache", found["cache"]))
+    return ["Machine", *align(rows), "", "Versions", *align(list(found["versions"].items()))]
+
+
+# -------------------------------------------------------------------------------------------------------------- fetch
+
+
+@click.command(short_help="Download a model and verify it.")
+@click.argument("model", required=False, envvar="MINISBERT_MODEL", metavar="[MODEL]")
+@click.option("--revision", metavar="REV", help="Commit, branch or tag.")
+@click.option(
+    "--token",
+    envvar="HF_TOKEN",
+    show_envvar=True,
+    metavar="TOKEN",
+    help="For private models; the environment variable keeps it out of your shell history.",
+)
+@json_option
+def fetch(model: str | None, revision: str | None, token: str | None, as_json: bool) -> None:
+    """Download a model, verify it, and print its folder.
+
+    MODEL is a name on the Hugging Face Hub. The default is all-MiniLM-L6-v2, of which every byte is checked against a
+    pinned hash, wherever it came from. Files that are already here are not downloaded again.
+
+    \b
+    Examples:
+      minisbert fetch
+      minisbert fetch --json
+    """
+    from minisbert import hub
+
+    found = hub.resolve(model, revision=revision, token=token, show_progress_bar=True)
+    click.echo(f"source: {found.source}", err=True)
+    if found.pinned:
+        if wrong := hub.wrong_bytes(found.folder):
+            raise ValueError(f"{found.folder}: {wrong}; remove the folder and run `minisbert fetch` again")
+        click.echo(f"verified: {len(hub.DEFAULT_FILES)} files match their pinned sha256", err=True)
+    folder = found.folder.resolve()
+    if as_json:
+        name = model or hub.DEFAULT_MODEL
+        echo_json({"model": name, "folder": folder, "source": found.source, "verified": found.pinned})
+    else:
+        click.echo(folder)
+
+
+# ------------------------------------------------------------------------------------------------------------- tokens
+
+
+CUT_SHOWN = 10  # cut-off tokens listed in the table; --json gives all
+
+
+@click.command(short_help="Show how a text is tokenized, and what is cut off.")
+@input_options
+@json_option
+@model_options
+def tokens(source: TextSource, as_json: bool, choice: ModelChoice) -> None:
+    """Show how a text is tokenized, the ids of its pieces, and what is cut off.
+
+    A piece that starts with ## continues the previous one. The limit includes special tokens such as [CLS] and [SEP].
+
+    \b
+    Examples:
+      minisbert tokens "i love bouillabaisse"
+      minisbert tokens --max-seq-length 6 "a long text about hot tomato soup"
+      minisbert tokens -i texts.txt --json
+    """
+    texts = list(source.read())
+    if not texts and source.file is None:
+        raise click.UsageError("Nothing to tokenize: give texts, or a file (-i).")
+
+    facts = read_folder_facts(
+        choice, local_files_only=choice.local_files_only, show_progress_bar=sys.stderr.isatty() and not as_json
+    )
+    # as the encoder does, and once more without the limit to see what is lost
+    tokenizer, limit = facts.tokenizer, facts.max_seq_length
+    longest = limit + int(tokenizer(texts, limit).lost.max(initial=0))
+    found: list[dict[str, Any]] = []
+    for text, ids in zip(texts, tokenizer(texts, longest).split(), strict=True):
+        pieces = [{"id": i, "piece": piece} for i, piece in zip(ids.tolist(), tokenizer.pieces(ids), strict=True)]
+        end = len(pieces) - len(tokenizer.last)  # the text's own pieces end here
+        stop = min(end, limit - len(tokenizer.last))  # and here what is read of them
+        kept = [{"position": i, **piece} for i, piece in enumerate(pieces[:stop] + pieces[end:])]
+        found.append({"text": text, "tokens": kept, "cut": pieces[stop:end]})
+    if as_json:
+        echo_json({"max_seq_length": limit, "decided_by": facts.decided_by, "texts": found})
+        return
+    for i, one in enumerate(found):
+        kept, cut = one["tokens"], one["cut"]
+        rows = [("position", f"{'id':>6}", "piece", "")]
+        rows += [(str(piece["position"]), str(piece["id"]), printable(piece["piece"]), "") for piece in kept]
+        rows += [("-", str(piece["id"]), printable(piece["piece"]), "cut") for piece in cut[:CUT_SHOWN]]
+        lines = grid(rows, ">><<")
+        if (more := len(cut) - CUT_SHOWN) > 0:
+            lines.append(f"{'-':>8}  {'...':>6}  and {more:,} more, cut")
+        whole, limited = len(kept) + len(cut), f"the limit is {limit} ({facts.decided_by})"
+        lost = f"{whole:,} tokens, but {limited}: {len(kept)} are read, {len(cut):,} are cut"
+        lines += ["", lost if cut else f"{whole} tokens; {limited}"]
+        if len(found) > 1:
+            lines = [*[""] * bool(i), shorten(f"text {i + 1}: {printable(one['text'])}", terminal_width()), *lines]
+        click.echo("\n".join(lines))
