@@ -87,10 +87,12 @@ def test_vectors_are_means_of_the_traced_pieces(encoder, layers):
     hidden = np.concatenate([states(encoder, words.text)[n] for n in layers or (2,)], axis=1)
     [found] = word_vectors(encoder, [words], layers=layers)
     [first] = word_vectors(encoder, [words], layers=layers, pooling="first")
+    [apart] = word_vectors(encoder, [split_words(words.text)], layers=layers)  # dog and ! are two words, and touch
     assert found.dtype == np.float32
     # measured: 2.4e-7
     np.testing.assert_allclose(found, [hidden[rows].mean(axis=0) for rows in pieces], atol=1e-6)
     np.testing.assert_allclose(first, [hidden[rows[0]] for rows in pieces], atol=1e-6)
+    np.testing.assert_allclose(apart[2:4], hidden[3:5], atol=1e-6)
 
 
 def test_vectors_do_not_depend_on_company_threads_or_words_without_pieces(encoder, monkeypatch):
@@ -187,6 +189,8 @@ def test_tags_that_the_vectors_hold_are_learnt(sklearn, with_dev):
     assert not with_dev or tried.max() == found
     s, o = chosen.strengths.index(chosen.strength), chosen.offsets.index(chosen.offset)
     best = tried == tried.max()
+    again, _ = fit_probe(vectors, train, strengths=[chosen.strength], offsets=[0.0])
+    np.testing.assert_allclose(probe.weight, again.weight, rtol=1e-6)  # of all sentences
     assert best[s, o] and not best[:s].any() and not best[s, :o].any()  # the first of equals
 
 
@@ -334,6 +338,11 @@ def test_resamples_by_another_way():
         # measured: 1 of 60, at 4,000 draws
         np.testing.assert_allclose(np.quantile(draws, level, axis=0), np.quantile(slow, level, axis=0), atol=3)
     assert draws.shape == (10_000, 2, 3) and np.array_equal(draws, resampled(counts, seed=3))
+    # a resample without a single span has no precision, and is left out
+    rare = np.zeros((40, 3), int)
+    rare[0] = 1
+    assert module.SpanScore.of(rare.sum(axis=0), resampled(rare)).precision == (1.0, 1.0, 1.0)
+    assert abs(resampled(rare).mean() - 1) < 0.1  # measured: 0.01
     # both systems are on the same sentences
     assert np.array_equal(*resampled(counts[:, [0, 0]]).swapaxes(0, 1))
 
@@ -375,7 +384,7 @@ def test_the_report_of_a_tagger_beside_baselines(sklearn, encoder):
         assert (one.spans.right, one.spans.predicted, one.spans.expected) == (right, said, there)
         assert there == report.entities == sum(score.expected for score in one.by_type.values())
         for rate in (one.spans.precision, one.spans.recall, one.spans.f1):
-            assert rate.low <= rate.mean <= rate.high
+            assert rate.low <= rate.mean <= rate.high or (np.isnan(rate.low) and said == 0)
         assert one.spans.f1.mean == f1(test.tags, predicted[one.name]) and np.isnan(one.surface.f1.low)
         if one is own:
             assert one.tagger_ahead is None
@@ -391,9 +400,10 @@ def test_the_report_of_a_tagger_beside_baselines(sklearn, encoder):
 
 def test_names_that_training_has_not_seen(sklearn, encoder):
     train = TaggedSentences("train", [["Ada", "sang"], ["Bo", "Li"]] * 3, [["B-x", "O"], ["B-x", "I-x"]] * 3)
-    test = TaggedSentences("test", [["Ada", "Bo"], ["Bo", "Li"], ["Ada"]], [["B-x", "B-x"], ["B-x", "I-x"], ["B-y"]])
+    names, tags = [["Ada", "Bo", "Cy"], ["Bo", "Li"], ["Ada"]], [["B-x"] * 3, ["B-x", "I-x"], ["B-y"]]
+    test = TaggedSentences("test", names, tags)
     report = evaluate_tagger(tagger_of(encoder), encoder, test, train=train, dev=test)
-    assert report.unseen == 0.5  # Ada x and Bo Li x are known; not Bo x, nor Ada y
+    assert report.unseen == 0.6  # Ada x and Bo Li x are known; not Bo x, Cy x, Ada y
 
 
 def test_the_real_model_on_a_sample_of_wnut17(sklearn, weights_folder, data_folder):

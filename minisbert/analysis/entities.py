@@ -482,9 +482,9 @@ class SpanScore:
 
     @classmethod
     def of(cls, counts: Array, draws: Array) -> SpanScore:
-        """Of right, predicted and expected spans (3,), and their bootstrap resamples (R, 3), none for no intervals."""
+        """Of right, predicted and expected spans (3,), and their resamples (R, 3); without any, no intervals."""
         right, predicted, expected = map(int, counts)
-        pairs = zip(rates(counts).tolist(), rates(draws).T, strict=True)
+        pairs = zip(rates(counts).tolist(), rates(draws, math.nan).T, strict=True)
         return cls(expected, predicted, right, *(percentiles(value, drawn) for value, drawn in pairs))
 
 

@@ -343,17 +343,17 @@ def span_counts(
     return counts
 
 
-def rates(counts: Array) -> Array:
+def rates(counts: Array, nothing: float = 0.0) -> Array:
     """Precision ``right / predicted``, recall ``right / expected`` and F1 ``2 right / (predicted + expected)``.
 
-    (..., 3) -> (..., 3); 0 where there is nothing to divide by.
+    (..., 3) -> (..., 3); ``nothing`` where there is nothing to divide by, 0 as in ``conlleval``.
 
     >>> rates(np.array([2, 5, 3])).round(3)
     array([0.4  , 0.667, 0.5  ])
     """
     right, predicted, expected = np.moveaxis(counts, -1, 0)
     below = np.stack([predicted, expected, (predicted + expected) / 2], axis=-1)
-    return right[..., None] / np.where(below > 0, below, 1)
+    return np.where(below > 0, right[..., None] / np.where(below > 0, below, 1), nothing)
 
 
 def surface_counts(
