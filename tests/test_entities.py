@@ -174,17 +174,12 @@ def f1(expected, predicted):
     return rates(span_counts(expected, predicted).sum(axis=(0, 1)))[2]
 
 
-def decode(probe, vectors, data, offset):
-    stops = np.cumsum([len(words) for words in data.sentences])[:-1]
-    return [probe.decode(part, offset=offset) for part in np.split(probe.log_probs(vectors), stops)]
-
-
 @pytest.mark.parametrize("with_dev", [True, False])
 def test_tags_that_the_vectors_hold_are_learnt(sklearn, with_dev):
     (train, vectors), (test, others) = made_up(120, 0), made_up(60, 1)
     probe, chosen = fit_probe(vectors, train, dev=(others, test) if with_dev else None)
     assert chosen.chosen_on == ("set 1" if with_dev else "cross-validation, 3 folds")
-    found, tried = f1(test.tags, decode(probe, others, test, chosen.offset)), np.array(chosen.f1)
+    found, tried = f1(test.tags, probe.decode_all(others, test, "viterbi", chosen.offset)), np.array(chosen.f1)
     assert found > 0.97 and tried.shape == (4, 7)
     assert not with_dev or tried.max() == found
     s, o = chosen.strengths.index(chosen.strength), chosen.offsets.index(chosen.offset)

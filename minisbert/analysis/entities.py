@@ -79,6 +79,11 @@ class TagProbe:
         """
         return DECODERS[decoder](log_probs - offset * np.array([tag == "O" for tag in self.tags]), self.tags)
 
+    def decode_all(self, features: Any, data: TaggedSentences, decoder: str, offset: float) -> list[list[str]]:
+        """Tags of all sentences, whose words' features (N, W) are end to end."""
+        ends = np.cumsum([len(words) for words in data.sentences])
+        return [self.decode(part, decoder, offset) for part in np.split(self.log_probs(features), ends[:-1])]
+
 
 class Chosen(NamedTuple):
     """How penalty and offset were chosen."""
@@ -118,13 +123,11 @@ def fit_probe(
     parts: Iterable[Any] = [((features, data), dev)] if dev is not None else _folds(features, data, folds, seed)
     counts, probes = np.zeros((len(grid), len(leans), 3)), list[TagProbe]()
     for fold, ((features_of_known, known), (others, asked)) in enumerate(parts, 1):
-        stops = np.cumsum([len(words) for words in asked.sentences])[:-1]
         for s, probe in enumerate(_fits(features_of_known, known, grid)):
             progress(f"{f'fold {fold}, ' if dev is None else ''}strength {grid[s]:g}")
             probes.append(probe)
-            sentences = np.split(probe.log_probs(others), stops)
             for o, offset in enumerate(leans):
-                predicted = [probe.decode(log_probs, decoder, offset) for log_probs in sentences]
+                predicted = probe.decode_all(others, asked, decoder, offset)
                 counts[s, o] += span_counts(asked.tags, predicted).sum(axis=(0, 1))
     f1 = rates(counts)[..., 2]  # (strengths, offsets)
     s, o = map(int, np.unravel_index(f1.argmax(), f1.shape))
@@ -446,10 +449,8 @@ def fit_shapes(
     features = counter.fit_transform(rows(train)).tocsr()
     others = None if dev is None else (counter.transform(rows(dev)), dev)
     probe, chosen = fit_probe(features, train, dev=others, **{"strengths": SHAPE_STRENGTHS, **settings})
-    stops = np.cumsum([len(words) for words in test.sentences])[:-1]
-    sentences = np.split(probe.log_probs(counter.transform(rows(test))), stops)
     decoder = settings.get("decoder", "viterbi")
-    return [probe.decode(log_probs, decoder, chosen.offset) for log_probs in sentences], chosen
+    return probe.decode_all(counter.transform(rows(test)), test, decoder, chosen.offset), chosen
 
 
 # -------------------------------------------------------------------------------------------------- evaluation
@@ -528,11 +529,11 @@ def evaluate_tagger(
 ) -> EntityReport:
     """Score a tagger on test sentences, beside baselines that know much less.
 
-    All of them tag every word ``O``: accuracy of words is no measure here. With ``train``, the tagger's own training
-    set, the **lexicon** shows how far memory goes, and **word shapes** are the same probe on capitals, digits, endings
-    and the neighbours' shapes; their penalty is chosen on ``dev``, otherwise by cross-validation. Two systems are
-    compared on the same resamples, so that easy and hard sentences cancel. ValueError for a test set without entities,
-    another model, and word shapes without scikit-learn.
+    **All O** has most words right and F1 0: accuracy of words is no measure here. With ``train``, the tagger's own
+    training set, the **lexicon** shows how far memory goes, and **word shapes** are the same probe on capitals, digits,
+    endings and the neighbours' shapes; their penalty is chosen on ``dev``, otherwise by cross-validation. Two systems
+    are compared on the same resamples, so that easy and hard sentences cancel. ValueError for a test set without
+    entities, another model, and word shapes without scikit-learn.
     """
     if not test.types:
         raise ValueError(f"{test.name}: no entities, all tags are O: nothing to find")
