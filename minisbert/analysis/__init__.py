@@ -2,8 +2,7 @@
 
 To be read in this order: ``calibration.py`` (how unusual is a similarity?), ``explain.py`` (which words made it?),
 ``maps.py``, ``map_picture.py``, ``map_page.py`` (2-D maps), ``clusters.py``, ``naming.py`` (clusters and their labels),
-``classifier.py`` (text classes),
-``tagging.py``, ``decoding.py``, ``word_vectors.py``, ``tag_probe.py``, ``entities.py``, ``entity_report.py`` (names).
+``classifier.py`` (text classes), ``tagging.py``, ``word_vectors.py``, ``entities.py`` (names).
 scikit-learn and matplotlib (extra ``apps``) are imported where they are used. The function ``explain`` hides the module
 of its name: ``from minisbert.analysis.explain import Explanation``.
 """

@@ -1,17 +1,20 @@
-"""Entities as BIO tags of words, files of them, and span F1.
+"""Entities as tags of words: four schemes, the best valid tags of a sentence, a span's probability, files, and counts.
 
-The first word of an entity is ``B-type``, each further one ``I-type``, any other word ``O`` (IOB2): ``I-x`` only
-follows ``B-x`` or ``I-x``, and ``B`` separates adjacent entities. A predicted span is right if start, stop and type
-are; half a name counts as a false positive and a false negative. Precision, recall and F1 are micro-averaged. On the
-published output of the two best systems of the WNUT 2017 shared task these functions give what their papers report: F1
-41.86 and 40.78, of surface forms 40.24 and 39.33. Letters: ``S`` sentences, ``T`` words of one, ``C`` tags.
+Everything computes in **IOB2**: an entity's first word is ``B-type``, each further one ``I-type``, any other ``O``. So
+``I-x`` only follows ``B-x`` or ``I-x``. A classifier that scores each word on its own ignores that rule: :func:`greedy`
+repairs each word's best tag, :func:`viterbi` finds the best of all valid sequences, and :func:`span_probabilities`
+applies the rule to probabilities. Files may be in IOB1, BIOES or BILOU, too.
+
+A predicted span is right if start, stop and type are; half a name is a false positive and a false negative. On the
+published output of the two best systems of WNUT 2017 these counts give what their papers report: F1 41.86 and 40.78, of
+surface forms 40.24 and 39.33. Letters: ``S`` sentences, ``T`` words of one, ``C`` tags, ``Y`` types and all of them.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import InitVar, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -21,8 +24,11 @@ import numpy as np
 from minisbert.model import Array
 from minisbert.tables import InputError, checked_text, decode_lines, open_bytes, read_table, told_format
 
-OUTSIDE = "O"
-_TAG = re.compile(r"O|[BI]-\S+")
+SCHEMES = {"IOB1": "BI", "IOB2": "BI", "BIOES": "BISE", "BILOU": "BIUL"}
+"""Letters of a scheme: an entity's first and further words, and where it marks ends, its only and its last word."""
+
+_SUFFIXES = (".conll", ".iob", ".iob2", ".bio", ".bioes", ".bilou", ".txt")  # of files in CoNLL's format
+_TAG = re.compile(r"O|[BIESLU]-\S+")
 
 
 class Span(NamedTuple):
@@ -36,78 +42,172 @@ class Span(NamedTuple):
 # ------------------------------------------------------------------------------------------------------- scheme
 
 
-def check_tags(tags: Sequence[str]) -> None:
-    """Raise ValueError unless a sentence's tags are IOB2.
-
-    **Source**: Ramshaw & Marcus 1995 (IOB), Tjong Kim Sang & Veenstra 1999 (IOB2); ``seqeval`` in mode "strict".
-    """
-    before = OUTSIDE
-    for i, tag in enumerate(tags, 1):
-        if not isinstance(tag, str) or not _TAG.fullmatch(tag):
-            raise ValueError(f"word {i}: {_tag_fault(tag)}")
-        if not may_follow(before, tag):
-            behind = f"after {before}" if i > 1 else "at the beginning"
-            raise ValueError(
-                f"word {i} has the tag {tag} {behind}, where it continues nothing; in IOB2 an entity begins with "
-                f"B-{tag[2:]} (minisbert.analysis.tagging.repair converts IOB1 to IOB2)"
-            )
-        before = tag
-
-
-def _tag_fault(tag: object) -> str:
-    """What is wrong with an invalid tag."""
-    fault = f"expected a tag O, B-type or I-type, got {tag!r:.60}"
-    if isinstance(tag, str) and re.fullmatch(r"[LEUSM]-\S+", tag):
-        fault += "; IOB2 is read, BILOU and IOBES are not: write B- for U- and S-, and I- for L-, E- and M-"
-    return fault
-
-
 def may_follow(before: str, tag: str) -> bool:
-    """Whether a tag may follow another (``O`` before the first word).
+    """Whether a tag of IOB2 may follow another (``O`` before the first word).
 
     >>> may_follow("B-person", "I-person"), may_follow("O", "I-person")
     (True, False)
     """
-    return not tag.startswith("I-") or (before != OUTSIDE and before[2:] == tag[2:])
+    return not tag.startswith("I-") or before[1:] == tag[1:]
 
 
 def repair(tags: Sequence[str]) -> list[str]:
-    """Make tags valid: an ``I`` that continues nothing begins an entity.
-
-    **Source**: how ``conlleval`` and ``seqeval`` (without ``mode="strict"``) read tags.
+    """Make tags valid: an ``I`` that continues nothing begins an entity, as in IOB1 and in ``conlleval``.
 
     >>> repair(["O", "I-person", "I-person", "I-product"])
     ['O', 'B-person', 'I-person', 'B-product']
     """
-    pairs = zip([OUTSIDE, *tags], tags, strict=False)
-    return [tag if may_follow(before, tag) else f"B-{tag[2:]}" for before, tag in pairs]
+    pairs = zip(["O", *tags], tags, strict=False)
+    return [tag if may_follow(before, tag) else f"B{tag[1:]}" for before, tag in pairs]
+
+
+def scheme_of(rows: Iterable[Sequence[str]]) -> str:
+    """Which scheme sentences are tagged in: told by its letters, and IOB1 by where it uses ``B``.
+
+    IOB1 writes ``B`` only between two entities of one type that touch.
+
+    >>> scheme_of([["I-x", "O", "I-y", "B-y"]]), scheme_of([["B-x", "E-x"]]), scheme_of([["B-x", "I-x"]])
+    ('IOB1', 'BIOES', 'IOB2')
+    """
+    pairs = {(str(before), str(tag)) for tags in rows for before, tag in zip(["O", *tags], tags, strict=False)}
+    letters = {tag[:1] for _, tag in pairs}
+    if letters & set("ESLU"):
+        return "BIOES" if letters & set("ES") else "BILOU"
+    has_stray = not all(may_follow(before, tag) for before, tag in pairs)
+    begins = any(tag.startswith("B-") and before[1:] != tag[1:] for before, tag in pairs)
+    return "IOB1" if has_stray and not begins else "IOB2"
+
+
+def iob2(tags: Sequence[str], scheme: str = "IOB2", where: Callable[[int], str] = "word {}".format) -> list[str]:
+    """Check a sentence's tags, and write them in IOB2; InputError names the place of the word, counted from 1.
+
+    **Source**: Ramshaw & Marcus 1995 (IOB1), Tjong Kim Sang & Veenstra 1999 (IOB2), Ratinov & Roth 2009 (BILOU).
+
+    >>> iob2(["B-x", "L-x", "U-y"], "BILOU")
+    ['B-x', 'I-x', 'B-y']
+    """
+    letters = SCHEMES[scheme]
+    for n, tag in enumerate(tags, 1):
+        if not isinstance(tag, str) or not _TAG.fullmatch(tag) or tag[0] not in f"O{letters}":
+            raise InputError(
+                f"{where(n)}: expected a tag O, B-type or I-type (IOB1 and IOB2; with S- and E- BIOES, with U- and L- "
+                f"BILOU), got {tag!r:.60}" + (f" in {scheme}" if len(letters) > 2 else "")
+            )
+    if scheme == "IOB1":
+        return repair(tags)
+    plain = {"O": "O"} | dict(zip(letters, "BIBI", strict=False))
+    found = [plain[tag[0]] + tag[1:] for tag in tags]
+    for n, (before, tag, after) in enumerate(zip(["O", *found], found, [*found[1:], "O"], strict=False), 1):
+        if not may_follow(before, tag):
+            behind = f"after {tags[n - 2]}" if n > 1 else "at the beginning"
+            raise InputError(
+                f"{where(n)}: the tag {tags[n - 1]} {behind} continues nothing; in {scheme} an entity begins with "
+                f"B{tag[1:]}"
+            )
+        if len(letters) > 2 and tag != "O":  # ends are marked: which letter has to stand here?
+            wanted = letters["BI".index(tag[0]) + 2 * (not after.startswith("I-"))] + tag[1:]
+            if tags[n - 1] != wanted:
+                raise InputError(f"{where(n)}: expected the tag {wanted} in {scheme}, got {tags[n - 1]}")
+    return found
 
 
 def spans_of(tags: Sequence[str]) -> list[Span]:
-    """Entities of a sentence's tags, in order.
+    """Entities of a sentence's IOB2 tags, in order.
 
     >>> spans_of(["B-person", "I-person", "B-person", "O"])
     [Span(start=0, stop=2, type='person'), Span(start=2, stop=3, type='person')]
     """
-    check_tags(tags)
-    ends = [i for i, tag in enumerate([*tags, OUTSIDE]) if not tag.startswith("I-")]
-    return [Span(i, j, tags[i][2:]) for i, j in pairwise(ends) if tags[i] != OUTSIDE]
+    iob2(tags)
+    ends = [t for t, tag in enumerate([*tags, "O"]) if not tag.startswith("I-")]
+    return [Span(i, j, tags[i][2:]) for i, j in pairwise(ends) if tags[i] != "O"]
 
 
-def tags_of(spans: Sequence[Span], count: int) -> list[str]:
-    """Entities as the tags of ``count`` words; ValueError for spans that are empty, overlap, or lie outside.
+# ------------------------------------------------------------------------------------------------------ decoding
 
-    >>> tags_of([Span(1, 3, "person")], 4)
-    ['O', 'B-person', 'I-person', 'O']
+
+def greedy(scores: Array, tags: Sequence[str]) -> list[str]:
+    """Each word's best tag, repaired into a valid sequence: (T, C) -> T tags.
+
+    >>> greedy(np.log([[0.6, 0.3, 0.1], [0.2, 0.3, 0.5]]), ["O", "B-x", "I-x"])
+    ['O', 'B-x']
     """
-    tags = [OUTSIDE] * count
+    return repair([tags[c] for c in np.argmax(scores, axis=1)])
+
+
+def viterbi(scores: Array, tags: Sequence[str]) -> list[str]:
+    """``argmax sum_t scores[t, c_t]`` over all valid sequences: (T, C) -> T tags.
+
+    **Source**: Viterbi 1967; Ratinov & Roth 2009 on hard constraints in entity recognition. Each word keeps, for each
+    tag, the best way to end in it: ``T C^2`` steps instead of ``C^T`` sequences. Greedy decoding would begin an entity
+    at the second word; the best valid sequence begins it at the first:
+
+    >>> viterbi(np.log([[0.5, 0.4, 0.1], [0.1, 0.2, 0.7]]), ["O", "B-x", "I-x"])
+    ['B-x', 'I-x']
+    """
+    first, step = _rules(scores, tags)  # (C,), (C, C)
+    if not len(scores):
+        return []
+    best, came_from = scores[0] + first, []  # (C,) of the sequences that end here in each tag
+    for row in scores[1:]:
+        ways = best[:, None] + step  # (C, C) from a tag to the next
+        came_from.append(ways.argmax(axis=0))
+        best = row + ways.max(axis=0)  # (C,)
+    path = [int(best.argmax())]
+    for back in reversed(came_from):
+        path.append(int(back[path[-1]]))
+    return [tags[c] for c in reversed(path)]
+
+
+DECODERS = {"viterbi": viterbi, "greedy": greedy}
+"""By name: scores (T, C) -> valid tags."""
+
+
+def _rules(scores: Array, tags: Sequence[str]) -> tuple[Array, Array]:
+    """0 for tags that may begin a sentence (C,), and that may follow (C, C); minus infinity for the others."""
+    if scores.ndim != 2 or scores.shape[1] != len(tags) or not np.isfinite(scores).all():
+        nan = "" if np.isfinite(scores).all() else " with NaN or infinity"
+        raise ValueError(f"expected finite scores (T, C) of {len(tags)} tags, got shape {scores.shape}{nan}")
+    if all(tag.startswith("I-") for tag in tags):
+        raise ValueError(f"expected O or a B- tag, without which no sequence is valid, got {list(tags)}")
+    allowed = np.array([[may_follow(before, tag) for tag in tags] for before in ["O", *tags]])
+    first, *step = np.where(allowed, 0.0, -np.inf)
+    return first, np.array(step)
+
+
+def span_probabilities(log_probs: Array, tags: Sequence[str], spans: Sequence[Span]) -> list[float]:
+    """Probability that exactly these words, no more and no fewer, are an entity of this type.
+
+    Words are taken as independent, and invalid sequences are ruled out. A valid sequence ``c`` has the probability
+    ``prod_t p[t, c_t] / Z``, where ``Z`` makes them sum to 1. A span's is the sum over the valid sequences that have
+    it: ``B`` at its start, ``I`` up to its stop, no ``I`` of its type after it. 0 for a type without tags. **Source**:
+    Rabiner 1989, section III A (forward and backward sums); Culotta & McCallum 2004 for spans of a CRF, of which this
+    is the case without learned transitions. In logarithms, so that no product underflows. Of the valid O O, O B, B O, B
+    B and B I, the last is the span of both words:
+
+    >>> both = np.log([[0.5, 0.4, 0.1], [0.1, 0.2, 0.7]])
+    >>> [round(p, 4) for p in span_probabilities(both, ["O", "B-x", "I-x"], [Span(0, 2, "x"), Span(0, 1, "x")])]
+    [0.5091, 0.2182]
+    """
+    first, step = _rules(log_probs, tags)  # (C,), (C, C)
+    scores, size = np.asarray(log_probs, np.float64), len(log_probs)
+    before, behind = np.empty_like(scores), np.zeros_like(scores)  # (T, C) log sums up to a tag, and after it
+    for t in range(size):
+        before[t] = scores[t] + (np.logaddexp.reduce(before[t - 1][:, None] + step, axis=0) if t else first)
+    for t in range(size - 2, -1, -1):
+        behind[t] = np.logaddexp.reduce(step + scores[t + 1] + behind[t + 1], axis=1)
+    place, found = {tag: c for c, tag in enumerate(tags)}, []
     for span in spans:
-        if not 0 <= span.start < span.stop <= count or tags[span.start : span.stop] != [OUTSIDE] * (
-            span.stop - span.start
-        ):
-            raise ValueError(f"tags_of: expected spans in {count} words, not empty and not overlapping, got {span}")
-        tags[span.start : span.stop] = [f"B-{span.type}", *[f"I-{span.type}"] * (span.stop - span.start - 1)]
-    return tags
+        if not 0 <= span.start < span.stop <= size:
+            raise ValueError(f"span_probabilities: expected spans in {size} words, got {span}")
+        begin, inside = place.get(f"B-{span.type}"), place.get(f"I-{span.type}")
+        if begin is None or (inside is None and span.stop - span.start > 1):
+            found.append(0.0)
+            continue
+        total = before[span.start, begin] + scores[span.start + 1 : span.stop, inside or 0].sum()
+        if span.stop < size:  # whatever may begin a sentence may follow the end of an entity
+            total += np.logaddexp.reduce(scores[span.stop] + behind[span.stop] + first)
+        found.append(float(np.exp(min(0.0, total - np.logaddexp.reduce(before[-1])))))
+    return found
 
 
 # -------------------------------------------------------------------------------------------------------- files
@@ -115,27 +215,40 @@ def tags_of(spans: Sequence[Span], count: int) -> list[str]:
 
 @dataclass(frozen=True)
 class TaggedSentences:
-    """Sentences as words, and each word's tag, validated.
+    """Sentences as words, and each word's tag, checked; tags of any of the :data:`SCHEMES` are kept as IOB2.
 
-    ValueError for no sentences, an empty one, an empty word, unequal numbers of words and tags, and tags that are not
-    IOB2.
+    InputError, a ValueError, for no sentences, an empty one, an empty word, unequal numbers of words and tags, and tags
+    of no scheme. ``where(i, n)`` names the place of the n-th word of sentence i in messages.
 
-    >>> TaggedSentences("tiny", [["Ada", "sang"]], [["B-person", "O"]]).types
-    ('person',)
+    >>> TaggedSentences("tiny", [["Ada", "Byron", "sang"]], [["I-person", "I-person", "O"]]).tags
+    [['B-person', 'I-person', 'O']]
     """
 
     name: str
     sentences: Sequence[Sequence[str]]
     tags: Sequence[Sequence[str]]
+    where: InitVar[Callable[[int, int], str] | None] = None
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, where: Callable[[int, int], str] | None) -> None:
+        where = where or (lambda i, n: f"{self.name}, sentence {i}, word {n}")
         if len(self.sentences) != len(self.tags) or not len(self.sentences):
-            raise ValueError(
+            raise InputError(
                 f"{self.name}: expected tags for each sentence, and at least one sentence, got "
                 f"{len(self.sentences):,} sentences and {len(self.tags):,} rows of tags"
             )
         for i, (words, tags) in enumerate(zip(self.sentences, self.tags, strict=True)):
-            _check_sentence(words, tags, f"{self.name}, sentence {i}")
+            are_lists = all(
+                isinstance(row, (Sequence, np.ndarray)) and not isinstance(row, str) for row in (words, tags)
+            )
+            if not are_lists or len(words) != len(tags) or not len(words):
+                got = f"{len(words)} words and {len(tags)} tags" if are_lists else f"{words!r:.60} and {tags!r:.60}"
+                raise InputError(f"{where(i, 1)}: expected a tag for each word, and at least one word, got {got}")
+            for n, word in enumerate(words, 1):
+                if not checked_text(word, "tokens", where(i, n)).strip():
+                    raise InputError(f"{where(i, n)}: a word must not be blank, got {word!r:.60}")
+        scheme = scheme_of(self.tags)
+        rows = [iob2(tags, scheme, lambda n, i=i: where(i, n)) for i, tags in enumerate(self.tags)]  # type: ignore[misc]
+        object.__setattr__(self, "tags", rows)
 
     @property
     def words(self) -> int:
@@ -148,156 +261,115 @@ class TaggedSentences:
         return tuple(sorted({tag[2:] for tags in self.tags for tag in tags} - {""}))
 
 
-def _check_sentence(words: Sequence[str], tags: Sequence[str], where: str) -> None:
-    """Raise for a sentence that cannot be what was meant."""
-    if isinstance(words, str) or isinstance(tags, str) or len(words) != len(tags) or not len(words):
-        raise InputError(
-            f"{where}: expected a tag for each word, and at least one word, got {len(words)} words and {len(tags)} tags"
-        )
-    for i, word in enumerate(words, 1):
-        if not isinstance(word, str) or not word.strip():
-            raise InputError(f"{where}: word {i} must be a non-blank string, got {word!r:.60}")
-    try:
-        check_tags(tags)
-    except ValueError as error:
-        raise InputError(f"{where}: {error}") from None
-
-
 def read_tagged(file: str | Path) -> TaggedSentences:
     r"""Read tagged sentences; InputError, a ValueError, names file and line of a mistake.
 
-    JSONL with the lists ``tokens`` and ``tags`` in each line, or CoNLL (.conll, .iob2, .bio, .txt): a word and its tag
-    per line, separated by a tab or spaces, and an empty line after each sentence. Plain or .gz.
+    JSONL with the lists ``tokens`` and ``tags`` in each line, or CoNLL (.conll, .iob2, .bioes, .txt, ...): a word a
+    line, in columns separated by tabs or spaces, of which the first is the word and the last its tag, and an empty line
+    after each sentence; ``-DOCSTART-`` lines are skipped. Plain or .gz.
 
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "tiny.conll"
-    >>> _ = file.write_text("Ada\tB-person\nsang\tO\n\nhello\tO\n")
+    >>> _ = file.write_text("-DOCSTART- -X- O\n\nAda NNP I-person\nsang VBD O\n\nhello UH O\n")
     >>> read_tagged(file).sentences
-    [['Ada', 'sang'], ['hello']]
+    (['Ada', 'sang'], ['hello'])
     """
     kind = told_format(file)
     suffix = Path(str(file).lower().removesuffix(".gz")).suffix
-    if kind not in (None, "jsonl") or (kind is None and suffix not in (".conll", ".iob2", ".bio", ".txt")):
-        raise InputError(f"{file}: expected a name that ends in .jsonl or .conll (.iob2, .bio, .txt), optionally .gz")
-    sentences, rows = [], []
-    for line, words, tags in _from_jsonl(file) if kind == "jsonl" else _from_conll(file):
-        _check_sentence(words, tags, f"{file}, line {line}")
-        sentences.append(words)
-        rows.append(tags)
-    if not sentences:
+    if kind not in (None, "jsonl") or (kind is None and suffix not in _SUFFIXES):
+        raise InputError(f"{file}: expected a name that ends in .jsonl or {', '.join(_SUFFIXES)}, optionally .gz")
+    found: list[tuple[int, Sequence[str], Sequence[str]]] = []  # the line it begins on, words, tags
+    if kind == "jsonl":
+        table = read_table(file, input_format="jsonl")
+        found = [(line, words, tags) for line, (words, tags) in table.pick(("tokens", "tags"))]
+    else:
+        count, words, tags = 0, list[str](), list[str]()  # columns; the sentence that is being read
+        with open_bytes(file) as stream:
+            for line, row in decode_lines(stream, str(file)):
+                cells = [cell.strip() for cell in (row.split("\t") if "\t" in row else row.split())]
+                if not row.strip() or cells[0] == "-DOCSTART-":
+                    words, tags = [], []
+                    continue
+                count = count or len(cells)
+                if count < 2 or len(cells) != count:
+                    wanted = "at least 2 columns" if count < 2 else f"{count} columns, as before"
+                    said = f"first the word and last its tag, got {len(cells)}: {row!r:.60}"
+                    raise InputError(f"{file}, line {line}: expected {wanted}, {said}")
+                if not words:
+                    found.append((line, words, tags))
+                words.append(cells[0])
+                tags.append(cells[-1])
+        if count > 2 and all(list(words) == [str(n) for n in range(1, len(words) + 1)] for _, words, _ in found):
+            line = found[0][0]
+            raise InputError(f"{file}, line {line}: expected the word first, got its number, as in CoNLL-U")
+    if not found:
         raise InputError(f"{file}: no sentences in the file")
-    return TaggedSentences(Path(file).name, sentences, rows)
+    lines, sentences, rows = zip(*found, strict=True)
+
+    def where(i: int, n: int) -> str:
+        return f"{file}, line {lines[i]}, word {n}" if kind == "jsonl" else f"{file}, line {lines[i] + n - 1}"
+
+    return TaggedSentences(Path(file).name, sentences, rows, where)
 
 
-def _from_jsonl(file: str | Path) -> Iterator[tuple[int, list[str], list[str]]]:
-    """Read one object per line."""
-    for line, lists in read_table(file, input_format="jsonl").pick(("tokens", "tags")):
-        for name, value in zip(("tokens", "tags"), lists, strict=True):
-            if not isinstance(value, list):
-                raise InputError(f"{file}, line {line}: expected a list in {name!r}, got {value!r:.60}")
-            for entry in value:
-                checked_text(entry, name, f"{file}, line {line}")
-        yield line, lists[0], lists[1]
-
-
-def _from_conll(file: str | Path) -> Iterator[tuple[int, list[str], list[str]]]:
-    """Read one word per line, and yield a sentence at each empty line, with the line number of its first word."""
-    first, words, tags = 0, list[str](), list[str]()
-    with open_bytes(file) as stream:
-        for line, row in decode_lines(stream, str(file)):
-            if not row.strip():
-                if words:
-                    yield first, words, tags
-                words, tags = [], []
-                continue
-            columns = row.split("\t") if "\t" in row else row.split()
-            if len(columns) != 2:
-                raise InputError(
-                    f"{file}, line {line}: expected 2 columns, a word and its tag, got {len(columns)} "
-                    f"column{'' if len(columns) == 1 else 's'}: {row!r:.60}"
-                )
-            if not _TAG.fullmatch(columns[1].strip()):
-                raise InputError(f"{file}, line {line}: {_tag_fault(columns[1].strip())}")
-            first = first if words else line
-            words.append(columns[0].strip())
-            tags.append(columns[1].strip())
-        if words:
-            yield first, words, tags
-
-
-# ------------------------------------------------------------------------------------------------------- scores
-
-
-class SpanScore(NamedTuple):
-    """Counts of spans, and the scores that follow."""
-
-    right: int  # predicted and expected
-    predicted: int
-    expected: int
-
-    @property
-    def precision(self) -> float:
-        """Share of the predicted spans that are right; 0 if none is predicted."""
-        return self.right / self.predicted if self.predicted else 0.0
-
-    @property
-    def recall(self) -> float:
-        """Share of the expected spans that are found; 0 if there are none."""
-        return self.right / self.expected if self.expected else 0.0
-
-    @property
-    def f1(self) -> float:
-        """``2 right / (predicted + expected)``, in [0, 1]; 0 if there is nothing."""
-        return 2 * self.right / (self.predicted + self.expected) if self.predicted + self.expected else 0.0
+# ------------------------------------------------------------------------------------------------------- counts
 
 
 def span_counts(
-    expected: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], kind: str | None = None
+    expected: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]], types: Sequence[str] = ()
 ) -> Array:
-    """Right, predicted and expected spans of each sentence, (S, 3); ``kind`` counts one type alone.
+    """Right, predicted and expected spans of each sentence, of all types and of each: (S, Y, 3).
 
     **Source**: Tjong Kim Sang & De Meulder 2003 (``conlleval``);
     ``seqeval.metrics.f1_score(..., mode="strict", scheme=IOB2)``. Half a name is no name:
 
     >>> span_counts([["B-person", "I-person", "B-person"]], [["B-person", "O", "B-person"]])
-    array([[1, 2, 2]])
+    array([[[1, 2, 2]]])
     """
     if [len(tags) for tags in expected] != [len(tags) for tags in predicted]:
         raise ValueError(
             "span_counts: expected tags of the same sentences, got different numbers of sentences or words; "
             "do both belong to the same file?"
         )
-    counts = np.zeros((len(expected), 3), np.intp)
-    for row, one, other in zip(counts, expected, predicted, strict=True):
-        there, said = ({span for span in spans_of(tags) if kind in (None, span.type)} for tags in (one, other))
-        row[:] = len(there & said), len(said), len(there)
+    number = {name: y for y, name in enumerate(types, 1)}
+    counts = np.zeros((len(expected), 1 + len(types), 3), np.intp)
+    for sentence, one, other in zip(counts, expected, predicted, strict=True):
+        there, said = set(spans_of(one)), set(spans_of(other))
+        for column, spans in enumerate((there & said, said, there)):
+            sentence[0, column] = len(spans)
+            for span in spans:
+                if span.type in number:
+                    sentence[number[span.type], column] += 1
     return counts
 
 
-def span_score(expected: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> SpanScore:
-    """Score predicted tags, all spans together.
+def rates(counts: Array, nothing: float = 0.0) -> Array:
+    """Precision ``right / predicted``, recall ``right / expected`` and F1 ``2 right / (predicted + expected)``.
 
-    >>> span_score([["B-person", "O", "B-product"]], [["B-person", "O", "O"]]).f1
-    0.6666666666666666
+    (..., 3) -> (..., 3); ``nothing`` where there is nothing to divide by, 0 as in ``conlleval``.
+
+    >>> rates(np.array([2, 5, 3])).round(3)
+    array([0.4  , 0.667, 0.5  ])
     """
-    return SpanScore(*span_counts(expected, predicted).sum(axis=0).tolist())
+    right, predicted, expected = np.moveaxis(counts, -1, 0)
+    below = np.stack([predicted, expected, (predicted + expected) / 2], axis=-1)
+    return np.where(below > 0, right[..., None] / np.where(below > 0, below, 1), nothing)
 
 
-def surface_score(
+def surface_counts(
     sentences: Sequence[Sequence[str]], expected: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
-) -> SpanScore:
-    """Score surface forms: each pair of name and type counts once, and is right if it was found in one of its places.
+) -> Array:
+    """Count surface forms: each pair of name and type once, right if it was found in one of its places; (3,).
 
     **Source**: Derczynski et al. 2017, "F1 (surface)": this definition gives the published figures.
 
     >>> words, tags = [["Ada", "met", "Ada"], ["Bo"]], [["B-person", "O", "B-person"], ["B-person"]]
-    >>> surface_score(words, tags, [["B-person", "O", "O"], ["O"]])
-    SpanScore(right=1, predicted=1, expected=2)
+    >>> surface_counts(words, tags, [["B-person", "O", "O"], ["O"]])
+    array([1, 1, 2])
     """
-    span_counts(expected, predicted)  # validates
-    right, said, there = set[tuple[str, str]](), set[tuple[str, str]](), set[tuple[str, str]]()
+    names: list[set[tuple[str, str]]] = [set(), set(), set()]  # right, predicted, expected
     for words, one, other in zip(sentences, expected, predicted, strict=True):
-        first, second = set(spans_of(one)), set(spans_of(other))
-        for names, spans in ((right, first & second), (said, second), (there, first)):
-            names |= {(" ".join(words[span.start : span.stop]), span.type) for span in spans}
-    return SpanScore(len(right), len(said), len(there))
+        there, said = set(spans_of(one)), set(spans_of(other))
+        for known, spans in zip(names, (there & said, said, there), strict=True):
+            known |= {(" ".join(words[span.start : span.stop]), span.type) for span in spans}
+    return np.array([len(known) for known in names])

@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minisbert.analysis.tagging import (
-    Span,
-)
 from minisbert.checks import each_text
 from minisbert.encoder import Progress, progress_bar
-from minisbert.long_texts import Share, cut, share_out
+from minisbert.long_texts import Window, windows
 from minisbert.model import Array
 from minisbert.model.bert import embed, layer
-from minisbert.parallel import make_batches, threads, work_through
+from minisbert.parallel import in_batches
 
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder
@@ -42,14 +39,6 @@ class Words:
     text: str
     starts: Array  # (T,) first character of each word
     stops: Array  # (T,) one past its last character
-
-    def cut_out(self, span: Span) -> str:
-        """The characters from a span's first word to its last, verbatim.
-
-        >>> split_words("met  Ada   Lovelace.").cut_out(Span(1, 3, "person"))
-        'Ada   Lovelace'
-        """
-        return self.text[self.starts[span.start] : self.stops[span.stop - 1]]
 
 
 def join_words(words: Sequence[str]) -> Words:
@@ -123,22 +112,28 @@ def word_vectors(
     >>> found.shape
     (3, 768)
     """
-    model = encoder.model
+    model, tokenizer = encoder.model, encoder.model.tokenizer
     wanted = check_layers(len(model.params.layers), layers)
     if pooling not in POOLINGS:
         raise ValueError(f"word_vectors: pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
+    room, front = encoder.max_seq_length - tokenizer.special_count, len(tokenizer.first)
     found: list[Array] = []
     with progress_bar(len(texts), show_progress_bar) as bar:
         for start in range(0, len(texts), _BLOCK_TEXTS):
             block = texts[start : start + _BLOCK_TEXTS]
-            spans = [model.tokenizer.spans(words.text) for words in block]
-            windows = [window for i, text in enumerate(spans) for window in _windows(encoder, block[i].text, text, i)]
-            pieces = _piece_vectors(model, windows, len(block), wanted, num_threads)
-            for words, text, rows in zip(block, spans, pieces, strict=True):
-                # pieces from the first that ends after the word's start to the last that begins before its end
-                first = np.searchsorted(text.stops, words.starts, side="right")  # (T,)
-                stop = np.searchsorted(text.starts, words.stops, side="left")  # (T,)
-                found.append(_pool(rows, first, stop if pooling == "mean" else np.minimum(stop, first + 1)))
+            cut = [list(windows(words.text, tokenizer, room, room // 2, left_out=front)) for words in block]
+            encoded = iter(_encoded(model, [window for own in cut for window in own], wanted, num_threads))
+            for words, own in zip(block, cut, strict=True):
+                pieces = np.concatenate([next(encoded) for _ in own])  # of the whole text, and [SEP]
+                spans = tokenizer.spans(words.text)
+                # a word's pieces: from the first that ends after its start to the last that begins before its end
+                first = np.searchsorted(spans.stops, words.starts, side="right")  # (T,)
+                stop = np.searchsorted(spans.starts, words.stops, side="left")  # (T,)
+                vectors = np.zeros((len(first), pieces.shape[1]), pieces.dtype)  # (T, W)
+                for vector, begin, end in zip(vectors, first, stop, strict=True):
+                    if begin < end:
+                        vector[:] = pieces[begin] if pooling == "first" else pieces[begin:end].mean(axis=0)
+                found.append(vectors)
             if bar is not None:
                 bar.update(len(block))
     return found
@@ -160,68 +155,24 @@ def check_layers(count: int, layers: Sequence[int] | None) -> tuple[int, ...]:
     return tuple(int(n) for n in wanted)
 
 
-@dataclass(frozen=True, eq=False)
-class _Window:
-    """A stretch of a text on its way through the model."""
-
-    text: int  # which of the block
-    token_ids: Array  # special tokens included
-    share: Share  # the rows taken from it
-
-
-def _windows(encoder: SentenceEncoder, text: str, spans: Any, number: int) -> Iterator[_Window]:
-    """Cut a text into windows that overlap by half; each token belongs to the share of one."""
-    tokenizer = encoder.model.tokenizer
-    room = encoder.max_seq_length - tokenizer.special_count
-    cuts = list(cut(text, spans, room, overlap=room // 2))
-    front = len(tokenizer.first)
-    for (start, stop), share in zip(cuts, share_out(cuts, front, 0, front), strict=True):
-        yield _Window(number, np.array([*tokenizer.first, *spans.token_ids[start:stop], *tokenizer.last]), share)
-
-
-def _piece_vectors(
-    model: SentenceModel, windows: Sequence[_Window], count: int, layers: tuple[int, ...], num_threads: int | None
+def _encoded(
+    model: SentenceModel, parts: Sequence[Window], layers: tuple[int, ...], num_threads: int | None
 ) -> list[Array]:
-    """Encode windows on all threads; the piece vectors of each text, in order."""
-    lengths = np.array([len(window.token_ids) for window in windows])
-    results: list[Array] = [np.empty(0)] * len(windows)
+    """Run windows up to the last layer that is wanted; of each the piece vectors of its share, (N, W)."""
+    lengths = np.array([len(part.token_ids) for part in parts])
 
     def work(batch: Array) -> list[Array]:
-        strip = np.concatenate([windows[i].token_ids for i in batch])
-        hidden = _hidden(strip, lengths[batch], model, layers)  # (N, W)
-        if not np.isfinite(hidden).all():
-            raise ValueError(f"word_vectors: {hidden.dtype} overflowed; is the model damaged? dtype='float64' helps")
-        parts = np.split(hidden, np.cumsum(lengths[batch])[:-1])
-        return [part[windows[i].share.first : windows[i].share.stop] for i, part in zip(batch, parts, strict=True)]
+        strip = np.concatenate([parts[i].token_ids for i in batch])  # (N,)
+        hidden = embed(strip, lengths[batch], model.params.embeddings, model.config.layer_norm_eps).output  # (N, D)
+        kept = {0: hidden}
+        for number, params in enumerate(model.params.layers[: max(layers)], 1):
+            hidden = layer(hidden, lengths[batch], params, model.config).output  # (N, D)
+            if number in layers:
+                kept[number] = hidden
+        whole = np.concatenate([kept[number] for number in layers], axis=1)  # (N, W)
+        if not np.isfinite(whole).all():
+            raise ValueError(f"word_vectors: {whole.dtype} overflowed; is the model damaged? dtype='float64' helps")
+        rows = np.split(whole, np.cumsum(lengths[batch])[:-1])
+        return [row[parts[i].share.first : parts[i].share.stop] for i, row in zip(batch, rows, strict=True)]
 
-    workers = num_threads or threads.usable()
-    for batch, rows in work_through(make_batches(lengths, None, workers), work, workers):
-        for i, row in zip(batch, rows, strict=True):
-            results[i] = row
-    by_text: list[list[Array]] = [[] for _ in range(count)]
-    for window, row in zip(windows, results, strict=True):
-        by_text[window.text].append(row)
-    return [np.concatenate(rows) for rows in by_text]
-
-
-def _hidden(strip: Array, lengths: Array, model: SentenceModel, layers: tuple[int, ...]) -> Array:
-    """Run the layers up to the last one wanted, and concatenate those wanted: (N,), (B,) -> (N, W)."""
-    hidden = embed(strip, lengths, model.params.embeddings, model.config.layer_norm_eps).output  # (N, D)
-    kept = {0: hidden}
-    for number, params in enumerate(model.params.layers[: max(layers)], 1):
-        hidden = layer(hidden, lengths, params, model.config).output  # (N, D)
-        if number in layers:
-            kept[number] = hidden
-    return np.concatenate([kept[number] for number in layers], axis=1)
-
-
-def _pool(rows: Array, first: Array, stop: Array) -> Array:
-    """Mean of rows ``first`` to ``stop - 1`` for each word, zeros for none.
-
-    (N, W), (T,), (T,) -> (T, W)
-    """
-    pooled = np.zeros((len(first), rows.shape[1]), rows.dtype)  # (T, W)
-    for t, (begin, end) in enumerate(zip(first, stop, strict=True)):
-        if begin < end:
-            pooled[t] = rows[begin:end].mean(axis=0)
-    return pooled
+    return in_batches(lengths, work, num_threads=num_threads)

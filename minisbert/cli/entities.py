@@ -1,17 +1,34 @@
-"""``minisbert entities``: the group of verbs that train, apply and evaluate an entity tagger."""
+"""``minisbert entities``: train an entity tagger, apply it, and evaluate it beside baselines."""
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
 import click
 
+from minisbert import __version__
 from minisbert.cli import LazyGroup
+from minisbert.cli.inputs import TextSource, input_options
+from minisbert.cli.options import ModelChoice, json_option, model_options, result_options
+from minisbert.cli.outputs import choose_file, echo_json, give, progress
+from minisbert.cli.table import grid, interval, matrix_lines, printable, shorten, signed, terminal_width
 
-# Name -> module and short help, so that listing the verbs imports none of them.
+if TYPE_CHECKING:
+    from minisbert.analysis.entities import EntityReport, EntityTagger
+
 VERBS = {
-    "train": ("entities_train", "Train a tagger on sentences with tagged words."),
-    "predict": ("entities_predict", "Find entities in texts."),
-    "evaluate": ("entities_evaluate", "Evaluate a tagger, and compare it with baselines."),
+    "train": ("entities", "Train a tagger on sentences with tagged words."),
+    "predict": ("entities", "Find entities in texts."),
+    "evaluate": ("entities", "Evaluate a tagger, and compare it with baselines."),
 }
+EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER = click.Path(path_type=Path)
+LINE_WIDTH = 100
+NAME_WIDTH = 40  # columns of a name, at most
 
 
 @click.group(cls=LazyGroup, verbs=VERBS, short_help="Find names of people, places and things.")
@@ -29,3 +46,280 @@ def entities() -> None:
 
     `minisbert entities COMMAND --help` describes a command and shows more examples.
     """
+
+
+@contextmanager
+def _telling() -> Iterator[Callable[[str], object]]:
+    """Show what is being fitted."""
+    with progress(bar_format="{desc}", leave=False) as bar:
+
+        def tell(words: str) -> None:
+            bar.set_description_str(f"fitted: {words}", refresh=False)
+            bar.update()
+
+        yield tell
+
+
+# ------------------------------------------------------------------------------------------------------- train
+
+
+@click.command(short_help=VERBS["train"][1])
+@click.argument("train", metavar="TRAIN", type=EXISTING)
+@click.option("-o", "--output", required=True, metavar="FOLDER", type=FOLDER, help="Output folder.")
+@click.option("--force", is_flag=True, help="Overwrite an existing tagger.")
+@click.option(
+    "--dev",
+    metavar="FILE",
+    type=EXISTING,
+    help="Where strength and offset are chosen.  [default: cross-validation on TRAIN]",
+)
+@click.option(
+    "--layer",
+    "layers",
+    type=click.IntRange(min=0),
+    multiple=True,
+    metavar="N",
+    help="Layer whose vectors are used; 0 is the embeddings. May be repeated.  [default: the middle one]",
+)
+@click.option(
+    "--pooling",
+    type=click.Choice(["mean", "first"]),
+    default="mean",
+    show_default=True,
+    help="How the tokens of a word become one vector.",
+)
+@click.option(
+    "--decoder",
+    type=click.Choice(["viterbi", "greedy"]),
+    default="viterbi",
+    show_default=True,
+    help="The best valid tag sequence, or the best tag of each word, repaired.",
+)
+@click.option(
+    "--strength",
+    "strengths",
+    type=click.FloatRange(min=0, min_open=True),
+    multiple=True,
+    metavar="C",
+    help="C to try, as in scikit-learn: larger is a weaker penalty. May be repeated.",
+)
+@click.option(
+    "--offset",
+    "offsets",
+    type=click.FloatRange(min=0),
+    multiple=True,
+    metavar="NATS",
+    help="Offset to try; it lowers the score of O, so that more is found. May be repeated.",
+)
+@click.option("--folds", type=click.IntRange(min=2), default=3, show_default=True, help="Cross-validation folds.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed of the folds.")
+@json_option
+@model_options
+def train(
+    train: Path,
+    output: Path,
+    force: bool,
+    dev: Path | None,
+    as_json: bool,
+    choice: ModelChoice,
+    **settings: Any,
+) -> None:
+    """Train a tagger on TRAIN, sentences with tagged words, and write it to a folder.
+
+    Files are JSONL with the lists "tokens" and "tags" in each line, or CoNLL (.conll): a word per line, the first
+    column is the word and the last its tag, an empty line after each sentence. Tags are IOB2 (B-person begins an
+    entity, I-person continues it, O is outside), IOB1, BIOES or BILOU. Long sentences are read in windows; nothing is
+    cut off. Needs scikit-learn.
+
+    \b
+    Examples:
+      minisbert entities train names_train.jsonl --dev names_dev.jsonl -o names
+      minisbert entities train names_train.conll -o names
+      minisbert entities train names_train.jsonl -o names --layer 1 --layer 2 --strength 0.01 --offset 1
+    """
+    from minisbert.analysis.entities import KIND, train_tagger
+    from minisbert.analysis.tagging import read_tagged
+    from minisbert.saved import check_place
+
+    check_place(output, KIND, force=force)
+    data = read_tagged(train)
+    others = None if dev is None else read_tagged(dev)
+    given = {name: value for name, value in settings.items() if value != ()}  # options that may be repeated, and are
+    with _telling() as tell:
+        told: dict[str, Any] = {"show_progress_bar": progress, "progress": tell}
+        tagger = train_tagger(choice.encoder("float32"), data, dev=others, **told, **given)
+    tagger.save(output, force=force)
+    if as_json:
+        about = {name: getattr(tagger, name) for name in ("layers", "pooling", "decoder", "types")}
+        echo_json({"model": tagger.origin.model, **about, **tagger.training})
+    else:
+        click.echo("\n".join(_training_lines(tagger)))
+    click.echo(f"wrote {output}", err=True)
+
+
+def _training_lines(tagger: EntityTagger) -> list[str]:
+    """What it was trained on, and how penalty and offset were chosen."""
+    told = tagger.training
+    strength, tried = told["strength"], told["strengths"]
+    lines = [
+        f"{tagger.origin.model}, layer{'' if len(tagger.layers) == 1 else 's'} {', '.join(map(str, tagger.layers))}; "
+        f"{told['data']}: {told['sentences']:,} sentences, {told['words']:,} words; types: {', '.join(tagger.types)}",
+        "",
+    ]
+    if not told["f1"]:
+        return [*lines, f"C {strength:g}, offset {tagger.offset:g}, as given"]
+    cells = [[f"{100 * value:.2f}" for value in row] for row in told["f1"]]
+    heads = [f"offset {value:g}" for value in told["offsets"]]
+    lines += [
+        f"F1 of spans, x 100, on {told['chosen_on']}:",
+        "",
+        *matrix_lines([f"C {value:g}" for value in tried], heads, cells, terminal_width()),
+        "",
+        f"chosen: C {strength:g}, offset {tagger.offset:g}. The best of many scores is slightly optimistic: see "
+        "`minisbert entities evaluate`.",
+    ]
+    if len(tried) > 1 and strength in (tried[0], tried[-1]):
+        lines.append("C is at the edge of the values tried: try others with --strength.")
+    return lines
+
+
+# ----------------------------------------------------------------------------------------------------- predict
+
+
+@click.command(short_help=VERBS["predict"][1])
+@click.argument("folder", metavar="FOLDER", type=FOLDER)
+@input_options
+@json_option
+@model_options
+def predict(folder: Path, source: TextSource, as_json: bool, choice: ModelChoice) -> None:
+    """Find entities in texts with the tagger in FOLDER and the model it was trained with.
+
+    Each name is shown with its start and end in characters (from 0, end exclusive) and the probability that exactly
+    these words are an entity of this type. --json prints one object per text, in order.
+
+    \b
+    Examples:
+      minisbert entities predict names "Ada met Charles in London."
+      minisbert entities predict names -i texts.txt
+      minisbert entities predict names "Ada met Charles." "soup" --json
+    """
+    from minisbert.analysis.entities import load_tagger
+
+    if source.file is None and not source.arguments:
+        raise click.UsageError("Nothing to search: give texts, or a file of texts (-i).")
+    source.check()
+    tagger = load_tagger(folder)
+    texts = list(source.read())
+    found = tagger.find(choice.encoder("float32"), texts, show_progress_bar=progress)
+    if as_json:
+        for text, names in zip(texts, found, strict=True):
+            echo_json({"text": text, "entities": names})
+        return
+    rows = [
+        (shorten(printable(one.text), NAME_WIDTH), one.type, f"{one.start}-{one.stop}", f"{one.probability:.2f}")
+        for names in found
+        for one in names
+    ]
+    lines = iter(grid(rows, "<<>>") if rows else [])
+    for text, names in zip(texts, found, strict=True):
+        click.echo(shorten(printable(text), terminal_width()) or "(empty)")
+        for _ in names:
+            click.echo(f"  {next(lines)}")
+        if not names:
+            click.echo("  (none)")
+
+
+# ---------------------------------------------------------------------------------------------------- evaluate
+
+
+@click.command(short_help=VERBS["evaluate"][1])
+@click.argument("folder", metavar="FOLDER", type=FOLDER)
+@click.argument("test", metavar="TEST", type=EXISTING)
+@click.option(
+    "--baselines",
+    "train",
+    metavar="TRAIN",
+    type=EXISTING,
+    help="Compare with baselines trained on these sentences, the tagger's own training set.",
+)
+@click.option(
+    "--dev",
+    metavar="FILE",
+    type=EXISTING,
+    help="Where the settings of the word-shape baseline are chosen.  [default: cross-validation on TRAIN]",
+)
+@result_options
+@model_options
+def evaluate(
+    folder: Path,
+    test: Path,
+    train: Path | None,
+    dev: Path | None,
+    output: str | None,
+    force: bool,
+    as_json: bool,
+    choice: ModelChoice,
+) -> None:
+    """Evaluate the tagger in FOLDER on TEST: precision, recall and F1 of spans, with 95 % intervals.
+
+    A span is correct if its first word, last word and type are. The baselines are a lexicon of the tags of words in
+    TRAIN, logistic regression on word shapes (capitals, digits, endings), and no entities at all. Surface F1 counts
+    each name once, as the WNUT 2017 shared task does. Files are as for `minisbert entities train`.
+
+    \b
+    Examples:
+      minisbert entities evaluate names names_test.jsonl
+      minisbert entities evaluate names names_test.jsonl --baselines names_train.jsonl --dev names_dev.jsonl
+      minisbert entities evaluate names names_test.conll -o result.json
+    """
+    from minisbert.analysis.entities import evaluate_tagger, load_tagger
+    from minisbert.analysis.tagging import read_tagged
+
+    if dev is not None and train is None:
+        raise click.UsageError("--dev is for the baselines: give their training file with --baselines.")
+    target = choose_file(output, force)
+    tagger, data = load_tagger(folder), read_tagged(test)
+    others: dict[str, Any] = {
+        "train": None if train is None else read_tagged(train),
+        "dev": None if dev is None else read_tagged(dev),
+    }
+    with _telling() as tell:
+        others |= {"progress": tell, "show_progress_bar": progress}
+        report = evaluate_tagger(tagger, choice.encoder("float32"), data, **others)
+    about = {"tagger": folder.name, "model": tagger.origin.model, "layers": tagger.layers, "training": tagger.training}
+    give(_report_lines(report, tagger), {**vars(report), **about, "minisbert": __version__}, as_json, target)
+
+
+def _report_lines(report: EntityReport, tagger: EntityTagger) -> list[str]:
+    """Format all systems, each type, and how to read the figures."""
+
+    def hundred(value: float) -> str:
+        return f"{100 * value:.2f}"
+
+    rows = [["system", "F1", "95 %", "precision", "recall", "surface F1", "probe's lead"]]
+    types = [["type", "F1", "95 %", "precision", "recall", "entities"]]
+    for one in report.systems:
+        means = [hundred(rate.mean) for rate in (one.spans.precision, one.spans.recall, one.surface.f1)]
+        ahead = one.tagger_ahead
+        lead = [] if ahead is None else [f"{signed(ahead.mean)} ({interval(ahead)})"]
+        rows.append([one.name, hundred(one.spans.f1.mean), interval(one.spans.f1), *means, *lead])
+    published = report.published
+    if published is not None:
+        rows.append(["published", hundred(published.f1), "", "", "", hundred(published.surface_f1)])
+    for name, score in report.systems[0].by_type.items():
+        means = [hundred(rate.mean) for rate in (score.precision, score.recall)]
+        types.append([name, hundred(score.f1.mean), interval(score.f1), *means, f"{score.expected:,}"])
+    remarks = [
+        f"linear probe: {tagger.origin.model}, layer {', '.join(map(str, tagger.layers))}, {tagger.decoder}, trained "
+        f"on {tagger.training.get('data')}",
+        *(f"{one.name}: {one.note}" for one in report.systems if one.note),
+        f"intervals: bootstrap over sentences; accuracy of tags per word: {hundred(report.tags_right)}, and "
+        f"{hundred(report.outside)} if all are O",
+    ]
+    if report.unseen is not None:
+        remarks.append(f"{hundred(report.unseen)} % of the entities do not occur with their type in the training file")
+    if published is not None:
+        remarks.append(f"published: {published.name}")
+    wrapped = [line for text in remarks for line in textwrap.wrap(text, LINE_WIDTH, subsequent_indent="  ")]
+    heading = f"{report.set}: {report.sentences:,} sentences, {report.words:,} words, {report.entities:,} entities"
+    return [heading, "", *grid(rows), "", "linear probe, by type", "", *grid(types), "", *wrapped]
