@@ -30,29 +30,30 @@ def skip_or_fail(part: str, reason: str) -> None:
     pytest.skip(reason)
 
 
-NUMBERLESS = ("_cli", "test_hub", "test_house", "test_corruption", "test_embed_job", "test_bench", "test_mutants")
-"""Files about text, folders and processes, and mutants, whose damage is far above rounding: no kernel changes them."""
+NUMBERS = "ops backward step losses optim similarity distances reference ledger encoder search_exact".split()
+"""Whose tests compute numbers that another kernel of BLAS adds up in another order."""
+CORE = [
+    *"ops backward step losses optim similarity distances reference ledger search_exact".split(),
+    *"blas chunking client corruption finetune gradcheck house hub loading mutants profile schedule shapes".split(),
+    *"tokens train_cli training_data wordpiece".split(),
+]
+"""Whose tests run the core alone: nothing that they call asks whether an extra is installed."""
+EXAMPLES = {  # files and folders of the package whose docstrings belong to a mark
+    "numbers": ["model", "similarity.py"],
+    "core": ["model", "similarity.py", "training", "parallel.py"],
+}
+OPTIONAL = {*"torch transformers sentence_transformers sklearn matplotlib duckdb nbformat browser data_folder".split()}
 
 
 def pytest_collection_modifyitems(items):
-    """Mark with `numbers` what another kernel of BLAS may compute otherwise, as far as it needs the core alone."""
-    optional = {
-        "torch",
-        "transformers",
-        "sentence_transformers",
-        "sklearn",
-        "matplotlib",
-        "duckdb",
-        "nbformat",
-        "browser",
-    }
-    optional.add("data_folder")
+    """Mark `numbers`, run again under other kernels of BLAS, and `core`, which extras do not change."""
     for item in items:
         is_example = isinstance(item, pytest.DoctestItem)
-        computes = is_example or hasattr(item.module, "np") or item.path.stem == "test_readme"
-        about_text = any(part in item.path.stem for part in NUMBERLESS)
-        if computes and not about_text and not optional & set(getattr(item, "fixturenames", ())):
-            item.add_marker("numbers")
+        place = item.path.relative_to(REPOSITORY / "minisbert").parts[0] if is_example else ""
+        for mark, files in (("numbers", NUMBERS), ("core", CORE)):
+            belongs = place in EXAMPLES[mark] or item.path.stem.removeprefix("test_") in files
+            if belongs and not OPTIONAL & set(getattr(item, "fixturenames", ())):
+                item.add_marker(mark)
         # examples in docstrings need the same optional parts as tests
         for uses, need in NEEDS_OF_EXAMPLES.items():
             if is_example and any(re.search(uses, e.source) for e in item.dtest.examples):

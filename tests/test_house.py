@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from conftest import CORE, NUMBERS
+
 PACKAGE = Path(__file__).resolve().parent.parent / "minisbert"
 
 # Data flows down this list; a room imports only from rooms above it. Files of one line are neighbours, such as the
@@ -84,3 +86,7 @@ def test_importing_is_light_and_brings_no_framework():
 def test_inference_brings_no_framework(weights_folder):
     code = f"import minisbert\nminisbert.SentenceEncoder({str(weights_folder)!r}).encode('hello')"
     assert loaded_after(code) == set()
+
+
+def test_the_tests_that_conftest_marks_are_there():
+    assert [name for name in {*CORE, *NUMBERS} if not (Path(__file__).parent / f"test_{name}.py").is_file()] == []
