@@ -30,19 +30,20 @@ def skip_or_fail(part: str, reason: str) -> None:
     pytest.skip(reason)
 
 
-NUMBERS = "ops backward step losses optim similarity distances reference ledger encoder search_exact".split()
-"""Whose tests compute numbers that another kernel of BLAS adds up in another order."""
-CORE = [
-    *"ops backward step losses optim similarity distances reference ledger search_exact".split(),
-    *"blas chunking client corruption finetune gradcheck house hub loading mutants profile schedule shapes".split(),
-    *"tokens train_cli training_data wordpiece".split(),
-]
-"""Whose tests run the core alone: nothing that they call asks whether an extra is installed."""
+NUMBERS = "ops backward step losses optim similarity distances reference ledger encoder search_exact"
+"""Files whose tests compute numbers that another kernel of BLAS adds up in another order."""
+CORE = """
+    ops backward step losses optim similarity distances reference ledger search_exact
+    blas chunking client corruption finetune gradcheck house hub loading mutants profile schedule shapes
+    tokens train_cli training_data wordpiece
+"""
+"""Files whose tests run the core alone: nothing that they call asks whether an extra is installed."""
 EXAMPLES = {  # files and folders of the package whose docstrings belong to a mark
     "numbers": ["model", "similarity.py"],
     "core": ["model", "similarity.py", "training", "parallel.py"],
 }
-OPTIONAL = {*"torch transformers sentence_transformers sklearn matplotlib duckdb nbformat browser data_folder".split()}
+OPTIONAL = "torch transformers sentence_transformers sklearn matplotlib duckdb nbformat browser data_folder"
+"""Fixtures of parts that are not the core."""
 
 
 def pytest_collection_modifyitems(items):
@@ -51,8 +52,8 @@ def pytest_collection_modifyitems(items):
         is_example = isinstance(item, pytest.DoctestItem)
         place = item.path.relative_to(REPOSITORY / "minisbert").parts[0] if is_example else ""
         for mark, files in (("numbers", NUMBERS), ("core", CORE)):
-            belongs = place in EXAMPLES[mark] or item.path.stem.removeprefix("test_") in files
-            if belongs and not OPTIONAL & set(getattr(item, "fixturenames", ())):
+            belongs = place in EXAMPLES[mark] or item.path.stem.removeprefix("test_") in files.split()
+            if belongs and not set(OPTIONAL.split()) & set(getattr(item, "fixturenames", ())):
                 item.add_marker(mark)
         # examples in docstrings need the same optional parts as tests
         for uses, need in NEEDS_OF_EXAMPLES.items():
