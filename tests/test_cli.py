@@ -181,14 +181,14 @@ def test_every_verb_has_help_with_examples_and_is_listed_by_its_own_words(verb):
 
 
 def examples():
-    """The command lines that help shows, read from the docstrings, by the file of their verb."""
+    """The command lines that help shows, read from the docstrings, by their verb."""
+    found = {}
     for file in sorted((Path(minisbert.__file__).parent / "cli").glob("*.py")):
-        docs = (
-            ast.get_docstring(n) for n in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(n, ast.FunctionDef)
-        )
-        found = re.findall(r"^ +((?:echo .* \| )?minisbert .*)$", "\n".join(filter(None, docs)), re.MULTILINE)
-        if found:
-            yield pytest.param(file.stem, found, id=file.stem)
+        functions = (n for n in ast.walk(ast.parse(file.read_text("utf-8"))) if isinstance(n, ast.FunctionDef))
+        for doc in filter(None, map(ast.get_docstring, functions)):
+            for line in re.findall(r"^ +((?:echo .* \| )?minisbert [a-z].*)$", doc, re.MULTILINE):
+                found.setdefault(line.rpartition(" | ")[2].split()[1], {})[line] = None
+    return [pytest.param(verb, list(lines), id=verb) for verb, lines in found.items()]
 
 
 NEEDS = {"map": "sklearn", "cluster": "sklearn", "classify": "sklearn", "entities": "sklearn"} | dict.fromkeys(

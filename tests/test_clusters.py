@@ -206,7 +206,11 @@ def test_names_leave_out_stop_words_plurals_and_what_all_have(sklearn):
     assert name_clusters(TEXTS, VECTORS, [-1] * 6) == []
     pandas = pytest.importorskip("pandas")  # rows of a series, not its labels
     assert name_clusters(pandas.Series(TEXTS, index=range(6)[::-1]), VECTORS, IDS, typical=1) == names
-    for texts, options, key in ((TEXTS[:5], {}, "5 and 6"), (TEXTS, {"stop_words": "german"}, "'german'")):
+    for texts, options, key in (
+        (TEXTS[:5], {}, "5 and 6"),
+        (TEXTS, {"stop_words": "german"}, "'german'"),
+        (TEXTS, {"words": 0}, "words"),
+    ):
         with pytest.raises(ValueError, match=key):
             name_clusters(texts, VECTORS, IDS, **options)
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -150,7 +151,7 @@ def test_what_makes_no_sense_is_refused_before_any_work(matplotlib, monkeypatch)
 
 
 def test_without_matplotlib_the_table_is_printed_and_a_picture_refused(monkeypatch):
-    monkeypatch.setattr("minisbert.plots.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert table_of(run("contrastive", *SHORT).stdout)[1]
     monkeypatch.setattr(module, "descend", None)
     with pytest.raises(ValueError, match="matplotlib"):

@@ -18,8 +18,8 @@ from minisbert.evaluation.sts import StsPairs
 from minisbert.model.params import flatten
 from minisbert.model.pooling import Dense, Normalize, Pooling
 from minisbert.model.tokens import TruncationWarning
+from minisbert.nearest import paraphrase_mining
 from minisbert.search.database import EmbeddingDatabase
-from minisbert.search.mining import paraphrase_mining
 from minisbert.search.router import Router
 from minisbert.search.routes import Route
 from minisbert.training.data import Examples

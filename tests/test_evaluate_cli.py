@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import sys
 from pathlib import Path
 
 import click
@@ -188,7 +189,7 @@ def test_layers_draws_a_picture(matplotlib):
 
 
 def test_layers_without_matplotlib_says_so_before_any_work(monkeypatch):
-    monkeypatch.setattr("minisbert.plots.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setenv("MINISBERT_MODEL", "./no-such-folder")
     assert "pip install" in run("layers", "pairs.tsv", "-o", "layers.png", code=1).stderr
     assert sorted(os.listdir()) == ["pairs.tsv"]

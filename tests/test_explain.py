@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -113,7 +114,7 @@ NOT_A_SUM = {
 
 @pytest.mark.parametrize("named", NOT_A_SUM)
 def test_models_that_cannot_are_refused_with_the_reason(named, tmp_path, monkeypatch, at_home):
-    monkeypatch.setattr("minisbert.plots.find_spec", str)  # matplotlib is not asked for: nothing is drawn
+    monkeypatch.setitem(sys.modules, "matplotlib", sys)  # matplotlib is not asked for: nothing is drawn
     modules, settings = NOT_A_SUM[named]
     folder = write_model(tmp_path / "model", modules=modules, sentence_settings=settings)
     with pytest.raises(ValueError, match=named) as caught:
@@ -172,7 +173,7 @@ def test_a_picture_replaces_nothing(matplotlib, at_home):
 
 
 def test_a_picture_needs_matplotlib_before_any_work_and_two_texts_are_needed(monkeypatch, at_home):
-    monkeypatch.setattr("minisbert.plots.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert "matplotlib" in refused("explain", A, B, "-o", "heat.png", "--model", "./no-such-folder")
     refused("explain", A, code=2)
 

@@ -187,10 +187,9 @@ def test_without_duckdb_one_line_says_what_to_install(monkeypatch):
 # ------------------------------------------------------------------------------------------------ search
 
 
-@pytest.mark.parametrize("way", ["--in-sql", "--in-memory"])
-def test_search_prints_what_the_index_finds(model, way):
+def test_search_prints_what_the_index_finds(model):
     build_both()
-    shown = run("search", "articles.duckdb", "the mat", way).stdout.splitlines()
+    shown = run("search", "articles.duckdb", "the mat").stdout.splitlines()
     assert shown[0].split() == ["score", "id", "characters", "text"] and len(shown) == 4
     with EmbeddingDatabase.open("articles.duckdb", SentenceEncoder(model)) as index:
         hits = index.search("the mat")
@@ -223,20 +222,18 @@ def test_search_as_json_and_under_a_condition():
         "source": "articles.csv",
     }
     none = ["search", "articles.duckdb", "cat", "--where", "year > 3000"]
-    assert run(*none).stdout == "no document matches the condition\n"
+    assert run(*none).stdout == "no document meets the condition\n"
     assert json.loads(run(*none, "--json").stdout)["hits"] == []
 
 
-def test_conditions_that_are_refused(monkeypatch):
+def test_conditions_that_are_refused():
     build_both()
     said = refused("search", "articles.duckdb", "cat", "--where", "lang = 'en'; DROP TABLE documents")
-    assert said.splitlines()[1:] == ["  lang = 'en'; DROP TABLE documents", "             ^"]
+    assert said.startswith("Error: articles.duckdb: where: ") and "one condition" in said
     said = refused("search", "articles.duckdb", "cat", "--where", "lang = 'en' AND yaer > 2000")
-    assert said.splitlines() == [
-        "Error: where: no document has a field 'yaer'; there are: 'lang', 'year'",
-        "  lang = 'en' AND yaer > 2000",
-        "                  ^",
-    ]
+    assert "articles.duckdb: where: " in said and 'Candidate bindings: "year"' in said
+    line, caret = said.splitlines()[-2:]
+    assert line[caret.index("^") :].startswith("yaer > 2000")  # DuckDB's own caret
     assert "x>=1" in refused("search", "articles.duckdb", "cat", "-k", "0", code=2)
 
 
@@ -305,11 +302,13 @@ def test_a_database_may_be_copied_and_moved():
 def test_true_as_a_csv_writes_it_is_found(model):
     Path("b.csv").write_text("text,active\ncats sleep,True\ndogs run,FALSE\nbirds fly,true\nfish swim,yes\n")
     run("index", "build", "b.duckdb", "b.csv", "--no-progress", "--model", model)
-    for condition, expected in (
-        ("active = TRUE", {"cats sleep", "birds fly"}),
-        ("active = FALSE", {"dogs run"}),
-        ("active = 'True'", {"cats sleep"}),
-        ("active IN (TRUE, 'yes')", {"cats sleep", "birds fly", "fish swim"}),
+    Path("c.csv").write_text("text,active\ncats sleep,True\ndogs run,FALSE\n")
+    run("index", "build", "c.duckdb", "c.csv", "--no-progress", "--model", model)
+    for file, condition, expected in (
+        ("c", "active", {"cats sleep"}),
+        ("c", "active = FALSE", {"dogs run"}),
+        ("b", "active = 'True'", {"cats sleep"}),  # not all of its cells are true or false
+        ("b", "lower(active) IN ('true', 'yes')", {"cats sleep", "birds fly", "fish swim"}),
     ):
-        found = run("search", "b.duckdb", "pets", "--where", condition, "--json", "--model", model).stdout
+        found = run("search", f"{file}.duckdb", "pets", "--where", condition, "--json", "--model", model).stdout
         assert {hit["text"] for hit in json.loads(found)["hits"]} == expected

@@ -1,12 +1,18 @@
 """Search, pairs and communities against sentence-transformers on the same vectors."""
 
+import inspect
+
 import numpy as np
 import pytest
 from torch_oracle import THIRD_PARTY_WARNINGS, Figures
 
-from minisbert.search.communities import community_detection
-from minisbert.search.exact import semantic_search
-from minisbert.search.mining import paraphrase_mining, paraphrase_mining_embeddings
+from minisbert.nearest import (
+    community_detection,
+    paraphrase_mining,
+    paraphrase_mining_embeddings,
+    semantic_search,
+)
+from minisbert.search import nearest
 
 pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
 
@@ -41,6 +47,15 @@ def largest(ours, theirs, dtype):
     return float(np.abs(np.array(ours) - np.array(theirs)).max() / np.finfo(dtype).eps)
 
 
+@pytest.mark.parametrize(
+    "name", ["semantic_search", "paraphrase_mining", "paraphrase_mining_embeddings", "community_detection"]
+)
+def test_arguments_are_theirs_in_their_order(util, name):
+    ours, theirs = (inspect.signature(getattr(where, name)).parameters for where in (nearest, util))
+    asked = [(p.name, getattr(p.default, "__name__", p.default)) for p in theirs.values()]
+    assert [(p.name, getattr(p.default, "__name__", p.default)) for p in ours.values()][: len(asked)] == asked
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", ["cosine", "dot"])
 def test_search(util, figures, dtype, name):
@@ -51,7 +66,7 @@ def test_search(util, figures, dtype, name):
     theirs = util.semantic_search(
         torch.from_numpy(queries), torch.from_numpy(corpus), corpus_chunk_size=700, top_k=25, score_function=score
     )
-    ours = semantic_search(queries, corpus, 25, name, corpus_chunk_size=450)
+    ours = semantic_search(queries, corpus, corpus_chunk_size=450, top_k=25, score_function=name)
     assert [[hit["corpus_id"] for hit in row] for row in ours] == [[hit["corpus_id"] for hit in row] for row in theirs]
     scores = [np.array([[hit["score"] for hit in row] for row in found]) for found in (ours, theirs)]
     scale = 1.0 if name == "cosine" else np.abs(scores[1]).max()
@@ -76,12 +91,11 @@ def test_pairs(util, figures, top_k, max_pairs, dtype):
 
 
 @pytest.mark.parametrize(("threshold", "least"), [(0.5, 3), (0.6, 10), (0.75, 2), (0.3, 5), (0.9, 1)])
-@pytest.mark.parametrize("seed", range(3))
-def test_communities(util, threshold, least, seed):
+def test_communities(util, threshold, least):
     import torch
 
     # in float64 nothing is as close to the threshold, or to another cosine, as rounding can move it
-    embeddings = vectors(700, seed=seed, dtype=np.float64)
+    embeddings = vectors(700, dtype=np.float64)
     theirs = util.community_detection(torch.from_numpy(embeddings), threshold, least, batch_size=128)
     ours = community_detection(embeddings, threshold, least)
     assert ours == theirs

@@ -226,7 +226,7 @@ def test_what_is_refused_leaves_nothing_behind(what):
 def stop_after(monkeypatch, count):
     """Let the first session end after so many steps, as Ctrl-C would."""
     asked = []
-    monkeypatch.setattr(sys.modules["minisbert.cli.train"], "_asked_to_stop", lambda: FakeStop(asked, count))
+    monkeypatch.setattr("minisbert.cli.train._asked_to_stop", lambda: FakeStop(asked, count))
 
 
 class FakeStop:

@@ -22,7 +22,7 @@ from minisbert.analysis.maps import SAME, unit_rows
 from minisbert.analysis.naming import checked_ids
 from minisbert.checks import check_whole, require
 from minisbert.model import Array
-from minisbert.search.communities import community_detection
+from minisbert.nearest import community_detection
 
 METHODS = ("kmeans", "agglomerative", "community")
 K_RANGE = (2, 20)

@@ -129,7 +129,7 @@ def draw_map(
             look = {"fontsize": 7.0, "color": "0.15"}
             labels.append(Label(paper.label(text, TEXT_LETTERS) or "(empty)", points[row], np.zeros(2), look))
         free, beside = axes.transData.transform(points), 5.0 + np.sqrt(area) / 2 * DPI / 72  # pixels
-        missing = write_labels(axes, labels, free, np.full(count, min(1.0, 60 / count)), beside)
+        missing = write_labels(axes, labels, free, np.full(count, min(8.0, 100 / count)), beside)
         left_out = sum(label.mark is not None for label in missing)
         for many, what in ((left_out, "name"), (len(missing) - left_out, "text")):
             if many:

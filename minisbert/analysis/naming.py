@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from minisbert.analysis.maps import unit_rows
-from minisbert.checks import each_text, require
+from minisbert.checks import check_whole, each_text, require
 from minisbert.model import Array
 
 NAME_WORDS = 3
@@ -90,7 +90,7 @@ def name_clusters(
     ids : array_like, shape (M,)
         The cluster of each text, from 0; -1 is none.
     words, typical : int
-        How many per cluster, at most.
+        How many per cluster, at most; at least 1.
     stop_words : "english", sequence of str, or None
         Words to leave out.
 
@@ -120,6 +120,7 @@ def name_clusters(
         )
     if isinstance(stop_words, str) and stop_words != "english":
         raise ValueError(f"name_clusters: stop_words must be 'english', a list of words, or None, got {stop_words!r}")
+    words, typical = check_whole("name_clusters: words", words, 1), check_whole("name_clusters: typical", typical, 1)
     require("sklearn", "apps", "naming clusters")
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 

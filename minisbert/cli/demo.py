@@ -150,9 +150,9 @@ def _choose_target(output: str | None, force: bool) -> Target:
     kind = KINDS.get(Path(output).suffix.lower())
     if kind is None:
         raise click.UsageError(f"{output!r} must end in .png, for a plot, or .gif, for an animation.")
-    from minisbert.plots import require_matplotlib
+    from minisbert.checks import require
 
-    require_matplotlib()
+    require("matplotlib", "plots", "a plot")
     target = Target(Path(output), kind, force)
     target.check()
     return target

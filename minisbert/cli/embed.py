@@ -85,7 +85,7 @@ def embed(
       minisbert embed -i texts.txt -o vectors.npy
       minisbert embed -i texts.txt -o vectors.npy --resume
       minisbert embed -i reviews.csv --column review -o vectors.safetensors
-      minisbert embed -i articles.jsonl --id slug -o vectors.parquet
+      minisbert embed -i reviews.csv --id id -o vectors.parquet
       minisbert embed -i posts.jsonl --field post.title -o vectors.jsonl
       minisbert embed -i texts.txt -o vectors.npy --overflow chunk
       echo "soup is my favorite" | minisbert embed --normalize

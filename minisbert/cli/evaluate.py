@@ -233,11 +233,11 @@ def layers(
     from tqdm import tqdm
 
     from minisbert.evaluation.sts import PROTOCOL, layer_scores
-    from minisbert.plots import heat_map, require_matplotlib
+    from minisbert.plots import heat_map
 
     if output is not None:
         Target(output, "png", force).check()
-        require_matplotlib()
+        require("matplotlib", "plots", "a heat map")
     if path is None and not os.environ.get("MINISBERT_DATA"):
         raise click.UsageError("Give a file of pairs, or set MINISBERT_DATA to the folder with stsb/stsb_test.tsv.")
     path = path or Path(os.environ["MINISBERT_DATA"], "stsb", "stsb_test.tsv")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +14,12 @@ import click
 from minisbert.cli import LazyGroup
 from minisbert.cli.inputs import DIALECT_OPTIONS, KINDS, dialect
 from minisbert.cli.options import TEXT, ModelChoice, Verb, decorate, json_option, model_options
+from minisbert.cli.outputs import echo_json
 from minisbert.cli.table import align, printable, shorten, terminal_width
 from minisbert.tables import EmptyTextWarning
 
 if TYPE_CHECKING:
-    from minisbert.search.database import Document, EmbeddingDatabase, IndexInfo
-    from minisbert.search.indexing import AddReport
+    from minisbert.search.database import Document, IndexInfo
 
 # Name -> module and short help, as in every group.
 VERBS = {
@@ -124,14 +123,7 @@ def build(
       minisbert index build posts.duckdb posts.jsonl --text-column post.title --chunk-tokens 16
     """
     settings = {name: options.pop(name) for name in ("chunk_tokens", "overlap", "document_prompt", "query_prompt")}
-    total = _count(files, options)
-    from minisbert.search.database import EmbeddingDatabase
-
-    if Path(database).exists():
-        choice = choice_for(database, choice)
-    encoder = choice.encoder("float32")
-    with EmbeddingDatabase.open(database, encoder, model_name=_model_name(choice), **settings) as opened:
-        _add(opened, _read(files, options), total, progress, block_documents)
+    _add(database, files, block_documents, progress, choice, options, **settings)
 
 
 @click.command(short_help=VERBS["add"][1])
@@ -155,13 +147,8 @@ def add(
       minisbert index add notes.duckdb more.txt
       minisbert index add notes.duckdb articles.csv --text-column body
     """
-    from minisbert.search.database import EmbeddingDatabase
-
-    choice = choice_for(database, choice)
-    total = _count(files, options)
-    encoder = choice.encoder("float32")
-    with EmbeddingDatabase.open(database, encoder) as opened:
-        _add(opened, _read(files, options), total, progress, block_documents)
+    choice_for(database, choice)  # a database that is not there shows before the files are read
+    _add(database, files, block_documents, progress, choice, options)
 
 
 @click.command(short_help=VERBS["remove"][1])
@@ -203,7 +190,7 @@ def info(database: str, as_json: bool) -> None:
     with EmbeddingDatabase.open(database, read_only=True) as opened:
         about = opened.info()
     if as_json:
-        click.echo(json.dumps(asdict(about), ensure_ascii=False).encode())
+        echo_json(about)
         return
     click.echo("\n".join(shorten(line, max(40, terminal_width())) for line in align(_described(about), indent="")))
 
@@ -219,51 +206,42 @@ def choice_for(database: str, choice: ModelChoice) -> ModelChoice:
         return choice if choice.model is not None else replace(choice, model=opened.info().model)
 
 
-def _model_name(choice: ModelChoice) -> str:
-    """Name the model so that it is found again: a folder by its absolute path."""
+def _add(
+    database: str,
+    files: tuple[str, ...],
+    block_documents: int,
+    progress: bool | None,
+    choice: ModelChoice,
+    options: dict[str, Any],
+    **settings: Any,
+) -> None:
+    """Add the documents of all files, and report what happened to them."""
     from minisbert.hub import DEFAULT_MODEL
-
-    if choice.model is None:
-        return DEFAULT_MODEL
-    folder = Path(choice.model).expanduser()
-    return str(folder.resolve()) if folder.is_dir() else choice.model
-
-
-def _read(files: tuple[str, ...], options: dict[str, Any]) -> Iterator[Document]:
-    """Read the documents of all files."""
+    from minisbert.search.database import EmbeddingDatabase, check_duckdb
     from minisbert.search.documents import check_documents, read_documents
 
-    return check_documents(read_documents(files, **options, **dialect()))
+    def read() -> Iterator[Document]:
+        return check_documents(read_documents(files, **options, **dialect()))
 
-
-def _count(files: tuple[str, ...], options: dict[str, Any]) -> int:
-    """Count the documents of all files, so that mistakes show before the work begins."""
-    from minisbert.search.errors import require_duckdb
-
-    require_duckdb()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", EmptyTextWarning)  # it is told when they are added
-        total = sum(1 for _ in _read(files, options))
+    check_duckdb()
+    with warnings.catch_warnings():  # the second reading says the same
+        warnings.simplefilter("ignore", EmptyTextWarning)
+        total = sum(1 for _ in read())  # so that mistakes show before the work begins
     if not total:
         raise ValueError(f"{', '.join(files)}: no documents: only blank lines, or only a header")
-    return total
-
-
-def _add(
-    opened: EmbeddingDatabase, documents: Iterator[Document], total: int, progress: bool | None, block_documents: int
-) -> None:
-    """Add the documents, and report what happened to them."""
+    name = choice.model or DEFAULT_MODEL
+    if Path(name).expanduser().is_dir():
+        name = str(Path(name).expanduser().resolve())  # found again from another folder
+    if Path(database).exists():
+        choice = choice_for(database, choice)
     shown = sys.stderr.isatty() if progress is None else progress
-    report = opened.add(documents, total=total, show_progress_bar=shown, block_documents=block_documents)
-    click.echo(f"{opened.path}: {_reported(report)}; {_documents(len(opened))} in all")
-
-
-def _reported(report: AddReport) -> str:
-    """What happened to the documents."""
-    return (
-        f"{_documents(report.added)} added, {report.replaced:,} replaced, {report.unchanged:,} unchanged; "
-        f"{report.chunks:,} chunk{'' if report.chunks == 1 else 's'} embedded"
-    )
+    with EmbeddingDatabase.open(database, choice.encoder("float32"), model_name=name, **settings) as opened:
+        report = opened.add(read(), total=total, show_progress_bar=shown, block_documents=block_documents)
+        click.echo(
+            f"{opened.path}: {_documents(report.added)} added, {report.replaced:,} replaced, "
+            f"{report.unchanged:,} unchanged; {report.chunks:,} chunk{'' if report.chunks == 1 else 's'} embedded; "
+            f"{_documents(len(opened))} in all"
+        )
 
 
 def _documents(count: int) -> str:

@@ -139,8 +139,6 @@ def ask(
     rest = terminal_width() - max(len(_name(one)) for one in choices) - 24
     heads = ("route", "score", "needs", "query", "most similar example")
     lines = grid([heads, *(_row(one, rest) for one in choices)], "<")
-        [("route", "score", "needs", "query", "most similar example"), *(_row(one, rest) for one in choices)], "<"
-    )
     if any(one.route is None for one in choices):
         lines += ["", "none (x): out-of-scope; x is the closest route"]
     for one in choices if show_all else ():

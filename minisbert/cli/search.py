@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import click
 
 from minisbert.cli.index import choice_for
 from minisbert.cli.options import TEXT, ModelChoice, json_option, model_options
+from minisbert.cli.outputs import echo_json
 from minisbert.cli.table import display_width, pad, printable, shorten, terminal_width
 
 if TYPE_CHECKING:
-    from minisbert.search.searching import Hit
+    from minisbert.search.database import Hit
 
 ID_WIDTH = 30  # columns of an id, at most
 LEAST_TEXT = 20  # columns of a text, at least
@@ -25,26 +24,18 @@ LEAST_TEXT = 20  # columns of a text, at least
 @click.option(
     "-k", "--top-k", type=click.IntRange(min=1), default=10, show_default=True, metavar="K", help="Documents to return."
 )
-@click.option("--where", metavar="CONDITION", type=TEXT, help="Search only documents whose metadata match.")
-@click.option(
-    "--in-sql/--in-memory",
-    default=True,
-    help="Scan the vectors in SQL, or load them into memory first; the result is the same.  [default: in SQL, which is "
-    "faster for a single query and needs little memory]",
-)
+@click.option("--where", metavar="CONDITION", type=TEXT, help="Search only documents that meet this condition.")
 @json_option
 @model_options
-def search(
-    database: str, query: str, top_k: int, where: str | None, in_sql: bool, as_json: bool, choice: ModelChoice
-) -> None:
+def search(database: str, query: str, top_k: int, where: str | None, as_json: bool, choice: ModelChoice) -> None:
     """Find the documents of a database that are closest in meaning to a query.
 
     The search is exact: every document is compared. Each result has its score (by default the cosine, at most 1), its
     id, and its best chunk: the characters it spans, and its text. The model is the one that built the database.
 
-    A condition compares metadata fields with values: = <> < <= > >=, IN ('en', 'fr'), LIKE 'a%', IS NULL, joined by
-    AND, OR, NOT and parentheses. Strings are in single quotes. Field names are bare, or in double quotes if they
-    contain spaces or dashes; a.b is b inside a.
+    A condition is DuckDB's SQL. Its columns are the fields of the metadata, id, source, and metadata, all of it as
+    JSON. A column of a CSV whose cells are all numbers, or all true or false, is such. Strings are in single quotes,
+    names with spaces or dashes in double quotes; a.b is b inside a.
 
     \b
     Examples:
@@ -54,25 +45,15 @@ def search(
     """
     from minisbert.search.database import EmbeddingDatabase
 
-    if where is not None:  # a typo shows before the model is loaded
-        from minisbert.search.filters import parse_filter
-
-        parse_filter(where)
     encoder = choice_for(database, choice).encoder("float32")
-    with EmbeddingDatabase.open(database, encoder, read_only=True, in_sql=in_sql) as opened:
+    with EmbeddingDatabase.open(database, encoder, read_only=True) as opened:
         hits = opened.search(query, top_k=top_k, where=where)
         similarity = opened.settings.similarity
     if as_json:
-        record = {
-            "query": query,
-            "where": where,
-            "top_k": top_k,
-            "similarity_fn_name": similarity,
-            "hits": [asdict(hit) for hit in hits],
-        }
-        click.echo(json.dumps(record, ensure_ascii=False).encode())
-        return
-    click.echo("\n".join(_table(hits, terminal_width())) if hits else "no document matches the condition")
+        said = {"query": query, "where": where, "top_k": top_k, "similarity_fn_name": similarity, "hits": hits}
+        echo_json(said)
+    else:
+        click.echo("\n".join(_table(hits, terminal_width())) if hits else "no document meets the condition")
 
 
 def _table(hits: list[Hit], width: int) -> list[str]:

@@ -163,9 +163,9 @@ def explain(
     """
     target = Target(None if output is None else Path(output), "png", force)
     if target.file is not None:
-        from minisbert.plots import require_matplotlib
+        from minisbert.checks import require
 
-        require_matplotlib()
+        require("matplotlib", "plots", "a plot")
         target.check()
     from minisbert.analysis.explain import explain as split_up
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from safetensors import SafetensorError
 
 from minisbert import __version__
 from minisbert.cli.inputs import DIALECT_OPTIONS, dialect
@@ -258,11 +257,10 @@ def train(
                 )
                 text = json.dumps(summary, indent=2, ensure_ascii=False)
                 (unfinished / "training.json").write_text(f"{text}\n", encoding="utf-8")
-        except (OSError, SafetensorError) as error:  # which is what safetensors makes of a full disk
+        except OSError as error:
             kept = f"; {checkpoint} holds the trained model: make room, then repeat the command with --resume"
-            raise click.ClickException(
-                f"{output}: {getattr(error, 'strerror', error)}{kept if checkpoint.exists() else ''}"
-            ) from error
+            said = f"{output}: {error.strerror or error}{kept if checkpoint.exists() else ''}"
+            raise click.ClickException(said) from error
         checkpoint.unlink(missing_ok=True)
     _answer(summary, output, as_json)
 
@@ -285,7 +283,7 @@ def _claimed(output: Path) -> Iterator[Path]:
         raise click.ClickException(f"{output}: another process is training it ({lock_file} is locked)") from None
     try:
         for left in output.parent.iterdir():
-            if re.fullmatch(rf"\.+{re.escape(output.name)}(\.checkpoint)?\.\d+\.unfinished(-\w+)?", left.name):
+            if re.fullmatch(rf"\.+{re.escape(output.name)}(\.checkpoint)?(\.\d+\.unfinished(-\w+)?)+", left.name):
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
         with contextlib.suppress(OSError):  # an empty OUT, set aside by a run that was killed before its last rename
             output.with_name(f".{output.name}.replaced").rmdir()

@@ -1,7 +1,7 @@
 """The exercises of notebook 1, "Can a vector hold a meaning?": cosines, a search, and which tokens make a cosine.
 
 Each comes with its solution and with the results of typical mistakes: read it after the notebook. The package's own
-versions are :func:`minisbert.cos_sim`, :func:`minisbert.search.exact.semantic_search` and
+versions are :func:`minisbert.cos_sim`, :func:`minisbert.search.semantic_search` and
 :func:`minisbert.analysis.explain`.
 
 Letters: ``A`` and ``B`` rows or tokens, ``M`` documents, ``D`` the width of a vector, ``k`` results.

@@ -37,7 +37,7 @@ from minisbert.checks import each_text
 from minisbert.encoder import SentenceEncoder
 from minisbert.evaluation.measures import Estimate, bootstrap_mean
 from minisbert.model import Array
-from minisbert.search.exact import search_arrays
+from minisbert.nearest import nearest_groups
 from minisbert.tables import InputError, checked_number, checked_text, read_table
 
 __all__ = [
@@ -531,17 +531,16 @@ def _count_cut(encoder: SentenceEncoder, texts: Sequence[str], prompt: str | Non
 
 
 def _rank(queries: Array, embedded: Array, owners: Array, ids: Sequence[str], similarity_fn_name: str) -> Array:
-    """The 100 best documents of each query; ties by id, descending: (Q, D), (C, D), (C,) -> (Q, R).
+    """The 100 best documents of each query by their best chunks; ties by id, descending: (Q, D), (C, D), (C,) -> (Q, R)
 
-    The ``R m`` best chunks are of at least R documents if none has more than m, and each of these is there by its best.
+    ``owners`` says whose chunk each row is.
     """
-    by_id = sorted(range(len(ids)), key=ids.__getitem__, reverse=True)  # by code point, as C's strcmp
-    place = np.empty(len(ids), np.intp)
-    place[by_id] = np.arange(len(ids))
-    rows = np.argsort(place[owners], kind="stable")  # (C,) equal scores are found in this order
-    wanted = min(TOP_K, len(ids))
-    found, _ = search_arrays(queries, embedded[rows], wanted * int(np.bincount(owners).max()), similarity_fn_name)
-    return np.array([list(dict.fromkeys(owners[rows[one]]))[:wanted] for one in found], np.intp)
+    by_id = np.array(sorted(range(len(ids)), key=ids.__getitem__, reverse=True))  # by code point, as C's strcmp
+    place = np.argsort(by_id)  # (M,) equal scores are found in this order
+    rows = np.argsort(place[owners], kind="stable")  # (C,)
+    groups = place[owners[rows]]
+    found, _ = nearest_groups(queries, embedded[rows], groups, TOP_K, similarity_fn_name)
+    return by_id[groups[found]]
 
 
 def _measure(ranked: Array, retrieval_set: RetrievalSet) -> dict[str, Array]:

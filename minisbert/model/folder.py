@@ -17,9 +17,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from minisbert.files import folder_written_whole
+from minisbert.model import Array
 from minisbert.model.config import (
     BertConfig,
     ModelFolderError,
@@ -364,8 +366,7 @@ def save_model(model: SentenceModel, folder: Path, readme: str | None = None) ->
         )
     with folder_written_whole(folder) as unfinished:
         names = tensor_shapes(model.config)
-        tensors = {name: np.ascontiguousarray(array) for name, array in zip(names, flatten(model.params), strict=True)}
-        save_file(tensors, unfinished / "model.safetensors", metadata={"format": "pt"})
+        _save_tensors(dict(zip(names, flatten(model.params), strict=True)), unfinished, folder)
         _write_json(unfinished / "config.json", bert_config_to_json(model.config))
         model.tokenizer.library.save(str(unfinished / "tokenizer.json"))
         _write_json(
@@ -395,12 +396,21 @@ def save_model(model: SentenceModel, folder: Path, readme: str | None = None) ->
                     "linear.bias": module.bias,
                     "residual.weight": module.residual,
                 }
-                present = {name: np.ascontiguousarray(array) for name, array in weights.items() if array is not None}
-                save_file(present, unfinished / path / "model.safetensors", metadata={"format": "pt"})
+                present = {name: array for name, array in weights.items() if array is not None}
+                _save_tensors(present, unfinished / path, folder)
             width = output_width((module,), width)
         _write_json(unfinished / "modules.json", listed)
         if readme is not None:
             (unfinished / "README.md").write_text(readme, encoding="utf-8")
+
+
+def _save_tensors(tensors: dict[str, Array], unfinished: Path, folder: Path) -> None:
+    """Write tensors; what the library makes of a full disk becomes an OSError with the folder's name."""
+    whole = {name: np.ascontiguousarray(array) for name, array in tensors.items()}
+    try:
+        save_file(whole, unfinished / "model.safetensors", metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(f"{folder.as_posix()}: {error}") from error
 
 
 def _write_json(file: Path, value: Any) -> None:

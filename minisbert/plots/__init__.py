@@ -8,7 +8,6 @@ distinguish lines, shapes distinguish groups, and names stand next to what they 
 finds no room is left out, and the caption says so. Text in any script is drawn as it is, ``$`` and ``_`` too.
 """
 
-from minisbert.checks import require
 from minisbert.plots.charts import bars, curves
 from minisbert.plots.heads import attention_heads
 from minisbert.plots.heat import heat_map, similarity_matrix
@@ -24,8 +23,3 @@ __all__ = [
     "similarity_matrix",
     "vectors_in_plane",
 ]
-
-
-def require_matplotlib() -> None:
-    """Raise before anything is computed if matplotlib is missing, with the command that installs it."""
-    require("matplotlib", "plots", "a plot")

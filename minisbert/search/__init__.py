@@ -1,19 +1,14 @@
 """Find, pair, group and route by meaning, on vectors.
 
-In reading order: ``scoring``, ``exact`` (the k best), ``mining``, ``communities``, ``matching``; a database of
-documents in one DuckDB file (``errors``, ``storage``, ``documents``, ``filters``, ``indexing``, ``memory``,
-``searching``, ``database``); routing by examples (``routes``, ``router``).
+`minisbert.nearest` (search, close pairs, communities, matching: exact), ``documents`` and ``database`` (documents in
+one DuckDB file), and routing by examples (``routes``, ``router``).
 """
 
-from minisbert.search.communities import community_detection
-from minisbert.search.database import EmbeddingDatabase
+from minisbert.nearest import community_detection, match, paraphrase_mining, semantic_search
+from minisbert.search.database import EmbeddingDatabase, Hit
 from minisbert.search.documents import Document
-from minisbert.search.exact import semantic_search
-from minisbert.search.matching import match
-from minisbert.search.mining import paraphrase_mining
 from minisbert.search.router import Router, evaluate_routes, fit_thresholds
 from minisbert.search.routes import Route, read_routes, write_routes
-from minisbert.search.searching import Hit
 
 __all__ = [
     "Document",

@@ -1,8 +1,20 @@
-"""`EmbeddingDatabase`: documents and their vectors in one file, searched by meaning and by metadata.
+"""`EmbeddingDatabase`: documents and their vectors in one DuckDB file, searched by meaning and by metadata.
 
-Search is exact. Either all vectors are loaded once into one float32 array, or DuckDB reads the file front to back for
-each query (``searching.py``). By default they are loaded if 1.5 times their size is at most half of the free memory.
-The file holds the fingerprint of the model that made its vectors; no other model may add or search.
+=========  ==========================================================================================================
+table      a row
+=========  ==========================================================================================================
+meta       a name and a value in JSON: schema version, fingerprint of the model, width, settings
+documents  number, id, text, metadata (JSON), hash of the content, source
+chunks     document (its number), number (from 0), start and stop in the text, vector ``FLOAT[D]``
+=========  ==========================================================================================================
+
+Any program that speaks DuckDB can read them. A search loads all vectors once into one float32 array and compares the
+query with every one of them (``nearest.py``). Documents are stored in blocks, each in a transaction, so a killed run
+loses at most the block it was working on; started again, it skips what is there. The file keeps the fingerprint of the
+model that made its vectors; no other model may add or search.
+
+Conditions run on a copy of the metadata in memory, in a database of its own that can reach no file: nothing that is
+typed there can read or change anything else.
 
 Letters: ``Q`` queries, ``M`` chunks, ``D`` width of a vector.
 """
@@ -11,7 +23,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,25 +33,77 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from minisbert.checks import each_text
-from minisbert.encoder import SentenceEncoder
+from minisbert.checks import check_vectors, check_whole, each_text, require
+from minisbert.encoder import SentenceEncoder, progress_bar
+from minisbert.model import Array
+from minisbert.nearest import nearest_groups
 from minisbert.saved import Origin
-from minisbert.search.documents import Document
-from minisbert.search.errors import DatabaseError
-from minisbert.search.filters import Filter, parse_filter
-from minisbert.search.indexing import (
-    BLOCK_DOCUMENTS,
-    AddReport,
-    Settings,
-    add_documents,
-    check_settings,
-    remove_documents,
-)
-from minisbert.search.memory import fits_into_memory
-from minisbert.search.searching import Hit, check_fields, count_fields, matching, search_in_memory, search_in_sql
-from minisbert.search.storage import Storage, Vectors, create
+from minisbert.search.documents import Document, check_documents
 
-__all__ = ["DatabaseError", "Document", "EmbeddingDatabase", "Hit", "IndexInfo"]
+__all__ = ["AddReport", "DatabaseError", "Document", "EmbeddingDatabase", "Hit", "IndexInfo", "Settings"]
+
+SCHEMA_VERSION = 1
+TABLES = """
+CREATE TABLE meta (name VARCHAR PRIMARY KEY, value JSON NOT NULL);
+CREATE TABLE documents (
+    number BIGINT NOT NULL, id VARCHAR PRIMARY KEY, text VARCHAR NOT NULL, metadata JSON NOT NULL,
+    hash VARCHAR NOT NULL, source VARCHAR NOT NULL
+);
+CREATE TABLE chunks (
+    document BIGINT NOT NULL, number INTEGER NOT NULL, start BIGINT NOT NULL, stop BIGINT NOT NULL,
+    vector FLOAT[{width}] NOT NULL
+);
+"""
+BLOCK_DOCUMENTS = 1024  # stored at a time: a second or two of work if they are short
+BLOCK_CHARACTERS = 2**19  # if they are long
+LOADED_ROWS = 2048  # vectors read at a time
+LOADING_MIB = 4  # of DuckDB's memory while vectors are read, so that they are not there twice
+# What a column of text is in conditions, if all its texts look like this; no number begins with 0, which may be a code.
+LOOKS = {
+    "BIGINT": "[-+]?(0|[1-9][0-9]{0,17})",
+    "HUGEINT": "[-+]?(0|[1-9][0-9]{0,36})",
+    "DOUBLE": "[-+]?((0|[1-9][0-9]{0,14})([.][0-9]*)?|[.][0-9]+)([eE][-+]?[0-9]{1,2})?",
+    "BOOLEAN": "(?i:true|false)",
+}
+
+
+class DatabaseError(ValueError):
+    """A database that cannot be read or written, or a condition that cannot be asked: the file and DuckDB's words."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How documents become vectors: the same for all documents of a database."""
+
+    chunk_tokens: int  # per chunk, special tokens and prompt included
+    overlap: int  # tokens
+    document_prompt: str  # before every document
+    query_prompt: str  # before every query
+    similarity: str
+
+
+@dataclass(frozen=True)
+class AddReport:
+    """What happened to the documents that were added."""
+
+    added: int
+    replaced: int
+    unchanged: int
+    chunks: int  # embedded
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A document found, with its best chunk."""
+
+    id: str
+    score: float  # by the model's own similarity, larger is closer
+    text: str  # of the chunk: the characters [start, stop) of the document
+    start: int
+    stop: int
+    chunk: int  # its number, from 0
+    metadata: dict[str, Any]
+    source: str  # of the document, such as a file's name
 
 
 @dataclass(frozen=True)
@@ -57,13 +123,18 @@ class IndexInfo:
     file_bytes: int
 
 
-class EmbeddingDatabase:
-    """Documents and their vectors in a DuckDB file, made by :meth:`open`; for one thread at a time.
+@dataclass(frozen=True)
+class Loaded:
+    """All chunks, in the order of their documents."""
 
-    Parameters
-    ----------
-    storage, encoder, in_sql
-        An open file and what :meth:`open` takes.
+    documents: Array  # (M,) the document's number
+    places: Array  # (M, 3) number, start, stop
+    vectors: Array  # (M, D) float32
+    lengths: Array  # (M,)
+
+
+class EmbeddingDatabase:
+    """Documents and their vectors in a DuckDB file, made by :meth:`open`; threads may share one.
 
     Examples
     --------
@@ -75,12 +146,34 @@ class EmbeddingDatabase:
     [('7', 'Knead flour, water and yeast.')]
     """
 
-    def __init__(self, storage: Storage, encoder: SentenceEncoder | None, in_sql: bool | None) -> None:
-        self._storage = storage
-        self._encoder = encoder
-        self._in_sql = in_sql
-        self._loaded: Vectors | None = None
-        self.settings = Settings(**storage.meta["settings"])
+    def __init__(self, path: Path, encoder: SentenceEncoder | None, read_only: bool) -> None:
+        self.path, self._encoder, self._read_only = path, encoder, read_only
+        self._lock = threading.RLock()  # of whoever changes the file or what is loaded of it
+        self._loaded: Loaded | None = None
+        self._conditions: tuple[Any, Array] | None = None
+        if not path.exists():
+            raise DatabaseError(f"{path}: does not exist; create it with `minisbert index build {path} FILES...`")
+        if not path.is_file():
+            raise DatabaseError(f"{path}: a folder or device; expected a DuckDB file")
+        with path.open("rb") as stream:  # for some other files DuckDB would look for an extension
+            if stream.read(12)[8:] != b"DUCK":
+                raise DatabaseError(f"{path}: not a DuckDB file, or damaged at the start")
+        with self._named():
+            self._connection = _connect(str(path.resolve()), read_only)
+        try:
+            tables = {name for (name,) in self._rows("SELECT table_name FROM information_schema.tables")}
+            if not {"meta", "documents", "chunks"} <= tables:
+                raise DatabaseError(f"{path}: a DuckDB file, but not one that `minisbert index` created")
+            self._meta = {name: json.loads(value) for name, value in self._rows("SELECT name, value FROM meta")}
+            if self._meta.get("schema_version") != SCHEMA_VERSION:
+                raise DatabaseError(
+                    f"{path}: has schema version {self._meta.get('schema_version')}, this minisbert reads "
+                    f"{SCHEMA_VERSION}; use the minisbert that created it, or build it again"
+                )
+            self.settings = Settings(**self._meta["settings"])
+        except BaseException:
+            self._connection.close()
+            raise
 
     @classmethod
     def open(
@@ -89,7 +182,6 @@ class EmbeddingDatabase:
         encoder: SentenceEncoder | None = None,
         *,
         read_only: bool = False,
-        in_sql: bool | None = None,
         model_name: str | None = None,
         chunk_tokens: int | None = None,
         overlap: int | None = None,
@@ -105,12 +197,11 @@ class EmbeddingDatabase:
             Without one, texts can be neither added nor searched for.
         read_only : bool
             Several processes may read at a time, while none writes.
-        in_sql : bool, optional
-            Search in DuckDB instead of NumPy; by default if the vectors do not fit into memory.
         model_name : str, optional
             The model's name in a new database; by default the encoder's folder.
         chunk_tokens, overlap, document_prompt, query_prompt : optional
-            Settings of a new database; the defaults are the model's. Those of an existing one cannot be changed.
+            Settings of a new database; those of an existing one cannot be changed. By default the model's limit, no
+            overlap, its prompt "document", "passage" or "corpus", and its prompt "query".
 
         Raises
         ------
@@ -118,50 +209,34 @@ class EmbeddingDatabase:
             A ValueError: no such file, not a DuckDB file, damaged, open in another process, or other settings.
         OriginError
             A ValueError: made by another model.
-        ValueError
-            If DuckDB is not installed, or the model does not support the settings.
         """
         file = Path(path)
-        asked: dict[str, Any] = {
+        asked = {
             "chunk_tokens": chunk_tokens,
             "overlap": overlap,
             "document_prompt": document_prompt,
             "query_prompt": query_prompt,
         }
         if encoder is not None and not read_only and not file.exists():
-            settings = check_settings(encoder, **asked)
+            settings = _settings(encoder, **asked)  # type: ignore[arg-type]
+            width = encoder.get_embedding_dimension()
             about = {"model": model_name or str(encoder.folder), "fingerprint": encoder.fingerprint()}
-            width = encoder.get_sentence_embedding_dimension()
-            create(file, width, {**about, "settings": asdict(settings)})
-        storage = Storage(file, read_only=read_only)
+            _create(file, {**about, "settings": asdict(settings), "width": width, "schema_version": SCHEMA_VERSION})
+        index = cls(file, encoder, read_only)
         try:
-            index = cls(storage, encoder, in_sql)
-            index._check(asked)
+            if encoder is not None:
+                origin = Origin(index._meta["model"], index._meta["fingerprint"])
+                origin.check(encoder, f"the database {file}", "use the model that built it, or build another database")
+            for name, value in asked.items():
+                kept = getattr(index.settings, name)
+                if value not in (None, kept):
+                    raise DatabaseError(f"{file}: was built with {name} = {kept!r}, not {value!r}; build another one")
         except BaseException:
-            storage.close()
+            index.close()
             raise
         return index
 
-    def _check(self, asked: dict[str, Any]) -> None:
-        """Reject another model and other settings."""
-        meta, path = self._storage.meta, self._storage.path
-        if self._encoder is not None:
-            origin = Origin(meta["model"], meta["fingerprint"])
-            origin.check(
-                self._encoder, f"the database {path}", "use the model that built it, or build another database"
-            )
-        for name, value in asked.items():
-            kept = getattr(self.settings, name)
-            if value is not None and value != kept:
-                raise DatabaseError(f"{path}: was built with {name} = {kept!r}, not {value!r}; build another database")
-
-    @property
-    def path(self) -> Path:
-        """The file, as named."""
-        return self._storage.path
-
     def __enter__(self) -> EmbeddingDatabase:
-        """Close it at the end of a ``with`` statement."""
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -169,12 +244,13 @@ class EmbeddingDatabase:
 
     def __len__(self) -> int:
         """Number of documents."""
-        return int(self._storage.rows("SELECT count(*) FROM documents")[0][0])
+        return int(self._rows("SELECT count(*) FROM documents")[0][0])
 
     def close(self) -> None:
         """Release the file and the vectors."""
-        self._loaded = None
-        self._storage.close()
+        with self._lock, self._named():
+            self._forget()
+            self._connection.close()
 
     # -------------------------------------------------------------------------------------------- documents
 
@@ -190,74 +266,120 @@ class EmbeddingDatabase:
 
         A text alone is a document whose id comes from the text. Documents are stored in blocks of at most
         ``block_documents``; an invalid document or a repeated id raises a ValueError, and the blocks before it are
-        kept.
+        kept, as they are if the disk is full.
         """
-        encoder = self._model()
-        self._loaded = None
-        return add_documents(
-            self._storage,
-            encoder,
-            self.settings,
-            documents,
-            total=total,
-            show_progress_bar=show_progress_bar,
-            block_documents=block_documents,
-        )
+        encoder, counts = self._model(), np.zeros(4, int)
+        if self._read_only:
+            raise DatabaseError(f"{self.path}: opened read-only")
+        with self._lock, progress_bar(total, show_progress_bar) as bar:
+            for block in _blocks(check_documents(documents), check_whole("add: block_documents", block_documents, 1)):
+                counts += self._add_block(encoder, block)
+                if bar is not None:
+                    bar.update(len(block))
+        return AddReport(*counts.tolist())
 
-    def remove(self, ids: Sequence[str] = (), *, where: str | None = None) -> int:
+    def _add_block(self, encoder: SentenceEncoder, block: Sequence[Document]) -> tuple[int, int, int, int]:
+        """Embed and store what is new: added, replaced, unchanged, chunks."""
+        found = self._rows(
+            "SELECT id, hash, number FROM documents WHERE id IN (SELECT unnest(?::VARCHAR[]))", [[d.id for d in block]]
+        )
+        stored = {key: (content, number) for key, content, number in found}
+        hashes = {document.id: document.content_hash for document in block}
+        fresh = [d for d in block if d.id not in stored or stored[d.id][0] != hashes[d.id]]
+        if not fresh:
+            return 0, 0, len(block), 0
+        embedded = encoder.encode_chunks(
+            [document.text for document in fresh],
+            chunk_tokens=self.settings.chunk_tokens,
+            overlap=self.settings.overlap,
+            prompt=self.settings.document_prompt,
+            normalize_embeddings=self.settings.similarity == "cosine",
+        )
+        old = [stored[document.id][1] for document in fresh if document.id in stored]
+        ((first,),) = self._rows("SELECT coalesce(max(number), -1) + 1 FROM documents")
+        numbers = np.arange(first, first + len(fresh))
+        chunks = [chunk for one in embedded for chunk in one.chunks]
+        vectors = np.concatenate([one.embeddings for one in embedded]).astype(np.float32)  # (M, D)
+        arrow = require("pyarrow", "search", "the embedding database")
+        rows_of_documents = {
+            "number": numbers,
+            "id": [document.id for document in fresh],
+            "text": [document.text for document in fresh],
+            "metadata": [document.metadata_json for document in fresh],
+            "hash": [hashes[document.id] for document in fresh],
+            "source": [document.source for document in fresh],
+        }
+        rows_of_chunks = {
+            "document": np.repeat(numbers, [len(one.chunks) for one in embedded]),
+            "number": np.concatenate([np.arange(len(one.chunks)) for one in embedded]),
+            "start": [chunk.start for chunk in chunks],
+            "stop": [chunk.stop for chunk in chunks],
+            "vector": arrow.FixedSizeListArray.from_arrays(arrow.array(vectors.ravel()), vectors.shape[1]),
+        }
+        with self._change() as cursor:
+            _delete(cursor, old)
+            for table, columns in (("documents", rows_of_documents), ("chunks", rows_of_chunks)):
+                cursor.register("incoming", arrow.table(columns))
+                cursor.execute(f"INSERT INTO {table} SELECT * FROM incoming").fetchall()
+                cursor.unregister("incoming")
+        return len(fresh) - len(old), len(old), len(block) - len(fresh), len(chunks)
+
+    def remove(
+        self,
+        ids: Sequence[str] = (),
+        *,
+        where: str | None = None,
+        parameters: Sequence[Any] | Mapping[str, Any] | None = None,
+    ) -> int:
         """Remove documents by id and those that meet a condition; return how many. If an id is unknown, none is."""
         if isinstance(ids, str):
             raise ValueError(f"remove: expected a sequence of ids, got the string {ids!r:.60}")
-        found = dict(
-            self._storage.rows(
-                "SELECT id, number FROM documents WHERE id IN (SELECT unnest(?::VARCHAR[]))", [list(ids)]
-            )
-        )
-        unknown = [key for key in ids if key not in found]
-        if unknown:
-            named = ", ".join(f"{key!r:.60}" for key in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
-            raise DatabaseError(f"{self._storage.path}: no document {named}; nothing was removed")
-        numbers = set(found.values())
-        if where is not None:
-            condition = parse_filter(where)
-            check_fields(self._storage, condition)
-            numbers |= set(matching(self._storage, condition).tolist())
-        if numbers:
-            self._loaded = None
-            remove_documents(self._storage, sorted(numbers))
+        with self._lock:
+            sql = "SELECT id, number FROM documents WHERE id IN (SELECT unnest(?::VARCHAR[]))"
+            found = dict(self._rows(sql, [list(ids)]))
+            if unknown := [key for key in ids if key not in found]:
+                named = ", ".join(f"{key!r:.60}" for key in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
+                raise DatabaseError(f"{self.path}: no document {named}; nothing was removed")
+            numbers = set(found.values())
+            if where is not None:
+                numbers |= set(self._meeting(where, parameters).tolist())
+            if numbers:
+                with self._change() as cursor:
+                    _delete(cursor, sorted(numbers))
         return len(numbers)
 
     def get(self, document_id: str) -> Document:
         """Return a whole document; a `DatabaseError` if there is none with this id."""
-        found = self._storage.rows("SELECT text, id, metadata, source FROM documents WHERE id = ?", [document_id])
-        if not found:
-            raise DatabaseError(f"{self._storage.path}: no document {document_id!r:.60}")
-        text, key, metadata, source = found[0]
-        return Document(text, key, json.loads(metadata), source)
+        for text, key, metadata, source in self._rows(
+            "SELECT text, id, metadata, source FROM documents WHERE id = ?", [document_id]
+        ):
+            return Document(text, key, json.loads(metadata), source)
+        raise DatabaseError(f"{self.path}: no document {document_id!r:.60}")
 
     def info(self) -> IndexInfo:
         """Describe the contents."""
-        rows, meta, path = self._storage.rows, self._storage.meta, self._storage.path
-        ((chunks,),) = rows("SELECT count(*) FROM chunks")
-        sources = rows("SELECT source, count(*) FROM documents GROUP BY source ORDER BY source")
-        sizes = (file.stat().st_size for file in (path, path.with_name(path.name + ".wal")) if file.exists())
+        files = (self.path, self.path.with_name(self.path.name + ".wal"))
+        names = "SELECT unnest(json_keys(metadata)) AS name FROM documents"
         return IndexInfo(
-            path=str(path),
+            path=str(self.path),
             documents=len(self),
-            chunks=chunks,
-            width=meta["width"],
-            model=meta["model"],
-            fingerprint=meta["fingerprint"],
+            chunks=self._rows("SELECT count(*) FROM chunks")[0][0],
             settings=self.settings,
-            schema_version=meta["schema_version"],
-            fields=count_fields(self._storage),
-            sources=dict(sources),
-            file_bytes=sum(sizes),
+            fields=dict(self._rows(f"SELECT name, count(*) FROM ({names}) GROUP BY name ORDER BY name")),
+            sources=dict(self._rows("SELECT source, count(*) FROM documents GROUP BY source ORDER BY source")),
+            file_bytes=sum(file.stat().st_size for file in files if file.exists()),
+            **{name: self._meta[name] for name in ("width", "model", "fingerprint", "schema_version")},
         )
 
     # ----------------------------------------------------------------------------------------------- search
 
-    def search(self, query: str | Iterable[str], top_k: int = 10, where: str | None = None) -> Any:
+    def search(
+        self,
+        query: str | Iterable[str],
+        top_k: int = 10,
+        where: str | None = None,
+        parameters: Sequence[Any] | Mapping[str, Any] | None = None,
+    ) -> Any:
         """Find the documents closest in meaning to a query.
 
         Parameters
@@ -266,72 +388,291 @@ class EmbeddingDatabase:
         top_k : int
             At least 1.
         where : str, optional
-            A condition on the metadata (`minisbert.search.filters`), such as ``lang = 'en' AND year >= 2020``.
+            A condition in DuckDB's SQL on the metadata, such as ``lang = 'en' AND year >= 2020``. Its columns are
+            ``id``, ``source``, every field of the metadata by its name, and the whole as JSON, ``metadata``. A field
+            is of the type that all its values have; texts that are all numbers, or all true or false, are such.
+        parameters : sequence or mapping, optional
+            Values of ``?`` or of ``$name`` in the condition.
 
         Returns
         -------
         list of Hit, or list of them
-            For a text or an iterable: best first; fewer than ``top_k`` if no more meet the condition.
+            For a text or an iterable: best first, ties in the order of adding; fewer than ``top_k`` if no more meet
+            the condition.
 
         Raises
         ------
-        FilterError
-            A ValueError with a caret: not a condition, or a field that no document has.
         DatabaseError
-            If there are no documents.
+            A ValueError: not a condition, or no documents.
         """
         encoder = self._model()
-        self._check_search(top_k, where)  # before the query is embedded
+        top_k = check_whole("search: top_k", top_k, 1)
+        if where is not None:
+            self._meeting(where, parameters)  # a mistake shows before the query is embedded
         texts = list(each_text(query, "search: query", single=True))
-        found = self.search_vectors(encoder.encode(texts, prompt=self.settings.query_prompt), top_k, where)
+        found = self.search_vectors(encoder.encode(texts, prompt=self.settings.query_prompt), top_k, where, parameters)
         return found[0] if isinstance(query, str) else found
 
-    def search_vectors(self, query_embeddings: ArrayLike, top_k: int = 10, where: str | None = None) -> list[list[Hit]]:
+    def search_vectors(
+        self,
+        query_embeddings: ArrayLike,
+        top_k: int = 10,
+        where: str | None = None,
+        parameters: Sequence[Any] | Mapping[str, Any] | None = None,
+    ) -> list[list[Hit]]:
         """`search` for vectors ``(Q, D)`` or ``(D,)``: Q lists of hits."""
-        condition = self._check_search(top_k, where)
-        queries = np.atleast_2d(np.asarray(query_embeddings, np.float32))  # (Q, D)
-        width, similarity = self._storage.meta["width"], self.settings.similarity
-        if queries.ndim != 2 or queries.shape[1] != width or not np.isfinite(queries).all():
-            raise ValueError(
-                f"search_vectors: expected finite query_embeddings (Q, D) with D = {width}, got {queries.shape}"
-            )
-        if self.searches_in_sql():
-            return [search_in_sql(self._storage, query, top_k, similarity, condition) for query in queries]
-        loaded, rows = self._load(), None
-        if condition is not None:
-            rows = np.flatnonzero(np.isin(loaded.documents, matching(self._storage, condition)))
-        return [search_in_memory(self._storage, loaded, query, top_k, similarity, rows) for query in queries]
+        what = "search: query_embeddings"
+        queries = check_vectors(np.atleast_2d(np.asarray(query_embeddings)), what, width=self._meta["width"])
+        loaded, keep = self.load(), None
+        if not len(loaded.documents):
+            raise DatabaseError(f"{self.path}: contains no documents yet; add some with `minisbert index add`")
+        if where is not None:
+            meets = np.zeros(loaded.documents[-1] + 1, bool)
+            meets[self._meeting(where, parameters)] = True
+            keep = meets[loaded.documents]  # (M,)
+        ids, scores = nearest_groups(
+            *(queries.astype(np.float32), loaded.vectors, loaded.documents, top_k, self.settings.similarity),
+            keep=keep,
+            lengths=loaded.lengths,
+            what="search",
+        )
+        numbers = loaded.documents[ids]  # (Q, k)
+        sql = "SELECT number, id, text, metadata, source FROM documents WHERE number IN (SELECT unnest(?::BIGINT[]))"
+        of = {row[0]: row[1:] for row in self._rows(sql, [np.unique(numbers).tolist()])}
+        found: list[list[Hit]] = []
+        for row in zip(numbers.tolist(), loaded.places[ids].tolist(), scores.tolist(), strict=True):
+            found.append([])
+            for number, (chunk, start, stop), score in zip(*row, strict=True):
+                key, text, metadata, source = of[number]
+                found[-1].append(Hit(key, score, text[start:stop], start, stop, chunk, json.loads(metadata), source))
+        return found
 
-    def searches_in_sql(self) -> bool:
-        """Whether DuckDB searches, not NumPy: as asked for, else by the free memory."""
-        if self._in_sql is not None:
-            return self._in_sql
-        if self._loaded is not None:
-            return False
-        chunks = self._storage.rows("SELECT count(*) FROM chunks")[0][0]
-        return not fits_into_memory(4 * chunks * self._storage.meta["width"])
-
-    def load(self) -> None:
+    def load(self) -> Loaded:
         """Load the vectors now, not at the first search."""
-        self._load()
+        with self._lock, self._named():
+            if self._loaded is None:
+                self._loaded = self._load()
+            return self._loaded
 
-    def _load(self) -> Vectors:
-        if self._loaded is None:
-            self._loaded = self._storage.load_vectors()
-        return self._loaded
+    def _load(self) -> Loaded:
+        """Copy all vectors out of the file, block by block, with little of it in DuckDB's cache."""
+        ((count, end),) = self._rows("SELECT count(*), coalesce(max(rowid), -1) + 1 FROM chunks")
+        documents, places = np.empty(count, np.int64), np.empty((count, 3), np.int64)
+        vectors = np.empty((count, self._meta["width"]), np.float32)  # (M, D)
+        before = self._rows("SELECT current_setting('memory_limit'), current_setting('threads')")[0]
+        most = LOADING_MIB + 8 * 2048 * 4 * vectors.shape[1] // 2**20  # DuckDB works on 2,048 rows at a time
+        start = 0
+        with closing(self._connection.cursor()) as cursor:
+            try:
+                cursor.execute(f"SET memory_limit = '{most}MiB'; SET threads = 1")
+                for first in range(0, end, LOADED_ROWS):
+                    rows = cursor.sql(
+                        "SELECT document, vector, number, start, stop FROM chunks "
+                        f"WHERE rowid >= {first} AND rowid < {first + LOADED_ROWS}"
+                    ).to_arrow_table()
+                    part = slice(start, start + len(rows))
+                    documents[part] = rows["document"].to_numpy()
+                    places[part] = np.stack([rows[name].to_numpy() for name in ("number", "start", "stop")], axis=1)
+                    vectors[part] = rows["vector"].combine_chunks().flatten().to_numpy().reshape(-1, vectors.shape[1])
+                    start = part.stop
+            finally:
+                cursor.execute(f"SET memory_limit = '{before[0]}'; SET threads = {before[1]}")
+        order = np.lexsort((places[:, 0], documents))
+        if (order[1:] < order[:-1]).any():  # DuckDB keeps the order of insertion, unless somebody has told it not to
+            documents, places, vectors = documents[order], places[order], vectors[order]
+        return Loaded(documents, places, vectors, np.sqrt(np.einsum("md,md->m", vectors, vectors)))
+
+    def _meeting(self, where: str, parameters: Sequence[Any] | Mapping[str, Any] | None) -> Array:
+        """Numbers of the documents that meet a condition, as DuckDB understands it."""
+        with self._lock:
+            if self._conditions is None:
+                with self._named():
+                    self._conditions = self._metadata()
+            connection, numbers = self._conditions
+        given = dict(parameters) if isinstance(parameters, Mapping) else list(parameters or ())
+        with closing(connection.cursor()) as cursor, self._named("where: "):
+            # One condition and nothing behind it: it must be right alone, where a ) too many is a mistake, and in
+            # parentheses, where a clause, a UNION or another statement is.
+            if not isinstance(where, str) or len(cursor.extract_statements(f"SELECT 1 WHERE\n{where}\n")) != 1:
+                raise DatabaseError(
+                    f"{self.path}: where: expected one condition, such as \"lang = 'en'\", got {where!r:.80}"
+                )
+            sql = f"SELECT rowid FROM documents WHERE (\n{where}\n)"
+            return numbers[cursor.execute(sql, given).fetchnumpy()["rowid"]]
+
+    def _metadata(self) -> tuple[Any, Array]:
+        """Ids and metadata in a table in memory with a typed column a field, and the documents' numbers."""
+        with closing(self._connection.cursor()) as cursor:
+            rows = cursor.sql("SELECT number, id, source, metadata FROM documents ORDER BY number").to_arrow_table()
+        connection = _connect(":memory:", False)
+        connection.register("incoming", rows)
+        connection.execute("CREATE TABLE stored AS SELECT id, source, metadata::JSON AS metadata FROM incoming")
+        connection.unregister("incoming")
+        ((structure,),) = connection.execute("SELECT json_group_structure(metadata) FROM stored").fetchall()
+        columns, taken = ["id", "source", "metadata"], {"id", "source", "metadata", "rowid"}
+        for name, kind in sorted(json.loads(structure or "{}").items(), reverse=True):  # "lang" before "Lang"
+            if name.lower() in taken or not name:  # DuckDB's names differ by more than case; it stays in the JSON
+                continue
+            taken.add(name.lower())
+            pointer = _quoted("/" + name.replace("~", "~0").replace("/", "~1"), "'")
+            value = f"json_extract_string(metadata, {pointer})"
+            if kind == "VARCHAR":
+                texts = f"nullif({value}, '')"
+                looks = ", ".join(f"bool_and(regexp_full_match({texts}, '{look}'))" for look in LOOKS.values())
+                (alike,) = connection.execute(f"SELECT {looks} FROM stored").fetchall()
+                better = next((kind for kind, all_alike in zip(LOOKS, alike, strict=True) if all_alike), None)
+                value = f"{texts}::{better}" if better else value
+            elif kind not in ("JSON", "NULL"):  # values of several types stay texts
+                typed = f"json_transform(json_extract(metadata, {pointer}), {_quoted(json.dumps(kind), chr(39))})"
+                with suppress(check_duckdb().Error):  # keys inside that cannot be names of columns: then a text, too
+                    connection.execute(f"SELECT {typed} FROM stored LIMIT 0")
+                    value = typed
+            columns.append(f"{value} AS {_quoted(name, chr(34))}")
+        connection.execute(f"CREATE TABLE documents AS SELECT {', '.join(columns)} FROM stored")
+        connection.execute("DROP TABLE stored; SET python_enable_replacements = false; SET lock_configuration = true")
+        return connection, rows.column(0).to_numpy()
+
+    # ------------------------------------------------------------------------------------------- the file
+
+    def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run a statement, on a cursor of its own, because threads share this object."""
+        with self._named(), closing(self._connection.cursor()) as cursor:
+            return cursor.execute(sql, list(parameters)).fetchall()
+
+    @contextmanager
+    def _change(self) -> Iterator[Any]:
+        """All statements inside take effect, or none; what is loaded is loaded again."""
+        if self._read_only:
+            raise DatabaseError(f"{self.path}: opened read-only")
+        with self._named(), closing(self._connection.cursor()) as cursor:
+            cursor.execute("BEGIN TRANSACTION")
+            try:
+                yield cursor
+                cursor.execute("COMMIT")
+            except BaseException:
+                with suppress(check_duckdb().Error):
+                    cursor.execute("ROLLBACK")  # DuckDB has done so itself if the commit failed
+                raise
+            finally:
+                self._forget()
+
+    def _forget(self) -> None:
+        self._loaded = self._conditions = None
+
+    @contextmanager
+    def _named(self, what: str = "") -> Iterator[None]:
+        """Put the file before DuckDB's errors, which say the cause, and of a condition the place."""
+        with _explained(self.path, what):
+            yield
 
     def _model(self) -> SentenceEncoder:
         if self._encoder is None:
-            raise DatabaseError(f"{self._storage.path}: opened without an encoder, which this call needs")
+            raise DatabaseError(f"{self.path}: opened without an encoder, which this call needs")
         return self._encoder
 
-    def _check_search(self, top_k: int, where: str | None) -> Filter | None:
-        """Check that a search is possible, and its condition."""
-        if isinstance(top_k, bool) or not isinstance(top_k, (int, np.integer)) or top_k < 1:
-            raise ValueError(f"search: top_k must be a whole number of at least 1, got {top_k!r}")
-        condition = None if where is None else parse_filter(where)
-        if not self._storage.rows("SELECT 1 FROM documents LIMIT 1"):
-            raise DatabaseError(f"{self._storage.path}: contains no documents yet; add some with `minisbert index add`")
-        if condition is not None:
-            check_fields(self._storage, condition)
-        return condition
+
+@contextmanager
+def _explained(path: Path, what: str = "") -> Iterator[None]:
+    try:
+        yield
+    except (check_duckdb().Error, RuntimeError) as error:
+        raise DatabaseError(f"{path}: {what}{error}") from error  # DuckDB raises some of its own as RuntimeError
+
+
+def check_duckdb() -> Any:
+    """DuckDB, or a ValueError that says what to install; it gives its vectors and takes them through pyarrow."""
+    require("pyarrow", "search", "the embedding database")
+    return require("duckdb", "search", "the embedding database")
+
+
+def _connect(file: str, read_only: bool) -> Any:
+    """Open a DuckDB file, or an empty database in memory, whose SQL reaches no other file and no network."""
+    config = {
+        "autoinstall_known_extensions": "false",
+        "autoload_known_extensions": "false",
+        "enable_external_access": "false",
+    }
+    connection = check_duckdb().connect(file, read_only=read_only, config=config)
+    connection.execute("SET enable_progress_bar = false")  # drawn in notebooks and under python -c
+    return connection
+
+
+def _quoted(text: str, quote: str) -> str:
+    """A literal or a name of SQL, in single or double quotes."""
+    return quote + text.replace(quote, 2 * quote) + quote
+
+
+def _delete(cursor: Any, numbers: list[int]) -> None:
+    if numbers:
+        cursor.execute("DELETE FROM chunks WHERE document IN (SELECT unnest(?::BIGINT[]))", [numbers])
+        cursor.execute("DELETE FROM documents WHERE number IN (SELECT unnest(?::BIGINT[]))", [numbers])
+
+
+def _blocks(documents: Iterator[Document], count: int) -> Iterator[list[Document]]:
+    """Group documents into blocks, smaller ones if they are long."""
+    block: list[Document] = []
+    for document in documents:
+        block.append(document)
+        if len(block) == count or sum(len(one.text) for one in block) >= BLOCK_CHARACTERS:
+            yield block
+            block = []
+    if block:
+        yield block
+
+
+def _settings(
+    encoder: SentenceEncoder,
+    chunk_tokens: int | None,
+    overlap: int | None,
+    document_prompt: str | None,
+    query_prompt: str | None,
+) -> Settings:
+    """Complete settings with the model's own, and reject what it does not support.
+
+    >>> _settings(SentenceEncoder(), 64, None, None, "query: ")
+    Settings(chunk_tokens=64, overlap=0, document_prompt='', query_prompt='query: ', similarity='cosine')
+    """
+    prompts, of_documents = encoder.prompts, ("document", "passage", "corpus")
+    usual = encoder.default_prompt_name or ""
+    if document_prompt is None:  # never the one of queries, nor the other way round
+        named = [name for name in (*of_documents, usual) if name in prompts and name != "query"]
+        document_prompt = prompts[named[0]] if named else ""
+    if query_prompt is None:
+        named = [name for name in ("query", usual) if name in prompts and name not in of_documents]
+        query_prompt = prompts[named[0]] if named else ""
+    chunk_tokens = chunk_tokens or encoder.max_seq_length
+    # rejects impossible limits before any work
+    encoder.encode_chunks([], prompt=document_prompt, chunk_tokens=chunk_tokens, overlap=overlap)
+    return Settings(chunk_tokens, overlap or 0, document_prompt, query_prompt, encoder.similarity_fn_name)
+
+
+def _create(path: Path, meta: Mapping[str, Any]) -> None:
+    """Make an empty database; it appears whole or not at all, and never in place of another process's."""
+    target = path.resolve()
+    if not target.parent.is_dir():
+        raise DatabaseError(f"{path}: the folder {path.parent} does not exist; create it first")
+    for left in target.parent.glob(f".{target.name}.*.unfinished*"):  # by a killed run
+        owner = left.name.removeprefix(f".{target.name}.").split(".")[0]
+        if os.name != "nt" and owner.isdigit():
+            with suppress(PermissionError):
+                try:
+                    os.kill(int(owner), 0)
+                except ProcessLookupError:
+                    left.unlink(missing_ok=True)
+    target.with_name(target.name + ".wal").unlink(missing_ok=True)  # of a database that is gone
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.unfinished")
+    try:
+        with _explained(path), closing(_connect(str(unfinished), False)) as connection:
+            connection.execute(TABLES.format(width=int(meta["width"])))
+            for name, value in meta.items():
+                connection.execute("INSERT INTO meta VALUES (?, ?)", [name, json.dumps(value)])
+            connection.execute("CHECKPOINT")  # closing does that, too, but says nothing about a full disk
+        try:
+            os.link(unfinished, target)  # renaming would replace
+        except FileExistsError:
+            raise DatabaseError(f"{path}: another process has just created it; run the command again") from None
+        except OSError:  # a file system without hard links
+            unfinished.rename(target)
+    finally:
+        for left in (unfinished, unfinished.with_name(unfinished.name + ".wal")):
+            left.unlink(missing_ok=True)

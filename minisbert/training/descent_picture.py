@@ -13,8 +13,8 @@ from typing import IO, Any
 
 import numpy as np
 
+from minisbert.checks import require
 from minisbert.model import Array
-from minisbert.plots import require_matplotlib
 from minisbert.plots.style import DIVERGING, DPI, colour_map, contrasting
 from minisbert.training.descent import Descent
 
@@ -113,7 +113,7 @@ def frame_steps(steps: int) -> list[int]:
 
 
 def _figure(plane: Descent, height: float, **options: Any) -> Any:
-    require_matplotlib()
+    require("matplotlib", "plots", "a plot")
     from matplotlib.figure import Figure  # not pyplot: it looks for a screen
 
     if plane.anchors.shape[2] != 2:
