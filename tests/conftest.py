@@ -30,10 +30,10 @@ def skip_or_fail(part: str, reason: str) -> None:
     pytest.skip(reason)
 
 
-NUMBERS = "ops backward step losses optim similarity distances reference ledger encoder search_exact"
+NUMBERS = "ops backward step losses optim similarity distances reference ledger encoder nearest"
 """Files whose tests compute numbers that another kernel of BLAS adds up in another order."""
 CORE = """
-    ops backward step losses optim similarity distances reference ledger search_exact
+    ops backward step losses optim similarity distances reference ledger nearest
     blas chunking client corruption finetune gradcheck house hub loading mutants profile schedule shapes
     tokens train_cli training_data wordpiece
 """
