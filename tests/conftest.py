@@ -30,12 +30,12 @@ def skip_or_fail(part: str, reason: str) -> None:
     pytest.skip(reason)
 
 
-NUMBERS = "ops backward step losses optim similarity distances reference ledger encoder nearest"
+NUMBERS = "ops backward step losses optim similarity reference ledger encoder nearest"
 """Files whose tests compute numbers that another kernel of BLAS adds up in another order."""
 CORE = """
-    ops backward step losses optim similarity distances reference ledger nearest
+    ops backward step losses optim similarity reference ledger nearest
     blas chunking client corruption finetune gradcheck house hub loading mutants profile schedule shapes
-    tokens train_cli training_data wordpiece
+    distances tokens train_cli training_data wordpiece
 """
 """Files whose tests run the core alone: nothing that they call asks whether an extra is installed."""
 EXAMPLES = {  # files and folders of the package whose docstrings belong to a mark
@@ -52,7 +52,8 @@ def pytest_collection_modifyitems(items):
         is_example = isinstance(item, pytest.DoctestItem)
         place = item.path.relative_to(REPOSITORY / "minisbert").parts[0] if is_example else ""
         for mark, files in (("numbers", NUMBERS), ("core", CORE)):
-            belongs = place in EXAMPLES[mark] or item.path.stem.removeprefix("test_") in files.split()
+            name = item.path.stem.removeprefix("test_")
+            belongs = place in EXAMPLES[mark] if is_example else name in files.split()
             if belongs and not set(OPTIONAL.split()) & set(getattr(item, "fixturenames", ())):
                 item.add_marker(mark)
         # examples in docstrings need the same optional parts as tests
