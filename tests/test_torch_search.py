@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from torch_oracle import THIRD_PARTY_WARNINGS, Figures
 
+from minisbert import nearest
 from minisbert.nearest import (
     community_detection,
     paraphrase_mining,
     paraphrase_mining_embeddings,
     semantic_search,
 )
-from minisbert.search import nearest
 
 pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
 

@@ -26,7 +26,7 @@ VERBS = {
     "tokens": ("model", "Show how a text is tokenized, and what is cut off."),
     "calibrate": ("similarity", "Measure what a similarity score means for your texts."),
     "explain": ("similarity", "Show which words make two texts similar."),
-    "index": ("index", "Maintain a database of documents to search by meaning."),
+    "index": ("search", "Maintain a database of documents to search by meaning."),
     "search": ("search", "Find documents by meaning."),
     "route": ("route", "Route queries by meaning, or reject them as out-of-scope."),
     "map": ("clusters", "Draw texts on a 2-D map; nearby points have similar meaning."),
@@ -78,6 +78,8 @@ class LazyGroup(click.Group):
         close = difflib.get_close_matches(typed, self.verbs, 1)
         if typed not in self.verbs and not ctx.resilient_parsing and close:
             ctx.fail(f"No such command {typed!r}. Did you mean {close[0]!r}?")
+        if typed not in self.verbs and os.path.exists(typed):  # noqa: PTH110 - it may be anything
+            ctx.fail(f"{typed!r} is a file; a command comes first: {ctx.command_path} {next(iter(self.verbs))} {typed}")
         found = super().resolve_command(ctx, args)
         ctx.meta[VERB] = found[1]
         return found
