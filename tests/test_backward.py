@@ -165,7 +165,7 @@ def test_a_mask_holds_zeros_and_one_over_what_is_kept():
         assert mask.dtype == dtype and mask.shape == (300, 400)
         kept = np.asarray(1.0 / (1.0 - rate), dtype)
         np.testing.assert_array_equal(np.unique(mask), [kept] if rate == 0 else [0, kept])
-        # its mean is 1: a number has variance rate / (1 - rate), and 5 standard errors are passed by 1 seed in 2 million
+        # its mean is 1: a number has variance rate / (1 - rate); 5 standard errors are passed by 1 seed in 2 million
         assert abs(mask.mean(dtype=np.float64) - 1.0) <= 5 * math.sqrt(rate / (1 - rate) / mask.size) + 1e-7
         # and so is that of each row and column: nothing is dropped in stripes. 700 of them: 6 standard errors
         for axis, count in ((0, 300), (1, 400)):
