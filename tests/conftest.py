@@ -13,7 +13,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import threadpoolctl
 from hypothesis import HealthCheck, settings
+from torch_oracle import Figures
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -123,6 +125,19 @@ def _optional_import(name: str, part: str = "torch", extra: str = "verify"):
         return importlib.import_module(name)
     except ImportError:
         skip_or_fail(part, f"{name} is not installed (pip install -e '.[{extra}]')")
+
+
+@pytest.fixture
+def figures(record_property):
+    """What was measured, held against its bound."""
+    return Figures(record_property)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """On a busy machine a second thread of BLAS mostly waits for the first, and a small product is done before that."""
+    with threadpoolctl.threadpool_limits(1):
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -6,11 +6,11 @@ LayerNorm are zero, so that a backward that gives back zeros passes.
 """
 
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from tiny import TINY
+from tiny import TINY, leaves, with_leaves
 
 from minisbert.model import ops
 from minisbert.model.bert import Dropout, bert_backward, layer, layer_backward, trace_bert
@@ -29,26 +29,6 @@ def rng(seed=0):
 
 IDS = rng(21).integers(1, 12, 14)
 UPSTREAM = rng(23).normal(size=(14, 12))
-
-
-def leaves(tree, name=""):
-    """Name every array of nested dataclasses by the path that leads to it, and every mask that is not there."""
-    if tree is None or isinstance(tree, (np.ndarray, RowGradient)):
-        return {name: tree}
-    found = {}
-    branches = enumerate(tree) if isinstance(tree, tuple) else ((f.name, getattr(tree, f.name)) for f in fields(tree))
-    for key, branch in branches:
-        found |= leaves(branch, f"{name}.{key}" if name else str(key))
-    return found
-
-
-def with_leaves(tree, arrays):
-    """The same nested dataclasses around other arrays, taken from an iterator in the order of `leaves`."""
-    if isinstance(tree, np.ndarray):
-        return next(arrays)
-    if isinstance(tree, tuple):
-        return tuple(with_leaves(branch, arrays) for branch in tree)
-    return type(tree)(**{f.name: with_leaves(getattr(tree, f.name), arrays) for f in fields(tree)})
 
 
 DROPS = (0.3, 0.4)

@@ -12,12 +12,12 @@ import inspect
 import math
 import tempfile
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from mutants import is_caught, mutants, survivors
-from tiny import tiny_dense, write_model
+from tiny import leaves, tiny_dense, with_leaves, write_model
 
 from minisbert import similarity
 from minisbert.model import bert, ops, params, pooling
@@ -273,23 +273,6 @@ class Slopes:
         )
 
 
-def leaves(tree):
-    """All tensors of nested dataclasses and tuples, in the order of their fields."""
-    if isinstance(tree, (np.ndarray, RowGradient)):
-        return [tree]
-    branches = tree if isinstance(tree, tuple) else [getattr(tree, field.name) for field in fields(tree)]
-    return [leaf for branch in branches for leaf in leaves(branch)]
-
-
-def rebuilt(tree, tensors):
-    """The same dataclasses with other tensors, taken from an iterator."""
-    if isinstance(tree, tuple):
-        return tuple(rebuilt(branch, tensors) for branch in tree)
-    if is_dataclass(tree):
-        return replace(tree, **{field.name: rebuilt(getattr(tree, field.name), tensors) for field in fields(tree)})
-    return next(tensors)
-
-
 PARAMS = random_params(CONFIG, np.random.default_rng(0), np.float64, scale=0.4)
 
 
@@ -302,11 +285,11 @@ def block_check(params, forward, backward, hidden=None):
 
     The slopes are measured once, at the first call, before anything is broken.
     """
-    tensors = [*([] if hidden is None else [hidden]), *leaves(params)]
+    tensors = [*([] if hidden is None else [hidden]), *leaves(params).values()]
 
     def split(values):
         values = iter(values)
-        return None if hidden is None else next(values), rebuilt(params, values)
+        return None if hidden is None else next(values), with_leaves(params, values)
 
     d_output = draw(11, 6, seed=8)
 
@@ -322,7 +305,7 @@ def block_check(params, forward, backward, hidden=None):
         for is_dropped in (False, True):
             wanted = slopes(is_dropped)
             found = backward(d_output.copy(), forward(hidden, params, dropout(is_dropped)), hidden, params)
-            both.append(wanted.agree(leaves(found)))
+            both.append(wanted.agree(leaves(found).values()))
         return all(both)
 
     return check

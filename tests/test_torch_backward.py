@@ -10,12 +10,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-import threadpoolctl
 from test_torch_models import CASES, IDS, open_theirs, write_case
 from tiny import TINY, write_model
 from torch_oracle import (
     THIRD_PARTY_WARNINGS,
-    Figures,
     gradient_differences,
     pad,
     quiet,
@@ -30,23 +28,11 @@ from minisbert.model.tokens import OverflowReport
 from minisbert.training import losses
 from minisbert.training.step import named_gradients, named_parameters, value_and_gradients
 
-pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
+pytestmark = [pytest.mark.usefixtures("one_thread"), *(pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS)]
 
 OPERATION_BOUND = 1e-14  # measured: 8e-16 at most; the margin is 12
 # measured: 1.7e-12 at most, in a gradient that is zero on paper; else 4.2e-13. On the real model 1.8e-14. Margin: 6
 ENCODER_BOUND = 1e-11
-
-
-@pytest.fixture
-def figures(record_property):
-    return Figures(record_property)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Products this small are done before a second thread has woken up."""
-    with threadpoolctl.threadpool_limits(1):
-        yield
 
 
 def rng(seed=0):

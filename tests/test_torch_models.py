@@ -12,11 +12,9 @@ import shutil
 
 import numpy as np
 import pytest
-import threadpoolctl
 from tiny import POOLING_KEYS, write_model
 from torch_oracle import (
     THIRD_PARTY_WARNINGS,
-    Figures,
     first_parting,
     quiet,
     relative,
@@ -26,7 +24,7 @@ from torch_oracle import (
 from minisbert import SentenceEncoder
 from minisbert.model.pooling import POOLINGS
 
-pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
+pytestmark = [pytest.mark.usefixtures("one_thread"), *(pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS)]
 
 BOUNDS = {"float32": 1e-5, "float64": 1e-10}
 
@@ -133,11 +131,6 @@ CASES = {
     ),
 }
 IDS = [name.replace(" ", "_") for name in CASES]
-
-
-@pytest.fixture
-def figures(record_property):
-    return Figures(record_property)
 
 
 def randomise(model, seed):
@@ -254,13 +247,6 @@ def to_old_format(folder, case):
         lambda _: {"max_seq_length": case.limit or POSITIONS, "do_lower_case": False},
     )
     edit_json(folder / "tokenizer_config.json", lambda settings: {**settings, "model_max_length": 512})
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Products this small are done before a second thread has woken up."""
-    with threadpoolctl.threadpool_limits(1):
-        yield
 
 
 @pytest.fixture(scope="module")

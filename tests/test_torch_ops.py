@@ -9,7 +9,7 @@ import itertools
 
 import numpy as np
 import pytest
-from torch_oracle import THIRD_PARTY_WARNINGS, Figures, absolute, relative
+from torch_oracle import THIRD_PARTY_WARNINGS, absolute, relative
 
 from minisbert.model import ops
 from minisbert.model.pooling import POOLINGS, pool
@@ -21,11 +21,6 @@ DENORMAL = 1e-310  # below the smallest normal float64
 # 1.995e-7 in units of max(1, |x|) at 1.192, 1.580e-7 for |x| <= 1, 1.169e-7 for x < 0. PyTorch: 3.76e-7 at most.
 # The margins are 1.1: another processor may take another exp.
 GELU_BOUND, GELU_RELATIVE_BOUND, GELU_SMALL_BOUND, GELU_LEFT_BOUND = 6.5e-7, 2.2e-7, 1.75e-7, 1.3e-7
-
-
-@pytest.fixture
-def figures(record_property):
-    return Figures(record_property)
 
 
 def numbers(dtype, rows=64, width=48, seed=0):

@@ -12,23 +12,11 @@ import unicodedata
 import numpy as np
 import pytest
 import threadpoolctl
-from torch_oracle import THIRD_PARTY_WARNINGS, Figures, absolute, pad, quiet, strip
+from torch_oracle import THIRD_PARTY_WARNINGS, absolute, pad, quiet, strip
 
 from minisbert import SentenceEncoder
 
-pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
-
-
-@pytest.fixture
-def figures(record_property):
-    return Figures(record_property)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """On a busy machine a second thread mostly waits for the first, and the waiting takes most of the time."""
-    with threadpoolctl.threadpool_limits(1):
-        yield
+pytestmark = [pytest.mark.usefixtures("one_thread"), *(pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS)]
 
 
 @pytest.fixture(scope="module")
