@@ -1,7 +1,7 @@
 """What the tests lean on: the real weights, the evaluation data and PyTorch, each optional, never silently.
 
 A test asks for an optional part by naming its fixture. Where the part is missing the test is skipped with the
-reason; with ``MINISBERT_REQUIRE=torch,weights,data`` in the environment the same gap is a failure.
+reason; with ``MINISBERT_REQUIRE=torch,weights,data`` in the environment the same gap is a failure, with ``all`` any.
 """
 
 import importlib
@@ -27,7 +27,7 @@ settings.load_profile("untimed")
 def skip_or_fail(part: str, reason: str) -> None:
     """Skip the running test, or fail it when MINISBERT_REQUIRE names this part."""
     required = os.environ.get("MINISBERT_REQUIRE", "").replace(" ", "").split(",")
-    if part in required:
+    if part in required or required == ["all"]:
         pytest.fail(f"MINISBERT_REQUIRE names {part!r}, but {reason}", pytrace=False)
     pytest.skip(reason)
 
@@ -87,6 +87,13 @@ NEEDS_OF_EXAMPLES = {
 def _run_if(need, run):
     need()
     run()
+
+
+def pytest_sessionfinish(session):
+    """With MINISBERT_REQUIRE=all any skip is a failure, whatever asked for it."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("MINISBERT_REQUIRE") == "all" and reporter and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter):
