@@ -1,7 +1,7 @@
 """What the tests lean on: the real weights, the evaluation data and PyTorch, each optional, never silently.
 
 A test asks for an optional part by naming its fixture. Where the part is missing the test is skipped with the
-reason; with ``MINISBERT_REQUIRE=torch,weights,data`` in the environment the same gap is a failure.
+reason; with ``MINISBERT_REQUIRE=torch,weights,data`` in the environment the same gap is a failure, with ``all`` any.
 """
 
 import importlib
@@ -13,7 +13,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import threadpoolctl
 from hypothesis import HealthCheck, settings
+from torch_oracle import Figures
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -25,34 +27,37 @@ settings.load_profile("untimed")
 def skip_or_fail(part: str, reason: str) -> None:
     """Skip the running test, or fail it when MINISBERT_REQUIRE names this part."""
     required = os.environ.get("MINISBERT_REQUIRE", "").replace(" ", "").split(",")
-    if part in required:
+    if part in required or required == ["all"]:
         pytest.fail(f"MINISBERT_REQUIRE names {part!r}, but {reason}", pytrace=False)
     pytest.skip(reason)
 
 
-NUMBERLESS = ("_cli", "test_hub", "test_house", "test_corruption", "test_embed_job", "test_bench", "test_mutants")
-"""Files about text, folders and processes, and mutants, whose damage is far above rounding: no kernel changes them."""
+NUMBERS = "ops backward step losses optim similarity reference ledger encoder nearest"
+"""Files whose tests compute numbers that another kernel of BLAS adds up in another order."""
+CORE = """
+    ops backward step losses optim similarity reference ledger nearest
+    blas chunking client corruption finetune gradcheck house hub loading mutants profile schedule shapes
+    distances tokens train_cli training_data wordpiece
+"""
+"""Files whose tests run the core alone: nothing that they call asks whether an extra is installed."""
+EXAMPLES = {  # files and folders of the package whose docstrings belong to a mark
+    "numbers": ["model", "similarity.py"],
+    "core": ["model", "similarity.py", "training", "parallel.py"],
+}
+OPTIONAL = "torch transformers sentence_transformers sklearn matplotlib duckdb nbformat browser data_folder"
+"""Fixtures of parts that are not the core."""
 
 
 def pytest_collection_modifyitems(items):
-    """Mark with `numbers` what another kernel of BLAS may compute otherwise, as far as it needs the core alone."""
-    optional = {
-        "torch",
-        "transformers",
-        "sentence_transformers",
-        "sklearn",
-        "matplotlib",
-        "duckdb",
-        "nbformat",
-        "browser",
-    }
-    optional.add("data_folder")
+    """Mark `numbers`, run again under other kernels of BLAS, and `core`, which extras do not change."""
     for item in items:
         is_example = isinstance(item, pytest.DoctestItem)
-        computes = is_example or hasattr(item.module, "np") or item.path.stem == "test_readme"
-        about_text = any(part in item.path.stem for part in NUMBERLESS)
-        if computes and not about_text and not optional & set(getattr(item, "fixturenames", ())):
-            item.add_marker("numbers")
+        place = item.path.relative_to(REPOSITORY / "minisbert").parts[0] if is_example else ""
+        for mark, files in (("numbers", NUMBERS), ("core", CORE)):
+            name = item.path.stem.removeprefix("test_")
+            belongs = place in EXAMPLES[mark] if is_example else name in files.split()
+            if belongs and not set(OPTIONAL.split()) & set(getattr(item, "fixturenames", ())):
+                item.add_marker(mark)
         # examples in docstrings need the same optional parts as tests
         for uses, need in NEEDS_OF_EXAMPLES.items():
             if is_example and any(re.search(uses, e.source) for e in item.dtest.examples):
@@ -82,6 +87,13 @@ NEEDS_OF_EXAMPLES = {
 def _run_if(need, run):
     need()
     run()
+
+
+def pytest_sessionfinish(session):
+    """With MINISBERT_REQUIRE=all any skip is a failure, whatever asked for it."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("MINISBERT_REQUIRE") == "all" and reporter and reporter.stats.get("skipped"):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter):
@@ -120,6 +132,19 @@ def _optional_import(name: str, part: str = "torch", extra: str = "verify"):
         return importlib.import_module(name)
     except ImportError:
         skip_or_fail(part, f"{name} is not installed (pip install -e '.[{extra}]')")
+
+
+@pytest.fixture
+def figures(record_property):
+    """What was measured, held against its bound."""
+    return Figures(record_property)
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """On a busy machine a second thread of BLAS mostly waits for the first, and a small product is done before that."""
+    with threadpoolctl.threadpool_limits(1):
+        yield
 
 
 @pytest.fixture(scope="session")

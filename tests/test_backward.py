@@ -6,11 +6,11 @@ LayerNorm are zero, so that a backward that gives back zeros passes.
 """
 
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from tiny import TINY
+from tiny import TINY, leaves, with_leaves
 
 from minisbert.model import ops
 from minisbert.model.bert import Dropout, bert_backward, layer, layer_backward, trace_bert
@@ -31,43 +31,24 @@ IDS = rng(21).integers(1, 12, 14)
 UPSTREAM = rng(23).normal(size=(14, 12))
 
 
-def leaves(tree, name=""):
-    """Name every array of nested dataclasses by the path that leads to it, and every mask that is not there."""
-    if tree is None or isinstance(tree, (np.ndarray, RowGradient)):
-        return {name: tree}
-    found = {}
-    branches = enumerate(tree) if isinstance(tree, tuple) else ((f.name, getattr(tree, f.name)) for f in fields(tree))
-    for key, branch in branches:
-        found |= leaves(branch, f"{name}.{key}" if name else str(key))
-    return found
-
-
-def with_leaves(tree, arrays):
-    """The same nested dataclasses around other arrays, taken from an iterator in the order of `leaves`."""
-    if isinstance(tree, np.ndarray):
-        return next(arrays)
-    if isinstance(tree, tuple):
-        return tuple(with_leaves(branch, arrays) for branch in tree)
-    return type(tree)(**{f.name: with_leaves(getattr(tree, f.name), arrays) for f in fields(tree)})
-
-
-BERTS = {
-    "1 layer, 1 head, one text": (replace(CONFIG, num_attention_heads=1, num_hidden_layers=1), [14]),
-    "gelu_new, 1 token type": (replace(CONFIG, hidden_act="gelu_new", type_vocab_size=1), LENGTHS),
+DROPS = (0.3, 0.4)
+BERTS = {  # config, lengths, rates of dropout
+    "1 layer, 1 head, one text": (replace(CONFIG, num_attention_heads=1, num_hidden_layers=1), [14], DROPS),
+    "gelu_new, 1 token type": (replace(CONFIG, hidden_act="gelu_new", type_vocab_size=1), LENGTHS, None),
     "3 layers, 4 heads, relu": (
         replace(CONFIG, num_hidden_layers=3, hidden_act="relu", num_attention_heads=4),
         LENGTHS,
+        DROPS,
     ),
-    "silu, two texts alike": (replace(CONFIG, hidden_act="silu"), [7, 7]),
-    "tanh, other eps": (replace(CONFIG, hidden_act="tanh", layer_norm_eps=1e-2), LENGTHS),
-    "12 heads of one number, one-token texts": (replace(CONFIG, num_attention_heads=12), [1] * 14),
+    "silu, two texts alike": (replace(CONFIG, hidden_act="silu"), [7, 7], None),
+    "tanh, other eps": (replace(CONFIG, hidden_act="tanh", layer_norm_eps=1e-2), LENGTHS, DROPS),
+    "12 heads of one number, one-token texts": (replace(CONFIG, num_attention_heads=12), [1] * 14, None),
 }
 
 
 @pytest.mark.parametrize("name", BERTS)
-@pytest.mark.parametrize("rates", [None, (0.3, 0.4)], ids=["no dropout", "dropout"])
-def test_bert(name, rates):
-    config, lengths = BERTS[name]
+def test_bert(name):
+    config, lengths, rates = BERTS[name]
     config, lengths = replace(config, max_position_embeddings=14), np.array(lengths)
     params = random_params(config, rng(30), scale=0.4)
 
@@ -95,8 +76,7 @@ def numbers(gradient):
     return gradient.values if isinstance(gradient, RowGradient) else gradient
 
 
-@pytest.mark.parametrize("dropped", [False, True], ids=["no dropout", "dropout"])
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("dtype", "dropped"), [(np.float32, True), (np.float64, False)])
 def test_gradients_have_dtype_shape_and_memory_order_of_the_parameters_and_arguments_stay(dtype, dropped):
     params, trace, gradients = batch(dtype, Dropout(rng(0)) if dropped else None)
     named = leaves(params)
@@ -159,19 +139,18 @@ def test_gradients_are_finite_where_hidden_states_are_extreme(dtype):
 # ------------------------------------------------------------------------------------------------------ dropout
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.9])
-def test_a_mask_holds_zeros_and_one_over_what_is_kept(rate, dtype):
-    mask = ops.dropout_mask((300, 400), rate, rng(), dtype)
-    assert mask.dtype == dtype and mask.shape == (300, 400)
-    kept = np.asarray(1.0 / (1.0 - rate), dtype)
-    np.testing.assert_array_equal(np.unique(mask), [kept] if rate == 0 else [0, kept])
-    # its mean is 1: a number has variance rate / (1 - rate), and 5 standard errors are passed by 1 seed in 2 million
-    assert abs(mask.mean(dtype=np.float64) - 1.0) <= 5 * math.sqrt(rate / (1 - rate) / mask.size) + 1e-7
-    # and so is that of each row and column: nothing is dropped in stripes. 700 of them: 6 standard errors
-    for axis, count in ((0, 300), (1, 400)):
-        bound = 6 * math.sqrt(rate / (1 - rate) / count) + 1e-6
-        assert np.abs(mask.mean(axis=axis, dtype=np.float64) - 1.0).max() <= bound
+def test_a_mask_holds_zeros_and_one_over_what_is_kept():
+    for rate, dtype in ((0.0, np.float32), (0.1, np.float32), (0.5, np.float64), (0.9, np.float64)):
+        mask = ops.dropout_mask((300, 400), rate, rng(), dtype)
+        assert mask.dtype == dtype and mask.shape == (300, 400)
+        kept = np.asarray(1.0 / (1.0 - rate), dtype)
+        np.testing.assert_array_equal(np.unique(mask), [kept] if rate == 0 else [0, kept])
+        # its mean is 1: a number has variance rate / (1 - rate); 5 standard errors are passed by 1 seed in 2 million
+        assert abs(mask.mean(dtype=np.float64) - 1.0) <= 5 * math.sqrt(rate / (1 - rate) / mask.size) + 1e-7
+        # and so is that of each row and column: nothing is dropped in stripes. 700 of them: 6 standard errors
+        for axis, count in ((0, 300), (1, 400)):
+            bound = 6 * math.sqrt(rate / (1 - rate) / count) + 1e-6
+            assert np.abs(mask.mean(axis=axis, dtype=np.float64) - 1.0).max() <= bound
 
 
 def test_masks_come_from_the_generator_one_after_the_other():

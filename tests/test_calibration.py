@@ -10,7 +10,7 @@ import pytest
 from conftest import _optional_import
 from hypothesis import given
 from hypothesis import strategies as st
-from test_cli import fails, succeeds
+from running import refused, run
 from tiny import write_model
 
 from minisbert import SentenceEncoder, hub
@@ -20,8 +20,8 @@ from minisbert.similarity import SIMILARITIES
 WORDS = ["the", "cat", "sat", "on", "mat", "and", "dog", "ran", "i", "love", "soup", "unable", ",", "in"]
 
 
-def sentences(count, seed=0):
-    generator = np.random.default_rng(seed)
+def sentences(count):
+    generator = np.random.default_rng(0)
     return list({" ".join(generator.choice(WORDS, 5)): None for _ in range(3 * count)})[:count]
 
 
@@ -35,19 +35,14 @@ def all_scores(vectors, name="cosine"):
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_model(tmp_path_factory.mktemp("calibration") / "tiny-model")
-
-
-@pytest.fixture(scope="module")
-def encoder(model):
-    return SentenceEncoder(model)
+def encoder(tmp_path_factory):
+    return SentenceEncoder(write_model(tmp_path_factory.mktemp("calibration") / "tiny-model"))
 
 
 @pytest.fixture(autouse=True)
-def in_its_own_folder(tmp_path, monkeypatch, model):
+def in_its_own_folder(tmp_path, monkeypatch, encoder):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MINISBERT_MODEL", str(model))
+    monkeypatch.setenv("MINISBERT_MODEL", str(encoder.folder))
     monkeypatch.setenv("COLUMNS", "100")
 
 
@@ -62,16 +57,16 @@ def test_a_percentile_worked_by_hand():
 
 
 @pytest.mark.parametrize("name", SIMILARITIES)
-@pytest.mark.parametrize("count", [3, 30, 120])
-def test_percentiles_are_shares_of_pairs(name, count):
-    vectors = random_vectors(count)
-    scores = all_scores(vectors, name)
-    calibration = fit_vectors(vectors, similarity_fn_name=name)
-    assert (calibration.pairs, calibration.texts, calibration.similarity_fn_name) == (len(scores), count, name)
-    share = 100 * (np.less.outer(scores, scores).sum(axis=0) + 0.5) / len(scores)  # all scores differ
-    np.testing.assert_allclose(calibration.percentile(scores), share, rtol=0, atol=0.1)  # a step of the grid
-    top = np.argsort(scores)[-1000:]  # the highest are all kept
-    np.testing.assert_allclose(calibration.percentile(scores[top]), share[top], rtol=1e-12)
+def test_percentiles_are_shares_of_pairs(name):
+    for count in (3, 120):
+        vectors = random_vectors(count)
+        scores = all_scores(vectors, name)
+        calibration = fit_vectors(vectors, similarity_fn_name=name)
+        assert (calibration.pairs, calibration.texts, calibration.similarity_fn_name) == (len(scores), count, name)
+        share = 100 * (np.less.outer(scores, scores).sum(axis=0) + 0.5) / len(scores)  # all scores differ
+        np.testing.assert_allclose(calibration.percentile(scores), share, rtol=0, atol=0.1)  # a step of the grid
+        top = np.argsort(scores)[-1000:]  # the highest are all kept
+        np.testing.assert_allclose(calibration.percentile(scores[top]), share[top], rtol=1e-12)
 
 
 def test_percentiles_equal_scipys():
@@ -85,7 +80,7 @@ def test_percentiles_equal_scipys():
 @given(
     st.integers(0, 2**32), st.integers(2, 60), st.integers(1, 3), st.lists(st.floats(-2, 2), min_size=2, max_size=20)
 )
-def test_percentiles_are_monotone_and_come_back(seed, count, width, asked):
+def test_percentiles_are_monotone_come_back_and_are_written_to_the_digit_that_is_known(seed, count, width, asked):
     vectors = random_vectors(count, width, seed).round(1) + 0.03  # ties, and no zero vector
     calibration = fit_vectors(vectors)
     percentiles = calibration.percentile(np.sort(asked))
@@ -101,14 +96,17 @@ def test_percentiles_are_monotone_and_come_back(seed, count, width, asked):
         # scores may differ in their last digit alone, so a little less and a little more must enclose the percentile
         assert (calibration.percentile(scores - 1e-12) <= inner + 1e-9).all()
         assert (calibration.percentile(scores + 1e-12) >= inner - 1e-9).all()
+        for one in p:
+            written = calibration.write(one)
+            assert 0 <= float(written.lstrip("<>")) <= calibration.resolution + 1e-9 and written not in (">0", "<0")
 
 
 def test_a_sample_of_pairs_is_right_within_its_standard_error():
-    vectors = random_vectors(400)
-    scores = np.quantile(all_scores(vectors), [0.01, 0.25, 0.5, 0.9, 0.99])
+    vectors, points = random_vectors(400), [1, 25, 50, 90, 99]
+    scores = np.quantile(all_scores(vectors), np.array(points) / 100)
     drawn = [fit_vectors(vectors, pairs=2000, seed=seed) for seed in range(200)]
-    off = np.array([one.percentile(scores) for one in drawn]) - [1, 25, 50, 90, 99]
-    expected = drawn[0].standard_error([1, 25, 50, 90, 99])
+    off = np.array([one.percentile(scores) for one in drawn]) - points
+    expected = drawn[0].standard_error(points)
     np.testing.assert_allclose(off.std(axis=0), expected, rtol=0.25)  # 200 draws tell a deviation to 5 %
     assert (np.abs(off.mean(axis=0)) < 4 * expected / math.sqrt(200)).all()
 
@@ -119,39 +117,25 @@ def test_what_cannot_be_told_apart_is_written_so():
     assert calibration.write(float(calibration.percentile(2.0))) == ">99.990"
     assert calibration.write(float(calibration.percentile(-2.0))) == "<0.010"
     assert calibration.write(50.04) == "50.0" and calibration.write(99.5123) == "99.51"
-    for p in (0.0099, 99.9901, 100, -1, np.nan):
-        with pytest.raises(ValueError, match=r"10,011 pairs .* 0.009\d+ to 99.99"):
+    for p in (0.0099, 99.9901, -1, np.nan):
+        with pytest.raises(ValueError, match="10,011 pairs"):
             calibration.score_at([50, p])
-    with pytest.raises(ValueError, match="expected finite scores, got inf"):
+    with pytest.raises(ValueError, match="inf"):
         calibration.percentile([0.5, np.inf])
     assert fit_vectors(np.eye(2)).write(50.0) == ">0"  # one pair tells nothing
-
-
-@given(st.integers(0, 2**32), st.integers(4, 200), st.data())
-def test_what_is_written_is_never_more_than_is_known(seed, count, data):
-    calibration = fit_vectors(random_vectors(count, 3, seed))
-    written = calibration.write(data.draw(st.floats(0, 100)))
-    assert 0 <= float(written.lstrip("<>")) <= calibration.resolution + 1e-9 and written not in (">0", "<0")
 
 
 # ---------------------------------------------------------------------------------------------------- sampling
 
 
-@pytest.mark.parametrize("texts", [2, 3, 4, 5, 50])
-def test_all_pairs_once(texts):
-    first, second = draw_pairs(texts, 10**6, seed=0)
-    assert sorted(zip(first.tolist(), second.tolist(), strict=True)) == [
-        (i, j) for i in range(texts) for j in range(i + 1, texts)
-    ]
-
-
-@pytest.mark.parametrize("texts", [10, 10_000, 3_000_000, 90_000_000])
-def test_no_pair_twice_and_no_text_with_itself(texts):
-    first, second = draw_pairs(texts, 40, seed=1)
-    assert len({*zip(first.tolist(), second.tolist(), strict=True)}) == 40
+@given(st.integers(2, 60) | st.sampled_from([10_000, 3_000_000, 90_000_000]), st.integers(0, 99))
+def test_no_pair_twice_no_text_with_itself_and_all_pairs_where_there_are_few(texts, seed):
+    every = texts * (texts - 1) // 2
+    first, second = draw_pairs(texts, 40, seed)
+    assert len({*zip(first.tolist(), second.tolist(), strict=True)}) == len(first) == min(40, every)
     assert (first >= 0).all() and (first < second).all() and (second < texts).all()
     number = second * (second - 1) // 2 + first  # the way back, in whole numbers
-    assert (np.diff(number) > 0).all() and number[-1] < texts * (texts - 1) // 2
+    assert (np.diff(number) > 0).all() and number[-1] < every
 
 
 def test_every_pair_is_as_likely():
@@ -163,101 +147,89 @@ def test_every_pair_is_as_likely():
     assert (np.abs(drawn - 1000) < 5 * math.sqrt(1000)).all()
 
 
-def test_equal_texts_count_once(encoder):
-    texts = sentences(20)
+def test_equal_texts_count_once_and_of_many_some_are_drawn(encoder):
+    texts = sentences(60)
     once, twice = fit(encoder, texts), fit(encoder, iter([*texts, *texts[::-1], texts[0]]))
-    assert once.texts == twice.texts == 20 and once.pairs == 190
+    assert once.texts == twice.texts == 60 and once.pairs == 1770
     np.testing.assert_array_equal(once.scores, twice.scores)
     assert once.scores[-1] < 1 - 1e-6  # no text met itself
-
-
-def test_of_many_texts_some_are_drawn(encoder):
-    texts = sentences(60)
-    some = fit(encoder, texts, most_texts=20, seed=3)
+    some, again, other = (fit(encoder, texts, most_texts=20, seed=seed) for seed in (3, 3, 4))
     assert (some.texts, some.pairs, some.seed) == (20, 190, 3)
-    scores = all_scores(encoder.encode(texts)).astype(np.float64)
-    near = np.abs(np.subtract.outer(some.scores, scores)).min(axis=1)
+    near = np.abs(np.subtract.outer(some.scores, all_scores(encoder.encode(texts)))).min(axis=1)
     assert near.max() < 1e-6  # pairs of these texts all of them
-    other = fit(encoder, texts, most_texts=20, seed=4)
-    assert some.scores.tolist() != other.scores.tolist()
-    np.testing.assert_array_equal(some.scores, fit(encoder, texts, most_texts=20, seed=3).scores)
+    assert some.scores.tolist() == again.scores.tolist() != other.scores.tolist()
 
 
-@pytest.mark.parametrize(
-    ("call", "words"),
-    [
-        (lambda e: fit(e, []), "two different texts, got 0"),
-        (lambda e: fit(e, ["a", "a"]), "two different texts, got 1"),
-        (lambda e: fit(e, "soup"), "two different texts, got 1"),
-        (lambda e: fit(e, ["a", "b"], pairs=0), "pairs must be at least 1, got 0"),
-        (lambda e: fit(e, ["a", "b"], most_texts=1), "most_texts must be at least 2"),
-        (lambda e: fit(e, ["a", "b"], similarity_fn_name="angular"), "similarity_fn_name must be"),
-        (lambda e: fit_vectors(np.ones(3)), "got shape (3,)"),
-    ],
-)
-def test_what_cannot_be_calibrated(call, words, encoder):
-    with pytest.raises(ValueError) as caught:
-        call(encoder)
-    assert words in str(caught.value)
+REFUSED = {
+    "two different texts, got 0": lambda e: fit(e, []),
+    "two different texts, got 1": lambda e: fit(e, ["a", "a"]),
+    "pairs": lambda e: fit(e, ["a", "b"], pairs=0),
+    "most_texts": lambda e: fit(e, ["a", "b"], most_texts=1),
+    "similarity_fn_name": lambda e: fit(e, ["a", "b"], similarity_fn_name="angular"),
+    "shape": lambda e: fit_vectors(np.ones(3)),
+}
+
+
+@pytest.mark.parametrize("named", REFUSED)
+def test_what_cannot_be_calibrated(named, encoder):
+    with pytest.raises(ValueError, match=named):
+        REFUSED[named](encoder)
 
 
 # ------------------------------------------------------------------------------------------------ the file
 
 
 def same(one, other):
-    fields = {**vars(one)}
-    for name, value in fields.items():
+    for name, value in vars(one).items():
         np.testing.assert_array_equal(getattr(other, name), value)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_a_saved_calibration_is_the_same(dtype, model):
-    calibration = fit(SentenceEncoder(model, dtype=dtype), sentences(70), pairs=2000, similarity_fn_name="euclidean")
+def test_a_saved_calibration_is_the_same(encoder):
+    calibration = fit(encoder, sentences(70), pairs=2000, similarity_fn_name="euclidean")
     Path("c.json").write_text(calibration.to_json(), encoding="utf-8")
     same(calibration, load_calibration(Path("c.json")))
-    assert calibration.fingerprint == hub.fingerprint(model) and calibration.max_seq_length == 16
+    assert calibration.fingerprint == hub.fingerprint(encoder.folder) and calibration.max_seq_length == 16
 
 
 def test_another_model_another_limit_another_similarity(encoder, tmp_path):
     calibration = fit(encoder, sentences(10))
     calibration.check(encoder, "cosine")
-    with pytest.raises(ValueError, match="is for cosine, not for dot; calibrate again with --metric dot"):
-        calibration.check(encoder, "dot")
-    with pytest.raises(ValueError, match="made with max_seq_length = 16, and the encoder cuts texts at 8"):
-        calibration.check(SentenceEncoder(encoder.folder, max_seq_length=8), "cosine")
     other = SentenceEncoder(write_model(tmp_path / "other", seed=1))
-    with pytest.raises(ValueError, match=r"is of the model 'tiny-model' \(\w{12}…\), not of 'other' \(\w{12}…\)"):
-        calibration.check(other, "cosine")
+    for named, wrong, similarity in (
+        ("not for dot", encoder, "dot"),
+        ("max_seq_length", SentenceEncoder(encoder.folder, max_seq_length=8), "cosine"),
+        ("'tiny-model'.* 'other'", other, "cosine"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            calibration.check(wrong, similarity)
     replace(calibration, fingerprint="").check(other, "cosine")  # of vectors: nobody knows
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda said: said[: len(said) // 2], "c.json: not a calibration, because it is not JSON"),
-        (lambda said: "[]", "c.json: not a calibration; `minisbert calibrate"),
-        (lambda said: '{"format": "else"}', "not a calibration; "),
-        (lambda said: said.replace('"version": 1', '"version": 2'), "version 2; this release reads 1"),
-        (lambda said: said.replace('"pairs": 45', '"pairs": "45"'), "damaged: pairs is '45'"),
-        (lambda said: said.replace('"pairs": 45', '"pairs": 44'), "its figures contradict each other"),
-        (lambda said: said.replace('"pairs": 45', '"pairs": true'), "damaged: pairs is True"),
-        (lambda said: said.replace('"seed": 0, ', ""), "damaged: seed is None"),
-        (lambda said: said.replace('"cosine"', '"angular"'), "its figures contradict each other"),
-        (lambda said: said.replace('"ranks": [0.5', '"ranks": [7'), "damaged: ranks"),
-        (lambda said: said.replace('"ranks": [0.5', '"ranks": ["a"'), "damaged: ranks"),
-        (lambda said: said.replace('"ranks": [0.5', '"ranks": [NaN'), "damaged: ranks are not finite"),
-        (lambda said: said.replace('"ranks": [0.5, ', '"ranks": ['), "its figures contradict each other"),
-        (lambda said: said.replace('"scores": [', '"scores": [9, '), "damaged: scores"),
-    ],
-)
-def test_damaged_files_are_named(change, words):
+DAMAGE = [  # of a file's text: what is replaced, by what, and what the error names
+    ('"format"', '"else"', "not a calibration"),
+    ("{", "", "JSON"),
+    ('"version": 1', '"version": 2', "version"),
+    ('"pairs": 45', '"pairs": "45"', "pairs"),
+    ('"pairs": 45', '"pairs": 44', "contradict"),
+    ('"seed": 0, ', "", "seed"),
+    ('"cosine"', '"angular"', "contradict"),
+    ('"ranks": [0.5', '"ranks": [7', "ranks"),
+    ('"ranks": [0.5', '"ranks": ["a"', "ranks"),
+    ('"ranks": [0.5', '"ranks": [NaN', "ranks"),
+    ('"ranks": [0.5, ', '"ranks": [', "contradict"),
+    ('"scores": [', '"scores": [9, ', "scores"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "named"), DAMAGE)
+def test_damaged_files_are_named(old, new, named):
     said = fit_vectors(random_vectors(10)).to_json()
-    assert change(said) != said
-    Path("c.json").write_text(change(said), encoding="utf-8")
-    with pytest.raises(ValueError) as caught:
+    assert old in said
+    Path("c.json").write_text(said.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(ValueError, match=rf"^c\.json: .*{named}") as caught:
         load_calibration(Path("c.json"))
-    assert str(caught.value).startswith("c.json: ") and words in str(caught.value)
-    assert fails("similarity", "--calibration", "c.json", "a", "b") == f"Error: {caught.value}\n"
+    if named == "version":  # the command says the same
+        assert refused("similarity", "--calibration", "c.json", "a", "b") == f"Error: {caught.value}\n"
 
 
 # ------------------------------------------------------------------------------------------- the command line
@@ -266,37 +238,34 @@ def test_damaged_files_are_named(change, words):
 def test_calibrate_and_read_a_similarity(encoder):
     texts = sentences(60)
     Path("t.txt").write_text("\n".join(texts))
-    done = succeeds("calibrate", "-i", "t.txt", "-o", "c.json", "--pairs", 1500, "--seed", 7)
+    done = run("calibrate", "-i", "t.txt", "-o", "c.json", "--pairs", 1500, "--seed", 7)
     assert done.stderr == "wrote c.json\n"
     calibration = load_calibration(Path("c.json"))
     same(calibration, fit(encoder, texts, pairs=1500, seed=7))
     assert done.stdout.startswith("cosine of 1,500 random pairs of 60 different texts; tiny-model, seed 7\n")
-    shown = dict(line.split()[::2] for line in done.stdout.splitlines() if line.startswith("cosine 0."))
     rows = [line.split() for line in done.stdout.splitlines() if line[:1].isdigit() and len(line.split()) == 4]
+    assert [row[0] for row in rows] == ["1", "5", "25", "50", "75", "90", "95", "99", "99.9"]
     for percent, _, score, error in rows:
         assert score == f"{calibration.score_at(float(percent)):.4f}"
         assert error == f"{calibration.standard_error(float(percent)):.2g}"
-    assert [row[0] for row in rows] == ["1", "5", "25", "50", "75", "90", "95", "99", "99.9"]
-    assert len(shown) == 1 and done.stdout.count("\ncosine 0.") == 10
-    assert "not the probability" in done.stdout and "rough" not in done.stdout
+    assert done.stdout.count("\ncosine 0.") == 10 and "rough" not in done.stdout
 
     pair = [texts[0], texts[1]]
     (score,) = SIMILARITIES["cosine"].pairwise(*encoder.encode(pair)[:, None])
-    percentile = calibration.percentile(score)
-    shown = succeeds("similarity", "--calibration", "c.json", *pair).stdout
-    assert "% of 1,500 random pairs of 60 texts\n" in shown
-    assert shown.splitlines()[-2].split()[-2:] == [calibration.write(100), calibration.write(float(percentile))]
-    got = json.loads(succeeds("similarity", "--calibration", "c.json", "--json", *pair).stdout)
-    assert got["percentiles"][0][1] == pytest.approx(float(percentile), abs=1e-3)
+    percentile = float(calibration.percentile(score))
+    shown = run("similarity", "--calibration", "c.json", *pair).stdout
+    assert shown.splitlines()[-2].split()[-2:] == [calibration.write(100), calibration.write(percentile)]
+    got = json.loads(run("similarity", "--calibration", "c.json", "--json", *pair).stdout)
+    assert got["percentiles"][0][1] == pytest.approx(percentile, abs=1e-3)
     assert got["calibration"] == {"pairs": 1500, "texts": 60, "seed": 7, "resolution": calibration.resolution}
 
 
 def test_calibrate_as_json_and_without_a_file():
     Path("t.txt").write_text("\n".join(sentences(20)))
-    got = json.loads(succeeds("calibrate", "-i", "t.txt", "--json", "--metric", "euclidean").stdout)
+    got = json.loads(run("calibrate", "-i", "t.txt", "--json", "--metric", "euclidean").stdout)
     assert (got["pairs"], got["texts"], got["similarity_fn_name"]) == (190, 20, "euclidean")
     assert [row["percentile"] for row in got["percentiles"]] == [1, 5, 25, 50, 75, 90, 95, 99]
-    shown = succeeds("calibrate", "-i", "t.txt", "--metric", "euclidean").stdout
+    shown = run("calibrate", "-i", "t.txt", "--metric", "euclidean").stdout
     assert "190 pairs give a rough estimate" in shown and "cosine" not in shown
     assert [file.name for file in Path().iterdir()] == ["t.txt"]
 
@@ -304,34 +273,28 @@ def test_calibrate_as_json_and_without_a_file():
 def test_calibrate_replaces_nothing_and_says_what_is_wrong():
     Path("t.txt").write_text("a\nb\n")
     Path("c.json").write_text("mine")
-    assert "already exists" in fails("calibrate", "-i", "t.txt", "-o", "c.json")
+    assert "already exists" in refused("calibrate", "-i", "t.txt", "-o", "c.json")
     assert Path("c.json").read_text() == "mine"
-    succeeds("calibrate", "-i", "t.txt", "-o", "c.json", "--force")
+    run("calibrate", "-i", "t.txt", "-o", "c.json", "--force")
     assert load_calibration(Path("c.json")).pairs == 1
-    assert "Nothing to calibrate with" in fails("calibrate", code=2)
-    assert "two different texts, got 1" in fails("calibrate", "same", "same", "-o", "d.json")
-    assert "is for cosine, not for angular" in fails(
-        "similarity", "--metric", "angular", "--calibration", "c.json", "a", "b"
-    )
-    assert "No such file" in fails("similarity", "--calibration", "none.json", "a", "b")
-    assert not Path("d.json").exists()
+    refused("calibrate", code=2)
+    assert "got 1" in refused("calibrate", "same", "same", "-o", "d.json") and not Path("d.json").exists()
+    assert "angular" in refused("similarity", "--metric", "angular", "--calibration", "c.json", "a", "b")
+    assert "none.json" in refused("similarity", "--calibration", "none.json", "a", "b")
 
 
-def test_what_03_means_in_stsb(weights_folder, data_folder, capsys):
-    """README's figures: STSb test sentences, 100,000 pairs, and how much another half of the corpus would differ."""
+def test_what_03_means_in_stsb(weights_folder, data_folder):
+    """README of analysis/: among the sentences of STSb 0.3 is above 98.5 % of random pairs; here of every sixth."""
     lines = (data_folder / "stsb" / "stsb_test.tsv").read_text(encoding="utf-8").splitlines()[1:]
-    texts = list(dict.fromkeys(text for line in lines for text in line.split("\t")[5:7]))
+    texts = list(dict.fromkeys(text for line in lines for text in line.split("\t")[5:7]))[::6]
     vectors = SentenceEncoder(weights_folder).encode(texts)
-    whole = fit_vectors(vectors)
-    points = [50, 95, 99, 99.9]
+    whole, points = fit_vectors(vectors), [50, 95, 99]
     halves = []
     for seed in range(10):
         order = np.random.default_rng(seed).permutation(len(vectors))
         one, other = (fit_vectors(vectors[half]) for half in np.array_split(order, 2))
         halves.append(one.percentile(whole.score_at(points)) - other.percentile(whole.score_at(points)))
-    with capsys.disabled():
-        told = ", ".join(f"{c}: {whole.write(float(whole.percentile(c)))} %" for c in (0.1, 0.3, 0.5, 0.7, 0.9))
-        print(f"\n{len(texts):,} texts; cosine is above: {told}")
-        print(f"error of {points}: {(np.std(halves, axis=0) / 2).round(3)}, binomial {whole.standard_error(points)}")
-    assert 98.2 < whole.percentile(0.3) < 98.8
-    assert (np.std(halves, axis=0) / 2 < 5 * whole.standard_error(points)).all()
+    error = np.std(halves, axis=0) / 2  # of another corpus of this size
+    print(f"\n{len(texts)} texts; 0.3 is above {whole.percentile(0.3):.2f} %; error of {points}: {error.round(3)}")
+    assert 98.0 < whole.percentile(0.3) < 99.0
+    assert (error < 10 * whole.standard_error(points)).all()

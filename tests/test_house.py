@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from conftest import CORE, NUMBERS
+
 PACKAGE = Path(__file__).resolve().parent.parent / "minisbert"
 
 # Data flows down this list; a room imports only from rooms above it. Files of one line are neighbours, such as the
@@ -84,3 +86,8 @@ def test_importing_is_light_and_brings_no_framework():
 def test_inference_brings_no_framework(weights_folder):
     code = f"import minisbert\nminisbert.SentenceEncoder({str(weights_folder)!r}).encode('hello')"
     assert loaded_after(code) == set()
+
+
+def test_the_tests_that_conftest_marks_are_there():
+    there = {file.stem.removeprefix("test_") for file in Path(__file__).parent.glob("test_*.py")}
+    assert {*CORE.split(), *NUMBERS.split()} <= there

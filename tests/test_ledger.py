@@ -7,11 +7,9 @@ import zipfile
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
-from running import refused
+from running import refused, run
 
 from minisbert import SentenceEncoder
-from minisbert.cli.proof import verify
 from minisbert.model import bert, ops, pooling
 from minisbert.model.pooling import Normalize, Pooling
 from minisbert.proof import ledger
@@ -108,29 +106,29 @@ def lost_bias(monkeypatch, encoder):
     monkeypatch.setattr(bert, "linear", lambda x, weight, bias: x @ weight.T)
 
 
-@pytest.mark.parametrize(
-    ("plant", "first"),
-    [
-        (positions_from_one, "embeddings.position"),
-        (positions_run_on, "embeddings.position"),
-        (wrong_eps, "embeddings.output"),
-        (lost_bias, "layers.0.attention.query"),
-        (no_attention_scale, "layers.0.attention.probs.0"),
-        (softmax_over_queries, "layers.0.attention.probs.0"),
-        (one_text_of_all, "layers.0.attention.probs.0"),
-        (no_residual, "layers.0.attention.summed"),
-        (gelu_by_tanh, "layers.0.feed_forward.activated"),
-        (cls_pooling, "modules.0"),
-        (no_normalisation, "sentence_embedding"),
-    ],
-)
-def test_a_planted_mistake_is_found_where_it_was_planted(weights_folder, recorded, monkeypatch, plant, first):
-    fresh = SentenceEncoder(weights_folder)
-    plant(monkeypatch, fresh)
-    rows = compare(trace_tensors(fresh.trace(recorded.texts)), recorded, "float32")
-    assert first_disagreement(rows).name == first
-    assert first in verdict(rows, recorded) and made_by(first) in verdict(rows, recorded)
-    assert "<-- differs" in format_ledger(rows)
+PLANTED = {
+    positions_from_one: "embeddings.position",
+    positions_run_on: "embeddings.position",
+    wrong_eps: "embeddings.output",
+    lost_bias: "layers.0.attention.query",
+    no_attention_scale: "layers.0.attention.probs.0",
+    softmax_over_queries: "layers.0.attention.probs.0",
+    one_text_of_all: "layers.0.attention.probs.0",
+    no_residual: "layers.0.attention.summed",
+    gelu_by_tanh: "layers.0.feed_forward.activated",
+    cls_pooling: "modules.0",
+    no_normalisation: "sentence_embedding",
+}
+
+
+def test_a_planted_mistake_is_found_where_it_was_planted(encoder, recorded, monkeypatch):
+    for plant, first in PLANTED.items():
+        with monkeypatch.context() as patch:
+            plant(patch, encoder)
+            rows = compare(trace_tensors(encoder.trace(recorded.texts)), recorded, "float32")
+        assert first_disagreement(rows).name == first, plant.__name__
+        assert first in verdict(rows, recorded) and made_by(first) in verdict(rows, recorded)
+        assert "<-- differs" in format_ledger(rows)
 
 
 def test_a_nan_or_another_shape_never_agrees():
@@ -142,43 +140,31 @@ def test_a_nan_or_another_shape_never_agrees():
         compare({"something": np.zeros(1)}, reference, "float32")
 
 
-def run(*arguments):
-    return CliRunner().invoke(verify, list(arguments))
-
-
-def test_the_command_prints_a_row_per_tensor_and_exits_0(weights_folder):
-    result = run("--model", str(weights_folder))
-    assert result.exit_code == 0, result.output
-    rows = [line for line in result.output.splitlines() if line.rstrip().endswith("ok")]
-    assert len(rows) == 91
-    assert "All 91 tensors agree" in result.output
+def test_the_command_prints_a_row_per_tensor(weights_folder):
+    shown = run("verify", "--model", weights_folder).stdout
+    assert len([line for line in shown.splitlines() if line.rstrip().endswith("ok")]) == 91
 
 
 def test_the_command_exits_1_and_names_the_first_tensor(weights_folder, monkeypatch):
     monkeypatch.setitem(ops.ACTIVATIONS, "gelu", ops.ACTIVATIONS["gelu_tanh"])
-    result = run("--model", str(weights_folder))
-    assert result.exit_code == 1
-    assert "The first is layers.0.feed_forward.activated" in result.output
-    told = json.loads(run("--model", str(weights_folder), "--json").output)
-    assert told["agrees"] is False and told["first_disagreement"] == "layers.0.feed_forward.activated"
+    first = "layers.0.feed_forward.activated"
+    assert f"The first is {first}" in run("verify", "--model", weights_folder, code=1).stdout
+    told = json.loads(run("verify", "--model", weights_folder, "--json", code=1).stdout)
+    assert told["agrees"] is False and told["first_disagreement"] == first
 
 
 def test_somebody_elses_tensors_are_checked(weights_folder, tmp_path):
     everything, mine = tmp_path / "all.npz", tmp_path / "mine.npz"
-    assert run("--model", str(weights_folder), "--save", str(everything)).exit_code == 0
+    run("verify", "--model", weights_folder, "--save", everything)
+    run("verify", "--model", weights_folder, "--save", everything, code=1)  # it exists
     with np.load(everything) as stored:
         some = {name: stored[name] for name in stored.files if name.startswith("layers.0.attention.")}
     np.savez(mine, **some)
-    assert run("--model", str(weights_folder), "--save", str(everything)).exit_code == 1  # it exists
-    result = run("--model", str(weights_folder), "--mine", str(mine))
-    assert result.exit_code == 0 and f"All {len(some)} tensors agree" in result.output
+    assert f"All {len(some)} tensors agree" in run("verify", "--model", weights_folder, "--mine", mine).stdout
     some["layers.0.attention.key"] = some["layers.0.attention.key"] + 1e-3
     np.savez(mine, **some)
-    result = run("--model", str(weights_folder), "--mine", str(mine))
-    assert result.exit_code == 1 and "The first is layers.0.attention.key" in result.output
-    mine.write_bytes(b"no archive")
-    result = run("--model", str(weights_folder), "--mine", str(mine))
-    assert result.exit_code == 1 and isinstance(result.exception, ValueError)
+    shown = run("verify", "--model", weights_folder, "--mine", mine, code=1).stdout
+    assert "The first is layers.0.attention.key" in shown
 
 
 def _one_array(file):
@@ -206,37 +192,33 @@ def _of(array):
     return lambda file: np.savez(file, **{"embeddings.word": array})
 
 
-@pytest.mark.parametrize(
-    ("write", "said"),
-    [
-        (_one_array, r"np\.savez"),
-        (lambda file: file.write_text("0.1 0.2"), ""),
-        (_pickled, "allow_pickle"),
-        (_text_in_a_zip, "'embeddings.word'"),
-        (_cut_off, "npz"),
-        (_of(np.array(1.0)), "'embeddings.word', got float64"),
-        (_of(np.zeros((17, 384), bool)), "'embeddings.word', got bool"),
-    ],
-    ids=["one array", "text", "objects", "text in a zip", "damaged", "0-d", "bool"],
-)
-def test_what_is_no_file_of_tensors_is_refused(write, said, weights_folder, tmp_path):
+REFUSED = [
+    (_one_array, r"np\.savez"),
+    (lambda file: file.write_text("0.1 0.2"), ""),
+    (_pickled, "allow_pickle"),
+    (_text_in_a_zip, "'embeddings.word'"),
+    (_cut_off, "npz"),
+    (_of(np.array(1.0)), "'embeddings.word', got float64"),
+    (_of(np.zeros((17, 384), bool)), "'embeddings.word', got bool"),
+]
+
+
+def test_what_is_no_file_of_tensors_is_refused(weights_folder, tmp_path):
     mine = tmp_path / "mine.npz"
-    write(mine)
-    message = refused("verify", "--model", weights_folder, "--mine", mine)
-    assert "mine.npz" in message or "compare" in message
-    assert re.search(said, message)
+    for write, said in REFUSED:
+        write(mine)
+        message = refused("verify", "--model", weights_folder, "--mine", mine)
+        assert ("mine.npz" in message or "compare" in message) and re.search(said, message)
 
 
 def test_texts_need_a_live_reference(weights_folder):
-    result = run("--model", str(weights_folder), "some text")
-    assert result.exit_code == 2 and "--against torch" in result.output
+    assert "--against torch" in refused("verify", "--model", weights_folder, "some text", code=2)
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_live_pytorch_agrees_on_other_texts(weights_folder, sentence_transformers):
     long = "Sentence vectors without padding. " * 40
-    result = run("--model", str(weights_folder), "--against", "torch", "--dtype", "float64", "short", "", long)
-    assert result.exit_code == 0, result.output
+    run("verify", "--model", weights_folder, "--against", "torch", "--dtype", "float64", "short", "", long)
 
 
 @pytest.mark.filterwarnings("ignore")

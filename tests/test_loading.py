@@ -5,6 +5,7 @@ bit; what a dialect means is asked of sentence-transformers, where it is install
 """
 
 import dataclasses
+import itertools
 import json
 import os
 import shutil
@@ -101,9 +102,10 @@ CHOICES = {
 }
 
 
-@pytest.mark.parametrize("choices", CHOICES.values(), ids=CHOICES)
-def test_other_formats_names_and_places_of_the_same(tmp_path, usual, choices):
-    np.testing.assert_array_equal(vectors(write_model(tmp_path / "a b \u00e9 100%", **choices)), usual)
+def test_other_formats_names_and_places_of_the_same(tmp_path, usual):
+    for name, choices in CHOICES.items():
+        found = vectors(write_model(tmp_path / f"{name} \u00e9 100%", **choices))
+        np.testing.assert_array_equal(found, usual, err_msg=name)
 
 
 def types_of_another_library(folder):
@@ -145,24 +147,17 @@ def a_linked_folder(folder):
     folder.symlink_to("elsewhere")
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        types_of_another_library,
-        mixed_names_in_reverse,
-        other_files,
-        links_to_blobs_outside,
-        a_linked_module,
-        a_linked_folder,
-        lambda folder: write_json(folder / "2_Normalize" / "config.json", {"module_input_name": "sentence_embedding"}),
-    ],
-)
-def test_what_changes_nothing(tmp_path, usual, monkeypatch, change):
-    change(write_model(tmp_path / "model"))
-    monkeypatch.chdir(tmp_path)
-    encoder = SentenceEncoder("./model")
-    shutil.rmtree((tmp_path / "model").resolve())  # nothing is read later
-    np.testing.assert_array_equal(encoder.encode(TEXTS), usual)
+def test_what_changes_nothing(tmp_path, usual, monkeypatch):
+    for change in (
+        *(types_of_another_library, mixed_names_in_reverse, other_files),
+        *(links_to_blobs_outside, a_linked_module, a_linked_folder),
+    ):
+        home = tmp_path / change.__name__
+        change(write_model(home / "model"))
+        monkeypatch.chdir(home)
+        encoder = SentenceEncoder("./model")
+        shutil.rmtree((home / "model").resolve())  # nothing is read later
+        np.testing.assert_array_equal(encoder.encode(TEXTS), usual, err_msg=change.__name__)
 
 
 # --- what each part says --------------------------------------------------------------------------------------
@@ -170,51 +165,40 @@ def test_what_changes_nothing(tmp_path, usual, monkeypatch, change):
 OLD, NEW = {"word_embedding_dimension": 12}, {"embedding_dimension": 12}
 
 
-@pytest.mark.parametrize(
-    ("content", "pooling"),
-    [
-        (OLD, Pooling(("mean",))),
-        (OLD | {"pooling_mode_mean_tokens": False}, Pooling(("mean",))),
-        (OLD | {"pooling_mode_lasttoken": True, "foreign": 1}, Pooling(("lasttoken",))),
-        (OLD | {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True}, Pooling(("cls", "mean"))),
-        (OLD | {"include_prompt": False}, Pooling(("mean",), False)),
-        (NEW | {"pooling_mode": "max", "include_prompt": False}, Pooling(("max",), False)),
-        (NEW | {"pooling_mode": ["mean", "cls"]}, Pooling(("mean", "cls"))),  # a list keeps its own order
-        (NEW | {"pooling_mode": "cls", "pooling_mode_mean_tokens": True}, Pooling(("cls",))),
-    ],
-)
-def test_what_a_pooling_config_says(tmp_path, content, pooling):
+SAYS = [
+    (OLD, Pooling(("mean",))),
+    (OLD | {"pooling_mode_mean_tokens": False}, Pooling(("mean",))),
+    (OLD | {"pooling_mode_lasttoken": True, "foreign": 1}, Pooling(("lasttoken",))),
+    (OLD | {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True}, Pooling(("cls", "mean"))),
+    (OLD | {"include_prompt": False}, Pooling(("mean",), False)),
+    (NEW | {"pooling_mode": "max", "include_prompt": False}, Pooling(("max",), False)),
+    (NEW | {"pooling_mode": ["mean", "cls"]}, Pooling(("mean", "cls"))),  # a list keeps its own order
+    (NEW | {"pooling_mode": "cls", "pooling_mode_mean_tokens": True}, Pooling(("cls",))),
+]
+
+
+def test_what_a_pooling_config_says(tmp_path):
     folder = write_model(tmp_path)
-    write_json(folder / "1_Pooling" / "config.json", content)
-    encoder = SentenceEncoder(folder)
-    assert encoder.model.modules[0] == pooling
-    assert encoder.get_sentence_embedding_dimension() == 12 * len(pooling.modes)
+    for content, pooling in SAYS:
+        write_json(folder / "1_Pooling" / "config.json", content)
+        encoder = SentenceEncoder(folder)
+        assert encoder.model.modules[0] == pooling, content
+        assert encoder.get_sentence_embedding_dimension() == 12 * len(pooling.modes)
 
 
-@pytest.mark.parametrize("new_format", [False, True], ids=["old", "new"])
-@pytest.mark.parametrize(
-    "dense",
-    [
-        *(
-            tiny_dense(12, 7, act, bias=act != "relu")
-            for act in ("identity", "tanh", "gelu", "relu", "silu", "sigmoid")
-        ),
-        tiny_dense(12, 12, use_residual=True),
-        tiny_dense(12, 5, use_residual=True),
-    ],
-    ids=lambda dense: f"{dense.activation}-{len(dense.weight)}",
-)
-def test_what_a_dense_says(tmp_path, dense, new_format):
-    (_, found) = SentenceEncoder(write_model(tmp_path, modules=(Pooling(), dense), new_format=new_format)).model.modules
-    for field in dataclasses.fields(dense):
-        np.testing.assert_array_equal(getattr(found, field.name), getattr(dense, field.name), err_msg=field.name)
-
-
-@pytest.mark.parametrize("said", [REMOVE, "torch.nn.Tanh"])
-def test_dense_is_tanh_unless_it_says_otherwise(tmp_path, said):
-    folder = write_model(tmp_path, modules=(Pooling(), tiny_dense(12, 7, "relu")))
-    edit_json(folder / "2_Dense" / "config.json", activation_function=said)
-    assert SentenceEncoder(folder).model.modules[1].activation == "tanh"
+def test_what_a_dense_says(tmp_path):
+    denses = [
+        tiny_dense(12, 7, act, bias=act != "relu") for act in ("identity", "tanh", "gelu", "relu", "silu", "sigmoid")
+    ]
+    denses += [tiny_dense(12, 12, use_residual=True), tiny_dense(12, 5, use_residual=True)]
+    for i, (dense, new) in enumerate(itertools.product(denses, (False, True))):
+        folder = write_model(tmp_path / str(i), modules=(Pooling(), dense), new_format=new)
+        found = SentenceEncoder(folder).model.modules[1]
+        for field in dataclasses.fields(dense):
+            np.testing.assert_array_equal(getattr(found, field.name), getattr(dense, field.name), err_msg=field.name)
+    for said in (REMOVE, "torch.nn.Tanh"):  # tanh unless it says otherwise
+        edit_json(folder / "2_Dense" / "config.json", activation_function=said)
+        assert SentenceEncoder(folder).model.modules[1].activation == "tanh"
 
 
 @pytest.mark.parametrize("stored", ["F64", "F32", "F16", "BF16"])
@@ -270,24 +254,23 @@ def test_without_modules_json_the_mean_is_taken_and_one_warning_says_so(tmp_path
 CASED = {"tokenizer": tiny_tokenizer(lowercase=False), "tokenizer_config": {"do_lower_case": False}}
 
 
-@pytest.mark.parametrize(
-    ("choices", "pieces"),
-    [
-        ({"tokenizer_config": {"do_lower_case": False}}, ["[UNK]", "[UNK]"]),
-        ({"tokenizer_config": {"do_lower_case": False, "strip_accents": True}}, ["[UNK]", "cat"]),
-        ({"tokenizer_config": {"do_lower_case": True, "strip_accents": False}}, ["the", "[UNK]"]),
-        ({"tokenizer_config": {"do_lower_case": False}, "vocab_txt": True}, ["[UNK]", "[UNK]"]),
-        # tokenizer_config.json overrules what tokenizer.json says, unless it is another class's
-        ({**CASED, "tokenizer_config": None}, ["the", "cat"]),
-        ({**CASED, "tokenizer_config": {"tokenizer_class": "PreTrainedTokenizerFast"}}, ["[UNK]", "[UNK]"]),
-        # sentence_bert_config.json lower-cases before the tokenizer, which then leaves the accent
-        ({**CASED, "sentence_bert_config": {"do_lower_case": True}}, ["the", "[UNK]"]),
-    ],
-)
-def test_the_tokenizer_s_settings_are_obeyed(tmp_path, choices, pieces):
-    assert SentenceEncoder(write_model(tmp_path, **choices)).trace("The c\u00e1t").pieces == (
-        *("[CLS]", *pieces, "[SEP]"),
-    )
+SETTINGS = [
+    ({"tokenizer_config": {"do_lower_case": False}}, ["[UNK]", "[UNK]"]),
+    ({"tokenizer_config": {"do_lower_case": False, "strip_accents": True}}, ["[UNK]", "cat"]),
+    ({"tokenizer_config": {"do_lower_case": True, "strip_accents": False}}, ["the", "[UNK]"]),
+    ({"tokenizer_config": {"do_lower_case": False}, "vocab_txt": True}, ["[UNK]", "[UNK]"]),
+    # tokenizer_config.json overrules what tokenizer.json says, unless it is another class's
+    ({**CASED, "tokenizer_config": None}, ["the", "cat"]),
+    ({**CASED, "tokenizer_config": {"tokenizer_class": "PreTrainedTokenizerFast"}}, ["[UNK]", "[UNK]"]),
+    # sentence_bert_config.json lower-cases before the tokenizer, which then leaves the accent
+    ({**CASED, "sentence_bert_config": {"do_lower_case": True}}, ["the", "[UNK]"]),
+]
+
+
+def test_the_tokenizer_s_settings_are_obeyed(tmp_path):
+    for i, (choices, pieces) in enumerate(SETTINGS):
+        encoder = SentenceEncoder(write_model(tmp_path / str(i), **choices))
+        assert encoder.trace("The c\u00e1t").pieces == ("[CLS]", *pieces, "[SEP]"), choices
 
 
 def test_a_tokenizer_of_another_kind_is_used_as_it_is(tmp_path):
@@ -349,19 +332,21 @@ def test_matrices_lie_in_columns_but_need_not(plain, usual):
 # --- saving ---------------------------------------------------------------------------------------------------
 
 SAVED = {
-    "plain": {},
-    "halved": {"dtype": "F16", "prefix": "bert.", "extra_tensors": HEADS},
+    "halved, all poolings": {"dtype": "F16", "prefix": "bert.", "modules": (Pooling(MODES, include_prompt=False),)},
     "sharded": {"dtype": "BF16", "shards": 3, "transformer_path": "0_Transformer", "new_format": True},
-    "all poolings": {"modules": (Pooling(MODES, include_prompt=False),)},
     "other order": {"modules": (Pooling(("mean", "cls", "mean")), Normalize()), "new_format": True},
     "dense": {"modules": (Pooling(), tiny_dense(12, 7, "gelu"), Normalize(), tiny_dense(7, 5, "identity", bias=False))},
     "residual": {"modules": (Pooling(), tiny_dense(12, 12, use_residual=True), tiny_dense(12, 5, use_residual=True))},
-    "vocab.txt": {"vocab_txt": True, "tokenizer_config": {"do_lower_case": False}},
+    "vocab.txt, other config": {
+        "vocab_txt": True,
+        "tokenizer_config": {"do_lower_case": False},
+        "config": replace(TINY, hidden_act="gelu_new", layer_norm_eps=1e-5),
+    },
     "no settings": {"tokenizer_config": None, "sentence_bert_config": None, "sentence_settings": None},
     "lower case": {**CASED, "sentence_bert_config": {"do_lower_case": True, "max_seq_length": 11}},
-    "activation": {"config": replace(TINY, hidden_act="gelu_new", layer_norm_eps=1e-5)},
-    "cut vectors": {"sentence_settings": {"truncate_dim": 5}},
-    "null prompts": {"sentence_settings": {"prompts": {"query": None}, "default_prompt_name": "query"}},
+    "null prompts, cut vectors": {
+        "sentence_settings": {"prompts": {"query": None}, "default_prompt_name": "query", "truncate_dim": 5}
+    },
     "prompts": {
         "sentence_settings": {
             "prompts": {"query": "the \u00e9 \U0001f600", "": ""},
@@ -376,9 +361,9 @@ def contents(folder):
     return {x.relative_to(folder).as_posix(): x.read_bytes() for x in sorted(folder.rglob("*")) if x.is_file()}
 
 
-@pytest.mark.parametrize("choices", SAVED.values(), ids=SAVED)
-def test_saved_and_loaded_again_nothing_has_changed(tmp_path, choices):
-    write_model(tmp_path / "original", **choices)
+@pytest.mark.parametrize("name", SAVED)
+def test_saved_and_loaded_again_nothing_has_changed(tmp_path, name):
+    write_model(tmp_path / "original", **SAVED[name])
     for dtype in ("float32", "float64"):
         first = SentenceEncoder(tmp_path / "original", dtype=dtype)
         first.save(tmp_path / dtype / "saved")
@@ -399,37 +384,37 @@ def test_what_is_saved_is_in_the_format_that_every_release_reads_and_for_all_to_
     assert (tmp_path / "saved").stat().st_mode & 0o777 == 0o755
 
 
-@pytest.mark.parametrize("what", ["a file", "a folder with a file", "the model's own folder"])
-def test_save_overwrites_nothing(tmp_path, what):
-    folder = write_model(tmp_path / "model")
-    target = {"a file": tmp_path / "file", "a folder with a file": tmp_path / "full"}.get(what, folder)
+def test_save_overwrites_nothing(tmp_path):
+    encoder = SentenceEncoder(write_model(tmp_path / "model"))
     (tmp_path / "file").write_text("mine")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / ".hidden").write_text("mine")
     before = contents(tmp_path)
-    with pytest.raises(ValueError, match=target.as_posix()):
-        SentenceEncoder(folder).save(target)
-    assert contents(tmp_path) == before
+    for target in ("file", "full", "model"):
+        with pytest.raises(ValueError, match=target):
+            encoder.save(tmp_path / target)
+        assert contents(tmp_path) == before
 
 
 @pytest.mark.parametrize("exception", [OSError("no space left"), KeyboardInterrupt()], ids=["disk full", "Ctrl-C"])
-@pytest.mark.parametrize("step", ["save_file", "_write_json"])
-def test_a_save_that_fails_in_the_middle_leaves_nothing(tmp_path, plain, monkeypatch, step, exception):
+def test_a_save_that_fails_in_the_middle_leaves_nothing(tmp_path, plain, monkeypatch, exception):
     encoder = SentenceEncoder(plain)
 
     def fail(*_, **__):
         raise exception
 
-    monkeypatch.setattr(folder_module, step, fail)
-    with pytest.raises(type(exception)):
-        encoder.save(tmp_path / "saved")
-    assert list(tmp_path.iterdir()) == []
+    for step in ("save_file", "_write_json"):
+        with monkeypatch.context() as patch:
+            patch.setattr(folder_module, step, fail)
+            with pytest.raises(type(exception)):
+                encoder.save(tmp_path / "saved")
+        assert list(tmp_path.iterdir()) == []
 
 
 # --- sentence-transformers reads the same from the same folder --------------------------------------------------
 
-DIALECTS = {
-    **{name: SAVED[name] for name in ("plain", "other order", "all poolings", "residual", "lower case")},
+DIALECTS = {  # what a tokenizer's files mean; weights and modules are asked of it in test_torch_models.py
+    "lower case": SAVED["lower case"],
     "tokenizer_config overrules": {"tokenizer": tiny_tokenizer(lowercase=False)},
     "cased": {"tokenizer_config": {"tokenizer_class": "BertTokenizer", "do_lower_case": False, "strip_accents": True}},
     "other class": {
@@ -446,11 +431,11 @@ DIALECTS = {
 }
 
 
-@pytest.mark.parametrize("choices", DIALECTS.values(), ids=DIALECTS)
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
-def test_sentence_transformers_agrees_on_what_the_folder_means(tmp_path, sentence_transformers, choices):
-    ours = SentenceEncoder(write_model(tmp_path / "original", **choices))
-    ours.save(tmp_path / "saved")
-    for folder in ("original", "saved"):
-        theirs = sentence_transformers.SentenceTransformer(str(tmp_path / folder), device="cpu").encode(TEXTS)
-        np.testing.assert_allclose(ours.encode(TEXTS), theirs, atol=2e-6)
+def test_sentence_transformers_agrees_on_what_the_folder_means(tmp_path, sentence_transformers):
+    for name, choices in DIALECTS.items():
+        ours = SentenceEncoder(write_model(tmp_path / name / "original", **choices))
+        ours.save(tmp_path / name / "saved")
+        for folder in ("original", "saved"):
+            theirs = sentence_transformers.SentenceTransformer(str(tmp_path / name / folder), device="cpu")
+            np.testing.assert_allclose(ours.encode(TEXTS), theirs.encode(TEXTS), atol=2e-6, err_msg=name)

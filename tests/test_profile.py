@@ -178,33 +178,34 @@ def test_flop_by_formula_are_those_of_the_arrays_in_each_row(encoder, monkeypatc
     assert seen == {operation: costs[operation].flop if flop else 0 for operation, flop in seen.items()}
 
 
-@pytest.mark.parametrize(
-    ("module", "name", "seconds"),
-    [
-        (bert_module, "softmax", {("attention", "softmax"): 2.0}),  # once a layer
-        (
-            bert_module,
-            "layer_norm",
-            {("embed", "LayerNorm"): 1.0, ("attention", "LayerNorm"): 2.0, ("feed-forward", "LayerNorm"): 2.0},
-        ),
-        (bert_module, "places", {("embed", "look up, add"): 1.0}),  # in a block, in no operation with a row of its own
-        (bert_module, "equal_length_runs", {("attention", "products"): 2.0}),
-        (pooling_module, "linear", {("modules", "dense"): 1.0}),
-        (profile_module, "make_batches", {("", "other"): 1.0}),  # between blocks
-    ],
-)
-def test_time_is_charged_to_the_operation_that_took_it(module, name, seconds, encoder, monkeypatch):
-    original, now = getattr(module, name), [0.0]
+CHARGED = [
+    (bert_module, "softmax", {("attention", "softmax"): 2.0}),  # once a layer
+    (
+        bert_module,
+        "layer_norm",
+        {("embed", "LayerNorm"): 1.0, ("attention", "LayerNorm"): 2.0, ("feed-forward", "LayerNorm"): 2.0},
+    ),
+    (bert_module, "places", {("embed", "look up, add"): 1.0}),  # in a block, in no operation with a row of its own
+    (bert_module, "equal_length_runs", {("attention", "products"): 2.0}),
+    (pooling_module, "linear", {("modules", "dense"): 1.0}),
+    (profile_module, "make_batches", {("", "other"): 1.0}),  # between blocks
+]
 
-    def slow(*arguments, **options):
-        now[0] += 1.0  # time stands still but here
-        return original(*arguments, **options)
 
-    monkeypatch.setattr(module, name, slow)
-    monkeypatch.setattr(profile_module, "time", SimpleNamespace(perf_counter=lambda: now[0]))
-    with clocked(encoder.model) as clock:
-        one_pass(encoder, ["i love soup"])
-    assert {row: took for row, took in clock.seconds.items() if took} == seconds
+def test_time_is_charged_to_the_operation_that_took_it(encoder, monkeypatch):
+    for module, name, seconds in CHARGED:
+        original, now = getattr(module, name), [0.0]
+
+        def slow(*arguments, original=original, now=now, **options):
+            now[0] += 1.0  # time stands still but here
+            return original(*arguments, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, slow)
+            patch.setattr(profile_module, "time", SimpleNamespace(perf_counter=lambda now=now: now[0]))
+            with clocked(encoder.model) as clock:
+                one_pass(encoder, ["i love soup"])
+        assert {row: took for row, took in clock.seconds.items() if took} == seconds, name
 
 
 def test_functions_are_what_they_were_even_after_an_error(encoder, monkeypatch):
@@ -268,10 +269,10 @@ def test_passes_are_as_many_as_fit_but_some(encoder, monkeypatch):
     assert profile(encoder, ["soup"]).passes == 5
 
 
-@pytest.mark.parametrize(("texts", "options"), [([], {}), (["a"], {"num_threads": 0}), (["a"], {"passes": 0})])
-def test_what_cannot_be_profiled(texts, options, encoder):
-    with pytest.raises(ValueError, match="profile"):
-        profile(encoder, texts, **options)
+def test_what_cannot_be_profiled(encoder):
+    for texts, options in (([], {}), (["a"], {"num_threads": 0}), (["a"], {"passes": 0})):
+        with pytest.raises(ValueError, match="profile"):
+            profile(encoder, texts, **options)
 
 
 # ------------------------------------------------------------------------------------------- the command line

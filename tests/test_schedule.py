@@ -232,13 +232,13 @@ def companies(texts):
 
 @pytest.fixture(scope="module")
 def real_texts(data_folder):
-    """Of every length there is in STSb test: 15 sentences, and 5 long texts made of more of them."""
+    """Of every length there is in STSb test: 8 sentences, and 3 long texts made of more of them."""
     with open(data_folder / "stsb" / "stsb_test.tsv", encoding="utf-8", newline="") as file:
         rows = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
         sentences = sorted({row["sentence1"] for row in rows}, key=len)
     return [
-        *sentences[:: len(sentences) // 15],
-        *(" ".join(sentences[i : i + 2 + i // 40]) for i in range(0, 600, 120)),
+        *sentences[:: len(sentences) // 8],
+        *(" ".join(sentences[i : i + 2 + i // 40]) for i in range(0, 600, 200)),
     ]
 
 

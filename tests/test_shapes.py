@@ -101,6 +101,7 @@ class Watcher:
                 if kind == "line":
                     self.lines[module.__file__, first] = (name, last, letters)
         self.functions = {(m.__file__, first): shapes for m in SOURCES for first, *shapes in shape_lines(m)}
+        self.files = {file for file, _ in (*self.lines, *self.functions)}
         self.seen = set()
         self.called = set()
         self.sizes = {}  # of the letters of a call, by its frame
@@ -108,7 +109,7 @@ class Watcher:
 
     def __call__(self, frame, event, argument):
         file = frame.f_code.co_filename
-        if not any(file == known for known, _ in (*self.lines, *self.functions)):
+        if file not in self.files:
             return None
         if event == "call" and (file, frame.f_code.co_firstlineno) in self.functions:
             self.sizes[id(frame)] = self.check_arguments(frame, file)

@@ -152,15 +152,15 @@ def test_caching_changes_nothing_but_rounding(model):
         assert difference(cached, plain) < 1.1e-14  # measured: 2.1e-15; the margin is 5
 
 
-@pytest.mark.parametrize("num_threads", [1, 2])
-def test_caching_with_the_same_shards_gives_the_same_bits(num_threads, model, monkeypatch):
+def test_caching_with_the_same_shards_gives_the_same_bits(model, monkeypatch):
     """Also with dropout: the second forward pass drops what the first one dropped."""
     monkeypatch.setattr(step_module, "SHARD_TOKENS", 20)
-    options = {"num_threads": num_threads, "dropout": DropoutPlan((3, 5), 0.3, 0.2)}
-    plain = value_and_gradients(model, COLUMNS, contrast, **options)
-    assert same_bits(value_and_gradients(model, COLUMNS, contrast, cache_tokens=20, **options), plain)
-    # and this would be seen: other shards, other masks
-    assert difference(value_and_gradients(model, COLUMNS, contrast, cache_tokens=9, **options), plain) > 1e-3
+    for num_threads in (1, 2):
+        options = {"num_threads": num_threads, "dropout": DropoutPlan((3, 5), 0.3, 0.2)}
+        plain = value_and_gradients(model, COLUMNS, contrast, **options)
+        assert same_bits(value_and_gradients(model, COLUMNS, contrast, cache_tokens=20, **options), plain)
+        # and this would be seen: other shards, other masks
+        assert difference(value_and_gradients(model, COLUMNS, contrast, cache_tokens=9, **options), plain) > 1e-3
 
 
 def count_traces(monkeypatch):
@@ -215,14 +215,14 @@ def test_two_views_of_a_text_differ_by_dropout_alone(model):
 # ------------------------------------------------------------------------------------------------------ bad input
 
 
-@pytest.mark.parametrize("num_threads", [1, 3])
-def test_an_error_in_a_thread_comes_out(num_threads, model, monkeypatch):
+def test_an_error_in_a_thread_comes_out(model, monkeypatch):
     def broken(*arguments):
         raise MemoryError("no room")
 
     monkeypatch.setattr(step_module, "bert_backward", broken)
-    with pytest.raises(MemoryError, match="no room"):
-        value_and_gradients(model, COLUMNS, contrast, num_threads=num_threads)
+    for num_threads in (1, 3):
+        with pytest.raises(MemoryError, match="no room"):
+            value_and_gradients(model, COLUMNS, contrast, num_threads=num_threads)
 
 
 LONG = ["the cat sat on the mat and " * 3, "soup"]  # 3 x 10 tokens and two, the limit is 16
@@ -324,30 +324,27 @@ def test_each_name_is_the_tensor_that_it_says(model):
     assert same_bits(value_and_gradients(model, COLUMNS, contrast, num_threads=1), step)
 
 
-@pytest.mark.parametrize(
-    ("columns", "options", "words"),
-    [
-        ([], {}, "columns"),
-        ([[], []], {}, "columns"),
-        ([["a", "b"], ["a"]], {}, r"columns .*\[2, 1\]"),
-        (["ab", "cd"], {}, r"columns\[0\]"),
-        ([["a", 3], ["b", "c"]], {}, r"columns\[0\]"),
-        ([["soup"], ["mat"]], {}, "multiple_negatives_ranking"),  # what the loss refuses
-        (COLUMNS, {"num_threads": 0}, "num_threads .* 0"),
-        (COLUMNS, {"cache_tokens": 0}, "cache_tokens .* 0"),
-        (COLUMNS, {"max_seq_length": 2}, "max_seq_length .* 2"),
-        (COLUMNS, {"max_seq_length": 17}, "max_seq_length .* 17"),
-    ],
-)
-def test_bad_arguments_are_refused(columns, options, words, model):
-    with pytest.raises(ValueError, match=words):
-        value_and_gradients(model, columns, contrast, **options)
+REFUSED = [
+    ([], {}, "columns"),
+    ([[], []], {}, "columns"),
+    ([["a", "b"], ["a"]], {}, r"columns .*\[2, 1\]"),
+    (["ab", "cd"], {}, r"columns\[0\]"),
+    ([["a", 3], ["b", "c"]], {}, r"columns\[0\]"),
+    ([["soup"], ["mat"]], {}, "multiple_negatives_ranking"),  # what the loss refuses
+    (COLUMNS, {"num_threads": 0}, "num_threads .* 0"),
+    (COLUMNS, {"cache_tokens": 0}, "cache_tokens .* 0"),
+    (COLUMNS, {"max_seq_length": 2}, "max_seq_length .* 2"),
+    (COLUMNS, {"max_seq_length": 17}, "max_seq_length .* 17"),
+]
 
 
-@pytest.mark.parametrize("name", ["encoder.layer.1.attention.self.key.bias", "modules.1.residual.weight"])
-def test_weights_of_another_model_are_refused(name, model):
+def test_bad_arguments_and_weights_of_another_model_are_refused(model):
+    for columns, options, words in REFUSED:
+        with pytest.raises(ValueError, match=words):
+            value_and_gradients(model, columns, contrast, **options)
     named = named_parameters(model)
-    with pytest.raises(ValueError, match=f"replace_parameters: '{name}'"):
-        replace_parameters(model, {key: array for key, array in named.items() if key != name})
-    with pytest.raises(ValueError, match=rf"replace_parameters: .*{name} .*\(3, 5\)"):
-        replace_parameters(model, {**named, name: np.zeros((3, 5))})
+    for name in ("encoder.layer.1.attention.self.key.bias", "modules.1.residual.weight"):
+        with pytest.raises(ValueError, match=f"'{name}'"):
+            replace_parameters(model, {key: array for key, array in named.items() if key != name})
+        with pytest.raises(ValueError, match=rf"{name} .*\(3, 5\)"):
+            replace_parameters(model, {**named, name: np.zeros((3, 5))})

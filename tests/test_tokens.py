@@ -114,11 +114,11 @@ SAYS = [  # sentence_bert_config, tokenizer_config, positions -> the limit
 ]
 
 
-@pytest.mark.parametrize(("sentence_bert", "tokenizer", "positions", "limit"), SAYS)
-def test_the_order_of_limits(tmp_path, sentence_bert, tokenizer, positions, limit):
-    config = replace(TINY, max_position_embeddings=positions)
-    made = write_model(tmp_path, config=config, sentence_bert_config=sentence_bert, tokenizer_config=tokenizer)
-    assert SentenceEncoder(made).max_seq_length == limit
+def test_the_order_of_limits(tmp_path):
+    for i, (sentence_bert, tokenizer, positions, limit) in enumerate(SAYS):
+        config = replace(TINY, max_position_embeddings=positions)
+        options = {"sentence_bert_config": sentence_bert, "tokenizer_config": tokenizer}
+        assert SentenceEncoder(write_model(tmp_path / str(i), config=config, **options)).max_seq_length == limit
 
 
 def test_the_library_s_own_cutting_and_padding_are_switched_off(tmp_path):
@@ -147,22 +147,19 @@ def test_a_cut_text_is_the_text_of_its_beginning_up_to_the_last_position(long_en
         assert np.isfinite(whole).all() and np.abs(shorter - whole).max() > 1e-6
 
 
-@pytest.mark.parametrize("value", [3, 16, np.int32(9)])
-def test_the_limit_can_be_set(folder, value):
-    encoder = SentenceEncoder(folder, max_seq_length=value)
-    assert encoder.max_seq_length == value and type(encoder.max_seq_length) is int
+def test_the_limit_can_be_set_and_one_that_is_none_is_refused_and_changes_nothing(folder, encoder):
+    for value in (3, 16, np.int32(9)):
+        encoder = SentenceEncoder(folder, max_seq_length=value)
+        assert encoder.max_seq_length == value and type(encoder.max_seq_length) is int
     encoder.max_seq_length = 5
     assert encoder.tokenize(letters(30), overflow="truncate").lengths.tolist() == [5]
-
-
-@pytest.mark.parametrize("value", [2, -1, 17, 10**30, True, None, "9", 9.0, float("nan")])
-def test_a_limit_that_is_none_is_refused_and_changes_nothing(folder, encoder, value):
-    with pytest.raises(ValueError, match=f"max_seq_length.*{re.escape(repr(value))}"):
-        encoder.max_seq_length = value
-    assert encoder.max_seq_length == 16
-    if value is not None:  # in the constructor: what the folder says
-        with pytest.raises(ValueError, match="max_seq_length"):
-            SentenceEncoder(folder, max_seq_length=value)
+    for value in (2, -1, 17, 10**30, True, None, "9", 9.0, float("nan")):
+        with pytest.raises(ValueError, match=f"max_seq_length.*{re.escape(repr(value))}"):
+            encoder.max_seq_length = value
+        assert encoder.max_seq_length == 5
+        if value is not None:  # in the constructor: what the folder says
+            with pytest.raises(ValueError, match="max_seq_length"):
+                SentenceEncoder(folder, max_seq_length=value)
 
 
 # --- what is said about it ------------------------------------------------------------------------------------
@@ -183,11 +180,11 @@ def test_each_call_warns_once_and_names_the_caller_and_the_loss(encoder, call):
     function([letters(14), ""], overflow="error")
 
 
-@pytest.mark.parametrize("texts", [["soup"], [letters(40)], []], ids=["short", "long", "none"])
-def test_an_unknown_overflow_is_refused_whether_or_not_something_is_cut(encoder, texts):
-    for overflow in ("ignore", None, True):
-        with pytest.raises(ValueError, match=f"overflow.*{overflow!r}"):
-            encoder.encode(texts, overflow=overflow)
+def test_an_unknown_overflow_is_refused_whether_or_not_something_is_cut(encoder):
+    for texts in (["soup"], [letters(40)], []):
+        for overflow in ("ignore", None, True):
+            with pytest.raises(ValueError, match=f"overflow.*{overflow!r}"):
+                encoder.encode(texts, overflow=overflow)
 
 
 def test_the_prompt_counts(tmp_path):
@@ -210,28 +207,27 @@ def test_the_report_of_many_blocks_is_one():
 # --- odd text -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("text", "pieces"),
-    [
-        *((nothing, []) for nothing in ("", "\n\t\r ", "\u200b", "\x00", "\ufeff", "\u00ad", "\u0301")),
-        ("[CLS][SEP][PAD]", ["[CLS]", "[SEP]", "[PAD]"]),
-        ("the[SEP]cat", ["the", "[SEP]", "cat"]),
-        ("[sep]", ["[UNK]", "s", "##e", "##p", "[UNK]"]),  # only letter for letter
-        ("unable cats", ["un", "##able", "cat", "##s"]),
-        ("a" * 100, ["a", *["##a"] * 99]),
-        ("a" * 101, ["[UNK]"]),  # as the library has it: longer words are not looked at
-        ("\u4f60\u597d", ["[UNK]", "[UNK]"]),
-        ("\u00c9T\u00c9", ["e", "##t", "##e"]),
-        ("cat.cat,cat", ["cat", ".", "cat", ",", "cat"]),
-        ("\U0010ffff a", ["[UNK]", "a"]),
-    ],
-    ids=ascii,
-)
-def test_odd_text(long_encoder, text, pieces):
+ODD = [
+    *((nothing, []) for nothing in ("", "\n\t\r ", "\u200b", "\x00", "\ufeff", "\u00ad", "\u0301")),
+    ("[CLS][SEP][PAD]", ["[CLS]", "[SEP]", "[PAD]"]),
+    ("the[SEP]cat", ["the", "[SEP]", "cat"]),
+    ("[sep]", ["[UNK]", "s", "##e", "##p", "[UNK]"]),  # only letter for letter
+    ("unable cats", ["un", "##able", "cat", "##s"]),
+    ("a" * 100, ["a", *["##a"] * 99]),
+    ("a" * 101, ["[UNK]"]),  # as the library has it: longer words are not looked at
+    ("\u4f60\u597d", ["[UNK]", "[UNK]"]),
+    ("\u00c9T\u00c9", ["e", "##t", "##e"]),
+    ("cat.cat,cat", ["cat", ".", "cat", ",", "cat"]),
+    ("\U0010ffff a", ["[UNK]", "a"]),
+]
+
+
+def test_odd_text(long_encoder):
     long_encoder.max_seq_length = 520
-    tokens = long_encoder.tokenize(text)
-    assert long_encoder.model.tokenizer.pieces(tokens.token_ids) == ["[CLS]", *pieces, "[SEP]"]
-    assert np.isfinite(long_encoder.encode(text)).all()
+    for text, pieces in ODD:
+        ids = long_encoder.tokenize(text).token_ids
+        assert long_encoder.model.tokenizer.pieces(ids) == ["[CLS]", *pieces, "[SEP]"], ascii(text)
+        assert np.isfinite(long_encoder.encode(text)).all()
 
 
 def test_a_special_token_in_a_cut_text_does_not_count_as_its_end(encoder):
@@ -240,19 +236,16 @@ def test_a_special_token_in_a_cut_text_does_not_count_as_its_end(encoder):
     assert ids == [CLS, VOCABULARY["a"], SEP, VOCABULARY["b"], SEP]
 
 
-@pytest.mark.parametrize("before", [0, 1, 1500])
-def test_half_a_character_is_refused_by_its_place_and_the_advice_works(encoder, before):
+def test_what_is_no_text_is_refused_by_its_place_and_the_advice_works(encoder):
     text = "cat \ud83d\ude00 \ud800"  # an emoji that JavaScript cut in two, and half of one
-    with pytest.raises(ValueError, match=rf"text {before}: .* character 4, .*'utf-16'"):
-        encoder.encode(["soup"] * before + [text])
+    for before in (0, 1, 1500):
+        with pytest.raises(ValueError, match=rf"text {before}: .* character 4, .*'utf-16'"):
+            encoder.encode(["soup"] * before + [text])
     clean = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     assert encoder.trace(clean).pieces == ("[CLS]", "cat", "[UNK]", "[SEP]")
-
-
-@pytest.mark.parametrize("text", [None, 3, b"soup", float("nan"), ["soup"]], ids=repr)
-def test_what_is_no_text_is_refused_by_its_place(encoder, text):
-    with pytest.raises(ValueError, match=r"sentences\[1\]"):
-        encoder.tokenize(["soup", text])
+    for thing in (None, 3, b"soup", float("nan"), ["soup"]):
+        with pytest.raises(ValueError, match=r"sentences\[1\]"):
+            encoder.tokenize(["soup", thing])
 
 
 # --- other tokenizers -----------------------------------------------------------------------------------------

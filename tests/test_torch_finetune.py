@@ -8,10 +8,9 @@ Measured: 6e-11 at most, in the bias of a key, whose gradient is rounding alone;
 
 import numpy as np
 import pytest
-import threadpoolctl
 from test_torch_models import open_theirs
 from tiny import tiny_dense, write_model
-from torch_oracle import THIRD_PARTY_WARNINGS, Figures, quiet, relative, torch_parameters
+from torch_oracle import THIRD_PARTY_WARNINGS, quiet, relative, torch_parameters
 
 from minisbert import SentenceEncoder
 from minisbert.model.pooling import Normalize, Pooling
@@ -19,7 +18,7 @@ from minisbert.training.data import Examples, make_epoch
 from minisbert.training.finetune import Settings, finetune, new_head
 from minisbert.training.step import copy_parameters, named_parameters
 
-pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
+pytestmark = [pytest.mark.usefixtures("one_thread"), *(pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS)]
 
 PROMISED = 1e-9
 LETTERS = "abcdefghjk"
@@ -42,18 +41,6 @@ CASES = [
     ("contrastive", "labelled", {}, lambda them, m: them.ContrastiveLoss(m)),
     ("softmax", "labelled", {}, lambda them, m: them.SoftmaxLoss(m, m.get_sentence_embedding_dimension(), 2)),
 ]
-
-
-@pytest.fixture
-def figures(record_property):
-    return Figures(record_property)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Products this small are done before a second thread has woken up."""
-    with threadpoolctl.threadpool_limits(1):
-        yield
 
 
 @pytest.fixture(scope="module")

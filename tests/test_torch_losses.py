@@ -6,7 +6,7 @@ error stands beside it in the output (``-s``).
 
 import numpy as np
 import pytest
-from torch_oracle import THIRD_PARTY_WARNINGS, Figures, absolute
+from torch_oracle import THIRD_PARTY_WARNINGS, absolute
 
 from minisbert.training.losses import (
     contrastive,
@@ -26,11 +26,6 @@ FLOAT32_VALUE, FLOAT32_GRADIENT = 3e-6, 1.5e-5  # measured 2.9e-7 and 1.5e-6 (Py
 
 SIZES = [(2, 7), (5, 16), (32, 384)]
 CLASSES = 3
-
-
-@pytest.fixture
-def figures(record_property):
-    return Figures(record_property)
 
 
 def off(ours, reference, least):

@@ -6,7 +6,7 @@ the promise. Those in float32 are the measured error times 4: ours against PyTor
 
 import numpy as np
 import pytest
-from torch_oracle import THIRD_PARTY_WARNINGS, Figures, relative
+from torch_oracle import THIRD_PARTY_WARNINGS, relative
 
 from minisbert.model.params import RowGradient
 from minisbert.training.optim import adamw, clip_gradients, decays, init_adamw, warmup_linear
@@ -32,11 +32,6 @@ ADAMW = [
     {"learning_rate": 0.05, "betas": (0.8, 0.95), "eps": 1e-3, "weight_decay": 0.3},
     {"learning_rate": 0.01, "betas": (0.3, 0.0), "eps": 1e-5, "weight_decay": 0.0},
 ]
-
-
-@pytest.fixture
-def figures(record_property):
-    return Figures(record_property)
 
 
 def make_params(dtype):

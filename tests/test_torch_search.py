@@ -4,7 +4,7 @@ import inspect
 
 import numpy as np
 import pytest
-from torch_oracle import THIRD_PARTY_WARNINGS, Figures
+from torch_oracle import THIRD_PARTY_WARNINGS
 
 from minisbert import nearest
 from minisbert.nearest import (
@@ -18,11 +18,6 @@ pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
 
 # largest difference of a score, in units of the dtype's eps; measured 3.5 (theirs is a matrix product), x 4
 SCORE_EPS = 14.0
-
-
-@pytest.fixture
-def figures(record_property):
-    return Figures(record_property)
 
 
 @pytest.fixture

@@ -8,10 +8,9 @@ The bounds are the project's promises: 1e-9 in float64, 1e-5 on the losses in fl
 
 import numpy as np
 import pytest
-import threadpoolctl
 from test_torch_backward import open_theirs
 from tiny import tiny_dense, write_model
-from torch_oracle import THIRD_PARTY_WARNINGS, Figures, quiet, relative, torch_parameters
+from torch_oracle import THIRD_PARTY_WARNINGS, quiet, relative, torch_parameters
 
 from minisbert.model.folder import load_model
 from minisbert.model.pooling import Normalize, Pooling
@@ -19,22 +18,10 @@ from minisbert.training.losses import multiple_negatives_ranking
 from minisbert.training.optim import adamw, clip_gradients, init_adamw, warmup_linear
 from minisbert.training.step import copy_parameters, named_parameters, replace_parameters, value_and_gradients
 
-pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
+pytestmark = [pytest.mark.usefixtures("one_thread"), *(pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS)]
 
 STEPS, WARMUP = 20, 4
 MAX_NORM, WEIGHT_DECAY = 1.0, 0.01
-
-
-@pytest.fixture
-def figures(record_property):
-    return Figures(record_property)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """On a busy machine a second thread mostly waits for the first."""
-    with threadpoolctl.threadpool_limits(1):
-        yield
 
 
 SUBJECTS = [

@@ -8,7 +8,6 @@ import csv
 import functools
 import itertools
 import json
-import random
 import re
 import unicodedata
 from dataclasses import replace
@@ -257,32 +256,6 @@ def test_sentences_with_every_setting():
         assert disagreements(SENTENCES, rules_for(vocabulary, **changed)) == [], changed
 
 
-def random_texts(count, seed):
-    """Words, special tokens and all of Unicode thrown together; half of the letters come from where marks are many."""
-    rng = random.Random(seed)
-    words = [word for sentence in SENTENCES for word in sentence.split()]
-    assigned = [char for char in SCRIPTS if unicodedata.category(char) not in ("Cn", "Co")]
-    lively = [c for c in assigned if unicodedata.category(c) not in ("Lo", "So") or ord(c) < 0x3100]
-    kinds = [
-        lambda: rng.choice(words),
-        lambda: rng.choice(SPECIAL),
-        lambda: rng.choice(CODE_POINTS),
-        lambda: rng.choice(assigned),
-        lambda: "".join(rng.choices(lively, k=rng.randint(1, 8))),
-        lambda: "".join(rng.choices("aA1!éΣ\u0301\u302e \t\xad一", k=rng.randint(1, 8))),
-    ]
-    return ["".join(rng.choice(kinds)() for _ in range(rng.randint(1, 12))) for _ in range(count)]
-
-
-@pytest.mark.parametrize("seed", range(2))
-def test_random_strings(seed):
-    texts = [t for t in random_texts(1000, seed) if not capitals_of_another_age() & set(map(ord, t))]
-    assert len(texts) > 900
-    vocabulary = spelled(texts, PIECES)
-    for changed in random.Random(seed).sample(ALL_SETTINGS, 3):
-        assert disagreements(texts, rules_for(vocabulary, **changed)) == []
-
-
 EVERYDAY = spelled([chr(code) for code in range(0x3100) if code not in YOUNG_CAPITALS] + SENTENCES, PIECES)
 
 
@@ -293,9 +266,13 @@ def everyday(number):
     return rules, library_for(rules)
 
 
-@settings(max_examples=300)
+@settings(max_examples=200)
 @given(
-    st.lists(st.sampled_from(SPECIAL + PIECES + [" "]) | st.text(max_size=6) | st.characters(max_codepoint=0x30FF)),
+    st.lists(
+        st.sampled_from([*SPECIAL, *PIECES, *" aA1!éΣ\u0301\u302e\t\xad一", *" ".join(SENTENCES).split()])
+        | st.text(max_size=6)
+        | st.characters(max_codepoint=0x30FF)
+    ),
     st.integers(0, len(ALL_SETTINGS) - 1),
 )
 def test_any_string(parts, number):
@@ -370,7 +347,7 @@ def test_the_real_vocabulary(weights_folder, data_folder):
     assert read_wordpiece(weights_folder / "vocab.txt") == rules
     with (data_folder / "stsb" / "stsb_test.tsv").open(encoding="utf-8", newline="") as file:
         cells = {cell for row in csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE) for cell in row}
-    texts = [*SENTENCES, *sorted(cells), *random_texts(2000, seed=7)]
+    texts = [*SENTENCES, *sorted(cells)]
     assert disagreements(texts, rules, library) == []
     assert disagreements([f"a{char}b {char}" for char in SCRIPTS[:0x3100] + SCRIPTS[::32]], rules, library) == []
 
@@ -378,13 +355,12 @@ def test_the_real_vocabulary(weights_folder, data_folder):
 # ---- reading ----
 
 
-@pytest.mark.parametrize("bert_processing", [False, True])
-def test_tokenizer_json_is_read_with_all_its_settings(tmp_path, bert_processing):
-    for changed in ALL_SETTINGS[::5]:
+def test_tokenizer_json_is_read_with_all_its_settings(tmp_path):
+    for i, changed in enumerate(ALL_SETTINGS[::5]):
         rules = rules_for(EVERYDAY, **changed, max_input_chars_per_word=7)
         library = library_for(rules)
         library.add_special_tokens(["[Q]"])
-        if bert_processing:
+        if i % 2:  # the older kind
             ends = [(token, EVERYDAY[token]) for token in ("[SEP]", "[CLS]")]
             library.post_processor = processors.BertProcessing(*ends)
         library.enable_truncation(5)
@@ -394,68 +370,62 @@ def test_tokenizer_json_is_read_with_all_its_settings(tmp_path, bert_processing)
         assert read == replace(rules, special_tokens={**rules.special_tokens, "[Q]": len(EVERYDAY)})
 
 
-@pytest.mark.parametrize("end", ["\n", "", "\r\n", "\n\n"])
-def test_vocab_txt_is_read_as_the_library_reads_it(tmp_path, end):
+def test_vocab_txt_is_read_as_the_library_reads_it(tmp_path):
     path = tmp_path / "vocab.txt"
     lines = [*SPECIAL, "a", "##b", "x\u2028y", "p\x85q", "\u00e9", "trailing ", "a", "\u6771", "\u3000"]
-    path.write_bytes(("\r\n" if end == "\r\n" else "\n").join(lines).encode() + end.encode())
-    rules = read_wordpiece(path)
-    assert dict(rules.vocabulary) == models.WordPiece.read_file(str(path))
-    assert rules.special_tokens == {token: i for i, token in enumerate(SPECIAL)}
+    for end in ("\n", "", "\r\n", "\n\n"):
+        path.write_bytes(("\r\n" if end == "\r\n" else "\n").join(lines).encode() + end.encode())
+        rules = read_wordpiece(path)
+        assert dict(rules.vocabulary) == models.WordPiece.read_file(str(path))
+        assert rules.special_tokens == {token: i for i, token in enumerate(SPECIAL)}
 
 
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"normalizer": None}, "normalizer"),
-        ({"pre_tokenizer": {"type": "Whitespace"}}, "pre_tokenizer is Whitespace"),
-        ({"model": {"type": "BPE", "vocab": {}}}, "model is BPE"),
-        ({"model": 3}, ""),
-        ({"model": {"type": "WordPiece"}}, "'vocab'"),
-        ({"model": {"type": "WordPiece", "vocab": {"a": 0}}}, r"'\[UNK\]'"),
-        ({"post_processor": None}, "post_processor"),
-        ({"post_processor": {"type": "BertProcessing", "cls": ["[CLS]", 77], "sep": ["[SEP]", 3]}}, "post_processor"),
-        ({"added_tokens": [{"content": "[SEP]", "id": 77}]}, "'single_word'"),
-        *(
-            ({"added_tokens": [{"content": "abc", **dict.fromkeys(FLAGS, False), flag: True}]}, f"'abc'.*'{flag}'")
-            for flag in FLAGS
-        ),
-    ],
-)
-def test_a_tokenizer_json_that_is_not_followed_is_refused_by_name(tmp_path, changes, said):
+REFUSED = {  # what the error names: what is changed in tokenizer.json
+    "normalizer": {"normalizer": None},
+    "pre_tokenizer is Whitespace": {"pre_tokenizer": {"type": "Whitespace"}},
+    "model is BPE": {"model": {"type": "BPE", "vocab": {}}},
+    "'vocab'": {"model": {"type": "WordPiece"}},
+    r"'\[UNK\]'": {"model": {"type": "WordPiece", "vocab": {"a": 0}}},
+    "post_processor": {"post_processor": {"type": "BertProcessing", "cls": ["[CLS]", 77], "sep": ["[SEP]", 3]}},
+    "'single_word'": {"added_tokens": [{"content": "[SEP]", "id": 77}]},
+    **{
+        f"'abc'.*'{flag}'": {"added_tokens": [{"content": "abc", **dict.fromkeys(FLAGS, False), flag: True}]}
+        for flag in FLAGS
+    },
+}
+
+
+@pytest.mark.parametrize("named", REFUSED)
+def test_a_tokenizer_json_that_is_not_followed_is_refused_by_name(tmp_path, named):
     path = tmp_path / "tokenizer.json"
     library_for(rules_for(spelled(["abc"]))).save(str(path))
-    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **changes}), encoding="utf-8")
-    with pytest.raises(ModelFolderError, match=f"{path.as_posix()}.*{said}"):
+    path.write_text(json.dumps({**json.loads(path.read_text(encoding="utf-8")), **REFUSED[named]}), encoding="utf-8")
+    with pytest.raises(ModelFolderError, match=f"{path.as_posix()}.*{named}"):
         read_wordpiece(path)
 
 
-@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt"])
-def test_missing_and_damaged_files_are_refused(tmp_path, name):
-    for content in (None, b"", b"\xff\xfe", b"[1, 2]", b'{"model"'):
-        if content is not None:
-            (tmp_path / name).write_bytes(content)
-        with pytest.raises(ModelFolderError, match=name):
-            read_wordpiece(tmp_path / name)
+def test_missing_and_damaged_files_are_refused(tmp_path):
+    for name in ("tokenizer.json", "vocab.txt"):
+        for content in (None, b"", b"\xff\xfe", b"[1, 2]", b'{"model"', b'{"model": 3}'):
+            if content is not None:
+                (tmp_path / name).write_bytes(content)
+            with pytest.raises(ModelFolderError, match=name):
+                read_wordpiece(tmp_path / name)
 
 
-@pytest.mark.parametrize("text", ["a\ud800", "\ud83d \ude00", None, 3, b"bytes", ["a", "b"]], ids=ascii)
-def test_half_a_character_and_what_is_no_text_are_refused(text):
-    with pytest.raises(ValueError, match="surrogate" if isinstance(text, str) else type(text).__name__):
-        encode(text, rules_for(EVERYDAY))
+def test_half_a_character_and_what_is_no_text_are_refused():
+    rules = rules_for(EVERYDAY)
+    for text in ("a\ud800", "\ud83d \ude00", None, 3, b"bytes", ["a", "b"]):
+        with pytest.raises(ValueError, match="surrogate" if isinstance(text, str) else type(text).__name__):
+            encode(text, rules)
 
 
-@pytest.mark.parametrize(
-    ("vocabulary", "special", "said"),
-    [
-        ({"a": 0}, {}, r"'\[CLS\]', '\[SEP\]', '\[UNK\]'"),
-        ({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2}, {"[CLS]": 9}, r"'\[CLS\]' has id 9"),
-        ({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2}, {"": 9}, "''"),
-    ],
-)
-def test_rules_that_leave_a_text_without_ids_are_refused(vocabulary, special, said):
-    with pytest.raises(ValueError, match=said):
-        WordPiece(vocabulary, special)
+def test_rules_that_leave_a_text_without_ids_are_refused():
+    enough = {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2}
+    wrong = [(r"'\[CLS\]'", {"a": 0}, {}), ("9", enough, {"[CLS]": 9}), ("''", enough, {"": 9})]
+    for named, vocabulary, special in wrong:
+        with pytest.raises(ValueError, match=named):
+            WordPiece(vocabulary, special)
 
 
 def test_this_module_needs_no_library():

@@ -9,7 +9,8 @@ from a seed and are large enough that texts differ; `tiny_params(config, seed)` 
 import json
 import math
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from minisbert.model.config import BertConfig
-from minisbert.model.params import BertParams, flatten, random_params, tensor_shapes
+from minisbert.model.params import BertParams, RowGradient, flatten, random_params, tensor_shapes
 from minisbert.model.pooling import Dense, Module, Normalize, Pooling
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -321,3 +322,23 @@ def _dense_config(module: Dense, new_format: bool) -> dict[str, Any]:
     if new_format:
         content |= {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
     return content | ({"use_residual": True} if module.use_residual else {})
+
+
+def leaves(tree: Any, name: str = "") -> dict[str, Any]:
+    """Name every array of nested dataclasses by the path that leads to it, and every mask that is not there."""
+    if tree is None or isinstance(tree, (np.ndarray, RowGradient)):
+        return {name: tree}
+    found = {}
+    branches = enumerate(tree) if isinstance(tree, tuple) else ((f.name, getattr(tree, f.name)) for f in fields(tree))
+    for key, branch in branches:
+        found |= leaves(branch, f"{name}.{key}" if name else str(key))
+    return found
+
+
+def with_leaves(tree: Any, arrays: Iterator[np.ndarray]) -> Any:
+    """The same nested dataclasses around other arrays, taken from an iterator in the order of `leaves`."""
+    if isinstance(tree, np.ndarray):
+        return next(arrays)
+    if isinstance(tree, tuple):
+        return tuple(with_leaves(branch, arrays) for branch in tree)
+    return type(tree)(**{f.name: with_leaves(getattr(tree, f.name), arrays) for f in fields(tree)})

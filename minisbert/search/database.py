@@ -94,7 +94,19 @@ class AddReport:
 
 @dataclass(frozen=True)
 class Hit:
-    """A document found, with its best chunk."""
+    """A document found, with its best chunk.
+
+    Parameters
+    ----------
+    id, score, text, start, stop, chunk, metadata, source
+        As the fields below say.
+
+    Examples
+    --------
+    >>> hit = Hit("7", 0.62, "Knead flour.", 0, 12, 0, {"lang": "en"}, "notes.txt")
+    >>> hit.id, hit.text, hit.metadata
+    ('7', 'Knead flour.', {'lang': 'en'})
+    """
 
     id: str
     score: float  # by the model's own similarity, larger is closer
@@ -135,6 +147,15 @@ class Loaded:
 
 class EmbeddingDatabase:
     """Documents and their vectors in a DuckDB file, made by :meth:`open`; threads may share one.
+
+    Parameters
+    ----------
+    path : Path
+        Of a file that is there.
+    encoder : SentenceEncoder, optional
+        The model that its vectors are of; None reads what needs no model.
+    read_only : bool
+        Whether nothing may be written.
 
     Examples
     --------
