@@ -323,7 +323,7 @@ def test_json_on_stdout_and_in_a_file(sklearn, files):
         (["--columns", "label"], 2, "--columns"),
         (["--draws", "0"], 2, "--draws"),
         (["--classifier", "knn"], 2, "--classifier"),
-        (["--columns", "gold,text"], 1, "train.tsv, line 1: no column 'gold'"),
+        (["--columns", "gold,text"], 1, "train.tsv: no column 'gold'"),
         (["--examples-per-class", "13"], 1, "--examples-per-class"),
         (["-o", "missing/result.json"], 1, "missing"),
     ],

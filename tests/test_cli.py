@@ -200,6 +200,8 @@ NEEDS = {"map": "sklearn", "cluster": "sklearn", "classify": "sklearn", "entitie
 def test_examples_of_help_run(verb, lines, model, request, monkeypatch, tmp_path):
     if verb == "verify":
         monkeypatch.setenv("MINISBERT_MODEL", str(request.getfixturevalue("weights_folder")))
+    elif verb == "demo":
+        monkeypatch.setattr("minisbert.training.descent_picture.FRAMES", 2)  # the film is tested elsewhere
     elif verb == "explain":  # it has no sum over pairs behind a Dense module
         monkeypatch.setenv("MINISBERT_MODEL", str(write_model(Path("mean-model").resolve())))
     library = "sklearn" if any(" route fit " in line for line in lines) else NEEDS.get(verb.partition("_")[0])

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -157,14 +156,3 @@ def test_without_matplotlib_the_table_is_printed_and_a_picture_refused(monkeypat
     with pytest.raises(ValueError, match="matplotlib"):
         run("contrastive", *SHORT, "-o", "demo.png")
     assert os.listdir() == []
-
-
-def test_the_examples_of_the_help_run(matplotlib, model, monkeypatch):
-    monkeypatch.setenv("MINISBERT_MODEL", str(model))
-    monkeypatch.setattr("minisbert.training.descent_picture.FRAMES", 2)  # the film is tested elsewhere
-    shown = run("--help").stdout + run("contrastive", "--help").stdout
-    examples = set(re.findall(r"^ +minisbert demo (contrastive.*)$", shown, re.MULTILINE))
-    assert len(examples) >= 4
-    for example in examples:
-        run(*shlex.split(example), *(["--force"] if "-o" in example else []))
-    assert sorted(os.listdir()) == ["demo.gif", "demo.png"]

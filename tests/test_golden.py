@@ -100,7 +100,7 @@ VERBS = {
     "evaluate sts": Verb("evaluate sts scored.tsv --json"),
     "evaluate layers": Verb("evaluate layers scored.tsv --json"),
     "evaluate retrieval": Verb("evaluate retrieval beir --json"),
-    "evaluate lengths": Verb("evaluate lengths beir --cut 8 --chunk-tokens 8 -o lengths.json", file="lengths.json"),
+    "evaluate retrieval --chunk-tokens": Verb("evaluate retrieval beir --chunk-tokens 8 --composition best --json"),
     "evaluate classification": Verb(
         "evaluate classification train.tsv test.tsv --examples-per-class 2 --draws 2 --json", "sklearn", "labels"
     ),
