@@ -359,10 +359,6 @@ def test_every_figure_by_hand():
     assert found.labels.accuracy.mean == 4 / 7 and found.labels.classes["none"].recall.mean == 2 / 3
     confused = confusions(found.labels.confusion, list(found.labels.classes))
     assert sorted(confused) == [(1, "b", "a"), (1, "b", "none"), (1, "none", "b")]
-        (1, "b", "a"),
-        (1, "b", "none"),
-        (1, "none", "b"),
-    ]
     assert found.results[3] == ("q3", "b", None, "b", 0.3) and found.results[4].expected is None
     inside = report(scored([0.9, 0.8], [0, 1], [0, 1]), np.array([0, NONE]))
     assert math.isnan(inside.none_recall.mean) and math.isnan(inside.auroc.mean) and inside.precision.mean == 1
