@@ -281,7 +281,9 @@ def test_vectors_come_in_their_order_from_many_parts(index, duckdb, monkeypatch)
         plain.execute("INSERT INTO chunks SELECT * FROM moved").fetchall()
         rows = plain.execute("SELECT document, number, start, stop, vector FROM chunks ORDER BY document").fetchall()
     with EmbeddingDatabase.open(index.path) as again:
+        limit = again._rows("SELECT current_setting('memory_limit')")
         loaded = again.load()
+        assert again._rows("SELECT current_setting('memory_limit')") == limit  # lower only meanwhile
     assert [row[0] for row in rows] == loaded.documents.tolist() and len(rows) == 266
     assert [row[1:4] for row in rows] == [tuple(place) for place in loaded.places.tolist()]
     assert np.array_equal(np.array([row[4] for row in rows], np.float32), loaded.vectors)
@@ -308,6 +310,57 @@ def test_threads_share_a_database_and_get_each_its_own_answer(index, encoder):
     for thread in threads:
         thread.join()
     assert wrong == [] and done == [True] * 30 * len(topics)
+
+
+def in_another_thread(work):
+    """What work gives, which must not have to wait for this thread."""
+    got = []
+    thread = threading.Thread(target=lambda: got.append(work()), daemon=True)
+    thread.start()
+    thread.join(20)
+    return got[0]
+
+
+@pytest.mark.parametrize(("place", "step"), [(EmbeddingDatabase, "_meeting"), (database_module, "nearest_groups")])
+@pytest.mark.parametrize("is_same", [True, False])
+def test_a_search_sees_one_state_while_another_thread_changes_it(index, encoder, monkeypatch, place, step, is_same):
+    index.add(some_documents(9))
+    expected, real = index.search_vectors(np.ones(12), 9, "year >= 2000"), getattr(place, step)
+    with EmbeddingDatabase.open(index.path, encoder) as other:
+        changed = index if is_same else other
+
+        def change():
+            changed.remove(["d0", "d8"])
+            return changed.add([*some_documents(9, version=1)[:4], Document("the soup", "new", {"year": 2000})])
+
+        def meanwhile(*arguments, **options):
+            monkeypatch.undo()
+            report = in_another_thread(change)
+            assert (report.added, report.replaced) == (2, 3)
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(place, step, meanwhile)
+        assert index.search_vectors(np.ones(12), 9, "year >= 2000") == expected
+        after = index.search_vectors(np.ones(12), 9, "year >= 2000")[0]
+        assert {hit.id for hit in after} == {*(f"d{i}" for i in range(8)), "new"}
+        changed.remove(["d5"])
+        assert len(index.search("dog", 9)) == len(other.search("dog", 9, "year >= 2000")) == 8
+
+
+def test_a_search_does_not_wait_for_texts_to_be_embedded(index, monkeypatch):
+    index.add(["the cat"])
+    real = SentenceEncoder.encode_chunks
+
+    def meanwhile(*arguments, **options):
+        found = in_another_thread(lambda: index.search_vectors(np.ones(12)))
+        assert len(found[0]) == 1
+        monkeypatch.undo()
+        assert in_another_thread(lambda: index.add([Document("the dog", "d")])).added == 1
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(SentenceEncoder, "encode_chunks", meanwhile)
+    assert index.add([Document("the soup", "d")]).replaced == 1  # by then there was one
+    assert index.get("d").text == "the soup" and index.info().chunks == 2
 
 
 # ------------------------------------------------------------------------------------------------ conditions
