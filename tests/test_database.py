@@ -407,6 +407,15 @@ def test_conditions_are_duckdbs_on_typed_columns(asked, where, parameters, expec
     assert {hit.id for hit in asked.search("dog", 9, where, parameters)} == set(expected)
 
 
+@pytest.mark.parametrize("name", ["source", "Source"])
+def test_the_metadatas_own_source_is_meant_if_there_is_one(index, name):
+    index.add([Document("dog", "a", {name: "1999"}, "x.csv"), Document("dog", "b", {name: "2021"}, "x.csv")])
+    assert [hit.id for hit in index.search("dog", where="source > 2000")] == ["b"]
+    index.remove(["a", "b"])
+    index.add([Document("dog", "c", {"lang": "en"}, "x.csv")])
+    assert [hit.id for hit in index.search("dog", where="source = 'x.csv'")] == ["c"]
+
+
 @pytest.mark.parametrize(
     "where",
     [

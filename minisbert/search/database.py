@@ -412,6 +412,8 @@ class EmbeddingDatabase:
             A condition in DuckDB's SQL on the metadata, such as ``lang = 'en' AND year >= 2020``. Its columns are
             ``id``, ``source``, every field of the metadata by its name, and the whole as JSON, ``metadata``. A field
             is of the type that all its values have; texts that are all numbers, or all true or false, are such.
+            The metadata's field ``source`` is meant, if there is one, else the documents'. Fields named ``id``,
+            ``metadata`` or ``rowid`` are ``metadata->>'id'`` and so on.
         parameters : sequence or mapping, optional
             Values of ``?`` or of ``$name`` in the condition.
 
@@ -536,7 +538,7 @@ class EmbeddingDatabase:
         connection.execute("CREATE TABLE stored AS SELECT id, source, metadata::JSON AS metadata FROM incoming")
         connection.unregister("incoming")
         ((structure,),) = connection.execute("SELECT json_group_structure(metadata) FROM stored").fetchall()
-        columns, taken = ["id", "source", "metadata"], {"id", "source", "metadata", "rowid"}
+        columns, taken = ["id", "metadata"], {"id", "metadata", "rowid"}
         for name, kind in sorted(json.loads(structure or "{}").items(), reverse=True):  # "lang" before "Lang"
             if name.lower() in taken or not name:  # DuckDB's names differ by more than case; it stays in the JSON
                 continue
@@ -555,6 +557,8 @@ class EmbeddingDatabase:
                     connection.execute(f"SELECT {typed} FROM stored LIMIT 0")
                     value = typed
             columns.append(f"{value} AS {_quoted(name, chr(34))}")
+        if "source" not in taken:  # the documents' own field is the better known
+            columns.append("source")
         connection.execute(f"CREATE TABLE documents AS SELECT {', '.join(columns)} FROM stored")
         connection.execute("DROP TABLE stored; SET python_enable_replacements = false; SET lock_configuration = true")
         return connection, rows.column(0).to_numpy()
