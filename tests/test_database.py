@@ -416,6 +416,11 @@ def test_the_metadatas_own_source_is_meant_if_there_is_one(index, name):
     assert [hit.id for hit in index.search("dog", where="source = 'x.csv'")] == ["c"]
 
 
+def test_conditions_on_documents_without_metadata(index):
+    index.add([Document("dog", "a", source="x.txt"), Document("dog", "b", source="y.txt")])
+    assert [hit.id for hit in index.search("dog", where="source = 'y.txt' OR id = 'c'")] == ["b"]
+
+
 @pytest.mark.parametrize(
     "where",
     [

@@ -539,7 +539,8 @@ class EmbeddingDatabase:
         connection.unregister("incoming")
         ((structure,),) = connection.execute("SELECT json_group_structure(metadata) FROM stored").fetchall()
         columns, taken = ["id", "metadata"], {"id", "metadata", "rowid"}
-        for name, kind in sorted(json.loads(structure or "{}").items(), reverse=True):  # "lang" before "Lang"
+        fields = json.loads(structure or "{}")  # '"JSON"' if no document has a field
+        for name, kind in sorted(fields.items() if isinstance(fields, dict) else (), reverse=True):  # "a" before "A"
             if name.lower() in taken or not name:  # DuckDB's names differ by more than case; it stays in the JSON
                 continue
             taken.add(name.lower())
