@@ -401,6 +401,10 @@ def asked(duckdb, encoder, tmp_path_factory):
         ("year = (SELECT max(year) FROM documents)", None, "0"),
         ("nothing IS NULL AND NOT flag", None, "3"),
         ("length(zip) = ? AND zip = ?", [5, "98765"], "1"),
+        ("year = ? AND active = ?", [np.int16(2021), np.True_], "0"),
+        ("list_contains($years, year)", {"years": np.array([1999, 2000])}, "2"),
+        ("price = ? OR zip = ?", (np.float32(1.5), np.str_("5")), "02"),
+        ("year IN (?, ?)", np.array([1999, 2021]), "02"),
     ],
 )
 def test_conditions_are_duckdbs_on_typed_columns(asked, where, parameters, expected):
@@ -461,6 +465,27 @@ def test_a_condition_cannot_do_anything_else(asked, where, tmp_path, monkeypatch
     assert contents_of(asked) == before and list(tmp_path.iterdir()) == []
     with pytest.raises(DatabaseError):
         asked.search_vectors(np.ones((1, 12)), 9, 7)
+
+
+@pytest.mark.parametrize(
+    ("where", "parameters", "key"),
+    [
+        (" \n", None, "where: expected"),
+        (7, None, "where: expected"),
+        ("year > ?", 2020, r"parameters: expected.*\[2020\]"),
+        ("year > ?", np.int64(2020), "parameters: expected"),
+        ("zip = ?", "5", "parameters: expected"),  # neither one value nor its letters
+        ("zip IN (?, ?)", {"5", "98765"}, "parameters: expected"),
+        ("zip = ?", [object()], "where: "),
+        (None, [2020], "parameters: .*where="),
+        (None, 2020, "parameters: expected"),
+        ("", [], "where: expected"),
+    ],
+)
+def test_conditions_and_parameters_of_a_wrong_type(asked, where, parameters, key):
+    for run in (lambda **options: asked.search("dog", **options), asked.remove):
+        with pytest.raises(DatabaseError, match=f"{re.escape(str(asked.path))}: {key}"):
+            run(where=where, parameters=parameters)
 
 
 def contents_of(index):

@@ -364,8 +364,8 @@ class EmbeddingDatabase:
                 named = ", ".join(f"{key!r:.60}" for key in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
                 raise DatabaseError(f"{self.path}: no document {named}; nothing was removed")
             numbers = set(found.values())
-            if where is not None:
-                numbers |= set(self._meeting(cursor, where, parameters).tolist())
+            if (meeting := self._meeting(cursor, where, parameters)) is not None:
+                numbers |= set(meeting.tolist())
             _delete(cursor, sorted(numbers))
         return len(numbers)
 
@@ -430,9 +430,8 @@ class EmbeddingDatabase:
         """
         encoder = self._model()
         top_k = check_whole("search: top_k", top_k, 1)
-        if where is not None:
-            with self._snapshot() as cursor:
-                self._meeting(cursor, where, parameters)  # a mistake shows before the query is embedded
+        with self._snapshot() as cursor:
+            self._meeting(cursor, where, parameters)  # a mistake shows before the query is embedded
         texts = list(each_text(query, "search: query", single=True))
         found = self.search_vectors(encoder.encode(texts, prompt=self.settings.query_prompt), top_k, where, parameters)
         return found[0] if isinstance(query, str) else found
@@ -451,9 +450,9 @@ class EmbeddingDatabase:
             loaded, keep = self._of_now(cursor, self._load), None
             if not len(loaded.documents):
                 raise DatabaseError(f"{self.path}: contains no documents yet; add some with `minisbert index add`")
-            if where is not None:
+            if (meeting := self._meeting(cursor, where, parameters)) is not None:
                 meets = np.zeros(loaded.documents[-1] + 1, bool)
-                meets[self._meeting(cursor, where, parameters)] = True
+                meets[meeting] = True
                 keep = meets[loaded.documents]  # (M,)
             ids, scores = nearest_groups(
                 *(queries.astype(np.float32), loaded.vectors, loaded.documents, top_k, self.settings.similarity),
@@ -516,19 +515,37 @@ class EmbeddingDatabase:
             documents, places, vectors = documents[order], places[order], vectors[order]
         return Loaded(documents, places, vectors, np.sqrt(np.einsum("md,md->m", vectors, vectors)))
 
-    def _meeting(self, snapshot: Any, where: str, parameters: Sequence[Any] | Mapping[str, Any] | None) -> Array:
-        """Numbers of the documents that meet a condition, as DuckDB understands it."""
+    def _meeting(
+        self, snapshot: Any, where: str | None, parameters: Sequence[Any] | Mapping[str, Any] | None
+    ) -> Array | None:
+        """Numbers of the documents that meet a condition, as DuckDB understands it; None without a condition."""
+        given: Any = parameters
+        if isinstance(parameters, np.ndarray) and parameters.ndim == 1:
+            given = parameters.tolist()
+        elif isinstance(parameters, Mapping):
+            given = {name: _plain(value) for name, value in parameters.items()}
+        elif isinstance(parameters, Sequence) and not isinstance(parameters, (str, bytes, bytearray)):
+            given = [_plain(value) for value in parameters]
+        elif parameters is not None:
+            raise DatabaseError(
+                f"{self.path}: parameters: expected a list of values for each ?, such as [2020], or a dict of values "
+                f"for each $name, got {type(parameters).__name__} {parameters!r:.80}"
+            )
+        if where is None and given:
+            raise DatabaseError(f"{self.path}: parameters: values for a condition, but there is none; pass where=...")
+        if where is None:
+            return None
+        example = "expected one condition, such as \"lang = 'en'\""
+        if not isinstance(where, str) or not where.strip():
+            raise DatabaseError(f"{self.path}: where: {example}, got {where!r:.80}; leave it out to search everything")
         connection, numbers = self._of_now(snapshot, self._conditions)
-        given = dict(parameters) if isinstance(parameters, Mapping) else list(parameters or ())
         with closing(connection.cursor()) as cursor, self._named("where: "):
             # One condition and nothing behind it: it must be right alone, where a ) too many is a mistake, and in
             # parentheses, where a clause, a UNION or another statement is.
-            if not isinstance(where, str) or len(cursor.extract_statements(f"SELECT 1 WHERE\n{where}\n")) != 1:
-                raise DatabaseError(
-                    f"{self.path}: where: expected one condition, such as \"lang = 'en'\", got {where!r:.80}"
-                )
+            if len(cursor.extract_statements(f"SELECT 1 WHERE\n{where}\n")) != 1:
+                raise DatabaseError(f"{self.path}: where: {example}, got {where!r:.80}")
             sql = f"SELECT rowid FROM documents WHERE (\n{where}\n)"
-            return numbers[cursor.execute(sql, given).fetchnumpy()["rowid"]]
+            return numbers[cursor.execute(sql, given or []).fetchnumpy()["rowid"]]
 
     def _conditions(self, cursor: Any) -> tuple[Any, Array]:
         """Ids and metadata in a table in memory with a typed column a field, and the documents' numbers."""
@@ -637,6 +654,11 @@ def _connect(file: str, read_only: bool) -> Any:
 def _quoted(text: str, quote: str) -> str:
     """A literal or a name of SQL, in single or double quotes."""
     return quote + text.replace(quote, 2 * quote) + quote
+
+
+def _plain(value: Any) -> Any:
+    """A value that DuckDB takes: Python's own instead of NumPy's."""
+    return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
 
 
 def _delete(cursor: Any, numbers: list[int]) -> None:
