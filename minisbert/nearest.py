@@ -589,7 +589,7 @@ def match(
         As in `semantic_search`.
     min_score : float, optional
         Drop pairs below it. ``optimal`` then maximises the sum of ``score - min_score`` over pairs at or above it, so a
-        good pair is never given up for a bad one.
+        good pair is never given up for a bad one, and a pair at ``min_score`` itself counts a little.
 
     Returns
     -------
@@ -625,13 +625,23 @@ def match(
     elif method == "optimal":
         assign = require("scipy.optimize", "apps", "match(method='optimal')").linear_sum_assignment
         comparison = Comparison("match", rows_a, rows_b, score_function)
-        table = np.zeros((len(rows_a), len(rows_b)), comparison.dtype)
-        everything = np.arange(len(rows_a))
+        table = np.zeros((len(rows_a), len(rows_b)), comparison.dtype)  # (A, B)
+        everything, least = np.arange(len(rows_a)), comparison.dtype.type(-np.inf if min_score is None else min_score)
+        blocks = []
         for block, estimates in comparison.walk(everything, len(rows_b)) if table.size else ():
-            table[:, block.start :][:, : len(block.rows)] = estimates  # (A, B)
-        gains = table if min_score is None else np.maximum(table - min_score, 0.0)  # leaving both alone costs nothing
+            part = table[:, block.start : block.start + len(block.rows)]
+            part[:] = estimates
+            doubtful = np.nonzero(np.abs(part - least) <= block.error)
+            part[doubtful] = comparison.exact(everything, block, estimates, *doubtful)
+            blocks.append(block)
+        # leaving both alone costs nothing, and a pair at min_score itself is worth more than none
+        gains = table if min_score is None else np.where(table >= least, table - least + np.finfo(table.dtype).eps, 0.0)
         a_ids, b_ids = assign(gains, maximize=True)
         scores = table[a_ids, b_ids]
+        for block in blocks:
+            (inside,) = np.nonzero((b_ids >= block.start) & (b_ids < block.start + len(block.rows)))
+            places = a_ids[inside], b_ids[inside] - block.start
+            scores[inside] = comparison.exact(everything, block, table[:, block.start :], *places)
     else:
         raise ValueError(f"match: method must be best, mutual or optimal, got {method!r}")
     is_kept = scores >= (-math.inf if min_score is None else min_score)

@@ -281,7 +281,9 @@ def test_vectors_come_in_their_order_from_many_parts(index, duckdb, monkeypatch)
         plain.execute("INSERT INTO chunks SELECT * FROM moved").fetchall()
         rows = plain.execute("SELECT document, number, start, stop, vector FROM chunks ORDER BY document").fetchall()
     with EmbeddingDatabase.open(index.path) as again:
+        limit = again._rows("SELECT current_setting('memory_limit')")
         loaded = again.load()
+        assert again._rows("SELECT current_setting('memory_limit')") == limit  # lower only meanwhile
     assert [row[0] for row in rows] == loaded.documents.tolist() and len(rows) == 266
     assert [row[1:4] for row in rows] == [tuple(place) for place in loaded.places.tolist()]
     assert np.array_equal(np.array([row[4] for row in rows], np.float32), loaded.vectors)
@@ -308,6 +310,57 @@ def test_threads_share_a_database_and_get_each_its_own_answer(index, encoder):
     for thread in threads:
         thread.join()
     assert wrong == [] and done == [True] * 30 * len(topics)
+
+
+def in_another_thread(work):
+    """What work gives, which must not have to wait for this thread."""
+    got = []
+    thread = threading.Thread(target=lambda: got.append(work()), daemon=True)
+    thread.start()
+    thread.join(20)
+    return got[0]
+
+
+@pytest.mark.parametrize(("place", "step"), [(EmbeddingDatabase, "_meeting"), (database_module, "nearest_groups")])
+@pytest.mark.parametrize("is_same", [True, False])
+def test_a_search_sees_one_state_while_another_thread_changes_it(index, encoder, monkeypatch, place, step, is_same):
+    index.add(some_documents(9))
+    expected, real = index.search_vectors(np.ones(12), 9, "year >= 2000"), getattr(place, step)
+    with EmbeddingDatabase.open(index.path, encoder) as other:
+        changed = index if is_same else other
+
+        def change():
+            changed.remove(["d0", "d8"])
+            return changed.add([*some_documents(9, version=1)[:4], Document("the soup", "new", {"year": 2000})])
+
+        def meanwhile(*arguments, **options):
+            monkeypatch.undo()
+            report = in_another_thread(change)
+            assert (report.added, report.replaced) == (2, 3)
+            return real(*arguments, **options)
+
+        monkeypatch.setattr(place, step, meanwhile)
+        assert index.search_vectors(np.ones(12), 9, "year >= 2000") == expected
+        after = index.search_vectors(np.ones(12), 9, "year >= 2000")[0]
+        assert {hit.id for hit in after} == {*(f"d{i}" for i in range(8)), "new"}
+        changed.remove(["d5"])
+        assert len(index.search("dog", 9)) == len(other.search("dog", 9, "year >= 2000")) == 8
+
+
+def test_a_search_does_not_wait_for_texts_to_be_embedded(index, monkeypatch):
+    index.add(["the cat"])
+    real = SentenceEncoder.encode_chunks
+
+    def meanwhile(*arguments, **options):
+        found = in_another_thread(lambda: index.search_vectors(np.ones(12)))
+        assert len(found[0]) == 1
+        monkeypatch.undo()
+        assert in_another_thread(lambda: index.add([Document("the dog", "d")])).added == 1
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(SentenceEncoder, "encode_chunks", meanwhile)
+    assert index.add([Document("the soup", "d")]).replaced == 1  # by then there was one
+    assert index.get("d").text == "the soup" and index.info().chunks == 2
 
 
 # ------------------------------------------------------------------------------------------------ conditions
@@ -348,10 +401,28 @@ def asked(duckdb, encoder, tmp_path_factory):
         ("year = (SELECT max(year) FROM documents)", None, "0"),
         ("nothing IS NULL AND NOT flag", None, "3"),
         ("length(zip) = ? AND zip = ?", [5, "98765"], "1"),
+        ("year = ? AND active = ?", [np.int16(2021), np.True_], "0"),
+        ("list_contains($years, year)", {"years": np.array([1999, 2000])}, "2"),
+        ("price = ? OR zip = ?", (np.float32(1.5), np.str_("5")), "02"),
+        ("year IN (?, ?)", np.array([1999, 2021]), "02"),
     ],
 )
 def test_conditions_are_duckdbs_on_typed_columns(asked, where, parameters, expected):
     assert {hit.id for hit in asked.search("dog", 9, where, parameters)} == set(expected)
+
+
+@pytest.mark.parametrize("name", ["source", "Source"])
+def test_the_metadatas_own_source_is_meant_if_there_is_one(index, name):
+    index.add([Document("dog", "a", {name: "1999"}, "x.csv"), Document("dog", "b", {name: "2021"}, "x.csv")])
+    assert [hit.id for hit in index.search("dog", where="source > 2000")] == ["b"]
+    index.remove(["a", "b"])
+    index.add([Document("dog", "c", {"lang": "en"}, "x.csv")])
+    assert [hit.id for hit in index.search("dog", where="source = 'x.csv'")] == ["c"]
+
+
+def test_conditions_on_documents_without_metadata(index):
+    index.add([Document("dog", "a", source="x.txt"), Document("dog", "b", source="y.txt")])
+    assert [hit.id for hit in index.search("dog", where="source = 'y.txt' OR id = 'c'")] == ["b"]
 
 
 @pytest.mark.parametrize(
@@ -394,6 +465,27 @@ def test_a_condition_cannot_do_anything_else(asked, where, tmp_path, monkeypatch
     assert contents_of(asked) == before and list(tmp_path.iterdir()) == []
     with pytest.raises(DatabaseError):
         asked.search_vectors(np.ones((1, 12)), 9, 7)
+
+
+@pytest.mark.parametrize(
+    ("where", "parameters", "key"),
+    [
+        (" \n", None, "where: expected"),
+        (7, None, "where: expected"),
+        ("year > ?", 2020, r"parameters: expected.*\[2020\]"),
+        ("year > ?", np.int64(2020), "parameters: expected"),
+        ("zip = ?", "5", "parameters: expected"),  # neither one value nor its letters
+        ("zip IN (?, ?)", {"5", "98765"}, "parameters: expected"),
+        ("zip = ?", [object()], "where: "),
+        (None, [2020], "parameters: .*where="),
+        (None, 2020, "parameters: expected"),
+        ("", [], "where: expected"),
+    ],
+)
+def test_conditions_and_parameters_of_a_wrong_type(asked, where, parameters, key):
+    for run in (lambda **options: asked.search("dog", **options), asked.remove):
+        with pytest.raises(DatabaseError, match=f"{re.escape(str(asked.path))}: {key}"):
+            run(where=where, parameters=parameters)
 
 
 def contents_of(index):

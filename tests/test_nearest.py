@@ -278,6 +278,19 @@ def test_optimal_is_one_to_one_with_the_largest_sum(sklearn):
         assert set(zip(found.a_ids.tolist(), found.b_ids.tolist(), strict=True)) == wanted
 
 
+@pytest.mark.parametrize("block_scores", [2**21, 20])
+@pytest.mark.parametrize(("score", "least"), [("cosine", 1.0), ("euclidean", 0.0), ("dot", None)])
+def test_optimal_decides_and_reports_by_exact_scores(sklearn, monkeypatch, block_scores, score, least):
+    monkeypatch.setattr("minisbert.nearest.BLOCK_SCORES", block_scores)
+    a = vectors(50, 7)
+    order = np.random.default_rng(3).permutation(50)
+    found = match(a, a[order], "optimal", score_function=score, min_score=least)
+    np.testing.assert_array_equal(found.a_ids, np.arange(50))
+    assert least is None or (order[found.b_ids] == found.a_ids).all()
+    exact = scores_by_hand(a, a[order], score) if score != "euclidean" else np.zeros((50, 50))
+    np.testing.assert_array_equal(found.scores, exact[found.a_ids, found.b_ids])
+
+
 @pytest.mark.parametrize("method", ["best", "mutual", "optimal"])
 def test_matching_nothing(method, sklearn):
     some, none = vectors(4), vectors(0)

@@ -299,9 +299,10 @@ def search(database: str, query: str, top_k: int, where: str | None, as_json: bo
     The search is exact: every document is compared. Each result has its score (by default the cosine, at most 1), its
     id, and its best chunk: the characters it spans, and its text. The model is the one that built the database.
 
-    A condition is DuckDB's SQL. Its columns are the fields of the metadata, id, source, and metadata, all of it as
-    JSON. A column of a CSV whose cells are all numbers, or all true or false, is such. Strings are in single quotes,
-    names with spaces or dashes in double quotes; a.b is b inside a.
+    A condition is DuckDB's SQL. Its columns are the fields of the metadata, id, source (the file, unless the metadata
+    has a field of this name), and metadata, all of it as JSON; a field that is itself named id, metadata or rowid is
+    (metadata->>'id'). A column of a CSV whose cells are all numbers, or all true or false, is such. Strings are in
+    single quotes, names with spaces or dashes in double quotes; a.b is b inside a.
 
     \b
     Examples:

@@ -3,7 +3,7 @@
 =========  ==========================================================================================================
 table      a row
 =========  ==========================================================================================================
-meta       a name and a value in JSON: schema version, fingerprint of the model, width, settings
+meta       a name and a value in JSON: schema version, fingerprint of the model, width, settings, number of changes
 documents  number, id, text, metadata (JSON), hash of the content, source
 chunks     document (its number), number (from 0), start and stop in the text, vector ``FLOAT[D]``
 =========  ==========================================================================================================
@@ -12,6 +12,9 @@ Any program that speaks DuckDB can read them. A search loads all vectors once in
 query with every one of them (``nearest.py``). Documents are stored in blocks, each in a transaction, so a killed run
 loses at most the block it was working on; started again, it skips what is there. The file keeps the fingerprint of the
 model that made its vectors; no other model may add or search.
+
+A search sees one state of the file from its first look to its last, whatever other threads change meanwhile. What it
+keeps in memory is of the change whose number stands in the file, and read again after the next, whoever made it.
 
 Conditions run on a copy of the metadata in memory, in a database of its own that can reach no file: nothing that is
 typed there can read or change anything else.
@@ -24,11 +27,11 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -56,8 +59,10 @@ CREATE TABLE chunks (
 """
 BLOCK_DOCUMENTS = 1024  # stored at a time: a second or two of work if they are short
 BLOCK_CHARACTERS = 2**19  # if they are long
+# Of whoever asks DuckDB something, in all openings of a process: they share its memory limit, which loading lowers.
+WORKING = threading.RLock()
 LOADED_ROWS = 2048  # vectors read at a time
-LOADING_MIB = 4  # of DuckDB's memory while vectors are read, so that they are not there twice
+LOADING_MIB = 4  # by which DuckDB's memory may grow while vectors are read, so that they are not there twice
 # What a column of text is in conditions, if all its texts look like this; no number begins with 0, which may be a code.
 LOOKS = {
     "BIGINT": "[-+]?(0|[1-9][0-9]{0,17})",
@@ -65,6 +70,7 @@ LOOKS = {
     "DOUBLE": "[-+]?((0|[1-9][0-9]{0,14})([.][0-9]*)?|[.][0-9]+)([eE][-+]?[0-9]{1,2})?",
     "BOOLEAN": "(?i:true|false)",
 }
+Kept = TypeVar("Kept")
 
 
 class DatabaseError(ValueError):
@@ -169,9 +175,7 @@ class EmbeddingDatabase:
 
     def __init__(self, path: Path, encoder: SentenceEncoder | None, read_only: bool) -> None:
         self.path, self._encoder, self._read_only = path, encoder, read_only
-        self._lock = threading.RLock()  # of whoever changes the file or what is loaded of it
-        self._loaded: Loaded | None = None
-        self._conditions: tuple[Any, Array] | None = None
+        self._kept: dict[str, tuple[str | None, Any]] = {}  # in memory, each with the number of the change it is of
         if not path.exists():
             raise DatabaseError(f"{path}: does not exist; create it with `minisbert index build {path} FILES...`")
         if not path.is_file():
@@ -269,8 +273,8 @@ class EmbeddingDatabase:
 
     def close(self) -> None:
         """Release the file and the vectors."""
-        with self._lock, self._named():
-            self._forget()
+        with WORKING, self._named():
+            self._kept.clear()
             self._connection.close()
 
     # -------------------------------------------------------------------------------------------- documents
@@ -292,7 +296,7 @@ class EmbeddingDatabase:
         encoder, counts = self._model(), np.zeros(4, int)
         if self._read_only:
             raise DatabaseError(f"{self.path}: opened read-only")
-        with self._lock, progress_bar(total, show_progress_bar) as bar:
+        with progress_bar(total, show_progress_bar) as bar:
             for block in _blocks(check_documents(documents), check_whole("add: block_documents", block_documents, 1)):
                 counts += self._add_block(encoder, block)
                 if bar is not None:
@@ -301,12 +305,10 @@ class EmbeddingDatabase:
 
     def _add_block(self, encoder: SentenceEncoder, block: Sequence[Document]) -> tuple[int, int, int, int]:
         """Embed and store what is new: added, replaced, unchanged, chunks."""
-        found = self._rows(
-            "SELECT id, hash, number FROM documents WHERE id IN (SELECT unnest(?::VARCHAR[]))", [[d.id for d in block]]
-        )
-        stored = {key: (content, number) for key, content, number in found}
+        of_ids = "FROM documents WHERE id IN (SELECT unnest(?::VARCHAR[]))"
+        stored = dict(self._rows(f"SELECT id, hash {of_ids}", [[document.id for document in block]]))
         hashes = {document.id: document.content_hash for document in block}
-        fresh = [d for d in block if d.id not in stored or stored[d.id][0] != hashes[d.id]]
+        fresh = [document for document in block if stored.get(document.id) != hashes[document.id]]
         if not fresh:
             return 0, 0, len(block), 0
         embedded = encoder.encode_chunks(
@@ -316,28 +318,28 @@ class EmbeddingDatabase:
             prompt=self.settings.document_prompt,
             normalize_embeddings=self.settings.similarity == "cosine",
         )
-        old = [stored[document.id][1] for document in fresh if document.id in stored]
-        ((first,),) = self._rows("SELECT coalesce(max(number), -1) + 1 FROM documents")
-        numbers = np.arange(first, first + len(fresh))
         chunks = [chunk for one in embedded for chunk in one.chunks]
         vectors = np.concatenate([one.embeddings for one in embedded]).astype(np.float32)  # (M, D)
-        arrow = require("pyarrow", "search", "the embedding database")
-        rows_of_documents = {
-            "number": numbers,
-            "id": [document.id for document in fresh],
-            "text": [document.text for document in fresh],
-            "metadata": [document.metadata_json for document in fresh],
-            "hash": [hashes[document.id] for document in fresh],
-            "source": [document.source for document in fresh],
-        }
-        rows_of_chunks = {
-            "document": np.repeat(numbers, [len(one.chunks) for one in embedded]),
-            "number": np.concatenate([np.arange(len(one.chunks)) for one in embedded]),
-            "start": [chunk.start for chunk in chunks],
-            "stop": [chunk.stop for chunk in chunks],
-            "vector": arrow.FixedSizeListArray.from_arrays(arrow.array(vectors.ravel()), vectors.shape[1]),
-        }
-        with self._change() as cursor:
+        arrow, ids = require("pyarrow", "search", "the embedding database"), [document.id for document in fresh]
+        with self._change() as cursor:  # others may have changed something since
+            old = [number for (number,) in cursor.execute(f"SELECT number {of_ids}", [ids]).fetchall()]
+            ((first,),) = cursor.execute("SELECT coalesce(max(number), -1) + 1 FROM documents").fetchall()
+            numbers = np.arange(first, first + len(fresh))
+            rows_of_documents = {
+                "number": numbers,
+                "id": ids,
+                "text": [document.text for document in fresh],
+                "metadata": [document.metadata_json for document in fresh],
+                "hash": [hashes[document.id] for document in fresh],
+                "source": [document.source for document in fresh],
+            }
+            rows_of_chunks = {
+                "document": np.repeat(numbers, [len(one.chunks) for one in embedded]),
+                "number": np.concatenate([np.arange(len(one.chunks)) for one in embedded]),
+                "start": [chunk.start for chunk in chunks],
+                "stop": [chunk.stop for chunk in chunks],
+                "vector": arrow.FixedSizeListArray.from_arrays(arrow.array(vectors.ravel()), vectors.shape[1]),
+            }
             _delete(cursor, old)
             for table, columns in (("documents", rows_of_documents), ("chunks", rows_of_chunks)):
                 cursor.register("incoming", arrow.table(columns))
@@ -355,18 +357,16 @@ class EmbeddingDatabase:
         """Remove documents by id and those that meet a condition; return how many. If an id is unknown, none is."""
         if isinstance(ids, str):
             raise ValueError(f"remove: expected a sequence of ids, got the string {ids!r:.60}")
-        with self._lock:
+        with self._change() as cursor:
             sql = "SELECT id, number FROM documents WHERE id IN (SELECT unnest(?::VARCHAR[]))"
-            found = dict(self._rows(sql, [list(ids)]))
+            found = dict(cursor.execute(sql, [list(ids)]).fetchall())
             if unknown := [key for key in ids if key not in found]:
                 named = ", ".join(f"{key!r:.60}" for key in unknown[:5]) + (", ..." if len(unknown) > 5 else "")
                 raise DatabaseError(f"{self.path}: no document {named}; nothing was removed")
             numbers = set(found.values())
-            if where is not None:
-                numbers |= set(self._meeting(where, parameters).tolist())
-            if numbers:
-                with self._change() as cursor:
-                    _delete(cursor, sorted(numbers))
+            if (meeting := self._meeting(cursor, where, parameters)) is not None:
+                numbers |= set(meeting.tolist())
+            _delete(cursor, sorted(numbers))
         return len(numbers)
 
     def get(self, document_id: str) -> Document:
@@ -412,6 +412,8 @@ class EmbeddingDatabase:
             A condition in DuckDB's SQL on the metadata, such as ``lang = 'en' AND year >= 2020``. Its columns are
             ``id``, ``source``, every field of the metadata by its name, and the whole as JSON, ``metadata``. A field
             is of the type that all its values have; texts that are all numbers, or all true or false, are such.
+            The metadata's field ``source`` is meant, if there is one, else the documents'. Fields named ``id``,
+            ``metadata`` or ``rowid`` are ``metadata->>'id'`` and so on.
         parameters : sequence or mapping, optional
             Values of ``?`` or of ``$name`` in the condition.
 
@@ -428,8 +430,8 @@ class EmbeddingDatabase:
         """
         encoder = self._model()
         top_k = check_whole("search: top_k", top_k, 1)
-        if where is not None:
-            self._meeting(where, parameters)  # a mistake shows before the query is embedded
+        with self._snapshot() as cursor:
+            self._meeting(cursor, where, parameters)  # a mistake shows before the query is embedded
         texts = list(each_text(query, "search: query", single=True))
         found = self.search_vectors(encoder.encode(texts, prompt=self.settings.query_prompt), top_k, where, parameters)
         return found[0] if isinstance(query, str) else found
@@ -444,22 +446,25 @@ class EmbeddingDatabase:
         """`search` for vectors ``(Q, D)`` or ``(D,)``: Q lists of hits."""
         what = "search: query_embeddings"
         queries = check_vectors(np.atleast_2d(np.asarray(query_embeddings)), what, width=self._meta["width"])
-        loaded, keep = self.load(), None
-        if not len(loaded.documents):
-            raise DatabaseError(f"{self.path}: contains no documents yet; add some with `minisbert index add`")
-        if where is not None:
-            meets = np.zeros(loaded.documents[-1] + 1, bool)
-            meets[self._meeting(where, parameters)] = True
-            keep = meets[loaded.documents]  # (M,)
-        ids, scores = nearest_groups(
-            *(queries.astype(np.float32), loaded.vectors, loaded.documents, top_k, self.settings.similarity),
-            keep=keep,
-            lengths=loaded.lengths,
-            what="search",
-        )
-        numbers = loaded.documents[ids]  # (Q, k)
-        sql = "SELECT number, id, text, metadata, source FROM documents WHERE number IN (SELECT unnest(?::BIGINT[]))"
-        of = {row[0]: row[1:] for row in self._rows(sql, [np.unique(numbers).tolist()])}
+        with self._snapshot() as cursor:
+            loaded, keep = self._of_now(cursor, self._load), None
+            if not len(loaded.documents):
+                raise DatabaseError(f"{self.path}: contains no documents yet; add some with `minisbert index add`")
+            if (meeting := self._meeting(cursor, where, parameters)) is not None:
+                meets = np.zeros(loaded.documents[-1] + 1, bool)
+                meets[meeting] = True
+                keep = meets[loaded.documents]  # (M,)
+            ids, scores = nearest_groups(
+                *(queries.astype(np.float32), loaded.vectors, loaded.documents, top_k, self.settings.similarity),
+                keep=keep,
+                lengths=loaded.lengths,
+                what="search",
+            )
+            numbers = loaded.documents[ids]  # (Q, k)
+            chosen = "WHERE number IN (SELECT unnest(?::BIGINT[]))"
+            sql = f"SELECT number, id, text, metadata, source FROM documents {chosen}"
+            with WORKING:
+                of = {row[0]: row[1:] for row in cursor.execute(sql, [np.unique(numbers).tolist()]).fetchall()}
         found: list[list[Hit]] = []
         for row in zip(numbers.tolist(), loaded.places[ids].tolist(), scores.tolist(), strict=True):
             found.append([])
@@ -470,68 +475,89 @@ class EmbeddingDatabase:
 
     def load(self) -> Loaded:
         """Load the vectors now, not at the first search."""
-        with self._lock, self._named():
-            if self._loaded is None:
-                self._loaded = self._load()
-            return self._loaded
+        with self._snapshot() as cursor:
+            return self._of_now(cursor, self._load)
 
-    def _load(self) -> Loaded:
+    def _of_now(self, cursor: Any, make: Callable[[Any], Kept]) -> Kept:
+        """What is made from the state that a cursor sees: kept in memory, and made anew once the file has changed."""
+        with WORKING:
+            ((change,),) = cursor.execute("SELECT max(value::VARCHAR) FROM meta WHERE name = 'changes'").fetchall()
+            if self._kept.get(make.__name__, ("",))[0] != change:
+                self._kept.pop(make.__name__, None)  # not in memory twice
+                self._kept[make.__name__] = change, make(cursor)
+            made: Kept = self._kept[make.__name__][1]
+            return made
+
+    def _load(self, cursor: Any) -> Loaded:
         """Copy all vectors out of the file, block by block, with little of it in DuckDB's cache."""
-        ((count, end),) = self._rows("SELECT count(*), coalesce(max(rowid), -1) + 1 FROM chunks")
+        ((count, end),) = cursor.execute("SELECT count(*), coalesce(max(rowid), -1) + 1 FROM chunks").fetchall()
         documents, places = np.empty(count, np.int64), np.empty((count, 3), np.int64)
         vectors = np.empty((count, self._meta["width"]), np.float32)  # (M, D)
-        before = self._rows("SELECT current_setting('memory_limit'), current_setting('threads')")[0]
-        most = LOADING_MIB + 8 * 2048 * 4 * vectors.shape[1] // 2**20  # DuckDB works on 2,048 rows at a time
+        ((used,),) = self._rows("SELECT sum(memory_usage_bytes) FROM duckdb_memory()")
+        most = (used + 8 * 2048 * 4 * vectors.shape[1]) // 2**20 + LOADING_MIB  # DuckDB works on 2,048 rows at a time
         start = 0
-        with closing(self._connection.cursor()) as cursor:
-            try:
-                cursor.execute(f"SET memory_limit = '{most}MiB'; SET threads = 1")
-                for first in range(0, end, LOADED_ROWS):
-                    rows = cursor.sql(
-                        "SELECT document, vector, number, start, stop FROM chunks "
-                        f"WHERE rowid >= {first} AND rowid < {first + LOADED_ROWS}"
-                    ).to_arrow_table()
-                    part = slice(start, start + len(rows))
-                    documents[part] = rows["document"].to_numpy()
-                    places[part] = np.stack([rows[name].to_numpy() for name in ("number", "start", "stop")], axis=1)
-                    vectors[part] = rows["vector"].combine_chunks().flatten().to_numpy().reshape(-1, vectors.shape[1])
-                    start = part.stop
-            finally:
-                cursor.execute(f"SET memory_limit = '{before[0]}'; SET threads = {before[1]}")
+        try:
+            self._rows(f"SET memory_limit = '{most}MiB'; SET threads = 1")
+            for first in range(0, end, LOADED_ROWS):
+                rows = cursor.sql(
+                    "SELECT document, vector, number, start, stop FROM chunks "
+                    f"WHERE rowid >= {first} AND rowid < {first + LOADED_ROWS}"
+                ).to_arrow_table()
+                part = slice(start, start + len(rows))
+                documents[part] = rows["document"].to_numpy()
+                places[part] = np.stack([rows[name].to_numpy() for name in ("number", "start", "stop")], axis=1)
+                vectors[part] = rows["vector"].combine_chunks().flatten().to_numpy().reshape(-1, vectors.shape[1])
+                start = part.stop
+        finally:
+            self._rows("RESET memory_limit; RESET threads")
         order = np.lexsort((places[:, 0], documents))
         if (order[1:] < order[:-1]).any():  # DuckDB keeps the order of insertion, unless somebody has told it not to
             documents, places, vectors = documents[order], places[order], vectors[order]
         return Loaded(documents, places, vectors, np.sqrt(np.einsum("md,md->m", vectors, vectors)))
 
-    def _meeting(self, where: str, parameters: Sequence[Any] | Mapping[str, Any] | None) -> Array:
-        """Numbers of the documents that meet a condition, as DuckDB understands it."""
-        with self._lock:
-            if self._conditions is None:
-                with self._named():
-                    self._conditions = self._metadata()
-            connection, numbers = self._conditions
-        given = dict(parameters) if isinstance(parameters, Mapping) else list(parameters or ())
+    def _meeting(
+        self, snapshot: Any, where: str | None, parameters: Sequence[Any] | Mapping[str, Any] | None
+    ) -> Array | None:
+        """Numbers of the documents that meet a condition, as DuckDB understands it; None without a condition."""
+        given: Any = parameters
+        if isinstance(parameters, np.ndarray) and parameters.ndim == 1:
+            given = parameters.tolist()
+        elif isinstance(parameters, Mapping):
+            given = {name: _plain(value) for name, value in parameters.items()}
+        elif isinstance(parameters, Sequence) and not isinstance(parameters, (str, bytes, bytearray)):
+            given = [_plain(value) for value in parameters]
+        elif parameters is not None:
+            raise DatabaseError(
+                f"{self.path}: parameters: expected a list of values for each ?, such as [2020], or a dict of values "
+                f"for each $name, got {type(parameters).__name__} {parameters!r:.80}"
+            )
+        if where is None and given:
+            raise DatabaseError(f"{self.path}: parameters: values for a condition, but there is none; pass where=...")
+        if where is None:
+            return None
+        example = "expected one condition, such as \"lang = 'en'\""
+        if not isinstance(where, str) or not where.strip():
+            raise DatabaseError(f"{self.path}: where: {example}, got {where!r:.80}; leave it out to search everything")
+        connection, numbers = self._of_now(snapshot, self._conditions)
         with closing(connection.cursor()) as cursor, self._named("where: "):
             # One condition and nothing behind it: it must be right alone, where a ) too many is a mistake, and in
             # parentheses, where a clause, a UNION or another statement is.
-            if not isinstance(where, str) or len(cursor.extract_statements(f"SELECT 1 WHERE\n{where}\n")) != 1:
-                raise DatabaseError(
-                    f"{self.path}: where: expected one condition, such as \"lang = 'en'\", got {where!r:.80}"
-                )
+            if len(cursor.extract_statements(f"SELECT 1 WHERE\n{where}\n")) != 1:
+                raise DatabaseError(f"{self.path}: where: {example}, got {where!r:.80}")
             sql = f"SELECT rowid FROM documents WHERE (\n{where}\n)"
-            return numbers[cursor.execute(sql, given).fetchnumpy()["rowid"]]
+            return numbers[cursor.execute(sql, given or []).fetchnumpy()["rowid"]]
 
-    def _metadata(self) -> tuple[Any, Array]:
+    def _conditions(self, cursor: Any) -> tuple[Any, Array]:
         """Ids and metadata in a table in memory with a typed column a field, and the documents' numbers."""
-        with closing(self._connection.cursor()) as cursor:
-            rows = cursor.sql("SELECT number, id, source, metadata FROM documents ORDER BY number").to_arrow_table()
+        rows = cursor.sql("SELECT number, id, source, metadata FROM documents ORDER BY number").to_arrow_table()
         connection = _connect(":memory:", False)
         connection.register("incoming", rows)
         connection.execute("CREATE TABLE stored AS SELECT id, source, metadata::JSON AS metadata FROM incoming")
         connection.unregister("incoming")
         ((structure,),) = connection.execute("SELECT json_group_structure(metadata) FROM stored").fetchall()
-        columns, taken = ["id", "source", "metadata"], {"id", "source", "metadata", "rowid"}
-        for name, kind in sorted(json.loads(structure or "{}").items(), reverse=True):  # "lang" before "Lang"
+        columns, taken = ["id", "metadata"], {"id", "metadata", "rowid"}
+        fields = json.loads(structure or "{}")  # '"JSON"' if no document has a field
+        for name, kind in sorted(fields.items() if isinstance(fields, dict) else (), reverse=True):  # "a" before "A"
             if name.lower() in taken or not name:  # DuckDB's names differ by more than case; it stays in the JSON
                 continue
             taken.add(name.lower())
@@ -549,6 +575,8 @@ class EmbeddingDatabase:
                     connection.execute(f"SELECT {typed} FROM stored LIMIT 0")
                     value = typed
             columns.append(f"{value} AS {_quoted(name, chr(34))}")
+        if "source" not in taken:  # the documents' own field is the better known
+            columns.append("source")
         connection.execute(f"CREATE TABLE documents AS SELECT {', '.join(columns)} FROM stored")
         connection.execute("DROP TABLE stored; SET python_enable_replacements = false; SET lock_configuration = true")
         return connection, rows.column(0).to_numpy()
@@ -557,28 +585,33 @@ class EmbeddingDatabase:
 
     def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run a statement, on a cursor of its own, because threads share this object."""
-        with self._named(), closing(self._connection.cursor()) as cursor:
+        with WORKING, self._named(), closing(self._connection.cursor()) as cursor:
             return cursor.execute(sql, list(parameters)).fetchall()
 
     @contextmanager
-    def _change(self) -> Iterator[Any]:
-        """All statements inside take effect, or none; what is loaded is loaded again."""
-        if self._read_only:
-            raise DatabaseError(f"{self.path}: opened read-only")
+    def _snapshot(self) -> Iterator[Any]:
+        """A cursor to which the file stays as it is, whatever is changed through others."""
         with self._named(), closing(self._connection.cursor()) as cursor:
             cursor.execute("BEGIN TRANSACTION")
+            yield cursor
+
+    @contextmanager
+    def _change(self) -> Iterator[Any]:
+        """All statements inside take effect, or none, and their number goes up by one."""
+        if self._read_only:
+            raise DatabaseError(f"{self.path}: opened read-only")
+        with WORKING, self._snapshot() as cursor:
             try:
                 yield cursor
+                cursor.execute(
+                    "INSERT INTO meta VALUES ('changes', '1') "
+                    "ON CONFLICT (name) DO UPDATE SET value = (meta.value::BIGINT + 1)::VARCHAR"
+                )
                 cursor.execute("COMMIT")
             except BaseException:
                 with suppress(check_duckdb().Error):
                     cursor.execute("ROLLBACK")  # DuckDB has done so itself if the commit failed
                 raise
-            finally:
-                self._forget()
-
-    def _forget(self) -> None:
-        self._loaded = self._conditions = None
 
     @contextmanager
     def _named(self, what: str = "") -> Iterator[None]:
@@ -621,6 +654,11 @@ def _connect(file: str, read_only: bool) -> Any:
 def _quoted(text: str, quote: str) -> str:
     """A literal or a name of SQL, in single or double quotes."""
     return quote + text.replace(quote, 2 * quote) + quote
+
+
+def _plain(value: Any) -> Any:
+    """A value that DuckDB takes: Python's own instead of NumPy's."""
+    return value.tolist() if isinstance(value, (np.generic, np.ndarray)) else value
 
 
 def _delete(cursor: Any, numbers: list[int]) -> None:
