@@ -89,7 +89,7 @@ def test_a_run_stopped_after_every_block_is_continued_each_time(name, monkeypatc
     said = succeeds(*command(name, "--deterministic", "--resume")).stderr
     assert f"wrote 18 float32 vectors of 12 dimensions to {name}, 16 of them from an earlier run" in said
     assert Path(name).read_bytes() == whole and left() == [name]
-    assert "already complete, 18 vectors" in succeeds(*command(name, "--resume")).stderr
+    assert "already complete, 18 vectors" in succeeds(*command(name, "--deterministic", "--resume")).stderr
     Path("t.txt").write_text("one\ntwo")
     assert "with 18 vectors, but the input has 2 texts" in fails(*command(name, "--resume"))
 
@@ -311,6 +311,33 @@ def test_another_model_is_refused(file, monkeypatch, tmp_path_factory):
     else:
         write_model(folder, seed=99)
     refuses("--resume", words="model was")
+
+
+@EVERY_NAME
+@pytest.mark.parametrize(
+    ("change", "options", "words"),
+    [  # the last: of which files it can be known
+        (write("t.txt", ["another", *TEXTS[1:]]), [], ("of other texts", "jsonl safetensors parquet")),
+        (None, ["--model", "other"], ("model was", "safetensors parquet")),
+        (None, ["--normalize"], ("--normalize was False, now True", "safetensors parquet")),
+        (None, ["--dtype", "float64"], ("dtype was 'float32', now 'float64'", "npy safetensors parquet")),
+        (None, ["--truncate-dim", 3], ("dimensions was 12, now 3", "npy jsonl safetensors parquet")),
+    ],
+)
+def test_a_finished_file_is_compared_as_far_as_it_can_be(name, change, options, words):
+    kind = name.removeprefix("v.")
+    succeeds(*command(name))
+    unknown = {"npy": "whether texts, model and settings are", "jsonl": "whether model and settings are"}.get(kind)
+    said = succeeds(*command(name, "--resume")).stderr
+    assert f"{name}: already complete, 18 vectors of 12 dimensions" in said
+    assert unknown in said if unknown else "whether" not in said
+    if change:
+        change()
+    write_model(Path("other"), seed=99)
+    if kind in words[1].split():
+        refuses("--resume", *options, words=words[0], name=name)
+    else:
+        assert succeeds(*command(name, "--resume", *options)).stderr == said
 
 
 def test_resume_needs_a_file():
