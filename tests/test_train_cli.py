@@ -106,6 +106,10 @@ def test_training_json_says_all_of_it(model):
     card = Path("my-model/README.md").read_text(encoding="utf-8")
     assert "| Base model | tiny-model |" in card and "| Training data | pairs.tsv |" in card
     assert "| Loss | multiple_negatives_ranking |" in card and "| Score: stsb_dev" in card
+    identity = said.pop("identity")
+    assert identity["examples"].startswith("10 pairs, ") and identity["dev"].startswith(
+        "stsb_dev.tsv up to 60 tokens, "
+    )
     seconds = said.pop("seconds")
     assert 0.0 <= seconds < 600.0
     del said["settings"]
@@ -283,6 +287,23 @@ def test_resume_starts_goes_on_and_is_complete(monkeypatch):
     summary = json.loads(Path("my-model/training.json").read_text())
     assert json.loads(run(*arguments, "--resume", "--json").stdout) == summary
     assert listed() == ["my-model"]
+    write("others.tsv", "anchor\tpositive", [f"the cat {x} sat\ti love soup {x}" for x in LETTERS])
+    Path("again.tsv").write_bytes(Path("pairs.tsv").read_bytes())
+    Path("my-model.checkpoint").write_text("kept")
+    for changed, words in (
+        (["train", "others.tsv", *arguments[2:]], "examples was .* and is now"),
+        ([*arguments, "--epochs", 3, "--seed", 7], "epochs was 2 and is now 3; seed was 0 and is now 7"),
+        ([*arguments, "--loss-option", "scale=10"], "scale"),
+        ([*arguments, "--max-seq-length", 9], "--max-seq-length was 64 and is now 9"),
+        ([*arguments, "--dev", "stsb_dev.tsv"], "dev was None"),
+        ([*arguments, "--from-scratch", "1,8,2"], "model was"),
+    ):
+        said = run(*changed, "--resume", code=1)
+        assert re.search(f"my-model: is complete, but .*{words}", said.stderr) and said.stdout == ""
+    assert files_of("my-model") == before and Path("my-model.checkpoint").read_text() == "kept"
+    assert "complete" in run("train", "again.tsv", *arguments[2:], "--num-threads", 2, "--resume").stderr
+    Path("others.tsv").unlink()
+    Path("again.tsv").unlink()
     assert "my-model" in run(*arguments, code=1).stderr and "my-model" in run(*arguments, "--force", code=1).stderr
     with monkeypatch.context() as patched:
         stop_after(patched, 2)
