@@ -197,13 +197,20 @@ def test_every_format_has_the_same_vectors(dtype, count, model):
     assert Path("again.npy").read_bytes() == Path("v.npy").read_bytes()
 
 
-@pytest.mark.parametrize(("ids", "kind"), [([7, 8], int), (["a", "b"], str), ([7, "b"], str)])
+@pytest.mark.parametrize(
+    ("ids", "kind"),
+    [
+        ([7, -(2**63)], int), ([7, 2**63 - 1], int), (["a", "b"], str), ([7, "b"], str),
+        ([7, 2**63], str), ([-(2**63) - 1, 7], str), ([2**64, "b"], str),
+    ],
+)  # fmt: skip
 def test_a_parquet_has_the_ids_of_the_table(ids, kind):
     parquet = pytest.importorskip("pyarrow.parquet")
     rows = [json.dumps({"key": key, "text": "the cat"}) for key in ids]
     Path("t.jsonl").write_text("\n".join(rows))
     succeeds(*command("v.parquet", "--id", "key", "--block-texts", 1, input="t.jsonl"))
     assert parquet.read_table("v.parquet")["id"].to_pylist() == list(map(kind, ids))
+    assert left() == ["t.jsonl", "v.parquet"]
     assert "parquet" in fails(*command("v.npy", "--id", "key", input="t.jsonl"), code=2)
     assert "a column of a file" in fails("embed", "x", "-o", "w.parquet", "--id", "key", code=2)
     Path("t.jsonl").write_text("\n".join([*rows, '{"key": null, "text": "x"}']))

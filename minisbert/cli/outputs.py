@@ -257,10 +257,15 @@ def write_vectors(
 
 
 def _write_parquet(stream: Any, parts: Callable[[], Iterator[tuple[Any, Array]]], settings: Mapping[str, Any]) -> None:
-    """Columns: id, by default the row's number; the text's SHA-256; the vector, a list of fixed size."""
+    """Columns: id, by default the row's number; the text's SHA-256; the vector, a list of fixed size.
+
+    Ids are whole numbers if all are and fit in 64 bits, else all are strings.
+    """
     arrow, parquet = (require(name, "search", "writing Parquet") for name in ("pyarrow", "pyarrow.parquet"))
     has_ids = settings["id"] is not None
-    are_numbers = not has_ids or all(isinstance(name, int) for said, _ in parts() for _, name in said)
+    are_numbers = not has_ids or all(
+        isinstance(name, int) and -(2**63) <= name < 2**63 for said, _ in parts() for _, name in said
+    )
     vector = arrow.list_(arrow.type_for_alias(settings["dtype"]), settings["dimensions"])
     schema = arrow.schema(
         [
