@@ -461,3 +461,13 @@ def test_off_a_terminal_a_line_says_now_and_then_where_it_is(monkeypatch):
     told = [line.split(" after ")[0] for line in said[1:-1]]
     assert set(told) >= {f"encode: {n} of 18 texts" for n in (4, 8, 12, 16)}
     assert len(succeeds(*command("w.npy", "--no-progress")).stderr.splitlines()) == 1
+
+
+def test_off_a_terminal_chunks_are_counted_at_the_same_pace(monkeypatch):
+    Path("t.txt").write_text(LONG)
+    arguments = ["--overflow", "chunk", "--chunk-tokens", 8, "--batch-size", 1]
+    assert len(succeeds(*command("v.npy", *arguments)).stderr.splitlines()) == 1
+    monkeypatch.setattr(outputs, "EVERY", 0)
+    said = succeeds(*command("w.npy", *arguments)).stderr.splitlines()
+    counted = [line for line in said if line.startswith("encode: 0 of 1 texts") and line.endswith("chunks")]
+    assert len(counted) > 4

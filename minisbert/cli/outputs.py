@@ -187,12 +187,11 @@ def progress(**options: Any) -> Any:
     """A bar on a terminal; elsewhere a line every half minute. ``options`` are tqdm's."""
     from tqdm import tqdm
 
+    options = {"miniters": 0, **options}  # drawn by the clock alone
     if sys.stderr.isatty():
         return tqdm(**options)
     line = "{desc}: {n_fmt} of {total_fmt} {unit}s after {elapsed}, about {remaining} left{postfix}"
-    return tqdm(
-        **{"bar_format": line, "file": _Lines(), "mininterval": EVERY, "miniters": 1, "delay": EVERY, **options}
-    )
+    return tqdm(**{"bar_format": line, "file": _Lines(), "mininterval": EVERY, "delay": EVERY, **options})
 
 
 @contextmanager
