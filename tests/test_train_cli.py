@@ -3,12 +3,15 @@
 Everything runs on a random model of some 4,000 weights. The killed processes are real ones.
 """
 
+import csv
+import importlib
 import json
 import os
 import random
 import re
 import select
 import shlex
+import shutil
 import signal
 import struct
 import subprocess
@@ -25,6 +28,7 @@ from tiny import TINY, write_model
 
 from minisbert import SentenceEncoder, __version__
 from minisbert.cli import outputs
+from minisbert.tables import FORMATS
 from minisbert.training.data import read_examples
 from minisbert.training.finetune import FITTING, DevSet, Settings, finetune, read_dev, untrained_model
 from minisbert.training.step import named_parameters
@@ -186,6 +190,34 @@ def test_from_scratch(model):
 # ------------------------------------------------------------------------------------------------------ refusals
 
 DEV = ["--dev", "stsb_dev.tsv"]
+
+
+@pytest.mark.parametrize("verb", ["train", "classify train", "evaluate classification", "evaluate sts"])
+def test_help_names_every_format_that_is_read(verb):
+    shown = run(*verb.split(), "--help").stdout
+    assert all(re.search(rf"\b{kind}\b", shown, re.IGNORECASE) for kind in (*FORMATS.values(), "gz"))
+    assert "without quoting" not in shown
+
+
+def test_every_format_teaches_the_same():
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = [{"anchor": f'the "cat", {x}', "positive": f"i love {x} soup"} for x in LETTERS]
+    Path("a.json").write_text(json.dumps(rows))
+    Path("b.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    parquet.write_table(importlib.import_module("pyarrow").Table.from_pylist(rows), "c.parquet")
+    for name, between in (("d.csv", ","), ("e.tsv", "\t")):
+        with Path(name).open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, rows[0], delimiter=between)
+            writer.writeheader()
+            writer.writerows(rows)
+    found = []
+    for file in listed():
+        run("train", file, "-o", "out", *QUICK)
+        found.append(json.loads(Path("out/training.json").read_text())["identity"]["examples"])
+        shutil.rmtree("out")
+    assert len(found) == 5 and len(set(found)) == 1
+
+
 REFUSED = {  # exit code, a word of the message, arguments beside pairs.tsv and -o x
     "no such file": (2, "'missing.tsv'", ["missing.tsv"]),
     "a scale in words": (2, "--scale", ["--scale", "high"]),

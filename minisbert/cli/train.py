@@ -144,7 +144,7 @@ def train(
 ) -> None:
     """Fine-tune a model on examples, and write a folder that sentence-transformers loads too.
 
-    FILE is TSV (without quoting), CSV or JSONL, plain or .gz. Its columns tell what a row is, and which losses fit:
+    FILE is CSV, TSV, JSONL, JSON or Parquet, plain or .gz. Its columns tell what a row is, and which losses fit:
 
     \b
       pairs      anchor, positive             multiple_negatives_ranking
