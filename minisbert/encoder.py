@@ -707,7 +707,8 @@ class SentenceEncoder:
             nonlocal count
             count += chunks
             if bar is not None:
-                bar.set_postfix_str(f"{count:,} chunks")
+                bar.set_postfix_str(f"{count:,} chunks", refresh=False)
+                bar.update(0)  # draws it if it is time
 
         def embedded() -> Iterator[tuple[int, Window, Array]]:
             while part := list(islice(cut, BLOCK_TEXTS)):
@@ -900,7 +901,8 @@ def progress_bar(total: int | None, show: Progress, done: int = 0) -> Any:
         return nullcontext()
     from tqdm import tqdm  # imported when asked for: it would be a fifth of the package's import time
 
-    return tqdm(total=total, initial=done, unit="text", desc="encode")
+    # miniters=0: drawn by the clock alone, also while the chunks of a long text are counted
+    return tqdm(total=total, initial=done, unit="text", desc="encode", miniters=0)
 
 
 def _warn(report: OverflowReport) -> None:

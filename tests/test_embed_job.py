@@ -89,7 +89,7 @@ def test_a_run_stopped_after_every_block_is_continued_each_time(name, monkeypatc
     said = succeeds(*command(name, "--deterministic", "--resume")).stderr
     assert f"wrote 18 float32 vectors of 12 dimensions to {name}, 16 of them from an earlier run" in said
     assert Path(name).read_bytes() == whole and left() == [name]
-    assert "already complete, 18 vectors" in succeeds(*command(name, "--resume")).stderr
+    assert "already complete, 18 vectors" in succeeds(*command(name, "--deterministic", "--resume")).stderr
     Path("t.txt").write_text("one\ntwo")
     assert "with 18 vectors, but the input has 2 texts" in fails(*command(name, "--resume"))
 
@@ -197,13 +197,20 @@ def test_every_format_has_the_same_vectors(dtype, count, model):
     assert Path("again.npy").read_bytes() == Path("v.npy").read_bytes()
 
 
-@pytest.mark.parametrize(("ids", "kind"), [([7, 8], int), (["a", "b"], str), ([7, "b"], str)])
+@pytest.mark.parametrize(
+    ("ids", "kind"),
+    [
+        ([7, -(2**63)], int), ([7, 2**63 - 1], int), (["a", "b"], str), ([7, "b"], str),
+        ([7, 2**63], str), ([-(2**63) - 1, 7], str), ([2**64, "b"], str),
+    ],
+)  # fmt: skip
 def test_a_parquet_has_the_ids_of_the_table(ids, kind):
     parquet = pytest.importorskip("pyarrow.parquet")
     rows = [json.dumps({"key": key, "text": "the cat"}) for key in ids]
     Path("t.jsonl").write_text("\n".join(rows))
     succeeds(*command("v.parquet", "--id", "key", "--block-texts", 1, input="t.jsonl"))
     assert parquet.read_table("v.parquet")["id"].to_pylist() == list(map(kind, ids))
+    assert left() == ["t.jsonl", "v.parquet"]
     assert "parquet" in fails(*command("v.npy", "--id", "key", input="t.jsonl"), code=2)
     assert "a column of a file" in fails("embed", "x", "-o", "w.parquet", "--id", "key", code=2)
     Path("t.jsonl").write_text("\n".join([*rows, '{"key": null, "text": "x"}']))
@@ -311,6 +318,33 @@ def test_another_model_is_refused(file, monkeypatch, tmp_path_factory):
     else:
         write_model(folder, seed=99)
     refuses("--resume", words="model was")
+
+
+@EVERY_NAME
+@pytest.mark.parametrize(
+    ("change", "options", "words"),
+    [  # the last: of which files it can be known
+        (write("t.txt", ["another", *TEXTS[1:]]), [], ("of other texts", "jsonl safetensors parquet")),
+        (None, ["--model", "other"], ("model was", "safetensors parquet")),
+        (None, ["--normalize"], ("--normalize was False, now True", "safetensors parquet")),
+        (None, ["--dtype", "float64"], ("dtype was 'float32', now 'float64'", "npy safetensors parquet")),
+        (None, ["--truncate-dim", 3], ("dimensions was 12, now 3", "npy jsonl safetensors parquet")),
+    ],
+)
+def test_a_finished_file_is_compared_as_far_as_it_can_be(name, change, options, words):
+    kind = name.removeprefix("v.")
+    succeeds(*command(name))
+    unknown = {"npy": "whether texts, model and settings are", "jsonl": "whether model and settings are"}.get(kind)
+    said = succeeds(*command(name, "--resume")).stderr
+    assert f"{name}: already complete, 18 vectors of 12 dimensions" in said
+    assert unknown in said if unknown else "whether" not in said
+    if change:
+        change()
+    write_model(Path("other"), seed=99)
+    if kind in words[1].split():
+        refuses("--resume", *options, words=words[0], name=name)
+    else:
+        assert succeeds(*command(name, "--resume", *options)).stderr == said
 
 
 def test_resume_needs_a_file():
@@ -427,3 +461,13 @@ def test_off_a_terminal_a_line_says_now_and_then_where_it_is(monkeypatch):
     told = [line.split(" after ")[0] for line in said[1:-1]]
     assert set(told) >= {f"encode: {n} of 18 texts" for n in (4, 8, 12, 16)}
     assert len(succeeds(*command("w.npy", "--no-progress")).stderr.splitlines()) == 1
+
+
+def test_off_a_terminal_chunks_are_counted_at_the_same_pace(monkeypatch):
+    Path("t.txt").write_text(LONG)
+    arguments = ["--overflow", "chunk", "--chunk-tokens", 8, "--batch-size", 1]
+    assert len(succeeds(*command("v.npy", *arguments)).stderr.splitlines()) == 1
+    monkeypatch.setattr(outputs, "EVERY", 0)
+    said = succeeds(*command("w.npy", *arguments)).stderr.splitlines()
+    counted = [line for line in said if line.startswith("encode: 0 of 1 texts") and line.endswith("chunks")]
+    assert len(counted) > 4

@@ -3,12 +3,15 @@
 Everything runs on a random model of some 4,000 weights. The killed processes are real ones.
 """
 
+import csv
+import importlib
 import json
 import os
 import random
 import re
 import select
 import shlex
+import shutil
 import signal
 import struct
 import subprocess
@@ -25,6 +28,7 @@ from tiny import TINY, write_model
 
 from minisbert import SentenceEncoder, __version__
 from minisbert.cli import outputs
+from minisbert.tables import FORMATS
 from minisbert.training.data import read_examples
 from minisbert.training.finetune import FITTING, DevSet, Settings, finetune, read_dev, untrained_model
 from minisbert.training.step import named_parameters
@@ -106,6 +110,10 @@ def test_training_json_says_all_of_it(model):
     card = Path("my-model/README.md").read_text(encoding="utf-8")
     assert "| Base model | tiny-model |" in card and "| Training data | pairs.tsv |" in card
     assert "| Loss | multiple_negatives_ranking |" in card and "| Score: stsb_dev" in card
+    identity = said.pop("identity")
+    assert identity["examples"].startswith("10 pairs, ") and identity["dev"].startswith(
+        "stsb_dev.tsv up to 60 tokens, "
+    )
     seconds = said.pop("seconds")
     assert 0.0 <= seconds < 600.0
     del said["settings"]
@@ -182,6 +190,34 @@ def test_from_scratch(model):
 # ------------------------------------------------------------------------------------------------------ refusals
 
 DEV = ["--dev", "stsb_dev.tsv"]
+
+
+@pytest.mark.parametrize("verb", ["train", "classify train", "evaluate classification", "evaluate sts"])
+def test_help_names_every_format_that_is_read(verb):
+    shown = run(*verb.split(), "--help").stdout
+    assert all(re.search(rf"\b{kind}\b", shown, re.IGNORECASE) for kind in (*FORMATS.values(), "gz"))
+    assert "without quoting" not in shown
+
+
+def test_every_format_teaches_the_same():
+    parquet = pytest.importorskip("pyarrow.parquet")
+    rows = [{"anchor": f'the "cat", {x}', "positive": f"i love {x} soup"} for x in LETTERS]
+    Path("a.json").write_text(json.dumps(rows))
+    Path("b.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    parquet.write_table(importlib.import_module("pyarrow").Table.from_pylist(rows), "c.parquet")
+    for name, between in (("d.csv", ","), ("e.tsv", "\t")):
+        with Path(name).open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, rows[0], delimiter=between)
+            writer.writeheader()
+            writer.writerows(rows)
+    found = []
+    for file in listed():
+        run("train", file, "-o", "out", *QUICK)
+        found.append(json.loads(Path("out/training.json").read_text())["identity"]["examples"])
+        shutil.rmtree("out")
+    assert len(found) == 5 and len(set(found)) == 1
+
+
 REFUSED = {  # exit code, a word of the message, arguments beside pairs.tsv and -o x
     "no such file": (2, "'missing.tsv'", ["missing.tsv"]),
     "a scale in words": (2, "--scale", ["--scale", "high"]),
@@ -283,6 +319,23 @@ def test_resume_starts_goes_on_and_is_complete(monkeypatch):
     summary = json.loads(Path("my-model/training.json").read_text())
     assert json.loads(run(*arguments, "--resume", "--json").stdout) == summary
     assert listed() == ["my-model"]
+    write("others.tsv", "anchor\tpositive", [f"the cat {x} sat\ti love soup {x}" for x in LETTERS])
+    Path("again.tsv").write_bytes(Path("pairs.tsv").read_bytes())
+    Path("my-model.checkpoint").write_text("kept")
+    for changed, words in (
+        (["train", "others.tsv", *arguments[2:]], "examples was .* and is now"),
+        ([*arguments, "--epochs", 3, "--seed", 7], "epochs was 2 and is now 3; seed was 0 and is now 7"),
+        ([*arguments, "--loss-option", "scale=10"], "scale"),
+        ([*arguments, "--max-seq-length", 9], "--max-seq-length was 64 and is now 9"),
+        ([*arguments, "--dev", "stsb_dev.tsv"], "dev was None"),
+        ([*arguments, "--from-scratch", "1,8,2"], "model was"),
+    ):
+        said = run(*changed, "--resume", code=1)
+        assert re.search(f"my-model: is complete, but .*{words}", said.stderr) and said.stdout == ""
+    assert files_of("my-model") == before and Path("my-model.checkpoint").read_text() == "kept"
+    assert "complete" in run("train", "again.tsv", *arguments[2:], "--num-threads", 2, "--resume").stderr
+    Path("others.tsv").unlink()
+    Path("again.tsv").unlink()
     assert "my-model" in run(*arguments, code=1).stderr and "my-model" in run(*arguments, "--force", code=1).stderr
     with monkeypatch.context() as patched:
         stop_after(patched, 2)

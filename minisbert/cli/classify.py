@@ -121,9 +121,9 @@ def train(
 ) -> None:
     """Train logistic regression on the model's vectors of the labelled texts in FILE.
 
-    Each row of FILE has a label and a text: TSV (without quoting), CSV or JSONL, plain or .gz. The regularisation
-    strength, the temperature of the probabilities and the threshold for a minimum precision are chosen by
-    cross-validation; the figures shown are for held-out texts.
+    Each row of FILE has a label and a text: CSV, TSV, JSONL, JSON or Parquet, plain or .gz. The
+    regularisation strength, the temperature of the probabilities and the threshold for a minimum precision are chosen
+    by cross-validation; the figures shown are for held-out texts.
 
     \b
     Examples:

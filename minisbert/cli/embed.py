@@ -77,7 +77,8 @@ def embed(
 
     Memory use does not grow with the number of texts. The output file appears whole or not at all; until then the
     hidden folder .FILE.parts holds what is done. If the run is interrupted, the same command with --resume continues
-    it; if there is nothing to continue, it starts, and if the file is complete, it says so.
+    it; if there is nothing to continue, it starts, and if the file is complete, it says so. Before,
+    it compares texts, model and settings as far as the file records them: .safetensors and .parquet do.
 
     \b
     Examples:
@@ -114,12 +115,13 @@ def embed(
     ids = [] if id_column is None else [id_column]
     with claim(target, resume) as job:
         total = options["total"] = source.count(*ids)
-        if job.is_complete:
-            job.check_complete(total)
-            click.echo(f"{target.file}: already complete, {job.rows:,} vectors; --force starts over", err=True)
-            return
         encoder, rows = choice.encoder(dtype), source.rows_again(total, *ids)
-        job.begin(_decided_by(encoder, target, id_column, options), rows)
+        settings = _decided_by(encoder, target, id_column, options)
+        if job.is_complete:
+            said = job.check_complete(settings, rows)
+            click.echo(f"{target.file}: already complete, {said}; --force starts over", err=True)
+            return
+        job.begin(settings, rows)
         report = _report(encoder, options, job.cut)
         resumed = job.rows
         with closing(_embed_blocks(encoder, rows, report, options)) as blocks:
@@ -127,7 +129,7 @@ def embed(
                 job.add(block, embeddings, report.counts)
         job.finish()
     kept = f", {resumed:,} of them from an earlier run" if resumed else ""
-    width = job.settings["dimensions"]
+    width = settings["dimensions"]
     click.echo(f"wrote {job.rows:,} {dtype} vectors of {width} dimensions to {target.file}{kept}", err=True)
 
 

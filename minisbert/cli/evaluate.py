@@ -120,8 +120,8 @@ def sts(
 ) -> None:
     """Correlate the model's similarities with human scores, next to the published figures.
 
-    A PATH is a file of pairs (TSV, CSV, JSONL or Parquet, plain or .gz), or a folder with well-known test sets. These
-    are recognised by file name: STS12_test.tsv to STS16_test.tsv, stsb_test.tsv, biosses.tsv, and sick_train.tsv,
+    A PATH is a file of pairs (CSV, TSV, JSONL, JSON or Parquet, plain or .gz), or a folder with well-known test sets.
+    These are recognised by file name: STS12_test.tsv to STS16_test.tsv, stsb_test.tsv, biosses.tsv, and sick_train.tsv,
     sick_trial.tsv, sick_test.tsv in one folder, which together form SICK-R.
 
     \b
@@ -493,8 +493,8 @@ def classification(
 ) -> None:
     """Classify the texts of TEST from a few examples per class in TRAIN, on the frozen model's vectors.
 
-    Each row of both files has a label and a text: TSV (without quoting), CSV or JSONL, plain or .gz. Examples are drawn
-    several times, as in MTEB, and the figures are means over the draws. The model itself is not trained.
+    Each row of both files has a label and a text: CSV, TSV, JSONL, JSON or Parquet, plain or .gz. Examples
+    are drawn several times, as in MTEB, and the figures are means over the draws. The model itself is not trained.
 
     \b
     Examples:

@@ -3,7 +3,8 @@
 Each block of vectors is a file of its own in the hidden folder ``.NAME.parts`` beside the output, together with its
 texts; like every file here it is there whole or not at all. At the end the parts are joined, the output takes its name,
 and the folder goes. To continue, the parts' texts are compared with the input, and ``job.json``, which has what
-determines a vector, with the present options. ``.NAME.parts.lock`` keeps other processes away.
+determines a vector, with the present options; a finished file is compared as far as it records them.
+``.NAME.parts.lock`` keeps other processes away.
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ import glob
 import json
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from minisbert.cli.outputs import OutputError, Target, count_rows, write_vectors
+from minisbert.cli.outputs import INPUT, OutputError, Target, add_rows, recorded, write_vectors
 from minisbert.files import written_whole
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ class Job:
         self.folder = file.with_name(f".{file.name}.parts")
         self.manifest = self.folder / "job.json"
         self.parts = sorted(self.folder.glob("*.npz"))
-        self.rows = 0
+        self.rows, self.hash = 0, sha256()  # of the finished parts
         self.cut: Sequence[int] = NOTHING_CUT  # of the finished parts: their number, and OverflowReport.counts
         self.begun = False
         earlier = {}
@@ -60,15 +62,30 @@ class Job:
         if not resume:
             self.parts = []
 
-    def check_complete(self, texts: int | None) -> None:
-        """Raise if the output is of another input; its parts may still be there if it was killed at the last step."""
-        self.rows = count_rows(self.file, self.target.kind)
-        if texts is not None and texts != self.rows:
+    def check_complete(self, settings: Mapping[str, Any], rows: Iterable[Sequence[Any]]) -> str:
+        """Compare the output with what is asked for, and say how far that goes; its parts may be there after a kill."""
+        found = recorded(self.file, self.target.kind)
+        texts, self.rows = add_rows(self.hash, rows), found.pop("rows")
+        knows_texts, is_same = INPUT in found, found.pop(INPUT, None) == self.hash.hexdigest()
+        changes = differences(found, {name: value for name, value in settings.items() if name in found})
+        if texts != self.rows:
+            changes = f"with {self.rows:,} vectors, but the input has {texts:,} texts"
+        elif changes:
+            changes = f"made with other settings: {changes}"
+        elif knows_texts and not is_same:
+            changes = f"of other {'texts' if settings['id'] is None else 'texts or ids'}"
+        if changes:
             raise OutputError(
-                f"{self.target.file}: already exists, with {self.rows:,} vectors, but the input has {texts:,} texts; "
-                "choose another name, or overwrite it with --force"
+                f"{self.target.file}: already exists, {changes}; choose another name, or overwrite it with --force"
             )
         shutil.rmtree(self.folder, ignore_errors=True)
+        said = f"{self.rows:,} vectors"
+        if "dimensions" in found:
+            said += f" of {found['dimensions']:,} dimensions"
+        if "model" not in found:
+            unknown = "model and settings" if knows_texts else "texts, model and settings"
+            said += f"; whether {unknown} are the same is not recorded in it"
+        return said
 
     def begin(self, settings: Mapping[str, Any], rows: Iterator[Sequence[Any]]) -> None:
         """Start, or compare the finished parts with the input and skip what they have."""
@@ -83,11 +100,7 @@ class Job:
         earlier = self.earlier.get("settings")
         if not isinstance(earlier, dict):
             raise OutputError(f"{self.manifest}: damaged; {START_OVER}")
-        differing = [name for name in {**earlier, **settings} if earlier.get(name) != settings.get(name)]
-        if differing:
-            changes = ", ".join(
-                f"{name} was {earlier.get(name)!r:.60}, now {settings.get(name)!r:.60}" for name in differing
-            )
+        if changes := differences(earlier, settings):
             raise OutputError(
                 f"{self.target.file}: was started with other settings: {changes}; use the same ones, or {START_OVER}"
             )
@@ -101,7 +114,7 @@ class Job:
                     f"{self.target.file}: the input has changed since the run that is to be continued; give the same "
                     f"input, or {START_OVER}"
                 )
-            self.rows, self.cut = self.rows + len(done), cut
+            self.rows, self.cut = self.rows + add_rows(self.hash, done), cut
             self.parts.append(part)
         self.begun = True
 
@@ -114,15 +127,16 @@ class Job:
         with written_whole(part) as stream:
             np.savez(stream, rows=said, vectors=vectors, cut=np.array(cut))
         self.parts.append(part)
-        self.rows += len(rows)
+        self.rows += add_rows(self.hash, rows)
 
     def finish(self) -> None:
         """Join the parts."""
         if not self.replaces:
             self.target.check_free()  # again: the file may have appeared in the meantime
         with written_whole(self.file) as stream:
+            settings = {**self.settings, INPUT: self.hash.hexdigest()}
             write_vectors(
-                stream, self.target.kind, lambda: (read_part(part)[:2] for part in self.parts), self.rows, self.settings
+                stream, self.target.kind, lambda: (read_part(part)[:2] for part in self.parts), self.rows, settings
             )
         shutil.rmtree(self.folder)
 
@@ -135,6 +149,12 @@ class Job:
             )
         elif self.begun:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Say which settings are others than those of an earlier run."""
+    names = [name for name in {**earlier, **now} if earlier.get(name) != now.get(name)]
+    return ", ".join(f"{name} was {earlier.get(name)!r:.60}, now {now.get(name)!r:.60}" for name in names)
 
 
 def read_part(part: Path) -> tuple[list[list[Any]], Array, tuple[int, ...]]:

@@ -7,7 +7,7 @@ import math
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from hashlib import sha256
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 FORMATS = {".npy": "npy", ".safetensors": "safetensors", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 FORMATS |= {".parquet": "parquet", ".pq": "parquet"}
+SETTINGS = "minisbert_settings"  # the key of what determined the vectors, in the metadata of a file
+INPUT = "input"  # among the settings in a file: the hash of its rows
 
 
 # Legal inside a JSON string, but some line readers split there.
@@ -185,12 +187,11 @@ def progress(**options: Any) -> Any:
     """A bar on a terminal; elsewhere a line every half minute. ``options`` are tqdm's."""
     from tqdm import tqdm
 
+    options = {"miniters": 0, **options}  # drawn by the clock alone
     if sys.stderr.isatty():
         return tqdm(**options)
     line = "{desc}: {n_fmt} of {total_fmt} {unit}s after {elapsed}, about {remaining} left{postfix}"
-    return tqdm(
-        **{"bar_format": line, "file": _Lines(), "mininterval": EVERY, "miniters": 1, "delay": EVERY, **options}
-    )
+    return tqdm(**{"bar_format": line, "file": _Lines(), "mininterval": EVERY, "delay": EVERY, **options})
 
 
 @contextmanager
@@ -244,7 +245,7 @@ def write_vectors(
             "shape": [rows, width],
             "data_offsets": [0, rows * width * dtype.itemsize],
         }
-        described = json.dumps({"embeddings": about}).encode()
+        described = json.dumps({"__metadata__": {SETTINGS: json.dumps(settings)}, "embeddings": about}).encode()
         described = described.ljust(-(-len(described) // 8) * 8)  # the format allows spaces at the end
         stream.write(len(described).to_bytes(8, "little") + described)
     for said, vectors in parts():
@@ -255,10 +256,15 @@ def write_vectors(
 
 
 def _write_parquet(stream: Any, parts: Callable[[], Iterator[tuple[Any, Array]]], settings: Mapping[str, Any]) -> None:
-    """Columns: id, by default the row's number; the text's SHA-256; the vector, a list of fixed size."""
+    """Columns: id, by default the row's number; the text's SHA-256; the vector, a list of fixed size.
+
+    Ids are whole numbers if all are and fit in 64 bits, else all are strings.
+    """
     arrow, parquet = (require(name, "search", "writing Parquet") for name in ("pyarrow", "pyarrow.parquet"))
     has_ids = settings["id"] is not None
-    are_numbers = not has_ids or all(isinstance(name, int) for said, _ in parts() for _, name in said)
+    are_numbers = not has_ids or all(
+        isinstance(name, int) and -(2**63) <= name < 2**63 for said, _ in parts() for _, name in said
+    )
     vector = arrow.list_(arrow.type_for_alias(settings["dtype"]), settings["dimensions"])
     schema = arrow.schema(
         [
@@ -266,7 +272,12 @@ def _write_parquet(stream: Any, parts: Callable[[], Iterator[tuple[Any, Array]]]
             ("text_sha256", arrow.string()),
             ("embedding", vector),
         ],
-        metadata={"model": settings["name"], "fingerprint": settings["model"], "minisbert": settings["minisbert"]},
+        metadata={
+            "model": settings["name"],
+            "fingerprint": settings["model"],
+            "minisbert": settings["minisbert"],
+            SETTINGS: json.dumps(settings),
+        },
     )
     done = 0
     with parquet.ParquetWriter(stream, schema) as writer:
@@ -283,22 +294,39 @@ def _write_parquet(stream: Any, parts: Callable[[], Iterator[tuple[Any, Array]]]
             done += len(said)
 
 
-def count_rows(file: Path, kind: str) -> int:
-    """How many vectors a file has that `write_vectors` wrote."""
+def add_rows(so_far: Any, rows: Iterable[Sequence[Any]]) -> int:
+    """Add rows of a text and perhaps its id to a hash, and count them."""
+    count = 0
+    for row in rows:
+        so_far.update(json.dumps(list(row)).encode())
+        count += 1
+    return count
+
+
+def recorded(file: Path, kind: str) -> dict[str, Any]:
+    """What a file that `write_vectors` wrote says about itself: its rows, and as much of the settings as it holds."""
     import numpy as np
 
     try:
         if kind == "npy":
-            return len(np.load(file, mmap_mode="r", allow_pickle=False))
+            vectors = np.load(file, mmap_mode="r", allow_pickle=False)
+            return {"rows": len(vectors), "dimensions": vectors.shape[1], "dtype": str(vectors.dtype)}
         if kind == "safetensors":
             from safetensors import safe_open
 
             with safe_open(file, "np") as found:
-                return int(found.get_slice("embeddings").get_shape()[0])
+                about, settings = found.get_slice("embeddings"), (found.metadata() or {}).get(SETTINGS, "{}")
+            (rows, width), dtype = about.get_shape(), about.get_dtype().replace("F", "float")
+            return {**json.loads(settings), "rows": rows, "dimensions": width, "dtype": dtype}
         if kind == "parquet":
-            return int(require("pyarrow.parquet", "search", "reading Parquet").read_metadata(file).num_rows)
+            about = require("pyarrow.parquet", "search", "reading Parquet").read_metadata(file)
+            return {**json.loads((about.metadata or {}).get(SETTINGS.encode(), "{}")), "rows": about.num_rows}
+        texts, width, count = sha256(), {}, 0
         with file.open("rb") as stream:
-            return sum(1 for _ in stream)
+            for row in map(json.loads, stream):
+                count += add_rows(texts, [[row["text"]]])
+                width = {"dimensions": len(row["embedding"])}
+        return {"rows": count, INPUT: texts.hexdigest(), **width}
     except Exception as error:  # whatever these libraries raise for a file of something else
         raise OutputError(f"{file}: already exists, and is no .{kind} of vectors: {error}; see --force") from None
 

@@ -9,6 +9,7 @@ import shutil
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,15 @@ from minisbert.cli.outputs import echo_json, plain, training_bar
 from minisbert.files import folder_written_whole
 from minisbert.parallel import threads
 from minisbert.training.data import COLUMNS, read_examples
-from minisbert.training.finetune import Settings, finetune, fitting_losses, read_dev, untrained_model
+from minisbert.training.finetune import (
+    CheckpointError,
+    Settings,
+    _identity,
+    finetune,
+    fitting_losses,
+    read_dev,
+    untrained_model,
+)
 from minisbert.training.losses import LOSSES
 
 
@@ -60,6 +69,7 @@ class Option(click.ParamType):  # type: ignore[type-arg]
             return name, said
 
 
+DATA = ("model", "examples", "dev")  # what a run is of besides its settings: hashes, compared by --resume
 SHARE = click.FloatRange(0, 1)
 _data_options = [
     click.option("--kind", type=click.Choice(list(COLUMNS)), help="What a row is.  [default: told by the columns]"),
@@ -134,7 +144,7 @@ def train(
 ) -> None:
     """Fine-tune a model on examples, and write a folder that sentence-transformers loads too.
 
-    FILE is TSV (without quoting), CSV or JSONL, plain or .gz. Its columns tell what a row is, and which losses fit:
+    FILE is CSV, TSV, JSONL, JSON or Parquet, plain or .gz. Its columns tell what a row is, and which losses fit:
 
     \b
       pairs      anchor, positive             multiple_negatives_ranking
@@ -178,12 +188,8 @@ def train(
         settings_for(loss)  # a mistake in them is told before anything is read
     with _claimed(output) as checkpoint:
         about = output / "training.json"
-        if resume and about.is_file():  # killed between the last two steps, perhaps
-            checkpoint.unlink(missing_ok=True)
-            click.echo(f"{output}: this run is complete; nothing is left to do", err=True)
-            _answer(json.loads(about.read_bytes()), output, as_json)
-            return
-        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        is_complete = resume and about.is_file()  # killed between the last two steps, perhaps
+        if not is_complete and output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise click.ClickException(f"{output}: exists and is not an empty folder; choose another name")
         if checkpoint.exists() and not resume and not force:
             raise click.ClickException(
@@ -213,6 +219,15 @@ def train(
                     seed=settings.seed,
                 )
             )
+        limit = encoder.max_seq_length if settings.max_seq_length is None else settings.max_seq_length
+        run = plain(_identity(encoder, examples, replace(settings, max_seq_length=limit), dev_set))
+        if is_complete:
+            summary = json.loads(about.read_bytes())
+            _check_same(run, summary, output)
+            checkpoint.unlink(missing_ok=True)
+            click.echo(f"{output}: this run is complete; nothing is left to do", err=True)
+            _answer(summary, output, as_json)
+            return
         with _asked_to_stop() as should_stop, training_bar(dev_set) as on_step:
             done = finetune(
                 encoder,
@@ -248,6 +263,7 @@ def train(
                 "losses": progress.losses,
                 "dev": scored,
                 "best_step": done.best_step,
+                "identity": {name: run[name] for name in DATA},
             }
         )
         try:
@@ -263,6 +279,15 @@ def train(
             raise click.ClickException(said) from error
         checkpoint.unlink(missing_ok=True)
     _answer(summary, output, as_json)
+
+
+def _check_same(run: Mapping[str, Any], summary: Mapping[str, Any], output: Path) -> None:
+    """Raise if a finished model is of other data or settings; what only affects last digits may differ."""
+    before = {**summary["settings"], **summary.get("identity", {})}
+    names = [name for name in before if name in run and name != "num_threads" and run[name] != before[name]]
+    if names:
+        changes = "; ".join(f"{name} was {before[name]!r} and is now {run[name]!r}" for name in names)
+        raise CheckpointError(f"{output}: is complete, but is of another run: {changes}; choose another name")
 
 
 @contextmanager
