@@ -446,14 +446,14 @@ def _quotes(lines: Iterator[Line], delimiter: str) -> bool:
 
     - either it is wrong without: splitting its lines at tabs gives rows of unequal length;
     - or every quoted field needs its quotes: it has a tab, a line end or a doubled quote in it;
-    - or every field is quoted that is not a number or nothing.
+    - or every field is quoted that is not a number, a truth value or nothing.
 
     >>> said = ['"Hi," he said', '"he said ""Hi"", and left"']
     >>> [_quotes(iter([(1, "text"), (2, line)]), "\t") for line in said]
     [False, True]
     """
     field = re.compile(rf'(?:^|{re.escape(delimiter)})("(?:[^"]|"")*"|[^{re.escape(delimiter)}]*)')
-    numeric = re.compile(r"[-+.\d]+(?:[eE][-+]?\d+)?|NA|NULL|TRUE|FALSE|")
+    numeric = re.compile(r"[-+.\d]+(?:e[-+]?\d+)?|[-+]?inf(?:inity)?|nan|na|null|none|true|false|", re.I)
     taken: list[str] = []  # the lines of a row
     plain, widths = set(), set()
     quoted = needless = bare = spanning = 0

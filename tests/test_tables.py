@@ -107,6 +107,7 @@ def test_a_tsv_without_quoting_is_read_as_it_is(tmp_path_factory, rows):
         ('text\n"said ""hi"""\n"two\nlines"\nend\n', ['said "hi"', "two\nlines", "end"]),  # pandas
         ('id\ttext\n1\t"two\nlines"\n2\t"a, b"\n', ["two\nlines", "a, b"]),  # Excel: wrong without
         ('"id"\t"text"\n1\t"soup"\n', ["soup"]),  # R, or QUOTE_NONNUMERIC
+        ('"ok"\t"x"\t"text"\nTrue\tinf\t"soup"\nFalse\t-inf\t"tea"\nNone\tnan\t""\n', ["soup", "tea", ""]),
         ('id\ttext\n1\t"soup" is good\n', ['"soup" is good']),
         ('id\ttext\n1\t"soup"\n2\tthe "end"\n', ['"soup"', 'the "end"']),  # STS
         ('id\ttext\n1\t"soup\n2\tend"\n', ['"soup', 'end"']),
