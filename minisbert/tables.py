@@ -343,7 +343,7 @@ def _delimited(
             if not (isinstance(source, (str, Path)) and Path(source).is_file()):
                 with open_bytes(source) as stream:  # a pipe is read once: it is held
                     source = io.BytesIO(stream.read())
-            quoting = _quotes(_lines_of(source, name, is_table=True), delimiter)
+            quoting = _quotes(_lines_of(source, name, is_table=True), delimiter, name)
             if isinstance(source, io.BytesIO):
                 source.seek(0)
     lines = _lines_of(source, name, is_table=True)
@@ -439,7 +439,7 @@ def _find_delimiter(sample: list[Line], quoting: bool, name: str) -> str:
     return possible[0] if possible else ","
 
 
-def _quotes(lines: Iterator[Line], delimiter: str) -> bool:
+def _quotes(lines: Iterator[Line], delimiter: str, name: str) -> bool:
     r"""Whether the quotes of a TSV are quoting (pandas, spreadsheets), or part of the texts (the data sets of STS).
 
     They are if the file is right with them: correct CSV, all rows equally long. And besides
@@ -448,28 +448,37 @@ def _quotes(lines: Iterator[Line], delimiter: str) -> bool:
     - or every quoted field needs its quotes: it has a tab, a line end or a doubled quote in it;
     - or every field is quoted that is not a number, a truth value or nothing.
 
+    A row of several lines may be several rows without quoting. It is one if they would have numbers and words in one
+    column; otherwise nobody can tell, and an InputError asks.
+
     >>> said = ['"Hi," he said', '"he said ""Hi"", and left"']
-    >>> [_quotes(iter([(1, "text"), (2, line)]), "\t") for line in said]
+    >>> [_quotes(iter([(1, "text"), (2, line)]), "\t", "t.tsv") for line in said]
     [False, True]
     """
     field = re.compile(rf'(?:^|{re.escape(delimiter)})("(?:[^"]|"")*"|[^{re.escape(delimiter)}]*)')
     numeric = re.compile(r"[-+.\d]+(?:e[-+]?\d+)?|[-+]?inf(?:inity)?|nan|na|null|none|true|false|", re.I)
-    taken: list[str] = []  # the lines of a row
+    taken: list[Line] = []  # the lines of a row
     plain, widths = set(), set()
-    quoted = needless = bare = spanning = 0
+    quoted = needless = bare = unclear = 0
+
+    def is_mixed(column: Iterable[str]) -> bool:
+        return len({numeric.fullmatch(cell) is None for cell in column if cell}) > 1
 
     def passing() -> Iterator[str]:
-        for _, line in lines:
+        for number, line in lines:
             if line:
                 plain.add(line.count(delimiter) + 1)
-            taken.append(line)
+            taken.append((number, line))
             if len(taken) > 10_000:
                 raise csv.Error("no field is that long: a quote is not closed")
             yield f"{line}\n"
 
     try:
         for row in csv.reader(passing(), delimiter=delimiter, strict=True):
-            raw = "\n".join(taken)
+            raw = "\n".join(line for _, line in taken)
+            cells = [line.split(delimiter) for _, line in taken if line] if len(taken) > 1 else []
+            if cells and not any(map(is_mixed, zip(*cells, strict=False))):
+                unclear = unclear or taken[0][0]
             taken.clear()
             if row:
                 widths.add(len(row))
@@ -478,15 +487,20 @@ def _quotes(lines: Iterator[Line], delimiter: str) -> bool:
                     if said.startswith('"'):
                         quoted += 1
                         needless += said != '""' and not re.search(rf'["\n{re.escape(delimiter)}]', said[1:-1])
-                        spanning += "\n" in said
                     else:
                         bare += not numeric.fullmatch(said)
     except csv.Error:
         return False
     if not quoted or len(widths) != 1:
         return False
-    # a line end inside a field would have made rows unequal, unless there is but one column
-    return len(plain) > 1 or not bare or (not needless and (not spanning or widths == {1}))
+    if len(plain) > 1 or not bare:
+        return True
+    if unclear and not needless and widths != {1}:
+        raise InputError(
+            f"{name}, line {unclear}: one row whose quotes hold several lines, or several rows with quotes in them? "
+            "--quoting or --no-quoting decides (in Python the argument quoting)"
+        )
+    return not needless
 
 
 # ------------------------------------------------------------------------------------------ JSON, text, Parquet

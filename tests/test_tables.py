@@ -110,7 +110,8 @@ def test_a_tsv_without_quoting_is_read_as_it_is(tmp_path_factory, rows):
         ('"ok"\t"x"\t"text"\nTrue\tinf\t"soup"\nFalse\t-inf\t"tea"\nNone\tnan\t""\n', ["soup", "tea", ""]),
         ('id\ttext\n1\t"soup" is good\n', ['"soup" is good']),
         ('id\ttext\n1\t"soup"\n2\tthe "end"\n', ['"soup"', 'the "end"']),  # STS
-        ('id\ttext\n1\t"soup\n2\tend"\n', ['"soup', 'end"']),
+        ('text\tn\n"one\tx\ntwo"\t5\n"six\ty\nten"\t7\n', ["one\tx\ntwo", "six\ty\nten"]),  # pandas
+        ('id\ttext\n1\t"soup\n2\tend"\n3\t"tea"\n', ['"soup', 'end"', '"tea"']),
         ('id\ttext\tc\n1\t"x\ty"\n', ['"x']),
         ('id\ttext\n1\t"I said ""hi"""\n2\t"soup"\n', ['"I said ""hi"""', '"soup"']),
     ],
@@ -211,6 +212,7 @@ def test_rows_without_a_text_are_left_out_and_counted(tmp_path):
         ("t.tsv", b"", "empty; expected a header row"),
         ("t.tsv", b"a\tb\n1\t2\n1\n", "line 3: 1 column, but the header has 2"),
         ("t.csv", b'a,b\n1,"2\n3"\n4\n', "line 4: 1 column, but"),
+        ("t.tsv", b'a\tb\n1\t"2\n3\t4"\n', "line 2: one row whose quotes hold several lines, or several"),
         ("t.csv", b"a;b,c\n1;2,3\n", "delimiter=',' says which"),
         ("t.csv", b"a\n1\n\n2\n", "line 3: blank"),
         ("t.tsv", b"a\tb\n1\t\xff\n", "line 2, byte 3: not UTF-8"),
