@@ -3,7 +3,7 @@
 A row is a dictionary, and carries the line on which it begins, for whoever must name it. Reading is strict: row n of
 the file is the n-th row that comes out, or an :class:`InputError` names the line at fault. All but .json is streamed.
 
-- **CSV** as RFC 4180, separated by commas, semicolons or tabs: by what gives the first rows equally many fields.
+- **CSV** as RFC 4180, separated by commas, semicolons, tabs or |: by what gives the first rows equally many fields.
 - **TSV** with quotes, as pandas and spreadsheets write them, or without, as the data sets of STS: see `_quotes`.
 - **JSONL**: an object a line; ``a.b`` names ``b`` inside ``a``. A string is a row of the one column "text".
 """
@@ -55,7 +55,7 @@ MEANINGS = {
 }
 """Column names to look for where none is given; the first one that a table has."""
 
-DELIMITERS = ",;\t"
+DELIMITERS = ",;\t|"
 FIRST = 100  # lines by which a delimiter is found, and rows by which the one column of texts is
 Line = tuple[int, str]  # number from 1, text
 Row = dict[str, Any]

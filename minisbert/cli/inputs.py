@@ -160,7 +160,7 @@ DIALECT_OPTIONS = [
         metavar="CHARACTER",
         expose_value=False,
         callback=_keep,
-        help="Between the columns of a CSV or TSV.  [default: found, one of comma, semicolon, tab]",
+        help="Between the columns of a CSV or TSV.  [default: found, one of comma, semicolon, tab, |]",
     ),
     click.option(
         "--quoting/--no-quoting",
