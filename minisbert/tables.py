@@ -229,7 +229,7 @@ def read_table(
     quoting : bool, optional
         Whether quotes around a field of a CSV or TSV are no part of it; by default so in CSV, and found in TSV.
     has_header : bool
-        Without a header, columns are named "1", "2", ...
+        Without a header, columns are named "1", "2", ... Only of CSV and TSV, as ``delimiter`` and ``quoting``.
 
     Raises
     ------
@@ -255,6 +255,7 @@ def read_table(
         )
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
         raise ValueError(f"read_table: delimiter must be one character, got {delimiter!r}")
+    check_dialect(name, kind, delimiter, quoting, has_header)
     if kind in ("csv", "tsv"):
         return _delimited(source, name, kind, delimiter, quoting, has_header)
     if kind == "parquet":
@@ -266,6 +267,16 @@ def read_table(
     table.head += islice(table.rest, 1)
     table.columns = ("text",) if kind == "text" else tuple(table.head[0][1]) if table.head else ()
     return table
+
+
+def check_dialect(
+    name: str, kind: str, delimiter: str | None = None, quoting: bool | None = None, has_header: bool = True
+) -> None:
+    """Refuse what only CSV and TSV have: in another format it would be ignored."""
+    given = {"delimiter": delimiter, "quoting": quoting, "has_header": None if has_header else False}
+    said = ", ".join(f"{option}={value!r}" for option, value in given.items() if value is not None)
+    if said and kind not in ("csv", "tsv"):
+        raise InputError(f"{name}: {said}: only for CSV and TSV, but this input is {kind}")
 
 
 def told_format(file: str | Path) -> str | None:
