@@ -92,11 +92,12 @@ class Table:
     kind: str
     head: list[tuple[int, Row]]  # rows that are read, but not yet taken
     rest: Iterator[tuple[int, Row]]
+    taken: int = 0  # rows so far
 
     def __iter__(self) -> Iterator[tuple[int, Row]]:
-        while self.head:
-            yield self.head.pop(0)
-        yield from self.rest
+        while row := self.head.pop(0) if self.head else next(self.rest, None):
+            self.taken += 1
+            yield row
 
     def where(self, line: int) -> str:
         """The place of a row, for messages.
@@ -170,12 +171,14 @@ class Table:
         return ", ".join(f"{i} {name!r:.40}" for i, name in enumerate(self.columns, 1)) or "none"
 
     def filled(self, *columns: str) -> Iterator[tuple[int, Row]]:
-        """Rows that have texts in these columns. In the end an `EmptyTextWarning` counts those in which one is empty:
-        nothing is learnt from an empty text, and nobody searches for it.
+        """Rows that have texts in these columns. In the end an `EmptyTextWarning` counts those in which one is empty
+        or null: nothing is learnt from no text, and nobody searches for it.
         """
         empty = []
         for line, row in self:
-            texts = [checked_text(follow_path(row, c, self.where(line)), c, self.where(line)) for c in columns]
+            where = self.where(line)
+            values = ((column, follow_path(row, column, where)) for column in columns)
+            texts = ["" if value is None else checked_text(value, column, where) for column, value in values]
             if all(text.strip() for text in texts):
                 yield line, row
             else:
@@ -189,7 +192,7 @@ class Table:
     ) -> Iterator[tuple[int, tuple[Any, ...]]]:
         """Rows as ``(line, values)``, the values in the order of ``columns``.
 
-        Columns in ``optional`` may be missing, and then have the value there; in those of ``filled`` no text is empty.
+        Columns in ``optional`` may be missing, and then have the value there; those in ``filled`` always have a text.
 
         >>> table = Table("t.csv", ("id", "text"), "csv", [(2, {"id": "7", "text": "soup"})], iter(()))
         >>> list(table.pick(["text", "1", "title"], optional={"title": ""}))

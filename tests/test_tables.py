@@ -200,6 +200,9 @@ def test_rows_without_a_text_are_left_out_and_counted(tmp_path):
     with pytest.warns(EmptyTextWarning, match=r"t\.csv, line 3: skipped 2 rows"):
         found = list(table(tmp_path, "t.csv", "id,text\n1,a\n2,\n3, \n4,b\n").pick(["id", "text"], filled=["text"]))
     assert found == [(2, ("1", "a")), (5, ("4", "b"))]
+    rows = table(tmp_path, "t.json", '[{"a": "x"}, {"a": null}, {"a": ""}, {"a": "y"}]')
+    with pytest.warns(EmptyTextWarning, match=r"t\.json, row 2: skipped 2 rows"):
+        assert [(line, rows.taken) for line, _ in rows.pick(["a"], filled=["a"])] == [(1, 1), (4, 4)]
 
 
 # ------------------------------------------------------------------------------------------------ refusals
@@ -222,7 +225,7 @@ def test_rows_without_a_text_are_left_out_and_counted(tmp_path):
         ("t.jsonl", b'{"a": "1"}\n{"a": 1\n', "line 2: not JSON"),
         ("t.jsonl", b'{"a": "1"}\n[]\n', "line 2: expected an object"),
         ("t.jsonl", b'{"a": "1"}\n{"b": 1}\n', "line 2: no field 'a'; it has 'b'"),
-        ("t.jsonl", b'{"a": null}\n', "line 1: the field 'a' must be a string, got null"),
+        ("t.jsonl", b'{"a": 5}\n', "line 1: the field 'a' must be a string, got 5"),
         ("t.jsonl", b'{"a": "\\ud83c"}\n', "line 1: the field 'a' contains half a character"),
         ("t.jsonl", b"[" * 100_000 + b"\n", "line 1: not JSON"),
         ("t.json", b'[\n{"a": "1"},\n2]', "row 2: expected an object"),

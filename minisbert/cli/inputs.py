@@ -71,7 +71,7 @@ class TextSource:
         return table.find("text", self.column, hint="column='NAME' says which")
 
     def rows(self, *id_column: str, filled: bool = False) -> Iterator[tuple[Any, ...]]:
-        """Yield each text, and its id where a column of ids is given; ``filled`` skips and counts empty texts."""
+        """Yield each text, and its id where a column of ids is given; ``filled`` skips and counts rows without text."""
         self.check()
         if self.file is None:
             yield from ((text,) for text in self.arguments)
@@ -83,7 +83,7 @@ class TextSource:
             yield (checked_text(text, column, where), *(checked_id(value, id_column[0], where) for value in ids))
 
     def read(self, *, filled: bool = False) -> Iterator[str]:
-        """Yield the texts; ``filled`` skips the empty ones, and counts them in a warning."""
+        """Yield the texts; ``filled`` skips and counts rows without one."""
         return (text for text, *_ in self.rows(filled=filled))
 
     def count(self, *id_column: str) -> int | None:
