@@ -3,7 +3,7 @@
 A row is a dictionary, and carries the line on which it begins, for whoever must name it. Reading is strict: row n of
 the file is the n-th row that comes out, or an :class:`InputError` names the line at fault. All but .json is streamed.
 
-- **CSV** as RFC 4180, separated by commas, semicolons or tabs: by what gives the first rows equally many fields.
+- **CSV** as RFC 4180, separated by commas, semicolons, tabs or |: by what gives the first rows equally many fields.
 - **TSV** with quotes, as pandas and spreadsheets write them, or without, as the data sets of STS: see `_quotes`.
 - **JSONL**: an object a line; ``a.b`` names ``b`` inside ``a``. A string is a row of the one column "text".
 """
@@ -55,7 +55,7 @@ MEANINGS = {
 }
 """Column names to look for where none is given; the first one that a table has."""
 
-DELIMITERS = ",;\t"
+DELIMITERS = ",;\t|"
 FIRST = 100  # lines by which a delimiter is found, and rows by which the one column of texts is
 Line = tuple[int, str]  # number from 1, text
 Row = dict[str, Any]
@@ -92,11 +92,12 @@ class Table:
     kind: str
     head: list[tuple[int, Row]]  # rows that are read, but not yet taken
     rest: Iterator[tuple[int, Row]]
+    taken: int = 0  # rows so far
 
     def __iter__(self) -> Iterator[tuple[int, Row]]:
-        while self.head:
-            yield self.head.pop(0)
-        yield from self.rest
+        while row := self.head.pop(0) if self.head else next(self.rest, None):
+            self.taken += 1
+            yield row
 
     def where(self, line: int) -> str:
         """The place of a row, for messages.
@@ -170,12 +171,14 @@ class Table:
         return ", ".join(f"{i} {name!r:.40}" for i, name in enumerate(self.columns, 1)) or "none"
 
     def filled(self, *columns: str) -> Iterator[tuple[int, Row]]:
-        """Rows that have texts in these columns. In the end an `EmptyTextWarning` counts those in which one is empty:
-        nothing is learnt from an empty text, and nobody searches for it.
+        """Rows that have texts in these columns. In the end an `EmptyTextWarning` counts those in which one is empty
+        or null: nothing is learnt from no text, and nobody searches for it.
         """
         empty = []
         for line, row in self:
-            texts = [checked_text(follow_path(row, c, self.where(line)), c, self.where(line)) for c in columns]
+            where = self.where(line)
+            values = ((column, follow_path(row, column, where)) for column in columns)
+            texts = ["" if value is None else checked_text(value, column, where) for column, value in values]
             if all(text.strip() for text in texts):
                 yield line, row
             else:
@@ -189,7 +192,7 @@ class Table:
     ) -> Iterator[tuple[int, tuple[Any, ...]]]:
         """Rows as ``(line, values)``, the values in the order of ``columns``.
 
-        Columns in ``optional`` may be missing, and then have the value there; in those of ``filled`` no text is empty.
+        Columns in ``optional`` may be missing, and then have the value there; those in ``filled`` always have a text.
 
         >>> table = Table("t.csv", ("id", "text"), "csv", [(2, {"id": "7", "text": "soup"})], iter(()))
         >>> list(table.pick(["text", "1", "title"], optional={"title": ""}))
@@ -229,7 +232,7 @@ def read_table(
     quoting : bool, optional
         Whether quotes around a field of a CSV or TSV are no part of it; by default so in CSV, and found in TSV.
     has_header : bool
-        Without a header, columns are named "1", "2", ...
+        Without a header, columns are named "1", "2", ... Only of CSV and TSV, as ``delimiter`` and ``quoting``.
 
     Raises
     ------
@@ -255,6 +258,7 @@ def read_table(
         )
     if delimiter is not None and (len(delimiter) != 1 or delimiter in '"\r\n'):
         raise ValueError(f"read_table: delimiter must be one character, got {delimiter!r}")
+    check_dialect(name, kind, delimiter, quoting, has_header)
     if kind in ("csv", "tsv"):
         return _delimited(source, name, kind, delimiter, quoting, has_header)
     if kind == "parquet":
@@ -266,6 +270,16 @@ def read_table(
     table.head += islice(table.rest, 1)
     table.columns = ("text",) if kind == "text" else tuple(table.head[0][1]) if table.head else ()
     return table
+
+
+def check_dialect(
+    name: str, kind: str, delimiter: str | None = None, quoting: bool | None = None, has_header: bool = True
+) -> None:
+    """Refuse what only CSV and TSV have: in another format it would be ignored."""
+    given = {"delimiter": delimiter, "quoting": quoting, "has_header": None if has_header else False}
+    said = ", ".join(f"{option}={value!r}" for option, value in given.items() if value is not None)
+    if said and kind not in ("csv", "tsv"):
+        raise InputError(f"{name}: {said}: only for CSV and TSV, but this input is {kind}")
 
 
 def told_format(file: str | Path) -> str | None:
@@ -343,7 +357,7 @@ def _delimited(
             if not (isinstance(source, (str, Path)) and Path(source).is_file()):
                 with open_bytes(source) as stream:  # a pipe is read once: it is held
                     source = io.BytesIO(stream.read())
-            quoting = _quotes(_lines_of(source, name, is_table=True), delimiter)
+            quoting = _quotes(_lines_of(source, name, is_table=True), delimiter, name)
             if isinstance(source, io.BytesIO):
                 source.seek(0)
     lines = _lines_of(source, name, is_table=True)
@@ -439,37 +453,46 @@ def _find_delimiter(sample: list[Line], quoting: bool, name: str) -> str:
     return possible[0] if possible else ","
 
 
-def _quotes(lines: Iterator[Line], delimiter: str) -> bool:
+def _quotes(lines: Iterator[Line], delimiter: str, name: str) -> bool:
     r"""Whether the quotes of a TSV are quoting (pandas, spreadsheets), or part of the texts (the data sets of STS).
 
     They are if the file is right with them: correct CSV, all rows equally long. And besides
 
     - either it is wrong without: splitting its lines at tabs gives rows of unequal length;
     - or every quoted field needs its quotes: it has a tab, a line end or a doubled quote in it;
-    - or every field is quoted that is not a number or nothing.
+    - or every field is quoted that is not a number, a truth value or nothing.
+
+    A row of several lines may be several rows without quoting. It is one if they would have numbers and words in one
+    column; otherwise nobody can tell, and an InputError asks.
 
     >>> said = ['"Hi," he said', '"he said ""Hi"", and left"']
-    >>> [_quotes(iter([(1, "text"), (2, line)]), "\t") for line in said]
+    >>> [_quotes(iter([(1, "text"), (2, line)]), "\t", "t.tsv") for line in said]
     [False, True]
     """
     field = re.compile(rf'(?:^|{re.escape(delimiter)})("(?:[^"]|"")*"|[^{re.escape(delimiter)}]*)')
-    numeric = re.compile(r"[-+.\d]+(?:[eE][-+]?\d+)?|NA|NULL|TRUE|FALSE|")
-    taken: list[str] = []  # the lines of a row
+    numeric = re.compile(r"[-+.\d]+(?:e[-+]?\d+)?|[-+]?inf(?:inity)?|nan|na|null|none|true|false|", re.I)
+    taken: list[Line] = []  # the lines of a row
     plain, widths = set(), set()
-    quoted = needless = bare = spanning = 0
+    quoted = needless = bare = unclear = 0
+
+    def is_mixed(column: Iterable[str]) -> bool:
+        return len({numeric.fullmatch(cell) is None for cell in column if cell}) > 1
 
     def passing() -> Iterator[str]:
-        for _, line in lines:
+        for number, line in lines:
             if line:
                 plain.add(line.count(delimiter) + 1)
-            taken.append(line)
+            taken.append((number, line))
             if len(taken) > 10_000:
                 raise csv.Error("no field is that long: a quote is not closed")
             yield f"{line}\n"
 
     try:
         for row in csv.reader(passing(), delimiter=delimiter, strict=True):
-            raw = "\n".join(taken)
+            raw = "\n".join(line for _, line in taken)
+            cells = [line.split(delimiter) for _, line in taken if line] if len(taken) > 1 else []
+            if cells and not any(map(is_mixed, zip(*cells, strict=False))):
+                unclear = unclear or taken[0][0]
             taken.clear()
             if row:
                 widths.add(len(row))
@@ -478,15 +501,20 @@ def _quotes(lines: Iterator[Line], delimiter: str) -> bool:
                     if said.startswith('"'):
                         quoted += 1
                         needless += said != '""' and not re.search(rf'["\n{re.escape(delimiter)}]', said[1:-1])
-                        spanning += "\n" in said
                     else:
                         bare += not numeric.fullmatch(said)
     except csv.Error:
         return False
     if not quoted or len(widths) != 1:
         return False
-    # a line end inside a field would have made rows unequal, unless there is but one column
-    return len(plain) > 1 or not bare or (not needless and (not spanning or widths == {1}))
+    if len(plain) > 1 or not bare:
+        return True
+    if unclear and not needless and widths != {1}:
+        raise InputError(
+            f"{name}, line {unclear}: one row whose quotes hold several lines, or several rows with quotes in them? "
+            "--quoting or --no-quoting decides (in Python the argument quoting)"
+        )
+    return not needless
 
 
 # ------------------------------------------------------------------------------------------ JSON, text, Parquet

@@ -150,6 +150,9 @@ def test_predict_gives_the_same_however_it_is_asked(mood, model):
         rows = list(csv.DictReader(stream))
     assert [row["label"] for row in rows] == [one["label"] for one in as_json]
     assert [float(row["p(good)"]) for row in rows] == [one["probabilities"]["good"] for one in as_json]
+    Path("gaps.csv").write_text('text\n""\ni love soup\nhate it\n')
+    found = run("classify", "predict", "mood", "-i", "gaps.csv", "--json")
+    assert json.loads(found.stdout) == as_json and "gaps.csv, line 2: skipped 1 row without a text" in found.stderr
     classifier = load_classifier("mood")
     vectors = SentenceEncoder(model).encode(["i love soup", "hate it"])
     expected = classifier.predict_proba(vectors)
@@ -182,7 +185,7 @@ def test_predict_unescapes_as_it_was_trained(sklearn):
     ("arguments", "code", "key"),
     [
         (["mood"], 2, "Nothing to classify"),
-        (["mood", "x", ""], 1, "texts[1]: expected a text to classify"),
+        (["mood", "x", ""], 1, "text 2 of 2, '': nothing but blanks"),
         (["mood", "x", "-i", "texts.txt"], 2, "not both"),
         (["mood", "x", "-o", "m.txt"], 2, ".csv or .jsonl"),
         (["mood", "x", "-o", "train.csv.jsonl/m.csv"], 1, "does not exist"),

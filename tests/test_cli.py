@@ -548,12 +548,22 @@ def test_bad_rows_are_named_and_nothing_is_written(name, content, options, words
         (["text", "-i", "t.csv"], "not both"),
         (["text", "--column", "a"], "not both"),
         (["-i", "t.txt", "--column", "a"], "--column is for tables; this input is text"),
-        (["-i", "t.txt", "--delimiter", ";"], "--delimiter and --quoting are for csv and tsv; this input is text"),
     ],
 )
 def test_options_that_do_not_fit_the_input(options, words):
     Path("t.csv").write_text("id,text\n1,a\n")
     assert words in " ".join(fails("embed", *options, code=2).split())
+
+
+@pytest.mark.parametrize("option", [["--delimiter", ";"], ["--quoting"]])
+@pytest.mark.parametrize(
+    "command",
+    ["embed -i t.txt", "cluster t.jsonl", "classify train t.jsonl -o m", "train t.jsonl -o m", "evaluate sts t.jsonl"],
+)
+def test_what_only_a_csv_has_is_ignored_by_no_verb(command, option):
+    Path("t.txt").write_text("a\n")
+    Path("t.jsonl").write_text('{"text": "a", "label": "b"}\n')
+    assert f"{' '.join(option)}: only for CSV and TSV, but this input is " in fails(*command.split(), *option)
 
 
 def test_nothing_to_embed_at_a_keyboard(model, monkeypatch):

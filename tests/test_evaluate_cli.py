@@ -144,6 +144,7 @@ def test_columns_and_scale_are_obeyed():
         (["sts", "pairs.tsv", "--scale", "5,0"], "must be LOW,HIGH"),
         (["sts", "pairs.tsv", "--scale", "high"], "must be LOW,HIGH"),
         (["layers"], "MINISBERT_DATA"),
+        (["retrieval", "folder", "--composition", "late"], "--chunk-tokens"),
     ],
 )
 def test_wrong_usage(arguments, words):

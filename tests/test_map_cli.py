@@ -124,7 +124,7 @@ def test_rows_without_a_text_are_skipped_with_their_vectors(files, vectors):
     (files / "gaps.txt").write_text("\n".join(["", *TEXTS[:5], " ", *TEXTS[5:]]))
     np.save("gaps.npy", np.insert(vectors, [0, 5], 9, axis=0))
     found = run("cluster", "gaps.txt", "--vectors", "gaps.npy", "--k", 3, "--json", "--model", "./no-such-model")
-    assert "gaps.txt: skipped 2 rows without a text" in found.stderr
+    assert "gaps.txt, line 1: skipped 2 rows without a text" in found.stderr
     assert json.loads(found.stdout)["ids"] == cluster(vectors, k=3).ids.tolist()
 
 

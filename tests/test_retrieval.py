@@ -220,6 +220,7 @@ def test_compressed_files_ids_that_are_numbers_missing_titles_and_other_column_n
     [
         ({"corpus": ""}, "corpus.jsonl"),
         ({"qrels": ""}, "test.tsv"),
+        ({"qrels": "query-id\tcorpus-id\tscore\n"}, "test.tsv: no judgements"),
         ({"qrels": "query-id\tcorpus-id\tstars\nq1\td1\t1\n"}, "test.tsv: no column for the grade"),
         ({"qrels": QRELS + "q9\td1\t1\n"}, "test.tsv, line 6: judges the query 'q9'"),
         ({"qrels": QRELS + "q1\td9\t1\n"}, "test.tsv, line 6: judges the document 'd9'"),

@@ -73,7 +73,7 @@ def cosine(degrees):
         ([Route("a", ["x"]), {"examples": ["y"]}], "routes: a name"),
         ({"a": []}, "routes.a.examples: "),
         ({"a": {"threshold": 1}}, "routes.a.examples: "),
-        ({"a": "one"}, "routes.a.examples: "),
+        ({"a": {"examples": "one"}}, "routes.a.examples: expected a list of texts, got a single text 'one'"),
         ({"a": ["x", " "]}, "routes.a.examples[1]: "),
         ({"a": ["x", 5]}, "routes.a.examples[1]: "),
         ({"a": ["x"], "b": ["y", "x"]}, "routes.b.examples[1]: 'x' is routes.a.examples[0] too"),
@@ -298,7 +298,7 @@ def vectors_of(array):
         (lambda: Router(vectors_of(np.full((3, 2), np.nan)), ROUTES, similarity_fn_name="dot"), "NaN"),
         (lambda: plane({"routes": {"x": ["0"], "y": ["90", "270"]}, "scoring": "centroid"}), "'y' cancel out"),
         (lambda: plane({"routes": {"x": ["0"]}, "threshold": 60}), "threshold must be a cosine.* got 60"),
-        (lambda: plane({"x": {"examples": ["0"], "threshold": -1.001}}), "threshold must be a cosine"),
+        (lambda: plane({"x": {"examples": ["0"], "threshold": -1.001}}), r"routes\.x\.threshold must be a cosine"),
         (lambda: evaluate_routes(plane({"none": ["0"]}), LabelledTexts("t", ["1"], ["none"])), "none_label"),
         (lambda: evaluate_routes(plane({"x": ["0"]}), LabelledTexts("t", ["1"], ["y"])), r"'y' \(1\).*unknown_is_none"),
         (lambda: evaluate_routes(plane({"x": ["0"]}), LabelledTexts("t", ["0"], ["x"])), "are examples"),
@@ -525,7 +525,7 @@ def test_a_fitted_router_keeps_its_model_and_its_examples(tmp_path, sklearn):
     file = tmp_path / "routes.yaml"
     write_routes(router.table, file)
     again = Router(encoder, read_routes(file))
-    assert asdict(again.table) | {"fitted": 0} == asdict(router.table) | {"fitted": 0}
+    assert asdict(again.table) | {"fitted": 0, "file": ""} == asdict(router.table) | {"fitted": 0}
     assert again.table.fitted == {key: str(value) for key, value in router.table.fitted.items()}
     assert again.route_all(texts) == router.route_all(texts)
     with pytest.raises(OriginError, match=r"this file of routes is of the model 'model'.*fit the thresholds again"):

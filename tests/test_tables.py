@@ -36,14 +36,13 @@ def table(folder, name, content, **options):
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 def test_every_format_gives_the_same_rows(name, content, encoding, tmp_path):
-    options = {"delimiter": "|"} if "|" in content else {}
     raw = content.removeprefix("\ufeff").encode(encoding)
     for file, written in ((name, raw), (f"{name}.gz", gzip.compress(raw))):
-        found = table(tmp_path, file, written, **options)
+        found = table(tmp_path, file, written)
         assert found.columns == ("id", "text") and [row for _, row in found] == [row for _, row in ROWS]
     (tmp_path / "stream").write_bytes(raw)
     with (tmp_path / "stream").open("rb") as stream:
-        found = read_table(stream, input_format=Path(name).suffix[1:].lower(), **options)
+        found = read_table(stream, input_format=Path(name).suffix[1:].lower())
         assert [row for _, row in found] == [row for _, row in ROWS]
 
 
@@ -81,7 +80,7 @@ quotable = st.lists(st.sampled_from(['"', "a", " ", "\t", "\n", ",", '""']), max
 def test_what_python_and_json_write_is_read(tmp_path_factory, rows):
     folder = tmp_path_factory.mktemp("rows")
     records = [{"a": a, "b": b} for a, b in rows]
-    for name, delimiter in (("t.csv", ","), ("t.csv", ";"), ("t.csv", "\t"), ("t.tsv", "\t")):
+    for name, delimiter in (("t.csv", ","), ("t.csv", ";"), ("t.csv", "\t"), ("t.csv", "|"), ("t.tsv", "\t")):
         for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
             written = io.StringIO(newline="")
             csv.writer(written, delimiter=delimiter, lineterminator="\n", quoting=quoting).writerows(
@@ -107,9 +106,11 @@ def test_a_tsv_without_quoting_is_read_as_it_is(tmp_path_factory, rows):
         ('text\n"said ""hi"""\n"two\nlines"\nend\n', ['said "hi"', "two\nlines", "end"]),  # pandas
         ('id\ttext\n1\t"two\nlines"\n2\t"a, b"\n', ["two\nlines", "a, b"]),  # Excel: wrong without
         ('"id"\t"text"\n1\t"soup"\n', ["soup"]),  # R, or QUOTE_NONNUMERIC
+        ('"ok"\t"x"\t"text"\nTrue\tinf\t"soup"\nFalse\t-inf\t"tea"\nNone\tnan\t""\n', ["soup", "tea", ""]),
         ('id\ttext\n1\t"soup" is good\n', ['"soup" is good']),
         ('id\ttext\n1\t"soup"\n2\tthe "end"\n', ['"soup"', 'the "end"']),  # STS
-        ('id\ttext\n1\t"soup\n2\tend"\n', ['"soup', 'end"']),
+        ('text\tn\n"one\tx\ntwo"\t5\n"six\ty\nten"\t7\n', ["one\tx\ntwo", "six\ty\nten"]),  # pandas
+        ('id\ttext\n1\t"soup\n2\tend"\n3\t"tea"\n', ['"soup', 'end"', '"tea"']),
         ('id\ttext\tc\n1\t"x\ty"\n', ['"x']),
         ('id\ttext\n1\t"I said ""hi"""\n2\t"soup"\n', ['"I said ""hi"""', '"soup"']),
     ],
@@ -199,6 +200,9 @@ def test_rows_without_a_text_are_left_out_and_counted(tmp_path):
     with pytest.warns(EmptyTextWarning, match=r"t\.csv, line 3: skipped 2 rows"):
         found = list(table(tmp_path, "t.csv", "id,text\n1,a\n2,\n3, \n4,b\n").pick(["id", "text"], filled=["text"]))
     assert found == [(2, ("1", "a")), (5, ("4", "b"))]
+    rows = table(tmp_path, "t.json", '[{"a": "x"}, {"a": null}, {"a": ""}, {"a": "y"}]')
+    with pytest.warns(EmptyTextWarning, match=r"t\.json, row 2: skipped 2 rows"):
+        assert [(line, rows.taken) for line, _ in rows.pick(["a"], filled=["a"])] == [(1, 1), (4, 4)]
 
 
 # ------------------------------------------------------------------------------------------------ refusals
@@ -210,6 +214,7 @@ def test_rows_without_a_text_are_left_out_and_counted(tmp_path):
         ("t.tsv", b"", "empty; expected a header row"),
         ("t.tsv", b"a\tb\n1\t2\n1\n", "line 3: 1 column, but the header has 2"),
         ("t.csv", b'a,b\n1,"2\n3"\n4\n', "line 4: 1 column, but"),
+        ("t.tsv", b'a\tb\n1\t"2\n3\t4"\n', "line 2: one row whose quotes hold several lines, or several"),
         ("t.csv", b"a;b,c\n1;2,3\n", "delimiter=',' says which"),
         ("t.csv", b"a\n1\n\n2\n", "line 3: blank"),
         ("t.tsv", b"a\tb\n1\t\xff\n", "line 2, byte 3: not UTF-8"),
@@ -220,7 +225,7 @@ def test_rows_without_a_text_are_left_out_and_counted(tmp_path):
         ("t.jsonl", b'{"a": "1"}\n{"a": 1\n', "line 2: not JSON"),
         ("t.jsonl", b'{"a": "1"}\n[]\n', "line 2: expected an object"),
         ("t.jsonl", b'{"a": "1"}\n{"b": 1}\n', "line 2: no field 'a'; it has 'b'"),
-        ("t.jsonl", b'{"a": null}\n', "line 1: the field 'a' must be a string, got null"),
+        ("t.jsonl", b'{"a": 5}\n', "line 1: the field 'a' must be a string, got 5"),
         ("t.jsonl", b'{"a": "\\ud83c"}\n', "line 1: the field 'a' contains half a character"),
         ("t.jsonl", b"[" * 100_000 + b"\n", "line 1: not JSON"),
         ("t.json", b'[\n{"a": "1"},\n2]', "row 2: expected an object"),

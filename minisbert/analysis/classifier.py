@@ -240,13 +240,14 @@ def load_classifier(folder: str | Path) -> TextClassifier:
 
 def cleaned(texts: Iterable[str], unescape: bool) -> list[str]:
     """Decode HTML entities, if asked to; ValueError for a text without content, which belongs to no class."""
-    found = [html.unescape(text) if unescape else text for text in each_text(texts, "texts")]
+    given = list(each_text(texts, "texts"))
+    found = [html.unescape(text) if unescape else text for text in given]
     empty = [i for i, text in enumerate(found) if not text.strip()]
     if empty:
-        where = ", ".join(map(str, empty[:5])) + (", ..." if len(empty) > 5 else "")
+        more = f", and {len(empty) - 1:,} more" if len(empty) > 1 else ""
         raise ValueError(
-            f"texts[{where}]: expected a text to classify, got nothing but blanks ({len(empty):,} of {len(found):,} "
-            "texts); leave empty texts out"
+            f"text {empty[0] + 1:,} of {len(found):,}, {given[empty[0]]!r:.40}{more}: nothing but blanks, which belong "
+            "to no class; leave it out"
         )
     return found
 

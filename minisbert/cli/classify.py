@@ -254,7 +254,7 @@ def predict(
         target.check()
     source.check()
     classifier = load_classifier(folder)
-    texts = list(source.read())
+    texts = list(source.read(filled=True))
     if not texts:
         raise click.UsageError("Nothing to classify: give texts, or a file of texts (-i).")
     encoder = choice.encoder("float32")

@@ -7,7 +7,6 @@ import functools
 import io
 import json
 import textwrap
-import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +29,7 @@ from minisbert.cli.options import (
 from minisbert.cli.outputs import Target, echo_json, progress
 from minisbert.cli.table import printable, shorten, terminal_width
 from minisbert.files import written_whole
-from minisbert.tables import EmptyTextWarning, InputError, checked_text
+from minisbert.tables import InputError
 
 if TYPE_CHECKING:
     from minisbert.analysis.clusters import Agreement, Clustering
@@ -75,18 +74,15 @@ class CollectionSource:
         source, table = self.source, self.source.table()
         if self.label is not None and table.kind == "text":
             raise click.UsageError("--label is for tables; this input is text.")
-        texts, labels, kept, row = [], [], [], -1
+        texts, labels, kept = [], [], []
         columns = [source.column_of(table), *([] if self.label is None else [table.column(self.label)])]
-        for row, (line, (text, *label)) in enumerate(table.pick(columns)):
-            if checked_text(text, columns[0], table.where(line)).strip():
-                kept.append(row)
-                texts.append(text)
-                labels += [checked_label(value, columns[1], table.where(line)) for value in label]
+        for line, (text, *label) in table.pick(columns, filled=columns[:1]):
+            kept.append(table.taken - 1)
+            texts.append(text)
+            labels += [checked_label(value, columns[1], table.where(line)) for value in label]
         if not texts:
             raise InputError(f"{table.name}: no texts: the file has no rows")
-        if len(kept) <= row:
-            warnings.warn(f"{table.name}: skipped {row + 1 - len(kept):,} rows without a text", EmptyTextWarning, 2)
-        return Collection(Path(source.name).name, texts, labels or None, kept, row + 1)
+        return Collection(Path(source.name).name, texts, labels or None, kept, table.taken)
 
     def embed(self, choice: ModelChoice, dtype: str, collection: Collection, **options: Any) -> Array:
         """The texts' vectors, from a file or computed."""

@@ -301,9 +301,8 @@ def layers(
 @click.option(
     "--composition",
     type=click.Choice(["weighted_mean", "mean", "max", "first", "late", "best"]),
-    default="weighted_mean",
-    show_default=True,
-    help="How a document's chunks are combined; best: each keeps its vector, and the best one counts.",
+    help="How a document's chunks are combined; best: each keeps its vector, and the best one counts.  "
+    "[default: weighted_mean]",
 )
 @result_options
 @model_options
@@ -315,7 +314,7 @@ def retrieval(
     query_prompt: str | None,
     document_prompt: str | None,
     chunk_tokens: int | None,
-    composition: str,
+    composition: str | None,
     output: str | None,
     force: bool,
     as_json: bool,
@@ -337,6 +336,9 @@ def retrieval(
     from minisbert.evaluation.retrieval import evaluate_retrieval, read_retrieval
     from minisbert.hub import is_default_model
 
+    if chunk_tokens is None and composition is not None:
+        raise click.UsageError("--composition is for chunks; give --chunk-tokens, too.")
+    composition = composition or "weighted_mean"
     target = choose_file(output, force)
     found = read_retrieval(folder, split, with_title=not without_title, grade_column=grade_column)
     encoder = choice.encoder("float32")

@@ -16,7 +16,16 @@ from typing import Any
 import click
 
 from minisbert.cli.options import TEXT, Verb, decorate
-from minisbert.tables import FORMATS, InputError, Table, checked_id, checked_text, read_table, told_format
+from minisbert.tables import (
+    FORMATS,
+    InputError,
+    Table,
+    check_dialect,
+    checked_id,
+    checked_text,
+    read_table,
+    told_format,
+)
 
 KINDS = ("text", *dict.fromkeys(FORMATS.values()))
 
@@ -38,7 +47,9 @@ class TextSource:
         if self.arguments and any(option is not None for option in about_file):
             raise click.UsageError("Give texts as arguments or in a file, not both.")
         if self.file is not None:
-            check_options(self.kind, self.column, self.no_header, self.dialect)
+            check_dialect(self.name, self.kind, has_header=not self.no_header, **(self.dialect or {}))
+            if self.column is not None and self.kind == "text":
+                raise click.UsageError("--column is for tables; this input is text, a text on each line.")
 
     @property
     def kind(self) -> str:
@@ -60,7 +71,7 @@ class TextSource:
         return table.find("text", self.column, hint="column='NAME' says which")
 
     def rows(self, *id_column: str, filled: bool = False) -> Iterator[tuple[Any, ...]]:
-        """Yield each text, and its id where a column of ids is given; ``filled`` skips and counts empty texts."""
+        """Yield each text, and its id where a column of ids is given; ``filled`` skips and counts rows without text."""
         self.check()
         if self.file is None:
             yield from ((text,) for text in self.arguments)
@@ -72,7 +83,7 @@ class TextSource:
             yield (checked_text(text, column, where), *(checked_id(value, id_column[0], where) for value in ids))
 
     def read(self, *, filled: bool = False) -> Iterator[str]:
-        """Yield the texts; ``filled`` skips the empty ones, and counts them in a warning."""
+        """Yield the texts; ``filled`` skips and counts rows without one."""
         return (text for text, *_ in self.rows(filled=filled))
 
     def count(self, *id_column: str) -> int | None:
@@ -93,14 +104,6 @@ class TextSource:
         if count not in (None, number):
             now = "more" if number > count else f"only {number:,}"
             raise InputError(f"{self.name}: had {count:,} texts when counted, and now {now}; did it change?")
-
-
-def check_options(kind: str, column: str | None, no_header: bool, dialect: Mapping[str, Any] | None) -> None:
-    """Raise for options that a format does not use."""
-    if (no_header or dialect) and kind not in ("csv", "tsv"):
-        raise click.UsageError(f"--no-header, --delimiter and --quoting are for csv and tsv; this input is {kind}.")
-    if column is not None and kind == "text":
-        raise click.UsageError("--column is for tables; this input is text, a text on each line.")
 
 
 def input_options(verb: Verb) -> Verb:
@@ -160,7 +163,7 @@ DIALECT_OPTIONS = [
         metavar="CHARACTER",
         expose_value=False,
         callback=_keep,
-        help="Between the columns of a CSV or TSV.  [default: found, one of comma, semicolon, tab]",
+        help="Between the columns of a CSV or TSV.  [default: found, one of comma, semicolon, tab, |]",
     ),
     click.option(
         "--quoting/--no-quoting",

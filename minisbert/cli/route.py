@@ -87,7 +87,7 @@ def _load(file: Path, scoring: str | None, threshold: float | None, keep: bool =
     table = read_routes(file)
     if threshold is not None or not keep:
         routes = [replace(one, threshold=None) for one in table.routes]
-        table = replace(table, routes=routes, threshold=threshold, origin=None, fitted=None)
+        table = replace(table, routes=routes, threshold=threshold, origin=None, fitted=None, file="")
     elif table.fitted is not None and scoring not in (None, table.scoring):
         raise click.UsageError(
             f"The thresholds of {file} were fitted for the scoring {table.scoring!r}; fit them again "

@@ -379,6 +379,8 @@ def read_retrieval(
         if grade < 0 or grade != int(grade):
             raise InputError(f"{where}: a grade must be a whole number from 0 (not relevant) up, got {said!r}")
         qrels[query][document] = int(grade)
+    if not qrels:
+        raise InputError(f"{table.name}: no judgements: the file has no rows")
     judged = {name: text for name, text in queries.items() if name in qrels}
     return RetrievalSet(
         name=folder.resolve().name,

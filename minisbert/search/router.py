@@ -114,8 +114,11 @@ class Router:
         far = np.abs(self.thresholds) > (1 if table.fitted is None else 1 + EDGE)  # a fit may close a route
         far &= np.isfinite(self.thresholds)
         if is_cosine and far.any():
+            first = table.routes[int(np.argmax(far))]
+            where = "threshold" if first.threshold is None else f"routes.{first.name}.threshold"
+            where = f"{table.file}: {where}:" if table.file else f"Router: {where}"
             raise ValueError(
-                f"Router: threshold must be a cosine, from -1 to 1, not a percentage; got {self.thresholds[far][0]:g}"
+                f"{where} must be a cosine, from -1 to 1, not a percentage; got {self.thresholds[far][0]:g}"
             )
         if table.origin is not None:
             way_out = "fit the thresholds again with this model (minisbert route fit), or remove them from the file"

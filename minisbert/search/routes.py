@@ -25,7 +25,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from reprlib import repr as short
@@ -33,7 +33,7 @@ from typing import Any
 
 import yaml
 
-from minisbert.checks import check_texts
+from minisbert.checks import check_sequence, check_texts
 from minisbert.evaluation.classification import read_labelled
 from minisbert.files import written_whole
 from minisbert.saved import Origin
@@ -83,6 +83,7 @@ class Route:
         if not isinstance(name, str) or not name or name != name.strip() or not name.isprintable():
             raise ValueError(f"routes: a name must be one line of text, without spaces around it, got {short(name)}")
         where = f"routes.{name}"
+        check_sequence(self.examples, f"{where}.examples", "a list of texts")
         examples = tuple(check_texts(self.examples, f"{where}.examples", single=False))
         if not examples:
             raise ValueError(f"{where}.examples: empty; give at least one text, better five or more")
@@ -103,7 +104,8 @@ class RouteTable:
 
     Names and examples are unique over the table; of equal scores the first route wins. ``threshold`` is for routes
     without their own; without any, every query gets a route. ``origin`` is the model with which thresholds were fitted
-    (they mean nothing with another), ``fitted`` says how, with a digest of the examples.
+    (they mean nothing with another), ``fitted`` says how, with a digest of the examples; ``file`` is where the routes
+    come from, for messages.
     """
 
     routes: Sequence[Route]
@@ -111,6 +113,7 @@ class RouteTable:
     scoring: str = "nearest"
     origin: Origin | None = None
     fitted: Mapping[str, Any] | None = None
+    file: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "routes", tuple(self.routes))
@@ -261,7 +264,7 @@ def read_routes(file: str | Path) -> RouteTable:
             said = json.loads(Path(file).read_bytes(), object_pairs_hook=_unique)
         elif suffix in (".yaml", ".yml"):
             said = yaml.load(Path(file).read_bytes(), _Loader)
-        return as_table(said)
+        return replace(as_table(said), file=str(file))
     except yaml.YAMLError as error:
         mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
         at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
