@@ -25,10 +25,10 @@ from minisbert.training.data import COLUMNS, read_examples
 from minisbert.training.finetune import (
     CheckpointError,
     Settings,
-    _identity,
     finetune,
     fitting_losses,
     read_dev,
+    run_identity,
     untrained_model,
 )
 from minisbert.training.losses import LOSSES
@@ -220,7 +220,7 @@ def train(
                 )
             )
         limit = encoder.max_seq_length if settings.max_seq_length is None else settings.max_seq_length
-        run = plain(_identity(encoder, examples, replace(settings, max_seq_length=limit), dev_set))
+        run = plain(run_identity(encoder, examples, replace(settings, max_seq_length=limit), dev_set))
         if is_complete:
             summary = json.loads(about.read_bytes())
             _check_same(run, summary, output)

@@ -528,7 +528,7 @@ def finetune(
     params |= new_head(settings, examples, encoder.model.full_width, encoder.dtype)
     state, identity = TrainingState(params, init_adamw(params)), {}
     if checkpoint is not None:
-        identity = _identity(encoder, examples, replace(settings, max_seq_length=limit), dev)
+        identity = run_identity(encoder, examples, replace(settings, max_seq_length=limit), dev)
         if resume and checkpoint.exists():
             state = read_checkpoint(checkpoint, params, identity)
             began -= state.progress.seconds
@@ -651,7 +651,9 @@ def _blame(error: ValueError, place: Progress, batch: Batch) -> str:
     )
 
 
-def _identity(encoder: SentenceEncoder, examples: Examples, settings: Settings, dev: DevSet | None) -> dict[str, Any]:
+def run_identity(
+    encoder: SentenceEncoder, examples: Examples, settings: Settings, dev: DevSet | None
+) -> dict[str, Any]:
     """What a run is a run of, for its checkpoint: whatever affects a bit of the result."""
     model, weights = encoder.model, hashlib.sha256()
     for name, array in named_parameters(model).items():
