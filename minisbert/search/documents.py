@@ -25,6 +25,7 @@ from minisbert.checks import check_sequence, out_of_arrow
 from minisbert.tables import (
     InputError,
     Row,
+    check_dialect,
     checked_id,
     checked_text,
     decode_lines,
@@ -179,6 +180,7 @@ def read_documents(
         name = Path(file).as_posix()
         kind = input_format or told_format(file) or "text"
         if kind == "text":
+            check_dialect(name, kind, **reading)
             yield from _read_text(file, name, text_as)
             continue
         table = read_table(file, input_format=kind, **reading)
