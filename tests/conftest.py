@@ -76,8 +76,8 @@ def _need_weights():
 NEEDS_OF_EXAMPLES = {
     r"Encoder\(|Client\(": _need_weights,
     r"EmbeddingDatabase\.": lambda: _optional_import("duckdb", "search", "search"),
-    r"cluster\(|name_clusters\(|project\(|train_\w+\(|LogisticRegression": lambda: _optional_import(
-        "sklearn", "apps", "apps"
+    r"cluster\(|find_threshold\(|fit_thresholds\(|name_clusters\(|project\(|train_\w+\(|LogisticRegression": lambda: (
+        _optional_import("sklearn", "apps", "apps")
     ),
     r"torch_\w+\(": lambda: _optional_import("torch"),
     r"picture\(\w+, |draw_map\(": lambda: _optional_import("matplotlib", "plots", "plots"),

@@ -672,7 +672,7 @@ def test_damage_never_gives_another_answer(index):
     assert said >= 5
 
 
-def test_what_is_missing_is_asked_for_in_one_line(encoder, tmp_path, monkeypatch):
+def test_what_is_missing_is_asked_for_in_one_line(duckdb, encoder, tmp_path, monkeypatch):
     for package in ("duckdb", "pyarrow"):
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, package, None)

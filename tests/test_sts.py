@@ -100,7 +100,6 @@ def test_several_files_are_one_set(tmp_path):
         ("t.tsv", tsv([*PAIRS, ("1", "a")]), "line 5"),
         ("t.tsv", tsv(PAIRS, ("gold", "sentence1", "sentence2")), "no column for the score"),
         ("t.jsonl", '{"score": true, "sentence1": "a", "sentence2": "b"}', "line 1: the score"),
-        ("t.jsonl", '{"score": 1, "sentence1": "a", "sentence2": null}', "line 1"),
         ("t.jsonl", '{"score": 1, "sentence1": "a", "sentence2": "b"}\n{"score": 1}', "line 2"),
         ("t.tsv", tsv([("3", "a", "b"), ("3", "c", "d")]), "no correlation exists"),
         ("t.tsv", tsv([("3", "a", "b")]), "at least 2"),
