@@ -41,7 +41,7 @@ def sentences(data_folder):
 
 def test_stsb_vectors(ours, theirs, sentences, figures):
     name = f"STSb, {len(sentences):,} sentences, per element"
-    figures(name, absolute(ours.encode(sentences), theirs.encode(sentences)), 1e-6)  # 2.7e-7
+    figures(name, absolute(ours.encode(sentences), theirs.encode(sentences)), 1e-6)  # 3.2e-7
 
 
 def their_hidden_states(theirs, tokens):
