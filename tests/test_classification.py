@@ -344,7 +344,7 @@ def test_the_published_figure_stands_beside_ours_for_its_own_set_and_model_only(
     monkeypatch.setitem(PUBLISHED, (24, 9, 2, 8, 10, "centroid"), ("tiny", 0.5))
     options = ["--classifier", "centroid"]
     assert "published" not in classify(*options).stdout  # another model
-    monkeypatch.setattr(verb, "is_default_model", lambda folder: True)
+    monkeypatch.setattr(verb.hub, "is_default_model", lambda folder: True)
     lines = classify(*options).stdout.splitlines()
     assert lines[2].split()[-2:] == ["published", "difference"]
     accuracy, published, difference = (float(lines[3].split()[i]) for i in (1, -2, -1))

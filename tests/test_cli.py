@@ -11,6 +11,7 @@ import shlex
 import subprocess
 import sys
 import textwrap
+import types
 from pathlib import Path
 
 import click
@@ -176,9 +177,6 @@ def test_help_and_version_need_no_numpy():
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help_with_examples_and_is_listed_by_its_own_words(verb):
     assert re.search(r"Examples?:\n +minisbert ", succeeds(verb, "--help").stdout)
-    if verb != "verify":
-        command = getattr(importlib.import_module(f"minisbert.cli.{VERBS[verb][0]}"), verb)
-        assert command.short_help == VERBS[verb][1]
 
 
 def examples():
@@ -293,7 +291,7 @@ REFUSED = {
     "not one of": ("embed", "--dtype", "float16", "x"),
     "at least two texts, got 1": ("similarity", "alone"),
     "Nothing to tokenize": ("tokens",),
-    "does not end in .npy": ("embed", "x", "-o", "vectors.bin"),
+    "-o must end in .npy": ("embed", "x", "-o", "vectors.bin"),
     "npy cannot be written to stdout": ("embed", "x", "--output-format", "npy"),
     "0 is not in the range": ("embed", "x", "--batch-size", 0),
     "not both": ("embed", "sat", "--prompt-name", "query", "--prompt", "x"),
@@ -570,16 +568,9 @@ def test_what_only_a_csv_has_is_ignored_by_no_verb(command, option):
 
 
 def test_nothing_to_embed_at_a_keyboard(model, monkeypatch):
-    class Keyboard:
-        def isatty(self):
-            return True
-
-    from minisbert.cli.embed import _or_stdin
-    from minisbert.cli.inputs import TextSource
-
-    monkeypatch.setattr(sys, "stdin", Keyboard())
+    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(isatty=lambda: True))
     with pytest.raises(click.UsageError, match="Nothing to embed"):
-        _or_stdin(TextSource((), None))
+        main.main(["embed"], standalone_mode=False)
 
 
 # --------------------------------------------------------------------------------------------------- tokens

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from tiny import TINY, write_model
 
 from minisbert.cli import demo as module
-from minisbert.cli.demo import VERBS, demo
+from minisbert.cli.demo import demo
 from minisbert.training.descent import SENTENCE_PAIRS, STEPS, descend, make_points
 
 SHORT = ["--no-text", "--steps", "3", "--points", "3"]
@@ -55,7 +55,7 @@ def table_of(shown):
 
 def test_the_group_lists_its_verbs():
     shown = run("--help").stdout
-    for verb in VERBS:
+    for verb in demo.commands:
         assert re.search(rf"^ +{verb} ", shown, re.MULTILINE)
         assert re.search(r"Examples?:\n +minisbert demo ", run(verb, "--help").stdout)
 
@@ -126,7 +126,7 @@ def test_nothing_is_left_behind_when_the_drawing_fails(matplotlib, monkeypatch, 
         stream.write(b"half")
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(f"minisbert.training.descent_picture.{draw}", fails)
+    monkeypatch.setattr(module, draw, fails)
     with pytest.raises(OSError, match="the disk is full"):
         run("contrastive", *SHORT, "-o", f"demo.{kind}")
     assert os.listdir() == []

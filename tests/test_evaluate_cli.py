@@ -41,10 +41,9 @@ def run(*arguments, code=0):
 def test_the_group_lists_its_verbs_without_importing_them():
     shown = run("--help").stdout
     group = main.get_command(click.Context(main), "evaluate")
-    for verb, (_, words) in group.verbs.items():
-        assert re.search(rf"{verb} +{re.escape(words)}", shown)
+    for verb, command in group.commands.items():
+        assert re.search(rf"{verb} +{re.escape(command.short_help)}", shown)
         assert re.search(r"Examples?:\n +minisbert evaluate ", run(verb, "--help").stdout)
-        assert group.get_command(click.Context(group), verb).short_help == words
     assert "Did you mean 'layers'" in run("layer", code=2).stderr
     assert "No such command" in run("frobnicate", code=2).stderr
 
@@ -137,12 +136,12 @@ def test_columns_and_scale_are_obeyed():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["sts"], "Missing argument"),
+        (["sts"], "MINISBERT_DATA"),
         (["sts", "missing.tsv"], "does not exist"),
-        (["sts", "pairs.tsv", "--columns", "a,b"], "must name three"),
+        (["sts", "pairs.tsv", "--columns", "a,b"], "SCORE,SENTENCE1,SENTENCE2"),
         (["sts", "pairs.tsv", "--no-header"], "with --columns"),
         (["sts", "pairs.tsv", "--scale", "5,0"], "must be LOW,HIGH"),
-        (["sts", "pairs.tsv", "--scale", "high"], "must be LOW,HIGH"),
+        (["sts", "pairs.tsv", "--scale", "high"], "--scale"),
         (["layers"], "MINISBERT_DATA"),
         (["retrieval", "folder", "--composition", "late"], "--chunk-tokens"),
     ],

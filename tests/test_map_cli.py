@@ -184,7 +184,7 @@ def test_what_colours_show(arguments, colours, files):
         ("cluster empty.txt", 1, "empty.txt"),
         ("cluster texts.txt -o o.xml", 2, ".csv"),
         ("cluster texts.txt -o texts.csv", 1, "already exists"),
-        ("cluster texts.txt --vectors texts.txt", 2, ".npy"),
+        ("cluster texts.txt --vectors texts.txt", 1, ".npy"),
         ("cluster texts.txt --vectors bad.npy", 1, "bad.npy"),
         ("cluster texts.txt --vectors bad.safetensors", 1, "bad.safetensors"),
         ("cluster texts.txt --vectors short.npy", 1, r"\(3, 2\)"),

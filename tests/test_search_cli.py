@@ -3,11 +3,9 @@
 Everything runs on a random model of some 4,000 weights.
 """
 
-import importlib
 import json
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -18,7 +16,6 @@ from running import refused, run
 from tiny import write_model
 
 from minisbert import SentenceEncoder
-from minisbert.cli.search import VERBS
 from minisbert.cli.table import display_width
 from minisbert.search.database import EmbeddingDatabase
 
@@ -263,24 +260,6 @@ def test_an_interrupted_build_is_finished_by_the_same_command(model):
 
 
 # ------------------------------------------------------------------------------------------------ help
-
-
-def examples():
-    for verb in (["index"], *(["index", name] for name in VERBS), ["search"]):
-        command = importlib.import_module("minisbert.cli.search")
-        text = getattr(command, verb[-1]).help
-        for line in re.findall(r"^ +(minisbert .*)$", text, re.MULTILINE):
-            if "COMMAND" not in line:
-                yield pytest.param(verb, line, id=line)
-
-
-@pytest.mark.parametrize(("verb", "line"), examples())
-def test_examples_of_help_run(verb, line):
-    words = shlex.split(line)[1:]
-    if "build" not in words:
-        build_both()
-    assert run(*words).stdout
-    assert line in re.sub(r"\s+", " ", run(*verb, "--help").stdout)
 
 
 def test_help_needs_neither_duckdb_nor_numpy():

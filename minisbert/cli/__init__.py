@@ -12,14 +12,13 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Mapping
 from typing import Any, TextIO
 
 import click
 
 from minisbert import __version__, parallel
 
-# The module of each verb, and its short help, which is repeated here so that listing them imports none of them.
+# The module of each verb and its short help, so that listing them imports none of them.
 VERBS = {
     "similarity": ("similarity", "Show how similar texts are."),
     "embed": ("embed", "Turn texts into vectors."),
@@ -50,23 +49,12 @@ VERB = "minisbert.verb"  # where a context keeps the running command
 OTHER_NAMES = {"has_header": "no_header", "normalize_embeddings": "normalize", "show_progress_bar": "progress"}
 
 
-class LazyGroup(click.Group):
-    """Verbs imported when called: name to (module in this folder, short help)."""
-
-    def __init__(self, *arguments: Any, verbs: Mapping[str, tuple[str, str]], **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self.verbs = verbs
+class Group(click.Group):
+    """A group that lists verbs as they stand in its module, and suggests one for what is nearly its name."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """List the verbs, those that a newcomer wants first at the top."""
-        return list(self.verbs)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one verb."""
-        if cmd_name not in self.verbs:
-            return None
-        module, _ = self.verbs[cmd_name]
-        return getattr(importlib.import_module(f"minisbert.cli.{module}"), cmd_name)
+        return list(self.commands)
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -74,24 +62,34 @@ class LazyGroup(click.Group):
         """Find the verb that was typed, or suggest similar ones."""
         import difflib
 
-        typed = args[0]
-        close = difflib.get_close_matches(typed, self.verbs, 1)
-        if typed not in self.verbs and not ctx.resilient_parsing and close:
+        typed, verbs = args[0], self.list_commands(ctx)
+        close = difflib.get_close_matches(typed, verbs, 1)
+        if typed not in verbs and not ctx.resilient_parsing and close:
             ctx.fail(f"No such command {typed!r}. Did you mean {close[0]!r}?")
-        if typed not in self.verbs and os.path.exists(typed):  # noqa: PTH110 - it may be anything
-            ctx.fail(f"{typed!r} is a file; a command comes first: {ctx.command_path} {next(iter(self.verbs))} {typed}")
+        if typed not in verbs and os.path.exists(typed):  # noqa: PTH110 - it may be anything
+            ctx.fail(f"{typed!r} is a file; a command comes first: {ctx.command_path} {verbs[0]} {typed}")
         found = super().resolve_command(ctx, args)
         ctx.meta[VERB] = found[1]
         return found
 
+
+class _Program(Group):
+    """The outermost group, which imports verbs when they are called, and prints their errors and warnings."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """List the verbs without importing them."""
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one verb."""
+        if cmd_name not in VERBS:
+            return None
+        return getattr(importlib.import_module(f"minisbert.cli.{VERBS[cmd_name][0]}"), cmd_name)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the verbs for ``--help``; click's own way would import them all."""
         with formatter.section("Commands"):
-            formatter.write_dl([(verb, words) for verb, (_, words) in self.verbs.items()])
-
-
-class _Program(LazyGroup):
-    """The outermost group, which prints errors and warnings of all verbs."""
+            formatter.write_dl([(verb, words) for verb, (_, words) in VERBS.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a verb; each warning or error becomes a line on stderr."""
@@ -174,8 +172,7 @@ def _describe(error: OSError) -> str:
 
 @click.group(
     cls=_Program,
-    verbs=VERBS,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100, "show_default": True},
 )
 @click.version_option(__version__, "-V", "--version", prog_name="minisbert")
 def main() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from pathlib import Path
 
@@ -12,13 +11,12 @@ from minisbert.bench.engines import ENGINES
 from minisbert.bench.report import format_report
 from minisbert.bench.run import PARTS, choose_engines, choose_parts, default_texts, describe, run_benchmark
 from minisbert.cli.inputs import TextSource, input_options
-from minisbert.cli.options import ModelChoice, model_options
-from minisbert.cli.outputs import Target, plain
-from minisbert.files import written_whole
+from minisbert.cli.options import COUNT, ModelChoice, model_options, num_threads_option
+from minisbert.cli.outputs import Target, output_options, write_json
 from minisbert.parallel import threads
 
 
-@click.command(short_help="Compare speed and memory with PyTorch and ONNX Runtime.")
+@click.command()
 @input_options
 @click.option(
     "--engine",
@@ -34,10 +32,9 @@ from minisbert.parallel import threads
     type=click.Choice(PARTS),
     help="Part to run; may be repeated.  [default: all that engines and texts allow]",
 )
-@click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True, help="Rounds per engine.")
-@click.option("--num-threads", type=click.IntRange(min=1), help="Threads per engine.  [default: one per processor]")
-@click.option("-o", "--output", metavar="FILE.json", help="Also write every round as JSON.")
-@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
+@click.option("--rounds", type=COUNT, default=5, help="Rounds per engine.")
+@num_threads_option
+@output_options("Also write every round as JSON.", metavar="FILE.json", has_json=False)
 @model_options
 def bench(
     source: TextSource,
@@ -45,8 +42,7 @@ def bench(
     parts: tuple[str, ...],
     rounds: int,
     num_threads: int | None,
-    output: str | None,
-    force: bool,
+    target: Target,
     choice: ModelChoice,
 ) -> None:
     """Compare our encoder with sentence-transformers (PyTorch) and ONNX Runtime.
@@ -64,15 +60,13 @@ def bench(
       minisbert bench --engine minisbert --engine minisbert-deterministic --part throughput
     """
     chosen = choose_engines(engines)
-    target = Target(None if output is None else Path(output), "json", force)
-    target.check()
-    encoder = choice.encoder("float32")
+    encoder = choice.encoder()
     origin = "generated"
     if given := source.arguments or source.file is not None:
         column = source.column
         name = "the command line" if source.file is None else Path(source.file).name
         origin = "from standard input" if source.file == "-" else f"from {name}" + (f", {column}" if column else "")
-    texts = list(source.read()) if given else default_texts(encoder)
+    texts = source.read() if given else default_texts(encoder)
     if not texts:
         raise click.UsageError("Nothing to measure: the input has no texts.")
     chosen_parts, num_threads = choose_parts(parts, chosen, texts), num_threads or threads.usable()
@@ -84,7 +78,4 @@ def bench(
             click.echo(f"measured {row.what.strip()}", err=True)  # it takes minutes
             rows.append(row)
     click.echo(format_report(about, rows))
-    if target.file is not None:
-        with written_whole(target.file) as stream:
-            stream.write(json.dumps(plain({"about": about, "rows": rows}), indent=1).encode() + b"\n")
-        click.echo(f"wrote {target.file}", err=True)
+    target.write(write_json, {"about": about, "rows": rows})

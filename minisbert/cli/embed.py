@@ -6,6 +6,7 @@ import sys
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,47 +15,45 @@ from minisbert import __version__
 from minisbert.cli import outputs
 from minisbert.cli.inputs import TextSource, input_options
 from minisbert.cli.job import NOTHING_CUT, claim
-from minisbert.cli.options import TEXT, ModelChoice, computing_options, model_options
-from minisbert.cli.outputs import Target, choose_target, write_stdout
+from minisbert.cli.options import (
+    COUNT,
+    TEXT,
+    ModelChoice,
+    computing_options,
+    model_options,
+    num_threads_option,
+    progress_option,
+)
+from minisbert.cli.outputs import Target
+from minisbert.cli.vectors import KINDS, write_stdout
 
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder
     from minisbert.model import Array
     from minisbert.model.tokens import OverflowReport
 
-BLOCK_TEXTS = 2048  # a few seconds of work, so that little is lost if a job is killed
 
-
-@click.command(short_help="Turn texts into vectors.")
+@click.command()
 @input_options
 @click.option(
     "-o", "--output", metavar="FILE", help="A .npy, .safetensors, .jsonl or .parquet file.  [default: JSONL on stdout]"
 )
-@click.option(
-    "--output-format",
-    type=click.Choice(["npy", "safetensors", "jsonl", "parquet"]),
-    help="[default: by the file's suffix]",
-)
+@click.option("--output-format", type=click.Choice(KINDS), help="[default: by the file's suffix]")
 @click.option("--force", is_flag=True, help="Overwrite the output file and the leftovers of an earlier run.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run, if there is one.")
 @click.option(
     "--id", "id_column", metavar="NAME|N", help="Column of the ids in a .parquet.  [default: the row's number from 0]"
 )
-@click.option("--normalize", is_flag=True, help="Scale vectors to length 1.")
-@click.option("--truncate-dim", type=click.IntRange(min=1), metavar="D", help="Keep the first D dimensions.")
+@click.option("--normalize", "normalize_embeddings", is_flag=True, help="Scale vectors to length 1.")
+@click.option("--truncate-dim", type=COUNT, metavar="D", help="Keep the first D dimensions.")
 @click.option("--prompt", metavar="TEXT", type=TEXT, help="Prepend this to every text.")
 @click.option("--prompt-name", metavar="NAME", help="Prepend the model's prompt of this name to every text.")
-@click.option("--batch-size", type=click.IntRange(min=1), metavar="B", help="Maximum number of texts in a batch.")
-@click.option(
-    "--block-texts",
-    type=click.IntRange(min=1),
-    default=BLOCK_TEXTS,
-    metavar="B",
-    help=f"Texts in memory, and saved, at a time.  [default: {BLOCK_TEXTS}]",
-)
-@click.option("--num-threads", type=click.IntRange(min=1), metavar="N", help="[default: one per processor]")
+@click.option("--batch-size", type=COUNT, metavar="B", help="Maximum number of texts in a batch.")
+# 2048: a few seconds of work, so that little is lost if a job is killed
+@click.option("--block-texts", type=COUNT, default=2048, metavar="B", help="Texts in memory, and saved, at a time.")
+@num_threads_option
 @click.option("--deterministic", is_flag=True, help="Bit-identical for any threads and blocks; slower.")
-@click.option("--progress/--no-progress", default=None, help="Progress on stderr.  [default: on a terminal]")
+@progress_option
 @computing_options
 @model_options
 def embed(
@@ -93,22 +92,36 @@ def embed(
     """
     if options["prompt"] is not None and options["prompt_name"] is not None:
         raise click.UsageError("Give --prompt or --prompt-name, not both.")
-    target = choose_target(output, output_format, force)
-    if resume and target.file is None:
-        raise click.UsageError("--resume continues an output file; give it with -o.")
+    if output in (None, "-"):
+        target = Target(None, output_format or "jsonl", force)
+        if target.kind != "jsonl":
+            raise click.UsageError(f"{output_format} cannot be written to stdout; give a file with -o.")
+        if resume:
+            raise click.UsageError("--resume continues an output file; give it with -o.")
+    elif output_format is None:
+        target = Target.at(output, force, KINDS)
+    else:
+        target = Target(Path(str(output)), output_format, force)
     if id_column is not None and target.kind != "parquet":
         raise click.UsageError("--id is for a .parquet file.")
-    options["normalize_embeddings"] = options.pop("normalize")
-    drawn_over = target.file is None and sys.stdout.isatty()
-    options["show_progress_bar"] = (outputs.progress if not drawn_over else None) if progress is None else progress
-    source = _or_stdin(source)
+    if not source.arguments and source.file is None:
+        if sys.stdin is None or sys.stdin.isatty():  # None: stdin is closed
+            raise click.UsageError("Nothing to embed: give texts, a file (-i), or pipe them in.")
+        if id_column is not None:
+            raise click.UsageError("--id is a column of a file; give it with -i.")
+        source = replace(source, file="-")
     if id_column is not None and source.file is None:
         raise click.UsageError("--id is a column of a file; give it with -i.")
+    if progress is None:
+        drawn_over = target.file is None and sys.stdout.isatty()
+        options["show_progress_bar"] = None if drawn_over else outputs.progress
+    else:
+        options["show_progress_bar"] = progress
     if target.file is None:
-        options["total"] = source.count()
+        total = options["total"] = source.count()
         encoder = choice.encoder(dtype)
         report = _report(encoder, options, NOTHING_CUT)
-        with closing(_embed_blocks(encoder, source.rows_again(options["total"]), report, options)) as blocks:
+        with closing(_embed_blocks(encoder, source.rows_again(total), report, options)) as blocks:
             for block, embeddings in blocks:
                 write_stdout([text for text, *_ in block], embeddings)
         return
@@ -116,7 +129,21 @@ def embed(
     with claim(target, resume) as job:
         total = options["total"] = source.count(*ids)
         encoder, rows = choice.encoder(dtype), source.rows_again(total, *ids)
-        settings = _decided_by(encoder, target, id_column, options)
+        # What determines a vector besides its text; not threads, batches and blocks, which affect its last digit at
+        # most, nor --overflow, unless it splits texts: otherwise it decides whether a text is rejected.
+        of_chunks = ("chunk_tokens", "overlap", "composition")
+        settings = {
+            "minisbert": __version__,
+            "format": target.kind,
+            "id": id_column,
+            "dtype": str(encoder.dtype),
+            "dimensions": options["truncate_dim"] or encoder.get_sentence_embedding_dimension(),
+            "name": encoder.folder.name,
+            "model": encoder.fingerprint(),
+            "max_seq_length": encoder.max_seq_length,
+            **{name: options[name] for name in ("prompt", "prompt_name", "normalize_embeddings", "deterministic")},
+            **{name: options[name] if options["overflow"] == "chunk" else None for name in of_chunks},
+        }
         if job.is_complete:
             said = job.check_complete(settings, rows)
             click.echo(f"{target.file}: already complete, {said}; --force starts over", err=True)
@@ -154,34 +181,3 @@ def _embed_blocks(
     for embeddings in encoder.encode_stream(passing(), report=report, **options):
         yield held[: len(embeddings)], embeddings
         del held[: len(embeddings)]
-
-
-def _decided_by(
-    encoder: SentenceEncoder, target: Target, id_column: str | None, options: dict[str, Any]
-) -> dict[str, Any]:
-    """What determines a vector besides its text; not threads, batches and blocks, which affect its last digit at most.
-
-    Nor ``overflow``, unless it splits texts: otherwise it decides whether a text is rejected, not its vector.
-    """
-    chunked = options["overflow"] == "chunk"
-    return {
-        "minisbert": __version__,
-        "format": target.kind,
-        "id": id_column,
-        "dtype": str(encoder.dtype),
-        "dimensions": options["truncate_dim"] or encoder.get_sentence_embedding_dimension(),
-        "name": encoder.folder.name,
-        "model": encoder.fingerprint(),
-        "max_seq_length": encoder.max_seq_length,
-        **{name: options[name] for name in ("prompt", "prompt_name", "normalize_embeddings", "deterministic")},
-        **{name: options[name] if chunked else None for name in ("chunk_tokens", "overlap", "composition")},
-    }
-
-
-def _or_stdin(source: TextSource) -> TextSource:
-    """Read stdin if nothing else is given and it is no terminal."""
-    if source.arguments or source.file is not None:
-        return source
-    if sys.stdin is None or sys.stdin.isatty():  # None: stdin is closed
-        raise click.UsageError("Nothing to embed: give texts, a file (-i), or pipe them in.")
-    return replace(source, file="-")

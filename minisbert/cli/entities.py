@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,27 +10,40 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from minisbert import __version__
-from minisbert.cli import LazyGroup
+from minisbert.cli import Group
 from minisbert.cli.inputs import TextSource, input_options
-from minisbert.cli.options import ModelChoice, json_option, model_options, result_options
-from minisbert.cli.outputs import choose_file, echo_json, give, progress
-from minisbert.cli.table import grid, interval, matrix_lines, printable, shorten, signed, terminal_width
+from minisbert.cli.options import (
+    FILE,
+    PLACE,
+    ModelChoice,
+    folder_options,
+    folds_option,
+    json_option,
+    model_options,
+    seed_option,
+    strength_option,
+)
+from minisbert.cli.outputs import Target, echo_json, progress, result_options
+from minisbert.cli.table import (
+    estimated,
+    grid,
+    hundred,
+    interval,
+    matrix_lines,
+    printable,
+    shorten,
+    signed,
+    terminal_width,
+    wrapped,
+)
 
 if TYPE_CHECKING:
     from minisbert.analysis.entities import EntityReport, EntityTagger
 
-VERBS = {
-    "train": ("entities", "Train a tagger on sentences with tagged words."),
-    "predict": ("entities", "Find entities in texts."),
-    "evaluate": ("entities", "Evaluate a tagger, and compare it with baselines."),
-}
-EXISTING = click.Path(exists=True, dir_okay=False, path_type=Path)
-FOLDER = click.Path(path_type=Path)
-LINE_WIDTH = 100
 NAME_WIDTH = 40  # columns of a name, at most
 
 
-@click.group(cls=LazyGroup, verbs=VERBS, short_help="Find names of people, places and things.")
+@click.group(cls=Group)
 def entities() -> None:
     """Find names of people, places and things with a linear probe on word vectors.
 
@@ -63,14 +75,13 @@ def _telling() -> Iterator[Callable[[str], object]]:
 # ------------------------------------------------------------------------------------------------------- train
 
 
-@click.command(short_help=VERBS["train"][1])
-@click.argument("train", metavar="TRAIN", type=EXISTING)
-@click.option("-o", "--output", required=True, metavar="FOLDER", type=FOLDER, help="Output folder.")
-@click.option("--force", is_flag=True, help="Overwrite an existing tagger.")
+@entities.command(short_help="Train a tagger on sentences with tagged words.")
+@click.argument("train", metavar="TRAIN", type=FILE)
+@folder_options("tagger")
 @click.option(
     "--dev",
     metavar="FILE",
-    type=EXISTING,
+    type=FILE,
     help="Where strength and offset are chosen.  [default: cross-validation on TRAIN]",
 )
 @click.option(
@@ -85,24 +96,15 @@ def _telling() -> Iterator[Callable[[str], object]]:
     "--pooling",
     type=click.Choice(["mean", "first"]),
     default="mean",
-    show_default=True,
     help="How the tokens of a word become one vector.",
 )
 @click.option(
     "--decoder",
     type=click.Choice(["viterbi", "greedy"]),
     default="viterbi",
-    show_default=True,
     help="The best valid tag sequence, or the best tag of each word, repaired.",
 )
-@click.option(
-    "--strength",
-    "strengths",
-    type=click.FloatRange(min=0, min_open=True),
-    multiple=True,
-    metavar="C",
-    help="C to try, as in scikit-learn: larger is a weaker penalty. May be repeated.",
-)
+@strength_option("0.003, 0.01, 0.03, 0.1")
 @click.option(
     "--offset",
     "offsets",
@@ -111,18 +113,12 @@ def _telling() -> Iterator[Callable[[str], object]]:
     metavar="NATS",
     help="Offset to try; it lowers the score of O, so that more is found. May be repeated.",
 )
-@click.option("--folds", type=click.IntRange(min=2), default=3, show_default=True, help="Cross-validation folds.")
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed of the folds.")
+@folds_option(3)
+@seed_option
 @json_option
 @model_options
 def train(
-    train: Path,
-    output: Path,
-    force: bool,
-    dev: Path | None,
-    as_json: bool,
-    choice: ModelChoice,
-    **settings: Any,
+    train: Path, output: Path, force: bool, dev: Path | None, as_json: bool, choice: ModelChoice, **settings: Any
 ) -> None:
     """Train a tagger on TRAIN, sentences with tagged words, and write it to a folder.
 
@@ -143,51 +139,49 @@ def train(
 
     check_place(output, KIND, force=force)
     data = read_tagged(train)
-    others = None if dev is None else read_tagged(dev)
+    settings["dev"] = None if dev is None else read_tagged(dev)
     given = {name: value for name, value in settings.items() if value != ()}  # options that may be repeated, and are
     with _telling() as tell:
-        told: dict[str, Any] = {"show_progress_bar": progress, "progress": tell}
-        tagger = train_tagger(choice.encoder("float32"), data, dev=others, **told, **given)
+        tagger = train_tagger(choice.encoder(), data, show_progress_bar=progress, progress=tell, **given)
     tagger.save(output, force=force)
+    told = tagger.training
     if as_json:
         about = {name: getattr(tagger, name) for name in ("layers", "pooling", "decoder", "types")}
-        echo_json({"model": tagger.origin.model, **about, **tagger.training})
+        echo_json({"model": tagger.origin.model, **about, **told})
     else:
-        click.echo("\n".join(_training_lines(tagger)))
+        strength, tried = told["strength"], told["strengths"]
+        lines = [
+            f"{_described(tagger)}; {told['data']}: {told['sentences']:,} sentences, {told['words']:,} words; types: "
+            f"{', '.join(tagger.types)}",
+            "",
+        ]
+        if told["f1"]:
+            cells = [[hundred(value) for value in row] for row in told["f1"]]
+            heads = [f"offset {value:g}" for value in told["offsets"]]
+            lines += [f"F1 of spans, x 100, on {told['chosen_on']}:", ""]
+            lines += [*matrix_lines([f"C {value:g}" for value in tried], heads, cells, terminal_width()), ""]
+            lines.append(
+                f"chosen: C {strength:g}, offset {tagger.offset:g}. The best of many scores is slightly optimistic: "
+                "see `minisbert entities evaluate`."
+            )
+            if len(tried) > 1 and strength in (tried[0], tried[-1]):
+                lines.append("C is at the edge of the values tried: try others with --strength.")
+        else:
+            lines.append(f"C {strength:g}, offset {tagger.offset:g}, as given")
+        click.echo("\n".join(lines))
     click.echo(f"wrote {output}", err=True)
 
 
-def _training_lines(tagger: EntityTagger) -> list[str]:
-    """What it was trained on, and how penalty and offset were chosen."""
-    told = tagger.training
-    strength, tried = told["strength"], told["strengths"]
-    lines = [
-        f"{tagger.origin.model}, layer{'' if len(tagger.layers) == 1 else 's'} {', '.join(map(str, tagger.layers))}; "
-        f"{told['data']}: {told['sentences']:,} sentences, {told['words']:,} words; types: {', '.join(tagger.types)}",
-        "",
-    ]
-    if not told["f1"]:
-        return [*lines, f"C {strength:g}, offset {tagger.offset:g}, as given"]
-    cells = [[f"{100 * value:.2f}" for value in row] for row in told["f1"]]
-    heads = [f"offset {value:g}" for value in told["offsets"]]
-    lines += [
-        f"F1 of spans, x 100, on {told['chosen_on']}:",
-        "",
-        *matrix_lines([f"C {value:g}" for value in tried], heads, cells, terminal_width()),
-        "",
-        f"chosen: C {strength:g}, offset {tagger.offset:g}. The best of many scores is slightly optimistic: see "
-        "`minisbert entities evaluate`.",
-    ]
-    if len(tried) > 1 and strength in (tried[0], tried[-1]):
-        lines.append("C is at the edge of the values tried: try others with --strength.")
-    return lines
+def _described(tagger: EntityTagger) -> str:
+    """The model, and its layers that are read."""
+    return f"{tagger.origin.model}, layer{'s' * (len(tagger.layers) > 1)} {', '.join(map(str, tagger.layers))}"
 
 
 # ----------------------------------------------------------------------------------------------------- predict
 
 
-@click.command(short_help=VERBS["predict"][1])
-@click.argument("folder", metavar="FOLDER", type=FOLDER)
+@entities.command(short_help="Find entities in texts.")
+@click.argument("folder", metavar="FOLDER", type=PLACE)
 @input_options
 @json_option
 @model_options
@@ -205,12 +199,10 @@ def predict(folder: Path, source: TextSource, as_json: bool, choice: ModelChoice
     """
     from minisbert.analysis.entities import load_tagger
 
-    if source.file is None and not source.arguments:
-        raise click.UsageError("Nothing to search: give texts, or a file of texts (-i).")
-    source.check()
+    source.check("search")
     tagger = load_tagger(folder)
-    texts = list(source.read())
-    found = tagger.find(choice.encoder("float32"), texts, show_progress_bar=progress)
+    texts = source.read()
+    found = tagger.find(choice.encoder(), texts, show_progress_bar=progress)
     if as_json:
         for text, names in zip(texts, found, strict=True):
             echo_json({"text": text, "entities": names})
@@ -220,9 +212,9 @@ def predict(folder: Path, source: TextSource, as_json: bool, choice: ModelChoice
         for names in found
         for one in names
     ]
-    lines = iter(grid(rows, "<<>>") if rows else [])
+    lines = iter(grid(rows, "<<>>"))
     for text, names in zip(texts, found, strict=True):
-        click.echo(shorten(printable(text), terminal_width()) or "(empty)")
+        click.echo(printable(text, terminal_width()))
         for _ in names:
             click.echo(f"  {next(lines)}")
         if not names:
@@ -232,33 +224,26 @@ def predict(folder: Path, source: TextSource, as_json: bool, choice: ModelChoice
 # ---------------------------------------------------------------------------------------------------- evaluate
 
 
-@click.command(short_help=VERBS["evaluate"][1])
-@click.argument("folder", metavar="FOLDER", type=FOLDER)
-@click.argument("test", metavar="TEST", type=EXISTING)
+@entities.command(short_help="Evaluate a tagger, and compare it with baselines.")
+@click.argument("folder", metavar="FOLDER", type=PLACE)
+@click.argument("test", metavar="TEST", type=FILE)
 @click.option(
     "--baselines",
     "train",
     metavar="TRAIN",
-    type=EXISTING,
+    type=FILE,
     help="Compare with baselines trained on these sentences, the tagger's own training set.",
 )
 @click.option(
     "--dev",
     metavar="FILE",
-    type=EXISTING,
+    type=FILE,
     help="Where the settings of the word-shape baseline are chosen.  [default: cross-validation on TRAIN]",
 )
 @result_options
 @model_options
 def evaluate(
-    folder: Path,
-    test: Path,
-    train: Path | None,
-    dev: Path | None,
-    output: str | None,
-    force: bool,
-    as_json: bool,
-    choice: ModelChoice,
+    folder: Path, test: Path, train: Path | None, dev: Path | None, target: Target, choice: ModelChoice
 ) -> None:
     """Evaluate the tagger in FOLDER on TEST: precision, recall and F1 of spans, with 95 % intervals.
 
@@ -277,31 +262,23 @@ def evaluate(
 
     if dev is not None and train is None:
         raise click.UsageError("--dev is for the baselines: give their training file with --baselines.")
-    target = choose_file(output, force)
     tagger, data = load_tagger(folder), read_tagged(test)
-    others: dict[str, Any] = {
-        "train": None if train is None else read_tagged(train),
-        "dev": None if dev is None else read_tagged(dev),
-    }
+    others: dict[str, Any] = {"show_progress_bar": progress}
+    others |= {name: file and read_tagged(file) for name, file in (("train", train), ("dev", dev))}
     with _telling() as tell:
-        others |= {"progress": tell, "show_progress_bar": progress}
-        report = evaluate_tagger(tagger, choice.encoder("float32"), data, **others)
+        report = evaluate_tagger(tagger, choice.encoder(), data, progress=tell, **others)
     about = {"tagger": folder.name, "model": tagger.origin.model, "layers": tagger.layers, "training": tagger.training}
-    give(_report_lines(report, tagger), {**vars(report), **about, "minisbert": __version__}, as_json, target)
+    result = {**vars(report), **about, "minisbert": __version__}
+    target.report(_report_lines(report, tagger), result)
 
 
 def _report_lines(report: EntityReport, tagger: EntityTagger) -> list[str]:
     """Format all systems, each type, and how to read the figures."""
-
-    def hundred(value: float) -> str:
-        return f"{100 * value:.2f}"
-
     rows = [["system", "F1", "95 %", "precision", "recall", "surface F1", "probe's lead"]]
     types = [["type", "F1", "95 %", "precision", "recall", "entities"]]
     for one in report.systems:
         means = [hundred(rate.mean) for rate in (one.spans.precision, one.spans.recall, one.surface.f1)]
-        ahead = one.tagger_ahead
-        lead = [] if ahead is None else [f"{signed(ahead.mean)} ({interval(ahead)})"]
+        lead = [] if one.tagger_ahead is None else [estimated(one.tagger_ahead, signed)]
         rows.append([one.name, hundred(one.spans.f1.mean), interval(one.spans.f1), *means, *lead])
     published = report.published
     if published is not None:
@@ -310,8 +287,7 @@ def _report_lines(report: EntityReport, tagger: EntityTagger) -> list[str]:
         means = [hundred(rate.mean) for rate in (score.precision, score.recall)]
         types.append([name, hundred(score.f1.mean), interval(score.f1), *means, f"{score.expected:,}"])
     remarks = [
-        f"linear probe: {tagger.origin.model}, layer {', '.join(map(str, tagger.layers))}, {tagger.decoder}, trained "
-        f"on {tagger.training.get('data')}",
+        f"linear probe: {_described(tagger)}, {tagger.decoder}, trained on {tagger.training.get('data')}",
         *(f"{one.name}: {one.note}" for one in report.systems if one.note),
         f"intervals: bootstrap over sentences; accuracy of tags per word: {hundred(report.tags_right)}, and "
         f"{hundred(report.outside)} if all are O",
@@ -320,6 +296,5 @@ def _report_lines(report: EntityReport, tagger: EntityTagger) -> list[str]:
         remarks.append(f"{hundred(report.unseen)} % of the entities do not occur with their type in the training file")
     if published is not None:
         remarks.append(f"published: {published.name}")
-    wrapped = [line for text in remarks for line in textwrap.wrap(text, LINE_WIDTH, subsequent_indent="  ")]
     heading = f"{report.set}: {report.sentences:,} sentences, {report.words:,} words, {report.entities:,} entities"
-    return [heading, "", *grid(rows), "", "linear probe, by type", "", *grid(types), "", *wrapped]
+    return [heading, "", *grid(rows), "", "linear probe, by type", "", *grid(types), "", *wrapped(remarks)]

@@ -2,46 +2,41 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
-import textwrap
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
-from minisbert import __version__
+from minisbert import SentenceEncoder, __version__, hub
 from minisbert.checks import require
-from minisbert.cli import LazyGroup
-from minisbert.cli.inputs import DIALECT_OPTIONS, dialect, label_options, read_options
-from minisbert.cli.options import TEXT, ModelChoice, decorate, json_option, model_options, result_options
-from minisbert.cli.outputs import Target, choose_file, give, plain, progress, written_whole
-from minisbert.cli.table import grid, interval, printable, shorten, signed
-from minisbert.evaluation.classification import (
-    CLASSIFIERS,
-    PUBLISHED,
-    evaluate_classification,
-    read_labelled,
+from minisbert.cli import Group
+from minisbert.cli.inputs import columns_options, label_options
+from minisbert.cli.options import (
+    COUNT,
+    FILE,
+    TEXT,
+    ModelChoice,
+    Numbers,
+    Verb,
+    chunk_option,
+    model_options,
+    seed_option,
 )
-from minisbert.evaluation.measures import RESAMPLES
-from minisbert.hub import is_default_model
-
-# ----------------------------------------------------------------------------------------------------------- evaluate
-
-
-VERBS = {
-    "sts": ("evaluate", "Correlate similarities with human scores."),
-    "layers": ("evaluate", "Score every layer with every pooling, as a heat map."),
-    "retrieval": ("evaluate", "Measure retrieval quality: nDCG, MAP, MRR, recall."),
-    "classification": ("evaluate", "Classify texts from a few examples per class."),
-}
-LINE_WIDTH = 100
+from minisbert.cli.outputs import Target, output_options, progress, result_options
+from minisbert.cli.table import counted, fixed, grid, hundred, interval, printable, signed, wrapped
+from minisbert.evaluation.classification import CLASSIFIERS, PUBLISHED, evaluate_classification, read_labelled
+from minisbert.evaluation.measures import RESAMPLES, paired_difference
+from minisbert.evaluation.published import MTEB_SOURCE, PAPER_NOTE, PAPER_SOURCE, PAPER_STSB, Benchmark, find_sets
+from minisbert.evaluation.retrieval import RetrievalResult, evaluate_retrieval, read_retrieval
+from minisbert.evaluation.sts import PROTOCOL, SIMILARITIES, StsPairs, evaluate_sts, layer_scores, read_sts
+from minisbert.plots import heat_map
 
 
-@click.group(
-    cls=LazyGroup, verbs=VERBS, short_help="Evaluate the model on labelled test sets, next to published figures."
-)
+@click.group(cls=Group)
 def evaluate() -> None:
     """Evaluate the model on labelled test sets, next to published figures.
 
@@ -55,69 +50,54 @@ def evaluate() -> None:
     """
 
 
+def _is_comparable(choice: ModelChoice, encoder: SentenceEncoder) -> bool:
+    """Whether published figures are for this model: these weights, with its own limit."""
+    return choice.max_seq_length is None and hub.is_default_model(encoder.folder)
+
+
 # --------------------------------------------------------------------------------------------------------- sts
 
-_pair_options = [
-    click.option(
-        "--columns",
-        "column_names",
-        metavar="SCORE,SENTENCE1,SENTENCE2",
-        help="Names or numbers of the columns.  [default: score, sentence1, sentence2 or a usual synonym]",
-    ),
-    click.option(
+
+Sets = list[tuple[Benchmark | None, StsPairs]]  # with what is known of a set
+
+
+def pair_options(verb: Verb) -> Verb:
+    """Add PATH and the options about files of pairs to a verb, which receives the ``sets`` in them."""
+
+    @click.argument("paths", nargs=-1, metavar="PATH...", type=click.Path(exists=True, path_type=Path))
+    @columns_options("score", "sentence1", "sentence2")
+    @click.option(
         "--scale",
+        type=Numbers(float, 2),
         metavar="LOW,HIGH",
         help="Range of the scores; a score outside is an error.  [default: known for known sets, else not checked]",
-    ),
-    click.option("--no-header", is_flag=True, help="The files have no header row; columns are numbered from 1."),
-    *DIALECT_OPTIONS,
-]
+    )
+    @functools.wraps(verb)
+    def gathered(
+        paths: tuple[Path, ...], reading: dict[str, Any], scale: tuple[float, float] | None, **rest: Any
+    ) -> None:
+        if scale is not None and not -math.inf < scale[0] < scale[1] < math.inf:
+            raise click.UsageError(f"--scale must be LOW,HIGH, such as 0,5, got {scale[0]:g},{scale[1]:g}.")
+        if not paths:
+            if not os.environ.get("MINISBERT_DATA"):
+                raise click.UsageError(
+                    "Give a file of pairs, or set MINISBERT_DATA to the folder with stsb/stsb_test.tsv."
+                )
+            paths = (Path(os.environ["MINISBERT_DATA"], "stsb", "stsb_test.tsv"),)
+        sets: Sets = []
+        for known, files in (one for path in paths for one in find_sets(path)):
+            name, own = (str(files[0]), None) if known is None else (known.name, known.scale)
+            sets.append((known, read_sts(files, name=name, scale=scale or own, **reading)))
+        verb(sets=sets, **rest)
+
+    return gathered
 
 
-def _read_sets(paths: Sequence[Path], column_names: str | None, scale: str | None, no_header: bool) -> list[Any]:
-    """Read sets of pairs as (what is known of the set or None, pairs); a known one has its own name and scale."""
-    from minisbert.evaluation.published import find_sets
-    from minisbert.evaluation.sts import read_sts
-
-    names = column_names.split(",") if column_names is not None else None
-    if names is not None and len(names) != 3:
-        raise click.UsageError(
-            f"--columns must name three columns: score, first and second sentence; got {column_names!r}."
-        )
-    if no_header and names is None:
-        raise click.UsageError("With --no-header, give the columns of the score and the sentences with --columns.")
-    limits = None
-    if scale is not None:
-        try:
-            low, high = map(float, scale.split(","))
-        except ValueError:
-            low = high = math.nan
-        if not -math.inf < low < high < math.inf:
-            raise click.UsageError(f"--scale must be LOW,HIGH, such as 0,5, got {scale!r}.")
-        limits = (low, high)
-    sets = []
-    for known, files in (one for path in paths for one in find_sets(path)):
-        name, own = (str(files[0]), None) if known is None else (known.name, known.scale)
-        pairs = read_sts(files, name=name, columns=names, scale=limits or own, has_header=not no_header, **dialect())
-        sets.append((known, pairs))
-    return sets
-
-
-@click.command(short_help="Correlate similarities with human scores.")
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(exists=True, path_type=Path))
-@lambda verb: decorate(verb, _pair_options)
+@evaluate.command(short_help="Correlate similarities with human scores.")
 @result_options
+@pair_options
 @model_options
-def sts(
-    paths: tuple[Path, ...],
-    column_names: str | None,
-    scale: str | None,
-    no_header: bool,
-    output: str | None,
-    force: bool,
-    as_json: bool,
-    choice: ModelChoice,
-) -> None:
+def sts(sets: Sets, target: Target, choice: ModelChoice) -> None:
     """Correlate the model's similarities with human scores, next to the published figures.
 
     A PATH is a file of pairs (CSV, TSV, JSONL, JSON or Parquet, plain or .gz), or a folder with well-known test sets.
@@ -130,95 +110,55 @@ def sts(
       minisbert evaluate sts data -o result.json
       minisbert evaluate sts pairs.csv --columns 3,1,2 --scale 0,5 --no-header
     """
-    from minisbert.evaluation.published import MTEB_SOURCE, PAPER_NOTE, PAPER_SOURCE, PAPER_STSB
-    from minisbert.evaluation.sts import PROTOCOL, evaluate_sts
-    from minisbert.hub import is_default_model
-
-    target = choose_file(output, force)
-    sets = _read_sets(paths, column_names, scale, no_header)
-    encoder = choice.encoder("float32")
-    comparable = choice.max_seq_length is None and is_default_model(encoder.folder)
-    rows = []
+    encoder = choice.encoder()
+    comparable = _is_comparable(choice, encoder)
+    whole: list[dict[str, Any]] = []
+    rows, notes = [["set", "pairs", *SIMILARITIES, "r cosine"]], []
     for known, pairs in sets:
         found = evaluate_sts(encoder, pairs, show_progress_bar=progress)
-        published = known.published if comparable and known is not None and known.pairs == found.pairs else None
-        rows.append((known if comparable else None, found, published))
-    whole = {
+        row = [printable(found.name, 30), f"{found.pairs:,}", *(f"{found.spearman[name]:.3f}" for name in SIMILARITIES)]
+        row.append(f"{found.pearson['cosine']:.3f}")
+        published, difference, note = None, None, ""
+        if known is not None and comparable and known.pairs != found.pairs:
+            notes.append(f"{known.name} has {found.pairs:,} pairs here and {known.pairs:,} as published: not compared")
+        elif known is not None and comparable and known.published is not None:
+            published, note = known.published, known.note
+            difference = found.spearman["cosine"] - published
+            row += [f"{published:.3f}", signed(difference / 100, 3)]
+            notes += [note] if note else []
+        rows.append(row)
+        about = {key: value for key, value in vars(found).items() if key != "protocol"}
+        whole.append({**about, "published": published, "difference": difference, "note": note})
+    remarks = [f"protocol: {PROTOCOL}"]
+    if any(one["published"] is not None for one in whole):
+        rows[0] += ["published", "difference"]
+        remarks.append(f"published: {MTEB_SOURCE}")
+    remarks += dict.fromkeys(notes)
+    if any(one["name"] == "STSb" for one in whole):
+        quoted = ", ".join(f"{name} {figure:.2f}" for name, figure in PAPER_STSB.items())
+        remarks.append(f"quoted for STSb: {quoted} ({PAPER_SOURCE}). {PAPER_NOTE}")
+    result = {
         "model": str(encoder.folder),
         "max_seq_length": encoder.max_seq_length,
         "protocol": PROTOCOL,
-        "sets": [
-            {
-                "name": found.name,
-                "pairs": found.pairs,
-                "sentences": found.sentences,
-                "spearman": found.spearman,
-                "pearson": found.pearson,
-                "published": published,
-                "difference": None if published is None else found.spearman["cosine"] - published,
-                "note": known.note if known and published is not None else "",
-            }
-            for known, found, published in rows
-        ],
+        "sets": whole,
         "published_source": MTEB_SOURCE,
         "quoted_stsb": PAPER_STSB,
         "quoted_source": f"{PAPER_SOURCE}. {PAPER_NOTE}",
         "minisbert": __version__,
     }
-    give(_sts_lines(rows, encoder.folder.name), whole, as_json, target)
-
-
-def _sts_lines(rows: Sequence[tuple[Any, Any, float | None]], model: str) -> list[str]:
-    """Lay out the figures beside published ones, and say why they differ."""
-    from minisbert.evaluation.published import MTEB_SOURCE, PAPER_NOTE, PAPER_SOURCE, PAPER_STSB
-    from minisbert.evaluation.sts import PROTOCOL, SIMILARITIES
-
-    is_compared = any(published is not None for _, _, published in rows)
-    table = [["set", "pairs", *SIMILARITIES, "r cosine", *(["published", "difference"] if is_compared else [])]]
-    said = [f"protocol: {PROTOCOL}", *([f"published: {MTEB_SOURCE}"] if is_compared else [])]
-    for known, found, published in rows:
-        row = [shorten(printable(found.name), 30), f"{found.pairs:,}"]
-        row += [f"{found.spearman[name]:.3f}" for name in SIMILARITIES] + [f"{found.pearson['cosine']:.3f}"]
-        if published is not None:
-            row += [f"{published:.3f}", signed((found.spearman["cosine"] - published) / 100, 3)]
-            said += [known.note] if known.note and known.note not in said else []
-        elif known is not None and known.pairs != found.pairs:
-            said.append(f"{known.name} has {found.pairs:,} pairs here and {known.pairs:,} as published: not compared")
-        table.append(row)
-    if any(found.name == "STSb" for _, found, _ in rows):
-        quoted = ", ".join(f"{name} {figure:.2f}" for name, figure in PAPER_STSB.items())
-        said.append(f"quoted for STSb: {quoted} ({PAPER_SOURCE}). {PAPER_NOTE}")
-    head = f"{model}: Spearman x 100 by similarity; r cosine: Pearson x 100"
-    return [head, "", *grid(table), "", *(line for words in said for line in _wrapped(words))]
-
-
-def _wrapped(words: str) -> list[str]:
-    """Wrap a paragraph; model names stay whole."""
-    return textwrap.wrap(words, LINE_WIDTH, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False)
+    title = f"{encoder.folder.name}: Spearman x 100 by similarity; r cosine: Pearson x 100"
+    target.report([title, "", *grid(rows), "", *wrapped(remarks)], result)
 
 
 # ------------------------------------------------------------------------------------------------------- layers
 
 
-@click.command(short_help="Score every layer with every pooling, as a heat map.")
-@click.argument("path", required=False, type=click.Path(exists=True, path_type=Path))
-@lambda verb: decorate(verb, _pair_options)
-@click.option(
-    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE.png", help="Draw a heat map (extra `plots`)."
-)
-@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
-@json_option
+@evaluate.command(short_help="Score every layer with every pooling, as a heat map.")
+@output_options("Draw a heat map (extra `plots`).", "png", metavar="FILE.png")
+@pair_options
 @model_options
-def layers(
-    path: Path | None,
-    column_names: str | None,
-    scale: str | None,
-    no_header: bool,
-    output: Path | None,
-    force: bool,
-    as_json: bool,
-    choice: ModelChoice,
-) -> None:
+def layers(sets: Sets, target: Target, choice: ModelChoice) -> None:
     """Score every hidden layer with every pooling on a set of pairs: Spearman of the cosine, x 100.
 
     Layer 0 is the output of the embeddings, before any attention. The model's own layer and pooling are marked. Without
@@ -229,46 +169,28 @@ def layers(
       minisbert evaluate layers data/stsb/stsb_test.tsv
       minisbert evaluate layers pairs.tsv -o layers.png
     """
-    from minisbert.evaluation.sts import PROTOCOL, layer_scores
-    from minisbert.plots import heat_map
-
-    if output is not None:
-        Target(output, "png", force).check()
-        require("matplotlib", "plots", "a heat map")
-    if path is None and not os.environ.get("MINISBERT_DATA"):
-        raise click.UsageError("Give a file of pairs, or set MINISBERT_DATA to the folder with stsb/stsb_test.tsv.")
-    path = path or Path(os.environ["MINISBERT_DATA"], "stsb", "stsb_test.tsv")
-    sets = _read_sets([path], column_names, scale, no_header)
     if len(sets) != 1:
-        raise click.UsageError(f"{path}: expected one set, found {', '.join(pairs.name for _, pairs in sets)}.")
+        raise click.UsageError(f"Expected one set of pairs, found {', '.join(pairs.name for _, pairs in sets)}.")
     [(_, pairs)] = sets
-    encoder = choice.encoder("float32")
-    total = len({*pairs.sentences1, *pairs.sentences2})
-    with progress(total=total, unit="text", desc="layers") as bar:
+    encoder = choice.encoder()
+    with progress(total=len({*pairs.sentences1, *pairs.sentences2}), unit="text", desc="layers") as bar:
         found = layer_scores(encoder, pairs, progress=bar.update)
     names = ["embeddings (0)", *(f"layer {place}" for place in range(1, len(found.values)))]
-    has_none = bool(found.values.size and any(map(math.isnan, found.values.ravel())))
-    because = "all pairs are equally similar, because [CLS] is the same in every text before attention."
-    if output is not None:
-        caption = ["Spearman x 100 of the cosine with human scores."]
-        caption += ["Framed: the model's own layer and pooling."] * (found.own is not None)
-        caption += [f"none: {because}"] * has_none
-        title = f"{encoder.folder.name} on {found.name}: layer x pooling"
-        with written_whole(output) as stream:
-            heat_map(
-                stream, found.values, names, found.poolings, title=title, caption=" ".join(caption), marked=found.own
-            )
-        click.echo(f"wrote {output}", err=True)
-    table = [["", *found.poolings]]
-    for place, (name, scores) in enumerate(zip(names, found.values, strict=True)):
-        cells = ["none" if math.isnan(score) else f"{score:.2f}" for score in scores]
-        if found.own is not None and found.own[0] == place:
-            cells[found.own[1]] = f"*{cells[found.own[1]]}"
-        table.append([name, *cells])
-    said = ["* is the model's own layer and pooling."] * (found.own is not None) + [f"none: {because}"] * has_none
-    said.append("mean and mean_sqrt_len_tokens differ by a factor, to which the cosine is invariant.")
-    head = f"{encoder.folder.name} on {found.name}, {found.pairs:,} pairs: Spearman x 100 of the cosine"
-    whole = {
+    own = None if found.own is None else {"layer": found.own[0], "pooling": found.poolings[found.own[1]]}
+    remarks = ["none: all pairs are equally similar, because [CLS] is the same in every text before attention."]
+    remarks *= bool(np.isnan(found.values).any())
+    about = {"title": f"{encoder.folder.name} on {found.name}: layer x pooling", "marked": found.own}
+    framed = ["Framed: the model's own layer and pooling."] * (own is not None)
+    caption = " ".join(["Spearman x 100 of the cosine with human scores.", *framed, *remarks])
+    target.write(heat_map, found.values, names, found.poolings, caption=caption, **about)
+    rows = [["", *found.poolings]]
+    for place, (name, scores) in enumerate(zip(names, found.values.tolist(), strict=True)):
+        marks = ["*" * (found.own == (place, i)) for i in range(len(scores))]
+        rows.append([name, *(mark + fixed(score) for mark, score in zip(marks, scores, strict=True))])
+    if own is not None:
+        remarks.insert(0, "* is the model's own layer and pooling.")
+    remarks.append("mean and mean_sqrt_len_tokens differ by a factor, to which the cosine is invariant.")
+    result = {
         "model": str(encoder.folder),
         "set": found.name,
         "pairs": found.pairs,
@@ -276,28 +198,24 @@ def layers(
         "protocol": PROTOCOL,
         "poolings": found.poolings,
         "layers": found.values,
-        "own": None if found.own is None else {"layer": found.own[0], "pooling": found.poolings[found.own[1]]},
+        "own": own,
         "minisbert": __version__,
     }
-    give([head, "", *grid(table), "", *textwrap.wrap(" ".join(said), LINE_WIDTH)], whole, as_json, None)
+    title = f"{encoder.folder.name} on {found.name}, {found.pairs:,} pairs: Spearman x 100 of the cosine"
+    target.give([title, "", *grid(rows), "", *wrapped([" ".join(remarks)])], result)
 
 
 # ---------------------------------------------------------------------------------------------------- retrieval
 
 
-@click.command(short_help="Measure retrieval quality: nDCG, MAP, MRR, recall.")
+@evaluate.command(short_help="Measure retrieval quality: nDCG, MAP, MRR, recall.")
 @click.argument("folder", metavar="FOLDER")
-@click.option("--split", default="test", show_default=True, help="Judgements to use: qrels/SPLIT.tsv.")
+@click.option("--split", default="test", help="Judgements to use: qrels/SPLIT.tsv.")
 @click.option("--grade-column", metavar="NAME", help="Column of the judgements with the grade.")
 @click.option("--without-title", is_flag=True, help="Leave out the titles of documents.")
 @click.option("--query-prompt", metavar="TEXT", type=TEXT, help="Prepend this to every query.")
 @click.option("--document-prompt", metavar="TEXT", type=TEXT, help="Prepend this to every document.")
-@click.option(
-    "--chunk-tokens",
-    type=click.IntRange(min=1),
-    metavar="TOKENS",
-    help="Also read documents whole, in chunks of this length, and compare with cutting them.",
-)
+@chunk_option(help="Also read documents whole, in chunks of this length, and compare with cutting them.")
 @click.option(
     "--composition",
     type=click.Choice(["weighted_mean", "mean", "max", "first", "late", "best"]),
@@ -311,14 +229,11 @@ def retrieval(
     split: str,
     grade_column: str | None,
     without_title: bool,
-    query_prompt: str | None,
-    document_prompt: str | None,
     chunk_tokens: int | None,
     composition: str | None,
-    output: str | None,
-    force: bool,
-    as_json: bool,
+    target: Target,
     choice: ModelChoice,
+    **prompts: str | None,
 ) -> None:
     """Measure how well a model retrieves documents: nDCG, MAP, MRR and recall, next to MTEB's figures.
 
@@ -332,33 +247,49 @@ def retrieval(
       minisbert evaluate retrieval scifact --chunk-tokens 16 --composition late
       minisbert evaluate retrieval scifact --max-seq-length 16 -o result.json
     """
-    from minisbert.evaluation.measures import RESAMPLES, paired_difference
-    from minisbert.evaluation.retrieval import evaluate_retrieval, read_retrieval
-    from minisbert.hub import is_default_model
-
     if chunk_tokens is None and composition is not None:
         raise click.UsageError("--composition is for chunks; give --chunk-tokens, too.")
     composition = composition or "weighted_mean"
-    target = choose_file(output, force)
     found = read_retrieval(folder, split, with_title=not without_title, grade_column=grade_column)
-    encoder = choice.encoder("float32")
-    options: dict[str, Any] = {"query_prompt": query_prompt, "document_prompt": document_prompt}
-    options["show_progress_bar"] = progress
+    encoder = choice.encoder()
+    options: dict[str, Any] = {**prompts, "show_progress_bar": progress}
     result = evaluate_retrieval(encoder, found, **options)
-    # MTEB's figures are for these weights, the model's own limit, titles, and no prompts
-    as_published = choice.max_seq_length is None and not (without_title or query_prompt or document_prompt)
-    published = found.published if as_published and is_default_model(encoder.folder) else {}
+    # MTEB's figures are with titles and without prompts
+    as_published = _is_comparable(choice, encoder) and not (without_title or any(prompts.values()))
+    published = found.published if as_published else {}
     estimates = result.estimates()
     rows = [["measure", "ours", "interval", *(["published", "difference"] if published else [])]]
     for name, estimate in estimates.items():
-        row = [name, f"{100 * estimate.mean:.2f}", interval(estimate)]
+        row = [name, hundred(estimate.mean), interval(estimate)]
         if name in published:
-            row += [f"{100 * published[name]:.2f}", signed(estimate.mean - published[name])]
+            row += [hundred(published[name]), signed(estimate.mean - published[name])]
         rows.append(row)
-    lines = [*_set_lines(found, split), *_protocol_lines(result, encoder, RESAMPLES), "", *grid(rows)]
+
+    left_out = f"; {found.queries_left_out:,} queries without judgements left out" if found.queries_left_out else ""
+    document = "title + text" if found.with_title else "text without title"
+    if found.with_title and found.titles_repeated * 2 > len(found.documents):
+        document += (
+            f"; {found.titles_repeated:,} texts repeat their title at the start (--without-title leaves it there once)"
+        )
+    said = []
+    for cut, one in ((result.documents_cut, "document"), (result.queries_cut, "query")):
+        whole = f"{cut.texts_cut:,} of {counted(cut.texts, one)} {'is' if cut.texts_cut == 1 else 'are'} cut and "
+        said.append(
+            f"{whole}{100 * cut.share_lost:.1f} % of all tokens are lost" if cut.texts_cut else f"no {one} is cut"
+        )
+    lines = [
+        f"{found.name}, {split}: {len(found.queries):,} queries, {len(found.documents):,} documents, "
+        f"{found.judgements:,} judgements ({found.source}){left_out}",
+        f"document: {document}",
+        f"model: {encoder.folder.name}, {encoder.dtype}; {encoder.similarity_fn_name} similarity, exact search",
+        f"cut at {result.max_seq_length} tokens: {'; '.join(said)}",
+        f"measures: trec_eval's, x 100, mean over queries; interval: 95 %, bootstrap, {RESAMPLES:,} resamples",
+        "",
+        *grid(rows),
+    ]
     if published:
         lines += ["", "published: MTEB's results repository, all-MiniLM-L6-v2, title + text, cut at 256 tokens"]
-    whole = {
+    answer = {
         "set": found.name,
         "documents": len(found.documents),
         "queries": len(found.queries),
@@ -368,8 +299,7 @@ def retrieval(
         "with_title": found.with_title,
         "titles_repeated": found.titles_repeated,
         "split": split,
-        "query_prompt": query_prompt,
-        "document_prompt": document_prompt,
+        **prompts,
         "model": encoder.folder.name,
         "dtype": str(encoder.dtype),
         "similarity_fn_name": encoder.similarity_fn_name,
@@ -382,81 +312,44 @@ def retrieval(
         "per_query": _per_query(result),
     }
     if chunk_tokens is not None:
-        chunked = evaluate_retrieval(encoder, found, chunk_tokens=chunk_tokens, composition=composition, **options)
+        chunks: dict[str, Any] = {"chunk_tokens": chunk_tokens, "composition": composition}
+        chunked = evaluate_retrieval(encoder, found, **chunks, **options)
         rows = [["measure", "in chunks", "interval", "difference", "interval"]]
         measures = {}
         for name, estimate in chunked.estimates().items():
             gap = paired_difference(chunked.measures[name], result.measures[name])
-            mark = " *" if gap.excludes_zero else ""
-            told = [signed(gap.mean), f"{signed(gap.low)} to {signed(gap.high)}{mark}"]
-            rows.append([name, f"{100 * estimate.mean:.2f}", interval(estimate), *told])
+            told = [signed(gap.mean), interval(gap, signed) + " *" * gap.excludes_zero]
+            rows.append([name, hundred(estimate.mean), interval(estimate), *told])
             measures[name] = {**estimate._asdict(), "difference": gap}
         head = (
             f"documents whole, in chunks of at most {chunk_tokens} tokens, {composition}: {chunked.vectors:,} vectors"
         )
         lines += ["", f"{head}; difference: to the documents cut", *grid(rows)]
-        chunks = {"chunk_tokens": chunk_tokens, "composition": composition, "vectors": chunked.vectors}
-        whole["chunks"] = {**chunks, "measures": measures, "per_query": _per_query(chunked)}
-    give(lines, whole, as_json, target)
+        per_query = _per_query(chunked)
+        answer["chunks"] = {**chunks, "vectors": chunked.vectors, "measures": measures, "per_query": per_query}
+    target.report(lines, answer)
 
 
-def _set_lines(found: Any, split: str) -> list[str]:
-    """Describe the set, and how documents were formed."""
-    left_out = f"; {found.queries_left_out:,} queries without judgements left out" if found.queries_left_out else ""
-    document = "title + text" if found.with_title else "text without title"
-    if found.with_title and found.titles_repeated * 2 > len(found.documents):
-        document += (
-            f"; {found.titles_repeated:,} texts repeat their title at the start (--without-title leaves it there once)"
-        )
-    return [
-        f"{found.name}, {split}: {len(found.queries):,} queries, {len(found.documents):,} documents, "
-        f"{found.judgements:,} judgements ({found.source}){left_out}",
-        f"document: {document}",
-    ]
-
-
-def _protocol_lines(result: Any, encoder: Any, resamples: int) -> list[str]:
-    """How texts were compared and measured."""
-    said = []
-    for cut, one, many in ((result.documents_cut, "document", "documents"), (result.queries_cut, "query", "queries")):
-        are = "is" if cut.texts_cut == 1 else "are"
-        whole = f"{cut.texts_cut:,} of {cut.texts:,} {one if cut.texts == 1 else many} {are} cut and "
-        lost = f"{100 * cut.share_lost:.1f} % of all tokens are lost"
-        said.append(whole + lost if cut.texts_cut else f"no {one} is cut")
-    return [
-        f"model: {encoder.folder.name}, {encoder.dtype}; {encoder.similarity_fn_name} similarity, exact search",
-        f"cut at {result.max_seq_length} tokens: {'; '.join(said)}",
-        f"measures: trec_eval's, x 100, mean over queries; interval: 95 %, bootstrap, {resamples:,} resamples",
-    ]
-
-
-def _per_query(result: Any) -> dict[str, dict[str, float]]:
+def _per_query(result: RetrievalResult) -> dict[str, dict[str, float]]:
     """Each query's measures."""
+    rows = zip(*(values.tolist() for values in result.measures.values()), strict=True)
     return {
-        query: {name: float(values[i]) for name, values in result.measures.items()}
-        for i, query in enumerate(result.retrieval_set.query_ids)
+        query: dict(zip(result.measures, row, strict=True))
+        for query, row in zip(result.retrieval_set.query_ids, rows, strict=True)
     }
 
 
-# -------------------------------------------------------------------------------------------- evaluate_classification
+# ----------------------------------------------------------------------------------------------- classification
 
 
-@click.command(short_help="Classify texts from a few examples per class.")
-@click.argument("train", metavar="TRAIN", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.argument("test", metavar="TEST", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option(
-    "--examples-per-class",
-    type=click.IntRange(min=1),
-    default=8,
-    show_default=True,
-    metavar="COUNT",
-    help="Training examples per class.",
-)
+@evaluate.command(short_help="Classify texts from a few examples per class.")
+@click.argument("train", metavar="TRAIN", type=FILE)
+@click.argument("test", metavar="TEST", type=FILE)
+@click.option("--examples-per-class", type=COUNT, default=8, metavar="COUNT", help="Training examples per class.")
 @click.option(
     "--draws",
-    type=click.IntRange(min=1),
+    type=COUNT,
     default=10,
-    show_default=True,
     metavar="COUNT",
     help="Number of random draws of the examples; the figures are means.",
 )
@@ -467,31 +360,18 @@ def _per_query(result: Any) -> dict[str, dict[str, float]]:
     multiple=True,
     help="May be repeated.  [default: all]",
 )
-@click.option(
-    "--seed",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Random seed of the draws; use the same one to compare models.",
-)
+@seed_option
 @label_options
-@click.option("-o", "--output", metavar="FILE", help="Write the result as JSON, with every draw and text.")
-@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
-@json_option
+@output_options("Write the result as JSON, with every draw and text.")
 @model_options
 def classification(
     train: Path,
     test: Path,
-    examples_per_class: int,
-    draws: int,
     classifiers: tuple[str, ...],
-    seed: int,
-    column_names: str | None,
-    no_header: bool,
-    output: str | None,
-    force: bool,
-    as_json: bool,
+    reading: dict[str, Any],
+    target: Target,
     choice: ModelChoice,
+    **draw: Any,
 ) -> None:
     """Classify the texts of TEST from a few examples per class in TRAIN, on the frozen model's vectors.
 
@@ -504,74 +384,59 @@ def classification(
       minisbert evaluate classification train.tsv test.tsv --examples-per-class 1 --draws 3 -o result.json
       minisbert evaluate classification train.tsv test.tsv --columns label,text --classifier centroid
     """
-    target = choose_file(output, force)
     require("sklearn", "apps", "evaluate classification")
-    read = read_options(column_names, no_header)
-    sets = read_labelled(train, **read), read_labelled(test, **read)
-    encoder = choice.encoder("float32")
-    results = evaluate_classification(
-        encoder,
-        *sets,
-        classifiers=tuple(dict.fromkeys(classifiers)) or tuple(CLASSIFIERS),
-        examples_per_class=examples_per_class,
-        draws=draws,
-        seed=seed,
-        show_progress_bar=progress,
-    )
-    first = next(iter(results.values()))
-    protocol = (*(len(one.texts) for one in sets), len(first.classes), examples_per_class, draws)
+    sets = read_labelled(train, **reading), read_labelled(test, **reading)
+    encoder = choice.encoder()
+    names = tuple(dict.fromkeys(classifiers)) or tuple(CLASSIFIERS)
+    results = evaluate_classification(encoder, *sets, classifiers=names, show_progress_bar=progress, **draw)
+    first, draws, per_class = results[names[0]], draw["draws"], draw["examples_per_class"]
+    protocol = (*(len(one.texts) for one in sets), len(first.classes), per_class, draws)
     published = {}
-    if choice.max_seq_length is None and is_default_model(encoder.folder):
+    if _is_comparable(choice, encoder):
         published = {name: PUBLISHED[key][1] for name in results if (key := (*protocol, name)) in PUBLISHED}
+    rows = [["classifier", "accuracy", "over draws", "over test texts", "macro-F1"]]
+    rows[0] += ["published", "difference"] if published else []
+    by_name = {}
+    for name, result in results.items():
+        over_draws, over_texts = result.over_draws(), result.over_texts()
+        row = [name, hundred(over_draws.mean), interval(over_draws), interval(over_texts)]
+        row.append(hundred(result.macro_f1.mean()))
+        if name in published:
+            row += [hundred(published[name]), signed(over_draws.mean - published[name])]
+        rows.append(row)
+        by_name[name] = {
+            "accuracy": result.accuracies.mean(),
+            "over_draws": over_draws,
+            "over_texts": over_texts,
+            "macro_f1": result.macro_f1.mean(),
+            "published": published.get(name),
+            "per_draw": result.accuracies,
+            "per_text": result.correct.mean(axis=0),
+        }
+    trained, tested = (printable(one.name, 40) for one in sets)
+    one_draw = "; one draw has none" if draws == 1 else ""
+    remarks = [
+        f"{tested}: {len(sets[1].texts):,} texts, {len(first.classes):,} classes; examples from {trained}: "
+        f"{len(sets[0].texts):,} texts, {per_class:,} per class in each of {counted(draws, 'draw')}, seed "
+        f"{draw['seed']}; the model is not trained",
+        f"95 % intervals: over draws, for other examples and the same test texts (t, on the logit scale{one_draw}); "
+        f"over test texts, for other test texts and the same draws (bootstrap, {RESAMPLES:,} resamples)",
+    ]
+    if first.test_in_train:
+        remarks.append(
+            f"{first.test_in_train:,} of {len(sets[1].texts):,} test texts also occur in {trained}: the figures may be "
+            "too optimistic"
+        )
+    if published:
+        remarks.append("published: MTEB's results repository, all-MiniLM-L6-v2, with its own draws")
     whole = {
         "model": encoder.folder,
         "max_seq_length": encoder.max_seq_length,
         "train": {"name": sets[0].name, "texts": len(sets[0].texts)},
         "test": {"name": sets[1].name, "texts": len(sets[1].texts), "also_in_train": first.test_in_train},
         "classes": first.classes,
-        "examples_per_class": examples_per_class,
-        "draws": draws,
-        "seed": seed,
-        "classifiers": {
-            name: {
-                "accuracy": result.accuracies.mean(),
-                "over_draws": result.over_draws(),
-                "over_texts": result.over_texts(),
-                "macro_f1": result.macro_f1.mean(),
-                "published": published.get(name),
-                "per_draw": result.accuracies,
-                "per_text": result.correct.mean(axis=0),
-            }
-            for name, result in results.items()
-        },
+        **draw,
+        "classifiers": by_name,
         "minisbert": __version__,
     }
-    rows = [["classifier", "accuracy", "over draws", "over test texts", "macro-F1"]]
-    if published:
-        rows[0] += ["published", "difference"]
-    for name, result in results.items():
-        over = result.over_draws()
-        row = [name, f"{100 * over.mean:.2f}", "none" if math.isnan(over.low) else interval(over)]
-        row += [interval(result.over_texts()), f"{100 * result.macro_f1.mean():.2f}"]
-        if name in published:
-            row += [f"{100 * published[name]:.2f}", signed(over.mean - published[name])]
-        rows.append(row)
-    names = [shorten(printable(one.name), 40) for one in sets]
-    remarks = [
-        f"{names[1]}: {len(sets[1].texts):,} texts, {len(first.classes):,} classes; examples from {names[0]}: "
-        f"{len(sets[0].texts):,} texts, {examples_per_class:,} per class in each of {draws:,} "
-        f"draw{'' if draws == 1 else 's'}, seed {seed}; the model is not trained",
-        "95 % intervals: over draws, for other examples and the same test texts (t, on the logit scale"
-        + ("; one draw has none" if draws == 1 else "")
-        + f"); over test texts, for other test texts and the same draws (bootstrap, {RESAMPLES:,} resamples)",
-    ]
-    if first.test_in_train:
-        remarks.append(
-            f"{first.test_in_train:,} of {len(sets[1].texts):,} test texts also occur in {names[0]}: the figures may "
-            "be too optimistic"
-        )
-    if published:
-        remarks.append("published: MTEB's results repository, all-MiniLM-L6-v2, with its own draws")
-    wrapped = [line for remark in remarks for line in textwrap.wrap(remark, LINE_WIDTH, subsequent_indent="  ")]
-    lines = [f"{encoder.folder.name}: accuracy x 100", "", *grid(rows), "", *wrapped]
-    give(lines, plain(whole), as_json, target)
+    target.report([f"{encoder.folder.name}: accuracy x 100", "", *grid(rows), "", *wrapped(remarks)], whole)

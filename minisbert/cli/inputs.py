@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from minisbert.cli.options import TEXT, Verb, decorate
+from minisbert.cli.options import TEXT, Verb, together
 from minisbert.tables import (
     FORMATS,
     InputError,
@@ -29,6 +29,28 @@ from minisbert.tables import (
 
 KINDS = ("text", *dict.fromkeys(FORMATS.values()))
 
+dialect_options = together(
+    click.option(
+        "--delimiter",
+        metavar="CHARACTER",
+        callback=lambda context, option, value: {"tab": "\t", "\\t": "\t"}.get(value, value),
+        help="Between the columns of a CSV or TSV.  [default: found, one of comma, semicolon, tab, |]",
+    ),
+    click.option(
+        "--quoting/--no-quoting",
+        default=None,
+        help='Whether "..." around a field is no part of it.  [default: in CSV yes, in TSV as the file does it]',
+    ),
+)
+
+
+def take_dialect(options: dict[str, Any]) -> dict[str, Any]:
+    """Take what `dialect_options` added out of a verb's options: those given, as arguments of `read_table`."""
+    return {name: value for name in ("delimiter", "quoting") if (value := options.pop(name)) is not None}
+
+
+# ------------------------------------------------------------------------------------------------------------- texts
+
 
 @dataclass(frozen=True)
 class TextSource:
@@ -41,8 +63,8 @@ class TextSource:
     no_header: bool = False
     dialect: Mapping[str, Any] | None = None  # delimiter and quoting, if they are given
 
-    def check(self) -> None:
-        """Raise for contradictory options, before anything is opened."""
+    def check(self, purpose: str | None = None) -> None:
+        """Raise for contradictory options, before anything is opened, and if there is nothing for this purpose."""
         about_file = (self.file, self.input_format, self.column, self.no_header or None, self.dialect or None)
         if self.arguments and any(option is not None for option in about_file):
             raise click.UsageError("Give texts as arguments or in a file, not both.")
@@ -50,6 +72,8 @@ class TextSource:
             check_dialect(self.name, self.kind, has_header=not self.no_header, **(self.dialect or {}))
             if self.column is not None and self.kind == "text":
                 raise click.UsageError("--column is for tables; this input is text, a text on each line.")
+        elif not self.arguments and purpose is not None:
+            raise click.UsageError(f"Nothing to {purpose}: give texts, or a file of texts (-i).")
 
     @property
     def kind(self) -> str:
@@ -82,9 +106,10 @@ class TextSource:
             where = table.where(line)
             yield (checked_text(text, column, where), *(checked_id(value, id_column[0], where) for value in ids))
 
-    def read(self, *, filled: bool = False) -> Iterator[str]:
-        """Yield the texts; ``filled`` skips and counts rows without one."""
-        return (text for text, *_ in self.rows(filled=filled))
+    def read(self, purpose: str | None = None, *, filled: bool = False) -> list[str]:
+        """Read the texts; ``filled`` skips and counts rows without one."""
+        self.check(purpose)
+        return [text for text, *_ in self.rows(filled=filled)]
 
     def count(self, *id_column: str) -> int | None:
         """Count and check every row, keeping none; None for what can be read only once: stdin, a pipe."""
@@ -106,108 +131,92 @@ class TextSource:
             raise InputError(f"{self.name}: had {count:,} texts when counted, and now {now}; did it change?")
 
 
+_column_options = together(
+    click.option(
+        "--input-format",
+        type=click.Choice(KINDS),
+        help="text: one text per line.  [default: by the file's suffix, else text]",
+    ),
+    click.option(
+        "--column",
+        "--field",
+        "column",
+        metavar="NAME|N",
+        help="Column of the texts, by name or number; of JSON also a.b, b inside a.  "
+        "[default: text or a usual synonym, or the only one]",
+    ),
+    click.option("--no-header", is_flag=True, help="The CSV or TSV has no header row."),
+    dialect_options,
+)
+
+
+def _source(texts: tuple[str, ...], file: str | None, options: dict[str, Any]) -> TextSource:
+    """Take the options about the input out of a verb's options."""
+    about = {name: options.pop(name) for name in ("input_format", "column", "no_header")}
+    return TextSource(texts, file, **about, dialect=take_dialect(options))
+
+
 def input_options(verb: Verb) -> Verb:
     """Add TEXT arguments and input options to a verb, which receives them as ``source``."""
 
+    @click.argument("texts", nargs=-1, metavar="[TEXT]...", type=TEXT)
+    @click.option("-i", "--input", "file", metavar="FILE", help="Read texts from a file, may be .gz; - is stdin.")
+    @_column_options
     @functools.wraps(verb)
     def gathered(texts: tuple[str, ...], file: str | None, **rest: Any) -> None:
-        verb(source=TextSource(texts, file, **taken(rest)), **rest)
+        verb(source=_source(texts, file, rest), **rest)
 
-    options = [
-        click.argument("texts", nargs=-1, metavar="[TEXT]...", type=TEXT),
-        click.option("-i", "--input", "file", metavar="FILE", help="Read texts from a file, may be .gz; - is stdin."),
-    ]
-    return decorate(column_options(gathered), options)
+    return gathered
 
 
-def column_options(verb: Verb) -> Verb:
-    """Add the options about a table whose texts are in one column; `taken` gathers them."""
-    options = [
-        click.option(
-            "--input-format",
-            type=click.Choice(KINDS),
-            help="text: one text per line.  [default: by the file's suffix, else text]",
-        ),
-        click.option(
-            "--column",
-            "--field",
-            "column",
-            metavar="NAME|N",
-            help="Column of the texts, by name or number; of JSON also a.b, b inside a.  "
-            "[default: text or a usual synonym, or the only one]",
-        ),
-        click.option("--no-header", is_flag=True, help="The CSV or TSV has no header row."),
-        *DIALECT_OPTIONS,
-    ]
-    return decorate(verb, options)
+def file_options(verb: Verb) -> Verb:
+    """Add FILE and input options to a verb, which receives them as ``source``."""
+
+    @click.argument("file", metavar="FILE", required=False)
+    @click.option("-i", "--input", "given", metavar="FILE", help="Same as FILE, may be .gz; - is stdin.")
+    @_column_options
+    @functools.wraps(verb)
+    def gathered(file: str | None, given: str | None, **rest: Any) -> None:
+        if (file is None) == (given is None):
+            raise click.UsageError("Give one file of texts; - is standard input.")
+        source = _source((), str(file or given), rest)
+        source.check()
+        verb(source=source, **rest)
+
+    return gathered
 
 
-def taken(options: dict[str, Any]) -> dict[str, Any]:
-    """Take what `column_options` added out of a verb's options, as fields of `TextSource`."""
-    return {name: options.pop(name) for name in ("input_format", "column", "no_header")} | {"dialect": dialect()}
+# ------------------------------------------------------------------------------------------- tables of several columns
 
 
-# ---------------------------------------------------- the dialect of a CSV or TSV, for every verb that reads one
+def columns_options(*names: str) -> Callable[[Verb], Verb]:
+    """Add the options about a table with these columns to a verb, which receives ``reading``: its reader's arguments.
 
-
-def _keep(context: click.Context, option: click.Parameter, value: Any) -> None:
-    """Keep an option for `dialect`, which whoever reads a table asks: it is no argument of the verb."""
-    if value is not None:
-        context.meta.setdefault(_DIALECT, {})[str(option.name)] = {"tab": "\t", "\\t": "\t"}.get(value, value)
-
-
-_DIALECT = "minisbert.dialect"  # where a context keeps it
-DIALECT_OPTIONS = [
-    click.option(
-        "--delimiter",
-        metavar="CHARACTER",
-        expose_value=False,
-        callback=_keep,
-        help="Between the columns of a CSV or TSV.  [default: found, one of comma, semicolon, tab, |]",
-    ),
-    click.option(
-        "--quoting/--no-quoting",
-        default=None,
-        expose_value=False,
-        callback=_keep,
-        help='Whether "..." around a field is no part of it.  [default: in CSV yes, in TSV as the file does it]',
-    ),
-]
-
-
-def dialect() -> dict[str, Any]:
-    """The options of `DIALECT_OPTIONS` that were given, as arguments of `read_table`."""
-    context = click.get_current_context(silent=True)
-    return dict(context.meta.get(_DIALECT, {})) if context else {}
-
-
-# --------------------------------------------------------------------------------------------- labelled texts
-
-
-def label_options(verb: Verb) -> Verb:
-    """Add the options about the columns of labelled texts to a verb."""
-    options = [
-        click.option(
-            "--columns",
-            "column_names",
-            metavar="LABEL,TEXT",
-            help="Names or numbers of the columns.  [default: label, text or a usual synonym]",
-        ),
-        click.option("--no-header", is_flag=True, help="There is no header row; columns are numbered from 1."),
-        *DIALECT_OPTIONS,
-    ]
-    return decorate(verb, options)
-
-
-def read_options(column_names: str | None, no_header: bool) -> dict[str, Any]:
-    """The options as arguments of ``read_labelled``.
-
-    >>> read_options("class,tweet", False)
-    {'columns': ['class', 'tweet'], 'has_header': True}
+    Without names, how many there are is the reader's to check.
     """
-    names = column_names.split(",") if column_names is not None else None
-    if names is not None and len(names) != 2:
-        raise click.UsageError(f"--columns must name two columns, label and text; got {column_names!r}.")
-    if no_header and names is None:
-        raise click.UsageError("With --no-header, give the columns of label and text with --columns.")
-    return {"columns": names, "has_header": not no_header, **dialect()}
+    metavar = ",".join(names).upper() or "NAME,NAME.."
+    usual = f"[default: {', '.join(names)} or a usual synonym]" if names else "[default: told by their names]"
+
+    def add(verb: Verb) -> Verb:
+        @click.option(
+            "--columns",
+            metavar=metavar,
+            help=f"Names or numbers of the columns.  {usual}",
+        )
+        @click.option("--no-header", is_flag=True, help="There is no header row; columns are numbered from 1.")
+        @dialect_options
+        @functools.wraps(verb)
+        def gathered(columns: str | None, no_header: bool, **rest: Any) -> None:
+            given = None if columns is None else columns.split(",")
+            if given is not None and names and len(given) != len(names):
+                raise click.UsageError(f"--columns must be {metavar}, got {columns!r}.")
+            if no_header and given is None:
+                raise click.UsageError("With --no-header, give the columns to read with --columns, as numbers from 1.")
+            verb(reading={"columns": given, "has_header": not no_header, **take_dialect(rest)}, **rest)
+
+        return gathered
+
+    return add
+
+
+label_options = columns_options("label", "text")

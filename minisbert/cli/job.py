@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minisbert.cli.outputs import INPUT, OutputError, Target, add_rows, recorded, write_vectors
+from minisbert.cli.outputs import OutputError, Target, locked
+from minisbert.cli.vectors import INPUT, add_rows, recorded, write_vectors
 from minisbert.files import written_whole
 
 if TYPE_CHECKING:
@@ -174,17 +175,9 @@ def read_part(part: Path) -> tuple[list[list[Any]], Array, tuple[int, ...]]:
 @contextmanager
 def claim(target: Target, resume: bool) -> Iterator[Job]:
     """Lock an output file while a job writes it; after an error, clean up or say what is kept."""
-    from filelock import FileLock, Timeout
-
     target.check_place()
     file = Path(str(target.file)).resolve()  # keeps links
-    lock_file = file.with_name(f".{file.name}.parts.lock")
-    lock = FileLock(lock_file)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise OutputError(f"{target.file}: another process is writing it ({lock_file} is locked)") from None
-    try:
+    with locked(file.with_name(f".{file.name}.parts.lock"), f"{target.file}: another process is writing it"):
         for killed in file.parent.glob(f".{glob.escape(file.name)}.*.unfinished"):
             killed.unlink()  # while its parts were joined
         job = Job(target, file, resume)
@@ -193,7 +186,3 @@ def claim(target: Target, resume: bool) -> Iterator[Job]:
         except BaseException:  # Ctrl-C too
             job.leave()
             raise
-    finally:
-        with contextlib.suppress(OSError):  # while it is held, so that no other process's lock is removed
-            lock_file.unlink()
-        lock.release()

@@ -13,15 +13,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
+import numpy as np
 
 from minisbert import __version__, hub
 from minisbert.cli.inputs import TextSource, input_options
 from minisbert.cli.options import ModelChoice, json_option, model_options
 from minisbert.cli.outputs import echo_json
-from minisbert.cli.table import align, grid, printable, shorten, terminal_width
+from minisbert.cli.table import align, counted, grid, printable, shorten, terminal_width
 from minisbert.model.config import BertConfig, read_bert_config, read_json
-from minisbert.model.folder import read_module_list
+from minisbert.model.folder import read_module_list, read_modules, read_sentence_settings
+from minisbert.model.params import read_checkpoint, tensor_shapes
+from minisbert.model.pooling import Dense, Pooling, output_width
 from minisbert.model.tokens import Tokenizer, load_tokenizer, read_max_seq_length
+from minisbert.parallel import advice, libraries, usable_processors
 
 # ------------------------------------------------------------------------------------------------------- folder_facts
 
@@ -38,8 +42,7 @@ class SaidLimit(NamedTuple):
 class FolderFacts:
     """A model folder without its weights."""
 
-    folder: Path
-    source: str
+    found: hub.Resolved
     bert_folder: Path
     modules: list[tuple[str, Path]]  # what follows BERT; empty for a plain one
     config: BertConfig
@@ -49,14 +52,9 @@ class FolderFacts:
     decided_by: str  # the file, or the option
 
 
-def read_folder_facts(choice: ModelChoice, *, local_files_only: bool, show_progress_bar: bool = False) -> FolderFacts:
+def read_folder_facts(choice: ModelChoice, **options: bool) -> FolderFacts:
     """Find a model's folder and read everything but the weights."""
-    found = hub.resolve(
-        choice.model,
-        revision=choice.revision,
-        local_files_only=local_files_only,
-        show_progress_bar=show_progress_bar,
-    )
+    found = choice.find(**options)
     entries = read_module_list(found.folder) or [("Transformer", found.folder)]
     folder = entries[0][1]
     config = read_bert_config(folder / "config.json")
@@ -78,7 +76,7 @@ def read_folder_facts(choice: ModelChoice, *, local_files_only: bool, show_progr
                 f"--max-seq-length: expected {least} (one token and the special tokens) to {most} (the model's "
                 f"positions), got {limit}"
             )
-    return FolderFacts(found.folder, found.source, folder, entries[1:], config, tokenizer, limits, limit, decided_by)
+    return FolderFacts(found, folder, entries[1:], config, tokenizer, limits, limit, decided_by)
 
 
 # --------------------------------------------------------------------------------------------------------------- info
@@ -87,7 +85,7 @@ def read_folder_facts(choice: ModelChoice, *, local_files_only: bool, show_progr
 LIBRARIES = ("numpy", "tokenizers", "safetensors", "huggingface-hub")
 
 
-@click.command(short_help="Show the model, its limits, and the machine it runs on.")
+@click.command()
 @json_option
 @model_options
 def info(as_json: bool, choice: ModelChoice) -> None:
@@ -100,21 +98,36 @@ def info(as_json: bool, choice: ModelChoice) -> None:
       minisbert info
       minisbert info --json
     """
-    from minisbert.hub import cache_folder
-
     model, problem = None, None
     try:
-        model = _model(read_folder_facts(choice, local_files_only=True))
+        model = _model(read_folder_facts(choice, local_files_only=True, show_progress_bar=False))
     except ValueError as error:
         problem = error  # shown last: it may be the reason for asking
-    machine = _machine()
+    keys = ("internal_api", "version", "architecture", "num_threads", "threading_layer")
+    build: Any = np.show_config(mode="dicts")
+    machine: dict[str, Any] = {
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpus": os.cpu_count(),
+        "usable_cpus": usable_processors(),
+        "blas": [{key: found.get(key) for key in keys} for found in libraries()],
+        "blas_advice": advice(),  # what to set where a faster kernel could run
+        "numpy_built_with": (build or {}).get("Build Dependencies", {}).get("blas", {}).get("name"),
+    }
     versions = {"minisbert": __version__, "python": platform.python_version()}
     versions |= {library: version(library) for library in LIBRARIES}
-    found = {"model": model, "machine": machine, "versions": versions, "cache": str(cache_folder())}
+    cache = str(hub.cache_folder())
     if as_json:
-        echo_json(found)
+        echo_json({"model": model, "machine": machine, "versions": versions, "cache": cache})
     else:
-        click.echo("\n".join([*(_model_lines(model) if model else []), *_machine_lines(found)]))
+        rows = [("system", machine["system"]), ("processors", f"{machine['usable_cpus']} usable of {machine['cpus']}")]
+        for blas in machine["blas"]:
+            kernel = f", kernel {blas['architecture']}" if blas["architecture"] else ""
+            threads = counted(blas["num_threads"], "thread")
+            rows.append(("BLAS", f"{blas['internal_api']} {blas['version']}{kernel}, {threads}"))
+        if not machine["blas"]:
+            rows.append(("BLAS", f"{machine['numpy_built_with']}, kernel and threads unknown"))
+        lines = ["Machine", *align([*rows, ("cache", cache)]), "", "Versions", *align(list(versions.items()))]
+        click.echo("\n".join([*(_model_lines(model) if model else []), *lines]))
     if sentence := machine["blas_advice"]:
         warnings.warn(sentence, stacklevel=1)
     if problem is not None:
@@ -123,11 +136,6 @@ def info(as_json: bool, choice: ModelChoice) -> None:
 
 def _model(facts: FolderFacts) -> dict[str, Any]:
     """What the folder says."""
-    from minisbert.model.config import read_json
-    from minisbert.model.folder import read_modules, read_sentence_settings
-    from minisbert.model.params import read_checkpoint, tensor_shapes
-    from minisbert.model.pooling import Dense, Pooling, output_width
-
     config = facts.config
     stored = list(read_checkpoint(facts.bert_folder).values())
     shapes = list(tensor_shapes(config).values())
@@ -142,11 +150,11 @@ def _model(facts: FolderFacts) -> dict[str, Any]:
             described.append(f"Dense ({module.weight.shape[1]} to {module.weight.shape[0]}, {module.activation})")
         else:
             described.append("Normalize")
-    settings, width = read_sentence_settings(facts.folder), output_width(modules, config.hidden_size)
+    settings, width = read_sentence_settings(facts.found.folder), output_width(modules, config.hidden_size)
     cut = (read_json(facts.bert_folder / "tokenizer.json", optional=True) or {}).get("truncation") or {}
     return {
-        "folder": str(facts.folder),
-        "source": facts.source,
+        "folder": str(facts.found.folder),
+        "source": facts.found.source,
         "layers": config.num_hidden_layers,
         "heads": config.num_attention_heads,
         "hidden_size": config.hidden_size,
@@ -163,24 +171,6 @@ def _model(facts: FolderFacts) -> dict[str, Any]:
             "decided_by": facts.decided_by,
             "said": [*facts.said_limits, SaidLimit("tokenizer.json", "truncation", cut.get("max_length"))],
         },
-    }
-
-
-def _machine() -> dict[str, Any]:
-    """The processor and the BLAS library, which decide the speed."""
-    import numpy as np
-
-    from minisbert.parallel import advice, libraries, usable_processors
-
-    keys = ("internal_api", "version", "architecture", "num_threads", "threading_layer")
-    build: Any = np.show_config(mode="dicts")
-    return {
-        "system": f"{platform.system()} {platform.machine()}",
-        "cpus": os.cpu_count(),
-        "usable_cpus": usable_processors(),
-        "blas": [{key: found.get(key) for key in keys} for found in libraries()],
-        "blas_advice": advice(),  # what to set where a faster kernel could run
-        "numpy_built_with": (build or {}).get("Build Dependencies", {}).get("blas", {}).get("name"),
     }
 
 
@@ -215,24 +205,10 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
     return ["Model", *align(rows), "", heading, *align(in_force), ""]
 
 
-def _machine_lines(found: dict[str, Any]) -> list[str]:
-    """Format machine, versions and cache."""
-    machine = found["machine"]
-    rows = [("system", machine["system"]), ("processors", f"{machine['usable_cpus']} usable of {machine['cpus']}")]
-    for blas in machine["blas"]:
-        kernel = f", kernel {blas['architecture']}" if blas["architecture"] else ""
-        threads = f"{blas['num_threads']} thread{'' if blas['num_threads'] == 1 else 's'}"
-        rows.append(("BLAS", f"{blas['internal_api']} {blas['version']}{kernel}, {threads}"))
-    if not machine["blas"]:
-        rows.append(("BLAS", f"{machine['numpy_built_with']}, kernel and threads unknown"))
-    rows.append(("cache", found["cache"]))
-    return ["Machine", *align(rows), "", "Versions", *align(list(found["versions"].items()))]
-
-
 # -------------------------------------------------------------------------------------------------------------- fetch
 
 
-@click.command(short_help="Download a model and verify it.")
+@click.command()
 @click.argument("model", required=False, envvar="MINISBERT_MODEL", metavar="[MODEL]")
 @click.option("--revision", metavar="REV", help="Commit, branch or tag.")
 @click.option(
@@ -254,8 +230,6 @@ def fetch(model: str | None, revision: str | None, token: str | None, as_json: b
       minisbert fetch
       minisbert fetch --json
     """
-    from minisbert import hub
-
     found = hub.resolve(model, revision=revision, token=token, show_progress_bar=True)
     click.echo(f"source: {found.source}", err=True)
     if found.pinned:
@@ -276,7 +250,7 @@ def fetch(model: str | None, revision: str | None, token: str | None, as_json: b
 CUT_SHOWN = 10  # cut-off tokens listed in the table; --json gives all
 
 
-@click.command(short_help="Show how a text is tokenized, and what is cut off.")
+@click.command()
 @input_options
 @json_option
 @model_options
@@ -291,13 +265,8 @@ def tokens(source: TextSource, as_json: bool, choice: ModelChoice) -> None:
       minisbert tokens --max-seq-length 6 "a long text about hot tomato soup"
       minisbert tokens -i texts.txt --json
     """
-    texts = list(source.read())
-    if not texts and source.file is None:
-        raise click.UsageError("Nothing to tokenize: give texts, or a file (-i).")
-
-    facts = read_folder_facts(
-        choice, local_files_only=choice.local_files_only, show_progress_bar=sys.stderr.isatty() and not as_json
-    )
+    texts = source.read("tokenize")
+    facts = read_folder_facts(choice, show_progress_bar=sys.stderr.isatty() and not as_json)
     # as the encoder does, and once more without the limit to see what is lost
     tokenizer, limit = facts.tokenizer, facts.max_seq_length
     longest = limit + int(tokenizer(texts, limit).lost.max(initial=0))

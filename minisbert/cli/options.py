@@ -1,18 +1,20 @@
-"""The options by which every verb chooses its model, gathered in a :class:`ModelChoice`."""
+"""Options that several verbs have, and the model that they choose, a :class:`ModelChoice`."""
 
 from __future__ import annotations
 
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder
+    from minisbert.hub import Resolved
 
 Verb = Callable[..., None]
 
@@ -44,7 +46,36 @@ class CosineType(click.types.FloatParamType):
         return number
 
 
+class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2
+    """Numbers of one kind, separated by commas, such as 0,5."""
+
+    def __init__(self, kind: type[float] | type[int], count: int) -> None:
+        self.kind, self.count, self.name = kind, count, f"{count} numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Split what was typed."""
+        try:
+            numbers = tuple(self.kind(number) for number in value.split(","))
+        except ValueError:
+            numbers = ()
+        if len(numbers) != self.count:
+            self.fail(f"must be {self.count} numbers with commas between them, got {value!r}", param, ctx)
+        return numbers
+
+
 TEXT, COSINE = TextType(), CosineType()
+COUNT, SEED, SHARE = click.IntRange(min=1), click.IntRange(0, 2**32 - 1), click.FloatRange(0, 1)
+POSITIVE, PRECISION = click.FloatRange(min=0, min_open=True), click.FloatRange(0, 1, min_open=True)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)  # one that is read
+PLACE = click.Path(path_type=Path)
+
+
+def together(*options: Callable[[Verb], Verb]) -> Callable[[Verb], Verb]:
+    """Several options as one decorator; ``--help`` lists them in this order."""
+    return lambda verb: functools.reduce(lambda inner, option: option(inner), reversed(options), verb)
+
+
+# ------------------------------------------------------------------------------------------------------- the model
 
 
 @dataclass(frozen=True)
@@ -56,114 +87,103 @@ class ModelChoice:
     local_files_only: bool
     max_seq_length: int | None  # None: the model's own limit
 
-    def encoder(self, dtype: str) -> SentenceEncoder:
-        """Load the model, with a progress bar if it must be fetched first."""
+    def find(self, *, local_files_only: bool = False, show_progress_bar: bool | None = None) -> Resolved:
+        """The model's folder; what is not on this machine is fetched, with a bar on a terminal."""
         from minisbert import hub
+
+        shown = sys.stderr.isatty() if show_progress_bar is None else show_progress_bar
+        only = local_files_only or self.local_files_only
+        return hub.resolve(self.model, revision=self.revision, local_files_only=only, show_progress_bar=shown)
+
+    def encoder(self, dtype: str = "float32") -> SentenceEncoder:
+        """Load the model, with a progress bar if it must be fetched first."""
         from minisbert.encoder import SentenceEncoder
 
-        found = hub.resolve(
-            self.model,
-            revision=self.revision,
-            local_files_only=self.local_files_only,
-            show_progress_bar=sys.stderr.isatty(),
-        )
-        return SentenceEncoder(found.folder, dtype=dtype, max_seq_length=self.max_seq_length)
+        return SentenceEncoder(self.find().folder, dtype=dtype, max_seq_length=self.max_seq_length)
 
 
 def model_options(verb: Verb) -> Verb:
     """Add the model options to a verb, which receives them as ``choice``."""
 
+    @click.option(
+        "--model",
+        metavar="NAME|FOLDER",
+        envvar="MINISBERT_MODEL",
+        show_envvar=True,
+        help="Model name or local folder.  [default: all-MiniLM-L6-v2]",
+    )
+    @click.option("--revision", metavar="REV", help="Commit, branch or tag of the model.")
+    @click.option("--local-files-only", is_flag=True, help="Do not use the network.")
+    @click.option(
+        "--max-seq-length",
+        type=COUNT,
+        metavar="TOKENS",
+        help="Cut texts after this many tokens.  [default: the model's own limit]",
+    )
     @functools.wraps(verb)
-    def gathered(
-        model: str | None, revision: str | None, local_files_only: bool, max_seq_length: int | None, **rest: Any
-    ) -> None:
+    def gathered(model: Any, revision: Any, local_files_only: bool, max_seq_length: Any, **rest: Any) -> None:
         verb(choice=ModelChoice(model, revision, local_files_only, max_seq_length), **rest)
 
-    options = [
-        click.option(
-            "--model",
-            metavar="NAME|FOLDER",
-            envvar="MINISBERT_MODEL",
-            show_envvar=True,
-            help="Model name or local folder.  [default: all-MiniLM-L6-v2]",
-        ),
-        click.option("--revision", metavar="REV", help="Commit, branch or tag of the model."),
-        click.option("--local-files-only", is_flag=True, help="Do not use the network."),
-        click.option(
-            "--max-seq-length",
-            type=click.IntRange(min=1),
-            metavar="TOKENS",
-            help="Cut texts after this many tokens.  [default: the model's own limit]",
-        ),
-    ]
-    return decorate(gathered, options)
+    return gathered
 
 
+# ---------------------------------------------------------------------------------------------------- single options
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+seed_option = click.option("--seed", type=SEED, default=0, help="Random seed.")
+
+
+def strength_option(default: str) -> Callable[[Verb], Verb]:
+    """Penalties of logistic regression."""
+    said = f"C to try, as in scikit-learn: larger is a weaker penalty. May be repeated.  [default: {default}]"
+    return click.option("--strength", "strengths", multiple=True, type=POSITIVE, metavar="C", help=said)
+
+
+def folds_option(default: int) -> Callable[[Verb], Verb]:
+    """How many parts cross-validation has."""
+    return click.option("--folds", type=click.IntRange(2), default=default, help="Cross-validation folds.")
+
+
+num_threads_option = click.option("--num-threads", type=COUNT, metavar="N", help="[default: one per processor]")
+progress_option = click.option(
+    "--progress/--no-progress", default=None, help="Progress on stderr.  [default: on a terminal]"
+)
 dtype_option = click.option(
     "--dtype",
     type=click.Choice(["float32", "float64"]),
     default="float32",
-    show_default=True,
     help="dtype of weights, computation and vectors.",
 )
 cut_option = click.option(
     "--overflow",
     type=click.Choice(["warn", "error", "truncate"]),
     default="warn",
-    show_default=True,
     help="Texts that are too long: cut with a warning, raise an error, or cut silently.",
+)
+chunk_option = functools.partial(click.option, "--chunk-tokens", type=COUNT, metavar="TOKENS")
+overlap_option = functools.partial(click.option, "--overlap", type=click.IntRange(min=0), metavar="TOKENS")
+computing_options = together(
+    dtype_option,
+    click.option(
+        "--overflow",
+        type=click.Choice(["warn", "error", "truncate", "chunk"]),
+        default="warn",
+        help="Texts that are too long: cut with a warning, raise an error, cut silently, or embed whole in chunks.",
+    ),
+    chunk_option(help="Chunk length.  [default: the model's limit]"),
+    overlap_option(help="Tokens shared with the previous chunk.  [default: 0; late: a quarter]"),
+    click.option(
+        "--composition",
+        type=click.Choice(["weighted_mean", "mean", "max", "first", "late"]),
+        default="weighted_mean",
+        help="How chunk vectors are combined into one.",
+    ),
 )
 
 
-def computing_options(verb: Verb) -> Verb:
-    """Add ``--dtype`` and the options for long texts to a verb."""
-    options = [
-        dtype_option,
-        click.option(
-            "--overflow",
-            type=click.Choice(["warn", "error", "truncate", "chunk"]),
-            default="warn",
-            show_default=True,
-            help="Texts that are too long: cut with a warning, raise an error, cut silently, or embed whole in chunks.",
-        ),
-        click.option(
-            "--chunk-tokens",
-            type=click.IntRange(min=1),
-            metavar="TOKENS",
-            help="Chunk length.  [default: the model's limit]",
-        ),
-        click.option(
-            "--overlap",
-            type=click.IntRange(min=0),
-            metavar="TOKENS",
-            help="Tokens shared with the previous chunk.  [default: 0; late: a quarter]",
-        ),
-        click.option(
-            "--composition",
-            type=click.Choice(["weighted_mean", "mean", "max", "first", "late"]),
-            default="weighted_mean",
-            show_default=True,
-            help="How chunk vectors are combined into one.",
-        ),
-    ]
-    return decorate(verb, options)
-
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
-
-def result_options(verb: Verb) -> Verb:
-    """Add the options about the output to a verb."""
-    options = [
-        click.option("-o", "--output", metavar="FILE", help="Also write the result as JSON, in full."),
-        click.option("--force", is_flag=True, help="Overwrite the file if it exists."),
-        json_option,
-    ]
-    return decorate(verb, options)
-
-
-def decorate(verb: Verb, options: Sequence[Callable[[Verb], Verb]]) -> Verb:
-    """Apply options so that ``--help`` lists them in this order."""
-    for option in reversed(options):
-        verb = option(verb)
-    return verb
+def folder_options(what: str) -> Callable[[Verb], Verb]:
+    """Where a verb that trains writes what it has learnt."""
+    return together(
+        click.option("-o", "--output", metavar="FOLDER", required=True, type=PLACE, help="Output folder."),
+        click.option("--force", is_flag=True, help=f"Overwrite an existing {what}."),
+    )

@@ -8,26 +8,29 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minisbert.cli import LazyGroup
-from minisbert.cli.inputs import TextSource, input_options, label_options, read_options
-from minisbert.cli.options import ModelChoice, Verb, decorate, json_option, model_options
-from minisbert.cli.outputs import Target, echo_json
-from minisbert.cli.table import align, grid, printable, shorten, terminal_width
+from minisbert.cli import Group
+from minisbert.cli.inputs import TextSource, input_options, label_options
+from minisbert.cli.options import (
+    FILE,
+    PRECISION,
+    ModelChoice,
+    folds_option,
+    json_option,
+    model_options,
+    seed_option,
+    together,
+)
+from minisbert.cli.outputs import Target, echo_json, output_options
+from minisbert.cli.table import align, estimated, grid, grid_with_texts, hundred, printable
 
 if TYPE_CHECKING:
-    from minisbert.evaluation.measures import Estimate
-    from minisbert.search.router import RouteChoice, RouteReport
+    from minisbert.search.router import RouteReport
     from minisbert.search.routes import RouteTable
 
-VERBS = {
-    "ask": ("route", "Route queries, or reject them as out-of-scope."),
-    "fit": ("route", "Fit thresholds on labelled queries, or on the examples alone."),
-    "evaluate": ("route", "Evaluate routes on labelled queries."),
-}
 NAME_WIDTH, TEXT_WIDTH = 32, 60  # columns of a route's name and of a text, at most
 
 
-@click.group(cls=LazyGroup, verbs=VERBS, short_help="Route queries by meaning, or reject them as out-of-scope.")
+@click.group(cls=Group)
 def route() -> None:
     """Route queries by meaning: to one of the routes, or to none if they are out-of-scope.
 
@@ -57,24 +60,15 @@ def route() -> None:
     """
 
 
-def table_options(verb: Verb) -> Verb:
-    """Add ROUTES and the option that overrides its scoring to a verb."""
-    options = [
-        click.argument("routes", metavar="ROUTES", type=click.Path(exists=True, dir_okay=False, path_type=Path)),
-        click.option("--scoring", type=click.Choice(["nearest", "centroid"]), help="Override the file's scoring."),
-    ]
-    return decorate(verb, options)
-
-
-def queries_options(verb: Verb) -> Verb:
-    """Add the options about labelled queries to a verb."""
-    options = [
-        click.option("--none-label", default="none", show_default=True, help="Label of out-of-scope queries."),
-        click.option("--unknown-is-none", is_flag=True, help="Treat every label that is not a route as out-of-scope."),
-    ]
-    return decorate(label_options(verb), options)
-
-
+table_options = together(
+    click.argument("routes", metavar="ROUTES", type=FILE),
+    click.option("--scoring", type=click.Choice(["nearest", "centroid"]), help="Override the file's scoring."),
+)
+queries_options = together(
+    label_options,
+    click.option("--none-label", default="none", help="Label of out-of-scope queries."),
+    click.option("--unknown-is-none", is_flag=True, help="Treat every label that is not a route as out-of-scope."),
+)
 threshold_option = click.option(
     "--threshold", type=float, metavar="SCORE", help="Threshold for all routes; overrides the file's."
 )
@@ -96,10 +90,14 @@ def _load(file: Path, scoring: str | None, threshold: float | None, keep: bool =
     return replace(table, scoring=scoring or table.scoring)
 
 
+def _name(route: str | None) -> str:
+    return "none (out-of-scope)" if route is None else printable(route, NAME_WIDTH)
+
+
 # --------------------------------------------------------------------------------------------------------- ask
 
 
-@click.command(short_help=VERBS["ask"][1])
+@route.command(short_help="Route queries, or reject them as out-of-scope.")
 @table_options
 @input_options
 @threshold_option
@@ -123,82 +121,57 @@ def ask(
       minisbert route ask routes.yaml -i texts.txt --json
       minisbert route ask routes.yaml "are you open today" --all
     """
-    if source.file is None and not source.arguments:
-        raise click.UsageError("Nothing to route: give texts, or a file of texts (-i).")
-    source.check()
+    source.check("route")
     table = _load(routes, scoring, threshold)
-    texts = list(source.read())
+    texts = source.read()
     from minisbert.search.router import Router
 
-    router = Router(choice.encoder("float32"), table)
+    router = Router(choice.encoder(), table)
     choices = router.route_all(texts)
     if as_json:
         rows = [{k: v for k, v in vars(one).items() if show_all or k != "scores"} for one in choices]
         echo_json({"similarity_fn_name": router.similarity_fn_name, "scoring": table.scoring, "choices": rows})
         return
-    rest = terminal_width() - max(len(_name(one)) for one in choices) - 24
-    heads = ("route", "score", "needs", "query", "most similar example")
-    lines = grid([heads, *(_row(one, rest) for one in choices)], "<")
+    cells = [("route", "score", "needs")]
+    for one in choices:
+        name = _name(one.best) if one.route is not None else f"none ({_name(one.best)})"
+        cells.append((name, f"{one.score:.4f}", "any" if one.threshold is None else f"{one.threshold:.4g}"))
+    queries = ["query", *(one.query for one in choices)]
+    lines = grid_with_texts(cells, queries, ["most similar example", *(one.example for one in choices)])
     if any(one.route is None for one in choices):
         lines += ["", "none (x): out-of-scope; x is the closest route"]
     for one in choices if show_all else ():
-        scores = [(_cut(name, NAME_WIDTH), f"{score:7.4f}") for name, score in one.scores.items()]
-        lines += ["", _cut(one.query, TEXT_WIDTH), *align(scores)]
+        scores = [(_name(name), f"{score:7.4f}") for name, score in one.scores.items()]
+        lines += ["", printable(one.query, TEXT_WIDTH), *align(scores)]
     click.echo("\n".join(lines))
-
-
-def _row(one: RouteChoice, rest: int) -> tuple[str, ...]:
-    """A line of the table; query and example share the rest of it."""
-    needs = "any" if one.threshold is None else f"{one.threshold:.4g}"
-    room = max(16, rest // 2)
-    return _name(one), f"{one.score:.4f}", needs, _cut(one.query, room), _cut(one.example, room)
-
-
-def _name(one: RouteChoice) -> str:
-    """The route, or the one that came closest."""
-    best = _cut(one.best, NAME_WIDTH)
-    return best if one.route is not None else f"none ({best})"
-
-
-def _cut(text: str | None, room: int) -> str:
-    """A text or name as it is printed."""
-    return "none (out-of-scope)" if text is None else shorten(printable(text[: 4 * room]), room) or "(empty)"
 
 
 # --------------------------------------------------------------------------------------------------------- fit
 
 
-@click.command(short_help=VERBS["fit"][1])
+@route.command(short_help="Fit thresholds on labelled queries, or on the examples alone.")
 @table_options
-@click.argument(
-    "queries", metavar="[QUERIES]", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path)
-)
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write a .yaml or .json.")
-@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
+@click.argument("queries", metavar="[QUERIES]", required=False, type=FILE)
+@output_options("Write a .yaml or .json.", "yaml", "json")
 @click.option(
     "--objective",
     type=click.Choice(["accuracy", "balanced", "precision"]),
     default="accuracy",
-    show_default=True,
     help="Most correct queries; the same, with in-scope and out-of-scope weighted equally; or most routed queries at a "
     "minimum precision.",
 )
-@click.option("--precision", type=click.FloatRange(0, 1, min_open=True), default=0.95, show_default=True, metavar="P")
+@click.option("--precision", type=PRECISION, default=0.95, metavar="P")
 @click.option("--per-route", is_flag=True, help="A threshold for each route where it is better than the common one.")
-@click.option("--folds", type=click.IntRange(2), default=5, show_default=True, help="Cross-validation folds.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed of the folds.")
+@folds_option(5)
+@seed_option
 @queries_options
-@json_option
 @model_options
 def fit(
     routes: Path,
     scoring: str | None,
     queries: Path | None,
-    output: Path | None,
-    force: bool,
-    column_names: str | None,
-    no_header: bool,
-    as_json: bool,
+    target: Target,
+    reading: dict[str, Any],
     choice: ModelChoice,
     **settings: Any,
 ) -> None:
@@ -219,32 +192,26 @@ def fit(
       minisbert route fit routes.yaml queries.tsv --objective precision --precision 0.9
       minisbert route fit routes.yaml --json
     """
-    if output is not None and output.suffix.lower() not in (".yaml", ".yml", ".json"):
-        raise click.UsageError(f"-o must end in .yaml, .yml or .json, got {str(output)!r}.")
-    Target(output, "routes", force).check()
     from minisbert.evaluation.classification import read_labelled
 
     table = _load(routes, scoring, None, keep=False)
-    asked = None if queries is None else read_labelled(queries, **read_options(column_names, no_header))
+    asked = None if queries is None else read_labelled(queries, **reading)
     from minisbert.search.router import Router, fit_thresholds
     from minisbert.search.routes import write_routes
 
-    fitted, found = fit_thresholds(Router(choice.encoder("float32"), table), asked, **settings)
-    if output is not None:
-        write_routes(fitted.table, output)
-        click.echo(f"wrote {output}", err=True)
-    if as_json:
-        held_out = {key: value for key, value in vars(found.held_out).items() if key != "results"}
-        echo_json({**vars(found), "held_out": held_out, "fitted": fitted.table.fitted})
-        return
-    own = [(f"  {_cut(name, NAME_WIDTH)}", f"{threshold:g}") for name, threshold in found.own.items()]
+    fitted, found = fit_thresholds(Router(choice.encoder(), table), asked, **settings)
+    if target.file is not None:
+        write_routes(fitted.table, target.file)
+        click.echo(f"wrote {target.file}", err=True)
+    own = [(f"  {_name(name)}", f"{threshold:g}") for name, threshold in found.own.items()]
     lines = [*_head(routes, table, found.held_out), "", *align([("threshold", f"{found.threshold:g}"), *own[:10]], "")]
     lines += [f"  and {len(own) - 10} more (--json)"] if len(own) > 10 else []
-    lines += ["", "x 100, held out (95 % interval)", *_figures(found.held_out)]
-    seen = f"{100 * found.seen_accuracy:.2f}"
-    click.echo(
-        "\n".join([*lines, "", f"On the queries they were fitted on, {seen} are correct, which is too optimistic."])
+    lines += ["", "x 100, held out (95 % interval)", *_figures(found.held_out), ""]
+    lines.append(
+        f"On the queries they were fitted on, {hundred(found.seen_accuracy)} are correct, which is too optimistic."
     )
+    held_out = {key: value for key, value in vars(found.held_out).items() if key != "results"}
+    target.give(lines, {**vars(found), "held_out": held_out, "fitted": fitted.table.fitted})
 
 
 def _head(file: Path, table: RouteTable, report: RouteReport) -> list[str]:
@@ -269,23 +236,17 @@ def _figures(report: RouteReport) -> list[str]:
         ("AUROC: in-scope over out-of-scope", report.auroc),
         ("macro-F1", report.labels.macro_f1),
     ]
-    return align([(name, _percent(figure)) for name, figure in rows if figure.mean == figure.mean])
-
-
-def _percent(figure: Estimate) -> str:
-    """A figure and its interval, x 100."""
-    mean, low, high = (f"{100 * number:.2f}" for number in figure)
-    return f"{mean} ({low} to {high})" if low != "nan" else f"{mean} (no interval: too few queries)"
+    return align([(name, estimated(figure)) for name, figure in rows if figure.mean == figure.mean])
 
 
 # ---------------------------------------------------------------------------------------------------- evaluate
 
 
-@click.command(short_help=VERBS["evaluate"][1])
+@route.command(short_help="Evaluate routes on labelled queries.")
 @table_options
-@click.argument("queries", metavar="QUERIES", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("queries", metavar="QUERIES", type=FILE)
 @threshold_option
-@click.option("--show", type=click.IntRange(0), default=10, show_default=True, help="Routes and confusions listed.")
+@click.option("--show", type=click.IntRange(0), default=10, help="Routes and confusions listed.")
 @click.option(
     "--mistakes", type=click.IntRange(0), default=0, metavar="COUNT", help="List mistakes, highest score first."
 )
@@ -299,8 +260,7 @@ def evaluate(
     threshold: float | None,
     show: int,
     mistakes: int,
-    column_names: str | None,
-    no_header: bool,
+    reading: dict[str, Any],
     as_json: bool,
     choice: ModelChoice,
     **labels: Any,
@@ -320,25 +280,22 @@ def evaluate(
     from minisbert.evaluation.measures import confusions
 
     table = _load(routes, scoring, threshold)
-    asked = read_labelled(queries, **read_options(column_names, no_header))
+    asked = read_labelled(queries, **reading)
     from minisbert.search.router import Router, evaluate_routes
 
-    report = evaluate_routes(Router(choice.encoder("float32"), table), asked, **labels)
+    report = evaluate_routes(Router(choice.encoder(), table), asked, **labels)
     if as_json:
         echo_json(report)
         return
     lines = [*_head(routes, table, report), "", "x 100 (95 % interval)", *_figures(report)]
-    worst = sorted(
-        report.labels.classes.items(), key=lambda item: (item[1].f1.mean != item[1].f1.mean, item[1].f1.mean)
-    )
+    classes = report.labels.classes
+    worst = sorted(classes.items(), key=lambda item: (item[1].f1.mean != item[1].f1.mean, item[1].f1.mean))
     rows = [["lowest F1 first", "queries", "routed", "precision", "recall", "F1"]]
     for name, score in worst[:show]:
-        shares = (
-            f"{100 * figure.mean:.1f}".replace("nan", "-") for figure in (score.precision, score.recall, score.f1)
-        )
-        rows.append([_cut(name, NAME_WIDTH), f"{score.texts:,}", f"{score.predicted:,}", *shares])
-    lines += ["", *grid(rows, "<")] * bool(show)
-    confused = confusions(report.labels.confusion, list(report.labels.classes))
+        shares = (hundred(figure.mean, 1) for figure in (score.precision, score.recall, score.f1))
+        rows.append([_name(name), f"{score.texts:,}", f"{score.predicted:,}", *shares])
+    lines += ["", *grid(rows)] * bool(show)
+    confused = confusions(report.labels.confusion, list(classes))
     if confused[:show]:
         lines += ["", "most frequent confusions: expected -> routed to"]
         lines += align([(f"{count:,}", f"{a} -> {b}") for count, a, b in confused[:show]])
@@ -346,6 +303,6 @@ def evaluate(
     if wrong[:mistakes]:
         lines += ["", "mistakes, highest score first"]
     for one in wrong[:mistakes]:
-        lines += [f"  {one.score:7.4f}  {_cut(one.expected, NAME_WIDTH)} -> {_cut(one.route, NAME_WIDTH)}"]
-        lines += [f"           {_cut(one.query, TEXT_WIDTH)}"]
+        lines += [f"  {one.score:7.4f}  {_name(one.expected)} -> {_name(one.route)}"]
+        lines += [f"           {printable(one.query, TEXT_WIDTH)}"]
     click.echo("\n".join(lines))

@@ -10,31 +10,34 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minisbert.cli import LazyGroup, outputs
-from minisbert.cli.inputs import DIALECT_OPTIONS, KINDS, dialect
-from minisbert.cli.options import TEXT, ModelChoice, Verb, decorate, json_option, model_options
+from minisbert.cli import Group, outputs
+from minisbert.cli.inputs import KINDS, dialect_options, take_dialect
+from minisbert.cli.options import (
+    COUNT,
+    TEXT,
+    ModelChoice,
+    chunk_option,
+    json_option,
+    model_options,
+    overlap_option,
+    progress_option,
+    together,
+)
 from minisbert.cli.outputs import echo_json
-from minisbert.cli.table import align, display_width, pad, printable, shorten, terminal_width
+from minisbert.cli.table import align, counted, grid_with_texts, printable, shorten, terminal_width
 from minisbert.tables import EmptyTextWarning
 
 if TYPE_CHECKING:
-    from minisbert.search.database import Document, Hit, IndexInfo
+    from minisbert.search.database import Document
 
 
 # -------------------------------------------------------------------------------------------------------------- index
 
 
-# Name -> module and short help, as in every group.
-VERBS = {
-    "build": ("search", "Build a database of documents, or continue."),
-    "add": ("search", "Add documents, and replace changed ones."),
-    "remove": ("search", "Remove documents."),
-    "info": ("search", "Show the contents of a database."),
-}
 SHOWN = 10  # fields and sources listed
 
 
-@click.group(cls=LazyGroup, verbs=VERBS, short_help="Maintain a database of documents to search by meaning.")
+@click.group(cls=Group)
 def index() -> None:
     """Maintain a database of documents and their vectors, which `minisbert search` searches by meaning.
 
@@ -49,66 +52,41 @@ def index() -> None:
     """
 
 
-def documents_options(verb: Verb) -> Verb:
-    """Add FILES and their reading options to a verb."""
-    options = [
-        click.argument("database", metavar="DB"),
-        click.argument("files", metavar="FILES...", nargs=-1, required=True),
-        click.option("--text-column", metavar="NAME", help="Column of the text.  [default: text, or the only column]"),
-        click.option(
-            "--id-column", metavar="NAME", help="Column of the id.  [default: id or _id, else file and line are the id]"
-        ),
-        click.option(
-            "--text-as",
-            type=click.Choice(["lines", "file"]),
-            help="What is a document in a text file.  [default: a line of a .txt, the whole of any other]",
-        ),
-        click.option(
-            "--input-format",
-            type=click.Choice(KINDS),
-            help="[default: by the files' suffixes, else text]",
-        ),
-        *DIALECT_OPTIONS,
-        click.option(
-            "--block-documents",
-            type=click.IntRange(min=1),
-            default=1024,
-            show_default=True,
-            metavar="B",
-            help="Number of documents embedded and stored at a time.",
-        ),
-        click.option("--progress/--no-progress", default=None, help="Progress on stderr.  [default: on a terminal]"),
-    ]
-    return decorate(verb, options)
+documents_options = together(
+    click.argument("database", metavar="DB"),
+    click.argument("files", metavar="FILES...", nargs=-1, required=True),
+    click.option("--text-column", metavar="NAME", help="Column of the text.  [default: text, or the only column]"),
+    click.option(
+        "--id-column", metavar="NAME", help="Column of the id.  [default: id or _id, else file and line are the id]"
+    ),
+    click.option(
+        "--text-as",
+        type=click.Choice(["lines", "file"]),
+        help="What is a document in a text file.  [default: a line of a .txt, the whole of any other]",
+    ),
+    click.option("--input-format", type=click.Choice(KINDS), help="[default: by the files' suffixes, else text]"),
+    dialect_options,
+    click.option(
+        "--block-documents",
+        type=COUNT,
+        default=1024,
+        metavar="B",
+        help="Number of documents embedded and stored at a time.",
+    ),
+    progress_option,
+    model_options,
+)
 
 
-@click.command(short_help=VERBS["build"][1])
-@documents_options
-@click.option(
-    "--chunk-tokens",
-    type=click.IntRange(min=1),
-    metavar="TOKENS",
-    help="Chunk length for long documents.  [default: the model's limit]",
-)
-@click.option(
-    "--overlap",
-    type=click.IntRange(min=0),
-    metavar="TOKENS",
-    help="Tokens shared with the previous chunk.  [default: 0]",
-)
+@index.command(short_help="Build a database of documents, or continue.")
+@chunk_option(help="Chunk length for long documents.  [default: the model's limit]")
+@overlap_option(help="Tokens shared with the previous chunk.  [default: 0]")
 @click.option(
     "--document-prompt", metavar="TEXT", type=TEXT, help="Prepend this to every document.  [default: the model's]"
 )
 @click.option("--query-prompt", metavar="TEXT", type=TEXT, help="Prepend this to every query.  [default: the model's]")
-@model_options
-def build(
-    database: str,
-    files: tuple[str, ...],
-    block_documents: int,
-    progress: bool | None,
-    choice: ModelChoice,
-    **options: Any,
-) -> None:
+@documents_options
+def build(**options: Any) -> None:
     """Build a database of documents, or continue one that was interrupted.
 
     In a .txt file each line is a document; any other text file, such as .md, is one document. In a CSV, TSV, JSONL or
@@ -125,21 +103,13 @@ def build(
       minisbert index build articles.duckdb articles.csv --text-column body
       minisbert index build posts.duckdb posts.jsonl --text-column post.title --chunk-tokens 16
     """
-    settings = {name: options.pop(name) for name in ("chunk_tokens", "overlap", "document_prompt", "query_prompt")}
-    _add(database, files, block_documents, progress, choice, options, **settings)
+    names = ("chunk_tokens", "overlap", "document_prompt", "query_prompt")
+    _add(settings={name: options.pop(name) for name in names}, **options)
 
 
-@click.command(short_help=VERBS["add"][1])
+@index.command(short_help="Add documents, and replace changed ones.")
 @documents_options
-@model_options
-def add(
-    database: str,
-    files: tuple[str, ...],
-    block_documents: int,
-    progress: bool | None,
-    choice: ModelChoice,
-    **options: Any,
-) -> None:
+def add(**options: Any) -> None:
     """Add documents to a database, and replace those whose content has changed.
 
     Files are read as by `minisbert index build`, which also set chunks and prompts. The model is the one that built
@@ -150,11 +120,11 @@ def add(
       minisbert index add notes.duckdb more.txt
       minisbert index add notes.duckdb articles.csv --text-column body
     """
-    choice_for(database, choice)  # a database that is not there shows before the files are read
-    _add(database, files, block_documents, progress, choice, options)
+    choice_for(options["database"], options["choice"])  # one that is not there shows before the files are read
+    _add(settings={}, **options)
 
 
-@click.command(short_help=VERBS["remove"][1])
+@index.command(short_help="Remove documents.")
 @click.argument("database", metavar="DB")
 @click.argument("ids", metavar="[ID]...", nargs=-1, type=TEXT)
 @click.option(
@@ -174,10 +144,10 @@ def remove(database: str, ids: tuple[str, ...], where: str | None) -> None:
 
     with EmbeddingDatabase.open(database) as opened:
         removed = opened.remove(ids, where=where)
-        click.echo(f"{database}: {_documents(removed)} removed, {len(opened):,} left")
+        click.echo(f"{database}: {counted(removed, 'document')} removed, {len(opened):,} left")
 
 
-@click.command(short_help=VERBS["info"][1])
+@index.command(short_help="Show the contents of a database.")
 @click.argument("database", metavar="DB")
 @json_option
 def info(database: str, as_json: bool) -> None:
@@ -195,10 +165,24 @@ def info(database: str, as_json: bool) -> None:
     if as_json:
         echo_json(about)
         return
-    click.echo("\n".join(shorten(line, max(40, terminal_width())) for line in align(_described(about), indent="")))
 
+    def listed(counts: dict[str, int]) -> str:  # names with their numbers of documents
+        ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+        named = [f"{printable(name) or '(none)'} ({count:,})" for name, count in ordered[:SHOWN]]
+        return (", ".join(named) or "none") + (f", and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else "")
 
-# ------------------------------------------------------------------------------------------------ helpers
+    settings = about.settings
+    rows = [
+        ("documents", f"{about.documents:,}"),
+        ("chunks", f"{about.chunks:,}, of at most {settings.chunk_tokens} tokens, overlap {settings.overlap}"),
+        ("vectors", f"{about.width} dimensions, float32, compared by {settings.similarity}"),
+        ("model", f"{about.model} ({about.fingerprint[:12]}…)"),
+        ("file", f"{about.file_bytes / 1e6:,.1f} MB, schema version {about.schema_version}"),
+    ]
+    rows += [("document prompt", repr(settings.document_prompt))] * bool(settings.document_prompt)
+    rows += [("query prompt", repr(settings.query_prompt))] * bool(settings.query_prompt)
+    rows += [("metadata", listed(about.fields)), ("sources", listed(about.sources))]
+    click.echo("\n".join(shorten(line, max(40, terminal_width())) for line in align(rows, indent="")))
 
 
 def choice_for(database: str, choice: ModelChoice) -> ModelChoice:
@@ -215,16 +199,18 @@ def _add(
     block_documents: int,
     progress: bool | None,
     choice: ModelChoice,
-    options: dict[str, Any],
-    **settings: Any,
+    settings: dict[str, Any],
+    **reading: Any,
 ) -> None:
     """Add the documents of all files, and report what happened to them."""
     from minisbert.hub import DEFAULT_MODEL
     from minisbert.search.database import EmbeddingDatabase, check_duckdb
     from minisbert.search.documents import check_documents, read_documents
 
+    reading |= take_dialect(reading)
+
     def read() -> Iterator[Document]:
-        return check_documents(read_documents(files, **options, **dialect()))
+        return check_documents(read_documents(files, **reading))
 
     check_duckdb()
     with warnings.catch_warnings():  # the second reading says the same
@@ -238,58 +224,25 @@ def _add(
     if Path(database).exists():
         choice = choice_for(database, choice)
     shown = outputs.progress if progress is None else progress
-    with EmbeddingDatabase.open(database, choice.encoder("float32"), model_name=name, **settings) as opened:
+    with EmbeddingDatabase.open(database, choice.encoder(), model_name=name, **settings) as opened:
         report = opened.add(read(), total=total, show_progress_bar=shown, block_documents=block_documents)
         click.echo(
-            f"{opened.path}: {_documents(report.added)} added, {report.replaced:,} replaced, "
-            f"{report.unchanged:,} unchanged; {report.chunks:,} chunk{'' if report.chunks == 1 else 's'} embedded; "
-            f"{_documents(len(opened))} in all"
+            f"{opened.path}: {counted(report.added, 'document')} added, {report.replaced:,} replaced, "
+            f"{report.unchanged:,} unchanged; {counted(report.chunks, 'chunk')} embedded; "
+            f"{counted(len(opened), 'document')} in all"
         )
-
-
-def _documents(count: int) -> str:
-    """A number of documents, in words."""
-    return f"{count:,} document{'' if count == 1 else 's'}"
-
-
-def _described(about: IndexInfo) -> list[tuple[str, str]]:
-    """What is in a database, as lines."""
-    settings = about.settings
-    rows = [
-        ("documents", f"{about.documents:,}"),
-        ("chunks", f"{about.chunks:,}, of at most {settings.chunk_tokens} tokens, overlap {settings.overlap}"),
-        ("vectors", f"{about.width} dimensions, float32, compared by {settings.similarity}"),
-        ("model", f"{about.model} ({about.fingerprint[:12]}…)"),
-        ("file", f"{about.file_bytes / 1e6:,.1f} MB, schema version {about.schema_version}"),
-    ]
-    for name in ("document_prompt", "query_prompt"):
-        if getattr(settings, name):
-            rows.append((name.replace("_", " "), repr(getattr(settings, name))))
-    rows.append(("metadata", _listed(about.fields) or "none"))
-    rows.append(("sources", _listed(about.sources) or "none"))
-    return rows
-
-
-def _listed(counts: dict[str, int]) -> str:
-    """Names with their numbers of documents, the most frequent first."""
-    ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-    named = [f"{printable(name) or '(none)'} ({count:,})" for name, count in ordered[:SHOWN]]
-    return ", ".join(named) + (f", and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else "")
 
 
 # ------------------------------------------------------------------------------------------------------------- search
 
 
 ID_WIDTH = 30  # columns of an id, at most
-LEAST_TEXT = 20  # columns of a text, at least
 
 
-@click.command(short_help="Find documents by meaning.")
+@click.command()
 @click.argument("database", metavar="DB")
 @click.argument("query", type=TEXT)
-@click.option(
-    "-k", "--top-k", type=click.IntRange(min=1), default=10, show_default=True, metavar="K", help="Documents to return."
-)
+@click.option("-k", "--top-k", type=COUNT, default=10, metavar="K", help="Documents to return.")
 @click.option("--where", metavar="CONDITION", type=TEXT, help="Search only documents that meet this condition.")
 @json_option
 @model_options
@@ -312,25 +265,15 @@ def search(database: str, query: str, top_k: int, where: str | None, as_json: bo
     """
     from minisbert.search.database import EmbeddingDatabase
 
-    encoder = choice_for(database, choice).encoder("float32")
+    encoder = choice_for(database, choice).encoder()
     with EmbeddingDatabase.open(database, encoder, read_only=True) as opened:
         hits = opened.search(query, top_k=top_k, where=where)
         similarity = opened.settings.similarity
     if as_json:
-        said = {"query": query, "where": where, "top_k": top_k, "similarity_fn_name": similarity, "hits": hits}
-        echo_json(said)
+        echo_json({"query": query, "where": where, "top_k": top_k, "similarity_fn_name": similarity, "hits": hits})
+    elif not hits:
+        click.echo("no document meets the condition")
     else:
-        click.echo("\n".join(_table(hits, terminal_width())) if hits else "no document meets the condition")
-
-
-def _table(hits: list[Hit], width: int) -> list[str]:
-    """Format hits in columns; the text takes the rest of the line."""
-    heads = ["score", "id", "characters"]
-    rows = [[f"{hit.score:.4f}", shorten(printable(hit.id), ID_WIDTH), f"{hit.start}-{hit.stop}"] for hit in hits]
-    widths = [max(display_width(row[i]) for row in [heads, *rows]) for i in range(len(heads))]
-    room = max(LEAST_TEXT, width - sum(widths) - 2 * len(widths))
-    lines = []
-    for row, text in zip([heads, *rows], ["text", *(hit.text for hit in hits)], strict=True):
-        cells = [pad(cell, widths[i]) for i, cell in enumerate(row)]
-        lines.append("  ".join([*cells, shorten(printable(text[: 4 * room]), room)]).rstrip())
-    return lines
+        cells = [(f"{hit.score:.4f}", printable(hit.id, ID_WIDTH), f"{hit.start}-{hit.stop}") for hit in hits]
+        texts = ["text", *(hit.text for hit in hits)]
+        click.echo("\n".join(grid_with_texts([("score", "id", "characters"), *cells], texts)))

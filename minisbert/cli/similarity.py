@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from minisbert.cli.inputs import TextSource, input_options
 from minisbert.cli.options import (
+    COUNT,
     TEXT,
     ModelChoice,
     computing_options,
@@ -17,14 +17,10 @@ from minisbert.cli.options import (
     dtype_option,
     json_option,
     model_options,
+    seed_option,
 )
-from minisbert.cli.outputs import Target, echo_json, progress, written_whole
-from minisbert.cli.table import align, matrix_lines, printable, shorten, terminal_width
-
-if TYPE_CHECKING:
-    from minisbert.analysis.calibration import Calibration
-    from minisbert.analysis.explain import Explanation
-
+from minisbert.cli.outputs import Target, echo_json, output_options, progress
+from minisbert.cli.table import align, fixed, hundred, matrix_lines, printable, shorten, terminal_width
 
 # --------------------------------------------------------------------------------------------------------- similarity
 
@@ -40,7 +36,7 @@ TEXT_WIDTH = (20, 40)  # columns of a text, at least and at most
 NUMBER_WIDTH = 8  # columns of a cosine with its spacing
 
 
-@click.command(short_help="Show how similar texts are.")
+@click.command()
 @input_options
 @click.option("--metric", type=click.Choice(list(METRICS)), help="[default: the model's own, usually cosine]")
 @click.option("--calibration", metavar="FILE", help="Also show percentiles, from a file written by `calibrate`.")
@@ -68,7 +64,7 @@ def similarity(
       minisbert similarity -i texts.txt --json
       minisbert similarity --calibration calibration.json "i love soup" "i hate soup"
     """
-    texts = list(source.read())
+    texts = source.read()
     if len(texts) < 2:
         raise click.UsageError(f"Nothing to compare: expected at least two texts, got {len(texts)}.")
     import numpy as np
@@ -96,9 +92,9 @@ def similarity(
         return
     columns, digits = terminal_width(), len(str(len(texts)))
     room = max(TEXT_WIDTH[0], min(TEXT_WIDTH[1], columns - digits - 2 - len(texts) * NUMBER_WIDTH))
-    labels = [f"{i:>{digits}}  {shorten(printable(text), room) or '(empty)'}" for i, text in enumerate(texts, 1)]
+    labels = [f"{i:>{digits}}  {printable(text, room)}" for i, text in enumerate(texts, 1)]
     numbers = [str(i) for i in range(1, len(texts) + 1)]
-    cells = [[_number(score) for score in row] for row in scores.tolist()]
+    cells = [[fixed(score, 4) for score in row] for row in scores.tolist()]
     lines = [METRICS[name], "", *matrix_lines(labels, numbers, cells, columns)]
     if calibrated is not None:
         cells = [[calibrated.write(one) for one in row] for row in calibrated.percentile(scores).tolist()]
@@ -108,14 +104,8 @@ def similarity(
         first, second = np.triu_indices(len(texts), 1)  # of pairs of different texts
         pairs = scores[first, second]
         best = int(pairs.argmin() if name == "angular" else pairs.argmax())
-        lines += ["", f"most similar: {first[best] + 1} and {second[best] + 1} ({_number(float(pairs[best]))})"]
+        lines += ["", f"most similar: {first[best] + 1} and {second[best] + 1} ({fixed(float(pairs[best]), 4)})"]
     click.echo("\n".join(lines))
-
-
-def _number(score: float) -> str:
-    """A score with four digits, without a negative zero."""
-    written = f"{score:.4f}"
-    return "0.0000" if written == "-0.0000" else written
 
 
 # ------------------------------------------------------------------------------------------------------------ explain
@@ -125,27 +115,15 @@ STRONGEST = 5
 WORD_WIDTH = 16  # columns of a word, at most
 
 
-@click.command(short_help="Show which words make two texts similar.")
+@click.command()
 @click.argument("text_a", metavar="TEXT_A", type=TEXT)
 @click.argument("text_b", metavar="TEXT_B", type=TEXT)
-@click.option("--words/--pieces", default=True, help="Whole words, or the model's tokens.  [default: words]")
-@click.option("-o", "--output", metavar="FILE.png", help="Also draw a heat map (extra `plots`).")
-@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
-@json_option
+@click.option("--words/--pieces", default=True, help="Whole words, or the model's tokens.")
+@output_options("Also draw a heat map (extra `plots`).", "png", metavar="FILE.png")
 @dtype_option
 @cut_option
 @model_options
-def explain(
-    text_a: str,
-    text_b: str,
-    words: bool,
-    output: str | None,
-    force: bool,
-    as_json: bool,
-    choice: ModelChoice,
-    dtype: str,
-    overflow: str,
-) -> None:
+def explain(text_a: str, text_b: str, words: bool, target: Target, choice: ModelChoice, dtype: str, **cut: Any) -> None:
     """Show which words make two texts similar.
 
     With mean pooling the cosine of two texts is exactly the sum of the contributions of all token pairs. The table has
@@ -160,34 +138,20 @@ def explain(
       minisbert explain "i love soup" "soup is my favorite" -o heat.png
       minisbert explain "i love soup" "soup is my favorite" --json
     """
-    target = Target(None if output is None else Path(output), "png", force)
-    if target.file is not None:
-        from minisbert.checks import require
-
-        require("matplotlib", "plots", "a plot")
-        target.check()
     from minisbert.analysis.explain import explain as split_up
+    from minisbert.plots import heat_map
 
-    found = split_up(choice.encoder(dtype), text_a, text_b, by_word=words, overflow=overflow)  # type: ignore[arg-type]
-    if target.file is not None:
-        _draw_explanation(found, text_a, text_b, target.file)
-    if as_json:
-        click.echo(json.dumps(_explanation(found, text_a, text_b), ensure_ascii=False).encode())
-    else:
-        click.echo("\n".join(_explain_lines(found)))
-
-
-def _explain_lines(found: Explanation) -> list[str]:
-    """Format the table with its sums, and the pairs that contribute most."""
+    found = split_up(choice.encoder(dtype), text_a, text_b, by_word=words, **cut)
+    title = f"cosine {found.cosine:.4f}: all cells, in hundredths"
+    caption = f"rows: {printable(text_a)}\ncolumns: {printable(text_b)}"
+    about: dict[str, Any] = {"title": title, "caption": caption, "diverging": True}
+    target.write(heat_map, 100 * found.contributions, found.pieces_a, found.pieces_b, **about)
     rows, columns = ([shorten(printable(piece), WORD_WIDTH) for piece in p] for p in (found.pieces_a, found.pieces_b))
     table = [[*row, sum(row)] for row in found.contributions.tolist()]
     table.append([sum(column) for column in zip(*table, strict=True)])
-    cells = [[_hundredths(value) for value in row] for row in table]
-    strongest = [
-        (_hundredths(found.contributions[i, j]).rjust(6), f"{rows[i]} - {columns[j]}")
-        for i, j in found.strongest(STRONGEST)
-    ]
-    return [
+    cells = [[hundred(value) for value in row] for row in table]
+    strongest = [(cells[i][j].rjust(6), f"{rows[i]} - {columns[j]}") for i, j in found.strongest(STRONGEST)]
+    lines = [
         f"cosine {found.cosine:.4f}: the sum of all cells, in hundredths",
         "",
         *matrix_lines([*rows, "sum"], [*columns, "sum"], cells, terminal_width()),
@@ -195,41 +159,7 @@ def _explain_lines(found: Explanation) -> list[str]:
         "strongest pairs",
         *align(strongest),
     ]
-
-
-def _hundredths(value: float) -> str:
-    """A contribution in hundredths, without a negative zero."""
-    written = f"{100 * value:.2f}"
-    return "0.00" if written == "-0.00" else written
-
-
-def _draw_explanation(found: Explanation, text_a: str, text_b: str, file: Path) -> None:
-    """Write the heat map."""
-    from minisbert.plots import heat_map
-
-    title = f"cosine {found.cosine:.4f}: all cells, in hundredths"
-    with written_whole(file) as stream:
-        heat_map(
-            stream,
-            100 * found.contributions,
-            found.pieces_a,
-            found.pieces_b,
-            title=title,
-            caption=f"rows: {printable(text_a)}\ncolumns: {printable(text_b)}",
-            diverging=True,
-        )
-    click.echo(f"wrote {file}", err=True)
-
-
-def _explanation(found: Explanation, text_a: str, text_b: str) -> dict[str, Any]:
-    """Everything as JSON, in parts of the cosine."""
-    return {
-        "texts": [text_a, text_b],
-        "cosine": found.cosine,
-        "pieces_a": found.pieces_a,
-        "pieces_b": found.pieces_b,
-        "contributions": found.contributions.tolist(),
-    }
+    target.give(lines, {"texts": [text_a, text_b], **vars(found)})
 
 
 # ---------------------------------------------------------------------------------------------------------- calibrate
@@ -240,39 +170,22 @@ COSINES = tuple(i / 10 for i in range(10))
 ROUGH = 1000  # pairs; with fewer, even the first digit of a percentile is unreliable
 
 
-@click.command(short_help="Measure what a similarity score means for your texts.")
+@click.command()
 @input_options
-@click.option("-o", "--output", metavar="FILE", help="Write the calibration, for `similarity --calibration`.")
-@click.option("--force", is_flag=True, help="Overwrite the file if it exists.")
-@click.option("--pairs", type=click.IntRange(min=1), default=100_000, show_default=True, help="Pairs to draw.")
+@output_options("Write the calibration, for `similarity --calibration`.")
+@click.option("--pairs", type=COUNT, default=100_000, help="Pairs to draw.")
 @click.option(
     "--most-texts",
     type=click.IntRange(min=2),
     default=10_000,
-    show_default=True,
     help="Use a random sample of this size if there are more texts.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed.")
-@click.option(
-    "--metric",
-    type=click.Choice(["cosine", "dot", "euclidean", "manhattan"]),
-    help="[default: the model's own, usually cosine]",
-)
-@json_option
+@seed_option
+@click.option("--metric", type=click.Choice(list(METRICS)[:-1]), help="[default: the model's own, usually cosine]")
 @computing_options
 @model_options
 def calibrate(
-    source: TextSource,
-    output: str | None,
-    force: bool,
-    pairs: int,
-    most_texts: int,
-    seed: int,
-    metric: str | None,
-    as_json: bool,
-    choice: ModelChoice,
-    dtype: str,
-    **long_texts: Any,
+    source: TextSource, target: Target, metric: str | None, choice: ModelChoice, dtype: str, **options: Any
 ) -> None:
     """Measure what a similarity score means for your texts: how similar random pairs of them are.
 
@@ -285,66 +198,34 @@ def calibrate(
       minisbert calibrate -i texts.txt --pairs 1000000 --seed 1
       minisbert calibrate -i texts.txt --json
     """
-    if source.file is None and not source.arguments:
-        raise click.UsageError("Nothing to calibrate with: give a file of texts (-i).")
-    target = Target(None if output is None else Path(output), "json", force)
-    target.check()
     from minisbert.analysis.calibration import fit
 
-    measured = fit(
-        choice.encoder(dtype),
-        source.read(filled=True),
-        pairs=pairs,
-        seed=seed,
-        similarity_fn_name=metric,
-        most_texts=most_texts,
-        **long_texts,
-        show_progress_bar=progress,
-    )
-    if target.file is not None:
-        with written_whole(target.file) as stream:
-            stream.write(measured.to_json().encode())
-        click.echo(f"wrote {target.file}", err=True)
-    if as_json:
-        click.echo(json.dumps(_figures(measured), ensure_ascii=False).encode())
-    else:
-        click.echo("\n".join(_calibration_lines(measured)))
-
-
-def _calibration_lines(measured: Calibration) -> list[str]:
-    """Format both directions, percentile to score and score to percentile, and how to read them."""
-    name, told = measured.similarity_fn_name, _told(measured)
+    texts = source.read("calibrate with", filled=True)
+    options |= {"similarity_fn_name": metric, "show_progress_bar": progress}
+    measured = fit(choice.encoder(dtype), texts, **options)
+    target.write(lambda stream: stream.write(measured.to_json().encode()))
+    name = measured.similarity_fn_name
+    # the percentiles that this number of pairs can resolve
+    told = [p for p in PERCENTILES if 100.0 - measured.resolution <= p <= measured.resolution]
+    scores, errors = measured.score_at(told).tolist(), measured.standard_error(told).tolist()
     lines = [
         f"{name} of {measured.pairs:,} random pairs of {measured.texts:,} different texts; "
         f"{measured.model}, seed {measured.seed}",
         "",
     ]
     if told:
-        errors = measured.standard_error(told).tolist()
-        rows = [[f"{measured.score_at(p):.4f}", f"{error:.2g}"] for p, error in zip(told, errors, strict=True)]
+        rows = [[f"{score:.4f}", f"{error:.2g}"] for score, error in zip(scores, errors, strict=True)]
         lines += matrix_lines([f"{p:g} %" for p in told], [name, "+- points"], rows, terminal_width())
-        high = told[-1]
-        lines += ["", f"{high:g} % of random pairs have a {name} below {measured.score_at(high):.4f}."]
+        lines += ["", f"{told[-1]:g} % of random pairs have a {name} below {scores[-1]:.4f}."]
     if name == "cosine":
         written = [[measured.write(float(p))] for p in measured.percentile(COSINES)]
         lines += ["", *matrix_lines([f"cosine {c:.1f}" for c in COSINES], ["is above %"], written, terminal_width())]
     lines += ["", "A percentile depends on these texts. It is not the probability that two texts mean the same."]
     if measured.pairs < ROUGH:
         lines.append(f"{measured.pairs:,} pairs give a rough estimate: use more texts.")
-    return lines
-
-
-def _told(measured: Calibration) -> list[float]:
-    """The percentiles that this number of pairs can resolve."""
-    return [p for p in PERCENTILES if 100.0 - measured.resolution <= p <= measured.resolution]
-
-
-def _figures(measured: Calibration) -> dict[str, Any]:
-    """The main figures as JSON; the file has all of them."""
-    names = ("similarity_fn_name", "model", "fingerprint", "max_seq_length", "texts", "pairs", "seed", "resolution")
-    told = _told(measured)
-    rows = [
-        {"percentile": p, "score": float(measured.score_at(p)), "standard_error": float(measured.standard_error(p))}
-        for p in told
+    figures = {key: value for key, value in vars(measured).items() if key not in ("scores", "ranks")}
+    table = [
+        {"percentile": p, "score": score, "standard_error": error}
+        for p, score, error in zip(told, scores, errors, strict=True)
     ]
-    return {**{name: getattr(measured, name) for name in names}, "percentiles": rows}
+    target.give(lines, {**figures, "resolution": measured.resolution, "percentiles": table})

@@ -1,15 +1,20 @@
-"""Text in columns: its width on a terminal, shortened, padded, and made safe to print."""
+"""Text in columns: its width on a terminal, shortened, padded, made safe to print; and numbers as they are shown."""
 
 from __future__ import annotations
 
+import math
 import shutil
+import textwrap
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from minisbert.evaluation.measures import Estimate
 
+LINE_WIDTH = 100  # of remarks below a table
+LEAST_TEXT = 20  # columns of a text beside a table
 _JOINER = "\u200d"  # joins emoji into one
 
 
@@ -18,16 +23,19 @@ def terminal_width() -> int:
     return shutil.get_terminal_size((80, 24)).columns
 
 
-def printable(text: str) -> str:
+def printable(text: str, width: int | None = None) -> str:
     r"""A text as one line without control characters, which could move the cursor or recolour a terminal.
 
-    >>> printable("two\nlines \x1b[31m")
-    'two lines \\x1b[31m'
+    With a width it is shortened, and an empty text is named.
+
+    >>> printable("two\nlines \x1b[31m"), printable("soup is my favorite", 10), printable(" ", 10)
+    ('two lines \\x1b[31m', 'soup is m…', '(empty)')
     """
-    one_line = " ".join(text.split())
-    return "".join(
+    one_line = " ".join(text.split() if width is None else text[: 4 * width].split())
+    shown = "".join(
         c if c.isprintable() or c == _JOINER else c.encode("unicode_escape").decode("ascii") for c in one_line
     )
+    return shown if width is None else shorten(shown, width) or "(empty)"
 
 
 def display_width(text: str) -> int:
@@ -58,9 +66,29 @@ def shorten(text: str, width: int) -> str:
     return f"{text.rstrip()}…"
 
 
-def pad(text: str, width: int) -> str:
-    """Pad a text with spaces to this many columns."""
-    return text + " " * (width - display_width(text))
+def grid(rows: Sequence[Sequence[str]], alignment: str = "<>") -> list[str]:
+    """Rows of cells in columns, each to the left or right; the last alignment holds for the rest. Short rows end early.
+
+    >>> grid([("id", "piece"), ("7", "soup"), ("12", "##s")], "><")
+    ['id  piece', ' 7  soup', '12  ##s']
+    """
+    widths = [max(map(display_width, column)) for column in zip_longest(*rows, fillvalue="")]
+    lines = []
+    for row in rows:
+        cells = []
+        for cell, width, side in zip(row, widths, alignment.ljust(len(widths), alignment[-1]), strict=False):
+            gap = " " * (width - display_width(cell))
+            cells.append(gap + cell if side == ">" else cell + gap)
+        lines.append("  ".join(cells).rstrip())
+    return lines
+
+
+def grid_with_texts(rows: Sequence[Sequence[str]], *texts: Sequence[str]) -> list[str]:
+    """Rows in columns, and columns of texts beside them, which share the rest of the terminal's line."""
+    taken = max(map(display_width, grid(rows, "<")))
+    room = max(LEAST_TEXT, (terminal_width() - taken) // len(texts) - 2)
+    shown = [[printable(text, room) for text in beside] for beside in zip(*texts, strict=True)]
+    return grid([[*row, *beside] for row, beside in zip(rows, shown, strict=True)], "<")
 
 
 def align(rows: Sequence[tuple[str, str]], indent: str = "  ") -> list[str]:
@@ -69,25 +97,7 @@ def align(rows: Sequence[tuple[str, str]], indent: str = "  ") -> list[str]:
     >>> align([("width", "384"), ("layers", "6")])
     ['  width   384', '  layers  6']
     """
-    widest = max((display_width(name) for name, _ in rows), default=0)
-    return [f"{indent}{pad(name, widest)}  {value}".rstrip() for name, value in rows]
-
-
-def grid(rows: Sequence[Sequence[str]], alignment: str = "<>") -> list[str]:
-    """Rows of cells in columns, each to the left or right; the last alignment holds for the rest. Short rows end early.
-
-    >>> grid([("id", "piece"), ("7", "soup"), ("12", "##s")], "><")
-    ['id  piece', ' 7  soup', '12  ##s']
-    """
-    count = max(map(len, rows))
-    widths = [max(display_width(row[i]) for row in rows if len(row) > i) for i in range(count)]
-    sides = alignment.ljust(count, alignment[-1])
-    lines = []
-    for row in rows:
-        gaps = [" " * (width - display_width(cell)) for cell, width in zip(row, widths, strict=False)]
-        cells = zip(row, gaps, sides, strict=False)
-        lines.append("  ".join(gap + cell if side == ">" else cell + gap for cell, gap, side in cells).rstrip())
-    return lines
+    return [indent + line for line in grid(rows, "<")]
 
 
 def matrix_lines(labels: Sequence[str], heads: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> list[str]:
@@ -99,20 +109,47 @@ def matrix_lines(labels: Sequence[str], heads: Sequence[str], cells: Sequence[Se
     ['   x', 'a  1', '', '   y', 'a  2']
     """
     widest = max(display_width(cell) for row in [heads, *cells] for cell in row)
-    label_width = max(map(display_width, labels))
-    columns = max(1, (width - label_width) // (2 + widest))
+    columns = max(1, (width - max(map(display_width, labels))) // (2 + widest))
+    wide = [" " * (widest - display_width(head)) + head for head in heads]  # columns of one width
     lines: list[str] = []
     for start in range(0, len(heads), columns):
-        lines += [""] * bool(lines)
-        for label, row in zip(["", *labels], [heads, *cells], strict=True):
-            part = (" " * (2 + widest - display_width(cell)) + cell for cell in row[start : start + columns])
-            lines.append(pad(label, label_width) + "".join(part))
+        part = slice(start, start + columns)
+        rows = [["", *wide[part]], *([label, *row[part]] for label, row in zip(labels, cells, strict=True))]
+        lines += [""] * bool(lines) + grid(rows)
     return lines
 
 
-def interval(estimate: Estimate) -> str:
-    """An interval, x 100."""
-    return f"{100 * estimate.low:.2f} to {100 * estimate.high:.2f}"
+def wrapped(remarks: Iterable[str]) -> list[str]:
+    """Paragraphs, of which all lines but the first are indented; names of models stay whole."""
+    how = {"subsequent_indent": "  ", "break_on_hyphens": False, "break_long_words": False}
+    return [line for words in remarks for line in textwrap.wrap(words, LINE_WIDTH, **how)]  # type: ignore[arg-type]
+
+
+# ------------------------------------------------------------------------------------------------------------ numbers
+
+
+def counted(count: int, one: str) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "text"), counted(2000, "text"), counted(2, "query")
+    ('1 text', '2,000 texts', '2 queries')
+    """
+    many = f"{one[:-1]}ies" if one.endswith("y") else f"{one}s"
+    return f"{count:,} {one if count == 1 else many}"
+
+
+def fixed(value: float, digits: int = 2) -> str:
+    """A number without a negative zero; "none" for NaN.
+
+    >>> fixed(-0.001), fixed(0.123456, 4), fixed(float("nan"))
+    ('0.00', '0.1235', 'none')
+    """
+    return "none" if math.isnan(value) else f"{round(value, digits) + 0.0:.{digits}f}"
+
+
+def hundred(value: float, digits: int = 2) -> str:
+    """A share, x 100."""
+    return fixed(100 * value, digits)
 
 
 def signed(difference: float, digits: int = 2) -> str:
@@ -122,3 +159,13 @@ def signed(difference: float, digits: int = 2) -> str:
     ('+1.23', '+0.00')
     """
     return f"{round(100 * difference, digits) + 0.0:+.{digits}f}"
+
+
+def interval(estimate: Estimate, write: Callable[[float], str] = hundred) -> str:
+    """An interval, x 100."""
+    return "none" if math.isnan(estimate.low) else f"{write(estimate.low)} to {write(estimate.high)}"
+
+
+def estimated(estimate: Estimate, write: Callable[[float], str] = hundred) -> str:
+    """A mean and its interval, x 100."""
+    return f"{write(estimate.mean)} ({interval(estimate, write)})" if estimate.mean == estimate.mean else "none"

@@ -7,7 +7,7 @@ import json
 import re
 import shutil
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -16,9 +16,20 @@ from typing import Any
 import click
 
 from minisbert import __version__
-from minisbert.cli.inputs import DIALECT_OPTIONS, dialect
-from minisbert.cli.options import ModelChoice, decorate, json_option, model_options
-from minisbert.cli.outputs import echo_json, plain, training_bar
+from minisbert.cli.inputs import columns_options
+from minisbert.cli.options import (
+    COUNT,
+    FILE,
+    PLACE,
+    SHARE,
+    ModelChoice,
+    Numbers,
+    json_option,
+    model_options,
+    num_threads_option,
+    seed_option,
+)
+from minisbert.cli.outputs import echo_json, locked, plain, training_bar
 from minisbert.files import folder_written_whole
 from minisbert.parallel import threads
 from minisbert.training.data import COLUMNS, read_examples
@@ -33,22 +44,7 @@ from minisbert.training.finetune import (
 )
 from minisbert.training.losses import LOSSES
 
-
-class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2
-    """Numbers of one kind, separated by commas, such as 0,5."""
-
-    def __init__(self, kind: type[float] | type[int], count: int) -> None:
-        self.kind, self.count, self.name = kind, count, f"{count} numbers"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Split what was typed."""
-        try:
-            numbers = tuple(self.kind(number) for number in value.split(","))
-        except ValueError:
-            numbers = ()
-        if len(numbers) != self.count:
-            self.fail(f"must be {self.count} numbers with commas between them, got {value!r}", param, ctx)
-        return numbers
+DATA = ("model", "examples", "dev")  # what a run is of besides its settings: hashes, compared by --resume
 
 
 class Option(click.ParamType):  # type: ignore[type-arg]
@@ -69,67 +65,51 @@ class Option(click.ParamType):  # type: ignore[type-arg]
             return name, said
 
 
-DATA = ("model", "examples", "dev")  # what a run is of besides its settings: hashes, compared by --resume
-SHARE = click.FloatRange(0, 1)
-_data_options = [
-    click.option("--kind", type=click.Choice(list(COLUMNS)), help="What a row is.  [default: told by the columns]"),
-    click.option("--columns", metavar="NAME,NAME..", help="Names or numbers of the columns; needs --kind."),
-    click.option("--scale", type=Numbers(float, 2), metavar="LOW,HIGH", help="Range of the scores, mapped to 0..1."),
-    click.option("--no-header", is_flag=True, help="The files have no header row; columns are numbered from 1."),
-    *DIALECT_OPTIONS,
-]
-_training_options = [
-    click.option(
-        "--loss",
-        type=click.Choice(list(LOSSES)),
-        metavar="NAME",
-        help="One of the losses above.  [default: the first for the kind]",
-    ),
-    click.option(
-        "--loss-option", "loss_options", type=Option(), multiple=True, metavar="NAME=VALUE", help="Such as scale=20."
-    ),
-    click.option("--epochs", type=click.IntRange(1), default=1, show_default=True, help="Passes over the examples."),
-    click.option("--batch-size", type=click.IntRange(2), default=32, show_default=True, help="Examples per step."),
-    click.option("--learning-rate", type=SHARE, default=2e-5, show_default=True, help="Peak learning rate."),
-    click.option("--warmup", type=SHARE, default=0.1, show_default=True, help="Share of steps while the rate rises."),
-    click.option("--weight-decay", type=SHARE, default=0.01, show_default=True, help="AdamW's weight decay."),
-    click.option("--max-grad-norm", type=float, default=1.0, show_default=True, help="Clip gradients to this norm."),
-    click.option("--dropout", type=SHARE, default=0.1, show_default=True, help="Dropout rate; 0 is none."),
-    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed."),
-    click.option("--cache-tokens", type=click.IntRange(1), help="Gradient caching: tokens in memory at a time."),
-    click.option("--num-threads", type=click.IntRange(1), help="Affects last digits.  [default: one per processor]"),
-]
-_run_options = [
-    click.option("--dev", type=click.Path(exists=True, path_type=Path), help="Scored pairs, or a folder like BEIR's."),
-    click.option("--dev-columns", metavar="SCORE,SENTENCE1,SENTENCE2", help="Columns of the dev file, if unusual."),
-    click.option("--evaluate-every", type=click.IntRange(1), metavar="STEPS", help="[default: every epoch]"),
-    click.option("--checkpoint-every", type=click.IntRange(1), default=200, show_default=True, metavar="STEPS"),
-    click.option("--resume", is_flag=True, help="Continue from OUT.checkpoint, bit for bit, if there is one."),
-    click.option("--force", is_flag=True, help="Start over even if OUT.checkpoint exists."),
-    click.option(
-        "--from-scratch",
-        type=Numbers(int, 3),
-        metavar="LAYERS,WIDTH,HEADS",
-        help="Random weights of this size, such as 2,128,4.",
-    ),
-]
-
-
-@click.command(short_help="Fine-tune a model on examples from a file.")
-@click.argument(
-    "files", nargs=-1, required=True, metavar="FILE...", type=click.Path(exists=True, dir_okay=False, path_type=Path)
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=FILE)
+@click.option("-o", "--output", required=True, metavar="OUT", type=PLACE, help="A new folder.")
+@click.option("--kind", type=click.Choice(list(COLUMNS)), help="What a row is.  [default: told by the columns]")
+@columns_options()
+@click.option("--scale", type=Numbers(float, 2), metavar="LOW,HIGH", help="Range of the scores, mapped to 0..1.")
+@click.option(
+    "--loss",
+    type=click.Choice(list(LOSSES)),
+    metavar="NAME",
+    help="One of the losses above.  [default: the first for the kind]",
 )
-@click.option("-o", "--output", required=True, metavar="OUT", type=click.Path(path_type=Path), help="A new folder.")
-@lambda verb: decorate(verb, [*_data_options, *_training_options, *_run_options])
+@click.option(
+    "--loss-option", "loss_options", type=Option(), multiple=True, metavar="NAME=VALUE", help="Such as scale=20."
+)
+@click.option("--epochs", type=COUNT, default=1, help="Passes over the examples.")
+@click.option("--batch-size", type=click.IntRange(2), default=32, help="Examples per step.")
+@click.option("--learning-rate", type=SHARE, default=2e-5, help="Peak learning rate.")
+@click.option("--warmup", type=SHARE, default=0.1, help="Share of steps while the rate rises.")
+@click.option("--weight-decay", type=SHARE, default=0.01, help="AdamW's weight decay.")
+@click.option("--max-grad-norm", type=float, default=1.0, help="Clip gradients to this norm.")
+@click.option("--dropout", type=SHARE, default=0.1, help="Dropout rate; 0 is none.")
+@seed_option
+@click.option("--cache-tokens", type=COUNT, help="Gradient caching: tokens in memory at a time.")
+@num_threads_option
+@click.option("--dev", type=click.Path(exists=True, path_type=Path), help="Scored pairs, or a folder like BEIR's.")
+@click.option("--dev-columns", metavar="SCORE,SENTENCE1,SENTENCE2", help="Columns of the dev file, if unusual.")
+@click.option("--evaluate-every", type=COUNT, metavar="STEPS", help="[default: every epoch]")
+@click.option("--checkpoint-every", type=COUNT, default=200, metavar="STEPS")
+@click.option("--resume", is_flag=True, help="Continue from OUT.checkpoint, bit for bit, if there is one.")
+@click.option("--force", is_flag=True, help="Start over even if OUT.checkpoint exists.")
+@click.option(
+    "--from-scratch",
+    type=Numbers(int, 3),
+    metavar="LAYERS,WIDTH,HEADS",
+    help="Random weights of this size, such as 2,128,4.",
+)
 @json_option
 @model_options
 def train(
     files: tuple[Path, ...],
     output: Path,
     kind: str | None,
-    columns: str | None,
+    reading: dict[str, Any],
     scale: tuple[float, float] | None,
-    no_header: bool,
     loss: str | None,
     loss_options: tuple[tuple[str, Any], ...],
     resume: bool,
@@ -171,16 +151,13 @@ def train(
         raise click.UsageError("--dev-columns and --evaluate-every are about the dev set: they need --dev.")
     if dev_columns is not None and dev_columns.count(",") != 2:
         raise click.UsageError(f"--dev-columns must name three: score, first and second sentence; got {dev_columns!r}.")
-    if columns is not None and kind is None:
+    if reading["columns"] is not None and kind is None:
         raise click.UsageError(f"--columns needs --kind: {', '.join(COLUMNS)}.")
-    if no_header and columns is None:
-        raise click.UsageError("With --no-header, give the columns to read with --columns, as numbers from 1.")
+    options["num_threads"] = options["num_threads"] or threads.usable()
 
     def settings_for(loss: str) -> Settings:
         try:
-            return Settings(
-                loss, dict(loss_options), **{**options, "num_threads": options["num_threads"] or threads.usable()}
-            )
+            return Settings(loss, dict(loss_options), **options)
         except ValueError as error:
             raise click.UsageError(f"{error}.") from None
 
@@ -195,132 +172,120 @@ def train(
             raise click.ClickException(
                 f"{checkpoint}: an earlier run was interrupted; continue it with --resume, or start over with --force"
             )
-        examples = read_examples(
-            files,
-            kind=kind,
-            columns=columns.split(",") if columns else None,
-            scale=scale,
-            has_header=not no_header,
-            **dialect(),
-        )
+        examples = read_examples(files, kind=kind, scale=scale, **reading)
         settings = settings_for(loss or fitting_losses(examples)[0])
         dev_set = None if dev is None else read_dev(dev, dev_columns.split(",") if dev_columns else None)
-        encoder = choice.encoder("float32")
+        encoder = choice.encoder()
         began_with = encoder.folder.name
         if from_scratch is not None:
-            layers, width, heads = from_scratch
+            names = ("num_hidden_layers", "hidden_size", "num_attention_heads")
+            size: dict[str, Any] = dict(zip(names, from_scratch, strict=True))
             began_with = f"{encoder.folder.name}'s tokenizer, random weights"
-            encoder = encoder.with_model(
-                untrained_model(
-                    encoder.model,
-                    num_hidden_layers=layers,
-                    hidden_size=width,
-                    num_attention_heads=heads,
-                    seed=settings.seed,
-                )
-            )
+            encoder = encoder.with_model(untrained_model(encoder.model, **size, seed=settings.seed))
         limit = encoder.max_seq_length if settings.max_seq_length is None else settings.max_seq_length
         run = plain(run_identity(encoder, examples, replace(settings, max_seq_length=limit), dev_set))
-        if is_complete:
+        if is_complete:  # what only affects last digits may differ
             summary = json.loads(about.read_bytes())
-            _check_same(run, summary, output)
+            before = {**summary["settings"], **summary.get("identity", {})}
+            others = [name for name in before if name in run and name != "num_threads" and run[name] != before[name]]
+            if others:
+                changes = "; ".join(f"{name} was {before[name]!r} and is now {run[name]!r}" for name in others)
+                raise CheckpointError(f"{output}: is complete, but is of another run: {changes}; choose another name")
             checkpoint.unlink(missing_ok=True)
             click.echo(f"{output}: this run is complete; nothing is left to do", err=True)
-            _answer(summary, output, as_json)
-            return
-        with _asked_to_stop() as should_stop, training_bar(dev_set) as on_step:
-            done = finetune(
-                encoder,
-                examples,
-                settings,
-                dev=dev_set,
-                checkpoint=checkpoint,
-                checkpoint_every=checkpoint_every,
-                resume=resume,
-                on_step=on_step,
-                should_stop=should_stop,
-            )
-        progress = done.progress
-        if not done.is_finished:
-            raise click.ClickException(
-                f"stopped after step {progress.step}; {checkpoint} holds the whole state: the same command with "
-                "--resume continues"
-            )
-        scored, best = None, {}
-        if dev_set is not None:
-            scored = {"name": dev_set.name, "measure": dev_set.measure, "scores": progress.dev_scores}
-            best = {f"{dev_set.name}, {dev_set.measure}": dict(progress.dev_scores)[done.best_step]}
-        summary = plain(
-            {
-                "began_with": began_with,
-                "files": [file.name for file in files],
-                "minisbert": __version__,
-                "examples": len(examples),
-                "kind": examples.kind,
-                "settings": {**vars(settings), "max_seq_length": done.encoder.max_seq_length},
-                "steps": progress.step,
-                "seconds": round(progress.seconds, 1),
-                "losses": progress.losses,
-                "dev": scored,
-                "best_step": done.best_step,
-                "identity": {name: run[name] for name in DATA},
-            }
-        )
-        try:
-            with folder_written_whole(output) as unfinished:
-                done.encoder.save_pretrained(
-                    unfinished, output.name, train_datasets=summary["files"], loss=settings.loss, scores=best
+        else:
+            with _asked_to_stop() as should_stop, training_bar(dev_set) as on_step:
+                done = finetune(
+                    encoder,
+                    examples,
+                    settings,
+                    dev=dev_set,
+                    checkpoint=checkpoint,
+                    checkpoint_every=checkpoint_every,
+                    resume=resume,
+                    on_step=on_step,
+                    should_stop=should_stop,
                 )
-                text = json.dumps(summary, indent=2, ensure_ascii=False)
-                (unfinished / "training.json").write_text(f"{text}\n", encoding="utf-8")
-        except OSError as error:
-            kept = f"; {checkpoint} holds the trained model: make room, then repeat the command with --resume"
-            said = f"{output}: {error.strerror or error}{kept if checkpoint.exists() else ''}"
-            raise click.ClickException(said) from error
-        checkpoint.unlink(missing_ok=True)
-    _answer(summary, output, as_json)
-
-
-def _check_same(run: Mapping[str, Any], summary: Mapping[str, Any], output: Path) -> None:
-    """Raise if a finished model is of other data or settings; what only affects last digits may differ."""
-    before = {**summary["settings"], **summary.get("identity", {})}
-    names = [name for name in before if name in run and name != "num_threads" and run[name] != before[name]]
-    if names:
-        changes = "; ".join(f"{name} was {before[name]!r} and is now {run[name]!r}" for name in names)
-        raise CheckpointError(f"{output}: is complete, but is of another run: {changes}; choose another name")
+            progress = done.progress
+            if not done.is_finished:
+                raise click.ClickException(
+                    f"stopped after step {progress.step}; {checkpoint} holds the whole state: the same command with "
+                    "--resume continues"
+                )
+            scored, best = None, {}
+            if dev_set is not None:
+                scored = {"name": dev_set.name, "measure": dev_set.measure, "scores": progress.dev_scores}
+                best = {f"{dev_set.name}, {dev_set.measure}": dict(progress.dev_scores)[done.best_step]}
+            summary = plain(
+                {
+                    "began_with": began_with,
+                    "files": [file.name for file in files],
+                    "minisbert": __version__,
+                    "examples": len(examples),
+                    "kind": examples.kind,
+                    "settings": {**vars(settings), "max_seq_length": done.encoder.max_seq_length},
+                    "steps": progress.step,
+                    "seconds": round(progress.seconds, 1),
+                    "losses": progress.losses,
+                    "dev": scored,
+                    "best_step": done.best_step,
+                    "identity": {name: run[name] for name in DATA},
+                }
+            )
+            try:
+                with folder_written_whole(output) as unfinished:
+                    done.encoder.save_pretrained(
+                        unfinished, output.name, train_datasets=summary["files"], loss=settings.loss, scores=best
+                    )
+                    text = json.dumps(summary, indent=2, ensure_ascii=False)
+                    (unfinished / about.name).write_text(f"{text}\n", encoding="utf-8")
+            except OSError as error:
+                kept = f"; {checkpoint} holds the trained model: make room, then repeat the command with --resume"
+                said = f"{output}: {error.strerror or error}{kept if checkpoint.exists() else ''}"
+                raise click.ClickException(said) from error
+            checkpoint.unlink(missing_ok=True)
+    if as_json:
+        echo_json(summary)
+        return
+    losses, scored, best_step = summary["losses"], summary["dev"], summary["best_step"]
+    tenth = max(1, len(losses) // 10)
+    first, last = (sum(part) / len(part) for part in (losses[:tenth], losses[-tenth:]))
+    lines = [
+        f"{summary['examples']:,} {summary['kind']}, loss {summary['settings']['loss']}: {summary['steps']:,} steps in "
+        f"{summary['seconds']:.0f} s",
+        f"loss {first:.4f} -> {last:.4f} (means of the first and last tenth of the steps)",
+    ]
+    if scored is not None:
+        scores = dict(scored["scores"])
+        lines.append(
+            f"{scored['name']}, {scored['measure']}: {scores[0]:.2f} before, {scores[best_step]:.2f} at the best step, "
+            f"{best_step}, whose weights were kept"
+        )
+        if best_step == 0:
+            lines.append("no step improved the dev score: these are the initial weights")
+    click.echo("\n".join([*lines, f"wrote {output}"]))
 
 
 @contextmanager
 def _claimed(output: Path) -> Iterator[Path]:
     """Lock OUT while it is trained, and sweep what killed runs left of it; yield the checkpoint file."""
-    from filelock import FileLock, Timeout
-
     if not output.name:
         raise click.UsageError(f"-o must be the name of a new folder, got {str(output)!r}.")
     if not output.resolve().parent.is_dir():
         raise click.ClickException(f"{output}: the folder {output.parent} does not exist; create it first")
     checkpoint = output.with_name(f"{output.name}.checkpoint")
     lock_file = output.with_name(f"{output.name}.checkpoint.lock")
-    lock = FileLock(lock_file)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise click.ClickException(f"{output}: another process is training it ({lock_file} is locked)") from None
-    try:
+    with locked(lock_file, f"{output}: another process is training it"):
         for left in output.parent.iterdir():
             if re.fullmatch(rf"\.+{re.escape(output.name)}(\.checkpoint)?(\.\d+\.unfinished(-\w+)?)+", left.name):
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
         with contextlib.suppress(OSError):  # an empty OUT, set aside by a run that was killed before its last rename
             output.with_name(f".{output.name}.replaced").rmdir()
         yield checkpoint
-    finally:
-        with contextlib.suppress(OSError):  # while it is held, so that no other process's lock is removed
-            lock_file.unlink()
-        lock.release()
 
 
 @contextmanager
-def _asked_to_stop() -> Iterator[Any]:
+def _asked_to_stop() -> Iterator[Callable[[], bool]]:
     """Finish the current step after a first Ctrl-C or SIGTERM; a second one stops at once."""
     asked: list[int] = []
 
@@ -336,27 +301,3 @@ def _asked_to_stop() -> Iterator[Any]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _answer(summary: Mapping[str, Any], output: Path, as_json: bool) -> None:
-    """Print what the run was, and its results."""
-    if as_json:
-        echo_json(summary)
-        return
-    losses, dev, best = summary["losses"], summary["dev"], summary["best_step"]
-    tenth = max(1, len(losses) // 10)
-    first, last = (sum(part) / len(part) for part in (losses[:tenth], losses[-tenth:]))
-    lines = [
-        f"{summary['examples']:,} {summary['kind']}, loss {summary['settings']['loss']}: {summary['steps']:,} steps in "
-        f"{summary['seconds']:.0f} s",
-        f"loss {first:.4f} -> {last:.4f} (means of the first and last tenth of the steps)",
-    ]
-    if dev is not None:
-        scores = dict(dev["scores"])
-        lines.append(
-            f"{dev['name']}, {dev['measure']}: {scores[0]:.2f} before, {scores[best]:.2f} at the best step, {best}, "
-            "whose weights were kept"
-        )
-        if best == 0:
-            lines.append("no step improved the dev score: these are the initial weights")
-    click.echo("\n".join([*lines, f"wrote {output}"]))
