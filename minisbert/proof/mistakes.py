@@ -135,14 +135,22 @@ def softmax(scores: Array, axis: Any = -1) -> Array:
 
 
 def hide(scores: Array, allowed: Array) -> Array:
-    """Minus infinity, nearly, for tokens that may not be looked at."""
-    return np.where(allowed[:, None], scores, scores.dtype.type(-1e30))
+    """Tokens that may not be looked at lose 10,000, as in BERT's first release: after softmax nothing is left."""
+    return scores + np.where(allowed[:, None], 0.0, -HIDDEN).astype(scores.dtype)
 
 
 def mean(x: Array, mask: Array) -> Array:
     """(B, T, D), (B, T) -> (B, D): of the tokens that the mask has."""
     m = mask[..., None].astype(x.dtype)
     return (x * m).sum(1) / np.maximum(m.sum(1), 1e-9)
+
+
+HIDDEN = 1e4
+
+
+def filled(scores: Array) -> Array:
+    """The same score for all hidden tokens, as with minus infinity; it matters to a softmax over the wrong axis."""
+    return np.where(scores < -HIDDEN / 2, scores.dtype.type(-HIDDEN), scores)
 
 
 RIGHT: dict[str, Operation] = {
@@ -174,7 +182,7 @@ RIGHT: dict[str, Operation] = {
 # --------------------------------------------------------------------------------------------------------- the mistakes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mistake:
     """One operation done otherwise: ``says`` completes "a port in which ..."; it may name {K}, {D}, {H} and {eps}."""
 
@@ -468,7 +476,7 @@ _CATALOGUE: dict[str, list[tuple[Any, ...]]] = {
         ("the mask is added as it is, 1 for tokens and 0 for padding", lambda s, m: s + m[:, None], True),
         ("the mask multiplies the scores: padding has score 0", lambda s, m: s * m[:, None], True),
         ("the mask is inverted: only padding is attended to",
-         lambda s, m: np.where(m[:, None], s - s.dtype.type(1e4), s), True),
+         lambda s, m: np.where(m[:, None], s - s.dtype.type(HIDDEN), s), True),
         ("the mask is inverted, with minus infinity", lambda s, m: np.where(m[:, None], s.dtype.type(-1e30), s), True),
         ("attention is causal: no token looks at those behind it", _causal),
         ("no token looks at those before it", lambda s, m: hide(s, m & ~np.tri(s.shape[-1], k=-1, dtype=bool))),
@@ -478,10 +486,11 @@ _CATALOGUE: dict[str, list[tuple[Any, ...]]] = {
         ("attention looks into the other texts of the strip", lambda s, m: s, True),
     ],
     "softmax": [
-        ("softmax goes over the queries, not over the keys", lambda s: softmax(s, -2), True),
-        ("softmax goes over the heads", lambda s: softmax(s, 1), True),
-        ("softmax goes over the texts", lambda s: softmax(s, 0), True),
-        ("one softmax goes over a head's whole matrix", lambda s: softmax(s, (-2, -1)), True),
+        *((says, lambda s, axis=axis, hidden=hidden: softmax(hidden(s), axis), True)
+          for says, axis in (("softmax goes over the queries, not over the keys", -2),
+                             ("softmax goes over the heads", 1), ("softmax goes over the texts", 0),
+                             ("one softmax goes over a head's whole matrix", (-2, -1)))
+          for hidden in (lambda s: s, filled)),
         ("one softmax goes over the whole array", lambda s: softmax(s, None), True),
         ("softmax is done twice", lambda s: softmax(softmax(s)), True),
         ("softmax is left out", lambda s: s),
@@ -490,10 +499,10 @@ _CATALOGUE: dict[str, list[tuple[Any, ...]]] = {
         ("softmax has base 2, not e", lambda s: softmax(s * math.log(2))),
         ("softmax is log-softmax", lambda s: np.log(softmax(s) + 1e-45)),
         ("sigmoid takes the place of softmax", ops.sigmoid),
-        ("softmax is taken of -scores", lambda s: softmax(np.where(s < -1e29, s, -s))),
+        ("softmax is taken of -scores", lambda s: softmax(np.where(s < -HIDDEN / 2, s, -s))),
         ("softmax adds 1 to its sum", lambda s: np.exp(s) / (1 + np.exp(s).sum(-1, keepdims=True))),
         ("each row takes its largest score alone (hardmax)", lambda s: (s == s.max(-1, keepdims=True)).astype(s.dtype)),
-        ("scores are divided by their sum, without exp", lambda s: _shares(np.where(s < -1e29, 0, s))),
+        ("scores are divided by their sum, without exp", lambda s: _shares(np.where(s < -HIDDEN / 2, 0, s))),
     ],
     "gather": [
         ("probs are transposed before they average V: probs.T @ V", lambda p, v: p.swapaxes(-1, -2) @ v),
