@@ -452,7 +452,7 @@ ANSWERS = {
         [look_in_loops, lambda q, k, v: my_softmax(q @ k.T / q.shape[1] ** 0.5) @ v],
         [
             (look_at_one, "only the first row"),
-            (lambda q, k, v: softmax(q @ k.T / q.shape[1] ** 0.5) @ v, "come from minisbert.model.ops.softmax"),
+            (lambda q, k, v: softmax(q @ k.T / q.shape[1] ** 0.5) @ v, "comes from minisbert.model.ops.softmax"),
             (lambda q, k, v: my_softmax(k @ q.T) @ v, "two things"),
             (lambda q, k, v: my_softmax(-q @ k.T / q.shape[1] ** 0.5) @ v, ""),
             (lambda q, k, v: my_softmax(q @ k.T / q.shape[1] ** 0.5, 0) @ v, "columns"),
@@ -502,7 +502,7 @@ ANSWERS = {
         ],
         [
             (norm_in_place, "argument x"),
-            (lambda x, w, b, e: layer_norm(x, w, b, e), "come from minisbert"),
+            (lambda x, w, b, e: layer_norm(x, w, b, e), "comes from minisbert"),
             (lambda x, w, b, e: (x - x.mean(-1)) / np.sqrt(x.var(-1) + e) * w + b, "called with"),
             (lambda x, w, b, e: (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, ddof=1, keepdims=True) + e), "two"),
             (lambda x, w, b, e: (x - x.mean(-1, keepdims=True)) * w + b, "divided by the standard"),
@@ -518,7 +518,7 @@ ANSWERS = {
             lambda x: (x * (1 + erf(x / 2**0.5)) / 2).tolist(),
         ],
         [
-            (lambda x: gelu(x), "come from"),
+            (lambda x: gelu(x), "comes from"),
             (lambda x: x * math.erf(x / 2**0.5), "TypeError"),
             (lambda x: 0.5 * x * (1 + erf(x / 1.414)), "begins right"),
             (lambda x: 0.5 * x * (1 - erf(x / 2**0.5)), ""),
@@ -579,7 +579,7 @@ ANSWERS = {
             (lambda a, b, t: abs(a - b) <= t * np.maximum(1, abs(b)), ""),
             (shaped(lambda a, b, t: abs(a.sum() - b.sum()) <= t * max(1, largest(b))), ""),
             (shaped(lambda a, b, t: (a == b).all()), ""),
-            (lambda a, b, t: "agrees", "True or False"),
+            (lambda a, b, t: True, "whatever goes in"),
         ],
     ),
     "5.SUSPECT_1": (
@@ -631,7 +631,7 @@ ANSWERS = {
             (wasted_mean, ""),
             (lambda n, b: 100 * wasted_while(n, b), "100 times"),
             (lambda n, b: round(wasted_while(n, b), 2), "rounded to 2"),
-            (lambda n, b: int(wasted_while(n, b)), "whole"),
+            (lambda n, b: int(wasted_while(n, b)), "whatever goes in"),
             (lambda n, b: wasted_while(sorted(n, reverse=True), b), ""),
             (lambda n, b: [wasted_while(n, b)], "axis of length 1 too many"),
             (lambda n, b: f"{wasted_while(n, b):.0%}", "text"),
@@ -919,7 +919,7 @@ VERDICTS = [
     (lambda x: x.sum(axis=1) / 0.0, "(NumPy warns: divide by zero"),
     (lambda x: x[5], "raises IndexError: index 5 is out of bounds for axis 0 with size 2 (test_exercises.py, line "),
     (lambda: 1, "cannot be called with 1 arguments"),
-    (lambda x: "7", "it gives '7', text, and an array is wanted"),
+    (lambda x: "7", "it gives '7', text, and an array of shape (2,) is wanted"),
     (np.array([3.0, 8.0]), "the function itself"),
 ]
 

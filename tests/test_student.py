@@ -210,13 +210,13 @@ EXPLAINED = [  # a wrong result, the right one, a word of what is said
     (0.84140, 0.84147, "0.8414 begins right, and parts at digit 5"),
     (0.5, 0.7, "too small"),
     (-0.5, 0.7, "wrong sign"),
-    ("7", 7.5, "a number is wanted"),
+    ("7", 7.5, "one number is wanted"),
     (["a", "b"], ["b", "a"], "reversed"),
     (["a"], ["a", "b"], "missing at the end"),
     (["a", "x"], ["a", "b"], "'x'"),
     ("a", ["a"], "a list is wanted"),
     ({"a": 1}, E, "a dict"),
-    ([[1.0], [1.0, 2.0]], E, "an array is wanted"),
+    ([[1.0], [1.0, 2.0]], E, "rows that differ"),
 ]
 
 

@@ -95,43 +95,58 @@ def check(exercise: Exercise, answer: Any, seconds: float = 10.0) -> Verdict:
         if outcome.state == "to do":
             return todo
         if outcome.state != "value":
-            return verdict("wrong", f"{_called(case)}{outcome.problem}")
+            called = f"called with ({', '.join(map(short, case))}), " if case else ""
+            return verdict("wrong", f"{called}{outcome.problem}")
         value = outcome.value
         found.append(value.strip().lower() if is_value and isinstance(value, str) else value)
         warned, used = warned or outcome.warned, used | set(outcome.used)
-    right = _results(exercise, {})
-    given = [_by_name(exercise.solution, case) for case in exercise.cases]
+    try:
+        wrong = _what_is_wrong(exercise, found)
+    except Exception:  # not even that is too much to ask of some results
+        wrong = "it gives something that is neither a number nor text nor a list of them"
+    if wrong:
+        return verdict("wrong", wrong + (f" (NumPy warns: {warned})" if warned and wrong.startswith("called") else ""))
+    known = sorted(name for name in used if {*name.split(".")} & {*exercise.instead})
+    if known:
+        return verdict("wrong", f"the result is right, but it comes from {known[0]}; write it yourself")
+    return verdict("right", "right")
 
-    def explained(expected: Sequence[Any], wholly: bool) -> str:
-        return explain_calls(list(zip(found, expected, given, strict=True)), exercise.tolerance, wholly)
+
+def _what_is_wrong(exercise: Exercise, found: Sequence[Any]) -> str:
+    """One known mistake; one general; two known; a known and a general one; else the first difference. "" if right."""
+    right = _results(exercise, {})
+    given = [inspect.signature(exercise.solution).bind(*case).arguments for case in exercise.cases]
+
+    def explained(expected: Sequence[Any] | None, wholly: bool = True) -> str:
+        calls = [] if expected is None else list(zip(found, expected, given, strict=True))
+        return explain_calls(calls, exercise.tolerance, wholly)
 
     def are(expected: Sequence[Any] | None) -> bool:
         return expected is not None and all(map(same, found, expected, itertools.repeat(exercise.tolerance)))
 
     if are(right):
-        known = sorted(name for name in used if {*name.split(".")} & {*exercise.instead})
-        if known:
-            return verdict("wrong", f"the numbers are right, but they come from {known[0]}; write it yourself")
-        return verdict("right", "right")
-    for says, switches in exercise.mistakes.items():
-        if are(_results(exercise, switches)):
-            return verdict("wrong", says)
-    if is_value:
-        return verdict("wrong", f"it is not {short(found[0])}")
-    general = explained(right, True)
+        return ""
+    known = exercise.mistakes.items()
+    made = next((says for says, switches in known if are(_results(exercise, switches))), "")
+    if made or not exercise.cases[0]:
+        return made or f"it is not {short(found[0])}"
+    general = explained(right)
     if general:
-        return verdict("wrong", general)
-    for (says, one), (also, other) in itertools.combinations(exercise.mistakes.items(), 2):
+        return general
+    for (says, one), (also, other) in itertools.combinations(known, 2):
         if not one.keys() & other.keys() and are(_results(exercise, {**one, **other})):
-            return verdict("wrong", f"two things: {says}; and {also}")
-    for says, switches in exercise.mistakes.items():
-        mistaken = _results(exercise, switches)
-        general = explained(mistaken, True) if mistaken is not None else ""
+            return f"two things: {says}; and {also}"
+    for says, switches in known if len(set().union(*map(_values, found))) > 2 else ():  # few can be made of anything
+        general = explained(_results(exercise, switches))
         if general:
-            return verdict("wrong", f"two things: {says}; and then {general}")
+            return f"two things: {says}; and then {general}"
     case = next(c for c, a, b in zip(exercise.cases, found, right, strict=True) if not same(a, b, exercise.tolerance))
-    told = f" (NumPy warns: {warned})" if warned else ""
-    return verdict("wrong", f"{_called(case)}{explained(right, False)}{told}")
+    return f"called with ({', '.join(map(short, case))}), {explained(right, wholly=False)}"
+
+
+def _values(value: Any) -> set[str]:
+    items = value.ravel().tolist() if isinstance(value, np.ndarray) else value
+    return set().union(*map(_values, items)) if isinstance(items, (list, tuple)) else {repr(items)}
 
 
 def _results(exercise: Exercise, switches: Mapping[str, Any]) -> Any:
@@ -143,14 +158,6 @@ def _results(exercise: Exercise, switches: Mapping[str, Any]) -> Any:
         if switches:
             return None
         raise
-
-
-def _by_name(function: Answer, case: Sequence[Any]) -> Mapping[str, Any]:
-    return inspect.signature(function).bind(*case).arguments
-
-
-def _called(case: Sequence[Any]) -> str:
-    return f"called with ({', '.join(map(short, case))}), " if case else ""
 
 
 def array(*numbers: float | Sequence[Any]) -> Array:

@@ -300,7 +300,7 @@ def same(found: Any, expected: Any, tolerance: float = 1e-9) -> bool:
         return len(found) == len(expected) and all(same(a, b, tolerance) for a, b in zip(found, expected, strict=True))
     if isinstance(expected, str) and isinstance(found, (str, np.ndarray)):
         return str(found) == expected
-    return x is None and y is None and type(found) is type(expected) and bool(found == expected)
+    return x is None and y is None and type(found) is type(expected) and bool(np.all(found == expected))
 
 
 def explain(found: Any, expected: Any, given: Mapping[str, Any] | None = None, tolerance: float = 1e-9) -> str:
@@ -324,18 +324,30 @@ def explain_calls(
     With ``wholly``, only what turns all of the right results into those found; else "".
     """
     wrong = [item for item in calls if not same(*item[:2], tolerance)]
-    telling = [item for item in calls if not same(*item[:2], tolerance) or np.any(_numbers(item[1]))]
+    telling = [
+        item
+        for item in calls
+        if any(item is other for other in wrong) or np.any(_numbers(item[1])) or isinstance(item[1], bool)
+    ]
     if not wrong:
         return ""
     try:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            for mistakes, among in ((_made_of_it, telling), (_partly_right, [] if wholly else wrong)):
-                said = [list(mistakes(*item, tolerance)) for item in among] or [[]]
-                for sentence in said[0]:
-                    if all(sentence in others for others in said):
-                        return sentence
-            return "" if wholly else _first_difference(*wrong[0][:2])
+            shapes = [[getattr(_numbers(x), "shape", None) for x in item[:2]] for item in calls]
+            if len(calls) > 1 and all(f == e for f, e in shapes) and all(same(item[0], calls[0][0]) for item in calls):
+                return (
+                    f"whatever goes in, {short(calls[0][0])} comes out: are the arguments used, and is nothing cut off?"
+                )
+            said = [list(_made_of_it(*item, tolerance)) for item in telling]
+            parts = [[]] if wholly else [list(_partly_right(*item, tolerance)) for item in wrong]
+            for sentences in (said, parts):
+                common = [sentence for sentence in sentences[0] if all(sentence in others for others in sentences)]
+                if common:
+                    return common[0]
+            if wholly:
+                return ""
+            return parts[0][0] if parts[0] else _first_difference(*wrong[0][:2])  # of the first wrong call
     except Exception:  # so odd that it cannot even be described
         return "" if wholly else "the result is not of the kind that is wanted"
 
@@ -556,20 +568,19 @@ def _wrong_items(found: list[Any], expected: list[Any]) -> Iterator[str]:
 
 def _first_difference(found: Any, expected: Any) -> str:
     f, e = _numbers(found), _numbers(expected)
-    if e is None or f is None:
-        number = "an array" if np.ndim(expected) else "a number"
-        wanted = number if e is not None else "a list" if isinstance(expected, (list, tuple)) else "text"
-        wanted = "True or False" if isinstance(expected, (bool, np.bool_)) else wanted
-        if _KINDS.get(type(found), "") == wanted:
-            pairs = zip(found, expected, strict=False)
-            at = next((i for i, (a, b) in enumerate(pairs) if not same(a, b)), None) if wanted == "a list" else None
-            return f"it gives {short(found)}" + (
-                f"; wrong from [{at}] on, {short(found[at])}" if at is not None else ""
-            )
-        return f"it gives {short(found)}, {_KINDS.get(type(found), 'numbers')}, and {wanted} is wanted"
+    wanted = "a list" if isinstance(expected, (list, tuple)) else "text"
+    if e is not None:
+        wanted = f"an array of shape {e.shape}" if e.ndim else "True or False" if e.dtype == bool else "one number"
+    if f is None or e is None:
+        if wanted != "a list" or not isinstance(found, (list, tuple)):
+            kind = _KINDS.get(type(found), f"of type {type(found).__name__}")
+            return f"it gives {short(found)}" + (f", {kind}, and {wanted} is wanted" if kind != wanted else "")
+        at = next((i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if not same(a, b)), None)
+        return f"it gives {short(found)}" + (f"; wrong from [{at}] on, {short(found[at])}" if at is not None else "")
     if f.shape != e.shape:
-        shapes = [f"an array of shape {x.shape}" if x.ndim else "one number" for x in (f, e)]
-        return f"it gives {shapes[0]}, and {shapes[1]} is wanted"
+        return f"it gives {f'an array of shape {f.shape}' if f.ndim else 'one number'}, and {wanted} is wanted"
+    if f.dtype.kind == "c":
+        return "it gives complex numbers: is a root or a logarithm taken of something negative?"
     wrong = np.abs(f.astype(np.float64) - e)
     place = np.unravel_index(int(np.where(np.isnan(wrong), np.inf, wrong).argmax()), f.shape)
     where = f" at [{', '.join(str(int(i)) for i in place)}]" if f.ndim else ""
@@ -580,7 +591,7 @@ def _first_difference(found: Any, expected: Any) -> str:
         return f"{digits}{where} begins right, and parts at digit {count + 1}"
     if f.dtype == bool or not a * b or a != a:
         return f"it gives {short(a)}{where}, which is wrong"
-    how = "has the wrong sign" if a * b < 0 else "is too large" if abs(a) > abs(b) else "is too small"
+    how = "has the wrong sign" if a * b < 0 else "is too large" if a > b else "is too small"
     return f"it gives {short(a)}{where}, which {how}"
 
 
@@ -596,13 +607,8 @@ def _common_digits(a: float, b: float) -> str:
     return digits if re.search(r"\.\d*[1-9]\d*$", digits) or re.search(r"[1-9]\d*\.\d+$", digits) else ""
 
 
-_KINDS: dict[type, str] = {
-    str: "text",
-    list: "a list",
-    tuple: "a list",
-    dict: "a dict",
-    set: "a set, which has no order",
-}
+_KINDS = {str: "text", dict: "a dict", set: "a set, which has no order", np.ndarray: "an array of text"}
+_KINDS |= {kind: "a list of something else, or with rows that differ in length" for kind in (list, tuple)}
 
 
 def short(value: Any) -> str:
@@ -619,4 +625,5 @@ def short(value: Any) -> str:
         if isinstance(value, (float, np.floating))
         else repr(getattr(value, "tolist", lambda: value)())
     )
+    text = " ".join(text.split())
     return text if len(text) <= 80 else f"{text[:79]}…"
