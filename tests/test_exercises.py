@@ -763,7 +763,7 @@ ANSWERS = {
         ],
         [
             (lambda d, x: -normalize_backward_by_jacobian(d, x), "sign"),
-            (lambda d, x: d - unit(x) * (d * unit(x)).sum(1)[:, None], "right direction"),
+            (lambda d, x: d - unit(x) * (d * unit(x)).sum(1)[:, None], "twice as long"),
             (lambda d, x: unit(x) * (d * unit(x)).sum(1)[:, None] / norm(x, axis=1)[:, None], ""),
             (lambda d, x: d / norm(x, axis=1)[:, None] - x / norm(x, axis=1)[:, None] ** 3, ""),
             (lambda d, x: d * norm(x, axis=1)[:, None], ""),

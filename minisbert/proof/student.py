@@ -616,7 +616,7 @@ def short(value: Any) -> str:
     if isinstance(value, np.ndarray) and value.size > 6:
         return f"an array of shape {value.shape}"
     if isinstance(value, np.ndarray):
-        return " ".join(np.array2string(value, precision=4, separator=", ").split())
+        return " ".join(np.array2string(value, precision=7, separator=", ").split())
     if isinstance(value, (list, tuple)):
         items = ", ".join(short(item) for item in value[:8]) + (", …" if len(value) > 8 else "")
         return f"[{items}]" if isinstance(value, list) else f"({items})"
