@@ -313,16 +313,16 @@ _PREPARED: dict[str, Function] = {
 }
 
 
-def known_mistakes(name: str) -> Iterator[tuple[str, Function]]:
+def known_mistakes(name: str, pairs: bool = True) -> Iterator[tuple[str, Function]]:
     """Yield what may have gone wrong in a function, or in one of its results, and the function that does it wrong.
 
-    After the single ones come pairs of the first few of each operation.
+    After the single ones come ``pairs`` of the plainer ones, of two operations.
     """
     function, operations = PART_ONE.get(name, (_untouched, ""))
     few: list[Change] = []
     for op in operations.split():
         listed = [mistake for mistake in mistakes_of(op) if op != "normalize" or not mistake.together]  # one vector
-        few += [Change(mistake) for mistake in listed[:6]]
+        few += [Change(mistake) for mistake in listed if "eps" not in mistake.says][:16]
         # made in all matrices of a block, or in one of them
         for place, where in {"*": "", **(_MATRICES.get(name, {}) if op == "linear" else {})}.items():
             for mistake in listed:
@@ -330,7 +330,7 @@ def known_mistakes(name: str) -> Iterator[tuple[str, Function]]:
     prepare: Function = _PREPARED.get(name.partition(".")[0], _untouched)
     for says, mistaken in _OWN.get(name, []):
         yield says, partial(lambda mistaken, *arguments: mistaken(*prepare(*arguments)), mistaken)
-    for one, other in combinations(few, 2):
+    for one, other in combinations(few if pairs else [], 2):
         if one.mistake.op != other.mistake.op:
             both = partial(function, Recipe(one, other))
             yield f"{one.mistake.says}; and {other.mistake.says}", both
