@@ -34,7 +34,7 @@ import numpy as np
 
 from minisbert.model import Array
 
-__all__ = ["Outcome", "call", "explain", "explain_calls", "same"]
+__all__ = ["Outcome", "call", "explain", "explain_calls", "same", "short"]
 
 PACKAGE = str(Path(__file__).resolve().parents[1])
 LIBRARIES = (PACKAGE, sysconfig.get_path("stdlib"), "<frozen", "<__array_function__")
@@ -139,22 +139,18 @@ def _is_ours(frame: FrameType) -> bool:
 
 
 def _in_main(work: Callable[[], Any], seconds: float, stopped: list[str]) -> tuple[Any, BaseException | None]:
-    """Let an alarm interrupt the work, and from then on all the time, until one is not caught."""
-    ringing = False
+    """Let an alarm interrupt the work, and at once again if its code catches everything, until one is not caught."""
 
     def ring(_: int, frame: FrameType | None) -> None:
-        nonlocal ringing
         frames = _frames(frame)
-        if ringing or not any(inner.f_code is _run.__code__ for inner in frames):  # or it has just ended by itself
-            return
-        ringing = True
-        stopped.append("" if stopped else _own_line(reversed([(inner.f_code, inner.f_lineno) for inner in frames])))
-        ringing = False
-        raise _OutOfTime
+        if any(inner.f_code is _run.__code__ for inner in frames):  # else it has just ended by itself
+            stopped.append("" if stopped else _own_line(reversed([(inner.f_code, inner.f_lineno) for inner in frames])))
+            signal.setitimer(signal.ITIMER_REAL, 3e-5)
+            raise _OutOfTime
 
     profile = sys.getprofile()
     handler = signal.signal(signal.SIGALRM, ring)
-    timer = signal.setitimer(signal.ITIMER_REAL, seconds, 3e-5)
+    timer = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         return work(), None
     except BaseException as error:
@@ -213,7 +209,7 @@ def _own_line(places: Iterable[tuple[CodeType, int]]) -> str:
     own = deque(((code, line) for code, line in places if _is_students(code)), maxlen=1)
     if not own:
         return ""
-    file, line = own[0][0].co_filename, own[0][1]
+    file, line = own[0][0].co_filename, own[0][1] or own[0][0].co_firstlineno
     shell: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     named = getattr(getattr(shell, "compile", None), "format_code_name", lambda _: None)(file)  # ("Cell", "In[3]")
     source = linecache.getline(file, line).strip()
@@ -304,7 +300,7 @@ def same(found: Any, expected: Any, tolerance: float = 1e-9) -> bool:
         return len(found) == len(expected) and all(same(a, b, tolerance) for a, b in zip(found, expected, strict=True))
     if isinstance(expected, str) and isinstance(found, (str, np.ndarray)):
         return str(found) == expected
-    return x is None and y is None and type(found) is type(expected) and bool(found == expected)
+    return x is None and y is None and type(found) is type(expected) and bool(np.all(found == expected))
 
 
 def explain(found: Any, expected: Any, given: Mapping[str, Any] | None = None, tolerance: float = 1e-9) -> str:
@@ -320,23 +316,40 @@ def explain(found: Any, expected: Any, given: Mapping[str, Any] | None = None, t
     return explain_calls([(found, expected, given or {})], tolerance)
 
 
-def explain_calls(calls: Sequence[tuple[Any, Any, Mapping[str, Any]]], tolerance: float = 1e-9) -> str:
-    """The same for several calls of a function: a mistake is named only if it explains all their results."""
+def explain_calls(
+    calls: Sequence[tuple[Any, Any, Mapping[str, Any]]], tolerance: float = 1e-9, wholly: bool = False
+) -> str:
+    """The same for several calls of a function: a mistake is named only if it explains all their results.
+
+    With ``wholly``, only what turns all of the right results into those found; else "".
+    """
     wrong = [item for item in calls if not same(*item[:2], tolerance)]
-    telling = [item for item in calls if not same(*item[:2], tolerance) or np.any(_numbers(item[1]))]
+    telling = [
+        item
+        for item in calls
+        if any(item is other for other in wrong) or np.any(_numbers(item[1])) or isinstance(item[1], bool)
+    ]
     if not wrong:
         return ""
     try:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            for mistakes, among in ((_made_of_it, telling), (_partly_right, wrong)):
-                said = [list(mistakes(*item, tolerance)) for item in among]
-                for sentence in said[0]:
-                    if all(sentence in others for others in said):
-                        return sentence
-            return _first_difference(*wrong[0][:2])
+            shapes = [[getattr(_numbers(x), "shape", None) for x in item[:2]] for item in calls]
+            if len(calls) > 1 and all(f == e for f, e in shapes) and all(same(item[0], calls[0][0]) for item in calls):
+                return (
+                    f"whatever goes in, {short(calls[0][0])} comes out: are the arguments used, and is nothing cut off?"
+                )
+            said = [list(_made_of_it(*item, tolerance)) for item in telling]
+            parts = [[]] if wholly else [list(_partly_right(*item, tolerance)) for item in wrong]
+            for sentences in (said, parts):
+                common = [sentence for sentence in sentences[0] if all(sentence in others for others in sentences)]
+                if common:
+                    return common[0]
+            if wholly:
+                return ""
+            return parts[0][0] if parts[0] else _first_difference(*wrong[0][:2])  # of the first wrong call
     except Exception:  # so odd that it cannot even be described
-        return "the result is not of the kind that is wanted"
+        return "" if wholly else "the result is not of the kind that is wanted"
 
 
 def _numbers(value: Any) -> Array | None:
@@ -434,7 +447,7 @@ def _made(make: Callable[[Array], Any], x: Array) -> Array:
 def _made_of_it(found: Any, expected: Any, given: Mapping[str, Any], tolerance: float) -> Iterator[str]:
     """Every mistake that turns all of the right result into what was found, the plainest first."""
     f, e = _numbers(found), _numbers(expected)
-    if f is None or e is None or f.dtype.kind == "c" or not f.size:
+    if f is None or e is None or f.dtype.kind == "c" or not f.size or not e.size:
         return
     tolerance = max(tolerance, FLOAT32) if f.dtype == np.float32 else tolerance
     if f.dtype == bool == e.dtype and np.array_equal(f, ~e):
@@ -448,23 +461,21 @@ def _made_of_it(found: Any, expected: Any, given: Mapping[str, Any], tolerance: 
         made = _made(make, e)
         if np.isfinite(made).all() and _close(f, made, tolerance):
             yield says
-    for says, make in _MISSING if f.ndim else []:
-        if _close(_made(make, f), e, tolerance):
+    for says, make in _MISSING:
+        if (f.ndim or make is np.abs) and _close(_made(make, f), e, tolerance):
             yield says
-    if f.shape != e.shape:
-        return
+    factor = _factor(f, e, tolerance)
+    for name, value in _constants(given) if factor else []:
+        if math.isclose(abs(factor), value, rel_tol=max(1e-7, tolerance)):
+            turned = ", and its sign is turned" if factor < 0 else ""
+            yield f"every number comes out {name} times as large as it should be{turned}"
+
+
+def _factor(f: Array, e: Array, tolerance: float) -> float:
+    """The c with ``f = c e``, if there is one; else 0."""
     at = np.unravel_index(int(np.abs(e).argmax()), e.shape)
-    factor = float(f[at] / e[at]) if e[at] else math.nan
-    if factor and _close(f, factor * e, tolerance):
-        turned = ", and its sign is turned" if factor < 0 else ""
-        for name, value in _constants(given):
-            if math.isclose(abs(factor), value, rel_tol=max(1e-7, tolerance)):
-                yield f"every number comes out {name} times as large as it should be{turned}"
-        if e.size > 1:
-            yield f"every number comes out {factor:.5g} times as large as it should be"
-    offset = float(f[at] - e[at])
-    if e.size > 1 and _close(f, e + offset, tolerance):
-        yield f"the same number is added to all: {offset:.5g}"
+    factor = float(f[at] / e[at]) if f.shape == e.shape and e[at] else 0.0
+    return factor if _close(f, factor * e, tolerance) else 0.0
 
 
 def _constants(given: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
@@ -484,7 +495,14 @@ def _constants(given: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
             ratio = n / max(n - 1.0, 1.0)
             yield from ((f"{name}/({name} - 1)", ratio), (f"({name} - 1)/{name}", 1.0 / ratio))
             yield from ((f"sqrt({name}/({name} - 1))", ratio**0.5), (f"sqrt(({name} - 1)/{name})", ratio**-0.5))
-    yield from (("ln 2", math.log(2.0)), ("1/ln 2", 1.0 / math.log(2.0)), ("pi", math.pi), ("1/pi", 1.0 / math.pi))
+    yield from (
+        ("ln 10", math.log(10.0)),
+        ("1/ln 10", 1.0 / math.log(10.0)),
+        ("ln 2", math.log(2.0)),
+        ("1/ln 2", 1.0 / math.log(2.0)),
+        ("pi", math.pi),
+        ("1/pi", 1.0 / math.pi),
+    )
     yield from (("180/pi", 180.0 / math.pi), ("pi/180", math.pi / 180.0))
 
 
@@ -507,6 +525,12 @@ def _partly_right(found: Any, expected: Any, given: Mapping[str, Any], tolerance
         yield f"the numbers are right, but they {places}"
     if f.shape != e.shape:
         return
+    factor, offset = _factor(f, e, tolerance), float((f - e).flat[0])
+    if factor and f.size > 1:
+        yield f"every number comes out {factor:.5g} times as large as it should be"
+        yield "the numbers are right but for one factor, the same for all of them"
+    if f.size > 1 and _close(f, e + offset, tolerance):
+        yield f"the same number is added to all: {offset:.5g}"
     if _close(f, e, 1e-6):
         yield "right to six digits or more: does float32 come in somewhere, or a constant with too few digits?"
     right = np.abs(f - e) <= tolerance * float(np.abs(e).max())
@@ -544,20 +568,19 @@ def _wrong_items(found: list[Any], expected: list[Any]) -> Iterator[str]:
 
 def _first_difference(found: Any, expected: Any) -> str:
     f, e = _numbers(found), _numbers(expected)
-    if e is None or f is None:
-        number = "an array" if np.ndim(expected) else "a number"
-        wanted = number if e is not None else "a list" if isinstance(expected, (list, tuple)) else "text"
-        wanted = "True or False" if isinstance(expected, (bool, np.bool_)) else wanted
-        if _KINDS.get(type(found), "") == wanted:
-            pairs = zip(found, expected, strict=False)
-            at = next((i for i, (a, b) in enumerate(pairs) if not same(a, b)), None) if wanted == "a list" else None
-            return f"it gives {_short(found)}" + (
-                f"; wrong from [{at}] on, {_short(found[at])}" if at is not None else ""
-            )
-        return f"it gives {_short(found)}, {_KINDS.get(type(found), 'numbers')}, and {wanted} is wanted"
+    wanted = "a list" if isinstance(expected, (list, tuple)) else "text"
+    if e is not None:
+        wanted = f"an array of shape {e.shape}" if e.ndim else "True or False" if e.dtype == bool else "one number"
+    if f is None or e is None:
+        if wanted != "a list" or not isinstance(found, (list, tuple)):
+            kind = _KINDS.get(type(found), f"of type {type(found).__name__}")
+            return f"it gives {short(found)}" + (f", {kind}, and {wanted} is wanted" if kind != wanted else "")
+        at = next((i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if not same(a, b)), None)
+        return f"it gives {short(found)}" + (f"; wrong from [{at}] on, {short(found[at])}" if at is not None else "")
     if f.shape != e.shape:
-        shapes = [f"an array of shape {x.shape}" if x.ndim else "one number" for x in (f, e)]
-        return f"it gives {shapes[0]}, and {shapes[1]} is wanted"
+        return f"it gives {f'an array of shape {f.shape}' if f.ndim else 'one number'}, and {wanted} is wanted"
+    if f.dtype.kind == "c":
+        return "it gives complex numbers: is a root or a logarithm taken of something negative?"
     wrong = np.abs(f.astype(np.float64) - e)
     place = np.unravel_index(int(np.where(np.isnan(wrong), np.inf, wrong).argmax()), f.shape)
     where = f" at [{', '.join(str(int(i)) for i in place)}]" if f.ndim else ""
@@ -567,9 +590,9 @@ def _first_difference(found: Any, expected: Any) -> str:
         count = len(digits.lstrip("-0.").replace(".", ""))
         return f"{digits}{where} begins right, and parts at digit {count + 1}"
     if f.dtype == bool or not a * b or a != a:
-        return f"it gives {_short(a)}{where}, which is wrong"
-    how = "has the wrong sign" if a * b < 0 else "is too large" if abs(a) > abs(b) else "is too small"
-    return f"it gives {_short(a)}{where}, which {how}"
+        return f"it gives {short(a)}{where}, which is wrong"
+    how = "has the wrong sign" if a * b < 0 else "is too large" if a > b else "is too small"
+    return f"it gives {short(a)}{where}, which {how}"
 
 
 def _common_digits(a: float, b: float) -> str:
@@ -584,27 +607,23 @@ def _common_digits(a: float, b: float) -> str:
     return digits if re.search(r"\.\d*[1-9]\d*$", digits) or re.search(r"[1-9]\d*\.\d+$", digits) else ""
 
 
-_KINDS: dict[type, str] = {
-    str: "text",
-    list: "a list",
-    tuple: "a list",
-    dict: "a dict",
-    set: "a set, which has no order",
-}
+_KINDS = {str: "text", dict: "a dict", set: "a set, which has no order", np.ndarray: "an array of text"}
+_KINDS |= {kind: "a list of something else, or with rows that differ in length" for kind in (list, tuple)}
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
     """A value in a few characters; of a large array the shape is enough."""
     if isinstance(value, np.ndarray) and value.size > 6:
         return f"an array of shape {value.shape}"
     if isinstance(value, np.ndarray):
         return " ".join(np.array2string(value, precision=4, separator=", ").split())
     if isinstance(value, (list, tuple)):
-        items = ", ".join(_short(item) for item in value[:8]) + (", …" if len(value) > 8 else "")
+        items = ", ".join(short(item) for item in value[:8]) + (", …" if len(value) > 8 else "")
         return f"[{items}]" if isinstance(value, list) else f"({items})"
     text = (
         f"{float(value):.6g}"
         if isinstance(value, (float, np.floating))
         else repr(getattr(value, "tolist", lambda: value)())
     )
+    text = " ".join(text.split())
     return text if len(text) <= 80 else f"{text[:79]}…"
