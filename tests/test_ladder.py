@@ -1,9 +1,12 @@
 """The ladder finds a student's mistakes, each where it was planted, whatever the code does to its process."""
 
+import dataclasses
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from running import refused, run
 
 from minisbert import SentenceEncoder
 from minisbert.proof import rungs
@@ -47,6 +50,7 @@ MISTAKES = [
     ("layer_norm", "x - x.mean(axis=-1, keepdims=True)", "x", "RMSNorm"),
     ("linear", "weight.T", "weight", "the matrix is not transposed"),
     ("linear", "+ bias", "", "the bias is not added"),
+    ("linear", None, "sum(range(10**13))", "Python cannot interrupt it"),
     ("linear", "return", "x *= 1.5\n    return", "changes its argument x"),
     ("attention_scores", "/ math.sqrt(size)", "", "the scores are not divided by sqrt(K) = sqrt(32)"),
     ("attention_scores", "/ math.sqrt(size)", "/ math.sqrt(query.shape[1])", "divided by sqrt(D) = sqrt(384)"),
@@ -62,18 +66,19 @@ MISTAKES = [
     ("attention", ".transpose(1, 0, 2).reshape(hidden.shape)", ".reshape(hidden.shape)", "heads are not joined back"),
     ("attention", "self.value", "self.key", "the matrix of key is used for value"),
     ("attention", 'output.dense.weight"]', 'output.dense.weight"].T', "x @ W.T (of attention.output.dense)"),
-    ("attention", "hidden + projected", "layer_norm(projected, 1, 0) + hidden", ""),
+    ("attention", "return layer_norm(summed, ", "return (lambda x, *_: x)(projected, ", "; and LayerNorm is left out"),
     ("gelu", None, "return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))", "tanh form"),
     ("gelu", "erf(x / math.sqrt(2))", "erf(x)", "without the division by sqrt(2)"),
     ("gelu", "(1 + erf", "(erf", "1 + before erf is missing"),
     ("gelu", None, "from minisbert.model.ops import gelu\n    return gelu(x)", "the package's own"),
     ("gelu", "erf(x /", "math.erf(x /", "raises TypeError"),
+    ("gelu", "return x", "return np.nan * x", "NaN comes out"),
     ("gelu", None, "import ctypes\n    ctypes.string_at(0)", "it crashes Python: Segmentation fault"),
     ("feed_forward", "gelu(expanded)", "expanded", "the activation is left out"),
     ("feed_forward", "gelu(expanded)", "np.maximum(expanded, 0)", "ReLU"),
     ("feed_forward", "hidden + projected", "projected", "the residual is left out"),
-    ("feed_forward", "+ projected, weights", "+ projected, 1 + 0 * weights", "LayerNorm has no weight"),
-    ("feed_forward", None, "import os\n    os._exit(3)", "it ends the whole process, with exit code 3"),
+    ("feed_forward", '["output.LayerNorm.weight"]', '["output.LayerNorm.weight"] ** 0', "LayerNorm has no weight"),
+    ("feed_forward", None, "import os\n    os._exit(3)", "it ends the whole process (exit code 3)"),
     ("mean_pool", "hidden.mean(axis=0)", "hidden[0]", "[CLS]"),
     ("mean_pool", "hidden.mean(axis=0)", "hidden.sum(axis=0)", "summed, not averaged"),
     ("mean_pool", "hidden.mean(axis=0)", "hidden[1:-1].mean(axis=0)", "[CLS] and [SEP] are left out"),
@@ -154,3 +159,54 @@ def test_planted_mistakes_are_named(encoder, tmp_path, turn):
         if found[0] != expected.get(name, ("right",))[0] or expected.get(name, ("", ""))[1] not in found[1]
     }
     assert not missed and not report.ok
+
+
+def test_the_stubs_are_to_do_and_the_solution_is_right(encoder, tmp_path):
+    report = climb(STUBS, encoder)
+    assert {rung.state for rung in report.rungs} == {"to do"} and report.next == "embed" and not report.ok
+    assert [rung.name for rung in report.rungs if rung.part == 1] == list(rungs.PART_ONE) and len(rungs.PART_ONE) == 10
+    without = tmp_path / "my_bert.py"  # part two may be left out
+    without.write_text(SOLUTION[: SOLUTION.index("def info_nce")])
+    report = climb(without, encoder, seed=7)
+    assert report.ok and report.next == "info_nce" and [both.texts for both in report.together] == [3, 100]
+    assert max(both.difference for both in report.together) < 1e-12
+
+
+IMPORTS = {
+    "def linear(": "SyntaxError: '(' was never closed (mine.py, line 3)",
+    "import no_such_module": "No module named 'no_such_module' (mine.py, line 3: `import no_such_module`)",
+    "while True: pass": "it does not end: stopped after 1 seconds (mine.py, line 3",
+    "import os; os._exit(0)": "it ends the whole process (exit code 0)",
+    "sum(range(10**13))": "Python cannot interrupt it: killed after 1 seconds (mine.py, line 3",
+}
+
+
+def test_a_file_that_cannot_be_imported_says_where(encoder, tmp_path):
+    mine = tmp_path / "mine.py"
+    for line, says in IMPORTS.items():
+        mine.write_text(f"import numpy\n\n{line}\n")
+        report = climb(mine, encoder, seconds=1)
+        assert says in report.problem and not report.ok and not report.rungs, report.problem
+
+
+def test_together_is_judged_by_the_students_encode(encoder, tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text(SOLUTION.replace("normalize(mean_pool(hidden))", "normalize(hidden[0])"))
+    report = climb(mine, encoder)
+    assert [both.state for both in report.together] == ["wrong"] * 2 and not report.next and not report.ok
+
+
+def test_the_command_shows_what_was_found_and_what_is_next(weights_folder, tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text(planted(("gelu", "erf(x / math.sqrt(2))", "erf(x)")))
+    shown = run("verify", "--model", weights_folder, "--mine", mine, code=1).stdout
+    assert "✗ gelu" in shown and "9 of 10 right; next: gelu" in shown
+    told = json.loads(run("verify", "--model", weights_folder, "--mine", mine, "--json", code=1).stdout)
+    assert told["next"] == "gelu" and not told["ok"] and [r["state"] for r in told["rungs"]].count("right") == 15
+    refused("verify", "--model", weights_folder, "--mine", mine, "--against", "torch", code=2)
+
+
+def test_another_kind_of_model_is_refused(encoder):
+    other = dataclasses.replace(encoder.model, modules=encoder.model.modules[:1])
+    with pytest.raises(ValueError, match="mean pooling and normalised"):
+        climb(STUBS, encoder.with_model(other))

@@ -58,7 +58,8 @@ from minisbert.training.step import named_parameters
 @click.option(
     "--mine",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Check your own port: an .npz, .safetensors or .npy with some of the tensors. The mistake is named.",
+    help="Check your own port: an .npz, .safetensors or .npy with some of the tensors, or a .py with functions, as in "
+    "notebooks/my_bert.py. The mistake is named.",
 )
 @click.option(
     "--name", metavar="TENSOR", default="", help="Which tensor an .npy is, where its file name does not say so."
@@ -90,12 +91,16 @@ def verify(
     With --mine the tensors are yours: packed or padded, under the ledger's names or Hugging Face's, of some or all of
     the texts. The known mistake that reproduces the first wrong one is named.
 
+    A .py is run, in a process of its own: each of its functions is judged alone on the right inputs, then all together.
+    The exit code is 0 if part one, from token ids to the vector, is right, and nothing of part two is wrong.
+
     \b
     Examples:
       minisbert verify
       minisbert verify --dtype float64
       minisbert verify --template mine.npz
       minisbert verify --mine mine.npz
+      minisbert verify --mine my_bert.py
     """
     for file in (save, template):
         if file is not None:
@@ -104,6 +109,17 @@ def verify(
         raise click.UsageError("Recorded tensors exist only for their own texts; for TEXTS add --against torch.")
     if name and (mine is None or mine.suffix != ".npy"):
         raise click.UsageError("--name says which tensor an .npy is; give one with --mine.")
+    if mine is not None and mine.suffix == ".py":
+        if texts or against != "recorded" or save or template:
+            raise click.UsageError("Functions are judged on texts of their own: give --mine FILE.py alone.")
+        from minisbert.proof.ladder import climb
+
+        report = climb(mine, choice.encoder("float64"))
+        if as_json:
+            echo_json({"ok": report.ok, "next": report.next} | vars(report))
+        else:
+            click.echo(str(report))
+        sys.exit(0 if report.ok else 1)
     given = None if mine is None else read_tensors(mine, name)
     encoder = choice.encoder(dtype)
     reference = read_recorded()

@@ -8,7 +8,7 @@ wrong tensor pairs of mistakes are tried, too. What nothing reproduces is said t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -20,10 +20,12 @@ from minisbert.model import Array
 from minisbert.model.bert import equal_length_runs
 from minisbert.model.folder import SentenceModel
 from minisbert.proof.ledger import Reference, Row, bound_of, first_disagreement
-from minisbert.proof.mistakes import MISTAKES, Batch, Change, Recipe, forward, pooled
+from minisbert.proof.mistakes import MISTAKES, Batch, Change, Recipe, forward
 from minisbert.proof.port import Parts, Port, kind_of, understand
 
 Tensors = dict[str, Parts]
+Changes = tuple[Change, ...]
+_LATE = {"token_embeddings", "pool", "normalize"}  # what follows BERT
 
 OPERATIONS = {  # of each block
     "embeddings": {"tables", "word", "position", "token_type", "layer_norm", "round"},
@@ -68,8 +70,8 @@ class Finding:
 class _Tried:
     """Changes made at one place, and how far from the port's tensor they lead."""
 
-    changes: tuple[Change, ...]
-    form: int
+    changes: Changes
+    form: str
     difference: float
     moves: bool = False  # whether the tensor is another than without them
     contradicted: bool = False  # whether a tensor that agrees would not
@@ -114,22 +116,24 @@ class Judge:
     def __init__(self, model: SentenceModel, port: Port, ids: Parts, bounds: Mapping[str, float]) -> None:
         self.model, self.mine, self.bounds = model, port.tensors, bounds
         self.lengths = [len(tokens) for tokens in ids.values()]
-        layout = port.layout
-        self.texts = list(layout.order) if layout else list(ids)
         given = {text for parts in self.mine.values() for text in parts}
-        self.texts += sorted(given - set(self.texts))
-        own = [ids[text] for text in self.texts]
+        texts = [text for text in (port.layout.order if port.layout else ()) if text in given]
+        texts += sorted(given - set(texts))
+        own = [ids[text] for text in texts]
         # how the port may have laid its texts: as its arrays show, or unknown: padded, each alone, or end to end
-        self.forms: list[list[tuple[Batch, list[int]]]] = [[(Batch.of(own), self.texts)]]
-        if layout and layout.length:
-            self.forms = [[(Batch.of(own, layout.length, left=layout.side == "left"), self.texts)]]
+        self.forms: dict[str, list[tuple[Batch, list[int]]]] = {"padded": [(Batch.of(own), texts)]}
+        if port.layout and port.layout.length:
+            self.forms["padded"] = [(Batch.of(own, port.layout.length, left=port.layout.side == "left"), texts)]
         elif len(own) > 1:
-            alone = [(Batch.of([tokens]), [text]) for text, tokens in zip(self.texts, own, strict=True)]
-            self.forms += [alone, [(Batch.strip(own), self.texts)]]
+            self.forms["alone"] = [(Batch.of([tokens]), [text]) for text, tokens in zip(texts, own, strict=True)]
+            self.forms["strip"] = [(Batch.strip(own), texts)]
+        short = min(range(len(own)), key=lambda i: len(own[i]))
+        self.forms["one"] = [(Batch.of([own[short]]), [texts[short]])]
         layers = model.config.num_hidden_layers
         self.blocks = ["embeddings"]
         self.blocks += [f"layers.{i}.{half}" for i in range(layers) for half in ("attention", "feed_forward")]
         self.blocks += ["modules"]
+        self.last = len(self.blocks) - 1
         self._known: dict[tuple[Any, ...], list[dict[str, Array]]] = {}
 
     # -------------------------------------------------------------------------------------------------- computing
@@ -137,57 +141,61 @@ class Judge:
     def block(self, name: str) -> int:
         """The block in which a tensor is made, counted from the embeddings."""
         if kind_of(name) == "vector":
-            return len(self.blocks) - 1
+            return self.last
         return next((b for b, block in enumerate(self.blocks) if name.startswith(f"{block}.")), 0)
 
-    def known(self, base: tuple[Change, ...], form: int) -> list[dict[str, Array]]:
-        """Every tensor with the mistakes that are known already."""
-        key = (base, form)
-        if key not in self._known:
-            self._known[key] = [forward(batch, self.model, Recipe(*base)) for batch, _ in self.forms[form]]
-        return self._known[key]
+    def known(self, base: Changes, form: str) -> list[dict[str, Array]]:
+        """What the blocks read, with some mistakes made."""
+        if (base, form) not in self._known:
+            every = [forward(batch, self.model, Recipe(*base)) for batch, _ in self.forms[form]]
+            self._known[base, form] = [{n: x for n, x in one.items() if n.endswith(".output")} for one in every]
+        return self._known[base, form]
 
     def compute(
-        self, base: tuple[Change, ...], changes: tuple[Change, ...], form: int, since: int, until: int
+        self, base: Changes, changes: Changes, form: str, since: int, until: int, keep: bool = False
     ) -> Tensors:
-        """The tensors of some blocks, with changes; what lies before is known."""
+        """The tensors of some blocks, with changes; what lies before is known.
+
+        With ``keep`` all but the last block is remembered: what follows BERT is tried in many ways.
+        """
+        late = tuple(c for c in changes if set(c.mistake.changes) <= _LATE)
+        if until == self.last and (late or keep):
+            base, changes, since = (*(c for c in changes if c not in late), *base), late, self.last
         found: Tensors = {}
-        for (batch, texts), known in zip(self.forms[form], self.known(base, form), strict=True):
-            recipe = Recipe(*changes, *base)
-            tensors = forward(batch, self.model, recipe, known, since, until)
+        known = self.known(base, form) if since else [{}] * len(self.forms[form])
+        for (batch, texts), before in zip(self.forms[form], known, strict=True):
+            tensors = forward(batch, self.model, Recipe(*changes, *base), before, since, until)
             for name, parts in by_name(batch, tensors, texts, self.lengths).items():
                 found.setdefault(name, {}).update(parts)
         return found
 
-    def close(self, name: str, found: Parts | None, slack: float = 1.0) -> bool:
+    def far(self, name: str, found: Tensors) -> float:
+        """How far a tensor of the port is from one of ours, in those texts that ours has."""
+        texts = {text for parts in found.values() for text in parts}
+        return difference({t: part for t, part in self.mine[name].items() if t in texts}, found.get(name))
+
+    def close(self, name: str, found: Tensors, slack: float = 1.0) -> bool:
         """Whether a tensor of the port equals one of ours to rounding."""
-        return difference(self.mine[name], found) <= slack * self.bounds[name]
+        return self.far(name, found) <= slack * self.bounds[name]
 
     # -------------------------------------------------------------------------------------------------- searching
 
     def findings(self) -> list[Finding]:
         """The mistakes, in the order of computation."""
         found: list[Finding] = []
-        base: tuple[Change, ...] = ()
-        form = 0
-        right: Tensors = {}
+        base: Changes = ()
+        form = "padded"
+        names = [name for name in self.mine if name != "token_ids"]
         with threadpoolctl.threadpool_limits(1), np.errstate(all="ignore"):
+            right = self.compute((), (), form, 0, self.last)
             while len(found) < MOST:
-                now = self.compute(base, (), form, 0, len(self.blocks))
-                slack = _slack(base)
-                right = right or now
-                wrong = [
-                    name
-                    for name in self.mine
-                    if name != "token_ids"
-                    and not self.close(name, now.get(name), slack)
-                    # a wrong step may enlarge rounding: what is explained but for a hundredth is explained
-                    and difference(self.mine[name], now.get(name)) * 100 > difference(self.mine[name], right.get(name))
-                ]
+                now, slack = self.compute(base, (), form, 0, self.last), _slack(base)
+                wrong = [name for name in names if not self.close(name, now, slack)]
+                # a wrong step may enlarge rounding, too: what is explained but for a hundredth is explained
+                wrong = [name for name in wrong if self.far(name, now) * 100 > self.far(name, right)]
                 if not wrong:
                     break
-                before = list(self.mine)[: list(self.mine).index(wrong[0])]
-                finding, changes, form = self.search(wrong[0], before, base, form, now)
+                finding, changes, form = self.search(wrong[0], names[: names.index(wrong[0])], base, form, now)
                 found.append(finding)
                 if not changes:
                     break
@@ -195,74 +203,105 @@ class Judge:
         return found
 
     def search(
-        self, name: str, before: Sequence[str], base: tuple[Change, ...], form: int, now: Tensors
-    ) -> tuple[Finding, tuple[Change, ...], int]:
+        self, name: str, before: Sequence[str], base: Changes, form: str, now: Tensors
+    ) -> tuple[Finding, Changes, str]:
         """The mistake that makes a tensor what it is, given that those before agree."""
-        until, since = self.block(name), 0
-        if before and before[-1] != "token_ids":
+        until, since, from_right = self.block(name), 0, self.far(name, now)
+        if before:
             since = min(until, self.block(before[-1]) + before[-1].endswith(".output"))
-        before = [other for other in before if other != "token_ids" and self.block(other) >= since]
-        forms = list(range(len(self.forms))) if not base else [form]
-        from_right = difference(self.mine[name], now.get(name))
-
-        def attempt(changes: tuple[Change, ...], form: int, cached: Tensors | None = None) -> _Tried:
-            found = cached or self.compute(base, changes, form, since, until)
-            parts = found.get(name)
-            contradicted = any(not self.close(other, found.get(other), 10.0) for other in before)
-            moves = difference({t: now[name][t] for t in self.mine[name] if t in now.get(name, {})}, parts) > 0
-            return _Tried(changes, form, difference(self.mine[name], parts), moves, contradicted)
-
-        def good(tried: _Tried, slack: float = 1.0) -> bool:
-            near = tried.difference <= slack * self.bounds[name] and tried.difference * FAR <= from_right
-            return near and not tried.contradicted
-
-        slack = _slack(base)
+        before = [other for other in before if self.block(other) >= since]
+        long, slack = until - since > 2, _slack(base)
         tried: list[_Tried] = []
-        for change in self.singles(since, until):
-            for one in forms if change.mistake.together else forms[:1]:
-                tried.append(attempt((change,), one))
-        matching = [one for one in tried if good(one, slack)]
-        if not matching and not base and from_right < 30 * self.bounds[name]:
-            if small := self.small(name, from_right):
-                return small
-        if not matching:
-            pairs = [one for one in self.pairs(tried, since, until, attempt, base, now, name) if not one.contradicted]
-            tried += pairs
-            matching = [one for one in pairs if good(one, slack)]
-        if matching:
-            best, where = self.widest(matching, name, base)
-            finding = Finding(name, self.says(best.changes), where, True, best.difference, from_right)
-            return finding, best.changes, best.form
-        nearest = min((one for one in tried if not one.contradicted), key=lambda one: one.difference, default=None)
-        if nearest and nearest.difference * NEAR <= from_right and np.isfinite(nearest.difference):
-            where = ""
-            return Finding(name, self.says(nearest.changes), where, False, nearest.difference, from_right), (), form
+
+        def attempt(changes: Changes, form: str, quick: bool = False) -> None:
+            found = self.compute(base, changes, "one" if quick else form, since, until, long and not before)
+            one = _Tried(
+                changes,
+                form,
+                self.far(name, found),
+                any(difference({t: part}, now.get(name)) > 0 for t, part in found.get(name, {}).items()),
+                any(not self.close(other, found, 10.0) for other in before),
+            )
+            if quick and good(one):
+                attempt(changes, form)  # of one text it is right: of all?
+            else:
+                tried.append(one)
+
+        def good(one: _Tried) -> bool:
+            close = one.difference <= slack * self.bounds[name] and one.difference * FAR <= from_right
+            return close and not one.contradicted
+
+        def singles(since: int) -> None:
+            for change in self.singles(since, until):
+                for one in self.forms_of(change) if not base else [form]:
+                    attempt((change,), one, long and (not change.mistake.together or one == "alone"))
+
+        def pairs(those: Iterable[tuple[_Tried, _Tried]]) -> None:
+            for a, b in those:
+                if {(c.mistake.op, c.at) for c in a.changes}.isdisjoint((c.mistake.op, c.at) for c in b.changes):
+                    forms = {one.form for one in (a, b) if any(c.mistake.together for c in one.changes)} or {form}
+                    quick = long and forms <= {"alone", form} and (forms == {"alone"} or not _together(a, b))
+                    attempt((*a.changes, *b.changes), forms.pop(), quick)
+
+        def able() -> list[_Tried]:
+            return sorted((one for one in tried if one.moves and not one.contradicted), key=lambda one: one.difference)
+
+        def stages() -> Iterator[None]:
+            """From what is cheap to try, and likely, to what is not."""
+            late: list[_Tried] = []
+            if long and until == self.last:
+                singles(self.last)
+                yield
+                late = able()
+                pairs(combinations(late[:PAIRS], 2))
+                late = late[:LONG_PAIRS]
+                yield
+            singles(since)
+            yield
+            nearest = able()[: LONG_PAIRS if long else PAIRS]
+            pairs(combinations(nearest, 2))
+            yield
+            pairs((one, other) for one in able() if len(one.changes) == 1 and one not in late for other in late)
+            yield
+
+        for _ in stages():
+            if matching := [one for one in tried if good(one)]:
+                best, where = self.widest(matching, name, base)
+                return self.finding(name, best, from_right, where, True), best.changes, best.form
+            if not base and from_right < 30 * self.bounds[name] and (small := self.small(name)):
+                return self.finding(name, small, from_right, "", True), small.changes, small.form
+        nearest = min(able(), key=lambda one: one.difference, default=None)
+        if nearest and nearest.difference * NEAR <= from_right:
+            return self.finding(name, nearest, from_right, "", False), (), form
         return Finding(name, "", "", False, np.inf, from_right), (), form
 
-    def small(self, name: str, from_right: float) -> tuple[Finding, tuple[Change, ...], int] | None:
+    def finding(self, name: str, one: _Tried, from_right: float, where: str, reproduces: bool) -> Finding:
+        """What was found, in words."""
+        return Finding(name, self.says(one.changes), where, reproduces, one.difference, from_right)
+
+    def forms_of(self, change: Change) -> list[str]:
+        """How texts may be laid where it matters to a mistake."""
+        if not change.mistake.together:
+            return ["padded"]
+        return [form for form in ("padded", "alone", "strip") if form in self.forms]
+
+    def small(self, name: str) -> _Tried | None:
         """A mistake that is less than rounding where it is made, and shows further on: it explains everything."""
-        best: tuple[float, Change] | None = None
+        best: _Tried | None = None
+        names = [other for other in self.mine if other != "token_ids"]
         for mistake in MISTAKES:
             if mistake.op not in ("layer_norm", "activation", "weights", "round"):
                 continue
             for at in ("*", "embeddings*", "layers.*.attention*", "layers.*.feed_forward*"):
-                change = Change(mistake, at)
-                near = self.compute((), (change,), 0, 0, self.block(name))
-                if not self.close(name, near.get(name)):
+                changes = (Change(mistake, at),)
+                near = self.far(name, self.compute((), changes, "padded", 0, self.block(name)))
+                if near > self.bounds[name]:
                     continue
-                found = self.compute((), (change,), 0, 0, self.block(list(self.mine)[-1]))
-                worst = max(
-                    difference(parts, found.get(n)) / (self.bounds[n] or 1.0)
-                    for n, parts in self.mine.items()
-                    if n != "token_ids"
-                )
-                if worst <= 1 and (best is None or worst < best[0]):
-                    best = worst, change
-        if best is None:
-            return None
-        found = self.compute((), (best[1],), 0, 0, self.block(name))
-        far = difference(self.mine[name], found[name])
-        return Finding(name, self.says((best[1],)), "", True, far, from_right), (best[1],), 0
+                found = self.compute((), changes, "padded", 0, self.block(names[-1]))
+                worst = max(self.far(other, found) / self.bounds[other] for other in names)
+                if worst <= 1 and (best is None or near < best.difference):
+                    best = _Tried(changes, "padded", near)
+        return best
 
     def singles(self, since: int, until: int) -> Iterator[Change]:
         """Every mistake that can be made in some blocks, at every place that makes a difference within them."""
@@ -270,75 +309,22 @@ class Judge:
         kinds = list(dict.fromkeys(block.split(".")[-1] for block in blocks))
         for mistake in MISTAKES:
             fitting = [kind for kind in kinds if OPERATIONS[kind] & set(mistake.changes)]
-            if not fitting:
-                continue
-            if mistake.op == "layers":
+            if mistake.op == "layers" or len(fitting) > 1:
                 yield Change(mistake)
+            everywhere = mistake.op in ("weights", "round") or "eps" in mistake.says  # one mistake is made once
+            if mistake.op == "layers" or (len(blocks) > 2 and len(fitting) > 1 and everywhere):
                 continue
-            wide = len(blocks) > 2
             for kind in fitting:
-                place = (
-                    blocks[0]
-                    if len(blocks) == 1
-                    else {"embeddings": kind, "modules": kind}.get(kind, f"layers.*.{kind}")
-                )
-                if mistake.op != "linear":
-                    yield Change(mistake, place)
-                elif not wide:
-                    parts = {"attention": ("query", "key", "value", "projected", "[qkv]*", "*")}
-                    for part in parts.get(kind, ("expanded", "projected", "*")):
-                        yield Change(mistake, f"{place}.{part}")
-                if wide and mistake.op in ("weights", "round", "residual", "before"):
-                    break
-            if len(fitting) > 1:
-                yield Change(mistake)
+                place = blocks[0] if len(blocks) == 1 else kind if kind in blocks else f"layers.*.{kind}"
+                parts = [""]
+                if mistake.op == "linear" and kind == "attention":
+                    parts = [".*", ".[qkv]*", ".query", ".key", ".value", ".projected"]
+                elif mistake.op == "linear":
+                    parts = [".*", ".expanded", ".projected"]
+                for part in parts if len(blocks) < 3 else parts[:1]:
+                    yield Change(mistake, f"{place}{part}")
 
-    def pairs(
-        self,
-        tried: list[_Tried],
-        since: int,
-        until: int,
-        attempt: Any,
-        base: tuple[Change, ...],
-        now: Tensors,
-        name: str,
-    ) -> Iterator[_Tried]:
-        """Two mistakes at once, the nearest first."""
-        able = sorted((one for one in tried if one.moves and not one.contradicted), key=lambda one: one.difference)
-        long = until - since > 2
-        chosen = able[: LONG_PAIRS if long else PAIRS]
-        for a, b in combinations(chosen, 2):
-            if a.changes[0].mistake.op != b.changes[0].mistake.op or a.changes[0].at != b.changes[0].at:
-                yield attempt((*a.changes, *b.changes), max(a.form, b.form))
-        if not long or self.block(name) != len(self.blocks) - 1:
-            return
-        # a mistake anywhere, and one or two of what follows BERT, which costs next to nothing
-        last = [change for change in self.singles(len(self.blocks) - 1, until) if change.mistake.op != "layers"]
-        two = [pair for pair in combinations(last, 2) if pair[0].mistake.op != pair[1].mistake.op]
-        for first in (None, *able):
-            form = first.form if first else 0
-            if first and first.changes[0].mistake.op in ("token_embeddings", "pool", "normalize"):
-                continue
-            changes = first.changes if first else ()
-            known = self.outputs(base, changes, form)
-            for more in [(change,) for change in last] if first else two:
-                found: Tensors = {}
-                for (batch, texts), outputs in zip(self.forms[form], known, strict=True):
-                    result = pooled(Recipe(*more, *changes, *base), outputs, batch, self.model)
-                    for key, parts in by_name(batch, result, texts, self.lengths).items():
-                        found.setdefault(key, {}).update(parts)
-                yield attempt((*changes, *more), form, found)
-
-    def outputs(self, base: tuple[Change, ...], changes: tuple[Change, ...], form: int) -> list[list[Array]]:
-        """What follows BERT reads: the outputs of the embeddings and of every layer."""
-        found = []
-        for batch, _ in self.forms[form]:
-            tensors = forward(batch, self.model, Recipe(*changes, *base), None, 0, len(self.blocks) - 2)
-            names = [n for n in tensors if n == "embeddings.output" or n.endswith("feed_forward.output")]
-            found.append([tensors[n] for n in names])
-        return found
-
-    def widest(self, matching: list[_Tried], name: str, base: tuple[Change, ...]) -> tuple[_Tried, str]:
+    def widest(self, matching: list[_Tried], name: str, base: Changes) -> tuple[_Tried, str]:
         """Of the mistakes that reproduce a tensor the one, in one layer or in all, that explains most of the rest."""
         names = list(self.mine)
         at, end = names.index(name), self.block(names[-1])
@@ -348,7 +334,7 @@ class Judge:
                 found = self.compute(base, changes, one.form, 0, end)
                 rest = names[at:]
                 slack = _slack((*changes, *base))
-                reach = next((i for i, n in enumerate(rest) if not self.close(n, found.get(n), slack)), len(rest))
+                reach = next((i for i, n in enumerate(rest) if not self.close(n, found, slack)), len(rest))
                 if reach:
                     options.append((reach, -len(changes), replace(one, changes=changes), scope))
         if not options:
@@ -373,6 +359,10 @@ def _slack(base: Sequence[Change]) -> float:
     """How much more than rounding is allowed behind a mistake, which may enlarge what rounding did before it."""
     words = " ".join(change.mistake.says for change in base)
     return 4000.0 if "bfloat16" in words else 500.0 if "float16" in words else 10.0 if base else 1.0
+
+
+def _together(a: _Tried, b: _Tried) -> bool:
+    return any(change.mistake.together for change in (*a.changes, *b.changes))
 
 
 def _when(change: Change) -> int:
@@ -465,8 +455,9 @@ def examine(given: Mapping[str, Any], model: SentenceModel, reference: Reference
     bounds = {name: _bound(port, name, parts, dtype) for name, parts in wanted.items()}
     first = next(iter(port.tensors), None)
     if port.misshapen or (first and difference(port.tensors[first], wanted[first]) > bounds[first]):
-        other = _other_tokens(given, reference.texts, model, wanted, dtype, port)
-        if other:
+        with threadpoolctl.threadpool_limits(1):  # small products: a second thread would mostly wait
+            other = _other_tokens(given, reference.texts, model, wanted, dtype, port)
+        if other is not None:
             says, wanted, port = other
             name = next(iter(port.tensors))
             findings.append(Finding(name, says, "", True, difference(port.tensors[name], wanted[name]), np.inf))
@@ -488,14 +479,15 @@ def examine(given: Mapping[str, Any], model: SentenceModel, reference: Reference
     compared = sum(part.size for parts in port.tensors.values() for part in parts.values())
     there = sum(part.size for name in port.tensors for part in wanted[name].values())
     wrong = next((row for row in rows if not row.agrees and row.name in port.tensors), None)
+    finite = wrong is None or all(np.isfinite(part).all() for part in port.tensors[wrong.name].values())
     facts, advice = [], ""
     if wrong is not None:
         judge = Judge(model, port, wanted["token_ids"], bounds)
-        findings += judge.findings()
+        findings += judge.findings() if finite else []
         facts = facts_about(port.tensors[wrong.name], wanted[wrong.name], wrong.bound, kind_of(wrong.name))
-        if not findings or not findings[-1].reproduces:
+        if finite and (not findings or not findings[-1].reproduces):
             advice = _advice(wrong.name, list(port.tensors), list(wanted))
-        else:
+        elif finite:
             facts = []
     agrees = not port.unknown and not findings and all(row.agrees for row in rows)
     counted = len(port.tensors), len(wanted), compared / max(there, 1)
@@ -601,7 +593,12 @@ def facts_about(mine: Parts, right: Parts, bound: float, kind: str) -> list[str]
     ours, theirs = (np.concatenate([parts[t].reshape(-1) for t in mine]) for parts in (right, mine))
     facts = []
     if bad := int((~np.isfinite(theirs)).sum()):
-        return [f"{bad:,} of {theirs.size:,} numbers are NaN or infinite."]
+        text, where = next(
+            (t, np.argwhere(~np.isfinite(part))[0]) for t, part in mine.items() if not np.isfinite(part).all()
+        )
+        return [
+            f"{bad:,} of {theirs.size:,} numbers are NaN or infinite; the first: text {text}, {tuple(where.tolist())}."
+        ]
     wrong = {t: np.abs(mine[t] - right[t]) > bound for t in mine}
     texts = [t for t, w in wrong.items() if w.any()]
     if len(texts) < len(mine):

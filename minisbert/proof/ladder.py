@@ -105,7 +105,7 @@ class Report:
         if self.problem:
             return f"{self.file}: {self.problem}"
         marks = {"right": "✓", "wrong": "✗", "to do": "…"}
-        lines = []
+        lines = [f"{self.file}: each function alone, on the right inputs"]
         for part, title in ((1, "from token ids to a vector"), (2, "the loss and five gradients")):
             right, of = self.count(part)
             lines += ["", f"Part {('one', 'two')[part - 1]}, {title}: {right} of {of} right"]
@@ -115,8 +115,10 @@ class Report:
                     lines += [f"      {rung.line}"] if rung.line else []
         lines += ["", *(f"{marks[both.state]} {both.says}" for both in self.together)]
         if self.next:
-            lines.append(f"next: {self.next}")
-        return "\n".join(lines[1:])
+            part = next(rung.part for rung in self.rungs if rung.name == self.next)
+            right, of = self.count(part)
+            lines.append(f"{right} of {of} right; next: {self.next}")
+        return "\n".join(lines)
 
 
 def climb(
@@ -166,7 +168,7 @@ def climb(
         child = _Child(path, Path(folder), encoder.folder, seed, seconds)
         answers = child.ask([f"{name}.{how}" for name in RIGHT for how in ("own", "helped")])
         if child.problem:
-            return Report(path.name, child.problem, (), ())
+            return Report(path.name, f"it cannot be imported: {child.problem}", (), ())
         rungs = _judge(answers, cases(encoder, seed), encoder)
         together: tuple[Together, ...] = ()
         if all(rung.state == "right" for rung in rungs if rung.part == 1):
@@ -175,8 +177,8 @@ def climb(
 
 
 def _texts(encoder: SentenceEncoder, seed: int | None) -> list[str]:
-    """What all functions together embed: the three texts, then a hundred of 1 to 20 words."""
-    return [*TEXTS, *random_texts(encoder, 100, range(1, 21), seed or 0)]
+    """What all functions together embed: the three texts, then a hundred of 1 to 10 words."""
+    return [*TEXTS, *random_texts(encoder, 100, range(1, 11), seed or 0)]
 
 
 # ------------------------------------------------------------------------------------------------ the student's process
@@ -213,9 +215,9 @@ class _Child:
         while todo:
             died = self._run(todo)
             started = (self.folder / "running").read_text() if (self.folder / "running").exists() else ""
-            if not started or started == "import":
+            if started == "import":
                 told = self.folder / "import.json"
-                self.problem = json.loads(told.read_text()) if told.exists() else " ".join(filter(None, died))
+                self.problem = json.loads(told.read_text()) if told.exists() else died[0] + _at(died[1])
                 if self.problem:
                     return {}
             answers |= {job: _load(file) for job in todo if (file := self.folder / f"{job}.npz").exists()}
@@ -242,10 +244,10 @@ class _Child:
                 stderr=stderr,
                 start_new_session=True,
             )
+        code = None
         try:
-            code = process.wait(60 + len(jobs) * TOGETHER * self.seconds)
-        except subprocess.TimeoutExpired:
-            code = -9
+            with suppress(subprocess.TimeoutExpired):
+                code = process.wait(60 + len(jobs) * TOGETHER * self.seconds)
         finally:  # and whatever it has started itself
             with suppress(OSError, AttributeError):
                 os.killpg(process.pid, signal.SIGKILL)
@@ -258,11 +260,18 @@ class _Child:
         if found := re.search(rf'File "[^"]*{re.escape(self.file.name)}", line (\d+)', trace):
             source = linecache.getline(str(self.file), int(found[1])).strip()
             line = f"{self.file.name}, line {found[1]}" + (f": `{source[:100]}`" if source else "")
-        if "Timeout" in trace or code == -9:
+        if "Timeout" in trace or code is None:
             return f"it does not end, and Python cannot interrupt it: killed after {self.seconds:g} seconds", line
         if fatal := re.search(r"Fatal Python error: (.*)", trace):
             return f"it crashes Python: {fatal[1]}", line
-        return f"it ends the whole process, with exit code {code}: os._exit, or more memory than there is?", line
+        if not (self.folder / "running").exists():  # it has not come to the student's file
+            last = (self.folder / "stderr").read_text(errors="replace").strip().splitlines()[-1:]
+            raise RuntimeError(f"climb: the process that should run {self.file} did not start: {' '.join(last)}")
+        return f"it ends the whole process (exit code {code}): os._exit, a kill, or more memory than there is?", line
+
+
+def _at(line: str) -> str:
+    return f" ({line})" if line else ""
 
 
 def _load(file: Path) -> _Answer:
@@ -282,7 +291,7 @@ def _work(file: Path, folder: Path, model: Path, seed: int | None, seconds: floa
     with suppress(ImportError, ValueError, OSError):  # not everywhere
         import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (8 * 2**30, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30, resource.RLIM_INFINITY))
         resource.setrlimit(resource.RLIMIT_FSIZE, (2**28, resource.RLIM_INFINITY))
     trace = (folder / "trace").open("w")
     faulthandler.enable(trace)
@@ -300,7 +309,7 @@ def _work(file: Path, folder: Path, model: Path, seed: int | None, seconds: floa
     sys.modules[file.stem] = module
     outcome = call(lambda: spec.loader.exec_module(module), seconds=seconds)  # type: ignore[union-attr]
     if outcome.state in ("raises", "endless", "to do"):
-        (folder / "import.json").write_text(json.dumps(f"it cannot be imported: {outcome.problem}{_hint(outcome)}"))
+        (folder / "import.json").write_text(json.dumps(f"{outcome.problem}{_hint(outcome)}"))
         os._exit(1)
     for job in jobs:
         name, _, how = job.partition(".")
@@ -363,7 +372,7 @@ def _answer_together(module: ModuleType, encoder: SentenceEncoder, seed: int | N
 
 def _used(outcome: Outcome) -> tuple[str, ...]:
     """The package's own functions that a student's code calls; not those that call it here."""
-    return tuple(name for name in outcome.used if not name.startswith(("__main__", "minisbert.proof.")))
+    return tuple(name for name in outcome.used if not name.startswith("__main__."))
 
 
 def _names(module: ModuleType, function: Callable[..., Any]) -> set[str]:
@@ -438,7 +447,7 @@ def _judge(answers: dict[str, _Answer], given: dict[str, list[Case]], encoder: S
         if name in helped and helped[name].state != "right":
             rung = helped[name]
         elif name in helped and (leaned := sorted(wrong & set(answers[f"{name}.helped"].leans_on))):
-            rung = replace(helped[name], says=f"right, with the right {' and '.join(leaned)}")
+            rung = replace(helped[name], says=f"right, with the right {', '.join(leaned)}")
         rungs.append(rung)
     return tuple(rungs)
 
@@ -497,13 +506,27 @@ def _difference(
     sizes = {"K": config.head_size, "D": config.hidden_size, "H": config.num_attention_heads}
     arguments = [dict(zip(inspect.signature(RIGHT[name]).parameters, case.arguments, strict=False)) for case in given]
     smallest = sorted(range(len(given)), key=lambda i: expected[i].size)
-    for tolerance in (ROUNDED_TO, RIGHT_TO):
-        for says, mistaken in known_mistakes(f"{name}.{part}" if part else name):
-            if all(_reproduces(mistaken, given[i], found[i], expected[i], tolerance) for i in smallest):
-                eps = arguments[wrong[0]].get("eps", config.layer_norm_eps)
-                return says.format(**sizes, eps=eps).replace("(axis 1)", "(axis 0)")
+    # thousands of pairs take seconds on a small layer, and minutes on a real one
+    pairs = name not in ("attention", "feed_forward") or expected[smallest[0]].size < 100
+    near = ""
+    for says, mistaken in known_mistakes(f"{name}.{part}" if part else name, pairs):
+        if near and "; and " in says:  # one mistake rather than two
+            break
+        for tolerance in (RIGHT_TO, ROUNDED_TO):  # several may be near, such as one eps and another: the exact one wins
+            if not all(_reproduces(mistaken, given[i], found[i], expected[i], tolerance) for i in smallest):
+                break
+            near = near if near and tolerance == RIGHT_TO else says
+        else:
+            break
+    if near:
+        eps = arguments[wrong[0]].get("eps", config.layer_norm_eps)
+        return near.format(**sizes, eps=eps).replace("(axis 1)", "(axis 0)")
     first = wrong[0]
     where = "" if len(wrong) == len(given) else f", {given[first].says}"
+    if np.isnan(found[first]).any():
+        return f"NaN comes out{where}: is something divided by zero, or too large for exp?"
+    if not found[first].any() and expected[first].any():
+        return f"only zeros come out{where}"
     if name in FORWARD and found[first].shape == expected[first].shape and np.isfinite(found[first]).all():
         said = _diagnose_gradient(name, part, found[first], given[first])
         if said and not said.startswith("no single factor"):
@@ -553,12 +576,12 @@ def _judge_together(answer: _Answer, encoder: SentenceEncoder, seed: int | None)
     if not problem and [vector.shape for vector in mine] != [vector.shape for vector in ours]:
         problem = "encode does not return one vector (D,) for each text"
     if problem:
-        says = f"each is right alone, but not together: {problem}" + (f" ({answer.line})" if answer.line else "")
+        says = f"each is right alone, but not together: {problem}" + _at(answer.line)
         return (Together(len(texts), np.inf, "wrong", says),)
     found: list[Together] = []
     for part in (slice(0, len(TEXTS)), slice(len(TEXTS), None)):
         count, difference = len(ours[part]), float(np.abs(np.array(mine[part]) - ours[part]).max())
-        state: State = "right" if difference <= RIGHT_TO else "wrong"
+        state: State = "right" if difference <= 10 * RIGHT_TO else "wrong"
         says = f"your BERT equals {encoder.name} on {count} texts; the largest difference is {difference:.1e}"
         if state == "wrong":
             says = f"each is right alone, but together, on {count} texts, they are off by {difference:.1e}: see encode"

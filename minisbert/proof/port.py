@@ -277,16 +277,14 @@ def understand(given: Mapping[str, Any], wanted: Mapping[str, Parts], layers: in
         else:
             port.misshapen[name] = array.shape, _expected(name, target, lengths)
     for name, fits in possible.items():  # the first that is nearly right tells how all of them lie
-        target = _target(name, wanted)
-        layout, parts = min(fits, key=lambda fit: _distance(fit[1], target))
-        if _distance(parts, target) < 1e-3:
+        layout, parts = _nearest(fits, _target(name, wanted))
+        if _distance(parts, _target(name, wanted)) < 1e-3:
             port.layout = layout
             break
     for name, fits in possible.items():
-        target = _target(name, wanted)
         same = [fit for fit in fits if port.layout and fit[0].order == port.layout.order] or fits
         same = [fit for fit in same if port.layout and fit[0].side == port.layout.side] or same
-        layout, parts = same[0] if port.layout else min(same, key=lambda fit: _distance(fit[1], target))
+        layout, parts = _nearest(same, _target(name, wanted))
         port.layout = port.layout or layout
         for ours in [name] if name in wanted else [n for n in wanted if n.startswith(f"{_base(name)}.")]:
             if mine := {i: part for i, part in parts.items() if i in wanted[ours]}:
@@ -308,13 +306,26 @@ def _target(name: str, wanted: Mapping[str, Parts]) -> Parts:
 
 
 def _fitting(name: str, array: Array, target: Parts, lengths: Sequence[int]) -> Iterator[tuple[Layout, Parts]]:
+    number = re.search(r"\.probs\.(\d+)$", name)
     run = wanted_run(name, array, target)
     if run:  # our own name and shape: all texts of one length
         yield Layout(tuple(run)), run
         return
-    for layout, parts in layouts(array, kind_of(name), lengths):
-        if all(part.shape == target[i].shape for i, part in parts.items()):
-            yield layout, parts
+    fits = [
+        fit
+        for fit in layouts(array, kind_of(name), lengths)
+        if all(part.shape == target[i].shape for i, part in fit[1].items())
+    ]
+    if number and int(number[1]) < len(lengths):  # or of one text, without padding: its own, if that fits
+        exact = [fit for fit in fits if len(fit[1]) == 1 and not fit[0].length]
+        fits = [fit for fit in exact if int(number[1]) in fit[1]] or exact or fits
+    yield from fits
+
+
+def _nearest(fits: list[tuple[Layout, Parts]], target: Parts) -> tuple[Layout, Parts]:
+    """The most ordinary layout, unless another is clearly nearer to the right numbers."""
+    best = min(fits, key=lambda fit: _distance(fit[1], target))
+    return best if 2 * _distance(best[1], target) < _distance(fits[0][1], target) else fits[0]
 
 
 def wanted_run(name: str, array: Array, target: Parts) -> Parts:
