@@ -711,6 +711,20 @@ def test_other_processes_and_other_openings(index, encoder):
         assert len(reader) == 5
 
 
+def test_what_is_read_does_not_take_pandas_with_it(index):
+    """40 MiB where it is installed; pyarrow and DuckDB import it for their own conversions to NumPy."""
+    code = """
+        import sys
+        from minisbert.search.database import EmbeddingDatabase
+        with EmbeddingDatabase.open("x.duckdb") as index:
+            assert index.search_vectors([1.0] * 12, where="lang = 'en'")[0] and "pandas" not in sys.modules
+    """
+    index.add(some_documents(5))
+    index.close()
+    done = run_code(code, index.path.parent)
+    assert done.returncode == 0, done.stderr
+
+
 BUILDER = """
     import os, sys
     sys.path.insert(0, {tests!r})

@@ -175,7 +175,7 @@ class EmbeddingDatabase:
 
     def __init__(self, path: Path, encoder: SentenceEncoder | None, read_only: bool) -> None:
         self.path, self._encoder, self._read_only = path, encoder, read_only
-        self._kept: dict[str, tuple[str | None, Any]] = {}  # in memory, each with the number of the change it is of
+        self._kept: dict[str, tuple[Any, Any]] = {}  # in memory, each with the number of the change it is of
         if not path.exists():
             raise DatabaseError(f"{path}: does not exist; create it with `minisbert index build {path} FILES...`")
         if not path.is_file():
@@ -481,20 +481,21 @@ class EmbeddingDatabase:
     def _of_now(self, cursor: Any, make: Callable[[Any], Kept]) -> Kept:
         """What is made from the state that a cursor sees: kept in memory, and made anew once the file has changed."""
         with WORKING:
-            ((change,),) = cursor.execute("SELECT max(value::VARCHAR) FROM meta WHERE name = 'changes'").fetchall()
-            if self._kept.get(make.__name__, ("",))[0] != change:
+            change = cursor.execute("SELECT value FROM meta WHERE name = 'changes'").fetchall()
+            if self._kept.get(make.__name__, (None,))[0] != change:
                 self._kept.pop(make.__name__, None)  # not in memory twice
                 self._kept[make.__name__] = change, make(cursor)
             made: Kept = self._kept[make.__name__][1]
             return made
 
     def _load(self, cursor: Any) -> Loaded:
-        """Copy all vectors out of the file, block by block, with little of it in DuckDB's cache."""
+        """Copy all vectors out of the file, block by block, with little of it in DuckDB's cache, and nothing after."""
         ((count, end),) = cursor.execute("SELECT count(*), coalesce(max(rowid), -1) + 1 FROM chunks").fetchall()
         documents, places = np.empty(count, np.int64), np.empty((count, 3), np.int64)
         vectors = np.empty((count, self._meta["width"]), np.float32)  # (M, D)
         ((used,),) = self._rows("SELECT sum(memory_usage_bytes) FROM duckdb_memory()")
-        most = (used + 8 * 2048 * 4 * vectors.shape[1]) // 2**20 + LOADING_MIB  # DuckDB works on 2,048 rows at a time
+        least = used // 2**20 + LOADING_MIB
+        most = least + 3 * 2048 * 4 * vectors.shape[1] // 2**20  # DuckDB works on 2,048 rows at a time
         start = 0
         try:
             self._rows(f"SET memory_limit = '{most}MiB'; SET threads = 1")
@@ -504,11 +505,13 @@ class EmbeddingDatabase:
                     f"WHERE rowid >= {first} AND rowid < {first + LOADED_ROWS}"
                 ).to_arrow_table()
                 part = slice(start, start + len(rows))
-                documents[part] = rows["document"].to_numpy()
-                places[part] = np.stack([rows[name].to_numpy() for name in ("number", "start", "stop")], axis=1)
-                vectors[part] = rows["vector"].combine_chunks().flatten().to_numpy().reshape(-1, vectors.shape[1])
+                documents[part] = _array(rows["document"])
+                places[part] = np.stack([_array(rows[name]) for name in ("number", "start", "stop")], axis=1)
+                vectors[part] = _array(rows["vector"]).reshape(-1, vectors.shape[1])
                 start = part.stop
         finally:
+            with suppress(DatabaseError):  # it forgets what it has read
+                self._rows(f"SET memory_limit = '{least}MiB'")
             self._rows("RESET memory_limit; RESET threads")
         order = np.lexsort((places[:, 0], documents))
         if (order[1:] < order[:-1]).any():  # DuckDB keeps the order of insertion, unless somebody has told it not to
@@ -545,16 +548,16 @@ class EmbeddingDatabase:
             if len(cursor.extract_statements(f"SELECT 1 WHERE\n{where}\n")) != 1:
                 raise DatabaseError(f"{self.path}: where: {example}, got {where!r:.80}")
             sql = f"SELECT rowid FROM documents WHERE (\n{where}\n)"
-            return numbers[cursor.execute(sql, given or []).fetchnumpy()["rowid"]]
+            return numbers[_array(cursor.sql(sql, params=given or None).to_arrow_table()["rowid"])]
 
     def _conditions(self, cursor: Any) -> tuple[Any, Array]:
         """Ids and metadata in a table in memory with a typed column a field, and the documents' numbers."""
-        rows = cursor.sql("SELECT number, id, source, metadata FROM documents ORDER BY number").to_arrow_table()
+        rows = cursor.sql("SELECT number, id, source, metadata FROM documents").to_arrow_table()
         connection = _connect(":memory:", False)
         connection.register("incoming", rows)
-        connection.execute("CREATE TABLE stored AS SELECT id, source, metadata::JSON AS metadata FROM incoming")
-        connection.unregister("incoming")
-        ((structure,),) = connection.execute("SELECT json_group_structure(metadata) FROM stored").fetchall()
+        connection.execute("CREATE TEMP VIEW stored AS SELECT id, source, metadata::JSON AS metadata FROM incoming")
+        kinds = "SELECT any_value(metadata) AS one FROM stored GROUP BY json_structure(metadata)"  # many MiB less
+        ((structure,),) = connection.execute(f"SELECT json_group_structure(one) FROM ({kinds})").fetchall()
         columns, taken = ["id", "metadata"], {"id", "metadata", "rowid"}
         fields = json.loads(structure or "{}")  # '"JSON"' if no document has a field
         for name, kind in sorted(fields.items() if isinstance(fields, dict) else (), reverse=True):  # "a" before "A"
@@ -578,8 +581,10 @@ class EmbeddingDatabase:
         if "source" not in taken:  # the documents' own field is the better known
             columns.append("source")
         connection.execute(f"CREATE TABLE documents AS SELECT {', '.join(columns)} FROM stored")
-        connection.execute("DROP TABLE stored; SET python_enable_replacements = false; SET lock_configuration = true")
-        return connection, rows.column(0).to_numpy()
+        connection.execute("DROP VIEW stored")
+        connection.unregister("incoming")
+        connection.execute("SET python_enable_replacements = false; SET lock_configuration = true")
+        return connection, _array(rows["number"])
 
     # ------------------------------------------------------------------------------------------- the file
 
@@ -649,6 +654,12 @@ def _connect(file: str, read_only: bool) -> Any:
     connection = check_duckdb().connect(file, read_only=read_only, config=config)
     connection.execute("SET enable_progress_bar = false")  # drawn in notebooks and under python -c
     return connection
+
+
+def _array(column: Any) -> Array:
+    """A column of numbers, or of vectors end to end; Arrow's own ``to_numpy`` would import pandas, 40 MiB of it."""
+    values = column.combine_chunks()
+    return np.from_dlpack(values.flatten() if hasattr(values, "flatten") else values)
 
 
 def _quoted(text: str, quote: str) -> str:
