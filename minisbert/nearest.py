@@ -275,13 +275,12 @@ def nearest_groups(
     >>> nearest_groups([[0.0, 1.0]], chunks, np.array([0, 0, 1]), 2, "cosine")[0]
     array([[0, 2]])
     """
-    keep = options.get("keep")
-    held = np.asarray(groups) if keep is None else groups[keep]
-    best, wanted = min(top_k, int(np.count_nonzero(np.diff(held))) + (len(held) > 0)), top_k
+    keep, wanted = options.get("keep"), top_k
     while True:
         ids, scores = nearest(queries, corpus, wanted, score_function, **options)
-        firsts = [np.sort(np.unique(groups[row], return_index=True)[1])[:best] for row in ids]
-        if all(len(first) == best for first in firsts):
+        firsts = [np.sort(np.unique(groups[row], return_index=True)[1])[:top_k] for row in ids]
+        best = min(map(len, firsts), default=top_k)
+        if best == top_k or best == len(np.unique(groups if keep is None else groups[keep])):
             places = np.array(firsts, np.intp).reshape(len(ids), best)
             return np.take_along_axis(ids, places, axis=1), np.take_along_axis(scores, places, axis=1)
         wanted *= 4
@@ -614,7 +613,7 @@ def match(
     """
     if min_score is not None and not math.isfinite(min_score):
         raise ValueError(f"match: min_score must be a finite number, got {min_score!r}; leave it out to keep all pairs")
-    rows_a, rows_b = _rows(a, "match: a"), _rows(b, "match: b")
+    rows_a, rows_b, least = _rows(a, "match: a"), _rows(b, "match: b"), -math.inf if min_score is None else min_score
     if method in ("best", "mutual"):
         ids, best = nearest(rows_a, rows_b, 1, score_function, what="match")
         a_ids, b_ids, scores = np.arange(len(ids) if ids.size else 0), ids.ravel(), best.ravel()
@@ -626,7 +625,7 @@ def match(
         assign = require("scipy.optimize", "apps", "match(method='optimal')").linear_sum_assignment
         comparison = Comparison("match", rows_a, rows_b, score_function)
         table = np.zeros((len(rows_a), len(rows_b)), comparison.dtype)  # (A, B)
-        everything, least = np.arange(len(rows_a)), comparison.dtype.type(-np.inf if min_score is None else min_score)
+        everything, least = np.arange(len(rows_a)), comparison.dtype.type(least)
         blocks = []
         for block, estimates in comparison.walk(everything, len(rows_b)) if table.size else ():
             part = table[:, block.start : block.start + len(block.rows)]
@@ -644,5 +643,5 @@ def match(
             scores[inside] = comparison.exact(everything, block, table[:, block.start :], *places)
     else:
         raise ValueError(f"match: method must be best, mutual or optimal, got {method!r}")
-    is_kept = scores >= (-math.inf if min_score is None else min_score)
+    is_kept = scores >= scores.dtype.type(least)  # rounded as scores are
     return Matches(a_ids[is_kept], b_ids[is_kept], scores[is_kept])

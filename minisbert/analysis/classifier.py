@@ -42,7 +42,7 @@ from minisbert.evaluation.measures import (
 from minisbert.model import Array
 from minisbert.model.ops import softmax
 from minisbert.parallel import threads
-from minisbert.saved import Origin, SavedError, load_folder, origin_of, save_folder
+from minisbert.saved import Origin, SavedError, origin_of, restored, save_folder
 
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder
@@ -51,7 +51,7 @@ KIND = "classifier"
 """The name of the files in a classifier's folder."""
 
 VERSION = 2
-"""Format version; files of version 1, which carry no number, smoothed the targets of the calibration."""
+"""Format version; files of version 1 carry no number."""
 
 STRENGTHS = (1.0, 10.0, 100.0)
 """scikit-learn's ``C``, one over the strength of the penalty. Steps of 10 are fine enough: the temperature makes up for
@@ -125,6 +125,23 @@ class TextClassifier:
     learnt: Array | None = None  # uint64
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        names, size, width = self.classes, len(self.classes), self.weight.shape[-1]
+        numbers = {"weight": (self.weight, (size, width)), "bias": (self.bias, (size,))}
+        numbers["offset"] = (self.calibration.offset, (size,))
+        strict = self.threshold
+        shares = () if strict is None else (strict.probability, strict.precision, strict.recall)
+        fits = {name: x.shape == shape and x.dtype == np.float64 for name, (x, shape) in numbers.items()}
+        fits |= {
+            "classes": len(set(names)) == size > 1 and all(isinstance(name, str) for name in names),
+            "temperature": 0 < self.calibration.temperature < math.inf,
+            "threshold": strict is None or (strict.label in names and all(0 <= x <= 1 for x in shares)),
+            "unescape": isinstance(self.unescape, bool),
+            "learnt": self.learnt is None or (self.learnt.ndim == 1 and self.learnt.dtype == np.uint64),
+        }
+        if wrong := [name for name, is_right in fits.items() if not is_right]:
+            raise ValueError(f"TextClassifier: {', '.join(wrong)} cannot be right")
+
     def scores(self, vectors: Array) -> Array:
         """Scores before softmax, ``x W^T + b``, float64; the highest gives the label: (B, D) -> (B, C)."""
         x = check_vectors(vectors, "classifier: vectors", width=self.weight.shape[1])
@@ -185,57 +202,28 @@ class TextClassifier:
 def load_classifier(folder: str | Path) -> TextClassifier:
     """Read what :meth:`TextClassifier.save` wrote; it predicts bit for bit as before.
 
-    SavedError, a ValueError, for a folder of another kind or a newer version, and for missing, damaged or mixed files.
-    A calibrated classifier of more than two classes from before version 2 is rejected: its probabilities are far too
-    low, and only training again fixes them.
+    SavedError, a ValueError, for a folder of another kind or version, and for missing, damaged or mixed files. What
+    version 1 saved has to be trained again: with more than two classes its probabilities are far too low.
     """
-    facts, tensors = load_folder(Path(folder), KIND)
-    where = f"{Path(folder).as_posix()}/{KIND}.json"
-    version = facts.get("version", 1)
-    if isinstance(version, bool) or version not in range(1, VERSION + 1):
-        raise SavedError(f"{where}: expected version 1 to {VERSION}, got {version!r:.40}; update minisbert")
-    try:
-        names, unescape, learnt = facts["classes"], facts["unescape"], tensors.get("learnt")
-        calibration = Calibration(float(facts["temperature"]), tensors["offset"])
-        threshold = None if facts["threshold"] is None else Threshold(**facts["threshold"])
-        classifier = TextClassifier(
-            classes=tuple(names),
+
+    def make(facts: dict[str, Any], tensors: dict[str, Array], where: str) -> TextClassifier:
+        version = facts.get("version", 1)
+        if version != VERSION or isinstance(version, bool):
+            way_out = "train it again with `minisbert classify train`" if version == 1 else "update minisbert"
+            raise SavedError(f"{where}: expected version {VERSION} of a classifier, got {version!r:.40}; {way_out}")
+        return TextClassifier(
+            classes=tuple(facts["classes"]),
             weight=tensors["weight"],
             bias=tensors["bias"],
-            calibration=calibration,
-            threshold=threshold,
+            calibration=Calibration(float(facts["temperature"]), tensors["offset"]),
+            threshold=None if facts["threshold"] is None else Threshold(**facts["threshold"]),
             origin=Origin.read(facts["origin"], where),
-            unescape=unescape,
-            learnt=learnt,
+            unescape=facts["unescape"],
+            learnt=tensors.get("learnt"),
             facts=dict(facts["training"]),
         )
-        size, width = len(names), classifier.weight.shape[-1]
-        shares = [] if threshold is None else [threshold.probability, threshold.precision, threshold.recall]
-        fits = {
-            "classes": isinstance(names, list)
-            and all(isinstance(x, str) for x in names)
-            and len(set(names)) == size > 1,
-            "temperature": 0 < calibration.temperature < math.inf,
-            "threshold": threshold is None or (threshold.label in names and all(0 <= x <= 1 for x in shares)),
-            "unescape": isinstance(unescape, bool),
-            "learnt": learnt is None or (learnt.ndim == 1 and learnt.dtype == np.uint64),
-        }
-        for name, shape in {"weight": (size, width), "bias": (size,), "offset": (size,)}.items():
-            fits[name] = tensors[name].shape == shape and tensors[name].dtype == np.float64
-        wrong = [name for name, is_right in fits.items() if not is_right]
-        if wrong:
-            raise ValueError(f"{', '.join(wrong)} cannot be right")
-    except SavedError:
-        raise
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        said = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise SavedError(f"{where}: damaged: {said}; train again") from error
-    if version == 1 and len(names) > 2 and calibration.temperature != 1:
-        raise SavedError(
-            f"{where}: this classifier was trained by an older minisbert, and its probabilities are wrong for more "
-            "than two classes; train it again with `minisbert classify train`"
-        )
-    return classifier
+
+    return restored(Path(folder), KIND, make)
 
 
 def cleaned(texts: Iterable[str], unescape: bool) -> list[str]:

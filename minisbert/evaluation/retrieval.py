@@ -415,7 +415,8 @@ def _read_texts(folder: Path, name: str) -> dict[str, tuple[str, str]]:
         if not isinstance(key, str) or not key or key in texts:
             twice = "occurs twice" if key in texts else "must be a non-empty string or a whole number"
             raise InputError(f"{where}: the id {said!r} {twice}")
-        texts[key] = checked_text(text, "text", where), checked_text(title or "", "title", where)  # null: no title
+        parts = {"text": "" if text is None else text, "title": "" if title is None else title}  # null is empty
+        texts[key] = checked_text(parts["text"], "text", where), checked_text(parts["title"], "title", where)
     if not texts:
         raise InputError(f"{table.name}: empty; expected one JSON object per line")
     return texts

@@ -183,7 +183,7 @@ class EmbeddingDatabase:
         with path.open("rb") as stream:  # for some other files DuckDB would look for an extension
             if stream.read(12)[8:] != b"DUCK":
                 raise DatabaseError(f"{path}: not a DuckDB file, or damaged at the start")
-        with self._named():
+        with _explained(self.path):
             self._connection = _connect(str(path.resolve()), read_only)
         try:
             tables = {name for (name,) in self._rows("SELECT table_name FROM information_schema.tables")}
@@ -273,7 +273,7 @@ class EmbeddingDatabase:
 
     def close(self) -> None:
         """Release the file and the vectors."""
-        with WORKING, self._named():
+        with WORKING, _explained(self.path):
             self._kept.clear()
             self._connection.close()
 
@@ -542,7 +542,7 @@ class EmbeddingDatabase:
         if not isinstance(where, str) or not where.strip():
             raise DatabaseError(f"{self.path}: where: {example}, got {where!r:.80}; leave it out to search everything")
         connection, numbers = self._of_now(snapshot, self._conditions)
-        with closing(connection.cursor()) as cursor, self._named("where: "):
+        with closing(connection.cursor()) as cursor, _explained(self.path, "where: "):
             # One condition and nothing behind it: it must be right alone, where a ) too many is a mistake, and in
             # parentheses, where a clause, a UNION or another statement is.
             if len(cursor.extract_statements(f"SELECT 1 WHERE\n{where}\n")) != 1:
@@ -590,13 +590,13 @@ class EmbeddingDatabase:
 
     def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run a statement, on a cursor of its own, because threads share this object."""
-        with WORKING, self._named(), closing(self._connection.cursor()) as cursor:
+        with WORKING, _explained(self.path), closing(self._connection.cursor()) as cursor:
             return cursor.execute(sql, list(parameters)).fetchall()
 
     @contextmanager
     def _snapshot(self) -> Iterator[Any]:
         """A cursor to which the file stays as it is, whatever is changed through others."""
-        with self._named(), closing(self._connection.cursor()) as cursor:
+        with _explained(self.path), closing(self._connection.cursor()) as cursor:
             cursor.execute("BEGIN TRANSACTION")
             yield cursor
 
@@ -618,12 +618,6 @@ class EmbeddingDatabase:
                     cursor.execute("ROLLBACK")  # DuckDB has done so itself if the commit failed
                 raise
 
-    @contextmanager
-    def _named(self, what: str = "") -> Iterator[None]:
-        """Put the file before DuckDB's errors, which say the cause, and of a condition the place."""
-        with _explained(self.path, what):
-            yield
-
     def _model(self) -> SentenceEncoder:
         if self._encoder is None:
             raise DatabaseError(f"{self.path}: opened without an encoder, which this call needs")
@@ -632,6 +626,7 @@ class EmbeddingDatabase:
 
 @contextmanager
 def _explained(path: Path, what: str = "") -> Iterator[None]:
+    """Put the file before DuckDB's errors, which say the cause, and of a condition the place."""
     try:
         yield
     except (check_duckdb().Error, RuntimeError) as error:
