@@ -437,10 +437,10 @@ def test_the_baseline_learns_the_same_and_is_compared_text_by_text(trained, enco
 
 
 def test_intents_of_real_questions_are_calibrated(sklearn, weights_folder, data_folder):
-    """banking77, 77 classes: every fourth test question, and every eighth of the training set's, 16 a class."""
+    """banking77, 77 classes: every eighth test question, and every eighth of the training set's, 16 a class."""
     train, test = (read_labelled(data_folder / "banking77" / f"banking77_{side}.tsv") for side in ("train", "test"))
     train = LabelledTexts("eighth", train.texts[::8], train.labels[::8])
-    test = LabelledTexts("fourth", test.texts[::4], test.labels[::4])
+    test = LabelledTexts("eighth", test.texts[::8], test.labels[::8])
     encoder = SentenceEncoder(weights_folder)
     trained = train_classifier(encoder, train, folds=3)
     report = evaluate_classifier(trained.classifier, encoder, test)
@@ -449,4 +449,4 @@ def test_intents_of_real_questions_are_calibrated(sklearn, weights_folder, data_
     assert report.accuracy.mean > 0.8 and quality.calibration_error < 0.05
     assert quality.log_loss <= report.probabilities["as_fitted"].log_loss
     promised = (trained.held_out.argmax(1) == trained.labels).mean()
-    assert abs(promised - report.accuracy.mean) < 0.06  # what was promised is what comes
+    assert abs(promised - report.accuracy.mean) < 0.07  # what was promised is what comes

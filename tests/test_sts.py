@@ -80,8 +80,8 @@ def test_what_is_no_set(name, content, words, tmp_path):
 def test_wrong_calls(tmp_path):
     file = write(tmp_path, "t.tsv", tsv(PAIRS))
     for options, words in [
-        ({"columns": ["score", "sentence1"]}, "must be three"),
-        ({"columns": "abc"}, "must be three"),
+        ({"columns": ["score", "sentence1"]}, "must be 3"),
+        ({"columns": "abc"}, "must be 3"),
     ]:
         with pytest.raises(ValueError, match=words):
             read_sts(file, **options)
@@ -143,7 +143,7 @@ def test_vectors_that_say_nothing_are_an_error():
     pairs = StsPairs("t", ["a", "b"], ["b", "c"], np.array([1.0, 2.0]))
     with pytest.raises(ValueError, match=r"t: the similarities: .*no correlation exists, because x is constant"):
         evaluate_sts(Table({"a": (1, 0), "b": (1, 0), "c": (1, 0)}), pairs)
-    with pytest.raises(ValueError, match="one vector per text"):
+    with pytest.raises(ValueError, match=r"expected shape \(3, D\)"):
         evaluate_sts(Table({"a": 1, "b": 1, "c": 1}), pairs)
     with pytest.raises(ValueError, match="NaN"):
         evaluate_sts(Table({"a": (1, 0), "b": (math.nan, 0), "c": (1, 0)}), pairs)
@@ -176,7 +176,6 @@ def test_known_files_are_recognised(tmp_path):
 @pytest.mark.parametrize(
     ("folder", "expected", "why"),
     [
-        ("sts16", 78.989, "MTEB's figure"),
         ("stsb", 82.032, "MTEB's figure"),
         # MTEB has 81.640, of the other edition; see the note in published.py. Measured with the authors' edition:
         ("biosses", 81.254, "sentence-transformers on the same pairs"),

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from minisbert.checks import each_text
+from minisbert.checks import check_vectors, check_whole, each_text
 from minisbert.model import Array
 from minisbert.saved import Origin, origin_of
 from minisbert.similarity import SIMILARITIES
@@ -226,9 +226,7 @@ def fit_vectors(
             f"fit: similarity_fn_name must be one of {', '.join(SIMILARITIES)}, got {similarity_fn_name!r}"
             + ("; angles rank like cosines: calibrate cosines instead" if similarity_fn_name == "angular" else "")
         )
-    rows = np.asarray(vectors)
-    if rows.ndim != 2:
-        raise ValueError(f"fit: vectors must be (B, D), one row per text, got shape {rows.shape}")
+    rows = check_vectors(vectors, "fit: vectors")
     _check_counts(len(rows), pairs, MOST_TEXTS)
     first, second = draw_pairs(len(rows), pairs, seed)  # (P,)
     compare = SIMILARITIES[similarity_fn_name].pairwise
@@ -249,9 +247,8 @@ def _check_counts(texts: int, pairs: int, most_texts: int) -> None:
     """Raise if no pair can be drawn."""
     if texts < 2:
         raise ValueError(f"fit: expected at least two different texts, got {texts}; use a corpus of a thousand or more")
-    for name, count, least in (("pairs", pairs, 1), ("most_texts", most_texts, 2)):
-        if isinstance(count, bool) or count < least:
-            raise ValueError(f"fit: {name} must be at least {least}, got {count!r}")
+    check_whole("fit: pairs", pairs, 1)
+    check_whole("fit: most_texts", most_texts, 2)
 
 
 def draw_pairs(texts: int, pairs: int, seed: int) -> tuple[Array, Array]:

@@ -481,8 +481,10 @@ class EmbeddingDatabase:
     def _of_now(self, cursor: Any, make: Callable[[Any], Kept]) -> Kept:
         """What is made from the state that a cursor sees: kept in memory, and made anew once the file has changed."""
         with WORKING:
-            change = cursor.execute("SELECT value FROM meta WHERE name = 'changes'").fetchall()
-            if self._kept.get(make.__name__, (None,))[0] != change:
+            change = None  # of a file that is open for reading, which nobody can change
+            if not self._read_only:
+                change = cursor.execute("SELECT value FROM meta WHERE name = 'changes'").fetchall()
+            if self._kept.get(make.__name__, ("",))[0] != change:
                 self._kept.pop(make.__name__, None)  # not in memory twice
                 self._kept[make.__name__] = change, make(cursor)
             made: Kept = self._kept[make.__name__][1]
