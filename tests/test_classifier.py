@@ -250,7 +250,7 @@ def threshold(**changes):
         ({"origin": "tiny"}, {}, "origin"),
         ({"unescape": "yes"}, {}, "unescape"),
         ({"version": 3}, {}, "update minisbert"),
-        ({"version": ...}, {}, "version 2 of a classifier, got 1; train it again"),
+        ({"version": ...}, {}, "version 1 calibrated more than two classes wrongly"),
         ({}, {"weight": np.zeros((2, 4))}, "weight"),
         ({}, {"offset": np.zeros((3, 1))}, "offset"),
         ({}, {"learnt": np.zeros(2)}, "learnt"),

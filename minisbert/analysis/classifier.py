@@ -51,7 +51,7 @@ KIND = "classifier"
 """The name of the files in a classifier's folder."""
 
 VERSION = 2
-"""Format version; files of version 1 carry no number."""
+"""Format version; files of version 1, which carry no number, smoothed the targets of the calibration."""
 
 STRENGTHS = (1.0, 10.0, 100.0)
 """scikit-learn's ``C``, one over the strength of the penalty. Steps of 10 are fine enough: the temperature makes up for
@@ -202,17 +202,22 @@ class TextClassifier:
 def load_classifier(folder: str | Path) -> TextClassifier:
     """Read what :meth:`TextClassifier.save` wrote; it predicts bit for bit as before.
 
-    SavedError, a ValueError, for a folder of another kind or version, and for missing, damaged or mixed files. What
-    version 1 saved has to be trained again: with more than two classes its probabilities are far too low.
+    SavedError, a ValueError, for a folder of another kind or a newer version, for missing, damaged or mixed files, and
+    for more than two classes calibrated by version 1: their probabilities are far too low.
     """
 
     def make(facts: dict[str, Any], tensors: dict[str, Array], where: str) -> TextClassifier:
         version = facts.get("version", 1)
-        if version != VERSION or isinstance(version, bool):
-            way_out = "train it again with `minisbert classify train`" if version == 1 else "update minisbert"
-            raise SavedError(f"{where}: expected version {VERSION} of a classifier, got {version!r:.40}; {way_out}")
+        if isinstance(version, bool) or version not in (1, VERSION):
+            raise SavedError(f"{where}: expected version 1 or {VERSION}, got {version!r:.40}; update minisbert")
+        names = tuple(facts["classes"])
+        if version == 1 and len(names) > 2 and facts["temperature"] != 1:
+            raise SavedError(
+                f"{where}: version 1 calibrated more than two classes wrongly; train it again with "
+                "`minisbert classify train`"
+            )
         return TextClassifier(
-            classes=tuple(facts["classes"]),
+            classes=names,
             weight=tensors["weight"],
             bias=tensors["bias"],
             calibration=Calibration(float(facts["temperature"]), tensors["offset"]),
