@@ -625,16 +625,14 @@ def match(
         assign = require("scipy.optimize", "apps", "match(method='optimal')").linear_sum_assignment
         comparison = Comparison("match", rows_a, rows_b, score_function)
         table = np.zeros((len(rows_a), len(rows_b)), comparison.dtype)  # (A, B)
-        everything, least = np.arange(len(rows_a)), comparison.dtype.type(least)
-        blocks = []
-        for block, estimates in comparison.walk(everything, len(rows_b)) if table.size else ():
-            part = table[:, block.start : block.start + len(block.rows)]
-            part[:] = estimates
-            doubtful = np.nonzero(np.abs(part - least) <= block.error)
-            part[doubtful] = comparison.exact(everything, block, estimates, *doubtful)
+        everything, least, blocks, enough = np.arange(len(rows_a)), comparison.dtype.type(least), [], table > 0
+        for block, estimates, reached in comparison.reach(everything, least) if table.size else ():
+            part = slice(block.start, block.start + len(block.rows))
+            table[:, part], enough[:, part] = estimates, reached
             blocks.append(block)
         # leaving both alone costs nothing, and a pair at min_score itself is worth more than none
-        gains = table if min_score is None else np.where(table >= least, table - least + np.finfo(table.dtype).eps, 0.0)
+        worth = np.maximum(table - least, 0) + np.finfo(table.dtype).eps
+        gains = table if min_score is None else np.where(enough, worth, 0.0)
         a_ids, b_ids = assign(gains, maximize=True)
         scores = table[a_ids, b_ids]
         for block in blocks:

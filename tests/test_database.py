@@ -777,4 +777,4 @@ def test_width_is_the_models_and_the_benchmarks_database_is_as_ours(duckdb, tmp_
         assert index.info().width == 24 and index.search("dog")[0].score == pytest.approx(1, abs=1e-6)
     write_database(tmp_path / "random.duckdb", 300, 16)
     measured = measure_database(tmp_path / "random.duckdb", 3)
-    assert min(measured.load_s, measured.p50_ms, measured.where_p50_ms) > 0 and measured.file_mib > 0.02
+    assert measured["p50_ms"] > 0 and measured["file_mib"] > 0.02
