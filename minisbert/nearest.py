@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from minisbert.checks import check_texts, check_vectors, check_whole, require
+from minisbert.checks import check_choice, check_texts, check_vectors, check_whole, require
 from minisbert.encoder import Progress, progress_bar
 from minisbert.model import Array
 from minisbert.parallel import threads, work_through
@@ -611,6 +611,7 @@ def match(
     [(0, 0), (1, 0)]
     [(0, 0)]
     """
+    check_choice("match: method", method, ("best", "mutual", "optimal"))
     if min_score is not None and not math.isfinite(min_score):
         raise ValueError(f"match: min_score must be a finite number, got {min_score!r}; leave it out to keep all pairs")
     rows_a, rows_b, least = _rows(a, "match: a"), _rows(b, "match: b"), -math.inf if min_score is None else min_score
@@ -621,7 +622,7 @@ def match(
             back = nearest(rows_b, rows_a, 1, score_function, what="match")[0].ravel()
             is_kept = back[b_ids] == a_ids
             a_ids, b_ids, scores = a_ids[is_kept], b_ids[is_kept], scores[is_kept]
-    elif method == "optimal":
+    else:
         assign = require("scipy.optimize", "apps", "match(method='optimal')").linear_sum_assignment
         comparison = Comparison("match", rows_a, rows_b, score_function)
         table = np.zeros((len(rows_a), len(rows_b)), comparison.dtype)  # (A, B)
@@ -639,7 +640,5 @@ def match(
             (inside,) = np.nonzero((b_ids >= block.start) & (b_ids < block.start + len(block.rows)))
             places = a_ids[inside], b_ids[inside] - block.start
             scores[inside] = comparison.exact(everything, block, table[:, block.start :], *places)
-    else:
-        raise ValueError(f"match: method must be best, mutual or optimal, got {method!r}")
     is_kept = scores >= scores.dtype.type(least)  # rounded as scores are
     return Matches(a_ids[is_kept], b_ids[is_kept], scores[is_kept])

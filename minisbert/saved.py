@@ -24,7 +24,17 @@ from minisbert.encoder import SentenceEncoder
 from minisbert.files import folder_written_whole
 from minisbert.model import Array
 
-__all__ = ["Origin", "OriginError", "SavedError", "check_place", "load_folder", "origin_of", "restored", "save_folder"]
+__all__ = [
+    "Origin",
+    "OriginError",
+    "SavedError",
+    "check_parts",
+    "check_place",
+    "load_folder",
+    "origin_of",
+    "restored",
+    "save_folder",
+]
 
 _VERSION = 1
 Learnt = TypeVar("Learnt")
@@ -175,6 +185,12 @@ def load_folder(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, Arra
         if not np.isfinite(array).all():
             raise SavedError(f"{file.as_posix()}: {name!r} holds NaN or infinite numbers; train again")
     return head["facts"], tensors
+
+
+def check_parts(what: str, fits: Mapping[str, bool]) -> None:
+    """Raise ValueError for the parts of something learnt that cannot be right, such as damaged ones."""
+    if wrong := [name for name, is_right in fits.items() if not is_right]:
+        raise ValueError(f"{what}: {', '.join(wrong)} cannot be right")
 
 
 def restored(folder: Path, kind: str, make: Callable[[dict[str, Any], dict[str, Array], str], Learnt]) -> Learnt:

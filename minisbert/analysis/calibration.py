@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from minisbert.checks import check_vectors, check_whole, each_text
+from minisbert.checks import check_choice, check_vectors, check_whole, each_text
 from minisbert.model import Array
-from minisbert.saved import Origin, origin_of
+from minisbert.saved import Origin, check_parts, origin_of
 from minisbert.similarity import SIMILARITIES
 
 if TYPE_CHECKING:
@@ -86,8 +86,7 @@ class Calibration:
         fits |= {name: isinstance(getattr(self, name), str) for name in ("model", "fingerprint")}
         fits["max_seq_length"] = isinstance(self.max_seq_length, int | None)
         fits["similarity_fn_name"] = self.similarity_fn_name in SIMILARITIES
-        if wrong := [name for name, is_right in fits.items() if not is_right]:
-            raise ValueError(f"{', '.join(wrong)} cannot be right")
+        check_parts("Calibration", fits)
 
     @property
     def resolution(self) -> float:
@@ -221,11 +220,7 @@ def fit_vectors(
     >>> fit_vectors([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]).scores.round(4)
     array([0.    , 0.7071])
     """
-    if similarity_fn_name not in SIMILARITIES:
-        raise ValueError(
-            f"fit: similarity_fn_name must be one of {', '.join(SIMILARITIES)}, got {similarity_fn_name!r}"
-            + ("; angles rank like cosines: calibrate cosines instead" if similarity_fn_name == "angular" else "")
-        )
+    check_choice("fit: similarity_fn_name", similarity_fn_name, SIMILARITIES)
     rows = check_vectors(vectors, "fit: vectors")
     _check_counts(len(rows), pairs, MOST_TEXTS)
     first, second = draw_pairs(len(rows), pairs, seed)  # (P,)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from minisbert.checks import check_flag, check_vectors, check_whole, each_text, require
+from minisbert.checks import check_choice, check_flag, check_vectors, check_whole, each_text, require
 from minisbert.evaluation.classification import LabelledTexts, class_names, listed, numbered_labels
 from minisbert.evaluation.measures import (
     ClassReport,
@@ -42,7 +42,7 @@ from minisbert.evaluation.measures import (
 from minisbert.model import Array
 from minisbert.model.ops import softmax
 from minisbert.parallel import threads
-from minisbert.saved import Origin, SavedError, origin_of, restored, save_folder
+from minisbert.saved import Origin, SavedError, check_parts, origin_of, restored, save_folder
 
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder
@@ -139,8 +139,7 @@ class TextClassifier:
             "unescape": isinstance(self.unescape, bool),
             "learnt": self.learnt is None or (self.learnt.ndim == 1 and self.learnt.dtype == np.uint64),
         }
-        if wrong := [name for name, is_right in fits.items() if not is_right]:
-            raise ValueError(f"TextClassifier: {', '.join(wrong)} cannot be right")
+        check_parts("TextClassifier", fits)
 
     def scores(self, vectors: Array) -> Array:
         """Scores before softmax, ``x W^T + b``, float64; the highest gives the label: (B, D) -> (B, C)."""
@@ -363,10 +362,8 @@ def fit_classifier(
     weights = class_weights(names, classes, class_weight)
     if (threshold_for is None) != (precision is None):
         raise ValueError("fit_classifier: threshold_for and precision must be given together")
-    if threshold_for is not None and threshold_for not in names:
-        raise ValueError(
-            f"fit_classifier: threshold_for must be one of the classes {listed(names)}, got {threshold_for!r}"
-        )
+    if threshold_for is not None:
+        check_choice("fit_classifier: threshold_for", threshold_for, names)
     if precision is not None and not 0 < precision <= 1:
         raise ValueError(f"fit_classifier: precision must be in (0, 1], got {precision!r}")
 
@@ -485,8 +482,7 @@ def cross_validate(
     from sklearn.model_selection import cross_val_predict
     from sklearn.pipeline import make_pipeline
 
-    if scoring not in SCORINGS:
-        raise ValueError(f"scoring must be one of {', '.join(SCORINGS)}, got {scoring!r}")
+    check_choice("fit_classifier: scoring", scoring, SCORINGS)
     grid = sorted({float(strength) for strength in strengths})
     if not grid or not all(0 < strength < math.inf for strength in grid):
         raise ValueError(f"expected positive strengths, at least one, got {tuple(strengths)!r}")

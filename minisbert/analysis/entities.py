@@ -38,10 +38,10 @@ from minisbert.analysis.tagging import (
     surface_counts,
 )
 from minisbert.analysis.word_vectors import POOLINGS, Words, check_layers, join_words, split_words, word_vectors
-from minisbert.checks import check_sequence, require
+from minisbert.checks import check_choice, check_sequence, require
 from minisbert.evaluation.measures import Estimate, log_softmax, percentiles, resampled
 from minisbert.model import Array
-from minisbert.saved import Origin, origin_of, restored, save_folder
+from minisbert.saved import Origin, check_parts, origin_of, restored, save_folder
 
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder
@@ -146,8 +146,7 @@ def check_settings(
     if not grid or not leans or not (0 < grid[0] <= grid[-1] < math.inf and 0 <= leans[0] <= leans[-1] < math.inf):
         got = f"{tuple(strengths)!r} and {tuple(offsets)!r}"
         raise ValueError(f"fit_probe: expected positive strengths and offsets of 0 or more, one at least, got {got}")
-    if decoder not in DECODERS:
-        raise ValueError(f"fit_probe: decoder must be one of {', '.join(DECODERS)}, got {decoder!r}")
+    check_choice("fit_probe: decoder", decoder, DECODERS)
     if not data.types:
         raise ValueError(f"{data.name}: no entities, all tags are O: nothing to learn")
     return grid, leans
@@ -261,9 +260,7 @@ class EntityTagger:
             "origin": isinstance(self.origin, Origin),
             "training": isinstance(self.training, Mapping),
         }
-        wrong = [name for name, is_right in fits.items() if not is_right]
-        if wrong:
-            raise ValueError(f"EntityTagger: {', '.join(wrong)} cannot be right")
+        check_parts("EntityTagger", fits)
 
     @property
     def types(self) -> tuple[str, ...]:
