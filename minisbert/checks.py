@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from minisbert.model import Array
 
 __all__ = [
+    "check_choice",
     "check_flag",
     "check_sequence",
     "check_texts",
@@ -145,6 +146,21 @@ def check_whole(what: str, value: Any, least: int, most: int | None = None) -> i
         span = f"at least {least}" if most is None else f"from {least} to {most}"
         raise ValueError(f"{what} must be {'' if is_whole else 'a whole number, '}{span}, got {value!r:.80}")
     return int(value)
+
+
+def check_choice(what: str, value: Any, choices: Iterable[str]) -> None:
+    """Refuse what is not among the names that there are.
+
+    Examples
+    --------
+    >>> check_choice("cluster: method", "dbscan", ["kmeans", "agglomerative"])
+    Traceback (most recent call last):
+        ...
+    ValueError: cluster: method must be one of kmeans, agglomerative, got 'dbscan'
+    """
+    names = list(choices)
+    if not isinstance(value, str) or value not in names:
+        raise ValueError(f"{what} must be one of {', '.join(names)}, got {value!r:.80}")
 
 
 def check_flag(what: str, value: Any) -> bool:

@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike
 
-from minisbert.checks import check_texts, check_vectors, check_whole, require
+from minisbert.checks import check_choice, check_texts, check_vectors, check_whole, require
 from minisbert.encoder import Progress, progress_bar
 from minisbert.model import Array
 from minisbert.parallel import threads, work_through
@@ -275,13 +275,12 @@ def nearest_groups(
     >>> nearest_groups([[0.0, 1.0]], chunks, np.array([0, 0, 1]), 2, "cosine")[0]
     array([[0, 2]])
     """
-    keep = options.get("keep")
-    held = np.asarray(groups) if keep is None else groups[keep]
-    best, wanted = min(top_k, int(np.count_nonzero(np.diff(held))) + (len(held) > 0)), top_k
+    keep, wanted = options.get("keep"), top_k
     while True:
         ids, scores = nearest(queries, corpus, wanted, score_function, **options)
-        firsts = [np.sort(np.unique(groups[row], return_index=True)[1])[:best] for row in ids]
-        if all(len(first) == best for first in firsts):
+        firsts = [np.sort(np.unique(groups[row], return_index=True)[1])[:top_k] for row in ids]
+        best = min(map(len, firsts), default=top_k)
+        if best == top_k or best == len(np.unique(groups if keep is None else groups[keep])):
             places = np.array(firsts, np.intp).reshape(len(ids), best)
             return np.take_along_axis(ids, places, axis=1), np.take_along_axis(scores, places, axis=1)
         wanted *= 4
@@ -612,9 +611,10 @@ def match(
     [(0, 0), (1, 0)]
     [(0, 0)]
     """
+    check_choice("match: method", method, ("best", "mutual", "optimal"))
     if min_score is not None and not math.isfinite(min_score):
         raise ValueError(f"match: min_score must be a finite number, got {min_score!r}; leave it out to keep all pairs")
-    rows_a, rows_b = _rows(a, "match: a"), _rows(b, "match: b")
+    rows_a, rows_b, least = _rows(a, "match: a"), _rows(b, "match: b"), -math.inf if min_score is None else min_score
     if method in ("best", "mutual"):
         ids, best = nearest(rows_a, rows_b, 1, score_function, what="match")
         a_ids, b_ids, scores = np.arange(len(ids) if ids.size else 0), ids.ravel(), best.ravel()
@@ -622,27 +622,23 @@ def match(
             back = nearest(rows_b, rows_a, 1, score_function, what="match")[0].ravel()
             is_kept = back[b_ids] == a_ids
             a_ids, b_ids, scores = a_ids[is_kept], b_ids[is_kept], scores[is_kept]
-    elif method == "optimal":
+    else:
         assign = require("scipy.optimize", "apps", "match(method='optimal')").linear_sum_assignment
         comparison = Comparison("match", rows_a, rows_b, score_function)
         table = np.zeros((len(rows_a), len(rows_b)), comparison.dtype)  # (A, B)
-        everything, least = np.arange(len(rows_a)), comparison.dtype.type(-np.inf if min_score is None else min_score)
-        blocks = []
-        for block, estimates in comparison.walk(everything, len(rows_b)) if table.size else ():
-            part = table[:, block.start : block.start + len(block.rows)]
-            part[:] = estimates
-            doubtful = np.nonzero(np.abs(part - least) <= block.error)
-            part[doubtful] = comparison.exact(everything, block, estimates, *doubtful)
+        everything, least, blocks, enough = np.arange(len(rows_a)), comparison.dtype.type(least), [], table > 0
+        for block, estimates, reached in comparison.reach(everything, least) if table.size else ():
+            part = slice(block.start, block.start + len(block.rows))
+            table[:, part], enough[:, part] = estimates, reached
             blocks.append(block)
         # leaving both alone costs nothing, and a pair at min_score itself is worth more than none
-        gains = table if min_score is None else np.where(table >= least, table - least + np.finfo(table.dtype).eps, 0.0)
+        worth = np.maximum(table - least, 0) + np.finfo(table.dtype).eps
+        gains = table if min_score is None else np.where(enough, worth, 0.0)
         a_ids, b_ids = assign(gains, maximize=True)
         scores = table[a_ids, b_ids]
         for block in blocks:
             (inside,) = np.nonzero((b_ids >= block.start) & (b_ids < block.start + len(block.rows)))
             places = a_ids[inside], b_ids[inside] - block.start
             scores[inside] = comparison.exact(everything, block, table[:, block.start :], *places)
-    else:
-        raise ValueError(f"match: method must be best, mutual or optimal, got {method!r}")
-    is_kept = scores >= (-math.inf if min_score is None else min_score)
+    is_kept = scores >= scores.dtype.type(least)  # rounded as scores are
     return Matches(a_ids[is_kept], b_ids[is_kept], scores[is_kept])

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from safetensors import SafetensorError
@@ -24,9 +24,20 @@ from minisbert.encoder import SentenceEncoder
 from minisbert.files import folder_written_whole
 from minisbert.model import Array
 
-__all__ = ["Origin", "OriginError", "SavedError", "check_place", "load_folder", "origin_of", "save_folder"]
+__all__ = [
+    "Origin",
+    "OriginError",
+    "SavedError",
+    "check_parts",
+    "check_place",
+    "load_folder",
+    "origin_of",
+    "restored",
+    "save_folder",
+]
 
 _VERSION = 1
+Learnt = TypeVar("Learnt")
 
 
 class OriginError(ValueError):
@@ -174,6 +185,25 @@ def load_folder(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, Arra
         if not np.isfinite(array).all():
             raise SavedError(f"{file.as_posix()}: {name!r} holds NaN or infinite numbers; train again")
     return head["facts"], tensors
+
+
+def check_parts(what: str, fits: Mapping[str, bool]) -> None:
+    """Raise ValueError for the parts of something learnt that cannot be right, such as damaged ones."""
+    if wrong := [name for name, is_right in fits.items() if not is_right]:
+        raise ValueError(f"{what}: {', '.join(wrong)} cannot be right")
+
+
+def restored(folder: Path, kind: str, make: Callable[[dict[str, Any], dict[str, Array], str], Learnt]) -> Learnt:
+    """What ``make`` makes of facts, arrays and the file's name; SavedError where these cannot be right."""
+    facts, tensors = load_folder(folder, kind)
+    where = f"{folder.as_posix()}/{kind}.json"
+    try:
+        return make(facts, tensors, where)
+    except SavedError:
+        raise
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        said = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        raise SavedError(f"{where}: damaged: {said}; train again") from error
 
 
 def _refuse_constant(name: str) -> None:

@@ -303,7 +303,10 @@ def pairwise_euclidean_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayL
 
 def _euclidean_distance(u: Array, v: Array) -> Array:
     """Distance along the last axis; ``u`` is one row ``(D,)`` or as many rows as ``v``."""
-    return np.linalg.norm(u - v, axis=-1)
+    difference = u - v
+    # the square of 1e-25 is 0 in float32: by a power of two the largest entry becomes about 1, and no digit is lost
+    exponents = np.frexp(np.abs(difference).max(axis=-1, keepdims=True))[1]
+    return np.ldexp(np.linalg.norm(np.ldexp(difference, -exponents), axis=-1), exponents[..., 0])
 
 
 # -------------------------------------------------------------------------------------------------- Manhattan

@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, islice, zip_longest
 from pathlib import Path
 from typing import Any, BinaryIO
 from warnings import warn
@@ -270,6 +270,23 @@ def read_table(
     table.head += islice(table.rest, 1)
     table.columns = ("text",) if kind == "text" else tuple(table.head[0][1]) if table.head else ()
     return table
+
+
+def read_columns(
+    file: str | Path, meanings: Mapping[str, Sequence[str]], columns: Sequence[str] | None, **reading: Any
+) -> tuple[Table, list[str]]:
+    """Open a table, and find a column for each meaning: those asked for, by name or number, or else `MEANINGS`.
+
+    ``meanings`` may name other usual columns.
+    """
+    wanted = ", ".join(meanings)
+    if columns is not None and (isinstance(columns, str) or len(columns) != len(meanings)):
+        raise ValueError(f"{file}: columns must be {len(meanings)}, of {wanted}; got {columns!r}")
+    if columns is None and not reading.get("has_header", True):
+        raise ValueError(f"{file}: without a header row, give the columns of {wanted} by number")
+    table, hint = read_table(file, **reading), f"give the columns of {wanted}"
+    asked = zip_longest(meanings.items(), columns or ())
+    return table, [table.find(meaning, name, usual, hint) for (meaning, usual), name in asked]
 
 
 def check_dialect(

@@ -1,13 +1,10 @@
 """The benchmark: its arithmetic, its processes, what it writes. How fast anything is, no test says."""
 
 import json
-import subprocess
 import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from running import run
 from tiny import COMPANY, TEXTS, write_model
 from torch_oracle import THIRD_PARTY_WARNINGS
@@ -17,7 +14,6 @@ from minisbert.bench import run as bench
 from minisbert.bench.engines import Setting, export_graph
 from minisbert.bench.report import format_report, ratio
 from minisbert.bench.run import (
-    BATCH_PAIRS,
     CHECKED_STEPS,
     DROPOUT,
     PARTS,
@@ -78,18 +74,6 @@ def test_made_texts_have_the_tokens_asked_for(folder, weights_folder):
     assert lengths.min() >= 5 and lengths.max() <= 60 and abs(lengths.mean() - 14) < 0.5
 
 
-@given(st.lists(st.sampled_from([f"text {i}" for i in range(200)]), max_size=300))
-def test_batches_are_neighbours_equally_many_and_no_text_twice(texts):
-    batches = make_batches(texts)
-    neighbours = set(zip(texts[::2], texts[1::2], strict=False))
-    seen = [text for columns in batches for column in columns for text in column]
-    assert len(seen) == len(set(seen)) and len({len(column) for columns in batches for column in columns}) <= 1
-    assert all(pair in neighbours for columns in batches for pair in zip(*columns, strict=True))
-    assert all(2 <= len(columns[0]) <= BATCH_PAIRS for columns in batches)
-    whole = make_batches([f"{i}" for i in range(2 * (2 * BATCH_PAIRS + 5) + 1)])
-    assert [len(column) for columns in whole for column in columns] == [BATCH_PAIRS] * 4
-
-
 def test_engines_and_parts_that_cannot_be_are_named(monkeypatch):
     able = ["a", "b", "c", "d"]
     assert choose_parts((), ("minisbert", "onnxruntime"), able) == PARTS
@@ -102,19 +86,6 @@ def test_engines_and_parts_that_cannot_be_are_named(monkeypatch):
     with pytest.raises(ValueError, match=r"sentence-transformers needs torch, .*pip install -e '.\[bench\]'.*--engine"):
         choose_engines(())
     assert choose_engines(["minisbert-deterministic"]) == ("minisbert-deterministic",)
-
-
-def test_batch_sizes_are_tried_and_the_best_is_taken(folder):
-    class Fake:
-        name = "onnxruntime"
-
-        def ask(self, what, texts, batch_size=None):
-            sizes.append(batch_size)
-            return abs((batch_size or 0) - 32) + 1.0
-
-    sizes = []
-    (row,) = bench._throughput([Fake()], SentenceEncoder(folder), "some", ["a"], 2)
-    assert row.rounds == {"onnxruntime": [1.0, 1.0]} and sizes == [None, 8, 16, 32, 64, 128, 32, 32]
 
 
 # ------------------------------------------------------------------------------------------------ processes
@@ -139,16 +110,6 @@ def test_a_cold_start_measures_its_own_memory_and_says_why_it_failed(folder, tmp
     assert ballast[-1] == 1 and seconds > 0 and (peak < 200 or not sys.platform.startswith("linux"))
     with pytest.raises(WorkerError, match="nowhere"):
         run_cold("minisbert", Setting(tmp_path / "nowhere", tmp_path, 1))
-
-
-def test_the_worker_does_not_load_a_framework(folder):
-    code = (
-        "import sys; from pathlib import Path; from minisbert.bench.worker import Setting, answers\n"
-        f"answers('minisbert', Setting(Path({str(folder)!r}), Path(), 1))['embed'](['soup'])\n"
-        "print(sorted({'torch', 'onnxruntime', 'matplotlib', 'click'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
 
 
 # ------------------------------------------------------------------------------------------------ the whole

@@ -1,7 +1,6 @@
 """Pearson and Spearman: by hand, against SciPy with heavy ties, and where no correlation exists."""
 
 import math
-import warnings
 
 import numpy as np
 import pytest
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 from minisbert.evaluation.sts import pearson, rank, spearman
 
 tied = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), min_size=2, max_size=30)
-wide = st.lists(st.tuples(st.floats(-1e6, 1e6, allow_subnormal=False), st.integers(-3, 3)), min_size=2, max_size=30)
 
 
 @pytest.fixture(scope="module")
@@ -57,42 +55,11 @@ def test_heavy_ties_as_scipy(stats, pairs):
     assert pearson(x, y) == pytest.approx(stats.pearsonr(x, y)[0], abs=1e-12)
 
 
-@given(wide)
-def test_any_numbers_as_scipy(stats, pairs):
-    x, y = columns(pairs)
-    assert spearman(x, y) == pytest.approx(stats.spearmanr(x, y)[0], abs=1e-12)
-    assume(np.ptp(x) > 1e-6 * np.abs(x).max())  # below, SciPy itself warns that it loses digits
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert pearson(x, y) == pytest.approx(stats.pearsonr(x, y)[0], abs=1e-9)
-
-
-@given(tied, st.randoms(use_true_random=False))
-def test_properties(pairs, random):
-    x, y = columns(pairs)
-    for correlation in (pearson, spearman):
-        value = correlation(x, y)
-        assert -1 <= value <= 1
-        assert correlation(y, x) == pytest.approx(value, abs=1e-12)
-        assert correlation(x, -y) == pytest.approx(-value, abs=1e-12)
-        assert correlation(x, x) == pytest.approx(1, abs=1e-12)
-        order = random.sample(range(len(x)), len(x))
-        assert correlation(x[order], y[order]) == pytest.approx(value, abs=1e-12)
-        assert correlation(3 * x + 5, y) == pytest.approx(value, abs=1e-12)
-    assert spearman(np.exp(x), y**3) == spearman(x, y)  # any increasing function
-
-
 @pytest.mark.parametrize("factor", [1e-300, 1e-20, 1e20, 1e300])
 def test_numbers_of_any_size(factor):
     x = np.array([1.0, 2, 3, 4]) * factor
     assert pearson(x, [1, 3, 2, 4]) == pytest.approx(0.8, abs=1e-14)
     assert spearman(x, [1, 3, 2, 4]) == pytest.approx(0.8, abs=1e-14)
-
-
-def test_numbers_that_hardly_differ():
-    x = 1.0 + np.array([0, 1, 2, 3]) * 2.0**-52
-    assert pearson(x, [1, 3, 2, 4]) == pytest.approx(0.8, abs=1e-12)
-    assert pearson([1.0, np.nextafter(1.0, 2)], [0, 1]) == 1.0
 
 
 @pytest.mark.parametrize("correlation", [pearson, spearman])
@@ -103,9 +70,7 @@ def test_numbers_that_hardly_differ():
         ([1], [1], "at least 2"),
         ([5, 5], [1, 2], "x is constant"),
         ([1, 2, 3], [1, 2, math.inf], "y must be finite"),
-        ([[1, 2], [3, 4]], [1, 2], "x must be (B,)"),
         (["1", "2"], [1, 2], "x must be (B,)"),
-        ([1, None], [1, 2], "x must be (B,)"),
     ],
 )
 def test_what_has_no_correlation(correlation, x, y, words):

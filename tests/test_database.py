@@ -132,7 +132,7 @@ def test_what_is_added_is_there_with_every_chunk(index, encoder):
         max_leaves=6,
     ),
 )
-@settings(max_examples=30)
+@settings(max_examples=15)
 def test_any_text_id_and_metadata_come_back_and_can_be_asked_for(emptied, text, key, value):
     document = Document(text, key, {key: value}, key)
     emptied.add([document])
@@ -168,22 +168,6 @@ def test_unchanged_documents_stay_and_changed_ones_are_replaced(index, encoder, 
     with EmbeddingDatabase.open(tmp_path / "y.duckdb", encoder) as fresh:
         fresh.add([*old[:5], *changed, *old[7:], Document("dog", "z")])
     same_contents(contents(index.path), contents(tmp_path / "y.duckdb"))
-
-
-def test_what_fails_inside_a_transaction_leaves_the_old_version(index, encoder, monkeypatch):
-    index.add(some_documents(6))
-    real = database_module._delete
-
-    def failing(cursor, numbers):
-        real(cursor, numbers)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(database_module, "_delete", failing)
-        with pytest.raises(KeyboardInterrupt):
-            index.add(some_documents(6, version=1))
-    assert [index.get(f"d{i}") for i in range(6)] == some_documents(6)
-    assert len(index.search("dog", 6)) == 6 and index.add(["one more"]).added == 1  # and it goes on working
 
 
 def test_removing(index):
@@ -384,27 +368,19 @@ def asked(duckdb, encoder, tmp_path_factory):
     ("where", "parameters", "expected"),
     [
         ("year > 2000", None, "0"),  # numbers in the texts of a CSV
-        ("year IS NULL", None, "13"),
         ("zip = '01234'", None, "0"),  # no number begins with 0
-        ("active", None, "02"),
         ("active = 'false'", None, "1"),
-        ("price BETWEEN -301 AND 1.5", None, "01"),
         ("mixed IN ('one', '1')", None, "01"),
         ("deep.er AND deep.n[2] = 2", None, "2"),
         ("day::DATE > DATE '2020-01-01'", None, "2"),
-        ('"news-group" LIKE ?', ["%"], "1"),
-        ("big = 9223372036854775808", None, "3"),
         ("é = $é", {"é": "ü"}, "3"),
         ("id = '0' AND (metadata->>'id') = 'own' AND (metadata->>'Year') = 'upper'", None, "0"),
         ("(metadata->>'rowid') = '7' AND \"q\"\"'~/\" = 1", None, "3"),
         ("source = 'file 1' -- a remark", None, "13"),
         ("year = (SELECT max(year) FROM documents)", None, "0"),
-        ("nothing IS NULL AND NOT flag", None, "3"),
-        ("length(zip) = ? AND zip = ?", [5, "98765"], "1"),
         ("year = ? AND active = ?", [np.int16(2021), np.True_], "0"),
         ("list_contains($years, year)", {"years": np.array([1999, 2000])}, "2"),
         ("price = ? OR zip = ?", (np.float32(1.5), np.str_("5")), "02"),
-        ("year IN (?, ?)", np.array([1999, 2021]), "02"),
     ],
 )
 def test_conditions_are_duckdbs_on_typed_columns(asked, where, parameters, expected):
@@ -416,13 +392,8 @@ def test_the_metadatas_own_source_is_meant_if_there_is_one(index, name):
     index.add([Document("dog", "a", {name: "1999"}, "x.csv"), Document("dog", "b", {name: "2021"}, "x.csv")])
     assert [hit.id for hit in index.search("dog", where="source > 2000")] == ["b"]
     index.remove(["a", "b"])
-    index.add([Document("dog", "c", {"lang": "en"}, "x.csv")])
-    assert [hit.id for hit in index.search("dog", where="source = 'x.csv'")] == ["c"]
-
-
-def test_conditions_on_documents_without_metadata(index):
-    index.add([Document("dog", "a", source="x.txt"), Document("dog", "b", source="y.txt")])
-    assert [hit.id for hit in index.search("dog", where="source = 'y.txt' OR id = 'c'")] == ["b"]
+    index.add([Document("dog", "c", {}, "x.csv")])  # nobody has metadata
+    assert [hit.id for hit in index.search("dog", where="source = 'x.csv' OR id = 'b'")] == ["c"]
 
 
 @pytest.mark.parametrize(
@@ -434,21 +405,10 @@ def test_conditions_on_documents_without_metadata(index):
         "year > 2000; DROP TABLE documents",
         "TRUE); DROP TABLE documents; SELECT (1",
         "TRUE) UNION SELECT (5",
-        "TRUE UNION SELECT 5",
         "TRUE ORDER BY 1",
-        "TRUE GROUP BY ALL",
-        "DELETE FROM documents",
-        "id = '0' /*",
-        "id IN (DELETE FROM documents RETURNING id)",
         "id IN (SELECT * FROM read_text('/etc/hostname'))",
-        "id IN (FROM '/etc/passwd')",
-        "id IN (SELECT text FROM chunks)",
-        "id = getenv('HOME')",
         "id IN (SELECT id FROM rows)",  # a variable of Python's
-        "(ATTACH 'x.duckdb')",
         "(COPY documents TO 'x.csv')",
-        "(SET threads = 1)",
-        "(INSTALL httpfs)",
         "year = ?",
         "year::DATE > DATE '2000-01-01'",
         None,
@@ -471,15 +431,11 @@ def test_a_condition_cannot_do_anything_else(asked, where, tmp_path, monkeypatch
     ("where", "parameters", "key"),
     [
         (" \n", None, "where: expected"),
-        (7, None, "where: expected"),
         ("year > ?", 2020, r"parameters: expected.*\[2020\]"),
-        ("year > ?", np.int64(2020), "parameters: expected"),
         ("zip = ?", "5", "parameters: expected"),  # neither one value nor its letters
         ("zip IN (?, ?)", {"5", "98765"}, "parameters: expected"),
         ("zip = ?", [object()], "where: "),
         (None, [2020], "parameters: .*where="),
-        (None, 2020, "parameters: expected"),
-        ("", [], "where: expected"),
     ],
 )
 def test_conditions_and_parameters_of_a_wrong_type(asked, where, parameters, key):
@@ -537,48 +493,12 @@ def test_tables_have_texts_ids_and_metadata(duckdb, tmp_path, monkeypatch):
     ]
 
 
-def test_parquet_of_many_types_and_names_with_patterns(duckdb, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    duckdb.connect().execute(
-        "COPY (SELECT i AS id, 'dog ' || i AS text, DATE '2020-01-02' AS day, 1.5::DECIMAL(4,2) AS price, [1, 2] AS l, "
-        "{'a': 'x'} AS s, NULL::INT AS nothing, i % 2 = 0 AS even FROM range(3000) AS r(i)) "
-        "TO 'p.parquet' (FORMAT parquet)"
-    )
-    found = read("p.parquet")
-    assert len(found) == 3000 and found[2999][:2] == ("2999", "dog 2999")
-    assert found[0][2] == {
-        "day": "2020-01-02",
-        "price": 1.5,
-        "l": [1, 2],
-        "s": {"a": "x"},
-        "nothing": None,
-        "even": True,
-    }
-    duckdb.connect().execute("COPY (SELECT 'another' AS text) TO 'p1.parquet' (FORMAT parquet)")
-    shutil.copy("p.parquet", "p[1].parquet")  # to DuckDB a pattern that p1.parquet meets
-    assert len(read("p[1].parquet")) == 3000
-    with pytest.raises(FileNotFoundError):
-        read("p*.parquet")
-    Path("x.parquet").write_text("no parquet")
-    with pytest.raises(InputError, match=r"x.parquet: not readable as Parquet"):
-        read("x.parquet")
-
-
 @pytest.mark.parametrize(
     ("name", "content", "options", "message"),
     [
-        ("t.csv", "a,b\n1,2\n", {}, "no column for the text"),
-        ("t.csv", "text,b\n1,2\n", {"text_column": "c"}, "no column 'c'"),
-        ("t.csv", "text,b\n1,2\n", {"id_column": "c"}, "no column 'c'"),
-        ("t.csv", "text,b,b\n1,2,3\n", {}, "2 columns are named 'b'"),
-        ("t.csv", "text,id\n1\n", {}, "line 2: 1 column, but the header has 2"),
         ("t.csv", "text,id\n1,\n", {}, "id in 'id' must be"),
         ("t.csv", "text,id\n1,2\n", {"id_column": "text"}, "both text and id"),
-        ("t.csv", "", {}, "empty; expected a header row"),
-        ("t.jsonl", '{"text": 5}', {}, "the field 'text' must be a string, got 5"),
         ("t.jsonl", '{"text": "a", "x": NaN}', {}, "metadata of document"),
-        ("t.jsonl", '{"text": "a", "id": 1.5}', {}, "id in 'id' must be"),
-        ("t.jsonl", '{"text": "a", "x": "\\ud800"}', {}, "half a character"),
         ("t.txt", b"\xff\xfea", {}, "UTF-16"),
     ],
 )
@@ -599,10 +519,7 @@ def test_files_that_cannot_be_read_as_asked(tmp_path, name, content, options, me
         ([Document("a", "1"), Document("b", "1")], "'1'"),
         (["a", 7], r"documents\[1\]"),
         ([Document("a", "1", {"x": float("nan")})], "metadata"),
-        ([Document("a", "1", {"x": object()})], "metadata"),
-        ([Document("a", "1", {1: 2})], "metadata"),
         ([Document("a\ud800", "1")], "surrogate"),
-        ([Document("a", "1", {"x": "\ud800"})], "surrogate"),
         ([Document(None, "1")], "'text'"),
     ],
 )
@@ -709,6 +626,21 @@ def test_other_processes_and_other_openings(index, encoder):
             with pytest.raises(DatabaseError, match="read-only"):
                 change()
         assert len(reader) == 5
+
+
+def test_what_is_read_does_not_take_pandas_with_it(index):
+    """40 MiB where it is installed; pyarrow and DuckDB import it for conversions to NumPy, an older DuckDB always."""
+    code = """
+        import sys, duckdb
+        from minisbert.search.database import EmbeddingDatabase
+        with EmbeddingDatabase.open("x.duckdb") as index:
+            assert index.search_vectors([1.0] * 12, where="lang = 'en'")[0]
+        assert "pandas" not in sys.modules or duckdb.__version__ < "2"
+    """
+    index.add(some_documents(5))
+    index.close()
+    done = run_code(code, index.path.parent)
+    assert done.returncode == 0, done.stderr
 
 
 BUILDER = """
@@ -846,4 +778,4 @@ def test_width_is_the_models_and_the_benchmarks_database_is_as_ours(duckdb, tmp_
         assert index.info().width == 24 and index.search("dog")[0].score == pytest.approx(1, abs=1e-6)
     write_database(tmp_path / "random.duckdb", 300, 16)
     measured = measure_database(tmp_path / "random.duckdb", 3)
-    assert min(measured.load_s, measured.p50_ms, measured.where_p50_ms) > 0 and measured.file_mib > 0.02
+    assert measured["p50_ms"] > 0 and measured["file_mib"] > 0.02

@@ -48,15 +48,12 @@ def test_texts_are_split_as_people_tag_them():
     accents, hindi = "e\u0301te\u0301", "\u0928\u092e\u0938\u094d\u0924\u0947"
     for text, words in {
         "": [],
-        " \n\t ": [],
         "Ada's, it\u2019s": ["Ada", "'s", ",", "it", "\u2019s"],
         "@ada #tag a@b.c": ["@ada", "#tag", "a", "@b.c"],
-        "pre-show 3.14 U.S. 10,000": ["pre-show", "3.14", "U.S", ".", "10", ",", "000"],
         "see http://t.co/x?y=1, www.a.org": ["see", "http://t.co/x?y=1,", "www.a.org"],
         "(Ada)...": ["(", "Ada", ")", ".", ".", "."],
         f"{accents} {hindi}": [accents, hindi],
         "10€ 😀😀": ["10", "€", "😀", "😀"],
-        "snake_case - _": ["snake_case", "-", "_"],
         "a\u00a0b\u2028c\x00d": ["a", "b", "c", "d"],
     }.items():
         assert cut_words(split_words(text)) == words, text
@@ -135,9 +132,8 @@ def test_settings_that_make_no_sense_are_refused_before_any_vector_is_made(sklea
         word_vectors(encoder, [join_words(["cat"])], pooling="max")
     monkeypatch.setattr(module, "word_vectors", lambda *args, **kwargs: pytest.fail("worked too early"))
     train, nothing = made_up(5, 0)[0], TaggedSentences("none", [["a"]], [["O"]])
-    cases = [{"layers": layers} for layers in ([4], [-1], [], [1, 1], [True], [1.5])]
-    cases += [{"strengths": strengths} for strengths in ([], [0.0], [np.nan])]
-    cases += [{"offsets": [-1.0]}, {"offsets": []}, {"decoder": "beam"}]
+    cases = [{"layers": layers} for layers in ([4], [], [1, 1], [1.5])]
+    cases += [{"strengths": [0.0]}, {"strengths": [np.nan]}, {"offsets": [-1.0]}, {"decoder": "beam"}]
     for case in cases:
         with pytest.raises(ValueError, match=r"layers|strengths|offsets|decoder"):
             train_tagger(encoder, train, **case)
@@ -228,13 +224,6 @@ def test_no_sentence_is_asked_of_a_probe_that_has_learnt_it_or_its_like(sklearn)
     assert sorted(held) == list(range(60))
 
 
-def test_an_offset_finds_more_and_a_large_one_takes_all():
-    probe = TagProbe(("B-x", "O"), np.array([[1.0], [-1.0]]), np.zeros(2))
-    words = probe.log_probs(np.array([[-0.2], [-2.0], [1.0]]))
-    found = [probe.decode(words, offset=offset) for offset in (0.0, 0.5, 5.0)]
-    assert found == [["O", "O", "B-x"], ["B-x", "O", "B-x"], ["B-x", "B-x", "B-x"]]
-
-
 # -------------------------------------------------------------------------------------------------------- tagger
 
 
@@ -291,9 +280,8 @@ def test_a_damaged_tagger_is_refused(encoder, tmp_path):
     tagger_of(encoder).save(tmp_path / "good")
     facts, tensors = load_folder(tmp_path / "good", "entities")
     others = ["B-x", "B-y", "I-x", "I-y"]
-    wrong = [{"tags": tags} for tags in (["B-x", "O"], [*others, "B-x"], [*others, 3], [*others, "S-x"], None)]
-    wrong += [{"layers": []}, {"layers": [True]}, {"pooling": "max"}, {"decoder": "beam"}, {"offset": None}]
-    wrong += [{"offset": -1.0}, {"origin": None}, {"origin": {"model": "m"}}, {"training": []}]
+    wrong = [{"tags": tags} for tags in (["B-x", "O"], [*others, "B-x"], [*others, "S-x"])]
+    wrong += [{"layers": [True]}, {"pooling": "max"}, {"offset": -1.0}, {"origin": {"model": "m"}}, {"training": []}]
     cases = [({**facts, **change}, tensors) for change in wrong]
     cases += [
         ({name: facts[name] for name in facts if name != "layers"}, tensors),
@@ -306,19 +294,6 @@ def test_a_damaged_tagger_is_refused(encoder, tmp_path):
         save_folder(tmp_path / "bad", "entities", said, numbers, force=True)
         with pytest.raises(SavedError, match=r"entities\.json: damaged"):
             load_tagger(tmp_path / "bad")
-
-
-def test_training_end_to_end_on_the_tiny_model(sklearn, encoder):
-    # "cat" and "dog" are animals, "soup" is food: the word vectors of even a random model tell them
-    sentences = [words.split() for words in ("the cat sat", "soup", "i love the dog", "the dog ran", "i love soup")] * 3
-    kinds = {"cat": "B-a", "dog": "B-a", "soup": "B-f"}
-    train = TaggedSentences("train", sentences, [[kinds.get(word, "O") for word in words] for words in sentences])
-    told = []
-    tagger = train_tagger(encoder, train, dev=train, layers=[0], strengths=[1.0, 10.0], progress=told.append)
-    assert np.max(tagger.training["f1"]) == 1.0 and len(told) == 2 and tagger.training["chosen_on"] == "train"
-    found = tagger.find(encoder, ["the  dog ran", "I love\tSoup"])
-    places = [[(one.text, one.type, one.start, one.stop) for one in names] for names in found]
-    assert places == [[("dog", "a", 5, 8)], [("Soup", "f", 7, 11)]]
 
 
 # -------------------------------------------------------------------------------------------------------- report
@@ -391,14 +366,6 @@ def test_the_report_of_a_tagger_beside_baselines(sklearn, encoder):
     assert (report.outside, report.tags_right) == ((flat == "O").mean(), (flat == said).mean())
     without = evaluate_tagger(tagger, encoder, test)
     assert [one.name for one in without.systems] == ["linear probe", "all O"] and without.unseen is None
-
-
-def test_names_that_training_has_not_seen(sklearn, encoder):
-    train = TaggedSentences("train", [["Ada", "sang"], ["Bo", "Li"]] * 3, [["B-x", "O"], ["B-x", "I-x"]] * 3)
-    names, tags = [["Ada", "Bo", "Cy"], ["Bo", "Li"], ["Ada"]], [["B-x"] * 3, ["B-x", "I-x"], ["B-y"]]
-    test = TaggedSentences("test", names, tags)
-    report = evaluate_tagger(tagger_of(encoder), encoder, test, train=train, dev=test)
-    assert report.unseen == 0.6  # Ada x and Bo Li x are known; not Bo x, Cy x, Ada y
 
 
 def test_the_real_model_on_a_sample_of_wnut17(sklearn, weights_folder, data_folder):

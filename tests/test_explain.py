@@ -14,7 +14,6 @@ from tiny import TINY, tiny_dense, write_model
 
 from minisbert import SentenceEncoder
 from minisbert.analysis.explain import explain
-from minisbert.cli.table import display_width
 from minisbert.model.pooling import Normalize, Pooling
 from minisbert.model.tokens import TruncationWarning
 
@@ -105,8 +104,6 @@ def test_models_that_can_be_explained(modules, settings, tmp_path):
 PROMPT = {"prompts": {"q": "the "}, "default_prompt_name": "q"}
 NOT_A_SUM = {
     "max": ((Pooling(("max",)),), {}),
-    "cls": ((Pooling(("cls",)),), {}),
-    "weightedmean": ((Pooling(("weightedmean",)),), {}),
     r"max \+ mean": ((Pooling(("mean", "max")),), {}),
     "Dense": ((Pooling(), tiny_dense(12, 8)), {}),
     "prompt 'q'": ((Pooling(include_prompt=False),), PROMPT),
@@ -155,22 +152,6 @@ def test_the_table_and_its_json_add_up(flags, encoders, at_home):
     np.testing.assert_allclose(cells, 100 * with_sums, atol=0.0051)
     i, j = found.strongest(1)[0]
     assert re.search(rf"strongest pairs\n +{cells[i, j]:.2f}  {found.pieces_a[i]} - {found.pieces_b[j]}\n", shown)
-
-
-def test_a_wide_table_is_folded(monkeypatch, at_home):
-    monkeypatch.setenv("COLUMNS", "50")
-    shown = run("explain", A, "好 " * 12).stdout.splitlines()[2:]
-    assert max(map(display_width, shown)) <= 50
-    assert len([line for line in shown if line.startswith("[SEP]")]) == 3
-
-
-def test_a_picture_replaces_nothing(matplotlib, at_home):
-    assert run("explain", A, B, "-o", "heat.png").stderr == "wrote heat.png\n"
-    assert Path("heat.png").read_bytes().startswith(b"\x89PNG")
-    assert "already exists" in refused("explain", A, B, "-o", "heat.png")
-    Path("heat.png").write_bytes(b"")
-    run("explain", A, "$x_1$ 好", "-o", "heat.png", "--force")
-    assert Path("heat.png").stat().st_size > 1000 and len([*Path().iterdir()]) == 1
 
 
 def test_a_picture_needs_matplotlib_before_any_work_and_two_texts_are_needed(monkeypatch, at_home):

@@ -69,16 +69,6 @@ def test_the_seed_decides_and_blocks_do_not_matter(monkeypatch):
     assert bootstrap_mean(values, resamples=1001) == whole and f1_difference(*systems, 4) == difference
 
 
-@given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=20), st.floats(-5, 5))
-@settings(max_examples=60)
-def test_an_interval_moves_with_the_values_and_lies_among_them(values, shift):
-    estimate = bootstrap_mean(values, resamples=300)
-    tolerance = 1e-9 * (1 + max(map(abs, values)))
-    assert min(values) - tolerance <= estimate.low <= estimate.high <= max(values) + tolerance
-    moved = bootstrap_mean(np.array(values) + shift, resamples=300)
-    np.testing.assert_allclose(moved, np.array(estimate) + shift, atol=1e-9)
-
-
 @pytest.mark.parametrize(
     ("call", "key"),
     [

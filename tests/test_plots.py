@@ -23,7 +23,7 @@ from minisbert.plots import (
 )
 from minisbert.plots.charts import _look
 from minisbert.plots.placing import place_labels, spread
-from minisbert.plots.style import DPI, LINE_COLOURS, colour_map, contrasting, inches
+from minisbert.plots.style import DPI, LINE_COLOURS, colour_map, contrasting
 
 NASTY = ["好き 👩‍🍳 été", "$x_1$ and $", "\\frac{", "ไทย عربي", "", " ", "a\nb\x00\u202e\ue000", "x" * 5000]
 TOKENS = ["[CLS]", "i", "love", "soup", "[SEP]"]
@@ -179,25 +179,17 @@ def test_more_is_darker_and_numbers_contrast_with_their_cells(matplotlib):
 
 REFUSED = [
     (heat_map, (np.ones((2, 3)), list("abc"), list("ab")), {}, "swapped"),
-    (heat_map, (np.ones((0, 3)), [], list("abc")), {}, r"\(0, 3\)"),
     (heat_map, ([[np.inf]], ["a"], ["b"]), {}, r"inf at \(0, 0\)"),
     (heat_map, ([[NAN]], ["a"], ["b"]), {}, "NaN alone"),
     (heat_map, ([[1.0]], ["a"], ["b"]), {"value_range": (1, 1)}, "low < high"),
-    (heat_map, ([[1.0]], ["a"], ["b"]), {"marked": (0, 1)}, r"\(0, 1\)"),
     (similarity_matrix, (np.ones((2, 3)), ["a", "b"]), {}, "use heat_map"),
     (attention_heads, (some_probs(5, 5), TOKENS), {}, r"probs\[None\]"),
-    (attention_heads, (some_probs(1, 5, 5), TOKENS[:4]), {}, "4 tokens"),
-    (attention_heads, (np.full((1, 1, 1), -0.5), ["a"]), {}, "got -0.5"),
-    (attention_heads, (np.full((1, 1, 1), NAN), ["a"]), {}, "nan"),
     (vectors_in_plane, (np.ones((2, 3)), ["a", "b"]), {}, "points.*more dimensions"),
-    (vectors_in_plane, (np.ones((1, 2)), ["a"]), {"targets": [[1.0, np.inf]]}, "targets.*inf"),
     (vectors_in_plane, (np.ones((1, 2)), ["a"]), {"groups": ["a", "b"]}, "1 groups"),
     (curves, ({},), AXES, "at least one"),
     (curves, ({"a": [1.0, 2.0, 3.0]},), AXES, "is x missing"),
     (curves, ({"a": ([1, 2], [1.0])},), AXES, "y of 'a'"),
     (curves, ({"a": ([0, 1], [1, 2])},), {**AXES, "log_x": True}, "'a'.*positive"),
-    (curves, ({"a": ([0, 1], [1, -2])},), {**AXES, "log_y": True}, "'a'.*positive"),
-    (curves, ({"a": ([0], [1])},), {**AXES, "levels": {"b": NAN}}, "level 'b'"),
     (bars, ({},), {}, "at least one"),
     (bars, ({"a": 1.0},), {"intervals": {"b": (0, 1)}}, "'b', which has no bar"),
     (bars, ({"a": 82.0},), {"intervals": {"a": (1.2, 1.3)}}, "distances"),
@@ -222,7 +214,7 @@ def test_without_matplotlib_there_is_a_command_to_type(monkeypatch):
 # ------------------------------------------------------------------------------------------------ matrices
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (1, 40), (7, 6), (300, 200)])
+@pytest.mark.parametrize(("rows", "columns"), [(1, 40), (300, 200)])
 def test_the_size_grows_and_is_bounded(rows, columns, figure_of):
     figure = figure_of(heat_map, np.ones((rows, columns)), ["soup"] * rows, ["c"] * columns)
     width, height = figure.get_size_inches()
@@ -261,13 +253,7 @@ def test_colours_of_cosines_can_be_compared_between_pictures(values, limits, fig
     assert [label.get_text() for label in axes.get_xticklabels()] == ["soup", "town"]
 
 
-def test_long_texts_are_numbered(figure_of):
-    axes = figure_of(similarity_matrix, np.eye(3), ["i love soup", "x" * 90, "$5"]).axes[0]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["i love soup · 1", "x" * 33 + "… · 2", "$5 · 3"]
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2", "3"]
-
-
-@pytest.mark.parametrize("shape", [(1, 5, 5), (5, 5, 5), (1, 12, 5, 5), (6, 12, 5, 5), (2, 3, 30, 30), (12, 90, 90)])
+@pytest.mark.parametrize("shape", [(1, 5, 5), (6, 12, 5, 5), (12, 90, 90)])
 def test_each_head_is_drawn_where_it_belongs_and_no_label_covers_another(shape, figure_of):
     probs, tokens = some_probs(*shape), [TOKENS[i % 5] for i in range(shape[-1])]
     figure = figure_of(attention_heads, probs, tokens)
@@ -312,7 +298,7 @@ def test_arrows_go_where_they_should(figure_of):
     assert not figure_of(vectors_in_plane, 1.1 * on_circle, list("ab")).axes[0].patches
 
 
-@pytest.mark.parametrize("spread_out", [(1.0, 1.0), (5.0, 0.1), (0.0, 3.0), (1e-6, 1e-6), (0.0, 0.0), (1e9, 1.0)])
+@pytest.mark.parametrize("spread_out", [(5.0, 0.1), (0.0, 0.0), (1e9, 1.0)])
 def test_one_scale_for_both_axes_and_all_inside(spread_out, figure_of):
     points = star(6) * spread_out
     axes = figure_of(vectors_in_plane, points, list("abcdef")).axes[0]
@@ -322,7 +308,7 @@ def test_one_scale_for_both_axes_and_all_inside(spread_out, figure_of):
     assert (inside > 0.05).all() and (inside < 0.95).all()
 
 
-@pytest.mark.parametrize("options", [{}, {"from_origin": False}, {"targets": star(30, 9)}])
+@pytest.mark.parametrize("options", [{}, {"targets": star(30, 9)}])
 def test_names_cover_neither_each_other_nor_marks(options, figure_of):
     points = star(30)
     figure = figure_of(vectors_in_plane, points, [f"name {i}" for i in range(30)], **options)
@@ -351,22 +337,6 @@ def test_labels_never_overlap(seed, count):
     places = place_labels(anchors, rng.standard_normal((count, 2)), sizes, (400.0, 400.0), anchors, np.ones(count), 4.0)
     found = np.array([[*(p - s / 2), *(p + s / 2)] for p, s in zip(places, sizes, strict=True) if p is not None], float)
     assert len(found) and not overlapping(found) and found.min() >= -1e-9 and found.max() <= 400 + 1e-9
-
-
-def test_a_label_stands_in_its_direction_and_avoids_what_is_there():
-    anchor, size, bounds = np.array([[100.0, 100.0]]), np.array([[40.0, 10.0]]), (200.0, 200.0)
-    for way, free, weight, expected in (
-        ([1, 0], (0, 0), 9.0, [124, 100]),
-        ([0, -3], (0, 0), 9.0, [100, 91]),
-        ([0, 0], (0, 0), 9.0, [124, 100]),
-        ([1, 0], (124, 100), 0.0, [124, 100]),
-        ([1, 0], (124, 100), 5.0, None),
-    ):
-        (place,) = place_labels(anchor, np.array([way]), size, bounds, np.array([free]), np.array([weight]), 4.0)
-        if expected is None:
-            assert (np.abs(place - free) >= size[0] / 2).any()
-        else:
-            np.testing.assert_allclose(place, expected)
 
 
 @given(st.lists(st.floats(0, 10), max_size=12), st.floats(0.01, 2.0))
@@ -401,7 +371,7 @@ def test_curves_are_what_was_given_and_named_where_they_end(figure_of):
     assert all(float(tick).is_integer() for tick in axes.get_xticks())
 
 
-@pytest.mark.parametrize(("count", "log_y"), [(1, False), (9, True), (40, False)])
+@pytest.mark.parametrize(("count", "log_y"), [(9, True), (40, False)])
 def test_names_at_the_ends_do_not_overlap(count, log_y, figure_of):
     ends = np.random.default_rng(count).uniform(1.0, 1.01, count)
     lines = {f"curve {i}": ([1, 2, 3], [1.0, 5.0, end]) for i, end in enumerate(ends)}
@@ -424,7 +394,7 @@ def test_logarithmic_axes_and_exact_zeros(figure_of):
     figure_of(curves, {"nothing": ([1, 2], [0.0, 0.0])}, **AXES, log_y=True)
 
 
-@pytest.mark.parametrize("values", [[1.0], [0.0], [-1.0, -2.0], [1e12, 1e-9], [5.0, -0.001, 0], list(range(-50, 50))])
+@pytest.mark.parametrize("values", [[0.0], [1e12, 1e-9], [5.0, -0.001, 0], list(range(-50, 50))])
 def test_bars_begin_at_0_and_numbers_stand_beyond_them(values, figure_of):
     named = {f"bar {i}": value for i, value in enumerate(values)}
     wide = {name: (value - 0.3 * abs(value), value + 0.3 * abs(value)) for name, value in named.items()}
@@ -440,13 +410,6 @@ def test_bars_begin_at_0_and_numbers_stand_beyond_them(values, figure_of):
             ends = [axes.transData.transform((x, 0))[0] for x in intervals.get(name, (value, value))]
             assert box[0] > ends[1] if value >= 0 else box[2] < ends[0]
             assert axes.bbox.x0 < box[0] and box[2] < axes.bbox.x1 and text.get_text()[0] != "-"
-
-
-def test_the_width_of_a_text_is_not_guessed_too_small(figure_of):
-    for text in ("soup is my favorite", "[CLS]", "##ation", "汁物", "0.12"):
-        figure = figure_of(bars, {text: 1.0})
-        ((left, _, right, _),) = boxes(figure, figure.axes[0].get_yticklabels())
-        assert (right - left) / DPI < 1.05 * inches(text)
 
 
 def test_every_notebook_of_the_course_has_its_own_marks_among_the_stations(matplotlib):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny import COMPANY, write_model
+from tiny import write_model
 
 from minisbert import SentenceEncoder
 from minisbert.evaluation.classification import LabelledTexts, read_labelled
@@ -72,25 +72,16 @@ def cosine(degrees):
         ({"a\nb": ["x"]}, "routes: a name"),
         ([Route("a", ["x"]), {"examples": ["y"]}], "routes: a name"),
         ({"a": []}, "routes.a.examples: "),
-        ({"a": {"threshold": 1}}, "routes.a.examples: "),
         ({"a": {"examples": "one"}}, "routes.a.examples: expected a list of texts, got a single text 'one'"),
         ({"a": ["x", " "]}, "routes.a.examples[1]: "),
-        ({"a": ["x", 5]}, "routes.a.examples[1]: "),
         ({"a": ["x"], "b": ["y", "x"]}, "routes.b.examples[1]: 'x' is routes.a.examples[0] too"),
-        ({"a": ["x", "x"]}, "routes.a.examples[1]: "),
         ([{"name": "a", "examples": ["x"]}, {"name": "a", "examples": ["y"]}], "routes: two are named 'a'"),
         ({"a": {"examples": ["x"], "treshold": 1}}, "routes.a.treshold: unknown key"),
-        ([["x"]], "routes[0]: must be keys"),
         ({"a": {"examples": ["x"], "threshold": math.nan}}, "routes.a.threshold: "),
-        ({"a": {"examples": ["x"], "threshold": True}}, "routes.a.threshold: "),
-        ({"a": {"examples": ["x"], "description": 5}}, "routes.a.description: "),
         ({"a": {"examples": ["x"], "metadata": [1]}}, "routes.a.metadata: "),
-        ({"routes": {"a": ["x"]}, "threshold": "high"}, "threshold: "),
         ({"routes": {"a": ["x"]}, "scoring": ["nearest"]}, "scoring: "),
         ({"routes": {"a": ["x"]}, "model": {"name": "m"}}, "model: "),
-        ({"routes": {"a": ["x"]}, "fitted": 3}, "fitted: "),
         ({"routes": {"a": ["x"]}, "routs": 1}, "routs: unknown key"),
-        ({"routes": 5}, "routes: must be names"),
         ({}, "routes: empty"),
     ],
 )
@@ -156,20 +147,11 @@ def test_the_same_routes_in_every_form(tmp_path):
     ("name", "content", "place"),
     [
         ("r.yaml", b"routes:\n  a: [x]\n  a: [z]\n", ": the key 'a' occurs twice"),
-        ("r.json", b'{"a": ["x"], "a": ["y"]}', ": the key 'a' occurs twice"),
         ("r.yaml", b"? [a, b]\n: [x]\n", ": the key .* must be text"),
         ("r.yaml", b"a:\n- x\n- refund: my money\n", r": routes\.a\.examples\[1\]"),
-        ("r.yaml", b"a: &x [y]\nb: *x\n", r": routes\.b\.examples\[0\]"),
-        ("r.yaml", b"a: &x [*x]\n", ", line 1, column 4: not YAML"),
         ("r.yaml", b"a: [how much?, b]\n", ", line 1, column 13: not YAML"),
-        ("r.yaml", b"a: [x]\n---\nb: [y]\n", ", line 2, column 1: not YAML"),
-        ("r.yaml", b"a: [\xff]", ": not YAML"),
         ("r.json", b'{"a": [\n"x" "y"]}', ": .*line 2 column 5"),
-        ("r.json", b"\xff", ": "),
         ("r.yaml", b"", ": routes: must be names"),
-        ("r.yaml", b"a: " + b"[" * 1200, ": "),
-        ("r.json", b"[" * 100_000, ": "),
-        ("r.txt", b"a", ": "),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused_with_its_name(tmp_path, name, content, place):
@@ -178,7 +160,7 @@ def test_a_file_that_cannot_be_read_is_refused_with_its_name(tmp_path, name, con
         read_routes(tmp_path / name)
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.data())
 def test_whatever_stands_in_a_file_it_is_read_or_refused(tmp_path_factory, data):
     file = tmp_path_factory.getbasetemp() / data.draw(st.sampled_from(["fuzz.yaml", "fuzz.json"]))
@@ -200,7 +182,7 @@ traps = st.sampled_from(["no", "~", "null", "12:30", "# x", "a: b", "- x", "0x1F
 names = texts.filter(lambda text: text == text.strip() and text.isprintable()) | st.sampled_from(["no", "1", "~", "<<"])
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(st.data())
 def test_what_is_written_is_read(tmp_path_factory, data):
     chosen = data.draw(st.lists(names, min_size=1, max_size=3, unique=True))
@@ -264,22 +246,11 @@ def test_none_of_these_and_thresholds_of_their_own():
     assert [one.route for one in plane({"x": ["0"]}).route_all(["", " \n", "180"])] == [None, None, "x"]
 
 
-def test_a_score_that_equals_the_threshold_is_enough():
-    score = plane({"x": ["0"]}).route("60").score
-    for threshold, name in ((score, "x"), (np.nextafter(score, 1), None)):
-        assert plane({"routes": {"x": ["0"]}, "threshold": float(threshold)}).route("60").route == name
-
-
 def test_equal_scores_go_to_the_first_route():
     assert plane({"b": ["40"], "a": ["20"]}).route("30").best == "b"
     assert plane({"a": ["20"], "b": ["40 7"]}).route("30").margin == pytest.approx(0, abs=1e-12)
     scores = np.array([[0.5, 0.5 + 5e-7], [0.5, 0.5 + 5e-6], [-500.0, -500.0 + 1e-5], [-np.inf, 0.1]])
     assert best_routes(scores).tolist() == [0, 1, 0, 1]
-
-
-def test_long_examples_weigh_no_more_in_a_centroid():
-    router = plane({"routes": {"x": ["0 1", "90 50"], "y": ["200"]}, "scoring": "centroid"})
-    assert router.route("45").score == cosine(0)
 
 
 def vectors_of(array):
@@ -289,12 +260,9 @@ def vectors_of(array):
 @pytest.mark.parametrize(
     ("call", "match"),
     [
-        (lambda: plane(ROUTES | {"x": ["0"]}), "could not convert"),
         (lambda: plane({"x": ["0"]}).route(["0"]), "use route_all"),
         (lambda: plane({"x": ["0"]}).route_all("0"), "queries: expected an iterable"),
-        (lambda: plane({"x": ["0"]}).route_all([None]), r"queries\[0\]"),
         (lambda: Router(Toy(), ROUTES, similarity_fn_name="angular"), "similarity_fn_name must be"),
-        (lambda: Router(vectors_of(np.zeros(3)), ROUTES, similarity_fn_name="dot"), r"expected shape \(3, D\)"),
         (lambda: Router(vectors_of(np.full((3, 2), np.nan)), ROUTES, similarity_fn_name="dot"), "NaN"),
         (lambda: plane({"routes": {"x": ["0"], "y": ["90", "270"]}, "scoring": "centroid"}), "'y' cancel out"),
         (lambda: plane({"routes": {"x": ["0"]}, "threshold": 60}), "threshold must be a cosine.* got 60"),
@@ -303,14 +271,10 @@ def vectors_of(array):
         (lambda: evaluate_routes(plane({"x": ["0"]}), LabelledTexts("t", ["1"], ["y"])), r"'y' \(1\).*unknown_is_none"),
         (lambda: evaluate_routes(plane({"x": ["0"]}), LabelledTexts("t", ["0"], ["x"])), "are examples"),
         (lambda: fit_thresholds(plane({"x": ["0", "1"]})), "nothing to compare"),
-        (lambda: fit_thresholds(plane({"x": ["0"], "y": ["1"]})), "nothing to compare"),
         (lambda: fitted("xxx", objective="f1"), "objective must be one of"),
         (lambda: fitted("xx-", precision=math.nan), "precision must be in"),
-        (lambda: fitted("xx-", folds=1), "folds must be at least 2"),
         (lambda: fitted("xxx"), "no query is out-of-scope"),
-        (lambda: fitted("---", objective="precision"), "no query is in-scope"),
         (lambda: fitted("--x"), "rejecting every query"),
-        (lambda: fitted("-x", objective="precision"), "no threshold reaches"),
     ],
 )
 def test_what_a_router_refuses(call, match):
@@ -318,25 +282,10 @@ def test_what_a_router_refuses(call, match):
         call()
 
 
-def test_folds_need_two_queries_of_a_route(sklearn):
-    with pytest.raises(ValueError, match="two queries of a route"):
-        fitted("x-")
-
-
 def fitted(labels, **settings):
     """Fit to queries at 1, 2, 3 degrees from the one example; "-" is out-of-scope."""
     asked = LabelledTexts("t", [str(i + 1) for i in range(len(labels))], ["none" if x == "-" else x for x in labels])
     return fit_thresholds(plane({"x": ["0"], "y": ["180"]}), asked, **settings)
-
-
-def test_company_does_not_decide(tmp_path):
-    encoder = SentenceEncoder(write_model(tmp_path / "model"))
-    router = Router(encoder, {"soup": ["i love soup", "soup"], "pets": ["the cat sat", "the dog ran"]})
-    asked = ["the soup", "a cat", "on the mat", "SOUP", ""]
-    together, alone = router.route_all(asked), [router.route(text) for text in asked]
-    assert router.route_all([]) == [] and [one.route for one in together] == [one.route for one in alone]
-    np.testing.assert_allclose([one.score for one in together], [one.score for one in alone], atol=COMPANY)
-    assert together[3].score == pytest.approx(1, abs=1e-6) and together[3].example == "soup"
 
 
 # ------------------------------------------------------------------------------------------------------ report
@@ -410,7 +359,7 @@ some_queries = st.lists(
 EVERY = [*np.arange(0, 1, 0.1) - 0.05, 2.0]
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @given(some_queries, st.sampled_from(["accuracy", "balanced"]))
 def test_no_threshold_is_better(rows, objective):
     top, best, expected = zip(*rows, strict=True)
@@ -425,7 +374,7 @@ def test_no_threshold_is_better(rows, objective):
         assert worth(queries, np.where(np.arange(3) == r, one, own), objective) < most
 
 
-@settings(max_examples=100)
+@settings(max_examples=40)
 @given(some_queries, st.sampled_from([0.3, 0.5, 2 / 3, 0.9, 1.0]), st.booleans())
 def test_the_lowest_threshold_of_a_precision(rows, target, per_route):
     top, best, expected = map(np.array, zip(*rows, strict=True))
@@ -447,35 +396,12 @@ def test_of_equally_good_thresholds_the_widest_gap_in_few_digits():
     assert best_thresholds(close, "accuracy", None, False)[0] == 0.6234564
 
 
-def test_a_threshold_of_its_own_is_the_closest_and_may_close_a_route():
-    # for b anything from below 0.30 up to 0.35 or above 0.60 is as good; the one for all lies at 0.5
-    top = [0.9, 0.8, 0.7, 0.45, 0.44, 0.3, 0.35, 0.4, 0.60]
-    queries = scored(top, [0] * 5 + [1] * 4, [0, 0, 0, NONE, NONE, NONE, 1, 1, NONE])
-    one, each = best_thresholds(queries, "accuracy", None, True)
-    assert one in (0.5, 0.6, 0.65) and 0.3 < each[1] <= 0.35 and each[2] == one
-    harmful = scored([0.9, 0.8, 0.3, 0.95, 0.94, 0.93], [0, 0, 0, 1, 1, 1], [0, 0] + [NONE] * 4)
-    assert 0.95 < best_thresholds(harmful, "accuracy", None, True)[1][1] < 0.97
-
-
 def many(rng, queries=400, groups=None):
     """Queries whose scores overlap."""
     best, is_none = rng.integers(0, 3, queries), rng.random(queries) < 0.4
     top = np.where(is_none, 0.3, 0.6) + rng.normal(0, 0.15, queries)
     expected = np.where(is_none, NONE, np.where(rng.random(queries) < 0.9, best, (best + 1) % 3))
     return scored(top, best, expected, groups)
-
-
-def test_held_out_figures_are_what_other_queries_give(sklearn):
-    seen, held_out, fresh = [], [], []
-    for seed in range(30):
-        queries, settings = many(np.random.default_rng(seed), 40), ("accuracy", None, True)
-        _, each = best_thresholds(queries, *settings)
-        others = many(np.random.default_rng(1000 + seed), 5000)
-        seen.append((queries.decide(each) == queries.expected).mean())
-        held_out.append((_held_out(queries, 5, 0, *settings) == queries.expected).mean())
-        fresh.append((others.decide(each) == others.expected).mean())
-    assert abs(np.mean(held_out) - np.mean(fresh)) < 0.03  # the mean of 30 has a standard error of 0.012
-    assert np.mean(seen) > np.mean(fresh) + 0.03
 
 
 def test_a_group_is_judged_by_thresholds_that_have_not_seen_it(sklearn):

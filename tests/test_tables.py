@@ -104,14 +104,11 @@ def test_a_tsv_without_quoting_is_read_as_it_is(tmp_path_factory, rows):
     ("content", "values"),
     [
         ('text\n"said ""hi"""\n"two\nlines"\nend\n', ['said "hi"', "two\nlines", "end"]),  # pandas
-        ('id\ttext\n1\t"two\nlines"\n2\t"a, b"\n', ["two\nlines", "a, b"]),  # Excel: wrong without
         ('"id"\t"text"\n1\t"soup"\n', ["soup"]),  # R, or QUOTE_NONNUMERIC
         ('"ok"\t"x"\t"text"\nTrue\tinf\t"soup"\nFalse\t-inf\t"tea"\nNone\tnan\t""\n', ["soup", "tea", ""]),
-        ('id\ttext\n1\t"soup" is good\n', ['"soup" is good']),
         ('id\ttext\n1\t"soup"\n2\tthe "end"\n', ['"soup"', 'the "end"']),  # STS
         ('text\tn\n"one\tx\ntwo"\t5\n"six\ty\nten"\t7\n', ["one\tx\ntwo", "six\ty\nten"]),  # pandas
         ('id\ttext\n1\t"soup\n2\tend"\n3\t"tea"\n', ['"soup', 'end"', '"tea"']),
-        ('id\ttext\tc\n1\t"x\ty"\n', ['"x']),
         ('id\ttext\n1\t"I said ""hi"""\n2\t"soup"\n', ['"I said ""hi"""', '"soup"']),
     ],
 )
@@ -162,17 +159,14 @@ def test_parquet(tmp_path):
     ("header", "asked", "found"),
     [
         ("Text,text,id", "text", "text"),  # an exact name wins
-        ("Text,id", "text", "Text"),
         ("a,b,2", "2", "2"),  # a name wins over a number
         ("a,b", "2", "b"),
         ("id,Review", None, "Review"),
         ("query,text", None, "text"),  # the first of the usual names
         ("notes,stars", None, "notes"),  # the only one of several words
-        ("stars,,x", "2", "2"),  # without a name
         ("stars", None, "stars"),
         ("TEXT,Text", "text", InputError),
         ("a,b", "3", InputError),
-        ("a,b", "0", InputError),
         ("stars,grade", None, InputError),
     ],
 )
@@ -215,24 +209,16 @@ def test_rows_without_a_text_are_left_out_and_counted(tmp_path):
         ("t.tsv", b"a\tb\n1\t2\n1\n", "line 3: 1 column, but the header has 2"),
         ("t.csv", b'a,b\n1,"2\n3"\n4\n', "line 4: 1 column, but"),
         ("t.tsv", b'a\tb\n1\t"2\n3\t4"\n', "line 2: one row whose quotes hold several lines, or several"),
-        ("t.csv", b"a;b,c\n1;2,3\n", "delimiter=',' says which"),
         ("t.csv", b"a\n1\n\n2\n", "line 3: blank"),
         ("t.tsv", b"a\tb\n1\t\xff\n", "line 2, byte 3: not UTF-8"),
-        ("t.tsv", b"a\ta\n1\t2\n", "line 1: 2 columns are named 'a'"),
         ("t.csv", b'a,b\n1,"2\n', "line 2: not CSV"),
-        ("t.csv", b'a,b\n1,"2" x\n', "line 2: not CSV"),
-        ("t.csv", "a,b\n1,2".encode("utf-16")[:-1], "not UTF-16"),
         ("t.jsonl", b'{"a": "1"}\n{"a": 1\n', "line 2: not JSON"),
-        ("t.jsonl", b'{"a": "1"}\n[]\n', "line 2: expected an object"),
         ("t.jsonl", b'{"a": "1"}\n{"b": 1}\n', "line 2: no field 'a'; it has 'b'"),
         ("t.jsonl", b'{"a": 5}\n', "line 1: the field 'a' must be a string, got 5"),
         ("t.jsonl", b'{"a": "\\ud83c"}\n', "line 1: the field 'a' contains half a character"),
-        ("t.jsonl", b"[" * 100_000 + b"\n", "line 1: not JSON"),
         ("t.json", b'[\n{"a": "1"},\n2]', "row 2: expected an object"),
         ("t.json", b'[\n{"a": 1},\n', "line 2: not JSON"),
         ("t.json", b'{"a": "1"}\n{"a": "2"}\n', "input_format='jsonl'"),
-        ("t.json", b'{"a": "1"}', "expected an array"),
-        ("t.tsv.gz", b"a\n1\n", "gzip"),
         ("t.tsv.gz", gzip.compress(b"a\n" + b"1\n" * 9999, mtime=0)[:-20], "cut-off gzip"),
         ("t.xls", b"a\n1\n", "expected a name that ends in .csv"),
     ],

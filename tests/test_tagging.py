@@ -80,11 +80,6 @@ def test_repair_gives_valid_tags_and_only_valid_ones_are_iob2(tags):
             spans_of(tags)
 
 
-def test_spans_by_hand():
-    tags = ["B-x", "B-x", "I-x", "O", "B-a-b", "B-x", "I-x", "I-x"]
-    assert spans_of(tags) == [Span(0, 1, "x"), Span(1, 3, "x"), Span(4, 5, "a-b"), Span(5, 8, "x")]
-
-
 # ------------------------------------------------------------------------------------------------------ decoding
 
 
@@ -226,9 +221,7 @@ def test_a_mistake_is_named_with_its_place(tmp_path, name, text, place):
     ("sentences", "tags", "message"),
     [
         ([["a"], ["b"]], [["O"], []], "set, sentence 1"),
-        ([], [], "at least one sentence"),
         ([["a"], ["b"]], [["O"]], "2 sentences and 1 rows"),
-        (["a"], [["O"]], "set, sentence 0"),
     ],
 )
 def test_sentences_from_python_are_checked(sentences, tags, message):

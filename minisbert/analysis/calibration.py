@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from minisbert.checks import each_text
+from minisbert.checks import check_choice, check_vectors, check_whole, each_text
 from minisbert.model import Array
-from minisbert.saved import Origin, origin_of
+from minisbert.saved import Origin, check_parts, origin_of
 from minisbert.similarity import SIMILARITIES
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ GRID = 1000  # steps of 0.1 percentage points
 TOP, BOTTOM = 1000, 100  # how many of the highest and lowest scores are all kept
 _BLOCK_PAIRS = 8192  # compared at a time, to bound memory
 _FORMAT, _VERSION = "minisbert calibration", 1
+_AGAIN = "`minisbert calibrate -i corpus.txt -o calibration.json` makes one"
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,16 @@ class Calibration:
     model: str = ""
     fingerprint: str = ""
     max_seq_length: int | None = None
+
+    def __post_init__(self) -> None:
+        ranks = self.ranks
+        fits = {name: _rises(getattr(self, name)) for name in ("scores", "ranks")}
+        fits["ranks"] &= self.scores.shape == ranks.shape and 0 < ranks.flat[0] <= ranks.flat[-1] < self.pairs
+        fits |= {name: type(getattr(self, name)) is int for name in ("pairs", "texts", "seed")}
+        fits |= {name: isinstance(getattr(self, name), str) for name in ("model", "fingerprint")}
+        fits["max_seq_length"] = isinstance(self.max_seq_length, int | None)
+        fits["similarity_fn_name"] = self.similarity_fn_name in SIMILARITIES
+        check_parts("Calibration", fits)
 
     @property
     def resolution(self) -> float:
@@ -139,20 +150,8 @@ class Calibration:
 
     def to_json(self) -> str:
         """Serialise everything as JSON, for :func:`load_calibration`."""
-        said = {name: getattr(self, name) for name in _TYPES}
-        arrays = {"scores": self.scores.tolist(), "ranks": self.ranks.tolist()}
-        return json.dumps({"format": _FORMAT, "version": _VERSION, **said, **arrays}, ensure_ascii=False) + "\n"
-
-
-_TYPES: dict[str, tuple[type, ...]] = {
-    "similarity_fn_name": (str,),
-    "model": (str,),
-    "fingerprint": (str,),
-    "max_seq_length": (int, type(None)),
-    "texts": (int,),
-    "pairs": (int,),
-    "seed": (int,),
-}
+        said = {"format": _FORMAT, "version": _VERSION, **vars(self)}
+        return json.dumps(said, ensure_ascii=False, default=np.ndarray.tolist) + "\n"
 
 
 # ------------------------------------------------------------------------------------------------- measuring
@@ -221,14 +220,8 @@ def fit_vectors(
     >>> fit_vectors([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]).scores.round(4)
     array([0.    , 0.7071])
     """
-    if similarity_fn_name not in SIMILARITIES:
-        raise ValueError(
-            f"fit: similarity_fn_name must be one of {', '.join(SIMILARITIES)}, got {similarity_fn_name!r}"
-            + ("; angles rank like cosines: calibrate cosines instead" if similarity_fn_name == "angular" else "")
-        )
-    rows = np.asarray(vectors)
-    if rows.ndim != 2:
-        raise ValueError(f"fit: vectors must be (B, D), one row per text, got shape {rows.shape}")
+    check_choice("fit: similarity_fn_name", similarity_fn_name, SIMILARITIES)
+    rows = check_vectors(vectors, "fit: vectors")
     _check_counts(len(rows), pairs, MOST_TEXTS)
     first, second = draw_pairs(len(rows), pairs, seed)  # (P,)
     compare = SIMILARITIES[similarity_fn_name].pairwise
@@ -240,13 +233,17 @@ def fit_vectors(
     return Calibration(similarity_fn_name, kept, ranks, len(scores), len(rows), seed)
 
 
+def _rises(numbers: Array) -> bool:
+    """Whether this is a list of finite numbers, each above the one before."""
+    return bool(numbers.ndim == 1 and numbers.size and np.isfinite(numbers).all() and (np.diff(numbers) > 0).all())
+
+
 def _check_counts(texts: int, pairs: int, most_texts: int) -> None:
     """Raise if no pair can be drawn."""
     if texts < 2:
         raise ValueError(f"fit: expected at least two different texts, got {texts}; use a corpus of a thousand or more")
-    for name, count, least in (("pairs", pairs, 1), ("most_texts", most_texts, 2)):
-        if isinstance(count, bool) or count < least:
-            raise ValueError(f"fit: {name} must be at least {least}, got {count!r}")
+    check_whole("fit: pairs", pairs, 1)
+    check_whole("fit: most_texts", most_texts, 2)
 
 
 def draw_pairs(texts: int, pairs: int, seed: int) -> tuple[Array, Array]:
@@ -286,30 +283,11 @@ def load_calibration(file: Path) -> Calibration:
     try:
         said = json.loads(file.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{name}: not a calibration, because it is not JSON: {error}; run `minisbert calibrate` again"
-        ) from None
-    if not isinstance(said, dict) or said.get("format") != _FORMAT:
-        raise ValueError(
-            f"{name}: not a calibration; `minisbert calibrate -i corpus.txt -o calibration.json` makes one"
-        )
-    if said.get("version") != _VERSION:
-        raise ValueError(f"{name}: format version {said.get('version')!r}; this release reads {_VERSION}")
-    for key, kinds in _TYPES.items():
-        if type(said.get(key)) not in kinds:
-            raise ValueError(f"{name}: damaged: {key} is {said.get(key)!r:.60}; run `minisbert calibrate` again")
-    scores, ranks = (_numbers(said.get(key), f"{name}: damaged: {key}") for key in ("scores", "ranks"))
-    pairs, texts, known = said["pairs"], said["texts"], said["similarity_fn_name"] in SIMILARITIES
-    if len(scores) != len(ranks) or not 0 < ranks[0] <= ranks[-1] < pairs or texts < 2 or not known:
-        raise ValueError(f"{name}: damaged: its figures contradict each other; run `minisbert calibrate` again")
-    return Calibration(**{key: said[key] for key in _TYPES}, scores=scores, ranks=ranks)
-
-
-def _numbers(value: Any, what: str) -> Array:
-    """Check a rising list of finite numbers, and return it as an array."""
-    if not isinstance(value, list) or not value or not all(type(number) in (int, float) for number in value):
-        raise ValueError(f"{what} are not a list of numbers; run `minisbert calibrate` again")
-    numbers = np.array(value, np.float64)
-    if not np.isfinite(numbers).all() or not (np.diff(numbers) > 0).all():
-        raise ValueError(f"{what} are not finite and increasing; run `minisbert calibrate` again")
-    return numbers
+        raise ValueError(f"{name}: not a calibration, because it is not JSON: {error}; {_AGAIN}") from None
+    kind = (said.pop("format", None), said.pop("version", None)) if isinstance(said, dict) else said
+    if kind != (_FORMAT, _VERSION):
+        raise ValueError(f"{name}: expected {_FORMAT}, version {_VERSION}, got {kind!r:.60}; {_AGAIN}")
+    try:
+        return Calibration(**said | {key: np.array(said[key], np.float64) for key in ("scores", "ranks")})
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{name}: damaged: {error}; {_AGAIN}") from None

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from minisbert.checks import check_flag, check_vectors, check_whole, each_text, require
+from minisbert.checks import check_choice, check_flag, check_vectors, check_whole, each_text, require
 from minisbert.evaluation.classification import LabelledTexts, class_names, listed, numbered_labels
 from minisbert.evaluation.measures import (
     ClassReport,
@@ -42,7 +42,7 @@ from minisbert.evaluation.measures import (
 from minisbert.model import Array
 from minisbert.model.ops import softmax
 from minisbert.parallel import threads
-from minisbert.saved import Origin, SavedError, load_folder, origin_of, save_folder
+from minisbert.saved import Origin, SavedError, check_parts, origin_of, restored, save_folder
 
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder
@@ -125,6 +125,22 @@ class TextClassifier:
     learnt: Array | None = None  # uint64
     facts: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        names, size, width = self.classes, len(self.classes), self.weight.shape[-1]
+        numbers = {"weight": (self.weight, (size, width)), "bias": (self.bias, (size,))}
+        numbers["offset"] = (self.calibration.offset, (size,))
+        strict = self.threshold
+        shares = () if strict is None else (strict.probability, strict.precision, strict.recall)
+        fits = {name: x.shape == shape and x.dtype == np.float64 for name, (x, shape) in numbers.items()}
+        fits |= {
+            "classes": len(set(names)) == size > 1 and all(isinstance(name, str) for name in names),
+            "temperature": 0 < self.calibration.temperature < math.inf,
+            "threshold": strict is None or (strict.label in names and all(0 <= x <= 1 for x in shares)),
+            "unescape": isinstance(self.unescape, bool),
+            "learnt": self.learnt is None or (self.learnt.ndim == 1 and self.learnt.dtype == np.uint64),
+        }
+        check_parts("TextClassifier", fits)
+
     def scores(self, vectors: Array) -> Array:
         """Scores before softmax, ``x W^T + b``, float64; the highest gives the label: (B, D) -> (B, C)."""
         x = check_vectors(vectors, "classifier: vectors", width=self.weight.shape[1])
@@ -185,57 +201,33 @@ class TextClassifier:
 def load_classifier(folder: str | Path) -> TextClassifier:
     """Read what :meth:`TextClassifier.save` wrote; it predicts bit for bit as before.
 
-    SavedError, a ValueError, for a folder of another kind or a newer version, and for missing, damaged or mixed files.
-    A calibrated classifier of more than two classes from before version 2 is rejected: its probabilities are far too
-    low, and only training again fixes them.
+    SavedError, a ValueError, for a folder of another kind or a newer version, for missing, damaged or mixed files, and
+    for more than two classes calibrated by version 1: their probabilities are far too low.
     """
-    facts, tensors = load_folder(Path(folder), KIND)
-    where = f"{Path(folder).as_posix()}/{KIND}.json"
-    version = facts.get("version", 1)
-    if isinstance(version, bool) or version not in range(1, VERSION + 1):
-        raise SavedError(f"{where}: expected version 1 to {VERSION}, got {version!r:.40}; update minisbert")
-    try:
-        names, unescape, learnt = facts["classes"], facts["unescape"], tensors.get("learnt")
-        calibration = Calibration(float(facts["temperature"]), tensors["offset"])
-        threshold = None if facts["threshold"] is None else Threshold(**facts["threshold"])
-        classifier = TextClassifier(
-            classes=tuple(names),
+
+    def make(facts: dict[str, Any], tensors: dict[str, Array], where: str) -> TextClassifier:
+        version = facts.get("version", 1)
+        if isinstance(version, bool) or version not in (1, VERSION):
+            raise SavedError(f"{where}: expected version 1 or {VERSION}, got {version!r:.40}; update minisbert")
+        names = tuple(facts["classes"])
+        if version == 1 and len(names) > 2 and facts["temperature"] != 1:
+            raise SavedError(
+                f"{where}: version 1 calibrated more than two classes wrongly; train it again with "
+                "`minisbert classify train`"
+            )
+        return TextClassifier(
+            classes=names,
             weight=tensors["weight"],
             bias=tensors["bias"],
-            calibration=calibration,
-            threshold=threshold,
+            calibration=Calibration(float(facts["temperature"]), tensors["offset"]),
+            threshold=None if facts["threshold"] is None else Threshold(**facts["threshold"]),
             origin=Origin.read(facts["origin"], where),
-            unescape=unescape,
-            learnt=learnt,
+            unescape=facts["unescape"],
+            learnt=tensors.get("learnt"),
             facts=dict(facts["training"]),
         )
-        size, width = len(names), classifier.weight.shape[-1]
-        shares = [] if threshold is None else [threshold.probability, threshold.precision, threshold.recall]
-        fits = {
-            "classes": isinstance(names, list)
-            and all(isinstance(x, str) for x in names)
-            and len(set(names)) == size > 1,
-            "temperature": 0 < calibration.temperature < math.inf,
-            "threshold": threshold is None or (threshold.label in names and all(0 <= x <= 1 for x in shares)),
-            "unescape": isinstance(unescape, bool),
-            "learnt": learnt is None or (learnt.ndim == 1 and learnt.dtype == np.uint64),
-        }
-        for name, shape in {"weight": (size, width), "bias": (size,), "offset": (size,)}.items():
-            fits[name] = tensors[name].shape == shape and tensors[name].dtype == np.float64
-        wrong = [name for name, is_right in fits.items() if not is_right]
-        if wrong:
-            raise ValueError(f"{', '.join(wrong)} cannot be right")
-    except SavedError:
-        raise
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        said = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise SavedError(f"{where}: damaged: {said}; train again") from error
-    if version == 1 and len(names) > 2 and calibration.temperature != 1:
-        raise SavedError(
-            f"{where}: this classifier was trained by an older minisbert, and its probabilities are wrong for more "
-            "than two classes; train it again with `minisbert classify train`"
-        )
-    return classifier
+
+    return restored(Path(folder), KIND, make)
 
 
 def cleaned(texts: Iterable[str], unescape: bool) -> list[str]:
@@ -370,10 +362,8 @@ def fit_classifier(
     weights = class_weights(names, classes, class_weight)
     if (threshold_for is None) != (precision is None):
         raise ValueError("fit_classifier: threshold_for and precision must be given together")
-    if threshold_for is not None and threshold_for not in names:
-        raise ValueError(
-            f"fit_classifier: threshold_for must be one of the classes {listed(names)}, got {threshold_for!r}"
-        )
+    if threshold_for is not None:
+        check_choice("fit_classifier: threshold_for", threshold_for, names)
     if precision is not None and not 0 < precision <= 1:
         raise ValueError(f"fit_classifier: precision must be in (0, 1], got {precision!r}")
 
@@ -492,8 +482,7 @@ def cross_validate(
     from sklearn.model_selection import cross_val_predict
     from sklearn.pipeline import make_pipeline
 
-    if scoring not in SCORINGS:
-        raise ValueError(f"scoring must be one of {', '.join(SCORINGS)}, got {scoring!r}")
+    check_choice("fit_classifier: scoring", scoring, SCORINGS)
     grid = sorted({float(strength) for strength in strengths})
     if not grid or not all(0 < strength < math.inf for strength in grid):
         raise ValueError(f"expected positive strengths, at least one, got {tuple(strengths)!r}")

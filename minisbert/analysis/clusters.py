@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from minisbert.analysis.maps import SAME, unit_rows
 from minisbert.analysis.naming import checked_ids
-from minisbert.checks import check_whole, require
+from minisbert.checks import check_choice, check_whole, require
 from minisbert.model import Array
 from minisbert.nearest import community_detection
 
@@ -170,8 +170,7 @@ def cluster(
 
 def check_settings(method: str, k: int | tuple[int, int] | None, distance: float | None) -> None:
     """Raise for impossible settings and those of another method, before minutes of work."""
-    if method not in METHODS:
-        raise ValueError(f"cluster: method must be one of {', '.join(METHODS)}, got {method!r}")
+    check_choice("cluster: method", method, METHODS)
     if k is not None and method == "community":
         raise ValueError(
             "cluster: k is for kmeans and agglomerative; community finds their number itself: see threshold"

@@ -38,10 +38,10 @@ from minisbert.analysis.tagging import (
     surface_counts,
 )
 from minisbert.analysis.word_vectors import POOLINGS, Words, check_layers, join_words, split_words, word_vectors
-from minisbert.checks import check_sequence, require
-from minisbert.evaluation.measures import RESAMPLES, Estimate, log_softmax, percentiles
+from minisbert.checks import check_choice, check_sequence, require
+from minisbert.evaluation.measures import Estimate, log_softmax, percentiles, resampled
 from minisbert.model import Array
-from minisbert.saved import Origin, SavedError, load_folder, origin_of, save_folder
+from minisbert.saved import Origin, check_parts, origin_of, restored, save_folder
 
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder
@@ -146,8 +146,7 @@ def check_settings(
     if not grid or not leans or not (0 < grid[0] <= grid[-1] < math.inf and 0 <= leans[0] <= leans[-1] < math.inf):
         got = f"{tuple(strengths)!r} and {tuple(offsets)!r}"
         raise ValueError(f"fit_probe: expected positive strengths and offsets of 0 or more, one at least, got {got}")
-    if decoder not in DECODERS:
-        raise ValueError(f"fit_probe: decoder must be one of {', '.join(DECODERS)}, got {decoder!r}")
+    check_choice("fit_probe: decoder", decoder, DECODERS)
     if not data.types:
         raise ValueError(f"{data.name}: no entities, all tags are O: nothing to learn")
     return grid, leans
@@ -261,9 +260,7 @@ class EntityTagger:
             "origin": isinstance(self.origin, Origin),
             "training": isinstance(self.training, Mapping),
         }
-        wrong = [name for name, is_right in fits.items() if not is_right]
-        if wrong:
-            raise ValueError(f"EntityTagger: {', '.join(wrong)} cannot be right")
+        check_parts("EntityTagger", fits)
 
     @property
     def types(self) -> tuple[str, ...]:
@@ -317,18 +314,14 @@ def load_tagger(folder: str | Path) -> EntityTagger:
     >>> load_tagger(folder).types
     ('person',)
     """
-    facts, tensors = load_folder(Path(folder), KIND)
-    where = f"{Path(folder).as_posix()}/{KIND}.json"
-    try:
+
+    def make(facts: dict[str, Any], tensors: dict[str, Array], where: str) -> EntityTagger:
         probe = TagProbe(tuple(facts["tags"]), tensors["weight"], tensors["bias"])
         origin: Any = Origin.read(facts["origin"], where)
         how = {name: facts[name] for name in ("pooling", "decoder", "offset", "training")}
         return EntityTagger(probe, tuple(facts["layers"]), origin=origin, **how)
-    except SavedError:
-        raise
-    except (KeyError, TypeError, ValueError) as error:
-        said = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise SavedError(f"{where}: damaged: {said}; train again") from error
+
+    return restored(Path(folder), KIND, make)
 
 
 def train_tagger(
@@ -567,18 +560,6 @@ def evaluate_tagger(
         unseen=None if train is None else sum(name not in seen for name in asked) / len(asked),
         published=PUBLISHED.get((len(test.sentences), test.words, len(asked))),
     )
-
-
-def resampled(counts: Array, seed: int = 0) -> Array:
-    """Sums of the counts of sentences over bootstrap resamples of them: (S, ...) -> (R, ...).
-
-    F1 is no mean over sentences but a ratio of sums, so each resample sums first. To resample S sentences is to draw
-    how often each distinct row occurs. **Source**: Efron & Tibshirani 1993, chapter 13; Berg-Kirkpatrick et al. 2012.
-    """
-    size, rng = len(counts), np.random.default_rng(seed)
-    outcomes, times = np.unique(counts.reshape(size, -1), axis=0, return_counts=True)  # (U, ...), (U,)
-    blocks = [rng.multinomial(size, times / size, 1_000) @ outcomes.astype(float) for _ in range(RESAMPLES // 1_000)]
-    return np.concatenate(blocks).reshape(-1, *counts.shape[1:])
 
 
 def _told(chosen: Mapping[str, Any]) -> str:

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from threadpoolctl import threadpool_limits
 
-from minisbert.checks import check_vectors, check_whole, require
+from minisbert.checks import check_choice, check_vectors, check_whole, require
 from minisbert.model import Array
 
 METHODS = ("pca", "tsne", "umap")
@@ -177,8 +177,7 @@ def project(
 
 def check_method(method: str, perplexity: float | None, count: int) -> float | None:
     """Raise if this method cannot run, before minutes of work; return t-SNE's perplexity, None for the others."""
-    if method not in METHODS:
-        raise ValueError(f"project: method must be one of {', '.join(METHODS)}, got {method!r}")
+    check_choice("project: method", method, METHODS)
     if perplexity is not None and method != "tsne":
         raise ValueError(f"project: perplexity is for t-SNE, and the method is {method!r}; leave it out")
     if method == "umap" and find_spec("umap") is None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minisbert.checks import each_text
+from minisbert.checks import check_choice, each_text
 from minisbert.encoder import Progress, progress_bar
 from minisbert.long_texts import Window, windows
 from minisbert.model import Array
@@ -114,8 +114,7 @@ def word_vectors(
     """
     model, tokenizer = encoder.model, encoder.model.tokenizer
     wanted = check_layers(len(model.params.layers), layers)
-    if pooling not in POOLINGS:
-        raise ValueError(f"word_vectors: pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}")
+    check_choice("word_vectors: pooling", pooling, POOLINGS)
     room, front = encoder.max_seq_length - tokenizer.special_count, len(tokenizer.first)
     found: list[Array] = []
     with progress_bar(len(texts), show_progress_bar) as bar:

@@ -27,7 +27,7 @@ from minisbert.evaluation.sts import Encodes
 from minisbert.model import Array
 from minisbert.model.ops import normalize
 from minisbert.similarity import cos_sim
-from minisbert.tables import InputError, checked_text, read_table
+from minisbert.tables import InputError, checked_text, read_columns
 
 PUBLISHED: dict[tuple[object, ...], tuple[str, float]] = {(10_003, 3_080, 77, 8, 10, "logistic"): ("Banking77", 0.8004)}
 """all-MiniLM-L6-v2 in MTEB's results repository, by training texts, test texts, classes and protocol."""
@@ -64,7 +64,6 @@ def read_labelled(
     file: str | Path,
     *,
     columns: Sequence[str] | None = None,
-    has_header: bool = True,
     **reading: Any,
 ) -> LabelledTexts:
     r"""Read texts and their labels.
@@ -75,10 +74,8 @@ def read_labelled(
         A table that `minisbert.tables.read_table` reads. Rows without a text are skipped, and counted in a warning.
     columns : sequence of two str, optional
         Label and text: names, or numbers from "1". By default the first of `minisbert.tables.MEANINGS` in the file.
-    has_header : bool
-        Without a header, ``columns`` must be numbers.
     **reading
-        Of `read_table`: ``input_format``, ``delimiter``, ``quoting``.
+        Of `read_table`: ``input_format``, ``delimiter``, ``quoting``, ``has_header``.
 
     Raises
     ------
@@ -95,16 +92,7 @@ def read_labelled(
     >>> found.texts, found.labels
     (['where is my card', 'hello'], ['card', 'greeting'])
     """
-    if columns is not None and (isinstance(columns, str) or len(columns) != 2):
-        raise ValueError(f"read_labelled: columns must be two, label and text; got {columns!r}")
-    if columns is None and not has_header:
-        raise ValueError(f"{file}: without a header row, give the columns of label and text by number")
-    table = read_table(file, has_header=has_header, **reading)
-    asked = columns or (None, None)
-    chosen = [
-        table.find(meaning, name, hint="give the columns of label and text")
-        for meaning, name in zip(("label", "text"), asked, strict=True)
-    ]
+    table, chosen = read_columns(file, {"label": (), "text": ()}, columns, **reading)
     texts, labels = [], []
     for line, (label, text) in table.pick(chosen, filled=chosen[1:]):
         labels.append(checked_label(label, chosen[0], table.where(line)))

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
@@ -37,6 +36,7 @@ __all__ = [
     "paired_difference",
     "percentiles",
     "probability_quality",
+    "resampled",
     "share",
 ]
 
@@ -247,18 +247,30 @@ def _f1_draws(expected: Array, systems: Sequence[Array], size: int, seed: int) -
     """Each system's F1 on the texts (C,), and on the same resamples of them (R, C); NaN where a class is absent."""
     outcomes, times = np.unique(np.stack([expected, *systems], axis=1), axis=0, return_counts=True)  # (U, 1 + systems)
     of_class, *called = (column[:, None] == np.arange(size) for column in outcomes.T)  # (U, C) each
-    rng, rows = np.random.default_rng(seed), max(1, _BLOCK_NUMBERS // len(times))
-    # to resample Q texts is to draw how often each distinct outcome occurs
-    blocks = (min(rows, RESAMPLES - start) for start in range(0, RESAMPLES, rows))
-    draws = (rng.multinomial(len(expected), times / len(expected), block) for block in blocks)
-    found: list[list[Array]] = [[] for _ in systems]
-    for counts in chain([times[None]], draws):  # (rows, U)
-        for place, named in zip(found, called, strict=True):
-            hits = counts @ (of_class & named).astype(np.float64)  # (rows, C)
-            both = counts @ (of_class.astype(np.float64) + named)
-            with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
-                place.append(2 * hits / both)
-    return [(np.concatenate(place)[0], np.concatenate(place)[1:]) for place in found]
+    found = []
+    for named in called:
+        counts = np.stack([of_class & named, of_class.astype(np.intp) + named], axis=1)  # (U, 2, C)
+        both = np.concatenate([np.tensordot(times, counts, 1)[None], resampled(counts, seed, times)])  # (1 + R, 2, C)
+        with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
+            f1 = 2 * both[:, 0] / both[:, 1]
+        found.append((f1[0], f1[1:]))
+    return found
+
+
+def resampled(counts: Array, seed: int = 0, times: Array | None = None) -> Array:
+    """Sums of the counts of texts over bootstrap resamples of them: (Q, ...) -> (R, ...).
+
+    F1 is no mean over texts but a ratio of sums, so each resample sums first. To resample Q texts is to draw how often
+    each distinct row occurs; ``times`` says so of rows that are distinct. **Source**: Efron & Tibshirani 1993, chapter
+    13; Berg-Kirkpatrick et al. 2012.
+    """
+    rows = counts.reshape(len(counts), -1)
+    if times is None:
+        rows, times = np.unique(rows, axis=0, return_counts=True)  # (U, ...), (U,)
+    rng, total, size = np.random.default_rng(seed), int(times.sum()), max(1, _BLOCK_NUMBERS // len(times))
+    blocks = (min(size, RESAMPLES - start) for start in range(0, RESAMPLES, size))
+    sums = [rng.multinomial(total, times / total, block) @ rows.astype(np.float64) for block in blocks]
+    return np.concatenate(sums).reshape(-1, *counts.shape[1:])
 
 
 def _mean_present(f1: Array) -> Array:

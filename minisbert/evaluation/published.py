@@ -7,6 +7,7 @@ Where ours differs, the note explains it as far as known.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 MTEB_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -71,24 +72,17 @@ def find_sets(path: str | Path) -> list[tuple[Benchmark | None, tuple[Path, ...]
     """
     path = Path(path)
     if not path.is_dir():
-        return [(next((known for known in BENCHMARKS if known.files == (_plain(path),)), None), (path,))]
+        name = path.name.removesuffix(".gz")
+        return [(next((known for known in BENCHMARKS if known.files == (name,)), None), (path,))]
     tests = [known for known in BENCHMARKS if known.published is not None]
     for folders in ([path], sorted(child for child in path.iterdir() if child.is_dir())):
-        found = [(known, files) for known in tests for folder in folders if (files := _files(known, folder))]
+        found: list[tuple[Benchmark | None, tuple[Path, ...]]] = []
+        for known, folder in product(tests, folders):
+            places = ([folder / name, folder / f"{name}.gz"] for name in known.files)
+            files = tuple(file for plain, packed in places for file in (plain, packed) if file.is_file())
+            if len(files) >= len(known.files):
+                found.append((known, files[: len(known.files)]))
         if found:
-            return list(found)
+            return found
     listed = ", ".join(" + ".join(known.files) for known in tests)
     raise ValueError(f"{path}: a folder without any known test set ({listed}); give the file itself")
-
-
-def _files(known: Benchmark, folder: Path) -> tuple[Path, ...]:
-    """All files of a set in a folder, plain or .gz, or none."""
-    there = [
-        next((file for end in ("", ".gz") if (file := folder / f"{name}{end}").is_file()), None) for name in known.files
-    ]
-    return tuple(file for file in there if file is not None) if None not in there else ()
-
-
-def _plain(path: Path) -> str:
-    """A file's name without .gz."""
-    return path.name.removesuffix(".gz")

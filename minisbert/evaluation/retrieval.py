@@ -27,13 +27,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from minisbert.checks import each_text
+from minisbert.checks import check_whole, each_text
 from minisbert.encoder import Progress, SentenceEncoder
 from minisbert.evaluation.measures import Estimate, bootstrap_mean
 from minisbert.model import Array
@@ -221,22 +222,24 @@ def _checked(
     function: str, ranked_grades: ArrayLike, k: int, judged_grades: Sequence[ArrayLike] | None = None
 ) -> tuple[Array, list[Array]]:
     """Both sides as float64; raise unless they are grades, and of the same queries."""
-    if isinstance(k, bool) or not isinstance(k, (int, np.integer)) or k < 1:
-        raise ValueError(f"{function}: k must be a whole number of at least 1, got {k!r}")
+    check_whole(f"{function}: k", k, 1)
     ranked = np.asarray(ranked_grades, np.float64)
-    if ranked.ndim != 2:
-        raise ValueError(f"{function}: expected ranked_grades (Q, R), one row per query, got shape {ranked.shape}")
     judged = [np.asarray(grades, np.float64) for grades in ([] if judged_grades is None else judged_grades)]
-    if judged_grades is not None and len(judged) != len(ranked):
-        raise ValueError(f"{function}: {len(ranked)} rankings, but judged_grades for {len(judged)} queries")
-    named = [("ranked_grades", ranked), *((f"judged_grades[{q}]", grades) for q, grades in enumerate(judged))]
-    for place, grades in named:
-        if grades.ndim != (2 if place == "ranked_grades" else 1):
-            raise ValueError(f"{function}: {place}: expected a row of grades, got shape {grades.shape}")
-        if (bad := ~(np.isfinite(grades) & (grades >= 0))).any():
+    if ranked.ndim != 2 or (judged_grades is not None and len(judged) != len(ranked)):
+        raise ValueError(
+            f"{function}: expected ranked_grades (Q, R), one row per query, and Q lists of judged_grades, got shape "
+            f"{ranked.shape} and {len(judged)} lists"
+        )
+    for place, grades in [
+        ("ranked_grades", ranked.ravel()),
+        *((f"judged_grades[{q}]", g) for q, g in enumerate(judged)),
+    ]:
+        bad = ~(np.isfinite(grades) & (grades >= 0))
+        if grades.ndim != 1 or bad.any():
+            got = f"shape {grades.shape}" if grades.ndim != 1 else f"{grades[bad][0]:g}"
             raise ValueError(
-                f"{function}: {place}: expected grades from 0 (not relevant) up, got {grades[bad][0]:g}; "
-                "trec_eval treats a negative grade as 'not relevant': write 0"
+                f"{function}: {place}: expected grades from 0 (not relevant) up, got {got}; trec_eval takes a negative "
+                "grade for 'not relevant': write 0"
             )
     for query, grades in enumerate(judged):
         found, given = (ranked[query] > 0).sum(), (grades > 0).sum()
@@ -250,13 +253,10 @@ def _checked(
 
 
 MEASURES: dict[str, Callable[[Array, Sequence[Array]], Array]] = {
-    "nDCG@10": lambda ranked, judged: ndcg(ranked, judged, 10),
-    "MAP@100": lambda ranked, judged: average_precision(ranked, judged, 100),
+    "nDCG@10": partial(ndcg, k=10),
+    "MAP@100": partial(average_precision, k=100),
     "MRR@10": lambda ranked, judged: reciprocal_rank(ranked, 10),
-    "Recall@1": lambda ranked, judged: recall(ranked, judged, 1),
-    "Recall@5": lambda ranked, judged: recall(ranked, judged, 5),
-    "Recall@10": lambda ranked, judged: recall(ranked, judged, 10),
-    "Recall@100": lambda ranked, judged: recall(ranked, judged, 100),
+    **{f"Recall@{k}": partial(recall, k=k) for k in (1, 5, 10, 100)},
 }
 """Measures by their usual names; each takes ranked and judged grades."""
 
@@ -415,7 +415,8 @@ def _read_texts(folder: Path, name: str) -> dict[str, tuple[str, str]]:
         if not isinstance(key, str) or not key or key in texts:
             twice = "occurs twice" if key in texts else "must be a non-empty string or a whole number"
             raise InputError(f"{where}: the id {said!r} {twice}")
-        texts[key] = checked_text(text, "text", where), checked_text(title or "", "title", where)  # null: no title
+        parts = {"text": "" if text is None else text, "title": "" if title is None else title}  # null is empty
+        texts[key] = checked_text(parts["text"], "text", where), checked_text(parts["title"], "title", where)
     if not texts:
         raise InputError(f"{table.name}: empty; expected one JSON object per line")
     return texts

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 
-from minisbert.checks import each_text
+from minisbert.checks import check_vectors, each_text
 from minisbert.encoder import SentenceEncoder
 from minisbert.model import Array
 from minisbert.model.bert import embed, layer
@@ -35,7 +35,7 @@ from minisbert.similarity import (
     pairwise_euclidean_sim,
     pairwise_manhattan_sim,
 )
-from minisbert.tables import MEANINGS, InputError, checked_number, read_table
+from minisbert.tables import MEANINGS, InputError, checked_number, read_columns
 
 PROTOCOL = "one correlation over all pairs of a set, x 100; each distinct sentence is encoded once"
 """Printed below every table."""
@@ -277,20 +277,10 @@ def read_sts(
     listed = [files] if isinstance(files, (str, Path)) else list(files)
     if not listed:
         raise ValueError("read_sts: no files given")
-    if columns is not None and (isinstance(columns, str) or len(columns) != 3):
-        raise ValueError(f"read_sts: columns must be three, score, first and second sentence; got {columns!r}")
-    if columns is None and not reading.get("has_header", True):
-        raise ValueError(
-            f"{listed[0]}: without a header row, give the columns of score, first and second sentence by number"
-        )
     rows: list[tuple[float, str, str]] = []
     usual = {"score": (*MEANINGS["score"], "label"), "sentence1": (), "sentence2": ()}
     for file in listed:
-        table = read_table(file, **reading)
-        chosen = [
-            table.find(meaning, name, names, hint="give the columns of score, first and second sentence")
-            for (meaning, names), name in zip(usual.items(), columns or (None, None, None), strict=True)
-        ]
+        table, chosen = read_columns(file, usual, columns, **reading)
         before = len(rows)
         for line, (said, sentence1, sentence2) in table.pick(chosen, filled=chosen[1:]):
             score = checked_number(said, f"the score in column {chosen[0]!r}", table.where(line))
@@ -346,11 +336,8 @@ def evaluate_sts(encoder: Encodes, pairs: StsPairs, **options: Any) -> StsResult
     100.0
     """
     distinct, left, right = _distinct(pairs)
-    vectors = np.asarray(encoder.encode(distinct, **options), dtype=np.float64)  # (M, D)
-    if vectors.ndim != 2 or len(vectors) != len(distinct):
-        raise ValueError(
-            f"evaluate_sts: encode must return one vector per text, ({len(distinct)}, D), got {vectors.shape}"
-        )
+    found = check_vectors(encoder.encode(distinct, **options), "evaluate_sts: vectors", rows=len(distinct))
+    vectors = found.astype(np.float64)  # (M, D)
     a, b = vectors[left], vectors[right]  # (B, D)
     similarities = {
         "cosine": pair_cosines(a, b),

@@ -175,7 +175,7 @@ class EmbeddingDatabase:
 
     def __init__(self, path: Path, encoder: SentenceEncoder | None, read_only: bool) -> None:
         self.path, self._encoder, self._read_only = path, encoder, read_only
-        self._kept: dict[str, tuple[str | None, Any]] = {}  # in memory, each with the number of the change it is of
+        self._kept: dict[str, tuple[Any, Any]] = {}  # in memory, each with the number of the change it is of
         if not path.exists():
             raise DatabaseError(f"{path}: does not exist; create it with `minisbert index build {path} FILES...`")
         if not path.is_file():
@@ -183,7 +183,7 @@ class EmbeddingDatabase:
         with path.open("rb") as stream:  # for some other files DuckDB would look for an extension
             if stream.read(12)[8:] != b"DUCK":
                 raise DatabaseError(f"{path}: not a DuckDB file, or damaged at the start")
-        with self._named():
+        with _explained(self.path):
             self._connection = _connect(str(path.resolve()), read_only)
         try:
             tables = {name for (name,) in self._rows("SELECT table_name FROM information_schema.tables")}
@@ -273,7 +273,7 @@ class EmbeddingDatabase:
 
     def close(self) -> None:
         """Release the file and the vectors."""
-        with WORKING, self._named():
+        with WORKING, _explained(self.path):
             self._kept.clear()
             self._connection.close()
 
@@ -481,7 +481,9 @@ class EmbeddingDatabase:
     def _of_now(self, cursor: Any, make: Callable[[Any], Kept]) -> Kept:
         """What is made from the state that a cursor sees: kept in memory, and made anew once the file has changed."""
         with WORKING:
-            ((change,),) = cursor.execute("SELECT max(value::VARCHAR) FROM meta WHERE name = 'changes'").fetchall()
+            change = None  # of a file that is open for reading, which nobody can change
+            if not self._read_only:
+                change = cursor.execute("SELECT value FROM meta WHERE name = 'changes'").fetchall()
             if self._kept.get(make.__name__, ("",))[0] != change:
                 self._kept.pop(make.__name__, None)  # not in memory twice
                 self._kept[make.__name__] = change, make(cursor)
@@ -489,12 +491,13 @@ class EmbeddingDatabase:
             return made
 
     def _load(self, cursor: Any) -> Loaded:
-        """Copy all vectors out of the file, block by block, with little of it in DuckDB's cache."""
+        """Copy all vectors out of the file, block by block, with little of it in DuckDB's cache, and nothing after."""
         ((count, end),) = cursor.execute("SELECT count(*), coalesce(max(rowid), -1) + 1 FROM chunks").fetchall()
         documents, places = np.empty(count, np.int64), np.empty((count, 3), np.int64)
         vectors = np.empty((count, self._meta["width"]), np.float32)  # (M, D)
         ((used,),) = self._rows("SELECT sum(memory_usage_bytes) FROM duckdb_memory()")
-        most = (used + 8 * 2048 * 4 * vectors.shape[1]) // 2**20 + LOADING_MIB  # DuckDB works on 2,048 rows at a time
+        least = used // 2**20 + LOADING_MIB
+        most = least + 3 * 2048 * 4 * vectors.shape[1] // 2**20  # DuckDB works on 2,048 rows at a time
         start = 0
         try:
             self._rows(f"SET memory_limit = '{most}MiB'; SET threads = 1")
@@ -504,11 +507,13 @@ class EmbeddingDatabase:
                     f"WHERE rowid >= {first} AND rowid < {first + LOADED_ROWS}"
                 ).to_arrow_table()
                 part = slice(start, start + len(rows))
-                documents[part] = rows["document"].to_numpy()
-                places[part] = np.stack([rows[name].to_numpy() for name in ("number", "start", "stop")], axis=1)
-                vectors[part] = rows["vector"].combine_chunks().flatten().to_numpy().reshape(-1, vectors.shape[1])
+                documents[part] = _array(rows["document"])
+                places[part] = np.stack([_array(rows[name]) for name in ("number", "start", "stop")], axis=1)
+                vectors[part] = _array(rows["vector"]).reshape(-1, vectors.shape[1])
                 start = part.stop
         finally:
+            with suppress(DatabaseError):  # it forgets what it has read
+                self._rows(f"SET memory_limit = '{least}MiB'")
             self._rows("RESET memory_limit; RESET threads")
         order = np.lexsort((places[:, 0], documents))
         if (order[1:] < order[:-1]).any():  # DuckDB keeps the order of insertion, unless somebody has told it not to
@@ -539,22 +544,22 @@ class EmbeddingDatabase:
         if not isinstance(where, str) or not where.strip():
             raise DatabaseError(f"{self.path}: where: {example}, got {where!r:.80}; leave it out to search everything")
         connection, numbers = self._of_now(snapshot, self._conditions)
-        with closing(connection.cursor()) as cursor, self._named("where: "):
+        with closing(connection.cursor()) as cursor, _explained(self.path, "where: "):
             # One condition and nothing behind it: it must be right alone, where a ) too many is a mistake, and in
             # parentheses, where a clause, a UNION or another statement is.
             if len(cursor.extract_statements(f"SELECT 1 WHERE\n{where}\n")) != 1:
                 raise DatabaseError(f"{self.path}: where: {example}, got {where!r:.80}")
             sql = f"SELECT rowid FROM documents WHERE (\n{where}\n)"
-            return numbers[cursor.execute(sql, given or []).fetchnumpy()["rowid"]]
+            return numbers[_array(cursor.sql(sql, params=given or None).to_arrow_table()["rowid"])]
 
     def _conditions(self, cursor: Any) -> tuple[Any, Array]:
         """Ids and metadata in a table in memory with a typed column a field, and the documents' numbers."""
-        rows = cursor.sql("SELECT number, id, source, metadata FROM documents ORDER BY number").to_arrow_table()
+        rows = cursor.sql("SELECT number, id, source, metadata FROM documents").to_arrow_table()
         connection = _connect(":memory:", False)
         connection.register("incoming", rows)
-        connection.execute("CREATE TABLE stored AS SELECT id, source, metadata::JSON AS metadata FROM incoming")
-        connection.unregister("incoming")
-        ((structure,),) = connection.execute("SELECT json_group_structure(metadata) FROM stored").fetchall()
+        connection.execute("CREATE TEMP VIEW stored AS SELECT id, source, metadata::JSON AS metadata FROM incoming")
+        kinds = "SELECT any_value(metadata) AS one FROM stored GROUP BY json_structure(metadata)"  # many MiB less
+        ((structure,),) = connection.execute(f"SELECT json_group_structure(one) FROM ({kinds})").fetchall()
         columns, taken = ["id", "metadata"], {"id", "metadata", "rowid"}
         fields = json.loads(structure or "{}")  # '"JSON"' if no document has a field
         for name, kind in sorted(fields.items() if isinstance(fields, dict) else (), reverse=True):  # "a" before "A"
@@ -578,20 +583,22 @@ class EmbeddingDatabase:
         if "source" not in taken:  # the documents' own field is the better known
             columns.append("source")
         connection.execute(f"CREATE TABLE documents AS SELECT {', '.join(columns)} FROM stored")
-        connection.execute("DROP TABLE stored; SET python_enable_replacements = false; SET lock_configuration = true")
-        return connection, rows.column(0).to_numpy()
+        connection.execute("DROP VIEW stored")
+        connection.unregister("incoming")
+        connection.execute("SET python_enable_replacements = false; SET lock_configuration = true")
+        return connection, _array(rows["number"])
 
     # ------------------------------------------------------------------------------------------- the file
 
     def _rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Run a statement, on a cursor of its own, because threads share this object."""
-        with WORKING, self._named(), closing(self._connection.cursor()) as cursor:
+        with WORKING, _explained(self.path), closing(self._connection.cursor()) as cursor:
             return cursor.execute(sql, list(parameters)).fetchall()
 
     @contextmanager
     def _snapshot(self) -> Iterator[Any]:
         """A cursor to which the file stays as it is, whatever is changed through others."""
-        with self._named(), closing(self._connection.cursor()) as cursor:
+        with _explained(self.path), closing(self._connection.cursor()) as cursor:
             cursor.execute("BEGIN TRANSACTION")
             yield cursor
 
@@ -613,12 +620,6 @@ class EmbeddingDatabase:
                     cursor.execute("ROLLBACK")  # DuckDB has done so itself if the commit failed
                 raise
 
-    @contextmanager
-    def _named(self, what: str = "") -> Iterator[None]:
-        """Put the file before DuckDB's errors, which say the cause, and of a condition the place."""
-        with _explained(self.path, what):
-            yield
-
     def _model(self) -> SentenceEncoder:
         if self._encoder is None:
             raise DatabaseError(f"{self.path}: opened without an encoder, which this call needs")
@@ -627,6 +628,7 @@ class EmbeddingDatabase:
 
 @contextmanager
 def _explained(path: Path, what: str = "") -> Iterator[None]:
+    """Put the file before DuckDB's errors, which say the cause, and of a condition the place."""
     try:
         yield
     except (check_duckdb().Error, RuntimeError) as error:
@@ -649,6 +651,12 @@ def _connect(file: str, read_only: bool) -> Any:
     connection = check_duckdb().connect(file, read_only=read_only, config=config)
     connection.execute("SET enable_progress_bar = false")  # drawn in notebooks and under python -c
     return connection
+
+
+def _array(column: Any) -> Array:
+    """A column of numbers, or of vectors end to end; Arrow's own ``to_numpy`` would import pandas, 40 MiB of it."""
+    values = column.combine_chunks()
+    return np.from_dlpack(values.flatten() if hasattr(values, "flatten") else values)
 
 
 def _quoted(text: str, quote: str) -> str:

@@ -24,7 +24,6 @@ from typing import Any, Literal
 from minisbert.checks import check_sequence, out_of_arrow
 from minisbert.tables import (
     InputError,
-    Row,
     check_dialect,
     checked_id,
     checked_text,
@@ -191,8 +190,17 @@ def read_documents(
         if key == column:
             raise InputError(f"{table.name}: {key!r} cannot be both text and id")
         for line, record in table.filled(column):
-            made = f"{name}:{line}" if id_column is None and key not in record else None
-            yield _from_record(record, column, key, made, name, table.where(line))
+            where = table.where(line)
+            made = f"{name}:{line}"
+            if id_column is not None or key in record:
+                made = str(checked_id(follow_path(record, str(key), where), str(key), where))
+            metadata = _without(record, column)
+            metadata = _without(metadata, key) if key is not None else metadata
+            try:
+                document = as_document(Document(follow_path(record, column, where), made, metadata, name), where)
+            except ValueError as error:
+                raise InputError(str(error)) from None
+            yield document
 
 
 def _read_text(file: str | Path, name: str, text_as: TextAs | None) -> Iterator[Document]:
@@ -208,19 +216,6 @@ def _read_text(file: str | Path, name: str, text_as: TextAs | None) -> Iterator[
         text = "\n".join(line for _, line in lines)
         if text.strip():
             yield Document(text, name, {}, name)
-
-
-def _from_record(record: Row, column: str, key: str | None, made: str | None, name: str, where: str) -> Document:
-    """Take text and id out of a row; the rest is metadata."""
-    text = follow_path(record, column, where)
-    if made is None:
-        made = str(checked_id(follow_path(record, str(key), where), str(key), where))
-    metadata = _without(record, column)
-    metadata = _without(metadata, key) if key is not None else metadata
-    try:
-        return as_document(Document(text, made, metadata, name), where)
-    except ValueError as error:
-        raise InputError(str(error)) from None
 
 
 def _without(record: Mapping[str, Any], path: str) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from minisbert.checks import check_vectors, check_whole, each_text, require
+from minisbert.checks import check_choice, check_vectors, check_whole, each_text, require
 from minisbert.encoder import SentenceEncoder
 from minisbert.evaluation.classification import LabelledTexts
 from minisbert.evaluation.measures import ClassReport, Estimate, class_report, share
@@ -106,10 +106,7 @@ class Router:
         self.encoder, self.options = encoder, options
         self.table = table = as_table(routes)
         self.similarity_fn_name = similarity_fn_name or encoder.model.similarity_fn_name
-        if self.similarity_fn_name not in SIMILARITIES:
-            raise ValueError(
-                f"Router: similarity_fn_name must be one of {', '.join(SIMILARITIES)}, got {similarity_fn_name!r}"
-            )
+        check_choice("Router: similarity_fn_name", self.similarity_fn_name, SIMILARITIES)
         is_cosine = self.similarity_fn_name == "cosine"
         far = np.abs(self.thresholds) > (1 if table.fitted is None else 1 + EDGE)  # a fit may close a route
         far &= np.isfinite(self.thresholds)
@@ -493,8 +490,7 @@ def fit_thresholds(
     >>> fit.threshold, [choice.route for choice in fitted.route_all(asked.texts)]
     (0.9, ['a', 'e', None, None])
     """
-    if objective not in OBJECTIVES:
-        raise ValueError(f"fit_thresholds: objective must be one of {', '.join(OBJECTIVES)}, got {objective!r}")
+    check_choice("fit_thresholds: objective", objective, OBJECTIVES)
     if not 0 < precision <= 1:
         raise ValueError(f"fit_thresholds: precision must be in (0, 1], got {precision!r}")
     check_whole("fit_thresholds: folds", folds, 2)

@@ -33,7 +33,7 @@ from typing import Any
 
 import yaml
 
-from minisbert.checks import check_sequence, check_texts
+from minisbert.checks import check_choice, check_sequence, check_texts
 from minisbert.evaluation.classification import read_labelled
 from minisbert.files import written_whole
 from minisbert.saved import Origin
@@ -118,8 +118,7 @@ class RouteTable:
     def __post_init__(self) -> None:
         object.__setattr__(self, "routes", tuple(self.routes))
         object.__setattr__(self, "threshold", _number(self.threshold, "threshold"))
-        if self.scoring not in SCORINGS:
-            raise ValueError(f"scoring: must be {' or '.join(SCORINGS)}, got {short(self.scoring)}")
+        check_choice("scoring:", self.scoring, SCORINGS)
         if not self.routes:
             raise ValueError("routes: empty; give at least a name and a few example texts")
         seen: dict[str, str] = {}
