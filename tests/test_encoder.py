@@ -359,7 +359,7 @@ def test_arguments_of_other_methods_that_are_refused(tiny, tmp_path):
         "with_model: model must be a SentenceModel": lambda: tiny.with_model(tiny),
         "encode_stream: total must be": lambda: list(tiny.encode_stream(THREE, total="3")),
         "encode_stream: report must be": lambda: list(tiny.encode_stream(THREE, report=3)),
-        "save_pretrained: path must be": lambda: tiny.save(5),
+        "save_pretrained: path must be": lambda: tiny.save_pretrained(5),
         "save_pretrained: model_name must be": lambda: tiny.save(tmp_path / "a", model_name=5),
         "save_pretrained: loss must be": lambda: tiny.save_pretrained(tmp_path / "a", loss=5),
         "save_pretrained: scores must be": lambda: tiny.save_pretrained(tmp_path / "a", scores=[82.0]),
@@ -471,9 +471,8 @@ def test_the_model_card_says_what_is_known(tiny, tmp_path):
     np.testing.assert_allclose(SentenceEncoder(tmp_path / "mine").encode(TEXTS), tiny.encode(TEXTS), atol=COMPANY)
     tiny.save(tmp_path / "named", model_name="my model")
     assert "# my model\n" in (tmp_path / "named" / "README.md").read_text(encoding="utf-8")
-    tiny.save(tmp_path / "bare")
-    tiny.save_pretrained(tmp_path / "bare too", create_model_card=False)
-    assert not (tmp_path / "bare" / "README.md").exists() and not (tmp_path / "bare too" / "README.md").exists()
+    tiny.save(tmp_path / "bare", create_model_card=False)
+    assert not (tmp_path / "bare" / "README.md").exists()
 
 
 # The real model: numbers published by others, or recorded from sentence-transformers (see FACTS in the docstrings).
