@@ -119,9 +119,8 @@ def test_a_step_goes_against_the_gradient():
     np.testing.assert_array_equal(seen.d_anchors[-1], last.gradients[0])
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_loss_alignment_and_uniformity_fall(seed):
-    seen = descend(*make_points(6, rng(seed)))
+def test_loss_alignment_and_uniformity_fall():
+    seen = descend(*make_points(6, rng()))
     assert (np.diff(seen.loss) < 0).all()  # at every step
     assert seen.loss[-1] < 0.1 * seen.loss[0]
     assert seen.alignment[-1] < 0.05 * seen.alignment[0]
@@ -242,19 +241,6 @@ def test_the_film_has_a_frame_for_each_step(matplotlib):
     assert all((one != other).any() for one, other in pairwise(pictures))
     # nothing trembles: in the first column of panels the frame around the points stays where it is
     assert len({np.flatnonzero((picture < 60).all(axis=(2,)).sum(axis=0) > 200)[0] for picture in pictures}) == 1
-
-
-def test_which_steps_a_film_shows():
-    from minisbert.training.descent_picture import FRAMES, frame_steps
-
-    for steps in (1, 2, FRAMES - 1, FRAMES, 80, 1000):
-        shown = frame_steps(steps)
-        assert shown[0] == 0 and shown[-1] == steps and len(shown) <= FRAMES
-        assert shown == sorted(set(shown))
-        if steps < FRAMES:
-            assert shown == list(range(steps + 1))
-    gaps = np.diff(frame_steps(1000))
-    assert (gaps[1:] >= gaps[:-1] - 1).all()  # denser at the start
 
 
 def test_pictures_refuse_what_they_cannot_show(matplotlib, monkeypatch):
