@@ -322,7 +322,7 @@ OPTIONAL = {SETTINGS, "modules.json", SBERT, TOKENIZER}
 
 
 def test_these_are_the_files_of_a_saved_model(tmp_path, good):
-    SentenceEncoder(good["usual"]).save(tmp_path / "saved")
+    SentenceEncoder(good["usual"]).save(tmp_path / "saved", create_model_card=False)
     for folder in (tmp_path / "saved", good["usual"]):
         assert {x.relative_to(folder).as_posix() for x in folder.rglob("*") if x.is_file()} == set(FILES)
 

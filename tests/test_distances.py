@@ -132,7 +132,7 @@ def test_the_angle_is_a_metric(dtype):
     # 4 eps: measured 1.0 for the triangle inequality, see test_similarity.py
     tolerance = 4 * np.finfo(dtype).eps
 
-    @settings(max_examples=300)
+    @settings(max_examples=100)
     @given(sets_of_vectors(dtype))
     def check(x):
         direct = angular_distance(x, x)
@@ -160,31 +160,17 @@ def test_the_table_says_which_are_metrics(kind):
     assert CONVERSIONS[kind].is_metric or gap > 0.45
 
 
-def test_one_minus_cosine_breaks_the_triangle_inequality_for_real_sentences(weights_folder, data_folder, capsys):
-    """How often, by how much, and in which sentences; angles never do."""
+def test_one_minus_cosine_breaks_the_triangle_inequality_for_real_sentences(weights_folder, data_folder):
+    """A detour over a third sentence is shorter than the way; with angles never."""
     lines = (data_folder / "stsb" / "stsb_test.tsv").read_text(encoding="utf-8").splitlines()[1:]
-    pairs = [line.split("\t")[5:7] for line in lines[::21]]
-    texts = sorted({text for pair in pairs for text in pair})
-    encoder = minisbert.SentenceEncoder(weights_folder, dtype="float64")
-    vectors = encoder.encode(texts)
-    cosine, angle = distances_between(vectors, "cosine"), angular_distance(vectors, vectors)
-    gaps = np.full((len(texts), 3), -np.inf)  # by the stop on the way: largest gap, from, to
-    broken = 0
-    for stop in range(len(texts)):
-        gap = cosine - cosine[:, stop, None] - cosine[None, stop]  # (M, M) direct way less the way over the stop
-        best = np.unravel_index(gap.argmax(), gap.shape)
-        gaps[stop] = gap[best], *best
-        broken += np.count_nonzero(np.triu(gap > 1e-12))
-        assert (angle - angle[:, stop, None] - angle[None, stop]).max() < 1e-15
-    stop = int(gaps[:, 0].argmax())
-    gap, one, other = gaps[stop, 0], *gaps[stop, 1:].astype(int)
-    triples = math.comb(len(texts), 2) * (len(texts) - 2)
-    with capsys.disabled():
-        print(f"\n1 - cos: {broken:,} of {triples:,} detours through a third sentence are shorter than the way")
-        print(f"the worst, by {gap:.4f}: {texts[one]!r} -> {texts[stop]!r} -> {texts[other]!r}:")
-        print(f"  {cosine[one, other]:.4f} > {cosine[one, stop]:.4f} + {cosine[stop, other]:.4f}")
-        print(f"  angles {angle[one, other]:.4f} < {angle[one, stop]:.4f} + {angle[stop, other]:.4f}")
-    assert broken > 20 and gap > 0.05
+    texts = sorted({text for line in lines[::35] for text in line.split("\t")[5:7]})
+    vectors = minisbert.SentenceEncoder(weights_folder).encode(texts).astype(np.float64)
+
+    def largest_gap(direct):  # the direct way less the way over a stop
+        return (direct[:, None, :] - direct[:, :, None] - direct[None, :, :]).max()
+
+    assert largest_gap(distances_between(vectors, "cosine")) > 0.02
+    assert largest_gap(angular_distance(vectors, vectors)) < 1e-15
 
 
 # ------------------------------------------------------------------------------------- dtypes, shapes, errors

@@ -357,6 +357,7 @@ def test_arguments_of_the_constructor_that_are_refused(tiny, name, value):
 def test_arguments_of_other_methods_that_are_refused(tiny, tmp_path):
     for message, refused in {
         "with_model: model must be a SentenceModel": lambda: tiny.with_model(tiny),
+        "ask encode_chunks": lambda: tiny.trace("soup", overflow="chunk"),
         "encode_stream: total must be": lambda: list(tiny.encode_stream(THREE, total="3")),
         "encode_stream: report must be": lambda: list(tiny.encode_stream(THREE, report=3)),
         "save_pretrained: path must be": lambda: tiny.save_pretrained(5),

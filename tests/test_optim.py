@@ -173,14 +173,6 @@ def test_sums_do_not_depend_on_which_thread_is_first(monkeypatch, many_blocks):
     assert clip_gradients(make_grads(ROWS[0]), math.inf) == wanted
 
 
-def test_tensors_without_numbers_and_models_without_tensors():
-    params = {"empty": np.ones((0, 3)), "table": np.ones((4, 0)), "number": np.array(2.0)}
-    grads = {"empty": np.ones((0, 3)), "table": RowGradient(np.array([1]), np.ones((1, 0)), 4), "number": np.array(1.0)}
-    adamw(params, grads, init_adamw(params), learning_rate=0.01)
-    assert params["number"].shape == () and params["number"] < 2.0
-    adamw({}, {}, init_adamw({}), learning_rate=0.01)
-
-
 # ------------------------------------------------------------------------------------------------ refusals
 
 

@@ -11,11 +11,11 @@ import pytest
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import COMPANY, TEXTS, TINY, VOCABULARY, tiny_tokenizer, write_model
+from tiny import TEXTS, TINY, VOCABULARY, tiny_tokenizer, write_model
 
 from minisbert import SentenceEncoder
 from minisbert.model.pooling import POOLINGS, Normalize, Pooling
-from minisbert.model.tokens import OverflowReport, Tokens, TruncationWarning
+from minisbert.model.tokens import TruncationWarning
 from minisbert.training.losses import multiple_negatives_ranking
 from minisbert.training.step import value_and_gradients
 
@@ -139,14 +139,6 @@ def test_around_every_limit(long_encoder, limit, beyond):
     assert tokens.token_ids.tolist() == [CLS, *[VOCABULARY[letter] for letter in text.split()][: limit - 2], SEP]
 
 
-def test_a_cut_text_is_the_text_of_its_beginning_up_to_the_last_position(long_encoder):
-    for limit in (129, 520):
-        long_encoder.max_seq_length = limit
-        whole, cut, shorter = long_encoder.encode([letters(limit - i) for i in (2, 1, 3)], overflow="truncate")
-        np.testing.assert_allclose(cut, whole, rtol=0, atol=COMPANY)
-        assert np.isfinite(whole).all() and np.abs(shorter - whole).max() > 1e-6
-
-
 def test_the_limit_can_be_set_and_one_that_is_none_is_refused_and_changes_nothing(folder, encoder):
     for value in (3, 16, np.int32(9)):
         encoder = SentenceEncoder(folder, max_seq_length=value)
@@ -192,16 +184,6 @@ def test_the_prompt_counts(tmp_path):
     made.encode(letters(12), prompt_name="query", overflow="error")
     with pytest.raises(ValueError, match="text 0 lost 1 of 17"):
         made.encode(letters(13), prompt_name="query", overflow="error")
-
-
-def test_the_report_of_many_blocks_is_one():
-    report = OverflowReport(4, "warn")
-    for lost in ([0, 0, 0], [0, 7], [1, 9, 0]):
-        report.add(Tokens(np.arange(4 * len(lost)), np.full(len(lost), 4), np.array(lost)))
-    with pytest.warns(TruncationWarning, match=r"3 of 8 texts are .* lost 17 tokens \(text 6 lost 9 of 13\)") as caught:
-        report.warn()
-    assert len(caught) == 1
-    assert OverflowReport(4, "warn", report.counts).counts == report.counts == (8, 3, 17, 9, 6, 13)
 
 
 # --- odd text -------------------------------------------------------------------------------------------------
@@ -273,14 +255,6 @@ def test_the_older_kind_of_post_processor_and_added_tokens(tmp_path):
     config = replace(TINY, vocab_size=TINY.vocab_size + 1)
     made = SentenceEncoder(write_model(tmp_path, config=config, tokenizer=library))
     assert made.tokenize("soup xylophone").token_ids.tolist() == [CLS, VOCABULARY["soup"], TINY.vocab_size, SEP]
-
-
-def test_a_vocabulary_with_gaps_is_no_contradiction(tmp_path):
-    """vocab.txt files with a line twice are in use; every id still has its row."""
-    gaps = {piece: (i if i < 50 else i + 7) for piece, i in VOCABULARY.items()}
-    config = replace(TINY, vocab_size=TINY.vocab_size + 7)
-    made = SentenceEncoder(write_model(tmp_path, config=config, tokenizer=tiny_tokenizer(vocabulary=gaps)))
-    assert made.tokenize("soup z").token_ids.tolist() == [CLS, gaps["soup"], gaps["z"], SEP]
 
 
 def test_the_real_model_stops_at_256_although_its_files_say_128_256_and_512(weights_folder):
