@@ -19,7 +19,7 @@ sentence-transformers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -35,6 +35,7 @@ from minisbert.model.params import (
     add_gradients,
     build_params,
     flatten,
+    numbers_of,
     tensor_shapes,
 )
 from minisbert.model.pooling import Dense, DenseGradients, apply_modules, modules_backward
@@ -252,8 +253,7 @@ def _add_in_place(total: dict[str, Gradient], more: dict[str, Gradient], num_thr
         else:
             mine += other
 
-    sizes = {name: g.values.size if isinstance(g, RowGradient) else g.size for name, g in total.items()}
-    names = sorted(sizes, key=lambda name: -sizes[name])  # largest first
+    names = sorted(total, key=lambda name: -numbers_of(total[name]).size)  # largest first
     for _ in work_through([np.array([i]) for i in range(len(names))], add, num_threads):
         pass
 
@@ -309,7 +309,7 @@ def named_gradients(
     model: SentenceModel, gradients: BertGradients, module_gradients: list[DenseGradients | None]
 ) -> dict[str, Gradient]:
     """List every gradient under the name of its weight, in the order of :func:`named_parameters`."""
-    named: dict[str, Gradient] = dict(zip(tensor_shapes(model.config), _leaves(gradients), strict=True))
+    named: dict[str, Gradient] = dict(zip(tensor_shapes(model.config), flatten(gradients), strict=True))
     for i, gradient in enumerate(module_gradients):
         if gradient is not None:
             named |= {full: getattr(gradient, field) for field, full in _tensors(i, gradient).items()}
@@ -325,13 +325,3 @@ def _tensors(i: int, module: Dense | DenseGradients) -> dict[str, str]:
     """Name the fields of module ``i`` that hold a tensor, as sentence-transformers does."""
     names = {"weight": "linear.weight", "bias": "linear.bias", "residual": "residual.weight"}
     return {field: f"modules.{i}.{name}" for field, name in names.items() if getattr(module, field) is not None}
-
-
-def _leaves(tree: Any) -> Iterator[Gradient]:
-    """Yield the gradients in the order of the fields."""
-    if isinstance(tree, (np.ndarray, RowGradient)):
-        yield tree
-        return
-    branches = tree if isinstance(tree, tuple) else [getattr(tree, field.name) for field in fields(tree)]
-    for branch in branches:
-        yield from _leaves(branch)
