@@ -557,7 +557,7 @@ class SentenceEncoder:
         >>> [text[chunk.start : chunk.stop] for chunk in found.chunks], found.embeddings.shape
         (['Soup is my favorite.', 'London is far away.'], (2, 384))
         """
-        checked = self._options("encode_chunks", {"overflow": "chunk", "composition": None, **options})
+        checked = self._options("encode_chunks", dict(overflow="chunk", composition=None, **options))
         found = [
             ChunkEmbeddings(self._stack(text.embeddings, checked), text.chunks)
             for block in self._embed(check_texts(sentences), checked, show_progress_bar)

@@ -67,11 +67,6 @@ def test_a_text_is_not_split_where_a_token_may_hold_a_blank(tiny, tmp_path, monk
     assert encoder.model.tokenizer.pieces(encoder.model.tokenizer.spans("i love the cat").token_ids)[-1] == "the cat"
 
 
-def test_half_a_character_is_an_error_that_says_where(tiny):
-    with pytest.raises(ValueError, match="lone surrogate at character 4"):
-        tiny.encode("dog \ud83d", overflow="chunk")
-
-
 # ------------------------------------------------------------------------------------------------- cutting
 
 

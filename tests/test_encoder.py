@@ -358,6 +358,8 @@ def test_arguments_of_other_methods_that_are_refused(tiny, tmp_path):
     for message, refused in {
         "with_model: model must be a SentenceModel": lambda: tiny.with_model(tiny),
         "ask encode_chunks": lambda: tiny.trace("soup", overflow="chunk"),
+        "sentence vectors only": lambda: list(tiny.encode_stream(THREE, output_value="token_embeddings")),
+        "block_texts must be at least 1": lambda: list(tiny.encode_stream(THREE, block_texts=0)),
         "encode_stream: total must be": lambda: list(tiny.encode_stream(THREE, total="3")),
         "encode_stream: report must be": lambda: list(tiny.encode_stream(THREE, report=3)),
         "save_pretrained: path must be": lambda: tiny.save_pretrained(5),
@@ -492,10 +494,3 @@ def test_published_and_recorded_numbers(real, weights_folder):
     np.testing.assert_allclose(real.encode("hello world")[:6], known, atol=3e-7)
     for name in (None, "all-MiniLM-L6-v2", "sentence-transformers/all-MiniLM-L6-v2", str(weights_folder)):
         np.testing.assert_array_equal(SentenceEncoder(name).encode("soup"), real.encode("soup"))
-
-
-def test_a_batch_equals_its_texts_alone(real):
-    texts = ["soup", "london is far away " * 9, "", "a b", "The quick brown fox.", "x" * 300] * 3
-    alone = np.stack([real.encode(text) for text in texts])
-    assert np.abs(real.encode(texts) - alone).max() <= 1e-6
-    assert np.abs(real.encode(texts[::-1])[::-1] - alone).max() <= 1e-6

@@ -121,16 +121,6 @@ def test_a_caller_who_wants_no_more_leaves_no_thread():
     results.close()
 
 
-@pytest.mark.parametrize("num_threads", [2, 3, 8])
-def test_the_number_of_threads_does_not_matter(tiny, num_threads):
-    texts = MANY * 20
-    expected = tiny.encode(texts, num_threads=1)
-    np.testing.assert_allclose(tiny.encode(texts, num_threads=num_threads), expected, atol=COMPANY)
-    strips = tiny.encode(texts, num_threads=num_threads, output_value="token_embeddings")
-    pooled = [strip.mean(axis=0) / np.linalg.norm(strip.mean(axis=0)) for strip in strips]
-    np.testing.assert_allclose(pooled, expected, atol=1e-5)
-
-
 INTERRUPTED = """
 import signal, sys, threading
 from minisbert import SentenceEncoder
@@ -198,20 +188,6 @@ def test_a_stream_reports_what_was_cut_once_at_its_end(tiny):
     assert next(blocks).shape == (2, 12)
     with pytest.raises(ValueError, match=r"text 2 lost 26 of 42"):
         next(blocks)
-
-
-@pytest.mark.parametrize(
-    ("sentences", "options", "message"),
-    [
-        ("a text", {}, "an iterable of texts"),
-        (["a"], {"block_texts": 0}, "block_texts must be at least 1"),
-        (["a"], {"output_value": "token_embeddings"}, "sentence vectors only"),
-        (["a"], {"num_threads": 0}, "num_threads must be"),
-    ],
-)
-def test_a_stream_of_nonsense_is_refused(tiny, sentences, options, message):
-    with pytest.raises(ValueError, match=message):
-        list(tiny.encode_stream(sentences, **options))
 
 
 # --- to the last bit ------------------------------------------------------------------------------------------

@@ -1,10 +1,7 @@
 """Text to packed ids: which of the length limits counts, what is cut, what is said about it, and odd text."""
 
 import json
-import re
-import warnings
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +12,6 @@ from tiny import TEXTS, TINY, VOCABULARY, tiny_tokenizer, write_model
 
 from minisbert import SentenceEncoder
 from minisbert.model.pooling import POOLINGS, Normalize, Pooling
-from minisbert.model.tokens import TruncationWarning
 from minisbert.training.losses import multiple_negatives_ranking
 from minisbert.training.step import value_and_gradients
 
@@ -139,44 +135,7 @@ def test_around_every_limit(long_encoder, limit, beyond):
     assert tokens.token_ids.tolist() == [CLS, *[VOCABULARY[letter] for letter in text.split()][: limit - 2], SEP]
 
 
-def test_the_limit_can_be_set_and_one_that_is_none_is_refused_and_changes_nothing(folder, encoder):
-    for value in (3, 16, np.int32(9)):
-        encoder = SentenceEncoder(folder, max_seq_length=value)
-        assert encoder.max_seq_length == value and type(encoder.max_seq_length) is int
-    encoder.max_seq_length = 5
-    assert encoder.tokenize(letters(30), overflow="truncate").lengths.tolist() == [5]
-    for value in (2, -1, 17, 10**30, True, None, "9", 9.0, float("nan")):
-        with pytest.raises(ValueError, match=f"max_seq_length.*{re.escape(repr(value))}"):
-            encoder.max_seq_length = value
-        assert encoder.max_seq_length == 5
-        if value is not None:  # in the constructor: what the folder says
-            with pytest.raises(ValueError, match="max_seq_length"):
-                SentenceEncoder(folder, max_seq_length=value)
-
-
 # --- what is said about it ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("call", ["encode", "tokenize", "trace"])
-def test_each_call_warns_once_and_names_the_caller_and_the_loss(encoder, call):
-    function, texts = getattr(encoder, call), [letters(14), letters(15), "soup", letters(34), ""]
-    for _ in range(2):
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            function(texts)
-        assert [(w.category, Path(w.filename).name) for w in caught] == [(TruncationWarning, Path(__file__).name)]
-        assert re.search(r"2 of 5 .* 16 tokens .* 21 tokens \(text 3 lost 20 of 36\)", str(caught[0].message))
-    with pytest.raises(ValueError, match=r"text 3 lost 20 of 36"):
-        function(texts, overflow="error")
-    function(texts, overflow="truncate")  # warnings are errors here
-    function([letters(14), ""], overflow="error")
-
-
-def test_an_unknown_overflow_is_refused_whether_or_not_something_is_cut(encoder):
-    for texts in (["soup"], [letters(40)], []):
-        for overflow in ("ignore", None, True):
-            with pytest.raises(ValueError, match=f"overflow.*{overflow!r}"):
-                encoder.encode(texts, overflow=overflow)
 
 
 def test_the_prompt_counts(tmp_path):
