@@ -46,6 +46,7 @@ from minisbert.training.losses import LossResult
 SHARD_TOKENS = 4096  # of a shard at most, without gradient caching
 
 _Result = TypeVar("_Result")
+_Forward = tuple[BertTrace, list[Array]]
 LossFunction = Callable[[list[Array]], LossResult]  # from the vectors of each column, (B, D)
 
 
@@ -79,14 +80,6 @@ class _Shard:
     texts: Array  # (B,) which of the batch's texts
     token_ids: Array  # (N,)
     lengths: Array  # (B,)
-
-
-@dataclass(frozen=True)
-class _Forward:
-    """What a shard's backward pass needs of its forward pass."""
-
-    trace: BertTrace
-    results: list[Array]  # of each module, (B, width)
 
 
 def value_and_gradients(
@@ -149,14 +142,15 @@ def value_and_gradients(
     shards = make_shards(tokens, num_threads, cache_tokens or SHARD_TOKENS)
 
     def forward(shard: _Shard) -> _Forward:
+        """The trace of a shard and the result of each module: what its backward pass needs."""
         dropped = None if dropout is None else dropout.for_shard(shard.index)
         trace = trace_bert(shard.token_ids, shard.lengths, model.params, model.config, dropped)
-        return _Forward(trace, apply_modules(trace.output, shard.lengths, model.modules))
+        return trace, apply_modules(trace.output, shard.lengths, model.modules)
 
     kept: list[_Forward] = []
     vectors = np.empty((len(tokens.lengths), model.full_width), model.params.embeddings.word.dtype)  # (C B, D)
     for shard, done in _in_order(shards, forward, num_threads):
-        vectors[shard.texts] = done.results[-1]
+        vectors[shard.texts] = done[1][-1]
         if cache_tokens is None:
             kept.append(done)
     embeddings = np.split(vectors, len(columns))
@@ -234,8 +228,9 @@ def _in_order(
 
 def _backward(model: SentenceModel, shard: _Shard, done: _Forward, d_vectors: Array) -> dict[str, Gradient]:
     """Send the gradient of a shard's vectors back through the modules and BERT."""
-    d_tokens, d_modules = modules_backward(d_vectors, done.results, done.trace.output, shard.lengths, model.modules)
-    d_bert = bert_backward(d_tokens, done.trace, shard.token_ids, shard.lengths, model.params, model.config)
+    trace, results = done
+    d_tokens, d_modules = modules_backward(d_vectors, results, trace.output, shard.lengths, model.modules)
+    d_bert = bert_backward(d_tokens, trace, shard.token_ids, shard.lengths, model.params, model.config)
     return named_gradients(model, d_bert, d_modules)
 
 
