@@ -17,6 +17,8 @@ from minisbert.model.bert import Dropout, bert_backward, layer, layer_backward, 
 from minisbert.model.params import RowGradient, add_gradients, flatten, random_params
 from minisbert.training.gradcheck import check_gradients
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BOUND = 1e-7  # of a relative error; 3.8e-9 was measured at most
 CONFIG = replace(TINY, vocab_size=17, num_hidden_layers=2, max_position_embeddings=7)
 # runs of equal lengths, neighbours that differ, one-token texts; pieces that stand twice, in one text and in two

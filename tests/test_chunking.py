@@ -18,6 +18,8 @@ from minisbert.model.ops import normalize
 from minisbert.model.pooling import POOLINGS, Normalize, Pooling, apply_modules, pool
 from minisbert.model.tokens import OverflowReport, TokenSpans
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LONG = "the cat sat on the mat. the dog ran, unable! i love soup? snow and a b c d e f g h i. soup " * 4
 
 

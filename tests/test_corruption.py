@@ -38,6 +38,8 @@ from minisbert import SentenceEncoder
 from minisbert.model.config import ModelFolderError
 from minisbert.model.pooling import Normalize, Pooling
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MODEL, INDEX, SHARD = "model.safetensors", "model.safetensors.index.json", "model-00002-of-00003.safetensors"
 CONFIG, SBERT, TOKENIZER = "config.json", "sentence_bert_config.json", "tokenizer_config.json"
 SETTINGS, POOL, DENSE = "config_sentence_transformers.json", "1_Pooling/config.json", "2_Dense/config.json"

@@ -17,6 +17,8 @@ from minisbert.similarity import (
     to_similarity,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 FLOATS = [np.float32, np.float64]
 OF_COSINES = [kind for kind, conversion in CONVERSIONS.items() if conversion.similarities == (-1.0, 1.0)]
 EVERY_KIND = pytest.mark.parametrize("kind", CONVERSIONS)

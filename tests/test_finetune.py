@@ -12,7 +12,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import threadpoolctl
 from safetensors import safe_open
 from test_retrieval import write_set
 from tiny import TINY, read_raw_safetensors, tiny_dense, write_model
@@ -50,6 +49,7 @@ from minisbert.training.step import (
     replace_parameters,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 module = sys.modules["minisbert.training.finetune"]  # the room gives its name to the function
 
 LETTERS = "abcdefghjk"
@@ -71,13 +71,6 @@ DATA = {
 PAIRS = DATA["pairs"]
 # 10 examples in batches of 4: 3 batches an epoch
 QUICK = Settings(batch_size=4, learning_rate=5e-3, num_threads=1)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Products this small are done before a second thread has woken up."""
-    with threadpoolctl.threadpool_limits(1):
-        yield
 
 
 @pytest.fixture(scope="module")

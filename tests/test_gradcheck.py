@@ -16,6 +16,8 @@ from minisbert.model.pooling import Normalize, Pooling
 from minisbert.training.gradcheck import check_backward, check_encoder, check_gradients
 from minisbert.training.losses import LOSSES, cosine_similarity
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 EPS = 1e-12
 
 

@@ -37,6 +37,8 @@ from minisbert.model.config import BertConfig
 from minisbert.model.params import flatten, load_params
 from minisbert.model.pooling import Normalize, Pooling
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MODES = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")  # in the order of concatenation
 
 

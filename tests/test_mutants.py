@@ -29,6 +29,8 @@ from minisbert.training import losses, step
 from minisbert.training.gradcheck import check_backward
 from minisbert.training.losses import LOSSES
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 # all sizes differ, so that a mixed-up axis cannot pass: V 13, D 6, H 2, K 3, F 8, P 7, S 2; texts of 4, 4 and 3 tokens
 CONFIG = BertConfig(
     vocab_size=13,

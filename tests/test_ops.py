@@ -11,6 +11,8 @@ from minisbert.model import ops
 from minisbert.model.bert import equal_length_runs, places, starts
 from minisbert.model.pooling import POOLINGS, pool, pool_backward
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def draw(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape)

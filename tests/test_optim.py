@@ -12,6 +12,8 @@ from minisbert.model.params import RowGradient
 from minisbert.training import optim
 from minisbert.training.optim import adamw, clip_gradients, decays, init_adamw, warmup_linear
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TABLE, BIAS, HEAD = "embeddings.word_embeddings.weight", "embeddings.LayerNorm.bias", "head.weight"
 SHAPES = {TABLE: (23, 6), "embeddings.LayerNorm.weight": (6,), BIAS: (6,), "dense.weight": (10, 6), HEAD: (3, 18)}
 FORTRAN = ("dense.weight", HEAD)

@@ -13,7 +13,7 @@ from torch_oracle import THIRD_PARTY_WARNINGS, Figures, relative
 from minisbert import similarity
 from minisbert.similarity import SIMILARITIES, angular_distance, cos_sim, dot_score, euclidean_sim, pairwise_cos_sim
 
-pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
+pytestmark = [pytest.mark.usefixtures("one_thread"), *(pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS)]
 
 NAMES = ["cos_sim", "dot_score", "euclidean_sim", "manhattan_sim"]
 MATRIX = [*NAMES, "angular_distance"]

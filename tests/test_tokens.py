@@ -15,6 +15,8 @@ from minisbert.model.pooling import POOLINGS, Normalize, Pooling
 from minisbert.training.losses import multiple_negatives_ranking
 from minisbert.training.step import value_and_gradients
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CLS, SEP, UNK = (VOCABULARY[piece] for piece in ("[CLS]", "[SEP]", "[UNK]"))
 
 

@@ -18,7 +18,7 @@ from minisbert.training.losses import (
     triplet,
 )
 
-pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
+pytestmark = [pytest.mark.usefixtures("one_thread"), *(pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS)]
 
 # Largest relative errors over all tests here, measured, times 10; the house asks for 1e-9 in float64.
 FLOAT64_VALUE, FLOAT64_GRADIENT = 8e-13, 2.7e-11  # measured 7.6e-14 and 2.7e-12, and 7e-15 but for batches of two

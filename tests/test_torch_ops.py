@@ -13,7 +13,7 @@ from torch_oracle import THIRD_PARTY_WARNINGS, absolute
 
 from minisbert.model import ops
 
-pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
+pytestmark = [pytest.mark.usefixtures("one_thread"), *(pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS)]
 
 DENORMAL = 1e-310  # below the smallest normal float64
 # float32, over every float32 number with 2^-12 <= |x| < 14 (done once, NumPy 2.4.6): 5.896e-7 at x = 4.985,

@@ -11,7 +11,7 @@ from torch_oracle import THIRD_PARTY_WARNINGS, relative
 from minisbert.model.params import RowGradient
 from minisbert.training.optim import adamw, clip_gradients, decays, init_adamw, warmup_linear
 
-pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
+pytestmark = [pytest.mark.usefixtures("one_thread"), *(pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS)]
 
 TABLE = "embeddings.word_embeddings.weight"
 SHAPES = {

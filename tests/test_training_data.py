@@ -19,6 +19,8 @@ from minisbert.training.data import (
     read_examples,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROWS = {
     "pairs": [("a cat", "one cat"), ("tea", "a cup")],
     "triplets": [("a cat", "one cat", "a dog"), ("tea", "a cup", "a cat")],
