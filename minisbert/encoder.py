@@ -426,7 +426,7 @@ class SentenceEncoder:
         --------
         >>> SentenceEncoder().encode("hello world")[:3]
         array([-0.03447..., 0.03102..., 0.00673...], dtype=float32)
-        >>> SentenceEncoder().encode("A book of a thousand sentences. " * 1000, overflow="chunk").shape
+        >>> SentenceEncoder().encode("A text of a hundred sentences. " * 100, overflow="chunk").shape
         (384,)
         """
         asked = dict(locals())  # every argument by its name, as long as there is no other variable

@@ -112,7 +112,7 @@ def test_a_grid_of_limits_models_and_ways_to_encode(pipeline, folder, other_fold
         return found.cv_results_["mean_test_score"].tolist()
 
     # the limit cuts off the word that tells the classes apart; so does a long prompt
-    assert scores({"textencoder__max_seq_length": [4, None]}, cv=3, n_jobs=2) == [0.5, 1.0]
+    assert scores({"textencoder__max_seq_length": [4, None]}, cv=3) == [0.5, 1.0]
     grid = [
         {"textencoder__model": [folder, other_folder, SentenceEncoder(folder)]},
         {"textencoder__encode_kwargs": [{"prompt": "soup dog ran i love cat mat the sat on", **QUIET}]},

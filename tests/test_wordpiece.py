@@ -432,7 +432,3 @@ def test_rules_that_leave_a_text_without_ids_are_refused():
     for named, vocabulary, special in wrong:
         with pytest.raises(ValueError, match=named):
             WordPiece(vocabulary, special)
-
-
-def test_this_module_needs_no_library():
-    assert not {"tokenizers", "np"} & vars(wordpiece).keys()

@@ -190,7 +190,7 @@ def random_params(
 
     Examples
     --------
-    >>> random_params(BertConfig(vocab_size=5), np.random.default_rng(0)).embeddings.word.shape
+    >>> random_params(BertConfig(vocab_size=5, num_hidden_layers=1), np.random.default_rng(0)).embeddings.word.shape
     (5, 768)
     """
 
