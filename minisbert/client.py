@@ -9,7 +9,6 @@ refused, so that it goes to no other host.
 from __future__ import annotations
 
 import base64
-import functools
 import html
 import json
 import math
@@ -29,8 +28,6 @@ from minisbert.hub import DEFAULT_MODEL
 from minisbert.model import Array
 
 if TYPE_CHECKING:
-    import ssl
-
     import httpx2
 
     from minisbert.encoder import SentenceEncoder
@@ -127,13 +124,15 @@ class Client:
         self.model = model or DEFAULT_MODEL
         self.base_url = None if base_url is None else _checked_url(base_url)
         self.timeout = float(timeout)
-        self._headers: httpx2.Headers | None = None
         self._encoder: SentenceEncoder | None = None
+        self._http: httpx2.Client | None = None
         if base_url is not None:
             import httpx2
 
-            # httpx2 does not show this header in a repr
-            self._headers = httpx2.Headers({"Authorization": f"Bearer {api_key}"} if api_key else {})
+            # it does not show this header in a repr; without connections kept alive there is nothing to close
+            headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+            limits = httpx2.Limits(max_keepalive_connections=0)
+            self._http = httpx2.Client(headers=headers, timeout=self.timeout, limits=limits)
 
     def __repr__(self) -> str:
         """Name the model and the server, and not the key."""
@@ -176,27 +175,24 @@ class Client:
         """
         checked = list(each_text(texts, "Client.embed: texts", single=True))
         batch_size = check_whole("Client.embed: batch_size", batch_size, 1, MAX_BATCH)
-        if self.base_url is None:
+        if self._http is None:
             if self._encoder is None:
                 from minisbert.encoder import SentenceEncoder  # who asks a server needs neither tokenizer nor weights
 
                 self._encoder = SentenceEncoder(self.model)
             return EmbedResponse(self._encoder.encode(checked), self.model)
-        import httpx2
-
         rows: list[Array] = []
         model = self.model
-        with httpx2.Client(headers=self._headers, timeout=self.timeout, verify=_certificates()) as http:
-            for start in range(0, len(checked), batch_size):
-                found, model = self._ask(http, checked[start : start + batch_size])
-                rows += found
-                for i, row in enumerate(found, start):
-                    if row.shape != (rows[0].size,) or not row.size or not np.isfinite(row).all():
-                        raise self._error(
-                            f"expected a vector of finite float32 numbers per text, all of one width, but text {i} has "
-                            f"shape {row.shape} where text 0 has {rows[0].shape}, or NaN or Inf. Does the server pool "
-                            "(llama.cpp: --pooling mean)? Is there more than one model behind this address?"
-                        )
+        for start in range(0, len(checked), batch_size):
+            found, model = self._ask(self._http, checked[start : start + batch_size])
+            rows += found
+            for i, row in enumerate(found, start):
+                if row.shape != (rows[0].size,) or not row.size or not np.isfinite(row).all():
+                    raise self._error(
+                        f"expected a vector of finite float32 numbers per text, all of one width, but text {i} has "
+                        f"shape {row.shape} where text 0 has {rows[0].shape}, or NaN or Inf. Does the server pool "
+                        "(llama.cpp: --pooling mean)? Is there more than one model behind this address?"
+                    )
         return EmbedResponse(np.stack(rows) if rows else np.empty((0, 0), np.float32), model)
 
     def _ask(self, http: httpx2.Client, batch: list[str]) -> tuple[list[Array], str]:
@@ -267,7 +263,8 @@ class Client:
 
     def _without_key(self, text: str) -> str:
         """Strike out the key, as it is and as JSON, a URL and HTML write it."""
-        if key := (self._headers or {}).get("Authorization", "").removeprefix("Bearer "):
+        said = "" if self._http is None else self._http.headers.get("Authorization", "")
+        if key := said.removeprefix("Bearer "):
             in_json = json.dumps(key)[1:-1]
             for form in (key, in_json, in_json.replace("/", r"\/"), quote(key, safe=""), html.escape(key)):
                 text = text.replace(form, "***")
@@ -290,14 +287,6 @@ def _checked_url(base_url: str) -> str:
         "Client: base_url must look like http://localhost:8080/v1 or https://host/v1: a host, no user name or password "
         "(they belong into api_key), no blank, no ? or #"
     )
-
-
-@functools.cache
-def _certificates() -> ssl.SSLContext:
-    """Whom https trusts; read once, for it takes 0.06 s."""
-    import httpx2
-
-    return httpx2.create_ssl_context()
 
 
 def _vector(embedding: Any) -> Array:

@@ -17,7 +17,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
@@ -69,22 +69,26 @@ NO_PROMPTS = {"query": "", "document": ""}
 """Prompts that a model has without naming them, as in sentence-transformers."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Options:
-    """What was asked for, checked."""
+    """What :meth:`SentenceEncoder.encode` was asked for; the last four are worked out when it is checked."""
 
-    batch_size: int | None
-    num_threads: int | None
-    deterministic: bool
-    output_value: OutputValue
-    dimensions: int
-    normalize: bool
-    prompt: str  # put before every text
-    skipped: int  # the prompt's tokens, with the special ones before it
-    overflow: Overflow
-    room: int | None  # for a text's own tokens in a chunk; None: long texts are cut off
-    overlap: int  # tokens, at most, that a chunk shares with the one before
-    composition: Composition | None  # None: chunks are left as they are
+    prompt_name: str | None = None
+    prompt: str | None = None
+    batch_size: int | None = None
+    output_value: OutputValue = "sentence_embedding"
+    normalize_embeddings: bool = False
+    truncate_dim: int | None = None
+    overflow: Overflow = "warn"
+    chunk_tokens: int | None = None
+    overlap: int | None = None  # tokens, at most, that a chunk shares with the one before
+    composition: Composition | None = "weighted_mean"  # None: chunks are left as they are
+    num_threads: int | None = None
+    deterministic: bool = False
+    before: str = field(init=False, default="")  # the prompt that was chosen, put before every text
+    dimensions: int = field(init=False, default=0)  # of the vectors that are given
+    skipped: int = field(init=False, default=0)  # the prompt's tokens, with the special ones before it
+    room: int | None = field(init=False, default=None)  # for a text's own tokens in a chunk; None: no chunks
 
 
 # ---------------------------------------------------------------------------------------------------------- the encoder
@@ -167,20 +171,20 @@ class SentenceEncoder:
         max_seq_length: int | None = None,
         **others: Any,
     ) -> None:
-        for name, value in others.items():
-            if name not in _REFUSED:
-                raise TypeError(f"SentenceEncoder() got an unexpected keyword argument {name!r}")
-            if value and value != "torch":  # sentence-transformers' defaults ask for nothing
-                raise ValueError(f"SentenceEncoder: {name} is not supported: {_REFUSED[name]}")
-        _check_one_value("SentenceEncoder", {"device": device})
+        _refuse_others("SentenceEncoder", {"device": device, **others})
         try:
             self.dtype: np.dtype[Any] = np.dtype(dtype)
         except (TypeError, ValueError, SyntaxError):
             self.dtype = np.dtype(object)
         if dtype is None or self.dtype not in (np.float32, np.float64):  # NumPy takes None for float64
             raise ValueError(f"SentenceEncoder: dtype must be 'float32' or 'float64', got {dtype!r:.80}")
-        where: dict[str, Any] = {"cache_folder": cache_folder, "local_files_only": local_files_only}
-        found = hub.resolve(model_name_or_path, revision=revision, token=token, **where)
+        found = hub.resolve(
+            model_name_or_path,
+            revision=revision,
+            token=token,
+            cache_folder=cache_folder,
+            local_files_only=local_files_only,
+        )
         self.folder: Path = found.folder
         self.source: str = found.source
         self.model: SentenceModel = load_model(found.folder, self.dtype)
@@ -188,15 +192,16 @@ class SentenceEncoder:
         name = hub.DEFAULT_MODEL if model_name_or_path is None else str(model_name_or_path)
         is_folder = Path(name).expanduser().resolve() == found.folder.resolve()
         self.name: str = found.folder.resolve().name if is_folder else hub.full_name(name)
-        self.max_seq_length = self.model.max_seq_length if max_seq_length is None else max_seq_length
         if prompts is not None:
             self.prompts = {**self.prompts, **_checked_prompts(prompts)}
-        if default_prompt_name is not None:
-            self.default_prompt_name = default_prompt_name
-        if similarity_fn_name is not None:
-            self.similarity_fn_name = similarity_fn_name
-        if truncate_dim is not None:
-            self.truncate_dim = truncate_dim
+        for setting, value in (
+            ("default_prompt_name", default_prompt_name),
+            ("similarity_fn_name", similarity_fn_name),
+            ("truncate_dim", truncate_dim),
+            ("max_seq_length", max_seq_length),
+        ):
+            if value is not None:
+                setattr(self, setting, value)
 
     def __repr__(self) -> str:
         return (
@@ -207,13 +212,13 @@ class SentenceEncoder:
     @property
     def max_seq_length(self) -> int:
         """Tokens after which a text is cut, special tokens included; may be set."""
-        return self._max_seq_length
+        return self.model.max_seq_length
 
     @max_seq_length.setter
     def max_seq_length(self, value: int) -> None:
         least, most = self.model.tokenizer.special_count + 1, self.model.config.max_position_embeddings
         what = "max_seq_length (special tokens included, no more than the model has positions)"
-        self._max_seq_length = check_whole(what, value, least, most)
+        self.model = replace(self.model, max_seq_length=check_whole(what, value, least, most))
 
     @property
     def prompts(self) -> Mapping[str, str]:
@@ -276,7 +281,7 @@ class SentenceEncoder:
 
         def __getattr__(self, name: str) -> NoReturn:
             """Say what to write instead of a method of sentence-transformers that is not here."""
-            hint = f"; {_INSTEAD[name]}" if name in _INSTEAD else ""
+            hint = f"; {_OTHERS[name]}" if name in _OTHERS else ""
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
 
     def with_model(self, model: SentenceModel) -> SentenceEncoder:
@@ -421,7 +426,7 @@ class SentenceEncoder:
         --------
         >>> SentenceEncoder().encode("hello world")[:3]
         array([-0.03447..., 0.03102..., 0.00673...], dtype=float32)
-        >>> SentenceEncoder().encode("A book of a thousand sentences. " * 1000, overflow="chunk").shape
+        >>> SentenceEncoder().encode("A text of a hundred sentences. " * 100, overflow="chunk").shape
         (384,)
         """
         asked = dict(locals())  # every argument by its name, as long as there is no other variable
@@ -432,7 +437,7 @@ class SentenceEncoder:
         if composition is None:
             raise ValueError("encode: composition=None leaves chunks apart; ask encode_chunks for them")
         given: Any = sentences if inputs is None else inputs
-        options = self._options("encode", **asked)
+        options = self._options("encode", asked)
         texts = check_texts(given)
         blocks = self._embed(texts, options, show_progress_bar)
         if output_value == "token_embeddings":
@@ -521,7 +526,7 @@ class SentenceEncoder:
             total = check_whole("encode_stream: total", total, 0)
         if report is not None:
             _check_type("encode_stream: report", report, OverflowReport, "an OverflowReport or None")
-        checked = self._options("encode_stream", **options)
+        checked = self._options("encode_stream", options)
         blocks = self._embed(texts, checked, show_progress_bar, block_texts=block_texts, total=total, report=report)
         for block in blocks:
             yield self._stack(block, checked)
@@ -552,7 +557,7 @@ class SentenceEncoder:
         >>> [text[chunk.start : chunk.stop] for chunk in found.chunks], found.embeddings.shape
         (['Soup is my favorite.', 'London is far away.'], (2, 384))
         """
-        checked = self._options("encode_chunks", overflow="chunk", composition=None, **options)
+        checked = self._options("encode_chunks", dict(overflow="chunk", composition=None, **options))
         found = [
             ChunkEmbeddings(self._stack(text.embeddings, checked), text.chunks)
             for block in self._embed(check_texts(sentences), checked, show_progress_bar)
@@ -560,75 +565,48 @@ class SentenceEncoder:
         ]
         return found[0] if isinstance(sentences, str) else found
 
-    def _options(
-        self,
-        function: str,
-        *,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        batch_size: int | None = None,
-        output_value: OutputValue = "sentence_embedding",
-        normalize_embeddings: bool = False,
-        truncate_dim: int | None = None,
-        overflow: Overflow = "warn",
-        chunk_tokens: int | None = None,
-        overlap: int | None = None,
-        composition: Composition | None = "weighted_mean",
-        num_threads: int | None = None,
-        deterministic: bool = False,
-        **others: Any,
-    ) -> _Options:
+    def _options(self, function: str, asked: dict[str, Any]) -> _Options:
         """Refuse what makes no sense, before any work is done."""
-        _check_one_value(function, others)
-        if output_value not in ("sentence_embedding", "token_embeddings"):
+        known = {field.name for field in fields(_Options) if field.init}
+        _refuse_others(function, {name: value for name, value in asked.items() if name not in known})
+        options = _Options(**{name: value for name, value in asked.items() if name in known})
+        if options.output_value not in ("sentence_embedding", "token_embeddings"):
             raise ValueError(
-                f"encode: output_value must be 'sentence_embedding' or 'token_embeddings', got {output_value!r}; every "
-                "tensor on the way to a vector is in SentenceEncoder.trace(texts)"
+                f"encode: output_value must be 'sentence_embedding' or 'token_embeddings', got "
+                f"{options.output_value!r}; every tensor on the way to a vector is in SentenceEncoder.trace(texts)"
             )
-        model, limit, back = self.model, self.max_seq_length, len(self.model.tokenizer.last)
-        prompt = _choose_prompt(model, prompt, prompt_name)
+        model, limit, tokenizer = self.model, self.max_seq_length, self.model.tokenizer
+        for name, most in (("batch_size", None), ("num_threads", 4096), ("truncate_dim", model.full_width)):
+            if (number := getattr(options, name)) is not None:
+                check_whole(f"encode: {name}", number, 1, most)
+        for name in ("deterministic", "normalize_embeddings"):
+            check_flag(f"encode: {name}", getattr(options, name))
+        options.dimensions = options.truncate_dim or model.width
+        options.before = prompt = _choose_prompt(model, options.prompt, options.prompt_name)
         # the tokens of [CLS] and the prompt, without the [SEP] that stands behind
-        skipped = int(model.tokenizer([prompt], limit).lengths[0]) - back if prompt else 0
-        room = None
-        if overflow == "chunk":
-            if output_value != "sentence_embedding":
+        options.skipped = int(tokenizer([prompt], limit).lengths[0]) - len(tokenizer.last) if prompt else 0
+        if options.overflow == "chunk":
+            if options.output_value != "sentence_embedding":
                 raise ValueError(
                     "encode: overflow='chunk' gives sentence vectors; token vectors are those of whole texts"
                 )
-            if composition is not None:
-                check_composition(composition, [*COMPOSITIONS, LATE])
-            taken = max(skipped, len(model.tokenizer.first)) + back
+            if options.composition is not None:
+                check_composition(options.composition, [*COMPOSITIONS, LATE])
+            taken = max(options.skipped, len(tokenizer.first)) + len(tokenizer.last)
             if taken >= limit:
                 raise ValueError(f"encode: the prompt leaves no room for a text: it takes {taken} of {limit} tokens")
-            if chunk_tokens is not None:
-                limit = check_whole("encode: chunk_tokens", chunk_tokens, taken + 1, limit)
-            room = limit - taken
-            if overlap is None:  # late composition is there for the neighbours on both sides
-                overlap = room // 4 if composition == LATE else 0
-            overlap = check_whole("encode: overlap", overlap, 0, room - 1)
-        elif chunk_tokens is not None or overlap is not None or composition != "weighted_mean":
+            if options.chunk_tokens is not None:
+                limit = check_whole("encode: chunk_tokens", options.chunk_tokens, taken + 1, limit)
+            options.room = room = limit - taken
+            if options.overlap is None:  # late composition is there for the neighbours on both sides
+                options.overlap = room // 4 if options.composition == LATE else 0
+            check_whole("encode: overlap", options.overlap, 0, room - 1)
+        elif (options.chunk_tokens, options.overlap, options.composition) != (None, None, "weighted_mean"):
             raise ValueError(
                 "encode: chunk_tokens, overlap and composition are for overflow='chunk', which splits long texts; got "
-                f"overflow={overflow!r}, which does not"
+                f"overflow={options.overflow!r}, which does not"
             )
-
-        def whole(name: str, value: int | None, most: int | None) -> int | None:
-            return None if value is None else check_whole(f"encode: {name}", value, 1, most)
-
-        return _Options(
-            batch_size=whole("batch_size", batch_size, None),
-            num_threads=whole("num_threads", num_threads, 4096),
-            deterministic=check_flag("encode: deterministic", deterministic),
-            output_value=output_value,
-            dimensions=whole("truncate_dim", truncate_dim, model.full_width) or model.width,
-            normalize=check_flag("encode: normalize_embeddings", normalize_embeddings),
-            prompt=prompt,
-            skipped=skipped,
-            overflow=overflow,
-            room=room,
-            overlap=overlap or 0,
-            composition=composition,
-        )
+        return options
 
     def _embed(
         self,
@@ -646,7 +624,7 @@ class SentenceEncoder:
         following, count = iter(texts), 0
         with progress_bar(total, show, report.texts) as bar:
             update = bar.update if bar is not None else lambda done: None
-            while block := [options.prompt + text for text in _take(following, block_texts or BLOCK_TEXTS)]:
+            while block := [options.before + text for text in _take(following, block_texts or BLOCK_TEXTS)]:
                 if options.room is None:
                     tokens = self.model.tokenizer(block, self.max_seq_length)
                     report.add(tokens)
@@ -699,7 +677,9 @@ class SentenceEncoder:
         cut = (
             (i, window)
             for i, text in enumerate(block)
-            for window in windows(text, tokenizer, room, options.overlap, options.prompt, options.skipped, left_out)
+            for window in windows(
+                text, tokenizer, room, options.overlap or 0, options.before, options.skipped, left_out
+            )
         )
         count = 0
 
@@ -740,7 +720,7 @@ class SentenceEncoder:
     def _stack(self, vectors: list[Array] | Array, options: _Options) -> Array:
         """Make one array of sentence vectors, cut and scaled as asked for."""
         rows = np.array(vectors, self.dtype).reshape(len(vectors), self.model.full_width)[:, : options.dimensions]
-        return normalize(rows) if options.normalize else rows
+        return normalize(rows) if options.normalize_embeddings else rows
 
     def trace(self, sentences: str | Iterable[str], overflow: Overflow = "warn") -> Trace:
         """Encode a few texts in one batch, by the same functions, and keep every intermediate tensor.
@@ -794,21 +774,9 @@ class SentenceEncoder:
                     "and its files are what is hashed; load the model on this machine: SentenceEncoder(name or folder)"
                 )
             return hub.fingerprint(self.folder)
-        with tempfile.TemporaryDirectory() as folder:
-            save_model(self.model, Path(folder))
+        with tempfile.TemporaryDirectory() as folder:  # where texts are cut is no part of it
+            save_model(replace(ours, max_seq_length=loaded.max_seq_length), Path(folder))
             return hub.fingerprint(Path(folder))
-
-    def save(
-        self,
-        path: str | os.PathLike[str],
-        model_name: str | None = None,
-        create_model_card: bool | None = None,
-        *others: Any,
-        **card: Any,
-    ) -> None:
-        """Write a folder as :meth:`save_pretrained` does, by default without a model card unless it is given a name."""
-        asked = model_name is not None if create_model_card is None else create_model_card
-        self.save_pretrained(path, model_name, asked, *others, **card)
 
     def save_pretrained(
         self,
@@ -849,23 +817,27 @@ class SentenceEncoder:
         """
         if safe_serialization is not True:
             raise ValueError("save_pretrained: safe_serialization must be True: weights are written as safetensors")
-        _check_type("save_pretrained: path", path, (str, os.PathLike), "a path")
-        for name, value in (("model_name", model_name), ("loss", loss)):
-            _check_type(f"save_pretrained: {name}", value, (str, type(None)), "a text (str) or None")
-        _check_type("save_pretrained: scores", scores, (Mapping, type(None)), "a dict of names and scores, or None")
+        for name, value, kinds, wanted in (
+            ("path", path, str | os.PathLike, "a path"),
+            ("model_name", model_name, str | None, "a text (str) or None"),
+            ("loss", loss, str | None, "a text (str) or None"),
+            ("scores", scores, Mapping | None, "a dict of names and scores, or None"),
+        ):
+            _check_type(f"save_pretrained: {name}", value, kinds, wanted)
         datasets = list(check_texts(train_datasets or (), "save_pretrained: train_datasets", single=False))
         folder = Path(path)
-        model = replace(self.model, max_seq_length=self.max_seq_length)
         card = None
         if check_flag("save_pretrained: create_model_card", create_model_card):
-            card = model_card(model, model_name or folder.name, self.name, datasets, loss, scores)
-        save_model(model, folder, card)
+            card = model_card(self.model, model_name or folder.name, self.name, datasets, loss, scores)
+        save_model(self.model, folder, card)
+
+    save = save_pretrained  # its older name
 
 
 def _choose_prompt(model: SentenceModel, prompt: str | None = None, prompt_name: str | None = None) -> str:
     """Choose the prompt: given, named, the folder's default, or none."""
-    _check_type("encode: prompt", prompt, (str, type(None)), "a text (str) or None")
-    _check_type("encode: prompt_name", prompt_name, (str, type(None)), "a text (str) or None")
+    for what, value in (("prompt", prompt), ("prompt_name", prompt_name)):
+        _check_type(f"encode: {what}", value, str | None, "a text (str) or None")
     if prompt is not None:
         return prompt
     name = prompt_name if prompt_name is not None else model.default_prompt_name
@@ -958,55 +930,54 @@ def _walk(name: str, tree: Any) -> Iterator[tuple[str, Array]]:
 
 # ------------------------------------------------------------------------------- what sentence-transformers' users type
 
-_ONE_VALUE = {
-    "precision": (("float32", "None"), "vectors are float32 (float64 with SentenceEncoder(dtype='float64'))"),
-    "convert_to_numpy": (("True",), "vectors are NumPy arrays; torch.from_numpy(vectors) makes a tensor of them"),
-    "convert_to_tensor": (("False",), "vectors are NumPy arrays; torch.from_numpy(vectors) makes a tensor of them"),
-    "device": (("cpu", "None"), "everything is computed on the CPU"),
-    "pool": (("None",), "threads share the work, not processes: num_threads=8"),
-    "chunk_size": (("None",), "it is for pools of processes; chunk_tokens= is the size of a long text's chunks"),
-}
-"""Arguments of sentence-transformers that have one value here: as text, and why."""
-_REFUSED = {
-    "model": "it is called model_name_or_path, as in sentence-transformers, and comes first",
+_OTHERS = {
+    **dict.fromkeys(("convert_to_numpy", "convert_to_tensor"), "torch.from_numpy(vectors) makes a tensor of an array"),
+    **dict.fromkeys(("device", "to", "cuda"), "everything is computed on the CPU"),
+    **dict.fromkeys(("precision", "half", "bfloat16"), "vectors are float32, or float64 with dtype='float64'"),
+    **dict.fromkeys(
+        ("tokenizer_kwargs", "processor_kwargs"), "the tokenizer is the folder's; max_seq_length= is its limit"
+    ),
+    **dict.fromkeys(
+        ("pool", "encode_multi_process", "start_multi_process_pool"), "threads share the work: num_threads=8"
+    ),
+    **dict.fromkeys(("eval", "train"), "an encoder has no such modes; minisbert.training trains"),
+    **dict.fromkeys(
+        ("fit", "old_fit", "transform", "fit_transform", "get_params", "set_params"),
+        "minisbert.training trains; minisbert.sklearn.TextEncoder is for scikit-learn",
+    ),
+    **dict.fromkeys(("push_to_hub", "save_to_hub"), "save_pretrained writes a folder that huggingface_hub uploads"),
+    "chunk_size": "it is for pools of processes; chunk_tokens= is the size of a long text's chunks",
+    "model": "it is called model_name_or_path, and comes first",
     "modules": "a model is a name or a folder; with_model takes a SentenceModel",
     "trust_remote_code": "no code of a model's repository is ever run",
     "use_auth_token": "it is called token",
     "model_kwargs": "there is no PyTorch model to pass them to; dtype='float64' sets the precision",
-    "processor_kwargs": "the tokenizer is what the folder says; max_seq_length= sets the limit",
-    "tokenizer_kwargs": "the tokenizer is what the folder says; max_seq_length= sets the limit",
     "config_kwargs": "the model is what the folder says",
     "model_card_data": "save_pretrained takes what the model card is to say",
     "backend": "everything is computed by NumPy",
-}
-"""Arguments of ``SentenceTransformer`` that are not supported, and why."""
-_INSTEAD = {
-    **dict.fromkeys(("to", "cuda", "half", "bfloat16"), "everything is computed on the CPU, in float32 or float64"),
-    **dict.fromkeys(("eval", "train"), "an encoder has no such modes; minisbert.training trains"),
-    **dict.fromkeys(("fit", "old_fit"), "minisbert.training trains; minisbert.sklearn.TextEncoder is for scikit-learn"),
-    **dict.fromkeys(
-        ("transform", "fit_transform", "get_params", "set_params"), "minisbert.sklearn.TextEncoder is for scikit-learn"
-    ),
-    **dict.fromkeys(
-        ("encode_multi_process", "start_multi_process_pool"), "encode works on all cores; num_threads= sets how many"
-    ),
-    **dict.fromkeys(("push_to_hub", "save_to_hub"), "save_pretrained writes a folder that huggingface_hub uploads"),
     "preprocess": "tokenize gives token ids",
     "truncate_embeddings": "set truncate_dim, or pass it to encode",
 }
-"""Methods of ``SentenceTransformer`` that are not here, and what is."""
+"""Arguments and methods of ``SentenceTransformer`` that are not here, and what is."""
+_ONLY = {
+    "convert_to_numpy": (True,),
+    "precision": ("float32", None),
+    "device": ("cpu", None),
+    "backend": ("torch", None),
+}
+"""The values of those arguments that change nothing, where any but None and False may."""
 
 
-def _check_one_value(function: str, given: Mapping[str, Any]) -> None:
-    """Refuse another value of an argument that can have only one here, and an argument that is none."""
+def _refuse_others(function: str, given: Mapping[str, Any]) -> None:
+    """Take sentence-transformers' other arguments where they change nothing; say what to write instead elsewhere."""
     for name, value in given.items():
-        if name not in _ONE_VALUE:
+        if name not in _OTHERS:
             raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
-        accepted, reason = _ONE_VALUE[name]
-        if str(value) not in accepted:
-            raise ValueError(f"{function}: {name} must be {' or '.join(accepted)}, got {value!r:.80}: {reason}")
+        # as text: torch.device("cpu") is another type
+        if str(value) not in map(str, _ONLY[name]) if name in _ONLY else value:
+            raise ValueError(f"{function}: {name}={value!r:.80} is not supported: {_OTHERS[name]}")
 
 
-def _check_type(what: str, value: Any, types: type | tuple[type, ...], wanted: str) -> None:
+def _check_type(what: str, value: Any, types: Any, wanted: str) -> None:
     if not isinstance(value, types):
         raise ValueError(f"{what} must be {wanted}, got {value!r:.80}")

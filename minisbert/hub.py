@@ -321,19 +321,15 @@ def _in_place(folder: Path) -> Resolved:
     return Resolved(folder, f"{folder}, {source}", pinned=True)
 
 
-def _seen(folder: Path) -> dict[str, dict[str, Any]]:
+def _seen(folder: Path) -> dict[str, list[Any]]:
     """What the marker vouches for, as it stands on disk now. Taken before hashing, so a later change shows."""
-    seen = {}
-    for name, (_, sha256) in DEFAULT_FILES.items():
-        stat = (folder / name).stat()
-        seen[name] = {"sha256": sha256, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-    return seen
+    stats = {name: (folder / name).stat() for name in DEFAULT_FILES}
+    return {name: [sha256, stats[name].st_size, stats[name].st_mtime_ns] for name, (_, sha256) in DEFAULT_FILES.items()}
 
 
-def _write_marker(folder: Path, source: str, seen: dict[str, Any]) -> None:
-    marker = {"model": DEFAULT_MODEL, "revision": DEFAULT_REVISION, "source": source, "files": seen}
+def _write_marker(folder: Path, source: str, seen: dict[str, list[Any]]) -> None:
     with written_whole(folder / MARKER) as stream:
-        stream.write(json.dumps(marker, indent=1).encode() + b"\n")
+        stream.write(json.dumps({"source": source, "files": seen}, indent=1).encode() + b"\n")
 
 
 def wrong_bytes(folder: Path) -> str:
@@ -369,9 +365,7 @@ def _fetch(bring: Callable[[_Hub, Path], str], hub: _Hub, target: Path) -> Resol
     with WeakFileLock(target.with_name(f".{FOLDER_NAME}.lock")):
         with contextlib.suppress(FetchError, OSError):
             return _in_place(target)  # another process was faster
-        for left in target.parent.glob(
-            f".{FOLDER_NAME}.*.unfinished"
-        ):  # by a process that was killed: we have its lock
+        for left in target.parent.glob(f".{FOLDER_NAME}.*.unfinished"):  # of a killed process: we have its lock
             shutil.rmtree(left, ignore_errors=True)
         with folder_written_whole(target) as files:
             (files / "1_Pooling").mkdir()

@@ -17,6 +17,8 @@ from minisbert.model.bert import Dropout, bert_backward, layer, layer_backward, 
 from minisbert.model.params import RowGradient, add_gradients, flatten, random_params
 from minisbert.training.gradcheck import check_gradients
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BOUND = 1e-7  # of a relative error; 3.8e-9 was measured at most
 CONFIG = replace(TINY, vocab_size=17, num_hidden_layers=2, max_position_embeddings=7)
 # runs of equal lengths, neighbours that differ, one-token texts; pieces that stand twice, in one text and in two
@@ -33,16 +35,17 @@ UPSTREAM = rng(23).normal(size=(14, 12))
 
 DROPS = (0.3, 0.4)
 BERTS = {  # config, lengths, rates of dropout
-    "1 layer, 1 head, one text": (replace(CONFIG, num_attention_heads=1, num_hidden_layers=1), [14], DROPS),
-    "gelu_new, 1 token type": (replace(CONFIG, hidden_act="gelu_new", type_vocab_size=1), LENGTHS, None),
-    "3 layers, 4 heads, relu": (
-        replace(CONFIG, num_hidden_layers=3, hidden_act="relu", num_attention_heads=4),
+    "1 layer, 1 head, 1 token type, one text": (
+        replace(CONFIG, num_attention_heads=1, num_hidden_layers=1, type_vocab_size=1),
+        [14],
+        None,
+    ),
+    "4 heads, relu": (
+        replace(CONFIG, num_hidden_layers=2, hidden_act="relu", num_attention_heads=4),
         LENGTHS,
         DROPS,
     ),
-    "silu, two texts alike": (replace(CONFIG, hidden_act="silu"), [7, 7], None),
     "tanh, other eps": (replace(CONFIG, hidden_act="tanh", layer_norm_eps=1e-2), LENGTHS, DROPS),
-    "12 heads of one number, one-token texts": (replace(CONFIG, num_attention_heads=12), [1] * 14, None),
 }
 
 
@@ -95,15 +98,6 @@ def test_gradients_have_dtype_shape_and_memory_order_of_the_parameters_and_argum
     bert_backward(arguments[-3], trace, IDS, LENGTHS, params, CONFIG)
     for argument, old in zip(arguments, before, strict=True):
         np.testing.assert_array_equal(argument, old)
-
-
-def test_float32_gradients_agree_with_float64():
-    exact, found = leaves(batch()[2]), leaves(batch(np.float32)[2])
-    for name, gradient in found.items():
-        # the gradient of the key's bias is zero up to rounding: its weight's gradient is the size to hold it against
-        largest = np.abs(numbers(exact[name.replace("key.bias", "key.weight")])).max()
-        # the parameters are rounded, too. Measured: 3.7e-6 at most; the margin is 5
-        assert np.abs(numbers(gradient) - numbers(exact[name])).max() <= 1.9e-5 * largest, name
 
 
 def test_the_gradient_of_a_batch_is_the_sum_of_its_texts():

@@ -280,8 +280,10 @@ def test_a_status_is_shown_with_its_likely_cause_and_the_words_of_the_server(sta
     assert """The server says: '{"error": "no such  [31m thing"} long long""" in message
 
 
-@pytest.mark.parametrize("form", [KEY, json.dumps(KEY)[1:-1], "sk-%2Fvery%2Bsecret%22key%5C0123456789"])
-@pytest.mark.parametrize(("status", "padding"), [(200, 298), (401, 0), (500, 298)])
+@pytest.mark.parametrize(
+    ("form", "status", "padding"),
+    [(KEY, 200, 298), (json.dumps(KEY)[1:-1], 401, 0), ("sk-%2Fvery%2Bsecret%22key%5C0123456789", 500, 298)],
+)
 def test_a_key_that_the_server_sends_back_is_struck_out(form, status, padding):
     with serving(b"x" * padding + form.encode() + b"</html>", status=status) as (url, _):
         message = refused(url)

@@ -38,6 +38,8 @@ from minisbert import SentenceEncoder
 from minisbert.model.config import ModelFolderError
 from minisbert.model.pooling import Normalize, Pooling
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 MODEL, INDEX, SHARD = "model.safetensors", "model.safetensors.index.json", "model-00002-of-00003.safetensors"
 CONFIG, SBERT, TOKENIZER = "config.json", "sentence_bert_config.json", "tokenizer_config.json"
 SETTINGS, POOL, DENSE = "config_sentence_transformers.json", "1_Pooling/config.json", "2_Dense/config.json"
@@ -322,7 +324,7 @@ OPTIONAL = {SETTINGS, "modules.json", SBERT, TOKENIZER}
 
 
 def test_these_are_the_files_of_a_saved_model(tmp_path, good):
-    SentenceEncoder(good["usual"]).save(tmp_path / "saved")
+    SentenceEncoder(good["usual"]).save(tmp_path / "saved", create_model_card=False)
     for folder in (tmp_path / "saved", good["usual"]):
         assert {x.relative_to(folder).as_posix() for x in folder.rglob("*") if x.is_file()} == set(FILES)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from minisbert.similarity import cos_sim
-from minisbert.training.descent import POSITIVE_LENGTH, SENTENCE_PAIRS, alignment, descend, make_points, uniformity
+from minisbert.training.descent import SENTENCE_PAIRS, alignment, descend, make_points, uniformity
 from minisbert.training.losses import multiple_negatives_ranking
 
 GRADIENT_BOUND = 3e-9  # measured 2.9e-10 relative, for centred differences in float64; times 10
@@ -119,41 +119,14 @@ def test_a_step_goes_against_the_gradient():
     np.testing.assert_array_equal(seen.d_anchors[-1], last.gradients[0])
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_loss_alignment_and_uniformity_fall(seed):
-    seen = descend(*make_points(6, rng(seed)))
+def test_loss_alignment_and_uniformity_fall():
+    seen = descend(*make_points(6, rng()))
     assert (np.diff(seen.loss) < 0).all()  # at every step
     assert seen.loss[-1] < 0.1 * seen.loss[0]
     assert seen.alignment[-1] < 0.05 * seen.alignment[0]
     assert seen.uniformity[-1] < seen.uniformity[0] - 1
     assert seen.found(0) < seen.found(-1) == 6
     assert seen.positive_cosine[-1] > 0.95 > 0 > seen.negative_cosine[-1]
-
-
-def test_points_begin_badly_and_the_same_for_a_seed():
-    for count in (2, 3, 9):
-        anchors, positives = make_points(count, rng(count))
-        again = make_points(count, rng(count))
-        np.testing.assert_array_equal(anchors, again[0])
-        np.testing.assert_array_equal(positives, again[1])
-        assert not np.array_equal(anchors, make_points(count, rng(count + 1))[0])
-        np.testing.assert_allclose(np.linalg.norm(anchors, axis=1), 1.0, rtol=1e-15)
-        np.testing.assert_allclose(np.linalg.norm(positives, axis=1), POSITIVE_LENGTH, rtol=1e-15)
-        assert (anchors[:, 1] > 0).all() and (positives[:, 1] > 0).all()
-        assert (cos_sim(anchors, positives).argmax(axis=1) != np.arange(count)).all()  # beside a stranger, each
-
-
-def test_arguments_are_left_alone_and_float32_stays():
-    anchors, positives = (x.astype(np.float32) for x in pairs_of_width(8))
-    before = anchors.copy(), positives.copy()
-    seen = descend(anchors, positives, steps=3)
-    np.testing.assert_array_equal(anchors, before[0])
-    np.testing.assert_array_equal(positives, before[1])
-    for kept in (seen.anchors, seen.positives, seen.d_anchors, seen.d_positives):
-        assert kept.dtype == np.float32
-    exact = descend(anchors.astype(np.float64), positives, steps=3)
-    assert exact.anchors.dtype == np.float64
-    np.testing.assert_allclose(seen.loss, exact.loss, rtol=1e-6)  # measured 8.4e-8; times 12
 
 
 # -------------------------------------------------------------------------------------------------------- picture
@@ -242,19 +215,6 @@ def test_the_film_has_a_frame_for_each_step(matplotlib):
     assert all((one != other).any() for one, other in pairwise(pictures))
     # nothing trembles: in the first column of panels the frame around the points stays where it is
     assert len({np.flatnonzero((picture < 60).all(axis=(2,)).sum(axis=0) > 200)[0] for picture in pictures}) == 1
-
-
-def test_which_steps_a_film_shows():
-    from minisbert.training.descent_picture import FRAMES, frame_steps
-
-    for steps in (1, 2, FRAMES - 1, FRAMES, 80, 1000):
-        shown = frame_steps(steps)
-        assert shown[0] == 0 and shown[-1] == steps and len(shown) <= FRAMES
-        assert shown == sorted(set(shown))
-        if steps < FRAMES:
-            assert shown == list(range(steps + 1))
-    gaps = np.diff(frame_steps(1000))
-    assert (gaps[1:] >= gaps[:-1] - 1).all()  # denser at the start
 
 
 def test_pictures_refuse_what_they_cannot_show(matplotlib, monkeypatch):

@@ -13,11 +13,11 @@ from minisbert.similarity import (
     ROUNDING,
     angular_distance,
     cos_sim,
-    euclidean_sim,
-    manhattan_sim,
     to_distance,
     to_similarity,
 )
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 FLOATS = [np.float32, np.float64]
 OF_COSINES = [kind for kind, conversion in CONVERSIONS.items() if conversion.similarities == (-1.0, 1.0)]
@@ -58,22 +58,6 @@ def test_numbers_worked_by_hand(kind, similarity, distance):
     np.testing.assert_allclose(to_similarity(distance, kind), similarity, rtol=1e-15, atol=1e-15)
     assert to_distance(similarity, kind)[0] == 0 and not np.signbit(to_distance(similarity, kind)[0])
     assert to_similarity(distance, kind)[0] == similarity[0] and not np.signbit(to_similarity(distance, kind)[0])
-
-
-@BOTH_FLOATS
-def test_they_agree_with_what_is_computed_from_vectors(dtype):
-    generator = np.random.default_rng(0)
-    a, b = (generator.standard_normal((50, 384)).astype(dtype) for _ in "ab")
-    cosine, unit = cos_sim(a, b), [x / np.linalg.norm(x, axis=1, keepdims=True) for x in (a, b)]
-    clear = np.abs(cosine) < 0.99  # nearer to 1 the cosine has lost digits that the vectors still have
-    close = {"rtol": 0, "atol": 20 * np.finfo(dtype).eps}
-    np.testing.assert_allclose(to_distance(cosine)[clear], angular_distance(a, b)[clear], **close)
-    np.testing.assert_allclose(to_distance(cosine, "chord")[clear], -euclidean_sim(*unit)[clear], **close)
-    for function in (euclidean_sim, manhattan_sim):
-        distance = to_distance(function(a, b), "negated")
-        np.testing.assert_array_equal(to_similarity(distance, "negated"), function(a, b))
-        nearest_first = distance.argsort(axis=None)
-        assert (np.diff(to_similarity(distance, "inverse").ravel()[nearest_first]) <= 0).all()
 
 
 # -------------------------------------------------------------------------------------- monotone, there and back
@@ -127,14 +111,6 @@ def test_a_distance_comes_back_but_for_what_its_similarity_cannot_hold(kind, dty
     check()
 
 
-def test_small_distances_do_not_survive_a_cosine():
-    """What the docstring warns of, with its figures."""
-    for dtype, lost in ((np.float32, 7.7e-5), (np.float64, 3.3e-9)):
-        assert to_distance(to_similarity(dtype(lost))) == 0 < to_distance(to_similarity(dtype(1.1 * lost)))
-        vectors = np.array([[1, 0], [math.cos(math.pi * lost), math.sin(math.pi * lost)]], dtype)
-        assert angular_distance(*vectors).item() == pytest.approx(lost, rel=1e-5)  # from vectors all digits are there
-
-
 # ------------------------------------------------------------------------------------------------- metrics
 
 
@@ -158,7 +134,7 @@ def test_the_angle_is_a_metric(dtype):
     # 4 eps: measured 1.0 for the triangle inequality, see test_similarity.py
     tolerance = 4 * np.finfo(dtype).eps
 
-    @settings(max_examples=300)
+    @settings(max_examples=100)
     @given(sets_of_vectors(dtype))
     def check(x):
         direct = angular_distance(x, x)
@@ -186,31 +162,17 @@ def test_the_table_says_which_are_metrics(kind):
     assert CONVERSIONS[kind].is_metric or gap > 0.45
 
 
-def test_one_minus_cosine_breaks_the_triangle_inequality_for_real_sentences(weights_folder, data_folder, capsys):
-    """How often, by how much, and in which sentences; angles never do."""
+def test_one_minus_cosine_breaks_the_triangle_inequality_for_real_sentences(weights_folder, data_folder):
+    """A detour over a third sentence is shorter than the way; with angles never."""
     lines = (data_folder / "stsb" / "stsb_test.tsv").read_text(encoding="utf-8").splitlines()[1:]
-    pairs = [line.split("\t")[5:7] for line in lines[::7]]
-    texts = sorted({text for pair in pairs for text in pair})
-    encoder = minisbert.SentenceEncoder(weights_folder, dtype="float64")
-    vectors = encoder.encode(texts)
-    cosine, angle = distances_between(vectors, "cosine"), angular_distance(vectors, vectors)
-    gaps = np.full((len(texts), 3), -np.inf)  # by the stop on the way: largest gap, from, to
-    broken = 0
-    for stop in range(len(texts)):
-        gap = cosine - cosine[:, stop, None] - cosine[None, stop]  # (M, M) direct way less the way over the stop
-        best = np.unravel_index(gap.argmax(), gap.shape)
-        gaps[stop] = gap[best], *best
-        broken += np.count_nonzero(np.triu(gap > 1e-12))
-        assert (angle - angle[:, stop, None] - angle[None, stop]).max() < 1e-15
-    stop = int(gaps[:, 0].argmax())
-    gap, one, other = gaps[stop, 0], *gaps[stop, 1:].astype(int)
-    triples = math.comb(len(texts), 2) * (len(texts) - 2)
-    with capsys.disabled():
-        print(f"\n1 - cos: {broken:,} of {triples:,} detours through a third sentence are shorter than the way")
-        print(f"the worst, by {gap:.4f}: {texts[one]!r} -> {texts[stop]!r} -> {texts[other]!r}:")
-        print(f"  {cosine[one, other]:.4f} > {cosine[one, stop]:.4f} + {cosine[stop, other]:.4f}")
-        print(f"  angles {angle[one, other]:.4f} < {angle[one, stop]:.4f} + {angle[stop, other]:.4f}")
-    assert broken > 100 and gap > 0.1
+    texts = sorted({text for line in lines[::35] for text in line.split("\t")[5:7]})
+    vectors = minisbert.SentenceEncoder(weights_folder).encode(texts).astype(np.float64)
+
+    def largest_gap(direct):  # the direct way less the way over a stop
+        return (direct[:, None, :] - direct[:, :, None] - direct[None, :, :]).max()
+
+    assert largest_gap(distances_between(vectors, "cosine")) > 0.02
+    assert largest_gap(angular_distance(vectors, vectors)) < 1e-15
 
 
 # ------------------------------------------------------------------------------------- dtypes, shapes, errors
@@ -261,9 +223,3 @@ REFUSED = {
 def test_what_is_refused(words):
     with pytest.raises(ValueError, match=words):
         REFUSED[words]()
-
-
-def test_public_names():
-    assert minisbert.to_distance is to_distance and minisbert.to_similarity is to_similarity
-    with pytest.raises(TypeError):
-        CONVERSIONS["mine"] = CONVERSIONS["cosine"]

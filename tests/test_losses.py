@@ -25,6 +25,8 @@ from minisbert.training.losses import (
     triplet,
 )
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def vectors(count, batch=6, width=5, seed=0, dtype=np.float64):
     rng = np.random.default_rng(seed)

@@ -76,13 +76,6 @@ def test_what_is_no_column_and_what_is_missing_is_refused(make):
             make().transform(pandas.Series(["soup", missing], [60, 70], dtype=object))
 
 
-def test_settings_of_a_wrong_type_are_refused_when_they_are_used(make, folder):
-    wrong = [{"model": 5}, {"model": [folder]}, {"encode_kwargs": ["late"]}, {"encode_kwargs": 5}]
-    for settings in (*wrong, {"max_seq_length": "9"}, {"model": SentenceEncoder}):
-        with pytest.raises(ValueError, match=next(iter(settings))):
-            make(**settings).transform(TEXTS)
-
-
 def test_nothing_is_loaded_before_it_is_needed_nor_again_for_a_clone(sklearn, make, other_folder, monkeypatch):
     lazy = make("no/such/folder", max_seq_length=-1)  # as scikit-learn asks: the constructor looks at nothing
     with pytest.raises(ValueError, match="neither an existing folder nor a model name"):
@@ -111,17 +104,6 @@ def test_clones_share_an_encoder_and_no_setting(sklearn, make, folder):
     assert isinstance(original.transform(TEXTS), np.ndarray)
 
 
-def test_a_pipeline_equals_its_parts_by_hand(pipeline, folder):
-    from sklearn.linear_model import LogisticRegression
-
-    pipe = pipeline().fit(LABELLED, LABELS)
-    vectors = SentenceEncoder(folder).encode(LABELLED)
-    by_hand = LogisticRegression(C=1000.0, max_iter=1000).fit(vectors, LABELS)
-    np.testing.assert_array_equal(pipe[-1].coef_, by_hand.coef_)
-    assert pipe.score(LABELLED, LABELS) == 1.0
-    assert repickled(pipe).predict(["the cat sat on the soup"]).tolist() == ["food"]
-
-
 def test_a_grid_of_limits_models_and_ways_to_encode(pipeline, folder, other_folder):
     from sklearn.model_selection import GridSearchCV
 
@@ -130,7 +112,7 @@ def test_a_grid_of_limits_models_and_ways_to_encode(pipeline, folder, other_fold
         return found.cv_results_["mean_test_score"].tolist()
 
     # the limit cuts off the word that tells the classes apart; so does a long prompt
-    assert scores({"textencoder__max_seq_length": [4, None]}, cv=3, n_jobs=2) == [0.5, 1.0]
+    assert scores({"textencoder__max_seq_length": [4, None]}, cv=3) == [0.5, 1.0]
     grid = [
         {"textencoder__model": [folder, other_folder, SentenceEncoder(folder)]},
         {"textencoder__encode_kwargs": [{"prompt": "soup dog ran i love cat mat the sat on", **QUIET}]},

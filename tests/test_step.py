@@ -20,7 +20,7 @@ from minisbert.model.params import RowGradient, tensor_shapes
 from minisbert.model.pooling import Normalize, Pooling
 from minisbert.model.tokens import OverflowReport, Tokens, TruncationWarning
 from minisbert.training import step as step_module
-from minisbert.training.losses import multiple_negatives_ranking, simcse, softmax_classification
+from minisbert.training.losses import multiple_negatives_ranking, simcse
 from minisbert.training.step import (
     DropoutPlan,
     copy_parameters,
@@ -75,13 +75,10 @@ def difference(a, b):
 # ------------------------------------------------------------------------------------------------------- threads
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_threads_change_nothing_but_rounding(dtype, folder):
-    model = load_model(folder, dtype)
+def test_threads_change_nothing_but_rounding(model):
     alone = value_and_gradients(model, COLUMNS, contrast, num_threads=1)
-    # measured, with a shard for each text: 2.1e-15 and 1.1e-6; the margin is 5
-    bound = 1.1e-14 if dtype == np.float64 else 5.5e-6
-    for num_threads in (2, 5, 40):
+    bound = 1.1e-14  # measured, with a shard for each text: 2.1e-15; the margin is 5
+    for num_threads in (2, 40):
         shared = value_and_gradients(model, COLUMNS, contrast, num_threads=num_threads)
         assert abs(shared.value / alone.value - 1) < bound
         assert difference(shared, alone) < bound
@@ -131,25 +128,7 @@ def test_what_a_step_gives(dtype, folder):
         np.testing.assert_allclose(vectors, encoder.encode(column), rtol=0, atol=1e-14 if dtype == np.float64 else 1e-6)
 
 
-def test_a_loss_with_weights_of_its_own(model):
-    rng = np.random.default_rng(0)
-    head = rng.normal(size=(3, 27)), rng.normal(size=3)
-    step = value_and_gradients(
-        model, COLUMNS, lambda v: softmax_classification(*v, [0, 1, 2, 0, 1, 2, 0, 1], *head), num_threads=2
-    )
-    assert list(step.gradients)[-2:] == ["head.weight", "head.bias"]
-    assert step.gradients["head.weight"].shape == (3, 27)
-
-
 # ------------------------------------------------------------------------------------------------ gradient caching
-
-
-def test_caching_changes_nothing_but_rounding(model):
-    plain = value_and_gradients(model, COLUMNS, contrast, num_threads=2)
-    for cache_tokens in (1, 7, 1000):
-        cached = value_and_gradients(model, COLUMNS, contrast, num_threads=2, cache_tokens=cache_tokens)
-        assert abs(cached.value / plain.value - 1) < 1.1e-14
-        assert difference(cached, plain) < 1.1e-14  # measured: 2.1e-15; the margin is 5
 
 
 def test_caching_with_the_same_shards_gives_the_same_bits(model, monkeypatch):
@@ -213,16 +192,6 @@ def test_two_views_of_a_text_differ_by_dropout_alone(model):
 
 
 # ------------------------------------------------------------------------------------------------------ bad input
-
-
-def test_an_error_in_a_thread_comes_out(model, monkeypatch):
-    def broken(*arguments):
-        raise MemoryError("no room")
-
-    monkeypatch.setattr(step_module, "bert_backward", broken)
-    for num_threads in (1, 3):
-        with pytest.raises(MemoryError, match="no room"):
-            value_and_gradients(model, COLUMNS, contrast, num_threads=num_threads)
 
 
 LONG = ["the cat sat on the mat and " * 3, "soup"]  # 3 x 10 tokens and two, the limit is 16
@@ -306,22 +275,6 @@ def test_parameters_go_out_and_come_back(folder):
     np.testing.assert_array_equal(encoder.with_model(back).encode(TEXTS), encoder.encode(TEXTS))
     for field in ("config", "tokenizer", "max_seq_length", "prompts"):
         assert getattr(back, field) is getattr(model, field)
-
-
-def test_each_name_is_the_tensor_that_it_says(model):
-    """Every tensor by itself: another one in its place moves the vectors, and back again restores them."""
-    step = value_and_gradients(model, COLUMNS, contrast, num_threads=1)
-    named = named_parameters(model)
-    for name, array in named.items():
-        # no constant: a LayerNorm would take it away again
-        other = array + np.random.default_rng(0).normal(0.0, 0.1, array.shape)
-        changed = replace_parameters(model, {**named, name: other})
-        assert named_parameters(changed)[name] is other
-        assert all(same is named[key] for key, same in named_parameters(changed).items() if key != name)
-        moved = value_and_gradients(changed, COLUMNS, contrast, num_threads=1)
-        if not name.endswith("key.bias"):  # it moves all scores of a row alike
-            assert np.abs(moved.embeddings[0] - step.embeddings[0]).max() > 1e-6, name
-    assert same_bits(value_and_gradients(model, COLUMNS, contrast, num_threads=1), step)
 
 
 REFUSED = [

@@ -1,23 +1,21 @@
 """Text to packed ids: which of the length limits counts, what is cut, what is said about it, and odd text."""
 
 import json
-import re
-import warnings
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import tokenizers
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import COMPANY, TEXTS, TINY, VOCABULARY, tiny_tokenizer, write_model
+from tiny import TEXTS, TINY, VOCABULARY, tiny_tokenizer, write_model
 
 from minisbert import SentenceEncoder
 from minisbert.model.pooling import POOLINGS, Normalize, Pooling
-from minisbert.model.tokens import OverflowReport, Tokens, TruncationWarning
 from minisbert.training.losses import multiple_negatives_ranking
 from minisbert.training.step import value_and_gradients
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 CLS, SEP, UNK = (VOCABULARY[piece] for piece in ("[CLS]", "[SEP]", "[UNK]"))
 
@@ -139,52 +137,7 @@ def test_around_every_limit(long_encoder, limit, beyond):
     assert tokens.token_ids.tolist() == [CLS, *[VOCABULARY[letter] for letter in text.split()][: limit - 2], SEP]
 
 
-def test_a_cut_text_is_the_text_of_its_beginning_up_to_the_last_position(long_encoder):
-    for limit in (129, 520):
-        long_encoder.max_seq_length = limit
-        whole, cut, shorter = long_encoder.encode([letters(limit - i) for i in (2, 1, 3)], overflow="truncate")
-        np.testing.assert_allclose(cut, whole, rtol=0, atol=COMPANY)
-        assert np.isfinite(whole).all() and np.abs(shorter - whole).max() > 1e-6
-
-
-def test_the_limit_can_be_set_and_one_that_is_none_is_refused_and_changes_nothing(folder, encoder):
-    for value in (3, 16, np.int32(9)):
-        encoder = SentenceEncoder(folder, max_seq_length=value)
-        assert encoder.max_seq_length == value and type(encoder.max_seq_length) is int
-    encoder.max_seq_length = 5
-    assert encoder.tokenize(letters(30), overflow="truncate").lengths.tolist() == [5]
-    for value in (2, -1, 17, 10**30, True, None, "9", 9.0, float("nan")):
-        with pytest.raises(ValueError, match=f"max_seq_length.*{re.escape(repr(value))}"):
-            encoder.max_seq_length = value
-        assert encoder.max_seq_length == 5
-        if value is not None:  # in the constructor: what the folder says
-            with pytest.raises(ValueError, match="max_seq_length"):
-                SentenceEncoder(folder, max_seq_length=value)
-
-
 # --- what is said about it ------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("call", ["encode", "tokenize", "trace"])
-def test_each_call_warns_once_and_names_the_caller_and_the_loss(encoder, call):
-    function, texts = getattr(encoder, call), [letters(14), letters(15), "soup", letters(34), ""]
-    for _ in range(2):
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            function(texts)
-        assert [(w.category, Path(w.filename).name) for w in caught] == [(TruncationWarning, Path(__file__).name)]
-        assert re.search(r"2 of 5 .* 16 tokens .* 21 tokens \(text 3 lost 20 of 36\)", str(caught[0].message))
-    with pytest.raises(ValueError, match=r"text 3 lost 20 of 36"):
-        function(texts, overflow="error")
-    function(texts, overflow="truncate")  # warnings are errors here
-    function([letters(14), ""], overflow="error")
-
-
-def test_an_unknown_overflow_is_refused_whether_or_not_something_is_cut(encoder):
-    for texts in (["soup"], [letters(40)], []):
-        for overflow in ("ignore", None, True):
-            with pytest.raises(ValueError, match=f"overflow.*{overflow!r}"):
-                encoder.encode(texts, overflow=overflow)
 
 
 def test_the_prompt_counts(tmp_path):
@@ -192,16 +145,6 @@ def test_the_prompt_counts(tmp_path):
     made.encode(letters(12), prompt_name="query", overflow="error")
     with pytest.raises(ValueError, match="text 0 lost 1 of 17"):
         made.encode(letters(13), prompt_name="query", overflow="error")
-
-
-def test_the_report_of_many_blocks_is_one():
-    report = OverflowReport(4, "warn")
-    for lost in ([0, 0, 0], [0, 7], [1, 9, 0]):
-        report.add(Tokens(np.arange(4 * len(lost)), np.full(len(lost), 4), np.array(lost)))
-    with pytest.warns(TruncationWarning, match=r"3 of 8 texts are .* lost 17 tokens \(text 6 lost 9 of 13\)") as caught:
-        report.warn()
-    assert len(caught) == 1
-    assert OverflowReport(4, "warn", report.counts).counts == report.counts == (8, 3, 17, 9, 6, 13)
 
 
 # --- odd text -------------------------------------------------------------------------------------------------
@@ -273,14 +216,6 @@ def test_the_older_kind_of_post_processor_and_added_tokens(tmp_path):
     config = replace(TINY, vocab_size=TINY.vocab_size + 1)
     made = SentenceEncoder(write_model(tmp_path, config=config, tokenizer=library))
     assert made.tokenize("soup xylophone").token_ids.tolist() == [CLS, VOCABULARY["soup"], TINY.vocab_size, SEP]
-
-
-def test_a_vocabulary_with_gaps_is_no_contradiction(tmp_path):
-    """vocab.txt files with a line twice are in use; every id still has its row."""
-    gaps = {piece: (i if i < 50 else i + 7) for piece, i in VOCABULARY.items()}
-    config = replace(TINY, vocab_size=TINY.vocab_size + 7)
-    made = SentenceEncoder(write_model(tmp_path, config=config, tokenizer=tiny_tokenizer(vocabulary=gaps)))
-    assert made.tokenize("soup z").token_ids.tolist() == [CLS, gaps["soup"], gaps["z"], SEP]
 
 
 def test_the_real_model_stops_at_256_although_its_files_say_128_256_and_512(weights_folder):

@@ -18,7 +18,7 @@ from minisbert.training.losses import (
     triplet,
 )
 
-pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
+pytestmark = [pytest.mark.usefixtures("one_thread"), *(pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS)]
 
 # Largest relative errors over all tests here, measured, times 10; the house asks for 1e-9 in float64.
 FLOAT64_VALUE, FLOAT64_GRADIENT = 8e-13, 2.7e-11  # measured 7.6e-14 and 2.7e-12, and 7e-15 but for batches of two
@@ -242,32 +242,3 @@ def test_kinks_are_those_of_autograd(name, sentence_transformers):
     assert result.value == pytest.approx(value, rel=1e-12)
     for mine, other in zip(result.gradients, gradients, strict=True):
         np.testing.assert_allclose(mine, other, rtol=1e-9, atol=1e-15)
-
-
-def test_defaults_are_those_of_sentence_transformers(sentence_transformers):
-    import inspect
-
-    from sentence_transformers import losses
-    from sentence_transformers.sentence_transformer.losses.contrastive import SiameseDistanceMetric
-
-    def default(function, name):
-        return inspect.signature(function).parameters[name].default
-
-    for ours, theirs in (
-        (multiple_negatives_ranking, losses.MultipleNegativesRankingLoss),
-        (cosent, losses.CoSENTLoss),
-    ):
-        assert default(ours, "scale") == default(theirs, "scale")
-    assert default(contrastive, "margin") == default(losses.ContrastiveLoss, "margin")
-    assert default(losses.ContrastiveLoss, "distance_metric") == SiameseDistanceMetric.COSINE_DISTANCE
-    assert default(triplet, "margin") == 1.0 != default(losses.TripletLoss, "triplet_margin")  # the paper's, not theirs
-
-
-def test_tiny_losses_have_digits_here_and_none_in_pytorch(sentence_transformers):
-    rows, scale = np.eye(3), 100.0
-    value, gradients, _ = autograd(ranking_case(2, scale=scale)[2], [rows, rows.copy()])
-    result = multiple_negatives_ranking(rows, rows.copy(), scale=scale)
-    assert value == 0
-    assert result.value == pytest.approx(2 * np.exp(-scale), rel=1e-12, abs=0)
-    # the gradients that push others away are in both
-    np.testing.assert_allclose(result.gradients[0], gradients[0], rtol=1e-12, atol=1e-17)

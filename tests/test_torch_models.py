@@ -308,29 +308,6 @@ def test_random_checkpoint(name, folders, figures):
         figures(f"{name}, {dtype}, sentence vectors", found["sentence_embedding"], bound)
 
 
-def test_cases_are_what_they_say(folders):
-    """The files on disk have the names, dtypes and formats that the cases are about."""
-    from safetensors import safe_open
-
-    def tensors(name):
-        found = {}
-        for file in folders(name).glob("*.safetensors"):
-            with safe_open(file, framework="numpy") as opened:
-                for key in opened.keys():  # noqa: SIM118 - no dict
-                    found[key] = opened.get_slice(key).get_dtype()
-        return found
-
-    masked = tensors("swish, masked LM, dense without bias")
-    assert "bert.embeddings.word_embeddings.weight" in masked and any(key.startswith("cls.") for key in masked)
-    assert any(key.startswith("bert.pooler.") for key in tensors("silu, pre-training heads"))
-    without = tensors("12 heads, 4 layers, relu, BF16, no pooler, residual denses")
-    assert "pooler.dense.weight" not in without and set(without.values()) == {"BF16"}
-    sharded = "plain masked LM, F16, shards, gelu_pytorch_tanh"
-    assert set(tensors(sharded).values()) == {"F16"}
-    assert len(list(folders(sharded).glob("model-*.safetensors"))) > 2
-    assert not list(folders("old format, dense, normalize, prompts").glob("*_Normalize"))
-
-
 # ------------------------------------------------------------------------------------------------ the other direction
 
 

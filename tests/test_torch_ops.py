@@ -9,12 +9,11 @@ import itertools
 
 import numpy as np
 import pytest
-from torch_oracle import THIRD_PARTY_WARNINGS, absolute, relative
+from torch_oracle import THIRD_PARTY_WARNINGS, absolute
 
 from minisbert.model import ops
-from minisbert.model.pooling import POOLINGS, pool
 
-pytestmark = [pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS]
+pytestmark = [pytest.mark.usefixtures("one_thread"), *(pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS)]
 
 DENORMAL = 1e-310  # below the smallest normal float64
 # float32, over every float32 number with 2^-12 <= |x| < 14 (done once, NumPy 2.4.6): 5.896e-7 at x = 4.985,
@@ -81,29 +80,6 @@ def exact_gelu(x):
     special = pytest.importorskip("scipy.special")
     x = x.astype(np.float64)
     return x * 0.5 * special.erfc(-x / np.sqrt(2.0))
-
-
-def test_gelu_float32_over_the_whole_line(torch, figures):
-    x = np.linspace(-12.0, 12.0, 2_400_001).astype(np.float32)
-    exact = exact_gelu(x)
-    error = np.abs(ops.gelu(x) - exact)
-    figures("gelu float32, max |error| for |x| <= 12", error.max(), GELU_BOUND)
-    figures("the same for |x| <= 1", error[np.abs(x) <= 1].max(), GELU_SMALL_BOUND)
-    figures("the same for x < 0", error[x < 0].max(), GELU_LEFT_BOUND)
-    # what the docstring says
-    figures("the same in units of max(1, |x|)", (error / np.maximum(1.0, np.abs(x))).max(), GELU_RELATIVE_BOUND)
-    theirs = torch.nn.functional.gelu(torch.from_numpy(x)).numpy()
-    print(f"\n  PyTorch's own float32 error on the same numbers: {np.abs(theirs - exact).max():.3g}", end="")
-
-
-def test_gelu_float64_has_all_its_digits_in_the_tail(figures):
-    """1 + erf(x) loses every digit at x = -8; erfc does not."""
-    x = np.linspace(-30.0, 30.0, 20_001)
-    exact = exact_gelu(x)
-    usable = np.abs(exact) > 1e-300
-    error = np.abs(ops.gelu(x) - exact)[usable] / np.maximum(np.abs(exact[usable]), 1e-300)
-    # erfc(z) multiplies a relative error of z by 2 z^2: 900 at x = -30
-    figures("gelu float64, relative", error.max(), 1e-13)
 
 
 def test_the_fit_behind_gelu_in_exact_arithmetic(figures):
@@ -174,33 +150,3 @@ def test_normalize(torch, figures):
             np.testing.assert_allclose(ours, reference, rtol=1e-10)
         figures(f"normalize {np.dtype(dtype)}", absolute(ours, reference), bound)
         assert not ours[2].any()
-
-
-LENGTHS = np.array([5, 1, 2, 17, 17, 3, 1, 9])
-
-
-def pooled_by_sentence_transformers(torch, sentence_transformers, strip, modes):
-    from sentence_transformers.models import Pooling
-
-    width = strip.shape[1]
-    padded = torch.full((len(LENGTHS), int(LENGTHS.max()), width), 777.0, dtype=torch.from_numpy(strip).dtype)
-    mask = torch.zeros(padded.shape[:2], dtype=torch.int64)
-    for row, text in enumerate(np.split(strip, np.cumsum(LENGTHS)[:-1])):
-        padded[row, : len(text)] = torch.from_numpy(text)
-        mask[row, : len(text)] = 1
-    features = {"token_embeddings": padded, "attention_mask": mask}
-    return Pooling(width, pooling_mode=modes)(features)["sentence_embedding"].numpy()
-
-
-def test_pooling(torch, sentence_transformers, figures):
-    rng = np.random.default_rng(5)
-    strip = rng.normal(0.0, 3.0, (LENGTHS.sum(), 12))
-    strip[::7] *= 1e4
-    strip[3::11] -= 500.0
-    strip[20:24] *= 1e-300
-    poolings = (tuple(POOLINGS), ("mean", "cls"), ("max", "max"))
-    for modes, (dtype, bound) in itertools.product(poolings, ((np.float64, 1e-14), (np.float32, 3e-7))):
-        reference = pooled_by_sentence_transformers(torch, sentence_transformers, strip.astype(dtype), modes)
-        ours = pool(strip.astype(dtype), LENGTHS, modes)
-        for mode, a, b in zip(modes, *(np.split(side, len(modes), axis=1) for side in (ours, reference)), strict=True):
-            figures(f"pool {mode} of {'+'.join(modes)} {np.dtype(dtype)}", relative(a, b), bound)

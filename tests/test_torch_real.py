@@ -164,26 +164,13 @@ def test_around_every_limit(weights_folder, theirs, figures):
 
 def test_alone_and_in_company(ours, sentences, figures):
     """The same texts alone, together, and shuffled with other neighbours in other batches."""
-    texts = [*sentences[::28], *odd_texts()[::6]]
+    texts = [*sentences[::56], *odd_texts()[::12]]
     together = ours.encode(texts, overflow="truncate")
     alone = np.array([ours.encode(text, overflow="truncate") for text in texts])
     figures(f"{len(texts)} texts together and alone", absolute(together, alone), 1e-6)
     with threadpoolctl.threadpool_limits(2):
         figures("with two BLAS threads", absolute(ours.encode(texts, overflow="truncate"), together), 1e-6)
     rng = np.random.default_rng(21)
-    for batch_size in (None, 7):
-        order = rng.permutation(len(texts))
-        shuffled = ours.encode([texts[i] for i in order], batch_size=batch_size, overflow="truncate")
-        figures(f"shuffled, batch_size {batch_size}", absolute(shuffled, together[order]), 1e-6)
-        figures(f"shuffled, batch_size {batch_size}, and alone", absolute(shuffled, alone[order]), 1e-6)
-
-
-def test_what_is_saved_is_the_same_model(ours, theirs, sentence_transformers, sentences, tmp_path, figures):
-    ours.save(tmp_path / "saved")
-    again = sentence_transformers.SentenceTransformer(str(tmp_path / "saved"), device="cpu")
-    assert again.max_seq_length == theirs.max_seq_length == ours.max_seq_length == 256
-    assert again.similarity_fn_name == theirs.similarity_fn_name
-    assert again.prompts == theirs.prompts
-    texts = [*sentences[::50], "soup " * 400, ""]
-    # PyTorch against PyTorch, the same weights: not one bit may differ
-    figures("saved and read by sentence-transformers", absolute(again.encode(texts), theirs.encode(texts)), 0.0)
+    order = rng.permutation(len(texts))
+    shuffled = ours.encode([texts[i] for i in order], batch_size=7, overflow="truncate")
+    figures("shuffled, batch_size 7, and alone", absolute(shuffled, alone[order]), 1e-6)

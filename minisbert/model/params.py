@@ -159,9 +159,9 @@ def tensor_shapes(config: BertConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def flatten(tree: Any) -> Iterator[Array]:
-    """Give the arrays of a nested dataclass one by one, in the order of its fields."""
-    if isinstance(tree, np.ndarray):
+def flatten(tree: Any) -> Iterator[Any]:
+    """Give the arrays of a nested dataclass, or its gradients, one by one, in the order of its fields."""
+    if isinstance(tree, (np.ndarray, RowGradient)):
         yield tree
         return
     branches = tree if isinstance(tree, tuple) else [getattr(tree, field.name) for field in fields(tree)]
@@ -190,7 +190,7 @@ def random_params(
 
     Examples
     --------
-    >>> random_params(BertConfig(vocab_size=5), np.random.default_rng(0)).embeddings.word.shape
+    >>> random_params(BertConfig(vocab_size=5, num_hidden_layers=1), np.random.default_rng(0)).embeddings.word.shape
     (5, 768)
     """
 
@@ -417,6 +417,11 @@ class RowGradient:
 
 
 Gradient: TypeAlias = Array | RowGradient  # of one tensor
+
+
+def numbers_of(gradient: Gradient) -> Array:
+    """The numbers that are held: of a RowGradient those that are not zero."""
+    return gradient.values if isinstance(gradient, RowGradient) else gradient
 
 
 @dataclass(frozen=True)

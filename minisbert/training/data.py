@@ -23,6 +23,7 @@ batches.
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import suppress
@@ -46,11 +47,14 @@ COLUMNS = {
 }
 """The kinds of examples and the meaning of their columns, in order."""
 
+TEXTS = {kind: sum(meaning not in ("score", "label") for meaning in meanings) for kind, meanings in COLUMNS.items()}
+"""How many of the columns, the first ones, hold texts."""
+
 ALSO = {"anchor": MEANINGS["sentence1"], "positive": MEANINGS["sentence2"], "score": ("label",)}
 """More usual names of columns, ambiguous ones: they are looked for only if the kind is given."""
 
 PROBES = 100
-"""The most batches, or partners for a swap, that are tried for one example: it bounds the time spent in vain."""
+"""The most batches that are tried for one example: it bounds the time spent in vain."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,11 +100,11 @@ class Examples:
         kind, scores, labels = self.kind, self.scores, self.labels
         if kind not in COLUMNS:
             raise ValueError(f"Examples: kind must be one of {', '.join(COLUMNS)}, got {kind!r}")
-        texts = [meaning for meaning in COLUMNS[kind] if meaning not in ("score", "label")]
         columns = (tuple(each_text(x, f"Examples: columns[{i}]")) for i, x in enumerate(self.columns))
         object.__setattr__(self, "columns", tuple(columns))  # any sequence of texts becomes a tuple, once
-        if len(self.columns) != len(texts):
-            raise ValueError(f"Examples: kind {kind!r} has the columns {', '.join(texts)}, got {len(self.columns)}")
+        if len(self.columns) != TEXTS[kind]:
+            texts = ", ".join(COLUMNS[kind][: TEXTS[kind]])
+            raise ValueError(f"Examples: kind {kind!r} has the columns {texts}, got {len(self.columns)}")
         wants = {"scored": (True, False), "labelled": (False, True), "texts": (False, labels is not None)}
         if (scores is not None, labels is not None) != wants.get(kind, (False, False)):
             raise ValueError(
@@ -196,7 +200,26 @@ def read_examples(
     ('labelled', array([1, 0]), ('contradiction', 'entailment'))
     """
     listed = [files] if isinstance(files, (str, Path)) else list(files)
-    _check_settings(listed, kind, columns, scale, has_header)
+    meanings = COLUMNS.get(kind or "", ())
+    optional = 1 if kind == "texts" else 0  # the label of texts
+    right = columns is not None and len(meanings) - optional <= len(columns) <= len(meanings)
+    for wrong, said in (
+        (not listed, "no files given"),
+        (kind not in (None, *COLUMNS), f"kind must be one of {', '.join(COLUMNS)}, got {kind!r}"),
+        (
+            scale and not -math.inf < scale[0] < scale[1] < math.inf,
+            f"scale must be (low, high), low < high, got {scale!r}",
+        ),
+        (not columns and not has_header, "without a header row, give the kind, and the columns by number"),
+        (columns and not kind, f"columns needs a kind: {_CHOICES}"),
+        (
+            columns is not None and (isinstance(columns, str) or not right),
+            f"columns of kind {kind!r} are {', '.join(meanings)}; got {columns!r}",
+        ),
+        (columns and len(set(columns)) < len(columns), f"a column is given twice: {columns!r}"),
+    ):
+        if wrong:
+            raise ValueError(f"read_examples: {said}")
     found = kind or _guess_kind(read_table(listed[0], has_header=has_header, **reading))
     if scale is not None and found != "scored":
         raise ValueError(f"read_examples: scale is for scores, but {listed[0]} is read as {found!r}")
@@ -205,53 +228,42 @@ def read_examples(
     is_labelled = True
     for file in listed:
         table = read_table(file, has_header=has_header, **reading)
-        chosen = [table.column(c) for c in columns] if columns else _find_columns(table, found, kind is not None)
+        chosen = [table.column(column) for column in columns or ()]
+        for meaning in () if columns else COLUMNS[found]:
+            usual = MEANINGS[meaning] + (ALSO.get(meaning, ()) if kind else ())
+            try:
+                chosen.append(table.find(meaning, None, usual, f"name the columns for {', '.join(COLUMNS[found])}"))
+            except InputError:
+                if (found, meaning) != ("texts", "label"):
+                    raise
         if file != listed[0] and is_labelled != (len(chosen) == len(COLUMNS[found])):
             raise InputError(f"{file}: either both this file and {listed[0]} must have labels, or neither")
         is_labelled = len(chosen) == len(COLUMNS[found])
         before = len(texts)
-        count = sum(meaning not in ("score", "label") for meaning in COLUMNS[found])
-        for line, values in table.pick(chosen, filled=chosen[:count]):
-            row, target = _read_row(found, values, chosen, scale, table.where(line))
-            texts.append(row)
-            targets += [] if target is None else [target]
+        for line, values in table.pick(chosen, filled=chosen[: TEXTS[found]]):
+            texts.append(tuple(map(str, values[: TEXTS[found]])))
+            targets += _read_target(found, texts[-1], values[TEXTS[found] :], chosen, scale, table.where(line))
         if len(texts) == before:
             raise InputError(f"{file}: no training examples: the file has no rows")
+    names = sorted({str(target) for target in targets})
+    with suppress(ValueError):
+        names = sorted(names, key=int)  # by value, so that 10 comes after 9
     try:
-        return _gather(found, tuple(zip(*texts, strict=True)), targets)
+        columns_of_texts = tuple(zip(*texts, strict=True))
+        if found == "scored":
+            return Examples(found, columns_of_texts, scores=np.array(targets, np.float64))
+        if not targets:
+            return Examples(found, columns_of_texts)
+        if "-1" in names and "0" in names:
+            raise ValueError("the label -1 next to 0 means 'no label' in Hugging Face's data sets; drop such rows")
+        number = {name: c for c, name in enumerate(names)}
+        labels = np.array([number[str(target)] for target in targets])
+        return Examples(found, columns_of_texts, labels=labels, label_names=tuple(names))
     except ValueError as error:
         raise InputError(f"{listed[0]}{' and others' if len(listed) > 1 else ''}: {error}") from None
 
 
-def _check_settings(
-    files: Sequence[str | Path],
-    kind: str | None,
-    columns: Sequence[str] | None,
-    scale: tuple[float, float] | None,
-    has_header: bool,
-) -> None:
-    if not files:
-        raise ValueError("read_examples: no files given")
-    if kind is not None and kind not in COLUMNS:
-        raise ValueError(f"read_examples: kind must be one of {', '.join(COLUMNS)}, got {kind!r}")
-    if scale is not None and not -math.inf < scale[0] < scale[1] < math.inf:
-        raise ValueError(f"read_examples: scale must be (low, high) with low < high, got {scale!r}")
-    if columns is None:
-        if not has_header:
-            raise ValueError(f"{files[0]}: without a header row, give the kind, and the columns by number")
-        return
-    if kind is None:
-        raise ValueError(f"read_examples: columns needs a kind: {_choices()}")
-    wanted = COLUMNS[kind]
-    if isinstance(columns, str) or len(columns) not in ({len(wanted)} | ({1} if kind == "texts" else set())):
-        raise ValueError(f"read_examples: columns of kind {kind!r} are {', '.join(wanted)}; got {columns!r}")
-    if len(set(columns)) < len(columns):
-        raise ValueError(f"read_examples: a column is given twice: {', '.join(columns)}")
-
-
-def _choices() -> str:
-    """List the kinds and their columns, for messages."""
-    return "; ".join(f"{kind} ({', '.join(meanings)})" for kind, meanings in COLUMNS.items())
+_CHOICES = "; ".join(f"{kind} ({', '.join(meanings)})" for kind, meanings in COLUMNS.items())
 
 
 def _guess_kind(table: Table) -> str:
@@ -270,40 +282,30 @@ def _guess_kind(table: Table) -> str:
     if fitting in (["pairs"], ["triplets"]) and ignored:  # rows with label 0 are not positives
         raise InputError(
             f"{file}: the columns {listed} are {fitting[0]} with a {ignored!r}, which would be ignored; give "
-            f"kind={fitting[0]!r} if all rows belong together, or else another kind and columns: {_choices()}"
+            f"kind={fitting[0]!r} if all rows belong together, or else another kind and columns: {_CHOICES}"
         )
     if not fitting:
-        raise InputError(f"{file}: the columns {listed} fit no kind of example; give kind and columns: {_choices()}")
+        raise InputError(f"{file}: the columns {listed} fit no kind of example; give kind and columns: {_CHOICES}")
     if len(fitting) > 1:
         raise InputError(f"{file}: the columns {listed} fit several kinds: {', '.join(fitting)}; give the kind")
     return fitting[0]
 
 
-def _find_columns(table: Table, kind: str, is_said: bool) -> list[str]:
-    """Find the columns of a kind; only the label of texts may be missing."""
-    found = []
-    for meaning in COLUMNS[kind]:
-        usual = MEANINGS[meaning] + (ALSO.get(meaning, ()) if is_said else ())
-        try:
-            found.append(table.find(meaning, None, usual, f"name the columns for {', '.join(COLUMNS[kind])}"))
-        except InputError:
-            if (kind, meaning) != ("texts", "label"):
-                raise
-    return found
-
-
-def _read_row(
-    kind: str, values: Sequence[object], columns: Sequence[str], scale: tuple[float, float] | None, where: str
-) -> tuple[tuple[str, ...], float | str | None]:
-    """Split a row into its texts and its score or label."""
-    count = sum(meaning not in ("score", "label") for meaning in COLUMNS[kind])
-    texts = tuple(map(str, values[:count]))
+def _read_target(
+    kind: str,
+    texts: tuple[str, ...],
+    rest: Sequence[object],
+    columns: Sequence[str],
+    scale: tuple[float, float] | None,
+    where: str,
+) -> list[float | str]:
+    """Read a row's score or label, if its kind has one, and refuse rows that teach nothing."""
     if kind == "triplets" and texts[2] in texts[:2]:
         twin = columns[texts.index(texts[2])]
         raise InputError(f"{where}: the negative is the same text as the {twin}; fix or drop this row")
-    if len(values) == count:
-        return texts, None
-    value, column = values[count], columns[count]
+    if not rest:
+        return []
+    (value,), column = rest, columns[-1]
     if kind == "scored":
         score = checked_number(value, f"the score in column {column!r}", where)
         low, high = scale or (0.0, 1.0)
@@ -312,8 +314,8 @@ def _read_row(
                 f"{where}: the score {score:g} is outside the scale from {low:g} to {high:g}; is {column!r} the "
                 "right column, and the scale right?"
             )
-        return texts, (score - low) / (high - low)
-    if kind == "labelled" and _looks_like_a_score(value):
+        return [(score - low) / (high - low)]
+    if kind == "labelled" and (isinstance(value, float) or re.fullmatch(r"\s*[-+]?(\d+\.\d*|\.\d+)\s*", str(value))):
         raise InputError(
             f"{where}: the label {value!r:.40} in column {column!r} has a decimal point; if it is a score, give "
             "kind='scored'; if it is a class, write an integer or a name"
@@ -321,33 +323,7 @@ def _read_row(
     label = checked_label(value, column, where)
     if label == "-":
         raise InputError(f"{where}: the label '-' means that the annotators did not agree (SNLI); drop such rows")
-    return texts, label
-
-
-def _looks_like_a_score(value: object) -> bool:
-    """Tell a number with a decimal point from the name or number of a class."""
-    if isinstance(value, str) and "." in value:
-        try:
-            float(value)
-        except ValueError:
-            return False
-        return True
-    return isinstance(value, float)
-
-
-def _gather(kind: str, columns: tuple[tuple[str, ...], ...], targets: Sequence[float | str]) -> Examples:
-    """Build the examples, with numbered classes."""
-    if kind == "scored":
-        return Examples(kind, columns, scores=np.array(targets, np.float64))
-    if not targets:
-        return Examples(kind, columns)
-    names = sorted({str(target) for target in targets})
-    with suppress(ValueError):
-        names = sorted(names, key=int)  # by value, so that 10 comes after 9
-    if "-1" in names and "0" in names:
-        raise ValueError("the label -1 next to 0 means 'no label' in Hugging Face's data sets; drop such rows")
-    number = {name: c for c, name in enumerate(names)}
-    return Examples(kind, columns, labels=np.array([number[str(x)] for x in targets]), label_names=tuple(names))
+    return [label]
 
 
 # -------------------------------------------------------------------------------------------------------------- batches
@@ -454,8 +430,8 @@ def spread(keys: Array, batch_size: int, rng: np.random.Generator) -> list[Array
     """Deal examples with (M, K) keys out to batches so that those that share a key meet as little as possible.
 
     Returns the indices of each batch, (B,) each. With K = 1, a key of ``m`` examples is at most ``ceil(m / N)`` times
-    in a batch, and no dealing does better. With more keys the last examples may find no batch without a clash; they are
-    then swapped with others, as far as a bounded search finds any.
+    in a batch, and no dealing does better. With more keys the last examples may find no batch without a clash; there
+    the loss masks what meets.
 
     >>> [indices.tolist() for indices in spread(np.array([[7], [7], [5], [7], [5], [4]]), 2, np.random.default_rng(1))]
     [[2, 1], [4, 0], [3, 5]]
@@ -468,8 +444,6 @@ def spread(keys: Array, batch_size: int, rng: np.random.Generator) -> list[Array
     # the rest clashes with nothing and fills the room left, in random order
     free = np.repeat(np.arange(batches), np.array(room) - np.bincount(dealt, minlength=batches))
     batch_of = np.concatenate([np.array(dealt, np.intp), free])  # (M,)
-    if clashing and keys.shape[1] > 1:
-        batch_of = _mend(keys[order].tolist(), batch_of.tolist(), batches, rng)
     mixed = rng.permutation(count)  # (M,) no order is left within a batch
     sorted_by_batch = mixed[np.argsort(batch_of[mixed], kind="stable")]  # (M,)
     parts = np.split(order[sorted_by_batch], np.cumsum(room)[:-1])
@@ -522,33 +496,3 @@ def _deal(keys: Sequence[Sequence[int]], room: Sequence[int]) -> list[int]:
             waiting.append(b)
         dealt.append(b)
     return dealt
-
-
-def _mend(keys: Sequence[Sequence[int]], batch_of: Sequence[int], batches: int, rng: np.random.Generator) -> Array:
-    """Swap an example that clashes with one of another batch, if afterwards neither clashes."""
-    placed = list(batch_of)
-    held: list[Counter[int]] = [Counter() for _ in range(batches)]
-    everywhere: Counter[int] = Counter()
-    for own, b in zip(keys, placed, strict=True):
-        held[b].update(set(own))
-        everywhere.update(set(own))
-    for i, own in enumerate(keys):
-        b = placed[i]
-        clashes = [key for key in own if held[b][key] > 1]
-        if not clashes or any(everywhere[key] > batches for key in clashes):
-            continue  # with more examples of a key than batches, some must meet
-        for j in rng.integers(0, len(keys), PROBES).tolist():
-            c, other = placed[j], keys[j]
-            if c != b and not _meets(own, held[c], other) and not _meets(other, held[b], own):
-                held[b].subtract(set(own))
-                held[c].subtract(set(other))
-                held[b].update(set(other))
-                held[c].update(set(own))
-                placed[i], placed[j] = c, b
-                break
-    return np.array(placed)
-
-
-def _meets(own: Sequence[int], held: Counter[int], leaving: Sequence[int]) -> bool:
-    """Tell whether an example would clash in a batch that another one leaves."""
-    return any(held[key] > (key in leaving) for key in own)

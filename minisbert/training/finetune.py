@@ -36,7 +36,7 @@ from minisbert.model.params import build_params
 from minisbert.model.pooling import Normalize, Pooling
 from minisbert.model.tokens import OverflowReport, TruncationWarning
 from minisbert.training.data import Batch, Examples, make_epoch
-from minisbert.training.losses import LOSSES, find_false_negatives
+from minisbert.training.losses import LOSSES
 from minisbert.training.optim import AdamWState, adamw, clip_gradients, init_adamw, warmup_linear
 from minisbert.training.step import (
     DropoutPlan,
@@ -213,21 +213,11 @@ def objective(settings: Settings, batch: Batch, params: dict[str, Array]) -> Los
     """The loss of one batch as a function of its vectors, ``loss(vectors) -> LossResult``, one (B, D) array a column.
 
     ``params`` holds the classifier, ``"head.weight"`` and ``"head.bias"``, of a loss that has one.
-
-    >>> batch = Batch((("a", "b"), ("c", "d")), None, np.array([0, 1]))
-    >>> loss = objective(Settings(), batch, {})
-    >>> round(loss([np.eye(2), np.eye(2)]).value, 9)
-    2e-09
     """
     known = LOSSES[settings.loss]
-    options: dict[str, Any] = {**known.options, **settings.loss_options}
-    if known.takes_false_negatives:
-        # texts of one class or, without classes, equal texts belong together
-        columns = batch.texts if batch.targets is None else [batch.targets.tolist()] * len(batch.texts)
-        options["false_negatives"] = find_false_negatives(*columns)
-    targets = [batch.targets] if known.data in ("scored", "labelled") else []
+    loss = known.of_batch(batch.texts, batch.targets, **settings.loss_options)
     head = [params["head.weight"], params["head.bias"]] if known.has_head else []
-    return lambda vectors: known.function(*vectors, *targets, *head, **options)
+    return lambda vectors: loss(vectors, *head)
 
 
 def new_head(settings: Settings, examples: Examples, width: int, dtype: npt.DTypeLike) -> dict[str, Array]:

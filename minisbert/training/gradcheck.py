@@ -21,11 +21,11 @@ import numpy as np
 from minisbert.model import Array
 from minisbert.model.bert import bert
 from minisbert.model.folder import SentenceModel
-from minisbert.model.params import Gradient, RowGradient
+from minisbert.model.params import Gradient, RowGradient, numbers_of
 from minisbert.model.pooling import apply_modules
 from minisbert.model.tokens import OverflowReport
 from minisbert.parallel import threads
-from minisbert.training.losses import LOSSES, LossResult, find_false_negatives
+from minisbert.training.losses import LOSSES, LossResult
 from minisbert.training.step import LossFunction, named_parameters, replace_parameters, value_and_gradients
 
 # ------------------------------------------------------------------------------------------------- one operation
@@ -336,12 +336,6 @@ def check_encoder(
     rng = _own(rng)
     params = {name: tensor.astype(np.float64) for name, tensor in named_parameters(model).items()}  # keeps the order
     model, head = replace_parameters(model, params), {}
-
-    def value_of(vectors: list[Array], head: dict[str, Array]) -> LossResult:
-        if callable(loss):
-            return loss(vectors)
-        return known.function(*vectors, *([] if targets is None else [targets]), *head.values(), **extra)
-
     if not callable(loss):
         if loss not in LOSSES:
             raise ValueError(f"check_encoder: loss must be one of {', '.join(LOSSES)}, or a function; got {loss!r}")
@@ -351,21 +345,23 @@ def check_encoder(
             raise ValueError(f"check_encoder: loss {loss!r} {wanted}")
         if known.data == "texts":
             columns = [*columns, *columns]  # both views; without dropout they are the same
-        extra = {"false_negatives": find_false_negatives(*columns)} if known.takes_false_negatives else {}
         if known.has_head and targets is not None:
             classes = 1 + max(1, int(max(targets)))
             weight = rng.normal(0, 0.5, (classes, 3 * model.full_width))
             head = {"head.weight": weight, "head.bias": rng.normal(0, 0.5, classes)}
+    loss_of: Callable[..., LossResult] = loss if callable(loss) else known.of_batch(columns, targets)
     tokens = model.tokenizer([text for column in columns for text in column], model.max_seq_length)
 
     def value(moved: dict[str, Array]) -> float:
         there = replace_parameters(model, moved)
         strip = bert(tokens.token_ids, tokens.lengths, there.params, there.config)
         vectors = apply_modules(strip, tokens.lengths, there.modules)[-1]
-        return value_of(np.split(vectors, len(columns)), {name: moved[name] for name in head}).value
+        return loss_of(np.split(vectors, len(columns)), *(moved[name] for name in head)).value
 
     report = OverflowReport(model.max_seq_length, "truncate")  # both sides read the same, so a cut does no harm
-    step = value_and_gradients(model, columns, lambda vectors: value_of(vectors, head), num_threads=1, report=report)
+    step = value_and_gradients(
+        model, columns, lambda vectors: loss_of(vectors, *head.values()), num_threads=1, report=report
+    )
     with threads.hold(1):  # products of a few rows: more threads would spend their time waiting for each other
         return check_gradients(
             value, params | head, step.gradients, rng=rng, directions=directions, tolerance=tolerance, only=only
@@ -474,17 +470,13 @@ def _measure(
         numeric=np.array([slope.value for slope in slopes]),
         doubt=np.array(doubt),
         noise=max(noise),
-        narrow=any(_values(gradients[key]).dtype != np.float64 for key in moving if key in gradients),
+        narrow=any(numbers_of(gradients[key]).dtype != np.float64 for key in moving if key in gradients),
     )
-
-
-def _values(gradient: Gradient) -> Array:
-    return gradient.values if isinstance(gradient, RowGradient) else gradient
 
 
 def _along(gradient: Gradient, v: Array) -> float:
     """Return ``<gradient, v>``; the rows that a RowGradient leaves out are zero."""
-    return float(np.sum(_values(gradient) * (v[gradient.rows] if isinstance(gradient, RowGradient) else v)))
+    return float(np.sum(numbers_of(gradient) * (v[gradient.rows] if isinstance(gradient, RowGradient) else v)))
 
 
 def _rms(numbers: Array) -> float:
@@ -603,7 +595,7 @@ def _find_fault(tensor: Array, gradient: Gradient | None) -> str:
         }
         hint = next((hint for hint, fits in hints.items() if fits), "")
         return f"its shape is {gradient.shape}, but the tensor's is {tensor.shape}{hint}"
-    values = _values(gradient)
+    values = numbers_of(gradient)
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
         return f"NaN or Inf in {len(bad)} of {values.size} numbers, the first at {tuple(bad[0].tolist())}"

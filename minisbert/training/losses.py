@@ -585,6 +585,23 @@ class Loss:
     takes_false_negatives: bool = False
     has_head: bool = False  # the function takes a weight and a bias of its own, which are trained too
 
+    def of_batch(
+        self, texts: Sequence[Sequence[str]], targets: ArrayLike | None = None, **options: float | str | bool
+    ) -> Callable[..., LossResult]:
+        """The loss of one batch as a function of its vectors, ``loss(vectors, *head)``, one (B, D) array a column.
+
+        >>> loss = LOSSES["multiple_negatives_ranking"].of_batch([["a", "b"], ["c", "d"]])
+        >>> round(loss([np.eye(2), np.eye(2)]).value, 9)
+        2e-09
+        """
+        given: dict[str, object] = {**self.options, **options}
+        if self.takes_false_negatives:
+            # texts of one class or, without classes, equal texts belong together
+            columns = texts if targets is None else [np.asarray(targets).tolist()] * len(texts)
+            given["false_negatives"] = find_false_negatives(*columns)
+        wanted = [targets] if self.data in ("scored", "labelled") else []
+        return lambda vectors, *head: self.function(*vectors, *wanted, *head, **given)
+
 
 LOSSES = MappingProxyType(
     {

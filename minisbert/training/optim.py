@@ -22,7 +22,7 @@ import numpy as np
 
 from minisbert.checks import check_whole
 from minisbert.model import Array
-from minisbert.model.params import Gradient, RowGradient
+from minisbert.model.params import Gradient, RowGradient, numbers_of
 from minisbert.parallel import work_through
 
 
@@ -295,7 +295,7 @@ def clip_gradients(grads: Mapping[str, Gradient], max_norm: float, *, num_thread
     if not max_norm > 0.0:
         raise ValueError(f"clip_gradients: max_norm must be above 0, got {max_norm}")
     check_whole("clip_gradients: num_threads", num_threads, 1)
-    numbers = {name: _numbers(grad) for name, grad in grads.items()}
+    numbers = {name: numbers_of(grad) for name, grad in grads.items()}
     blocks = _blocks(numbers)
 
     def square(block: _Block) -> float:
@@ -346,10 +346,6 @@ def _order(x: Array) -> Literal["C", "F"]:
     return "F" if x.flags.fnc else "C"
 
 
-def _numbers(grad: Gradient) -> Array:
-    return grad.values if isinstance(grad, RowGradient) else grad
-
-
 # ---------------------------------------------------------------------------------------------------------- arguments
 
 
@@ -361,7 +357,7 @@ def _check_step(params: Mapping[str, Array], grads: Mapping[str, Gradient], stat
     for name, param in params.items():
         grad, moments = grads[name], (state.m[name], state.v[name])
         shape = (grad.row_count, *grad.values.shape[1:]) if isinstance(grad, RowGradient) else grad.shape
-        found = [(shape, _numbers(grad).dtype), *((x.shape, x.dtype) for x in moments)]
+        found = [(shape, numbers_of(grad).dtype), *((x.shape, x.dtype) for x in moments)]
         if any(one != (param.shape, param.dtype) for one in found) or param.dtype not in (np.float32, np.float64):
             said = ", ".join(f"{dtype} {shape}" for shape, dtype in [(param.shape, param.dtype), *found])
             raise ValueError(
@@ -379,7 +375,7 @@ def _check_step(params: Mapping[str, Array], grads: Mapping[str, Gradient], stat
                 "the tensor first, and make the state from the copy"
             )
     with np.errstate(over="ignore", invalid="ignore"):  # the sum tells
-        flat = {name: _numbers(grad).ravel(order="K") for name, grad in grads.items()}
+        flat = {name: numbers_of(grad).ravel(order="K") for name, grad in grads.items()}
         _check_finite("adamw", {name: float(x.dot(x)) for name, x in flat.items()})
 
 

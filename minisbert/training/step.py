@@ -19,7 +19,7 @@ sentence-transformers.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -35,6 +35,7 @@ from minisbert.model.params import (
     add_gradients,
     build_params,
     flatten,
+    numbers_of,
     tensor_shapes,
 )
 from minisbert.model.pooling import Dense, DenseGradients, apply_modules, modules_backward
@@ -45,6 +46,7 @@ from minisbert.training.losses import LossResult
 SHARD_TOKENS = 4096  # of a shard at most, without gradient caching
 
 _Result = TypeVar("_Result")
+_Forward = tuple[BertTrace, list[Array]]
 LossFunction = Callable[[list[Array]], LossResult]  # from the vectors of each column, (B, D)
 
 
@@ -78,14 +80,6 @@ class _Shard:
     texts: Array  # (B,) which of the batch's texts
     token_ids: Array  # (N,)
     lengths: Array  # (B,)
-
-
-@dataclass(frozen=True)
-class _Forward:
-    """What a shard's backward pass needs of its forward pass."""
-
-    trace: BertTrace
-    results: list[Array]  # of each module, (B, width)
 
 
 def value_and_gradients(
@@ -148,14 +142,15 @@ def value_and_gradients(
     shards = make_shards(tokens, num_threads, cache_tokens or SHARD_TOKENS)
 
     def forward(shard: _Shard) -> _Forward:
+        """The trace of a shard and the result of each module: what its backward pass needs."""
         dropped = None if dropout is None else dropout.for_shard(shard.index)
         trace = trace_bert(shard.token_ids, shard.lengths, model.params, model.config, dropped)
-        return _Forward(trace, apply_modules(trace.output, shard.lengths, model.modules))
+        return trace, apply_modules(trace.output, shard.lengths, model.modules)
 
     kept: list[_Forward] = []
     vectors = np.empty((len(tokens.lengths), model.full_width), model.params.embeddings.word.dtype)  # (C B, D)
     for shard, done in _in_order(shards, forward, num_threads):
-        vectors[shard.texts] = done.results[-1]
+        vectors[shard.texts] = done[1][-1]
         if cache_tokens is None:
             kept.append(done)
     embeddings = np.split(vectors, len(columns))
@@ -233,8 +228,9 @@ def _in_order(
 
 def _backward(model: SentenceModel, shard: _Shard, done: _Forward, d_vectors: Array) -> dict[str, Gradient]:
     """Send the gradient of a shard's vectors back through the modules and BERT."""
-    d_tokens, d_modules = modules_backward(d_vectors, done.results, done.trace.output, shard.lengths, model.modules)
-    d_bert = bert_backward(d_tokens, done.trace, shard.token_ids, shard.lengths, model.params, model.config)
+    trace, results = done
+    d_tokens, d_modules = modules_backward(d_vectors, results, trace.output, shard.lengths, model.modules)
+    d_bert = bert_backward(d_tokens, trace, shard.token_ids, shard.lengths, model.params, model.config)
     return named_gradients(model, d_bert, d_modules)
 
 
@@ -252,8 +248,7 @@ def _add_in_place(total: dict[str, Gradient], more: dict[str, Gradient], num_thr
         else:
             mine += other
 
-    sizes = {name: g.values.size if isinstance(g, RowGradient) else g.size for name, g in total.items()}
-    names = sorted(sizes, key=lambda name: -sizes[name])  # largest first
+    names = sorted(total, key=lambda name: -numbers_of(total[name]).size)  # largest first
     for _ in work_through([np.array([i]) for i in range(len(names))], add, num_threads):
         pass
 
@@ -309,7 +304,7 @@ def named_gradients(
     model: SentenceModel, gradients: BertGradients, module_gradients: list[DenseGradients | None]
 ) -> dict[str, Gradient]:
     """List every gradient under the name of its weight, in the order of :func:`named_parameters`."""
-    named: dict[str, Gradient] = dict(zip(tensor_shapes(model.config), _leaves(gradients), strict=True))
+    named: dict[str, Gradient] = dict(zip(tensor_shapes(model.config), flatten(gradients), strict=True))
     for i, gradient in enumerate(module_gradients):
         if gradient is not None:
             named |= {full: getattr(gradient, field) for field, full in _tensors(i, gradient).items()}
@@ -325,13 +320,3 @@ def _tensors(i: int, module: Dense | DenseGradients) -> dict[str, str]:
     """Name the fields of module ``i`` that hold a tensor, as sentence-transformers does."""
     names = {"weight": "linear.weight", "bias": "linear.bias", "residual": "residual.weight"}
     return {field: f"modules.{i}.{name}" for field, name in names.items() if getattr(module, field) is not None}
-
-
-def _leaves(tree: Any) -> Iterator[Gradient]:
-    """Yield the gradients in the order of the fields."""
-    if isinstance(tree, (np.ndarray, RowGradient)):
-        yield tree
-        return
-    branches = tree if isinstance(tree, tuple) else [getattr(tree, field.name) for field in fields(tree)]
-    for branch in branches:
-        yield from _leaves(branch)
