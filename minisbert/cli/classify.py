@@ -10,21 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from minisbert import __version__
-from minisbert.cli import Group
+from minisbert.cli import Group, options
 from minisbert.cli.inputs import TextSource, input_options, label_options
-from minisbert.cli.options import (
-    FILE,
-    PLACE,
-    PRECISION,
-    ModelChoice,
-    cut_option,
-    folder_options,
-    folds_option,
-    json_option,
-    model_options,
-    seed_option,
-    strength_option,
-)
 from minisbert.cli.outputs import Target, echo_json, output_options, progress
 from minisbert.cli.table import (
     counted,
@@ -71,8 +58,8 @@ def classify() -> None:
 
 
 @classify.command(short_help="Train a classifier on labelled texts.")
-@click.argument("file", metavar="FILE", type=FILE)
-@folder_options("classifier")
+@click.argument("file", metavar="FILE", type=options.FILE)
+@options.folder_options("classifier")
 @label_options
 @click.option("--unescape", is_flag=True, help="Decode HTML entities such as &amp;, in training and in prediction.")
 @click.option(
@@ -82,26 +69,21 @@ def classify() -> None:
     metavar="balanced|CLASS=WEIGHT",
     help="Give rare or important classes more weight; CLASS=WEIGHT may be repeated.",
 )
-@strength_option("1, 10, 100")
-@click.option(
-    "--scoring",
-    type=click.Choice(list(SCORINGS)),
-    default="log_loss",
-    help="Score on held-out texts by which C is chosen.",
-)
-@folds_option(5)
-@seed_option
+@options.strength_option("1, 10, 100")
+@options.choice_option("--scoring", SCORINGS, "Score on held-out texts by which C is chosen.")
+@options.folds_option(5)
+@options.seed_option
 @click.option("--calibrate/--no-calibrate", default=True, help="Calibrate the probabilities.")
 @click.option("--threshold-for", metavar="CLASS", help="Predict this class only above a threshold; needs --precision.")
 @click.option(
     "--precision",
-    type=PRECISION,
+    type=options.PRECISION,
     metavar="SHARE",
     help="Minimum precision for this class, such as 0.9; sets the threshold.",
 )
-@json_option
-@cut_option
-@model_options
+@options.json_option
+@options.cut_option
+@options.model_options
 def train(
     file: Path,
     output: Path,
@@ -110,7 +92,7 @@ def train(
     class_weights: tuple[str, ...],
     as_json: bool,
     overflow: str,
-    choice: ModelChoice,
+    choice: options.ModelChoice,
     **settings: Any,
 ) -> None:
     """Train logistic regression on the model's vectors of the labelled texts in FILE.
@@ -191,12 +173,12 @@ def read_weights(said: Sequence[str]) -> str | dict[str, float] | None:
 
 
 @classify.command(short_help="Classify texts, with probabilities.")
-@click.argument("folder", metavar="FOLDER", type=PLACE)
+@click.argument("folder", metavar="FOLDER", type=options.PLACE)
 @input_options
 @output_options("Write a .csv, .tsv or .jsonl with the probabilities of all classes.", "csv", "tsv", "jsonl")
-@cut_option
-@model_options
-def predict(folder: Path, source: TextSource, target: Target, overflow: str, choice: ModelChoice) -> None:
+@options.cut_option
+@options.model_options
+def predict(folder: Path, source: TextSource, target: Target, overflow: str, choice: options.ModelChoice) -> None:
     """Predict the class of each text with the classifier in FOLDER, written by `classify train`.
 
     The probability shown is that of the predicted class. If the class with a threshold would be predicted but stays
@@ -242,18 +224,15 @@ def _shown(label: str) -> str:
 
 
 @classify.command(short_help="Evaluate a classifier, and compare it with TF-IDF.")
-@click.argument("folder", metavar="FOLDER", type=PLACE)
-@click.argument("file", metavar="FILE", type=FILE)
+@click.argument("folder", metavar="FOLDER", type=options.PLACE)
+@click.argument("file", metavar="FILE", type=options.FILE)
 @click.option(
-    "--baseline",
-    metavar="TRAIN",
-    type=FILE,
-    help="The training file; TF-IDF with logistic regression is trained on it as a baseline.",
+    "--baseline", type=options.FILE, help="The training file; TF-IDF with logistic regression is trained on it, too."
 )
 @label_options
 @output_options("Write the result as JSON, with every text.")
-@cut_option
-@model_options
+@options.cut_option
+@options.model_options
 def evaluate(
     folder: Path,
     file: Path,
@@ -261,7 +240,7 @@ def evaluate(
     reading: dict[str, Any],
     target: Target,
     overflow: str,
-    choice: ModelChoice,
+    choice: options.ModelChoice,
 ) -> None:
     """Evaluate the classifier in FOLDER on the labelled texts in FILE.
 

@@ -8,18 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minisbert.cli import Group
+from minisbert.cli import Group, options
 from minisbert.cli.inputs import TextSource, input_options, label_options
-from minisbert.cli.options import (
-    FILE,
-    PRECISION,
-    ModelChoice,
-    folds_option,
-    json_option,
-    model_options,
-    seed_option,
-    together,
-)
 from minisbert.cli.outputs import Target, echo_json, output_options
 from minisbert.cli.table import align, estimated, grid, grid_with_texts, hundred, printable
 
@@ -60,11 +50,11 @@ def route() -> None:
     """
 
 
-table_options = together(
-    click.argument("routes", metavar="ROUTES", type=FILE),
+table_options = options.together(
+    click.argument("routes", metavar="ROUTES", type=options.FILE),
     click.option("--scoring", type=click.Choice(["nearest", "centroid"]), help="Override the file's scoring."),
 )
-queries_options = together(
+queries_options = options.together(
     label_options,
     click.option("--none-label", default="none", help="Label of out-of-scope queries."),
     click.option("--unknown-is-none", is_flag=True, help="Treat every label that is not a route as out-of-scope."),
@@ -102,8 +92,8 @@ def _name(route: str | None) -> str:
 @input_options
 @threshold_option
 @click.option("--all", "show_all", is_flag=True, help="Show the scores of all routes.")
-@json_option
-@model_options
+@options.json_option
+@options.model_options
 def ask(
     routes: Path,
     scoring: str | None,
@@ -111,7 +101,7 @@ def ask(
     threshold: float | None,
     show_all: bool,
     as_json: bool,
-    choice: ModelChoice,
+    choice: options.ModelChoice,
 ) -> None:
     """Find the route of each text, or none; a text without any word has none.
 
@@ -151,28 +141,27 @@ def ask(
 
 @route.command(short_help="Fit thresholds on labelled queries, or on the examples alone.")
 @table_options
-@click.argument("queries", metavar="[QUERIES]", required=False, type=FILE)
+@click.argument("queries", metavar="[QUERIES]", required=False, type=options.FILE)
 @output_options("Write a .yaml or .json.", "yaml", "json")
-@click.option(
+@options.choice_option(
     "--objective",
-    type=click.Choice(["accuracy", "balanced", "precision"]),
-    default="accuracy",
-    help="Most correct queries; the same, with in-scope and out-of-scope weighted equally; or most routed queries at a "
+    ["accuracy", "balanced", "precision"],
+    "Most correct queries; the same, with in-scope and out-of-scope weighted equally; or most routed queries at a "
     "minimum precision.",
 )
-@click.option("--precision", type=PRECISION, default=0.95, metavar="P")
+@click.option("--precision", type=options.PRECISION, default=0.95, metavar="P")
 @click.option("--per-route", is_flag=True, help="A threshold for each route where it is better than the common one.")
-@folds_option(5)
-@seed_option
+@options.folds_option(5)
+@options.seed_option
 @queries_options
-@model_options
+@options.model_options
 def fit(
     routes: Path,
     scoring: str | None,
     queries: Path | None,
     target: Target,
     reading: dict[str, Any],
-    choice: ModelChoice,
+    choice: options.ModelChoice,
     **settings: Any,
 ) -> None:
     """Fit the thresholds of routes on labelled queries, and write the routes with their thresholds.
@@ -244,15 +233,15 @@ def _figures(report: RouteReport) -> list[str]:
 
 @route.command(short_help="Evaluate routes on labelled queries.")
 @table_options
-@click.argument("queries", metavar="QUERIES", type=FILE)
+@click.argument("queries", metavar="QUERIES", type=options.FILE)
 @threshold_option
 @click.option("--show", type=click.IntRange(0), default=10, help="Routes and confusions listed.")
 @click.option(
     "--mistakes", type=click.IntRange(0), default=0, metavar="COUNT", help="List mistakes, highest score first."
 )
 @queries_options
-@json_option
-@model_options
+@options.json_option
+@options.model_options
 def evaluate(
     routes: Path,
     scoring: str | None,
@@ -262,7 +251,7 @@ def evaluate(
     mistakes: int,
     reading: dict[str, Any],
     as_json: bool,
-    choice: ModelChoice,
+    choice: options.ModelChoice,
     **labels: Any,
 ) -> None:
     """Evaluate how well labelled queries are routed, and out-of-scope queries rejected.

@@ -21,9 +21,9 @@ SETTINGS = "minisbert_settings"  # the key of what determined the vectors, in th
 INPUT = "input"  # among the settings in a file: the hash of its rows
 
 
-def write_stdout(texts: Sequence[str], embeddings: Array) -> None:
+def write_stdout(rows: Sequence[Sequence[str]], embeddings: Array, cut: Sequence[int]) -> None:
     """Write lines of JSON to stdout, in UTF-8 whatever the terminal's encoding."""
-    sys.stdout.buffer.writelines(_lines(texts, embeddings))
+    sys.stdout.buffer.writelines(_lines([text for text, *_ in rows], embeddings))
     sys.stdout.buffer.flush()  # here, where a closed pipe is handled
 
 
