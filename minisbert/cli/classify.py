@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from minisbert import __version__
+from minisbert.analysis import classifier as learning
 from minisbert.cli import Group, options
 from minisbert.cli.inputs import TextSource, input_options, label_options
 from minisbert.cli.outputs import Target, echo_json, output_options, progress
@@ -27,9 +28,9 @@ from minisbert.cli.table import (
     terminal_width,
     wrapped,
 )
-
-if TYPE_CHECKING:
-    from minisbert.analysis.classifier import Baseline, ClassifierReport
+from minisbert.evaluation.classification import read_labelled
+from minisbert.evaluation.measures import confusions
+from minisbert.saved import check_place
 
 SCORINGS = {"log_loss": "log loss", "accuracy": "accuracy", "macro_f1": "macro-F1"}
 UNDECIDED = "undecided"
@@ -107,21 +108,17 @@ def train(
       minisbert classify train train.tsv -o fair --class-weight balanced --scoring macro_f1
       minisbert classify train train.tsv -o strict --threshold-for good --precision 0.8
     """
-    from minisbert.analysis.classifier import KIND, STRENGTHS, report_scores, train_classifier
-    from minisbert.evaluation.classification import read_labelled
-    from minisbert.saved import check_place
-
     if (settings["threshold_for"] is None) != (settings["precision"] is None):
         raise click.UsageError("--threshold-for and --precision must be given together.")
-    check_place(output, KIND, force=force)
+    check_place(output, learning.KIND, force=force)
     data = read_labelled(file, **reading)
     settings["encode_options"] = {"overflow": overflow, "show_progress_bar": progress}
-    settings |= {"strengths": settings["strengths"] or STRENGTHS, "class_weight": read_weights(class_weights)}
-    trained = train_classifier(choice.encoder(), data, **settings)
+    settings |= {"strengths": settings["strengths"] or learning.STRENGTHS, "class_weight": read_weights(class_weights)}
+    trained = learning.train_classifier(choice.encoder(), data, **settings)
     classifier = trained.classifier
     classifier.save(output, force=force)
     click.echo(f"wrote {output}", err=True)
-    report = report_scores(classifier, trained.held_out, trained.labels, name=data.name)
+    report = learning.report_scores(classifier, trained.held_out, trained.labels, name=data.name)
     facts, threshold = classifier.facts, classifier.threshold
     model = None if classifier.origin is None else classifier.origin.model
     if as_json:
@@ -191,10 +188,8 @@ def predict(folder: Path, source: TextSource, target: Target, overflow: str, cho
       minisbert classify predict mood -i texts.txt -o moods.csv
       minisbert classify predict mood -i texts.txt --json
     """
-    from minisbert.analysis.classifier import load_classifier
-
     source.check("classify")
-    classifier = load_classifier(folder)
+    classifier = learning.load_classifier(folder)
     texts = source.read(filled=True)
     if not texts:
         raise click.UsageError("Nothing to classify: the input has no texts.")
@@ -254,17 +249,14 @@ def evaluate(
       minisbert classify evaluate mood test.tsv --baseline train.tsv
       minisbert classify evaluate mood test.tsv -o result.json --json
     """
-    from minisbert.analysis.classifier import check_same_texts, compare_with_tfidf, evaluate_classifier, load_classifier
-    from minisbert.evaluation.classification import read_labelled
-
-    classifier = load_classifier(folder)
+    classifier = learning.load_classifier(folder)
     data = read_labelled(file, **reading)
     train = None if baseline is None else read_labelled(baseline, **reading)
     if train is not None:
-        check_same_texts(classifier, train)
+        learning.check_same_texts(classifier, train)
     encoder = choice.encoder()
-    report = evaluate_classifier(classifier, encoder, data, overflow=overflow, show_progress_bar=progress)
-    beside = None if train is None else compare_with_tfidf(classifier, train, data, report)
+    report = learning.evaluate_classifier(classifier, encoder, data, overflow=overflow, show_progress_bar=progress)
+    beside = None if train is None else learning.compare_with_tfidf(classifier, train, data, report)
     lines = [f"{folder.name}, {encoder.folder.name}, on {report.set}", "", *report_lines(report)]
     if beside is not None:
         lines += ["", *baseline_lines(report, beside)]
@@ -273,10 +265,8 @@ def evaluate(
     target.report(lines, result)
 
 
-def report_lines(report: ClassifierReport) -> list[str]:
+def report_lines(report: learning.ClassifierReport) -> list[str]:
     """Format everything about one classifier."""
-    from minisbert.evaluation.measures import confusions
-
     names = [_shown(name) for name in report.classes]
     lines = [f"accuracy {estimated(report.accuracy)}, {counted(report.texts, 'text')}"]
     if report.undecided:
@@ -305,7 +295,7 @@ def report_lines(report: ClassifierReport) -> list[str]:
     return [*lines, "", *grid(rows)]
 
 
-def baseline_lines(report: ClassifierReport, beside: Baseline) -> list[str]:
+def baseline_lines(report: learning.ClassifierReport, beside: learning.Baseline) -> list[str]:
     """Format both classifiers and their difference."""
     ours, theirs, gaps = beside.vectors, beside.tfidf, beside.f1_difference
     compared = [

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -17,10 +17,9 @@ from minisbert.cli.inputs import TextSource, input_options
 from minisbert.cli.job import NOTHING_CUT, claim
 from minisbert.cli.outputs import Target
 from minisbert.cli.vectors import KINDS, write_stdout
-
-if TYPE_CHECKING:
-    from minisbert.encoder import SentenceEncoder
-    from minisbert.model import Array
+from minisbert.encoder import SentenceEncoder
+from minisbert.model import Array
+from minisbert.model.tokens import OverflowReport
 
 
 @click.command()
@@ -150,8 +149,6 @@ def _embed(
     take: Callable[[list[tuple[Any, ...]], Array, Sequence[int]], object],
 ) -> None:
     """Embed texts, and give away each block: rows, vectors, and what was cut so far, an earlier run's included."""
-    from minisbert.model.tokens import OverflowReport
-
     report = OverflowReport(encoder.max_seq_length, encoding["overflow"], cut)
     held: list[tuple[Any, ...]] = []
 

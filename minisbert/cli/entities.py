@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from minisbert import __version__
+from minisbert.analysis.entities import KIND, EntityReport, EntityTagger, evaluate_tagger, load_tagger, train_tagger
+from minisbert.analysis.tagging import read_tagged
 from minisbert.cli import Group, options
 from minisbert.cli.inputs import TextSource, input_options
 from minisbert.cli.outputs import Target, echo_json, progress, result_options
@@ -25,9 +27,7 @@ from minisbert.cli.table import (
     terminal_width,
     wrapped,
 )
-
-if TYPE_CHECKING:
-    from minisbert.analysis.entities import EntityReport, EntityTagger
+from minisbert.saved import check_place
 
 NAME_WIDTH = 40  # columns of a name, at most
 
@@ -117,10 +117,6 @@ def train(
       minisbert entities train names_train.conll -o names
       minisbert entities train names_train.jsonl -o names --layer 1 --layer 2 --strength 0.01 --offset 1
     """
-    from minisbert.analysis.entities import KIND, train_tagger
-    from minisbert.analysis.tagging import read_tagged
-    from minisbert.saved import check_place
-
     check_place(output, KIND, force=force)
     data = read_tagged(train)
     settings["dev"] = None if dev is None else read_tagged(dev)
@@ -181,8 +177,6 @@ def predict(folder: Path, source: TextSource, as_json: bool, choice: options.Mod
       minisbert entities predict names -i texts.txt
       minisbert entities predict names "Ada met Charles." "soup" --json
     """
-    from minisbert.analysis.entities import load_tagger
-
     source.check("search")
     tagger = load_tagger(folder)
     texts = source.read()
@@ -232,9 +226,6 @@ def evaluate(
       minisbert entities evaluate names names_test.jsonl --baselines names_train.jsonl --dev names_dev.jsonl
       minisbert entities evaluate names names_test.conll -o result.json
     """
-    from minisbert.analysis.entities import evaluate_tagger, load_tagger
-    from minisbert.analysis.tagging import read_tagged
-
     if dev is not None and train is None:
         raise click.UsageError("--dev is for the baselines: give their training file with --baselines.")
     tagger, data = load_tagger(folder), read_tagged(test)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -12,10 +12,10 @@ from minisbert.cli import Group, options
 from minisbert.cli.inputs import TextSource, input_options, label_options
 from minisbert.cli.outputs import Target, echo_json, output_options
 from minisbert.cli.table import align, estimated, grid, grid_with_texts, hundred, printable
-
-if TYPE_CHECKING:
-    from minisbert.search.router import RouteReport
-    from minisbert.search.routes import RouteTable
+from minisbert.evaluation.classification import read_labelled
+from minisbert.evaluation.measures import confusions
+from minisbert.search.router import Router, RouteReport, evaluate_routes, fit_thresholds
+from minisbert.search.routes import RouteTable, read_routes, write_routes
 
 NAME_WIDTH, TEXT_WIDTH = 32, 60  # columns of a route's name and of a text, at most
 
@@ -66,8 +66,6 @@ threshold_option = click.option(
 
 def _load(file: Path, scoring: str | None, threshold: float | None, keep: bool = True) -> RouteTable:
     """Read routes, before seconds of work, and override them by the options given; ``keep`` the file's thresholds."""
-    from minisbert.search.routes import read_routes
-
     table = read_routes(file)
     if threshold is not None or not keep:
         routes = [replace(one, threshold=None) for one in table.routes]
@@ -114,8 +112,6 @@ def ask(
     source.check("route")
     table = _load(routes, scoring, threshold)
     texts = source.read()
-    from minisbert.search.router import Router
-
     router = Router(choice.encoder(), table)
     choices = router.route_all(texts)
     if as_json:
@@ -181,13 +177,8 @@ def fit(
       minisbert route fit routes.yaml queries.tsv --objective precision --precision 0.9
       minisbert route fit routes.yaml --json
     """
-    from minisbert.evaluation.classification import read_labelled
-
     table = _load(routes, scoring, None, keep=False)
     asked = None if queries is None else read_labelled(queries, **reading)
-    from minisbert.search.router import Router, fit_thresholds
-    from minisbert.search.routes import write_routes
-
     fitted, found = fit_thresholds(Router(choice.encoder(), table), asked, **settings)
     if target.file is not None:
         write_routes(fitted.table, target.file)
@@ -265,13 +256,8 @@ def evaluate(
       minisbert route evaluate routes.yaml queries.tsv --threshold 0.5 --mistakes 20
       minisbert route evaluate routes.yaml queries.tsv --scoring centroid --json
     """
-    from minisbert.evaluation.classification import read_labelled
-    from minisbert.evaluation.measures import confusions
-
     table = _load(routes, scoring, threshold)
     asked = read_labelled(queries, **reading)
-    from minisbert.search.router import Router, evaluate_routes
-
     report = evaluate_routes(Router(choice.encoder(), table), asked, **labels)
     if as_json:
         echo_json(report)
