@@ -25,7 +25,6 @@ from minisbert.cli.table import (
     matrix_lines,
     printable,
     signed,
-    terminal_width,
     wrapped,
 )
 from minisbert.evaluation.classification import read_labelled
@@ -288,7 +287,7 @@ def report_lines(report: learning.ClassifierReport) -> list[str]:
         heads = names + [UNDECIDED] * bool(report.undecided)
         cells = [[f"{count:,}" for count in row[: len(heads)]] for row in report.confusion.tolist()]
         lines += ["", "rows: true class; columns: predicted class"]
-        lines += matrix_lines(names, heads, cells, terminal_width())
+        lines += matrix_lines(names, heads, cells)
     rows = [["probabilities", "log loss", "Brier", "calibration error"]]
     for key, name in (("as_fitted", "uncalibrated"), ("calibrated", "calibrated")):
         rows.append([name, *(f"{number:.4f}" for number in report.probabilities[key])])

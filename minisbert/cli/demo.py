@@ -12,7 +12,7 @@ import numpy as np
 
 from minisbert.cli import Group, options
 from minisbert.cli.outputs import Target, echo_json, output_options, progress, training_bar
-from minisbert.cli.table import align, estimated, fixed, grid, hundred, matrix_lines, signed, terminal_width
+from minisbert.cli.table import align, estimated, fixed, grid, hundred, matrix_lines, signed
 from minisbert.evaluation.classification import CLASSIFIERS, evaluate_classification, read_labelled
 from minisbert.evaluation.measures import bootstrap_mean, paired_difference
 from minisbert.parallel import threads
@@ -118,7 +118,7 @@ def _report(seen: Descent) -> list[str]:
             "",
             f"cosines at step {step}, anchors down, positives across: {seen.found(step)} of {count} anchors are "
             "closest to their own positive",
-            *matrix_lines(anchors, positives, cells, terminal_width()),
+            *matrix_lines(anchors, positives, cells),
         ]
     return lines
 

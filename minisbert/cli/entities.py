@@ -22,7 +22,6 @@ from minisbert.cli.table import (
     interval,
     matrix_lines,
     printable,
-    shorten,
     signed,
     terminal_width,
     wrapped,
@@ -139,7 +138,7 @@ def train(
             cells = [[hundred(value) for value in row] for row in told["f1"]]
             heads = [f"offset {value:g}" for value in told["offsets"]]
             lines += [f"F1 of spans, x 100, on {told['chosen_on']}:", ""]
-            lines += [*matrix_lines([f"C {value:g}" for value in tried], heads, cells, terminal_width()), ""]
+            lines += [*matrix_lines([f"C {value:g}" for value in tried], heads, cells), ""]
             lines.append(
                 f"chosen: C {strength:g}, offset {tagger.offset:g}. The best of many scores is slightly optimistic: "
                 "see `minisbert entities evaluate`."
@@ -186,7 +185,7 @@ def predict(folder: Path, source: TextSource, as_json: bool, choice: options.Mod
             echo_json({"text": text, "entities": names})
         return
     rows = [
-        (shorten(printable(one.text), NAME_WIDTH), one.type, f"{one.start}-{one.stop}", f"{one.probability:.2f}")
+        (printable(one.text, NAME_WIDTH), one.type, f"{one.start}-{one.stop}", f"{one.probability:.2f}")
         for names in found
         for one in names
     ]

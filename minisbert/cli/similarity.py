@@ -10,7 +10,7 @@ import click
 from minisbert.cli import options
 from minisbert.cli.inputs import TextSource, input_options
 from minisbert.cli.outputs import Target, echo_json, output_options, progress
-from minisbert.cli.table import align, fixed, hundred, matrix_lines, printable, shorten, terminal_width
+from minisbert.cli.table import align, fixed, hundred, matrix_lines, printable, terminal_width
 
 # --------------------------------------------------------------------------------------------------------- similarity
 
@@ -85,11 +85,11 @@ def similarity(
     labels = [f"{i:>{digits}}  {printable(text, room)}" for i, text in enumerate(texts, 1)]
     numbers = [str(i) for i in range(1, len(texts) + 1)]
     cells = [[fixed(score, 4) for score in row] for row in scores.tolist()]
-    lines = [METRICS[name], "", *matrix_lines(labels, numbers, cells, columns)]
+    lines = [METRICS[name], "", *matrix_lines(labels, numbers, cells)]
     if calibrated is not None:
         cells = [[calibrated.write(one) for one in row] for row in calibrated.percentile(scores).tolist()]
         lines += ["", f"percentiles: above this % of {calibrated.pairs:,} random pairs of {calibrated.texts:,} texts"]
-        lines += ["", *matrix_lines(labels, numbers, cells, columns)]
+        lines += ["", *matrix_lines(labels, numbers, cells)]
     if len(texts) > 2:
         first, second = np.triu_indices(len(texts), 1)  # of pairs of different texts
         pairs = scores[first, second]
@@ -138,7 +138,7 @@ def explain(
     caption = f"rows: {printable(text_a)}\ncolumns: {printable(text_b)}"
     about: dict[str, Any] = {"title": title, "caption": caption, "diverging": True}
     target.write(heat_map, 100 * found.contributions, found.pieces_a, found.pieces_b, **about)
-    rows, columns = ([shorten(printable(piece), WORD_WIDTH) for piece in p] for p in (found.pieces_a, found.pieces_b))
+    rows, columns = ([printable(piece, WORD_WIDTH) for piece in p] for p in (found.pieces_a, found.pieces_b))
     table = [[*row, sum(row)] for row in found.contributions.tolist()]
     table.append([sum(column) for column in zip(*table, strict=True)])
     cells = [[hundred(value) for value in row] for row in table]
@@ -146,7 +146,7 @@ def explain(
     lines = [
         f"cosine {found.cosine:.4f}: the sum of all cells, in hundredths",
         "",
-        *matrix_lines([*rows, "sum"], [*columns, "sum"], cells, terminal_width()),
+        *matrix_lines([*rows, "sum"], [*columns, "sum"], cells),
         "",
         "strongest pairs",
         *align(strongest),
@@ -207,11 +207,11 @@ def calibrate(
     ]
     if told:
         rows = [[f"{score:.4f}", f"{error:.2g}"] for score, error in zip(scores, errors, strict=True)]
-        lines += matrix_lines([f"{p:g} %" for p in told], [name, "+- points"], rows, terminal_width())
+        lines += matrix_lines([f"{p:g} %" for p in told], [name, "+- points"], rows)
         lines += ["", f"{told[-1]:g} % of random pairs have a {name} below {scores[-1]:.4f}."]
     if name == "cosine":
         written = [[measured.write(float(p))] for p in measured.percentile(COSINES)]
-        lines += ["", *matrix_lines([f"cosine {c:.1f}" for c in COSINES], ["is above %"], written, terminal_width())]
+        lines += ["", *matrix_lines([f"cosine {c:.1f}" for c in COSINES], ["is above %"], written)]
     lines += ["", "A percentile depends on these texts. It is not the probability that two texts mean the same."]
     if measured.pairs < ROUGH:
         lines.append(f"{measured.pairs:,} pairs give a rough estimate: use more texts.")
