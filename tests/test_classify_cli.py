@@ -8,24 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from running import refused, run
+from running import refused, run, stand_in, told
 from tiny import write_model
 
 from minisbert import SentenceEncoder
 from minisbert.analysis.classifier import load_classifier
 
-
-def write_classify_files():
-    """The files that the examples of help use."""
-    good = ["what a feast", "i love soup", "love it on the mat", "so good a soup", "i love the cat", "love the dog"]
-    bad = ["what a mess", "i hate tea", "hate it on the mat", "so bad a tea", "i hate the rat", "hate the fog"]
-    rows = [("good", text) for text in good] + [("bad", text) for text in bad]
-    Path("train.tsv").write_text("label\ttext\n" + "".join(f"{label}\t{text}\n" for label, text in rows))
-    Path("test.tsv").write_text("label\ttext\ngood\ti love tea\nbad\ti hate soup\nbad\thate the fog\ngood\tlove\n")
-    Path("texts.txt").write_text("i love soup\nhate it\n")
-    more = [("so-so", text) for text in ("it is soup", "tea", "a mat", "it is, well", "so, so")]
-    with Path("labelled.csv").open("w", newline="") as stream:
-        csv.writer(stream).writerows([("label", "text"), *rows, *more])
+GOOD = ["what a feast", "i love soup", "love it on the mat", "so good a soup", "i love the cat", "love the dog"]
+BAD = ["what a mess", "i hate tea", "hate it on the mat", "so bad a tea", "i hate the rat", "hate the fog"]
+TEST = [("good", "i love tea"), ("bad", "i hate soup"), ("bad", "hate the fog"), ("good", "love")]
 
 
 @pytest.fixture(scope="module")
@@ -33,23 +24,30 @@ def model(tmp_path_factory):
     return write_model(tmp_path_factory.mktemp("classify-cli") / "tiny-model", seed=1)
 
 
+def write_table(name, rows):
+    Path(name).write_text("label\ttext\n" + "".join(f"{label}\t{text}\n" for label, text in rows))
+
+
+def write_files():
+    train = [*(("good", text) for text in GOOD), *(("bad", text) for text in BAD)]
+    write_table("train.tsv", train)
+    write_table("test.tsv", TEST)
+    write_table("other.tsv", [*train, ("so-so", "it is soup"), ("so-so", "tea")])
+    Path("texts.txt").write_text("i love soup\nhate it\n")
+
+
 @pytest.fixture(autouse=True)
 def in_its_own_folder(tmp_path, monkeypatch, model):
-    folder = tmp_path / "work"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("MINISBERT_MODEL", str(model))
-    monkeypatch.setenv("COLUMNS", "100")
-    write_classify_files()
+    stand_in(tmp_path / "work", monkeypatch, model)
+    write_files()
 
 
 @pytest.fixture(scope="module")
 def trained(sklearn, model, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("MINISBERT_MODEL", str(model))
-        write_classify_files()
+        folder = tmp_path_factory.mktemp("trained")
+        stand_in(folder, patch, model)
+        write_files()
         run("classify", "train", "train.tsv", "-o", "mood")
     return folder / "mood"
 
@@ -59,44 +57,34 @@ def mood(trained):
     return Path(shutil.copytree(trained, "mood"))
 
 
-# ---------------------------------------------------------------------------------------------------- train
-
-
 def test_train_says_which_strength_was_chosen_and_what_to_expect(sklearn):
-    options = ["--strength", "10", "--strength", "1", "--folds", 3, "--class-weight", "good=3"]
-    result = run("classify", "train", "train.tsv", "-o", "m", *options)
-    assert result.stderr == "wrote m\n"
-    lines = result.stdout.splitlines()
+    command = ["classify", "train", "train.tsv", "--strength", "10", "--strength", "1", "--folds", 3]
+    command += ["--class-weight", "good=3"]
+    result = run(*command, "-o", "m")
+    lines, loaded = result.stdout.splitlines(), load_classifier("m")
     assert lines[0] == "train.tsv: 12 texts, 2 classes; tiny-model" and lines[2] == "strength C  log loss, 3 folds"
     assert [line.split()[0] for line in lines[3:5]] == ["1", "10"] and sum(" * " in line for line in lines[3:5]) == 1
     assert any(re.match(r"accuracy \d+\.\d\d \(\d+\.\d\d to \d+\.\d\d\), 12 texts", line) for line in lines)
-    loaded = load_classifier("m")
-    assert loaded.classes == ("bad", "good") and loaded.origin.model == "tiny-model"
-    assert len(loaded.learnt) == 12 and loaded.facts["folds"] == 3
-
-    said = json.loads(run("classify", "train", "train.tsv", "-o", "m", "--force", "--json", *options).stdout)
+    assert result.stderr == "wrote m\n" and loaded.classes == ("bad", "good") and loaded.origin.model == "tiny-model"
+    before = {file.name: file.read_bytes() for file in Path("m").iterdir()}
+    said = told(*command, "-o", "m", "--force")
+    assert {file.name: file.read_bytes() for file in Path("m").iterdir()} == before  # the same command, the same bytes
     assert said["class_weight"] == {"good": 3.0} and said["strengths"] == [1, 10] and said["temperature"] > 0
     assert said["offset"][0] == pytest.approx(-said["offset"][1]) and said["offset"][0] != 0
     assert said["out_of_fold"]["texts"] == 12 and np.sum(said["out_of_fold"]["confusion"]) == 12
-
-
-def test_the_same_command_writes_the_same_bytes(mood):
-    first = {file.name: file.read_bytes() for file in mood.iterdir()}
-    run("classify", "train", "train.tsv", "-o", "mood", "--force")
-    assert {file.name: file.read_bytes() for file in mood.iterdir()} == first
 
 
 def test_a_threshold_is_told_and_leaves_texts_undecided(sklearn):
     arguments = ["--threshold-for", "good", "--precision", "0.6"]
     lines = run("classify", "train", "train.tsv", "-o", "strict", *arguments).stdout.splitlines()
     assert re.match(r"'good' is predicted from a probability of 0\.\d{4}: precision \d", lines[-1])
-    assert load_classifier("strict").threshold.precision >= 0.6
     # a bound that nothing reaches: what would be good is undecided
     head = json.loads(Path("strict/classifier.json").read_text())
+    assert head["facts"]["threshold"]["precision"] >= 0.6
     head["facts"]["threshold"]["probability"] = 1.0
     Path("strict/classifier.json").write_text(json.dumps(head))
     asked = ["classify", "predict", "strict", "-i", "train.tsv", "--column", "text"]
-    found = json.loads(run(*asked, "--json").stdout)
+    found = told(*asked)
     assert {one["label"] for one in found} == {None, "bad"}
     assert all(one["probability"] == one["probabilities"][one["label"] or "good"] for one in found)
     assert "\nundecided  " in run(*asked).stdout
@@ -104,140 +92,98 @@ def test_a_threshold_is_told_and_leaves_texts_undecided(sklearn):
     assert "undecided, counted as wrong" in report and re.search(r"bad +good +undecided\n", report)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "code", "key"),
-    [
-        (["--threshold-for", "good"], 2, "--precision"),
-        (["--precision", "0.9"], 2, "--threshold-for"),
-        (["--threshold-for", "fine", "--precision", "0.9"], 1, "'fine'"),
-        (["--precision", "90", "--threshold-for", "good"], 2, "90"),
-        (["--class-weight", "fair"], 2, "'fair'"),
-        (["--class-weight", "good=much"], 2, "'good=much'"),
-        (["--class-weight", "good=0"], 1, "'good': 0"),
-        (["--class-weight", "fine=2"], 1, "--class-weight must name the classes 'bad', 'good'"),
-        (["--strength", "0"], 2, "0"),
-        (["--folds", "1"], 2, "1"),
-        (["--columns", "text"], 2, "LABEL,TEXT"),
-        (["--no-header"], 2, "--columns"),
-        (["--columns", "mood,text"], 1, "'mood'"),
-        (["-o", "train.tsv"], 1, "train.tsv: expected a folder"),
-    ],
-)
-def test_train_refuses_what_makes_no_sense(sklearn, arguments, code, key):
-    assert key in refused("classify", "train", "train.tsv", "-o", "mood", *arguments, code=code)
-    assert not Path("mood").exists()
-
-
-def test_four_texts_are_enough_and_one_class_is_not(sklearn):
-    Path("four.tsv").write_text("label\ttext\na\tfine day\na\tlovely sun\nb\tbad night\nb\tawful rain\n")
+def test_four_texts_are_enough(sklearn):
+    write_table("four.tsv", [("a", "fine day"), ("a", "lovely sun"), ("b", "bad night"), ("b", "awful rain")])
     assert "log loss, 2 folds" in run("classify", "train", "four.tsv", "-o", "m").stdout
-    Path("one.tsv").write_text("label\ttext\na\tx\na\ty\n")
-    assert "one.tsv: all 2 texts belong to one class" in refused("classify", "train", "one.tsv", "-o", "m2")
-    assert "already exists" in refused("classify", "train", "four.tsv", "-o", "m")
-
-
-# -------------------------------------------------------------------------------------------------- predict
 
 
 def test_predict_gives_the_same_however_it_is_asked(mood, model):
-    as_json = json.loads(run("classify", "predict", "mood", "-i", "texts.txt", "--json").stdout)
-    assert run("classify", "predict", "mood", "-i", "texts.txt", "-o", "m.csv").stdout == ""
-    run("classify", "predict", "mood", "-i", "texts.txt", "-o", "m.jsonl")
-    assert [json.loads(line) for line in Path("m.jsonl").read_text().splitlines()] == as_json
-    with Path("m.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
-    assert [row["label"] for row in rows] == [one["label"] for one in as_json]
-    assert [float(row["p(good)"]) for row in rows] == [one["probabilities"]["good"] for one in as_json]
-    Path("gaps.csv").write_text('text\n""\ni love soup\nhate it\n')
-    found = run("classify", "predict", "mood", "-i", "gaps.csv", "--json")
-    assert json.loads(found.stdout) == as_json and "gaps.csv, line 2: skipped 1 row without a text" in found.stderr
-    classifier = load_classifier("mood")
-    vectors = SentenceEncoder(model).encode(["i love soup", "hate it"])
+    Path("gaps.csv").write_text('text\n""\ni love soup\n"hate\nit, ""so"" \x1b"\n')
+    texts = ["i love soup", 'hate\nit, "so" \x1b']
+    asked = ["classify", "predict", "mood", "-i", "gaps.csv"]
+    found = told(*asked)
+    assert [one["text"] for one in found] == texts and "gaps.csv, line 2: skipped 1 row" in run(*asked).stderr
+    classifier, vectors = load_classifier("mood"), SentenceEncoder(model).encode(texts)
     expected = classifier.predict_proba(vectors)
-    np.testing.assert_allclose([list(one["probabilities"].values()) for one in as_json], expected, rtol=1e-6)
-    assert [one["label"] for one in as_json] == classifier.predict(vectors)
-    table = run("classify", "predict", "mood", "-i", "texts.txt").stdout.splitlines()[1:]
-    assert [line.split()[1] for line in table] == [f"{one['probability']:.3f}" for one in as_json]
-
-
-def test_predict_keeps_texts_whole_in_csv_and_safe_on_a_terminal(mood):
-    text = 'two\nlines, "quotes" \x1b[31m'
-    run("classify", "predict", "mood", text, "-o", "m.csv")
-    with Path("m.csv").open(newline="") as stream:
-        assert [row["text"] for row in csv.DictReader(stream)] == [text]
-    shown = run("classify", "predict", "mood", text).stdout
-    assert "\x1b" not in shown and len(shown.splitlines()) == 2
+    np.testing.assert_allclose([list(one["probabilities"].values()) for one in found], expected, rtol=1e-6)
+    assert [one["label"] for one in found] == classifier.predict(vectors)
+    for name in ("m.csv", "m.tsv", "m.jsonl"):
+        assert run(*asked, "-o", name).stdout == ""
+    assert [json.loads(line) for line in Path("m.jsonl").read_text().splitlines()] == found
+    for name, delimiter in (("m.csv", ","), ("m.tsv", "\t")):
+        with Path(name).open(newline="") as stream:
+            rows = list(csv.DictReader(stream, delimiter=delimiter))
+        assert [(row["text"], row["label"]) for row in rows] == [(one["text"], one["label"]) for one in found]
+        assert [float(row["p(good)"]) for row in rows] == [one["probabilities"]["good"] for one in found]
+    shown = run(*asked).stdout
+    assert "\x1b" not in shown
+    assert [line.split()[1] for line in shown.splitlines()[1:]] == [f"{one['probability']:.3f}" for one in found]
 
 
 def test_predict_unescapes_as_it_was_trained(sklearn):
     Path("html.tsv").write_text(Path("train.tsv").read_text().replace("the", "&amp;"))
     run("classify", "train", "html.tsv", "-o", "m", "--unescape")
-    one, other = json.loads(run("classify", "predict", "m", "love &amp; cat", "love & cat", "--json").stdout)
-    assert one["probabilities"] == pytest.approx(other["probabilities"], rel=1e-6)
-    assert one["text"] == "love &amp; cat"
-    report = run("classify", "evaluate", "m", "html.tsv").stdout
-    assert "12 of 12 texts are identical to training texts\n" in report
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "key"),
-    [
-        (["mood"], 2, "Nothing to classify"),
-        (["mood", "x", ""], 1, "text 2 of 2, '': nothing but blanks"),
-        (["mood", "x", "-i", "texts.txt"], 2, "not both"),
-        (["mood", "x", "-o", "m.txt"], 2, ".jsonl"),
-        (["mood", "x", "-o", "train.csv.jsonl/m.csv"], 1, "does not exist"),
-        (["mood", "x", "-o", "labelled.csv"], 1, "already exists"),
-        (["none", "x"], 1, "no such folder"),
-        (["train.tsv", "x"], 1, "train.tsv"),
-        (["mood", "x", "--max-seq-length", "8"], 1, "--max-seq-length = 16"),
-        (["mood", "x", "--model", "other"], 1, "'tiny-model'"),
-        (["mood", "-i", "none.txt"], 1, "none.txt"),
-    ],
-)
-def test_predict_refuses_what_makes_no_sense(mood, arguments, code, key):
-    if "other" in arguments:
-        write_model(Path("other"), seed=3)
-    assert key in refused("classify", "predict", *arguments, code=code)
-
-
-# ------------------------------------------------------------------------------------------------- evaluate
+    one, other = told("classify", "predict", "m", "love &amp; cat", "love & cat")
+    assert one["probabilities"] == pytest.approx(other["probabilities"], rel=1e-6) and one["text"] == "love &amp; cat"
+    assert "12 of 12 texts are identical to training texts\n" in run("classify", "evaluate", "m", "html.tsv").stdout
 
 
 def test_evaluate_says_what_its_json_says(mood):
-    text = run("classify", "evaluate", "mood", "test.tsv", "--baseline", "train.tsv", "-o", "r.json").stdout
-    said = json.loads(Path("r.json").read_text())
-    again = run("classify", "evaluate", "mood", "test.tsv", "--baseline", "train.tsv", "--json").stdout
-    assert json.loads(again) == said
+    asked = ["classify", "evaluate", "mood", "test.tsv", "--baseline", "train.tsv"]
+    text, said = run(*asked, "-o", "r.json").stdout, json.loads(Path("r.json").read_text())
+    assert told(*asked) == said
     assert said["texts"] == 4 and said["learnt"] == 1 and said["model"] == "tiny-model"
-    right = np.mean(np.array(said["expected"]) == said["predicted"])
+    right, theirs = (np.mean(np.array(said["expected"]) == x["predicted"]) for x in (said, said["baseline"]))
     assert said["accuracy"]["mean"] == right and f"accuracy {100 * right:.2f} (" in text
     assert "1 of 4 texts are identical to training texts; accuracy on the others" in text
-    baseline = said["baseline"]
-    theirs = np.mean(np.array(said["expected"]) == baseline["predicted"])
-    assert baseline["tfidf"]["accuracy"]["mean"] == theirs
-    assert baseline["accuracy_difference"]["mean"] == pytest.approx(right - theirs)
+    assert said["baseline"]["tfidf"]["accuracy"]["mean"] == theirs
+    assert said["baseline"]["accuracy_difference"]["mean"] == pytest.approx(right - theirs)
     assert re.search(rf"^accuracy +{100 * right:.2f} +{100 * theirs:.2f} ", text, re.MULTILINE)
-    assert f"TF-IDF: {baseline['features']:,} words and word pairs" in text
+    assert f"TF-IDF: {said['baseline']['features']:,} words and word pairs" in text
 
 
 def test_evaluate_of_many_classes_names_the_most_frequent_confusions(sklearn):
-    words = [f"{a} {b}" for a in "abcdefghijklmn" for b in ("cat", "dog", "mat")]
-    rows = "".join(f"class {i // 3}\t{word}\n" for i, word in enumerate(words))
-    Path("many.tsv").write_text("label\ttext\n" + rows)
-    run("classify", "train", "many.tsv", "-o", "many", "--folds", "3", "--strength", "1")
+    write_table(
+        "many.tsv", [(f"class {i}", f"{a} {b}") for i, a in enumerate("abcdefghijklmn") for b in ("cat", "mat")]
+    )
+    run("classify", "train", "many.tsv", "-o", "many", "--folds", "2", "--strength", "1")
     text = run("classify", "evaluate", "many", "many.tsv").stdout
-    assert "rows: true class" not in text and text.count("class 13") >= 1 and "most frequent confusions:" in text
+    assert "rows: true class" not in text and "class 13" in text and "most frequent confusions:" in text
 
 
 @pytest.mark.parametrize(
-    ("arguments", "key"),
+    ("line", "code", "key"),
     [
-        (["mood", "labelled.csv"], "'so-so', on 5 texts"),
-        (["mood", "test.tsv", "--baseline", "test.tsv"], "classifier's own training set"),
-        (["none", "test.tsv"], "no such folder"),
-        (["mood", "test.tsv", "-o", "train.tsv"], "already exists"),
+        ("train train.tsv -o m --threshold-for good", 2, "--precision"),
+        ("train train.tsv -o m --threshold-for fine --precision 0.9", 1, "'fine'"),
+        ("train train.tsv -o m --threshold-for good --precision 90", 2, "90"),
+        ("train train.tsv -o m --class-weight fair", 2, "'fair'"),
+        ("train train.tsv -o m --class-weight good=much", 2, "'good=much'"),
+        ("train train.tsv -o m --class-weight fine=2", 1, "--class-weight"),
+        ("train train.tsv -o m --strength 0", 2, "--strength"),
+        ("train train.tsv -o m --columns text", 2, "LABEL,TEXT"),
+        ("train train.tsv -o m --no-header", 2, "--columns"),
+        ("train train.tsv -o m --columns mood,text", 1, "'mood'"),
+        ("train train.tsv -o train.tsv", 1, "train.tsv"),
+        ("train train.tsv -o mood", 1, "already exists"),
+        ("train one.tsv -o m", 1, "one.tsv: all 2 texts"),
+        ("predict mood", 2, "Nothing to classify"),
+        ("predict mood -i empty.txt", 2, "Nothing to classify"),
+        ("predict mood x ''", 1, "text 2 of 2"),
+        ("predict mood x -o m.txt", 2, ".jsonl"),
+        ("predict mood x -o no/m.csv", 1, "does not exist"),
+        ("predict none x", 1, "no such folder"),
+        ("predict train.tsv x", 1, "train.tsv"),
+        ("predict mood x --max-seq-length 8", 1, "--max-seq-length = 16"),
+        ("predict mood x --model other", 1, "'tiny-model'"),
+        ("evaluate mood other.tsv", 1, "'so-so', on 2 texts"),
+        ("evaluate mood test.tsv --baseline test.tsv", 1, "training set"),
+        ("evaluate mood test.tsv -o train.tsv", 1, "already exists"),
     ],
 )
-def test_evaluate_refuses_what_makes_no_sense(mood, arguments, key):
-    assert key in refused("classify", "evaluate", *arguments)
+def test_what_makes_no_sense_is_refused(mood, line, code, key):
+    write_model(Path("other"), seed=3)
+    write_table("one.tsv", [("a", "x"), ("a", "y")])
+    Path("empty.txt").write_text("")
+    assert key in refused("classify", *(word.strip("'") for word in line.split()), code=code)
+    assert not Path("m").exists()

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from running import refused, run
+from running import refused, run, stand_in, told
 from tiny import write_model
 
 from minisbert import SentenceEncoder
@@ -20,15 +20,13 @@ SENTENCES = [
 ]
 
 
-def write_entity_files():
-    """Tagged sentences under the names that the examples of help use, in the folder that one stands in."""
+def write_files():
     rows = [(words.split(), tags.split()) for words, tags in SENTENCES]
     lines = [json.dumps({"tokens": [*words, x], "tags": [*tags, "O"]}) for words, tags in rows for x in "abc"]
-    for name in ("names_train.jsonl", "names_dev.jsonl", "names_test.jsonl"):
+    for name in ("train.jsonl", "dev.jsonl", "test.jsonl"):
         Path(name).write_text("\n".join(lines) + "\n")
     blocks = ["\n".join(f"{w}\t{t}" for w, t in zip(words, tags, strict=True)) for words, tags in rows * 2]
-    for name in ("names_train.conll", "names_test.conll"):
-        Path(name).write_text("\n\n".join(blocks) + "\n")
+    Path("train.conll").write_text("\n\n".join(blocks) + "\n")
 
 
 @pytest.fixture(scope="module")
@@ -40,25 +38,23 @@ def model(tmp_path_factory):
 def names(model, tmp_path_factory, sklearn):
     """A tagger, trained once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("trained"))
-        write_entity_files()
-        where = ["names_train.jsonl", "--dev", "names_dev.jsonl", "-o", "names", "--layer", 0, "--model", model]
+        stand_in(tmp_path_factory.mktemp("trained"), patch, model)
+        write_files()
+        where = ["train.jsonl", "--dev", "dev.jsonl", "-o", "names", "--layer", 0]
         run("entities", "train", *where, "--strength", 1, "--strength", 10)
         return Path("names").resolve()
 
 
 @pytest.fixture(autouse=True)
 def in_its_own_folder(tmp_path, monkeypatch, model):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MINISBERT_MODEL", str(model))
-    monkeypatch.setenv("COLUMNS", "100")
-    write_entity_files()
+    stand_in(tmp_path, monkeypatch, model)
+    write_files()
 
 
 def test_training_says_what_was_tried_and_chosen(sklearn):
-    result = run("entities", "train", "names_train.jsonl", "-o", "names", "--strength", "0.1", "--strength", "1")
+    result = run("entities", "train", "train.jsonl", "-o", "names", "--strength", "0.1", "--strength", "1")
     lines, tagger = result.stdout.splitlines(), load_tagger("names")
-    assert lines[0] == "tiny-model, layer 1; names_train.jsonl: 18 sentences, 81 words; types: animal, dish, person"
+    assert lines[0] == "tiny-model, layer 1; train.jsonl: 18 sentences, 81 words; types: animal, dish, person"
     assert "on cross-validation, 3 folds" in lines[2] and lines[4].split()[:2] == ["offset", "0"]
     rows = [line.split() for line in lines[5:7]]
     assert [row[:2] for row in rows] == [["C", "0.1"], ["C", "1"]]
@@ -69,11 +65,10 @@ def test_training_says_what_was_tried_and_chosen(sklearn):
 
 def test_training_with_settings_as_said(sklearn):
     said = ["--layer", 2, "--layer", 0, "--pooling", "first", "--decoder", "greedy", "--strength", 1, "--offset", 1]
-    found = json.loads(run("entities", "train", "names_train.conll", "-o", "names", *said, "--json").stdout)
+    found = told("entities", "train", "train.conll", "-o", "names", *said)
     assert (found["layers"], found["pooling"], found["decoder"]) == ([2, 0], "first", "greedy")
     assert (found["strength"], found["offset"], found["f1"], found["sentences"]) == (1.0, 1.0, [], 12)
-    assert load_tagger("names").probe.weight.shape == (5, 24)
-    text = run("entities", "train", "names_train.conll", "-o", "names", *said, "--force").stdout
+    text = run("entities", "train", "train.conll", "-o", "names", *said, "--force").stdout
     assert text.endswith("C 1, offset 1, as given\n")
 
 
@@ -84,22 +79,21 @@ def test_entities_as_a_table_and_as_json(names, model):
     assert (name, kind, place) == ("dog", "animal", "5-8") and shown[7].split()[:3] == ["soup", "dish", "7-11"]
     Path("texts.txt").write_text("The  dog ran\n\ná  Soup!\n", encoding="utf-8")
     lines = run("entities", "predict", names, "-i", "texts.txt", "--json").stdout.splitlines()
-    found = [json.loads(line) for line in lines]
-    expected = load_tagger(names).find(SentenceEncoder(model), [one["text"] for one in found])
-    assert [one["text"] for one in found] == ["The  dog ran", "", "á  Soup!"]
+    found, texts = [json.loads(line) for line in lines], ["The  dog ran", "", "á  Soup!"]
+    assert [one["text"] for one in found] == texts
     assert [one["entities"] for one in found] == [
         [{**vars(entity), "probability": pytest.approx(entity.probability, abs=1e-6)} for entity in entities]
-        for entities in expected
+        for entities in load_tagger(names).find(SentenceEncoder(model), texts)
     ]
     assert probability == f"{found[0]['entities'][0]['probability']:.2f}"
 
 
 def test_evaluation_beside_baselines(names):
-    said = ["names_test.jsonl", "--baselines", "names_train.jsonl", "--dev", "names_dev.jsonl"]
-    result = run("entities", "evaluate", names, *said, "-o", "result.json")
-    written, lines = json.loads(Path("result.json").read_text()), result.stdout.splitlines()
-    assert json.loads(run("entities", "evaluate", names, *said, "--json").stdout) == written
-    assert lines[0] == "names_test.jsonl: 18 sentences, 81 words, 15 entities"
+    said = ["entities", "evaluate", names, "test.jsonl", "--baselines", "train.jsonl", "--dev", "dev.jsonl"]
+    text = run(*said, "-o", "result.json").stdout
+    written, lines = json.loads(Path("result.json").read_text()), text.splitlines()
+    assert told(*said) == written
+    assert lines[0] == "test.jsonl: 18 sentences, 81 words, 15 entities"
     shown = {line[:12].strip(): line[12:].split() for line in lines[3:7]}
     assert list(shown) == ["linear probe", "word shapes", "lexicon", "all O"]
     for one in written["systems"]:
@@ -108,34 +102,30 @@ def test_evaluation_beside_baselines(names):
         assert [cells[i] for i in (0, 1, 3, 4)] == [f"{100 * figure:.2f}" for figure in figures]
     assert shown["all O"][0] == "0.00" and shown["lexicon"][0] == "100.00" and float(shown["linear probe"][0]) > 60
     assert [line.split()[0] for line in lines[11:14]] == ["animal", "dish", "person"]
-    assert "0.00 % of the entities do not occur with their type in the training file" in result.stdout
-    assert (written["set"], written["entities"], written["unseen"], written["published"]) == (said[0], 15, 0.0, None)
-    assert "lexicon" not in run("entities", "evaluate", names, "names_test.conll").stdout
+    assert "0.00 % of the entities do not occur with their type in the training file" in text
+    assert "lexicon" not in run("entities", "evaluate", names, "train.conll").stdout
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "message"),
+    ("line", "code", "key"),
     [
         ("train bad.jsonl -o x", 1, "bad.jsonl, line 2"),
-        ("train names_train.jsonl --dev bad.jsonl -o x", 1, "bad.jsonl, line 2"),
+        ("train train.jsonl --dev bad.jsonl -o x", 1, "bad.jsonl, line 2"),
         ("train bad.jsonl -o NAMES", 1, "already exists"),  # before the file is read
-        ("train names_train.jsonl -o x --layer 3", 1, "to 2 (the last layer)"),
-        ("train names_train.jsonl", 2, "'-o'"),
+        ("train train.jsonl -o x --layer 3", 1, "to 2"),
         ("predict NAMES", 2, "Nothing to search"),
         ("predict NAMES x -i y.txt", 2, "not both"),
         ("predict nowhere x", 1, "no such folder"),
-        ("predict NAMES x --model other", 1, "of the model 'tiny-model'"),
+        ("predict NAMES x --model other", 1, "'tiny-model'"),
         ("predict NAMES x --max-seq-length 8", 1, "--max-seq-length"),
-        ("evaluate NAMES names_test.jsonl --dev names_dev.jsonl", 2, "--dev is for the baselines"),
+        ("evaluate NAMES test.jsonl --dev dev.jsonl", 2, "--baselines"),
         ("evaluate NAMES none.conll", 1, "nothing to find"),
-        ("evaluate NAMES names_test.conll -o none.conll", 1, "already exists"),
+        ("evaluate NAMES train.conll -o none.conll", 1, "already exists"),
     ],
 )
-def test_what_is_refused_and_where(names, arguments, code, message):
+def test_what_is_refused_and_where(names, line, code, key):
     Path("bad.jsonl").write_text('{"tokens": ["a"], "tags": ["O"]}\n{"tokens": ["a", "b"], "tags": ["O"]}\n')
     Path("none.conll").write_text("a O\n")
     write_model("other", seed=1)
-    assert message in refused(
-        "entities", *(str(names) if one == "NAMES" else one for one in arguments.split()), code=code
-    )
+    assert key in refused("entities", *line.replace("NAMES", str(names)).split(), code=code)
     assert not Path("x").exists()

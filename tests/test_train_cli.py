@@ -1,4 +1,4 @@
-"""``minisbert train`` and the demonstrations that train: files, refusals, the bar, and processes that are killed.
+"""``minisbert train``: files, refusals, the bar, and processes that are killed.
 
 Everything runs on a random model of some 4,000 weights. The killed processes are real ones.
 """
@@ -10,19 +10,19 @@ import os
 import random
 import re
 import select
-import shlex
 import shutil
 import signal
 import struct
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from running import run
+from running import run, stand_in, told
 from safetensors import SafetensorError, safe_open
 from tiny import TINY, write_model
 
@@ -40,25 +40,18 @@ SETTINGS = Settings(batch_size=4, learning_rate=5e-3, num_threads=1)
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    return write_model(
-        tmp_path_factory.mktemp("train") / "tiny-model", config=replace(TINY, max_position_embeddings=64)
-    )
+    config = replace(TINY, max_position_embeddings=64)
+    return write_model(tmp_path_factory.mktemp("train") / "tiny-model", config=config)
 
 
 @pytest.fixture(autouse=True)
 def in_its_own_folder(tmp_path, monkeypatch, model):
-    """Each test stands in an empty folder with files of its own, and every verb takes the tiny model."""
-    folder = tmp_path / "work"
-    folder.mkdir()
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("MINISBERT_MODEL", str(model))
-    monkeypatch.setenv("COLUMNS", "100")
+    stand_in(tmp_path / "work", monkeypatch, model)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     write("pairs.tsv", "anchor\tpositive", [f"the cat {x} sat\ti love {x} soup" for x in LETTERS])
     write("nli.tsv", "anchor\tpositive\tnegative", [f"the cat {x} sat\ti love {x} soup\ta dog {x}" for x in LETTERS])
     dev = [f"{(7 * i) % 5}\tthe cat {x} sat\ti love {x} soup" for i, x in enumerate(LETTERS)]
     write("stsb_dev.tsv", "score\tsentence1\tsentence2", dev)
-    write("intents.csv", "intent,text", [f"{('eat', 'sit')[i % 2]},the cat {x} sat" for i, x in enumerate(LETTERS)])
 
 
 def write(name, head, rows):
@@ -67,7 +60,7 @@ def write(name, head, rows):
 
 def listed():
     """What stands in the folder beside the files that each test begins with."""
-    return sorted(set(os.listdir()) - {"pairs.tsv", "nli.tsv", "stsb_dev.tsv", "intents.csv"})
+    return sorted(set(os.listdir()) - {"pairs.tsv", "nli.tsv", "stsb_dev.tsv"})
 
 
 def files_of(folder):
@@ -110,28 +103,17 @@ def test_training_json_says_all_of_it(model):
     card = Path("my-model/README.md").read_text(encoding="utf-8")
     assert "| Base model | tiny-model |" in card and "| Training data | pairs.tsv |" in card
     assert "| Loss | multiple_negatives_ranking |" in card and "| Score: stsb_dev" in card
-    identity = said.pop("identity")
+    identity, about = said.pop("identity"), said.pop("dev")
     assert identity["examples"].startswith("10 pairs, ") and identity["dev"].startswith(
         "stsb_dev.tsv up to 60 tokens, "
     )
-    seconds = said.pop("seconds")
-    assert 0.0 <= seconds < 600.0
+    scores = [list(pair) for pair in expected.progress.dev_scores]
+    assert about == {"name": "stsb_dev.tsv", "measure": "Spearman x 100", "scores": scores}
+    assert 0.0 <= said.pop("seconds") < 600.0
     del said["settings"]
-    assert said == {
-        "began_with": "tiny-model",
-        "files": ["pairs.tsv"],
-        "minisbert": __version__,
-        "examples": 10,
-        "kind": "pairs",
-        "steps": 3,
-        "losses": expected.progress.losses,
-        "dev": {
-            "name": "stsb_dev.tsv",
-            "measure": "Spearman x 100",
-            "scores": [list(pair) for pair in expected.progress.dev_scores],
-        },
-        "best_step": expected.best_step,
-    }
+    kept = {"files": ["pairs.tsv"], "minisbert": __version__, "examples": 10, "kind": "pairs", "steps": 3}
+    losses, best = expected.progress.losses, expected.best_step
+    assert said == {**kept, "began_with": "tiny-model", "losses": losses, "best_step": best}
     assert same_weights(expected.encoder, "my-model")
 
 
@@ -153,13 +135,13 @@ def test_the_best_weights_and_what_is_said_about_them(monkeypatch, model):
 def test_columns_kind_scale_and_several_files():
     write("one.csv", "a,b,c", ["the cat,4,soup", "i love soup,5,a mat"])
     write("two.csv", "a,b,c", ["the dog,1,soup", "i ran,2,on"])
-    arguments = ["--kind", "scored", "--columns", "1,3,2", "--scale", "0,5", "--loss", "cosine_similarity", "--json"]
-    said = json.loads(run("train", "one.csv", "two.csv", "-o", "my-model", *QUICK, *arguments).stdout)
+    arguments = ["--kind", "scored", "--columns", "1,3,2", "--scale", "0,5", "--loss", "cosine_similarity"]
+    said = told("train", "one.csv", "two.csv", "-o", "my-model", *QUICK, *arguments)
     assert (said["examples"], said["kind"], said["files"]) == (4, "scored", ["one.csv", "two.csv"])
     assert said["settings"]["loss"] == "cosine_similarity"
     write("bare.tsv", "the cat\tsoup", ["i love soup\ta mat"])
-    arguments = ["--kind", "pairs", "--columns", "1,2", "--no-header", "--json"]
-    assert json.loads(run("train", "bare.tsv", "-o", "bare", *QUICK, *arguments).stdout)["examples"] == 2
+    arguments = ["--kind", "pairs", "--columns", "1,2", "--no-header"]
+    assert told("train", "bare.tsv", "-o", "bare", *QUICK, *arguments)["examples"] == 2
     write("dev.tsv", "x\ty\tz", [f"{i}\tthe cat {x}\tsoup {x}" for i, x in enumerate("abc")])
     run("train", "pairs.tsv", "-o", "dev", *QUICK, "--dev", "dev.tsv", "--dev-columns", "x,y,z")
 
@@ -189,14 +171,15 @@ def test_from_scratch(model):
 
 # ------------------------------------------------------------------------------------------------------ refusals
 
-DEV = ["--dev", "stsb_dev.tsv"]
 
-
-@pytest.mark.parametrize("verb", ["train", "classify train", "evaluate classification", "evaluate sts"])
-def test_help_names_every_format_that_is_read(verb):
-    shown = run(*verb.split(), "--help").stdout
-    assert all(re.search(rf"\b{kind}\b", shown, re.IGNORECASE) for kind in (*FORMATS.values(), "gz"))
-    assert "without quoting" not in shown
+def test_help_names_every_format_that_is_read_and_the_losses_that_fit():
+    for verb in ("train", "classify train", "evaluate classification", "evaluate sts"):
+        shown = run(*verb.split(), "--help").stdout
+        assert all(re.search(rf"\b{kind}\b", shown, re.IGNORECASE) for kind in (*FORMATS.values(), "gz"))
+    shown = run("train", "--help").stdout
+    for kind, losses in FITTING.items():
+        lines = " ".join(re.findall(rf"^ +{kind} .*$", shown, re.MULTILINE))
+        assert lines and all(loss in lines for loss in losses), kind
 
 
 def test_every_format_teaches_the_same():
@@ -218,42 +201,42 @@ def test_every_format_teaches_the_same():
     assert len(found) == 5 and len(set(found)) == 1
 
 
-REFUSED = {  # exit code, a word of the message, arguments beside pairs.tsv and -o x
-    "no such file": (2, "'missing.tsv'", ["missing.tsv"]),
-    "a scale in words": (2, "--scale", ["--scale", "high"]),
-    "half an option": (2, "--loss-option", ["--loss-option", "scale"]),
-    "a word for a number": (2, "scale .*'high'", ["--loss", "cosent", "--loss-option", "scale=high"]),
-    "loss": (2, "--loss", ["--loss", "mnrl"]),
-    "two sizes": (2, "--from-scratch", ["--from-scratch", "2,128"]),
-    "learning_rate": (2, "--learning-rate", ["--learning-rate", "2"]),
-    "columns of what": (2, "--kind", ["--columns", "1,2"]),
-    "no header": (2, "--columns", ["--no-header"]),
-    "dev columns of what": (2, "--dev", ["--dev-columns", "a,b,c"]),
-    "when to score what": (2, "--dev", ["--evaluate-every", "3"]),
-    "one column of three": (2, "--dev-columns", [*DEV, "--dev-columns", "score"]),
-    "on and anew": (2, "--force", ["--resume", "--force"]),
-    "-o": (2, "-o", ["-o", "."]),
-    "nowhere": (1, "nowhere", ["-o", "nowhere/x"]),
-    "onto a file": (1, "pairs.tsv", ["-o", "pairs.tsv"]),
-    "onto something": (1, "full", ["-o", "full"]),
-    "complete, if it were a model": (1, "full", ["-o", "full", "--resume"]),
-    "a scale turned round": (1, "scale", ["--kind", "scored", "--columns", "1,2,2", "--scale", "5,0"]),
-    "heads that do not divide": (1, "128, 5 heads", ["--from-scratch", "2,128,5"]),
-    "a loss of other rows": (1, "cosent", ["--loss", "cosent"]),
-    "rows of another kind": (1, "sentence1", ["--kind", "scored"]),
-    "a dev set of other rows": (1, "nli.tsv", ["--dev", "nli.tsv"]),
-    "a dev set that is none": (1, "full", ["--dev", "full"]),
-    "a model that is none": (1, "full", ["--model", "full"]),
-    "more than the model reads": (1, "--max-seq-length", ["--max-seq-length", "65"]),
-}
-
-
-@pytest.mark.parametrize("what", REFUSED)
-def test_what_is_refused_leaves_nothing_behind(what):
-    code, words, arguments = REFUSED[what]
+@pytest.mark.parametrize(
+    ("line", "code", "words"),
+    [
+        ("missing.tsv", 2, "'missing.tsv'"),
+        ("--scale high", 2, "--scale"),
+        ("--loss-option scale", 2, "--loss-option"),
+        ("--loss cosent --loss-option scale=high", 2, "scale .*'high'"),
+        ("--loss mnrl", 2, "--loss"),
+        ("--from-scratch 2,128", 2, "--from-scratch"),
+        ("--learning-rate 2", 2, "--learning-rate"),
+        ("--columns 1,2", 2, "--kind"),
+        ("--no-header", 2, "--columns"),
+        ("--dev-columns a,b,c", 2, "--dev"),
+        ("--evaluate-every 3", 2, "--dev"),
+        ("--dev stsb_dev.tsv --dev-columns score", 2, "--dev-columns"),
+        ("--resume --force", 2, "--force"),
+        ("-o .", 2, "-o"),
+        ("-o nowhere/x", 1, "nowhere"),
+        ("-o pairs.tsv", 1, "pairs.tsv"),
+        ("-o full", 1, "full"),
+        ("-o full --resume", 1, "full"),  # complete, if it were a model
+        ("--kind scored --columns 1,2,2 --scale 5,0", 1, "scale"),
+        ("--from-scratch 2,128,5", 1, "128, 5 heads"),
+        ("--loss cosent", 1, "cosent"),
+        ("--loss-option scale=high", 2, "scale .*'high'"),
+        ("--kind scored", 1, "sentence1"),
+        ("--dev nli.tsv", 1, "nli.tsv"),
+        ("--dev full", 1, "full"),
+        ("--model full", 1, "full"),
+        ("--max-seq-length 65", 1, "--max-seq-length"),
+    ],
+)
+def test_what_is_refused_leaves_nothing_behind(line, code, words):
     Path("full").mkdir()
     Path("full/mine").write_text("mine")
-    shown = run("train", "pairs.tsv", "-o", "x", *arguments, code=code)
+    shown = run("train", "pairs.tsv", "-o", "x", *line.split(), code=code)
     last = shown.stderr.splitlines()[-1]
     assert last.startswith("Error: ") and re.search(words, last) and shown.stdout == ""
     assert listed() == ["full"] and os.listdir("full") == ["mine"]
@@ -262,18 +245,8 @@ def test_what_is_refused_leaves_nothing_behind(what):
 def stop_after(monkeypatch, count):
     """Let the first session end after so many steps, as Ctrl-C would."""
     asked = []
-    monkeypatch.setattr("minisbert.cli.train._asked_to_stop", lambda: FakeStop(asked, count))
-
-
-class FakeStop:
-    def __init__(self, asked, count):
-        self.asked, self.count = asked, count
-
-    def __enter__(self):
-        return lambda: self.asked.append(True) or len(self.asked) == self.count
-
-    def __exit__(self, *error):
-        return None
+    stop = nullcontext(lambda: asked.append(True) or len(asked) == count)
+    monkeypatch.setattr("minisbert.cli.train._asked_to_stop", lambda: stop)
 
 
 def test_a_checkpoint_is_neither_overlooked_nor_lost(monkeypatch):
@@ -317,7 +290,7 @@ def test_resume_starts_goes_on_and_is_complete(monkeypatch):
     complete = run(*arguments, "--resume")
     assert "complete" in complete.stderr and complete.stdout == went_on.stdout and files_of("my-model") == before
     summary = json.loads(Path("my-model/training.json").read_text())
-    assert json.loads(run(*arguments, "--resume", "--json").stdout) == summary
+    assert told(*arguments, "--resume") == summary
     assert listed() == ["my-model"]
     write("others.tsv", "anchor\tpositive", [f"the cat {x} sat\ti love soup {x}" for x in LETTERS])
     Path("again.tsv").write_bytes(Path("pairs.tsv").read_bytes())
@@ -553,44 +526,3 @@ def test_elsewhere_a_line_every_half_minute(monkeypatch, capsys):
     with outputs.progress(total=2) as quick:  # nothing, where all is done at once
         quick.update(2)
     assert capsys.readouterr().err == ""
-
-
-# ---------------------------------------------------------------------------------------------- examples and demos
-
-
-def test_every_example_of_the_help_runs():
-    shown = run("train", "--help").stdout
-    examples = [shlex.split(line) for line in re.findall(r"^ +minisbert (train .*)$", shown, re.MULTILINE)]
-    for kind, losses in FITTING.items():  # the table of kinds and losses is true
-        lines = " ".join(re.findall(rf"^ +{kind} .*$", shown, re.MULTILINE))
-        assert lines and all(loss in lines for loss in losses), kind
-    for number, example in enumerate(examples):
-        example[example.index("-o") + 1] += f"-{number}"
-        run(*example, "--batch-size", 4)
-    said = [json.loads(Path(folder, "training.json").read_text()) for folder in listed()]
-    assert [one["kind"] for one in said] == ["pairs", "triplets", "texts", "triplets"]
-    assert [one["steps"] for one in said] == [3, 6, 3, 15] and said[1]["dev"]["name"] == "stsb_dev.tsv"
-
-
-def test_demo_intents(sklearn, monkeypatch):
-    monkeypatch.setattr("minisbert.cli.demo.threads.usable", lambda: 1)  # to the last digit, run after run
-    rows = [f"{label}\tthe {word} {x} {end}" for label, word in (("eat", "soup"), ("sit", "mat"))
-            for x in LETTERS for end in (".", "!")]  # fmt: skip
-    write("train.tsv", "label\ttext", rows[::2])
-    write("test.tsv", "label\ttext", rows[1::2])
-    arguments = ["demo", "intents", "train.tsv", "test.tsv", "--seeds", 2, "--batch-size", 4, "--learning-rate", "5e-3"]
-    found = json.loads(run(*arguments, "--json").stdout)
-    assert (found["examples"], found["classes"], found["test_texts"], found["steps"]) == (20, 2, 20, 5)
-    assert found["settings"] == {"epochs": 1, "batch_size": 4, "learning_rate": 5e-3}
-    assert len(found["seconds"]) == 2 and list(found["classifiers"]) == ["centroid", "logistic"]
-    for one in found["classifiers"].values():
-        assert one["after_all"][0] == pytest.approx(np.mean(one["after"]))
-        assert one["difference"][0] == pytest.approx(one["after_all"][0] - one["before"][0])
-    shown = run(*arguments).stdout
-    gain, low, high = (100 * number for number in found["classifiers"]["centroid"]["difference"])
-    assert "tuned, seed 1" in shown and f"{gain:+.2f} ({low:+.2f} to {high:+.2f})" in shown
-    monkeypatch.setattr("minisbert.cli.demo.find_spec", lambda name: None)
-    assert list(json.loads(run(*arguments, "--json").stdout)["classifiers"]) == ["centroid"]
-    write("few.tsv", "label\ttext", ["a\tsoup", "a\ta mat", "b\tthe cat", "b\tthe dog"])
-    assert "8 examples per class" in run("demo", "intents", "few.tsv", "few.tsv", code=1).stderr
-    assert "nli.tsv" in run("demo", "intents", "nli.tsv", "nli.tsv", code=1).stderr

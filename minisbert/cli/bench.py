@@ -10,8 +10,8 @@ import click
 from minisbert.bench.engines import ENGINES
 from minisbert.bench.report import format_report
 from minisbert.bench.run import PARTS, choose_engines, choose_parts, default_texts, describe, run_benchmark
+from minisbert.cli import options
 from minisbert.cli.inputs import TextSource, input_options
-from minisbert.cli.options import COUNT, ModelChoice, model_options, num_threads_option
 from minisbert.cli.outputs import Target, output_options, write_json
 from minisbert.parallel import threads
 
@@ -32,10 +32,10 @@ from minisbert.parallel import threads
     type=click.Choice(PARTS),
     help="Part to run; may be repeated.  [default: all that engines and texts allow]",
 )
-@click.option("--rounds", type=COUNT, default=5, help="Rounds per engine.")
-@num_threads_option
+@click.option("--rounds", type=options.COUNT, default=5, help="Rounds per engine.")
+@options.num_threads_option
 @output_options("Also write every round as JSON.", metavar="FILE.json", has_json=False)
-@model_options
+@options.model_options
 def bench(
     source: TextSource,
     engines: tuple[str, ...],
@@ -43,7 +43,7 @@ def bench(
     rounds: int,
     num_threads: int | None,
     target: Target,
-    choice: ModelChoice,
+    choice: options.ModelChoice,
 ) -> None:
     """Compare our encoder with sentence-transformers (PyTorch) and ONNX Runtime.
 

@@ -5,26 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from minisbert import __version__
-from minisbert.cli import Group
+from minisbert.analysis import classifier as learning
+from minisbert.cli import Group, options
 from minisbert.cli.inputs import TextSource, input_options, label_options
-from minisbert.cli.options import (
-    FILE,
-    PLACE,
-    PRECISION,
-    ModelChoice,
-    cut_option,
-    folder_options,
-    folds_option,
-    json_option,
-    model_options,
-    seed_option,
-    strength_option,
-)
 from minisbert.cli.outputs import Target, echo_json, output_options, progress
 from minisbert.cli.table import (
     counted,
@@ -37,12 +25,11 @@ from minisbert.cli.table import (
     matrix_lines,
     printable,
     signed,
-    terminal_width,
     wrapped,
 )
-
-if TYPE_CHECKING:
-    from minisbert.analysis.classifier import Baseline, ClassifierReport
+from minisbert.evaluation.classification import read_labelled
+from minisbert.evaluation.measures import confusions
+from minisbert.saved import check_place
 
 SCORINGS = {"log_loss": "log loss", "accuracy": "accuracy", "macro_f1": "macro-F1"}
 UNDECIDED = "undecided"
@@ -71,8 +58,8 @@ def classify() -> None:
 
 
 @classify.command(short_help="Train a classifier on labelled texts.")
-@click.argument("file", metavar="FILE", type=FILE)
-@folder_options("classifier")
+@click.argument("file", metavar="FILE", type=options.FILE)
+@options.folder_options("classifier")
 @label_options
 @click.option("--unescape", is_flag=True, help="Decode HTML entities such as &amp;, in training and in prediction.")
 @click.option(
@@ -82,26 +69,21 @@ def classify() -> None:
     metavar="balanced|CLASS=WEIGHT",
     help="Give rare or important classes more weight; CLASS=WEIGHT may be repeated.",
 )
-@strength_option("1, 10, 100")
-@click.option(
-    "--scoring",
-    type=click.Choice(list(SCORINGS)),
-    default="log_loss",
-    help="Score on held-out texts by which C is chosen.",
-)
-@folds_option(5)
-@seed_option
+@options.strength_option("1, 10, 100")
+@options.choice_option("--scoring", SCORINGS, "Score on held-out texts by which C is chosen.")
+@options.folds_option(5)
+@options.seed_option
 @click.option("--calibrate/--no-calibrate", default=True, help="Calibrate the probabilities.")
 @click.option("--threshold-for", metavar="CLASS", help="Predict this class only above a threshold; needs --precision.")
 @click.option(
     "--precision",
-    type=PRECISION,
+    type=options.PRECISION,
     metavar="SHARE",
     help="Minimum precision for this class, such as 0.9; sets the threshold.",
 )
-@json_option
-@cut_option
-@model_options
+@options.json_option
+@options.cut_option
+@options.model_options
 def train(
     file: Path,
     output: Path,
@@ -110,7 +92,7 @@ def train(
     class_weights: tuple[str, ...],
     as_json: bool,
     overflow: str,
-    choice: ModelChoice,
+    choice: options.ModelChoice,
     **settings: Any,
 ) -> None:
     """Train logistic regression on the model's vectors of the labelled texts in FILE.
@@ -125,21 +107,17 @@ def train(
       minisbert classify train train.tsv -o fair --class-weight balanced --scoring macro_f1
       minisbert classify train train.tsv -o strict --threshold-for good --precision 0.8
     """
-    from minisbert.analysis.classifier import KIND, STRENGTHS, report_scores, train_classifier
-    from minisbert.evaluation.classification import read_labelled
-    from minisbert.saved import check_place
-
     if (settings["threshold_for"] is None) != (settings["precision"] is None):
         raise click.UsageError("--threshold-for and --precision must be given together.")
-    check_place(output, KIND, force=force)
+    check_place(output, learning.KIND, force=force)
     data = read_labelled(file, **reading)
     settings["encode_options"] = {"overflow": overflow, "show_progress_bar": progress}
-    settings |= {"strengths": settings["strengths"] or STRENGTHS, "class_weight": read_weights(class_weights)}
-    trained = train_classifier(choice.encoder(), data, **settings)
+    settings |= {"strengths": settings["strengths"] or learning.STRENGTHS, "class_weight": read_weights(class_weights)}
+    trained = learning.train_classifier(choice.encoder(), data, **settings)
     classifier = trained.classifier
     classifier.save(output, force=force)
     click.echo(f"wrote {output}", err=True)
-    report = report_scores(classifier, trained.held_out, trained.labels, name=data.name)
+    report = learning.report_scores(classifier, trained.held_out, trained.labels, name=data.name)
     facts, threshold = classifier.facts, classifier.threshold
     model = None if classifier.origin is None else classifier.origin.model
     if as_json:
@@ -191,12 +169,12 @@ def read_weights(said: Sequence[str]) -> str | dict[str, float] | None:
 
 
 @classify.command(short_help="Classify texts, with probabilities.")
-@click.argument("folder", metavar="FOLDER", type=PLACE)
+@click.argument("folder", metavar="FOLDER", type=options.PLACE)
 @input_options
 @output_options("Write a .csv, .tsv or .jsonl with the probabilities of all classes.", "csv", "tsv", "jsonl")
-@cut_option
-@model_options
-def predict(folder: Path, source: TextSource, target: Target, overflow: str, choice: ModelChoice) -> None:
+@options.cut_option
+@options.model_options
+def predict(folder: Path, source: TextSource, target: Target, overflow: str, choice: options.ModelChoice) -> None:
     """Predict the class of each text with the classifier in FOLDER, written by `classify train`.
 
     The probability shown is that of the predicted class. If the class with a threshold would be predicted but stays
@@ -209,10 +187,8 @@ def predict(folder: Path, source: TextSource, target: Target, overflow: str, cho
       minisbert classify predict mood -i texts.txt -o moods.csv
       minisbert classify predict mood -i texts.txt --json
     """
-    from minisbert.analysis.classifier import load_classifier
-
     source.check("classify")
-    classifier = load_classifier(folder)
+    classifier = learning.load_classifier(folder)
     texts = source.read(filled=True)
     if not texts:
         raise click.UsageError("Nothing to classify: the input has no texts.")
@@ -242,18 +218,15 @@ def _shown(label: str) -> str:
 
 
 @classify.command(short_help="Evaluate a classifier, and compare it with TF-IDF.")
-@click.argument("folder", metavar="FOLDER", type=PLACE)
-@click.argument("file", metavar="FILE", type=FILE)
+@click.argument("folder", metavar="FOLDER", type=options.PLACE)
+@click.argument("file", metavar="FILE", type=options.FILE)
 @click.option(
-    "--baseline",
-    metavar="TRAIN",
-    type=FILE,
-    help="The training file; TF-IDF with logistic regression is trained on it as a baseline.",
+    "--baseline", type=options.FILE, help="The training file; TF-IDF with logistic regression is trained on it, too."
 )
 @label_options
 @output_options("Write the result as JSON, with every text.")
-@cut_option
-@model_options
+@options.cut_option
+@options.model_options
 def evaluate(
     folder: Path,
     file: Path,
@@ -261,7 +234,7 @@ def evaluate(
     reading: dict[str, Any],
     target: Target,
     overflow: str,
-    choice: ModelChoice,
+    choice: options.ModelChoice,
 ) -> None:
     """Evaluate the classifier in FOLDER on the labelled texts in FILE.
 
@@ -275,17 +248,14 @@ def evaluate(
       minisbert classify evaluate mood test.tsv --baseline train.tsv
       minisbert classify evaluate mood test.tsv -o result.json --json
     """
-    from minisbert.analysis.classifier import check_same_texts, compare_with_tfidf, evaluate_classifier, load_classifier
-    from minisbert.evaluation.classification import read_labelled
-
-    classifier = load_classifier(folder)
+    classifier = learning.load_classifier(folder)
     data = read_labelled(file, **reading)
     train = None if baseline is None else read_labelled(baseline, **reading)
     if train is not None:
-        check_same_texts(classifier, train)
+        learning.check_same_texts(classifier, train)
     encoder = choice.encoder()
-    report = evaluate_classifier(classifier, encoder, data, overflow=overflow, show_progress_bar=progress)
-    beside = None if train is None else compare_with_tfidf(classifier, train, data, report)
+    report = learning.evaluate_classifier(classifier, encoder, data, overflow=overflow, show_progress_bar=progress)
+    beside = None if train is None else learning.compare_with_tfidf(classifier, train, data, report)
     lines = [f"{folder.name}, {encoder.folder.name}, on {report.set}", "", *report_lines(report)]
     if beside is not None:
         lines += ["", *baseline_lines(report, beside)]
@@ -294,10 +264,8 @@ def evaluate(
     target.report(lines, result)
 
 
-def report_lines(report: ClassifierReport) -> list[str]:
+def report_lines(report: learning.ClassifierReport) -> list[str]:
     """Format everything about one classifier."""
-    from minisbert.evaluation.measures import confusions
-
     names = [_shown(name) for name in report.classes]
     lines = [f"accuracy {estimated(report.accuracy)}, {counted(report.texts, 'text')}"]
     if report.undecided:
@@ -319,14 +287,14 @@ def report_lines(report: ClassifierReport) -> list[str]:
         heads = names + [UNDECIDED] * bool(report.undecided)
         cells = [[f"{count:,}" for count in row[: len(heads)]] for row in report.confusion.tolist()]
         lines += ["", "rows: true class; columns: predicted class"]
-        lines += matrix_lines(names, heads, cells, terminal_width())
+        lines += matrix_lines(names, heads, cells)
     rows = [["probabilities", "log loss", "Brier", "calibration error"]]
     for key, name in (("as_fitted", "uncalibrated"), ("calibrated", "calibrated")):
         rows.append([name, *(f"{number:.4f}" for number in report.probabilities[key])])
     return [*lines, "", *grid(rows)]
 
 
-def baseline_lines(report: ClassifierReport, beside: Baseline) -> list[str]:
+def baseline_lines(report: learning.ClassifierReport, beside: learning.Baseline) -> list[str]:
     """Format both classifiers and their difference."""
     ours, theirs, gaps = beside.vectors, beside.tfidf, beside.f1_difference
     compared = [

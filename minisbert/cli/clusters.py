@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from minisbert.checks import require
+from minisbert.cli import options
 from minisbert.cli.inputs import TextSource, file_options
-from minisbert.cli.options import COSINE, COUNT, TEXT, ModelChoice, Verb, computing_options, model_options, seed_option
 from minisbert.cli.outputs import Target, output_options, progress
 from minisbert.cli.table import counted, fixed, hundred, printable, shorten, terminal_width
 from minisbert.cli.vectors import read_vectors
@@ -50,9 +50,9 @@ class Asked:
     vectors: str | None
     settings: dict[str, Any]  # of `cluster`
     stop_words: str | None
-    choice: ModelChoice
+    choice: options.ModelChoice
     dtype: str
-    options: dict[str, Any]  # of `encode`
+    encoding: dict[str, Any]  # of `encode`
 
     def read(self, check: Callable[[int], object] = lambda count: None) -> Collection:
         """Read texts and labels, check their number, and embed; rows without a text are counted in a warning."""
@@ -73,7 +73,7 @@ class Asked:
         if self.vectors is not None:
             vectors = read_vectors(Path(self.vectors), table.taken)[kept]
         else:
-            vectors = self.choice.encoder(self.dtype).encode(texts, show_progress_bar=progress, **self.options)
+            vectors = self.choice.encoder(self.dtype).encode(texts, show_progress_bar=progress, **self.encoding)
         return Collection(Path(self.source.name).name, texts, labels or None, vectors)
 
 
@@ -87,7 +87,7 @@ def _parse_k(ctx: click.Context, parameter: click.Parameter, value: str | None) 
     return int(parts[0]) if len(parts) == 1 else (int(parts[0]), int(parts[1]))
 
 
-def collection_options(verb: Verb) -> Verb:
+def collection_options(verb: options.Verb) -> options.Verb:
     """Add what is read and how it is clustered to a verb, which receives all of it as ``asked``."""
 
     @file_options
@@ -104,26 +104,23 @@ def collection_options(verb: Verb) -> Verb:
         type=click.FloatRange(0, 2, min_open=True),
         help="agglomerative: stop merging at this mean cosine distance (1 - cosine).  [default: 0.5]",
     )
-    @click.option("--threshold", type=COSINE, default=0.75, help="community: minimum cosine with the centre.")
-    @click.option("--min-size", "min_community_size", type=COUNT, default=3, help="community: minimum number of texts.")
-    @seed_option
+    @click.option("--threshold", type=options.COSINE, default=0.75, help="community: minimum cosine with the centre.")
     @click.option(
-        "--stop-words",
-        type=click.Choice(["english", "none"]),
-        default="english",
-        help="Words never used to label a cluster.",
+        "--min-size", "min_community_size", type=options.COUNT, default=3, help="community: minimum number of texts."
     )
+    @options.seed_option
+    @options.choice_option("--stop-words", ["english", "none"], "Words never used to label a cluster.")
     @click.option("--deterministic", is_flag=True, help="Bit-identical vectors for any number of threads; slower.")
-    @computing_options
-    @model_options
+    @options.computing_options
+    @options.model_options
     @functools.wraps(verb)
     def gathered(**given: Any) -> None:
         said = {name: given.pop(name) for name in ("source", "label", "vectors", "choice", "dtype")}
         settings = {name: given.pop(name) for name in ("k", "distance", "threshold", "min_community_size", "seed")}
         stop_words = None if given.pop("stop_words") == "none" else "english"
         of_encode = ("overflow", "chunk_tokens", "overlap", "composition", "deterministic")
-        options = {name: given.pop(name) for name in of_encode}
-        verb(asked=Asked(**said, settings=settings, stop_words=stop_words, options=options), **given)
+        encoding = {name: given.pop(name) for name in of_encode}
+        verb(asked=Asked(**said, settings=settings, stop_words=stop_words, encoding=encoding), **given)
 
     return gathered
 
@@ -147,10 +144,10 @@ def describe(found: Clustering) -> str:
 
 
 @click.command()
-@click.option("--method", type=click.Choice(list(METHODS)), default="kmeans")
-@click.option("--words", type=COUNT, default=5, help="Words in a cluster's label.")
+@options.choice_option("--method", METHODS)
+@click.option("--words", type=options.COUNT, default=5, help="Words in a cluster's label.")
 @click.option("--typical", type=click.IntRange(min=0), default=3, help="Typical texts shown per cluster.")
-@click.option("--show", type=COUNT, default=20, help="Clusters listed.")
+@click.option("--show", type=options.COUNT, default=20, help="Clusters listed.")
 @output_options("Write each text with its cluster: .csv, .tsv or .jsonl.", "csv", "tsv", "jsonl")
 @collection_options
 def cluster(asked: Asked, method: str, words: int, typical: int, show: int, target: Target) -> None:
@@ -247,12 +244,7 @@ FEW = 10  # distinct texts; up to this many are not clustered unless asked for
 
 @click.command()
 @output_options("A plot, or an interactive page.", "png", "html", metavar="FILE.png|FILE.html", required=True)
-@click.option(
-    "--method",
-    type=click.Choice(["pca", "tsne", "umap"]),
-    default="pca",
-    help="Projection to the plane; umap needs umap-learn.",
-)
+@options.choice_option("--method", ["pca", "tsne", "umap"], "Projection to the plane; umap needs umap-learn.")
 @click.option(
     "--perplexity", type=click.FloatRange(min=1), help="tsne: approximate number of neighbours per text.  [default: 30]"
 )
@@ -261,7 +253,7 @@ FEW = 10  # distinct texts; up to this many are not clustered unless asked for
     type=click.Choice([*METHODS, "none"]),
     help="What the colours show.  [default: the labels if --label is given, else kmeans]",
 )
-@click.option("--title", metavar="TEXT", type=TEXT, help="[default: the file's name]")
+@click.option("--title", metavar="TEXT", type=options.TEXT, help="[default: the file's name]")
 @collection_options
 def map(  # a verb's module has one function of its name
     asked: Asked, target: Target, method: str, perplexity: float | None, clusters: str | None, title: str | None

@@ -10,10 +10,9 @@ from typing import Any
 import click
 import numpy as np
 
-from minisbert.cli import Group
-from minisbert.cli.options import COUNT, FILE, SHARE, ModelChoice, json_option, model_options, seed_option
+from minisbert.cli import Group, options
 from minisbert.cli.outputs import Target, echo_json, output_options, progress, training_bar
-from minisbert.cli.table import align, estimated, fixed, grid, hundred, matrix_lines, signed, terminal_width
+from minisbert.cli.table import align, estimated, fixed, grid, hundred, matrix_lines, signed
 from minisbert.evaluation.classification import CLASSIFIERS, evaluate_classification, read_labelled
 from minisbert.evaluation.measures import bootstrap_mean, paired_difference
 from minisbert.parallel import threads
@@ -55,11 +54,13 @@ COLUMNS = {
 @click.option(
     "--scale", type=float, default=SCALE, help="Factor of the cosines, 1 / temperature, above 0. Training uses 20."
 )
-@seed_option
+@options.seed_option
 @click.option("--text/--no-text", default=True, help="Include real sentences, or not.")
 @output_options("Also draw a plot or an animation (extra `plots`).", "png", "gif", metavar="FILE.png|FILE.gif")
-@model_options
-def contrastive(points: int, seed: int, text: bool, target: Target, choice: ModelChoice, **settings: Any) -> None:
+@options.model_options
+def contrastive(
+    points: int, seed: int, text: bool, target: Target, choice: options.ModelChoice, **settings: Any
+) -> None:
     """Watch InfoNCE, the contrastive loss, pull pairs together and push the rest apart.
 
     First on pairs of points in a plane, then on the vectors of sentences. No model is trained: the points and vectors
@@ -117,7 +118,7 @@ def _report(seen: Descent) -> list[str]:
             "",
             f"cosines at step {step}, anchors down, positives across: {seen.found(step)} of {count} anchors are "
             "closest to their own positive",
-            *matrix_lines(anchors, positives, cells, terminal_width()),
+            *matrix_lines(anchors, positives, cells),
         ]
     return lines
 
@@ -132,15 +133,15 @@ def _measured(seen: Descent) -> dict[str, Any]:
 
 
 @demo.command(short_help="Fine-tune on labelled texts: accuracy before and after.")
-@click.argument("train", metavar="TRAIN", type=FILE)
-@click.argument("test", metavar="TEST", type=FILE)
+@click.argument("train", metavar="TRAIN", type=options.FILE)
+@click.argument("test", metavar="TEST", type=options.FILE)
 @click.option("--seeds", type=click.IntRange(1, 20), default=3, help="Runs, with seeds from 0 on.")
-@click.option("--epochs", type=COUNT, default=1, help="Passes over the texts.")
+@click.option("--epochs", type=options.COUNT, default=1, help="Passes over the texts.")
 @click.option("--batch-size", type=click.IntRange(2), default=32, help="Pairs per step.")
-@click.option("--learning-rate", type=SHARE, default=1e-4, help="Peak learning rate.")
-@json_option
-@model_options
-def intents(train: Path, test: Path, seeds: int, as_json: bool, choice: ModelChoice, **asked: Any) -> None:
+@click.option("--learning-rate", type=options.SHARE, default=1e-4, help="Peak learning rate.")
+@options.json_option
+@options.model_options
+def intents(train: Path, test: Path, seeds: int, as_json: bool, choice: options.ModelChoice, **asked: Any) -> None:
     """Fine-tune on pairs of texts of one class, and see how much better a simple classifier separates the classes.
 
     TRAIN and TEST are tables with a label and a text, such as banking77's. Pairs come from TRAIN alone. Before and

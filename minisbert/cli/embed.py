@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from minisbert import __version__
-from minisbert.cli import outputs
+from minisbert.cli import options, outputs
 from minisbert.cli.inputs import TextSource, input_options
 from minisbert.cli.job import NOTHING_CUT, claim
-from minisbert.cli.options import (
-    COUNT,
-    TEXT,
-    ModelChoice,
-    computing_options,
-    model_options,
-    num_threads_option,
-    progress_option,
-)
 from minisbert.cli.outputs import Target
 from minisbert.cli.vectors import KINDS, write_stdout
-
-if TYPE_CHECKING:
-    from minisbert.encoder import SentenceEncoder
-    from minisbert.model import Array
-    from minisbert.model.tokens import OverflowReport
+from minisbert.encoder import SentenceEncoder
+from minisbert.model import Array
+from minisbert.model.tokens import OverflowReport
 
 
 @click.command()
@@ -45,17 +34,19 @@ if TYPE_CHECKING:
     "--id", "id_column", metavar="NAME|N", help="Column of the ids in a .parquet.  [default: the row's number from 0]"
 )
 @click.option("--normalize", "normalize_embeddings", is_flag=True, help="Scale vectors to length 1.")
-@click.option("--truncate-dim", type=COUNT, metavar="D", help="Keep the first D dimensions.")
-@click.option("--prompt", metavar="TEXT", type=TEXT, help="Prepend this to every text.")
+@click.option("--truncate-dim", type=options.COUNT, metavar="D", help="Keep the first D dimensions.")
+@click.option("--prompt", metavar="TEXT", type=options.TEXT, help="Prepend this to every text.")
 @click.option("--prompt-name", metavar="NAME", help="Prepend the model's prompt of this name to every text.")
-@click.option("--batch-size", type=COUNT, metavar="B", help="Maximum number of texts in a batch.")
+@click.option("--batch-size", type=options.COUNT, metavar="B", help="Maximum number of texts in a batch.")
 # 2048: a few seconds of work, so that little is lost if a job is killed
-@click.option("--block-texts", type=COUNT, default=2048, metavar="B", help="Texts in memory, and saved, at a time.")
-@num_threads_option
+@click.option(
+    "--block-texts", type=options.COUNT, default=2048, metavar="B", help="Texts in memory, and saved, at a time."
+)
+@options.num_threads_option
 @click.option("--deterministic", is_flag=True, help="Bit-identical for any threads and blocks; slower.")
-@progress_option
-@computing_options
-@model_options
+@options.progress_option
+@options.computing_options
+@options.model_options
 def embed(
     source: TextSource,
     output: str | None,
@@ -64,9 +55,9 @@ def embed(
     resume: bool,
     id_column: str | None,
     progress: bool | None,
-    choice: ModelChoice,
+    choice: options.ModelChoice,
     dtype: str,
-    **options: Any,
+    **encoding: Any,
 ) -> None:
     """Turn texts into vectors.
 
@@ -90,7 +81,7 @@ def embed(
       minisbert embed -i texts.txt -o vectors.npy --overflow chunk
       echo "soup is my favorite" | minisbert embed --normalize
     """
-    if options["prompt"] is not None and options["prompt_name"] is not None:
+    if encoding["prompt"] is not None and encoding["prompt_name"] is not None:
         raise click.UsageError("Give --prompt or --prompt-name, not both.")
     if output in (None, "-"):
         target = Target(None, output_format or "jsonl", force)
@@ -104,30 +95,23 @@ def embed(
         target = Target(Path(str(output)), output_format, force)
     if id_column is not None and target.kind != "parquet":
         raise click.UsageError("--id is for a .parquet file.")
+    if id_column is not None and source.file is None:
+        raise click.UsageError("--id is a column of a file; give it with -i.")
     if not source.arguments and source.file is None:
         if sys.stdin is None or sys.stdin.isatty():  # None: stdin is closed
             raise click.UsageError("Nothing to embed: give texts, a file (-i), or pipe them in.")
-        if id_column is not None:
-            raise click.UsageError("--id is a column of a file; give it with -i.")
         source = replace(source, file="-")
-    if id_column is not None and source.file is None:
-        raise click.UsageError("--id is a column of a file; give it with -i.")
-    if progress is None:
-        drawn_over = target.file is None and sys.stdout.isatty()
-        options["show_progress_bar"] = None if drawn_over else outputs.progress
-    else:
-        options["show_progress_bar"] = progress
+    drawn_over = target.file is None and sys.stdout.isatty()
+    usual = None if drawn_over else outputs.progress
+    encoding["show_progress_bar"] = usual if progress is None else progress
     if target.file is None:
-        total = options["total"] = source.count()
+        total = encoding["total"] = source.count()
         encoder = choice.encoder(dtype)
-        report = _report(encoder, options, NOTHING_CUT)
-        with closing(_embed_blocks(encoder, source.rows_again(total), report, options)) as blocks:
-            for block, embeddings in blocks:
-                write_stdout([text for text, *_ in block], embeddings)
+        _embed(encoder, source.rows_again(total), NOTHING_CUT, encoding, write_stdout)
         return
     ids = [] if id_column is None else [id_column]
     with claim(target, resume) as job:
-        total = options["total"] = source.count(*ids)
+        total = encoding["total"] = source.count(*ids)
         encoder, rows = choice.encoder(dtype), source.rows_again(total, *ids)
         # What determines a vector besides its text; not threads, batches and blocks, which affect its last digit at
         # most, nor --overflow, unless it splits texts: otherwise it decides whether a text is rejected.
@@ -137,40 +121,35 @@ def embed(
             "format": target.kind,
             "id": id_column,
             "dtype": str(encoder.dtype),
-            "dimensions": options["truncate_dim"] or encoder.get_sentence_embedding_dimension(),
+            "dimensions": encoding["truncate_dim"] or encoder.get_sentence_embedding_dimension(),
             "name": encoder.folder.name,
             "model": encoder.fingerprint(),
             "max_seq_length": encoder.max_seq_length,
-            **{name: options[name] for name in ("prompt", "prompt_name", "normalize_embeddings", "deterministic")},
-            **{name: options[name] if options["overflow"] == "chunk" else None for name in of_chunks},
+            **{name: encoding[name] for name in ("prompt", "prompt_name", "normalize_embeddings", "deterministic")},
+            **{name: encoding[name] if encoding["overflow"] == "chunk" else None for name in of_chunks},
         }
         if job.is_complete:
             said = job.check_complete(settings, rows)
             click.echo(f"{target.file}: already complete, {said}; --force starts over", err=True)
             return
         job.begin(settings, rows)
-        report = _report(encoder, options, job.cut)
         resumed = job.rows
-        with closing(_embed_blocks(encoder, rows, report, options)) as blocks:
-            for block, embeddings in blocks:
-                job.add(block, embeddings, report.counts)
+        _embed(encoder, rows, job.cut, encoding, job.add)
         job.finish()
     kept = f", {resumed:,} of them from an earlier run" if resumed else ""
     width = settings["dimensions"]
     click.echo(f"wrote {job.rows:,} {dtype} vectors of {width} dimensions to {target.file}{kept}", err=True)
 
 
-def _report(encoder: SentenceEncoder, options: dict[str, Any], counts: Any) -> OverflowReport:
-    """Count truncation, continuing an earlier run's count."""
-    from minisbert.model.tokens import OverflowReport
-
-    return OverflowReport(encoder.max_seq_length, options["overflow"], counts)
-
-
-def _embed_blocks(
-    encoder: SentenceEncoder, rows: Iterator[tuple[Any, ...]], report: OverflowReport, options: dict[str, Any]
-) -> Generator[tuple[list[tuple[Any, ...]], Array], None, None]:
-    """Yield blocks of rows with the vectors of their texts."""
+def _embed(
+    encoder: SentenceEncoder,
+    rows: Iterator[tuple[Any, ...]],
+    cut: Sequence[int],
+    encoding: dict[str, Any],
+    take: Callable[[list[tuple[Any, ...]], Array, Sequence[int]], object],
+) -> None:
+    """Embed texts, and give away each block: rows, vectors, and what was cut so far, an earlier run's included."""
+    report = OverflowReport(encoder.max_seq_length, encoding["overflow"], cut)
     held: list[tuple[Any, ...]] = []
 
     def passing() -> Iterator[str]:
@@ -178,6 +157,8 @@ def _embed_blocks(
             held.append(row)
             yield row[0]
 
-    for embeddings in encoder.encode_stream(passing(), report=report, **options):
-        yield held[: len(embeddings)], embeddings
-        del held[: len(embeddings)]
+    blocks: Any = encoder.encode_stream(passing(), report=report, **encoding)
+    with closing(blocks):
+        for vectors in blocks:
+            take(held[: len(vectors)], vectors, report.counts)
+            del held[: len(vectors)]

@@ -5,24 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from minisbert import __version__
-from minisbert.cli import Group
+from minisbert.analysis.entities import KIND, EntityReport, EntityTagger, evaluate_tagger, load_tagger, train_tagger
+from minisbert.analysis.tagging import read_tagged
+from minisbert.cli import Group, options
 from minisbert.cli.inputs import TextSource, input_options
-from minisbert.cli.options import (
-    FILE,
-    PLACE,
-    ModelChoice,
-    folder_options,
-    folds_option,
-    json_option,
-    model_options,
-    seed_option,
-    strength_option,
-)
 from minisbert.cli.outputs import Target, echo_json, progress, result_options
 from minisbert.cli.table import (
     estimated,
@@ -31,14 +22,11 @@ from minisbert.cli.table import (
     interval,
     matrix_lines,
     printable,
-    shorten,
     signed,
     terminal_width,
     wrapped,
 )
-
-if TYPE_CHECKING:
-    from minisbert.analysis.entities import EntityReport, EntityTagger
+from minisbert.saved import check_place
 
 NAME_WIDTH = 40  # columns of a name, at most
 
@@ -76,13 +64,10 @@ def _telling() -> Iterator[Callable[[str], object]]:
 
 
 @entities.command(short_help="Train a tagger on sentences with tagged words.")
-@click.argument("train", metavar="TRAIN", type=FILE)
-@folder_options("tagger")
+@click.argument("train", metavar="TRAIN", type=options.FILE)
+@options.folder_options("tagger")
 @click.option(
-    "--dev",
-    metavar="FILE",
-    type=FILE,
-    help="Where strength and offset are chosen.  [default: cross-validation on TRAIN]",
+    "--dev", type=options.FILE, help="Where strength and offset are chosen.  [default: cross-validation on TRAIN]"
 )
 @click.option(
     "--layer",
@@ -92,33 +77,31 @@ def _telling() -> Iterator[Callable[[str], object]]:
     metavar="N",
     help="Layer whose vectors are used; 0 is the embeddings. May be repeated.  [default: the middle one]",
 )
-@click.option(
-    "--pooling",
-    type=click.Choice(["mean", "first"]),
-    default="mean",
-    help="How the tokens of a word become one vector.",
+@options.choice_option("--pooling", ["mean", "first"], "How the tokens of a word become one vector.")
+@options.choice_option(
+    "--decoder", ["viterbi", "greedy"], "The best valid tag sequence, or the best tag of each word, repaired."
 )
-@click.option(
-    "--decoder",
-    type=click.Choice(["viterbi", "greedy"]),
-    default="viterbi",
-    help="The best valid tag sequence, or the best tag of each word, repaired.",
-)
-@strength_option("0.003, 0.01, 0.03, 0.1")
+@options.strength_option("0.003, 0.01, 0.03, 0.1")
 @click.option(
     "--offset",
     "offsets",
     type=click.FloatRange(min=0),
     multiple=True,
     metavar="NATS",
-    help="Offset to try; it lowers the score of O, so that more is found. May be repeated.",
+    help="Offsets to try; lower the score of O, so that more is found. May be repeated.",
 )
-@folds_option(3)
-@seed_option
-@json_option
-@model_options
+@options.folds_option(3)
+@options.seed_option
+@options.json_option
+@options.model_options
 def train(
-    train: Path, output: Path, force: bool, dev: Path | None, as_json: bool, choice: ModelChoice, **settings: Any
+    train: Path,
+    output: Path,
+    force: bool,
+    dev: Path | None,
+    as_json: bool,
+    choice: options.ModelChoice,
+    **settings: Any,
 ) -> None:
     """Train a tagger on TRAIN, sentences with tagged words, and write it to a folder.
 
@@ -133,10 +116,6 @@ def train(
       minisbert entities train names_train.conll -o names
       minisbert entities train names_train.jsonl -o names --layer 1 --layer 2 --strength 0.01 --offset 1
     """
-    from minisbert.analysis.entities import KIND, train_tagger
-    from minisbert.analysis.tagging import read_tagged
-    from minisbert.saved import check_place
-
     check_place(output, KIND, force=force)
     data = read_tagged(train)
     settings["dev"] = None if dev is None else read_tagged(dev)
@@ -159,7 +138,7 @@ def train(
             cells = [[hundred(value) for value in row] for row in told["f1"]]
             heads = [f"offset {value:g}" for value in told["offsets"]]
             lines += [f"F1 of spans, x 100, on {told['chosen_on']}:", ""]
-            lines += [*matrix_lines([f"C {value:g}" for value in tried], heads, cells, terminal_width()), ""]
+            lines += [*matrix_lines([f"C {value:g}" for value in tried], heads, cells), ""]
             lines.append(
                 f"chosen: C {strength:g}, offset {tagger.offset:g}. The best of many scores is slightly optimistic: "
                 "see `minisbert entities evaluate`."
@@ -181,11 +160,11 @@ def _described(tagger: EntityTagger) -> str:
 
 
 @entities.command(short_help="Find entities in texts.")
-@click.argument("folder", metavar="FOLDER", type=PLACE)
+@click.argument("folder", metavar="FOLDER", type=options.PLACE)
 @input_options
-@json_option
-@model_options
-def predict(folder: Path, source: TextSource, as_json: bool, choice: ModelChoice) -> None:
+@options.json_option
+@options.model_options
+def predict(folder: Path, source: TextSource, as_json: bool, choice: options.ModelChoice) -> None:
     """Find entities in texts with the tagger in FOLDER and the model it was trained with.
 
     Each name is shown with its start and end in characters (from 0, end exclusive) and the probability that exactly
@@ -197,8 +176,6 @@ def predict(folder: Path, source: TextSource, as_json: bool, choice: ModelChoice
       minisbert entities predict names -i texts.txt
       minisbert entities predict names "Ada met Charles." "soup" --json
     """
-    from minisbert.analysis.entities import load_tagger
-
     source.check("search")
     tagger = load_tagger(folder)
     texts = source.read()
@@ -208,7 +185,7 @@ def predict(folder: Path, source: TextSource, as_json: bool, choice: ModelChoice
             echo_json({"text": text, "entities": names})
         return
     rows = [
-        (shorten(printable(one.text), NAME_WIDTH), one.type, f"{one.start}-{one.stop}", f"{one.probability:.2f}")
+        (printable(one.text, NAME_WIDTH), one.type, f"{one.start}-{one.stop}", f"{one.probability:.2f}")
         for names in found
         for one in names
     ]
@@ -225,25 +202,16 @@ def predict(folder: Path, source: TextSource, as_json: bool, choice: ModelChoice
 
 
 @entities.command(short_help="Evaluate a tagger, and compare it with baselines.")
-@click.argument("folder", metavar="FOLDER", type=PLACE)
-@click.argument("test", metavar="TEST", type=FILE)
+@click.argument("folder", metavar="FOLDER", type=options.PLACE)
+@click.argument("test", metavar="TEST", type=options.FILE)
+@click.option("--baselines", "train", type=options.FILE, help="The training file; baselines are trained on it, too.")
 @click.option(
-    "--baselines",
-    "train",
-    metavar="TRAIN",
-    type=FILE,
-    help="Compare with baselines trained on these sentences, the tagger's own training set.",
-)
-@click.option(
-    "--dev",
-    metavar="FILE",
-    type=FILE,
-    help="Where the settings of the word-shape baseline are chosen.  [default: cross-validation on TRAIN]",
+    "--dev", type=options.FILE, help="Where the word-shape baseline is tuned.  [default: cross-validation on TRAIN]"
 )
 @result_options
-@model_options
+@options.model_options
 def evaluate(
-    folder: Path, test: Path, train: Path | None, dev: Path | None, target: Target, choice: ModelChoice
+    folder: Path, test: Path, train: Path | None, dev: Path | None, target: Target, choice: options.ModelChoice
 ) -> None:
     """Evaluate the tagger in FOLDER on TEST: precision, recall and F1 of spans, with 95 % intervals.
 
@@ -257,9 +225,6 @@ def evaluate(
       minisbert entities evaluate names names_test.jsonl --baselines names_train.jsonl --dev names_dev.jsonl
       minisbert entities evaluate names names_test.conll -o result.json
     """
-    from minisbert.analysis.entities import evaluate_tagger, load_tagger
-    from minisbert.analysis.tagging import read_tagged
-
     if dev is not None and train is None:
         raise click.UsageError("--dev is for the baselines: give their training file with --baselines.")
     tagger, data = load_tagger(folder), read_tagged(test)

@@ -13,19 +13,8 @@ import numpy as np
 
 from minisbert import SentenceEncoder, __version__, hub
 from minisbert.checks import require
-from minisbert.cli import Group
+from minisbert.cli import Group, options
 from minisbert.cli.inputs import columns_options, label_options
-from minisbert.cli.options import (
-    COUNT,
-    FILE,
-    TEXT,
-    ModelChoice,
-    Numbers,
-    Verb,
-    chunk_option,
-    model_options,
-    seed_option,
-)
 from minisbert.cli.outputs import Target, output_options, progress, result_options
 from minisbert.cli.table import counted, fixed, grid, hundred, interval, printable, signed, wrapped
 from minisbert.evaluation.classification import CLASSIFIERS, PUBLISHED, evaluate_classification, read_labelled
@@ -50,7 +39,7 @@ def evaluate() -> None:
     """
 
 
-def _is_comparable(choice: ModelChoice, encoder: SentenceEncoder) -> bool:
+def _is_comparable(choice: options.ModelChoice, encoder: SentenceEncoder) -> bool:
     """Whether published figures are for this model: these weights, with its own limit."""
     return choice.max_seq_length is None and hub.is_default_model(encoder.folder)
 
@@ -61,14 +50,14 @@ def _is_comparable(choice: ModelChoice, encoder: SentenceEncoder) -> bool:
 Sets = list[tuple[Benchmark | None, StsPairs]]  # with what is known of a set
 
 
-def pair_options(verb: Verb) -> Verb:
+def pair_options(verb: options.Verb) -> options.Verb:
     """Add PATH and the options about files of pairs to a verb, which receives the ``sets`` in them."""
 
     @click.argument("paths", nargs=-1, metavar="PATH...", type=click.Path(exists=True, path_type=Path))
     @columns_options("score", "sentence1", "sentence2")
     @click.option(
         "--scale",
-        type=Numbers(float, 2),
+        type=options.Numbers(float, 2),
         metavar="LOW,HIGH",
         help="Range of the scores; a score outside is an error.  [default: known for known sets, else not checked]",
     )
@@ -96,8 +85,8 @@ def pair_options(verb: Verb) -> Verb:
 @evaluate.command(short_help="Correlate similarities with human scores.")
 @result_options
 @pair_options
-@model_options
-def sts(sets: Sets, target: Target, choice: ModelChoice) -> None:
+@options.model_options
+def sts(sets: Sets, target: Target, choice: options.ModelChoice) -> None:
     """Correlate the model's similarities with human scores, next to the published figures.
 
     A PATH is a file of pairs (CSV, TSV, JSONL, JSON or Parquet, plain or .gz), or a folder with well-known test sets.
@@ -157,8 +146,8 @@ def sts(sets: Sets, target: Target, choice: ModelChoice) -> None:
 @evaluate.command(short_help="Score every layer with every pooling, as a heat map.")
 @output_options("Draw a heat map (extra `plots`).", "png", metavar="FILE.png")
 @pair_options
-@model_options
-def layers(sets: Sets, target: Target, choice: ModelChoice) -> None:
+@options.model_options
+def layers(sets: Sets, target: Target, choice: options.ModelChoice) -> None:
     """Score every hidden layer with every pooling on a set of pairs: Spearman of the cosine, x 100.
 
     Layer 0 is the output of the embeddings, before any attention. The model's own layer and pooling are marked. Without
@@ -213,9 +202,9 @@ def layers(sets: Sets, target: Target, choice: ModelChoice) -> None:
 @click.option("--split", default="test", help="Judgements to use: qrels/SPLIT.tsv.")
 @click.option("--grade-column", metavar="NAME", help="Column of the judgements with the grade.")
 @click.option("--without-title", is_flag=True, help="Leave out the titles of documents.")
-@click.option("--query-prompt", metavar="TEXT", type=TEXT, help="Prepend this to every query.")
-@click.option("--document-prompt", metavar="TEXT", type=TEXT, help="Prepend this to every document.")
-@chunk_option(help="Also read documents whole, in chunks of this length, and compare with cutting them.")
+@click.option("--query-prompt", metavar="TEXT", type=options.TEXT, help="Prepend this to every query.")
+@click.option("--document-prompt", metavar="TEXT", type=options.TEXT, help="Prepend this to every document.")
+@options.chunk_option(help="Also read documents whole, in chunks of this length, and compare with cutting them.")
 @click.option(
     "--composition",
     type=click.Choice(["weighted_mean", "mean", "max", "first", "late", "best"]),
@@ -223,7 +212,7 @@ def layers(sets: Sets, target: Target, choice: ModelChoice) -> None:
     "[default: weighted_mean]",
 )
 @result_options
-@model_options
+@options.model_options
 def retrieval(
     folder: str,
     split: str,
@@ -232,7 +221,7 @@ def retrieval(
     chunk_tokens: int | None,
     composition: str | None,
     target: Target,
-    choice: ModelChoice,
+    choice: options.ModelChoice,
     **prompts: str | None,
 ) -> None:
     """Measure how well a model retrieves documents: nDCG, MAP, MRR and recall, next to MTEB's figures.
@@ -252,8 +241,8 @@ def retrieval(
     composition = composition or "weighted_mean"
     found = read_retrieval(folder, split, with_title=not without_title, grade_column=grade_column)
     encoder = choice.encoder()
-    options: dict[str, Any] = {**prompts, "show_progress_bar": progress}
-    result = evaluate_retrieval(encoder, found, **options)
+    encoding: dict[str, Any] = {**prompts, "show_progress_bar": progress}
+    result = evaluate_retrieval(encoder, found, **encoding)
     # MTEB's figures are with titles and without prompts
     as_published = _is_comparable(choice, encoder) and not (without_title or any(prompts.values()))
     published = found.published if as_published else {}
@@ -313,7 +302,7 @@ def retrieval(
     }
     if chunk_tokens is not None:
         chunks: dict[str, Any] = {"chunk_tokens": chunk_tokens, "composition": composition}
-        chunked = evaluate_retrieval(encoder, found, **chunks, **options)
+        chunked = evaluate_retrieval(encoder, found, **chunks, **encoding)
         rows = [["measure", "in chunks", "interval", "difference", "interval"]]
         measures = {}
         for name, estimate in chunked.estimates().items():
@@ -343,12 +332,14 @@ def _per_query(result: RetrievalResult) -> dict[str, dict[str, float]]:
 
 
 @evaluate.command(short_help="Classify texts from a few examples per class.")
-@click.argument("train", metavar="TRAIN", type=FILE)
-@click.argument("test", metavar="TEST", type=FILE)
-@click.option("--examples-per-class", type=COUNT, default=8, metavar="COUNT", help="Training examples per class.")
+@click.argument("train", metavar="TRAIN", type=options.FILE)
+@click.argument("test", metavar="TEST", type=options.FILE)
+@click.option(
+    "--examples-per-class", type=options.COUNT, default=8, metavar="COUNT", help="Training examples per class."
+)
 @click.option(
     "--draws",
-    type=COUNT,
+    type=options.COUNT,
     default=10,
     metavar="COUNT",
     help="Number of random draws of the examples; the figures are means.",
@@ -360,17 +351,17 @@ def _per_query(result: RetrievalResult) -> dict[str, dict[str, float]]:
     multiple=True,
     help="May be repeated.  [default: all]",
 )
-@seed_option
+@options.seed_option
 @label_options
 @output_options("Write the result as JSON, with every draw and text.")
-@model_options
+@options.model_options
 def classification(
     train: Path,
     test: Path,
     classifiers: tuple[str, ...],
     reading: dict[str, Any],
     target: Target,
-    choice: ModelChoice,
+    choice: options.ModelChoice,
     **draw: Any,
 ) -> None:
     """Classify the texts of TEST from a few examples per class in TRAIN, on the frozen model's vectors.

@@ -195,14 +195,12 @@ def columns_options(*names: str) -> Callable[[Verb], Verb]:
     Without names, how many there are is the reader's to check.
     """
     metavar = ",".join(names).upper() or "NAME,NAME.."
-    usual = f"[default: {', '.join(names)} or a usual synonym]" if names else "[default: told by their names]"
+    usual = (
+        f"[default: {', '.join(names)} or a usual synonym]" if names else "[default: told by their names and --kind]"
+    )
 
     def add(verb: Verb) -> Verb:
-        @click.option(
-            "--columns",
-            metavar=metavar,
-            help=f"Names or numbers of the columns.  {usual}",
-        )
+        @click.option("--columns", metavar=metavar, help=f"Names or numbers of the columns.  {usual}")
         @click.option("--no-header", is_flag=True, help="There is no header row; columns are numbered from 1.")
         @dialect_options
         @functools.wraps(verb)

@@ -19,16 +19,15 @@ from contextlib import contextmanager
 from hashlib import sha256
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+import numpy as np
 
 from minisbert.cli.outputs import OutputError, Target, locked
 from minisbert.cli.vectors import INPUT, add_rows, recorded, write_vectors
 from minisbert.files import written_whole
-
-if TYPE_CHECKING:
-    from minisbert.model import Array
+from minisbert.model import Array
 
 NOTHING_CUT = (0, 0, 0, 0, 0, 0)
 Rows = Sequence[Sequence[Any]]  # a text each, and perhaps its id
@@ -121,8 +120,6 @@ class Job:
 
     def add(self, rows: Rows, vectors: Array, cut: Sequence[int]) -> None:
         """Write a part."""
-        import numpy as np
-
         part = self.folder / f"{self.rows:015}.npz"
         said = np.frombuffer(json.dumps([list(row) for row in rows]).encode(), np.uint8)
         with written_whole(part) as stream:
@@ -160,8 +157,6 @@ def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 def read_part(part: Path) -> tuple[list[list[Any]], Array, tuple[int, ...]]:
     """The rows, vectors and counts of a part."""
-    import numpy as np
-
     try:
         with part.open("rb") as stream, np.load(stream, allow_pickle=False) as found:
             rows, vectors, cut = json.loads(found["rows"].tobytes()), found["vectors"], found["cut"].tolist()

@@ -16,8 +16,8 @@ import click
 import numpy as np
 
 from minisbert import __version__, hub
+from minisbert.cli import options
 from minisbert.cli.inputs import TextSource, input_options
-from minisbert.cli.options import ModelChoice, json_option, model_options
 from minisbert.cli.outputs import echo_json
 from minisbert.cli.table import align, counted, grid, printable, shorten, terminal_width
 from minisbert.model.config import BertConfig, read_bert_config, read_json
@@ -52,9 +52,9 @@ class FolderFacts:
     decided_by: str  # the file, or the option
 
 
-def read_folder_facts(choice: ModelChoice, **options: bool) -> FolderFacts:
+def read_folder_facts(choice: options.ModelChoice, **how: bool) -> FolderFacts:
     """Find a model's folder and read everything but the weights."""
-    found = choice.find(**options)
+    found = choice.find(**how)
     entries = read_module_list(found.folder) or [("Transformer", found.folder)]
     folder = entries[0][1]
     config = read_bert_config(folder / "config.json")
@@ -86,9 +86,9 @@ LIBRARIES = ("numpy", "tokenizers", "safetensors", "huggingface-hub")
 
 
 @click.command()
-@json_option
-@model_options
-def info(as_json: bool, choice: ModelChoice) -> None:
+@options.json_option
+@options.model_options
+def info(as_json: bool, choice: options.ModelChoice) -> None:
     """Show the model, its limits, and the machine it runs on.
 
     Nothing is downloaded. If the model is not on this machine, the rest is shown and the exit code is 1.
@@ -218,7 +218,7 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
     metavar="TOKEN",
     help="For private models; the environment variable keeps it out of your shell history.",
 )
-@json_option
+@options.json_option
 def fetch(model: str | None, revision: str | None, token: str | None, as_json: bool) -> None:
     """Download a model, verify it, and print its folder.
 
@@ -252,9 +252,9 @@ CUT_SHOWN = 10  # cut-off tokens listed in the table; --json gives all
 
 @click.command()
 @input_options
-@json_option
-@model_options
-def tokens(source: TextSource, as_json: bool, choice: ModelChoice) -> None:
+@options.json_option
+@options.model_options
+def tokens(source: TextSource, as_json: bool, choice: options.ModelChoice) -> None:
     """Show how a text is tokenized, the ids of its pieces, and what is cut off.
 
     A piece that starts with ## continues the previous one. The limit includes special tokens such as [CLS] and [SEP].

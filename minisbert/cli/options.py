@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,6 +129,12 @@ def model_options(verb: Verb) -> Verb:
 
 # ---------------------------------------------------------------------------------------------------- single options
 
+
+def choice_option(name: str, words: Iterable[str], help: str | None = None) -> Callable[[Verb], Verb]:
+    """One of these words, by default the first."""
+    return click.option(name, type=click.Choice(list(words)), default=next(iter(words)), help=help)
+
+
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 seed_option = click.option("--seed", type=SEED, default=0, help="Random seed.")
 
@@ -148,35 +154,25 @@ num_threads_option = click.option("--num-threads", type=COUNT, metavar="N", help
 progress_option = click.option(
     "--progress/--no-progress", default=None, help="Progress on stderr.  [default: on a terminal]"
 )
-dtype_option = click.option(
-    "--dtype",
-    type=click.Choice(["float32", "float64"]),
-    default="float32",
-    help="dtype of weights, computation and vectors.",
-)
-cut_option = click.option(
+dtype_option = choice_option("--dtype", ["float32", "float64"], "dtype of weights, computation and vectors.")
+cut_option = choice_option(
     "--overflow",
-    type=click.Choice(["warn", "error", "truncate"]),
-    default="warn",
-    help="Texts that are too long: cut with a warning, raise an error, or cut silently.",
+    ["warn", "error", "truncate"],
+    "Texts that are too long: cut with a warning, raise an error, or cut silently.",
 )
 chunk_option = functools.partial(click.option, "--chunk-tokens", type=COUNT, metavar="TOKENS")
 overlap_option = functools.partial(click.option, "--overlap", type=click.IntRange(min=0), metavar="TOKENS")
 computing_options = together(
     dtype_option,
-    click.option(
+    choice_option(
         "--overflow",
-        type=click.Choice(["warn", "error", "truncate", "chunk"]),
-        default="warn",
-        help="Texts that are too long: cut with a warning, raise an error, cut silently, or embed whole in chunks.",
+        ["warn", "error", "truncate", "chunk"],
+        "Texts that are too long: cut with a warning, raise an error, cut silently, or embed whole in chunks.",
     ),
     chunk_option(help="Chunk length.  [default: the model's limit]"),
     overlap_option(help="Tokens shared with the previous chunk.  [default: 0; late: a quarter]"),
-    click.option(
-        "--composition",
-        type=click.Choice(["weighted_mean", "mean", "max", "first", "late"]),
-        default="weighted_mean",
-        help="How chunk vectors are combined into one.",
+    choice_option(
+        "--composition", ["weighted_mean", "mean", "max", "first", "late"], "How chunk vectors are combined into one."
     ),
 )
 

@@ -4,28 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from minisbert.cli import Group
+from minisbert.cli import Group, options
 from minisbert.cli.inputs import TextSource, input_options, label_options
-from minisbert.cli.options import (
-    FILE,
-    PRECISION,
-    ModelChoice,
-    folds_option,
-    json_option,
-    model_options,
-    seed_option,
-    together,
-)
 from minisbert.cli.outputs import Target, echo_json, output_options
 from minisbert.cli.table import align, estimated, grid, grid_with_texts, hundred, printable
-
-if TYPE_CHECKING:
-    from minisbert.search.router import RouteReport
-    from minisbert.search.routes import RouteTable
+from minisbert.evaluation.classification import read_labelled
+from minisbert.evaluation.measures import confusions
+from minisbert.search.router import Router, RouteReport, evaluate_routes, fit_thresholds
+from minisbert.search.routes import RouteTable, read_routes, write_routes
 
 NAME_WIDTH, TEXT_WIDTH = 32, 60  # columns of a route's name and of a text, at most
 
@@ -60,11 +50,11 @@ def route() -> None:
     """
 
 
-table_options = together(
-    click.argument("routes", metavar="ROUTES", type=FILE),
+table_options = options.together(
+    click.argument("routes", metavar="ROUTES", type=options.FILE),
     click.option("--scoring", type=click.Choice(["nearest", "centroid"]), help="Override the file's scoring."),
 )
-queries_options = together(
+queries_options = options.together(
     label_options,
     click.option("--none-label", default="none", help="Label of out-of-scope queries."),
     click.option("--unknown-is-none", is_flag=True, help="Treat every label that is not a route as out-of-scope."),
@@ -76,8 +66,6 @@ threshold_option = click.option(
 
 def _load(file: Path, scoring: str | None, threshold: float | None, keep: bool = True) -> RouteTable:
     """Read routes, before seconds of work, and override them by the options given; ``keep`` the file's thresholds."""
-    from minisbert.search.routes import read_routes
-
     table = read_routes(file)
     if threshold is not None or not keep:
         routes = [replace(one, threshold=None) for one in table.routes]
@@ -102,8 +90,8 @@ def _name(route: str | None) -> str:
 @input_options
 @threshold_option
 @click.option("--all", "show_all", is_flag=True, help="Show the scores of all routes.")
-@json_option
-@model_options
+@options.json_option
+@options.model_options
 def ask(
     routes: Path,
     scoring: str | None,
@@ -111,7 +99,7 @@ def ask(
     threshold: float | None,
     show_all: bool,
     as_json: bool,
-    choice: ModelChoice,
+    choice: options.ModelChoice,
 ) -> None:
     """Find the route of each text, or none; a text without any word has none.
 
@@ -124,8 +112,6 @@ def ask(
     source.check("route")
     table = _load(routes, scoring, threshold)
     texts = source.read()
-    from minisbert.search.router import Router
-
     router = Router(choice.encoder(), table)
     choices = router.route_all(texts)
     if as_json:
@@ -151,28 +137,27 @@ def ask(
 
 @route.command(short_help="Fit thresholds on labelled queries, or on the examples alone.")
 @table_options
-@click.argument("queries", metavar="[QUERIES]", required=False, type=FILE)
+@click.argument("queries", metavar="[QUERIES]", required=False, type=options.FILE)
 @output_options("Write a .yaml or .json.", "yaml", "json")
-@click.option(
+@options.choice_option(
     "--objective",
-    type=click.Choice(["accuracy", "balanced", "precision"]),
-    default="accuracy",
-    help="Most correct queries; the same, with in-scope and out-of-scope weighted equally; or most routed queries at a "
+    ["accuracy", "balanced", "precision"],
+    "Most correct queries; the same, with in-scope and out-of-scope weighted equally; or most routed queries at a "
     "minimum precision.",
 )
-@click.option("--precision", type=PRECISION, default=0.95, metavar="P")
+@click.option("--precision", type=options.PRECISION, default=0.95, metavar="P")
 @click.option("--per-route", is_flag=True, help="A threshold for each route where it is better than the common one.")
-@folds_option(5)
-@seed_option
+@options.folds_option(5)
+@options.seed_option
 @queries_options
-@model_options
+@options.model_options
 def fit(
     routes: Path,
     scoring: str | None,
     queries: Path | None,
     target: Target,
     reading: dict[str, Any],
-    choice: ModelChoice,
+    choice: options.ModelChoice,
     **settings: Any,
 ) -> None:
     """Fit the thresholds of routes on labelled queries, and write the routes with their thresholds.
@@ -192,13 +177,8 @@ def fit(
       minisbert route fit routes.yaml queries.tsv --objective precision --precision 0.9
       minisbert route fit routes.yaml --json
     """
-    from minisbert.evaluation.classification import read_labelled
-
     table = _load(routes, scoring, None, keep=False)
     asked = None if queries is None else read_labelled(queries, **reading)
-    from minisbert.search.router import Router, fit_thresholds
-    from minisbert.search.routes import write_routes
-
     fitted, found = fit_thresholds(Router(choice.encoder(), table), asked, **settings)
     if target.file is not None:
         write_routes(fitted.table, target.file)
@@ -244,15 +224,15 @@ def _figures(report: RouteReport) -> list[str]:
 
 @route.command(short_help="Evaluate routes on labelled queries.")
 @table_options
-@click.argument("queries", metavar="QUERIES", type=FILE)
+@click.argument("queries", metavar="QUERIES", type=options.FILE)
 @threshold_option
 @click.option("--show", type=click.IntRange(0), default=10, help="Routes and confusions listed.")
 @click.option(
     "--mistakes", type=click.IntRange(0), default=0, metavar="COUNT", help="List mistakes, highest score first."
 )
 @queries_options
-@json_option
-@model_options
+@options.json_option
+@options.model_options
 def evaluate(
     routes: Path,
     scoring: str | None,
@@ -262,7 +242,7 @@ def evaluate(
     mistakes: int,
     reading: dict[str, Any],
     as_json: bool,
-    choice: ModelChoice,
+    choice: options.ModelChoice,
     **labels: Any,
 ) -> None:
     """Evaluate how well labelled queries are routed, and out-of-scope queries rejected.
@@ -276,13 +256,8 @@ def evaluate(
       minisbert route evaluate routes.yaml queries.tsv --threshold 0.5 --mistakes 20
       minisbert route evaluate routes.yaml queries.tsv --scoring centroid --json
     """
-    from minisbert.evaluation.classification import read_labelled
-    from minisbert.evaluation.measures import confusions
-
     table = _load(routes, scoring, threshold)
     asked = read_labelled(queries, **reading)
-    from minisbert.search.router import Router, evaluate_routes
-
     report = evaluate_routes(Router(choice.encoder(), table), asked, **labels)
     if as_json:
         echo_json(report)

@@ -10,19 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minisbert.cli import Group, outputs
+from minisbert.cli import Group, options, outputs
 from minisbert.cli.inputs import KINDS, dialect_options, take_dialect
-from minisbert.cli.options import (
-    COUNT,
-    TEXT,
-    ModelChoice,
-    chunk_option,
-    json_option,
-    model_options,
-    overlap_option,
-    progress_option,
-    together,
-)
 from minisbert.cli.outputs import echo_json
 from minisbert.cli.table import align, counted, grid_with_texts, printable, shorten, terminal_width
 from minisbert.tables import EmptyTextWarning
@@ -52,7 +41,7 @@ def index() -> None:
     """
 
 
-documents_options = together(
+documents_options = options.together(
     click.argument("database", metavar="DB"),
     click.argument("files", metavar="FILES...", nargs=-1, required=True),
     click.option("--text-column", metavar="NAME", help="Column of the text.  [default: text, or the only column]"),
@@ -68,25 +57,30 @@ documents_options = together(
     dialect_options,
     click.option(
         "--block-documents",
-        type=COUNT,
+        type=options.COUNT,
         default=1024,
         metavar="B",
         help="Number of documents embedded and stored at a time.",
     ),
-    progress_option,
-    model_options,
+    options.progress_option,
 )
 
 
 @index.command(short_help="Build a database of documents, or continue.")
-@chunk_option(help="Chunk length for long documents.  [default: the model's limit]")
-@overlap_option(help="Tokens shared with the previous chunk.  [default: 0]")
+@options.chunk_option(help="Chunk length for long documents.  [default: the model's limit]")
+@options.overlap_option(help="Tokens shared with the previous chunk.  [default: 0]")
 @click.option(
-    "--document-prompt", metavar="TEXT", type=TEXT, help="Prepend this to every document.  [default: the model's]"
+    "--document-prompt",
+    metavar="TEXT",
+    type=options.TEXT,
+    help="Prepend this to every document.  [default: the model's]",
 )
-@click.option("--query-prompt", metavar="TEXT", type=TEXT, help="Prepend this to every query.  [default: the model's]")
+@click.option(
+    "--query-prompt", metavar="TEXT", type=options.TEXT, help="Prepend this to every query.  [default: the model's]"
+)
 @documents_options
-def build(**options: Any) -> None:
+@options.model_options
+def build(**given: Any) -> None:
     """Build a database of documents, or continue one that was interrupted.
 
     In a .txt file each line is a document; any other text file, such as .md, is one document. In a CSV, TSV, JSONL or
@@ -104,12 +98,13 @@ def build(**options: Any) -> None:
       minisbert index build posts.duckdb posts.jsonl --text-column post.title --chunk-tokens 16
     """
     names = ("chunk_tokens", "overlap", "document_prompt", "query_prompt")
-    _add(settings={name: options.pop(name) for name in names}, **options)
+    _add(settings={name: given.pop(name) for name in names}, **given)
 
 
 @index.command(short_help="Add documents, and replace changed ones.")
 @documents_options
-def add(**options: Any) -> None:
+@options.model_options
+def add(**given: Any) -> None:
     """Add documents to a database, and replace those whose content has changed.
 
     Files are read as by `minisbert index build`, which also set chunks and prompts. The model is the one that built
@@ -120,15 +115,18 @@ def add(**options: Any) -> None:
       minisbert index add notes.duckdb more.txt
       minisbert index add notes.duckdb articles.csv --text-column body
     """
-    choice_for(options["database"], options["choice"])  # one that is not there shows before the files are read
-    _add(settings={}, **options)
+    choice_for(given["database"], given["choice"])  # one that is not there shows before the files are read
+    _add(settings={}, **given)
 
 
 @index.command(short_help="Remove documents.")
 @click.argument("database", metavar="DB")
-@click.argument("ids", metavar="[ID]...", nargs=-1, type=TEXT)
+@click.argument("ids", metavar="[ID]...", nargs=-1, type=options.TEXT)
 @click.option(
-    "--where", metavar="CONDITION", type=TEXT, help="Also remove documents that match; see `minisbert search --help`."
+    "--where",
+    metavar="CONDITION",
+    type=options.TEXT,
+    help="Also remove documents that match; see `minisbert search --help`.",
 )
 def remove(database: str, ids: tuple[str, ...], where: str | None) -> None:
     """Remove documents by id or by metadata; if an id is unknown, nothing is removed.
@@ -149,7 +147,7 @@ def remove(database: str, ids: tuple[str, ...], where: str | None) -> None:
 
 @index.command(short_help="Show the contents of a database.")
 @click.argument("database", metavar="DB")
-@json_option
+@options.json_option
 def info(database: str, as_json: bool) -> None:
     """Show the contents of a database: documents, chunks, the model, settings, and metadata fields.
 
@@ -185,7 +183,7 @@ def info(database: str, as_json: bool) -> None:
     click.echo("\n".join(shorten(line, max(40, terminal_width())) for line in align(rows, indent="")))
 
 
-def choice_for(database: str, choice: ModelChoice) -> ModelChoice:
+def choice_for(database: str, choice: options.ModelChoice) -> options.ModelChoice:
     """The model that made a database, unless another is given."""
     from minisbert.search.database import EmbeddingDatabase
 
@@ -198,7 +196,7 @@ def _add(
     files: tuple[str, ...],
     block_documents: int,
     progress: bool | None,
-    choice: ModelChoice,
+    choice: options.ModelChoice,
     settings: dict[str, Any],
     **reading: Any,
 ) -> None:
@@ -241,12 +239,14 @@ ID_WIDTH = 30  # columns of an id, at most
 
 @click.command()
 @click.argument("database", metavar="DB")
-@click.argument("query", type=TEXT)
-@click.option("-k", "--top-k", type=COUNT, default=10, metavar="K", help="Documents to return.")
-@click.option("--where", metavar="CONDITION", type=TEXT, help="Search only documents that meet this condition.")
-@json_option
-@model_options
-def search(database: str, query: str, top_k: int, where: str | None, as_json: bool, choice: ModelChoice) -> None:
+@click.argument("query", type=options.TEXT)
+@click.option("-k", "--top-k", type=options.COUNT, default=10, metavar="K", help="Documents to return.")
+@click.option("--where", metavar="CONDITION", type=options.TEXT, help="Search only documents that meet this condition.")
+@options.json_option
+@options.model_options
+def search(
+    database: str, query: str, top_k: int, where: str | None, as_json: bool, choice: options.ModelChoice
+) -> None:
     """Find the documents of a database that are closest in meaning to a query.
 
     The search is exact: every document is compared. Each result has its score (by default the cosine, at most 1), its

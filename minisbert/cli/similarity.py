@@ -7,20 +7,10 @@ from typing import Any
 
 import click
 
+from minisbert.cli import options
 from minisbert.cli.inputs import TextSource, input_options
-from minisbert.cli.options import (
-    COUNT,
-    TEXT,
-    ModelChoice,
-    computing_options,
-    cut_option,
-    dtype_option,
-    json_option,
-    model_options,
-    seed_option,
-)
 from minisbert.cli.outputs import Target, echo_json, output_options, progress
-from minisbert.cli.table import align, fixed, hundred, matrix_lines, printable, shorten, terminal_width
+from minisbert.cli.table import align, fixed, hundred, matrix_lines, printable, terminal_width
 
 # --------------------------------------------------------------------------------------------------------- similarity
 
@@ -40,15 +30,15 @@ NUMBER_WIDTH = 8  # columns of a cosine with its spacing
 @input_options
 @click.option("--metric", type=click.Choice(list(METRICS)), help="[default: the model's own, usually cosine]")
 @click.option("--calibration", metavar="FILE", help="Also show percentiles, from a file written by `calibrate`.")
-@json_option
-@computing_options
-@model_options
+@options.json_option
+@options.computing_options
+@options.model_options
 def similarity(
     source: TextSource,
     metric: str | None,
     calibration: str | None,
     as_json: bool,
-    choice: ModelChoice,
+    choice: options.ModelChoice,
     dtype: str,
     **long_texts: Any,
 ) -> None:
@@ -95,11 +85,11 @@ def similarity(
     labels = [f"{i:>{digits}}  {printable(text, room)}" for i, text in enumerate(texts, 1)]
     numbers = [str(i) for i in range(1, len(texts) + 1)]
     cells = [[fixed(score, 4) for score in row] for row in scores.tolist()]
-    lines = [METRICS[name], "", *matrix_lines(labels, numbers, cells, columns)]
+    lines = [METRICS[name], "", *matrix_lines(labels, numbers, cells)]
     if calibrated is not None:
         cells = [[calibrated.write(one) for one in row] for row in calibrated.percentile(scores).tolist()]
         lines += ["", f"percentiles: above this % of {calibrated.pairs:,} random pairs of {calibrated.texts:,} texts"]
-        lines += ["", *matrix_lines(labels, numbers, cells, columns)]
+        lines += ["", *matrix_lines(labels, numbers, cells)]
     if len(texts) > 2:
         first, second = np.triu_indices(len(texts), 1)  # of pairs of different texts
         pairs = scores[first, second]
@@ -116,14 +106,16 @@ WORD_WIDTH = 16  # columns of a word, at most
 
 
 @click.command()
-@click.argument("text_a", metavar="TEXT_A", type=TEXT)
-@click.argument("text_b", metavar="TEXT_B", type=TEXT)
+@click.argument("text_a", metavar="TEXT_A", type=options.TEXT)
+@click.argument("text_b", metavar="TEXT_B", type=options.TEXT)
 @click.option("--words/--pieces", default=True, help="Whole words, or the model's tokens.")
 @output_options("Also draw a heat map (extra `plots`).", "png", metavar="FILE.png")
-@dtype_option
-@cut_option
-@model_options
-def explain(text_a: str, text_b: str, words: bool, target: Target, choice: ModelChoice, dtype: str, **cut: Any) -> None:
+@options.dtype_option
+@options.cut_option
+@options.model_options
+def explain(
+    text_a: str, text_b: str, words: bool, target: Target, choice: options.ModelChoice, dtype: str, **cut: Any
+) -> None:
     """Show which words make two texts similar.
 
     With mean pooling the cosine of two texts is exactly the sum of the contributions of all token pairs. The table has
@@ -146,7 +138,7 @@ def explain(text_a: str, text_b: str, words: bool, target: Target, choice: Model
     caption = f"rows: {printable(text_a)}\ncolumns: {printable(text_b)}"
     about: dict[str, Any] = {"title": title, "caption": caption, "diverging": True}
     target.write(heat_map, 100 * found.contributions, found.pieces_a, found.pieces_b, **about)
-    rows, columns = ([shorten(printable(piece), WORD_WIDTH) for piece in p] for p in (found.pieces_a, found.pieces_b))
+    rows, columns = ([printable(piece, WORD_WIDTH) for piece in p] for p in (found.pieces_a, found.pieces_b))
     table = [[*row, sum(row)] for row in found.contributions.tolist()]
     table.append([sum(column) for column in zip(*table, strict=True)])
     cells = [[hundred(value) for value in row] for row in table]
@@ -154,7 +146,7 @@ def explain(text_a: str, text_b: str, words: bool, target: Target, choice: Model
     lines = [
         f"cosine {found.cosine:.4f}: the sum of all cells, in hundredths",
         "",
-        *matrix_lines([*rows, "sum"], [*columns, "sum"], cells, terminal_width()),
+        *matrix_lines([*rows, "sum"], [*columns, "sum"], cells),
         "",
         "strongest pairs",
         *align(strongest),
@@ -173,19 +165,19 @@ ROUGH = 1000  # pairs; with fewer, even the first digit of a percentile is unrel
 @click.command()
 @input_options
 @output_options("Write the calibration, for `similarity --calibration`.")
-@click.option("--pairs", type=COUNT, default=100_000, help="Pairs to draw.")
+@click.option("--pairs", type=options.COUNT, default=100_000, help="Pairs to draw.")
 @click.option(
     "--most-texts",
     type=click.IntRange(min=2),
     default=10_000,
     help="Use a random sample of this size if there are more texts.",
 )
-@seed_option
+@options.seed_option
 @click.option("--metric", type=click.Choice(list(METRICS)[:-1]), help="[default: the model's own, usually cosine]")
-@computing_options
-@model_options
+@options.computing_options
+@options.model_options
 def calibrate(
-    source: TextSource, target: Target, metric: str | None, choice: ModelChoice, dtype: str, **options: Any
+    source: TextSource, target: Target, metric: str | None, choice: options.ModelChoice, dtype: str, **measuring: Any
 ) -> None:
     """Measure what a similarity score means for your texts: how similar random pairs of them are.
 
@@ -201,8 +193,8 @@ def calibrate(
     from minisbert.analysis.calibration import fit
 
     texts = source.read("calibrate with", filled=True)
-    options |= {"similarity_fn_name": metric, "show_progress_bar": progress}
-    measured = fit(choice.encoder(dtype), texts, **options)
+    measuring |= {"similarity_fn_name": metric, "show_progress_bar": progress}
+    measured = fit(choice.encoder(dtype), texts, **measuring)
     target.write(lambda stream: stream.write(measured.to_json().encode()))
     name = measured.similarity_fn_name
     # the percentiles that this number of pairs can resolve
@@ -215,11 +207,11 @@ def calibrate(
     ]
     if told:
         rows = [[f"{score:.4f}", f"{error:.2g}"] for score, error in zip(scores, errors, strict=True)]
-        lines += matrix_lines([f"{p:g} %" for p in told], [name, "+- points"], rows, terminal_width())
+        lines += matrix_lines([f"{p:g} %" for p in told], [name, "+- points"], rows)
         lines += ["", f"{told[-1]:g} % of random pairs have a {name} below {scores[-1]:.4f}."]
     if name == "cosine":
         written = [[measured.write(float(p))] for p in measured.percentile(COSINES)]
-        lines += ["", *matrix_lines([f"cosine {c:.1f}" for c in COSINES], ["is above %"], written, terminal_width())]
+        lines += ["", *matrix_lines([f"cosine {c:.1f}" for c in COSINES], ["is above %"], written)]
     lines += ["", "A percentile depends on these texts. It is not the probability that two texts mean the same."]
     if measured.pairs < ROUGH:
         lines.append(f"{measured.pairs:,} pairs give a rough estimate: use more texts.")

@@ -100,8 +100,10 @@ def align(rows: Sequence[tuple[str, str]], indent: str = "  ") -> list[str]:
     return [indent + line for line in grid(rows, "<")]
 
 
-def matrix_lines(labels: Sequence[str], heads: Sequence[str], cells: Sequence[Sequence[str]], width: int) -> list[str]:
-    """Format a matrix under its heads, right-aligned; in several parts if the width is too small for one.
+def matrix_lines(
+    labels: Sequence[str], heads: Sequence[str], cells: Sequence[Sequence[str]], width: int | None = None
+) -> list[str]:
+    """Format a matrix under its heads, right-aligned; in several parts if the width, the terminal's, is too small.
 
     >>> matrix_lines(["a", "soup"], ["x", "y"], [["1", "-2"], ["3", "4"]], width=80)
     ['       x   y', 'a      1  -2', 'soup   3   4']
@@ -109,7 +111,7 @@ def matrix_lines(labels: Sequence[str], heads: Sequence[str], cells: Sequence[Se
     ['   x', 'a  1', '', '   y', 'a  2']
     """
     widest = max(display_width(cell) for row in [heads, *cells] for cell in row)
-    columns = max(1, (width - max(map(display_width, labels))) // (2 + widest))
+    columns = max(1, ((width or terminal_width()) - max(map(display_width, labels))) // (2 + widest))
     wide = [" " * (widest - display_width(head)) + head for head in heads]  # columns of one width
     lines: list[str] = []
     for start in range(0, len(heads), columns):

@@ -16,19 +16,8 @@ from typing import Any
 import click
 
 from minisbert import __version__
+from minisbert.cli import options
 from minisbert.cli.inputs import columns_options
-from minisbert.cli.options import (
-    COUNT,
-    FILE,
-    PLACE,
-    SHARE,
-    ModelChoice,
-    Numbers,
-    json_option,
-    model_options,
-    num_threads_option,
-    seed_option,
-)
 from minisbert.cli.outputs import echo_json, locked, plain, training_bar
 from minisbert.files import folder_written_whole
 from minisbert.parallel import threads
@@ -66,11 +55,13 @@ class Option(click.ParamType):  # type: ignore[type-arg]
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=FILE)
-@click.option("-o", "--output", required=True, metavar="OUT", type=PLACE, help="A new folder.")
+@click.argument("files", nargs=-1, required=True, metavar="FILE...", type=options.FILE)
+@click.option("-o", "--output", required=True, metavar="OUT", type=options.PLACE, help="A new folder.")
 @click.option("--kind", type=click.Choice(list(COLUMNS)), help="What a row is.  [default: told by the columns]")
 @columns_options()
-@click.option("--scale", type=Numbers(float, 2), metavar="LOW,HIGH", help="Range of the scores, mapped to 0..1.")
+@click.option(
+    "--scale", type=options.Numbers(float, 2), metavar="LOW,HIGH", help="Range of the scores, mapped to 0..1."
+)
 @click.option(
     "--loss",
     type=click.Choice(list(LOSSES)),
@@ -80,30 +71,30 @@ class Option(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--loss-option", "loss_options", type=Option(), multiple=True, metavar="NAME=VALUE", help="Such as scale=20."
 )
-@click.option("--epochs", type=COUNT, default=1, help="Passes over the examples.")
+@click.option("--epochs", type=options.COUNT, default=1, help="Passes over the examples.")
 @click.option("--batch-size", type=click.IntRange(2), default=32, help="Examples per step.")
-@click.option("--learning-rate", type=SHARE, default=2e-5, help="Peak learning rate.")
-@click.option("--warmup", type=SHARE, default=0.1, help="Share of steps while the rate rises.")
-@click.option("--weight-decay", type=SHARE, default=0.01, help="AdamW's weight decay.")
+@click.option("--learning-rate", type=options.SHARE, default=2e-5, help="Peak learning rate.")
+@click.option("--warmup", type=options.SHARE, default=0.1, help="Share of steps while the rate rises.")
+@click.option("--weight-decay", type=options.SHARE, default=0.01, help="AdamW's weight decay.")
 @click.option("--max-grad-norm", type=float, default=1.0, help="Clip gradients to this norm.")
-@click.option("--dropout", type=SHARE, default=0.1, help="Dropout rate; 0 is none.")
-@seed_option
-@click.option("--cache-tokens", type=COUNT, help="Gradient caching: tokens in memory at a time.")
-@num_threads_option
+@click.option("--dropout", type=options.SHARE, default=0.1, help="Dropout rate; 0 is none.")
+@options.seed_option
+@click.option("--cache-tokens", type=options.COUNT, help="Gradient caching: tokens in memory at a time.")
+@options.num_threads_option
 @click.option("--dev", type=click.Path(exists=True, path_type=Path), help="Scored pairs, or a folder like BEIR's.")
 @click.option("--dev-columns", metavar="SCORE,SENTENCE1,SENTENCE2", help="Columns of the dev file, if unusual.")
-@click.option("--evaluate-every", type=COUNT, metavar="STEPS", help="[default: every epoch]")
-@click.option("--checkpoint-every", type=COUNT, default=200, metavar="STEPS")
+@click.option("--evaluate-every", type=options.COUNT, metavar="STEPS", help="[default: every epoch]")
+@click.option("--checkpoint-every", type=options.COUNT, default=200, metavar="STEPS")
 @click.option("--resume", is_flag=True, help="Continue from OUT.checkpoint, bit for bit, if there is one.")
 @click.option("--force", is_flag=True, help="Start over even if OUT.checkpoint exists.")
 @click.option(
     "--from-scratch",
-    type=Numbers(int, 3),
+    type=options.Numbers(int, 3),
     metavar="LAYERS,WIDTH,HEADS",
     help="Random weights of this size, such as 2,128,4.",
 )
-@json_option
-@model_options
+@options.json_option
+@options.model_options
 def train(
     files: tuple[Path, ...],
     output: Path,
@@ -119,8 +110,8 @@ def train(
     checkpoint_every: int,
     from_scratch: tuple[int, int, int] | None,
     as_json: bool,
-    choice: ModelChoice,
-    **options: Any,
+    choice: options.ModelChoice,
+    **training: Any,
 ) -> None:
     """Fine-tune a model on examples, and write a folder that sentence-transformers loads too.
 
@@ -147,17 +138,17 @@ def train(
     """
     if resume and force:
         raise click.UsageError("--resume continues the earlier run, and --force discards it: give only one of them.")
-    if dev is None and (dev_columns is not None or options["evaluate_every"] is not None):
+    if dev is None and (dev_columns is not None or training["evaluate_every"] is not None):
         raise click.UsageError("--dev-columns and --evaluate-every are about the dev set: they need --dev.")
     if dev_columns is not None and dev_columns.count(",") != 2:
         raise click.UsageError(f"--dev-columns must name three: score, first and second sentence; got {dev_columns!r}.")
     if reading["columns"] is not None and kind is None:
         raise click.UsageError(f"--columns needs --kind: {', '.join(COLUMNS)}.")
-    options["num_threads"] = options["num_threads"] or threads.usable()
+    training["num_threads"] = training["num_threads"] or threads.usable()
 
     def settings_for(loss: str) -> Settings:
         try:
-            return Settings(loss, dict(loss_options), **options)
+            return Settings(loss, dict(loss_options), **training)
         except ValueError as error:
             raise click.UsageError(f"{error}.") from None
 

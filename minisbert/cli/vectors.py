@@ -7,23 +7,25 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from safetensors import safe_open
+from safetensors.numpy import load_file
 
 from minisbert.checks import require
 from minisbert.cli.outputs import LINE_ENDS, OutputError
+from minisbert.model import Array
 from minisbert.tables import InputError
-
-if TYPE_CHECKING:
-    from minisbert.model import Array
 
 KINDS = ("npy", "safetensors", "jsonl", "parquet")
 SETTINGS = "minisbert_settings"  # the key of what determined the vectors, in the metadata of a file
 INPUT = "input"  # among the settings in a file: the hash of its rows
 
 
-def write_stdout(texts: Sequence[str], embeddings: Array) -> None:
+def write_stdout(rows: Sequence[Sequence[str]], embeddings: Array, cut: Sequence[int]) -> None:
     """Write lines of JSON to stdout, in UTF-8 whatever the terminal's encoding."""
-    sys.stdout.buffer.writelines(_lines(texts, embeddings))
+    sys.stdout.buffer.writelines(_lines([text for text, *_ in rows], embeddings))
     sys.stdout.buffer.flush()  # here, where a closed pipe is handled
 
 
@@ -41,8 +43,6 @@ def write_vectors(
     stream: Any, kind: str, parts: Callable[[], Iterator[tuple[Any, Array]]], rows: int, settings: Mapping[str, Any]
 ) -> None:
     """Write a file of vectors from parts: rows of a text and perhaps its id, and their vectors."""
-    import numpy as np
-
     width, dtype = settings["dimensions"], np.dtype(settings["dtype"]).newbyteorder("<")
     if kind == "parquet":
         _write_parquet(stream, parts, settings)
@@ -99,15 +99,11 @@ def add_rows(so_far: Any, rows: Iterable[Sequence[Any]]) -> int:
 
 def recorded(file: Path, kind: str) -> dict[str, Any]:
     """What a file that `write_vectors` wrote says about itself: its rows, and as much of the settings as it holds."""
-    import numpy as np
-
     try:
         if kind == "npy":
             vectors = np.load(file, mmap_mode="r", allow_pickle=False)
             return {"rows": len(vectors), "dimensions": vectors.shape[1], "dtype": str(vectors.dtype)}
         if kind == "safetensors":
-            from safetensors import safe_open
-
             with safe_open(file, "np") as found:
                 about, settings = found.get_slice("embeddings"), (found.metadata() or {}).get(SETTINGS, "{}")
             (rows, width), dtype = about.get_shape(), about.get_dtype().replace("F", "float")
@@ -127,9 +123,6 @@ def recorded(file: Path, kind: str) -> dict[str, Any]:
 
 def read_vectors(file: Path, count: int) -> Array:
     """Read a .npy or .safetensors of so many vectors, one a text."""
-    import numpy as np
-    from safetensors.numpy import load_file
-
     try:
         vectors = load_file(file)["embeddings"] if file.suffix == ".safetensors" else np.load(file, allow_pickle=False)
     except OSError:
