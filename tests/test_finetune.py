@@ -84,11 +84,6 @@ def encoder(folder):
     return SentenceEncoder(folder)
 
 
-@pytest.fixture(scope="module")
-def exact(folder):
-    return SentenceEncoder(folder, dtype="float64")
-
-
 def sts(seed=0, name="dev.tsv"):
     """Pairs with random scores: a score on them goes up and down as the weights move."""
     rng = np.random.default_rng(seed)

@@ -16,10 +16,6 @@ from minisbert.model import ops
 pytestmark = [pytest.mark.usefixtures("one_thread"), *(pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS)]
 
 DENORMAL = 1e-310  # below the smallest normal float64
-# float32, over every float32 number with 2^-12 <= |x| < 14 (done once, NumPy 2.4.6): 5.896e-7 at x = 4.985,
-# 1.995e-7 in units of max(1, |x|) at 1.192, 1.580e-7 for |x| <= 1, 1.169e-7 for x < 0. PyTorch: 3.76e-7 at most.
-# The margins are 1.1: another processor may take another exp.
-GELU_BOUND, GELU_RELATIVE_BOUND, GELU_SMALL_BOUND, GELU_LEFT_BOUND = 6.5e-7, 2.2e-7, 1.75e-7, 1.3e-7
 
 
 def numbers(dtype, rows=64, width=48, seed=0):
