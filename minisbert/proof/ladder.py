@@ -150,6 +150,8 @@ def climb(
     ------
     ValueError
         If the model is none that the functions compute.
+    OSError
+        If the file cannot be read.
 
     Examples
     --------
@@ -159,11 +161,12 @@ def climb(
     ...     _ = mine.write_text("def mean_pool(hidden):\\n    return hidden[0]\\n")
     ...     report = climb(mine, SentenceEncoder(dtype="float64"))
     >>> report.next, {rung.name: rung.says for rung in report.rungs}["mean_pool"]
-    ('embed', "the vector of [CLS] is the sentence vector, not the mean")
+    ('embed', 'the vector of [CLS] is the sentence vector, not the mean')
     """
     encoder = encoder or SentenceEncoder(dtype="float64")
     check_model(encoder)
     path = Path(file).resolve()
+    path.read_bytes()  # an error of the disk is no mistake of the student's
     with tempfile.TemporaryDirectory() as folder:
         child = _Child(path, Path(folder), encoder.folder, seed, seconds)
         answers = child.ask([f"{name}.{how}" for name in RIGHT for how in ("own", "helped")])
@@ -354,6 +357,7 @@ def _answer(module: ModuleType, name: str, given: Sequence[Case], seconds: float
             kind, values = _packed(outcome.value, name in RESULTS)
             answer = replace(answer, kinds=(*answer.kinds, kind), values=(*answer.values, values))
     finally:
+        vars(module).clear()
         vars(module).update(own)
     return answer
 
