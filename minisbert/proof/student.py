@@ -527,7 +527,8 @@ def _partly_right(found: Any, expected: Any, given: Mapping[str, Any], tolerance
         return
     factor, offset = _factor(f, e, tolerance), float((f - e).flat[0])
     if factor and f.size > 1:
-        yield f"every number comes out {factor:.5g} times as large as it should be"
+        rounded = ": is a constant rounded?" if abs(factor - 1.0) < 0.01 else ""
+        yield f"every number comes out {factor:.5g} times as large as it should be{rounded}"
         yield "the numbers are right but for one factor, the same for all of them"
     if f.size > 1 and _close(f, e + offset, tolerance):
         yield f"the same number is added to all: {offset:.5g}"
@@ -541,7 +542,8 @@ def _partly_right(found: Any, expected: Any, given: Mapping[str, Any], tolerance
     for name, x, y, ok in (("row", f, e, right), ("column", f.T, e.T, right.T)):
         whole: Array = ok.all(axis=1)
         if whole.any():
-            yield f"{'only the first' if whole[0] and whole.sum() == 1 else 'not every'} {name} is right"
+            only = f"only the first {name} is right" if whole[0] and whole.sum() == 1 else ""
+            yield only or f"the first {name} that is wrong is {int(whole.argmin())}, counted from 0"
         factors = (x * y).sum(axis=1, keepdims=True) / np.square(y).sum(axis=1, keepdims=True)
         if _close(x, factors * y, tolerance):
             yield f"each {name} is right but for a factor of its own: what is it divided by?"
