@@ -445,7 +445,7 @@ ANSWERS = {
             (lambda i, n, w, p, t: layer_norm(summed_where(i, n, w, p, t), 1.0, 0.0, 1e-12), ""),
             (lambda i, n, w, p, t: w[i] + p[np.arange(len(i))] + t[1], "two things"),
             (lambda i, n, w, p, t: w[i] + p[n] + t[0], "ValueError"),
-            (lambda i, n, w, p, t: (w[i] + np.vstack([p[:k] for k in n]) + t[0]).astype(int), ""),
+            (lambda i, n, w, p, t: (w[i] + np.vstack([p[:k] for k in n]) + t[0]).astype(int), "cut to whole"),
         ],
     ),
     "3.LOOK": (
@@ -763,7 +763,7 @@ ANSWERS = {
         ],
         [
             (lambda d, x: -normalize_backward_by_jacobian(d, x), "sign"),
-            (lambda d, x: d - unit(x) * (d * unit(x)).sum(1)[:, None], "right direction"),
+            (lambda d, x: d - unit(x) * (d * unit(x)).sum(1)[:, None], "twice as long"),
             (lambda d, x: unit(x) * (d * unit(x)).sum(1)[:, None] / norm(x, axis=1)[:, None], ""),
             (lambda d, x: d / norm(x, axis=1)[:, None] - x / norm(x, axis=1)[:, None] ** 3, ""),
             (lambda d, x: d * norm(x, axis=1)[:, None], ""),
