@@ -445,7 +445,7 @@ ANSWERS = {
             (lambda i, n, w, p, t: layer_norm(summed_where(i, n, w, p, t), 1.0, 0.0, 1e-12), ""),
             (lambda i, n, w, p, t: w[i] + p[np.arange(len(i))] + t[1], "two things"),
             (lambda i, n, w, p, t: w[i] + p[n] + t[0], "ValueError"),
-            (lambda i, n, w, p, t: (w[i] + np.vstack([p[:k] for k in n]) + t[0]).astype(int), ""),
+            (lambda i, n, w, p, t: (w[i] + np.vstack([p[:k] for k in n]) + t[0]).astype(int), "cut to whole"),
         ],
     ),
     "3.LOOK": (

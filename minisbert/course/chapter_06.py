@@ -104,7 +104,7 @@ MASKED_SOFTMAX = Exercise(
         "a score of 0 is not nothing: exp(0) is 1, and beside scores of -50 it takes everything": {"low": 0.0},
         "tokens get only e times as much as padding": {"masked": lambda scores, mask: scores + mask},
         "-10 is small beside some scores, and large beside others": {"low": -10.0},
-        "-10000 is small beside most scores, and large beside some": {"low": -1e4},
+        "small beside most scores, but large beside some: what is smaller than any?": {"low": -1e4},
         "rows are masked; what is looked at are the columns": {"seen": lambda mask: mask[:, None]},
         "the padding's own rows have to add up to 1, too": {"after": lambda probs, mask: probs * mask[:, None]},
         "the mask is the wrong way round: only the padding is looked at": {"seen": np.logical_not},
