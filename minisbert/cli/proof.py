@@ -200,11 +200,8 @@ def _judge(
         click.echo(f"note: {note}")
     for unknown, nearest in found.unknown.items():
         click.echo(f"unknown name, not compared: {unknown}; the nearest known one is {nearest}")
-    if found.rows:
-        click.echo(verdict(found.rows, reference))
-    for sentence in (*found.findings, *found.facts, found.advice):
-        if str(sentence):
-            click.echo(str(sentence))
+    for sentence in found.sentences():
+        click.echo(sentence)
     sys.exit(0 if found.agrees else 1)
 
 

@@ -141,15 +141,17 @@ def diagnose(encoder: SentenceEncoder, text: str, vector: Any) -> Diagnosis:
     with threadpoolctl.threadpool_limits(1):
         tried.append(((), own))
         for setting in _settings(encoder, text, right):
-            tried.append(((setting,), make([setting])))
+            if np.abs((made := make([setting])) - own).max() > ROUNDING / 10:  # else it is no other vector
+                tried.append(((setting,), made))
         costs = tuple(Cost(s[0].says, float(v @ own), float(v @ unit)) for s, v in tried[1:] if np.isfinite(v).all())
         tried = [(s, v) for s, v in tried if np.isfinite(v).all()]
         if not any(np.abs(v - unit).max() <= rounding for _, v in tried):
             single = sorted(tried[1:], key=lambda one: -float(one[1] @ unit))
-            few = [one for one in single if one[0][0].is_early][:NEAREST]
-            pairs = [(*a, *b) for (a, _), (b, _) in combinations(few, 2) if a[0].kind != b[0].kind]
+            early = [one for one in single if one[0][0].is_early]
+            pairs = [(*a, *b) for (a, _), (b, _) in combinations(early[:NEAREST], 2) if a[0].kind != b[0].kind]
+            pairs += [(*a, *b) for a, _ in early[:2] for b, _ in early[NEAREST:] if a[0].kind != b[0].kind]
             late = [one for one in single if not one[0][0].is_early][:NEAREST]
-            pairs += [(*a, *b) for a, _ in single if a[0].is_early for b, _ in late]
+            pairs += [(*a, *b) for a, _ in early for b, _ in late]
             tried += [(pair, make(pair)) for pair in pairs]
     tried = [(s, v) for s, v in tried if np.isfinite(v).all()]
     near = [one for one in tried if np.abs(one[1] - unit).max() <= rounding]
@@ -226,6 +228,8 @@ def _of_output(
         found.append(f"the vector is rounded to {precision}")
     if precision in ("int8", "integers"):
         found.append(f"the vector is quantised to {precision}: a unit is {1 / length:.3g}")
+    elif scaled and found and length < 1:
+        found.append(f"what is kept is not normalised again (its length is {length:.4g})")
     elif scaled and abs(length - 1) > 1e-3:
         found.append(f"the sentence vector is not normalised (its length is {length:.4g})")
     elif not scaled and abs(length - 1) < 1e-5:

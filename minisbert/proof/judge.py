@@ -19,7 +19,7 @@ import threadpoolctl
 from minisbert.model import Array
 from minisbert.model.bert import equal_length_runs
 from minisbert.model.folder import SentenceModel
-from minisbert.proof.ledger import Reference, Row, bound_of, first_disagreement
+from minisbert.proof.ledger import Reference, Row, bound_of, first_disagreement, made_by
 from minisbert.proof.mistakes import MISTAKES, Batch, Change, Recipe, forward
 from minisbert.proof.port import Parts, Port, kind_of, understand
 
@@ -417,6 +417,24 @@ class Verdict:
     def first(self) -> Row | None:
         """The first row that differs."""
         return first_disagreement(self.rows)
+
+    def sentences(self) -> list[str]:
+        """The verdict in words."""
+        wrong = [row for row in self.rows if not row.agrees]
+        said = [] if not self.rows else [f"{len(wrong)} of {len(self.rows)} tensors disagree."]
+        if self.first is not None:
+            before = [row.name for row in self.rows[: self.rows.index(self.first)]]
+            agreed = f"everything before it agrees ({before[-1]} is the last)" if before else "it is the very first"
+            said = [f"{said[0]} The first is {self.first.name}: {agreed}."]
+        elif self.findings:
+            said = ["With the right tensors for such token ids all the others agree."]
+        elif self.rows:
+            said = [f"All {len(self.rows)} tensors agree."]
+        said = [*map(str, self.findings), *said] if self.findings and not wrong else [*said, *map(str, self.findings)]
+        explained = bool(self.findings) and self.findings[-1].reproduces
+        if self.first is not None and not self.advice and not explained:
+            said.append(f"The right step: minisbert/{made_by(self.first.name)}")
+        return [sentence for sentence in (*said, *self.facts, self.advice) if sentence]
 
 
 def examine(given: Mapping[str, Any], model: SentenceModel, reference: Reference, dtype: str) -> Verdict:

@@ -1,0 +1,273 @@
+"""The judge names mistakes in a port that was written apart from it, and claims nothing that does not reproduce them."""
+
+import json
+
+import numpy as np
+import port
+import pytest
+from running import refused, run
+from safetensors.numpy import save_file
+
+from minisbert import SentenceEncoder, diagnose
+from minisbert.model.params import read_checkpoint
+from minisbert.proof.judge import examine
+from minisbert.proof.ledger import read_recorded, trace_tensors, whole
+from minisbert.proof.mistakes import MISTAKES, RIGHT, Batch, bfloat16, forward
+from minisbert.proof.port import recognise
+
+
+@pytest.fixture(scope="module")
+def student(weights_folder):
+    """Somebody's port on the three texts: give it edits, and how to pad."""
+    weights = {
+        name: tensor.read(np.float32)
+        for name, tensor in read_checkpoint(weights_folder).items()
+        if "position_ids" not in name
+    }
+    tokens = SentenceEncoder(weights_folder).tokenize(read_recorded().texts).split()
+
+    def compute(*edits, texts=tokens, length=0, left=False):
+        return port.run(*port.padded(texts, length, left), weights, *edits)
+
+    return compute
+
+
+@pytest.fixture(scope="module")
+def encoder(weights_folder):
+    return SentenceEncoder(weights_folder)
+
+
+@pytest.fixture(scope="module")
+def judge(weights_folder, encoder):
+    exact, recorded = SentenceEncoder(weights_folder, dtype="float64"), read_recorded()
+    right = whole(recorded, exact.trace(recorded.texts))
+    return lambda given, dtype="float32": examine(given, encoder.model, right, dtype)
+
+
+def test_without_a_mistake_the_padded_forward_is_the_trace(encoder):
+    texts = read_recorded().texts
+    trace = encoder.trace(texts)
+    ids = encoder.tokenize(texts).split()
+    for batch in (Batch.of(ids), Batch.of(ids, 9, left=True), Batch.strip(ids)):
+        made = forward(batch, encoder.model)
+        for name, right in trace.tensors().items():
+            if ".probs." not in name:
+                parts = batch.by_text(name, made[name])
+                ours = np.stack(parts) if name.startswith(("modules", "sentence")) else np.concatenate(parts)
+                assert np.abs(ours - right).max() <= 1e-5 * max(1, np.abs(right).max()), name
+
+
+def test_every_mistake_replaces_operations_that_there_are():
+    assert all(set(mistake.changes) <= set(RIGHT) and mistake.op in mistake.changes for mistake in MISTAKES)
+    assert len({mistake.says for mistake in MISTAKES}) > 200
+
+
+SOFTMAX, GELU, SCALE = "a = softmax(s)\n", "(0.5 * x * (1 + erf(x / np.sqrt(2)))).astype(x.dtype)", " / math.sqrt(K)"
+FIRST_NORM = 'h = layer_norm(h, p + "attention.output.LayerNorm")'
+NORM = "return (x - mu) / np.sqrt(var + 1e-12)"
+QKV = 'return x @ W[name + ".weight"].T + W[name + ".bias"]'
+TANH = "0.5 * x * (1 + np.tanh(0.7978845608 * (x + 0.044715 * x**3)))"
+
+PLANTED = [  # edits, the first wrong tensor, words that each finding has
+    ([(SCALE, "")], "layers.0.attention.probs.0", [r"not divided by sqrt\(K\) = sqrt\(32\).*in every layer"]),
+    ([(SCALE, " / math.sqrt(H * K)")], "layers.0.attention.probs.0", [r"by sqrt\(D\)"]),
+    ([("heads(q) @ heads(k)", "heads(k) @ heads(q)")], "layers.0.attention.probs.0", ["Q and K are exchanged"]),
+    ([(SOFTMAX, "a = softmax(s.transpose(0, 1, 3, 2)).transpose(0, 1, 3, 2)\n")], "layers.0.attention.probs.0", ["queries"]),
+    ([("s = s + bias", "pass")], "layers.0.attention.probs.0", ["padding is attended to"]),
+    ([(SOFTMAX, "a = softmax(np.where(np.tri(T) == 1, s, -1e9))\n"), (SCALE, "")],
+     "layers.0.attention.probs.0", ["not divided.*causal"]),
+    ([("heads(v)).transpose(0, 2, 1, 3)", "heads(v))")], "layers.0.attention.context", ["not joined back"]),
+    ([("return x.reshape(B, T, H, K).transpose(0, 2, 1, 3)", "return x.reshape(B, H, T, K)")],
+     "layers.0.attention.probs.0", [r"reshape\(B, H, T, K\)"]),
+    ([("return x.reshape(B, T, H, K).transpose(0, 2, 1, 3)", "return x.reshape(B, T, K, H).transpose(0, 3, 1, 2)")],
+     "layers.0.attention.probs.0", ["interleaved"]),
+    ([(QKV, QKV.replace(".T", ' if "self" in name else x @ W[name + ".weight"].T'))],
+     "layers.0.attention.query", ["not transposed"]),
+    ([(QKV, 'return x @ W[name + ".weight"].T')], "layers.0.attention.query", ["bias is not added"]),
+    ([("h = x + y", "h = y")], "layers.0.attention.summed", ["residual is left out"]),
+    ([("x = h + f", "x = out[f'layers.{i}.attention.summed'] - y + f")], "layers.0.feed_forward.summed", ["before attention"]),
+    ([(FIRST_NORM, FIRST_NORM.replace("attention.", ""))], "layers.0.attention.output", ["LayerNorms of a layer are exchanged|second"]),
+    ([(NORM, NORM.replace("1e-12", "1e-5"))], "embeddings.output", ["eps is 1e-05"]),
+    ([(NORM, "return (x - mu) / (np.sqrt(var) + 1e-6)")], "", ["behind the root"]),
+    ([(NORM, "return (x - mu) / np.sqrt(var * x.shape[-1] / (x.shape[-1] - 1))")], "embeddings.output", ["D - 1"]),
+    ([(GELU, TANH)], "layers.0.feed_forward.activated", ["tanh form"]),
+    ([(GELU, "x / (1 + np.exp(-1.702 * x))")], "layers.0.feed_forward.activated", ["quick"]),
+    ([("f = gelu(f)", "f = np.maximum(f, 0)")], "layers.0.feed_forward.activated", ["ReLU"]),
+    ([("np.arange(T)", "np.arange(1, T + 1)")], "embeddings.position", ["start at 1"]),
+    ([('token_type_embeddings.weight"][0]', 'token_type_embeddings.weight"][1]')], "embeddings.summed", ["type 1"]),
+    ([(FIRST_NORM, f"{FIRST_NORM} if i != 3 else h")], "layers.3.attention.output", ["left out.*in layer 3 alone"]),
+    ([("(x * m).sum(1) / m.sum(1)", "x.mean(1)")], "modules.0", ["padding is in the mean"]),
+    ([("(x * m).sum(1) / m.sum(1)", "x[:, 0]")], "modules.0", [r"\[CLS\]"]),
+    ([(SCALE, ""), (FIRST_NORM, FIRST_NORM.replace("attention.", ""))],
+     "layers.0.attention.probs.0", ["not divided", "LayerNorms|second"]),
+    ([(GELU, TANH), ("(x * m).sum(1) / m.sum(1)", "x[:, 0]")], "layers.0.feed_forward.activated", ["tanh", "CLS"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("edits", "first", "words"), PLANTED, ids=[words[0][:30] for *_, words in PLANTED])
+def test_a_mistake_in_a_port_is_found_and_named(student, judge, edits, first, words):
+    import re
+
+    verdict = judge(student(*edits))
+    assert not verdict.agrees and (not first or verdict.first.name == first)
+    said = [str(finding) for finding in verdict.findings]
+    assert len(said) == len(words) and all(map(re.search, words, said)), said
+    assert all(finding.reproduces for finding in verdict.findings)
+
+
+def test_what_nothing_reproduces_is_not_claimed(student, judge):
+    for edit in ((SOFTMAX, "a = softmax(s * 1.05)\n"), (GELU, "0.9 * np.sin(x)"), ("h = x + y", "h = x + y + 0.1")):
+        assert not any(finding.reproduces for finding in judge(student(edit)).findings)
+    drop = "a = softmax(s) * (np.random.default_rng(0).random(s.shape) > 0.1) / 0.9\n"
+    assert "dropout of rate 0.1" in " ".join(judge(student((SOFTMAX, drop))).sentences())
+    zeros = student()
+    zeros["layers.2.attention.key"] = zeros["layers.2.attention.key"] * (np.arange(384) % 13 == 0)
+    assert judge(zeros).first.name == "layers.2.attention.key"  # the columns that the recording lacks are compared
+
+
+def test_a_late_tensor_alone_is_explained_or_the_way_is_told(student, judge):
+    wrong = student(("(x * m).sum(1) / m.sum(1)", "x[:, 0]"))["sentence_embedding"]
+    assert "[CLS]" in str(judge({"sentence_embedding": wrong}).findings[0])
+    last = student((SOFTMAX, "a = softmax(s * 1.05)\n"))["layers.5.feed_forward.output"]
+    verdict = judge({"last_hidden_state": last})
+    assert "layers.2.feed_forward.output" in verdict.advice and "pooling" not in " ".join(verdict.sentences())
+
+
+def test_every_layout_is_understood(student, judge, encoder):
+    right, tokens = student(), encoder.tokenize(read_recorded().texts).split()
+    as_left = student(("np.arange(T)", "np.maximum(np.cumsum(mask, 1) - 1, 0)"), length=9, left=True, texts=tokens)
+    rows = {name: x for name, x in right.items() if "probs" not in name}
+    hidden = [right["embeddings.output"], *(right[f"layers.{i}.feed_forward.output"] for i in range(6))]
+    looks = np.stack([right[f"layers.{i}.attention.probs"] for i in range(6)])
+    for given, tensors in (
+        (right, 91),
+        (as_left, 91),
+        (student(length=128), 91),
+        ({name: x[[2, 0, 1]] for name, x in right.items()}, 91),
+        ({name: x[1:2] for name, x in right.items()}, 85),
+        ({name: x[2] for name, x in rows.items()}, 79),
+        ({name: np.asfortranarray(x.astype(">f8" if x.dtype.kind == "f" else ">i4")) for name, x in right.items()}, 91),
+        ({name: x.astype(np.float16) if x.dtype.kind == "f" else x for name, x in right.items()}, 91),
+        ({"hidden_states": np.stack(hidden), "attentions": looks, "last_hidden_state": hidden[-1]}, 19),
+        ({f"layers.0.attention.probs.{t}": looks[0, t, :, :n, :n] for t, n in enumerate((5, 6, 6))}, 2),
+        (trace_tensors(encoder.trace(read_recorded().texts)), 91),
+    ):
+        verdict = judge(given)
+        assert verdict.agrees and verdict.tensors == tensors, (verdict.sentences(), verdict.tensors)
+    assert judge({"sentence_embedding": right["sentence_embedding"][:2]}).numbers == 2 / 3
+
+
+def test_missing_special_tokens_are_recognised(student, judge, encoder):
+    bare = [ids[1:-1] for ids in encoder.tokenize(read_recorded().texts).split()]
+    verdict = judge(student(texts=bare))
+    assert (
+        not verdict.agrees and "[CLS] and [SEP] are missing" in str(verdict.findings[0]) and len(verdict.findings) == 1
+    )
+
+
+NAMES = {
+    "bert.encoder.layer.3.attention.self.query": "layers.3.attention.query",
+    "encoder.layer.0.attention.output.dense": "layers.0.attention.projected",
+    "encoder.layer.5.output.LayerNorm": "layers.5.feed_forward.output",
+    "layers_0_attention_probs": "layers.0.attention.probs",
+    "hidden_states.0": "embeddings.output",
+    "last_hidden_state": "layers.5.feed_forward.output",
+    "input_ids": "token_ids",
+    "layers.6.attention.query": None,
+    "nonsense": None,
+}
+
+
+def test_names_of_others():
+    known = list(read_recorded().tensors)
+    assert {name: recognise(name, known, 6) for name in NAMES} == NAMES
+
+
+ODD = [
+    (np.zeros((0, 384), np.float32), "expected (17, 384)"),
+    (np.zeros((17, 383)), "expected (17, 384)"),
+    (np.full((17, 384), np.inf), "NaN or infinite"),
+    (np.where(np.arange(384) == 7, np.nan, np.zeros((17, 384))), "text 0, (0, 7)"),
+]
+
+
+def test_the_command_answers_every_file(student, judge, weights_folder, tmp_path):
+    for array, said in ODD:
+        verdict = judge({"embeddings.word": array})
+        assert not verdict.agrees and said in " ".join([*verdict.notes, *verdict.sentences()])
+    right, mine = student(), tmp_path / "mine.npz"
+    np.savez(mine, nonsense=np.zeros(3), **{"embeddings.word": right["embeddings.word"]})
+    shown = run("verify", "--model", weights_folder, "--mine", mine, code=1).stdout
+    assert (
+        "coverage: 1 of 91 tensors, 100 % of their numbers" in shown and "unknown name" in shown and "nonsense" in shown
+    )
+    save_file({"last_hidden_state": right["layers.5.feed_forward.output"]}, tmp_path / "mine.safetensors")
+    run("verify", "--model", weights_folder, "--mine", tmp_path / "mine.safetensors")
+    np.save(tmp_path / "word.npy", right["embeddings.word"])
+    run("verify", "--model", weights_folder, "--mine", tmp_path / "word.npy", "--name", "embeddings.word")
+    told = json.loads(run("verify", "--model", weights_folder, "--mine", mine, "--json", code=1).stdout)
+    assert told["coverage"]["of"] == 91 and list(told["unknown"]) == ["nonsense"]
+
+
+def test_the_template_is_filled_in_and_judged(student, weights_folder, tmp_path):
+    file = tmp_path / "mine.npz"
+    shown = run("verify", "--model", weights_folder, "--template", file).stdout
+    assert len(shown.splitlines()) == 91 and "softmax(query @ key.T / sqrt(K))" in shown
+    with np.load(file) as stored:
+        tensors = dict(stored)
+    tensors["embeddings.output"] = student()["embeddings.output"]
+    np.savez(file, **tensors)
+    assert "coverage: 2 of 91" in run("verify", "--model", weights_folder, "--mine", file).stdout
+
+
+# ----------------------------------------------------------------------------------------------------------- diagnose
+
+
+TEXT = "i love soup"
+
+
+def _cls(encoder, text=TEXT):
+    return encoder.encode(text, output_value="token_embeddings")[0]
+
+
+VECTORS = [
+    (lambda e, s: e.encode(TEXT), "model's own"),
+    (lambda e, s: e.encode(TEXT).astype(np.float16), "float16"),
+    (lambda e, s: bfloat16(e.encode(TEXT)), "bfloat16"),
+    (lambda e, s: np.round(127 * e.encode(TEXT)).astype(np.int8), "int8"),
+    (lambda e, s: np.round(e.encode(TEXT), 4), "4 decimals"),
+    (lambda e, s: e.encode(TEXT)[:100], "first 100 of 384"),
+    (lambda e, s: e.encode("query: " + TEXT), "'query: '"),
+    (lambda e, s: _cls(e), r"[CLS] is the sentence vector, not the mean, and the sentence vector is not normalised"),
+    (lambda e, s: s((GELU, TANH))["sentence_embedding"], "tanh form"),
+    (lambda e, s: s(("s = s + bias", "pass"), length=128)["sentence_embedding"], "padded to 128"),
+    (lambda e, s: s(("np.arange(T)", "np.arange(2, T + 2)"))["sentence_embedding"], "RoBERTa"),
+    (lambda e, s: np.ones(768), "another model's"),
+    (lambda e, s: np.random.default_rng(0).normal(size=384), "another model's"),
+]
+
+
+@pytest.mark.parametrize(("make", "said"), VECTORS, ids=[said for _, said in VECTORS])
+def test_settings_are_found(encoder, student, make, said):
+    ids = [encoder.tokenize(TEXT).token_ids]
+    found = diagnose(
+        encoder,
+        TEXT,
+        make(encoder, lambda *edits, **more: student(*edits, texts=ids * 2, **more))[:1]
+        if "student" in said
+        else _one(make(encoder, lambda *e, **m: student(*e, texts=ids * 2, **m))),
+    )
+    assert said in str(found) and found.reproduces == ("another" not in said), str(found)
+
+
+def _one(vector):
+    return vector[0] if vector.ndim > 1 else vector
+
+
+def test_the_verb_reads_what_services_answer(encoder, weights_folder, tmp_path):
+    vector = encoder.encode(TEXT).tolist()
+    for answer in (vector, [vector], {"data": [{"embedding": vector}]}, {"embeddings": [vector]}):
+        shown = run("diagnose", "--model", weights_folder, "--text", TEXT, "-", input=json.dumps(answer)).stdout
+        assert "model's own vector" in shown
+    for bad in ("nothing", "{}", "[1, null]", "[]", '{"data": 3}'):
+        assert "one vector" in refused("diagnose", "--model", weights_folder, "--text", TEXT, "-", input=bad) or bad
