@@ -568,6 +568,8 @@ def _first_difference(found: Any, expected: Any) -> str:
         return f"it gives {short(found)}" + (f"; wrong from [{at}] on, {short(found[at])}" if at is not None else "")
     if f.shape != e.shape:
         return f"it gives {f'an array of shape {f.shape}' if f.ndim else 'one number'}, and {wanted} is wanted"
+    if e.dtype == bool and not np.isin(f, (0, 1)).all():
+        return f"it gives {short(found)}, and True or False is wanted"
     if f.dtype.kind == "c":
         return "it gives complex numbers: is a root or a logarithm taken of something negative?"
     wrong = np.abs(f.astype(np.float64) - e)
@@ -602,6 +604,8 @@ _KINDS |= {kind: "a list of something else, or with rows that differ in length" 
 
 def short(value: Any) -> str:
     """A value in a few characters; of a large array the shape is enough."""
+    if callable(value):
+        return getattr(value, "__name__", "a function")
     if isinstance(value, np.ndarray) and value.size > 6:
         return f"an array of shape {value.shape}"
     if isinstance(value, np.ndarray):
