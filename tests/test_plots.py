@@ -11,10 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minisbert import plots
-from minisbert.plots import attention_heads, bars, curves, heat_map, picture, similarity_matrix, vectors_in_plane
+from minisbert.plots import (
+    attention_heads,
+    bars,
+    curves,
+    heat_map,
+    picture,
+    similarity_matrix,
+    vectors_in_plane,
+    where_we_are,
+)
 from minisbert.plots.charts import _look
 from minisbert.plots.placing import place_labels, spread
-from minisbert.plots.style import DPI, LINE_COLOURS, amount_map, colour_map, contrasting, inches
+from minisbert.plots.style import DPI, LINE_COLOURS, colour_map, contrasting, inches
 
 NASTY = ["好き 👩‍🍳 été", "$x_1$ and $", "\\frac{", "ไทย عربي", "", " ", "a\nb\x00\u202e\ue000", "x" * 5000]
 TOKENS = ["[CLS]", "i", "love", "soup", "[SEP]"]
@@ -143,19 +152,19 @@ def test_any_text_is_drawn_as_it_is_whatever_the_readers_settings(draw, argument
 def test_a_picture_is_what_jupyter_shows_and_a_file_whole(matplotlib, tmp_path):
     from PIL import Image  # comes with matplotlib
 
-    kept = picture(bars, {"a": 1.0}, title="bars")
+    kept = picture(bars, {"a": 1.0}, title="bars", caption="one bar")
     with Image.open(io.BytesIO(kept.png)) as opened:
         assert opened.size == kept.size and np.allclose(opened.info["dpi"], DPI, atol=0.1)
-    assert kept._repr_png_() == (kept.png, {"width": round(kept.size[0] * 110 / 150)}) and repr(kept) == "Picture()"
+    shown = {"width": round(kept.size[0] * 110 / 150), "alt": "bars: one bar"}
+    assert kept._repr_png_() == (kept.png, shown) and repr(kept) == "Picture()"
     kept.save(str(tmp_path / "a picture.of anything"))
     assert (tmp_path / "a picture.of anything").read_bytes() == kept.png
 
 
 def test_more_is_darker_and_numbers_contrast_with_their_cells(matplotlib):
     steps = np.linspace(0, 1, 101)
-    for colours in (colour_map(False), amount_map()):
-        shades = lightness(colours(steps))
-        assert (np.diff(shades) < 0).all() and shades[0] - shades[-1] > 60
+    shades = lightness(colour_map(False)(steps))
+    assert (np.diff(shades) < 0).all() and shades[0] - shades[-1] > 60
     diverging = lightness(colour_map(True)(steps))
     assert (np.diff(diverging[:51]) > 0).all() and (np.diff(diverging[50:]) < 0).all() and diverging[50] > 95
     assert abs(diverging[0] - diverging[-1]) > 35  # the sign shows in grey
@@ -271,7 +280,7 @@ def test_each_head_is_drawn_where_it_belongs_and_no_label_covers_another(shape, 
         assert axes.get_label() == (f"layer {row}, head {column}" if has_layers else f"head {i}")
         assert axes.get_position().x0 == pytest.approx(found[column].get_position().x0)
         assert axes.get_position().y0 <= found[0].get_position().y0
-        assert axes.images[0].get_clim() == (0.0, 1.0 if probs.max() > 0.9 else probs.max())  # the same for all
+        assert axes.images[0].get_clim() == (0.0, 1.0)  # the same for all
         if shape in ((1, 5, 5), (5, 5, 5)):
             assert [text.get_text() for text in axes.texts] == [f"{number:.2f}" for number in numbers.reshape(-1)]
     texts = every_text(figure)
@@ -438,3 +447,10 @@ def test_the_width_of_a_text_is_not_guessed_too_small(figure_of):
         figure = figure_of(bars, {text: 1.0})
         ((left, _, right, _),) = boxes(figure, figure.axes[0].get_yticklabels())
         assert (right - left) / DPI < 1.05 * inches(text)
+
+
+def test_every_notebook_of_the_course_has_its_own_marks_among_the_stations(matplotlib):
+    marks = [where_we_are(n).alt.partition(".")[0] for n in range(1, 11)]
+    assert len(set(marks)) == 10 and marks[2] == "Where we are: self-attention"
+    with pytest.raises(ValueError, match="1 to 10"):
+        where_we_are(11)

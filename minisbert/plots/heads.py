@@ -1,6 +1,6 @@
 """Attention as small squares, one per head: which token attends to which.
 
-White is 0 and the darkest blue is the largest probability of all heads, so that squares compare. If squares are too
+White is 0 and the darkest blue is 1, in every picture, so that heads and pictures compare. If squares are too
 small for labels, the tokens are listed once, in the caption. Letters: ``L`` layers, ``H`` heads, ``T`` tokens.
 """
 
@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from minisbert.model import Array
-from minisbert.plots.style import DPI, FONT_SIZE, LETTER, amount_map, colour_bar, contrasting, finite, inches, page
+from minisbert.plots.style import DPI, FONT_SIZE, LETTER, colour_bar, colour_map, contrasting, finite, inches, page
 
 WIDTH_INCHES = 7.8  # of all squares together, at most: with their names about a notebook's width
 SQUARE_INCHES = (0.55, 6.0)  # one square: at least the width of its name
@@ -83,8 +83,7 @@ def attention_heads(stream: IO[bytes], probs: Array, tokens: Sequence[str], *, t
         places = range(0, count, step)
         letters: dict[str, Any] = {"fontsize": points, "parse_math": False}
         turned = 90 if max(inches(label, points) for label in labels) > 0.95 * square / count else 0
-        largest = float(probs.max())
-        look = {"cmap": amount_map(), "vmin": 0.0, "vmax": largest if 0 < largest < 0.9 else 1.0}
+        look = {"cmap": colour_map(False), "vmin": 0.0, "vmax": 1.0}
         for i, head in enumerate(heads):
             row, column = divmod(i, columns)
             name = f"head {column}" if has_layers else f"head {i}"

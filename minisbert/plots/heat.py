@@ -7,7 +7,7 @@ for 30 rows as for 3; cells shrink only past a bound. Negative cells without a n
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import IO, Any
 
 import numpy as np
@@ -18,7 +18,6 @@ from minisbert.plots.style import (
     FONT_SIZE,
     LABEL_LETTERS,
     LETTER,
-    amount_map,
     colour_bar,
     colour_map,
     contrasting,
@@ -95,10 +94,10 @@ def heat_map(
     if diverging:
         high = max(abs(low), abs(high))
         low = -high
+    head, limits = (title, caption), (low, high)
     _draw_cells(
-        stream, values, rows, columns, (title, caption), (low, high), lambda: colour_map(diverging),
-        is_signed=diverging, marked=marked, number_format=number_format,
-    )  # fmt: skip
+        stream, values, rows, columns, head, limits, is_signed=diverging, marked=marked, number_format=number_format
+    )
 
 
 def similarity_matrix(stream: IO[bytes], values: Array, texts: Sequence[str], *, title: str, caption: str = "") -> None:
@@ -139,7 +138,7 @@ def similarity_matrix(stream: IO[bytes], values: Array, texts: Sequence[str], *,
         columns = [str(number) for number in range(1, len(texts) + 1)]
         pairs = zip(texts, columns, strict=True)
         rows = [f"{one_line(text, LABEL_LETTERS - 6)} · {number}" for text, number in pairs]
-    _draw_cells(stream, values, rows, columns, (title, caption), (low, high), amount_map)
+    _draw_cells(stream, values, rows, columns, (title, caption), (low, high))
 
 
 def _draw_cells(
@@ -149,13 +148,12 @@ def _draw_cells(
     columns: Sequence[str],
     head: tuple[str, str],
     limits: tuple[float, float],
-    colours: Callable[[], Any],
     *,
     is_signed: bool = False,
     marked: tuple[int, int] | None = None,
     number_format: str = "{:.2f}",
 ) -> None:
-    """Draw a checked matrix (R, C); ``colours()`` makes the map once matplotlib is known to be there."""
+    """Draw a checked matrix (R, C)."""
     low, high = limits if limits[0] < limits[1] else (limits[0] - 0.5, limits[0] + 0.5)
     numbers = written(values, number_format)
     needed = (max(len(cell) for row in numbers for cell in row) + 1) * LETTER  # inches
@@ -170,7 +168,8 @@ def _draw_cells(
 
         figure = Figure(figsize=(width, height), dpi=DPI)
         axes: Any = figure.add_axes((0.0, 0.0, 1.0, 1.0))  # the cells fill the figure; saving adds what is around them
-        image = axes.imshow(values, cmap=colours(), vmin=low, vmax=high, aspect="auto", interpolation="nearest")
+        look: dict[str, Any] = {"cmap": colour_map(is_signed), "vmin": low, "vmax": high}
+        image = axes.imshow(values, aspect="auto", interpolation="nearest", **look)
 
         # labels, or every n-th of them where they would overlap
         names = [paper.label(label) for label in rows]
@@ -198,7 +197,7 @@ def _draw_cells(
         if marked is not None:  # black inside white shows on any colour
             for colour, thick in (("white", 4.5), ("black", 2.2)):
                 place = (marked[1] - 0.5, marked[0] - 0.5)
-                look: dict[str, Any] = {"edgecolor": colour, "linewidth": thick, "clip_on": False, "zorder": 3}
+                look = {"edgecolor": colour, "linewidth": thick, "clip_on": False, "zorder": 3}
                 axes.add_patch(Rectangle(place, 1, 1, fill=False, **look))
         is_beyond = bool((values < low).any()), bool((values > high).any())
         extend = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}

@@ -42,18 +42,19 @@ _NO_FONT = "Last Resort"  # comes with matplotlib; a box with a letter in it for
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG that Jupyter shows as a picture."""
+    """A PNG that Jupyter shows as a picture, and a text for whoever cannot see it."""
 
     png: bytes = field(repr=False)
+    alt: str = field(repr=False, default="")
 
     @property
     def size(self) -> tuple[int, int]:
         """Width and height in pixels, from the PNG's header."""
         return int.from_bytes(self.png[16:20], "big"), int.from_bytes(self.png[20:24], "big")
 
-    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
-        """The PNG for Jupyter, and its width: an inch of every picture takes the same room on the screen."""
-        return self.png, {"width": round(self.size[0] * SCREEN_DPI / DPI)}
+    def _repr_png_(self) -> tuple[bytes, dict[str, int | str]]:
+        """The PNG for Jupyter, its alternative text, and its width: an inch takes the same room in every picture."""
+        return self.png, {"width": round(self.size[0] * SCREEN_DPI / DPI), "alt": self.alt}
 
     def save(self, file: str | Path) -> None:
         """Write the PNG to a file, whole or not at all."""
@@ -62,7 +63,7 @@ class Picture:
 
 
 def picture(draw: Callable[..., None], *args: Any, **kwargs: Any) -> Picture:
-    """Draw into memory.
+    """Draw into memory; the title and caption given are also the picture's alternative text.
 
     Parameters
     ----------
@@ -78,7 +79,7 @@ def picture(draw: Callable[..., None], *args: Any, **kwargs: Any) -> Picture:
     """
     stream = io.BytesIO()
     draw(stream, *args, **kwargs)
-    return Picture(stream.getvalue())
+    return Picture(stream.getvalue(), ": ".join(kwargs[key] for key in ("title", "caption") if kwargs.get(key)))
 
 
 def finite(values: ArrayLike, what: str, *shape: int, hint: str = "") -> Array:
@@ -139,17 +140,6 @@ def page(title: str, caption: str, labels: Iterable[str]) -> Iterator[Page]:
         yield Page(title, caption.splitlines(), drawable)
 
 
-def amount_map() -> Any:
-    """matplotlib's colour map for amounts such as probabilities, the upper half of the diverging map: white is 0."""
-    from matplotlib.colors import LinearSegmentedColormap
-
-    middle = len(DIVERGING) // 2 - 1
-    places = [2 * place - 1 for place in _DIVERGING_PLACES[middle:]]
-    return LinearSegmentedColormap.from_list(
-        "amount", list(zip(places, ("white", *DIVERGING[middle + 1 :]), strict=True))
-    )
-
-
 def colour_bar(figure: Any, image: Any, width: float, height: float, gap: float = 0.2, extend: str = "neither") -> None:
     """Draw the scale to the right of an image, from the top down; lengths in inches, ``extend`` as in matplotlib."""
     tall = min(max(height, 1.2), 4.0)  # a scale as low as one row has no room for its numbers
@@ -172,14 +162,14 @@ def contrasting(colours: Array) -> list[str]:
 
 
 def colour_map(diverging: bool) -> Any:
-    """matplotlib's colour map for a matrix, light for low; diverging: zero is white, and the sign shows."""
-    import matplotlib
+    """matplotlib's colour map for a matrix: zero is white and the sign shows; else only the half from white to blue."""
     from matplotlib.colors import LinearSegmentedColormap
 
+    stops = list(zip(_DIVERGING_PLACES, DIVERGING, strict=True))
     if not diverging:
-        return matplotlib.colormaps["viridis_r"].with_extremes(bad=NO_COLOUR)
-    signed = LinearSegmentedColormap.from_list("signed", list(zip(_DIVERGING_PLACES, DIVERGING, strict=True)))
-    return signed.with_extremes(bad=NO_COLOUR)
+        middle = len(stops) // 2 - 1
+        stops = [(0.0, "white"), *((2 * place - 1, colour) for place, colour in stops[middle + 1 :])]
+    return LinearSegmentedColormap.from_list("signed" if diverging else "amount", stops).with_extremes(bad=NO_COLOUR)
 
 
 def written(values: Array, number_format: str) -> list[list[str]]:
