@@ -19,9 +19,9 @@ from minisbert.course.run import differences, execute, tagged_pictures
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 FILES = sorted(FOLDER.glob("*.ipynb"))
-ASSERTS = {"01": 22, "02": 28, "03": 23, "04": 29, "05": 23, "06": 23, "07": 34, "08": 28, "09": 37, "10": 27}
+ASSERTS = {"01": 23, "02": 35, "03": 29, "04": 34, "05": 25, "06": 23, "07": 34, "08": 28, "09": 37, "10": 27}
 """Number of the notebook to the asserts in it."""
-MOST_CELLS = 36
+MOST_CELLS = 41  # notebook 5 has a cell of two lines for each of twelve mistakes
 
 
 @pytest.fixture(scope="session")
@@ -99,6 +99,14 @@ def it_is_stored_as_it_was_run(notebook):
     shown = str([cell["outputs"] for cell in notebook["cells"] if cell["cell_type"] == "code"])
     assert "'output_type': 'error'" not in shown
     assert not re.search(r"(?<![\w.])/(?:work|home|root|Users|tmp)/", shown), "a path of one machine"
+    pictures = [
+        output["metadata"].get("image/png", {})
+        for cell in notebook["cells"]
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    if any("where_we_are(" in code for code in codes(notebook)):
+        assert all(picture.get("alt") for picture in pictures), "a picture without an alternative text"
 
 
 def every_exercise_is_asked_and_checked(notebook):
@@ -140,3 +148,12 @@ def test_pictures_that_pages_show_are_those_of_the_notebooks(nbformat):
 def test_the_page_lists_every_notebook():
     listed = re.findall(r"\]\((\d\d_\w+\.ipynb)\)", (FOLDER / "README.md").read_text(encoding="utf-8"))
     assert sorted(set(listed)) == [file.name for file in FILES]
+
+
+def test_every_word_of_the_glossary_is_in_bold_where_the_glossary_says(nbformat):
+    rows = re.findall(r"^\| ([^|]+) \| [^|]+ \| (\d+) \|$", (FOLDER / "README.md").read_text(encoding="utf-8"), re.M)
+    assert len(rows) > 50
+    for word, number in rows:
+        (file,) = FOLDER.glob(f"{int(number):02}_*.ipynb")
+        bold = re.findall(r"\*\*([^*]+)\*\*", "\n".join(texts(nbformat.read(file, as_version=4))).lower())
+        assert any(word.lower() in " ".join(some.split()) for some in bold), f"{word} in notebook {number}"
