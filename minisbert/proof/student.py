@@ -98,7 +98,9 @@ def call(function: Callable[..., Any], *arguments: Any, seconds: float = 10.0) -
         return Outcome(state, value, problem, printed.getvalue(), at, told, tuple(used))
 
     if stopped:
-        return outcome("endless", f"it does not end: stopped after {seconds:g} seconds{at}; what makes its loop stop?")
+        return outcome(
+            "endless", f"it does not end: stopped after {seconds:.2g} seconds{at}; what would stop its loop?"
+        )
     if isinstance(error, NotImplementedError):
         return outcome("to do", "it is not filled in", "")
     if isinstance(error, _Unusable):
