@@ -178,6 +178,7 @@ SUMMED = Exercise(
     [
         (_IDS, _LENGTHS, _WORD, _POSITION, _TOKEN_TYPE),
         (np.array([2, 2, 3]), np.array([1, 2]), _WORD, _POSITION, _TOKEN_TYPE),
+        (np.array([1, 1, 2, 3, 0]), np.array([2, 1, 2]), _WORD, _POSITION, array([0.5, 0, 0], [1, 2, 3], [0, 0, 4])),
     ],
     {
         "positions are counted on; every text begins anew": {"places": lambda ids, lengths: np.arange(len(ids))},

@@ -137,11 +137,14 @@ def _some_probs(layers: int, heads: int, tokens: int, planted: dict[tuple[int, i
     return softmax(scores)
 
 
-def _first_looks_at_last() -> Array:
-    """A head that looks back a little less, but whose first token looks at the last, which Python calls ``[-1]``."""
+def _lookalikes() -> Array:
+    """One head looks back most; one a little less, but its first token at the last, which Python calls ``[-1]``; and in
+    one every token looks back more than elsewhere, though not much."""
     probs = _some_probs(4, 3, 5, {(2, 1): -1, (3, 0): 1}, seed=2)
+    probs[2, 1, 3] = [0.9, 0.025, 0.025, 0.025, 0.025]
     probs[3, 2] = 0.95 * probs[2, 1] + 0.01
     probs[3, 2, 0] = [0.0, 0.0, 0.0, 0.0, 1.0]
+    probs[0, 0] = 0.3 * np.eye(5, k=-1) + 0.14
     return probs
 
 
@@ -151,7 +154,7 @@ PREVIOUS = Exercise(
     [
         (_some_probs(3, 4, 6, {(1, 3): -1, (2, 0): 1, (0, 2): 0}, seed=0),),
         (_some_probs(2, 5, 7, {(1, 2): -1, (0, 3): 1, (1, 4): 0}, seed=1),),
-        (_first_looks_at_last(),),
+        (_lookalikes(),),
     ],
     {
         "this head looks at the next token: which diagonal is that?": {"share": lambda probs: _on_average(probs, 1)},

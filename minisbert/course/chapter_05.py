@@ -97,6 +97,10 @@ AGREES = Exercise(
         (array(1000.015, 3), array(1000, 3), 1e-5),  # the same, of large numbers
         (array(100.5, 50), array(100, 50), 0.004),
         (array(math.nan, 1), array(0, 1), 1e-5),
+        (array(0, 1), array(math.nan, 1), 1e-5),
+        (array(math.nan, 1), array(math.nan, 1), 1e-5),
+        (array([1, 2], [3, 4]), array([1, 2], [3, 4.00003]), 1e-5),
+        (array([1, 2], [3, 4]), array([1, 2], [3.1, 4]), 1e-5),
         (array(1, 1), array(1), 1e-5),
         (np.ones((1, 4)), np.ones((4, 1)), 1e-5),
         (np.ones((2, 1)), np.ones(2), 1e-5),

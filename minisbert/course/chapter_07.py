@@ -126,7 +126,14 @@ def _owners(
 OWNERS = Exercise(
     "owners",
     _owners,
-    [([(0, 8), (4, 10)],), ([(0, 8), (5, 9)],), ([(0, 3), (1, 7)],), ([(0, 6), (3, 9), (7, 12)],), ([(0, 3), (3, 5)],)],
+    [
+        ([(0, 8), (4, 10)],),
+        ([(0, 8), (5, 9)],),
+        ([(0, 3), (1, 7)],),
+        ([(0, 6), (3, 9), (7, 12)],),
+        ([(0, 3), (3, 5)],),
+        ([(0, 6), (2, 8), (4, 10)],),
+    ],
     {
         "always the first window: there the token may be the last": {"score": lambda token, first, stop: -first},
         "always the last window: there the token may be the first": {"score": lambda token, first, stop: first},

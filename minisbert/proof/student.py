@@ -98,7 +98,9 @@ def call(function: Callable[..., Any], *arguments: Any, seconds: float = 10.0) -
         return Outcome(state, value, problem, printed.getvalue(), at, told, tuple(used))
 
     if stopped:
-        return outcome("endless", f"it does not end: stopped after {seconds:g} seconds{at}; what makes its loop stop?")
+        return outcome(
+            "endless", f"it does not end: stopped after {seconds:.2g} seconds{at}; what would stop its loop?"
+        )
     if isinstance(error, NotImplementedError):
         return outcome("to do", "it is not filled in", "")
     if isinstance(error, _Unusable):
@@ -568,6 +570,8 @@ def _first_difference(found: Any, expected: Any) -> str:
         return f"it gives {short(found)}" + (f"; wrong from [{at}] on, {short(found[at])}" if at is not None else "")
     if f.shape != e.shape:
         return f"it gives {f'an array of shape {f.shape}' if f.ndim else 'one number'}, and {wanted} is wanted"
+    if e.dtype == bool and not np.isin(f, (0, 1)).all():
+        return f"it gives {short(found)}, and True or False is wanted"
     if f.dtype.kind == "c":
         return "it gives complex numbers: is a root or a logarithm taken of something negative?"
     wrong = np.abs(f.astype(np.float64) - e)
@@ -602,6 +606,8 @@ _KINDS |= {kind: "a list of something else, or with rows that differ in length" 
 
 def short(value: Any) -> str:
     """A value in a few characters; of a large array the shape is enough."""
+    if callable(value):
+        return getattr(value, "__name__", "a function")
     if isinstance(value, np.ndarray) and value.size > 6:
         return f"an array of shape {value.shape}"
     if isinstance(value, np.ndarray):
