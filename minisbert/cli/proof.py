@@ -181,6 +181,12 @@ def _judge(
             raise ValueError("verify: the float64 trace of this package differs from the recording; see `verify`")
         reference = whole(reference, trace)
     found = examine(given, replace(encoder.model, max_seq_length=encoder.max_seq_length), reference, dtype)
+    if len(given) == 1 and found.unknown:
+        (unknown, nearest), *_ = found.unknown.items()
+        raise ValueError(
+            f"{file}: {unknown!r} is not the name of a tensor; the nearest is {nearest}. Say which one it is with "
+            '--name, or write np.savez("mine.npz", **{"embeddings.word": array}); --template lists all names'
+        )
     share = f"{100 * found.numbers:.3g} % of their numbers"
     if about is not None:
         first = found.first.name if found.first else None

@@ -32,9 +32,11 @@ PROMPTS = (
     *("query: ", "passage: ", "search_query: ", "search_document: ", "clustering: ", "classification: "),
     "Represent this sentence for searching relevant passages: ",
 )
+FEWEST = 8  # numbers; fewer are near to something by chance
 NEAREST = 6  # settings that are tried in pairs
 ENDS = ("embeddings.output",)
 SIMILAR = 0.95  # a cosine below which a vector is another model's, or another text's
+COARSEST = 0.02  # rounding of a vector of length 1; what is coarser would fit too much
 ROUNDING = 2e-6  # how far numbers of two float32 computations may be apart, of vectors of length 1
 
 
@@ -115,7 +117,7 @@ def diagnose(encoder: SentenceEncoder, text: str, vector: Any) -> Diagnosis:
         what = f"{given.size} dimensions; {encoder.name} gives {len(own)}" if length else "length 0"
         says = f"This vector is another model's: it has {what}."
         return Diagnosis((), False, np.inf, 0.0, length, precision, says, ())
-    unit, rounding = given / length, max(ROUNDING, step / length)
+    unit, rounding = given / length, min(max(ROUNDING, step / length), COARSEST)
     own = _cut(own, given.size)
     scaled = isinstance(model.modules[-1], Normalize)
 
@@ -196,6 +198,8 @@ def _checked(vector: Any) -> tuple[Array, str, float]:
         array = array[0]
     if array.ndim != 1 or not array.size or array.dtype.kind not in "iuf":
         raise ValueError(f"diagnose: vector: expected one row of numbers, got {array.dtype} of shape {array.shape}")
+    if array.size < FEWEST:
+        raise ValueError(f"diagnose: vector: expected at least {FEWEST} numbers, got {array.size}")
     values = array.astype(np.float64)
     if not np.isfinite(values).all():
         raise ValueError("diagnose: vector: expected finite numbers, but some are NaN or infinite")
