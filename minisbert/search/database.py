@@ -495,11 +495,9 @@ class EmbeddingDatabase:
         ((count, end),) = cursor.execute("SELECT count(*), coalesce(max(rowid), -1) + 1 FROM chunks").fetchall()
         documents, places = np.empty(count, np.int64), np.empty((count, 3), np.int64)
         vectors = np.empty((count, self._meta["width"]), np.float32)  # (M, D)
-        ((used, usual, threads),) = self._rows(
-            "SELECT sum(memory_usage_bytes), current_setting('memory_limit'), current_setting('threads') FROM duckdb_memory()"
-        )
+        ((used,),) = self._rows("SELECT sum(memory_usage_bytes) FROM duckdb_memory()")
         least = used // 2**20 + LOADING_MIB
-        most = least + max(8, 3 * 2048 * 4 * vectors.shape[1] // 2**20)  # DuckDB works on 2,048 rows at a time
+        most = least + 3 * 2048 * 4 * vectors.shape[1] // 2**20  # DuckDB works on 2,048 rows at a time
         start = 0
         try:
             self._rows(f"SET memory_limit = '{most}MiB'; SET threads = 1")
@@ -516,8 +514,7 @@ class EmbeddingDatabase:
         finally:
             with suppress(DatabaseError):  # it forgets what it has read
                 self._rows(f"SET memory_limit = '{least}MiB'")
-            self._rows(f"SET memory_limit = '{usual}'")
-            self._rows(f"SET threads = {threads}")
+            self._rows("RESET memory_limit; RESET threads")
         order = np.lexsort((places[:, 0], documents))
         if (order[1:] < order[:-1]).any():  # DuckDB keeps the order of insertion, unless somebody has told it not to
             documents, places, vectors = documents[order], places[order], vectors[order]
@@ -566,7 +563,7 @@ class EmbeddingDatabase:
         columns, taken = ["id", "metadata"], {"id", "metadata", "rowid"}
         fields = json.loads(structure or "{}")  # '"JSON"' if no document has a field
         for name, kind in sorted(fields.items() if isinstance(fields, dict) else (), reverse=True):  # "a" before "A"
-            if name.lower() in taken or not name or "\0" in name:  # no name of a column of its own: it stays in the JSON
+            if name.lower() in taken or not name:  # DuckDB's names differ by more than case; it stays in the JSON
                 continue
             taken.add(name.lower())
             pointer = _quoted("/" + name.replace("~", "~0").replace("/", "~1"), "'")
@@ -580,13 +577,13 @@ class EmbeddingDatabase:
             elif kind not in ("JSON", "NULL"):  # values of several types stay texts
                 typed = f"json_transform(json_extract(metadata, {pointer}), {_quoted(json.dumps(kind), chr(39))})"
                 with suppress(check_duckdb().Error):  # keys inside that cannot be names of columns: then a text, too
-                    connection.execute(f"CREATE OR REPLACE TABLE tried AS SELECT {typed} AS one FROM stored LIMIT 0")
+                    connection.execute(f"SELECT {typed} FROM stored LIMIT 0")
                     value = typed
             columns.append(f"{value} AS {_quoted(name, chr(34))}")
         if "source" not in taken:  # the documents' own field is the better known
             columns.append("source")
         connection.execute(f"CREATE TABLE documents AS SELECT {', '.join(columns)} FROM stored")
-        connection.execute("DROP TABLE IF EXISTS tried; DROP VIEW stored")
+        connection.execute("DROP VIEW stored")
         connection.unregister("incoming")
         connection.execute("SET python_enable_replacements = false; SET lock_configuration = true")
         return connection, _array(rows["number"])
