@@ -160,6 +160,7 @@ RIGHT: dict[str, Operation] = {
     "word": lambda ids, table: table[ids],
     "position": lambda positions, table: table[positions],
     "token_type": lambda table: table[0],
+    "add": lambda word, position, token_type: word + position + token_type,
     "before": lambda x, weight, bias, eps: x,  # what a block does to its input: nothing, as BERT is post-LN
     "linear": lambda x, weight, bias: product(x, weight.T) + bias,
     "split": split,
@@ -169,6 +170,7 @@ RIGHT: dict[str, Operation] = {
     "softmax": softmax,
     "gather": lambda probs, v: probs @ v,
     "join": join,
+    "after": lambda x: x,  # what follows a block's last matrix: nothing
     "residual": lambda x, y, layer_input, embedded: x + y,
     "layer_norm": layer_norm,
     "activation": ops.gelu,
@@ -236,12 +238,14 @@ def _swapped(part: str, one: str, other: str, what: str = "") -> Operation:
     return weights
 
 
-def _instead(one: str, other: str) -> Operation:
-    """One of attention's matrices in place of another."""
+def _instead(one: str, other: str, bias: bool = False) -> Operation:
+    """One of attention's matrices, or biases, in place of another."""
 
     def weights(params: BertParams, i: int) -> LayerParams:
         half = params.layers[i].attention
-        return replace(params.layers[i], attention=replace(half, **{one: getattr(half, other)}))
+        part = getattr(half, other)
+        part = replace(getattr(half, one), bias=part.bias) if bias else part
+        return replace(params.layers[i], attention=replace(half, **{one: part}))
 
     return weights
 
@@ -371,7 +375,15 @@ def _divided_by_max(x: Array) -> Array:
     return x / np.abs(x).max(-1, keepdims=True)
 
 
-_identity: Operation = RIGHT["before"]
+def _heads(count: int) -> dict[str, Operation]:
+    """Another number of heads, where it divides D, with its own scale."""
+    return {
+        "split": lambda x, heads: split(x, heads if x.shape[-1] % count else count),
+        "scale": lambda scores, k, d: scores / math.sqrt(d // scores.shape[1]),
+    }
+
+
+_identity: Operation = RIGHT["round"]
 
 # op, then what a port does, and how; a third item: the result depends on how texts are batched
 _CATALOGUE: dict[str, list[tuple[Any, ...]]] = {
@@ -397,6 +409,12 @@ _CATALOGUE: dict[str, list[tuple[Any, ...]]] = {
         ("no token type is added", lambda t: np.zeros_like(t[0])),
         ("both token types are added", lambda t: t.sum(0)),
         ("the token type is added twice", lambda t: 2 * t[0]),
+    ],
+    "add": [
+        ("the position is not added", lambda w, p, t: w + t),
+        ("neither position nor token type is added", lambda w, p, t: w),
+        ("the position is added twice", lambda w, p, t: w + 2 * p + t),
+        ("word, position and token type are averaged", lambda w, p, t: (w + p + t) / 3),
     ],
     "layer_norm": [
         *((f"LayerNorm's eps is {e:g}, not {{eps:g}}", _norm(eps=e)) for e in (1e-5, 1e-6, 1e-3, 1e-8, 1e-7, 1e-12)),
@@ -424,7 +442,7 @@ _CATALOGUE: dict[str, list[tuple[Any, ...]]] = {
     ],
     "before": [
         ("LayerNorm comes before the block (pre-LN), not behind the residual",
-         {"before": layer_norm, "layer_norm": _identity}),
+         {"before": layer_norm, "layer_norm": RIGHT["before"]}),
         ("LayerNorm comes before the block and behind it", layer_norm),
     ],
     "linear": [
@@ -438,6 +456,9 @@ _CATALOGUE: dict[str, list[tuple[Any, ...]]] = {
     ],
     "split": [
         ("heads are split by reshape(B, H, T, K), without the transpose", lambda x, h: _reshaped(x, h), True),
+        *((f"the number of heads is {n}, not {{H}}", _heads(n)) for n in (1, 2, 4, 6, 8, 12, 16, 24)),
+        *((f"the number of heads is {n}, not {{H}}, and scores are divided by sqrt({{K}}) all the same",
+           {"split": _heads(n)["split"]}) for n in (1, 2, 4, 6, 8, 12, 16, 24)),
         ("heads are interleaved: head h has the columns h, h + H, h + 2 H, ...",
          lambda x, h: x.reshape(*x.shape[:2], -1, h).transpose(0, 3, 1, 2)),
         ("heads are split and joined by reshape alone, without transposes",
@@ -542,6 +563,9 @@ _CATALOGUE: dict[str, list[tuple[Any, ...]]] = {
         ("the activation is ReLU squared", lambda x: ops.relu(x) ** 2),
         ("the activation is ReLU6", lambda x: np.clip(x, 0, 6)),
         ("the activation is mish", lambda x: x * np.tanh(np.logaddexp(0, x))),
+        ("the activation comes after the second matrix, not after the first",
+         {"activation": _identity, "after": ops.gelu}),
+        ("the activation comes after both matrices", {"activation": ops.gelu, "after": ops.gelu}),
         ("GELU is done twice", lambda x: ops.gelu(ops.gelu(x))),
         ("GELU lacks the factor x: Phi(x) alone", lambda x: _over(ops.gelu(x), x)),
         ("GELU lacks its factor 1/2", lambda x: 2 * ops.gelu(x)),
@@ -563,6 +587,8 @@ _CATALOGUE: dict[str, list[tuple[Any, ...]]] = {
           for a, b in (("query", "key"), ("query", "value"), ("key", "value"), ("value", "output"))),
         *((f"the matrix of {b} is used for {a}", _instead(a, b)) for a in ("query", "key", "value", "output")
           for b in ("query", "key", "value", "output") if a != b),
+        *((f"the bias of {b} is used for {a}", _instead(a, b, bias=True)) for a in ("query", "key", "value", "output")
+          for b in ("query", "key", "value", "output") if a != b),
         ("every layer has layer 0's weights", lambda p, i: p.layers[0]),
         ("every layer has the last layer's weights", lambda p, i: p.layers[-1]),
         ("every layer has the next layer's weights", lambda p, i: p.layers[min(i + 1, len(p.layers) - 1)]),
@@ -579,8 +605,9 @@ _CATALOGUE: dict[str, list[tuple[Any, ...]]] = {
     ],
     "layers": [
         ("the layers run in reverse order", lambda n: range(n)[::-1]),
-        ("the last layer is missing", lambda n: range(n - 1)),
-        ("the first layer is missing", lambda n: range(1, n)),
+        ("a layer is missing, the last", lambda n: range(n - 1)),
+        ("a layer is missing, the first", lambda n: range(1, n)),
+        ("every second layer is missing", lambda n: range(0, n, 2)),
         ("the last layer runs twice", lambda n: [*range(n), n - 1]),
         ("the layers are sorted by name, 0, 1, 10, 11, 2, ...", lambda n: sorted(range(n), key=str)),
     ],
@@ -672,7 +699,7 @@ def embed(do: Recipe, place: str, batch: Batch, model: SentenceModel) -> dict[st
     e, norm = do("tables", place)(model.params.embeddings), do("tables", place)(model.params.embeddings).layer_norm
     word = do("word", place)(batch.ids, e.word)  # (B, T, D)
     position = do("position", place)(batch.positions, e.position)  # (B, T, D)
-    summed = word + position + do("token_type", place)(e.token_type)  # (B, T, D)
+    summed = do("add", place)(word, position, do("token_type", place)(e.token_type))  # (B, T, D)
     output = do("layer_norm", place)(summed, norm.weight, norm.bias, model.config.layer_norm_eps)  # (B, T, D)
     found = {"word": word, "position": position, "summed": summed, "output": output}
     return {name: do("round", place)(x) for name, x in found.items()}
@@ -694,7 +721,7 @@ def attention(
     scores = do("scale", place)(do("scores", place)(q, k), config.head_size, config.hidden_size)  # (B, H, T, T)
     found["probs"] = rounded(do("softmax", place)(do("mask", place)(scores, batch.allowed)))  # (B, H, T, T)
     found["context"] = rounded(do("join", place)(do("gather", place)(found["probs"], v)))  # (B, T, D)
-    found["projected"] = linear(found["context"], "projected", p.output)
+    found["projected"] = do("after", place)(linear(found["context"], "projected", p.output))
     found["summed"] = rounded(do("residual", place)(hidden, found["projected"], hidden, embedded))
     normed = do("layer_norm", place)(found["summed"], norm.weight, norm.bias, config.layer_norm_eps)
     return {**found, "output": rounded(normed)}
@@ -712,6 +739,7 @@ def feed_forward(
     expanded = rounded(do("linear", f"{place}.expanded")(x, p.expand.weight, p.expand.bias))  # (B, T, F)
     activated = rounded(act(expanded))  # (B, T, F)
     projected = rounded(do("linear", f"{place}.projected")(activated, p.contract.weight, p.contract.bias))
+    projected = do("after", place)(projected)
     summed = rounded(do("residual", place)(hidden, projected, first, embedded))  # (B, T, D)
     normed = do("layer_norm", place)(summed, norm.weight, norm.bias, config.layer_norm_eps)
     found = {"expanded": expanded, "activated": activated, "projected": projected, "summed": summed}

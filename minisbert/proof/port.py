@@ -73,7 +73,8 @@ def read_tensors(file: Path, name: str = "") -> dict[str, Any]:
         if file.suffix == ".safetensors":
             return dict(safetensors(file.read_bytes()))
     except Exception as error:  # zipfile, zlib, json and NumPy each raise their own for a damaged file
-        raise ValueError(f"{file}: cannot be read: {error or type(error).__name__}") from error
+        why = error if isinstance(error, (ValueError, OSError)) else f"the file is damaged ({type(error).__name__})"
+        raise ValueError(f"{file}: cannot be read: {why}") from error
     hint = "`minisbert verify --template mine.npz` writes an example with every name, shape and meaning"
     if file.suffix in (".pt", ".pth", ".bin", ".pkl"):
         hint = 'save NumPy arrays: np.savez("mine.npz", **{name: t.detach().numpy() for name, t in tensors.items()})'
