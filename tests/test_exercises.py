@@ -129,6 +129,12 @@ def look_in_loops(query, key, value):
     return out
 
 
+def look_without_keepdims(query, key, value):
+    scores = query @ key.T / len(query[0]) ** 0.5
+    powers = np.exp(scores - scores.max(axis=1)[:, None])
+    return powers / powers.sum(axis=1) @ value
+
+
 def look_at_one(query, key, value):
     out = np.zeros_like(value)
     for t, q in enumerate(query):
@@ -352,6 +358,15 @@ def false_sets(classes):
     return [{j for j, c in enumerate(classes) if c == a and j != i} for i, a in enumerate(classes)]
 
 
+def measured(loss, x, h=1e-5):
+    out = np.zeros_like(x)
+    for place in np.ndindex(x.shape):
+        step = np.zeros_like(x)
+        step[place] = h
+        out[place] = (loss(x + step) - loss(x - step)) / (2 * h)
+    return out
+
+
 def pure(rows):
     return rows.tolist()
 
@@ -373,6 +388,8 @@ ANSWERS = {
             (lambda a, b: np.round(unit(a) @ unit(b).T, 2), "rounded to 2"),
             (lambda a, b: unit(a) @ unit(b), "ValueError"),
             (lambda a, b: abs(unit(a) @ unit(b).T), "abs"),
+            (lambda a, b: np.zeros((len(a), len(b)), int) + (unit(a) @ unit(b).T).astype(int), "cut to whole"),
+            (lambda a, b: EXERCISES["1.COSINES"].solution(a, b), "chapter_01"),
         ],
     ),
     "1.NEAREST": (
@@ -390,6 +407,7 @@ ANSWERS = {
             (lambda q, d, k: np.argsort(-(unit(d) @ q))[:k][::-1], "reversed"),
             (lambda q, d, k: int(np.argmax(unit(d) @ q)), "one number"),
             (lambda q, d, k: d[np.argsort(-(unit(d) @ q))[:k]], "shape"),
+            (lambda q, d, k: np.argsort(-(d / norm(d, axis=0) @ q))[:k], "called with"),
         ],
     ),
     "1.CONTRIBUTIONS": (
@@ -466,6 +484,7 @@ ANSWERS = {
             (lambda q, k, v: 2 * my_softmax(q @ k.T / q.shape[1] ** 0.5) @ v, "2 times"),
             (lambda q, k, v: np.exp(q @ k.T / q.shape[1] ** 0.5) @ v, "called with"),
             (lambda q, k, v: (my_softmax(q @ k.T / q.shape[1] ** 0.5) @ v).mean(0), "mean over all rows"),
+            (look_without_keepdims, "See keepdims="),
         ],
     ),
     "3.HEADS": (
@@ -481,6 +500,8 @@ ANSWERS = {
             (lambda x, h: np.stack(np.split(x, h, axis=1)).transpose(2, 1, 0), "transpose"),
             (lambda x, h: np.hstack(np.split(x, h, axis=1)), ""),
             (lambda x, h: x, "as it came in"),
+            (lambda x, h: np.stack(np.split(x, h, axis=1), axis=-1), "comes last"),
+            (lambda x, h: np.stack(np.split(x, x.shape[1] // h, axis=1)), "K heads of H"),
         ],
     ),
     "3.PREVIOUS": (
@@ -499,6 +520,14 @@ ANSWERS = {
             (lambda p: int(np.trace(p, -1, 2, 3).argmax()) % p.shape[1], "number"),
             (lambda p: previous_in_loops(p.swapaxes(2, 3)), "next token"),
             (lambda p: [previous_in_loops(p)], "axis of length 1 too many"),
+            (
+                lambda p: np.unravel_index(np.tril(p, -1).sum((2, 3)).argmax(), p.shape[:2]),
+                "all tokens that came before",
+            ),
+            (lambda p: np.unravel_index(p[:, :, 1:, :-1].sum((2, 3)).argmax(), p.shape[:2]), ""),
+            (lambda p: np.unravel_index(np.median(np.diagonal(p, -1, 2, 3), axis=-1).argmax(), p.shape[:2]), ""),
+            (lambda p: np.unravel_index((np.diagonal(p, -1, 2, 3) > 0.5).sum(-1).argmax(), p.shape[:2]), ""),
+            (lambda p: previous_in_loops(p[:, :, :4, :4]), ""),
         ],
     ),
     "4.NORM": (
@@ -516,6 +545,8 @@ ANSWERS = {
             (lambda x, w, b, e: (x - np.median(x, -1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + e), ""),
             (lambda x, w, b, e: unit(x) * w + b, ""),
             (lambda x, w, b, e: (x - x.mean(0)) / np.sqrt(x.var(0, ddof=1) + e) * w + b, "two things"),
+            (lambda x, w, b, e: layer_norm(x, b, w, e), "changed places"),
+            (lambda x, w, b, e: layer_norm(x, w, b, 1e-12), "eps that is handed over"),
         ],
     ),
     "4.GELU": (
@@ -567,6 +598,8 @@ ANSWERS = {
             (lambda x: 2.0 ** -(math.floor(math.log2(abs(x))) - 23), "upside down"),
             (lambda x: np.finfo(np.float32).eps, "at 1"),
             (lambda x: 10.0 ** (math.floor(math.log10(abs(x))) - 6), ""),
+            (lambda x: 2.0 ** (math.ceil(math.log2(abs(x))) - 24), "powers of two"),
+            (lambda x: 2.0 ** (len(f"{int(abs(x)) or 1:b}") - 24), "below 1"),
         ],
     ),
     "5.AGREES": (
@@ -590,11 +623,13 @@ ANSWERS = {
             (shaped(lambda a, b, t: abs(a.sum() - b.sum()) <= t * max(1, largest(b))), ""),
             (shaped(lambda a, b, t: (a == b).all()), ""),
             (lambda a, b, t: True, "whatever goes in"),
+            (shaped(lambda a, b, t: largest(abs(a) - abs(b)) <= t * max(1, largest(b))), ""),
+            (shaped(lambda a, b, t: largest(a - b) <= t * max(1, norm(b))), "Euclidean norm of the reference"),
         ],
     ),
     "5.SUSPECT_1": (
         ["b", " B ", lambda: "b"],
-        [("tea", "not 'tea'"), (2, "not 2"), (["b"], ""), ("e", "token type"), ("ab", "")],
+        [("tea", "'tea' is none"), (2, "2 is none"), (["b"], "['b'] is none"), ("e", "token type"), ("ab", "")],
     ),
     "5.SUSPECT_2": (
         ["e", "E", lambda: "E"],
@@ -677,7 +712,7 @@ ANSWERS = {
             (lambda v, n: -unit(np.average(v, axis=0, weights=n)[None])[0], "sign"),
             (lambda v, n: unit((n - 1 @ v)[None])[0], "Error"),
             (lambda v, n: unit((n**2 @ v)[None])[0], ""),
-            (lambda v, n: (n @ v) / largest(n @ v), "length 1"),
+            (lambda v, n: (n @ v) / largest(n @ v), "lengths are not 1"),
             (lambda v, n: unit(np.concatenate([v[:1], v[-1:]]).sum(0)[None])[0], ""),
             (lambda v, n: unit((np.log(n) @ v)[None])[0], ""),
         ],
@@ -696,6 +731,7 @@ ANSWERS = {
             (lambda w: [w[i] for i in owners_in_loops(w)], ""),
             (lambda w: np.bincount(owners_in_loops(w)), ""),
             (lambda w: [0] * w[-1][1], ""),
+            (lambda w: [str(owner) for owner in owners_in_loops(w)], "a list of something else"),
         ],
     ),
     "8.ANGLES": (
@@ -712,6 +748,7 @@ ANSWERS = {
             (lambda a, b: angles_by_atan(a, b).mean(), "mean"),
             (lambda a, b: np.arccos((a * b).sum(1) / (norm(a) * norm(b))) / np.pi, ""),
             (lambda a, b: np.arccos(np.clip(abs((unit(a) * unit(b)).sum(1)), 0, 1)) / np.pi, ""),
+            (lambda a, b: np.nan_to_num(np.arccos((unit(a) * unit(b)).sum(1))) / np.pi, ""),
         ],
     ),
     "8.PERCENTILE": (
@@ -729,6 +766,12 @@ ANSWERS = {
             (lambda s, scores: 100 * np.interp(s, np.sort(scores), np.linspace(0, 1, len(scores))), ""),
             (lambda s, scores: str(percentile_in_loops(s, scores)), "text"),
             (lambda s, scores: percentile_in_loops(s, scores[:-1]), ""),
+            (
+                lambda s, scores: (
+                    50 * (np.mean(abs(scores) < abs(s)) + np.mean((abs(scores) < abs(s)) | (scores == s)))
+                ),
+                "",
+            ),
         ],
     ),
     "8.CORRELATION": (
@@ -763,6 +806,7 @@ ANSWERS = {
             (lambda f, x, h: round((f(x + h) - f(x - h)) / (2 * h), 4), "rounded to 4"),
             (lambda f, x, h: f, "brackets"),
             (lambda f, x, h: 2 * h / (f(x + h) - f(x - h)), "upside down"),
+            (lambda f, x, h: abs(f(x + h) - f(x - h)) / (2 * h), "signs are lost"),
         ],
     ),
     "9.NORMALIZE_BACKWARD": (
@@ -779,6 +823,7 @@ ANSWERS = {
             (lambda d, x: d * norm(x, axis=1)[:, None], ""),
             (lambda d, x: unit(x), ""),
             (lambda d, x: normalize_backward_by_jacobian(d, x).sum(1), "sum of each row"),
+            (lambda d, x: measured(lambda moved: (d * unit(moved)).sum(), x), "a measured slope"),
         ],
     ),
     "9.D_VALUE": (
@@ -824,6 +869,7 @@ ANSWERS = {
             (lambda s: my_softmax(s) * (1 - my_softmax(s)) / len(s), ""),
             (lambda s: d_scores_in_place(s).sum(), "sum"),
             (lambda s: d_scores_in_place(s).round(2), "rounded to 2"),
+            (lambda s: measured(lambda moved: nce_by_logsumexp(moved, 1.0), s), "a measured slope"),
         ],
     ),
     "10.FALSE_NEGATIVES": (
@@ -838,6 +884,8 @@ ANSWERS = {
             (lambda c: np.argwhere(false_filled(c)), "shape"),
             (lambda c: np.array(c) == np.array(c), "shape"),
             (lambda c: [[a is b for b in c] for a in c], "diagonal"),
+            (lambda c: [[a is b and i != j for j, b in enumerate(c)] for i, a in enumerate(c)], ""),
+            (lambda c: ~np.eye(len(c), dtype=bool), "no negatives"),
         ],
     ),
 }

@@ -50,7 +50,7 @@ COSINES = Exercise(
     "cosines",
     _cosines,
     [
-        (array([3, 4], [1, 0], [-2, 2]), array([4, 3], [0, 5])),
+        (array([3, 4], [1, 0], [-2, 2]), array([4, 3], [0, 2])),
         (array([1, 2, 2]), array([2, -1, 2], [1, 1, 0], [0, 0, -3], [1, 2, 2])),
     ],
     {
@@ -86,6 +86,7 @@ NEAREST = Exercise(
     [
         (array(1, 0), array([1, 1], [0.2, 0.1], [0, 4], [-1, 0.5], [9, 8]), 3),
         (array(0, 1, 1), array([5, 1, 0], [0, 0.3, 0.2], [1, 2, 2], [0, -1, -1]), 2),
+        (array(1, 2), np.random.default_rng(0).normal(0.0, (3.0, 0.5), size=(12, 2)), 5),
     ],
     {
         "these are the farthest: np.argsort puts the smallest first, and a large cosine is close": {

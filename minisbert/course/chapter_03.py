@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -27,17 +28,14 @@ def _look(
     *,
     scale: Callable[[Array, Array], float] = lambda q, v: math.sqrt(q.shape[1]),
     turned: bool = False,
-    weigh: Callable[[Array], Array] = softmax,
+    largest: Callable[[Array], Any] = lambda scores: scores.max(axis=1, keepdims=True),
+    total: Callable[[Array], Any] = lambda powers: powers.sum(axis=1, keepdims=True),
+    weigh: Callable[[Array], Array] | None = None,
     of: Callable[[Array, Array], Array] = lambda key, value: value,
 ) -> Array:
     scores = (key @ query.T if turned else query @ key.T) / scale(query, value)
-    return weigh(scores) @ of(key, value)
-
-
-def _exp(scores: Array, largest: float = 0.0) -> Array:
-    """Softmax that subtracts another number than the largest of each row first."""
-    weights = np.exp(scores - largest)
-    return weights / weights.sum(axis=1, keepdims=True)
+    powers = np.exp(scores - largest(scores))
+    return (weigh(scores) if weigh else powers / total(powers)) @ of(key, value)
 
 
 LOOK = Exercise(
@@ -60,9 +58,12 @@ LOOK = Exercise(
             "weigh": lambda scores: softmax(scores.reshape(1, -1)).reshape(scores.shape)
         },
         "right for small scores, but exp(900) is too large for a number. Softmax does not change when the same "
-        "number is taken from a whole row first": {"weigh": _exp},
+        "number is taken from a whole row first": {"largest": lambda scores: 0.0},
         "the largest number of all scores is taken away; in a row that is far below it every exp is then 0. Each row "
-        "has a largest number of its own": {"weigh": lambda scores: _exp(scores, scores.max())},
+        "has a largest number of its own": {"largest": np.max},
+        "each probability is divided by the sum of another token's row: the sums lie along the columns. See keepdims=": {
+            "total": lambda powers: powers.sum(axis=1)
+        },
         "the values are weighed by the scores; where is the softmax?": {"weigh": lambda scores: scores},
         "the probabilities weigh the keys; something else is passed on": {"of": lambda key, value: key},
         "these are the probabilities; the last step is missing": {"of": lambda key, value: np.eye(len(key))},
@@ -101,6 +102,12 @@ HEADS = Exercise(
             "cut": lambda x, h: np.moveaxis(x.reshape(len(x), -1, h), -1, 0)
         },
         "every head is turned, (K, T); tokens have to be its rows": {"cut": lambda x, h: x.T.reshape(h, -1, len(x))},
+        "there are H heads of K columns each, not K heads of H": {
+            "cut": lambda x, h: np.stack(np.split(x, x.shape[1] // h, axis=1))
+        },
+        "the axis of heads comes last; it has to come first": {
+            "cut": lambda x, h: x.reshape(len(x), h, -1).swapaxes(1, 2)
+        },
         "this is one head alone; all of them are wanted": {"cut": lambda x, h: x[:, : x.shape[1] // h]},
     },
     level=2,
@@ -148,6 +155,17 @@ def _lookalikes() -> Array:
     return probs
 
 
+def _decoys() -> Array:
+    """Head (1, 1) looks back most, 0.56 on average. The others have the largest sum over all that came before, the largest
+    share at the beginning, most shares above a half, and the largest median."""
+    probs = np.broadcast_to(np.eye(9), (3, 2, 9, 9)).copy()
+    probs[0, 0, 1:] = np.tril(np.ones((8, 9))) / np.arange(1, 9)[:, None]
+    back = {(1, 1): [0.6] * 6 + [0.45] * 2, (0, 1): [1.0] * 3 + [0.0] * 4 + [0.9]}
+    for place, shares in (back | {(2, 0): [0.55] * 7 + [0.0], (2, 1): [0.7] * 5 + [0.1] * 3}).items():
+        probs[place] = np.diag(shares, -1) + np.diag([1.0, *(1.0 - share for share in shares)])
+    return probs
+
+
 PREVIOUS = Exercise(
     "previous_head",
     _previous_head,
@@ -155,6 +173,7 @@ PREVIOUS = Exercise(
         (_some_probs(3, 4, 6, {(1, 3): -1, (2, 0): 1, (0, 2): 0}, seed=0),),
         (_some_probs(2, 5, 7, {(1, 2): -1, (0, 3): 1, (1, 4): 0}, seed=1),),
         (_lookalikes(),),
+        (_decoys(),),
     ],
     {
         "this head looks at the next token: which diagonal is that?": {"share": lambda probs: _on_average(probs, 1)},
@@ -164,6 +183,9 @@ PREVIOUS = Exercise(
         "a place in the flattened array: see np.unravel_index": {"place": lambda x: int(x.argmax())},
         "in this head one single token looks back strongly; all tokens count, on average": {
             "share": lambda probs: np.diagonal(probs, -1, axis1=2, axis2=3).max(axis=-1)
+        },
+        "this head looks at all tokens that came before; only the one just before counts": {
+            "share": lambda probs: np.tril(probs, -1).sum(axis=(2, 3))
         },
         "the first token has none before it, and column -1 is the last; it must not count": {
             "share": lambda probs: np.diagonal(np.roll(probs, 1, axis=-1), 0, axis1=2, axis2=3).mean(axis=-1)

@@ -43,6 +43,12 @@ GAP = Exercise(
         "this is half of the gap: the most that rounding can cost": {"digits": 24},
         "right from 1 on. Below 1 the logarithm is negative, and int() cuts towards zero: which function always goes "
         "down?": {"exponent": lambda x: int(math.log2(abs(x)))},
+        "right from 1 on; below 1 it goes on getting smaller": {
+            "exponent": lambda x: max(0, math.floor(math.log2(abs(x))))
+        },
+        "right except at powers of two: 1 and 2 have the gap of the numbers above them": {
+            "exponent": lambda x: math.ceil(math.log2(abs(x))) - 1
+        },
         "between 1 and 2 the gap is that at 1, not that at 2": {"exponent": lambda x: math.ceil(math.log2(abs(x)))},
         "this counts decimal digits; the numbers are stored in binary, and the gap is a power of two": {
             "exponent": lambda x: math.floor(math.log10(abs(x))),
@@ -96,6 +102,8 @@ AGREES = Exercise(
         (array(0, 0.5), array(1, 0.5), 0.6),  # more than 0.6 * 1, less than 0.6 * (1 + 1)
         (array(1000.015, 3), array(1000, 3), 1e-5),  # the same, of large numbers
         (array(100.5, 50), array(100, 50), 0.004),
+        (array(3, 4.000045), array(3, 4), 1e-5),  # more than 4e-5, less than the Euclidean norm of (3, 4) allows
+        (array(-1, 2), array(1, 2), 1e-5),
         (array(math.nan, 1), array(0, 1), 1e-5),
         (array(0, 1), array(math.nan, 1), 1e-5),
         (array(math.nan, 1), array(math.nan, 1), 1e-5),
@@ -115,6 +123,9 @@ AGREES = Exercise(
         "the bound is the same for large numbers as for small ones": {"scale": lambda a, b: 1.0},
         "where all numbers are small, the bound becomes tiny": {"scale": lambda a, b: np.abs(b).max()},
         "1 and the largest are added; the larger is meant": {"scale": lambda a, b: 1.0 + np.abs(b).max()},
+        "the bound has the Euclidean norm of the reference; its largest number is meant": {
+            "scale": lambda a, b: max(1.0, np.linalg.norm(b))
+        },
         "the largest number is taken with its sign": {"scale": lambda a, b: max(1.0, b.max())},
         "the bound grows with our own numbers": {"scale": lambda a, b: max(1.0, np.abs(a).max())},
         "every number has a bound of its own here. A small number that is a sum of large ones has their rounding; one "

@@ -38,7 +38,8 @@ ANGLES = Exercise(
     _angles,
     [
         (array([1, 0], [3, 4], [2, 2]), array([0, 5], [4, 3], [-1, -1])),
-        (array([1, 3, 7], [1, 2, 2]), array([1, 3, 7], [2, -1, 2])),  # the first cosine is rounded above 1
+        # the first cosine is rounded above 1, the last one below -1
+        (array([1, 3, 7], [1, 2, 2], [1, 3, 7]), array([1, 3, 7], [2, -1, 2], [-1, -3, -7])),
     ],
     {
         "right but for NaN: a rounded cosine of 1.0000000000000002; see np.clip": {"clip": lambda cosines: cosines},
@@ -88,6 +89,7 @@ PERCENTILE = Exercise(
         (0.0, np.array([0.0, 0.5])),
         (0.4, np.array([0.9, 0.1, 0.4, 0.2, 0.4, -0.3, 0.4])),  # no whole number comes out
         (0.7, np.array([0.1, 0.8, 0.2])),
+        (-0.2, np.array([-0.5, 0.1, -0.1, -0.2, 0.6, 0.3])),
     ],
     {
         "this is a fraction, up to 1; percent were asked for": {"of": 1.0},
