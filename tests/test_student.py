@@ -191,7 +191,7 @@ EXPLAINED = [  # a wrong result, the right one, a word of what is said
     (1 - P, P, "1 minus"),
     (np.log(P), P, "logarithm"),
     (E / np.linalg.norm(E, axis=1, keepdims=True), E, "length 1"),
-    (E, E / np.linalg.norm(E, axis=1, keepdims=True), "not made to length 1"),
+    (E, E / np.linalg.norm(E, axis=1, keepdims=True), "the lengths are not 1"),
     (P * [[1], [2], [3]], P, "do not sum to 1"),
     (E * [[1], [2], [3]], E, "the first row is right"),
     (E * [[4], [2], [3]], E, "factor of its own"),

@@ -61,7 +61,7 @@ LOOK = Exercise(
         "number is taken from a whole row first": {"largest": lambda scores: 0.0},
         "the largest number of all scores is taken away; in a row that is far below it every exp is then 0. Each row "
         "has a largest number of its own": {"largest": np.max},
-        "each probability is divided by the sum of another token's row: the sums lie along the columns. See keepdims=": {
+        "each probability is divided by the sum of another row: the sums lie along the columns. See keepdims=": {
             "total": lambda powers: powers.sum(axis=1)
         },
         "the values are weighed by the scores; where is the softmax?": {"weigh": lambda scores: scores},
@@ -156,7 +156,7 @@ def _lookalikes() -> Array:
 
 
 def _decoys() -> Array:
-    """Head (1, 1) looks back most, 0.56 on average. The others have the largest sum over all that came before, the largest
+    """Head (1, 1) looks back most, 0.56 on average. Others have the largest sum over all that came before, the largest
     share at the beginning, most shares above a half, and the largest median."""
     probs = np.broadcast_to(np.eye(9), (3, 2, 9, 9)).copy()
     probs[0, 0, 1:] = np.tril(np.ones((8, 9))) / np.arange(1, 9)[:, None]

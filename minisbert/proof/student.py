@@ -127,7 +127,7 @@ class _Printed(io.StringIO):
 
 def _run(function: Callable[..., Any], given: Sequence[Any], used: dict[str, None]) -> Any:
     def note(frame: FrameType, event: str, _: Any) -> None:
-        # our functions that are called from outside, not by each other; a solution that is itself handed over does not count
+        # our functions that are called from outside, not by each other; a solution handed over does not count
         name, by = str(frame.f_globals.get("__name__", "")), frame.f_back
         asked = event == "call" and _is_ours(frame) and by and (by.f_code is _run.__code__ or not _is_ours(by))
         handed_over = name.startswith("minisbert.course.") and by and by.f_code is _run.__code__
@@ -510,7 +510,7 @@ def _partly_right(found: Any, expected: Any, given: Mapping[str, Any], tolerance
     f, e = f.astype(np.float64), e.astype(np.float64)
     if not np.isfinite(f).all() and np.isfinite(e).all():
         kind = "nan" if np.isnan(f).any() else "inf"
-        yield f"there is {kind} in it: is something divided by zero, too large for exp, or outside of arccos, log or root?"
+        yield f"there is {kind} in it: is something divided by zero, too large for exp, or outside of arccos or log?"
         return
     if f.size > 1 and f.size == e.size and _close(np.sort(f, axis=None), np.sort(e, axis=None), tolerance):
         places = "stand in the wrong places" if f.shape == e.shape else f"have the shape {f.shape}, not {e.shape}"
@@ -525,7 +525,7 @@ def _partly_right(found: Any, expected: Any, given: Mapping[str, Any], tolerance
     if f.size > 2 and _close(f, e + offset, tolerance):
         yield f"the same number is added to all: {offset:.5g}"
     if _close(f, e, 1e-6):
-        yield "right to six digits or more: does float32 come in somewhere, a constant with too few digits, a measured slope?"
+        yield "right to six digits or more: does float32 come in, a constant with too few digits, a measured slope?"
     right = np.abs(f - e) <= tolerance * float(np.abs(e).max())
     if e.ndim != 2 or min(e.shape) < 2:
         return
