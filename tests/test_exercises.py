@@ -453,6 +453,7 @@ ANSWERS = {
             (lambda ids, limit: ["[CLS]", *ids[: limit - 2], "[SEP]"], ""),
             (lambda ids, limit: [102, 101, *ids[: limit - 2]], "one place too late"),
             (lambda ids, limit: len(ids[: limit - 2]) + 2, "one number"),
+            (lambda ids, limit: [101, *sorted(ids[: limit - 2]), 102], ""),
         ],
     ),
     "2.SUMMED": (
@@ -470,6 +471,7 @@ ANSWERS = {
             (lambda i, n, w, p, t: w[i] + p[np.arange(len(i))] + t[1], "two things"),
             (lambda i, n, w, p, t: w[i] + p[n] + t[0], "ValueError"),
             (lambda i, n, w, p, t: (w[i] + np.vstack([p[:k] for k in n]) + t[0]).astype(int), "cut to whole"),
+            (lambda i, n, w, p, t: np.maximum(summed_where(i, n, w, p, t), 0), "what is negative is cut"),
         ],
     ),
     "3.LOOK": (
@@ -485,6 +487,7 @@ ANSWERS = {
             (lambda q, k, v: np.exp(q @ k.T / q.shape[1] ** 0.5) @ v, "called with"),
             (lambda q, k, v: (my_softmax(q @ k.T / q.shape[1] ** 0.5) @ v).mean(0), "mean over all rows"),
             (look_without_keepdims, "See keepdims="),
+            (lambda q, k, v: my_softmax(np.clip(q @ k.T / q.shape[1] ** 0.5, -700, 700)) @ v, ""),
         ],
     ),
     "3.HEADS": (
@@ -625,6 +628,8 @@ ANSWERS = {
             (lambda a, b, t: True, "whatever goes in"),
             (shaped(lambda a, b, t: largest(abs(a) - abs(b)) <= t * max(1, largest(b))), ""),
             (shaped(lambda a, b, t: largest(a - b) <= t * max(1, norm(b))), "Euclidean norm of the reference"),
+            (lambda a, b, t: agrees_in_loops(a, b, 1e-5), ""),
+            (shaped(lambda a, b, t: np.isnan(b).all() or agrees_in_loops(a, b, t)), ""),
         ],
     ),
     "5.SUSPECT_1": (
@@ -650,6 +655,7 @@ ANSWERS = {
             (lambda x, m: unit((x * m[:, :, None]).sum(1)), ""),
             (lambda x, m: [row[keep].mean() for row, keep in zip(x, m)], "mean of each row"),
             (lambda x, m: (x * m[:, :, None]).sum(1) // m.sum(1)[:, None], "whole"),
+            (lambda x, m: [text[: keep.sum()].mean(0) for text, keep in zip(x, m)], ""),
         ],
     ),
     "6.MASKED_SOFTMAX": (
@@ -681,6 +687,7 @@ ANSWERS = {
             (lambda n, b: [wasted_while(n, b)], "axis of length 1 too many"),
             (lambda n, b: f"{wasted_while(n, b):.0%}", "text"),
             (lambda n, b: 1 - n.mean() / n.max(), "longest of its own batch"),
+            (lambda n, b: 1 - sum(n) / sum(max(n[i : i + b][:2]) * len(n[i : i + b]) for i in range(0, len(n), b)), ""),
         ],
     ),
     "7.WINDOWS": (
@@ -699,6 +706,10 @@ ANSWERS = {
             (lambda c, r, o: [list(range(a, b)) for a, b in windows_while(c, r, o)], "called with"),
             (lambda c, r, o: [(0, r)], "called with"),
             (lambda c, r, o: len(windows_while(c, r, o)), "number"),
+            (
+                lambda c, r, o: windows_while(c, r, o) if c > r else [(0, r)],
+                "called with (3, 8, 2), it gives 8 at [0, 1]",
+            ),
         ],
     ),
     "7.COMPOSED": (
@@ -749,6 +760,7 @@ ANSWERS = {
             (lambda a, b: np.arccos((a * b).sum(1) / (norm(a) * norm(b))) / np.pi, ""),
             (lambda a, b: np.arccos(np.clip(abs((unit(a) * unit(b)).sum(1)), 0, 1)) / np.pi, ""),
             (lambda a, b: np.nan_to_num(np.arccos((unit(a) * unit(b)).sum(1))) / np.pi, ""),
+            (lambda a, b: np.arccos(np.clip((unit(a) * unit(b)).sum(1), -1, 1)) / 3.1416, "0.9999977 times"),
         ],
     ),
     "8.PERCENTILE": (
@@ -886,6 +898,8 @@ ANSWERS = {
             (lambda c: [[a is b for b in c] for a in c], "diagonal"),
             (lambda c: [[a is b and i != j for j, b in enumerate(c)] for i, a in enumerate(c)], ""),
             (lambda c: ~np.eye(len(c), dtype=bool), "no negatives"),
+            (lambda c: [[i != j and a[0] == b[0] for j, b in enumerate(c)] for i, a in enumerate(c)], ""),
+            (lambda c: [[i != j and a in b for j, b in enumerate(c)] for i, a in enumerate(c)], ""),
         ],
     ),
 }

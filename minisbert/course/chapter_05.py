@@ -107,6 +107,8 @@ AGREES = Exercise(
         (array(math.nan, 1), array(0, 1), 1e-5),
         (array(0, 1), array(math.nan, 1), 1e-5),
         (array(math.nan, 1), array(math.nan, 1), 1e-5),
+        (array(math.nan), array(math.nan), 1e-5),
+        (array(1, 2), array(1, 2.05), 0.1),
         (array([1, 2], [3, 4]), array([1, 2], [3, 4.00003]), 1e-5),
         (array([1, 2], [3, 4]), array([1, 2], [3.1, 4]), 1e-5),
         (array(1, 1), array(1), 1e-5),

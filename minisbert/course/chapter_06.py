@@ -45,6 +45,10 @@ MASKED_MEAN = Exercise(
             array([[1, 2, 3], [7, 7, 8], [7, 9, 7], [-5, 7, 7]], [[2, 4, 8], [4, 0, 1], [1, 1, 1], [6, 5, 4]]),
             np.array([[True, False, False, False], [True, True, True, False]]),
         ),
+        (  # padding on the left
+            array([[9, 9], [2, 6], [4, 1]], [[7, -3], [8, 5], [1, 3]]),
+            np.array([[False, True, True], [False, False, True]]),
+        ),
     ],
     {
         "padding is averaged as well: what stands in its rows is no part of the text, and it is not zero": {
@@ -142,6 +146,7 @@ WASTED = Exercise(
         (np.array([12, 3, 9, 30, 4, 4, 8]), 3),
         (np.array([8, 8, 8]), 2),
         (np.array([3, 9, 2, 5, 1]), 4),
+        (np.array([2, 3, 9, 4]), 3),
     ],
     {
         "padded to the longest of all; the longest of its own batch counts": {

@@ -507,6 +507,7 @@ def _partly_right(found: Any, expected: Any, given: Mapping[str, Any], tolerance
         return
     if not f.size or f.dtype.kind == "c":
         return
+    whole_numbers = f.dtype.kind in "biu" and e.dtype.kind in "biu"
     f, e = f.astype(np.float64), e.astype(np.float64)
     if not np.isfinite(f).all() and np.isfinite(e).all():
         kind = "nan" if np.isnan(f).any() else "inf"
@@ -517,10 +518,10 @@ def _partly_right(found: Any, expected: Any, given: Mapping[str, Any], tolerance
         yield f"the numbers are right, but they {places}"
     if f.shape != e.shape:
         return
-    factor, offset = _factor(f, e, tolerance), float((f - e).flat[0])
+    factor, offset = 0.0 if whole_numbers else _factor(f, e, tolerance), float((f - e).flat[0])
     if factor and f.size > 1:
         rounded = ": is a constant rounded?" if abs(factor - 1.0) < 0.01 else ""
-        yield f"every number comes out {factor:.5g} times as large as it should be{rounded}"
+        yield f"every number comes out {factor:.7g} times as large as it should be{rounded}"
         yield "the numbers are right but for one factor, the same for all of them"
     if f.size > 2 and _close(f, e + offset, tolerance):
         yield f"the same number is added to all: {offset:.5g}"
