@@ -5,6 +5,7 @@ import json
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -238,3 +239,14 @@ def test_the_same_in_another_form_is_the_same():
     assert all(same(x, E) for x in right)
     assert not same(E + 1e-6, E) and not same(E.astype(np.float16), E) and not same(E[None], E)
     assert same(np.array(["a", "b"]), ["a", "b"]) and same([(0, 4)], np.array([[0, 4]])) and not same(["a"], "a")
+
+
+def test_exit_in_a_notebook_is_an_error_of_the_function(monkeypatch):
+    class Shell:
+        def ask_exit(self):
+            raise AssertionError("the kernel ends")
+
+    shell = Shell()
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    assert call(lambda: shell.ask_exit()).problem.startswith("it ends the program")
+    assert not vars(shell)

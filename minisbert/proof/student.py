@@ -25,7 +25,7 @@ import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import CodeType, FrameType
@@ -86,7 +86,7 @@ def call(function: Callable[..., Any], *arguments: Any, seconds: float = 10.0) -
     except Exception:  # some functions written in C have no signature
         bound = {}
     printed, used, stopped = _Printed(), dict[str, None](), list[str]()
-    with redirect_stdout(printed), warnings.catch_warnings(record=True) as warned, np.errstate():
+    with _exit_raises(), redirect_stdout(printed), warnings.catch_warnings(record=True) as warned, np.errstate():
         warnings.simplefilter("always")
         in_main = threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
         value, error = (_in_main if in_main else _in_thread)(lambda: _run(function, given, used), seconds, stopped)
@@ -118,6 +118,24 @@ def call(function: Callable[..., Any], *arguments: Any, seconds: float = 10.0) -
         if not _unchanged(before, after):
             return outcome("changed", f"it changes its argument {name}; work on a copy, or on a new array")
     return outcome("value", "")
+
+
+def _shell() -> Any:
+    """IPython's, if this is a notebook."""
+    return getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+
+
+@contextmanager
+def _exit_raises() -> Iterator[None]:
+    """Let ``exit()`` raise SystemExit in a notebook, too, where it would return and end the kernel a moment later."""
+    shell = _shell()
+    if shell is not None:
+        shell.ask_exit = sys.exit  # hides the method of its class
+    try:
+        yield
+    finally:
+        if shell is not None:
+            del shell.ask_exit
 
 
 class _Printed(io.StringIO):
@@ -200,8 +218,7 @@ def _own_line(places: Iterable[tuple[FrameType, int]]) -> str:
         return ""
     code, line = own[0]
     file, line = code.co_filename, line or code.co_firstlineno
-    shell: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
-    named = getattr(getattr(shell, "compile", None), "format_code_name", lambda _: None)(file)  # ("Cell", "In[3]")
+    named = getattr(getattr(_shell(), "compile", None), "format_code_name", lambda _: None)(file)  # ("Cell", "In[3]")
     source = linecache.getline(file, line).strip()
     return f"{named[1] if named else Path(file).name}, line {line}" + (f": `{source[:100]}`" if source else "")
 
