@@ -1,7 +1,7 @@
 """The exercises of notebook 1, "Can a vector hold a meaning?": cosines, a search, and which tokens make a cosine.
 
-Each comes with its solution and with the results of typical mistakes: read it after the notebook. The package's own
-versions are :func:`minisbert.cos_sim`, :func:`minisbert.search.semantic_search` and
+Each comes with its solution, whose keyword arguments make typical mistakes: read it after the notebook. The package's
+own versions are :func:`minisbert.cos_sim`, :func:`minisbert.search.semantic_search` and
 :func:`minisbert.analysis.explain`.
 
 Letters: ``A`` and ``B`` rows or tokens, ``M`` documents, ``D`` the width of a vector, ``k`` results.
@@ -9,20 +9,41 @@ Letters: ``A`` and ``B`` rows or tokens, ``M`` documents, ``D`` the width of a v
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 
-from minisbert.course.exercises import Exercise, Mistake, array
+from minisbert.course.exercises import Exercise, array
 from minisbert.model import Array
 
 __all__ = ["CONTRIBUTIONS", "COSINES", "NEAREST"]
+
+Length = Callable[[Array], Any]
 
 
 def _lengths(rows: Array) -> Array:
     return np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
-def _cosines(a: Array, b: Array) -> Array:
-    return (a / _lengths(a)) @ (b / _lengths(b)).T
+def _squared(rows: Array) -> Array:
+    return (rows * rows).sum(axis=-1, keepdims=True)
+
+
+def _taxi(rows: Array) -> Array:
+    return np.abs(rows).sum(axis=-1, keepdims=True)
+
+
+def _down(rows: Array) -> Array:
+    return np.linalg.norm(rows, axis=0)
+
+
+def _one(rows: Array) -> Array:
+    return np.array([[1.0]])
+
+
+def _cosines(a: Array, b: Array, *, of_a: Length = _lengths, of_b: Length = _lengths) -> Array:
+    return (a / of_a(a)) @ (b / of_b(b)).T
 
 
 COSINES = Exercise(
@@ -32,41 +53,43 @@ COSINES = Exercise(
         (array([3, 4], [1, 0], [-2, 2]), array([4, 3], [0, 5])),
         (array([1, 2, 2]), array([2, -1, 2], [1, 1, 0], [0, 0, -3], [1, 2, 2])),
     ],
-    [
-        Mistake(
-            lambda a, b: a @ b.T,
-            "these are dot products: they grow when a vector is made longer. Which division is missing?",
-        ),
-        Mistake(
-            lambda a, b: (a / _lengths(a)) @ b.T,
-            "only the rows of a are divided by their lengths; double a row of b, and the result doubles",
-        ),
-        Mistake(
-            lambda a, b: a @ b.T / (_lengths(a) ** 2 * _lengths(b).T ** 2),
-            "divided by squared lengths: a length is the square root of the sum of squares",
-        ),
-        Mistake(
-            lambda a, b: a @ b.T / (np.linalg.norm(a) * np.linalg.norm(b)),
-            "divided by the length of the whole matrix: every row has a length of its own. See axis= and keepdims=",
-        ),
-        Mistake(
-            lambda a, b: a @ b.T / (np.abs(a).sum(axis=1)[:, None] * np.abs(b).sum(axis=1)),
-            "divided by sums of absolute values: that is another length, for which a vector with itself is not at 1",
-        ),
-        Mistake(
-            lambda a, b: _cosines(b, a),
-            "rows and columns are the wrong way round: a row of the result belongs to a row of a",
-        ),
-        Mistake(
-            lambda a, b: 1.0 - _cosines(a, b),
-            "this is 1 - cosine, a distance: it is 0 for equal directions, and a cosine is 1 there",
-        ),
-    ],
+    {
+        "these are dot products: they grow when a vector is made longer. Which division is missing?": {
+            "of_a": _one,
+            "of_b": _one,
+        },
+        "only the rows of a are divided by their lengths; double a row of b, and the result doubles": {"of_b": _one},
+        "only the rows of b are divided by their lengths; double a row of a, and the result doubles": {"of_a": _one},
+        "divided by squared lengths: a length is the square root of the sum of squares": {
+            "of_a": _squared,
+            "of_b": _squared,
+        },
+        "divided by the length of the whole matrix: every row has a length of its own. See axis= and keepdims=": {
+            "of_a": np.linalg.norm,
+            "of_b": np.linalg.norm,
+        },
+        "divided by the lengths of the columns; it is a row that is a vector. See axis=": {
+            "of_a": _down,
+            "of_b": _down,
+        },
+        "divided by sums of absolute values: that is another length, for which a vector with itself is not at 1": {
+            "of_a": _taxi,
+            "of_b": _taxi,
+        },
+    },
+    level=1,
+    minutes=10,
+    hints=(
+        "a cosine is the dot product of two vectors of length 1. How do you make all rows of a matrix that long?",
+        "divide a and b by np.linalg.norm(..., axis=1, keepdims=True); then one @ makes all dot products at once",
+    ),
+    instead=("cos_sim", "semantic_search", "normalize"),
 )
 
 
-def _nearest(query: Array, documents: Array, k: int) -> Array:
-    return np.argsort(-_cosines(query[None], documents)[0], kind="stable")[:k]
+def _nearest(query: Array, documents: Array, k: int, *, by: Callable[[Array, Array], Array] | None = None) -> Array:
+    closeness = by(query, documents) if by else _cosines(query[None], documents)[0]  # (M,)
+    return np.argsort(-closeness, kind="stable")[:k]
 
 
 NEAREST = Exercise(
@@ -76,41 +99,35 @@ NEAREST = Exercise(
         (array(1, 0), array([1, 1], [0.2, 0.1], [0, 4], [-1, 0.5], [9, 8]), 3),
         (array(0, 1, 1), array([5, 1, 0], [0, 0.3, 0.2], [1, 2, 2], [0, -1, -1]), 2),
     ],
-    [
-        Mistake(
-            lambda query, documents, k: np.argsort(_cosines(query[None], documents)[0], kind="stable")[:k],
-            "these are the farthest: np.argsort puts the smallest first, and a large cosine is close",
-        ),
-        Mistake(
-            lambda query, documents, k: np.sort(_nearest(query, documents, k)),
-            "these are the right documents in the order of the list; the best has to come first",
-        ),
-        Mistake(
-            lambda query, documents, k: _nearest(query, documents, k)[::-1],
-            "these are the right documents, but the best comes last",
-        ),
-        Mistake(
-            lambda query, documents, k: np.argsort(-(documents @ query), kind="stable")[:k],
-            "ranked by dot products: a long vector wins by its length alone. These vectors are not of length 1",
-        ),
-        Mistake(
-            lambda query, documents, k: np.argsort(np.linalg.norm(documents - query, axis=1), kind="stable")[:k],
-            "ranked by the distance between the points: that is another order, unless all vectors have length 1",
-        ),
-        Mistake(
-            lambda query, documents, k: _nearest(query, documents, len(documents)),
-            "these are all documents; only k were asked for",
-        ),
-        Mistake(
-            lambda query, documents, k: -np.sort(-_cosines(query[None], documents)[0])[:k],
-            "these are the cosines; the places of the documents in the list were asked for",
-        ),
-    ],
+    {
+        "these are the farthest: np.argsort puts the smallest first, and a large cosine is close": {
+            "by": lambda query, documents: -_cosines(query[None], documents)[0]
+        },
+        "ranked by dot products: a long vector wins by its length alone. These vectors are not of length 1": {
+            "by": lambda query, documents: documents @ query
+        },
+        "ranked by the distance between the points: that is another order, unless all vectors have length 1": {
+            "by": lambda query, documents: -np.linalg.norm(documents - query, axis=1)
+        },
+        "the signs of the cosines are lost: the opposite direction is the farthest, not the closest": {
+            "by": lambda query, documents: np.abs(_cosines(query[None], documents)[0])
+        },
+        "divided by squared lengths: then a short vector wins": {
+            "by": lambda query, documents: documents @ query / _squared(documents)[:, 0]
+        },
+    },
+    level=1,
+    minutes=15,
+    hints=(
+        "first the cosine of the query with every document, then the places of the largest ones",
+        "np.argsort gives places, the smallest number first; of the cosines with the sign turned, the first k",
+    ),
+    instead=("cos_sim", "semantic_search", "search"),
 )
 
 
-def _contributions(t: Array, u: Array) -> Array:
-    return t @ u.T / (np.linalg.norm(t.sum(axis=0)) * np.linalg.norm(u.sum(axis=0)))
+def _contributions(t: Array, u: Array, *, length: Length = lambda t: np.linalg.norm(t.sum(axis=0))) -> Array:
+    return t @ u.T / (length(t) * length(u).T)
 
 
 CONTRIBUTIONS = Exercise(
@@ -120,31 +137,27 @@ CONTRIBUTIONS = Exercise(
         (array([3, 1], [1, 3]), array([2, 0], [0, 4], [1, 1])),
         (array([1, 2, 0], [0, 1, 5], [2, 2, 1]), array([1, 0, 1], [3, 1, 0])),
     ],
-    [
-        Mistake(
-            _cosines,
-            "these are the cosines of the tokens with each other, each divided by its own lengths; they do not add up "
-            "to the cosine of the texts",
-        ),
-        Mistake(
-            lambda t, u: t @ u.T,
-            "these are plain dot products; divided by one number, the same for all, they add up to the cosine",
-        ),
-        Mistake(
-            lambda t, u: t @ u.T / (len(t) * len(u)),
-            "these add up to the dot product of the two means; the means' lengths are still to be divided by",
-        ),
-        Mistake(
-            lambda t, u: t @ u.T / (np.linalg.norm(t.mean(axis=0)) * np.linalg.norm(u.mean(axis=0))),
-            "the lengths of the means are right, but a mean is a sum divided by a number of tokens, on both sides",
-        ),
-        Mistake(
-            lambda t, u: t @ u.T / (np.linalg.norm(t) * np.linalg.norm(u)),
-            "divided by the lengths of whole matrices; it is the length of the texts' vectors that counts",
-        ),
-        Mistake(
-            lambda t, u: _contributions(u, t),
-            "rows and columns are the wrong way round: a row belongs to a token of t",
-        ),
-    ],
+    {
+        "these are the cosines of the tokens with each other, each divided by its own lengths; they do not add up "
+        "to the cosine of the texts": {"length": _lengths},
+        "these are plain dot products; divided by one number, the same for all, they add up to the cosine": {
+            "length": _one
+        },
+        "these add up to the dot product of the two means; the means' lengths are still to be divided by": {
+            "length": lambda t: np.float64(len(t))
+        },
+        "the lengths of the means are right, but a mean is a sum divided by a number of tokens, on both sides": {
+            "length": lambda t: np.linalg.norm(t.mean(axis=0))
+        },
+        "divided by the lengths of whole matrices; it is the length of the texts' vectors that counts": {
+            "length": np.linalg.norm
+        },
+    },
+    level=2,
+    minutes=15,
+    hints=(
+        "write the cosine of the two means as a sum over pairs of tokens; which part of it belongs to one pair?",
+        "the dot product of a pair, over one number: the product of the lengths of the two *sums* of tokens. Why sums?",
+    ),
+    instead=("explain",),
 )

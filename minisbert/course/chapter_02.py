@@ -1,7 +1,7 @@
 """The exercises of notebook 2, "What does BERT actually read?": WordPiece, what is cut, and three vectors added.
 
-Each comes with its solution and with the results of typical mistakes: read it after the notebook. The package's own
-versions are :func:`minisbert.model.wordpiece.split_word`, :class:`minisbert.model.tokens.Tokenizer` and
+Each comes with its solution, whose keyword arguments make typical mistakes: read it after the notebook. The package's
+own versions are :func:`minisbert.model.wordpiece.split_word`, :class:`minisbert.model.tokens.Tokenizer` and
 :func:`minisbert.model.bert.embed`.
 
 Letters: ``B`` texts, ``N`` tokens in the strip, ``V`` vocabulary, ``P`` positions, ``D`` hidden size.
@@ -9,11 +9,11 @@ Letters: ``B`` texts, ``N`` tokens in the strip, ``V`` vocabulary, ``P`` positio
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import numpy as np
 
-from minisbert.course.exercises import Exercise, Mistake, array
+from minisbert.course.exercises import Exercise, array
 from minisbert.model import Array
 
 __all__ = ["PIECES", "READ", "SUMMED"]
@@ -21,118 +21,139 @@ __all__ = ["PIECES", "READ", "SUMMED"]
 CLS, SEP = 101, 102  # the ids of the two special tokens in BERT's vocabulary
 
 
-def _split(word: str, vocabulary: Collection[str], prefix: str = "##", longest: bool = True) -> tuple[list[str], str]:
-    """Give the pieces found from the left, and the letters left over where none fits."""
+def _all_ways(word: str, vocabulary: Collection[str], before: str = "") -> list[list[str]]:
+    """Every way to cut a word into pieces, those with long first pieces first."""
+    if not word:
+        return [[]]
+    ends = (end for end in range(len(word), 0, -1) if before + word[:end] in vocabulary)
+    return [[before + word[:end], *rest] for end in ends for rest in _all_ways(word[end:], vocabulary, "##")]
+
+
+def _pieces(
+    word: str,
+    vocabulary: Collection[str],
+    *,
+    prefix: str = "##",
+    written: str = "##",
+    longest: bool = True,
+    of_unknown: Callable[[list[str]], list[str]] = lambda pieces: ["[UNK]"],
+    only_whole: bool = False,
+    goes_back: bool = False,
+) -> list[str]:
+    if goes_back:
+        return next(iter(_all_ways(word, vocabulary)), ["[UNK]"])
     pieces: list[str] = []
     start = 0
     while start < len(word):
         ends = range(len(word), start, -1) if longest else range(start + 1, len(word) + 1)
-        before = prefix if start else ""
-        fitting = [end for end in ends if before + word[start:end] in vocabulary]
+        ends = range(len(word), len(word) - 1, -1) if only_whole else ends
+        fitting = [end for end in ends if (prefix if start else "") + word[start:end] in vocabulary]
         if not fitting:
-            break
-        pieces.append(before + word[start : fitting[0]])
+            return of_unknown(pieces)
+        pieces.append((written if start else "") + word[start : fitting[0]])
         start = fitting[0]
-    return pieces, word[start:]
+    return pieces
 
 
-def _pieces(word: str, vocabulary: Collection[str]) -> list[str]:
-    pieces, rest = _split(word, vocabulary)
-    return ["[UNK]"] if rest else pieces
-
-
-def _pieces_before_unknown(word: str, vocabulary: Collection[str]) -> list[str]:
-    pieces, rest = _split(word, vocabulary)
-    return [*pieces, "[UNK]"] if rest else pieces
-
-
-def _shortest_pieces(word: str, vocabulary: Collection[str]) -> list[str]:
-    pieces, rest = _split(word, vocabulary, longest=False)
-    return ["[UNK]"] if rest else pieces
-
-
-def _pieces_with_the_wrong_marks(word: str, vocabulary: Collection[str]) -> list[str]:
-    pieces, rest = _split(word, vocabulary, prefix="")
-    return ["[UNK]"] if rest else pieces
-
-
-_WORDS = ["un", "unw", "w", "a", "play", "soup", "y", "##want", "##ed", "##w", "##a", "##nt", "##y", "##ing"]
+_WORDS = [
+    "un",
+    "unw",
+    "w",
+    "a",
+    "play",
+    "pla",
+    "soup",
+    "y",
+    "##want",
+    "##ed",
+    "##w",
+    "##a",
+    "##nt",
+    "##y",
+    "##yn",
+    "##ing",
+]
 
 PIECES = Exercise(
     "pieces",
     _pieces,
     [
-        ("soup", _WORDS),
-        ("soupy", _WORDS),
-        ("playing", _WORDS),
-        ("unwed", _WORDS),
-        ("unwanted", _WORDS),
-        ("soups", _WORDS),
-        ("london", _WORDS),
+        *(("soup", _WORDS), ("soupy", _WORDS), ("playing", _WORDS), ("unwed", _WORDS), ("unwanted", _WORDS)),
+        ("playn", _WORDS),  # pla ##yn would do, but the longest piece comes first, and nobody goes back
+        *(("soups", _WORDS), ("london", frozenset(_WORDS))),
     ],
-    [
-        Mistake(
-            _pieces_with_the_wrong_marks,
-            "a piece that continues a word is looked up, and written, with ## before it",
-        ),
-        Mistake(
-            lambda word, vocabulary: [piece.removeprefix("##") for piece in _pieces(word, vocabulary)],
-            "the right cuts, but the ## is missing: without it nobody can tell where a word begins",
-        ),
-        Mistake(
-            _shortest_pieces,
-            "these are the shortest pieces that fit; try the longest first",
-        ),
-        Mistake(
-            _pieces_before_unknown,
-            "where the rest of a word has no piece, the whole word is unknown, and its first pieces go as well",
-        ),
-        Mistake(
-            lambda word, vocabulary: _split(word, vocabulary)[0],
-            "where the rest of a word has no piece, something has to stand for the word; it may not vanish",
-        ),
-        Mistake(
-            lambda word, vocabulary: [word] if word in vocabulary else ["[UNK]"],
-            "only whole words are looked up; the point of WordPiece is what happens to the others",
-        ),
-    ],
+    {
+        "a piece that continues a word is looked up, and written, with ## before it": {"prefix": "", "written": ""},
+        "the right cuts, but the ## is missing: without it nobody can tell where a word begins": {"written": ""},
+        "## is written, but not looked up: a piece that continues a word is another entry": {"prefix": ""},
+        "these are the shortest pieces that fit; try the longest first": {"longest": False},
+        "where the rest of a word has no piece, the whole word is unknown, and its first pieces go as well": {
+            "of_unknown": lambda pieces: [*pieces, "[UNK]"]
+        },
+        "where the rest of a word has no piece, something has to stand for the word; it may not vanish": {
+            "of_unknown": lambda pieces: pieces
+        },
+        "only whole words are looked up; the point of WordPiece is what happens to the others": {"only_whole": True},
+        "this goes back and tries a shorter piece where the rest does not fit; WordPiece never goes back": {
+            "goes_back": True
+        },
+    },
+    level=3,
+    minutes=25,
+    hints=(
+        "two loops: the outer one walks to the end of the word, the inner one shortens the piece until it is found",
+        "keep start; for end from len(word) down to start + 1, look up word[start:end], with ## if start > 0. "
+        "Found: append it, and go on from end. None found: what comes out for the whole word?",
+    ),
+    instead=("split_word", "wordpiece"),
 )
 
 
-def _read(ids: list[int], limit: int) -> list[int]:
-    return [CLS, *ids[: limit - 2], SEP]
+def _read(
+    ids: list[int],
+    limit: int,
+    *,
+    room: Callable[[int], int] = lambda limit: limit - 2,
+    before: tuple[int, ...] = (CLS,),
+    after: tuple[int, ...] = (SEP,),
+    late: bool = False,
+    end: bool = False,
+) -> list[int]:
+    if late:
+        return [*before, *ids, *after][:limit]
+    kept = ids[max(0, len(ids) - room(limit)) :] if end else ids[: room(limit)]
+    return [*before, *kept, *after]
 
 
 READ = Exercise(
     "read",
     _read,
-    [([1045, 2293, 11350], 8), ([7, 8, 9], 5), ([7, 8, 9, 10], 5), ([7, 8, 9, 10, 11, 12], 5), ([], 5)],
     [
-        Mistake(
-            lambda ids, limit: [CLS, *ids[:limit], SEP],
-            "the limit counts all tokens, and the two special ones are tokens too: this gives up to two too many",
-        ),
-        Mistake(
-            lambda ids, limit: [CLS, *ids[: limit - 1], SEP],
-            "room is left for one special token, and there are two",
-        ),
-        Mistake(
-            lambda ids, limit: [CLS, *ids, SEP][:limit],
-            "cut after the special tokens were added: of a long text [SEP] is lost, and the model always saw one",
-        ),
-        Mistake(
-            lambda ids, limit: [CLS, *ids[max(0, len(ids) - limit + 2) :], SEP],
-            "the beginning is cut off; the end has to go",
-        ),
-        Mistake(
-            lambda ids, limit: ids[: limit - 2],
-            "the text's own tokens are right; [CLS] before and [SEP] behind are missing",
-        ),
-        Mistake(
-            lambda ids, limit: [CLS, *ids, SEP],
-            "nothing is cut; the table of positions has no rows for more tokens",
-        ),
+        *(([1045, 2293, 11350], 8), ([7, 8, 9], 5), ([7, 8, 9, 10], 5), ([7, 8, 9, 10, 11, 12], 5)),
+        *(([], 5), ([7, 8], 2), ([7, 8, 9], 3)),
     ],
+    {
+        "the limit counts all tokens, and the two special ones are tokens too: this gives up to two too many": {
+            "room": lambda limit: limit
+        },
+        "room is left for one special token, and there are two": {"room": lambda limit: limit - 1},
+        "cut after the special tokens were added: of a long text [SEP] is lost, and the model always saw one": {
+            "late": True
+        },
+        "the beginning is cut off; the end has to go": {"end": True},
+        "the text's own tokens are right; [CLS] before and [SEP] behind are missing": {"before": (), "after": ()},
+        "[CLS] is missing: every text begins with it": {"before": ()},
+        "[SEP] is missing: every text ends with it": {"after": ()},
+        "[CLS] and [SEP] have changed places": {"before": (SEP,), "after": (CLS,)},
+        "nothing is cut; the table of positions has no rows for more tokens": {"room": lambda limit: 512},
+    },
+    level=1,
+    minutes=5,
+    hints=(
+        "how many of the text's own tokens may stay, if two special ones are to fit as well?",
+        "cut the ids with a slice first, and put the two special ids around what is left",
+    ),
+    instead=("Tokenizer", "tokens"),
 )
 
 
@@ -140,8 +161,23 @@ def _places(lengths: Array) -> Array:
     return np.concatenate([np.arange(length) for length in lengths])
 
 
-def _summed(ids: Array, lengths: Array, word: Array, position: Array, token_type: Array) -> Array:
-    return word[ids] + position[_places(lengths)] + token_type[0]
+def _summed(
+    ids: Array,
+    lengths: Array,
+    word: Array,
+    position: Array,
+    token_type: Array,
+    *,
+    places: Callable[[Array, Array], Array] = lambda ids, lengths: _places(lengths),
+    kind: Callable[[Array], Array | int] = lambda lengths: 0,
+    with_position: bool = True,
+    with_type: bool = True,
+    with_word: bool = True,
+) -> Array:
+    total = np.zeros((len(ids), word.shape[1]))
+    total += word[ids] if with_word else 0.0
+    total += position[places(ids, lengths)] if with_position else 0.0
+    return total + token_type[kind(lengths)] if with_type else total
 
 
 _IDS, _LENGTHS = np.array([1, 3, 2, 1, 2]), np.array([3, 2])
@@ -156,36 +192,34 @@ SUMMED = Exercise(
         (_IDS, _LENGTHS, _WORD, _POSITION, _TOKEN_TYPE),
         (np.array([2, 2, 3]), np.array([1, 2]), _WORD, _POSITION, _TOKEN_TYPE),
     ],
-    [
-        Mistake(
-            lambda ids, lengths, word, position, token_type: word[ids] + position[: len(ids)] + token_type[0],
-            "positions are counted through the whole strip; every text starts again at its first",
-        ),
-        Mistake(
-            lambda ids, lengths, word, position, token_type: word[ids] + position[_places(lengths) + 1] + token_type[0],
-            "positions are counted from 1; in BERT the first token of a text is at position 0",
-        ),
-        Mistake(
-            lambda ids, lengths, word, position, token_type: word[ids] + position[ids] + token_type[0],
-            "the row of the position table is chosen by the id; it is the place in the text that chooses it",
-        ),
-        Mistake(
-            lambda ids, lengths, word, position, token_type: word[ids] + position[_places(lengths)],
-            "the vector of the token type is missing; it is added to every token, for a single text as well",
-        ),
-        Mistake(
-            lambda ids, lengths, word, position, token_type: word[ids] + position[_places(lengths)] + token_type[1],
-            "type 1 is for the second text of a pair; a single text is of the other type",
-        ),
-        Mistake(
-            lambda ids, lengths, word, position, token_type: (
-                word[ids] + position[_places(lengths)] + token_type[np.repeat(np.arange(len(lengths)), lengths)]
-            ),
-            "the texts of a strip are no pair: each of them is a single text, and all are of the same type",
-        ),
-        Mistake(
-            lambda ids, lengths, word, position, token_type: word[ids] + token_type[0],
-            "positions are missing: the order of the words is lost",
-        ),
-    ],
+    {
+        "positions are counted through the whole strip; every text starts again at its first": {
+            "places": lambda ids, lengths: np.arange(len(ids))
+        },
+        "positions are counted from 1; in BERT the first token of a text is at position 0": {
+            "places": lambda ids, lengths: _places(lengths) + 1
+        },
+        "positions are counted from the end of each text; its first token is at position 0": {
+            "places": lambda ids, lengths: np.repeat(lengths, lengths) - 1 - _places(lengths)
+        },
+        "the row of the position table is chosen by the id; it is the place in the text that chooses it": {
+            "places": lambda ids, lengths: ids
+        },
+        "the vector of the token type is missing; it is added to every token, for a single text as well": {
+            "with_type": False
+        },
+        "type 1 is for the second text of a pair; a single text is of the other type": {"kind": lambda lengths: 1},
+        "the texts of a strip are no pair: each of them is a single text, and all are of the same type": {
+            "kind": lambda lengths: np.repeat(np.arange(len(lengths)), lengths)
+        },
+        "positions are missing: the order of the words is lost": {"with_position": False},
+        "the word table is missing: this says where a token stands, and not what it is": {"with_word": False},
+    },
+    level=2,
+    minutes=15,
+    hints=(
+        "three lookups of whole arrays: which row of each table belongs to each token of the strip?",
+        "positions 0, 1, 2, ... begin anew with every text: np.concatenate over np.arange of each length",
+    ),
+    instead=("embed",),
 )

@@ -1,7 +1,7 @@
 """The exercises of notebook 3, "How does a token look at the others?": one head, its split, and a search among heads.
 
-Each comes with its solution and with the results of typical mistakes: read it after the notebook. The package's own
-version is :func:`minisbert.model.bert.attention`.
+Each comes with its solution, whose keyword arguments make typical mistakes: read it after the notebook. The package's
+own version is :func:`minisbert.model.bert.attention`.
 
 Letters: ``L`` layers, ``H`` heads, ``T`` tokens of one text, ``D`` hidden size, ``K`` = D/H.
 """
@@ -9,131 +9,135 @@ Letters: ``L`` layers, ``H`` heads, ``T`` tokens of one text, ``D`` hidden size,
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
-from minisbert.course.exercises import Exercise, Mistake, array
+from minisbert.course.exercises import Exercise, array
 from minisbert.model import Array
 from minisbert.model.ops import softmax
 
 __all__ = ["HEADS", "LOOK", "PREVIOUS"]
 
 
-# ------------------------------------------------------------------------------------------------- one head
+def _look(
+    query: Array,
+    key: Array,
+    value: Array,
+    *,
+    scale: Callable[[Array, Array], float] = lambda query, value: math.sqrt(query.shape[1]),
+    turned: bool = False,
+    weigh: Callable[[Array], Array] = softmax,
+    of: Callable[[Array, Array], Array] = lambda key, value: value,
+) -> Array:
+    scores = (key @ query.T if turned else query @ key.T) / scale(query, value)
+    return weigh(scores) @ of(key, value)
 
 
-def _scores(query: Array, key: Array) -> Array:
-    return query @ key.T / math.sqrt(query.shape[1])
-
-
-def _look(query: Array, key: Array, value: Array) -> Array:
-    return softmax(_scores(query, key)) @ value
-
-
-def _without_shift(query: Array, key: Array, value: Array) -> Array:
-    """exp of unshifted scores; a score of 1000 overflows."""
-    with np.errstate(all="ignore"):
-        weights = np.exp(_scores(query, key))
-        context: Array = weights / weights.sum(axis=1, keepdims=True) @ value
-    return context
-
-
-def _over_everything(query: Array, key: Array, value: Array) -> Array:
-    scores = _scores(query, key)
-    return softmax(scores.reshape(1, -1)).reshape(scores.shape) @ value
+def _exp(scores: Array, largest: Array | float = 0.0, axis: int = 1) -> Array:
+    """Softmax that subtracts another number than the largest of each row first."""
+    weights = np.exp(scores - largest)
+    return weights / weights.sum(axis=axis, keepdims=True)
 
 
 LOOK = Exercise(
     "look",
     _look,
     [
-        (array([1, 0], [0, 2], [1, 1]), array([2, 1], [0, 1], [1, -1]), array([1, 0], [0, 1], [5, 5])),
+        (array([1, 0], [0, 2], [1, 1]), array([2, 1], [0, 1], [1, -1]), array([1, 0, 2], [0, 1, 3], [5, 5, -1])),
         (array([1, 0, 2, 0], [0, 1, 1, 3]), array([1, 1, 0, 2], [0, 2, 1, 0]), array([1, 2, 3, 4], [4, 3, 2, 1])),
-        (array([900, 0], [0, 900]), array([900, 1], [1, 900]), array([1, 2], [3, 4])),
+        (array([900, 0], [-900, 1]), array([900, 1], [1, 900]), array([1, 2], [3, 4])),
     ],
-    [
-        Mistake(
-            lambda query, key, value: softmax(query @ key.T) @ value,
-            "the scores are not scaled; the wider the vectors, the larger their dot products grow. What undoes that?",
-        ),
-        Mistake(
-            lambda query, key, value: softmax(query @ key.T / query.shape[1]) @ value,
-            "the scores are divided by K; dot products of K random numbers grow more slowly than K",
-        ),
-        Mistake(
-            lambda query, key, value: softmax(query @ key.T / math.sqrt(len(query))) @ value,
-            "the scores are scaled by the number of tokens; it is the width of the vectors that makes them large",
-        ),
-        Mistake(
-            lambda query, key, value: softmax(_scores(query, key).T).T @ value,
-            "softmax runs down the columns; it is each token that looks, so it is each row that has to add up to 1",
-        ),
-        Mistake(
-            lambda query, key, value: softmax(_scores(key, query)) @ value,
-            "query and key have changed places: row t has to hold what token t looks for, against what others offer",
-        ),
-        Mistake(
-            _over_everything,
-            "all probabilities together add up to 1; every row has to do so by itself. See axis= and keepdims=",
-        ),
-        Mistake(
-            _without_shift,
-            "right for small scores, but exp(900) is too large for a number. Softmax does not change when the same "
-            "number is taken from a whole row first",
-        ),
-        Mistake(
-            lambda query, key, value: _scores(query, key) @ value,
-            "the values are weighed by the scores themselves; scores may be negative and do not add up to 1",
-        ),
-        Mistake(
-            lambda query, key, value: softmax(_scores(query, key)) @ key,
-            "the probabilities weigh the keys; a key is for being found, and something else is passed on",
-        ),
-        Mistake(
-            lambda query, key, value: softmax(_scores(query, key)),
-            "these are the probabilities; the last step, fetching what the tokens pass on, is missing",
-        ),
-    ],
+    {
+        "the scores are not scaled; the wider the vectors, the larger their dot products grow. What undoes that?": {
+            "scale": lambda query, value: 1.0
+        },
+        "the scores are divided by K; dot products of K random numbers grow more slowly than K": {
+            "scale": lambda query, value: query.shape[1]
+        },
+        "the scores are multiplied by sqrt(K), not divided by it": {
+            "scale": lambda query, value: 1.0 / math.sqrt(query.shape[1])
+        },
+        "the scores are scaled by the number of tokens; it is the width of the vectors that makes them large": {
+            "scale": lambda query, value: math.sqrt(len(query))
+        },
+        "the scores are scaled by the width of the values; it is queries and keys that are multiplied": {
+            "scale": lambda query, value: math.sqrt(value.shape[1])
+        },
+        "softmax runs down the columns; it is each token that looks, so it is each row that has to add up to 1": {
+            "weigh": lambda scores: softmax(scores.T).T
+        },
+        "query and key have changed places: row t has to hold what token t looks for, against what others offer": {
+            "turned": True
+        },
+        "all probabilities together add up to 1; every row has to do so by itself. See axis= and keepdims=": {
+            "weigh": lambda scores: softmax(scores.reshape(1, -1)).reshape(scores.shape)
+        },
+        "right for small scores, but exp(900) is too large for a number. Softmax does not change when the same "
+        "number is taken from a whole row first": {"weigh": _exp},
+        "the largest number of all scores is taken away; in a row that is far below it every exp is then 0. Each row "
+        "has a largest number of its own": {"weigh": lambda scores: _exp(scores, scores.max())},
+        "the values are weighed by the scores themselves; scores may be negative and do not add up to 1": {
+            "weigh": lambda scores: scores
+        },
+        "the weights are exp of the scores, not divided by their sum: a row has to add up to 1": {
+            "weigh": lambda scores: np.exp(scores - scores.max(axis=1, keepdims=True))
+        },
+        "the probabilities weigh the keys; a key is for being found, and something else is passed on": {
+            "of": lambda key, value: key
+        },
+        "these are the probabilities; the last step, fetching what the tokens pass on, is missing": {
+            "of": lambda key, value: np.eye(len(key))
+        },
+        "a token sees only itself and those before it: that is the causal mask of a text generator": {
+            "weigh": lambda scores: softmax(np.where(np.tri(len(scores), dtype=bool), scores, -np.inf))
+        },
+    },
+    level=2,
+    minutes=20,
+    hints=(
+        "three lines: scores (T, T) from query and key, probabilities from the scores, a weighted mean of the values",
+        "divide query @ key.T by sqrt(K); take away each row's largest number before exp, and divide by the row's sum",
+    ),
+    instead=("minisbert",),
 )
 
 
-# ------------------------------------------------------------------------------------------------- the split
-
-
-def _split(x: Array, head_count: int) -> Array:
-    return x.reshape(len(x), head_count, -1).swapaxes(0, 1)
+def _split(
+    x: Array,
+    head_count: int,
+    *,
+    cut: Callable[[Array, int], Array] = lambda x, h: x.reshape(len(x), h, -1).swapaxes(0, 1),
+) -> Array:
+    return cut(x, head_count)
 
 
 HEADS = Exercise(
     "split_heads",
     _split,
-    [
-        (np.arange(12.0).reshape(3, 4), 2),
-        (np.arange(30.0).reshape(5, 6), 3),
-    ],
-    [
-        Mistake(
-            lambda x, head_count: x.reshape(head_count, len(x), -1),
-            "the shape is right, but numbers of different tokens are mixed: reshape reads row by row. Print "
-            "head 0: does it hold the first K numbers of every token?",
-        ),
-        Mistake(
-            lambda x, head_count: x.reshape(len(x), head_count, -1),
-            "each token's heads are apart, but the axis of heads comes second, (T, H, K); it has to come first",
-        ),
-        Mistake(
-            lambda x, head_count: np.moveaxis(x.reshape(len(x), -1, head_count), -1, 0),
-            "head 0 holds every H-th number of a token; a head is K neighbours",
-        ),
-        Mistake(
-            lambda x, head_count: x.T.reshape(head_count, -1, len(x)),
-            "every head is turned: it is (K, T), and tokens have to be its rows, (T, K)",
-        ),
-    ],
+    [(np.arange(12.0).reshape(3, 4), 2), (np.arange(30.0).reshape(5, 6), 3)],
+    {
+        "the shape is right, but numbers of different tokens are mixed: reshape reads row by row. Print "
+        "head 0: does it hold the first K numbers of every token?": {"cut": lambda x, h: x.reshape(h, len(x), -1)},
+        "each token's heads are apart, but the axis of heads comes second, (T, H, K); it has to come first": {
+            "cut": lambda x, h: x.reshape(len(x), h, -1)
+        },
+        "head 0 holds every H-th number of a token; a head is K neighbours": {
+            "cut": lambda x, h: np.moveaxis(x.reshape(len(x), -1, h), -1, 0)
+        },
+        "every head is turned: it is (K, T), and tokens have to be its rows, (T, K)": {
+            "cut": lambda x, h: x.T.reshape(h, -1, len(x))
+        },
+        "this is one head alone; all of them are wanted": {"cut": lambda x, h: x[:, : x.shape[1] // h]},
+    },
+    level=2,
+    minutes=10,
+    hints=(
+        "reshape reads row by row: first cut each row into heads, then move the axis of heads to the front",
+        "reshape to (T, H, K), and swap the first two axes",
+    ),
+    instead=("minisbert",),
 )
-
-
-# ------------------------------------------------------------------------------------------- a search among heads
 
 
 def _on_average(probs: Array, step: int) -> Array:
@@ -141,13 +145,14 @@ def _on_average(probs: Array, step: int) -> Array:
     return np.diagonal(probs, step, axis1=2, axis2=3).mean(axis=-1)
 
 
-def _largest(share: Array) -> tuple[int, int]:
-    layer, head = np.unravel_index(int(share.argmax()), share.shape)
-    return int(layer), int(head)
-
-
-def _previous_head(probs: Array) -> tuple[int, int]:
-    return _largest(_on_average(probs, -1))
+def _previous_head(
+    probs: Array,
+    *,
+    share: Callable[[Array], Array] = lambda probs: _on_average(probs, -1),
+    layers: slice = slice(None),
+    place: Callable[[Array], tuple[int, ...] | int] = lambda x: tuple(map(int, np.unravel_index(x.argmax(), x.shape))),
+) -> tuple[int, ...] | int:
+    return place(share(probs)[layers])
 
 
 def _some_probs(layers: int, heads: int, tokens: int, planted: dict[tuple[int, int], int], seed: int) -> Array:
@@ -155,8 +160,16 @@ def _some_probs(layers: int, heads: int, tokens: int, planted: dict[tuple[int, i
     scores = np.random.default_rng(seed).normal(size=(layers, heads, tokens, tokens))
     for place, step in planted.items():
         scores[place] += 4.0 * np.eye(tokens, k=step)
-    scores[0, 0, 2, 1] = 12.0  # one token attends to its predecessor with 1.00, the rest of its head does not
+    scores[1, 0, 2, 1] = 12.0  # one token attends to its predecessor with 1.00, the rest of its head does not
     return softmax(scores)
+
+
+def _first_looks_at_last() -> Array:
+    """A head that looks back a little less, but whose first token looks at the last, which Python calls ``[-1]``."""
+    probs = _some_probs(4, 3, 5, {(2, 1): -1, (3, 0): 1}, seed=2)
+    probs[3, 2] = 0.95 * probs[2, 1] + 0.01
+    probs[3, 2, 0] = [0.0, 0.0, 0.0, 0.0, 1.0]
+    return probs
 
 
 PREVIOUS = Exercise(
@@ -165,31 +178,41 @@ PREVIOUS = Exercise(
     [
         (_some_probs(3, 4, 6, {(1, 3): -1, (2, 0): 1, (0, 2): 0}, seed=0),),
         (_some_probs(2, 5, 7, {(1, 2): -1, (0, 3): 1, (1, 4): 0}, seed=1),),
+        (_first_looks_at_last(),),
     ],
-    [
-        Mistake(
-            lambda probs: _largest(_on_average(probs, 1)),
-            "this head looks at the next token. Rows look, columns are looked at: which diagonal is that?",
-        ),
-        Mistake(
-            lambda probs: _largest(_on_average(probs, 0)),
-            "this head looks at the token itself: that is the main diagonal, and one beside it is wanted",
-        ),
-        Mistake(
-            lambda probs: _previous_head(probs)[::-1],
-            "layer and head have changed places",
-        ),
-        Mistake(
-            lambda probs: tuple(1 + i for i in _previous_head(probs)),
-            "counted from 1; layers and heads are counted from 0, as NumPy does",
-        ),
-        Mistake(
-            lambda probs: int(_on_average(probs, -1).argmax()),
-            "this is the place in the flattened array; np.unravel_index turns it into a layer and a head",
-        ),
-        Mistake(
-            lambda probs: _largest(np.diagonal(probs, -1, axis1=2, axis2=3).max(axis=-1)),
-            "in this head one single token looks back strongly; all tokens count, on average",
-        ),
-    ],
+    {
+        "this head looks at the next token. Rows look, columns are looked at: which diagonal is that?": {
+            "share": lambda probs: _on_average(probs, 1)
+        },
+        "this head looks at the token itself: that is the main diagonal, and one beside it is wanted": {
+            "share": lambda probs: _on_average(probs, 0)
+        },
+        "this head looks two tokens back; the one just before is wanted": {
+            "share": lambda probs: _on_average(probs, -2)
+        },
+        "this head looks back least": {"share": lambda probs: -_on_average(probs, -1)},
+        "only layer 0 is searched; there are L of them": {"layers": slice(1)},
+        "only the last layer is searched; and layers are counted from the first": {"layers": slice(-1, None)},
+        "layer and head have changed places": {
+            "place": lambda x: tuple(map(int, np.unravel_index(x.argmax(), x.shape)))[::-1]
+        },
+        "counted from 1; layers and heads are counted from 0, as NumPy does": {
+            "place": lambda x: tuple(1 + int(i) for i in np.unravel_index(x.argmax(), x.shape))
+        },
+        "this is the place in the flattened array; np.unravel_index turns it into a layer and a head": {
+            "place": lambda x: int(x.argmax())
+        },
+        "in this head one single token looks back strongly; all tokens count, on average": {
+            "share": lambda probs: np.diagonal(probs, -1, axis1=2, axis2=3).max(axis=-1)
+        },
+        "the first token has none before it, and column -1 is the last; it must not count": {
+            "share": lambda probs: np.diagonal(np.roll(probs, 1, axis=-1), 0, axis1=2, axis2=3).mean(axis=-1)
+        },
+    },
+    level=2,
+    minutes=15,
+    hints=(
+        "for one head: where in its (T, T) stand the probabilities with which each token looks at the one before?",
+        "a diagonal beside the main one: np.diagonal(probs, -1, axis1=2, axis2=3); its mean is (L, H), then argmax",
+    ),
 )

@@ -1,7 +1,7 @@
 """The exercises of notebook 6, "Why average the tokens?": masked mean and softmax, and the price of padding.
 
-Each comes with its solution and with the results of typical mistakes: read it after the notebook. The package itself
-has no padding and so no mask: what it does instead is :func:`minisbert.model.pooling.pool_mean` and
+Each comes with its solution, whose keyword arguments make typical mistakes: read it after the notebook. The package
+itself has no padding and so no mask: what it does instead is :func:`minisbert.model.pooling.pool_mean` and
 :func:`minisbert.model.bert.equal_length_runs`.
 
 Letters: ``B`` texts, ``T`` tokens of the longest of them, ``D`` the width of a vector.
@@ -9,24 +9,28 @@ Letters: ``B`` texts, ``T`` tokens of the longest of them, ``D`` the width of a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from minisbert.course.exercises import Exercise, Mistake, array
+from minisbert.course.exercises import Exercise, array
 from minisbert.model import Array
 from minisbert.model.ops import softmax
 
 __all__ = ["MASKED_MEAN", "MASKED_SOFTMAX", "WASTED"]
 
 
-# ------------------------------------------------------------------------------------------- a mean
-
-
-def _masked_sum(x: Array, mask: Array) -> Array:
-    return (x * mask[:, :, None]).sum(axis=1)
-
-
-def _masked_mean(x: Array, mask: Array) -> Array:
-    return _masked_sum(x, mask) / mask.sum(axis=1)[:, None]
+def _masked_mean(
+    x: Array,
+    mask: Array,
+    *,
+    counted: Callable[[Array], Array] = lambda mask: mask,
+    divided_by: Callable[[Array], Array] = lambda mask: mask.sum(axis=1, keepdims=True),
+    instead: Callable[[Array, Array], Array] | None = None,
+) -> Array:
+    if instead:
+        return instead(x, mask)
+    return (x * counted(mask)[:, :, None]).sum(axis=1) / divided_by(mask)
 
 
 MASKED_MEAN = Exercise(
@@ -42,68 +46,64 @@ MASKED_MEAN = Exercise(
             np.array([[True, False, False, False], [True, True, True, False]]),
         ),
     ],
-    [
-        Mistake(
-            lambda x, mask: x.mean(axis=1),
-            "padding is averaged as well: what stands in its rows is no part of the text, and it is not zero",
-        ),
-        Mistake(
-            lambda x, mask: _masked_sum(x, mask) / mask.shape[1],
-            "padding is left out of the sum, but still counted: a short text is divided by the longest text's length. "
-            "Its direction is right, its length is not",
-        ),
-        Mistake(
-            _masked_sum,
-            "these are the sums; each is still to be divided, by how many tokens its own text has",
-        ),
-        Mistake(
-            lambda x, mask: _masked_sum(x, mask) / mask.sum(),
-            "divided by the tokens of all texts together; each text has a number of its own. See axis= in mask.sum",
-        ),
-        Mistake(
-            lambda x, mask: _masked_sum(x, mask) / np.sqrt(mask.sum(axis=1))[:, None],
-            "divided by the square root of the number of tokens: that is another pooling, mean_sqrt_len_tokens",
-        ),
-        Mistake(
-            lambda x, mask: x[mask].mean(axis=0),
-            "one mean over the tokens of all texts; a vector for each text is wanted, (B, D)",
-        ),
-        Mistake(
-            lambda x, mask: _masked_mean(x, ~mask),
-            "this is the mean of the padding: the mask is True where there is a token",
-        ),
-        Mistake(
-            lambda x, mask: np.array([text[0] for text in x]),
-            "this is the first token of each text, [CLS]; the mean of all its tokens is wanted",
-        ),
-    ],
+    {
+        "padding is averaged as well: what stands in its rows is no part of the text, and it is not zero": {
+            "counted": np.ones_like,
+            "divided_by": lambda mask: np.float64(mask.shape[1]),
+        },
+        "padding is left out of the number, but still added: what stands in its rows is no part of the text": {
+            "counted": np.ones_like
+        },
+        "padding is left out of the sum, but still counted: a short text is divided by the longest text's length. Its "
+        "direction is right, its length is not": {"divided_by": lambda mask: np.float64(mask.shape[1])},
+        "these are the sums; each is still to be divided, by how many tokens its own text has": {
+            "divided_by": lambda mask: np.float64(1)
+        },
+        "divided by the tokens of all texts together; each text has a number of its own. See axis= in mask.sum": {
+            "divided_by": np.sum
+        },
+        "divided by the square root of the number of tokens: that is another pooling, mean_sqrt_len_tokens": {
+            "divided_by": lambda mask: np.sqrt(mask.sum(axis=1, keepdims=True))
+        },
+        "one mean over the tokens of all texts; a vector for each text is wanted, (B, D)": {
+            "instead": lambda x, mask: x[mask].mean(axis=0)
+        },
+        "this is the mean of the padding: the mask is True where there is a token": {
+            "instead": lambda x, mask: _masked_mean(x, ~mask)
+        },
+        "this is the first token of each text, [CLS]; the mean of all its tokens is wanted": {
+            "instead": lambda x, mask: x[:, 0]
+        },
+        "this is the largest of each column; the mean is wanted": {
+            "instead": lambda x, mask: np.where(mask[:, :, None], x, -np.inf).max(axis=1)
+        },
+        "this is the mean of each token's numbers; the mean of a text's tokens is wanted. See axis=": {
+            "instead": lambda x, mask: (x * mask[:, :, None]).mean(axis=2)
+        },
+    },
+    level=1,
+    minutes=10,
+    hints=(
+        "a sum in which padding is multiplied by 0, divided by how many tokens there are",
+        "mask[:, :, None] has the axis that mask lacks; sum over axis 1, and divide by mask.sum(axis=1)[:, None]",
+    ),
+    instead=("pool_mean",),
 )
 
 
-# ------------------------------------------------------------------------------------------- a softmax
-
-
-def _masked_softmax(scores: Array, mask: Array) -> Array:
-    return softmax(np.where(mask, scores, -np.inf))  # (T, T), the mask along the last axis
-
-
-def _after(scores: Array, mask: Array) -> Array:
-    return softmax(scores) * mask
-
-
-def _without_padded_rows(scores: Array, mask: Array) -> Array:
-    return _masked_softmax(scores, mask) * mask[:, None]
-
-
-def _rows_left_out(scores: Array, mask: Array) -> Array:
-    """Mask whole query rows: a row of nothing but -inf becomes NaN."""
-    with np.errstate(all="ignore"):
-        return softmax(np.where(mask[:, None], scores, -np.inf))
+def _masked_softmax(
+    scores: Array,
+    mask: Array,
+    *,
+    seen: Callable[[Array], Array] = lambda mask: mask,
+    low: float = -np.inf,
+    masked: Callable[[Array, Array], Array] | None = None,
+    after: Callable[[Array, Array], Array] = lambda probs, mask: probs,
+) -> Array:
+    return after(softmax(masked(scores, mask) if masked else np.where(seen(mask), scores, low)), mask)
 
 
 _SCORES = array([1, 2, 0.5, 3], [0, -1, 2, 1], [2, 2, 1, 0], [0.3, 1, 1, 4])
-_LOW = _SCORES - 50.0  # only differences between scores matter: softmax is the same
-
 
 MASKED_SOFTMAX = Exercise(
     "masked_softmax",
@@ -111,66 +111,56 @@ MASKED_SOFTMAX = Exercise(
     [
         (_SCORES, np.array([True, True, True, False])),
         (_SCORES, np.array([True, False, True, True])),
-        (_LOW, np.array([True, True, False, False])),
+        (_SCORES - 50.0, np.array([True, True, False, False])),  # only differences matter: softmax is the same
+        (np.full((2, 2), -2e5), np.array([True, False])),
     ],
-    [
-        Mistake(
-            lambda scores, mask: softmax(scores),
-            "the mask is not used: every token looks at the padding, too",
-        ),
-        Mistake(
-            _after,
-            "padding gets nothing, but the rows do not add up to 1 any more: what it took was taken before",
-        ),
-        Mistake(
-            lambda scores, mask: softmax(scores * mask),
-            "a score of 0 is not nothing: exp(0) is 1, and beside scores of -50 it takes everything",
-        ),
-        Mistake(
-            lambda scores, mask: softmax(scores + mask),
-            "tokens get 1 more than padding, that is, e times as much; padding must get nothing at all",
-        ),
-        Mistake(
-            lambda scores, mask: softmax(np.where(mask, scores, -10.0)),
-            "-10 is small beside some scores and large beside others; what is so small that its exp is 0 always?",
-        ),
-        Mistake(
-            _rows_left_out,
-            "the mask is at the rows, the tokens that look; what must be left out is what is looked at, the columns",
-        ),
-        Mistake(
-            _without_padded_rows,
-            "the rows of the padding are cleared as well; nobody reads them, and every row has to add up to 1",
-        ),
-        Mistake(
-            lambda scores, mask: softmax(np.where(mask, -np.inf, scores)),
-            "the mask is the wrong way round: only the padding is looked at",
-        ),
-    ],
+    {
+        "the mask is not used: every token looks at the padding, too": {"masked": lambda scores, mask: scores},
+        "padding gets nothing, but the rows do not add up to 1 any more: what it took was taken before": {
+            "masked": lambda scores, mask: scores,
+            "after": lambda probs, mask: probs * mask,
+        },
+        "a score of 0 is not nothing: exp(0) is 1, and beside scores of -50 it takes everything": {"low": 0.0},
+        "tokens get 1 more than padding, that is, e times as much; padding must get nothing at all": {
+            "masked": lambda scores, mask: scores + mask
+        },
+        "-10 is small beside some scores and large beside others; what is so small that its exp is 0 always?": {
+            "low": -10.0
+        },
+        "-10000 is small beside most scores, and large beside some; what is so small that its exp is 0 always?": {
+            "low": -1e4
+        },
+        "the mask is at the rows, the tokens that look; what must be left out is what is looked at, the columns": {
+            "seen": lambda mask: mask[:, None]
+        },
+        "the rows of the padding are cleared as well; nobody reads them, and every row has to add up to 1": {
+            "after": lambda probs, mask: probs * mask[:, None]
+        },
+        "the mask is the wrong way round: only the padding is looked at": {"seen": np.logical_not},
+    },
+    level=2,
+    minutes=15,
+    hints=(
+        "what has to stand in a score, before softmax, for its probability to be exactly 0?",
+        "np.where(mask, scores, -np.inf): the mask (T,) is repeated for every row, that is, for every token that looks",
+    ),
 )
 
 
-# ------------------------------------------------------------------------------------------- its price
-
-
-def _rows(lengths: Array, batch_size: int) -> int:
-    """Count the rows of all batches, padding included."""
+def _wasted(
+    lengths: Array,
+    batch_size: int,
+    *,
+    order: Callable[[Array], Array] = lambda lengths: lengths,
+    longest: Callable[[Array, Array], int] = lambda batch, lengths: int(batch.max()),
+    last: str = "short",
+    share: Callable[[float, float], float] = lambda rows, tokens: 1.0 - tokens / rows,
+) -> float:
+    lengths = order(np.asarray(lengths))
+    lengths = lengths[: len(lengths) // batch_size * batch_size] if last == "lost" else lengths
     batches = [lengths[i : i + batch_size] for i in range(0, len(lengths), batch_size)]
-    return sum(len(batch) * int(batch.max()) for batch in batches)
-
-
-def _wasted(lengths: Array, batch_size: int) -> float:
-    return 1.0 - float(lengths.sum()) / _rows(lengths, batch_size)
-
-
-def _last_batch_full(lengths: Array, batch_size: int) -> float:
-    rows = sum(batch_size * int(lengths[i : i + batch_size].max()) for i in range(0, len(lengths), batch_size))
-    return 1.0 - float(lengths.sum()) / rows
-
-
-def _last_batch_lost(lengths: Array, batch_size: int) -> float:
-    whole = lengths[: len(lengths) // batch_size * batch_size]
-    return _wasted(whole, batch_size)
+    rows = sum((batch_size if last == "full" else len(batch)) * longest(batch, lengths) for batch in batches)
+    return share(float(rows), float(lengths.sum()))
 
 
 WASTED = Exercise(
@@ -180,35 +170,33 @@ WASTED = Exercise(
         (np.array([5, 6, 40, 7]), 2),
         (np.array([12, 3, 9, 30, 4, 4, 8]), 3),
         (np.array([8, 8, 8]), 2),
+        (np.array([3, 9, 2, 5, 1]), 4),
     ],
-    [
-        Mistake(
-            lambda lengths, batch_size: 1.0 - float(lengths.sum()) / (len(lengths) * int(lengths.max())),
-            "every batch is padded to the longest text of all; it is the longest of its own batch that counts",
-        ),
-        Mistake(
-            lambda lengths, batch_size: 1.0 - _wasted(lengths, batch_size),
-            "this is the share of the rows that hold a token; the share that is padding was asked for",
-        ),
-        Mistake(
-            lambda lengths, batch_size: _rows(lengths, batch_size) / float(lengths.sum()) - 1.0,
-            "divided by the number of tokens; the share of all rows was asked for, so divide by the number of rows",
-        ),
-        Mistake(
-            lambda lengths, batch_size: _wasted(np.sort(lengths), batch_size),
-            "sorted by length first: that is a good idea, and its result is smaller. The texts come in the order given",
-        ),
-        Mistake(
-            _last_batch_full,
-            "the last batch is filled up with texts that do not exist; it has only as many as are left",
-        ),
-        Mistake(
-            _last_batch_lost,
-            "the last batch is left out where it is not full",
-        ),
-        Mistake(
-            lambda lengths, batch_size: _rows(lengths, batch_size) - int(lengths.sum()),
-            "this is the number of padded rows; their share of all rows was asked for",
-        ),
-    ],
+    {
+        "every batch is padded to the longest text of all; it is the longest of its own batch that counts": {
+            "longest": lambda batch, lengths: int(lengths.max())
+        },
+        "the first text of a batch is taken for its longest": {"longest": lambda batch, lengths: int(batch[0])},
+        "this is the share of the rows that hold a token; the share that is padding was asked for": {
+            "share": lambda rows, tokens: tokens / rows
+        },
+        "divided by the number of tokens; the share of all rows was asked for, so divide by the number of rows": {
+            "share": lambda rows, tokens: rows / tokens - 1.0
+        },
+        "this is the number of padded rows; their share of all rows was asked for": {
+            "share": lambda rows, tokens: rows - tokens
+        },
+        "sorted by length first: that is a good idea, and its result is smaller. The texts come in the order given": {
+            "order": np.sort
+        },
+        "the last batch is filled up with texts that do not exist; it has only as many as are left": {"last": "full"},
+        "the last batch is left out where it is not full": {"last": "lost"},
+    },
+    level=2,
+    minutes=15,
+    hints=(
+        "how many rows has one batch, padding included? Add that up over all batches",
+        "for i in range(0, len(lengths), batch_size): a batch is lengths[i : i + batch_size], its rows len times max; "
+        "what is not a token is padding",
+    ),
 )

@@ -1,7 +1,7 @@
 """The exercises of notebook 9, "How do I know that a gradient is right?": a slope, and two backward passes.
 
-Each comes with its solution and with the results of typical mistakes: read it after the notebook. The package's own
-versions are in :mod:`minisbert.training.gradcheck`, :func:`minisbert.model.ops.normalize_backward` and
+Each comes with its solution, whose keyword arguments make typical mistakes: read it after the notebook. The package's
+own versions are in :mod:`minisbert.training.gradcheck`, :func:`minisbert.model.ops.normalize_backward` and
 :func:`minisbert.model.bert.attention_backward`.
 
 Letters: ``N`` rows, ``T`` tokens of one text, ``D`` and ``K`` the width of a vector.
@@ -10,50 +10,52 @@ Letters: ``N`` rows, ``T`` tokens of one text, ``D`` and ``K`` the width of a ve
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from minisbert.course.exercises import Exercise, Mistake, array
+from minisbert.course.exercises import Exercise, array
 from minisbert.model import Array
-from minisbert.model.ops import normalize_backward
 
 __all__ = ["D_VALUE", "NORMALIZE_BACKWARD", "SLOPE"]
 
 
-def _slope(f: Callable[[float], float], x: float, h: float) -> float:
-    return (f(x + h) - f(x - h)) / (2.0 * h)
+def _slope(
+    f: Callable[[float], float],
+    x: float,
+    h: float,
+    *,
+    right: float = 1.0,
+    left: float = -1.0,
+    over: Callable[[float, float], float] = lambda h, apart: apart * h,
+) -> float:
+    return (f(x + right * h) - f(x + left * h)) / over(h, right - left)
 
 
 SLOPE = Exercise(
     "slope",
     _slope,
     [(np.exp, 0.0, 0.5), (np.tanh, 0.7, 0.1), (np.sin, -1.2, 0.01)],
-    [
-        Mistake(
-            lambda f, x, h: (f(x + h) - f(x)) / h,
-            "one step only, to the right: its error falls with h, that of two steps with the square of h",
-        ),
-        Mistake(
-            lambda f, x, h: (f(x) - f(x - h)) / h,
-            "one step only, to the left: its error falls with h, that of two steps with the square of h",
-        ),
-        Mistake(
-            lambda f, x, h: (f(x + h) - f(x - h)) / h,
-            "twice as steep as it is: how far apart are the two points at which f is asked?",
-        ),
-        Mistake(
-            lambda f, x, h: f(x + h) - f(x - h),
-            "this is how much f rises; a slope is a rise for each unit of the way",
-        ),
-        Mistake(
-            lambda f, x, h: (f(x - h) - f(x + h)) / (2.0 * h),
-            "the sign is turned: where f rises to the right, its slope is positive",
-        ),
-        Mistake(
-            lambda f, x, h: (f(x + h) - f(x - h)) / 2.0 * h,
-            "multiplied by h instead of divided: / and * are worked off from left to right; use brackets",
-        ),
-    ],
+    {
+        "one step only, to the right: its error falls with h, that of two steps with the square of h": {"left": 0.0},
+        "one step only, to the left: its error falls with h, that of two steps with the square of h": {"right": 0.0},
+        "the points are h/2 away, to the right and to the left; h is wanted": {"right": 0.5, "left": -0.5},
+        "the points are 2h away, to the right and to the left; h is wanted": {"right": 2.0, "left": -2.0},
+        "twice as steep as it is: how far apart are the two points at which f is asked?": {"over": lambda h, apart: h},
+        "this is how much f rises; a slope is a rise for each unit of the way": {"over": lambda h, apart: 1.0},
+        "the sign is turned: where f rises to the right, its slope is positive": {"over": lambda h, apart: -apart * h},
+        "multiplied by h instead of divided: / and * are worked off from left to right; use brackets": {
+            "over": lambda h, apart: 2.0 / h
+        },
+        "divided by the square of h": {"over": lambda h, apart: h * h},
+    },
+    level=1,
+    minutes=5,
+    hints=(
+        "a slope is how much f rises, over how far one goes. Where does one start, and where does one end?",
+        "f at x + h, less f at x - h; the two points are 2h apart",
+    ),
+    instead=("gradcheck",),
     tolerance=1e-10,  # rounding, 1e-16, over a step of 0.02 is 1e-14; this is ten thousand times that
 )
 
@@ -62,81 +64,98 @@ def _length(x: Array) -> Array:
     return np.linalg.norm(x, axis=-1, keepdims=True)
 
 
-def _without_unit(d_y: Array, x: Array) -> Array:
-    along = (x * d_y).sum(axis=-1, keepdims=True)
-    return (d_y - x * along) / _length(x)
-
-
-def _whole_sum(d_y: Array, x: Array) -> Array:
-    y = x / _length(x)
-    return (d_y - y * (y * d_y).sum()) / _length(x)
+def _normalize_backward(
+    d_y: Array,
+    x: Array,
+    *,
+    along: Callable[[Array, Array], Any] = lambda d_y, y: (d_y * y).sum(axis=-1, keepdims=True),
+    direction: Callable[[Array], Array] = lambda x: x / _length(x),
+    sign: float = 1.0,
+    over: Callable[[Array], Any] = _length,
+    upstream: Callable[[Array], Array] = lambda d_y: d_y,
+) -> Array:
+    y, d_y = direction(x), upstream(d_y)
+    return (d_y - sign * y * along(d_y, y)) / over(x)
 
 
 NORMALIZE_BACKWARD = Exercise(
     "normalize_backward",
-    normalize_backward,
+    _normalize_backward,
     [
         (array([1, 0]), array([3, 4])),
         (array([0.5, -1, 2], [0.3, 0.3, -0.7]), array([1, 2, 2], [-2, 6, 3])),
     ],
-    [
-        Mistake(
-            lambda d_y, x: d_y / _length(x),
-            "x is divided by a length that depends on x: what goes back through that length is missing",
-        ),
-        Mistake(
-            lambda d_y, x: normalize_backward(d_y, x) * _length(x),
-            "the right direction, and too long or too short: a row twice as long is turned by half as much",
-        ),
-        Mistake(
-            _without_unit,
-            "d_y has to be split along a direction, and x is longer than 1: which vector has the direction alone?",
-        ),
-        Mistake(
-            lambda d_y, x: 2.0 * d_y / _length(x) - normalize_backward(d_y, x),
-            "what points along the row is added instead of taken away; the result must be at right angles to x",
-        ),
-        Mistake(
-            _whole_sum,
-            "the sum runs over all rows: every row has a length of its own. See axis= and keepdims=",
-        ),
-        Mistake(
-            lambda d_y, x: normalize_backward(np.ones_like(d_y), x),
-            "the upstream gradient is not used: this is the answer for d_y = 1 alone",
-        ),
-    ],
+    {
+        "x is divided by a length that depends on x: what goes back through that length is missing": {"sign": 0.0},
+        "the right direction, and too long or too short: a row twice as long is turned by half as much": {
+            "over": lambda x: 1.0
+        },
+        "divided by the squared length: a row twice as long is turned by half as much, not by a quarter": {
+            "over": lambda x: _length(x) ** 2
+        },
+        "divided by the length of the whole matrix: every row has a length of its own": {"over": np.linalg.norm},
+        "d_y has to be split along a direction, and x is longer than 1: which vector has the direction alone?": {
+            "direction": lambda x: x
+        },
+        "what points along the row is added instead of taken away; the result must be at right angles to x": {
+            "sign": -1.0
+        },
+        "the sum runs over all rows: every row has a length of its own. See axis= and keepdims=": {
+            "along": lambda d_y, y: (d_y * y).sum()
+        },
+        "the sum runs down the columns; along= is a number for each row": {
+            "along": lambda d_y, y: (d_y * y).sum(axis=0, keepdims=True)
+        },
+        "the mean is taken where a sum is meant: a dot product is a sum": {
+            "along": lambda d_y, y: (d_y * y).mean(axis=-1, keepdims=True)
+        },
+        "the upstream gradient is not used: this is the answer for d_y = 1 alone": {"upstream": np.ones_like},
+    },
+    level=3,
+    minutes=20,
+    hints=(
+        "a push along the row changes nothing, since the length is divided away; what is at right angles comes through",
+        "y = x / |x|; take from d_y its part along y, which is y * (d_y . y) row by row, and divide by |x|",
+    ),
+    instead=("normalize_backward",),
 )
+
+
+def _d_value(d_context: Array, probs: Array, *, weights: Callable[[Array], Array] = lambda probs: probs.T) -> Array:
+    return weights(np.asarray(probs)) @ d_context
 
 
 D_VALUE = Exercise(
     "d_value",
-    lambda d_context, probs: probs.T @ d_context,
+    _d_value,
     [
         (array([4], [8]), array([0.75, 0.25], [0.5, 0.5])),
         (array([1, 0, -2], [0, 3, 0.5], [-1, 1, 1]), array([0.2, 0.3, 0.5], [0.1, 0.8, 0.1], [0.6, 0.4, 0])),
     ],
-    [
-        Mistake(
-            lambda d_context, probs: probs @ d_context,
-            "this is the forward pass once more: going back, token s must gather from those that looked at it, "
-            "and these stand in a column",
-        ),
-        Mistake(
-            lambda d_context, probs: d_context,
-            "each value is read by all tokens, more by some than by others: where do the probabilities come in?",
-        ),
-        Mistake(
-            lambda d_context, probs: probs.T @ d_context / len(probs),
-            "nothing is averaged here: where a number is used several times, its gradients are added",
-        ),
-        Mistake(
-            lambda d_context, probs: probs.sum(axis=0)[:, None] * d_context,
-            "the probabilities are right, but token s takes its own gradient for all: it must take that of each "
-            "token that looked at it",
-        ),
-        Mistake(
-            lambda d_context, probs: (probs.T / probs.sum(axis=0)[:, None]) @ d_context,
-            "the columns were made to sum to 1: they are weights of a sum, no probabilities, and stay as they are",
-        ),
-    ],
+    {
+        "this is the forward pass once more: going back, token s must gather from those that looked at it, and these "
+        "stand in a column": {"weights": lambda probs: probs},
+        "each value is read by all tokens, more by some than by others: where do the probabilities come in?": {
+            "weights": lambda probs: np.eye(len(probs))
+        },
+        "nothing is averaged here: where a number is used several times, its gradients are added": {
+            "weights": lambda probs: probs.T / len(probs)
+        },
+        "the probabilities are right, but token s takes its own gradient for all: it must take that of each token that "
+        "looked at it": {"weights": lambda probs: np.diag(probs.sum(axis=0))},
+        "the columns were made to sum to 1: they are weights of a sum, no probabilities, and stay as they are": {
+            "weights": lambda probs: probs.T / probs.sum(axis=0)[:, None]
+        },
+        "only what a token passed on to itself comes back: it must take from each token that looked at it": {
+            "weights": lambda probs: np.diag(np.diag(probs))
+        },
+        "that is the inverse of probs; going back through a product needs its transpose": {"weights": np.linalg.inv},
+    },
+    level=2,
+    minutes=10,
+    hints=(
+        "to which rows of context did value s contribute, and with which weight each?",
+        "d_value[s] is the sum over t of probs[t, s] * d_context[t]: which matrix product is that?",
+    ),
+    instead=("attention_backward",),
 )

@@ -1,7 +1,7 @@
 """The exercises of notebook 10, "How does contrast teach meaning?": InfoNCE, its gradient, and false negatives.
 
-Each comes with its solution and with the results of typical mistakes: read it after the notebook. The package's own
-versions are :func:`minisbert.training.losses.multiple_negatives_ranking` and
+Each comes with its solution, whose keyword arguments make typical mistakes: read it after the notebook. The package's
+own versions are :func:`minisbert.training.losses.multiple_negatives_ranking` and
 :func:`minisbert.training.losses.find_false_negatives`.
 
 Letters: ``B`` pairs.
@@ -9,131 +9,172 @@ Letters: ``B`` pairs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from minisbert.course.exercises import Exercise, Mistake, array
+from minisbert.course.exercises import Exercise, array
 from minisbert.model import Array
 from minisbert.model.ops import softmax
-from minisbert.training.losses import find_false_negatives
 
 __all__ = ["D_SCORES", "FALSE_NEGATIVES", "INFO_NCE"]
 
 
-def _own(probs: Array) -> Array:
-    """The probability of each anchor's own positive."""
-    return np.diagonal(probs)
+def _down(scores: Array) -> Array:
+    """Softmax along the columns."""
+    return softmax(scores.T).T
+
+
+def _others(scores: Array) -> Array:
+    """``exp`` of each score over that of the others in its row."""
+    each = np.exp(scores)
+    return each / (each.sum(axis=1, keepdims=True) - each)
+
+
+def _info_nce(
+    cosines: Array,
+    scale: float,
+    *,
+    scaled: Callable[[Array, float], Array] = lambda cosines, scale: scale * cosines,
+    weigh: Callable[[Array], Array] = softmax,
+    own: Callable[[Array], Array] = np.diagonal,
+    term: Callable[[Array], Array] = lambda probs: -np.log(probs),
+    mean: Callable[[Array], Any] = np.mean,
+) -> float:
+    return float(mean(term(own(weigh(scaled(np.asarray(cosines), scale))))))
 
 
 INFO_NCE = Exercise(
     "info_nce",
-    lambda cosines, scale: -np.log(_own(softmax(scale * cosines))).mean(),
+    _info_nce,
     [
         (array([0.6, 0.8], [-0.6, -0.8]), 5.0),
         (array([0.9, 0.1, 0.3], [0.2, 0.4, 0.5], [0, -0.3, 0.7]), 2.0),
     ],
-    [
-        Mistake(
-            lambda cosines, scale: -np.log(_own(softmax(cosines))).mean(),
-            "the scale is not used: cosines lie between -1 and 1, and their softmax is never sure of anything",
-        ),
-        Mistake(
-            lambda cosines, scale: -np.log(_own(softmax(cosines / scale))).mean(),
-            "divided by the scale: it is 1 / temperature, and the larger it is, the surer is the softmax",
-        ),
-        Mistake(
-            lambda cosines, scale: -np.log(_own(softmax(scale * cosines.T))).mean(),
-            "this softmax lets each positive choose among the anchors; an anchor's candidates stand in its row",
-        ),
-        Mistake(
-            lambda cosines, scale: -np.log(_own(softmax(scale * cosines))).sum(),
-            "the right terms, added up: the loss is for one anchor, on average",
-        ),
-        Mistake(
-            lambda cosines, scale: np.log(_own(softmax(scale * cosines))).mean(),
-            "negative: the logarithm of a probability is below 0, and a loss is to become small",
-        ),
-        Mistake(
-            lambda cosines, scale: -np.log(softmax(scale * cosines)).mean(),
-            "the mean of all numbers of the matrix: only the probability of the own positive is to become large",
-        ),
-        Mistake(
-            lambda cosines, scale: -_own(softmax(scale * cosines)).mean(),
-            "the logarithm is missing; without it an anchor that is hopelessly wrong would feel no pull",
-        ),
-        Mistake(
-            lambda cosines, scale: -(scale * _own(cosines)).mean(),
-            "this only pulls: the other candidates take no part, so that nothing is pushed away",
-        ),
-    ],
+    {
+        "the scale is not used: cosines lie between -1 and 1, and their softmax is never sure of anything": {
+            "scaled": lambda cosines, scale: cosines
+        },
+        "divided by the scale: it is 1 / temperature, and the larger it is, the surer is the softmax": {
+            "scaled": lambda cosines, scale: cosines / scale
+        },
+        "this softmax lets each positive choose among the anchors; an anchor's candidates stand in its row": {
+            "weigh": _down
+        },
+        "the softmax runs over all scores together; each anchor chooses for itself": {
+            "weigh": lambda scores: softmax(scores.reshape(1, -1)).reshape(scores.shape)
+        },
+        "the own positive is missing below the fraction: a softmax divides by the sum over all candidates": {
+            "weigh": _others
+        },
+        "the right terms, added up: the loss is for one anchor, on average": {"mean": np.sum},
+        "only the first anchor counts; the loss is the mean over all": {"mean": lambda terms: terms.flat[0]},
+        "negative: the logarithm of a probability is below 0, and a loss is to become small": {"term": np.log},
+        "the mean of all numbers of the matrix: only the probability of the own positive is to become large": {
+            "own": lambda probs: probs
+        },
+        "the mean is taken before the logarithm: each anchor has a loss of its own": {
+            "own": lambda probs: np.diagonal(probs).mean(keepdims=True)
+        },
+        "the logarithm is missing; without it an anchor that is hopelessly wrong would feel no pull": {
+            "term": np.negative
+        },
+        "this is 1 - p; the logarithm punishes an anchor that is hopelessly wrong far more": {
+            "term": lambda probs: 1.0 - probs
+        },
+        "this only pulls: the other candidates take no part, so that nothing is pushed away": {"weigh": np.exp},
+    },
+    level=2,
+    minutes=15,
+    hints=(
+        "each row is a choice among candidates. Which of them is the right one, and how sure is the softmax of it?",
+        "softmax(scale * cosines), its diagonal, minus the logarithm of it, and the mean",
+    ),
+    instead=("losses",),
 )
+
+
+def _d_scores(
+    scores: Array,
+    *,
+    weigh: Callable[[Array], Array] = softmax,
+    own: float = 1.0,
+    over: Callable[[Array], float] = len,
+    sign: float = 1.0,
+) -> Array:
+    scores = np.asarray(scores)
+    return sign * (weigh(scores) - own * np.eye(len(scores))) / over(scores)
 
 
 D_SCORES = Exercise(
     "d_scores",
-    lambda scores: (softmax(scores) - np.eye(len(scores))) / len(scores),
-    [
-        (array([3, 4], [-3, -4]),),
-        (array([2, 0, 1], [0, 1, 1.5], [-1, 0.5, 0]),),
-    ],
-    [
-        Mistake(
-            lambda scores: softmax(scores) - np.eye(len(scores)),
-            "too large by the factor B: the loss is a mean over the anchors",
-        ),
-        Mistake(
-            lambda scores: (np.eye(len(scores)) - softmax(scores)) / len(scores),
-            "the sign is turned: this is the arrow, the way downhill; the gradient points uphill",
-        ),
-        Mistake(
-            lambda scores: softmax(scores) / len(scores),
-            "this only pushes: what distinguishes the own positive from the other candidates?",
-        ),
-        Mistake(
-            lambda scores: (softmax(scores.T).T - np.eye(len(scores))) / len(scores),
-            "the softmax runs along the wrong axis: an anchor's candidates stand in its row",
-        ),
-        Mistake(
-            lambda scores: (softmax(scores) - np.eye(len(scores))) / scores.size,
-            "divided by the number of scores: the loss is a mean over the anchors, and there are B of them",
-        ),
-    ],
+    _d_scores,
+    [(array([3, 4], [-3, -4]),), (array([2, 0, 1], [0, 1, 1.5], [-1, 0.5, 0]),)],
+    {
+        "too large by the factor B: the loss is a mean over the anchors": {"over": lambda scores: 1.0},
+        "the sign is turned: this is the arrow, the way downhill; the gradient points uphill": {"sign": -1.0},
+        "this only pushes: what distinguishes the own positive from the other candidates?": {"own": 0.0},
+        "the softmax runs along the wrong axis: an anchor's candidates stand in its row": {"weigh": _down},
+        "divided by the number of scores: the loss is a mean over the anchors, and there are B of them": {
+            "over": np.size
+        },
+        "the softmax is missing: its probabilities are what is compared with the right choice": {"weigh": lambda x: x},
+        "the own positive counts twice": {"own": 2.0},
+        "1/B is taken from the diagonal before the division as well": {"own": 0.5},
+    },
+    level=2,
+    minutes=10,
+    hints=(
+        "what would the probabilities be if every anchor were sure of its own? How far are they from that?",
+        "probabilities by rows, less 1 on the diagonal, over the number of anchors",
+    ),
+    instead=("losses",),
 )
 
 
-def _same_class(classes: Sequence[str]) -> Array:
+def _false_negatives(
+    classes: Sequence[str],
+    *,
+    own: bool = False,
+    half: Callable[[Array], Array] = lambda same: same,
+    other: bool = False,
+    nothing: bool = False,
+) -> Array:
     names = np.array(classes)
-    return names[:, None] == names
+    same = (names[:, None] == names) & (not nothing)
+    diagonal = np.eye(len(names), dtype=bool)
+    return half((~same if other else same) & ~diagonal | diagonal & own)
 
 
 FALSE_NEGATIVES = Exercise(
     "false_negatives",
-    lambda classes: find_false_negatives(classes, classes),
-    [
-        (["praise", "question", "praise"],),
-        (["a", "b", "b", "c", "b"],),
-    ],
-    [
-        Mistake(
-            _same_class,
-            "True on the diagonal as well: then an anchor's own positive is left out, and nothing is to be found",
-        ),
-        Mistake(
-            lambda classes: ~_same_class(classes),
-            "the other way round: True says that a candidate is left out, and these are the true negatives",
-        ),
-        Mistake(
-            lambda classes: np.triu(_same_class(classes), 1),
-            "one half of the matrix only: if j is no negative of i, then i is no negative of j",
-        ),
-        Mistake(
-            lambda classes: np.zeros((len(classes), len(classes)), bool),
-            "nothing is left out: then texts of one class are pushed apart, and the loss works against itself",
-        ),
-        Mistake(
-            lambda classes: np.eye(len(classes), dtype=bool),
-            "these are the own positives, the only candidates that must stay in any case",
-        ),
-    ],
+    _false_negatives,
+    [(["praise", "question", "praise"],), (["a", "b", "b", "c", "b"],)],
+    {
+        "True on the diagonal as well: then an anchor's own positive is left out, and nothing is to be found": {
+            "own": True
+        },
+        "the other way round: True says that a candidate is left out, and these are the true negatives": {
+            "other": True
+        },
+        "one half of the matrix only: if j is no negative of i, then i is no negative of j": {"half": np.triu},
+        "one half of the matrix only: if i is no negative of j, then j is no negative of i": {"half": np.tril},
+        "nothing is left out: then texts of one class are pushed apart, and the loss works against itself": {
+            "nothing": True
+        },
+        "only neighbours in the list are compared; a pair's class may come again anywhere in the batch": {
+            "half": lambda same: same & (np.eye(len(same), k=1) + np.eye(len(same), k=-1) > 0)
+        },
+        "only candidates of the first pair's class are found": {
+            "half": lambda same: same & (same[0] | (np.arange(len(same)) == 0))
+        },
+    },
+    level=2,
+    minutes=10,
+    hints=(
+        "for which i and j do the classes agree? And which of these is the anchor's own positive?",
+        "compare np.array(classes)[:, None] with np.array(classes), and take the diagonal out",
+    ),
+    instead=("find_false_negatives",),
 )

@@ -1,33 +1,29 @@
-"""An exercise knows the right answer and the results of typical mistakes, so it can say what is wrong.
+"""An exercise knows the right answer and what typical mistakes make of it, so it can say what is wrong.
 
-A student's function is called with a few arguments. If it returns what the solution returns, it is right. If it returns
-what a known mistake returns, the mistake is named. Otherwise the first difference is shown: an error, a shape, a
-number.
+A student's function is called with a few arguments, whatever it does (:mod:`minisbert.proof.student`). If it returns
+what the solution returns, it is right. If it returns what a known mistake returns, or two of them together, they are
+named; then the general ones (an axis, a sign, a factor, one place too late). Else the first difference is shown. The
+right result never is.
 """
 
 from __future__ import annotations
 
 import copy
-import math
-from collections.abc import Callable, Sequence
+import inspect
+import itertools
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from minisbert.model import Array
+from minisbert.proof.student import call, explain_calls, same, short
 
-__all__ = ["Exercise", "Mistake", "Verdict", "check"]
+__all__ = ["Exercise", "Verdict", "array", "check", "hint"]
 
 Answer = Callable[..., Any]
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """A typical mistake."""
-
-    answer: Answer  # what a student who makes it would write
-    says: str  # what is wrong, and where to look; never the solution itself
 
 
 @dataclass(frozen=True)
@@ -35,121 +31,133 @@ class Exercise:
     """A question whose answer is a function or, with a single case without arguments, a value."""
 
     name: str
-    solution: Answer
+    solution: Answer  # its keyword arguments are switches that make a mistake
     cases: Sequence[tuple[Any, ...]]  # arguments of each call
-    mistakes: Sequence[Mistake]
+    mistakes: Mapping[str, Mapping[str, Any]]  # what is wrong and where to look, never the solution: the switches of it
+    level: Literal[1, 2, 3] = 1
+    minutes: int = 5
+    hints: tuple[str, str] = ("", "")
+    instead: tuple[str, ...] = ()  # functions of the package that answer it, or "minisbert" for all of them
     tolerance: float = 1e-9  # relative to the largest number of the right result
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The result of a check."""
+    """The result of a check, or a hint."""
 
-    state: Literal["right", "wrong", "to do"]
+    state: Literal["right", "wrong", "to do", "hint"]
     message: str
 
     def __repr__(self) -> str:
         """Shown at the end of a notebook's cell."""
-        mark = {"right": "✓", "wrong": "✗", "to do": "…"}[self.state]
+        mark = {"right": "✓", "wrong": "✗", "to do": "…", "hint": "→"}[self.state]
         return f"{mark} {self.message}"
 
 
-def check(exercise: Exercise, answer: Any) -> Verdict:
-    """Say whether an answer is right, and otherwise what is wrong; never raises, whatever the student's code does.
+def hint(exercise: Exercise, stage: int = 1) -> Verdict:
+    """Give the first hint, which says where to begin, or the second, which says nearly all.
 
-    A function that returns None or ``...`` counts as not written yet.
-
-    >>> double = Exercise("double", lambda x: 2 * x, [(3.0,)], [Mistake(lambda x: x**2, "that is the square")])
-    >>> check(double, lambda x: x + x), check(double, lambda x: x * x), check(double, lambda x: None)
-    (✓ double: right, ✗ double: that is the square, … double: fill in the cell above, then run this one again)
-    >>> check(double, lambda x: x + 1)
-    ✗ double: called with (3.0), it should give 6.0, and gives 4.0
+    >>> hint(Exercise("double", lambda x: 2 * x, [(3.0,)], {}, hints=("how often is x in it?", "x + ...")), 2)
+    → double (level 1 of 3, 5 minutes): x + ...
     """
-    function: Answer = answer if callable(answer) else lambda *_: answer
-    results = []
+    told = exercise.hints[0 if stage == 1 else 1]
+    return Verdict("hint", f"{exercise.name} (level {exercise.level} of 3, {exercise.minutes} minutes): {told}")
+
+
+def check(exercise: Exercise, answer: Any, seconds: float = 10.0) -> Verdict:
+    """Say whether an answer is right, and otherwise what is wrong; never raises, never tells, ends after ``seconds``.
+
+    >>> def power(x, *, exponent=1, factor=2):
+    ...     return factor * x**exponent
+    >>> wrong = {"that is a square": {"exponent": 2}, "once is not twice": {"factor": 1}}
+    >>> double = Exercise("double", power, [(3.0,), (5.0,)], wrong)
+    >>> check(double, lambda x: x + x), check(double, lambda x: 2 * x * x), check(double, lambda x: None)
+    (✓ double: right, ✗ double: that is a square, … double: fill in the cell above, then run this one again)
+    >>> check(double, lambda x: x * x)
+    ✗ double: two things: that is a square; and once is not twice
+    >>> check(double, lambda x: x + 2)
+    ✗ double: called with (3), it gives 5, which is too small
+    """
+
+    def verdict(state: Literal["right", "wrong", "to do"], message: str) -> Verdict:
+        return Verdict(state, f"{exercise.name}: {message}")
+
+    todo = verdict("to do", "fill in the cell above, then run this one again")
+    is_value = not exercise.cases[0]
+    if answer is None or answer is Ellipsis:
+        return todo
+    if not (is_value or callable(answer)):
+        return verdict("wrong", "hand over the function itself, its name without brackets, not what it returns")
+    function = answer if callable(answer) else lambda: answer
+    found, warned, used, until = [], "", set[str](), time.monotonic() + seconds
     for case in exercise.cases:
-        given = copy.deepcopy(case)
-        try:
-            result = function(*given)
-        except Exception as error:  # whatever the student's code raises is an answer too
-            told = f"called with {_written(case)}, it raises {type(error).__name__}: {error}"
-            return Verdict("wrong", f"{exercise.name}: {told}")
-        if result is None or result is Ellipsis:
-            return Verdict("to do", f"{exercise.name}: fill in the cell above, then run this one again")
-        if not _same(given, case, 0.0):
-            return Verdict("wrong", f"{exercise.name}: it changes its argument; work on a copy, or on a new array")
-        results.append(result)
-    wanted = [exercise.solution(*copy.deepcopy(case)) for case in exercise.cases]
-    if _all_same(results, wanted, exercise.tolerance):
-        return Verdict("right", f"{exercise.name}: right")
-    for mistake in exercise.mistakes:
-        mistaken = [mistake.answer(*copy.deepcopy(case)) for case in exercise.cases]
-        if _all_same(results, mistaken, exercise.tolerance):
-            return Verdict("wrong", f"{exercise.name}: {mistake.says}")
-    return Verdict("wrong", f"{exercise.name}: {_first_difference(exercise, results, wanted)}")
-
-
-def _all_same(results: Sequence[Any], others: Sequence[Any], tolerance: float) -> bool:
-    return all(_same(result, other, tolerance) for result, other in zip(results, others, strict=True))
-
-
-def _same(a: Any, b: Any, tolerance: float) -> bool:
-    """Compare numbers and arrays within a tolerance, everything else exactly, and lists item by item."""
-    if isinstance(b, (list, tuple)) and not _is_numeric(b):
-        is_sequence = isinstance(a, (list, tuple)) and len(a) == len(b)
-        return is_sequence and all(_same(x, y, tolerance) for x, y in zip(a, b, strict=True))
-    if not _is_numeric(b):
-        return bool(a == b) if not _is_numeric(a) else False
-    if not _is_numeric(a):
-        return False
-    x, y = np.asarray(a), np.asarray(b)
-    if x.shape != y.shape:
-        return False
-    size = float(np.abs(y[np.isfinite(y)]).max(initial=0.0)) if y.dtype.kind == "f" else 0.0
-    return bool(np.allclose(x, y, rtol=0.0, atol=tolerance * size, equal_nan=True))
-
-
-def _is_numeric(value: Any) -> bool:
+        outcome = call(function, *case, seconds=max(0.01, until - time.monotonic()))
+        if outcome.state == "to do":
+            return todo
+        if outcome.state != "value":
+            called = f"called with ({', '.join(map(short, case))}), " if case else ""
+            return verdict("wrong", f"{called}{outcome.problem}")
+        value = outcome.value
+        found.append(value.strip().lower() if is_value and isinstance(value, str) else value)
+        warned, used = warned or outcome.warned, used | set(outcome.used)
     try:
-        return np.asarray(value).dtype.kind in "biuf"
-    except ValueError:  # a list whose rows differ in length
-        return False
+        wrong = _what_is_wrong(exercise, found)
+    except Exception:  # not even that is too much to ask of some results
+        wrong = "it gives something that is neither a number nor text nor a list of them"
+    if wrong:
+        return verdict("wrong", wrong + (f" (NumPy warns: {warned})" if warned and wrong.startswith("called") else ""))
+    known = sorted(name for name in used if {*name.split(".")} & {*exercise.instead})
+    if known:
+        return verdict("wrong", f"the result is right, but it comes from {known[0]}; write it yourself")
+    return verdict("right", "right")
 
 
-def _first_difference(exercise: Exercise, results: Sequence[Any], wanted: Sequence[Any]) -> str:
-    """Describe the first wrong result."""
-    for case, result, right in zip(exercise.cases, results, wanted, strict=True):
-        if _same(result, right, exercise.tolerance):
-            continue
-        called = f"called with {_written(case)}, it" if case else "it"
-        if not (_is_numeric(result) and _is_numeric(right)):
-            return f"{called} should give {_short(right)}, and gives {_short(result)}"
-        x, y = np.asarray(result), np.asarray(right)
-        if x.shape != y.shape:
-            return f"{called} should give shape {y.shape}, and gives {x.shape}"
-        if not np.isfinite(x).all():
-            odd = x[~np.isfinite(x)].flat[0]
-            return f"{called} gives {odd}; is something divided by zero, or too large?"
-        if not x.ndim:
-            return f"{called} should give {_short(right)}, and gives {_short(result)}"
-        place = np.unravel_index(int(np.argmax(np.abs(x - y))), x.shape)
-        where = ", ".join(str(int(i)) for i in place)
-        return f"{called} should give {y[place]:.6g} at [{where}], and gives {x[place]:.6g}"
-    return "it is not right"
+def _what_is_wrong(exercise: Exercise, found: Sequence[Any]) -> str:
+    """One known mistake; one general; two known; a known and a general one; else the first difference. "" if right."""
+    right = _results(exercise, {})
+    given = [inspect.signature(exercise.solution).bind(*case).arguments for case in exercise.cases]
+
+    def explained(expected: Sequence[Any] | None, wholly: bool = True) -> str:
+        calls = [] if expected is None else list(zip(found, expected, given, strict=True))
+        return explain_calls(calls, exercise.tolerance, wholly)
+
+    def are(expected: Sequence[Any] | None) -> bool:
+        return expected is not None and all(map(same, found, expected, itertools.repeat(exercise.tolerance)))
+
+    if are(right):
+        return ""
+    known = exercise.mistakes.items()
+    made = next((says for says, switches in known if are(_results(exercise, switches))), "")
+    if made or not exercise.cases[0]:
+        return made or f"it is not {short(found[0])}"
+    general = explained(right)
+    if general:
+        return general
+    for (says, one), (also, other) in itertools.combinations(known, 2):
+        if not one.keys() & other.keys() and are(_results(exercise, {**one, **other})):
+            return f"two things: {says}; and {also}"
+    for says, switches in known if len(set().union(*map(_values, found))) > 2 else ():  # few can be made of anything
+        general = explained(_results(exercise, switches))
+        if general:
+            return f"two things: {says}; and then {general}"
+    case = next(c for c, a, b in zip(exercise.cases, found, right, strict=True) if not same(a, b, exercise.tolerance))
+    return f"called with ({', '.join(map(short, case))}), {explained(right, wholly=False)}"
 
 
-def _written(case: tuple[Any, ...]) -> str:
-    return "(" + ", ".join(_short(argument) for argument in case) + ")"
+def _values(value: Any) -> set[str]:
+    items = value.ravel().tolist() if isinstance(value, np.ndarray) else value
+    return set().union(*map(_values, items)) if isinstance(items, (list, tuple)) else {repr(items)}
 
 
-def _short(value: Any) -> str:
-    """A value in a few characters; of a large array the shape is enough."""
-    if isinstance(value, np.ndarray) and value.size > 6:
-        return f"an array of shape {value.shape}"
-    if isinstance(value, (float, np.floating)) and math.isfinite(value):
-        return f"{float(value):.6g}" if abs(value) >= 1e6 else str(round(float(value), 6))
-    text = " ".join(np.array2string(value, precision=4).split()) if isinstance(value, np.ndarray) else repr(value)
-    return text if len(text) <= 80 else f"{text[:79]}…"
+def _results(exercise: Exercise, switches: Mapping[str, Any]) -> Any:
+    """What the solution returns with these switches, call by call; None if two of them do not go together."""
+    try:
+        with np.errstate(all="ignore"):
+            return [exercise.solution(*copy.deepcopy(case), **switches) for case in exercise.cases]
+    except (ValueError, IndexError, TypeError, ZeroDivisionError):
+        if switches:
+            return None
+        raise
 
 
 def array(*numbers: float | Sequence[Any]) -> Array:

@@ -2,7 +2,8 @@
 
 ``ledger`` compares tensors with a reference and names the first that differs; ``steps`` does the same for a few steps
 of training; ``reference`` asks PyTorch live, and writes what is recorded (extra ``verify``); ``profile`` times the
-operations of a forward pass beside what this machine can do.
+operations of a forward pass beside what this machine can do; ``student`` runs a student's function whatever it does,
+and says what is wrong with its result.
 """
 
 from minisbert.proof.ledger import compare, read_recorded, trace_tensors

@@ -1,0 +1,629 @@
+"""Run a student's function whatever it does, and say in a sentence what is wrong with its result, never what is right.
+
+:func:`call` returns an :class:`Outcome` even if the function raises, exits, never ends or changes its arguments,
+and knows the line of the student's own code. :func:`explain` knows what arrays look like when an axis, a sign, a factor
+or a row is wrong.
+"""
+
+from __future__ import annotations
+
+import copy
+import ctypes
+import dis
+import inspect
+import io
+import linecache
+import math
+import numbers
+import re
+import signal
+import sys
+import sysconfig
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any, Literal
+
+import numpy as np
+
+from minisbert.model import Array
+
+__all__ = ["Outcome", "call", "explain", "explain_calls", "same", "short"]
+
+PACKAGE = str(Path(__file__).resolve().parents[1])
+LIBRARIES = (PACKAGE, sysconfig.get_path("stdlib"), "<frozen", "<__array_function__")
+FLOAT32 = 2e-5  # the error of a few steps in float32, relative to the largest number
+
+
+# --------------------------------------------------------------------------------------------------- one call
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a call came to: ``value`` if ``state`` is "value", else a ``problem`` in a sentence without a full stop."""
+
+    state: Literal["value", "to do", "nothing", "unusable", "changed", "refused", "raises", "endless"]
+    value: Any = None  # arrays are copies, tuples and lists plain
+    problem: str = ""
+    printed: str = ""
+    line: str = ""  # where it happened in the student's code, such as "In[3], line 2: `return x / n`"
+    warned: str = ""  # the first warning, such as "divide by zero encountered in divide"
+    used: tuple[str, ...] = ()  # the package's own functions that it called, such as "minisbert.model.ops.softmax"
+
+
+class _OutOfTime(BaseException):
+    """Raised in the student's code; no ``except Exception`` catches it."""
+
+
+class _Unusable(Exception):
+    """The function returned something that is neither numbers nor text."""
+
+
+def call(function: Callable[..., Any], *arguments: Any, seconds: float = 10.0) -> Outcome:
+    """Call a student's function on copies of the arguments; never raises, and stops it after ``seconds``.
+
+    Only work that NumPy or Python does in one step, such as ``10**10**10``, cannot be stopped.
+
+    >>> def halve(x):
+    ...     print(x / 2)
+    >>> call(halve, 3.0).problem
+    'it prints its result and returns nothing: print shows a value, return hands it over'
+    >>> call(lambda x: 1 / x, 0).problem.partition(" (")[0]
+    'it raises ZeroDivisionError: division by zero'
+    """
+    given = copy.deepcopy(arguments)
+    try:
+        bound = inspect.signature(function).bind(*given).arguments
+    except TypeError as refusal:
+        return Outcome("refused", problem=f"it cannot be called with {len(given)} arguments: {refusal}")
+    except Exception:  # some functions written in C have no signature
+        bound = {}
+    printed, used, stopped = _Printed(), dict[str, None](), list[str]()
+    with redirect_stdout(printed), warnings.catch_warnings(record=True) as warned, np.errstate():
+        warnings.simplefilter("always")
+        in_main = threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
+        value, error = (_in_main if in_main else _in_thread)(lambda: _run(function, given, used), seconds, stopped)
+    line = stopped[0] if stopped else _own_line((f.f_code, n) for f, n in _walk(error))
+    at = f" ({line})" if line else ""
+
+    def outcome(state: Any, problem: str, at: str = line) -> Outcome:
+        told = next((_told(warning.message) for warning in warned), "")
+        return Outcome(state, value, problem, printed.getvalue(), at, told, tuple(used))
+
+    if stopped:
+        return outcome("endless", f"it does not end: stopped after {seconds:g} seconds{at}; what makes its loop stop?")
+    if isinstance(error, NotImplementedError):
+        return outcome("to do", "it is not filled in", "")
+    if isinstance(error, _Unusable):
+        return outcome("unusable", str(error), "")
+    if error is not None:
+        return outcome("raises", f"it {_raises(error)}{at}")
+    if value is Ellipsis or (value is None and not _has_code(function)):
+        return outcome("to do", "it is not filled in", "")
+    if value is None and printed.getvalue().strip():
+        problem = "it prints its result and returns nothing: print shows a value, return hands it over"
+        return outcome("nothing", problem)
+    if value is None:
+        return outcome("nothing", "it returns nothing (None): is a return missing, at the end or in one branch?")
+    for before, after, name in zip(arguments, given, [*bound, *"?" * len(given)], strict=False):
+        if not _unchanged(before, after):
+            return outcome("changed", f"it changes its argument {name}; work on a copy, or on a new array")
+    return outcome("value", "")
+
+
+class _Printed(io.StringIO):
+    def close(self) -> None:
+        """Stay open, even for a student who closes ``sys.stdout``."""
+
+
+def _run(function: Callable[..., Any], given: Sequence[Any], used: dict[str, None]) -> Any:
+    def note(frame: FrameType, event: str, _: Any) -> None:
+        # our functions that are called from outside, not by each other; the exercises' own solutions do not count
+        name, by = str(frame.f_globals.get("__name__", "")), frame.f_back
+        asked = event == "call" and _is_ours(frame) and by and (by.f_code is _run.__code__ or not _is_ours(by))
+        if asked and not name.startswith(("minisbert.course.", __name__)):
+            used[f"{name}.{frame.f_code.co_name}"] = None
+
+    sys.setprofile(note)
+    return _settled(function(*given))
+
+
+def _is_ours(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith(PACKAGE)
+
+
+def _in_main(work: Callable[[], Any], seconds: float, stopped: list[str]) -> tuple[Any, BaseException | None]:
+    """Let an alarm interrupt the work, and at once again if its code catches everything, until one is not caught."""
+
+    def ring(_: int, frame: FrameType | None) -> None:
+        frames = _frames(frame)
+        if any(inner.f_code is _run.__code__ for inner in frames):  # else it has just ended by itself
+            stopped.append("" if stopped else _own_line(reversed([(inner.f_code, inner.f_lineno) for inner in frames])))
+            signal.setitimer(signal.ITIMER_REAL, 3e-5)
+            raise _OutOfTime
+
+    profile = sys.getprofile()
+    handler = signal.signal(signal.SIGALRM, ring)
+    timer = signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        return work(), None
+    except BaseException as error:
+        return None, error
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *timer)
+        signal.signal(signal.SIGALRM, handler)
+        sys.setprofile(profile)
+
+
+def _in_thread(work: Callable[[], Any], seconds: float, stopped: list[str]) -> tuple[Any, BaseException | None]:
+    """The same without alarms, in a thread of its own; one that catches everything for two seconds is left behind."""
+    found: list[tuple[Any, BaseException | None]] = []
+
+    def worker() -> None:
+        try:
+            found.append((work(), None))
+        except BaseException as error:
+            found.append((None, error))
+
+    thread = threading.Thread(target=worker, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if thread.is_alive():
+        frames = _frames(sys._current_frames().get(thread.ident or 0))
+        stopped.append(_own_line(reversed([(inner.f_code, inner.f_lineno) for inner in frames])))
+        until = time.monotonic() + 2.0
+        while thread.is_alive() and time.monotonic() < until:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_OutOfTime))
+            thread.join(0.013)
+    return found[0] if found else (None, _OutOfTime())
+
+
+def _frames(frame: FrameType | None) -> list[FrameType]:
+    frames = []
+    while frame is not None:
+        frames.append(frame)
+        frame = frame.f_back
+    return frames  # the innermost first
+
+
+def _walk(error: BaseException | None) -> Iterator[tuple[FrameType, int]]:
+    trace = error.__traceback__ if error is not None else None
+    while trace is not None:
+        yield trace.tb_frame, trace.tb_lineno
+        trace = trace.tb_next
+
+
+def _is_students(code: CodeType) -> bool:
+    packages = {"site-packages", "dist-packages"} & set(Path(code.co_filename).parts)
+    return not (packages or code.co_filename.startswith(LIBRARIES))
+
+
+def _own_line(places: Iterable[tuple[CodeType, int]]) -> str:
+    """The innermost of these lines, outermost first, that is neither ours nor a library's."""
+    own = deque(((code, line) for code, line in places if _is_students(code)), maxlen=1)
+    if not own:
+        return ""
+    file, line = own[0][0].co_filename, own[0][1] or own[0][0].co_firstlineno
+    shell: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    named = getattr(getattr(shell, "compile", None), "format_code_name", lambda _: None)(file)  # ("Cell", "In[3]")
+    source = linecache.getline(file, line).strip()
+    return f"{named[1] if named else Path(file).name}, line {line}" + (f": `{source[:100]}`" if source else "")
+
+
+def _told(error: Any) -> str:
+    try:
+        return " ".join(str(error).split())[:200]
+    except Exception:  # the student's own exception may be unable to say what it is
+        return "?"
+
+
+def _raises(error: BaseException) -> str:
+    told = f"raises {type(error).__name__}: {_told(error)}".removesuffix(": ")
+    if isinstance(error, RecursionError):
+        return "calls itself without end"
+    if isinstance(error, MemoryError):
+        return "asks for more memory than there is"
+    return "ends the program; a function ends with return" if isinstance(error, SystemExit) else told
+
+
+def _has_code(function: Any) -> bool:
+    """Whether the body is more than ``...``, ``pass`` or ``return None``."""
+    function = inspect.unwrap(getattr(function, "func", function))
+    code = getattr(function, "__code__", None) or getattr(function.__call__, "__code__", None)
+    empty = {"RESUME", "NOP", "LOAD_CONST", "RETURN_VALUE", "RETURN_CONST", "POP_TOP", "MAKE_CELL", "COPY_FREE_VARS"}
+    return code is None or any(step.opname not in empty for step in dis.get_instructions(code))
+
+
+def _settled(value: Any) -> Any:
+    """Plain numbers, text, arrays and lists of them, made while the clock runs, since ``__array__`` may be anything."""
+    if value is None or value is Ellipsis or type(value) in (bool, int, float, complex, str, bytes):
+        return value
+    if isinstance(value, (np.ndarray, np.generic)):
+        plain = np.array(value)
+        return _settled(plain.tolist()) if plain.dtype == object else plain[()]
+    if isinstance(value, tuple):
+        return tuple(_settled(item) for item in tuple(value))
+    if isinstance(value, (list, range, deque)):
+        return [_settled(item) for item in list(value)]
+    if isinstance(value, dict):
+        return {_settled(key): _settled(item) for key, item in dict(value).items()}
+    if hasattr(type(value), "__array__"):
+        return _settled(np.array(value))
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, numbers.Real):
+        return int(value) if isinstance(value, numbers.Integral) else float(value)
+    name = type(value).__name__
+    if isinstance(value, Iterator):
+        raise _Unusable(f"it returns a {name}, which is not computed yet: put list(...) around it, or return for yield")
+    if callable(value):
+        raise _Unusable(f"it returns a {name}, not its result: are the brackets of a call missing?")
+    raise _Unusable(f"it returns a {name}, where numbers or a list are wanted")
+
+
+def _unchanged(before: Any, after: Any) -> bool:
+    if type(before) is not type(after):
+        return False
+    if isinstance(before, np.ndarray):
+        equal_nan = before.dtype.kind in "fc"
+        return bool(before.dtype == after.dtype and np.array_equal(before, after, equal_nan=equal_nan))
+    if isinstance(before, (list, tuple)):
+        return len(before) == len(after) and all(map(_unchanged, before, after))
+    if isinstance(before, (dict, Mapping)):
+        return list(before) == list(after) and all(_unchanged(before[key], after[key]) for key in before)
+    if is_dataclass(before):
+        return all(_unchanged(getattr(before, f.name), getattr(after, f.name)) for f in fields(before))
+    return before == after if isinstance(before, (bool, int, float, str, set)) and before == before else True
+
+
+# ------------------------------------------------------------------------------------------- what is wrong with it
+
+
+def same(found: Any, expected: Any, tolerance: float = 1e-9) -> bool:
+    """Compare numbers up to ``tolerance`` times the largest expected one, or up to what float32 allows if found in it.
+
+    Lists, tuples and arrays of the same items are the same; text is compared exactly.
+
+    >>> same((1.0, 2), np.array([1, 2])), same([2.0], 2.0), same("b", "a")
+    (True, False, False)
+    """
+    x, y = _numbers(found), _numbers(expected)
+    if x is not None and y is not None:
+        return _close(x, y, max(tolerance, FLOAT32) if x.dtype == np.float32 else tolerance)
+    if isinstance(expected, (list, tuple)) and isinstance(found, (list, tuple, np.ndarray)):
+        return len(found) == len(expected) and all(same(a, b, tolerance) for a, b in zip(found, expected, strict=True))
+    if isinstance(expected, str) and isinstance(found, (str, np.ndarray)):
+        return str(found) == expected
+    return x is None and y is None and type(found) is type(expected) and bool(np.all(found == expected))
+
+
+def explain(found: Any, expected: Any, given: Mapping[str, Any] | None = None, tolerance: float = 1e-9) -> str:
+    """Say what is wrong with a result, without telling the right one; "" if nothing is.
+
+    ``given`` are the arguments by name, from whose sizes a factor gets its name.
+
+    >>> explain(np.array([2.0, 4.0]), np.array([1.0, 2.0]))
+    'every number comes out 2 times as large as it should be'
+    >>> explain(0.84140, 0.84147)
+    '0.8414 begins right, and parts at digit 5'
+    """
+    return explain_calls([(found, expected, given or {})], tolerance)
+
+
+def explain_calls(
+    calls: Sequence[tuple[Any, Any, Mapping[str, Any]]], tolerance: float = 1e-9, wholly: bool = False
+) -> str:
+    """The same for several calls of a function: a mistake is named only if it explains all their results.
+
+    With ``wholly``, only what turns all of the right results into those found; else "".
+    """
+    wrong = [item for item in calls if not same(*item[:2], tolerance)]
+    telling = [
+        item
+        for item in calls
+        if any(item is other for other in wrong) or np.any(_numbers(item[1])) or isinstance(item[1], bool)
+    ]
+    if not wrong:
+        return ""
+    try:
+        with np.errstate(all="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            shapes = [[getattr(_numbers(x), "shape", None) for x in item[:2]] for item in calls]
+            if len(calls) > 1 and all(f == e for f, e in shapes) and all(same(item[0], calls[0][0]) for item in calls):
+                return (
+                    f"whatever goes in, {short(calls[0][0])} comes out: are the arguments used, and is nothing cut off?"
+                )
+            said = [list(_made_of_it(*item, tolerance)) for item in telling]
+            parts = [[]] if wholly else [list(_partly_right(*item, tolerance)) for item in wrong]
+            for sentences in (said, parts):
+                common = [sentence for sentence in sentences[0] if all(sentence in others for others in sentences)]
+                if common:
+                    return common[0]
+            if wholly:
+                return ""
+            return parts[0][0] if parts[0] else _first_difference(*wrong[0][:2])  # of the first wrong call
+    except Exception:  # so odd that it cannot even be described
+        return "" if wholly else "the result is not of the kind that is wanted"
+
+
+def _numbers(value: Any) -> Array | None:
+    """The value as an array of numbers, if it is one."""
+    try:
+        array = np.asarray(value)
+    except (ValueError, TypeError, RecursionError):  # rows that differ in length
+        return None
+    return array if array.dtype.kind in "biufc" else None
+
+
+def _close(x: Array, y: Array, tolerance: float) -> bool:
+    if x.shape != y.shape:
+        return False
+    if x.dtype.kind in "iub" and y.dtype.kind in "iub":
+        return bool(np.array_equal(x, y))
+    largest = float(np.abs(y[np.isfinite(y)]).max(initial=0.0))
+    return bool(np.allclose(x, y, rtol=0.0, atol=tolerance * largest, equal_nan=True))
+
+
+def _unit(x: Array) -> Array:
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def _sums_to_1(x: Array, axis: int = -1) -> Array:
+    return x / x.sum(axis=axis, keepdims=True)
+
+
+def _rounded(decimals: int) -> Callable[[Array], Array]:
+    return lambda x: np.round(x, decimals)
+
+
+Made = tuple[str, Callable[[Array], Any]]
+
+# what a mistake makes of the right result: recomputed, and compared with what was found
+_OF_EACH_NUMBER: list[Made] = [
+    ("the sign is turned", np.negative),
+    ("all signs are lost: is there an abs() too many?", np.abs),
+    ("what is negative is cut to 0", lambda e: np.maximum(e, 0.0)),
+    ("this is 1 minus what is asked for", lambda e: 1.0 - e),
+    ("every number is 1 too large: counted from 1 instead of 0, or one too many?", lambda e: e + 1),
+    ("every number is 1 too small: is something counted one time too few?", lambda e: e - 1),
+    ("this is the square of what is asked for: is a root missing?", np.square),
+    ("this is the square root of what is asked for", np.sqrt),
+    ("this is 1 divided by what is asked for: it is upside down", lambda e: 1.0 / e),
+    ("this is the logarithm of what is asked for", np.log),
+    ("this is exp of what is asked for: is a logarithm missing?", np.exp),
+    ("the numbers are cut to whole ones: is there an int(), a // or an array of integers?", np.trunc),
+    ("the numbers are rounded down to whole ones: is there a // or a floor?", np.floor),
+    *[(f"the numbers are rounded to {k} decimals; leave them as they are", _rounded(k)) for k in range(9)],
+]
+_OF_AN_ARRAY: list[Made] = [
+    ("the numbers are right, but rows and columns have changed places: transpose it (.T)", np.transpose),
+    ("the order is reversed: the last comes first", lambda e: e[::-1]),
+    ("the order is reversed along the last axis", lambda e: e[..., ::-1]),
+    ("the numbers are right, but an axis of length 1 is lost: see keepdims=True, or [:, None]", np.squeeze),
+    ("one number comes out where an array is wanted: this is its sum; see axis=", np.sum),
+    ("one number comes out where an array is wanted: this is its mean; see axis=", np.mean),
+    ("this is the sum over all rows; each has a result of its own", lambda e: e.sum(axis=0)),
+    ("this is the mean over all rows; each has a result of its own", lambda e: e.mean(axis=0)),
+    ("this is the sum of each row", lambda e: e.sum(axis=-1)),
+    ("this is the mean of each row", lambda e: e.mean(axis=-1)),
+    ("the numbers are right, but the shape is lost: all stand in one row", np.ravel),
+    ("off by one: the last is missing", lambda e: e[:-1]),
+    ("off by one: the first is missing", lambda e: e[1:]),
+    ("off by one: the last column is missing", lambda e: e[..., :-1]),
+    ("off by one: everything stands one place too late", lambda e: np.roll(e, 1, axis=0)),
+    ("off by one: everything stands one place too early", lambda e: np.roll(e, -1, axis=0)),
+    ("off by one: everything stands one column too far right", lambda e: np.roll(e, 1, axis=-1)),
+    ("off by one: everything stands one column too far left", lambda e: np.roll(e, -1, axis=-1)),
+    ("the rows are made to length 1, which is not asked for", _unit),
+    ("the rows are made to sum to 1, which is not asked for", _sums_to_1),
+    ("the numbers are added up from the first to the last (cumsum)", lambda e: np.cumsum(e, axis=0)),
+    ("only the diagonal is left", lambda e: np.diag(np.diag(e))),
+    ("only what is above the diagonal is left", lambda e: np.triu(e, 1)),
+    ("only what is below the diagonal is left", lambda e: np.tril(e, -1)),
+]
+# what would have to be made of what was found
+_MISSING: list[Made] = [
+    ("the numbers are right, but there is an axis of length 1 too many", np.squeeze),
+    ("the signs should not be there: is an abs() missing?", np.abs),
+    ("the rows are not made to length 1", _unit),
+    ("the rows do not sum to 1", _sums_to_1),
+    ("the columns do not sum to 1", lambda f: _sums_to_1(f, 0)),
+]
+
+
+def _made(make: Callable[[Array], Any], x: Array) -> Array:
+    try:
+        return np.asarray(make(x), np.float64)
+    except (ValueError, IndexError):  # not with this number of axes
+        return np.array([])
+
+
+def _made_of_it(found: Any, expected: Any, given: Mapping[str, Any], tolerance: float) -> Iterator[str]:
+    """Every mistake that turns all of the right result into what was found, the plainest first."""
+    f, e = _numbers(found), _numbers(expected)
+    if f is None or e is None or f.dtype.kind == "c" or not f.size or not e.size:
+        return
+    tolerance = max(tolerance, FLOAT32) if f.dtype == np.float32 else tolerance
+    if f.dtype == bool == e.dtype and np.array_equal(f, ~e):
+        yield "True and False have changed places"
+    for name, argument in given.items():
+        x = _numbers(argument)
+        if x is not None and x.ndim and _close(f, x, tolerance):
+            yield f"this is {name} as it came in"
+    f, e = f.astype(np.float64), e.astype(np.float64)
+    for says, make in [*_OF_EACH_NUMBER, *(_OF_AN_ARRAY if e.ndim else [])]:
+        made = _made(make, e)
+        if np.isfinite(made).all() and _close(f, made, tolerance):
+            yield says
+    for says, make in _MISSING:
+        if (f.ndim or make is np.abs) and _close(_made(make, f), e, tolerance):
+            yield says
+    factor = _factor(f, e, tolerance)
+    for name, value in _constants(given) if factor else []:
+        if math.isclose(abs(factor), value, rel_tol=max(1e-7, tolerance)):
+            turned = ", and its sign is turned" if factor < 0 else ""
+            yield f"every number comes out {name} times as large as it should be{turned}"
+
+
+def _factor(f: Array, e: Array, tolerance: float) -> float:
+    """The c with ``f = c e``, if there is one; else 0."""
+    at = np.unravel_index(int(np.abs(e).argmax()), e.shape)
+    factor = float(f[at] / e[at]) if f.shape == e.shape and e[at] else 0.0
+    return factor if _close(f, factor * e, tolerance) else 0.0
+
+
+def _constants(given: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    """Factors that are forgotten or come in twice: well-known numbers, and the sizes of the arguments."""
+    known = {"2": 2.0, "4": 4.0, "10": 10.0, "100": 100.0}
+    for name, argument in given.items():
+        x = _numbers(argument)
+        if x is None or not x.size:
+            continue
+        if x.ndim == 0 and x > 0:
+            known[name] = float(x)
+        known |= {f"{name}.shape[{i}]" if x.ndim > 1 else f"len({name})": float(n) for i, n in enumerate(x.shape)}
+        known |= {f"{name}.size": float(x.size)} if x.ndim > 1 else {}
+    for name, n in known.items():
+        yield from ((name, n), (f"1/{name}", 1.0 / n), (f"sqrt({name})", n**0.5), (f"1/sqrt({name})", n**-0.5))
+        if "[" in name or "len(" in name:  # ddof=1
+            ratio = n / max(n - 1.0, 1.0)
+            yield from ((f"{name}/({name} - 1)", ratio), (f"({name} - 1)/{name}", 1.0 / ratio))
+            yield from ((f"sqrt({name}/({name} - 1))", ratio**0.5), (f"sqrt(({name} - 1)/{name})", ratio**-0.5))
+    yield from (
+        ("ln 10", math.log(10.0)),
+        ("1/ln 10", 1.0 / math.log(10.0)),
+        ("ln 2", math.log(2.0)),
+        ("1/ln 2", 1.0 / math.log(2.0)),
+        ("pi", math.pi),
+        ("1/pi", 1.0 / math.pi),
+    )
+    yield from (("180/pi", 180.0 / math.pi), ("pi/180", math.pi / 180.0))
+
+
+def _partly_right(found: Any, expected: Any, given: Mapping[str, Any], tolerance: float) -> Iterator[str]:
+    """What is right about it: the digits, some rows, all but the diagonal, the numbers but not their places."""
+    f, e = _numbers(found), _numbers(expected)
+    if f is None or e is None:
+        if isinstance(found, list) and isinstance(expected, list):
+            yield from _wrong_items(found, expected)
+        return
+    if not f.size or f.dtype.kind == "c":
+        return
+    f, e = f.astype(np.float64), e.astype(np.float64)
+    if not np.isfinite(f).all() and np.isfinite(e).all():
+        kind = "nan" if np.isnan(f).any() else "inf"
+        yield f"there is {kind} in it: is something divided by zero, or too large for exp?"
+        return
+    if f.size > 1 and f.size == e.size and _close(np.sort(f, axis=None), np.sort(e, axis=None), tolerance):
+        places = "stand in the wrong places" if f.shape == e.shape else f"have the shape {f.shape}, not {e.shape}"
+        yield f"the numbers are right, but they {places}"
+    if f.shape != e.shape:
+        return
+    factor, offset = _factor(f, e, tolerance), float((f - e).flat[0])
+    if factor and f.size > 1:
+        yield f"every number comes out {factor:.5g} times as large as it should be"
+        yield "the numbers are right but for one factor, the same for all of them"
+    if f.size > 1 and _close(f, e + offset, tolerance):
+        yield f"the same number is added to all: {offset:.5g}"
+    if _close(f, e, 1e-6):
+        yield "right to six digits or more: does float32 come in somewhere, or a constant with too few digits?"
+    right = np.abs(f - e) <= tolerance * float(np.abs(e).max())
+    if e.ndim != 2 or min(e.shape) < 2:
+        return
+    if e.shape[0] == e.shape[1] and right[~np.eye(len(e), dtype=bool)].all():
+        yield "it is right except on the diagonal"
+    for name, x, y, ok in (("row", f, e, right), ("column", f.T, e.T, right.T)):
+        whole: Array = ok.all(axis=1)
+        if whole.any():
+            yield f"{'only the first' if whole[0] and whole.sum() == 1 else 'not every'} {name} is right"
+        factors = (x * y).sum(axis=1, keepdims=True) / np.square(y).sum(axis=1, keepdims=True)
+        if _close(x, factors * y, tolerance):
+            yield f"each {name} is right but for a factor of its own: what is it divided by?"
+        if _close(x, y + (x - y)[:, :1], tolerance):
+            yield f"each {name} is right but for a number of its own that is added to it"
+
+
+def _wrong_items(found: list[Any], expected: list[Any]) -> Iterator[str]:
+    if any(item is None for item in found):
+        yield "there is a None in the list"
+    elif not found:
+        yield "the list is empty"
+    elif same(found, expected[: len(found)]):
+        yield "it begins right, but something is missing at the end"
+    elif same(found[: len(expected)], expected):
+        yield "it begins right, but there is something too much at the end"
+    elif same(found, expected[::-1]):
+        yield "the order is reversed: the last comes first"
+    elif sorted(map(repr, found)) == sorted(map(repr, expected)):
+        yield "the items are right, but not their order"
+    elif "".join(map(str, found)) == "".join(map(str, expected)):
+        yield "all of it is there, but it is divided in other places"
+
+
+def _first_difference(found: Any, expected: Any) -> str:
+    f, e = _numbers(found), _numbers(expected)
+    wanted = "a list" if isinstance(expected, (list, tuple)) else "text"
+    if e is not None:
+        wanted = f"an array of shape {e.shape}" if e.ndim else "True or False" if e.dtype == bool else "one number"
+    if f is None or e is None:
+        if wanted != "a list" or not isinstance(found, (list, tuple)):
+            kind = _KINDS.get(type(found), f"of type {type(found).__name__}")
+            return f"it gives {short(found)}" + (f", {kind}, and {wanted} is wanted" if kind != wanted else "")
+        at = next((i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if not same(a, b)), None)
+        return f"it gives {short(found)}" + (f"; wrong from [{at}] on, {short(found[at])}" if at is not None else "")
+    if f.shape != e.shape:
+        return f"it gives {f'an array of shape {f.shape}' if f.ndim else 'one number'}, and {wanted} is wanted"
+    if f.dtype.kind == "c":
+        return "it gives complex numbers: is a root or a logarithm taken of something negative?"
+    wrong = np.abs(f.astype(np.float64) - e)
+    place = np.unravel_index(int(np.where(np.isnan(wrong), np.inf, wrong).argmax()), f.shape)
+    where = f" at [{', '.join(str(int(i)) for i in place)}]" if f.ndim else ""
+    a, b = f[place].item(), e[place].item()
+    digits = _common_digits(a, b) if isinstance(a, float) and a * b > 0 and math.isclose(a, b, rel_tol=0.05) else ""
+    if digits:
+        count = len(digits.lstrip("-0.").replace(".", ""))
+        return f"{digits}{where} begins right, and parts at digit {count + 1}"
+    if f.dtype == bool or not a * b or a != a:
+        return f"it gives {short(a)}{where}, which is wrong"
+    how = "has the wrong sign" if a * b < 0 else "is too large" if a > b else "is too small"
+    return f"it gives {short(a)}{where}, which {how}"
+
+
+def _common_digits(a: float, b: float) -> str:
+    """The first digits of a, as many as are also b's; "" if it is not even one behind the point.
+
+    >>> _common_digits(-12.345, -12.3999), _common_digits(0.01999, 0.01991), _common_digits(1234.5, 1235.0)
+    ('-12.3', '0.0199', '')
+    """
+    mine, theirs = f"{a:.17f}", f"{b:.17f}"
+    count = next((i for i, (x, y) in enumerate(zip(mine, theirs, strict=False)) if x != y), len(mine))
+    digits = mine[:count]
+    return digits if re.search(r"\.\d*[1-9]\d*$", digits) or re.search(r"[1-9]\d*\.\d+$", digits) else ""
+
+
+_KINDS = {str: "text", dict: "a dict", set: "a set, which has no order", np.ndarray: "an array of text"}
+_KINDS |= {kind: "a list of something else, or with rows that differ in length" for kind in (list, tuple)}
+
+
+def short(value: Any) -> str:
+    """A value in a few characters; of a large array the shape is enough."""
+    if isinstance(value, np.ndarray) and value.size > 6:
+        return f"an array of shape {value.shape}"
+    if isinstance(value, np.ndarray):
+        return " ".join(np.array2string(value, precision=4, separator=", ").split())
+    if isinstance(value, (list, tuple)):
+        items = ", ".join(short(item) for item in value[:8]) + (", …" if len(value) > 8 else "")
+        return f"[{items}]" if isinstance(value, list) else f"({items})"
+    text = (
+        f"{float(value):.6g}"
+        if isinstance(value, (float, np.floating))
+        else repr(getattr(value, "tolist", lambda: value)())
+    )
+    text = " ".join(text.split())
+    return text if len(text) <= 80 else f"{text[:79]}…"
