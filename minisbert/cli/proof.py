@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import sys
 import warnings
-import zipfile
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from itertools import groupby
@@ -23,14 +23,19 @@ from minisbert.cli.table import grid
 from minisbert.encoder import SentenceEncoder
 from minisbert.files import written_whole
 from minisbert.parallel import BATCH_TOKENS, advice, libraries
+from minisbert.proof.judge import examine
 from minisbert.proof.ledger import (
+    Reference,
+    Row,
     compare,
     first_disagreement,
     format_ledger,
     read_recorded,
     trace_tensors,
     verdict,
+    whole,
 )
+from minisbert.proof.port import meaning, read_tensors
 from minisbert.proof.profile import OPERATIONS, Cost, Profile
 from minisbert.proof.profile import profile as measure
 from minisbert.training.gradcheck import check_encoder
@@ -53,7 +58,16 @@ from minisbert.training.step import named_parameters
 @click.option(
     "--mine",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Check your own port: an .npz with some of the tensors, named as in the ledger.",
+    help="Check your own port: an .npz, .safetensors or .npy with some of the tensors, or a .py with functions, as in "
+    "notebooks/my_bert.py. The mistake is named.",
+)
+@click.option(
+    "--name", metavar="TENSOR", default="", help="Which tensor an .npy is, where its file name does not say so."
+)
+@click.option(
+    "--template",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="List every tensor that --mine takes, and write an .npz to be filled in.",
 )
 @click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Also write our tensors to an .npz.")
 @json_option
@@ -64,6 +78,8 @@ def verify(
     against: str,
     dtype: str,
     mine: Path | None,
+    name: str,
+    template: Path | None,
     save: Path | None,
     as_json: bool,
 ) -> None:
@@ -72,62 +88,133 @@ def verify(
     Without TEXTS, three short texts go through the model and are compared with tensors recorded from PyTorch and
     included in the package. The exit code is 1 if any tensor exceeds its bound.
 
+    With --mine the tensors are yours: packed or padded, under the ledger's names or Hugging Face's, of some or all of
+    the texts. The known mistake that reproduces the first wrong one is named.
+
+    A .py is run, in a process of its own: each of its functions is judged alone on the right inputs, then all together.
+    The exit code is 0 if part one, from token ids to the vector, is right, and nothing of part two is wrong.
+
     \b
-    Example:
+    Examples:
       minisbert verify
       minisbert verify --dtype float64
+      minisbert verify --template mine.npz
+      minisbert verify --mine mine.npz
+      minisbert verify --mine my_bert.py
     """
-    if save is not None:
-        Target(save, "npz", force=False).check()
-    reference = read_recorded()
-    if texts and against == "recorded":
+    for file in (save, template):
+        if file is not None:
+            Target(file, "npz", force=False).check()
+    if texts and against == "recorded" and template is None:
         raise click.UsageError("Recorded tensors exist only for their own texts; for TEXTS add --against torch.")
+    if name and (mine is None or mine.suffix != ".npy"):
+        raise click.UsageError("--name says which tensor an .npy is; give one with --mine.")
+    if mine is not None and mine.suffix == ".py":
+        if texts or against != "recorded" or save or template:
+            raise click.UsageError("Functions are judged on texts of their own: give --mine FILE.py alone.")
+        from minisbert.proof.ladder import climb
+
+        report = climb(mine, choice.encoder("float64"))
+        if as_json:
+            echo_json({"ok": report.ok, "next": report.next} | vars(report))
+        else:
+            click.echo(str(report))
+        sys.exit(0 if report.ok else 1)
+    given = None if mine is None else read_tensors(mine, name)
     encoder = choice.encoder(dtype)
+    reference = read_recorded()
+    if template is not None:
+        _write_template(template, encoder, texts or reference.texts)
+        return
     if against == "torch":
         from minisbert.proof.reference import torch_reference
 
         reference = torch_reference(encoder.folder, texts or reference.texts, dtype, encoder.max_seq_length)
-    ours: dict[str, Any] = trace_tensors(encoder.trace(reference.texts)) if mine is None else _read_mine(mine)
-    rows = compare(ours, reference, dtype)
-    first = first_disagreement(rows)
+    ours: dict[str, Any] = trace_tensors(encoder.trace(reference.texts))
+    proof = compare(ours, reference, dtype)
     if save is not None:
         with written_whole(save) as stream:
             np.savez_compressed(stream, **ours)
+    about = {"reference": reference.origin, "texts": reference.texts, "dtype": dtype}
+    if given is not None and first_disagreement(proof) is None:
+        _judge(str(mine), given, encoder, choice, reference, dtype, about if as_json else None)
+    first = first_disagreement(proof)
     if as_json:
-        about = {"reference": reference.origin, "texts": reference.texts, "dtype": dtype, "agrees": first is None}
-        tensors = [
-            {"name": row.name, "shape": row.shape, "max_abs_difference": row.difference, "bound": row.bound}
-            | {"agrees": row.agrees}
-            for row in rows
-        ]
-        echo_json(about | {"first_disagreement": first.name if first else None, "tensors": tensors})
+        found = {"agrees": first is None, "first_disagreement": first.name if first else None}
+        echo_json(about | found | {"tensors": [_row(row) for row in proof]})
     else:
-        whose = "this package" if mine is None else str(mine)
-        click.echo(f"{whose}, {dtype}, compared with PyTorch: {reference.origin}")
+        if given is not None:
+            click.echo("--mine is not judged, because this package itself differs:\n")
+        click.echo(f"this package, {dtype}, compared with PyTorch: {reference.origin}")
         click.echo(f"texts: {', '.join(repr(text) for text in reference.texts)}\n")
-        click.echo(format_ledger(rows))
-        click.echo(f"\n{verdict(rows, reference)}")
+        click.echo(format_ledger(proof))
+        click.echo(f"\n{verdict(proof, reference)}")
     sys.exit(0 if first is None else 1)
 
 
-def _read_mine(file: Path) -> dict[str, np.ndarray]:
-    """Read the user's tensors; pickled objects are refused, because loading them can run code."""
-    expected = f"{file}: expected an .npz with tensors named as in the ledger, but"
-    if not zipfile.is_zipfile(file):
-        is_array = file.read_bytes().startswith(b"\x93NUMPY")
-        raise ValueError(
-            f"{expected} this is {'one array without a name' if is_array else 'another kind of file'}; write it by "
-            f'np.savez("{file.stem}.npz", **{{"embeddings.word": array}}); '
-            "`minisbert verify --save ours.npz` writes a file with all names"
+def _row(row: Row) -> dict[str, Any]:
+    return {
+        **{"name": row.name, "shape": row.shape, "max_abs_difference": row.difference, "bound": row.bound},
+        "agrees": row.agrees,
+    }
+
+
+def _judge(
+    file: str,
+    given: dict[str, Any],
+    encoder: SentenceEncoder,
+    choice: ModelChoice,
+    reference: Reference,
+    dtype: str,
+    about: dict[str, Any] | None,
+) -> None:
+    """Compare a port with the reference, whole: where the recording has no numbers, with our own in float64."""
+    if reference.step > 1:
+        exact = encoder if dtype == "float64" else choice.encoder("float64")
+        trace = exact.trace(reference.texts)
+        if first_disagreement(compare(trace_tensors(trace), reference, "float64")):
+            raise ValueError("verify: the float64 trace of this package differs from the recording; see `verify`")
+        reference = whole(reference, trace)
+    found = examine(given, replace(encoder.model, max_seq_length=encoder.max_seq_length), reference, dtype)
+    share = f"{100 * found.numbers:.3g} % of their numbers"
+    if about is not None:
+        first = found.first.name if found.first else None
+        echo_json(
+            about
+            | {"agrees": found.agrees, "first_disagreement": first, "tensors": [_row(row) for row in found.rows]}
+            | {"coverage": {"tensors": found.tensors, "of": found.of, "numbers": found.numbers}}
+            | {key: getattr(found, key) for key in ("unknown", "notes", "findings", "facts", "advice")}
         )
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            tensors = {name: stored[name] for name in stored.files}
-    except Exception as error:  # zipfile, zlib and NumPy each raise their own for a damaged file
-        raise ValueError(f"{expected} {error or type(error).__name__}") from error
-    if odd := [name for name, tensor in tensors.items() if not isinstance(tensor, np.ndarray)]:
-        raise ValueError(f"{expected} {odd[0]!r} in it is not an array")
-    return tensors
+        sys.exit(0 if found.agrees else 1)
+    click.echo(f"{file}, {dtype}, compared with PyTorch: {reference.origin}")
+    click.echo(f"texts: {', '.join(repr(text) for text in reference.texts)}")
+    click.echo(f"coverage: {found.tensors} of {found.of} tensors, {share}\n")
+    if found.rows:
+        click.echo(f"{format_ledger(found.rows)}\n")
+    for note in found.notes:
+        click.echo(f"note: {note}")
+    for unknown, nearest in found.unknown.items():
+        click.echo(f"unknown name, not compared: {unknown}; the nearest known one is {nearest}")
+    if found.rows:
+        click.echo(verdict(found.rows, reference))
+    for sentence in (*found.findings, *found.facts, found.advice):
+        if str(sentence):
+            click.echo(str(sentence))
+    sys.exit(0 if found.agrees else 1)
+
+
+def _write_template(file: Path, encoder: SentenceEncoder, texts: Sequence[str]) -> None:
+    """Every tensor as NaN, to be replaced by what a port computes; one left as it is counts as not given."""
+    tensors = trace_tensors(encoder.trace(texts))
+    lines = [[name, str(tensor.shape), meaning(name)] for name, tensor in tensors.items()]
+    click.echo("\n".join(grid(lines, "<<<")))
+    empty: dict[str, Any] = {
+        name: x if name == "token_ids" else np.full(x.shape, np.nan, x.dtype) for name, x in tensors.items()
+    }
+    how = [f"texts, end to end: {'; '.join(texts)}", "replace any of these; what stays NaN is not compared"]
+    with written_whole(file) as stream:
+        np.savez_compressed(stream, README=np.array(how + ["  ".join(line) for line in lines]), **empty)
+    click.echo(f"wrote {file}: replace any of the tensors by yours, then minisbert verify --mine {file}", err=True)
 
 
 # ---------------------------------------------------------------------------------------------------------- gradcheck

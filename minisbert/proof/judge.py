@@ -1,0 +1,656 @@
+"""Which mistake is it? A port's tensors beside the right ones, and the known mistake that reproduces the first wrong.
+
+Up to the first wrong tensor everything that was given is right, so the inputs of the step are known, and each known
+mistake (``mistakes``) can be made there: the one whose numbers are the port's, to rounding, is named. Then it is made
+in one layer or in all, whichever explains more of the later tensors, and what still differs is the next mistake. Of one
+wrong tensor pairs of mistakes are tried, too. What nothing reproduces is said to be so, with what is nearest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import threadpoolctl
+
+from minisbert.model import Array
+from minisbert.model.bert import equal_length_runs
+from minisbert.model.folder import SentenceModel
+from minisbert.proof.ledger import Reference, Row, bound_of, first_disagreement
+from minisbert.proof.mistakes import MISTAKES, Batch, Change, Recipe, forward
+from minisbert.proof.port import Parts, Port, kind_of, understand
+
+Tensors = dict[str, Parts]
+Changes = tuple[Change, ...]
+_LATE = {"token_embeddings", "pool", "normalize"}  # what follows BERT
+
+OPERATIONS = {  # of each block
+    "embeddings": {"tables", "word", "position", "token_type", "layer_norm", "round"},
+    "attention": {
+        *("weights", "layers", "before", "linear", "split", "scores", "scale", "mask", "softmax", "gather", "join"),
+        *("residual", "layer_norm", "round"),
+    },
+    "feed_forward": {"weights", "layers", "before", "linear", "activation", "residual", "layer_norm", "round"},
+    "modules": {"layers", "token_embeddings", "pool", "normalize", "round"},
+}
+FAR = 10  # times nearer to a mistake's numbers than to the right ones, before the mistake is named
+NEAR = 2  # times, before it is called nearest
+PAIRS = 45  # mistakes that are tried in pairs, the nearest ones; where whole layers lie between, LONG_PAIRS
+LONG_PAIRS = 12
+MOST = 4  # mistakes that are looked for, one after the other
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is known about one wrong tensor."""
+
+    tensor: str
+    says: str  # the mistake; "" if nothing known is near
+    where: str  # such as "in every layer"
+    reproduces: bool
+    difference: float  # max |port - mistake|
+    from_right: float  # max |port - right|
+
+    def __str__(self) -> str:
+        where = f" ({self.where})" if self.where else ""
+        if self.reproduces:
+            return f"Your {self.tensor} is that of a port in which {self.says}{where}."
+        if self.says:
+            return (
+                f"No known mistake reproduces your {self.tensor}. The nearest: {self.says}{where}; it is "
+                f"{self.difference:.1e} from yours, and the right one {self.from_right:.1e}."
+            )
+        return f"No known mistake, and no pair of two, is near your {self.tensor}."
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """Changes made at one place, and how far from the port's tensor they lead."""
+
+    changes: Changes
+    form: str
+    difference: float
+    moves: bool = False  # whether the tensor is another than without them
+    contradicted: bool = False  # whether a tensor that agrees would not
+
+
+def by_name(batch: Batch, tensors: Mapping[str, Array], texts: Sequence[int], lengths: Sequence[int]) -> Tensors:
+    """Padded tensors as parts of ``texts``, by the ledger's names: probs by runs of all texts' equal ``lengths``."""
+    runs = [run for run, (_, count, _) in enumerate(equal_length_runs(np.array(lengths))) for _ in range(count)]
+    found: Tensors = {}
+    for name, tensor in tensors.items():
+        for text, part in zip(texts, batch.by_text(name, tensor), strict=True):
+            found.setdefault(f"{name}.{runs[text]}" if name.endswith(".probs") else name, {})[text] = part
+    return found
+
+
+def difference(mine: Parts, other: Parts | None) -> float:
+    """``max |mine - other|``; infinite where shapes differ, one is missing, or a number is NaN."""
+    worst = 0.0
+    for text, part in mine.items():
+        if other is None or text not in other or other[text].shape != part.shape:
+            return np.inf
+        with np.errstate(invalid="ignore", over="ignore"):
+            far = float(np.abs(part.astype(np.float64) - other[text]).max(initial=0.0))
+        worst = max(worst, np.inf if np.isnan(far) else far)
+    return worst
+
+
+class Judge:
+    """Looks for the mistakes behind a port's tensors.
+
+    Parameters
+    ----------
+    model : SentenceModel
+        In the dtype in which mistakes are made.
+    port : Port
+    ids : dict of int to Array
+        Token ids of every text.
+    bounds : dict of str to float
+        What each tensor may differ by.
+    """
+
+    def __init__(self, model: SentenceModel, port: Port, ids: Parts, bounds: Mapping[str, float]) -> None:
+        self.model, self.mine, self.bounds = model, port.tensors, bounds
+        self.lengths = [len(tokens) for tokens in ids.values()]
+        given = {text for parts in self.mine.values() for text in parts}
+        texts = [text for text in (port.layout.order if port.layout else ()) if text in given]
+        texts += sorted(given - set(texts))
+        own = [ids[text] for text in texts]
+        # how the port may have laid its texts: as its arrays show, or unknown: padded, each alone, or end to end
+        self.forms: dict[str, list[tuple[Batch, list[int]]]] = {"padded": [(Batch.of(own), texts)]}
+        if port.layout and port.layout.length:
+            self.forms["padded"] = [(Batch.of(own, port.layout.length, left=port.layout.side == "left"), texts)]
+        elif len(own) > 1:
+            self.forms["alone"] = [(Batch.of([tokens]), [text]) for text, tokens in zip(texts, own, strict=True)]
+            self.forms["strip"] = [(Batch.strip(own), texts)]
+        short = min(range(len(own)), key=lambda i: len(own[i]))
+        self.forms["one"] = [(Batch.of([own[short]]), [texts[short]])]
+        layers = model.config.num_hidden_layers
+        self.blocks = ["embeddings"]
+        self.blocks += [f"layers.{i}.{half}" for i in range(layers) for half in ("attention", "feed_forward")]
+        self.blocks += ["modules"]
+        self.last = len(self.blocks) - 1
+        self._known: dict[tuple[Any, ...], list[dict[str, Array]]] = {}
+
+    # -------------------------------------------------------------------------------------------------- computing
+
+    def block(self, name: str) -> int:
+        """The block in which a tensor is made, counted from the embeddings."""
+        if kind_of(name) == "vector":
+            return self.last
+        return next((b for b, block in enumerate(self.blocks) if name.startswith(f"{block}.")), 0)
+
+    def known(self, base: Changes, form: str) -> list[dict[str, Array]]:
+        """What the blocks read, with some mistakes made."""
+        if (base, form) not in self._known:
+            every = [forward(batch, self.model, Recipe(*base)) for batch, _ in self.forms[form]]
+            self._known[base, form] = [{n: x for n, x in one.items() if n.endswith(".output")} for one in every]
+        return self._known[base, form]
+
+    def compute(
+        self, base: Changes, changes: Changes, form: str, since: int, until: int, keep: bool = False
+    ) -> Tensors:
+        """The tensors of some blocks, with changes; what lies before is known.
+
+        With ``keep`` all but the last block is remembered: what follows BERT is tried in many ways.
+        """
+        late = tuple(c for c in changes if set(c.mistake.changes) <= _LATE)
+        if until == self.last and (late or keep):
+            base, changes, since = (*(c for c in changes if c not in late), *base), late, self.last
+        found: Tensors = {}
+        known = self.known(base, form) if since else [{}] * len(self.forms[form])
+        for (batch, texts), before in zip(self.forms[form], known, strict=True):
+            tensors = forward(batch, self.model, Recipe(*changes, *base), before, since, until)
+            for name, parts in by_name(batch, tensors, texts, self.lengths).items():
+                found.setdefault(name, {}).update(parts)
+        return found
+
+    def far(self, name: str, found: Tensors) -> float:
+        """How far a tensor of the port is from one of ours, in those texts that ours has."""
+        texts = {text for parts in found.values() for text in parts}
+        return difference({t: part for t, part in self.mine[name].items() if t in texts}, found.get(name))
+
+    def close(self, name: str, found: Tensors, slack: float = 1.0) -> bool:
+        """Whether a tensor of the port equals one of ours to rounding."""
+        return self.far(name, found) <= slack * self.bounds[name]
+
+    # -------------------------------------------------------------------------------------------------- searching
+
+    def findings(self) -> list[Finding]:
+        """The mistakes, in the order of computation."""
+        found: list[Finding] = []
+        base: Changes = ()
+        form = "padded"
+        names = [name for name in self.mine if name != "token_ids"]
+        with threadpoolctl.threadpool_limits(1), np.errstate(all="ignore"):
+            right = self.compute((), (), form, 0, self.last)
+            while len(found) < MOST:
+                now, slack = self.compute(base, (), form, 0, self.last), _slack(base)
+                wrong = [name for name in names if not self.close(name, now, slack)]
+                # a wrong step may enlarge rounding, too: what is explained but for a hundredth is explained
+                wrong = [name for name in wrong if self.far(name, now) * 100 > self.far(name, right)]
+                if not wrong:
+                    break
+                finding, changes, form = self.search(wrong[0], names[: names.index(wrong[0])], base, form, now)
+                found.append(finding)
+                if not changes:
+                    break
+                base = (*changes, *base)
+        return found
+
+    def search(
+        self, name: str, before: Sequence[str], base: Changes, form: str, now: Tensors
+    ) -> tuple[Finding, Changes, str]:
+        """The mistake that makes a tensor what it is, given that those before agree."""
+        until, since, from_right = self.block(name), 0, self.far(name, now)
+        if before:
+            since = min(until, self.block(before[-1]) + before[-1].endswith(".output"))
+        before = [other for other in before if self.block(other) >= since]
+        long, slack = until - since > 2, _slack(base)
+        tried: list[_Tried] = []
+
+        def attempt(changes: Changes, form: str, quick: bool = False) -> None:
+            found = self.compute(base, changes, "one" if quick else form, since, until, long and not before)
+            one = _Tried(
+                changes,
+                form,
+                self.far(name, found),
+                any(difference({t: part}, now.get(name)) > 0 for t, part in found.get(name, {}).items()),
+                any(not self.close(other, found, 10.0) for other in before),
+            )
+            if quick and good(one):
+                attempt(changes, form)  # of one text it is right: of all?
+            else:
+                tried.append(one)
+
+        def good(one: _Tried) -> bool:
+            close = one.difference <= slack * self.bounds[name] and one.difference * FAR <= from_right
+            return close and not one.contradicted
+
+        def singles(since: int) -> None:
+            for change in self.singles(since, until):
+                for one in self.forms_of(change) if not base else [form]:
+                    attempt((change,), one, long and (not change.mistake.together or one == "alone"))
+
+        def pairs(those: Iterable[tuple[_Tried, _Tried]]) -> None:
+            for a, b in those:
+                if {(c.mistake.op, c.at) for c in a.changes}.isdisjoint((c.mistake.op, c.at) for c in b.changes):
+                    forms = {one.form for one in (a, b) if any(c.mistake.together for c in one.changes)} or {form}
+                    quick = long and forms <= {"alone", form} and (forms == {"alone"} or not _together(a, b))
+                    attempt((*a.changes, *b.changes), forms.pop(), quick)
+
+        def able() -> list[_Tried]:
+            return sorted((one for one in tried if one.moves and not one.contradicted), key=lambda one: one.difference)
+
+        def stages() -> Iterator[None]:
+            """From what is cheap to try, and likely, to what is not."""
+            late: list[_Tried] = []
+            if long and until == self.last:
+                singles(self.last)
+                yield
+                late = able()
+                pairs(combinations(late[:PAIRS], 2))
+                late = late[:LONG_PAIRS]
+                yield
+            singles(since)
+            yield
+            nearest = able()[: LONG_PAIRS if long else PAIRS]
+            pairs(combinations(nearest, 2))
+            yield
+            pairs((one, other) for one in able() if len(one.changes) == 1 and one not in late for other in late)
+            yield
+
+        for _ in stages():
+            if matching := [one for one in tried if good(one)]:
+                best, where = self.widest(matching, name, base)
+                return self.finding(name, best, from_right, where, True), best.changes, best.form
+            if not base and from_right < 30 * self.bounds[name] and (small := self.small(name)):
+                return self.finding(name, small, from_right, "", True), small.changes, small.form
+        nearest = min(able(), key=lambda one: one.difference, default=None)
+        if nearest and nearest.difference * NEAR <= from_right:
+            return self.finding(name, nearest, from_right, "", False), (), form
+        return Finding(name, "", "", False, np.inf, from_right), (), form
+
+    def finding(self, name: str, one: _Tried, from_right: float, where: str, reproduces: bool) -> Finding:
+        """What was found, in words."""
+        return Finding(name, self.says(one.changes), where, reproduces, one.difference, from_right)
+
+    def forms_of(self, change: Change) -> list[str]:
+        """How texts may be laid where it matters to a mistake."""
+        if not change.mistake.together:
+            return ["padded"]
+        return [form for form in ("padded", "alone", "strip") if form in self.forms]
+
+    def small(self, name: str) -> _Tried | None:
+        """A mistake that is less than rounding where it is made, and shows further on: it explains everything."""
+        best: _Tried | None = None
+        names = [other for other in self.mine if other != "token_ids"]
+        for mistake in MISTAKES:
+            if mistake.op not in ("layer_norm", "activation", "weights", "round"):
+                continue
+            for at in ("*", "embeddings*", "layers.*.attention*", "layers.*.feed_forward*"):
+                changes = (Change(mistake, at),)
+                near = self.far(name, self.compute((), changes, "padded", 0, self.block(name)))
+                if near > self.bounds[name]:
+                    continue
+                found = self.compute((), changes, "padded", 0, self.block(names[-1]))
+                worst = max(self.far(other, found) / self.bounds[other] for other in names)
+                if worst <= 1 and (best is None or near < best.difference):
+                    best = _Tried(changes, "padded", near)
+        return best
+
+    def singles(self, since: int, until: int) -> Iterator[Change]:
+        """Every mistake that can be made in some blocks, at every place that makes a difference within them."""
+        blocks = self.blocks[since : until + 1]
+        kinds = list(dict.fromkeys(block.split(".")[-1] for block in blocks))
+        for mistake in MISTAKES:
+            fitting = [kind for kind in kinds if OPERATIONS[kind] & set(mistake.changes)]
+            if mistake.op == "layers" or len(fitting) > 1:
+                yield Change(mistake)
+            everywhere = mistake.op in ("weights", "round") or "eps" in mistake.says  # one mistake is made once
+            if mistake.op == "layers" or (len(blocks) > 2 and len(fitting) > 1 and everywhere):
+                continue
+            for kind in fitting:
+                place = blocks[0] if len(blocks) == 1 else kind if kind in blocks else f"layers.*.{kind}"
+                parts = [""]
+                if mistake.op == "linear" and kind == "attention":
+                    parts = [".*", ".[qkv]*", ".query", ".key", ".value", ".projected"]
+                elif mistake.op == "linear":
+                    parts = [".*", ".expanded", ".projected"]
+                for part in parts if len(blocks) < 3 else parts[:1]:
+                    yield Change(mistake, f"{place}{part}")
+
+    def widest(self, matching: list[_Tried], name: str, base: Changes) -> tuple[_Tried, str]:
+        """Of the mistakes that reproduce a tensor the one, in one layer or in all, that explains most of the rest."""
+        names = list(self.mine)
+        at, end = names.index(name), self.block(names[-1])
+        options: list[tuple[int, int, _Tried, str]] = []
+        for one in matching[:24]:
+            for scope, changes in _scopes(one.changes):
+                found = self.compute(base, changes, one.form, 0, end)
+                rest = names[at:]
+                slack = _slack((*changes, *base))
+                reach = next((i for i, n in enumerate(rest) if not self.close(n, found, slack)), len(rest))
+                if reach:
+                    options.append((reach, -len(changes), replace(one, changes=changes), scope))
+        if not options:
+            return matching[0], ""
+        most = max(reach for reach, *_ in options)
+        best = [option for option in options if option[0] == most]
+        first = max(best, key=lambda option: option[1])
+        same = [o for o in best if [c.mistake for c in o[2].changes] == [c.mistake for c in first[2].changes]]
+        # where one layer alone explains as much as all, nothing tells them apart
+        return same[-1][2], "" if "alone" in same[0][3] and len(same) > 1 else same[0][3]
+
+    def says(self, changes: Sequence[Change]) -> str:
+        """The mistakes in words."""
+        c = self.model.config
+        sizes = {"K": c.head_size, "D": c.hidden_size, "H": c.num_attention_heads, "eps": c.layer_norm_eps}
+        return ", and ".join(
+            change.mistake.says.format(**sizes) + _sites(change) for change in sorted(changes, key=_when)
+        )
+
+
+def _slack(base: Sequence[Change]) -> float:
+    """How much more than rounding is allowed behind a mistake, which may enlarge what rounding did before it."""
+    words = " ".join(change.mistake.says for change in base)
+    return 4000.0 if "bfloat16" in words else 500.0 if "float16" in words else 10.0 if base else 1.0
+
+
+def _together(a: _Tried, b: _Tried) -> bool:
+    return any(change.mistake.together for change in (*a.changes, *b.changes))
+
+
+def _when(change: Change) -> int:
+    return [mistake is change.mistake for mistake in MISTAKES].index(True)
+
+
+_SITES = {
+    "[qkv]*": "query, key and value",
+    "projected": "the projection",
+    "expanded": "the first matrix of the feed-forward network",
+}
+
+
+def _sites(change: Change) -> str:
+    """For which matrices."""
+    part = change.at.rpartition(".")[2]
+    if change.mistake.op != "linear" or part == "*":
+        return ""
+    return f", for {_SITES.get(part, part)}"
+
+
+def _scopes(changes: tuple[Change, ...]) -> Iterator[tuple[str, tuple[Change, ...]]]:
+    """The same in this layer alone, in every layer, and wherever it can be."""
+    layer = next((c.at.split(".")[1] for c in changes if c.at.startswith("layers.")), "")
+    yield (f"in layer {layer} alone" if layer.isdigit() else ""), changes
+    if layer.isdigit():
+        everywhere = tuple(replace(c, at=c.at.replace(f"layers.{layer}.", "layers.*.")) for c in changes)
+        yield "in every layer", everywhere
+    if any(c.at != "*" and c.mistake.op in ("linear", "layer_norm", "residual", "weights", "round") for c in changes):
+        yield "wherever it is done", tuple(replace(c, at="*") for c in changes)
+
+
+# ----------------------------------------------------------------------------------------------------- the whole answer
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What ``minisbert verify --mine`` says about a port."""
+
+    agrees: bool
+    rows: list[Row]
+    tensors: int  # that were given and compared
+    of: int  # that there are
+    numbers: float  # share of the numbers of these tensors that were compared
+    unknown: dict[str, str]  # names that are none, and the nearest that is
+    notes: list[str]
+    findings: list[Finding]
+    facts: list[str]  # about the first wrong tensor
+    advice: str  # what to give next
+
+    @property
+    def first(self) -> Row | None:
+        """The first row that differs."""
+        return first_disagreement(self.rows)
+
+
+def examine(given: Mapping[str, Any], model: SentenceModel, reference: Reference, dtype: str) -> Verdict:
+    """Compare somebody's tensors with the right ones, and find out which mistakes they show.
+
+    Parameters
+    ----------
+    given : dict of str to Array
+        By this package's names or Hugging Face's, packed or padded, of some or all of the texts.
+    model : SentenceModel
+        In which mistakes are made, in float32 or float64.
+    reference : Reference
+        Whole: with every column.
+    dtype : {"float32", "float64"}
+        In which the port computes; it sets the bounds.
+
+    Returns
+    -------
+    Verdict
+
+    Examples
+    --------
+    >>> from minisbert import SentenceEncoder
+    >>> from minisbert.proof.ledger import read_recorded, trace_tensors, whole
+    >>> encoder, recorded = SentenceEncoder(dtype="float64"), read_recorded()
+    >>> right = whole(recorded, encoder.trace(recorded.texts))
+    >>> mine = {"sentence_embedding": right.tensors["modules.0"].astype("float32")}
+    >>> print(examine(mine, encoder.model, right, "float32").findings[0])
+    Your sentence_embedding is that of a port in which the sentence vector is not normalised.
+    """
+    layers = model.config.num_hidden_layers
+    lengths = model.tokenizer(reference.texts, model.max_seq_length).lengths.tolist()
+    wanted = as_parts(reference.tensors, lengths)
+    port = understand(given, wanted, layers)
+    findings: list[Finding] = []
+    bounds = {name: _bound(port, name, parts, dtype) for name, parts in wanted.items()}
+    first = next(iter(port.tensors), None)
+    if port.misshapen or (first and difference(port.tensors[first], wanted[first]) > bounds[first]):
+        with threadpoolctl.threadpool_limits(1):  # small products: a second thread would mostly wait
+            other = _other_tokens(given, reference.texts, model, wanted, dtype, port)
+        if other is not None:
+            says, wanted, port = other
+            name = next(iter(port.tensors))
+            findings.append(Finding(name, says, "", True, difference(port.tensors[name], wanted[name]), np.inf))
+            bounds = {name: _bound(port, name, parts, dtype) for name, parts in wanted.items()}
+    rows = [
+        Row(name, port.shapes[name], difference(parts, wanted[name]), bounds[name])
+        for name, parts in port.tensors.items()
+    ]
+    notes = [*port.notes]
+    for name, (shape, expected) in port.misshapen.items():
+        rows.append(Row(name, shape, np.inf, bounds.get(name, bounds.get(f"{name}.0", 0.0))))
+        notes.append(f"{name} has shape {shape}, expected {expected}")
+    if not rows and not port.unknown:
+        raise ValueError("--mine: there is no tensor to compare in it; `verify --template mine.npz` writes an example")
+    if port.layout and (port.layout.length or port.layout.order != tuple(range(len(lengths)))):
+        notes.append(
+            f"read as: {port.layout}" + (" (what stands in the padding is ignored)" * bool(port.layout.length))
+        )
+    compared = sum(part.size for parts in port.tensors.values() for part in parts.values())
+    there = sum(part.size for name in port.tensors for part in wanted[name].values())
+    wrong = next((row for row in rows if not row.agrees and row.name in port.tensors), None)
+    finite = wrong is None or all(np.isfinite(part).all() for part in port.tensors[wrong.name].values())
+    facts, advice = [], ""
+    if wrong is not None:
+        judge = Judge(model, port, wanted["token_ids"], bounds)
+        findings += judge.findings() if finite else []
+        facts = facts_about(port.tensors[wrong.name], wanted[wrong.name], wrong.bound, kind_of(wrong.name))
+        if finite and (not findings or not findings[-1].reproduces):
+            advice = _advice(wrong.name, list(port.tensors), list(wanted))
+        elif finite:
+            facts = []
+    agrees = not port.unknown and not findings and all(row.agrees for row in rows)
+    counted = len(port.tensors), len(wanted), compared / max(there, 1)
+    return Verdict(agrees, rows, *counted, port.unknown, notes, findings, facts, advice)
+
+
+def as_parts(tensors: Mapping[str, Array], lengths: Sequence[int]) -> Tensors:
+    """The strip's tensors text by text."""
+    found: Tensors = {}
+    ends = np.cumsum(lengths)[:-1]
+    done: dict[str, int] = {}
+    for name, tensor in tensors.items():
+        kind = kind_of(name)
+        if kind == "probs":
+            first = done.get(name.rpartition(".")[0], 0)
+            found[name] = dict(enumerate(tensor, first))
+            done[name.rpartition(".")[0]] = first + len(tensor)
+        else:
+            found[name] = dict(enumerate(tensor if kind == "vector" else np.split(tensor, ends)))
+    return found
+
+
+def _bound(port: Port, name: str, parts: Parts, dtype: str) -> float:
+    """The ledger's bound; of half precision what it rounds to."""
+    values = np.concatenate([part.reshape(-1) for part in parts.values()])
+    bound, stored = bound_of(name, values, dtype), port.dtypes.get(name)
+    if stored == np.float16 and name != "token_ids":
+        return max(bound, 2.0**-10 * float(np.abs(values).max()))
+    if stored == np.float32 and name != "token_ids":
+        return max(bound, bound_of(name, values, "float32"))
+    return bound
+
+
+def tokenisations(texts: Sequence[str], model: SentenceModel) -> Iterator[tuple[str, list[Array]]]:
+    """Token ids as other ports make them, and what those do."""
+    tokenizer, limit = model.tokenizer, model.max_seq_length
+    right = tokenizer(texts, limit).split()
+    a, b = len(tokenizer.first), len(tokenizer.last)
+    yield "[CLS] and [SEP] are missing", [ids[a:-b] for ids in right]
+    yield "[CLS] is missing", [ids[a:] for ids in right]
+    yield "[SEP] is missing", [ids[:-b] for ids in right]
+    yield "[SEP] stands twice at the end of each text", [np.append(ids, ids[-b:]) for ids in right]
+    yield "[CLS] stands twice at the beginning of each text", [np.append(ids[:a], ids) for ids in right]
+    yield "[CLS] and [SEP] are exchanged", [np.concatenate([ids[-b:], ids[a:-b], ids[:a]]) for ids in right]
+    yield (
+        "the ids between [CLS] and [SEP] are reversed",
+        [np.concatenate([ids[:a], ids[a:-b][::-1], ids[-b:]]) for ids in right],
+    )
+    library = tokenizer.library
+    for says, changed in (
+        ("texts are not lower-cased", [cased(library, text) for text in texts]),
+        ("texts are lower-cased", [library.encode(text.lower(), add_special_tokens=False).ids for text in texts]),
+        (
+            "words are not split into pieces: a word without a piece of its own is [UNK]",
+            [words(library, t) for t in texts],
+        ),
+    ):
+        yield says, [np.array([*tokenizer.first, *ids[: limit - a - b], *tokenizer.last]) for ids in changed]
+
+
+def cased(library: Any, text: str) -> list[int]:
+    """Ids of a text by the same pieces, without lower-casing."""
+    pieces = (
+        [piece for piece, _ in library.pre_tokenizer.pre_tokenize_str(text)] if library.pre_tokenizer else text.split()
+    )
+    return [token.id for piece in pieces for token in library.model.tokenize(piece)]
+
+
+def words(library: Any, text: str) -> list[int]:
+    """Ids of whole words."""
+    normal = library.normalizer.normalize_str(text) if library.normalizer else text
+    unknown = library.token_to_id("[UNK]") or 0
+    return [library.token_to_id(word) or unknown for word in normal.split()]
+
+
+def _other_tokens(
+    given: Mapping[str, Any], texts: Sequence[str], model: SentenceModel, wanted: Tensors, dtype: str, port: Port
+) -> tuple[str, Tensors, Port] | None:
+    """The tokenisation under which the first tensors agree, or under which alone the shapes fit."""
+    layers, fitting = model.config.num_hidden_layers, []
+    right = [list(ids) for ids in wanted["token_ids"].values()]
+    for says, ids in tokenisations(texts, model):
+        if [list(one) for one in ids] == right or not all(len(one) for one in ids):
+            continue
+        batch = Batch.of(ids)
+        with np.errstate(all="ignore"):
+            tensors = forward(batch, model)
+        order, lengths = list(range(len(ids))), [len(one) for one in ids]
+        other = {"token_ids": dict(enumerate(ids)), **by_name(batch, tensors, order, lengths)}
+        found = understand(given, other, layers)
+        if not found.tensors or len(found.misshapen) > len(port.misshapen):
+            continue
+        first = next(iter(found.tensors))
+        if difference(found.tensors[first], other[first]) <= _bound(found, first, other[first], dtype):
+            return says, other, found
+        if len(found.misshapen) < len(port.misshapen):
+            fitting.append((says, other, found))
+    return fitting[0] if fitting else None
+
+
+def facts_about(mine: Parts, right: Parts, bound: float, kind: str) -> list[str]:
+    """What can be seen of a wrong tensor without knowing why: where it is wrong, and how it relates to the right."""
+    ours, theirs = (np.concatenate([parts[t].reshape(-1) for t in mine]) for parts in (right, mine))
+    facts = []
+    if bad := int((~np.isfinite(theirs)).sum()):
+        text, where = next(
+            (t, np.argwhere(~np.isfinite(part))[0]) for t, part in mine.items() if not np.isfinite(part).all()
+        )
+        return [
+            f"{bad:,} of {theirs.size:,} numbers are NaN or infinite; the first: text {text}, {tuple(where.tolist())}."
+        ]
+    wrong = {t: np.abs(mine[t] - right[t]) > bound for t in mine}
+    texts = [t for t, w in wrong.items() if w.any()]
+    if len(texts) < len(mine):
+        facts.append(f"Only text{'s' * (len(texts) > 1)} {', '.join(map(str, texts))} (counted from 0) differ.")
+    axes = {"ids": ["token"], "vector": ["dimension"], "probs": ["head", "token", "token"]}.get(
+        kind, ["token", "column"]
+    )
+    for axis, what in enumerate(axes[:2] if kind == "probs" else axes):
+        others = tuple(i for i in range(len(axes)) if i != axis)
+        lines = {t: np.flatnonzero(w.any(others) if others else w) for t, w in wrong.items() if w.any()}
+        size = {t: wrong[t].shape[axis] for t in lines}
+        if all(4 * len(line) <= size[t] or len(line) == 1 < size[t] for t, line in lines.items()):
+            said = "; ".join(f"text {t}: {_some(line)}" for t, line in lines.items())
+            facts.append(f"Only some {what}s differ (counted from 0): {said}.")
+    zeros = float(np.mean((theirs == 0) & (ours != 0)))
+    scale = float(theirs @ ours / max(ours @ ours, 1e-300))
+    if scale and np.abs(theirs - scale * ours).max() <= bound * max(1.0, abs(scale)) and kind != "ids":
+        facts.append(f"It is {scale:.6g} times the right one.")
+    elif theirs.size > 1 and np.allclose(np.sort(theirs), np.sort(ours), rtol=0, atol=bound):
+        facts.append("It has the right numbers in another order.")
+    elif kind == "rows":
+        rows = np.concatenate([mine[t] - right[t] for t in mine])
+        same = len(rows) > 1 and np.ptp(rows, axis=0).max() <= 0.05 * np.abs(rows).max()
+        if same:
+            facts.append("All tokens are off by the same vector, as when a bias or an embedding is missing or wrong.")
+    kept = theirs[(theirs != 0) & (np.abs(ours) > 100 * bound)] / ours[(theirs != 0) & (np.abs(ours) > 100 * bound)]
+    if zeros > 0.02 and kept.size:
+        grown = float(np.median(kept))
+        if np.abs(kept - grown).max() < 1e-2 and grown > 1.01:
+            facts.append(
+                f"{100 * zeros:.0f} % of its numbers are 0 and the others {grown:.4g} times the right ones: dropout of "
+                f"rate {1 - 1 / grown:.2g} is on; switch it off (eval mode)."
+            )
+        else:
+            facts.append(f"{100 * zeros:.0f} % of its numbers are 0 where the right ones are not.")
+    return facts
+
+
+def _some(numbers: Array) -> str:
+    few = ", ".join(map(str, numbers[:6]))
+    return few if len(numbers) <= 6 else f"{few}, ... ({len(numbers)} in all)"
+
+
+def _advice(first: str, given: list[str], known: list[str]) -> str:
+    """Which tensors between the last that agrees and the first that does not would narrow it down."""
+    before = given[: given.index(first)]
+    start = known.index(before[-1]) + 1 if before else 0
+    between = known[start : known.index(first)]
+    if not between:
+        return ""
+    outputs = [name for name in between if name.endswith(".output")]
+    add = outputs[len(outputs) // 2 :: max(1, len(outputs))] if len(outputs) > 1 else between[-3:]
+    since = f"between {before[-1]}, which agrees, and {first}" if before else f"before {first}"
+    were = f"{len(between)} tensors {since} were" if len(between) > 1 else f"The tensor {since} was"
+    return f"{were} not given; the mistake may be in any step up to there. Add {', '.join(add)} to narrow it down."

@@ -1,0 +1,211 @@
+"""The ladder finds a student's mistakes, each where it was planted, whatever the code does to its process."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from running import refused, run
+
+from minisbert import SentenceEncoder
+from minisbert.proof import rungs
+from minisbert.proof.ladder import climb
+
+HERE = Path(__file__).resolve().parent
+SOLUTION = (HERE / "my_bert_solution.py").read_text()
+STUBS = HERE.parent / "notebooks" / "my_bert.py"
+
+
+@pytest.fixture(scope="module")
+def encoder(weights_folder):
+    return SentenceEncoder(weights_folder, dtype="float64")
+
+
+def planted(*changes):
+    """The solution with changes: (function, what stands there or None for all of it, what a student writes)."""
+    source = SOLUTION
+    for function, right, wrong in changes:
+        before, head, rest = source.partition(f"def {function}(")
+        body, end, after = rest.partition("\n\n\n")
+        signature, _, lines = body.partition(":\n")
+        lines = lines.replace(right, wrong) if right else f"    {wrong}"
+        changed = f"{signature}:\n{lines}"
+        assert changed != body, (function, right)
+        source = before + head + changed + end + after
+    return source
+
+
+# function, what stands in the solution (None: the whole body), what a student writes, what is said about it
+MISTAKES = [
+    ("embed", "[: len(token_ids)]", "[1 : len(token_ids) + 1]", "positions start at 1"),
+    ("embed", 'type_embeddings.weight"][0]', 'type_embeddings.weight"][1]', "all tokens have token type 1"),
+    ("embed", "return layer_norm", "return (lambda x, *_: x)", "LayerNorm is left out"),
+    ("embed", '"], eps)', '"], 1e-5)', "eps is 1e-05, not 1e-12"),
+    ("layer_norm", "(centred**2).mean(axis=-1, keepdims=True)", "x.var(axis=-1, ddof=1, keepdims=True)", "D - 1"),
+    ("layer_norm", "np.sqrt(variance + eps)", "(np.sqrt(variance) + eps)", "eps is added behind the root"),
+    ("layer_norm", "variance + eps", "variance + 1e-12", "eps is 1e-12, not 0.1"),
+    ("layer_norm", "axis=-1", "axis=0", "over the tokens (axis 0)"),
+    ("layer_norm", ".mean(axis=-1, keepdims=True)\n    return", ".mean(axis=-1)\n    return", "ValueError"),
+    ("layer_norm", "x - x.mean(axis=-1, keepdims=True)", "x", "RMSNorm"),
+    ("linear", "weight.T", "weight", "the matrix is not transposed"),
+    ("linear", "+ bias", "", "the bias is not added"),
+    ("linear", None, "sum(range(10**13))", "Python cannot interrupt it"),
+    ("linear", "return", "x *= 1.5\n    return", "changes its argument x"),
+    ("attention_scores", "/ math.sqrt(size)", "", "the scores are not divided by sqrt(K) = sqrt(32)"),
+    ("attention_scores", "/ math.sqrt(size)", "/ math.sqrt(query.shape[1])", "divided by sqrt(D) = sqrt(384)"),
+    ("attention_scores", "(-1, heads, size).transpose(1, 0, 2)", "(heads, -1, size)", "without the transpose"),
+    ("attention_scores", "q @ k", "k @ q", "Q and K are exchanged"),
+    ("attention_scores", "return", "print(q @ k.transpose(0, 2, 1))  #", "prints its result and returns nothing"),
+    ("softmax", "axis=-1", "axis=0", "goes over the first axis"),
+    ("softmax", "axis=-1", "axis=-2", "softmax goes over the queries"),
+    ("softmax", " - scores.max(axis=-1, keepdims=True)", "", "subtract each row's maximum"),
+    ("softmax", "return e /", "e /", "returns nothing (None)"),
+    ("softmax", None, "while True:\n        pass", "it does not end"),
+    ("attention", "hidden + projected", "projected", "the residual is left out"),
+    ("attention", ".transpose(1, 0, 2).reshape(hidden.shape)", ".reshape(hidden.shape)", "heads are not joined back"),
+    ("attention", "self.value", "self.key", "the matrix of key is used for value"),
+    ("attention", 'output.dense.weight"]', 'output.dense.weight"].T', "x @ W.T (of attention.output.dense)"),
+    ("attention", "return layer_norm(summed, ", "return (lambda x, *_: x)(projected, ", "; and LayerNorm is left out"),
+    ("gelu", None, "return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))", "tanh form"),
+    ("gelu", "erf(x / math.sqrt(2))", "erf(x)", "without the division by sqrt(2)"),
+    ("gelu", "(1 + erf", "(erf", "1 + before erf is missing"),
+    ("gelu", None, "from minisbert.model.ops import gelu\n    return gelu(x)", "the package's own"),
+    ("gelu", "erf(x /", "math.erf(x /", "raises TypeError"),
+    ("gelu", None, "import ctypes\n    ctypes.string_at(0)", "it crashes Python: Segmentation fault"),
+    ("feed_forward", "gelu(expanded)", "expanded", "the activation is left out"),
+    ("feed_forward", "gelu(expanded)", "np.maximum(expanded, 0)", "ReLU"),
+    ("feed_forward", "hidden + projected", "projected", "the residual is left out"),
+    ("feed_forward", '["output.LayerNorm.weight"]', '["output.LayerNorm.weight"] ** 0', "LayerNorm has no weight"),
+    ("feed_forward", None, "import os\n    os._exit(3)", "it ends the whole process, with exit code 3"),
+    ("mean_pool", "hidden.mean(axis=0)", "hidden[0]", "[CLS]"),
+    ("mean_pool", "hidden.mean(axis=0)", "hidden.sum(axis=0)", "summed, not averaged"),
+    ("mean_pool", "hidden.mean(axis=0)", "hidden[1:-1].mean(axis=0)", "[CLS] and [SEP] are left out"),
+    ("mean_pool", "hidden.mean(axis=0)", "hidden.mean(axis=1)", "one number for each token"),
+    ("mean_pool", "hidden.mean(axis=0)", "list(hidden.mean(axis=0))", "in a list"),
+    ("mean_pool", "hidden.mean(axis=0)", "hidden.mean(axis=0).astype(np.float16)", "float16"),
+    ("normalize", "np.linalg.norm(x)", "(x**2).sum()", "squared length"),
+    ("normalize", "np.linalg.norm(x)", "np.abs(x).sum()", "L1"),
+    ("normalize", "max(np.linalg.norm(x), EPS)", "np.linalg.norm(x)", "zeros are divided by their length, 0"),
+    ("normalize", "return", "raise SystemExit #", "ends the program"),
+    ("info_nce", "np.mean", "np.sum", "added up, not averaged"),
+    ("info_nce", "scale * ", "", "the scale is not used"),
+    ("info_nce", None, "s = scale * anchors @ positives.T\n    return -np.log(softmax(s).diagonal()).sum()", "added"),
+    ("info_nce", " - top).sum(axis=1)) + top[:, 0]", ").sum(axis=1))", "subtract each row's maximum"),
+    ("info_nce", "anchors @ positives.T", "positives @ anchors.T", "each positive picks an anchor"),
+    ("softmax_backward", "(d_probs - along)", "d_probs", "no sum is subtracted"),
+    ("softmax_backward", "probs * (d_probs", "-probs * (d_probs", "the sign is turned"),
+    ("softmax_backward", "d_probs * probs", "d_probs", "not weighted by probs"),
+    ("linear_backward", "d_y.T @ x", "x.T @ d_y", "d_weight: it is transposed"),
+    ("linear_backward", "d_y.sum(axis=0)", "d_y.mean(axis=0)", "d_bias: it is averaged"),
+    ("linear_backward", "d_y @ weight, d_y.T @ x", "d_y.T @ x, d_y @ weight", "not their order"),
+    ("linear_backward", ", d_y.sum(axis=0)", "", "it returns 2 results; there are 3"),
+    ("layer_norm_backward", " - d_z.mean(axis=-1, keepdims=True)", "", "d_x: mean(d_z) is not subtracted"),
+    ("layer_norm_backward", "d_y * weight", "d_y", "d_x: d_y is not multiplied by weight"),
+    ("layer_norm_backward", "(d_y * z).sum", "(d_y * x).sum", "d_weight: d_y is multiplied by x"),
+    ("layer_norm_backward", "+ eps", "+ 1e-12", "with eps = 0.1"),
+    ("gelu_backward", " + x * density", "", "the second term is missing"),
+    ("gelu_backward", "-0.5 * x**2", "-(x**2)", "exp(-x^2), not exp(-x^2 / 2)"),
+    ("gelu_backward", "return d_y", "return 3 * d_y", "3"),
+    ("normalize_backward", " - y * (y @ d_y)", "", "the part along x is not taken away"),
+    ("normalize_backward", " / length\n    return", "\n    return", "with x, not with x / |x|"),
+    ("normalize_backward", "return", "input() #", "nobody is there to answer input()"),
+]  # fmt: skip
+
+
+def rounds():
+    """Files with at most one mistake a function, so that a few runs find them all."""
+    waiting = list(MISTAKES)
+    while waiting:
+        this = {}
+        for row in waiting:
+            this.setdefault(row[0], row)
+        waiting = [row for row in waiting if row is not this[row[0]]]
+        yield list(this.values())
+
+
+def test_what_is_right_is_what_the_model_computes(encoder):
+    """The inputs and the right answers are the encoder's own tensors."""
+    given = rungs.cases(encoder)
+    trace = encoder.trace([rungs.TEXTS[0]]).tensors()
+    first = {
+        "embed": "embeddings.output",
+        "layer_norm": "layers.0.attention.output",
+        "linear": "layers.0.attention.query",
+        "attention": "layers.0.attention.output",
+        "gelu": "layers.0.feed_forward.activated",
+        "feed_forward": "layers.0.feed_forward.output",
+        "mean_pool": "modules.0",
+        "normalize": "sentence_embedding",
+    }
+    for name, tensor in first.items():
+        np.testing.assert_allclose(
+            np.squeeze(rungs.RIGHT[name](*given[name][0].arguments)), np.squeeze(trace[tensor]), atol=1e-12
+        )
+
+
+@pytest.mark.parametrize("turn", range(len(list(rounds()))))
+def test_planted_mistakes_are_named(encoder, tmp_path, turn):
+    rows = list(rounds())[turn]
+    mine = tmp_path / "my_bert.py"
+    mine.write_text(planted(*(row[:3] for row in rows)))
+    report = climb(mine, encoder, seconds=2)
+    said = {rung.name: (rung.state, rung.says) for rung in report.rungs}
+    expected = {name: ("wrong", says) for name, _, _, says in rows}
+    missed = {
+        name: found
+        for name, found in said.items()
+        if found[0] != expected.get(name, ("right",))[0] or expected.get(name, ("", ""))[1] not in found[1]
+    }
+    assert not missed and not report.ok
+
+
+def test_the_stubs_are_to_do_and_the_solution_is_right(encoder, tmp_path):
+    report = climb(STUBS, encoder)
+    assert {rung.state for rung in report.rungs} == {"to do"} and report.next == "embed" and not report.ok
+    assert [rung.name for rung in report.rungs if rung.part == 1] == list(rungs.PART_ONE) and len(rungs.PART_ONE) == 10
+    without = tmp_path / "my_bert.py"  # part two may be left out
+    without.write_text(SOLUTION[: SOLUTION.index("def info_nce")])
+    report = climb(without, encoder, seed=7)
+    assert report.ok and report.next == "info_nce" and [both.texts for both in report.together] == [3, 100]
+    assert max(both.difference for both in report.together) < 1e-12
+
+
+IMPORTS = {
+    "def linear(": "SyntaxError: '(' was never closed (mine.py, line 3)",
+    "import no_such_module": "No module named 'no_such_module' (mine.py, line 3: `import no_such_module`)",
+    "while True: pass": "it does not end: stopped after 1 seconds (mine.py, line 3",
+    "import os; os._exit(0)": "it ends the whole process, with exit code 0",
+    "sum(range(10**13))": "Python cannot interrupt it: killed after 1 seconds (mine.py, line 3",
+}
+
+
+def test_a_file_that_cannot_be_imported_says_where(encoder, tmp_path):
+    mine = tmp_path / "mine.py"
+    for line, says in IMPORTS.items():
+        mine.write_text(f"import numpy\n\n{line}\n")
+        report = climb(mine, encoder, seconds=1)
+        assert says in report.problem and not report.ok and not report.rungs, report.problem
+
+
+def test_together_is_judged_by_the_students_encode(encoder, tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text(SOLUTION.replace("normalize(mean_pool(hidden))", "normalize(hidden[0])"))
+    report = climb(mine, encoder)
+    assert [both.state for both in report.together] == ["wrong"] * 2 and not report.next and not report.ok
+
+
+def test_the_command_shows_what_was_found_and_what_is_next(weights_folder, tmp_path):
+    mine = tmp_path / "mine.py"
+    mine.write_text(planted(("gelu", "erf(x / math.sqrt(2))", "erf(x)")))
+    shown = run("verify", "--model", weights_folder, "--mine", mine, code=1).stdout
+    assert "✗ gelu" in shown and "9 of 10 right; next: gelu" in shown
+    told = json.loads(run("verify", "--model", weights_folder, "--mine", mine, "--json", code=1).stdout)
+    assert told["next"] == "gelu" and not told["ok"] and [r["state"] for r in told["rungs"]].count("right") == 15
+    refused("verify", "--model", weights_folder, "--mine", mine, "--against", "torch", code=2)
+
+
+def test_another_kind_of_model_is_refused(encoder):
+    other = dataclasses.replace(encoder.model, modules=encoder.model.modules[:1])
+    with pytest.raises(ValueError, match="mean pooling and normalised"):
+        climb(STUBS, encoder.with_model(other))
