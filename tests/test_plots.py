@@ -108,7 +108,7 @@ SIGNATURES = {
     similarity_matrix: "stream values texts | title caption",
     attention_heads: "stream probs tokens | title caption",
     vectors_in_plane: "stream points labels | title caption groups from_origin targets",
-    curves: "stream lines | x_label y_label title caption log_y log_x levels",
+    curves: "stream lines | x_label y_label title caption log_y log_x levels x_levels",
     bars: "stream values | title caption value_label intervals number_format",
 }
 
@@ -128,7 +128,11 @@ def nasty_cases():
     yield vectors_in_plane, (star(count), NASTY), {"groups": NASTY}
     yield vectors_in_plane, (star(count), NASTY), {"targets": star(count)[::-1]}
     named = {name: ([0, 1], [i, 2 * i]) for i, name in enumerate(NASTY)}
-    yield curves, (named,), {"x_label": NASTY[0], "y_label": NASTY[1], "levels": {NASTY[2]: 3.0}}
+    yield (
+        curves,
+        (named,),
+        {"x_label": NASTY[0], "y_label": NASTY[1], "levels": {NASTY[2]: 3.0}, "x_levels": {NASTY[3]: 1.0}},
+    )
     yield bars, ({name: i - 3 for i, name in enumerate(NASTY)},), {"value_label": NASTY[1]}
 
 
@@ -157,6 +161,7 @@ def test_a_picture_is_what_jupyter_shows_and_a_file_whole(matplotlib, tmp_path):
         assert opened.size == kept.size and np.allclose(opened.info["dpi"], DPI, atol=0.1)
     shown = {"width": round(kept.size[0] * 110 / 150), "alt": "bars: one bar"}
     assert kept._repr_png_() == (kept.png, shown) and repr(kept) == "Picture()"
+    assert picture(bars, {"a": 1.0}, title="bars", alt="one bar of 1").alt == "one bar of 1"
     kept.save(str(tmp_path / "a picture.of anything"))
     assert (tmp_path / "a picture.of anything").read_bytes() == kept.png
 
@@ -198,6 +203,7 @@ REFUSED = [
     (curves, ({"a": ([0, 1], [1, 2])},), {**AXES, "log_x": True}, "'a'.*positive"),
     (curves, ({"a": ([0, 1], [1, -2])},), {**AXES, "log_y": True}, "'a'.*positive"),
     (curves, ({"a": ([0], [1])},), {**AXES, "levels": {"b": NAN}}, "level 'b'"),
+    (curves, ({"a": ([0], [1])},), {**AXES, "x_levels": {"b": NAN}}, "x_levels"),
     (bars, ({},), {}, "at least one"),
     (bars, ({"a": 1.0},), {"intervals": {"b": (0, 1)}}, "'b', which has no bar"),
     (bars, ({"a": 82.0},), {"intervals": {"a": (1.2, 1.3)}}, "distances"),
@@ -310,6 +316,8 @@ def test_arrows_go_where_they_should(figure_of):
     on_circle = np.array([[0.6, 0.8], [1.0, 0.0]])
     assert figure_of(vectors_in_plane, on_circle, list("ab")).axes[0].patches[0].get_radius() == 1
     assert not figure_of(vectors_in_plane, 1.1 * on_circle, list("ab")).axes[0].patches
+    away = figure_of(vectors_in_plane, on_circle, list("ab"), targets=1.1 * on_circle)
+    assert away.axes[0].patches[0].get_radius() == 1  # the points lie on it, wherever their arrows lead
 
 
 @pytest.mark.parametrize("spread_out", [(1.0, 1.0), (5.0, 0.1), (0.0, 3.0), (1e-6, 1e-6), (0.0, 0.0), (1e9, 1.0)])
@@ -389,7 +397,10 @@ def test_numbers_are_spread_as_little_as_possible(wanted, gap):
 
 def test_curves_are_what_was_given_and_named_where_they_end(figure_of):
     lines = {"b": ([3, 1, 2], [0.5, -1.0, 9.0]), "a": (np.arange(40), np.arange(40) ** 2)}
-    axes = figure_of(curves, lines, **AXES, levels={"zero": 0.0}).axes[0]
+    axes = figure_of(curves, lines, **AXES, levels={"zero": 0.0}, x_levels={"here": 0.5}).axes[0]
+    assert any(list(line.get_xdata()) == [0.5, 0.5] for line in axes.lines) and " here" in [
+        text.get_text() for text in axes.texts
+    ]
     drawn = [line for line in axes.lines if line.get_transform() == axes.transData]
     for line, (x, y) in zip(drawn, lines.values(), strict=True):
         np.testing.assert_array_equal(line.get_xydata(), np.stack([x, y], axis=1))

@@ -39,6 +39,7 @@ def curves(
     log_y: bool = False,
     log_x: bool = False,
     levels: Mapping[str, float] | Sequence[float] | None = None,
+    x_levels: Mapping[str, float] | None = None,
 ) -> None:
     """Draw curves, each named at its end.
 
@@ -56,6 +57,8 @@ def curves(
         Logarithmic axes, for positive numbers; a ``y`` of exactly 0 becomes a triangle at the lower edge.
     levels : mapping of str to float, or sequence of float, optional
         Heights of horizontal lines to compare with, and their names.
+    x_levels : mapping of str to float, optional
+        Places of vertical lines, and their names, which stand at their upper ends.
 
     Raises
     ------
@@ -85,8 +88,10 @@ def curves(
         if not math.isfinite(level) or (log_y and level <= 0):
             wanted = "positive on a logarithmic axis" if log_y else "a finite number"
             raise ValueError(f"curves: level {name!r} must be {wanted}, got {level:g}; leave it out")
+    uprights = dict(x_levels or {})
+    finite(list(uprights.values()) or [0.0], "curves: x_levels", -1)
     looks = [_look(i) for i in range(len(found))]
-    with page(title, caption, [*found, *heights, x_label, y_label]) as paper:
+    with page(title, caption, [*found, *heights, *uprights, x_label, y_label]) as paper:
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
 
@@ -99,6 +104,10 @@ def curves(
             axes.plot(x, np.where((y == 0) & log_y, np.nan, y), markevery=every, **look)
         for level in heights.values():
             axes.axhline(level, **_LEVEL)
+        for name, level in uprights.items():
+            axes.axvline(level, **_LEVEL)
+            above = {"transform": axes.get_xaxis_transform(), "ha": "left", "va": "top", "parse_math": False}
+            axes.text(level, 1.0, f" {paper.label(name)}", **above)
         every_x = np.concatenate([x for x, _ in found.values()])
         if not log_x and (every_x == np.rint(every_x)).all():
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))  # there is no step 1.25

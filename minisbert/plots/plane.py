@@ -1,6 +1,6 @@
 """Vectors in the plane: named arrows from the origin, or from points to their targets.
 
-Both axes have one scale, so that angles are true. If all vectors have length 1, the unit circle is drawn. Names stand
+Both axes have one scale, so that angles are true. If all points have length 1, the unit circle is drawn. Names stand
 beyond the tips of their arrows and cover neither each other nor, if there is room, an arrow; one that finds no room is
 left out, and the caption counts it. Letters: ``n`` points.
 """
@@ -80,7 +80,7 @@ def vectors_in_plane(
 
     # corners of the axes: all points, the origin, the circle, and room for names around them
     everything = np.concatenate([points, ends, np.zeros((1, 2))])
-    has_circle = bool((np.abs(np.linalg.norm(everything[:-1], axis=1) - 1) < _UNIT_LENGTH).all())
+    has_circle = bool((np.abs(np.linalg.norm(points, axis=1) - 1) < _UNIT_LENGTH).all())
     if has_circle:
         everything = np.concatenate([everything, [[-1.0, -1.0], [1.0, 1.0]]])
     low, high = everything.min(axis=0), everything.max(axis=0)

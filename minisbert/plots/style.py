@@ -62,8 +62,8 @@ class Picture:
             stream.write(self.png)
 
 
-def picture(draw: Callable[..., None], *args: Any, **kwargs: Any) -> Picture:
-    """Draw into memory; the title and caption given are also the picture's alternative text.
+def picture(draw: Callable[..., None], *args: Any, alt: str = "", **kwargs: Any) -> Picture:
+    """Draw into memory.
 
     Parameters
     ----------
@@ -71,6 +71,8 @@ def picture(draw: Callable[..., None], *args: Any, **kwargs: Any) -> Picture:
         Takes a binary file first, as :func:`~minisbert.plots.heat_map` does.
     *args, **kwargs
         Its other arguments.
+    alt : str
+        What the picture shows, for whoever cannot see it; without it, the title and caption.
 
     Examples
     --------
@@ -79,7 +81,8 @@ def picture(draw: Callable[..., None], *args: Any, **kwargs: Any) -> Picture:
     """
     stream = io.BytesIO()
     draw(stream, *args, **kwargs)
-    return Picture(stream.getvalue(), ": ".join(kwargs[key] for key in ("title", "caption") if kwargs.get(key)))
+    said = alt or ": ".join(kwargs[key] for key in ("title", "caption") if kwargs.get(key))
+    return Picture(stream.getvalue(), said)
 
 
 def finite(values: ArrayLike, what: str, *shape: int, hint: str = "") -> Array:
