@@ -114,7 +114,7 @@ def results(
 def is_blank(node: ast.stmt) -> bool:
     """Whether a function or an assignment waits to be filled in.
 
-    >>> [is_blank(ast.parse(text).body[0]) for text in ("def f(x):\n    'Double.'\n    ...", "y = ...", "y = 2")]
+    >>> [is_blank(ast.parse(text).body[0]) for text in ("def double(x): ...", "y = ...", "y = 2")]
     [True, True, False]
     """
     if isinstance(node, ast.FunctionDef):
