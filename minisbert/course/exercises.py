@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -68,6 +69,8 @@ def hint(exercise: Exercise, stage: int = 1) -> Verdict:
 def check(exercise: Exercise, answer: Any, seconds: float = 10.0) -> Verdict:
     """Say whether an answer is right, and otherwise what is wrong; never raises, never tells, ends after ``seconds``.
 
+    Only under nbgrader a wrong answer raises, since that is how nbgrader knows.
+
     >>> def power(x, *, exponent=1, factor=2):
     ...     return factor * x**exponent
     >>> wrong = {"that is a square": {"exponent": 2}, "once is not twice": {"factor": 1}}
@@ -80,7 +83,10 @@ def check(exercise: Exercise, answer: Any, seconds: float = 10.0) -> Verdict:
     ✗ double: called with (3), it gives 5, which is too small
     """
 
-    return judge(exercise, ask(exercise.cases, answer, seconds))
+    verdict = judge(exercise, ask(exercise.cases, answer, seconds))
+    if "NBGRADER_EXECUTION" in os.environ and verdict.state != "right":
+        raise AssertionError(repr(verdict))  # nbgrader gives a cell its points unless it raises
+    return verdict
 
 
 def ask(cases: Sequence[tuple[Any, ...]], answer: Any, seconds: float = 10.0) -> list[Outcome]:
