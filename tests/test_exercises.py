@@ -148,6 +148,11 @@ def previous_wrapping(probs):
     return np.unravel_index(total.argmax(), total.shape)
 
 
+def previous_counting(probs):
+    hits = (probs[:, :, 1:].argmax(-1) == np.arange(probs.shape[2] - 1)).sum(-1)
+    return np.unravel_index(hits.argmax(), hits.shape)
+
+
 def norm_in_loops(x, weight, bias, eps):
     rows = []
     for row in x:
@@ -442,10 +447,11 @@ ANSWERS = {
             (lambda i, n, w, p, t: w[i] + p[np.arange(len(i)) % n[0]] + t[0], ""),
             (lambda i, n, w, p, t: w[i] + np.vstack([p[:k] for k in n]) + t.sum(0), ""),
             (lambda i, n, w, p, t: np.vstack([p[:k] for k in n]), ""),
+            (lambda i, n, w, p, t: w[i] + np.vstack([p[: n[0]], p[: len(i) - n[0]]]) + t[0], ""),
             (lambda i, n, w, p, t: layer_norm(summed_where(i, n, w, p, t), 1.0, 0.0, 1e-12), ""),
             (lambda i, n, w, p, t: w[i] + p[np.arange(len(i))] + t[1], "two things"),
             (lambda i, n, w, p, t: w[i] + p[n] + t[0], "ValueError"),
-            (lambda i, n, w, p, t: (w[i] + np.vstack([p[:k] for k in n]) + t[0]).astype(int), ""),
+            (lambda i, n, w, p, t: (w[i] + np.vstack([p[:k] for k in n]) + t[0]).astype(int), "cut to whole"),
         ],
     ),
     "3.LOOK": (
@@ -485,6 +491,7 @@ ANSWERS = {
         ],
         [
             (previous_wrapping, "column -1"),
+            (previous_counting, ""),
             (lambda p: (0, int(np.trace(p, -1, 2, 3)[0].argmax())), "layer 0"),
             (lambda p: (2, 2), ""),
             (lambda p: divmod(int(np.trace(p, -1, 2, 3).argmax()), p.shape[0]), ""),
@@ -576,6 +583,9 @@ ANSWERS = {
             (shaped(lambda a, b, t: np.allclose(a, b, rtol=0, atol=t)), "the same for large"),
             (shaped(lambda a, b, t: largest(a - b) > t * max(1, largest(b))), ""),
             (shaped(lambda a, b, t: largest(a - b) / largest(b) <= t), "becomes tiny"),
+            (shaped(lambda a, b, t: np.nanmax(abs(a - b)) <= t * max(1, np.nanmax(abs(b)))), "NaN"),
+            (shaped(lambda a, b, t: not np.isnan(a).any() and not largest(a - b) > t * max(1, largest(b))), ""),
+            (shaped(lambda a, b, t: np.array_equal(a, b, equal_nan=True) or agrees_in_loops(a, b, t)), ""),
             (lambda a, b, t: abs(a - b) <= t * np.maximum(1, abs(b)), ""),
             (shaped(lambda a, b, t: abs(a.sum() - b.sum()) <= t * max(1, largest(b))), ""),
             (shaped(lambda a, b, t: (a == b).all()), ""),
@@ -763,7 +773,7 @@ ANSWERS = {
         ],
         [
             (lambda d, x: -normalize_backward_by_jacobian(d, x), "sign"),
-            (lambda d, x: d - unit(x) * (d * unit(x)).sum(1)[:, None], "right direction"),
+            (lambda d, x: d - unit(x) * (d * unit(x)).sum(1)[:, None], "twice as long"),
             (lambda d, x: unit(x) * (d * unit(x)).sum(1)[:, None] / norm(x, axis=1)[:, None], ""),
             (lambda d, x: d / norm(x, axis=1)[:, None] - x / norm(x, axis=1)[:, None] ** 3, ""),
             (lambda d, x: d * norm(x, axis=1)[:, None], ""),

@@ -54,28 +54,16 @@ COSINES = Exercise(
         (array([1, 2, 2]), array([2, -1, 2], [1, 1, 0], [0, 0, -3], [1, 2, 2])),
     ],
     {
-        "these are dot products: they grow when a vector is made longer. Which division is missing?": {
-            "of_a": _one,
-            "of_b": _one,
-        },
+        "dot products: they grow with a vector's length. Which division is missing?": {"of_a": _one, "of_b": _one},
         "only the rows of a are divided by their lengths; double a row of b, and the result doubles": {"of_b": _one},
         "only the rows of b are divided by their lengths; double a row of a, and the result doubles": {"of_a": _one},
-        "divided by squared lengths: a length is the square root of the sum of squares": {
-            "of_a": _squared,
-            "of_b": _squared,
-        },
-        "divided by the length of the whole matrix: every row has a length of its own. See axis= and keepdims=": {
+        "divided by squared lengths: is a square root missing?": {"of_a": _squared, "of_b": _squared},
+        "divided by the length of the whole matrix: see axis=, keepdims=": {
             "of_a": np.linalg.norm,
             "of_b": np.linalg.norm,
         },
-        "divided by the lengths of the columns; it is a row that is a vector. See axis=": {
-            "of_a": _down,
-            "of_b": _down,
-        },
-        "divided by sums of absolute values: that is another length, for which a vector with itself is not at 1": {
-            "of_a": _taxi,
-            "of_b": _taxi,
-        },
+        "divided by the lengths of the columns; a row is a vector. See axis=": {"of_a": _down, "of_b": _down},
+        "divided by sums of absolute values: a vector with itself is not at 1": {"of_a": _taxi, "of_b": _taxi},
     },
     level=1,
     minutes=10,
@@ -104,9 +92,7 @@ NEAREST = Exercise(
         "these are the farthest: np.argsort puts the smallest first, and a large cosine is close": {
             "by": lambda query, documents: -_cosines(query[None], documents)[0]
         },
-        "ranked by dot products: a long vector wins by its length alone. These vectors are not of length 1": {
-            "by": lambda query, documents: documents @ query
-        },
+        "ranked by dot products: long vectors win by length alone": {"by": lambda query, documents: documents @ query},
         "ranked by the distance between the points: that is another order, unless all vectors have length 1": {
             "by": lambda query, documents: -np.linalg.norm(documents - query, axis=1)
         },
@@ -142,18 +128,12 @@ CONTRIBUTIONS = Exercise(
     {
         "these are the cosines of the tokens with each other, each divided by its own lengths; they do not add up "
         "to the cosine of the texts": {"length": _lengths},
-        "these are plain dot products; divided by one number, the same for all, they add up to the cosine": {
-            "length": _one
-        },
-        "these add up to the dot product of the two means; the means' lengths are still to be divided by": {
-            "length": lambda t: np.float64(len(t))
-        },
+        "plain dot products; divided by one number, they add up to the cosine": {"length": _one},
+        "the dot product of the two means; their lengths are missing": {"length": lambda t: np.float64(len(t))},
         "the lengths of the means are right, but a mean is a sum divided by a number of tokens, on both sides": {
             "length": lambda t: np.linalg.norm(t.mean(axis=0))
         },
-        "divided by the lengths of whole matrices; it is the length of the texts' vectors that counts": {
-            "length": np.linalg.norm
-        },
+        "divided by the lengths of whole matrices; the texts' vectors count": {"length": np.linalg.norm},
     },
     level=2,
     minutes=15,

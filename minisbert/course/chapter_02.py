@@ -96,16 +96,10 @@ PIECES = Exercise(
         "the right cuts, but the ## is missing: without it nobody can tell where a word begins": {"written": ""},
         "## is written, but not looked up: a piece that continues a word is another entry": {"prefix": ""},
         "these are the shortest pieces that fit; try the longest first": {"longest": False},
-        "where the rest of a word has no piece, the whole word is unknown, and its first pieces go as well": {
-            "of_unknown": lambda pieces: [*pieces, "[UNK]"]
-        },
-        "where the rest of a word has no piece, something has to stand for the word; it may not vanish": {
-            "of_unknown": lambda pieces: pieces
-        },
+        "if a rest has no piece, the whole word is unknown": {"of_unknown": lambda pieces: [*pieces, "[UNK]"]},
+        "if a rest has no piece, something has to stand for the word": {"of_unknown": lambda pieces: pieces},
         "only whole words are looked up; the point of WordPiece is what happens to the others": {"only_whole": True},
-        "this goes back and tries a shorter piece where the rest does not fit; WordPiece never goes back": {
-            "goes_back": True
-        },
+        "this goes back to a shorter piece if the rest does not fit; WordPiece never goes back": {"goes_back": True},
     },
     level=3,
     minutes=25,
@@ -143,13 +137,9 @@ READ = Exercise(
         *(([], 5), ([7, 8], 2), ([7, 8, 9], 3)),
     ],
     {
-        "the limit counts all tokens, and the two special ones are tokens too: this gives up to two too many": {
-            "room": lambda limit: limit
-        },
+        "the limit counts all tokens, and the two special ones are tokens, too": {"room": lambda limit: limit},
         "room is left for one special token, and there are two": {"room": lambda limit: limit - 1},
-        "cut after the special tokens were added: of a long text [SEP] is lost, and the model always saw one": {
-            "late": True
-        },
+        "cut after the special tokens were added: of a long text [SEP] is lost": {"late": True},
         "the beginning is cut off; the end has to go": {"end": True},
         "the text's own tokens are right; [CLS] before and [SEP] behind are missing": {"before": (), "after": ()},
         "[CLS] is missing: every text begins with it": {"before": ()},
@@ -183,16 +173,13 @@ def _summed(
     kind: Callable[[Array], Array | int] = lambda lengths: 0,
     with_position: bool = True,
     with_type: bool = True,
-    with_word: bool = True,
 ) -> Array:
-    total = np.zeros((len(ids), word.shape[1]))
-    total += word[ids] if with_word else 0.0
-    total += position[places(ids, lengths)] if with_position else 0.0
+    total = word[ids] + (position[places(ids, lengths)] if with_position else 0.0)
     return total + token_type[kind(lengths)] if with_type else total
 
 
 _IDS, _LENGTHS = np.array([1, 3, 2, 1, 2]), np.array([3, 2])
-_WORD = array([0, 0, 9], [1, 2, 3], [4, 0, 1], [2, 2, 5])  # (V, D)
+_WORD = array([0.25, 0, 9], [1, 2.75, 3], [4, 0, 1], [2, 2.75, 5])  # (V, D)
 _POSITION = array([10, 0, 0], [0, 20, 0], [0, 0, 30], [40, 0, 0], [0, 50, 0])  # (P, D)
 _TOKEN_TYPE = array([0.5, 0.5, 0.5], [0.25, 0.25, 0])  # (2, D)
 
@@ -208,29 +195,18 @@ SUMMED = Exercise(
     [
         (_IDS, _LENGTHS, _WORD, _POSITION, _TOKEN_TYPE),
         (np.array([2, 2, 3]), np.array([1, 2]), _WORD, _POSITION, _TOKEN_TYPE),
+        (np.array([1, 1, 2, 3, 0]), np.array([2, 1, 2]), _WORD, _POSITION, array([0.5, 0, 0], [1, 2, 3], [0, 0, 4])),
     ],
     {
-        "positions are counted through the whole strip; every text starts again at its first": {
-            "places": lambda ids, lengths: np.arange(len(ids))
-        },
-        "positions are counted from 1; in BERT the first token of a text is at position 0": {
-            "places": lambda ids, lengths: _places(lengths) + 1
-        },
-        "positions are counted from the end of each text; its first token is at position 0": {
-            "places": lambda ids, lengths: np.repeat(lengths, lengths) - 1 - _places(lengths)
-        },
-        "the row of the position table is chosen by the id; it is the place in the text that chooses it": {
-            "places": lambda ids, lengths: ids
-        },
-        "the vector of the token type is missing; it is added to every token, for a single text as well": {
-            "with_type": False
-        },
+        "positions are counted on; every text begins anew": {"places": lambda ids, lengths: np.arange(len(ids))},
+        "positions are counted from 1; BERT's begin at 0": {"places": lambda ids, lengths: _places(lengths) + 1},
+        "the id chooses the position; it is the place in the text": {"places": lambda ids, lengths: ids},
+        "the vector of the token type is missing; every token has one": {"with_type": False},
         "type 1 is for the second text of a pair; a single text is of the other type": {"kind": lambda lengths: 1},
         "the texts of a strip are no pair: each of them is a single text, and all are of the same type": {
             "kind": lambda lengths: np.repeat(np.arange(len(lengths)), lengths)
         },
         "positions are missing: the order of the words is lost": {"with_position": False},
-        "the word table is missing: this says where a token stands, and not what it is": {"with_word": False},
     },
     level=2,
     minutes=15,

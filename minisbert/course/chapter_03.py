@@ -25,7 +25,7 @@ def _look(
     key: Array,
     value: Array,
     *,
-    scale: Callable[[Array, Array], float] = lambda query, value: math.sqrt(query.shape[1]),
+    scale: Callable[[Array, Array], float] = lambda q, v: math.sqrt(q.shape[1]),
     turned: bool = False,
     weigh: Callable[[Array], Array] = softmax,
     of: Callable[[Array, Array], Array] = lambda key, value: value,
@@ -34,10 +34,10 @@ def _look(
     return weigh(scores) @ of(key, value)
 
 
-def _exp(scores: Array, largest: Array | float = 0.0, axis: int = 1) -> Array:
+def _exp(scores: Array, largest: float = 0.0) -> Array:
     """Softmax that subtracts another number than the largest of each row first."""
     weights = np.exp(scores - largest)
-    return weights / weights.sum(axis=axis, keepdims=True)
+    return weights / weights.sum(axis=1, keepdims=True)
 
 
 LOOK = Exercise(
@@ -49,27 +49,13 @@ LOOK = Exercise(
         (array([900, 0], [-900, 1]), array([900, 1], [1, 900]), array([1, 2], [3, 4])),
     ],
     {
-        "the scores are not scaled; the wider the vectors, the larger their dot products grow. What undoes that?": {
-            "scale": lambda query, value: 1.0
-        },
-        "the scores are divided by K; dot products of K random numbers grow more slowly than K": {
-            "scale": lambda query, value: query.shape[1]
-        },
-        "the scores are multiplied by sqrt(K), not divided by it": {
-            "scale": lambda query, value: 1.0 / math.sqrt(query.shape[1])
-        },
-        "the scores are scaled by the number of tokens; it is the width of the vectors that makes them large": {
-            "scale": lambda query, value: math.sqrt(len(query))
-        },
-        "the scores are scaled by the width of the values; it is queries and keys that are multiplied": {
-            "scale": lambda query, value: math.sqrt(value.shape[1])
-        },
-        "softmax runs down the columns; it is each token that looks, so it is each row that has to add up to 1": {
-            "weigh": lambda scores: softmax(scores.T).T
-        },
-        "query and key have changed places: row t has to hold what token t looks for, against what others offer": {
-            "turned": True
-        },
+        "the scores are not scaled: dot products grow with the width": {"scale": lambda q, v: 1.0},
+        "the scores are divided by K; they grow more slowly": {"scale": lambda q, v: q.shape[1]},
+        "the scores are multiplied by sqrt(K), not divided by it": {"scale": lambda q, v: 1.0 / math.sqrt(q.shape[1])},
+        "the scores are scaled by the number of tokens": {"scale": lambda q, v: math.sqrt(len(q))},
+        "the scores are scaled by the width of the values": {"scale": lambda q, v: math.sqrt(v.shape[1])},
+        "softmax runs down the columns; rows have to add up to 1": {"weigh": lambda scores: softmax(scores.T).T},
+        "query and key have changed places: row t is for the token that looks": {"turned": True},
         "all probabilities together add up to 1; every row has to do so by itself. See axis= and keepdims=": {
             "weigh": lambda scores: softmax(scores.reshape(1, -1)).reshape(scores.shape)
         },
@@ -77,18 +63,9 @@ LOOK = Exercise(
         "number is taken from a whole row first": {"weigh": _exp},
         "the largest number of all scores is taken away; in a row that is far below it every exp is then 0. Each row "
         "has a largest number of its own": {"weigh": lambda scores: _exp(scores, scores.max())},
-        "the values are weighed by the scores themselves; scores may be negative and do not add up to 1": {
-            "weigh": lambda scores: scores
-        },
-        "the weights are exp of the scores, not divided by their sum: a row has to add up to 1": {
-            "weigh": lambda scores: np.exp(scores - scores.max(axis=1, keepdims=True))
-        },
-        "the probabilities weigh the keys; a key is for being found, and something else is passed on": {
-            "of": lambda key, value: key
-        },
-        "these are the probabilities; the last step, fetching what the tokens pass on, is missing": {
-            "of": lambda key, value: np.eye(len(key))
-        },
+        "the values are weighed by the scores; where is the softmax?": {"weigh": lambda scores: scores},
+        "the probabilities weigh the keys; something else is passed on": {"of": lambda key, value: key},
+        "these are the probabilities; the last step is missing": {"of": lambda key, value: np.eye(len(key))},
         "a token sees only itself and those before it: that is the causal mask of a text generator": {
             "weigh": lambda scores: softmax(np.where(np.tri(len(scores), dtype=bool), scores, -np.inf))
         },
@@ -120,15 +97,11 @@ HEADS = Exercise(
     {
         "the shape is right, but numbers of different tokens are mixed: reshape reads row by row. Print "
         "head 0: does it hold the first K numbers of every token?": {"cut": lambda x, h: x.reshape(h, len(x), -1)},
-        "each token's heads are apart, but the axis of heads comes second, (T, H, K); it has to come first": {
-            "cut": lambda x, h: x.reshape(len(x), h, -1)
-        },
-        "head 0 holds every H-th number of a token; a head is K neighbours": {
+        "the axis of heads comes second; it has to come first": {"cut": lambda x, h: x.reshape(len(x), h, -1)},
+        "head 0 holds every H-th number; it has K neighbours": {
             "cut": lambda x, h: np.moveaxis(x.reshape(len(x), -1, h), -1, 0)
         },
-        "every head is turned: it is (K, T), and tokens have to be its rows, (T, K)": {
-            "cut": lambda x, h: x.T.reshape(h, -1, len(x))
-        },
+        "every head is turned, (K, T); tokens have to be its rows": {"cut": lambda x, h: x.T.reshape(h, -1, len(x))},
         "this is one head alone; all of them are wanted": {"cut": lambda x, h: x[:, : x.shape[1] // h]},
     },
     level=2,
@@ -166,11 +139,14 @@ def _some_probs(layers: int, heads: int, tokens: int, planted: dict[tuple[int, i
     return softmax(scores)
 
 
-def _first_looks_at_last() -> Array:
-    """A head that looks back a little less, but whose first token looks at the last, which Python calls ``[-1]``."""
+def _lookalikes() -> Array:
+    """One head looks back most; one a little less, but its first token at the last, which Python calls ``[-1]``; and in
+    one every token looks back more than elsewhere, though not much."""
     probs = _some_probs(4, 3, 5, {(2, 1): -1, (3, 0): 1}, seed=2)
+    probs[2, 1, 3] = [0.9, 0.025, 0.025, 0.025, 0.025]
     probs[3, 2] = 0.95 * probs[2, 1] + 0.01
     probs[3, 2, 0] = [0.0, 0.0, 0.0, 0.0, 1.0]
+    probs[0, 0] = 0.3 * np.eye(5, k=-1) + 0.14
     return probs
 
 
@@ -180,30 +156,14 @@ PREVIOUS = Exercise(
     [
         (_some_probs(3, 4, 6, {(1, 3): -1, (2, 0): 1, (0, 2): 0}, seed=0),),
         (_some_probs(2, 5, 7, {(1, 2): -1, (0, 3): 1, (1, 4): 0}, seed=1),),
-        (_first_looks_at_last(),),
+        (_lookalikes(),),
     ],
     {
-        "this head looks at the next token. Rows look, columns are looked at: which diagonal is that?": {
-            "share": lambda probs: _on_average(probs, 1)
-        },
-        "this head looks at the token itself: that is the main diagonal, and one beside it is wanted": {
-            "share": lambda probs: _on_average(probs, 0)
-        },
-        "this head looks two tokens back; the one just before is wanted": {
-            "share": lambda probs: _on_average(probs, -2)
-        },
-        "this head looks back least": {"share": lambda probs: -_on_average(probs, -1)},
+        "this head looks at the next token: which diagonal is that?": {"share": lambda probs: _on_average(probs, 1)},
+        "this head looks at the token itself: the main diagonal": {"share": lambda probs: _on_average(probs, 0)},
         "only layer 0 is searched; there are L of them": {"layers": slice(1)},
         "only the last layer is searched; and layers are counted from the first": {"layers": slice(-1, None)},
-        "layer and head have changed places": {
-            "place": lambda x: tuple(map(int, np.unravel_index(x.argmax(), x.shape)))[::-1]
-        },
-        "counted from 1; layers and heads are counted from 0, as NumPy does": {
-            "place": lambda x: tuple(1 + int(i) for i in np.unravel_index(x.argmax(), x.shape))
-        },
-        "this is the place in the flattened array; np.unravel_index turns it into a layer and a head": {
-            "place": lambda x: int(x.argmax())
-        },
+        "a place in the flattened array: see np.unravel_index": {"place": lambda x: int(x.argmax())},
         "in this head one single token looks back strongly; all tokens count, on average": {
             "share": lambda probs: np.diagonal(probs, -1, axis1=2, axis2=3).max(axis=-1)
         },

@@ -50,27 +50,16 @@ NORM = Exercise(
     ],
     {
         "mean and variance run down the columns; each token, that is each row, has its own": {"axis": 0},
-        "one mean and one variance of the whole matrix: then a token's vector depends on its neighbours. See axis=": {
-            "axis": None
-        },
+        "one mean and one variance of the whole matrix; each row has its own. See axis=": {"axis": None},
         "the variance is divided by D - 1, as in statistics; here D counts. Is there a ddof=1?": {"ddof": 1},
-        "eps is added to the standard deviation; it belongs to the variance, before the root is taken": {
-            "deviation": lambda variance, eps: np.sqrt(variance) + eps
-        },
+        "eps belongs to the variance, under the root": {"deviation": lambda variance, eps: np.sqrt(variance) + eps},
         "eps is missing; a row of equal numbers has variance 0": {"deviation": lambda variance, eps: np.sqrt(variance)},
-        "divided by the variance; a standard deviation is its root": {
-            "deviation": lambda variance, eps: variance + eps
-        },
-        "the mean is right, but nothing is divided by the standard deviation": {
-            "deviation": lambda variance, eps: np.ones(1)
-        },
+        "divided by the variance, not by its root": {"deviation": lambda variance, eps: variance + eps},
+        "nothing is divided by the standard deviation": {"deviation": lambda variance, eps: np.ones(1)},
         "the mean is not taken away; that is RMSNorm, which other models use": {"centre": False},
         "mean 0 and variance 1 are right; weight and bias are still missing": {"shift": lambda z, weight, bias: z},
         "the bias is missing": {"shift": lambda z, weight, bias: z * weight},
-        "the weight is missing": {"shift": lambda z, weight, bias: z + bias},
-        "the bias is multiplied by the weight; which of the two comes first?": {
-            "shift": lambda z, weight, bias: (z + bias) * weight
-        },
+        "the bias is multiplied by the weight, too": {"shift": lambda z, weight, bias: (z + bias) * weight},
     },
     level=1,
     minutes=15,
@@ -102,29 +91,14 @@ GELU = Exercise(
     _gelu,
     [(array(-3, -1, -0.5, 0, 0.5, 1, 3),), (array([0.1, 2], [-2, 10]),)],
     {
-        "this is the tanh form: close, but another function. This checkpoint wants the exact one, by math.erf": {
-            "whole": gelu_tanh
-        },
-        "this is the sigmoid form, the roughest approximation; the exact one is by math.erf": {
-            "weight": lambda x: sigmoid(1.702 * x)
-        },
+        "the tanh form is close, but another function; the exact one is by math.erf": {"whole": gelu_tanh},
+        "the sigmoid form, a rough one; the exact one is by math.erf": {"weight": lambda x: sigmoid(1.702 * x)},
         "this is SiLU, with the logistic function; GELU has the normal distribution": {"weight": sigmoid},
         "this is ReLU, which cuts everything below zero; GELU lets a little of it pass": {"whole": relu},
-        "this is tanh, which levels off on both sides; GELU grows with x": {"whole": np.tanh},
         "this is Phi(x), a probability; GELU weighs something by it": {"of": lambda x: 1.0},
-        "erf is not Phi: erf(x) belongs to a bell curve of another width. By what is x divided first?": {
-            "weight": lambda x: 0.5 * (1.0 + _erf(x))
-        },
-        "x is multiplied by sqrt(2) inside erf, not divided by it": {
-            "weight": lambda x: 0.5 * (1.0 + _erf(x * math.sqrt(2.0)))
-        },
-        "erf runs from -1 to 1, and a probability from 0 to 1. For x = -1 the result has to be negative": {
-            "weight": lambda x: _erf(x / math.sqrt(2.0))
-        },
-        "twice too large: for large x it has to give x back": {"weight": lambda x: 1.0 + _erf(x / math.sqrt(2.0))},
-        "this is the density, the height of the bell curve; the probability is the area to its left": {
-            "weight": lambda x: np.exp(-x * x / 2.0) / math.sqrt(2.0 * math.pi)
-        },
+        "erf is not Phi. By what is x divided first?": {"weight": lambda x: 0.5 * (1.0 + _erf(x))},
+        "x is multiplied by sqrt(2), not divided": {"weight": lambda x: 0.5 * (1.0 + _erf(x * math.sqrt(2.0)))},
+        "erf runs from -1 to 1, a probability from 0 to 1": {"weight": lambda x: _erf(x / math.sqrt(2.0))},
     },
     level=2,
     minutes=10,
@@ -181,12 +155,8 @@ THINK = Exercise(
     _think,
     [_case(3, 4, 8, seed=0), _case(2, 6, 5, seed=1)],
     {
-        "the residual is missing: the token's old vector is thrown away, and only the change is left": {
-            "residual": False
-        },
-        "LayerNorm comes too early: it takes the sum of old vector and change, not the change alone": {
-            "order": "change"
-        },
+        "the residual is missing: only the change is left of the token's vector": {"residual": False},
+        "LayerNorm comes too early: it is for the sum, not for the change alone": {"order": "change"},
         "that is GPT-2's order, LayerNorm first; in BERT it comes last": {"order": "gpt"},
         "LayerNorm is missing at the end": {"order": "none"},
         "no activation in between: two matrices in a row are only one matrix": {"activation": lambda x: x},

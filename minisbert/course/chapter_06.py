@@ -51,35 +51,16 @@ MASKED_MEAN = Exercise(
             "counted": np.ones_like,
             "divided_by": lambda mask: np.float64(mask.shape[1]),
         },
-        "padding is left out of the number, but still added: what stands in its rows is no part of the text": {
-            "counted": np.ones_like
-        },
-        "padding is left out of the sum, but still counted: a short text is divided by the longest text's length. Its "
-        "direction is right, its length is not": {"divided_by": lambda mask: np.float64(mask.shape[1])},
-        "these are the sums; each is still to be divided, by how many tokens its own text has": {
-            "divided_by": lambda mask: np.float64(1)
-        },
-        "divided by the tokens of all texts together; each text has a number of its own. See axis= in mask.sum": {
-            "divided_by": np.sum
-        },
+        "padding is left out of the number, but still added": {"counted": np.ones_like},
+        "padding is left out of the sum, but still counted": {"divided_by": lambda mask: np.float64(mask.shape[1])},
+        "these are the sums; by what is each to be divided?": {"divided_by": lambda mask: np.float64(1)},
+        "divided by the tokens of all texts together: see axis= in mask.sum": {"divided_by": np.sum},
         "divided by the square root of the number of tokens: that is another pooling, mean_sqrt_len_tokens": {
             "divided_by": lambda mask: np.sqrt(mask.sum(axis=1, keepdims=True))
         },
-        "one mean over the tokens of all texts; a vector for each text is wanted, (B, D)": {
-            "instead": lambda x, mask: x[mask].mean(axis=0)
-        },
-        "this is the mean of the padding: the mask is True where there is a token": {
-            "instead": lambda x, mask: _masked_mean(x, ~mask)
-        },
-        "this is the first token of each text, [CLS]; the mean of all its tokens is wanted": {
-            "instead": lambda x, mask: x[:, 0]
-        },
-        "this is the largest of each column; the mean is wanted": {
-            "instead": lambda x, mask: np.where(mask[:, :, None], x, -np.inf).max(axis=1)
-        },
-        "this is the mean of each token's numbers; the mean of a text's tokens is wanted. See axis=": {
-            "instead": lambda x, mask: (x * mask[:, :, None]).mean(axis=2)
-        },
+        "one mean over all texts; a vector for each is wanted": {"instead": lambda x, mask: x[mask].mean(axis=0)},
+        "the mean of the padding: the mask is True at tokens": {"instead": lambda x, mask: _masked_mean(x, ~mask)},
+        "this is the first token of each text; a mean is wanted": {"instead": lambda x, mask: x[:, 0]},
     },
     level=1,
     minutes=10,
@@ -122,21 +103,11 @@ MASKED_SOFTMAX = Exercise(
             "after": lambda probs, mask: probs * mask,
         },
         "a score of 0 is not nothing: exp(0) is 1, and beside scores of -50 it takes everything": {"low": 0.0},
-        "tokens get 1 more than padding, that is, e times as much; padding must get nothing at all": {
-            "masked": lambda scores, mask: scores + mask
-        },
-        "-10 is small beside some scores and large beside others; what is so small that its exp is 0 always?": {
-            "low": -10.0
-        },
-        "-10000 is small beside most scores, and large beside some; what is so small that its exp is 0 always?": {
-            "low": -1e4
-        },
-        "the mask is at the rows, the tokens that look; what must be left out is what is looked at, the columns": {
-            "seen": lambda mask: mask[:, None]
-        },
-        "the rows of the padding are cleared as well; nobody reads them, and every row has to add up to 1": {
-            "after": lambda probs, mask: probs * mask[:, None]
-        },
+        "tokens get only e times as much as padding": {"masked": lambda scores, mask: scores + mask},
+        "-10 is small beside some scores, and large beside others": {"low": -10.0},
+        "small beside most scores, but large beside some: what is smaller than any?": {"low": -1e4},
+        "rows are masked; what is looked at are the columns": {"seen": lambda mask: mask[:, None]},
+        "the padding's own rows have to add up to 1, too": {"after": lambda probs, mask: probs * mask[:, None]},
         "the mask is the wrong way round: only the padding is looked at": {"seen": np.logical_not},
     },
     level=2,
@@ -175,22 +146,13 @@ WASTED = Exercise(
         (np.array([3, 9, 2, 5, 1]), 4),
     ],
     {
-        "every batch is padded to the longest text of all; it is the longest of its own batch that counts": {
+        "padded to the longest of all; the longest of its own batch counts": {
             "longest": lambda batch, lengths: int(lengths.max())
         },
         "the first text of a batch is taken for its longest": {"longest": lambda batch, lengths: int(batch[0])},
-        "this is the share of the rows that hold a token; the share that is padding was asked for": {
-            "share": lambda rows, tokens: tokens / rows
-        },
-        "divided by the number of tokens; the share of all rows was asked for, so divide by the number of rows": {
-            "share": lambda rows, tokens: rows / tokens - 1.0
-        },
-        "this is the number of padded rows; their share of all rows was asked for": {
-            "share": lambda rows, tokens: rows - tokens
-        },
-        "sorted by length first: that is a good idea, and its result is smaller. The texts come in the order given": {
-            "order": np.sort
-        },
+        "divided by the tokens; the share of all rows is wanted": {"share": lambda rows, tokens: rows / tokens - 1.0},
+        "the number of padded rows; their share is wanted": {"share": lambda rows, tokens: rows - tokens},
+        "sorted by length first, a good idea; but the texts come in the order given": {"order": np.sort},
         "the last batch is filled up with texts that do not exist; it has only as many as are left": {"last": "full"},
         "the last batch is left out where it is not full": {"last": "lost"},
     },

@@ -52,29 +52,17 @@ WINDOWS = Exercise(
     [(10, 4, 0), (10, 4, 1), (11, 5, 2), (4, 4, 1), (5, 4, 3), (3, 8, 2)],
     {
         "no two windows share a token: what is overlap= for?": {"shared": lambda overlap: 0},
-        "the windows are overlap tokens apart; they have that many in common": {"shared": lambda overlap: -overlap},
-        "one token too few is shared": {"shared": lambda overlap: overlap - 1},
-        "one token too many is shared": {"shared": lambda overlap: overlap + 1},
-        "the last window may hold nothing but what the one before has already; who has reached the end is done": {
-            "beyond": True
-        },
+        "the last window has nothing that is new: who has reached the end is done": {"beyond": True},
         "the last window ends behind the text: there are only count tokens": {"stop": lambda stop, count: stop},
-        "the rest of the text is missing: a last window may be shorter than the others": {
-            "last": lambda windows, room: windows[:-1] or windows
-        },
+        "the rest is missing: a last window may be shorter": {"last": lambda windows, room: windows[:-1] or windows},
         "the last window is moved back until it is full; it begins overlap tokens before the end of the one before": {
             "last": lambda windows, room: [*windows[:-1], (max(0, windows[-1][1] - room), windows[-1][1])]
         },
-        "stop is the token behind the last one, as in Python's slices; this gives the last one itself": {
-            "stop": lambda stop, count: min(stop, count) - 1
-        },
+        "stop is the token behind the last one, as in slices": {"stop": lambda stop, count: min(stop, count) - 1},
         "each pair is (first, how many); the token behind the last one is wanted": {
             "last": lambda windows, room: [(first, stop - first) for first, stop in windows]
         },
-        "these windows are longer than room: the tokens that are shared need room as well": {
-            "longer": True,
-            "shared": lambda overlap: 0,
-        },
+        "these windows are longer than room: shared tokens need room": {"longer": True, "shared": lambda overlap: 0},
         "room is what there is for the text's own tokens: [CLS] and [SEP] are taken off already": {"taken": 2},
     },
     level=2,
@@ -113,32 +101,14 @@ COMPOSED = Exercise(
         (array([1, 0, 0], [0, 0.6, -0.8], [0, 0.28, 0.96]), np.array([100, 90, 7])),
     ],
     {
-        "every chunk counts the same: a rest of three words then counts as much as a full page": {
-            "weights": np.ones_like
-        },
-        "the right direction, but shorter than 1: the mean of unit vectors that differ lies inside the sphere": {
-            "length": lambda x, weights: weights.sum()
-        },
-        "the right direction, but the longer the text, the longer the vector; the chunks' vectors have length 1": {
-            "length": lambda x, weights: 1.0
-        },
+        "every chunk counts the same: a rest of three words as much as a page": {"weights": np.ones_like},
+        "the right direction, but shorter than 1": {"length": lambda x, weights: weights.sum()},
+        "the right direction, but longer than 1": {"length": lambda x, weights: 1.0},
         "the other way round: the fewer new tokens, the more a chunk counts here": {"weights": lambda n: 1.0 / n},
-        "chunks are counted by the square roots of their tokens; a token shall count the same wherever it stands": {
-            "weights": np.sqrt
-        },
-        "chunks are counted by the softmax of their tokens: then the longest is all there is": {
-            "weights": lambda n: np.exp(n - n.max())
-        },
-        "the largest number of each dimension is no mean: the more chunks, the more all texts look the same": {
-            "mixed": lambda weights, vectors: vectors.max(axis=0)
-        },
-        "this is the first chunk alone: what stands behind it is lost, as by a cut": {
-            "mixed": lambda weights, vectors: vectors[0]
-        },
-        "divided by the sum of the numbers; a length is the square root of the sum of their squares": {
-            "length": lambda x, weights: x.sum()
-        },
-        "divided by the squared length; a length is the root of it": {"length": lambda x, weights: x @ x},
+        "weighed by square roots; a token shall count the same anywhere": {"weights": np.sqrt},
+        "the largest number of each dimension is no mean": {"mixed": lambda weights, vectors: vectors.max(axis=0)},
+        "this is the first chunk alone: the rest is lost": {"mixed": lambda weights, vectors: vectors[0]},
+        "divided by the sum of the numbers, which is no length": {"length": lambda x, weights: x.sum()},
     },
     level=1,
     minutes=10,
@@ -167,31 +137,27 @@ def _owners(
 OWNERS = Exercise(
     "owners",
     _owners,
-    [([(0, 8), (4, 10)],), ([(0, 8), (5, 9)],), ([(0, 3), (1, 7)],), ([(0, 6), (3, 9), (7, 12)],), ([(0, 3), (3, 5)],)],
+    [
+        ([(0, 8), (4, 10)],),
+        ([(0, 8), (5, 9)],),
+        ([(0, 3), (1, 7)],),
+        ([(0, 6), (3, 9), (7, 12)],),
+        ([(0, 3), (3, 5)],),
+        ([(0, 6), (2, 8), (4, 10)],),
+    ],
     {
-        "always the first window that holds the token: there it may be the last, and see nothing of what follows": {
-            "score": lambda token, first, stop: -first
-        },
-        "always the last window that holds the token: there it may be the first, and see nothing of what precedes": {
-            "score": lambda token, first, stop: first
-        },
-        "right but for ties: where both windows have equally many neighbours, the first one gets the token": {
-            "later": True
-        },
-        "the longer window gets all; what counts is how many neighbours the token has on its poorer side": {
-            "score": lambda token, first, stop: stop - first
-        },
+        "always the first window: there the token may be the last": {"score": lambda token, first, stop: -first},
+        "always the last window: there the token may be the first": {"score": lambda token, first, stop: first},
+        "right but for ties: of windows with equally many neighbours the first gets it": {"later": True},
+        "the longer window gets all; count the neighbours": {"score": lambda token, first, stop: stop - first},
         "the window whose middle is nearer; in a short window a token near the middle is near the edge, too": {
             "score": lambda token, first, stop: -abs(token - (first + stop - 1) / 2)
         },
         "the side with more neighbours is counted; the side with fewer decides": {
             "score": lambda token, first, stop: max(token - first, stop - 1 - token)
         },
-        "stop is the token behind the last one, so that the neighbours to the right are one fewer": {
+        "stop is behind the last token: one fewer": {
             "score": lambda token, first, stop: min(token - first, stop - token)
-        },
-        "the wrong way round: each token is taken where it has the fewest neighbours": {
-            "score": lambda token, first, stop: -min(token - first, stop - 1 - token)
         },
     },
     level=3,

@@ -41,14 +41,9 @@ ANGLES = Exercise(
         (array([1, 3, 7], [1, 2, 2]), array([1, 3, 7], [2, -1, 2])),  # the first cosine is rounded above 1
     ],
     {
-        "right but for NaN: a cosine that is rounded to 1.0000000000000002 has no angle; see np.clip": {
-            "clip": lambda cosines: cosines
-        },
+        "right but for NaN: a rounded cosine of 1.0000000000000002; see np.clip": {"clip": lambda cosines: cosines},
         "these are the cosines; the angles were asked for": {"angle": lambda cosines: cosines, "unit": 1.0},
-        "this is 1 - cosine, for which a detour can be shorter than the direct way; the angle was asked for": {
-            "angle": lambda cosines: 1.0 - cosines,
-            "unit": 1.0,
-        },
+        "this is 1 - cosine; the angle was asked for": {"angle": lambda cosines: 1.0 - cosines, "unit": 1.0},
         "these are radians, up to 3.14; opposite directions shall be at 1": {"unit": 1.0},
         "these are degrees, up to 180; opposite directions shall be at 1": {"unit": math.pi / 180.0},
         "these are full turns, so that opposite directions are at 0.5; they shall be at 1": {"unit": 2.0 * math.pi},
@@ -57,13 +52,7 @@ ANGLES = Exercise(
             "angle": lambda cosines: np.sqrt(np.maximum(0.0, 2.0 - 2.0 * cosines)),
             "unit": 1.0,
         },
-        "this is a similarity, 1 for the same direction; a distance is 0 there": {
-            "angle": lambda cosines: math.pi - np.arccos(cosines)
-        },
-        "this is arcsin, which is 0 at right angles; arccos is the angle": {"angle": np.arcsin},
-        "negative cosines are cut to 0: an angle may be larger than a right one": {
-            "clip": lambda cosines: np.clip(cosines, 0.0, 1.0)
-        },
+        "negative cosines are cut to 0": {"clip": lambda cosines: np.clip(cosines, 0.0, 1.0)},
     },
     level=1,
     minutes=10,
@@ -106,13 +95,7 @@ PERCENTILE = Exercise(
         "scores that are equal count for nothing here; half of them are to count as below": {"equal": 0.0},
         "scores that are equal count in full here; half of them are to count as below": {"equal": 1.0},
         "this is the share above: the more alike two texts are, the smaller it gets": {"above": True},
-        "this is a number of pairs; it has to be compared with how many there are": {
-            "of": 1.0,
-            "over": lambda scores: 1,
-        },
-        "divided by one less than there are scores": {"over": lambda scores: len(scores) - 1},
-        "divided by one more than there are scores": {"over": lambda scores: len(scores) + 1},
-        "divided by how many different scores there are": {"over": lambda scores: len(np.unique(scores))},
+        "this is a number of pairs, no share of them": {"of": 1.0, "over": lambda scores: 1},
     },
     level=1,
     minutes=10,
@@ -177,19 +160,10 @@ CORRELATION = Exercise(
         "equal scores all get the lowest of their ranks; they share the average": {"ranks": _lowest_rank},
         "equal scores share a rank, but it uses up one place instead of several": {"ranks": _distinct_rank},
         "this is Pearson's, of the numbers themselves; ranks are what is compared here": {"ranks": lambda x: x},
-        "np.argsort gives the places of the smallest, the second smallest, ...; that is not each one's rank": {
-            "ranks": lambda x: np.argsort(x, kind="stable")
-        },
-        "the short formula with 6 and the sum of squared differences is wrong where there are ties": {
-            "of": _short_formula
-        },
-        "this is the cosine of the ranks; something has to be subtracted first, or unrelated lists correlate": {
-            "of": _cosine
-        },
-        "this is the square, which does not know falling from rising": {"of": lambda x, y: pearson(x, y) ** 2},
-        "this is Kendall's tau, which counts pairs in the same order; Spearman's is a correlation of ranks": {
-            "of": _kendall
-        },
+        "np.argsort gives places, and not each number's rank": {"ranks": lambda x: np.argsort(x, kind="stable")},
+        "the short formula with the 6 is wrong where there are ties": {"of": _short_formula},
+        "this is the cosine of the ranks; something has to be subtracted first": {"of": _cosine},
+        "this is Kendall's tau, which counts pairs in the same order": {"of": _kendall},
     },
     level=2,
     minutes=15,

@@ -40,14 +40,9 @@ SLOPE = Exercise(
         "one step only, to the right: its error falls with h, that of two steps with the square of h": {"left": 0.0},
         "one step only, to the left: its error falls with h, that of two steps with the square of h": {"right": 0.0},
         "the points are h/2 away, to the right and to the left; h is wanted": {"right": 0.5, "left": -0.5},
-        "the points are 2h away, to the right and to the left; h is wanted": {"right": 2.0, "left": -2.0},
         "twice as steep as it is: how far apart are the two points at which f is asked?": {"over": lambda h, apart: h},
         "this is how much f rises; a slope is a rise for each unit of the way": {"over": lambda h, apart: 1.0},
-        "the sign is turned: where f rises to the right, its slope is positive": {"over": lambda h, apart: -apart * h},
-        "multiplied by h instead of divided: / and * are worked off from left to right; use brackets": {
-            "over": lambda h, apart: 2.0 / h
-        },
-        "divided by the square of h": {"over": lambda h, apart: h * h},
+        "multiplied by h, not divided: / 2 * h needs brackets": {"over": lambda h, apart: 2.0 / h},
     },
     level=1,
     minutes=5,
@@ -88,28 +83,12 @@ NORMALIZE_BACKWARD = Exercise(
     ],
     {
         "x is divided by a length that depends on x: what goes back through that length is missing": {"sign": 0.0},
-        "the right direction, and too long or too short: a row twice as long is turned by half as much": {
-            "over": lambda x: 1.0
-        },
-        "divided by the squared length: a row twice as long is turned by half as much, not by a quarter": {
-            "over": lambda x: _length(x) ** 2
-        },
+        "too long or too short: a row twice as long is turned by half as much": {"over": lambda x: 1.0},
+        "divided by the squared length": {"over": lambda x: _length(x) ** 2},
         "divided by the length of the whole matrix: every row has a length of its own": {"over": np.linalg.norm},
-        "d_y has to be split along a direction, and x is longer than 1: which vector has the direction alone?": {
-            "direction": lambda x: x
-        },
-        "what points along the row is added instead of taken away; the result must be at right angles to x": {
-            "sign": -1.0
-        },
-        "the sum runs over all rows: every row has a length of its own. See axis= and keepdims=": {
-            "along": lambda d_y, y: (d_y * y).sum()
-        },
-        "the sum runs down the columns; along= is a number for each row": {
-            "along": lambda d_y, y: (d_y * y).sum(axis=0, keepdims=True)
-        },
-        "the mean is taken where a sum is meant: a dot product is a sum": {
-            "along": lambda d_y, y: (d_y * y).mean(axis=-1, keepdims=True)
-        },
+        "d_y is split along a direction, and x is longer than 1": {"direction": lambda x: x},
+        "what points along the row is added; it has to be taken away": {"sign": -1.0},
+        "the sum runs over all rows: see axis= and keepdims=": {"along": lambda d_y, y: (d_y * y).sum()},
         "the upstream gradient is not used: this is the answer for d_y = 1 alone": {"upstream": np.ones_like},
     },
     level=3,
@@ -137,21 +116,12 @@ D_VALUE = Exercise(
     {
         "this is the forward pass once more: going back, token s must gather from those that looked at it, and these "
         "stand in a column": {"weights": lambda probs: probs},
-        "each value is read by all tokens, more by some than by others: where do the probabilities come in?": {
-            "weights": lambda probs: np.eye(len(probs))
-        },
-        "nothing is averaged here: where a number is used several times, its gradients are added": {
-            "weights": lambda probs: probs.T / len(probs)
-        },
+        "where do the probabilities come in?": {"weights": lambda probs: np.eye(len(probs))},
+        "nothing is averaged here: gradients are added": {"weights": lambda probs: probs.T / len(probs)},
         "the probabilities are right, but token s takes its own gradient for all: it must take that of each token that "
         "looked at it": {"weights": lambda probs: np.diag(probs.sum(axis=0))},
-        "the columns were made to sum to 1: they are weights of a sum, no probabilities, and stay as they are": {
-            "weights": lambda probs: probs.T / probs.sum(axis=0)[:, None]
-        },
-        "only what a token passed on to itself comes back: it must take from each token that looked at it": {
-            "weights": lambda probs: np.diag(np.diag(probs))
-        },
-        "that is the inverse of probs; going back through a product needs its transpose": {"weights": np.linalg.inv},
+        "the columns need not sum to 1": {"weights": lambda probs: probs.T / probs.sum(axis=0)[:, None]},
+        "only what a token passed on to itself comes back": {"weights": lambda probs: np.diag(np.diag(probs))},
     },
     level=2,
     minutes=10,

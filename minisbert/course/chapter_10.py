@@ -53,36 +53,16 @@ INFO_NCE = Exercise(
         (array([0.9, 0.1, 0.3], [0.2, 0.4, 0.5], [0, -0.3, 0.7]), 2.0),
     ],
     {
-        "the scale is not used: cosines lie between -1 and 1, and their softmax is never sure of anything": {
-            "scaled": lambda cosines, scale: cosines
-        },
-        "divided by the scale: it is 1 / temperature, and the larger it is, the surer is the softmax": {
-            "scaled": lambda cosines, scale: cosines / scale
-        },
-        "this softmax lets each positive choose among the anchors; an anchor's candidates stand in its row": {
-            "weigh": _down
-        },
+        "the scale is not used: softmax is never sure of cosines": {"scaled": lambda cosines, scale: cosines},
+        "divided by the scale, which is 1 / temperature": {"scaled": lambda cosines, scale: cosines / scale},
+        "each positive chooses among anchors; an anchor's candidates stand in its row": {"weigh": _down},
         "the softmax runs over all scores together; each anchor chooses for itself": {
             "weigh": lambda scores: softmax(scores.reshape(1, -1)).reshape(scores.shape)
         },
-        "the own positive is missing below the fraction: a softmax divides by the sum over all candidates": {
-            "weigh": _others
-        },
+        "the own positive is missing in the sum that softmax divides by": {"weigh": _others},
         "the right terms, added up: the loss is for one anchor, on average": {"mean": np.sum},
-        "only the first anchor counts; the loss is the mean over all": {"mean": lambda terms: terms.flat[0]},
-        "negative: the logarithm of a probability is below 0, and a loss is to become small": {"term": np.log},
-        "the mean of all numbers of the matrix: only the probability of the own positive is to become large": {
-            "own": lambda probs: probs
-        },
-        "the mean is taken before the logarithm: each anchor has a loss of its own": {
-            "own": lambda probs: np.diagonal(probs).mean(keepdims=True)
-        },
-        "the logarithm is missing; without it an anchor that is hopelessly wrong would feel no pull": {
-            "term": np.negative
-        },
-        "this is 1 - p; the logarithm punishes an anchor that is hopelessly wrong far more": {
-            "term": lambda probs: 1.0 - probs
-        },
+        "a mean over all candidates; only the own positive counts": {"own": lambda probs: probs},
+        "the logarithm is missing: a hopeless anchor would feel no pull": {"term": np.negative},
         "this only pulls: the other candidates take no part, so that nothing is pushed away": {"weigh": np.exp},
     },
     level=2,
@@ -117,12 +97,8 @@ D_SCORES = Exercise(
         "the sign is turned: this is the arrow, the way downhill; the gradient points uphill": {"sign": -1.0},
         "this only pushes: what distinguishes the own positive from the other candidates?": {"own": 0.0},
         "the softmax runs along the wrong axis: an anchor's candidates stand in its row": {"weigh": _down},
-        "divided by the number of scores: the loss is a mean over the anchors, and there are B of them": {
-            "over": np.size
-        },
+        "divided by the number of scores; there are only B anchors": {"over": np.size},
         "the softmax is missing: its probabilities are what is compared with the right choice": {"weigh": lambda x: x},
-        "the own positive counts twice": {"own": 2.0},
-        "1/B is taken from the diagonal before the division as well": {"own": 0.5},
     },
     level=2,
     minutes=10,
@@ -154,23 +130,11 @@ FALSE_NEGATIVES = Exercise(
     _false_negatives,
     [(["praise", "question", "praise"],), (["a", "b", "b", "c", "b"],)],
     {
-        "True on the diagonal as well: then an anchor's own positive is left out, and nothing is to be found": {
-            "own": True
-        },
-        "the other way round: True says that a candidate is left out, and these are the true negatives": {
-            "other": True
-        },
+        "True on the diagonal as well: then an anchor's own positive is left out": {"own": True},
+        "the other way round: True says that a candidate is left out": {"other": True},
         "one half of the matrix only: if j is no negative of i, then i is no negative of j": {"half": np.triu},
         "one half of the matrix only: if i is no negative of j, then j is no negative of i": {"half": np.tril},
-        "nothing is left out: then texts of one class are pushed apart, and the loss works against itself": {
-            "nothing": True
-        },
-        "only neighbours in the list are compared; a pair's class may come again anywhere in the batch": {
-            "half": lambda same: same & (np.eye(len(same), k=1) + np.eye(len(same), k=-1) > 0)
-        },
-        "only candidates of the first pair's class are found": {
-            "half": lambda same: same & (same[0] | (np.arange(len(same)) == 0))
-        },
+        "nothing is left out: then texts of one class are pushed apart": {"nothing": True},
     },
     level=2,
     minutes=10,

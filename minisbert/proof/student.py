@@ -21,6 +21,7 @@ import sys
 import sysconfig
 import threading
 import time
+import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -90,7 +91,7 @@ def call(function: Callable[..., Any], *arguments: Any, seconds: float = 10.0) -
         warnings.simplefilter("always")
         in_main = threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
         value, error = (_in_main if in_main else _in_thread)(lambda: _run(function, given, used), seconds, stopped)
-    line = stopped[0] if stopped else _own_line((f.f_code, n) for f, n in _walk(error))
+    line = stopped[0] if stopped else _own_line(traceback.walk_tb(getattr(error, "__traceback__", None)))
     at = f" ({line})" if line else ""
 
     def outcome(state: Any, problem: str, at: str = line) -> Outcome:
@@ -98,7 +99,9 @@ def call(function: Callable[..., Any], *arguments: Any, seconds: float = 10.0) -
         return Outcome(state, value, problem, printed.getvalue(), at, told, tuple(used))
 
     if stopped:
-        return outcome("endless", f"it does not end: stopped after {seconds:g} seconds{at}; what makes its loop stop?")
+        return outcome(
+            "endless", f"it does not end: stopped after {seconds:.2g} seconds{at}; what would stop its loop?"
+        )
     if isinstance(error, NotImplementedError):
         return outcome("to do", "it is not filled in", "")
     if isinstance(error, _Unusable):
@@ -148,10 +151,10 @@ def _in_main(work: Callable[[], Any], seconds: float, stopped: list[str]) -> tup
     """Let an alarm interrupt the work, and at once again if its code catches everything, until one is not caught."""
 
     def ring(_: int, frame: FrameType | None) -> None:
-        frames = _frames(frame)
-        if any(inner.f_code is _run.__code__ for inner in frames):  # else it has just ended by itself
-            stopped.append("" if stopped else _own_line(reversed([(inner.f_code, inner.f_lineno) for inner in frames])))
-            signal.setitimer(signal.ITIMER_REAL, 3e-5)
+        stack = list(traceback.walk_stack(frame))
+        if any(inner.f_code is _run.__code__ for inner, _ in stack):  # else it has just ended by itself
+            stopped.append("" if stopped else _own_line(reversed(stack)))
+            signal.setitimer(signal.ITIMER_REAL, 2e-6 * (1 + len(stopped) % 20))  # soon it comes outside of the try
             raise _OutOfTime
 
     profile = sys.getprofile()
@@ -181,8 +184,8 @@ def _in_thread(work: Callable[[], Any], seconds: float, stopped: list[str]) -> t
     thread.start()
     thread.join(seconds)
     if thread.is_alive():
-        frames = _frames(sys._current_frames().get(thread.ident or 0))
-        stopped.append(_own_line(reversed([(inner.f_code, inner.f_lineno) for inner in frames])))
+        stack = list(traceback.walk_stack(sys._current_frames()[thread.ident or 0]))
+        stopped.append(_own_line(reversed(stack)))
         until = time.monotonic() + 2.0
         while thread.is_alive() and time.monotonic() < until:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_OutOfTime))
@@ -190,32 +193,18 @@ def _in_thread(work: Callable[[], Any], seconds: float, stopped: list[str]) -> t
     return found[0] if found else (None, _OutOfTime())
 
 
-def _frames(frame: FrameType | None) -> list[FrameType]:
-    frames = []
-    while frame is not None:
-        frames.append(frame)
-        frame = frame.f_back
-    return frames  # the innermost first
-
-
-def _walk(error: BaseException | None) -> Iterator[tuple[FrameType, int]]:
-    trace = error.__traceback__ if error is not None else None
-    while trace is not None:
-        yield trace.tb_frame, trace.tb_lineno
-        trace = trace.tb_next
-
-
 def _is_students(code: CodeType) -> bool:
     packages = {"site-packages", "dist-packages"} & set(Path(code.co_filename).parts)
     return not (packages or code.co_filename.startswith(LIBRARIES))
 
 
-def _own_line(places: Iterable[tuple[CodeType, int]]) -> str:
+def _own_line(places: Iterable[tuple[FrameType, int]]) -> str:
     """The innermost of these lines, outermost first, that is neither ours nor a library's."""
-    own = deque(((code, line) for code, line in places if _is_students(code)), maxlen=1)
+    own = deque(((frame.f_code, line) for frame, line in places if _is_students(frame.f_code)), maxlen=1)
     if not own:
         return ""
-    file, line = own[0][0].co_filename, own[0][1] or own[0][0].co_firstlineno
+    code, line = own[0]
+    file, line = code.co_filename, line or code.co_firstlineno
     shell: Any = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
     named = getattr(getattr(shell, "compile", None), "format_code_name", lambda _: None)(file)  # ("Cell", "In[3]")
     source = linecache.getline(file, line).strip()
@@ -533,7 +522,8 @@ def _partly_right(found: Any, expected: Any, given: Mapping[str, Any], tolerance
         return
     factor, offset = _factor(f, e, tolerance), float((f - e).flat[0])
     if factor and f.size > 1:
-        yield f"every number comes out {factor:.5g} times as large as it should be"
+        rounded = ": is a constant rounded?" if abs(factor - 1.0) < 0.01 else ""
+        yield f"every number comes out {factor:.5g} times as large as it should be{rounded}"
         yield "the numbers are right but for one factor, the same for all of them"
     if f.size > 1 and _close(f, e + offset, tolerance):
         yield f"the same number is added to all: {offset:.5g}"
@@ -547,7 +537,8 @@ def _partly_right(found: Any, expected: Any, given: Mapping[str, Any], tolerance
     for name, x, y, ok in (("row", f, e, right), ("column", f.T, e.T, right.T)):
         whole: Array = ok.all(axis=1)
         if whole.any():
-            yield f"{'only the first' if whole[0] and whole.sum() == 1 else 'not every'} {name} is right"
+            only = f"only the first {name} is right" if whole[0] and whole.sum() == 1 else ""
+            yield only or f"the first {name} that is wrong is {int(whole.argmin())}, counted from 0"
         factors = (x * y).sum(axis=1, keepdims=True) / np.square(y).sum(axis=1, keepdims=True)
         if _close(x, factors * y, tolerance):
             yield f"each {name} is right but for a factor of its own: what is it divided by?"
@@ -585,6 +576,8 @@ def _first_difference(found: Any, expected: Any) -> str:
         return f"it gives {short(found)}" + (f"; wrong from [{at}] on, {short(found[at])}" if at is not None else "")
     if f.shape != e.shape:
         return f"it gives {f'an array of shape {f.shape}' if f.ndim else 'one number'}, and {wanted} is wanted"
+    if e.dtype == bool and not np.isin(f, (0, 1)).all():
+        return f"it gives {short(found)}, and True or False is wanted"
     if f.dtype.kind == "c":
         return "it gives complex numbers: is a root or a logarithm taken of something negative?"
     wrong = np.abs(f.astype(np.float64) - e)
@@ -619,10 +612,12 @@ _KINDS |= {kind: "a list of something else, or with rows that differ in length" 
 
 def short(value: Any) -> str:
     """A value in a few characters; of a large array the shape is enough."""
+    if callable(value):
+        return getattr(value, "__name__", "a function")
     if isinstance(value, np.ndarray) and value.size > 6:
         return f"an array of shape {value.shape}"
     if isinstance(value, np.ndarray):
-        return " ".join(np.array2string(value, precision=4, separator=", ").split())
+        return " ".join(np.array2string(value, precision=7, separator=", ").split())
     if isinstance(value, (list, tuple)):
         items = ", ".join(short(item) for item in value[:8]) + (", …" if len(value) > 8 else "")
         return f"[{items}]" if isinstance(value, list) else f"({items})"
