@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from minisbert.client import Client
     from minisbert.encoder import SentenceEncoder
+    from minisbert.proof.diagnose import diagnose
     from minisbert.similarity import (
         angular_distance,
         cos_sim,
@@ -34,6 +35,7 @@ __all__ = [
     "SentenceEncoder",
     "angular_distance",
     "cos_sim",
+    "diagnose",
     "dot_score",
     "euclidean_sim",
     "manhattan_sim",
@@ -45,7 +47,10 @@ __all__ = [
     "to_distance",
     "to_similarity",
 ]
-_HOME = {"Client": "minisbert.client", "SentenceEncoder": "minisbert.encoder"}
+_HOME = {
+    **{"Client": "minisbert.client", "SentenceEncoder": "minisbert.encoder"},
+    "diagnose": "minisbert.proof.diagnose",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -72,12 +72,13 @@ MISTAKES = [
     ("gelu", "(1 + erf", "(erf", "1 + before erf is missing"),
     ("gelu", None, "from minisbert.model.ops import gelu\n    return gelu(x)", "the package's own"),
     ("gelu", "erf(x /", "math.erf(x /", "raises TypeError"),
+    ("gelu", "return x", "return np.nan * x", "NaN comes out"),
     ("gelu", None, "import ctypes\n    ctypes.string_at(0)", "it crashes Python: Segmentation fault"),
     ("feed_forward", "gelu(expanded)", "expanded", "the activation is left out"),
     ("feed_forward", "gelu(expanded)", "np.maximum(expanded, 0)", "ReLU"),
     ("feed_forward", "hidden + projected", "projected", "the residual is left out"),
     ("feed_forward", '["output.LayerNorm.weight"]', '["output.LayerNorm.weight"] ** 0', "LayerNorm has no weight"),
-    ("feed_forward", None, "import os\n    os._exit(3)", "it ends the whole process, with exit code 3"),
+    ("feed_forward", None, "import os\n    os._exit(3)", "it ends the whole process (exit code 3)"),
     ("mean_pool", "hidden.mean(axis=0)", "hidden[0]", "[CLS]"),
     ("mean_pool", "hidden.mean(axis=0)", "hidden.sum(axis=0)", "summed, not averaged"),
     ("mean_pool", "hidden.mean(axis=0)", "hidden[1:-1].mean(axis=0)", "[CLS] and [SEP] are left out"),
@@ -175,7 +176,7 @@ IMPORTS = {
     "def linear(": "SyntaxError: '(' was never closed (mine.py, line 3)",
     "import no_such_module": "No module named 'no_such_module' (mine.py, line 3: `import no_such_module`)",
     "while True: pass": "it does not end: stopped after 1 seconds (mine.py, line 3",
-    "import os; os._exit(0)": "it ends the whole process, with exit code 0",
+    "import os; os._exit(0)": "it ends the whole process (exit code 0)",
     "sum(range(10**13))": "Python cannot interrupt it: killed after 1 seconds (mine.py, line 3",
 }
 

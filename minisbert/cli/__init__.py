@@ -36,6 +36,7 @@ VERBS = {
     "info": ("model", "Show the model, its limits, and the machine it runs on."),
     "fetch": ("model", "Download a model and verify it."),
     "verify": ("proof", "Compare every intermediate tensor with PyTorch's."),
+    "diagnose": ("proof", "Find the settings that made a sentence vector."),
     "profile": ("proof", "Show where the time of a forward pass goes."),
     "train": ("train", "Fine-tune a model on examples from a file."),
     "gradcheck": ("proof", "Check every gradient against finite differences."),

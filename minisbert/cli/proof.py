@@ -23,6 +23,8 @@ from minisbert.cli.table import grid
 from minisbert.encoder import SentenceEncoder
 from minisbert.files import written_whole
 from minisbert.parallel import BATCH_TOKENS, advice, libraries
+from minisbert.proof.diagnose import diagnose as find_settings
+from minisbert.proof.diagnose import read_vector
 from minisbert.proof.judge import examine
 from minisbert.proof.ledger import (
     Reference,
@@ -43,6 +45,9 @@ from minisbert.training.losses import LOSSES
 from minisbert.training.step import named_parameters
 
 # ------------------------------------------------------------------------------------------------------------- verify
+
+
+MOST_SETTINGS = 20  # rows of diagnose's table
 
 
 @click.command()
@@ -215,6 +220,46 @@ def _write_template(file: Path, encoder: SentenceEncoder, texts: Sequence[str]) 
     with written_whole(file) as stream:
         np.savez_compressed(stream, README=np.array(how + ["  ".join(line) for line in lines]), **empty)
     click.echo(f"wrote {file}: replace any of the tensors by yours, then minisbert verify --mine {file}", err=True)
+
+
+# ----------------------------------------------------------------------------------------------------------- diagnose
+
+
+@click.command(short_help="Find the settings that made a sentence vector.")
+@click.argument("vector")
+@click.option("--text", required=True, type=TEXT, help="The text that the vector is of.")
+@json_option
+@model_options
+def diagnose(vector: str, text: str, choice: ModelChoice, as_json: bool) -> None:
+    """Find the settings under which the model makes this VECTOR of the text, whatever library or service made it.
+
+    VECTOR is a file (.npy, .safetensors, .json, .csv, .txt), - for stdin, or the numbers themselves as JSON. Answers of
+    OpenAI, text-embeddings-inference and Ollama are understood. Tried are limit, prompt, casing, special tokens,
+    pooling, normalisation, GELU, precision, padding, and pairs of them. The exit code is 1 if none makes the vector.
+
+    \b
+    Examples:
+      minisbert diagnose --text "i love soup" vector.npy
+      curl -s localhost:8080/embed -d '{"inputs": "i love soup"}' ... | minisbert diagnose --text "i love soup" -
+    """
+    if vector == "-":
+        content, name = sys.stdin.buffer.read(), "stdin"
+    elif vector.lstrip().startswith(("[", "{")):
+        content, name = vector.encode(), "VECTOR"
+    else:
+        content, name = Path(vector).read_bytes(), vector
+    found = find_settings(choice.encoder("float32"), text, read_vector(content, name))
+    if as_json:
+        echo_json(found)
+    else:
+        click.echo(f"{found}\n")
+        click.echo(
+            f"cosine with the model's own vector: {found.cosine:.6f}; length {found.length:.6g}; {found.precision}"
+        )
+        rows = sorted(found.costs, key=lambda cost: -cost.to_vector)[:MOST_SETTINGS]
+        lines = [[cost.setting, f"{cost.cosine:.6f}", f"{cost.to_vector:.6f}"] for cost in rows]
+        click.echo("\n".join(grid([["setting", "to the model's own", "to yours"], *lines], "<>>")))
+    sys.exit(0 if found.reproduces else 1)
 
 
 # ---------------------------------------------------------------------------------------------------------- gradcheck

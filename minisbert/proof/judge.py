@@ -25,7 +25,7 @@ from minisbert.proof.port import Parts, Port, kind_of, understand
 
 Tensors = dict[str, Parts]
 Changes = tuple[Change, ...]
-_LATE = {"token_embeddings", "pool", "normalize"}  # what follows BERT
+LATE = {"token_embeddings", "pool", "normalize"}  # what follows BERT
 
 OPERATIONS = {  # of each block
     "embeddings": {"tables", "word", "position", "token_type", "layer_norm", "round"},
@@ -158,7 +158,7 @@ class Judge:
 
         With ``keep`` all but the last block is remembered: what follows BERT is tried in many ways.
         """
-        late = tuple(c for c in changes if set(c.mistake.changes) <= _LATE)
+        late = tuple(c for c in changes if set(c.mistake.changes) <= LATE)
         if until == self.last and (late or keep):
             base, changes, since = (*(c for c in changes if c not in late), *base), late, self.last
         found: Tensors = {}

@@ -71,7 +71,7 @@ def read_tensors(file: Path, name: str = "") -> dict[str, Any]:
             with np.load(file, allow_pickle=False) as stored:
                 return {entry: stored[entry] for entry in stored.files}
         if file.suffix == ".safetensors":
-            return dict(_safetensors(file.read_bytes()))
+            return dict(safetensors(file.read_bytes()))
     except Exception as error:  # zipfile, zlib, json and NumPy each raise their own for a damaged file
         raise ValueError(f"{file}: cannot be read: {error or type(error).__name__}") from error
     hint = "`minisbert verify --template mine.npz` writes an example with every name, shape and meaning"
@@ -95,7 +95,7 @@ _DTYPES = {
 _DTYPES |= {"U8": "u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "BOOL": "?"}
 
 
-def _safetensors(content: bytes) -> Iterator[tuple[str, Array]]:
+def safetensors(content: bytes) -> Iterator[tuple[str, Array]]:
     """Every tensor; the library gives NumPy no BF16."""
     size = int.from_bytes(content[:8], "little")
     for name, entry in json.loads(content[8 : 8 + size]).items():

@@ -217,6 +217,8 @@ _OWN: dict[str, list[tuple[str, Function]]] = {
         ("it is divided by the variance, not by its root", lambda d, e, x, w, z, s: _through(e, z) / s**2),
         ("it is multiplied by weight behind the means, not before", lambda d, e, x, w, z, s: _through(d, z) * w / s),
         ("the two means go over the rows, not along each", lambda d, e, x, w, z, s: _through(e, z, 0) / s),
+        ("sum(d_z) is subtracted, not its mean", lambda d, e, x, w, z, s: (e - _sum(e) - z * _mean(e * z)) / s),
+        ("z sum(d_z z) is subtracted, not its mean", lambda d, e, x, w, z, s: (e - _mean(e) - z * _sum(e * z)) / s),
         ("sums are subtracted, not means", lambda d, e, x, w, z, s: (e - _sum(e) - z * _sum(e * z)) / s),
         ("the second mean is not multiplied by z", lambda d, e, x, w, z, s: (e - _mean(e) - _mean(e * z)) / s),
         ("x stands where z, the normalised x, belongs", lambda d, e, x, w, z, s: _through(e, x) / s),
@@ -265,6 +267,7 @@ _OWN: dict[str, list[tuple[str, Function]]] = {
         ("in the part along x one of two factors is x, not x / |x|", lambda d, x, y, n: (d - x * (y @ d)) / n),
         ("the part along x is added, not taken away", lambda d, x, y, n: (d + y * (y @ d)) / n),
         ("y . d_y is one number, the sum of the products", lambda d, x, y, n: (d - y * y * d) / n),
+        ("nothing is divided by the length: x stands for x / |x|, too", lambda d, x, y, n: d - x * (x @ d)),
         ("only the part along x is left", lambda d, x, y, n: y * (y @ d) / n),
     ],
 }  # fmt: skip
