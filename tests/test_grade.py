@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from click.testing import CliRunner
 
 from minisbert.course import grade as grading
 from minisbert.course.answers import Cell, exercises, results
+from minisbert.course.exercises import check
 from minisbert.course.grade import grade, main
+from minisbert.course.student import answer_cells, edition
 
 COSINES = """def unit(x):
     return x / np.linalg.norm(x, axis=1, keepdims=True)
@@ -77,6 +80,7 @@ def rows(tmp_path_factory, weights_folder):
     (folder / "anna" / "my_bert.py").write_text("def mean_pool(hidden):\n    return hidden.mean(axis=0)\n")
     stubs = [TO_DO.format(name) for name in ("cosines_of_rows", "nearest", "contributions")]
     (folder / "ben" / "notebook 1.ipynb").write_text(notebook(*stubs))
+    (folder / "ben" / "notebook 1-Copy1.ipynb").write_text(notebook(COSINES))
     with zipfile.ZipFile(folder / "carl.zip", "w") as archive:
         shown = "def nearest(query, documents, k):\n    return [1, 4, 0] if k == 3 and len(query) == 2 else [1, 2]"
         wrong = notebook(
@@ -106,12 +110,13 @@ def test_who_is_right_gets_the_points(rows):
     assert states["my_bert mean_pool"] == "right" and states["my_bert embed"] == "to do"
     assert anna.points == 1 + 1 + 2 + 2 + 3 + 1 and anna.notes == ()
     assert {row.of for row in rows.values()} == {4 + 10 + 16 + 4}  # the same for all, whatever they handed in
-    assert rows["ben"].points == 0 and rows["ben"].notes == ("no exercise is filled in",)
+    left_out = "notebook 1-Copy1.ipynb: is left out, since notebook 1.ipynb is there as well"
+    assert rows["ben"].points == 0 and rows["ben"].notes == (left_out, "no exercise is filled in")
 
 
 def test_mistakes_are_named(rows):
     cosines, nearest, contributions = rows["carl"].notes
-    assert "these are dot products" in cosines
+    assert "dot products" in cosines
     assert "right on the notebook's own cases, not on others" in nearest
     assert "is not Python" in contributions and rows["carl"].points == 0
 
@@ -146,7 +151,7 @@ NEEDS = {
     "a magic": (["%%time\n" + COSINES], [], "right", ""),
     "a local name": (
         ["def cosines_of_rows(a, b):\n    slow = unit(a)\n    return slow @ unit(b).T"],
-        ["slow = [0 for _ in iter(int, 1)]"], "right", "",
+        ["slow = setattr(np.linalg, 'norm', None)"], "right", "",
     ),
     "a table that is filled": (
         ["def cosines_of_rows(a, b):\n    return by[0](a, b)"],
@@ -190,3 +195,25 @@ def test_the_command_writes_a_table_that_a_spreadsheet_can_open(tmp_path):
     assert json.loads(result.output)[0]["marks"][0] == {
         "exercise": "1 COSINES", "state": "right", "points": 1, "of": 1, "says": ""
     }  # fmt: skip
+
+
+def test_the_students_edition_is_marked_and_so_is_one_whose_checks_were_deleted(tmp_path):
+    file = next(Path(__file__).parent.parent.joinpath("notebooks").glob("01_*.ipynb"))
+    for name in ("all", "no checks"):
+        made = edition(json.loads(file.read_text(encoding="utf-8")), 1)
+        pairs = list(answer_cells(made))
+        for (answer, asks, _), source in zip(pairs, (COSINES, NEAREST, CONTRIBUTIONS), strict=True):
+            answer["source"] = source
+            if name == "no checks":
+                made["cells"].remove(asks)
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file.name).write_text(json.dumps(made), encoding="utf-8")
+    assert [(row.points, row.notes) for row in grade(tmp_path)] == [(4, ())] * 2
+
+
+def test_under_nbgrader_a_wrong_answer_raises(monkeypatch):
+    one = exercises(1)["COSINES"]
+    monkeypatch.setenv("NBGRADER_EXECUTION", "autograde")
+    assert check(one, one.solution).state == "right"
+    with pytest.raises(AssertionError, match="dot products"):
+        check(one, lambda a, b: a @ b.T)

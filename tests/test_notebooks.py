@@ -104,6 +104,7 @@ def test_the_students_edition_tells_nothing(nbformat, tmp_path):
             if tags := cell["metadata"].get("nbgrader"):
                 assert tags["grade_id"] not in ids and tags["solution"] != tags["grade"] == tags["locked"]
                 ids.add(tags["grade_id"])
+    assert len(ids) == 2 * 10 * 3
     refused = CliRunner().invoke(student.main, [str(tmp_path / "out")])
     assert refused.exit_code == 1 and "not empty" in refused.output
 

@@ -19,7 +19,7 @@ import re
 import stat
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -288,11 +288,12 @@ def _cells(content: bytes) -> list[Cell]:
         notebook = json.loads(content)
         metadata = notebook.get("metadata", {})
         language = metadata.get("kernelspec", {}).get("language") or metadata.get("language_info", {}).get("name")
-        cells = [
-            Cell(number, source if isinstance(source := cell["source"], str) else "".join(source), _exercise(cell))
-            for number, cell in enumerate(notebook["cells"], 1)
-            if cell["cell_type"] == "code"
-        ]
+        cells = []
+        for number, cell in enumerate(notebook["cells"], 1):
+            if cell["cell_type"] == "code":
+                source = cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])
+                name = cell.get("metadata", {}).get("nbgrader", {}).get("grade_id", "")
+                cells.append(Cell(number, source, str(name).partition("-")[2]))
     except json.JSONDecodeError as error:
         raise ValueError(f"is no notebook: its JSON breaks off or is damaged at line {error.lineno}") from None
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
@@ -300,11 +301,6 @@ def _cells(content: bytes) -> list[Cell]:
     if language and not str(language).lower().startswith("python"):
         raise ValueError(f"its kernel is {language}, not Python")
     return cells
-
-
-def _exercise(cell: Mapping[str, Any]) -> str:
-    """The exercise that a solution cell answers, from the id that nbgrader uses."""
-    return str(cell.get("metadata", {}).get("nbgrader", {}).get("grade_id", "")).partition("-")[2]
 
 
 def _number(name: str, cells: Sequence[Cell]) -> int:
