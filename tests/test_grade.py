@@ -95,6 +95,9 @@ def rows(tmp_path_factory, weights_folder):
     (folder / "=emil" / "03.ipynb").write_text(notebook("f = 1", chapter=3, kernel="R"))
     (folder / "=emil" / "04.ipynb").write_text("[1]")
     (folder / "=emil" / "thoughts.ipynb").write_text(notebook("f = 1").replace("chapter_01", "chapter"))
+    with (folder / "=emil" / "06.ipynb").open("wb") as stream:
+        stream.truncate(grading.LARGEST + 1)
+    (folder / "=emil" / "all.zip").write_bytes(b"PK")
     (folder / "=emil" / "05.ipynb").symlink_to(folder / "anna" / "fuenf.ipynb")
     (folder / "marks.csv").write_text("of last year")
     (folder / "frieda_01.ipynb").write_text(notebook(COSINES))
@@ -140,6 +143,7 @@ def test_what_cannot_be_read_is_a_sentence(rows):
     }
     for name, part in expected.items():
         assert part in said[f"{name}.ipynb"], said
+    assert "cannot be unpacked" in said["all.zip"]
     assert "every student has a folder" in rows["frieda_01.ipynb"].notes[0]
     assert list(rows) == ["=emil", "anna", "ben", "carl", "dora", "frieda_01.ipynb"]
 
@@ -147,7 +151,7 @@ def test_what_cannot_be_read_is_a_sentence(rows):
 # answers of notebook 1, other cells; states, and what is said of the last that is not right
 NEEDS = {
     "a helper": (["def cos" + COSINES.partition("def cos")[2]], [], "right", ""),
-    "a broken cell": ([COSINES], ["def (", "1 / 0", "raise SystemExit", "%matplotlib inline\nx = 1"], "right", ""),
+    "a broken cell": ([COSINES], ["def (", "1 / 0", "return 1", "await x", "%matplotlib inline\nx = 1"], "right", ""),
     "a magic": (["%%time\n" + COSINES], [], "right", ""),
     "a local name": (
         ["def cosines_of_rows(a, b):\n    slow = unit(a)\n    return slow @ unit(b).T"],

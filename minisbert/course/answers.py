@@ -134,7 +134,7 @@ def _parsed(cell: Cell) -> tuple[ast.Module, str]:
     """The statements of a cell; none, and a sentence, if it is no Python."""
     try:
         tree = ast.parse(_plain(cell.source))
-        symtable.symtable(ast.unparse(tree), "cell", "exec")  # a return outside a function, for example
+        compile(tree, "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)  # finds a return outside a function, too
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
         return ast.Module([], []), f"cell {cell.number}{line} is not Python: {getattr(error, 'msg', error)}"
@@ -254,8 +254,8 @@ def _work(folder: Path) -> None:
         problem = ""
         for i, place in job.statements:
             tree = ast.Module([ast.parse(_plain(cells[i].source)).body[place]], [])
-            code = compile(tree, f"cell {cells[i].number}", "exec")
-            outcome = call(lambda code=code, space=space: exec(code, space), seconds=3 * seconds)
+            file = f"cell {cells[i].number}"
+            outcome = call(lambda tree=tree, file=file: exec(compile(tree, file, "exec"), space), seconds=3 * seconds)  # noqa: B023
             problem = problem or (outcome.problem if outcome.state in ("raises", "endless") else "")
         answer: list[Any] = []
         outcome = call(lambda job=job: answer.append(eval(job.answer, space)), seconds=seconds)  # noqa: B023

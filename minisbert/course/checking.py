@@ -53,7 +53,7 @@ def beside(prediction: Mapping[str, Any], measured: Mapping[str, Any]) -> None:
     def short(value: Any) -> str:
         if value is None or value is Ellipsis:
             return "nothing"
-        return np.array2string(np.asarray(value), precision=3) if hasattr(value, "dtype") else f"{value}"
+        return f"{value:.3g}" if isinstance(value, (float, np.floating)) else f"{value}"
 
     rows = [(short(prediction.get(question)), short(value), question) for question, value in measured.items()]
     widths = [max(len(row[i]) for row in [("predicted", "measured"), *rows]) for i in (0, 1)]

@@ -21,14 +21,13 @@ import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
-from minisbert.cli.outputs import echo_json
 from minisbert.course.answers import Cell, exercises, results
 from minisbert.course.exercises import Exercise, Verdict, judge
 from minisbert.encoder import SentenceEncoder
@@ -349,7 +348,7 @@ def main(submissions: Path, output: Path | None, as_json: bool, seed: int) -> No
     except (OSError, ValueError) as error:
         raise click.ClickException(str(error)) from None
     if as_json:
-        echo_json(rows)
+        click.echo(json.dumps([asdict(row) for row in rows], ensure_ascii=False))
 
 
 if __name__ == "__main__":
