@@ -32,7 +32,7 @@ from minisbert.course.answers import Cell, exercises, results
 from minisbert.course.exercises import Exercise, Verdict, judge
 from minisbert.encoder import SentenceEncoder
 from minisbert.files import written_whole
-from minisbert.proof.ladder import climb
+from minisbert.proof.ladder import Rung, climb
 from minisbert.proof.rungs import RIGHT
 from minisbert.proof.student import Outcome
 
@@ -106,13 +106,14 @@ def grade(
     """
     handed_in = [_read(place) for place in sorted(submissions.iterdir()) if _is_submission(place)]
     chapters = sorted({number for one in handed_in for number in one.notebooks})
-    if any(one.my_bert is not None for one in handed_in):
-        encoder = encoder or SentenceEncoder(dtype="float64")
+    asks_for_bert = any(one.my_bert is not None for one in handed_in)
+    if asks_for_bert and encoder is None:
+        encoder = SentenceEncoder(dtype="float64")
     for one in handed_in:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             jobs = [pool.submit(_marks, number, one.notebooks.get(number), seed, seconds) for number in chapters]
             marks = [mark for job in jobs for mark in job.result()]
-        if encoder is not None and any(other.my_bert is not None for other in handed_in):
+        if asks_for_bert and encoder is not None:
             marks += _marks_of_bert(one.my_bert, encoder, seed, seconds)
         notes = [*one.notes, *(f"{mark.exercise}: {mark.says}" for mark in marks if mark.says)]
         if not one.notebooks and one.my_bert is None:
@@ -157,20 +158,18 @@ def _verdict(exercise: Exercise, shown: int, outcomes: Sequence[Outcome]) -> Ver
 def _marks_of_bert(source: bytes | None, encoder: SentenceEncoder, seed: int, seconds: float) -> list[Mark]:
     """One point for each function of my_bert.py, and more for all of them together."""
     if source is None:
-        return [Mark(f"{BERT} {name}", "missing", 0, 1) for name in RIGHT] + [
-            Mark(f"{BERT} together", "missing", 0, TOGETHER)
-        ]
+        points = dict.fromkeys(RIGHT, 1) | {"together": TOGETHER}
+        return [Mark(f"{BERT} {name}", "missing", 0, of) for name, of in points.items()]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "my_bert.py"
         file.write_bytes(source)
         report = climb(file, encoder, seed=seed + 1, seconds=seconds)
-    rungs = {rung.name: rung for rung in report.rungs}
+    rungs = {rung.name: rung for rung in report.rungs} or {name: Rung(name, 1, "wrong") for name in RIGHT}
     marks = []
-    for name in RIGHT:
-        rung = rungs.get(name)
-        state = rung.state if rung else "wrong"
-        says = f"{rung.says} ({rung.line})" if rung and rung.line else rung.says if rung else ""
-        marks.append(Mark(f"{BERT} {name}", state, int(state == "right"), 1, says if state == "wrong" else ""))
+    for name, rung in rungs.items():
+        says = f"{rung.says} ({rung.line})" if rung.line else rung.says
+        right = rung.state == "right"
+        marks.append(Mark(f"{BERT} {name}", rung.state, int(right), 1, says if rung.state == "wrong" else ""))
     states = {both.state for both in report.together}
     state = "wrong" if "wrong" in states or report.problem else "right" if states else "to do"
     says = report.problem or next((both.says for both in report.together if both.state == "wrong"), "")
