@@ -80,7 +80,7 @@ NEEDS_OF_EXAMPLES = {
         _optional_import("sklearn", "apps", "apps")
     ),
     r"torch_\w+\(": lambda: _optional_import("torch"),
-    r"picture\(\w+, |draw_map\(": lambda: _optional_import("matplotlib", "plots", "plots"),
+    r"picture\(\w+, |draw_map\(|where_we_are\(": lambda: _optional_import("matplotlib", "plots", "plots"),
 }
 
 

@@ -155,8 +155,11 @@ BEFORE = {  # what a verb's examples build on
 @pytest.mark.parametrize(("verb", "lines"), examples())
 def test_examples_of_help_run(verb, lines, request, monkeypatch):
     """One after the other, in one folder."""
-    if verb == "verify":
-        monkeypatch.setenv("MINISBERT_MODEL", str(request.getfixturevalue("weights_folder")))
+    if verb in ("verify", "diagnose"):
+        folder = request.getfixturevalue("weights_folder")
+        monkeypatch.setenv("MINISBERT_MODEL", str(folder))
+        np.save("vector.npy", SentenceEncoder(folder).encode("i love soup"))
+        shutil.copy(Path(__file__).parent / "my_bert_solution.py", "my_bert.py")
     elif verb == "demo":
         monkeypatch.setattr("minisbert.training.descent_picture.FRAMES", 2)  # the film is tested elsewhere
     elif verb == "explain":  # it has no sum over pairs behind a Dense module

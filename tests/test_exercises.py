@@ -389,7 +389,7 @@ ANSWERS = {
             (lambda a, b: unit(a) @ unit(b), "ValueError"),
             (lambda a, b: abs(unit(a) @ unit(b).T), "abs"),
             (lambda a, b: np.zeros((len(a), len(b)), int) + (unit(a) @ unit(b).T).astype(int), "cut to whole"),
-            (lambda a, b: EXERCISES["1.COSINES"].solution(a, b), "chapter_01"),
+            (lambda a, b: EXERCISES["1.COSINES"].solution(a, b), "the solution's"),
         ],
     ),
     "1.NEAREST": (

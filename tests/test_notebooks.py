@@ -6,16 +6,21 @@ asserts each has stands here, so that one that was taken out is missed.
 
 import ast
 import inspect
+import json
 import re
 import sys
 from importlib import import_module
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from conftest import _optional_import
 
+from minisbert.course import student
 from minisbert.course.exercises import Exercise
 from minisbert.course.run import differences, execute, tagged_pictures
+from minisbert.course.run import main as run_main
+from minisbert.course.student import answer_cells, edition
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 FILES = sorted(FOLDER.glob("*.ipynb"))
@@ -58,11 +63,62 @@ def exercises(notebook):
     return {name: thing for name, thing in vars(chapter).items() if isinstance(thing, Exercise)}
 
 
-def test_every_notebook_runs_and_prints_what_is_stored(notebook, matplotlib, weights_folder, request, monkeypatch):
+def test_the_students_edition_runs_and_prints_what_is_stored(
+    notebook, matplotlib, weights_folder, request, monkeypatch, tmp_path
+):
+    """With empty answers and predictions; but for the cells in which these are asked, it is the notebook."""
     if any("data_file(" in code for code in codes(notebook)):
         monkeypatch.setenv("MINISBERT_DATA", str(request.getfixturevalue("data_folder")))
-    stale = differences(notebook, execute(notebook["file"]))
-    assert not stale, "\n".join([f"run `python -m minisbert.course.run {notebook['file'].name}`:", *stale])
+    source = json.loads(notebook["file"].read_text(encoding="utf-8"))
+    students = tmp_path / notebook["file"].name
+    students.write_text(json.dumps(edition(source, int(students.name[:2]))), encoding="utf-8")
+    executed = execute(students)
+    predictions = [cell for cell in executed["cells"] if "prediction" in cell["metadata"].get("tags", [])]
+    assert {cell["source"].split("(")[0].split("\n")[0] for cell in predictions} <= {
+        "# your prediction, in place of each ...", "from minisbert.course.checking import beside"
+    }  # fmt: skip
+    shown = [output["text"] for cell in predictions for output in cell["outputs"]]
+    assert shown and all(text.startswith("predicted") and "nothing" in text for text in shown)
+    for _, check, _ in answer_cells(executed):
+        assert "… " in str(check["outputs"]) and not {"✓", "✗"} & {*str(check["outputs"])}
+    executed["cells"] = [cell for cell in executed["cells"] if cell not in predictions]
+    stale = differences(notebook, executed)
+    assert not stale, "\n".join([f"run `python -m minisbert.course.run --in-place {notebook['file'].name}`:", *stale])
+
+
+def test_the_students_edition_tells_nothing(nbformat, tmp_path):
+    run = CliRunner().invoke(student.main, [str(tmp_path / "out")])
+    assert run.exit_code == 0, run.output
+    files = sorted((tmp_path / "out").glob("*.ipynb"))
+    assert [file.name for file in files] == [file.name for file in FILES] and (tmp_path / "out" / "my_bert.py").exists()
+    ids = set()
+    for file in files:
+        made = nbformat.read(file, as_version=4)
+        nbformat.validate(made)
+        assert not any(cell.get("outputs") or cell.get("execution_count") for cell in made["cells"])
+        everything = "\n".join(texts(made))
+        assert (
+            "olutions stand" not in everything and everything.count("<details>") == everything.count("</details>") == 1
+        )
+        for cell in made["cells"]:
+            if tags := cell["metadata"].get("nbgrader"):
+                assert tags["grade_id"] not in ids and tags["solution"] != tags["grade"] == tags["locked"]
+                ids.add(tags["grade_id"])
+    assert len(ids) == 2 * 10 * 3
+    refused = CliRunner().invoke(student.main, [str(tmp_path / "out")])
+    assert refused.exit_code == 1 and "not empty" in refused.output
+
+
+def test_run_does_not_write_into_a_students_file(nbformat, tmp_path, monkeypatch):
+    mine = json.loads(FILES[0].read_text(encoding="utf-8"))
+    next(answer_cells(mine))[0]["source"] = "def cosines_of_rows(a, b):\n    return a @ b.T"
+    file = tmp_path / FILES[0].name
+    file.write_text(json.dumps(mine))
+    monkeypatch.setattr("minisbert.course.run.execute", lambda file: nbformat.read(file, as_version=4))
+    before = file.read_bytes()
+    for options, code, said in (([], 0, "up to date"), (["--in-place"], 1, "filled in")):
+        result = CliRunner().invoke(run_main, [str(file), *options])
+        assert (result.exit_code, said in result.output, file.read_bytes()) == (code, True, before), result.output
 
 
 def no_assert_was_taken_out(notebook):
@@ -105,8 +161,8 @@ def it_is_stored_as_it_was_run(notebook):
         for output in cell.get("outputs", [])
         if "image/png" in output.get("data", {})
     ]
-    if any("where_we_are(" in code for code in codes(notebook)):
-        assert all(picture.get("alt") for picture in pictures), "a picture without an alternative text"
+    assert all(picture.get("alt") for picture in pictures), "a picture without an alternative text"
+    assert any("where_we_are(" in code for code in codes(notebook)), "the diagram of the stations is missing"
 
 
 def every_exercise_is_asked_and_checked(notebook):
@@ -140,7 +196,7 @@ def test_pictures_that_pages_show_are_those_of_the_notebooks(nbformat):
     for file in FILES:
         found |= tagged_pictures(nbformat.read(file, as_version=4))
     stored = {file.stem: file.read_bytes() for file in (FOLDER / "pictures").glob("*.png")}
-    assert stored == found, "run `python -m minisbert.course.run notebooks/*.ipynb`"
+    assert stored == found, "run `python -m minisbert.course.run --in-place notebooks/*.ipynb`"
     shown = re.findall(r"notebooks/pictures/(\w+)\.png", (FOLDER.parent / "README.md").read_text(encoding="utf-8"))
     assert shown and set(shown) <= set(stored)
 

@@ -1,4 +1,4 @@
-"""Proofs and measurements of the computation: ``minisbert verify``, ``gradcheck`` and ``profile``."""
+"""Proofs and measurements of the computation: ``minisbert verify``, ``diagnose``, ``gradcheck`` and ``profile``."""
 
 from __future__ import annotations
 

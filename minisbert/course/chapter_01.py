@@ -67,6 +67,7 @@ COSINES = Exercise(
     },
     level=1,
     minutes=10,
+    draw=lambda rng: (rng.normal(size=(3, 4)), rng.normal(size=(2, 4))),
     hints=(
         "a cosine is the dot product of two vectors of length 1. How do you make all rows of a matrix that long?",
         "divide a and b by np.linalg.norm(..., axis=1, keepdims=True); then one @ makes all dot products at once",
@@ -105,6 +106,7 @@ NEAREST = Exercise(
     },
     level=1,
     minutes=15,
+    draw=lambda rng: (rng.normal(size=4), rng.uniform(0.1, 5, (9, 1)) * rng.normal(size=(9, 4)), 3),
     hints=(
         "first the cosine of the query with every document, then the places of the largest ones",
         "np.argsort gives places, the smallest number first; of the cosines with the sign turned, the first k",
@@ -136,6 +138,7 @@ CONTRIBUTIONS = Exercise(
     },
     level=2,
     minutes=15,
+    draw=lambda rng: (rng.normal(1, 1, (3, 4)), rng.normal(1, 1, (2, 4))),
     hints=(
         "write the cosine of the two means as a sum over pairs of tokens; which part of it belongs to one pair?",
         "the dot product of a pair, over one number: the product of the lengths of the two *sums* of tokens. Why sums?",

@@ -9,6 +9,7 @@ Letters: ``B`` texts, ``N`` tokens in the strip, ``V`` vocabulary, ``P`` positio
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection
 
 import numpy as np
@@ -74,6 +75,14 @@ _WORDS = [
     "##ing",
 ]
 
+
+def _draw_word(rng: np.random.Generator) -> tuple[str, list[str]]:
+    """A word of two letters, and half of all pieces of up to three."""
+    pieces = ["".join(piece) for size in (1, 2, 3) for piece in itertools.product("ab", repeat=size)]
+    pieces += ["##" + piece for piece in pieces]
+    return "".join(rng.choice(["a", "b"], 7)), sorted(rng.choice(pieces, len(pieces) // 2, replace=False).tolist())
+
+
 PIECES = Exercise(
     "pieces",
     _pieces,
@@ -94,6 +103,7 @@ PIECES = Exercise(
     },
     level=3,
     minutes=25,
+    draw=_draw_word,
     hints=(
         "two loops: the outer one walks to the end of the word, the inner one shortens the piece until it is found",
         "keep start; for end from len(word) down to start + 1, look up word[start:end], with ## if start > 0. "
@@ -139,6 +149,7 @@ READ = Exercise(
     },
     level=1,
     minutes=5,
+    draw=lambda rng: (rng.integers(1000, 30000, rng.integers(12)).tolist(), int(rng.integers(2, 12))),
     hints=(
         "how many of the text's own tokens may stay, if two special ones are to fit as well?",
         "cut the ids with a slice first, and put the two special ids around what is left",
@@ -172,6 +183,12 @@ _WORD = array([0.25, 0, 9], [1, 2.75, 3], [4, -7, 1], [2, 2.75, 5])  # (V, D)
 _POSITION = array([10, 0, 0], [0, 20, 0], [0, 0, 30], [40, 0, 0], [0, 50, 0])  # (P, D)
 _TOKEN_TYPE = array([0.5, 0.5, 0.5], [0.25, 0.25, 0])  # (2, D)
 
+
+def _draw_strip(rng: np.random.Generator) -> tuple[Array, ...]:
+    lengths = rng.integers(1, 5, 3)  # (B,)
+    return (rng.integers(0, 12, lengths.sum()), lengths, *(rng.normal(size=(rows, 3)) for rows in (13, 13, 3)))
+
+
 SUMMED = Exercise(
     "summed",
     _summed,
@@ -193,6 +210,7 @@ SUMMED = Exercise(
     },
     level=2,
     minutes=15,
+    draw=_draw_strip,
     hints=(
         "three lookups of whole arrays: which row of each table belongs to each token of the strip?",
         "positions 0, 1, 2, ... begin anew with every text: np.concatenate over np.arange of each length",

@@ -74,6 +74,7 @@ LOOK = Exercise(
     },
     level=2,
     minutes=20,
+    draw=lambda rng: tuple(rng.normal(size=(3, 3, 4))),
     hints=(
         "three lines: scores (T, T) from query and key, probabilities from the scores, a weighted mean of the values",
         "divide query @ key.T by sqrt(K); take away each row's largest number before exp, and divide by the row's sum",
@@ -113,6 +114,7 @@ HEADS = Exercise(
     },
     level=2,
     minutes=10,
+    draw=lambda rng: (rng.normal(size=(4, 6)), 3),
     hints=(
         "reshape reads row by row: first cut each row into heads, then move the axis of heads to the front",
         "reshape to (T, H, K), and swap the first two axes",
@@ -194,6 +196,7 @@ PREVIOUS = Exercise(
     },
     level=2,
     minutes=15,
+    draw=lambda rng: (softmax(2 * rng.normal(size=(3, 4, 6, 6))),),
     hints=(
         "for one head: where in its (T, T) stand the probabilities with which each token looks at the one before?",
         "a diagonal beside the main one: np.diagonal(probs, -1, axis1=2, axis2=3); its mean is (L, H), then argmax",

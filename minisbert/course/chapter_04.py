@@ -65,6 +65,7 @@ NORM = Exercise(
     },
     level=1,
     minutes=15,
+    draw=lambda rng: (rng.normal(size=(3, 4)), rng.normal(1, 0.5, 4), rng.normal(size=4), 1e-3),
     hints=(
         "mean and variance are those of each row: they have to keep an axis of length 1 to be subtracted from x",
         "x - mean, over the square root of variance + eps, times weight, plus bias; x.var(axis=-1, keepdims=True)",
@@ -103,6 +104,7 @@ GELU = Exercise(
     },
     level=2,
     minutes=10,
+    draw=lambda rng: (2 * rng.normal(size=(2, 5)),),
     hints=(
         "GELU(x) is x times Phi(x), the chance that a normally distributed number is below x. How is erf made Phi?",
         "Phi(x) = (1 + erf(x / sqrt(2))) / 2, and np.vectorize(math.erf) takes arrays",
@@ -169,6 +171,7 @@ THINK = Exercise(
     },
     level=2,
     minutes=15,
+    draw=lambda rng: _case(3, 4, 6, seed=int(rng.integers(1000))),
     hints=(
         "expand, activate, contract; add what came in; normalize. Which of these work at width F?",
         "layer_norm of hidden + linear(gelu(linear(hidden, ...)), ...), with *norm and 1e-12",

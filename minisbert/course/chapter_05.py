@@ -58,6 +58,7 @@ GAP = Exercise(
     },
     level=2,
     minutes=15,
+    draw=lambda rng: (float(rng.choice([-1, 1]) * 2 ** rng.uniform(-20, 20)),),
     hints=(
         "between which two powers of two does |x| lie? The gap is the same in between",
         "math.floor(math.log2(abs(x))) is the power below; a float32 has 23 binary digits behind the first",
@@ -85,6 +86,14 @@ def _agrees(
 
 
 _ONE_OF_MANY = np.eye(1, 100).ravel()  # 1, and 99 times 0
+
+
+def _draw_tensors(rng: np.random.Generator) -> tuple[Array, Array, float]:
+    """Two that differ in one number, by half the bound or by twice the bound."""
+    reference = rng.normal(size=6) * 10.0 ** rng.integers(4)
+    off = rng.choice([-2.0, -0.5, 0.5, 2.0]) * 1e-4 * max(1.0, np.abs(reference).max())
+    return reference + off * (np.arange(6) == rng.integers(6)), reference, 1e-4
+
 
 AGREES = Exercise(
     "agrees",
@@ -146,6 +155,7 @@ AGREES = Exercise(
     },
     level=2,
     minutes=15,
+    draw=_draw_tensors,
     hints=(
         "three things in this order: the shapes; the largest difference without its sign; the bound",
         "the bound is tolerance * max(1, the largest |number| of the reference); return difference <= bound",

@@ -68,6 +68,7 @@ MASKED_MEAN = Exercise(
     },
     level=1,
     minutes=10,
+    draw=lambda rng: (rng.normal(size=(2, 4, 3)), np.arange(4) < rng.integers(1, 5, (2, 1))),
     hints=(
         "a sum in which padding is multiplied by 0, divided by how many tokens there are",
         "mask[:, :, None] has the axis that mask lacks; sum over axis 1, and divide by mask.sum(axis=1)[:, None]",
@@ -115,6 +116,7 @@ MASKED_SOFTMAX = Exercise(
     },
     level=2,
     minutes=15,
+    draw=lambda rng: (3 * rng.normal(size=(4, 4)), rng.permutation(np.arange(4) < rng.integers(1, 5))),
     hints=(
         "what has to stand in a score, before softmax, for its probability to be exactly 0?",
         "np.where(mask, scores, -np.inf): the mask (T,) is repeated for every row, that is, for every token that looks",
@@ -161,6 +163,7 @@ WASTED = Exercise(
     },
     level=2,
     minutes=15,
+    draw=lambda rng: (rng.integers(1, 40, 9), int(rng.integers(2, 5))),
     hints=(
         "how many rows has one batch, padding included? Add that up over all batches",
         "for i in range(0, len(lengths), batch_size): a batch is lengths[i : i + batch_size], its rows len times max; "

@@ -41,6 +41,11 @@ def _windows(
     return last([(first, stop(first + size, count)) for first in firsts], room)
 
 
+def _draw_windows(rng: np.random.Generator) -> tuple[int, int, int]:
+    room = int(rng.integers(3, 9))
+    return int(rng.integers(1, 30)), room, int(rng.integers(room))
+
+
 WINDOWS = Exercise(
     "windows",
     _windows,
@@ -62,6 +67,7 @@ WINDOWS = Exercise(
     },
     level=2,
     minutes=20,
+    draw=_draw_windows,
     hints=(
         "where does the second window begin, and how far are two beginnings apart? When is it over?",
         "begin with (0, min(room, count)); while the last stop is below count, the next begins at that stop - overlap",
@@ -83,6 +89,10 @@ def _composed(
     return total / length(total, chosen)
 
 
+def _unit(x: Array) -> Array:
+    return x / np.linalg.norm(x)
+
+
 COMPOSED = Exercise(
     "composed",
     _composed,
@@ -102,6 +112,7 @@ COMPOSED = Exercise(
     },
     level=1,
     minutes=10,
+    draw=lambda rng: (np.array([*map(_unit, rng.normal(size=(3, 4)))]), rng.integers(1, 100, 3)),
     hints=(
         "a chunk with three times as many new tokens counts three times as much. And the length at the end?",
         "new_tokens @ vectors is the weighted sum; divide it by its own length",
@@ -151,6 +162,7 @@ OWNERS = Exercise(
     },
     level=3,
     minutes=20,
+    draw=lambda rng: (_windows(int(rng.integers(8, 25)), 7, int(rng.integers(1, 6))),),
     hints=(
         "for one token: which windows hold it, and how many neighbours has it in each, to the left and to the right?",
         "the largest min(token - first, stop - 1 - token) of the windows that hold it; max keeps the first of equals",

@@ -57,6 +57,7 @@ ANGLES = Exercise(
     },
     level=1,
     minutes=10,
+    draw=lambda rng: tuple(rng.normal(size=(2, 4, 3))),
     hints=(
         "first the cosine of each pair of rows, a number for each; then the angle that has this cosine",
         "np.arccos gives radians: what is half a turn in radians? And clip the cosines to -1 and 1 before",
@@ -100,6 +101,7 @@ PERCENTILE = Exercise(
     },
     level=1,
     minutes=10,
+    draw=lambda rng: (int(rng.integers(-5, 10)) / 10, rng.integers(-5, 10, 9) / 10),
     hints=(
         "count: how many scores are below, and how many are equal?",
         "(scores < score).sum() counts; add half of the equal ones, divide by how many there are, and make it percent",
@@ -139,6 +141,11 @@ def _correlation(
     return of(ranks(np.asarray(x)), ranks(np.asarray(y)))
 
 
+def _draw_ranks(rng: np.random.Generator) -> tuple[Array, Array]:
+    x = rng.permutation(array(0, 0, 1, 2, 3, 5))
+    return x, x + rng.integers(0, 3, 6)
+
+
 CORRELATION = Exercise(
     "correlation",
     _correlation,
@@ -162,6 +169,7 @@ CORRELATION = Exercise(
     },
     level=2,
     minutes=15,
+    draw=_draw_ranks,
     hints=(
         "Spearman's correlation is Pearson's, of something else than the numbers themselves",
         "take the mean rank from the ranks of each list, then it is the cosine of what is left",

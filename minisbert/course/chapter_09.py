@@ -46,6 +46,7 @@ SLOPE = Exercise(
     },
     level=1,
     minutes=5,
+    draw=lambda rng: (np.polynomial.Polynomial(rng.normal(size=4)), float(rng.normal()), 0.1),
     hints=(
         "a slope is how much f rises, over how far one goes. Where does one start, and where does one end?",
         "f at x + h, less f at x - h; the two points are 2h apart",
@@ -92,6 +93,7 @@ NORMALIZE_BACKWARD = Exercise(
     },
     level=3,
     minutes=20,
+    draw=lambda rng: tuple(rng.normal(size=(2, 3, 4))),
     hints=(
         "a push along the row changes nothing, since the length is divided away; what is at right angles comes through",
         "y = x / |x|; take from d_y its part along y, which is y * (d_y . y) row by row, and divide by |x|",
@@ -124,6 +126,7 @@ D_VALUE = Exercise(
     },
     level=2,
     minutes=10,
+    draw=lambda rng: (rng.normal(size=(4, 3)), rng.dirichlet(np.ones(4), 4)),
     hints=(
         "to which rows of context did value s contribute, and with which weight each?",
         "d_value[s] is the sum over t of probs[t, s] * d_context[t]: which matrix product is that?",

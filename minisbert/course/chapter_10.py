@@ -67,6 +67,7 @@ INFO_NCE = Exercise(
     },
     level=2,
     minutes=15,
+    draw=lambda rng: (rng.uniform(-1, 1, (4, 4)), float(rng.uniform(1, 20))),
     hints=(
         "each row is a choice among candidates. Which of them is the right one, and how sure is the softmax of it?",
         "softmax(scale * cosines), its diagonal, minus the logarithm of it, and the mean",
@@ -101,6 +102,7 @@ D_SCORES = Exercise(
     },
     level=2,
     minutes=10,
+    draw=lambda rng: (2 * rng.normal(size=(4, 4)),),
     hints=(
         "what would the probabilities be if every anchor were sure of its own? How far are they from that?",
         "probabilities by rows, less 1 on the diagonal, over the number of anchors",
@@ -144,6 +146,7 @@ FALSE_NEGATIVES = Exercise(
     },
     level=2,
     minutes=10,
+    draw=lambda rng: (rng.choice(["praise", "question", "complaint"], 6).tolist(),),
     hints=(
         "for which i and j do the classes agree? And which of these is the anchor's own positive?",
         "compare np.array(classes)[:, None] with np.array(classes), and take the diagonal out",

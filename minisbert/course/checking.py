@@ -1,14 +1,17 @@
-"""What every notebook needs: a check that must fail, and where evaluation data may be."""
+"""What notebooks need: a check that must fail, predictions, and where evaluation data may be."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-__all__ = ["data_file", "it_fails"]
+import numpy as np
+
+__all__ = ["beside", "data_file", "it_fails"]
 
 
 @contextmanager
@@ -36,3 +39,24 @@ def data_file(name: str) -> Path | None:
         if (folder / name).is_file():
             return folder / name
     return None
+
+
+def beside(prediction: Mapping[str, Any], measured: Mapping[str, Any]) -> None:
+    """Print what was predicted beside what was measured.
+
+    >>> beside({"the cosine": 0.5, "the closest": ...}, {"the cosine": 0.92402, "the closest": "soup"})
+    predicted  measured
+    0.5        0.924     the cosine
+    nothing    soup      the closest
+    """
+
+    def short(value: Any) -> str:
+        if value is None or value is Ellipsis:
+            return "nothing"
+        return f"{value:.3g}" if isinstance(value, (float, np.floating)) else f"{value}"
+
+    rows = [(short(prediction.get(question)), short(value), question) for question, value in measured.items()]
+    widths = [max(len(row[i]) for row in [("predicted", "measured"), *rows]) for i in (0, 1)]
+    lines = [("predicted", "measured", ""), *rows]
+    text = "\n".join(f"{a:{widths[0]}}  {b:{widths[1]}}  {question}".rstrip() for a, b, question in lines)
+    sys.stdout.write(text + "\n")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import inspect
 import itertools
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,9 +20,9 @@ from typing import Any, Literal
 import numpy as np
 
 from minisbert.model import Array
-from minisbert.proof.student import call, explain_calls, same, short
+from minisbert.proof.student import Outcome, call, explain_calls, same, short
 
-__all__ = ["Exercise", "Verdict", "array", "check", "hint"]
+__all__ = ["Exercise", "Verdict", "array", "ask", "check", "hint", "judge"]
 
 Answer = Callable[..., Any]
 
@@ -38,6 +39,7 @@ class Exercise:
     minutes: int = 5
     hints: tuple[str, str] = ("", "")
     instead: tuple[str, ...] = ()  # functions of the package that answer it, or "minisbert" for all of them
+    draw: Callable[[np.random.Generator], tuple[Any, ...]] | None = None  # another case, for marks
     tolerance: float = 1e-9  # relative to the largest number of the right result
 
 
@@ -67,6 +69,8 @@ def hint(exercise: Exercise, stage: int = 1) -> Verdict:
 def check(exercise: Exercise, answer: Any, seconds: float = 10.0) -> Verdict:
     """Say whether an answer is right, and otherwise what is wrong; never raises, never tells, ends after ``seconds``.
 
+    Only under nbgrader a wrong answer raises, since that is how nbgrader knows.
+
     >>> def power(x, *, exponent=1, factor=2):
     ...     return factor * x**exponent
     >>> wrong = {"that is a square": {"exponent": 2}, "once is not twice": {"factor": 1}}
@@ -79,34 +83,56 @@ def check(exercise: Exercise, answer: Any, seconds: float = 10.0) -> Verdict:
     ✗ double: called with (3), it gives 5, which is too small
     """
 
+    outcomes = ask(exercise.cases, answer, seconds)
+    verdict = judge(exercise, outcomes)
+    solved = any(name.startswith("minisbert.course.chapter_") for one in outcomes for name in one.used)
+    if verdict.state == "right" and solved and answer is not exercise.solution:
+        verdict = Verdict("wrong", f"{exercise.name}: the result is right, but it is the solution's; write it yourself")
+    if "NBGRADER_EXECUTION" in os.environ and verdict.state != "right":
+        raise AssertionError(repr(verdict))  # nbgrader gives a cell its points unless it raises
+    return verdict
+
+
+def ask(cases: Sequence[tuple[Any, ...]], answer: Any, seconds: float = 10.0) -> list[Outcome]:
+    """Call an answer with each case, up to the first that comes to no value; all together end after ``seconds``."""
+    if answer is None or answer is Ellipsis:
+        return [Outcome("to do", problem="it is not filled in")]
+    if cases[0] and not callable(answer):
+        problem = "hand over the function itself, its name without brackets, not what it returns"
+        return [Outcome("refused", problem=problem)]
+    outcomes: list[Outcome] = []
+    until = time.monotonic() + seconds
+    for case in cases:
+        left = max(0.01, until - time.monotonic())
+        outcomes.append(call(answer if callable(answer) else lambda: answer, *case, seconds=left))
+        if outcomes[-1].state != "value":
+            break
+    return outcomes
+
+
+def judge(exercise: Exercise, outcomes: Sequence[Outcome]) -> Verdict:
+    """Say whether what :func:`ask` found is right, and otherwise what is wrong; it may come from another process."""
+
     def verdict(state: Literal["right", "wrong", "to do"], message: str) -> Verdict:
         return Verdict(state, f"{exercise.name}: {message}")
 
-    todo = verdict("to do", "fill in the cell above, then run this one again")
-    is_value = not exercise.cases[0]
-    if answer is None or answer is Ellipsis:
-        return todo
-    if not (is_value or callable(answer)):
-        return verdict("wrong", "hand over the function itself, its name without brackets, not what it returns")
-    function = answer if callable(answer) else lambda: answer
-    found, warned, used, until = [], "", set[str](), time.monotonic() + seconds
-    for case in exercise.cases:
-        outcome = call(function, *case, seconds=max(0.01, until - time.monotonic()))
-        if outcome.state == "to do":
-            return todo
-        if outcome.state != "value":
-            return verdict("wrong", f"{_called_with(case)}{outcome.problem}")
-        value = outcome.value
-        found.append(value.strip().lower() if is_value and isinstance(value, str) else value)
-        warned, used = warned or outcome.warned, used | set(outcome.used)
+    last, is_value = outcomes[-1], not exercise.cases[0]
+    if last.state == "to do":
+        return verdict("to do", "fill in the cell above, then run this one again")
+    if last.state != "value":
+        case = () if last.state == "refused" else exercise.cases[len(outcomes) - 1]
+        return verdict("wrong", f"{_called_with(case)}{last.problem}")
+    found = [one.value for one in outcomes]
+    found = [value.strip().lower() if is_value and isinstance(value, str) else value for value in found]
+    warned = next((one.warned for one in outcomes if one.warned), "")
     try:
         wrong = _what_is_wrong(exercise, found)
     except Exception:  # not even that is too much to ask of some results
         wrong = "it gives something that is neither a number nor text nor a list of them"
     if wrong:
         return verdict("wrong", wrong + (f" (NumPy warns: {warned})" if warned and wrong.startswith("called") else ""))
-    forbidden = {*exercise.instead, exercise.solution.__module__.rpartition(".")[2]}
-    known = sorted(name for name in used if {*name.split(".")} & forbidden)
+    used = {name for one in outcomes for name in one.used if not name.startswith("minisbert.course.")}  # solutions
+    known = sorted(name for name in used if {*name.split(".")} & {*exercise.instead})
     if known:
         return verdict("wrong", f"the result is right, but it comes from {known[0]}; write it yourself")
     return verdict("right", "right")

@@ -1,14 +1,15 @@
-"""Execute the notebooks and keep their outputs true: ``python -m minisbert.course.run notebooks/*.ipynb [--check]``.
+"""Execute the notebooks, and see that their outputs are true: ``python -m minisbert.course.run notebooks/*.ipynb``.
 
-Without ``--check`` each notebook is executed and written back with fresh outputs; with it nothing is written, and every
-difference from the file is listed: a cell that raises, a stale output, another picture. Small numbers in scientific
-notation (rounding errors) may differ by a factor of ten and other numbers in their fourth digit, because processors
-round differently; cells tagged ``varies``, such as timings, may print anything. Words may not differ. A cell tagged
-``picture-NAME`` exports its picture to ``pictures/NAME.png`` beside the notebook.
+Nothing is written, and every difference from the file is listed: a cell that raises, a stale output, another picture.
+Only ``--in-place`` writes fresh outputs into the file, and not where exercises are filled in: that is a student's.
+Words may not differ; small numbers in scientific notation (rounding errors) may, by a factor of ten, and other
+numbers in their fourth digit, because processors round differently. Cells tagged ``varies``, such as timings, may
+print anything. A cell tagged ``picture-NAME`` exports its picture to ``pictures/NAME.png`` beside the notebook.
 """
 
 from __future__ import annotations
 
+import ast
 import base64
 import io
 import re
@@ -20,6 +21,10 @@ from typing import Any
 
 import click
 import numpy as np
+
+from minisbert.course.answers import is_blank
+from minisbert.course.student import answer_cells
+from minisbert.files import written_whole
 
 __all__ = ["differences", "execute", "normalized", "tagged_pictures"]
 
@@ -170,17 +175,26 @@ def _same_picture(a: str, b: str) -> bool:
 
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--check", "only_check", is_flag=True, help="Write nothing; fail if a stored output is stale.")
-def main(files: Sequence[Path], only_check: bool) -> None:
-    """Execute notebooks, and write their outputs or compare them."""
+@click.option("--in-place", is_flag=True, help="Write fresh outputs and pictures into the files.")
+def main(files: Sequence[Path], in_place: bool) -> None:
+    """Execute notebooks and compare their outputs, or write them."""
     import nbformat
 
     stale = False
     for file in files:
         stored = nbformat.read(file, as_version=4)
-        fresh = execute(file)
-        if not only_check:
-            file.write_text(nbformat.writes(fresh) + "\n", encoding="utf-8")
+        blank = all(_is_blank(answer["source"]) for answer, _, _ in answer_cells(stored))
+        if in_place and not blank:
+            raise click.ClickException(
+                f"{file}: its exercises are filled in; --in-place would overwrite a student's file"
+            )
+        try:
+            fresh = execute(file)
+        except ValueError as error:
+            raise click.ClickException(str(error)) from None
+        if in_place:
+            with written_whole(file) as stream:
+                stream.write(f"{nbformat.writes(fresh)}\n".encode())
             for name, png in tagged_pictures(fresh).items():
                 place = file.parent / "pictures" / f"{name}.png"
                 place.parent.mkdir(exist_ok=True)
@@ -191,6 +205,14 @@ def main(files: Sequence[Path], only_check: bool) -> None:
         stale = stale or bool(found)
         click.echo("\n".join(f"{file}: {line}" for line in found) or f"{file}: up to date")
     sys.exit(1 if stale else 0)
+
+
+def _is_blank(source: str) -> bool:
+    """Whether nothing is filled in; what is no Python is somebody's attempt."""
+    try:
+        return all(map(is_blank, ast.parse(source).body))
+    except SyntaxError:
+        return False
 
 
 if __name__ == "__main__":

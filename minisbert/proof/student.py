@@ -39,6 +39,7 @@ __all__ = ["Outcome", "call", "explain", "explain_calls", "same", "short"]
 
 PACKAGE = str(Path(__file__).resolve().parents[1])
 LIBRARIES = (PACKAGE, sysconfig.get_path("stdlib"), "<frozen", "<__array_function__")
+PRINTED = 10_000  # characters that are kept of what a function prints
 FLOAT32 = 2e-5  # the error of a few steps in float32, relative to the largest number
 
 
@@ -139,17 +140,21 @@ def _exit_raises() -> Iterator[None]:
 
 
 class _Printed(io.StringIO):
+    """The beginning of what is printed, which may be without end."""
+
+    def write(self, text: str) -> int:
+        return super().write(text[: max(0, PRINTED - self.tell())]) and len(text)
+
     def close(self) -> None:
         """Stay open, even for a student who closes ``sys.stdout``."""
 
 
 def _run(function: Callable[..., Any], given: Sequence[Any], used: dict[str, None]) -> Any:
     def note(frame: FrameType, event: str, _: Any) -> None:
-        # our functions that are called from outside, not by each other; a solution handed over does not count
+        # our functions that are called from outside, not by each other
         name, by = str(frame.f_globals.get("__name__", "")), frame.f_back
         asked = event == "call" and _is_ours(frame) and by and (by.f_code is _run.__code__ or not _is_ours(by))
-        handed_over = name.startswith("minisbert.course.") and by and by.f_code is _run.__code__
-        if asked and not handed_over and name != __name__:
+        if asked and name != __name__:
             used[f"{name}.{frame.f_code.co_name}"] = None
 
     sys.setprofile(note)

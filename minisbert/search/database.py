@@ -550,7 +550,12 @@ class EmbeddingDatabase:
             if len(cursor.extract_statements(f"SELECT 1 WHERE\n{where}\n")) != 1:
                 raise DatabaseError(f"{self.path}: where: {example}, got {where!r:.80}")
             sql = f"SELECT rowid FROM documents WHERE (\n{where}\n)"
-            return numbers[_array(cursor.sql(sql, params=given or None).to_arrow_table()["rowid"])]
+            try:
+                found = cursor.sql(sql, params=given or None)
+            except check_duckdb().Error:
+                cursor.execute(sql, given or [])  # raises the same with a caret under the place
+                raise
+            return numbers[_array(found.to_arrow_table()["rowid"])]
 
     def _conditions(self, cursor: Any) -> tuple[Any, Array]:
         """Ids and metadata in a table in memory with a typed column a field, and the documents' numbers."""

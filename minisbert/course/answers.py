@@ -1,0 +1,327 @@
+"""Run the answers of a student's notebook in a process of its own, from which only their results come back.
+
+The answer to an exercise is what the notebook hands to ``check(chapter_01.COSINES, answer)``. Only the answer is run,
+and what it needs: the statements, in any cell, that bind a name it uses, and what those need in turn. A cell that is
+broken, slow or prints for ever does no harm unless an answer depends on it.
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import io
+import json
+import linecache
+import os
+import pickle
+import re
+import signal
+import subprocess
+import symtable
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minisbert.course.exercises import Exercise, ask
+from minisbert.proof.student import Outcome, call
+
+__all__ = ["Cell", "exercises", "is_blank", "results"]
+
+Cases = Sequence[tuple[Any, ...]]
+MEMORY, FILE = 3 * 2**30, 2**26  # bytes that a student's process may have, and write into one file
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A code cell: its number among all cells from 1, its text, and the exercise that its nbgrader id names."""
+
+    number: int
+    source: str
+    exercise: str = ""
+
+
+@dataclass(frozen=True)
+class _Statement:
+    cell: int  # its place in the list of cells
+    place: int  # its place in the cell
+    binds: frozenset[str]
+    needs: frozenset[str]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """An answer: the statements to run first, the expression, and what the answer is called with."""
+
+    statements: tuple[tuple[int, int], ...]  # (cell, place)
+    answer: str
+    cases: Cases
+
+
+def exercises(chapter: int) -> dict[str, Exercise]:
+    """The exercises of a notebook, by name.
+
+    >>> list(exercises(1))
+    ['COSINES', 'NEAREST', 'CONTRIBUTIONS']
+    """
+    module = import_module(f"minisbert.course.chapter_{chapter:02}")
+    return {name: thing for name, thing in vars(module).items() if isinstance(thing, Exercise)}
+
+
+def results(
+    cells: Sequence[Cell], chapter: int, cases: Mapping[str, Cases], seconds: float = 10.0
+) -> dict[str, list[Outcome]]:
+    """Call a notebook's answers with the cases of each exercise; an answer that kills its process spoils no other.
+
+    >>> mine = Cell(7, "def double(rows, _):\\n    return 2 * rows\\ncheck(chapter_01.COSINES, double)")
+    >>> [outcome] = results([mine], 1, {"COSINES": [(np.ones(2), 0)]})["COSINES"]
+    >>> outcome.value
+    array([2., 2.])
+    """
+    parsed = [_parsed(cell) for cell in cells]
+    trees = [tree for tree, _ in parsed]
+    statements = [one for i, tree in enumerate(trees) for one in _statements(i, tree)]
+    found: dict[str, list[Outcome]] = {}
+    jobs: dict[str, _Job] = {}
+    for name, some in cases.items():
+        answer, place = _handed_in(name, cells, trees)
+        names = _uses(symtable.symtable(answer, "answer", "eval")) if answer else set()
+        binding = [trees[one.cell].body[one.place] for one in statements if names & one.binds]
+        unbound = {answer or name} if not binding else set()
+        broken = (
+            problem
+            for cell, (_, problem) in zip(cells, parsed, strict=True)
+            if problem and (cell.exercise == name or any(re.search(rf"\b{word}\b", cell.source) for word in unbound))
+        )
+        if problem := next(broken, ""):
+            found[name] = [Outcome("refused", problem=problem)]
+        elif not answer or (binding and all(map(is_blank, binding))):
+            found[name] = [Outcome("to do", problem="it is not filled in")]
+        else:
+            jobs[name] = _Job(_needed(statements, names, place), answer, some)
+    return found | _run(cells, chapter, jobs, seconds)
+
+
+# ------------------------------------------------------------------------------------------- what an answer needs
+
+
+def is_blank(node: ast.stmt) -> bool:
+    """Whether a function or an assignment waits to be filled in.
+
+    >>> [is_blank(ast.parse(text).body[0]) for text in ("def double(x): ...", "y = ...", "y = 2")]
+    [True, True, False]
+    """
+    if isinstance(node, ast.FunctionDef):
+        return all(isinstance(getattr(part, "value", part), (ast.Constant, ast.Pass)) for part in node.body)
+    return isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and node.value.value in (..., None)
+
+
+def _plain(source: str) -> str:
+    """The text of a cell, without Jupyter's own commands if it is no Python with them."""
+    with suppress(SyntaxError, ValueError):
+        ast.parse(source)
+        return source
+    return re.sub(r"(?m)^(\s*)[%!].*|^(\s*)\S+\?{1,2}\s*$", r"\1\2pass", source)
+
+
+def _parsed(cell: Cell) -> tuple[ast.Module, str]:
+    """The statements of a cell; none, and a sentence, if it is no Python."""
+    try:
+        tree = ast.parse(_plain(cell.source))
+        compile(tree, "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)  # finds a return outside a function, too
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+        return ast.Module([], []), f"cell {cell.number}{line} is not Python: {getattr(error, 'msg', error)}"
+    return tree, ""
+
+
+def _statements(cell: int, tree: ast.Module) -> Iterable[_Statement]:
+    for place, node in enumerate(tree.body):
+        table = symtable.symtable(ast.unparse(node), "statement", "exec")
+        binds = {one.get_name() for one in table.get_symbols() if one.is_assigned() or one.is_imported()}
+        for part in ast.walk(node):  # x[0] = 1 and x.y = 1 change x, and so may x.append(1)
+            changed = isinstance(part, (ast.Subscript, ast.Attribute)) and isinstance(part.ctx, ast.Store)
+            if changed or (part is node and isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)):
+                root = part.value.func if isinstance(part, ast.Expr) else part  # type: ignore[attr-defined]
+                while isinstance(root, (ast.Subscript, ast.Attribute)):
+                    root = root.value
+                    binds |= {root.id} if isinstance(root, ast.Name) else set()
+        star = isinstance(node, ast.ImportFrom) and node.names[0].name == "*"
+        yield _Statement(cell, place, frozenset(binds | ({"*"} if star else set())), frozenset(_uses(table)))
+
+
+def _uses(table: symtable.SymbolTable) -> set[str]:
+    """Names that a statement looks up among the notebook's own, also inside its functions."""
+    outside = table.get_type() == "module"
+    names = {one.get_name() for one in table.get_symbols() if one.is_referenced() and (outside or one.is_global())}
+    return names.union(*map(_uses, table.get_children()))
+
+
+def _needed(statements: Sequence[_Statement], names: Iterable[str], cell: int) -> tuple[tuple[int, int], ...]:
+    """The statements that bind these names, and the names that those need; the ones above the check, if there are."""
+    chosen, waiting, seen = set[tuple[int, int]](), ["*", *names], set[str]()
+    while waiting:
+        name = waiting.pop()
+        binding = [one for one in statements if name in one.binds and name not in seen]
+        seen.add(name)
+        for one in [one for one in binding if one.cell <= cell] or binding:
+            chosen.add((one.cell, one.place))
+            waiting += one.needs
+    return tuple(sorted(chosen))
+
+
+def _handed_in(exercise: str, cells: Sequence[Cell], trees: Sequence[ast.Module]) -> tuple[str, int]:
+    """The answer in the last check of an exercise, and its cell; without a check, what nbgrader's cell defines."""
+    found = ("", 0)
+    for i, (cell, tree) in enumerate(zip(cells, trees, strict=True)):
+        if cell.exercise == exercise and not found[0]:
+            bound = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+            found = (bound[-1], i) if bound else found
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and len(node.args) > 1:
+                called = [ast.unparse(part).split(".")[-1] for part in (node.func, node.args[0])]
+                found = (ast.unparse(node.args[1]), i) if called == ["check", exercise] else found
+    return found
+
+
+# -------------------------------------------------------------------------------------------------- the two processes
+
+
+def _run(cells: Sequence[Cell], chapter: int, jobs: Mapping[str, _Job], seconds: float) -> dict[str, list[Outcome]]:
+    """Run a process, and another for the rest if one dies."""
+    found: dict[str, list[Outcome]] = {}
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
+        folder = Path(name)
+        while todo := {name: job for name, job in jobs.items() if name not in found}:
+            (folder / "jobs").write_bytes(pickle.dumps((cells, chapter, seconds, todo)))
+            ended = _wait(folder, 60 + 6 * seconds * len(todo))
+            for name in todo:
+                if not (folder / name).is_file():
+                    found[name] = [ended]  # the rest is asked again
+                    break
+                found[name] = _unpacked_outcomes(folder / name)
+    return found
+
+
+def _wait(folder: Path, limit: float) -> Outcome:
+    """Run the student's process to its end, or end it; what became of the answer that it did not finish."""
+    root = str(Path(__file__).resolve().parents[2])
+    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", "MPLBACKEND": "agg"}
+    environment |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1")
+    process = subprocess.Popen(
+        [sys.executable, "-m", __name__, str(folder)],
+        cwd=folder,
+        env=os.environ | environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        process.wait(limit)
+        problem = Outcome("raises", problem="it ends the program; a function ends with return")
+    except subprocess.TimeoutExpired:
+        problem = Outcome("endless", problem="it does not end, and Python cannot interrupt it")
+    finally:  # and whatever it has started itself
+        with suppress(OSError, AttributeError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        process.wait()
+    return problem
+
+
+def _work(folder: Path) -> None:
+    """In the student's process: the solutions go, then answer by answer its statements, its value, and its calls."""
+    cells, chapter, seconds, jobs = pickle.loads((folder / "jobs").read_bytes())  # noqa: S301 - written by ourselves
+    _without_solutions(chapter)
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (FILE, FILE))
+    for cell in cells:
+        lines = _plain(cell.source).splitlines(keepends=True)
+        linecache.cache[f"cell {cell.number}"] = (len(cell.source), None, lines, f"cell {cell.number}")
+    for name, job in jobs.items():
+        space: dict[str, Any] = {"__name__": "__main__"}
+        problem = ""
+        for i, place in job.statements:
+            tree = ast.Module([ast.parse(_plain(cells[i].source)).body[place]], [])
+            file = f"cell {cells[i].number}"
+            outcome = call(lambda tree=tree, file=file: exec(compile(tree, file, "exec"), space), seconds=3 * seconds)  # noqa: B023
+            problem = problem or (outcome.problem if outcome.state in ("raises", "endless") else "")
+        answer: list[Any] = []
+        outcome = call(lambda job=job: answer.append(eval(job.answer, space)), seconds=seconds)  # noqa: B023
+        outcomes = ask(job.cases, answer[0], seconds) if answer else [replace(outcome, state="refused")]
+        last = outcomes[-1]
+        if problem and last.state not in ("value", "to do"):
+            said = f"{last.problem}; before that, what it needs did not run: {problem}"
+            outcomes[-1] = replace(last, problem=said)
+        unfinished = folder / f".{name}"
+        unfinished.write_text(json.dumps([vars(one) | {"value": _packed(one.value)} for one in outcomes]))
+        unfinished.replace(folder / name)
+    os._exit(0)  # whatever threads are left
+
+
+def _without_solutions(chapter: int) -> None:
+    """Take away what computes right results; of the chapters' functions ``chapter_05.suspect`` alone is left."""
+
+    def none(*_: Any, **__: Any) -> None:
+        raise ValueError("the solution itself is no answer, and is not at hand where marks are given")
+
+    module = import_module(f"minisbert.course.chapter_{chapter:02}")
+    for name, thing in list(vars(module).items()):
+        if isinstance(thing, Exercise):
+            setattr(module, name, replace(thing, solution=none, mistakes={}, draw=None))
+        elif name.startswith("_") and not name.startswith("__"):
+            delattr(module, name)
+
+
+def _packed(value: Any) -> Any:
+    """A settled value as JSON, which a stranger's process may write and we may read, unlike a pickle."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        stream = io.BytesIO()
+        np.save(stream, np.asarray(value), allow_pickle=False)
+        return {"array": base64.b64encode(stream.getvalue()).decode()}
+    if isinstance(value, complex):
+        return {"complex": [value.real, value.imag]}
+    if isinstance(value, bytes):
+        return {"bytes": base64.b64encode(value).decode()}
+    if isinstance(value, dict):
+        return {"dict": [[_packed(key), _packed(item)] for key, item in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return {type(value).__name__: [*map(_packed, value)]}
+    return None if value is Ellipsis else value
+
+
+def _unpacked(packed: Any) -> Any:
+    if not isinstance(packed, dict):
+        return packed
+    ((kind, value),) = packed.items()
+    if kind == "array":
+        array = np.load(io.BytesIO(base64.b64decode(value)), allow_pickle=False)
+        return array if array.ndim else array[()]
+    if kind == "dict":
+        return {_unpacked(key): _unpacked(item) for key, item in value}
+    if kind in ("list", "tuple"):
+        return {"list": list, "tuple": tuple}[kind](map(_unpacked, value))
+    return complex(*value) if kind == "complex" else base64.b64decode(value)
+
+
+def _unpacked_outcomes(file: Path) -> list[Outcome]:
+    try:
+        rows = json.loads(file.read_text())
+        return [Outcome(**row | {"value": _unpacked(row["value"]), "used": tuple(row["used"])}) for row in rows]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError):
+        return [Outcome("unusable", problem="what it returns cannot be read")]
+
+
+if __name__ == "__main__":
+    _work(Path(sys.argv[1]))
