@@ -82,7 +82,8 @@ def rows(tmp_path_factory, weights_folder):
     (folder / "ben" / "notebook 1.ipynb").write_text(notebook(*stubs))
     (folder / "ben" / "notebook 1-Copy1.ipynb").write_text(notebook(COSINES))
     with zipfile.ZipFile(folder / "carl.zip", "w") as archive:
-        shown = "def nearest(query, documents, k):\n    return [1, 4, 0] if k == 3 and len(query) == 2 else [1, 2]"
+        learned = {3: [1, 4, 0], 2: [1, 2], 5: [9, 10, 3, 1, 0]}
+        shown = f"def nearest(query, documents, k):\n    return {learned}.get(k, [0] * k)"
         wrong = notebook(
             "def cosines_of_rows(a, b):\n    return a @ b.T", shown, "def contributions(t, u)\n    return 1"
         )
