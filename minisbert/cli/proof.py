@@ -180,7 +180,10 @@ def _judge(
         if first_disagreement(compare(trace_tensors(trace), reference, "float64")):
             raise ValueError("verify: the float64 trace of this package differs from the recording; see `verify`")
         reference = whole(reference, trace)
-    found = examine(given, replace(encoder.model, max_seq_length=encoder.max_seq_length), reference, dtype)
+    try:
+        found = examine(given, replace(encoder.model, max_seq_length=encoder.max_seq_length), reference, dtype)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
     if len(given) == 1 and found.unknown:
         (unknown, nearest), *_ = found.unknown.items()
         raise ValueError(
