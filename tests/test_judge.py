@@ -323,7 +323,18 @@ VECTORS = [
     (lambda e, s: s(("s = s + bias", "pass"), length=128)["sentence_embedding"], "padded to 128"),
     (lambda e, s: s(("np.arange(T)", "np.arange(2, T + 2)"))["sentence_embedding"], "RoBERTa"),
     (lambda e, s: np.ones(768), "another model's"),
-    (lambda e, s: np.random.default_rng(0).normal(size=384), "another model's"),
+    (lambda e, s: np.random.default_rng(0).normal(size=384), "Another text or model"),
+    (
+        lambda e, s: e.encode(TEXT) + np.float32(1e-4),
+        "No setting reproduces this vector. The nearest, with a cosine of 0.999998",
+    ),
+    (lambda e, s: np.round(e.encode(TEXT) * np.linspace(100, 300, 384)), "Ask the service for floating-point numbers"),
+    (lambda e, s: np.packbits(e.encode(TEXT) > 0).astype(int) - 128, "eight to a byte"),
+    (lambda e, s: e.encode(TEXT)[:64] / np.linalg.norm(e.encode(TEXT)[:64]), "64 of 384 dimensions are kept."),
+    (lambda e, s: e.encode(TEXT, output_value="token_embeddings").sum(0), "summed, not averaged, and the sum is not"),
+    (lambda e, s: 2 * e.encode(TEXT), "has length 2, neither 1 nor"),
+    (lambda e, s: s(("(x * m).sum(1) / m.sum(1)", "x.mean(1)"), length=64)["modules.0"], "padded to 64 tokens"),
+    (lambda e, s: e.encode("i love"), "cut at 4 tokens"),
 ]
 
 
@@ -332,7 +343,9 @@ def test_settings_are_found(real, make, said):
     ids = [real.encoder.tokenize(TEXT).token_ids]
     vector = make(real.encoder, lambda *edits, **more: real.port(*edits, texts=ids, **more))
     found = diagnose(real.encoder, TEXT, vector)
-    assert said in str(found) and found.reproduces == ("another" not in said), str(found)
+    unknown = re.search("nother|No setting|Ask", said)
+    assert said in str(found) and found.reproduces == (not unknown), str(found)
+    assert not unknown or not found.settings, found.settings
 
 
 def test_the_verb_reads_what_services_answer(real, weights_folder, tmp_path):
@@ -342,7 +355,19 @@ def test_the_verb_reads_what_services_answer(real, weights_folder, tmp_path):
     openai = ({"data": [{"embedding": one}]} for one in (listed, coded))
     for answer in (listed, [listed], *openai, {"embeddings": [listed]}):
         assert np.array_equal(read_vector(json.dumps(answer).encode()).astype(np.float32).reshape(-1), vector)
-    assert np.allclose(read_vector(" ".join(map(str, listed)).encode()), vector)
+    texts = [" ".join(map(str, listed)), "\n".join(map(str, listed)), " ".join(map(str, listed)).replace(".", ",")]
+    texts += [repr(vector), f"tensor({listed}, dtype=torch.float32)", repr(list(vector)), coded]
+    texts += [
+        json.dumps(x)
+        for x in ({"predictions": [{"values": listed}]}, {"embeddings": {"int8": [[1]], "float": [listed]}})
+    ]
+    for text in texts:
+        assert np.allclose(read_vector(text.encode()), vector, atol=1e-7), text[:60]
+    several = ([listed, listed], {"data": [{"index": 1, "embedding": listed}, {"index": 0, "embedding": listed}]})
+    cut_short, table = json.dumps([listed])[:500], "\n".join(f"{i},{x}" for i, x in enumerate(listed))
+    for text in (*map(json.dumps, several), cut_short, table, '{"error": {"message": "no key"}}', "a,b", ""):
+        with pytest.raises(ValueError, match=r"no key|one vector"):
+            read_vector(text.encode())
     np.save(tmp_path / "vector.npy", vector)
     verb = ("diagnose", "--model", weights_folder, "--text", TEXT)
     assert "model's own vector" in run(*verb, tmp_path / "vector.npy").stdout

@@ -239,9 +239,10 @@ def _write_template(file: Path, encoder: SentenceEncoder, texts: Sequence[str]) 
 def diagnose(vector: str, text: str, choice: ModelChoice, as_json: bool) -> None:
     """Find the settings under which the model makes this VECTOR of the text, whatever library or service made it.
 
-    VECTOR is a file (.npy, .safetensors, .json, .csv, .txt), - for stdin, or the numbers themselves as JSON. Answers of
-    OpenAI, text-embeddings-inference and Ollama are understood. Tried are limit, prompt, casing, special tokens,
-    pooling, normalisation, GELU, precision, padding, and pairs of them. The exit code is 1 if none makes the vector.
+    VECTOR is a file (.npy, .npz, .safetensors, .json, .csv, .txt), - for stdin, or the numbers themselves as JSON.
+    Answers of OpenAI, text-embeddings-inference, Ollama and others are understood. Tried are limit, prompt, casing,
+    special tokens, pooling, normalisation, GELU, precision, padding, and pairs of them. The exit code is 1 if none
+    makes the vector.
 
     \b
     Examples:

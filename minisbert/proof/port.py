@@ -12,6 +12,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from itertools import groupby, permutations
 from pathlib import Path
 from typing import Any
@@ -61,29 +62,34 @@ def read_tensors(file: Path, name: str = "") -> dict[str, Any]:
 
     Pickled objects are refused, because loading them can run code.
     """
-    with file.open("rb") as stream:
-        start = stream.read(8)
-    try:
-        if start.startswith(b"\x93NUMPY"):
-            return {name or file.stem: np.load(file, allow_pickle=False)}
-        if start.startswith(b"PK") and file.suffix not in (".pt", ".pth", ".bin"):
-            with np.load(file, allow_pickle=False) as stored:
-                return {entry: stored[entry] for entry in stored.files}
-        if file.suffix == ".safetensors":
-            return dict(safetensors(file.read_bytes()))
-    except Exception as error:  # zipfile, zlib, json and NumPy each raise their own for a damaged file
-        why = f"the file is damaged, or not whole ({error or type(error).__name__})"
-        if "allow_pickle" in str(error):
-            why = "it has Python objects, which are not loaded because that can run code; save arrays of numbers"
-        raise ValueError(f"{file}: cannot be read: {why}") from error
+    if found := tensors_in(file.read_bytes(), file, name):
+        return found
     hint = "`minisbert verify --template mine.npz` writes an example with every name, shape and meaning"
-    if not start:
+    if not file.stat().st_size:
         raise ValueError(f"{file}: the file is empty; {hint}")
     if file.suffix in (".pt", ".pth", ".bin", ".pkl"):
         hint = 'save NumPy arrays: np.savez("mine.npz", **{name: t.detach().numpy() for name, t in tensors.items()})'
     raise ValueError(
         f"{file}: expected .npz, .safetensors or .npy with tensors, but this is another kind of file; {hint}"
     )
+
+
+def tensors_in(content: bytes, file: Path, name: str = "") -> dict[str, Any]:
+    """The tensors of a file's bytes; none if they are of another kind."""
+    try:
+        if content.startswith(b"\x93NUMPY"):
+            return {name or file.stem: np.load(BytesIO(content), allow_pickle=False)}
+        if content.startswith(b"PK") and file.suffix not in (".pt", ".pth", ".bin"):
+            with np.load(BytesIO(content), allow_pickle=False) as stored:
+                return {entry: stored[entry] for entry in stored.files}
+        if file.suffix == ".safetensors":
+            return dict(safetensors(content))
+    except Exception as error:  # zipfile, zlib, json and NumPy each raise their own for a damaged file
+        why = f"the file is damaged, or not whole ({error or type(error).__name__})"
+        if "allow_pickle" in str(error):
+            why = "it has Python objects, which are not loaded because that can run code; save arrays of numbers"
+        raise ValueError(f"{file}: cannot be read: {why}") from error
+    return {}
 
 
 _DTYPES = {
