@@ -82,7 +82,8 @@ def call(function: Callable[..., Any], *arguments: Any, seconds: float = 10.0) -
     try:
         bound = inspect.signature(function).bind(*given).arguments
     except TypeError as refusal:
-        return Outcome("refused", problem=f"it cannot be called with {_count(len(given), 'argument')}: {refusal}")
+        arguments_are = f"{len(given)} argument{'s' * (len(given) != 1)}"
+        return Outcome("refused", problem=f"it cannot be called with {arguments_are}: {refusal}")
     except Exception:  # some functions written in C have no signature
         bound = {}
     printed, used, stopped = _Printed(), dict[str, None](), list[str]()
@@ -118,10 +119,6 @@ def call(function: Callable[..., Any], *arguments: Any, seconds: float = 10.0) -
         if not _unchanged(before, after):
             return outcome("changed", f"it changes its argument {name}; work on a copy, or on a new array")
     return outcome("value", "")
-
-
-def _count(n: int, what: str) -> str:
-    return f"{n} {what}{'s' * (n != 1)}"
 
 
 class _Printed(io.StringIO):
