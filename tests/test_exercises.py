@@ -990,7 +990,7 @@ VERDICTS = [
     ),
     (lambda x: x.sum(axis=1) / 0.0, "(NumPy warns: divide by zero"),
     (lambda x: x[5], "raises IndexError: index 5 is out of bounds for axis 0 with size 2 (test_exercises.py, line "),
-    (lambda: 1, "cannot be called with 1 arguments"),
+    (lambda: 1, "cannot be called with 1 argument:"),
     (lambda x: "7", "it gives '7', text, and an array of shape (2,) is wanted"),
     (np.array([3.0, 8.0]), "the function itself"),
 ]

@@ -194,10 +194,10 @@ def _of(array):
 
 REFUSED = [
     (_one_array, r"np\.savez"),
-    (lambda file: file.write_text("0.1 0.2"), ""),
-    (_pickled, "allow_pickle"),
+    (lambda file: file.write_text("0.1 0.2"), "another kind"),
+    (_pickled, "Python objects"),
     (_text_in_a_zip, "'embeddings.word'"),
-    (_cut_off, "npz"),
+    (_cut_off, "damaged, or not whole"),
     (_of(np.array(1.0)), "'embeddings.word', got float64"),
     (_of(np.zeros((17, 384), bool)), "'embeddings.word', got bool"),
 ]

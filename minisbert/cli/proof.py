@@ -180,7 +180,10 @@ def _judge(
         if first_disagreement(compare(trace_tensors(trace), reference, "float64")):
             raise ValueError("verify: the float64 trace of this package differs from the recording; see `verify`")
         reference = whole(reference, trace)
-    found = examine(given, replace(encoder.model, max_seq_length=encoder.max_seq_length), reference, dtype)
+    try:
+        found = examine(given, replace(encoder.model, max_seq_length=encoder.max_seq_length), reference, dtype)
+    except ValueError as error:
+        raise ValueError(f"{file}: {error}") from error
     if len(given) == 1 and found.unknown:
         (unknown, nearest), *_ = found.unknown.items()
         raise ValueError(
@@ -236,9 +239,10 @@ def _write_template(file: Path, encoder: SentenceEncoder, texts: Sequence[str]) 
 def diagnose(vector: str, text: str, choice: ModelChoice, as_json: bool) -> None:
     """Find the settings under which the model makes this VECTOR of the text, whatever library or service made it.
 
-    VECTOR is a file (.npy, .safetensors, .json, .csv, .txt), - for stdin, or the numbers themselves as JSON. Answers of
-    OpenAI, text-embeddings-inference and Ollama are understood. Tried are limit, prompt, casing, special tokens,
-    pooling, normalisation, GELU, precision, padding, and pairs of them. The exit code is 1 if none makes the vector.
+    VECTOR is a file (.npy, .npz, .safetensors, .json, .csv, .txt), - for stdin, or the numbers themselves as JSON.
+    Answers of OpenAI, text-embeddings-inference, Ollama and others are understood. Tried are limit, prompt, casing,
+    special tokens, pooling, normalisation, GELU, precision, padding, and pairs of them. The exit code is 1 if none
+    makes the vector.
 
     \b
     Examples:

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import combinations
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +27,7 @@ from minisbert.model.params import read_checkpoint
 from minisbert.model.pooling import Normalize
 from minisbert.proof.judge import LATE, tokenisations
 from minisbert.proof.mistakes import MISTAKES, Batch, Change, Mistake, Recipe, forward, pooled, product
+from minisbert.proof.port import tensors_in
 
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder
@@ -32,6 +36,7 @@ PROMPTS = (
     *("query: ", "passage: ", "search_query: ", "search_document: ", "clustering: ", "classification: "),
     "Represent this sentence for searching relevant passages: ",
 )
+LIMITS = (64, 128, 256, 384)  # tried in pairs with others, too
 FEWEST = 8  # numbers; fewer are near to something by chance
 NEAREST = 6  # settings that are tried in pairs
 ENDS = ("embeddings.output",)
@@ -111,32 +116,40 @@ def diagnose(encoder: SentenceEncoder, text: str, vector: Any) -> Diagnosis:
     This is the vector of a port in which the vector of [CLS] is the sentence vector, not the mean.
     """
     given, precision, step = _checked(vector)
-    model, own = encoder.model, np.asarray(encoder.encode(text, normalize_embeddings=True), np.float64)
+    model, own = (
+        encoder.model,
+        np.asarray(encoder.encode(text, normalize_embeddings=True, overflow="truncate"), np.float64),
+    )
     length = float(np.linalg.norm(given))
-    if given.size > len(own) or not length:
-        what = f"{given.size} dimensions; {encoder.name} gives {len(own)}" if length else "length 0"
-        says = f"This vector is another model's: it has {what}."
+    if not length:
+        raise ValueError("diagnose: vector: all its numbers are 0")
+    if given.size > len(own):
+        says = f"This vector is another model's: it has {given.size} dimensions; {encoder.name} gives {len(own)}."
         return Diagnosis((), False, np.inf, 0.0, length, precision, says, ())
+    if _is_binary(given, own):
+        says = "it is binary: the signs of the model's own numbers, eight to a byte"
+        return Diagnosis((says,), True, 0.0, 0.0, length, "binary", f"This is the model's own vector, but {says}.", ())
     unit, rounding = given / length, min(max(ROUNDING, step / length), COARSEST)
     own = _cut(own, given.size)
     scaled = isinstance(model.modules[-1], Normalize)
 
     outputs: dict[Any, tuple[Batch, list[Array]]] = {}  # of BERT; what follows it is cheap
 
-    def make(settings: Sequence[_Setting]) -> Array:
+    def compute(settings: Sequence[_Setting]) -> dict[str, Array]:
         ids = next((s.ids for s in settings if s.ids is not None), right)
         changes = [Change(s.change) for s in settings if s.change is not None]
         early = tuple(change for change in changes if not set(change.mistake.changes) <= LATE)
-        key = ids.tobytes(), max(s.length for s in settings), early
+        key = ids.tobytes(), max((s.length for s in settings), default=0), early
         with np.errstate(all="ignore"):
             if key not in outputs:
                 batch = Batch.of([ids], key[1])
                 tensors = forward(batch, model, Recipe(*early), None, 0, 2 * model.config.num_hidden_layers)
                 outputs[key] = batch, [tensors[n] for n in tensors if n in ENDS or n.endswith("feed_forward.output")]
             batch, every = outputs[key]
-            return _cut(
-                pooled(Recipe(*changes), every, batch, model)["sentence_embedding"][0].astype(float), given.size
-            )
+            return pooled(Recipe(*changes), every, batch, model)
+
+    def make(settings: Sequence[_Setting]) -> Array:
+        return _cut(compute(settings)["sentence_embedding"][0].astype(float), given.size)
 
     right = _ids(encoder, encoder.model.prompts.get(encoder.default_prompt_name or "", "") + text)
     tried: list[tuple[tuple[_Setting, ...], Array]] = []
@@ -149,7 +162,7 @@ def diagnose(encoder: SentenceEncoder, text: str, vector: Any) -> Diagnosis:
         tried = [(s, v) for s, v in tried if np.isfinite(v).all()]
         if not any(np.abs(v - unit).max() <= rounding for _, v in tried):
             single = sorted(tried[1:], key=lambda one: -float(one[1] @ unit))
-            early = [one for one in single if one[0][0].is_early]
+            early = [one for one in single if one[0][0].is_early and one[0][0].kind != "another limit"]
             pairs = [(*a, *b) for (a, _), (b, _) in combinations(early[:NEAREST], 2) if a[0].kind != b[0].kind]
             pairs += [(*a, *b) for a, _ in early[:2] for b, _ in early[NEAREST:] if a[0].kind != b[0].kind]
             late = [one for one in single if not one[0][0].is_early][:NEAREST]
@@ -157,30 +170,50 @@ def diagnose(encoder: SentenceEncoder, text: str, vector: Any) -> Diagnosis:
             tried += [(pair, make(pair)) for pair in pairs]
     tried = [(s, v) for s, v in tried if np.isfinite(v).all()]
     near = [one for one in tried if np.abs(one[1] - unit).max() <= rounding]
-    best, made = (
-        min(near, key=lambda one: (len(one[0]), np.abs(one[1] - unit).max()))
-        if near
-        else max(tried, key=lambda one: float(one[1] @ unit))
-    )
-    settings = [s.says for s in best] + (
-        _of_output(given, len(own), encoder, length, precision, scaled) if near else []
-    )
-    cosine = float(own @ unit)
+    away = {id(one): 1 - float(one[1] @ unit) for one in tried}
     if near:
+        best, made = min(near, key=lambda one: (len(one[0]), np.abs(one[1] - unit).max()))
+    else:  # one setting rather than two, and none that is hardly nearer than the model's own vector
+        order = sorted(tried, key=lambda one: (len(one[0]), away[id(one)]))
+        best, made = next((one for one in order[1:] if away[id(one)] * 10 <= away[id(order[0])]), order[0])
+    settings = [s.says for s in best]
+    if near:
+        parts = compute(best)
+        raw = list(parts.values())[-2 if scaled and len(parts) > 1 else -1][0].astype(float)  # before Normalize
+        tokens = len(next((s.ids for s in best if s.ids is not None), right))
+        settings += _of_output(given, raw, len(own), encoder, tokens, precision, rounding, scaled)
+    cosine, reached = float(own @ unit), max(float(v @ unit) for _, v in tried)
+    if near and settings:
+        says = f"This is the vector of a port in which {', and '.join(settings)}."
+    elif near:
         says = "This is the model's own vector."
-        if settings:
-            says = f"This is the vector of a port in which {', and '.join(settings)}."
-    elif float(made @ unit) < SIMILAR:
+    elif precision in ("int8", "integers"):
         says = (
-            f"No setting makes this vector of this text: the nearest has a cosine of {float(made @ unit):.4f} with it. "
-            "It is another model's, or another text's."
+            "Its numbers are whole: the vector is quantised, in another way than by one factor, such as by a range "
+            "for each dimension. Ask the service for floating-point numbers."
+        )
+    elif reached < SIMILAR:
+        says = (
+            f"No known setting makes this vector of this text: the nearest has a cosine of {reached:.4f} with it. "
+            "Another text or model makes it, or a prompt that is not tried."
         )
     else:
         what = " and ".join(settings) or "the model's own vector"
         says = f"No setting reproduces this vector. The nearest, with a cosine of {float(made @ unit):.6f}: {what}."
+        if not settings and precision in ("float16", "bfloat16"):
+            says += (
+                f" Its numbers are {precision}: a model that is computed in {precision} throughout is about as far off."
+            )
     return Diagnosis(
         tuple(settings), bool(near), float(np.abs(made - unit).max()), cosine, length, precision, says, costs
     )
+
+
+def _is_binary(given: Array, own: Array) -> bool:
+    """Whether these bytes are the signs of the model's numbers, eight to a byte, as libraries quantise to binary."""
+    if 8 * given.size != own.size or not (given == np.round(given)).all():
+        return False
+    return any(np.array_equal(given + shift, np.packbits(own > 0)) for shift in (0, 128))
 
 
 def _cut(vector: Array, width: int) -> Array:
@@ -201,14 +234,16 @@ def _checked(vector: Any) -> tuple[Array, str, float]:
     if array.size < FEWEST:
         raise ValueError(f"diagnose: vector: expected at least {FEWEST} numbers, got {array.size}")
     values = array.astype(np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError("diagnose: vector: expected finite numbers, but some are NaN or infinite")
+    if bad := int((~np.isfinite(values)).sum()):
+        raise ValueError(f"diagnose: vector: expected finite numbers, but {bad} of {values.size} are NaN or infinite")
     if (values == np.round(values)).all() and np.abs(values).max() > 1:
         return values, "int8" if np.abs(values).max() <= 128 else "integers", 0.6
     most = float(np.abs(values).max())
-    if array.dtype == np.float16 or _equal(values, values.astype(np.float16)):
+    with np.errstate(over="ignore"):
+        halves, singles = values.astype(np.float16), values.astype(np.float32)
+    if array.dtype == np.float16 or _equal(values, halves):
         return values, "float16", 1.2 * 2.0**-11 * most
-    bits = values.astype(np.float32).view(np.uint32)
+    bits = singles.view(np.uint32)
     if (bits & 0xFFFF == 0).all():
         return values, "bfloat16", 1.2 * 2.0**-8 * most
     for digits in range(1, 7):
@@ -222,22 +257,43 @@ def _equal(values: Array, rounded: Array) -> bool:
 
 
 def _of_output(
-    given: Array, width: int, encoder: SentenceEncoder, length: float, precision: str, scaled: bool
+    given: Array,
+    raw: Array,
+    width: int,
+    encoder: SentenceEncoder,
+    tokens: int,
+    precision: str,
+    rounding: float,
+    scaled: bool,
 ) -> list[str]:
-    """What was done to the vector in the end."""
-    found = []
+    """What was done to the vector in the end; ``raw`` is it before Normalize."""
+    found, length = [], float(np.linalg.norm(given))
+    tolerance = max(1e-3, rounding * math.sqrt(given.size))
+
+    def is_length(other: float) -> bool:
+        return abs(length / other - 1) <= tolerance
+
     if given.size < encoder.model.full_width and given.size != encoder.model.width:
         found.append(f"only the first {given.size} of {encoder.model.full_width} dimensions are kept")
-    if precision not in ("float32", "int8", "integers"):
-        found.append(f"the vector is rounded to {precision}")
     if precision in ("int8", "integers"):
-        found.append(f"the vector is quantised to {precision}: a unit is {1 / length:.3g}")
-    elif scaled and found and length < 1:
+        return [*found, f"the vector is quantised to {precision}: a unit is {1 / length:.3g}"]
+    if precision != "float32":
+        found.append(f"the vector is rounded to {precision}")
+    raw_length, kept = float(np.linalg.norm(raw[: given.size])), float(np.linalg.norm(normalize(raw)[: given.size]))
+    if not scaled:
+        return [*found, "the sentence vector is normalised"] if abs(length - 1) < 1e-5 else found
+    if is_length(1):
+        return found
+    if given.size < width and is_length(kept):
         found.append(f"what is kept is not normalised again (its length is {length:.4g})")
-    elif scaled and abs(length - 1) > 1e-3:
+    elif is_length(raw_length):
         found.append(f"the sentence vector is not normalised (its length is {length:.4g})")
-    elif not scaled and abs(length - 1) < 1e-5:
-        found.append("the sentence vector is normalised")
+    elif is_length(raw_length * tokens):
+        found.append("the token vectors are summed, not averaged, and the sum is not normalised")
+    elif is_length(raw_length * math.sqrt(tokens)):
+        found.append("the sum of the token vectors is divided by sqrt(T), and not normalised")
+    else:
+        found.append(f"the sentence vector has length {length:.4g}, neither 1 nor what it has before it is normalised")
     return found
 
 
@@ -262,13 +318,15 @@ def _settings(encoder: SentenceEncoder, text: str, right: Array) -> Iterator[_Se
     """Every setting that makes another vector than the model's own."""
     most = encoder.model.config.max_position_embeddings
     seen = {right.tobytes()}
-    for limit in sorted({64, 128, 256, 384, most} - {encoder.max_seq_length}):
+    short = range(3, len(right)) if len(right) <= 64 else (16, 32)  # any limit shows in a short text
+    for limit in sorted({*short, *LIMITS, most} - {encoder.max_seq_length}):
         ids = _ids(encoder, text, limit)
         if ids.tobytes() not in seen and limit <= most:
             seen.add(ids.tobytes())
             whole = f"texts are not cut at {encoder.max_seq_length} tokens: this one has {len(ids)}"
             cut = f"texts are cut at {limit} tokens, not at {encoder.max_seq_length}"
-            yield _Setting("limit", whole if len(ids) < limit else cut, ids)
+            kind = "limit" if limit in LIMITS else "another limit"
+            yield _Setting(kind, whole if len(ids) < limit else cut, ids)
     prompts = dict.fromkeys([*encoder.prompts.values(), *PROMPTS])
     texts = {
         **{f"the prompt {prompt!r} stands before the text": prompt + text for prompt in prompts if prompt},
@@ -291,7 +349,7 @@ def _settings(encoder: SentenceEncoder, text: str, right: Array) -> Iterator[_Se
     attended = {m.says: m for m in MISTAKES}["padding is attended to: the mask is not used"]
     counted = {m.says: m for m in MISTAKES}["padding is in the mean"]
     both = Mistake("mask", "padding is attended to, and is in the mean", {**attended.changes, **counted.changes})
-    for length in sorted({128, encoder.max_seq_length}):
+    for length in sorted({64, 128, encoder.max_seq_length}):
         for mistake in (attended, counted, both) if len(right) < length <= most else ():
             yield _Setting("padding", f"{mistake.says}, of texts padded to {length} tokens", None, length, mistake)
     eps = encoder.model.config.layer_norm_eps
@@ -314,54 +372,69 @@ def pooler(encoder: SentenceEncoder) -> list[Mistake]:
 
 
 def read_vector(content: bytes, name: str = "") -> Array:
-    """Read a vector from a file's bytes: .npy, safetensors, or text: JSON of a service or library, or bare numbers."""
-    from io import BytesIO
+    """Read a vector from a file's bytes: .npy, .npz, .safetensors, JSON of a service, a row or column of numbers.
 
-    from minisbert.proof.port import safetensors
-
+    >>> read_vector(b'{"data": [{"embedding": [0.5, 0.25]}]}').tolist(), read_vector(b"0,5 0,25").tolist()
+    ([0.5, 0.25], [0.5, 0.25])
+    """
     what = f"{name or 'vector'}: expected one vector"
-    if content.startswith(b"\x93NUMPY"):
+    if stored := tensors_in(content, Path(name or "vector")):
+        found = [value for value in stored.values() if value.ndim]
+    else:
         try:
-            return np.load(BytesIO(content), allow_pickle=False)
-        except ValueError as error:
-            raise ValueError(f"{what}: {error}") from None
-    if name.endswith(".safetensors"):
+            text = content.decode("utf-8-sig").strip()
+        except UnicodeDecodeError:
+            raise ValueError(f"{what} as .npy, .npz, .safetensors, JSON or text, got bytes of another kind") from None
         try:
-            return next(iter(dict(safetensors(content)).values()))
-        except (ValueError, KeyError, TypeError, StopIteration) as error:
-            raise ValueError(f"{what}: {error}") from None
+            answer = json.loads(text)
+        except (json.JSONDecodeError, RecursionError):
+            found = _in_text(text) or list(_in_json(text))
+        else:
+            found = list(_in_json(answer))
+            if not found and isinstance(answer, dict) and (error := answer.get("error") or answer.get("detail")):
+                raise ValueError(f"{what}, but the service answered with an error: {str(error)[:200]}")
+    if not found:
+        start = " ".join(content[:60].decode(errors="replace").split())
+        raise ValueError(f'{what}, such as [0.1, ...] or {{"data": [{{"embedding": [...]}}]}}, got {start!r}')
+    if len(found) > 1:
+        raise ValueError(f"{what}, got {len(found)}; give that of one text alone")
     try:
-        text = content.decode("utf-8-sig").strip()
-    except UnicodeDecodeError:
-        raise ValueError(f"{what} as .npy, .safetensors, JSON or text, got bytes of another kind") from None
-    try:
-        found = _in_json(json.loads(text))
-    except (json.JSONDecodeError, RecursionError):
-        words = re.split(r"[\s,;]+", text.strip("[](){} \n,;"))
-        try:
-            found = [float(word) for word in words]
-        except ValueError:
-            raise ValueError(f"{what} as numbers, got {text[:60]!r}") from None
-    if found is None:
-        raise ValueError(f'{what} in the JSON, such as [0.1, ...] or {{"data": [{{"embedding": [...]}}]}}')
-    try:
-        return np.asarray(found, np.float64)
+        return np.asarray(found[0], None if stored else np.float64)
     except (ValueError, TypeError):
-        raise ValueError(f"{what} of numbers, got {str(found)[:60]}") from None
+        raise ValueError(f"{what} of numbers, got {str(found[0])[:60]}") from None
 
 
-def _in_json(value: Any) -> Any:
-    """The first vector in a service's answer: OpenAI's (base64, too), TEI's, Ollama's, or a row of ours."""
+def _in_json(value: Any) -> Iterator[Any]:
+    """Every vector in a service's answer: OpenAI's (base64, too), TEI's, Ollama's, Cohere's, or a row of ours."""
     if isinstance(value, dict):
-        for key in ("data", "embeddings", "embedding", "vector", "values", "dense_vecs", "result", "float"):
-            if key in value:
-                return _in_json(value[key])
-        return None
-    if isinstance(value, str):
-        try:
-            return np.frombuffer(base64.b64decode(value, validate=True), "<f4")
-        except ValueError:
-            return None
-    if isinstance(value, list) and value and isinstance(value[0], (list, dict, str)):
-        return _in_json(value[0])
-    return value if isinstance(value, list) and value else None
+        known = [value[key] for key in _KEYS if key in value][:1]
+        for other in known or [other for other in value.values() if isinstance(other, (dict, list))]:
+            yield from _in_json(other)
+    elif isinstance(value, str) and value:
+        with suppress(ValueError):  # another text
+            yield np.frombuffer(base64.b64decode(value, validate=True), "<f4")
+    elif isinstance(value, list) and value and isinstance(value[0], (list, dict, str)):
+        for other in value:
+            yield from _in_json(other)
+    elif isinstance(value, list) and value:
+        yield value
+
+
+_KEYS = (
+    *("data", "embeddings", "embedding", "vector", "values", "dense_vecs", "result", "float", "sentence_embedding"),
+    *("int8", "uint8", "binary", "ubinary", "base64"),
+)
+
+
+def _in_text(text: str) -> list[list[float]]:
+    """Vectors of bare numbers: one in brackets, as Python prints it, one in a column, or one in each row."""
+    text = re.sub(r"np\.float\d+\(([^)]*)\)", r"\1", text)
+    inside = re.fullmatch(r"(?:\w+\()?[\[({]([^\[\](){}]*)[\])}](?:,\s*\w+=[^\[\]]*)?\)?", text, re.DOTALL)
+    if "." not in text and re.search(r"\d,\d+([\s;]|$)", text):  # decimal commas
+        text = text.replace(",", ".")
+    lines = [inside[1].replace("\n", " ")] if inside else text.splitlines()
+    try:
+        rows = [[float(cell) for cell in re.split(r"[\s,;]+", line.strip(" \t,;"))] for line in lines if line.strip()]
+    except ValueError:
+        return []
+    return [[row[0] for row in rows]] if rows and all(len(row) == 1 for row in rows) else rows

@@ -8,6 +8,7 @@ wrong tensor pairs of mistakes are tried, too. What nothing reproduces is said t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
@@ -21,7 +22,7 @@ from minisbert.model.bert import equal_length_runs
 from minisbert.model.folder import SentenceModel
 from minisbert.proof.ledger import Reference, Row, bound_of, first_disagreement, made_by
 from minisbert.proof.mistakes import MISTAKES, Batch, Change, Recipe, forward
-from minisbert.proof.port import Parts, Port, kind_of, understand
+from minisbert.proof.port import Parts, Port, distance, kind_of, understand
 
 Tensors = dict[str, Parts]
 Changes = tuple[Change, ...]
@@ -36,8 +37,7 @@ OPERATIONS = {  # of each block
     "feed_forward": {"weights", "layers", "before", "linear", "activation", "after", "residual", "layer_norm", "round"},
     "modules": {"layers", "token_embeddings", "pool", "normalize", "round"},
 }
-FAR = 10  # times nearer to a mistake's numbers than to the right ones, before the mistake is named
-NEAR = 2  # times, before it is called nearest
+FAR = 10  # times nearer to a mistake's numbers than to the right ones, before the mistake is named, or called nearest
 PAIRS = 45  # mistakes that are tried in pairs, the nearest ones; where whole layers lie between, LONG_PAIRS
 LONG_PAIRS = 12
 MOST = 4  # mistakes that are looked for, one after the other
@@ -53,8 +53,11 @@ class Finding:
     reproduces: bool
     difference: float  # max |port - mistake|
     from_right: float  # max |port - right|
+    astray: bool = False  # whether what follows is right all the same
 
     def __str__(self) -> str:
+        if self.astray:
+            return self.says
         where = f" ({self.where})" if self.where and "every" not in self.says else ""
         if self.reproduces:
             return f"Your {self.tensor} is that of a port in which {self.says}{where}."
@@ -114,7 +117,7 @@ class Judge:
     """
 
     def __init__(self, model: SentenceModel, port: Port, ids: Parts, bounds: Mapping[str, float]) -> None:
-        self.model, self.mine, self.bounds = model, port.tensors, bounds
+        self.model, self.mine, self.bounds = model, dict(port.tensors), bounds
         self.lengths = [len(tokens) for tokens in ids.values()]
         given = {text for parts in self.mine.values() for text in parts}
         texts = [text for text in (port.layout.order if port.layout else ()) if text in given]
@@ -185,10 +188,11 @@ class Judge:
         found: list[Finding] = []
         base: Changes = ()
         form = "padded"
-        names = [name for name in self.mine if name != "token_ids"]
         with threadpoolctl.threadpool_limits(1), np.errstate(all="ignore"):
             right = self.compute((), (), form, 0, self.last)
+            found += self.misnamed(right)
             while len(found) < MOST:
+                names = [name for name in self.mine if name != "token_ids"]
                 now, slack = self.compute(base, (), form, 0, self.last), _slack(base)
                 wrong = [name for name in names if not self.close(name, now, slack)]
                 # a wrong step may enlarge rounding, too: what is explained but for a hundredth is explained
@@ -196,12 +200,57 @@ class Judge:
                 if not wrong:
                     break
                 finding, changes, form = self.search(wrong[0], names[: names.index(wrong[0])], base, form, now)
+                follower = self.follower(wrong[0])
+                if follower and self.close(follower, now, slack):
+                    made = self.compute(base, changes, form, 0, self.block(follower))
+                    if not changes or not self.close(follower, made, slack):
+                        says = (
+                            f"Your {wrong[0]} is wrong, but {follower}, which is made from it, is right: "
+                            "the port saves something else under this name, or the next step does not see it "
+                            "(LayerNorm takes away what is added to a row, and its scale)."
+                        )
+                        found.append(replace(finding, says=says, reproduces=False, astray=True))
+                        del self.mine[wrong[0]]
+                        continue
                 if changes or not base or self.far(wrong[0], now) * FAR > self.far(wrong[0], right):
                     found.append(finding)
                 if not changes:
                     break
                 base = (*changes, *base)
         return found
+
+    def follower(self, name: str) -> str:
+        """The first given tensor that is computed from this one; "" if there is none."""
+        names = list(self.mine)
+        later = names[names.index(name) + 1 :]
+        beside = re.search(r"(word|position)$|(query|key|value|probs\.\d+)$", name)
+        pattern = "" if not beside else "word|position" if beside[1] else r"query|key|value|probs\.\d+"
+        block = name.partition("probs")[0].rpartition(".")[0] if "probs" in name else name.rpartition(".")[0]
+        return next((n for n in later if not (pattern and re.fullmatch(rf"{re.escape(block)}\.({pattern})", n))), "")
+
+    def misnamed(self, right: Tensors) -> list[Finding]:
+        """Wrong tensors that equal other right ones, where what follows them is right, or where all wrong ones do."""
+        wrong = [name for name in self.mine if name != "token_ids" and not self.close(name, right)]
+        held = {
+            name: next(
+                (n for n in right if n != name and difference(self.mine[name], right[n]) <= self.bounds[name]), ""
+            )
+            for name in wrong
+        }
+        every = len(wrong) > 1 and all(held.values())
+        held = {
+            name: other
+            for name, other in held.items()
+            if other and (every or ((after := self.follower(name)) and self.close(after, right)))
+        }
+        for name in held:
+            del self.mine[name]
+        if not held:
+            return []
+        some = ", ".join(f"{name} holds {other}" for name, other in list(held.items())[:3])
+        many = f" ({len(held)} tensors in all)" if len(held) > 3 else ""
+        says = f"Right numbers under a wrong name: your {some}{many}."
+        return [Finding(next(iter(held)), says, "", True, 0.0, np.inf, True)]
 
     def search(
         self, name: str, before: Sequence[str], base: Changes, form: str, now: Tensors
@@ -273,9 +322,11 @@ class Judge:
                 return self.finding(name, best, from_right, where, True), best.changes, best.form
             if not base and from_right < 30 * self.bounds[name] and (small := self.small(name)):
                 return self.finding(name, small, from_right, "", True), small.changes, small.form
-        nearest = min(able(), key=lambda one: one.difference, default=None)
-        if nearest and nearest.difference * NEAR <= from_right:
-            return self.finding(name, nearest, from_right, "", False), (), form
+        for nearest in sorted(
+            able(), key=lambda one: (len(one.changes), one.difference)
+        ):  # one mistake rather than two
+            if nearest.difference * FAR <= from_right:
+                return self.finding(name, nearest, from_right, "", False), (), form
         return Finding(name, "", "", False, np.inf, from_right), (), form
 
     def finding(self, name: str, one: _Tried, from_right: float, where: str, reproduces: bool) -> Finding:
@@ -423,20 +474,21 @@ class Verdict:
 
     def sentences(self) -> list[str]:
         """The verdict in words."""
-        wrong = [row for row in self.rows if not row.agrees]
-        said = [] if not self.rows else [f"{len(wrong)} of {len(self.rows)} tensors disagree."]
-        if self.first is not None:
+        wrong, count = [row for row in self.rows if not row.agrees], len(self.rows)
+        said = [] if self.rows else ["Nothing is compared: no name in it is known."]
+        if self.first is not None and count == 1:
+            said = [f"The one tensor, {self.first.name}, disagrees."]
+        elif self.first is not None:
             before = [row.name for row in self.rows[: self.rows.index(self.first)]]
             agreed = f"everything before it agrees ({before[-1]} is the last)" if before else "it is the very first"
-            said = [f"{said[0]} The first is {self.first.name}: {agreed}."]
+            said = [f"{len(wrong)} of {count} tensors disagree. The first is {self.first.name}: {agreed}."]
         elif self.findings:
             said = ["With the right tensors for such token ids all the others agree."]
         elif self.rows:
-            said = [f"All {len(self.rows)} tensors agree."]
+            part = "" if self.numbers == 1 else f", in {100 * self.numbers:.3g} % of their numbers: more was not given"
+            agree = f"All {count} tensors agree" if count > 1 else f"The one tensor, {self.rows[0].name}, agrees"
+            said = [f"{agree}{part}."]
         said = [*map(str, self.findings), *said] if self.findings and not wrong else [*said, *map(str, self.findings)]
-        explained = bool(self.findings) and self.findings[-1].reproduces
-        if self.first is not None and not self.advice and not explained:
-            said.append(f"The right step: minisbert/{made_by(self.first.name)}")
         return [sentence for sentence in (*said, *self.facts, self.advice) if sentence]
 
 
@@ -488,12 +540,16 @@ def examine(given: Mapping[str, Any], model: SentenceModel, reference: Reference
         Row(name, port.shapes[name], difference(parts, wanted[name]), bounds[name])
         for name, parts in port.tensors.items()
     ]
-    notes = [*port.notes]
-    for name, (shape, expected) in port.misshapen.items():
+    notes, many = [*port.notes], len(port.misshapen)
+    for name, (shape, _) in port.misshapen.items():
         rows.append(Row(name, shape, np.inf, bounds.get(name, bounds.get(f"{name}.0", 0.0))))
-        notes.append(f"{name} has shape {shape}, expected {expected}")
+    for name, (shape, expected) in list(port.misshapen.items())[:3]:
+        turned = " (is it transposed?)" if name in wanted and shape == reference.tensors[name].shape[::-1] else ""
+        notes.append(f"{name} has shape {shape}{turned}, expected {expected}")
+    if many > 3:
+        notes.append(f"{many - 3} more tensors have another shape than is expected")
     if not rows and not port.unknown:
-        raise ValueError("--mine: there is no tensor to compare in it; `verify --template mine.npz` writes an example")
+        raise ValueError("there is no tensor to compare in it; `verify --template mine.npz` writes an example")
     if port.layout and (port.layout.length or port.layout.order != tuple(range(len(lengths)))):
         notes.append(
             f"read as: {port.layout}" + (" (what stands in the padding is ignored)" * bool(port.layout.length))
@@ -502,13 +558,18 @@ def examine(given: Mapping[str, Any], model: SentenceModel, reference: Reference
     there = sum(part.size for name in port.tensors for part in wanted[name].values())
     wrong = next((row for row in rows if not row.agrees and row.name in port.tensors), None)
     finite = wrong is None or all(np.isfinite(part).all() for part in port.tensors[wrong.name].values())
+    constant = wrong is not None and len({x for part in port.tensors[wrong.name].values() for x in part.flat}) == 1
     facts, advice = [], ""
     if wrong is not None:
         judge = Judge(model, port, wanted["token_ids"], bounds)
-        findings += judge.findings() if finite else []
+        floats = [row for row in rows if row.name != "token_ids"]
+        other_texts = wrong.name == "token_ids" and bool(floats) and not floats[0].agrees
+        findings += judge.findings() if finite and not constant and not other_texts else []
         facts = facts_about(port.tensors[wrong.name], wanted[wrong.name], wrong.bound, kind_of(wrong.name))
-        if finite and (not findings or not findings[-1].reproduces):
-            advice = _advice(wrong.name, list(port.tensors), list(wanted))
+        if not findings or not findings[-1].reproduces:
+            advice = _advice(wrong.name, list(port.tensors), list(wanted)) if finite else ""
+            if not advice and not any(finding.astray for finding in findings):
+                advice = f"Compare your code for this step with ours: minisbert/{made_by(wrong.name)}"
         elif finite:
             facts = []
     agrees = not port.unknown and not findings and all(row.agrees for row in rows)
@@ -536,8 +597,8 @@ def _bound(port: Port, name: str, parts: Parts, dtype: str) -> float:
     """The ledger's bound; of half precision what it rounds to."""
     values = np.concatenate([part.reshape(-1) for part in parts.values()])
     bound, stored = bound_of(name, values, dtype), port.dtypes.get(name)
-    if stored == np.float16 and name != "token_ids":
-        return max(bound, 2.0**-10 * float(np.abs(values).max()))
+    if port.steps.get(name) and name != "token_ids":
+        return max(bound, port.steps[name] * float(np.abs(values).max()))
     if stored == np.float32 and name != "token_ids":
         return max(bound, bound_of(name, values, "float32"))
     return bound
@@ -605,7 +666,8 @@ def _other_tokens(
         first = next(iter(found.tensors))
         if difference(found.tensors[first], other[first]) <= _bound(found, first, other[first], dtype):
             return says, other, found
-        if len(found.misshapen) < len(port.misshapen):
+        near = first != "token_ids" and distance(found.tensors[first], other[first]) < 0.5
+        if near and len(found.misshapen) < len(port.misshapen):
             fitting.append((says, other, found))
     return fitting[0] if fitting else None
 
@@ -614,6 +676,11 @@ def facts_about(mine: Parts, right: Parts, bound: float, kind: str) -> list[str]
     """What can be seen of a wrong tensor without knowing why: where it is wrong, and how it relates to the right."""
     ours, theirs = (np.concatenate([parts[t].reshape(-1) for t in mine]) for parts in (right, mine))
     facts = []
+    if kind == "ids":
+        text, at = next((t, np.flatnonzero(mine[t] != right[t])[0]) for t in mine if (mine[t] != right[t]).any())
+        facts.append(f"The first other id: text {text}, token {at}: {mine[text][at]:g}, expected {right[text][at]}.")
+    if theirs.size > 1 and np.isfinite(theirs).all() and not np.ptp(theirs):
+        return [f"All its numbers are {theirs[0] + 0.0:g}."]
     if bad := int((~np.isfinite(theirs)).sum()):
         text, where = next(
             (t, np.argwhere(~np.isfinite(part))[0]) for t, part in mine.items() if not np.isfinite(part).all()
@@ -635,6 +702,8 @@ def facts_about(mine: Parts, right: Parts, bound: float, kind: str) -> list[str]
         if all(4 * len(line) <= size[t] or len(line) == 1 < size[t] for t, line in lines.items()):
             said = "; ".join(f"text {t}: {_some(line)}" for t, line in lines.items())
             facts.append(f"Only some {what}s differ (counted from 0): {said}.")
+    if kind == "probs" and (said := _temperature(mine, right, bound)):
+        return [said]
     zeros = float(np.mean((theirs == 0) & (ours != 0)))
     scale = float(theirs @ ours / max(ours @ ours, 1e-300))
     if scale and np.abs(theirs - scale * ours).max() <= bound * max(1.0, abs(scale)) and kind != "ids":
@@ -657,6 +726,18 @@ def facts_about(mine: Parts, right: Parts, bound: float, kind: str) -> list[str]
         else:
             facts.append(f"{100 * zeros:.0f} % of its numbers are 0 where the right ones are not.")
     return facts
+
+
+def _temperature(mine: Parts, right: Parts, bound: float) -> str:
+    """Probabilities of the same scores times a factor: logarithms that are proportional, but for a row's own number."""
+    with np.errstate(all="ignore"):
+        ours, theirs = ([np.log(parts[t].astype(float)) for t in mine] for parts in (right, mine))
+        ours, theirs = ([x - x.mean(-1, keepdims=True) for x in rows] for rows in (ours, theirs))
+        a, b = (np.concatenate([x.reshape(-1) for x in rows]) for rows in (ours, theirs))
+        factor = float(a @ b / (a @ a))
+        powers = {t: right[t].astype(float) ** factor for t in mine}
+        off = [np.abs(mine[t] - p / p.sum(-1, keepdims=True)).max() for t, p in powers.items()]
+    return f"They are softmax of {factor:.5g} times the right scores." if max(off) <= bound else ""
 
 
 def _some(numbers: Array) -> str:

@@ -244,7 +244,7 @@ def verdict(rows: list[Row], reference: Reference) -> str:
         outside = sum(not row.agrees for row in rows)
         return (
             f"{outside} of {len(rows)} tensors disagree. The first is {first.name}: {agreed}.\n"
-            f"Look at the step that makes it: {made_by(first.name)}"
+            f"Our version of the step that makes it: minisbert/{made_by(first.name)}"
         )
     if not any(row.difference for row in rows):
         return f"All {len(rows)} tensors are equal to the last bit."

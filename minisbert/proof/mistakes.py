@@ -303,13 +303,25 @@ def _rounded(to: Operation) -> dict[str, Operation]:
 
 @dataclass(frozen=True)
 class _Rows:
-    """A table whose rows are rounded as they are looked up."""
+    """A table whose rows are rounded as they are looked up, whatever other mistake looks them up."""
 
     table: Array
     to: Operation
 
-    def __getitem__(self, ids: Array) -> Array:
-        return self.to(self.table[ids].reshape(-1, self.table.shape[1])).reshape(*ids.shape, -1)
+    def __len__(self) -> int:
+        return len(self.table)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.table.shape
+
+    def __getitem__(self, ids: Any) -> Any:
+        rows = self.table[ids]
+        return (
+            _Rows(rows, self.to)
+            if isinstance(ids, slice)
+            else self.to(rows.reshape(-1, rows.shape[-1])).reshape(rows.shape)
+        )
 
 
 def _sinusoids(positions: Array, table: Array) -> Array:

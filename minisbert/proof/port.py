@@ -10,9 +10,9 @@ from __future__ import annotations
 import difflib
 import json
 import re
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from itertools import groupby, permutations
 from pathlib import Path
 from typing import Any
@@ -62,25 +62,34 @@ def read_tensors(file: Path, name: str = "") -> dict[str, Any]:
 
     Pickled objects are refused, because loading them can run code.
     """
-    with file.open("rb") as stream:
-        start = stream.read(8)
-    try:
-        if start.startswith(b"\x93NUMPY"):
-            return {name or file.stem: np.load(file, allow_pickle=False)}
-        if zipfile.is_zipfile(file) and file.suffix not in (".pt", ".pth", ".bin"):
-            with np.load(file, allow_pickle=False) as stored:
-                return {entry: stored[entry] for entry in stored.files}
-        if file.suffix == ".safetensors":
-            return dict(safetensors(file.read_bytes()))
-    except Exception as error:  # zipfile, zlib, json and NumPy each raise their own for a damaged file
-        why = error if isinstance(error, (ValueError, OSError)) else f"the file is damaged ({type(error).__name__})"
-        raise ValueError(f"{file}: cannot be read: {why}") from error
+    if found := tensors_in(file.read_bytes(), file, name):
+        return found
     hint = "`minisbert verify --template mine.npz` writes an example with every name, shape and meaning"
+    if not file.stat().st_size:
+        raise ValueError(f"{file}: the file is empty; {hint}")
     if file.suffix in (".pt", ".pth", ".bin", ".pkl"):
         hint = 'save NumPy arrays: np.savez("mine.npz", **{name: t.detach().numpy() for name, t in tensors.items()})'
     raise ValueError(
         f"{file}: expected .npz, .safetensors or .npy with tensors, but this is another kind of file; {hint}"
     )
+
+
+def tensors_in(content: bytes, file: Path, name: str = "") -> dict[str, Any]:
+    """The tensors of a file's bytes; none if they are of another kind."""
+    try:
+        if content.startswith(b"\x93NUMPY"):
+            return {name or file.stem: np.load(BytesIO(content), allow_pickle=False)}
+        if content.startswith(b"PK") and file.suffix not in (".pt", ".pth", ".bin"):
+            with np.load(BytesIO(content), allow_pickle=False) as stored:
+                return {entry: stored[entry] for entry in stored.files}
+        if file.suffix == ".safetensors":
+            return dict(safetensors(content))
+    except Exception as error:  # zipfile, zlib, json and NumPy each raise their own for a damaged file
+        why = f"the file is damaged, or not whole ({error or type(error).__name__})"
+        if "allow_pickle" in str(error):
+            why = "it has Python objects, which are not loaded because that can run code; save arrays of numbers"
+        raise ValueError(f"{file}: cannot be read: {why}") from error
+    return {}
 
 
 _DTYPES = {
@@ -99,12 +108,16 @@ _DTYPES |= {"U8": "u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "BOOL": "?"}
 def safetensors(content: bytes) -> Iterator[tuple[str, Array]]:
     """Every tensor; the library gives NumPy no BF16."""
     size = int.from_bytes(content[:8], "little")
+    if not content[8:9] == b"{" or size > len(content):
+        raise ValueError("there is no header")
     for name, entry in json.loads(content[8 : 8 + size]).items():
         if name == "__metadata__":
             continue
         if entry["dtype"] not in _DTYPES:
             raise ValueError(f"{name!r} is stored as {entry['dtype']}; save it as F32")
         start, stop = entry["data_offsets"]
+        if 8 + size + stop > len(content):
+            raise ValueError(f"{name!r} ends behind the end of the file")
         values = np.frombuffer(content[8 + size + start : 8 + size + stop], _DTYPES[entry["dtype"]])
         if entry["dtype"] == "BF16":  # the upper half of a float32
             values = (values.astype(np.uint32) << 16).view(np.float32)
@@ -216,6 +229,8 @@ def layouts(array: Array, kind: str, lengths: Sequence[int]) -> Iterator[tuple[L
         for order in _orders(count, count):
             ends = np.cumsum([lengths[i] for i in order])
             yield Layout(order), dict(zip(order, np.split(array, ends[:-1]), strict=True))
+        if count > 1:
+            return
     if array.ndim == axes:  # one text; or all, padded, as rows of one matrix
         rows = array.shape[-1] if kind == "probs" else len(array)
         if kind in ("ids", "rows") and rows % count == 0 and rows // count >= max(lengths) and count > 1:
@@ -255,6 +270,7 @@ class Port:
     tensors: dict[str, Parts] = field(default_factory=dict)  # in the order of computation
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # as they were given
     dtypes: dict[str, np.dtype[Any]] = field(default_factory=dict)
+    steps: dict[str, float] = field(default_factory=dict)  # to which share of a number it is rounded in half precision
     misshapen: dict[str, tuple[tuple[int, ...], str]] = field(default_factory=dict)  # what was found, what was expected
     unknown: dict[str, str] = field(default_factory=dict)  # name -> the nearest known one
     notes: list[str] = field(default_factory=list)
@@ -279,7 +295,7 @@ def understand(given: Mapping[str, Any], wanted: Mapping[str, Parts], layers: in
             port.misshapen[name] = array.shape, _expected(name, target, lengths)
     for name, fits in possible.items():  # the first that is nearly right tells how all of them lie
         layout, parts = _nearest(fits, _target(name, wanted))
-        if _distance(parts, _target(name, wanted)) < 1e-3:
+        if distance(parts, _target(name, wanted)) < 1e-3:
             port.layout = layout
             break
     for name, fits in possible.items():
@@ -291,8 +307,17 @@ def understand(given: Mapping[str, Any], wanted: Mapping[str, Parts], layers: in
             if mine := {i: part for i, part in parts.items() if i in wanted[ours]}:
                 port.tensors.setdefault(ours, {}).update(mine)
                 port.shapes[ours], port.dtypes[ours] = arrays[name].shape, arrays[name].dtype
+                port.steps[ours] = _step(arrays[name])
     port.tensors = {name: port.tensors[name] for name in wanted if name in port.tensors}
     return port
+
+
+def _step(array: Array) -> float:
+    """The step between numbers of float16, or of bfloat16, which comes as float32; else 0."""
+    if array.dtype == np.float16:
+        return 2.0**-10
+    whole = array.dtype == np.float32 and not (np.ascontiguousarray(array).view(np.uint32) & 0xFFFF).any()
+    return 2.0**-7 if whole else 0.0
 
 
 def _base(name: str) -> str:
@@ -325,8 +350,8 @@ def _fitting(name: str, array: Array, target: Parts, lengths: Sequence[int]) -> 
 
 def _nearest(fits: list[tuple[Layout, Parts]], target: Parts) -> tuple[Layout, Parts]:
     """The most ordinary layout, unless another is clearly nearer to the right numbers."""
-    best = min(fits, key=lambda fit: _distance(fit[1], target))
-    return best if 2 * _distance(best[1], target) < _distance(fits[0][1], target) else fits[0]
+    best = min(fits, key=lambda fit: distance(fit[1], target))
+    return best if 2 * distance(best[1], target) < distance(fits[0][1], target) else fits[0]
 
 
 def wanted_run(name: str, array: Array, target: Parts) -> Parts:
@@ -340,10 +365,13 @@ def wanted_run(name: str, array: Array, target: Parts) -> Parts:
     return {}
 
 
-def _distance(parts: Parts, target: Parts) -> float:
-    """How far an array is from the right one, beside that one's size; NaN is infinitely far."""
-    far = max(float(np.abs(part - target[i]).mean() / (np.abs(target[i]).mean() + 1e-30)) for i, part in parts.items())
-    return far if far == far else np.inf
+def distance(parts: Parts, target: Parts) -> float:
+    """How far an array is from the right one, beside that one's size; a number that is none counts as 0 there."""
+    with np.errstate(over="ignore"):
+        there = {i: np.where(np.isfinite(part), part, 0).astype(float) for i, part in parts.items()}
+        return max(
+            float(np.abs(part - target[i]).mean() / (np.abs(target[i]).mean() + 1e-30)) for i, part in there.items()
+        )
 
 
 def _expected(name: str, target: Parts, lengths: Sequence[int]) -> str:
@@ -363,6 +391,7 @@ def _named(given: Mapping[str, Any], wanted: Mapping[str, Parts], layers: int) -
     """Arrays of real numbers by our names, in the order of computation; also what is unknown, and notes."""
     found: dict[str, Any] = {}
     known, unknown, notes, count = list(wanted), {}, [], len(wanted["token_ids"])
+    renamed, empty = [], []
     for original, value in _unstacked(given, layers):
         name = recognise(original, known, layers)
         if re.sub(r"[^a-z]", "", original.lower()) in ABOUT or original == "attention_mask":
@@ -377,18 +406,25 @@ def _named(given: Mapping[str, Any], wanted: Mapping[str, Parts], layers: int) -
             unknown[original] = nearest_name(original, known)
         elif not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf" or value.ndim == 0:
             what = f"{value.dtype} of {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
-            raise ValueError(f"--mine: expected an array of real numbers for {original!r}, got {what}")
+            raise ValueError(f"expected an array of real numbers for {original!r}, got {what}")
         elif np.isnan(value).all() and value.size:
-            notes.append(f"{original} is not filled in")
+            empty.append(original)
         else:
             if name in found:
                 notes.append(f"{original} is {name}, which is there twice; the first is compared")
             found.setdefault(name, value.astype(value.dtype.newbyteorder("="), copy=False))
             if name != original:
-                notes.append(f"{original} is {name}")
+                renamed.append(f"{original} is {name}")
+    notes += [*_few(renamed, "names"), *(f"not filled in: {one}" for one in _few(empty, "tensors"))]
     order = {name: i for i, name in enumerate(known)}
     place = {name: order.get(name, order.get(f"{_base(name)}.0", 0)) for name in found}
     return {**{name: found[name] for name in sorted(found, key=place.__getitem__)}, "": unknown, "notes": notes}
+
+
+def _few(items: Sequence[str], what: str) -> list[str]:
+    """The first of many in one line, and how many there are."""
+    more = f", ... ({len(items)} {what} in all)" if len(items) > 3 else ""
+    return [", ".join(items[:3]) + more] if items else []
 
 
 def _unstacked(given: Mapping[str, Any], layers: int) -> Iterator[tuple[str, Any]]:

@@ -83,7 +83,8 @@ def call(function: Callable[..., Any], *arguments: Any, seconds: float = 10.0) -
     try:
         bound = inspect.signature(function).bind(*given).arguments
     except TypeError as refusal:
-        return Outcome("refused", problem=f"it cannot be called with {len(given)} arguments: {refusal}")
+        arguments_are = f"{len(given)} argument{'s' * (len(given) != 1)}"
+        return Outcome("refused", problem=f"it cannot be called with {arguments_are}: {refusal}")
     except Exception:  # some functions written in C have no signature
         bound = {}
     printed, used, stopped = _Printed(), dict[str, None](), list[str]()
