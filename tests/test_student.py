@@ -103,7 +103,7 @@ OUTCOMES = [  # what a student may write, the state, a word of what is said, a w
     (lambda x: [Hostile()], "unusable", "Hostile", ""),
     (lambda x: HostileArray(), "raises", "KeyboardInterrupt", "raise KeyboardInterrupt"),
     (changes, "changed", "argument x", ""),
-    (lambda: 1, "refused", "1 arguments", ""),
+    (lambda: 1, "refused", "1 argument:", ""),
     ("text", "refused", "", ""),
     (lambda x: x[5], "raises", "IndexError", "x[5]"),
     (lambda x: np.linalg.inv(x), "raises", "LinAlgError", "np.linalg.inv(x)"),  # not NumPy's line
