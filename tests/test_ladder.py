@@ -178,6 +178,7 @@ IMPORTS = {
     "while True: pass": "it does not end: stopped after 1 seconds (mine.py, line 3",
     "import os; os._exit(0)": "it ends the whole process (exit code 0)",
     "sum(range(10**13))": "Python cannot interrupt it: killed after 1 seconds (mine.py, line 3",
+    "from minisbert.proof.ladder import climb; climb(__file__)": "is being judged already: what it does when",
 }
 
 

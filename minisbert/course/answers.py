@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from minisbert.course.exercises import Exercise, ask
-from minisbert.proof.student import Outcome, call
+from minisbert.proof.student import JUDGING, Outcome, call
 
 __all__ = ["Cell", "exercises", "is_blank", "results"]
 
@@ -213,7 +213,7 @@ def _wait(folder: Path, limit: float) -> Outcome:
     """Run the student's process to its end, or end it; what became of the answer that it did not finish."""
     root = str(Path(__file__).resolve().parents[2])
     paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", "MPLBACKEND": "agg"}
+    environment = {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", "MPLBACKEND": "agg", JUDGING: "1"}
     environment |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1")
     process = subprocess.Popen(
         [sys.executable, "-m", __name__, str(folder)],

@@ -48,7 +48,7 @@ from minisbert.proof.rungs import (
     random_texts,
     weights_of,
 )
-from minisbert.proof.student import Outcome, call, explain_calls, same
+from minisbert.proof.student import JUDGING, Outcome, call, explain_calls, same
 from minisbert.training.gradcheck import check_gradients
 
 State = Literal["right", "wrong", "to do"]
@@ -164,6 +164,10 @@ def climb(
     >>> report.next, {rung.name: rung.says for rung in report.rungs}["mean_pool"]
     ('embed', 'the vector of [CLS] is the sentence vector, not the mean')
     """
+    if JUDGING in os.environ:  # each judge would start the next
+        raise ValueError(
+            f"{file} is being judged already: what it does when it is run belongs under if __name__ == '__main__':"
+        )
     encoder = encoder or SentenceEncoder(dtype="float64")
     check_model(encoder)
     path = Path(file).resolve()
@@ -234,7 +238,7 @@ class _Child:
         """Run a process; return how it died, if it did, and the line of the student's file where."""
         root = str(Path(__file__).resolve().parents[2])
         paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-        environment = {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", JUDGING: "1"}
         # products of a few rows: a second thread mostly waits
         environment |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1")
         about = [str(self.file), str(self.folder), str(self.model), json.dumps(self.seed), str(self.seconds)]

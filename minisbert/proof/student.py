@@ -40,6 +40,7 @@ __all__ = ["Outcome", "call", "explain", "explain_calls", "same", "short"]
 PACKAGE = str(Path(__file__).resolve().parents[1])
 LIBRARIES = (PACKAGE, sysconfig.get_path("stdlib"), "<frozen", "<__array_function__")
 PRINTED = 10_000  # characters that are kept of what a function prints
+JUDGING = "MINISBERT_JUDGING"  # set where a student's file runs, so that it cannot start what runs it
 FLOAT32 = 2e-5  # the error of a few steps in float32, relative to the largest number
 
 
