@@ -15,8 +15,6 @@ import linecache
 import os
 import pickle
 import re
-import signal
-import subprocess
 import symtable
 import sys
 import tempfile
@@ -30,12 +28,14 @@ from typing import Any
 import numpy as np
 
 from minisbert.course.exercises import Exercise, ask
-from minisbert.proof.student import JUDGING, Outcome, call
+from minisbert.proof.student import Outcome, call, limit_resources, run_apart
 
 __all__ = ["Cell", "exercises", "is_blank", "results"]
 
 Cases = Sequence[tuple[Any, ...]]
 MEMORY, FILE = 3 * 2**30, 2**26  # bytes that a student's process may have, and write into one file
+ENDED = Outcome("raises", problem="it ends the program; a function ends with return")
+ENDLESS = Outcome("endless", problem="it does not end, and Python cannot interrupt it")
 
 
 @dataclass(frozen=True)
@@ -200,52 +200,21 @@ def _run(cells: Sequence[Cell], chapter: int, jobs: Mapping[str, _Job], seconds:
         folder = Path(name)
         while todo := {name: job for name, job in jobs.items() if name not in found}:
             (folder / "jobs").write_bytes(pickle.dumps((cells, chapter, seconds, todo)))
-            ended = _wait(folder, 60 + 6 * seconds * len(todo))
+            code = run_apart(__name__, [str(folder)], folder, 60 + 6 * seconds * len(todo))
             for name in todo:
-                if not (folder / name).is_file():
-                    found[name] = [ended]  # the rest is asked again
+                if not (folder / name).is_file():  # it did not finish this one; the rest is asked again
+                    found[name] = [ENDLESS if code is None else ENDED]
                     break
                 found[name] = _unpacked_outcomes(folder / name)
     return found
-
-
-def _wait(folder: Path, limit: float) -> Outcome:
-    """Run the student's process to its end, or end it; what became of the answer that it did not finish."""
-    root = str(Path(__file__).resolve().parents[2])
-    paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", "MPLBACKEND": "agg", JUDGING: "1"}
-    environment |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1")
-    process = subprocess.Popen(
-        [sys.executable, "-m", __name__, str(folder)],
-        cwd=folder,
-        env=os.environ | environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        process.wait(limit)
-        problem = Outcome("raises", problem="it ends the program; a function ends with return")
-    except subprocess.TimeoutExpired:
-        problem = Outcome("endless", problem="it does not end, and Python cannot interrupt it")
-    finally:  # and whatever it has started itself
-        with suppress(OSError, AttributeError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.kill()
-        process.wait()
-    return problem
 
 
 def _work(folder: Path) -> None:
     """In the student's process: the solutions go, then answer by answer its statements, its value, and its calls."""
     cells, chapter, seconds, jobs = pickle.loads((folder / "jobs").read_bytes())  # noqa: S301 - written by ourselves
     _without_solutions(chapter)
-    with suppress(ImportError, ValueError, OSError):
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (FILE, FILE))
+    limit_resources(MEMORY, FILE)
+    os.environ["MPLBACKEND"] = "agg"  # no window
     for cell in cells:
         lines = _plain(cell.source).splitlines(keepends=True)
         linecache.cache[f"cell {cell.number}"] = (len(cell.source), None, lines, f"cell {cell.number}")

@@ -15,8 +15,6 @@ import json
 import linecache
 import os
 import re
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -48,7 +46,7 @@ from minisbert.proof.rungs import (
     random_texts,
     weights_of,
 )
-from minisbert.proof.student import JUDGING, Outcome, call, explain_calls, same
+from minisbert.proof.student import JUDGING, Outcome, call, explain_calls, limit_resources, run_apart, same
 from minisbert.training.gradcheck import check_gradients
 
 State = Literal["right", "wrong", "to do"]
@@ -236,31 +234,9 @@ class _Child:
 
     def _run(self, jobs: Sequence[str]) -> tuple[str, str]:
         """Run a process; return how it died, if it did, and the line of the student's file where."""
-        root = str(Path(__file__).resolve().parents[2])
-        paths = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
-        environment = {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", JUDGING: "1"}
-        # products of a few rows: a second thread mostly waits
-        environment |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1")
         about = [str(self.file), str(self.folder), str(self.model), json.dumps(self.seed), str(self.seconds)]
-        with (self.folder / "stderr").open("wb") as stderr:
-            process = subprocess.Popen(
-                [sys.executable, "-m", __name__, *about, *jobs],
-                cwd=self.folder,
-                env=os.environ | environment,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=stderr,
-                start_new_session=True,
-            )
-        code = None
-        try:
-            with suppress(subprocess.TimeoutExpired):
-                code = process.wait(60 + len(jobs) * TOGETHER * self.seconds)
-        finally:  # and whatever it has started itself
-            with suppress(OSError, AttributeError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.kill()
-            process.wait()
+        limit = 60 + len(jobs) * TOGETHER * self.seconds
+        code = run_apart(__name__, [*about, *jobs], self.folder, limit, self.folder / "stderr")
         if (self.folder / "running").exists() and (self.folder / "running").read_text() == "done":
             return "", ""
         trace = (self.folder / "trace").read_text(errors="replace") if (self.folder / "trace").exists() else ""
@@ -296,11 +272,7 @@ def _work(file: Path, folder: Path, model: Path, seed: int | None, seconds: floa
     running.unlink(missing_ok=True)
     encoder = SentenceEncoder(model, dtype="float64")
     given = cases(encoder, seed)
-    with suppress(ImportError, ValueError, OSError):  # not everywhere
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (4 * 2**30, resource.RLIM_INFINITY))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2**28, resource.RLIM_INFINITY))
+    limit_resources(4 * 2**30, 2**28)
     trace = (folder / "trace").open("w")
     faulthandler.enable(trace)
 

@@ -15,8 +15,10 @@ import io
 import linecache
 import math
 import numbers
+import os
 import re
 import signal
+import subprocess
 import sys
 import sysconfig
 import threading
@@ -25,7 +27,7 @@ import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from types import CodeType, FrameType
@@ -42,6 +44,50 @@ LIBRARIES = (PACKAGE, sysconfig.get_path("stdlib"), "<frozen", "<__array_functio
 PRINTED = 10_000  # characters that are kept of what a function prints
 JUDGING = "MINISBERT_JUDGING"  # set where a student's file runs, so that it cannot start what runs it
 FLOAT32 = 2e-5  # the error of a few steps in float32, relative to the largest number
+
+
+# --------------------------------------------------------------------------------------------- a process of its own
+
+
+def run_apart(
+    module: str, arguments: Sequence[str], folder: Path, seconds: float, errors: Path | None = None
+) -> int | None:
+    """Run a module of ours that runs a student's code, in ``folder``; its exit code, or None if it had to be ended.
+
+    What it has started itself ends with it. Its standard error goes into the file ``errors``.
+    """
+    paths = os.pathsep.join([str(Path(PACKAGE).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", JUDGING: "1"}
+    # products of a few rows: a second thread mostly waits
+    environment |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1")
+    with (errors or Path(os.devnull)).open("wb") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            cwd=folder,
+            env=os.environ | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+            start_new_session=True,
+        )
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        with suppress(OSError, AttributeError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        process.wait()
+
+
+def limit_resources(memory: int, file: int) -> None:
+    """Bound this process's memory and the size of any file that it writes, in bytes, where the system can."""
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file, file))
 
 
 # --------------------------------------------------------------------------------------------------- one call
