@@ -152,7 +152,9 @@ def test_any_two_mistakes_can_be_made_together(tiny):
     pairs += [tuple(rng.choice(MISTAKES, 2, replace=False)) for _ in range(100)]
     with np.errstate(all="ignore"):
         for a, b in pairs:
-            forward(batch, tiny.encoder.model, Recipe(Change(a), Change(b)), until=0 if {a, b} <= set(early) else None)
+            until = 0 if {a, b} <= set(early) else None
+            made = forward(batch, tiny.encoder.model, Recipe(Change(a), Change(b)), until=until)
+            assert made["embeddings.output"].shape[:2] == batch.ids.shape, (a, b)
 
 
 def test_what_is_saved_wrongly_is_no_mistake_of_a_step(tiny):

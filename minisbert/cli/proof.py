@@ -47,9 +47,6 @@ from minisbert.training.step import named_parameters
 # ------------------------------------------------------------------------------------------------------------- verify
 
 
-MOST_SETTINGS = 20  # rows of diagnose's table
-
-
 @click.command()
 @click.argument("texts", nargs=-1, type=TEXT)
 @click.option(
@@ -229,6 +226,9 @@ def _write_template(file: Path, encoder: SentenceEncoder, texts: Sequence[str]) 
 
 
 # ----------------------------------------------------------------------------------------------------------- diagnose
+
+
+MOST_SETTINGS = 20  # rows of the table
 
 
 @click.command(short_help="Find the settings that made a sentence vector.")

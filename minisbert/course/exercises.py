@@ -82,7 +82,6 @@ def check(exercise: Exercise, answer: Any, seconds: float = 10.0) -> Verdict:
     >>> check(double, lambda x: x + 2)
     ✗ double: called with (3), it gives 5, which is too small
     """
-
     outcomes = ask(exercise.cases, answer, seconds)
     verdict = judge(exercise, outcomes)
     solved = any(name.startswith("minisbert.course.chapter_") for one in outcomes for name in one.used)

@@ -15,7 +15,6 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -153,11 +152,6 @@ def logistic_regression(vectors: Array, classes: Array, others: Array) -> Array:
 
 CLASSIFIERS: dict[str, Classifier] = {"centroid": nearest_centroid, "logistic": logistic_regression}
 """By name: learn from vectors ``(E, D)`` and classes ``(E,)``, and classify others ``(B, D)``."""
-
-
-def has_sklearn() -> bool:
-    """Whether scikit-learn is installed, without importing it."""
-    return find_spec("sklearn") is not None
 
 
 # --------------------------------------------------------------------------------------------------- evaluation

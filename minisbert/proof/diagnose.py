@@ -346,8 +346,8 @@ def _settings(encoder: SentenceEncoder, text: str, right: Array) -> Iterator[_Se
         if len(several[0]) and several[0].tobytes() not in seen and len(several[0]) <= most:
             seen.add(several[0].tobytes())
             yield _Setting("tokens", says, several[0])
-    attended = {m.says: m for m in MISTAKES}["padding is attended to: the mask is not used"]
-    counted = {m.says: m for m in MISTAKES}["padding is in the mean"]
+    by_words = {mistake.says: mistake for mistake in MISTAKES}
+    attended, counted = by_words["padding is attended to: the mask is not used"], by_words["padding is in the mean"]
     both = Mistake("mask", "padding is attended to, and is in the mean", {**attended.changes, **counted.changes})
     for length in sorted({64, 128, encoder.max_seq_length}):
         for mistake in (attended, counted, both) if len(right) < length <= most else ():

@@ -21,7 +21,7 @@ from minisbert.model import Array
 from minisbert.model.bert import equal_length_runs
 from minisbert.model.folder import SentenceModel
 from minisbert.proof.ledger import Reference, Row, bound_of, first_disagreement, made_by
-from minisbert.proof.mistakes import MISTAKES, Batch, Change, Recipe, forward
+from minisbert.proof.mistakes import MISTAKES, Batch, Change, Recipe, blocks_of, forward
 from minisbert.proof.port import Parts, Port, distance, kind_of, understand
 
 Tensors = dict[str, Parts]
@@ -132,10 +132,7 @@ class Judge:
             self.forms["strip"] = [(Batch.strip(own), texts)]
         short = min(range(len(own)), key=lambda i: len(own[i]))
         self.forms["one"] = [(Batch.of([own[short]]), [texts[short]])]
-        layers = model.config.num_hidden_layers
-        self.blocks = ["embeddings"]
-        self.blocks += [f"layers.{i}.{half}" for i in range(layers) for half in ("attention", "feed_forward")]
-        self.blocks += ["modules"]
+        self.blocks = blocks_of(model.config.num_hidden_layers)
         self.last = len(self.blocks) - 1
         self._known: dict[tuple[Any, ...], list[dict[str, Array]]] = {}
 

@@ -19,7 +19,7 @@ Letters: ``B`` texts, ``T`` tokens of the longest, ``D`` hidden size, ``H`` head
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -349,10 +349,6 @@ def _special(mask: Array, first: int, last: int) -> Array:
 def _weighted(x: Array, mask: Array) -> Array:
     w = (np.cumsum(mask, axis=1) * mask)[..., None].astype(x.dtype)
     return (x * w).sum(1) / w.sum(1)
-
-
-def _everyone(mask: Array) -> Array:
-    return np.ones_like(mask)
 
 
 def _max(x: Array, mask: Array) -> Array:
@@ -758,6 +754,16 @@ def feed_forward(
     return {**found, "output": rounded(normed)}
 
 
+def blocks_of(layer_count: int) -> list[str]:
+    """The blocks of a model, as :func:`forward` counts them.
+
+    >>> blocks_of(1)
+    ['embeddings', 'layers.0.attention', 'layers.0.feed_forward', 'modules']
+    """
+    halves = [f"layers.{i}.{half}" for i in range(layer_count) for half in ("attention", "feed_forward")]
+    return ["embeddings", *halves, "modules"]
+
+
 def forward(
     batch: Batch,
     model: SentenceModel,
@@ -777,10 +783,10 @@ def forward(
     """
     do = do or Recipe()
     order = list(do("layers", "layers")(model.config.num_hidden_layers))
-    last = 2 * len(order) + 1
+    *names, _ = blocks_of(len(order))
+    last = len(names)
     until = last if until is None else min(until, last)
     since = min(since, last)
-    names = ["embeddings", *(f"layers.{j}.{half}" for j in range(len(order)) for half in ("attention", "feed_forward"))]
     t: dict[str, Array] = {}
     for name in names[:since]:
         t |= {key: x for key, x in (known or {}).items() if key.startswith(f"{name}.")}
@@ -831,12 +837,3 @@ _POOLINGS: dict[str, Operation] = {
     "weightedmean": _weighted,
     "lasttoken": _last,
 }
-
-
-def iterate_places(layer_count: int) -> Iterator[str]:
-    """The blocks of a model, in the order that :func:`forward` counts them."""
-    yield "embeddings"
-    for i in range(layer_count):
-        yield f"layers.{i}.attention"
-        yield f"layers.{i}.feed_forward"
-    yield "modules"
