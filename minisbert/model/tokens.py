@@ -15,13 +15,16 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
-import tokenizers
 
 from minisbert.model import Array
 from minisbert.model.config import BertConfig, ModelFolderError, read_flag, read_json, refuse_others, what_to_do
+from minisbert.model.stand_in import WordPieceTokenizer, open_stand_in
+
+if TYPE_CHECKING:
+    import tokenizers
 
 Overflow = Literal["warn", "error", "truncate", "chunk"]
 """What to do about texts that are too long: cut and warn, refuse, cut silently, split (``long_texts.py``)."""
@@ -67,8 +70,8 @@ class Tokenizer:
 
     Parameters
     ----------
-    library : tokenizers.Tokenizer
-        Without truncation and padding of its own.
+    library : tokenizers.Tokenizer or WordPieceTokenizer
+        Without truncation and padding of its own; the second where the first cannot be had.
     first, last : tuple of int
         Ids before and after every text, in BERT [CLS] and [SEP].
     lower_case : bool
@@ -78,13 +81,14 @@ class Tokenizer:
 
     Examples
     --------
+    >>> import tokenizers
     >>> library = tokenizers.BertWordPieceTokenizer({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "hello": 3})._tokenizer
     >>> tokenizer = Tokenizer(library, (1,), (2,), lower_case=False, settings={})
     >>> tokenizer(["Hello", "hello hello"], max_seq_length=8)
     Tokens(token_ids=array([1, 3, 2, 1, 3, 3, 2]), lengths=array([3, 4]), lost=array([0, 0]))
     """
 
-    library: tokenizers.Tokenizer
+    library: tokenizers.Tokenizer | WordPieceTokenizer
     first: tuple[int, ...]
     last: tuple[int, ...]
     lower_case: bool
@@ -182,9 +186,9 @@ class Tokenizer:
 
         The library's records of a text are a hundred times larger than the text: 1 GB for a book of 5 MB.
         """
-        added = self.library.get_added_tokens_decoder().values() if len(text) > _PART else ()
-        whole = not isinstance(self.library.pre_tokenizer, tokenizers.pre_tokenizers.BertPreTokenizer)
-        if len(text) <= _PART or whole or any(_BLANK.search(token.content) for token in added):
+        kind = type(self.library.pre_tokenizer).__name__
+        whole = len(text) <= _PART or kind not in ("BertPreTokenizer", "WordPieceTokenizer")
+        if whole or any(map(_BLANK.search, self.library.get_vocab())):
             yield text
             return
         start = 0
@@ -284,30 +288,26 @@ def load_tokenizer(folder: Path, config: BertConfig) -> Tokenizer:
     for key in ("do_lower_case", "tokenize_chinese_chars", "strip_accents"):
         if key != "strip_accents" or settings.get(key) is not None:
             read_flag(settings, key, True, file)
-    library, file = _open_library(folder, settings)
-    library.no_truncation()
-    library.no_padding()
-    # tokenizer_config.json overrules tokenizer.json, as in transformers' BertTokenizer
-    bert = tokenizers.normalizers.BertNormalizer
-    if isinstance(library.normalizer, bert) and settings.get("tokenizer_class") in _BERT_CLASSES:
-        library.normalizer = bert(
-            lowercase=settings.get("do_lower_case", True),
-            strip_accents=settings.get("strip_accents"),
-            handle_chinese_chars=settings.get("tokenize_chinese_chars", True),
-        )
+    file = _vocabulary_file(folder, settings)
+    changed: dict[str, Any] = {}
+    if settings.get("tokenizer_class") in _BERT_CLASSES:
+        # tokenizer_config.json overrules tokenizer.json, as in transformers' BertTokenizer
+        changed = {
+            "clean_text": True,
+            "lowercase": settings.get("do_lower_case", True),
+            "strip_accents": settings.get("strip_accents"),
+            "handle_chinese_chars": settings.get("tokenize_chinese_chars", True),
+        }
     said = _sentence_bert_config(folder)
-    if lower_case := read_flag(said, "do_lower_case", False, folder / _SENTENCE_BERT_CONFIG):
-        # before all else, unless a folder saved earlier already does
-        rest = [library.normalizer] if library.normalizer else []
-        if not any(b'"Lowercase"' in normalizer.__getstate__() for normalizer in rest):
-            library.normalizer = tokenizers.normalizers.Sequence([tokenizers.normalizers.Lowercase(), *rest])
+    lower_case = read_flag(said, "do_lower_case", False, folder / _SENTENCE_BERT_CONFIG)
+    library = _open_library(file, changed, lower_case)
     _check_vocabulary(library, config, file)
     first, last = _special_ids(library, file)
     return Tokenizer(library, first, last, lower_case, settings)
 
 
-def _open_library(folder: Path, settings: dict[str, Any]) -> tuple[tokenizers.Tokenizer, Path]:
-    """Open ``tokenizer.json``, or build the same from ``vocab.txt`` as in models before 2020; say which."""
+def _vocabulary_file(folder: Path, settings: dict[str, Any]) -> Path:
+    """Choose ``tokenizer.json``, or ``vocab.txt`` in models before 2020, and refuse classes that split otherwise."""
     file, vocab = folder / "tokenizer.json", folder / "vocab.txt"
     known: tuple[Any, ...] = (*_BERT_CLASSES, settings.get("tokenizer_class"))
     if not (file.exists() or file.is_symlink()):
@@ -322,24 +322,45 @@ def _open_library(folder: Path, settings: dict[str, Any]) -> tuple[tokenizers.To
             f"{(folder / 'tokenizer_config.json').as_posix()}: tokenizer_class {name!r} is not supported with "
             f"{file.name}, only BertTokenizer"
         )
+    return file
+
+
+def _open_library(file: Path, changed: dict[str, Any], lower_case: bool) -> tokenizers.Tokenizer | WordPieceTokenizer:
+    """Open a tokenizer with these settings of BERT's normalizer changed, and all text put into lower case first."""
     try:
-        if file == vocab:
-            return tokenizers.BertWordPieceTokenizer(str(file))._tokenizer, file
-        return tokenizers.Tokenizer.from_file(str(file)), file
+        import tokenizers
+    except ImportError:
+        return open_stand_in(file, changed, lower_case)
+    try:
+        if file.suffix == ".txt":
+            library = tokenizers.BertWordPieceTokenizer(str(file))._tokenizer
+        else:
+            library = tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises plain Exception
         raise ModelFolderError(
             f"{file.as_posix()}: not a tokenizer that the tokenizers library {tokenizers.__version__} can read: "
             f"{error}; {what_to_do(file)}"
         ) from error
-
-
-def _check_vocabulary(library: tokenizers.Tokenizer, config: BertConfig, file: Path) -> None:
-    """Refuse ids without a row in the embedding table or with two pieces, and a missing piece for unknown words."""
     model = library.model
     if isinstance(model, tokenizers.models.WordPiece) and model.token_to_id(model.unk_token) is None:
         raise ModelFolderError(
             f"{file.as_posix()}: the vocabulary lacks {model.unk_token!r}, the piece of unknown words"
         )
+    library.no_truncation()
+    library.no_padding()
+    bert = tokenizers.normalizers.BertNormalizer
+    if changed and isinstance(library.normalizer, bert):
+        library.normalizer = bert(**changed)
+    if lower_case:
+        # before all else, unless a folder saved earlier already does
+        rest = [library.normalizer] if library.normalizer else []
+        if not any(b'"Lowercase"' in normalizer.__getstate__() for normalizer in rest):
+            library.normalizer = tokenizers.normalizers.Sequence([tokenizers.normalizers.Lowercase(), *rest])
+    return library
+
+
+def _check_vocabulary(library: tokenizers.Tokenizer | WordPieceTokenizer, config: BertConfig, file: Path) -> None:
+    """Refuse ids without a row in the embedding table or with two pieces."""
     size = library.get_vocab_size(with_added_tokens=True)
     if size <= config.vocab_size and all(map(library.id_to_token, range(size))):
         return  # n pieces, and each of the ids 0 to n - 1 has one: nothing is doubled or beyond, seen in 5 ms, not 25
@@ -356,7 +377,9 @@ def _check_vocabulary(library: tokenizers.Tokenizer, config: BertConfig, file: P
             )
 
 
-def _special_ids(library: tokenizers.Tokenizer, file: Path) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _special_ids(
+    library: tokenizers.Tokenizer | WordPieceTokenizer, file: Path
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Find the ids that the tokenizer puts before and after every text, by watching what it does to one."""
     try:
         marked = library.encode("a")

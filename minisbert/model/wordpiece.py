@@ -6,8 +6,9 @@
 4. :func:`split_word` cuts each word into the longest pieces that the vocabulary has.
 5. :func:`encode` looks up their ids and puts ``[CLS]`` before and ``[SEP]`` after them.
 
-The encoder uses the library; a test holds this file to it, id for id, on every code point, with the library's tables of
-Unicode: those of 2015 (categories) and 2016 (NFD). Python's own are younger and know more characters.
+The encoder uses the library, and this file where there is none (``stand_in.py``). A test holds it to the library, id
+for id and place for place, on every code point, with the library's tables of Unicode: those of 2015 (categories) and
+2016 (NFD). Python's own are younger and know more characters.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from minisbert.model.config import ModelFolderError, read_json
 
@@ -115,15 +116,53 @@ def tokenize(text: str, rules: WordPiece) -> list[str]:
     >>> tokenize("Playing[SEP]played", rules)
     ['play', '##ing', '[SEP]', '[UNK]']
     """
+    return [found.piece for found in locate(text, rules)]
+
+
+class Located(NamedTuple):
+    """A piece, and where it stands."""
+
+    piece: str
+    start: int  # its first character in the text
+    stop: int  # the character after its last
+    word: int  # the number of its word or special token in the text
+
+
+def locate(text: str, rules: WordPiece) -> list[Located]:
+    """Cut one text into pieces, and say which characters of it each of them stands for.
+
+    A character of which :func:`normalize` makes several letters, such as a Korean syllable, is each letter's whole.
+
+    **Source**: ``offsets`` and ``word_ids`` of ``tokenizers.Tokenizer.encode(text, add_special_tokens=False)``.
+
+    >>> rules = WordPiece({"[UNK]": 0, "[CLS]": 1, "[SEP]": 2, "play": 3, "##ing": 4}, special_tokens={"[SEP]": 2})
+    >>> [tuple(found) for found in locate("Pláying [SEP]", rules)]
+    [('play', 0, 4, 0), ('##ing', 4, 7, 0), ('[SEP]', 8, 13, 1)]
+    """
     _refuse_what_is_no_text(text)
-    pieces: list[str] = []
+    located: list[Located] = []
+    place = number = 0  # characters and words behind us
     for part in _split_special_tokens(text, rules.special_tokens):
         if part in rules.special_tokens:
-            pieces.append(part)
+            located.append(Located(part, place, place + len(part), number))
+            number += 1
         else:
-            for word in split_words(normalize(part, rules)):
-                pieces += split_word(word, rules)
-    return pieces
+            letters = normalize(part, rules)
+            # how many letters a character becomes does not depend on its neighbours: so each letter's origin is known
+            become = {char: len(normalize(char, rules)) for char in set(part)}
+            origins = [i for i, char in enumerate(part, place) for _ in range(become[char])]
+            stop = 0
+            for word in split_words(letters):
+                stop = letters.index(word, stop)  # between two words there is only white space
+                pieces = split_word(word, rules)
+                for i, piece in enumerate(pieces):
+                    start, prefix = stop, rules.continuing_subword_prefix if i else ""
+                    # a piece that is alone is the whole word, even as [UNK]
+                    stop += len(word) if len(pieces) == 1 else len(piece) - len(prefix)
+                    located.append(Located(piece, origins[start], origins[stop - 1] + 1, number))
+                number += 1
+        place += len(part)
+    return located
 
 
 def _refuse_what_is_no_text(text: str) -> None:
