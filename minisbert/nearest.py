@@ -451,7 +451,8 @@ def paraphrase_mining_embeddings(
         own = np.arange(start, start + len(ids))[:, None]
         is_other = ids != own
         is_partner = is_other & (np.cumsum(is_other, axis=1) <= top_k)  # one too many, if it has many copies
-        pairs = (np.minimum(own, ids) * len(vectors) + np.maximum(own, ids))[is_partner]
+        # i M + j may need more bits than NumPy counts in on 32-bit systems
+        pairs = (np.minimum(own, ids).astype(np.int64) * len(vectors) + np.maximum(own, ids))[is_partner]
         keys, first = np.unique(np.concatenate([keys, pairs]), return_index=True)
         scores = np.concatenate([scores, found[is_partner]])[first]
         best = np.argsort(-scores, kind="stable")[:max_pairs]  # equal scores by i, then j

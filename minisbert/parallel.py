@@ -123,6 +123,18 @@ def libraries() -> list[dict[str, Any]]:
     return _controller().info()
 
 
+@cache
+def threads_start() -> bool:
+    """Whether a second thread can start: not in WebAssembly."""
+    try:
+        thread = threading.Thread(target=int)
+        thread.start()
+    except RuntimeError:  # can't start new thread
+        return False
+    thread.join()
+    return True
+
+
 def usable_processors() -> int:
     """Count the processors that this process may run on, which may be fewer than the machine has."""
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
@@ -254,11 +266,12 @@ def work_through(
 ) -> Iterator[tuple[Array, Result]]:
     """Do every job on ``num_threads`` threads, each with BLAS held to one; give each with its result once it is done.
 
-    A job that is alone runs on the calling thread, with BLAS on so many threads, or on what the caller has set (None).
+    A job that is alone runs on the calling thread, with BLAS on so many threads, or on what the caller has set (None);
+    and so do all where no thread can start.
     What ``work`` raises is raised here; jobs not yet begun are then dropped, and no thread is left behind.
     """
     keep_freed_memory()
-    if num_threads is None or num_threads == 1 or len(jobs) < 2:
+    if num_threads is None or num_threads == 1 or len(jobs) < 2 or not threads_start():
         with threads.hold(num_threads) if num_threads else nullcontext():
             for job in jobs:
                 yield job, work(job)

@@ -296,7 +296,10 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
         with file.open("rb") as stream, safe_open(file, framework="numpy"):
             (header_length,) = struct.unpack("<Q", stream.read(8))
             header = json.loads(stream.read(header_length))
-            mapped = np.memmap(stream, np.uint8, "r")
+            try:
+                mapped: Array = np.memmap(stream, np.uint8, "r")
+            except OSError:  # WebAssembly maps nothing
+                mapped = np.frombuffer(file.read_bytes(), np.uint8)
     except OSError as error:
         raise ModelFolderError(f"{file.as_posix()}: cannot be read: {error.strerror or error}") from error
     except (SafetensorError, ValueError, struct.error) as error:

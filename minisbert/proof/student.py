@@ -36,6 +36,7 @@ from typing import Any, Literal
 import numpy as np
 
 from minisbert.model import Array
+from minisbert.parallel import threads_start
 
 __all__ = ["Outcome", "call", "explain", "explain_calls", "same", "short"]
 
@@ -117,7 +118,8 @@ class _Unusable(Exception):
 def call(function: Callable[..., Any], *arguments: Any, seconds: float = 10.0) -> Outcome:
     """Call a student's function on copies of the arguments; never raises, and stops it after ``seconds``.
 
-    Only work that NumPy or Python does in one step, such as ``10**10**10``, cannot be stopped.
+    Only work that NumPy or Python does in one step, such as ``10**10**10``, cannot be stopped; in WebAssembly, without
+    alarms and threads, nothing can.
 
     >>> def halve(x):
     ...     print(x / 2)
@@ -237,15 +239,24 @@ def _in_main(work: Callable[[], Any], seconds: float, stopped: list[str]) -> tup
 
 
 def _in_thread(work: Callable[[], Any], seconds: float, stopped: list[str]) -> tuple[Any, BaseException | None]:
-    """The same without alarms, in a thread of its own; one that catches everything for two seconds is left behind."""
+    """The same without alarms, in a thread of its own; one that catches everything for two seconds is left behind.
+
+    Where no thread can start, nothing stops the work.
+    """
     found: list[tuple[Any, BaseException | None]] = []
 
     def worker() -> None:
+        profile = sys.getprofile()
         try:
             found.append((work(), None))
         except BaseException as error:
             found.append((None, error))
+        finally:
+            sys.setprofile(profile)
 
+    if not threads_start():
+        worker()
+        return found[0]
     thread = threading.Thread(target=worker, daemon=True)
     thread.start()
     thread.join(seconds)
