@@ -274,7 +274,7 @@ class SentenceEncoder:
 
     @property
     def tokenizer(self) -> Any:
-        """The ``tokenizers.Tokenizer`` that texts are split by; :meth:`tokenize` adds the limit."""
+        """The ``tokenizers.Tokenizer`` that texts are split by, or its stand-in; :meth:`tokenize` adds the limit."""
         return self.model.tokenizer.library
 
     if not TYPE_CHECKING:  # which would take any attribute for one that exists

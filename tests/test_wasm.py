@@ -161,6 +161,23 @@ for number, cell in enumerate(json.loads(file.read_text(encoding="utf-8"))["cell
         printed.append(told.getvalue())
 print(json.dumps(printed))
 """
+EXERCISES = """
+from functools import partial
+from importlib import import_module
+import numpy as np
+from minisbert.course.exercises import Exercise, ask, judge
+for number in range(1, 11):
+    for exercise in [*vars(import_module(f"minisbert.course.chapter_{number:02}")).values()]:
+        if isinstance(exercise, Exercise):
+            drawn = [exercise.draw(np.random.default_rng(0))] if exercise.draw else []
+            for switches in ({}, *exercise.mistakes.values()):
+                answer = partial(exercise.solution, **switches)
+                answer = answer if exercise.cases[0] else answer()
+                verdict = judge(exercise, ask(exercise.cases, answer))
+                raised = [one.problem for one in (ask(drawn, answer) if drawn else []) if one.state == "raises"]
+                if verdict.state != ("wrong" if switches else "right") or raised:
+                    print(exercise.name, switches, verdict, *raised)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -205,6 +222,11 @@ def test_the_three_sentences_of_the_readme_on_wasm32(wasm32):
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     ((sentences, shown),) = re.findall(r"\$ minisbert similarity (.*)\n([^`]*)```", readme)
     assert wasm32("-m", "minisbert", "similarity", *re.findall('"(.*?)"', sentences)) == shown
+
+
+def test_exercises_on_wasm32(wasm32):
+    """Solutions are right there, and mistakes wrong."""
+    assert wasm32("-c", EXERCISES) == ""
 
 
 def test_the_ledger_on_wasm32(wasm32):

@@ -185,7 +185,7 @@ _TOKEN_TYPE = array([0.5, 0.5, 0.5], [0.25, 0.25, 0])  # (2, D)
 
 
 def _draw_strip(rng: np.random.Generator) -> tuple[Array, ...]:
-    lengths = rng.integers(1, 5, 3)  # (B,)
+    lengths = rng.integers(1, 5, 3, np.intp)  # (B,)
     return (rng.integers(0, 12, lengths.sum()), lengths, *(rng.normal(size=(rows, 3)) for rows in (13, 13, 3)))
 
 

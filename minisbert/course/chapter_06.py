@@ -163,7 +163,7 @@ WASTED = Exercise(
     },
     level=2,
     minutes=15,
-    draw=lambda rng: (rng.integers(1, 40, 9), int(rng.integers(2, 5))),
+    draw=lambda rng: (rng.integers(1, 40, 9, np.intp), int(rng.integers(2, 5))),
     hints=(
         "how many rows has one batch, padding included? Add that up over all batches",
         "for i in range(0, len(lengths), batch_size): a batch is lengths[i : i + batch_size], its rows len times max; "

@@ -112,7 +112,7 @@ COMPOSED = Exercise(
     },
     level=1,
     minutes=10,
-    draw=lambda rng: (np.array([*map(_unit, rng.normal(size=(3, 4)))]), rng.integers(1, 100, 3)),
+    draw=lambda rng: (np.array([*map(_unit, rng.normal(size=(3, 4)))]), rng.integers(1, 100, 3, np.intp)),
     hints=(
         "a chunk with three times as many new tokens counts three times as much. And the length at the end?",
         "new_tokens @ vectors is the weighted sum; divide it by its own length",

@@ -49,15 +49,16 @@ class WordPieceTokenizer:
     def encode(self, text: str, add_special_tokens: bool = True) -> Encoding:
         """Split one text, and put [CLS] and [SEP] around it."""
         text.encode("utf-8")  # the library's UnicodeEncodeError for half a character
-        rules, found = self.rules, locate(text, self.rules)
-        first, last = ([rules.cls_token], [rules.sep_token]) if add_special_tokens else ([], [])
-        tokens = [*first, *(one.piece for one in found), *last]
+        rules = self.rules
+        found: list[tuple[str, int, int, int | None]] = [*locate(text, rules)]
+        if add_special_tokens:
+            found = [(rules.cls_token, 0, 0, None), *found, (rules.sep_token, 0, 0, None)]
         return Encoding(
-            tokens,
-            [rules.id_of(token) for token in tokens],
-            [(0, 0) for _ in first] + [(one.start, one.stop) for one in found] + [(0, 0) for _ in last],
-            [None for _ in first] + [one.word for one in found] + [None for _ in last],
-            [1 for _ in first] + [0 for _ in found] + [1 for _ in last],
+            tokens=[piece for piece, _, _, _ in found],
+            ids=[rules.id_of(piece) for piece, _, _, _ in found],
+            offsets=[(start, stop) for _, start, stop, _ in found],
+            word_ids=[word for _, _, _, word in found],
+            special_tokens_mask=[int(word is None) for _, _, _, word in found],
         )
 
     def encode_batch(self, texts: Sequence[str], add_special_tokens: bool = True) -> list[Encoding]:
@@ -74,7 +75,7 @@ class WordPieceTokenizer:
 
     def token_to_id(self, token: str) -> int | None:
         """The id of one piece, None if there is no such piece."""
-        return self.get_vocab().get(token)
+        return self.rules.special_tokens.get(token, self.rules.vocabulary.get(token))
 
     def id_to_token(self, id: int) -> str | None:
         """The piece of one id, None if there is no such id."""

@@ -329,7 +329,7 @@ def _open_library(file: Path, changed: dict[str, Any], lower_case: bool) -> toke
     """Open a tokenizer with these settings of BERT's normalizer changed, and all text put into lower case first."""
     try:
         import tokenizers
-    except ImportError:
+    except ModuleNotFoundError:
         return open_stand_in(file, changed, lower_case)
     try:
         if file.suffix == ".txt":
