@@ -72,6 +72,29 @@ def test_no_assert_bare_except_or_open_end():
     assert not wrong
 
 
+WIDE = {
+    "model/tokens.py": "token ids, as Hugging Face's",
+    "training/finetune.py": "the format of a checkpoint",
+    "search/database.py": "DuckDB's numbers",
+    "bench/engines.py": "ONNX Runtime's input",
+    "proof/profile.py": "a sum of squares",
+    "nearest.py": "numbers of pairs",
+    "analysis/calibration.py": "numbers of pairs",
+}
+"""Where a number has 64 bits on every platform, and why."""
+
+
+def test_what_counts_is_as_wide_as_numpy_counts():
+    """np.repeat and np.bincount refuse int64 where NumPy counts in 32 bits (WebAssembly, armv7): counts are np.intp."""
+    named = {
+        file.relative_to(PACKAGE).as_posix()
+        for file, tree in FILES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in ("int64", "longlong") and ast.unparse(node.value) == "np"
+    }
+    assert named == set(WIDE)
+
+
 def loaded_after(code: str) -> set[str]:
     """The libraries among the heavy ones that a fresh process has loaded after some code."""
     heavy = "torch transformers sentence_transformers scipy sklearn pandas huggingface_hub matplotlib tensorflow jax"
