@@ -206,6 +206,8 @@ def test_a_file_that_cannot_be_imported_says_where(small, tmp_path):
 
 def test_together_is_judged_by_the_students_encode(small, tmp_path):
     mine = tmp_path / "mine.py"
+    mine.write_text(SOLUTION)
+    assert climb(mine, small, seed=7).ok  # on other cases and texts
     mine.write_text(SOLUTION.replace("normalize(mean_pool(hidden))", "normalize(hidden[0])"))
     report = climb(mine, small)
     assert [both.state for both in report.together] == ["wrong"] * 2 and not report.next and not report.ok
