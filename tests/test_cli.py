@@ -80,7 +80,7 @@ def test_closed_streams():
         return subprocess.run(command, capture_output=True, timeout=60, check=False)
 
     for verb in (["similarity", LONG, "b"], ["embed", LONG, "--progress"]):
-        assert closed("2>&-", *verb).stdout == process(*verb).stdout != b""
+        assert closed("2>&-", *verb).stdout == run(*verb).stdout_bytes != b""
     done = closed(">&-", "similarity", "a", "b")
     assert (done.returncode, done.stderr) == (1, b"Error: standard output is closed\n")
     assert closed(">&-", "embed", "a", "-o", "v.npy").returncode == 0 and len(np.load("v.npy")) == 1
