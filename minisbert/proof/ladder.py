@@ -427,12 +427,10 @@ def _judge(answers: dict[str, _Answer], given: dict[str, list[Case]], encoder: S
     def verdict(name: str, how: str, explain: bool = True) -> Rung:
         return _verdict(name, answers[f"{name}.{how}"], given[name], encoder, explain)
 
-    # not explained yet: what a wrong function below has spoilt is no known mistake, and all are tried before that is known
+    # not explained yet: what a wrong function below has spoilt is no known mistake, and all would be tried in vain
     own = {name: verdict(name, "own", explain=False) for name in RIGHT}
     helped = {
-        name: verdict(name, "helped")
-        for name in RIGHT
-        if own[name].state != "right" and f"{name}.helped" in answers
+        name: verdict(name, "helped") for name in RIGHT if own[name].state != "right" and f"{name}.helped" in answers
     }
     wrong = {name for name in RIGHT if (helped.get(name) or own[name]).state != "right"}
     rungs = []
