@@ -37,12 +37,12 @@ NUMBERS = "ops backward step losses optim similarity reference ledger encoder ne
 CORE = """
     ops backward step losses optim similarity reference ledger nearest
     blas chunking client corruption finetune gradcheck house hub loading mutants profile schedule shapes
-    distances tokens train_cli training_data wordpiece
+    distances tokens train_cli training_data wordpiece ladder judge grade exercises
 """
 """Files whose tests run the core alone: nothing that they call asks whether an extra is installed."""
 EXAMPLES = {  # files and folders of the package whose docstrings belong to a mark
     "numbers": ["model", "similarity.py"],
-    "core": ["model", "similarity.py", "training", "parallel.py"],
+    "core": ["model", "similarity.py", "training", "parallel.py", "proof"],
 }
 OPTIONAL = "torch transformers sentence_transformers sklearn matplotlib duckdb nbformat browser data_folder"
 """Fixtures of parts that are not the core."""
@@ -52,16 +52,17 @@ def pytest_collection_modifyitems(items):
     """Mark `numbers`, run again under other kernels of BLAS, and `core`, which extras do not change."""
     for item in items:
         is_example = isinstance(item, pytest.DoctestItem)
+        source = "".join(example.source for example in item.dtest.examples) if is_example else ""
+        needs = [need for uses, need in NEEDS_OF_EXAMPLES.items() if is_example and re.search(uses, source)]
+        optional = {*OPTIONAL.split()} & {*getattr(item, "fixturenames", ())} or {*needs} - {_need_weights}
         place = item.path.relative_to(REPOSITORY / "minisbert").parts[0] if is_example else ""
         for mark, files in (("numbers", NUMBERS), ("core", CORE)):
             name = item.path.stem.removeprefix("test_")
             belongs = place in EXAMPLES[mark] if is_example else name in files.split()
-            if belongs and not set(OPTIONAL.split()) & set(getattr(item, "fixturenames", ())):
+            if belongs and not optional:
                 item.add_marker(mark)
-        # examples in docstrings need the same optional parts as tests
-        for uses, need in NEEDS_OF_EXAMPLES.items():
-            if is_example and any(re.search(uses, e.source) for e in item.dtest.examples):
-                item.runtest = partial(_run_if, need, item.runtest)
+        for need in needs:  # examples in docstrings need the same optional parts as tests
+            item.runtest = partial(_run_if, need, item.runtest)
 
 
 def _need_weights():

@@ -333,8 +333,8 @@ def test_arguments_of_encode_that_are_refused(tiny, message):
 
 
 WRONG = [
-    *[("max_seq_length", value) for value in (2, 17, 0, -1, 3.0, "5", True)],
-    *[("dtype", value) for value in ("float16", "int64", "zzz", None, 5, ["float32"], {"float32": 1})],
+    *[("max_seq_length", value) for value in (2, 17, "5")],
+    *[("dtype", value) for value in ("float16", "zzz", None, {"float32": 1})],
     *[("prompts", {"query": 5}), ("prompts", "query"), ("default_prompt_name", "passage"), ("default_prompt_name", 5)],
     *[("truncate_dim", 13), ("truncate_dim", 0), ("similarity_fn_name", "angular"), ("similarity_fn_name", 5)],
     *[("local_files_only", "no"), ("device", "cuda")],

@@ -4,12 +4,15 @@ import csv
 import io
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from tiny import TINY, write_model
 
+from minisbert import SentenceEncoder
 from minisbert.course import grade as grading
 from minisbert.course.answers import Cell, exercises, results
 from minisbert.course.exercises import check
@@ -64,10 +67,8 @@ HOSTILE = notebook(
 
 
 @pytest.fixture(scope="module")
-def rows(tmp_path_factory, weights_folder):
+def rows(tmp_path_factory):
     """The five, marked; by name."""
-    from minisbert import SentenceEncoder
-
     folder = tmp_path_factory.mktemp("class")
     for name in ("anna", "ben", "dora", "=emil", ".hidden"):
         (folder / name).mkdir()
@@ -102,7 +103,8 @@ def rows(tmp_path_factory, weights_folder):
     (folder / "=emil" / "05.ipynb").symlink_to(folder / "anna" / "fuenf.ipynb")
     (folder / "marks.csv").write_text("of last year")
     (folder / "frieda_01.ipynb").write_text(notebook(COSINES))
-    encoder = SentenceEncoder(weights_folder, dtype="float64")
+    config = replace(TINY, max_position_embeddings=64)  # for three texts, letter by letter
+    encoder = SentenceEncoder(write_model(tmp_path_factory.mktemp("model"), config=config), dtype="float64")
     return {row.student: row for row in grade(folder, seconds=1.0, encoder=encoder)}
 
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from conftest import CORE, NUMBERS
 
 PACKAGE = Path(__file__).resolve().parent.parent / "minisbert"
@@ -30,7 +31,12 @@ ORDER = [
     "cli __main__",
 ]
 PLACE = {room: place for place, rooms in enumerate(ORDER) for room in rooms.split()}
-FILES = {file: ast.parse(file.read_text(encoding="utf-8")) for file in sorted(PACKAGE.rglob("*.py"))}
+
+
+@pytest.fixture(scope="module")
+def files():
+    """Every file of the package, parsed."""
+    return {file: ast.parse(file.read_text(encoding="utf-8")) for file in sorted(PACKAGE.rglob("*.py"))}
 
 
 def room(module: str) -> str:
@@ -51,9 +57,9 @@ def imported(tree: ast.AST) -> set[str]:
     return found
 
 
-def test_imports_point_up_the_list():
+def test_imports_point_up_the_list(files):
     wrong = []
-    for file, tree in FILES.items():
+    for file, tree in files.items():
         here = room(".".join(file.relative_to(PACKAGE).with_suffix("").parts))
         assert here in PLACE, f"{here} has no place in the order of the house"
         if here != "__init__":  # it imports names when they are first asked for
@@ -61,9 +67,9 @@ def test_imports_point_up_the_list():
     assert not wrong
 
 
-def test_no_assert_bare_except_or_open_end():
+def test_no_assert_bare_except_or_open_end(files):
     wrong = []
-    for file, tree in FILES.items():
+    for file, tree in files.items():
         bad = [
             n for n in ast.walk(tree) if isinstance(n, ast.Assert) or (isinstance(n, ast.ExceptHandler) and not n.type)
         ]

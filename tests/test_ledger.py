@@ -2,12 +2,10 @@
 
 import dataclasses
 import json
-import re
-import zipfile
 
 import numpy as np
 import pytest
-from running import refused, run
+from running import run
 
 from minisbert import SentenceEncoder
 from minisbert.model import bert, ops, pooling
@@ -151,68 +149,6 @@ def test_the_command_exits_1_and_names_the_first_tensor(weights_folder, monkeypa
     assert f"The first is {first}" in run("verify", "--model", weights_folder, code=1).stdout
     told = json.loads(run("verify", "--model", weights_folder, "--json", code=1).stdout)
     assert told["agrees"] is False and told["first_disagreement"] == first
-
-
-def test_somebody_elses_tensors_are_checked(weights_folder, tmp_path):
-    everything, mine = tmp_path / "all.npz", tmp_path / "mine.npz"
-    run("verify", "--model", weights_folder, "--save", everything)
-    run("verify", "--model", weights_folder, "--save", everything, code=1)  # it exists
-    with np.load(everything) as stored:
-        some = {name: stored[name] for name in stored.files if name.startswith("layers.0.attention.")}
-    np.savez(mine, **some)
-    assert f"All {len(some)} tensors agree" in run("verify", "--model", weights_folder, "--mine", mine).stdout
-    some["layers.0.attention.key"] = some["layers.0.attention.key"] + 1e-3
-    np.savez(mine, **some)
-    shown = run("verify", "--model", weights_folder, "--mine", mine, code=1).stdout
-    assert "The first is layers.0.attention.key" in shown
-
-
-def _one_array(file):
-    with file.open("wb") as stream:
-        np.save(stream, np.zeros((17, 384)))
-
-
-def _pickled(file):
-    np.savez(file, **{"embeddings.word": np.array([{}], object)})
-
-
-def _text_in_a_zip(file):
-    with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("embeddings.word", "no array")
-
-
-def _cut_off(file):
-    np.savez(file, **{"embeddings.word": np.ones((17, 384))})
-    content = bytearray(file.read_bytes())
-    content[200:260] = bytes(60)
-    file.write_bytes(content)
-
-
-def _of(array):
-    return lambda file: np.savez(file, **{"embeddings.word": array})
-
-
-REFUSED = [
-    (_one_array, r"np\.savez"),
-    (lambda file: file.write_text("0.1 0.2"), "another kind"),
-    (_pickled, "Python objects"),
-    (_text_in_a_zip, "'embeddings.word'"),
-    (_cut_off, "damaged, or not whole"),
-    (_of(np.array(1.0)), "'embeddings.word', got float64"),
-    (_of(np.zeros((17, 384), bool)), "'embeddings.word', got bool"),
-]
-
-
-def test_what_is_no_file_of_tensors_is_refused(weights_folder, tmp_path):
-    mine = tmp_path / "mine.npz"
-    for write, said in REFUSED:
-        write(mine)
-        message = refused("verify", "--model", weights_folder, "--mine", mine)
-        assert "mine" in message and re.search(said, message)
-
-
-def test_texts_need_a_live_reference(weights_folder):
-    assert "--against torch" in refused("verify", "--model", weights_folder, "some text", code=2)
 
 
 @pytest.mark.filterwarnings("ignore")

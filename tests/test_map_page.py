@@ -10,7 +10,7 @@ import re
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minisbert.analysis import map_page, write_map_page
@@ -92,6 +92,7 @@ def test_what_the_script_draws():
     assert one["points"] == [[0, 0]] and one["kind"] == "" and one["names"] == [""] and min(one["half"]) > 0
 
 
+@settings(max_examples=30)
 @given(st.recursive(st.text() | st.integers() | st.none(), lambda x: st.lists(x) | st.dictionaries(st.text(), x)))
 def test_json_for_html_is_json_without_a_way_out(value):
     written = json_for_html(value)

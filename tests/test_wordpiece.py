@@ -97,23 +97,24 @@ def unicode_of_the_library():
 FLAGS = ["single_word", "lstrip", "rstrip", "normalized"]  # of an added token
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 PIECES = ["the", "token", "##ization", "##s", "un", "##wanted", "##ed", "##ing", "naïve", "naive", "café", "東京"]
-CODE_POINTS = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000]
 # planes 0, 1 and the used end of 14: every script; then ideographs, private use, and eleven planes without a letter
-SCRIPTS = [char for char in CODE_POINTS if ord(char) < 0x20000 or 0xE0000 <= ord(char) < 0xE1000]
+SCRIPTS = [chr(code) for code in (*range(0xD800), *range(0xE000, 0x20000), *range(0xE0000, 0xE1000))]
 IN_TABLES = {chr(code) for first, last in _spans(_SINCE_9 + " " + _SINCE_10) for code in range(first, last + 1)}
 ALWAYS = {*YOUNG_CAPITALS, *range(0, 0x20000, 16)}
-# of ideographs and other plain letters every 16th; the others only have to be split alike
-VARIED = [
-    char
-    for char in SCRIPTS
-    if unicodedata.category(char) not in ("Lo", "Cn", "Co") or char in IN_TABLES or ord(char) in ALWAYS
-]
-REST = sorted(set(CODE_POINTS) - set(VARIED))
 # every combination of lowercase, strip_accents, handle_chinese_chars, clean_text
 ALL_SETTINGS = [
     dict(zip(("lowercase", "strip_accents", "handle_chinese_chars", "clean_text"), chosen, strict=True))
     for chosen in itertools.product((True, False), (None, True, False), (True, False), (True, False))
 ]
+
+
+def varied():
+    """Of ideographs and other plain letters every 16th; the others only have to be split alike."""
+    return [
+        char
+        for char in SCRIPTS
+        if unicodedata.category(char) not in ("Lo", "Cn", "Co") or char in IN_TABLES or ord(char) in ALWAYS
+    ]
 
 
 def capitals_of_another_age():
@@ -199,7 +200,7 @@ def code_points_that_differ(code_points, contexts, **changed):
 
 def test_every_code_point_of_a_script_alone_and_inside_a_word():
     young = capitals_of_another_age()
-    assert code_points_that_differ([char for char in VARIED if ord(char) not in young], ("{}", "a{}b")) == set()
+    assert code_points_that_differ([char for char in varied() if ord(char) not in young], ("{}", "a{}b")) == set()
     assert code_points_that_differ([chr(code) for code in sorted(young)], ("{}", "a{}b")) == young
 
 
@@ -207,8 +208,9 @@ def test_every_other_code_point():
     rules = rules_for(spelled([]))
     library = library_for(rules)
     # a million code points that hardly anybody writes: four to a word, and words instead of ids to save time
-    for start in range(0, len(REST), 4096):
-        block = REST[start : start + 4096]
+    rest = sorted({chr(code) for code in (*range(0xD800), *range(0xE000, 0x110000))} - {*varied()})
+    for start in range(0, len(rest), 4096):
+        block = rest[start : start + 4096]
         text = " ".join("".join(block[i : i + 4]) for i in range(0, len(block), 4))
         theirs = library.pre_tokenizer.pre_tokenize_str(library.normalizer.normalize_str(text))
         assert split_words(normalize(text, rules)) == [word for word, _ in theirs], f"from {ord(block[0]):X} on"
@@ -216,7 +218,7 @@ def test_every_other_code_point():
 
 def test_every_code_point_with_other_settings():
     changed = {"lowercase": False, "clean_text": False, "strip_accents": True, "handle_chinese_chars": False}
-    assert code_points_that_differ(VARIED, ("A{}b",), **changed) == set()
+    assert code_points_that_differ(varied(), ("A{}b",), **changed) == set()
 
 
 def marks():
@@ -279,13 +281,15 @@ def test_sentences_with_every_setting():
         assert disagreements(SENTENCES, rules_for(vocabulary, **changed)) == [], changed
 
 
-EVERYDAY = spelled([chr(code) for code in range(0x3100) if code not in YOUNG_CAPITALS] + SENTENCES, PIECES)
+@functools.cache
+def everyday_vocabulary():
+    return spelled([chr(code) for code in range(0x3100) if code not in YOUNG_CAPITALS] + SENTENCES, PIECES)
 
 
 @functools.cache
 def everyday(number):
     """Rules and the library's tokenizer for one of ALL_SETTINGS."""
-    rules = rules_for(EVERYDAY, **ALL_SETTINGS[number])
+    rules = rules_for(everyday_vocabulary(), **ALL_SETTINGS[number])
     return rules, library_for(rules)
 
 
@@ -380,17 +384,17 @@ def test_the_real_vocabulary(weights_folder, data_folder):
 
 def test_tokenizer_json_is_read_with_all_its_settings(tmp_path):
     for i, changed in enumerate(ALL_SETTINGS[::5]):
-        rules = rules_for(EVERYDAY, **changed, max_input_chars_per_word=7)
+        rules = rules_for(everyday_vocabulary(), **changed, max_input_chars_per_word=7)
         library = library_for(rules)
         library.add_special_tokens(["[Q]"])
         if i % 2:  # the older kind
-            ends = [(token, EVERYDAY[token]) for token in ("[SEP]", "[CLS]")]
+            ends = [(token, everyday_vocabulary()[token]) for token in ("[SEP]", "[CLS]")]
             library.post_processor = processors.BertProcessing(*ends)
         library.enable_truncation(5)
         library.enable_padding(length=9)
         library.save(str(tmp_path / "tokenizer.json"))
         read = read_wordpiece(tmp_path / "tokenizer.json")
-        assert read == replace(rules, special_tokens={**rules.special_tokens, "[Q]": len(EVERYDAY)})
+        assert read == replace(rules, special_tokens={**rules.special_tokens, "[Q]": len(everyday_vocabulary())})
 
 
 def test_vocab_txt_is_read_as_the_library_reads_it(tmp_path):
@@ -437,7 +441,7 @@ def test_missing_and_damaged_files_are_refused(tmp_path):
 
 
 def test_half_a_character_and_what_is_no_text_are_refused():
-    rules = rules_for(EVERYDAY)
+    rules = rules_for(everyday_vocabulary())
     for text in ("a\ud800", "\ud83d \ude00", None, 3, b"bytes", ["a", "b"]):
         with pytest.raises(ValueError, match="surrogate" if isinstance(text, str) else type(text).__name__):
             encode(text, rules)

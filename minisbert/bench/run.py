@@ -100,7 +100,8 @@ def make_texts(encoder: SentenceEncoder, lengths: Sequence[int] | Array, rng: np
         words = [word for word in words if word.islower()]
     if not words or min(lengths, default=9) <= tokenizer.special_count:
         raise ValueError(f"make_texts: expected words in the vocabulary and more than {tokenizer.special_count} tokens")
-    return [" ".join(rng.choice(words, int(length) - tokenizer.special_count)) for length in lengths]
+    drawn = np.array(words)  # once: choice would make an array of a list for every text
+    return [" ".join(rng.choice(drawn, int(length) - tokenizer.special_count)) for length in lengths]
 
 
 def default_texts(encoder: SentenceEncoder, count: int = 2000) -> list[str]:

@@ -423,26 +423,30 @@ def _save(file: Path, answer: _Answer) -> None:
 
 def _judge(answers: dict[str, _Answer], given: dict[str, list[Case]], encoder: SentenceEncoder) -> tuple[Rung, ...]:
     """One rung a function: as it is, or where it leans on a wrong one, with the right one in its place."""
-    own = {name: _verdict(name, answers[f"{name}.own"], given[name], encoder) for name in RIGHT}
+
+    def verdict(name: str, how: str, explain: bool = True) -> Rung:
+        return _verdict(name, answers[f"{name}.{how}"], given[name], encoder, explain)
+
+    # not explained yet: what a wrong function below has spoilt is no known mistake, and all would be tried in vain
+    own = {name: verdict(name, "own", explain=False) for name in RIGHT}
     helped = {
-        name: _verdict(name, answers[f"{name}.helped"], given[name], encoder)
-        for name in RIGHT
-        if own[name].state != "right" and f"{name}.helped" in answers
+        name: verdict(name, "helped") for name in RIGHT if own[name].state != "right" and f"{name}.helped" in answers
     }
     wrong = {name for name in RIGHT if (helped.get(name) or own[name]).state != "right"}
     rungs = []
     for name in RIGHT:
-        rung = own[name]
         if name in helped and helped[name].state != "right":
             rung = helped[name]
         elif name in helped and (leaned := sorted(wrong & set(answers[f"{name}.helped"].leans_on))):
             rung = replace(helped[name], says=f"right, with the right {', '.join(leaned)}")
+        else:
+            rung = own[name] if own[name].state == "right" else verdict(name, "own")
         rungs.append(rung)
     return tuple(rungs)
 
 
-def _verdict(name: str, answer: _Answer, given: Sequence[Case], encoder: SentenceEncoder) -> Rung:
-    """Compare a function's results with the right ones, and name the mistake."""
+def _verdict(name: str, answer: _Answer, given: Sequence[Case], encoder: SentenceEncoder, explain: bool) -> Rung:
+    """Compare a function's results with the right ones, and name the mistake if it is to be explained."""
     rung = Rung(name, 1 if name in PART_ONE else 2, "wrong", line=answer.line)
     if answer.used:
         called = " and ".join(answer.used)
@@ -465,7 +469,9 @@ def _verdict(name: str, answer: _Answer, given: Sequence[Case], encoder: Sentenc
                 return replace(rung, says=f"the results are right, but not their order: {', '.join(parts)}")
         for j, part in enumerate(parts):
             found, wanted = [values[j] for values, _ in pairs], [values[j] for _, values in pairs]
-            if said := _difference(name, part, found, wanted, given, encoder):
+            wrong = [i for i in range(len(given)) if not _same(found[i], wanted[i])]
+            if wrong:
+                said = _difference(name, part, found, wanted, wrong, given, encoder) if explain else ""
                 return replace(rung, says=f"{part}: {said}" if part else said)
     if answer.state != "value":
         return replace(rung, state="to do" if answer.state == "to do" else "wrong", says=answer.problem)
@@ -483,12 +489,15 @@ def _same(found: Array, expected: Array, tolerance: float = RIGHT_TO) -> bool:
 
 
 def _difference(
-    name: str, part: str, found: list[Array], expected: list[Array], given: Sequence[Case], encoder: SentenceEncoder
+    name: str,
+    part: str,
+    found: list[Array],
+    expected: list[Array],
+    wrong: list[int],
+    given: Sequence[Case],
+    encoder: SentenceEncoder,
 ) -> str:
-    """What is wrong with a result of all calls; "" if nothing is."""
-    wrong = [i for i in range(len(given)) if not _same(found[i], expected[i])]
-    if not wrong:
-        return ""
+    """What is wrong with a result of all calls, in those that are."""
     if all(found[i].dtype == np.float16 and same(found[i], expected[i], 5e-3) for i in wrong):
         return "it is rounded to float16: is there an astype?"
     config = encoder.model.config

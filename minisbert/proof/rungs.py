@@ -374,7 +374,7 @@ def check_model(encoder: SentenceEncoder) -> None:
 def random_texts(encoder: SentenceEncoder, count: int, words: Sequence[int], seed: int) -> list[str]:
     """Draw texts from the whole words of the vocabulary, of so many words in turn."""
     rng = np.random.default_rng(seed)
-    vocabulary = sorted(word for word in encoder.tokenizer.get_vocab() if word.isalpha() and word.isascii())
+    vocabulary = np.array(sorted(w for w in encoder.tokenizer.get_vocab() if w.isalpha() and w.isascii()))
     return [" ".join(rng.choice(vocabulary, words[i % len(words)])) for i in range(count)]
 
 
