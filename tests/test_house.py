@@ -18,6 +18,7 @@ ORDER = [
     "similarity",
     "long_texts parallel hub model_card encoder saved sklearn",
     "client nearest tables",
+    "serve",
     "plots",
     "evaluation",
     "search",
