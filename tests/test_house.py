@@ -18,7 +18,6 @@ ORDER = [
     "similarity",
     "long_texts parallel hub model_card encoder saved sklearn",
     "client nearest tables",
-    "serve",
     "plots",
     "evaluation",
     "search",
@@ -28,6 +27,7 @@ ORDER = [
     "course",
     "bench",
     "__init__",  # the public names
+    "serve",
     "cli __main__",
 ]
 PLACE = {room: place for place, rooms in enumerate(ORDER) for room in rooms.split()}

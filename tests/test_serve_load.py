@@ -69,10 +69,10 @@ async def begun(gate, count):
 
 def test_requests_share_batches_in_turn_and_a_long_one_starves_nobody(serve):
     async def story(batcher, gate):
-        first = asyncio.ensure_future(batcher.run(pieces(1, 1)))
+        first = batcher.submit(pieces(1, 1))
         await begun(gate, 1)  # alone, it is computed at once, by BLAS's own threads
-        long = asyncio.ensure_future(batcher.run(pieces(2, 40)))
-        short = [asyncio.ensure_future(batcher.run(pieces(n, 1))) for n in (3, 4, 5)]
+        long = batcher.submit(pieces(2, 40))
+        short = [batcher.submit(pieces(n, 1)) for n in (3, 4, 5)]
         await asyncio.sleep(0)
         gate.opened.release(1000)
         assert [int(row[0][0]) for row in await asyncio.gather(first, *short)] == [1, 3, 4, 5]
@@ -83,16 +83,16 @@ def test_requests_share_batches_in_turn_and_a_long_one_starves_nobody(serve):
 
 
 def test_who_goes_away_is_not_computed_and_who_comes_to_a_full_queue_is_told(serve):
-    from minisbert.serve.batching import QueueFull
+    from minisbert.serve.limits import ApiError
 
     async def story(batcher, gate):
-        first = asyncio.ensure_future(batcher.run(pieces(1, 1)))
+        first = batcher.submit(pieces(1, 1))
         await begun(gate, 1)
-        gone, stays = (asyncio.ensure_future(batcher.run(pieces(n, 3))) for n in (2, 3))
+        gone, stays = (batcher.submit(pieces(n, 3)) for n in (2, 3))
         await asyncio.sleep(0)
-        with pytest.raises(QueueFull) as full:
-            await batcher.run(pieces(4, 1))
-        assert full.value.seconds > 0
+        with pytest.raises(ApiError) as full:
+            batcher.submit(pieces(4, 1))
+        assert full.value.status == 429 and int(full.value.headers["Retry-After"]) >= 1
         gone.cancel()
         await asyncio.sleep(0)
         assert batcher.waiting == 300
@@ -113,7 +113,7 @@ def test_many_requests_on_many_threads_each_get_their_own(serve):
         given = [
             [np.full(rng.integers(1, 300), rng.integers(1000)) for _ in range(rng.integers(1, 9))] for _ in range(300)
         ]
-        found = await asyncio.gather(*map(batcher.run, given))
+        found = await asyncio.gather(*map(batcher.submit, given))
         assert [[int(row[0]) for row in rows] for rows in found] == [[2 * int(p[0]) for p in ps] for ps in given]
         assert batcher.waiting == 0
         await asyncio.to_thread(batcher.close)

@@ -96,7 +96,7 @@ def main(count: int) -> None:
         f"({min(ratios):.2f} to {max(ratios):.2f})",
         f"memory: {memory:.0f} MiB after the first round, {grown:+.0f} after {ROUNDS} more",
     ):
-        print(line)  # noqa: T201
+        print(line, flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

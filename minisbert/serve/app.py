@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
 import msgspec
@@ -37,7 +38,7 @@ from minisbert.model import Array
 from minisbert.model.ops import normalize
 from minisbert.model.pooling import Normalize
 from minisbert.parallel import threads
-from minisbert.serve.batching import BATCH_TOKENS, Batcher, QueueFull
+from minisbert.serve.batching import Batcher
 from minisbert.serve.limits import ApiError, Deadline, Limits, is_known, read_body, to_json
 
 ServeOverflow = Literal["error", "truncate", "chunk"]
@@ -127,10 +128,9 @@ class Service:
         tokenizer = encoder.model.tokenizer
         self._options = encoder._options("serve", {"overflow": "chunk", "num_threads": 1})
         by_blas = encoder._options("serve", {"overflow": "chunk"})  # for a piece that is alone
-        prompt = tokenizer([self._options.before], encoder.max_seq_length)
-        self._last = list(tokenizer.last)
-        self._first = prompt.token_ids.tolist()[: -len(self._last)]  # [CLS], and the prompt if the model has one
-        self._pad = tokenizer.library.token_to_id("[PAD]")
+        # [CLS], and the prompt if the model has one
+        prompt = tokenizer([self._options.before], encoder.max_seq_length).token_ids.tolist()
+        self._first = prompt[: -len(tokenizer.last)]
         self._is_unit = isinstance(encoder.model.modules[-1], Normalize)
         self.metrics = prometheus_client.CollectorRegistry()
         kept: dict[str, Any] = {"namespace": "minisbert", "registry": self.metrics}
@@ -167,7 +167,6 @@ class Service:
                 ApiError: lambda request, error: error.response(),
                 HTTPException: _not_routed,
                 ClientDisconnect: lambda request, error: Response(status_code=499),
-                Exception: lambda request, error: ApiError(500, "The server failed: its log says why").response(),
             },
             lifespan=self._lifespan,
         )
@@ -206,7 +205,7 @@ class Service:
                 "model": name,
                 "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
             }
-            if told := self._overflowed(texts):
+            if told := _overflowed(texts):
                 content["overflow"] = told
             return to_json(content)
 
@@ -217,7 +216,7 @@ class Service:
         asked = await self._read(request, SimilarityRequest)
         sentences = [asked.inputs.source_sentence, *asked.inputs.sentences]
         vectors, texts = await self._embed(request, sentences, "inputs")
-        headers = {"X-Overflow": msgspec.json.encode(told).decode()} if (told := self._overflowed(texts)) else {}
+        headers = {"X-Overflow": msgspec.json.encode(told).decode()} if (told := _overflowed(texts)) else {}
         return to_json(self.encoder.similarity(vectors[:1], vectors[1:])[0].tolist(), headers=headers)
 
     async def tokenize(self, request: Request) -> Response:
@@ -227,23 +226,29 @@ class Service:
         self._check_count(texts, "inputs")
         tokenizer = self.encoder.model.tokenizer
 
-        def special(ids: Sequence[int]) -> list[dict[str, Any]]:
-            pieces = zip(ids, tokenizer.pieces(ids), strict=True)
-            return [{"id": i, "text": piece, "special": True, "start": None, "stop": None} for i, piece in pieces]
-
         def answer() -> Response:
-            found, left = [], self.limits.request_tokens
+            found, count = [], 0
             for text in texts:
                 spans = tokenizer.spans(text)
-                places = zip(spans.token_ids.tolist(), spans.starts.tolist(), spans.stops.tolist(), strict=True)
-                left -= len(spans.token_ids)
-                self._check_tokens(self.limits.request_tokens - left, "inputs")
-                own = [
-                    {"id": i, "text": text[start:stop], "special": False, "start": start, "stop": stop}
-                    for i, start, stop in places
-                ]
-                wrapped = [*special(tokenizer.first), *own, *special(tokenizer.last)]
-                found.append(wrapped if asked.add_special_tokens else own)
+                count += len(spans.token_ids)
+                self._at_most(self.limits.request_tokens, count, "tokens", "inputs")
+                places = zip(*(part.tolist() for part in (spans.token_ids, spans.starts, spans.stops)), strict=True)
+                tokens: list[tuple[int, Any, Any]] = list(places)
+                if asked.add_special_tokens:
+                    first, last = (((i, None, None) for i in ids) for ids in (tokenizer.first, tokenizer.last))
+                    tokens = [*first, *tokens, *last]
+                found.append(
+                    [
+                        {
+                            "id": i,
+                            "text": tokenizer.library.id_to_token(i) if start is None else text[start:stop],
+                            "special": start is None,
+                            "start": start,
+                            "stop": stop,
+                        }
+                        for i, start, stop in tokens
+                    ]
+                )
             return to_json(found)
 
         return await self._work(answer, sum(map(len, texts)))
@@ -255,23 +260,10 @@ class Service:
 
     async def info(self, request: Request) -> Response:
         """``GET /info``: the model and the limits."""
-        encoder, limits = self.encoder, self.limits
-        return to_json(
-            {
-                "model_id": encoder.name,
-                "version": __version__,
-                "dimensions": encoder.get_embedding_dimension(),
-                "similarity": encoder.similarity_fn_name,
-                "max_input_length": encoder.max_seq_length,
-                "overflow": self.overflow,
-                "max_body_bytes": limits.body_bytes,
-                "max_client_batch_size": limits.items,
-                "max_request_tokens": limits.request_tokens,
-                "max_queue_tokens": limits.queue_tokens,
-                "max_concurrent_requests": limits.requests,
-                "max_batch_tokens": BATCH_TOKENS,
-            }
-        )
+        encoder = self.encoder
+        about = {"model_id": encoder.name, "version": __version__, "dimensions": encoder.get_embedding_dimension()}
+        about |= {"similarity": encoder.similarity_fn_name, "max_seq_length": encoder.max_seq_length}
+        return to_json({**about, "overflow": self.overflow, "limits": asdict(self.limits)})
 
     async def health(self, request: Request) -> Response:
         """``GET /health``: that the server is there; needs no key."""
@@ -294,29 +286,24 @@ class Service:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._aside, work)
 
-    async def _embed(self, request: Request, items: Sequence[str | list[int]], param: str) -> tuple[Array, list[_Text]]:
+    async def _embed(
+        self, request: Request, items: Sequence[str] | Sequence[list[int]], param: str
+    ) -> tuple[Array, list[_Text]]:
         """Tokenize, wait in the queue, compose: (B, D), and what was computed. Ends early if the client goes away."""
         self._check_count(items, param)
         texts = await self._work(lambda: self._prepare(items, param), sum(map(len, items)))
         pieces = [piece for text in texts for piece in text.pieces]
-        tokens = sum(map(len, pieces))
-        if tokens > self.limits.request_tokens:
-            problem = (
-                f"A request may have {self.limits.request_tokens:,} tokens, this one has {tokens:,}: send fewer texts"
-            )
-            raise ApiError(422, problem, param=param, code="too_many_tokens")
-        work = asyncio.ensure_future(self.batcher.run(pieces))
+        self._at_most(self.limits.request_tokens, sum(map(len, pieces)), "tokens", param)
+        promised = self.batcher.submit(pieces)
         gone = asyncio.ensure_future(request.receive())  # the body is read, so all that can come is the client's end
+        either: set[asyncio.Future[Any]] = {promised, gone}
         try:
-            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            if not promised.done():
                 raise ClientDisconnect
-            vectors = iter(work.result())
-        except QueueFull as full:
-            problem = f"{self.batcher.waiting:,} tokens wait already: try again after Retry-After"
-            raise ApiError(429, problem, code="rate_limit_exceeded", retry_after=full.seconds) from None
+            vectors = iter(promised.result())
         finally:
-            work.cancel()
+            promised.cancel()
             gone.cancel()
         rows = [
             compose(np.stack([next(vectors) for _ in text.pieces]), text.new_tokens, normalized=self._is_unit)
@@ -327,100 +314,94 @@ class Service:
     def _check_count(self, items: Sequence[Any], param: str) -> None:
         if not items:
             raise ApiError(400, f"{param} must not be empty", param=param)
-        if len(items) > self.limits.items:
-            problem = (
-                f"A request may have {self.limits.items:,} texts, this one has {len(items):,}: send several requests"
-            )
-            raise ApiError(422, problem, param=param, code="too_many_items")
+        self._at_most(self.limits.items, len(items), "texts", param)
 
-    def _check_tokens(self, count: int, param: str) -> None:
-        if count > self.limits.request_tokens:
-            problem = f"A request may have {self.limits.request_tokens:,} tokens, got {count:,}: send fewer texts"
-            raise ApiError(422, problem, param=param, code="too_many_tokens")
+    def _at_most(self, most: int, count: int, what: str, param: str) -> None:
+        if count > most:
+            problem = f"A request may have {most:,} {what}, got {count:,}: send several"
+            raise ApiError(422, problem, param=param, code=f"too_many_{what}")
 
-    def _prepare(self, items: Sequence[str | list[int]], param: str) -> list[_Text]:
+    def _prepare(self, items: Sequence[str] | Sequence[list[int]], param: str) -> list[_Text]:
         """Give the token ids of texts, and of what comes as token ids, special ones included."""
-        texts = []
         for i, item in enumerate(items):
-            place = f"{param}[{i}]"
             if not item:
-                raise ApiError(400, f"{place} is empty: leave it out", param=place)
-            text = self._from_text(item) if isinstance(item, str) else self._from_ids(item, place)
-            if self.overflow == "error" and (text.lost or len(text.pieces) > 1):
-                limit, length = self.encoder.max_seq_length, text.lost + sum(map(len, text.pieces))
-                problem = (
-                    f"{place} has {length} tokens, special ones included, and the model reads {limit}: shorten it, or "
-                    "start the server with --overflow truncate or --overflow chunk"
+                raise ApiError(400, f"{param}[{i}] is empty: leave it out", param=f"{param}[{i}]")
+        if isinstance(items[0], str):
+            texts = self._from_texts(items)  # type: ignore[arg-type]
+        else:
+            texts = [self._from_ids(ids, f"{param}[{i}]") for i, ids in enumerate(items)]  # type: ignore[arg-type]
+        for i, text in enumerate(texts):
+            if text.lost and self.overflow == "error":
+                raise ApiError(
+                    422,
+                    f"{param}[{i}] has {len(text.pieces[0]) + text.lost} tokens, special ones included, and the model "
+                    f"reads {self.encoder.max_seq_length}: shorten it, or start the server with --overflow",
+                    param=f"{param}[{i}]",
+                    code="context_length_exceeded",
                 )
-                raise ApiError(422, problem, param=place, code="context_length_exceeded")
-            texts.append(text)
         return texts
 
-    def _from_text(self, text: str) -> _Text:
-        options, tokenizer, limit = self._options, self.encoder.model.tokenizer, self.encoder.max_seq_length
-        tokens = tokenizer([options.before + text], limit)
-        lost = int(tokens.lost[0])
-        if not lost or self.overflow != "chunk":
-            return _Text([tokens.token_ids], tokens.lengths, lost)
-        cut = list(windows(options.before + text, tokenizer, options.room or 1, 0, options.before, options.skipped))
-        return _Text([window.token_ids for window in cut], np.array([window.chunk.new_tokens for window in cut]))
+    def _from_texts(self, texts: Sequence[str]) -> list[_Text]:
+        options, tokenizer, before = self._options, self.encoder.model.tokenizer, self._options.before
+        tokens = tokenizer([before + text for text in texts], self.encoder.max_seq_length)
+        found = []
+        for text, ids, lost in zip(texts, tokens.split(), tokens.lost, strict=True):
+            if lost and self.overflow == "chunk":
+                cut = list(windows(before + text, tokenizer, options.room or 1, 0, before, options.skipped))
+                new_tokens = np.array([window.chunk.new_tokens for window in cut])
+                found.append(_Text([window.token_ids for window in cut], new_tokens))
+            else:
+                found.append(_Text([ids], np.array([len(ids)]), int(lost)))
+        return found
 
     def _from_ids(self, ids: list[int], place: str) -> _Text:
-        """Token ids of this model's tokenizer: without special tokens, as OpenAI's clients have them, or with all."""
+        """Take ids of this model's tokenizer, without special tokens, as OpenAI's clients have them, or with all."""
         tokenizer = self.encoder.model.tokenizer
-        first, last, vocabulary = list(tokenizer.first), self._last, self.encoder.model.config.vocab_size
-        if ids[: len(first)] == first and ids[-len(last) :] == last and len(ids) >= len(first) + len(last):
-            ids = ids[len(first) : len(ids) - len(last)]
-        for number in ids:
-            piece = tokenizer.library.id_to_token(number) if 0 <= number < vocabulary else None
+        first, last = list(tokenizer.first), list(tokenizer.last)
+        if len(ids) >= tokenizer.special_count and ids == [*first, *ids[len(first) : -len(last)], *last]:
+            ids = ids[len(first) : -len(last)]
+        special = {*first, *last, tokenizer.library.token_to_id("[PAD]")}
+        for i in ids:
+            piece = tokenizer.library.id_to_token(i) if 0 <= i < self.encoder.model.config.vocab_size else None
+            problem = None
             if piece is None or re.fullmatch(r"\[unused\d+\]", piece):
-                problem = (
-                    f"{place}: {number} is no token of this model, so another tokenizer made these ids: send texts "
-                    "(LangChain: check_embedding_ctx_length=False)"
+                problem = "is no token of this model, but of another tokenizer: send texts (LangChain: " + (
+                    "check_embedding_ctx_length=False)"
                 )
-                raise ApiError(422, problem, param=place, code="invalid_token")
-            if number in (*first, *last, self._pad):
+            elif i in special:
                 problem = (
-                    f"{place}: {piece} ({number}) inside of a text: send ids without special tokens, or one {first} in "
-                    f"front and one {last} behind; no padding is needed"
+                    f"is {piece}: send ids without special tokens and padding, or one {first} .. {last} around them"
                 )
-                raise ApiError(422, problem, param=place, code="invalid_token")
+            if problem:
+                raise ApiError(422, f"{place}: {i} {problem}", param=place, code="invalid_token")
         room = self.encoder.max_seq_length - len(self._first) - len(last)
-        step = room if self.overflow == "chunk" else len(ids)
-        parts = [ids[start : start + step] for start in range(0, len(ids), step or 1)] or [[]]
+        size = room if self.overflow == "chunk" else max(1, len(ids))
+        parts = [ids[start : start + size] for start in range(0, len(ids), size)] or [[]]
         pieces = [np.array([*self._first, *part[:room], *last], np.int64) for part in parts]
-        return _Text(pieces, np.array([len(part) for part in parts], np.intp), max(0, len(parts[0]) - room))
-
-    def _overflowed(self, texts: Sequence[_Text]) -> list[dict[str, int]]:
-        """Say which texts were cut, and by how much, or into how many chunks they were split."""
-        told = []
-        for i, text in enumerate(texts):
-            if text.lost:
-                told.append({"index": i, "tokens_lost": text.lost})
-            elif len(text.pieces) > 1:
-                told.append({"index": i, "chunks": len(text.pieces)})
-        return told
+        return _Text(pieces, np.array([len(part) for part in parts]), max(0, len(parts[0]) - room))
 
 
-def _items(given: str | list[str | int | list[int]]) -> Sequence[str | list[int]]:
+def _items(given: str | list[str | int | list[int]]) -> Sequence[str] | Sequence[list[int]]:
     """A text or a list of token ids is one item; a list of either is several."""
     if isinstance(given, str):
         return [given]
     kinds = {type(item) for item in given}
     if len(kinds) > 1:
-        raise ApiError(
-            400, "input must be a text, texts, token ids or lists of token ids, and not a mixture", param="input"
-        )
-    return [given] if kinds == {int} else given  # type: ignore[list-item,return-value]
+        raise ApiError(400, "input must be texts, or token ids, or lists of token ids: no mixture", param="input")
+    return [given] if kinds == {int} else given  # type: ignore[return-value]
 
 
-def _not_routed(request: Request, error: Exception) -> Response:
-    status = getattr(error, "status_code", 400)
-    said = {404: "There is no such path here", 405: "This path has another method"}
-    problem = (
-        f"{request.method} {request.url.path!r:.100}: {said.get(status, error)}; GET /info and /v1/models say what is"
-    )
-    return ApiError(status, problem, code="not_found" if status == 404 else None).response()
+def _overflowed(texts: Sequence[_Text]) -> list[dict[str, int]]:
+    """Say which texts were cut, and by how much, or into how many chunks they were split."""
+    return [
+        {"index": i, "tokens_lost": text.lost} if text.lost else {"index": i, "chunks": len(text.pieces)}
+        for i, text in enumerate(texts)
+        if text.lost or len(text.pieces) > 1
+    ]
+
+
+def _not_routed(request: Request, error: Any) -> Response:
+    return ApiError(error.status_code, f"{request.method} {request.url.path!r:.100}: {error.detail}").response()
 
 
 class _Guard:
@@ -445,6 +426,9 @@ class _Guard:
         try:
             refused = self._refusal(Request(scope))
             await (refused.response() if refused else self.app)(scope, receive, watched)
+        except Exception:  # answered here: uvicorn would close the connection
+            logging.getLogger("uvicorn.error").exception("A request failed")
+            await ApiError(500, "The server failed: its log says why").response()(scope, receive, watched)
         finally:
             service.running -= 1
             path = scope["path"] if scope["path"] in service.paths else "other"

@@ -1,7 +1,8 @@
 """Texts of all requests share batches: threads take from one queue what fits a strip of tokens.
 
-Because a batch is one strip without padding, texts of any length share it. Nothing waits for a batch to fill: a thread
-that is free takes what is there, at once. While all threads compute, texts gather, so batches grow with the load.
+Because a batch is one strip without padding, texts of any length share it. An idle server begins at once. While it
+computes, texts gather, so batches grow with the load; a thread that is free then leaves them a few milliseconds to,
+because many texts in one batch take little longer than a few.
 
 Each request stands in the queue with its pieces: its texts, or their chunks. A batch takes one piece of each request in
 turn, so a request of a thousand long texts delays a short one by the batches that are being computed, and no more.
@@ -18,18 +19,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from minisbert.model import Array
-from minisbert.parallel import LEAST_TOKENS, threads
+from minisbert.parallel import LEAST_TOKENS
+from minisbert.serve.limits import ApiError
 
 BATCH_TOKENS = 512
 """Tokens in a batch, at most: half of what `encode` takes, because whoever comes next waits for it."""
-
-
-class QueueFull(Exception):
-    """Too much waits already; ``seconds`` says for how long."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__(seconds)
-        self.seconds = seconds
+GATHER_TOKENS, GATHER_SECONDS = 128, 0.005
+"""While other threads compute, a free one waits for so many tokens, and no longer than that."""
 
 
 @dataclass(eq=False)
@@ -54,12 +50,12 @@ class Batcher:
         self,
         forward: Callable[[list[Array], int | None], list[Array]],
         queue_tokens: int,
-        num_threads: int | None = None,
+        num_threads: int,
         seen: Callable[[int, int], object] = lambda pieces, tokens: None,
     ) -> None:
         self.forward, self.queue_tokens, self.seen = forward, queue_tokens, seen
         self.waiting = 0  # tokens that no thread has begun
-        self._num_threads = num_threads or threads.usable()
+        self._num_threads = num_threads
         self._jobs: deque[_Job] = deque()
         self._changed = threading.Condition()
         self._computing = 0  # threads
@@ -82,24 +78,31 @@ class Batcher:
         for thread in self._threads:
             thread.join()
 
-    async def run(self, pieces: Sequence[Array]) -> list[Array]:
-        """Give each piece's vector. Whoever stops waiting takes the pieces that are not begun out of the queue."""
+    def submit(self, pieces: Sequence[Array]) -> asyncio.Future[list[Array]]:
+        """Promise each piece's vector. Who cancels the promise takes the pieces that are not begun out of the queue."""
         tokens = sum(map(len, pieces))
         job = _Job(pieces, asyncio.get_running_loop().create_future(), [None] * len(pieces))
         with self._changed:
             if self.waiting and self.waiting + tokens > self.queue_tokens:
                 speed = self._num_threads * self._tokens / self._seconds if self._seconds else self.waiting
-                raise QueueFull(self.waiting / speed)
+                problem = f"{self.waiting:,} tokens wait already: try again after Retry-After"
+                raise ApiError(429, problem, code="rate_limit_exceeded", retry_after=self.waiting / speed)
             self.waiting += tokens
             self._jobs.append(job)
-            self._changed.notify(len(pieces))
-        try:
-            return await job.future
-        finally:
-            with self._changed:
-                if job in self._jobs:
-                    self._jobs.remove(job)
-                    self.waiting -= sum(map(len, pieces[job.begun :]))
+        # not before the event loop has read what else has come by now
+        job.future.get_loop().call_soon(self._wake)
+        job.future.add_done_callback(lambda _: self._drop(job))
+        return job.future
+
+    def _wake(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _drop(self, job: _Job) -> None:
+        with self._changed:
+            if job in self._jobs:
+                self._jobs.remove(job)
+                self.waiting -= sum(map(len, job.pieces[job.begun :]))
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         while batch := self._take():
@@ -115,6 +118,7 @@ class Batcher:
                 found = error
             with self._changed:
                 self._computing -= 1
+                self._changed.notify_all()
                 self._seconds += time.perf_counter() - begin
                 self._tokens += tokens
             loop.call_soon_threadsafe(_deliver, batch, found)
@@ -123,9 +127,15 @@ class Batcher:
         """Wait for work, and take one thread's share of it; nothing once the queue is closed and empty."""
         batch: list[tuple[_Job, int]] = []
         with self._changed:
-            while not (self._jobs or self._closed):
-                self._changed.wait()
-            room = min(BATCH_TOKENS, max(LEAST_TOKENS, -(-self.waiting // self._num_threads)))
+            while True:
+                self._changed.wait_for(lambda: self._jobs or self._closed)
+                self._changed.wait_for(
+                    lambda: not self._computing or self.waiting >= GATHER_TOKENS or self._closed, GATHER_SECONDS
+                )
+                if self._jobs or self._closed:  # another thread may have been faster
+                    break
+            free = self._num_threads - self._computing
+            room = min(BATCH_TOKENS, max(LEAST_TOKENS, -(-self.waiting // free)))
             while self._jobs:
                 job = self._jobs[0]
                 size = len(job.pieces[job.begun])
