@@ -143,14 +143,12 @@ class Service:
         Gauge("queue_tokens", "Tokens that wait.", **kept).set_function(lambda: self.batcher.waiting)
 
         def forward(pieces: list[Array], num_threads: int | None) -> list[Array]:
+            texts.observe(len(pieces))
+            strip.observe(sum(map(len, pieces)))
+            self.tokens.inc(sum(map(len, pieces)))
             return encoder._forward(pieces, self._options if num_threads else by_blas, lambda done: None)
 
-        def seen(pieces: int, tokens: int) -> None:
-            texts.observe(pieces)
-            strip.observe(tokens)
-            self.tokens.inc(tokens)
-
-        self.batcher = Batcher(forward, self.limits.queue_tokens, num_threads or threads.usable(), seen)
+        self.batcher = Batcher(forward, num_threads or threads.usable(), self.limits.queue_tokens)
         self.paths: dict[str, tuple[str, Callable[[Request], Any]]] = {
             "/v1/embeddings": ("POST", self.embeddings),
             "/v1/models": ("GET", self.models),

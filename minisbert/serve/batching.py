@@ -43,17 +43,12 @@ class Batcher:
     """A queue and its threads.
 
     ``forward(pieces, num_threads)`` gives a vector each; None leaves a piece that is alone to BLAS's own threads.
-    ``seen(pieces, tokens)`` hears of each batch.
     """
 
     def __init__(
-        self,
-        forward: Callable[[list[Array], int | None], list[Array]],
-        queue_tokens: int,
-        num_threads: int,
-        seen: Callable[[int, int], object] = lambda pieces, tokens: None,
+        self, forward: Callable[[list[Array], int | None], Sequence[Array]], num_threads: int, queue_tokens: int
     ) -> None:
-        self.forward, self.queue_tokens, self.seen = forward, queue_tokens, seen
+        self.forward, self.queue_tokens = forward, queue_tokens
         self.waiting = 0  # tokens that no thread has begun
         self._num_threads = num_threads
         self._jobs: deque[_Job] = deque()
@@ -84,9 +79,9 @@ class Batcher:
         job = _Job(pieces, asyncio.get_running_loop().create_future(), [None] * len(pieces))
         with self._changed:
             if self.waiting and self.waiting + tokens > self.queue_tokens:
-                speed = self._num_threads * self._tokens / self._seconds if self._seconds else self.waiting
                 problem = f"{self.waiting:,} tokens wait already: try again after Retry-After"
-                raise ApiError(429, problem, code="rate_limit_exceeded", retry_after=self.waiting / speed)
+                seconds = self.waiting * self._seconds / max(1, self._tokens * self._num_threads)
+                raise ApiError(429, problem, code="rate_limit_exceeded", retry_after=seconds)
             self.waiting += tokens
             self._jobs.append(job)
         # not before the event loop has read what else has come by now
@@ -110,7 +105,6 @@ class Batcher:
             tokens = sum(map(len, pieces))
             with self._changed:
                 is_alone = len(batch) == 1 and self._computing == 1 and not self._jobs
-            self.seen(len(batch), tokens)
             begin = time.perf_counter()
             try:
                 found: Sequence[Array] | Exception = self.forward(pieces, None if is_alone else 1)
