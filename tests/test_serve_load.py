@@ -35,9 +35,15 @@ class Gate:
     def __init__(self):
         self.batches, self.opened = [], threading.Semaphore(0)
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.opened.release(10_000)
+
     def forward(self, pieces, num_threads):
         self.batches.append(([int(piece[0]) for piece in pieces], num_threads))
-        self.opened.acquire(timeout=60)
+        self.opened.acquire()
         return [piece[:1].astype(np.float32) for piece in pieces]
 
     def stand_in(self, encoder, monkeypatch):
@@ -53,11 +59,9 @@ def run_gated(story, queue_tokens=10_000):
         gate = Gate()
         batcher = Batcher(gate.forward, 1, queue_tokens)
         batcher.start()
-        try:
+        with gate:
             await story(batcher, gate)
-        finally:
-            gate.opened.release(1000)
-            await asyncio.to_thread(batcher.close)
+        await asyncio.to_thread(batcher.close)
 
     asyncio.run(told())
 
@@ -128,8 +132,8 @@ def test_many_requests_on_many_threads_each_get_their_own(serve):
 def test_a_full_server_answers_429_and_when_to_come_back(encoder, monkeypatch):
     from minisbert.serve.limits import Limits
 
-    gate = Gate()
-    with served(encoder, limits=Limits(queue_tokens=30, requests=5), num_threads=1) as (service, http):
+    limits = Limits(queue_tokens=30, requests=5)
+    with served(encoder, limits=limits, num_threads=1) as (service, http), Gate() as gate:
         gate.stand_in(encoder, monkeypatch)
         with ThreadPoolExecutor(5) as others:
             asked = {"input": ["a b c d e f"] * 3}  # 24 tokens
@@ -161,6 +165,9 @@ def connect(http, sent=b""):
     return opened
 
 
+HEALTH = b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n"
+
+
 def head(length, path="/v1/embeddings", more=""):
     return f"POST {path} HTTP/1.1\r\nHost: h\r\nContent-Length: {length}\r\n{more}\r\n".encode()
 
@@ -169,13 +176,19 @@ def test_slow_clients_are_hung_up_on(encoder):
     from minisbert.serve.limits import Limits
 
     with served(encoder, limits=Limits(seconds=2.0)) as (service, http):
+        kept = connect(http)  # in no hurry, but it never sends half of anything
+        kept.sendall(HEALTH)
+        until(lambda: kept.recv(1000).endswith(b'{"status":"ok"}'))
         idle, *others = [connect(http, sent) for sent in (b"", b"", b"POST /v1/embed", head(100) + b'{"input"')]
-        others[0].sendall(b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n")
+        others[0].sendall(HEALTH)
         until(lambda: others[0].recv(1000).endswith(b'{"status":"ok"}'))
         others[0].sendall(b"GET")  # the beginning of another request
         for slow in (idle, *others):
             with slow, suppress(ConnectionResetError):
                 assert slow.recv(1000) == b""
+        with kept:
+            kept.sendall(HEALTH)
+            assert kept.recv(1000).startswith(b"HTTP/1.1 200")
         body = json.dumps({"inputs": "a " * 100_000}).encode()
         with socket.socket() as reads_nothing:
             reads_nothing.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -187,8 +200,7 @@ def test_slow_clients_are_hung_up_on(encoder):
 
 
 def test_work_of_a_client_that_went_away_is_dropped(encoder, monkeypatch):
-    gate = Gate()
-    with served(encoder, num_threads=1) as (service, http):
+    with served(encoder, num_threads=1) as (service, http), Gate() as gate:
         gate.stand_in(encoder, monkeypatch)
         body = json.dumps({"input": ["a b c d e f"] * 1000}).encode()
         with connect(http, head(len(body)) + body):
@@ -292,6 +304,7 @@ def test_sigterm_answers_what_was_asked_and_no_key_is_shown(encoder, tmp_path):
 )
 def test_what_does_not_start(encoder, tmp_path, monkeypatch, arguments, environment, said):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("uvicorn.Server.run", lambda *_, **__: pytest.fail("it started"))
     (tmp_path / "empty.txt").write_text("\n \n")
     (tmp_path / "two-words.txt").write_text("sec ret\n")
     if environment is not None:
