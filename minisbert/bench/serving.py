@@ -7,6 +7,7 @@ cores: what asking costs is the server's loss. Rounds of both alternate, and eac
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import subprocess
 import sys
@@ -16,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import msgspec
 import numpy as np
 
 from minisbert.bench.run import default_texts
@@ -47,7 +47,7 @@ async def ask(url: str, texts: Sequence[str], at_a_time: int) -> list[float]:
     async def client() -> None:
         reader, writer = await asyncio.open_connection(where.hostname, where.port)
         for text in following:
-            body = msgspec.json.encode({"input": text, "encoding_format": "base64"})
+            body = json.dumps({"input": text, "encoding_format": "base64"}).encode()
             begin = time.perf_counter()
             head = f"POST {where.path}/embeddings HTTP/1.1\r\nHost: here\r\nContent-Length: {len(body)}\r\n\r\n"
             writer.write(head.encode() + body)
