@@ -318,6 +318,8 @@ def test_localhost_needs_no_key(serve):
 
     for host in ("localhost", "127.0.0.1", "127.0.0.2", "::1"):
         try:
-            open_socket(host, 0, is_guarded=False).close()
+            with open_socket(host, 0, is_guarded=False) as listening:
+                # else the body of each answer waits for the client to acknowledge its head
+                assert listening.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         except OSError:  # a machine without IPv6
             assert host == "::1"

@@ -1,7 +1,7 @@
 """Texts of all requests share batches: threads take from one queue what fits a strip of tokens.
 
-Because a batch is one strip without padding, texts of any length share it. An idle server begins at once. While one
-core computes, texts gather, so batches grow with the load: a batch of a few texts takes little longer than one of one.
+Because a batch is one strip without padding, texts of any length share it. An idle server begins at once; while one
+core computes, texts gather, so that batches grow with the load.
 
 Each request stands in the queue with its pieces: its texts, or their chunks. A batch takes one piece of each request in
 turn, so a request of a thousand long texts delays a short one by the batches that are being computed, and no more.
