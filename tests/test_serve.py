@@ -7,7 +7,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from conftest import _optional_import
+from conftest import _optional_import, skip_or_fail
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from serving import served, tiny_encoder
@@ -304,7 +304,7 @@ def test_our_own_client(server, encoder, monkeypatch):
 def test_curl(server):
     curl = shutil.which("curl")
     if curl is None:
-        pytest.skip("there is no curl")
+        skip_or_fail("curl", "there is no curl (apt-get install curl)")
     command = [curl, "-s", "--noproxy", "*", f"{server[1].base_url}/v1/embeddings", "-H", "Authorization: Bearer one"]
     done = subprocess.run([*command, "-d", '{"input": "i love soup"}'], capture_output=True, check=True)
     assert len(json.loads(done.stdout)["data"][0]["embedding"]) == 12
