@@ -4,7 +4,8 @@
 in, vectors out; ``client`` the same for code written against a service, ``sklearn`` for scikit-learn. Built on vectors:
 ``search/``, ``training/``, ``evaluation/`` (scores on benchmarks), ``analysis/`` (calibration, explanations,
 classifiers, maps), ``plots/`` and ``course/``. ``proof/`` holds the agreement ledger behind ``minisbert verify``,
-``bench/`` the benchmarks, ``cli/`` the command line. README names the twelve files to read, in order.
+``serve/`` the server, ``bench/`` the benchmarks, ``cli/`` the command line. README names the twelve files to read, in
+order.
 """
 
 from importlib import import_module

@@ -185,6 +185,13 @@ def duckdb():
 
 
 @pytest.fixture(scope="session")
+def serve():
+    """What the server is made of; the modules are imported in the tests."""
+    for name in ("starlette", "uvicorn", "msgspec", "prometheus_client"):
+        _optional_import(name, "serve", "serve")
+
+
+@pytest.fixture(scope="session")
 def browser():
     """Debian's Chromium without a window, driven by Playwright."""
     playwright = _optional_import("playwright.sync_api", "browser", "browser")

@@ -170,8 +170,8 @@ def test_examples_of_help_run(verb, lines, request, monkeypatch):
     for line in [*(f"minisbert {line}" for line in BEFORE.get(verb, ())), *lines]:
         echoed, _, command = line.rpartition(" | ")
         words = shlex.split(command, comments=True)
-        if verb == "bench":  # half an hour; here it is only read, and test_bench.py runs it small
-            importlib.import_module("minisbert.cli.bench").bench.make_context("bench", words[2:])
+        if verb in ("bench", "serve"):  # half an hour, or for ever; here it is only read, and their own tests run it
+            getattr(importlib.import_module(f"minisbert.cli.{verb}"), verb).make_context(verb, words[2:])
             continue
         if ".parquet" in line and importlib.util.find_spec("pyarrow") is None:
             continue  # the extra that writes it is not here
@@ -185,6 +185,7 @@ def test_examples_of_help_run(verb, lines, request, monkeypatch):
 
 def write_examples():
     """The files that the examples of help read."""
+    Path("keys.txt").write_text("secret\n")
     starts = (("good", "the cat"), ("bad", "i love soup"))
     texts = [(label, f"{start} {x}") for label, start in starts for x in "abcdefgh"]
     tagged = [(["the", "cat", "sat"], ["O", "B-animal", "O"]), (["soup", "!"], ["B-dish", "O"])] * 4

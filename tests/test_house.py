@@ -28,6 +28,7 @@ ORDER = [
     "course",
     "bench",
     "__init__",  # the public names
+    "serve",
     "cli __main__",
 ]
 PLACE = {room: place for place, rooms in enumerate(ORDER) for room in rooms.split()}

@@ -1,0 +1,108 @@
+"""How much does `minisbert serve` cost beside `encode`? One text after the other, and 32 at a time.
+
+``python -m minisbert.bench.serving`` starts a server in a process of its own and asks it from this one, on the same
+cores: what asking costs is the server's loss. Rounds of both alternate, and each ratio is one within a round.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from minisbert.bench.run import default_texts
+from minisbert.encoder import SentenceEncoder
+
+AT_A_TIME, ROUNDS = 32, 5
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[tuple[str, int]]:
+    """Run ``minisbert serve`` on a free port meanwhile: its address, and its process."""
+    command = [sys.executable, "-m", "minisbert", "serve", "--port", "0", *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            said = process.stderr.readline() if process.stderr else ""
+            found = re.search(r"http://\S+", said)
+            if found is None:
+                raise ValueError(f"minisbert serve said {said!r}")
+            yield found[0], process.pid
+        finally:
+            process.terminate()
+
+
+async def ask(url: str, texts: Sequence[str], at_a_time: int) -> list[float]:
+    """Ask for each text alone, so many at a time, each over a connection that is kept; the seconds that each took."""
+    where, following, seconds = urlsplit(url), iter(texts), []
+
+    async def client() -> None:
+        reader, writer = await asyncio.open_connection(where.hostname, where.port)
+        for text in following:
+            body = json.dumps({"input": text, "encoding_format": "base64"}).encode()
+            begin = time.perf_counter()
+            head = f"POST {where.path}/embeddings HTTP/1.1\r\nHost: here\r\nContent-Length: {len(body)}\r\n\r\n"
+            writer.write(head.encode() + body)
+            answer = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"content-length: (\d+)", answer)
+            if length is None or not answer.startswith(b"HTTP/1.1 200"):
+                raise ValueError(f"expected vectors, got {answer!r:.300}")
+            await reader.readexactly(int(length[1]))
+            seconds.append(time.perf_counter() - begin)
+        writer.close()
+
+    await asyncio.gather(*(client() for _ in range(at_a_time)))
+    return seconds
+
+
+def memory_mib(process: int) -> float:
+    """Memory of a process, on Linux."""
+    said = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+    return int(re.findall(r"VmRSS:\s+(\d+)", said)[0]) / 1024
+
+
+def main(count: int) -> None:
+    """Measure with so many texts a round, and print."""
+    encoder = SentenceEncoder()
+    texts = default_texts(encoder)[:count]
+    shares, shares_of_few, ratios, alone = [], [], [], []
+    with serving() as (url, process):
+        asyncio.run(ask(url, texts, AT_A_TIME))
+        memory = memory_mib(process)
+        for _ in range(ROUNDS):
+            begin = time.perf_counter()
+            encoder.encode(texts)
+            middle = time.perf_counter()
+            asyncio.run(ask(url, texts, AT_A_TIME))
+            asked = time.perf_counter()
+            for start in range(0, count, AT_A_TIME):
+                encoder.encode(texts[start : start + AT_A_TIME])
+            shares.append((middle - begin) / (asked - middle))
+            shares_of_few.append((time.perf_counter() - asked) / (asked - middle))
+            marks = [time.perf_counter()]
+            for text in texts[:50]:
+                encoder.encode(text)
+                marks.append(time.perf_counter())
+            alone.append(1000.0 * float(np.median(asyncio.run(ask(url, texts[:50], 1)))))
+            ratios.append(alone[-1] / (1000.0 * float(np.median(np.diff(marks)))))
+        grown = memory_mib(process) - memory
+    for line in (
+        f"{AT_A_TIME} at a time: {np.median(shares):.0%} of encode's texts/s ({min(shares):.0%} to {max(shares):.0%}), "
+        f"{np.median(shares_of_few):.0%} of encode's with {AT_A_TIME} texts a call",
+        f"one at a time: p50 {np.median(alone):.1f} ms, {np.median(ratios):.2f} times encode's "
+        f"({min(ratios):.2f} to {max(ratios):.2f})",
+        f"memory: {memory:.0f} MiB after the first round, {grown:+.0f} after {ROUNDS} more",
+    ):
+        print(line, flush=True)  # noqa: T201
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 200)
