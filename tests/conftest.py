@@ -44,7 +44,7 @@ EXAMPLES = {  # files and folders of the package whose docstrings belong to a ma
     "numbers": ["model", "similarity.py"],
     "core": ["model", "similarity.py", "training", "parallel.py"],
 }
-OPTIONAL = "torch transformers sentence_transformers sklearn matplotlib duckdb nbformat browser data_folder"
+OPTIONAL = "torch transformers sentence_transformers sklearn matplotlib duckdb nbformat browser ray data_folder"
 """Fixtures of parts that are not the core."""
 
 
@@ -75,6 +75,7 @@ def _need_weights():
 
 NEEDS_OF_EXAMPLES = {
     r"Encoder\(|Client\(": _need_weights,
+    r"BatchEncoder\(": lambda: _optional_import("ray", "ray", "ray"),
     r"EmbeddingDatabase\.": lambda: _optional_import("duckdb", "search", "search"),
     r"cluster\(|find_threshold\(|fit_thresholds\(|name_clusters\(|project\(|train_\w+\(|LogisticRegression": lambda: (
         _optional_import("sklearn", "apps", "apps")
@@ -181,6 +182,12 @@ def matplotlib():
 def duckdb():
     """DuckDB, for the embedding database."""
     return _optional_import("duckdb", "search", "search")
+
+
+@pytest.fixture(scope="session")
+def ray():
+    """Ray Data, for work on many machines."""
+    return _optional_import("ray", "ray", "ray")
 
 
 @pytest.fixture(scope="session")
