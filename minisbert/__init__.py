@@ -1,10 +1,11 @@
 """Sentence-BERT in pure NumPy: readable, proven equal to PyTorch tensor by tensor, fast on a CPU.
 
 ``model/`` turns token ids into one vector, and a gradient back; ``similarity`` compares vectors; ``encoder`` is text
-in, vectors out; ``client`` the same for code written against a service, ``sklearn`` for scikit-learn. Built on vectors:
-``search/``, ``training/``, ``evaluation/`` (scores on benchmarks), ``analysis/`` (calibration, explanations,
-classifiers, maps), ``plots/`` and ``course/``. ``proof/`` holds the agreement ledger behind ``minisbert verify``,
-``bench/`` the benchmarks, ``cli/`` the command line. README names the twelve files to read, in order.
+in, vectors out; ``client`` the same for code written against a service, ``sklearn``, ``mteb`` and ``llm`` for those
+libraries, ``bulk`` for many machines. Built on vectors: ``search/``, ``training/``, ``evaluation/`` (scores on
+benchmarks), ``analysis/`` (calibration, explanations, classifiers, maps), ``plots/`` and ``course/``. ``proof/`` holds
+the agreement ledger behind ``minisbert verify``, ``bench/`` the benchmarks, ``cli/`` the command line. README names the
+twelve files to read, in order.
 """
 
 from importlib import import_module

@@ -30,14 +30,18 @@ from minisbert.tables import InputError, read_table
 NEEDS = "ray", "--engine ray"  # the extra, and what needs it
 
 
-def input_files(source: TextSource) -> list[Path]:
-    """The Parquet files that are named, and those in the folders that are named."""
+def input_files(source: TextSource, output: Path) -> list[Path]:
+    """The Parquet files that are named, and those in folders that are named, but for hidden ones and the output."""
     files: list[Path] = []
     for path in map(Path, source.arguments or (str(source.file),)):
-        found = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+        place = path.resolve()
+        if place == output or place in output.parents or output in place.parents:
+            raise OutputError(f"{output}: belongs to the input {path}; choose another place")
+        found = sorted(place.rglob("[!._]*.parquet")) if place.is_dir() else [place]
+        found = [file for file in found if not any(name.startswith(".") for name in file.relative_to(place).parts)]
         if not found or not all(file.is_file() for file in found):
             raise InputError(f"{path}: expected a file of Parquet, or a folder of them")
-        files += [file.resolve() for file in found]
+        files += found
     return files
 
 
@@ -110,12 +114,13 @@ def embed_with_ray(
     address: str,
     force: bool,
     resume: bool,
+    progress: bool | None,
 ) -> None:
     """Check everything, have Ray work in the hidden folder, and rename what it has written."""
     require("ray.data", *NEEDS)
     output = output.resolve()
     check_output(output, force)
-    files = input_files(source)
+    files = input_files(source, output)
     table = read_table(files[0], input_format="parquet")
     id_column = table.find("id", id_column, hint="--id NAME says which")
     text_column = source.column_of(table)
@@ -151,12 +156,12 @@ def embed_with_ray(
             vectors.mkdir()
         num_cpus, file_rows = encoding.pop("num_threads") or 1, encoding.pop("block_texts")
         worker = {
-            **{"model": str(encoder.folder), "fingerprint": encoder.fingerprint(), "dtype": dtype},
+            **{"model": str(encoder.folder.resolve()), "fingerprint": encoder.fingerprint(), "dtype": dtype},
             **{"max_seq_length": encoder.max_seq_length, "id_column": id_column, "text_column": text_column},
             **encoding,
         }
         try:
-            with cluster(address):
+            with cluster(address, progress):
                 from minisbert.bulk import embed_parquet
 
                 embed_parquet(
@@ -178,7 +183,7 @@ def embed_with_ray(
 
 
 @contextmanager
-def cluster(address: str) -> Iterator[None]:
+def cluster(address: str, progress: bool | None) -> Iterator[None]:
     """Connect to a Ray cluster, or start one on this machine; what fails in a worker is raised as what it is."""
     ray = require("ray", *NEEDS)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # or Ray reports over the network what it is used for
@@ -186,7 +191,7 @@ def cluster(address: str) -> Iterator[None]:
         ray.init(address, log_to_driver=True, **({"include_dashboard": False} if address == "local" else {}))
     except Exception as error:  # Ray raises plain ones
         raise OutputError(f"Ray at {address!r} cannot be had: {str(error).splitlines()[0]}") from error
-    ray.data.DataContext.get_current().enable_progress_bars = sys.stderr.isatty()
+    ray.data.DataContext.get_current().enable_progress_bars = sys.stderr.isatty() if progress is None else progress
     try:
         yield
     except ray.exceptions.RayError as error:

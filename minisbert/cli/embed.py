@@ -140,6 +140,7 @@ def embed(
             address=address or "local",
             force=force,
             resume=resume,
+            progress=progress,
         )
         return
     if output in (None, "-"):
