@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -195,9 +196,7 @@ def cluster(address: str, progress: bool | None) -> Iterator[None]:
     try:
         yield
     except ray.exceptions.RayError as error:
-        cause: BaseException = error
-        while isinstance(cause, ray.exceptions.RayError) and (cause.__cause__ or getattr(cause, "cause", None)):
-            cause = cause.__cause__ or cause.cause
-        raise OutputError(f"a worker failed: {cause}") from error
+        first = re.search(r"^\w*Error: (.*)", str(error), re.MULTILINE)  # Ray keeps of its cause only the traceback
+        raise OutputError(f"a worker failed: {first[1] if first else error}") from error
     finally:
         ray.shutdown()
