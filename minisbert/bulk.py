@@ -1,7 +1,7 @@
 """Bulk work on many machines with Ray Data (extra ``ray``): Parquet in, a folder of Parquet files with vectors out.
 
-Ray deals out the rows, restarts workers that die, and keeps the list of ids that are done. Ours is what a worker does,
-:class:`BatchEncoder`; ``minisbert embed --engine ray`` runs both from the command line.
+Ray deals out the rows and replaces workers that die; what is done is told by the ids in the files that are there.
+:class:`BatchEncoder` is a worker, and ``minisbert embed --engine ray`` runs all of it.
 """
 
 from __future__ import annotations
@@ -104,9 +104,9 @@ def embed_parquet(
     """Embed Parquet files into a folder of files of at least ``file_rows`` rows, in no order, except ids that it has.
 
     Ids must be unique. ``worker`` has the arguments of :class:`BatchEncoder`; each worker gets ``num_cpus`` CPUs, and
-    they take all that the cluster has. Reading and writing therefore ask for none, or they would wait for a worker to
-    end. That is why this is neither ``read_parquet`` nor ``CheckpointConfig``: in Ray 2.60 the one's listing of files
-    and the other's filter of ids each need a CPU, and with none left a run waits forever.
+    they take all that the cluster has. Reading and writing therefore ask for none, or they would wait for ever. That is
+    why neither ``read_parquet`` nor ``CheckpointConfig`` is used: in Ray 2.60 the one's listing of files and the
+    other's filter of ids take a CPU each.
     """
     import ray
     import ray.data

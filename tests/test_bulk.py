@@ -17,9 +17,8 @@ from tiny import write_model
 from minisbert import SentenceEncoder
 
 COUNT = 250
-TEXTS = [
-    f"{i} " + "the cat sat on the mat. i love soup, unable! " * (60 + i % 60) for i in range(COUNT)
-]  # 1 MB, four pieces
+# 1 MB: four pieces for two workers
+TEXTS = [f"{i} " + "the cat sat on the mat. i love soup, unable! " * (60 + i % 60) for i in range(COUNT)]
 IDS, NAMES = [7 * i - 90 for i in range(COUNT)], [f"n°{i}" for i in range(COUNT)]
 # chunks make a tiny model slow enough to be killed
 SETTINGS = ["--overflow", "chunk", "--normalize", "--column", "body", "--id", "key", "--block-texts", 20]
@@ -46,18 +45,15 @@ def cluster(ray):
         patched.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patched.setenv("RAY_AUTH_MODE", "disabled")
         patched.setenv("RAY_worker_niceness", "0")
-        command = [Path(sys.executable).with_name("ray"), *START.split(), "--temp-dir", folder]
+        command = [sys.executable, "-m", "ray.scripts.scripts", *START.split(), "--temp-dir", folder]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         for _ in range(5):  # Ray gives up after 30 s, which a busy machine may need
-            with subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, text=True
-            ) as head:
+            with subprocess.Popen(command, start_new_session=True, **pipes) as head:
                 try:
-                    said = re.search(
-                        r"ray start --address='(.*)'",
-                        next(filter(lambda line: "--address=" in line or "Error" in line, head.stdout), ""),
-                    )
-                    if said:
-                        yield said[1]
+                    lines = iter(head.stdout.readline, "")
+                    line = next((line for line in lines if "--address='" in line or "Exception" in line), "")
+                    if found := re.search("--address='(.*)'", line):
+                        yield found[1]
                         return
                 finally:
                     os.killpg(head.pid, signal.SIGKILL)
@@ -92,18 +88,15 @@ def started(address, *more):
     return running
 
 
-def workers(number=1):
-    """The processes of Ray's workers, when there are so many: Ray names them after what they run."""
+def worker():
+    """The process of one of Ray's workers, which are named after what they run."""
     while True:
-        found = []
         for file in Path("/proc").glob("[0-9]*/cmdline"):
             try:
                 if b"MapWorker(MapBatches(BatchEncoder))" in file.read_bytes():
-                    found.append(int(file.parent.name))
+                    return int(file.parent.name)
             except OSError:
                 continue  # it has ended
-        if len(found) >= number:
-            return found
         time.sleep(0.01)
 
 
@@ -124,7 +117,7 @@ def check_rows(ids):
 def test_a_worker_killed_in_mid_run_costs_no_row_and_doubles_none(cluster):
     write_input(key=IDS, body=TEXTS)
     running = started(cluster)
-    os.kill(workers()[0], signal.SIGKILL)
+    os.kill(worker(), signal.SIGKILL)
     assert not Path("out").exists()
     said = running.communicate()[1]
     assert running.returncode == 0 and f"wrote {COUNT} float32 vectors of 12 dimensions" in said, said
