@@ -78,11 +78,11 @@ def write_input(name="in.parquet", **columns):
 
 
 def started(address, *more):
-    """Begin a run, and return when a part of it, and only a part, is written."""
+    """Begin a run, and return when a part of it, and only a part, is written to its end."""
     command = [sys.executable, "-m", "minisbert", "embed", "in.parquet", "-o", "out", "--engine", "ray"]
     command += ["--address", address, *map(str, SETTINGS), *more]
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while running.poll() is None and not list(Path(".out.parts/vectors").glob("*.parquet")):
+    while running.poll() is None and not whole(Path(".out.parts/vectors")):
         time.sleep(0.01)
     assert running.poll() is None, running.communicate()[1]
     return running
