@@ -17,9 +17,9 @@ from tiny import write_model
 from minisbert import SentenceEncoder
 
 COUNT = 250
-# 1 MB: four pieces for two workers
+# 1 MB, four pieces for two workers; four times of it go on for long enough after the first file
 TEXTS = [f"{i} " + "the cat sat on the mat. i love soup, unable! " * (60 + i % 60) for i in range(COUNT)]
-IDS, NAMES = [7 * i - 90 for i in range(COUNT)], [f"n°{i}" for i in range(COUNT)]
+IDS, NAMES = [7 * i - 90 for i in range(COUNT)], [f"n°{i}" for i in range(4 * COUNT)]
 # chunks make a tiny model slow enough to be killed
 SETTINGS = ["--overflow", "chunk", "--normalize", "--column", "body", "--id", "key", "--block-texts", 20]
 START = "start --head --block --num-cpus 2 --port 0 --no-monitor --include-dashboard false --include-log-monitor false"
@@ -77,27 +77,31 @@ def write_input(name="in.parquet", **columns):
     parquet.write_table(pa.table({**columns, "more": columns["body"]}), name)
 
 
-def started(address, *more):
-    """Begin a run, and return when a part of it, and only a part, is written to its end."""
+def started(address):
+    """Begin a run."""
     command = [sys.executable, "-m", "minisbert", "embed", "in.parquet", "-o", "out", "--engine", "ray"]
-    command += ["--address", address, *map(str, SETTINGS), *more]
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    while running.poll() is None and not whole(Path(".out.parts/vectors")):
-        time.sleep(0.01)
-    assert running.poll() is None, running.communicate()[1]
-    return running
+    command += ["--address", address, *map(str, SETTINGS)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
-def worker():
-    """The process of one of Ray's workers, which are named after what they run."""
-    while True:
-        for file in Path("/proc").glob("[0-9]*/cmdline"):
-            try:
-                if b"MapWorker(MapBatches(BatchEncoder))" in file.read_bytes():
-                    return int(file.parent.name)
-            except OSError:
-                continue  # it has ended
+def wait_for(running, look):
+    """What is there to see, as soon as it is and while the run goes on."""
+    while running.poll() is None:
+        if found := look():
+            return found
         time.sleep(0.01)
+    pytest.fail(f"ended before: {running.communicate()[1]}")
+
+
+def busy_worker():
+    """The process of a Ray worker that embeds: they are named after what they do."""
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if b"MapWorker(MapBatches(BatchEncoder)).submit" in file.read_bytes():
+                return int(file.parent.name)
+        except OSError:
+            continue  # it has ended
+    return None
 
 
 def whole(folder):
@@ -117,7 +121,7 @@ def check_rows(ids):
 def test_a_worker_killed_in_mid_run_costs_no_row_and_doubles_none(cluster):
     write_input(key=IDS, body=TEXTS)
     running = started(cluster)
-    os.kill(worker(), signal.SIGKILL)
+    os.kill(wait_for(running, busy_worker), signal.SIGKILL)
     assert not Path("out").exists()
     said = running.communicate()[1]
     assert running.returncode == 0 and f"wrote {COUNT} float32 vectors of 12 dimensions" in said, said
@@ -129,14 +133,15 @@ def test_a_worker_killed_in_mid_run_costs_no_row_and_doubles_none(cluster):
 
 
 def test_a_killed_driver_is_run_again_and_what_was_done_is_kept(cluster):
-    write_input(key=NAMES, body=TEXTS)
+    write_input(key=NAMES, body=TEXTS * 4)
     running = started(cluster)
+    wait_for(running, lambda: whole(Path(".out.parts/vectors")))
     running.kill()
     running.communicate()
     command = ["embed", "in.parquet", "-o", "out", "--engine", "ray", "--address", cluster, *SETTINGS]
     assert "continue it with --resume" in refused(*command)
     assert "max-seq-length was 16, now 8" in refused(*command, "--resume", "--max-seq-length", 8)
-    write_input("other.parquet", key=NAMES, body=TEXTS[::-1])
+    write_input("other.parquet", key=NAMES, body=TEXTS[::-1] * 4)
     assert "input was" in refused("embed", "other.parquet", *command[2:], "--resume")
     kept = {file.name for file in whole(Path(".out.parts/vectors"))}
     half = Path(".out.parts/vectors/half.parquet")  # as a write that is killed leaves it
