@@ -1,11 +1,11 @@
 """Sentence-BERT in pure NumPy: readable, proven equal to PyTorch tensor by tensor, fast on a CPU.
 
 ``model/`` turns token ids into one vector, and a gradient back; ``similarity`` compares vectors; ``encoder`` is text
-in, vectors out; ``client`` the same for code written against a service, ``sklearn`` for scikit-learn. Built on vectors:
-``search/``, ``training/``, ``evaluation/`` (scores on benchmarks), ``analysis/`` (calibration, explanations,
-classifiers, maps), ``plots/`` and ``course/``. ``proof/`` holds the agreement ledger behind ``minisbert verify``,
-``serve/`` the server, ``bench/`` the benchmarks, ``cli/`` the command line. README names the twelve files to read, in
-order.
+in, vectors out; ``client`` the same for code written against a service, ``sklearn``, ``mteb`` and ``llm`` for those
+libraries, ``bulk`` for many machines. Built on vectors: ``search/``, ``training/``, ``evaluation/`` (scores on
+benchmarks), ``analysis/`` (calibration, explanations, classifiers, maps), ``plots/``, ``page/`` (a page that shows the
+whole way) and ``course/``. ``proof/`` holds the agreement ledger behind ``minisbert verify``, ``serve/`` the server,
+``bench/`` the benchmarks, ``cli/`` the command line. README names the twelve files to read, in order.
 """
 
 from importlib import import_module
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from minisbert.client import Client
     from minisbert.encoder import SentenceEncoder
+    from minisbert.page import show
     from minisbert.proof.diagnose import diagnose
     from minisbert.similarity import (
         angular_distance,
@@ -45,12 +46,14 @@ __all__ = [
     "pairwise_dot_score",
     "pairwise_euclidean_sim",
     "pairwise_manhattan_sim",
+    "show",
     "to_distance",
     "to_similarity",
 ]
 _HOME = {
     **{"Client": "minisbert.client", "SentenceEncoder": "minisbert.encoder"},
     "diagnose": "minisbert.proof.diagnose",
+    "show": "minisbert.page",
 }
 
 

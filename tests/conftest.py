@@ -44,7 +44,7 @@ EXAMPLES = {  # files and folders of the package whose docstrings belong to a ma
     "numbers": ["model", "similarity.py"],
     "core": ["model", "similarity.py", "training", "parallel.py", "proof"],
 }
-OPTIONAL = "torch transformers sentence_transformers sklearn matplotlib duckdb nbformat browser data_folder"
+OPTIONAL = "torch transformers sentence_transformers sklearn matplotlib duckdb nbformat browser ray data_folder"
 """Fixtures of parts that are not the core."""
 
 
@@ -76,6 +76,7 @@ def _need_weights():
 
 NEEDS_OF_EXAMPLES = {
     r"Encoder\(|Client\(": _need_weights,
+    r"BatchEncoder\(": lambda: _optional_import("ray", "ray", "ray"),
     r"EmbeddingDatabase\.": lambda: _optional_import("duckdb", "search", "search"),
     r"cluster\(|find_threshold\(|fit_thresholds\(|name_clusters\(|project\(|train_\w+\(|LogisticRegression": lambda: (
         _optional_import("sklearn", "apps", "apps")
@@ -192,6 +193,12 @@ def serve():
 
 
 @pytest.fixture(scope="session")
+def ray():
+    """Ray Data, for work on many machines."""
+    return _optional_import("ray", "ray", "ray")
+
+
+@pytest.fixture(scope="session")
 def browser():
     """Debian's Chromium without a window, driven by Playwright."""
     playwright = _optional_import("playwright.sync_api", "browser", "browser")
@@ -207,3 +214,10 @@ def browser():
         opened = driver.chromium.launch(executable_path=program, args=arguments, timeout=120_000)
         yield opened
         opened.close()
+
+
+@pytest.fixture(scope="session")
+def axe():
+    """The script of axe-core: it finds in a page what a keyboard or a screen reader cannot use."""
+    package = _optional_import("axe_playwright_python", "browser", "browser")
+    return (Path(package.__file__).parent / "axe.min.js").read_text(encoding="utf-8")

@@ -13,18 +13,19 @@ PACKAGE = Path(__file__).resolve().parent.parent / "minisbert"
 # Data flows down this list; a room imports only from rooms above it. Files of one line are neighbours, such as the
 # parts of the encoder: they may import each other.
 ORDER = [
-    "files",
+    "files html_page",
     "model",
     "checks",
     "similarity",
-    "long_texts parallel hub model_card encoder saved sklearn",
-    "client nearest tables",
+    "long_texts parallel hub model_card encoder saved sklearn mteb llm",
+    "bulk client nearest tables",
     "plots",
     "evaluation",
     "search",
     "training",
     "analysis",
     "proof",
+    "page",
     "course",
     "bench",
     "__init__",  # the public names
@@ -91,11 +92,11 @@ WIDE = {
 """Where a number has 64 bits on every platform, and why."""
 
 
-def test_what_counts_is_as_wide_as_numpy_counts():
+def test_what_counts_is_as_wide_as_numpy_counts(files):
     """np.repeat and np.bincount refuse int64 where NumPy counts in 32 bits (WebAssembly, armv7): counts are np.intp."""
     named = {
         file.relative_to(PACKAGE).as_posix()
-        for file, tree in FILES.items()
+        for file, tree in files.items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and node.attr in ("int64", "longlong") and ast.unparse(node.value) == "np"
     }

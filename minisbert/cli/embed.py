@@ -13,6 +13,7 @@ import click
 
 from minisbert import __version__
 from minisbert.cli import options, outputs
+from minisbert.cli.bulk import embed_with_ray
 from minisbert.cli.inputs import TextSource, input_options
 from minisbert.cli.job import NOTHING_CUT, claim
 from minisbert.cli.outputs import Target
@@ -27,11 +28,26 @@ from minisbert.model.tokens import OverflowReport
 @click.option(
     "-o", "--output", metavar="FILE", help="A .npy, .safetensors, .jsonl or .parquet file.  [default: JSONL on stdout]"
 )
+@options.choice_option(
+    "--engine",
+    ["local", "ray"],
+    "ray: files and folders of Parquet, on a Ray cluster, to the folder -o.",
+)
+@click.option(
+    "--address",
+    metavar="HOST:PORT",
+    envvar="RAY_ADDRESS",
+    show_envvar=True,
+    help="The Ray cluster, or auto.  [default: one on this machine, for this run]",
+)
 @click.option("--output-format", type=click.Choice(KINDS), help="[default: by the file's suffix]")
 @click.option("--force", is_flag=True, help="Overwrite the output file and the leftovers of an earlier run.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run, if there is one.")
 @click.option(
-    "--id", "id_column", metavar="NAME|N", help="Column of the ids in a .parquet.  [default: the row's number from 0]"
+    "--id",
+    "id_column",
+    metavar="NAME|N",
+    help="Column of the ids in a .parquet.  [default: the row's number from 0; ray: id or _id]",
 )
 @click.option("--normalize", "normalize_embeddings", is_flag=True, help="Scale vectors to length 1.")
 @click.option("--truncate-dim", type=options.COUNT, metavar="D", help="Keep the first D dimensions.")
@@ -51,6 +67,8 @@ def embed(
     source: TextSource,
     output: str | None,
     output_format: str | None,
+    engine: str,
+    address: str | None,
     force: bool,
     resume: bool,
     id_column: str | None,
@@ -70,6 +88,10 @@ def embed(
     it; if there is nothing to continue, it starts, and if the file is complete, it says so. Before,
     it compares texts, model and settings as far as the file records them: .safetensors and .parquet do.
 
+    --engine ray reads Parquet and writes a folder of Parquet files, in no order, with a worker on each of the cluster's
+    processors (or on each N, with --num-threads N). Files, output and model must be in the same place on all machines,
+    and each row needs an id of its own. On one machine the local engine is faster.
+
     \b
     Examples:
       minisbert embed "i love soup"
@@ -79,10 +101,48 @@ def embed(
       minisbert embed -i reviews.csv --id id -o vectors.parquet
       minisbert embed -i posts.jsonl --field post.title -o vectors.jsonl
       minisbert embed -i texts.txt -o vectors.npy --overflow chunk
+      minisbert embed texts.parquet -o vectors/ --engine ray
       echo "soup is my favorite" | minisbert embed --normalize
     """
     if encoding["prompt"] is not None and encoding["prompt_name"] is not None:
         raise click.UsageError("Give --prompt or --prompt-name, not both.")
+    # What determines a vector besides its text; not threads, batches and blocks, which affect its last digit at
+    # most, nor --overflow, unless it splits texts: otherwise it decides whether a text is rejected.
+    of_chunks = ("chunk_tokens", "overlap", "composition")
+
+    def settings_of(encoder: SentenceEncoder, kind: str, id_column: str | None) -> dict[str, Any]:
+        return {
+            "minisbert": __version__,
+            "format": kind,
+            "id": id_column,
+            "dtype": str(encoder.dtype),
+            "dimensions": encoding["truncate_dim"] or encoder.get_sentence_embedding_dimension(),
+            "name": encoder.folder.name,
+            "model": encoder.fingerprint(),
+            "max_seq_length": encoder.max_seq_length,
+            **{name: encoding[name] for name in ("prompt", "prompt_name", "normalize_embeddings", "deterministic")},
+            **{name: encoding[name] if encoding["overflow"] == "chunk" else None for name in of_chunks},
+        }
+
+    if engine == "ray":
+        if output_format not in (None, "parquet") or source.input_format not in (None, "parquet"):
+            raise click.UsageError("--engine ray reads Parquet and writes Parquet.")
+        if output is None or not (source.arguments or source.file):
+            raise click.UsageError("--engine ray needs files or folders of Parquet, and a folder to write, with -o.")
+        embed_with_ray(
+            source,
+            Path(output),
+            settings_of,
+            choice,
+            dtype,
+            encoding,
+            id_column=id_column,
+            address=address or "local",
+            force=force,
+            resume=resume,
+            progress=progress,
+        )
+        return
     if output in (None, "-"):
         target = Target(None, output_format or "jsonl", force)
         if target.kind != "jsonl":
@@ -113,21 +173,7 @@ def embed(
     with claim(target, resume) as job:
         total = encoding["total"] = source.count(*ids)
         encoder, rows = choice.encoder(dtype), source.rows_again(total, *ids)
-        # What determines a vector besides its text; not threads, batches and blocks, which affect its last digit at
-        # most, nor --overflow, unless it splits texts: otherwise it decides whether a text is rejected.
-        of_chunks = ("chunk_tokens", "overlap", "composition")
-        settings = {
-            "minisbert": __version__,
-            "format": target.kind,
-            "id": id_column,
-            "dtype": str(encoder.dtype),
-            "dimensions": encoding["truncate_dim"] or encoder.get_sentence_embedding_dimension(),
-            "name": encoder.folder.name,
-            "model": encoder.fingerprint(),
-            "max_seq_length": encoder.max_seq_length,
-            **{name: encoding[name] for name in ("prompt", "prompt_name", "normalize_embeddings", "deterministic")},
-            **{name: encoding[name] if encoding["overflow"] == "chunk" else None for name in of_chunks},
-        }
+        settings = settings_of(encoder, target.kind, id_column)
         if job.is_complete:
             said = job.check_complete(settings, rows)
             click.echo(f"{target.file}: already complete, {said}; --force starts over", err=True)

@@ -13,6 +13,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from minisbert.bulk import vector_table
 from minisbert.checks import require
 from minisbert.cli.outputs import LINE_ENDS, OutputError
 from minisbert.model import Array
@@ -73,19 +74,23 @@ def _write_parquet(stream: Any, parts: Callable[[], Iterator[tuple[Any, Array]]]
     are_numbers = not has_ids or all(
         isinstance(name, int) and -(2**63) <= name < 2**63 for said, _ in parts() for _, name in said
     )
-    vector = arrow.list_(arrow.type_for_alias(settings["dtype"]), settings["dimensions"])
-    types = {"id": arrow.int64() if are_numbers else arrow.string(), "text_sha256": arrow.string(), "embedding": vector}
-    about = {"model": settings["name"], "fingerprint": settings["model"], "minisbert": settings["minisbert"]}
-    schema = arrow.schema(types.items(), metadata={**about, SETTINGS: json.dumps(settings)})
+    schema = parquet_schema(settings, arrow.int64() if are_numbers else arrow.string())
     done = 0
     with parquet.ParquetWriter(stream, schema) as writer:
         for said, vectors in parts():
             names = [row[1] for row in said] if has_ids else range(done, done + len(said))
-            hashes = [sha256(row[0].encode()).hexdigest() for row in said]
-            flat = arrow.FixedSizeListArray.from_arrays(arrow.array(vectors.reshape(-1)), type=vector)
-            ids = arrow.array(names if are_numbers else map(str, names), types["id"])
-            writer.write_table(arrow.table([ids, arrow.array(hashes, arrow.string()), flat], schema=schema))
+            ids = arrow.array(names if are_numbers else map(str, names), schema.field("id").type)
+            writer.write_table(vector_table(ids, [row[0] for row in said], vectors).cast(schema))
             done += len(said)
+
+
+def parquet_schema(settings: Mapping[str, Any], id_type: Any) -> Any:
+    """The columns of `vector_table`, and in the metadata by which model and settings the vectors were made."""
+    arrow = require("pyarrow", "search", "writing Parquet")
+    vector = arrow.list_(arrow.type_for_alias(settings["dtype"]), settings["dimensions"])
+    about = {"model": settings["name"], "fingerprint": settings["model"], "minisbert": settings["minisbert"]}
+    types = {"id": id_type, "text_sha256": arrow.string(), "embedding": vector}
+    return arrow.schema(types.items(), metadata={**about, SETTINGS: json.dumps(settings)})
 
 
 def add_rows(so_far: Any, rows: Iterable[Sequence[Any]]) -> int:
