@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "minisbert"
 # Data flows down this list; a room imports only from rooms above it. Files of one line are neighbours, such as the
 # parts of the encoder: they may import each other.
 ORDER = [
-    "files",
+    "files html_page",
     "model",
     "checks",
     "similarity",
@@ -24,6 +24,7 @@ ORDER = [
     "training",
     "analysis",
     "proof",
+    "page",
     "course",
     "bench",
     "__init__",  # the public names
