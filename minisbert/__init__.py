@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from minisbert.client import Client
     from minisbert.encoder import SentenceEncoder
+    from minisbert.page import show
     from minisbert.proof.diagnose import diagnose
     from minisbert.similarity import (
         angular_distance,
@@ -44,12 +45,14 @@ __all__ = [
     "pairwise_dot_score",
     "pairwise_euclidean_sim",
     "pairwise_manhattan_sim",
+    "show",
     "to_distance",
     "to_similarity",
 ]
 _HOME = {
     **{"Client": "minisbert.client", "SentenceEncoder": "minisbert.encoder"},
     "diagnose": "minisbert.proof.diagnose",
+    "show": "minisbert.page",
 }
 
 
