@@ -5,10 +5,11 @@ writes it. ``show.html`` is the page, ``style.css`` its look; ``numbers.js`` rea
 pass once more, ``drawing.js`` draws them, ``cells.js`` opens one number to the arithmetic that made it, ``scenes.js``
 has the ten scenes, ``main.js`` the rest. There is no build step.
 
-**How a million numbers fit.** What a matrix of weights made (query, key, value, ...) is kept as float16; the weights, 21
-million, are not on the page, but one row of each matrix is. All else the page can compute: sums, LayerNorm, softmax,
-averages, GELU. Of these it keeps *what its own computation misses*, one byte each. So the page recomputes every such
-number, shows how far off it was, and still shows the model's. What the cosine is made of is kept as float32.
+**How a million numbers fit.** What a matrix of weights made (query, key, value, ...) is kept as float16; the weights
+themselves, millions, are not on the page, but one row of each matrix is. All else the page can compute: sums,
+LayerNorm, softmax, averages, GELU. Of these it keeps *what its own computation misses*, one byte each. So the page
+recomputes every such number, shows how far off it was, and still shows the model's. What the cosine is made of is kept
+as float32.
 
 Letters: ``T`` tokens of one text, ``D`` hidden size, ``H`` heads, ``K`` = D/H, ``F`` feed-forward size, ``L`` layers.
 """
@@ -166,9 +167,9 @@ def page_of(trace: Trace) -> Page:
 
 
 class _Numbers:
-    """Tensors as three streams of bytes, in the order in which ``numbers.js`` reads them; each call returns what it has.
+    """Tensors as three streams of bytes, in the order in which ``numbers.js`` reads them.
 
-    Together with ``numbers.js`` this is the format.
+    Each call returns what the page will have. Together with ``numbers.js`` this is the format.
     """
 
     def __init__(self) -> None:
@@ -203,7 +204,7 @@ class _Numbers:
         return computed + steps * (coefficient * size)
 
     def streams(self) -> dict[str, str]:
-        """Each stream deflated, and in letters; first all numbers' first bytes, then all second ones: it packs better."""
+        """Each stream in letters: all numbers' first bytes, then all second ones, which packs better; deflated."""
         found = {}
         for name, tensors in self.kept.items():
             flat = np.concatenate([tensor.ravel() for tensor in tensors])

@@ -7,11 +7,11 @@ const cells = (() => {
   const MATRIX = { query: "query", key: "key", value: "value", expanded: "expand" };
   const sum = (values) => values.reduce((total, x) => total + x, 0);
 
-  // A sum of products, and what rounding of a and b may do to it.
-  function products(a, b, labels) {
+  // A sum of products, and what rounding of a and b may do to it; of says what they are.
+  function products(a, b, of, labels) {
     const terms = Array.from(a.data, (x, i) => ({ label: labels(i), a: x, b: b.data[i], product: x * b.data[i] }));
     const bound = sum(terms.map((t) => Math.abs(t.a) * b.error(t.b) + Math.abs(t.b) * a.error(t.a)));
-    return { terms, value: sum(terms.map((t) => t.product)), bound };
+    return { of, terms, value: sum(terms.map((t) => t.product)), bound };
   }
   const part = (tensor, values) => ({ data: values, error: tensor.error });
 
@@ -23,7 +23,8 @@ const cells = (() => {
     const of = (what) => tensors.get(`layers.${layer}.${half}.${what}`);
     const before = half === "feed_forward" ? tensors.get(`layers.${layer}.attention.output`)
       : tensors.get(layer > 0 ? `layers.${layer - 1}.feed_forward.output` : "embeddings.output");
-    const cell = (found) => ({ kept, terms: [], steps: [], note: "", ...found, bound: found.bound + tensor.error(kept) + 1e-9 });
+    const exact = tensor.error(kept);  // how exactly the page keeps it
+    const cell = (found) => ({ kept, exact, terms: [], steps: [], note: "", ...found, bound: found.bound + exact + 1e-9 });
     const at = (t) => t.data[i * D + j];
 
     function linear(input, matrix, what) {
@@ -32,7 +33,7 @@ const cells = (() => {
         return { kept, math: "linear", instead: column, terms: [], steps: [], note: `The row of ${matrix} that makes column ${j} is not on ` +
           `this page: the model's matrices have millions of numbers. The row that makes column ${column} is.` };
       }
-      const found = products(part(input, row(input, i)), weight, (d) => `${what} ${d}`);
+      const found = products(part(input, row(input, i)), weight, [what, "weight"], (d) => `column ${d}`);
       return cell({ math: "linear", ...found, value: found.value + bias.data[0], bound: found.bound + bias.error(bias.data[0]),
         steps: [["sum of the products", found.value], ["bias", bias.data[0]]] });
     }
@@ -78,7 +79,7 @@ const cells = (() => {
       const probs = of("probs"), value = of("value"), T = probs.columns, h = Math.floor(j / K);
       const column = Float64Array.from({ length: T }, (_, s) => value.data[s * D + j]);
       return cell({ math: "context", note: `Column ${j} belongs to head ${h}. Share times value, of every token:`,
-        ...products(part(probs, row(probs, h * T + i)), part(value, column), (s) => pieces[s]) });
+        ...products(part(probs, row(probs, h * T + i)), part(value, column), ["share", "value"], (s) => pieces[s]) });
     }
     if (last === "activated") {
       const x = of("expanded").data[i * tensor.columns + j], value = ACTIVATIONS[activation](x);
@@ -103,7 +104,7 @@ const cells = (() => {
 
   // One score: a dot product over sqrt(K).
   function score(query, key, i, s, h, K) {
-    const found = products(part(query, ofHead(query, i, h, K)), part(key, ofHead(key, s, h, K)), (k) => `${h * K + k}`);
+    const found = products(part(query, ofHead(query, i, h, K)), part(key, ofHead(key, s, h, K)), ["query", "key"], (k) => `column ${h * K + k}`);
     const root = Math.sqrt(K);
     return { math: "score", note: "", ...found, value: found.value / root, bound: found.bound / root,
       steps: [["sum of the products", found.value], [`√K = √${K}`, root]] };
@@ -119,7 +120,7 @@ const cells = (() => {
     }));
     const [a, b] = totals.map((total) => Math.sqrt(dot(total, total)));
     const lengths = [t, u].map((x) => Math.sqrt(dot(x, x))), product = dot(t, u);
-    return { math: "pair", kept, value: product / (a * b), bound: 1e-7, terms: [], note: "", steps: [
+    return { math: "pair", kept, exact: 0, value: product / (a * b), bound: 1e-7, terms: [], note: "", steps: [
       ["length of A's token vector", lengths[0]], ["length of B's token vector", lengths[1]],
       ["cosine of the two token vectors", product / lengths[0] / lengths[1]], ["their dot product: the three multiplied", product],
       ["T_a |a|: length of the sum of A's token vectors", a], ["T_b |b|: the same for B", b]] };

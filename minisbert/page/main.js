@@ -11,13 +11,14 @@
 
   // scene: the one opened last; text, token: the one followed; to: whom it looks at; column, wide: of the D and F numbers
   const START = { scene: 0, layer: 0, head: 0, text: 0, token: 0, to: 0, column: data.columns[0].query, wide: data.columns[0].expand,
-    a: 0, b: 0, dimension: 0, line: 2, switch: -1 };
+    a: 0, b: 0, dimension: 0, line: 2, zoom: 0, switch: -1 };
+  const ZOOMS = [0, 96, 16];  // columns that are seen, 0 for all
   const state = { ...START };
   const inFrame = window.location.protocol === "about:";  // of a notebook, which has no address
 
   const most = () => ({ scene: 10, layer: model.L - 1, head: model.H - 1, text: 1, token: data.pieces[state.text].length - 1,
     to: data.pieces[state.text].length - 1, column: model.D - 1, wide: model.F - 1, a: data.pieces[0].length - 1, b: data.pieces[1].length - 1,
-    dimension: model.widths[model.widths.length - 1] - 1, line: 2, switch: data.switches.length - 1 });
+    dimension: model.widths[model.widths.length - 1] - 1, line: 2, zoom: 96, switch: data.switches.length - 1 });
 
   function change(to) {
     Object.assign(state, to);
@@ -46,6 +47,7 @@
       const value = Number(said[key]), limits = { ...most(), token: Infinity, to: Infinity };  // text may change with them
       if (key in said && Number.isInteger(value) && value >= (key === "switch" ? -1 : 0) && value <= limits[key]) to[key] = value;
     }
+    if (!ZOOMS.includes(to.zoom)) to.zoom = 0;
     if (!("scene" in said)) to.scene = "head" in said || "to" in said ? 5 : "layer" in said || "token" in said ? 4 : 0;
     change(to);
   }
@@ -59,6 +61,7 @@
     group.append(...data.pieces[text].map((piece, token) => element("option", `${"AB"[text]}: ${piece}`, { value: `${text},${token}` })));
     return group;
   }));
+  byId("zoom").addEventListener("change", (event) => change({ zoom: Number(event.target.value) }));
   byId("column").max = String(model.D - 1);
   byId("layer").addEventListener("change", (event) => change({ layer: Number(event.target.value) }));
   byId("head").addEventListener("change", (event) => change({ head: Number(event.target.value) }));
@@ -89,6 +92,7 @@
     if (scene) change({ scene });
     else if (event.key === "[") change({ layer: Math.max(0, state.layer - 1) });
     else if (event.key === "]") change({ layer: Math.min(model.L - 1, state.layer + 1) });
+    else if ("+=-".includes(event.key)) change({ zoom: ZOOMS[Math.max(0, Math.min(2, ZOOMS.indexOf(state.zoom) + (event.key === "-" ? -1 : 1)))] });
     else if (event.key === "Escape" && state.scene) byId(`scene-${state.scene}`).open = false;
     else return;
     event.preventDefault();
@@ -107,6 +111,7 @@
     byId("head").value = String(state.head);
     byId("token").value = `${state.text},${state.token}`;
     byId("column").value = String(state.column);
+    byId("zoom").value = String(state.zoom);
     switches.querySelectorAll("input").forEach((radio) => { radio.checked = Number(radio.value) === state.switch; });
     byId("broken").hidden = state.switch < 0;
     byId("was").textContent = state.switch < 0 ? "" : `not ${written(data.cosine)}`;

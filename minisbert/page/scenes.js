@@ -14,7 +14,7 @@ const scenes = (() => {
   }
 
   const written = (x, digits = 4) => {
-    const size = Math.abs(x), exact = x === 0 ? "0" : size < 1e-3 || size >= 1e5 ? x.toExponential(digits - 2) : x.toPrecision(digits);
+    const size = Math.abs(x), exact = x === 0 ? "0" : size < 1e-3 || size >= 1e5 ? x.toExponential(digits - 1) : x.toPrecision(digits);
     return exact.replace(/-/g, "−");
   };
   const number = (x, digits) => element("data", written(x, digits), { value: String(x) });
@@ -56,15 +56,16 @@ const scenes = (() => {
       const rows = shown.map((i) => [found.terms[i].label, found.terms[i].a, found.terms[i].b, found.terms[i].product]);
       const rest = order.slice(MOST_TERMS).reduce((sum, i) => sum + found.terms[i].product, 0);
       if (many) rows.push([`the other ${found.terms.length - MOST_TERMS} together`, null, null, rest]);
-      inside.push(table(["term", "the one", "the other", "product"], rows, ["sum", null, null, found.terms.reduce((sum, t) => sum + t.product, 0)]));
+      inside.push(table(["term", ...found.of, "product"], rows, ["sum", null, null, found.terms.reduce((sum, t) => sum + t.product, 0)]));
     }
     if (found.table) inside.push(table(found.table.head, found.table.rows, found.table.sum));
     if (found.steps.length) inside.push(table(null, found.steps));
     if (found.value !== undefined && found.kept !== undefined) {
       const off = Math.abs(found.value - found.kept), agrees = off <= found.bound, p = element("p", "", { class: "verdict" });
-      p.append("computed here ", number(found.value, 6), ", in the model ", number(found.kept, 6), ": ",
+      p.append("computed here ", number(found.value, 6), ", in the model ", number(found.kept, 6),
+        ...(found.exact ? [` (kept to ${written(found.exact, 1)})`] : []), ": ",
         element("b", agrees ? "they agree" : "they differ", { class: agrees ? "good" : "bad" }),
-        ` (${written(off, 2)} apart; rounding on this page explains up to ${written(found.bound, 2)})`);
+        `, ${written(off, 2)} apart; rounding on this page explains up to ${written(found.bound, 2)}`);
       inside.push(p);
     } else if (found.kept !== undefined) {
       const p = element("p", "in the model ");
@@ -81,6 +82,7 @@ const scenes = (() => {
   }
 
   // ------------------------------------------------------------------------------------------ figures of tensors
+  const tensorScale = (tensor) => tensor.scale ??= scaleOf(tensor.data);  // which takes a while
   const SHAPES = { probs: "(H, T, T)", expanded: "(T, F)", activated: "(T, F)" };
   const name = (pattern) => pattern.replace("{layer}", String(state.layer));
   const contextOf = (text) => ({ data: page.data, weights: page.weights, tensors: page.texts[text], pieces: Object.assign([...page.data.pieces[text]], { text }) });
@@ -142,9 +144,10 @@ const scenes = (() => {
       const [, layer, , last] = tensor.match(/layers\.(\d+)\.(\w+)\.(\w+)/) ?? [];
       const matrixOf = { query: "query", key: "key", value: "value", expanded: "expand",
         projected: tensor.includes("attention") ? "output" : "contract" }[last];
-      const scale = isProbs ? 1 : scaleOf(shown.flatMap((one) => Array.from(page.texts[one].get(tensor).data)));
+      const scale = isProbs ? 1 : Math.max(...shown.map((one) => tensorScale(page.texts[one].get(tensor))));
       matrix.show({ rows, columns: isProbs ? rows : of.columns, value: at, scale, chosen, gap: shown.length > 1 ? lengths[0] : 0,
-        marked: matrixOf ? [page.weights.matrices[layer][matrixOf].column] : [], write: isProbs ? (x) => x.toFixed(2) : null },
+        marked: matrixOf ? [page.weights.matrices[layer][matrixOf].column] : [], zoom: isProbs ? 0 : state.zoom,
+        write: isProbs ? (x) => x.toFixed(2) : (x) => written(x, 3), key: [tensor, state.head] },
       `${tensor}${only === undefined ? "" : `, text ${"AB"[text]}`}, ${say(...chosen)}${written(at(...chosen))}`);
       matrix.hover(null);
       const value = written(at(...chosen));
@@ -178,6 +181,16 @@ const scenes = (() => {
       return button;
     });
     return () => buttons.forEach((button, token) => button.setAttribute("aria-pressed", String(state.text === text && state.token === token)));
+  }
+
+  function layers() {
+    const buttons = Array.from({ length: page.data.model.L }, (_, layer) => {
+      const button = element("button", String(layer), { type: "button", "aria-label": `layer ${layer}` });
+      button.addEventListener("click", () => change({ layer }));
+      byId("layers").append(button);
+      return button;
+    });
+    return () => buttons.forEach((button, layer) => button.setAttribute("aria-pressed", String(layer === state.layer)));
   }
 
   function heads() {
@@ -308,7 +321,7 @@ const scenes = (() => {
       const say = (r, c) => `“${a[r].label}” with “${b[c].label}”: `;
       figure.firstChild.textContent = "c(i, j) (T, T): rows are A, columns B, in hundredths; minisbert/analysis/explain.py: pair_contributions";
       matrix.show({ rows: a.map((word) => word.label), columns: b.map((word) => word.label), value, scale: Math.max(...values.map(Math.abs)) || 1,
-        chosen, write: hundredths }, `contributions of word pairs, ${say(...chosen)}${hundredths(value(...chosen))} hundredths`);
+        chosen, write: hundredths, key: choose.checked }, `contributions of word pairs, ${say(...chosen)}${hundredths(value(...chosen))} hundredths`);
       matrix.hover = (found) => {
         const [r, c] = found ?? chosen;
         read.replaceChildren(say(r, c), element("data", hundredths(value(r, c)), { value: String(value(r, c)) }), " hundredths");
@@ -338,7 +351,8 @@ const scenes = (() => {
     const figure = byId("dimensions"), { canvas, read, cell } = build(figure);
     const vectors = page.texts.map((tensors) => tensors.get("sentence_embedding").data), size = (v) => Math.sqrt(dot(v, v));
     const [a, b] = vectors.map((v) => v.map((x) => x / size(v))), product = a.map((x, d) => x * b[d]);
-    const rows = [a, b, product], labels = ["A", "B", "product"], scales = rows.map(scaleOf);
+    // the products are small: in colours they count as much as the numbers they are made of
+    const rows = [a, b, product], labels = ["A", "B", "product"], louder = [1, 1, scaleOf(a) / scaleOf(product)];
     const matrix = new Matrix(canvas, (r, c, open) => {
       change({ dimension: c, line: r });
       if (open) cell.open = true;
@@ -347,9 +361,10 @@ const scenes = (() => {
 
     function redraw() {
       const d = Math.min(state.dimension, a.length - 1), chosen = [state.line, d];
-      figure.firstChild.replaceChildren(element("code", "sentence_embedding"), " (D), both texts, at length 1; each row has its own scale; minisbert/similarity.py: cos_sim");
+      figure.firstChild.replaceChildren(element("code", "sentence_embedding"), " (D), both texts, at length 1; the products are drawn louder; minisbert/similarity.py: cos_sim");
       const say = (r, c) => `${labels[r]}, dimension ${c}: `;
-      matrix.show({ rows: labels, columns: a.length, value: (r, c) => rows[r][c] / scales[r], scale: 1, chosen, marked: [] },
+      matrix.show({ rows: labels, columns: a.length, value: (r, c) => rows[r][c] * louder[r], scale: scaleOf(a), chosen, zoom: state.zoom,
+        write: null },
         `both sentence vectors and their product, ${say(...chosen)}${written(rows[state.line][d])}`);
       matrix.hover = (found) => {
         const [r, c] = found ?? chosen;
@@ -359,7 +374,7 @@ const scenes = (() => {
       cell.firstChild.textContent = `How ${written(page.data.cosine, 5)} is a sum of ${a.length} products`;
       if (!cell.open) return;
       const terms = Array.from(a, (x, i) => ({ label: `dimension ${i}`, a: x, b: b[i], product: product[i] }));
-      cell.lastChild.replaceChildren(arithmetic({ math: "cosine", terms, steps: [[`dimension ${d}: A`, a[d]], ["B", b[d]], ["product", product[d]]],
+      cell.lastChild.replaceChildren(arithmetic({ math: "cosine", of: ["A", "B"], terms, steps: [[`dimension ${d}: A`, a[d]], ["B", b[d]], ["product", product[d]]],
         value: dot(a, b), kept: page.data.cosine, bound: 1e-6 }));
     }
     return redraw;
@@ -440,9 +455,14 @@ const scenes = (() => {
   const THUMBNAILS = [null, null, "embeddings.word", "layers.{layer}.attention.query", "layers.{layer}.attention.probs", "layers.{layer}.attention.context",
     "layers.{layer}.attention.output", "layers.{layer}.feed_forward.activated", "modules.0", "sentence_embedding"];
 
+  let thumbnailsOf;  // the layer and the light they were drawn for
   function thumbnails() {
+    const now = `${state.layer} ${drawing.dark.matches}`;
+    if (now === thumbnailsOf) return;
+    thumbnailsOf = now;
     document.querySelectorAll(".scene > summary canvas").forEach((canvas, i) => {
-      if (!THUMBNAILS[i]) return void (canvas.style.visibility = "hidden");
+      canvas.hidden = !THUMBNAILS[i];
+      if (!THUMBNAILS[i]) return;
       const all = page.texts.map((tensors) => tensors.get(name(THUMBNAILS[i])) ?? tensors.get("sentence_embedding"));
       if (i === 4) {  // attention: the heads of both texts side by side
         const T = Math.max(...all.map((t) => t.columns)), H = page.data.model.H;
@@ -451,7 +471,7 @@ const scenes = (() => {
           return q < t.columns && s < t.columns ? t.data[(h * t.columns + q) * t.columns + s] : 0;
         }, 1);
       }
-      const rows = all.map((t) => t.rows), scale = scaleOf(all.flatMap((t) => Array.from(t.data)));
+      const rows = all.map((t) => t.rows), scale = Math.max(...all.map(tensorScale));
       thumbnail(canvas, rows[0] + rows[1], all[0].columns, (r, c) => {
         const [t, q] = r < rows[0] ? [all[0], r] : [all[1], r - rows[0]];
         return t.data[q * t.columns + c];
@@ -469,7 +489,9 @@ const scenes = (() => {
     document.querySelectorAll(".pieces").forEach((list) => parts.push(inScene(list, pieces(list))));
     parts.push(inScene(byId("heads"), heads()), inScene(byId("looks"), looks()), inScene(byId("curve"), curve()));
     parts.push(inScene(byId("pairs"), pairs()), inScene(byId("dimensions"), dimensions()));
+    const drawLayers = layers();
     return (only) => {
+      drawLayers();
       document.querySelectorAll("[data-fact]").forEach((place) => place.replaceChildren(FACTS[place.dataset.fact]()));
       moved();
       if (!only) thumbnails();
