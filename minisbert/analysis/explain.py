@@ -108,7 +108,7 @@ def explain(
     [('soup', 'soup'), ('love', 'favorite')]
     """
     model = encoder.model
-    if why := why_no_pairs(model.modules, model.default_prompt_name is not None):
+    if why := why_no_pairs(model.modules, model.default_prompt_name):
         raise ValueError(f"explain: {why}")
     prefix = model.prompts[model.default_prompt_name] if model.default_prompt_name else ""
     texts = [prefix + text for text in each_text([text_a, text_b], "explain: texts")]
@@ -132,7 +132,7 @@ def pair_contributions(t: Array, u: Array) -> Array:
     return t @ u.T / (np.linalg.norm(t.sum(axis=0)) * np.linalg.norm(u.sum(axis=0)))  # |sum of t| = T_a |a|
 
 
-def why_no_pairs(modules: Sequence[Module], has_prompt: bool = False) -> str | None:
+def why_no_pairs(modules: Sequence[Module], prompt_name: str | None = None) -> str | None:
     """Why a model's cosine is no sum over pairs of tokens; None where it is one."""
     pooling = modules[0]
     if isinstance(pooling, Pooling) and pooling.modes not in [(mean,) for mean in _MEANS]:
@@ -145,8 +145,8 @@ def why_no_pairs(modules: Sequence[Module], has_prompt: bool = False) -> str | N
             "this model has a Dense module after its pooling, a non-linear mix of the token vectors: the cosine is "
             "not a sum over token pairs"
         )
-    if isinstance(pooling, Pooling) and not pooling.include_prompt and has_prompt:
-        return "this model excludes its default prompt from the mean, which is not supported here"
+    if isinstance(pooling, Pooling) and not pooling.include_prompt and prompt_name is not None:
+        return f"this model excludes its default prompt {prompt_name!r} from the mean, which is not supported here"
     return None
 
 
