@@ -11,6 +11,7 @@ Letters: ``B`` texts, ``N`` tokens in the strip, ``T`` tokens of one text, ``C``
 from __future__ import annotations
 
 import copy
+import importlib
 import os
 import sys
 import tempfile
@@ -733,13 +734,15 @@ class SentenceEncoder:
         >>> trace.bert.layers[0].attention.output.shape
         (5, 384)
         """
-        tokens = self.tokenize(sentences, overflow)
-        if not len(tokens.lengths):
+        texts = tuple(check_texts(sentences))
+        tokens = self.tokenize(texts, overflow)
+        if not texts:
             raise ValueError("trace: expected at least one text, got none")
         traced = trace_bert(tokens.token_ids, tokens.lengths, self.model.params, self.model.config)
         results = apply_modules(traced.output, tokens.lengths, self.model.modules)
         pieces = tuple(self.model.tokenizer.pieces(tokens.token_ids))
-        return Trace(pieces, tokens.token_ids, tokens.lengths, traced, tuple(results))
+        strip = (tokens.token_ids, tokens.lengths, tokens.lost)
+        return Trace(texts, pieces, *strip, traced, tuple(results), copy.copy(self))
 
     # --------------------------------------------------------------------------------------------------------- the rest
 
@@ -896,11 +899,14 @@ def _stacklevel() -> int:
 class Trace:
     """Every tensor on the way from text to vector; the strip holds all texts end to end."""
 
+    texts: tuple[str, ...]  # B strings
     pieces: tuple[str, ...]  # N strings, what each token is
     token_ids: Array  # (N,)
     lengths: Array  # (B,)
+    lost: Array  # (B,) tokens that were cut off each text
     bert: BertTrace
     modules: tuple[Array, ...]  # the result of each module, (B, width)
+    encoder: SentenceEncoder = field(repr=False)  # what made it
 
     @property
     def sentence_embedding(self) -> Array:
@@ -916,6 +922,10 @@ class Trace:
         named = dict(_walk("", self.bert))
         named |= {f"modules.{i}": result for i, result in enumerate(self.modules[:-1])}
         return {**named, "sentence_embedding": self.sentence_embedding}
+
+    def to_html(self) -> str:
+        """Show how two texts become one number, as one HTML page: :func:`minisbert.show`."""
+        return importlib.import_module("minisbert.page").page_of(self).html  # built on all of this, so imported late
 
 
 def _walk(name: str, tree: Any) -> Iterator[tuple[str, Array]]:

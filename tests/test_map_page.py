@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minisbert.analysis import map_page, write_map_page
-from minisbert.analysis.map_page import json_for_html
 from minisbert.analysis.map_picture import style
 from minisbert.analysis.maps import Projection
 from minisbert.analysis.naming import Groups
+from minisbert.html_page import json_for_html
 
 HOSTILE = [
     "</script><script>document.title = 'hacked'</script>",

@@ -170,7 +170,8 @@ def run_everything():
         pooling.pool(hidden, LENGTHS, (mode,))
         pooling.pool(hidden, LENGTHS, (mode,), prompt_length=2)
     results = pooling.apply_modules(hidden, LENGTHS, (Pooling(), dense, Normalize()))
-    whole = encoder.Trace(("x",) * len(ids), ids, LENGTHS, trace, tuple(results))
+    texts, pieces = ("x",) * len(LENGTHS), ("x",) * len(ids)
+    whole = encoder.Trace(texts, pieces, ids, LENGTHS, np.zeros(3, int), trace, tuple(results), None)
     a, b = rng.normal(size=(4, 7)), rng.normal(size=(5, 7))
     for matrix, pairwise in similarity.SIMILARITIES.values():
         matrix(a, b), pairwise(a, a[::-1])

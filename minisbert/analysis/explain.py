@@ -108,39 +108,46 @@ def explain(
     [('soup', 'soup'), ('love', 'favorite')]
     """
     model = encoder.model
-    _check_modules(model.modules, model.default_prompt_name)
+    if why := why_no_pairs(model.modules, model.default_prompt_name):
+        raise ValueError(f"explain: {why}")
     prefix = model.prompts[model.default_prompt_name] if model.default_prompt_name else ""
     texts = [prefix + text for text in each_text([text_a, text_b], "explain: texts")]
     token_vectors = encoder.encode(texts, prompt="", output_value="token_embeddings", overflow=overflow)
     lengths = np.array([len(vectors) for vectors in token_vectors])
     sentences = apply_modules(np.concatenate(token_vectors), lengths, model.modules)[-1][:, : model.width]
     cosine = float(pairwise_cos_sim(sentences[0], sentences[1])[0])
-    t, u = (vectors[:, : model.width].astype(np.float64) for vectors in token_vectors)  # (A, D), (B, D)
-    scale = np.linalg.norm(t.sum(axis=0)) * np.linalg.norm(u.sum(axis=0))  # T_a T_b |a| |b|
+    contributions = pair_contributions(*(vectors[:, : model.width] for vectors in token_vectors))
     tokens = encoder.tokenize(texts, overflow="truncate").split()
     pieces_a, pieces_b = (tuple(model.tokenizer.pieces(ids)) for ids in tokens)
-    explained = Explanation(pieces_a, pieces_b, t @ u.T / scale, cosine)
+    explained = Explanation(pieces_a, pieces_b, contributions, cosine)
     return explained.by_word() if by_word else explained
 
 
-def _check_modules(modules: Sequence[Module], default_prompt_name: str | None) -> None:
-    """Raise for models whose cosine is no sum over pairs of tokens."""
+def pair_contributions(t: Array, u: Array) -> Array:
+    """``c_ij = t_i . u_j / (T_a T_b |a| |b|)`` of token vectors: float64, and their sum is the cosine of the means.
+
+    (A, D), (B, D) -> (A, B)
+    """
+    t, u = t.astype(np.float64), u.astype(np.float64)
+    return t @ u.T / (np.linalg.norm(t.sum(axis=0)) * np.linalg.norm(u.sum(axis=0)))  # |sum of t| = T_a |a|
+
+
+def why_no_pairs(modules: Sequence[Module], prompt_name: str | None = None) -> str | None:
+    """Why a model's cosine is no sum over pairs of tokens; None where it is one."""
     pooling = modules[0]
     if isinstance(pooling, Pooling) and pooling.modes not in [(mean,) for mean in _MEANS]:
-        raise ValueError(
-            f"explain: expected mean pooling, got {' + '.join(pooling.modes)}: only with a mean of token vectors is "
-            "the cosine a sum over token pairs"
+        return (
+            f"expected mean pooling, got {' + '.join(pooling.modes)}: only with a mean of token vectors is the cosine "
+            "a sum over token pairs"
         )
     if any(isinstance(module, Dense) for module in modules):
-        raise ValueError(
-            "explain: this model has a Dense module after its pooling, a non-linear mix of the token vectors: the "
-            "cosine is not a sum over token pairs"
+        return (
+            "this model has a Dense module after its pooling, a non-linear mix of the token vectors: the cosine is "
+            "not a sum over token pairs"
         )
-    if isinstance(pooling, Pooling) and not pooling.include_prompt and default_prompt_name is not None:
-        raise ValueError(
-            f"explain: this model excludes its default prompt {default_prompt_name!r} from the mean, which is not "
-            "supported here"
-        )
+    if isinstance(pooling, Pooling) and not pooling.include_prompt and prompt_name is not None:
+        return f"this model excludes its default prompt {prompt_name!r} from the mean, which is not supported here"
+    return None
 
 
 def _word_starts(pieces: Sequence[str]) -> Array:

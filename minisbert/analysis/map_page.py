@@ -1,21 +1,14 @@
-r"""A 2-D map of texts as a self-contained web page, for mouse, touch, keyboard and screen reader.
+"""A 2-D map of texts as a self-contained web page, for mouse, touch, keyboard and screen reader.
 
-``map_page.html``, beside this file, is the page: some 400 lines of plain JavaScript that draw on a canvas. **Texts come
-from strangers**: they stand in the page as JSON inside a ``<script>`` that no browser runs, with ``<``, ``>`` and ``&``
-written as ``\u003c`` and so on, and are inserted as text, never as HTML. A content security policy lets the browser run
-only the script with this hash, and fetch nothing. Letters: ``M`` texts, ``C`` groups.
+``map_page.html``, beside this file, is the page: some 400 lines of plain JavaScript that draw on a canvas.
+:mod:`minisbert.html_page` puts it together. Letters: ``M`` texts, ``C`` groups.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import html
-import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import numpy as np
 
@@ -23,6 +16,7 @@ from minisbert.analysis.map_picture import LEGEND_GROUPS, TYPICAL, check_sizes, 
 from minisbert.analysis.maps import Projection
 from minisbert.analysis.naming import Groups
 from minisbert.checks import each_text
+from minisbert.html_page import assemble
 
 TEMPLATE = Path(__file__).with_name("map_page.html")
 _DIGITS = 5  # of a coordinate in [-1, 1]: less than a pixel at any useful zoom
@@ -71,7 +65,6 @@ def write_map_page(
     """
     texts = list(each_text(texts, "write_map_page: texts"))
     check_sizes("write_map_page", projection, texts, groups)
-    page = TEMPLATE.read_text(encoding="utf-8")
     points = projection.points.astype(np.float64)
     low, high = points.min(axis=0), points.max(axis=0)
     scale = float((high - low).max()) / 2 or 1.0
@@ -97,24 +90,4 @@ def write_map_page(
         "title": title,
         "captions": [line for line in (caption, projection.describe()) if line],
     }
-    # a content security policy: the page's own script and style, and nothing else
-    rules = ["default-src 'none'", "base-uri 'none'", "form-action 'none'"]
-    for name in ("script", "style"):
-        (inside,) = re.findall(rf"<{name}>(.*?)</{name}>", page, re.DOTALL)
-        digest = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
-        rules.append(f"{name}-src 'sha256-{digest}'")
-    filling = {"policy": "; ".join(rules), "title": html.escape(title), "data": json_for_html(content)}
-    # in one pass, so that {{title}} in a text is not filled in
-    filled = re.sub(r"\{\{(policy|title|data)\}\}", lambda found: filling[found[1]], page)
-    stream.write(filled.encode())
-
-
-def json_for_html(value: Any) -> str:
-    r"""JSON that may stand inside a ``<script>``: nothing in it ends the element or begins another.
-
-    >>> print(json_for_html("</script><!-- & 好き"))
-    "\u003c/script\u003e\u003c!-- \u0026 好き"
-    """
-    written = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    # lone surrogates have no UTF-8, and U+2028 and U+2029 end a line in some parsers
-    return re.sub("[<>&\u2028\u2029\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", written)
+    stream.write(assemble(TEMPLATE, title, content).encode())

@@ -25,6 +25,7 @@ VERBS = {
     "tokens": ("model", "Show how a text is tokenized, and what is cut off."),
     "calibrate": ("similarity", "Measure what a similarity score means for your texts."),
     "explain": ("similarity", "Show which words make two texts similar."),
+    "show": ("similarity", "Show how two texts become one number, on a web page."),
     "index": ("search", "Maintain a database of documents to search by meaning."),
     "search": ("search", "Find documents by meaning."),
     "route": ("route", "Route queries by meaning, or reject them as out-of-scope."),

@@ -1,4 +1,4 @@
-"""How similar texts are, and what that means: ``minisbert similarity``, ``explain`` and ``calibrate``."""
+"""How similar texts are, and what that means: ``minisbert similarity``, ``explain``, ``show`` and ``calibrate``."""
 
 from __future__ import annotations
 
@@ -152,6 +152,35 @@ def explain(
         *align(strongest),
     ]
     target.give(lines, {"texts": [text_a, text_b], **vars(found)})
+
+
+# --------------------------------------------------------------------------------------------------------------- show
+
+
+@click.command()
+@click.argument("text_a", metavar="TEXT_A", type=options.TEXT)
+@click.argument("text_b", metavar="TEXT_B", type=options.TEXT)
+@output_options("The page to write.", "html", metavar="PAGE.html", required=True, has_json=False)
+@options.dtype_option
+@options.cut_option
+@options.model_options
+def show(text_a: str, text_b: str, target: Target, choice: options.ModelChoice, dtype: str, **cut: Any) -> None:
+    """Show how two texts become one number: the whole way, on a web page that needs no network.
+
+    Pieces, ids, three tables, every layer and head, the mean, the cosine, and the pairs of words that add up to it.
+    Every number is the model's, and each opens to the arithmetic that made it, which the page computes again. A token
+    takes some 55 kB of the page.
+
+    \b
+    Examples:
+      minisbert show "i love soup" "soup is my favorite" -o page.html
+      minisbert show "the bank of the river" "money in the bank" -o bank.html --model all-MiniLM-L12-v2
+    """
+    from minisbert.page import show as show_page
+
+    page = show_page(choice.encoder(dtype), text_a, text_b, **cut)
+    target.write(lambda stream: stream.write(page.html.encode()))
+    click.echo(f"cosine {page.cosine:.4f}; open {target.file} in a browser ({len(page.html.encode()) / 1e6:.1f} MB)")
 
 
 # ---------------------------------------------------------------------------------------------------------- calibrate

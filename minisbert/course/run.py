@@ -68,6 +68,8 @@ def normalized(notebook: Any) -> Any:
         cell["metadata"].pop("execution", None)
         joined: list[Any] = []
         for output in cell.get("outputs", []):
+            if "<iframe" in "".join(output.get("data", {}).get("text/html", "")):
+                del output["data"]["text/html"]  # a page of a megabyte: it is there where the notebook runs
             is_more = joined and output["output_type"] == "stream" == joined[-1]["output_type"]
             if is_more and joined[-1]["name"] == output["name"]:
                 joined[-1]["text"] += output["text"]

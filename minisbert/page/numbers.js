@@ -1,0 +1,178 @@
+"use strict";
+// The tensors of both texts, and the forward pass once more: minisbert/page/__init__.py writes what this file reads, in
+// the same order. A tensor is { name, rows, columns, data }, row after row; attention has H T rows of T columns.
+const numbers = (() => {
+  const HALF = 2 ** -11, SINGLE = 2 ** -24;  // how far rounding moves a number, relative to it
+
+  // ------------------------------------------------------------------------------------------------- three streams
+  async function inflate(id) {
+    const packed = Uint8Array.from(atob(document.getElementById(id).textContent), (letter) => letter.charCodeAt(0));
+    const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
+    return new Uint8Array(await new Response(stream).arrayBuffer());
+  }
+
+  // All first bytes come first, then all second ones.
+  function interleave(planes, size) {
+    const count = planes.length / size, bytes = new Uint8Array(planes.length);
+    for (let i = 0; i < count; i++) for (let b = 0; b < size; b++) bytes[i * size + b] = planes[b * count + i];
+    return bytes.buffer;
+  }
+
+  function fromHalf(bits) {
+    const sign = bits & 0x8000 ? -1 : 1, exponent = (bits >> 10) & 31, fraction = bits & 1023;
+    return exponent ? sign * 2 ** (exponent - 15) * (1 + fraction / 1024) : sign * 2 ** -14 * (fraction / 1024);
+  }
+
+  class Streams {
+    constructor(halves, singles, bytes, coefficients) {
+      this.halves = new Uint16Array(interleave(halves, 2));
+      this.singles = new Float32Array(interleave(singles, 4));
+      this.bytes = new Int8Array(bytes.buffer);
+      this.coefficients = coefficients;
+      this.at = { halves: 0, singles: 0, bytes: 0, tensor: 0 };
+      this.recomputed = { count: 0, worst: 0, name: "" };
+    }
+
+    half(name, rows, columns) {
+      const data = Float64Array.from(this.halves.subarray(this.at.halves, this.at.halves += rows * columns), fromHalf);
+      return { name, rows, columns, data, error: (x) => HALF * Math.abs(x) };
+    }
+
+    single(name, rows, columns) {
+      const data = Float64Array.from(this.singles.subarray(this.at.singles, this.at.singles += rows * columns));
+      return { name, rows, columns, data, error: (x) => SINGLE * Math.abs(x) };
+    }
+
+    // The model's tensor: what this page computed, and what that misses.
+    missed(name, computed) {
+      const { rows, columns, data } = computed, c = this.coefficients[this.at.tensor++];
+      const mean = data.reduce((sum, x) => sum + Math.abs(x), 0) / data.length;
+      let off = 0, largest = 0;
+      const real = data.map((x, i) => {
+        const y = x + this.bytes[this.at.bytes + i] * c * (Math.abs(x) + mean);
+        off = Math.max(off, Math.abs(y - x));
+        largest = Math.max(largest, Math.abs(y));
+        return y;
+      });
+      this.at.bytes += data.length;
+      this.recomputed.count += data.length;
+      if (off / largest > this.recomputed.worst) Object.assign(this.recomputed, { worst: off / largest, name });
+      return { name, rows, columns, data: real, error: (x) => c * (Math.abs(x) + mean) };
+    }
+  }
+
+  // ------------------------------------------------------------------------------------------------ the operations
+  const map = (like, compute) => ({ ...like, data: like.data.map(compute) });
+  const row = (tensor, i) => tensor.data.subarray(i * tensor.columns, (i + 1) * tensor.columns);
+  const add = (...tensors) => map(tensors[0], (_, i) => tensors.reduce((sum, tensor) => sum + tensor.data[i], 0));
+  const dot = (a, b) => a.reduce((sum, x, i) => sum + x * b[i], 0);
+  const mean = (x) => x.reduce((sum, value) => sum + value, 0) / x.length;
+
+  function standardize(x, eps) {
+    const middle = mean(x), variance = mean(x.map((value) => (value - middle) ** 2));
+    return { middle, variance, z: x.map((value) => (value - middle) / Math.sqrt(variance + eps)) };
+  }
+
+  function layerNorm(x, norm, eps) {
+    const y = map(x, (value) => value);
+    for (let i = 0; i < x.rows; i++) {
+      const { z } = standardize(row(x, i), eps);
+      row(y, i).set(z.map((value, j) => value * norm.weight.data[j] + norm.bias.data[j]));
+    }
+    return y;
+  }
+
+  function softmax(scores) {
+    const most = Math.max(...scores), powers = scores.map((s) => Math.exp(s - most));
+    const total = powers.reduce((sum, p) => sum + p, 0);
+    return powers.map((p) => p / total);
+  }
+
+  // erfc by the Chebyshev fit of Numerical Recipes, section 6.2: right to 1.2e-7 of it.
+  const FIT = [-1.26551223, 1.00002368, 0.37409196, 0.09678418, -0.18628806, 0.27886807, -1.13520398, 1.48851587,
+    -0.82215223, 0.17087277];
+  function normalCdf(x) {
+    const z = Math.abs(x) / Math.SQRT2, t = 1 / (1 + z / 2);
+    const tail = t * Math.exp(-z * z + FIT.reduceRight((sum, c) => sum * t + c, 0)) / 2;
+    return x < 0 ? tail : 1 - tail;
+  }
+  const sigmoid = (x) => 1 / (1 + Math.exp(-x));
+  const ACTIVATIONS = {
+    gelu: (x) => x * normalCdf(x),
+    gelu_tanh: (x) => x / 2 * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
+    identity: (x) => x, relu: (x) => Math.max(x, 0), sigmoid, silu: (x) => x * sigmoid(x), tanh: Math.tanh,
+  };
+
+  // query or key or value of one token and head: K of the D columns
+  const ofHead = (tensor, i, h, K) => row(tensor, i).subarray(h * K, (h + 1) * K);
+
+  function scoresOf(query, key, i, h, K) {  // of token i: with every token, over sqrt(K)
+    return Float64Array.from({ length: key.rows }, (_, s) => dot(ofHead(query, i, h, K), ofHead(key, s, h, K)) / Math.sqrt(K));
+  }
+
+  function attend(query, key, { H, K }) {
+    const T = query.rows, probs = { rows: H * T, columns: T, data: new Float64Array(H * T * T) };
+    for (let h = 0; h < H; h++) for (let i = 0; i < T; i++) row(probs, h * T + i).set(softmax(scoresOf(query, key, i, h, K)));
+    return probs;
+  }
+
+  function gather(probs, value, { K }) {
+    const T = value.rows, context = map(value, () => 0);
+    for (let i = 0; i < T; i++) for (let j = 0; j < value.columns; j++) {
+      const weights = row(probs, Math.floor(j / K) * T + i);
+      context.data[i * value.columns + j] = weights.reduce((sum, p, s) => sum + p * value.data[s * value.columns + j], 0);
+    }
+    return context;
+  }
+
+  // ------------------------------------------------------------------------------------------- the forward pass
+  const MATRICES = ["query", "key", "value", "output", "expand", "contract"];
+
+  function readWeights(streams, { pieces, model, columns }) {
+    const { D, F, L } = model, T = Math.max(...pieces.map((text) => text.length));
+    const position = streams.half("position", T, D), tokenType = streams.half("token_type", 1, D);
+    const norms = Array.from({ length: 1 + 2 * L }, () => ({ weight: streams.half("weight", 1, D), bias: streams.half("bias", 1, D) }));
+    const matrices = columns.map((chosen) => Object.fromEntries(MATRICES.map((name) => [name, {
+      column: chosen[name], weight: streams.half(name, 1, name === "contract" ? F : D), bias: streams.half(name, 1, 1),
+    }])));
+    return { position, tokenType, norms, matrices };
+  }
+
+  function forward(streams, weights, { pieces, model }, text) {
+    const { D, F, L, eps } = model, T = pieces[text].length, tensors = new Map();
+    const keep = (tensor) => (tensors.set(tensor.name, tensor), tensor);
+    const half = (name, columns) => keep(streams.half(name, T, columns));
+    const missed = (name, computed) => keep(streams.missed(name, computed));
+    const word = half("embeddings.word", D);
+    const position = keep({ ...weights.position, name: "embeddings.position", rows: T, data: weights.position.data.subarray(0, T * D) });
+    const tokenType = map(word, (_, i) => weights.tokenType.data[i % D]);
+    const summed = missed("embeddings.summed", add(word, position, tokenType));
+    let hidden = missed("embeddings.output", layerNorm(summed, weights.norms[0], eps));
+    for (let l = 0; l < L; l++) {
+      const a = `layers.${l}.attention.`, f = `layers.${l}.feed_forward.`;
+      const [query, key, value] = ["query", "key", "value"].map((name) => half(a + name, D));
+      const probs = missed(a + "probs", attend(query, key, model));
+      missed(a + "context", gather(probs, value, model));
+      hidden = missed(a + "summed", add(hidden, half(a + "projected", D)));
+      hidden = missed(a + "output", layerNorm(hidden, weights.norms[1 + 2 * l], eps));
+      missed(f + "activated", map(half(f + "expanded", F), ACTIVATIONS[model.activation]));
+      hidden = missed(f + "summed", add(hidden, half(f + "projected", D)));
+      hidden = missed(f + "output", layerNorm(hidden, weights.norms[2 + 2 * l], eps));
+    }
+    keep(streams.single(hidden.name, T, D));  // the last layer's output again, as exact as the cosine
+    return tensors;
+  }
+
+  async function read(data) {
+    const streams = new Streams(...await Promise.all(["halves", "singles", "bytes"].map(inflate)), data.coefficients);
+    const weights = readWeights(streams, data);
+    const texts = [0, 1].map((text) => forward(streams, weights, data, text));
+    data.model.widths.forEach((width, i) => {  // the modules after BERT: a vector a text
+      const name = i === data.model.widths.length - 1 ? "sentence_embedding" : `modules.${i}`;
+      texts.forEach((tensors) => tensors.set(name, streams.single(name, 1, width)));
+    });
+    return { weights, texts, recomputed: streams.recomputed };
+  }
+
+  return { read, row, dot, mean, standardize, softmax, scoresOf, ofHead, normalCdf, ACTIVATIONS, HALF };
+})();
