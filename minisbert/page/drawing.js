@@ -113,8 +113,8 @@ const drawing = (() => {
       [this.canvas.width, this.canvas.height] = [Math.round(size.width * ratio), Math.round(size.height * ratio)];
       brush.setTransform(ratio, 0, 0, ratio, 0, 0);
       const key = [this.look.key, first, count, isDark()].join();
-      if (key !== this.key) this.cells = image(rows.length, count, (r, c) => value(r, first + c), scale);
-      this.key = key;
+      if (key !== this.drawn) this.cells = image(rows.length, count, (r, c) => value(r, first + c), scale);
+      this.drawn = key;
       brush.imageSmoothingEnabled = size.wide * ratio < 1;
       for (const r of rows.keys()) brush.drawImage(this.cells, 0, r, count, 1, left, this.y(r), count * size.wide, size.tall);
       this.drawLabels(brush, colours());
