@@ -76,7 +76,7 @@ const scenes = (() => {
       p.append(number(found.value, 6));
       inside.push(p);
     }
-    const box = element("div", "", { class: "scroll" });
+    const box = element("div", "", { class: "scroll", tabindex: "0" });
     box.append(...inside);
     return box;
   }
