@@ -199,3 +199,10 @@ def browser():
         opened = driver.chromium.launch(executable_path=program, args=arguments, timeout=120_000)
         yield opened
         opened.close()
+
+
+@pytest.fixture(scope="session")
+def axe():
+    """The script of axe-core: it finds in a page what a keyboard or a screen reader cannot use."""
+    package = _optional_import("axe_playwright_python", "browser", "browser")
+    return (Path(package.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
