@@ -7,7 +7,8 @@ const numbers = (() => {
 
   // ------------------------------------------------------------------------------------------------- three streams
   async function inflate(id) {
-    const packed = Uint8Array.from(atob(document.getElementById(id).textContent), (letter) => letter.charCodeAt(0));
+    const letters = atob(document.getElementById(id).textContent), packed = new Uint8Array(letters.length);
+    for (let i = 0; i < letters.length; i++) packed[i] = letters.charCodeAt(i);
     const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
     return new Uint8Array(await new Response(stream).arrayBuffer());
   }
