@@ -48,7 +48,7 @@ TITLE = "Two sentences become one number"
 HALF = 2.0**-11  # how far rounding to float16 moves a number, relative to it
 FRAME_HEIGHT = 900  # pixels, in a notebook
 PADDED = 4
-"""Rows of padding behind the longer text where a mistake is about padding."""
+"""Rows of padding behind the longer text where a mistake is about padding, as far as the model has positions."""
 
 # what the switch says, the operation, and how the sentence of minisbert.proof.mistakes begins
 SWITCHES = (
@@ -315,13 +315,21 @@ def _ledger(encoder: SentenceEncoder) -> dict[str, list[float]] | None:
 
 def _switches(texts: Sequence[Array], model: SentenceModel) -> list[dict[str, Any]]:
     """What each mistake makes of the cosine, and how far it moves each tensor, relative to its largest number."""
-    length = max(map(len, texts)) + PADDED
+    length = min(max(map(len, texts)) + PADDED, model.config.max_position_embeddings)
     right = _by_text(texts, model, length)
+    first = model.modules[0]
+    is_right = {  # what is no mistake in this model
+        "activation": model.config.activation != "gelu",
+        "pool": not (isinstance(first, Pooling) and first.modes == ("mean",)),
+    }
     sizes = {"K": model.config.head_size, "D": model.config.hidden_size, "H": model.config.num_attention_heads}
     found = []
     for label, op, says in SWITCHES:
+        if is_right.get(op):
+            continue
         mistake = next(one for one in mistakes.mistakes_of(op) if one.says.startswith(says))
-        wrong = _by_text(texts, model, length, mistakes.Recipe(mistakes.Change(mistake)))
+        at = "modules" if op == "pool" else "layers*"  # the embeddings keep their LayerNorm
+        wrong = _by_text(texts, model, length, mistakes.Recipe(mistakes.Change(mistake, at)))
         found.append((label, mistake.says.format(**sizes), wrong))
     if last := len(model.tokenizer.last):
         found.append((*NO_SEP, _by_text([ids[:-last] for ids in texts], model, length)))

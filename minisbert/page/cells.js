@@ -3,7 +3,7 @@
 // the formula's template, a sentence, what is added up, the steps, what they give, the model's number, and how far
 // rounding may move the two apart, since the page keeps most inputs with 11 bits.
 const cells = (() => {
-  const { row, dot, mean, standardize, softmax, scoresOf, ofHead, normalCdf, ACTIVATIONS, HALF } = numbers;
+  const { row, dot, mean, standardize, softmax, scoresOf, ofHead, normalCdf, ACTIVATIONS, halfError } = numbers;
   const MATRIX = { query: "query", key: "key", value: "value", expanded: "expand" };
   const sum = (values) => values.reduce((total, x) => total + x, 0);
 
@@ -42,7 +42,7 @@ const cells = (() => {
       const x = row(input, i), { middle, variance, z } = standardize(x, eps), w = norm.weight.data[j], b = norm.bias.data[j];
       const errors = x.map((value) => input.error(value)), root = Math.sqrt(variance + eps);
       const bound = Math.abs(w) / root * (errors[j] + mean(errors) + Math.abs(z[j]) * Math.sqrt(mean(errors.map((e) => e * e)))) +
-        HALF * (Math.abs(z[j] * w) + Math.abs(b));
+        Math.abs(z[j]) * halfError(w) + halfError(b);
       return cell({ math: "layer-norm", note: `Over the ${x.length} numbers of this token:`, value: z[j] * w + b, bound, steps: [
         ["x", x[j]], ["mean", middle], ["variance", variance], ["z = (x − mean) / √(variance + eps)", z[j]], ["weight", w], ["bias", b]] });
     }
@@ -54,7 +54,7 @@ const cells = (() => {
     if (name === "embeddings.summed") {
       const parts = [tensors.get("embeddings.word"), tensors.get("embeddings.position")].map((t) => [t, at(t)]);
       const type = weights.tokenType.data[j];
-      return cell({ math: "tables", value: sum(parts.map(([, x]) => x)) + type, bound: sum(parts.map(([t, x]) => t.error(x))) + HALF * Math.abs(type),
+      return cell({ math: "tables", value: sum(parts.map(([, x]) => x)) + type, bound: sum(parts.map(([t, x]) => t.error(x))) + halfError(type),
         steps: [["word", parts[0][1]], ["position", parts[1][1]], ["token type 0", type]] });
     }
     if (name === "embeddings.output") return layerNorm(tensors.get("embeddings.summed"), weights.norms[0]);
@@ -91,7 +91,7 @@ const cells = (() => {
     if (kind === "mean") {
       const output = tensors.get(`layers.${data.model.L - 1}.feed_forward.output`), T = output.rows;
       const column = Array.from({ length: T }, (_, t) => output.data[t * D + j]);
-      return cell({ math: "mean", value: mean(column), bound: mean(column.map(output.error)), table: {
+      return cell({ math: "mean", value: mean(column), bound: T * mean(column.map(output.error)), table: {
         head: ["token", `column ${j}`], rows: column.map((x, t) => [pieces[t], x]), sum: [`sum, divided by ${T}`, mean(column)] } });
     }
     if (kind === "normalize" && data.model.modules.length > 1) {

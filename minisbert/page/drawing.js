@@ -9,8 +9,8 @@ const drawing = (() => {
   const LABEL = 96, FONT = "12px system-ui, sans-serif", MOST_HEIGHT = 600, NUMBER = 46;
 
   // share: -1 to 1
-  function colour(share) {
-    const { none, less, more } = colours(), far = share < 0 ? less : more, s = Math.min(1, Math.abs(share));
+  function colour(share, { none, less, more }) {
+    const far = share < 0 ? less : more, s = Math.min(1, Math.abs(share));
     return none.map((from, i) => Math.round(from + s * (far[i] - from)));
   }
 
@@ -22,9 +22,9 @@ const drawing = (() => {
 
   // Cells as pixels of an image, which the canvas then stretches.
   function image(rows, columns, value, scale) {
-    const picture = new ImageData(columns, rows);
+    const picture = new ImageData(columns, rows), inThisLight = colours();
     for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) {
-      picture.data.set([...colour(value(r, c) / scale), 255], 4 * (r * columns + c));
+      picture.data.set([...colour(value(r, c) / scale, inThisLight), 255], 4 * (r * columns + c));
     }
     const small = document.createElement("canvas");
     [small.width, small.height] = [columns, rows];
@@ -85,7 +85,8 @@ const drawing = (() => {
     // Where things are; of the columns, count from first on are seen.
     measure() {
       const { rows, columns, gap, zoom, chosen } = this.look, width = this.canvas.parentElement.clientWidth;
-      const named = Array.isArray(columns), left = Math.min(LABEL, width / 4), room = width - left - 4;
+      const named = Array.isArray(columns), left = Math.min(LABEL, width / 4);
+      const room = width - left - (named ? 16 : 4);  // the last label leans to the right
       const count = zoom ? Math.min(this.all, zoom, Math.floor(room / (zoom > 16 ? 3 : NUMBER))) : this.all;
       const first = Math.max(0, Math.min(this.all - count, chosen[1] - Math.floor(count / 2)));
       const wide = named ? Math.min(52, room / count) : room / count;
@@ -113,8 +114,8 @@ const drawing = (() => {
       [this.canvas.width, this.canvas.height] = [Math.round(size.width * ratio), Math.round(size.height * ratio)];
       brush.setTransform(ratio, 0, 0, ratio, 0, 0);
       const key = [this.look.key, first, count, isDark()].join();
-      if (key !== this.key) this.cells = image(rows.length, count, (r, c) => value(r, first + c), scale);
-      this.key = key;
+      if (key !== this.drawn) this.cells = image(rows.length, count, (r, c) => value(r, first + c), scale);
+      this.drawn = key;
       brush.imageSmoothingEnabled = size.wide * ratio < 1;
       for (const r of rows.keys()) brush.drawImage(this.cells, 0, r, count, 1, left, this.y(r), count * size.wide, size.tall);
       this.drawLabels(brush, colours());
@@ -162,7 +163,7 @@ const drawing = (() => {
       if (!write || wide < 34 || tall < 11) return;
       brush.textAlign = "center";
       for (const r of rows.keys()) for (let c = 0; c < count; c++) {
-        const x = value(r, first + c), [red, green, blue] = colour(x / scale);
+        const x = value(r, first + c), [red, green, blue] = colour(x / scale, colours());
         brush.fillStyle = 0.299 * red + 0.587 * green + 0.114 * blue > 140 ? "#000" : "#fff";
         brush.fillText(write(x), left + (c + 0.5) * wide, this.y(r) + tall / 2, wide - 2);
       }

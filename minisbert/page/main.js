@@ -4,7 +4,8 @@
   const byId = (id) => document.getElementById(id), { element, written } = scenes;
   const data = JSON.parse(byId("data").textContent), { model } = data;
   if (!("DecompressionStream" in window)) {
-    byId("trust").textContent = "This page needs a browser of 2023 or later.";
+    document.body.replaceChildren(element("h1", document.title), ...data.texts.map((text) => element("p", text, { dir: "auto" })),
+      element("p", `Their cosine is ${written(data.cosine)}. To show how it was made, this page needs a browser of 2023 or later.`));
     return;
   }
   const page = { data, ...await numbers.read(data) };

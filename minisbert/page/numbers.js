@@ -2,11 +2,13 @@
 // The tensors of both texts, and the forward pass once more: minisbert/page/__init__.py writes what this file reads, in
 // the same order. A tensor is { name, rows, columns, data }, row after row; attention has H T rows of T columns.
 const numbers = (() => {
-  const HALF = 2 ** -11, SINGLE = 2 ** -24;  // how far rounding moves a number, relative to it
+  // How far rounding to float16 and float32 moves a number; the smallest of float16 lie 2^-24 apart.
+  const halfError = (x) => Math.max(2 ** -11 * Math.abs(x), 2 ** -25), singleError = (x) => 2 ** -24 * Math.abs(x);
 
   // ------------------------------------------------------------------------------------------------- three streams
   async function inflate(id) {
-    const packed = Uint8Array.from(atob(document.getElementById(id).textContent), (letter) => letter.charCodeAt(0));
+    const letters = atob(document.getElementById(id).textContent), packed = new Uint8Array(letters.length);
+    for (let i = 0; i < letters.length; i++) packed[i] = letters.charCodeAt(i);
     const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
     return new Uint8Array(await new Response(stream).arrayBuffer());
   }
@@ -35,12 +37,12 @@ const numbers = (() => {
 
     half(name, rows, columns) {
       const data = Float64Array.from(this.halves.subarray(this.at.halves, this.at.halves += rows * columns), fromHalf);
-      return { name, rows, columns, data, error: (x) => HALF * Math.abs(x) };
+      return { name, rows, columns, data, error: halfError };
     }
 
     single(name, rows, columns) {
       const data = Float64Array.from(this.singles.subarray(this.at.singles, this.at.singles += rows * columns));
-      return { name, rows, columns, data, error: (x) => SINGLE * Math.abs(x) };
+      return { name, rows, columns, data, error: singleError };
     }
 
     // The model's tensor: what this page computed, and what that misses.
@@ -174,5 +176,5 @@ const numbers = (() => {
     return { weights, texts, recomputed: streams.recomputed };
   }
 
-  return { read, row, dot, mean, standardize, softmax, scoresOf, ofHead, normalCdf, ACTIVATIONS, HALF };
+  return { read, row, dot, mean, standardize, softmax, scoresOf, ofHead, normalCdf, ACTIVATIONS, halfError };
 })();

@@ -76,13 +76,15 @@ const scenes = (() => {
       p.append(number(found.value, 6));
       inside.push(p);
     }
-    const box = element("div", "", { class: "scroll" });
+    const box = element("div", "", { class: "scroll", tabindex: "0" });
     box.append(...inside);
     return box;
   }
 
   // ------------------------------------------------------------------------------------------ figures of tensors
   const tensorScale = (tensor) => tensor.scale ??= scaleOf(tensor.data);  // which takes a while
+  // A head's largest share: in a long text all may be small.
+  const largestOf = ({ data, columns: T }, head) => Math.max(...data.subarray(head * T * T, (head + 1) * T * T));
   const SHAPES = { probs: "(H, T, T)", expanded: "(T, F)", activated: "(T, F)" };
   const name = (pattern) => pattern.replace("{layer}", String(state.layer));
   const contextOf = (text) => ({ data: page.data, weights: page.weights, tensors: page.texts[text], pieces: Object.assign([...page.data.pieces[text]], { text }) });
@@ -100,9 +102,12 @@ const scenes = (() => {
   }
 
   function build(figure) {
-    const canvas = element("canvas"), read = element("p", "", { class: "read", role: "status" }), cell = element("details", "", { class: "cell" });
+    const canvas = element("canvas"), read = element("p", "", { class: "read", "aria-live": "off" }), cell = element("details", "", { class: "cell" });
     cell.append(element("summary"), element("div"));
     figure.append(element("figcaption"), canvas, read, cell);
+    // of all figures that change, a screen reader reads the one that the keyboard is on
+    canvas.addEventListener("focus", () => read.setAttribute("aria-live", "polite"));
+    canvas.addEventListener("blur", () => read.setAttribute("aria-live", "off"));
     return { canvas, read, cell };
   }
 
@@ -144,7 +149,7 @@ const scenes = (() => {
       const [, layer, , last] = tensor.match(/layers\.(\d+)\.(\w+)\.(\w+)/) ?? [];
       const matrixOf = { query: "query", key: "key", value: "value", expanded: "expand",
         projected: tensor.includes("attention") ? "output" : "contract" }[last];
-      const scale = isProbs ? 1 : Math.max(...shown.map((one) => tensorScale(page.texts[one].get(tensor))));
+      const scale = isProbs ? largestOf(of, state.head) : Math.max(...shown.map((one) => tensorScale(page.texts[one].get(tensor))));
       matrix.show({ rows, columns: isProbs ? rows : of.columns, value: at, scale, chosen, gap: shown.length > 1 ? lengths[0] : 0,
         marked: matrixOf ? [page.weights.matrices[layer][matrixOf].column] : [], zoom: isProbs ? 0 : state.zoom,
         write: isProbs ? (x) => x.toFixed(2) : (x) => written(x, 3), key: [tensor, state.head] },
@@ -204,7 +209,7 @@ const scenes = (() => {
     return () => buttons.forEach((button, head) => {
       const probs = page.texts[state.text].get(`layers.${state.layer}.attention.probs`), T = probs.columns;
       button.setAttribute("aria-pressed", String(head === state.head));
-      thumbnail(button.firstChild, T, T, (r, c) => probs.data[(head * T + r) * T + c], 1);
+      thumbnail(button.firstChild, T, T, (r, c) => probs.data[(head * T + r) * T + c], largestOf(probs, head));
     });
   }
 
