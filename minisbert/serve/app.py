@@ -375,7 +375,7 @@ class Service:
         room = self.encoder.max_seq_length - len(self._first) - len(last)
         size = room if self.overflow == "chunk" else max(1, len(ids))
         parts = [ids[start : start + size] for start in range(0, len(ids), size)] or [[]]
-        pieces = [np.array([*self._first, *part[:room], *last], np.int64) for part in parts]
+        pieces = [np.array([*self._first, *part[:room], *last], np.intp) for part in parts]
         return _Text(pieces, np.array([len(part) for part in parts]), max(0, len(parts[0]) - room))
 
 
