@@ -16,13 +16,15 @@ const numbers = (() => {
   // All first bytes come first, then all second ones.
   function interleave(planes, size) {
     const count = planes.length / size, bytes = new Uint8Array(planes.length);
-    for (let i = 0; i < count; i++) for (let b = 0; b < size; b++) bytes[i * size + b] = planes[b * count + i];
+    for (let b = 0; b < size; b++) for (let i = 0; i < count; i++) bytes[i * size + b] = planes[b * count + i];
     return bytes.buffer;
   }
 
-  function fromHalf(bits) {
+  // Every float16 by its bits: a million are looked up.
+  const HALVES = new Float64Array(65536);
+  for (let bits = 0; bits < 65536; bits++) {
     const sign = bits & 0x8000 ? -1 : 1, exponent = (bits >> 10) & 31, fraction = bits & 1023;
-    return exponent ? sign * 2 ** (exponent - 15) * (1 + fraction / 1024) : sign * 2 ** -14 * (fraction / 1024);
+    HALVES[bits] = exponent ? sign * 2 ** (exponent - 15) * (1 + fraction / 1024) : sign * 2 ** -14 * (fraction / 1024);
   }
 
   class Streams {
@@ -36,26 +38,28 @@ const numbers = (() => {
     }
 
     half(name, rows, columns) {
-      const data = Float64Array.from(this.halves.subarray(this.at.halves, this.at.halves += rows * columns), fromHalf);
+      const data = new Float64Array(rows * columns), from = this.at.halves;
+      for (let i = 0; i < data.length; i++) data[i] = HALVES[this.halves[from + i]];
+      this.at.halves += data.length;
       return { name, rows, columns, data, error: halfError };
     }
 
     single(name, rows, columns) {
-      const data = Float64Array.from(this.singles.subarray(this.at.singles, this.at.singles += rows * columns));
+      const data = new Float64Array(this.singles.subarray(this.at.singles, this.at.singles += rows * columns));
       return { name, rows, columns, data, error: singleError };
     }
 
     // The model's tensor: what this page computed, and what that misses.
     missed(name, computed) {
-      const { rows, columns, data } = computed, c = this.coefficients[this.at.tensor++];
-      const mean = data.reduce((sum, x) => sum + Math.abs(x), 0) / data.length;
-      let off = 0, largest = 0;
-      const real = data.map((x, i) => {
-        const y = x + this.bytes[this.at.bytes + i] * c * (Math.abs(x) + mean);
-        off = Math.max(off, Math.abs(y - x));
-        largest = Math.max(largest, Math.abs(y));
-        return y;
-      });
+      const { rows, columns, data } = computed, c = this.coefficients[this.at.tensor++], real = new Float64Array(data.length);
+      let mean = 0, off = 0, largest = 0;
+      for (const x of data) mean += Math.abs(x) / data.length;
+      for (let i = 0; i < data.length; i++) {
+        const x = data[i], miss = this.bytes[this.at.bytes + i] * c * (Math.abs(x) + mean);
+        real[i] = x + miss;
+        off = Math.max(off, Math.abs(miss));
+        largest = Math.max(largest, Math.abs(real[i]));
+      }
       this.at.bytes += data.length;
       this.recomputed.count += data.length;
       if (off / largest > this.recomputed.worst) Object.assign(this.recomputed, { worst: off / largest, name });
@@ -66,27 +70,38 @@ const numbers = (() => {
   // ------------------------------------------------------------------------------------------------ the operations
   const map = (like, compute) => ({ ...like, data: like.data.map(compute) });
   const row = (tensor, i) => tensor.data.subarray(i * tensor.columns, (i + 1) * tensor.columns);
-  const add = (...tensors) => map(tensors[0], (_, i) => tensors.reduce((sum, tensor) => sum + tensor.data[i], 0));
-  const dot = (a, b) => a.reduce((sum, x, i) => sum + x * b[i], 0);
-  const mean = (x) => x.reduce((sum, value) => sum + value, 0) / x.length;
+  const add = (a, b) => map(a, (x, i) => x + b.data[i]);
+
+  function sum(x) {
+    let total = 0;
+    for (let i = 0; i < x.length; i++) total += x[i];
+    return total;
+  }
+  const mean = (x) => sum(x) / x.length;
+
+  function dot(a, b) {
+    let total = 0;
+    for (let i = 0; i < a.length; i++) total += a[i] * b[i];
+    return total;
+  }
 
   function standardize(x, eps) {
-    const middle = mean(x), variance = mean(x.map((value) => (value - middle) ** 2));
-    return { middle, variance, z: x.map((value) => (value - middle) / Math.sqrt(variance + eps)) };
+    const middle = mean(x), centred = x.map((value) => value - middle), variance = dot(centred, centred) / x.length;
+    const root = Math.sqrt(variance + eps);
+    return { middle, variance, z: centred.map((value) => value / root) };
   }
 
   function layerNorm(x, norm, eps) {
-    const y = map(x, (value) => value);
+    const data = new Float64Array(x.data.length), [weight, bias] = [norm.weight.data, norm.bias.data];
     for (let i = 0; i < x.rows; i++) {
       const { z } = standardize(row(x, i), eps);
-      row(y, i).set(z.map((value, j) => value * norm.weight.data[j] + norm.bias.data[j]));
+      for (let j = 0; j < z.length; j++) data[i * x.columns + j] = z[j] * weight[j] + bias[j];
     }
-    return y;
+    return { ...x, data };
   }
 
   function softmax(scores) {
-    const most = Math.max(...scores), powers = scores.map((s) => Math.exp(s - most));
-    const total = powers.reduce((sum, p) => sum + p, 0);
+    const most = Math.max(...scores), powers = scores.map((s) => Math.exp(s - most)), total = sum(powers);
     return powers.map((p) => p / total);
   }
 
@@ -95,7 +110,9 @@ const numbers = (() => {
     -0.82215223, 0.17087277];
   function normalCdf(x) {
     const z = Math.abs(x) / Math.SQRT2, t = 1 / (1 + z / 2);
-    const tail = t * Math.exp(-z * z + FIT.reduceRight((sum, c) => sum * t + c, 0)) / 2;
+    let power = 0;
+    for (let n = FIT.length - 1; n >= 0; n--) power = power * t + FIT[n];
+    const tail = t * Math.exp(power - z * z) / 2;
     return x < 0 ? tail : 1 - tail;
   }
   const sigmoid = (x) => 1 / (1 + Math.exp(-x));
@@ -109,7 +126,8 @@ const numbers = (() => {
   const ofHead = (tensor, i, h, K) => row(tensor, i).subarray(h * K, (h + 1) * K);
 
   function scoresOf(query, key, i, h, K) {  // of token i: with every token, over sqrt(K)
-    return Float64Array.from({ length: key.rows }, (_, s) => dot(ofHead(query, i, h, K), ofHead(key, s, h, K)) / Math.sqrt(K));
+    const scores = new Float64Array(key.rows), q = ofHead(query, i, h, K);
+    return scores.map((_, s) => dot(q, ofHead(key, s, h, K)) / Math.sqrt(K));
   }
 
   function attend(query, key, { H, K }) {
@@ -119,12 +137,11 @@ const numbers = (() => {
   }
 
   function gather(probs, value, { K }) {
-    const T = value.rows, context = map(value, () => 0);
-    for (let i = 0; i < T; i++) for (let j = 0; j < value.columns; j++) {
-      const weights = row(probs, Math.floor(j / K) * T + i);
-      context.data[i * value.columns + j] = weights.reduce((sum, p, s) => sum + p * value.data[s * value.columns + j], 0);
+    const T = value.rows, D = value.columns, data = new Float64Array(T * D);
+    for (let i = 0; i < T; i++) for (let s = 0; s < T; s++) for (let j = 0; j < D; j++) {
+      data[i * D + j] += probs.data[(Math.floor(j / K) * T + i) * T + s] * value.data[s * D + j];
     }
-    return context;
+    return { ...value, data };
   }
 
   // ------------------------------------------------------------------------------------------- the forward pass
@@ -148,7 +165,7 @@ const numbers = (() => {
     const word = half("embeddings.word", D);
     const position = keep({ ...weights.position, name: "embeddings.position", rows: T, data: weights.position.data.subarray(0, T * D) });
     const tokenType = map(word, (_, i) => weights.tokenType.data[i % D]);
-    const summed = missed("embeddings.summed", add(word, position, tokenType));
+    const summed = missed("embeddings.summed", add(add(word, position), tokenType));
     let hidden = missed("embeddings.output", layerNorm(summed, weights.norms[0], eps));
     for (let l = 0; l < L; l++) {
       const a = `layers.${l}.attention.`, f = `layers.${l}.feed_forward.`;

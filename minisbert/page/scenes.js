@@ -18,7 +18,7 @@ const scenes = (() => {
     return exact.replace(/-/g, "−");
   };
   const number = (x, digits) => element("data", written(x, digits), { value: String(x) });
-  const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+  const percent = (share) => `${share > 0 && share < 1e-3 ? written(100 * share, 2) : (100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 
   function table(head, rows, last) {
     const made = element("table"), line = (cells, tag) => {
@@ -447,12 +447,13 @@ const scenes = (() => {
       bar.append(...(far ? meter(Math.max(...far)) : []));
       return [tensor, ...(far ? far.map(percent) : ["is not there", ""]), bar];
     });
-    byId("moved").replaceWith(Object.assign(table(["tensor", "A", "B", "of its largest number"], rows), { id: "moved" }));
+    byId("moved").replaceWith(Object.assign(table(["tensor", "A", "B", "of its largest number, from a millionth to all"], rows), { id: "moved" }));
   }
 
+  // From one millionth to all of it, each tenfold as long as the next.
   function meter(share) {
     const bar = element("span", "", { class: "meter" });
-    bar.style.width = `${Math.min(1, share) * 8 + (share > 1e-6 ? 0.2 : 0)}rem`;
+    bar.style.width = `${Math.max(0, Math.min(1, 1 + Math.log10(share) / 6)) * 8}rem`;
     return [bar, " "];
   }
 
