@@ -4,8 +4,10 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ TEXTS = ["the cat sat on the mat", "unable soup"]  # 8 and 5 tokens
 SAME_LENGTH = ["i love soup", "the cat ran"]
 LONGEST = "a b c d e f g h i j k l m n"  # as many tokens as a tiny model reads
 SCENES = range(1, 11)
+PICTURE = Path(__file__).resolve().parent.parent / "notebooks" / "pictures" / "page.png"
 
 
 @pytest.fixture
@@ -585,3 +588,15 @@ def test_an_old_browser_is_told(at, tiny):
     with at(show(tiny(), *TEXTS).html, before="delete window.DecompressionStream;") as page:
         said = page.locator("body").inner_text()
         assert "2023" in said and all(text in said for text in TEXTS) and "Their cosine is 0." in said
+
+
+if __name__ == "__main__":  # draws it anew
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        opened = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        tab = opened.new_page(viewport={"width": 1000, "height": 1240})
+        tab.set_content(show(SentenceEncoder(), "i love soup", "soup is my favorite").html)
+        tab.locator("html[data-ready]").wait_for()
+        tab.screenshot(path=PICTURE)
+        opened.close()

@@ -249,7 +249,8 @@ def run_cold(name: str, setting: Setting) -> tuple[float, float]:
     code = f"{script}\nimport sys; sys.stdout.write('done\\n'); sys.stdout.flush()\n{tail}"
     command = [sys.executable, "-W", "ignore", "-c", code]
     began, pipe = time.perf_counter(), subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=environment()) as process:
+    # unbuffered: what readline() had read ahead would be lost to communicate()
+    with subprocess.Popen(command, bufsize=0, stdout=pipe, stderr=pipe, env=environment()) as process:
         first = process.stdout.readline() if process.stdout else b""
         took = time.perf_counter() - began
         rest, said = process.communicate()

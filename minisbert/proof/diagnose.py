@@ -241,11 +241,11 @@ def _checked(vector: Any) -> tuple[Array, str, float]:
     most = float(np.abs(values).max())
     with np.errstate(over="ignore"):
         halves, singles = values.astype(np.float16), values.astype(np.float32)
+    # bfloat16 first: most of its numbers are numbers of float16, too, but hardly ever are all of float16's its own
+    if array.dtype != np.float16 and (singles.view(np.uint32) & 0xFFFF == 0).all() and _equal(values, singles):
+        return values, "bfloat16", 1.2 * 2.0**-8 * most
     if array.dtype == np.float16 or _equal(values, halves):
         return values, "float16", 1.2 * 2.0**-11 * most
-    bits = singles.view(np.uint32)
-    if (bits & 0xFFFF == 0).all():
-        return values, "bfloat16", 1.2 * 2.0**-8 * most
     for digits in range(1, 7):
         if np.abs(values - np.round(values, digits)).max() < 2e-8:
             return values, f"{digits} decimals", 0.6 * 10.0**-digits
