@@ -44,17 +44,21 @@ EXAMPLES = {  # files and folders of the package whose docstrings belong to a ma
     "numbers": ["model", "similarity.py"],
     "core": ["model", "similarity.py", "training", "parallel.py", "proof"],
 }
+HEAVY = "ray wasm32"
+"""Fixtures of parts that take hundreds of megabytes and minutes: the gate does without."""
 OPTIONAL = "torch transformers sentence_transformers sklearn matplotlib duckdb nbformat browser ray data_folder"
 """Fixtures of parts that are not the core."""
 
 
 def pytest_collection_modifyitems(items):
-    """Mark `numbers`, run again under other kernels of BLAS, and `core`, which extras do not change."""
+    """Mark `numbers`, run again under other kernels of BLAS; `core`, which extras do not change; `heavy`."""
     for item in items:
         is_example = isinstance(item, pytest.DoctestItem)
         source = "".join(example.source for example in item.dtest.examples) if is_example else ""
         needs = [need for uses, need in NEEDS_OF_EXAMPLES.items() if is_example and re.search(uses, source)]
         optional = {*OPTIONAL.split()} & {*getattr(item, "fixturenames", ())} or {*needs} - {_need_weights}
+        if {*HEAVY.split()} & {*getattr(item, "fixturenames", ())} or _need_ray in needs:
+            item.add_marker("heavy")
         place = item.path.relative_to(REPOSITORY / "minisbert").parts[0] if is_example else ""
         for mark, files in (("numbers", NUMBERS), ("core", CORE)):
             name = item.path.stem.removeprefix("test_")
@@ -74,9 +78,13 @@ def _need_weights():
         skip_or_fail("weights", f"the default model cannot be had here: {error}")
 
 
+def _need_ray():
+    _optional_import("ray", "ray", "ray")
+
+
 NEEDS_OF_EXAMPLES = {
     r"Encoder\(|Client\(": _need_weights,
-    r"BatchEncoder\(": lambda: _optional_import("ray", "ray", "ray"),
+    r"BatchEncoder\(": _need_ray,
     r"EmbeddingDatabase\.": lambda: _optional_import("duckdb", "search", "search"),
     r"cluster\(|find_threshold\(|fit_thresholds\(|name_clusters\(|project\(|train_\w+\(|LogisticRegression": lambda: (
         _optional_import("sklearn", "apps", "apps")

@@ -45,6 +45,7 @@ def test_sklearn(sklearn, encoder):
     assert classifier.score(TEXTS, LABELS) > 0.5
 
 
+@pytest.mark.heavy
 def test_bertopic(encoder):
     topics = lines("bertopic", encoder)["topics"]
     from bertopic.backend import _sentencetransformers, _utils
@@ -72,6 +73,7 @@ def test_keybert(encoder):
         assert _utils.select_backend(encoder) == "paraphrase-multilingual-MiniLM-L12-v2"
 
 
+@pytest.mark.heavy
 def test_chroma(encoder, monkeypatch):
     monkeypatch.setenv("MINISBERT_MODEL", str(encoder.folder))
     monkeypatch.setattr(minisbert, "SentenceEncoder", lambda model: encoder, raising=False)
@@ -81,6 +83,7 @@ def test_chroma(encoder, monkeypatch):
     assert collection.query(query_texts=TEXTS[1:2], n_results=1)["ids"] == [["b"]]
 
 
+@pytest.mark.heavy
 def test_llm(encoder, monkeypatch):
     try:
         import llm
@@ -96,6 +99,7 @@ def test_llm(encoder, monkeypatch):
     assert '[project.entry-points.llm]\nminisbert = "minisbert.llm"' in metadata
 
 
+@pytest.mark.heavy
 def test_mteb(encoder, monkeypatch):
     try:
         import mteb
