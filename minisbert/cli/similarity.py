@@ -174,7 +174,7 @@ def show(text_a: str, text_b: str, target: Target, choice: options.ModelChoice, 
     \b
     Examples:
       minisbert show "i love soup" "soup is my favorite" -o page.html
-      minisbert show "the bank of the river" "money in the bank" -o bank.html --model all-MiniLM-L12-v2
+      minisbert show "the bank of the river" "money in the bank" -o bank.html --dtype float64
     """
     from minisbert.page import show as show_page
 
