@@ -206,9 +206,9 @@ def ray():
     return _optional_import("ray", "ray", "ray")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser():
-    """Debian's Chromium without a window, driven by Playwright."""
+    """Debian's Chromium without a window, driven by Playwright, whose event loop runs as long as it is there."""
     playwright = _optional_import("playwright.sync_api", "browser", "browser")
     program = shutil.which("chromium") or shutil.which("google-chrome")
     if program is None:

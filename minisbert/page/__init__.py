@@ -235,7 +235,8 @@ def _columns(trace: Trace) -> list[dict[str, int]]:
     found = []
     for layer in trace.bert.layers:
         looked, thought = layer.attention, layer.feed_forward
-        results = (looked.query, looked.key, looked.value, looked.projected, thought.expanded, thought.projected)
+        # activated, not expanded: where GELU is flat there is little to see
+        results = (looked.query, looked.key, looked.value, looked.projected, thought.activated, thought.projected)
         found.append({name: int(np.ptp(x, axis=0).argmax()) for name, x in zip(MATRICES, results, strict=True)})
     return found
 

@@ -40,6 +40,15 @@ const scenes = (() => {
   // ------------------------------------------------------------------------------------------- one number, opened
   const MOST_TERMS = 8;
 
+  // A long table shows the rows with the largest last number, the chosen one among them, and what the others come to.
+  function shortened(head, rows, last) {
+    if (rows.length <= 2 * MOST_TERMS) return table(head, rows, last);
+    const size = (cells) => cells[0].startsWith("→ ") ? Infinity : Math.abs(cells[cells.length - 1]);
+    const order = [...rows].sort((a, b) => size(b) - size(a)), rest = order.slice(MOST_TERMS);
+    const together = rest.reduce((sum, cells) => sum + cells[cells.length - 1], 0), empty = Array(head.length - 2).fill(null);
+    return table(head, [...order.slice(0, MOST_TERMS), [`the other ${rest.length} together`, ...empty, together]], last);
+  }
+
   function arithmetic(found, { go } = {}) {
     const inside = [];
     if (found.math) inside.push(byId(`math-${found.math}`).content.cloneNode(true));
@@ -50,15 +59,10 @@ const scenes = (() => {
       inside.push(button);
     }
     if (found.terms.length) {
-      const order = found.terms.map((_, i) => i).sort((x, y) => Math.abs(found.terms[y].product) - Math.abs(found.terms[x].product));
-      const many = found.terms.length > 2 * MOST_TERMS;
-      const shown = many ? order.slice(0, MOST_TERMS) : found.terms.map((_, i) => i);
-      const rows = shown.map((i) => [found.terms[i].label, found.terms[i].a, found.terms[i].b, found.terms[i].product]);
-      const rest = order.slice(MOST_TERMS).reduce((sum, i) => sum + found.terms[i].product, 0);
-      if (many) rows.push([`the other ${found.terms.length - MOST_TERMS} together`, null, null, rest]);
-      inside.push(table(["term", ...found.of, "product"], rows, ["sum", null, null, found.terms.reduce((sum, t) => sum + t.product, 0)]));
+      const rows = found.terms.map((term) => [term.label, term.a, term.b, term.product]);
+      inside.push(shortened(["term", ...found.of, "product"], rows, ["sum", null, null, found.terms.reduce((sum, t) => sum + t.product, 0)]));
     }
-    if (found.table) inside.push(table(found.table.head, found.table.rows, found.table.sum));
+    if (found.table) inside.push(shortened(found.table.head, found.table.rows, found.table.sum));
     if (found.steps.length) inside.push(table(null, found.steps));
     if (found.value !== undefined && found.kept !== undefined) {
       const off = Math.abs(found.value - found.kept), agrees = off <= found.bound, p = element("p", "", { class: "verdict" });
