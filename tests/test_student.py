@@ -29,7 +29,7 @@ def catches_all(x):
 def catches_exceptions(x):
     while True:
         try:
-            x = x + 0
+            x = np.add(x, 0)  # a call: Python 3.10 lets no alarm through a loop that begins with try and calls nothing
         except Exception:
             continue
 

@@ -118,8 +118,8 @@ class _Unusable(Exception):
 def call(function: Callable[..., Any], *arguments: Any, seconds: float = 10.0) -> Outcome:
     """Call a student's function on copies of the arguments; never raises, and stops it after ``seconds``.
 
-    Only work that NumPy or Python does in one step, such as ``10**10**10``, cannot be stopped; in WebAssembly, without
-    alarms and threads, nothing can.
+    Only work that NumPy or Python does in one step, such as ``10**10**10``, cannot be stopped, and in Python 3.10 a
+    loop whose body begins with ``try`` and calls nothing; in WebAssembly, without alarms and threads, nothing can.
 
     >>> def halve(x):
     ...     print(x / 2)
