@@ -294,9 +294,8 @@ READ = """async () => {
 OPEN = """(sample) => {
   const data = JSON.parse(document.getElementById("data").textContent);
   return sample.map(([name, text, i, j]) => {
-    const pieces = Object.assign([...data.pieces[text]], { text });
     const { value, kept, bound, instead, math } =
-      cells.open({ data, weights: found.weights, tensors: found.texts[text], pieces }, name, i, j);
+      cells.open({ data, weights: found.weights, tensors: found.texts[text], text }, name, i, j);
     return { value, kept, bound, instead, math };
   });
 }"""

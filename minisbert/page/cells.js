@@ -3,9 +3,8 @@
 // the formula's template, a sentence, what is added up, the steps, what they give, the model's number, and how far
 // rounding may move the two apart, since the page keeps most inputs with 11 bits.
 const cells = (() => {
-  const { row, dot, mean, standardize, softmax, scoresOf, ofHead, normalCdf, ACTIVATIONS, halfError } = numbers;
+  const { moduleNames, row, sum, dot, mean, length, standardize, softmax, scoresOf, ofHead, normalCdf, ACTIVATIONS, halfError } = numbers;
   const MATRIX = { query: "query", key: "key", value: "value", expanded: "expand" };
-  const sum = (values) => values.reduce((total, x) => total + x, 0);
 
   // A sum of products, and what rounding of a and b may do to it; of says what they are.
   function products(a, b, of, labels) {
@@ -15,9 +14,9 @@ const cells = (() => {
   }
   const part = (tensor, values) => ({ data: values, error: tensor.error });
 
-  // data: the page's; tensors: of one text; name, i, j: which number
-  function open({ data, weights, tensors, pieces }, name, i, j) {
-    const { D, K, eps, activation } = data.model;
+  // data: the page's; tensors: of this text; name, i, j: which number
+  function open({ data, weights, tensors, text }, name, i, j) {
+    const { D, K, eps, activation } = data.model, pieces = data.pieces[text];
     const tensor = tensors.get(name), kept = tensor.data[i * tensor.columns + j];
     const [, layer, half, last] = name.match(/^(?:layers\.(\d+)\.(\w+)|[\w]+)\.?(\w*)$/) ?? [];
     const of = (what) => tensors.get(`layers.${layer}.${half}.${what}`);
@@ -47,7 +46,7 @@ const cells = (() => {
         ["x", x[j]], ["mean", middle], ["variance", variance], ["z = (x − mean) / √(variance + eps)", z[j]], ["weight", w], ["bias", b]] });
     }
 
-    if (name === "embeddings.word") return { kept, math: "look-up", terms: [], steps: [], note: `Row ${data.ids[pieces.text][i]} of the word ` +
+    if (name === "embeddings.word") return { kept, math: "look-up", terms: [], steps: [], note: `Row ${data.ids[text][i]} of the word ` +
       `table, that of “${pieces[i]}”; learnt, not computed.` };
     if (name === "embeddings.position") return { kept, math: "look-up", terms: [], steps: [], note: `Row ${i} of the position table: ` +
       `“${pieces[i]}” stands at place ${i}; learnt, not computed.` };
@@ -86,18 +85,17 @@ const cells = (() => {
       return cell({ math: activation === "gelu" ? "gelu" : "activation", value, bound: 1.2 * of("expanded").error(x),
         steps: [["x", x], ...(activation === "gelu" ? [["Φ(x): the share of a normal distribution below x", normalCdf(x)]] : [])] });
     }
-    const names = ["modules.0", ...data.model.widths.slice(2).map((_, m) => `modules.${m + 1}`)];
-    const kind = data.model.modules[name === "sentence_embedding" ? data.model.modules.length - 1 : Number(name.split(".")[1])];
+    const names = moduleNames(data.model), place = names.indexOf(name), kind = data.model.modules[place];
     if (kind === "mean") {
       const output = tensors.get(`layers.${data.model.L - 1}.feed_forward.output`), T = output.rows;
       const column = Array.from({ length: T }, (_, t) => output.data[t * D + j]);
       return cell({ math: "mean", value: mean(column), bound: T * mean(column.map(output.error)), table: {
         head: ["token", `column ${j}`], rows: column.map((x, t) => [pieces[t], x]), sum: [`sum, divided by ${T}`, mean(column)] } });
     }
-    if (kind === "normalize" && data.model.modules.length > 1) {
-      const vector = tensors.get(names[names.length - 1]), length = Math.sqrt(dot(vector.data, vector.data));
-      return cell({ math: "normalize", value: vector.data[j] / length, bound: 2 * vector.error(vector.data[j] / length),
-        steps: [["mean of the tokens", vector.data[j]], ["length of that vector", length]] });
+    if (kind === "normalize" && place > 0) {
+      const vector = tensors.get(names[place - 1]), value = vector.data[j] / length(vector.data);
+      return cell({ math: "normalize", value, bound: 2 * vector.error(value),
+        steps: [["the vector before", vector.data[j]], ["length of that vector", length(vector.data)]] });
     }
     return { kept, math: null, terms: [], steps: [], note: `The module “${kind}” makes it; see minisbert/model/pooling.py.` };
   }
@@ -118,8 +116,7 @@ const cells = (() => {
       for (let s = 0; s < output.rows; s++) total += output.data[s * output.columns + d];
       return total;
     }));
-    const [a, b] = totals.map((total) => Math.sqrt(dot(total, total)));
-    const lengths = [t, u].map((x) => Math.sqrt(dot(x, x))), product = dot(t, u);
+    const [a, b] = totals.map(length), lengths = [t, u].map(length), product = dot(t, u);
     return { math: "pair", kept, exact: 0, value: product / (a * b), bound: 1e-7, terms: [], note: "", steps: [
       ["length of A's token vector", lengths[0]], ["length of B's token vector", lengths[1]],
       ["cosine of the two token vectors", product / lengths[0] / lengths[1]], ["their dot product: the three multiplied", product],

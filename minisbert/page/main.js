@@ -54,7 +54,7 @@
   }
 
   // -------------------------------------------------------------------------------------------------- the controls
-  const choices = (count, label = String) => Array.from({ length: count }, (_, i) => element("option", label(i), { value: String(i) }));
+  const choices = (count) => Array.from({ length: count }, (_, i) => element("option", String(i)));
   byId("layer").append(...choices(model.L));
   byId("head").append(...choices(model.H));
   byId("token").append(...[0, 1].map((text) => {

@@ -77,7 +77,7 @@ const numbers = (() => {
     for (let i = 0; i < x.length; i++) total += x[i];
     return total;
   }
-  const mean = (x) => sum(x) / x.length;
+  const mean = (x) => sum(x) / x.length, length = (x) => Math.sqrt(dot(x, x));
 
   function dot(a, b) {
     let total = 0;
@@ -182,16 +182,18 @@ const numbers = (() => {
     return tensors;
   }
 
+  // What the modules after BERT give is named as in a trace; the last is the sentence vector.
+  const moduleNames = ({ widths }) => widths.map((_, i) => i === widths.length - 1 ? "sentence_embedding" : `modules.${i}`);
+
   async function read(data) {
     const streams = new Streams(...await Promise.all(["halves", "singles", "bytes"].map(inflate)), data.coefficients);
     const weights = readWeights(streams, data);
     const texts = [0, 1].map((text) => forward(streams, weights, data, text));
-    data.model.widths.forEach((width, i) => {  // the modules after BERT: a vector a text
-      const name = i === data.model.widths.length - 1 ? "sentence_embedding" : `modules.${i}`;
-      texts.forEach((tensors) => tensors.set(name, streams.single(name, 1, width)));
+    moduleNames(data.model).forEach((name, i) => {  // a vector a text
+      texts.forEach((tensors) => tensors.set(name, streams.single(name, 1, data.model.widths[i])));
     });
     return { weights, texts, recomputed: streams.recomputed };
   }
 
-  return { read, row, dot, mean, standardize, softmax, scoresOf, ofHead, normalCdf, ACTIVATIONS, halfError };
+  return { read, moduleNames, row, sum, dot, mean, length, standardize, softmax, scoresOf, ofHead, normalCdf, ACTIVATIONS, halfError };
 })();

@@ -2,7 +2,7 @@
 // The scenes: figures of tensors with their arithmetic, and what is special to a scene. Texts come from strangers: they
 // are only ever put in place as text, never as HTML.
 const scenes = (() => {
-  const { row, dot } = numbers, { Matrix, thumbnail, scaleOf, shorten } = drawing;
+  const { row, sum, dot, length } = numbers, { Matrix, thumbnail, scaleOf, shorten } = drawing;
   const byId = (id) => document.getElementById(id);
   let page, state, change;  // what main.js gives: the data and tensors, where one is, how to go elsewhere
 
@@ -45,7 +45,7 @@ const scenes = (() => {
     if (rows.length <= 2 * MOST_TERMS) return table(head, rows, last);
     const size = (cells) => cells[0].startsWith("→ ") ? Infinity : Math.abs(cells[cells.length - 1]);
     const order = [...rows].sort((a, b) => size(b) - size(a)), rest = order.slice(MOST_TERMS);
-    const together = rest.reduce((sum, cells) => sum + cells[cells.length - 1], 0), empty = Array(head.length - 2).fill(null);
+    const together = sum(rest.map((cells) => cells[cells.length - 1])), empty = Array(head.length - 2).fill(null);
     return table(head, [...order.slice(0, MOST_TERMS), [`the other ${rest.length} together`, ...empty, together]], last);
   }
 
@@ -60,7 +60,7 @@ const scenes = (() => {
     }
     if (found.terms.length) {
       const rows = found.terms.map((term) => [term.label, term.a, term.b, term.product]);
-      inside.push(shortened(["term", ...found.of, "product"], rows, ["sum", null, null, found.terms.reduce((sum, t) => sum + t.product, 0)]));
+      inside.push(shortened(["term", ...found.of, "product"], rows, ["sum", null, null, sum(found.terms.map((term) => term.product))]));
     }
     if (found.table) inside.push(shortened(found.table.head, found.table.rows, found.table.sum));
     if (found.steps.length) inside.push(table(null, found.steps));
@@ -71,13 +71,9 @@ const scenes = (() => {
         element("b", agrees ? "they agree" : "they differ", { class: agrees ? "good" : "bad" }),
         `, ${written(off, 2)} apart; rounding on this page explains up to ${written(found.bound, 2)}`);
       inside.push(p);
-    } else if (found.kept !== undefined) {
-      const p = element("p", "in the model ");
-      p.append(number(found.kept, 6));
-      inside.push(p);
-    } else if (found.value !== undefined) {
-      const p = element("p", "computed here ");
-      p.append(number(found.value, 6));
+    } else {
+      const p = element("p", found.kept === undefined ? "computed here " : "in the model ");
+      p.append(number(found.kept ?? found.value, 6));
       inside.push(p);
     }
     const box = element("div", "", { class: "scroll", tabindex: "0" });
@@ -91,7 +87,7 @@ const scenes = (() => {
   const largestOf = ({ data, columns: T }, head) => Math.max(...data.subarray(head * T * T, (head + 1) * T * T));
   const SHAPES = { probs: "(H, T, T)", expanded: "(T, F)", activated: "(T, F)" };
   const name = (pattern) => pattern.replace("{layer}", String(state.layer));
-  const contextOf = (text) => ({ data: page.data, weights: page.weights, tensors: page.texts[text], pieces: Object.assign([...page.data.pieces[text]], { text }) });
+  const contextOf = (text) => ({ data: page.data, weights: page.weights, tensors: page.texts[text], text });
 
   function caption(figure, tensor, shape) {
     const letters = shape ?? SHAPES[tensor.split(".").pop()] ?? "(T, D)", ledger = page.data.ledger?.[tensor];
@@ -175,7 +171,6 @@ const scenes = (() => {
     const rows = [0, 1].map((text) => ["AB"[text], Array.from(page.data.texts[text]).length, page.data.pieces[text].length, page.data.lost[text]]
       .map(String));
     byId("counts").replaceWith(Object.assign(table(["text", "characters", "tokens, with [CLS] and [SEP]", "tokens cut off"], rows), { id: "counts" }));
-    return () => {};
   }
 
   function pieces(list) {
@@ -266,20 +261,16 @@ const scenes = (() => {
   }
 
   function modules() {
-    const names = page.data.model.widths.map((_, i) => i === page.data.model.widths.length - 1 ? "sentence_embedding" : `modules.${i}`);
     const output = element("figure", "", { "data-tensor": `layers.${page.data.model.L - 1}.feed_forward.output` });
-    byId("modules").append(output, ...names.map((one) => element("figure", "", { "data-tensor": one })));
-    return () => {};
+    byId("modules").append(output, ...numbers.moduleNames(page.data.model).map((one) => element("figure", "", { "data-tensor": one })));
   }
 
   // ---------------------------------------------------------------------------------------- the cosine, opened again
-  const isContinued = (piece) => piece.startsWith("##");
-
   // Where words begin, and how they read; with byPiece every piece is one.
   function words(text, byPiece) {
     const found = [];
     page.data.pieces[text].forEach((piece, i) => {
-      if (found.length && isContinued(piece) && !byPiece) {
+      if (found.length && piece.startsWith("##") && !byPiece) {
         found[found.length - 1].pieces.push(i);
         found[found.length - 1].label += piece.slice(2);
       } else found.push({ label: piece, pieces: [i] });
@@ -289,9 +280,8 @@ const scenes = (() => {
   const contribution = (a, b) => a.pieces.reduce((sum, i) => sum + b.pieces.reduce((part, j) => part + page.data.pairs[i][j], 0), 0);
   const hundredths = (x) => (100 * x).toFixed(2).replace("-", "−");
 
-  function strongest(count, byPiece = false) {
-    const [a, b] = [words(0, byPiece), words(1, byPiece)];
-    const all = a.flatMap((one, i) => b.map((other, j) => ({ i, j, one, other, value: contribution(one, other) })));
+  function strongest(count) {
+    const all = words(0).flatMap((one) => words(1).map((other) => ({ one, other, value: contribution(one, other) })));
     return all.sort((x, y) => Math.abs(y.value) - Math.abs(x.value)).slice(0, count);
   }
 
@@ -318,7 +308,7 @@ const scenes = (() => {
       change({ a: words(0, choose.checked)[r].pieces[0], b: words(1, choose.checked)[c].pieces[0] });
       if (open) cell.open = true;
     });
-    const all = page.data.pairs.flat().reduce((sum, x) => sum + x, 0);
+    const all = sum(page.data.pairs.flat());
     byId("pair-sum").append("All cells add up to ", number(all, 8), ", and the cosine is ", number(page.data.cosine, 8), ": ",
       Math.abs(all - page.data.cosine) <= 1e-6 ? element("b", "they agree to 1e−6", { class: "good" }) : element("b", "they differ", { class: "bad" }), ".");
 
@@ -358,8 +348,8 @@ const scenes = (() => {
 
   function dimensions() {
     const figure = byId("dimensions"), { canvas, read, cell } = build(figure);
-    const vectors = page.texts.map((tensors) => tensors.get("sentence_embedding").data), size = (v) => Math.sqrt(dot(v, v));
-    const [a, b] = vectors.map((v) => v.map((x) => x / size(v))), product = a.map((x, d) => x * b[d]);
+    const vectors = page.texts.map((tensors) => tensors.get("sentence_embedding").data);
+    const [a, b] = vectors.map((v) => v.map((x) => x / length(v))), product = a.map((x, d) => x * b[d]);
     // the products are small: in colours they count as much as the numbers they are made of
     const rows = [a, b, product], labels = ["A", "B", "product"], louder = [1, 1, scaleOf(a) / scaleOf(product)];
     const matrix = new Matrix(canvas, (r, c, open) => {
@@ -372,8 +362,7 @@ const scenes = (() => {
       const d = Math.min(state.dimension, a.length - 1), chosen = [state.line, d];
       figure.firstChild.replaceChildren(element("code", "sentence_embedding"), " (D), both texts, at length 1; the products are drawn louder; minisbert/similarity.py: cos_sim");
       const say = (r, c) => `${labels[r]}, dimension ${c}: `;
-      matrix.show({ rows: labels, columns: a.length, value: (r, c) => rows[r][c] * louder[r], scale: scaleOf(a), chosen, zoom: state.zoom,
-        write: null },
+      matrix.show({ rows: labels, columns: a.length, value: (r, c) => rows[r][c] * louder[r], scale: scaleOf(a), chosen, zoom: state.zoom },
         `both sentence vectors and their product, ${say(...chosen)}${written(rows[state.line][d])}`);
       matrix.hover = (found) => {
         const [r, c] = found ?? chosen;
@@ -401,7 +390,7 @@ const scenes = (() => {
       return `In layer ${state.layer}, head ${state.head}, “${page.data.pieces[state.text][state.token]}” looks most at “${page.data.pieces[state.text][s]}”: ${percent(share)}.`;
     },
     residual: () => {
-      const tensors = page.texts[state.text], l = state.layer, length = (x) => Math.sqrt(dot(x, x));
+      const tensors = page.texts[state.text], l = state.layer;
       const before = tensors.get(l ? `layers.${l - 1}.feed_forward.output` : "embeddings.output");
       const [came, done] = [before, tensors.get(`layers.${l}.attention.projected`)].map((tensor) => length(row(tensor, state.token)));
       return `In layer ${l} the vector of “${page.data.pieces[state.text][state.token]}” that came in has length ${written(came, 3)}, and what attention adds ${written(done, 3)}.`;
