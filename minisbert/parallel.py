@@ -192,7 +192,7 @@ threads = _Threads()
 
 # -------------------------------------------------------------------------------------------------------------- batches
 
-BATCH_TOKENS = 1024
+BATCH_TOKENS = 512
 """Tokens in a batch: enough to keep a matrix product busy, few enough for the processor's cache."""
 LEAST_TOKENS = 64
 """Tokens below which it does not pay to cut the work into more batches so that every thread has one."""
@@ -246,18 +246,18 @@ def make_batches(lengths: Array, batch_size: int | None = None, num_threads: int
     import numpy as np
 
     order = np.argsort(-lengths, kind="stable")
-    left = int(lengths.sum())
-    least = max(LEAST_TOKENS, min(LAST_TOKENS, -(-left // num_threads)))
+    ends = np.cumsum(lengths[order])  # tokens up to each text, with it
+    total = int(lengths.sum())
+    least = max(LEAST_TOKENS, min(LAST_TOKENS, -(-total // num_threads)))
     batches = []
-    start = 0
+    start = done = 0
     while start < len(order):
-        budget = min(BATCH_TOKENS, max(least, -(-left // num_threads)))
-        # sorted, so the first text is the longest and bounds the rest
-        count = max(1, budget // int(lengths[order[start]]))
-        stop = start + (count if batch_size is None else min(count, batch_size))
+        budget = min(BATCH_TOKENS, max(least, -(-(total - done) // num_threads)))
+        filled = 1 + np.searchsorted(ends, done + budget)  # with the text that fills it,
+        stop = max(start + 1, min(filled, np.searchsorted(ends, done + BATCH_TOKENS, side="right")))  # if it may
+        stop = stop if batch_size is None else min(stop, start + batch_size)
         batches.append(order[start:stop])
-        left -= int(lengths[order[start:stop]].sum())
-        start = stop
+        start, done = stop, int(ends[stop - 1])
     return batches
 
 

@@ -56,6 +56,8 @@ def test_every_text_is_in_one_batch_and_no_batch_is_too_large(lengths, batch_siz
 def test_little_work_is_shared_and_the_last_batches_are_small_so_that_threads_end_together():
     assert [len(make_batches(np.full(10, 20), num_threads=count)) for count in (1, 2)] == [1, 2]
     assert len(make_batches(np.full(4, 5), num_threads=2)) == 1  # too little to share
+    lengths = np.array([60, 40, 30, *[12] * 29])  # one long text among short ones: two batches of 239 tokens
+    assert [int(lengths[batch].sum()) for batch in make_batches(lengths, num_threads=2)] == [250, 228]
     lengths = np.full(400, 16)
     tokens = [int(lengths[batch].sum()) for batch in make_batches(lengths, num_threads=2)]
     assert tokens[0] == parallel.BATCH_TOKENS
@@ -65,7 +67,9 @@ def test_little_work_is_shared_and_the_last_batches_are_small_so_that_threads_en
     for count in tokens:
         ends[ends.index(min(ends))] += count
     assert max(ends) - min(ends) <= parallel.LAST_TOKENS
-    assert [int(lengths[batch].sum()) for batch in make_batches(lengths)][:6] == 6 * [1024]  # one thread waits for none
+    assert [int(lengths[batch].sum()) for batch in make_batches(lengths)][:12] == 12 * [
+        512
+    ]  # one thread waits for none
 
 
 @given(st.lists(st.integers(1, 300), max_size=40), st.none() | st.integers(1, 5), st.booleans())

@@ -41,27 +41,27 @@ class Gate:
     def __exit__(self, *_):
         self.opened.release(10_000)
 
-    def forward(self, pieces, num_threads):
-        self.batches.append(([int(piece[0]) for piece in pieces], num_threads))
+    def forward(self, pieces):
+        self.batches.append([int(piece[0]) for piece in pieces])
         self.opened.acquire()
         return [piece[:1].astype(np.float32) for piece in pieces]
 
     def stand_in(self, encoder, monkeypatch):
         """Compute for an encoder: vectors of ones."""
-        monkeypatch.setattr(encoder, "_forward", lambda given, *_: self.forward(given, 1) and np.ones((len(given), 12)))
+        monkeypatch.setattr(encoder, "_forward", lambda given, *_: self.forward(given) and np.ones((len(given), 12)))
 
 
 def run_gated(story, queue_tokens=10_000):
-    """Run a story with a batcher of one thread and a closed gate."""
+    """Run a story with a batcher and a closed gate."""
     from minisbert.serve.batching import Batcher
 
     async def told():
         gate = Gate()
-        batcher = Batcher(gate.forward, 1, queue_tokens)
+        batcher = Batcher(gate.forward, round_tokens=512, queue_tokens=queue_tokens)
         batcher.start()
         with gate:
             await story(batcher, gate)
-        await asyncio.to_thread(batcher.close)
+        await batcher.close()
 
     asyncio.run(told())
 
@@ -78,14 +78,14 @@ async def begun(gate, count):
 def test_requests_share_batches_in_turn_and_a_long_one_starves_nobody(serve):
     async def story(batcher, gate):
         first = batcher.submit(pieces(1, 1))
-        await begun(gate, 1)  # alone, it is computed at once, by BLAS's own threads
+        await begun(gate, 1)  # alone, it is computed at once
         long = batcher.submit(pieces(2, 40))
         short = [batcher.submit(pieces(n, 1)) for n in (3, 4, 5)]
         await asyncio.sleep(0)
         gate.opened.release(1000)
         assert [int(row[0][0]) for row in await asyncio.gather(first, *short)] == [1, 3, 4, 5]
         assert len(await long) == 40 and batcher.waiting == 0
-        assert gate.batches[:3] == [([1], None), ([2, 3, 4, 5, 2], 1), ([2] * 5, 1)]
+        assert gate.batches[:3] == [[1], [2, 3, 4, 5, 2], [2] * 5]
 
     run_gated(story)
 
@@ -106,16 +106,31 @@ def test_who_goes_away_is_not_computed_and_who_comes_to_a_full_queue_is_told(ser
         assert batcher.waiting == 300
         gate.opened.release(1000)
         await asyncio.gather(first, stays)
-        assert gate.batches == [([1], None), ([3, 3, 3], 1)]
+        assert gate.batches == [[1], [3, 3, 3]]
 
     run_gated(story, queue_tokens=600)
 
 
-def test_many_requests_on_many_threads_each_get_their_own(serve):
+def test_whoever_is_answered_asks_again_and_is_waited_for(serve):
+    async def client(batcher, number):
+        for _ in range(6):
+            assert [int(row[0]) for row in await batcher.submit(pieces(number, 1, 10))] == [number]
+            await asyncio.sleep(0.0001 * number)  # each in its own time
+
+    async def story(batcher, gate):
+        gate.opened.release(10_000)
+        await asyncio.gather(*(client(batcher, n) for n in range(1, 9)))
+        assert sum(map(len, gate.batches)) == 48 and len(gate.batches) <= 24  # else 48: each begins a round alone
+        await batcher.submit(pieces(9, 1))  # the others stay away, and are not waited for long
+
+    run_gated(story)
+
+
+def test_many_requests_each_get_their_own(serve):
     from minisbert.serve.batching import Batcher
 
     async def told():
-        batcher = Batcher(lambda given, _: [piece[:1] * 2 for piece in given], 4, 10**9)
+        batcher = Batcher(lambda given: [piece[:1] * 2 for piece in given], round_tokens=2000, queue_tokens=10**9)
         batcher.start()
         rng = np.random.default_rng(0)
         given = [
@@ -124,7 +139,7 @@ def test_many_requests_on_many_threads_each_get_their_own(serve):
         found = await asyncio.gather(*map(batcher.submit, given))
         assert [[int(row[0]) for row in rows] for rows in found] == [[2 * int(p[0]) for p in ps] for ps in given]
         assert batcher.waiting == 0
-        await asyncio.to_thread(batcher.close)
+        await batcher.close()
 
     asyncio.run(told())
 
@@ -197,6 +212,16 @@ def test_slow_clients_are_hung_up_on(encoder):
             until(lambda: ("/tokenize", "200") in service.seconds._metrics)  # it is answered
             until(lambda: not service.server.server_state.connections)
         assert http.post("/v1/embeddings", json={"input": "dog"}).status_code == 200
+
+
+def test_what_stands_before_the_body_has_an_end(encoder):
+    with served(encoder) as (_, http):
+        for flood in (b"a", b"a: b\r\n"):
+            with connect(http, b"GET /health HTTP/1.1\r\nx: ") as opened, suppress(ConnectionError):
+                for _ in range(1000):  # far more than sockets hold
+                    opened.sendall(flood * 10_000)
+                pytest.fail("it reads on and on")
+        assert http.get("/health", headers={"x": "a" * 1000}).status_code == 200
 
 
 def test_work_of_a_client_that_went_away_is_dropped(encoder, monkeypatch):
@@ -280,6 +305,8 @@ def test_sigterm_answers_what_was_asked_and_no_key_is_shown(encoder, tmp_path):
                         connect(http).close()
                     except ConnectionRefusedError:
                         break
+                    except ConnectionResetError:  # at that very moment
+                        pass
                 asked.sendall(body)
                 answer = b""
                 while part := asked.recv(10_000):

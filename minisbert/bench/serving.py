@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from minisbert.bench.run import default_texts
+from minisbert.bench.run import default_texts, make_texts
 from minisbert.encoder import SentenceEncoder
 
 AT_A_TIME, ROUNDS = 32, 5
@@ -70,39 +70,47 @@ def memory_mib(process: int) -> float:
 
 
 def main(count: int) -> None:
-    """Measure with so many texts a round, and print."""
+    """Measure with so many sentences a round, and a third as many texts of mixed lengths; print."""
     encoder = SentenceEncoder()
-    texts = default_texts(encoder)[:count]
-    shares, shares_of_few, ratios, alone = [], [], [], []
+    rng = np.random.default_rng(0)
+    lengths = np.clip(np.rint(rng.lognormal(3.9, 0.8, count // 3)), 5, encoder.max_seq_length)
+    loads = {"sentences": default_texts(encoder)[:count], "mixed lengths": make_texts(encoder, lengths, rng)}
+    shares: dict[str, list[float]] = {f"{name}, {calls}": [] for name in loads for calls in ("one call", "32 a call")}
+    ratios, alone = [], []
     with serving() as (url, process):
-        asyncio.run(ask(url, texts, AT_A_TIME))
+        asyncio.run(ask(url, loads["sentences"], AT_A_TIME))
         memory = memory_mib(process)
         for _ in range(ROUNDS):
-            begin = time.perf_counter()
-            encoder.encode(texts)
-            middle = time.perf_counter()
-            asyncio.run(ask(url, texts, AT_A_TIME))
-            asked = time.perf_counter()
-            for start in range(0, count, AT_A_TIME):
-                encoder.encode(texts[start : start + AT_A_TIME])
-            shares.append((middle - begin) / (asked - middle))
-            shares_of_few.append((time.perf_counter() - asked) / (asked - middle))
-            marks = [time.perf_counter()]
-            for text in texts[:50]:
+            for name, texts in loads.items():
+                marks = [time.perf_counter()]
+                encoder.encode(texts)
+                marks.append(time.perf_counter())
+                asyncio.run(ask(url, texts, AT_A_TIME))
+                marks.append(time.perf_counter())
+                for start in range(0, len(texts), AT_A_TIME):
+                    encoder.encode(texts[start : start + AT_A_TIME])
+                marks.append(time.perf_counter())
+                whole, asked, by_32 = np.diff(marks)
+                shares[f"{name}, one call"].append(whole / asked)
+                shares[f"{name}, 32 a call"].append(by_32 / asked)
+            texts, marks = loads["sentences"][:50], [time.perf_counter()]
+            for text in texts:
                 encoder.encode(text)
                 marks.append(time.perf_counter())
-            alone.append(1000.0 * float(np.median(asyncio.run(ask(url, texts[:50], 1)))))
+            alone.append(1000.0 * float(np.median(asyncio.run(ask(url, texts, 1)))))
             ratios.append(alone[-1] / (1000.0 * float(np.median(np.diff(marks)))))
         grown = memory_mib(process) - memory
-    for line in (
-        f"{AT_A_TIME} at a time: {np.median(shares):.0%} of encode's texts/s ({min(shares):.0%} to {max(shares):.0%}), "
-        f"{np.median(shares_of_few):.0%} of encode's with {AT_A_TIME} texts a call",
+    lines = [
+        f"{AT_A_TIME} at a time: {np.median(found):.0%} of encode's texts/s ({min(found):.0%}-{max(found):.0%}); {name}"
+        for name, found in shares.items()
+    ]
+    lines += [
         f"one at a time: p50 {np.median(alone):.1f} ms, {np.median(ratios):.2f} times encode's "
         f"({min(ratios):.2f} to {max(ratios):.2f})",
         f"memory: {memory:.0f} MiB after the first round, {grown:+.0f} after {ROUNDS} more",
-    ):
-        print(line, flush=True)  # noqa: T201
+    ]
+    print("\n".join(lines))  # noqa: T201
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 200)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 300)

@@ -363,7 +363,7 @@ def gradcheck(
 # ------------------------------------------------------------------------------------------------------------ profile
 
 
-MOST_TOKENS = 2 * BATCH_TOKENS
+MOST_TOKENS = 4 * BATCH_TOKENS
 """Tokens that are profiled: two full batches; a third would add nothing."""
 
 PROFILE_HEAD = (

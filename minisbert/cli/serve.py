@@ -51,7 +51,8 @@ def serve(
       curl http://127.0.0.1:8080/v1/embeddings -d '{"input": "i love soup"}'
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # while the model is loaded, and once uvicorn has ended
-    for package in ("starlette", "uvicorn", "msgspec", "prometheus_client"):
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # to hand a text to a thread takes longer than to split it
+    for package in ("starlette", "uvicorn", "httptools", "msgspec", "prometheus_client"):
         require(package, "serve", "minisbert serve")
     from minisbert.encoder import SentenceEncoder
     from minisbert.serve.app import Service, make_server

@@ -38,7 +38,7 @@ from minisbert.model import Array
 from minisbert.model.ops import normalize
 from minisbert.model.pooling import Normalize
 from minisbert.parallel import threads
-from minisbert.serve.batching import Batcher
+from minisbert.serve.batching import ROUND_TOKENS, Batcher
 from minisbert.serve.limits import ApiError, Deadline, Limits, is_known, read_body, to_json
 
 ServeOverflow = Literal["error", "truncate", "chunk"]
@@ -126,8 +126,7 @@ class Service:
         # a long text's records are large: one request's at a time
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="minisbert-tokenize")
         tokenizer = encoder.model.tokenizer
-        self._options = encoder._options("serve", {"overflow": "chunk", "num_threads": 1})
-        by_blas = encoder._options("serve", {"overflow": "chunk"})  # for a piece that is alone
+        self._options = encoder._options("serve", {"overflow": "chunk", "num_threads": num_threads})
         # [CLS], and the prompt if the model has one
         prompt = tokenizer([self._options.before], encoder.max_seq_length).token_ids.tolist()
         self._first = prompt[: -len(tokenizer.last)]
@@ -142,13 +141,14 @@ class Service:
         Gauge("requests_running", "Requests that are being answered.", **kept).set_function(lambda: self.running)
         Gauge("queue_tokens", "Tokens that wait.", **kept).set_function(lambda: self.batcher.waiting)
 
-        def forward(pieces: list[Array], num_threads: int | None) -> list[Array]:
+        def forward(pieces: list[Array]) -> list[Array]:
             texts.observe(len(pieces))
             strip.observe(sum(map(len, pieces)))
             self.tokens.inc(sum(map(len, pieces)))
-            return encoder._forward(pieces, self._options if num_threads else by_blas, lambda done: None)
+            return encoder._forward(pieces, self._options, lambda done: None)
 
-        self.batcher = Batcher(forward, num_threads or threads.usable(), self.limits.queue_tokens)
+        round_tokens = ROUND_TOKENS * (num_threads or threads.usable())
+        self.batcher = Batcher(forward, round_tokens=round_tokens, queue_tokens=self.limits.queue_tokens)
         self.paths: dict[str, tuple[str, Callable[[Request], Any]]] = {
             "/v1/embeddings": ("POST", self.embeddings),
             "/v1/models": ("GET", self.models),
@@ -173,7 +173,7 @@ class Service:
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         self.batcher.start()
         yield
-        await asyncio.to_thread(self.batcher.close)
+        await self.batcher.close()
         self._aside.shutdown()
 
     # ------------------------------------------------------------------------------------------------------- the routes

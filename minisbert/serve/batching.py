@@ -1,30 +1,30 @@
-"""Texts of all requests share batches: threads take from one queue what fits a strip of tokens.
+"""Texts of all requests share batches: what waits while a round is computed is the next round.
 
-Because a batch is one strip without padding, texts of any length share it. An idle server begins at once; while one
-core computes, texts gather, so that batches grow with the load.
+Because a batch is one strip without padding, texts of any length share it, on all cores as in `encode`. An idle server
+begins at once; while it computes, texts gather, so that rounds grow with the load.
 
-Each request stands in the queue with its pieces: its texts, or their chunks. A batch takes one piece of each request in
-turn, so a request of a thousand long texts delays a short one by the batches that are being computed, and no more.
+Each request stands in the queue with its pieces: its texts, or their chunks. A round takes one piece of each request in
+turn, so a request of a thousand long texts delays a short one by the round that is being computed, and no more.
 """
 
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from minisbert.model import Array
-from minisbert.parallel import LEAST_TOKENS
 from minisbert.serve.limits import ApiError
 
-BATCH_TOKENS = 512
-"""Tokens in a batch, at most: half of what `encode` takes, because whoever comes next waits for it."""
-GATHER_TOKENS, GATHER_SECONDS = 128, 0.005
-"""While other threads compute, a free one waits for so many tokens, and no longer than that."""
+ROUND_TOKENS = 1024
+"""Tokens in a round, for each thread."""
+PAUSE, LONGEST_WAIT = 0.002, 0.02
+"""Whoever is answered asks again, so a round waits for as many requests as there were, but begins once none has come
+for so many seconds, and after the second figure at the latest."""
 
 
 @dataclass(eq=False)
@@ -39,114 +39,101 @@ class _Job:
 
 
 class Batcher:
-    """A queue and its threads.
-
-    ``forward(pieces, num_threads)`` gives a vector each; None leaves a piece that is alone to BLAS's own threads.
-    """
+    """A queue, and one round after the other. All of it lives in the event loop but ``forward(pieces)``, which gives
+    a vector each."""
 
     def __init__(
-        self, forward: Callable[[list[Array], int | None], Sequence[Array]], num_threads: int, queue_tokens: int
+        self, forward: Callable[[list[Array]], Sequence[Array]], *, round_tokens: int, queue_tokens: int
     ) -> None:
-        self.forward, self.queue_tokens = forward, queue_tokens
-        self.waiting = 0  # tokens that no thread has begun
-        self._num_threads = num_threads
+        self.forward, self.round_tokens, self.queue_tokens = forward, round_tokens, queue_tokens
+        self.waiting = 0  # tokens that are in no round
         self._jobs: deque[_Job] = deque()
-        self._changed = threading.Condition()
-        self._computing = 0  # threads
-        self._closed = False
-        self._seconds, self._tokens = 0.0, 0  # of all batches
-        self._threads: list[threading.Thread] = []
+        self._expected = 0  # requests that there were at the end of the last round
+        self._since = 0.0  # when the first of the next round came
+        self._seconds, self._tokens = 0.0, 0  # of all rounds
 
     def start(self) -> None:
-        """Start the threads; the event loop that runs is the one that requests are made in."""
-        loop = asyncio.get_running_loop()
-        for _ in range(self._num_threads):
-            self._threads.append(threading.Thread(target=self._work, args=(loop,), name="minisbert", daemon=True))
-            self._threads[-1].start()
+        """Begin; the event loop that runs is the one that requests are made in."""
+        self._loop = asyncio.get_running_loop()
+        self._is_ready = asyncio.Event()
+        self._timer: asyncio.TimerHandle | None = None
+        self._computing = ThreadPoolExecutor(1, thread_name_prefix="minisbert")
+        self._rounds = self._loop.create_task(self._run())
 
-    def close(self) -> None:
-        """End the threads once the queue is empty."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        for thread in self._threads:
-            thread.join()
+    async def close(self) -> None:
+        """End, once the round that is being computed has ended."""
+        self._rounds.cancel()
+        await asyncio.to_thread(self._computing.shutdown)
 
     def submit(self, pieces: Sequence[Array]) -> asyncio.Future[list[Array]]:
         """Promise each piece's vector. Who cancels the promise takes the pieces that are not begun out of the queue."""
         tokens = sum(map(len, pieces))
-        job = _Job(pieces, asyncio.get_running_loop().create_future(), [None] * len(pieces))
-        with self._changed:
-            if self.waiting and self.waiting + tokens > self.queue_tokens:
-                problem = f"{self.waiting:,} tokens wait already: try again after Retry-After"
-                seconds = self.waiting * self._seconds / max(1, self._tokens * self._num_threads)
-                raise ApiError(429, problem, code="rate_limit_exceeded", retry_after=seconds)
-            self.waiting += tokens
-            self._jobs.append(job)
-        # not before the event loop has read what else has come by now
-        job.future.get_loop().call_soon(self._wake)
+        if self.waiting and self.waiting + tokens > self.queue_tokens:
+            problem = f"{self.waiting:,} tokens wait already: try again after Retry-After"
+            seconds = self.waiting * self._seconds / max(1, self._tokens)
+            raise ApiError(429, problem, code="rate_limit_exceeded", retry_after=seconds)
+        job = _Job(pieces, self._loop.create_future(), [None] * len(pieces))
         job.future.add_done_callback(lambda _: self._drop(job))
+        self._since = self._since if self._jobs else self._loop.time()
+        self._jobs.append(job)
+        self.waiting += tokens
+        self._gather()
         return job.future
 
-    def _wake(self) -> None:
-        with self._changed:
-            self._changed.notify_all()
-
     def _drop(self, job: _Job) -> None:
-        with self._changed:
-            if job in self._jobs:
-                self._jobs.remove(job)
-                self.waiting -= sum(map(len, job.pieces[job.begun :]))
+        if job in self._jobs:
+            self._jobs.remove(job)
+            self.waiting -= sum(map(len, job.pieces[job.begun :]))
 
-    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
-        while batch := self._take():
+    def _gather(self) -> None:
+        """Begin a round if it is whole, else once no more come."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if len(self._jobs) >= self._expected or self.waiting >= self.round_tokens:
+            self._is_ready.set()
+        elif self._jobs:
+            soon = min(self._loop.time() + PAUSE, self._since + LONGEST_WAIT)
+            self._timer = self._loop.call_at(soon, self._is_ready.set)
+
+    async def _run(self) -> None:
+        while True:
+            await self._is_ready.wait()
+            batch = self._take()
             pieces = [job.pieces[i] for job, i in batch]
-            tokens = sum(map(len, pieces))
-            with self._changed:
-                is_alone = len(batch) == 1 and self._computing == 1 and not self._jobs
             begin = time.perf_counter()
             try:
-                found: Sequence[Array] | Exception = self.forward(pieces, None if is_alone else 1)
+                found: Any = pieces and await self._loop.run_in_executor(self._computing, self.forward, pieces)
             except Exception as error:  # told to those whose texts these were
                 found = error
-            with self._changed:
-                self._computing -= 1
-                self._changed.notify_all()
-                self._seconds += time.perf_counter() - begin
-                self._tokens += tokens
-            loop.call_soon_threadsafe(_deliver, batch, found)
+            self._seconds += time.perf_counter() - begin
+            self._tokens += sum(map(len, pieces))
+            _deliver(batch, found)
+            self._expected = len({id(job) for job, _ in batch}.union(map(id, self._jobs)))
+            self._since = self._loop.time()
+            self._is_ready.clear()
+            self._gather()
 
     def _take(self) -> list[tuple[_Job, int]]:
-        """Wait for work, and take one thread's share of it; nothing once the queue is closed and empty."""
+        """Take a round's pieces out of the queue."""
         batch: list[tuple[_Job, int]] = []
-        with self._changed:
-            while True:
-                self._changed.wait_for(lambda: self._jobs or self._closed)
-                self._changed.wait_for(
-                    lambda: not self._computing or self.waiting >= GATHER_TOKENS or self._closed, GATHER_SECONDS
-                )
-                if self._jobs or self._closed:  # another thread may have been faster
-                    break
-            free = self._num_threads - self._computing
-            room = min(BATCH_TOKENS, max(LEAST_TOKENS, -(-self.waiting // free)))
-            while self._jobs:
-                job = self._jobs[0]
-                size = len(job.pieces[job.begun])
-                if batch and size > room:
-                    break
-                batch.append((job, job.begun))
-                room -= size
-                self.waiting -= size
-                job.begun += 1
-                self._jobs.popleft()
-                if job.begun < len(job.pieces):
-                    self._jobs.append(job)  # behind the others
-            self._computing += bool(batch)
+        room = self.round_tokens
+        while self._jobs:
+            job = self._jobs[0]
+            size = len(job.pieces[job.begun])
+            if batch and size > room:
+                break
+            batch.append((job, job.begun))
+            room -= size
+            self.waiting -= size
+            job.begun += 1
+            self._jobs.popleft()
+            if job.begun < len(job.pieces):
+                self._jobs.append(job)  # behind the others
         return batch
 
 
 def _deliver(batch: list[tuple[_Job, int]], found: Sequence[Array] | Exception) -> None:
-    """Hand the vectors to their requests; runs in the event loop."""
+    """Hand the vectors to their requests."""
     for n, (job, i) in enumerate(batch):
         if job.future.done():  # nobody waits any more
             continue

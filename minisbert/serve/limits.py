@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import h11
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 KEYS_VARIABLE = "MINISBERT_API_KEYS"
+HEAD_BYTES = 65_536
 
 
 @dataclass(frozen=True)
@@ -125,10 +125,11 @@ async def read_body(request: Request, most: int) -> bytes:
     raise ApiError(413, f"The body must have at most {most:,} bytes; send fewer or shorter texts a request")
 
 
-class Deadline(H11Protocol):
+class Deadline(HttpToolsProtocol):
     """uvicorn's HTTP, but a client that sends its request, or reads the answer, too slowly is hung up on.
 
-    uvicorn itself waits for ever: its one limit is for the pause between two requests.
+    uvicorn itself waits for ever: its one limit is for the pause between two requests. Nor does it limit what stands
+    before a body.
     """
 
     seconds = Limits.seconds
@@ -136,13 +137,32 @@ class Deadline(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a request."""
         self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._is_in_head, self._head_bytes = True, 0
         super().connection_made(transport)
         self._hang_up_late("request", False)
 
     def data_received(self, data: bytes) -> None:
-        """Wait until it is whole."""
+        """Read on, unless what stands before the body has no end."""
+        self._head_bytes += len(data)
         super().data_received(data)
-        self._hang_up_late("request", self.conn.their_state not in (h11.IDLE, h11.SEND_BODY))
+        if self._is_in_head and self._head_bytes > HEAD_BYTES:
+            self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        """Wait until it is whole."""
+        super().on_message_begin()
+        self._hang_up_late("request", False)
+
+    def on_headers_complete(self) -> None:
+        """Its body has a limit of its own (:func:`read_body`)."""
+        super().on_headers_complete()
+        self._is_in_head = False
+
+    def on_message_complete(self) -> None:
+        """The request is whole."""
+        super().on_message_complete()
+        self._hang_up_late("request", True)
+        self._is_in_head, self._head_bytes = True, 0
 
     def pause_writing(self) -> None:
         """Wait for a client that reads more slowly than we write."""
