@@ -456,6 +456,7 @@ def make_server(service: Service) -> uvicorn.Server:
         log_level="warning",
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         timeout_keep_alive=75,  # longer than clients keep an idle connection: whoever closes it last wins no race
         timeout_graceful_shutdown=30,
     )
