@@ -196,7 +196,7 @@ def duckdb():
 @pytest.fixture(scope="session")
 def serve():
     """What the server is made of; the modules are imported in the tests."""
-    for name in ("starlette", "uvicorn", "msgspec", "prometheus_client"):
+    for name in ("starlette", "uvicorn", "httptools", "msgspec", "prometheus_client"):
         _optional_import(name, "serve", "serve")
 
 

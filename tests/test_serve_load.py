@@ -57,7 +57,7 @@ def run_gated(story, queue_tokens=10_000):
 
     async def told():
         gate = Gate()
-        batcher = Batcher(gate.forward, round_tokens=512, queue_tokens=queue_tokens)
+        batcher = Batcher(gate.forward, round_tokens=1024, queue_tokens=queue_tokens)
         batcher.start()
         with gate:
             await story(batcher, gate)

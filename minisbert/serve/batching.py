@@ -4,7 +4,7 @@ Because a batch is one strip without padding, texts of any length share it, on a
 begins at once; while it computes, texts gather, so that rounds grow with the load.
 
 Each request stands in the queue with its pieces: its texts, or their chunks. A round takes one piece of each request in
-turn, so a request of a thousand long texts delays a short one by the round that is being computed, and no more.
+turn, so a request of a thousand long texts delays a short one by the round that is being computed, and its own.
 """
 
 from __future__ import annotations
@@ -114,16 +114,16 @@ class Batcher:
             self._gather()
 
     def _take(self) -> list[tuple[_Job, int]]:
-        """Take a round's pieces out of the queue."""
+        """Take a round's pieces out of the queue: one of each request, then more, which make those wait that come."""
         batch: list[tuple[_Job, int]] = []
-        room = self.round_tokens
+        tokens, requests = 0, len(self._jobs)
         while self._jobs:
             job = self._jobs[0]
             size = len(job.pieces[job.begun])
-            if batch and size > room:
+            if batch and tokens + size > (self.round_tokens if len(batch) < requests else self.round_tokens // 2):
                 break
             batch.append((job, job.begun))
-            room -= size
+            tokens += size
             self.waiting -= size
             job.begun += 1
             self._jobs.popleft()
