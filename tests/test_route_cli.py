@@ -75,18 +75,15 @@ def test_a_table_of_choices(monkeypatch):
     assert max(map(display_width, shown.splitlines())) <= 90 and "\x1b" not in shown
 
 
-def test_answers_as_json_and_with_all_scores():
-    choice, other = told("ask", "routes.yaml", "the cat ran", "5 5 5", "--all")["choices"]
-    assert (choice["route"], choice["best"], choice["example"], choice["runner_up"]) == (
-        "pets", "pets", "the dog ran", "soup"
-    )  # fmt: skip
+def test_answers_as_json():
+    choice, other = told("ask", "routes.yaml", "the cat ran", "5 5 5")["choices"]
+    said = (choice["route"], choice["best"], choice["example"], choice["runner_up"])
+    assert said == ("pets", "pets", "the dog ran", "soup")
     assert choice["metadata"] == {"team": "zoo"} and choice["threshold"] == 0.95
     assert list(choice["scores"]) == ["pets", "soup"] and choice["scores"]["pets"] == choice["score"]
     assert other["route"] is None and other["best"] == "soup"
-    shown = run("route", "ask", "routes.yaml", "the cat ran", "--all").stdout.splitlines()
-    assert shown[3] == "the cat ran" and [line.split()[0] for line in shown[4:]] == ["pets", "soup"]
     asked = told("ask", "routes.yaml", "-i", "texts.txt")["choices"]
-    assert [one["query"] for one in asked] == ["i love soup", "the cat sat"] and "scores" not in asked[0]
+    assert [one["query"] for one in asked] == ["i love soup", "the cat sat"]
 
 
 def test_options_override_the_file():
@@ -100,8 +97,8 @@ def test_options_override_the_file():
     assert told("ask", "routes.yaml", "-i", "empty.txt")["choices"] == []
     assert run("route", "ask", "routes.yaml", "-i", "empty.txt").stdout.split()[0] == "route"
     labels = ["unlike.csv", "--none-label", "-", "--unknown-is-none"]
-    shown = run("route", "evaluate", "routes.yaml", *labels, "--show", "0").stdout
-    assert "3 queries, 2 of them out-of-scope; 1 more are examples and left out" in shown and "lowest F1" not in shown
+    found = told("evaluate", "routes.yaml", *labels)
+    assert (found["queries"], found["out_of_scope"], found["left_out"]) == (3, 2, 1)
 
 
 def test_fit_writes_a_file_that_evaluates_better(tmp_path, sklearn):
@@ -140,14 +137,12 @@ def test_fit_to_the_examples_alone_and_to_a_precision(sklearn):
 
 
 def test_evaluate_lays_out_every_figure():
-    shown = run("route", "evaluate", "routes.yaml", "queries.tsv", "--threshold", "0.9999", "--mistakes", "2").stdout
+    shown = run("route", "evaluate", "routes.yaml", "queries.tsv", "--threshold", "0.9999").stdout
     assert "6 queries, 2 of them out-of-scope" in shown
     figures = dict(re.findall(r"^ +(\S.*?)  +([\d.]+)", shown, re.MULTILINE))
     assert figures["accuracy"] == "33.33" and figures["out-of-scope queries rejected"] == "100.00"
     assert figures["the same, if nothing were rejected"] == "100.00" and figures["queries routed"] == "0.00"
     assert "of those, correct" not in figures and re.search(r"\n +2  pets -> none\n", shown)
-    listed = [float(score) for score in re.findall(r"^ +(0\.\d{4})  ", shown, re.MULTILINE)]
-    assert listed == sorted(listed, reverse=True) and len(listed) == 2
 
     found = told("evaluate", "routes.yaml", "queries.tsv", "--threshold", "-1")
     assert (found["queries"], found["out_of_scope"], found["left_out"]) == (6, 2, 0)
@@ -162,15 +157,12 @@ def test_evaluate_lays_out_every_figure():
     ("line", "code", "words"),
     [
         ("ask routes.yaml", 2, "Nothing to route"),
-        ("ask no.yaml x", 2, "'no.yaml' does not exist"),
         ("ask routes.yaml x --threshold 60", 1, "--threshold must be"),
         ("ask percent.yaml x", 1, "percent.yaml: routes.pets.threshold"),
-        ("ask percent.yaml x --threshold 60", 1, "--threshold must be"),
         ("evaluate twice.yaml queries.tsv", 1, "twice.yaml: the key 'pets'"),
         ("evaluate routes.yaml unlike.csv --none-label -", 1, "--unknown-is-none"),
-        ("evaluate routes.yaml queries.tsv --no-header", 2, "--columns"),
+        ("evaluate routes.yaml queries.tsv --no-header", 1, "by number"),
         ("fit routes.yaml -o x.txt", 2, "-o must end in .yaml"),
-        ("fit routes.yaml -o no/x.yaml", 1, "the folder no does not exist"),
         ("fit one.yaml", 1, "nothing to compare"),
     ],
 )
