@@ -59,25 +59,15 @@ def classify() -> None:
 @label_options
 @click.option("--unescape", is_flag=True, help="Decode HTML entities such as &amp;, in training and in prediction.")
 @click.option(
-    "--class-weight",
-    multiple=True,
-    metavar="balanced|CLASS=WEIGHT",
-    help="Give rare or important classes more weight; CLASS=WEIGHT may be repeated.",
+    "--class-weight", multiple=True, metavar="balanced|CLASS=WEIGHT", help="More weight for rare or important classes."
 )
 @options.strength_option("1, 10, 100")
-@options.choice_option(
-    "--scoring", ["log_loss", "accuracy", "macro_f1"], "Score on held-out texts by which C is chosen."
-)
+@options.choice_option("--scoring", ["log_loss", "accuracy", "macro_f1"], "Score by which C is chosen.")
 @options.folds_option(5)
 @options.seed_option
 @click.option("--calibrate/--no-calibrate", default=True, help="Calibrate the probabilities.")
 @click.option("--threshold-for", metavar="CLASS", help="Predict this class only above a threshold; needs --precision.")
-@click.option(
-    "--precision",
-    type=options.PRECISION,
-    metavar="SHARE",
-    help="Minimum precision for this class, such as 0.9; sets the threshold.",
-)
+@click.option("--precision", type=options.PRECISION, help="Minimum precision for this class; sets the threshold.")
 @options.cut_option
 @options.model_options
 def train(
@@ -193,7 +183,7 @@ def predict(folder: Path, source: TextSource, target: Target, overflow: str, cho
 @click.argument("folder", metavar="FOLDER", type=options.PLACE)
 @click.argument("file", metavar="FILE", type=options.FILE)
 @click.option(
-    "--baseline", type=options.FILE, help="The training file; TF-IDF with logistic regression is trained on it, too."
+    "--baseline", type=options.FILE, help="The training file: TF-IDF with logistic regression learns it, too."
 )
 @label_options
 @output_options("Write the result as JSON, with every text.")

@@ -57,22 +57,11 @@ def collection_options(verb: options.Verb) -> options.Verb:
     @file_options
     @click.option("--label", metavar="NAME|N", help="Column with known labels.")
     @click.option(
-        "--k",
-        metavar="N|LOW-HIGH",
-        callback=_parse_k,
-        help="Number of clusters; in a range, the one with the best silhouette.  [default: 2-20]",
+        "--k", metavar="N|LOW-HIGH", callback=_parse_k, help="Number of clusters, or a range.  [default: 2-20]"
     )
-    @click.option(
-        "--distance",
-        type=click.FloatRange(0, 2, min_open=True),
-        help="agglomerative: stop merging at this mean cosine distance (1 - cosine).  [default: 0.5]",
-    )
-    @click.option(
-        "--threshold", type=click.FloatRange(-1, 1), default=0.75, help="community: minimum cosine with the centre."
-    )
-    @click.option(
-        "--min-size", "min_community_size", type=options.COUNT, default=3, help="community: minimum number of texts."
-    )
+    @click.option("--distance", type=click.FloatRange(0, 2), help="agglomerative: see above.  [default: 0.5]")
+    @click.option("--threshold", type=click.FloatRange(-1, 1), default=0.75, help="community: minimum cosine.")
+    @click.option("--min-size", "min_community_size", type=options.COUNT, default=3, help="community: minimum texts.")
     @options.seed_option
     @options.computing_options
     @options.model_options
@@ -122,8 +111,9 @@ def cluster(given: Collection, method: str, show: int, target: Target) -> None:
     """Cluster texts by meaning and label each cluster with its words and most typical texts.
 
     kmeans assigns every text to one of k clusters; without --k it tries 2 to 20 and keeps the best silhouette.
-    agglomerative merges the nearest clusters until --distance or --k is reached. community finds dense groups around a
-    centre and leaves the other texts out.
+    agglomerative merges the nearest clusters until their mean cosine distance (1 - cosine) is --distance, or --k are
+    left. community finds groups of at least --min-size texts whose cosine with a centre is at least --threshold, and
+    leaves the other texts out.
 
     The silhouette measures how well the texts in clusters are separated: 1 is well, 0 is not at all. With --label the
     clusters are compared with known labels; texts in no cluster count as one more cluster. Needs scikit-learn: pip
@@ -203,11 +193,7 @@ FEW = 10  # distinct texts; up to this many are not clustered unless asked for
 @click.command()
 @output_options("A plot, or an interactive page.", "png", "html", metavar="FILE.png|FILE.html", required=True)
 @options.choice_option("--method", ["pca", "tsne", "umap"], "Projection to the plane; umap needs umap-learn.")
-@click.option(
-    "--clusters",
-    type=click.Choice([*METHODS, "none"]),
-    help="What the colours show.  [default: the labels if --label is given, else kmeans]",
-)
+@click.option("--clusters", type=click.Choice([*METHODS, "none"]), help="Colours.  [default: labels, else kmeans]")
 @collection_options
 def map(given: Collection, target: Target, method: str, clusters: str | None) -> None:  # one name with its verb
     """Draw texts on a 2-D map; nearby points have similar meaning, as far as a plane allows.

@@ -26,36 +26,23 @@ from minisbert.model.tokens import OverflowReport
 
 @click.command()
 @input_options
-@click.option(
-    "-o", "--output", metavar="FILE", help="A .npy, .safetensors, .jsonl or .parquet file.  [default: JSONL on stdout]"
-)
+@click.option("-o", "--output", metavar="FILE", help="A .npy, .safetensors, .jsonl or .parquet.  [default: stdout]")
 @options.choice_option(
     "--engine", ["local", "ray"], "ray: files and folders of Parquet, on a Ray cluster, to the folder -o."
 )
 @click.option(
-    "--address",
-    metavar="HOST:PORT",
-    envvar="RAY_ADDRESS",
-    show_envvar=True,
-    help="The Ray cluster, or auto.  [default: one on this machine, for this run]",
+    "--address", envvar="RAY_ADDRESS", show_envvar=True, help="HOST:PORT of Ray, or auto.  [default: a new one]"
 )
 @click.option("--force", is_flag=True, help="Overwrite the output file and the leftovers of an earlier run.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run, if there is one.")
-@click.option(
-    "--id",
-    "id_column",
-    metavar="NAME|N",
-    help="Column of the ids in a .parquet.  [default: the row's number from 0; ray: id or _id]",
-)
+@click.option("--id", "id_column", metavar="NAME|N", help="Column of ids.  [default: the row's number; ray: id or _id]")
 @click.option("--normalize", "normalize_embeddings", is_flag=True, help="Scale vectors to length 1.")
 @click.option("--truncate-dim", type=options.COUNT, metavar="D", help="Keep the first D dimensions.")
 @click.option("--prompt", metavar="TEXT", type=options.TEXT, help="Prepend this to every text.")
 @click.option("--prompt-name", metavar="NAME", help="Prepend the model's prompt of this name to every text.")
 @click.option("--batch-size", type=options.COUNT, metavar="B", help="Maximum number of texts in a batch.")
 # 2048: a few seconds of work, so that little is lost if a job is killed
-@click.option(
-    "--block-texts", type=options.COUNT, default=2048, metavar="B", help="Texts in memory, and saved, at a time."
-)
+@click.option("--block-texts", type=options.COUNT, default=2048, help="Texts in memory, and saved, at a time.")
 @options.num_threads_option
 @click.option("--deterministic", is_flag=True, help="Bit-identical for any threads and blocks; slower.")
 @options.computing_options

@@ -64,25 +64,21 @@ def _telling() -> Iterator[Callable[[str], object]]:
 @entities.command(short_help="Train a tagger on sentences with tagged words.")
 @click.argument("train", metavar="TRAIN", type=options.FILE)
 @output_options("Output folder.", metavar="FOLDER", required=True, folder=KIND)
-@click.option(
-    "--dev", type=options.FILE, help="Where strength and offset are chosen.  [default: cross-validation on TRAIN]"
-)
+@click.option("--dev", type=options.FILE, help="Where C and offset are chosen.  [default: folds of TRAIN]")
 @click.option(
     "--layer",
     "layers",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0),
     multiple=True,
-    metavar="N",
-    help="Layer whose vectors are used; 0 is the embeddings. May be repeated.  [default: the middle one]",
+    help="0: the embeddings. May be repeated.  [default: the middle]",
 )
 @options.strength_option("0.003, 0.01, 0.03, 0.1")
 @click.option(
     "--offset",
     "offsets",
-    type=click.FloatRange(min=0),
+    type=click.FloatRange(0),
     multiple=True,
-    metavar="NATS",
-    help="Offsets to try; lower the score of O, so that more is found. May be repeated.",
+    help="Lower the score of O. May be repeated.",
 )
 @options.folds_option(3)
 @options.seed_option
@@ -175,9 +171,7 @@ def predict(folder: Path, source: TextSource, as_json: bool, choice: ModelChoice
 @click.argument("folder", metavar="FOLDER", type=options.PLACE)
 @click.argument("test", metavar="TEST", type=options.FILE)
 @click.option("--baselines", "train", type=options.FILE, help="The training file; baselines are trained on it, too.")
-@click.option(
-    "--dev", type=options.FILE, help="Where the word-shape baseline is tuned.  [default: cross-validation on TRAIN]"
-)
+@click.option("--dev", type=options.FILE, help="Where the word-shape baseline is tuned.  [default: folds of TRAIN]")
 @result_options
 @options.model_options
 def evaluate(

@@ -28,9 +28,7 @@ dialect_options = together(
         help="Between the columns of a CSV or TSV.  [default: found, one of comma, semicolon, tab, |]",
     ),
     click.option(
-        "--quoting/--no-quoting",
-        default=None,
-        help='Whether "..." around a field is no part of it.  [default: in CSV yes, in TSV as the file does it]',
+        "--quoting/--no-quoting", default=None, help='Take "" around fields away.  [default: CSV yes, TSV found]'
     ),
 )
 
@@ -102,11 +100,7 @@ class TextSource:
 
 
 _column_options = together(
-    click.option(
-        "--input-format",
-        type=click.Choice(KINDS),
-        help="text: one text per line.  [default: by the file's suffix, else text]",
-    ),
+    click.option("--input-format", type=click.Choice(KINDS), help="[default: by the file's suffix, else text]"),
     click.option(
         "--column",
         "--field",

@@ -101,10 +101,7 @@ def model_options(verb: Verb) -> Verb:
     @click.option("--revision", metavar="REV", help="Commit, branch or tag of the model.")
     @click.option("--local-files-only", is_flag=True, help="Do not use the network.")
     @click.option(
-        "--max-seq-length",
-        type=COUNT,
-        metavar="TOKENS",
-        help="Cut texts after this many tokens.  [default: the model's own limit]",
+        "--max-seq-length", type=COUNT, help="Cut texts after this many tokens.  [default: the model's limit]"
     )
     @functools.wraps(verb)
     def gathered(model: Any, revision: Any, local_files_only: bool, max_seq_length: Any, **rest: Any) -> None:
@@ -141,7 +138,7 @@ dtype_option = choice_option("--dtype", ["float32", "float64"], "dtype of weight
 cut_option = choice_option(
     "--overflow",
     ["warn", "error", "truncate"],
-    "Texts that are too long: cut with a warning, raise an error, or cut silently.",
+    "Texts that are too long: cut with a warning, refused, or cut silently.",
 )
 chunk_option = functools.partial(click.option, "--chunk-tokens", type=COUNT, metavar="TOKENS")
 overlap_option = functools.partial(click.option, "--overlap", type=click.IntRange(min=0), metavar="TOKENS")

@@ -57,9 +57,7 @@ queries_options = options.together(
     click.option("--none-label", default="none", help="Label of out-of-scope queries."),
     click.option("--unknown-is-none", is_flag=True, help="Treat every label that is not a route as out-of-scope."),
 )
-threshold_option = click.option(
-    "--threshold", type=float, metavar="SCORE", help="Threshold for all routes; overrides the file's."
-)
+threshold_option = click.option("--threshold", type=float, help="Threshold for all routes; overrides the file's.")
 
 
 def _load(file: Path, scoring: str | None, threshold: float | None, keep: bool = True) -> RouteTable:
@@ -124,12 +122,7 @@ def ask(
 @table_options
 @click.argument("queries", metavar="[QUERIES]", required=False, type=options.FILE)
 @output_options("Write a .yaml or .json.", "yaml", "json")
-@options.choice_option(
-    "--objective",
-    ["accuracy", "balanced", "precision"],
-    "Most correct queries; the same, with in-scope and out-of-scope weighted equally; or most routed queries at a "
-    "minimum precision.",
-)
+@options.choice_option("--objective", ["accuracy", "balanced", "precision"], "What thresholds are fitted for.")
 @click.option("--precision", type=options.PRECISION, default=0.95, metavar="P")
 @click.option("--per-route", is_flag=True, help="A threshold for each route where it is better than the common one.")
 @options.folds_option(5)
@@ -151,10 +144,11 @@ def fit(
     Without QUERIES the examples themselves are used, each left out of its route: once as an in-scope query, and once,
     with its whole route hidden, as an out-of-scope query. Thresholds fitted this way are rather high.
 
-    Every possible threshold is tried. The "held out" figures come from cross-validation: each query is judged by
-    thresholds fitted without it, and with --unknown-is-none also without the other queries of its label, because users
-    will ask what nobody expected. Queries that are examples are left out. The file records the model and is refused
-    with any other; comments of the old file are not kept.
+    Every possible threshold is tried. The --objective is most correct queries (accuracy), the same with in-scope and
+    out-of-scope weighted equally (balanced), or most routed queries at a minimum --precision. The "held out" figures
+    come from cross-validation: each query is judged by thresholds fitted without it, and with --unknown-is-none also
+    without the other queries of its label, because users will ask what nobody expected. Queries that are examples are
+    left out. The file records the model and is refused with any other; comments of the old file are not kept.
 
     \b
     Examples:

@@ -43,9 +43,7 @@ documents_options = options.together(
     click.argument("database", metavar="DB"),
     click.argument("files", metavar="FILES...", nargs=-1, required=True),
     click.option("--text-column", metavar="NAME", help="Column of the text.  [default: text, or the only column]"),
-    click.option(
-        "--id-column", metavar="NAME", help="Column of the id.  [default: id or _id, else file and line are the id]"
-    ),
+    click.option("--id-column", metavar="NAME", help="Column of the id.  [default: id or _id, else file and line]"),
     click.option("--input-format", type=click.Choice(KINDS), help="[default: by the files' suffixes, else text]"),
     dialect_options,
 )
@@ -54,12 +52,8 @@ documents_options = options.together(
 @index.command(short_help="Build a database of documents, or continue.")
 @options.chunk_option(help="Chunk length for long documents.  [default: the model's limit]")
 @options.overlap_option(help="Tokens shared with the previous chunk.  [default: 0]")
-@click.option(
-    "--document-prompt", metavar="TEXT", type=options.TEXT, help="Prepend this to documents.  [default: the model's]"
-)
-@click.option(
-    "--query-prompt", metavar="TEXT", type=options.TEXT, help="Prepend this to every query.  [default: the model's]"
-)
+@click.option("--document-prompt", type=options.TEXT, help="Prepend this to documents.  [default: the model's]")
+@click.option("--query-prompt", type=options.TEXT, help="Prepend this to queries.  [default: the model's]")
 @documents_options
 @options.model_options
 def build(**given: Any) -> None:
@@ -104,12 +98,7 @@ def add(**given: Any) -> None:
 @index.command(short_help="Remove documents.")
 @click.argument("database", metavar="DB")
 @click.argument("ids", metavar="[ID]...", nargs=-1, type=options.TEXT)
-@click.option(
-    "--where",
-    metavar="CONDITION",
-    type=options.TEXT,
-    help="Also remove documents that match; see `minisbert search --help`.",
-)
+@click.option("--where", metavar="CONDITION", type=options.TEXT, help="All that match; see `minisbert search --help`.")
 def remove(database: str, ids: tuple[str, ...], where: str | None) -> None:
     """Remove documents by id or by metadata; if an id is unknown, nothing is removed.
 

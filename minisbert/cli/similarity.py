@@ -35,13 +35,7 @@ NUMBER_WIDTH = 8  # columns of a cosine with its spacing
 @options.computing_options
 @options.model_options
 def similarity(
-    source: TextSource,
-    metric: str | None,
-    calibration: str | None,
-    as_json: bool,
-    choice: ModelChoice,
-    dtype: str,
-    **long_texts: Any,
+    source: TextSource, metric: str | None, calibration: str | None, as_json: bool, choice: ModelChoice, **how: Any
 ) -> None:
     """Show how similar texts are, each compared with every other.
 
@@ -67,11 +61,11 @@ def similarity(
         from minisbert.analysis.calibration import load_calibration
 
         calibrated = load_calibration(Path(calibration))
-    encoder = choice.encoder(dtype)
+    encoder = choice.encoder(how.pop("dtype"))
     name = metric or encoder.model.similarity_fn_name
     if calibrated is not None:
         calibrated.check(encoder, name)
-    embeddings = encoder.encode(texts, **long_texts)
+    embeddings = encoder.encode(texts, **how)
     scores = (angular_distance if name == "angular" else SIMILARITIES[name].matrix)(embeddings, embeddings)
     columns, digits = terminal_width(), len(str(len(texts)))
     room = max(TEXT_WIDTH[0], min(TEXT_WIDTH[1], columns - digits - 2 - len(texts) * NUMBER_WIDTH))
@@ -197,9 +191,9 @@ def calibrate(
 ) -> None:
     """Measure what a similarity score means for your texts: how similar random pairs of them are.
 
-    Give a thousand or more texts of the kind you compare. Duplicates count once, and of more than 10,000 texts a
-    random sample is taken. The table shows what percentage of
-    random pairs each score exceeds; with the file, `similarity --calibration` shows it for any score.
+    Give a thousand or more texts of the kind you compare. Duplicates count once, and of more than 10,000 texts a random
+    sample is taken. The table shows what percentage of random pairs each score exceeds; with the file, `similarity
+    --calibration` shows it for any score.
 
     \b
     Examples:
