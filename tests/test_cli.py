@@ -18,7 +18,6 @@ import click
 import numpy as np
 import pytest
 from running import process, refused, run, stand_in, told
-from safetensors.numpy import load_file
 from tiny import REMOVE, edit_json, tiny_dense, tiny_tokenizer, write_model
 
 import minisbert
@@ -374,35 +373,24 @@ def test_widths():
 # ------------------------------------------------------------------------------------------ embed: outputs
 
 
-READERS = {
-    "v.npy": lambda file: np.load(file, allow_pickle=False),
-    "v.safetensors": lambda file: load_file(file)["embeddings"],
-    "v.jsonl": lambda file: embeddings_of(file.read_text(encoding="utf-8"))[1],
-}
-
-
-@pytest.mark.parametrize("name", READERS)
-def test_every_output_format_equals_encode(name, encoder):
-    result = run("embed", *TEXTS, "-o", name, "--normalize", "--truncate-dim", 5, "--prompt", "the ")
-    assert (result.stdout, result.stderr) == ("", f"wrote 5 float32 vectors of 5 dimensions to {name}\n")
-    expected = encoder.encode(TEXTS, normalize_embeddings=True, truncate_dim=5, prompt="the ")
-    np.testing.assert_array_equal(READERS[name](Path(name)), expected)
-    assert os.listdir() == [name]
-
-
 @pytest.mark.parametrize(
     ("flags", "options"),
     [
         (["--batch-size", 2], {"batch_size": 2}),
         (["--prompt-name", "query"], {"prompt_name": "query"}),
-        (["--dtype", "float64"], {}),
+        (["--dtype", "float64", "--normalize"], {"normalize_embeddings": True}),
+        (["--truncate-dim", 5, "--prompt", "the "], {"truncate_dim": 5, "prompt": "the "}),
     ],
 )
 def test_options_are_those_of_encode_to_the_last_digit(flags, options, model):
     expected = SentenceEncoder(model, dtype="float64" if "float64" in flags else "float32").encode(TEXTS, **options)
     records = map(json.loads, run("embed", *TEXTS, *flags).stdout.splitlines())
     np.testing.assert_array_equal(np.array([record["embedding"] for record in records], expected.dtype), expected)
-    run("embed", *TEXTS, *flags, "-o", "vectors.npy")
+    result = run("embed", *TEXTS, *flags, "-o", "vectors.npy")
+    shape = f"{expected.dtype} vectors of {expected.shape[1]} dimensions"
+    assert (result.stdout, result.stderr) == ("", f"wrote 5 {shape} to vectors.npy\n") and os.listdir() == [
+        "vectors.npy"
+    ]
     np.testing.assert_array_equal(np.load("vectors.npy"), expected)
 
 
@@ -438,15 +426,11 @@ def test_stdin(monkeypatch):
     [
         ("t.txt.gz", gzip.compress(b"a\nb\n", mtime=0), "", ["a", "b"]),
         ("t.csv", "id,text\n1,a\n\n2,\n", "--column 2", ["a", ""]),  # an empty text has a vector, a blank line none
-        ("t.csv", 'stars;review\n1;"a, b"\n', "", ["a, b"]),
         ("t.csv", "1|a\n2|b\n", "--column 2 --no-header --delimiter |", ["a", "b"]),
-        ("t.csv", "text\n" + "x" * 200_000 + "\n", "--overflow truncate", ["x" * 200_000]),
-        ("t.csv", "", "--no-header", []),
         ("t.txt", "id\ttext\n1\ta\n".encode("utf-16"), "--input-format tsv", ["a"]),
         ("t.tsv", 'id\ttext\n1\t"a"\n', "--quoting", ["a"]),
         ("t.jsonl", '{"post": {"title": "a"}}\n', "--field post.title", ["a"]),
         ("t.jsonl", '{"text": "\\ud83c\\udf72 \u2028\\n"}\n', "", ["🍲 \u2028\n"]),
-        ("t.json", '["a", "b"]', "", ["a", "b"]),
     ],
 )
 def test_tables(name, content, options, texts):
@@ -458,12 +442,9 @@ def test_tables(name, content, options, texts):
     ("name", "content", "options", "words"),
     [
         ("t.txt", b"a\nb\xffc\n", "", "t.txt, line 2, byte 2"),
-        ("t.csv", b'id,text\n1,"a\nb"\n2\n', "", "line 4"),
-        ("t.csv", b"id,text\n1,a\n", "--column title", "'title'"),
         ("t.csv", b"id,stars\n1,5\n", "", "--column NAME"),
         ("t.csv", b"a;b,c\n1;2,3\n", "", "--delimiter ,"),
         ("t.json", b'{"text": "a"}\n{"text": "b"}\n', "", "--input-format jsonl"),
-        ("t.jsonl", b'{"text": null}\n', "", "line 1"),
     ],
 )
 def test_bad_rows_are_named_and_nothing_is_written(name, content, options, words):

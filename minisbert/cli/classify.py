@@ -75,9 +75,9 @@ def train(
 ) -> None:
     """Train logistic regression on the model's vectors of the labelled texts in FILE.
 
-    Each row of FILE has a label and a text: CSV, TSV, JSONL, JSON or Parquet, plain or .gz. The
-    regularisation strength, the temperature of the probabilities and the threshold for a minimum precision are chosen
-    by cross-validation; the figures shown are for held-out texts.
+    Each row of FILE has a label and a text: CSV, TSV, JSONL, JSON or Parquet, plain or .gz. The regularisation
+    strength, the temperature of the probabilities and the threshold for a minimum precision are chosen by
+    cross-validation; the figures shown are for held-out texts.
 
     \b
     Examples:
@@ -101,8 +101,8 @@ def train(
     at_edge = len(tried) > 1 and chosen in (tried[0], tried[-1])
     lines = [
         f"{report.set}: {counted(facts['texts'], 'text')}, {len(report.classes):,} classes; {model or 'vectors'}",
-        f"C {chosen:g}, the best of {', '.join(f'{one:g}' for one in tried)}{': try others beyond it' * at_edge}: "
-        f"{facts['scoring'].replace('_', ' ')} {facts['scores'][tried.index(chosen)]:.4f}, {facts['folds']} folds",
+        f"C {chosen:g}, the best of {', '.join(f'{one:g}' for one in tried)}: {facts['scoring'].replace('_', ' ')} "
+        f"{facts['scores'][tried.index(chosen)]:.4f}, {facts['folds']} folds{'; try others beyond it' * at_edge}",
         "",
         "On held-out texts:",
         "",

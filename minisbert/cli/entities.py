@@ -15,7 +15,7 @@ from minisbert.analysis.tagging import read_tagged
 from minisbert.cli import Group, options
 from minisbert.cli.inputs import TextSource, input_options
 from minisbert.cli.options import ModelChoice
-from minisbert.cli.outputs import Target, echo_json, output_options, progress, result_options
+from minisbert.cli.outputs import Target, give, output_options, progress, result_options
 from minisbert.cli.table import (
     NAME_WIDTH,
     estimated,
@@ -146,22 +146,14 @@ def predict(folder: Path, source: TextSource, as_json: bool, choice: ModelChoice
     tagger = load_tagger(folder)
     texts = source.read()
     found = tagger.find(choice.encoder(), texts, show_progress_bar=progress)
-    if as_json:
-        for text, names in zip(texts, found, strict=True):
-            echo_json({"text": text, "entities": names})
-        return
-    rows = [
-        (printable(one.text, NAME_WIDTH), one.type, f"{one.start}-{one.stop}", f"{one.probability:.2f}")
-        for names in found
-        for one in names
-    ]
-    lines = iter(grid(rows, "<<>>"))
     for text, names in zip(texts, found, strict=True):
-        click.echo(printable(text, terminal_width()))
-        for _ in names:
-            click.echo(f"  {next(lines)}")
-        if not names:
-            click.echo("  (none)")
+        rows = [
+            (printable(one.text, NAME_WIDTH), one.type, f"{one.start}-{one.stop}", f"{one.probability:.2f}")
+            for one in names
+        ]
+        below = grid(rows, "<<>>") or ["(none)"]
+        lines = [printable(text, terminal_width()), *(f"  {line}" for line in below)]
+        give(as_json, lines, {"text": text, "entities": names})
 
 
 # ---------------------------------------------------------------------------------------------------- evaluate

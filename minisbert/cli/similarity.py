@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,6 @@ def similarity(
     texts = source.read()
     if len(texts) < 2:
         raise click.UsageError(f"Nothing to compare: expected at least two texts, got {len(texts)}.")
-    import numpy as np
-
     from minisbert.similarity import SIMILARITIES, angular_distance
 
     calibrated = None
@@ -82,10 +81,9 @@ def similarity(
         lines += ["", f"percentiles: above this % of {calibrated.pairs:,} random pairs of {calibrated.texts:,} texts"]
         lines += ["", *matrix_lines(labels, numbers, cells)]
     if len(texts) > 2:
-        first, second = np.triu_indices(len(texts), 1)  # of pairs of different texts
-        pairs = scores[first, second]
-        best = int(pairs.argmin() if name == "angular" else pairs.argmax())
-        lines += ["", f"most similar: {first[best] + 1} and {second[best] + 1} ({fixed(float(pairs[best]), 4)})"]
+        sign = 1 if name == "angular" else -1
+        i, j = min(combinations(range(len(texts)), 2), key=lambda pair: float(sign * scores[pair]))
+        lines += ["", f"most similar: {i + 1} and {j + 1} ({fixed(scores[i, j], 4)})"]
     give(as_json, lines, result)
 
 
