@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from itertools import islice, tee
 from pathlib import Path
 from typing import Any
 
@@ -156,15 +157,8 @@ def _embed(
 ) -> None:
     """Embed texts, and give away each block: rows, vectors, and what was cut so far, an earlier run's included."""
     report = OverflowReport(encoder.max_seq_length, encoding["overflow"], cut)
-    held: list[tuple[Any, ...]] = []
-
-    def passing() -> Iterator[str]:
-        for row in rows:
-            held.append(row)
-            yield row[0]
-
-    blocks: Any = encoder.encode_stream(passing(), report=report, **encoding)
+    given, texts = tee(rows)  # the encoder takes texts before it gives their vectors
+    blocks: Any = encoder.encode_stream((text for text, *_ in texts), report=report, **encoding)
     with closing(blocks):
         for vectors in blocks:
-            take(held[: len(vectors)], vectors, report.counts)
-            del held[: len(vectors)]
+            take(list(islice(given, len(vectors))), vectors, report.counts)
