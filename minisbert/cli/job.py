@@ -74,7 +74,8 @@ class Job:
                 "overwrite it with --force"
             )
         shutil.rmtree(self.folder, ignore_errors=True)
-        return f"{self.rows:,} vectors"
+        as_told = "" if "model" in found else f" as far as it tells its {' and '.join(found)}"
+        return f"{self.rows:,} vectors{as_told}"
 
     def begin(self, settings: Mapping[str, Any], rows: Iterator[Sequence[Any]]) -> None:
         """Start, or compare the finished parts with the input and skip what they have."""
