@@ -286,7 +286,7 @@ def test_what_decides_a_vector_is_recorded_and_nothing_else(monkeypatch, model):
     assert json.loads((PARTS / "job.json").read_text())["settings"] == decide
     interrupt(monkeypatch, "v.npy", 1, "--prompt-name", "q", "--deterministic", "--force")
     told = json.loads((PARTS / "job.json").read_text())["settings"]
-    assert (told["prompt_name"], told["deterministic"], told["chunk_tokens"]) == ("q", True, None)
+    assert (told["prompt_name"], told["deterministic"], told["composition"]) == ("q", True, None)
 
 
 @pytest.mark.parametrize("name", NAMES)

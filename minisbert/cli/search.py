@@ -148,13 +148,7 @@ def choice_for(database: str, choice: ModelChoice) -> ModelChoice:
         return choice if choice.model is not None else replace(choice, model=opened.info().model)
 
 
-def _add(
-    database: str,
-    files: tuple[str, ...],
-    choice: ModelChoice,
-    settings: dict[str, Any],
-    **reading: Any,
-) -> None:
+def _add(database: str, files: tuple[str, ...], choice: ModelChoice, settings: dict[str, Any], **reading: Any) -> None:
     """Add the documents of all files, and report what happened to them."""
     from minisbert.hub import DEFAULT_MODEL
     from minisbert.search.database import EmbeddingDatabase, check_duckdb
