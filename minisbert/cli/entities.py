@@ -74,11 +74,7 @@ def _telling() -> Iterator[Callable[[str], object]]:
 )
 @options.strength_option("0.003, 0.01, 0.03, 0.1")
 @click.option(
-    "--offset",
-    "offsets",
-    type=click.FloatRange(0),
-    multiple=True,
-    help="Lower the score of O. May be repeated.",
+    "--offset", "offsets", type=click.FloatRange(0), multiple=True, help="Lower the score of O. May be repeated."
 )
 @options.folds_option(3)
 @options.seed_option
@@ -218,14 +214,4 @@ def _report_lines(report: EntityReport, tagger: EntityTagger) -> list[str]:
     if published is not None:
         remarks.append(f"published: {published.name}")
     heading = f"{report.set}: {report.sentences:,} sentences, {report.words:,} words, {report.entities:,} entities"
-    return [
-        heading,
-        "",
-        *grid(rows),
-        "",
-        "linear probe, by type",
-        "",
-        *grid(types),
-        "",
-        *wrapped(remarks),
-    ]
+    return [heading, "", *grid(rows), "", "linear probe, by type", "", *grid(types), "", *wrapped(remarks)]
