@@ -388,9 +388,8 @@ def test_options_are_those_of_encode_to_the_last_digit(flags, options, model):
     np.testing.assert_array_equal(np.array([record["embedding"] for record in records], expected.dtype), expected)
     result = run("embed", *TEXTS, *flags, "-o", "vectors.npy")
     shape = f"{expected.dtype} vectors of {expected.shape[1]} dimensions"
-    assert (result.stdout, result.stderr) == ("", f"wrote 5 {shape} to vectors.npy\n") and os.listdir() == [
-        "vectors.npy"
-    ]
+    assert (result.stdout, result.stderr) == ("", f"wrote 5 {shape} to vectors.npy\n")
+    assert os.listdir() == ["vectors.npy"]
     np.testing.assert_array_equal(np.load("vectors.npy"), expected)
 
 

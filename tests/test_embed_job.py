@@ -255,6 +255,7 @@ SECOND = "000000000000004.npz"
         (write("t.txt", [*TEXTS[:7], "another", *TEXTS[8:]]), [], "the input has changed"),
         (write("t.txt", TEXTS[:5]), [], "the input has changed"),
         (write(PARTS / "job.json", b"["), [], "damaged"),
+        (write(PARTS / "job.json", b"[]"), [], "damaged"),
         (write(PARTS / SECOND, b"PK\x03\x04 and no more"), [], f"{SECOND}: damaged"),
         (rewrite(SECOND, vectors=np.ones((3, 12), np.float32)), [], f"{SECOND}: damaged"),
     ],

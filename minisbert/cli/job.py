@@ -44,13 +44,14 @@ class Job:
         self.rows, self.hash = 0, sha256()  # of the finished parts
         self.cut: Sequence[int] = NOTHING_CUT  # of the finished parts: their number, and OverflowReport.counts
         self.begun = False
-        self.earlier: dict[str, Any] = {}  # the run that is continued
+        self.earlier: dict[str, Any] = {}  # settings of the run that is continued
         self.replaces = target.force
         if resume and self.parts and self.manifest.exists():  # without it the parts were being removed
             try:
-                self.earlier = json.loads(self.manifest.read_bytes())
-                self.replaces |= self.earlier["replaces"]  # a run that was to replace a file goes on to do so
-            except (ValueError, KeyError) as error:
+                earlier = json.loads(self.manifest.read_bytes())
+                self.earlier = earlier["settings"]
+                self.replaces |= earlier["replaces"]  # a run that was to replace a file goes on to do so
+            except (ValueError, KeyError, TypeError) as error:
                 raise OutputError(f"{self.manifest}: damaged: {error}; {START_OVER}") from None
         elif not target.force and not resume:
             target.check_free()
@@ -87,7 +88,7 @@ class Job:
             with written_whole(self.manifest) as stream:
                 stream.write(json.dumps({"settings": dict(settings), "replaces": self.replaces}, indent=1).encode())
             return
-        if changes := differences(self.earlier["settings"], settings):
+        if changes := differences(self.earlier, settings):
             raise OutputError(
                 f"{self.target.file}: was started with other settings: {changes}; use the same ones, or {START_OVER}"
             )
