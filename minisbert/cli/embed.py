@@ -68,8 +68,8 @@ def embed(
 
     Memory use does not grow with the number of texts. The output file appears whole or not at all; until then the
     hidden folder .FILE.parts holds what is done. If the run is interrupted, the same command with --resume continues
-    it; if there is nothing to continue, it starts, and if the file is complete, it says so. Before,
-    it compares texts, model and settings as far as the file records them: .safetensors and .parquet do.
+    it; if there is nothing to continue, it starts, and if the file is complete, it says so. Before, it compares texts,
+    model and settings as far as the file records them: .safetensors and .parquet do.
 
     --engine ray reads Parquet and writes a folder of Parquet files, in no order, with a worker on each of the cluster's
     processors (or on each N, with --num-threads N). Files, output and model must be in the same place on all machines,
