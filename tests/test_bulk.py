@@ -200,7 +200,7 @@ def test_a_worker_gives_the_encoder_s_vectors_and_takes_the_threads_of_its_slot(
         ({"key": [1, 2, 3]}, ["-o", "there", "--force"], 1, "not overwritten"),
         ({"key": [1, 2, 3]}, ["-o", "there/out", "there"], 1, "belongs to the input there"),
         ({"key": [1, 2, 3]}, ["-o", "no/out"], 1, "does not exist"),
-        ({"key": [1, 2, 3]}, ["--output-format", "npy"], 2, "writes Parquet"),
+        ({"key": [1, 2, 3]}, ["--input-format", "csv"], 2, "reads Parquet"),
         ({"key": [1, 2, 3]}, ["text.txt"], 1, "not readable as Parquet"),
         ({"key": [1, 2, 3]}, ["nothing"], 1, "expected a file of Parquet"),
     ],

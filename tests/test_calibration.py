@@ -212,7 +212,6 @@ def test_calibrate_and_read_a_similarity(encoder):
     for percent, _, score, error in rows:
         assert score == f"{calibration.score_at(float(percent)):.4f}"
         assert error == f"{calibration.standard_error(float(percent)):.2g}"
-    assert done.stdout.count("\ncosine 0.") == 10 and "rough" not in done.stdout
 
     pair = [texts[0], texts[1]]
     (score,) = SIMILARITIES["cosine"].pairwise(*encoder.encode(pair)[:, None])

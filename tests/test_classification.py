@@ -298,7 +298,7 @@ def test_json_on_stdout_and_in_a_file(sklearn, files):
 @pytest.mark.parametrize(
     ("arguments", "code", "key"),
     [
-        (["--columns", "label"], 2, "--columns"),
+        (["--columns", "label"], 1, "--columns"),
         (["--columns", "gold,text"], 1, "train.tsv: no column 'gold'"),
         (["--examples-per-class", "13"], 1, "--examples-per-class"),
         (["-o", "missing/result.json"], 1, "missing"),

@@ -18,7 +18,6 @@ import click
 import numpy as np
 import pytest
 from running import process, refused, run, stand_in, told
-from safetensors.numpy import load_file
 from tiny import REMOVE, edit_json, tiny_dense, tiny_tokenizer, write_model
 
 import minisbert
@@ -79,7 +78,7 @@ def test_closed_streams():
         command = ["sh", "-c", f'"$0" -m minisbert "$@" {end}', sys.executable, *verb]
         return subprocess.run(command, capture_output=True, timeout=60, check=False)
 
-    for verb in (["similarity", LONG, "b"], ["embed", LONG, "--progress"]):
+    for verb in (["similarity", LONG, "b"], ["embed", LONG]):
         assert closed("2>&-", *verb).stdout == run(*verb).stdout_bytes != b""
     done = closed(">&-", "similarity", "a", "b")
     assert (done.returncode, done.stderr) == (1, b"Error: standard output is closed\n")
@@ -237,12 +236,10 @@ REFUSED = [
     ("at least two texts, got 1", "similarity alone", 2),
     ("Nothing to tokenize", "tokens", 2),
     ("-o must end in .npy", "embed x -o vectors.bin", 2),
-    ("npy cannot be written to stdout", "embed x --output-format npy", 2),
     ("0 is not in the range", "embed x --batch-size 0", 2),
     ("not both", "embed sat --prompt-name query --prompt x", 2),
     ("in a file, not both", "embed text -i t.csv", 2),
     ("in a file, not both", "embed text --column a", 2),
-    ("--column is for tables", "embed -i t.txt --column a", 2),
     ("17", "embed x --max-seq-length 17", 1),
     ("no-such-file.txt: No such file", "embed -i no-such-file.txt", 1),
     ("expected 3", "tokens a --max-seq-length 2", 1),
@@ -250,8 +247,8 @@ REFUSED = [
     ("none of this model's prompts", "embed sat --prompt-name nothing", 1),
     ("the folder missing does not exist", "embed x -o missing/v.npy", 1),
     ("not a regular file", "embed x -o folder.npy --force", 1),
-    ("not a regular file", "embed x -o /dev/null --output-format npy --force", 1),
-    ("already exists", "embed x -o t.csv --output-format npy", 1),
+    ("not a regular file", "calibrate a b -o /dev/null --force", 1),
+    ("already exists", "calibrate a b -o t.csv", 1),
     ("longer than --max-seq-length", f"embed '{LONG}' --overflow error", 1),
     ("longer than --max-seq-length", f"embed '{LONG}' --overflow error -o v.npy", 1),
     ("--truncate-dim", "embed x -o v.npy --truncate-dim 9", 1),
@@ -280,7 +277,7 @@ def test_an_input_is_not_replaced(line):
     Path("r.yaml").write_text("a: [the cat]\nb: [a dog]\n")
     Path("link.jsonl").symlink_to("d.jsonl")
     Path("hard.jsonl").hardlink_to("d.jsonl")
-    assert "is also the input" in refused(*line.split(), "--force")
+    assert "is the input" in refused(*line.split(), "--force")
     assert Path("d.jsonl").read_text() == content
 
 
@@ -291,7 +288,7 @@ def test_an_input_is_not_replaced(line):
 )  # fmt: skip
 def test_a_text_in_another_encoding_is_the_terminals(line):
     said = refused(*line.replace("TEXT", "caf\udce9").split(), code=2)
-    assert "terminal does not send" in said and r"b'caf\xe9'" in said and "surrogate" not in said
+    assert "LC_ALL=C.UTF-8" in said and r"b'caf\xe9'" in said and "surrogate" not in said
 
 
 @pytest.mark.parametrize(
@@ -376,36 +373,24 @@ def test_widths():
 # ------------------------------------------------------------------------------------------ embed: outputs
 
 
-READERS = {
-    "v.npy": lambda file: np.load(file, allow_pickle=False),
-    "v.safetensors": lambda file: load_file(file)["embeddings"],
-    "v.jsonl": lambda file: embeddings_of(file.read_text(encoding="utf-8"))[1],
-}
-
-
-@pytest.mark.parametrize("name", READERS)
-def test_every_output_format_equals_encode(name, encoder):
-    result = run("embed", *TEXTS, "-o", name, "--normalize", "--truncate-dim", 5, "--prompt", "the ")
-    assert (result.stdout, result.stderr) == ("", f"wrote 5 float32 vectors of 5 dimensions to {name}\n")
-    expected = encoder.encode(TEXTS, normalize_embeddings=True, truncate_dim=5, prompt="the ")
-    np.testing.assert_array_equal(READERS[name](Path(name)), expected)
-    assert os.listdir() == [name]
-
-
 @pytest.mark.parametrize(
     ("flags", "options"),
     [
         (["--batch-size", 2], {"batch_size": 2}),
         (["--prompt-name", "query"], {"prompt_name": "query"}),
-        (["--dtype", "float64"], {}),
+        (["--dtype", "float64", "--normalize"], {"normalize_embeddings": True}),
+        (["--truncate-dim", 5, "--prompt", "the "], {"truncate_dim": 5, "prompt": "the "}),
     ],
 )
 def test_options_are_those_of_encode_to_the_last_digit(flags, options, model):
     expected = SentenceEncoder(model, dtype="float64" if "float64" in flags else "float32").encode(TEXTS, **options)
     records = map(json.loads, run("embed", *TEXTS, *flags).stdout.splitlines())
     np.testing.assert_array_equal(np.array([record["embedding"] for record in records], expected.dtype), expected)
-    run("embed", *TEXTS, *flags, "-o", "vectors.bin", "--output-format", "npy")
-    np.testing.assert_array_equal(np.load("vectors.bin"), expected)
+    result = run("embed", *TEXTS, *flags, "-o", "vectors.npy")
+    shape = f"{expected.dtype} vectors of {expected.shape[1]} dimensions"
+    assert (result.stdout, result.stderr) == ("", f"wrote 5 {shape} to vectors.npy\n")
+    assert os.listdir() == ["vectors.npy"]
+    np.testing.assert_array_equal(np.load("vectors.npy"), expected)
 
 
 def test_an_existing_file_is_kept_unless_forced_and_a_link_stays_a_link():
@@ -416,12 +401,10 @@ def test_an_existing_file_is_kept_unless_forced_and_a_link_stays_a_link():
     assert Path("link.npy").is_symlink() and np.load("real.npy").shape == (1, 8)
 
 
-def test_overflow_and_progress_are_told_on_stderr():
+def test_overflow_is_told_on_stderr():
     assert "Warning: 1 of 1 texts" in run("embed", LONG).stderr
     assert "--max-seq-length = 4" in run("embed", "i love soup", "--max-seq-length", "4").stderr
-    assert "100%" in run("embed", "x", "--progress").stderr
-    quiet = (["x"], ["x", "--no-progress"], [LONG, "--overflow", "truncate"])
-    assert [run("embed", *arguments).stderr for arguments in quiet] == [""] * 3
+    assert [run("embed", *said).stderr for said in (["x"], [LONG, "--overflow", "truncate"])] == ["", ""]
 
 
 # ------------------------------------------------------------------------------------------- embed: inputs
@@ -442,15 +425,11 @@ def test_stdin(monkeypatch):
     [
         ("t.txt.gz", gzip.compress(b"a\nb\n", mtime=0), "", ["a", "b"]),
         ("t.csv", "id,text\n1,a\n\n2,\n", "--column 2", ["a", ""]),  # an empty text has a vector, a blank line none
-        ("t.csv", 'stars;review\n1;"a, b"\n', "", ["a, b"]),
         ("t.csv", "1|a\n2|b\n", "--column 2 --no-header --delimiter |", ["a", "b"]),
-        ("t.csv", "text\n" + "x" * 200_000 + "\n", "--overflow truncate", ["x" * 200_000]),
-        ("t.csv", "", "--no-header", []),
         ("t.txt", "id\ttext\n1\ta\n".encode("utf-16"), "--input-format tsv", ["a"]),
         ("t.tsv", 'id\ttext\n1\t"a"\n', "--quoting", ["a"]),
         ("t.jsonl", '{"post": {"title": "a"}}\n', "--field post.title", ["a"]),
         ("t.jsonl", '{"text": "\\ud83c\\udf72 \u2028\\n"}\n', "", ["🍲 \u2028\n"]),
-        ("t.json", '["a", "b"]', "", ["a", "b"]),
     ],
 )
 def test_tables(name, content, options, texts):
@@ -462,12 +441,9 @@ def test_tables(name, content, options, texts):
     ("name", "content", "options", "words"),
     [
         ("t.txt", b"a\nb\xffc\n", "", "t.txt, line 2, byte 2"),
-        ("t.csv", b'id,text\n1,"a\nb"\n2\n', "", "line 4"),
-        ("t.csv", b"id,text\n1,a\n", "--column title", "'title'"),
         ("t.csv", b"id,stars\n1,5\n", "", "--column NAME"),
         ("t.csv", b"a;b,c\n1;2,3\n", "", "--delimiter ,"),
         ("t.json", b'{"text": "a"}\n{"text": "b"}\n', "", "--input-format jsonl"),
-        ("t.jsonl", b'{"text": null}\n', "", "line 1"),
     ],
 )
 def test_bad_rows_are_named_and_nothing_is_written(name, content, options, words):

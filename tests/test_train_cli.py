@@ -212,7 +212,7 @@ def test_every_format_teaches_the_same():
         ("--from-scratch 2,128", 2, "--from-scratch"),
         ("--learning-rate 2", 2, "--learning-rate"),
         ("--columns 1,2", 2, "--kind"),
-        ("--no-header", 2, "--columns"),
+        ("--no-header", 1, "by number"),
         ("--dev-columns a,b,c", 2, "--dev"),
         ("--evaluate-every 3", 2, "--dev"),
         ("--dev stsb_dev.tsv --dev-columns score", 2, "--dev-columns"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,11 @@ from minisbert import __version__
 from minisbert.analysis import classifier as learning
 from minisbert.cli import Group, options
 from minisbert.cli.inputs import TextSource, input_options, label_options
-from minisbert.cli.outputs import Target, echo_json, output_options, progress
+from minisbert.cli.options import ModelChoice
+from minisbert.cli.outputs import Target, output_options, progress
 from minisbert.cli.table import (
+    NAME_WIDTH,
+    class_lines,
     counted,
     estimated,
     fixed,
@@ -22,19 +24,13 @@ from minisbert.cli.table import (
     grid_with_texts,
     hundred,
     interval,
-    matrix_lines,
     printable,
     signed,
     wrapped,
 )
 from minisbert.evaluation.classification import read_labelled
-from minisbert.evaluation.measures import confusions
-from minisbert.saved import check_place
 
-SCORINGS = {"log_loss": "log loss", "accuracy": "accuracy", "macro_f1": "macro-F1"}
 UNDECIDED = "undecided"
-LABEL_WIDTH = 30  # columns of a class, at most
-MOST_CLASSES = 12  # in a confusion matrix; for more classes the most frequent confusions are listed
 
 
 @click.group(cls=Group)
@@ -59,47 +55,29 @@ def classify() -> None:
 
 @classify.command(short_help="Train a classifier on labelled texts.")
 @click.argument("file", metavar="FILE", type=options.FILE)
-@options.folder_options("classifier")
+@output_options("Output folder.", metavar="FOLDER", required=True, folder=learning.KIND)
 @label_options
 @click.option("--unescape", is_flag=True, help="Decode HTML entities such as &amp;, in training and in prediction.")
 @click.option(
-    "--class-weight",
-    "class_weights",
-    multiple=True,
-    metavar="balanced|CLASS=WEIGHT",
-    help="Give rare or important classes more weight; CLASS=WEIGHT may be repeated.",
+    "--class-weight", multiple=True, metavar="balanced|CLASS=WEIGHT", help="More weight for rare or important classes."
 )
 @options.strength_option("1, 10, 100")
-@options.choice_option("--scoring", SCORINGS, "Score on held-out texts by which C is chosen.")
+@options.choice_option("--scoring", ["log_loss", "accuracy", "macro_f1"], "Score by which C is chosen.")
 @options.folds_option(5)
 @options.seed_option
 @click.option("--calibrate/--no-calibrate", default=True, help="Calibrate the probabilities.")
 @click.option("--threshold-for", metavar="CLASS", help="Predict this class only above a threshold; needs --precision.")
-@click.option(
-    "--precision",
-    type=options.PRECISION,
-    metavar="SHARE",
-    help="Minimum precision for this class, such as 0.9; sets the threshold.",
-)
-@options.json_option
+@click.option("--precision", type=options.PRECISION, help="Minimum precision for this class; sets the threshold.")
 @options.cut_option
 @options.model_options
 def train(
-    file: Path,
-    output: Path,
-    force: bool,
-    reading: dict[str, Any],
-    class_weights: tuple[str, ...],
-    as_json: bool,
-    overflow: str,
-    choice: options.ModelChoice,
-    **settings: Any,
+    file: Path, target: Target, reading: dict[str, Any], overflow: str, choice: ModelChoice, **settings: Any
 ) -> None:
     """Train logistic regression on the model's vectors of the labelled texts in FILE.
 
-    Each row of FILE has a label and a text: CSV, TSV, JSONL, JSON or Parquet, plain or .gz. The
-    regularisation strength, the temperature of the probabilities and the threshold for a minimum precision are chosen
-    by cross-validation; the figures shown are for held-out texts.
+    Each row of FILE has a label and a text: CSV, TSV, JSONL, JSON or Parquet, plain or .gz. The regularisation
+    strength, the temperature of the probabilities and the threshold for a minimum precision are chosen by
+    cross-validation; the figures shown are for held-out texts.
 
     \b
     Examples:
@@ -109,31 +87,22 @@ def train(
     """
     if (settings["threshold_for"] is None) != (settings["precision"] is None):
         raise click.UsageError("--threshold-for and --precision must be given together.")
-    check_place(output, learning.KIND, force=force)
     data = read_labelled(file, **reading)
     settings["encode_options"] = {"overflow": overflow, "show_progress_bar": progress}
-    settings |= {"strengths": settings["strengths"] or learning.STRENGTHS, "class_weight": read_weights(class_weights)}
+    settings["strengths"] = settings["strengths"] or learning.STRENGTHS
+    settings["class_weight"] = read_weights(settings["class_weight"])
     trained = learning.train_classifier(choice.encoder(), data, **settings)
     classifier = trained.classifier
-    classifier.save(output, force=force)
-    click.echo(f"wrote {output}", err=True)
+    target.save(classifier)
     report = learning.report_scores(classifier, trained.held_out, trained.labels, name=data.name)
     facts, threshold = classifier.facts, classifier.threshold
     model = None if classifier.origin is None else classifier.origin.model
-    if as_json:
-        about = {"unescape": classifier.unescape, "threshold": threshold, "model": model, "out_of_fold": report}
-        echo_json({**facts, **about, **classifier.calibration._asdict()})
-        return
     tried, chosen = facts["strengths"], facts["strength"]
-    rows = [["strength C", f"{SCORINGS[facts['scoring']]}, {facts['folds']} folds"]]
-    for strength, score in zip(tried, facts["scores"], strict=True):
-        rows.append([f"{strength:g}{' *' * (strength == chosen)}", f"{score:.4f}"])
     at_edge = len(tried) > 1 and chosen in (tried[0], tried[-1])
     lines = [
         f"{report.set}: {counted(facts['texts'], 'text')}, {len(report.classes):,} classes; {model or 'vectors'}",
-        "",
-        *grid(rows),
-        "* chosen" + (": at the edge of the grid, a value beyond it may be better" if at_edge else ""),
+        f"C {chosen:g}, the best of {', '.join(f'{one:g}' for one in tried)}: {facts['scoring'].replace('_', ' ')} "
+        f"{facts['scores'][tried.index(chosen)]:.4f}, {facts['folds']} folds{'; try others beyond it' * at_edge}",
         "",
         "On held-out texts:",
         "",
@@ -144,7 +113,8 @@ def train(
             f"{threshold.label!r} is predicted from a probability of {threshold.probability:.4f}: precision "
             f"{threshold.precision:.3f}, recall {threshold.recall:.3f}, chosen on these texts, so slightly optimistic"
         )
-    click.echo("\n".join(lines))
+    about = {"unescape": classifier.unescape, "threshold": threshold, "model": model, "out_of_fold": report}
+    target.give(lines, {**facts, **about, **classifier.calibration._asdict()})
 
 
 def read_weights(said: Sequence[str]) -> str | dict[str, float] | None:
@@ -153,16 +123,12 @@ def read_weights(said: Sequence[str]) -> str | dict[str, float] | None:
     >>> read_weights(["hate=3", "a=b=0.5"]), read_weights(["balanced"]), read_weights([])
     ({'hate': 3.0, 'a=b': 0.5}, 'balanced', None)
     """
-    if list(said) in ([], ["balanced"]):
-        return said[0] if said else None
-    weights = {}
-    for pair in said:
-        label, _, number = pair.rpartition("=")
-        try:
-            weights[label] = float(number) if label else float("no label")
-        except ValueError:
-            raise click.UsageError(f"--class-weight must be balanced or CLASS=WEIGHT, got {pair!r}.") from None
-    return weights
+    if list(said) == ["balanced"]:
+        return "balanced"
+    try:
+        return {label: float(number) for label, _, number in (pair.rpartition("=") for pair in said)} or None
+    except ValueError:
+        raise click.UsageError(f"--class-weight must be balanced or CLASS=WEIGHT, got {said[-1]!r}.") from None
 
 
 # ----------------------------------------------------------------------------------------------------- predict
@@ -174,7 +140,7 @@ def read_weights(said: Sequence[str]) -> str | dict[str, float] | None:
 @output_options("Write a .csv, .tsv or .jsonl with the probabilities of all classes.", "csv", "tsv", "jsonl")
 @options.cut_option
 @options.model_options
-def predict(folder: Path, source: TextSource, target: Target, overflow: str, choice: options.ModelChoice) -> None:
+def predict(folder: Path, source: TextSource, target: Target, overflow: str, choice: ModelChoice) -> None:
     """Predict the class of each text with the classifier in FOLDER, written by `classify train`.
 
     The probability shown is that of the predicted class. If the class with a threshold would be predicted but stays
@@ -200,18 +166,14 @@ def predict(folder: Path, source: TextSource, target: Target, overflow: str, cho
         by_class = dict(zip(classifier.classes, row, strict=True))
         probability = by_class[strict if label is None else label]
         found.append({"text": text, "label": label, "probability": probability, "probabilities": by_class})
-    if target.kind == "jsonl":
-        target.write_rows(found)
-    else:  # the label of an undecided text is empty
-        flat = [{**one, **{f"p({name})": p for name, p in one["probabilities"].items()}} for one in found]
-        target.write_rows([{key: value for key, value in one.items() if key != "probabilities"} for one in flat])
+    rows = found
+    if target.kind != "jsonl":  # a column for each class; the label of an undecided text is empty
+        rows = [{**one, **{f"p({name})": p for name, p in one["probabilities"].items()}} for one in found]
+        rows = [{key: value for key, value in row.items() if key != "probabilities"} for row in rows]
+    target.write_rows(rows)
     if target.as_json or target.file is None:
-        cells = [(_shown(one["label"] or UNDECIDED), f"{one['probability']:.3f}") for one in found]
+        cells = [(printable(one["label"] or UNDECIDED, NAME_WIDTH), f"{one['probability']:.3f}") for one in found]
         target.give(grid_with_texts([("label", "prob."), *cells], ["text", *texts]), found)
-
-
-def _shown(label: str) -> str:
-    return printable(label, LABEL_WIDTH)
 
 
 # ---------------------------------------------------------------------------------------------------- evaluate
@@ -221,7 +183,7 @@ def _shown(label: str) -> str:
 @click.argument("folder", metavar="FOLDER", type=options.PLACE)
 @click.argument("file", metavar="FILE", type=options.FILE)
 @click.option(
-    "--baseline", type=options.FILE, help="The training file; TF-IDF with logistic regression is trained on it, too."
+    "--baseline", type=options.FILE, help="The training file: TF-IDF with logistic regression learns it, too."
 )
 @label_options
 @output_options("Write the result as JSON, with every text.")
@@ -233,14 +195,14 @@ def evaluate(
     baseline: Path | None,
     reading: dict[str, Any],
     target: Target,
-    overflow: str,
-    choice: options.ModelChoice,
+    choice: ModelChoice,
+    **encoding: Any,
 ) -> None:
     """Evaluate the classifier in FOLDER on the labelled texts in FILE.
 
-    Shows accuracy, precision, recall and F1 per class, the confusion matrix, and the quality of the probabilities
-    before and after calibration, with 95 % intervals over the texts. Test texts that were also training texts are
-    counted. With --baseline, TF-IDF of words and word pairs is compared with the vectors on the same texts.
+    Shows accuracy, precision, recall and F1 per class, the most frequent confusions, and the quality of the
+    probabilities before and after calibration, with 95 % intervals over the texts. Test texts that were also training
+    texts are counted. With --baseline, TF-IDF of words and word pairs is compared with the vectors on the same texts.
 
     \b
     Examples:
@@ -254,7 +216,7 @@ def evaluate(
     if train is not None:
         learning.check_same_texts(classifier, train)
     encoder = choice.encoder()
-    report = learning.evaluate_classifier(classifier, encoder, data, overflow=overflow, show_progress_bar=progress)
+    report = learning.evaluate_classifier(classifier, encoder, data, show_progress_bar=progress, **encoding)
     beside = None if train is None else learning.compare_with_tfidf(classifier, train, data, report)
     lines = [f"{folder.name}, {encoder.folder.name}, on {report.set}", "", *report_lines(report)]
     if beside is not None:
@@ -266,7 +228,6 @@ def evaluate(
 
 def report_lines(report: learning.ClassifierReport) -> list[str]:
     """Format everything about one classifier."""
-    names = [_shown(name) for name in report.classes]
     lines = [f"accuracy {estimated(report.accuracy)}, {counted(report.texts, 'text')}"]
     if report.undecided:
         lines.append(f"{counted(report.undecided, 'text')} undecided, counted as wrong")
@@ -274,39 +235,22 @@ def report_lines(report: learning.ClassifierReport) -> list[str]:
         unseen = report.accuracy_unseen
         others = f"; accuracy on the others {estimated(unseen)}" if unseen else ""
         lines.append(f"{report.learnt:,} of {report.texts:,} texts are identical to training texts{others}")
-    rows = [["", "texts", "precision", "recall", "F1"]]
-    for name, score in zip(names, report.classes.values(), strict=True):
-        shares = (estimated(one, lambda x: hundred(x, 1)) for one in (score.precision, score.recall, score.f1))
-        rows.append([name, f"{score.texts:,}", *shares])
-    lines += [f"macro-F1 {estimated(report.macro_f1)}", "", *grid(rows)]
-    if len(names) > MOST_CLASSES:
-        lines += ["", "most frequent confusions:"]
-        for count, true, called in confusions(report.confusion, names)[:10]:
-            lines.append(f"  {count:,}  {true} predicted as {called}")
-    else:
-        heads = names + [UNDECIDED] * bool(report.undecided)
-        cells = [[f"{count:,}" for count in row[: len(heads)]] for row in report.confusion.tolist()]
-        lines += ["", "rows: true class; columns: predicted class"]
-        lines += matrix_lines(names, heads, cells)
     rows = [["probabilities", "log loss", "Brier", "calibration error"]]
     for key, name in (("as_fitted", "uncalibrated"), ("calibrated", "calibrated")):
         rows.append([name, *(f"{number:.4f}" for number in report.probabilities[key])])
-    return [*lines, "", *grid(rows)]
+    return [*lines, f"macro-F1 {estimated(report.macro_f1)}", "", *class_lines(report), "", *grid(rows)]
 
 
 def baseline_lines(report: learning.ClassifierReport, beside: learning.Baseline) -> list[str]:
     """Format both classifiers and their difference."""
-    ours, theirs, gaps = beside.vectors, beside.tfidf, beside.f1_difference
+    ours, theirs = beside.vectors, beside.tfidf
     compared = [
         ("accuracy", ours.accuracy, theirs.accuracy, beside.accuracy_difference),
-        ("macro-F1", ours.macro_f1, theirs.macro_f1, gaps.macro),
+        ("macro-F1", ours.macro_f1, theirs.macro_f1, beside.f1_difference.macro),
     ]
-    for name, gap in list(zip(report.classes, gaps.by_class, strict=True))[:MOST_CLASSES]:
-        compared.append((f"F1 {_shown(name)}", ours.classes[name].f1, theirs.classes[name].f1, gap))
     rows = [["", "vectors", "TF-IDF", "difference", "95 %"]]
     for name, one, other, gap in compared:
-        told = ["none"] if math.isnan(gap.low) else [signed(gap.mean), interval(gap, signed)]
-        rows.append([name, hundred(one.mean), hundred(other.mean), *told])
+        rows.append([name, hundred(one.mean), hundred(other.mean), signed(gap.mean), interval(gap, signed)])
     losses = (report.probabilities["calibrated"].log_loss, beside.probabilities.log_loss)
     rows.append(["log loss", *(fixed(loss, 4) for loss in losses)])
     remark = (

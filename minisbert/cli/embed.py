@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from itertools import islice, tee
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from minisbert.cli import options, outputs
 from minisbert.cli.bulk import embed_with_ray
 from minisbert.cli.inputs import TextSource, input_options
 from minisbert.cli.job import NOTHING_CUT, claim
+from minisbert.cli.options import ModelChoice
 from minisbert.cli.outputs import Target
 from minisbert.cli.vectors import KINDS, write_stdout
 from minisbert.encoder import SentenceEncoder
@@ -25,55 +27,36 @@ from minisbert.model.tokens import OverflowReport
 
 @click.command()
 @input_options
-@click.option(
-    "-o", "--output", metavar="FILE", help="A .npy, .safetensors, .jsonl or .parquet file.  [default: JSONL on stdout]"
-)
+@click.option("-o", "--output", metavar="FILE", help="A .npy, .safetensors, .jsonl or .parquet.  [default: stdout]")
 @options.choice_option(
-    "--engine",
-    ["local", "ray"],
-    "ray: files and folders of Parquet, on a Ray cluster, to the folder -o.",
+    "--engine", ["local", "ray"], "ray: files and folders of Parquet, on a Ray cluster, to the folder -o."
 )
 @click.option(
-    "--address",
-    metavar="HOST:PORT",
-    envvar="RAY_ADDRESS",
-    show_envvar=True,
-    help="The Ray cluster, or auto.  [default: one on this machine, for this run]",
+    "--address", envvar="RAY_ADDRESS", show_envvar=True, help="HOST:PORT of Ray, or auto.  [default: a new one]"
 )
-@click.option("--output-format", type=click.Choice(KINDS), help="[default: by the file's suffix]")
 @click.option("--force", is_flag=True, help="Overwrite the output file and the leftovers of an earlier run.")
 @click.option("--resume", is_flag=True, help="Continue an interrupted run, if there is one.")
-@click.option(
-    "--id",
-    "id_column",
-    metavar="NAME|N",
-    help="Column of the ids in a .parquet.  [default: the row's number from 0; ray: id or _id]",
-)
+@click.option("--id", "id_column", metavar="NAME|N", help="Column of ids.  [default: the row's number; ray: id or _id]")
 @click.option("--normalize", "normalize_embeddings", is_flag=True, help="Scale vectors to length 1.")
 @click.option("--truncate-dim", type=options.COUNT, metavar="D", help="Keep the first D dimensions.")
 @click.option("--prompt", metavar="TEXT", type=options.TEXT, help="Prepend this to every text.")
 @click.option("--prompt-name", metavar="NAME", help="Prepend the model's prompt of this name to every text.")
 @click.option("--batch-size", type=options.COUNT, metavar="B", help="Maximum number of texts in a batch.")
 # 2048: a few seconds of work, so that little is lost if a job is killed
-@click.option(
-    "--block-texts", type=options.COUNT, default=2048, metavar="B", help="Texts in memory, and saved, at a time."
-)
+@click.option("--block-texts", type=options.COUNT, default=2048, help="Texts in memory, and saved, at a time.")
 @options.num_threads_option
 @click.option("--deterministic", is_flag=True, help="Bit-identical for any threads and blocks; slower.")
-@options.progress_option
 @options.computing_options
 @options.model_options
 def embed(
     source: TextSource,
     output: str | None,
-    output_format: str | None,
     engine: str,
     address: str | None,
     force: bool,
     resume: bool,
     id_column: str | None,
-    progress: bool | None,
-    choice: options.ModelChoice,
+    choice: ModelChoice,
     dtype: str,
     **encoding: Any,
 ) -> None:
@@ -85,8 +68,8 @@ def embed(
 
     Memory use does not grow with the number of texts. The output file appears whole or not at all; until then the
     hidden folder .FILE.parts holds what is done. If the run is interrupted, the same command with --resume continues
-    it; if there is nothing to continue, it starts, and if the file is complete, it says so. Before,
-    it compares texts, model and settings as far as the file records them: .safetensors and .parquet do.
+    it; if there is nothing to continue, it starts, and if the file is complete, it says so. Before, it compares texts,
+    model and settings as far as the file records them: .safetensors and .parquet do.
 
     --engine ray reads Parquet and writes a folder of Parquet files, in no order, with a worker on each of the cluster's
     processors (or on each N, with --num-threads N). Files, output and model must be in the same place on all machines,
@@ -125,54 +108,32 @@ def embed(
         }
 
     if engine == "ray":
-        if output_format not in (None, "parquet") or source.input_format not in (None, "parquet"):
-            raise click.UsageError("--engine ray reads Parquet and writes Parquet.")
+        if source.input_format not in (None, "parquet"):
+            raise click.UsageError("--engine ray reads Parquet.")
         if output is None or not (source.arguments or source.file):
             raise click.UsageError("--engine ray needs files or folders of Parquet, and a folder to write, with -o.")
-        embed_with_ray(
-            source,
-            Path(output),
-            settings_of,
-            choice,
-            dtype,
-            encoding,
-            id_column=id_column,
-            address=address or "local",
-            force=force,
-            resume=resume,
-            progress=progress,
-        )
+        how: dict[str, Any] = {"id_column": id_column, "address": address or "local", "progress": None}
+        embed_with_ray(source, Path(output), settings_of, choice, dtype, encoding, force=force, resume=resume, **how)
         return
-    if output in (None, "-"):
-        target = Target(None, output_format or "jsonl", force)
-        if target.kind != "jsonl":
-            raise click.UsageError(f"{output_format} cannot be written to stdout; give a file with -o.")
-        if resume:
-            raise click.UsageError("--resume continues an output file; give it with -o.")
-    elif output_format is None:
-        target = Target.at(output, force, KINDS)
-    else:
-        target = Target(Path(str(output)), output_format, force)
-    if id_column is not None and target.kind != "parquet":
-        raise click.UsageError("--id is for a .parquet file.")
-    if id_column is not None and source.file is None:
-        raise click.UsageError("--id is a column of a file; give it with -i.")
+    target = Target.at(output, force, KINDS)
+    if output is None and resume:
+        raise click.UsageError("--resume continues an output file; give it with -o.")
+    if id_column is not None and (target.kind != "parquet" or source.file is None):
+        raise click.UsageError("--id is a column of a file, -i, for a .parquet, -o.")
     if not source.arguments and source.file is None:
-        if sys.stdin is None or sys.stdin.isatty():  # None: stdin is closed
+        if sys.stdin.isatty():
             raise click.UsageError("Nothing to embed: give texts, a file (-i), or pipe them in.")
         source = replace(source, file="-")
-    drawn_over = target.file is None and sys.stdout.isatty()
-    usual = None if drawn_over else outputs.progress
-    encoding["show_progress_bar"] = usual if progress is None else progress
-    if target.file is None:
-        total = encoding["total"] = source.count()
-        encoder = choice.encoder(dtype)
-        _embed(encoder, source.rows_again(total), NOTHING_CUT, encoding, write_stdout)
+    is_drawn_over = output is None and sys.stdout.isatty()
+    encoding["show_progress_bar"] = None if is_drawn_over else outputs.progress
+    if output is None:
+        encoding["total"] = source.count()
+        _embed(choice.encoder(dtype), source.rows(), NOTHING_CUT, encoding, write_stdout)
         return
     ids = [] if id_column is None else [id_column]
     with claim(target, resume) as job:
-        total = encoding["total"] = source.count(*ids)
-        encoder, rows = choice.encoder(dtype), source.rows_again(total, *ids)
+        encoding["total"] = source.count(*ids)
+        encoder, rows = choice.encoder(dtype), source.rows(*ids)
         settings = settings_of(encoder, target.kind, id_column)
         if job.is_complete:
             said = job.check_complete(settings, rows)
@@ -196,15 +157,8 @@ def _embed(
 ) -> None:
     """Embed texts, and give away each block: rows, vectors, and what was cut so far, an earlier run's included."""
     report = OverflowReport(encoder.max_seq_length, encoding["overflow"], cut)
-    held: list[tuple[Any, ...]] = []
-
-    def passing() -> Iterator[str]:
-        for row in rows:
-            held.append(row)
-            yield row[0]
-
-    blocks: Any = encoder.encode_stream(passing(), report=report, **encoding)
+    given, texts = tee(rows)  # the encoder takes texts before it gives their vectors
+    blocks: Any = encoder.encode_stream((text for text, *_ in texts), report=report, **encoding)
     with closing(blocks):
         for vectors in blocks:
-            take(held[: len(vectors)], vectors, report.counts)
-            del held[: len(vectors)]
+            take(list(islice(given, len(vectors))), vectors, report.counts)

@@ -14,21 +14,19 @@ from minisbert.analysis.entities import KIND, EntityReport, EntityTagger, evalua
 from minisbert.analysis.tagging import read_tagged
 from minisbert.cli import Group, options
 from minisbert.cli.inputs import TextSource, input_options
-from minisbert.cli.outputs import Target, echo_json, progress, result_options
+from minisbert.cli.options import ModelChoice
+from minisbert.cli.outputs import Target, give, output_options, progress, result_options
 from minisbert.cli.table import (
+    NAME_WIDTH,
     estimated,
     grid,
     hundred,
     interval,
-    matrix_lines,
     printable,
     signed,
     terminal_width,
     wrapped,
 )
-from minisbert.saved import check_place
-
-NAME_WIDTH = 40  # columns of a name, at most
 
 
 @click.group(cls=Group)
@@ -65,44 +63,23 @@ def _telling() -> Iterator[Callable[[str], object]]:
 
 @entities.command(short_help="Train a tagger on sentences with tagged words.")
 @click.argument("train", metavar="TRAIN", type=options.FILE)
-@options.folder_options("tagger")
-@click.option(
-    "--dev", type=options.FILE, help="Where strength and offset are chosen.  [default: cross-validation on TRAIN]"
-)
+@output_options("Output folder.", metavar="FOLDER", required=True, folder=KIND)
+@click.option("--dev", type=options.FILE, help="Where C and offset are chosen.  [default: folds of TRAIN]")
 @click.option(
     "--layer",
     "layers",
-    type=click.IntRange(min=0),
+    type=click.IntRange(0),
     multiple=True,
-    metavar="N",
-    help="Layer whose vectors are used; 0 is the embeddings. May be repeated.  [default: the middle one]",
-)
-@options.choice_option("--pooling", ["mean", "first"], "How the tokens of a word become one vector.")
-@options.choice_option(
-    "--decoder", ["viterbi", "greedy"], "The best valid tag sequence, or the best tag of each word, repaired."
+    help="0: the embeddings. May be repeated.  [default: the middle]",
 )
 @options.strength_option("0.003, 0.01, 0.03, 0.1")
 @click.option(
-    "--offset",
-    "offsets",
-    type=click.FloatRange(min=0),
-    multiple=True,
-    metavar="NATS",
-    help="Offsets to try; lower the score of O, so that more is found. May be repeated.",
+    "--offset", "offsets", type=click.FloatRange(0), multiple=True, help="Lower the score of O. May be repeated."
 )
 @options.folds_option(3)
 @options.seed_option
-@options.json_option
 @options.model_options
-def train(
-    train: Path,
-    output: Path,
-    force: bool,
-    dev: Path | None,
-    as_json: bool,
-    choice: options.ModelChoice,
-    **settings: Any,
-) -> None:
+def train(train: Path, target: Target, dev: Path | None, choice: ModelChoice, **settings: Any) -> None:
     """Train a tagger on TRAIN, sentences with tagged words, and write it to a folder.
 
     Files are JSONL with the lists "tokens" and "tags" in each line, or CoNLL (.conll): a word per line, the first
@@ -116,39 +93,24 @@ def train(
       minisbert entities train names_train.conll -o names
       minisbert entities train names_train.jsonl -o names --layer 1 --layer 2 --strength 0.01 --offset 1
     """
-    check_place(output, KIND, force=force)
     data = read_tagged(train)
     settings["dev"] = None if dev is None else read_tagged(dev)
     given = {name: value for name, value in settings.items() if value != ()}  # options that may be repeated, and are
     with _telling() as tell:
         tagger = train_tagger(choice.encoder(), data, show_progress_bar=progress, progress=tell, **given)
-    tagger.save(output, force=force)
+    target.save(tagger)
     told = tagger.training
-    if as_json:
-        about = {name: getattr(tagger, name) for name in ("layers", "pooling", "decoder", "types")}
-        echo_json({"model": tagger.origin.model, **about, **told})
-    else:
-        strength, tried = told["strength"], told["strengths"]
-        lines = [
-            f"{_described(tagger)}; {told['data']}: {told['sentences']:,} sentences, {told['words']:,} words; types: "
-            f"{', '.join(tagger.types)}",
-            "",
-        ]
-        if told["f1"]:
-            cells = [[hundred(value) for value in row] for row in told["f1"]]
-            heads = [f"offset {value:g}" for value in told["offsets"]]
-            lines += [f"F1 of spans, x 100, on {told['chosen_on']}:", ""]
-            lines += [*matrix_lines([f"C {value:g}" for value in tried], heads, cells), ""]
-            lines.append(
-                f"chosen: C {strength:g}, offset {tagger.offset:g}. The best of many scores is slightly optimistic: "
-                "see `minisbert entities evaluate`."
-            )
-            if len(tried) > 1 and strength in (tried[0], tried[-1]):
-                lines.append("C is at the edge of the values tried: try others with --strength.")
-        else:
-            lines.append(f"C {strength:g}, offset {tagger.offset:g}, as given")
-        click.echo("\n".join(lines))
-    click.echo(f"wrote {output}", err=True)
+    sizes = f"{told['sentences']:,} sentences, {told['words']:,} words"
+    chosen = "as given"
+    if told["f1"]:
+        best, count = max(map(max, told["f1"])), len(told["strengths"]) * len(told["offsets"])
+        chosen = f"the best of {count}: F1 of spans {hundred(best)} on {told['chosen_on']}, slightly optimistic"
+    lines = [
+        f"{_described(tagger)}; {told['data']}: {sizes}; types: {', '.join(tagger.types)}",
+        f"C {told['strength']:g}, offset {tagger.offset:g}, {chosen}",
+    ]
+    about = {name: getattr(tagger, name) for name in ("layers", "pooling", "decoder", "types")}
+    target.give(lines, {"model": tagger.origin.model, **about, **told})
 
 
 def _described(tagger: EntityTagger) -> str:
@@ -164,7 +126,7 @@ def _described(tagger: EntityTagger) -> str:
 @input_options
 @options.json_option
 @options.model_options
-def predict(folder: Path, source: TextSource, as_json: bool, choice: options.ModelChoice) -> None:
+def predict(folder: Path, source: TextSource, as_json: bool, choice: ModelChoice) -> None:
     """Find entities in texts with the tagger in FOLDER and the model it was trained with.
 
     Each name is shown with its start and end in characters (from 0, end exclusive) and the probability that exactly
@@ -180,22 +142,14 @@ def predict(folder: Path, source: TextSource, as_json: bool, choice: options.Mod
     tagger = load_tagger(folder)
     texts = source.read()
     found = tagger.find(choice.encoder(), texts, show_progress_bar=progress)
-    if as_json:
-        for text, names in zip(texts, found, strict=True):
-            echo_json({"text": text, "entities": names})
-        return
-    rows = [
-        (printable(one.text, NAME_WIDTH), one.type, f"{one.start}-{one.stop}", f"{one.probability:.2f}")
-        for names in found
-        for one in names
-    ]
-    lines = iter(grid(rows, "<<>>"))
     for text, names in zip(texts, found, strict=True):
-        click.echo(printable(text, terminal_width()))
-        for _ in names:
-            click.echo(f"  {next(lines)}")
-        if not names:
-            click.echo("  (none)")
+        rows = [
+            (printable(one.text, NAME_WIDTH), one.type, f"{one.start}-{one.stop}", f"{one.probability:.2f}")
+            for one in names
+        ]
+        below = grid(rows, "<<>>") or ["(none)"]
+        lines = [printable(text, terminal_width()), *(f"  {line}" for line in below)]
+        give(as_json, lines, {"text": text, "entities": names})
 
 
 # ---------------------------------------------------------------------------------------------------- evaluate
@@ -205,13 +159,11 @@ def predict(folder: Path, source: TextSource, as_json: bool, choice: options.Mod
 @click.argument("folder", metavar="FOLDER", type=options.PLACE)
 @click.argument("test", metavar="TEST", type=options.FILE)
 @click.option("--baselines", "train", type=options.FILE, help="The training file; baselines are trained on it, too.")
-@click.option(
-    "--dev", type=options.FILE, help="Where the word-shape baseline is tuned.  [default: cross-validation on TRAIN]"
-)
+@click.option("--dev", type=options.FILE, help="Where the word-shape baseline is tuned.  [default: folds of TRAIN]")
 @result_options
 @options.model_options
 def evaluate(
-    folder: Path, test: Path, train: Path | None, dev: Path | None, target: Target, choice: options.ModelChoice
+    folder: Path, test: Path, train: Path | None, dev: Path | None, target: Target, choice: ModelChoice
 ) -> None:
     """Evaluate the tagger in FOLDER on TEST: precision, recall and F1 of spans, with 95 % intervals.
 

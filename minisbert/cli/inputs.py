@@ -9,23 +9,14 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import click
 
 from minisbert.cli.options import TEXT, Verb, together
-from minisbert.tables import (
-    FORMATS,
-    InputError,
-    Table,
-    check_dialect,
-    checked_id,
-    checked_text,
-    read_table,
-    told_format,
-)
+from minisbert.tables import FORMATS, Table, checked_id, checked_text, read_table, told_format
 
 KINDS = ("text", *dict.fromkeys(FORMATS.values()))
 
@@ -37,16 +28,15 @@ dialect_options = together(
         help="Between the columns of a CSV or TSV.  [default: found, one of comma, semicolon, tab, |]",
     ),
     click.option(
-        "--quoting/--no-quoting",
-        default=None,
-        help='Whether "..." around a field is no part of it.  [default: in CSV yes, in TSV as the file does it]',
+        "--quoting/--no-quoting", default=None, help='Take "" around fields away.  [default: CSV yes, TSV found]'
     ),
 )
 
 
 def take_dialect(options: dict[str, Any]) -> dict[str, Any]:
-    """Take what `dialect_options` added out of a verb's options: those given, as arguments of `read_table`."""
-    return {name: value for name in ("delimiter", "quoting") if (value := options.pop(name)) is not None}
+    """Take the options about a table out of a verb's options: those given, as arguments of `read_table`."""
+    given = {name: value for name in ("delimiter", "quoting") if (value := options.pop(name)) is not None}
+    return {**given, "has_header": False} if options.pop("no_header", False) else given
 
 
 # ------------------------------------------------------------------------------------------------------------- texts
@@ -60,25 +50,14 @@ class TextSource:
     file: str | None  # "-" is stdin
     column: str | None = None
     input_format: str | None = None
-    no_header: bool = False
-    dialect: Mapping[str, Any] | None = None  # delimiter and quoting, if they are given
+    reading: Mapping[str, Any] = field(default_factory=dict)  # more arguments of `read_table`
 
     def check(self, purpose: str | None = None) -> None:
         """Raise for contradictory options, before anything is opened, and if there is nothing for this purpose."""
-        about_file = (self.file, self.input_format, self.column, self.no_header or None, self.dialect or None)
-        if self.arguments and any(option is not None for option in about_file):
+        if self.arguments and any((self.file, self.input_format, self.column, self.reading)):
             raise click.UsageError("Give texts as arguments or in a file, not both.")
-        if self.file is not None:
-            check_dialect(self.name, self.kind, has_header=not self.no_header, **(self.dialect or {}))
-            if self.column is not None and self.kind == "text":
-                raise click.UsageError("--column is for tables; this input is text, a text on each line.")
-        elif not self.arguments and purpose is not None:
+        if not self.arguments and self.file is None and purpose is not None:
             raise click.UsageError(f"Nothing to {purpose}: give texts, or a file of texts (-i).")
-
-    @property
-    def kind(self) -> str:
-        """The format, as given or by the file's name."""
-        return self.input_format or told_format(str(self.file)) or "text"
 
     @property
     def name(self) -> str:
@@ -88,7 +67,8 @@ class TextSource:
     def table(self) -> Table:
         """The file as a table."""
         stream: Any = sys.stdin.buffer if self.file == "-" else self.file
-        return read_table(stream, input_format=self.kind, has_header=not self.no_header, **(self.dialect or {}))
+        kind = self.input_format or told_format(str(self.file)) or "text"
+        return read_table(stream, input_format=kind, **self.reading)
 
     def column_of(self, table: Table) -> str:
         """The column of the texts."""
@@ -113,30 +93,14 @@ class TextSource:
 
     def count(self, *id_column: str) -> int | None:
         """Count and check every row, keeping none; None for what can be read only once: stdin, a pipe."""
-        self.check()
         file = Path(self.file or "")
         if self.file == "-" or file.is_fifo() or file.is_char_device():
             return None
         return sum(1 for _ in self.rows(*id_column))
 
-    def rows_again(self, count: int | None, *id_column: str) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows after :meth:`count`, and raise if their number has changed."""
-        number = 0
-        for number, row in enumerate(self.rows(*id_column), 1):
-            if number - 1 == count:
-                break
-            yield row
-        if count not in (None, number):
-            now = "more" if number > count else f"only {number:,}"
-            raise InputError(f"{self.name}: had {count:,} texts when counted, and now {now}; did it change?")
-
 
 _column_options = together(
-    click.option(
-        "--input-format",
-        type=click.Choice(KINDS),
-        help="text: one text per line.  [default: by the file's suffix, else text]",
-    ),
+    click.option("--input-format", type=click.Choice(KINDS), help="[default: by the file's suffix, else text]"),
     click.option(
         "--column",
         "--field",
@@ -152,8 +116,8 @@ _column_options = together(
 
 def _source(texts: tuple[str, ...], file: str | None, options: dict[str, Any]) -> TextSource:
     """Take the options about the input out of a verb's options."""
-    about = {name: options.pop(name) for name in ("input_format", "column", "no_header")}
-    return TextSource(texts, file, **about, dialect=take_dialect(options))
+    column, input_format = options.pop("column"), options.pop("input_format")
+    return TextSource(texts, file, column, input_format, take_dialect(options))
 
 
 def input_options(verb: Verb) -> Verb:
@@ -172,45 +136,33 @@ def input_options(verb: Verb) -> Verb:
 def file_options(verb: Verb) -> Verb:
     """Add FILE and input options to a verb, which receives them as ``source``."""
 
-    @click.argument("file", metavar="FILE", required=False)
-    @click.option("-i", "--input", "given", metavar="FILE", help="Same as FILE, may be .gz; - is stdin.")
+    @click.argument("file", metavar="FILE")
     @_column_options
     @functools.wraps(verb)
-    def gathered(file: str | None, given: str | None, **rest: Any) -> None:
-        if (file is None) == (given is None):
-            raise click.UsageError("Give one file of texts; - is standard input.")
-        source = _source((), str(file or given), rest)
-        source.check()
-        verb(source=source, **rest)
+    def gathered(file: str, **rest: Any) -> None:
+        verb(source=_source((), file, rest), **rest)
 
     return gathered
 
 
-# ------------------------------------------------------------------------------------------- tables of several columns
-
-
 def columns_options(*names: str) -> Callable[[Verb], Verb]:
-    """Add the options about a table with these columns to a verb, which receives ``reading``: its reader's arguments.
+    """Add the options about a table of several columns to a verb, which receives ``reading``: its reader's arguments.
 
-    Without names, how many there are is the reader's to check.
+    Which columns there must be is the reader's to check.
     """
-    metavar = ",".join(names).upper() or "NAME,NAME.."
-    usual = (
-        f"[default: {', '.join(names)} or a usual synonym]" if names else "[default: told by their names and --kind]"
-    )
+    usual = f"{', '.join(names)} or a usual synonym" if names else "told by their names and --kind"
 
     def add(verb: Verb) -> Verb:
-        @click.option("--columns", metavar=metavar, help=f"Names or numbers of the columns.  {usual}")
+        @click.option(
+            "--columns",
+            metavar=",".join(names).upper() or "NAME,NAME..",
+            help=f"Names or numbers of the columns.  [default: {usual}]",
+        )
         @click.option("--no-header", is_flag=True, help="There is no header row; columns are numbered from 1.")
         @dialect_options
         @functools.wraps(verb)
-        def gathered(columns: str | None, no_header: bool, **rest: Any) -> None:
-            given = None if columns is None else columns.split(",")
-            if given is not None and names and len(given) != len(names):
-                raise click.UsageError(f"--columns must be {metavar}, got {columns!r}.")
-            if no_header and given is None:
-                raise click.UsageError("With --no-header, give the columns to read with --columns, as numbers from 1.")
-            verb(reading={"columns": given, "has_header": not no_header, **take_dialect(rest)}, **rest)
+        def gathered(columns: str | None, **rest: Any) -> None:
+            verb(reading={"columns": columns and columns.split(","), **take_dialect(rest)}, **rest)
 
         return gathered
 

@@ -9,12 +9,11 @@ determines a vector, with the present options; a finished file is compared as fa
 
 from __future__ import annotations
 
-import contextlib
 import glob
 import json
 import shutil
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from itertools import islice
@@ -45,77 +44,62 @@ class Job:
         self.rows, self.hash = 0, sha256()  # of the finished parts
         self.cut: Sequence[int] = NOTHING_CUT  # of the finished parts: their number, and OverflowReport.counts
         self.begun = False
-        earlier = {}
-        with contextlib.suppress(OSError, ValueError):
-            earlier = json.loads(self.manifest.read_bytes())
-        self.earlier: dict[str, Any] = earlier if isinstance(earlier, dict) else {}
-        # a run that was to replace a file goes on to do so; any other that finds the output has made it
-        self.replaces = target.force or (bool(self.parts) and bool(self.earlier.get("replaces")))
-        self.is_complete = resume and file.exists() and not self.replaces
-        if not resume and not target.force:
+        self.earlier: dict[str, Any] = {}  # settings of the run that is continued
+        self.replaces = target.force
+        if resume and self.parts and self.manifest.exists():  # without it the parts were being removed
+            try:
+                earlier = json.loads(self.manifest.read_bytes())
+                self.earlier = earlier["settings"]
+                self.replaces |= earlier["replaces"]  # a run that was to replace a file goes on to do so
+            except (ValueError, KeyError, TypeError) as error:
+                raise OutputError(f"{self.manifest}: damaged: {error}; {START_OVER}") from None
+        elif not target.force and not resume:
             target.check_free()
             if self.parts:
-                raise OutputError(
-                    f"{target.file}: an earlier run was interrupted; continue it with --resume, or start over with "
-                    "--force"
-                )
-        if not resume:
-            self.parts = []
+                said = "continue it with --resume, or start over with --force"
+                raise OutputError(f"{target.file}: an earlier run was interrupted; {said}")
+        # what a run finds, it or an earlier one has made, unless it is there to be replaced
+        self.is_complete = resume and file.exists() and not self.replaces
 
-    def check_complete(self, settings: Mapping[str, Any], rows: Iterable[Sequence[Any]]) -> str:
+    def check_complete(self, settings: Mapping[str, Any], rows: Iterator[Sequence[Any]]) -> str:
         """Compare the output with what is asked for, and say how far that goes; its parts may be there after a kill."""
         found = recorded(self.file, self.target.kind)
         texts, self.rows = add_rows(self.hash, rows), found.pop("rows")
-        knows_texts, is_same = INPUT in found, found.pop(INPUT, None) == self.hash.hexdigest()
-        changes = differences(found, {name: value for name, value in settings.items() if name in found})
+        asked = {**settings, INPUT: self.hash.hexdigest()}
+        changes = differences(found, {name: asked.get(name) for name in found})
         if texts != self.rows:
-            changes = f"with {self.rows:,} vectors, but the input has {texts:,} texts"
-        elif changes:
-            changes = f"made with other settings: {changes}"
-        elif knows_texts and not is_same:
-            changes = f"of other {'texts' if settings['id'] is None else 'texts or ids'}"
+            changes = f"it has {self.rows:,} vectors, but the input has {texts:,} texts"
         if changes:
             raise OutputError(
-                f"{self.target.file}: already exists, {changes}; choose another name, or overwrite it with --force"
+                f"{self.target.file}: already exists, of other texts or settings: {changes}; choose another name, or "
+                "overwrite it with --force"
             )
         shutil.rmtree(self.folder, ignore_errors=True)
-        said = f"{self.rows:,} vectors"
-        if "dimensions" in found:
-            said += f" of {found['dimensions']:,} dimensions"
-        if "model" not in found:
-            unknown = "model and settings" if knows_texts else "texts, model and settings"
-            said += f"; whether {unknown} are the same is not recorded in it"
-        return said
+        as_told = "" if "model" in found else f" as far as it tells its {' and '.join(found)}"
+        return f"{self.rows:,} vectors{as_told}"
 
     def begin(self, settings: Mapping[str, Any], rows: Iterator[Sequence[Any]]) -> None:
         """Start, or compare the finished parts with the input and skip what they have."""
         self.settings = settings
-        if not self.parts:
+        if not self.earlier:
             shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir()
-            self.begun = True
+            self.begun, self.parts = True, []
             with written_whole(self.manifest) as stream:
                 stream.write(json.dumps({"settings": dict(settings), "replaces": self.replaces}, indent=1).encode())
             return
-        earlier = self.earlier.get("settings")
-        if not isinstance(earlier, dict):
-            raise OutputError(f"{self.manifest}: damaged; {START_OVER}")
-        if changes := differences(earlier, settings):
+        if changes := differences(self.earlier, settings):
             raise OutputError(
                 f"{self.target.file}: was started with other settings: {changes}; use the same ones, or {START_OVER}"
             )
-        found, self.parts = self.parts, []
-        for part in found:
-            if int(part.stem) != self.rows:
-                raise OutputError(f"{part}: does not follow the part before it; {START_OVER}")
-            done, _, cut = read_part(part)
-            if done != [list(row) for row in islice(rows, len(done))]:
+        for part in self.parts:
+            done, _, self.cut = read_part(part)
+            if int(part.stem) != self.rows or done != [list(row) for row in islice(rows, len(done))]:
                 raise OutputError(
-                    f"{self.target.file}: the input has changed since the run that is to be continued; give the same "
-                    f"input, or {START_OVER}"
+                    f"{self.target.file}: the input has changed since the run that is to be continued, or {part.name} "
+                    f"does not follow; give the same input, or {START_OVER}"
                 )
-            self.rows, self.cut = self.rows + add_rows(self.hash, done), cut
-            self.parts.append(part)
+            self.rows += add_rows(self.hash, done)
         self.begun = True
 
     def add(self, rows: Rows, vectors: Array, cut: Sequence[int]) -> None:
@@ -160,9 +144,9 @@ def read_part(part: Path) -> tuple[list[list[Any]], Array, tuple[int, ...]]:
     try:
         with part.open("rb") as stream, np.load(stream, allow_pickle=False) as found:
             rows, vectors, cut = json.loads(found["rows"].tobytes()), found["vectors"], found["cut"].tolist()
-        if len(rows) != len(vectors) or len(cut) != len(NOTHING_CUT):
+        if len(rows) != len(vectors):
             raise ValueError("its sizes do not agree")
-    except (ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile) as error:
+    except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise OutputError(f"{part}: damaged: {error}; {START_OVER}") from None
     return rows, vectors, tuple(cut)
 

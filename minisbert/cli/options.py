@@ -27,23 +27,9 @@ class TextType(click.types.StringParamType):
         text = super().convert(value, param, ctx)
         if isinstance(text, str) and any("\ud800" <= character <= "\udfff" for character in text):
             encoding, sent = sys.getfilesystemencoding(), os.fsencode(text)
-            if sent.decode("utf-8", "ignore").encode() == sent:
-                cause = f"the locale (LC_ALL, LC_CTYPE, LANG) says {encoding}: set LC_ALL=C.UTF-8 or PYTHONUTF8=1"
-            else:
-                cause = f"the terminal does not send {encoding}: set both to UTF-8, or read a file"
-            self.fail(f"{sent!r:.80} is not valid {encoding} text; {cause}", param, ctx)
+            way_out = "set the terminal and the locale to UTF-8 (LC_ALL=C.UTF-8), or read a file"
+            self.fail(f"{sent!r:.80} is not valid {encoding} text; {way_out}", param, ctx)
         return text
-
-
-class CosineType(click.types.FloatParamType):
-    """A threshold for cosines."""
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Raise for what no cosine can be."""
-        number = super().convert(value, param, ctx)
-        if not -1 <= number <= 1:
-            self.fail(f"must be a cosine, from -1 to 1, not a percentage; got {value}.", param, ctx)
-        return number
 
 
 class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic since click 8.2
@@ -63,7 +49,7 @@ class Numbers(click.ParamType):  # type: ignore[type-arg]  # generic since click
         return numbers
 
 
-TEXT, COSINE = TextType(), CosineType()
+TEXT = TextType()
 COUNT, SEED, SHARE = click.IntRange(min=1), click.IntRange(0, 2**32 - 1), click.FloatRange(0, 1)
 POSITIVE, PRECISION = click.FloatRange(min=0, min_open=True), click.FloatRange(0, 1, min_open=True)
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)  # one that is read
@@ -115,10 +101,7 @@ def model_options(verb: Verb) -> Verb:
     @click.option("--revision", metavar="REV", help="Commit, branch or tag of the model.")
     @click.option("--local-files-only", is_flag=True, help="Do not use the network.")
     @click.option(
-        "--max-seq-length",
-        type=COUNT,
-        metavar="TOKENS",
-        help="Cut texts after this many tokens.  [default: the model's own limit]",
+        "--max-seq-length", type=COUNT, help="Cut texts after this many tokens.  [default: the model's limit]"
     )
     @functools.wraps(verb)
     def gathered(model: Any, revision: Any, local_files_only: bool, max_seq_length: Any, **rest: Any) -> None:
@@ -151,14 +134,11 @@ def folds_option(default: int) -> Callable[[Verb], Verb]:
 
 
 num_threads_option = click.option("--num-threads", type=COUNT, metavar="N", help="[default: one per processor]")
-progress_option = click.option(
-    "--progress/--no-progress", default=None, help="Progress on stderr.  [default: on a terminal]"
-)
 dtype_option = choice_option("--dtype", ["float32", "float64"], "dtype of weights, computation and vectors.")
 cut_option = choice_option(
     "--overflow",
     ["warn", "error", "truncate"],
-    "Texts that are too long: cut with a warning, raise an error, or cut silently.",
+    "Texts that are too long: cut with a warning, refused, or cut silently.",
 )
 chunk_option = functools.partial(click.option, "--chunk-tokens", type=COUNT, metavar="TOKENS")
 overlap_option = functools.partial(click.option, "--overlap", type=click.IntRange(min=0), metavar="TOKENS")
@@ -175,11 +155,3 @@ computing_options = together(
         "--composition", ["weighted_mean", "mean", "max", "first", "late"], "How chunk vectors are combined into one."
     ),
 )
-
-
-def folder_options(what: str) -> Callable[[Verb], Verb]:
-    """Where a verb that trains writes what it has learnt."""
-    return together(
-        click.option("-o", "--output", metavar="FOLDER", required=True, type=PLACE, help="Output folder."),
-        click.option("--force", is_flag=True, help=f"Overwrite an existing {what}."),
-    )

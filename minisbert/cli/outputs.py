@@ -89,6 +89,11 @@ class Target:
                 fill(stream, *arguments, **options)
             click.echo(f"wrote {self.file}", err=True)
 
+    def save(self, learnt: Any) -> None:
+        """Save what was learnt as a folder."""
+        learnt.save(self.file, force=self.force)
+        click.echo(f"wrote {self.file}", err=True)
+
     def write_rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write rows with the same keys: lines of JSON, or CSV or TSV, where None is empty."""
         text = io.StringIO()
@@ -103,10 +108,7 @@ class Target:
 
     def give(self, lines: Sequence[str], result: Any) -> None:
         """Print the lines, or the result as JSON."""
-        if self.as_json:
-            echo_json(result)
-        else:
-            click.echo("\n".join(lines))
+        give(self.as_json, lines, result)
 
     def report(self, lines: Sequence[str], result: Any) -> None:
         """Write the result to the file as JSON, and give it."""
@@ -115,20 +117,25 @@ class Target:
 
 
 def output_options(
-    help: str, *kinds: str, metavar: str = "FILE", required: bool = False, has_json: bool = True
+    help: str, *kinds: str, metavar: str = "FILE", required: bool = False, has_json: bool = True, folder: str = ""
 ) -> Callable[[Verb], Verb]:
-    """Add -o, --force and --json to a verb, which receives them as ``target``, checked."""
+    """Add -o, --force and --json to a verb, which receives them as ``target``, checked: a file, or a folder."""
 
     def add(verb: Verb) -> Verb:
         @functools.wraps(verb)
         def gathered(output: str | None, force: bool, as_json: bool = False, **rest: Any) -> None:
             target = Target.at(output, force, kinds, as_json=as_json)
-            target.check()
+            if folder:
+                from minisbert.saved import check_place
+
+                check_place(Path(str(output)), folder, force=force)
+            else:
+                target.check()
             verb(target=target, **rest)
 
         return together(
             click.option("-o", "--output", metavar=metavar, required=required, help=help),
-            click.option("--force", is_flag=True, help="Overwrite the file if it exists."),
+            click.option("--force", is_flag=True, help="Overwrite it if it exists."),
             *[json_option] * has_json,
         )(gathered)
 
@@ -140,25 +147,22 @@ result_options = output_options("Also write the result as JSON, in full.")
 
 def check_no_input(output: Path) -> None:
     """Raise if the running command reads what it would replace: this file, a folder with it, or something in it."""
-    if not output.exists():
-        return
-    context = click.get_current_context(silent=True)
+    context = click.get_current_context()
+    others = {one.name for one in context.command.params if isinstance(one.type, TextType)} | {"output", "save"}
     given: list[Any] = [0]  # stdin, and every argument that may name a file
-    for parameter in context.command.params if context else ():
-        said = context.params.get(str(parameter.name)) if context else None
-        if parameter.name not in ("output", "save") and not isinstance(parameter.type, TextType):
+    for name, said in context.params.items():
+        if name not in others:
             given += [one for one in (said if isinstance(said, tuple) else [said]) if isinstance(one, (str, Path))]
-    for one in given:
+    for one in given if output.exists() else ():
         try:
             is_same = os.path.samefile(output, one)  # noqa: PTH121 - a descriptor, too
         except (OSError, ValueError):
             continue  # it names no file
-        if is_same:
-            raise OutputError(f"{output}: is also the input, and would be overwritten; choose another name")
-        places = output.resolve(), Path(one).resolve() if one else output.resolve()
-        if places[0] in places[1].parents or places[1] in places[0].parents:
+        place, its_place = output.resolve(), Path(one or output).resolve()
+        if is_same or place in its_place.parents or its_place in place.parents:
             raise OutputError(
-                f"{output}: belongs to the input {one}, and would be overwritten; choose another place, or remove it"
+                f"{output}: is the input {one or '(standard input)'}, or belongs to it, and would be overwritten; "
+                "choose another name"
             )
 
 
@@ -167,17 +171,16 @@ def locked(lock_file: Path, busy: str) -> Iterator[None]:
     """Hold a lock, or raise at once if another process does."""
     from filelock import FileLock, Timeout
 
-    lock = FileLock(lock_file)
     try:
-        lock.acquire(timeout=0)
+        held = FileLock(lock_file).acquire(timeout=0)
     except Timeout:
         raise OutputError(f"{busy} ({lock_file} is locked)") from None
-    try:
-        yield
-    finally:
-        with contextlib.suppress(OSError):  # while it is held, so that no other process's lock is removed
-            lock_file.unlink()
-        lock.release()
+    with held:
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):  # while it is held, so that no other process's lock is removed
+                lock_file.unlink()
 
 
 # -------------------------------------------------------------------------------------------------------------- JSON
@@ -217,6 +220,14 @@ def write_json(stream: Any, result: Any) -> None:
 def echo_json(result: Any) -> None:
     """Print a result as one line of JSON, in UTF-8 whatever the terminal's encoding."""
     click.echo(json.dumps(plain(result), ensure_ascii=False, allow_nan=False).translate(LINE_ENDS).encode())
+
+
+def give(as_json: bool, lines: Sequence[str], result: Any) -> None:
+    """Print the lines, or the result as JSON."""
+    if as_json:
+        echo_json(result)
+    else:
+        click.echo("\n".join(lines))
 
 
 # ---------------------------------------------------------------------------------------------------------- progress

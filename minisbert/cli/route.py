@@ -10,14 +10,12 @@ import click
 
 from minisbert.cli import Group, options
 from minisbert.cli.inputs import TextSource, input_options, label_options
-from minisbert.cli.outputs import Target, echo_json, output_options
-from minisbert.cli.table import align, estimated, grid, grid_with_texts, hundred, printable
+from minisbert.cli.options import ModelChoice
+from minisbert.cli.outputs import Target, give, output_options
+from minisbert.cli.table import NAME_WIDTH, align, class_lines, estimated, grid_with_texts, hundred, printable
 from minisbert.evaluation.classification import read_labelled
-from minisbert.evaluation.measures import confusions
 from minisbert.search.router import Router, RouteReport, evaluate_routes, fit_thresholds
 from minisbert.search.routes import RouteTable, read_routes, write_routes
-
-NAME_WIDTH, TEXT_WIDTH = 32, 60  # columns of a route's name and of a text, at most
 
 
 @click.group(cls=Group)
@@ -59,9 +57,7 @@ queries_options = options.together(
     click.option("--none-label", default="none", help="Label of out-of-scope queries."),
     click.option("--unknown-is-none", is_flag=True, help="Treat every label that is not a route as out-of-scope."),
 )
-threshold_option = click.option(
-    "--threshold", type=float, metavar="SCORE", help="Threshold for all routes; overrides the file's."
-)
+threshold_option = click.option("--threshold", type=float, help="Threshold for all routes; overrides the file's.")
 
 
 def _load(file: Path, scoring: str | None, threshold: float | None, keep: bool = True) -> RouteTable:
@@ -89,35 +85,24 @@ def _name(route: str | None) -> str:
 @table_options
 @input_options
 @threshold_option
-@click.option("--all", "show_all", is_flag=True, help="Show the scores of all routes.")
 @options.json_option
 @options.model_options
 def ask(
-    routes: Path,
-    scoring: str | None,
-    source: TextSource,
-    threshold: float | None,
-    show_all: bool,
-    as_json: bool,
-    choice: options.ModelChoice,
+    routes: Path, scoring: str | None, source: TextSource, threshold: float | None, as_json: bool, choice: ModelChoice
 ) -> None:
-    """Find the route of each text, or none; a text without any word has none.
+    """Find the route of each text, or none; a text without any word has none. --json has the scores of all routes.
 
     \b
     Examples:
       minisbert route ask routes.yaml "where is my money" "what is the weather like"
       minisbert route ask routes.yaml -i texts.txt --json
-      minisbert route ask routes.yaml "are you open today" --all
+      minisbert route ask routes.yaml "are you open today" --threshold 0.5
     """
     source.check("route")
     table = _load(routes, scoring, threshold)
     texts = source.read()
     router = Router(choice.encoder(), table)
     choices = router.route_all(texts)
-    if as_json:
-        rows = [{k: v for k, v in vars(one).items() if show_all or k != "scores"} for one in choices]
-        echo_json({"similarity_fn_name": router.similarity_fn_name, "scoring": table.scoring, "choices": rows})
-        return
     cells = [("route", "score", "needs")]
     for one in choices:
         name = _name(one.best) if one.route is not None else f"none ({_name(one.best)})"
@@ -126,10 +111,8 @@ def ask(
     lines = grid_with_texts(cells, queries, ["most similar example", *(one.example for one in choices)])
     if any(one.route is None for one in choices):
         lines += ["", "none (x): out-of-scope; x is the closest route"]
-    for one in choices if show_all else ():
-        scores = [(_name(name), f"{score:7.4f}") for name, score in one.scores.items()]
-        lines += ["", printable(one.query, TEXT_WIDTH), *align(scores)]
-    click.echo("\n".join(lines))
+    about = {"similarity_fn_name": router.similarity_fn_name, "scoring": table.scoring}
+    give(as_json, lines, {**about, "choices": choices})
 
 
 # --------------------------------------------------------------------------------------------------------- fit
@@ -139,12 +122,7 @@ def ask(
 @table_options
 @click.argument("queries", metavar="[QUERIES]", required=False, type=options.FILE)
 @output_options("Write a .yaml or .json.", "yaml", "json")
-@options.choice_option(
-    "--objective",
-    ["accuracy", "balanced", "precision"],
-    "Most correct queries; the same, with in-scope and out-of-scope weighted equally; or most routed queries at a "
-    "minimum precision.",
-)
+@options.choice_option("--objective", ["accuracy", "balanced", "precision"], "What thresholds are fitted for.")
 @click.option("--precision", type=options.PRECISION, default=0.95, metavar="P")
 @click.option("--per-route", is_flag=True, help="A threshold for each route where it is better than the common one.")
 @options.folds_option(5)
@@ -157,7 +135,7 @@ def fit(
     queries: Path | None,
     target: Target,
     reading: dict[str, Any],
-    choice: options.ModelChoice,
+    choice: ModelChoice,
     **settings: Any,
 ) -> None:
     """Fit the thresholds of routes on labelled queries, and write the routes with their thresholds.
@@ -166,10 +144,11 @@ def fit(
     Without QUERIES the examples themselves are used, each left out of its route: once as an in-scope query, and once,
     with its whole route hidden, as an out-of-scope query. Thresholds fitted this way are rather high.
 
-    Every possible threshold is tried. The "held out" figures come from cross-validation: each query is judged by
-    thresholds fitted without it, and with --unknown-is-none also without the other queries of its label, because users
-    will ask what nobody expected. Queries that are examples are left out. The file records the model and is refused
-    with any other; comments of the old file are not kept.
+    Every possible threshold is tried. The --objective is most correct queries (accuracy), the same with in-scope and
+    out-of-scope weighted equally (balanced), or most routed queries at a minimum --precision. The "held out" figures
+    come from cross-validation: each query is judged by thresholds fitted without it, and with --unknown-is-none also
+    without the other queries of its label, because users will ask what nobody expected. Queries that are examples are
+    left out. The file records the model and is refused with any other; comments of the old file are not kept.
 
     \b
     Examples:
@@ -226,10 +205,6 @@ def _figures(report: RouteReport) -> list[str]:
 @table_options
 @click.argument("queries", metavar="QUERIES", type=options.FILE)
 @threshold_option
-@click.option("--show", type=click.IntRange(0), default=10, help="Routes and confusions listed.")
-@click.option(
-    "--mistakes", type=click.IntRange(0), default=0, metavar="COUNT", help="List mistakes, highest score first."
-)
 @queries_options
 @options.json_option
 @options.model_options
@@ -238,46 +213,25 @@ def evaluate(
     scoring: str | None,
     queries: Path,
     threshold: float | None,
-    show: int,
-    mistakes: int,
     reading: dict[str, Any],
     as_json: bool,
-    choice: options.ModelChoice,
+    choice: ModelChoice,
     **labels: Any,
 ) -> None:
     """Evaluate how well labelled queries are routed, and out-of-scope queries rejected.
 
     QUERIES is a table with a label and a text in each row: the name of a route, or `none` for out-of-scope queries.
     Queries that are examples of a route are left out. Use other queries than those the thresholds were fitted on.
+    --json has every query with its route and score.
 
     \b
     Examples:
       minisbert route evaluate routes.yaml queries.tsv
-      minisbert route evaluate routes.yaml queries.tsv --threshold 0.5 --mistakes 20
+      minisbert route evaluate routes.yaml queries.tsv --threshold 0.5
       minisbert route evaluate routes.yaml queries.tsv --scoring centroid --json
     """
     table = _load(routes, scoring, threshold)
     asked = read_labelled(queries, **reading)
     report = evaluate_routes(Router(choice.encoder(), table), asked, **labels)
-    if as_json:
-        echo_json(report)
-        return
-    lines = [*_head(routes, table, report), "", "x 100 (95 % interval)", *_figures(report)]
-    classes = report.labels.classes
-    worst = sorted(classes.items(), key=lambda item: (item[1].f1.mean != item[1].f1.mean, item[1].f1.mean))
-    rows = [["lowest F1 first", "queries", "routed", "precision", "recall", "F1"]]
-    for name, score in worst[:show]:
-        shares = (hundred(figure.mean, 1) for figure in (score.precision, score.recall, score.f1))
-        rows.append([_name(name), f"{score.texts:,}", f"{score.predicted:,}", *shares])
-    lines += ["", *grid(rows)] * bool(show)
-    confused = confusions(report.labels.confusion, list(classes))
-    if confused[:show]:
-        lines += ["", "most frequent confusions: expected -> routed to"]
-        lines += align([(f"{count:,}", f"{a} -> {b}") for count, a, b in confused[:show]])
-    wrong = sorted((one for one in report.results if one.route != one.expected), key=lambda one: -one.score)
-    if wrong[:mistakes]:
-        lines += ["", "mistakes, highest score first"]
-    for one in wrong[:mistakes]:
-        lines += [f"  {one.score:7.4f}  {_name(one.expected)} -> {_name(one.route)}"]
-        lines += [f"           {printable(one.query, TEXT_WIDTH)}"]
-    click.echo("\n".join(lines))
+    lines = [*_head(routes, table, report), "", "x 100 (95 % interval)", *_figures(report), ""]
+    give(as_json, [*lines, *class_lines(report.labels)], report)

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minisbert.cli import Group, options, outputs
+from minisbert.cli import Group, options
 from minisbert.cli.inputs import KINDS, dialect_options, take_dialect
-from minisbert.cli.outputs import echo_json
+from minisbert.cli.options import ModelChoice
+from minisbert.cli.outputs import give, progress
 from minisbert.cli.table import align, counted, grid_with_texts, printable, shorten, terminal_width
 from minisbert.tables import EmptyTextWarning
 
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
 
 # -------------------------------------------------------------------------------------------------------------- index
-
-
-SHOWN = 10  # fields and sources listed
 
 
 @click.group(cls=Group)
@@ -45,39 +43,17 @@ documents_options = options.together(
     click.argument("database", metavar="DB"),
     click.argument("files", metavar="FILES...", nargs=-1, required=True),
     click.option("--text-column", metavar="NAME", help="Column of the text.  [default: text, or the only column]"),
-    click.option(
-        "--id-column", metavar="NAME", help="Column of the id.  [default: id or _id, else file and line are the id]"
-    ),
-    click.option(
-        "--text-as",
-        type=click.Choice(["lines", "file"]),
-        help="What is a document in a text file.  [default: a line of a .txt, the whole of any other]",
-    ),
+    click.option("--id-column", metavar="NAME", help="Column of the id.  [default: id or _id, else file and line]"),
     click.option("--input-format", type=click.Choice(KINDS), help="[default: by the files' suffixes, else text]"),
     dialect_options,
-    click.option(
-        "--block-documents",
-        type=options.COUNT,
-        default=1024,
-        metavar="B",
-        help="Number of documents embedded and stored at a time.",
-    ),
-    options.progress_option,
 )
 
 
 @index.command(short_help="Build a database of documents, or continue.")
 @options.chunk_option(help="Chunk length for long documents.  [default: the model's limit]")
 @options.overlap_option(help="Tokens shared with the previous chunk.  [default: 0]")
-@click.option(
-    "--document-prompt",
-    metavar="TEXT",
-    type=options.TEXT,
-    help="Prepend this to every document.  [default: the model's]",
-)
-@click.option(
-    "--query-prompt", metavar="TEXT", type=options.TEXT, help="Prepend this to every query.  [default: the model's]"
-)
+@click.option("--document-prompt", type=options.TEXT, help="Prepend this to documents.  [default: the model's]")
+@click.option("--query-prompt", type=options.TEXT, help="Prepend this to queries.  [default: the model's]")
 @documents_options
 @options.model_options
 def build(**given: Any) -> None:
@@ -122,12 +98,7 @@ def add(**given: Any) -> None:
 @index.command(short_help="Remove documents.")
 @click.argument("database", metavar="DB")
 @click.argument("ids", metavar="[ID]...", nargs=-1, type=options.TEXT)
-@click.option(
-    "--where",
-    metavar="CONDITION",
-    type=options.TEXT,
-    help="Also remove documents that match; see `minisbert search --help`.",
-)
+@click.option("--where", metavar="CONDITION", type=options.TEXT, help="All that match; see `minisbert search --help`.")
 def remove(database: str, ids: tuple[str, ...], where: str | None) -> None:
     """Remove documents by id or by metadata; if an id is unknown, nothing is removed.
 
@@ -160,30 +131,16 @@ def info(database: str, as_json: bool) -> None:
 
     with EmbeddingDatabase.open(database, read_only=True) as opened:
         about = opened.info()
-    if as_json:
-        echo_json(about)
-        return
-
-    def listed(counts: dict[str, int]) -> str:  # names with their numbers of documents
-        ordered = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-        named = [f"{printable(name) or '(none)'} ({count:,})" for name, count in ordered[:SHOWN]]
-        return (", ".join(named) or "none") + (f", and {len(ordered) - SHOWN} more" if len(ordered) > SHOWN else "")
-
-    settings = about.settings
-    rows = [
-        ("documents", f"{about.documents:,}"),
-        ("chunks", f"{about.chunks:,}, of at most {settings.chunk_tokens} tokens, overlap {settings.overlap}"),
-        ("vectors", f"{about.width} dimensions, float32, compared by {settings.similarity}"),
-        ("model", f"{about.model} ({about.fingerprint[:12]}…)"),
-        ("file", f"{about.file_bytes / 1e6:,.1f} MB, schema version {about.schema_version}"),
-    ]
-    rows += [("document prompt", repr(settings.document_prompt))] * bool(settings.document_prompt)
-    rows += [("query prompt", repr(settings.query_prompt))] * bool(settings.query_prompt)
-    rows += [("metadata", listed(about.fields)), ("sources", listed(about.sources))]
-    click.echo("\n".join(shorten(line, max(40, terminal_width())) for line in align(rows, indent="")))
+    rows = []
+    for name, value in {**vars(about), **vars(about.settings)}.items():
+        if name != "settings":
+            if name in ("fields", "sources"):  # with their numbers of documents
+                value = ", ".join(f"{printable(key) or '(none)'} ({count:,})" for key, count in value.items()) or "none"
+            rows.append((name.replace("_", " "), "none" if value == "" else str(value)))
+    give(as_json, [shorten(line, max(40, terminal_width())) for line in align(rows, indent="")], about)
 
 
-def choice_for(database: str, choice: options.ModelChoice) -> options.ModelChoice:
+def choice_for(database: str, choice: ModelChoice) -> ModelChoice:
     """The model that made a database, unless another is given."""
     from minisbert.search.database import EmbeddingDatabase
 
@@ -191,15 +148,7 @@ def choice_for(database: str, choice: options.ModelChoice) -> options.ModelChoic
         return choice if choice.model is not None else replace(choice, model=opened.info().model)
 
 
-def _add(
-    database: str,
-    files: tuple[str, ...],
-    block_documents: int,
-    progress: bool | None,
-    choice: options.ModelChoice,
-    settings: dict[str, Any],
-    **reading: Any,
-) -> None:
+def _add(database: str, files: tuple[str, ...], choice: ModelChoice, settings: dict[str, Any], **reading: Any) -> None:
     """Add the documents of all files, and report what happened to them."""
     from minisbert.hub import DEFAULT_MODEL
     from minisbert.search.database import EmbeddingDatabase, check_duckdb
@@ -221,9 +170,8 @@ def _add(
         name = str(Path(name).expanduser().resolve())  # found again from another folder
     if Path(database).exists():
         choice = choice_for(database, choice)
-    shown = outputs.progress if progress is None else progress
     with EmbeddingDatabase.open(database, choice.encoder(), model_name=name, **settings) as opened:
-        report = opened.add(read(), total=total, show_progress_bar=shown, block_documents=block_documents)
+        report = opened.add(read(), total=total, show_progress_bar=progress)
         click.echo(
             f"{opened.path}: {counted(report.added, 'document')} added, {report.replaced:,} replaced, "
             f"{report.unchanged:,} unchanged; {counted(report.chunks, 'chunk')} embedded; "
@@ -244,9 +192,7 @@ ID_WIDTH = 30  # columns of an id, at most
 @click.option("--where", metavar="CONDITION", type=options.TEXT, help="Search only documents that meet this condition.")
 @options.json_option
 @options.model_options
-def search(
-    database: str, query: str, top_k: int, where: str | None, as_json: bool, choice: options.ModelChoice
-) -> None:
+def search(database: str, query: str, top_k: int, where: str | None, as_json: bool, choice: ModelChoice) -> None:
     """Find the documents of a database that are closest in meaning to a query.
 
     The search is exact: every document is compared. Each result has its score (by default the cosine, at most 1), its
@@ -269,11 +215,7 @@ def search(
     with EmbeddingDatabase.open(database, encoder, read_only=True) as opened:
         hits = opened.search(query, top_k=top_k, where=where)
         similarity = opened.settings.similarity
-    if as_json:
-        echo_json({"query": query, "where": where, "top_k": top_k, "similarity_fn_name": similarity, "hits": hits})
-    elif not hits:
-        click.echo("no document meets the condition")
-    else:
-        cells = [(f"{hit.score:.4f}", printable(hit.id, ID_WIDTH), f"{hit.start}-{hit.stop}") for hit in hits]
-        texts = ["text", *(hit.text for hit in hits)]
-        click.echo("\n".join(grid_with_texts([("score", "id", "characters"), *cells], texts)))
+    cells = [(f"{hit.score:.4f}", printable(hit.id, ID_WIDTH), f"{hit.start}-{hit.stop}") for hit in hits]
+    lines = grid_with_texts([("score", "id", "characters"), *cells], ["text", *(hit.text for hit in hits)])
+    about = {"query": query, "where": where, "top_k": top_k, "similarity_fn_name": similarity}
+    give(as_json, lines if hits else ["no document meets the condition"], {**about, "hits": hits})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import click
 
 from minisbert.cli import options
 from minisbert.cli.inputs import TextSource, input_options
-from minisbert.cli.outputs import Target, echo_json, output_options, progress
+from minisbert.cli.options import ModelChoice
+from minisbert.cli.outputs import Target, give, output_options, progress
 from minisbert.cli.table import align, fixed, hundred, matrix_lines, printable, terminal_width
 
 # --------------------------------------------------------------------------------------------------------- similarity
@@ -34,13 +36,7 @@ NUMBER_WIDTH = 8  # columns of a cosine with its spacing
 @options.computing_options
 @options.model_options
 def similarity(
-    source: TextSource,
-    metric: str | None,
-    calibration: str | None,
-    as_json: bool,
-    choice: options.ModelChoice,
-    dtype: str,
-    **long_texts: Any,
+    source: TextSource, metric: str | None, calibration: str | None, as_json: bool, choice: ModelChoice, **how: Any
 ) -> None:
     """Show how similar texts are, each compared with every other.
 
@@ -57,8 +53,6 @@ def similarity(
     texts = source.read()
     if len(texts) < 2:
         raise click.UsageError(f"Nothing to compare: expected at least two texts, got {len(texts)}.")
-    import numpy as np
-
     from minisbert.similarity import SIMILARITIES, angular_distance
 
     calibrated = None
@@ -66,36 +60,31 @@ def similarity(
         from minisbert.analysis.calibration import load_calibration
 
         calibrated = load_calibration(Path(calibration))
-    encoder = choice.encoder(dtype)
+    encoder = choice.encoder(how.pop("dtype"))
     name = metric or encoder.model.similarity_fn_name
     if calibrated is not None:
         calibrated.check(encoder, name)
-    embeddings = encoder.encode(texts, **long_texts)
+    embeddings = encoder.encode(texts, **how)
     scores = (angular_distance if name == "angular" else SIMILARITIES[name].matrix)(embeddings, embeddings)
-    if as_json:
-        rows = [[float(f"{score:.9g}") for score in row] for row in scores.tolist()]
-        result: dict[str, Any] = {"texts": texts, "similarity_fn_name": name, "scores": rows}
-        if calibrated is not None:
-            about = {key: getattr(calibrated, key) for key in ("pairs", "texts", "seed", "resolution")}
-            result |= {"percentiles": calibrated.percentile(scores), "calibration": about}
-        echo_json(result)
-        return
     columns, digits = terminal_width(), len(str(len(texts)))
     room = max(TEXT_WIDTH[0], min(TEXT_WIDTH[1], columns - digits - 2 - len(texts) * NUMBER_WIDTH))
     labels = [f"{i:>{digits}}  {printable(text, room)}" for i, text in enumerate(texts, 1)]
     numbers = [str(i) for i in range(1, len(texts) + 1)]
     cells = [[fixed(score, 4) for score in row] for row in scores.tolist()]
     lines = [METRICS[name], "", *matrix_lines(labels, numbers, cells)]
+    rows = [[float(f"{score:.9g}") for score in row] for row in scores.tolist()]
+    result: dict[str, Any] = {"texts": texts, "similarity_fn_name": name, "scores": rows}
     if calibrated is not None:
+        about = {key: getattr(calibrated, key) for key in ("pairs", "texts", "seed", "resolution")}
+        result |= {"percentiles": calibrated.percentile(scores), "calibration": about}
         cells = [[calibrated.write(one) for one in row] for row in calibrated.percentile(scores).tolist()]
         lines += ["", f"percentiles: above this % of {calibrated.pairs:,} random pairs of {calibrated.texts:,} texts"]
         lines += ["", *matrix_lines(labels, numbers, cells)]
     if len(texts) > 2:
-        first, second = np.triu_indices(len(texts), 1)  # of pairs of different texts
-        pairs = scores[first, second]
-        best = int(pairs.argmin() if name == "angular" else pairs.argmax())
-        lines += ["", f"most similar: {first[best] + 1} and {second[best] + 1} ({fixed(float(pairs[best]), 4)})"]
-    click.echo("\n".join(lines))
+        sign = 1 if name == "angular" else -1
+        i, j = min(combinations(range(len(texts)), 2), key=lambda pair: float(sign * scores[pair]))
+        lines += ["", f"most similar: {i + 1} and {j + 1} ({fixed(scores[i, j], 4)})"]
+    give(as_json, lines, result)
 
 
 # ------------------------------------------------------------------------------------------------------------ explain
@@ -113,9 +102,7 @@ WORD_WIDTH = 16  # columns of a word, at most
 @options.dtype_option
 @options.cut_option
 @options.model_options
-def explain(
-    text_a: str, text_b: str, words: bool, target: Target, choice: options.ModelChoice, dtype: str, **cut: Any
-) -> None:
+def explain(text_a: str, text_b: str, words: bool, target: Target, choice: ModelChoice, dtype: str, **cut: Any) -> None:
     """Show which words make two texts similar.
 
     With mean pooling the cosine of two texts is exactly the sum of the contributions of all token pairs. The table has
@@ -164,7 +151,7 @@ def explain(
 @options.dtype_option
 @options.cut_option
 @options.model_options
-def show(text_a: str, text_b: str, target: Target, choice: options.ModelChoice, dtype: str, **cut: Any) -> None:
+def show(text_a: str, text_b: str, target: Target, choice: ModelChoice, dtype: str, **cut: Any) -> None:
     """Show how two texts become one number: the whole way, on a web page that needs no network.
 
     Pieces, ids, three tables, every layer and head, the mean, the cosine, and the pairs of words that add up to it.
@@ -187,31 +174,24 @@ def show(text_a: str, text_b: str, target: Target, choice: options.ModelChoice, 
 
 
 PERCENTILES = (1, 5, 25, 50, 75, 90, 95, 99, 99.9, 99.99)
-COSINES = tuple(i / 10 for i in range(10))
-ROUGH = 1000  # pairs; with fewer, even the first digit of a percentile is unreliable
 
 
 @click.command()
 @input_options
 @output_options("Write the calibration, for `similarity --calibration`.")
 @click.option("--pairs", type=options.COUNT, default=100_000, help="Pairs to draw.")
-@click.option(
-    "--most-texts",
-    type=click.IntRange(min=2),
-    default=10_000,
-    help="Use a random sample of this size if there are more texts.",
-)
 @options.seed_option
 @click.option("--metric", type=click.Choice(list(METRICS)[:-1]), help="[default: the model's own, usually cosine]")
 @options.computing_options
 @options.model_options
 def calibrate(
-    source: TextSource, target: Target, metric: str | None, choice: options.ModelChoice, dtype: str, **measuring: Any
+    source: TextSource, target: Target, metric: str | None, choice: ModelChoice, dtype: str, **measuring: Any
 ) -> None:
     """Measure what a similarity score means for your texts: how similar random pairs of them are.
 
-    Give a thousand or more texts of the kind you compare. Duplicates count once. The table shows what percentage of
-    random pairs each score exceeds; with the file, `similarity --calibration` shows it for any score.
+    Give a thousand or more texts of the kind you compare. Duplicates count once, and of more than 10,000 texts a random
+    sample is taken. The table shows what percentage of random pairs each score exceeds; with the file, `similarity
+    --calibration` shows it for any score.
 
     \b
     Examples:
@@ -238,12 +218,7 @@ def calibrate(
         rows = [[f"{score:.4f}", f"{error:.2g}"] for score, error in zip(scores, errors, strict=True)]
         lines += matrix_lines([f"{p:g} %" for p in told], [name, "+- points"], rows)
         lines += ["", f"{told[-1]:g} % of random pairs have a {name} below {scores[-1]:.4f}."]
-    if name == "cosine":
-        written = [[measured.write(float(p))] for p in measured.percentile(COSINES)]
-        lines += ["", *matrix_lines([f"cosine {c:.1f}" for c in COSINES], ["is above %"], written)]
     lines += ["", "A percentile depends on these texts. It is not the probability that two texts mean the same."]
-    if measured.pairs < ROUGH:
-        lines.append(f"{measured.pairs:,} pairs give a rough estimate: use more texts.")
     figures = {key: value for key, value in vars(measured).items() if key not in ("scores", "ranks")}
     table = [
         {"percentile": p, "score": score, "standard_error": error}

@@ -11,10 +11,13 @@ from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from minisbert.evaluation.measures import Estimate
+    from minisbert.analysis.classifier import ClassifierReport
+    from minisbert.evaluation.measures import ClassReport, Estimate
 
 LINE_WIDTH = 100  # of remarks below a table
 LEAST_TEXT = 20  # columns of a text beside a table
+NAME_WIDTH = 32  # columns of a name, at most
+MOST_CLASSES = 20  # listed
 _JOINER = "\u200d"  # joins emoji into one
 
 
@@ -125,6 +128,26 @@ def wrapped(remarks: Iterable[str]) -> list[str]:
     """Paragraphs, of which all lines but the first are indented; names of models stay whole."""
     how = {"subsequent_indent": "  ", "break_on_hyphens": False, "break_long_words": False}
     return [line for words in remarks for line in textwrap.wrap(words, LINE_WIDTH, **how)]  # type: ignore[arg-type]
+
+
+def class_lines(report: ClassReport | ClassifierReport) -> list[str]:
+    """Precision, recall and F1 of each class, the lowest F1 first, and the most frequent confusions."""
+    from minisbert.evaluation.measures import confusions
+
+    names = [printable(name, NAME_WIDTH) for name in report.classes]
+    scores = list(zip(names, report.classes.values(), strict=True))
+    scores.sort(key=lambda one: (math.isnan(one[1].f1.mean), one[1].f1.mean))
+    rows = [["lowest F1 first", "texts", "predicted", "precision", "recall", "F1"]]
+    for name, score in scores[:MOST_CLASSES]:
+        shares = (estimated(one, lambda x: hundred(x, 1)) for one in (score.precision, score.recall, score.f1))
+        rows.append([name, f"{score.texts:,}", f"{score.predicted:,}", *shares])
+    lines = grid(rows)
+    if len(scores) > MOST_CLASSES:
+        lines.append(f"and {len(scores) - MOST_CLASSES:,} more (--json)")
+    if confused := confusions(report.confusion, names)[:10]:
+        lines += ["", "most frequent confusions: true class -> predicted class"]
+        lines += align([(f"{count:,}", f"{one} -> {other}") for count, one, other in confused])
+    return lines
 
 
 # ------------------------------------------------------------------------------------------------------------ numbers

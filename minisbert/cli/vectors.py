@@ -11,13 +11,11 @@ from typing import Any
 
 import numpy as np
 from safetensors import safe_open
-from safetensors.numpy import load_file
 
 from minisbert.bulk import vector_table
 from minisbert.checks import require
 from minisbert.cli.outputs import LINE_ENDS, OutputError
 from minisbert.model import Array
-from minisbert.tables import InputError
 
 KINDS = ("npy", "safetensors", "jsonl", "parquet")
 SETTINGS = "minisbert_settings"  # the key of what determined the vectors, in the metadata of a file
@@ -106,36 +104,24 @@ def recorded(file: Path, kind: str) -> dict[str, Any]:
     """What a file that `write_vectors` wrote says about itself: its rows, and as much of the settings as it holds."""
     try:
         if kind == "npy":
-            vectors = np.load(file, mmap_mode="r", allow_pickle=False)
-            return {"rows": len(vectors), "dimensions": vectors.shape[1], "dtype": str(vectors.dtype)}
+            with file.open("rb") as stream:  # the header alone: nothing is mapped, which WebAssembly cannot
+                np.lib.format.read_magic(stream)
+                (rows, width), _, dtype = np.lib.format.read_array_header_1_0(stream)
+                if stream.tell() + rows * width * dtype.itemsize != file.stat().st_size:
+                    raise ValueError("its size does not fit its header")
+            return {"rows": rows, "dimensions": width, "dtype": str(dtype)}
         if kind == "safetensors":
             with safe_open(file, "np") as found:
-                about, settings = found.get_slice("embeddings"), (found.metadata() or {}).get(SETTINGS, "{}")
-            (rows, width), dtype = about.get_shape(), about.get_dtype().replace("F", "float")
-            return {**json.loads(settings), "rows": rows, "dimensions": width, "dtype": dtype}
+                rows, width = found.get_slice("embeddings").get_shape()
+                return {**json.loads((found.metadata() or {}).get(SETTINGS, "{}")), "rows": rows, "dimensions": width}
         if kind == "parquet":
             about = require("pyarrow.parquet", "search", "reading Parquet").read_metadata(file)
             return {**json.loads((about.metadata or {}).get(SETTINGS.encode(), "{}")), "rows": about.num_rows}
-        texts, width, count = sha256(), {}, 0
+        texts, row, rows = sha256(), {}, 0
         with file.open("rb") as stream:
             for row in map(json.loads, stream):
-                count += add_rows(texts, [[row["text"]]])
-                width = {"dimensions": len(row["embedding"])}
-        return {"rows": count, INPUT: texts.hexdigest(), **width}
+                rows += add_rows(texts, [[row["text"]]])
+        known = {"dimensions": len(row["embedding"])} if row else {}
+        return {"rows": rows, INPUT: texts.hexdigest(), **known}
     except Exception as error:  # whatever these libraries raise for a file of something else
         raise OutputError(f"{file}: already exists, and is no .{kind} of vectors: {error}; see --force") from None
-
-
-def read_vectors(file: Path, count: int) -> Array:
-    """Read a .npy or .safetensors of so many vectors, one a text."""
-    try:
-        vectors = load_file(file)["embeddings"] if file.suffix == ".safetensors" else np.load(file, allow_pickle=False)
-    except OSError:
-        raise
-    except Exception as error:  # whatever these libraries raise for a file of something else
-        raise InputError(f"{file}: no .npy or .safetensors of vectors: {error}") from None
-    if vectors.ndim != 2 or len(vectors) != count:
-        raise InputError(
-            f"{file}: expected one vector for each of {count:,} texts, got shape {vectors.shape}; is it for this input?"
-        )
-    return vectors
