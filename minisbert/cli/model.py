@@ -7,9 +7,8 @@ import os
 import platform
 import sys
 import warnings
-from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -115,9 +114,7 @@ def info(as_json: bool, choice: options.ModelChoice) -> None:
         "numpy_built_with": (build or {}).get("Build Dependencies", {}).get("blas", {}).get("name"),
     }
     versions = {"minisbert": __version__, "python": platform.python_version()}
-    for library in LIBRARIES:
-        with suppress(PackageNotFoundError):  # WebAssembly has no tokenizers
-            versions[library] = version(library)
+    versions |= {name: found.version for name in LIBRARIES for found in distributions(name=name)}
     cache = str(hub.cache_folder())
     if as_json:
         echo_json({"model": model, "machine": machine, "versions": versions, "cache": cache})
