@@ -18,7 +18,6 @@ import click
 import numpy as np
 import pytest
 from running import process, refused, run, stand_in, told
-from safetensors.numpy import load_file
 from tiny import REMOVE, edit_json, tiny_dense, tiny_tokenizer, write_model
 
 import minisbert
@@ -95,13 +94,6 @@ def test_a_reader_that_has_seen_enough_is_no_error():
         running.stdout.close()
         assert running.stderr.read() == b""
         running.wait(30)
-
-
-def test_a_c_locale_is_named_as_the_cause():
-    plain = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    command = [sys.executable, "-m", "minisbert", "tokens", "caf\u00e9".encode()]
-    done = subprocess.run(command, env=plain, capture_output=True, check=False)
-    assert done.returncode == 2 and b"LC_ALL=C.UTF-8" in done.stderr and b"surrogate" not in done.stderr
 
 
 def test_help_and_version_need_no_numpy():
@@ -231,19 +223,15 @@ def write_examples():
 REFUSED = [
     ("Did you mean 'embed'", "embd x", 2),
     ("Did you mean 'layers'", "evaluate layer", 2),
-    ("No such command", "frobnicate", 2),
     ("a command comes first", "t.csv", 2),
-    ("not one of", "embed --dtype float16 x", 2),
     ("at least two texts, got 1", "similarity alone", 2),
     ("Nothing to tokenize", "tokens", 2),
     ("-o must end in .npy", "embed x -o vectors.bin", 2),
     ("npy cannot be written to stdout", "embed x --output-format npy", 2),
-    ("0 is not in the range", "embed x --batch-size 0", 2),
     ("not both", "embed sat --prompt-name query --prompt x", 2),
     ("in a file, not both", "embed text -i t.csv", 2),
     ("in a file, not both", "embed text --column a", 2),
     ("--column is for tables", "embed -i t.txt --column a", 2),
-    ("17", "embed x --max-seq-length 17", 1),
     ("no-such-file.txt: No such file", "embed -i no-such-file.txt", 1),
     ("expected 3", "tokens a --max-seq-length 2", 1),
     ("to 16", "tokens a --max-seq-length 17", 1),
@@ -252,7 +240,6 @@ REFUSED = [
     ("not a regular file", "embed x -o folder.npy --force", 1),
     ("not a regular file", "embed x -o /dev/null --output-format npy --force", 1),
     ("already exists", "embed x -o t.csv --output-format npy", 1),
-    ("longer than --max-seq-length", f"embed '{LONG}' --overflow error", 1),
     ("longer than --max-seq-length", f"embed '{LONG}' --overflow error -o v.npy", 1),
     ("--truncate-dim", "embed x -o v.npy --truncate-dim 9", 1),
     ("are for --overflow chunk", "similarity --overlap 3 a b", 1),
@@ -294,9 +281,8 @@ def test_a_text_in_another_encoding_is_the_terminals(line):
     assert "terminal does not send" in said and r"b'caf\xe9'" in said and "surrogate" not in said
 
 
-@pytest.mark.parametrize(
-    ("verb", "from_python", "in_the_shell"),
-    [
+def test_advice_names_options():
+    for verb, from_python, in_the_shell in (
         ("embed", "x; overflow='chunk' embeds", "x; --overflow chunk embeds"),
         ("explain", "x; overflow='chunk' embeds; y", "x; y"),
         ("embed", "make chunk_tokens larger", "make --chunk-tokens larger"),
@@ -305,12 +291,10 @@ def test_a_text_in_another_encoding_is_the_terminals(line):
         ("embed", "batch_size=4, a file's 'max_seq_length'", "--batch-size 4, a file's 'max_seq_length'"),
         ("info", "x; dtype='float64' reaches further", "x"),
         ("info", "local_files_only=True forbids the network", "--local-files-only forbids the network"),
-    ],
-)
-def test_advice_names_options(verb, from_python, in_the_shell):
-    command = main.get_command(click.Context(main), verb)
-    assert in_options(from_python, command) == in_the_shell
-    assert in_options(from_python, None) == from_python
+    ):
+        command = main.get_command(click.Context(main), verb)
+        assert in_options(from_python, command) == in_the_shell
+        assert in_options(from_python, None) == from_python
 
 
 def test_warnings_name_options():
@@ -338,18 +322,15 @@ def test_similarity_is_a_matrix_with_numbered_texts(encoder):
     assert nearest.endswith("most similar: 1 and 3 (0.0000)\n")
 
 
-@pytest.mark.parametrize("metric", ["cosine", "dot", "euclidean", "manhattan", "angular"])
-def test_similarity_as_json_in_every_metric(metric, encoder):
-    got = told("similarity", "--metric", metric, *TEXTS)
-    function = {"cosine": "cos_sim", "dot": "dot_score", "angular": "angular_distance"}.get(metric, f"{metric}_sim")
+def test_similarity_as_json_in_every_metric(encoder):
     vectors = encoder.encode(TEXTS)
-    assert (got["texts"], got["similarity_fn_name"]) == (TEXTS, metric)
-    np.testing.assert_array_equal(np.float32(got["scores"]), getattr(minisbert, function)(vectors, vectors))
-
-
-def test_the_models_own_metric_is_the_default():
+    names = ("cos_sim", "dot_score", "euclidean_sim", "manhattan_sim", "angular_distance")
+    for metric, name in zip(("cosine", "dot", "euclidean", "manhattan", "angular"), names, strict=True):
+        got = told("similarity", "--metric", metric, *TEXTS)
+        assert (got["texts"], got["similarity_fn_name"]) == (TEXTS, metric)
+        np.testing.assert_array_equal(np.float32(got["scores"]), getattr(minisbert, name)(vectors, vectors))
     folder = write_model(Path("dot-model"), sentence_settings={"similarity_fn_name": "dot"})
-    assert told("similarity", "a", "b", "--model", folder)["similarity_fn_name"] == "dot"
+    assert told("similarity", "a", "b", "--model", folder)["similarity_fn_name"] == "dot"  # the model's own
 
 
 def test_a_wide_matrix_comes_in_parts(monkeypatch):
@@ -376,27 +357,11 @@ def test_widths():
 # ------------------------------------------------------------------------------------------ embed: outputs
 
 
-READERS = {
-    "v.npy": lambda file: np.load(file, allow_pickle=False),
-    "v.safetensors": lambda file: load_file(file)["embeddings"],
-    "v.jsonl": lambda file: embeddings_of(file.read_text(encoding="utf-8"))[1],
-}
-
-
-@pytest.mark.parametrize("name", READERS)
-def test_every_output_format_equals_encode(name, encoder):
-    result = run("embed", *TEXTS, "-o", name, "--normalize", "--truncate-dim", 5, "--prompt", "the ")
-    assert (result.stdout, result.stderr) == ("", f"wrote 5 float32 vectors of 5 dimensions to {name}\n")
-    expected = encoder.encode(TEXTS, normalize_embeddings=True, truncate_dim=5, prompt="the ")
-    np.testing.assert_array_equal(READERS[name](Path(name)), expected)
-    assert os.listdir() == [name]
-
-
 @pytest.mark.parametrize(
     ("flags", "options"),
     [
-        (["--batch-size", 2], {"batch_size": 2}),
-        (["--prompt-name", "query"], {"prompt_name": "query"}),
+        (["--batch-size", 2, "--normalize"], {"batch_size": 2, "normalize_embeddings": True}),
+        (["--prompt-name", "query", "--truncate-dim", 5], {"prompt_name": "query", "truncate_dim": 5}),
         (["--dtype", "float64"], {}),
     ],
 )
@@ -442,15 +407,10 @@ def test_stdin(monkeypatch):
     [
         ("t.txt.gz", gzip.compress(b"a\nb\n", mtime=0), "", ["a", "b"]),
         ("t.csv", "id,text\n1,a\n\n2,\n", "--column 2", ["a", ""]),  # an empty text has a vector, a blank line none
-        ("t.csv", 'stars;review\n1;"a, b"\n', "", ["a, b"]),
         ("t.csv", "1|a\n2|b\n", "--column 2 --no-header --delimiter |", ["a", "b"]),
-        ("t.csv", "text\n" + "x" * 200_000 + "\n", "--overflow truncate", ["x" * 200_000]),
-        ("t.csv", "", "--no-header", []),
         ("t.txt", "id\ttext\n1\ta\n".encode("utf-16"), "--input-format tsv", ["a"]),
-        ("t.tsv", 'id\ttext\n1\t"a"\n', "--quoting", ["a"]),
         ("t.jsonl", '{"post": {"title": "a"}}\n', "--field post.title", ["a"]),
         ("t.jsonl", '{"text": "\\ud83c\\udf72 \u2028\\n"}\n', "", ["🍲 \u2028\n"]),
-        ("t.json", '["a", "b"]', "", ["a", "b"]),
     ],
 )
 def test_tables(name, content, options, texts):
@@ -462,12 +422,9 @@ def test_tables(name, content, options, texts):
     ("name", "content", "options", "words"),
     [
         ("t.txt", b"a\nb\xffc\n", "", "t.txt, line 2, byte 2"),
-        ("t.csv", b'id,text\n1,"a\nb"\n2\n', "", "line 4"),
-        ("t.csv", b"id,text\n1,a\n", "--column title", "'title'"),
         ("t.csv", b"id,stars\n1,5\n", "", "--column NAME"),
         ("t.csv", b"a;b,c\n1;2,3\n", "", "--delimiter ,"),
         ("t.json", b'{"text": "a"}\n{"text": "b"}\n', "", "--input-format jsonl"),
-        ("t.jsonl", b'{"text": null}\n', "", "line 1"),
     ],
 )
 def test_bad_rows_are_named_and_nothing_is_written(name, content, options, words):
@@ -517,14 +474,15 @@ def test_tokens_that_are_cut_are_marked_and_need_no_weights():
     assert "and 4,976 more, cut" in many and many.count("\n") < 35
 
 
-@pytest.mark.parametrize("text", ["", "好き 👩‍🍳 été", LONG, "a " * 14, "a " * 15])
-def test_tokens_as_json_are_what_the_model_reads(text, encoder):
-    got = told("tokens", text)
-    (one,), tokens = got["texts"], encoder.tokenize(text, overflow="truncate")
-    assert (one["text"], got["max_seq_length"], got["decided_by"]) == (text, 16, "sentence_bert_config.json")
-    pieces = zip(tokens.token_ids.tolist(), encoder.model.tokenizer.pieces(tokens.token_ids), strict=True)
-    assert one["tokens"] == [{"position": i, "id": t, "piece": piece} for i, (t, piece) in enumerate(pieces)]
-    assert len(one["cut"]) == tokens.lost[0]
+def test_tokens_as_json_are_what_the_model_reads(encoder):
+    texts = ["", "好き 👩‍🍳 été", LONG, "a " * 14, "a " * 15]
+    got = told("tokens", *texts)
+    assert (got["max_seq_length"], got["decided_by"]) == (16, "sentence_bert_config.json")
+    for one, text in zip(got["texts"], texts, strict=True):
+        tokens = encoder.tokenize(text, overflow="truncate")
+        pieces = zip(tokens.token_ids.tolist(), encoder.model.tokenizer.pieces(tokens.token_ids), strict=True)
+        assert one["tokens"] == [{"position": i, "id": t, "piece": piece} for i, (t, piece) in enumerate(pieces)]
+        assert one["text"] == text and len(one["cut"]) == tokens.lost[0]
 
 
 # ------------------------------------------------------------------------------------------------ info, fetch
@@ -547,24 +505,21 @@ def test_info_tells_the_model_the_limits_and_the_machine(model, encoder):
     assert got["versions"]["numpy"] == np.__version__ and got["machine"]["cpus"] >= got["machine"]["usable_cpus"] >= 1
 
 
-@pytest.mark.parametrize(
-    ("sentence", "tokenizer", "in_force", "decided_by"),
-    [
-        (10, 12, 10, "sentence_bert_config.json"),
-        (None, 12, 12, "tokenizer_config.json"),
-        (None, 1e30, 16, "config.json"),
-        (None, None, 16, "config.json"),
-        (600, 12, 16, "config.json"),
-    ],
-)
-def test_info_names_the_file_that_decides_the_limit(sentence, tokenizer, in_force, decided_by):
+def test_info_names_the_file_that_decides_the_limit():
     folder = write_model(Path("model"))
-    edit_json(folder / "sentence_bert_config.json", max_seq_length=REMOVE if sentence is None else sentence)
-    edit_json(folder / "tokenizer_config.json", model_max_length=REMOVE if tokenizer is None else tokenizer)
-    got = told("info", "--model", folder)["model"]["max_seq_length"]
-    assert (got["in_force"], got["decided_by"]) == (in_force, decided_by)
-    assert got["in_force"] == SentenceEncoder(folder).max_seq_length
-    assert "in force" in run("info", "--model", folder).stdout
+    for sentence, tokenizer, in_force, decided_by in (
+        (10, 12, 10, "sentence_bert_config.json"),
+        (REMOVE, 12, 12, "tokenizer_config.json"),
+        (REMOVE, 1e30, 16, "config.json"),
+        (REMOVE, REMOVE, 16, "config.json"),
+        (600, 12, 16, "config.json"),
+    ):
+        edit_json(folder / "sentence_bert_config.json", max_seq_length=sentence)
+        edit_json(folder / "tokenizer_config.json", model_max_length=tokenizer)
+        got = told("info", "--model", folder)["model"]["max_seq_length"]
+        assert (got["in_force"], got["decided_by"]) == (in_force, decided_by)
+        assert got["in_force"] == SentenceEncoder(folder).max_seq_length
+        assert "in force" in run("info", "--model", folder).stdout
 
 
 def test_info_of_a_plain_bert_and_without_a_model():
@@ -578,21 +533,16 @@ def test_info_of_a_plain_bert_and_without_a_model():
         assert told("info", "--model", name, code=1)["model"] is None
 
 
-def test_fetch_prints_the_folder_alone(model):
+def test_fetch_prints_the_folder_alone_and_verifies_the_default_model(model, weights_folder, monkeypatch):
     result = run("fetch")
     assert result.stdout == f"{model.resolve()}\n" and result.stderr.startswith("source: the folder")
-    got = told("fetch", str(model))
-    assert got["folder"] == str(model.resolve()) and got["verified"] is False
-
-
-def test_fetch_verifies_the_default_model(weights_folder, monkeypatch):
+    assert told("fetch", str(model))["verified"] is False
     monkeypatch.delenv("MINISBERT_MODEL")
     result = run("fetch")
     assert Path(result.stdout.strip()) == weights_folder.resolve() and "verified: 10 files" in result.stderr
 
 
-@pytest.mark.parametrize("arguments", [["--token", "hf_secret"], []])
-def test_a_token_is_passed_on_and_never_shown(arguments, monkeypatch):
+def test_a_token_is_passed_on_and_never_shown(monkeypatch):
     seen = []
 
     def resolve(model, **options):
@@ -600,7 +550,7 @@ def test_a_token_is_passed_on_and_never_shown(arguments, monkeypatch):
         raise hub.FetchError("no such model")
 
     monkeypatch.setattr(hub, "resolve", resolve)
-    if not arguments:
-        monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    said = refused("fetch", "some/model", *arguments)
-    assert seen == ["hf_secret"] and "secret" not in said + run("fetch", "--help").stdout
+    said = refused("fetch", "some/model", "--token", "hf_secret")
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    said += refused("fetch", "some/model")
+    assert seen == ["hf_secret"] * 2 and "secret" not in said + run("fetch", "--help").stdout
