@@ -25,7 +25,6 @@ from minisbert.model.pooling import Dense, Pooling
 from minisbert.parallel import advice, libraries, usable_processors
 from minisbert.training.step import named_parameters
 
-
 SENTENCE_BERT = "sentence_bert_config"
 
 
