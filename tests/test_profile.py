@@ -1,6 +1,5 @@
 """The profile: FLOP and bytes by hand, the same vectors under the clock, each second charged to who took it."""
 
-import json
 import sys
 import threading
 from dataclasses import replace
@@ -8,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from running import refused, run
+from running import refused, run, told
 from tiny import TINY, tiny_dense, write_model
 
 from minisbert import SentenceEncoder, parallel
@@ -299,8 +298,8 @@ def test_the_table(model, tmp_path):
 
 def test_json_has_everything_and_adds_up(model):
     before = [library["num_threads"] for library in parallel.libraries()]
-    options = ["--repeat", 2, "--dtype", "float64", "--num-threads", 2, "--json"]
-    got = json.loads(run("profile", "--model", model, "i love soup", *options).stdout)
+    options = ["--repeat", 2, "--dtype", "float64", "--num-threads", 2]
+    got = told("profile", "--model", model, "i love soup", *options)
     assert (got["model"], got["dtype"], got["texts"], got["tokens"]) == (str(model), "float64", 1, 5)
     assert (got["batches"], got["num_threads"], got["passes"]) == (1, 2, 2)
     assert [library["num_threads"] for library in parallel.libraries()] == before

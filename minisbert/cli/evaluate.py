@@ -174,7 +174,6 @@ def layers(sets: Sets, target: Target, choice: options.ModelChoice) -> None:
 @evaluate.command(short_help="Measure retrieval quality: nDCG, MAP, MRR, recall.")
 @click.argument("folder", metavar="FOLDER")
 @click.option("--split", default="test", help="Judgements to use: qrels/SPLIT.tsv.")
-@click.option("--grade-column", metavar="NAME", help="Column of the judgements with the grade.")
 @click.option("--without-title", is_flag=True, help="Leave out the titles of documents.")
 @click.option("--query-prompt", metavar="TEXT", type=options.TEXT, help="Prepend this to every query.")
 @click.option("--document-prompt", metavar="TEXT", type=options.TEXT, help="Prepend this to every document.")
@@ -190,7 +189,6 @@ def layers(sets: Sets, target: Target, choice: options.ModelChoice) -> None:
 def retrieval(
     folder: str,
     split: str,
-    grade_column: str | None,
     without_title: bool,
     chunk_tokens: int | None,
     composition: str | None,
@@ -213,7 +211,7 @@ def retrieval(
     if chunk_tokens is None and composition is not None:
         raise click.UsageError("--composition is for chunks; give --chunk-tokens, too.")
     composition = composition or "weighted_mean"
-    found = read_retrieval(folder, split, with_title=not without_title, grade_column=grade_column)
+    found = read_retrieval(folder, split, with_title=not without_title)
     encoder = choice.encoder()
     encoding: dict[str, Any] = {**prompts, "show_progress_bar": progress}
     result = evaluate_retrieval(encoder, found, **encoding)
