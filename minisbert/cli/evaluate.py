@@ -323,7 +323,7 @@ def _per_query(result: RetrievalResult) -> dict[str, dict[str, float]]:
 )
 @options.seed_option
 @label_options
-@output_options("Write the result as JSON, with every draw and text.")
+@result_options
 @options.model_options
 def classification(
     train: Path,
