@@ -18,6 +18,7 @@ import click
 import numpy as np
 import pytest
 from running import process, refused, run, stand_in, told
+from test_golden import write_inputs
 from tiny import REMOVE, edit_json, tiny_dense, tiny_tokenizer, write_model
 
 import minisbert
@@ -177,44 +178,38 @@ def test_examples_of_help_run(verb, lines, request, monkeypatch):
         assert output.stat().st_size > 0 if output else result.stdout, line
 
 
+COPIES = {  # of the files of test_golden.py, under the names that help gives them
+    "scored.tsv": "pairs.tsv stsb_dev.tsv data/sts12/STS12_test.tsv data/stsb/stsb_test.tsv",
+    "triplets.tsv": "nli.tsv",
+    "train.tsv": "banking77_train.tsv banking77_test.tsv test.tsv",
+    "names.jsonl": "names_train.jsonl names_dev.jsonl names_test.jsonl",
+    "beir": "scifact",
+}
+
+
 def write_examples():
     """The files that the examples of help read."""
-    Path("keys.txt").write_text("secret\n")
-    starts = (("good", "the cat"), ("bad", "i love soup"))
-    texts = [(label, f"{start} {x}") for label, start in starts for x in "abcdefgh"]
-    tagged = [(["the", "cat", "sat"], ["O", "B-animal", "O"]), (["soup", "!"], ["B-dish", "O"])] * 4
-    blocks = [[*(f"{word}\t{tag}" for word, tag in zip(*one, strict=True)), ""] for one in tagged]
-    asked = ["soup\ti love the soup!", "soup\tsoup?", "pets\tthe cat ran", "pets\tthe cat on the mat", "none\t5 5 5"]
-    scored = ["4.5\tthe cat sat\ti love soup", "1\tthe dog\tthe cat", "3\ta mat\ta dog"]
-    for names, lines in {
-        "texts.txt": ["i love soup", "the cat sat"],
-        "notes.txt": ["i love soup", "", "the cat sat on the mat", "the dog ran"],
-        "more.txt": ["soup on the mat"],
-        "reviews.csv": ["id,review", '1,"i love soup, the cat"', "2,the dog"],
-        "posts.jsonl": ['{"post": {"title": "the soup"}}'],
-        "pairs.csv": ["the cat sat,i love soup,4", "the dog,the cat sat,1", "the mat,the dog,3"],
-        "articles.csv": ["id,body,lang,year", "1,the cat sat,en,2021", "2,the dog ran,fr,2019", "3,the cat,en,2018"],
-        "routes.yaml": ["soup: [soup!, i love the soup]", "pets: [the cat sat, the dog ran]"],
-        "queries.tsv questions.tsv": ["label\ttext", *asked, "none\t6 5"],
-        "scifact/corpus.jsonl": ['{"_id": "d1", "title": "the cat", "text": "i love soup on the mat"}'],
-        "scifact/queries.jsonl": ['{"_id": "q1", "text": "soup"}'],
-        "scifact/qrels.tsv": ["query-id\tcorpus-id\tscore", "q1\td1\t1"],
-        "intents.csv": ["intent,text", *(f"{label},{text}" for label, text in texts)],
-        "train.csv test.csv": ["label,text", *(f"{label},{text}" for label, text in texts)],
-        "train.tsv test.tsv banking77_train.tsv banking77_test.tsv": ["label\ttext", *map("\t".join, texts)],
-        "nli.tsv": ["anchor\tpositive\tnegative", *(f"{text}\t{text} x\tthe dog" for _, text in texts)],
-        "pairs.tsv stsb_dev.tsv data/sts12/STS12_test.tsv data/stsb/stsb_test.tsv": [
-            "score\tsentence1\tsentence2",
-            *scored,
-        ],
-        "names_train.jsonl names_dev.jsonl names_test.jsonl": [
-            json.dumps({"tokens": words, "tags": tags}) for words, tags in tagged
-        ],
-        "names_train.conll names_test.conll": [line for block in blocks for line in block],
+    write_inputs()
+    for name, copies in COPIES.items():
+        for copy in map(Path, copies.split()):
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copytree(name, copy) if Path(name).is_dir() else shutil.copy(name, copy)
+    quoted = re.sub(r"\t(.*)", r',"\1"', Path("train.tsv").read_text())
+    tagged = [json.loads(line).values() for line in Path("names.jsonl").read_text().splitlines()]
+    conll = "\n\n".join("\n".join(map("\t".join, zip(*one, strict=True))) for one in tagged)
+    for names, text in {
+        "train.csv test.csv": quoted,
+        "intents.csv": quoted.replace("label", "intent", 1),
+        "names_train.conll names_test.conll": conll,
+        "keys.txt": "secret",
+        "more.txt": "soup on the mat",
+        "reviews.csv": 'id,review\n1,"i love soup, the cat"\n2,the dog',
+        "posts.jsonl": '{"post": {"title": "the soup"}}',
+        "pairs.csv": "the cat sat,i love soup,4\nthe dog,the cat sat,1\nthe mat,the dog,3",
+        "articles.csv": "id,body,lang,year\n1,the cat sat,en,2021\n2,the dog ran,fr,2019\n3,the cat,en,2018",
     }.items():
         for name in names.split():
-            Path(name).parent.mkdir(parents=True, exist_ok=True)
-            Path(name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+            Path(name).write_text(f"{text}\n", encoding="utf-8")
 
 
 # ------------------------------------------------------------------------------------------------ refusals

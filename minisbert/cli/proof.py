@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import numpy as np
@@ -156,7 +156,7 @@ def verify(
     _end(as_json, [*head, "", *ledger, *said], result | of_mine, agrees)
 
 
-def _end(as_json: bool, lines: Sequence[str], result: Any, is_right: bool) -> None:
+def _end(as_json: bool, lines: Sequence[str], result: Any, is_right: bool) -> NoReturn:
     """Print the lines, or the result as JSON; the exit code says whether all is right."""
     Target(None, "", False, as_json).give(lines, result)
     sys.exit(not is_right)
