@@ -137,7 +137,7 @@ def examples():
     return [pytest.param(verb, list(lines), id=verb) for verb, lines in found.items()]
 
 
-NEEDS = dict.fromkeys(("map", "cluster", "classify", "entities", "route"), "sklearn")
+NEEDS = dict.fromkeys(("map", "cluster", "classify", "entities", "route", "evaluate", "demo"), "sklearn")
 NEEDS |= dict.fromkeys(("index", "search"), "duckdb")
 BEFORE = {  # what a verb's examples build on
     "similarity": ["calibrate -i texts.txt -o calibration.json"],
