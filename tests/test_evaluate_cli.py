@@ -11,7 +11,7 @@ from running import refused, run, stand_in, told
 from tiny import tiny_tokenizer, write_model
 
 from minisbert import SentenceEncoder, hub
-from minisbert.evaluation.published import BENCHMARKS, PAPER_STSB
+from minisbert.evaluation.published import BENCHMARKS
 from minisbert.evaluation.sts import SIMILARITIES, evaluate_sts, read_sts
 
 TSV = "score\tsentence1\tsentence2\n4.5\tthe cat sat\ti love soup\n1\tthe dog\tthe cat sat\n3\tthe mat\tthe dog\n"
@@ -25,7 +25,6 @@ def model(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def in_its_own_folder(tmp_path, monkeypatch, model):
     stand_in(tmp_path, monkeypatch, model)
-    monkeypatch.delenv("MINISBERT_DATA", raising=False)
     Path("pairs.tsv").write_text(TSV)
 
 
@@ -39,10 +38,8 @@ def test_the_table_and_the_json_are_what_the_function_says(model):
     assert "protocol: one correlation over all pairs" in result.stdout
     assert "published" not in result.stdout and "quoted" not in result.stdout
     printed, written = told("evaluate", "sts", "pairs.tsv"), json.loads(Path("result.json").read_text())
-    assert written["sets"] == 2 * printed["sets"] and printed["quoted_stsb"] == PAPER_STSB
+    assert written["sets"] == 2 * printed["sets"] and printed["sets"][0]["published"] is None
     assert printed["sets"][0]["spearman"] == pytest.approx(found.spearman)
-    assert printed["sets"][0]["published"] is None
-    run("evaluate", "sts", "pairs.tsv", "-o", "result.json", "--force")
 
 
 def known_set(name, pairs):
@@ -84,35 +81,25 @@ def test_columns_and_scale_are_obeyed():
 @pytest.mark.parametrize(
     ("line", "code", "key"),
     [
-        ("sts", 2, "MINISBERT_DATA"),
-        ("layers", 2, "MINISBERT_DATA"),
         ("layers pairs.tsv pairs.tsv", 2, "one set"),
         ("sts missing.tsv", 2, "missing.tsv"),
         ("sts pairs.tsv --columns a,b", 1, "--columns must be 3"),
         ("sts pairs.tsv --no-header", 1, "by number"),
         ("sts pairs.tsv --scale 5,0", 2, "LOW,HIGH"),
-        ("sts pairs.tsv --scale high", 2, "--scale"),
-        ("sts pairs.tsv --columns gold,2,3", 1, "'gold'"),
         ("sts pairs.tsv bad.tsv -o new.json", 1, "bad.tsv, line 5"),
         ("sts pairs.tsv -o bad.tsv", 1, "already exists"),
-        ("sts empty.tsv", 1, "empty.tsv"),
-        ("sts folder", 1, "folder"),
-        ("sts same.tsv", 1, "no correlation"),
         ("layers pairs.tsv -o new.jpg", 2, ".png"),
         ("retrieval folder --composition late", 2, "--chunk-tokens"),
     ],
 )
 def test_what_is_refused(line, code, key):
     Path("bad.tsv").write_text(TSV + "x\ta\tb\n")
-    Path("empty.tsv").write_text("")
-    Path("same.tsv").write_text("score\tsentence1\tsentence2\n3\ta\tb\n3\tc\td\n")
-    Path("folder").mkdir()
     before = sorted(os.listdir())
     assert key in refused("evaluate", *line.split(), code=code)
     assert sorted(os.listdir()) == before
 
 
-def test_layers_as_a_table_and_as_json(monkeypatch):
+def test_layers_as_a_table_and_as_json():
     shown, got = run("evaluate", "layers", "pairs.tsv").stdout, told("evaluate", "layers", "pairs.tsv")
     lines = shown.splitlines()
     assert lines[2].split() == ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
@@ -122,21 +109,14 @@ def test_layers_as_a_table_and_as_json(monkeypatch):
     assert f"*{got['layers'][2][2]:.2f}" in lines[5].split()
     ours = told("evaluate", "sts", "pairs.tsv")["sets"][0]["spearman"]["cosine"]
     assert got["layers"][2][2] == pytest.approx(ours, abs=1e-9)
-    known_set("STSb", 9)
-    Path("STSb").rename("stsb")
-    monkeypatch.setenv("MINISBERT_DATA", ".")
-    assert "on STSb, 9 pairs" in run("evaluate", "layers").stdout
 
 
-def test_layers_draws_a_picture(matplotlib):
+def test_layers_draws_a_picture_or_says_what_is_missing_before_any_work(matplotlib, monkeypatch):
     import matplotlib.image
 
     run("evaluate", "layers", "pairs.tsv", "-o", "layers.png")
     picture = matplotlib.image.imread("layers.png")
     assert min(picture.shape[:2]) > 300 and len(np.unique(picture.reshape(-1, picture.shape[2]), axis=0)) > 50
-
-
-def test_layers_without_matplotlib_says_so_before_any_work(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setenv("MINISBERT_MODEL", "./no-such-folder")
-    assert "pip install" in refused("evaluate", "layers", "pairs.tsv", "-o", "layers.png")
+    assert "pip install" in refused("evaluate", "layers", "pairs.tsv", "-o", "other.png")

@@ -59,7 +59,6 @@ class Verb(NamedTuple):
     line: str
     needs: str = ""  # fixtures
     keep: str = "all"  # or "labels", all but floats; or "keys"
-    file: str = ""  # read this file that it writes, too
 
 
 VERBS = {
@@ -94,9 +93,6 @@ VERBS = {
     "gradcheck": Verb("gradcheck --loss cosent --directions 1 --json", keep="labels"),
     "demo contrastive": Verb("demo contrastive --no-text --steps 3 --points 3 --json"),
     "demo intents": Verb("demo intents train.tsv test.tsv --seeds 1 --epochs 1 --json", "sklearn", "labels"),
-    "bench": Verb(
-        "bench -i texts.txt --engine minisbert --part single --rounds 1 -o b.json", keep="keys", file="b.json"
-    ),
     "evaluate sts": Verb("evaluate sts scored.tsv --json"),
     "evaluate layers": Verb("evaluate layers scored.tsv --json"),
     "evaluate retrieval": Verb("evaluate retrieval beir --json"),
@@ -176,10 +172,7 @@ def kept(value, keep):
 
 def outputs_of(verb):
     """Run one verb in the folder that one stands in."""
-    shown = {"stdout": parsed(run(*shlex.split(verb.line)).stdout)}
-    if verb.file:
-        shown[verb.file] = parsed(Path(verb.file).read_text(encoding="utf-8"))
-    return kept(shown, verb.keep)
+    return kept({"stdout": parsed(run(*shlex.split(verb.line)).stdout)}, verb.keep)
 
 
 def differences(old, new, at="", **bound):

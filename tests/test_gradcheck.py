@@ -1,14 +1,12 @@
 """gradcheck: right backward passes pass, planted mistakes are caught and called by their names."""
 
-import json
 import math
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from running import told
 from tiny import tiny_dense, write_model
 
-from minisbert.cli.proof import gradcheck
 from minisbert.model import bert, ops, pooling
 from minisbert.model.folder import load_model
 from minisbert.model.params import RowGradient, sum_rows
@@ -366,22 +364,24 @@ def test_losses_that_cannot_be_checked_are_refused(model, loss, targets, words):
 # ------------------------------------------------------------------------------------------------ command line
 
 
-def run(folder, *arguments):
-    return CliRunner().invoke(gradcheck, ["--model", str(folder), *arguments])
+QUICK = ("gradcheck", "--layers", "none", "--directions", 1)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_the_command_knows_every_loss(folder, loss):
-    result = run(folder, "--loss", loss, "--layers", "none", "--directions", "1", "--json")
-    found = json.loads(result.stdout)
-    assert result.exit_code == 0 and found["ok"] and found["whole"]["verdict"] == "ok"
+    found = told(*QUICK, "--loss", loss, "--model", folder)
+    assert found["ok"] and found["whole"]["verdict"] == "ok"
     assert [row["name"] for row in found["tensors"]] == [
         *("modules.1.linear.weight", "modules.1.linear.bias"),
         *(("head.weight", "head.bias") if loss == "softmax" else ()),
     ]
 
 
-def test_the_command_fails_for_a_wrong_gradient(folder, monkeypatch):
+def test_the_command_checks_the_layers_that_are_asked_for_and_fails_for_a_wrong_gradient(folder, monkeypatch):
+    last, every = (told("gradcheck", "--layers", x, "--directions", 1, "--model", folder) for x in ("last", "all"))
+    names = [[row["name"] for row in found["tensors"]] for found in (last, every)]
+    assert len(names[0]) == 18 and not any(name.startswith("encoder.layer.0") for name in names[0])
+    assert len(names[1]) == 39 and names[1][0] == "embeddings.word_embeddings.weight"
     dense_backward = pooling.dense_backward
 
     def without_bias(*arguments):
@@ -389,7 +389,5 @@ def test_the_command_fails_for_a_wrong_gradient(folder, monkeypatch):
         return d_x, type(gradients)(gradients.weight, gradients.bias * np.nan, gradients.residual)
 
     monkeypatch.setattr(pooling, "dense_backward", without_bias)
-    result = run(folder, "--layers", "none", "--directions", "1", "--json")
-    found = json.loads(result.stdout)
-    assert result.exit_code == 1
+    found = told(*QUICK, "--model", folder, code=1)
     assert found["first_wrong"] == "modules.1.linear.bias" and found["tensors"][1]["analytic"] is None

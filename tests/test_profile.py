@@ -1,6 +1,5 @@
 """The profile: FLOP and bytes by hand, the same vectors under the clock, each second charged to who took it."""
 
-import json
 import sys
 import threading
 from dataclasses import replace
@@ -8,7 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from running import refused, run
+from running import refused, run, told
 from tiny import TINY, tiny_dense, write_model
 
 from minisbert import SentenceEncoder, parallel
@@ -283,9 +282,9 @@ def test_the_table(model, tmp_path):
     result = run("profile", "--model", model, "-i", tmp_path / "texts.csv", "--column", "text", "--repeat", 1)
     # the kernel may be slow, which is another line
     assert "profiled: the first 409 texts; more than 2,048 tokens add nothing\n" in result.stderr
-    heading, ceilings, versions, sizes, _, head, *table = result.stdout.splitlines()
+    heading, ceilings, sizes, _, head, *table = result.stdout.splitlines()
     assert heading == "tiny-model, float32: 409 texts, 2,045 tokens, 3 batches, 1 thread; median of 1 pass"
-    assert "GFLOP/s" in ceilings and f"NumPy {np.__version__}" in versions
+    assert "GFLOP/s" in ceilings
     assert "N = 681 tokens" in sizes and "D = 12, H = 3, K = 4, F = 20; 2 layers" in sizes
     names = [line[: head.index("shapes")].strip() for line in table[: table.index("")]]
     assert names == [
@@ -299,27 +298,20 @@ def test_the_table(model, tmp_path):
 
 def test_json_has_everything_and_adds_up(model):
     before = [library["num_threads"] for library in parallel.libraries()]
-    options = ["--repeat", 2, "--dtype", "float64", "--num-threads", 2, "--json"]
-    got = json.loads(run("profile", "--model", model, "i love soup", *options).stdout)
+    options = ["--repeat", 2, "--dtype", "float64", "--num-threads", 2]
+    got = told("profile", "--model", model, "i love soup", *options)
     assert (got["model"], got["dtype"], got["texts"], got["tokens"]) == (str(model), "float64", 1, 5)
     assert (got["batches"], got["num_threads"], got["passes"]) == (1, 2, 2)
     assert [library["num_threads"] for library in parallel.libraries()] == before
-    operations = got["operations"]
-    assert [(one["block"], one["name"]) for one in operations] == list(OPERATIONS)
-    assert got["seconds"] == pytest.approx(sum(one["seconds"] for one in operations) + got["seconds_other"])
-    for key in ("flop", "bytes", "least_seconds"):
-        assert got[key] == pytest.approx(sum(one[key] for one in operations))
-    assert [one["bound_by"] for one in operations][:2] == [None, "memory"]
-    assert got["seconds_without_clock"] > 0.0
+    assert [(one["block"], one["name"]) for one in got["rows"]] == list(OPERATIONS)
+    assert got["seconds"] == pytest.approx(sum(one["seconds"] for one in got["rows"]) + got["other"])
+    ceilings = Ceilings(**got["ceilings"])
+    least = sum(ceilings.least_seconds(Cost(**one["cost"])) for one in got["rows"])
+    assert got["least_seconds"] == pytest.approx(least) and got["unclocked"] > 0.0
 
 
 def test_what_the_command_says_besides(model, tmp_path):
     assert "--max-seq-length" in run("profile", "--model", model, "the cat " * 20, "--repeat", 1).stderr
     (tmp_path / "empty.txt").write_text("")
-    for arguments, code in (
-        ([], 2),
-        (["-i", tmp_path / "empty.txt"], 1),
-        (["x", "-i", tmp_path / "empty.txt"], 2),
-        (["x", "--repeat", 0], 2),
-    ):
-        assert refused("profile", "--model", model, *arguments, code=code)
+    assert "at least one text" in refused("profile", "--model", model, "-i", tmp_path / "empty.txt")
+    assert "Nothing to profile" in refused("profile", "--model", model, code=2)

@@ -3,16 +3,11 @@
 Everything runs on a random model of some 4,000 weights. The killed processes are real ones.
 """
 
-import csv
-import importlib
 import json
 import os
 import random
 import re
-import select
-import shutil
 import signal
-import struct
 import subprocess
 import sys
 import time
@@ -28,7 +23,6 @@ from tiny import TINY, write_model
 
 from minisbert import SentenceEncoder, __version__
 from minisbert.cli import outputs
-from minisbert.tables import FORMATS
 from minisbert.training.data import read_examples
 from minisbert.training.finetune import FITTING, DevSet, Settings, finetune, read_dev, untrained_model
 from minisbert.training.step import named_parameters
@@ -88,62 +82,56 @@ def same_weights(encoder, folder):
 def test_training_json_says_all_of_it(model):
     arguments = ["--dev", "stsb_dev.tsv", "--evaluate-every", 2, "--loss-option", "scale=10", "--loss-option"]
     arguments += ["symmetric=true", "--seed", 3, "--max-grad-norm", "inf", "--max-seq-length", 60]
-    shown = run("train", "pairs.tsv", "-o", "my-model", *QUICK, *arguments, "--json")
-    said = json.loads(Path("my-model/training.json").read_text(encoding="utf-8"))
-    assert json.loads(shown.stdout) == said
+    said = told("train", "pairs.tsv", "-o", "my-model", *QUICK, *arguments)
+    assert json.loads(Path("my-model/training.json").read_text(encoding="utf-8")) == said
+    options = {"scale": 10.0, "symmetric": True}
     settings = replace(
-        SETTINGS, seed=3, evaluate_every=2, loss_options={"scale": 10.0, "symmetric": True}, max_seq_length=60,
-        max_grad_norm=np.inf,
-    )  # fmt: skip
+        SETTINGS, seed=3, evaluate_every=2, loss_options=options, max_seq_length=60, max_grad_norm=np.inf
+    )
     assert said["settings"].pop("max_grad_norm") is None  # JSON has no infinity
-    assert Settings(**said["settings"], max_grad_norm=np.inf) == settings
+    assert Settings(**said.pop("settings"), max_grad_norm=np.inf) == settings
     dev = read_dev(Path("stsb_dev.tsv"))
     expected = finetune(SentenceEncoder(model, max_seq_length=60), read_examples("pairs.tsv"), settings, dev=dev)
-    assert SentenceEncoder("my-model").max_seq_length == 60 and listed() == ["my-model"]
+    assert same_weights(expected.encoder, "my-model") and SentenceEncoder("my-model").max_seq_length == 60
     card = Path("my-model/README.md").read_text(encoding="utf-8")
-    assert "| Base model | tiny-model |" in card and "| Training data | pairs.tsv |" in card
-    assert "| Loss | multiple_negatives_ranking |" in card and "| Score: stsb_dev" in card
-    identity, about = said.pop("identity"), said.pop("dev")
-    assert identity["examples"].startswith("10 pairs, ") and identity["dev"].startswith(
-        "stsb_dev.tsv up to 60 tokens, "
-    )
-    scores = [list(pair) for pair in expected.progress.dev_scores]
-    assert about == {"name": "stsb_dev.tsv", "measure": "Spearman x 100", "scores": scores}
-    assert 0.0 <= said.pop("seconds") < 600.0
-    del said["settings"]
+    for row in ("Base model | tiny-model", "Training data | pairs.tsv", "Loss | multiple_neg", "Score: stsb_dev"):
+        assert f"| {row}" in card
+    identity, dev_set, losses = said.pop("identity"), said.pop("dev"), expected.progress.losses
+    assert identity["examples"].startswith("10 pairs, ") and identity["dev"].startswith("stsb_dev.tsv up to 60 tokens")
+    assert dev_set["scores"] == [list(pair) for pair in expected.progress.dev_scores]
+    assert 0.0 <= said.pop("seconds") < 600.0 and said.pop("began_with") == "tiny-model"
     kept = {"files": ["pairs.tsv"], "minisbert": __version__, "examples": 10, "kind": "pairs", "steps": 3}
-    losses, best = expected.progress.losses, expected.best_step
-    assert said == {**kept, "began_with": "tiny-model", "losses": losses, "best_step": best}
-    assert same_weights(expected.encoder, "my-model")
+    assert said == {**kept, "losses": losses, "best_step": expected.best_step} and listed() == ["my-model"]
 
 
-def test_the_best_weights_and_what_is_said_about_them(monkeypatch, model):
-    scores = iter([50.0, 60.0, 55.0, 50.0, 40.0, 30.0])
+def test_what_is_said_about_the_best_weights(monkeypatch):
+    scores = iter([50.0, 60.0, 55.0])
     monkeypatch.setattr(DevSet, "score", lambda self, encoder: next(scores))
-    arguments = ["train", "pairs.tsv", *QUICK, "--dev", "stsb_dev.tsv", "--epochs", 2, "-o"]
-    shown = run(*arguments, "better")
+    shown = run("train", "pairs.tsv", *QUICK, "--dev", "stsb_dev.tsv", "--epochs", 2, "-o", "better")
     assert "50.00 before, 60.00 at" in shown.stdout
-    assert not same_weights(SentenceEncoder(model), "better")
     # not in a terminal either is it silent about scores; they are messages, so on stderr
     said = [f"step {step}: stsb_dev.tsv {score} (Spearman x 100)" for step, score in ((3, "60.00"), (6, "55.00"))]
     assert shown.stderr.splitlines() == said
-    shown = run(*arguments, "worse")
-    assert "50.00 before, 50.00 at" in shown.stdout
-    assert same_weights(SentenceEncoder(model), "worse")
 
 
 def test_columns_kind_scale_and_several_files():
     write("one.csv", "a,b,c", ["the cat,4,soup", "i love soup,5,a mat"])
     write("two.csv", "a,b,c", ["the dog,1,soup", "i ran,2,on"])
+    write("dev.tsv", "x\ty\tz", [f"{i}\tthe cat {x}\tsoup {x}" for i, x in enumerate("abc")])
     arguments = ["--kind", "scored", "--columns", "1,3,2", "--scale", "0,5", "--loss", "cosine_similarity"]
+    arguments += ["--dev", "dev.tsv", "--dev-columns", "x,y,z"]
     said = told("train", "one.csv", "two.csv", "-o", "my-model", *QUICK, *arguments)
     assert (said["examples"], said["kind"], said["files"]) == (4, "scored", ["one.csv", "two.csv"])
-    assert said["settings"]["loss"] == "cosine_similarity"
-    write("bare.tsv", "the cat\tsoup", ["i love soup\ta mat"])
-    arguments = ["--kind", "pairs", "--columns", "1,2", "--no-header"]
-    assert told("train", "bare.tsv", "-o", "bare", *QUICK, *arguments)["examples"] == 2
-    write("dev.tsv", "x\ty\tz", [f"{i}\tthe cat {x}\tsoup {x}" for i, x in enumerate("abc")])
-    run("train", "pairs.tsv", "-o", "dev", *QUICK, "--dev", "dev.tsv", "--dev-columns", "x,y,z")
+    assert said["settings"]["loss"] == "cosine_similarity" and said["dev"]["name"] == "dev.tsv"
+
+
+def test_from_scratch(model):
+    said = told("train", "nli.tsv", "-o", "small", *QUICK, "--from-scratch", "1,8,2", "--seed", 4)
+    sizes = {"num_hidden_layers": 1, "hidden_size": 8, "num_attention_heads": 2}
+    start = SentenceEncoder(model)
+    start = start.with_model(untrained_model(start.model, seed=4, **sizes))
+    assert same_weights(finetune(start, read_examples("nli.tsv"), replace(SETTINGS, seed=4)).encoder, "small")
+    assert said["began_with"] == "tiny-model's tokenizer, random weights"
 
 
 @pytest.mark.filterwarnings("ignore")  # sentence-transformers' own
@@ -159,58 +147,22 @@ def test_sentence_transformers_loads_the_folder(sentence_transformers):
         assert np.abs(theirs - SentenceEncoder(folder).encode(texts)).max() <= 1e-6
 
 
-def test_from_scratch(model):
-    run("train", "nli.tsv", "-o", "small", *QUICK, "--from-scratch", "1,8,2", "--seed", 4)
-    sizes = {"num_hidden_layers": 1, "hidden_size": 8, "num_attention_heads": 2}
-    start = SentenceEncoder(model)
-    start = start.with_model(untrained_model(start.model, seed=4, **sizes))
-    assert same_weights(finetune(start, read_examples("nli.tsv"), replace(SETTINGS, seed=4)).encoder, "small")
-    said = json.loads(Path("small/training.json").read_text())
-    assert said["began_with"] == "tiny-model's tokenizer, random weights"
-
-
 # ------------------------------------------------------------------------------------------------------ refusals
 
 
-def test_help_names_every_format_that_is_read_and_the_losses_that_fit():
-    for verb in ("train", "classify train", "evaluate classification", "evaluate sts"):
-        shown = run(*verb.split(), "--help").stdout
-        assert all(re.search(rf"\b{kind}\b", shown, re.IGNORECASE) for kind in (*FORMATS.values(), "gz"))
+def test_help_names_the_losses_that_fit():
     shown = run("train", "--help").stdout
     for kind, losses in FITTING.items():
         lines = " ".join(re.findall(rf"^ +{kind} .*$", shown, re.MULTILINE))
         assert lines and all(loss in lines for loss in losses), kind
 
 
-def test_every_format_teaches_the_same():
-    parquet = pytest.importorskip("pyarrow.parquet")
-    rows = [{"anchor": f'the "cat", {x}', "positive": f"i love {x} soup"} for x in LETTERS]
-    Path("a.json").write_text(json.dumps(rows))
-    Path("b.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    parquet.write_table(importlib.import_module("pyarrow").Table.from_pylist(rows), "c.parquet")
-    for name, between in (("d.csv", ","), ("e.tsv", "\t")):
-        with Path(name).open("w", newline="") as stream:
-            writer = csv.DictWriter(stream, rows[0], delimiter=between)
-            writer.writeheader()
-            writer.writerows(rows)
-    found = []
-    for file in listed():
-        run("train", file, "-o", "out", *QUICK)
-        found.append(json.loads(Path("out/training.json").read_text())["identity"]["examples"])
-        shutil.rmtree("out")
-    assert len(found) == 5 and len(set(found)) == 1
-
-
 @pytest.mark.parametrize(
     ("line", "code", "words"),
     [
-        ("missing.tsv", 2, "'missing.tsv'"),
         ("--scale high", 2, "--scale"),
         ("--loss-option scale", 2, "--loss-option"),
-        ("--loss cosent --loss-option scale=high", 2, "scale .*'high'"),
-        ("--loss mnrl", 2, "--loss"),
-        ("--from-scratch 2,128", 2, "--from-scratch"),
-        ("--learning-rate 2", 2, "--learning-rate"),
+        ("--loss-option scale=high", 1, "scale .*'high'"),
         ("--columns 1,2", 2, "--kind"),
         ("--no-header", 1, "by number"),
         ("--dev-columns a,b,c", 2, "--dev"),
@@ -222,13 +174,9 @@ def test_every_format_teaches_the_same():
         ("-o pairs.tsv", 1, "pairs.tsv"),
         ("-o full", 1, "full"),
         ("-o full --resume", 1, "full"),  # complete, if it were a model
-        ("--kind scored --columns 1,2,2 --scale 5,0", 1, "scale"),
-        ("--from-scratch 2,128,5", 1, "128, 5 heads"),
+        ("--from-scratch 2,128,5", 1, "128, 5|heads"),
         ("--loss cosent", 1, "cosent"),
-        ("--loss-option scale=high", 2, "scale .*'high'"),
-        ("--kind scored", 1, "sentence1"),
         ("--dev nli.tsv", 1, "nli.tsv"),
-        ("--dev full", 1, "full"),
         ("--model full", 1, "full"),
         ("--max-seq-length 65", 1, "--max-seq-length"),
     ],
@@ -249,12 +197,18 @@ def stop_after(monkeypatch, count):
     monkeypatch.setattr("minisbert.cli.train._asked_to_stop", lambda: stop)
 
 
-def test_a_checkpoint_is_neither_overlooked_nor_lost(monkeypatch):
+def step_of_training(folder):
+    return json.loads((Path(folder) / "training.json").read_text())["steps"]
+
+
+def test_resume_starts_goes_on_and_is_complete(monkeypatch):
+    """One command for all three; --force begins anew. What is another run's is neither taken nor lost."""
     arguments = ["train", "pairs.tsv", "-o", "my-model", *QUICK, "--epochs", 2]
-    stop_after(monkeypatch, 4)
-    shown = run(*arguments, code=1)
+    run(*arguments[:3], "whole", *arguments[4:])
+    with monkeypatch.context() as patched:
+        stop_after(patched, 2)
+        shown = run(*arguments, "--resume", code=1)  # there was nothing yet
     assert "--resume" in shown.stderr and shown.stdout == ""
-    assert listed() == ["my-model.checkpoint"] and step_of("my-model.checkpoint") == 4
     before = Path("my-model.checkpoint").read_bytes()
     for options, words in (
         ([], "--force"),
@@ -263,37 +217,13 @@ def test_a_checkpoint_is_neither_overlooked_nor_lost(monkeypatch):
         (["--from-scratch", "1,8,2", "--resume"], "model"),
     ):
         assert re.search(words, run(*arguments, *options, code=1).stderr)
-    assert Path("my-model.checkpoint").read_bytes() == before and listed() == ["my-model.checkpoint"]
-    Path("my-model.checkpoint").write_bytes(before[:-5])
-    assert "my-model.checkpoint: damaged" in run(*arguments, "--resume", code=1).stderr
-    Path("my-model.checkpoint").write_bytes(before)
-    run(*arguments, "--resume")
-    assert listed() == ["my-model"]
-    run(*arguments[:3], "whole", *arguments[4:])
-    assert files_of("my-model") == files_of("whole")
-
-
-def step_of_training(folder):
-    return json.loads((Path(folder) / "training.json").read_text())["steps"]
-
-
-def test_resume_starts_goes_on_and_is_complete(monkeypatch):
-    """One command for all three; --force begins anew."""
-    arguments = ["train", "pairs.tsv", "-o", "my-model", *QUICK, "--epochs", 2]
-    with monkeypatch.context() as patched:
-        stop_after(patched, 2)
-        run(*arguments, "--resume", code=1)  # there was nothing yet
-    assert step_of("my-model.checkpoint") == 2
+    assert Path("my-model.checkpoint").read_bytes() == before and step_of("my-model.checkpoint") == 2
     went_on = run(*arguments, "--resume")
-    before = files_of("my-model")
+    assert listed() == ["my-model", "whole"] and files_of("my-model") == files_of("whole")
     Path("my-model.checkpoint").write_text("left by a kill between the last two steps")
-    complete = run(*arguments, "--resume")
-    assert "complete" in complete.stderr and complete.stdout == went_on.stdout and files_of("my-model") == before
-    summary = json.loads(Path("my-model/training.json").read_text())
-    assert told(*arguments, "--resume") == summary
-    assert listed() == ["my-model"]
+    complete = run(*arguments, "--resume", "--num-threads", 2)
+    assert "complete" in complete.stderr and complete.stdout == went_on.stdout and listed() == ["my-model", "whole"]
     write("others.tsv", "anchor\tpositive", [f"the cat {x} sat\ti love soup {x}" for x in LETTERS])
-    Path("again.tsv").write_bytes(Path("pairs.tsv").read_bytes())
     Path("my-model.checkpoint").write_text("kept")
     for changed, words in (
         (["train", "others.tsv", *arguments[2:]], "examples was .* and is now"),
@@ -305,16 +235,13 @@ def test_resume_starts_goes_on_and_is_complete(monkeypatch):
     ):
         said = run(*changed, "--resume", code=1)
         assert re.search(f"my-model: is complete, but .*{words}", said.stderr) and said.stdout == ""
-    assert files_of("my-model") == before and Path("my-model.checkpoint").read_text() == "kept"
-    assert "complete" in run("train", "again.tsv", *arguments[2:], "--num-threads", 2, "--resume").stderr
-    Path("others.tsv").unlink()
-    Path("again.tsv").unlink()
-    assert "my-model" in run(*arguments, code=1).stderr and "my-model" in run(*arguments, "--force", code=1).stderr
+    assert files_of("my-model") == files_of("whole") and Path("my-model.checkpoint").read_text() == "kept"
+    assert "my-model" in run(*arguments, "--force", code=1).stderr  # which is for the checkpoint alone
     with monkeypatch.context() as patched:
         stop_after(patched, 2)
         run(*arguments[:3], "other", *arguments[4:], "--seed", 5, code=1)
     run(*arguments[:3], "other", *arguments[4:], "--force")
-    assert files_of("other") == before and listed() == ["my-model", "other"]
+    assert files_of("other") == files_of("whole")
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), SafetensorError("I/O error: No space left")])
@@ -346,9 +273,6 @@ def test_two_at_a_time_are_refused():
     with FileLock("my-model.checkpoint.lock"):
         shown = run("train", "pairs.tsv", "-o", "my-model", *QUICK, code=1)
     assert "my-model: another process" in shown.stderr
-    Path("my-model.checkpoint.lock").unlink(missing_ok=True)
-    run("train", "pairs.tsv", "-o", "my-model", *QUICK)
-    assert listed() == ["my-model"]
 
 
 # ------------------------------------------------------------------------------------------------- real processes
@@ -473,44 +397,13 @@ def test_ctrl_c_writes_a_checkpoint_and_says_how_to_go_on():
 # ------------------------------------------------------------------------------------------------ the progress bar
 
 
-def in_a_terminal(*arguments):
-    """Run it with a terminal for stderr, and give what was drawn there."""
-    fcntl, pty, termios = (pytest.importorskip(name) for name in ("fcntl", "pty", "termios"))
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))  # rows and columns
-    process = subprocess.Popen(
-        [sys.executable, "-m", "minisbert", "train", *map(str, arguments)], stdout=subprocess.PIPE, stderr=theirs
-    )
-    os.close(theirs)
-    drawn = b""
-    while True:
-        if select.select([ours], [], [], 60.0)[0]:
-            try:
-                piece = os.read(ours, 4096)
-            except OSError:  # Linux: the other end is closed
-                piece = b""
-            if not piece:
-                break
-            drawn += piece
-    os.close(ours)
-    assert process.wait(timeout=60) == 0, drawn
-    process.stdout.close()
-    return drawn.decode()
-
-
-def test_in_a_terminal_the_bar_shows_steps_loss_and_time_left(monkeypatch):
-    drawn = in_a_terminal(*LONG, 1, "-o", "out")
+def test_on_a_terminal_the_bar_shows_steps_loss_and_time_left(monkeypatch):
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda self: True)
+    drawn = run("train", *LONG, 1000, "-o", "out").stderr
     last = [line for line in re.split(r"[\r\n]+", drawn) if line.startswith("train:")][-1]
     losses = json.loads(Path("out/training.json").read_text())["losses"]
     assert re.match(r"train: 100%\|.+\| 150/150 \[\d\d:\d\d<00:00, .*step.*, loss ", last), last
     assert last.rstrip("] ").endswith(f"loss {np.mean(losses[-50:]):.4f}")
-    # going on: step numbers are those of the whole run
-    stop_after(monkeypatch, 101)
-    run("train", *LONG, 1000, "-o", "more", code=1)
-    drawn = in_a_terminal(*LONG, 1000, "-o", "more", "--resume")
-    numbers = [int(n) for n in re.findall(r" (\d+)/150 \[", drawn)]
-    assert numbers[0] == 101 and numbers[-1] == 150 and numbers == sorted(numbers)
-    assert files_of("more") == files_of("out")
 
 
 def test_elsewhere_a_line_every_half_minute(monkeypatch, capsys):

@@ -62,7 +62,7 @@ def measure_database(file: Path, queries: int = 50) -> dict[str, float]:
                 index.search_vectors(query, where=where)
                 marks.append(1000.0 * time.perf_counter())
             found[name] = float(np.median(np.diff(marks)))
-        extra = (peak_mib() or np.nan) - (before or np.nan) - mib
+        extra = peak_mib() - before - mib
         return {**found, "extra_mib": extra, "vectors_mib": mib, "file_mib": file.stat().st_size / 2**20}
 
 

@@ -7,9 +7,9 @@ used: a worker holds one of them, and ours must not pay for PyTorch.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,13 @@ Encode = Callable[[list[str], "int | None"], Array]  # texts and the batch size,
 
 @dataclass(frozen=True)
 class Setting:
-    """What every engine is given."""
+    """What an engine is given."""
 
+    engine: str  # of ENGINES
     folder: Path  # the model
     graph: Path  # the model as ONNX (:func:`export_graph`)
     num_threads: int
+    max_seq_length: int
 
 
 @dataclass(frozen=True)
@@ -39,18 +41,12 @@ class Engine:
     cold_start: str  # the shortest script from nothing to a vector; {folder} and {graph} are filled in
 
 
-def load_minisbert(setting: Setting, deterministic: bool = False) -> Encode:
-    """Load our encoder: (texts, batch size) -> (B, D).
-
-    >>> from minisbert import hub
-    >>> encode = load_minisbert(Setting(hub.resolve().folder, Path("model.onnx"), num_threads=1))
-    >>> encode(["i love soup"], None).shape
-    (1, 384)
-    """
+def load_minisbert(setting: Setting) -> Encode:
+    """Load our encoder: (texts, batch size) -> (B, D)."""
     from minisbert.encoder import SentenceEncoder
 
-    encoder = SentenceEncoder(setting.folder)
-    options: dict[str, Any] = {"overflow": "truncate", "deterministic": deterministic}
+    encoder = SentenceEncoder(setting.folder, max_seq_length=setting.max_seq_length)
+    options: dict[str, Any] = {"overflow": "truncate", "deterministic": setting.engine == "minisbert-deterministic"}
     return lambda texts, batch_size: encoder.encode(
         texts, batch_size=batch_size, num_threads=setting.num_threads, **options
     )
@@ -58,43 +54,44 @@ def load_minisbert(setting: Setting, deterministic: bool = False) -> Encode:
 
 def load_sentence_transformers(setting: Setting) -> Encode:
     """Load sentence-transformers, which computes with PyTorch."""
-    import torch
-    from sentence_transformers import SentenceTransformer
-
-    torch.set_num_threads(setting.num_threads)
-    model = SentenceTransformer(str(setting.folder), device="cpu", local_files_only=True)
+    model = torch_model(setting)
     return lambda texts, batch_size: np.asarray(
         model.encode(texts, batch_size=batch_size or 32, show_progress_bar=False)
     )
 
 
+def torch_model(setting: Setting, **options: Any) -> Any:
+    """The model as sentence-transformers loads it, on the CPU."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    torch.set_num_threads(setting.num_threads)
+    model = SentenceTransformer(str(setting.folder), device="cpu", local_files_only=True, **options)
+    model.max_seq_length = setting.max_seq_length
+    return model
+
+
 def load_onnxruntime(setting: Setting) -> Encode:
     """Load the exported graph into ONNX Runtime; batches are sorted by length and padded, as a user would."""
     import onnxruntime
-
-    from minisbert.model.config import read_bert_config
-    from minisbert.model.folder import read_module_list
-    from minisbert.model.tokens import load_tokenizer, read_max_seq_length
+    import tokenizers
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = setting.num_threads
     session = onnxruntime.InferenceSession(str(setting.graph), options, providers=["CPUExecutionProvider"])
-    bert_folder = (read_module_list(setting.folder) or [("Transformer", setting.folder)])[0][1]
-    config = read_bert_config(bert_folder / "config.json")
-    tokenizer = load_tokenizer(bert_folder, config)
-    limit = read_max_seq_length(bert_folder, config, tokenizer.settings)
+    tokenizer = tokenizers.Tokenizer.from_file(str(setting.folder / "tokenizer.json"))
+    tokenizer.enable_truncation(setting.max_seq_length)
+    tokenizer.enable_padding()
 
     def encode(texts: list[str], batch_size: int | None) -> Array:
-        tokens = tokenizer(texts, limit)
-        ids, order = tokens.split(), np.argsort(-tokens.lengths, kind="stable")
+        order = np.argsort([-len(text) for text in texts], kind="stable")
         vectors: list[Any] = [None] * len(texts)
         for start in range(0, len(texts), batch_size or 32):
             batch = order[start : start + (batch_size or 32)]
-            lengths = tokens.lengths[batch]
-            mask = (np.arange(lengths[0]) < lengths[:, None]).astype(np.int64)
-            padded = np.zeros_like(mask)
-            padded[mask == 1] = np.concatenate([ids[i] for i in batch])
-            feed = {"input_ids": padded, "attention_mask": mask, "token_type_ids": np.zeros_like(mask)}
+            tokens = tokenizer.encode_batch([texts[i] for i in batch])
+            ids = np.array([one.ids for one in tokens], np.int64)
+            mask = np.array([one.attention_mask for one in tokens], np.int64)
+            feed = {"input_ids": ids, "attention_mask": mask, "token_type_ids": np.zeros_like(ids)}
             for i, vector in zip(batch, session.run(None, feed)[0], strict=True):
                 vectors[i] = vector
         return np.array(vectors)
@@ -102,14 +99,11 @@ def load_onnxruntime(setting: Setting) -> Encode:
     return encode
 
 
-def export_graph(folder: Path, graph: Path) -> None:
+def export_graph(setting: Setting) -> None:
     """Export a sentence-transformers folder, from token ids to sentence vectors, as one ONNX graph in float32."""
     import torch
-    from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(
-        str(folder), device="cpu", local_files_only=True, model_kwargs={"attn_implementation": "eager"}
-    ).eval()
+    model = torch_model(setting, model_kwargs={"attn_implementation": "eager"}).eval()
     names = ["input_ids", "attention_mask", "token_type_ids"]
 
     class Whole(torch.nn.Module):  # type: ignore[misc]  # torch is absent when types are checked
@@ -133,7 +127,7 @@ def export_graph(folder: Path, graph: Path) -> None:
         torch.onnx.export(
             Whole(),
             example,
-            str(graph),
+            str(setting.graph),
             input_names=names,
             output_names=["sentence_embedding"],
             dynamic_axes={**{name: {0: "texts", 1: "tokens"} for name in names}, "sentence_embedding": {0: "texts"}},
@@ -160,8 +154,18 @@ _TORCH = ("torch", "transformers", "sentence_transformers")
 
 ENGINES = {
     "minisbert": Engine(load_minisbert, (), (None,), _COLD_MINISBERT),
-    "minisbert-deterministic": Engine(partial(load_minisbert, deterministic=True), (), (None,), _COLD_MINISBERT),
+    "minisbert-deterministic": Engine(load_minisbert, (), (None,), _COLD_MINISBERT),
     "sentence-transformers": Engine(load_sentence_transformers, _TORCH, _SIZES, _COLD_SENTENCE_TRANSFORMERS),
     "onnxruntime": Engine(load_onnxruntime, (*_TORCH, "onnxruntime", "onnx"), _SIZES, _COLD_ONNXRUNTIME),
 }
 """By the names that the table shows. The second gives a text the same bits in any company: what does that cost?"""
+
+
+def check_installed(engines: Iterable[str]) -> None:
+    """Raise for an engine that is not installed."""
+    for name in engines:
+        if absent := [module for module in ENGINES[name].needs if find_spec(module) is None]:
+            raise ValueError(
+                f"bench: {name} needs {', '.join(absent)}: `pip install torch==2.13.0` (a plain torch may bring "
+                "gigabytes of CUDA), then `pip install -e '.[bench]'`; or measure only ours with --engine minisbert"
+            )

@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from minisbert.bench.engines import Setting
+from minisbert.bench.engines import Setting, torch_model
 
 LEARNING_RATE, WEIGHT_DECAY, MAX_NORM = 2e-5, 0.01, 1.0
 WARMUP_STEPS, TOTAL_STEPS = 2, 1000
 """Of the schedule: the first step, and steps after the last, have a rate of 0; they take as long."""
 
 
-@dataclass(frozen=True)
-class StepTimes:
+class StepTimes(NamedTuple):
     """The loss of one step, and how long its parts took."""
 
     loss: float
@@ -37,16 +35,7 @@ Train = Callable[[Sequence[list[str]], float], StepTimes]
 
 
 def train_minisbert(setting: Setting) -> Train:
-    """Load our model for training: (columns of texts, dropout rate) -> :class:`StepTimes`.
-
-    >>> from pathlib import Path
-    >>> from minisbert import hub
-    >>> train = train_minisbert(Setting(hub.resolve().folder, Path("model.onnx"), num_threads=1))
-    >>> columns = [["a cat", "tea"], ["one cat", "a cup of tea"]]
-    >>> losses = [train(columns, 0.0).loss for _ in range(3)]
-    >>> losses[0] == losses[1] > losses[2]  # the first step of a warm-up changes nothing
-    True
-    """
+    """Load our model for training."""
     from minisbert.encoder import SentenceEncoder
     from minisbert.model.tokens import OverflowReport
     from minisbert.training.data import Batch
@@ -60,7 +49,8 @@ def train_minisbert(setting: Setting) -> Train:
         value_and_gradients,
     )
 
-    encoder, settings, num_threads = SentenceEncoder(setting.folder), Settings(), setting.num_threads
+    encoder = SentenceEncoder(setting.folder, max_seq_length=setting.max_seq_length)
+    settings, num_threads = Settings(), setting.num_threads
     params = copy_parameters(named_parameters(encoder.model))  # the encoder keeps its own, as in `finetune`
     model = replace_parameters(encoder.model, params)
     state = init_adamw(params)
@@ -91,15 +81,17 @@ def train_minisbert(setting: Setting) -> Train:
 def train_sentence_transformers(setting: Setting) -> Train:
     """Load sentence-transformers for training, which computes with PyTorch."""
     import torch
-    from sentence_transformers import SentenceTransformer, losses
+    from sentence_transformers import losses
     from transformers import get_linear_schedule_with_warmup
 
-    torch.set_num_threads(setting.num_threads)
     torch.manual_seed(0)
-    model = SentenceTransformer(str(setting.folder), device="cpu", local_files_only=True).train()
+    model = torch_model(setting).train()
     preprocess = getattr(model, "preprocess", None) or model.tokenize  # its name before version 5.4
     loss = losses.MultipleNegativesRankingLoss(model)
-    optimizer = _torch_adamw(model)
+    groups: list[dict[str, Any]] = [{"params": [], "weight_decay": decay} for decay in (WEIGHT_DECAY, 0.0)]
+    for name, parameter in model.named_parameters():
+        groups[name.endswith("bias") or "LayerNorm" in name]["params"].append(parameter)
+    optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE, fused=True)
     schedule = get_linear_schedule_with_warmup(optimizer, WARMUP_STEPS, TOTAL_STEPS)
     layers = [module for module in model.modules() if isinstance(module, torch.nn.Dropout)]
 
@@ -120,20 +112,6 @@ def train_sentence_transformers(setting: Setting) -> Train:
         return StepTimes(number, *np.diff(marks).tolist())
 
     return train
-
-
-def _torch_adamw(model: Any) -> Any:
-    """AdamW for a model in two groups, fused as ``SentenceTransformerTrainer`` does where PyTorch can."""
-    import torch
-
-    named = list(model.named_parameters())
-    plain = [parameter for name, parameter in named if name.endswith("bias") or "LayerNorm" in name]
-    others = [parameter for name, parameter in named if not (name.endswith("bias") or "LayerNorm" in name)]
-    groups = [{"params": others, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}]
-    try:
-        return torch.optim.AdamW(groups, lr=LEARNING_RATE, fused=True)
-    except RuntimeError:  # before PyTorch 2.4 on a CPU
-        return torch.optim.AdamW(groups, lr=LEARNING_RATE)
 
 
 TRAINERS: dict[str, Callable[[Setting], Train]] = {

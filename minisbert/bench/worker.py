@@ -1,134 +1,119 @@
-"""A process that holds one engine and answers requests: a JSON object per line on stdin, an answer on stdout.
+"""A process that holds one engine, and what it may be asked for.
 
-``python -m minisbert.bench.worker NAME TASK FOLDER GRAPH THREADS``. Every engine has its own process, so that libraries
-do not fight over threads and memory can be attributed. Embedding and training are two tasks and two processes: the
-memory of training is not to be counted with the other.
+Every engine has its own process, so that libraries do not fight over threads and memory can be attributed. Embedding
+and training are two processes: the memory of training is not to be counted with the other.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import astuple
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from minisbert.bench.engines import ENGINES, Setting
-from minisbert.bench.trainers import TRAINERS
-from minisbert.parallel import environment_for, read_processor
-
-
-class WorkerError(ValueError):
-    """A worker has died, or never came up."""
+from minisbert.bench.engines import ENGINES, Encode, Setting
+from minisbert.bench.trainers import TRAINERS, StepTimes, Train
+from minisbert.model import Array
 
 
 class Worker:
-    """An engine in its own process, seen from outside; ``notes`` is a file for its stderr."""
+    """An engine in its own process, seen from outside."""
 
-    def __init__(self, name: str, setting: Setting, notes: Path, task: str = "embed") -> None:
-        self.name, self._notes = name, notes
-        command = [sys.executable, "-m", "minisbert.bench.worker", name, task]
-        command += [str(setting.folder), str(setting.graph), str(setting.num_threads)]
-        with notes.open("wb") as stderr:
-            pipe = subprocess.PIPE
-            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=stderr, env=environment())
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self._pool = ProcessPoolExecutor(1, get_context("spawn"), initializer=_begin)
 
     def __enter__(self) -> Worker:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()  # it has nothing to lose
-        self._process.communicate()
+        self._pool.shutdown(cancel_futures=True)
 
-    def ask(self, what: str, **about: Any) -> Any:
-        """Send a request (a key of what :func:`answers` gives) and wait; WorkerError if the process has died."""
-        requests, answers = self._process.stdin, self._process.stdout
-        if requests is None or answers is None:
-            raise WorkerError(f"{self.name}: no pipes to the process")
-        with contextlib.suppress(BrokenPipeError):  # reported below
-            requests.write(json.dumps([what, about]).encode() + b"\n")
-            requests.flush()
-        line = answers.readline()
-        if not line:
-            code = self._process.wait()
-            said = self._notes.read_text(errors="replace").strip().splitlines()[-3:]
-            raise WorkerError(f"{self.name}: the process ended with {code}: {' / '.join(said)}")
-        return json.loads(line)
+    def ask(self, task: Callable[..., Any], *arguments: Any) -> Any:
+        """Run ``task(setting, *arguments)`` there, and wait; ValueError with the engine's name if it fails."""
+        try:
+            return self._pool.submit(task, self.setting, *arguments).result()
+        except Exception as error:  # whatever the libraries raise; a process that died is a BrokenProcessPool
+            raise ValueError(f"bench: {self.setting.engine}: {type(error).__name__}: {error}") from error
 
 
-def environment() -> dict[str, str]:
-    """The environment of every engine: no network, and OpenBLAS's better kernel, as the command line sets it."""
-    variables = {"TOKENIZERS_PARALLELISM": "true", **os.environ, "HF_HUB_OFFLINE": "1"}
-    return {**variables, **environment_for(read_processor(), variables)}
+def _begin() -> None:
+    """No network; and what libraries print goes nowhere, since the table stands on stdout."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:  # noqa: PTH123
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
 
 
-def answers(name: str, setting: Setting, task: str = "embed") -> dict[str, Callable[..., Any]]:
-    """Load an engine for a task, and give a function for each question.
+@cache
+def loaded(setting: Setting) -> Encode:
+    """The engine of this process."""
+    return ENGINES[setting.engine].load(setting)
+
+
+@cache
+def loaded_for_training(setting: Setting) -> Train:
+    """The trainer of this process, whose weights move on from step to step."""
+    return TRAINERS[setting.engine](setting)
+
+
+def embed(setting: Setting, texts: list[str]) -> Array:
+    """The vectors (B, D)."""
+    return loaded(setting)(texts, None)
+
+
+def seconds(setting: Setting, texts: list[str], batch_size: int | None = None) -> float:
+    """How long it takes to embed texts.
 
     >>> from minisbert import hub
-    >>> ask = answers("minisbert", Setting(hub.resolve().folder, Path(), 1))
-    >>> len(ask["embed"](["soup"])[0]), ask["seconds"](["soup"]) > 0
-    (384, True)
+    >>> seconds(Setting("minisbert", hub.resolve().folder, Path(), 1), ["soup"]) > 0
+    True
     """
-    about: dict[str, Callable[..., Any]] = {"peak_mib": peak_mib}
-    if task == "train":
-        train = TRAINERS[name](setting)
-        # of each step: loss, then seconds of forward, backward and optimizer
-        return about | {"steps": lambda batches, dropout: [astuple(train(columns, dropout)) for columns in batches]}
-    encode = ENGINES[name].load(setting)
-
-    def seconds(texts: list[str], batch_size: int | None = None) -> float:
-        began = time.perf_counter()
-        encode(texts, batch_size)
-        return time.perf_counter() - began
-
-    def sgemm() -> float:
-        """GFLOP/s of one matrix product on all threads."""
-        from minisbert.proof.profile import sgemm_ceiling
-
-        return sgemm_ceiling(setting.num_threads)
-
-    return about | {
-        "embed": lambda texts: np.asarray(encode(texts, None), np.float64).tolist(),
-        "seconds": seconds,
-        "seconds_each": lambda texts: [seconds([text], 1) for text in texts],
-        "sgemm": sgemm,
-    }
+    encode = loaded(setting)
+    began = time.perf_counter()
+    encode(texts, batch_size)
+    return time.perf_counter() - began
 
 
-def peak_mib() -> float | None:
-    """Peak resident memory of this process in MiB, mapped files included; None on systems that do not report it."""
+def seconds_each(setting: Setting, texts: list[str]) -> list[float]:
+    """How long each text takes alone."""
+    return [seconds(setting, [text], 1) for text in texts]
+
+
+def steps(setting: Setting, batches: Sequence[Sequence[list[str]]], dropout: float) -> list[StepTimes]:
+    """Take a training step for each batch."""
+    train = loaded_for_training(setting)
+    return [train(columns, dropout) for columns in batches]
+
+
+def load_trainer(setting: Setting) -> float:
+    """Load what trains, and give :func:`peak_mib` before the first step."""
+    loaded_for_training(setting)
+    return peak_mib()
+
+
+def sgemm(setting: Setting) -> float:
+    """GFLOP/s of one matrix product on all threads."""
+    from minisbert.proof.profile import sgemm_ceiling
+
+    return sgemm_ceiling(setting.num_threads)
+
+
+def peak_mib(_: Setting | None = None) -> float:
+    """Peak resident memory of this process in MiB, mapped files included; NaN on systems that do not report it."""
     # Linux's ru_maxrss starts from what the parent held when it made this process; VmHWM does not
     status = Path("/proc/self/status")
     if status.exists():
         told = [line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
-        return int(told[0]) / 1024 if told else None
+        return int(told[0]) / 1024 if told else float("nan")
     try:
         import resource
     except ImportError:  # Windows
-        return None
+        return float("nan")
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
-
-
-def main() -> None:
-    """Serve on stdin and stdout; what a library prints goes to stderr instead."""
-    name, task, folder, graph, num_threads = sys.argv[1:]
-    with os.fdopen(os.dup(1), "wb") as stream:
-        os.dup2(2, 1)
-        known = answers(name, Setting(Path(folder), Path(graph), int(num_threads)), task)
-        for line in iter(sys.stdin.buffer.readline, b""):
-            what, about = json.loads(line)
-            stream.write(json.dumps(known[what](**about)).encode() + b"\n")
-            stream.flush()
-
-
-if __name__ == "__main__":
-    main()

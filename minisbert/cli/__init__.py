@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import warnings
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
@@ -122,14 +122,7 @@ class _Program(Group):
                 raise click.ClickException(said) from error
 
 
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Print a warning without its place in our code."""
     context = click.get_current_context(silent=True)
     verb = context.meta.get(VERB) if context else None

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 
+from minisbert.checks import require
 from minisbert.cli import Group, options
-from minisbert.cli.outputs import Target, echo_json, output_options, progress, training_bar
+from minisbert.cli.outputs import Target, output_options, progress, training_bar
 from minisbert.cli.table import align, estimated, fixed, grid, hundred, matrix_lines, signed
 from minisbert.evaluation.classification import CLASSIFIERS, evaluate_classification, read_labelled
 from minisbert.evaluation.measures import bootstrap_mean, paired_difference
@@ -145,8 +145,8 @@ def intents(train: Path, test: Path, seeds: int, as_json: bool, choice: options.
     """Fine-tune on pairs of texts of one class, and see how much better a simple classifier separates the classes.
 
     TRAIN and TEST are tables with a label and a text, such as banking77's. Pairs come from TRAIN alone. Before and
-    after, nearest centroid (with the extra `apps` also logistic regression) learns from 8 texts per class and is tested
-    on all of TEST, 10 times with different texts. Intervals: 95 %, bootstrap over the texts of TEST.
+    after, nearest centroid and logistic regression (extra `apps`) learn from 8 texts per class and are tested on all of
+    TEST, 10 times with different texts. Intervals: 95 %, bootstrap over the texts of TEST.
 
     \b
     Examples:
@@ -156,15 +156,15 @@ def intents(train: Path, test: Path, seeds: int, as_json: bool, choice: options.
     settings = Settings(**asked, num_threads=threads.usable())
     examples = read_examples(train, kind="texts")
     labelled, tested = read_labelled(train), read_labelled(test)
-    classifiers = [name for name in CLASSIFIERS if name == "centroid" or find_spec("sklearn") is not None]
+    require("sklearn", "apps", "demo intents")
     encoder = choice.encoder()
-    before = evaluate_classification(encoder, labelled, tested, classifiers=classifiers)
+    before = evaluate_classification(encoder, labelled, tested, classifiers=list(CLASSIFIERS))
     runs, after = [], []
     with training_bar() as on_step:
         for seed in range(seeds):
             runs.append(finetune(encoder, examples, replace(settings, seed=seed), on_step=on_step))
             # the same draws as before, so that the comparison is paired
-            after.append(evaluate_classification(runs[-1].encoder, labelled, tested, classifiers=classifiers))
+            after.append(evaluate_classification(runs[-1].encoder, labelled, tested, classifiers=list(CLASSIFIERS)))
     steps, seconds = runs[0].progress.step, [round(run.progress.seconds, 1) for run in runs]
     lines = [
         f"{len(examples):,} texts of {len(examples.label_names)} classes, {steps} steps per seed, "
@@ -172,7 +172,7 @@ def intents(train: Path, test: Path, seeds: int, as_json: bool, choice: options.
         f"accuracy x 100 on {len(tested.texts):,} test texts, 8 examples per class, 10 draws; 95 % intervals",
     ]
     by_name = {}
-    for name in classifiers:  # draws and seeds are averaged first, then bootstrapped over the test texts
+    for name in CLASSIFIERS:  # draws and seeds are averaged first, then bootstrapped over the test texts
         was = before[name].correct.mean(axis=0)  # (B,)
         now = np.mean([results[name].correct.mean(axis=0) for results in after], axis=0)  # (B,)
         untuned, tuned, gain = bootstrap_mean(was), bootstrap_mean(now), paired_difference(now, was)
@@ -185,8 +185,6 @@ def intents(train: Path, test: Path, seeds: int, as_json: bool, choice: options.
             ("gain", estimated(gain, signed)),
         ]
         lines += ["", {"centroid": "nearest centroid", "logistic": "logistic regression"}[name], *align(rows)]
-    if not as_json:
-        click.echo("\n".join(lines))
-        return
     about = {"examples": len(examples), "classes": len(examples.label_names), "test_texts": len(tested.texts)}
-    echo_json({**about, "steps": steps, "seconds": seconds, "settings": asked, "classifiers": by_name})
+    result = {**about, "steps": steps, "seconds": seconds, "settings": asked, "classifiers": by_name}
+    Target(None, "", False, as_json).give(lines, result)

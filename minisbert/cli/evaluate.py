@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +51,7 @@ Sets = list[tuple[Benchmark | None, StsPairs]]  # with what is known of a set
 def pair_options(verb: options.Verb) -> options.Verb:
     """Add PATH and the options about files of pairs to a verb, which receives the ``sets`` in them."""
 
-    @click.argument("paths", nargs=-1, metavar="PATH...", type=click.Path(exists=True, path_type=Path))
+    @click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path(exists=True, path_type=Path))
     @columns_options("score", "sentence1", "sentence2")
     @click.option(
         "--scale",
@@ -65,14 +63,8 @@ def pair_options(verb: options.Verb) -> options.Verb:
     def gathered(
         paths: tuple[Path, ...], reading: dict[str, Any], scale: tuple[float, float] | None, **rest: Any
     ) -> None:
-        if scale is not None and not -math.inf < scale[0] < scale[1] < math.inf:
+        if scale is not None and not scale[0] < scale[1]:
             raise click.UsageError(f"--scale must be LOW,HIGH, such as 0,5, got {scale[0]:g},{scale[1]:g}.")
-        if not paths:
-            if not os.environ.get("MINISBERT_DATA"):
-                raise click.UsageError(
-                    "Give a file of pairs, or set MINISBERT_DATA to the folder with stsb/stsb_test.tsv."
-                )
-            paths = (Path(os.environ["MINISBERT_DATA"], "stsb", "stsb_test.tsv"),)
         sets: Sets = []
         for known, files in (one for path in paths for one in find_sets(path)):
             name, own = (str(files[0]), None) if known is None else (known.name, known.scale)
@@ -116,8 +108,7 @@ def sts(sets: Sets, target: Target, choice: options.ModelChoice) -> None:
             row += [f"{published:.3f}", signed(difference / 100, 3)]
             notes += [note] if note else []
         rows.append(row)
-        about = {key: value for key, value in vars(found).items() if key != "protocol"}
-        whole.append({**about, "published": published, "difference": difference, "note": note})
+        whole.append({**vars(found), "published": published, "difference": difference, "note": note})
     remarks = [f"protocol: {PROTOCOL}"]
     if any(one["published"] is not None for one in whole):
         rows[0] += ["published", "difference"]
@@ -126,16 +117,8 @@ def sts(sets: Sets, target: Target, choice: options.ModelChoice) -> None:
     if any(one["name"] == "STSb" for one in whole):
         quoted = ", ".join(f"{name} {figure:.2f}" for name, figure in PAPER_STSB.items())
         remarks.append(f"quoted for STSb: {quoted} ({PAPER_SOURCE}). {PAPER_NOTE}")
-    result = {
-        "model": str(encoder.folder),
-        "max_seq_length": encoder.max_seq_length,
-        "protocol": PROTOCOL,
-        "sets": whole,
-        "published_source": MTEB_SOURCE,
-        "quoted_stsb": PAPER_STSB,
-        "quoted_source": f"{PAPER_SOURCE}. {PAPER_NOTE}",
-        "minisbert": __version__,
-    }
+    about = {"model": encoder.folder, "max_seq_length": encoder.max_seq_length}
+    result = {**about, "sets": whole, "published_source": MTEB_SOURCE, "minisbert": __version__}
     title = f"{encoder.folder.name}: Spearman x 100 by similarity; r cosine: Pearson x 100"
     target.report([title, "", *grid(rows), "", *wrapped(remarks)], result)
 
@@ -150,8 +133,7 @@ def sts(sets: Sets, target: Target, choice: options.ModelChoice) -> None:
 def layers(sets: Sets, target: Target, choice: options.ModelChoice) -> None:
     """Score every hidden layer with every pooling on a set of pairs: Spearman of the cosine, x 100.
 
-    Layer 0 is the output of the embeddings, before any attention. The model's own layer and pooling are marked. Without
-    PATH the set is the STSb test set in the folder MINISBERT_DATA.
+    Layer 0 is the output of the embeddings, before any attention. The model's own layer and pooling are marked.
 
     \b
     Examples:
@@ -172,25 +154,17 @@ def layers(sets: Sets, target: Target, choice: options.ModelChoice) -> None:
     framed = ["Framed: the model's own layer and pooling."] * (own is not None)
     caption = " ".join(["Spearman x 100 of the cosine with human scores.", *framed, *remarks])
     target.write(heat_map, found.values, names, found.poolings, caption=caption, **about)
-    rows = [["", *found.poolings]]
-    for place, (name, scores) in enumerate(zip(names, found.values.tolist(), strict=True)):
-        marks = ["*" * (found.own == (place, i)) for i in range(len(scores))]
-        rows.append([name, *(mark + fixed(score) for mark, score in zip(marks, scores, strict=True))])
-    if own is not None:
+    cells = [[fixed(score) for score in scores] for scores in found.values.tolist()]
+    if found.own is not None:
+        place, column = found.own
+        cells[place][column] = f"*{cells[place][column]}"
         remarks.insert(0, "* is the model's own layer and pooling.")
+    rows = [["", *found.poolings], *([name, *line] for name, line in zip(names, cells, strict=True))]
     remarks.append("mean and mean_sqrt_len_tokens differ by a factor, to which the cosine is invariant.")
-    result = {
-        "model": str(encoder.folder),
-        "set": found.name,
-        "pairs": found.pairs,
-        "measure": "Spearman x 100 of the cosine",
-        "protocol": PROTOCOL,
-        "poolings": found.poolings,
-        "layers": found.values,
-        "own": own,
-        "minisbert": __version__,
-    }
-    title = f"{encoder.folder.name} on {found.name}, {found.pairs:,} pairs: Spearman x 100 of the cosine"
+    measure = "Spearman x 100 of the cosine"
+    result = {"model": encoder.folder, "set": found.name, "pairs": found.pairs, "measure": measure, "own": own}
+    result |= {"protocol": PROTOCOL, "poolings": found.poolings, "layers": found.values, "minisbert": __version__}
+    title = f"{encoder.folder.name} on {found.name}, {found.pairs:,} pairs: {measure}"
     target.give([title, "", *grid(rows), "", *wrapped([" ".join(remarks)])], result)
 
 
@@ -200,7 +174,6 @@ def layers(sets: Sets, target: Target, choice: options.ModelChoice) -> None:
 @evaluate.command(short_help="Measure retrieval quality: nDCG, MAP, MRR, recall.")
 @click.argument("folder", metavar="FOLDER")
 @click.option("--split", default="test", help="Judgements to use: qrels/SPLIT.tsv.")
-@click.option("--grade-column", metavar="NAME", help="Column of the judgements with the grade.")
 @click.option("--without-title", is_flag=True, help="Leave out the titles of documents.")
 @click.option("--query-prompt", metavar="TEXT", type=options.TEXT, help="Prepend this to every query.")
 @click.option("--document-prompt", metavar="TEXT", type=options.TEXT, help="Prepend this to every document.")
@@ -216,7 +189,6 @@ def layers(sets: Sets, target: Target, choice: options.ModelChoice) -> None:
 def retrieval(
     folder: str,
     split: str,
-    grade_column: str | None,
     without_title: bool,
     chunk_tokens: int | None,
     composition: str | None,
@@ -239,7 +211,7 @@ def retrieval(
     if chunk_tokens is None and composition is not None:
         raise click.UsageError("--composition is for chunks; give --chunk-tokens, too.")
     composition = composition or "weighted_mean"
-    found = read_retrieval(folder, split, with_title=not without_title, grade_column=grade_column)
+    found = read_retrieval(folder, split, with_title=not without_title)
     encoder = choice.encoder()
     encoding: dict[str, Any] = {**prompts, "show_progress_bar": progress}
     result = evaluate_retrieval(encoder, found, **encoding)
@@ -260,12 +232,10 @@ def retrieval(
         document += (
             f"; {found.titles_repeated:,} texts repeat their title at the start (--without-title leaves it there once)"
         )
-    said = []
-    for cut, one in ((result.documents_cut, "document"), (result.queries_cut, "query")):
-        whole = f"{cut.texts_cut:,} of {counted(cut.texts, one)} {'is' if cut.texts_cut == 1 else 'are'} cut and "
-        said.append(
-            f"{whole}{100 * cut.share_lost:.1f} % of all tokens are lost" if cut.texts_cut else f"no {one} is cut"
-        )
+    said = [
+        f"{cut.texts_cut:,} of {counted(cut.texts, one)}, with {100 * cut.share_lost:.1f} % of all tokens"
+        for cut, one in ((result.documents_cut, "document"), (result.queries_cut, "query"))
+    ]
     lines = [
         f"{found.name}, {split}: {len(found.queries):,} queries, {len(found.documents):,} documents, "
         f"{found.judgements:,} judgements ({found.source}){left_out}",
@@ -353,7 +323,7 @@ def _per_query(result: RetrievalResult) -> dict[str, dict[str, float]]:
 )
 @options.seed_option
 @label_options
-@output_options("Write the result as JSON, with every draw and text.")
+@result_options
 @options.model_options
 def classification(
     train: Path,

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
-import sys
 import warnings
-from contextlib import suppress
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,14 +17,15 @@ from minisbert.cli import options
 from minisbert.cli.inputs import TextSource, input_options
 from minisbert.cli.outputs import echo_json
 from minisbert.cli.table import align, counted, grid, printable, shorten, terminal_width
-from minisbert.model.config import BertConfig, read_bert_config, read_json
-from minisbert.model.folder import read_module_list, read_modules, read_sentence_settings
-from minisbert.model.params import read_checkpoint, tensor_shapes
-from minisbert.model.pooling import Dense, Pooling, output_width
-from minisbert.model.tokens import Tokenizer, load_tokenizer, read_max_seq_length
+from minisbert.encoder import SentenceEncoder
+from minisbert.model.config import read_json
+from minisbert.model.folder import read_module_list
+from minisbert.model.params import read_checkpoint
+from minisbert.model.pooling import Dense, Pooling
 from minisbert.parallel import advice, libraries, usable_processors
+from minisbert.training.step import named_parameters
 
-# ------------------------------------------------------------------------------------------------------- folder_facts
+SENTENCE_BERT = "sentence_bert_config"
 
 
 class SaidLimit(NamedTuple):
@@ -39,45 +36,33 @@ class SaidLimit(NamedTuple):
     tokens: float | None  # None: not in the file
 
 
-@dataclass(frozen=True)
-class FolderFacts:
-    """A model folder without its weights."""
-
-    found: hub.Resolved
-    bert_folder: Path
-    modules: list[tuple[str, Path]]  # what follows BERT; empty for a plain one
-    config: BertConfig
-    tokenizer: Tokenizer
-    said_limits: list[SaidLimit]  # in the order in which they count
-    max_seq_length: int  # in force, special tokens included
-    decided_by: str  # the file, or the option
-
-
-def read_folder_facts(choice: options.ModelChoice, **how: bool) -> FolderFacts:
-    """Find a model's folder and read everything but the weights."""
-    found = choice.find(**how)
-    entries = read_module_list(found.folder) or [("Transformer", found.folder)]
-    folder = entries[0][1]
-    config = read_bert_config(folder / "config.json")
-    tokenizer = load_tokenizer(folder, config)
-    said = read_json(folder / "sentence_bert_config.json", optional=True) or {}
-    most = config.max_position_embeddings
+def _limits(encoder: SentenceEncoder, choice: options.ModelChoice) -> dict[str, Any]:
+    """The limit in force, special tokens included, and what each file says, in the order in which they count."""
+    folder, config = _bert_folder(encoder), encoder.model.config
+    said, stored = (read_json(folder / f"{name}.json", optional=True) or {} for name in (SENTENCE_BERT, "tokenizer"))
     limits = [
-        SaidLimit("sentence_bert_config.json", "max_seq_length", said.get("max_seq_length")),
-        SaidLimit("tokenizer_config.json", "model_max_length", tokenizer.settings.get("model_max_length")),
-        SaidLimit("config.json", "max_position_embeddings", most),
+        SaidLimit(f"{SENTENCE_BERT}.json", "max_seq_length", said.get("max_seq_length")),
+        SaidLimit(
+            "tokenizer_config.json", "model_max_length", encoder.model.tokenizer.settings.get("model_max_length")
+        ),
+        SaidLimit("config.json", "max_position_embeddings", config.max_position_embeddings),
     ]
-    limit = read_max_seq_length(folder, config, tokenizer.settings)
     first = next(limit for limit in limits if limit.tokens is not None)
-    decided_by = first.file if first.tokens == limit else "config.json"  # no text has more tokens than positions
-    if choice.max_seq_length is not None:
-        limit, decided_by, least = choice.max_seq_length, "--max-seq-length", tokenizer.special_count + 1
-        if not least <= limit <= most:
-            raise ValueError(
-                f"--max-seq-length: expected {least} (one token and the special tokens) to {most} (the model's "
-                f"positions), got {limit}"
-            )
-    return FolderFacts(found, folder, entries[1:], config, tokenizer, limits, limit, decided_by)
+    # no text has more tokens than positions
+    decided_by = first.file if first.tokens == encoder.max_seq_length else "config.json"
+    return {
+        "in_force": encoder.max_seq_length,
+        "decided_by": decided_by if choice.max_seq_length is None else "--max-seq-length",
+        "said": [
+            *limits,
+            SaidLimit("tokenizer.json", "truncation", (stored.get("truncation") or {}).get("max_length")),
+        ],
+    }
+
+
+def _bert_folder(encoder: SentenceEncoder) -> Path:
+    modules = read_module_list(encoder.folder)
+    return modules[0][1] if modules else encoder.folder
 
 
 # --------------------------------------------------------------------------------------------------------------- info
@@ -101,7 +86,8 @@ def info(as_json: bool, choice: options.ModelChoice) -> None:
     """
     model, problem = None, None
     try:
-        model = _model(read_folder_facts(choice, local_files_only=True, show_progress_bar=False))
+        found = choice.find(local_files_only=True, show_progress_bar=False)
+        model = _model(SentenceEncoder(found.folder, max_seq_length=choice.max_seq_length), found.source, choice)
     except ValueError as error:
         problem = error  # shown last: it may be the reason for asking
     keys = ("internal_api", "version", "architecture", "num_threads", "threading_layer")
@@ -115,9 +101,7 @@ def info(as_json: bool, choice: options.ModelChoice) -> None:
         "numpy_built_with": (build or {}).get("Build Dependencies", {}).get("blas", {}).get("name"),
     }
     versions = {"minisbert": __version__, "python": platform.python_version()}
-    for library in LIBRARIES:
-        with suppress(PackageNotFoundError):  # WebAssembly has no tokenizers
-            versions[library] = version(library)
+    versions |= {name: found.version for name in LIBRARIES for found in distributions(name=name)}
     cache = str(hub.cache_folder())
     if as_json:
         echo_json({"model": model, "machine": machine, "versions": versions, "cache": cache})
@@ -137,43 +121,37 @@ def info(as_json: bool, choice: options.ModelChoice) -> None:
         raise ValueError(f"{problem}\n`minisbert info` downloads nothing; `minisbert fetch` does.") from problem
 
 
-def _model(facts: FolderFacts) -> dict[str, Any]:
+def _model(encoder: SentenceEncoder, source: str, choice: options.ModelChoice) -> dict[str, Any]:
     """What the folder says."""
-    config = facts.config
-    stored = list(read_checkpoint(facts.bert_folder).values())
-    shapes = list(tensor_shapes(config).values())
-    for folder in (folder for kind, folder in facts.modules if kind == "Dense"):
-        dense = list(read_checkpoint(folder).values())
-        stored, shapes = stored + dense, shapes + [tensor.shape for tensor in dense]
-    modules, described = read_modules(facts.modules, config, "float32"), []
-    for module in modules:
+    model, config, modules = encoder.model, encoder.model.config, read_module_list(encoder.folder)
+    folders = [_bert_folder(encoder), *(folder for kind, folder in modules or [] if kind == "Dense")]
+    stored = {tensor.dtype for folder in folders for tensor in read_checkpoint(folder).values()}
+    described = []
+    for module in model.modules if modules else ():
         if isinstance(module, Pooling):
             described.append(f"Pooling ({' + '.join(module.modes)})")
         elif isinstance(module, Dense):
             described.append(f"Dense ({module.weight.shape[1]} to {module.weight.shape[0]}, {module.activation})")
         else:
             described.append("Normalize")
-    settings, width = read_sentence_settings(facts.found.folder), output_width(modules, config.hidden_size)
-    cut = (read_json(facts.bert_folder / "tokenizer.json", optional=True) or {}).get("truncation") or {}
     return {
-        "folder": str(facts.found.folder),
-        "source": facts.found.source,
+        "folder": encoder.folder,
+        "source": source,
         "layers": config.num_hidden_layers,
         "heads": config.num_attention_heads,
         "hidden_size": config.hidden_size,
         "intermediate_size": config.intermediate_size,
         "activation": config.hidden_act,
         "vocabulary": config.vocab_size,
-        "parameters": sum(map(math.prod, shapes)),
-        "stored_as": sorted({tensor.dtype for tensor in stored if tensor.dtype[:1] in "FB" and tensor.dtype != "BOOL"}),
+        "parameters": sum(tensor.size for tensor in named_parameters(model).values()),
+        "stored_as": sorted(dtype for dtype in stored if dtype[:1] in "FB" and dtype != "BOOL"),
         "modules": described,
-        "sentence_embedding_dimension": min(width, settings["truncate_dim"] or width),
-        **settings,
-        "max_seq_length": {
-            "in_force": facts.max_seq_length,
-            "decided_by": facts.decided_by,
-            "said": [*facts.said_limits, SaidLimit("tokenizer.json", "truncation", cut.get("max_length"))],
-        },
+        "sentence_embedding_dimension": model.width,
+        "prompts": model.prompts,
+        "default_prompt_name": model.default_prompt_name,
+        "similarity_fn_name": model.similarity_fn_name,
+        "truncate_dim": model.truncate_dim,
+        "max_seq_length": _limits(encoder, choice),
     }
 
 
@@ -184,7 +162,7 @@ def _model_lines(model: dict[str, Any]) -> list[str]:
     modules = model["modules"] or ["Pooling (mean), by default: the folder has no modules.json"]
     dimensions = f"{model['sentence_embedding_dimension']} dimensions"
     rows = [
-        ("folder", model["folder"]),
+        ("folder", str(model["folder"])),
         ("source", model["source"]),
         ("layers", f"{model['layers']}, each with {heads} heads of {model['hidden_size'] // heads}"),
         ("width", f"{model['hidden_size']}, feed-forward {model['intermediate_size']} ({model['activation']})"),
@@ -269,9 +247,13 @@ def tokens(source: TextSource, as_json: bool, choice: options.ModelChoice) -> No
       minisbert tokens -i texts.txt --json
     """
     texts = source.read("tokenize")
-    facts = read_folder_facts(choice, show_progress_bar=sys.stderr.isatty() and not as_json)
+    encoder = choice.encoder()
     # as the encoder does, and once more without the limit to see what is lost
-    tokenizer, limit = facts.tokenizer, facts.max_seq_length
+    tokenizer, limit, decided_by = (
+        encoder.model.tokenizer,
+        encoder.max_seq_length,
+        _limits(encoder, choice)["decided_by"],
+    )
     longest = limit + int(tokenizer(texts, limit).lost.max(initial=0))
     found: list[dict[str, Any]] = []
     for text, ids in zip(texts, tokenizer(texts, longest).split(), strict=True):
@@ -281,7 +263,7 @@ def tokens(source: TextSource, as_json: bool, choice: options.ModelChoice) -> No
         kept = [{"position": i, **piece} for i, piece in enumerate(pieces[:stop] + pieces[end:])]
         found.append({"text": text, "tokens": kept, "cut": pieces[stop:end]})
     if as_json:
-        echo_json({"max_seq_length": limit, "decided_by": facts.decided_by, "texts": found})
+        echo_json({"max_seq_length": limit, "decided_by": decided_by, "texts": found})
         return
     for i, one in enumerate(found):
         kept, cut = one["tokens"], one["cut"]
@@ -291,7 +273,7 @@ def tokens(source: TextSource, as_json: bool, choice: options.ModelChoice) -> No
         lines = grid(rows, ">><<")
         if (more := len(cut) - CUT_SHOWN) > 0:
             lines.append(f"{'-':>8}  {'...':>6}  and {more:,} more, cut")
-        whole, limited = len(kept) + len(cut), f"the limit is {limit} ({facts.decided_by})"
+        whole, limited = len(kept) + len(cut), f"the limit is {limit} ({decided_by})"
         lost = f"{whole:,} tokens, but {limited}: {len(kept)} are read, {len(cut):,} are cut"
         lines += ["", lost if cut else f"{whole} tokens; {limited}"]
         if len(found) > 1:

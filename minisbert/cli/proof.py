@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.metadata import version
-from itertools import groupby
+from itertools import groupby, zip_longest
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import numpy as np
 
-from minisbert import __version__
+from minisbert.cli import options
 from minisbert.cli.inputs import TextSource, input_options
-from minisbert.cli.options import TEXT, ModelChoice, json_option, model_options
-from minisbert.cli.outputs import Target, echo_json
-from minisbert.cli.table import grid
+from minisbert.cli.outputs import Target
+from minisbert.cli.table import counted, grid
 from minisbert.encoder import SentenceEncoder
-from minisbert.files import written_whole
-from minisbert.parallel import BATCH_TOKENS, advice, libraries
+from minisbert.parallel import BATCH_TOKENS, advice
 from minisbert.proof.diagnose import diagnose as find_settings
 from minisbert.proof.diagnose import read_vector
 from minisbert.proof.judge import examine
 from minisbert.proof.ledger import (
-    Reference,
-    Row,
     compare,
     first_disagreement,
     format_ledger,
@@ -48,41 +42,33 @@ from minisbert.training.step import named_parameters
 
 
 @click.command()
-@click.argument("texts", nargs=-1, type=TEXT)
-@click.option(
+@click.argument("texts", nargs=-1, type=options.TEXT)
+@options.choice_option(
     "--against",
-    type=click.Choice(["recorded", "torch"]),
-    default="recorded",
-    show_default=True,
-    help="Tensors recorded with the package, or live PyTorch (extra `verify`) for any model and TEXTS.",
+    ["recorded", "torch"],
+    "Tensors recorded with the package, or live PyTorch (extra `verify`) for any model and TEXTS.",
 )
-@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@options.choice_option("--dtype", ["float32", "float64"])
 @click.option(
     "--mine",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    type=options.FILE,
     help="Check your own port: an .npz, .safetensors or .npy with some of the tensors, or a .py with functions, as in "
     "notebooks/my_bert.py. The mistake is named.",
 )
+@click.option("--name", metavar="TENSOR", help="Which tensor an .npy is, where its file name does not say so.")
 @click.option(
-    "--name", metavar="TENSOR", default="", help="Which tensor an .npy is, where its file name does not say so."
+    "--template", type=options.PLACE, help="List every tensor that --mine takes, and write an .npz to be filled in."
 )
-@click.option(
-    "--template",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="List every tensor that --mine takes, and write an .npz to be filled in.",
-)
-@click.option("--save", type=click.Path(dir_okay=False, path_type=Path), help="Also write our tensors to an .npz.")
-@json_option
-@model_options
+@options.json_option
+@options.model_options
 def verify(
     texts: tuple[str, ...],
-    choice: ModelChoice,
+    choice: options.ModelChoice,
     against: str,
     dtype: str,
     mine: Path | None,
-    name: str,
+    name: str | None,
     template: Path | None,
-    save: Path | None,
     as_json: bool,
 ) -> None:
     """Compare every intermediate tensor with PyTorch's, and name the first that differs.
@@ -104,125 +90,88 @@ def verify(
       minisbert verify --mine mine.npz
       minisbert verify --mine my_bert.py
     """
-    for file in (save, template):
-        if file is not None:
-            Target(file, "npz", force=False).check()
-    if texts and against == "recorded" and template is None:
-        raise click.UsageError("Recorded tensors exist only for their own texts; for TEXTS add --against torch.")
-    if name and (mine is None or mine.suffix != ".npy"):
-        raise click.UsageError("--name says which tensor an .npy is; give one with --mine.")
+    target = Target(template, "npz", force=False)
+    target.check()
     if mine is not None and mine.suffix == ".py":
-        if texts or against != "recorded" or save or template:
+        if texts or against != "recorded" or template:
             raise click.UsageError("Functions are judged on texts of their own: give --mine FILE.py alone.")
         from minisbert.proof.ladder import climb
 
         report = climb(mine, choice.encoder("float64"))
-        if as_json:
-            echo_json({"ok": report.ok, "next": report.next} | vars(report))
-        else:
-            click.echo(str(report))
-        sys.exit(0 if report.ok else 1)
-    given = None if mine is None else read_tensors(mine, name)
-    encoder = choice.encoder(dtype)
+        _end(as_json, [str(report)], {"ok": report.ok, "next": report.next} | vars(report), report.ok)
+    if texts and against == "recorded" and template is None:
+        raise click.UsageError("Recorded tensors exist only for their own texts; for TEXTS add --against torch.")
+    if name and (mine is None or mine.suffix != ".npy"):
+        raise click.UsageError("--name says which tensor an .npy is; give one with --mine.")
+    given = None if mine is None else read_tensors(mine, name or "")
     reference = read_recorded()
+    encoder = choice.encoder(dtype)
     if template is not None:
-        _write_template(template, encoder, texts or reference.texts)
+        _write_template(target, encoder, texts or reference.texts)
         return
     if against == "torch":
         from minisbert.proof.reference import torch_reference
 
         reference = torch_reference(encoder.folder, texts or reference.texts, dtype, encoder.max_seq_length)
-    ours: dict[str, Any] = trace_tensors(encoder.trace(reference.texts))
-    proof = compare(ours, reference, dtype)
-    if save is not None:
-        with written_whole(save) as stream:
-            np.savez_compressed(stream, **ours)
-    about = {"reference": reference.origin, "texts": reference.texts, "dtype": dtype}
-    if given is not None and first_disagreement(proof) is None:
-        _judge(str(mine), given, encoder, choice, reference, dtype, about if as_json else None)
-    first = first_disagreement(proof)
-    if as_json:
-        found = {"agrees": first is None, "first_disagreement": first.name if first else None}
-        echo_json(about | found | {"tensors": [_row(row) for row in proof]})
-    else:
-        if given is not None:
-            click.echo("--mine is not judged, because this package itself differs:\n")
-        click.echo(f"this package, {dtype}, compared with PyTorch: {reference.origin}")
-        click.echo(f"texts: {', '.join(repr(text) for text in reference.texts)}\n")
-        click.echo(format_ledger(proof))
-        click.echo(f"\n{verdict(proof, reference)}")
-    sys.exit(0 if first is None else 1)
-
-
-def _row(row: Row) -> dict[str, Any]:
-    return {
-        **{"name": row.name, "shape": row.shape, "max_abs_difference": row.difference, "bound": row.bound},
-        "agrees": row.agrees,
+    rows = compare(trace_tensors(encoder.trace(reference.texts)), reference, dtype)
+    agrees, of_mine, said = first_disagreement(rows) is None, {}, [verdict(rows, reference)]
+    head = [
+        f"{mine or 'this package'}, {dtype}, compared with PyTorch: {reference.origin}",
+        f"texts: {', '.join(map(repr, reference.texts))}",
+    ]
+    if given is not None:
+        if reference.step > 1:  # the numbers that were not recorded are our own in float64
+            trace = choice.encoder("float64").trace(reference.texts)
+            agrees &= first_disagreement(compare(trace_tensors(trace), reference, "float64")) is None
+            reference = whole(reference, trace)
+        if not agrees:
+            raise ValueError(
+                "--mine cannot be judged: this package itself differs from PyTorch, see `minisbert verify`"
+            )
+        try:
+            found = examine(given, replace(encoder.model, max_seq_length=encoder.max_seq_length), reference, dtype)
+        except ValueError as error:
+            raise ValueError(f"{mine}: {error}") from error
+        rows, agrees = found.rows, found.agrees
+        head.append(f"coverage: {found.tensors} of {found.of} tensors, {100 * found.numbers:.3g} % of their numbers")
+        said = [f"note: {note}" for note in found.notes]
+        said += [f"unknown name, not compared: {x}; the nearest known one is {y}" for x, y in found.unknown.items()]
+        said += found.sentences()
+        of_mine = {"coverage": {"tensors": found.tensors, "of": found.of, "numbers": found.numbers}}
+        of_mine |= {key: getattr(found, key) for key in ("unknown", "notes", "findings", "facts", "advice")}
+    first = first_disagreement(rows)
+    result = {
+        "reference": reference.origin,
+        "texts": reference.texts,
+        "dtype": dtype,
+        "agrees": agrees,
+        "first_disagreement": first.name if first else None,
+        "tensors": [
+            {"name": row.name, "shape": row.shape, "max_abs_difference": row.difference, "bound": row.bound}
+            | {"agrees": row.agrees}
+            for row in rows
+        ],
     }
+    ledger = [format_ledger(rows), ""] if rows else []
+    _end(as_json, [*head, "", *ledger, *said], result | of_mine, agrees)
 
 
-def _judge(
-    file: str,
-    given: dict[str, Any],
-    encoder: SentenceEncoder,
-    choice: ModelChoice,
-    reference: Reference,
-    dtype: str,
-    about: dict[str, Any] | None,
-) -> None:
-    """Compare a port with the reference, whole: where the recording has no numbers, with our own in float64."""
-    if reference.step > 1:
-        exact = encoder if dtype == "float64" else choice.encoder("float64")
-        trace = exact.trace(reference.texts)
-        if first_disagreement(compare(trace_tensors(trace), reference, "float64")):
-            raise ValueError("verify: the float64 trace of this package differs from the recording; see `verify`")
-        reference = whole(reference, trace)
-    try:
-        found = examine(given, replace(encoder.model, max_seq_length=encoder.max_seq_length), reference, dtype)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from error
-    if len(given) == 1 and found.unknown:
-        (unknown, nearest), *_ = found.unknown.items()
-        raise ValueError(
-            f"{file}: {unknown!r} is not the name of a tensor; the nearest is {nearest}. Say which one it is with "
-            '--name, or write np.savez("mine.npz", **{"embeddings.word": array}); --template lists all names'
-        )
-    share = f"{100 * found.numbers:.3g} % of their numbers"
-    if about is not None:
-        first = found.first.name if found.first else None
-        echo_json(
-            about
-            | {"agrees": found.agrees, "first_disagreement": first, "tensors": [_row(row) for row in found.rows]}
-            | {"coverage": {"tensors": found.tensors, "of": found.of, "numbers": found.numbers}}
-            | {key: getattr(found, key) for key in ("unknown", "notes", "findings", "facts", "advice")}
-        )
-        sys.exit(0 if found.agrees else 1)
-    click.echo(f"{file}, {dtype}, compared with PyTorch: {reference.origin}")
-    click.echo(f"texts: {', '.join(repr(text) for text in reference.texts)}")
-    click.echo(f"coverage: {found.tensors} of {found.of} tensors, {share}\n")
-    if found.rows:
-        click.echo(f"{format_ledger(found.rows)}\n")
-    for note in found.notes:
-        click.echo(f"note: {note}")
-    for unknown, nearest in found.unknown.items():
-        click.echo(f"unknown name, not compared: {unknown}; the nearest known one is {nearest}")
-    for sentence in found.sentences():
-        click.echo(sentence)
-    sys.exit(0 if found.agrees else 1)
+def _end(as_json: bool, lines: Sequence[str], result: Any, is_right: bool) -> NoReturn:
+    """Print the lines, or the result as JSON; the exit code says whether all is right."""
+    Target(None, "", False, as_json).give(lines, result)
+    sys.exit(not is_right)
 
 
-def _write_template(file: Path, encoder: SentenceEncoder, texts: Sequence[str]) -> None:
+def _write_template(target: Target, encoder: SentenceEncoder, texts: Sequence[str]) -> None:
     """Every tensor as NaN, to be replaced by what a port computes; one left as it is counts as not given."""
     tensors = trace_tensors(encoder.trace(texts))
-    lines = [[name, str(tensor.shape), meaning(name)] for name, tensor in tensors.items()]
-    click.echo("\n".join(grid(lines, "<<<")))
+    lines = grid([[name, str(tensor.shape), meaning(name)] for name, tensor in tensors.items()], "<<<")
+    click.echo("\n".join(lines))
     empty: dict[str, Any] = {
         name: x if name == "token_ids" else np.full(x.shape, np.nan, x.dtype) for name, x in tensors.items()
     }
     how = [f"texts, end to end: {'; '.join(texts)}", "replace any of these; what stays NaN is not compared"]
-    with written_whole(file) as stream:
-        np.savez_compressed(stream, README=np.array(how + ["  ".join(line) for line in lines]), **empty)
-    click.echo(f"wrote {file}: replace any of the tensors by yours, then minisbert verify --mine {file}", err=True)
+    target.write(np.savez_compressed, README=np.array(how + lines), **empty)
 
 
 # ----------------------------------------------------------------------------------------------------------- diagnose
@@ -231,12 +180,12 @@ def _write_template(file: Path, encoder: SentenceEncoder, texts: Sequence[str]) 
 MOST_SETTINGS = 20  # rows of the table
 
 
-@click.command(short_help="Find the settings that made a sentence vector.")
+@click.command()
 @click.argument("vector")
-@click.option("--text", required=True, type=TEXT, help="The text that the vector is of.")
-@json_option
-@model_options
-def diagnose(vector: str, text: str, choice: ModelChoice, as_json: bool) -> None:
+@click.option("--text", required=True, type=options.TEXT, help="The text that the vector is of.")
+@options.json_option
+@options.model_options
+def diagnose(vector: str, text: str, choice: options.ModelChoice, as_json: bool) -> None:
     """Find the settings under which the model makes this VECTOR of the text, whatever library or service made it.
 
     VECTOR is a file (.npy, .npz, .safetensors, .json, .csv, .txt), - for stdin, or the numbers themselves as JSON.
@@ -255,18 +204,12 @@ def diagnose(vector: str, text: str, choice: ModelChoice, as_json: bool) -> None
         content, name = vector.encode(), "VECTOR"
     else:
         content, name = Path(vector).read_bytes(), vector
-    found = find_settings(choice.encoder("float32"), text, read_vector(content, name))
-    if as_json:
-        echo_json(found)
-    else:
-        click.echo(f"{found}\n")
-        click.echo(
-            f"cosine with the model's own vector: {found.cosine:.6f}; length {found.length:.6g}; {found.precision}"
-        )
-        rows = sorted(found.costs, key=lambda cost: -cost.to_vector)[:MOST_SETTINGS]
-        lines = [[cost.setting, f"{cost.cosine:.6f}", f"{cost.to_vector:.6f}"] for cost in rows]
-        click.echo("\n".join(grid([["setting", "to the model's own", "to yours"], *lines], "<>>")))
-    sys.exit(0 if found.reproduces else 1)
+    found = find_settings(choice.encoder(), text, read_vector(content, name))
+    rows = sorted(found.costs, key=lambda cost: -cost.to_vector)[:MOST_SETTINGS]
+    lines = [[cost.setting, f"{cost.cosine:.6f}", f"{cost.to_vector:.6f}"] for cost in rows]
+    own = f"cosine with the model's own vector: {found.cosine:.6f}; length {found.length:.6g}; {found.precision}"
+    table = grid([["setting", "to the model's own", "to yours"], *lines], "<>>")
+    _end(as_json, [str(found), "", own, *table], found, found.reproduces)
 
 
 # ---------------------------------------------------------------------------------------------------------- gradcheck
@@ -283,36 +226,18 @@ SCORES, LABELS = (0.9, 0.7, 0.2), (1, 0, 1)
 HEAD_TENSORS = ("head.weight", "head.bias")
 
 
-@click.command(short_help="Check every gradient against finite differences.")
-@click.option(
-    "--loss",
-    type=click.Choice(list(LOSSES)),
-    default="multiple_negatives_ranking",
-    show_default=True,
-    help="Loss whose gradient is checked.",
-)
-@click.option(
+@click.command()
+@options.choice_option("--loss", LOSSES, "Loss whose gradient is checked.")
+@options.choice_option(
     "--layers",
-    default="last",
-    show_default=True,
-    metavar="LAYERS",
-    help="Layers whose tensors are checked one by one, besides the modules after BERT: numbers from 0, such as 0,5; "
-    "last, none, or all, embeddings included.",
+    ["last", "none", "all"],
+    "Layers whose tensors are checked one by one, besides the modules after BERT; all: embeddings included.",
 )
-@click.option(
-    "--directions",
-    type=click.IntRange(min=1),
-    default=2,
-    show_default=True,
-    help="Random directions per tensor, and for all together.",
-)
-@click.option("--tolerance", type=click.FloatRange(min=0, min_open=True), default=1e-7, show_default=True)
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Random seed of the directions.")
-@json_option
-@model_options
-def gradcheck(
-    choice: ModelChoice, loss: str, layers: str, directions: int, tolerance: float, seed: int, as_json: bool
-) -> None:
+@click.option("--directions", type=options.COUNT, default=2, help="Random directions per tensor, and for all together.")
+@options.seed_option
+@options.json_option
+@options.model_options
+def gradcheck(choice: options.ModelChoice, loss: str, layers: str, directions: int, seed: int, as_json: bool) -> None:
     """Check every gradient of a training step against finite differences, in float64.
 
     All tensors are moved at once along a random direction and the slope of the loss is measured; then each tensor of
@@ -322,22 +247,15 @@ def gradcheck(
     \b
     Examples:
       minisbert gradcheck
-      minisbert gradcheck --loss cosent --layers 0,1
+      minisbert gradcheck --loss cosent --layers none
       minisbert gradcheck --layers all --directions 1
     """
     encoder = choice.encoder("float64")
     model = replace(encoder.model, max_seq_length=encoder.max_seq_length)
-    count = model.config.num_hidden_layers
+    last = f"encoder.layer.{model.config.num_hidden_layers - 1}."
+    chosen = "modules.", "head.", {"last": last, "none": "modules.", "all": ""}[layers]
     names = [*named_parameters(model), *(HEAD_TENSORS if LOSSES[loss].has_head else ())]
-    if layers != "all":
-        words = {"last": [str(count - 1)], "none": []}.get(layers, layers.split(","))
-        numbers = [int(word) for word in words if word.strip().isdecimal()]
-        if len(numbers) < len(words) or any(number >= count for number in numbers):
-            raise click.UsageError(
-                f"--layers: expected comma-separated numbers from 0 to {count - 1}, last, none or all, got {layers!r}"
-            )
-        wanted = ("modules.", "head.", *(f"encoder.layer.{number}." for number in numbers))
-        names = [name for name in names if name.startswith(wanted)]
+    names = [name for name in names if name.startswith(chosen)]
     if not as_json:
         click.echo(f"{loss}: all tensors together, and {len(names)} one by one; this may take minutes", err=True)
     data = LOSSES[loss].data
@@ -348,16 +266,12 @@ def gradcheck(
         rng=np.random.default_rng(seed),
         targets={"scored": SCORES, "labelled": LABELS}.get(data),
         directions=directions,
-        tolerance=tolerance,
         only=names,
     )
-    if as_json:
-        first = report.first_wrong.name if report.first_wrong else None
-        found = {"whole": report.whole, "tensors": report.rows, "notes": report.notes}
-        echo_json({"ok": report.ok, "tolerance": report.tolerance, "first_wrong": first, **found})
-    else:
-        click.echo(str(report))
-    sys.exit(0 if report.ok else 1)
+    first = report.first_wrong.name if report.first_wrong else None
+    found = {"whole": report.whole, "tensors": report.rows, "notes": report.notes}
+    result = {"ok": report.ok, "tolerance": report.tolerance, "first_wrong": first, **found}
+    _end(as_json, [str(report)], result, report.ok)
 
 
 # ------------------------------------------------------------------------------------------------------------ profile
@@ -366,42 +280,26 @@ def gradcheck(
 MOST_TOKENS = 4 * BATCH_TOKENS
 """Tokens that are profiled: two full batches; a third would add nothing."""
 
-PROFILE_HEAD = (
-    "operation",
-    "shapes",
-    "calls",
-    "ms",
-    "share",
-    "MFLOP",
-    "MB",
-    "FLOP/byte",
-    "GFLOP/s",
-    "of ceiling",
-    "bound by",
-)
+PROFILE_HEAD = ("operation", "shapes", "calls", "ms", "share", "MFLOP", "MB", "FLOP/byte", "GFLOP/s", "of ceiling")
 _WORTH_A_WORD = 1.05  # above the ceiling by more than the ceiling's own noise
 
 
-@click.command(short_help="Show where the time of a forward pass goes.")
+@click.command()
 @input_options
-@click.option("--dtype", type=click.Choice(["float32", "float64"]), default="float32", show_default=True)
+@options.choice_option("--dtype", ["float32", "float64"])
 @click.option(
-    "--num-threads",
-    type=click.IntRange(min=1),
-    default=1,
-    show_default=True,
-    help="Threads for matrix products; everything else runs on one.",
+    "--num-threads", type=options.COUNT, default=1, help="Threads for matrix products; everything else runs on one."
 )
 @click.option(
     "--repeat",
-    type=click.IntRange(min=1),
+    type=options.COUNT,
     metavar="N",
     help="Passes; their median is shown.  [default: as many as fit into 2 seconds, 3 to 100]",
 )
-@json_option
-@model_options
+@options.json_option
+@options.model_options
 def profile(
-    source: TextSource, choice: ModelChoice, dtype: str, num_threads: int, repeat: int | None, as_json: bool
+    source: TextSource, choice: options.ModelChoice, dtype: str, num_threads: int, repeat: int | None, as_json: bool
 ) -> None:
     """Show where the time of a forward pass goes, operation by operation.
 
@@ -415,98 +313,71 @@ def profile(
       minisbert profile -i texts.txt
       minisbert profile -i texts.txt --num-threads 2 --json
     """
-    if source.file is None and not source.arguments:
-        raise click.UsageError("Nothing to profile: give texts, or a file (-i).")
+    texts = source.read("profile")[:MOST_TOKENS]
     encoder = choice.encoder(dtype)
-    texts: list[str] = []
-    tokens, left_out = 0, False
-    for text in source.read():
-        tokens += len(encoder.model.tokenizer([text], encoder.max_seq_length).token_ids)
-        if left_out := bool(texts) and tokens > MOST_TOKENS:
-            break
-        texts.append(text)
-    if not texts:
-        raise ValueError("profile: the input has no texts; an empty line of a text file would count as one")
-    encoder.tokenize(texts)  # warns about what is cut off
-    if left_out:
-        click.echo(f"profiled: the first {len(texts):,} texts; more than {MOST_TOKENS:,} tokens add nothing", err=True)
-    found = measure(encoder, texts, num_threads=num_threads, passes=repeat)
-    if as_json:
-        _echo_profile(found, encoder)
-    else:
-        click.echo("\n".join([*_heading(found, encoder), "", *_profile_table(found, encoder), "", *_verdict(found)]))
+    lengths = encoder.tokenize(texts).lengths  # warns about what is cut off
+    count = max(1, int(np.searchsorted(lengths.cumsum(), MOST_TOKENS, side="right")))
+    if count < len(texts):
+        click.echo(f"profiled: the first {count:,} texts; more than {MOST_TOKENS:,} tokens add nothing", err=True)
+    found = measure(encoder, texts[:count], num_threads=num_threads, passes=repeat)
+    about = {"model": encoder.folder, "dtype": str(encoder.dtype)}
+    totals = {"seconds": found.seconds, "least_seconds": found.least_seconds}
+    lines = [*_heading(found, encoder), "", *_profile_table(found, encoder), "", *_verdict(found)]
+    Target(None, "", False, as_json).give(lines, {**about, **totals, **vars(found)})
     if sentence := advice():
         warnings.warn(sentence, stacklevel=1)
 
 
 def _heading(found: Profile, encoder: SentenceEncoder) -> list[str]:
-    """What was measured, on which machine, and the sizes that the letters stand for."""
+    """What was measured, and the sizes that the letters stand for."""
     config, ceilings = encoder.model.config, found.ceilings
-    work = [_count(found.texts, "text"), _count(found.tokens, "token"), _count(found.batches, "batch", "batches")]
-    versions = [f"minisbert {__version__}", f"Python {platform.python_version()}", f"NumPy {version('numpy')}"]
-    for blas in libraries():
-        kernel = f" ({blas['architecture']})" if blas.get("architecture") else ""
-        versions.append(f"{blas['internal_api']} {blas['version']}{kernel}")
+    batches = "1 batch" if found.batches == 1 else f"{found.batches:,} batches"
+    passes = "1 pass" if found.passes == 1 else f"{found.passes:,} passes"
     average = " on average" if found.batches > 1 else ""
     return [
-        f"{encoder.folder.name}, {encoder.dtype}: {', '.join(work)}, {_count(found.num_threads, 'thread')}; "
-        f"median of {_count(found.passes, 'pass', 'passes')}",
+        f"{encoder.folder.name}, {encoder.dtype}: {counted(found.texts, 'text')}, {counted(found.tokens, 'token')}, "
+        f"{batches}, {counted(found.num_threads, 'thread')}; median of {passes}",
         f"ceilings: matrix product {ceilings.gflop_per_s:.1f} GFLOP/s, memory copy {ceilings.gb_per_s:.1f} GB/s",
-        f"versions: {', '.join(versions)}",
         f"N = {found.tokens // found.batches} tokens in a batch{average}, T in a text; D = {config.hidden_size}, "
         f"H = {config.num_attention_heads}, K = {config.head_size}, F = {config.intermediate_size}; "
-        f"{_count(config.num_hidden_layers, 'layer')}",
+        f"{counted(config.num_hidden_layers, 'layer')}",
     ]
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    """A number with its noun."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
 def _profile_table(found: Profile, encoder: SentenceEncoder) -> list[str]:
     """Format the operations under their blocks, the rest, and the sum."""
 
-    def times(seconds: float) -> list[str]:
-        return [f"{1e3 * seconds:.3f}", f"{100 * seconds / found.seconds:.1f} %"]
+    def line(name: str, seconds: float, cost: Cost = Cost(), least: float = 0.0) -> list[str]:  # noqa: B008
+        """Where a figure does not apply, its cell stays empty."""
+        cells = [name, "", "", f"{1e3 * seconds:.3f}", f"{100 * seconds / found.seconds:.1f} %"]
+        cells += [_number(cost.flop / 1e6) if cost.flop else "", _number(cost.bytes / 1e6) if cost.bytes else ""]
+        rates = cost.flop / max(cost.bytes, 1), cost.flop / seconds / 1e9
+        cells += [f"{rates[0]:.1f}", _number(rates[1])] if cost.flop else ["", ""]
+        return [*cells, f"{100 * least / seconds:.0f} %" if least else ""]
 
-    def rates(cost: Cost, seconds: float, least: float) -> list[str]:
-        """MFLOP, MB, FLOP/byte, GFLOP/s and the share of the ceiling; what does not apply stays empty."""
-        megabytes, share = _number(cost.bytes / 1e6) if cost.bytes else "", f"{100 * least / seconds:.0f} %"
-        if not cost.flop:
-            return ["", megabytes, "", "", share if least else ""]
-        return [
-            *(_number(cost.flop / 1e6), megabytes),
-            *(f"{cost.flop / cost.bytes:.1f}", _number(cost.flop / seconds / 1e9), share),
-        ]
-
-    lines = [list(PROFILE_HEAD)]
+    lines = [[*PROFILE_HEAD, "bound by"]]
     for block, members in groupby(found.rows, key=lambda row: row.block):
         rows = list(members)
         if len(rows) > 1:
-            lines.append([block, "", "", *times(sum(row.seconds for row in rows)), *[""] * 6])
+            lines.append(line(block, sum(row.seconds for row in rows)))
         for row in rows:
             name = encoder.model.config.hidden_act if row.name == "activation" else row.name
             least = found.ceilings.least_seconds(row.cost)
-            figures = [*times(row.seconds), *rates(row.cost, row.seconds, least)]
-            bound = found.ceilings.bound(row.cost) if least else ""
-            shapes = OPERATIONS[row.block, row.name]
-            lines.append([f"  {name}" if len(rows) > 1 else block, shapes, f"{row.calls:,}", *figures, bound])
-    lines.append(["other", "", "", *times(found.other), *[""] * 6])
-    lines.append(["total", "", "", *times(found.seconds), *rates(found.cost, found.seconds, found.least_seconds), ""])
-    lines.insert(-1, ["-" * max(map(len, column)) for column in zip(*lines, strict=True)])
+            cells = line(f"  {name}" if len(rows) > 1 else block, row.seconds, row.cost, least)
+            cells[1:3] = OPERATIONS[row.block, row.name], f"{row.calls:,}"
+            lines.append([*cells, found.ceilings.bound(row.cost) if least else ""])
+    lines += [line("other", found.other), line("total", found.seconds, found.cost, found.least_seconds)]
+    lines.insert(-1, ["-" * max(map(len, column)) for column in zip_longest(*lines, fillvalue="")])
     return grid(lines, "<<>>>>>>>><")
 
 
 def _number(value: float) -> str:
-    """A number with about three digits.
+    """A number with three digits.
 
-    >>> _number(9201.25), _number(35.389), _number(0.81), _number(0.0019)
-    ('9,201', '35.4', '0.81', '<0.01')
+    >>> _number(9201.25), _number(35.389), _number(3.8), _number(0.0019)
+    ('9,201', '35.4', '3.80', '0.00190')
     """
-    if value < 0.01:
-        return "<0.01"
-    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:#.3g}"
 
 
 def _verdict(found: Profile) -> list[str]:
@@ -524,25 +395,3 @@ def _verdict(found: Profile) -> list[str]:
     if "compute" in above:
         lines.append("Above 100 % of compute: the machine was busy while the ceilings were measured. Measure again.")
     return lines
-
-
-def _echo_profile(found: Profile, encoder: SentenceEncoder) -> None:
-    """Everything, in seconds, FLOP and bytes."""
-    ceilings = found.ceilings
-    measured = ("texts", "tokens", "batches", "num_threads", "passes", "ceilings")
-    operations = [
-        {
-            **{"block": row.block, "name": row.name, "calls": row.calls, "seconds": row.seconds, **vars(row.cost)},
-            "least_seconds": ceilings.least_seconds(row.cost),
-            "bound_by": ceilings.bound(row.cost) if row.cost.bytes else None,
-        }
-        for row in found.rows
-    ]
-    echo_json(
-        {"model": encoder.folder, "dtype": str(encoder.dtype)}
-        | {name: getattr(found, name) for name in measured}
-        | {"operations": operations, "seconds_other": found.other, "seconds": found.seconds}
-        | {"seconds_without_clock": found.unclocked, **vars(found.cost), "least_seconds": found.least_seconds}
-        | {"versions": {"minisbert": __version__, "python": platform.python_version(), "numpy": version("numpy")}}
-        | {"blas": [{key: x.get(key) for key in ("internal_api", "version", "architecture")} for x in libraries()]}
-    )

@@ -36,22 +36,15 @@ from minisbert.training.losses import LOSSES
 DATA = ("model", "examples", "dev")  # what a run is of besides its settings: hashes, compared by --resume
 
 
-class Option(click.ParamType):  # type: ignore[type-arg]
+def loss_option(said: str) -> tuple[str, Any]:
     """NAME=VALUE; a value is a number, true, false or a word."""
-
-    name = "NAME=VALUE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Split what was typed."""
-        name, equals, said = value.partition("=")
-        if not equals:
-            self.fail(f"must be NAME=VALUE, such as scale=20, got {value!r}", param, ctx)
-        if said.lower() in ("true", "false"):
-            return name, said.lower() == "true"
-        try:
-            return name, float(said)
-        except ValueError:
-            return name, said
+    name, equals, value = said.partition("=")
+    if not equals:
+        raise click.BadParameter(f"must be NAME=VALUE, such as scale=20, got {said!r}")
+    try:
+        return name, json.loads(value.lower())
+    except ValueError:
+        return name, value
 
 
 @click.command()
@@ -69,7 +62,7 @@ class Option(click.ParamType):  # type: ignore[type-arg]
     help="One of the losses above.  [default: the first for the kind]",
 )
 @click.option(
-    "--loss-option", "loss_options", type=Option(), multiple=True, metavar="NAME=VALUE", help="Such as scale=20."
+    "--loss-option", "loss_options", type=loss_option, multiple=True, metavar="NAME=VALUE", help="Such as scale=20."
 )
 @click.option("--epochs", type=options.COUNT, default=1, help="Passes over the examples.")
 @click.option("--batch-size", type=click.IntRange(2), default=32, help="Examples per step.")
@@ -145,15 +138,6 @@ def train(
     if reading["columns"] is not None and kind is None:
         raise click.UsageError(f"--columns needs --kind: {', '.join(COLUMNS)}.")
     training["num_threads"] = training["num_threads"] or threads.usable()
-
-    def settings_for(loss: str) -> Settings:
-        try:
-            return Settings(loss, dict(loss_options), **training)
-        except ValueError as error:
-            raise click.UsageError(f"{error}.") from None
-
-    if loss is not None:
-        settings_for(loss)  # a mistake in them is told before anything is read
     with _claimed(output) as checkpoint:
         about = output / "training.json"
         is_complete = resume and about.is_file()  # killed between the last two steps, perhaps
@@ -164,15 +148,15 @@ def train(
                 f"{checkpoint}: an earlier run was interrupted; continue it with --resume, or start over with --force"
             )
         examples = read_examples(files, kind=kind, scale=scale, **reading)
-        settings = settings_for(loss or fitting_losses(examples)[0])
+        settings = Settings(loss or fitting_losses(examples)[0], dict(loss_options), **training)
         dev_set = None if dev is None else read_dev(dev, dev_columns.split(",") if dev_columns else None)
         encoder = choice.encoder()
         began_with = encoder.folder.name
         if from_scratch is not None:
-            names = ("num_hidden_layers", "hidden_size", "num_attention_heads")
-            size: dict[str, Any] = dict(zip(names, from_scratch, strict=True))
             began_with = f"{encoder.folder.name}'s tokenizer, random weights"
-            encoder = encoder.with_model(untrained_model(encoder.model, **size, seed=settings.seed))
+            layers, width, heads = from_scratch
+            sizes: dict[str, Any] = {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": heads}
+            encoder = encoder.with_model(untrained_model(encoder.model, **sizes, seed=settings.seed))
         limit = encoder.max_seq_length if settings.max_seq_length is None else settings.max_seq_length
         run = plain(run_identity(encoder, examples, replace(settings, max_seq_length=limit), dev_set))
         if is_complete:  # what only affects last digits may differ
