@@ -84,7 +84,7 @@ def every_text(figure):
 
 def head(axes):
     """The lines above the axes."""
-    return [text.get_text() for text in axes.texts if getattr(text, "anncoords", None) == "offset points"]
+    return [text.get_text() for text in axes.texts if getattr(text, "xycoords", None) == "axes fraction"]
 
 
 def names(axes):
@@ -265,22 +265,23 @@ def test_colours_of_cosines_can_be_compared_between_pictures(values, limits, fig
 def test_each_head_is_drawn_where_it_belongs_and_no_label_covers_another(shape, figure_of):
     probs, tokens = some_probs(*shape), [TOKENS[i % 5] for i in range(shape[-1])]
     figure = figure_of(attention_heads, probs, tokens)
-    found = [axes for axes in figure.axes if axes.images and axes.get_label() != "scale"]
-    has_layers = len(shape) == 4 and shape[0] > 1
-    columns = shape[1] if has_layers else round(1 / found[0].get_position().width)
-    for i, (axes, numbers) in enumerate(zip(found, probs.reshape(-1, *shape[-2:]), strict=True)):
-        np.testing.assert_array_equal(axes.images[0].get_array(), numbers)
-        row, column = divmod(i, columns)
-        assert axes.get_label() == (f"layer {row}, head {column}" if has_layers else f"head {i}")
-        assert axes.get_position().x0 == pytest.approx(found[column].get_position().x0)
-        assert axes.get_position().y0 <= found[0].get_position().y0
-        assert axes.images[0].get_clim() == (0.0, 1.0)  # the same for all
-        if shape in ((1, 5, 5), (5, 5, 5)):
-            assert [text.get_text() for text in axes.texts] == [f"{number:.2f}" for number in numbers.reshape(-1)]
+    axes, heads = figure.axes[0], probs.reshape(-1, *shape[-2:])
+    corners = np.array([image.get_extent() for image in axes.images])[:, [0, 3]]  # left and top, in inches
+    columns = len({left for left, _ in corners.round(6).tolist()})
+    assert columns == {1: 1, 6: 12, 12: 4}[shape[0]] and np.array_equal(np.lexsort(corners.T), np.arange(len(heads)))
+    for image, numbers in zip(axes.images, heads, strict=True):
+        np.testing.assert_array_equal(image.get_array(), numbers)
+        assert image.get_clim() == (0.0, 1.0)  # the same for all
+    written = [text.get_text() for text in axes.texts]
+    named = len(heads) if len(shape) == 3 else shape[1]
+    assert [text for text in written if text.startswith("head")] == [f"head {i}" for i in range(named)]
+    assert [text for text in written if text.startswith("layer")] == [f"layer {i}" for i in range(6)] * (len(shape) == 4)
+    shown = [text for text in written if text.startswith(("0.", "1."))]
+    assert shown == ([f"{number:.2f}" for number in probs.ravel()] if shape == (1, 5, 5) else [])
     texts = every_text(figure)
     assert not overlapping(boxes(figure, texts)) and min(text.get_fontsize() for text in texts) >= 6.5
-    if len(found[0].get_yticklabels()) < shape[-1]:  # what is left out is told otherwise
-        assert any(line.startswith("the tokens, from the upper left: [CLS] · i") for line in head(figure.axes[0]))
+    is_told = any(line.startswith("the tokens, from the upper left: [CLS] · i") for line in written)
+    assert is_told == (shape[-1] == 90)  # what is left out beside the squares
 
 
 # ------------------------------------------------------------------------------------------------ the plane
