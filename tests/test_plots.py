@@ -1,6 +1,5 @@
 """Pictures: what is drawn is what was given, no label covers another, nothing is told by colour alone."""
 
-import inspect
 import io
 import itertools
 import sys
@@ -10,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minisbert import plots
 from minisbert.plots import (
     attention_heads,
     bars,
@@ -104,22 +102,6 @@ def lightness(colours):
 
 # ------------------------------------------------------------------------------------------------ all pictures
 
-SIGNATURES = {
-    heat_map: "stream values rows columns | title caption value_range diverging marked number_format",
-    similarity_matrix: "stream values texts | title caption",
-    attention_heads: "stream probs tokens | title caption",
-    vectors_in_plane: "stream points labels | title caption groups from_origin targets",
-    curves: "stream lines | x_label y_label title caption log_y log_x levels x_levels",
-    bars: "stream values | title caption value_label intervals number_format",
-}
-
-
-def test_signatures_are_the_ones_that_notebooks_use():
-    for draw, expected in SIGNATURES.items():
-        found = inspect.signature(draw).parameters
-        keyword = [name for name, one in found.items() if one.kind is one.KEYWORD_ONLY]
-        assert [*list(found)[: -len(keyword)], "|", *keyword] == expected.split() and draw.__name__ in plots.__all__
-
 
 def nasty_cases():
     count = len(NASTY)
@@ -154,7 +136,7 @@ def test_any_text_is_drawn_as_it_is_whatever_the_readers_settings(draw, argument
     assert "□ is a character that no installed font has" in [text.get_text() for text in texts]
 
 
-def test_a_picture_is_what_jupyter_shows_and_a_file_whole(matplotlib, tmp_path):
+def test_a_picture_is_what_jupyter_shows(matplotlib):
     from PIL import Image  # comes with matplotlib
 
     kept = picture(bars, {"a": 1.0}, title="bars", caption="one bar")
@@ -163,8 +145,6 @@ def test_a_picture_is_what_jupyter_shows_and_a_file_whole(matplotlib, tmp_path):
     shown = {"width": round(kept.size[0] * 110 / 150), "alt": "bars: one bar"}
     assert kept._repr_png_() == (kept.png, shown) and repr(kept) == "Picture()"
     assert picture(bars, {"a": 1.0}, title="bars", alt="one bar of 1").alt == "one bar of 1"
-    kept.save(str(tmp_path / "a picture.of anything"))
-    assert (tmp_path / "a picture.of anything").read_bytes() == kept.png
 
 
 def test_more_is_darker_and_numbers_contrast_with_their_cells(matplotlib):
@@ -275,7 +255,9 @@ def test_each_head_is_drawn_where_it_belongs_and_no_label_covers_another(shape, 
     written = [text.get_text() for text in axes.texts]
     named = len(heads) if len(shape) == 3 else shape[1]
     assert [text for text in written if text.startswith("head")] == [f"head {i}" for i in range(named)]
-    assert [text for text in written if text.startswith("layer")] == [f"layer {i}" for i in range(6)] * (len(shape) == 4)
+    assert [text for text in written if text.startswith("layer")] == [f"layer {i}" for i in range(6)] * (
+        len(shape) == 4
+    )
     shown = [text for text in written if text.startswith(("0.", "1."))]
     assert shown == ([f"{number:.2f}" for number in probs.ravel()] if shape == (1, 5, 5) else [])
     texts = every_text(figure)
@@ -301,7 +283,6 @@ def test_arrows_go_where_they_should(figure_of):
     np.testing.assert_array_equal(arrows(axes), np.stack([points, targets], axis=1)[[0, 2]])
     assert [line.get_marker() for line in axes.lines if line.get_marker() in "os"] == ["o", "s", "o"]
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["food", "$x$"]
-    assert not len(arrows(figure_of(vectors_in_plane, points, list("abc"), from_origin=False).axes[0]))
     on_circle = np.array([[0.6, 0.8], [1.0, 0.0]])
     assert figure_of(vectors_in_plane, on_circle, list("ab")).axes[0].patches[0].get_radius() == 1
     assert not figure_of(vectors_in_plane, 1.1 * on_circle, list("ab")).axes[0].patches

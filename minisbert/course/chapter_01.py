@@ -7,14 +7,10 @@ own versions are :func:`minisbert.cos_sim`, :func:`minisbert.search.semantic_sea
 Letters: ``A`` and ``B`` rows or tokens, ``M`` documents, ``D`` the width of a vector, ``k`` results.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from minisbert.course.exercises import Exercise, array
 from minisbert.model import Array
-
-__all__ = ["CONTRIBUTIONS", "COSINES", "NEAREST"]
 
 
 def _cosines(a: Array, b: Array) -> Array:
@@ -23,7 +19,6 @@ def _cosines(a: Array, b: Array) -> Array:
 
 
 COSINES = Exercise(
-    "cosines",
     _cosines,
     [
         (array([3, 4], [1, 0], [-2, 2]), array([4, 3], [0, 2])),
@@ -55,7 +50,6 @@ def _nearest(query: Array, documents: Array, k: int) -> Array:
 
 
 NEAREST = Exercise(
-    "nearest",
     _nearest,
     [
         (array(1, 0), array([1, 1], [0.2, 0.1], [0, 4], [-1, 0.5], [9, 8]), 3),
@@ -94,7 +88,6 @@ def _contributions(t: Array, u: Array) -> Array:
 
 
 CONTRIBUTIONS = Exercise(
-    "contributions",
     _contributions,
     [
         (array([3, 1], [1, 3]), array([2, 0], [0, 4], [1, 1])),

@@ -7,8 +7,6 @@ own versions are :func:`minisbert.model.wordpiece.split_word`, :class:`minisbert
 Letters: ``B`` texts, ``N`` tokens in the strip, ``V`` vocabulary, ``P`` positions, ``D`` hidden size.
 """
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Collection
 
@@ -16,8 +14,6 @@ import numpy as np
 
 from minisbert.course.exercises import Exercise, array
 from minisbert.model import Array
-
-__all__ = ["PIECES", "READ", "SUMMED"]
 
 CLS, SEP = 101, 102  # the ids of the two special tokens in BERT's vocabulary
 
@@ -73,7 +69,6 @@ def _draw_word(rng: np.random.Generator) -> tuple[str, list[str]]:
 
 
 PIECES = Exercise(
-    "pieces",
     _pieces,
     [
         *(("soup", _WORDS), ("soupy", _WORDS), ("playing", _WORDS), ("unwed", _WORDS), ("unwanted", _WORDS)),
@@ -114,7 +109,6 @@ def _read(ids: list[int], limit: int) -> list[int]:
 
 
 READ = Exercise(
-    "read",
     _read,
     [
         *(([2293, 1045, 11350], 8), ([7, 8, 9], 5), ([7, 8, 9, 10], 5), ([7, 8, 9, 10, 11, 12], 5)),
@@ -164,7 +158,6 @@ def _draw_strip(rng: np.random.Generator) -> tuple[Array, ...]:
 
 
 SUMMED = Exercise(
-    "summed",
     _summed,
     [
         (_IDS, _LENGTHS, _WORD, _POSITION, _TOKEN_TYPE),

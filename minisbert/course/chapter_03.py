@@ -6,8 +6,6 @@ own version is :func:`minisbert.model.bert.attention`.
 Letters: ``L`` layers, ``H`` heads, ``T`` tokens of one text, ``D`` hidden size, ``K`` = D/H.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -15,8 +13,6 @@ import numpy as np
 from minisbert.course.exercises import Exercise, array
 from minisbert.model import Array
 from minisbert.model.ops import softmax
-
-__all__ = ["HEADS", "LOOK", "PREVIOUS"]
 
 
 def _look(query: Array, key: Array, value: Array) -> Array:
@@ -27,7 +23,6 @@ def _look(query: Array, key: Array, value: Array) -> Array:
 
 
 LOOK = Exercise(
-    "look",
     _look,
     [
         (array([1, 0], [0, 2], [1, 1]), array([2, 1], [0, 1], [1, -1]), array([1, 0, 2], [0, 1, 3], [5, 5, -1])),
@@ -69,13 +64,12 @@ LOOK = Exercise(
 )
 
 
-def _split(x: Array, head_count: int) -> Array:
+def _split_heads(x: Array, head_count: int) -> Array:
     return x.reshape(len(x), head_count, -1).swapaxes(0, 1)
 
 
 HEADS = Exercise(
-    "split_heads",
-    _split,
+    _split_heads,
     [(np.arange(12.0).reshape(3, 4), 2), (np.arange(30.0).reshape(5, 6), 3)],
     {
         "the shape is right, but numbers of different tokens are mixed: reshape reads row by row. Print "
@@ -146,7 +140,6 @@ def _decoys() -> Array:
 
 
 PREVIOUS = Exercise(
-    "previous_head",
     _previous_head,
     [
         (_some_probs(3, 4, 6, {(1, 3): -1, (2, 0): 1, (0, 2): 0}, seed=0),),

@@ -7,8 +7,6 @@ own versions are :func:`minisbert.model.ops.layer_norm`, :func:`minisbert.model.
 Letters: ``N`` tokens, ``D`` hidden size, ``F`` feed-forward size.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -16,8 +14,6 @@ import numpy as np
 from minisbert.course.exercises import Exercise, array
 from minisbert.model import Array
 from minisbert.model.ops import gelu, gelu_tanh, layer_norm, linear, relu, sigmoid
-
-__all__ = ["GELU", "NORM", "THINK"]
 
 Weights = tuple[Array, Array]  # a weight and a bias
 
@@ -29,7 +25,6 @@ def _layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
 
 
 NORM = Exercise(
-    "layer_norm",
     _layer_norm,
     [
         (array([2, 2, 6, 6], [1, 3, 5, 7], [0, 0, 0, 9]), array(1, 2, 3, -1), array(0.5, 0, -1, 2), 0.5),
@@ -75,7 +70,6 @@ def _gelu(x: Array) -> Array:
 
 
 GELU = Exercise(
-    "gelu",
     _gelu,
     [(array(-3, -1, -0.5, 0, 0.5, 1, 3),), (array([0.1, 2], [-2, 10]),)],
     {
@@ -116,7 +110,6 @@ def _case(tokens: int, width: int, inner: int, seed: int) -> tuple[Array, Weight
 
 
 THINK = Exercise(
-    "think",
     _think,
     [_case(3, 4, 8, seed=0), _case(2, 6, 5, seed=1)],
     {

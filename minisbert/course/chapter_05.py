@@ -5,8 +5,6 @@ own version of the second is :func:`minisbert.proof.ledger.compare`. :func:`susp
 third.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from typing import Literal
@@ -17,8 +15,6 @@ from minisbert.course.exercises import Exercise, array
 from minisbert.encoder import SentenceEncoder
 from minisbert.model import Array
 
-__all__ = ["AGREES", "GAP", "SUSPECT_1", "SUSPECT_2", "suspect"]
-
 
 def _gap(x: float) -> float:
     exponent = math.frexp(x)[1] - 1  # x = m * 2^(exponent + 1) with 1/2 <= |m| < 1
@@ -26,7 +22,6 @@ def _gap(x: float) -> float:
 
 
 GAP = Exercise(
-    "gap",
     _gap,
     [(1.0,), (1.5,), (3.0,), (1000.0,), (0.1,), (-6.0,), (1e-9,), (0.5,), (-2.0,)],
     {
@@ -73,7 +68,6 @@ def _draw_tensors(rng: np.random.Generator) -> tuple[Array, Array, float]:
 
 
 AGREES = Exercise(
-    "agrees",
     _agrees,
     [
         (array(1, 2), array(1, 2.000001), 1e-5),
@@ -187,10 +181,10 @@ _SUSPECTS = {
 def _suspect(name: str) -> Exercise:
     (right,) = set("abcdefg") - _SUSPECTS[name].keys()
     return Exercise(
-        name,
         lambda: right,
         [()],
         {says: lambda choice=choice: choice for choice, says in _SUSPECTS[name].items()},
+        name=name,
         level=3,
         minutes=15,
         hint="compare(trace_tensors(...), ...) lists the tensors in the order in which they are computed: which is the "

@@ -7,15 +7,11 @@ itself has no padding and so no mask: what it does instead is :func:`minisbert.m
 Letters: ``B`` texts, ``T`` tokens of the longest of them, ``D`` the width of a vector.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from minisbert.course.exercises import Exercise, array
 from minisbert.model import Array
 from minisbert.model.ops import softmax
-
-__all__ = ["MASKED_MEAN", "MASKED_SOFTMAX", "WASTED"]
 
 
 def _masked_mean(x: Array, mask: Array) -> Array:
@@ -24,7 +20,6 @@ def _masked_mean(x: Array, mask: Array) -> Array:
 
 
 MASKED_MEAN = Exercise(
-    "masked_mean",
     _masked_mean,
     [
         (
@@ -74,7 +69,6 @@ def _masked_softmax(scores: Array, mask: Array) -> Array:
 _SCORES = array([1, 2, 0.5, 3], [0, -1, 2, 1], [2, 2, 1, 0], [0.3, 1, 1, 4])
 
 MASKED_SOFTMAX = Exercise(
-    "masked_softmax",
     _masked_softmax,
     [
         (_SCORES, np.array([True, True, True, False])),
@@ -110,7 +104,6 @@ def _wasted(lengths: Array, batch_size: int) -> float:
 
 
 WASTED = Exercise(
-    "wasted",
     _wasted,
     [
         (np.array([5, 6, 40, 7]), 2),

@@ -7,16 +7,12 @@ own versions are :func:`minisbert.long_texts.cut`, which looks for the ends of s
 Letters: ``T`` tokens of the text, ``C`` chunks, ``D`` width of a vector.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
 
 from minisbert.course.exercises import Exercise, array
 from minisbert.model import Array
-
-__all__ = ["COMPOSED", "OWNERS", "WINDOWS"]
 
 Window = tuple[int, int]
 
@@ -36,7 +32,6 @@ def _draw_windows(rng: np.random.Generator) -> tuple[int, int, int]:
 
 
 WINDOWS = Exercise(
-    "windows",
     _windows,
     [(10, 4, 0), (10, 4, 1), (11, 5, 2), (4, 4, 1), (5, 4, 3), (3, 8, 2)],
     {
@@ -80,7 +75,6 @@ def _unit(x: Array) -> Array:
 
 
 COMPOSED = Exercise(
-    "composed",
     _composed,
     [
         (array([0.6, 0.8], [1, 0]), np.array([30, 10])),
@@ -119,7 +113,6 @@ def _owners(windows: Sequence[Window]) -> list[int]:
 
 
 OWNERS = Exercise(
-    "owners",
     _owners,
     [
         ([(0, 8), (4, 10)],),

@@ -7,8 +7,6 @@ own versions are :func:`minisbert.similarity.pairwise_angular_distance`, which k
 Letters: ``B`` pairs, ``D`` width of a vector, ``P`` random pairs.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np
@@ -16,8 +14,6 @@ import numpy as np
 from minisbert.course.exercises import Exercise, array
 from minisbert.evaluation.sts import pearson, rank
 from minisbert.model import Array
-
-__all__ = ["ANGLES", "CORRELATION", "PERCENTILE"]
 
 
 def _angles(a: Array, b: Array) -> Array:
@@ -27,7 +23,6 @@ def _angles(a: Array, b: Array) -> Array:
 
 
 ANGLES = Exercise(
-    "angles",
     _angles,
     [
         (array([1, 0], [3, 4], [2, 2]), array([0, 5], [4, 3], [-1, -1])),
@@ -65,7 +60,6 @@ def _percentile(score: float, scores: Array) -> float:
 
 
 PERCENTILE = Exercise(
-    "percentile",
     _percentile,
     [
         (0.5, np.array([0.5, -0.25, 0.75, 0.5, 0.25])),
@@ -128,7 +122,6 @@ def _draw_ranks(rng: np.random.Generator) -> tuple[Array, Array]:
 
 
 CORRELATION = Exercise(
-    "correlation",
     _correlation,
     [
         (np.array([0.9, 0.2, 0.6, 0.1]), np.array([5.0, 3.0, 3.0, 0.0])),

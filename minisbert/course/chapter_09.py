@@ -7,8 +7,6 @@ own versions are in :mod:`minisbert.training.gradcheck`, :func:`minisbert.model.
 Letters: ``N`` rows, ``T`` tokens of one text, ``D`` and ``K`` the width of a vector.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np
@@ -16,15 +14,12 @@ import numpy as np
 from minisbert.course.exercises import Exercise, array
 from minisbert.model import Array
 
-__all__ = ["D_VALUE", "NORMALIZE_BACKWARD", "SLOPE"]
-
 
 def _slope(f: Callable[[float], float], x: float, h: float) -> float:
     return (f(x + h) - f(x - h)) / (2.0 * h)
 
 
 SLOPE = Exercise(
-    "slope",
     _slope,
     [(np.exp, 0.0, 0.5), (np.tanh, 0.7, 0.1), (np.sin, -1.2, 0.01), (np.cos, 0.8, 0.2)],  # cos falls there
     {
@@ -63,7 +58,6 @@ def _normalize_backward(d_y: Array, x: Array) -> Array:
 
 
 NORMALIZE_BACKWARD = Exercise(
-    "normalize_backward",
     _normalize_backward,
     [
         (array([1, 0]), array([3, 4])),
@@ -100,7 +94,6 @@ def _d_value(d_context: Array, probs: Array) -> Array:
 
 
 D_VALUE = Exercise(
-    "d_value",
     _d_value,
     [
         (array([4], [8]), array([0.75, 0.25], [0.5, 0.5])),

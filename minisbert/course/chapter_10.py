@@ -7,8 +7,6 @@ own versions are :func:`minisbert.training.losses.multiple_negatives_ranking` an
 Letters: ``B`` pairs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,8 +14,6 @@ import numpy as np
 from minisbert.course.exercises import Exercise, array
 from minisbert.model import Array
 from minisbert.model.ops import softmax
-
-__all__ = ["D_SCORES", "FALSE_NEGATIVES", "INFO_NCE"]
 
 
 def _down(scores: Array) -> Array:
@@ -42,7 +38,6 @@ def _info_nce(cosines: Array, scale: float) -> float:
 
 
 INFO_NCE = Exercise(
-    "info_nce",
     _info_nce,
     [
         (array([0.6, 0.8], [-0.6, -0.8]), 5.0),
@@ -75,7 +70,6 @@ def _d_scores(scores: Array) -> Array:
 
 
 D_SCORES = Exercise(
-    "d_scores",
     _d_scores,
     [(array([2, 0, 1], [0, 1, 1.5], [-1, 0.5, 0]),), (array([3, 4], [-3, -4]),)],
     {
@@ -109,7 +103,6 @@ def _false_negatives(classes: Sequence[str]) -> Array:
 
 
 FALSE_NEGATIVES = Exercise(
-    "false_negatives",
     _false_negatives,
     [
         (["praise", "question", "praise"],),

@@ -33,10 +33,10 @@ Answer = Callable[..., Any]
 class Exercise:
     """A question whose answer is a function or, with a single case without arguments, a value."""
 
-    name: str
     solution: Answer
     cases: Sequence[tuple[Any, ...]]  # arguments of each call
     mistakes: Mapping[str, Mapping[str, str] | Answer]  # what is wrong and where to look: see mistaken
+    name: str = ""  # if not the solution's
     level: Literal[1, 2, 3] = 1
     minutes: int = 5
     hint: str = ""  # where to begin
@@ -44,6 +44,9 @@ class Exercise:
     instead: tuple[str, ...] = ()  # functions of the package that answer it, or "minisbert" for all of them
     draw: Callable[[np.random.Generator], tuple[Any, ...]] | None = None  # another case, for marks
     tolerance: float = 1e-9  # relative to the largest number of the right result
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.name or self.solution.__name__.strip("_"))
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,7 @@ class Verdict:
 def hint(exercise: Exercise, stage: int = 1) -> Verdict:
     """Give the first hint, which says where to begin, or the second, which says nearly all.
 
-    >>> double = Exercise("double", lambda x: 2 * x, [(3.0,)], {}, hint="how often is x in it?", more="x + ...")
+    >>> double = Exercise(lambda x: 2 * x, [(3.0,)], {}, "double", hint="how often is x in it?", more="x + ...")
     >>> hint(double, stage=2)
     → double (level 1 of 3, 5 minutes): x + ...
     """
@@ -76,7 +79,7 @@ def check(exercise: Exercise, answer: Any, seconds: float = 10.0) -> Verdict:
     Only under nbgrader a wrong answer raises, since that is how nbgrader knows.
 
     >>> cases, mistakes = [(3.0,), (5.0,), (7.0,)], {"that is a square": lambda x: x * x}
-    >>> double = Exercise("double", lambda x: 2 * x, cases, mistakes)
+    >>> double = Exercise(lambda x: 2 * x, cases, mistakes, name="double")
     >>> check(double, lambda x: x + x), check(double, lambda x: x**2), check(double, lambda x: None)
     (✓ double: right, ✗ double: that is a square, … double: fill in the cell above, then run this one again)
     >>> check(double, lambda x: -x * x)
