@@ -84,22 +84,11 @@ def look_in_loops(query, key, value):
     return out
 
 
-def look_without_keepdims(query, key, value):
-    scores = query @ key.T / len(query[0]) ** 0.5
-    powers = np.exp(scores - scores.max(axis=1)[:, None])
-    return powers / powers.sum(axis=1) @ value
-
-
 def previous_in_loops(probs):
     best = {}
     for layer, head in itertools.product(range(probs.shape[0]), range(probs.shape[1])):
         best[layer, head] = np.mean([probs[layer, head, t, t - 1] for t in range(1, probs.shape[2])])
     return max(best, key=best.get)
-
-
-def previous_wrapping(probs):
-    total = sum(probs[:, :, t, t - 1] for t in range(probs.shape[2]))
-    return np.unravel_index(total.argmax(), total.shape)
 
 
 def norm_in_place(x, weight, bias, eps):
@@ -338,32 +327,21 @@ RIGHT = {
 WRONG = {
     "1.COSINES": [
         (cosines_changing, "argument a"),
-        (lambda a, b: np.arccos(np.clip(unit(a) @ unit(b).T, -1, 1)), "called with"),
         (lambda a, b: unit(a) @ unit(b), "ValueError"),
         (lambda a, b: EXERCISES["1.COSINES"].solution(a, b), "the solution's"),
     ],
     "1.NEAREST": [
-        (lambda q, d, k: np.argsort(-(unit(d) @ q)), "shape"),
-        (lambda q, d, k: np.argsort(-(unit(d) @ q))[1 : k + 1], "called with"),
-        (lambda q, d, k: np.sort(unit(d) @ q)[::-1][:k], "called with"),
         (lambda q, d, k: np.sort(np.argsort(-(unit(d) @ q))[:k]), "wrong places"),
-        (lambda q, d, k: d[np.argsort(-(unit(d) @ q))[:k]], "shape"),
         (lambda q, d, k: np.argsort(-(d / norm(d, axis=0) @ q))[:k], "called with"),
     ],
     "1.CONTRIBUTIONS": [
-        (lambda t, u: t @ u.T / norm(t.sum(0)), "called with"),
         (lambda t, u: t @ u.T / (t @ u.T).sum(), "one factor"),
         (lambda t, u: t @ u.T / (t.sum(0) @ t.sum(0) * (u.sum(0) @ u.sum(0))), "one factor"),
     ],
     "2.PIECES": [
-        (pieces_backtracking, "goes back"),
         (lambda w, v: " ".join(pieces_by_while(w, v)), "a list is wanted"),
         (lambda w, v: pieces_by_while(w, v)[::-1], "called with"),
-        (lambda w, v: pieces_by_while(w, v)[0], "text"),
-        (lambda w, v: ["[CLS]", *pieces_by_while(w, v), "[SEP]"], "called with"),
-        (lambda w, v: list(w), "called with"),
         (lambda w, v: pieces_by_while(w, v) if len(w) > 4 else [], "empty"),
-        (lambda w, v: v[0], "text"),
     ],
     "2.READ": [
         (read_changing, "argument ids"),
@@ -383,27 +361,15 @@ WRONG = {
     "3.LOOK": [
         (lambda q, k, v: softmax(q @ k.T / q.shape[1] ** 0.5) @ v, "comes from minisbert.model.ops.softmax"),
         (lambda q, k, v: my_softmax(k @ q.T) @ v, "two things"),
-        (lambda q, k, v: my_softmax(q @ k.T / q.shape[1] ** 0.5, 0) @ v, "columns"),
         (lambda q, k, v: my_softmax(q @ k.T / q.shape[1] ** 0.5).T @ v, ""),
-        (lambda q, k, v: np.exp(q @ k.T / q.shape[1] ** 0.5) @ v, "called with"),
         (lambda q, k, v: (my_softmax(q @ k.T / q.shape[1] ** 0.5) @ v).mean(0), "mean over all rows"),
-        (look_without_keepdims, "See keepdims="),
         (lambda q, k, v: my_softmax(np.clip(q @ k.T / q.shape[1] ** 0.5, -700, 700)) @ v, ""),
     ],
     "3.HEADS": [
-        (lambda x, h: x.reshape(h, -1, x.shape[1]), "shape"),
         (lambda x, h: np.stack(np.split(x, h, axis=1), axis=-1), "comes last"),
         (lambda x, h: np.stack(np.split(x, x.shape[1] // h, axis=1)), "K heads of H"),
     ],
     "3.PREVIOUS": [
-        (previous_wrapping, "column -1"),
-        (lambda p: (0, int(np.trace(p, -1, 2, 3)[0].argmax())), "layer 0"),
-        (lambda p: previous_in_loops(p.swapaxes(2, 3)), "next token"),
-        (
-            lambda p: np.unravel_index(np.tril(p, -1).sum((2, 3)).argmax(), p.shape[:2]),
-            "all tokens that came before",
-        ),
-        (lambda p: np.unravel_index(p[:, :, 1:, :-1].sum((2, 3)).argmax(), p.shape[:2]), ""),
         (lambda p: np.unravel_index(np.median(np.diagonal(p, -1, 2, 3), axis=-1).argmax(), p.shape[:2]), ""),
         (lambda p: np.unravel_index((np.diagonal(p, -1, 2, 3) > 0.5).sum(-1).argmax(), p.shape[:2]), ""),
         (lambda p: previous_in_loops(p[:, :, :4, :4]), ""),
@@ -411,12 +377,8 @@ WRONG = {
     "4.NORM": [
         (norm_in_place, "argument x"),
         (lambda x, w, b, e: layer_norm(x, w, b, e), "comes from minisbert"),
-        (lambda x, w, b, e: (x - x.mean(-1)) / np.sqrt(x.var(-1) + e) * w + b, "called with"),
         (lambda x, w, b, e: (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, ddof=1, keepdims=True) + e), "two"),
-        (lambda x, w, b, e: (x - x.mean(-1, keepdims=True)) * w + b, "divided by the standard"),
         (lambda x, w, b, e: (x - x.mean(0)) / np.sqrt(x.var(0, ddof=1) + e) * w + b, "two things"),
-        (lambda x, w, b, e: layer_norm(x, b, w, e), "changed places"),
-        (lambda x, w, b, e: layer_norm(x, w, b, 1e-12), "eps that is handed over"),
     ],
     "4.GELU": [
         (lambda x: gelu(x), "comes from"),
@@ -426,9 +388,7 @@ WRONG = {
     ],
     "4.THINK": [
         (think_adding_in_place, "argument hidden"),
-        (lambda x, e, c, n: layer_norm(x + linear(gelu(linear(x, *e)), *c), *n, 1e-3), "called with"),
         (lambda x, e, c, n: layer_norm(linear(np.maximum(linear(x, *e), 0), *c), *n, 1e-12), "two things"),
-        (lambda x, e, c, n: layer_norm(x + gelu(x @ e[0].T) @ c[0].T, *n, 1e-12), "biases"),
         (lambda x, e, c, n: linear(gelu(linear(x, *e)), *c), "two things"),
     ],
     "5.GAP": [
@@ -437,30 +397,15 @@ WRONG = {
         (lambda x: 2.0 ** (math.floor(math.log2(x)) - 23), "ValueError"),
         (lambda x: math.floor(math.log2(abs(x))) - 23, "wrong sign"),
         (lambda x: 2.0 ** -(math.floor(math.log2(abs(x))) - 23), "upside down"),
-        (lambda x: np.finfo(np.float32).eps, "at 1"),
-        (lambda x: 2.0 ** (math.ceil(math.log2(abs(x))) - 24), "powers of two"),
-        (lambda x: 2.0 ** (len(f"{int(abs(x)) or 1:b}") - 24), "below 1"),
     ],
     "5.AGREES": [
-        (shaped(lambda a, b, t: norm(a - b) <= t * max(1, largest(b))), "Euclidean"),
-        (shaped(lambda a, b, t: largest(a - b) <= t * max(1, b.max())), "with its sign"),
-        (
-            lambda a, b, t: a.size == b.size and bool((abs(a - b) <= t * max(1, largest(b))).all()),
-            "as many numbers",
-        ),
-        (shaped(lambda a, b, t: largest(a - b) <= t * (1 + largest(b))), "are added"),
-        (shaped(lambda a, b, t: np.allclose(a, b, rtol=t, atol=t)), "allclose"),
-        (shaped(lambda a, b, t: np.allclose(a, b, rtol=0, atol=t)), "the same for large"),
         (shaped(lambda a, b, t: largest(a - b) > t * max(1, largest(b))), ""),
-        (shaped(lambda a, b, t: largest(a - b) / largest(b) <= t), "becomes tiny"),
         (shaped(lambda a, b, t: np.nanmax(abs(a - b)) <= t * max(1, np.nanmax(abs(b)))), "NaN"),
         (shaped(lambda a, b, t: not np.isnan(a).any() and not largest(a - b) > t * max(1, largest(b))), ""),
         (shaped(lambda a, b, t: np.array_equal(a, b, equal_nan=True) or agrees_in_loops(a, b, t)), ""),
-        (shaped(lambda a, b, t: abs(a.sum() - b.sum()) <= t * max(1, largest(b))), ""),
         (shaped(lambda a, b, t: (a == b).all()), ""),
         (lambda a, b, t: True, "whatever goes in"),
         (shaped(lambda a, b, t: largest(abs(a) - abs(b)) <= t * max(1, largest(b))), ""),
-        (shaped(lambda a, b, t: largest(a - b) <= t * max(1, norm(b))), "Euclidean norm of the reference"),
         (lambda a, b, t: agrees_in_loops(a, b, 1e-5), ""),
         (shaped(lambda a, b, t: np.isnan(b).all() or agrees_in_loops(a, b, t)), ""),
     ],
@@ -471,13 +416,7 @@ WRONG = {
         ("e", "token type"),
         ("ab", ""),
     ],
-    "5.SUSPECT_2": [
-        ("h", ""),
-        (None, "fill in"),
-        ("", ""),
-        ("b", "before layer 0"),
-        (0.5, ""),
-    ],
+    "5.SUSPECT_2": [("h", ""), (None, "fill in"), ("", ""), ("b", "before layer 0"), (0.5, "")],
     "6.MASKED_MEAN": [
         (mean_zeroing, "argument x"),
         (lambda x, m: (x * m[:, :, None]).sum(1) / m.sum(1), "called with"),
@@ -489,31 +428,23 @@ WRONG = {
     ],
     "6.MASKED_SOFTMAX": [
         (lambda s, m: softmax(np.where(m, s, -np.inf)) * 2, "do not sum to 1"),
-        (lambda s, m: softmax(s)[:, m], "shape"),
         (lambda s, m: softmax(np.where(m[:, None] & m, s, -np.inf)), "nan"),
         (lambda s, m: softmax(np.where(m, s, np.nan)), "nan"),
         (lambda s, m: softmax(np.where(m, s, -np.inf).T).T, "nan"),
-        (lambda s, m: softmax(np.where(m, s, -1000.0)), ""),
         (lambda s, m: np.log(softmax(np.where(m, s, -1e9))), "inf"),
     ],
     "6.WASTED": [
         (wasted_mean, ""),
         (lambda n, b: int(wasted_while(n, b)), "whatever goes in"),
         (lambda n, b: wasted_while(sorted(n, reverse=True), b), ""),
-        (lambda n, b: f"{wasted_while(n, b):.0%}", "text"),
-        (lambda n, b: 1 - n.mean() / n.max(), "longest of its own batch"),
         (lambda n, b: 1 - sum(n) / sum(max(n[i : i + b][:2]) * len(n[i : i + b]) for i in range(0, len(n), b)), ""),
     ],
     "7.WINDOWS": [
         (windows_for_ever, "does not end"),
         (windows_printed, "prints"),
         (lambda c, r, o: ((a, b) for a, b in windows_while(c, r, o)), "generator"),
-        (lambda c, r, o: [list(range(a, b)) for a, b in windows_while(c, r, o)], "called with"),
         (lambda c, r, o: [(0, r)], "called with"),
-        (
-            lambda c, r, o: windows_while(c, r, o) if c > r else [(0, r)],
-            "called with (3, 8, 2), it gives 8 at [0, 1]",
-        ),
+        (lambda c, r, o: windows_while(c, r, o) if c > r else [(0, r)], "called with (3, 8, 2), it gives 8 at [0, 1]"),
     ],
     "7.COMPOSED": [
         (lambda v, n: unit((n - 1 @ v)[None])[0], "Error"),
@@ -524,18 +455,13 @@ WRONG = {
         (lambda w: [str(owner) for owner in owners_in_loops(w)], "a list of something else"),
     ],
     "8.ANGLES": [
-        (lambda a, b: np.arccos(np.clip(unit(a) @ unit(b).T, -1, 1)) / np.pi, "shape"),
         (lambda a, b: np.arccos(np.clip((unit(a) * unit(b)).sum(1), -1, 1)) / 3.14, "times"),
         (lambda a, b: np.nan_to_num(np.arccos((unit(a) * unit(b)).sum(1))) / np.pi, ""),
         (lambda a, b: np.arccos(np.clip((unit(a) * unit(b)).sum(1), -1, 1)) / 3.1416, "0.9999977 times"),
     ],
     "8.PERCENTILE": [
-        (lambda s, scores: 100 * np.searchsorted(np.sort(scores), s) / len(scores), "count for nothing"),
         (lambda s, scores: str(percentile_in_loops(s, scores)), "text"),
-        (
-            lambda s, scores: 50 * (np.mean(abs(scores) < abs(s)) + np.mean((abs(scores) < abs(s)) | (scores == s))),
-            "",
-        ),
+        (lambda s, scores: 50 * (np.mean(abs(scores) < abs(s)) + np.mean((abs(scores) < abs(s)) | (scores == s))), ""),
     ],
     "8.CORRELATION": [
         (lambda x, y: np.corrcoef(average_rank(x), average_rank(y)), "shape"),
@@ -554,7 +480,6 @@ WRONG = {
     "10.INFO_NCE": [
         (lambda c, s: nce_by_logsumexp(c, s) / math.log(2), "1/ln 2"),
         (lambda c, s: -np.log10(softmax(s * c).diagonal()).mean(), "1/ln 10"),
-        (lambda c, s: -np.log(softmax(s * c).diagonal()), "shape"),
         (lambda c, s: np.exp(nce_by_logsumexp(c, s)), "exp"),
         (lambda c, s: -np.log(softmax(s * c).diagonal()).max(), ""),
         (lambda c, s: -np.log(softmax(c / s).diagonal()).sum(), "two things"),
@@ -566,11 +491,8 @@ WRONG = {
     ],
     "10.FALSE_NEGATIVES": [
         (lambda c: ~false_filled(c), "changed places"),
-        (lambda c: np.argwhere(false_filled(c)), "shape"),
-        (lambda c: np.array(c) == np.array(c), "shape"),
         (lambda c: [[a is b for b in c] for a in c], "diagonal"),
         (lambda c: [[a is b and i != j for j, b in enumerate(c)] for i, a in enumerate(c)], ""),
-        (lambda c: ~np.eye(len(c), dtype=bool), "no negatives"),
         (lambda c: [[i != j and a[0] == b[0] for j, b in enumerate(c)] for i, a in enumerate(c)], ""),
         (lambda c: [[i != j and a in b for j, b in enumerate(c)] for i, a in enumerate(c)], ""),
     ],

@@ -41,24 +41,7 @@ def _pieces(word: str, vocabulary: Collection[str]) -> list[str]:
     return pieces
 
 
-_WORDS = [
-    "un",
-    "unw",
-    "w",
-    "a",
-    "play",
-    "pla",
-    "soup",
-    "y",
-    "##want",
-    "##ed",
-    "##w",
-    "##a",
-    "##nt",
-    "##y",
-    "##yn",
-    "##ing",
-]
+_WORDS = "un unw w a play pla soup y ##want ##ed ##w ##a ##nt ##y ##yn ##ing".split()
 
 
 def _draw_word(rng: np.random.Generator) -> tuple[str, list[str]]:

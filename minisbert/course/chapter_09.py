@@ -59,10 +59,7 @@ def _normalize_backward(d_y: Array, x: Array) -> Array:
 
 NORMALIZE_BACKWARD = Exercise(
     _normalize_backward,
-    [
-        (array([1, 0]), array([3, 4])),
-        (array([0.5, -1, 2], [0.3, 0.3, -0.7]), array([1, 2, 2], [-2, 6, 3])),
-    ],
+    [(array([1, 0]), array([3, 4])), (array([0.5, -1, 2], [0.3, 0.3, -0.7]), array([1, 2, 2], [-2, 6, 3]))],
     {
         "x is divided by a length that depends on x: what goes back through that length is missing": {
             " - y * along": ""

@@ -39,10 +39,7 @@ def _info_nce(cosines: Array, scale: float) -> float:
 
 INFO_NCE = Exercise(
     _info_nce,
-    [
-        (array([0.6, 0.8], [-0.6, -0.8]), 5.0),
-        (array([0.9, 0.1, 0.3], [0.2, 0.4, 0.5], [0, -0.3, 0.7]), 2.0),
-    ],
+    [(array([0.6, 0.8], [-0.6, -0.8]), 5.0), (array([0.9, 0.1, 0.3], [0.2, 0.4, 0.5], [0, -0.3, 0.7]), 2.0)],
     {
         "the scale is not used: softmax is never sure of cosines": {"scale * cosines": "cosines"},
         "divided by the scale, which is 1 / temperature": {"scale * cosines": "cosines / scale"},
