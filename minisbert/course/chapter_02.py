@@ -41,7 +41,8 @@ def _pieces(word: str, vocabulary: Collection[str]) -> list[str]:
     return pieces
 
 
-_WORDS = "un unw w a play pla soup y ##want ##ed ##w ##a ##nt ##y ##yn ##ing".split()
+_WORDS = ["un", "unw", "w", "a", "play", "pla", "soup", "y"]
+_WORDS += ["##want", "##ed", "##w", "##a", "##nt", "##y", "##yn", "##ing"]
 
 
 def _draw_word(rng: np.random.Generator) -> tuple[str, list[str]]:

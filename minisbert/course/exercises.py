@@ -27,6 +27,7 @@ from minisbert.proof.student import Outcome, call, explain_calls, same, short
 __all__ = ["Exercise", "Verdict", "array", "ask", "check", "hint", "judge", "mistaken"]
 
 Answer = Callable[..., Any]
+Mistake = Mapping[str, str] | Answer  # parts of the solution's text and what they become, or another function
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Exercise:
 
     solution: Answer
     cases: Sequence[tuple[Any, ...]]  # arguments of each call
-    mistakes: Mapping[str, Mapping[str, str] | Answer]  # what is wrong and where to look: see mistaken
+    mistakes: Mapping[str, Mistake]  # what is wrong and where to look: see mistaken
     name: str = ""  # if not the solution's
     level: Literal[1, 2, 3] = 1
     minutes: int = 5
@@ -188,7 +189,7 @@ def _values(value: Any) -> set[str]:
     return set().union(*map(_values, items)) if isinstance(items, (list, tuple)) else {repr(items)}
 
 
-def mistaken(solution: Answer, *mistakes: Mapping[str, str] | Answer) -> Answer:
+def mistaken(solution: Answer, *mistakes: Mistake) -> Answer:
     """The solution with mistakes in it: parts of its text become others, or another function stands in its place.
 
     ValueError if a part is not in its text, or another function is to be changed further.
@@ -217,7 +218,7 @@ def _text(solution: Answer) -> str:
     return textwrap.dedent(inspect.getsource(solution))
 
 
-def _results(exercise: Exercise, *mistakes: Mapping[str, str] | Answer) -> Any:
+def _results(exercise: Exercise, *mistakes: Mistake) -> Any:
     """What the solution returns with these mistakes, call by call; None if two of them do not go together."""
     try:
         with np.errstate(all="ignore"):

@@ -68,8 +68,9 @@ def edition(notebook: Notebook, number: int) -> Notebook:
             rows = "".join(f"    {question!r}: ...,\n" for question in asked)
             text = f"# your prediction, in place of each ...\nprediction_{i} = {{\n{rows}}}"
             cells.append(_code(f"prediction-{i}", text))
-        for i in sorted({predicted[question] for question, _ in measured}):
-            rows = "".join(f"    {question!r}: {value},\n" for question, value in measured if predicted[question] == i)
+        if measured:
+            i = predicted[measured[0][0]]
+            rows = "".join(f"    {question!r}: {value},\n" for question, value in measured)
             text = f"from minisbert.course.checking import beside\n\nbeside(prediction_{i}, {{\n{rows}}})"
             cells.append(_code(f"beside-{i}-{cell['id']}", text))
     return new | {"cells": cells}
