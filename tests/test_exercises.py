@@ -225,15 +225,8 @@ def nothing(*arguments):
 
 RIGHT = {
     "1.COSINES": [cosines_in_loops],
-    "1.NEAREST": [
-        nearest_by_sorting,
-        lambda q, d, k: np.argsort(unit(d) @ q)[::-1][:k],
-        lambda q, d, k: tuple(np.argsort(-(unit(d) @ q))[:k]),
-    ],
-    "1.CONTRIBUTIONS": [
-        lambda t, u: np.einsum("ad,bd->ab", t / norm(t.sum(0)), u / norm(u.sum(0))),
-        lambda t, u: (t / len(t)) @ (u / len(u)).T / norm(t.mean(0)) / norm(u.mean(0)),
-    ],
+    "1.NEAREST": [nearest_by_sorting, lambda q, d, k: np.argsort(unit(d) @ q)[::-1][:k]],
+    "1.CONTRIBUTIONS": [lambda t, u: (t / len(t)) @ (u / len(u)).T / norm(t.mean(0)) / norm(u.mean(0))],
     "2.PIECES": [pieces_by_while],
     "2.READ": [
         lambda ids, limit: [101, *ids[: limit - 2], 102],
@@ -271,15 +264,10 @@ RIGHT = {
     "8.ANGLES": [
         angles_by_atan,
         lambda a, b: [math.acos(max(-1, min(1, u @ v / (norm(u) * norm(v))))) / math.pi for u, v in zip(a, b)],
-        lambda a, b: np.degrees(np.arccos(np.clip((unit(a) * unit(b)).sum(1), -1, 1))) / 180,
     ],
     "8.PERCENTILE": [percentile_in_loops, lambda s, scores: 50 * (np.mean(scores < s) + np.mean(scores <= s))],
     "8.CORRELATION": [correlation_by_numpy],
-    "9.SLOPE": [
-        lambda f, x, h: (f(x + h) - f(x - h)) / (2 * h),
-        lambda f, x, h: ((f(x + h) - f(x)) / h + (f(x) - f(x - h)) / h) / 2,
-        lambda f, x, h: np.array([f(x - h), f(x + h)]) @ np.array([-0.5, 0.5]) / h,
-    ],
+    "9.SLOPE": [lambda f, x, h: ((f(x + h) - f(x)) / h + (f(x) - f(x - h)) / h) / 2],
     "9.NORMALIZE_BACKWARD": [
         normalize_backward_by_jacobian,
         lambda d, x: d / norm(x, axis=1)[:, None] - x * (d * x).sum(1)[:, None] / norm(x, axis=1)[:, None] ** 3,
