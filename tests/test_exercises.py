@@ -4,14 +4,16 @@
 import inspect
 import itertools
 import math
+import re
+from dataclasses import replace
 from importlib import import_module
 
 import numpy as np
 import pytest
 
-from minisbert.course.exercises import Exercise, array, check, hint
+from minisbert.course.exercises import Exercise, array, ask, check, hint, judge, mistaken
 from minisbert.model.ops import gelu, layer_norm, linear, softmax
-from minisbert.proof.student import call
+from minisbert.proof.student import call, same
 
 norm, erf = np.linalg.norm, np.vectorize(math.erf, otypes=[float])
 
@@ -22,12 +24,6 @@ def unit(x):
 
 def cosines_in_loops(a, b):
     return [[sum(x * y for x, y in zip(u, v)) / math.sqrt(sum(u * u) * sum(v * v)) for v in b] for u in a]
-
-
-def cosines_in_place(a, b):
-    a = a.copy()
-    a /= norm(a, axis=1)[:, None]
-    return np.einsum("ad,bd->ab", a, unit(b))
 
 
 def cosines_changing(a, b):
@@ -53,63 +49,6 @@ def pieces_by_while(word, vocabulary):
     return found
 
 
-def pieces_recursive(word, vocabulary, before=""):
-    for end in range(len(word), 0, -1):
-        if before + word[:end] in vocabulary:
-            if end == len(word):
-                return [before + word]
-            rest = pieces_recursive(word[end:], vocabulary, "##")
-            return ["[UNK]"] if rest == ["[UNK]"] else [before + word[:end], *rest]
-    return ["[UNK]"]
-
-
-def pieces_backtracking(word, vocabulary, before=""):
-    if not word:
-        return []
-    for end in range(len(word), 0, -1):
-        if before + word[:end] in vocabulary:
-            rest = pieces_backtracking(word[end:], vocabulary, "##")
-            if rest != ["[UNK]"]:
-                return [before + word[:end], *rest]
-    return ["[UNK]"]
-
-
-def pieces_for_ever(word, vocabulary):
-    start, pieces = 0, []
-    while start < len(word):
-        for end in range(len(word), start, -1):
-            if word[start:end] in vocabulary:
-                pieces.append(word[start:end])
-                start = end
-                break
-    return pieces
-
-
-def pieces_from_the_right(word, vocabulary):
-    pieces, end = [], len(word)
-    while end:
-        starts = [s for s in range(end) if ("##" if s else "") + word[s:end] in vocabulary]
-        if not starts:
-            return ["[UNK]"]
-        pieces.insert(0, ("##" if starts[0] else "") + word[starts[0] : end])
-        end = starts[0]
-    return pieces
-
-
-def read_changing(ids, limit):
-    ids.insert(0, 101)
-    return [*ids[: limit - 1], 102]
-
-
-def summed_in_loops(ids, lengths, word, position, token_type):
-    rows, i = [], 0
-    for length in lengths:
-        for place in range(length):
-            rows.append([float(x) for x in word[ids[i]] + position[place] + token_type[0]])
-            i += 1
-    return rows
-
-
 def summed_where(ids, lengths, word, position, token_type):
     starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
     return (word[ids] + position[np.arange(len(ids)) - starts] + token_type[0]).astype(np.float32)
@@ -129,48 +68,11 @@ def look_in_loops(query, key, value):
     return out
 
 
-def look_without_keepdims(query, key, value):
-    scores = query @ key.T / len(query[0]) ** 0.5
-    powers = np.exp(scores - scores.max(axis=1)[:, None])
-    return powers / powers.sum(axis=1) @ value
-
-
-def look_at_one(query, key, value):
-    out = np.zeros_like(value)
-    for t, q in enumerate(query):
-        out[t] = my_softmax(key @ q / len(q) ** 0.5) @ value
-        return out
-
-
 def previous_in_loops(probs):
     best = {}
     for layer, head in itertools.product(range(probs.shape[0]), range(probs.shape[1])):
         best[layer, head] = np.mean([probs[layer, head, t, t - 1] for t in range(1, probs.shape[2])])
     return max(best, key=best.get)
-
-
-def previous_wrapping(probs):
-    total = sum(probs[:, :, t, t - 1] for t in range(probs.shape[2]))
-    return np.unravel_index(total.argmax(), total.shape)
-
-
-def previous_counting(probs):
-    hits = (probs[:, :, 1:].argmax(-1) == np.arange(probs.shape[2] - 1)).sum(-1)
-    return np.unravel_index(hits.argmax(), hits.shape)
-
-
-def norm_in_loops(x, weight, bias, eps):
-    rows = []
-    for row in x:
-        mean = sum(row) / len(row)
-        variance = sum((v - mean) ** 2 for v in row) / len(row)
-        rows.append([(v - mean) / math.sqrt(variance + eps) * w + b for v, w, b in zip(row, weight, bias)])
-    return rows
-
-
-def norm_in_place(x, weight, bias, eps):
-    x -= x.mean(-1, keepdims=True)
-    return x / np.sqrt((x * x).mean(-1, keepdims=True) + eps) * weight + bias
 
 
 def gelu_in_loops(x):
@@ -188,11 +90,6 @@ def think_by_hand(hidden, expand, contract, norm):
     return my_norm(hidden + wide @ contract[0].T + contract[1], *norm)
 
 
-def think_adding_in_place(hidden, expand, contract, norm):
-    hidden += linear(gelu(linear(hidden, *expand)), *contract)
-    return layer_norm(hidden, *norm, 1e-12)
-
-
 def agrees_in_loops(ours, reference, tolerance):
     if ours.shape != reference.shape:
         return False
@@ -201,12 +98,6 @@ def agrees_in_loops(ours, reference, tolerance):
         if not abs(x - y) <= bound:
             return False
     return True
-
-
-def agrees_without_nan(ours, reference, tolerance):
-    if ours.shape != reference.shape or np.isnan(ours).any():
-        return np.False_
-    return np.max(np.abs(ours - reference)) <= tolerance * np.maximum(1, np.abs(reference)).max()
 
 
 def largest(x):
@@ -221,20 +112,10 @@ def mean_in_loops(x, mask):
     return tuple(np.mean([row for row, is_token in zip(text, m) if is_token], axis=0) for text, m in zip(x, mask))
 
 
-def mean_zeroing(x, mask):
-    x[~mask] = 0
-    return x.sum(1) / mask.sum(1)[:, None]
-
-
 def masked_rows(scores, mask):
     out = np.zeros(scores.shape)
     out[:, mask] = my_softmax(scores[:, mask])
     return out
-
-
-def masked_exp(scores, mask):
-    e = np.exp(scores - scores[:, mask].max(axis=1, keepdims=True)) * mask
-    return [list(map(float, row / row.sum())) for row in e]
 
 
 def wasted_while(lengths, batch_size):
@@ -272,11 +153,6 @@ def windows_printed(count, room, overlap):
     print(windows_while(count, room, overlap))
 
 
-def composed_in_loops(vectors, new_tokens):
-    total = sum(float(n) * v for n, v in zip(new_tokens, vectors))
-    return list(total / math.sqrt(total @ total))
-
-
 def owners_in_loops(windows):
     owners = np.zeros(windows[-1][1], int)
     best = -np.ones(len(owners))
@@ -284,13 +160,6 @@ def owners_in_loops(windows):
         for token in range(first, stop):
             if (fewer := min(token - first, stop - 1 - token)) > best[token]:
                 owners[token], best[token] = i, fewer
-    return owners
-
-
-def owners_halfway(windows):
-    owners = []
-    for token in range(windows[-1][1]):
-        owners.append(sum(token >= (a[1] + b[0]) / 2 for a, b in itertools.pairwise(windows)))
     return owners
 
 
@@ -311,11 +180,6 @@ def correlation_by_numpy(x, y):
     return np.corrcoef(average_rank(x), average_rank(y))[0, 1]
 
 
-def correlation_of_covariances(x, y):
-    x, y = average_rank(x), average_rank(y)
-    return np.cov(x, y)[0, 1] / (x.std(ddof=1) * y.std(ddof=1))
-
-
 def normalize_backward_by_jacobian(d_y, x):
     rows = []
     for g, r in zip(d_y, x):
@@ -327,14 +191,6 @@ def normalize_backward_by_jacobian(d_y, x):
 def nce_by_logsumexp(cosines, scale):
     s = scale * cosines
     return np.mean(np.log(np.exp(s).sum(1)) - s.diagonal())
-
-
-def nce_in_loops(cosines, scale):
-    terms = []
-    for i, row in enumerate(cosines):
-        exps = [math.exp(scale * c) for c in row]
-        terms.append(-math.log(exps[i] / sum(exps)))
-    return sum(terms) / len(terms)
 
 
 def d_scores_in_place(scores):
@@ -354,10 +210,6 @@ def false_filled(classes):
     return out
 
 
-def false_sets(classes):
-    return [{j for j, c in enumerate(classes) if c == a and j != i} for i, a in enumerate(classes)]
-
-
 def measured(loss, x, h=1e-5):
     out = np.zeros_like(x)
     for place in np.ndindex(x.shape):
@@ -367,542 +219,238 @@ def measured(loss, x, h=1e-5):
     return out
 
 
-def pure(rows):
-    return rows.tolist()
-
-
 def nothing(*arguments):
     result = arguments  # noqa: F841
 
 
-# exercise: answers that are right in another style, then wrong ones, each with a word of what is said about it
-ANSWERS = {
-    "1.COSINES": (
-        [cosines_in_loops, cosines_in_place, lambda a, b: (unit(a) @ unit(b).T).astype(np.float32)],
-        [
-            (cosines_changing, "argument a"),
-            (lambda a, b: (unit(a) @ unit(b).T).T, "transpose"),
-            (lambda a, b: -unit(a) @ unit(b).T, "sign"),
-            (lambda a, b: np.arccos(np.clip(unit(a) @ unit(b).T, -1, 1)), "called with"),
-            (lambda a, b: 1 - unit(a) @ unit(b).T, "1 minus"),
-            (lambda a, b: np.round(unit(a) @ unit(b).T, 2), "rounded to 2"),
-            (lambda a, b: unit(a) @ unit(b), "ValueError"),
-            (lambda a, b: abs(unit(a) @ unit(b).T), "abs"),
-            (lambda a, b: np.zeros((len(a), len(b)), int) + (unit(a) @ unit(b).T).astype(int), "cut to whole"),
-            (lambda a, b: EXERCISES["1.COSINES"].solution(a, b), "the solution's"),
-        ],
-    ),
-    "1.NEAREST": (
-        [
-            nearest_by_sorting,
-            lambda q, d, k: np.argsort(unit(d) @ q)[::-1][:k],
-            lambda q, d, k: tuple(np.argsort(-(unit(d) @ q))[:k]),
-        ],
-        [
-            (lambda q, d, k: np.argsort(-(unit(d) @ q)), "shape"),
-            (lambda q, d, k: np.argsort(-(unit(d) @ q))[1 : k + 1], "called with"),
-            (lambda q, d, k: np.argsort(-(unit(d) @ q))[:k] + 1, "1 too large"),
-            (lambda q, d, k: np.sort(unit(d) @ q)[::-1][:k], "called with"),
-            (lambda q, d, k: np.sort(np.argsort(-(unit(d) @ q))[:k]), "wrong places"),
-            (lambda q, d, k: np.argsort(-(unit(d) @ q))[:k][::-1], "reversed"),
-            (lambda q, d, k: int(np.argmax(unit(d) @ q)), "one number"),
-            (lambda q, d, k: d[np.argsort(-(unit(d) @ q))[:k]], "shape"),
-            (lambda q, d, k: np.argsort(-(d / norm(d, axis=0) @ q))[:k], "called with"),
-        ],
-    ),
-    "1.CONTRIBUTIONS": (
-        [
-            lambda t, u: np.einsum("ad,bd->ab", t / norm(t.sum(0)), u / norm(u.sum(0))),
-            lambda t, u: (t / len(t)) @ (u / len(u)).T / norm(t.mean(0)) / norm(u.mean(0)),
-            lambda t, u: pure(t @ u.T / (norm(t.sum(0)) * norm(u.sum(0)))),
-        ],
-        [
-            (lambda t, u: (t @ u.T / (norm(t.sum(0)) * norm(u.sum(0)))).sum(), "sum"),
-            (lambda t, u: u @ t.T / (norm(t.sum(0)) * norm(u.sum(0))), "transpose"),
-            (lambda t, u: t @ u.T / norm(t.sum(0)), "called with"),
-            (lambda t, u: t @ u.T / (t @ u.T).sum(), "one factor"),
-            (lambda t, u: t @ u.T / (t.sum(0) @ t.sum(0) * (u.sum(0) @ u.sum(0))), "one factor"),
-        ],
-    ),
-    "2.PIECES": (
-        [pieces_by_while, pieces_recursive, lambda w, v: np.array(pieces_by_while(w, set(v)))],
-        [
-            (pieces_backtracking, "goes back"),
-            (pieces_for_ever, "does not end"),
-            (pieces_from_the_right, "called with"),
-            (lambda w, v: " ".join(pieces_by_while(w, v)), "a list is wanted"),
-            (lambda w, v: pieces_by_while(w, v)[::-1], "called with"),
-            (lambda w, v: pieces_by_while(w, v)[0], "text"),
-            (lambda w, v: ["[CLS]", *pieces_by_while(w, v), "[SEP]"], "called with"),
-            (lambda w, v: list(w), "called with"),
-            (lambda w, v: pieces_by_while(w, v) if len(w) > 4 else [], "empty"),
-            (lambda w, v: v[0], "text"),
-        ],
-    ),
-    "2.READ": (
-        [
-            lambda ids, limit: [101, *ids[: limit - 2], 102],
-            lambda ids, limit: np.concatenate([[101], ids[: limit - 2], [102]]).astype(int),
-            lambda ids, limit: tuple([101] + [i for n, i in enumerate(ids) if n + 2 < limit] + [102]),
-        ],
-        [
-            (read_changing, "argument ids"),
-            (lambda ids, limit: [101, *ids[: limit - 3], 102], ""),
-            (lambda ids, limit: [*[101, *ids, 102][: limit - 1], 102], ""),
-            (lambda ids, limit: [101, *ids[:-2], 102], ""),
-            (lambda ids, limit: ["[CLS]", *ids[: limit - 2], "[SEP]"], ""),
-            (lambda ids, limit: [102, 101, *ids[: limit - 2]], "one place too late"),
-            (lambda ids, limit: len(ids[: limit - 2]) + 2, "one number"),
-            (lambda ids, limit: [101, *sorted(ids[: limit - 2]), 102], ""),
-        ],
-    ),
-    "2.SUMMED": (
-        [
-            summed_in_loops,
-            summed_where,
-            lambda i, n, w, p, t: np.take(w, i, 0) + np.vstack([p[:k] for k in n]) + np.tile(t[0], (len(i), 1)),
-        ],
-        [
-            (lambda i, n, w, p, t: w[i] + p[np.arange(len(i)) % n[0]] + t[0], ""),
-            (lambda i, n, w, p, t: w[i] + np.vstack([p[:k] for k in n]) + t.sum(0), ""),
-            (lambda i, n, w, p, t: np.vstack([p[:k] for k in n]), ""),
-            (lambda i, n, w, p, t: w[i] + np.vstack([p[: n[0]], p[: len(i) - n[0]]]) + t[0], ""),
-            (lambda i, n, w, p, t: layer_norm(summed_where(i, n, w, p, t), 1.0, 0.0, 1e-12), ""),
-            (lambda i, n, w, p, t: w[i] + p[np.arange(len(i))] + t[1], "two things"),
-            (lambda i, n, w, p, t: w[i] + p[n] + t[0], "ValueError"),
-            (lambda i, n, w, p, t: (w[i] + np.vstack([p[:k] for k in n]) + t[0]).astype(int), "cut to whole"),
-            (lambda i, n, w, p, t: np.maximum(summed_where(i, n, w, p, t), 0), "what is negative is cut"),
-        ],
-    ),
-    "3.LOOK": (
-        [look_in_loops, lambda q, k, v: my_softmax(q @ k.T / q.shape[1] ** 0.5) @ v],
-        [
-            (look_at_one, "only the first row"),
-            (lambda q, k, v: softmax(q @ k.T / q.shape[1] ** 0.5) @ v, "comes from minisbert.model.ops.softmax"),
-            (lambda q, k, v: my_softmax(k @ q.T) @ v, "two things"),
-            (lambda q, k, v: my_softmax(-q @ k.T / q.shape[1] ** 0.5) @ v, ""),
-            (lambda q, k, v: my_softmax(q @ k.T / q.shape[1] ** 0.5, 0) @ v, "columns"),
-            (lambda q, k, v: my_softmax(q @ k.T / q.shape[1] ** 0.5).T @ v, ""),
-            (lambda q, k, v: 2 * my_softmax(q @ k.T / q.shape[1] ** 0.5) @ v, "2 times"),
-            (lambda q, k, v: np.exp(q @ k.T / q.shape[1] ** 0.5) @ v, "called with"),
-            (lambda q, k, v: (my_softmax(q @ k.T / q.shape[1] ** 0.5) @ v).mean(0), "mean over all rows"),
-            (look_without_keepdims, "See keepdims="),
-            (lambda q, k, v: my_softmax(np.clip(q @ k.T / q.shape[1] ** 0.5, -700, 700)) @ v, ""),
-        ],
-    ),
-    "3.HEADS": (
-        [
-            lambda x, h: np.stack(np.split(x, h, axis=1)),
-            lambda x, h: [x[:, i * x.shape[1] // h : (i + 1) * x.shape[1] // h] for i in range(h)],
-            lambda x, h: np.transpose(x.reshape(x.shape[0], h, x.shape[1] // h), (1, 0, 2)).astype(np.float32),
-        ],
-        [
-            (lambda x, h: x.reshape(h, -1, x.shape[1]), "shape"),
-            (lambda x, h: np.stack(np.split(x, h, axis=1))[::-1], "reversed"),
-            (lambda x, h: np.stack(np.split(x, h, axis=1)).transpose(0, 2, 1), ""),
-            (lambda x, h: np.stack(np.split(x, h, axis=1)).transpose(2, 1, 0), "transpose"),
-            (lambda x, h: np.hstack(np.split(x, h, axis=1)), ""),
-            (lambda x, h: x, "as it came in"),
-            (lambda x, h: np.stack(np.split(x, h, axis=1), axis=-1), "comes last"),
-            (lambda x, h: np.stack(np.split(x, x.shape[1] // h, axis=1)), "K heads of H"),
-        ],
-    ),
-    "3.PREVIOUS": (
-        [
-            previous_in_loops,
-            lambda p: list(np.unravel_index(np.trace(p[:, :, 1:, :-1], axis1=2, axis2=3).argmax(), p.shape[:2])),
-            lambda p: np.array(divmod(int(np.trace(p, -1, 2, 3).argmax()), p.shape[1])),
-        ],
-        [
-            (previous_wrapping, "column -1"),
-            (previous_counting, ""),
-            (lambda p: (0, int(np.trace(p, -1, 2, 3)[0].argmax())), "layer 0"),
-            (lambda p: (2, 2), ""),
-            (lambda p: divmod(int(np.trace(p, -1, 2, 3).argmax()), p.shape[0]), ""),
-            (lambda p: np.trace(p, -1, 2, 3), ""),
-            (lambda p: int(np.trace(p, -1, 2, 3).argmax()) % p.shape[1], "number"),
-            (lambda p: previous_in_loops(p.swapaxes(2, 3)), "next token"),
-            (lambda p: [previous_in_loops(p)], "axis of length 1 too many"),
-            (
-                lambda p: np.unravel_index(np.tril(p, -1).sum((2, 3)).argmax(), p.shape[:2]),
-                "all tokens that came before",
-            ),
-            (lambda p: np.unravel_index(p[:, :, 1:, :-1].sum((2, 3)).argmax(), p.shape[:2]), ""),
-            (lambda p: np.unravel_index(np.median(np.diagonal(p, -1, 2, 3), axis=-1).argmax(), p.shape[:2]), ""),
-            (lambda p: np.unravel_index((np.diagonal(p, -1, 2, 3) > 0.5).sum(-1).argmax(), p.shape[:2]), ""),
-            (lambda p: previous_in_loops(p[:, :, :4, :4]), ""),
-        ],
-    ),
-    "4.NORM": (
-        [
-            norm_in_loops,
-            lambda x, w, b, e: ((x - x.mean(1)[:, None]) / (x.var(1)[:, None] + e) ** 0.5 * w + b).astype(np.float32),
-            lambda x, w, b, e: w * ((x.T - x.mean(1)) * (x.var(1) + e) ** -0.5).T + b,
-        ],
-        [
-            (norm_in_place, "argument x"),
-            (lambda x, w, b, e: layer_norm(x, w, b, e), "comes from minisbert"),
-            (lambda x, w, b, e: (x - x.mean(-1)) / np.sqrt(x.var(-1) + e) * w + b, "called with"),
-            (lambda x, w, b, e: (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, ddof=1, keepdims=True) + e), "two"),
-            (lambda x, w, b, e: (x - x.mean(-1, keepdims=True)) * w + b, "divided by the standard"),
-            (lambda x, w, b, e: (x - np.median(x, -1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + e), ""),
-            (lambda x, w, b, e: unit(x) * w + b, ""),
-            (lambda x, w, b, e: (x - x.mean(0)) / np.sqrt(x.var(0, ddof=1) + e) * w + b, "two things"),
-            (lambda x, w, b, e: layer_norm(x, b, w, e), "changed places"),
-            (lambda x, w, b, e: layer_norm(x, w, b, 1e-12), "eps that is handed over"),
-        ],
-    ),
-    "4.GELU": (
-        [
-            gelu_in_loops,
-            lambda x: 0.5 * x * (1 + erf(x / np.sqrt(2))),
-            lambda x: (x * (1 + erf(x / 2**0.5)) / 2).tolist(),
-        ],
-        [
-            (lambda x: gelu(x), "comes from"),
-            (lambda x: x * math.erf(x / 2**0.5), "TypeError"),
-            (lambda x: 0.5 * x * (1 + erf(x / 1.414)), "begins right"),
-            (lambda x: 0.5 * x * (1 - erf(x / 2**0.5)), ""),
-            (lambda x: np.where(x > 0, x, 0.01 * x), ""),
-            (lambda x: -0.5 * x * (1 + erf(x / 2**0.5)), "sign"),
-            (lambda x: np.round(0.5 * x * (1 + erf(x / 2**0.5)), 3), "rounded to 3"),
-            (lambda x: 0.5 * x * (1 + erf(x)) * 2, "two things"),
-        ],
-    ),
-    "4.THINK": (
-        [
-            think_by_hand,
-            lambda x, e, c, n: layer_norm(x + linear(gelu(linear(x, *e)), *c), *n, 1e-12),
-            lambda x, e, c, n: think_by_hand(x, e, c, n).astype(np.float32),
-        ],
-        [
-            (think_adding_in_place, "argument hidden"),
-            (lambda x, e, c, n: layer_norm(x + linear(gelu(linear(x, *e)), *c), *n, 1e-3), "called with"),
-            (lambda x, e, c, n: layer_norm(x - linear(gelu(linear(x, *e)), *c), *n, 1e-12), ""),
-            (lambda x, e, c, n: layer_norm(2 * x + linear(gelu(linear(x, *e)), *c), *n, 1e-12), ""),
-            (lambda x, e, c, n: layer_norm(gelu(x + linear(gelu(linear(x, *e)), *c)), *n, 1e-12), ""),
-            (lambda x, e, c, n: layer_norm(linear(np.maximum(linear(x, *e), 0), *c), *n, 1e-12), "two things"),
-            (lambda x, e, c, n: layer_norm(x + gelu(x @ e[0].T) @ c[0].T, *n, 1e-12), "biases"),
-            (lambda x, e, c, n: linear(gelu(linear(x, *e)), *c), "two things"),
-        ],
-    ),
-    "5.GAP": (
-        [
-            lambda x: float(np.nextafter(np.float32(abs(x)), np.float32(np.inf)) - np.float32(abs(x))),
-            lambda x: abs(np.spacing(np.float32(x))),
-            lambda x: 2.0 ** (math.floor(math.log2(abs(x))) - 23),
-        ],
-        [
-            (lambda x: float(np.spacing(np.float32(x))), "abs() missing"),
-            (lambda x: float(np.spacing(x)), "two things"),
-            (lambda x: 2.0 ** (math.floor(math.log2(x)) - 23), "ValueError"),
-            (lambda x: 2.0 ** math.floor(math.log2(abs(x))), ""),
-            (lambda x: math.floor(math.log2(abs(x))) - 23, "wrong sign"),
-            (lambda x: 2.0 ** -(math.floor(math.log2(abs(x))) - 23), "upside down"),
-            (lambda x: np.finfo(np.float32).eps, "at 1"),
-            (lambda x: 10.0 ** (math.floor(math.log10(abs(x))) - 6), ""),
-            (lambda x: 2.0 ** (math.ceil(math.log2(abs(x))) - 24), "powers of two"),
-            (lambda x: 2.0 ** (len(f"{int(abs(x)) or 1:b}") - 24), "below 1"),
-        ],
-    ),
-    "5.AGREES": (
-        [agrees_in_loops, agrees_without_nan, shaped(lambda a, b, t: largest(a - b) <= max(t, t * largest(b)))],
-        [
-            (shaped(lambda a, b, t: norm(a - b) <= t * max(1, largest(b))), "Euclidean"),
-            (shaped(lambda a, b, t: largest(a - b) <= t * max(1, b.max())), "with its sign"),
-            (
-                lambda a, b, t: a.size == b.size and bool((abs(a - b) <= t * max(1, largest(b))).all()),
-                "as many numbers",
-            ),
-            (shaped(lambda a, b, t: largest(a - b) <= t * (1 + largest(b))), "are added"),
-            (shaped(lambda a, b, t: np.allclose(a, b, rtol=t, atol=t)), "allclose"),
-            (shaped(lambda a, b, t: np.allclose(a, b, rtol=0, atol=t)), "the same for large"),
-            (shaped(lambda a, b, t: largest(a - b) > t * max(1, largest(b))), ""),
-            (shaped(lambda a, b, t: largest(a - b) / largest(b) <= t), "becomes tiny"),
-            (shaped(lambda a, b, t: np.nanmax(abs(a - b)) <= t * max(1, np.nanmax(abs(b)))), "NaN"),
-            (shaped(lambda a, b, t: not np.isnan(a).any() and not largest(a - b) > t * max(1, largest(b))), ""),
-            (shaped(lambda a, b, t: np.array_equal(a, b, equal_nan=True) or agrees_in_loops(a, b, t)), ""),
-            (lambda a, b, t: abs(a - b) <= t * np.maximum(1, abs(b)), ""),
-            (shaped(lambda a, b, t: abs(a.sum() - b.sum()) <= t * max(1, largest(b))), ""),
-            (shaped(lambda a, b, t: (a == b).all()), ""),
-            (lambda a, b, t: True, "whatever goes in"),
-            (shaped(lambda a, b, t: largest(abs(a) - abs(b)) <= t * max(1, largest(b))), ""),
-            (shaped(lambda a, b, t: largest(a - b) <= t * max(1, norm(b))), "Euclidean norm of the reference"),
-            (lambda a, b, t: agrees_in_loops(a, b, 1e-5), ""),
-            (shaped(lambda a, b, t: np.isnan(b).all() or agrees_in_loops(a, b, t)), ""),
-        ],
-    ),
-    "5.SUSPECT_1": (
-        ["b", " B ", lambda: "b"],
-        [("tea", "'tea' is none"), (2, "2 is none"), (["b"], "['b'] is none"), ("e", "token type"), ("ab", "")],
-    ),
-    "5.SUSPECT_2": (
-        ["e", "E", lambda: "E"],
-        [("h", ""), (None, "fill in"), ("", ""), ("b", "before layer 0"), (0.5, "")],
-    ),
-    "6.MASKED_MEAN": (
-        [
-            mean_in_loops,
-            lambda x, m: np.einsum("btd,bt->bd", x, m) / m.sum(1, keepdims=True),
-            lambda x, m: np.mean(x, axis=1, where=m[:, :, None]).astype(np.float32),
-        ],
-        [
-            (mean_zeroing, "argument x"),
-            (lambda x, m: (x * m[:, :, None]).sum(1) / m.sum(1), "called with"),
-            (lambda x, m: (x * m[:, :, None]).sum(1, keepdims=True) / m.sum(1)[:, None, None], "axis of length 1"),
-            (lambda x, m: (x * m).sum(1), "ValueError"),
-            (lambda x, m: (x * m[:, :, None]).sum(1) / (m.sum(1) + 1)[:, None], ""),
-            (lambda x, m: unit((x * m[:, :, None]).sum(1)), ""),
-            (lambda x, m: [row[keep].mean() for row, keep in zip(x, m)], "mean of each row"),
-            (lambda x, m: (x * m[:, :, None]).sum(1) // m.sum(1)[:, None], "whole"),
-            (lambda x, m: [text[: keep.sum()].mean(0) for text, keep in zip(x, m)], ""),
-        ],
-    ),
-    "6.MASKED_SOFTMAX": (
-        [masked_rows, masked_exp, lambda s, m: softmax(np.where(m, s, -np.inf)).astype(np.float32)],
-        [
-            (lambda s, m: softmax(np.where(m, s, -np.inf)).T, "transpose"),
-            (lambda s, m: softmax(np.where(m, s, -np.inf)) * 2, "do not sum to 1"),
-            (lambda s, m: softmax(s)[:, m], "shape"),
-            (lambda s, m: softmax(np.where(m[:, None] & m, s, -np.inf)), "nan"),
-            (lambda s, m: softmax(np.where(m, s, np.nan)), "nan"),
-            (lambda s, m: softmax(np.where(m, s, -np.inf).T).T, "nan"),
-            (lambda s, m: np.where(m, s, 0), ""),
-            (lambda s, m: softmax(np.where(m, s, -1000.0)), ""),
-            (lambda s, m: np.log(softmax(np.where(m, s, -1e9))), "inf"),
-        ],
-    ),
-    "6.WASTED": (
-        [
-            wasted_while,
-            lambda n, b: 1 - sum(n) / sum(max(n[i : i + b]) * len(n[i : i + b]) for i in range(0, len(n), b)),
-            lambda n, b: np.array(wasted_while(n, b)),
-        ],
-        [
-            (wasted_mean, ""),
-            (lambda n, b: 100 * wasted_while(n, b), "100 times"),
-            (lambda n, b: round(wasted_while(n, b), 2), "rounded to 2"),
-            (lambda n, b: int(wasted_while(n, b)), "whatever goes in"),
-            (lambda n, b: wasted_while(sorted(n, reverse=True), b), ""),
-            (lambda n, b: [wasted_while(n, b)], "axis of length 1 too many"),
-            (lambda n, b: f"{wasted_while(n, b):.0%}", "text"),
-            (lambda n, b: 1 - n.mean() / n.max(), "longest of its own batch"),
-            (lambda n, b: 1 - sum(n) / sum(max(n[i : i + b][:2]) * len(n[i : i + b]) for i in range(0, len(n), b)), ""),
-        ],
-    ),
-    "7.WINDOWS": (
-        [
-            windows_while,
-            lambda c, r, o: np.array(windows_while(c, r, o)),
-            lambda c, r, o: tuple((a, min(a + r, c)) for a in range(0, max(1, c - o), r - o)),
-        ],
-        [
-            (windows_for_ever, "does not end"),
-            (windows_printed, "prints"),
-            (lambda c, r, o: ((a, b) for a, b in windows_while(c, r, o)), "generator"),
-            (lambda c, r, o: windows_while(c, r, o)[::-1], "reversed"),
-            (lambda c, r, o: [(a + 1, b) for a, b in windows_while(c, r, o)], ""),
-            (lambda c, r, o: [(a + 1, b + 1) for a, b in windows_while(c, r, o)], "1 too large"),
-            (lambda c, r, o: [list(range(a, b)) for a, b in windows_while(c, r, o)], "called with"),
-            (lambda c, r, o: [(0, r)], "called with"),
-            (lambda c, r, o: len(windows_while(c, r, o)), "number"),
-            (
-                lambda c, r, o: windows_while(c, r, o) if c > r else [(0, r)],
-                "called with (3, 8, 2), it gives 8 at [0, 1]",
-            ),
-        ],
-    ),
-    "7.COMPOSED": (
-        [
-            composed_in_loops,
-            lambda v, n: (v * n[:, None]).sum(0) / norm((v * n[:, None]).sum(0)),
-            lambda v, n: unit(np.average(v, axis=0, weights=n)[None])[0].astype(np.float32),
-        ],
-        [
-            (lambda v, n: unit(np.average(v, axis=0, weights=n)[None]), "axis of length 1 too many"),
-            (lambda v, n: -unit(np.average(v, axis=0, weights=n)[None])[0], "sign"),
-            (lambda v, n: unit((n - 1 @ v)[None])[0], "Error"),
-            (lambda v, n: unit((n**2 @ v)[None])[0], ""),
-            (lambda v, n: (n @ v) / largest(n @ v), "lengths are not 1"),
-            (lambda v, n: unit(np.concatenate([v[:1], v[-1:]]).sum(0)[None])[0], ""),
-            (lambda v, n: unit((np.log(n) @ v)[None])[0], ""),
-        ],
-    ),
-    "7.OWNERS": (
-        [
-            owners_in_loops,
-            lambda w: owners_in_loops(w).tolist(),
-            owners_halfway,
-            lambda w: tuple(owners_in_loops(w).astype(float)),
-        ],
-        [
-            (lambda w: owners_in_loops(w) + 1, "1 too large"),
-            (lambda w: owners_in_loops(w)[::-1], "reversed"),
-            (lambda w: owners_in_loops(w)[:-1], "last is missing"),
-            (lambda w: [w[i] for i in owners_in_loops(w)], ""),
-            (lambda w: np.bincount(owners_in_loops(w)), ""),
-            (lambda w: [0] * w[-1][1], ""),
-            (lambda w: [str(owner) for owner in owners_in_loops(w)], "a list of something else"),
-        ],
-    ),
-    "8.ANGLES": (
-        [
-            angles_by_atan,
-            lambda a, b: [math.acos(max(-1, min(1, u @ v / (norm(u) * norm(v))))) / math.pi for u, v in zip(a, b)],
-            lambda a, b: np.degrees(np.arccos(np.clip((unit(a) * unit(b)).sum(1), -1, 1))) / 180,
-        ],
-        [
-            (lambda a, b: np.arccos(np.clip(unit(a) @ unit(b).T, -1, 1)) / np.pi, "shape"),
-            (lambda a, b: np.arccos(np.clip((unit(a) * unit(b)).sum(1), -1, 1)) / 3.14, "times"),
-            (lambda a, b: np.arccos(np.clip((unit(a) * unit(b)).mean(1), -1, 1)) / np.pi, ""),
-            (lambda a, b: angles_by_atan(a, b)[:, None], "axis of length 1 too many"),
-            (lambda a, b: angles_by_atan(a, b).mean(), "mean"),
-            (lambda a, b: np.arccos((a * b).sum(1) / (norm(a) * norm(b))) / np.pi, ""),
-            (lambda a, b: np.arccos(np.clip(abs((unit(a) * unit(b)).sum(1)), 0, 1)) / np.pi, ""),
-            (lambda a, b: np.nan_to_num(np.arccos((unit(a) * unit(b)).sum(1))) / np.pi, ""),
-            (lambda a, b: np.arccos(np.clip((unit(a) * unit(b)).sum(1), -1, 1)) / 3.1416, "0.9999977 times"),
-        ],
-    ),
-    "8.PERCENTILE": (
-        [
-            percentile_in_loops,
-            lambda s, scores: 50 * (np.mean(scores < s) + np.mean(scores <= s)),
-            lambda s, scores: np.float32(percentile_in_loops(s, scores)),
-        ],
-        [
-            (lambda s, scores: int(percentile_in_loops(s, scores)), "cut to whole"),
-            (lambda s, scores: round(percentile_in_loops(s, scores)), "rounded to 0"),
-            (lambda s, scores: np.percentile(scores, s), ""),
-            (lambda s, scores: 100 * s, ""),
-            (lambda s, scores: 100 * np.searchsorted(np.sort(scores), s) / len(scores), "count for nothing"),
-            (lambda s, scores: 100 * np.interp(s, np.sort(scores), np.linspace(0, 1, len(scores))), ""),
-            (lambda s, scores: str(percentile_in_loops(s, scores)), "text"),
-            (lambda s, scores: percentile_in_loops(s, scores[:-1]), ""),
-            (
-                lambda s, scores: (
-                    50 * (np.mean(abs(scores) < abs(s)) + np.mean((abs(scores) < abs(s)) | (scores == s)))
-                ),
-                "",
-            ),
-        ],
-    ),
-    "8.CORRELATION": (
-        [
-            correlation_by_numpy,
-            correlation_of_covariances,
-            lambda x, y: np.float32(correlation_by_numpy(x, y)),
-        ],
-        [
-            (lambda x, y: np.corrcoef(average_rank(x), average_rank(y)), "shape"),
-            (lambda x, y: 100 * correlation_by_numpy(x, y), "100 times"),
-            (lambda x, y: -correlation_by_numpy(x, y), "sign"),
-            (lambda x, y: abs(correlation_by_numpy(x, y)), "signs are lost"),
-            (lambda x, y: 1 - correlation_by_numpy(x, y), "1 minus"),
-            (lambda x, y: np.cov(average_rank(x), average_rank(y))[0, 1], ""),
-            (lambda x, y: np.corrcoef(average_rank(x), y)[0, 1], ""),
-            (lambda x, y: round(correlation_by_numpy(x, y), 3), "rounded to 3"),
-        ],
-    ),
-    "9.SLOPE": (
-        [
-            lambda f, x, h: (f(x + h) - f(x - h)) / (2 * h),
-            lambda f, x, h: ((f(x + h) - f(x)) / h + (f(x) - f(x - h)) / h) / 2,
-            lambda f, x, h: np.array([f(x - h), f(x + h)]) @ np.array([-0.5, 0.5]) / h,
-        ],
-        [
-            (lambda f, x, h: np.cos(x), ""),
-            (lambda f, x, h: (f(x + h) - f(x - h)) / (4 * h), "1/2 times"),
-            (lambda f, x, h: (f(x + h) - 2 * f(x) + f(x - h)) / h**2, ""),
-            (lambda f, x, h: (f(x + h) + f(x - h)) / (2 * h), ""),
-            (lambda f, x, h: (f(x + 1e-5) - f(x - 1e-5)) / 2e-5, ""),
-            (lambda f, x, h: round((f(x + h) - f(x - h)) / (2 * h), 4), "rounded to 4"),
-            (lambda f, x, h: f, "brackets"),
-            (lambda f, x, h: 2 * h / (f(x + h) - f(x - h)), "upside down"),
-            (lambda f, x, h: abs(f(x + h) - f(x - h)) / (2 * h), "signs are lost"),
-        ],
-    ),
-    "9.NORMALIZE_BACKWARD": (
-        [
-            normalize_backward_by_jacobian,
-            lambda d, x: d / norm(x, axis=1)[:, None] - x * (d * x).sum(1)[:, None] / norm(x, axis=1)[:, None] ** 3,
-            lambda d, x: pure((d - unit(x) * np.einsum("nd,nd->n", d, unit(x))[:, None]) / norm(x, axis=1)[:, None]),
-        ],
-        [
-            (lambda d, x: -normalize_backward_by_jacobian(d, x), "sign"),
-            (lambda d, x: d - unit(x) * (d * unit(x)).sum(1)[:, None], "twice as long"),
-            (lambda d, x: unit(x) * (d * unit(x)).sum(1)[:, None] / norm(x, axis=1)[:, None], ""),
-            (lambda d, x: d / norm(x, axis=1)[:, None] - x / norm(x, axis=1)[:, None] ** 3, ""),
-            (lambda d, x: d * norm(x, axis=1)[:, None], ""),
-            (lambda d, x: unit(x), ""),
-            (lambda d, x: normalize_backward_by_jacobian(d, x).sum(1), "sum of each row"),
-            (lambda d, x: measured(lambda moved: (d * unit(moved)).sum(), x), "a measured slope"),
-        ],
-    ),
-    "9.D_VALUE": (
-        [
-            lambda d, p: np.einsum("ts,tk->sk", p, d),
-            lambda d, p: [sum(p[t, s] * d[t] for t in range(len(d))) for s in range(len(p))],
-            lambda d, p: (p.T @ d).astype(np.float32),
-        ],
-        [
-            (lambda d, p: d.T @ p, "transpose"),
-            (lambda d, p: -p.T @ d, "sign"),
-            (lambda d, p: 2 * p.T @ d, "2 times"),
-            (lambda d, p: p * d, ""),
-            (lambda d, p: softmax(p.T) @ d, ""),
-            (lambda d, p: (p.T @ d).astype(int), "cut to whole"),
-            (lambda d, p: p @ d.T, ""),
-        ],
-    ),
-    "10.INFO_NCE": (
-        [nce_by_logsumexp, nce_in_loops, lambda c, s: np.array(nce_by_logsumexp(c, s))],
-        [
-            (lambda c, s: nce_by_logsumexp(c, s) / math.log(2), "1/ln 2"),
-            (lambda c, s: (nce_by_logsumexp(c, s) + nce_by_logsumexp(c.T, s)) / 2, ""),
-            (lambda c, s: -np.log10(softmax(s * c).diagonal()).mean(), "1/ln 10"),
-            (lambda c, s: -np.log(softmax(s * c).diagonal()), "shape"),
-            (lambda c, s: np.exp(nce_by_logsumexp(c, s)), "exp"),
-            (lambda c, s: -np.log(softmax(s * c).diagonal()).max(), ""),
-            (lambda c, s: -np.log(softmax(s * c[::-1]).diagonal()).mean(), ""),
-            (lambda c, s: -np.log(softmax(c / s).diagonal()).sum(), "two things"),
-        ],
-    ),
-    "10.D_SCORES": (
-        [
-            d_scores_in_place,
-            lambda s: my_softmax(s) / len(s) - np.eye(len(s)) / s.shape[1],
-            lambda s: pure((my_softmax(s) - np.identity(len(s))) / len(s)),
-        ],
-        [
-            (lambda s: d_scores_in_place(s).T, "transpose"),
-            (lambda s: (my_softmax(s, 0) - np.eye(len(s))) / s.size, "two things"),
-            (lambda s: my_softmax(s) / len(s) - np.eye(len(s)), "except on the diagonal"),
-            (lambda s: (my_softmax(s) - 1) / len(s), ""),
-            (lambda s: my_softmax(s) * (1 - my_softmax(s)) / len(s), ""),
-            (lambda s: d_scores_in_place(s).sum(), "sum"),
-            (lambda s: d_scores_in_place(s).round(2), "rounded to 2"),
-            (lambda s: measured(lambda moved: nce_by_logsumexp(moved, 1.0), s), "a measured slope"),
-        ],
-    ),
-    "10.FALSE_NEGATIVES": (
-        [false_in_loops, false_filled, lambda c: false_filled(c).astype(int)],
-        [
-            (lambda c: np.ones((len(c), len(c)), bool), ""),
-            (lambda c: ~false_filled(c), "changed places"),
-            (lambda c: np.eye(len(c), dtype=bool), ""),
-            (lambda c: np.roll(false_filled(c), 1, axis=1), ""),
-            (false_sets, ""),
-            (lambda c: false_filled(c).sum(1), "sum"),
-            (lambda c: np.argwhere(false_filled(c)), "shape"),
-            (lambda c: np.array(c) == np.array(c), "shape"),
-            (lambda c: [[a is b for b in c] for a in c], "diagonal"),
-            (lambda c: [[a is b and i != j for j, b in enumerate(c)] for i, a in enumerate(c)], ""),
-            (lambda c: ~np.eye(len(c), dtype=bool), "no negatives"),
-            (lambda c: [[i != j and a[0] == b[0] for j, b in enumerate(c)] for i, a in enumerate(c)], ""),
-            (lambda c: [[i != j and a in b for j, b in enumerate(c)] for i, a in enumerate(c)], ""),
-        ],
-    ),
+RIGHT = {
+    "1.COSINES": [cosines_in_loops],
+    "1.NEAREST": [nearest_by_sorting, lambda q, d, k: np.argsort(unit(d) @ q)[::-1][:k]],
+    "1.CONTRIBUTIONS": [lambda t, u: (t / len(t)) @ (u / len(u)).T / norm(t.mean(0)) / norm(u.mean(0))],
+    "2.PIECES": [pieces_by_while],
+    "2.READ": [
+        lambda ids, limit: [101, *ids[: limit - 2], 102],
+        lambda ids, limit: tuple([101] + [i for n, i in enumerate(ids) if n + 2 < limit] + [102]),
+    ],
+    "2.SUMMED": [
+        summed_where,
+        lambda i, n, w, p, t: np.take(w, i, 0) + np.vstack([p[:k] for k in n]) + np.tile(t[0], (len(i), 1)),
+    ],
+    "3.LOOK": [look_in_loops, lambda q, k, v: my_softmax(q @ k.T / q.shape[1] ** 0.5) @ v],
+    "3.HEADS": [
+        lambda x, h: np.stack(np.split(x, h, axis=1)),
+        lambda x, h: [x[:, i * x.shape[1] // h : (i + 1) * x.shape[1] // h] for i in range(h)],
+    ],
+    "3.PREVIOUS": [
+        previous_in_loops,
+        lambda p: list(np.unravel_index(np.trace(p[:, :, 1:, :-1], axis1=2, axis2=3).argmax(), p.shape[:2])),
+    ],
+    "4.NORM": [lambda x, w, b, e: w * ((x.T - x.mean(1)) * (x.var(1) + e) ** -0.5).T + b],
+    "4.GELU": [gelu_in_loops, lambda x: 0.5 * x * (1 + erf(x / np.sqrt(2)))],
+    "4.THINK": [think_by_hand, lambda x, e, c, n: layer_norm(x + linear(gelu(linear(x, *e)), *c), *n, 1e-12)],
+    "5.GAP": [lambda x: 2.0 ** (math.floor(math.log2(abs(x))) - 23)],
+    "5.AGREES": [agrees_in_loops, shaped(lambda a, b, t: largest(a - b) <= max(t, t * largest(b)))],
+    "5.SUSPECT_1": ["b", " B ", lambda: "b"],
+    "5.SUSPECT_2": ["e", "E", lambda: "E"],
+    "6.MASKED_MEAN": [mean_in_loops, lambda x, m: np.einsum("btd,bt->bd", x, m) / m.sum(1, keepdims=True)],
+    "6.MASKED_SOFTMAX": [masked_rows],
+    "6.WASTED": [
+        wasted_while,
+        lambda n, b: 1 - sum(n) / sum(max(n[i : i + b]) * len(n[i : i + b]) for i in range(0, len(n), b)),
+    ],
+    "7.WINDOWS": [windows_while, lambda c, r, o: tuple((a, min(a + r, c)) for a in range(0, max(1, c - o), r - o))],
+    "7.COMPOSED": [lambda v, n: (v * n[:, None]).sum(0) / norm((v * n[:, None]).sum(0))],
+    "7.OWNERS": [owners_in_loops],
+    "8.ANGLES": [
+        angles_by_atan,
+        lambda a, b: [math.acos(max(-1, min(1, u @ v / (norm(u) * norm(v))))) / math.pi for u, v in zip(a, b)],
+    ],
+    "8.PERCENTILE": [percentile_in_loops, lambda s, scores: 50 * (np.mean(scores < s) + np.mean(scores <= s))],
+    "8.CORRELATION": [correlation_by_numpy],
+    "9.SLOPE": [lambda f, x, h: ((f(x + h) - f(x)) / h + (f(x) - f(x - h)) / h) / 2],
+    "9.NORMALIZE_BACKWARD": [
+        normalize_backward_by_jacobian,
+        lambda d, x: d / norm(x, axis=1)[:, None] - x * (d * x).sum(1)[:, None] / norm(x, axis=1)[:, None] ** 3,
+    ],
+    "9.D_VALUE": [
+        lambda d, p: np.einsum("ts,tk->sk", p, d),
+        lambda d, p: [sum(p[t, s] * d[t] for t in range(len(d))) for s in range(len(p))],
+    ],
+    "10.INFO_NCE": [nce_by_logsumexp],
+    "10.D_SCORES": [d_scores_in_place, lambda s: my_softmax(s) / len(s) - np.eye(len(s)) / s.shape[1]],
+    "10.FALSE_NEGATIVES": [false_in_loops, false_filled],
 }
+"""Answers that are right, in another style."""
+WRONG = {
+    "1.COSINES": [
+        (cosines_changing, "argument a"),
+        (lambda a, b: unit(a) @ unit(b), "ValueError"),
+        (lambda a, b: EXERCISES["1.COSINES"].solution(a, b), "the solution's"),
+    ],
+    "1.NEAREST": [
+        (lambda q, d, k: np.sort(np.argsort(-(unit(d) @ q))[:k]), "wrong places"),
+        (lambda q, d, k: np.argsort(-(d / norm(d, axis=0) @ q))[:k], "called with"),
+    ],
+    "1.CONTRIBUTIONS": [
+        (lambda t, u: t @ u.T / (t @ u.T).sum(), "one factor"),
+        (lambda t, u: t @ u.T / (t.sum(0) @ t.sum(0) * (u.sum(0) @ u.sum(0))), "one factor"),
+    ],
+    "2.PIECES": [
+        (lambda w, v: " ".join(pieces_by_while(w, v)), "a list is wanted"),
+        (lambda w, v: pieces_by_while(w, v)[::-1], "called with"),
+        (lambda w, v: pieces_by_while(w, v) if len(w) > 4 else [], "empty"),
+    ],
+    "2.READ": [
+        (lambda ids, limit: [101, *ids[: limit - 3], 102], ""),
+        (lambda ids, limit: [*[101, *ids, 102][: limit - 1], 102], ""),
+        (lambda ids, limit: [101, *ids[:-2], 102], ""),
+        (lambda ids, limit: [102, 101, *ids[: limit - 2]], "one place too late"),
+        (lambda ids, limit: [101, *sorted(ids[: limit - 2]), 102], ""),
+    ],
+    "2.SUMMED": [
+        (lambda i, n, w, p, t: w[i] + p[np.arange(len(i)) % n[0]] + t[0], ""),
+        (lambda i, n, w, p, t: w[i] + np.vstack([p[: n[0]], p[: len(i) - n[0]]]) + t[0], ""),
+        (lambda i, n, w, p, t: w[i] + p[np.arange(len(i))] + t[1], "two things"),
+        (lambda i, n, w, p, t: w[i] + p[n] + t[0], "ValueError"),
+        (lambda i, n, w, p, t: np.maximum(summed_where(i, n, w, p, t), 0), "what is negative is cut"),
+    ],
+    "3.LOOK": [
+        (lambda q, k, v: softmax(q @ k.T / q.shape[1] ** 0.5) @ v, "comes from minisbert.model.ops.softmax"),
+        (lambda q, k, v: my_softmax(k @ q.T) @ v, "two things"),
+        (lambda q, k, v: my_softmax(q @ k.T / q.shape[1] ** 0.5).T @ v, ""),
+        (lambda q, k, v: (my_softmax(q @ k.T / q.shape[1] ** 0.5) @ v).mean(0), "mean over all rows"),
+        (lambda q, k, v: my_softmax(np.clip(q @ k.T / q.shape[1] ** 0.5, -700, 700)) @ v, ""),
+    ],
+    "3.HEADS": [
+        (lambda x, h: np.stack(np.split(x, h, axis=1), axis=-1), "comes last"),
+        (lambda x, h: np.stack(np.split(x, x.shape[1] // h, axis=1)), "K heads of H"),
+    ],
+    "3.PREVIOUS": [
+        (lambda p: np.unravel_index(np.median(np.diagonal(p, -1, 2, 3), axis=-1).argmax(), p.shape[:2]), ""),
+        (lambda p: np.unravel_index((np.diagonal(p, -1, 2, 3) > 0.5).sum(-1).argmax(), p.shape[:2]), ""),
+        (lambda p: previous_in_loops(p[:, :, :4, :4]), ""),
+    ],
+    "4.NORM": [
+        (lambda x, w, b, e: layer_norm(x, w, b, e), "comes from minisbert"),
+        (lambda x, w, b, e: (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, ddof=1, keepdims=True) + e), "two"),
+        (lambda x, w, b, e: (x - x.mean(0)) / np.sqrt(x.var(0, ddof=1) + e) * w + b, "two things"),
+    ],
+    "4.GELU": [
+        (lambda x: gelu(x), "comes from"),
+        (lambda x: x * math.erf(x / 2**0.5), "TypeError"),
+        (lambda x: 0.5 * x * (1 + erf(x / 1.414)), "begins right"),
+        (lambda x: 0.5 * x * (1 + erf(x)) * 2, "two things"),
+    ],
+    "4.THINK": [
+        (lambda x, e, c, n: layer_norm(linear(np.maximum(linear(x, *e), 0), *c), *n, 1e-12), "two things"),
+        (lambda x, e, c, n: linear(gelu(linear(x, *e)), *c), "two things"),
+    ],
+    "5.GAP": [
+        (lambda x: float(np.spacing(np.float32(x))), "abs() missing"),
+        (lambda x: float(np.spacing(x)), "two things"),
+        (lambda x: 2.0 ** (math.floor(math.log2(x)) - 23), "ValueError"),
+        (lambda x: math.floor(math.log2(abs(x))) - 23, "wrong sign"),
+        (lambda x: 2.0 ** -(math.floor(math.log2(abs(x))) - 23), "upside down"),
+    ],
+    "5.AGREES": [
+        (shaped(lambda a, b, t: largest(a - b) > t * max(1, largest(b))), ""),
+        (shaped(lambda a, b, t: np.nanmax(abs(a - b)) <= t * max(1, np.nanmax(abs(b)))), "NaN"),
+        (shaped(lambda a, b, t: not np.isnan(a).any() and not largest(a - b) > t * max(1, largest(b))), ""),
+        (shaped(lambda a, b, t: np.array_equal(a, b, equal_nan=True) or agrees_in_loops(a, b, t)), ""),
+        (shaped(lambda a, b, t: (a == b).all()), ""),
+        (lambda a, b, t: True, "whatever goes in"),
+        (shaped(lambda a, b, t: largest(abs(a) - abs(b)) <= t * max(1, largest(b))), ""),
+        (lambda a, b, t: agrees_in_loops(a, b, 1e-5), ""),
+        (shaped(lambda a, b, t: np.isnan(b).all() or agrees_in_loops(a, b, t)), ""),
+    ],
+    "5.SUSPECT_1": [
+        ("tea", "'tea' is none"),
+        (2, "2 is none"),
+        (["b"], "['b'] is none"),
+        ("e", "token type"),
+        ("ab", ""),
+    ],
+    "5.SUSPECT_2": [("h", ""), (None, "fill in"), ("", ""), ("b", "before layer 0"), (0.5, "")],
+    "6.MASKED_MEAN": [
+        (lambda x, m: (x * m[:, :, None]).sum(1) / m.sum(1), "called with"),
+        (lambda x, m: (x * m[:, :, None]).sum(1, keepdims=True) / m.sum(1)[:, None, None], "axis of length 1"),
+        (lambda x, m: (x * m).sum(1), "ValueError"),
+        (lambda x, m: [row[keep].mean() for row, keep in zip(x, m)], "mean of each row"),
+        (lambda x, m: (x * m[:, :, None]).sum(1) // m.sum(1)[:, None], "whole"),
+        (lambda x, m: [text[: keep.sum()].mean(0) for text, keep in zip(x, m)], ""),
+    ],
+    "6.MASKED_SOFTMAX": [
+        (lambda s, m: softmax(np.where(m, s, -np.inf)) * 2, "do not sum to 1"),
+        (lambda s, m: softmax(np.where(m[:, None] & m, s, -np.inf)), "nan"),
+        (lambda s, m: softmax(np.where(m, s, np.nan)), "nan"),
+        (lambda s, m: softmax(np.where(m, s, -np.inf).T).T, "nan"),
+        (lambda s, m: np.log(softmax(np.where(m, s, -1e9))), "inf"),
+    ],
+    "6.WASTED": [
+        (wasted_mean, ""),
+        (lambda n, b: int(wasted_while(n, b)), "whatever goes in"),
+        (lambda n, b: wasted_while(sorted(n, reverse=True), b), ""),
+        (lambda n, b: 1 - sum(n) / sum(max(n[i : i + b][:2]) * len(n[i : i + b]) for i in range(0, len(n), b)), ""),
+    ],
+    "7.WINDOWS": [
+        (windows_for_ever, "does not end"),
+        (windows_printed, "prints"),
+        (lambda c, r, o: ((a, b) for a, b in windows_while(c, r, o)), "generator"),
+        (lambda c, r, o: [(0, r)], "called with"),
+        (lambda c, r, o: windows_while(c, r, o) if c > r else [(0, r)], "called with (3, 8, 2), it gives 8 at [0, 1]"),
+    ],
+    "7.COMPOSED": [
+        (lambda v, n: unit((n - 1 @ v)[None])[0], "Error"),
+        (lambda v, n: (n @ v) / largest(n @ v), "lengths are not 1"),
+    ],
+    "7.OWNERS": [
+        (lambda w: owners_in_loops(w)[:-1], "last is missing"),
+        (lambda w: [str(owner) for owner in owners_in_loops(w)], "a list of something else"),
+    ],
+    "8.ANGLES": [
+        (lambda a, b: np.arccos(np.clip((unit(a) * unit(b)).sum(1), -1, 1)) / 3.14, "times"),
+        (lambda a, b: np.nan_to_num(np.arccos((unit(a) * unit(b)).sum(1))) / np.pi, ""),
+        (lambda a, b: np.arccos(np.clip((unit(a) * unit(b)).sum(1), -1, 1)) / 3.1416, "0.9999977 times"),
+    ],
+    "8.PERCENTILE": [
+        (lambda s, scores: str(percentile_in_loops(s, scores)), "text"),
+        (lambda s, scores: 50 * (np.mean(abs(scores) < abs(s)) + np.mean((abs(scores) < abs(s)) | (scores == s))), ""),
+    ],
+    "8.CORRELATION": [
+        (lambda x, y: np.corrcoef(average_rank(x), average_rank(y)), "shape"),
+        (lambda x, y: np.cov(average_rank(x), average_rank(y))[0, 1], ""),
+    ],
+    "9.SLOPE": [
+        (lambda f, x, h: (f(x + h) - f(x - h)) / (4 * h), "1/2 times"),
+        (lambda f, x, h: f, "brackets"),
+        (lambda f, x, h: 2 * h / (f(x + h) - f(x - h)), "upside down"),
+    ],
+    "9.NORMALIZE_BACKWARD": [
+        (lambda d, x: d - unit(x) * (d * unit(x)).sum(1)[:, None], "twice as long"),
+        (lambda d, x: measured(lambda moved: (d * unit(moved)).sum(), x), "a measured slope"),
+    ],
+    "9.D_VALUE": [],
+    "10.INFO_NCE": [
+        (lambda c, s: nce_by_logsumexp(c, s) / math.log(2), "1/ln 2"),
+        (lambda c, s: -np.log10(softmax(s * c).diagonal()).mean(), "1/ln 10"),
+        (lambda c, s: np.exp(nce_by_logsumexp(c, s)), "exp"),
+        (lambda c, s: -np.log(softmax(s * c).diagonal()).max(), ""),
+        (lambda c, s: -np.log(softmax(c / s).diagonal()).sum(), "two things"),
+    ],
+    "10.D_SCORES": [
+        (lambda s: (my_softmax(s, 0) - np.eye(len(s))) / s.size, "two things"),
+        (lambda s: my_softmax(s) / len(s) - np.eye(len(s)), "except on the diagonal"),
+        (lambda s: measured(lambda moved: nce_by_logsumexp(moved, 1.0), s), "a measured slope"),
+    ],
+    "10.FALSE_NEGATIVES": [
+        (lambda c: ~false_filled(c), "changed places"),
+        (lambda c: [[a is b for b in c] for a in c], "diagonal"),
+        (lambda c: [[a is b and i != j for j, b in enumerate(c)] for i, a in enumerate(c)], ""),
+        (lambda c: [[i != j and a[0] == b[0] for j, b in enumerate(c)] for i, a in enumerate(c)], ""),
+        (lambda c: [[i != j and a in b for j, b in enumerate(c)] for i, a in enumerate(c)], ""),
+    ],
+}
+"""Wrong ones, and a word of what is said about each."""
 
 EXERCISES = {
     f"{chapter}.{name}": thing
@@ -912,91 +460,130 @@ EXERCISES = {
 }
 
 
-def all_numbers(x, written):
-    return [written.format(abs(number)) for number in np.ravel(np.asarray(x, float)).tolist()] if is_numeric(x) else []
+FORMS = [np.asarray, lambda y: np.asarray(y).tolist(), lambda y: np.float32(y) if is_real(y) else y]
+"""What a right answer may be as well."""
+GENERAL = [
+    (lambda y: -y, "sign"),
+    (lambda y: y + 1, "1 too large"),
+    (lambda y: 2.0 * y, "2 times as large|do not sum to 1|lengths are not 1"),
+    (lambda y: 1 - y, "1 minus"),
+    (abs, "signs are lost"),
+    (lambda y: y.round(2), "rounded to 2"),
+    (lambda y: y.astype(int), "cut to whole"),
+    (lambda y: y.T, "transpose"),
+    (lambda y: y[::-1], "reversed"),
+    (lambda y: y[None], "axis of length 1 too many|have the shape"),
+    (lambda y: y[:-1], "last is missing|is wanted"),
+    (lambda y: y.sum(), "sum"),
+    (lambda y: y.mean(), "mean"),
+]
+"""What may be done wrong to any array of numbers, and a word of what is said then."""
 
 
-def is_numeric(x):
+def is_real(y):
+    return np.asarray(y).dtype.kind == "f"
+
+
+def numbers(x):
+    """Each number of a result as it would be told."""
     try:
-        return np.asarray(x).dtype.kind in "iuf"
-    except ValueError:
-        return False
+        x = np.asarray(x, float)
+    except (ValueError, TypeError):
+        return []
+    return [f"{abs(number):.6g}" for number in x.ravel().tolist()]
 
 
-def nothing_is_told(exercise, answer, message):
-    """No number and no text of the right results stands in the message that is not in the question or the answer."""
+def judged(exercise, answer):
+    """The verdict, which tells no number and no text of the right results that is not in the question or the answer."""
+    verdict = check(exercise, answer)
     source = inspect.getsource(answer) if callable(answer) else answer
-    seen = str([exercise.cases, source])
     for case in exercise.cases:
         right, found = exercise.solution(*case), call(answer, *case) if case else answer
-        told = seen + str([found, all_numbers(getattr(found, "value", None), "{:.6g}")])
+        told = str([exercise.cases, source, found, numbers(getattr(found, "value", None))])
         words = [f"'{w}'" for w in ([right] if isinstance(right, str) else right if isinstance(right, list) else [])]
-        for secret in all_numbers(right, "{:.6g}") + words:
-            assert len(secret) < 4 or secret not in message or secret in told, (secret, message)
+        for secret in [*numbers(right), *words]:
+            assert len(secret) < 4 or secret not in verdict.message or secret in told, (secret, verdict)
+    return verdict
 
 
 @pytest.mark.parametrize("name", EXERCISES)
 def test_mistakes_are_named_and_invented_answers_are_judged(name):
     exercise = EXERCISES[name]
-    assert exercise.level in (1, 2, 3) and exercise.minutes >= 5 and all(exercise.hints)
+    assert exercise.level in (1, 2, 3) and exercise.minutes >= 5 and exercise.hint and exercise.more
     assert check(exercise, exercise.solution).state == "right"
-    for says, switches in exercise.mistakes.items():
-
-        def mistaken(*case, switches=switches):
-            with np.errstate(all="ignore"):
-                return exercise.solution(*case, **switches)
-
-        assert repr(check(exercise, mistaken)) == f"✗ {exercise.name}: {says}"
-    right, wrong = ANSWERS[name]
-    assert len(right) >= 3 <= len(wrong) - 2 or name == "3.LOOK"
-    for answer in right:
+    for says, mistake in exercise.mistakes.items():
+        assert repr(check(exercise, mistaken(exercise.solution, mistake))) == f"✗ {exercise.name}: {says}"
+    for answer in RIGHT[name]:
         assert check(exercise, answer).state == "right", check(exercise, answer)
-    for answer, said in wrong:
-        verdict = check(exercise, answer, seconds=0.2 if "does not end" in said else 10.0)
-        source = inspect.getsource(answer) if callable(answer) else answer
-        assert verdict.state == ("to do" if answer is None else "wrong") and said in verdict.message, (source, verdict)
-        if "does not end" not in said:
-            nothing_is_told(exercise, answer, verdict.message)
+    for answer, said in WRONG[name]:
+        verdict = check(exercise, answer, seconds=0.2) if "does not end" in said else judged(exercise, answer)
+        assert verdict.state == ("to do" if answer is None else "wrong") and said in verdict.message, (answer, verdict)
     if exercise.cases[0]:
         assert "returns nothing" in check(exercise, nothing).message
         assert check(exercise, lambda *_: None).state == check(exercise, ...).state == "to do"
         assert "brackets" in check(exercise, exercise.solution(*exercise.cases[0])).message
 
 
-def rows(x, *, axis=1, plus=0.0):
-    return x.sum(axis=axis) + plus
+def of_solution(exercise, make):
+    """The solution, and something made of its result."""
+    solution = mistaken(exercise.solution, {})  # a copy: the solution itself is no answer
+    return lambda *case: make(solution(*case))
+
+
+ARRAYS = [name for name, one in EXERCISES.items() if isinstance(one.solution(*one.cases[0]), np.ndarray)]
+
+
+@pytest.mark.parametrize("name", ARRAYS)
+def test_general_mistakes_are_named_in_every_exercise(name):
+    exercise = replace(EXERCISES[name], instead=())
+    for form in FORMS:
+        assert judge(exercise, ask(exercise.cases, of_solution(exercise, form))).state == "right"
+    results = [exercise.solution(*case) for case in exercise.cases]
+    for make, said in GENERAL:
+        try:
+            is_other = any(not same(make(right), right, exercise.tolerance) for right in results)
+        except TypeError:  # the negative of True
+            continue
+        if is_other:
+            verdict = judged(exercise, of_solution(exercise, make))
+            assert re.search(said, verdict.message) or verdict.message.partition(": ")[2] in exercise.mistakes, (
+                said,
+                verdict,
+            )
+
+
+def rows(x):
+    return x.sum(axis=1) + 0.0
 
 
 ROWS = Exercise(
-    "row sums",
     rows,
     [(array([1, 2], [3, 5]),), (array([0.5, 1.0, -2.0]),)],
-    {"these are the sums of the columns": {"axis": 0}, "nothing is added": {"plus": 3.5}},
-    hints=("one axis goes", "axis=1"),
+    {"these are the sums of the columns": {"axis=1": "axis=0"}, "nothing is added": {"0.0": "3.5"}},
+    name="row sums",
+    hint="one axis goes",
+    more="axis=1",
     instead=("minisbert",),
 )
 
 VERDICTS = [
     (rows, "✓ row sums: right"),
-    (lambda x: list(x.sum(axis=1)), "✓ row sums: right"),
     (lambda x: x.sum(axis=0), "✗ row sums: these are the sums of the columns"),
     (lambda x: x.sum(axis=0) + 3.5, "two things: these are the sums of the columns; and nothing is added"),
     (lambda x: -x.sum(axis=0), "two things: these are the sums of the columns; and then the sign is turned"),
-    (lambda x: ..., "… row sums: fill in the cell above"),
     (None, "… row sums: fill in the cell above"),
-    (
-        lambda x: x.sum(axis=1) + np.arange(len(x)),
-        "called with ([[1., 2.], [3., 5.]]), it gives 9 at [1], which is too large",
-    ),
+    (lambda x: x.sum(axis=1) + np.arange(len(x)), "with ([[1., 2.], [3., 5.]]), it gives 9 at [1], which is too large"),
     (lambda x: x.sum(axis=1) / 0.0, "(NumPy warns: divide by zero"),
     (lambda x: x[5], "raises IndexError: index 5 is out of bounds for axis 0 with size 2 (test_exercises.py, line "),
     (lambda: 1, "cannot be called with 1 argument:"),
     (lambda x: "7", "it gives '7', text, and an array of shape (2,) is wanted"),
-    (np.array([3.0, 8.0]), "the function itself"),
 ]
 
 
 def test_a_verdict_says_what_is_wrong():
     for answer, said in VERDICTS:
         assert said in repr(check(ROWS, answer)), check(ROWS, answer)
+    for mistakes in ([{"axis=2": ""}], [{"axis=1": "axis=0"}, {"axis=1": ""}], [{"axis=1": "axis=0"}, rows]):
+        with pytest.raises(ValueError, match=r"not in the text|of its own"):
+            mistaken(rows, *mistakes)
     assert repr(hint(ROWS)) == "→ row sums (level 1 of 3, 5 minutes): one axis goes" and "axis=1" in repr(hint(ROWS, 2))

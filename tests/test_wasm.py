@@ -163,21 +163,20 @@ for number, cell in enumerate(json.loads(file.read_text(encoding="utf-8"))["cell
 print(json.dumps(printed))
 """
 EXERCISES = """
-from functools import partial
 from importlib import import_module
 import numpy as np
-from minisbert.course.exercises import Exercise, ask, judge
+from minisbert.course.exercises import Exercise, ask, judge, mistaken
 for number in range(1, 11):
     for exercise in [*vars(import_module(f"minisbert.course.chapter_{number:02}")).values()]:
         if isinstance(exercise, Exercise):
             drawn = [exercise.draw(np.random.default_rng(0))] if exercise.draw else []
-            for switches in ({}, *exercise.mistakes.values()):
-                answer = partial(exercise.solution, **switches)
+            for mistake in ({}, *exercise.mistakes.values()):
+                answer = mistaken(exercise.solution, mistake) if mistake else exercise.solution
                 answer = answer if exercise.cases[0] else answer()
                 verdict = judge(exercise, ask(exercise.cases, answer))
                 raised = [one.problem for one in (ask(drawn, answer) if drawn else []) if one.state == "raises"]
-                if verdict.state != ("wrong" if switches else "right") or raised:
-                    print(exercise.name, switches, verdict, *raised)
+                if verdict.state != ("wrong" if mistake else "right") or raised:
+                    print(exercise.name, mistake, verdict, *raised)
 """
 
 

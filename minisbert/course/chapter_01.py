@@ -1,88 +1,55 @@
 """The exercises of notebook 1, "Can a vector hold a meaning?": cosines, a search, and which tokens make a cosine.
 
-Each comes with its solution, whose keyword arguments make typical mistakes: read it after the notebook. The package's
+Each comes with its solution, and typical mistakes as changes of its text: read it after the notebook. The package's
 own versions are :func:`minisbert.cos_sim`, :func:`minisbert.search.semantic_search` and
 :func:`minisbert.analysis.explain`.
 
 Letters: ``A`` and ``B`` rows or tokens, ``M`` documents, ``D`` the width of a vector, ``k`` results.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
 
 from minisbert.course.exercises import Exercise, array
 from minisbert.model import Array
 
-__all__ = ["CONTRIBUTIONS", "COSINES", "NEAREST"]
 
-Length = Callable[[Array], Any]
-
-
-def _lengths(rows: Array) -> Array:
-    return np.linalg.norm(rows, axis=-1, keepdims=True)
-
-
-def _squared(rows: Array) -> Array:
-    return (rows * rows).sum(axis=-1, keepdims=True)
-
-
-def _taxi(rows: Array) -> Array:
-    return np.abs(rows).sum(axis=-1, keepdims=True)
-
-
-def _down(rows: Array) -> Array:
-    return np.linalg.norm(rows, axis=0)
-
-
-def _one(rows: Array) -> Array:
-    return np.array([[1.0]])
-
-
-def _cosines(a: Array, b: Array, *, of_a: Length = _lengths, of_b: Length = _lengths) -> Array:
-    return (a / of_a(a)) @ (b / of_b(b)).T
+def _cosines(a: Array, b: Array) -> Array:
+    of_a, of_b = (np.linalg.norm(rows, axis=1, keepdims=True) for rows in (a, b))
+    return (a / of_a) @ (b / of_b).T
 
 
 COSINES = Exercise(
-    "cosines",
     _cosines,
     [
         (array([3, 4], [1, 0], [-2, 2]), array([4, 3], [0, 2])),
         (array([1, 2, 2]), array([2, -1, 2], [1, 1, 0], [0, 0, -3], [1, 2, 2])),
     ],
     {
-        "dot products: they grow with a vector's length. Which division is missing?": {"of_a": _one, "of_b": _one},
-        "only the rows of a are divided by their lengths; double a row of b, and the result doubles": {"of_b": _one},
-        "only the rows of b are divided by their lengths; double a row of a, and the result doubles": {"of_a": _one},
-        "divided by squared lengths: is a square root missing?": {"of_a": _squared, "of_b": _squared},
-        "divided by the length of the whole matrix: see axis=, keepdims=": {
-            "of_a": np.linalg.norm,
-            "of_b": np.linalg.norm,
+        "dot products: they grow with a vector's length. Which division is missing?": {" / of_a": "", " / of_b": ""},
+        "only the rows of a are divided by their lengths; double a row of b, and the result doubles": {" / of_b": ""},
+        "only the rows of b are divided by their lengths; double a row of a, and the result doubles": {" / of_a": ""},
+        "divided by squared lengths: is a square root missing?": {"/ of_a": "/ of_a**2", "/ of_b": "/ of_b**2"},
+        "divided by the length of the whole matrix: see axis=, keepdims=": {", axis=1, keepdims=True": ""},
+        "divided by the lengths of the columns; a row is a vector. See axis=": {"axis=1": "axis=0"},
+        "divided by sums of absolute values: a vector with itself is not at 1": {
+            "np.linalg.norm(rows,": "np.abs(rows).sum("
         },
-        "divided by the lengths of the columns; a row is a vector. See axis=": {"of_a": _down, "of_b": _down},
-        "divided by sums of absolute values: a vector with itself is not at 1": {"of_a": _taxi, "of_b": _taxi},
     },
     level=1,
     minutes=10,
     draw=lambda rng: (rng.normal(size=(3, 4)), rng.normal(size=(2, 4))),
-    hints=(
-        "a cosine is the dot product of two vectors of length 1. How do you make all rows of a matrix that long?",
-        "divide a and b by np.linalg.norm(..., axis=1, keepdims=True); then one @ makes all dot products at once",
-    ),
+    hint="a cosine is the dot product of two vectors of length 1. How do you make all rows of a matrix that long?",
+    more="divide a and b by np.linalg.norm(..., axis=1, keepdims=True); then one @ makes all dot products at once",
     instead=("cos_sim", "semantic_search", "normalize"),
 )
 
 
-def _nearest(query: Array, documents: Array, k: int, *, by: Callable[[Array, Array], Array] | None = None) -> Array:
-    closeness = by(query, documents) if by else _cosines(query[None], documents)[0]  # (M,)
+def _nearest(query: Array, documents: Array, k: int) -> Array:
+    closeness = _cosines(query[None], documents)[0]  # (M,)
     return np.argsort(-closeness, kind="stable")[:k]
 
 
 NEAREST = Exercise(
-    "nearest",
     _nearest,
     [
         (array(1, 0), array([1, 1], [0.2, 0.1], [0, 4], [-1, 0.5], [9, 8]), 3),
@@ -91,36 +58,36 @@ NEAREST = Exercise(
     ],
     {
         "these are the farthest: np.argsort puts the smallest first, and a large cosine is close": {
-            "by": lambda query, documents: -_cosines(query[None], documents)[0]
+            "-closeness": "closeness"
         },
-        "ranked by dot products: long vectors win by length alone": {"by": lambda query, documents: documents @ query},
+        "ranked by dot products: long vectors win by length alone": {
+            "_cosines(query[None], documents)[0]": "documents @ query"
+        },
         "ranked by the distance between the points: that is another order, unless all vectors have length 1": {
-            "by": lambda query, documents: -np.linalg.norm(documents - query, axis=1)
+            "_cosines(query[None], documents)[0]": "-np.linalg.norm(documents - query, axis=1)"
         },
         "the signs of the cosines are lost: the opposite direction is the farthest, not the closest": {
-            "by": lambda query, documents: np.abs(_cosines(query[None], documents)[0])
+            "-closeness": "-np.abs(closeness)"
         },
         "divided by squared lengths: then a short vector wins": {
-            "by": lambda query, documents: documents @ query / _squared(documents)[:, 0]
+            "_cosines(query[None], documents)[0]": "documents @ query / (documents**2).sum(axis=1)"
         },
     },
     level=1,
     minutes=15,
     draw=lambda rng: (rng.normal(size=4), rng.uniform(0.1, 5, (9, 1)) * rng.normal(size=(9, 4)), 3),
-    hints=(
-        "first the cosine of the query with every document, then the places of the largest ones",
-        "np.argsort gives places, the smallest number first; of the cosines with the sign turned, the first k",
-    ),
+    hint="first the cosine of the query with every document, then the places of the largest ones",
+    more="np.argsort gives places, the smallest number first; of the cosines with the sign turned, the first k",
     instead=("cos_sim", "semantic_search", "search"),
 )
 
 
-def _contributions(t: Array, u: Array, *, length: Length = lambda t: np.linalg.norm(t.sum(axis=0))) -> Array:
-    return t @ u.T / (length(t) * length(u).T)
+def _contributions(t: Array, u: Array) -> Array:
+    of_t, of_u = (np.linalg.norm(tokens.sum(axis=0)) for tokens in (t, u))
+    return t @ u.T / (of_t * of_u)
 
 
 CONTRIBUTIONS = Exercise(
-    "contributions",
     _contributions,
     [
         (array([3, 1], [1, 3]), array([2, 0], [0, 4], [1, 1])),
@@ -128,20 +95,20 @@ CONTRIBUTIONS = Exercise(
     ],
     {
         "these are the cosines of the tokens with each other, each divided by its own lengths; they do not add up "
-        "to the cosine of the texts": {"length": _lengths},
-        "plain dot products; divided by one number, they add up to the cosine": {"length": _one},
-        "the dot product of the two means; their lengths are missing": {"length": lambda t: np.float64(len(t))},
-        "the lengths of the means are right, but a mean is a sum divided by a number of tokens, on both sides": {
-            "length": lambda t: np.linalg.norm(t.mean(axis=0))
+        "to the cosine of the texts": {"tokens.sum(axis=0)": "tokens, axis=1, keepdims=True", "* of_u": "* of_u.T"},
+        "plain dot products; divided by one number, they add up to the cosine": {" / (of_t * of_u)": ""},
+        "the dot product of the two means; their lengths are missing": {
+            "np.linalg.norm(tokens.sum(axis=0))": "len(tokens)"
         },
-        "divided by the lengths of whole matrices; the texts' vectors count": {"length": np.linalg.norm},
+        "the lengths of the means are right, but a mean is a sum divided by a number of tokens, on both sides": {
+            "tokens.sum": "tokens.mean"
+        },
+        "divided by the lengths of whole matrices; the texts' vectors count": {"tokens.sum(axis=0)": "tokens"},
     },
     level=2,
     minutes=15,
     draw=lambda rng: (rng.normal(1, 1, (3, 4)), rng.normal(1, 1, (2, 4))),
-    hints=(
-        "write the cosine of the two means as a sum over pairs of tokens; which part of it belongs to one pair?",
-        "the dot product of a pair, over one number: the product of the lengths of the two *sums* of tokens. Why sums?",
-    ),
+    hint="write the cosine of the two means as a sum over pairs of tokens; which part of it belongs to one pair?",
+    more="the dot product of a pair over one number: the product of the lengths of the two *sums* of tokens. Why sums?",
     instead=("explain",),
 )

@@ -1,16 +1,12 @@
 """The exercises of notebook 3, "How does a token look at the others?": one head, its split, and a search among heads.
 
-Each comes with its solution, whose keyword arguments make typical mistakes: read it after the notebook. The package's
+Each comes with its solution, and typical mistakes as changes of its text: read it after the notebook. The package's
 own version is :func:`minisbert.model.bert.attention`.
 
 Letters: ``L`` layers, ``H`` heads, ``T`` tokens of one text, ``D`` hidden size, ``K`` = D/H.
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
@@ -18,28 +14,15 @@ from minisbert.course.exercises import Exercise, array
 from minisbert.model import Array
 from minisbert.model.ops import softmax
 
-__all__ = ["HEADS", "LOOK", "PREVIOUS"]
 
-
-def _look(
-    query: Array,
-    key: Array,
-    value: Array,
-    *,
-    scale: Callable[[Array, Array], float] = lambda q, v: math.sqrt(q.shape[1]),
-    turned: bool = False,
-    largest: Callable[[Array], Any] = lambda scores: scores.max(axis=1, keepdims=True),
-    total: Callable[[Array], Any] = lambda powers: powers.sum(axis=1, keepdims=True),
-    weigh: Callable[[Array], Array] | None = None,
-    of: Callable[[Array, Array], Array] = lambda key, value: value,
-) -> Array:
-    scores = (key @ query.T if turned else query @ key.T) / scale(query, value)
-    powers = np.exp(scores - largest(scores))
-    return (weigh(scores) if weigh else powers / total(powers)) @ of(key, value)
+def _look(query: Array, key: Array, value: Array) -> Array:
+    scores = query @ key.T / math.sqrt(query.shape[1])
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+    probs = powers / powers.sum(axis=1, keepdims=True)
+    return probs @ value
 
 
 LOOK = Exercise(
-    "look",
     _look,
     [
         (array([1, 0], [0, 2], [1, 1]), array([2, 1], [0, 1], [1, -1]), array([1, 0, 2], [0, 1, 3], [5, 5, -1])),
@@ -48,77 +31,69 @@ LOOK = Exercise(
         (array([900, 0], [-900, 1]), array([900, 1], [1, 900]), array([1, 2], [3, 4])),
     ],
     {
-        "the scores are not scaled: dot products grow with the width": {"scale": lambda q, v: 1.0},
-        "the scores are divided by K; they grow more slowly": {"scale": lambda q, v: q.shape[1]},
-        "the scores are multiplied by sqrt(K), not divided by it": {"scale": lambda q, v: 1.0 / math.sqrt(q.shape[1])},
-        "the scores are scaled by the number of tokens": {"scale": lambda q, v: math.sqrt(len(q))},
-        "the scores are scaled by the width of the values": {"scale": lambda q, v: math.sqrt(v.shape[1])},
-        "softmax runs down the columns; rows have to add up to 1": {"weigh": lambda scores: softmax(scores.T).T},
-        "query and key have changed places: row t is for the token that looks": {"turned": True},
+        "the scores are not scaled: dot products grow with the width": {" / math.sqrt(query.shape[1])": ""},
+        "the scores are divided by K; they grow more slowly": {"math.sqrt(query.shape[1])": "query.shape[1]"},
+        "the scores are multiplied by sqrt(K), not divided by it": {"/ math": "* math"},
+        "the scores are scaled by the number of tokens": {"query.shape[1]": "len(query)"},
+        "the scores are scaled by the width of the values": {"query.shape[1]": "value.shape[1]"},
+        "softmax runs down the columns; rows have to add up to 1": {"axis=1": "axis=0"},
+        "query and key have changed places: row t is for the token that looks": {"query @ key.T": "key @ query.T"},
         "all probabilities together add up to 1; every row has to do so by itself. See axis= and keepdims=": {
-            "weigh": lambda scores: softmax(scores.reshape(1, -1)).reshape(scores.shape)
+            "axis=1, keepdims=True": ""
         },
         "right for small scores, but exp(900) is too large for a number. Softmax does not change when the same "
-        "number is taken from a whole row first": {"largest": lambda scores: 0.0},
+        "number is taken from a whole row first": {" - scores.max(axis=1, keepdims=True)": ""},
         "the largest number of all scores is taken away; in a row that is far below it every exp is then 0. Each row "
-        "has a largest number of its own": {"largest": np.max},
+        "has a largest number of its own": {"max(axis=1, keepdims=True)": "max()"},
         "each probability is divided by the sum of another row: the sums lie along the columns. See keepdims=": {
-            "total": lambda powers: powers.sum(axis=1)
+            "sum(axis=1, keepdims=True)": "sum(axis=1)"
         },
-        "the values are weighed by the scores; where is the softmax?": {"weigh": lambda scores: scores},
-        "the probabilities weigh the keys; something else is passed on": {"of": lambda key, value: key},
-        "these are the probabilities; the last step is missing": {"of": lambda key, value: np.eye(len(key))},
+        "the values are weighed by the scores; where is the softmax?": {"probs @": "scores @"},
+        "the probabilities weigh the keys; something else is passed on": {"@ value": "@ key"},
+        "these are the probabilities; the last step is missing": {" @ value": ""},
         "a token sees only itself and those before it: that is the causal mask of a text generator": {
-            "weigh": lambda scores: softmax(np.where(np.tri(len(scores), dtype=bool), scores, -np.inf))
+            "probs @": "softmax(np.where(np.tri(len(scores), dtype=bool), scores, -np.inf)) @"
         },
     },
     level=2,
     minutes=20,
     draw=lambda rng: tuple(rng.normal(size=(3, 3, 4))),
-    hints=(
-        "three lines: scores (T, T) from query and key, probabilities from the scores, a weighted mean of the values",
-        "divide query @ key.T by sqrt(K); take away each row's largest number before exp, and divide by the row's sum",
-    ),
+    hint="three lines: scores (T, T) from query and key, probabilities from the scores, a weighted mean of the values",
+    more="divide query @ key.T by sqrt(K); take away each row's largest number before exp, and divide by the row's sum",
     instead=("minisbert",),
 )
 
 
-def _split(
-    x: Array,
-    head_count: int,
-    *,
-    cut: Callable[[Array, int], Array] = lambda x, h: x.reshape(len(x), h, -1).swapaxes(0, 1),
-) -> Array:
-    return cut(x, head_count)
+def _split_heads(x: Array, head_count: int) -> Array:
+    return x.reshape(len(x), head_count, -1).swapaxes(0, 1)
 
 
 HEADS = Exercise(
-    "split_heads",
-    _split,
+    _split_heads,
     [(np.arange(12.0).reshape(3, 4), 2), (np.arange(30.0).reshape(5, 6), 3)],
     {
         "the shape is right, but numbers of different tokens are mixed: reshape reads row by row. Print "
-        "head 0: does it hold the first K numbers of every token?": {"cut": lambda x, h: x.reshape(h, len(x), -1)},
-        "the axis of heads comes second; it has to come first": {"cut": lambda x, h: x.reshape(len(x), h, -1)},
+        "head 0: does it hold the first K numbers of every token?": {
+            "len(x), head_count, -1).swapaxes(0, 1)": "head_count, len(x), -1)"
+        },
+        "the axis of heads comes second; it has to come first": {".swapaxes(0, 1)": ""},
         "head 0 holds every H-th number; it has K neighbours": {
-            "cut": lambda x, h: np.moveaxis(x.reshape(len(x), -1, h), -1, 0)
+            "head_count, -1).swapaxes(0, 1)": "-1, head_count).transpose(2, 0, 1)"
         },
-        "every head is turned, (K, T); tokens have to be its rows": {"cut": lambda x, h: x.T.reshape(h, -1, len(x))},
-        "there are H heads of K columns each, not K heads of H": {
-            "cut": lambda x, h: np.stack(np.split(x, x.shape[1] // h, axis=1))
-        },
-        "the axis of heads comes last; it has to come first": {
-            "cut": lambda x, h: x.reshape(len(x), h, -1).swapaxes(1, 2)
-        },
-        "this is one head alone; all of them are wanted": {"cut": lambda x, h: x[:, : x.shape[1] // h]},
+        "every head is turned, (K, T); tokens have to be its rows": lambda x, head_count: x.T.reshape(
+            head_count, -1, len(x)
+        ),
+        "there are H heads of K columns each, not K heads of H": lambda x, head_count: np.stack(
+            np.split(x, x.shape[1] // head_count, axis=1)
+        ),
+        "the axis of heads comes last; it has to come first": {"swapaxes(0, 1)": "swapaxes(1, 2)"},
+        "this is one head alone; all of them are wanted": lambda x, head_count: x[:, : x.shape[1] // head_count],
     },
     level=2,
     minutes=10,
     draw=lambda rng: (rng.normal(size=(4, 6)), 3),
-    hints=(
-        "reshape reads row by row: first cut each row into heads, then move the axis of heads to the front",
-        "reshape to (T, H, K), and swap the first two axes",
-    ),
+    hint="reshape reads row by row: first cut each row into heads, then move the axis of heads to the front",
+    more="reshape to (T, H, K), and swap the first two axes",
     instead=("minisbert",),
 )
 
@@ -128,14 +103,9 @@ def _on_average(probs: Array, step: int) -> Array:
     return np.diagonal(probs, step, axis1=2, axis2=3).mean(axis=-1)
 
 
-def _previous_head(
-    probs: Array,
-    *,
-    share: Callable[[Array], Array] = lambda probs: _on_average(probs, -1),
-    layers: slice = slice(None),
-    place: Callable[[Array], tuple[int, ...] | int] = lambda x: tuple(map(int, np.unravel_index(x.argmax(), x.shape))),
-) -> tuple[int, ...] | int:
-    return place(share(probs)[layers])
+def _previous_head(probs: Array) -> tuple[int, ...]:
+    share = _on_average(probs, -1)  # (L, H)
+    return tuple(map(int, np.unravel_index(share.argmax(), share.shape)))
 
 
 def _some_probs(layers: int, heads: int, tokens: int, planted: dict[tuple[int, int], int], seed: int) -> Array:
@@ -170,7 +140,6 @@ def _decoys() -> Array:
 
 
 PREVIOUS = Exercise(
-    "previous_head",
     _previous_head,
     [
         (_some_probs(3, 4, 6, {(1, 3): -1, (2, 0): 1, (0, 2): 0}, seed=0),),
@@ -179,26 +148,26 @@ PREVIOUS = Exercise(
         (_decoys(),),
     ],
     {
-        "this head looks at the next token: which diagonal is that?": {"share": lambda probs: _on_average(probs, 1)},
-        "this head looks at the token itself: the main diagonal": {"share": lambda probs: _on_average(probs, 0)},
-        "only layer 0 is searched; there are L of them": {"layers": slice(1)},
-        "only the last layer is searched; and layers are counted from the first": {"layers": slice(-1, None)},
-        "a place in the flattened array: see np.unravel_index": {"place": lambda x: int(x.argmax())},
+        "this head looks at the next token: which diagonal is that?": {"probs, -1": "probs, 1"},
+        "this head looks at the token itself: the main diagonal": {"probs, -1": "probs, 0"},
+        "only layer 0 is searched; there are L of them": {"(probs, -1)": "(probs, -1)[:1]"},
+        "only the last layer is searched; and layers are counted from the first": {"(probs, -1)": "(probs, -1)[-1:]"},
+        "a place in the flattened array: see np.unravel_index": {
+            "tuple(map(int, np.unravel_index(share.argmax(), share.shape)))": "int(share.argmax())"
+        },
         "in this head one single token looks back strongly; all tokens count, on average": {
-            "share": lambda probs: np.diagonal(probs, -1, axis1=2, axis2=3).max(axis=-1)
+            "_on_average(probs, -1)": "np.diagonal(probs, -1, axis1=2, axis2=3).max(axis=-1)"
         },
         "this head looks at all tokens that came before; only the one just before counts": {
-            "share": lambda probs: np.tril(probs, -1).sum(axis=(2, 3))
+            "_on_average(probs, -1)": "np.tril(probs, -1).sum(axis=(2, 3))"
         },
         "the first token has none before it, and column -1 is the last; it must not count": {
-            "share": lambda probs: np.diagonal(np.roll(probs, 1, axis=-1), 0, axis1=2, axis2=3).mean(axis=-1)
+            "_on_average(probs, -1)": "_on_average(np.roll(probs, 1, axis=-1), 0)"
         },
     },
     level=2,
     minutes=15,
     draw=lambda rng: (softmax(2 * rng.normal(size=(3, 4, 6, 6))),),
-    hints=(
-        "for one head: where in its (T, T) stand the probabilities with which each token looks at the one before?",
-        "a diagonal beside the main one: np.diagonal(probs, -1, axis1=2, axis2=3); its mean is (L, H), then argmax",
-    ),
+    hint="for one head: where in its (T, T) stand the probabilities with which each token looks at the one before?",
+    more="a diagonal beside the main one: np.diagonal(probs, -1, axis1=2, axis2=3); its mean is (L, H), then argmax",
 )

@@ -1,16 +1,13 @@
 """The exercises of notebook 5, "Is this really BERT?": the gaps between floats, when tensors agree, and two suspects.
 
-Each comes with its solution, whose keyword arguments make typical mistakes: read it after the notebook. The package's
+Each comes with its solution, and typical mistakes as changes of its text: read it after the notebook. The package's
 own version of the second is :func:`minisbert.proof.ledger.compare`. :func:`suspect` makes the two broken models of the
 third.
 """
 
-from __future__ import annotations
-
 import math
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -18,71 +15,46 @@ from minisbert.course.exercises import Exercise, array
 from minisbert.encoder import SentenceEncoder
 from minisbert.model import Array
 
-__all__ = ["AGREES", "GAP", "SUSPECT_1", "SUSPECT_2", "suspect"]
 
-
-def _gap(
-    x: float,
-    *,
-    # x = m * 2^e with 1/2 <= |m| < 1
-    exponent: Callable[[float], float] = lambda x: math.frexp(x)[1] - 1,
-    digits: int = 23,  # behind the point; m has one more
-    base: float = 2.0,
-) -> float:
-    return base ** (exponent(x) - digits)
+def _gap(x: float) -> float:
+    exponent = math.frexp(x)[1] - 1  # x = m * 2^(exponent + 1) with 1/2 <= |m| < 1
+    return 2.0 ** (exponent - 23)  # binary digits behind the point; m has one more
 
 
 GAP = Exercise(
-    "gap",
     _gap,
     [(1.0,), (1.5,), (3.0,), (1000.0,), (0.1,), (-6.0,), (1e-9,), (0.5,), (-2.0,)],
     {
-        "this is the gap of float64, which keeps 53 binary digits; float32 keeps 24": {"digits": 52},
-        "this is the gap at 1; at 1000 it is larger, and at 0.1 smaller": {"exponent": lambda x: 0.0},
-        "this grows smoothly; the gap doubles at powers of two": {"exponent": lambda x: math.log2(abs(x))},
-        "this is half of the gap: the most that rounding can cost": {"digits": 24},
+        "this is the gap of float64, which keeps 53 binary digits; float32 keeps 24": {"23": "52"},
+        "this is the gap at 1; at 1000 it is larger, and at 0.1 smaller": {"math.frexp(x)[1] - 1": "0"},
+        "this grows smoothly; the gap doubles at powers of two": {"math.frexp(x)[1] - 1": "math.log2(abs(x))"},
+        "this is half of the gap: the most that rounding can cost": {"23": "24"},
         "right from 1 on. Below 1 the logarithm is negative, and int() cuts towards zero: which function always goes "
-        "down?": {"exponent": lambda x: int(math.log2(abs(x)))},
+        "down?": {"math.frexp(x)[1] - 1": "int(math.log2(abs(x)))"},
         "right from 1 on; below 1 it goes on getting smaller": {
-            "exponent": lambda x: max(0, math.floor(math.log2(abs(x))))
+            "math.frexp(x)[1] - 1": "max(0, math.floor(math.log2(abs(x))))"
         },
         "right except at powers of two: 1 and 2 have the gap of the numbers above them": {
-            "exponent": lambda x: math.ceil(math.log2(abs(x))) - 1
+            "math.frexp(x)[1] - 1": "math.ceil(math.log2(abs(x))) - 1"
         },
-        "between 1 and 2 the gap is that at 1, not that at 2": {"exponent": lambda x: math.ceil(math.log2(abs(x)))},
-        "this counts decimal digits; the numbers are stored in binary, and the gap is a power of two": {
-            "exponent": lambda x: math.floor(math.log10(abs(x))),
-            "digits": 7,
-            "base": 10.0,
-        },
+        "between 1 and 2 the gap is that at 1, not that at 2": {"math.frexp(x)[1] - 1": "math.ceil(math.log2(abs(x)))"},
+        "this counts decimal digits; the numbers are stored in binary, and the gap is a power of two": lambda x: (
+            10.0 ** (math.floor(math.log10(abs(x))) - 7)
+        ),
     },
     level=2,
     minutes=15,
     draw=lambda rng: (float(rng.choice([-1, 1]) * 2 ** rng.uniform(-20, 20)),),
-    hints=(
-        "between which two powers of two does |x| lie? The gap is the same in between",
-        "math.floor(math.log2(abs(x))) is the power below; a float32 has 23 binary digits behind the first",
-    ),
+    hint="between which two powers of two does |x| lie? The gap is the same in between",
+    more="math.floor(math.log2(abs(x))) is the power below; a float32 has 23 binary digits behind the first",
 )
 
 
-def _agrees(
-    ours: Array,
-    reference: Array,
-    tolerance: float,
-    *,
-    shape: Callable[[Array], Any] = np.shape,
-    size: Callable[[Array], Any] = lambda d: np.abs(d).max(),
-    scale: Callable[[Array, Array], Any] = lambda a, b: max(1.0, np.abs(b).max()),
-    is_nan_fine: bool = False,
-) -> bool:
-    if shape(ours) != shape(reference):
+def _agrees(ours: Array, reference: Array, tolerance: float) -> bool:
+    if ours.shape != reference.shape:
         return False
-    try:
-        difference, bound = size(ours - reference), tolerance * scale(ours, reference)
-    except ValueError:  # shapes that do not even broadcast
-        return False
-    return bool(np.all(~(difference > bound) if is_nan_fine else difference <= bound))
+    error, largest = np.abs(ours - reference), np.abs(reference).max()
+    return bool(np.all(error.max() <= tolerance * max(1.0, largest)))
 
 
 _ONE_OF_MANY = np.eye(1, 100).ravel()  # 1, and 99 times 0
@@ -96,7 +68,6 @@ def _draw_tensors(rng: np.random.Generator) -> tuple[Array, Array, float]:
 
 
 AGREES = Exercise(
-    "agrees",
     _agrees,
     [
         (array(1, 2), array(1, 2.000001), 1e-5),
@@ -125,41 +96,45 @@ AGREES = Exercise(
         (np.ones((2, 1)), np.ones(2), 1e-5),
     ],
     {
-        "a mean hides one wrong number in a hundred": {"size": lambda d: np.abs(d).mean()},
+        "a mean hides one wrong number in a hundred": {"error.max()": "error.mean()"},
         "this is the Euclidean norm of all differences: in a large tensor it is large even where each number is fine": {
-            "size": lambda d: np.sqrt((d**2).sum())
+            "error.max()": "np.linalg.norm(error)"
         },
-        "the differences are squared, and become smaller": {"size": lambda d: (d**2).max()},
-        "a number that is too small passes: the sign has to go first": {"size": lambda d: d.max()},
-        "the bound is the same for large numbers as for small ones": {"scale": lambda a, b: 1.0},
-        "where all numbers are small, the bound becomes tiny": {"scale": lambda a, b: np.abs(b).max()},
-        "1 and the largest are added; the larger is meant": {"scale": lambda a, b: 1.0 + np.abs(b).max()},
+        "the differences are squared, and become smaller": {"error.max()": "(error**2).max()"},
+        "a number that is too small passes: the sign has to go first": {"np.abs(ours - reference)": "ours - reference"},
+        "the bound is the same for large numbers as for small ones": {"max(1.0, largest)": "1.0"},
+        "where all numbers are small, the bound becomes tiny": {"max(1.0, largest)": "largest"},
+        "1 and the largest are added; the larger is meant": {"max(1.0, largest)": "(1.0 + largest)"},
         "the bound has the Euclidean norm of the reference; its largest number is meant": {
-            "scale": lambda a, b: max(1.0, np.linalg.norm(b))
+            "np.abs(reference).max()": "np.linalg.norm(reference)"
         },
-        "the largest number is taken with its sign": {"scale": lambda a, b: max(1.0, b.max())},
-        "the bound grows with our own numbers": {"scale": lambda a, b: max(1.0, np.abs(a).max())},
+        "the largest number is taken with its sign": {"np.abs(reference)": "reference"},
+        "the bound grows with our own numbers": {"np.abs(reference)": "np.abs(ours)"},
         "every number has a bound of its own here. A small number that is a sum of large ones has their rounding; one "
         "bound for the whole tensor is wanted": {
-            "size": np.abs,
-            "scale": lambda a, b: np.maximum(1.0, np.abs(b)),
+            "error.max()": "error",
+            "max(1.0, largest)": "np.maximum(1.0, np.abs(reference))",
         },
         "np.allclose gives every number a bound of its own, a sum of two; one bound for the whole tensor is wanted": {
-            "size": np.abs,
-            "scale": lambda a, b: 1.0 + np.abs(b),
+            "error.max()": "error",
+            "max(1.0, largest)": "(1.0 + np.abs(reference))",
         },
-        "NumPy repeats the shorter array until it fits; compare the shapes first": {"shape": lambda x: ()},
-        "as many numbers are not the same shape: a row and a column are repeated into a square": {"shape": np.size},
-        "as many rows are not the same shape: compare all of it": {"shape": len},
-        "NaN is not larger than a bound, and not smaller: ask the other way round": {"is_nan_fine": True},
+        "NumPy repeats the shorter array until it fits; compare the shapes first": {
+            "ours.shape != reference.shape": "False"
+        },
+        "as many numbers are not the same shape: a row and a column are repeated into a square": {"shape": "size"},
+        "as many rows are not the same shape: compare all of it": {
+            "ours.shape != reference.shape": "len(ours) != len(reference)"
+        },
+        "NaN is not larger than a bound, and not smaller: ask the other way round": {
+            "error.max() <= tolerance": "not error.max() > tolerance"
+        },
     },
     level=2,
     minutes=15,
     draw=_draw_tensors,
-    hints=(
-        "three things in this order: the shapes; the largest difference without its sign; the bound",
-        "the bound is tolerance * max(1, the largest |number| of the reference); return difference <= bound",
-    ),
+    hint="three things in this order: the shapes; the largest difference without its sign; the bound",
+    more="the bound is tolerance * max(1, the largest |number| of the reference); return difference <= bound",
     instead=("ledger",),
 )
 
@@ -206,17 +181,15 @@ _SUSPECTS = {
 def _suspect(name: str) -> Exercise:
     (right,) = set("abcdefg") - _SUSPECTS[name].keys()
     return Exercise(
-        name,
-        lambda *, choice=right: choice,
+        lambda: right,
         [()],
-        {says: {"choice": choice} for choice, says in _SUSPECTS[name].items()},
+        {says: lambda choice=choice: choice for choice, says in _SUSPECTS[name].items()},
+        name=name,
         level=3,
         minutes=15,
-        hints=(
-            "compare(trace_tensors(...), ...) lists the tensors in the order in which they are computed: which is the "
-            "first that is wrong?",
-            "what goes into that tensor is right, so the mistake is in the step that makes it; which answer is that?",
-        ),
+        hint="compare(trace_tensors(...), ...) lists the tensors in the order in which they are computed: which is the "
+        "first that is wrong?",
+        more="what goes into that tensor is right, so the mistake is in the step that makes it; which answer is that?",
     )
 
 

@@ -1,15 +1,11 @@
 """The exercises of notebook 6, "Why average the tokens?": masked mean and softmax, and the price of padding.
 
-Each comes with its solution, whose keyword arguments make typical mistakes: read it after the notebook. The package
+Each comes with its solution, and typical mistakes as changes of its text: read it after the notebook. The package
 itself has no padding and so no mask: what it does instead is :func:`minisbert.model.pooling.pool_mean` and
 :func:`minisbert.model.bert.equal_length_runs`.
 
 Letters: ``B`` texts, ``T`` tokens of the longest of them, ``D`` the width of a vector.
 """
-
-from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 
@@ -17,24 +13,13 @@ from minisbert.course.exercises import Exercise, array
 from minisbert.model import Array
 from minisbert.model.ops import softmax
 
-__all__ = ["MASKED_MEAN", "MASKED_SOFTMAX", "WASTED"]
 
-
-def _masked_mean(
-    x: Array,
-    mask: Array,
-    *,
-    counted: Callable[[Array], Array] = lambda mask: mask,
-    divided_by: Callable[[Array], Array] = lambda mask: mask.sum(axis=1, keepdims=True),
-    instead: Callable[[Array, Array], Array] | None = None,
-) -> Array:
-    if instead:
-        return instead(x, mask)
-    return (x * counted(mask)[:, :, None]).sum(axis=1) / divided_by(mask)
+def _masked_mean(x: Array, mask: Array) -> Array:
+    total = (x * mask[:, :, None]).sum(axis=1)  # (B, D)
+    return total / mask.sum(axis=1, keepdims=True)
 
 
 MASKED_MEAN = Exercise(
-    "masked_mean",
     _masked_mean,
     [
         (
@@ -52,47 +37,38 @@ MASKED_MEAN = Exercise(
     ],
     {
         "padding is averaged as well: what stands in its rows is no part of the text, and it is not zero": {
-            "counted": np.ones_like,
-            "divided_by": lambda mask: np.float64(mask.shape[1]),
+            " * mask[:, :, None]": "",
+            "mask.sum(axis=1, keepdims=True)": "mask.shape[1]",
         },
-        "padding is left out of the number, but still added": {"counted": np.ones_like},
-        "padding is left out of the sum, but still counted": {"divided_by": lambda mask: np.float64(mask.shape[1])},
-        "these are the sums; by what is each to be divided?": {"divided_by": lambda mask: np.float64(1)},
-        "divided by the tokens of all texts together: see axis= in mask.sum": {"divided_by": np.sum},
+        "padding is left out of the number, but still added": {" * mask[:, :, None]": ""},
+        "padding is left out of the sum, but still counted": {"mask.sum(axis=1, keepdims=True)": "mask.shape[1]"},
+        "these are the sums; by what is each to be divided?": {" / mask.sum(axis=1, keepdims=True)": ""},
+        "divided by the tokens of all texts together: see axis= in mask.sum": {
+            "mask.sum(axis=1, keepdims=True)": "mask.sum()"
+        },
         "divided by the square root of the number of tokens: that is another pooling, mean_sqrt_len_tokens": {
-            "divided_by": lambda mask: np.sqrt(mask.sum(axis=1, keepdims=True))
+            "mask.sum(axis=1, keepdims=True)": "np.sqrt(mask.sum(axis=1, keepdims=True))"
         },
-        "one mean over all texts; a vector for each is wanted": {"instead": lambda x, mask: x[mask].mean(axis=0)},
-        "the mean of the padding: the mask is True at tokens": {"instead": lambda x, mask: _masked_mean(x, ~mask)},
-        "this is the first token of each text; a mean is wanted": {"instead": lambda x, mask: x[:, 0]},
+        "one mean over all texts; a vector for each is wanted": lambda x, mask: x[mask].mean(axis=0),
+        "the mean of the padding: the mask is True at tokens": lambda x, mask: _masked_mean(x, ~mask),
+        "this is the first token of each text; a mean is wanted": lambda x, mask: x[:, 0],
     },
     level=1,
     minutes=10,
     draw=lambda rng: (rng.normal(size=(2, 4, 3)), np.arange(4) < rng.integers(1, 5, (2, 1))),
-    hints=(
-        "a sum in which padding is multiplied by 0, divided by how many tokens there are",
-        "mask[:, :, None] has the axis that mask lacks; sum over axis 1, and divide by mask.sum(axis=1)[:, None]",
-    ),
+    hint="a sum in which padding is multiplied by 0, divided by how many tokens there are",
+    more="mask[:, :, None] has the axis that mask lacks; sum over axis 1, and divide by mask.sum(axis=1)[:, None]",
     instead=("pool_mean",),
 )
 
 
-def _masked_softmax(
-    scores: Array,
-    mask: Array,
-    *,
-    seen: Callable[[Array], Array] = lambda mask: mask,
-    low: float = -np.inf,
-    masked: Callable[[Array, Array], Array] | None = None,
-    after: Callable[[Array, Array], Array] = lambda probs, mask: probs,
-) -> Array:
-    return after(softmax(masked(scores, mask) if masked else np.where(seen(mask), scores, low)), mask)
+def _masked_softmax(scores: Array, mask: Array) -> Array:
+    return softmax(np.where(mask, scores, -np.inf))
 
 
 _SCORES = array([1, 2, 0.5, 3], [0, -1, 2, 1], [2, 2, 1, 0], [0.3, 1, 1, 4])
 
 MASKED_SOFTMAX = Exercise(
-    "masked_softmax",
     _masked_softmax,
     [
         (_SCORES, np.array([True, True, True, False])),
@@ -101,47 +77,33 @@ MASKED_SOFTMAX = Exercise(
         (np.full((2, 2), -2e5), np.array([True, False])),
     ],
     {
-        "the mask is not used: every token looks at the padding, too": {"masked": lambda scores, mask: scores},
+        "the mask is not used: every token looks at the padding, too": {"np.where(mask, scores, -np.inf)": "scores"},
         "padding gets nothing, but the rows do not add up to 1 any more: what it took was taken before": {
-            "masked": lambda scores, mask: scores,
-            "after": lambda probs, mask: probs * mask,
+            "np.where(mask, scores, -np.inf))": "scores) * mask"
         },
-        "a score of 0 is not nothing: exp(0) is 1, and beside scores of -50 it takes everything": {"low": 0.0},
-        "tokens get only e times as much as padding": {"masked": lambda scores, mask: scores + mask},
-        "-10 is small beside some scores, and large beside others": {"low": -10.0},
-        "small beside most scores, but large beside some: what is smaller than any?": {"low": -1e4},
-        "rows are masked; what is looked at are the columns": {"seen": lambda mask: mask[:, None]},
-        "the padding's own rows have to add up to 1, too": {"after": lambda probs, mask: probs * mask[:, None]},
-        "the mask is the wrong way round: only the padding is looked at": {"seen": np.logical_not},
+        "a score of 0 is not nothing: exp(0) is 1, and beside scores of -50 it takes everything": {"-np.inf": "0.0"},
+        "tokens get only e times as much as padding": {"np.where(mask, scores, -np.inf)": "scores + mask"},
+        "-10 is small beside some scores, and large beside others": {"-np.inf": "-10.0"},
+        "small beside most scores, but large beside some: what is smaller than any?": {"-np.inf": "-1e4"},
+        "rows are masked; what is looked at are the columns": {"where(mask": "where(mask[:, None]"},
+        "the padding's own rows have to add up to 1, too": {"-np.inf))": "-np.inf)) * mask[:, None]"},
+        "the mask is the wrong way round: only the padding is looked at": {"where(mask": "where(~mask"},
     },
     level=2,
     minutes=15,
     draw=lambda rng: (3 * rng.normal(size=(4, 4)), rng.permutation(np.arange(4) < rng.integers(1, 5))),
-    hints=(
-        "what has to stand in a score, before softmax, for its probability to be exactly 0?",
-        "np.where(mask, scores, -np.inf): the mask (T,) is repeated for every row, that is, for every token that looks",
-    ),
+    hint="what has to stand in a score, before softmax, for its probability to be exactly 0?",
+    more="np.where(mask, scores, -np.inf): the mask (T,) is repeated for every row, that is for every token that looks",
 )
 
 
-def _wasted(
-    lengths: Array,
-    batch_size: int,
-    *,
-    order: Callable[[Array], Array] = lambda lengths: lengths,
-    longest: Callable[[Array, Array], int] = lambda batch, lengths: int(batch.max()),
-    last: str = "short",
-    share: Callable[[float, float], float] = lambda rows, tokens: 1.0 - tokens / rows,
-) -> float:
-    lengths = order(np.asarray(lengths))
-    lengths = lengths[: len(lengths) // batch_size * batch_size] if last == "lost" else lengths
+def _wasted(lengths: Array, batch_size: int) -> float:
     batches = [lengths[i : i + batch_size] for i in range(0, len(lengths), batch_size)]
-    rows = sum((batch_size if last == "full" else len(batch)) * longest(batch, lengths) for batch in batches)
-    return share(float(rows), float(lengths.sum()))
+    rows = sum(len(batch) * batch.max() for batch in batches)
+    return float(1.0 - lengths.sum() / rows)
 
 
 WASTED = Exercise(
-    "wasted",
     _wasted,
     [
         (np.array([5, 6, 40, 7]), 2),
@@ -151,22 +113,26 @@ WASTED = Exercise(
         (np.array([2, 3, 9, 4]), 3),
     ],
     {
-        "padded to the longest of all; the longest of its own batch counts": {
-            "longest": lambda batch, lengths: int(lengths.max())
+        "padded to the longest of all; the longest of its own batch counts": {"batch.max()": "lengths.max()"},
+        "the first text of a batch is taken for its longest": {"batch.max()": "batch[0]"},
+        "divided by the tokens; the share of all rows is wanted": {
+            "1.0 - lengths.sum() / rows": "rows / lengths.sum() - 1.0"
         },
-        "the first text of a batch is taken for its longest": {"longest": lambda batch, lengths: int(batch[0])},
-        "divided by the tokens; the share of all rows is wanted": {"share": lambda rows, tokens: rows / tokens - 1.0},
-        "the number of padded rows; their share is wanted": {"share": lambda rows, tokens: rows - tokens},
-        "sorted by length first, a good idea; but the texts come in the order given": {"order": np.sort},
-        "the last batch is filled up with texts that do not exist; it has only as many as are left": {"last": "full"},
-        "the last batch is left out where it is not full": {"last": "lost"},
+        "the number of padded rows; their share is wanted": {"1.0 - lengths.sum() / rows": "rows - lengths.sum()"},
+        "sorted by length first, a good idea; but the texts come in the order given": {
+            "lengths[i :": "np.sort(lengths)[i :"
+        },
+        "the last batch is filled up with texts that do not exist; it has only as many as are left": {
+            "len(batch) *": "batch_size *"
+        },
+        "the last batch is left out where it is not full": lambda lengths, size: _wasted(
+            lengths[: len(lengths) // size * size], size
+        ),
     },
     level=2,
     minutes=15,
     draw=lambda rng: (rng.integers(1, 40, 9, np.intp), int(rng.integers(2, 5))),
-    hints=(
-        "how many rows has one batch, padding included? Add that up over all batches",
-        "for i in range(0, len(lengths), batch_size): a batch is lengths[i : i + batch_size], its rows len times max; "
-        "what is not a token is padding",
-    ),
+    hint="how many rows has one batch, padding included? Add that up over all batches",
+    more="for i in range(0, len(lengths), batch_size): a batch is lengths[i : i + batch_size], its rows len times max; "
+    "what is not a token is padding",
 )

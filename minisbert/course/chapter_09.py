@@ -1,114 +1,96 @@
 """The exercises of notebook 9, "How do I know that a gradient is right?": a slope, and two backward passes.
 
-Each comes with its solution, whose keyword arguments make typical mistakes: read it after the notebook. The package's
+Each comes with its solution, and typical mistakes as changes of its text: read it after the notebook. The package's
 own versions are in :mod:`minisbert.training.gradcheck`, :func:`minisbert.model.ops.normalize_backward` and
 :func:`minisbert.model.bert.attention_backward`.
 
 Letters: ``N`` rows, ``T`` tokens of one text, ``D`` and ``K`` the width of a vector.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from minisbert.course.exercises import Exercise, array
 from minisbert.model import Array
 
-__all__ = ["D_VALUE", "NORMALIZE_BACKWARD", "SLOPE"]
 
-
-def _slope(
-    f: Callable[[float], float],
-    x: float,
-    h: float,
-    *,
-    right: float = 1.0,
-    left: float = -1.0,
-    over: Callable[[float, float], float] = lambda h, apart: apart * h,
-) -> float:
-    return (f(x + right * h) - f(x + left * h)) / over(h, right - left)
+def _slope(f: Callable[[float], float], x: float, h: float) -> float:
+    return (f(x + h) - f(x - h)) / (2.0 * h)
 
 
 SLOPE = Exercise(
-    "slope",
     _slope,
     [(np.exp, 0.0, 0.5), (np.tanh, 0.7, 0.1), (np.sin, -1.2, 0.01), (np.cos, 0.8, 0.2)],  # cos falls there
     {
-        "one step only, to the right: its error falls with h, that of two steps with the square of h": {"left": 0.0},
-        "one step only, to the left: its error falls with h, that of two steps with the square of h": {"right": 0.0},
-        "the points are h/2 away, to the right and to the left; h is wanted": {"right": 0.5, "left": -0.5},
-        "twice as steep as it is: how far apart are the two points at which f is asked?": {"over": lambda h, apart: h},
-        "this is how much f rises; a slope is a rise for each unit of the way": {"over": lambda h, apart: 1.0},
-        "multiplied by h, not divided: / 2 * h needs brackets": {"over": lambda h, apart: 2.0 / h},
+        "one step only, to the right: its error falls with h, that of two steps with the square of h": {
+            "f(x - h)": "f(x)",
+            "(2.0 * h)": "h",
+        },
+        "one step only, to the left: its error falls with h, that of two steps with the square of h": {
+            "f(x + h)": "f(x)",
+            "(2.0 * h)": "h",
+        },
+        "the points are h/2 away, to the right and to the left; h is wanted": {
+            "+ h": "+ h / 2",
+            "x - h": "x - h / 2",
+            "(2.0 * h)": "h",
+        },
+        "twice as steep as it is: how far apart are the two points at which f is asked?": {"(2.0 * h)": "h"},
+        "this is how much f rises; a slope is a rise for each unit of the way": {" / (2.0 * h)": ""},
+        "multiplied by h, not divided: / 2 * h needs brackets": {"(2.0 * h)": "2.0 * h"},
     },
     level=1,
     minutes=5,
     draw=lambda rng: (np.polynomial.Polynomial(rng.normal(size=4)), float(rng.normal()), 0.1),
-    hints=(
-        "a slope is how much f rises, over how far one goes. Where does one start, and where does one end?",
-        "f at x + h, less f at x - h; the two points are 2h apart",
-    ),
+    hint="a slope is how much f rises, over how far one goes. Where does one start, and where does one end?",
+    more="f at x + h, less f at x - h; the two points are 2h apart",
     instead=("gradcheck",),
     tolerance=1e-10,  # rounding, 1e-16, over a step of 0.02 is 1e-14; this is ten thousand times that
 )
 
 
-def _length(x: Array) -> Array:
-    return np.linalg.norm(x, axis=-1, keepdims=True)
-
-
-def _normalize_backward(
-    d_y: Array,
-    x: Array,
-    *,
-    along: Callable[[Array, Array], Any] = lambda d_y, y: (d_y * y).sum(axis=-1, keepdims=True),
-    direction: Callable[[Array], Array] = lambda x: x / _length(x),
-    sign: float = 1.0,
-    over: Callable[[Array], Any] = _length,
-    upstream: Callable[[Array], Array] = lambda d_y: d_y,
-) -> Array:
-    y, d_y = direction(x), upstream(d_y)
-    return (d_y - sign * y * along(d_y, y)) / over(x)
+def _normalize_backward(d_y: Array, x: Array) -> Array:
+    length = np.linalg.norm(x, axis=-1, keepdims=True)
+    y = x / length
+    along = (d_y * y).sum(axis=-1, keepdims=True)
+    return (d_y - y * along) / length
 
 
 NORMALIZE_BACKWARD = Exercise(
-    "normalize_backward",
     _normalize_backward,
-    [
-        (array([1, 0]), array([3, 4])),
-        (array([0.5, -1, 2], [0.3, 0.3, -0.7]), array([1, 2, 2], [-2, 6, 3])),
-    ],
+    [(array([1, 0]), array([3, 4])), (array([0.5, -1, 2], [0.3, 0.3, -0.7]), array([1, 2, 2], [-2, 6, 3]))],
     {
-        "x is divided by a length that depends on x: what goes back through that length is missing": {"sign": 0.0},
-        "too long or too short: a row twice as long is turned by half as much": {"over": lambda x: 1.0},
-        "divided by the squared length": {"over": lambda x: _length(x) ** 2},
-        "divided by the length of the whole matrix: every row has a length of its own": {"over": np.linalg.norm},
-        "d_y is split along a direction, and x is longer than 1": {"direction": lambda x: x},
-        "what points along the row is added; it has to be taken away": {"sign": -1.0},
-        "the sum runs over all rows: see axis= and keepdims=": {"along": lambda d_y, y: (d_y * y).sum()},
-        "the upstream gradient is not used: this is the answer for d_y = 1 alone": {"upstream": np.ones_like},
+        "x is divided by a length that depends on x: what goes back through that length is missing": {
+            " - y * along": ""
+        },
+        "too long or too short: a row twice as long is turned by half as much": {") / length": ")"},
+        "divided by the squared length": {") / length": ") / length**2"},
+        "divided by the length of the whole matrix: every row has a length of its own": {
+            ") / length": ") / np.linalg.norm(x)"
+        },
+        "d_y is split along a direction, and x is longer than 1": {"x / length": "x"},
+        "what points along the row is added; it has to be taken away": {"- y * along": "+ y * along"},
+        "the sum runs over all rows: see axis= and keepdims=": {"y).sum(axis=-1, keepdims=True)": "y).sum()"},
+        "the upstream gradient is not used: this is the answer for d_y = 1 alone": lambda d_y, x: _normalize_backward(
+            np.ones_like(x), x
+        ),
     },
     level=3,
     minutes=20,
     draw=lambda rng: tuple(rng.normal(size=(2, 3, 4))),
-    hints=(
-        "a push along the row changes nothing, since the length is divided away; what is at right angles comes through",
-        "y = x / |x|; take from d_y its part along y, which is y * (d_y . y) row by row, and divide by |x|",
-    ),
+    hint="a push along the row changes nothing, since the length is divided away; what is at right angles does",
+    more="y = x / |x|; take from d_y its part along y, which is y * (d_y . y) row by row, and divide by |x|",
     instead=("normalize_backward",),
     tolerance=1e-12,  # slopes that are measured are not derived: two steps are off by 1e-11
 )
 
 
-def _d_value(d_context: Array, probs: Array, *, weights: Callable[[Array], Array] = lambda probs: probs.T) -> Array:
-    return weights(np.asarray(probs)) @ d_context
+def _d_value(d_context: Array, probs: Array) -> Array:
+    return probs.T @ d_context
 
 
 D_VALUE = Exercise(
-    "d_value",
     _d_value,
     [
         (array([4], [8]), array([0.75, 0.25], [0.5, 0.5])),
@@ -116,20 +98,18 @@ D_VALUE = Exercise(
     ],
     {
         "this is the forward pass once more: going back, token s must gather from those that looked at it, and these "
-        "stand in a column": {"weights": lambda probs: probs},
-        "where do the probabilities come in?": {"weights": lambda probs: np.eye(len(probs))},
-        "nothing is averaged here: gradients are added": {"weights": lambda probs: probs.T / len(probs)},
+        "stand in a column": {"probs.T": "probs"},
+        "where do the probabilities come in?": {"probs.T @ ": ""},
+        "nothing is averaged here: gradients are added": {"probs.T": "probs.T / len(probs)"},
         "the probabilities are right, but token s takes its own gradient for all: it must take that of each token that "
-        "looked at it": {"weights": lambda probs: np.diag(probs.sum(axis=0))},
-        "the columns need not sum to 1": {"weights": lambda probs: probs.T / probs.sum(axis=0)[:, None]},
-        "only what a token passed on to itself comes back": {"weights": lambda probs: np.diag(np.diag(probs))},
+        "looked at it": {"probs.T": "np.diag(probs.sum(axis=0))"},
+        "the columns need not sum to 1": {"probs.T": "(probs.T / probs.sum(axis=0)[:, None])"},
+        "only what a token passed on to itself comes back": {"probs.T": "np.diag(np.diag(probs))"},
     },
     level=2,
     minutes=10,
     draw=lambda rng: (rng.normal(size=(4, 3)), rng.dirichlet(np.ones(4), 4)),
-    hints=(
-        "to which rows of context did value s contribute, and with which weight each?",
-        "d_value[s] is the sum over t of probs[t, s] * d_context[t]: which matrix product is that?",
-    ),
+    hint="to which rows of context did value s contribute, and with which weight each?",
+    more="d_value[s] is the sum over t of probs[t, s] * d_context[t]: which matrix product is that?",
     instead=("attention_backward",),
 )

@@ -12,9 +12,11 @@ import copy
 import inspect
 import itertools
 import os
+import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -22,25 +24,30 @@ import numpy as np
 from minisbert.model import Array
 from minisbert.proof.student import Outcome, call, explain_calls, same, short
 
-__all__ = ["Exercise", "Verdict", "array", "ask", "check", "hint", "judge"]
+__all__ = ["Exercise", "Verdict", "array", "ask", "check", "hint", "judge", "mistaken"]
 
 Answer = Callable[..., Any]
+Mistake = Mapping[str, str] | Answer  # parts of the solution's text and what they become, or another function
 
 
 @dataclass(frozen=True)
 class Exercise:
     """A question whose answer is a function or, with a single case without arguments, a value."""
 
-    name: str
-    solution: Answer  # its keyword arguments are switches that make a mistake
+    solution: Answer
     cases: Sequence[tuple[Any, ...]]  # arguments of each call
-    mistakes: Mapping[str, Mapping[str, Any]]  # what is wrong and where to look, never the solution: the switches of it
+    mistakes: Mapping[str, Mistake]  # what is wrong and where to look: see mistaken
+    name: str = ""  # if not the solution's
     level: Literal[1, 2, 3] = 1
     minutes: int = 5
-    hints: tuple[str, str] = ("", "")
+    hint: str = ""  # where to begin
+    more: str = ""  # nearly all
     instead: tuple[str, ...] = ()  # functions of the package that answer it, or "minisbert" for all of them
     draw: Callable[[np.random.Generator], tuple[Any, ...]] | None = None  # another case, for marks
     tolerance: float = 1e-9  # relative to the largest number of the right result
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", self.name or self.solution.__name__.strip("_"))
 
 
 @dataclass(frozen=True)
@@ -59,10 +66,11 @@ class Verdict:
 def hint(exercise: Exercise, stage: int = 1) -> Verdict:
     """Give the first hint, which says where to begin, or the second, which says nearly all.
 
-    >>> hint(Exercise("double", lambda x: 2 * x, [(3.0,)], {}, hints=("how often is x in it?", "x + ...")), 2)
+    >>> double = Exercise(lambda x: 2 * x, [(3.0,)], {}, "double", hint="how often is x in it?", more="x + ...")
+    >>> hint(double, stage=2)
     → double (level 1 of 3, 5 minutes): x + ...
     """
-    told = exercise.hints[0 if stage == 1 else 1]
+    told = exercise.hint if stage == 1 else exercise.more
     return Verdict("hint", f"{exercise.name} (level {exercise.level} of 3, {exercise.minutes} minutes): {told}")
 
 
@@ -71,14 +79,12 @@ def check(exercise: Exercise, answer: Any, seconds: float = 10.0) -> Verdict:
 
     Only under nbgrader a wrong answer raises, since that is how nbgrader knows.
 
-    >>> def power(x, *, exponent=1, factor=2):
-    ...     return factor * x**exponent
-    >>> wrong = {"that is a square": {"exponent": 2}, "once is not twice": {"factor": 1}}
-    >>> double = Exercise("double", power, [(3.0,), (5.0,)], wrong)
-    >>> check(double, lambda x: x + x), check(double, lambda x: 2 * x * x), check(double, lambda x: None)
+    >>> cases, mistakes = [(3.0,), (5.0,), (7.0,)], {"that is a square": lambda x: x * x}
+    >>> double = Exercise(lambda x: 2 * x, cases, mistakes, name="double")
+    >>> check(double, lambda x: x + x), check(double, lambda x: x**2), check(double, lambda x: None)
     (✓ double: right, ✗ double: that is a square, … double: fill in the cell above, then run this one again)
-    >>> check(double, lambda x: x * x)
-    ✗ double: two things: that is a square; and once is not twice
+    >>> check(double, lambda x: -x * x)
+    ✗ double: two things: that is a square; and then the sign is turned
     >>> check(double, lambda x: x + 2)
     ✗ double: called with (3), it gives 5, which is too small
     """
@@ -139,7 +145,7 @@ def judge(exercise: Exercise, outcomes: Sequence[Outcome]) -> Verdict:
 
 def _what_is_wrong(exercise: Exercise, found: Sequence[Any]) -> str:
     """One known mistake; one general; two known; a known and a general one; else the first difference. "" if right."""
-    right = _results(exercise, {})
+    right = _results(exercise)
     given = [inspect.signature(exercise.solution).bind(*case).arguments for case in exercise.cases]
 
     def explained(expected: Sequence[Any] | None, wholly: bool = True) -> str:
@@ -151,22 +157,21 @@ def _what_is_wrong(exercise: Exercise, found: Sequence[Any]) -> str:
 
     if are(right):
         return ""
-    known = exercise.mistakes.items()
-    made = next((says for says, switches in known if are(_results(exercise, switches))), "")
+    known = {says: _results(exercise, mistake) for says, mistake in exercise.mistakes.items()}
+    made = next((says for says, results in known.items() if are(results)), "")
     if made:
         return made
     if not exercise.cases[0]:
-        answers = {_results(exercise, switches)[0] for switches in [{}, *exercise.mistakes.values()]}
-        return f"{short(found[0])} is none of the answers; give one of {', '.join(sorted(map(str, answers)))}"
+        answers = ", ".join(sorted(str(answer) for (answer,) in (right, *known.values())))
+        return f"{short(found[0])} is none of the answers; give one of {answers}"
     general = explained(right)
     if general:
         return general
-    for (says, one), (also, other) in itertools.combinations(known, 2):
-        if not one.keys() & other.keys() and are(_results(exercise, {**one, **other})):
+    for (says, one), (also, other) in itertools.combinations(exercise.mistakes.items(), 2):
+        if are(_results(exercise, one, other)):
             return f"two things: {says}; and {also}"
-    for says, switches in known if len(set().union(*map(_values, found))) > 2 else ():  # few can be made of anything
-        general = explained(_results(exercise, switches))
-        if general:
+    for says, results in known.items() if len(set().union(*map(_values, found))) > 2 else ():  # few can be anything's
+        if general := explained(results):
             return f"two things: {says}; and then {general}"
     case = next(c for c, a, b in zip(exercise.cases, found, right, strict=True) if not same(a, b, exercise.tolerance))
     return _called_with(case) + explained(right, wholly=False)
@@ -184,13 +189,43 @@ def _values(value: Any) -> set[str]:
     return set().union(*map(_values, items)) if isinstance(items, (list, tuple)) else {repr(items)}
 
 
-def _results(exercise: Exercise, switches: Mapping[str, Any]) -> Any:
-    """What the solution returns with these switches, call by call; None if two of them do not go together."""
+def mistaken(solution: Answer, *mistakes: Mistake) -> Answer:
+    """The solution with mistakes in it: parts of its text become others, or another function stands in its place.
+
+    ValueError if a part is not in its text, or another function is to be changed further.
+
+    >>> from minisbert.model.ops import relu
+    >>> mistaken(relu, {"0.0": "1.0"})(np.array([0.0, 2.0]))
+    array([1., 2.])
+    """
+    if len(mistakes) == 1 and callable(mistakes[0]):
+        return mistakes[0]
+    text = _text(solution)
+    for mistake in mistakes:
+        if callable(mistake):
+            raise ValueError("another function is a mistake of its own")
+        for old, new in mistake.items():
+            if old not in text:
+                raise ValueError(f"{old!r} is not in the text of {solution.__name__}")
+            text = text.replace(old, new)
+    names: dict[str, Any] = dict(solution.__globals__)
+    exec(text, names)
+    return names[solution.__name__]
+
+
+@cache
+def _text(solution: Answer) -> str:
+    return textwrap.dedent(inspect.getsource(solution))
+
+
+def _results(exercise: Exercise, *mistakes: Mistake) -> Any:
+    """What the solution returns with these mistakes, call by call; None if two of them do not go together."""
     try:
         with np.errstate(all="ignore"):
-            return [exercise.solution(*copy.deepcopy(case), **switches) for case in exercise.cases]
-    except (ValueError, IndexError, TypeError, ZeroDivisionError):
-        if switches:
+            answer = mistaken(exercise.solution, *mistakes) if mistakes else exercise.solution
+            return [answer(*copy.deepcopy(case)) for case in exercise.cases]
+    except Exception:
+        if mistakes:
             return None
         raise
 

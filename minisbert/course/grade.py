@@ -219,22 +219,19 @@ def _read(place: Path) -> _Submission:
 
 def _files(place: Path) -> Iterator[tuple[str, bytes | str]]:
     """Name and content of each file that may be marked, or a sentence about it."""
-    if place.is_symlink():
-        yield place.name, "is a link, which is not followed"
-    elif place.is_dir():
+    if place.is_dir() and not place.is_symlink():
         for folder, folders, names in os.walk(place):
             folders[:] = [name for name in folders if not name.startswith((".", "__"))]
-            links = [name for name in folders if (Path(folder) / name).is_symlink()]
-            for name in [*names, *links]:
+            for name in names:
                 file = Path(folder) / name
                 if name.lower().endswith(".zip"):
                     yield from _zipped(file)
-                elif _is_wanted(name) or name in links:
+                elif _is_wanted(name):
                     yield file.relative_to(place).as_posix(), _content(file)
     elif place.suffix.lower() == ".zip":
         yield from _zipped(place)
     else:
-        yield place.name, "is a file; every student has a folder or a zip file"
+        yield place.name, "is no folder; every student has a folder or a zip file"
 
 
 def _is_wanted(name: str) -> bool:

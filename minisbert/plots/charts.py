@@ -9,7 +9,7 @@ Letters: ``n`` points of a curve.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import IO, Any
 
 import numpy as np
@@ -38,7 +38,7 @@ def curves(
     caption: str = "",
     log_y: bool = False,
     log_x: bool = False,
-    levels: Mapping[str, float] | Sequence[float] | None = None,
+    levels: Mapping[str, float] | None = None,
     x_levels: Mapping[str, float] | None = None,
 ) -> None:
     """Draw curves, each named at its end.
@@ -55,7 +55,7 @@ def curves(
         Any text, wrapped; the caption is smaller, below the title.
     log_y, log_x : bool
         Logarithmic axes, for positive numbers; a ``y`` of exactly 0 becomes a triangle at the lower edge.
-    levels : mapping of str to float, or sequence of float, optional
+    levels : mapping of str to float, optional
         Heights of horizontal lines to compare with, and their names.
     x_levels : mapping of str to float, optional
         Places of vertical lines, and their names, which stand at their upper ends.
@@ -83,7 +83,7 @@ def curves(
         if (log_x and x.min() <= 0) or (log_y and y.min() < 0):
             raise ValueError(f"curves: {name!r} must have positive numbers on a logarithmic axis; leave the others out")
         found[name] = (x, y)
-    heights = dict(levels) if isinstance(levels, Mapping) else {f"{height:g}": height for height in levels or ()}
+    heights = dict(levels or {})
     for name, level in heights.items():
         if not math.isfinite(level) or (log_y and level <= 0):
             wanted = "positive on a logarithmic axis" if log_y else "a finite number"

@@ -73,41 +73,42 @@ def attention_heads(stream: IO[bytes], probs: Array, tokens: Sequence[str], *, t
     has_numbers = square / count >= 5 * LETTER and probs.size <= _MANY_NUMBERS
     with page(title, caption, tokens) as paper:
         from matplotlib.figure import Figure
+        from matplotlib.patches import Rectangle
 
         paper.captions.append("each row is a token that looks, each column one that is looked at")
         if step > 1:
             paper.captions.append("the tokens, from the upper left: " + " · ".join(map(paper.label, tokens)))
+        # one pair of axes for all squares, in inches from the upper left: dozens of them would take seconds
         figure = Figure(figsize=(width, height), dpi=DPI)
-        whole = figure.add_axes((0.0, 0.0, 1.0, 1.0), frameon=False, xticks=[], yticks=[])
+        axes: Any = figure.add_axes((0.0, 0.0, 1.0, 1.0), frameon=False, xticks=[], yticks=[])
+        axes.set(xlim=(0.0, width), ylim=(height, 0.0))
         labels = [paper.label(token, TOKEN_LETTERS) for token in tokens]
-        places = range(0, count, step)
-        letters: dict[str, Any] = {"fontsize": points, "parse_math": False}
         turned = 90 if max(inches(label, points) for label in labels) > 0.95 * square / count else 0
-        look = {"cmap": colour_map(False), "vmin": 0.0, "vmax": 1.0}
+        small: dict[str, Any] = {"fontsize": points, "parse_math": False, "textcoords": "offset points"}
+        look = {"cmap": colour_map(False), "vmin": 0.0, "vmax": 1.0, "aspect": "auto", "interpolation": "nearest"}
         for i, head in enumerate(heads):
             row, column = divmod(i, columns)
-            name = f"head {column}" if has_layers else f"head {i}"
-            top = row * (square + above) + above
-            place = (
-                column * (square + _GAP) / width,
-                (height - top - square) / height,
-                square / width,
-                square / height,
+            left, top = column * (square + _GAP), row * (square + above) + above
+            image = axes.imshow(head, extent=(left, left + square, top + square, top), **look)
+            axes.add_patch(
+                Rectangle((left, top), square, square, fill=False, edgecolor="0.6", linewidth=0.5, clip_on=False)
             )
-            axes: Any = figure.add_axes(place, label=f"layer {row}, {name}" if has_layers else name)
-            image = axes.imshow(head, aspect="auto", interpolation="nearest", **look)
-            axes.spines[:].set(color="0.6", linewidth=0.5)
+            centres = square / count * (np.arange(count) + 0.5)  # of rows and columns
             if not has_layers or row == 0:
-                axes.set_title(name, fontsize=FONT_SIZE, pad=3)
+                axes.text(left + square / 2, top - 0.04, f"head {column if has_layers else i}", ha="center")
             if has_layers and column == columns - 1:
-                axes.text(1.0 + 0.08 / square, 0.5, f"layer {row}", transform=axes.transAxes, va="center")
-            is_low = i + columns >= len(heads)  # no square stands below
-            axes.set_yticks(places if column == 0 else [], labels[::step] if column == 0 else [], **letters)
-            axes.set_xticks(places if is_low else [], labels[::step] if is_low else [], rotation=turned, **letters)
-            axes.tick_params(length=0 if step == 1 else 2, pad=2)
+                axes.text(left + square + 0.08, top + square / 2, f"layer {row}", va="center")
+            for label, centre in zip(labels[::step], centres[::step], strict=True):
+                if column == 0:
+                    place = {"xytext": (-3, 0), "ha": "right", "va": "center_baseline"}
+                    axes.annotate(label, (left, top + centre), **place, **small)
+                if i + columns >= len(heads):  # no square stands below
+                    place = {"xytext": (0, -3), "ha": "center", "va": "top"}
+                    axes.annotate(label, (left + centre, top + square), **place, rotation=turned, **small)
             if has_numbers:
                 inks = np.reshape(contrasting(image.to_rgba(head).reshape(-1, 4)), head.shape)
                 for (query, key), ink in np.ndenumerate(inks):
-                    axes.text(key, query, f"{head[query, key]:.2f}", ha="center", va="center", color=ink)
+                    place = {"ha": "center", "va": "center", "color": ink}
+                    axes.text(left + centres[key], top + centres[query], f"{head[query, key]:.2f}", **place)
         colour_bar(figure, image, width, height, gap=0.2 + 0.55 * has_layers)  # next to the layers' names
-        paper.save(stream, figure, whole, width)
+        paper.save(stream, figure, axes, width)

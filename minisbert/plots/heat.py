@@ -94,10 +94,55 @@ def heat_map(
     if diverging:
         high = max(abs(low), abs(high))
         low = -high
-    head, limits = (title, caption), (low, high)
-    _draw_cells(
-        stream, values, rows, columns, head, limits, is_signed=diverging, marked=marked, number_format=number_format
-    )
+    low, high = (low, high) if low < high else (low - 0.5, low + 0.5)
+    numbers = written(values, number_format)
+    needed = (max(len(cell) for row in numbers for cell in row) + 1) * LETTER  # inches
+    width = min(BODY_INCHES[0], len(columns) * max(CELL_INCHES[0], needed))
+    height = min(BODY_INCHES[1], len(rows) * CELL_INCHES[1])
+    cell_width, cell_height = width / len(columns), height / len(rows)
+    has_numbers = cell_width >= 0.8 * needed and cell_height >= 0.16  # slightly tighter is still readable
+    dashed = values < -_WORTH_A_DASH * high if diverging and not has_numbers else np.zeros(values.shape, bool)
+    with page(title, caption, [*rows, *columns]) as paper:
+        from matplotlib.figure import Figure  # not pyplot, which looks for a screen
+        from matplotlib.patches import Rectangle
+
+        figure = Figure(figsize=(width, height), dpi=DPI)
+        axes: Any = figure.add_axes((0.0, 0.0, 1.0, 1.0))  # the cells fill the figure; saving adds what is around them
+        look: dict[str, Any] = {"cmap": colour_map(diverging), "vmin": low, "vmax": high}
+        image = axes.imshow(values, aspect="auto", interpolation="nearest", **look)
+
+        # labels, or every n-th of them where they would overlap
+        names = [paper.label(label) for label in rows]
+        line = 1.35 * FONT_SIZE / 72  # inches
+        step = max(1, math.ceil(line / cell_height))
+        axes.set_yticks(range(0, len(rows), step), names[::step], parse_math=False)
+        names = [paper.label(label) for label in columns]
+        is_long = max(map(inches, names)) > 0.95 * cell_width
+        step = max(1, math.ceil(line * (1.4 if is_long else 1.0) / cell_width))
+        turned = {"rotation": 45, "ha": "right", "va": "top", "rotation_mode": "anchor"} if is_long else {}
+        axes.set_xticks(range(0, len(columns), step), names[::step], parse_math=False, **turned)
+        axes.tick_params(length=0 if step == 1 else 2)
+        axes.spines[:].set(color="0.6", linewidth=0.5)  # the lightest cells are white
+
+        inks = np.array(contrasting(image.to_rgba(image.get_array()).reshape(-1, 4))).reshape(values.shape)
+        if has_numbers:
+            for (i, j), ink in np.ndenumerate(inks):
+                axes.text(j, i, numbers[i][j], ha="center", va="center", color=ink, parse_math=False)
+        if dashed.any():
+            paper.captions.append("cells with a dash are negative")
+            i, j = np.nonzero(dashed)
+            points = 72 * min(cell_width, cell_height)
+            thick = min(1.0, 0.12 * points)
+            axes.scatter(j, i, marker="_", c=inks[dashed], s=(0.5 * points) ** 2, linewidths=thick)
+        if marked is not None:  # black inside white shows on any colour
+            for colour, thick in (("white", 4.5), ("black", 2.2)):
+                place = (marked[1] - 0.5, marked[0] - 0.5)
+                look = {"edgecolor": colour, "linewidth": thick, "clip_on": False, "zorder": 3}
+                axes.add_patch(Rectangle(place, 1, 1, fill=False, **look))
+        is_beyond = bool((values < low).any()), bool((values > high).any())
+        extend = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
+        colour_bar(figure, image, width, height, extend=extend[is_beyond])
+        paper.save(stream, figure, axes, width)
 
 
 def similarity_matrix(stream: IO[bytes], values: Array, texts: Sequence[str], *, title: str, caption: str = "") -> None:
@@ -138,68 +183,5 @@ def similarity_matrix(stream: IO[bytes], values: Array, texts: Sequence[str], *,
         columns = [str(number) for number in range(1, len(texts) + 1)]
         pairs = zip(texts, columns, strict=True)
         rows = [f"{one_line(text, LABEL_LETTERS - 6)} · {number}" for text, number in pairs]
-    _draw_cells(stream, values, rows, columns, (title, caption), (low, high))
-
-
-def _draw_cells(
-    stream: IO[bytes],
-    values: Array,
-    rows: Sequence[str],
-    columns: Sequence[str],
-    head: tuple[str, str],
-    limits: tuple[float, float],
-    *,
-    is_signed: bool = False,
-    marked: tuple[int, int] | None = None,
-    number_format: str = "{:.2f}",
-) -> None:
-    """Draw a checked matrix (R, C)."""
-    low, high = limits if limits[0] < limits[1] else (limits[0] - 0.5, limits[0] + 0.5)
-    numbers = written(values, number_format)
-    needed = (max(len(cell) for row in numbers for cell in row) + 1) * LETTER  # inches
-    width = min(BODY_INCHES[0], len(columns) * max(CELL_INCHES[0], needed))
-    height = min(BODY_INCHES[1], len(rows) * CELL_INCHES[1])
-    cell_width, cell_height = width / len(columns), height / len(rows)
-    has_numbers = cell_width >= 0.8 * needed and cell_height >= 0.16  # slightly tighter is still readable
-    dashed = values < -_WORTH_A_DASH * high if is_signed and not has_numbers else np.zeros(values.shape, bool)
-    with page(*head, [*rows, *columns]) as paper:
-        from matplotlib.figure import Figure  # not pyplot, which looks for a screen
-        from matplotlib.patches import Rectangle
-
-        figure = Figure(figsize=(width, height), dpi=DPI)
-        axes: Any = figure.add_axes((0.0, 0.0, 1.0, 1.0))  # the cells fill the figure; saving adds what is around them
-        look: dict[str, Any] = {"cmap": colour_map(is_signed), "vmin": low, "vmax": high}
-        image = axes.imshow(values, aspect="auto", interpolation="nearest", **look)
-
-        # labels, or every n-th of them where they would overlap
-        names = [paper.label(label) for label in rows]
-        line = 1.35 * FONT_SIZE / 72  # inches
-        step = max(1, math.ceil(line / cell_height))
-        axes.set_yticks(range(0, len(rows), step), names[::step], parse_math=False)
-        names = [paper.label(label) for label in columns]
-        is_long = max(map(inches, names)) > 0.95 * cell_width
-        step = max(1, math.ceil(line * (1.4 if is_long else 1.0) / cell_width))
-        turned = {"rotation": 45, "ha": "right", "va": "top", "rotation_mode": "anchor"} if is_long else {}
-        axes.set_xticks(range(0, len(columns), step), names[::step], parse_math=False, **turned)
-        axes.tick_params(length=0 if step == 1 else 2)
-        axes.spines[:].set(color="0.6", linewidth=0.5)  # the lightest cells are white
-
-        inks = np.array(contrasting(image.to_rgba(image.get_array()).reshape(-1, 4))).reshape(values.shape)
-        if has_numbers:
-            for (i, j), ink in np.ndenumerate(inks):
-                axes.text(j, i, numbers[i][j], ha="center", va="center", color=ink, parse_math=False)
-        if dashed.any():
-            paper.captions.append("cells with a dash are negative")
-            i, j = np.nonzero(dashed)
-            points = 72 * min(cell_width, cell_height)
-            thick = min(1.0, 0.12 * points)
-            axes.scatter(j, i, marker="_", c=inks[dashed], s=(0.5 * points) ** 2, linewidths=thick)
-        if marked is not None:  # black inside white shows on any colour
-            for colour, thick in (("white", 4.5), ("black", 2.2)):
-                place = (marked[1] - 0.5, marked[0] - 0.5)
-                look = {"edgecolor": colour, "linewidth": thick, "clip_on": False, "zorder": 3}
-                axes.add_patch(Rectangle(place, 1, 1, fill=False, **look))
-        is_beyond = bool((values < low).any()), bool((values > high).any())
-        extend = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
-        colour_bar(figure, image, width, height, extend=extend[is_beyond])
-        paper.save(stream, figure, axes, width)
+    limits = (low, high) if low < high else None
+    heat_map(stream, values, rows, columns, title=title, caption=caption, value_range=limits)

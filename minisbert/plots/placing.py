@@ -31,8 +31,8 @@ def spread(wanted: Array, gap: float, low: float, high: float) -> Array:
 
     All stay in [low, high]; with less room than ``(n - 1) * gap`` the gap shrinks. Equal numbers keep their order.
 
-    **Source**: isotonic regression by pooling adjacent violators; ``sklearn.isotonic.isotonic_regression`` of ``wanted
-    - gap * rank``.
+    **Source**: isotonic regression by its max-min formula; ``sklearn.isotonic.isotonic_regression`` of ``wanted - gap *
+    rank``.
 
     >>> spread(np.array([5.0, 5.0, 9.0]), 2.0, 0.0, 10.0)
     array([4., 6., 9.])
@@ -42,15 +42,11 @@ def spread(wanted: Array, gap: float, low: float, high: float) -> Array:
     gap = min(gap, (high - low) / max(len(wanted) - 1, 1))
     order = np.argsort(wanted, kind="stable")
     steps = gap * np.arange(len(wanted))
-    blocks: list[tuple[float, int]] = []  # mean and size; minus its steps a block is constant
-    for mean in (wanted[order] - steps).tolist():
-        size = 1
-        while blocks and blocks[-1][0] > mean:
-            other, count = blocks.pop()
-            mean = (mean * size + other * count) / (size + count)
-            size += count
-        blocks.append((mean, size))
-    level = np.repeat([mean for mean, _ in blocks], [size for _, size in blocks])
+    sums = np.concatenate([[0.0], np.cumsum(wanted[order] - steps)])
+    first, last = np.indices((len(wanted), len(wanted)))  # of a run of neighbours
+    means = np.where(first <= last, (sums[last + 1] - sums[first]) / (np.abs(last - first) + 1), np.inf)
+    least = np.minimum.accumulate(means[:, ::-1], axis=1)[:, ::-1]  # of all runs that go so far or farther
+    level = np.where(first <= last, least, -np.inf).max(axis=0)
     places: Array = np.empty(len(wanted))
     places[order] = np.clip(level, low, high - steps[-1]) + steps
     return places

@@ -34,10 +34,9 @@ def vectors_in_plane(
     title: str,
     caption: str = "",
     groups: Sequence[str] | None = None,
-    from_origin: bool = True,
     targets: Array | None = None,
 ) -> None:
-    """Draw points of the plane as arrows from the origin, as arrows to their targets, or as marks.
+    """Draw points of the plane as arrows from the origin, or as arrows to their targets.
 
     Parameters
     ----------
@@ -51,10 +50,8 @@ def vectors_in_plane(
         Any text, wrapped; the caption is smaller, below the title.
     groups : sequence of str, length n, optional
         Points of a group share mark and colour; a legend names them.
-    from_origin : bool
-        Draw arrows from the origin; without it, and without targets, only marks.
     targets : Array, shape (n, 2), optional
-        Draw arrows from the points to these; ``from_origin`` then does not matter.
+        Draw arrows from the points to these, not from the origin to the points.
 
     Raises
     ------
@@ -69,7 +66,7 @@ def vectors_in_plane(
     """
     hint = f" and {len(labels)} labels; project vectors of more dimensions onto a plane first"
     points = finite(points, "vectors_in_plane: points", len(labels), 2, hint=hint)
-    is_star = targets is None and from_origin
+    is_star = targets is None
     starts = np.zeros_like(points) if is_star else points
     ends = points if targets is None else finite(targets, "vectors_in_plane: targets", len(labels), 2)
     if groups is not None and len(groups) != len(labels):

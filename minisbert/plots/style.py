@@ -14,14 +14,12 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from minisbert.checks import require
-from minisbert.files import written_whole
 from minisbert.model import Array
 
 FONT_SIZE = 8.0  # points, of labels and numbers
@@ -55,11 +53,6 @@ class Picture:
     def _repr_png_(self) -> tuple[bytes, dict[str, int | str]]:
         """The PNG for Jupyter, its alternative text, and its width: an inch takes the same room in every picture."""
         return self.png, {"width": round(self.size[0] * SCREEN_DPI / DPI), "alt": self.alt}
-
-    def save(self, file: str | Path) -> None:
-        """Write the PNG to a file, whole or not at all."""
-        with written_whole(Path(file)) as stream:
-            stream.write(self.png)
 
 
 def picture(draw: Callable[..., None], *args: Any, alt: str = "", **kwargs: Any) -> Picture:
