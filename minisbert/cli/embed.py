@@ -45,6 +45,7 @@ from minisbert.model.tokens import OverflowReport
 # 2048: a few seconds of work, so that little is lost if a job is killed
 @click.option("--block-texts", type=options.COUNT, default=2048, help="Texts in memory, and saved, at a time.")
 @options.num_threads_option
+@options.progress_option
 @click.option("--deterministic", is_flag=True, help="Bit-identical for any threads and blocks; slower.")
 @options.computing_options
 @options.model_options
@@ -56,6 +57,7 @@ def embed(
     force: bool,
     resume: bool,
     id_column: str | None,
+    progress: bool | None,
     choice: ModelChoice,
     dtype: str,
     **encoding: Any,
@@ -112,7 +114,7 @@ def embed(
             raise click.UsageError("--engine ray reads Parquet.")
         if output is None or not (source.arguments or source.file):
             raise click.UsageError("--engine ray needs files or folders of Parquet, and a folder to write, with -o.")
-        how: dict[str, Any] = {"id_column": id_column, "address": address or "local", "progress": None}
+        how: dict[str, Any] = {"id_column": id_column, "address": address or "local", "progress": progress}
         embed_with_ray(source, Path(output), settings_of, choice, dtype, encoding, force=force, resume=resume, **how)
         return
     target = Target.at(output, force, KINDS)
@@ -124,8 +126,8 @@ def embed(
         if sys.stdin.isatty():
             raise click.UsageError("Nothing to embed: give texts, a file (-i), or pipe them in.")
         source = replace(source, file="-")
-    is_drawn_over = output is None and sys.stdout.isatty()
-    encoding["show_progress_bar"] = None if is_drawn_over else outputs.progress
+    usual = None if output is None and sys.stdout.isatty() else outputs.progress  # it would be drawn over
+    encoding["show_progress_bar"] = usual if progress is None else progress
     if output is None:
         encoding["total"] = source.count()
         _embed(choice.encoder(dtype), source.rows(), NOTHING_CUT, encoding, write_stdout)

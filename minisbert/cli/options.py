@@ -134,6 +134,7 @@ def folds_option(default: int) -> Callable[[Verb], Verb]:
 
 
 num_threads_option = click.option("--num-threads", type=COUNT, metavar="N", help="[default: one per processor]")
+progress_option = click.option("--progress/--no-progress", default=None, help="[default: a bar on a terminal]")
 dtype_option = choice_option("--dtype", ["float32", "float64"], "dtype of weights, computation and vectors.")
 cut_option = choice_option(
     "--overflow",

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minisbert.cli import Group, options
+from minisbert.cli import Group, options, outputs
 from minisbert.cli.inputs import KINDS, dialect_options, take_dialect
 from minisbert.cli.options import ModelChoice
-from minisbert.cli.outputs import give, progress
+from minisbert.cli.outputs import give
 from minisbert.cli.table import align, counted, grid_with_texts, printable, shorten, terminal_width
 from minisbert.tables import EmptyTextWarning
 
@@ -46,6 +46,8 @@ documents_options = options.together(
     click.option("--id-column", metavar="NAME", help="Column of the id.  [default: id or _id, else file and line]"),
     click.option("--input-format", type=click.Choice(KINDS), help="[default: by the files' suffixes, else text]"),
     dialect_options,
+    click.option("--block-documents", type=options.COUNT, default=1024, help="Documents saved at a time."),
+    options.progress_option,
 )
 
 
@@ -148,7 +150,15 @@ def choice_for(database: str, choice: ModelChoice) -> ModelChoice:
         return choice if choice.model is not None else replace(choice, model=opened.info().model)
 
 
-def _add(database: str, files: tuple[str, ...], choice: ModelChoice, settings: dict[str, Any], **reading: Any) -> None:
+def _add(
+    database: str,
+    files: tuple[str, ...],
+    block_documents: int,
+    progress: bool | None,
+    choice: ModelChoice,
+    settings: dict[str, Any],
+    **reading: Any,
+) -> None:
     """Add the documents of all files, and report what happened to them."""
     from minisbert.hub import DEFAULT_MODEL
     from minisbert.search.database import EmbeddingDatabase, check_duckdb
@@ -171,7 +181,8 @@ def _add(database: str, files: tuple[str, ...], choice: ModelChoice, settings: d
     if Path(database).exists():
         choice = choice_for(database, choice)
     with EmbeddingDatabase.open(database, choice.encoder(), model_name=name, **settings) as opened:
-        report = opened.add(read(), total=total, show_progress_bar=progress)
+        shown = outputs.progress if progress is None else progress
+        report = opened.add(read(), total=total, show_progress_bar=shown, block_documents=block_documents)
         click.echo(
             f"{opened.path}: {counted(report.added, 'document')} added, {report.replaced:,} replaced, "
             f"{report.unchanged:,} unchanged; {counted(report.chunks, 'chunk')} embedded; "
