@@ -303,7 +303,7 @@ def _ids(encoder: SentenceEncoder, text: str, limit: int = 0) -> Array:
 
 _TRIED = {  # operations of the catalogue, and which mistakes in them are settings that libraries and services have
     "activation": "tanh form, not|exact form|1.702|is ReLU$|SiLU",
-    "weights": "rounded",
+    "stored": "",
     "round": "",
     "token_type": "type 1|no token",
     "position": "at 1|at 2",
@@ -311,7 +311,7 @@ _TRIED = {  # operations of the catalogue, and which mistakes in them are settin
     "pool": "^(?!.*padding).*",
     "token_embeddings": "",
 }
-_KINDS = {"weights": "precision", "round": "precision", "token_embeddings": "pool"}
+_KINDS = {"stored": "precision", "round": "precision", "token_embeddings": "pool"}
 
 
 def _settings(encoder: SentenceEncoder, text: str, right: Array) -> Iterator[_Setting]:

@@ -27,15 +27,14 @@ from minisbert.proof.port import Parts, Port, distance, kind_of, understand
 Tensors = dict[str, Parts]
 Changes = tuple[Change, ...]
 LATE = {"token_embeddings", "pool", "normalize"}  # what follows BERT
+REPEATED = ("linear", "layer_norm", "residual", "weights", "stored", "round")  # in blocks of several kinds
 
 OPERATIONS = {  # of each block
-    "embeddings": {"tables", "word", "position", "token_type", "add", "layer_norm", "round"},
-    "attention": {
-        *("weights", "layers", "before", "linear", "split", "scores", "scale", "mask", "softmax", "gather", "join"),
-        *("residual", "layer_norm", "round"),
-    },
-    "feed_forward": {"weights", "layers", "before", "linear", "activation", "after", "residual", "layer_norm", "round"},
-    "modules": {"layers", "token_embeddings", "pool", "normalize", "round"},
+    "embeddings": "stored word position token_type add layer_norm round",
+    "attention": "weights stored layers before linear split scores scale mask softmax gather join residual behind "
+    "layer_norm round",
+    "feed_forward": "weights stored layers before linear activation after residual behind layer_norm round",
+    "modules": "layers token_embeddings pool normalize round",
 }
 FAR = 10  # times nearer to a mistake's numbers than to the right ones, before the mistake is named, or called nearest
 PAIRS = 45  # mistakes that are tried in pairs, the nearest ones; where whole layers lie between, LONG_PAIRS
@@ -341,7 +340,7 @@ class Judge:
         best: _Tried | None = None
         names = [other for other in self.mine if other != "token_ids"]
         for mistake in MISTAKES:
-            if mistake.op not in ("layer_norm", "activation", "weights", "round"):
+            if mistake.op not in ("layer_norm", "activation", "weights", "stored", "round"):
                 continue
             for at in ("*", "embeddings*", "layers.*.attention*", "layers.*.feed_forward*"):
                 changes = (Change(mistake, at),)
@@ -359,10 +358,12 @@ class Judge:
         blocks = self.blocks[since : until + 1]
         kinds = list(dict.fromkeys(block.split(".")[-1] for block in blocks))
         for mistake in MISTAKES:
-            fitting = [kind for kind in kinds if OPERATIONS[kind] & set(mistake.changes)]
+            fitting = [kind for kind in kinds if set(OPERATIONS[kind].split()) & set(mistake.changes)]
             if mistake.op == "layers" or len(fitting) > 1:
                 yield Change(mistake)
-            everywhere = mistake.op in ("weights", "round") or "eps" in mistake.says  # one mistake is made once
+            everywhere = (
+                mistake.op in ("weights", "stored", "round") or "eps" in mistake.says
+            )  # one mistake is made once
             if mistake.op == "layers" or (len(blocks) > 2 and len(fitting) > 1 and everywhere):
                 continue
             for kind in fitting:
@@ -442,7 +443,7 @@ def _scopes(changes: tuple[Change, ...]) -> Iterator[tuple[str, tuple[Change, ..
     if layer.isdigit():
         everywhere = tuple(replace(c, at=c.at.replace(f"layers.{layer}.", "layers.*.")) for c in changes)
         yield "in every layer", everywhere
-    if any(c.at != "*" and c.mistake.op in ("linear", "layer_norm", "residual", "weights", "round") for c in changes):
+    if any(c.at != "*" and c.mistake.op in REPEATED for c in changes):
         yield "wherever it is done", tuple(replace(c, at="*") for c in changes)
 
 

@@ -106,10 +106,10 @@ PART_ONE: dict[str, tuple[Callable[..., Array], str]] = {  # how it is computed,
     "softmax": (_softmax, "softmax"),
     "attention": (
         _attention,
-        "before linear split scores scale mask softmax gather join residual layer_norm weights round",
+        "before linear split scores scale mask softmax gather join residual layer_norm weights stored round",
     ),
     "gelu": (_gelu, "activation"),
-    "feed_forward": (_feed_forward, "before linear activation residual layer_norm weights round"),
+    "feed_forward": (_feed_forward, "before linear activation residual layer_norm weights stored round"),
     "mean_pool": (_mean_pool, "pool"),
     "normalize": (_normalize, "normalize"),
 }
