@@ -165,10 +165,10 @@ def test_planted_mistakes_are_named(encoder, small, tmp_path, turn):
 
 
 HARM = {  # what a function may do to its process: the next are judged all the same
-    "linear": ("sum(range(10**13))", "Python cannot interrupt it: killed after 0.5 seconds"),
+    "linear": ("sum(range(10**13))", "Python cannot interrupt it: killed after 2 seconds"),
     "softmax": ("while True: pass", "it does not end: stopped after 0.5 seconds"),
     "gelu": ("import ctypes; ctypes.string_at(0)", "it crashes Python: Segmentation fault"),
-    "feed_forward": ("import os; os._exit(3)", "it ends the whole process (exit code 3)"),
+    "feed_forward": ("import os; os._exit(3)", "it ends the program (exit code 3)"),
 }
 
 
@@ -190,7 +190,7 @@ IMPORTS = {
     "def linear(": "SyntaxError: '(' was never closed (mine.py, line 3)",
     "import no_such_module": "No module named 'no_such_module' (mine.py, line 3: `import no_such_module`)",
     "while True: pass": "it does not end: stopped after 1 seconds (mine.py, line 3",
-    "import os; os._exit(0)": "it ends the whole process (exit code 0)",
+    "import os; os._exit(0)": "it ends the program (exit code 0)",
     "sum(range(10**13))": "Python cannot interrupt it: killed after 1 seconds (mine.py, line 3",
     "from minisbert.proof.ladder import climb; climb(__file__)": "is being judged already: what it does when",
 }

@@ -122,14 +122,6 @@ RIGHT: dict[str, Function] = {
     "gelu_backward": ops.gelu_backward,
     "normalize_backward": lambda d_y, x: ops.normalize_backward(d_y, x),
 }
-FORWARD: dict[str, Function] = {
-    "softmax_backward": lambda probs: {"scores": np.log(probs)},
-    "linear_backward": lambda x, weight: {"x": x, "weight": weight, "bias": np.zeros(len(weight))},
-    "layer_norm_backward": lambda x, weight, eps=EPS: {"x": x, "weight": weight, "bias": np.zeros_like(weight)},
-    "gelu_backward": lambda x: {"x": x},
-    "normalize_backward": lambda x: {"x": x},
-}
-"""The point at which each gradient is taken: the arguments of the forward function."""
 RESULTS = {"linear_backward": ("d_x", "d_weight", "d_bias"), "layer_norm_backward": ("d_x", "d_weight", "d_bias")}
 """The results of functions that have several."""
 
