@@ -20,7 +20,7 @@ import threadpoolctl
 from minisbert.model import Array
 from minisbert.model.bert import equal_length_runs
 from minisbert.model.folder import SentenceModel
-from minisbert.proof.ledger import Reference, Row, bound_of, first_disagreement, made_by
+from minisbert.proof.ledger import Reference, Row, bound_of, disagreement, first_disagreement, made_by
 from minisbert.proof.mistakes import MISTAKES, Batch, Change, Recipe, blocks_of, forward
 from minisbert.proof.port import Parts, Port, distance, kind_of, understand
 
@@ -472,21 +472,18 @@ class Verdict:
 
     def sentences(self) -> list[str]:
         """The verdict in words."""
-        wrong, count = [row for row in self.rows if not row.agrees], len(self.rows)
+        count = len(self.rows)
         said = [] if self.rows else ["Nothing is compared: no name in it is known."]
-        if self.first is not None and count == 1:
-            said = [f"The one tensor, {self.first.name}, disagrees."]
-        elif self.first is not None:
-            before = [row.name for row in self.rows[: self.rows.index(self.first)]]
-            agreed = f"everything before it agrees ({before[-1]} is the last)" if before else "it is the very first"
-            said = [f"{len(wrong)} of {count} tensors disagree. The first is {self.first.name}: {agreed}."]
+        if self.first is not None:
+            said = [disagreement(self.rows) if count > 1 else f"The one tensor, {self.first.name}, disagrees."]
         elif self.findings:
             said = ["With the right tensors for such token ids all the others agree."]
         elif self.rows:
             part = "" if self.numbers == 1 else f", in {100 * self.numbers:.3g} % of their numbers: more was not given"
             agree = f"All {count} tensors agree" if count > 1 else f"The one tensor, {self.rows[0].name}, agrees"
             said = [f"{agree}{part}."]
-        said = [*map(str, self.findings), *said] if self.findings and not wrong else [*said, *map(str, self.findings)]
+        found = [*map(str, self.findings)]
+        said = [*found, *said] if self.first is None else [*said, *found]
         return [sentence for sentence in (*said, *self.facts, self.advice) if sentence]
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import deserialize
+from safetensors.numpy import load as load_safetensors
 
 from minisbert.model import Array
 
@@ -58,7 +58,7 @@ def meaning(name: str) -> str:
 
 
 def read_tensors(file: Path, name: str = "") -> dict[str, Any]:
-    """Read ``.npz``, ``.safetensors`` (bfloat16, too) or ``.npy``, which is named by ``name`` or by the file's own.
+    """Read ``.npz``, ``.safetensors`` or ``.npy``, which is named by ``name`` or by the file's own.
 
     Pickled objects are refused, because loading them can run code.
     """
@@ -83,37 +83,15 @@ def tensors_in(content: bytes, file: Path, name: str = "") -> dict[str, Any]:
             with np.load(BytesIO(content), allow_pickle=False) as stored:
                 return {entry: stored[entry] for entry in stored.files}
         if file.suffix == ".safetensors":
-            return dict(_safetensors(content))
+            return load_safetensors(content)
     except Exception as error:  # zipfile, zlib, json and NumPy each raise their own for a damaged file
         why = f"the file is damaged, or not whole ({error or type(error).__name__})"
         if "allow_pickle" in str(error):
             why = "it has Python objects, which are not loaded because that can run code; save arrays of numbers"
+        elif isinstance(error, KeyError):
+            why = f"NumPy has no type {error}; save the tensors as F32"
         raise ValueError(f"{file}: cannot be read: {why}") from error
     return {}
-
-
-_DTYPES = {
-    "F64": "<f8",
-    "F32": "<f4",
-    "F16": "<f2",
-    "BF16": "<u2",
-    "I64": "<i8",
-    "I32": "<i4",
-    "I16": "<i2",
-    "I8": "i1",
-}
-_DTYPES |= {"U8": "u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "BOOL": "?"}
-
-
-def _safetensors(content: bytes) -> Iterator[tuple[str, Array]]:
-    """Every tensor, BF16 too: the library gives its bytes, but NumPy has no such type."""
-    for name, stored in deserialize(content):  # type: ignore[no-untyped-call]
-        if stored["dtype"] not in _DTYPES:
-            raise ValueError(f"{name!r} is stored as {stored['dtype']}; save it as F32")
-        values = np.frombuffer(stored["data"], _DTYPES[stored["dtype"]])
-        if stored["dtype"] == "BF16":  # the upper half of a float32
-            values = (values.astype(np.uint32) << 16).view(np.float32)
-        yield name, values.reshape(stored["shape"])
 
 
 # ---------------------------------------------------------------------------------------------------------- the names

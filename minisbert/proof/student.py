@@ -2,7 +2,7 @@
 
 :func:`call` returns an :class:`Outcome` even if the function raises, exits, never ends or changes its arguments,
 and knows the line of the student's own code. :func:`run_apart` does so in a process of its own, where it may also hang
-in C or crash. :func:`explain` knows what arrays look like when an axis, a sign, a factor or a row is wrong.
+in C or crash. :func:`explain_calls` knows what arrays look like when an axis, a sign, a factor or a row is wrong.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ import numpy as np
 from minisbert.model import Array
 from minisbert.parallel import threads_start
 
-__all__ = ["Outcome", "call", "do_jobs", "explain", "explain_calls", "run_apart", "same", "short"]
+__all__ = ["Outcome", "call", "do_jobs", "explain_calls", "run_apart", "same", "short"]
 
 PACKAGE = str(Path(__file__).resolve().parents[1])
 LIBRARIES = (PACKAGE, sysconfig.get_path("stdlib"), "<frozen", "<__array_function__")
@@ -442,34 +442,28 @@ def same(found: Any, expected: Any, tolerance: float = 1e-9) -> bool:
     return x is None and y is None and type(found) is type(expected) and bool(np.all(found == expected))
 
 
-def explain(found: Any, expected: Any, given: Mapping[str, Any] | None = None, tolerance: float = 1e-9) -> str:
-    """Say what is wrong with a result, without telling the right one; "" if nothing is.
-
-    ``given`` are the arguments by name, from whose sizes a factor gets its name.
-
-    >>> explain(np.array([2.0, 4.0]), np.array([1.0, 2.0]))
-    'every number comes out 2 times as large as it should be'
-    >>> explain(0.84140, 0.84147)
-    '0.8414 begins right, and parts at digit 5'
-    """
-    return explain_calls([(found, expected, given or {})], tolerance)
-
-
 def explain_calls(
     calls: Sequence[tuple[Any, Any, Mapping[str, Any]]], tolerance: float = 1e-9, wholly: bool = False
 ) -> str:
-    """The same for several calls of a function: a mistake is named only if it explains all their results.
+    """Say what is wrong with results, without telling the right ones; "" if nothing is.
 
-    With ``wholly``, only what turns all of the right results into those found; else "".
+    Each call is what was found, what is right, and the arguments by name, from whose sizes a factor gets its name. A
+    mistake is named only if it explains all the calls; with ``wholly``, only if it explains all of their numbers.
+
+    >>> explain_calls([(np.array([2.0, 4.0]), np.array([1.0, 2.0]), {})])
+    'every number comes out 2 times as large as it should be'
+    >>> explain_calls([(0.84140, 0.84147, {})])
+    '0.8414 begins right, and parts at digit 5'
     """
-    wrong = [item for item in calls if not same(*item[:2], tolerance)]
-    telling = [
-        item
-        for item in calls
-        if any(item is other for other in wrong) or np.any(_numbers(item[1])) or isinstance(item[1], bool)
-    ]
+    is_wrong = [not same(*item[:2], tolerance) for item in calls]
+    wrong = [item for item, bad in zip(calls, is_wrong, strict=True) if bad]
     if not wrong:
         return ""
+    told = [
+        bad or bool(np.any(_numbers(item[1]))) or isinstance(item[1], bool)
+        for item, bad in zip(calls, is_wrong, strict=True)
+    ]
+    telling = [item for item, tells in zip(calls, told, strict=True) if tells]
     try:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -636,14 +630,8 @@ def _constants(given: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
             ratio = n / max(n - 1.0, 1.0)
             yield from ((f"{name}/({name} - 1)", ratio), (f"({name} - 1)/{name}", 1.0 / ratio))
             yield from ((f"sqrt({name}/({name} - 1))", ratio**0.5), (f"sqrt(({name} - 1)/{name})", ratio**-0.5))
-    yield from (
-        ("ln 10", math.log(10.0)),
-        ("1/ln 10", 1.0 / math.log(10.0)),
-        ("ln 2", math.log(2.0)),
-        ("1/ln 2", 1.0 / math.log(2.0)),
-        ("pi", math.pi),
-        ("1/pi", 1.0 / math.pi),
-    )
+    for name, n in (("ln 10", math.log(10.0)), ("ln 2", math.log(2.0)), ("pi", math.pi)):
+        yield from ((name, n), (f"1/{name}", 1.0 / n))
     yield from (("180/pi", 180.0 / math.pi), ("pi/180", math.pi / 180.0))
 
 
