@@ -77,7 +77,7 @@ MISTAKES = [
     ("gelu", "(1 + erf", "(erf", "1 + before erf is missing"),
     ("gelu", None, "from minisbert.model.ops import gelu\n    return gelu(x)", "the package's own"),
     ("gelu", "erf(x /", "math.erf(x /", "raises TypeError"),
-    ("gelu", "return x", "return np.nan * x", "NaN comes out"),
+    ("gelu", "return x", "return np.nan * x", "there is nan in it"),
     ("feed_forward", "gelu(expanded)", "expanded", "the activation is left out"),
     ("feed_forward", "gelu(expanded)", "np.maximum(expanded, 0)", "ReLU"),
     ("feed_forward", "hidden + projected", "projected", "the residual is left out"),

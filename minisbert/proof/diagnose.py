@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,7 @@ from minisbert.model.ops import normalize
 from minisbert.model.params import read_checkpoint
 from minisbert.model.pooling import Normalize
 from minisbert.proof.judge import LATE, tokenisations
-from minisbert.proof.mistakes import MISTAKES, Batch, Change, Mistake, Recipe, forward, pooled, product
+from minisbert.proof.mistakes import MISTAKES, Batch, Change, Mistake, Recipe, forward, pooled, rows_times
 from minisbert.proof.port import tensors_in
 
 if TYPE_CHECKING:
@@ -116,11 +116,8 @@ def diagnose(encoder: SentenceEncoder, text: str, vector: Any) -> Diagnosis:
     This is the vector of a port in which the vector of [CLS] is the sentence vector, not the mean.
     """
     given, precision, step = _checked(vector)
-    model, own = (
-        encoder.model,
-        np.asarray(encoder.encode(text, normalize_embeddings=True, overflow="truncate"), np.float64),
-    )
-    length = float(np.linalg.norm(given))
+    model, length = encoder.model, float(np.linalg.norm(given))
+    own = encoder.encode(text, normalize_embeddings=True, overflow="truncate").astype(np.float64)
     if not length:
         raise ValueError("diagnose: vector: all its numbers are 0")
     if given.size > len(own):
@@ -148,27 +145,24 @@ def diagnose(encoder: SentenceEncoder, text: str, vector: Any) -> Diagnosis:
             batch, every = outputs[key]
             return pooled(Recipe(*changes), every, batch, model)
 
-    def make(settings: Sequence[_Setting]) -> Array:
-        return _cut(compute(settings)["sentence_embedding"][0].astype(float), given.size)
+    def attempt(*settings: _Setting) -> None:
+        made = _cut(compute(settings)["sentence_embedding"][0].astype(float), given.size)
+        if np.abs(made - own).max() > ROUNDING / 10:  # else it is no other vector, or none at all
+            tried.append((settings, made))
 
     right = _ids(encoder, encoder.model.prompts.get(encoder.default_prompt_name or "", "") + text)
-    tried: list[tuple[tuple[_Setting, ...], Array]] = []
+    tried: list[tuple[tuple[_Setting, ...], Array]] = [((), own)]
     with threadpoolctl.threadpool_limits(1):
-        tried.append(((), own))
         for setting in _settings(encoder, text, right):
-            if np.abs((made := make([setting])) - own).max() > ROUNDING / 10:  # else it is no other vector
-                tried.append(((setting,), made))
-        costs = tuple(Cost(s[0].says, float(v @ own), float(v @ unit)) for s, v in tried[1:] if np.isfinite(v).all())
-        tried = [(s, v) for s, v in tried if np.isfinite(v).all()]
+            attempt(setting)
+        costs = tuple(Cost(s[0].says, float(v @ own), float(v @ unit)) for s, v in tried[1:])
         if not any(np.abs(v - unit).max() <= rounding for _, v in tried):
-            single = sorted(tried[1:], key=lambda one: -float(one[1] @ unit))
-            early = [one for one in single if one[0][0].is_early and one[0][0].kind != "another limit"]
-            pairs = [(*a, *b) for (a, _), (b, _) in combinations(early[:NEAREST], 2) if a[0].kind != b[0].kind]
-            pairs += [(*a, *b) for a, _ in early[:2] for b, _ in early[NEAREST:] if a[0].kind != b[0].kind]
-            late = [one for one in single if not one[0][0].is_early][:NEAREST]
-            pairs += [(*a, *b) for a, _ in early for b, _ in late]
-            tried += [(pair, make(pair)) for pair in pairs]
-    tried = [(s, v) for s, v in tried if np.isfinite(v).all()]
+            single = [s[0] for s, _ in sorted(tried[1:], key=lambda one: -float(one[1] @ unit))]
+            early = [one for one in single if one.is_early and one.kind != "another limit"]
+            late = [one for one in single if not one.is_early][:NEAREST]
+            pairs = [*combinations(early[:NEAREST], 2), *product(early[:2], early[NEAREST:])]
+            for a, b in [*((a, b) for a, b in pairs if a.kind != b.kind), *product(early, late)]:
+                attempt(a, b)
     near = [one for one in tried if np.abs(one[1] - unit).max() <= rounding]
     away = {id(one): 1 - float(one[1] @ unit) for one in tried}
     if near:
@@ -202,11 +196,10 @@ def diagnose(encoder: SentenceEncoder, text: str, vector: Any) -> Diagnosis:
         says = f"No setting reproduces this vector. The nearest, with a cosine of {float(made @ unit):.6f}: {what}."
         if not settings and precision in ("float16", "bfloat16"):
             says += (
-                f" Its numbers are {precision}: a model that is computed in {precision} throughout is about as far off."
+                f" Its numbers are {precision}: a model that computes in {precision} throughout is about as far off."
             )
-    return Diagnosis(
-        tuple(settings), bool(near), float(np.abs(made - unit).max()), cosine, length, precision, says, costs
-    )
+    difference = float(np.abs(made - unit).max())
+    return Diagnosis(tuple(settings), bool(near), difference, cosine, length, precision, says, costs)
 
 
 def _is_binary(given: Array, own: Array) -> bool:
@@ -368,7 +361,7 @@ def pooler(encoder: SentenceEncoder) -> list[Mistake]:
         return []
     weight, bias = (x.read(encoder.dtype) for x in found[0])
     says = "the pooler's output, tanh(W [CLS] + b), is the sentence vector, not the mean"
-    return [Mistake("pool", says, {"pool": lambda x, mask: np.tanh(product(x[:, 0], weight.T) + bias)})]
+    return [Mistake("pool", says, {"pool": lambda x, mask: np.tanh(rows_times(x[:, 0], weight.T) + bias)})]
 
 
 def read_vector(content: bytes, name: str = "") -> Array:
