@@ -3,7 +3,6 @@
 import itertools
 import json
 import sys
-import threading
 import time
 from types import SimpleNamespace
 
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 
 from minisbert.model.ops import softmax
-from minisbert.proof.student import call, explain, explain_calls, same
+from minisbert.proof.student import call, explain_calls, same
 
 
 def recurses(x):
@@ -119,18 +118,10 @@ OUTCOMES = [  # what a student may write, the state, a word of what is said, a w
 ]
 
 
-@pytest.mark.parametrize("thread", [False, True], ids=["main", "thread"])
-def test_whatever_a_function_does_is_told(thread):
+def test_whatever_a_function_does_is_told():
     before = sys.getprofile(), sys.gettrace(), np.geterr(), sys.stdout
     for answer, state, said, line in OUTCOMES:
-        found, seconds = [], 0.2 if state == "endless" else 10.0
-        work = threading.Thread(target=lambda a=answer, s=seconds, f=found: f.append(call(a, X, seconds=s)))
-        if thread:
-            work.start()
-            work.join()
-        else:
-            found.append(call(answer, X, seconds=seconds))
-        (outcome,) = found
+        outcome = call(answer, X, seconds=0.2 if state == "endless" else 10.0)
         assert outcome.state == state and said in outcome.problem and line in outcome.line, (answer, outcome)
         assert (outcome.line.startswith("test_student.py, line ")) == bool(line or state == "endless"), outcome
     assert before == (sys.getprofile(), sys.gettrace(), np.geterr(), sys.stdout)
@@ -223,11 +214,10 @@ EXPLAINED = [  # a wrong result, the right one, a word of what is said
 
 def test_what_is_wrong_with_a_result_is_said():
     for found, expected, said in EXPLAINED:
-        assert said in explain(found, expected, {"x": np.zeros((3, 4))}), (said, explain(found, expected))
-        assert explain(expected, expected) == ""
-
-
-def test_a_mistake_must_explain_every_call():
+        told = explain_calls([(found, expected, {"x": np.zeros((3, 4))})])
+        assert said in told, (said, told)
+        assert explain_calls([(expected, expected, {})]) == ""
+    # a mistake must explain every call
     calls = [(2 * E, E, {"x": np.zeros(2)}), (3 * S, S, {"x": np.zeros(3)})]
     assert "len(x) times" in explain_calls(calls)
     assert "times" not in explain_calls([(2 * E, E, {}), (3 * S, S, {})])
@@ -242,11 +232,7 @@ def test_the_same_in_another_form_is_the_same():
 
 
 def test_exit_in_a_notebook_is_an_error_of_the_function(monkeypatch):
-    class Shell:
-        def ask_exit(self):
-            raise AssertionError("the kernel ends")
-
-    shell = Shell()
+    shell = type("Shell", (), {"ask_exit": lambda _: pytest.fail("the kernel ends")})()
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
     assert call(lambda: shell.ask_exit()).problem.startswith("it ends the program")
     assert not vars(shell)
