@@ -112,6 +112,8 @@ PLANTED = [  # edits, the first wrong tensor, words that each finding has
     ([(GELU, TANH)], "layers.0.feed_forward.activated", ["tanh form"]),
     ([(GELU, "x / (1 + np.exp(-1.702 * x))")], "layers.0.feed_forward.activated", ["quick"]),
     ([("f = gelu(f)", "f = np.maximum(f, 0)")], "layers.0.feed_forward.activated", ["ReLU"]),
+    ([("positions = ", "W = {n: np.float32(np.float16(w)) if 'enc' in n else w for n, w in W.items()}\npositions = ")],
+     "layers.0.attention.query", ["weights are rounded to float16"]),
     ([("np.arange(T)", "np.arange(1, T + 1)")], "embeddings.position", ["start at 1"]),
     ([('token_type_embeddings.weight"][0]', 'token_type_embeddings.weight"][1]')], "embeddings.summed", ["type 1"]),
     ([(FIRST_NORM, f"{FIRST_NORM} if i != 1 else h")], "layers.1.attention.output", ["left out.*in layer 1 alone"]),

@@ -273,6 +273,9 @@ class Judge:
             else:
                 tried.append(one)
 
+        def finding(one: _Tried, where: str, reproduces: bool) -> Finding:
+            return Finding(name, self.says(one.changes), where, reproduces, one.difference, from_right)
+
         def good(one: _Tried) -> bool:
             close = one.difference <= slack * self.bounds[name] and one.difference * FAR <= from_right
             return close and not one.contradicted
@@ -315,19 +318,13 @@ class Judge:
         for _ in stages():
             if matching := [one for one in tried if good(one)]:
                 best, where = self.widest(matching, name, base)
-                return self.finding(name, best, from_right, where, True), best.changes, best.form
+                return finding(best, where, True), best.changes, best.form
             if not base and from_right < 30 * self.bounds[name] and (small := self.small(name)):
-                return self.finding(name, small, from_right, "", True), small.changes, small.form
-        for nearest in sorted(
-            able(), key=lambda one: (len(one.changes), one.difference)
-        ):  # one mistake rather than two
-            if nearest.difference * FAR <= from_right:
-                return self.finding(name, nearest, from_right, "", False), (), form
+                return finding(small, "", True), small.changes, small.form
+        near = [one for one in able() if one.difference * FAR <= from_right]
+        if near:  # one mistake rather than two
+            return finding(min(near, key=lambda one: (len(one.changes), one.difference)), "", False), (), form
         return Finding(name, "", "", False, np.inf, from_right), (), form
-
-    def finding(self, name: str, one: _Tried, from_right: float, where: str, reproduces: bool) -> Finding:
-        """What was found, in words."""
-        return Finding(name, self.says(one.changes), where, reproduces, one.difference, from_right)
 
     def forms_of(self, change: Change) -> list[str]:
         """How texts may be laid where it matters to a mistake."""
@@ -361,9 +358,8 @@ class Judge:
             fitting = [kind for kind in kinds if set(OPERATIONS[kind].split()) & set(mistake.changes)]
             if mistake.op == "layers" or len(fitting) > 1:
                 yield Change(mistake)
-            everywhere = (
-                mistake.op in ("weights", "stored", "round") or "eps" in mistake.says
-            )  # one mistake is made once
+            # one mistake is made once
+            everywhere = mistake.op in ("weights", "stored", "round") or "eps" in mistake.says
             if mistake.op == "layers" or (len(blocks) > 2 and len(fitting) > 1 and everywhere):
                 continue
             for kind in fitting:
@@ -380,31 +376,27 @@ class Judge:
         """Of the mistakes that reproduce a tensor the one, in one layer or in all, that explains most of the rest."""
         names = list(self.mine)
         at, end = names.index(name), self.block(names[-1])
-        options: list[tuple[int, int, _Tried, str]] = []
+        rest = names[at:]
+        options: list[tuple[tuple[int, int], _Tried, str]] = []
         for one in matching[:24]:
             for scope, changes in _scopes(one.changes):
-                found = self.compute(base, changes, one.form, 0, end)
-                rest = names[at:]
-                slack = _slack((*changes, *base))
+                found, slack = self.compute(base, changes, one.form, 0, end), _slack((*changes, *base))
                 reach = next((i for i, n in enumerate(rest) if not self.close(n, found, slack)), len(rest))
-                if reach:
-                    options.append((reach, -len(changes), replace(one, changes=changes), scope))
-        if not options:
+                options.append(((reach, -len(changes)), replace(one, changes=changes), scope))
+        furthest, first, _ = max(options, key=lambda option: option[0])
+        if not furthest[0]:
             return matching[0], ""
-        most = max(reach for reach, *_ in options)
-        best = [option for option in options if option[0] == most]
-        first = max(best, key=lambda option: option[1])
-        same = [o for o in best if [c.mistake for c in o[2].changes] == [c.mistake for c in first[2].changes]]
+        made = [c.mistake for c in first.changes]
+        same = [o for o in options if o[0] == furthest and [c.mistake for c in o[1].changes] == made]
         # where one layer alone explains as much as all, nothing tells them apart
-        return same[-1][2], "" if "alone" in same[0][3] and len(same) > 1 else same[0][3]
+        return same[-1][1], "" if "alone" in same[0][2] and len(same) > 1 else same[0][2]
 
     def says(self, changes: Sequence[Change]) -> str:
         """The mistakes in words."""
         c = self.model.config
         sizes = {"K": c.head_size, "D": c.hidden_size, "H": c.num_attention_heads, "eps": c.layer_norm_eps}
-        return ", and ".join(
-            change.mistake.says.format(**sizes) + _sites(change) for change in sorted(changes, key=_when)
-        )
+        order = sorted(changes, key=lambda change: MISTAKES.index(change.mistake))
+        return ", and ".join(change.mistake.says.format(**sizes) + _sites(change) for change in order)
 
 
 def _slack(base: Sequence[Change]) -> float:
@@ -415,10 +407,6 @@ def _slack(base: Sequence[Change]) -> float:
 
 def _together(a: _Tried, b: _Tried) -> bool:
     return any(change.mistake.together for change in (*a.changes, *b.changes))
-
-
-def _when(change: Change) -> int:
-    return [mistake is change.mistake for mistake in MISTAKES].index(True)
 
 
 _SITES = {

@@ -637,12 +637,12 @@ def attention(
     config, p = model.config, do("weights", place)(model.params, i).attention
     norm, rounded = _norm_at(do, place, p.layer_norm, model), do("round", place)
     x = do("before", place)(norm, hidden)  # (B, T, D)
-    found = {name: _linear_at(do, f"{place}.{name}", getattr(p, name), x) for name in ("query", "key", "value")}
+    found = {name: _linear_at(do, place, name, getattr(p, name), x) for name in ("query", "key", "value")}
     q, k, v = (do("split", place)(found[name], config.num_attention_heads) for name in found)  # (B, H, T, K)
     scores = do("scale", place)(do("scores", place)(q, k), config.head_size, config.hidden_size)  # (B, H, T, T)
     found["probs"] = rounded(do("softmax", place)(do("mask", place)(scores, batch.allowed)))  # (B, H, T, T)
     found["context"] = rounded(do("join", place)(do("gather", place)(found["probs"], v)))  # (B, T, D)
-    found["projected"] = _linear_at(do, f"{place}.projected", p.output, found["context"])  # (B, T, D)
+    found["projected"] = _linear_at(do, place, "projected", p.output, found["context"])  # (B, T, D)
     found["summed"] = rounded(do("residual", place)(hidden, found["projected"], hidden, embedded))
     return {**found, "output": rounded(do("behind", place)(norm, found["summed"]))}
 
@@ -655,16 +655,16 @@ def feed_forward(
     norm, rounded = _norm_at(do, place, p.layer_norm, model), do("round", place)
     if act is RIGHT["activation"]:
         act = ops.ACTIVATIONS[model.config.activation][0]
-    found = {"expanded": _linear_at(do, f"{place}.expanded", p.expand, do("before", place)(norm, hidden))}  # (B, T, F)
+    found = {"expanded": _linear_at(do, place, "expanded", p.expand, do("before", place)(norm, hidden))}  # (B, T, F)
     found["activated"] = rounded(act(found["expanded"]))  # (B, T, F)
-    found["projected"] = do("after", place)(_linear_at(do, f"{place}.projected", p.contract, found["activated"]))
+    found["projected"] = do("after", place)(_linear_at(do, place, "projected", p.contract, found["activated"]))
     found["summed"] = rounded(do("residual", place)(hidden, found["projected"], first, embedded))  # (B, T, D)
     return {**found, "output": rounded(do("behind", place)(norm, found["summed"]))}
 
 
-def _linear_at(do: Recipe, place: str, part: LinearParams, x: Array) -> Array:
+def _linear_at(do: Recipe, place: str, name: str, part: LinearParams, x: Array) -> Array:
     weight, bias = map(do("stored", place), (part.weight, part.bias))
-    return do("round", place)(do("linear", place)(x, weight, bias))
+    return do("round", place)(do("linear", f"{place}.{name}")(x, weight, bias))
 
 
 def _norm_at(do: Recipe, place: str, part: LayerNormParams, model: SentenceModel) -> Operation:
