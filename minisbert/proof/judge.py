@@ -9,7 +9,7 @@ wrong tensor pairs of mistakes are tried, too. What nothing reproduces is said t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -36,6 +36,7 @@ OPERATIONS = {  # of each block
     "feed_forward": "weights stored layers before linear activation after residual behind layer_norm round",
     "modules": "layers token_embeddings pool normalize round",
 }
+BESIDE = (r"word|position", r"query|key|value|probs\.\d+")  # tensors of a block that are not made from each other
 FAR = 10  # times nearer to a mistake's numbers than to the right ones, before the mistake is named, or called nearest
 PAIRS = 45  # mistakes that are tried in pairs, the nearest ones; where whole layers lie between, LONG_PAIRS
 LONG_PAIRS = 12
@@ -217,36 +218,27 @@ class Judge:
 
     def follower(self, name: str) -> str:
         """The first given tensor that is computed from this one; "" if there is none."""
-        names = list(self.mine)
-        later = names[names.index(name) + 1 :]
-        beside = re.search(r"(word|position)$|(query|key|value|probs\.\d+)$", name)
-        pattern = "" if not beside else "word|position" if beside[1] else r"query|key|value|probs\.\d+"
-        block = name.partition("probs")[0].rpartition(".")[0] if "probs" in name else name.rpartition(".")[0]
-        return next((n for n in later if not (pattern and re.fullmatch(rf"{re.escape(block)}\.({pattern})", n))), "")
+        beside = next((one for one in BESIDE if re.search(rf"\.({one})$", name)), "none")
+        later = list(self.mine)[list(self.mine).index(name) + 1 :]
+        alike = (n for n in later if self.block(n) != self.block(name) or not re.search(rf"\.({beside})$", n))
+        return next(alike, "")
 
     def misnamed(self, right: Tensors) -> list[Finding]:
         """Wrong tensors that equal other right ones, where what follows them is right, or where all wrong ones do."""
-        wrong = [name for name in self.mine if name != "token_ids" and not self.close(name, right)]
-        held = {
-            name: next(
-                (n for n in right if n != name and difference(self.mine[name], right[n]) <= self.bounds[name]), ""
-            )
-            for name in wrong
-        }
-        every = len(wrong) > 1 and all(held.values())
-        held = {
-            name: other
-            for name, other in held.items()
-            if other and (every or ((after := self.follower(name)) and self.close(after, right)))
-        }
+
+        def holds(name: str) -> str:
+            mine, bound = self.mine[name], self.bounds[name]
+            return next((other for other in right if other != name and difference(mine, right[other]) <= bound), "")
+
+        held = {name: holds(name) for name in self.mine if name != "token_ids" and not self.close(name, right)}
+        if len(held) < 2 or not all(held.values()):
+            held = {n: h for n, h in held.items() if h and (after := self.follower(n)) and self.close(after, right)}
         for name in held:
             del self.mine[name]
-        if not held:
-            return []
         some = ", ".join(f"{name} holds {other}" for name, other in list(held.items())[:3])
         many = f" ({len(held)} tensors in all)" if len(held) > 3 else ""
         says = f"Right numbers under a wrong name: your {some}{many}."
-        return [Finding(next(iter(held)), says, "", True, 0.0, np.inf, True)]
+        return [Finding(name, says, "", True, 0.0, np.inf, True) for name in list(held)[:1]]
 
     def search(
         self, name: str, before: Sequence[str], base: Changes, form: str, now: Tensors
@@ -261,13 +253,9 @@ class Judge:
 
         def attempt(changes: Changes, form: str, quick: bool = False) -> None:
             found = self.compute(base, changes, "one" if quick else form, since, until, long and not before)
-            one = _Tried(
-                changes,
-                form,
-                self.far(name, found),
-                any(difference({t: part}, now.get(name)) > 0 for t, part in found.get(name, {}).items()),
-                any(not self.close(other, found, 10.0) for other in before),
-            )
+            moves = any(difference({t: part}, now.get(name)) > 0 for t, part in found.get(name, {}).items())
+            contradicted = any(not self.close(other, found, 10.0) for other in before)
+            one = _Tried(changes, form, self.far(name, found), moves, contradicted)
             if quick and good(one):
                 attempt(changes, form)  # of one text it is right: of all?
             else:
@@ -409,19 +397,13 @@ def _together(a: _Tried, b: _Tried) -> bool:
     return any(change.mistake.together for change in (*a.changes, *b.changes))
 
 
-_SITES = {
-    "[qkv]*": "query, key and value",
-    "projected": "the projection",
-    "expanded": "the first matrix of the feed-forward network",
-}
-
-
 def _sites(change: Change) -> str:
     """For which matrices."""
     part = change.at.rpartition(".")[2]
     if change.mistake.op != "linear" or part == "*":
         return ""
-    return f", for {_SITES.get(part, part)}"
+    several = {"[qkv]*": "query, key and value", "projected": "the projection", "expanded": "the first of feed-forward"}
+    return f", for {several.get(part, part)}"
 
 
 def _scopes(changes: tuple[Change, ...]) -> Iterator[tuple[str, tuple[Change, ...]]]:
@@ -508,21 +490,17 @@ def examine(given: Mapping[str, Any], model: SentenceModel, reference: Reference
     wanted = as_parts(reference.tensors, lengths)
     port = understand(given, wanted, layers)
     findings: list[Finding] = []
-    bounds = {name: _bound(port, name, parts, dtype) for name, parts in wanted.items()}
-    first = next(iter(port.tensors), None)
     no_fit = any(kind_of(name) in ("ids", "rows") for name in port.misshapen)
-    if no_fit or (first and difference(port.tensors[first], wanted[first]) > bounds[first]):
+    if no_fit or not _begins_right(port, wanted, dtype):
         with threadpoolctl.threadpool_limits(1):  # small products: a second thread would mostly wait
             other = _other_tokens(given, reference.texts, model, wanted, dtype, port)
         if other is not None:
             says, wanted, port = other
             name = next(iter(port.tensors))
             findings.append(Finding(name, says, "", True, difference(port.tensors[name], wanted[name]), np.inf))
-            bounds = {name: _bound(port, name, parts, dtype) for name, parts in wanted.items()}
-    rows = [
-        Row(name, port.shapes[name], difference(parts, wanted[name]), bounds[name])
-        for name, parts in port.tensors.items()
-    ]
+    bounds = {name: _bound(port, name, parts, dtype) for name, parts in wanted.items()}
+    far = {name: difference(parts, wanted[name]) for name, parts in port.tensors.items()}
+    rows = [Row(name, port.shapes[name], difference, bounds[name]) for name, difference in far.items()]
     notes, many = [*port.notes], len(port.misshapen)
     for name, (shape, _) in port.misshapen.items():
         rows.append(Row(name, shape, np.inf, bounds.get(name, bounds.get(f"{name}.0", 0.0))))
@@ -534,9 +512,7 @@ def examine(given: Mapping[str, Any], model: SentenceModel, reference: Reference
     if not rows and not port.unknown:
         raise ValueError("there is no tensor to compare in it; `verify --template mine.npz` writes an example")
     if port.layout and (port.layout.length or port.layout.order != tuple(range(len(lengths)))):
-        notes.append(
-            f"read as: {port.layout}" + (" (what stands in the padding is ignored)" * bool(port.layout.length))
-        )
+        notes.append(f"read as: {port.layout}" + " (padding is ignored)" * bool(port.layout.length))
     compared = sum(part.size for parts in port.tensors.values() for part in parts.values())
     there = sum(part.size for name in port.tensors for part in wanted[name].values())
     wrong = next((row for row in rows if not row.agrees and row.name in port.tensors), None)
@@ -587,38 +563,46 @@ def _bound(port: Port, name: str, parts: Parts, dtype: str) -> float:
     return bound
 
 
+def _begins_right(port: Port, wanted: Tensors, dtype: str) -> bool:
+    """Whether the first tensor agrees."""
+    return all(
+        difference(parts, wanted[name]) <= _bound(port, name, wanted[name], dtype)
+        for name, parts in list(port.tensors.items())[:1]
+    )
+
+
 def tokenisations(texts: Sequence[str], model: SentenceModel) -> Iterator[tuple[str, list[Array]]]:
     """Token ids as other ports make them, and what those do."""
     tokenizer, limit = model.tokenizer, model.max_seq_length
     right = tokenizer(texts, limit).split()
     a, b = len(tokenizer.first), len(tokenizer.last)
-    yield "[CLS] and [SEP] are missing", [ids[a:-b] for ids in right]
-    yield "[CLS] is missing", [ids[a:] for ids in right]
-    yield "[SEP] is missing", [ids[:-b] for ids in right]
-    yield "[SEP] stands twice at the end of each text", [np.append(ids, ids[-b:]) for ids in right]
-    yield "[CLS] stands twice at the beginning of each text", [np.append(ids[:a], ids) for ids in right]
-    yield "[CLS] and [SEP] are exchanged", [np.concatenate([ids[-b:], ids[a:-b], ids[:a]]) for ids in right]
-    yield (
-        "the ids between [CLS] and [SEP] are reversed",
-        [np.concatenate([ids[:a], ids[a:-b][::-1], ids[-b:]]) for ids in right],
-    )
+    parts: dict[str, Callable[[Array, Array, Array], list[Array]]] = {
+        "[CLS] and [SEP] are missing": lambda first, ids, last: [ids],
+        "[CLS] is missing": lambda first, ids, last: [ids, last],
+        "[SEP] is missing": lambda first, ids, last: [first, ids],
+        "[SEP] stands twice at the end of each text": lambda first, ids, last: [first, ids, last, last],
+        "[CLS] stands twice at the beginning of each text": lambda first, ids, last: [first, first, ids, last],
+        "[CLS] and [SEP] are exchanged": lambda first, ids, last: [last, ids, first],
+        "the ids between [CLS] and [SEP] are reversed": lambda first, ids, last: [first, ids[::-1], last],
+    }
+    for says, order in parts.items():
+        yield says, [np.concatenate(order(*np.split(ids, [a, len(ids) - b]))) for ids in right]
     library = tokenizer.library
-    for says, changed in (
-        ("texts are not lower-cased", [cased(library, text) for text in texts]),
-        ("texts are lower-cased", [library.encode(text.lower(), add_special_tokens=False).ids for text in texts]),
-        (
-            "words are not split into pieces: a word without a piece of its own is [UNK]",
-            [words(library, t) for t in texts],
+    pieces: dict[str, Callable[[str], list[int]]] = {
+        "texts are not lower-cased": lambda text: cased(library, text),
+        "texts are lower-cased": lambda text: library.encode(text.lower(), add_special_tokens=False).ids,
+        "words are not split into pieces: a word without a piece of its own is [UNK]": lambda text: words(
+            library, text
         ),
-    ):
-        yield says, [np.array([*tokenizer.first, *ids[: limit - a - b], *tokenizer.last]) for ids in changed]
+    }
+    for says, ids_of in pieces.items():
+        yield says, [np.array([*tokenizer.first, *ids_of(t)[: limit - a - b], *tokenizer.last]) for t in texts]
 
 
 def cased(library: Any, text: str) -> list[int]:
     """Ids of a text by the same pieces, without lower-casing."""
-    pieces = (
-        [piece for piece, _ in library.pre_tokenizer.pre_tokenize_str(text)] if library.pre_tokenizer else text.split()
-    )
+    before = library.pre_tokenizer
+    pieces = [piece for piece, _ in before.pre_tokenize_str(text)] if before else text.split()
     return [token.id for piece in pieces for token in library.model.tokenize(piece)]
 
 
@@ -646,9 +630,9 @@ def _other_tokens(
         found = understand(given, other, layers)
         if not found.tensors or len(found.misshapen) > len(port.misshapen):
             continue
-        first = next(iter(found.tensors))
-        if difference(found.tensors[first], other[first]) <= _bound(found, first, other[first], dtype):
+        if _begins_right(found, other, dtype):
             return says, other, found
+        first = next(iter(found.tensors))
         near = first != "token_ids" and distance(found.tensors[first], other[first]) < 0.5
         if near and len(found.misshapen) < len(port.misshapen):
             fitting.append((says, other, found))
@@ -665,22 +649,16 @@ def facts_about(mine: Parts, right: Parts, bound: float, kind: str) -> list[str]
     if theirs.size > 1 and np.isfinite(theirs).all() and not np.ptp(theirs):
         return [f"All its numbers are {theirs[0] + 0.0:g}."]
     if bad := int((~np.isfinite(theirs)).sum()):
-        text, where = next(
-            (t, np.argwhere(~np.isfinite(part))[0]) for t, part in mine.items() if not np.isfinite(part).all()
-        )
-        return [
-            f"{bad:,} of {theirs.size:,} numbers are NaN or infinite; the first: text {text}, {tuple(where.tolist())}."
-        ]
+        places = [(t, tuple(at)) for t, part in mine.items() for at in np.argwhere(~np.isfinite(part)).tolist()]
+        where = f"text {places[0][0]}, {places[0][1]}"
+        return [f"{bad:,} of {theirs.size:,} numbers are NaN or infinite; the first: {where}."]
     wrong = {t: np.abs(mine[t] - right[t]) > bound for t in mine}
     texts = [t for t, w in wrong.items() if w.any()]
     if len(texts) < len(mine):
         facts.append(f"Only text{'s' * (len(texts) > 1)} {', '.join(map(str, texts))} (counted from 0) differ.")
-    axes = {"ids": ["token"], "vector": ["dimension"], "probs": ["head", "token", "token"]}.get(
-        kind, ["token", "column"]
-    )
-    for axis, what in enumerate(axes[:2] if kind == "probs" else axes):
-        others = tuple(i for i in range(len(axes)) if i != axis)
-        lines = {t: np.flatnonzero(w.any(others) if others else w) for t, w in wrong.items() if w.any()}
+    axes = {"ids": ["token"], "vector": ["dimension"], "probs": ["head", "token"], "rows": ["token", "column"]}[kind]
+    for axis, what in enumerate(axes):
+        lines = {t: np.unique(np.argwhere(w)[:, axis]) for t, w in wrong.items() if w.any()}
         size = {t: wrong[t].shape[axis] for t in lines}
         if all(4 * len(line) <= size[t] or len(line) == 1 < size[t] for t, line in lines.items()):
             said = "; ".join(f"text {t}: {_some(line)}" for t, line in lines.items())
