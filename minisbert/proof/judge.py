@@ -22,7 +22,7 @@ from minisbert.model.bert import equal_length_runs
 from minisbert.model.folder import SentenceModel
 from minisbert.proof.ledger import Reference, Row, bound_of, disagreement, first_disagreement, made_by
 from minisbert.proof.mistakes import MISTAKES, Batch, Change, Recipe, blocks_of, forward
-from minisbert.proof.port import Parts, Port, distance, kind_of, understand
+from minisbert.proof.port import Parts, Port, distance, kind_of, precision, understand
 
 Tensors = dict[str, Parts]
 Changes = tuple[Change, ...]
@@ -500,7 +500,7 @@ def examine(given: Mapping[str, Any], model: SentenceModel, reference: Reference
             findings.append(Finding(name, says, "", True, difference(port.tensors[name], wanted[name]), np.inf))
     bounds = {name: _bound(port, name, parts, dtype) for name, parts in wanted.items()}
     far = {name: difference(parts, wanted[name]) for name, parts in port.tensors.items()}
-    rows = [Row(name, port.shapes[name], difference, bounds[name]) for name, difference in far.items()]
+    rows = [Row(name, port.arrays[name].shape, difference, bounds[name]) for name, difference in far.items()]
     notes, many = [*port.notes], len(port.misshapen)
     for name, (shape, _) in port.misshapen.items():
         rows.append(Row(name, shape, np.inf, bounds.get(name, bounds.get(f"{name}.0", 0.0))))
@@ -555,12 +555,11 @@ def as_parts(tensors: Mapping[str, Array], lengths: Sequence[int]) -> Tensors:
 def _bound(port: Port, name: str, parts: Parts, dtype: str) -> float:
     """The ledger's bound; of half precision what it rounds to."""
     values = np.concatenate([part.reshape(-1) for part in parts.values()])
-    bound, stored = bound_of(name, values, dtype), port.dtypes.get(name)
-    if port.steps.get(name) and name != "token_ids":
-        return max(bound, port.steps[name] * float(np.abs(values).max()))
-    if stored == np.float32 and name != "token_ids":
-        return max(bound, bound_of(name, values, "float32"))
-    return bound
+    bound, given = bound_of(name, values, dtype), port.arrays.get(name)
+    if given is None or name == "token_ids":
+        return bound
+    single = bound_of(name, values, "float32") if given.dtype == np.float32 else 0.0
+    return max(bound, precision(given) * float(np.abs(values).max()) or single)
 
 
 def _begins_right(port: Port, wanted: Tensors, dtype: str) -> bool:
