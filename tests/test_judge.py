@@ -250,6 +250,9 @@ def test_every_layout_is_understood(short):
         verdict = judge(given)
         assert verdict.agrees and verdict.tensors == tensors, (verdict.sentences(), verdict.tensors)
     assert judge({"sentence_embedding": right["sentence_embedding"][:2]}).numbers == 2 / 3
+    turned = {name: x[[2, 0, 1]] for name, x in right.items() if name != "token_ids"}
+    turned["embeddings.word"] = 0 * turned["embeddings.word"]  # what is right says how the wrong one lies, too
+    assert [row.name for row in judge(turned).rows if not row.agrees] == ["embeddings.word"]
 
 
 def test_missing_special_tokens_are_recognised(tiny):

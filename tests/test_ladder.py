@@ -1,6 +1,7 @@
 """The ladder finds a student's mistakes, each where it was planted, whatever the code does to its process."""
 
 import dataclasses
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -187,12 +188,14 @@ IMPORTS = {
 }
 
 
-def test_a_file_that_cannot_be_imported_says_where(small, tmp_path):
-    mine = tmp_path / "mine.py"
+def test_a_file_that_cannot_be_imported_says_where_and_is_not_tried_again(small, tmp_path, monkeypatch):
+    mine, start, started = tmp_path / "mine.py", subprocess.Popen, []
+    monkeypatch.setattr(subprocess, "Popen", lambda *what, **how: started.append(what) or start(*what, **how))
     for line, says in IMPORTS.items():
         mine.write_text(f"import numpy\n\n{line}\n")
         report = climb(mine, small, seconds=1)
         assert says in report.problem and not report.ok and not report.rungs, report.problem
+    assert len(started) == len(IMPORTS)
 
 
 def test_together_is_judged_by_the_students_encode(small, tmp_path):

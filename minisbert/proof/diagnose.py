@@ -26,7 +26,18 @@ from minisbert.model.ops import normalize
 from minisbert.model.params import read_checkpoint
 from minisbert.model.pooling import Normalize
 from minisbert.proof.judge import LATE, tokenisations
-from minisbert.proof.mistakes import MISTAKES, Batch, Change, Mistake, Recipe, forward, pooled, rows_times
+from minisbert.proof.mistakes import (
+    MISTAKES,
+    Batch,
+    Change,
+    Mistake,
+    Recipe,
+    bfloat16,
+    float16,
+    forward,
+    pooled,
+    rows_times,
+)
 from minisbert.proof.port import tensors_in
 
 if TYPE_CHECKING:
@@ -231,22 +242,15 @@ def _checked(vector: Any) -> tuple[Array, str, float]:
         raise ValueError(f"diagnose: vector: expected finite numbers, but {bad} of {values.size} are NaN or infinite")
     if (values == np.round(values)).all() and np.abs(values).max() > 1:
         return values, "int8" if np.abs(values).max() <= 128 else "integers", 0.6
-    most = float(np.abs(values).max())
-    with np.errstate(over="ignore"):
-        halves, singles = values.astype(np.float16), values.astype(np.float32)
     # bfloat16 first: most of its numbers are numbers of float16, too, but hardly ever are all of float16's its own
-    if array.dtype != np.float16 and (singles.view(np.uint32) & 0xFFFF == 0).all() and _equal(values, singles):
-        return values, "bfloat16", 1.2 * 2.0**-8 * most
-    if array.dtype == np.float16 or _equal(values, halves):
-        return values, "float16", 1.2 * 2.0**-11 * most
+    halves = [("bfloat16", bfloat16, 2.0**-8)] if array.dtype != np.float16 else []
+    for name, rounded, step in [*halves, ("float16", float16, 2.0**-11)]:
+        if (values == rounded(values)).all():
+            return values, name, 1.2 * step * float(np.abs(values).max())
     for digits in range(1, 7):
         if np.abs(values - np.round(values, digits)).max() < 2e-8:
             return values, f"{digits} decimals", 0.6 * 10.0**-digits
     return values, "float32", 0.0
-
-
-def _equal(values: Array, rounded: Array) -> bool:
-    return bool((values == rounded.astype(np.float64)).all())
 
 
 def _of_output(

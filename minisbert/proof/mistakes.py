@@ -31,7 +31,7 @@ import numpy as np
 from minisbert.model import Array, ops
 from minisbert.model.folder import SentenceModel
 from minisbert.model.params import BertParams, LayerNormParams, LayerParams, LinearParams
-from minisbert.model.pooling import Dense, Pooling, dense
+from minisbert.model.pooling import Dense, Pooling, dense, pool
 
 Operation = Callable[..., Any]
 
@@ -735,9 +735,9 @@ def pooled(do: Recipe, outputs: list[Array], batch: Batch, model: SentenceModel)
     x, results = hidden, []
     for module in model.modules:
         if isinstance(module, Pooling):
-            pool = do("pool", "modules")
-            ways = [_POOLINGS[mode] for mode in module.modes] if pool is RIGHT["pool"] else [pool]
-            x = np.concatenate([way(hidden, mask) for way in ways], axis=-1)
+            wrong = do("pool", "modules")
+            right = wrong is RIGHT["pool"]
+            x = pool(hidden[mask], mask.sum(1), module.modes) if right else wrong(hidden, mask)
         elif isinstance(module, Dense):
             x = dense(x, module)
         else:
@@ -745,13 +745,3 @@ def pooled(do: Recipe, outputs: list[Array], batch: Batch, model: SentenceModel)
         results.append(do("round", "modules")(x.astype(hidden.dtype, copy=False)))
     named = {f"modules.{i}": x for i, x in enumerate(results[:-1])}
     return {**named, "sentence_embedding": results[-1]}
-
-
-_POOLINGS: dict[str, Operation] = {
-    "cls": _first,
-    "max": _max,
-    "mean": mean,
-    "mean_sqrt_len_tokens": lambda x, m: (x * m[..., None]).sum(1) / np.sqrt(m.sum(1, keepdims=True)),
-    "weightedmean": _weighted,
-    "lasttoken": _last,
-}

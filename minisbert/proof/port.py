@@ -260,8 +260,9 @@ def understand(given: Mapping[str, Any], wanted: Mapping[str, Parts], layers: in
             possible[name] = fits
         else:
             port.misshapen[name] = array.shape, _expected(name, targets[name], lengths)
-    # the first that is nearly right tells how all of them lie
-    nearest = ((name, *_nearest(fits, targets[name])) for name, fits in possible.items())
+    # the first that is nearly right tells how all of them lie; positions are the same in every order
+    telling = (name for name in possible if name != "embeddings.position")
+    nearest = ((name, *_nearest(possible[name], targets[name])) for name in telling)
     port.layout = next((layout for name, layout, parts in nearest if distance(parts, targets[name]) < 1e-3), None)
     for name, fits in possible.items():
         same = [fit for fit in fits if port.layout and fit[0].order == port.layout.order] or fits

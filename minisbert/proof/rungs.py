@@ -319,9 +319,10 @@ def known_mistakes(name: str, pairs: bool = True) -> Iterator[tuple[str, Functio
         listed = [mistake for mistake in mistakes_of(op) if op != "normalize" or not mistake.together]  # one vector
         few += [Change(mistake) for mistake in listed if "eps" not in mistake.says][:16]
         # made in all matrices of a block, or in one of them
-        for place, where in {"*": "", **(_MATRICES.get(name, {}) if op == "linear" else {})}.items():
+        for matrix, of in {"": "", **(_MATRICES.get(name, {}) if op == "linear" else {})}.items():
             for mistake in listed:
-                yield mistake.says + where, partial(function, Recipe(Change(mistake, place)))
+                recipe = Recipe(Change(mistake, f"*{matrix}"))
+                yield mistake.says + (f" (of {of})" if of else ""), partial(function, recipe)
     prepare: Function = _PREPARED.get(name.partition(".")[0], _untouched)
     for says, mistaken in _OWN.get(name, []):
         yield says, partial(lambda mistaken, *arguments: mistaken(*prepare(*arguments)), mistaken)
@@ -331,14 +332,9 @@ def known_mistakes(name: str, pairs: bool = True) -> Iterator[tuple[str, Functio
             yield f"{one.mistake.says}; and {other.mistake.says}", both
 
 
-_MATRICES = {
-    "attention": {
-        "*.query": " (of the query)",
-        "*.key": " (of the key)",
-        "*.value": " (of the value)",
-        "*.projected": " (of attention.output.dense)",
-    },
-    "feed_forward": {"*.expanded": " (of intermediate.dense)", "*.projected": " (of output.dense)"},
+_MATRICES = {  # what is said of a mistake that is made in one matrix alone
+    "attention": {"query": "the query", "key": "the key", "value": "the value", "projected": "attention.output.dense"},
+    "feed_forward": {"expanded": "intermediate.dense", "projected": "output.dense"},
 }
 
 
