@@ -361,6 +361,10 @@ VECTORS = [
     (lambda e, s: e.encode("query: " + TEXT), "'query: '"),
     (lambda e, s: _cls(e), r"[CLS] is the sentence vector, not the mean, and the sentence vector is not normalised"),
     (lambda e, s: s((GELU, TANH))["sentence_embedding"], "tanh form"),
+    (
+        lambda e, s: s((GELU, TANH), ("(x * m).sum(1) / m.sum(1)", "x[:, 0]"))["sentence_embedding"],
+        "erf, and the vector of [CLS]",
+    ),
     (lambda e, s: s(("s = s + bias", "pass"), length=128)["sentence_embedding"], "padded to 128"),
     (lambda e, s: s(("np.arange(T)", "np.arange(2, T + 2)"))["sentence_embedding"], "RoBERTa"),
     (lambda e, s: np.ones(768), "another model's"),

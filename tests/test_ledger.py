@@ -97,6 +97,14 @@ def test_a_nan_or_another_shape_never_agrees():
         compare({"something": np.zeros(1)}, reference, "float32")
 
 
+def test_between_its_columns_a_recording_is_filled_with_our_trace_and_its_own_stay(encoder, recorded):
+    name = "layers.0.attention.query"
+    changed = dataclasses.replace(recorded, tensors={**recorded.tensors, name: recorded.tensors[name] + 1})
+    trace = encoder.trace(recorded.texts)
+    filled, ours = ledger.whole(changed, trace).tensors[name], trace_tensors(trace)[name]
+    assert np.abs(filled - ours)[:, ::13].min() > 0.99 and np.array_equal(filled[:, 1:13], ours[:, 1:13])
+
+
 def test_the_command_prints_a_row_per_tensor_exits_1_and_names_the_first_tensor(weights_folder, monkeypatch):
     shown = run("verify", "--model", weights_folder).stdout
     assert len([line for line in shown.splitlines() if line.rstrip().endswith("ok")]) == 91

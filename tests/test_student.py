@@ -3,6 +3,7 @@
 import itertools
 import json
 import sys
+import threading
 import time
 from types import SimpleNamespace
 
@@ -113,12 +114,13 @@ OUTCOMES = [  # what a student may write, the state, a word of what is said, a w
 
 
 def test_whatever_a_function_does_is_told():
-    before = sys.getprofile(), sys.gettrace(), np.geterr(), sys.stdout
+    before, threads = (sys.getprofile(), sys.gettrace(), np.geterr(), sys.stdout), threading.active_count()
     for answer, state, said, line in OUTCOMES:
         outcome = call(answer, X, seconds=0.2 if state == "endless" else 10.0)
         assert outcome.state == state and said in outcome.problem and line in outcome.line, (answer, outcome)
         assert (outcome.line.startswith("test_student.py, line ")) == bool(line or state == "endless"), outcome
     assert before == (sys.getprofile(), sys.gettrace(), np.geterr(), sys.stdout)
+    assert threading.active_count() <= threads + 2  # but for those that catch everything, what was stopped has ended
     np.testing.assert_array_equal(X, [1.0, 2.0])
 
 
