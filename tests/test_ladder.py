@@ -1,6 +1,7 @@
 """The ladder finds a student's mistakes, each where it was planted, whatever the code does to its process."""
 
 import dataclasses
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -59,47 +60,36 @@ MISTAKES = [
     ("linear", "+ bias", "", "the bias is not added"),
     ("linear", "return", "x *= 1.5\n    return", "changes its argument x"),
     ("attention_scores", "/ math.sqrt(size)", "", "the scores are not divided by sqrt(K) = sqrt(32)"),
-    ("attention_scores", "/ math.sqrt(size)", "/ math.sqrt(query.shape[1])", "divided by sqrt(D) = sqrt(384)"),
     ("attention_scores", "(-1, heads, size).transpose(1, 0, 2)", "(heads, -1, size)", "without the transpose"),
-    ("attention_scores", "q @ k", "k @ q", "Q and K are exchanged"),
     ("attention_scores", "return", "print(q @ k.transpose(0, 2, 1))  #", "prints its result and returns nothing"),
     ("softmax", "axis=-1", "axis=0", "goes over the first axis"),
-    ("softmax", "axis=-1", "axis=-2", "softmax goes over the queries"),
     ("softmax", " - scores.max(axis=-1, keepdims=True)", "", "subtract each row's maximum"),
     ("softmax", "return e /", "e /", "returns nothing (None)"),
-    ("attention", "hidden + projected", "projected", "the residual is left out"),
     ("attention", ".transpose(1, 0, 2).reshape(hidden.shape)", ".reshape(hidden.shape)", "heads are not joined back"),
     ("attention", "self.value", "self.key", "the matrix of key is used for value"),
     ("attention", 'output.dense.weight"]', 'output.dense.weight"].T', "x @ W.T (of attention.output.dense)"),
     ("attention", "return layer_norm(summed, ", "return (lambda x, *_: x)(projected, ", "; and LayerNorm is left out"),
     ("gelu", None, "return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))", "tanh form"),
-    ("gelu", "erf(x / math.sqrt(2))", "erf(x)", "without the division by sqrt(2)"),
     ("gelu", "(1 + erf", "(erf", "1 + before erf is missing"),
     ("gelu", None, "from minisbert.model.ops import gelu\n    return gelu(x)", "the package's own"),
     ("gelu", "erf(x /", "math.erf(x /", "raises TypeError"),
-    ("gelu", "return x", "return np.nan * x", "NaN comes out"),
-    ("feed_forward", "gelu(expanded)", "expanded", "the activation is left out"),
+    ("gelu", "return x", "return np.nan * x", "there is nan in it"),
     ("feed_forward", "gelu(expanded)", "np.maximum(expanded, 0)", "ReLU"),
-    ("feed_forward", "hidden + projected", "projected", "the residual is left out"),
     ("feed_forward", '["output.LayerNorm.weight"]', '["output.LayerNorm.weight"] ** 0', "LayerNorm has no weight"),
     ("mean_pool", "hidden.mean(axis=0)", "hidden[0]", "[CLS]"),
-    ("mean_pool", "hidden.mean(axis=0)", "hidden.sum(axis=0)", "summed, not averaged"),
     ("mean_pool", "hidden.mean(axis=0)", "hidden[1:-1].mean(axis=0)", "[CLS] and [SEP] are left out"),
     ("mean_pool", "hidden.mean(axis=0)", "hidden.mean(axis=1)", "one number for each token"),
     ("mean_pool", "hidden.mean(axis=0)", "list(hidden.mean(axis=0))", "in a list"),
     ("mean_pool", "hidden.mean(axis=0)", "hidden.mean(axis=0).astype(np.float16)", "float16"),
     ("normalize", "np.linalg.norm(x)", "(x**2).sum()", "squared length"),
-    ("normalize", "np.linalg.norm(x)", "np.abs(x).sum()", "L1"),
     ("normalize", "max(np.linalg.norm(x), EPS)", "np.linalg.norm(x)", "zeros are divided by their length, 0"),
     ("normalize", "return", "raise SystemExit #", "ends the program"),
     ("info_nce", "np.mean", "np.sum", "added up, not averaged"),
     ("info_nce", "scale * ", "", "the scale is not used"),
-    ("info_nce", None, "s = scale * anchors @ positives.T\n    return -np.log(softmax(s).diagonal()).sum()", "added"),
     ("info_nce", " - top).sum(axis=1)) + top[:, 0]", ").sum(axis=1))", "subtract each row's maximum"),
     ("info_nce", "anchors @ positives.T", "positives @ anchors.T", "each positive picks an anchor"),
     ("softmax_backward", "(d_probs - along)", "d_probs", "no sum is subtracted"),
     ("softmax_backward", "probs * (d_probs", "-probs * (d_probs", "the sign is turned"),
-    ("softmax_backward", "d_probs * probs", "d_probs", "not weighted by probs"),
     ("linear_backward", "d_y.T @ x", "x.T @ d_y", "d_weight: it is transposed"),
     ("linear_backward", "d_y.sum(axis=0)", "d_y.mean(axis=0)", "d_bias: it is averaged"),
     ("linear_backward", "d_y @ weight, d_y.T @ x", "d_y.T @ x, d_y @ weight", "not their order"),
@@ -112,7 +102,6 @@ MISTAKES = [
     ("gelu_backward", "-0.5 * x**2", "-(x**2)", "exp(-x^2), not exp(-x^2 / 2)"),
     ("gelu_backward", "return d_y", "return 3 * d_y", "3"),
     ("normalize_backward", " - y * (y @ d_y)", "", "the part along x is not taken away"),
-    ("normalize_backward", " / length\n    return", "\n    return", "with x, not with x / |x|"),
     ("normalize_backward", "return", "input() #", "nobody is there to answer input()"),
 ]  # fmt: skip
 
@@ -165,10 +154,10 @@ def test_planted_mistakes_are_named(encoder, small, tmp_path, turn):
 
 
 HARM = {  # what a function may do to its process: the next are judged all the same
-    "linear": ("sum(range(10**13))", "Python cannot interrupt it: killed after 0.5 seconds"),
+    "linear": ("sum(range(10**13))", "Python cannot interrupt it: killed after 2 seconds"),
     "softmax": ("while True: pass", "it does not end: stopped after 0.5 seconds"),
     "gelu": ("import ctypes; ctypes.string_at(0)", "it crashes Python: Segmentation fault"),
-    "feed_forward": ("import os; os._exit(3)", "it ends the whole process (exit code 3)"),
+    "feed_forward": ("import os; os._exit(3)", "it ends the program (exit code 3)"),
 }
 
 
@@ -184,24 +173,29 @@ def test_the_stubs_are_to_do(encoder):
     report = climb(STUBS, encoder)
     assert {rung.state for rung in report.rungs} == {"to do"} and report.next == "embed" and not report.ok
     assert [rung.name for rung in report.rungs if rung.part == 1] == list(rungs.PART_ONE) and len(rungs.PART_ONE) == 10
+    other = encoder.with_model(dataclasses.replace(encoder.model, modules=encoder.model.modules[:1]))
+    with pytest.raises(ValueError, match="mean pooling and normalised"):
+        climb(STUBS, other)
 
 
 IMPORTS = {
     "def linear(": "SyntaxError: '(' was never closed (mine.py, line 3)",
     "import no_such_module": "No module named 'no_such_module' (mine.py, line 3: `import no_such_module`)",
     "while True: pass": "it does not end: stopped after 1 seconds (mine.py, line 3",
-    "import os; os._exit(0)": "it ends the whole process (exit code 0)",
+    "import os; os._exit(0)": "it ends the program (exit code 0)",
     "sum(range(10**13))": "Python cannot interrupt it: killed after 1 seconds (mine.py, line 3",
     "from minisbert.proof.ladder import climb; climb(__file__)": "is being judged already: what it does when",
 }
 
 
-def test_a_file_that_cannot_be_imported_says_where(small, tmp_path):
-    mine = tmp_path / "mine.py"
+def test_a_file_that_cannot_be_imported_says_where_and_is_not_tried_again(small, tmp_path, monkeypatch):
+    mine, start, started = tmp_path / "mine.py", subprocess.Popen, []
+    monkeypatch.setattr(subprocess, "Popen", lambda *what, **how: started.append(what) or start(*what, **how))
     for line, says in IMPORTS.items():
         mine.write_text(f"import numpy\n\n{line}\n")
         report = climb(mine, small, seconds=1)
         assert says in report.problem and not report.ok and not report.rungs, report.problem
+    assert len(started) == len(IMPORTS)
 
 
 def test_together_is_judged_by_the_students_encode(small, tmp_path):
@@ -213,10 +207,10 @@ def test_together_is_judged_by_the_students_encode(small, tmp_path):
     assert [both.state for both in report.together] == ["wrong"] * 2 and not report.next and not report.ok
 
 
-def test_the_command_shows_what_was_found_and_what_is_next(weights_folder, tmp_path):
+def test_the_command_shows_what_was_found_and_what_is_next(small, tmp_path):
     mine = tmp_path / "mine.py"
     mine.write_text(planted(("gelu", "erf(x / math.sqrt(2))", "erf(x)")))
-    command = ["verify", "--model", weights_folder, "--mine", mine]
+    command = ["verify", "--model", small.folder, "--mine", mine]
     shown = run(*command, code=1).stdout
     assert "✗ gelu" in shown and "9 of 10 right; next: gelu" in shown
     refused(*command, "--against", "torch", code=2)
@@ -225,9 +219,3 @@ def test_the_command_shows_what_was_found_and_what_is_next(weights_folder, tmp_p
     assert report["ok"] and report["next"] == "info_nce" and [r["state"] for r in report["rungs"]].count("right") == 10
     assert [both["texts"] for both in report["together"]] == [3, 100]
     assert max(both["difference"] for both in report["together"]) < 1e-12
-
-
-def test_another_kind_of_model_is_refused(encoder):
-    other = dataclasses.replace(encoder.model, modules=encoder.model.modules[:1])
-    with pytest.raises(ValueError, match="mean pooling and normalised"):
-        climb(STUBS, encoder.with_model(other))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from minisbert.model.ops import softmax
-from minisbert.proof.student import call, explain, explain_calls, same
+from minisbert.proof.student import call, explain_calls, same
 
 
 def recurses(x):
@@ -91,24 +91,18 @@ OUTCOMES = [  # what a student may write, the state, a word of what is said, a w
     (lambda x: x + 1, "value", "", ""),
     (closes_stdout, "value", "", ""),
     (lambda x: None, "to do", "not filled in", ""),
-    (lambda x: ..., "to do", "not filled in", ""),
     (raises(NotImplementedError), "to do", "not filled in", ""),
     (forgets, "nothing", "return", ""),
     (sometimes, "nothing", "branch", ""),
     (lambda x: print(x), "nothing", "print", ""),
     (lambda x: (i for i in x), "unusable", "generator", ""),
-    (lambda x: map(abs, x), "unusable", "map", ""),
     (lambda x: x.sum, "unusable", "brackets", ""),
     (lambda x: Hostile(), "unusable", "Hostile", ""),
-    (lambda x: [Hostile()], "unusable", "Hostile", ""),
     (lambda x: HostileArray(), "raises", "KeyboardInterrupt", "raise KeyboardInterrupt"),
     (changes, "changed", "argument x", ""),
     (lambda: 1, "refused", "1 argument:", ""),
-    ("text", "refused", "", ""),
-    (lambda x: x[5], "raises", "IndexError", "x[5]"),
     (lambda x: np.linalg.inv(x), "raises", "LinAlgError", "np.linalg.inv(x)"),  # not NumPy's line
     (raises(SystemExit(1)), "raises", "ends the program", "raise error"),
-    (raises(KeyboardInterrupt()), "raises", "KeyboardInterrupt", "raise error"),
     (raises(Unsayable()), "raises", "Unsayable", "raise error"),
     (raises(MemoryError()), "raises", "memory", "raise error"),
     (recurses, "raises", "calls itself", "recurses(x)"),
@@ -119,21 +113,14 @@ OUTCOMES = [  # what a student may write, the state, a word of what is said, a w
 ]
 
 
-@pytest.mark.parametrize("thread", [False, True], ids=["main", "thread"])
-def test_whatever_a_function_does_is_told(thread):
-    before = sys.getprofile(), sys.gettrace(), np.geterr(), sys.stdout
+def test_whatever_a_function_does_is_told():
+    before, threads = (sys.getprofile(), sys.gettrace(), np.geterr(), sys.stdout), threading.active_count()
     for answer, state, said, line in OUTCOMES:
-        found, seconds = [], 0.2 if state == "endless" else 10.0
-        work = threading.Thread(target=lambda a=answer, s=seconds, f=found: f.append(call(a, X, seconds=s)))
-        if thread:
-            work.start()
-            work.join()
-        else:
-            found.append(call(answer, X, seconds=seconds))
-        (outcome,) = found
+        outcome = call(answer, X, seconds=0.2 if state == "endless" else 10.0)
         assert outcome.state == state and said in outcome.problem and line in outcome.line, (answer, outcome)
         assert (outcome.line.startswith("test_student.py, line ")) == bool(line or state == "endless"), outcome
     assert before == (sys.getprofile(), sys.gettrace(), np.geterr(), sys.stdout)
+    assert threading.active_count() <= threads + 2  # but for those that catch everything, what was stopped has ended
     np.testing.assert_array_equal(X, [1.0, 2.0])
 
 
@@ -168,11 +155,9 @@ P = softmax(S)
 
 EXPLAINED = [  # a wrong result, the right one, a word of what is said
     (E.T, E, "transpose"),
-    (S.T, S, "transpose"),
     (-E, E, "sign is turned"),
     (2 * E, E, "comes out 2 times"),
     (-E / 3, E, "comes out 1/x.shape[0] times"),
-    (E * 2, E, "comes out 2 times"),
     (E * np.sqrt(4 / 3), E, "sqrt(x.shape[1]/(x.shape[1] - 1))"),
     (E * np.log(2), E, "ln 2"),
     (E * 1.7, E, "1.7 times"),
@@ -180,26 +165,20 @@ EXPLAINED = [  # a wrong result, the right one, a word of what is said
     (E + 1, E, "1 too large"),
     (np.roll(E, 1, 0), E, "one place too late"),
     (E[:-1], E, "the last is missing"),
-    (E[::-1], E, "reversed"),
     (E[[1, 0, 2]], E, "wrong places"),
     (E.round(3), E, "rounded to 3"),
-    (np.trunc(9 * E), 9 * E, "whole"),
     (E.astype(np.float32).astype(float), E, "float32"),
-    (np.abs(E), E, "abs"),
     (E, np.abs(E), "abs"),
     (P**2, P, "square"),
-    (np.sqrt(P), P, "root"),
     (1 - P, P, "1 minus"),
     (np.log(P), P, "logarithm"),
     (E / np.linalg.norm(E, axis=1, keepdims=True), E, "length 1"),
-    (E, E / np.linalg.norm(E, axis=1, keepdims=True), "the lengths are not 1"),
     (P * [[1], [2], [3]], P, "do not sum to 1"),
     (E * [[1], [2], [3]], E, "the first row is right"),
     (E * [[4], [2], [3]], E, "factor of its own"),
     (E + np.array([[4], [2], [3]]), E, "a number of its own"),
     (S + np.diag([1, 2, 3]), S, "except on the diagonal"),
     (np.triu(S, 1), S, "above the diagonal"),
-    (E.sum(0), E, "sum over all rows"),
     (E.sum(), E, "one number comes out"),
     (E[:, :1].ravel(), E[:, :1], "keepdims"),
     (E[:, :1], E[:, 0], "axis of length 1 too many"),
@@ -209,13 +188,10 @@ EXPLAINED = [  # a wrong result, the right one, a word of what is said
     (E + 0.5 * S[:, [0, 1, 2, 0]], E, "at ["),
     (np.zeros((7, 2)), E, "shape (7, 2)"),
     (0.84140, 0.84147, "0.8414 begins right, and parts at digit 5"),
-    (0.5, 0.7, "too small"),
     (-0.5, 0.7, "wrong sign"),
     ("7", 7.5, "one number is wanted"),
     (["a", "b"], ["b", "a"], "reversed"),
-    (["a"], ["a", "b"], "missing at the end"),
     (["a", "x"], ["a", "b"], "'x'"),
-    ("a", ["a"], "a list is wanted"),
     ({"a": 1}, E, "a dict"),
     ([[1.0], [1.0, 2.0]], E, "rows that differ"),
 ]
@@ -223,11 +199,10 @@ EXPLAINED = [  # a wrong result, the right one, a word of what is said
 
 def test_what_is_wrong_with_a_result_is_said():
     for found, expected, said in EXPLAINED:
-        assert said in explain(found, expected, {"x": np.zeros((3, 4))}), (said, explain(found, expected))
-        assert explain(expected, expected) == ""
-
-
-def test_a_mistake_must_explain_every_call():
+        told = explain_calls([(found, expected, {"x": np.zeros((3, 4))})])
+        assert said in told, (said, told)
+        assert explain_calls([(expected, expected, {})]) == ""
+    # a mistake must explain every call
     calls = [(2 * E, E, {"x": np.zeros(2)}), (3 * S, S, {"x": np.zeros(3)})]
     assert "len(x) times" in explain_calls(calls)
     assert "times" not in explain_calls([(2 * E, E, {}), (3 * S, S, {})])
@@ -242,11 +217,7 @@ def test_the_same_in_another_form_is_the_same():
 
 
 def test_exit_in_a_notebook_is_an_error_of_the_function(monkeypatch):
-    class Shell:
-        def ask_exit(self):
-            raise AssertionError("the kernel ends")
-
-    shell = Shell()
+    shell = type("Shell", (), {"ask_exit": lambda _: pytest.fail("the kernel ends")})()
     monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
     assert call(lambda: shell.ask_exit()).problem.startswith("it ends the program")
     assert not vars(shell)

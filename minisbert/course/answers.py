@@ -8,34 +8,24 @@ broken, slow or prints for ever does no harm unless an answer depends on it.
 from __future__ import annotations
 
 import ast
-import base64
-import io
-import json
 import linecache
 import os
-import pickle
 import re
 import symtable
-import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from minisbert.course.exercises import Exercise, ask
-from minisbert.proof.student import Outcome, call, limit_resources, run_apart
+from minisbert.proof.student import Outcome, call, do_jobs, run_apart
 
 __all__ = ["Cell", "exercises", "is_blank", "results"]
 
 Cases = Sequence[tuple[Any, ...]]
-MEMORY, FILE = 3 * 2**30, 2**26  # bytes that a student's process may have, and write into one file
-ENDED = Outcome("raises", problem="it ends the program; a function ends with return")
-ENDLESS = Outcome("endless", problem="it does not end, and Python cannot interrupt it")
 
 
 @dataclass(frozen=True)
@@ -79,6 +69,7 @@ def results(
 ) -> dict[str, list[Outcome]]:
     """Call a notebook's answers with the cases of each exercise; an answer that kills its process spoils no other.
 
+    >>> import numpy as np
     >>> mine = Cell(7, "def double(rows, _):\\n    return 2 * rows\\ncheck(chapter_01.COSINES, double)")
     >>> [outcome] = results([mine], 1, {"COSINES": [(np.ones(2), 0)]})["COSINES"]
     >>> outcome.value
@@ -194,49 +185,39 @@ def _handed_in(exercise: str, cells: Sequence[Cell], trees: Sequence[ast.Module]
 
 
 def _run(cells: Sequence[Cell], chapter: int, jobs: Mapping[str, _Job], seconds: float) -> dict[str, list[Outcome]]:
-    """Run a process, and another for the rest if one dies."""
-    found: dict[str, list[Outcome]] = {}
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
-        folder = Path(name)
-        while todo := {name: job for name, job in jobs.items() if name not in found}:
-            (folder / "jobs").write_bytes(pickle.dumps((cells, chapter, seconds, todo)))
-            code = run_apart(__name__, [str(folder)], folder, 60 + 6 * seconds * len(todo))
-            for name in todo:
-                if not (folder / name).is_file():  # it did not finish this one; the rest is asked again
-                    found[name] = [ENDLESS if code is None else ENDED]
-                    break
-                found[name] = _unpacked_outcomes(folder / name)
-    return found
+    limits = {name: (3 * len(job.statements) + 3) * seconds for name, job in jobs.items()}
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        return run_apart(__name__, (cells, chapter, jobs, seconds), limits, Path(folder))
 
 
-def _work(folder: Path) -> None:
-    """In the student's process: the solutions go, then answer by answer its statements, its value, and its calls."""
-    cells, chapter, seconds, jobs = pickle.loads((folder / "jobs").read_bytes())  # noqa: S301 - written by ourselves
+def _prepared(
+    cells: Sequence[Cell], chapter: int, jobs: Mapping[str, _Job], seconds: float
+) -> Callable[[str], list[Outcome]]:
+    """In the student's process: the solutions go; of an answer its statements are run, its value found and called."""
     _without_solutions(chapter)
-    limit_resources(MEMORY, FILE)
     os.environ["MPLBACKEND"] = "agg"  # no window
     for cell in cells:
         lines = _plain(cell.source).splitlines(keepends=True)
         linecache.cache[f"cell {cell.number}"] = (len(cell.source), None, lines, f"cell {cell.number}")
-    for name, job in jobs.items():
+
+    def do(name: str) -> list[Outcome]:
+        job, problem = jobs[name], ""
         space: dict[str, Any] = {"__name__": "__main__"}
-        problem = ""
         for i, place in job.statements:
             tree = ast.Module([ast.parse(_plain(cells[i].source)).body[place]], [])
             file = f"cell {cells[i].number}"
-            outcome = call(lambda tree=tree, file=file: exec(compile(tree, file, "exec"), space), seconds=3 * seconds)  # noqa: B023
+            outcome = call(lambda tree=tree, file=file: exec(compile(tree, file, "exec"), space), seconds=3 * seconds)
             problem = problem or (outcome.problem if outcome.state in ("raises", "endless") else "")
         answer: list[Any] = []
-        outcome = call(lambda job=job: answer.append(eval(job.answer, space)), seconds=seconds)  # noqa: B023
+        outcome = call(lambda: answer.append(eval(job.answer, space)), seconds=seconds)
         outcomes = ask(job.cases, answer[0], seconds) if answer else [replace(outcome, state="refused")]
         last = outcomes[-1]
         if problem and last.state not in ("value", "to do"):
             said = f"{last.problem}; before that, what it needs did not run: {problem}"
             outcomes[-1] = replace(last, problem=said)
-        unfinished = folder / f".{name}"
-        unfinished.write_text(json.dumps([vars(one) | {"value": _packed(one.value)} for one in outcomes]))
-        unfinished.replace(folder / name)
-    os._exit(0)  # whatever threads are left
+        return outcomes
+
+    return do
 
 
 def _without_solutions(chapter: int) -> None:
@@ -253,44 +234,5 @@ def _without_solutions(chapter: int) -> None:
             delattr(module, name)
 
 
-def _packed(value: Any) -> Any:
-    """A settled value as JSON, which a stranger's process may write and we may read, unlike a pickle."""
-    if isinstance(value, (np.ndarray, np.generic)):
-        stream = io.BytesIO()
-        np.save(stream, np.asarray(value), allow_pickle=False)
-        return {"array": base64.b64encode(stream.getvalue()).decode()}
-    if isinstance(value, complex):
-        return {"complex": [value.real, value.imag]}
-    if isinstance(value, bytes):
-        return {"bytes": base64.b64encode(value).decode()}
-    if isinstance(value, dict):
-        return {"dict": [[_packed(key), _packed(item)] for key, item in value.items()]}
-    if isinstance(value, (list, tuple)):
-        return {type(value).__name__: [*map(_packed, value)]}
-    return None if value is Ellipsis else value
-
-
-def _unpacked(packed: Any) -> Any:
-    if not isinstance(packed, dict):
-        return packed
-    ((kind, value),) = packed.items()
-    if kind == "array":
-        array = np.load(io.BytesIO(base64.b64decode(value)), allow_pickle=False)
-        return array if array.ndim else array[()]
-    if kind == "dict":
-        return {_unpacked(key): _unpacked(item) for key, item in value}
-    if kind in ("list", "tuple"):
-        return {"list": list, "tuple": tuple}[kind](map(_unpacked, value))
-    return complex(*value) if kind == "complex" else base64.b64decode(value)
-
-
-def _unpacked_outcomes(file: Path) -> list[Outcome]:
-    try:
-        rows = json.loads(file.read_text())
-        return [Outcome(**row | {"value": _unpacked(row["value"]), "used": tuple(row["used"])}) for row in rows]
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError):
-        return [Outcome("unusable", problem="what it returns cannot be read")]
-
-
 if __name__ == "__main__":
-    _work(Path(sys.argv[1]))
+    do_jobs(_prepared)

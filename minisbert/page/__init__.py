@@ -329,8 +329,7 @@ def _switches(texts: Sequence[Array], model: SentenceModel) -> list[dict[str, An
         if is_right.get(op):
             continue
         mistake = next(one for one in mistakes.mistakes_of(op) if one.says.startswith(says))
-        at = "modules" if op == "pool" else "layers*"  # the embeddings keep their LayerNorm
-        wrong = _by_text(texts, model, length, mistakes.Recipe(mistakes.Change(mistake, at)))
+        wrong = _by_text(texts, model, length, mistakes.Recipe(mistakes.Change(mistake)))
         found.append((label, mistake.says.format(**sizes), wrong))
     if last := len(model.tokenizer.last):
         found.append((*NO_SEP, _by_text([ids[:-last] for ids in texts], model, length)))

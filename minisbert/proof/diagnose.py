@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +26,18 @@ from minisbert.model.ops import normalize
 from minisbert.model.params import read_checkpoint
 from minisbert.model.pooling import Normalize
 from minisbert.proof.judge import LATE, tokenisations
-from minisbert.proof.mistakes import MISTAKES, Batch, Change, Mistake, Recipe, forward, pooled, product
+from minisbert.proof.mistakes import (
+    MISTAKES,
+    Batch,
+    Change,
+    Mistake,
+    Recipe,
+    bfloat16,
+    float16,
+    forward,
+    pooled,
+    rows_times,
+)
 from minisbert.proof.port import tensors_in
 
 if TYPE_CHECKING:
@@ -116,11 +127,8 @@ def diagnose(encoder: SentenceEncoder, text: str, vector: Any) -> Diagnosis:
     This is the vector of a port in which the vector of [CLS] is the sentence vector, not the mean.
     """
     given, precision, step = _checked(vector)
-    model, own = (
-        encoder.model,
-        np.asarray(encoder.encode(text, normalize_embeddings=True, overflow="truncate"), np.float64),
-    )
-    length = float(np.linalg.norm(given))
+    model, length = encoder.model, float(np.linalg.norm(given))
+    own = encoder.encode(text, normalize_embeddings=True, overflow="truncate").astype(np.float64)
     if not length:
         raise ValueError("diagnose: vector: all its numbers are 0")
     if given.size > len(own):
@@ -148,27 +156,24 @@ def diagnose(encoder: SentenceEncoder, text: str, vector: Any) -> Diagnosis:
             batch, every = outputs[key]
             return pooled(Recipe(*changes), every, batch, model)
 
-    def make(settings: Sequence[_Setting]) -> Array:
-        return _cut(compute(settings)["sentence_embedding"][0].astype(float), given.size)
+    def attempt(*settings: _Setting) -> None:
+        made = _cut(compute(settings)["sentence_embedding"][0].astype(float), given.size)
+        if np.abs(made - own).max() > ROUNDING / 10:  # else it is no other vector, or none at all
+            tried.append((settings, made))
 
     right = _ids(encoder, encoder.model.prompts.get(encoder.default_prompt_name or "", "") + text)
-    tried: list[tuple[tuple[_Setting, ...], Array]] = []
+    tried: list[tuple[tuple[_Setting, ...], Array]] = [((), own)]
     with threadpoolctl.threadpool_limits(1):
-        tried.append(((), own))
         for setting in _settings(encoder, text, right):
-            if np.abs((made := make([setting])) - own).max() > ROUNDING / 10:  # else it is no other vector
-                tried.append(((setting,), made))
-        costs = tuple(Cost(s[0].says, float(v @ own), float(v @ unit)) for s, v in tried[1:] if np.isfinite(v).all())
-        tried = [(s, v) for s, v in tried if np.isfinite(v).all()]
+            attempt(setting)
+        costs = tuple(Cost(s[0].says, float(v @ own), float(v @ unit)) for s, v in tried[1:])
         if not any(np.abs(v - unit).max() <= rounding for _, v in tried):
-            single = sorted(tried[1:], key=lambda one: -float(one[1] @ unit))
-            early = [one for one in single if one[0][0].is_early and one[0][0].kind != "another limit"]
-            pairs = [(*a, *b) for (a, _), (b, _) in combinations(early[:NEAREST], 2) if a[0].kind != b[0].kind]
-            pairs += [(*a, *b) for a, _ in early[:2] for b, _ in early[NEAREST:] if a[0].kind != b[0].kind]
-            late = [one for one in single if not one[0][0].is_early][:NEAREST]
-            pairs += [(*a, *b) for a, _ in early for b, _ in late]
-            tried += [(pair, make(pair)) for pair in pairs]
-    tried = [(s, v) for s, v in tried if np.isfinite(v).all()]
+            single = [s[0] for s, _ in sorted(tried[1:], key=lambda one: -float(one[1] @ unit))]
+            early = [one for one in single if one.is_early and one.kind != "another limit"]
+            late = [one for one in single if not one.is_early][:NEAREST]
+            pairs = [*combinations(early[:NEAREST], 2), *product(early[:2], early[NEAREST:])]
+            for a, b in [*((a, b) for a, b in pairs if a.kind != b.kind), *product(early, late)]:
+                attempt(a, b)
     near = [one for one in tried if np.abs(one[1] - unit).max() <= rounding]
     away = {id(one): 1 - float(one[1] @ unit) for one in tried}
     if near:
@@ -202,11 +207,10 @@ def diagnose(encoder: SentenceEncoder, text: str, vector: Any) -> Diagnosis:
         says = f"No setting reproduces this vector. The nearest, with a cosine of {float(made @ unit):.6f}: {what}."
         if not settings and precision in ("float16", "bfloat16"):
             says += (
-                f" Its numbers are {precision}: a model that is computed in {precision} throughout is about as far off."
+                f" Its numbers are {precision}: a model that computes in {precision} throughout is about as far off."
             )
-    return Diagnosis(
-        tuple(settings), bool(near), float(np.abs(made - unit).max()), cosine, length, precision, says, costs
-    )
+    difference = float(np.abs(made - unit).max())
+    return Diagnosis(tuple(settings), bool(near), difference, cosine, length, precision, says, costs)
 
 
 def _is_binary(given: Array, own: Array) -> bool:
@@ -238,22 +242,15 @@ def _checked(vector: Any) -> tuple[Array, str, float]:
         raise ValueError(f"diagnose: vector: expected finite numbers, but {bad} of {values.size} are NaN or infinite")
     if (values == np.round(values)).all() and np.abs(values).max() > 1:
         return values, "int8" if np.abs(values).max() <= 128 else "integers", 0.6
-    most = float(np.abs(values).max())
-    with np.errstate(over="ignore"):
-        halves, singles = values.astype(np.float16), values.astype(np.float32)
     # bfloat16 first: most of its numbers are numbers of float16, too, but hardly ever are all of float16's its own
-    if array.dtype != np.float16 and (singles.view(np.uint32) & 0xFFFF == 0).all() and _equal(values, singles):
-        return values, "bfloat16", 1.2 * 2.0**-8 * most
-    if array.dtype == np.float16 or _equal(values, halves):
-        return values, "float16", 1.2 * 2.0**-11 * most
+    halves = [("bfloat16", bfloat16, 2.0**-8)] if array.dtype != np.float16 else []
+    for name, rounded, step in [*halves, ("float16", float16, 2.0**-11)]:
+        if (values == rounded(values)).all():
+            return values, name, 1.2 * step * float(np.abs(values).max())
     for digits in range(1, 7):
         if np.abs(values - np.round(values, digits)).max() < 2e-8:
             return values, f"{digits} decimals", 0.6 * 10.0**-digits
     return values, "float32", 0.0
-
-
-def _equal(values: Array, rounded: Array) -> bool:
-    return bool((values == rounded.astype(np.float64)).all())
 
 
 def _of_output(
@@ -303,7 +300,7 @@ def _ids(encoder: SentenceEncoder, text: str, limit: int = 0) -> Array:
 
 _TRIED = {  # operations of the catalogue, and which mistakes in them are settings that libraries and services have
     "activation": "tanh form, not|exact form|1.702|is ReLU$|SiLU",
-    "weights": "rounded",
+    "stored": "",
     "round": "",
     "token_type": "type 1|no token",
     "position": "at 1|at 2",
@@ -311,7 +308,7 @@ _TRIED = {  # operations of the catalogue, and which mistakes in them are settin
     "pool": "^(?!.*padding).*",
     "token_embeddings": "",
 }
-_KINDS = {"weights": "precision", "round": "precision", "token_embeddings": "pool"}
+_KINDS = {"stored": "precision", "round": "precision", "token_embeddings": "pool"}
 
 
 def _settings(encoder: SentenceEncoder, text: str, right: Array) -> Iterator[_Setting]:
@@ -368,7 +365,7 @@ def pooler(encoder: SentenceEncoder) -> list[Mistake]:
         return []
     weight, bias = (x.read(encoder.dtype) for x in found[0])
     says = "the pooler's output, tanh(W [CLS] + b), is the sentence vector, not the mean"
-    return [Mistake("pool", says, {"pool": lambda x, mask: np.tanh(product(x[:, 0], weight.T) + bias)})]
+    return [Mistake("pool", says, {"pool": lambda x, mask: np.tanh(rows_times(x[:, 0], weight.T) + bias)})]
 
 
 def read_vector(content: bytes, name: str = "") -> Array:

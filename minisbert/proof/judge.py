@@ -9,7 +9,7 @@ wrong tensor pairs of mistakes are tried, too. What nothing reproduces is said t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
@@ -20,23 +20,23 @@ import threadpoolctl
 from minisbert.model import Array
 from minisbert.model.bert import equal_length_runs
 from minisbert.model.folder import SentenceModel
-from minisbert.proof.ledger import Reference, Row, bound_of, first_disagreement, made_by
+from minisbert.proof.ledger import Reference, Row, bound_of, disagreement, first_disagreement, made_by
 from minisbert.proof.mistakes import MISTAKES, Batch, Change, Recipe, blocks_of, forward
-from minisbert.proof.port import Parts, Port, distance, kind_of, understand
+from minisbert.proof.port import Parts, Port, distance, kind_of, precision, understand
 
 Tensors = dict[str, Parts]
 Changes = tuple[Change, ...]
 LATE = {"token_embeddings", "pool", "normalize"}  # what follows BERT
+REPEATED = ("linear", "layer_norm", "residual", "weights", "stored", "round")  # in blocks of several kinds
 
 OPERATIONS = {  # of each block
-    "embeddings": {"tables", "word", "position", "token_type", "add", "layer_norm", "round"},
-    "attention": {
-        *("weights", "layers", "before", "linear", "split", "scores", "scale", "mask", "softmax", "gather", "join"),
-        *("residual", "layer_norm", "round"),
-    },
-    "feed_forward": {"weights", "layers", "before", "linear", "activation", "after", "residual", "layer_norm", "round"},
-    "modules": {"layers", "token_embeddings", "pool", "normalize", "round"},
+    "embeddings": "stored word position token_type add layer_norm round",
+    "attention": "weights stored layers before linear split scores scale mask softmax gather join residual behind "
+    "layer_norm round",
+    "feed_forward": "weights stored layers before linear activation after residual behind layer_norm round",
+    "modules": "layers token_embeddings pool normalize round",
 }
+BESIDE = (r"word|position", r"query|key|value|probs\.\d+")  # tensors of a block that are not made from each other
 FAR = 10  # times nearer to a mistake's numbers than to the right ones, before the mistake is named, or called nearest
 PAIRS = 45  # mistakes that are tried in pairs, the nearest ones; where whole layers lie between, LONG_PAIRS
 LONG_PAIRS = 12
@@ -218,36 +218,27 @@ class Judge:
 
     def follower(self, name: str) -> str:
         """The first given tensor that is computed from this one; "" if there is none."""
-        names = list(self.mine)
-        later = names[names.index(name) + 1 :]
-        beside = re.search(r"(word|position)$|(query|key|value|probs\.\d+)$", name)
-        pattern = "" if not beside else "word|position" if beside[1] else r"query|key|value|probs\.\d+"
-        block = name.partition("probs")[0].rpartition(".")[0] if "probs" in name else name.rpartition(".")[0]
-        return next((n for n in later if not (pattern and re.fullmatch(rf"{re.escape(block)}\.({pattern})", n))), "")
+        beside = next((one for one in BESIDE if re.search(rf"\.({one})$", name)), "none")
+        later = list(self.mine)[list(self.mine).index(name) + 1 :]
+        alike = (n for n in later if self.block(n) != self.block(name) or not re.search(rf"\.({beside})$", n))
+        return next(alike, "")
 
     def misnamed(self, right: Tensors) -> list[Finding]:
         """Wrong tensors that equal other right ones, where what follows them is right, or where all wrong ones do."""
-        wrong = [name for name in self.mine if name != "token_ids" and not self.close(name, right)]
-        held = {
-            name: next(
-                (n for n in right if n != name and difference(self.mine[name], right[n]) <= self.bounds[name]), ""
-            )
-            for name in wrong
-        }
-        every = len(wrong) > 1 and all(held.values())
-        held = {
-            name: other
-            for name, other in held.items()
-            if other and (every or ((after := self.follower(name)) and self.close(after, right)))
-        }
+
+        def holds(name: str) -> str:
+            mine, bound = self.mine[name], self.bounds[name]
+            return next((other for other in right if other != name and difference(mine, right[other]) <= bound), "")
+
+        held = {name: holds(name) for name in self.mine if name != "token_ids" and not self.close(name, right)}
+        if len(held) < 2 or not all(held.values()):
+            held = {n: h for n, h in held.items() if h and (after := self.follower(n)) and self.close(after, right)}
         for name in held:
             del self.mine[name]
-        if not held:
-            return []
         some = ", ".join(f"{name} holds {other}" for name, other in list(held.items())[:3])
         many = f" ({len(held)} tensors in all)" if len(held) > 3 else ""
         says = f"Right numbers under a wrong name: your {some}{many}."
-        return [Finding(next(iter(held)), says, "", True, 0.0, np.inf, True)]
+        return [Finding(name, says, "", True, 0.0, np.inf, True) for name in list(held)[:1]]
 
     def search(
         self, name: str, before: Sequence[str], base: Changes, form: str, now: Tensors
@@ -262,17 +253,16 @@ class Judge:
 
         def attempt(changes: Changes, form: str, quick: bool = False) -> None:
             found = self.compute(base, changes, "one" if quick else form, since, until, long and not before)
-            one = _Tried(
-                changes,
-                form,
-                self.far(name, found),
-                any(difference({t: part}, now.get(name)) > 0 for t, part in found.get(name, {}).items()),
-                any(not self.close(other, found, 10.0) for other in before),
-            )
+            moves = any(difference({t: part}, now.get(name)) > 0 for t, part in found.get(name, {}).items())
+            contradicted = any(not self.close(other, found, 10.0) for other in before)
+            one = _Tried(changes, form, self.far(name, found), moves, contradicted)
             if quick and good(one):
                 attempt(changes, form)  # of one text it is right: of all?
             else:
                 tried.append(one)
+
+        def finding(one: _Tried, where: str, reproduces: bool) -> Finding:
+            return Finding(name, self.says(one.changes), where, reproduces, one.difference, from_right)
 
         def good(one: _Tried) -> bool:
             close = one.difference <= slack * self.bounds[name] and one.difference * FAR <= from_right
@@ -316,19 +306,13 @@ class Judge:
         for _ in stages():
             if matching := [one for one in tried if good(one)]:
                 best, where = self.widest(matching, name, base)
-                return self.finding(name, best, from_right, where, True), best.changes, best.form
+                return finding(best, where, True), best.changes, best.form
             if not base and from_right < 30 * self.bounds[name] and (small := self.small(name)):
-                return self.finding(name, small, from_right, "", True), small.changes, small.form
-        for nearest in sorted(
-            able(), key=lambda one: (len(one.changes), one.difference)
-        ):  # one mistake rather than two
-            if nearest.difference * FAR <= from_right:
-                return self.finding(name, nearest, from_right, "", False), (), form
+                return finding(small, "", True), small.changes, small.form
+        near = [one for one in able() if one.difference * FAR <= from_right]
+        if near:  # one mistake rather than two
+            return finding(min(near, key=lambda one: (len(one.changes), one.difference)), "", False), (), form
         return Finding(name, "", "", False, np.inf, from_right), (), form
-
-    def finding(self, name: str, one: _Tried, from_right: float, where: str, reproduces: bool) -> Finding:
-        """What was found, in words."""
-        return Finding(name, self.says(one.changes), where, reproduces, one.difference, from_right)
 
     def forms_of(self, change: Change) -> list[str]:
         """How texts may be laid where it matters to a mistake."""
@@ -341,7 +325,7 @@ class Judge:
         best: _Tried | None = None
         names = [other for other in self.mine if other != "token_ids"]
         for mistake in MISTAKES:
-            if mistake.op not in ("layer_norm", "activation", "weights", "round"):
+            if mistake.op not in ("layer_norm", "activation", "weights", "stored", "round"):
                 continue
             for at in ("*", "embeddings*", "layers.*.attention*", "layers.*.feed_forward*"):
                 changes = (Change(mistake, at),)
@@ -359,10 +343,11 @@ class Judge:
         blocks = self.blocks[since : until + 1]
         kinds = list(dict.fromkeys(block.split(".")[-1] for block in blocks))
         for mistake in MISTAKES:
-            fitting = [kind for kind in kinds if OPERATIONS[kind] & set(mistake.changes)]
+            fitting = [kind for kind in kinds if set(OPERATIONS[kind].split()) & set(mistake.changes)]
             if mistake.op == "layers" or len(fitting) > 1:
                 yield Change(mistake)
-            everywhere = mistake.op in ("weights", "round") or "eps" in mistake.says  # one mistake is made once
+            # one mistake is made once
+            everywhere = mistake.op in ("weights", "stored", "round") or "eps" in mistake.says
             if mistake.op == "layers" or (len(blocks) > 2 and len(fitting) > 1 and everywhere):
                 continue
             for kind in fitting:
@@ -379,31 +364,27 @@ class Judge:
         """Of the mistakes that reproduce a tensor the one, in one layer or in all, that explains most of the rest."""
         names = list(self.mine)
         at, end = names.index(name), self.block(names[-1])
-        options: list[tuple[int, int, _Tried, str]] = []
+        rest = names[at:]
+        options: list[tuple[tuple[int, int], _Tried, str]] = []
         for one in matching[:24]:
             for scope, changes in _scopes(one.changes):
-                found = self.compute(base, changes, one.form, 0, end)
-                rest = names[at:]
-                slack = _slack((*changes, *base))
+                found, slack = self.compute(base, changes, one.form, 0, end), _slack((*changes, *base))
                 reach = next((i for i, n in enumerate(rest) if not self.close(n, found, slack)), len(rest))
-                if reach:
-                    options.append((reach, -len(changes), replace(one, changes=changes), scope))
-        if not options:
+                options.append(((reach, -len(changes)), replace(one, changes=changes), scope))
+        furthest, first, _ = max(options, key=lambda option: option[0])
+        if not furthest[0]:
             return matching[0], ""
-        most = max(reach for reach, *_ in options)
-        best = [option for option in options if option[0] == most]
-        first = max(best, key=lambda option: option[1])
-        same = [o for o in best if [c.mistake for c in o[2].changes] == [c.mistake for c in first[2].changes]]
+        made = [c.mistake for c in first.changes]
+        same = [o for o in options if o[0] == furthest and [c.mistake for c in o[1].changes] == made]
         # where one layer alone explains as much as all, nothing tells them apart
-        return same[-1][2], "" if "alone" in same[0][3] and len(same) > 1 else same[0][3]
+        return same[-1][1], "" if "alone" in same[0][2] and len(same) > 1 else same[0][2]
 
     def says(self, changes: Sequence[Change]) -> str:
         """The mistakes in words."""
         c = self.model.config
         sizes = {"K": c.head_size, "D": c.hidden_size, "H": c.num_attention_heads, "eps": c.layer_norm_eps}
-        return ", and ".join(
-            change.mistake.says.format(**sizes) + _sites(change) for change in sorted(changes, key=_when)
-        )
+        order = sorted(changes, key=lambda change: MISTAKES.index(change.mistake))
+        return ", and ".join(change.mistake.says.format(**sizes) + _sites(change) for change in order)
 
 
 def _slack(base: Sequence[Change]) -> float:
@@ -416,23 +397,13 @@ def _together(a: _Tried, b: _Tried) -> bool:
     return any(change.mistake.together for change in (*a.changes, *b.changes))
 
 
-def _when(change: Change) -> int:
-    return [mistake is change.mistake for mistake in MISTAKES].index(True)
-
-
-_SITES = {
-    "[qkv]*": "query, key and value",
-    "projected": "the projection",
-    "expanded": "the first matrix of the feed-forward network",
-}
-
-
 def _sites(change: Change) -> str:
     """For which matrices."""
     part = change.at.rpartition(".")[2]
     if change.mistake.op != "linear" or part == "*":
         return ""
-    return f", for {_SITES.get(part, part)}"
+    several = {"[qkv]*": "query, key and value", "projected": "the projection", "expanded": "the first of feed-forward"}
+    return f", for {several.get(part, part)}"
 
 
 def _scopes(changes: tuple[Change, ...]) -> Iterator[tuple[str, tuple[Change, ...]]]:
@@ -442,7 +413,7 @@ def _scopes(changes: tuple[Change, ...]) -> Iterator[tuple[str, tuple[Change, ..
     if layer.isdigit():
         everywhere = tuple(replace(c, at=c.at.replace(f"layers.{layer}.", "layers.*.")) for c in changes)
         yield "in every layer", everywhere
-    if any(c.at != "*" and c.mistake.op in ("linear", "layer_norm", "residual", "weights", "round") for c in changes):
+    if any(c.at != "*" and c.mistake.op in REPEATED for c in changes):
         yield "wherever it is done", tuple(replace(c, at="*") for c in changes)
 
 
@@ -471,21 +442,18 @@ class Verdict:
 
     def sentences(self) -> list[str]:
         """The verdict in words."""
-        wrong, count = [row for row in self.rows if not row.agrees], len(self.rows)
+        count = len(self.rows)
         said = [] if self.rows else ["Nothing is compared: no name in it is known."]
-        if self.first is not None and count == 1:
-            said = [f"The one tensor, {self.first.name}, disagrees."]
-        elif self.first is not None:
-            before = [row.name for row in self.rows[: self.rows.index(self.first)]]
-            agreed = f"everything before it agrees ({before[-1]} is the last)" if before else "it is the very first"
-            said = [f"{len(wrong)} of {count} tensors disagree. The first is {self.first.name}: {agreed}."]
+        if self.first is not None:
+            said = [disagreement(self.rows) if count > 1 else f"The one tensor, {self.first.name}, disagrees."]
         elif self.findings:
             said = ["With the right tensors for such token ids all the others agree."]
         elif self.rows:
             part = "" if self.numbers == 1 else f", in {100 * self.numbers:.3g} % of their numbers: more was not given"
             agree = f"All {count} tensors agree" if count > 1 else f"The one tensor, {self.rows[0].name}, agrees"
             said = [f"{agree}{part}."]
-        said = [*map(str, self.findings), *said] if self.findings and not wrong else [*said, *map(str, self.findings)]
+        found = [*map(str, self.findings)]
+        said = [*found, *said] if self.first is None else [*said, *found]
         return [sentence for sentence in (*said, *self.facts, self.advice) if sentence]
 
 
@@ -522,21 +490,17 @@ def examine(given: Mapping[str, Any], model: SentenceModel, reference: Reference
     wanted = as_parts(reference.tensors, lengths)
     port = understand(given, wanted, layers)
     findings: list[Finding] = []
-    bounds = {name: _bound(port, name, parts, dtype) for name, parts in wanted.items()}
-    first = next(iter(port.tensors), None)
     no_fit = any(kind_of(name) in ("ids", "rows") for name in port.misshapen)
-    if no_fit or (first and difference(port.tensors[first], wanted[first]) > bounds[first]):
+    if no_fit or not _begins_right(port, wanted, dtype):
         with threadpoolctl.threadpool_limits(1):  # small products: a second thread would mostly wait
             other = _other_tokens(given, reference.texts, model, wanted, dtype, port)
         if other is not None:
             says, wanted, port = other
             name = next(iter(port.tensors))
             findings.append(Finding(name, says, "", True, difference(port.tensors[name], wanted[name]), np.inf))
-            bounds = {name: _bound(port, name, parts, dtype) for name, parts in wanted.items()}
-    rows = [
-        Row(name, port.shapes[name], difference(parts, wanted[name]), bounds[name])
-        for name, parts in port.tensors.items()
-    ]
+    bounds = {name: _bound(port, name, parts, dtype) for name, parts in wanted.items()}
+    far = {name: difference(parts, wanted[name]) for name, parts in port.tensors.items()}
+    rows = [Row(name, port.arrays[name].shape, difference, bounds[name]) for name, difference in far.items()]
     notes, many = [*port.notes], len(port.misshapen)
     for name, (shape, _) in port.misshapen.items():
         rows.append(Row(name, shape, np.inf, bounds.get(name, bounds.get(f"{name}.0", 0.0))))
@@ -548,9 +512,7 @@ def examine(given: Mapping[str, Any], model: SentenceModel, reference: Reference
     if not rows and not port.unknown:
         raise ValueError("there is no tensor to compare in it; `verify --template mine.npz` writes an example")
     if port.layout and (port.layout.length or port.layout.order != tuple(range(len(lengths)))):
-        notes.append(
-            f"read as: {port.layout}" + (" (what stands in the padding is ignored)" * bool(port.layout.length))
-        )
+        notes.append(f"read as: {port.layout}" + " (padding is ignored)" * bool(port.layout.length))
     compared = sum(part.size for parts in port.tensors.values() for part in parts.values())
     there = sum(part.size for name in port.tensors for part in wanted[name].values())
     wrong = next((row for row in rows if not row.agrees and row.name in port.tensors), None)
@@ -593,12 +555,19 @@ def as_parts(tensors: Mapping[str, Array], lengths: Sequence[int]) -> Tensors:
 def _bound(port: Port, name: str, parts: Parts, dtype: str) -> float:
     """The ledger's bound; of half precision what it rounds to."""
     values = np.concatenate([part.reshape(-1) for part in parts.values()])
-    bound, stored = bound_of(name, values, dtype), port.dtypes.get(name)
-    if port.steps.get(name) and name != "token_ids":
-        return max(bound, port.steps[name] * float(np.abs(values).max()))
-    if stored == np.float32 and name != "token_ids":
-        return max(bound, bound_of(name, values, "float32"))
-    return bound
+    bound, given = bound_of(name, values, dtype), port.arrays.get(name)
+    if given is None or name == "token_ids":
+        return bound
+    single = bound_of(name, values, "float32") if given.dtype == np.float32 else 0.0
+    return max(bound, precision(given) * float(np.abs(values).max()) or single)
+
+
+def _begins_right(port: Port, wanted: Tensors, dtype: str) -> bool:
+    """Whether the first tensor agrees."""
+    return all(
+        difference(parts, wanted[name]) <= _bound(port, name, wanted[name], dtype)
+        for name, parts in list(port.tensors.items())[:1]
+    )
 
 
 def tokenisations(texts: Sequence[str], model: SentenceModel) -> Iterator[tuple[str, list[Array]]]:
@@ -606,33 +575,33 @@ def tokenisations(texts: Sequence[str], model: SentenceModel) -> Iterator[tuple[
     tokenizer, limit = model.tokenizer, model.max_seq_length
     right = tokenizer(texts, limit).split()
     a, b = len(tokenizer.first), len(tokenizer.last)
-    yield "[CLS] and [SEP] are missing", [ids[a:-b] for ids in right]
-    yield "[CLS] is missing", [ids[a:] for ids in right]
-    yield "[SEP] is missing", [ids[:-b] for ids in right]
-    yield "[SEP] stands twice at the end of each text", [np.append(ids, ids[-b:]) for ids in right]
-    yield "[CLS] stands twice at the beginning of each text", [np.append(ids[:a], ids) for ids in right]
-    yield "[CLS] and [SEP] are exchanged", [np.concatenate([ids[-b:], ids[a:-b], ids[:a]]) for ids in right]
-    yield (
-        "the ids between [CLS] and [SEP] are reversed",
-        [np.concatenate([ids[:a], ids[a:-b][::-1], ids[-b:]]) for ids in right],
-    )
+    parts: dict[str, Callable[[Array, Array, Array], list[Array]]] = {
+        "[CLS] and [SEP] are missing": lambda first, ids, last: [ids],
+        "[CLS] is missing": lambda first, ids, last: [ids, last],
+        "[SEP] is missing": lambda first, ids, last: [first, ids],
+        "[SEP] stands twice at the end of each text": lambda first, ids, last: [first, ids, last, last],
+        "[CLS] stands twice at the beginning of each text": lambda first, ids, last: [first, first, ids, last],
+        "[CLS] and [SEP] are exchanged": lambda first, ids, last: [last, ids, first],
+        "the ids between [CLS] and [SEP] are reversed": lambda first, ids, last: [first, ids[::-1], last],
+    }
+    for says, order in parts.items():
+        yield says, [np.concatenate(order(*np.split(ids, [a, len(ids) - b]))) for ids in right]
     library = tokenizer.library
-    for says, changed in (
-        ("texts are not lower-cased", [cased(library, text) for text in texts]),
-        ("texts are lower-cased", [library.encode(text.lower(), add_special_tokens=False).ids for text in texts]),
-        (
-            "words are not split into pieces: a word without a piece of its own is [UNK]",
-            [words(library, t) for t in texts],
+    pieces: dict[str, Callable[[str], list[int]]] = {
+        "texts are not lower-cased": lambda text: cased(library, text),
+        "texts are lower-cased": lambda text: library.encode(text.lower(), add_special_tokens=False).ids,
+        "words are not split into pieces: a word without a piece of its own is [UNK]": lambda text: words(
+            library, text
         ),
-    ):
-        yield says, [np.array([*tokenizer.first, *ids[: limit - a - b], *tokenizer.last]) for ids in changed]
+    }
+    for says, ids_of in pieces.items():
+        yield says, [np.array([*tokenizer.first, *ids_of(t)[: limit - a - b], *tokenizer.last]) for t in texts]
 
 
 def cased(library: Any, text: str) -> list[int]:
     """Ids of a text by the same pieces, without lower-casing."""
-    pieces = (
-        [piece for piece, _ in library.pre_tokenizer.pre_tokenize_str(text)] if library.pre_tokenizer else text.split()
-    )
+    before = library.pre_tokenizer
+    pieces = [piece for piece, _ in before.pre_tokenize_str(text)] if before else text.split()
     return [token.id for piece in pieces for token in library.model.tokenize(piece)]
 
 
@@ -660,9 +629,9 @@ def _other_tokens(
         found = understand(given, other, layers)
         if not found.tensors or len(found.misshapen) > len(port.misshapen):
             continue
-        first = next(iter(found.tensors))
-        if difference(found.tensors[first], other[first]) <= _bound(found, first, other[first], dtype):
+        if _begins_right(found, other, dtype):
             return says, other, found
+        first = next(iter(found.tensors))
         near = first != "token_ids" and distance(found.tensors[first], other[first]) < 0.5
         if near and len(found.misshapen) < len(port.misshapen):
             fitting.append((says, other, found))
@@ -679,22 +648,16 @@ def facts_about(mine: Parts, right: Parts, bound: float, kind: str) -> list[str]
     if theirs.size > 1 and np.isfinite(theirs).all() and not np.ptp(theirs):
         return [f"All its numbers are {theirs[0] + 0.0:g}."]
     if bad := int((~np.isfinite(theirs)).sum()):
-        text, where = next(
-            (t, np.argwhere(~np.isfinite(part))[0]) for t, part in mine.items() if not np.isfinite(part).all()
-        )
-        return [
-            f"{bad:,} of {theirs.size:,} numbers are NaN or infinite; the first: text {text}, {tuple(where.tolist())}."
-        ]
+        places = [(t, tuple(at)) for t, part in mine.items() for at in np.argwhere(~np.isfinite(part)).tolist()]
+        where = f"text {places[0][0]}, {places[0][1]}"
+        return [f"{bad:,} of {theirs.size:,} numbers are NaN or infinite; the first: {where}."]
     wrong = {t: np.abs(mine[t] - right[t]) > bound for t in mine}
     texts = [t for t, w in wrong.items() if w.any()]
     if len(texts) < len(mine):
         facts.append(f"Only text{'s' * (len(texts) > 1)} {', '.join(map(str, texts))} (counted from 0) differ.")
-    axes = {"ids": ["token"], "vector": ["dimension"], "probs": ["head", "token", "token"]}.get(
-        kind, ["token", "column"]
-    )
-    for axis, what in enumerate(axes[:2] if kind == "probs" else axes):
-        others = tuple(i for i in range(len(axes)) if i != axis)
-        lines = {t: np.flatnonzero(w.any(others) if others else w) for t, w in wrong.items() if w.any()}
+    axes = {"ids": ["token"], "vector": ["dimension"], "probs": ["head", "token"], "rows": ["token", "column"]}[kind]
+    for axis, what in enumerate(axes):
+        lines = {t: np.unique(np.argwhere(w)[:, axis]) for t, w in wrong.items() if w.any()}
         size = {t: wrong[t].shape[axis] for t in lines}
         if all(4 * len(line) <= size[t] or len(line) == 1 < size[t] for t, line in lines.items()):
             said = "; ".join(f"text {t}: {_some(line)}" for t, line in lines.items())

@@ -232,6 +232,22 @@ def format_ledger(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def disagreement(rows: list[Row]) -> str:
+    """Say how many tensors disagree, and which is the first; "" if all agree.
+
+    >>> disagreement([Row("a", (1,), 0.0, 1e-5), Row("b", (1,), 1.0, 1e-5)])
+    '1 of 2 tensors disagree. The first is b: everything before it agrees (a is the last).'
+    """
+    first = first_disagreement(rows)
+    if first is None:
+        return ""
+    before = rows[: rows.index(first)]
+    agreed = f"everything before it agrees ({before[-1].name} is the last)" if before else "it is the very first"
+    return (
+        f"{sum(not row.agrees for row in rows)} of {len(rows)} tensors disagree. The first is {first.name}: {agreed}."
+    )
+
+
 def verdict(rows: list[Row], reference: Reference) -> str:
     """Sum the ledger up in a sentence or two.
 
@@ -239,13 +255,7 @@ def verdict(rows: list[Row], reference: Reference) -> str:
     'All 1 tensors agree. The closest to its bound is embeddings.word: 2.0e-07 of 2.0e-05.'
     """
     if first := first_disagreement(rows):
-        before = [row.name for row in rows[: rows.index(first)]]
-        agreed = f"everything before it agrees ({before[-1]} is the last)" if before else "it is the very first"
-        outside = sum(not row.agrees for row in rows)
-        return (
-            f"{outside} of {len(rows)} tensors disagree. The first is {first.name}: {agreed}.\n"
-            f"Our version of the step that makes it: minisbert/{made_by(first.name)}"
-        )
+        return f"{disagreement(rows)}\nOur version of the step that makes it: minisbert/{made_by(first.name)}"
     if not any(row.difference for row in rows):
         return f"All {len(rows)} tensors are equal to the last bit."
     worst = max(rows, key=lambda row: row.difference / row.bound if row.bound else 0.0)

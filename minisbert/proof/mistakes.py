@@ -5,9 +5,9 @@ for by name, ``do("softmax", place)(scores)``. :data:`RIGHT` holds the right ope
 of them, or two that go wrong together. So a mistake, and a pair of them, in one layer or in all, is a forward pass with
 a few :class:`Change`. Nothing here serves the encoder: with no change the result equals its trace (a test holds that).
 
-- ``mistakes_of("gelu")`` lists ``Mistake(op, says, changes)``; its ``compute`` has the signature of ``RIGHT[op]``:
-  ``linear(x, weight, bias)``, ``layer_norm(x, weight, bias, eps)``, ``activation(x)`` (also called ``gelu``),
-  ``split(x, heads)``, ``scale(scores, K, D)``, ``softmax(scores)``, ``pool(x, mask)``, ``normalize(x)``, ...
+- ``mistakes_of("activation")`` lists ``Mistake(op, says, changes)``; each change has the signature of ``RIGHT[op]``:
+  ``linear(x, weight, bias)``, ``layer_norm(x, weight, bias, eps)``, ``activation(x)``, ``split(x, heads)``,
+  ``scale(scores, K, D)``, ``softmax(scores)``, ``pool(x, mask)``, ``normalize(x)``, ...
 - ``forward(batch, model, Recipe(Change(mistake, "layers.0.*"), ...))`` gives every tensor by its name in the ledger
   (``probs`` of all texts together); ``Batch.of(ids)`` pads, and ``batch.by_text(name, tensor)`` takes the padding off.
 - ``attention``, ``feed_forward`` and ``embed`` are the blocks alone: ``attention(Recipe(...), "layers.0.attention",
@@ -22,20 +22,16 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from itertools import permutations
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
 from minisbert.model import Array, ops
 from minisbert.model.folder import SentenceModel
-from minisbert.model.params import (
-    BertParams,
-    EmbeddingParams,
-    LayerNormParams,
-    LayerParams,
-    LinearParams,
-)
-from minisbert.model.pooling import Dense, Pooling, dense
+from minisbert.model.params import BertParams, LayerNormParams, LayerParams, LinearParams
+from minisbert.model.pooling import Dense, Pooling, dense, pool
 
 Operation = Callable[..., Any]
 
@@ -112,7 +108,7 @@ def layer_norm(
     return centred / ((variance + eps) ** power + outside) * weight + bias
 
 
-def product(x: Array, matrix: Array) -> Array:
+def rows_times(x: Array, matrix: Array) -> Array:
     """``x @ matrix`` in one product of all rows: many times as fast as NumPy's, which takes text by text."""
     return (x.reshape(-1, x.shape[-1]) @ matrix).reshape(*x.shape[:-1], -1)
 
@@ -154,15 +150,15 @@ def filled(scores: Array) -> Array:
 
 
 RIGHT: dict[str, Operation] = {
-    "tables": lambda embeddings: embeddings,  # the parameters of the embeddings
     "weights": lambda params, i: params.layers[i],  # the parameters that layer i reads
+    "stored": lambda weight: weight,  # each weight, as it comes from its file
     "layers": range,  # which layers, in which order
     "word": lambda ids, table: table[ids],
     "position": lambda positions, table: table[positions],
     "token_type": lambda table: table[0],
     "add": lambda word, position, token_type: word + position + token_type,
-    "before": lambda x, weight, bias, eps: x,  # what a block does to its input: nothing, as BERT is post-LN
-    "linear": lambda x, weight, bias: product(x, weight.T) + bias,
+    "before": lambda norm, x: x,  # what a block does to its input: nothing, as BERT is post-LN
+    "linear": lambda x, weight, bias: rows_times(x, weight.T) + bias,
     "split": split,
     "scores": lambda q, k: q @ k.swapaxes(-1, -2),
     "scale": lambda scores, k, d: scores / math.sqrt(k),
@@ -172,6 +168,7 @@ RIGHT: dict[str, Operation] = {
     "join": join,
     "after": lambda x: x,  # what follows a block's last matrix: nothing
     "residual": lambda x, y, layer_input, embedded: x + y,
+    "behind": lambda norm, x: norm(x),  # and to the sum of both: LayerNorm
     "layer_norm": layer_norm,
     "activation": ops.gelu,
     "token_embeddings": lambda outputs: outputs[-1],  # of the embeddings and all layers: which are pooled
@@ -192,11 +189,6 @@ class Mistake:
     says: str
     changes: Mapping[str, Operation] = field(repr=False)
     together: bool = False  # whether the result depends on how texts are batched
-
-    @property
-    def compute(self) -> Operation:
-        """The wrong operation, called as ``RIGHT[op]``."""
-        return self.changes[self.op]
 
 
 @dataclass(frozen=True)
@@ -224,45 +216,24 @@ def _norm(**choices: Any) -> Operation:
     return lambda x, weight, bias, eps: layer_norm(x, weight, bias, **{"eps": eps, **choices})
 
 
-def _swapped(part: str, one: str, other: str, what: str = "") -> Operation:
-    """Exchange two parameters of a layer's half; with ``what`` only their biases or weights."""
+def _taken(others: Mapping[str, str], *fields: str) -> Operation:
+    """A layer some of whose parameters are others, {"attention.query": "attention.key"}: weight and bias, or one."""
 
     def weights(params: BertParams, i: int) -> LayerParams:
-        half = getattr(params.layers[i], part)
-        a, b = getattr(half, one), getattr(half, other)
-        if what:
-            a, b = replace(a, **{what: getattr(b, what)}), replace(b, **{what: getattr(a, what)})
-            return replace(params.layers[i], **{part: replace(half, **{one: a, other: b})})
-        return replace(params.layers[i], **{part: replace(half, **{one: b, other: a})})
+        layer = params.layers[i]
+        halves: dict[str, dict[str, Any]] = {half: {} for half in vars(layer)}
+        for mine, other in others.items():
+            half, name = mine.split(".")
+            found = attrgetter(other)(params if other.startswith("embeddings") else layer)
+            taken = {field: getattr(found, field) for field in fields or ("weight", "bias")}
+            halves[half][name] = replace(attrgetter(mine)(layer), **taken)
+        return LayerParams(**{half: replace(getattr(layer, half), **parts) for half, parts in halves.items()})
 
     return weights
 
 
-def _instead(one: str, other: str, bias: bool = False) -> Operation:
-    """One of attention's matrices, or biases, in place of another."""
-
-    def weights(params: BertParams, i: int) -> LayerParams:
-        half = params.layers[i].attention
-        part = getattr(half, other)
-        part = replace(getattr(half, one), bias=part.bias) if bias else part
-        return replace(params.layers[i], attention=replace(half, **{one: part}))
-
-    return weights
-
-
-def _norms_swapped(params: BertParams, i: int) -> LayerParams:
-    looked, thought = params.layers[i].attention, params.layers[i].feed_forward
-    return LayerParams(replace(looked, layer_norm=thought.layer_norm), replace(thought, layer_norm=looked.layer_norm))
-
-
-def _norms(of: Callable[[BertParams, int], LayerNormParams]) -> Operation:
-    """All LayerNorms of a layer from one place."""
-
-    def weights(params: BertParams, i: int) -> LayerParams:
-        layer, norm = params.layers[i], of(params, i)
-        return LayerParams(replace(layer.attention, layer_norm=norm), replace(layer.feed_forward, layer_norm=norm))
-
-    return weights
+def _exchanged(one: str, other: str, *fields: str) -> Operation:
+    return _taken({one: other, other: one}, *fields)
 
 
 def bfloat16(x: Array) -> Array:
@@ -279,49 +250,9 @@ def float16(x: Array) -> Array:
 
 
 def int8(x: Array) -> Array:
-    """Round to 8 bits, one scale a row of a matrix, as dynamic quantisation does."""
+    """Round matrices to 8 bits, one scale a row, as dynamic quantisation does."""
     step = np.maximum(np.abs(x).max(-1, keepdims=True), 1e-30) / 127
-    return (np.round(x / step) * step).astype(x.dtype) if x.ndim == 2 else x
-
-
-def _rounded(to: Operation) -> dict[str, Operation]:
-    """All weights of the model rounded."""
-
-    def tree(x: Any) -> Any:
-        if isinstance(x, np.ndarray):
-            return to(x)
-        return type(x)(**{name: tree(value) for name, value in vars(x).items()})
-
-    def few(table: Array) -> _Rows:
-        return _Rows(table, to)
-
-    def tables(e: EmbeddingParams) -> Any:  # of the big table only the rows that are looked up
-        return EmbeddingParams(few(e.word), to(e.position), to(e.token_type), tree(e.layer_norm))  # type: ignore[arg-type]
-
-    return {"weights": lambda params, i: tree(params.layers[i]), "tables": tables}
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """A table whose rows are rounded as they are looked up, whatever other mistake looks them up."""
-
-    table: Array
-    to: Operation
-
-    def __len__(self) -> int:
-        return len(self.table)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.table.shape
-
-    def __getitem__(self, ids: Any) -> Any:
-        rows = self.table[ids]
-        return (
-            _Rows(rows, self.to)
-            if isinstance(ids, slice)
-            else self.to(rows.reshape(-1, rows.shape[-1])).reshape(rows.shape)
-        )
+    return (np.round(x / step) * step).astype(x.dtype) if x.ndim > 1 else x
 
 
 def _sinusoids(positions: Array, table: Array) -> Array:
@@ -368,19 +299,11 @@ def _rms(x: Array, weight: Array, bias: Array, eps: float) -> Array:
 
 
 def _transposed(x: Array, weight: Array, bias: Array) -> Array:
-    return product(x, weight if weight.shape[0] == weight.shape[1] else weight.reshape(weight.T.shape)) + bias
+    return rows_times(x, weight if weight.shape[0] == weight.shape[1] else weight.reshape(weight.T.shape)) + bias
 
 
 def _causal(scores: Array, allowed: Array) -> Array:
     return hide(scores, allowed & np.tri(scores.shape[-1], dtype=bool))
-
-
-def _shares(x: Array, of: Array | None = None) -> Array:
-    return x / (x if of is None else of).sum(-1, keepdims=True)
-
-
-def _divided_by_max(x: Array) -> Array:
-    return x / np.abs(x).max(-1, keepdims=True)
 
 
 def _heads(count: int) -> dict[str, Operation]:
@@ -392,6 +315,7 @@ def _heads(count: int) -> dict[str, Operation]:
 
 
 _identity: Operation = RIGHT["round"]
+_NORMS = ("attention.layer_norm", "feed_forward.layer_norm")
 
 # op, then what a port does, and how; a third item: the result depends on how texts are batched
 _CATALOGUE: dict[str, list[tuple[Any, ...]]] = {
@@ -450,27 +374,29 @@ _CATALOGUE: dict[str, list[tuple[Any, ...]]] = {
     ],
     "before": [
         ("LayerNorm comes before the block (pre-LN), not behind the residual",
-         {"before": layer_norm, "layer_norm": RIGHT["before"]}),
-        ("LayerNorm comes before the block and behind it", layer_norm),
+         {"before": RIGHT["behind"], "behind": RIGHT["before"]}),
+        ("LayerNorm comes before the block and behind it", RIGHT["behind"]),
     ],
     "linear": [
         ("the matrix is not transposed: x @ W, not x @ W.T", _transposed),
-        ("the bias is not added", lambda x, w, b: product(x, w.T)),
+        ("the bias is not added", lambda x, w, b: rows_times(x, w.T)),
         ("the matrix is not transposed, and the bias not added", lambda x, w, b: _transposed(x, w, 0 * w[0, 0])),
-        ("the bias is subtracted", lambda x, w, b: product(x, w.T) - b),
-        ("the bias is added twice", lambda x, w, b: product(x, w.T) + 2 * b),
-        ("the bias is added before the product", lambda x, w, b: product(x + b if len(b) == w.shape[1] else x, w.T)),
-        ("the product is left out", lambda x, w, b: x if w.shape[0] == w.shape[1] else product(x, w.T) + b),
+        ("the bias is subtracted", lambda x, w, b: rows_times(x, w.T) - b),
+        ("the bias is added twice", lambda x, w, b: rows_times(x, w.T) + 2 * b),
+        ("the bias is added before the product", lambda x, w, b: rows_times(x + b if len(b) == w.shape[1] else x, w.T)),
+        ("the product is left out", lambda x, w, b: x if w.shape[0] == w.shape[1] else rows_times(x, w.T) + b),
     ],
     "split": [
-        ("heads are split by reshape(B, H, T, K), without the transpose", lambda x, h: _reshaped(x, h), True),
+        ("heads are split by reshape(B, H, T, K), without the transpose",
+         lambda x, h: x.reshape(len(x), h, x.shape[1], -1), True),
         *((f"the number of heads is {n}, not {{H}}", _heads(n)) for n in (1, 2, 4, 6, 8, 12, 16, 24)),
         *((f"the number of heads is {n}, not {{H}}, and scores are divided by sqrt({{K}}) all the same",
            {"split": _heads(n)["split"]}) for n in (1, 2, 4, 6, 8, 12, 16, 24)),
         ("heads are interleaved: head h has the columns h, h + H, h + 2 H, ...",
          lambda x, h: x.reshape(*x.shape[:2], -1, h).transpose(0, 3, 1, 2)),
         ("heads are split and joined by reshape alone, without transposes",
-         {"split": lambda x, h: _reshaped(x, h), "join": lambda x: x.reshape(len(x), x.shape[2], -1)}, True),
+         {"split": lambda x, h: x.reshape(len(x), h, x.shape[1], -1),
+          "join": lambda x: x.reshape(len(x), x.shape[2], -1)}, True),
         ("heads are interleaved, split and joined: head h has the columns h, h + H, h + 2 H, ...",
          {"split": lambda x, h: x.reshape(*x.shape[:2], -1, h).transpose(0, 3, 1, 2),
           "join": lambda x: x.transpose(0, 2, 3, 1).reshape(len(x), x.shape[2], -1)}),
@@ -531,7 +457,8 @@ _CATALOGUE: dict[str, list[tuple[Any, ...]]] = {
         ("softmax is taken of -scores", lambda s: softmax(np.where(s < -HIDDEN / 2, s, -s))),
         ("softmax adds 1 to its sum", lambda s: np.exp(s) / (1 + np.exp(s).sum(-1, keepdims=True))),
         ("each row takes its largest score alone (hardmax)", lambda s: (s == s.max(-1, keepdims=True)).astype(s.dtype)),
-        ("scores are divided by their sum, without exp", lambda s: _shares(np.where(s < -HIDDEN / 2, 0, s))),
+        ("scores are divided by their sum, without exp",
+         lambda s: np.where(s < -HIDDEN / 2, 0, s) / np.where(s < -HIDDEN / 2, 0, s).sum(-1, keepdims=True)),
     ],
     "gather": [
         ("probs are transposed before they average V: probs.T @ V", lambda p, v: p.swapaxes(-1, -2) @ v),
@@ -575,7 +502,7 @@ _CATALOGUE: dict[str, list[tuple[Any, ...]]] = {
          {"activation": _identity, "after": ops.gelu}),
         ("the activation comes after both matrices", {"activation": ops.gelu, "after": ops.gelu}),
         ("GELU is done twice", lambda x: ops.gelu(ops.gelu(x))),
-        ("GELU lacks the factor x: Phi(x) alone", lambda x: _over(ops.gelu(x), x)),
+        ("GELU lacks the factor x: Phi(x) alone", lambda x: (ops.gelu(x) + (x == 0)) / np.where(x == 0, 2, x)),
         ("GELU lacks its factor 1/2", lambda x: 2 * ops.gelu(x)),
         ("GELU has erf(x), without the division by sqrt(2)", lambda x: ops.gelu(x * math.sqrt(2)) / math.sqrt(2)),
         ("GELU has erf(x / 2)", lambda x: ops.gelu(x / math.sqrt(2)) * math.sqrt(2)),
@@ -587,29 +514,26 @@ _CATALOGUE: dict[str, list[tuple[Any, ...]]] = {
         ("GELU has -x: x Phi(-x)", lambda x: -ops.gelu(-x)),
     ],
     "weights": [
-        ("the matrices of query and key are exchanged", _swapped("attention", "query", "key")),
-        ("the matrices of query and value are exchanged", _swapped("attention", "query", "value")),
-        ("the matrices of key and value are exchanged", _swapped("attention", "key", "value")),
-        ("the matrices of value and output are exchanged", _swapped("attention", "value", "output")),
-        *((f"the biases of {a} and {b} are exchanged", _swapped("attention", a, b, "bias"))
+        *((f"the {what} of {a} and {b} are exchanged", _exchanged(f"attention.{a}", f"attention.{b}", *fields))
+          for what, fields in (("matrices", ()), ("biases", ("bias",)))
           for a, b in (("query", "key"), ("query", "value"), ("key", "value"), ("value", "output"))),
-        *((f"the matrix of {b} is used for {a}", _instead(a, b)) for a in ("query", "key", "value", "output")
-          for b in ("query", "key", "value", "output") if a != b),
-        *((f"the bias of {b} is used for {a}", _instead(a, b, bias=True)) for a in ("query", "key", "value", "output")
-          for b in ("query", "key", "value", "output") if a != b),
+        *((f"the {what} of {b} is used for {a}", _taken({f"attention.{a}": f"attention.{b}"}, *fields))
+          for what, fields in (("matrix", ()), ("bias", ("bias",)))
+          for a, b in permutations(("query", "key", "value", "output"), 2)),
         ("every layer has layer 0's weights", lambda p, i: p.layers[0]),
         ("every layer has the last layer's weights", lambda p, i: p.layers[-1]),
         ("every layer has the next layer's weights", lambda p, i: p.layers[min(i + 1, len(p.layers) - 1)]),
         ("every layer has the weights of the layer before", lambda p, i: p.layers[max(i - 1, 0)]),
-        ("the two LayerNorms of a layer are exchanged", _norms_swapped),
-        ("both LayerNorms of a layer have the first one's weights",
-         _norms(lambda p, i: p.layers[i].attention.layer_norm)),
-        ("both LayerNorms of a layer have the second one's weights",
-         _norms(lambda p, i: p.layers[i].feed_forward.layer_norm)),
-        ("the layers' LayerNorms have the embeddings' weights", _norms(lambda p, i: p.embeddings.layer_norm)),
-        ("the weights are rounded to float16", _rounded(float16)),
-        ("the weights are rounded to bfloat16", _rounded(bfloat16)),
-        ("the weights are rounded to int8", _rounded(int8)),
+        ("the two LayerNorms of a layer are exchanged", _exchanged(*_NORMS)),
+        ("both LayerNorms of a layer have the first one's weights", _taken({_NORMS[1]: _NORMS[0]})),
+        ("both LayerNorms of a layer have the second one's weights", _taken({_NORMS[0]: _NORMS[1]})),
+        ("the layers' LayerNorms have the embeddings' weights",
+         _taken(dict.fromkeys(_NORMS, "embeddings.layer_norm"))),
+    ],
+    "stored": [
+        ("the weights are rounded to float16", float16),
+        ("the weights are rounded to bfloat16", bfloat16),
+        ("the weights are rounded to int8", int8),
     ],
     "layers": [
         ("the layers run in reverse order", lambda n: range(n)[::-1]),
@@ -660,8 +584,9 @@ _CATALOGUE: dict[str, list[tuple[Any, ...]]] = {
         ("the sentence vector is not normalised", lambda x: x),
         ("the sentence vector is normalised", ops.normalize),
         ("the vector is divided by its squared length", lambda x: x / (x * x).sum(-1, keepdims=True)),
-        ("the vector is divided by the sum of its absolute values (L1)", lambda x: _shares(x, np.abs(x))),
-        ("the vector is divided by its largest absolute value", _divided_by_max),
+        ("the vector is divided by the sum of its absolute values (L1)",
+         lambda x: x / np.abs(x).sum(-1, keepdims=True)),
+        ("the vector is divided by its largest absolute value", lambda x: x / np.abs(x).max(-1, keepdims=True)),
         ("the vector is divided by its largest value", lambda x: x / x.max(-1, keepdims=True)),
         ("the vectors are normalised over the batch (axis 0)", lambda x: x / np.linalg.norm(x, axis=0), True),
         ("the vectors are divided by the norm of the whole array", lambda x: x / np.linalg.norm(x), True),
@@ -675,19 +600,11 @@ _CATALOGUE: dict[str, list[tuple[Any, ...]]] = {
 }  # fmt: skip
 
 
-def _reshaped(x: Array, heads: int) -> Array:
-    return x.reshape(len(x), heads, x.shape[1], -1)
-
-
-def _over(y: Array, x: Array) -> Array:
-    return np.divide(y, x, out=np.full_like(y, 0.5), where=x != 0)
-
-
-def _mistake(op: str, says: str, how: Any, together: bool = False) -> Mistake:
-    return Mistake(op, says, how if isinstance(how, dict) else {op: how}, together)
-
-
-MISTAKES: tuple[Mistake, ...] = tuple(_mistake(op, *row) for op, rows in _CATALOGUE.items() for row in rows)
+MISTAKES: tuple[Mistake, ...] = tuple(
+    Mistake(op, says, how if isinstance(how, dict) else {op: how}, bool(together))
+    for op, rows in _CATALOGUE.items()
+    for says, how, *together in rows
+)
 
 
 def mistakes_of(op: str) -> list[Mistake]:
@@ -696,7 +613,7 @@ def mistakes_of(op: str) -> list[Mistake]:
     >>> mistakes_of("scale")[0].says
     'the scores are not divided by sqrt(K) = sqrt({K})'
     """
-    return [mistake for mistake in MISTAKES if mistake.op == {"gelu": "activation"}.get(op, op)]
+    return [mistake for mistake in MISTAKES if mistake.op == op]
 
 
 # --------------------------------------------------------------------------------------------------------- the forward
@@ -704,11 +621,11 @@ def mistakes_of(op: str) -> list[Mistake]:
 
 def embed(do: Recipe, place: str, batch: Batch, model: SentenceModel) -> dict[str, Array]:
     """Word, position and token type, then LayerNorm."""
-    e, norm = do("tables", place)(model.params.embeddings), do("tables", place)(model.params.embeddings).layer_norm
-    word = do("word", place)(batch.ids, e.word)  # (B, T, D)
-    position = do("position", place)(batch.positions, e.position)  # (B, T, D)
-    summed = do("add", place)(word, position, do("token_type", place)(e.token_type))  # (B, T, D)
-    output = do("layer_norm", place)(summed, norm.weight, norm.bias, model.config.layer_norm_eps)  # (B, T, D)
+    e, stored = model.params.embeddings, do("stored", place)
+    word = stored(do("word", place)(batch.ids, e.word))  # (B, T, D)
+    position = do("position", place)(batch.positions, stored(e.position))  # (B, T, D)
+    summed = do("add", place)(word, position, do("token_type", place)(stored(e.token_type)))  # (B, T, D)
+    output = _norm_at(do, place, e.layer_norm, model)(summed)  # (B, T, D)
     found = {"word": word, "position": position, "summed": summed, "output": output}
     return {name: do("round", place)(x) for name, x in found.items()}
 
@@ -718,40 +635,41 @@ def attention(
 ) -> dict[str, Array]:
     """Self-attention of layer i, its residual and LayerNorm."""
     config, p = model.config, do("weights", place)(model.params, i).attention
-    norm, rounded = p.layer_norm, do("round", place)
-
-    def linear(x: Array, name: str, part: LinearParams) -> Array:
-        return rounded(do("linear", f"{place}.{name}")(x, part.weight, part.bias))
-
-    x = do("before", place)(hidden, norm.weight, norm.bias, config.layer_norm_eps)  # (B, T, D)
-    found = {name: linear(x, name, getattr(p, name)) for name in ("query", "key", "value")}
+    norm, rounded = _norm_at(do, place, p.layer_norm, model), do("round", place)
+    x = do("before", place)(norm, hidden)  # (B, T, D)
+    found = {name: _linear_at(do, place, name, getattr(p, name), x) for name in ("query", "key", "value")}
     q, k, v = (do("split", place)(found[name], config.num_attention_heads) for name in found)  # (B, H, T, K)
     scores = do("scale", place)(do("scores", place)(q, k), config.head_size, config.hidden_size)  # (B, H, T, T)
     found["probs"] = rounded(do("softmax", place)(do("mask", place)(scores, batch.allowed)))  # (B, H, T, T)
     found["context"] = rounded(do("join", place)(do("gather", place)(found["probs"], v)))  # (B, T, D)
-    found["projected"] = do("after", place)(linear(found["context"], "projected", p.output))
+    found["projected"] = _linear_at(do, place, "projected", p.output, found["context"])  # (B, T, D)
     found["summed"] = rounded(do("residual", place)(hidden, found["projected"], hidden, embedded))
-    normed = do("layer_norm", place)(found["summed"], norm.weight, norm.bias, config.layer_norm_eps)
-    return {**found, "output": rounded(normed)}
+    return {**found, "output": rounded(do("behind", place)(norm, found["summed"]))}
 
 
 def feed_forward(
     do: Recipe, place: str, hidden: Array, first: Array, embedded: Array, model: SentenceModel, i: int
 ) -> dict[str, Array]:
     """The feed-forward network of layer i, whose input was ``first``; its residual and LayerNorm."""
-    config, p = model.config, do("weights", place)(model.params, i).feed_forward
-    norm, rounded, act = p.layer_norm, do("round", place), do("activation", place)
+    p, act = do("weights", place)(model.params, i).feed_forward, do("activation", place)
+    norm, rounded = _norm_at(do, place, p.layer_norm, model), do("round", place)
     if act is RIGHT["activation"]:
-        act = ops.ACTIVATIONS[config.activation][0]
-    x = do("before", place)(hidden, norm.weight, norm.bias, config.layer_norm_eps)  # (B, T, D)
-    expanded = rounded(do("linear", f"{place}.expanded")(x, p.expand.weight, p.expand.bias))  # (B, T, F)
-    activated = rounded(act(expanded))  # (B, T, F)
-    projected = rounded(do("linear", f"{place}.projected")(activated, p.contract.weight, p.contract.bias))
-    projected = do("after", place)(projected)
-    summed = rounded(do("residual", place)(hidden, projected, first, embedded))  # (B, T, D)
-    normed = do("layer_norm", place)(summed, norm.weight, norm.bias, config.layer_norm_eps)
-    found = {"expanded": expanded, "activated": activated, "projected": projected, "summed": summed}
-    return {**found, "output": rounded(normed)}
+        act = ops.ACTIVATIONS[model.config.activation][0]
+    found = {"expanded": _linear_at(do, place, "expanded", p.expand, do("before", place)(norm, hidden))}  # (B, T, F)
+    found["activated"] = rounded(act(found["expanded"]))  # (B, T, F)
+    found["projected"] = do("after", place)(_linear_at(do, place, "projected", p.contract, found["activated"]))
+    found["summed"] = rounded(do("residual", place)(hidden, found["projected"], first, embedded))  # (B, T, D)
+    return {**found, "output": rounded(do("behind", place)(norm, found["summed"]))}
+
+
+def _linear_at(do: Recipe, place: str, name: str, part: LinearParams, x: Array) -> Array:
+    weight, bias = map(do("stored", place), (part.weight, part.bias))
+    return do("round", place)(do("linear", f"{place}.{name}")(x, weight, bias))
+
+
+def _norm_at(do: Recipe, place: str, part: LayerNormParams, model: SentenceModel) -> Operation:
+    weight, bias = map(do("stored", place), (part.weight, part.bias))
+    return lambda x: do("layer_norm", place)(x, weight, bias, model.config.layer_norm_eps)
 
 
 def blocks_of(layer_count: int) -> list[str]:
@@ -817,9 +735,9 @@ def pooled(do: Recipe, outputs: list[Array], batch: Batch, model: SentenceModel)
     x, results = hidden, []
     for module in model.modules:
         if isinstance(module, Pooling):
-            pool = do("pool", "modules")
-            ways = [_POOLINGS[mode] for mode in module.modes] if pool is RIGHT["pool"] else [pool]
-            x = np.concatenate([way(hidden, mask) for way in ways], axis=-1)
+            wrong = do("pool", "modules")
+            right = wrong is RIGHT["pool"]
+            x = pool(hidden[mask], mask.sum(1), module.modes) if right else wrong(hidden, mask)
         elif isinstance(module, Dense):
             x = dense(x, module)
         else:
@@ -827,13 +745,3 @@ def pooled(do: Recipe, outputs: list[Array], batch: Batch, model: SentenceModel)
         results.append(do("round", "modules")(x.astype(hidden.dtype, copy=False)))
     named = {f"modules.{i}": x for i, x in enumerate(results[:-1])}
     return {**named, "sentence_embedding": results[-1]}
-
-
-_POOLINGS: dict[str, Operation] = {
-    "cls": _first,
-    "max": _max,
-    "mean": mean,
-    "mean_sqrt_len_tokens": lambda x, m: (x * m[..., None]).sum(1) / np.sqrt(m.sum(1, keepdims=True)),
-    "weightedmean": _weighted,
-    "lasttoken": _last,
-}

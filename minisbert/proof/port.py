@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import deserialize
+from safetensors.numpy import load as load_safetensors
 
 from minisbert.model import Array
 
@@ -58,7 +58,7 @@ def meaning(name: str) -> str:
 
 
 def read_tensors(file: Path, name: str = "") -> dict[str, Any]:
-    """Read ``.npz``, ``.safetensors`` (bfloat16, too) or ``.npy``, which is named by ``name`` or by the file's own.
+    """Read ``.npz``, ``.safetensors`` or ``.npy``, which is named by ``name`` or by the file's own.
 
     Pickled objects are refused, because loading them can run code.
     """
@@ -83,37 +83,15 @@ def tensors_in(content: bytes, file: Path, name: str = "") -> dict[str, Any]:
             with np.load(BytesIO(content), allow_pickle=False) as stored:
                 return {entry: stored[entry] for entry in stored.files}
         if file.suffix == ".safetensors":
-            return dict(_safetensors(content))
+            return load_safetensors(content)
     except Exception as error:  # zipfile, zlib, json and NumPy each raise their own for a damaged file
         why = f"the file is damaged, or not whole ({error or type(error).__name__})"
         if "allow_pickle" in str(error):
             why = "it has Python objects, which are not loaded because that can run code; save arrays of numbers"
+        elif isinstance(error, KeyError):
+            why = f"NumPy has no type {error}; save the tensors as F32"
         raise ValueError(f"{file}: cannot be read: {why}") from error
     return {}
-
-
-_DTYPES = {
-    "F64": "<f8",
-    "F32": "<f4",
-    "F16": "<f2",
-    "BF16": "<u2",
-    "I64": "<i8",
-    "I32": "<i4",
-    "I16": "<i2",
-    "I8": "i1",
-}
-_DTYPES |= {"U8": "u1", "U16": "<u2", "U32": "<u4", "U64": "<u8", "BOOL": "?"}
-
-
-def _safetensors(content: bytes) -> Iterator[tuple[str, Array]]:
-    """Every tensor, BF16 too: the library gives its bytes, but NumPy has no such type."""
-    for name, stored in deserialize(content):  # type: ignore[no-untyped-call]
-        if stored["dtype"] not in _DTYPES:
-            raise ValueError(f"{name!r} is stored as {stored['dtype']}; save it as F32")
-        values = np.frombuffer(stored["data"], _DTYPES[stored["dtype"]])
-        if stored["dtype"] == "BF16":  # the upper half of a float32
-            values = (values.astype(np.uint32) << 16).view(np.float32)
-        yield name, values.reshape(stored["shape"])
 
 
 # ---------------------------------------------------------------------------------------------------------- the names
@@ -260,9 +238,7 @@ class Port:
     """Somebody's tensors under our names, text by text."""
 
     tensors: dict[str, Parts] = field(default_factory=dict)  # in the order of computation
-    shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)  # as they were given
-    dtypes: dict[str, np.dtype[Any]] = field(default_factory=dict)
-    steps: dict[str, float] = field(default_factory=dict)  # to which share of a number it is rounded in half precision
+    arrays: dict[str, Array] = field(default_factory=dict)  # as they were given
     misshapen: dict[str, tuple[tuple[int, ...], str]] = field(default_factory=dict)  # what was found, what was expected
     unknown: dict[str, str] = field(default_factory=dict)  # name -> the nearest known one
     notes: list[str] = field(default_factory=list)
@@ -274,37 +250,34 @@ def understand(given: Mapping[str, Any], wanted: Mapping[str, Parts], layers: in
 
     ``wanted`` has the right tensors: of several layouts that fit, the one that is nearest to them is meant.
     """
-    port, arrays = Port(), _named(given, wanted, layers)
-    port.unknown, port.notes = arrays.pop("", {}), arrays.pop("notes", [])
+    port = Port()
+    arrays = _named(port, given, wanted, layers)
+    targets = {name: _target(name, wanted) for name in arrays}
     lengths = [len(ids) for ids in wanted["token_ids"].values()]
     possible: dict[str, list[tuple[Layout, Parts]]] = {}
     for name, array in arrays.items():
-        target = _target(name, wanted)
-        fits = list(_fitting(name, array, target, lengths))
-        if fits:
+        if fits := list(_fitting(name, array, targets[name], lengths)):
             possible[name] = fits
         else:
-            port.misshapen[name] = array.shape, _expected(name, target, lengths)
-    for name, fits in possible.items():  # the first that is nearly right tells how all of them lie
-        layout, parts = _nearest(fits, _target(name, wanted))
-        if distance(parts, _target(name, wanted)) < 1e-3:
-            port.layout = layout
-            break
+            port.misshapen[name] = array.shape, _expected(name, targets[name], lengths)
+    # the first that is nearly right tells how all of them lie; positions are the same in every order
+    telling = (name for name in possible if name != "embeddings.position")
+    nearest = ((name, *_nearest(possible[name], targets[name])) for name in telling)
+    port.layout = next((layout for name, layout, parts in nearest if distance(parts, targets[name]) < 1e-3), None)
     for name, fits in possible.items():
         same = [fit for fit in fits if port.layout and fit[0].order == port.layout.order] or fits
         same = [fit for fit in same if port.layout and fit[0].side == port.layout.side] or same
-        layout, parts = _nearest(same, _target(name, wanted))
+        layout, parts = _nearest(same, targets[name])
         port.layout = port.layout or layout
         for ours in [name] if name in wanted else [n for n in wanted if n.startswith(f"{_base(name)}.")]:
             if mine := {i: part for i, part in parts.items() if i in wanted[ours]}:
                 port.tensors.setdefault(ours, {}).update(mine)
-                port.shapes[ours], port.dtypes[ours] = arrays[name].shape, arrays[name].dtype
-                port.steps[ours] = _step(arrays[name])
+                port.arrays[ours] = arrays[name]
     port.tensors = {name: port.tensors[name] for name in wanted if name in port.tensors}
     return port
 
 
-def _step(array: Array) -> float:
+def precision(array: Array) -> float:
     """The step between numbers of float16, or of bfloat16, which comes as float32; else 0."""
     if array.dtype == np.float16:
         return 2.0**-10
@@ -379,10 +352,10 @@ def _expected(name: str, target: Parts, lengths: Sequence[int]) -> str:
     return f"({total}{tail or ','}), or ({count}, T{tail}) padded to T >= {most}"
 
 
-def _named(given: Mapping[str, Any], wanted: Mapping[str, Parts], layers: int) -> dict[str, Any]:
-    """Arrays of real numbers by our names, in the order of computation; also what is unknown, and notes."""
-    found: dict[str, Any] = {}
-    known, unknown, notes, count = list(wanted), {}, [], len(wanted["token_ids"])
+def _named(port: Port, given: Mapping[str, Any], wanted: Mapping[str, Parts], layers: int) -> dict[str, Array]:
+    """Arrays of real numbers by our names, in the order of computation; the port keeps what is unknown, and notes."""
+    found: dict[str, Array] = {}
+    known, notes, count = list(wanted), port.notes, len(wanted["token_ids"])
     renamed, empty = [], []
     for original, value in _unstacked(given, layers):
         name = recognise(original, known, layers)
@@ -395,7 +368,7 @@ def _named(given: Mapping[str, Any], wanted: Mapping[str, Parts], layers: int) -
         elif original == "pooler_output":
             notes.append("pooler_output is not compared: a sentence vector is the mean of last_hidden_state")
         elif name is None:
-            unknown[original] = nearest_name(original, known)
+            port.unknown[original] = nearest_name(original, known)
         elif not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf" or value.ndim == 0:
             what = f"{value.dtype} of {value.shape}" if isinstance(value, np.ndarray) else type(value).__name__
             raise ValueError(f"expected an array of real numbers for {original!r}, got {what}")
@@ -410,7 +383,7 @@ def _named(given: Mapping[str, Any], wanted: Mapping[str, Parts], layers: int) -
     notes += [*_few(renamed, "names"), *(f"not filled in: {one}" for one in _few(empty, "tensors"))]
     order = {name: i for i, name in enumerate(known)}
     place = {name: order.get(name, order.get(f"{_base(name)}.0", 0)) for name in found}
-    return {**{name: found[name] for name in sorted(found, key=place.__getitem__)}, "": unknown, "notes": notes}
+    return {name: found[name] for name in sorted(found, key=place.__getitem__)}
 
 
 def _few(items: Sequence[str], what: str) -> list[str]:

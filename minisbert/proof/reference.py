@@ -74,15 +74,17 @@ def torch_reference(folder: Path, texts: Sequence[str], dtype: str, max_seq_leng
     kept: dict[str, Any] = {}
     bert = model[0].auto_model
 
-    def watch(module: Any, side: str, name: str) -> Any:
+    def watch(name: str, module: str) -> Any:
         """Keep what flows into or out of a module from now on."""
 
         def keep(_module: Any, inputs: tuple[Any, ...], output: Any) -> None:
-            kept[name] = (inputs[0] if side == "input" else output).detach().clone()
+            kept[name] = (inputs[0] if name.endswith(INPUTS) else output).detach().clone()
 
-        return module.register_forward_hook(keep)
+        return bert.get_submodule(module).register_forward_hook(keep)
 
-    hooks = [watch(module, side, name) for name, module, side in _watched(bert)]
+    hooks = [watch(f"embeddings.{ours}", f"embeddings.{theirs}") for ours, theirs in EMBEDDINGS.items()]
+    for i in range(len(bert.encoder.layer)):
+        hooks += [watch(f"layers.{i}.{ours}", f"encoder.layer.{i}.{theirs}") for ours, theirs in LAYER.items()]
     try:
         with torch.no_grad():
             output = bert(**inputs, output_attentions=True)
@@ -122,34 +124,28 @@ def load_torch(folder: Path, dtype: str) -> Any:
     return model.eval()
 
 
-def _watched(bert: Any) -> list[tuple[str, Any, str]]:
-    """List our name, PyTorch's module, and on which side of that module the tensor flows."""
-    places = [
-        ("embeddings.word", bert.embeddings.word_embeddings, "output"),
-        ("embeddings.position", bert.embeddings.position_embeddings, "output"),
-        ("embeddings.summed", bert.embeddings.LayerNorm, "input"),
-        ("embeddings.output", bert.embeddings.LayerNorm, "output"),
-    ]
-    for i, layer in enumerate(bert.encoder.layer):
-        attention, name = layer.attention, f"layers.{i}.attention"
-        places += [
-            (f"{name}.query", attention.self.query, "output"),
-            (f"{name}.key", attention.self.key, "output"),
-            (f"{name}.value", attention.self.value, "output"),
-            (f"{name}.context", attention.output.dense, "input"),
-            (f"{name}.projected", attention.output.dense, "output"),
-            (f"{name}.summed", attention.output.LayerNorm, "input"),
-            (f"{name}.output", attention.output.LayerNorm, "output"),
-        ]
-        name = f"layers.{i}.feed_forward"
-        places += [
-            (f"{name}.expanded", layer.intermediate.dense, "output"),
-            (f"{name}.activated", layer.output.dense, "input"),
-            (f"{name}.projected", layer.output.dense, "output"),
-            (f"{name}.summed", layer.output.LayerNorm, "input"),
-            (f"{name}.output", layer.output.LayerNorm, "output"),
-        ]
-    return places
+# our names, and PyTorch's modules that make them; those of INPUTS flow into the module
+EMBEDDINGS = {
+    "word": "word_embeddings",
+    "position": "position_embeddings",
+    "summed": "LayerNorm",
+    "output": "LayerNorm",
+}
+LAYER = {
+    "attention.query": "attention.self.query",
+    "attention.key": "attention.self.key",
+    "attention.value": "attention.self.value",
+    "attention.context": "attention.output.dense",
+    "attention.projected": "attention.output.dense",
+    "attention.summed": "attention.output.LayerNorm",
+    "attention.output": "attention.output.LayerNorm",
+    "feed_forward.expanded": "intermediate.dense",
+    "feed_forward.activated": "output.dense",
+    "feed_forward.projected": "output.dense",
+    "feed_forward.summed": "output.LayerNorm",
+    "feed_forward.output": "output.LayerNorm",
+}
+INPUTS = ("summed", "context", "activated")
 
 
 def _in_our_order(kept: dict[str, Any], attentions: Sequence[Any], mask: Any) -> dict[str, Array]:
@@ -176,12 +172,10 @@ def torch_steps(folder: Path) -> TrainingSteps:
 
     # eval mode: no dropout, and gradients all the same; the pooler is not part of a sentence's vector
     named = {n: p for n, p in model[0].auto_model.named_parameters() if not n.startswith("pooler.")}
-    not_decayed = {name: name.endswith("bias") or "LayerNorm" in name for name in named}
-    groups: list[dict[str, Any]] = [
-        {"params": [p for name, p in named.items() if not not_decayed[name]], "weight_decay": WEIGHT_DECAY},
-        {"params": [p for name, p in named.items() if not_decayed[name]], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=LEARNING_RATE)
+    groups: dict[float, list[Any]] = {WEIGHT_DECAY: [], 0.0: []}
+    for name, p in named.items():
+        groups[0.0 if name.endswith("bias") or "LayerNorm" in name else WEIGHT_DECAY].append(p)
+    optimizer = torch.optim.AdamW([{"params": x, "weight_decay": w} for w, x in groups.items()], lr=LEARNING_RATE)
     loss = MultipleNegativesRankingLoss(model, scale=SCALE)
     losses, norms = [], []
     gradients: dict[str, Any] = {}

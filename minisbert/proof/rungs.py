@@ -106,10 +106,10 @@ PART_ONE: dict[str, tuple[Callable[..., Array], str]] = {  # how it is computed,
     "softmax": (_softmax, "softmax"),
     "attention": (
         _attention,
-        "before linear split scores scale mask softmax gather join residual layer_norm weights round",
+        "before linear split scores scale mask softmax gather join residual layer_norm weights stored round",
     ),
     "gelu": (_gelu, "activation"),
-    "feed_forward": (_feed_forward, "before linear activation residual layer_norm weights round"),
+    "feed_forward": (_feed_forward, "before linear activation residual layer_norm weights stored round"),
     "mean_pool": (_mean_pool, "pool"),
     "normalize": (_normalize, "normalize"),
 }
@@ -122,14 +122,6 @@ RIGHT: dict[str, Function] = {
     "gelu_backward": ops.gelu_backward,
     "normalize_backward": lambda d_y, x: ops.normalize_backward(d_y, x),
 }
-FORWARD: dict[str, Function] = {
-    "softmax_backward": lambda probs: {"scores": np.log(probs)},
-    "linear_backward": lambda x, weight: {"x": x, "weight": weight, "bias": np.zeros(len(weight))},
-    "layer_norm_backward": lambda x, weight, eps=EPS: {"x": x, "weight": weight, "bias": np.zeros_like(weight)},
-    "gelu_backward": lambda x: {"x": x},
-    "normalize_backward": lambda x: {"x": x},
-}
-"""The point at which each gradient is taken: the arguments of the forward function."""
 RESULTS = {"linear_backward": ("d_x", "d_weight", "d_bias"), "layer_norm_backward": ("d_x", "d_weight", "d_bias")}
 """The results of functions that have several."""
 
@@ -327,9 +319,10 @@ def known_mistakes(name: str, pairs: bool = True) -> Iterator[tuple[str, Functio
         listed = [mistake for mistake in mistakes_of(op) if op != "normalize" or not mistake.together]  # one vector
         few += [Change(mistake) for mistake in listed if "eps" not in mistake.says][:16]
         # made in all matrices of a block, or in one of them
-        for place, where in {"*": "", **(_MATRICES.get(name, {}) if op == "linear" else {})}.items():
+        for matrix, of in {"": "", **(_MATRICES.get(name, {}) if op == "linear" else {})}.items():
             for mistake in listed:
-                yield mistake.says + where, partial(function, Recipe(Change(mistake, place)))
+                recipe = Recipe(Change(mistake, f"*{matrix}"))
+                yield mistake.says + (f" (of {of})" if of else ""), partial(function, recipe)
     prepare: Function = _PREPARED.get(name.partition(".")[0], _untouched)
     for says, mistaken in _OWN.get(name, []):
         yield says, partial(lambda mistaken, *arguments: mistaken(*prepare(*arguments)), mistaken)
@@ -339,14 +332,9 @@ def known_mistakes(name: str, pairs: bool = True) -> Iterator[tuple[str, Functio
             yield f"{one.mistake.says}; and {other.mistake.says}", both
 
 
-_MATRICES = {
-    "attention": {
-        "*.query": " (of the query)",
-        "*.key": " (of the key)",
-        "*.value": " (of the value)",
-        "*.projected": " (of attention.output.dense)",
-    },
-    "feed_forward": {"*.expanded": " (of intermediate.dense)", "*.projected": " (of output.dense)"},
+_MATRICES = {  # what is said of a mistake that is made in one matrix alone
+    "attention": {"query": "the query", "key": "the key", "value": "the value", "projected": "attention.output.dense"},
+    "feed_forward": {"expanded": "intermediate.dense", "projected": "output.dense"},
 }
 
 

@@ -1,21 +1,25 @@
 """Run a student's function whatever it does, and say in a sentence what is wrong with its result, never what is right.
 
 :func:`call` returns an :class:`Outcome` even if the function raises, exits, never ends or changes its arguments,
-and knows the line of the student's own code. :func:`explain` knows what arrays look like when an axis, a sign, a factor
-or a row is wrong.
+and knows the line of the student's own code. :func:`run_apart` does so in a process of its own, where it may also hang
+in C or crash. :func:`explain_calls` knows what arrays look like when an axis, a sign, a factor or a row is wrong.
 """
 
 from __future__ import annotations
 
+import base64
 import copy
 import ctypes
 import dis
+import faulthandler
 import inspect
 import io
+import json
 import linecache
 import math
 import numbers
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -30,7 +34,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from types import CodeType, FrameType
+from types import FrameType
 from typing import Any, Literal
 
 import numpy as np
@@ -38,57 +42,14 @@ import numpy as np
 from minisbert.model import Array
 from minisbert.parallel import threads_start
 
-__all__ = ["Outcome", "call", "explain", "explain_calls", "same", "short"]
+__all__ = ["Outcome", "call", "do_jobs", "explain_calls", "run_apart", "same", "short"]
 
 PACKAGE = str(Path(__file__).resolve().parents[1])
 LIBRARIES = (PACKAGE, sysconfig.get_path("stdlib"), "<frozen", "<__array_function__")
 PRINTED = 10_000  # characters that are kept of what a function prints
+DONE = "all done"
 JUDGING = "MINISBERT_JUDGING"  # set where a student's file runs, so that it cannot start what runs it
 FLOAT32 = 2e-5  # the error of a few steps in float32, relative to the largest number
-
-
-# --------------------------------------------------------------------------------------------- a process of its own
-
-
-def run_apart(
-    module: str, arguments: Sequence[str], folder: Path, seconds: float, errors: Path | None = None
-) -> int | None:
-    """Run a module of ours that runs a student's code, in ``folder``; its exit code, or None if it had to be ended.
-
-    What it has started itself ends with it. Its standard error goes into the file ``errors``.
-    """
-    paths = os.pathsep.join([str(Path(PACKAGE).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", JUDGING: "1"}
-    # products of a few rows: a second thread mostly waits
-    environment |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1")
-    with (errors or Path(os.devnull)).open("wb") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            cwd=folder,
-            env=os.environ | environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=stderr,
-            start_new_session=True,
-        )
-    try:
-        return process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return None
-    finally:
-        with suppress(OSError, AttributeError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.kill()
-        process.wait()
-
-
-def limit_resources(memory: int, file: int) -> None:
-    """Bound this process's memory and the size of any file that it writes, in bytes, where the system can."""
-    with suppress(ImportError, ValueError, OSError):
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (file, file))
 
 
 # --------------------------------------------------------------------------------------------------- one call
@@ -119,7 +80,7 @@ def call(function: Callable[..., Any], *arguments: Any, seconds: float = 10.0) -
     """Call a student's function on copies of the arguments; never raises, and stops it after ``seconds``.
 
     Only work that NumPy or Python does in one step, such as ``10**10**10``, cannot be stopped, and in Python 3.10 a
-    loop whose body begins with ``try`` and calls nothing; in WebAssembly, without alarms and threads, nothing can.
+    loop whose body begins with ``try`` and calls nothing; in WebAssembly, without threads, nothing can.
 
     >>> def halve(x):
     ...     print(x / 2)
@@ -136,19 +97,18 @@ def call(function: Callable[..., Any], *arguments: Any, seconds: float = 10.0) -
         return Outcome("refused", problem=f"it cannot be called with {arguments_are}: {refusal}")
     except Exception:  # some functions written in C have no signature
         bound = {}
-    printed, used, stopped = _Printed(), dict[str, None](), list[str]()
+    printed, used = _Printed(), dict[str, None]()
     with _exit_raises(), redirect_stdout(printed), warnings.catch_warnings(record=True) as warned, np.errstate():
         warnings.simplefilter("always")
-        in_main = threading.current_thread() is threading.main_thread() and hasattr(signal, "setitimer")
-        value, error = (_in_main if in_main else _in_thread)(lambda: _run(function, given, used), seconds, stopped)
-    line = stopped[0] if stopped else _own_line(traceback.walk_tb(getattr(error, "__traceback__", None)))
+        value, error, stopped = _timed(lambda: _run(function, given, used), seconds)
+    line = _own_line(traceback.walk_tb(getattr(error, "__traceback__", None))) if stopped is None else stopped
     at = f" ({line})" if line else ""
 
     def outcome(state: Any, problem: str, at: str = line) -> Outcome:
         told = next((_told(warning.message) for warning in warned), "")
         return Outcome(state, value, problem, printed.getvalue(), at, told, tuple(used))
 
-    if stopped:
+    if stopped is not None:
         return outcome(
             "endless", f"it does not end: stopped after {seconds:.2g} seconds{at}; what would stop its loop?"
         )
@@ -215,35 +175,13 @@ def _is_ours(frame: FrameType) -> bool:
     return frame.f_code.co_filename.startswith(PACKAGE)
 
 
-def _in_main(work: Callable[[], Any], seconds: float, stopped: list[str]) -> tuple[Any, BaseException | None]:
-    """Let an alarm interrupt the work, and at once again if its code catches everything, until one is not caught."""
+def _timed(work: Callable[[], Any], seconds: float) -> tuple[Any, BaseException | None, str | None]:
+    """What work returns or raises, in a thread of its own, and the student's line where it had to be stopped, or None.
 
-    def ring(_: int, frame: FrameType | None) -> None:
-        stack = list(traceback.walk_stack(frame))
-        if any(inner.f_code is _run.__code__ for inner, _ in stack):  # else it has just ended by itself
-            stopped.append("" if stopped else _own_line(reversed(stack)))
-            signal.setitimer(signal.ITIMER_REAL, 2e-6 * (1 + len(stopped) % 20))  # soon it comes outside of the try
-            raise _OutOfTime
-
-    profile = sys.getprofile()
-    handler = signal.signal(signal.SIGALRM, ring)
-    timer = signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        return work(), None
-    except BaseException as error:
-        return None, error
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, *timer)
-        signal.signal(signal.SIGALRM, handler)
-        sys.setprofile(profile)
-
-
-def _in_thread(work: Callable[[], Any], seconds: float, stopped: list[str]) -> tuple[Any, BaseException | None]:
-    """The same without alarms, in a thread of its own; one that catches everything for two seconds is left behind.
-
-    Where no thread can start, nothing stops the work.
+    One that catches everything for two seconds is left behind. Where no thread can start, nothing stops the work.
     """
     found: list[tuple[Any, BaseException | None]] = []
+    line = None
 
     def worker() -> None:
         profile = sys.getprofile()
@@ -256,32 +194,33 @@ def _in_thread(work: Callable[[], Any], seconds: float, stopped: list[str]) -> t
 
     if not threads_start():
         worker()
-        return found[0]
+        return (*found[0], None)
     thread = threading.Thread(target=worker, daemon=True)
     thread.start()
-    thread.join(seconds)
-    if thread.is_alive():
-        stack = list(traceback.walk_stack(sys._current_frames()[thread.ident or 0]))
-        stopped.append(_own_line(reversed(stack)))
+    try:
+        thread.join(seconds)
+    finally:  # also where somebody interrupts the kernel
+        if frame := sys._current_frames().get(thread.ident or 0):
+            line = _own_line(reversed(list(traceback.walk_stack(frame))))
         until = time.monotonic() + 2.0
         while thread.is_alive() and time.monotonic() < until:
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_OutOfTime))
-            thread.join(0.013)
-    return found[0] if found else (None, _OutOfTime())
-
-
-def _is_students(code: CodeType) -> bool:
-    packages = {"site-packages", "dist-packages"} & set(Path(code.co_filename).parts)
-    return not (packages or code.co_filename.startswith(LIBRARIES))
+            thread.join(0.003)
+    return (*(found[0] if found else (None, _OutOfTime())), line)
 
 
 def _own_line(places: Iterable[tuple[FrameType, int]]) -> str:
     """The innermost of these lines, outermost first, that is neither ours nor a library's."""
-    own = deque(((frame.f_code, line) for frame, line in places if _is_students(frame.f_code)), maxlen=1)
-    if not own:
-        return ""
-    code, line = own[0]
-    file, line = code.co_filename, line or code.co_firstlineno
+    own = deque(((frame.f_code, line) for frame, line in places if _is_students(frame.f_code.co_filename)), maxlen=1)
+    return _line(own[0][0].co_filename, own[0][1] or own[0][0].co_firstlineno) if own else ""
+
+
+def _is_students(file: str) -> bool:
+    return not ({"site-packages", "dist-packages"} & set(Path(file).parts) or file.startswith(LIBRARIES))
+
+
+def _line(file: str, line: int) -> str:
+    """A line of the student's in words, such as "In[3], line 2: `return x / n`"."""
     named = getattr(getattr(_shell(), "compile", None), "format_code_name", lambda _: None)(file)  # ("Cell", "In[3]")
     source = linecache.getline(file, line).strip()
     return f"{named[1] if named else Path(file).name}, line {line}" + (f": `{source[:100]}`" if source else "")
@@ -353,6 +292,135 @@ def _unchanged(before: Any, after: Any) -> bool:
     return before == after if isinstance(before, (bool, int, float, str, set)) and before == before else True
 
 
+# --------------------------------------------------------------------------------------------- a process of its own
+
+
+def run_apart(
+    module: str, given: Any, jobs: Mapping[str, float], folder: Path, first: str = ""
+) -> dict[str, list[Outcome]]:
+    """What jobs come to that run a student's code, in a process of their own in ``folder``; each has so many seconds.
+
+    The module hands its processes to :func:`do_jobs`. Where one dies, another does the rest; without the job ``first``
+    there is none. What a process has started itself ends with it.
+    """
+    paths = os.pathsep.join([str(Path(PACKAGE).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {"PYTHONPATH": paths, "PYTHONDONTWRITEBYTECODE": "1", JUDGING: "1"}
+    # products of a few rows: a second thread mostly waits
+    environment |= dict.fromkeys(("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS"), "1")
+    found: dict[str, list[Outcome]] = {}
+    todo, running = dict(jobs), folder / "running"
+    while todo:
+        (folder / "given").write_bytes(pickle.dumps((given, todo)))
+        running.unlink(missing_ok=True)
+        with (folder / "errors").open("wb") as errors:
+            process = subprocess.Popen(
+                [sys.executable, "-m", module, str(folder)],
+                cwd=folder,
+                env=os.environ | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                start_new_session=True,
+            )
+        try:
+            code = process.wait(60 + sum(todo.values()))
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            with suppress(OSError, AttributeError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()
+            process.wait()
+        found |= {job: read_outcomes(folder / job) for job in todo if (folder / job).is_file()}
+        job = running.read_text() if running.exists() else ""
+        if not job:  # it has not come to the student's code
+            last = (folder / "errors").read_text(errors="replace").strip().splitlines()[-1:]
+            raise RuntimeError(f"{module}: the process for a student's code did not start: {' '.join(last)}")
+        if job in todo and job not in found:
+            found[job] = [_how_it_died(folder, code, todo[job])]
+        if job not in todo or job == first:
+            break
+        todo = dict(list(todo.items())[list(todo).index(job) + 1 :])
+    return found
+
+
+def _how_it_died(folder: Path, code: int | None, seconds: float) -> Outcome:
+    trace = (folder / "trace").read_text(errors="replace")
+    places = re.findall(r'File "(.*)", line (\d+)', trace)
+    line = next((_line(file, int(number)) for file, number in places if _is_students(file)), "")
+    at = f" ({line})" if line else ""
+    if "Timeout" in trace or code is None:
+        problem = f"it does not end, and Python cannot interrupt it: killed after {seconds:g} seconds"
+        return Outcome("endless", problem=problem + at, line=line)
+    problem = f"it ends the program (exit code {code}): os._exit, a kill, or more memory than there is?"
+    if fatal := re.search(r"Fatal Python error: (.*)", trace):
+        problem = f"it crashes Python: {fatal[1]}"
+    return Outcome("raises", problem=problem + at, line=line)
+
+
+def do_jobs(prepare: Callable[..., Callable[[str], list[Outcome]]]) -> None:
+    """In the process that :func:`run_apart` starts: do the jobs in turn and leave, whatever threads are left behind."""
+    folder = Path(sys.argv[1])
+    given, jobs = pickle.loads((folder / "given").read_bytes())  # noqa: S301 - written by ourselves
+    do = prepare(*given)
+    with suppress(ImportError, ValueError, OSError):  # bounds of memory, and of a file, where the system has them
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (2**32, 2**32))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2**28, 2**28))
+    with (folder / "trace").open("w") as trace:
+        faulthandler.enable(trace)
+        for job, seconds in jobs.items():
+            # what Python cannot interrupt ends with the process, and leaves the line where it hangs
+            faulthandler.dump_traceback_later(seconds + 3, exit=True, file=trace)
+            (folder / "running").write_text(job)
+            rows = json.dumps([vars(one) | {"value": _packed(one.value)} for one in do(job)])
+            (folder / "unfinished").write_text(rows)
+            (folder / "unfinished").replace(folder / job)
+        (folder / "running").write_text(DONE)
+        os._exit(0)
+
+
+def _packed(value: Any) -> Any:
+    """A settled value as JSON, which a stranger's process may write and we may read, unlike a pickle."""
+    if isinstance(value, (np.ndarray, np.generic)):
+        stream = io.BytesIO()
+        np.save(stream, np.asarray(value), allow_pickle=False)
+        return {"array": base64.b64encode(stream.getvalue()).decode()}
+    if isinstance(value, complex):
+        return {"complex": [value.real, value.imag]}
+    if isinstance(value, bytes):
+        return {"bytes": base64.b64encode(value).decode()}
+    if isinstance(value, dict):
+        return {"dict": [[_packed(key), _packed(item)] for key, item in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return {type(value).__name__: [*map(_packed, value)]}
+    return None if value is Ellipsis else value
+
+
+def _unpacked(packed: Any) -> Any:
+    if not isinstance(packed, dict):
+        return packed
+    ((kind, value),) = packed.items()
+    if kind == "array":
+        array = np.load(io.BytesIO(base64.b64decode(value)), allow_pickle=False)
+        return array if array.ndim else array[()]
+    if kind == "dict":
+        return {_unpacked(key): _unpacked(item) for key, item in value}
+    if kind in ("list", "tuple"):
+        return {"list": list, "tuple": tuple}[kind](map(_unpacked, value))
+    return complex(*value) if kind == "complex" else base64.b64decode(value)
+
+
+def read_outcomes(file: Path) -> list[Outcome]:
+    """What :func:`do_jobs` has written, or somebody who would like to have done the job."""
+    try:
+        rows = json.loads(file.read_text())
+        return [Outcome(**row | {"value": _unpacked(row["value"]), "used": tuple(row["used"])}) for row in rows]
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, OSError):
+        return [Outcome("unusable", problem="what it returns cannot be read")]
+
+
 # ------------------------------------------------------------------------------------------- what is wrong with it
 
 
@@ -374,34 +442,28 @@ def same(found: Any, expected: Any, tolerance: float = 1e-9) -> bool:
     return x is None and y is None and type(found) is type(expected) and bool(np.all(found == expected))
 
 
-def explain(found: Any, expected: Any, given: Mapping[str, Any] | None = None, tolerance: float = 1e-9) -> str:
-    """Say what is wrong with a result, without telling the right one; "" if nothing is.
-
-    ``given`` are the arguments by name, from whose sizes a factor gets its name.
-
-    >>> explain(np.array([2.0, 4.0]), np.array([1.0, 2.0]))
-    'every number comes out 2 times as large as it should be'
-    >>> explain(0.84140, 0.84147)
-    '0.8414 begins right, and parts at digit 5'
-    """
-    return explain_calls([(found, expected, given or {})], tolerance)
-
-
 def explain_calls(
     calls: Sequence[tuple[Any, Any, Mapping[str, Any]]], tolerance: float = 1e-9, wholly: bool = False
 ) -> str:
-    """The same for several calls of a function: a mistake is named only if it explains all their results.
+    """Say what is wrong with results, without telling the right ones; "" if nothing is.
 
-    With ``wholly``, only what turns all of the right results into those found; else "".
+    Each call is what was found, what is right, and the arguments by name, from whose sizes a factor gets its name. A
+    mistake is named only if it explains all the calls; with ``wholly``, only if it explains all of their numbers.
+
+    >>> explain_calls([(np.array([2.0, 4.0]), np.array([1.0, 2.0]), {})])
+    'every number comes out 2 times as large as it should be'
+    >>> explain_calls([(0.84140, 0.84147, {})])
+    '0.8414 begins right, and parts at digit 5'
     """
-    wrong = [item for item in calls if not same(*item[:2], tolerance)]
-    telling = [
-        item
-        for item in calls
-        if any(item is other for other in wrong) or np.any(_numbers(item[1])) or isinstance(item[1], bool)
-    ]
+    is_wrong = [not same(*item[:2], tolerance) for item in calls]
+    wrong = [item for item, bad in zip(calls, is_wrong, strict=True) if bad]
     if not wrong:
         return ""
+    told = [
+        bad or bool(np.any(_numbers(item[1]))) or isinstance(item[1], bool)
+        for item, bad in zip(calls, is_wrong, strict=True)
+    ]
+    telling = [item for item, tells in zip(calls, told, strict=True) if tells]
     try:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -568,14 +630,8 @@ def _constants(given: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
             ratio = n / max(n - 1.0, 1.0)
             yield from ((f"{name}/({name} - 1)", ratio), (f"({name} - 1)/{name}", 1.0 / ratio))
             yield from ((f"sqrt({name}/({name} - 1))", ratio**0.5), (f"sqrt(({name} - 1)/{name})", ratio**-0.5))
-    yield from (
-        ("ln 10", math.log(10.0)),
-        ("1/ln 10", 1.0 / math.log(10.0)),
-        ("ln 2", math.log(2.0)),
-        ("1/ln 2", 1.0 / math.log(2.0)),
-        ("pi", math.pi),
-        ("1/pi", 1.0 / math.pi),
-    )
+    for name, n in (("ln 10", math.log(10.0)), ("ln 2", math.log(2.0)), ("pi", math.pi)):
+        yield from ((name, n), (f"1/{name}", 1.0 / n))
     yield from (("180/pi", 180.0 / math.pi), ("pi/180", math.pi / 180.0))
 
 
