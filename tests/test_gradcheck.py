@@ -386,7 +386,7 @@ def test_the_command_fails_for_a_wrong_gradient(folder, monkeypatch):
 
     def without_bias(*arguments):
         d_x, gradients = dense_backward(*arguments)
-        return d_x, type(gradients)(gradients.weight, gradients.bias * np.nan, gradients.residual)
+        return d_x, type(gradients)(gradients.weight, gradients.bias * np.nan)
 
     monkeypatch.setattr(pooling, "dense_backward", without_bias)
     result = run(folder, "--layers", "none", "--directions", "1", "--json")

@@ -191,7 +191,6 @@ def test_what_a_dense_says(tmp_path):
     denses = [
         tiny_dense(12, 7, act, bias=act != "relu") for act in ("identity", "tanh", "gelu", "relu", "silu", "sigmoid")
     ]
-    denses += [tiny_dense(12, 12, use_residual=True), tiny_dense(12, 5, use_residual=True)]
     for i, (dense, new) in enumerate(itertools.product(denses, (False, True))):
         folder = write_model(tmp_path / str(i), modules=(Pooling(), dense), new_format=new)
         found = SentenceEncoder(folder).model.modules[1]
@@ -290,7 +289,6 @@ SAVED = {
     "sharded": {"dtype": "BF16", "shards": 3, "transformer_path": "0_Transformer", "new_format": True},
     "other order": {"modules": (Pooling(("mean", "cls", "mean")), Normalize()), "new_format": True},
     "dense": {"modules": (Pooling(), tiny_dense(12, 7, "gelu"), Normalize(), tiny_dense(7, 5, "identity", bias=False))},
-    "residual": {"modules": (Pooling(), tiny_dense(12, 12, use_residual=True), tiny_dense(12, 5, use_residual=True))},
     "vocab.txt, other config": {
         "vocab_txt": True,
         "tokenizer_config": {"do_lower_case": False},

@@ -64,7 +64,7 @@ class Case:
     shard: str | None = None
     modes: tuple = ("mean",)  # () is a plain BERT without modules.json
     include_prompt: bool = True
-    dense: tuple = ()  # (out_features, torch.nn name, bias, use_residual)
+    dense: tuple = ()  # (out_features, torch.nn name, bias)
     normalize: bool = False
     old: bool = False  # rewritten by hand in the format before sentence-transformers 5.4
     limit: int | None = None
@@ -79,16 +79,16 @@ CASES = {
         layers=3, act="gelu_pytorch_tanh", head="BertForMaskedLM", stored="float16", shard="4KB", modes=()
     ),
     "2 heads, gelu_new, dense tanh": Case(
-        width=16, heads=2, act="gelu_new", modes=("max",), dense=((7, "Tanh", True, False),), normalize=True
+        width=16, heads=2, act="gelu_new", modes=("max",), dense=((7, "Tanh", True),), normalize=True
     ),
-    "12 heads, 4 layers, relu, BF16, no pooler, residual denses": Case(
+    "12 heads, 4 layers, relu, BF16, no pooler, two denses": Case(
         width=48,
         heads=12,
         layers=4,
         act="relu",
         stored="bfloat16",
         pooler=False,
-        dense=((48, "Tanh", True, True), (10, "ReLU", True, True)),
+        dense=((48, "Tanh", True), (10, "ReLU", True)),
         prompts={"query": "find "},
     ),
     "silu, pre-training heads": Case(
@@ -98,7 +98,7 @@ CASES = {
         act="swish",
         head="BertForMaskedLM",
         modes=("lasttoken",),
-        dense=((9, "GELU", False, False),),
+        dense=((9, "GELU", False),),
         similarity="euclidean",
     ),
     "shards, old format, six poolings": Case(shard="3KB", modes=tuple(POOLING_KEYS.values()), old=True, limit=30),
@@ -106,7 +106,7 @@ CASES = {
         act="tanh",
         config={"layer_norm_eps": 1e-5, "type_vocab_size": 1},
         modes=("mean", "cls"),
-        dense=((13, "ReLU", True, False), (8, "Sigmoid", True, False), (5, "Identity", False, False)),
+        dense=((13, "ReLU", True), (8, "Sigmoid", True), (5, "Identity", False)),
         normalize=True,
         similarity="manhattan",
         limit=5,
@@ -114,7 +114,7 @@ CASES = {
     "old format, dense, normalize, prompts": Case(
         modes=("max", "mean_sqrt_len_tokens"),
         old=True,
-        dense=((11, "SiLU", True, False),),
+        dense=((11, "SiLU", True),),
         normalize=True,
         limit=17,
         prompts={"query": "find the ", "passage": "soup: "},
@@ -127,7 +127,7 @@ CASES = {
         include_prompt=False,
         prompts={"query": "find the ", "document": "soup: "},
         default_prompt="query",
-        dense=((6, "Tanh", True, False),),
+        dense=((6, "Tanh", True),),
     ),
 }
 IDS = [name.replace(" ", "_") for name in CASES]
@@ -191,11 +191,8 @@ def write_case(folder, case, seed=0):
         models.Pooling(case.width, pooling_mode=case.modes, include_prompt=case.include_prompt),
     ]
     width = case.width * len(case.modes)
-    for out, activation, bias, residual in case.dense:
-        options = {"use_residual": True} if residual else {}
-        modules.append(
-            models.Dense(width, out, bias=bias, activation_function=getattr(torch.nn, activation)(), **options)
-        )
+    for out, activation, bias in case.dense:
+        modules.append(models.Dense(width, out, bias=bias, activation_function=getattr(torch.nn, activation)()))
         randomise(modules[-1], seed + out)
         width = out
     if case.normalize:

@@ -442,11 +442,10 @@ def test_missing_and_damaged_files_are_refused(tmp_path):
                 read_wordpiece(tmp_path / name)
 
 
-def test_half_a_character_and_what_is_no_text_are_refused():
-    rules = rules_for(everyday_vocabulary())
-    for text in ("a\ud800", "\ud83d \ude00", None, 3, b"bytes", ["a", "b"]):
-        with pytest.raises(ValueError, match="surrogate" if isinstance(text, str) else type(text).__name__):
-            encode(text, rules)
+def test_half_a_character_is_refused():
+    for text in ("a\ud800", "\ud83d \ude00"):
+        with pytest.raises(ValueError, match="surrogate"):
+            encode(text, rules_for(everyday_vocabulary()))
 
 
 def test_rules_that_leave_a_text_without_ids_are_refused():

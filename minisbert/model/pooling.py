@@ -226,13 +226,11 @@ class Pooling:
 
 @dataclass(frozen=True)
 class Dense:
-    """``activation(x @ weight.T + bias)``; plus ``x`` or ``x @ residual.T`` with ``use_residual``."""
+    """``activation(x @ weight.T + bias)``."""
 
     weight: Array  # (d_out, d_in)
     bias: Array | None  # (d_out,)
     activation: str
-    use_residual: bool = False
-    residual: Array | None = None  # (d_out, d_in), where the two widths differ
 
 
 @dataclass(frozen=True)
@@ -293,12 +291,9 @@ def modules_backward(
 
 
 def dense(x: Array, module: Dense) -> Array:
-    """``y = activation(x @ weight.T + bias)``, plus the residual where the module has one."""
+    """``y = activation(x @ weight.T + bias)``."""
     activation, _ = ACTIVATIONS[module.activation]
-    y = activation(linear(x, module.weight, module.bias))
-    if module.use_residual:
-        y = y + (x if module.residual is None else x @ module.residual.T)
-    return y
+    return activation(linear(x, module.weight, module.bias))
 
 
 @dataclass(frozen=True)
@@ -307,7 +302,6 @@ class DenseGradients:
 
     weight: Array  # (d_out, d_in)
     bias: Array | None  # (d_out,)
-    residual: Array | None  # (d_out, d_in)
 
 
 def dense_backward(d_y: Array, x: Array, module: Dense) -> tuple[Array, DenseGradients]:
@@ -316,13 +310,7 @@ def dense_backward(d_y: Array, x: Array, module: Dense) -> tuple[Array, DenseGra
     _, activation_backward = ACTIVATIONS[module.activation]
     d_before = activation_backward(d_y, before)
     d_x, d_weight, d_bias = linear_backward(d_before, x, module.weight)
-    d_residual = None
-    if module.use_residual and module.residual is None:
-        d_x = d_x + d_y
-    elif module.use_residual and module.residual is not None:
-        d_more, d_residual, _ = linear_backward(d_y, x, module.residual)
-        d_x = d_x + d_more
-    return d_x, DenseGradients(d_weight, None if module.bias is None else d_bias, d_residual)
+    return d_x, DenseGradients(d_weight, None if module.bias is None else d_bias)
 
 
 def output_width(modules: tuple[Module, ...], hidden_size: int) -> int:

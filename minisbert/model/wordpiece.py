@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from minisbert.model.config import ModelFolderError, read_json
+from minisbert.model.config import ModelFolderError, read_json, refusal
 
 # Unicode's property White_Space; \s and str.split() would add U+001C to U+001F
 WHITE_SPACE = re.compile("[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
@@ -139,7 +139,7 @@ def locate(text: str, rules: WordPiece) -> list[Located]:
     >>> [tuple(found) for found in locate("Pláying [SEP]", rules)]
     [('play', 0, 4, 0), ('##ing', 4, 7, 0), ('[SEP]', 8, 13, 1)]
     """
-    _refuse_what_is_no_text(text)
+    refuse_half_characters(text, "tokenize")
     located: list[Located] = []
     place = number = 0  # characters and words behind us
     for part in _split_special_tokens(text, rules.special_tokens):
@@ -165,15 +165,13 @@ def locate(text: str, rules: WordPiece) -> list[Located]:
     return located
 
 
-def _refuse_what_is_no_text(text: str) -> None:
-    if not isinstance(text, str):
-        raise ValueError(f"tokenize: expected one text (str), got {type(text).__name__}; for many, loop over them")
-    half = re.search("[\ud800-\udfff]", text)
-    if half:
+def refuse_half_characters(text: str, what: str) -> None:
+    """Refuse lone surrogates, which have no UTF-8."""
+    if half := re.search("[\ud800-\udfff]", text):
+        place = half.start()
         raise ValueError(
-            f"tokenize: {text[max(0, half.start() - 10) : half.end() + 10]!r} holds a lone surrogate at character "
-            f"{half.start()}, half of a character that was cut in two; clean it with "
-            "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
+            f"{what}: {text[max(0, place - 10) : place + 10]!r} holds a lone surrogate at character {place}, half of a "
+            "character; clean it with text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
         )
 
 
@@ -272,9 +270,9 @@ def read_wordpiece(path: str | Path) -> WordPiece:
     except ModelFolderError:
         raise
     except KeyError as error:
-        raise ModelFolderError(f"{path.as_posix()}: no {error} in it; is it the tokenizer.json of a BERT?") from error
+        raise refusal(path, f"no {error} in it; is it the tokenizer.json of a BERT?") from error
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ModelFolderError(f"{path.as_posix()}: no WordPiece vocabulary can be read: {error}") from error
+        raise refusal(path, f"no WordPiece vocabulary can be read: {error}") from error
 
 
 def _from_tokenizer_json(raw: dict[str, Any]) -> WordPiece:
