@@ -47,6 +47,7 @@ from minisbert.model import Array
 from minisbert.model.bert import BertTrace, bert, trace_bert
 from minisbert.model.folder import SentenceModel, load_model, save_model
 from minisbert.model.ops import normalize
+from minisbert.model.params import walk
 from minisbert.model.pooling import Normalize, Pooling, apply_modules
 from minisbert.model.tokens import Overflow, OverflowReport, Tokens
 from minisbert.model_card import model_card
@@ -888,23 +889,13 @@ class Trace:
         ``"embeddings.word"``, ``"layers.0.attention.query"``, .., ``"sentence_embedding"``. Attention probabilities are
         ``(c, H, T, T)`` per run of equal lengths: ``"layers.0.attention.probs.0"``.
         """
-        named = dict(_walk("", self.bert))
+        named = dict(walk(self.bert))
         named |= {f"modules.{i}": result for i, result in enumerate(self.modules[:-1])}
         return {**named, "sentence_embedding": self.sentence_embedding}
 
     def to_html(self) -> str:
         """Show how two texts become one number, as one HTML page: :func:`minisbert.show`."""
         return importlib.import_module("minisbert.page").page_of(self).html  # built on all of this, so imported late
-
-
-def _walk(name: str, tree: Any) -> Iterator[tuple[str, Array]]:
-    """Name the arrays of nested dataclasses and tuples by the path that leads to them."""
-    if isinstance(tree, np.ndarray):
-        yield name, tree
-    elif tree is not None:  # a mask of dropout, which only training has
-        own = enumerate(tree) if isinstance(tree, tuple) else ((f.name, getattr(tree, f.name)) for f in fields(tree))
-        for step, branch in own:
-            yield from _walk(f"{name}.{step}" if name else str(step), branch)
 
 
 # ------------------------------------------------------------------------------- what sentence-transformers' users type

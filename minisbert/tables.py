@@ -583,24 +583,16 @@ def _parquet_rows(source: str | Path | BinaryIO, name: str) -> Iterator[tuple[in
             file = parquet.ParquetFile(stream)
             _check_unique(file.schema_arrow.names, name)
             rows = chain.from_iterable(block.to_pylist() for block in file.iter_batches(1024))
-            yield from enumerate((_plain(row) for row in rows), 1)
+            # as JSON has them: dates as text, decimals as numbers, bytes as the UTF-8 that they are
+            yield from enumerate((json.loads(json.dumps(row, default=_plain)) for row in rows), 1)
         except (arrow.ArrowException, OSError) as error:
             raise InputError(f"{name}: not readable as Parquet: {str(error).splitlines()[0]}") from None
 
 
-def _plain(value: Any) -> Any:
-    """A value of Parquet as JSON has it: dates as text, decimals as numbers, bytes as the UTF-8 that they are."""
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_plain(one) for one in value]
+def _plain(value: Any) -> str | float:
+    """What JSON has for a value that it lacks."""
     if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError:
-            return value
-    if value is None or isinstance(value, (str, bool, int, float)):
-        return value
+        return value.decode(errors="surrogateescape")  # what is no UTF-8 is refused where it is read as a text
     return float(value) if type(value).__name__ == "Decimal" else str(value)
 
 
@@ -626,10 +618,9 @@ def follow_path(record: Mapping[str, Any], field: str, where: str) -> Any:
 def checked_text(value: object, field: str, where: str) -> str:
     """Return a string that UTF-8 can encode (no lone surrogates), or raise an InputError."""
     if not isinstance(value, str):
-        said = f"bytes that are not UTF-8: {value!r:.40}" if isinstance(value, bytes) else f"{json.dumps(value):.60}"
-        raise InputError(f"{where}: the field {field!r} must be a string, got {said}")
+        raise InputError(f"{where}: the field {field!r} must be a string, got {json.dumps(value):.60}")
     if any("\ud800" <= character <= "\udfff" for character in value):
-        raise InputError(f"{where}: the field {field!r} contains half a character (a lone surrogate)")
+        raise InputError(f"{where}: the field {field!r} is not UTF-8, or has half a character (a lone surrogate)")
     return value
 
 

@@ -1,8 +1,6 @@
 """SentenceEncoder: shapes, order, batches, edges and errors, on a tiny model; golden numbers on the real one."""
 
-import io
 from contextlib import suppress
-from functools import partial
 from importlib import import_module
 
 import numpy as np
@@ -412,17 +410,6 @@ def test_the_progress_bar_goes_to_stderr_if_there_is_one(tiny, capsys, monkeypat
     assert out == "" and f"{len(TEXTS)}/{len(TEXTS)}" in err
     monkeypatch.setattr("sys.stderr", None)
     np.testing.assert_allclose(tiny.encode(TEXTS, show_progress_bar=True), expected, atol=COMPANY)
-
-
-@pytest.mark.parametrize("overflow", ["truncate", "chunk"])
-def test_a_bar_is_drawn_when_it_is_time(tiny, overflow):
-    times_drawn = []
-    for mininterval in (1e9, 0):
-        drawn = io.StringIO()
-        bar = partial(tqdm, file=drawn, mininterval=mininterval, miniters=0)
-        tiny.encode(TEXTS, overflow=overflow, batch_size=1, show_progress_bar=bar)
-        times_drawn.append(drawn.getvalue().count(f"/{len(TEXTS)}"))
-    assert times_drawn[0] == 2 and times_drawn[1] >= len(TEXTS)  # 2: the beginning and the end
 
 
 def test_similarity_and_dimensions_are_the_folders_or_set(tmp_path):

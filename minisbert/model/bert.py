@@ -383,34 +383,12 @@ class BertTrace:
 def bert(token_ids: Array, lengths: Array, params: BertParams, config: BertConfig) -> Array:
     """Turn a strip of token ids into a strip of token embeddings.
 
-    Parameters
-    ----------
-    token_ids : Array, shape (N,)
-        All texts end to end, special tokens included; rows of the word table.
-    lengths : Array, shape (B,)
-        Tokens of each text, each from 1 to P; ``sum(lengths) == N``.
-    params : BertParams
-    config : BertConfig
+    The ids are rows of the word table, special tokens included; each length is from 1 to P, and they sum to N. The
+    result has the dtype of the parameters.
 
-    Returns
-    -------
-    Array, shape (N, D)
-        The last layer's output, in the dtype of the parameters.
-
-    Notes
-    -----
     **Source**: ``transformers.BertModel(...).last_hidden_state`` without its padded rows.
 
-    Examples
-    --------
-    Two texts, of three tokens and of two:
-
-    >>> from minisbert.model.params import random_params
-    >>> config = BertConfig(vocab_size=9, hidden_size=4, num_hidden_layers=1, num_attention_heads=2,
-    ...                     intermediate_size=6)
-    >>> params = random_params(config, np.random.default_rng(0))
-    >>> bert(np.array([1, 2, 3, 1, 3]), np.array([3, 2]), params, config).shape
-    (5, 4)
+    (N,), (B,) -> (N, D)
     """
     hidden = embed(token_ids, lengths, params.embeddings, config.layer_norm_eps).output  # (N, D)
     for layer_params in params.layers:
@@ -425,20 +403,15 @@ def trace_bert(
 
     Parameters
     ----------
-    token_ids : Array, shape (N,)
-    lengths : Array, shape (B,)
-    params : BertParams
-    config : BertConfig
+    token_ids, lengths, params, config
+        As :func:`bert`; without dropout ``trace.output`` equals its result bit for bit.
     dropout : Dropout, optional
         For training.
 
-    Returns
-    -------
-    BertTrace
-        Without dropout ``trace.output`` equals ``bert(...)`` bit for bit.
-
     Examples
     --------
+    Two texts, of three tokens and of two:
+
     >>> from minisbert.model.params import random_params
     >>> config = BertConfig(vocab_size=9, hidden_size=4, num_hidden_layers=1, num_attention_heads=2,
     ...                     intermediate_size=6)
@@ -466,16 +439,7 @@ def bert_backward(
     d_output : Array, shape (N, D)
         Upstream gradient of ``trace.output``.
     trace : BertTrace
-        From :func:`trace_bert` on the same arguments.
-    token_ids : Array, shape (N,)
-    lengths : Array, shape (B,)
-    params : BertParams
-    config : BertConfig
-
-    Returns
-    -------
-    BertGradients
-        Of every weight, in the dtype of the parameters.
+        From :func:`trace_bert` on the same arguments, which follow.
 
     Notes
     -----

@@ -116,20 +116,13 @@ class SentenceModel:
 def load_model(folder: Path, dtype: npt.DTypeLike = np.float32) -> SentenceModel:
     """Read a whole model folder, in either of sentence-transformers' formats or as a plain BERT.
 
+    A folder that is damaged, contradicts itself, or is not computed exactly is a ModelFolderError.
+
     Parameters
     ----------
     folder : Path
     dtype : DTypeLike
         float32 or float64, of all weights and so of everything computed with them.
-
-    Returns
-    -------
-    SentenceModel
-
-    Raises
-    ------
-    ModelFolderError
-        Naming the file and the cause, for a folder that is damaged, contradicts itself, or is not computed exactly.
 
     Examples
     --------
@@ -305,11 +298,6 @@ def save_model(model: SentenceModel, folder: Path, readme: str | None = None) ->
         New or empty. It appears whole or not at all.
     readme : str, optional
         What is to stand in its README.md, a model card.
-
-    Raises
-    ------
-    ValueError
-        If the folder holds something already, or is a file.
 
     Examples
     --------

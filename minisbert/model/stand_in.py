@@ -103,9 +103,13 @@ class WordPieceTokenizer:
         """The third: a word's pieces."""
         return [Token(self.rules.id_of(piece), piece) for piece in split_word(word, self.rules)]
 
-    def save(self, path: str) -> None:
+    def to_str(self) -> str:
         """Refuse: only the library writes ``tokenizer.json``."""
-        raise ValueError(f"{path}: a model is saved where the tokenizers library can be imported; here it cannot")
+        raise ValueError("a model is saved where the tokenizers library can be imported; here it cannot")
+
+    def save(self, path: str) -> None:
+        """Refuse, as `to_str`."""
+        self.to_str()
 
 
 def open_stand_in(file: Path, changed: dict[str, Any], lower_case: bool) -> WordPieceTokenizer:

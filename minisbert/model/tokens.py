@@ -110,21 +110,8 @@ class Tokenizer:
     def __call__(self, texts: Sequence[str], max_seq_length: int) -> Tokens:
         """Split texts into tokens, put the special ones around them, and cut at the limit.
 
-        Parameters
-        ----------
-        texts : sequence of str
-        max_seq_length : int
-            The longest text in tokens, special tokens included.
-
-        Returns
-        -------
-        Tokens
-            Cut at the end; the special tokens are always there.
-
-        Raises
-        ------
-        ValueError
-            For a text with a lone surrogate, which is half a character and has no UTF-8.
+        The limit counts special tokens, which are always there: a text is cut before [SEP]. A lone surrogate, half a
+        character without UTF-8, is a ValueError.
         """
         room = max_seq_length - self.special_count
         strip: list[int] = []
@@ -151,20 +138,8 @@ class Tokenizer:
     def spans(self, text: str) -> TokenSpans:
         """Split one text of any length into tokens, and say which characters each of them stands for.
 
-        Parameters
-        ----------
-        text : str
-
-        Returns
-        -------
-        TokenSpans
-            The ids of :meth:`__call__`, uncut and without special tokens. A character may become several tokens, all of
-            which then have its span.
-
-        Raises
-        ------
-        ValueError
-            For a text with a lone surrogate.
+        The ids are those of :meth:`__call__`, uncut and without special tokens. A character may become several tokens,
+        all of which then have its span.
         """
         parts = [np.empty((4, 0), np.intp)]
         characters = count = 0
@@ -360,8 +335,8 @@ def _check_vocabulary(library: tokenizers.Tokenizer | WordPieceTokenizer, config
     owner: dict[int, str] = {}
     for piece, token_id in library.get_vocab(with_added_tokens=True).items():
         if token_id >= config.vocab_size:
-            size = f"config.json says vocab_size {config.vocab_size}"
-            raise refusal(file, f"gives {piece!r} the id {token_id}, but {size}; are the files of the same model?")
+            rows = f"config.json says vocab_size {config.vocab_size}"
+            raise refusal(file, f"gives {piece!r} the id {token_id}, but {rows}; are the files of the same model?")
         if owner.setdefault(token_id, piece) != piece:
             raise refusal(file, f"gives {owner[token_id]!r} and {piece!r} the same id {token_id}; it is damaged")
 
