@@ -124,8 +124,7 @@ def cos_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[A
 
     (A, B), (A, D), (B, D) -> (A, D), (B, D)
     """
-    a, b = _checked("cos_sim_backward", a, b, turn=True)
-    upstream = _checked_upstream("cos_sim_backward", d_scores, (len(a), len(b)), a)
+    upstream, a, b = _checked_backward("cos_sim_backward", d_scores, a, b, turn=True)
     d_unit_a = upstream @ _unit_rows(b)  # (A, D)
     d_unit_b = upstream.T @ _unit_rows(a)  # (B, D)
     return _unit_rows_backward(d_unit_a, a), _unit_rows_backward(d_unit_b, b)
@@ -153,8 +152,7 @@ def pairwise_cos_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -
 
     (B,), (B, D), (B, D) -> (B, D), (B, D)
     """
-    a, b = _checked("pairwise_cos_sim_backward", a, b, turn=True)
-    upstream = _checked_upstream("pairwise_cos_sim_backward", d_scores, (len(a),), a)
+    upstream, a, b = _checked_backward("pairwise_cos_sim_backward", d_scores, a, b, turn=True)
     d_unit_a, d_unit_b = upstream[:, None] * _unit_rows(b), upstream[:, None] * _unit_rows(a)
     return _unit_rows_backward(d_unit_a, a), _unit_rows_backward(d_unit_b, b)
 
@@ -198,8 +196,7 @@ def dot_score_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple
 
     (A, B), (A, D), (B, D) -> (A, D), (B, D)
     """
-    a, b = _checked("dot_score_backward", a, b, sums=True)
-    upstream = _checked_upstream("dot_score_backward", d_scores, (len(a), len(b)), a)
+    upstream, a, b = _checked_backward("dot_score_backward", d_scores, a, b, sums=True)
     return upstream @ b, upstream.T @ a  # (A, D), (B, D)
 
 
@@ -264,8 +261,7 @@ def pairwise_euclidean_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayL
 
     (B,), (B, D), (B, D) -> (B, D), (B, D)
     """
-    a, b = _checked("pairwise_euclidean_sim_backward", a, b, sums=True)
-    upstream = _checked_upstream("pairwise_euclidean_sim_backward", d_scores, (len(a),), a)
+    upstream, a, b = _checked_backward("pairwise_euclidean_sim_backward", d_scores, a, b, sums=True)
     difference = a - b  # (B, D)
     distance = np.linalg.norm(difference, axis=-1, keepdims=True)  # (B, 1)
     d_a = -upstream[:, None] * (difference / np.where(distance > 0.0, distance, math.inf))
@@ -323,8 +319,7 @@ def pairwise_manhattan_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayL
 
     (B,), (B, D), (B, D) -> (B, D), (B, D)
     """
-    a, b = _checked("pairwise_manhattan_sim_backward", a, b, sums=True)
-    upstream = _checked_upstream("pairwise_manhattan_sim_backward", d_scores, (len(a),), a)
+    upstream, a, b = _checked_backward("pairwise_manhattan_sim_backward", d_scores, a, b, sums=True)
     d_a = -upstream[:, None] * np.sign(a - b)  # (B, D)
     return d_a, -d_a
 
@@ -468,14 +463,15 @@ def _checked(
     return u, v
 
 
-def _checked_upstream(function: str, upstream: ArrayLike, shape: tuple[int, ...], like: Array) -> Array:
-    array = np.asarray(upstream, dtype=like.dtype)
-    if array.shape != shape or not np.isfinite(array).all():
-        raise ValueError(
-            f"{function}: d_scores must hold finite numbers, one for each score of the forward, {shape}, but its shape "
-            f"is {array.shape}" + (", and there is NaN or Inf in it" if array.shape == shape else "")
-        )
-    return array
+def _checked_backward(
+    function: str, d_scores: ArrayLike, a: ArrayLike, b: ArrayLike, **asked: bool
+) -> tuple[Array, Array, Array]:
+    """Take the upstream gradient, a finite number for each score of the forward, and the forward's arguments."""
+    u, v = _checked(function, a, b, **asked)
+    upstream, shape = np.asarray(d_scores, u.dtype), (len(u),) if function.startswith("pairwise") else (len(u), len(v))
+    if upstream.shape != shape or not np.isfinite(upstream).all():
+        raise ValueError(f"{function}: d_scores must hold finite numbers of shape {shape}, got shape {upstream.shape}")
+    return upstream, u, v
 
 
 # ------------------------------------------------------------------------------------------------------------ distances

@@ -387,7 +387,11 @@ def _delimited(
         else:
             delimiter = _find_delimiter(sample, quoting is not False, name)
         lines = chain(sample, lines)
-    split = _split_quoted(lines, delimiter, name, begins) if quoting is not False else _split_plain(lines, delimiter)
+    split: Iterator[tuple[int, list[str]]]
+    if quoting is False:
+        split = ((number, line.split(delimiter) if line else []) for number, line in lines)
+    else:
+        split = _split_quoted(lines, delimiter, name, begins)
     first = next(((line, row) for line, row in split if row), None)
     if first is None:
         if has_header:
@@ -429,11 +433,6 @@ def _equally_long(
                 "quoting right?"
             )
         yield line, dict(zip(columns, row, strict=True))
-
-
-def _split_plain(lines: Iterator[Line], delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    for number, line in lines:
-        yield number, line.split(delimiter) if line else []
 
 
 def _split_quoted(lines: Iterator[Line], delimiter: str, name: str, begins: int = 0) -> Iterator[tuple[int, list[str]]]:

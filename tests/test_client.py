@@ -5,7 +5,6 @@ import http.server
 import json
 import logging
 import socket
-import sys
 import threading
 import time
 import traceback
@@ -48,28 +47,6 @@ def waits(monkeypatch):
     waited = []
     monkeypatch.setattr("minisbert.client.time", types.SimpleNamespace(sleep=waited.append, time=time.time))
     return waited
-
-
-class FakeEncoder:
-    """Counts letters; keeps what it was asked."""
-
-    made: list[str]
-
-    def __init__(self, model=None):
-        type(self).made.append(model)
-
-    def encode(self, texts):
-        rows = [[len(text), text.count("o"), 1.0] for text in texts]
-        return np.array(rows, dtype=np.float32).reshape(len(texts), 3)
-
-
-@pytest.fixture
-def fake_encoder(monkeypatch):
-    module = types.ModuleType("minisbert.encoder")
-    module.SentenceEncoder = FakeEncoder
-    FakeEncoder.made = []
-    monkeypatch.setitem(sys.modules, "minisbert.encoder", module)
-    return FakeEncoder
 
 
 def vector_of(text):
@@ -149,18 +126,6 @@ def refused(url, texts=TEXTS, **options):
 # ------------------------------------------------------------------------------------------------- in this process
 
 
-def test_computes_here_with_an_encoder_built_once_at_first_use(fake_encoder):
-    client = Client(KEY, model="some/model")
-    assert fake_encoder.made == []
-    first, second = client.embed(TEXTS), client.embed(text for text in TEXTS)
-    assert fake_encoder.made == ["some/model"]
-    assert isinstance(first, EmbedResponse) and first.model == "some/model"
-    np.testing.assert_array_equal(first.embeddings, [[11, 2, 1], [19, 2, 1], [18, 2, 1]])
-    np.testing.assert_array_equal(first.embeddings, second.embeddings)
-    assert client.embed("soup").embeddings.shape == (1, 3) and client.embed([]).embeddings.shape == (0, 3)
-    assert KEY not in repr(vars(client)) + repr(client)  # it is not even kept
-
-
 def test_the_client_of_the_mission_runs_as_it_stands_and_opens_no_socket(weights_folder, monkeypatch):
     def refuse(*_, **__):
         raise RuntimeError("a socket was opened")
@@ -170,9 +135,13 @@ def test_the_client_of_the_mission_runs_as_it_stands_and_opens_no_socket(weights
     exec(MISSION, variables)
     assert variables["very_similar"] > 0.9 > 0.1 > variables["not_similar"]
     assert variables["soup1"].dtype == np.float32 and variables["soup1"].shape == (384,)
-    local = Client(model=str(weights_folder)).embed(TEXTS)
-    np.testing.assert_array_equal(local.embeddings[0], variables["soup1"])
-    assert local.model == str(weights_folder)
+    local = Client(KEY, model=str(weights_folder))
+    response = local.embed(text for text in TEXTS)
+    np.testing.assert_array_equal(response.embeddings[0], variables["soup1"])
+    assert isinstance(response, EmbedResponse) and response.model == str(weights_folder)
+    monkeypatch.setattr("minisbert.encoder.SentenceEncoder", None)  # it is built once
+    assert local.embed("soup").embeddings.shape == (1, 384) and local.embed([]).embeddings.shape == (0, 384)
+    assert KEY not in repr(vars(local)) + repr(local)  # it is not even kept
 
 
 # ------------------------------------------------------------------------------------------------- asking a server
@@ -369,7 +338,7 @@ BAD_ARGUMENTS = {
 }
 
 
-def test_the_size_of_a_batch_is_checked(fake_encoder):
+def test_the_size_of_a_batch_is_checked():
     for batch_size in (0, True, 2049):
         with pytest.raises(ValueError, match="batch_size must be"):
             Client().embed(TEXTS, batch_size=batch_size)

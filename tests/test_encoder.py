@@ -19,7 +19,6 @@ from minisbert.model.params import flatten
 from minisbert.model.pooling import Dense, Normalize, Pooling
 from minisbert.model.tokens import TruncationWarning
 from minisbert.nearest import paraphrase_mining
-from minisbert.search.database import EmbeddingDatabase
 from minisbert.search.router import Router
 from minisbert.search.routes import Route
 from minisbert.training.data import Examples
@@ -287,18 +286,6 @@ def test_what_is_read_once_gives_what_a_list_gives_and_what_is_no_texts_is_refus
     for make in NO_TEXTS:
         with pytest.raises(ValueError, match=r"expected|must be|an example"):
             ENTRIES[entry](tiny, make())
-
-
-def test_the_database_reads_texts_and_queries_as_encode_does(tiny, duckdb, tmp_path):
-    for i, make in enumerate(ONE_PASS[:2]):
-        with EmbeddingDatabase.open(tmp_path / f"{i}.duckdb", tiny) as index:
-            index.add(make())
-            found = [[hit.text for hit in hits] for hits in index.search(make(), top_k=1)]
-            assert found == [[text] for text in THREE]
-            for bad in NO_TEXTS if i == 0 else ():
-                for method in (index.add, index.search):
-                    with pytest.raises(ValueError, match="expected"):
-                        method(bad())
 
 
 # ------------------------------------------------------------------------------------------------------ refusals

@@ -600,16 +600,6 @@ def test_a_commit_that_is_there_needs_no_network_and_a_branch_is_asked_for(world
     assert Path(world.resolve(name, revision="v2")["folder"]).name == OTHER_COMMIT[::-1]
 
 
-def test_an_interrupted_download_of_another_model_is_not_taken_for_whole(world, fake_hub):
-    fake_hub.add("owner/name", TINY)
-    fake_hub.breaks_off_at = 1000
-    assert "is incomplete" in world.resolve("owner/name")["error"]
-    fake_hub.breaks_off_at = None
-    assert "is incomplete" in world.resolve("owner/name", revision=COMMIT, local_files_only=True)["error"]
-    folder = Path(world.resolve("owner/name", revision=COMMIT)["folder"])
-    assert (folder / "model.safetensors").read_bytes() == TINY["model.safetensors"]
-
-
 def test_the_token_is_sent_and_never_shown(world, fake_hub):
     fake_hub.add("owner/name", TINY)
     fake_hub.token = TOKEN

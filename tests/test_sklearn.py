@@ -36,15 +36,6 @@ def make(sklearn, folder):
     return lambda model=folder, **settings: TextEncoder(model, **{"encode_kwargs": QUIET, **settings})
 
 
-@pytest.fixture
-def pipeline(make):
-    """TextEncoder and logistic regression."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
-    return lambda **settings: make_pipeline(make(**settings), LogisticRegression(C=1000.0, max_iter=1000))
-
-
 def repickled(thing):
     return pickle.loads(pickle.dumps(thing))  # noqa: S301 (our own bytes)
 
@@ -100,22 +91,6 @@ def test_clones_share_an_encoder_and_no_setting(sklearn, make, folder):
     cloned.max_seq_length = 4
     assert (original.encode_kwargs, original.max_seq_length, encoder.max_seq_length) == (QUIET, 9, 16)
     assert isinstance(original.transform(TEXTS), np.ndarray)
-
-
-def test_a_grid_of_limits_models_and_ways_to_encode(pipeline, folder, other_folder):
-    from sklearn.model_selection import GridSearchCV
-
-    def scores(grid, **options):
-        found = GridSearchCV(pipeline(), grid, error_score="raise", **options).fit(LABELLED, LABELS)
-        return found.cv_results_["mean_test_score"].tolist()
-
-    # the limit cuts off the word that tells the classes apart; so does a long prompt
-    assert scores({"textencoder__max_seq_length": [4, None]}, cv=3) == [0.5, 1.0]
-    grid = [
-        {"textencoder__model": [folder, other_folder, SentenceEncoder(folder)]},
-        {"textencoder__encode_kwargs": [{"prompt": "soup dog ran i love cat mat the sat on", **QUIET}]},
-    ]
-    assert scores(grid, cv=2) == [1.0, 1.0, 1.0, 0.5]
 
 
 def test_frames_a_union_of_views_and_one_column_of_a_table(make, folder, other_folder):

@@ -124,7 +124,7 @@ def embed_backward(
     """Gradients of the tables; token ids have none. Of the word table only the rows of the pieces in these texts."""
     # output = drop(layer_norm(summed))
     d_normed = _drop(d_output, trace.mask)  # (N, D)
-    d_summed, d_weight, d_bias = layer_norm_backward(d_normed, trace.summed, params.layer_norm.weight, eps)
+    d_summed, *d_norm = layer_norm_backward(d_normed, trace.summed, params.layer_norm.weight, eps)
     # summed = word + position + token_type[0]: each of the three gets the whole of it
     d_token_type = np.zeros_like(params.token_type)  # (S, D)
     d_token_type[0] = d_summed.sum(axis=0)
@@ -132,7 +132,7 @@ def embed_backward(
     d_position = sum_rows(places(lengths), d_summed, len(params.position)).dense()  # (P, D)
     # word = params.word[token_ids]
     d_word = sum_rows(token_ids, d_summed, len(params.word))
-    return EmbeddingGradients(d_word, d_position, d_token_type, LayerNormParams(d_weight, d_bias))
+    return EmbeddingGradients(d_word, d_position, d_token_type, LayerNormParams(*d_norm))
 
 
 @dataclass(frozen=True)
@@ -196,9 +196,7 @@ def attention_backward(
     The key bias gets zero: it moves all scores of a row alike, which softmax ignores.
     """
     # output = layer_norm(summed)
-    d_summed, d_norm_weight, d_norm_bias = layer_norm_backward(
-        d_output, trace.summed, params.layer_norm.weight, config.layer_norm_eps
-    )
+    d_summed, *d_norm = layer_norm_backward(d_output, trace.summed, params.layer_norm.weight, config.layer_norm_eps)
     # summed = hidden + drop(projected)
     d_projected = _drop(d_summed, trace.mask)  # (N, D)
     # projected = linear(context)
@@ -216,7 +214,7 @@ def attention_backward(
         key=LinearParams(*d_key_params),
         value=LinearParams(*d_value_params),
         output=LinearParams(*d_out),
-        layer_norm=LayerNormParams(d_norm_weight, d_norm_bias),
+        layer_norm=LayerNormParams(*d_norm),
     )
     return d_hidden, gradients
 
@@ -307,9 +305,7 @@ def feed_forward_backward(
 ) -> tuple[Array, FeedForwardParams]:
     """Gradients of ``hidden``, (N, D), and of the block's weights."""
     # output = layer_norm(summed)
-    d_summed, d_norm_weight, d_norm_bias = layer_norm_backward(
-        d_output, trace.summed, params.layer_norm.weight, config.layer_norm_eps
-    )
+    d_summed, *d_norm = layer_norm_backward(d_output, trace.summed, params.layer_norm.weight, config.layer_norm_eps)
     # summed = hidden + drop(projected)
     d_projected = _drop(d_summed, trace.mask)  # (N, D)
     # projected = linear(activated)
@@ -324,7 +320,7 @@ def feed_forward_backward(
     gradients = FeedForwardParams(
         expand=LinearParams(*d_expand),
         contract=LinearParams(*d_contract),
-        layer_norm=LayerNormParams(d_norm_weight, d_norm_bias),
+        layer_norm=LayerNormParams(*d_norm),
     )
     return d_hidden, gradients
 
