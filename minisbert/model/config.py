@@ -37,31 +37,13 @@ def refusal(file: Path, problem: str) -> ModelFolderError:
 class BertConfig:
     """The sizes and choices that define a BERT; names are Hugging Face's, letters are this package's.
 
+    The defaults are those of BERT-base (Devlin et al. 2019, section 3); files written by recent libraries leave out
+    what equals them. **Source**: ``transformers.BertConfig``.
+
     Parameters
     ----------
-    vocab_size : int
-        ``V``, rows of the word embedding table.
-    hidden_size : int
-        ``D``, width of a token vector.
-    num_hidden_layers : int
-        ``L``.
-    num_attention_heads : int
-        ``H``; divides ``D``.
-    intermediate_size : int
-        ``F``, width inside the feed-forward network.
-    max_position_embeddings : int
-        ``P``, the longest text in tokens, special tokens included.
-    type_vocab_size : int
-        Rows of the token type table; a single text uses row 0 alone.
-    hidden_act : str
-        As the checkpoint writes it, a key of :data:`HIDDEN_ACTS`.
-    layer_norm_eps : float
-        Added to the variance inside LayerNorm.
-
-    Notes
-    -----
-    **Source**: ``transformers.BertConfig``. The defaults are those of BERT-base (Devlin et al. 2019, section 3); files
-    written by recent libraries leave out what equals them.
+    vocab_size, hidden_size, num_hidden_layers, ...
+        What each is stands behind its field.
 
     Examples
     --------
@@ -69,15 +51,15 @@ class BertConfig:
     32
     """
 
-    vocab_size: int = 30522
-    hidden_size: int = 768
-    num_hidden_layers: int = 12
-    num_attention_heads: int = 12
-    intermediate_size: int = 3072
-    max_position_embeddings: int = 512
-    type_vocab_size: int = 2
-    hidden_act: str = "gelu"
-    layer_norm_eps: float = 1e-12
+    vocab_size: int = 30522  # V, rows of the word embedding table
+    hidden_size: int = 768  # D, width of a token vector
+    num_hidden_layers: int = 12  # L
+    num_attention_heads: int = 12  # H; divides D
+    intermediate_size: int = 3072  # F, width inside the feed-forward network
+    max_position_embeddings: int = 512  # P, the longest text in tokens, special tokens included
+    type_vocab_size: int = 2  # S, rows of the token type table; a single text uses row 0 alone
+    hidden_act: str = "gelu"  # as the checkpoint writes it, a key of HIDDEN_ACTS
+    layer_norm_eps: float = 1e-12  # added to the variance inside LayerNorm
 
     @property
     def activation(self) -> str:

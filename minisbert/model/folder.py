@@ -66,18 +66,8 @@ class SentenceModel:
 
     Parameters
     ----------
-    config : BertConfig
-    params : BertParams
-    modules : tuple of Pooling, Dense and Normalize
-        What follows BERT.
-    tokenizer : Tokenizer
-    max_seq_length : int
-        In tokens, special tokens included.
-    prompts : dict of str to str
-    default_prompt_name : str or None
-    similarity_fn_name : {"cosine", "dot", "euclidean", "manhattan"}
-    truncate_dim : int or None
-        Dimensions of a sentence vector that are kept; None keeps all.
+    config, params, modules, ...
+        What each is stands behind its field.
 
     Examples
     --------
@@ -94,13 +84,13 @@ class SentenceModel:
 
     config: BertConfig
     params: BertParams
-    modules: tuple[Module, ...]
+    modules: tuple[Module, ...]  # what follows BERT
     tokenizer: Tokenizer
-    max_seq_length: int
+    max_seq_length: int  # in tokens, special tokens included
     prompts: dict[str, str]
     default_prompt_name: str | None
-    similarity_fn_name: str
-    truncate_dim: int | None = None
+    similarity_fn_name: str  # a key of similarity.SIMILARITIES
+    truncate_dim: int | None = None  # dimensions of a sentence vector that are kept; None keeps all
 
     @property
     def full_width(self) -> int:

@@ -85,10 +85,8 @@ class BertParams:
 
     Parameters
     ----------
-    embeddings : EmbeddingParams
-        The three tables and their LayerNorm.
-    layers : tuple of LayerParams
-        ``L`` of them, each an ``attention`` and a ``feed_forward``.
+    embeddings, layers
+        The tables, and L layers.
 
     Examples
     --------

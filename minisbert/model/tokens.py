@@ -78,14 +78,8 @@ class Tokenizer:
 
     Parameters
     ----------
-    library : tokenizers.Tokenizer or WordPieceTokenizer
-        Without truncation and padding of its own; the second where the first cannot be had.
-    first, last : tuple of int
-        Ids before and after every text, in BERT [CLS] and [SEP].
-    lower_case : bool
-        ``sentence_bert_config.json`` wants lower case before all else; kept for saving, as is the next.
-    settings : dict
-        ``tokenizer_config.json``.
+    library, first, last, lower_case, settings
+        What each is stands behind its field.
 
     Examples
     --------
@@ -96,11 +90,11 @@ class Tokenizer:
     Tokens(token_ids=array([1, 3, 2, 1, 3, 3, 2]), lengths=array([3, 4]), lost=array([0, 0]))
     """
 
-    library: tokenizers.Tokenizer | WordPieceTokenizer
-    first: tuple[int, ...]
-    last: tuple[int, ...]
-    lower_case: bool
-    settings: dict[str, Any]
+    library: tokenizers.Tokenizer | WordPieceTokenizer  # without truncation and padding of its own
+    first: tuple[int, ...]  # ids before every text, in BERT [CLS]
+    last: tuple[int, ...]  # ids behind it, [SEP]
+    lower_case: bool  # sentence_bert_config.json wants lower case before all else; kept for saving, as is the next
+    settings: dict[str, Any]  # tokenizer_config.json
 
     @property
     def special_count(self) -> int:

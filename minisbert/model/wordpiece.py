@@ -35,29 +35,12 @@ IDEOGRAPH = re.compile(
 class WordPiece:
     """A vocabulary and the rules by which text is cut to fit it; field names are the library's.
 
+    ValueError if one of the three named tokens has no id, or a special token has two.
+
     Parameters
     ----------
-    vocabulary : mapping of str to int
-        Id of each piece; a piece that continues a word starts with ``continuing_subword_prefix``.
-    special_tokens : mapping of str to int
-        Tokens that are recognised in raw text, letter for letter.
-    clean_text : bool
-        Drop control characters and turn all white space into plain spaces.
-    handle_chinese_chars : bool
-        Make every CJK ideograph a word of its own.
-    strip_accents : bool or None
-        Drop combining marks; None does so where ``lowercase`` does.
-    lowercase : bool
-    unk_token, cls_token, sep_token : str
-        What replaces a word that has no pieces, stands before a text, and after it.
-    continuing_subword_prefix : str
-    max_input_chars_per_word : int
-        Longer words (after :func:`normalize`) become ``unk_token`` without a look.
-
-    Raises
-    ------
-    ValueError
-        If one of the three named tokens has no id, or a special token has two.
+    vocabulary, special_tokens, clean_text, ...
+        What each is stands behind its field.
 
     Examples
     --------
@@ -66,17 +49,17 @@ class WordPiece:
     [1, 3, 4, 5, 6, 2]
     """
 
-    vocabulary: Mapping[str, int] = field(repr=False)
-    special_tokens: Mapping[str, int] = field(default_factory=dict)
-    clean_text: bool = True
-    handle_chinese_chars: bool = True
-    strip_accents: bool | None = None
+    vocabulary: Mapping[str, int] = field(repr=False)  # the id of each piece
+    special_tokens: Mapping[str, int] = field(default_factory=dict)  # recognised in raw text, letter for letter
+    clean_text: bool = True  # drop control characters, and turn all white space into plain spaces
+    handle_chinese_chars: bool = True  # make every CJK ideograph a word of its own
+    strip_accents: bool | None = None  # drop combining marks; None does so where lowercase does
     lowercase: bool = True
-    unk_token: str = "[UNK]"
-    cls_token: str = "[CLS]"
-    sep_token: str = "[SEP]"
-    continuing_subword_prefix: str = "##"
-    max_input_chars_per_word: int = 100
+    unk_token: str = "[UNK]"  # what replaces a word that has no pieces
+    cls_token: str = "[CLS]"  # stands before a text
+    sep_token: str = "[SEP]"  # and after it
+    continuing_subword_prefix: str = "##"  # of a piece that continues a word
+    max_input_chars_per_word: int = 100  # longer words, after normalize(), become unk_token without a look
 
     def __post_init__(self) -> None:
         """Refuse rules under which some text would have no ids, or two readings."""
