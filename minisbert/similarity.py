@@ -124,7 +124,7 @@ def cos_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[A
 
     (A, B), (A, D), (B, D) -> (A, D), (B, D)
     """
-    upstream, a, b = _checked_backward("cos_sim_backward", d_scores, a, b, turn=True)
+    upstream, a, b = _with_upstream("cos_sim_backward", d_scores, a, b, turn=True)
     d_unit_a = upstream @ _unit_rows(b)  # (A, D)
     d_unit_b = upstream.T @ _unit_rows(a)  # (B, D)
     return _unit_rows_backward(d_unit_a, a), _unit_rows_backward(d_unit_b, b)
@@ -152,7 +152,7 @@ def pairwise_cos_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -
 
     (B,), (B, D), (B, D) -> (B, D), (B, D)
     """
-    upstream, a, b = _checked_backward("pairwise_cos_sim_backward", d_scores, a, b, turn=True)
+    upstream, a, b = _with_upstream("pairwise_cos_sim_backward", d_scores, a, b, turn=True)
     d_unit_a, d_unit_b = upstream[:, None] * _unit_rows(b), upstream[:, None] * _unit_rows(a)
     return _unit_rows_backward(d_unit_a, a), _unit_rows_backward(d_unit_b, b)
 
@@ -196,7 +196,7 @@ def dot_score_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple
 
     (A, B), (A, D), (B, D) -> (A, D), (B, D)
     """
-    upstream, a, b = _checked_backward("dot_score_backward", d_scores, a, b, sums=True)
+    upstream, a, b = _with_upstream("dot_score_backward", d_scores, a, b, sums=True)
     return upstream @ b, upstream.T @ a  # (A, D), (B, D)
 
 
@@ -261,7 +261,7 @@ def pairwise_euclidean_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayL
 
     (B,), (B, D), (B, D) -> (B, D), (B, D)
     """
-    upstream, a, b = _checked_backward("pairwise_euclidean_sim_backward", d_scores, a, b, sums=True)
+    upstream, a, b = _with_upstream("pairwise_euclidean_sim_backward", d_scores, a, b, sums=True)
     difference = a - b  # (B, D)
     distance = np.linalg.norm(difference, axis=-1, keepdims=True)  # (B, 1)
     d_a = -upstream[:, None] * (difference / np.where(distance > 0.0, distance, math.inf))
@@ -319,7 +319,7 @@ def pairwise_manhattan_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayL
 
     (B,), (B, D), (B, D) -> (B, D), (B, D)
     """
-    upstream, a, b = _checked_backward("pairwise_manhattan_sim_backward", d_scores, a, b, sums=True)
+    upstream, a, b = _with_upstream("pairwise_manhattan_sim_backward", d_scores, a, b, sums=True)
     d_a = -upstream[:, None] * np.sign(a - b)  # (B, D)
     return d_a, -d_a
 
@@ -463,7 +463,7 @@ def _checked(
     return u, v
 
 
-def _checked_backward(
+def _with_upstream(
     function: str, d_scores: ArrayLike, a: ArrayLike, b: ArrayLike, **asked: bool
 ) -> tuple[Array, Array, Array]:
     """Take the upstream gradient, a finite number for each score of the forward, and the forward's arguments."""

@@ -353,15 +353,8 @@ def check_sum_rows():
 def check_add_gradients():
     first, second = RowGradient(np.array([0, 3]), draw(2, 4), 6), RowGradient(np.array([3, 5]), draw(2, 4, seed=1), 6)
     rows = add_gradients(first, second)
-    refused = 0
-    for pair in ((first, draw(6, 4)), (draw(6, 4), first)):
-        try:
-            add_gradients(*pair)
-        except ValueError as error:
-            refused += "of one kind" in str(error)
     return (
-        refused == 2
-        and isinstance(rows, RowGradient)
+        isinstance(rows, RowGradient)
         and close(rows.dense(), first.dense() + second.dense(), atol=1e-15)
         and close(add_gradients(draw(2, 4), draw(2, 4, seed=1)), draw(2, 4) + draw(2, 4, seed=1))
     )

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minisbert.model import ops
@@ -85,8 +85,9 @@ ROWS = {
 }
 
 
+@pytest.mark.parametrize("name", OPERATIONS)
+@settings(max_examples=30)
 @given(
-    st.sampled_from(list(OPERATIONS)),
     st.sampled_from([np.float32, np.float64]),
     st.sampled_from("CF"),
     st.integers(1, 9),
