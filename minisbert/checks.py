@@ -38,25 +38,20 @@ def check_sequence(given: Any, what: str, wanted: str = "an iterable of texts") 
         ...
     ValueError: search: query: expected an iterable of texts, got set, which has no order; pass sorted(...) or list(...)
     """
-    kind = type(given).__name__
-    shape = getattr(given, "shape", None)
+    kind, shape = type(given).__name__, getattr(given, "shape", None)
     if isinstance(given, str):
         problem = f"a single text {given!r:.80}; for one text pass [text]"
     elif isinstance(given, (bytes, bytearray, memoryview)):
         problem = f"{kind}; decode it first: .decode()"
     elif isinstance(given, Mapping):
-        problem = (
-            f"{kind}, keys and values; pass one of the two, such as list(given.values()), or one column given[...]"
-        )
+        problem = f"{kind}, keys and values; pass one of the two, such as list(given.values()), or one of its columns"
     elif isinstance(given, Set) and not isinstance(given, MappingView):  # a dict's keys have an order
         problem = f"{kind}, which has no order; pass sorted(...) or list(...)"
     elif shape == ():
         problem = f"{kind} of shape (); pass the one text in it, [array.item()]"
     elif isinstance(shape, tuple) and len(shape) != 1:
-        problem = (
-            f'{kind} of shape {shape}; pass one column, such as frame["text"] or array[:, 0] (in a ColumnTransformer '
-            'name it by "text" or 0, not by ["text"] or [0])'
-        )
+        # a ColumnTransformer gives a table for ["text"], a column for "text"
+        problem = f'{kind} of shape {shape}; pass one column, such as frame["text"] or array[:, 0]'
     elif not isinstance(given, Iterable):
         problem = f"{kind}; pass a list"
     else:
@@ -190,7 +185,7 @@ def check_vectors(vectors: ArrayLike, what: str, *, rows: int | None = None, wid
     >>> check_vectors([[0.5, 0.5], [np.nan, 0.5]], "cluster: vectors")
     Traceback (most recent call last):
         ...
-    ValueError: cluster: vectors: row 1 holds NaN or infinity; look where the vectors are computed, or drop the row
+    ValueError: cluster: vectors: NaN or infinity in row 1; look where the vectors are computed, or drop them
     """
     try:
         array = np.asarray(vectors)
@@ -206,9 +201,8 @@ def check_vectors(vectors: ArrayLike, what: str, *, rows: int | None = None, wid
     array = array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)
     bad = np.flatnonzero(~np.isfinite(array).all(axis=1))
     if len(bad):
-        named = f"row{'s' if len(bad) > 1 else ''} {', '.join(map(str, bad[:5]))}{', ...' if len(bad) > 5 else ''}"
-        verb, row = ("holds", "the row") if len(bad) == 1 else ("hold", "the rows")
-        raise ValueError(f"{what}: {named} {verb} NaN or infinity; look where the vectors are computed, or drop {row}")
+        which = ", ".join(map(str, bad[:5])) + (", ..." if len(bad) > 5 else "")
+        raise ValueError(f"{what}: NaN or infinity in row {which}; look where the vectors are computed, or drop them")
     return array
 
 

@@ -17,7 +17,6 @@ import time
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -243,11 +242,8 @@ class Client:
                 problem = f"expected vectors, got status {status}. {cause}. The server says: {self._snippet(response)}"
                 if status != 429 and status < 500:
                     break
-                asked = response.headers.get("Retry-After", "")  # seconds, or a date
-                with suppress(TypeError, ValueError):
-                    wait = max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
-                with suppress(ValueError):
-                    wait = max(0.0, float(asked))
+                with suppress(ValueError):  # a date, which HTTP allows too, is not read
+                    wait = max(0.0, float(response.headers.get("Retry-After", "")))
             if attempt == self.max_retries or wait > MAX_WAIT:
                 break
             time.sleep(wait)

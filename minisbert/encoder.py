@@ -23,13 +23,13 @@ from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from minisbert import hub
-from minisbert.checks import check_flag, check_texts, check_whole, each_text
+from minisbert.checks import check_choice, check_flag, check_texts, check_whole, each_text
 from minisbert.long_texts import (
     COMPOSITIONS,
     LATE,
@@ -47,6 +47,7 @@ from minisbert.model import Array
 from minisbert.model.bert import BertTrace, bert, trace_bert
 from minisbert.model.folder import SentenceModel, load_model, save_model
 from minisbert.model.ops import normalize
+from minisbert.model.params import walk
 from minisbert.model.pooling import Normalize, Pooling, apply_modules
 from minisbert.model.tokens import Overflow, OverflowReport, Tokens
 from minisbert.model_card import model_card
@@ -126,8 +127,6 @@ class SentenceEncoder:
         Of the weights and of everything computed with them.
     max_seq_length : int, optional
         Tokens after which a text is cut, special tokens included; by default the model's own limit.
-    **others
-        sentence-transformers' other arguments are refused, each with the reason.
 
     Raises
     ------
@@ -170,15 +169,11 @@ class SentenceEncoder:
         truncate_dim: int | None = None,
         dtype: npt.DTypeLike = "float32",
         max_seq_length: int | None = None,
-        **others: Any,
     ) -> None:
-        _refuse_others("SentenceEncoder", {"device": device, **others})
-        try:
-            self.dtype: np.dtype[Any] = np.dtype(dtype)
-        except (TypeError, ValueError, SyntaxError):
-            self.dtype = np.dtype(object)
-        if dtype is None or self.dtype not in (np.float32, np.float64):  # NumPy takes None for float64
-            raise ValueError(f"SentenceEncoder: dtype must be 'float32' or 'float64', got {dtype!r:.80}")
+        _refuse_others("SentenceEncoder", {"device": device})
+        wanted = getattr(dtype, "name", getattr(dtype, "__name__", dtype))  # of np.dtype("float32") and np.float32
+        check_choice("SentenceEncoder: dtype", wanted, ("float32", "float64"))
+        self.dtype: np.dtype[Any] = np.dtype(wanted)
         found = hub.resolve(
             model_name_or_path,
             revision=revision,
@@ -253,8 +248,7 @@ class SentenceEncoder:
     @similarity_fn_name.setter
     def similarity_fn_name(self, value: str) -> None:
         name = getattr(value, "value", value)  # of sentence-transformers' SimilarityFunction
-        if not isinstance(name, str) or name not in SIMILARITIES:
-            raise ValueError(f"similarity_fn_name: expected one of {', '.join(SIMILARITIES)}, got {value!r:.80}")
+        check_choice("similarity_fn_name", name, SIMILARITIES)
         self.model = replace(self.model, similarity_fn_name=name)
 
     @property
@@ -278,13 +272,6 @@ class SentenceEncoder:
         """The ``tokenizers.Tokenizer`` that texts are split by, or its stand-in; :meth:`tokenize` adds the limit."""
         return self.model.tokenizer.library
 
-    if not TYPE_CHECKING:  # which would take any attribute for one that exists
-
-        def __getattr__(self, name: str) -> NoReturn:
-            """Say what to write instead of a method of sentence-transformers that is not here."""
-            hint = f"; {_OTHERS[name]}" if name in _OTHERS else ""
-            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
-
     def with_model(self, model: SentenceModel) -> SentenceEncoder:
         """Give an encoder with another model, such as one with trained weights, and the rest of this one's settings.
 
@@ -296,7 +283,6 @@ class SentenceEncoder:
         >>> encoder.with_model(replace(encoder.model, truncate_dim=64)).encode("soup").shape
         (64,)
         """
-        _check_type("with_model: model", model, SentenceModel, "a SentenceModel, such as the model of another encoder")
         other = copy.copy(self)
         other.model = model
         return other
@@ -523,10 +509,6 @@ class SentenceEncoder:
             raise ValueError("encode_stream: gives sentence vectors only; for token vectors use encode")
         texts = each_text(sentences)
         block_texts = check_whole("encode_stream: block_texts", block_texts, 1)
-        if total is not None:
-            total = check_whole("encode_stream: total", total, 0)
-        if report is not None:
-            _check_type("encode_stream: report", report, OverflowReport, "an OverflowReport or None")
         checked = self._options("encode_stream", options)
         blocks = self._embed(texts, checked, show_progress_bar, block_texts=block_texts, total=total, report=report)
         for block in blocks:
@@ -571,11 +553,7 @@ class SentenceEncoder:
         known = {field.name for field in fields(_Options) if field.init}
         _refuse_others(function, {name: value for name, value in asked.items() if name not in known})
         options = _Options(**{name: value for name, value in asked.items() if name in known})
-        if options.output_value not in ("sentence_embedding", "token_embeddings"):
-            raise ValueError(
-                f"encode: output_value must be 'sentence_embedding' or 'token_embeddings', got "
-                f"{options.output_value!r}; every tensor on the way to a vector is in SentenceEncoder.trace(texts)"
-            )
+        check_choice("encode: output_value", options.output_value, get_args(OutputValue))
         model, limit, tokenizer = self.model, self.max_seq_length, self.model.tokenizer
         for name, most in (("batch_size", None), ("num_threads", 4096), ("truncate_dim", model.full_width)):
             if (number := getattr(options, name)) is not None:
@@ -820,19 +798,10 @@ class SentenceEncoder:
         """
         if safe_serialization is not True:
             raise ValueError("save_pretrained: safe_serialization must be True: weights are written as safetensors")
-        for name, value, kinds, wanted in (
-            ("path", path, str | os.PathLike, "a path"),
-            ("model_name", model_name, str | None, "a text (str) or None"),
-            ("loss", loss, str | None, "a text (str) or None"),
-            ("scores", scores, Mapping | None, "a dict of names and scores, or None"),
-        ):
-            _check_type(f"save_pretrained: {name}", value, kinds, wanted)
         datasets = list(check_texts(train_datasets or (), "save_pretrained: train_datasets", single=False))
         folder = Path(path)
-        card = None
-        if check_flag("save_pretrained: create_model_card", create_model_card):
-            card = model_card(self.model, model_name or folder.name, self.name, datasets, loss, scores)
-        save_model(self.model, folder, card)
+        card = model_card(self.model, model_name or folder.name, self.name, datasets, loss, scores)
+        save_model(self.model, folder, card if create_model_card else None)
 
     save = save_pretrained  # its older name
 
@@ -840,7 +809,8 @@ class SentenceEncoder:
 def _choose_prompt(model: SentenceModel, prompt: str | None = None, prompt_name: str | None = None) -> str:
     """Choose the prompt: given, named, the folder's default, or none."""
     for what, value in (("prompt", prompt), ("prompt_name", prompt_name)):
-        _check_type(f"encode: {what}", value, str | None, "a text (str) or None")
+        if not isinstance(value, str | None):
+            raise ValueError(f"encode: {what} must be a text (str) or None, got {value!r:.80}")
     if prompt is not None:
         return prompt
     name = prompt_name if prompt_name is not None else model.default_prompt_name
@@ -919,7 +889,7 @@ class Trace:
         ``"embeddings.word"``, ``"layers.0.attention.query"``, .., ``"sentence_embedding"``. Attention probabilities are
         ``(c, H, T, T)`` per run of equal lengths: ``"layers.0.attention.probs.0"``.
         """
-        named = dict(_walk("", self.bert))
+        named = dict(walk(self.bert))
         named |= {f"modules.{i}": result for i, result in enumerate(self.modules[:-1])}
         return {**named, "sentence_embedding": self.sentence_embedding}
 
@@ -928,66 +898,24 @@ class Trace:
         return importlib.import_module("minisbert.page").page_of(self).html  # built on all of this, so imported late
 
 
-def _walk(name: str, tree: Any) -> Iterator[tuple[str, Array]]:
-    """Name the arrays of nested dataclasses and tuples by the path that leads to them."""
-    if isinstance(tree, np.ndarray):
-        yield name, tree
-    elif tree is not None:  # a mask of dropout, which only training has
-        own = enumerate(tree) if isinstance(tree, tuple) else ((f.name, getattr(tree, f.name)) for f in fields(tree))
-        for step, branch in own:
-            yield from _walk(f"{name}.{step}" if name else str(step), branch)
-
-
 # ------------------------------------------------------------------------------- what sentence-transformers' users type
 
-_OTHERS = {
-    **dict.fromkeys(("convert_to_numpy", "convert_to_tensor"), "torch.from_numpy(vectors) makes a tensor of an array"),
-    **dict.fromkeys(("device", "to", "cuda"), "everything is computed on the CPU"),
-    **dict.fromkeys(("precision", "half", "bfloat16"), "vectors are float32, or float64 with dtype='float64'"),
-    **dict.fromkeys(
-        ("tokenizer_kwargs", "processor_kwargs"), "the tokenizer is the folder's; max_seq_length= is its limit"
-    ),
-    **dict.fromkeys(
-        ("pool", "encode_multi_process", "start_multi_process_pool"), "threads share the work: num_threads=8"
-    ),
-    **dict.fromkeys(("eval", "train"), "an encoder has no such modes; minisbert.training trains"),
-    **dict.fromkeys(
-        ("fit", "old_fit", "transform", "fit_transform", "get_params", "set_params"),
-        "minisbert.training trains; minisbert.sklearn.TextEncoder is for scikit-learn",
-    ),
-    **dict.fromkeys(("push_to_hub", "save_to_hub"), "save_pretrained writes a folder that huggingface_hub uploads"),
-    "chunk_size": "it is for pools of processes; chunk_tokens= is the size of a long text's chunks",
-    "model": "it is called model_name_or_path, and comes first",
-    "modules": "a model is a name or a folder; with_model takes a SentenceModel",
-    "trust_remote_code": "no code of a model's repository is ever run",
-    "use_auth_token": "it is called token",
-    "model_kwargs": "there is no PyTorch model to pass them to; dtype='float64' sets the precision",
-    "config_kwargs": "the model is what the folder says",
-    "model_card_data": "save_pretrained takes what the model card is to say",
-    "backend": "everything is computed by NumPy",
-    "preprocess": "tokenize gives token ids",
-    "truncate_embeddings": "set truncate_dim, or pass it to encode",
+_AS_TENSORS = "torch.from_numpy(vectors) makes a tensor of an array"
+_ACCEPTED: dict[str, tuple[tuple[Any, ...], str]] = {
+    "convert_to_numpy": ((True,), _AS_TENSORS),
+    "convert_to_tensor": ((False,), _AS_TENSORS),
+    "device": (("cpu", None), "everything is computed on the CPU"),
+    "precision": (("float32", None), "vectors are float32, or float64 with dtype='float64'"),
+    "pool": ((None,), "threads share the work: num_threads=8"),
+    "chunk_size": ((None,), "it is for pools of processes; chunk_tokens= is the size of a long text's chunks"),
 }
-"""Arguments and methods of ``SentenceTransformer`` that are not here, and what is."""
-_ONLY = {
-    "convert_to_numpy": (True,),
-    "precision": ("float32", None),
-    "device": ("cpu", None),
-    "backend": ("torch", None),
-}
-"""The values of those arguments that change nothing, where any but None and False may."""
+"""Arguments of ``SentenceTransformer`` that choose nothing here: the values that are taken, and what to do instead."""
 
 
 def _refuse_others(function: str, given: Mapping[str, Any]) -> None:
-    """Take sentence-transformers' other arguments where they change nothing; say what to write instead elsewhere."""
     for name, value in given.items():
-        if name not in _OTHERS:
+        if name not in _ACCEPTED:
             raise TypeError(f"{function}() got an unexpected keyword argument {name!r}")
-        # as text: torch.device("cpu") is another type
-        if str(value) not in map(str, _ONLY[name]) if name in _ONLY else value:
-            raise ValueError(f"{function}: {name}={value!r:.80} is not supported: {_OTHERS[name]}")
-
-
-def _check_type(what: str, value: Any, types: Any, wanted: str) -> None:
-    if not isinstance(value, types):
-        raise ValueError(f"{what} must be {wanted}, got {value!r:.80}")
+        values, instead = _ACCEPTED[name]
+        if str(value) not in map(str, values):  # as text: torch.device("cpu") is another type
+            raise ValueError(f"{function}: {name}={value!r:.80} is not supported: {instead}")

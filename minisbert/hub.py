@@ -124,25 +124,16 @@ def resolve(
     'the folder .'
     """
     check_flag("resolve: local_files_only", local_files_only)
-    a_path = (str, os.PathLike)
-    for argument, value, kinds in (
-        ("model", model, a_path),
-        ("revision", revision, str),
-        ("token", token, (str, bool)),
-        ("cache_folder", cache_folder, a_path),
-    ):
-        if value is not None and not isinstance(value, kinds):  # its type and not itself: it may be a token
-            raise FetchError(f"resolve: {argument} must be a string, or None, got {type(value).__name__}")
+    if not isinstance(model, str | os.PathLike | None):
+        raise FetchError(f"resolve: model must be a string, or None, got {type(model).__name__}")
     if model is not None:
         # Not Path's methods: os.path answers False, and raises nothing, for what cannot be a path at all.
         path = os.path.expanduser(model)  # noqa: PTH111
         exists = os.path.exists(path)  # noqa: PTH110 - a folder that exists wins over a name that reads the same
         if exists or not isinstance(model, str) or model.startswith((".", "~")) or os.path.isabs(path):  # noqa: PTH117
             if not os.path.isdir(path):  # noqa: PTH112
-                what = "is a file; pass the folder that holds it" if exists else "does not exist"
-                raise FetchError(
-                    f"resolve: expected a model folder, and {path!r} {what} (seen from {str(Path.cwd())!r})"
-                )
+                what = "is a file; pass the folder that holds it" if exists else f"does not exist in {Path.cwd()}"
+                raise FetchError(f"resolve: expected a model folder, and {path!r} {what}")
             if revision is not None:
                 raise FetchError(f"resolve: {path!r} is a local folder, and a folder has no revision {revision!r}")
             return Resolved(Path(path), f"the folder {Path(path)}")

@@ -625,21 +625,15 @@ def match(
             a_ids, b_ids, scores = a_ids[is_kept], b_ids[is_kept], scores[is_kept]
     else:
         assign = require("scipy.optimize", "apps", "match(method='optimal')").linear_sum_assignment
-        comparison = Comparison("match", rows_a, rows_b, score_function)
-        table = np.zeros((len(rows_a), len(rows_b)), comparison.dtype)  # (A, B)
-        everything, least, blocks, enough = np.arange(len(rows_a)), comparison.dtype.type(least), [], table > 0
-        for block, estimates, reached in comparison.reach(everything, least) if table.size else ():
-            part = slice(block.start, block.start + len(block.rows))
-            table[:, part], enough[:, part] = estimates, reached
-            blocks.append(block)
-        # leaving both alone costs nothing, and a pair at min_score itself is worth more than none
-        worth = np.maximum(table - least, 0) + np.finfo(table.dtype).eps
-        gains = table if min_score is None else np.where(enough, worth, 0.0)
+        ids, found = nearest(rows_a, rows_b, max(1, len(rows_b)), score_function, what="match")  # (A, B) of all pairs
+        table = np.zeros(found.shape, found.dtype)
+        np.put_along_axis(table, ids, found, axis=1)
+        gains = table
+        if min_score is not None:
+            # leaving both alone costs nothing, and a pair at min_score itself is worth more than none
+            least = table.dtype.type(least)
+            gains = np.where(table >= least, table - least + np.finfo(table.dtype).eps, 0.0)
         a_ids, b_ids = assign(gains, maximize=True)
         scores = table[a_ids, b_ids]
-        for block in blocks:
-            (inside,) = np.nonzero((b_ids >= block.start) & (b_ids < block.start + len(block.rows)))
-            places = a_ids[inside], b_ids[inside] - block.start
-            scores[inside] = comparison.exact(everything, block, table[:, block.start :], *places)
     is_kept = scores >= scores.dtype.type(least)  # rounded as scores are
     return Matches(a_ids[is_kept], b_ids[is_kept], scores[is_kept])

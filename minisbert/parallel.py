@@ -25,13 +25,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from minisbert.model import Array
 
-# Step by step: the instructions that it needs, OpenBLAS's kernel that uses them, and all kernels that are as fast.
-_STEPS: tuple[tuple[set[str], str | None, str], ...] = (
-    (set(), None, "prescott core2 penryn dunnington nehalem barcelona atom"),
-    ({"avx"}, "Sandybridge", "sandybridge bulldozer piledriver steamroller"),
-    ({"avx2", "fma"}, "Haswell", "haswell zen excavator"),
-    ({"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}, "SkylakeX", "skylakex cooperlake sapphirerapids"),
+_AVX512 = {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}  # what OpenBLAS's SkylakeX kernel needs
+_SLOWER = (
+    "prescott core2 penryn dunnington nehalem barcelona atom sandybridge bulldozer piledriver steamroller haswell zen "
+    "excavator"
 )
+"""OpenBLAS's kernels for older processors."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +42,9 @@ class Processor:
     name: str = ""
 
     @property
-    def best_kernel(self) -> str | None:
-        """The fastest of OpenBLAS's kernels that this processor runs; None where that is not known."""
-        return [kernel for needs, kernel, _ in _STEPS if needs <= self.flags][-1]
+    def has_avx512(self) -> bool:
+        """Whether it runs OpenBLAS's SkylakeX kernel, the fastest."""
+        return self.flags >= _AVX512
 
 
 def read_processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> Processor:
@@ -69,25 +68,23 @@ def environment_for(processor: Processor, environment: Mapping[str, str]) -> dic
     >>> environment_for(zen5, {})
     {'OPENBLAS_CORETYPE': 'SkylakeX'}
     """
-    wrong = processor.vendor == "AuthenticAMD" and processor.best_kernel == "SkylakeX"
+    wrong = processor.vendor == "AuthenticAMD" and processor.has_avx512
     return {"OPENBLAS_CORETYPE": "SkylakeX"} if wrong and "OPENBLAS_CORETYPE" not in environment else {}
 
 
 def slower_than_possible(kernel: str | None, processor: Processor, environment: Mapping[str, str]) -> str | None:
-    """Say whether OpenBLAS runs a slower kernel than the processor offers, and what to do; None where all is well.
+    """Say what to do where a processor with AVX-512 is given an older one's kernel; None where all is well.
 
-    >>> haswell = Processor("GenuineIntel", frozenset({"avx", "avx2", "fma"}))
-    >>> print(slower_than_possible("Nehalem", haswell, {}))
-    OpenBLAS runs its Nehalem kernel, but this processor can run Haswell's, which is faster: set ...
+    >>> skylake = Processor("GenuineIntel", frozenset("avx512f avx512cd avx512bw avx512dq avx512vl".split()))
+    >>> print(slower_than_possible("Haswell", skylake, {}))
+    OpenBLAS runs its Haswell kernel, but this processor can run SkylakeX's, which is faster: set ...
     """
-    best = processor.best_kernel
-    below = [kernels.split() for _, _, kernels in _STEPS][: [name for _, name, _ in _STEPS].index(best)]
-    if not any((kernel or "").lower() in kernels for kernels in below):
+    if not processor.has_avx512 or (kernel or "").lower() not in _SLOWER.split():
         return None
-    found = f"OpenBLAS runs its {kernel} kernel, but this processor can run {best}'s, which is faster"
+    found = f"OpenBLAS runs its {kernel} kernel, but this processor can run SkylakeX's, which is faster"
     if said := environment.get("OPENBLAS_CORETYPE"):
-        return f"{found}: the environment says OPENBLAS_CORETYPE={said}; unset it, or set it to {best}"
-    return f"{found}: set OPENBLAS_CORETYPE={best} in the environment before NumPy is first imported"
+        return f"{found}: the environment says OPENBLAS_CORETYPE={said}; unset it, or set it to SkylakeX"
+    return f"{found}: set OPENBLAS_CORETYPE=SkylakeX in the environment before NumPy is first imported"
 
 
 class SlowKernelWarning(UserWarning):

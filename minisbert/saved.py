@@ -138,13 +138,10 @@ def check_place(folder: Path, kind: str, *, force: bool = False) -> None:
     found = {file.name for file in folder.iterdir()}
     if found and not force:
         raise SavedError(f"{where}: already exists; choose another name, or overwrite it with force=True")
-    other = sorted(found - {f"{kind}.json", f"{kind}.safetensors"})
+    other = ", ".join(map(repr, sorted(found - {f"{kind}.json", f"{kind}.safetensors"})[:3]))
     if found and (other or f"{kind}.json" not in found):
-        raise SavedError(
-            f"{where}: not overwritten, because it is not just a folder of kind {kind!r}: "
-            + (f"it holds {', '.join(map(repr, other[:3]))}" if other else f"there is no {kind}.json")
-            + "; choose another name"
-        )
+        problem = f"it holds {other}" if other else f"there is no {kind}.json"
+        raise SavedError(f"{where}: not overwritten, because it is not a folder of kind {kind!r} alone: {problem}")
 
 
 # ------------------------------------------------------------------------------------------------------ reading
@@ -159,32 +156,29 @@ def load_folder(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, Arra
     try:
         head = json.loads(_read(file, folder, kind).decode(), parse_constant=_refuse_constant)
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise SavedError(f"{file.as_posix()}: damaged, not JSON: {error}; train again") from None
-    found = head.get("format") if isinstance(head, dict) else head
-    if not isinstance(head, dict) or found != f"minisbert {kind}":
-        raise SavedError(f"{file.as_posix()}: expected the format 'minisbert {kind}', got {found!r:.60}")
-    if head.get("version") != _VERSION or isinstance(head["version"], bool):
-        raise SavedError(
-            f"{file.as_posix()}: expected version {_VERSION}, got {head.get('version')!r:.60}; update minisbert, or "
-            "train again"
-        )
-    if not isinstance(head.get("tensors_sha256"), str) or not isinstance(head.get("facts"), dict):
-        raise SavedError(f"{file.as_posix()}: damaged: 'tensors_sha256' or 'facts' are missing; train again")
+        raise _damaged(file, f"not JSON: {error}") from None
+    said = head if isinstance(head, dict) else {}
+    for key, value in (("format", f"minisbert {kind}"), ("version", _VERSION)):
+        if (found := said.get(key)) != value or isinstance(found, bool):
+            raise _damaged(file, f"expected {key} {value!r}, got {found!r:.60}; update minisbert")
+    if not isinstance(said.get("facts"), dict):
+        raise _damaged(file, "'facts' are missing")
     file = folder / f"{kind}.safetensors"
     content = _read(file, folder, kind)
-    if hashlib.sha256(content).hexdigest() != head["tensors_sha256"]:
-        raise SavedError(
-            f"{file.as_posix()}: not the file that {kind}.json was written with: it is damaged, or the two come from "
-            "different runs; copy the whole folder, or train again"
-        )
+    if hashlib.sha256(content).hexdigest() != said.get("tensors_sha256"):
+        raise _damaged(file, f"not what {kind}.json was written with: it is of another run; copy the whole folder")
     try:
         tensors = parse_tensors(content)
     except (SafetensorError, ValueError, KeyError) as error:  # the library's ways to refuse a header or a dtype
-        raise SavedError(f"{file.as_posix()}: not a readable safetensors file: {error}; train again") from None
+        raise _damaged(file, f"not a readable safetensors file: {error}") from None
     for name, array in tensors.items():
         if not np.isfinite(array).all():
-            raise SavedError(f"{file.as_posix()}: {name!r} holds NaN or infinite numbers; train again")
-    return head["facts"], tensors
+            raise _damaged(file, f"{name!r} holds NaN or infinite numbers")
+    return said["facts"], tensors
+
+
+def _damaged(file: Path, problem: str) -> SavedError:
+    return SavedError(f"{file.as_posix()}: damaged: {problem}, or train again")
 
 
 def check_parts(what: str, fits: Mapping[str, bool]) -> None:
@@ -196,14 +190,13 @@ def check_parts(what: str, fits: Mapping[str, bool]) -> None:
 def restored(folder: Path, kind: str, make: Callable[[dict[str, Any], dict[str, Array], str], Learnt]) -> Learnt:
     """What ``make`` makes of facts, arrays and the file's name; SavedError where these cannot be right."""
     facts, tensors = load_folder(folder, kind)
-    where = f"{folder.as_posix()}/{kind}.json"
+    file = folder / f"{kind}.json"
     try:
-        return make(facts, tensors, where)
+        return make(facts, tensors, file.as_posix())
     except SavedError:
         raise
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        said = f"{error} is missing" if isinstance(error, KeyError) else str(error)
-        raise SavedError(f"{where}: damaged: {said}; train again") from error
+        raise _damaged(file, f"{error} is missing" if isinstance(error, KeyError) else str(error)) from error
 
 
 def _refuse_constant(name: str) -> None:

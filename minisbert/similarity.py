@@ -92,19 +92,13 @@ BLOCK_NUMBERS = 2**16  # a block of rows this large, and its difference from one
 def cos_sim(a: ArrayLike, b: ArrayLike) -> Array:
     """Cosine of the angle between every row of ``a`` and every row of ``b``: ``sum_d u_d v_d / (|u| |v|)``.
 
-    In float32, rounding makes the cosine of a vector with itself 1.0000001 now and then; the result is clipped to
-    [-1, 1], so that ``arccos`` of it is never NaN. Entries of any size are safe, 1e30 and 1e-30 in float32 too.
+    1 for the same direction, 0 at right angles, -1 opposite; 0 for a row of zeros. In float32, rounding makes the
+    cosine of a vector with itself 1.0000001 now and then; the result is clipped to [-1, 1], so that ``arccos`` of it is
+    never NaN. Entries of any size are safe, 1e30 and 1e-30 in float32 too.
 
     Parameters
     ----------
-    a : array_like, shape (A, D) or (D,)
-        Finite numbers.
-    b : array_like, shape (B, D) or (D,)
-
-    Returns
-    -------
-    Array, shape (A, B)
-        In [-1, 1]: 1 same direction, 0 at right angles, -1 opposite; 0 for a row of zeros.
+    a, b : array_like, shapes (A, D) and (B, D); (D,) is one row
 
     Notes
     -----
@@ -130,8 +124,7 @@ def cos_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple[A
 
     (A, B), (A, D), (B, D) -> (A, D), (B, D)
     """
-    a, b = _checked("cos_sim_backward", a, b, turn=True)
-    upstream = _checked_upstream("cos_sim_backward", d_scores, (len(a), len(b)), a)
+    upstream, a, b = _with_upstream("cos_sim_backward", d_scores, a, b, turn=True)
     d_unit_a = upstream @ _unit_rows(b)  # (A, D)
     d_unit_b = upstream.T @ _unit_rows(a)  # (B, D)
     return _unit_rows_backward(d_unit_a, a), _unit_rows_backward(d_unit_b, b)
@@ -143,10 +136,6 @@ def pairwise_cos_sim(a: ArrayLike, b: ArrayLike) -> Array:
     Parameters
     ----------
     a, b : array_like, shape (B, D) or (D,)
-
-    Returns
-    -------
-    Array, shape (B,)
 
     Examples
     --------
@@ -163,8 +152,7 @@ def pairwise_cos_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -
 
     (B,), (B, D), (B, D) -> (B, D), (B, D)
     """
-    a, b = _checked("pairwise_cos_sim_backward", a, b, turn=True)
-    upstream = _checked_upstream("pairwise_cos_sim_backward", d_scores, (len(a),), a)
+    upstream, a, b = _with_upstream("pairwise_cos_sim_backward", d_scores, a, b, turn=True)
     d_unit_a, d_unit_b = upstream[:, None] * _unit_rows(b), upstream[:, None] * _unit_rows(a)
     return _unit_rows_backward(d_unit_a, a), _unit_rows_backward(d_unit_b, b)
 
@@ -191,12 +179,7 @@ def dot_score(a: ArrayLike, b: ArrayLike) -> Array:
 
     Parameters
     ----------
-    a : array_like, shape (A, D) or (D,)
-    b : array_like, shape (B, D) or (D,)
-
-    Returns
-    -------
-    Array, shape (A, B)
+    a, b : array_like, shapes (A, D) and (B, D); (D,) is one row
 
     Examples
     --------
@@ -213,8 +196,7 @@ def dot_score_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayLike) -> tuple
 
     (A, B), (A, D), (B, D) -> (A, D), (B, D)
     """
-    a, b = _checked("dot_score_backward", a, b, sums=True)
-    upstream = _checked_upstream("dot_score_backward", d_scores, (len(a), len(b)), a)
+    upstream, a, b = _with_upstream("dot_score_backward", d_scores, a, b, sums=True)
     return upstream @ b, upstream.T @ a  # (A, D), (B, D)
 
 
@@ -224,10 +206,6 @@ def pairwise_dot_score(a: ArrayLike, b: ArrayLike) -> Array:
     Parameters
     ----------
     a, b : array_like, shape (B, D) or (D,)
-
-    Returns
-    -------
-    Array, shape (B,)
 
     Examples
     --------
@@ -248,13 +226,7 @@ def euclidean_sim(a: ArrayLike, b: ArrayLike) -> Array:
 
     Parameters
     ----------
-    a : array_like, shape (A, D) or (D,)
-    b : array_like, shape (B, D) or (D,)
-
-    Returns
-    -------
-    Array, shape (A, B)
-        In (-inf, 0]; exactly 0 for equal rows.
+    a, b : array_like, shapes (A, D) and (B, D); (D,) is one row
 
     Examples
     --------
@@ -273,10 +245,6 @@ def pairwise_euclidean_sim(a: ArrayLike, b: ArrayLike) -> Array:
     ----------
     a, b : array_like, shape (B, D) or (D,)
 
-    Returns
-    -------
-    Array, shape (B,)
-
     Examples
     --------
     >>> pairwise_euclidean_sim([[0, 0], [3, 0]], [[3, 4], [1, 0]])
@@ -293,8 +261,7 @@ def pairwise_euclidean_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayL
 
     (B,), (B, D), (B, D) -> (B, D), (B, D)
     """
-    a, b = _checked("pairwise_euclidean_sim_backward", a, b, sums=True)
-    upstream = _checked_upstream("pairwise_euclidean_sim_backward", d_scores, (len(a),), a)
+    upstream, a, b = _with_upstream("pairwise_euclidean_sim_backward", d_scores, a, b, sums=True)
     difference = a - b  # (B, D)
     distance = np.linalg.norm(difference, axis=-1, keepdims=True)  # (B, 1)
     d_a = -upstream[:, None] * (difference / np.where(distance > 0.0, distance, math.inf))
@@ -317,13 +284,7 @@ def manhattan_sim(a: ArrayLike, b: ArrayLike) -> Array:
 
     Parameters
     ----------
-    a : array_like, shape (A, D) or (D,)
-    b : array_like, shape (B, D) or (D,)
-
-    Returns
-    -------
-    Array, shape (A, B)
-        In (-inf, 0]; exactly 0 for equal rows.
+    a, b : array_like, shapes (A, D) and (B, D); (D,) is one row
 
     Examples
     --------
@@ -342,10 +303,6 @@ def pairwise_manhattan_sim(a: ArrayLike, b: ArrayLike) -> Array:
     ----------
     a, b : array_like, shape (B, D) or (D,)
 
-    Returns
-    -------
-    Array, shape (B,)
-
     Examples
     --------
     >>> pairwise_manhattan_sim([[0, 0], [3, 0]], [[3, 4], [1, 0]])
@@ -362,8 +319,7 @@ def pairwise_manhattan_sim_backward(d_scores: ArrayLike, a: ArrayLike, b: ArrayL
 
     (B,), (B, D), (B, D) -> (B, D), (B, D)
     """
-    a, b = _checked("pairwise_manhattan_sim_backward", a, b, sums=True)
-    upstream = _checked_upstream("pairwise_manhattan_sim_backward", d_scores, (len(a),), a)
+    upstream, a, b = _with_upstream("pairwise_manhattan_sim_backward", d_scores, a, b, sums=True)
     d_a = -upstream[:, None] * np.sign(a - b)  # (B, D)
     return d_a, -d_a
 
@@ -381,22 +337,15 @@ def angular_distance(a: ArrayLike, b: ArrayLike) -> Array:
 
     ``angular(u, v) = arccos(cos(u, v)) / pi = 2 / pi * atan2(|u' - v'|, |u' + v'|)``, where ``u' = u / |u|``
 
-    It ranks as cosine does, the other way round (smaller is closer), and it is a metric on directions. The "cosine
-    distance" ``1 - cos`` is not: with vectors at 0, 45 and 90 degrees the two steps measure 0.29 each and the direct
-    way 1.0, so a detour is shorter than the straight line. Methods that lean on the triangle inequality are right with
-    this function and silently wrong with ``1 - cos``.
+    0 for the same direction, 0.5 at right angles, 1 opposite; exactly 0 for equal rows, else off by about one eps of
+    the dtype. It ranks as cosine does, the other way round, and it is a metric on directions. The "cosine distance"
+    ``1 - cos`` is not: with vectors at 0, 45 and 90 degrees the two steps measure 0.29 each and the direct way 1.0, so
+    a detour is shorter than the straight line.
 
     Parameters
     ----------
-    a : array_like, shape (A, D) or (D,)
+    a, b : array_like, shapes (A, D) and (B, D); (D,) is one row
         No row may be all zeros: it has no direction.
-    b : array_like, shape (B, D) or (D,)
-
-    Returns
-    -------
-    Array, shape (A, B)
-        In [0, 1]: 0 same direction, 0.5 at right angles, 1 opposite. Exactly 0 for equal rows; otherwise off by about
-        one eps of the dtype (1.2e-7, 2.2e-16).
 
     Notes
     -----
@@ -421,10 +370,6 @@ def pairwise_angular_distance(a: ArrayLike, b: ArrayLike) -> Array:
     Parameters
     ----------
     a, b : array_like, shape (B, D) or (D,)
-
-    Returns
-    -------
-    Array, shape (B,)
 
     Examples
     --------
@@ -518,14 +463,15 @@ def _checked(
     return u, v
 
 
-def _checked_upstream(function: str, upstream: ArrayLike, shape: tuple[int, ...], like: Array) -> Array:
-    array = np.asarray(upstream, dtype=like.dtype)
-    if array.shape != shape or not np.isfinite(array).all():
-        raise ValueError(
-            f"{function}: d_scores must hold finite numbers, one for each score of the forward, {shape}, but its shape "
-            f"is {array.shape}" + (", and there is NaN or Inf in it" if array.shape == shape else "")
-        )
-    return array
+def _with_upstream(
+    function: str, d_scores: ArrayLike, a: ArrayLike, b: ArrayLike, **asked: bool
+) -> tuple[Array, Array, Array]:
+    """Take the upstream gradient, a finite number for each score of the forward, and the forward's arguments."""
+    u, v = _checked(function, a, b, **asked)
+    upstream, shape = np.asarray(d_scores, u.dtype), (len(u),) if function.startswith("pairwise") else (len(u), len(v))
+    if upstream.shape != shape or not np.isfinite(upstream).all():
+        raise ValueError(f"{function}: d_scores must hold finite numbers of shape {shape}, got shape {upstream.shape}")
+    return upstream, u, v
 
 
 # ------------------------------------------------------------------------------------------------------------ distances
@@ -543,7 +489,6 @@ class Conversion(NamedTuple):
     similarity: Callable[[Array], Array]  # of a distance
     similarities: tuple[float, float]  # from the least to the most alike
     distances: tuple[float, float]  # from the nearest to the farthest
-    is_metric: bool | None  # None: if the distance that comes in is one
 
 
 CONVERSIONS = MappingProxyType(
@@ -554,16 +499,13 @@ CONVERSIONS = MappingProxyType(
             lambda angle: np.sin((0.5 - angle) * math.pi),
             _COSINES,
             (0.0, 1.0),
-            True,
         ),
-        "chord": Conversion(
-            lambda cosine: np.sqrt(2.0 - 2.0 * cosine), lambda d: 1.0 - d * d / 2.0, _COSINES, (0.0, 2.0), True
-        ),
-        "cosine": Conversion(lambda cosine: 1.0 - cosine, lambda d: 1.0 - d, _COSINES, (0.0, 2.0), False),
+        "chord": Conversion(lambda c: np.sqrt(2.0 - 2.0 * c), lambda d: 1.0 - d * d / 2.0, _COSINES, (0.0, 2.0)),
+        "cosine": Conversion(lambda cosine: 1.0 - cosine, lambda d: 1.0 - d, _COSINES, (0.0, 2.0)),
         # not -s: that would make a -0.0 of 0
-        "negated": Conversion(lambda s: 0.0 - s, lambda d: 0.0 - d, (-math.inf, 0.0), (0.0, math.inf), None),
+        "negated": Conversion(lambda s: 0.0 - s, lambda d: 0.0 - d, (-math.inf, 0.0), (0.0, math.inf)),
         # 1 / s - 1 would lose digits near 1
-        "inverse": Conversion(lambda s: (1.0 - s) / s, lambda d: 1.0 / (1.0 + d), (0.0, 1.0), (0.0, math.inf), None),
+        "inverse": Conversion(lambda s: (1.0 - s) / s, lambda d: 1.0 / (1.0 + d), (0.0, 1.0), (0.0, math.inf)),
     }
 )
 
@@ -574,15 +516,8 @@ def to_distance(similarity: ArrayLike, kind: str = "angular") -> Array:
     Parameters
     ----------
     similarity : array_like, any shape
-        Finite numbers. Cosines in [-1, 1] for "angular", "chord" and "cosine"; at most 0 for "negated"; in (0, 1] for
-        "inverse". Cosines up to 1e-5 beyond their ends are taken for rounding and moved to the end.
+        What the table's formula takes. Cosines up to 1e-5 beyond their ends are taken for rounding and moved to them.
     kind : {"angular", "chord", "cosine", "negated", "inverse"}
-
-    Returns
-    -------
-    Array, of the same shape
-        From 0, to 1 ("angular"), to 2 ("chord", "cosine") or without end. "cosine" is no metric. float32 stays float32,
-        float16 becomes float32, everything else float64.
 
     Notes
     -----
@@ -605,14 +540,8 @@ def to_similarity(distance: ArrayLike, kind: str = "angular") -> Array:
     Parameters
     ----------
     distance : array_like, any shape
-        Finite numbers: in [0, 1] for "angular", in [0, 2] for "chord" and "cosine", at least 0 for "negated" and
-        "inverse". For the first three, up to 1e-5 beyond the ends is taken for rounding and moved to the end.
+        What the table's formula gives, from 0; rounding is taken as in `to_distance`.
     kind : {"angular", "chord", "cosine", "negated", "inverse"}
-
-    Returns
-    -------
-    Array, of the same shape
-        Cosines in [-1, 1], numbers up to 0 ("negated"), or in (0, 1] ("inverse"). float32 or float64, as `to_distance`.
 
     Examples
     --------

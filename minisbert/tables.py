@@ -387,7 +387,11 @@ def _delimited(
         else:
             delimiter = _find_delimiter(sample, quoting is not False, name)
         lines = chain(sample, lines)
-    split = _split_quoted(lines, delimiter, name, begins) if quoting is not False else _split_plain(lines, delimiter)
+    split: Iterator[tuple[int, list[str]]]
+    if quoting is False:
+        split = ((number, line.split(delimiter) if line else []) for number, line in lines)
+    else:
+        split = _split_quoted(lines, delimiter, name, begins)
     first = next(((line, row) for line, row in split if row), None)
     if first is None:
         if has_header:
@@ -429,11 +433,6 @@ def _equally_long(
                 "quoting right?"
             )
         yield line, dict(zip(columns, row, strict=True))
-
-
-def _split_plain(lines: Iterator[Line], delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    for number, line in lines:
-        yield number, line.split(delimiter) if line else []
 
 
 def _split_quoted(lines: Iterator[Line], delimiter: str, name: str, begins: int = 0) -> Iterator[tuple[int, list[str]]]:
@@ -583,24 +582,16 @@ def _parquet_rows(source: str | Path | BinaryIO, name: str) -> Iterator[tuple[in
             file = parquet.ParquetFile(stream)
             _check_unique(file.schema_arrow.names, name)
             rows = chain.from_iterable(block.to_pylist() for block in file.iter_batches(1024))
-            yield from enumerate((_plain(row) for row in rows), 1)
+            # as JSON has them: dates as text, decimals as numbers, bytes as the UTF-8 that they are
+            yield from enumerate((json.loads(json.dumps(row, default=_plain)) for row in rows), 1)
         except (arrow.ArrowException, OSError) as error:
             raise InputError(f"{name}: not readable as Parquet: {str(error).splitlines()[0]}") from None
 
 
-def _plain(value: Any) -> Any:
-    """A value of Parquet as JSON has it: dates as text, decimals as numbers, bytes as the UTF-8 that they are."""
-    if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_plain(one) for one in value]
+def _plain(value: Any) -> str | float:
+    """What JSON has for a value that it lacks."""
     if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError:
-            return value
-    if value is None or isinstance(value, (str, bool, int, float)):
-        return value
+        return value.decode(errors="surrogateescape")  # what is no UTF-8 is refused where it is read as a text
     return float(value) if type(value).__name__ == "Decimal" else str(value)
 
 
@@ -626,10 +617,9 @@ def follow_path(record: Mapping[str, Any], field: str, where: str) -> Any:
 def checked_text(value: object, field: str, where: str) -> str:
     """Return a string that UTF-8 can encode (no lone surrogates), or raise an InputError."""
     if not isinstance(value, str):
-        said = f"bytes that are not UTF-8: {value!r:.40}" if isinstance(value, bytes) else f"{json.dumps(value):.60}"
-        raise InputError(f"{where}: the field {field!r} must be a string, got {said}")
+        raise InputError(f"{where}: the field {field!r} must be a string, got {json.dumps(value):.60}")
     if any("\ud800" <= character <= "\udfff" for character in value):
-        raise InputError(f"{where}: the field {field!r} contains half a character (a lone surrogate)")
+        raise InputError(f"{where}: the field {field!r} is not UTF-8, or has half a character (a lone surrogate)")
     return value
 
 

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import minisbert
 from minisbert.similarity import (
     CONVERSIONS,
     ROUNDING,
@@ -85,32 +84,6 @@ def test_less_alike_is_never_nearer_and_a_similarity_comes_back(kind, dtype):
     check()
 
 
-# How much of a distance one eps of its similarity is, and what becomes 0 at most. Measured: 0.5 eps, 0.71 sqrt(eps).
-SLOPE = {
-    "angular": lambda d: max(1e-300, math.sin(math.pi * d)),
-    "chord": lambda d: max(1e-300, d),
-    "cosine": lambda d: 1.0,
-    "negated": lambda d: 1.0,
-    "inverse": lambda d: 1 / (1 + d),
-}
-
-
-@EVERY_KIND
-@BOTH_FLOATS
-def test_a_distance_comes_back_but_for_what_its_similarity_cannot_hold(kind, dtype):
-    eps = float(np.finfo(dtype).eps)
-
-    @given(numbers(CONVERSIONS[kind].distances, dtype))
-    def check(d):
-        back = to_distance(to_similarity(d, kind), kind)
-        steep = 2 * eps / SLOPE[kind](float(d))
-        assert abs(float(back) - float(d)) <= (
-            min(steep, 2 * math.sqrt(eps)) if kind in ("angular", "chord") else steep
-        )
-
-    check()
-
-
 # ------------------------------------------------------------------------------------------------- metrics
 
 
@@ -158,21 +131,7 @@ def test_the_table_says_which_are_metrics(kind):
     x = np.random.default_rng(0).standard_normal((60, 3))
     direct = distances_between(x, kind)
     gap = (direct[:, None, :] - direct[:, :, None] - direct[None, :, :]).max()
-    assert CONVERSIONS[kind].is_metric == (gap < 1e-14)
-    assert CONVERSIONS[kind].is_metric or gap > 0.45
-
-
-def test_one_minus_cosine_breaks_the_triangle_inequality_for_real_sentences(weights_folder, data_folder):
-    """A detour over a third sentence is shorter than the way; with angles never."""
-    lines = (data_folder / "stsb" / "stsb_test.tsv").read_text(encoding="utf-8").splitlines()[1:]
-    texts = sorted({text for line in lines[::35] for text in line.split("\t")[5:7]})
-    vectors = minisbert.SentenceEncoder(weights_folder).encode(texts).astype(np.float64)
-
-    def largest_gap(direct):  # the direct way less the way over a stop
-        return (direct[:, None, :] - direct[:, :, None] - direct[None, :, :]).max()
-
-    assert largest_gap(distances_between(vectors, "cosine")) > 0.02
-    assert largest_gap(angular_distance(vectors, vectors)) < 1e-15
+    assert gap > 0.45 if kind == "cosine" else gap < 1e-14
 
 
 # ------------------------------------------------------------------------------------- dtypes, shapes, errors
@@ -206,16 +165,12 @@ def test_what_is_beyond_by_rounding_is_moved_to_the_end_and_no_more(kind):
 
 REFUSED = {
     "kind must be one of angular, chord, cosine, negated, inverse, got 'eu": lambda: to_distance(0.5, "euclidean"),
-    "kind must be one of .*got \\['angular'\\]": lambda: to_similarity(0.5, ["angular"]),
     "a similarity of 0 is beyond float64": lambda: to_distance(0.0, "inverse"),
     "a similarity of 1.4013e-45 is beyond float32": lambda: to_distance(np.float32(1e-45), "inverse"),
     "finite numbers from 0 to 1, got 1.0000001 ": lambda: to_distance(1.0000001, "inverse"),
     "finite numbers from -inf to 0, got 1e-06 ": lambda: to_distance(1e-6, "negated"),
-    "finite numbers from 0 to inf, got -1e-06 ": lambda: to_similarity(-1e-6, "inverse"),
     "finite numbers from 0 to inf, got inf ": lambda: to_similarity(np.inf, "negated"),
     "got list of <U4": lambda: to_distance(["soup"]),
-    "got list of bool": lambda: to_distance([True]),
-    "got list of complex128": lambda: to_distance([1j]),
 }
 
 

@@ -1,8 +1,6 @@
 """SentenceEncoder: shapes, order, batches, edges and errors, on a tiny model; golden numbers on the real one."""
 
-import io
 from contextlib import suppress
-from functools import partial
 from importlib import import_module
 
 import numpy as np
@@ -21,7 +19,6 @@ from minisbert.model.params import flatten
 from minisbert.model.pooling import Dense, Normalize, Pooling
 from minisbert.model.tokens import TruncationWarning
 from minisbert.nearest import paraphrase_mining
-from minisbert.search.database import EmbeddingDatabase
 from minisbert.search.router import Router
 from minisbert.search.routes import Route
 from minisbert.training.data import Examples
@@ -291,18 +288,6 @@ def test_what_is_read_once_gives_what_a_list_gives_and_what_is_no_texts_is_refus
             ENTRIES[entry](tiny, make())
 
 
-def test_the_database_reads_texts_and_queries_as_encode_does(tiny, duckdb, tmp_path):
-    for i, make in enumerate(ONE_PASS[:2]):
-        with EmbeddingDatabase.open(tmp_path / f"{i}.duckdb", tiny) as index:
-            index.add(make())
-            found = [[hit.text for hit in hits] for hits in index.search(make(), top_k=1)]
-            assert found == [[text] for text in THREE]
-            for bad in NO_TEXTS if i == 0 else ():
-                for method in (index.add, index.search):
-                    with pytest.raises(ValueError, match="expected"):
-                        method(bad())
-
-
 # ------------------------------------------------------------------------------------------------------ refusals
 
 REFUSED = {
@@ -338,7 +323,7 @@ WRONG = [
     *[("prompts", {"query": 5}), ("prompts", "query"), ("default_prompt_name", "passage"), ("default_prompt_name", 5)],
     *[("truncate_dim", 13), ("truncate_dim", 0), ("similarity_fn_name", "angular"), ("similarity_fn_name", 5)],
     *[("local_files_only", "no"), ("device", "cuda")],
-    *[("trust_remote_code", True), ("backend", "onnx"), ("model_name_or_path", 5), ("model_name_or_path", ["a"])],
+    *[("model_name_or_path", 5), ("model_name_or_path", ["a"])],
 ]
 
 
@@ -356,18 +341,10 @@ def test_arguments_of_the_constructor_that_are_refused(tiny, name, value):
 
 def test_arguments_of_other_methods_that_are_refused(tiny, tmp_path):
     for message, refused in {
-        "with_model: model must be a SentenceModel": lambda: tiny.with_model(tiny),
         "ask encode_chunks": lambda: tiny.trace("soup", overflow="chunk"),
         "sentence vectors only": lambda: list(tiny.encode_stream(THREE, output_value="token_embeddings")),
         "block_texts must be at least 1": lambda: list(tiny.encode_stream(THREE, block_texts=0)),
-        "encode_stream: total must be": lambda: list(tiny.encode_stream(THREE, total="3")),
-        "encode_stream: report must be": lambda: list(tiny.encode_stream(THREE, report=3)),
-        "save_pretrained: path must be": lambda: tiny.save_pretrained(5),
-        "save_pretrained: model_name must be": lambda: tiny.save(tmp_path / "a", model_name=5),
-        "save_pretrained: loss must be": lambda: tiny.save_pretrained(tmp_path / "a", loss=5),
-        "save_pretrained: scores must be": lambda: tiny.save_pretrained(tmp_path / "a", scores=[82.0]),
         "save_pretrained: train_datasets: expected": lambda: tiny.save_pretrained(tmp_path / "a", train_datasets="a"),
-        "save_pretrained: create_model_card must be": lambda: tiny.save_pretrained(tmp_path / "a", create_model_card=5),
     }.items():
         with pytest.raises(ValueError, match=message):
             refused()
@@ -420,17 +397,6 @@ def test_the_progress_bar_goes_to_stderr_if_there_is_one(tiny, capsys, monkeypat
     assert out == "" and f"{len(TEXTS)}/{len(TEXTS)}" in err
     monkeypatch.setattr("sys.stderr", None)
     np.testing.assert_allclose(tiny.encode(TEXTS, show_progress_bar=True), expected, atol=COMPANY)
-
-
-@pytest.mark.parametrize("overflow", ["truncate", "chunk"])
-def test_a_bar_is_drawn_when_it_is_time(tiny, overflow):
-    times_drawn = []
-    for mininterval in (1e9, 0):
-        drawn = io.StringIO()
-        bar = partial(tqdm, file=drawn, mininterval=mininterval, miniters=0)
-        tiny.encode(TEXTS, overflow=overflow, batch_size=1, show_progress_bar=bar)
-        times_drawn.append(drawn.getvalue().count(f"/{len(TEXTS)}"))
-    assert times_drawn[0] == 2 and times_drawn[1] >= len(TEXTS)  # 2: the beginning and the end
 
 
 def test_similarity_and_dimensions_are_the_folders_or_set(tmp_path):

@@ -386,7 +386,7 @@ def test_the_command_checks_the_layers_that_are_asked_for_and_fails_for_a_wrong_
 
     def without_bias(*arguments):
         d_x, gradients = dense_backward(*arguments)
-        return d_x, type(gradients)(gradients.weight, gradients.bias * np.nan, gradients.residual)
+        return d_x, type(gradients)(gradients.weight, gradients.bias * np.nan)
 
     monkeypatch.setattr(pooling, "dense_backward", without_bias)
     found = told(*QUICK, "--model", folder, code=1)

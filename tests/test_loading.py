@@ -4,8 +4,6 @@ Folders are written by hand in `tiny.py`. Where two dialects say the same thing,
 bit; what a dialect means is asked of sentence-transformers, where it is installed.
 """
 
-import dataclasses
-import itertools
 import json
 import os
 import shutil
@@ -21,7 +19,6 @@ from tiny import (
     REMOVE,
     TEXTS,
     TINY,
-    edit_json,
     named_tensors,
     tiny_dense,
     tiny_params,
@@ -187,21 +184,6 @@ def test_what_a_pooling_config_says(tmp_path):
         assert encoder.get_sentence_embedding_dimension() == 12 * len(pooling.modes)
 
 
-def test_what_a_dense_says(tmp_path):
-    denses = [
-        tiny_dense(12, 7, act, bias=act != "relu") for act in ("identity", "tanh", "gelu", "relu", "silu", "sigmoid")
-    ]
-    denses += [tiny_dense(12, 12, use_residual=True), tiny_dense(12, 5, use_residual=True)]
-    for i, (dense, new) in enumerate(itertools.product(denses, (False, True))):
-        folder = write_model(tmp_path / str(i), modules=(Pooling(), dense), new_format=new)
-        found = SentenceEncoder(folder).model.modules[1]
-        for field in dataclasses.fields(dense):
-            np.testing.assert_array_equal(getattr(found, field.name), getattr(dense, field.name), err_msg=field.name)
-    for said in (REMOVE, "torch.nn.Tanh"):  # tanh unless it says otherwise
-        edit_json(folder / "2_Dense" / "config.json", activation_function=said)
-        assert SentenceEncoder(folder).model.modules[1].activation == "tanh"
-
-
 @pytest.mark.parametrize("stored", ["F64", "F32", "F16", "BF16"])
 def test_stored_numbers_are_widened_exactly(tmp_path, stored):
     tensors = {name: values.astype(np.float64) for name, values in named_tensors(TINY, tiny_params()).items()}
@@ -277,12 +259,6 @@ def test_a_tokenizer_of_another_kind_is_used_as_it_is(tmp_path):
     assert np.isfinite(encoder.encode(TEXTS)).all()
 
 
-# --- prompts and similarity -----------------------------------------------------------------------------------
-
-
-# --- dtype and memory -----------------------------------------------------------------------------------------
-
-
 # --- saving ---------------------------------------------------------------------------------------------------
 
 SAVED = {
@@ -290,7 +266,6 @@ SAVED = {
     "sharded": {"dtype": "BF16", "shards": 3, "transformer_path": "0_Transformer", "new_format": True},
     "other order": {"modules": (Pooling(("mean", "cls", "mean")), Normalize()), "new_format": True},
     "dense": {"modules": (Pooling(), tiny_dense(12, 7, "gelu"), Normalize(), tiny_dense(7, 5, "identity", bias=False))},
-    "residual": {"modules": (Pooling(), tiny_dense(12, 12, use_residual=True), tiny_dense(12, 5, use_residual=True))},
     "vocab.txt, other config": {
         "vocab_txt": True,
         "tokenizer_config": {"do_lower_case": False},

@@ -202,14 +202,13 @@ def check_pool():
 DENSES = [
     (Dense(draw(4, 5), draw(4), "tanh"), draw(3, 5)),
     (Dense(draw(4, 5), None, "gelu"), draw(3, 5)),
-    (Dense(draw(5, 5), draw(5), "sigmoid", use_residual=True), draw(3, 5)),
-    (Dense(draw(4, 5), draw(4), "tanh", True, draw(4, 5, seed=1)), draw(3, 5)),
+    (Dense(draw(5, 5), draw(5), "sigmoid"), draw(3, 5)),
 ]
 
 
 def check_dense():
     for module, x in DENSES:
-        names = [name for name in ("weight", "bias", "residual") if getattr(module, name) is not None]
+        names = [name for name in ("weight", "bias") if getattr(module, name) is not None]
 
         def forward(x, *tensors, module=module, names=names):
             return pooling.dense(x, replace(module, **dict(zip(names, tensors, strict=True))))
@@ -217,7 +216,7 @@ def check_dense():
         def backward(d_y, x, *tensors, module=module, names=names):
             module = replace(module, **dict(zip(names, tensors, strict=True)))
             d_x, d_module = pooling.dense_backward(d_y, x, module)
-            assert all(getattr(d_module, name) is None for name in {"weight", "bias", "residual"} - {*names})
+            assert all(getattr(d_module, name) is None for name in {"weight", "bias"} - {*names})
             return (d_x, *(getattr(d_module, name) for name in names))
 
         if not agrees(forward, backward, x, *(getattr(module, name) for name in names)):
@@ -354,15 +353,8 @@ def check_sum_rows():
 def check_add_gradients():
     first, second = RowGradient(np.array([0, 3]), draw(2, 4), 6), RowGradient(np.array([3, 5]), draw(2, 4, seed=1), 6)
     rows = add_gradients(first, second)
-    refused = 0
-    for pair in ((first, draw(6, 4)), (draw(6, 4), first)):
-        try:
-            add_gradients(*pair)
-        except ValueError as error:
-            refused += "of one kind" in str(error)
     return (
-        refused == 2
-        and isinstance(rows, RowGradient)
+        isinstance(rows, RowGradient)
         and close(rows.dense(), first.dense() + second.dense(), atol=1e-15)
         and close(add_gradients(draw(2, 4), draw(2, 4, seed=1)), draw(2, 4) + draw(2, 4, seed=1))
     )

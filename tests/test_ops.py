@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minisbert.model import ops
@@ -32,6 +32,12 @@ def test_gelu_is_the_exact_form():
     exact = x * normal_cdf(x)
     # measured: 2.0e-7 of max(1, |x|), of which two thirds are float32's rounding
     assert (np.abs(ops.gelu(x) - exact) / np.maximum(1, np.abs(x))).max() < 2.3e-7
+
+
+def test_the_fit_behind_gelu_in_exact_arithmetic():
+    x = np.linspace(0.0, 12.0, 60_001)
+    fitted = x / (1.0 + np.exp(-x * np.polyval(ops._LOGISTIC, x**2)))
+    assert np.abs(fitted - x * normal_cdf(x)).max() <= 6.7e-8  # measured: 6.598e-8; the docstring says 6.6e-8
 
 
 def test_gelu_backward_over_the_whole_line():
@@ -79,8 +85,9 @@ ROWS = {
 }
 
 
+@pytest.mark.parametrize("name", OPERATIONS)
+@settings(max_examples=30)
 @given(
-    st.sampled_from(list(OPERATIONS)),
     st.sampled_from([np.float32, np.float64]),
     st.sampled_from("CF"),
     st.integers(1, 9),
@@ -120,18 +127,6 @@ def test_gelu_takes_any_shape_and_memory_order_in_blocks_or_at_once(shape, order
     assert ops.gelu(x).shape == ops.gelu_backward(d_y, x).shape == shape
     np.testing.assert_allclose(ops.gelu(x), ops.gelu(wide[0]), rtol=0, atol=1e-6)
     np.testing.assert_allclose(ops.gelu_backward(d_y, x), ops.gelu_backward(wide[1], wide[0]), rtol=0, atol=2e-6)
-
-
-@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-5), (np.float64, 1e-12)])
-def test_layer_norm_makes_mean_0_and_variance_1_and_normalize_length_1(dtype, tolerance):
-    x = (draw(9, 64) * 7 + 100).astype(dtype)
-    one, bias = np.ones(64, dtype), np.arange(64, dtype=dtype)
-    y = ops.layer_norm(x, one, 0 * bias, 1e-12)
-    np.testing.assert_allclose(y.mean(axis=-1), 0, atol=tolerance)
-    np.testing.assert_allclose(y.var(axis=-1), 1, atol=tolerance)
-    np.testing.assert_array_equal(ops.layer_norm(np.full_like(x, 8.0), one, bias, 1e-12), [bias] * 9)
-    x[2] = 0
-    np.testing.assert_allclose(np.linalg.norm(ops.normalize(x), axis=-1), np.arange(9) != 2, rtol=1e-6)
 
 
 def test_where_texts_begin_and_run():

@@ -160,18 +160,18 @@ def other_name(folder):
         (lambda folder: (folder / "classifier.safetensors").unlink(), r"classifier\.safetensors is missing"),
         (other_kind, "looks like: entities"),
         (other_name, "got 'minisbert entities'"),
-        (other_training, "different runs"),
+        (other_training, "of another run"),
         (head(lambda said: said.update(version=2)), "got 2"),
         (head(lambda said: said.update(version=True)), "got True"),
         (head(lambda said: said.update(format=7)), "got 7"),
         (head(lambda said: said.update(facts=[1])), "'facts'"),
-        (head(lambda said: said.pop("tensors_sha256")), "'tensors_sha256'"),
+        (head(lambda said: said.pop("tensors_sha256")), "of another run"),
         (head(lambda said: said["facts"].update(strength=float("nan"))), "NaN"),
         (numbers(b""), "safetensors"),
         (numbers(b"\xff" * 8 + b"{}"), "safetensors"),
         (numbers(tensor_bytes({"bias": np.array([-np.inf], np.float16)})), "'bias' holds NaN"),
         *[
-            (lambda folder, content=content: (folder / "classifier.json").write_bytes(content), "damaged|format")
+            (lambda folder, content=content: (folder / "classifier.json").write_bytes(content), "damaged")
             for content in (b"", b"[]", b"\xff\xfe{", b"[" * 100_000)
         ],
     ],
@@ -187,7 +187,7 @@ def test_every_byte_of_the_numbers_counts(folder):
     content = file.read_bytes()
     for place in range(0, len(content), 37):
         file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
-        with pytest.raises(SavedError, match="different runs"):
+        with pytest.raises(SavedError, match="of another run"):
             load_folder(folder, "classifier")
 
 

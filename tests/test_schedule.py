@@ -1,9 +1,6 @@
 """The order of work: every text once, no thread left behind, the same vectors on any number of threads."""
 
 import csv
-import io
-import json
-import os
 import signal
 import subprocess
 import sys
@@ -240,34 +237,3 @@ def test_deterministic_is_the_same_to_the_last_bit_and_otherwise_a_vector_moves_
     moved = {name: np.abs(company(encoder.encode) - first).max() for name, company in companies(texts).items()}
     print("\nlargest movement of a number of a vector:", {name: f"{by:.1e}" for name, by in moved.items()})
     assert max(moved.values()) <= bound
-
-
-KERNEL = """
-import sys, json
-import numpy as np
-from minisbert import SentenceEncoder
-from minisbert.parallel import libraries
-vectors = SentenceEncoder(sys.argv[1]).encode(json.load(sys.stdin), deterministic=True)
-np.save(sys.stdout.buffer, vectors)
-print(libraries()[0]["architecture"], file=sys.stderr)
-"""
-
-
-def test_another_kernel_of_blas_moves_a_vector_by_a_stated_bound(weights_folder, real_texts):
-    kernels = ["Sandybridge", parallel.read_processor().best_kernel]
-    if kernels[1] in ("Sandybridge", None) or libraries()[0]["internal_api"] != "openblas":
-        pytest.skip("one kernel only, or no OpenBLAS")
-    vectors = []
-    for kernel in kernels:
-        run = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", KERNEL, str(weights_folder)],
-            input=json.dumps(real_texts).encode(),
-            capture_output=True,
-            check=True,
-            env={**os.environ, "OPENBLAS_CORETYPE": kernel},
-        )
-        assert run.stderr.decode().split() == [kernel]
-        vectors.append(np.load(io.BytesIO(run.stdout)))
-    moved = np.abs(vectors[0] - vectors[1]).max()
-    print(f"\n{' and '.join(kernels)}: {moved:.1e}")
-    assert moved <= 1e-6

@@ -165,7 +165,7 @@ def run_everything():
     ids = rng.integers(0, CONFIG.vocab_size, LENGTHS.sum())
     hidden = bert.bert(ids, LENGTHS, weights, CONFIG)
     trace = bert.trace_bert(ids, LENGTHS, weights, CONFIG)
-    dense = Dense(rng.normal(size=(10, 12)), rng.normal(size=10), "tanh", True, rng.normal(size=(10, 12)))
+    dense = Dense(rng.normal(size=(10, 12)), rng.normal(size=10), "tanh")
     for mode in pooling.POOLINGS:
         pooling.pool(hidden, LENGTHS, (mode,))
         pooling.pool(hidden, LENGTHS, (mode,), prompt_length=2)
@@ -188,7 +188,7 @@ def backwards(weights, ids):
     found = [trace, bert.bert_backward(d_hidden, trace, ids, LENGTHS, weights, CONFIG)]
     for mode in pooling.POOLINGS:
         pooling.pool_backward(d_hidden[:3], d_hidden, LENGTHS, (mode,), prompt_length=2)
-    dense = Dense(rng.normal(size=(10, 12)), rng.normal(size=10), "tanh", True, rng.normal(size=(10, 12)))
+    dense = Dense(rng.normal(size=(10, 12)), rng.normal(size=10), "tanh")
     behind = (Pooling(), dense, Normalize())
     results = pooling.apply_modules(d_hidden, LENGTHS, behind)
     found += pooling.modules_backward(results[-1] + 1.0, results, d_hidden, LENGTHS, behind)[1][1:2]

@@ -2,8 +2,6 @@
 
 import copy
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -36,15 +34,6 @@ def make(sklearn, folder):
     from minisbert.sklearn import TextEncoder
 
     return lambda model=folder, **settings: TextEncoder(model, **{"encode_kwargs": QUIET, **settings})
-
-
-@pytest.fixture
-def pipeline(make):
-    """TextEncoder and logistic regression."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
-    return lambda **settings: make_pipeline(make(**settings), LogisticRegression(C=1000.0, max_iter=1000))
 
 
 def repickled(thing):
@@ -104,22 +93,6 @@ def test_clones_share_an_encoder_and_no_setting(sklearn, make, folder):
     assert isinstance(original.transform(TEXTS), np.ndarray)
 
 
-def test_a_grid_of_limits_models_and_ways_to_encode(pipeline, folder, other_folder):
-    from sklearn.model_selection import GridSearchCV
-
-    def scores(grid, **options):
-        found = GridSearchCV(pipeline(), grid, error_score="raise", **options).fit(LABELLED, LABELS)
-        return found.cv_results_["mean_test_score"].tolist()
-
-    # the limit cuts off the word that tells the classes apart; so does a long prompt
-    assert scores({"textencoder__max_seq_length": [4, None]}, cv=3) == [0.5, 1.0]
-    grid = [
-        {"textencoder__model": [folder, other_folder, SentenceEncoder(folder)]},
-        {"textencoder__encode_kwargs": [{"prompt": "soup dog ran i love cat mat the sat on", **QUIET}]},
-    ]
-    assert scores(grid, cv=2) == [1.0, 1.0, 1.0, 0.5]
-
-
 def test_frames_a_union_of_views_and_one_column_of_a_table(make, folder, other_folder):
     pandas = pytest.importorskip("pandas")
     from sklearn.compose import ColumnTransformer
@@ -131,7 +104,7 @@ def test_frames_a_union_of_views_and_one_column_of_a_table(make, folder, other_f
     table = np.array([LABELLED, LABELS], object).T
     by_number = ColumnTransformer([("text", make(), 0)]).fit_transform(table)
     np.testing.assert_array_equal(by_number, SentenceEncoder(folder).encode(LABELLED))
-    with pytest.raises(ValueError, match=r"got ndarray of shape \(12, 1\); .*ColumnTransformer .* not by"):
+    with pytest.raises(ValueError, match=r"got ndarray of shape \(12, 1\); pass one column"):
         ColumnTransformer([("text", make(), [0])]).fit(table)
     column = pandas.Series(TEXTS, index=range(50, 58))
     found = make(encode_kwargs={"truncate_dim": 3, **QUIET}).set_output(transform="pandas").fit_transform(column)
@@ -173,12 +146,3 @@ def test_a_pickle_needs_no_folder_but_does_not_guess_its_fingerprint(tmp_path):
     np.testing.assert_array_equal(restored.encode(TEXTS), expected)
     with pytest.raises(ValueError, match="that this encoder was loaded from is not here"):
         restored.fingerprint()
-
-
-def test_an_encoder_works_where_there_is_no_scikit_learn(folder):
-    code = (
-        "import sys\nfor name in ('sklearn', 'pandas', 'joblib'): sys.modules[name] = None\n"
-        f"from minisbert import SentenceEncoder\nprint(SentenceEncoder({str(folder)!r}).encode(['soup']).shape)"
-    )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "(1, 8)"

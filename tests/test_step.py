@@ -42,7 +42,7 @@ def contrast(vectors):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    modules = (Pooling(("mean", "max")), tiny_dense(24, 9, "tanh", use_residual=True), Normalize())
+    modules = (Pooling(("mean", "max")), tiny_dense(24, 9, "tanh"), Normalize())
     return write_model(tmp_path_factory.mktemp("model"), modules=modules)
 
 
@@ -262,7 +262,7 @@ def test_parameters_go_out_and_come_back(folder):
     model, named = encoder.model, named_parameters(encoder.model)
     assert list(named) == [
         *tensor_shapes(TINY),
-        *(f"modules.1.{ending}" for ending in ("linear.weight", "linear.bias", "residual.weight")),
+        *(f"modules.1.{ending}" for ending in ("linear.weight", "linear.bias")),
     ]
     assert named["encoder.layer.1.output.dense.weight"] is model.params.layers[1].feed_forward.contract.weight
     copies = copy_parameters(named)
@@ -296,7 +296,7 @@ def test_bad_arguments_and_weights_of_another_model_are_refused(model):
         with pytest.raises(ValueError, match=words):
             value_and_gradients(model, columns, contrast, **options)
     named = named_parameters(model)
-    for name in ("encoder.layer.1.attention.self.key.bias", "modules.1.residual.weight"):
+    for name in ("encoder.layer.1.attention.self.key.bias", "modules.1.linear.weight"):
         with pytest.raises(ValueError, match=f"'{name}'"):
             replace_parameters(model, {key: array for key, array in named.items() if key != name})
         with pytest.raises(ValueError, match=rf"{name} .*\(3, 5\)"):

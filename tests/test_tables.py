@@ -146,7 +146,7 @@ def test_parquet(tmp_path):
             (2, ("thé", None, None, None)),
         ]
     assert next(read_table(tmp_path / "t[1].parquet").pick(["post.title"])) == (1, ("a",))
-    with pytest.raises(InputError, match=r"row 1: .*'blob' must be a string"):
+    with pytest.raises(InputError, match=r"row 1: .*'blob' is not UTF-8"):
         next(read_table(tmp_path / "t[1].parquet").pick(["blob"], filled=["blob"]))
     with pytest.raises(InputError, match=r"bad\.parquet"):
         table(tmp_path, "bad.parquet", b"PAR1 but no more")
@@ -215,7 +215,7 @@ def test_rows_without_a_text_are_left_out_and_counted(tmp_path):
         ("t.jsonl", b'{"a": "1"}\n{"a": 1\n', "line 2: not JSON"),
         ("t.jsonl", b'{"a": "1"}\n{"b": 1}\n', "line 2: no field 'a'; it has 'b'"),
         ("t.jsonl", b'{"a": 5}\n', "line 1: the field 'a' must be a string, got 5"),
-        ("t.jsonl", b'{"a": "\\ud83c"}\n', "line 1: the field 'a' contains half a character"),
+        ("t.jsonl", b'{"a": "\\ud83c"}\n', "line 1: the field 'a' is not UTF-8, or has half a character"),
         ("t.json", b'[\n{"a": "1"},\n2]', "row 2: expected an object"),
         ("t.json", b'[\n{"a": 1},\n', "line 2: not JSON"),
         ("t.json", b'{"a": "1"}\n{"a": "2"}\n', "input_format='jsonl'"),

@@ -1,6 +1,5 @@
 """Text to packed ids: which of the length limits counts, what is cut, what is said about it, and odd text."""
 
-import json
 from dataclasses import replace
 
 import numpy as np
@@ -119,13 +118,6 @@ def test_the_order_of_limits(tmp_path):
         assert SentenceEncoder(write_model(tmp_path / str(i), config=config, **options)).max_seq_length == limit
 
 
-def test_the_library_s_own_cutting_and_padding_are_switched_off(tmp_path):
-    made = write_model(tmp_path, tokenizer=tiny_tokenizer(truncation=5, padding=10))
-    stored = json.loads((made / "tokenizer.json").read_text())
-    assert stored["truncation"] and stored["padding"]
-    assert SentenceEncoder(made).tokenize(["soup", letters(14)]).lengths.tolist() == [3, 16]
-
-
 @given(st.integers(3, 520), st.integers(-2, 2) | st.integers(-520, 200))
 def test_around_every_limit(long_encoder, limit, beyond):
     length = max(2, limit + beyond)
@@ -171,12 +163,6 @@ def test_odd_text(long_encoder):
         ids = long_encoder.tokenize(text).token_ids
         assert long_encoder.model.tokenizer.pieces(ids) == ["[CLS]", *pieces, "[SEP]"], ascii(text)
         assert np.isfinite(long_encoder.encode(text)).all()
-
-
-def test_a_special_token_in_a_cut_text_does_not_count_as_its_end(encoder):
-    encoder.max_seq_length = 5
-    ids = encoder.tokenize("a [SEP] b c d [SEP]", overflow="truncate").token_ids.tolist()
-    assert ids == [CLS, VOCABULARY["a"], SEP, VOCABULARY["b"], SEP]
 
 
 def test_what_is_no_text_is_refused_by_its_place_and_the_advice_works(encoder):

@@ -11,7 +11,6 @@ import unicodedata
 
 import numpy as np
 import pytest
-import threadpoolctl
 from torch_oracle import THIRD_PARTY_WARNINGS, absolute, pad, quiet, strip
 
 from minisbert import SentenceEncoder
@@ -157,20 +156,3 @@ def test_around_every_limit(weights_folder, theirs, figures):
         figures(
             f"around the limits, cut at {limit}", absolute(ours.encode(texts, overflow="truncate"), reference), 2e-6
         )
-
-
-# ---------------------------------------------------------------------------------------------------- company and order
-
-
-def test_alone_and_in_company(ours, sentences, figures):
-    """The same texts alone, together, and shuffled with other neighbours in other batches."""
-    texts = [*sentences[::56], *odd_texts()[::12]]
-    together = ours.encode(texts, overflow="truncate")
-    alone = np.array([ours.encode(text, overflow="truncate") for text in texts])
-    figures(f"{len(texts)} texts together and alone", absolute(together, alone), 1e-6)
-    with threadpoolctl.threadpool_limits(2):
-        figures("with two BLAS threads", absolute(ours.encode(texts, overflow="truncate"), together), 1e-6)
-    rng = np.random.default_rng(21)
-    order = rng.permutation(len(texts))
-    shuffled = ours.encode([texts[i] for i in order], batch_size=7, overflow="truncate")
-    figures("shuffled, batch_size 7, and alone", absolute(shuffled, alone[order]), 1e-6)

@@ -9,7 +9,6 @@ from torch_oracle import THIRD_PARTY_WARNINGS
 from minisbert import nearest
 from minisbert.nearest import (
     community_detection,
-    paraphrase_mining,
     paraphrase_mining_embeddings,
     semantic_search,
 )
@@ -95,23 +94,3 @@ def test_communities(util, threshold, least):
     ours = community_detection(embeddings, threshold, least)
     assert ours == theirs
     assert ours
-
-
-def test_real_texts(util, figures, weights_folder):
-    import torch
-
-    from minisbert import SentenceEncoder
-
-    encoder = SentenceEncoder(weights_folder)
-    foods, places = ["bread", "soup", "cake", "rice", "cheese"], ["London", "Rome", "Cairo", "Lima"]
-    texts = [f"How do I make {food}?" for food in foods] + [
-        f"When does the train to {place} leave?" for place in places
-    ]
-    embeddings = encoder.encode(texts)
-    theirs = util.paraphrase_mining_embeddings(torch.from_numpy(embeddings))
-    ours = paraphrase_mining(encoder, texts)
-    assert [pair[1:] for pair in ours] == [pair[1:] for pair in theirs]
-    figures("float32, eps", largest([p[0] for p in ours], [p[0] for p in theirs], np.float32), SCORE_EPS)
-    communities = community_detection(embeddings, 0.4, 3)
-    assert communities == util.community_detection(embeddings, 0.4, 3)
-    assert sorted(map(sorted, communities)) == [[0, 1, 2, 3, 4], [5, 6, 7, 8]]

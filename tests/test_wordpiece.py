@@ -24,7 +24,7 @@ from tokenizers import models, normalizers, pre_tokenizers, processors
 from minisbert.model import wordpiece
 from minisbert.model.config import ModelFolderError
 from minisbert.model.stand_in import Encoding, WordPieceTokenizer
-from minisbert.model.wordpiece import WordPiece, encode, normalize, read_wordpiece, split_word, split_words, tokenize
+from minisbert.model.wordpiece import WordPiece, encode, normalize, read_wordpiece, split_words, tokenize
 
 # ---- Unicode as the library sees it ----
 
@@ -312,13 +312,6 @@ def test_any_string(parts, number):
 # ---- special tokens, word length, the greedy choice ----
 
 
-def test_special_tokens_are_found_letter_for_letter_in_the_raw_text():
-    rules = rules_for(spelled(SENTENCES))
-    pieces = tokenize("a[SEP]b [sep][MASK", rules)
-    assert pieces == ["a", "[SEP]", "b", "[", "s", "##e", "##p", "]", "[", "m", "##a", "##s", "##k"]
-    assert encode("[SEP]", rules)[1] == rules.id_of("[SEP]")
-
-
 def test_of_two_special_tokens_at_one_place_the_longer_wins_and_added_ids_are_not_in_the_vocabulary():
     vocabulary = spelled(["[doc] foo x"])
     added = {"[D]": len(vocabulary), "[D]x": len(vocabulary) + 1, "foo": len(vocabulary) + 2, "oo": len(vocabulary) + 3}
@@ -335,25 +328,6 @@ def test_words_at_the_length_limit():
         assert disagreements(texts, rules) == disagreements(texts, replace(rules, strip_accents=None)) == []
         short = replace(rules, max_input_chars_per_word=3)
         assert disagreements([letter * count for count in range(1, 6)], short) == []
-
-
-def test_the_limit_counts_characters_after_normalising():
-    rules = rules_for(spelled(["ai\u0307"]), strip_accents=False)
-    assert tokenize("a" * 100, rules) == ["a"] + ["##a"] * 99
-    assert tokenize("a" * 101, rules) == ["[UNK]"]
-    assert tokenize("İ" * 50, rules)[0] == "i"  # lower-cased to two characters each
-    assert tokenize("İ" * 51, rules) == ["[UNK]"]
-
-
-def test_the_longest_piece_is_taken_and_never_given_back():
-    rules = rules_for(
-        {token: i for i, token in enumerate([*SPECIAL, *["un", "unw", "##want", "##w", "##a", "##nt", "##ed", "ed"]])}
-    )
-    assert split_word("unwanted", rules) == ["unw", "##a", "##nt", "##ed"]
-    assert split_word("unwed", rules) == ["unw", "##ed"]
-    assert split_word("want", rules) == ["[UNK]"]
-    assert split_word("ununed", rules) == ["[UNK]"]
-    assert disagreements(["unwanted unwed ununed want ed edw", "unw un w", "u n"], rules) == []
 
 
 def test_other_names_for_the_special_parts():
@@ -440,13 +414,6 @@ def test_missing_and_damaged_files_are_refused(tmp_path):
                 (tmp_path / name).write_bytes(content)
             with pytest.raises(ModelFolderError, match=name):
                 read_wordpiece(tmp_path / name)
-
-
-def test_half_a_character_and_what_is_no_text_are_refused():
-    rules = rules_for(everyday_vocabulary())
-    for text in ("a\ud800", "\ud83d \ude00", None, 3, b"bytes", ["a", "b"]):
-        with pytest.raises(ValueError, match="surrogate" if isinstance(text, str) else type(text).__name__):
-            encode(text, rules)
 
 
 def test_rules_that_leave_a_text_without_ids_are_refused():

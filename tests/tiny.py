@@ -119,22 +119,15 @@ def tiny_dense(
     d_out: int,
     activation: str = "tanh",
     bias: bool = True,
-    use_residual: bool = False,
     seed: int = 1,
 ) -> Dense:
-    """A Dense module with random weights; with `use_residual` and two widths, with the residual's matrix too."""
+    """A Dense module with random weights."""
     rng = np.random.default_rng(seed)
 
     def draw(*shape: int) -> np.ndarray:
         return rng.normal(0, 0.5, shape).astype(np.float32)
 
-    return Dense(
-        draw(d_out, d_in),
-        draw(d_out) if bias else None,
-        activation,
-        use_residual,
-        draw(d_out, d_in) if use_residual and d_in != d_out else None,
-    )
+    return Dense(draw(d_out, d_in), draw(d_out) if bias else None, activation)
 
 
 def stored_bytes(values: np.ndarray, dtype: str) -> bytes:
@@ -290,7 +283,7 @@ def _write_modules(
             width *= len(module.modes)
         elif isinstance(module, Dense):
             write_json(folder / path / "config.json", _dense_config(module, new_format))
-            tensors = {"linear.weight": module.weight, "linear.bias": module.bias, "residual.weight": module.residual}
+            tensors = {"linear.weight": module.weight, "linear.bias": module.bias}
             present = {name: values for name, values in tensors.items() if values is not None}
             write_safetensors(folder / path / "model.safetensors", present, dtype)
             width = len(module.weight)
@@ -321,7 +314,7 @@ def _dense_config(module: Dense, new_format: bool) -> dict[str, Any]:
     }
     if new_format:
         content |= {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
-    return content | ({"use_residual": True} if module.use_residual else {})
+    return content
 
 
 def leaves(tree: Any, name: str = "") -> dict[str, Any]:

@@ -124,7 +124,7 @@ def embed_backward(
     """Gradients of the tables; token ids have none. Of the word table only the rows of the pieces in these texts."""
     # output = drop(layer_norm(summed))
     d_normed = _drop(d_output, trace.mask)  # (N, D)
-    d_summed, d_weight, d_bias = layer_norm_backward(d_normed, trace.summed, params.layer_norm.weight, eps)
+    d_summed, *d_norm = layer_norm_backward(d_normed, trace.summed, params.layer_norm.weight, eps)
     # summed = word + position + token_type[0]: each of the three gets the whole of it
     d_token_type = np.zeros_like(params.token_type)  # (S, D)
     d_token_type[0] = d_summed.sum(axis=0)
@@ -132,7 +132,7 @@ def embed_backward(
     d_position = sum_rows(places(lengths), d_summed, len(params.position)).dense()  # (P, D)
     # word = params.word[token_ids]
     d_word = sum_rows(token_ids, d_summed, len(params.word))
-    return EmbeddingGradients(d_word, d_position, d_token_type, LayerNormParams(d_weight, d_bias))
+    return EmbeddingGradients(d_word, d_position, d_token_type, LayerNormParams(*d_norm))
 
 
 @dataclass(frozen=True)
@@ -196,9 +196,7 @@ def attention_backward(
     The key bias gets zero: it moves all scores of a row alike, which softmax ignores.
     """
     # output = layer_norm(summed)
-    d_summed, d_norm_weight, d_norm_bias = layer_norm_backward(
-        d_output, trace.summed, params.layer_norm.weight, config.layer_norm_eps
-    )
+    d_summed, *d_norm = layer_norm_backward(d_output, trace.summed, params.layer_norm.weight, config.layer_norm_eps)
     # summed = hidden + drop(projected)
     d_projected = _drop(d_summed, trace.mask)  # (N, D)
     # projected = linear(context)
@@ -216,7 +214,7 @@ def attention_backward(
         key=LinearParams(*d_key_params),
         value=LinearParams(*d_value_params),
         output=LinearParams(*d_out),
-        layer_norm=LayerNormParams(d_norm_weight, d_norm_bias),
+        layer_norm=LayerNormParams(*d_norm),
     )
     return d_hidden, gradients
 
@@ -307,9 +305,7 @@ def feed_forward_backward(
 ) -> tuple[Array, FeedForwardParams]:
     """Gradients of ``hidden``, (N, D), and of the block's weights."""
     # output = layer_norm(summed)
-    d_summed, d_norm_weight, d_norm_bias = layer_norm_backward(
-        d_output, trace.summed, params.layer_norm.weight, config.layer_norm_eps
-    )
+    d_summed, *d_norm = layer_norm_backward(d_output, trace.summed, params.layer_norm.weight, config.layer_norm_eps)
     # summed = hidden + drop(projected)
     d_projected = _drop(d_summed, trace.mask)  # (N, D)
     # projected = linear(activated)
@@ -324,7 +320,7 @@ def feed_forward_backward(
     gradients = FeedForwardParams(
         expand=LinearParams(*d_expand),
         contract=LinearParams(*d_contract),
-        layer_norm=LayerNormParams(d_norm_weight, d_norm_bias),
+        layer_norm=LayerNormParams(*d_norm),
     )
     return d_hidden, gradients
 
@@ -383,34 +379,12 @@ class BertTrace:
 def bert(token_ids: Array, lengths: Array, params: BertParams, config: BertConfig) -> Array:
     """Turn a strip of token ids into a strip of token embeddings.
 
-    Parameters
-    ----------
-    token_ids : Array, shape (N,)
-        All texts end to end, special tokens included; rows of the word table.
-    lengths : Array, shape (B,)
-        Tokens of each text, each from 1 to P; ``sum(lengths) == N``.
-    params : BertParams
-    config : BertConfig
+    The ids are rows of the word table, special tokens included; each length is from 1 to P, and they sum to N. The
+    result has the dtype of the parameters.
 
-    Returns
-    -------
-    Array, shape (N, D)
-        The last layer's output, in the dtype of the parameters.
-
-    Notes
-    -----
     **Source**: ``transformers.BertModel(...).last_hidden_state`` without its padded rows.
 
-    Examples
-    --------
-    Two texts, of three tokens and of two:
-
-    >>> from minisbert.model.params import random_params
-    >>> config = BertConfig(vocab_size=9, hidden_size=4, num_hidden_layers=1, num_attention_heads=2,
-    ...                     intermediate_size=6)
-    >>> params = random_params(config, np.random.default_rng(0))
-    >>> bert(np.array([1, 2, 3, 1, 3]), np.array([3, 2]), params, config).shape
-    (5, 4)
+    (N,), (B,) -> (N, D)
     """
     hidden = embed(token_ids, lengths, params.embeddings, config.layer_norm_eps).output  # (N, D)
     for layer_params in params.layers:
@@ -425,20 +399,15 @@ def trace_bert(
 
     Parameters
     ----------
-    token_ids : Array, shape (N,)
-    lengths : Array, shape (B,)
-    params : BertParams
-    config : BertConfig
+    token_ids, lengths, params, config
+        As :func:`bert`; without dropout ``trace.output`` equals its result bit for bit.
     dropout : Dropout, optional
         For training.
 
-    Returns
-    -------
-    BertTrace
-        Without dropout ``trace.output`` equals ``bert(...)`` bit for bit.
-
     Examples
     --------
+    Two texts, of three tokens and of two:
+
     >>> from minisbert.model.params import random_params
     >>> config = BertConfig(vocab_size=9, hidden_size=4, num_hidden_layers=1, num_attention_heads=2,
     ...                     intermediate_size=6)
@@ -466,16 +435,7 @@ def bert_backward(
     d_output : Array, shape (N, D)
         Upstream gradient of ``trace.output``.
     trace : BertTrace
-        From :func:`trace_bert` on the same arguments.
-    token_ids : Array, shape (N,)
-    lengths : Array, shape (B,)
-    params : BertParams
-    config : BertConfig
-
-    Returns
-    -------
-    BertGradients
-        Of every weight, in the dtype of the parameters.
+        From :func:`trace_bert` on the same arguments, which follow.
 
     Notes
     -----

@@ -29,6 +29,8 @@ from minisbert.model.config import (
     read_bert_config,
     read_flag,
     read_json,
+    read_whole,
+    refusal,
     refuse_others,
 )
 from minisbert.model.params import BertParams, flatten, load_params, read_checkpoint, tensor_shapes
@@ -64,18 +66,8 @@ class SentenceModel:
 
     Parameters
     ----------
-    config : BertConfig
-    params : BertParams
-    modules : tuple of Pooling, Dense and Normalize
-        What follows BERT.
-    tokenizer : Tokenizer
-    max_seq_length : int
-        In tokens, special tokens included.
-    prompts : dict of str to str
-    default_prompt_name : str or None
-    similarity_fn_name : {"cosine", "dot", "euclidean", "manhattan"}
-    truncate_dim : int or None
-        Dimensions of a sentence vector that are kept; None keeps all.
+    config, params, modules, ...
+        What each is stands behind its field.
 
     Examples
     --------
@@ -92,13 +84,13 @@ class SentenceModel:
 
     config: BertConfig
     params: BertParams
-    modules: tuple[Module, ...]
+    modules: tuple[Module, ...]  # what follows BERT
     tokenizer: Tokenizer
-    max_seq_length: int
+    max_seq_length: int  # in tokens, special tokens included
     prompts: dict[str, str]
     default_prompt_name: str | None
-    similarity_fn_name: str
-    truncate_dim: int | None = None
+    similarity_fn_name: str  # a key of similarity.SIMILARITIES
+    truncate_dim: int | None = None  # dimensions of a sentence vector that are kept; None keeps all
 
     @property
     def full_width(self) -> int:
@@ -114,20 +106,13 @@ class SentenceModel:
 def load_model(folder: Path, dtype: npt.DTypeLike = np.float32) -> SentenceModel:
     """Read a whole model folder, in either of sentence-transformers' formats or as a plain BERT.
 
+    A folder that is damaged, contradicts itself, or is not computed exactly is a ModelFolderError.
+
     Parameters
     ----------
     folder : Path
     dtype : DTypeLike
         float32 or float64, of all weights and so of everything computed with them.
-
-    Returns
-    -------
-    SentenceModel
-
-    Raises
-    ------
-    ModelFolderError
-        Naming the file and the cause, for a folder that is damaged, contradicts itself, or is not computed exactly.
 
     Examples
     --------
@@ -137,15 +122,13 @@ def load_model(folder: Path, dtype: npt.DTypeLike = np.float32) -> SentenceModel
     minisbert.model.config.ModelFolderError: no/such/folder: there is no such folder; ...
     """
     if not folder.is_dir():
-        raise ModelFolderError(f"{folder.as_posix()}: there is no such folder; expected the folder of a BERT model")
+        raise refusal(folder, "there is no such folder; expected the folder of a BERT model")
     try:
         is_cache = folder.name == "snapshots" or (folder / "snapshots").is_dir()
         if is_cache and not (folder / "config.json").exists() and not (folder / "modules.json").exists():
             name = (folder.parent if folder.name == "snapshots" else folder).name
-            raise ModelFolderError(
-                f"{folder.as_posix()}: holds snapshots of a model, as the Hub's cache does; pass the model's name, "
-                f"{name.removeprefix('models--').replace('--', '/')!r}, or one of the folders in snapshots/"
-            )
+            name = name.removeprefix("models--").replace("--", "/")
+            raise refusal(folder, f"holds snapshots of a model; pass its name, {name!r}, or one of those in snapshots/")
         entries = read_module_list(folder)
         model = _read_files(folder, entries or [("Transformer", folder)], dtype)
     except OSError as error:  # no right to look into a folder, a name that is too long, a failing disk
@@ -167,10 +150,8 @@ def _read_files(folder: Path, entries: list[tuple[str, Path]], dtype: npt.DTypeL
     tokenizer = load_tokenizer(bert_folder, config)
     limit = read_max_seq_length(bert_folder, config, tokenizer.settings)
     if limit <= tokenizer.special_count:
-        raise ModelFolderError(
-            f"{bert_folder.as_posix()}: max_seq_length or max_position_embeddings of {limit} tokens leaves no room for "
-            f"text beside {tokenizer.special_count} special tokens"
-        )
+        special = f"{tokenizer.special_count} special tokens"
+        raise refusal(bert_folder, f"max_seq_length of {limit} tokens leaves no room for text beside {special}")
     modules = read_modules(entries[1:], config, dtype) or (Pooling(),)
     settings = read_sentence_settings(folder)
     params = load_params(bert_folder, config, dtype)
@@ -185,9 +166,7 @@ def resolve_inside(folder: Path, relative: str, said_by: Path) -> Path:
     except (OSError, RuntimeError, ValueError):  # a link in a circle; a null character
         inside = False
     if not inside or Path(relative).is_absolute() or ".." in Path(relative.replace("\\", "/")).parts:
-        raise ModelFolderError(
-            f"{said_by.as_posix()}: the path {relative!r} leaves the model's folder; do not trust this model"
-        )
+        raise refusal(said_by, f"the path {relative!r} leaves the model's folder; do not trust this model")
     return target
 
 
@@ -203,20 +182,14 @@ def read_module_list(folder: Path) -> list[tuple[str, Path]] | None:
     entries: list[tuple[str, Path]] = []
     for entry in listed:
         if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("type", "path")):
-            raise ModelFolderError(f"{file.as_posix()}: expected objects with a 'type' and a 'path', got {entry!r}")
+            raise refusal(file, f"expected objects with a 'type' and a 'path', got {entry!r}")
         kind = entry["type"].rpartition(".")[2]
-        if kind not in ("Transformer", "Pooling", "Dense", "Normalize", "Dropout"):
-            raise ModelFolderError(
-                f"{file.as_posix()}: the module {entry['type']!r} is not supported; known: Transformer, Pooling, "
-                "Dense, Normalize, Dropout"
-            )
+        if kind not in (known := ("Transformer", "Pooling", "Dense", "Normalize", "Dropout")):
+            raise refusal(file, f"the module {entry['type']!r} is not supported; known: {', '.join(known)}")
         entries.append((kind, resolve_inside(folder, entry["path"], file)))
     kinds = [kind for kind, _ in entries]
     if kinds[:2] != ["Transformer", "Pooling"] or kinds.count("Transformer") + kinds.count("Pooling") != 2:
-        raise ModelFolderError(
-            f"{file.as_posix()}: expected a Transformer, a Pooling, then any number of Dense, Normalize and Dropout, "
-            f"got {kinds}"
-        )
+        raise refusal(file, f"expected a Transformer, a Pooling, then Dense, Normalize and Dropout, got {kinds}")
     return [entry for entry in entries if entry[0] != "Dropout"]  # it drops in training alone
 
 
@@ -240,9 +213,7 @@ def _read_pooling(file: Path, hidden_size: int) -> Pooling:
     raw = read_json(file)
     width = raw.get("embedding_dimension", raw.get("word_embedding_dimension"))
     if width != hidden_size:
-        raise ModelFolderError(
-            f"{file.as_posix()}: pools vectors of width {width!r}, but config.json says hidden_size {hidden_size}"
-        )
+        raise refusal(file, f"pools vectors of width {width!r}, but config.json says hidden_size {hidden_size}")
     if "pooling_mode" in raw:
         named = raw["pooling_mode"]
         modes = tuple(named) if isinstance(named, list) else (named,)
@@ -252,9 +223,7 @@ def _read_pooling(file: Path, hidden_size: int) -> Pooling:
         # sentence-transformers takes the mean where no mode is named
         modes = unknown or tuple(mode for key, mode in _OLD_POOLING_KEYS.items() if key in true) or ("mean",)
     if not modes or not all(isinstance(mode, str) and mode in POOLINGS for mode in modes):
-        raise ModelFolderError(
-            f"{file.as_posix()}: pooling mode {modes!r} is not supported; known: {', '.join(POOLINGS)}"
-        )
+        raise refusal(file, f"pooling mode {modes!r} is not supported; known: {', '.join(POOLINGS)}")
     return Pooling(modes, read_flag(raw, "include_prompt", True, file))
 
 
@@ -262,40 +231,24 @@ def _read_dense(path: Path, d_in: int, dtype: npt.DTypeLike) -> Dense:
     """Read a Dense module's settings and tensors, and check the one against the other."""
     file = path / "config.json"
     raw = read_json(file)
-    refuse_others(raw, _FEATURE_NAMES, file)
+    refuse_others(raw, {**_FEATURE_NAMES, "use_residual": False}, file)
     named = str(raw.get("activation_function", "torch.nn.modules.activation.Tanh"))
     activation = named.rpartition(".")[2]
     if not named.startswith("torch.nn.") or activation not in _DENSE_ACTIVATIONS:
-        raise ModelFolderError(
-            f"{file.as_posix()}: activation_function {named!r} is not supported; known: torch.nn's "
-            + ", ".join(_DENSE_ACTIVATIONS)
-        )
-    d_out, use_residual = raw.get("out_features"), read_flag(raw, "use_residual", False, file)
+        known = ", ".join(_DENSE_ACTIVATIONS)
+        raise refusal(file, f"activation_function {named!r} is not supported; known: torch.nn's {known}")
+    d_out = read_whole(raw, "out_features", file)
     if raw.get("in_features") != d_in:
-        raise ModelFolderError(
-            f"{file.as_posix()}: in_features {raw.get('in_features')!r}, but the module before gives vectors of {d_in}"
-        )
-    if type(d_out) is not int or d_out < 1:  # not isinstance: True is an int, too
-        raise ModelFolderError(f"{file.as_posix()}: out_features must be a positive integer, got {d_out!r}")
+        raise refusal(file, f"in_features {raw.get('in_features')!r}, but the module before gives vectors of {d_in}")
     wanted: dict[str, tuple[Any, ...]] = {"linear.weight": (d_out, d_in)}
     if read_flag(raw, "bias", True, file):
         wanted["linear.bias"] = (d_out,)
-    if use_residual and d_in != d_out:
-        wanted["residual.weight"] = (d_out, d_in)
     stored = read_checkpoint(path)
     found = {name: tensor.shape for name, tensor in stored.items()}
     if found != wanted:
-        raise ModelFolderError(
-            f"{path.as_posix()}: config.json asks for the tensors {wanted}, the safetensors file has {found}"
-        )
+        raise refusal(path, f"config.json asks for the tensors {wanted}, the safetensors file has {found}")
     tensors = {name: tensor.read(dtype) for name, tensor in stored.items()}
-    return Dense(
-        tensors["linear.weight"],
-        tensors.get("linear.bias"),
-        _DENSE_ACTIVATIONS[activation],
-        use_residual,
-        tensors.get("residual.weight"),
-    )
+    return Dense(tensors["linear.weight"], tensors.get("linear.bias"), _DENSE_ACTIVATIONS[activation])
 
 
 def read_sentence_settings(folder: Path) -> dict[str, Any]:
@@ -309,21 +262,17 @@ def read_sentence_settings(folder: Path) -> dict[str, Any]:
         text is None or (isinstance(text, str) and text == text.encode("utf-8", "replace").decode("utf-8"))
         for text in prompts.values()
     ):
-        raise ModelFolderError(f"{file.as_posix()}: prompts must map names to texts, got {prompts!r}")
+        raise refusal(file, f"prompts must map names to texts, got {prompts!r}")
     if default is not None and (not isinstance(default, str) or default not in prompts):
-        raise ModelFolderError(f"{file.as_posix()}: default_prompt_name {default!r} is not one of {sorted(prompts)}")
-    similarity, dim = said.get("similarity_fn_name", "cosine"), said.get("truncate_dim")
+        raise refusal(file, f"default_prompt_name {default!r} is not one of {sorted(prompts)}")
+    similarity = said.get("similarity_fn_name", "cosine")
     if similarity not in _SIMILARITIES:
-        raise ModelFolderError(
-            f"{file.as_posix()}: similarity_fn_name {similarity!r} is not supported; known: " + ", ".join(_SIMILARITIES)
-        )
-    if dim is not None and (type(dim) is not int or dim < 1):
-        raise ModelFolderError(f"{file.as_posix()}: truncate_dim must be a positive number of dimensions, got {dim!r}")
+        raise refusal(file, f"similarity_fn_name {similarity!r} is not supported; known: " + ", ".join(_SIMILARITIES))
     return {
         "prompts": {name: text or "" for name, text in prompts.items()},
         "default_prompt_name": default,
         "similarity_fn_name": similarity,
-        "truncate_dim": dim,
+        "truncate_dim": read_whole(said, "truncate_dim", file) if "truncate_dim" in said else None,
     }
 
 
@@ -339,11 +288,6 @@ def save_model(model: SentenceModel, folder: Path, readme: str | None = None) ->
         New or empty. It appears whole or not at all.
     readme : str, optional
         What is to stand in its README.md, a model card.
-
-    Raises
-    ------
-    ValueError
-        If the folder holds something already, or is a file.
 
     Examples
     --------
@@ -391,11 +335,7 @@ def save_model(model: SentenceModel, folder: Path, readme: str | None = None) ->
             if settings_of_module := modules_to_json(module, width):
                 _write_json(unfinished / path / "config.json", settings_of_module)
             if isinstance(module, Dense):
-                weights = {
-                    "linear.weight": module.weight,
-                    "linear.bias": module.bias,
-                    "residual.weight": module.residual,
-                }
+                weights = {"linear.weight": module.weight, "linear.bias": module.bias}
                 present = {name: array for name, array in weights.items() if array is not None}
                 _save_tensors(present, unfinished / path, folder)
             width = output_width((module,), width)
@@ -430,12 +370,10 @@ def modules_to_json(module: Module, width: int) -> dict[str, Any]:
     if isinstance(module, Dense):
         torch_name = {ours: name for name, ours in _DENSE_ACTIVATIONS.items()}[module.activation]
         place = "linear.Identity" if torch_name == "Identity" else f"activation.{torch_name}"
-        settings: dict[str, Any] = {
+        return {
             "in_features": width,
             "out_features": len(module.weight),
             "bias": module.bias is not None,
             "activation_function": f"torch.nn.modules.{place}",
         }
-        # left out where false: older releases do not know the key and would refuse the folder
-        return {**settings, "use_residual": True} if module.use_residual else settings
     return {}

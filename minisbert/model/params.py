@@ -11,10 +11,9 @@ Letters: ``V`` vocabulary, ``P`` positions, ``S`` token types, ``D`` hidden size
 from __future__ import annotations
 
 import json
-import math
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -23,7 +22,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
 from minisbert.model import Array
-from minisbert.model.config import BertConfig, ModelFolderError, read_json, what_to_do
+from minisbert.model.config import BertConfig, read_json, refusal, what_to_do
 
 
 @dataclass(frozen=True)
@@ -86,10 +85,8 @@ class BertParams:
 
     Parameters
     ----------
-    embeddings : EmbeddingParams
-        The three tables and their LayerNorm.
-    layers : tuple of LayerParams
-        ``L`` of them, each an ``attention`` and a ``feed_forward``.
+    embeddings, layers
+        The tables, and L layers.
 
     Examples
     --------
@@ -159,14 +156,19 @@ def tensor_shapes(config: BertConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def flatten(tree: Any) -> Iterator[Any]:
-    """Give the arrays of a nested dataclass, or its gradients, one by one, in the order of its fields."""
+def walk(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Give the arrays of nested dataclasses and tuples, in the order of the fields, each with the path to it."""
     if isinstance(tree, (np.ndarray, RowGradient)):
-        yield tree
-        return
-    branches = tree if isinstance(tree, tuple) else [getattr(tree, field.name) for field in fields(tree)]
-    for branch in branches:
-        yield from flatten(branch)
+        yield path, tree
+    elif tree is not None:  # a mask of dropout, which only training has
+        own = enumerate(tree) if isinstance(tree, tuple) else ((f.name, getattr(tree, f.name)) for f in fields(tree))
+        for step, branch in own:
+            yield from walk(branch, f"{path}.{step}" if path else str(step))
+
+
+def flatten(tree: Any) -> Iterator[Any]:
+    """Give the arrays of weights, or of their gradients, one by one."""
+    return (array for _, array in walk(tree))
 
 
 def random_params(
@@ -174,19 +176,14 @@ def random_params(
 ) -> BertParams:
     """Draw untrained weights.
 
+    Normal around 0, LayerNorm weights around 1. Biases and LayerNorm are drawn too, so that a test notices when one is
+    left out.
+
     Parameters
     ----------
-    config : BertConfig
-    rng : np.random.Generator
-    dtype : DTypeLike
+    config, rng, dtype
     scale : float
         Standard deviation; BERT starts from 0.02 (``initializer_range``).
-
-    Returns
-    -------
-    BertParams
-        Normal around 0, LayerNorm weights around 1. Biases and LayerNorm are drawn too, so that a test notices when one
-        is left out.
 
     Examples
     --------
@@ -214,21 +211,18 @@ class StoredTensor:
     name: str
     dtype: str  # safetensors' name: F32, BF16, ..
     shape: tuple[int, ...]
-    offset: int  # bytes from the start of the file
-    mapped: Array = field(repr=False, compare=False)  # the file's bytes
+    content: Array  # its bytes, mapped
 
     def read(self, dtype: npt.DTypeLike) -> Array:
         """Read the numbers, converted to ``dtype``; refuse NaN, infinity and what only damage can have made so large.
 
         The result is the mapped file itself where its dtype is the stored one: not to be written to.
         """
-        where = f"{self.file.as_posix()}: tensor {self.name!r}"
+        where = f"tensor {self.name!r}"
         if self.dtype not in _NUMPY_DTYPE:
-            raise ModelFolderError(
-                f"{where} is stored as {self.dtype}; read here: {', '.join(_NUMPY_DTYPE)} (is the model quantised?)"
-            )
-        count = math.prod(self.shape)
-        stored = np.frombuffer(self.mapped, _NUMPY_DTYPE[self.dtype], count, self.offset) if count else np.empty(0)
+            known = ", ".join(_NUMPY_DTYPE)
+            raise refusal(self.file, f"{where} is stored as {self.dtype}; read here: {known} (is the model quantised?)")
+        stored = self.content.view(_NUMPY_DTYPE[self.dtype])
         if self.dtype == "BF16":
             # bfloat16 is the upper half of a float32, and NumPy has no such type: the lower half becomes zeros
             stored = (stored.astype(np.uint32) << 16).view(np.float32)
@@ -236,12 +230,9 @@ class StoredTensor:
         with np.errstate(over="ignore", invalid="ignore"):
             values = stored.astype(dtype, copy=False).reshape(self.shape)
         # needs no copy of the numbers, and NaN is neither above nor below anything
-        if count and not (values.min() >= -_LARGEST and values.max() <= _LARGEST):
-            bad = int(np.sum(~(np.abs(values) <= _LARGEST)))
-            raise ModelFolderError(
-                f"{where} holds {bad} numbers that are NaN, infinite or beyond {_LARGEST:g}; the file is damaged, "
-                "or its training diverged"
-            )
+        if values.size and not (values.min() >= -_LARGEST and values.max() <= _LARGEST):
+            bad = f"{np.sum(~(np.abs(values) <= _LARGEST))} numbers that are NaN, infinite or beyond {_LARGEST:g}"
+            raise refusal(self.file, f"{where} holds {bad}; the file is damaged, or its training diverged")
         return values
 
 
@@ -259,29 +250,24 @@ def read_checkpoint(folder: Path) -> dict[str, StoredTensor]:
         if pickles
         else "; was the folder copied whole?"
     )
-    raise ModelFolderError(f"{folder.as_posix()}: there is no model.safetensors{hint}")
+    raise refusal(folder, f"there is no model.safetensors{hint}")
 
 
 def _read_shards(index: Path) -> dict[str, StoredTensor]:
     """Follow an index to the files that hold the tensors between them."""
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
-        raise ModelFolderError(f"{index.as_posix()}: expected a 'weight_map' from tensor names to file names")
+        raise refusal(index, "expected a 'weight_map' from tensor names to file names")
     tensors: dict[str, StoredTensor] = {}
     for file in sorted(set(weight_map.values())):
         # the index comes from strangers: a name with a slash in it could leave the folder
         if Path(file).name != file or "\\" in file or not (index.parent / file).is_file():
-            raise ModelFolderError(
-                f"{index.as_posix()}: names the file {file!r}, which is not in this folder; "
-                "fetch the missing part, all parts belong side by side"
-            )
+            raise refusal(index, f"names the file {file!r}, which is not in this folder; fetch the missing part")
         tensors |= {
             name: tensor for name, tensor in read_header(index.parent / file).items() if weight_map.get(name) == file
         }
     if missing := sorted(weight_map.keys() - tensors.keys()):
-        raise ModelFolderError(
-            f"{index.as_posix()}: {len(missing)} tensors are not in the files named for them, first {missing[0]!r}"
-        )
+        raise refusal(index, f"{len(missing)} tensors are not in the files named for them, first {missing[0]!r}")
     return tensors
 
 
@@ -297,27 +283,28 @@ def read_header(file: Path) -> dict[str, StoredTensor]:
             (header_length,) = struct.unpack("<Q", stream.read(8))
             header = json.loads(stream.read(header_length))
             try:
-                mapped: Array = np.memmap(stream, np.uint8, "r")
+                content: Array = np.asarray(np.memmap(stream, np.uint8, "r"))
             except OSError:  # WebAssembly maps nothing
-                mapped = np.frombuffer(file.read_bytes(), np.uint8)
+                content = np.frombuffer(file.read_bytes(), np.uint8)
     except OSError as error:
-        raise ModelFolderError(f"{file.as_posix()}: cannot be read: {error.strerror or error}") from error
+        raise refusal(file, f"cannot be read: {error.strerror or error}") from error
     except (SafetensorError, ValueError, struct.error) as error:
-        raise ModelFolderError(
-            f"{file.as_posix()}: not a whole safetensors file ({error}; {file.stat().st_size:,} bytes here); "
-            + what_to_do(file)
-        ) from error
+        size = f"{file.stat().st_size:,} bytes here"
+        raise refusal(file, f"not a whole safetensors file ({error}; {size}); {what_to_do(file)}") from error
     header.pop("__metadata__", None)
-    return {
-        name: StoredTensor(
-            file, name, entry["dtype"], tuple(entry["shape"]), 8 + header_length + entry["data_offsets"][0], mapped
-        )
-        for name, entry in header.items()
-    }
+    tensors = {}
+    for name, entry in header.items():
+        start, stop = entry["data_offsets"]
+        own = content[8 + header_length :][start:stop]
+        tensors[name] = StoredTensor(file, name, entry["dtype"], tuple(entry["shape"]), own)
+    return tensors
 
 
 def load_params(folder: Path, config: BertConfig, dtype: npt.DTypeLike = np.float32) -> BertParams:
-    """Read a folder's weights into named fields.
+    """Read a folder's weights into named fields; refuse missing, unexpected and misshapen tensors in one message.
+
+    Matrices are in Fortran order, which makes ``x @ weight.T`` up to 1.6x faster on few rows and changes nothing else.
+    Tables may be the mapped file itself: not to be written to.
 
     Parameters
     ----------
@@ -328,17 +315,6 @@ def load_params(folder: Path, config: BertConfig, dtype: npt.DTypeLike = np.floa
     dtype : DTypeLike
         float32 or float64; F16 and BF16 checkpoints are widened.
 
-    Returns
-    -------
-    BertParams
-        Matrices are in Fortran order, which makes ``x @ weight.T`` up to 1.6x faster on few rows and changes nothing
-        else. Tables may be the mapped file itself: not to be written to.
-
-    Raises
-    ------
-    ModelFolderError
-        For missing, unexpected and misshapen tensors, all in one message; for NaN, infinite or absurdly large numbers.
-
     Examples
     --------
     >>> load_params(Path("no/such/folder"), BertConfig())
@@ -348,10 +324,8 @@ def load_params(folder: Path, config: BertConfig, dtype: npt.DTypeLike = np.floa
     """
     stored = _by_our_names(read_checkpoint(folder), folder)
     if config.num_hidden_layers > len(stored):  # said first: a list of what a million layers lack has no end
-        raise ModelFolderError(
-            f"{(folder / 'config.json').as_posix()}: says num_hidden_layers {config.num_hidden_layers}, but there are "
-            f"only {len(stored)} tensors in the safetensors file"
-        )
+        layers = f"num_hidden_layers {config.num_hidden_layers}"
+        raise refusal(folder / "config.json", f"says {layers}, but the checkpoint has only {len(stored)} tensors")
     _check_tensors(stored, tensor_shapes(config), folder)
 
     def read(name: str, shape: tuple[int, ...]) -> Array:
@@ -372,36 +346,28 @@ def _by_our_names(checkpoint: dict[str, StoredTensor], folder: Path) -> dict[str
         if name == "embeddings.position_ids" or name.startswith(("pooler.", "cls.")):
             continue  # 0, 1, 2, ..; the next-sentence head; the masked-word head
         if name in named:
-            raise ModelFolderError(
-                f"{folder.as_posix()}: the tensor {name!r} is there twice, as {named[name].name!r} and {original!r}"
-            )
+            raise refusal(folder, f"the tensor {name!r} is there twice, as {named[name].name!r} and {original!r}")
         named[name] = tensor
     return named
 
 
 def _check_tensors(stored: dict[str, StoredTensor], wanted: dict[str, tuple[int, ...]], folder: Path) -> None:
     """Compare names and shapes with what the configuration asks for, and report every difference at once."""
-    misshapen = [
-        f"{name} has shape {stored[name].shape}, config.json asks for {shape}"
-        for name, shape in wanted.items()
-        if name in stored and stored[name].shape != shape
-    ]
+    both = [(name, stored[name].shape, shape) for name, shape in wanted.items() if name in stored]
     problems = {
         "missing": [name for name in wanted if name not in stored],
         "unexpected": [tensor.name for name, tensor in stored.items() if name not in wanted],
-        "misshapen": misshapen,
+        "misshapen": [
+            f"{name} has shape {found}, config.json asks for {asked}" for name, found, asked in both if found != asked
+        ],
     }
-    lines = []
-    for kind, found in problems.items():
-        if found:
-            rest = f"; and {len(found) - 20} more" if len(found) > 20 else ""
-            lines.append(f"  {len(found)} {kind}: {'; '.join(found[:20])}{rest}")
+    lines = [
+        f"\n  {len(found)} {kind}: {'; '.join(found[:20])}{'; ...' if len(found) > 20 else ''}"
+        for kind, found in problems.items()
+        if found
+    ]
     if lines:
-        files = sorted({tensor.file.name for tensor in stored.values()})
-        raise ModelFolderError(
-            f"{folder.as_posix()}: the tensors in {files[0]}{', ..' if len(files) > 1 else ''} do not fit config.json\n"
-            + "\n".join(lines)
-        )
+        raise refusal(folder, f"the tensors of the checkpoint do not fit config.json{''.join(lines)}")
 
 
 @dataclass(frozen=True)
@@ -465,6 +431,4 @@ def add_gradients(a: Gradient, b: Gradient) -> Gradient:
     if isinstance(a, RowGradient) and isinstance(b, RowGradient):
         both = np.concatenate([a.rows, b.rows]), np.concatenate([a.values, b.values])
         return sum_rows(*both, a.row_count)
-    if isinstance(a, RowGradient) or isinstance(b, RowGradient):
-        raise ValueError("add_gradients: expected two gradients of one kind, got an Array and a RowGradient")
-    return a + b
+    return a + b  # type: ignore[operator]  # of one tensor, so both are arrays

@@ -1,6 +1,6 @@
 """Token vectors -> one vector per text, in six ways, and what follows: Dense and Normalize.
 
-Each pooling takes the strip ``(N, D)`` and the lengths ``(B,)``; directly under each stands its gradient. There is no
+Each pooling takes the strip ``x (N, D)`` and the lengths ``(B,)``; directly under each stands its gradient. There is no
 padding, so none can leak into a mean. ``skipped`` says how many tokens were removed from the front of each text, one
 number or ``(B,)``; only the weighted mean needs it. :func:`apply_modules` runs a sentence model's modules in turn.
 
@@ -20,7 +20,7 @@ from minisbert.model.bert import places, starts
 from minisbert.model.ops import ACTIVATIONS, linear, linear_backward, normalize, normalize_backward
 
 
-def pool_mean(token_embeddings: Array, lengths: Array, skipped: int | Array = 0) -> Array:
+def pool_mean(x: Array, lengths: Array, skipped: int | Array = 0) -> Array:
     """The mean of a text's token vectors.
 
     (N, D), (B,) -> (B, D)
@@ -29,12 +29,12 @@ def pool_mean(token_embeddings: Array, lengths: Array, skipped: int | Array = 0)
     array([[2.],
            [5.]])
     """
-    total = np.add.reduceat(token_embeddings, starts(lengths), axis=0)  # (B, D)
+    total = np.add.reduceat(x, starts(lengths), axis=0)  # (B, D)
     # the counts in the vectors' own dtype: float32 / int64 would be float64
     return total / lengths[:, None].astype(total.dtype)
 
 
-def pool_mean_backward(d_pooled: Array, token_embeddings: Array, lengths: Array, skipped: int | Array = 0) -> Array:
+def pool_mean_backward(d_pooled: Array, x: Array, lengths: Array, skipped: int | Array = 0) -> Array:
     """Each token gets its text's gradient, divided by the number of tokens.
 
     (B, D), (N, D), (B,) -> (N, D)
@@ -43,18 +43,16 @@ def pool_mean_backward(d_pooled: Array, token_embeddings: Array, lengths: Array,
     return np.repeat(d_total, lengths, axis=0)
 
 
-def pool_mean_sqrt_len(token_embeddings: Array, lengths: Array, skipped: int | Array = 0) -> Array:
+def pool_mean_sqrt_len(x: Array, lengths: Array, skipped: int | Array = 0) -> Array:
     """The sum of a text's token vectors, divided by the square root of their number.
 
     (N, D), (B,) -> (B, D)
     """
-    total = np.add.reduceat(token_embeddings, starts(lengths), axis=0)  # (B, D)
+    total = np.add.reduceat(x, starts(lengths), axis=0)  # (B, D)
     return total / np.sqrt(lengths[:, None].astype(total.dtype))
 
 
-def pool_mean_sqrt_len_backward(
-    d_pooled: Array, token_embeddings: Array, lengths: Array, skipped: int | Array = 0
-) -> Array:
+def pool_mean_sqrt_len_backward(d_pooled: Array, x: Array, lengths: Array, skipped: int | Array = 0) -> Array:
     """Each token gets its text's gradient, divided by the square root of the number of tokens.
 
     (B, D), (N, D), (B,) -> (N, D)
@@ -63,7 +61,7 @@ def pool_mean_sqrt_len_backward(
     return np.repeat(d_total, lengths, axis=0)
 
 
-def pool_weighted_mean(token_embeddings: Array, lengths: Array, skipped: int | Array = 0) -> Array:
+def pool_weighted_mean(x: Array, lengths: Array, skipped: int | Array = 0) -> Array:
     """The mean with weights 1, 2, 3, ..: later tokens count more (SGPT, Muennighoff 2022, section 3).
 
     (N, D), (B,) -> (B, D)
@@ -72,14 +70,12 @@ def pool_weighted_mean(token_embeddings: Array, lengths: Array, skipped: int | A
     array([[2.]])
     """
     first = starts(lengths)  # (B,)
-    weights = _place_weights(lengths, skipped, token_embeddings.dtype)  # (N, 1)
-    total = np.add.reduceat(token_embeddings * weights, first, axis=0)  # (B, D)
+    weights = _place_weights(lengths, skipped, x.dtype)  # (N, 1)
+    total = np.add.reduceat(x * weights, first, axis=0)  # (B, D)
     return total / np.add.reduceat(weights, first, axis=0)
 
 
-def pool_weighted_mean_backward(
-    d_pooled: Array, token_embeddings: Array, lengths: Array, skipped: int | Array = 0
-) -> Array:
+def pool_weighted_mean_backward(d_pooled: Array, x: Array, lengths: Array, skipped: int | Array = 0) -> Array:
     """Each token gets its text's gradient, times its share of the weights.
 
     (B, D), (N, D), (B,) -> (N, D)
@@ -95,15 +91,15 @@ def _place_weights(lengths: Array, skipped: int | Array, dtype: npt.DTypeLike) -
     return place.astype(dtype)[:, None]
 
 
-def pool_max(token_embeddings: Array, lengths: Array, skipped: int | Array = 0) -> Array:
+def pool_max(x: Array, lengths: Array, skipped: int | Array = 0) -> Array:
     """The largest value of each dimension over a text's tokens.
 
     (N, D), (B,) -> (B, D)
     """
-    return np.maximum.reduceat(token_embeddings, starts(lengths), axis=0)
+    return np.maximum.reduceat(x, starts(lengths), axis=0)
 
 
-def pool_max_backward(d_pooled: Array, token_embeddings: Array, lengths: Array, skipped: int | Array = 0) -> Array:
+def pool_max_backward(d_pooled: Array, x: Array, lengths: Array, skipped: int | Array = 0) -> Array:
     """In each dimension the token with the largest value gets everything; of equals the first, as in PyTorch.
 
     (B, D), (N, D), (B,) -> (N, D)
@@ -112,48 +108,46 @@ def pool_max_backward(d_pooled: Array, token_embeddings: Array, lengths: Array, 
     array([[0., 7.],
            [5., 0.]])
     """
-    d_tokens = np.zeros_like(token_embeddings)  # (N, D)
-    dimensions = np.arange(token_embeddings.shape[1])  # (D,)
+    d_tokens = np.zeros_like(x)  # (N, D)
+    dimensions = np.arange(x.shape[1])  # (D,)
     for start, length, d_text in zip(starts(lengths), lengths, d_pooled, strict=True):
-        largest = start + token_embeddings[start : start + length].argmax(axis=0)  # (D,)
+        largest = start + x[start : start + length].argmax(axis=0)  # (D,)
         d_tokens[largest, dimensions] = d_text
     return d_tokens
 
 
-def pool_cls(token_embeddings: Array, lengths: Array, skipped: int | Array = 0) -> Array:
+def pool_cls(x: Array, lengths: Array, skipped: int | Array = 0) -> Array:
     """A text's first token vector, that of [CLS].
 
     (N, D), (B,) -> (B, D)
     """
-    return token_embeddings[starts(lengths)]
+    return x[starts(lengths)]
 
 
-def pool_cls_backward(d_pooled: Array, token_embeddings: Array, lengths: Array, skipped: int | Array = 0) -> Array:
+def pool_cls_backward(d_pooled: Array, x: Array, lengths: Array, skipped: int | Array = 0) -> Array:
     """The first token gets everything.
 
     (B, D), (N, D), (B,) -> (N, D)
     """
-    d_tokens = np.zeros_like(token_embeddings)  # (N, D)
+    d_tokens = np.zeros_like(x)  # (N, D)
     d_tokens[starts(lengths)] = d_pooled
     return d_tokens
 
 
-def pool_last_token(token_embeddings: Array, lengths: Array, skipped: int | Array = 0) -> Array:
+def pool_last_token(x: Array, lengths: Array, skipped: int | Array = 0) -> Array:
     """A text's last token vector, in BERT that of [SEP].
 
     (N, D), (B,) -> (B, D)
     """
-    return token_embeddings[np.cumsum(lengths) - 1]
+    return x[np.cumsum(lengths) - 1]
 
 
-def pool_last_token_backward(
-    d_pooled: Array, token_embeddings: Array, lengths: Array, skipped: int | Array = 0
-) -> Array:
+def pool_last_token_backward(d_pooled: Array, x: Array, lengths: Array, skipped: int | Array = 0) -> Array:
     """The last token gets everything.
 
     (B, D), (N, D), (B,) -> (N, D)
     """
-    d_tokens = np.zeros_like(token_embeddings)  # (N, D)
+    d_tokens = np.zeros_like(x)  # (N, D)
     d_tokens[np.cumsum(lengths) - 1] = d_pooled
     return d_tokens
 
@@ -226,13 +220,11 @@ class Pooling:
 
 @dataclass(frozen=True)
 class Dense:
-    """``activation(x @ weight.T + bias)``; plus ``x`` or ``x @ residual.T`` with ``use_residual``."""
+    """``activation(x @ weight.T + bias)``."""
 
     weight: Array  # (d_out, d_in)
     bias: Array | None  # (d_out,)
     activation: str
-    use_residual: bool = False
-    residual: Array | None = None  # (d_out, d_in), where the two widths differ
 
 
 @dataclass(frozen=True)
@@ -293,12 +285,9 @@ def modules_backward(
 
 
 def dense(x: Array, module: Dense) -> Array:
-    """``y = activation(x @ weight.T + bias)``, plus the residual where the module has one."""
+    """``y = activation(x @ weight.T + bias)``."""
     activation, _ = ACTIVATIONS[module.activation]
-    y = activation(linear(x, module.weight, module.bias))
-    if module.use_residual:
-        y = y + (x if module.residual is None else x @ module.residual.T)
-    return y
+    return activation(linear(x, module.weight, module.bias))
 
 
 @dataclass(frozen=True)
@@ -307,7 +296,6 @@ class DenseGradients:
 
     weight: Array  # (d_out, d_in)
     bias: Array | None  # (d_out,)
-    residual: Array | None  # (d_out, d_in)
 
 
 def dense_backward(d_y: Array, x: Array, module: Dense) -> tuple[Array, DenseGradients]:
@@ -316,13 +304,7 @@ def dense_backward(d_y: Array, x: Array, module: Dense) -> tuple[Array, DenseGra
     _, activation_backward = ACTIVATIONS[module.activation]
     d_before = activation_backward(d_y, before)
     d_x, d_weight, d_bias = linear_backward(d_before, x, module.weight)
-    d_residual = None
-    if module.use_residual and module.residual is None:
-        d_x = d_x + d_y
-    elif module.use_residual and module.residual is not None:
-        d_more, d_residual, _ = linear_backward(d_y, x, module.residual)
-        d_x = d_x + d_more
-    return d_x, DenseGradients(d_weight, None if module.bias is None else d_bias, d_residual)
+    return d_x, DenseGradients(d_weight, None if module.bias is None else d_bias)
 
 
 def output_width(modules: tuple[Module, ...], hidden_size: int) -> int:

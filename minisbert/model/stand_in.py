@@ -5,14 +5,13 @@ The library's ids, places and words, more slowly, of BERT's WordPiece alone.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from minisbert.model.config import ModelFolderError
+from minisbert.model.config import ModelFolderError, refusal
 from minisbert.model.wordpiece import WordPiece, locate, normalize, read_wordpiece, split_word, split_words
 
 
@@ -104,52 +103,13 @@ class WordPieceTokenizer:
         """The third: a word's pieces."""
         return [Token(self.rules.id_of(piece), piece) for piece in split_word(word, self.rules)]
 
-    def to_str(self, pretty: bool = False) -> str:
-        """The rules as ``tokenizer.json``, which the library reads."""
-        rules = self.rules
-        first, last = ({"SpecialToken": {"id": token, "type_id": 0}} for token in (rules.cls_token, rules.sep_token))
-        single = [first, {"Sequence": {"id": "A", "type_id": 0}}, last]
-        second = [{"Sequence": {"id": "B", "type_id": 1}}, {"SpecialToken": {"id": rules.sep_token, "type_id": 1}}]
-        plain = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-        described = {
-            "version": "1.0",
-            "truncation": None,
-            "padding": None,
-            "added_tokens": [
-                {"id": token_id, "content": token, **plain, "special": True}
-                for token, token_id in sorted(rules.special_tokens.items(), key=lambda item: item[1])
-            ],
-            "normalizer": {
-                "type": "BertNormalizer",
-                "clean_text": rules.clean_text,
-                "handle_chinese_chars": rules.handle_chinese_chars,
-                "strip_accents": rules.strip_accents,
-                "lowercase": rules.lowercase,
-            },
-            "pre_tokenizer": {"type": "BertPreTokenizer"},
-            "post_processor": {
-                "type": "TemplateProcessing",
-                "single": single,
-                "pair": [*single, *second],
-                "special_tokens": {
-                    token: {"id": token, "ids": [rules.id_of(token)], "tokens": [token]}
-                    for token in (rules.cls_token, rules.sep_token)
-                },
-            },
-            "decoder": {"type": "WordPiece", "prefix": rules.continuing_subword_prefix, "cleanup": True},
-            "model": {
-                "type": "WordPiece",
-                "unk_token": rules.unk_token,
-                "continuing_subword_prefix": rules.continuing_subword_prefix,
-                "max_input_chars_per_word": rules.max_input_chars_per_word,
-                "vocab": dict(sorted(rules.vocabulary.items(), key=lambda item: item[1])),
-            },
-        }
-        return json.dumps(described, indent=2 if pretty else None, ensure_ascii=False)
+    def to_str(self) -> str:
+        """Refuse: only the library writes ``tokenizer.json``."""
+        raise ValueError("a model is saved where the tokenizers library can be imported; here it cannot")
 
     def save(self, path: str) -> None:
-        """Write ``tokenizer.json``."""
-        Path(path).write_text(self.to_str(pretty=True), encoding="utf-8")
+        """Refuse, as `to_str`."""
+        self.to_str()
 
 
 def open_stand_in(file: Path, changed: dict[str, Any], lower_case: bool) -> WordPieceTokenizer:
@@ -160,8 +120,6 @@ def open_stand_in(file: Path, changed: dict[str, Any], lower_case: bool) -> Word
     except ModelFolderError as error:
         raise ModelFolderError(f"{error}; {without}") from error
     if lower_case and not rules.lowercase:
-        raise ModelFolderError(
-            f"{(file.parent / 'sentence_bert_config.json').as_posix()}: do_lower_case with a cased tokenizer is not "
-            f"supported; {without}"
-        )
+        config = file.parent / "sentence_bert_config.json"
+        raise refusal(config, f"do_lower_case with a cased tokenizer is not supported; {without}")
     return WordPieceTokenizer(rules)

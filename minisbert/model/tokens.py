@@ -20,8 +20,16 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 
 from minisbert.model import Array
-from minisbert.model.config import BertConfig, ModelFolderError, read_flag, read_json, refuse_others, what_to_do
+from minisbert.model.config import (
+    BertConfig,
+    read_flag,
+    read_json,
+    refusal,
+    refuse_others,
+    what_to_do,
+)
 from minisbert.model.stand_in import WordPieceTokenizer, open_stand_in
+from minisbert.model.wordpiece import refuse_half_characters
 
 if TYPE_CHECKING:
     import tokenizers
@@ -70,14 +78,8 @@ class Tokenizer:
 
     Parameters
     ----------
-    library : tokenizers.Tokenizer or WordPieceTokenizer
-        Without truncation and padding of its own; the second where the first cannot be had.
-    first, last : tuple of int
-        Ids before and after every text, in BERT [CLS] and [SEP].
-    lower_case : bool
-        ``sentence_bert_config.json`` wants lower case before all else; kept for saving, as is the next.
-    settings : dict
-        ``tokenizer_config.json``.
+    library, first, last, lower_case, settings
+        What each is stands behind its field.
 
     Examples
     --------
@@ -88,11 +90,11 @@ class Tokenizer:
     Tokens(token_ids=array([1, 3, 2, 1, 3, 3, 2]), lengths=array([3, 4]), lost=array([0, 0]))
     """
 
-    library: tokenizers.Tokenizer | WordPieceTokenizer
-    first: tuple[int, ...]
-    last: tuple[int, ...]
-    lower_case: bool
-    settings: dict[str, Any]
+    library: tokenizers.Tokenizer | WordPieceTokenizer  # without truncation and padding of its own
+    first: tuple[int, ...]  # ids before every text, in BERT [CLS]
+    last: tuple[int, ...]  # ids behind it, [SEP]
+    lower_case: bool  # sentence_bert_config.json wants lower case before all else; kept for saving, as is the next
+    settings: dict[str, Any]  # tokenizer_config.json
 
     @property
     def special_count(self) -> int:
@@ -102,21 +104,8 @@ class Tokenizer:
     def __call__(self, texts: Sequence[str], max_seq_length: int) -> Tokens:
         """Split texts into tokens, put the special ones around them, and cut at the limit.
 
-        Parameters
-        ----------
-        texts : sequence of str
-        max_seq_length : int
-            The longest text in tokens, special tokens included.
-
-        Returns
-        -------
-        Tokens
-            Cut at the end; the special tokens are always there.
-
-        Raises
-        ------
-        ValueError
-            For a text with a lone surrogate, which is half a character and has no UTF-8.
+        The limit counts special tokens, which are always there: a text is cut before [SEP]. A lone surrogate, half a
+        character without UTF-8, is a ValueError.
         """
         room = max_seq_length - self.special_count
         strip: list[int] = []
@@ -137,33 +126,14 @@ class Tokenizer:
             return [encoding.ids for encoding in encode(list(texts), add_special_tokens=False)]
         except (UnicodeEncodeError, TypeError):
             for i, text in enumerate(texts, first_index):
-                try:
-                    text.encode("utf-8")
-                except UnicodeEncodeError as error:
-                    raise ValueError(
-                        f"text {i}: {text[max(0, error.start - 10) : error.start + 10]!r} holds a lone surrogate at "
-                        f"character {error.start}, half of a character that was cut in two; clean it with "
-                        "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
-                    ) from None
+                refuse_half_characters(text, f"text {i}")
             raise
 
     def spans(self, text: str) -> TokenSpans:
         """Split one text of any length into tokens, and say which characters each of them stands for.
 
-        Parameters
-        ----------
-        text : str
-
-        Returns
-        -------
-        TokenSpans
-            The ids of :meth:`__call__`, uncut and without special tokens. A character may become several tokens, all of
-            which then have its span.
-
-        Raises
-        ------
-        ValueError
-            For a text with a lone surrogate.
+        The ids are those of :meth:`__call__`, uncut and without special tokens. A character may become several tokens,
+        all of which then have its span.
         """
         parts = [np.empty((4, 0), np.intp)]
         characters = count = 0
@@ -313,15 +283,11 @@ def _vocabulary_file(folder: Path, settings: dict[str, Any]) -> Path:
     if not (file.exists() or file.is_symlink()):
         file, known = vocab, _BERT_CLASSES  # other classes split otherwise, and only tokenizer.json would say how
     if not (file.exists() or file.is_symlink()):
-        raise ModelFolderError(
-            f"{folder.as_posix()}: there is neither tokenizer.json nor vocab.txt; was the folder copied whole?"
-        )
+        raise refusal(folder, "there is neither tokenizer.json nor vocab.txt; was the folder copied whole?")
     # Japanese text is split by another program first, of which tokenizer.json knows nothing
     if (name := settings.get("tokenizer_class")) not in known or name == "BertJapaneseTokenizer":
-        raise ModelFolderError(
-            f"{(folder / 'tokenizer_config.json').as_posix()}: tokenizer_class {name!r} is not supported with "
-            f"{file.name}, only BertTokenizer"
-        )
+        config = folder / "tokenizer_config.json"
+        raise refusal(config, f"tokenizer_class {name!r} is not supported with {file.name}, only BertTokenizer")
     return file
 
 
@@ -337,15 +303,11 @@ def _open_library(file: Path, changed: dict[str, Any], lower_case: bool) -> toke
         else:
             library = tokenizers.Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises plain Exception
-        raise ModelFolderError(
-            f"{file.as_posix()}: not a tokenizer that the tokenizers library {tokenizers.__version__} can read: "
-            f"{error}; {what_to_do(file)}"
-        ) from error
+        release = f"the tokenizers library {tokenizers.__version__}"
+        raise refusal(file, f"not a tokenizer that {release} can read: {error}; {what_to_do(file)}") from error
     model = library.model
     if isinstance(model, tokenizers.models.WordPiece) and model.token_to_id(model.unk_token) is None:
-        raise ModelFolderError(
-            f"{file.as_posix()}: the vocabulary lacks {model.unk_token!r}, the piece of unknown words"
-        )
+        raise refusal(file, f"the vocabulary lacks {model.unk_token!r}, the piece of unknown words")
     library.no_truncation()
     library.no_padding()
     bert = tokenizers.normalizers.BertNormalizer
@@ -367,14 +329,10 @@ def _check_vocabulary(library: tokenizers.Tokenizer | WordPieceTokenizer, config
     owner: dict[int, str] = {}
     for piece, token_id in library.get_vocab(with_added_tokens=True).items():
         if token_id >= config.vocab_size:
-            raise ModelFolderError(
-                f"{file.as_posix()}: gives the piece {piece!r} the id {token_id}, but config.json says vocab_size "
-                f"{config.vocab_size}; do the files belong to the same model?"
-            )
+            rows = f"config.json says vocab_size {config.vocab_size}"
+            raise refusal(file, f"gives {piece!r} the id {token_id}, but {rows}; are the files of the same model?")
         if owner.setdefault(token_id, piece) != piece:
-            raise ModelFolderError(
-                f"{file.as_posix()}: gives {owner[token_id]!r} and {piece!r} the same id {token_id}; it is damaged"
-            )
+            raise refusal(file, f"gives {owner[token_id]!r} and {piece!r} the same id {token_id}; it is damaged")
 
 
 def _special_ids(
@@ -386,18 +344,15 @@ def _special_ids(
     except BaseException as error:  # a panic inside the library is not an Exception
         if isinstance(error, (KeyboardInterrupt, SystemExit)):
             raise
-        raise ModelFolderError(f"{file.as_posix()}: the tokenizer fails on the text 'a': {error}") from error
+        raise refusal(file, f"the tokenizer fails on the text 'a': {error}") from error
     own = [i for i, special in enumerate(marked.special_tokens_mask) if not special]
     if not own or own[0] == 0 or own[-1] == len(marked.ids) - 1 or len(marked.tokens) != len(marked.ids):
-        raise ModelFolderError(
-            f"{file.as_posix()}: makes {marked.tokens} of the text 'a', without special tokens before and behind it; "
-            "BERT needs them"
-        )
+        raise refusal(file, f"makes {marked.tokens} of the text 'a': BERT needs special tokens before and behind it")
     for i, (token, token_id) in enumerate(zip(marked.tokens, marked.ids, strict=True)):
         if i not in own and library.token_to_id(token) != token_id:
-            raise ModelFolderError(
-                f"{file.as_posix()}: puts {token!r} with the id {token_id} around texts, but its vocabulary says "
-                f"{library.token_to_id(token)}; it is damaged"
+            said = library.token_to_id(token)
+            raise refusal(
+                file, f"puts {token!r}, {token_id}, around texts, but its vocabulary says {said}; it is damaged"
             )
     return tuple(marked.ids[: own[0]]), tuple(marked.ids[own[-1] + 1 :])
 
@@ -427,6 +382,6 @@ def read_max_seq_length(folder: Path, config: BertConfig, settings: dict[str, An
     if said is None:
         return config.max_position_embeddings
     if isinstance(said, bool) or not isinstance(said, (int, float)) or not said >= 1 or said != said // 1:
-        raise ModelFolderError(f"{(folder / file).as_posix()}: {key} must be a positive number of tokens, got {said!r}")
+        raise refusal((folder / file), f"{key} must be a positive number of tokens, got {said!r}")
     # 1e30 is transformers' way to say "no limit"
     return int(min(said, config.max_position_embeddings))

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from minisbert.model.config import ModelFolderError, read_json
+from minisbert.model.config import ModelFolderError, read_json, refusal
 
 # Unicode's property White_Space; \s and str.split() would add U+001C to U+001F
 WHITE_SPACE = re.compile("[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
@@ -35,29 +35,12 @@ IDEOGRAPH = re.compile(
 class WordPiece:
     """A vocabulary and the rules by which text is cut to fit it; field names are the library's.
 
+    ValueError if one of the three named tokens has no id, or a special token has two.
+
     Parameters
     ----------
-    vocabulary : mapping of str to int
-        Id of each piece; a piece that continues a word starts with ``continuing_subword_prefix``.
-    special_tokens : mapping of str to int
-        Tokens that are recognised in raw text, letter for letter.
-    clean_text : bool
-        Drop control characters and turn all white space into plain spaces.
-    handle_chinese_chars : bool
-        Make every CJK ideograph a word of its own.
-    strip_accents : bool or None
-        Drop combining marks; None does so where ``lowercase`` does.
-    lowercase : bool
-    unk_token, cls_token, sep_token : str
-        What replaces a word that has no pieces, stands before a text, and after it.
-    continuing_subword_prefix : str
-    max_input_chars_per_word : int
-        Longer words (after :func:`normalize`) become ``unk_token`` without a look.
-
-    Raises
-    ------
-    ValueError
-        If one of the three named tokens has no id, or a special token has two.
+    vocabulary, special_tokens, clean_text, ...
+        What each is stands behind its field.
 
     Examples
     --------
@@ -66,17 +49,17 @@ class WordPiece:
     [1, 3, 4, 5, 6, 2]
     """
 
-    vocabulary: Mapping[str, int] = field(repr=False)
-    special_tokens: Mapping[str, int] = field(default_factory=dict)
-    clean_text: bool = True
-    handle_chinese_chars: bool = True
-    strip_accents: bool | None = None
+    vocabulary: Mapping[str, int] = field(repr=False)  # the id of each piece
+    special_tokens: Mapping[str, int] = field(default_factory=dict)  # recognised in raw text, letter for letter
+    clean_text: bool = True  # drop control characters, and turn all white space into plain spaces
+    handle_chinese_chars: bool = True  # make every CJK ideograph a word of its own
+    strip_accents: bool | None = None  # drop combining marks; None does so where lowercase does
     lowercase: bool = True
-    unk_token: str = "[UNK]"
-    cls_token: str = "[CLS]"
-    sep_token: str = "[SEP]"
-    continuing_subword_prefix: str = "##"
-    max_input_chars_per_word: int = 100
+    unk_token: str = "[UNK]"  # what replaces a word that has no pieces
+    cls_token: str = "[CLS]"  # stands before a text
+    sep_token: str = "[SEP]"  # and after it
+    continuing_subword_prefix: str = "##"  # of a piece that continues a word
+    max_input_chars_per_word: int = 100  # longer words, after normalize(), become unk_token without a look
 
     def __post_init__(self) -> None:
         """Refuse rules under which some text would have no ids, or two readings."""
@@ -139,7 +122,7 @@ def locate(text: str, rules: WordPiece) -> list[Located]:
     >>> [tuple(found) for found in locate("Pláying [SEP]", rules)]
     [('play', 0, 4, 0), ('##ing', 4, 7, 0), ('[SEP]', 8, 13, 1)]
     """
-    _refuse_what_is_no_text(text)
+    refuse_half_characters(text, "tokenize")
     located: list[Located] = []
     place = number = 0  # characters and words behind us
     for part in _split_special_tokens(text, rules.special_tokens):
@@ -165,15 +148,13 @@ def locate(text: str, rules: WordPiece) -> list[Located]:
     return located
 
 
-def _refuse_what_is_no_text(text: str) -> None:
-    if not isinstance(text, str):
-        raise ValueError(f"tokenize: expected one text (str), got {type(text).__name__}; for many, loop over them")
-    half = re.search("[\ud800-\udfff]", text)
-    if half:
+def refuse_half_characters(text: str, what: str) -> None:
+    """Refuse lone surrogates, which have no UTF-8."""
+    if half := re.search("[\ud800-\udfff]", text):
+        place = half.start()
         raise ValueError(
-            f"tokenize: {text[max(0, half.start() - 10) : half.end() + 10]!r} holds a lone surrogate at character "
-            f"{half.start()}, half of a character that was cut in two; clean it with "
-            "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
+            f"{what}: {text[max(0, place - 10) : place + 10]!r} holds a lone surrogate at character {place}, half of a "
+            "character; clean it with text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
         )
 
 
@@ -272,9 +253,9 @@ def read_wordpiece(path: str | Path) -> WordPiece:
     except ModelFolderError:
         raise
     except KeyError as error:
-        raise ModelFolderError(f"{path.as_posix()}: no {error} in it; is it the tokenizer.json of a BERT?") from error
+        raise refusal(path, f"no {error} in it; is it the tokenizer.json of a BERT?") from error
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise ModelFolderError(f"{path.as_posix()}: no WordPiece vocabulary can be read: {error}") from error
+        raise refusal(path, f"no WordPiece vocabulary can be read: {error}") from error
 
 
 def _from_tokenizer_json(raw: dict[str, Any]) -> WordPiece:

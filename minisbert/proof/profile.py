@@ -145,10 +145,6 @@ def count_costs(
             width, d_in = module.weight.shape
             dense += linear(texts, d_in, width, module.bias is not None)
             dense += activation(module.activation, texts * width)
-            if module.use_residual:
-                dense += cost(texts * width, 3 * texts * width)
-            if module.residual is not None:
-                dense += linear(texts, d_in, width, bias=False)
         elif isinstance(module, Normalize):
             normalize += cost(_NORMALIZE_FLOP * texts * width, 2 * texts * width)
     return costs | {

@@ -318,5 +318,5 @@ def copy_parameters(named: Mapping[str, Array]) -> dict[str, Array]:
 
 def _tensors(i: int, module: Dense | DenseGradients) -> dict[str, str]:
     """Name the fields of module ``i`` that hold a tensor, as sentence-transformers does."""
-    names = {"weight": "linear.weight", "bias": "linear.bias", "residual": "residual.weight"}
+    names = {"weight": "linear.weight", "bias": "linear.bias"}
     return {field: f"modules.{i}.{name}" for field, name in names.items() if getattr(module, field) is not None}
