@@ -64,10 +64,15 @@ def test_training_says_what_was_tried_and_chosen(sklearn):
 
 
 def test_training_with_settings_as_said(sklearn):
-    said = ["--layer", 2, "--layer", 0, "--pooling", "first", "--decoder", "greedy", "--strength", 1, "--offset", 1]
+    said = ["--layer", 0, "--strength", 1, "--offset", 1]
     found = told("entities", "train", "train.conll", "-o", "names", *said)
-    assert (found["layers"], found["pooling"], found["decoder"]) == ([2, 0], "first", "greedy")
-    assert (found["strength"], found["offset"], found["f1"], found["sentences"]) == (1.0, 1.0, [], 12)
+    assert (found["layer"], found["strength"], found["offset"], found["f1"], found["sentences"]) == (
+        0,
+        1.0,
+        1.0,
+        [],
+        12,
+    )
     text = run("entities", "train", "train.conll", "-o", "names", *said, "--force").stdout
     assert text.endswith("C 1, offset 1, as given\n")
 
@@ -95,7 +100,7 @@ def test_evaluation_beside_baselines(names):
     assert told(*said) == written
     assert lines[0] == "test.jsonl: 18 sentences, 81 words, 15 entities"
     shown = {line[:12].strip(): line[12:].split() for line in lines[3:7]}
-    assert list(shown) == ["linear probe", "word shapes", "lexicon", "all O"]
+    assert list(shown) == ["linear probe", "spelling", "lexicon", "all O"]
     for one in written["systems"]:
         spans, cells = one["spans"], shown[one["name"]]
         figures = [spans["f1"]["mean"], spans["f1"]["low"], spans["f1"]["high"], spans["precision"]["mean"]]

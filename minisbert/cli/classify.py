@@ -31,7 +31,6 @@ from minisbert.evaluation.classification import read_labelled
 from minisbert.evaluation.measures import confusions
 from minisbert.saved import check_place
 
-SCORINGS = {"log_loss": "log loss", "accuracy": "accuracy", "macro_f1": "macro-F1"}
 UNDECIDED = "undecided"
 LABEL_WIDTH = 30  # columns of a class, at most
 MOST_CLASSES = 12  # in a confusion matrix; for more classes the most frequent confusions are listed
@@ -70,10 +69,8 @@ def classify() -> None:
     help="Give rare or important classes more weight; CLASS=WEIGHT may be repeated.",
 )
 @options.strength_option("1, 10, 100")
-@options.choice_option("--scoring", SCORINGS, "Score on held-out texts by which C is chosen.")
 @options.folds_option(5)
 @options.seed_option
-@click.option("--calibrate/--no-calibrate", default=True, help="Calibrate the probabilities.")
 @click.option("--threshold-for", metavar="CLASS", help="Predict this class only above a threshold; needs --precision.")
 @click.option(
     "--precision",
@@ -104,7 +101,7 @@ def train(
     \b
     Examples:
       minisbert classify train train.tsv -o mood
-      minisbert classify train train.tsv -o fair --class-weight balanced --scoring macro_f1
+      minisbert classify train train.tsv -o fair --class-weight balanced
       minisbert classify train train.tsv -o strict --threshold-for good --precision 0.8
     """
     if (settings["threshold_for"] is None) != (settings["precision"] is None):
@@ -125,7 +122,7 @@ def train(
         echo_json({**facts, **about, **classifier.calibration._asdict()})
         return
     tried, chosen = facts["strengths"], facts["strength"]
-    rows = [["strength C", f"{SCORINGS[facts['scoring']]}, {facts['folds']} folds"]]
+    rows = [["strength C", f"log loss, {facts['folds']} folds"]]
     for strength, score in zip(tried, facts["scores"], strict=True):
         rows.append([f"{strength:g}{' *' * (strength == chosen)}", f"{score:.4f}"])
     at_edge = len(tried) > 1 and chosen in (tried[0], tried[-1])
