@@ -44,7 +44,6 @@ def in_its_own_folder(tmp_path, monkeypatch, model):
     files = {
         "routes.yaml": ROUTES,
         "plain.yaml": ROUTES.replace("threshold: 0.95\n", ""),
-        "one.yaml": "pets: [the cat sat]",
         "percent.yaml": "pets: {examples: [the cat sat], threshold: 2}",
         "twice.yaml": "pets: [the cat sat]\npets: [the dog ran]",
         "queries.tsv": "label\ttext\n" + "".join(f"{label}\t{text}\n" for label, text in QUERIES),
@@ -130,10 +129,7 @@ def test_fit_writes_a_file_that_evaluates_better(tmp_path, sklearn):
     run(*again, "--threshold", "0.5")
 
 
-def test_fit_to_the_examples_alone_and_to_a_precision(sklearn):
-    found = told("fit", "routes.yaml")
-    assert 0.938 < found["threshold"] < 0.983 and found["fitted"]["queries"] == 8 and found["own"] == {}
-    assert found["held_out"]["labels"]["accuracy"]["mean"] == found["seen_accuracy"] == 1
+def test_fit_to_a_precision(sklearn):
     found = told("fit", "routes.yaml", "queries.tsv", "--objective", "precision", "--precision", "0.6", "--per-route")
     assert found["fitted"]["objective"] == "precision 0.6" and found["threshold"] < 0.87  # all taken: 4 of 6 are right
     assert set(found["own"]) == {"soup"}  # 2 of its 4 are right; of the 2 of pets both
@@ -155,7 +151,7 @@ def test_evaluate_lays_out_every_figure():
     assert sum(row["route"] != row["expected"] for row in found["results"]) == 2
     none = found["labels"]["classes"]["none"]
     assert (none["texts"], none["predicted"]) == (2, 0) and none["precision"]["mean"] is None
-    assert found["none_recall"]["mean"] == 0 and found["auroc"]["mean"] == 1
+    assert found["none_recall"]["mean"] == 0
 
 
 @pytest.mark.parametrize(
@@ -169,9 +165,8 @@ def test_evaluate_lays_out_every_figure():
         ("evaluate twice.yaml queries.tsv", 1, "twice.yaml: the key 'pets'"),
         ("evaluate routes.yaml unlike.csv --none-label -", 1, "--unknown-is-none"),
         ("evaluate routes.yaml queries.tsv --no-header", 2, "--columns"),
-        ("fit routes.yaml -o x.txt", 2, "-o must end in .yaml"),
-        ("fit routes.yaml -o no/x.yaml", 1, "the folder no does not exist"),
-        ("fit one.yaml", 1, "nothing to compare"),
+        ("fit routes.yaml queries.tsv -o x.txt", 2, "-o must end in .yaml"),
+        ("fit routes.yaml queries.tsv -o no/x.yaml", 1, "the folder no does not exist"),
     ],
 )
 def test_what_is_refused(line, code, words):
