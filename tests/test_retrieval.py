@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import _optional_import
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from running import run as run_program
 from tiny import COMPANY, write_model
@@ -23,7 +23,6 @@ from minisbert.evaluation.retrieval import (
     average_precision,
     evaluate_retrieval,
     ndcg,
-    precision,
     read_retrieval,
     recall,
     reciprocal_rank,
@@ -77,15 +76,12 @@ def test_one_query_worked_by_hand():
     assert ndcg(ranked, judged, 5) == pytest.approx([dcg / ideal], abs=1e-15)
     assert average_precision(ranked, judged, 4) == pytest.approx([(1 / 1 + 2 / 3) / 4], abs=1e-15)
     assert recall(ranked, judged, 3).tolist() == [0.5] and recall([[1]], [[1, 1, 1, 1]], 1)[0] == 0.25  # not "capped"
-    assert precision(ranked, 4).tolist() == [0.5]
     assert reciprocal_rank([[0, 1, 1], [0, 0, 2]], 2).tolist() == [1 / 2, 0]
 
 
 def slow(name, ranked, judged, k):
     """One query, in plain words."""
     relevant = sum(grade > 0 for grade in judged)
-    if name == "precision":
-        return sum(grade > 0 for grade in ranked[:k]) / k
     if name == "reciprocal_rank":
         return next((1 / r for r, grade in enumerate(ranked[:k], 1) if grade > 0), 0.0)
     if relevant == 0:
@@ -109,16 +105,14 @@ def rankings(draw):
 
 
 @given(rankings(), st.randoms(use_true_random=False))
-@settings(max_examples=150)
 def test_all_measures_equal_the_slow_reference(drawn, random):
     judged, ranked, k = drawn
     for measure in (ndcg, average_precision, recall):
         expected = [slow(measure.__name__, *row, k) for row in zip(ranked.tolist(), judged.tolist(), strict=True)]
         shuffled = [random.sample(row := [*grades, 0, 0], len(row)) for grades in judged.tolist()]
         np.testing.assert_allclose(measure(ranked, shuffled, k), expected, rtol=0, atol=1e-14)
-    for measure in (precision, reciprocal_rank):
-        expected = [slow(measure.__name__, row, [], k) for row in ranked.tolist()]
-        np.testing.assert_allclose(measure(ranked, k), expected, rtol=0, atol=1e-15)
+    expected = [slow("reciprocal_rank", row, [], k) for row in ranked.tolist()]
+    np.testing.assert_allclose(reciprocal_rank(ranked, k), expected, rtol=0, atol=1e-15)
 
 
 def test_trec_eval_agrees_ties_and_graded_judgements_included():
@@ -136,7 +130,6 @@ def test_trec_eval_agrees_ties_and_graded_judgements_included():
         ("ndcg_cut.10", ndcg(found, judged, 10)),
         ("map_cut.10", average_precision(found, judged, 10)),
         ("recall.5", recall(found, judged, 5)),
-        ("P.5", precision(found, 5)),
         ("recip_rank", reciprocal_rank(found, 30)),
     ):
         told = trec.RelevanceEvaluator(qrels, {name}).evaluate(run)
@@ -150,7 +143,7 @@ def test_trec_eval_agrees_ties_and_graded_judgements_included():
         (lambda: ndcg([[1], [0]], [[1]], 3), "1 lists"),
         (lambda: recall([[1]], [[-1, 1]], 3), "write 0"),
         (lambda: ndcg([[3]], [[1]], 3), "ranked twice"),
-        (lambda: precision([[np.inf]], 3), "got inf"),
+        (lambda: reciprocal_rank([[np.inf]], 3), "finite"),
     ],
 )
 def test_bad_grades_are_refused(call, words):
@@ -168,19 +161,17 @@ def test_a_folder_is_read(tiny_set, tmp_path):
     assert tiny_set.documents[2:] == ("the dog the dog ran", "")  # an empty document stays
     assert tiny_set.query_ids == ("q1", "q3") and tiny_set.queries == ("the dog ran", "soup")
     assert tiny_set.qrels == {"q1": {"d3": 1, "d4": 0}, "q3": {"d1": 2, "d2": 1}}
-    assert (tiny_set.queries_left_out, tiny_set.titles_repeated, tiny_set.judgements) == (1, 1, 4)
+    assert (tiny_set.queries_left_out, tiny_set.judgements) == (1, 4)
     assert tiny_set.source == "qrels/test.tsv, grade column 'score'"
     assert read_retrieval(tmp_path / "tiny-set", with_title=False).documents[0] == "i love soup"
 
 
-@pytest.mark.parametrize(
-    ("name", "split"), [("qrels_test.tsv", "test"), ("qrels.tsv", "test"), ("qrels/dev.tsv.gz", "dev")]
-)
-def test_layouts(name, split, tmp_path):
-    write_set(tmp_path, name=name)
-    assert read_retrieval(tmp_path, split).judgements == 4
+def test_layouts(tmp_path):
+    for name, split in (("qrels_test.tsv", "test"), ("qrels.tsv", "test"), ("qrels/dev.tsv.gz", "dev")):
+        write_set(tmp_path / name.split(".")[0], name=name)
+        assert read_retrieval(tmp_path / name.split(".")[0], split).judgements == 4
     with pytest.raises(InputError, match=r"no qrels/other.tsv and no qrels_other.tsv"):
-        read_retrieval(tmp_path, "other")
+        read_retrieval(tmp_path / "qrels", "other")
 
 
 def test_compressed_files_ids_that_are_numbers_missing_titles_and_other_column_names(tmp_path):
@@ -205,9 +196,8 @@ def test_compressed_files_ids_that_are_numbers_missing_titles_and_other_column_n
         ({"qrels": QRELS + "q1\td4\t1\n"}, "test.tsv, line 6"),
         ({"corpus": [*CORPUS, CORPUS[0]]}, "corpus.jsonl, line 5"),
         ({"queries": [*QUERIES, QUERIES[0]]}, "queries.jsonl, line 4"),
-        ({"corpus": [{"_id": "d1"}]}, "corpus.jsonl: no column 'text'"),
         ({"queries": '{"_id": "q1", "text": "a"\n'}, "queries.jsonl, line 1"),
-        *(({"qrels": QRELS.replace("\t2", f"\t{grade}")}, "test.tsv, line 2") for grade in ("nan", "-1", "0.5", "")),
+        *(({"qrels": QRELS.replace("\t2", f"\t{grade}")}, "test.tsv, line 2") for grade in ("nan", "-1", "0.5")),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -261,8 +251,7 @@ def test_measures_are_those_of_the_ranking(tiny_set):
     # q1: d3 (1) at rank 2; q3: d2 (1) at rank 1, d1 (2) at rank 4
     measured = retrieval._measure(np.array([[3, 2, 0, 1], [1, 2, 3, 0]]), tiny_set)
     assert list(measured) == list(MEASURES)
-    assert measured["MRR@10"].tolist() == [0.5, 1.0]
-    assert measured["MAP@100"].tolist() == [0.5, (1 + 2 / 4) / 2]
+    assert measured["MRR@10"].tolist() == [0.5, 1.0] and measured["MAP@100"].tolist() == [0.5, (1 + 2 / 4) / 2]
     assert measured["Recall@1"].tolist() == [0.0, 0.5] and measured["Recall@5"].tolist() == [1.0, 1.0]
 
 

@@ -256,10 +256,6 @@ def retrieval(
 
     left_out = f"; {found.queries_left_out:,} queries without judgements left out" if found.queries_left_out else ""
     document = "title + text" if found.with_title else "text without title"
-    if found.with_title and found.titles_repeated * 2 > len(found.documents):
-        document += (
-            f"; {found.titles_repeated:,} texts repeat their title at the start (--without-title leaves it there once)"
-        )
     said = []
     for cut, one in ((result.documents_cut, "document"), (result.queries_cut, "query")):
         whole = f"{cut.texts_cut:,} of {counted(cut.texts, one)} {'is' if cut.texts_cut == 1 else 'are'} cut and "
@@ -286,7 +282,6 @@ def retrieval(
         "judgements": found.judgements,
         "judgements_source": found.source,
         "with_title": found.with_title,
-        "titles_repeated": found.titles_repeated,
         "split": split,
         **prompts,
         "model": encoder.folder.name,

@@ -161,15 +161,9 @@ CLASSIFIERS: dict[str, Classifier] = {"centroid": nearest_centroid, "logistic": 
 class ClassificationResult:
     """Which test texts a classifier got right, draw by draw."""
 
-    name: str
-    classifier: str
     classes: tuple[str, ...]  # C names
-    examples_per_class: int
-    seed: int
-    train_texts: int  # M, from which examples are drawn
     test_in_train: int  # test texts that equal a training text
     drawn: Array  # (R, E) indices of the training texts of each draw
-    expected: Array  # (B,) the class of each test text
     correct: Array  # (R, B) bool
     macro_f1: Array  # (R,)
 
@@ -285,25 +279,15 @@ def evaluate_classification(
     vectors = check_vectors(encoder.encode(needed, **options), "evaluate_classification: vectors", rows=len(needed))
     queries = vectors[[row[text] for text in test.texts]]  # (B, D)
     known = set(train.texts)
+    repeated = sum(text in known for text in test.texts)
     results = {}
     for name in classifiers:
         predicted = np.empty((draws, len(expected)), np.intp)  # (R, B)
         for r, indices in enumerate(drawn):
             examples = vectors[[row[train.texts[i]] for i in indices]]  # (E, D)
             predicted[r] = CLASSIFIERS[name](examples, classes[indices], queries)
-        results[name] = ClassificationResult(
-            name=test.name,
-            classifier=name,
-            classes=names,
-            examples_per_class=examples_per_class,
-            seed=seed,
-            train_texts=len(train.texts),
-            test_in_train=sum(text in known for text in test.texts),
-            drawn=drawn,
-            expected=expected,
-            correct=predicted == expected,
-            macro_f1=np.array([macro_f1(expected, classes_of_draw) for classes_of_draw in predicted]),
-        )
+        scores = np.array([macro_f1(expected, classes_of_draw) for classes_of_draw in predicted])
+        results[name] = ClassificationResult(names, repeated, drawn, predicted == expected, scores)
     return results
 
 

@@ -13,7 +13,6 @@ average precision  sum over relevant ranks r of precision@r, divided by *all*   
                    relevant documents of the query                              found, or by min(k, relevant)
 reciprocal rank    1 / rank of the first relevant document, 0 beyond k          no cutoff (trec_eval: recip_rank)
 recall@k           relevant documents among k, divided by all relevant          "capped": by min(k, relevant)
-precision@k        relevant documents among k, divided by k                     by the number found, if below k
 =================  ===========================================================  ================================
 
 A judgement gives a document a **grade** for a query: 0 is "judged, not relevant", as is no judgement; more is better.
@@ -49,7 +48,6 @@ __all__ = [
     "average_precision",
     "evaluate_retrieval",
     "ndcg",
-    "precision",
     "read_retrieval",
     "recall",
     "reciprocal_rank",
@@ -190,28 +188,6 @@ def recall(ranked_grades: ArrayLike, judged_grades: Sequence[ArrayLike], k: int)
     return _per_relevant((ranked[:, :k] > 0).sum(axis=1), judged)
 
 
-def precision(ranked_grades: ArrayLike, k: int) -> Array:
-    """Share of relevant documents among the first k; ranks beyond R count as not relevant.
-
-    ``precision@k = (relevant among the first k) / k``
-
-    Parameters
-    ----------
-    ranked_grades, k
-        As in `ndcg`, as are result and errors.
-
-    Notes
-    -----
-    **Source**: ``pytrec_eval``'s ``P_k``.
-
-    Examples
-    --------
-    >>> precision([[1, 0, 1]], k=2)
-    array([0.5])
-    """
-    return (_checked("precision", ranked_grades, k)[0][:, :k] > 0).sum(axis=1) / k
-
-
 def _per_relevant(sums: Array, judged: list[Array]) -> Array:
     """Divide by the number of relevant documents; 0 if there are none."""
     relevant = np.array([(grades > 0).sum() for grades in judged])  # (Q,)
@@ -230,24 +206,17 @@ def _checked(
             f"{function}: expected ranked_grades (Q, R), one row per query, and Q lists of judged_grades, got shape "
             f"{ranked.shape} and {len(judged)} lists"
         )
-    for place, grades in [
-        ("ranked_grades", ranked.ravel()),
-        *((f"judged_grades[{q}]", g) for q, g in enumerate(judged)),
-    ]:
-        bad = ~(np.isfinite(grades) & (grades >= 0))
-        if grades.ndim != 1 or bad.any():
-            got = f"shape {grades.shape}" if grades.ndim != 1 else f"{grades[bad][0]:g}"
+    for grades in (ranked.ravel(), *judged):
+        if grades.ndim != 1 or not (np.isfinite(grades) & (grades >= 0)).all():
             raise ValueError(
-                f"{function}: {place}: expected grades from 0 (not relevant) up, got {got}; trec_eval takes a negative "
+                f"{function}: expected lists of finite grades from 0 (not relevant) up; trec_eval takes a negative "
                 "grade for 'not relevant': write 0"
             )
     for query, grades in enumerate(judged):
-        found, given = (ranked[query] > 0).sum(), (grades > 0).sum()
-        if found > given or ranked[query].sum() > grades.sum() * (1 + 1e-9):
+        if (ranked[query] > 0).sum() > (grades > 0).sum() or ranked[query].sum() > grades.sum() * (1 + 1e-9):
             raise ValueError(
-                f"{function}: query {query} ranks {found} relevant documents with grades of {ranked[query].sum():g} "
-                f"in all, but was judged to have {given} with {grades.sum():g}; is a document ranked twice, or the "
-                "ranking another query's?"
+                f"{function}: query {query} ranks more relevant documents, or higher grades, than were judged; is a "
+                "document ranked twice, or the ranking another query's?"
             )
     return ranked, judged
 
@@ -276,7 +245,6 @@ class RetrievalSet:
     qrels: Mapping[str, Mapping[str, int]]  # query id to document id to grade; 0 is judged, not relevant
     source: str = "given in memory"  # of the judgements and grades, in words
     with_title: bool = True  # whether a document is its title and its text
-    titles_repeated: int = 0  # documents whose text begins with their title
     queries_left_out: int = 0  # queries without a judgement in this split
 
     def __post_init__(self) -> None:
@@ -391,7 +359,6 @@ def read_retrieval(
         qrels=qrels,
         source=f"{Path(table.name).relative_to(folder).as_posix()}, grade column {grade_column!r}",
         with_title=with_title,
-        titles_repeated=sum(bool(title) and text.startswith(title) for text, title in corpus.values()),
         queries_left_out=len(queries) - len(judged),
     )
 

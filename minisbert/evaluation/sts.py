@@ -13,7 +13,6 @@ Letters: ``B`` pairs, ``M`` distinct sentences, ``N`` tokens in the strip, ``D``
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,16 +70,14 @@ def pearson(x: ArrayLike, y: ArrayLike) -> float:
 
     Notes
     -----
-    **Source**: Pearson 1895; ``scipy.stats.pearsonr(x, y).statistic``. The lists are first scaled by their largest
-    entry, so that entries of any size are safe, and centred twice, which removes the mean's rounding.
+    **Source**: Pearson 1895; ``scipy.stats.pearsonr(x, y).statistic``.
 
     Examples
     --------
     >>> round(pearson([1, 2, 3, 4], [1, 3, 2, 4]), 12)
     0.8
     """
-    left, right = _two_lists("pearson", x, y)
-    return _cosine_of_centred(left, right)
+    return _pearson(*_two_lists("pearson", x, y))
 
 
 def spearman(x: ArrayLike, y: ArrayLike) -> float:
@@ -114,7 +111,7 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float:
     0.948683
     """
     left, right = _two_lists("spearman", x, y)
-    return _cosine_of_centred(rank(left), rank(right))
+    return _pearson(rank(left), rank(right))
 
 
 def rank(x: ArrayLike) -> Array:
@@ -127,25 +124,16 @@ def rank(x: ArrayLike) -> Array:
     >>> rank([30, 10, 20, 20])
     array([4. , 1. , 2.5, 2.5])
     """
-    numbers = _as_numbers("rank", "x", x)
-    _, place, count = np.unique(numbers, return_inverse=True, return_counts=True)
+    _, place, count = np.unique(_as_numbers("rank", "x", x), return_inverse=True, return_counts=True)
     last = np.cumsum(count)  # the highest rank in each group of ties
     return (last - (count - 1) / 2)[place]
 
 
-def _cosine_of_centred(x: Array, y: Array) -> float:
-    """Pearson's formula."""
-    left, right = _centred(x), _centred(y)
-    r = float(left @ right) / math.sqrt(float(left @ left) * float(right @ right))
-    return min(1.0, max(-1.0, r))  # rounding may give 1.0000000000000002
-
-
-def _centred(x: Array) -> Array:
-    """Scale to entries of at most 1, and subtract the mean."""
-    scaled = x / np.abs(x).max()
-    once = scaled - scaled.mean()
-    twice = once - once.mean()
-    return twice / np.abs(twice).max()  # or squares of tiny differences would underflow
+def _pearson(x: Array, y: Array) -> float:
+    """The cosine of the centred lists, of entries scaled to at most 1, so that no square overflows or underflows."""
+    left, right = (numbers / np.abs(numbers).max() for numbers in (x, y))
+    left, right = left - left.mean(), right - right.mean()
+    return float(np.clip(left @ right / np.sqrt(left @ left * (right @ right)), -1.0, 1.0))
 
 
 def _two_lists(function: str, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
@@ -167,18 +155,13 @@ def _two_lists(function: str, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]
 
 def _as_numbers(function: str, name: str, x: ArrayLike) -> Array:
     """A list as float64 (B,), all finite."""
-    given = np.asarray(x, dtype=None if np.shape(x) else object)
-    if given.ndim != 1 or given.dtype.kind not in "fiub":
+    given = np.asarray(x)
+    if given.ndim != 1 or given.dtype.kind not in "fiub" or not np.isfinite(given).all():
+        nan = " with NaN or infinity: a missing score? drop its row" if given.dtype.kind == "f" else ""
         raise ValueError(
-            f"{function}: {name} must be (B,) real numbers, got an array of shape {given.shape} and dtype {given.dtype}"
+            f"{function}: {name} must be (B,) finite numbers, got {given.dtype} of shape {given.shape}{nan}"
         )
-    numbers: Array = given.astype(np.float64)
-    if len(bad := np.flatnonzero(~np.isfinite(numbers))):
-        raise ValueError(
-            f"{function}: {name} must be finite, but {len(bad):,} of {len(numbers):,} numbers are NaN or Inf, the "
-            f"first at index {bad[0]}; a missing score often becomes NaN: drop its row"
-        )
-    return numbers
+    return given.astype(np.float64)
 
 
 # --------------------------------------------------------------------------------------------------------- sets
