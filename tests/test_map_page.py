@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minisbert.analysis import map_page, write_map_page
+from minisbert.analysis.clusters import Groups
 from minisbert.analysis.map_picture import style
 from minisbert.analysis.maps import Projection
-from minisbert.analysis.naming import Groups
 from minisbert.html_page import json_for_html
 
 HOSTILE = [

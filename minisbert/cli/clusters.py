@@ -244,7 +244,7 @@ FEW = 10  # distinct texts; up to this many are not clustered unless asked for
 
 @click.command()
 @output_options("A plot, or an interactive page.", "png", "html", metavar="FILE.png|FILE.html", required=True)
-@options.choice_option("--method", ["pca", "tsne", "umap"], "Projection to the plane; umap needs umap-learn.")
+@options.choice_option("--method", ["pca", "tsne"], "Projection to the plane.")
 @click.option(
     "--perplexity", type=click.FloatRange(min=1), help="tsne: approximate number of neighbours per text.  [default: 30]"
 )
@@ -276,9 +276,8 @@ def map(  # a verb's module has one function of its name
     """
     require("sklearn", "apps", "a map")
     from minisbert.analysis import cluster, draw_map, name_clusters, project, write_map_page
-    from minisbert.analysis.clusters import check_settings
+    from minisbert.analysis.clusters import Groups, check_settings
     from minisbert.analysis.maps import check_method
-    from minisbert.analysis.naming import Groups
 
     settings = asked.settings
     check_settings(clusters if clusters in METHODS else "kmeans", settings["k"], settings["distance"])
