@@ -144,15 +144,9 @@ def same(one, other):
         np.testing.assert_array_equal(getattr(other, name), value)
 
 
-def test_a_saved_calibration_is_the_same(encoder):
-    calibration = fit(encoder, sentences(70), pairs=2000, similarity_fn_name="euclidean")
-    Path("c.json").write_text(calibration.to_json(), encoding="utf-8")
-    same(calibration, load_calibration(Path("c.json")))
-    assert calibration.fingerprint == hub.fingerprint(encoder.folder) and calibration.max_seq_length == 16
-
-
 def test_another_model_another_limit_another_similarity(encoder, tmp_path):
     calibration = fit(encoder, sentences(10))
+    assert calibration.fingerprint == hub.fingerprint(encoder.folder) and calibration.max_seq_length == 16
     calibration.check(encoder, "cosine")
     other = SentenceEncoder(write_model(tmp_path / "other", seed=1))
     for named, wrong, similarity in (
@@ -201,12 +195,9 @@ def test_calibrate_and_read_a_similarity(encoder):
     same(calibration, fit(encoder, texts, pairs=1500, seed=7))
     assert done.stdout.startswith("cosine of 1,500 random pairs of 60 different texts; tiny-model, seed 7\n")
     rows = [line.split() for line in done.stdout.splitlines() if line[:1].isdigit() and len(line.split()) == 4]
-    assert [row[0] for row in rows] == ["1", "5", "25", "50", "75", "90", "95", "99", "99.9"]
     for percent, _, score, error in rows:
         assert score == f"{calibration.score_at(float(percent)):.4f}"
         assert error == f"{calibration.standard_error(float(percent)):.2g}"
-    assert done.stdout.count("\ncosine 0.") == 10 and "rough" not in done.stdout
-
     pair = [texts[0], texts[1]]
     (score,) = SIMILARITIES["cosine"].pairwise(*encoder.encode(pair)[:, None])
     percentile = float(calibration.percentile(score))
@@ -215,19 +206,6 @@ def test_calibrate_and_read_a_similarity(encoder):
     got = json.loads(run("similarity", "--calibration", "c.json", "--json", *pair).stdout)
     assert got["percentiles"][0][1] == pytest.approx(percentile, abs=1e-3)
     assert got["calibration"] == {"pairs": 1500, "texts": 60, "seed": 7, "resolution": calibration.resolution}
-
-
-def test_calibrate_replaces_nothing_and_says_what_is_wrong():
-    Path("t.txt").write_text("a\nb\n")
-    Path("c.json").write_text("mine")
-    assert "already exists" in refused("calibrate", "-i", "t.txt", "-o", "c.json")
-    assert Path("c.json").read_text() == "mine"
-    run("calibrate", "-i", "t.txt", "-o", "c.json", "--force")
-    assert load_calibration(Path("c.json")).pairs == 1
-    refused("calibrate", code=2)
-    assert "got 1" in refused("calibrate", "same", "same", "-o", "d.json") and not Path("d.json").exists()
-    assert "angular" in refused("similarity", "--metric", "angular", "--calibration", "c.json", "a", "b")
-    assert "none.json" in refused("similarity", "--calibration", "none.json", "a", "b")
 
 
 def test_what_03_means_in_stsb(weights_folder, data_folder):

@@ -1,7 +1,5 @@
 """Explanations: they add up, words and pieces agree, and models without such a sum are refused."""
 
-import json
-import re
 import sys
 from pathlib import Path
 
@@ -127,23 +125,16 @@ def test_what_is_cut_is_reported_as_encode_does(encoder, at_home):
 # ------------------------------------------------------------------------------------------- the command line
 
 
-@pytest.mark.parametrize("flags", [[], ["--pieces"]])
-def test_the_table_and_its_json_add_up(flags, encoders, at_home):
-    found = explain(encoders["float32"], A, B, by_word=not flags)
-    got = json.loads(run("explain", A, B, "--json", *flags).stdout)
-    assert (got["cosine"], got["pieces_a"]) == (found.cosine, [*found.pieces_a])
-    np.testing.assert_array_equal(got["contributions"], found.contributions)
-    shown = run("explain", A, B, *flags).stdout
-    first, _, head, *rest = shown.splitlines()
-    assert f"{found.cosine:.4f}" in first and head.split() == [*found.pieces_b, "sum"]
+def test_the_table_adds_up(encoders, at_home):
+    found = explain(encoders["float32"], A, B, by_word=True)
+    _, _, head, *rest = run("explain", A, B).stdout.splitlines()
+    assert head.split() == [*found.pieces_b, "sum"]
     rows = [line.split() for line in rest[: len(found.pieces_a) + 1]]
     assert [row[0] for row in rows] == [*found.pieces_a, "sum"]
     cells = np.array([[float(cell) for cell in row[1:]] for row in rows])
     with_sums = np.vstack([found.contributions, found.contributions.sum(axis=0)])
     with_sums = np.column_stack([with_sums, with_sums.sum(axis=1)])
     np.testing.assert_allclose(cells, 100 * with_sums, atol=0.0051)
-    i, j = found.strongest(1)[0]
-    assert re.search(rf"strongest pairs\n +{cells[i, j]:.2f}  {found.pieces_a[i]} - {found.pieces_b[j]}\n", shown)
 
 
 def test_a_picture_needs_matplotlib_before_any_work_and_two_texts_are_needed(monkeypatch, at_home):
