@@ -122,11 +122,11 @@ def result_with(correct):
 
 
 def test_the_interval_over_draws_by_hand(sklearn):
-    # accuracies 0.25, 0.5, 0.75: s = 0.25, t(0.975, 2) = 4.302653, half = 4.302653 * 0.25 / sqrt(3) = 0.621034;
-    # on the logit scale, whose slope is 1 / (0.5 * 0.5): 2.484136, and 1 / (1 + exp(2.484136)) = 0.076978
+    # accuracies 0.25, 0.5, 0.75: s = 0.25, t(0.975, 2) = 4.302653, half = 4.302653 * 0.25 / sqrt(3) = 0.621034
     result = result_with([[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0]])
-    mean, low, high = result.over_draws()
-    assert mean == 0.5 and low == pytest.approx(0.076978, abs=1e-6) and high == pytest.approx(0.923022, abs=1e-6)
+    assert result.over_draws() == (0.5, 0.0, 1.0)  # no share is below 0
+    near = result_with([[1] * 50 + [0] * 50, [1] * 51 + [0] * 49, [1] * 52 + [0] * 48]).over_draws()
+    assert near == pytest.approx((0.51, 0.51 - 0.02484137, 0.51 + 0.02484137), abs=1e-8)  # half of s = 0.01
     assert np.isnan(result_with([[1, 0]]).over_draws()[1:]).all() and result_with([[1, 0]]).over_draws().mean == 0.5
 
 

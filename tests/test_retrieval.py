@@ -190,7 +190,7 @@ def test_bad_files_are_named_with_line(tmp_path):
 def test_a_set_made_in_memory_is_checked():
     parts = {"name": "mine", "document_ids": ("d",), "documents": ("a",), "query_ids": ("q",), "queries": ("b",)}
     for changes, words in (
-        ({"query_ids": ("q", "q"), "queries": ("a", "b")}, "query id occurs twice"),
+        ({"query_ids": ("q", "q"), "queries": ("a", "b")}, "different query ids as texts, at least one, got 1 for 2"),
         ({"qrels": {"q": {"x": 1}}}, "document 'x' with grade 1"),
         ({"qrels": {"q": {"d": -1}}}, "grade -1"),
     ):

@@ -405,7 +405,7 @@ def classification(
         f"{tested}: {len(sets[1].texts):,} texts, {len(first.classes):,} classes; examples from {trained}: "
         f"{len(sets[0].texts):,} texts, {per_class:,} per class in each of {counted(draws, 'draw')}, seed "
         f"{draw['seed']}; the model is not trained",
-        f"95 % intervals: over draws, for other examples and the same test texts (t, on the logit scale{one_draw}); "
+        f"95 % intervals: over draws, for other examples and the same test texts (Student's t{one_draw}); "
         f"over test texts, for other test texts and the same draws (bootstrap, {RESAMPLES:,} resamples)",
     ]
     if first.test_in_train:

@@ -255,10 +255,11 @@ class RetrievalSet:
             ("document", self.document_ids, self.documents),
             ("query", self.query_ids, self.queries),
         ):
-            if not ids or len(ids) != len(texts):
-                raise ValueError(f"RetrievalSet: {len(ids)} {kind} ids for {len(texts)} texts; expected at least one")
-            if len(set(ids)) < len(ids):
-                raise ValueError(f"RetrievalSet: a {kind} id occurs twice")
+            if not ids or len(ids) != len(texts) or len(set(ids)) < len(ids):
+                raise ValueError(
+                    f"RetrievalSet: expected as many different {kind} ids as texts, at least one, got {len(set(ids))} "
+                    f"for {len(texts)}"
+                )
         if odd := sorted(set(self.qrels) ^ set(self.query_ids)):
             raise ValueError(f"RetrievalSet: expected judgements for exactly the queries, but not so for {odd[0]!r}")
         known = set(self.document_ids)

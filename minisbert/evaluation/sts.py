@@ -198,10 +198,7 @@ class StsPairs:
                 f"{self.name}: scores, sentences1 and sentences2 must have the same length, got {counts[0]:,}, "
                 f"{counts[1]:,} and {counts[2]:,}"
             )
-        try:
-            _two_lists("scores", self.scores, self.scores)  # raises before hours of work
-        except ValueError as error:
-            raise ValueError(f"{self.name}: the scores: {error}") from None
+        _two_lists(f"{self.name}: the scores", self.scores, self.scores)  # raises before hours of work
 
 
 @dataclass(frozen=True)
