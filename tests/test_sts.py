@@ -254,12 +254,3 @@ def test_pairs_of_equal_sentences_have_no_layers(tmp_path):
     encoder = SentenceEncoder(write_model(tmp_path / "tiny", tokenizer=tiny_tokenizer()))
     with pytest.raises(ValueError, match="same: no correlation exists in any layer"):
         layer_scores(encoder, StsPairs("same", ["soup", "the cat"], ["soup", "the cat"], np.array([1.0, 2.0])))
-
-
-def test_the_last_layer_with_mean_is_the_model(data_folder, weights_folder):
-    encoder = SentenceEncoder(weights_folder)
-    whole = read_sts(data_folder / "sts16" / "STS16_test.tsv")
-    part = StsPairs("part", whole.sentences1[::24], whole.sentences2[::24], whole.scores[::24])
-    found = layer_scores(encoder, part)
-    assert found.values.shape == (7, 6) and found.own == (6, 2)
-    assert found.values[found.own] == pytest.approx(evaluate_sts(encoder, part).spearman["cosine"], abs=1e-3)

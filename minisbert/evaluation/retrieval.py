@@ -40,19 +40,6 @@ from minisbert.model import Array
 from minisbert.nearest import nearest_groups
 from minisbert.tables import InputError, checked_number, checked_text, read_table
 
-__all__ = [
-    "MEASURES",
-    "Cut",
-    "RetrievalResult",
-    "RetrievalSet",
-    "average_precision",
-    "evaluate_retrieval",
-    "ndcg",
-    "read_retrieval",
-    "recall",
-    "reciprocal_rank",
-]
-
 TOP_K = 100  # documents kept per query: the depth of the deepest measure
 PUBLISHED = {("scifact", 5183, 300, 339): {"nDCG@10": 0.6451, "Recall@10": 0.7833}}
 """all-MiniLM-L6-v2 in MTEB's results repository, by a set's name, documents, queries and judgements."""

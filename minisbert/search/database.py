@@ -43,8 +43,6 @@ from minisbert.nearest import nearest_groups
 from minisbert.saved import Origin
 from minisbert.search.documents import Document, check_documents
 
-__all__ = ["AddReport", "DatabaseError", "Document", "EmbeddingDatabase", "Hit", "IndexInfo", "Settings"]
-
 SCHEMA_VERSION = 1
 TABLES = """
 CREATE TABLE meta (name VARCHAR PRIMARY KEY, value JSON NOT NULL);

@@ -34,8 +34,6 @@ from minisbert.tables import (
     told_format,
 )
 
-__all__ = ["Document", "as_document", "check_documents", "read_documents"]
-
 TextAs = Literal["lines", "file"]
 ID_COLUMNS = ("id", "_id")
 

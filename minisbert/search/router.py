@@ -40,8 +40,6 @@ from minisbert.saved import origin_of
 from minisbert.search.routes import as_table
 from minisbert.similarity import SIMILARITIES
 
-__all__ = ["RouteChoice", "RouteReport", "Router", "ThresholdFit", "evaluate_routes", "fit_thresholds"]
-
 TIE = 1e-6
 """Scores this close are equal; relative to the score if that is above 1 in size."""
 

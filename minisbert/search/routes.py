@@ -39,8 +39,6 @@ from minisbert.files import written_whole
 from minisbert.saved import Origin
 from minisbert.tables import InputError
 
-__all__ = ["Route", "RouteTable", "as_table", "read_routes", "write_routes"]
-
 SCORINGS = ("nearest", "centroid")
 ROUTE_KEYS = ("examples", "threshold", "description", "metadata")
 TABLE_KEYS = ("routes", "threshold", "scoring", "model", "fitted")
