@@ -39,6 +39,7 @@ from minisbert.evaluation.measures import (
     probability_quality,
     share,
 )
+from minisbert.evaluation.sts import distinct
 from minisbert.model import Array
 from minisbert.model.ops import softmax
 from minisbert.parallel import threads
@@ -234,13 +235,6 @@ def cleaned(texts: Iterable[str], unescape: bool) -> list[str]:
             "to no class; leave it out"
         )
     return found
-
-
-def distinct(texts: Sequence[str]) -> tuple[list[str], Array]:
-    """Distinct texts in the order of their first, and each text's number among them, (M,)."""
-    number: dict[str, int] = {}
-    numbers = np.array([number.setdefault(text, len(number)) for text in texts])
-    return list(number), numbers
 
 
 def text_numbers(texts: Sequence[str]) -> Array:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from minisbert.analysis.classifier import distinct, logistic_fit, stratified_folds
+from minisbert.analysis.classifier import logistic_fit, stratified_folds
 from minisbert.analysis.tagging import (
     TaggedSentences,
     iob2,
@@ -38,6 +38,7 @@ from minisbert.analysis.tagging import (
 from minisbert.analysis.word_vectors import Words, check_layer, join_words, split_words, word_vectors
 from minisbert.checks import check_sequence, require
 from minisbert.evaluation.measures import Estimate, log_softmax, percentiles, resampled
+from minisbert.evaluation.sts import distinct
 from minisbert.model import Array
 from minisbert.saved import Origin, SavedError, check_parts, origin_of, restored, save_folder
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from minisbert.checks import check_vectors, check_whole, each_text, require
 from minisbert.evaluation.measures import Estimate, bootstrap_mean, macro_f1
-from minisbert.evaluation.sts import Encodes
+from minisbert.evaluation.sts import distinct
 from minisbert.model import Array
 from minisbert.model.ops import normalize
 from minisbert.similarity import cos_sim
@@ -191,7 +191,7 @@ class ClassificationResult:
 
 
 def evaluate_classification(
-    encoder: Encodes,
+    encoder: Any,
     train: LabelledTexts,
     test: LabelledTexts,
     *,
@@ -266,18 +266,15 @@ def evaluate_classification(
         )
     rng = np.random.default_rng(seed)
     drawn = np.stack([draw_examples(classes, examples_per_class, rng) for _ in range(draws)])  # (R, E)
-    needed = list(dict.fromkeys([*(train.texts[i] for i in np.unique(drawn)), *test.texts]))  # each is encoded once
-    row = {text: i for i, text in enumerate(needed)}
-    vectors = check_vectors(encoder.encode(needed, **options), "evaluate_classification: vectors", rows=len(needed))
-    queries = vectors[[row[text] for text in test.texts]]  # (B, D)
+    needed, numbers = distinct([*(train.texts[i] for i in drawn.ravel()), *test.texts])  # each is encoded once
+    found = check_vectors(encoder.encode(needed, **options), "evaluate_classification: vectors", rows=len(needed))
+    examples, queries = np.split(found[numbers], [drawn.size])  # (R E, D), (B, D)
     known = set(train.texts)
     repeated = sum(text in known for text in test.texts)
     results = {}
     for name in classifiers:
-        predicted = np.empty((draws, len(expected)), np.intp)  # (R, B)
-        for r, indices in enumerate(drawn):
-            examples = vectors[[row[train.texts[i]] for i in indices]]  # (E, D)
-            predicted[r] = CLASSIFIERS[name](examples, classes[indices], queries)
+        learners = zip(np.split(examples, draws), classes[drawn], strict=True)  # (E, D), (E,) of each draw
+        predicted = np.array([CLASSIFIERS[name](vectors, own, queries) for vectors, own in learners])  # (R, B)
         scores = np.array([macro_f1(expected, classes_of_draw) for classes_of_draw in predicted])
         results[name] = ClassificationResult(names, repeated, drawn, predicted == expected, scores)
     return results

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -167,15 +167,6 @@ def _as_numbers(function: str, name: str, x: ArrayLike) -> Array:
 # --------------------------------------------------------------------------------------------------------- sets
 
 
-class Encodes(Protocol):
-    """Anything that turns texts into vectors: a `SentenceEncoder`, or your own."""
-
-    @property
-    def encode(self) -> Callable[..., Any]:
-        """An array (B, D) for a list of B texts."""
-        ...
-
-
 @dataclass(frozen=True, eq=False)
 class StsPairs:
     """B pairs of sentences with human scores on any scale, larger for more similar and not all equal.
@@ -210,7 +201,6 @@ class StsResult:
     sentences: int  # distinct
     spearman: Mapping[str, float]
     pearson: Mapping[str, float]
-    protocol: str = PROTOCOL
 
 
 def read_sts(
@@ -279,7 +269,7 @@ def read_sts(
 # --------------------------------------------------------------------------------------------------- evaluation
 
 
-def evaluate_sts(encoder: Encodes, pairs: StsPairs, **options: Any) -> StsResult:
+def evaluate_sts(encoder: Any, pairs: StsPairs, **options: Any) -> StsResult:
     """Correlate a model's similarities with human scores.
 
     Parameters
@@ -315,10 +305,9 @@ def evaluate_sts(encoder: Encodes, pairs: StsPairs, **options: Any) -> StsResult
     >>> round(evaluate_sts(Letters(), pairs).spearman["cosine"], 1)
     100.0
     """
-    distinct, left, right = _distinct(pairs)
-    found = check_vectors(encoder.encode(distinct, **options), "evaluate_sts: vectors", rows=len(distinct))
-    vectors = found.astype(np.float64)  # (M, D)
-    a, b = vectors[left], vectors[right]  # (B, D)
+    sentences, numbers = distinct([*pairs.sentences1, *pairs.sentences2])
+    found = check_vectors(encoder.encode(sentences, **options), "evaluate_sts: vectors", rows=len(sentences))
+    a, b = np.split(found.astype(np.float64)[numbers], 2)  # (B, D)
     similarities = {
         "cosine": pair_cosines(a, b),
         "dot": pairwise_dot_score(a, b),
@@ -331,14 +320,18 @@ def evaluate_sts(encoder: Encodes, pairs: StsPairs, **options: Any) -> StsResult
         linear = {name: 100 * pearson(values, pairs.scores) for name, values in similarities.items()}
     except ValueError as error:
         raise ValueError(f"{pairs.name}: the similarities: {error}") from None
-    return StsResult(pairs.name, len(pairs.scores), len(distinct), ranked, linear)
+    return StsResult(pairs.name, len(pairs.scores), len(sentences), ranked, linear)
 
 
-def _distinct(pairs: StsPairs) -> tuple[list[str], Array, Array]:
-    """The distinct sentences (M,), and which of them are the first and second of each pair: (B,), (B,)."""
-    distinct = list(dict.fromkeys([*pairs.sentences1, *pairs.sentences2]))
-    row = {sentence: i for i, sentence in enumerate(distinct)}
-    return distinct, np.array([row[s] for s in pairs.sentences1]), np.array([row[s] for s in pairs.sentences2])
+def distinct(texts: Sequence[str]) -> tuple[list[str], Array]:
+    """Distinct texts in the order of their first, and each text's number among them: (B,) -> M texts, (B,)
+
+    >>> distinct(["soup", "tea", "soup"])
+    (['soup', 'tea'], array([0, 1, 0]))
+    """
+    number: dict[str, int] = {}
+    numbers = np.array([number.setdefault(text, len(number)) for text in texts])
+    return list(number), numbers
 
 
 def pair_cosines(a: Array, b: Array) -> Array:
@@ -386,12 +379,12 @@ def layer_scores(
     >>> found.values.shape, found.own
     ((7, 6), (6, 2))
     """
-    distinct, left, right = _distinct(pairs)
+    sentences, numbers = distinct([*pairs.sentences1, *pairs.sentences2])
     model = encoder.model
     prefix = model.prompts[model.default_prompt_name] if model.default_prompt_name is not None else ""
-    tokens = encoder.tokenize(prefix + text for text in distinct)
+    tokens = encoder.tokenize(prefix + text for text in sentences)
     ids, lengths = tokens.split(), tokens.lengths
-    shape = (len(model.params.layers) + 1, len(POOLINGS), len(distinct), model.config.hidden_size)
+    shape = (len(model.params.layers) + 1, len(POOLINGS), len(sentences), model.config.hidden_size)
     pooled = np.empty(shape, encoder.dtype)
 
     def work(batch: Array) -> None:
@@ -409,7 +402,7 @@ def layer_scores(
             progress(len(batch))
     values = np.full(pooled.shape[:2], np.nan)  # (L + 1, P)
     for i, j in np.ndindex(values.shape):
-        cosines = pair_cosines(*(pooled[i, j, side].astype(np.float64) for side in (left, right)))  # (B,)
+        cosines = pair_cosines(*np.split(pooled[i, j].astype(np.float64)[numbers], 2))  # (B,)
         if np.ptp(cosines) > _ROUNDING:
             values[i, j] = 100 * spearman(cosines, pairs.scores)
     if np.isnan(values).all():
