@@ -73,7 +73,7 @@ def test_repair_gives_valid_tags_and_only_valid_ones_are_iob2(tags):
     if is_valid(tags):
         assert iob2(tags) == tags
     else:
-        with pytest.raises(InputError, match="continues nothing"):
+        with pytest.raises(InputError, match=r"expected the tag B-. in IOB2, got I-"):
             spans_of(tags)
 
 

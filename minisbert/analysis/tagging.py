@@ -101,7 +101,7 @@ def iob2(tags: Sequence[str], scheme: str = "IOB2", where: Callable[[int], str] 
         ends = not after.startswith("I-")
         right = "O" if one == "O" else letters["BI".index(one[0]) + 2 * ends] + one[1:]  # of the same entities
         if tag != right:
-            raise InputError(f"{where(n)}: expected the tag {right} in {scheme}, got {tag}, which continues nothing")
+            raise InputError(f"{where(n)}: expected the tag {right} in {scheme}, got {tag}")
     return found
 
 
