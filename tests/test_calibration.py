@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -109,6 +110,15 @@ def test_no_pair_twice_no_text_with_itself_and_all_pairs_where_there_are_few(tex
     assert (first >= 0).all() and (first < second).all() and (second < texts).all()
     number = second * (second - 1) // 2 + first  # the way back, in whole numbers
     assert (np.diff(number) > 0).all() and number[-1] < every
+
+
+def test_pairs_are_numbered_exactly_around_the_steps_of_the_root(monkeypatch):
+    j = np.array([4, 10_001, 89_999_999])
+    numbers = np.sort(np.concatenate([j * (j - 1) // 2 + step for step in (-1, 0, 1)]))  # around (0, j)
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: SimpleNamespace(choice=lambda *a, **o: numbers))
+    first, second = draw_pairs(90_000_000, 9, 0)
+    assert second.tolist() == [x for k in j.tolist() for x in (k - 1, k, k)]
+    assert first.tolist() == [x for k in j.tolist() for x in (k - 2, 0, 1)]
 
 
 def test_equal_texts_count_once_and_of_many_some_are_drawn(encoder):

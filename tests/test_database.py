@@ -369,7 +369,7 @@ def asked(duckdb, encoder, tmp_path_factory):
 def test_conditions_are_duckdbs_on_typed_columns(asked):
     for where, parameters, expected in (
         ("year > 2000", None, "0"),  # numbers in the texts of a CSV
-        ("zip = '01234'", None, "0"),  # no number begins with 0
+        ("zip LIKE '01%'", None, "0"),  # no number begins with 0
         ("active = 'false'", None, "1"),
         ("mixed IN ('one', '1')", None, "01"),
         ("deep.er AND deep.n[2] = 2", None, "2"),
