@@ -128,7 +128,7 @@ def test_the_same_routes_in_every_form(tmp_path):
     for name, text in forms.items():
         (tmp_path / name).write_text(text, encoding="utf-8")
         assert read_routes(tmp_path / name) == as_table(ROUTES), name
-    assert RouteTable([Route(name, iter(texts)) for name, texts in ROUTES.items()]) == as_table(ROUTES)
+    assert as_table([Route(name, iter(texts)) for name, texts in ROUTES.items()]) == as_table(ROUTES)
     with pytest.raises(ValueError, match="routes: two are named 'a'"):
         RouteTable([Route("a", ["x"]), Route("a", ["y"])])
 

@@ -146,13 +146,15 @@ class RouteTable:
 
 
 def as_table(source: Any) -> RouteTable:
-    """Make routes of a file's content, or of names and their examples.
+    """Make routes of a file's content, of a list of `Route`, or of names and their examples.
 
     >>> as_table({"refund": ["my money back"], "hours": {"examples": ["when do you open"], "threshold": 0.6}}).names
     ('refund', 'hours')
     """
     if isinstance(source, RouteTable):
         return source
+    if isinstance(source, (list, tuple)) and all(isinstance(one, Route) for one in source):
+        return RouteTable(source)
     said = source if isinstance(source, Mapping) and "routes" in source else {"routes": source}
     _check_keys("", said, TABLE_KEYS)
     if not isinstance(said["routes"], Mapping):
