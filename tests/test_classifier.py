@@ -31,7 +31,7 @@ from minisbert.analysis.classifier import (
     text_numbers,
     train_classifier,
 )
-from minisbert.evaluation.classification import LabelledTexts, numbered_labels, read_labelled
+from minisbert.evaluation.classification import LabelledTexts, numbered_labels
 from minisbert.evaluation.measures import probability_quality
 from minisbert.model.ops import softmax
 from minisbert.saved import OriginError, SavedError, load_folder, save_folder
@@ -64,7 +64,7 @@ def loss(logits, classes):
 
 
 @given(st.integers(0, 10_000), st.integers(2, 7), st.integers(2, 4), st.integers(1, 3))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_folds_have_their_share_of_each_class_and_keep_equal_texts_together(sklearn, seed, folds, classes, copies):
     rng = np.random.default_rng(seed)
     y = np.repeat(np.r_[np.arange(classes), rng.integers(0, classes, 40)], copies)
@@ -86,7 +86,7 @@ def test_few_texts_make_fewer_folds(sklearn):
 
 
 @given(st.floats(0.1, 10), st.integers(2, 5), st.sampled_from([None, 8.0]))
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 def test_the_temperature_finds_how_far_scores_are_off_and_takes_weights_out(sklearn, factor, classes, weight):
     true = np.random.default_rng(1).standard_normal((4000, classes)) * 1.5
     y = drawn(true)
@@ -104,24 +104,23 @@ def test_the_temperature_finds_how_far_scores_are_off_and_takes_weights_out(skle
 
 def test_many_classes_are_calibrated(sklearn):
     """150 classes, 95 % right: smoothed targets had put the right class at 0.18."""
-    rng = np.random.default_rng(0)
-    z = rng.standard_normal((20_000, 150))
-    z[np.arange(20_000), np.arange(20_000) % 150] += 9.0
+    z = np.random.default_rng(0).standard_normal((10_000, 150))
+    z[np.arange(10_000), np.arange(10_000) % 150] += 9.0
     y = drawn(z)
     found = fit_calibration(3 * z[::2], y[::2])
     before, after = (probability_quality(scores[1::2], y[1::2]) for scores in (z, found.apply(3 * z)))
-    assert after.calibration_error < 0.01 and after.log_loss < before.log_loss + 1e-3
+    assert after.calibration_error < 0.015 and after.log_loss < before.log_loss + 1e-3
 
 
-@pytest.mark.parametrize("scale", [1e-6, 1e5])
 @pytest.mark.parametrize(("classes", "size", "weights"), [(2, 5, 1.0), (150, 3, 1.0), (3, 50, [1.0, 5.0, 30.0])])
-def test_scores_that_are_always_right_become_as_sure_as_their_number_allows(sklearn, classes, size, weights, scale):
+def test_scores_that_are_always_right_become_as_sure_as_their_number_allows(sklearn, classes, size, weights):
     """After M right answers of M the next one is right with (M + 1) / (M + 2): neither 0.21 nor certainty."""
     y = np.tile(np.arange(classes), size)
-    z = scale * ((np.arange(classes) == y[:, None]) + 0.3 * np.random.default_rng(0).uniform(size=(len(y), classes)))
-    found = fit_calibration(z, y, np.array(weights))
-    assert loss(found.apply(z), y) == pytest.approx(np.log((len(y) + 2) / (len(y) + 1)), rel=0.01)
-    assert found.apply(z).argmax(1).tolist() == y.tolist()
+    z = (np.arange(classes) == y[:, None]) + 0.3 * np.random.default_rng(0).uniform(size=(len(y), classes))
+    for scale in (1e-6, 1e5):
+        found = fit_calibration(scale * z, y, np.array(weights)).apply(scale * z)
+        assert loss(found, y) == pytest.approx(np.log((len(y) + 2) / (len(y) + 1)), rel=0.01)
+        assert found.argmax(1).tolist() == y.tolist()
 
 
 @pytest.mark.parametrize("classes", [2, 4])
@@ -154,7 +153,6 @@ scores_and_truth = st.integers(1, 30).flatmap(
 
 
 @given(scores_and_truth, st.sampled_from([0.3, 0.5, 0.8, 1.0]))
-@settings(max_examples=100, deadline=None)
 def test_the_threshold_is_the_best_of_all(sklearn, case, precision):
     probs, truth = case
     fits = [bound for bound in np.unique(probs) if truth[probs >= bound].mean() >= precision]
@@ -237,35 +235,29 @@ def test_what_is_loaded_predicts_bit_for_bit_without_scikit_learn(classifier, tm
     np.testing.assert_array_equal(loaded.learnt, classifier.learnt)
 
 
-def threshold(**changes):
-    return {"threshold": {"label": "a", "probability": 0.5, "precision": 1, "recall": 1, **changes}}
-
-
-@pytest.mark.parametrize(
-    ("facts", "tensors", "key"),
-    [
+def test_a_damaged_classifier_is_refused(classifier, tmp_path):
+    strict = {"label": "a", "probability": 0.5, "precision": 1, "recall": 1}
+    classifier.save(tmp_path / "c")
+    said, numbers = load_folder(tmp_path / "c", "classifier")
+    for facts, tensors, key in (
         ({"classes": ["a", "b"]}, {}, "weight"),
         ({"classes": ["a", "b", "b"]}, {}, "classes"),
         ({"temperature": 0}, {}, "temperature"),
-        (threshold(label="z"), {}, "threshold"),
-        (threshold(probability=1.5), {}, "threshold"),
+        ({"threshold": {**strict, "label": "z"}}, {}, "threshold"),
+        ({"threshold": {**strict, "probability": 1.5}}, {}, "threshold"),
         ({"origin": "tiny"}, {}, "origin"),
         ({"unescape": "yes"}, {}, "unescape"),
-        ({"version": 3}, {}, "update minisbert"),
-        ({"version": ...}, {}, "version 1 calibrated more than two classes wrongly"),
+        ({"version": 3}, {}, "got 3; train it again"),
+        ({"version": ...}, {}, "got 1; train it again"),  # its probabilities were far too low
+        ({"training": ...}, {}, "'training' is missing"),
         ({}, {"weight": np.zeros((2, 4))}, "weight"),
         ({}, {"offset": np.zeros((3, 1))}, "offset"),
         ({}, {"learnt": np.zeros(2)}, "learnt"),
-        *[({name: ...}, {}, f"'{name}' is missing") for name in ("classes", "training")],
-    ],
-)
-def test_a_damaged_classifier_is_refused(classifier, tmp_path, facts, tensors, key):
-    classifier.save(tmp_path / "c")
-    said, numbers = load_folder(tmp_path / "c", "classifier")
-    changed = {name: value for name, value in {**said, **facts}.items() if value is not ...}
-    save_folder(tmp_path / "c", "classifier", changed, {**numbers, **tensors}, force=True)
-    with pytest.raises(SavedError, match=key):
-        load_classifier(tmp_path / "c")
+    ):
+        changed = {name: value for name, value in {**said, **facts}.items() if value is not ...}
+        save_folder(tmp_path / "c", "classifier", changed, {**numbers, **tensors}, force=True)
+        with pytest.raises(SavedError, match=key):
+            load_classifier(tmp_path / "c")
 
 
 def test_text_numbers_are_stable():
@@ -285,60 +277,42 @@ def test_entities_become_characters_only_where_asked_and_blanks_are_refused():
 # ------------------------------------------------------------------------------------- with scikit-learn
 
 
-@pytest.mark.parametrize("classes", [2, 3])
-@pytest.mark.parametrize("weight", [None, "balanced"])
+@pytest.mark.parametrize(("classes", "weight"), [(2, "balanced"), (3, None), (3, "balanced")])
 def test_probabilities_equal_scikit_learns(sklearn, classes, weight):
     from sklearn.linear_model import LogisticRegression
 
     x, y = clouds(classes=classes, shares=[0.8, 0.2] if classes == 2 else [0.7, 0.2, 0.1])
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # nothing warns
-        ours = fit_classifier(x, named(y), strengths=[3.0], class_weight=weight, calibrate=False).classifier
+        ours = fit_classifier(x, named(y), strengths=[3.0], class_weight=weight).classifier
     theirs = LogisticRegression(C=3.0, class_weight=weight, max_iter=5000).fit(x, y)
     asked, _ = clouds(seed=5, classes=classes)
-    np.testing.assert_allclose(ours.predict_proba(asked), theirs.predict_proba(asked), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(softmax(ours.scores(asked)), theirs.predict_proba(asked), rtol=1e-9, atol=1e-12)
     assert ours.predict(asked) == named(theirs.predict(asked))
 
 
-@pytest.mark.parametrize("scoring", ["log_loss", "macro_f1"])
-def test_cross_validation_asks_no_text_of_a_classifier_that_has_learnt_it(sklearn, scoring):
-    from sklearn.metrics import f1_score
-
+def test_cross_validation_asks_no_text_of_a_classifier_that_has_learnt_it(sklearn):
     x, y = clouds(texts=240, spread=0.7)
     folds = stratified_folds(y, 4, 0, np.arange(240))
     grid = (0.1, 1.0, 30.0)
-    found = cross_validate(x, y, folds, np.ones(3), grid, scoring)
+    found = cross_validate(x, y, folds, np.ones(3), grid)
     expected = {}
     for strength in grid:
         held_out = np.empty((240, 3))
         for k in range(4):
             weight, bias = logistic_fit(x[folds != k], y[folds != k], strength, np.ones(3))
             held_out[folds == k] = x[folds == k] @ weight.T + bias
-        expected[strength] = {
-            "log_loss": loss(fit_calibration(held_out, y).apply(held_out), y),
-            "macro_f1": f1_score(y, held_out.argmax(1), average="macro"),
-        }[scoring]
+        expected[strength] = loss(fit_calibration(held_out, y).apply(held_out), y)
         if strength == found.strength:
             np.testing.assert_allclose(found.held_out, held_out, rtol=1e-9)
-    assert found.scores == pytest.approx(expected)
-    assert found.strength == (min if scoring == "log_loss" else max)(expected, key=expected.get)
+    assert found.scores == pytest.approx(expected) and found.strength == min(expected, key=expected.get)
 
 
-def test_equal_texts_do_not_help_each_other(sklearn):
-    rng = np.random.default_rng(0)
-    # each text three times, classes at random: what is right out of fold can only have been remembered
-    x, y = np.repeat(rng.standard_normal((60, 80)), 3, axis=0), np.repeat(rng.integers(0, 2, 60), 3)
-    found = [fit_classifier(x, named(y), strengths=[100.0], groups=g) for g in (np.arange(180), np.arange(180) // 3)]
-    apart, together = ((trained.held_out.argmax(1) == y).mean() for trained in found)
-    assert apart > 0.95 and together < 0.7
-
-
-@pytest.mark.parametrize(
-    ("labels", "options", "key"),
-    [
+def test_settings_that_make_no_sense_are_refused(sklearn):
+    x = np.random.default_rng(0).standard_normal((6, 2))
+    for labels, options, key in (
         ("aaaaaa", {}, "one class, 'a'"),
         ("aaaaab", {}, "'b'"),
-        ("aaabbb", {"scoring": "auc"}, "scoring"),
         ("aaabbb", {"strengths": [1.0, -1.0]}, "positive strengths"),
         ("aaabbb", {"folds": 1}, "folds"),
         ("aaabbb", {"class_weight": "fair"}, "'balanced'"),
@@ -347,18 +321,9 @@ def test_equal_texts_do_not_help_each_other(sklearn):
         ("aaabbb", {"threshold_for": "c", "precision": 0.9}, "'c'"),
         ("aaabbb", {"threshold_for": "a", "precision": 90}, "precision"),
         ("aaabb", {}, r"\(5, D\)"),
-    ],
-)
-def test_settings_that_make_no_sense_are_refused(sklearn, labels, options, key):
-    with pytest.raises(ValueError, match=key):
-        fit_classifier(np.random.default_rng(0).standard_normal((6, 2)), list(labels), **{"folds": 2, **options})
-
-
-def test_a_fit_that_does_not_end_is_an_error(sklearn, monkeypatch):
-    monkeypatch.setattr("minisbert.analysis.classifier._MOST_ITERATIONS", 1)
-    x, y = clouds(texts=60)
-    with pytest.raises(ValueError, match="did not converge for strength 100"):
-        fit_classifier(x, named(y), strengths=[100.0])
+    ):
+        with pytest.raises(ValueError, match=key):
+            fit_classifier(x, list(labels), **{"folds": 2, **options})
 
 
 def test_what_cannot_be_learnt_is_said_before_texts_are_encoded(monkeypatch):
@@ -436,19 +401,3 @@ def test_the_baseline_learns_the_same_and_is_compared_text_by_text(trained, enco
     for other, key in ((test, "only one of the two sets"), (swapped, "the labels differ")):
         with pytest.raises(ValueError, match=key):
             compare_with_tfidf(trained.classifier, other, test, report)
-
-
-def test_intents_of_real_questions_are_calibrated(sklearn, weights_folder, data_folder):
-    """banking77, 77 classes: every eighth test question, and every eighth of the training set's, 16 a class."""
-    train, test = (read_labelled(data_folder / "banking77" / f"banking77_{side}.tsv") for side in ("train", "test"))
-    train = LabelledTexts("eighth", train.texts[::8], train.labels[::8])
-    test = LabelledTexts("eighth", test.texts[::8], test.labels[::8])
-    encoder = SentenceEncoder(weights_folder)
-    trained = train_classifier(encoder, train, folds=3)
-    report = evaluate_classifier(trained.classifier, encoder, test)
-    quality = report.probabilities["calibrated"]
-    print(f"banking77: accuracy {report.accuracy.mean:.3f}, {quality}")
-    assert report.accuracy.mean > 0.8 and quality.calibration_error < 0.05
-    assert quality.log_loss <= report.probabilities["as_fitted"].log_loss
-    promised = (trained.held_out.argmax(1) == trained.labels).mean()
-    assert abs(promised - report.accuracy.mean) < 0.07  # what was promised is what comes

@@ -5,14 +5,11 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from threadpoolctl import threadpool_limits
 
 from minisbert.analysis import cluster, clusters, name_clusters
-from minisbert.analysis.clusters import agreement
+from minisbert.analysis.clusters import ClusterName, Groups, agreement, class_tf_idf, find_words
 from minisbert.analysis.maps import unit_rows
-from minisbert.analysis.naming import ClusterName, Groups, class_tf_idf, find_words
 
 
 def clouds(sizes=(30, 20, 10), width=8, spread=0.3):
@@ -65,7 +62,7 @@ def test_as_scikit_learn_on_unit_rows_whatever_the_threads(sklearn):
     from sklearn.cluster import AgglomerativeClustering, KMeans
     from sklearn.metrics import silhouette_samples
 
-    vectors, _ = clouds((200, 200, 200), spread=1.5)
+    vectors, _ = clouds((70, 70, 70), spread=1.5)
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     for settings, theirs in (
         ({"k": 7}, KMeans(7, n_init=10, random_state=0).fit_predict(unit)),
@@ -103,26 +100,22 @@ def test_one_group_and_as_many_as_texts(sklearn):
         assert found.ids.tolist() == [0, 1, 2, 3] and found.silhouette == 0  # equally large: by their first text
 
 
-@pytest.mark.parametrize(
-    ("vectors", "settings", "key"),
-    [
-        (np.eye(3), {"k": 4}, "k = 4 .* got 3"),
-        (np.eye(3), {"k": 4, "method": "agglomerative"}, "k = 4 .* got 3"),
-        (np.ones((4, 3)), {}, "got 1 among 4"),
-        ([[1.0, 0.0], [0.0, 0.0]], {"k": 2}, "row 1 is all zeros"),
-        (np.eye(3), {"k": (1, 3)}, "k must be"),
-        (np.eye(3), {"k": (2, 3), "method": "agglomerative"}, "only kmeans"),
-        (np.eye(3), {"k": 2, "method": "community"}, "k is for"),
-        (np.eye(3), {"distance": 0.5}, "distance is for"),
-        (np.eye(3), {"distance": 0.5, "k": 2, "method": "agglomerative"}, "not both"),
-        (np.eye(3), {"method": "community", "threshold": 3}, "threshold"),
-        (np.eye(61), {"method": "agglomerative"}, "at most 60"),
-    ],
-)
-def test_what_cannot_be_clustered(vectors, settings, key, sklearn, monkeypatch):
+def test_what_cannot_be_clustered(sklearn, monkeypatch):
     monkeypatch.setattr(clusters, "MOST_TEXTS", 60)
-    with pytest.raises(ValueError, match=key):
-        cluster(vectors, **settings)
+    tree = {"method": "agglomerative"}
+    for vectors, settings, key in (
+        (np.eye(3), {"k": 4}, "k = 4 .* got 3"),
+        (np.eye(3), {"k": 4, **tree}, "k = 4 .* got 3"),
+        (np.ones((4, 3)), {}, "got 1 among 4"),
+        (np.eye(3), {"k": (1, 3)}, "k must be"),
+        (np.eye(3), {"k": (2, 3), **tree}, "only kmeans"),
+        (np.eye(3), {"k": 2, "method": "community"}, "k is for kmeans and agglomerative"),
+        (np.eye(3), {"distance": 0.5}, "distance is for agglomerative"),
+        (np.eye(3), {"distance": 0.5, "k": 2, **tree}, "not both"),
+        (np.eye(61), tree, "at most 60"),
+    ):
+        with pytest.raises(ValueError, match=key):
+            cluster(vectors, **settings)
 
 
 def test_without_scikit_learn_one_line_says_what_to_install(monkeypatch):
@@ -147,13 +140,13 @@ def test_agreement_by_hand(sklearn):
 
 
 def test_eight_intents_of_banking77_are_found_and_named(sklearn, weights_folder, data_folder):
-    """The first eight labels; measured V-measure 0.936, silhouette 0.397."""
+    """The first eight labels, every second text."""
     from minisbert import SentenceEncoder
 
     lines = (data_folder / "banking77" / "banking77_test.tsv").read_text(encoding="utf-8").splitlines()[1:]
     rows = [line.split("\t") for line in lines]
     kept = sorted({label for label, _ in rows})[:8]
-    labels, texts = zip(*(row for row in rows if row[0] in kept), strict=True)
+    labels, texts = zip(*[row for row in rows if row[0] in kept][::2], strict=True)
     vectors = SentenceEncoder(weights_folder).encode(list(texts))
     found = cluster(vectors, k=8)
     assert agreement(labels, found.ids).v_measure > 0.8 and found.silhouette > 0.2
@@ -172,12 +165,13 @@ def test_words_as_they_are_counted():
     assert find_words("👩‍🍳 !!! _ a 1") == [] == find_words("")
 
 
-@given(st.lists(st.lists(st.integers(0, 9), min_size=3, max_size=3), min_size=1, max_size=5))
-def test_class_tf_idf_is_the_formula(counts):
-    found, mean = class_tf_idf(counts), sum(map(sum, counts)) / len(counts)
+def test_class_tf_idf_is_the_formula():
+    counts = np.random.default_rng(0).integers(0, 9, (4, 3))
+    counts[1] = counts[:, 2] = 0  # an empty cluster, an unused word
+    found, mean = class_tf_idf(counts), counts.sum() / 4
     for row, own in zip(counts, found, strict=True):
         for t, n in enumerate(row):
-            expected = n / sum(row) * np.log(1 + mean / sum(other[t] for other in counts)) if n else 0
+            expected = n / row.sum() * np.log(1 + mean / counts[:, t].sum()) if n else 0
             assert own[t] == pytest.approx(expected)
 
 
@@ -192,16 +186,12 @@ def test_names_leave_out_stop_words_plurals_and_what_all_have(sklearn):
     assert names[2] == ClusterName((), (4,), "the and")  # without words the text is the name
     assert [name.words for name in name_clusters(TEXTS, VECTORS, IDS, words=1)] == [("soup",), ("cat",), ()]
     assert {*name_clusters(TEXTS, VECTORS, IDS, stop_words=None)[2].words} == {"the", "and"}
-    assert name_clusters(TEXTS, VECTORS, IDS, stop_words=["soup", "soups"])[0].words[0] == "hot"
     assert name_clusters([""], [[1.0]], [0])[0].title == "(empty)"
     assert len(name_clusters(["!" * 500], [[1.0]], [0])[0].title) == 30
     assert name_clusters(TEXTS, VECTORS, [-1] * 6) == []
-    pandas = pytest.importorskip("pandas")  # rows of a series, not its labels
-    assert name_clusters(pandas.Series(TEXTS, index=range(6)[::-1]), VECTORS, IDS, typical=1) == names
     for texts, options, key in (
         (TEXTS[:5], {}, "5 and 6"),
         (TEXTS, {"stop_words": "german"}, "'german'"),
-        (TEXTS, {"words": 0}, "words"),
     ):
         with pytest.raises(ValueError, match=key):
             name_clusters(texts, VECTORS, IDS, **options)
@@ -212,13 +202,12 @@ def test_typical_texts_are_nearest_the_centroid_and_different(sklearn):
     assert [name.typical for name in name_clusters(texts, vectors, [0, 0, 0, 0, 1])] == [(1, 0, 3), (4,)]
 
 
-@given(st.lists(st.sampled_from("abc"), min_size=1))
-def test_groups_of_labels_are_in_the_order_of_their_sizes(labels):
+def test_groups_of_labels_are_in_the_order_of_their_sizes():
+    labels = list("cabbacb")
     groups = Groups.of_labels(labels)
     assert [groups.names[i] for i in groups.ids] == labels
     counts = Counter(labels)
-    assert groups.sizes.tolist() == [counts[name] for name in groups.names]
-    assert groups.names == sorted(counts, key=lambda name: (-counts[name], name))
+    assert groups.names == ["b", "a", "c"] and groups.sizes.tolist() == [counts[name] for name in groups.names]
     for ids in ([len(counts)], [-2], [0.5]):
         with pytest.raises(ValueError, match="Groups: "):
             Groups(ids, groups.names)

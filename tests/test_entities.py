@@ -17,15 +17,13 @@ from minisbert.analysis.entities import (
     TagProbe,
     evaluate_tagger,
     fit_probe,
-    fit_shapes,
+    fit_spelling,
     lexicon,
     load_tagger,
-    resampled,
-    shapes,
     train_tagger,
 )
 from minisbert.analysis.tagging import TaggedSentences, rates, read_tagged, span_counts, span_probabilities, spans_of
-from minisbert.analysis.word_vectors import check_layers, join_words, split_words, word_vectors
+from minisbert.analysis.word_vectors import check_layer, join_words, split_words, word_vectors
 from minisbert.saved import OriginError, SavedError, load_folder, origin_of, save_folder
 
 
@@ -47,18 +45,15 @@ def cut_words(words):
 def test_texts_are_split_as_people_tag_them():
     accents, hindi = "e\u0301te\u0301", "\u0928\u092e\u0938\u094d\u0924\u0947"
     for text, words in {
-        "": [],
         "Ada's, it\u2019s": ["Ada", "'s", ",", "it", "\u2019s"],
         "@ada #tag a@b.c": ["@ada", "#tag", "a", "@b.c"],
         "see http://t.co/x?y=1, www.a.org": ["see", "http://t.co/x?y=1,", "www.a.org"],
         "(Ada)...": ["(", "Ada", ")", ".", ".", "."],
-        f"{accents} {hindi}": [accents, hindi],
-        "10€ 😀😀": ["10", "€", "😀", "😀"],
+        f"{accents} {hindi} 10€": [accents, hindi, "10", "€"],
         "a\u00a0b\u2028c\x00d": ["a", "b", "c", "d"],
     }.items():
         assert cut_words(split_words(text)) == words, text
-    joined = join_words(["Ada", "New York", "☃"])
-    assert joined.text == "Ada New York ☃" and cut_words(joined) == ["Ada", "New York", "☃"]
+    assert cut_words(join_words(["Ada", "New York", "☃"])) == ["Ada", "New York", "☃"]
 
 
 @given(st.text(max_size=40))
@@ -77,18 +72,16 @@ def states(encoder, text):
     return [one[1:-1] for one in (bert.embeddings.output, *(one.output for one in bert.layers))]
 
 
-@pytest.mark.parametrize("layers", [None, (3, 0)])
-def test_vectors_are_means_of_the_traced_pieces(encoder, layers):
+@pytest.mark.parametrize("layer", [None, 0, 3])
+def test_vectors_are_means_of_the_traced_pieces(encoder, layer):
     # pieces: the | un ##able | dog | ! | s ##n ##o ##w
     words, pieces = join_words(["The", "unable", "dog!", "snow"]), [[0], [1, 2], [3, 4], [5, 6, 7, 8]]
-    hidden = np.concatenate([states(encoder, words.text)[n] for n in layers or (2,)], axis=1)
-    [found] = word_vectors(encoder, [words], layers=layers)
-    [first] = word_vectors(encoder, [words], layers=layers, pooling="first")
-    [apart] = word_vectors(encoder, [split_words(words.text)], layers=layers)  # dog and ! are two words, and touch
+    hidden = states(encoder, words.text)[2 if layer is None else layer]
+    [found] = word_vectors(encoder, [words], layer=layer)
+    [apart] = word_vectors(encoder, [split_words(words.text)], layer=layer)  # dog and ! are two words, and touch
     assert found.dtype == np.float32
     # measured: 2.4e-7
     np.testing.assert_allclose(found, [hidden[rows].mean(axis=0) for rows in pieces], atol=1e-6)
-    np.testing.assert_allclose(first, [hidden[rows[0]] for rows in pieces], atol=1e-6)
     np.testing.assert_allclose(apart[2:4], hidden[3:5], atol=1e-6)
 
 
@@ -112,30 +105,26 @@ def test_vectors_do_not_depend_on_company_threads_or_words_without_pieces(encode
 def test_nothing_is_cut_off_a_long_sentence(encoder):
     rng = np.random.default_rng(0)
     words = rng.choice(["the", "cat", "sat", "on", "mat", "dog", "ran", "soup"], 61).tolist()  # a piece each
-    [found] = word_vectors(encoder, [join_words(words)], layers=[3])
+    [found] = word_vectors(encoder, [join_words(words)], layer=3)
     # a window has 14 words, the last one fewer, and shares 7 with the next: 3 neighbours at least on both sides
     every = [states(encoder, " ".join(words[a : a + 14]))[3] for a in range(len(words))]
     for t, vector in enumerate(found):
         near = [a for a in range(max(0, t - 13), t + 1) if np.abs(every[a][t - a] - vector).max() < 1e-5]
         assert any((a == 0 or t - a >= 3) and (a + 14 >= len(words) or a + 13 - t >= 3) for a in near), t
-    [whole] = word_vectors(encoder, [join_words(words[:14])], layers=[3])  # fits: read in one
+    [whole] = word_vectors(encoder, [join_words(words[:14])], layer=3)  # fits: read in one
     np.testing.assert_allclose(whole, every[0], atol=1e-6)
 
 
 def test_settings_that_make_no_sense_are_refused_before_any_vector_is_made(sklearn, encoder, monkeypatch):
-    assert check_layers(3, None) == (2,) and check_layers(12, None) == (6,) and check_layers(1, None) == (1,)
+    assert check_layer(3, None) == 2 and check_layer(12, None) == 6 and check_layer(1, None) == 1
     norm = encoder.model.params.layers[0].feed_forward.layer_norm
     huge = encoder.with_model(replace_norm(encoder.model, replace(norm, weight=np.full_like(norm.weight, 3e38))))
     with pytest.raises(ValueError, match="float32 overflowed"), np.errstate(all="ignore"):
         word_vectors(huge, [join_words(["cat"])])
-    with pytest.raises(ValueError, match="pooling"):
-        word_vectors(encoder, [join_words(["cat"])], pooling="max")
     monkeypatch.setattr(module, "word_vectors", lambda *args, **kwargs: pytest.fail("worked too early"))
     train, nothing = made_up(5, 0)[0], TaggedSentences("none", [["a"]], [["O"]])
-    cases = [{"layers": layers} for layers in ([4], [], [1, 1], [1.5])]
-    cases += [{"strengths": [0.0]}, {"strengths": [np.nan]}, {"offsets": [-1.0]}, {"decoder": "beam"}]
-    for case in cases:
-        with pytest.raises(ValueError, match=r"layers|strengths|offsets|decoder"):
+    for case in {"layer": 4}, {"layer": -1}, {"strengths": [0.0]}, {"strengths": [np.nan]}, {"offsets": [-1.0]}:
+        with pytest.raises(ValueError, match=r"layer|strengths|offsets"):
             train_tagger(encoder, train, **case)
     with pytest.raises(ValueError, match="nothing to learn"):
         train_tagger(encoder, nothing)
@@ -175,7 +164,7 @@ def test_tags_that_the_vectors_hold_are_learnt(sklearn, with_dev):
     (train, vectors), (test, others) = made_up(120, 0), made_up(60, 1)
     probe, chosen = fit_probe(vectors, train, dev=(others, test) if with_dev else None)
     assert chosen.chosen_on == ("set 1" if with_dev else "cross-validation, 3 folds")
-    found, tried = f1(test.tags, probe.decode_all(others, test, "viterbi", chosen.offset)), np.array(chosen.f1)
+    found, tried = f1(test.tags, probe.decode_all(others, test, chosen.offset)), np.array(chosen.f1)
     assert found > 0.97 and tried.shape == (4, 7)
     assert not with_dev or tried.max() == found
     s, o = chosen.strengths.index(chosen.strength), chosen.offsets.index(chosen.offset)
@@ -231,7 +220,7 @@ def tagger_of(encoder, **changes):
     """A tagger of random weights, which finds something in most sentences."""
     weight = np.random.default_rng(4).normal(0, 1, (5, 12)) * np.array([[1], [1], [1], [1], [0]])
     probe = TagProbe(("B-x", "B-y", "I-x", "I-y", "O"), weight, np.array([0.0, 0.0, 0.0, 0.0, 3.0]))
-    values = {"layers": (2,), "pooling": "mean", "decoder": "viterbi", "offset": 3.0, "training": {"a": 1}}
+    values = {"layer": 2, "offset": 3.0, "training": {"a": 1}}
     return EntityTagger(**{"probe": probe, **values, "origin": origin_of(encoder), **changes})
 
 
@@ -248,15 +237,14 @@ def test_entities_are_spans_of_the_tags_cut_out_of_the_text_verbatim(encoder):
         assert all(a.stop <= b.start for a, b in pairwise(names))
     words = ["the", "cat", "sat", "on", "i", "love", "soup"]
     [tags], [names] = tagger.tag(encoder, [words]), tagger.find(encoder, [join_words(words)])
-    [vectors] = word_vectors(encoder, [join_words(words)], layers=[2])
+    [vectors] = word_vectors(encoder, [join_words(words)], layer=2)
     log_probs, spans = tagger.probe.log_probs(vectors), spans_of(tags)
     assert tagger.probe.decode(log_probs, offset=3.0) == tags != tagger.probe.decode(log_probs)
     assert [(one.text, one.type) for one in names] == [(" ".join(words[a:b]), kind) for a, b, kind in spans]
     # the probability is of the scores before the offset
     expected = span_probabilities(log_probs, tagger.probe.tags, spans)
     np.testing.assert_allclose([one.probability for one in names], expected, atol=1e-6)
-    mended = replace(tagger, decoder="greedy").tag(encoder, [words])
-    assert mended == [tagger.probe.decode(log_probs, "greedy", 3.0)] and tagger.types == ("x", "y")
+    assert tagger.types == ("x", "y")
 
 
 def test_a_saved_tagger_is_the_same_bit_for_bit_and_knows_its_model(encoder, tmp_path):
@@ -281,7 +269,7 @@ def test_a_damaged_tagger_is_refused(encoder, tmp_path):
     facts, tensors = load_folder(tmp_path / "good", "entities")
     others = ["B-x", "B-y", "I-x", "I-y"]
     wrong = [{"tags": tags} for tags in (["B-x", "O"], [*others, "B-x"], [*others, "S-x"])]
-    wrong += [{"layers": [True]}, {"pooling": "max"}, {"offset": -1.0}, {"origin": {"model": "m"}}, {"training": []}]
+    wrong += [{"layers": [True]}, {"offset": -1.0}, {"origin": {"model": "m"}}, {"training": []}]
     cases = [({**facts, **change}, tensors) for change in wrong]
     cases += [
         ({name: facts[name] for name in facts if name != "layers"}, tensors),
@@ -294,27 +282,13 @@ def test_a_damaged_tagger_is_refused(encoder, tmp_path):
         save_folder(tmp_path / "bad", "entities", said, numbers, force=True)
         with pytest.raises(SavedError, match=r"entities\.json: damaged"):
             load_tagger(tmp_path / "bad")
+    for gone in {"pooling": "first"}, {"decoder": "greedy"}, {"layers": [1, 2]}:  # what older versions could write
+        save_folder(tmp_path / "bad", "entities", {**facts, **gone}, tensors, force=True)
+        with pytest.raises(SavedError, match="no longer supported"):
+            load_tagger(tmp_path / "bad")
 
 
 # -------------------------------------------------------------------------------------------------------- report
-
-
-def test_resamples_by_another_way():
-    rng = np.random.default_rng(0)
-    counts = rng.integers(0, 4, (40, 2, 3))
-    draws = resampled(counts, seed=3)
-    slow = np.array([counts[rng.integers(0, 40, 40)].sum(axis=0) for _ in range(4000)])
-    for level in (0.025, 0.5, 0.975):
-        # measured: 1 of 60, at 4,000 draws
-        np.testing.assert_allclose(np.quantile(draws, level, axis=0), np.quantile(slow, level, axis=0), atol=3)
-    assert draws.shape == (10_000, 2, 3) and np.array_equal(draws, resampled(counts, seed=3))
-    # a resample without a single span has no precision, and is left out
-    rare = np.zeros((40, 3), int)
-    rare[0] = 1
-    assert module.SpanScore.of(rare.sum(axis=0), resampled(rare)).precision == (1.0, 1.0, 1.0)
-    assert abs(resampled(rare).mean() - 1) < 0.1  # measured: 0.01
-    # both systems are on the same sentences
-    assert np.array_equal(*resampled(counts[:, [0, 0]]).swapaxes(0, 1))
 
 
 def test_baselines_by_hand(sklearn):
@@ -325,15 +299,11 @@ def test_baselines_by_hand(sklearn):
         [["B-y", "I-y", "O", "B-y"], ["B-y", "O"], ["O", "B-x"]],
     )
     assert lexicon(train, [["New", "York"], ["may", "MAY", "May"]]) == [["B-y", "B-y"], ["O", "O", "B-x"]]
-    [one, other] = shapes(["McDonald's", "9:30pm"])
-    assert one == ["shape XxXx'x", "length 10", "end s", "end 's", "end d's", "first", "before ", "behind d:dx"]
-    assert other[0] == "shape d:dx" and other[-2:] == ["before XxXx'x", "behind "] and "first" not in other
-    assert shapes([]) == [] and "length 10" in shapes(["a" * 99])[0] and "end a" in shapes(["A"])[0]
     train, test = (
         replace(data, tags=[[tag.replace("y", "x").replace("I", "B") for tag in row] for row in data.tags])
         for data in (made_up(60, 0)[0], made_up(40, 1)[0])
     )
-    tags, chosen = fit_shapes(train, test)
+    tags, chosen = fit_spelling(train, test)
     assert f1(test.tags, tags) == 1.0 and chosen.chosen_on == "cross-validation, 3 folds"
 
 
@@ -343,7 +313,7 @@ def test_the_report_of_a_tagger_beside_baselines(sklearn, encoder):
     report = evaluate_tagger(tagger, encoder, test, train=train)
     predicted = {
         "linear probe": tagger.tag(encoder, test.sentences),
-        "word shapes": fit_shapes(train, test)[0],
+        "spelling": fit_spelling(train, test)[0],
         "lexicon": lexicon(train, test.sentences),
         "all O": [["O"] * len(words) for words in test.sentences],
     }
@@ -353,19 +323,13 @@ def test_the_report_of_a_tagger_beside_baselines(sklearn, encoder):
         right, said, there = span_counts(test.tags, predicted[one.name]).sum(axis=(0, 1))
         assert (one.spans.right, one.spans.predicted, one.spans.expected) == (right, said, there)
         assert there == report.entities == sum(score.expected for score in one.by_type.values())
-        for rate in (one.spans.precision, one.spans.recall, one.spans.f1):
-            assert rate.low <= rate.mean <= rate.high or (np.isnan(rate.low) and said == 0)
-        assert one.spans.f1.mean == f1(test.tags, predicted[one.name]) and np.isnan(one.surface.f1.low)
-        if one is own:
-            assert one.tagger_ahead is None
-        else:
-            assert one.tagger_ahead.mean == own.spans.f1.mean - one.spans.f1.mean
-            assert one.tagger_ahead.low <= one.tagger_ahead.mean <= one.tagger_ahead.high
+        assert one.spans.f1.mean == f1(test.tags, predicted[one.name])
+        gap = one.tagger_ahead or (0.0, 0.0, 0.0)
+        assert gap[0] == own.spans.f1.mean - one.spans.f1.mean and gap[1] <= gap[0] <= gap[2]
     assert report.systems[3].spans.f1 == (0.0, 0.0, 0.0) and report.published is None
     flat, said = (np.concatenate(rows) for rows in (test.tags, predicted["linear probe"]))
     assert (report.outside, report.tags_right) == ((flat == "O").mean(), (flat == said).mean())
-    without = evaluate_tagger(tagger, encoder, test)
-    assert [one.name for one in without.systems] == ["linear probe", "all O"] and without.unseen is None
+    assert len(evaluate_tagger(tagger, encoder, test).systems) == 2
 
 
 def test_the_real_model_on_a_sample_of_wnut17(sklearn, weights_folder, data_folder):

@@ -1,5 +1,7 @@
 """Measures and intervals are those of scipy and scikit-learn, and pairing sees what two intervals hide."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 from conftest import _optional_import
@@ -69,18 +71,12 @@ def test_the_seed_decides_and_blocks_do_not_matter(monkeypatch):
     assert bootstrap_mean(values, resamples=1001) == whole and f1_difference(*systems, 4) == difference
 
 
-@pytest.mark.parametrize(
-    ("call", "key"),
-    [
-        (lambda: bootstrap_mean([]), "at least one"),
-        (lambda: bootstrap_mean([[1.0]]), r"\(1, 1\)"),
-        (lambda: bootstrap_mean([1.0, np.nan]), "1 NaN"),
-        (lambda: paired_difference([1.0], [1.0, 2.0]), "same queries"),
-    ],
-)
-def test_bad_input_is_refused(call, key):
-    with pytest.raises(ValueError, match=key):
-        call()
+def test_bad_input_is_refused():
+    for values, key in (([], "at least one"), ([[1.0]], r"\(1, 1\)"), ([1.0, np.nan], "1 NaN")):
+        with pytest.raises(ValueError, match=key):
+            bootstrap_mean(values)
+    with pytest.raises(ValueError, match="same queries"):
+        paired_difference([1.0], [1.0, 2.0])
 
 
 # ------------------------------------------------------------------------------------------------------- labels
@@ -105,10 +101,10 @@ def test_scikit_learn_has_the_same_measures(pairs):
     assert macro_f1(expected, decided) == pytest.approx(theirs)
     shifted = np.where(predicted < 0, 4, predicted)
     assert np.array_equal(report.confusion, metrics.confusion_matrix(expected, shifted, labels=range(5))[:4])
-    assert (
-        sum(count for count, _, _ in confusions(report.confusion, "abcd"))
-        == ((expected != predicted) & (predicted >= 0)).sum()
-    )
+    wrong = [("abcd"[i], "abcd"[j]) for i, j in pairs if i != j and j >= 0]
+    listed = confusions(report.confusion, "abcd")
+    assert {(i, j): count for count, i, j in listed} == Counter(wrong)
+    assert [count for count, _, _ in listed] == sorted(Counter(wrong).values(), reverse=True)
 
 
 def test_a_resample_of_f1_is_that_of_resampled_texts():
@@ -127,12 +123,6 @@ def test_a_resample_of_f1_is_that_of_resampled_texts():
 
 def class_f1(expected, predicted, c):
     return 2 * ((expected == c) & (predicted == c)).sum() / ((expected == c).sum() + (predicted == c).sum())
-
-
-def test_the_most_frequent_confusion_is_first():
-    report = class_report(np.array([0, 0, 0, 1, 2, 2]), np.array([1, 1, 0, 2, -1, 2]), ["a", "b", "c"])
-    assert confusions(report.confusion, ["a", "b", "c"]) == [(2, "a", "b"), (1, "b", "c")]
-    assert report.confusion.tolist() == [[1, 2, 0, 0], [0, 0, 1, 0], [0, 0, 1, 1]]
 
 
 # ------------------------------------------------------------------------------------------------ probabilities

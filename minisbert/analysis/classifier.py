@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from minisbert.checks import check_choice, check_flag, check_vectors, check_whole, each_text, require
+from minisbert.checks import check_choice, check_vectors, check_whole, each_text, require
 from minisbert.evaluation.classification import LabelledTexts, class_names, listed, numbered_labels
 from minisbert.evaluation.measures import (
     ClassReport,
@@ -39,6 +39,7 @@ from minisbert.evaluation.measures import (
     probability_quality,
     share,
 )
+from minisbert.evaluation.sts import distinct
 from minisbert.model import Array
 from minisbert.model.ops import softmax
 from minisbert.parallel import threads
@@ -51,14 +52,11 @@ KIND = "classifier"
 """The name of the files in a classifier's folder."""
 
 VERSION = 2
-"""Format version; files of version 1, which carry no number, smoothed the targets of the calibration."""
+"""Format version; version 1, which carries no number, calibrated more than two classes wrongly."""
 
 STRENGTHS = (1.0, 10.0, 100.0)
 """scikit-learn's ``C``, one over the strength of the penalty. Steps of 10 are fine enough: the temperature makes up for
 what is left."""
-
-SCORINGS = {"log_loss": -1, "accuracy": 1, "macro_f1": 1}
-"""Scores to choose a strength by, and whether higher (1) or lower (-1) is better."""
 
 _MOST_ITERATIONS = 5000  # L-BFGS needs a few hundred at the weakest penalty
 
@@ -201,19 +199,14 @@ class TextClassifier:
 def load_classifier(folder: str | Path) -> TextClassifier:
     """Read what :meth:`TextClassifier.save` wrote; it predicts bit for bit as before.
 
-    SavedError, a ValueError, for a folder of another kind or a newer version, for missing, damaged or mixed files, and
-    for more than two classes calibrated by version 1: their probabilities are far too low.
+    SavedError, a ValueError, for a folder of another kind or version, and for missing, damaged or mixed files.
     """
 
     def make(facts: dict[str, Any], tensors: dict[str, Array], where: str) -> TextClassifier:
-        version = facts.get("version", 1)
-        if isinstance(version, bool) or version not in (1, VERSION):
-            raise SavedError(f"{where}: expected version 1 or {VERSION}, got {version!r:.40}; update minisbert")
-        names = tuple(facts["classes"])
-        if version == 1 and len(names) > 2 and facts["temperature"] != 1:
+        version, names = facts.get("version", 1), tuple(facts["classes"])
+        if version != VERSION and (version, len(names)) != (1, 2):
             raise SavedError(
-                f"{where}: version 1 calibrated more than two classes wrongly; train it again with "
-                "`minisbert classify train`"
+                f"{where}: expected version {VERSION}, got {version!r:.40}; train it again (minisbert classify train)"
             )
         return TextClassifier(
             classes=names,
@@ -242,13 +235,6 @@ def cleaned(texts: Iterable[str], unescape: bool) -> list[str]:
             "to no class; leave it out"
         )
     return found
-
-
-def distinct(texts: Sequence[str]) -> tuple[list[str], Array]:
-    """Distinct texts in the order of their first, and each text's number among them, (M,)."""
-    number: dict[str, int] = {}
-    numbers = np.array([number.setdefault(text, len(number)) for text in texts])
-    return list(number), numbers
 
 
 def text_numbers(texts: Sequence[str]) -> Array:
@@ -288,8 +274,8 @@ def train_classifier(
     encode_options : mapping, optional
         Passed to :meth:`SentenceEncoder.encode`.
     **settings
-        ``strengths``, ``scoring``, ``folds``, ``seed``, ``class_weight``, ``calibrate``, ``threshold_for``,
-        ``precision``: see :func:`fit_classifier`.
+        ``strengths``, ``folds``, ``seed``, ``class_weight``, ``threshold_for``, ``precision``: see
+        :func:`fit_classifier`.
 
     Returns
     -------
@@ -332,11 +318,9 @@ def fit_classifier(
     labels: Sequence[str],
     *,
     strengths: Sequence[float] = STRENGTHS,
-    scoring: str = "log_loss",
     folds: int = 5,
     seed: int = 0,
     class_weight: str | Mapping[str, float] | None = None,
-    calibrate: bool = True,
     threshold_for: str | None = None,
     precision: float | None = None,
     groups: Array | None = None,
@@ -345,9 +329,9 @@ def fit_classifier(
 ) -> Training:
     """Choose the penalty by cross-validation, calibrate on held-out scores, then fit on all vectors (M, D).
 
-    ``strengths`` and ``scoring`` are those of :func:`cross_validate`. There are fewer than ``folds`` folds if no class
-    has that many distinct texts; texts of equal ``groups`` (M,) stay in one fold. ``class_weight`` is "balanced" or a
-    weight per class name. With ``threshold_for`` that class is predicted only from the probability at which it reaches
+    ``strengths`` are those of :func:`cross_validate`. There are fewer than ``folds`` folds if no class has that many
+    distinct texts; texts of equal ``groups`` (M,) stay in one fold. ``class_weight`` is "balanced" or a weight per
+    class name. With ``threshold_for`` that class is predicted only from the probability at which it reaches
     ``precision``, in (0, 1]. ``about`` sets ``origin``, ``unescape`` and ``learnt`` of the :class:`TextClassifier`.
 
     Calibration and threshold come from classifiers that were trained on all folds but one, and serve one that was
@@ -355,7 +339,6 @@ def fit_classifier(
     """
     labels = list(each_text(labels, "fit_classifier: labels"))
     folds = check_whole("fit_classifier: folds", folds, 2)
-    check_flag("fit_classifier: calibrate", calibrate)
     x = check_vectors(vectors, "fit_classifier: vectors", rows=len(labels))
     groups = np.arange(len(labels)) if groups is None else groups
     names, classes = _number(labels, groups, name)
@@ -374,7 +357,7 @@ def fit_classifier(
                 f"{name}: all texts of {label!r:.40} are in one of {fold_of_text.max() + 1} folds, so that none are "
                 "left to train on when that fold is held out; add texts, or choose other folds"
             )
-    best = cross_validate(x, classes, fold_of_text, weights, strengths, scoring, calibrate=calibrate)
+    best = cross_validate(x, classes, fold_of_text, weights, strengths)
     # model selection may be rough and fast, in float32; what is kept is fitted in float64
     weight, bias = logistic_fit(x.astype(np.float64), classes, best.strength, weights)
     threshold = None
@@ -389,7 +372,6 @@ def fit_classifier(
         "texts": len(classes),
         "texts_by_class": np.bincount(classes).tolist(),
         "class_weight": dict(class_weight) if isinstance(class_weight, Mapping) else class_weight,
-        "scoring": scoring,
         "strength": best.strength,
         "strengths": list(best.scores),
         "scores": list(best.scores.values()),
@@ -458,7 +440,7 @@ class Choice(NamedTuple):
     strength: float
     calibration: Calibration
     held_out: Array  # (M, C) scores of texts by classifiers that were not trained on them
-    scores: dict[float, float]  # of each strength that was tried, rising
+    scores: dict[float, float]  # log loss of each strength that was tried, rising strengths
 
 
 def cross_validate(
@@ -467,22 +449,18 @@ def cross_validate(
     folds: Array,
     weights: Array,
     strengths: Sequence[float] = STRENGTHS,
-    scoring: str = "log_loss",
     *,
-    calibrate: bool = True,
     before: Sequence[Any] = (),
 ) -> Choice:
     """Classify every text by a classifier that was not trained on it, for each strength, and choose the best one.
 
     ``texts`` are vectors (M, D), or what the scikit-learn transformers ``before`` make features of, fitted anew without
-    each fold. The log loss is that of the calibrated probabilities. On ties the strongest penalty is chosen.
+    each fold. The best has the least log loss of calibrated probabilities; on ties the strongest penalty is chosen.
     """
     require("sklearn", "apps", "training a classifier")
-    from sklearn.metrics import accuracy_score, f1_score
     from sklearn.model_selection import cross_val_predict
     from sklearn.pipeline import make_pipeline
 
-    check_choice("fit_classifier: scoring", scoring, SCORINGS)
     grid = sorted({float(strength) for strength in strengths})
     if not grid or not all(0 < strength < math.inf for strength in grid):
         raise ValueError(f"expected positive strengths, at least one, got {tuple(strengths)!r}")
@@ -493,17 +471,10 @@ def cross_validate(
             model = make_pipeline(*before, _logistic(strength, weights))
             found = cross_val_predict(model, texts, classes, cv=splits, method="decision_function")
         logits = _two_sided(found).astype(np.float64)  # (M, C)
-        calibration = fit_calibration(logits, classes, weights) if calibrate else Calibration(1.0, 0 * weights)
-        predicted = logits.argmax(axis=1)
-        if scoring == "log_loss":
-            score = probability_quality(calibration.apply(logits), classes).log_loss
-        elif scoring == "accuracy":
-            score = accuracy_score(classes, predicted)
-        else:
-            score = f1_score(classes, predicted, average="macro")
-        scores[strength] = float(score)
+        calibration = fit_calibration(logits, classes, weights)
+        scores[strength] = probability_quality(calibration.apply(logits), classes).log_loss
         choices.append(Choice(strength, calibration, logits, scores))
-    return max(choices, key=lambda choice: SCORINGS[scoring] * scores[choice.strength])
+    return min(choices, key=lambda choice: scores[choice.strength])
 
 
 def logistic_fit(
@@ -696,7 +667,7 @@ def compare_with_tfidf(
     weights = class_weights(names, classes, facts["class_weight"])
     folds = stratified_folds(classes, facts["folds"], facts["seed"], groups)
     counter = TfidfVectorizer(ngram_range=(1, 2))
-    best = cross_validate(texts, classes, folds, weights, facts["strengths"], facts["scoring"], before=[counter])
+    best = cross_validate(texts, classes, folds, weights, facts["strengths"], before=[counter])
     features = counter.fit_transform(texts)
     weight, bias = logistic_fit(features, classes, best.strength, weights)
     scores = counter.transform(asked) @ weight.T + bias  # (B, C)

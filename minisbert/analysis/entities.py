@@ -2,10 +2,10 @@
 
 **Which layer?** Not the last: it was trained to be averaged into the meaning of a sentence, and has lost much of what
 its words were. On WNUT 2017's development set the default model's layers 0 to 6 reach F1 38.4, 47.9, 49.9, 53.9, 52.7,
-50.8 and 44.4, so the middle one is the default; concatenating two or three was not better. The mean of a word's pieces
-(53.9) is better than its first (52.8). **Offset.** Most words are outside entities, and a probe in doubt predicts
-``O``: right for words, bad for F1. So an offset is subtracted from the score of ``O`` before decoding, chosen with the
-penalty by F1 on held-out sentences; it is worth 3.6 points there, and Viterbi instead of repaired tags 2.9.
+50.8 and 44.4, so the middle one is the default. **Offset.** Most words are outside entities, and a probe in doubt
+predicts ``O``: right for words, bad for F1. So an offset is subtracted from the score of ``O`` before decoding, chosen
+with the penalty by F1 on held-out sentences; it is worth 3.6 points there, and Viterbi instead of each word's best tag
+2.9.
 
 **Limits.** The model is frozen, the probe is linear and sees one word's vector at a time, so it may take a first and a
 last name for two people; and the default model is uncased, while English writes names with capitals. Training needs
@@ -19,15 +19,13 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from minisbert.analysis.classifier import distinct, logistic_fit, stratified_folds
+from minisbert.analysis.classifier import logistic_fit, stratified_folds
 from minisbert.analysis.tagging import (
-    DECODERS,
     TaggedSentences,
     iob2,
     rates,
@@ -35,13 +33,14 @@ from minisbert.analysis.tagging import (
     span_counts,
     span_probabilities,
     spans_of,
-    surface_counts,
+    viterbi,
 )
-from minisbert.analysis.word_vectors import POOLINGS, Words, check_layers, join_words, split_words, word_vectors
-from minisbert.checks import check_choice, check_sequence, require
+from minisbert.analysis.word_vectors import Words, check_layer, join_words, split_words, word_vectors
+from minisbert.checks import check_sequence, require
 from minisbert.evaluation.measures import Estimate, log_softmax, percentiles, resampled
+from minisbert.evaluation.sts import distinct
 from minisbert.model import Array
-from minisbert.saved import Origin, check_parts, origin_of, restored, save_folder
+from minisbert.saved import Origin, SavedError, check_parts, origin_of, restored, save_folder
 
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder
@@ -49,8 +48,8 @@ if TYPE_CHECKING:
 KIND = "entities"
 STRENGTHS = (0.003, 0.01, 0.03, 0.1)
 """scikit-learn's ``C``, the inverse penalty, on features of variance 1."""
-SHAPE_STRENGTHS = (0.01, 0.03, 0.1, 0.3)
-"""The same for word shapes, whose features are 0 and 1."""
+SPELLING_STRENGTHS = (0.1, 0.3, 1.0, 3.0)
+"""The same for spelling, whose features are 0 and 1."""
 OFFSETS = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0)
 """What may be subtracted from the score of ``O`` before decoding, in nats."""
 
@@ -70,19 +69,19 @@ class TagProbe:
         """``log softmax(x W^T + b)``, float64; features may be sparse: (N, W) -> (N, C)."""
         return log_softmax(np.asarray(features @ self.weight.T + self.bias, np.float64))
 
-    def decode(self, log_probs: Array, decoder: str = "viterbi", offset: float = 0.0) -> list[str]:
-        """Tags of one sentence, the offset subtracted from the score of ``O``: (T, C) -> T tags.
+    def decode(self, log_probs: Array, offset: float = 0.0) -> list[str]:
+        """The best valid tags of one sentence, the offset subtracted from the score of ``O``: (T, C) -> T tags.
 
         >>> probe = TagProbe(("B-x", "O"), np.array([[1.0], [-1.0]]), np.zeros(2))
         >>> probe.decode(probe.log_probs(np.array([[3.0], [-2.0]])))
         ['B-x', 'O']
         """
-        return DECODERS[decoder](log_probs - offset * np.array([tag == "O" for tag in self.tags]), self.tags)
+        return viterbi(log_probs - offset * np.array([tag == "O" for tag in self.tags]), self.tags)
 
-    def decode_all(self, features: Any, data: TaggedSentences, decoder: str, offset: float) -> list[list[str]]:
+    def decode_all(self, features: Any, data: TaggedSentences, offset: float) -> list[list[str]]:
         """Tags of all sentences, whose words' features (N, W) are end to end."""
         ends = np.cumsum([len(words) for words in data.sentences])
-        return [self.decode(part, decoder, offset) for part in np.split(self.log_probs(features), ends[:-1])]
+        return [self.decode(part, offset) for part in np.split(self.log_probs(features), ends[:-1])]
 
 
 class Chosen(NamedTuple):
@@ -103,7 +102,6 @@ def fit_probe(
     dev: tuple[Any, TaggedSentences] | None = None,
     strengths: Sequence[float] = STRENGTHS,
     offsets: Sequence[float] = OFFSETS,
-    decoder: str = "viterbi",
     folds: int = 3,
     seed: int = 0,
     progress: Callable[[str], object] = lambda words: None,
@@ -116,7 +114,7 @@ def fit_probe(
     smallest offset. ValueError for impossible settings, a single tag, no scikit-learn, and a fit that does not
     converge. **Source**: ``sklearn.linear_model.LogisticRegression(C=C)``, multinomial, L-BFGS, no randomness.
     """
-    grid, leans = check_settings(strengths, offsets, decoder, data)
+    grid, leans = check_settings(strengths, offsets, data)
     if len(grid) == len(leans) == 1:
         [probe] = _fits(features, data, grid)
         return probe, Chosen(grid[0], leans[0], grid, leans, [], "")
@@ -127,7 +125,7 @@ def fit_probe(
             progress(f"{f'fold {fold}, ' if dev is None else ''}strength {grid[s]:g}")
             probes.append(probe)
             for o, offset in enumerate(leans):
-                predicted = probe.decode_all(others, asked, decoder, offset)
+                predicted = probe.decode_all(others, asked, offset)
                 counts[s, o] += span_counts(asked.tags, predicted).sum(axis=(0, 1))
     f1 = rates(counts)[..., 2]  # (strengths, offsets)
     s, o = map(int, np.unravel_index(f1.argmax(), f1.shape))
@@ -138,7 +136,7 @@ def fit_probe(
 
 
 def check_settings(
-    strengths: Sequence[float], offsets: Sequence[float], decoder: str, data: TaggedSentences
+    strengths: Sequence[float], offsets: Sequence[float], data: TaggedSentences
 ) -> tuple[list[float], list[float]]:
     """Raise for impossible settings, before minutes of work; return distinct strengths and offsets, rising."""
     require("sklearn", "apps", "training a tagger")
@@ -146,7 +144,6 @@ def check_settings(
     if not grid or not leans or not (0 < grid[0] <= grid[-1] < math.inf and 0 <= leans[0] <= leans[-1] < math.inf):
         got = f"{tuple(strengths)!r} and {tuple(offsets)!r}"
         raise ValueError(f"fit_probe: expected positive strengths and offsets of 0 or more, one at least, got {got}")
-    check_choice("fit_probe: decoder", decoder, DECODERS)
     if not data.types:
         raise ValueError(f"{data.name}: no entities, all tags are O: nothing to learn")
     return grid, leans
@@ -209,11 +206,8 @@ class EntityTagger:
     ----------
     probe : TagProbe
         Word vectors (N, W) to scores of ``C`` tags.
-    layers : tuple of int
+    layer : int
         Whose hidden states make a word's vector.
-    pooling : {"mean", "first"}
-        Of a word's pieces.
-    decoder : {"viterbi", "greedy"}
     offset : float
         In nats, subtracted from the score of ``O`` before decoding.
     origin : Origin
@@ -231,16 +225,14 @@ class EntityTagger:
     >>> from minisbert import SentenceEncoder
     >>> encoder = SentenceEncoder()
     >>> probe = TagProbe(("B-word", "O"), np.zeros((2, 384)), np.array([2.0, 0.0]))
-    >>> tagger = EntityTagger(probe, (3,), "mean", "viterbi", 0.0, origin_of(encoder), {})
+    >>> tagger = EntityTagger(probe, 3, 0.0, origin_of(encoder), {})
     >>> [found] = tagger.find(encoder, ["hot soup"])
     >>> found[1].text, found[1].start, round(found[1].probability, 2)
     ('soup', 4, 0.88)
     """
 
     probe: TagProbe
-    layers: tuple[int, ...]
-    pooling: str
-    decoder: str
+    layer: int
     offset: float
     origin: Origin
     training: Mapping[str, Any]
@@ -253,9 +245,7 @@ class EntityTagger:
             "tags": len(set(probe.tags)) == size >= 2,
             "weight": probe.weight.dtype == np.float64 and probe.weight.ndim == 2 and len(probe.weight) == size,
             "bias": probe.bias.dtype == np.float64 and probe.bias.shape == (size,),
-            "layers": len(self.layers) > 0 and all(type(n) is int and n >= 0 for n in self.layers),
-            "pooling": self.pooling in POOLINGS,
-            "decoder": self.decoder in DECODERS,
+            "layer": type(self.layer) is int and self.layer >= 0,
             "offset": isinstance(self.offset, float) and 0 <= self.offset < math.inf,
             "origin": isinstance(self.origin, Origin),
             "training": isinstance(self.training, Mapping),
@@ -271,7 +261,7 @@ class EntityTagger:
         """Tag sentences given as words (IOB2). ``options``: ``num_threads`` and ``show_progress_bar``."""
         check_sequence(sentences, "tag: sentences", "an iterable of lists of words")
         scored = self._log_probs(encoder, [join_words(words) for words in sentences], **options)
-        return [self.probe.decode(log_probs, self.decoder, self.offset) for log_probs in scored]
+        return [self.probe.decode(log_probs, self.offset) for log_probs in scored]
 
     def find(self, encoder: SentenceEncoder, texts: Iterable[str | Words], **options: Any) -> list[list[Entity]]:
         """Find the entities of texts, in order; a str is split by :func:`split_words`; ``options`` as in ``tag``."""
@@ -279,7 +269,7 @@ class EntityTagger:
         split = [text if isinstance(text, Words) else split_words(text) for text in texts]
         found = []
         for words, log_probs in zip(split, self._log_probs(encoder, split, **options), strict=True):
-            spans = spans_of(self.probe.decode(log_probs, self.decoder, self.offset))
+            spans = spans_of(self.probe.decode(log_probs, self.offset))
             names = []
             for span, probability in zip(spans, span_probabilities(log_probs, self.probe.tags, spans), strict=True):
                 start, stop = int(words.starts[span.start]), int(words.stops[span.stop - 1])
@@ -290,7 +280,7 @@ class EntityTagger:
     def _log_probs(self, encoder: SentenceEncoder, texts: Sequence[Words], **options: Any) -> list[Array]:
         """Log-probabilities of each word's tags; (T, C) per text."""
         self.origin.check(encoder, "this entity tagger", "train one with this model")
-        vectors = word_vectors(encoder, texts, layers=self.layers, pooling=self.pooling, **options)
+        vectors = word_vectors(encoder, texts, layer=self.layer, **options)
         return [self.probe.log_probs(rows) for rows in vectors]
 
     def save(self, folder: str | Path, *, force: bool = False) -> None:
@@ -298,8 +288,13 @@ class EntityTagger:
 
         The folder must be new or empty, or hold a tagger to be replaced with ``force``; SavedError otherwise.
         """
-        facts = {name: value for name, value in vars(self).items() if name != "probe"}
-        facts |= {"tags": self.probe.tags, "training": dict(self.training)}
+        facts = {
+            "tags": self.probe.tags,
+            "layers": [self.layer],
+            "offset": self.offset,
+            "origin": self.origin,
+            "training": dict(self.training),
+        }
         tensors = {"weight": self.probe.weight, "bias": self.probe.bias}
         save_folder(Path(folder), KIND, facts, tensors, force=force)
 
@@ -310,16 +305,18 @@ def load_tagger(folder: str | Path) -> EntityTagger:
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp()) / "names"
     >>> probe = TagProbe(("B-person", "O"), np.zeros((2, 384)), np.zeros(2))
-    >>> EntityTagger(probe, (3,), "mean", "viterbi", 0.0, Origin("tiny", "ab12", 256), {}).save(folder)
+    >>> EntityTagger(probe, 3, 0.0, Origin("tiny", "ab12", 256), {}).save(folder)
     >>> load_tagger(folder).types
     ('person',)
     """
 
     def make(facts: dict[str, Any], tensors: dict[str, Array], where: str) -> EntityTagger:
+        how = (facts.get("pooling", "mean"), facts.get("decoder", "viterbi"), len(facts["layers"]))
+        if how != ("mean", "viterbi", 1):
+            raise SavedError(f"{where}: pooling, decoder, number of layers: {how} is no longer supported; train again")
         probe = TagProbe(tuple(facts["tags"]), tensors["weight"], tensors["bias"])
         origin: Any = Origin.read(facts["origin"], where)
-        how = {name: facts[name] for name in ("pooling", "decoder", "offset", "training")}
-        return EntityTagger(probe, tuple(facts["layers"]), origin=origin, **how)
+        return EntityTagger(probe, facts["layers"][0], facts["offset"], origin, facts["training"])
 
     return restored(Path(folder), KIND, make)
 
@@ -329,9 +326,7 @@ def train_tagger(
     data: TaggedSentences,
     *,
     dev: TaggedSentences | None = None,
-    layers: Sequence[int] | None = None,
-    pooling: str = "mean",
-    decoder: str = "viterbi",
+    layer: int | None = None,
     num_threads: int | None = None,
     show_progress_bar: Any = False,
     **settings: Any,
@@ -344,9 +339,8 @@ def train_tagger(
     data : TaggedSentences
     dev : TaggedSentences, optional
         What penalty and offset are chosen on; by default cross-validation over the sentences of ``data``.
-    layers, pooling, num_threads, show_progress_bar
+    layer, num_threads, show_progress_bar
         As in :func:`word_vectors`.
-    decoder : {"viterbi", "greedy"}
     **settings
         Passed to :func:`fit_probe`: ``strengths``, ``offsets``, ``folds``, ``seed``, ``progress``.
 
@@ -368,19 +362,19 @@ def train_tagger(
     >>> tagger.tag(SentenceEncoder(), [["Eve", "wept"]])
     [['B-person', 'O']]
     """
-    check_settings(settings.get("strengths", STRENGTHS), settings.get("offsets", OFFSETS), decoder, data)
-    wanted = check_layers(len(encoder.model.params.layers), layers)
+    check_settings(settings.get("strengths", STRENGTHS), settings.get("offsets", OFFSETS), data)
+    wanted = check_layer(len(encoder.model.params.layers), layer)
 
     def features(one: TaggedSentences) -> Array:
         words = [join_words(sentence) for sentence in one.sentences]
         options: dict[str, Any] = {"num_threads": num_threads, "show_progress_bar": show_progress_bar}
-        return np.concatenate(word_vectors(encoder, words, layers=wanted, pooling=pooling, **options))
+        return np.concatenate(word_vectors(encoder, words, layer=wanted, **options))
 
     others = None if dev is None else (features(dev), dev)
-    probe, chosen = fit_probe(features(data), data, dev=others, decoder=decoder, **settings)
+    probe, chosen = fit_probe(features(data), data, dev=others, **settings)
     size = {"data": data.name, "sentences": len(data.sentences), "words": data.words}
     facts = {**size, **chosen._asdict()}
-    return EntityTagger(probe, wanted, pooling, decoder, chosen.offset, origin_of(encoder), facts)
+    return EntityTagger(probe, wanted, chosen.offset, origin_of(encoder), facts)
 
 
 # --------------------------------------------------------------------------------------------------- baselines
@@ -401,65 +395,41 @@ def lexicon(train: TaggedSentences, sentences: Sequence[Sequence[str]]) -> list[
     return [repair([usual.get(word, "O") for word in words]) for words in sentences]
 
 
-def shapes(words: Sequence[str]) -> list[list[str]]:
-    """Names of the features of each word's looks: ``Xx`` for Ada, ``X`` for BBC, ``d`` for 42, ``@x`` for @ada.
-
-    >>> shapes(["Ada", "sang"])[0]
-    ['shape Xx', 'length 3', 'end a', 'end da', 'end ada', 'first', 'before ', 'behind x']
-    """
-    kinds = (
-        ["X" if c.isupper() else "x" if c.isalpha() else "d" if c.isdigit() else c for c in word] for word in words
-    )
-    own = ["", *("".join(kind for kind, _ in groupby(row)) for row in kinds), ""]  # runs collapse to one
-    return [
-        [
-            f"shape {own[t]}",
-            f"length {min(len(word), 10)}",
-            *(f"end {word[-n:].lower()}" for n in (1, 2, 3) if len(word) >= n),
-            *(["first"] if t == 1 else []),
-            f"before {own[t - 1]}",
-            f"behind {own[t + 1]}",
-        ]
-        for t, word in enumerate(words, 1)
-    ]
-
-
-def fit_shapes(
+def fit_spelling(
     train: TaggedSentences, test: TaggedSentences, *, dev: TaggedSentences | None = None, **settings: Any
 ) -> tuple[list[list[str]], Chosen]:
-    """Train the probe on word shapes, and tag ``test``; the penalty is chosen on ``dev`` or by cross-validation.
+    """Train the probe on the spelling of words, and tag ``test``; settings as for :func:`fit_probe`.
 
-    **Source**: the local features of Ratinov & Roth 2009 without the words themselves. Features that occur with a
-    single training word are left out.
+    Features are the runs of one to three characters in a word, its ends marked and its case kept:
+    ``CountVectorizer(analyzer="char_wb", ngram_range=(1, 3), lowercase=False, binary=True, min_df=2)``.
     """
-    require("sklearn", "apps", "the baseline by word shapes")
+    require("sklearn", "apps", "the baseline by spelling")
     from sklearn.feature_extraction.text import CountVectorizer
 
-    def rows(data: TaggedSentences) -> list[list[str]]:
-        return [names for words in data.sentences for names in shapes(words)]
+    counter = CountVectorizer(
+        analyzer="char_wb", ngram_range=(1, 3), lowercase=False, binary=True, min_df=2, dtype=np.float64
+    )
 
-    counter = CountVectorizer(analyzer=list, binary=True, min_df=2, dtype=np.float64)
-    features = counter.fit_transform(rows(train)).tocsr()
-    others = None if dev is None else (counter.transform(rows(dev)), dev)
-    probe, chosen = fit_probe(features, train, dev=others, **{"strengths": SHAPE_STRENGTHS, **settings})
-    decoder = settings.get("decoder", "viterbi")
-    return probe.decode_all(counter.transform(rows(test)), test, decoder, chosen.offset), chosen
+    def words(data: TaggedSentences) -> list[str]:
+        return [word for sentence in data.sentences for word in sentence]
+
+    features = counter.fit_transform(words(train)).tocsr()
+    others = None if dev is None else (counter.transform(words(dev)), dev)
+    probe, chosen = fit_probe(features, train, dev=others, **{"strengths": SPELLING_STRENGTHS, **settings})
+    return probe.decode_all(counter.transform(words(test)), test, chosen.offset), chosen
 
 
 # -------------------------------------------------------------------------------------------------- evaluation
 
 
 class Published(NamedTuple):
-    """The best published result on a test set; shares."""
+    """The best published result on a test set; a share."""
 
     name: str
     f1: float
-    surface_f1: float
 
 
-PUBLISHED = {
-    (1_287, 23_394, 1_079): Published("WNUT 2017, best of the shared task (Aguilar et al. 2017)", 0.4186, 0.4024)
-}
+PUBLISHED = {(1_287, 23_394, 1_079): Published("WNUT 2017, best of the shared task (Aguilar et al. 2017)", 0.4186)}
 """By sentences, words and entities of a test set."""
 
 
@@ -476,7 +446,7 @@ class SpanScore:
 
     @classmethod
     def of(cls, counts: Array, draws: Array) -> SpanScore:
-        """Of right, predicted and expected spans (3,), and their resamples (R, 3); without any, no intervals."""
+        """Of right, predicted and expected spans (3,), and their resamples (R, 3)."""
         right, predicted, expected = map(int, counts)
         pairs = zip(rates(counts).tolist(), rates(draws, math.nan).T, strict=True)
         return cls(expected, predicted, right, *(percentiles(value, drawn) for value, drawn in pairs))
@@ -489,7 +459,6 @@ class SystemScore:
     name: str
     spans: SpanScore
     by_type: dict[str, SpanScore]
-    surface: SpanScore  # each pair of name and type once; without intervals
     tagger_ahead: Estimate | None  # F1 of the tagger minus this one's; None for the tagger itself
     note: str  # how its penalty was chosen
 
@@ -523,29 +492,28 @@ def evaluate_tagger(
     """Score a tagger on test sentences, beside baselines that know much less.
 
     **All O** has most words right and F1 0: accuracy of words is no measure here. With ``train``, the tagger's own
-    training set, the **lexicon** shows how far memory goes, and **word shapes** are the same probe on capitals, digits,
-    endings and the neighbours' shapes; their penalty is chosen on ``dev``, otherwise by cross-validation. Two systems
-    are compared on the same resamples, so that easy and hard sentences cancel. ValueError for a test set without
-    entities, another model, and word shapes without scikit-learn.
+    training set, the **lexicon** shows how far memory goes, and **spelling** is the same probe on the characters of a
+    word; its penalty is chosen on ``dev``, otherwise by cross-validation. Two systems are compared on the same
+    resamples, so that easy and hard sentences cancel. ValueError for a test set without entities, another model, and
+    spelling without scikit-learn.
     """
     if not test.types:
         raise ValueError(f"{test.name}: no entities, all tags are O: nothing to find")
     predicted = tagger.tag(encoder, test.sentences, **options)
     named = [("linear probe", predicted, _told(tagger.training))]
     if train is not None:
-        tags, chosen = fit_shapes(train, test, dev=dev, decoder=tagger.decoder, seed=seed, progress=progress)
-        named.append(("word shapes", tags, _told(chosen._asdict())))
+        tags, chosen = fit_spelling(train, test, dev=dev, seed=seed, progress=progress)
+        named.append(("spelling", tags, _told(chosen._asdict())))
         named.append(("lexicon", lexicon(train, test.sentences), "each word's most frequent tag"))
     named.append(("all O", [["O"] * len(words) for words in test.sentences], ""))
     counts = np.stack([span_counts(test.tags, tags, test.types) for _, tags, _ in named], axis=1)  # (S, K, Y, 3)
     totals, draws = counts.sum(axis=0), resampled(counts, seed)  # (K, Y, 3), (R, K, Y, 3)
     f1, f1_draws = rates(totals[:, 0])[:, 2], rates(draws[:, :, 0])[..., 2]  # (K,), (R, K)
     systems = []
-    for k, (name, tags, note) in enumerate(named):
+    for k, (name, _, note) in enumerate(named):
         whole, *by_type = (SpanScore.of(totals[k, y], draws[:, k, y]) for y in range(1 + len(test.types)))
-        surface = SpanScore.of(surface_counts(test.sentences, test.tags, tags), np.empty((0, 3)))
         ahead = percentiles(f1[0] - f1[k], f1_draws[:, 0] - f1_draws[:, k]) if k else None
-        systems.append(SystemScore(name, whole, dict(zip(test.types, by_type, strict=True)), surface, ahead, note))
+        systems.append(SystemScore(name, whole, dict(zip(test.types, by_type, strict=True)), ahead, note))
     flat, said = (np.array([tag for row in rows for tag in row]) for rows in (test.tags, predicted))  # (N,)
     asked = _names(test)
     seen = set() if train is None else set(_names(train))

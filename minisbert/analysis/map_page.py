@@ -12,9 +12,9 @@ from typing import IO
 
 import numpy as np
 
-from minisbert.analysis.map_picture import LEGEND_GROUPS, TYPICAL, check_sizes, style
+from minisbert.analysis.clusters import Groups
+from minisbert.analysis.map_picture import LEGEND_GROUPS, TYPICAL, check_sizes, middle, style
 from minisbert.analysis.maps import Projection
-from minisbert.analysis.naming import Groups
 from minisbert.checks import each_text
 from minisbert.html_page import assemble
 
@@ -71,11 +71,8 @@ def write_map_page(
     places = np.round((points - (low + high) / 2) / scale, _DIGITS) + 0.0  # (M, 2) in [-1, 1], no -0.0
     names = [""] if groups is None else list(groups.names)
     ids = np.zeros(len(points), np.intp) if groups is None else groups.ids
-    middles = []  # of each group: its point nearest to the median
-    for group in range(len(names)):
-        members = places[ids == group] if (ids == group).any() else np.zeros((1, 2))
-        distances = np.linalg.norm(members - np.median(members, axis=0), axis=1)
-        middles.append(members[distances.argmin()].tolist())
+    members = [places[ids == group] for group in range(len(names))]
+    middles = [middle(some if len(some) else np.zeros((1, 2))).tolist() for some in members]
     content = {
         "points": places.tolist(),
         "half": np.maximum(np.abs(places).max(axis=0), 0.05).tolist(),

@@ -13,9 +13,10 @@ from typing import IO, Any
 
 import numpy as np
 
+from minisbert.analysis.clusters import Groups
 from minisbert.analysis.maps import Projection
-from minisbert.analysis.naming import Groups
 from minisbert.checks import each_text
+from minisbert.model import Array
 from minisbert.plots.placing import Label, write_labels
 from minisbert.plots.style import DPI, SHAPES, one_line, page
 
@@ -120,11 +121,10 @@ def draw_map(
         labels = []
         for group in [] if groups is None or (has_all and has_legend) else np.argsort(-groups.sizes, kind="stable"):
             members = points[ids == group]
-            if len(members):  # the point nearest to the middle
-                nearest = members[np.linalg.norm(members - np.median(members, axis=0), axis=1).argmin()]
+            if len(members):
                 look = {"fontsize": 8.5 if len(names) <= MANY_NAMES else 7.5, "weight": "bold"}
                 name = paper.label(names[group]) or "(empty)"
-                labels.append(Label(name, nearest, np.zeros(2), look, _mark(group, 5)))
+                labels.append(Label(name, middle(members), np.zeros(2), look, _mark(group, 5)))
         for row, text in zip(rows, words, strict=True):
             look = {"fontsize": 7.0, "color": "0.15"}
             labels.append(Label(paper.label(text, TEXT_LETTERS) or "(empty)", points[row], np.zeros(2), look))
@@ -147,6 +147,11 @@ def draw_map(
             for text in legend.get_texts():
                 text.set_parse_math(False)
         paper.save(stream, axes.figure, axes, WIDTH_INCHES)
+
+
+def middle(points: Array) -> Array:
+    """The point nearest to the median of all: (M, 2) -> (2,)."""
+    return points[np.linalg.norm(points - np.median(points, axis=0), axis=1).argmin()]
 
 
 def _mark(group: int, size: float) -> dict[str, Any]:

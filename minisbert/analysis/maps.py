@@ -4,7 +4,7 @@
 to length 1). **PCA**, the default: ``(x - mean) @ axes.T`` onto the plane of largest variance; linear, nothing to tune,
 reproducible, and distances on the map are at most the true ones, but for sentence vectors it often shows no more than a
 tenth of the variance. **t-SNE** keeps neighbours together at the cost of everything else: the size of a group, the
-distance between groups and the axes mean nothing. **UMAP** (package umap-learn): like t-SNE, faster on many texts.
+distance between groups and the axes mean nothing.
 **Trustworthiness**: are a point's ``k`` neighbours on the map true neighbours? With ``r(i, j)`` the rank of ``j`` among
 the true neighbours of ``i``, ``T = 1 - 2 / (M k (2 M - 3 k - 1)) sum_i sum_(j near i on the map) max(0, r(i, j) - k)``:
 1 is perfect, random points have about 0.5. scikit-learn runs on one thread, since the order of adding up moves last
@@ -14,19 +14,17 @@ Letters: ``M`` texts, ``D`` width of a vector.
 
 from __future__ import annotations
 
-import importlib
 import math
 from dataclasses import dataclass
-from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import ArrayLike
 from threadpoolctl import threadpool_limits
 
-from minisbert.checks import check_choice, check_vectors, check_whole, require
+from minisbert.checks import check_choice, check_vectors, require
 from minisbert.model import Array
 
-METHODS = ("pca", "tsne", "umap")
+METHODS = ("pca", "tsne")
 PERPLEXITY = 30.0
 """Of t-SNE: about how many neighbours each text has; a third of fewer than 91 texts."""
 NEIGHBOURS = 5
@@ -35,7 +33,7 @@ SAMPLE = 2_000
 """Texts that trustworthiness, which compares all pairs, is measured on; more are sampled."""
 SAME = 1e-6
 """Unit vectors that differ by less are the same but for rounding."""
-_LEAST_TEXTS = 4  # for t-SNE and UMAP
+_LEAST_TEXTS = 4  # for t-SNE
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,14 +54,11 @@ class Projection:
         >>> Projection(np.zeros((9, 2)), "pca", (0.08, 0.05), 0.72, 5, 9).describe()
         'PCA: the axes show 8.0 % and 5.0 % of the variance; trustworthiness 0.720 (1 is perfect, 0.5 is chance)'
         """
-        if self.method == "pca" and self.explained is not None:
+        if self.explained is not None and self.method == "pca":
             first, second = (f"{100 * share:.1f} %" for share in self.explained)
             made = f"PCA: the axes show {first} and {second} of the variance"
-        elif self.method == "tsne" and self.perplexity is not None:
+        elif self.method == "tsne":
             made = f"t-SNE, perplexity {self.perplexity:g}: neighbours are meaningful, distances between groups are not"
-        elif self.method in METHODS[1:]:
-            name = {"tsne": "t-SNE", "umap": "UMAP"}[self.method]
-            made = f"{name}: neighbours are meaningful, distances between groups are not"
         else:
             made = "one text" if len(self.points) == 1 else "all texts have the same vector"
         if self.trustworthiness is None:
@@ -96,7 +91,6 @@ def project(
     *,
     seed: int = 0,
     perplexity: float | None = None,
-    neighbours: int = NEIGHBOURS,
 ) -> Projection:
     """Project texts onto a 2-D map.
 
@@ -104,14 +98,12 @@ def project(
     ----------
     vectors : array_like, shape (M, D)
         One per text, at least one. Only directions count.
-    method : {"pca", "tsne", "umap"}
+    method : {"pca", "tsne"}
     seed : int
-        For t-SNE, UMAP, and the sample that trustworthiness is measured on. PCA needs none.
+        For t-SNE, and the sample that trustworthiness is measured on. PCA needs none.
     perplexity : float, optional
         For t-SNE: about how many neighbours each text has, from 1 to below M; by default :data:`PERPLEXITY`, or
         ``(M - 1) / 3`` if that is less.
-    neighbours : int
-        Of trustworthiness; fewer if there are fewer than ``2 neighbours + 1`` texts.
 
     Returns
     -------
@@ -121,12 +113,12 @@ def project(
     Raises
     ------
     ValueError
-        For no vectors, NaN, or rows of zeros; t-SNE and UMAP of fewer than 4 texts; a perplexity out of range; a
-        package that is not installed.
+        For no vectors, NaN, or rows of zeros; t-SNE of fewer than 4 texts; a perplexity out of range; without
+        scikit-learn.
 
     Notes
     -----
-    **Source**: Pearson 1901; van der Maaten & Hinton 2008; McInnes et al. 2018; trustworthiness: Venna & Kaski 2001.
+    **Source**: Pearson 1901; van der Maaten & Hinton 2008; trustworthiness: Venna & Kaski 2001.
     ``sklearn.decomposition.PCA(2, svd_solver="full")`` on unit rows, each axis turned so that its largest entry is
     positive; ``sklearn.manifold.TSNE(init=the PCA map, scaled)``; ``sklearn.manifold.trustworthiness`` with the cosine.
 
@@ -141,10 +133,9 @@ def project(
     unit = unit_rows(vectors, "project: vectors")
     count = len(unit)
     perplexity = check_method(method, perplexity, count)
-    neighbours = check_whole("project: neighbours", neighbours, 1)
     if float(np.abs(unit - unit[0]).max()) < SAME:
         share = (0.0, 0.0) if method == "pca" and count > 1 else None
-        return Projection(np.zeros((count, 2), unit.dtype), "none", share, None, neighbours, count)
+        return Projection(np.zeros((count, 2), unit.dtype), "none", share, None, NEIGHBOURS, count)
     with threadpool_limits(1):
         from sklearn.decomposition import PCA
         from sklearn.manifold import TSNE, trustworthiness
@@ -160,19 +151,15 @@ def project(
             small = (1e-4 * points / points[:, 0].std()).astype(np.float32)  # as small as in the paper
             settings = {"init": small, "learning_rate": "auto", "perplexity": perplexity}
             points = TSNE(random_state=seed, n_jobs=1, **settings).fit_transform(unit)
-        elif method == "umap":
-            start = "random" if count < 16 else "spectral"  # which needs more texts
-            settings = {"n_neighbors": min(15, count - 1), "metric": "cosine", "init": start}
-            points = importlib.import_module("umap").UMAP(random_state=seed, n_jobs=1, **settings).fit_transform(unit)
         drawn = np.arange(count)
         if count > SAMPLE:
             drawn = np.sort(np.random.default_rng(seed).choice(count, SAMPLE, replace=False))
         # the formula is only defined below half of the texts
-        near, trust = min(neighbours, math.ceil(len(drawn) / 2) - 1), None
+        near, trust = min(NEIGHBOURS, math.ceil(len(drawn) / 2) - 1), None
         if near > 0:
             trust = float(trustworthiness(unit[drawn], points[drawn], n_neighbors=near, metric="cosine"))
     explained = (shares[0], shares[1]) if method == "pca" else None
-    return Projection(points.astype(unit.dtype), method, explained, trust, near or neighbours, len(drawn), perplexity)
+    return Projection(points.astype(unit.dtype), method, explained, trust, near or NEIGHBOURS, len(drawn), perplexity)
 
 
 def check_method(method: str, perplexity: float | None, count: int) -> float | None:
@@ -180,12 +167,10 @@ def check_method(method: str, perplexity: float | None, count: int) -> float | N
     check_choice("project: method", method, METHODS)
     if perplexity is not None and method != "tsne":
         raise ValueError(f"project: perplexity is for t-SNE, and the method is {method!r}; leave it out")
-    if method == "umap" and find_spec("umap") is None:
-        raise ValueError("project: UMAP needs umap-learn: pip install umap-learn; 'tsne' needs no extra package")
-    if method != "pca" and count < _LEAST_TEXTS:
-        raise ValueError(f"project: {method} needs at least {_LEAST_TEXTS} texts, got {count}; 'pca' takes any number")
     if method != "tsne":
         return None
+    if count < _LEAST_TEXTS:
+        raise ValueError(f"project: tsne needs at least {_LEAST_TEXTS} texts, got {count}; 'pca' takes any number")
     if perplexity is None:
         return min(PERPLEXITY, (count - 1) / 3)
     if not 1 <= perplexity < count:

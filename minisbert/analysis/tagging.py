@@ -1,13 +1,13 @@
 """Entities as tags of words: four schemes, the best valid tags of a sentence, a span's probability, files, and counts.
 
 Everything computes in **IOB2**: an entity's first word is ``B-type``, each further one ``I-type``, any other ``O``. So
-``I-x`` only follows ``B-x`` or ``I-x``. A classifier that scores each word on its own ignores that rule: :func:`greedy`
-repairs each word's best tag, :func:`viterbi` finds the best of all valid sequences, and :func:`span_probabilities`
-applies the rule to probabilities. Files may be in IOB1, BIOES or BILOU, too.
+``I-x`` only follows ``B-x`` or ``I-x``. A classifier that scores each word on its own ignores that rule:
+:func:`viterbi` finds the best of all valid sequences, and :func:`span_probabilities` applies the rule to probabilities.
+Files may be in IOB1, BIOES or BILOU, too.
 
 A predicted span is right if start, stop and type are; half a name is a false positive and a false negative. On the
-published output of the two best systems of WNUT 2017 these counts give what their papers report: F1 41.86 and 40.78, of
-surface forms 40.24 and 39.33. Letters: ``S`` sentences, ``T`` words of one, ``C`` tags, ``Y`` types and all of them.
+published output of the two best systems of WNUT 2017 these counts give what their papers report: F1 41.86 and 40.78.
+Letters: ``S`` sentences, ``T`` words of one, ``C`` tags, ``Y`` types and all of them.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ import numpy as np
 from minisbert.model import Array
 from minisbert.tables import InputError, checked_text, decode_lines, open_bytes, read_table, told_format
 
-SCHEMES = {"IOB1": "BI", "IOB2": "BI", "BIOES": "BISE", "BILOU": "BIUL"}
-"""Letters of a scheme: an entity's first and further words, and where it marks ends, its only and its last word."""
+SCHEMES = {"IOB1": "BIBI", "IOB2": "BIBI", "BIOES": "BISE", "BILOU": "BIUL"}
+"""Letters of a scheme: of an entity's first word and further ones, and the same two where the entity ends."""
 
 _SUFFIXES = (".conll", ".iob", ".iob2", ".bio", ".bioes", ".bilou", ".txt")  # of files in CoNLL's format
 _TAG = re.compile(r"O|[BIESLU]-\S+")
@@ -91,23 +91,17 @@ def iob2(tags: Sequence[str], scheme: str = "IOB2", where: Callable[[int], str] 
         if not isinstance(tag, str) or not _TAG.fullmatch(tag) or tag[0] not in f"O{letters}":
             raise InputError(
                 f"{where(n)}: expected a tag O, B-type or I-type (IOB1 and IOB2; with S- and E- BIOES, with U- and L- "
-                f"BILOU), got {tag!r:.60}" + (f" in {scheme}" if len(letters) > 2 else "")
+                f"BILOU), got {tag!r:.60} in {scheme}"
             )
+    plain = {"O": "O"} | dict(zip(letters, "BIBI", strict=True))
+    found = repair([plain[tag[0]] + tag[1:] for tag in tags])
     if scheme == "IOB1":
-        return repair(tags)
-    plain = {"O": "O"} | dict(zip(letters, "BIBI", strict=False))
-    found = [plain[tag[0]] + tag[1:] for tag in tags]
-    for n, (before, tag, after) in enumerate(zip(["O", *found], found, [*found[1:], "O"], strict=False), 1):
-        if not may_follow(before, tag):
-            behind = f"after {tags[n - 2]}" if n > 1 else "at the beginning"
-            raise InputError(
-                f"{where(n)}: the tag {tags[n - 1]} {behind} continues nothing; in {scheme} an entity begins with "
-                f"B{tag[1:]}"
-            )
-        if len(letters) > 2 and tag != "O":  # ends are marked: which letter has to stand here?
-            wanted = letters["BI".index(tag[0]) + 2 * (not after.startswith("I-"))] + tag[1:]
-            if tags[n - 1] != wanted:
-                raise InputError(f"{where(n)}: expected the tag {wanted} in {scheme}, got {tags[n - 1]}")
+        return found
+    for n, (tag, one, after) in enumerate(zip(tags, found, [*found[1:], "O"], strict=False), 1):
+        ends = not after.startswith("I-")
+        right = "O" if one == "O" else letters["BI".index(one[0]) + 2 * ends] + one[1:]  # of the same entities
+        if tag != right:
+            raise InputError(f"{where(n)}: expected the tag {right} in {scheme}, got {tag}")
     return found
 
 
@@ -125,21 +119,12 @@ def spans_of(tags: Sequence[str]) -> list[Span]:
 # ------------------------------------------------------------------------------------------------------ decoding
 
 
-def greedy(scores: Array, tags: Sequence[str]) -> list[str]:
-    """Each word's best tag, repaired into a valid sequence: (T, C) -> T tags.
-
-    >>> greedy(np.log([[0.6, 0.3, 0.1], [0.2, 0.3, 0.5]]), ["O", "B-x", "I-x"])
-    ['O', 'B-x']
-    """
-    return repair([tags[c] for c in np.argmax(scores, axis=1)])
-
-
 def viterbi(scores: Array, tags: Sequence[str]) -> list[str]:
     """``argmax sum_t scores[t, c_t]`` over all valid sequences: (T, C) -> T tags.
 
     **Source**: Viterbi 1967; Ratinov & Roth 2009 on hard constraints in entity recognition. Each word keeps, for each
-    tag, the best way to end in it: ``T C^2`` steps instead of ``C^T`` sequences. Greedy decoding would begin an entity
-    at the second word; the best valid sequence begins it at the first:
+    tag, the best way to end in it: ``T C^2`` steps instead of ``C^T`` sequences. Each word's best tag would be O and I,
+    which is not valid; the best valid sequence begins the entity at the first word:
 
     >>> viterbi(np.log([[0.5, 0.4, 0.1], [0.1, 0.2, 0.7]]), ["O", "B-x", "I-x"])
     ['B-x', 'I-x']
@@ -156,10 +141,6 @@ def viterbi(scores: Array, tags: Sequence[str]) -> list[str]:
     for back in reversed(came_from):
         path.append(int(back[path[-1]]))
     return [tags[c] for c in reversed(path)]
-
-
-DECODERS = {"viterbi": viterbi, "greedy": greedy}
-"""By name: scores (T, C) -> valid tags."""
 
 
 def _rules(scores: Array, tags: Sequence[str]) -> tuple[Array, Array]:
@@ -354,22 +335,3 @@ def rates(counts: Array, nothing: float = 0.0) -> Array:
     right, predicted, expected = np.moveaxis(counts, -1, 0)
     below = np.stack([predicted, expected, (predicted + expected) / 2], axis=-1)
     return np.where(below > 0, right[..., None] / np.where(below > 0, below, 1), nothing)
-
-
-def surface_counts(
-    sentences: Sequence[Sequence[str]], expected: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]
-) -> Array:
-    """Count surface forms: each pair of name and type once, right if it was found in one of its places; (3,).
-
-    **Source**: Derczynski et al. 2017, "F1 (surface)": this definition gives the published figures.
-
-    >>> words, tags = [["Ada", "met", "Ada"], ["Bo"]], [["B-person", "O", "B-person"], ["B-person"]]
-    >>> surface_counts(words, tags, [["B-person", "O", "O"], ["O"]])
-    array([1, 1, 2])
-    """
-    names: list[set[tuple[str, str]]] = [set(), set(), set()]  # right, predicted, expected
-    for words, one, other in zip(sentences, expected, predicted, strict=True):
-        there, said = set(spans_of(one)), set(spans_of(other))
-        for known, spans in zip(names, (there & said, said, there), strict=True):
-            known |= {(" ".join(words[span.start : span.stop]), span.type) for span in spans}
-    return np.array([len(known) for known in names])

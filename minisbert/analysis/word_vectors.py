@@ -2,7 +2,7 @@
 
 Nothing is cut: a long text is read in windows that overlap by half, and each piece is taken from where it has the most
 context. A model's prompts are left out, since they are no words of the sentence. Letters: ``S`` texts, ``N`` tokens in
-the strip, ``T`` words of one text, ``D`` hidden size, ``W`` width of a word's vector: D times the layers.
+the strip, ``T`` words of one text, ``D`` hidden size.
 """
 
 from __future__ import annotations
@@ -15,19 +15,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from minisbert.checks import check_choice, each_text
+from minisbert.checks import check_whole, each_text
 from minisbert.encoder import Progress, progress_bar
 from minisbert.long_texts import Window, windows
 from minisbert.model import Array
-from minisbert.model.bert import embed, layer
+from minisbert.model.bert import embed
+from minisbert.model.bert import layer as bert_layer
 from minisbert.parallel import in_batches
 
 if TYPE_CHECKING:
     from minisbert.encoder import SentenceEncoder
     from minisbert.model.folder import SentenceModel
-
-POOLINGS = ("mean", "first")
-"""How the vectors of a word's pieces become one."""
 
 _BLOCK_TEXTS = 1024  # texts whose piece vectors are in memory at a time
 
@@ -94,27 +92,24 @@ def word_vectors(
     encoder: SentenceEncoder,
     texts: Sequence[Words],
     *,
-    layers: Sequence[int] | None = None,
-    pooling: str = "mean",
+    layer: int | None = None,
     num_threads: int | None = None,
     show_progress_bar: Progress = False,
 ) -> list[Array]:
-    """A vector for each word of each text: S arrays (T, W), in the encoder's dtype.
+    """A vector for each word of each text, the mean of its pieces: S arrays (T, D), in the encoder's dtype.
 
-    ``layers`` are concatenated; 0 is the output of the embeddings, and the default is the middle one. ``pooling`` of a
-    word's pieces is their "mean" or the "first". A word of which the tokenizer leaves nothing, such as a lone variation
-    selector, has a vector of zeros; a piece that two words share counts for both. ValueError for layers that the model
-    does not have, an unknown pooling, a limit without room for a window, and weights that overflow. **Source**:
-    ``BertModel(..., output_hidden_states=True).hidden_states``, each word's rows averaged.
+    ``layer`` 0 is the output of the embeddings, and the default is the middle one. A word of which the tokenizer leaves
+    nothing, such as a lone variation selector, has a vector of zeros; a piece that two words share counts for both.
+    ValueError for a layer that the model does not have, a limit without room for a window, and weights that overflow.
+    **Source**: ``BertModel(..., output_hidden_states=True).hidden_states``, each word's rows averaged.
 
     >>> from minisbert import SentenceEncoder
-    >>> [found] = word_vectors(SentenceEncoder(), [join_words(["i", "love", "bouillabaisse"])], layers=[3, 4])
+    >>> [found] = word_vectors(SentenceEncoder(), [join_words(["i", "love", "bouillabaisse"])], layer=3)
     >>> found.shape
-    (3, 768)
+    (3, 384)
     """
     model, tokenizer = encoder.model, encoder.model.tokenizer
-    wanted = check_layers(len(model.params.layers), layers)
-    check_choice("word_vectors: pooling", pooling, POOLINGS)
+    wanted = check_layer(len(model.params.layers), layer)
     room, front = encoder.max_seq_length - tokenizer.special_count, len(tokenizer.first)
     found: list[Array] = []
     with progress_bar(len(texts), show_progress_bar) as bar:
@@ -128,50 +123,37 @@ def word_vectors(
                 # a word's pieces: from the first that ends after its start to the last that begins before its end
                 first = np.searchsorted(spans.stops, words.starts, side="right")  # (T,)
                 stop = np.searchsorted(spans.starts, words.stops, side="left")  # (T,)
-                vectors = np.zeros((len(first), pieces.shape[1]), pieces.dtype)  # (T, W)
+                vectors = np.zeros((len(first), pieces.shape[1]), pieces.dtype)  # (T, D)
                 for vector, begin, end in zip(vectors, first, stop, strict=True):
                     if begin < end:
-                        vector[:] = pieces[begin] if pooling == "first" else pieces[begin:end].mean(axis=0)
+                        vector[:] = pieces[begin:end].mean(axis=0)
                 found.append(vectors)
             if bar is not None:
                 bar.update(len(block))
     return found
 
 
-def check_layers(count: int, layers: Sequence[int] | None) -> tuple[int, ...]:
-    """Raise ValueError for layers that a model of ``count`` does not have; None is the middle one.
+def check_layer(count: int, layer: int | None) -> int:
+    """Raise ValueError for a layer that a model of ``count`` does not have; None is the middle one.
 
-    >>> check_layers(6, None), check_layers(6, [0, 6])
-    ((3,), (0, 6))
+    >>> check_layer(6, None), check_layer(6, 0)
+    (3, 0)
     """
-    wanted = ((count + 1) // 2,) if layers is None else tuple(layers)
-    valid = all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) and 0 <= n <= count for n in wanted)
-    if not valid or not wanted or len(set(wanted)) < len(wanted):
-        raise ValueError(
-            f"layers: expected at least one layer, all different, from 0 (the embeddings) to {count} (the last layer), "
-            f"got {layers!r}"
-        )
-    return tuple(int(n) for n in wanted)
+    return (count + 1) // 2 if layer is None else check_whole("word_vectors: layer", layer, 0, count)
 
 
-def _encoded(
-    model: SentenceModel, parts: Sequence[Window], layers: tuple[int, ...], num_threads: int | None
-) -> list[Array]:
-    """Run windows up to the last layer that is wanted; of each the piece vectors of its share, (N, W)."""
+def _encoded(model: SentenceModel, parts: Sequence[Window], wanted: int, num_threads: int | None) -> list[Array]:
+    """Run windows up to the layer that is wanted; of each the piece vectors of its share, (N, D)."""
     lengths = np.array([len(part.token_ids) for part in parts])
 
     def work(batch: Array) -> list[Array]:
         strip = np.concatenate([parts[i].token_ids for i in batch])  # (N,)
         hidden = embed(strip, lengths[batch], model.params.embeddings, model.config.layer_norm_eps).output  # (N, D)
-        kept = {0: hidden}
-        for number, params in enumerate(model.params.layers[: max(layers)], 1):
-            hidden = layer(hidden, lengths[batch], params, model.config).output  # (N, D)
-            if number in layers:
-                kept[number] = hidden
-        whole = np.concatenate([kept[number] for number in layers], axis=1)  # (N, W)
-        if not np.isfinite(whole).all():
-            raise ValueError(f"word_vectors: {whole.dtype} overflowed; is the model damaged? dtype='float64' helps")
-        rows = np.split(whole, np.cumsum(lengths[batch])[:-1])
+        for params in model.params.layers[:wanted]:
+            hidden = bert_layer(hidden, lengths[batch], params, model.config).output  # (N, D)
+        if not np.isfinite(hidden).all():
+            raise ValueError(f"word_vectors: {hidden.dtype} overflowed; is the model damaged? dtype='float64' helps")
+        rows = np.split(hidden, np.cumsum(lengths[batch])[:-1])
         return [row[parts[i].share.first : parts[i].share.stop] for i, row in zip(batch, rows, strict=True)]
 
     return in_batches(lengths, work, num_threads=num_threads)

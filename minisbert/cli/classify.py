@@ -62,10 +62,8 @@ def classify() -> None:
     "--class-weight", multiple=True, metavar="balanced|CLASS=WEIGHT", help="More weight for rare or important classes."
 )
 @options.strength_option("1, 10, 100")
-@options.choice_option("--scoring", ["log_loss", "accuracy", "macro_f1"], "Score by which C is chosen.")
 @options.folds_option(5)
 @options.seed_option
-@click.option("--calibrate/--no-calibrate", default=True, help="Calibrate the probabilities.")
 @click.option("--threshold-for", metavar="CLASS", help="Predict this class only above a threshold; needs --precision.")
 @click.option("--precision", type=options.PRECISION, help="Minimum precision for this class; sets the threshold.")
 @options.cut_option
@@ -82,7 +80,7 @@ def train(
     \b
     Examples:
       minisbert classify train train.tsv -o mood
-      minisbert classify train train.tsv -o fair --class-weight balanced --scoring macro_f1
+      minisbert classify train train.tsv -o fair --class-weight balanced
       minisbert classify train train.tsv -o strict --threshold-for good --precision 0.8
     """
     if (settings["threshold_for"] is None) != (settings["precision"] is None):
@@ -101,7 +99,7 @@ def train(
     at_edge = len(tried) > 1 and chosen in (tried[0], tried[-1])
     lines = [
         f"{report.set}: {counted(facts['texts'], 'text')}, {len(report.classes):,} classes; {model or 'vectors'}",
-        f"C {chosen:g}, the best of {', '.join(f'{one:g}' for one in tried)}: {facts['scoring'].replace('_', ' ')} "
+        f"C {chosen:g}, the best of {', '.join(f'{one:g}' for one in tried)}: log loss "
         f"{facts['scores'][tried.index(chosen)]:.4f}, {facts['folds']} folds{'; try others beyond it' * at_edge}",
         "",
         "On held-out texts:",

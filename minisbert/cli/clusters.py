@@ -192,7 +192,7 @@ FEW = 10  # distinct texts; up to this many are not clustered unless asked for
 
 @click.command()
 @output_options("A plot, or an interactive page.", "png", "html", metavar="FILE.png|FILE.html", required=True)
-@options.choice_option("--method", ["pca", "tsne", "umap"], "Projection to the plane; umap needs umap-learn.")
+@options.choice_option("--method", ["pca", "tsne"], "Projection to the plane.")
 @click.option("--clusters", type=click.Choice([*METHODS, "none"]), help="Colours.  [default: labels, else kmeans]")
 @collection_options
 def map(given: Collection, target: Target, method: str, clusters: str | None) -> None:  # one name with its verb
@@ -213,9 +213,8 @@ def map(given: Collection, target: Target, method: str, clusters: str | None) ->
       minisbert map questions.tsv --method tsne --clusters kmeans --k 2 -o map.html
     """
     from minisbert.analysis import cluster, draw_map, name_clusters, project, write_map_page
-    from minisbert.analysis.clusters import check_settings
+    from minisbert.analysis.clusters import Groups, check_settings
     from minisbert.analysis.maps import check_method
-    from minisbert.analysis.naming import Groups
 
     texts, labels, settings = given.texts, given.labels, given.settings
     check_settings(clusters if clusters in METHODS else "kmeans", settings["k"], settings["distance"])

@@ -67,10 +67,8 @@ def _telling() -> Iterator[Callable[[str], object]]:
 @click.option("--dev", type=options.FILE, help="Where C and offset are chosen.  [default: folds of TRAIN]")
 @click.option(
     "--layer",
-    "layers",
     type=click.IntRange(0),
-    multiple=True,
-    help="0: the embeddings. May be repeated.  [default: the middle]",
+    help="Layer whose vectors are used; 0 is the embeddings.  [default: the middle]",
 )
 @options.strength_option("0.003, 0.01, 0.03, 0.1")
 @click.option(
@@ -91,7 +89,7 @@ def train(train: Path, target: Target, dev: Path | None, choice: ModelChoice, **
     Examples:
       minisbert entities train names_train.jsonl --dev names_dev.jsonl -o names
       minisbert entities train names_train.conll -o names
-      minisbert entities train names_train.jsonl -o names --layer 1 --layer 2 --strength 0.01 --offset 1
+      minisbert entities train names_train.jsonl -o names --layer 1 --strength 0.01 --offset 1
     """
     data = read_tagged(train)
     settings["dev"] = None if dev is None else read_tagged(dev)
@@ -109,13 +107,13 @@ def train(train: Path, target: Target, dev: Path | None, choice: ModelChoice, **
         f"{_described(tagger)}; {told['data']}: {sizes}; types: {', '.join(tagger.types)}",
         f"C {told['strength']:g}, offset {tagger.offset:g}, {chosen}",
     ]
-    about = {name: getattr(tagger, name) for name in ("layers", "pooling", "decoder", "types")}
+    about = {name: getattr(tagger, name) for name in ("layer", "types")}
     target.give(lines, {"model": tagger.origin.model, **about, **told})
 
 
 def _described(tagger: EntityTagger) -> str:
-    """The model, and its layers that are read."""
-    return f"{tagger.origin.model}, layer{'s' * (len(tagger.layers) > 1)} {', '.join(map(str, tagger.layers))}"
+    """The model, and its layer that is read."""
+    return f"{tagger.origin.model}, layer {tagger.layer}"
 
 
 # ----------------------------------------------------------------------------------------------------- predict
@@ -159,7 +157,7 @@ def predict(folder: Path, source: TextSource, as_json: bool, choice: ModelChoice
 @click.argument("folder", metavar="FOLDER", type=options.PLACE)
 @click.argument("test", metavar="TEST", type=options.FILE)
 @click.option("--baselines", "train", type=options.FILE, help="The training file; baselines are trained on it, too.")
-@click.option("--dev", type=options.FILE, help="Where the word-shape baseline is tuned.  [default: folds of TRAIN]")
+@click.option("--dev", type=options.FILE, help="Where the baseline by spelling is tuned.  [default: folds of TRAIN]")
 @result_options
 @options.model_options
 def evaluate(
@@ -168,8 +166,8 @@ def evaluate(
     """Evaluate the tagger in FOLDER on TEST: precision, recall and F1 of spans, with 95 % intervals.
 
     A span is correct if its first word, last word and type are. The baselines are a lexicon of the tags of words in
-    TRAIN, logistic regression on word shapes (capitals, digits, endings), and no entities at all. Surface F1 counts
-    each name once, as the WNUT 2017 shared task does. Files are as for `minisbert entities train`.
+    TRAIN, logistic regression on the spelling of words, and no entities at all. Files are as for `minisbert entities
+    train`.
 
     \b
     Examples:
@@ -184,27 +182,27 @@ def evaluate(
     others |= {name: file and read_tagged(file) for name, file in (("train", train), ("dev", dev))}
     with _telling() as tell:
         report = evaluate_tagger(tagger, choice.encoder(), data, progress=tell, **others)
-    about = {"tagger": folder.name, "model": tagger.origin.model, "layers": tagger.layers, "training": tagger.training}
+    about = {"tagger": folder.name, "model": tagger.origin.model, "layer": tagger.layer, "training": tagger.training}
     result = {**vars(report), **about, "minisbert": __version__}
     target.report(_report_lines(report, tagger), result)
 
 
 def _report_lines(report: EntityReport, tagger: EntityTagger) -> list[str]:
     """Format all systems, each type, and how to read the figures."""
-    rows = [["system", "F1", "95 %", "precision", "recall", "surface F1", "probe's lead"]]
+    rows = [["system", "F1", "95 %", "precision", "recall", "probe's lead"]]
     types = [["type", "F1", "95 %", "precision", "recall", "entities"]]
     for one in report.systems:
-        means = [hundred(rate.mean) for rate in (one.spans.precision, one.spans.recall, one.surface.f1)]
+        means = [hundred(rate.mean) for rate in (one.spans.precision, one.spans.recall)]
         lead = [] if one.tagger_ahead is None else [estimated(one.tagger_ahead, signed)]
         rows.append([one.name, hundred(one.spans.f1.mean), interval(one.spans.f1), *means, *lead])
     published = report.published
     if published is not None:
-        rows.append(["published", hundred(published.f1), "", "", "", hundred(published.surface_f1)])
+        rows.append(["published", hundred(published.f1)])
     for name, score in report.systems[0].by_type.items():
         means = [hundred(rate.mean) for rate in (score.precision, score.recall)]
         types.append([name, hundred(score.f1.mean), interval(score.f1), *means, f"{score.expected:,}"])
     remarks = [
-        f"linear probe: {_described(tagger)}, {tagger.decoder}, trained on {tagger.training.get('data')}",
+        f"linear probe: {_described(tagger)}, trained on {tagger.training.get('data')}",
         *(f"{one.name}: {one.note}" for one in report.systems if one.note),
         f"intervals: bootstrap over sentences; accuracy of tags per word: {hundred(report.tags_right)}, and "
         f"{hundred(report.outside)} if all are O",

@@ -228,10 +228,6 @@ def retrieval(
 
     left_out = f"; {found.queries_left_out:,} queries without judgements left out" if found.queries_left_out else ""
     document = "title + text" if found.with_title else "text without title"
-    if found.with_title and found.titles_repeated * 2 > len(found.documents):
-        document += (
-            f"; {found.titles_repeated:,} texts repeat their title at the start (--without-title leaves it there once)"
-        )
     said = [
         f"{cut.texts_cut:,} of {counted(cut.texts, one)}, with {100 * cut.share_lost:.1f} % of all tokens"
         for cut, one in ((result.documents_cut, "document"), (result.queries_cut, "query"))
@@ -256,7 +252,6 @@ def retrieval(
         "judgements": found.judgements,
         "judgements_source": found.source,
         "with_title": found.with_title,
-        "titles_repeated": found.titles_repeated,
         "split": split,
         **prompts,
         "model": encoder.folder.name,
@@ -380,7 +375,7 @@ def classification(
         f"{tested}: {len(sets[1].texts):,} texts, {len(first.classes):,} classes; examples from {trained}: "
         f"{len(sets[0].texts):,} texts, {per_class:,} per class in each of {counted(draws, 'draw')}, seed "
         f"{draw['seed']}; the model is not trained",
-        f"95 % intervals: over draws, for other examples and the same test texts (t, on the logit scale{one_draw}); "
+        f"95 % intervals: over draws, for other examples and the same test texts (Student's t{one_draw}); "
         f"over test texts, for other test texts and the same draws (bootstrap, {RESAMPLES:,} resamples)",
     ]
     if first.test_in_train:

@@ -118,9 +118,9 @@ def ask(
 # --------------------------------------------------------------------------------------------------------- fit
 
 
-@route.command(short_help="Fit thresholds on labelled queries, or on the examples alone.")
+@route.command(short_help="Fit thresholds on labelled queries.")
 @table_options
-@click.argument("queries", metavar="[QUERIES]", required=False, type=options.FILE)
+@click.argument("queries", metavar="QUERIES", type=options.FILE)
 @output_options("Write a .yaml or .json.", "yaml", "json")
 @options.choice_option("--objective", ["accuracy", "balanced", "precision"], "What thresholds are fitted for.")
 @click.option("--precision", type=options.PRECISION, default=0.95, metavar="P")
@@ -132,7 +132,7 @@ def ask(
 def fit(
     routes: Path,
     scoring: str | None,
-    queries: Path | None,
+    queries: Path,
     target: Target,
     reading: dict[str, Any],
     choice: ModelChoice,
@@ -141,8 +141,6 @@ def fit(
     """Fit the thresholds of routes on labelled queries, and write the routes with their thresholds.
 
     QUERIES is a table with a label and a text in each row: the name of a route, or `none` for out-of-scope queries.
-    Without QUERIES the examples themselves are used, each left out of its route: once as an in-scope query, and once,
-    with its whole route hidden, as an out-of-scope query. Thresholds fitted this way are rather high.
 
     Every possible threshold is tried. The --objective is most correct queries (accuracy), the same with in-scope and
     out-of-scope weighted equally (balanced), or most routed queries at a minimum --precision. The "held out" figures
@@ -154,10 +152,10 @@ def fit(
     Examples:
       minisbert route fit routes.yaml queries.tsv -o fitted.yaml
       minisbert route fit routes.yaml queries.tsv --objective precision --precision 0.9
-      minisbert route fit routes.yaml --json
+      minisbert route fit routes.yaml queries.tsv --json
     """
     table = _load(routes, scoring, None, keep=False)
-    asked = None if queries is None else read_labelled(queries, **reading)
+    asked = read_labelled(queries, **reading)
     fitted, found = fit_thresholds(Router(choice.encoder(), table), asked, **settings)
     if target.file is not None:
         write_routes(fitted.table, target.file)
@@ -192,7 +190,6 @@ def _figures(report: RouteReport) -> list[str]:
         ("  out-of-scope queries rejected", report.none_recall),
         ("queries routed", report.answered),
         ("  of those, correct", report.precision),
-        ("AUROC: in-scope over out-of-scope", report.auroc),
         ("macro-F1", report.labels.macro_f1),
     ]
     return align([(name, estimated(figure)) for name, figure in rows if figure.mean == figure.mean])

@@ -18,7 +18,7 @@ from minisbert.cli.table import align, counted, grid_with_texts, printable, shor
 from minisbert.tables import EmptyTextWarning
 
 if TYPE_CHECKING:
-    from minisbert.search.database import Document
+    from minisbert.search.documents import Document
 
 
 # -------------------------------------------------------------------------------------------------------------- index

@@ -5,14 +5,7 @@ In reading order: ``sts`` (sentence pairs; correlations), ``published``, ``measu
 """
 
 from minisbert.evaluation.classification import evaluate_classification
-from minisbert.evaluation.retrieval import (
-    average_precision,
-    evaluate_retrieval,
-    ndcg,
-    precision,
-    recall,
-    reciprocal_rank,
-)
+from minisbert.evaluation.retrieval import average_precision, evaluate_retrieval, ndcg, recall, reciprocal_rank
 from minisbert.evaluation.sts import evaluate_sts, pearson, spearman
 
 __all__ = [
@@ -22,7 +15,6 @@ __all__ = [
     "evaluate_sts",
     "ndcg",
     "pearson",
-    "precision",
     "recall",
     "reciprocal_rank",
     "spearman",

@@ -22,7 +22,7 @@ import numpy as np
 
 from minisbert.checks import check_vectors, check_whole, each_text, require
 from minisbert.evaluation.measures import Estimate, bootstrap_mean, macro_f1
-from minisbert.evaluation.sts import Encodes
+from minisbert.evaluation.sts import distinct
 from minisbert.model import Array
 from minisbert.model.ops import normalize
 from minisbert.similarity import cos_sim
@@ -161,15 +161,9 @@ CLASSIFIERS: dict[str, Classifier] = {"centroid": nearest_centroid, "logistic": 
 class ClassificationResult:
     """Which test texts a classifier got right, draw by draw."""
 
-    name: str
-    classifier: str
     classes: tuple[str, ...]  # C names
-    examples_per_class: int
-    seed: int
-    train_texts: int  # M, from which examples are drawn
     test_in_train: int  # test texts that equal a training text
     drawn: Array  # (R, E) indices of the training texts of each draw
-    expected: Array  # (B,) the class of each test text
     correct: Array  # (R, B) bool
     macro_f1: Array  # (R,)
 
@@ -181,23 +175,15 @@ class ClassificationResult:
     def over_draws(self) -> Estimate:
         """Mean accuracy and its 95 % interval over the draws, the test texts given; NaN ends for one draw.
 
-        ``low, high = sigmoid(logit(a) -+ t(0.975, R - 1) s / (a (1 - a) sqrt(R)))``
-
-        Student's t interval on the logit scale (delta method) stays within [0, 1]; if all draws agree it is their
-        accuracy.
+        Student's t interval, ``scipy.stats.t.interval(0.95, R - 1, mean, scipy.stats.sem(accuracies))``, within [0, 1].
         """
         values, draws = self.accuracies, len(self.accuracies)
         mean = float(values.mean())
         if draws == 1:
             return Estimate(mean, math.nan, math.nan)
-        if not np.ptp(values):
-            return Estimate(mean, mean, mean)
         stats = require("scipy.stats", "apps", "the interval over draws")
-        half = stats.t.ppf(0.975, draws - 1) * values.std(ddof=1) / math.sqrt(draws) / (mean * (1 - mean))
-        odds = mean / (1 - mean)
-        # sigmoid(logit(mean) -+ half), without an exponential that overflows
-        shrunk = math.exp(-half)
-        return Estimate(mean, odds * shrunk / (1 + odds * shrunk), odds / (odds + shrunk))
+        half = stats.t.ppf(0.975, draws - 1) * values.std(ddof=1) / math.sqrt(draws)
+        return Estimate(mean, *np.clip([mean - half, mean + half], 0.0, 1.0).tolist())
 
     def over_texts(self) -> Estimate:
         """Mean accuracy and its 95 % bootstrap interval over the test texts, the draws given."""
@@ -205,7 +191,7 @@ class ClassificationResult:
 
 
 def evaluate_classification(
-    encoder: Encodes,
+    encoder: Any,
     train: LabelledTexts,
     test: LabelledTexts,
     *,
@@ -280,30 +266,17 @@ def evaluate_classification(
         )
     rng = np.random.default_rng(seed)
     drawn = np.stack([draw_examples(classes, examples_per_class, rng) for _ in range(draws)])  # (R, E)
-    needed = list(dict.fromkeys([*(train.texts[i] for i in np.unique(drawn)), *test.texts]))  # each is encoded once
-    row = {text: i for i, text in enumerate(needed)}
-    vectors = check_vectors(encoder.encode(needed, **options), "evaluate_classification: vectors", rows=len(needed))
-    queries = vectors[[row[text] for text in test.texts]]  # (B, D)
+    needed, numbers = distinct([*(train.texts[i] for i in drawn.ravel()), *test.texts])  # each is encoded once
+    found = check_vectors(encoder.encode(needed, **options), "evaluate_classification: vectors", rows=len(needed))
+    examples, queries = np.split(found[numbers], [drawn.size])  # (R E, D), (B, D)
     known = set(train.texts)
+    repeated = sum(text in known for text in test.texts)
     results = {}
     for name in classifiers:
-        predicted = np.empty((draws, len(expected)), np.intp)  # (R, B)
-        for r, indices in enumerate(drawn):
-            examples = vectors[[row[train.texts[i]] for i in indices]]  # (E, D)
-            predicted[r] = CLASSIFIERS[name](examples, classes[indices], queries)
-        results[name] = ClassificationResult(
-            name=test.name,
-            classifier=name,
-            classes=names,
-            examples_per_class=examples_per_class,
-            seed=seed,
-            train_texts=len(train.texts),
-            test_in_train=sum(text in known for text in test.texts),
-            drawn=drawn,
-            expected=expected,
-            correct=predicted == expected,
-            macro_f1=np.array([macro_f1(expected, classes_of_draw) for classes_of_draw in predicted]),
-        )
+        learners = zip(np.split(examples, draws), classes[drawn], strict=True)  # (E, D), (E,) of each draw
+        predicted = np.array([CLASSIFIERS[name](vectors, own, queries) for vectors, own in learners])  # (R, B)
+        scores = np.array([macro_f1(expected, classes_of_draw) for classes_of_draw in predicted])
+        results[name] = ClassificationResult(names, repeated, drawn, predicted == expected, scores)
     return results
 
 

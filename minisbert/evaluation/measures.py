@@ -20,26 +20,6 @@ from numpy.typing import ArrayLike
 
 from minisbert.model import Array
 
-__all__ = [
-    "RESAMPLES",
-    "ClassReport",
-    "ClassScore",
-    "Estimate",
-    "F1Difference",
-    "Quality",
-    "bootstrap_mean",
-    "class_report",
-    "confusions",
-    "f1_difference",
-    "log_softmax",
-    "macro_f1",
-    "paired_difference",
-    "percentiles",
-    "probability_quality",
-    "resampled",
-    "share",
-]
-
 RESAMPLES = 10_000
 """Enough that the ends of the interval are stable to the third digit."""
 

@@ -13,7 +13,6 @@ average precision  sum over relevant ranks r of precision@r, divided by *all*   
                    relevant documents of the query                              found, or by min(k, relevant)
 reciprocal rank    1 / rank of the first relevant document, 0 beyond k          no cutoff (trec_eval: recip_rank)
 recall@k           relevant documents among k, divided by all relevant          "capped": by min(k, relevant)
-precision@k        relevant documents among k, divided by k                     by the number found, if below k
 =================  ===========================================================  ================================
 
 A judgement gives a document a **grade** for a query: 0 is "judged, not relevant", as is no judgement; more is better.
@@ -40,20 +39,6 @@ from minisbert.evaluation.measures import Estimate, bootstrap_mean
 from minisbert.model import Array
 from minisbert.nearest import nearest_groups
 from minisbert.tables import InputError, checked_number, checked_text, read_table
-
-__all__ = [
-    "MEASURES",
-    "Cut",
-    "RetrievalResult",
-    "RetrievalSet",
-    "average_precision",
-    "evaluate_retrieval",
-    "ndcg",
-    "precision",
-    "read_retrieval",
-    "recall",
-    "reciprocal_rank",
-]
 
 TOP_K = 100  # documents kept per query: the depth of the deepest measure
 PUBLISHED = {("scifact", 5183, 300, 339): {"nDCG@10": 0.6451, "Recall@10": 0.7833}}
@@ -190,28 +175,6 @@ def recall(ranked_grades: ArrayLike, judged_grades: Sequence[ArrayLike], k: int)
     return _per_relevant((ranked[:, :k] > 0).sum(axis=1), judged)
 
 
-def precision(ranked_grades: ArrayLike, k: int) -> Array:
-    """Share of relevant documents among the first k; ranks beyond R count as not relevant.
-
-    ``precision@k = (relevant among the first k) / k``
-
-    Parameters
-    ----------
-    ranked_grades, k
-        As in `ndcg`, as are result and errors.
-
-    Notes
-    -----
-    **Source**: ``pytrec_eval``'s ``P_k``.
-
-    Examples
-    --------
-    >>> precision([[1, 0, 1]], k=2)
-    array([0.5])
-    """
-    return (_checked("precision", ranked_grades, k)[0][:, :k] > 0).sum(axis=1) / k
-
-
 def _per_relevant(sums: Array, judged: list[Array]) -> Array:
     """Divide by the number of relevant documents; 0 if there are none."""
     relevant = np.array([(grades > 0).sum() for grades in judged])  # (Q,)
@@ -230,24 +193,17 @@ def _checked(
             f"{function}: expected ranked_grades (Q, R), one row per query, and Q lists of judged_grades, got shape "
             f"{ranked.shape} and {len(judged)} lists"
         )
-    for place, grades in [
-        ("ranked_grades", ranked.ravel()),
-        *((f"judged_grades[{q}]", g) for q, g in enumerate(judged)),
-    ]:
-        bad = ~(np.isfinite(grades) & (grades >= 0))
-        if grades.ndim != 1 or bad.any():
-            got = f"shape {grades.shape}" if grades.ndim != 1 else f"{grades[bad][0]:g}"
+    for grades in (ranked.ravel(), *judged):
+        if grades.ndim != 1 or not (np.isfinite(grades) & (grades >= 0)).all():
             raise ValueError(
-                f"{function}: {place}: expected grades from 0 (not relevant) up, got {got}; trec_eval takes a negative "
+                f"{function}: expected lists of finite grades from 0 (not relevant) up; trec_eval takes a negative "
                 "grade for 'not relevant': write 0"
             )
     for query, grades in enumerate(judged):
-        found, given = (ranked[query] > 0).sum(), (grades > 0).sum()
-        if found > given or ranked[query].sum() > grades.sum() * (1 + 1e-9):
+        if (ranked[query] > 0).sum() > (grades > 0).sum() or ranked[query].sum() > grades.sum() * (1 + 1e-9):
             raise ValueError(
-                f"{function}: query {query} ranks {found} relevant documents with grades of {ranked[query].sum():g} "
-                f"in all, but was judged to have {given} with {grades.sum():g}; is a document ranked twice, or the "
-                "ranking another query's?"
+                f"{function}: query {query} ranks more relevant documents, or higher grades, than were judged; is a "
+                "document ranked twice, or the ranking another query's?"
             )
     return ranked, judged
 
@@ -276,7 +232,6 @@ class RetrievalSet:
     qrels: Mapping[str, Mapping[str, int]]  # query id to document id to grade; 0 is judged, not relevant
     source: str = "given in memory"  # of the judgements and grades, in words
     with_title: bool = True  # whether a document is its title and its text
-    titles_repeated: int = 0  # documents whose text begins with their title
     queries_left_out: int = 0  # queries without a judgement in this split
 
     def __post_init__(self) -> None:
@@ -287,10 +242,11 @@ class RetrievalSet:
             ("document", self.document_ids, self.documents),
             ("query", self.query_ids, self.queries),
         ):
-            if not ids or len(ids) != len(texts):
-                raise ValueError(f"RetrievalSet: {len(ids)} {kind} ids for {len(texts)} texts; expected at least one")
-            if len(set(ids)) < len(ids):
-                raise ValueError(f"RetrievalSet: a {kind} id occurs twice")
+            if not ids or len(ids) != len(texts) or len(set(ids)) < len(ids):
+                raise ValueError(
+                    f"RetrievalSet: expected as many different {kind} ids as texts, at least one, got {len(set(ids))} "
+                    f"for {len(texts)}"
+                )
         if odd := sorted(set(self.qrels) ^ set(self.query_ids)):
             raise ValueError(f"RetrievalSet: expected judgements for exactly the queries, but not so for {odd[0]!r}")
         known = set(self.document_ids)
@@ -391,7 +347,6 @@ def read_retrieval(
         qrels=qrels,
         source=f"{Path(table.name).relative_to(folder).as_posix()}, grade column {grade_column!r}",
         with_title=with_title,
-        titles_repeated=sum(bool(title) and text.startswith(title) for text, title in corpus.values()),
         queries_left_out=len(queries) - len(judged),
     )
 

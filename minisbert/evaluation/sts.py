@@ -13,11 +13,10 @@ Letters: ``B`` pairs, ``M`` distinct sentences, ``N`` tokens in the strip, ``D``
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -71,16 +70,14 @@ def pearson(x: ArrayLike, y: ArrayLike) -> float:
 
     Notes
     -----
-    **Source**: Pearson 1895; ``scipy.stats.pearsonr(x, y).statistic``. The lists are first scaled by their largest
-    entry, so that entries of any size are safe, and centred twice, which removes the mean's rounding.
+    **Source**: Pearson 1895; ``scipy.stats.pearsonr(x, y).statistic``.
 
     Examples
     --------
     >>> round(pearson([1, 2, 3, 4], [1, 3, 2, 4]), 12)
     0.8
     """
-    left, right = _two_lists("pearson", x, y)
-    return _cosine_of_centred(left, right)
+    return _pearson(*_two_lists("pearson", x, y))
 
 
 def spearman(x: ArrayLike, y: ArrayLike) -> float:
@@ -114,7 +111,7 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float:
     0.948683
     """
     left, right = _two_lists("spearman", x, y)
-    return _cosine_of_centred(rank(left), rank(right))
+    return _pearson(rank(left), rank(right))
 
 
 def rank(x: ArrayLike) -> Array:
@@ -127,25 +124,16 @@ def rank(x: ArrayLike) -> Array:
     >>> rank([30, 10, 20, 20])
     array([4. , 1. , 2.5, 2.5])
     """
-    numbers = _as_numbers("rank", "x", x)
-    _, place, count = np.unique(numbers, return_inverse=True, return_counts=True)
+    _, place, count = np.unique(_as_numbers("rank", "x", x), return_inverse=True, return_counts=True)
     last = np.cumsum(count)  # the highest rank in each group of ties
     return (last - (count - 1) / 2)[place]
 
 
-def _cosine_of_centred(x: Array, y: Array) -> float:
-    """Pearson's formula."""
-    left, right = _centred(x), _centred(y)
-    r = float(left @ right) / math.sqrt(float(left @ left) * float(right @ right))
-    return min(1.0, max(-1.0, r))  # rounding may give 1.0000000000000002
-
-
-def _centred(x: Array) -> Array:
-    """Scale to entries of at most 1, and subtract the mean."""
-    scaled = x / np.abs(x).max()
-    once = scaled - scaled.mean()
-    twice = once - once.mean()
-    return twice / np.abs(twice).max()  # or squares of tiny differences would underflow
+def _pearson(x: Array, y: Array) -> float:
+    """The cosine of the centred lists, of entries scaled to at most 1, so that no square overflows or underflows."""
+    left, right = (numbers / np.abs(numbers).max() for numbers in (x, y))
+    left, right = left - left.mean(), right - right.mean()
+    return float(np.clip(left @ right / np.sqrt(left @ left * (right @ right)), -1.0, 1.0))
 
 
 def _two_lists(function: str, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]:
@@ -167,30 +155,16 @@ def _two_lists(function: str, x: ArrayLike, y: ArrayLike) -> tuple[Array, Array]
 
 def _as_numbers(function: str, name: str, x: ArrayLike) -> Array:
     """A list as float64 (B,), all finite."""
-    given = np.asarray(x, dtype=None if np.shape(x) else object)
-    if given.ndim != 1 or given.dtype.kind not in "fiub":
+    given = np.asarray(x)
+    if given.ndim != 1 or given.dtype.kind not in "fiub" or not np.isfinite(given).all():
+        nan = " with NaN or infinity: a missing score? drop its row" if given.dtype.kind == "f" else ""
         raise ValueError(
-            f"{function}: {name} must be (B,) real numbers, got an array of shape {given.shape} and dtype {given.dtype}"
+            f"{function}: {name} must be (B,) finite numbers, got {given.dtype} of shape {given.shape}{nan}"
         )
-    numbers: Array = given.astype(np.float64)
-    if len(bad := np.flatnonzero(~np.isfinite(numbers))):
-        raise ValueError(
-            f"{function}: {name} must be finite, but {len(bad):,} of {len(numbers):,} numbers are NaN or Inf, the "
-            f"first at index {bad[0]}; a missing score often becomes NaN: drop its row"
-        )
-    return numbers
+    return given.astype(np.float64)
 
 
 # --------------------------------------------------------------------------------------------------------- sets
-
-
-class Encodes(Protocol):
-    """Anything that turns texts into vectors: a `SentenceEncoder`, or your own."""
-
-    @property
-    def encode(self) -> Callable[..., Any]:
-        """An array (B, D) for a list of B texts."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,10 +189,7 @@ class StsPairs:
                 f"{self.name}: scores, sentences1 and sentences2 must have the same length, got {counts[0]:,}, "
                 f"{counts[1]:,} and {counts[2]:,}"
             )
-        try:
-            _two_lists("scores", self.scores, self.scores)  # raises before hours of work
-        except ValueError as error:
-            raise ValueError(f"{self.name}: the scores: {error}") from None
+        _two_lists(f"{self.name}: the scores", self.scores, self.scores)  # raises before hours of work
 
 
 @dataclass(frozen=True)
@@ -230,7 +201,6 @@ class StsResult:
     sentences: int  # distinct
     spearman: Mapping[str, float]
     pearson: Mapping[str, float]
-    protocol: str = PROTOCOL
 
 
 def read_sts(
@@ -299,7 +269,7 @@ def read_sts(
 # --------------------------------------------------------------------------------------------------- evaluation
 
 
-def evaluate_sts(encoder: Encodes, pairs: StsPairs, **options: Any) -> StsResult:
+def evaluate_sts(encoder: Any, pairs: StsPairs, **options: Any) -> StsResult:
     """Correlate a model's similarities with human scores.
 
     Parameters
@@ -335,10 +305,9 @@ def evaluate_sts(encoder: Encodes, pairs: StsPairs, **options: Any) -> StsResult
     >>> round(evaluate_sts(Letters(), pairs).spearman["cosine"], 1)
     100.0
     """
-    distinct, left, right = _distinct(pairs)
-    found = check_vectors(encoder.encode(distinct, **options), "evaluate_sts: vectors", rows=len(distinct))
-    vectors = found.astype(np.float64)  # (M, D)
-    a, b = vectors[left], vectors[right]  # (B, D)
+    sentences, numbers = distinct([*pairs.sentences1, *pairs.sentences2])
+    found = check_vectors(encoder.encode(sentences, **options), "evaluate_sts: vectors", rows=len(sentences))
+    a, b = np.split(found.astype(np.float64)[numbers], 2)  # (B, D)
     similarities = {
         "cosine": pair_cosines(a, b),
         "dot": pairwise_dot_score(a, b),
@@ -351,14 +320,18 @@ def evaluate_sts(encoder: Encodes, pairs: StsPairs, **options: Any) -> StsResult
         linear = {name: 100 * pearson(values, pairs.scores) for name, values in similarities.items()}
     except ValueError as error:
         raise ValueError(f"{pairs.name}: the similarities: {error}") from None
-    return StsResult(pairs.name, len(pairs.scores), len(distinct), ranked, linear)
+    return StsResult(pairs.name, len(pairs.scores), len(sentences), ranked, linear)
 
 
-def _distinct(pairs: StsPairs) -> tuple[list[str], Array, Array]:
-    """The distinct sentences (M,), and which of them are the first and second of each pair: (B,), (B,)."""
-    distinct = list(dict.fromkeys([*pairs.sentences1, *pairs.sentences2]))
-    row = {sentence: i for i, sentence in enumerate(distinct)}
-    return distinct, np.array([row[s] for s in pairs.sentences1]), np.array([row[s] for s in pairs.sentences2])
+def distinct(texts: Sequence[str]) -> tuple[list[str], Array]:
+    """Distinct texts in the order of their first, and each text's number among them: (B,) -> M texts, (B,)
+
+    >>> distinct(["soup", "tea", "soup"])
+    (['soup', 'tea'], array([0, 1, 0]))
+    """
+    number: dict[str, int] = {}
+    numbers = np.array([number.setdefault(text, len(number)) for text in texts])
+    return list(number), numbers
 
 
 def pair_cosines(a: Array, b: Array) -> Array:
@@ -406,12 +379,12 @@ def layer_scores(
     >>> found.values.shape, found.own
     ((7, 6), (6, 2))
     """
-    distinct, left, right = _distinct(pairs)
+    sentences, numbers = distinct([*pairs.sentences1, *pairs.sentences2])
     model = encoder.model
     prefix = model.prompts[model.default_prompt_name] if model.default_prompt_name is not None else ""
-    tokens = encoder.tokenize(prefix + text for text in distinct)
+    tokens = encoder.tokenize(prefix + text for text in sentences)
     ids, lengths = tokens.split(), tokens.lengths
-    shape = (len(model.params.layers) + 1, len(POOLINGS), len(distinct), model.config.hidden_size)
+    shape = (len(model.params.layers) + 1, len(POOLINGS), len(sentences), model.config.hidden_size)
     pooled = np.empty(shape, encoder.dtype)
 
     def work(batch: Array) -> None:
@@ -429,7 +402,7 @@ def layer_scores(
             progress(len(batch))
     values = np.full(pooled.shape[:2], np.nan)  # (L + 1, P)
     for i, j in np.ndindex(values.shape):
-        cosines = pair_cosines(*(pooled[i, j, side].astype(np.float64) for side in (left, right)))  # (B,)
+        cosines = pair_cosines(*np.split(pooled[i, j].astype(np.float64)[numbers], 2))  # (B,)
         if np.ptp(cosines) > _ROUNDING:
             values[i, j] = 100 * spearman(cosines, pairs.scores)
     if np.isnan(values).all():

@@ -43,8 +43,6 @@ from minisbert.nearest import nearest_groups
 from minisbert.saved import Origin
 from minisbert.search.documents import Document, check_documents
 
-__all__ = ["AddReport", "DatabaseError", "Document", "EmbeddingDatabase", "Hit", "IndexInfo", "Settings"]
-
 SCHEMA_VERSION = 1
 TABLES = """
 CREATE TABLE meta (name VARCHAR PRIMARY KEY, value JSON NOT NULL);
@@ -71,6 +69,7 @@ LOOKS = {
     "BOOLEAN": "(?i:true|false)",
 }
 Kept = TypeVar("Kept")
+Parameters = Sequence[Any] | Mapping[str, Any] | None
 
 
 class DatabaseError(ValueError):
@@ -347,13 +346,7 @@ class EmbeddingDatabase:
                 cursor.unregister("incoming")
         return len(fresh) - len(old), len(old), len(block) - len(fresh), len(chunks)
 
-    def remove(
-        self,
-        ids: Sequence[str] = (),
-        *,
-        where: str | None = None,
-        parameters: Sequence[Any] | Mapping[str, Any] | None = None,
-    ) -> int:
+    def remove(self, ids: Sequence[str] = (), *, where: str | None = None, parameters: Parameters = None) -> int:
         """Remove documents by id and those that meet a condition; return how many. If an id is unknown, none is."""
         if isinstance(ids, str):
             raise ValueError(f"remove: expected a sequence of ids, got the string {ids!r:.60}")
@@ -395,11 +388,7 @@ class EmbeddingDatabase:
     # ----------------------------------------------------------------------------------------------- search
 
     def search(
-        self,
-        query: str | Iterable[str],
-        top_k: int = 10,
-        where: str | None = None,
-        parameters: Sequence[Any] | Mapping[str, Any] | None = None,
+        self, query: str | Iterable[str], top_k: int = 10, where: str | None = None, parameters: Parameters = None
     ) -> Any:
         """Find the documents closest in meaning to a query.
 
@@ -437,11 +426,7 @@ class EmbeddingDatabase:
         return found[0] if isinstance(query, str) else found
 
     def search_vectors(
-        self,
-        query_embeddings: ArrayLike,
-        top_k: int = 10,
-        where: str | None = None,
-        parameters: Sequence[Any] | Mapping[str, Any] | None = None,
+        self, query_embeddings: ArrayLike, top_k: int = 10, where: str | None = None, parameters: Parameters = None
     ) -> list[list[Hit]]:
         """`search` for vectors ``(Q, D)`` or ``(D,)``: Q lists of hits."""
         what = "search: query_embeddings"
@@ -520,16 +505,12 @@ class EmbeddingDatabase:
             documents, places, vectors = documents[order], places[order], vectors[order]
         return Loaded(documents, places, vectors, np.sqrt(np.einsum("md,md->m", vectors, vectors)))
 
-    def _meeting(
-        self, snapshot: Any, where: str | None, parameters: Sequence[Any] | Mapping[str, Any] | None
-    ) -> Array | None:
+    def _meeting(self, snapshot: Any, where: str | None, parameters: Parameters) -> Array | None:
         """Numbers of the documents that meet a condition, as DuckDB understands it; None without a condition."""
         given: Any = parameters
-        if isinstance(parameters, np.ndarray) and parameters.ndim == 1:
-            given = parameters.tolist()
-        elif isinstance(parameters, Mapping):
+        if isinstance(parameters, Mapping):
             given = {name: _plain(value) for name, value in parameters.items()}
-        elif isinstance(parameters, Sequence) and not isinstance(parameters, (str, bytes, bytearray)):
+        elif isinstance(parameters, (Sequence, np.ndarray)) and not isinstance(parameters, (str, bytes, bytearray)):
             given = [_plain(value) for value in parameters]
         elif parameters is not None:
             raise DatabaseError(
@@ -704,18 +685,20 @@ def _settings(
     >>> _settings(SentenceEncoder(), 64, None, None, "query: ")
     Settings(chunk_tokens=64, overlap=0, document_prompt='', query_prompt='query: ', similarity='cosine')
     """
-    prompts, of_documents = encoder.prompts, ("document", "passage", "corpus")
-    usual = encoder.default_prompt_name or ""
+    documents, usual = ("document", "passage", "corpus"), encoder.default_prompt_name or ""
     if document_prompt is None:  # never the one of queries, nor the other way round
-        named = [name for name in (*of_documents, usual) if name in prompts and name != "query"]
-        document_prompt = prompts[named[0]] if named else ""
+        document_prompt = _first_prompt(encoder, (*documents, usual), others=("query",))
     if query_prompt is None:
-        named = [name for name in ("query", usual) if name in prompts and name not in of_documents]
-        query_prompt = prompts[named[0]] if named else ""
+        query_prompt = _first_prompt(encoder, ("query", usual), others=documents)
     chunk_tokens = chunk_tokens or encoder.max_seq_length
     # rejects impossible limits before any work
     encoder.encode_chunks([], prompt=document_prompt, chunk_tokens=chunk_tokens, overlap=overlap)
     return Settings(chunk_tokens, overlap or 0, document_prompt, query_prompt, encoder.similarity_fn_name)
+
+
+def _first_prompt(encoder: SentenceEncoder, names: Sequence[str], others: Sequence[str]) -> str:
+    """The first of these prompts that the model has, or none."""
+    return next((encoder.prompts[name] for name in names if name in encoder.prompts and name not in others), "")
 
 
 def _create(path: Path, meta: Mapping[str, Any]) -> None:

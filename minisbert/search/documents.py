@@ -34,8 +34,6 @@ from minisbert.tables import (
     told_format,
 )
 
-__all__ = ["Document", "as_document", "check_documents", "read_documents"]
-
 TextAs = Literal["lines", "file"]
 ID_COLUMNS = ("id", "_id")
 
@@ -86,9 +84,8 @@ def as_document(value: object, where: str) -> Document:
         value = Document(value)
     if not isinstance(value, Document):
         raise ValueError(f"{where}: expected a Document or a string, got {type(value).__name__} {value!r:.80}")
-    checked_text(value.text, "text", where)
-    checked_text(value.id, "id", where)
-    checked_text(value.source, "source", where)
+    for name in ("text", "id", "source"):
+        checked_text(getattr(value, name), name, where)
     if not isinstance(value.metadata, Mapping) or not all(isinstance(key, str) for key in value.metadata):
         raise ValueError(f"{where}: metadata must be a mapping with string keys, got {value.metadata!r:.80}")
     try:

@@ -40,8 +40,6 @@ from minisbert.saved import origin_of
 from minisbert.search.routes import as_table
 from minisbert.similarity import SIMILARITIES
 
-__all__ = ["RouteChoice", "RouteReport", "Router", "ThresholdFit", "evaluate_routes", "fit_thresholds"]
-
 TIE = 1e-6
 """Scores this close are equal; relative to the score if that is above 1 in size."""
 
@@ -108,15 +106,14 @@ class Router:
         self.similarity_fn_name = similarity_fn_name or encoder.model.similarity_fn_name
         check_choice("Router: similarity_fn_name", self.similarity_fn_name, SIMILARITIES)
         is_cosine = self.similarity_fn_name == "cosine"
-        far = np.abs(self.thresholds) > (1 if table.fitted is None else 1 + EDGE)  # a fit may close a route
-        far &= np.isfinite(self.thresholds)
-        if is_cosine and far.any():
-            first = table.routes[int(np.argmax(far))]
-            where = "threshold" if first.threshold is None else f"routes.{first.name}.threshold"
-            where = f"{table.file}: {where}:" if table.file else f"Router: {where}"
-            raise ValueError(
-                f"{where} must be a cosine, from -1 to 1, not a percentage; got {self.thresholds[far][0]:g}"
-            )
+        limit = 1 if table.fitted is None else 1 + EDGE  # a fit may close a route
+        for route, threshold in zip(table.routes, self.thresholds.tolist(), strict=True):
+            if is_cosine and limit < abs(threshold) < math.inf:
+                where = "threshold" if route.threshold is None else f"routes.{route.name}.threshold"
+                raise ValueError(
+                    f"{table.file or 'Router'}: {where} must be a cosine, from -1 to 1, not a percentage; got "
+                    f"{threshold:g}"
+                )
         if table.origin is not None:
             way_out = "fit the thresholds again with this model (minisbert route fit), or remove them from the file"
             table.origin.check(encoder, "this file of routes", way_out)
@@ -157,7 +154,7 @@ class Router:
         vectors, names, thresholds = self.embed(texts), self.table.names, self.thresholds  # (Q, D)
         compare, choices = SIMILARITIES[self.similarity_fn_name].matrix, []
         all_scores = self.score(vectors)  # (Q, R)
-        for text, vector, scores, best in zip(texts, vectors, all_scores, best_routes(all_scores), strict=True):
+        for text, vector, scores, best in zip(texts, vectors, all_scores, best_routes(all_scores)[0], strict=True):
             route, threshold = self.table.routes[best], float(thresholds[best])
             order = [best, *(r for r in np.argsort(-scores, kind="stable") if r != best)]
             near = compare(vector, self.vectors[self.starts[best] : self.starts[best + 1]])[0]
@@ -185,21 +182,15 @@ class Router:
 
     def score(self, vectors: Array) -> Array:
         """Similarity of query vectors with each route, larger for closer, float64: (Q, D) -> (Q, R)."""
-        return self._score(vectors, self.vectors, self.starts)
-
-    def _score(self, queries: Array, examples: Array, starts: Array) -> Array:
-        """Score queries by these examples; those of route r are ``[starts[r], starts[r + 1])``.
-
-        (Q, D), (E, D), (R + 1,) -> (Q, R)
-        """
         compare = SIMILARITIES[self.similarity_fn_name].matrix
-        found = np.empty((len(queries), len(starts) - 1))
+        examples, starts = self.vectors, self.starts
         if self.table.scoring == "centroid":
             examples = centroids(examples, starts, self.similarity_fn_name)  # (R, D)
             starts = np.arange(len(starts))
-        for start in range(0, len(queries), _BLOCK_QUERIES):
+        found = np.empty((len(vectors), len(starts) - 1))
+        for start in range(0, len(vectors), _BLOCK_QUERIES):
             rows = slice(start, start + _BLOCK_QUERIES)
-            found[rows] = np.maximum.reduceat(compare(queries[rows], examples), starts[:-1], axis=1)
+            found[rows] = np.maximum.reduceat(compare(vectors[rows], examples), starts[:-1], axis=1)
         return found
 
 
@@ -214,16 +205,15 @@ def centroids(vectors: Array, starts: Array, similarity_fn_name: str) -> Array:
     return np.add.reduceat(rows, starts[:-1], axis=0) / np.diff(starts)[:, None].astype(rows.dtype)  # (R, D)
 
 
-def best_routes(scores: Array) -> Array:
-    """The route with the highest score; of equal scores the first.
-
-    (Q, R) -> (Q,)
+def best_routes(scores: Array) -> tuple[Array, Array]:
+    """The route with the highest score, of equal scores the first, and its score: (Q, R) -> (Q,), (Q,)
 
     >>> best_routes(np.array([[0.2, 0.5, 0.4], [0.5, 0.5 + 1e-8, 0.1]]))
-    array([1, 0])
+    (array([1, 0]), array([0.5, 0.5]))
     """
     highest = scores.max(axis=1, keepdims=True)  # (Q, 1)
-    return np.argmax(scores >= highest - TIE * np.maximum(1.0, np.abs(highest)), axis=1)
+    best = np.argmax(scores >= highest - TIE * np.maximum(1.0, np.abs(highest)), axis=1)
+    return best, scores[np.arange(len(scores)), best]
 
 
 # ------------------------------------------------------------------------------------------------------- evaluated
@@ -231,38 +221,28 @@ def best_routes(scores: Array) -> Array:
 
 @dataclass(frozen=True, eq=False)
 class ScoredQueries:
-    """Queries, where they belong, and their score under each route; the number R stands for *none of these*."""
+    """Queries, where they belong, and their best route; the number R stands for *none of these*."""
 
     names: tuple[str, ...]  # R routes, and the label of out-of-scope queries
     texts: Sequence[str]
     expected: Array  # (Q,) numbers of routes, or R
-    scores: Array  # (Q, R)
+    best: Array  # (Q,) the best route of each
+    top: Array  # (Q,) its score
     groups: Sequence[str]  # Q; folds keep equal ones together: texts, or labels that are no route
     left_out: int = 0  # queries that equal an example
 
     @property
-    def best(self) -> Array:
-        """The best route of each query: (Q,)."""
-        return best_routes(self.scores)
-
-    @property
-    def top(self) -> Array:
-        """The score of the best route: (Q,)."""
-        return self.scores[np.arange(len(self.scores)), self.best]
-
-    @property
     def is_none(self) -> Array:
         """Whether the query is out-of-scope: (Q,) bool."""
-        return self.expected == self.scores.shape[1]
+        return self.expected == len(self.names) - 1
 
     def decide(self, thresholds: Array) -> Array:
         """The best route where it reaches its threshold, else R: (R,) -> (Q,)."""
         return np.where(self.top >= thresholds[self.best], self.best, len(thresholds))
 
     def of(self, rows: Array) -> ScoredQueries:
-        """Select queries by their numbers."""
-        texts, groups = ([column[i] for i in rows] for column in (self.texts, self.groups))
-        return replace(self, texts=texts, groups=groups, expected=self.expected[rows], scores=self.scores[rows])
+        """Select queries by their numbers, for a fit, which asks for no texts."""
+        return replace(self, expected=self.expected[rows], best=self.best[rows], top=self.top[rows])
 
 
 class RoutedQuery(NamedTuple):
@@ -287,7 +267,6 @@ class RouteReport:
     none_recall: Estimate  # out-of-scope queries rejected
     answered: Estimate  # queries sent to a route
     precision: Estimate  # of those, right
-    auroc: Estimate  # probability that an in-scope query scores higher than an out-of-scope one, ties half
     labels: ClassReport  # the classifier's report with one more class, out-of-scope
     results: list[RoutedQuery]
 
@@ -347,81 +326,33 @@ def score_queries(router: Router, queries: LabelledTexts, none_label: str, unkno
         (*router.table.names, none_label),
         texts,
         np.array([number.get(label, len(number)) for _, label in kept]),
-        router.score(router.embed(texts)),
+        *best_routes(router.score(router.embed(texts))),
         # users ask what nobody has thought of: a kind of out-of-scope query is judged without having seen its kind
         [f"label {label}" if label in unknown else f"text {text}" for text, label in kept],
         len(queries.texts) - len(kept),
     )
 
 
-def score_examples(router: Router) -> ScoredQueries:
-    """Use each example as a query twice, itself left out: as one of its route, and as an out-of-scope query.
-
-    First those of routes with several examples, scored against the others; then all against the other routes alone,
-    with -inf for their own.
-    """
-    counts = np.diff(router.starts)  # (R,)
-    if len(counts) < 2 or counts.max() < 2:
-        raise ValueError(
-            f"fit_thresholds: with {len(counts)} route(s) of at most {counts.max()} example(s) each, there is nothing "
-            "to compare an example with; give more routes and examples, or labelled queries"
-        )
-    owners, texts = np.repeat(np.arange(len(counts)), counts), list(router.table.examples)  # (E,)
-    outside = router.score(router.vectors)  # (E, R)
-    inside = outside.copy()
-    outside[np.arange(len(owners)), owners] = -np.inf
-    asked = np.flatnonzero(counts[owners] > 1)
-    for e in asked:
-        own = router.vectors[router.starts[owners[e]] : router.starts[owners[e] + 1]]
-        others = np.delete(own, e - router.starts[owners[e]], axis=0)
-        inside[e, owners[e]] = router._score(router.vectors[e : e + 1], others, np.array([0, len(others)]))[0, 0]
-    asked_texts = [texts[e] for e in asked] + texts
-    expected = np.concatenate([owners[asked], np.full(len(owners), len(counts))])
-    names = (*router.table.names, "none")
-    return ScoredQueries(names, asked_texts, expected, np.concatenate([inside[asked], outside]), asked_texts)
-
-
 def report(queries: ScoredQueries, decided: Array) -> RouteReport:
     """Count what was sent where; ``decided`` (Q,) are numbers of routes, or R."""
-    best, top, is_none, routes = queries.best, queries.top, queries.is_none, queries.scores.shape[1]
-    correct, is_sent, names = decided == queries.expected, decided != routes, (*queries.names[:-1], None)
-    numbers = (queries.expected.tolist(), decided.tolist(), best.tolist(), top.tolist())
+    is_none, names = queries.is_none, (*queries.names[:-1], None)
+    correct, is_sent = decided == queries.expected, decided != len(names) - 1
+    numbers = (queries.expected.tolist(), decided.tolist(), queries.best.tolist(), queries.top.tolist())
     return RouteReport(
         queries=len(decided),
         out_of_scope=int(is_none.sum()),
         left_out=queries.left_out,
         in_scope_accuracy=share(correct[~is_none]),
-        best_is_right=share((best == queries.expected)[~is_none]),
+        best_is_right=share((queries.best == queries.expected)[~is_none]),
         none_recall=share(correct[is_none]),
         answered=share(is_sent),
         precision=share(correct[is_sent]),
-        auroc=auroc(top[~is_none], top[is_none]),
         labels=class_report(queries.expected, decided, queries.names),
         results=[
             RoutedQuery(text, names[e], names[d], queries.names[b], score)
             for text, e, d, b, score in zip(queries.texts, *numbers, strict=True)
         ],
     )
-
-
-def auroc(inside: Array, outside: Array) -> Estimate:
-    """``AUROC = mean over pairs of [s > t] + [s = t] / 2``, with a 95 % interval; NaN where there are no pairs.
-
-    **Source**: Mann & Whitney 1947; ``sklearn.metrics.roc_auc_score``. The interval: DeLong et al. 1988, from the
-    variances of each query's share of pairs won, ``+- 1.96 sqrt(var_inside / m + var_outside / n)``, kept in [0, 1].
-    """
-    if not len(inside) or not len(outside):
-        return Estimate(math.nan, math.nan, math.nan)
-
-    def won(some: Array, others: Array) -> Array:
-        both = [np.searchsorted(np.sort(others), some, side) for side in ("left", "right")]
-        return np.sum(both, axis=0) / (2 * len(others))
-
-    shares = won(inside, outside), won(outside, inside)  # (m,), (n,)
-    mean = float(shares[0].mean())
-    variance = sum(float(one.var(ddof=1)) / len(one) for one in shares if len(one) > 1)
-    half = 1.96 * math.sqrt(variance) if variance else math.nan  # all pairs alike say nothing about other queries
-    return Estimate(mean, *np.clip([mean - half, mean + half], 0.0, 1.0).tolist())
 
 
 # ---------------------------------------------------------------------------------------------------------- fitted
@@ -439,7 +370,7 @@ class ThresholdFit:
 
 def fit_thresholds(
     router: Router,
-    queries: LabelledTexts | None = None,
+    queries: LabelledTexts,
     *,
     objective: str = "accuracy",
     precision: float = 0.95,
@@ -449,16 +380,12 @@ def fit_thresholds(
     none_label: str = "none",
     unknown_is_none: bool = False,
 ) -> tuple[Router, ThresholdFit]:
-    """Fit a router's thresholds to labelled queries, or to its own examples.
-
-    Without queries each example is asked twice: against the others of its route, where it belongs, and against the
-    other routes alone, where it is out-of-scope. The latter are harder than real queries, because the subject is the
-    same; so such thresholds are rather high.
+    """Fit a router's thresholds to labelled queries.
 
     Parameters
     ----------
     router : Router
-    queries : LabelledTexts, optional
+    queries : LabelledTexts
         With the name of a route each, or ``none_label``; as :func:`evaluate_routes`.
     objective : {"accuracy", "balanced", "precision"}
         Most queries right: taken by their own route, or rejected if out-of-scope; the same with both kinds weighted
@@ -495,10 +422,7 @@ def fit_thresholds(
         raise ValueError(f"fit_thresholds: precision must be in (0, 1], got {precision!r}")
     check_whole("fit_thresholds: folds", folds, 2)
     target = precision if objective == "precision" else None
-    if queries is None:
-        scored, name = score_examples(router), "examples, each left out"
-    else:
-        scored, name = score_queries(router, queries, none_label, unknown_is_none), queries.name
+    scored = score_queries(router, queries, none_label, unknown_is_none)
     missing = "in-scope" if scored.is_none.all() else "out-of-scope"
     if scored.is_none.all() or (target is None and not scored.is_none.any()):
         raise ValueError(
@@ -524,7 +448,7 @@ def fit_thresholds(
         origin=origin_of(router.encoder) if isinstance(router.encoder, SentenceEncoder) else None,
         fitted={
             "objective": objective if target is None else f"precision {target:g}",
-            "to": name,
+            "to": queries.name,
             "queries": held_out.queries,
             "out_of_scope": held_out.out_of_scope,
             "held_out_accuracy": round(held_out.labels.accuracy.mean, 4),
@@ -544,7 +468,7 @@ def best_thresholds(
     if objective == "balanced":
         gain *= np.where(is_none, (~is_none).sum(), is_none.sum())
     one = _best_cut(top, right, gain, target, None)
-    each = np.full(queries.scores.shape[1], one)
+    each = np.full(len(queries.names) - 1, one)
     for r in np.unique(best) if per_route else ():
         rows = best == r
         each[r] = _best_cut(top[rows], right[rows], gain[rows], target, one)
@@ -593,6 +517,6 @@ def _held_out(queries: ScoredQueries, folds: int, seed: int, *settings: Any) -> 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a route with fewer queries than folds is in fewer folds
         splitter = model_selection.StratifiedGroupKFold(min(folds, most), shuffle=True, random_state=seed)
-        for others, fold in splitter.split(queries.scores, queries.expected, queries.groups):
+        for others, fold in splitter.split(queries.top, queries.expected, queries.groups):
             decided[fold] = queries.of(fold).decide(best_thresholds(queries.of(others), *settings)[1])
     return decided

@@ -15,7 +15,7 @@ In YAML::
     scoring: nearest
 
 Only names and examples are required; if there is nothing but routes, the line ``routes:`` is optional too. JSON and a
-Python dict look the same, or a list of objects with a ``name``. Of a table each label is a route, but for ``none``.
+Python dict look the same. Of a table each label is a route, but for ``none``.
 Routes hold no vectors: embedding a few hundred examples is quick, and texts can be read, edited and compared.
 """
 
@@ -38,8 +38,6 @@ from minisbert.evaluation.classification import read_labelled
 from minisbert.files import written_whole
 from minisbert.saved import Origin
 from minisbert.tables import InputError
-
-__all__ = ["Route", "RouteTable", "as_table", "read_routes", "write_routes"]
 
 SCORINGS = ("nearest", "centroid")
 ROUTE_KEYS = ("examples", "threshold", "description", "metadata")
@@ -148,29 +146,24 @@ class RouteTable:
 
 
 def as_table(source: Any) -> RouteTable:
-    """Make routes of a file's content, of a list of routes, or of names and their examples.
+    """Make routes of a file's content, of a list of `Route`, or of names and their examples.
 
     >>> as_table({"refund": ["my money back"], "hours": {"examples": ["when do you open"], "threshold": 0.6}}).names
     ('refund', 'hours')
     """
     if isinstance(source, RouteTable):
         return source
+    if isinstance(source, (list, tuple)) and all(isinstance(one, Route) for one in source):
+        return RouteTable(source)
     said = source if isinstance(source, Mapping) and "routes" in source else {"routes": source}
     _check_keys("", said, TABLE_KEYS)
-    found, routes = said["routes"], []
-    if isinstance(found, Mapping):
-        for name, value in found.items():
-            filled = value if isinstance(value, Mapping) else {"examples": value}
-            _check_keys(f"routes.{name}", filled, ROUTE_KEYS)
-            routes.append(Route(**{"name": name, "examples": (), **filled}))
-    elif isinstance(found, Sequence) and not isinstance(found, str):
-        for i, one in enumerate(found):
-            if not isinstance(one, Route):
-                _check_keys(f"routes[{i}]", one, ("name", *ROUTE_KEYS))
-                one = Route(**{"name": None, "examples": (), **one})
-            routes.append(one)
-    else:
-        raise ValueError(f"routes: must be names and their examples, got {short(found)}")
+    if not isinstance(said["routes"], Mapping):
+        raise ValueError(f"routes: must be names and their examples, got {short(said['routes'])}")
+    routes = []
+    for name, value in said["routes"].items():
+        filled = value if isinstance(value, Mapping) else {"examples": value}
+        _check_keys(f"routes.{name}", filled, ROUTE_KEYS)
+        routes.append(Route(**{"name": name, "examples": (), **filled}))
     origin, model, fitted = None, said.get("model"), said.get("fitted")
     if model is not None:
         _check_keys("model", model, MODEL_KEYS)
