@@ -12,9 +12,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from safetensors import safe_open
 from test_retrieval import write_set
-from tiny import TINY, read_raw_safetensors, tiny_dense, write_model
+from tiny import TINY, tiny_dense, write_model
 
 from minisbert import SentenceEncoder
 from minisbert.evaluation.retrieval import evaluate_retrieval, read_retrieval
@@ -105,18 +104,20 @@ def outcome(done):
     return replace(done.progress, seconds=0.0), done.best_step, done.is_finished
 
 
-def contents(file, seconds=False):
-    """Tensors of a checkpoint as bytes, and how far it is."""
-    with safe_open(file, framework="numpy") as stored:
-        said = json.loads(stored.metadata()["minisbert"])
-        tensors = {name: stored.get_tensor(name).tobytes() for name in stored.keys()}  # noqa: SIM118
-    if not seconds:
-        said["progress"].pop("seconds")
-    return said, tensors
+def contents(file):
+    """A checkpoint's tensors as bytes, and how far it is."""
+    with np.load(file) as stored:
+        about = json.loads(str(stored["about"]))
+        about["progress"].pop("seconds")
+        return about, {name: stored[name].tobytes() for name in stored.files if name != "about"}
+
+
+def step_of(file):
+    return len(contents(file)[0]["progress"]["losses"])
 
 
 def stop_after(count):
-    """Ask a run to stop when it asks for the so-manieth time."""
+    """Ask a run to stop at its n-th question."""
     asked = []
 
     def should_stop():
@@ -287,41 +288,24 @@ def test_after_a_crash_it_goes_on_from_the_last_checkpoint(encoder, tmp_path):
     for step, kept in ((2, 0), (7, 4)):
         with pytest.raises(RuntimeError, match="a crash"):
             again(on_step=crash_at(step))
-        assert file.exists() == bool(kept) and (not kept or contents(file)[0]["progress"]["step"] == kept)
+        assert file.exists() == bool(kept) and (not kept or step_of(file) == kept)
     for _ in range(2):
         done = again()
         assert outcome(done) == outcome(expected) and same_weights(done.encoder, expected.encoder)
-        assert contents(file)[0]["progress"]["step"] == 9  # it stands until the caller has the model
+        assert step_of(file) == 9  # it stands until the caller has the model
 
 
 def test_memory_order_comes_back_with_the_numbers(encoder, tmp_path):
     """On it depend the last digits of matrix products."""
     params = copy_parameters(weights(encoder))
-    state = TrainingState(params, init_adamw(params), Progress(1, 2, 3, [0.1], [(0, 1.5)], 2.5), params)
+    state = TrainingState(params, init_adamw(params), Progress([0.1, 0.3], [(0, 1.5)], 2.5), params)
     write_checkpoint(tmp_path / "c", state, {"a": (1, 2), "b": None})
-    found = read_checkpoint(tmp_path / "c", params, {"a": [1, 2], "b": None})
+    found = read_checkpoint(tmp_path / "c", {"a": [1, 2], "b": None})
     assert found.progress == state.progress and same_weights(found.params, params)
     assert {param.flags.fnc for param in params.values()} == {True, False}
     for name, param in params.items():
         for array in (found.params[name], found.best[name], found.optimizer.m[name], found.optimizer.v[name]):
-            assert (array.flags.f_contiguous, array.dtype) == (param.flags.f_contiguous, param.dtype)
-            assert array.flags.writeable
-
-
-def test_a_checkpoint_is_the_file_that_the_library_writes(encoder, tmp_path):
-    from safetensors.numpy import load_file, save_file
-
-    params = copy_parameters(weights(encoder))
-    state = init_adamw(params)
-    state.seen["embeddings.word_embeddings.weight"] = np.arange(TINY.vocab_size) % 3 == 0
-    write_checkpoint(tmp_path / "ours", TrainingState(params, state), {"loss": "cosent"})
-    with safe_open(tmp_path / "ours", framework="numpy") as stored:
-        metadata = stored.metadata()
-    save_file(load_file(tmp_path / "ours"), tmp_path / "theirs", metadata)
-    ours, theirs = (read_raw_safetensors(tmp_path / name) for name in ("ours", "theirs"))
-    assert ours == theirs and {one["dtype"] for name, one in ours[0].items() if name != "__metadata__"} == {
-        "F32", "I64", "BOOL"
-    }  # fmt: skip
+            assert (array.flags.fnc, array.dtype, array.flags.writeable) == (param.flags.fnc, param.dtype, True)
 
 
 def test_a_full_disk_keeps_the_last_checkpoint(encoder, tmp_path, monkeypatch):
@@ -338,11 +322,11 @@ def test_a_full_disk_keeps_the_last_checkpoint(encoder, tmp_path, monkeypatch):
     monkeypatch.setattr("minisbert.files.os.fsync", full)
     with pytest.raises(OSError, match=r"No space left.*run\.checkpoint"):
         finetune(encoder, PAIRS, settings, checkpoint=file, checkpoint_every=2)
-    assert contents(file)[0]["progress"]["step"] == 4 and os.listdir(tmp_path) == ["run.checkpoint"]
+    assert step_of(file) == 4 and os.listdir(tmp_path) == ["run.checkpoint"]
     calls.append(0)
     with pytest.warns(UserWarning, match=r"run\.checkpoint"):
         done = finetune(encoder, PAIRS, settings, checkpoint=file, checkpoint_every=8, resume=True)
-    assert done.is_finished and contents(file)[0]["progress"]["step"] == 8
+    assert done.is_finished and step_of(file) == 8
     assert same_weights(done.encoder, finetune(encoder, PAIRS, settings).encoder)
 
 
@@ -360,22 +344,13 @@ def one_bit_off(encoder):
     return encoder.with_model(replace_parameters(encoder.model, params))
 
 
-def shorter(encoder):
-    limited = encoder.with_model(encoder.model)
-    limited.max_seq_length = 15
-    return limited
-
-
 OTHERS = {
     "a weight": (lambda e: (one_bit_off(e), PAIRS, QUICK, sts()), ["model"]),
     "eps": (
         lambda e: (changed(e, config=replace(e.model.config, layer_norm_eps=1e-6)), PAIRS, QUICK, sts()), ["model"]
     ),
-    "limit": (lambda e: (shorter(e), PAIRS, QUICK, sts()), ["dev", "max_seq_length"]),
-    "a text": (lambda e: (e, Examples("pairs", (ANCHORS, (*POSITIVES[:9], "soup"))), QUICK, sts()), ["examples"]),
     "order": (lambda e: (e, Examples("pairs", (ANCHORS[::-1], POSITIVES[::-1])), QUICK, sts()), ["examples"]),
     "dev scores": (lambda e: (e, PAIRS, QUICK, sts(seed=1)), ["dev"]),
-    "dev name": (lambda e: (e, PAIRS, QUICK, sts(name="other.tsv")), ["dev"]),
     "no dev": (lambda e: (e, PAIRS, QUICK, None), ["dev"]),
     "settings": (
         lambda e: (e, PAIRS, replace(QUICK, loss_options={"scale": 10.0}, epochs=2, batch_size=5, learning_rate=1e-5,
@@ -408,55 +383,31 @@ def test_a_checkpoint_of_another_run_is_refused_with_every_difference(what, enco
     assert sorted(clause.split(" was ")[0] for clause in clauses) == sorted([*differing, "numpy"])
 
 
-def resume_from(content, encoder, tmp_path):
-    file = tmp_path / "broken.checkpoint"
-    file.write_bytes(content)
-    with pytest.raises(CheckpointError) as caught:
-        finetune(encoder, PAIRS, QUICK, dev=sts(), checkpoint=file, resume=True)
-    assert str(file) in str(caught.value)
-    assert file.read_bytes() == content and os.listdir(tmp_path) == ["broken.checkpoint"]
-
-
 def test_a_damaged_checkpoint_is_refused(encoder, stopped, folder, tmp_path):
-    """Cut short, made longer, a bit flipped in it, or of another kind."""
-    content, rng = stopped.read_bytes(), np.random.default_rng(0)
-    for size in (0, 1, 8, 100, len(content) // 2, len(content) - 1):
-        resume_from(content[:size], encoder, tmp_path)
-    resume_from(content + b"x", encoder, tmp_path)
-    header = int.from_bytes(content[:8], "little")
-    for place in [*rng.integers(0, header, 40), *rng.integers(header, len(content), 9), len(content) - 1]:
-        broken = bytearray(content)
-        broken[place] ^= 1 << int(rng.integers(8))
-        resume_from(bytes(broken), encoder, tmp_path)
-    resume_from((folder / "model.safetensors").read_bytes(), encoder, tmp_path)
-    resume_from(b"anchor\tpositive\na\tb\n" * 9, encoder, tmp_path)
-    (tmp_path / "a-folder").mkdir()
-    with pytest.raises((CheckpointError, OSError), match="a-folder"):
-        finetune(encoder, PAIRS, QUICK, checkpoint=tmp_path / "a-folder", resume=True)
-
-
-def test_metadata_and_tensors_that_nobody_wrote_are_refused(tmp_path):
-    """With a checksum that is right."""
-    from safetensors.numpy import save_file
-
-    params, file = {"x": np.ones((2, 3), np.float32), "y": np.ones(2, np.float32)}, tmp_path / "c"
-    tensors = {"optimizer/step": np.array([1])}
-    for said in ("null", "[]", "3", "{", '{"format": 2}', '{"format": 1, "identity": [], "progress": 5}'):
-        save_file(tensors, file, {"minisbert": said, "checksum": module._checksum(said, tensors)})
-        with pytest.raises(CheckpointError, match="damaged"):
-            read_checkpoint(file, params, {})
-    others = (
-        {"x": params["x"]},
-        {**params, "z": params["y"]},
-        {**params, "y": np.ones(3)},
-        {**params, "y": np.ones(2)},
-    )
-    for other in others:
-        good = TrainingState(params, init_adamw(params))
-        for bad in (replace(good, params=other), replace(good, optimizer=init_adamw(other)), replace(good, best=other)):
-            write_checkpoint(file, bad, {})
-            with pytest.raises(CheckpointError, match="model"):
-                read_checkpoint(file, params, {})
+    """Cut short, a bit flipped in it, or of another kind. A bit that means nothing (a file's date) may be any."""
+    content, rng, file = stopped.read_bytes(), np.random.default_rng(0), tmp_path / "broken.checkpoint"
+    identity = contents(stopped)[0]["identity"]
+    broken = [content[:size] for size in (0, 1, 8, 100, len(content) // 2, len(content) - 1)]
+    for place in [*rng.integers(0, len(content), 30), *rng.integers(len(content) - 3000, len(content), 40)]:
+        flipped = bytearray(content)
+        flipped[place] ^= 1 << int(rng.integers(8))
+        broken.append(bytes(flipped))
+    refused = 0
+    for damaged in [*broken, (folder / "model.safetensors").read_bytes(), b"anchor\tpositive\na\tb\n" * 9]:
+        file.write_bytes(damaged)
+        try:
+            read_checkpoint(file, identity)
+            assert contents(file) == contents(stopped)
+        except CheckpointError as error:
+            assert str(file) in str(error)
+            refused += 1
+    assert refused > 50
+    file.write_bytes(content[:-1])
+    with pytest.raises(CheckpointError, match="broken"):
+        finetune(encoder, PAIRS, QUICK, dev=sts(), checkpoint=file, resume=True)
+    assert file.read_bytes() == content[:-1] and os.listdir(tmp_path) == [file.name]
+    with pytest.raises(CheckpointError, match=tmp_path.name):
+        finetune(encoder, PAIRS, QUICK, checkpoint=tmp_path, resume=True)
 
 
 PLANTED = "encoder.layer.0.attention.self.query.weight"
@@ -464,7 +415,7 @@ NAMED = Examples("labelled", (ANCHORS, POSITIVES), labels=CLASSES, label_names=(
 FLAT = DevSet("flat", StsPairs("flat", ["soup"] * 3, ["the cat"] * 3, np.arange(3.0)))
 REFUSED = {
     "loss": ("loss .*'triplets'", {"loss": "triplets"}),
-    "another loss's option": ("'margin'", {"loss_options": {"margin": 1.0}}),
+    "another loss's option": ("margin", {"loss_options": {"margin": 1.0}}),
     "a flag for a number": ("scale .*True", {"loss_options": {"scale": True}}),
     "NaN": ("scale .*nan", {"loss_options": {"scale": np.nan}}),
     "what the loss refuses": ("scale .*-1", {"loss_options": {"scale": -1.0}}),

@@ -486,7 +486,7 @@ def _find_fault(tensor: Array, gradient: Gradient | None) -> str:
         return "no gradient came back"
     values = numbers_of(gradient)
     if not isinstance(values, np.ndarray) or values.dtype != np.float64:
-        return f"{_describe(values)} came back, not a float64 array"
+        return f"{_describe(values)} came back, not float64"
     if isinstance(gradient, RowGradient):
         rows = gradient.rows
         fits = gradient.row_count == len(tensor) and values.shape == (len(rows), *tensor.shape[1:])
