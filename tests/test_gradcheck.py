@@ -111,7 +111,7 @@ MISTAKES = {
     "transposed": (lambda dx, dw, db, *_: (dx.T, dw, db), "x", "(5, 7), but the tensor's is (7, 5): transposed"),
     "list": (lambda dx, dw, db, *_: (dx, dw, list(db)), "bias", "a list, "),
     "NaN": (lambda dx, dw, db, *_: (dx, dw * [1, np.nan, 1, 1, 1], db), "weight", "in 1 of 5 numbers, the first at (1"),
-    "float32": (lambda dx, dw, db, *_: (dx, dw.astype(np.float32), db), "weight", "float32 (5,) came back, not float64"),
+    "float32": (lambda dx, dw, db, *_: (dx, dw.astype(np.float32), db), "weight", "float32 (5,) came back"),
 }  # fmt: skip
 
 

@@ -208,13 +208,8 @@ def test_a_text_that_is_too_long_is_cut_and_it_is_said(model):
     assert len(ids) == 16 and (report.texts, report.cut) == (4, 1) and report.lost > 0
     with pytest.raises(ValueError, match="text 0 lost"):
         value_and_gradients(model, [LONG, ["a", "b"]], contrast, report=OverflowReport(16, "error"))
-
-
-def test_a_smaller_limit(model):
-    columns = [["the cat sat", "soup"], ["the cat", "dog"]]
-    cut = value_and_gradients(
-        model, columns, contrast, max_seq_length=4, num_threads=1, report=OverflowReport(4, "truncate")
-    )
+    columns, report = [["the cat sat", "soup"], ["the cat", "dog"]], OverflowReport(4, "truncate")
+    cut = value_and_gradients(model, columns, contrast, max_seq_length=4, num_threads=1, report=report)
     short = value_and_gradients(model, [["the cat", "soup"], ["the cat", "dog"]], contrast, num_threads=1)
     assert same_bits(cut, short)
 
@@ -279,10 +274,8 @@ def test_parameters_go_out_and_come_back(folder):
 
 REFUSED = [
     ([], {}, "columns"),
-    ([[], []], {}, "columns"),
     ([["a", "b"], ["a"]], {}, r"columns .*\[2, 1\]"),
     (["ab", "cd"], {}, r"columns\[0\]"),
-    ([["a", 3], ["b", "c"]], {}, r"columns\[0\]"),
     ([["soup"], ["mat"]], {}, "multiple_negatives_ranking"),  # what the loss refuses
     (COLUMNS, {"num_threads": 0}, "num_threads .* 0"),
     (COLUMNS, {"cache_tokens": 0}, "cache_tokens .* 0"),
@@ -299,5 +292,5 @@ def test_bad_arguments_and_weights_of_another_model_are_refused(model):
     for name in ("encoder.layer.1.attention.self.key.bias", "modules.1.residual.weight"):
         with pytest.raises(ValueError, match=f"'{name}'"):
             replace_parameters(model, {key: array for key, array in named.items() if key != name})
-        with pytest.raises(ValueError, match=rf"{name} .*\(3, 5\)"):
+        with pytest.raises(ValueError, match=rf"{name}' .*\(3, 5\)"):
             replace_parameters(model, {**named, name: np.zeros((3, 5))})

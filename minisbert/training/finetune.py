@@ -111,11 +111,6 @@ class Settings:
     evaluate_every : int, optional
         Steps between two scores on the dev set; by default an epoch.
 
-    Raises
-    ------
-    ValueError
-        For values outside their range, and losses and options that do not exist.
-
     Examples
     --------
     >>> Settings(loss="triplet", loss_options={"margin": 0.5}).learning_rate
@@ -170,18 +165,14 @@ def check_fit(settings: Settings, examples: Examples) -> None:
     >>> check_fit(Settings(loss="cosent"), Examples("pairs", (("a", "b"), ("c", "d"))))
     Traceback (most recent call last):
         ...
-    ValueError: the loss cosent does not fit examples of kind 'pairs'; use multiple_negatives_ranking
+    ValueError: the loss cosent does not fit 'pairs'; use multiple_negatives_ranking
     """
     fitting = fitting_losses(examples)
     if settings.loss not in fitting:
-        raise ValueError(
-            f"the loss {settings.loss} does not fit examples of kind {examples.kind!r}; use " + " or ".join(fitting)
-        )
+        raise ValueError(f"the loss {settings.loss} does not fit {examples.kind!r}; use {' or '.join(fitting)}")
     if settings.loss == "contrastive" and examples.label_names != ("0", "1"):
-        raise ValueError(
-            "the loss contrastive needs the labels 1 (the pair belongs together) and 0 (it does not), got "
-            f"{', '.join(examples.label_names[:5])}; for other classes use softmax"
-        )
+        names = ", ".join(examples.label_names[:5])
+        raise ValueError(f"the loss contrastive needs the labels 1 (belongs together) and 0, got {names}; use softmax")
     if settings.loss == "simcse" and settings.dropout == 0.0:
         raise ValueError("the loss simcse compares two dropout views, which are equal with dropout 0; use 0.1")
 
@@ -248,16 +239,6 @@ def read_dev(path: Path, columns: Sequence[str] | None = None) -> DevSet:
     path : Path
     columns : sequence of three str, optional
         The score and the two sentences of a file; by default the usual names.
-
-    Returns
-    -------
-    DevSet
-        Scored by Spearman's correlation of the cosine (a file) or nDCG@10 (a folder), both x 100.
-
-    Raises
-    ------
-    ValueError
-        As :func:`~minisbert.evaluation.sts.read_sts` and :func:`~minisbert.evaluation.retrieval.read_retrieval`.
 
     Examples
     --------
@@ -362,10 +343,7 @@ def read_checkpoint(file: Path, identity: Mapping[str, Any]) -> TrainingState:
     now = json.loads(json.dumps(identity))
     if differing := [name for name in {**was, **now} if was.get(name) != now.get(name)]:
         changes = "; ".join(f"{name} was {was.get(name)!r} and is now {now.get(name)!r}" for name in differing)
-        raise CheckpointError(
-            f"{file}: belongs to another run: {changes}; give the same model, examples and settings to resume, or "
-            "remove the file to start again"
-        )
+        raise CheckpointError(f"{file}: belongs to another run: {changes}; remove the file to start again")
     return state
 
 
@@ -634,10 +612,8 @@ def untrained_model(
     (1, 128)
     """
     if min(num_hidden_layers, hidden_size, num_attention_heads) < 1 or hidden_size % num_attention_heads:
-        raise ValueError(
-            "untrained_model: sizes must be at least 1, and the heads must divide the hidden size; got "
-            f"{num_hidden_layers} layers, hidden size {hidden_size}, {num_attention_heads} heads"
-        )
+        sizes = f"{num_hidden_layers} layers, hidden size {hidden_size}, {num_attention_heads} heads"
+        raise ValueError(f"untrained_model: sizes must be 1 or more, and heads divide the hidden size; got {sizes}")
     config = BertConfig(
         vocab_size=like.config.vocab_size,
         hidden_size=hidden_size,

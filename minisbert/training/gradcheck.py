@@ -68,12 +68,6 @@ def check_backward(
     GradientReport
         One row for each differentiated argument.
 
-    Raises
-    ------
-    ValueError
-        If there is nothing to differentiate, an argument or ``y`` holds NaN or Inf, ``y`` is not float64, ``forward``
-        is random, or a function changes its argument.
-
     Examples
     --------
     >>> x = np.array([[0.1, -0.4, 0.7], [1.0, 0.3, -0.2]])
@@ -163,16 +157,6 @@ def check_gradients(
     only : collection of str, optional
         Tensors to check one by one, by default all. All together are checked in any case: with ``only=()`` a large
         model costs no more than a small one.
-
-    Returns
-    -------
-    GradientReport
-
-    Raises
-    ------
-    ValueError
-        If a tensor is not float64 (float32 gradients have an error of their own that hides mistakes), something is NaN
-        or Inf, the loss is not one number or changes from call to call, or names do not fit.
 
     Examples
     --------
@@ -286,15 +270,6 @@ def check_encoder(
     directions, tolerance, only
         As for :func:`check_gradients`; the names are those of
         :func:`~minisbert.training.step.named_parameters`.
-
-    Returns
-    -------
-    GradientReport
-
-    Raises
-    ------
-    ValueError
-        If the loss has no such name, targets are missing or not used by it, or the loss raises.
 
     Examples
     --------
