@@ -264,33 +264,6 @@ def test_a_run_that_was_stopped_anywhere_goes_on_bit_for_bit(run, encoder, tmp_p
         file.unlink()
 
 
-def test_after_a_crash_it_goes_on_from_the_last_checkpoint(encoder, tmp_path):
-    """Also where there is none yet, and where nothing is left to do."""
-    settings, file = replace(QUICK, epochs=3, evaluate_every=2), tmp_path / "run.checkpoint"
-    expected = finetune(encoder, PAIRS, settings, dev=sts())
-
-    def crash_at(step):
-        def crash(report):
-            if report.step == step:
-                raise RuntimeError("a crash")
-
-        return crash
-
-    def again(**options):
-        return finetune(
-            encoder, PAIRS, settings, dev=sts(), checkpoint=file, checkpoint_every=4, resume=True, **options
-        )
-
-    for step, kept in ((2, 0), (7, 4)):
-        with pytest.raises(RuntimeError, match="a crash"):
-            again(on_step=crash_at(step))
-        assert file.exists() == bool(kept) and (not kept or step_of(file) == kept)
-    for _ in range(2):
-        done = again()
-        assert outcome(done) == outcome(expected) and same_weights(done.encoder, expected.encoder)
-        assert step_of(file) == 9  # it stands until the caller has the model
-
-
 def test_memory_order_comes_back_with_the_numbers(encoder, tmp_path):
     """On it depend the last digits of matrix products."""
     params = copy_parameters(weights(encoder))

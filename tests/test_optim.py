@@ -122,20 +122,6 @@ def test_threads_blocks_order_and_rows_do_not_change_a_bit(dtype, monkeypatch):
             assert same(mixed, wanted)
 
 
-def test_unused_rows_only_decay_and_used_rows_move_on():
-    params = make_params()
-    start, state = params[TABLE].copy(), init_adamw(params)
-    adamw(params, make_grads([4]), state, learning_rate=0.5, weight_decay=0.25)
-    after_one = params[TABLE].copy()
-    adamw(params, make_grads([9]), state, learning_rate=0.5, weight_decay=0.25)
-    assert np.flatnonzero(state.seen[TABLE]).tolist() == [4, 9]
-    never = np.setdiff1d(np.arange(23), [4, 9])
-    np.testing.assert_array_equal(params[TABLE][never], start[never] * 0.875 * 0.875)
-    moved = params[TABLE][4] - after_one[4] * 0.875
-    assert (np.sign(moved) == -np.sign(state.m[TABLE][4])).all() and (np.abs(moved) > 0.1).all()
-    assert not state.m[TABLE][never].any() and not state.v[TABLE][never].any()
-
-
 @given(st.integers(1, 40), st.data())
 def test_warm_up_and_decay(total, data):
     warmup = data.draw(st.integers(0, total))
