@@ -139,6 +139,9 @@ def read_examples(
 ) -> Examples:
     r"""Read training examples from one file, or from several that form one set.
 
+    **Source**: the formats of sentence-transformers' "Dataset Overview", where a float ``label`` is a score.
+    ``(score - low) / (high - low)`` is what its ``CosineSimilarityLoss`` expects.
+
     Parameters
     ----------
     files : str, path, or sequence of them
@@ -166,11 +169,6 @@ def read_examples(
         A ValueError that names the file and, where one row is at fault, its line: a score that is not a number or
         outside the scale, an empty label, a negative that equals its anchor or positive, a missing column, columns that
         fit several kinds or none, a file without rows.
-
-    Notes
-    -----
-    **Source**: the formats of sentence-transformers' "Dataset Overview", where a float ``label`` is a score.
-    ``(score - low) / (high - low)`` is what its ``CosineSimilarityLoss`` expects.
 
     Examples
     --------

@@ -45,6 +45,8 @@ SENTENCE_PAIRS = (
 def alignment(a: ArrayLike, b: ArrayLike) -> float:
     """Measure how far apart the two vectors of a pair are: ``mean_i |u_i - v_i|^2``, ``u = a / |a|``, ``v = b / |b|``.
 
+    **Source**: Wang & Isola 2020, section 4.1, ``align_loss``.
+
     Parameters
     ----------
     a, b : array_like, shape (B, D)
@@ -54,10 +56,6 @@ def alignment(a: ArrayLike, b: ArrayLike) -> float:
     -------
     float
         The mean of ``2 - 2 cos(a_i, b_i)``, in [0, 4]; 0 if the two of each pair point the same way.
-
-    Notes
-    -----
-    **Source**: Wang & Isola 2020, section 4.1, ``align_loss``.
 
     Examples
     --------
@@ -77,6 +75,8 @@ def uniformity(x: ArrayLike) -> float:
 
     Near neighbours dominate the mean, so moving them apart pays most.
 
+    **Source**: Wang & Isola 2020, section 4.1, ``uniform_loss``.
+
     Parameters
     ----------
     x : array_like, shape (B, D)
@@ -86,10 +86,6 @@ def uniformity(x: ArrayLike) -> float:
     -------
     float
         In [-8, 0]; 0 if all point the same way.
-
-    Notes
-    -----
-    **Source**: Wang & Isola 2020, section 4.1, ``uniform_loss``.
 
     Examples
     --------

@@ -496,7 +496,8 @@ def _steps(
     state: TrainingState,
 ) -> Iterator[StepReport | None]:
     """Train on from a state, which is overwritten, and report each step; None after the first score on the dev set."""
-    model, progress, threads = replace_parameters(encoder.model, state.params), state.progress, settings.num_threads
+    params, progress, threads = state.params, state.progress, settings.num_threads
+    model = replace_parameters(encoder.model, params)
 
     def score(dev: DevSet) -> float:
         """Score the model as it is now, and keep its weights if it is the best so far."""
@@ -507,7 +508,7 @@ def _steps(
         except ValueError as error:  # weights that overflow, or equal vectors
             raise TrainingError(f"after step {progress.step}, dev set {dev.name}: {error}") from error
         if all(found > earlier for _, earlier in progress.dev_scores):
-            state.best = copy_parameters(state.params)
+            state.best = copy_parameters(params)
         progress.dev_scores.append((progress.step, found))
         return found
 
@@ -526,7 +527,7 @@ def _steps(
                 step = value_and_gradients(
                     model,
                     batch.texts,
-                    objective(settings, batch, state.params),
+                    objective(settings, batch, params),
                     max_seq_length=limit,
                     dropout=dropout if settings.dropout else None,
                     cache_tokens=settings.cache_tokens,
@@ -545,15 +546,8 @@ def _steps(
                     f"characters and begins {longest[:60]!r}. Losses before: {progress.losses[-3:]}. The weights are "
                     "as they were before this batch; a lower learning rate or a longer warm-up usually helps"
                 ) from error
-            rate = settings.learning_rate * warmup_linear(progress.step, warmup, total)
-            adamw(
-                state.params,
-                step.gradients,
-                state.optimizer,
-                learning_rate=rate,
-                weight_decay=settings.weight_decay,
-                num_threads=threads,
-            )
+            rate, decay = settings.learning_rate * warmup_linear(progress.step, warmup, total), settings.weight_decay
+            adamw(params, step.gradients, state.optimizer, learning_rate=rate, weight_decay=decay, num_threads=threads)
             progress.losses.append(step.value)
             is_scored = progress.step == total or progress.step % (settings.evaluate_every or len(batches)) == 0
             dev_score = score(dev) if dev is not None and is_scored else None
@@ -599,7 +593,6 @@ def untrained_model(
     hidden_size: int = 128,
     num_attention_heads: int = 4,
     seed: int = 0,
-    dtype: npt.DTypeLike = np.float32,
 ) -> SentenceModel:
     """Make an untrained model with mean pooling and unit vectors, and the tokenizer and limits of another one.
 
@@ -627,8 +620,8 @@ def untrained_model(
 
     def draw(name: str, shape: tuple[int, ...]) -> Array:
         if len(shape) == 1:
-            return np.full(shape, float(name.endswith("LayerNorm.weight")), dtype)
-        weight = rng.normal(0.0, 0.02, shape).astype(dtype)
+            return np.full(shape, float(name.endswith("LayerNorm.weight")), np.float32)
+        weight = rng.normal(0.0, 0.02, shape).astype(np.float32)
         # in the memory order of loaded weights
         return weight if name.startswith("embeddings.") else np.asfortranarray(weight)
 

@@ -94,6 +94,11 @@ def multiple_negatives_ranking(
     chosen for. The gradient of the scores, ``d_s_ij = (p_ij - [i = j]) / B`` with ``p`` the softmax over ``j``, pulls
     each anchor to its positive and pushes it from the others, hardest from the closest.
 
+    **Source**: Henderson et al. 2017, section 4.4; van den Oord et al. 2018, equation 4.
+    ``sentence_transformers.losses.MultipleNegativesRankingLoss(scale=, similarity_fct=)``; ``symmetric`` is its
+    ``directions=("query_to_doc", "doc_to_query"), partition_mode="per_direction"``, formerly
+    ``MultipleNegativesSymmetricRankingLoss``. They do not leave out false negatives.
+
     Parameters
     ----------
     anchors, positives : Array, shape (B, D)
@@ -110,13 +115,6 @@ def multiple_negatives_ranking(
         ``M = B (1 + len(negatives))``. Where True, candidate ``j`` is left out for anchor ``i`` (score -inf, gradient
         0), and anchor ``i`` for positive ``j`` in the other direction. An anchor with no negative left adds 0 to the
         loss. From :func:`find_false_negatives`.
-
-    Notes
-    -----
-    **Source**: Henderson et al. 2017, section 4.4; van den Oord et al. 2018, equation 4.
-    ``sentence_transformers.losses.MultipleNegativesRankingLoss(scale=, similarity_fct=)``; ``symmetric`` is its
-    ``directions=("query_to_doc", "doc_to_query"), partition_mode="per_direction"``, formerly
-    ``MultipleNegativesSymmetricRankingLoss``. They do not leave out false negatives.
 
     Examples
     --------
@@ -162,6 +160,9 @@ def simcse(
     :func:`multiple_negatives_ranking` with cosines, where anchors and positives are two passes of the *same* texts
     through the encoder in training: dropout alone makes them differ.
 
+    **Source**: Gao et al. 2021 (SimCSE), equation 4; ``sentence_transformers.losses.MultipleNegativesRankingLoss`` on
+    pairs of a text with itself.
+
     Parameters
     ----------
     first_view, second_view : Array, shape (B, D)
@@ -170,11 +171,6 @@ def simcse(
         1 / temperature; the paper's temperature is 0.05.
     false_negatives : Array of bool, shape (B, B), optional
         ``find_false_negatives(texts, texts)``, for batches in which a text occurs twice.
-
-    Notes
-    -----
-    **Source**: Gao et al. 2021 (SimCSE), equation 4; ``sentence_transformers.losses.MultipleNegativesRankingLoss`` on
-    pairs of a text with itself.
 
     Examples
     --------
@@ -195,6 +191,9 @@ def find_false_negatives(
     - its text is that of ``i``'s positive or of anchor ``i`` itself, or
     - it is the positive of an anchor with the text of anchor ``i``.
 
+    **Source**: Gao et al. 2021 (SimCSE) and Henderson et al. 2017 push duplicates apart; sentence-transformers keeps
+    them out of a batch instead, by ``BatchSamplers.NO_DUPLICATES``. Texts are compared character by character.
+
     Parameters
     ----------
     anchors, positives : sequence of str or of any hashable, length B
@@ -206,11 +205,6 @@ def find_false_negatives(
     -------
     Array of bool, shape (B, M)
         ``M = B (1 + len(negatives))``, for :func:`multiple_negatives_ranking`.
-
-    Notes
-    -----
-    **Source**: Gao et al. 2021 (SimCSE) and Henderson et al. 2017 push duplicates apart; sentence-transformers keeps
-    them out of a batch instead, by ``BatchSamplers.NO_DUPLICATES``. Texts are compared character by character.
 
     Examples
     --------
@@ -252,6 +246,9 @@ def contrastive(a: Array, b: Array, labels: ArrayLike, margin: float = 0.5, dist
 
     ``loss = mean of 1/2 * (label * d^2 + (1 - label) * max(margin - d, 0)^2)``, ``d`` the distance of a pair
 
+    **Source**: Hadsell et al. 2006, equation 4. ``sentence_transformers.losses.ContrastiveLoss``, whose distance and
+    margin are the defaults here; the paper's distance is "euclidean".
+
     Parameters
     ----------
     a, b : Array, shape (B, D)
@@ -261,11 +258,6 @@ def contrastive(a: Array, b: Array, labels: ArrayLike, margin: float = 0.5, dist
         In units of the distance, above 0.
     distance : {"cosine", "euclidean", "manhattan"}
         "cosine" is ``1 - cos``, in [0, 2]. The others are those of ``a - b + 1e-6``, as in PyTorch.
-
-    Notes
-    -----
-    **Source**: Hadsell et al. 2006, equation 4. ``sentence_transformers.losses.ContrastiveLoss``, whose distance and
-    margin are the defaults here; the paper's distance is "euclidean".
 
     Examples
     --------
@@ -301,6 +293,9 @@ def triplet(
 
     ``loss = mean of max(d(anchor, positive) - d(anchor, negative) + margin, 0)``
 
+    **Source**: Reimers & Gurevych 2019, section 3, "Triplet Objective Function", with its distance and margin.
+    ``sentence_transformers.losses.TripletLoss(triplet_margin=1)``; its own default margin is 5.
+
     Parameters
     ----------
     anchors, positives, negatives : Array, shape (B, D)
@@ -308,11 +303,6 @@ def triplet(
         In units of the distance, above 0: with 0, embeddings that are all equal would have no loss.
     distance : {"cosine", "euclidean", "manhattan"}
         "cosine" is ``1 - cos``, in [0, 2], where a margin of 1 is large.
-
-    Notes
-    -----
-    **Source**: Reimers & Gurevych 2019, section 3, "Triplet Objective Function", with its distance and margin.
-    ``sentence_transformers.losses.TripletLoss(triplet_margin=1)``; its own default margin is 5.
 
     Examples
     --------
@@ -340,16 +330,14 @@ def triplet(
 def cosine_similarity(a: Array, b: Array, scores: ArrayLike) -> LossResult:
     """Make the cosine of each pair its score: ``loss = mean of (cos(a_i, b_i) - score_i)^2``.
 
+    **Source**: Reimers & Gurevych 2019, section 3, "Regression Objective Function";
+    ``sentence_transformers.losses.CosineSimilarityLoss``.
+
     Parameters
     ----------
     a, b : Array, shape (B, D)
     scores : array_like, shape (B,)
         In [-1, 1], as cosines are; usually [0, 1]. Those of STSb, 0 to 5, have to be divided by 5 first.
-
-    Notes
-    -----
-    **Source**: Reimers & Gurevych 2019, section 3, "Regression Objective Function";
-    ``sentence_transformers.losses.CosineSimilarityLoss``.
 
     Examples
     --------
@@ -377,6 +365,9 @@ def cosent(a: Array, b: Array, scores: ArrayLike, scale: float = 20.0) -> LossRe
     Pairs with equal scores are not compared. This is a cross-entropy whose right class has score 0 and whose wrong
     classes are the differences of cosines: each is pushed below 0 by its share of the sum.
 
+    **Source**: Su 2022 (CoSENT); Huang et al. 2024, "CoSENT: Consistent Sentence Embedding via Similarity Ranking".
+    ``sentence_transformers.losses.CoSENTLoss``.
+
     Parameters
     ----------
     a, b : Array, shape (B, D)
@@ -386,11 +377,6 @@ def cosent(a: Array, b: Array, scores: ArrayLike, scale: float = 20.0) -> LossRe
         with ``log B^2``.
     scale : float
         1 / temperature.
-
-    Notes
-    -----
-    **Source**: Su 2022 (CoSENT); Huang et al. 2024, "CoSENT: Consistent Sentence Embedding via Similarity Ranking".
-    ``sentence_transformers.losses.CoSENTLoss``.
 
     Examples
     --------
@@ -424,6 +410,9 @@ def softmax_classification(u: Array, v: Array, labels: ArrayLike, weight: Array,
 
     ``loss = mean of -log(softmax(weight @ [u, v, |u - v|] + bias)[label])``
 
+    **Source**: Reimers & Gurevych 2019, section 3, "Classification Objective Function" (there without a bias);
+    ``sentence_transformers.losses.SoftmaxLoss``, whose ``classifier`` holds weight and bias.
+
     Parameters
     ----------
     u, v : Array, shape (B, D)
@@ -432,11 +421,6 @@ def softmax_classification(u: Array, v: Array, labels: ArrayLike, weight: Array,
     weight : Array, shape (C, 3 D)
         ``C >= 2``.
     bias : Array, shape (C,)
-
-    Notes
-    -----
-    **Source**: Reimers & Gurevych 2019, section 3, "Classification Objective Function" (there without a bias);
-    ``sentence_transformers.losses.SoftmaxLoss``, whose ``classifier`` holds weight and bias.
 
     Examples
     --------

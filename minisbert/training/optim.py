@@ -92,6 +92,10 @@ def adamw(
 
     ``p = p - learning_rate / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)``, with ``t`` the step from 1
 
+    **Source**: Loshchilov & Hutter 2019, algorithm 2; the averages are Kingma & Ba 2015, algorithm 1.
+    ``torch.optim.AdamW`` with two groups of parameters, the second (biases, LayerNorm) with ``weight_decay=0``, on
+    dense gradients.
+
     Parameters
     ----------
     params : mapping of str to Array
@@ -110,12 +114,6 @@ def adamw(
         0 or more. Decoupled: it shrinks the weight and does not enter the averages.
     num_threads : int
         Worker threads. The result does not depend on them.
-
-    Notes
-    -----
-    **Source**: Loshchilov & Hutter 2019, algorithm 2; the averages are Kingma & Ba 2015, algorithm 1.
-    ``torch.optim.AdamW`` with two groups of parameters, the second (biases, LayerNorm) with ``weight_decay=0``, on
-    dense gradients.
 
     Examples
     --------
@@ -208,6 +206,8 @@ def warmup_linear(step: int, warmup_steps: int, total_steps: int) -> float:
 
     ``step / warmup_steps`` below ``warmup_steps``, then ``(total_steps - step) / (total_steps - warmup_steps)``
 
+    **Source**: Devlin et al. 2019, appendix A.2; ``transformers.get_linear_schedule_with_warmup``.
+
     Parameters
     ----------
     step : int
@@ -216,10 +216,6 @@ def warmup_linear(step: int, warmup_steps: int, total_steps: int) -> float:
         From 0 to ``total_steps``.
     total_steps : int
         At least 1. From there on the factor is 0.
-
-    Notes
-    -----
-    **Source**: Devlin et al. 2019, appendix A.2; ``transformers.get_linear_schedule_with_warmup``.
 
     Examples
     --------
@@ -239,6 +235,8 @@ def clip_gradients(grads: Mapping[str, Gradient], max_norm: float, *, num_thread
 
     ``g = g * min(1, max_norm / (norm + 1e-6))``, with ``norm = sqrt(sum of g^2 over all numbers of all tensors)``
 
+    **Source**: Pascanu et al. 2013, algorithm 1; ``torch.nn.utils.clip_grad_norm_(..., error_if_nonfinite=True)``.
+
     Parameters
     ----------
     grads : mapping of str to Array or RowGradient
@@ -252,10 +250,6 @@ def clip_gradients(grads: Mapping[str, Gradient], max_norm: float, *, num_thread
     -------
     float
         The norm before clipping. Squares are summed in float64, so that no float32 gradient is too large or too small.
-
-    Notes
-    -----
-    **Source**: Pascanu et al. 2013, algorithm 1; ``torch.nn.utils.clip_grad_norm_(..., error_if_nonfinite=True)``.
 
     Examples
     --------
