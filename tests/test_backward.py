@@ -63,25 +63,16 @@ def numbers(gradient):
     return gradient.values if isinstance(gradient, RowGradient) else gradient
 
 
-@pytest.mark.parametrize(("dtype", "dropped"), [(np.float32, True), (np.float64, False)])
-def test_gradients_have_dtype_shape_and_memory_order_of_the_parameters_and_arguments_stay(dtype, dropped):
-    params, trace, gradients = batch(dtype, Dropout(rng(0)) if dropped else None)
+def test_gradients_have_dtype_shape_and_memory_order_of_the_parameters():
+    params, trace, gradients = batch(np.float32, Dropout(rng(0)))
     named = leaves(params)
     for name, gradient in leaves(gradients).items():
         values = gradient.dense() if isinstance(gradient, RowGradient) else gradient
-        assert values.dtype == dtype and values.shape == named[name].shape, name
+        assert values.dtype == np.float32 and values.shape == named[name].shape, name
         if name.startswith("layers") and values.ndim == 2:
             assert values.flags.f_contiguous, name  # as load_params lays the weights
+    assert {tensor.dtype for tensor in leaves(trace).values()} == {np.dtype(np.float32)}
     np.testing.assert_array_equal(gradients.embeddings.word.rows, np.unique(IDS))
-    tensors = leaves(trace)
-    kept = [tensor for tensor in tensors.values() if tensor is not None]
-    assert {tensor.dtype for tensor in kept} == {np.dtype(dtype)}
-    assert len(tensors) - len(kept) == (0 if dropped else sum("mask" in name for name in tensors))
-    arguments = [*named.values(), *kept, UPSTREAM.astype(dtype), IDS, LENGTHS]
-    before = [a.copy() for a in arguments]
-    bert_backward(arguments[-3], trace, IDS, LENGTHS, params, CONFIG)
-    for argument, old in zip(arguments, before, strict=True):
-        np.testing.assert_array_equal(argument, old)
 
 
 def test_the_gradient_of_a_batch_is_the_sum_of_its_texts():

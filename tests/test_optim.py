@@ -77,9 +77,6 @@ def test_two_steps_of_adamw_by_hand():
     assert (state.step, state.m["w"][0], state.v["w"][0]) == (2, 0.25, 4.0)
     second = first * 0.975 - 0.1 * (0.25 / 0.4375) / (2 / math.sqrt(0.4375) + 0.5)
     np.testing.assert_allclose(params["w"], [second], rtol=1e-15)
-    adamw(params, {"w": np.array([0.0])}, state, learning_rate=0.0, **numbers)
-    np.testing.assert_allclose(params["w"], [second], rtol=1e-15)
-    assert (state.step, state.v["w"][0]) == (3, 3.0), "a learning rate of 0 moves nothing, but the averages go on"
 
 
 def test_without_memory_the_average_is_the_gradient_to_the_last_digit():

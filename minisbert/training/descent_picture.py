@@ -67,11 +67,7 @@ def draw_picture(
 
 
 def draw_animation(
-    stream: IO[bytes],
-    plane: Descent,
-    text: Descent | None = None,
-    *,
-    progress: Callable[[int], object] | None = None,
+    stream: IO[bytes], plane: Descent, text: Descent | None = None, *, progress: Callable[[int], object] | None = None
 ) -> list[int]:
     """Draw a descent as an animated GIF of at most :data:`FRAMES` frames; the steps that are shown.
 
