@@ -166,9 +166,7 @@ def read_examples(
     Raises
     ------
     InputError
-        A ValueError that names the file and, where one row is at fault, its line: a score that is not a number or
-        outside the scale, an empty label, a negative that equals its anchor or positive, a missing column, columns that
-        fit several kinds or none, a file without rows.
+        A ValueError that names the file and, where one row is at fault, its line.
 
     Examples
     --------
@@ -287,8 +285,7 @@ def _read_target(
 # loss masks (`find_false_negatives`).
 #
 # All batches of an epoch are equally large, give or take one row: 100 rows in batches of 32 become 4 batches of 25, not
-# three of 32 and one of 4, whose few negatives would teach less and count as much. Batches are not sorted by length:
-# without padding there is nothing to save, and a batch of short texts alone is a worse sample.
+# three of 32 and one of 4, whose few negatives would teach less and count as much.
 
 
 @dataclass(frozen=True, eq=False)
@@ -316,10 +313,8 @@ def make_epoch(examples: Examples, batch_size: int, rng: np.random.Generator) ->
     - texts without labels: the texts twice, for two views by dropout (SimCSE, Gao et al. 2021, section 3); equal texts.
 
     Batches have at most ``batch_size`` examples, but 3 where 2 were asked for and the number of examples is odd: a
-    batch of 1 has no negatives. ``rng`` moves on, so that the next epoch differs.
-
-    **Source**: ``sentence_transformers.base.sampler.NoDuplicatesBatchSampler`` for the purpose. It fills one batch at a
-    time with whatever does not clash, so that the examples that clash most are left for the end, in small batches.
+    batch of 1 has no negatives. ``rng`` moves on, so that the next epoch differs. sentence-transformers'
+    ``NoDuplicatesBatchSampler`` has the same purpose.
 
     >>> texts = ("lost card", "card gone", "hello", "good day", "no money", "too expensive")
     >>> names = ("card", "greeting", "money")
@@ -379,11 +374,10 @@ def clash_keys(examples: Examples) -> Array:
 
 
 def spread(keys: Array, batch_size: int, rng: np.random.Generator) -> list[Array]:
-    """Deal examples with (M, K) keys out to batches so that those that share a key meet as little as possible.
+    """Deal examples with (M, K) keys out to batches, (B,) indices each; those of one key meet as little as possible.
 
-    Returns the indices of each batch, (B,) each. With K = 1, a key of ``m`` examples is at most ``ceil(m / N)`` times
-    in a batch, and no dealing does better. With more keys the last examples may find no batch without a clash; there
-    the loss masks what meets.
+    With K = 1, a key of ``m`` examples is at most ``ceil(m / N)`` times in a batch, and no dealing does better. With
+    more keys the last examples may find no batch without a clash.
 
     >>> [indices.tolist() for indices in spread(np.array([[7], [7], [5], [7], [5], [4]]), 2, np.random.default_rng(1))]
     [[2, 1], [4, 0], [3, 5]]

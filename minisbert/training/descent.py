@@ -117,14 +117,8 @@ def _unit_rows(what: str, x: ArrayLike, least: int = 1) -> Array:
 # - An arrow is at right angles to the line from the origin to its point: the cosine does not see length, so a point can
 #   only be turned. Hence steps make points a little longer, never shorter.
 # - It is the sum of a pull towards the point's partner and pushes away from the others, weighted by the softmax:
-#   near ones count, far ones do not.
-# - It vanishes once the softmax is sure of the partner. A large scale makes it sure early: then only close strangers
-#   are still pushed. A small one keeps pushing until all are spread evenly.
-# - The pull shows as falling alignment, the push as falling uniformity. Pairs that meet may crowd first: then
-#   uniformity rises a little before it falls.
-#
-# What is missing is what makes this learning: a model whose parameters all texts share, so that moving one pair moves
-# them all.
+#   near ones count, far ones do not. It vanishes once the softmax is sure of the partner, early with a large scale.
+# - The pull shows as falling alignment, the push as falling uniformity. Pairs that meet may crowd first.
 
 
 @dataclass(frozen=True, eq=False)

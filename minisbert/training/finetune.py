@@ -257,10 +257,9 @@ def read_dev(path: Path, columns: Sequence[str] | None = None) -> DevSet:
 # ---------------------------------------------------------------------------------------------------------- checkpoints
 #
 # A checkpoint is an .npz file without objects, so that nothing in it can run; the zip's CRC-32 notices a damaged disk.
-# It holds the parameters, the optimiser's moments and the best parameters so far, each in its order in memory, on which
-# the last digits depend; and, as JSON, how far the run is and what it is a run of. It replaces the previous file in one
-# step, so that there is always one that can be read. Randomness needs no state: every generator is made from the seed
-# and its place (epoch, step, shard).
+# It holds parameters, the optimiser's moments and the best parameters so far, each in its order in memory, on which the
+# last digits depend; and, as JSON, how far the run is and what it is a run of. Randomness needs no state: every
+# generator is made from the seed and its place (epoch, step, shard).
 
 
 class CheckpointError(ValueError):
@@ -399,8 +398,7 @@ def finetune(
         From :func:`~minisbert.training.data.read_examples`.
     settings : Settings, optional
     dev : DevSet, optional
-        Scored before training, every ``settings.evaluate_every`` steps and at the end; the weights with the best score
-        are the result.
+        Scored before training, every ``settings.evaluate_every`` steps and at the end; the best weights are the result.
     checkpoint : Path, optional
         A file for the state of the run, written regularly, when stopped and at the end.
     checkpoint_every : int
@@ -412,19 +410,10 @@ def finetune(
     should_stop : callable, optional
         Called after each step; if it returns True, the checkpoint is written and the run ends.
 
-    Returns
-    -------
-    Finetuned
-        ``encoder``, with the best weights by the dev set, or the last ones without; ``progress`` (losses, scores,
-        steps, seconds), ``best_step`` and ``is_finished``.
-
     Raises
     ------
     TrainingError
-        If a loss or gradient is infinite or NaN, with the batch that caused it, or if the dev set cannot be scored. The
-        checkpoint is not touched.
-    ValueError
-        For a loss that does not fit the examples, or a checkpoint of another run.
+        If a loss or gradient is infinite or NaN, with the batch that caused it. The checkpoint is not touched.
 
     Examples
     --------

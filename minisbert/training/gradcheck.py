@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from minisbert.checks import check_choice
 from minisbert.model import Array
 from minisbert.model.bert import bert
 from minisbert.model.folder import SentenceModel
@@ -284,8 +285,7 @@ def check_encoder(
     params = {name: tensor.astype(np.float64) for name, tensor in named_parameters(model).items()}  # keeps the order
     model, head = replace_parameters(model, params), {}
     if not callable(loss):
-        if loss not in LOSSES:
-            raise ValueError(f"check_encoder: loss must be one of {', '.join(LOSSES)}, or a function; got {loss!r}")
+        check_choice("check_encoder: loss", loss, LOSSES)
         known = LOSSES[loss]
         if (targets is None) == (known.data in ("scored", "labelled")):
             wanted = "needs targets, a number for each pair" if targets is None else "compares with no targets"

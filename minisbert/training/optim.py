@@ -197,8 +197,7 @@ def adamw(
 
 # ---------------------------------------------------------------------------------------------- how far a step may go
 # The start of fine-tuning can break most: the optimiser's averages know little, and the pretrained weights are good. So
-# the learning rate warms up from zero, then falls in a line to zero, where the weights settle. At any time a batch of
-# strange texts can have a gradient many times as long as others; clipping keeps its direction and limits its length.
+# the learning rate warms up from zero. And a batch of strange texts can have a gradient many times as long as others.
 
 
 def warmup_linear(step: int, warmup_steps: int, total_steps: int) -> float:
