@@ -259,6 +259,7 @@ REFUSED = {
     "a forward in float32": ("float32", lambda: backward_of(lambda x: x.astype(np.float32))),
     "a forward to infinity": ("12 NaN", lambda: backward_of(lambda x: np.full_like(x, np.inf))),
     "a gradient too few": ("2 gradients", lambda: backward_of(np.add, lambda d, x, y: d, {**SQUARE, "y": SQUARE["x"]})),
+    "a greedy forward": ("read-only", lambda: backward_of(lambda x: np.exp(x, out=x))),
     "a greedy backward": ("read-only", lambda: backward_of(np.negative, lambda d, x: np.negative(d, out=d))),
 }
 

@@ -535,8 +535,12 @@ class GradientReport:
             mark = "ok" if row.ok else f"<-- {row.verdict}: {row.diagnosis}"
             numbers = f"{row.analytic:.6e}", f"{row.numeric:.6e}", f"{row.error:.1e}"
             lines.append((row.name, str(row.shape), *numbers, mark))
-        a, b, c, d, e, _ = (max(map(len, column)) for column in zip(*lines, strict=True))
-        table = [f"  {x:{a}}  {y:{b}}  {z:>{c}}  {u:>{d}}  {v:>{e}}  {w}".rstrip() for x, y, z, u, v, w in lines]
+        width = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        table = []
+        for line in lines:
+            left, right = zip(line[:2], width[:2], strict=True), zip(line[2:5], width[2:5], strict=True)
+            cells = [*(f"{cell:{size}}" for cell, size in left), *(f"{cell:>{size}}" for cell, size in right), line[5]]
+            table.append(f"  {'  '.join(cells)}".rstrip())
         if (first := self.first_wrong) is None:
             number = f"All {len(self.rows)} gradients, and all together," if self.rows else "All gradients together"
             summary = (
