@@ -22,6 +22,7 @@ Letters: ``B`` examples, ``D`` the width of an embedding, ``M`` candidates, ``C`
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -470,8 +471,8 @@ class Loss:
     # columns of texts, and scores), "labelled" (two, and labels) or "texts" (one column, encoded twice)
     data: str
     options: Mapping[str, float | str | bool]  # keyword arguments that a user may set, with their defaults
-    takes_false_negatives: bool = False
-    has_head: bool = False  # the function takes a weight and a bias of its own, which are trained too
+    takes_false_negatives: bool
+    has_head: bool  # the function takes a weight and a bias of its own, which are trained too
 
     def of_batch(
         self, texts: Sequence[Sequence[str]], targets: ArrayLike | None = None, **options: float | str | bool
@@ -491,20 +492,23 @@ class Loss:
         return lambda vectors, *head: self.function(*vectors, *wanted, *head, **given)
 
 
+def _loss(function: Callable[..., LossResult], data: str) -> Loss:
+    """Take the options and needs of a loss from its signature."""
+    parameters = inspect.signature(function).parameters
+    options = {name: one.default for name, one in parameters.items() if one.default is not one.empty}
+    takes_false_negatives = options.pop("false_negatives", "never") is None
+    return Loss(function, data, options, takes_false_negatives, "weight" in parameters)
+
+
 LOSSES = MappingProxyType(
     {
-        "multiple_negatives_ranking": Loss(
-            multiple_negatives_ranking,
-            "pairs",
-            {"scale": 20.0, "similarity": "cosine", "symmetric": False},
-            takes_false_negatives=True,
-        ),
-        "simcse": Loss(simcse, "texts", {"scale": 20.0}, takes_false_negatives=True),
-        "contrastive": Loss(contrastive, "labelled", {"margin": 0.5, "distance": "cosine"}),
-        "triplet": Loss(triplet, "triplets", {"margin": 1.0, "distance": "euclidean"}),
-        "cosine_similarity": Loss(cosine_similarity, "scored", {}),
-        "cosent": Loss(cosent, "scored", {"scale": 20.0}),
-        "softmax": Loss(softmax_classification, "labelled", {}, has_head=True),
+        "multiple_negatives_ranking": _loss(multiple_negatives_ranking, "pairs"),
+        "simcse": _loss(simcse, "texts"),
+        "contrastive": _loss(contrastive, "labelled"),
+        "triplet": _loss(triplet, "triplets"),
+        "cosine_similarity": _loss(cosine_similarity, "scored"),
+        "cosent": _loss(cosent, "scored"),
+        "softmax": _loss(softmax_classification, "labelled"),
     }
 )
 
