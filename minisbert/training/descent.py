@@ -95,7 +95,7 @@ def uniformity(x: ArrayLike) -> float:
     u = _unit_rows("uniformity: x", x, least=2)  # (B, D)
     first, second = np.triu_indices(len(u), 1)  # all i < j
     exponents = -2.0 * np.maximum(2.0 - 2.0 * (u @ u.T)[first, second], 0.0)  # -2 |u_i - u_j|^2, of unit vectors
-    largest = float(exponents.max())  # factored out of the sum, so that it cannot underflow to 0
+    largest = float(exponents.max())  # factored out of the sum: of equal terms exactly that exponent is left
     return largest + math.log(float(np.mean(np.exp(exponents - largest))))
 
 
