@@ -121,7 +121,7 @@ def test_the_film_has_a_frame_for_each_step(matplotlib):
     from minisbert.training.descent_picture import FRAME_MILLISECONDS, LAST_MILLISECONDS, draw_animation
 
     stream, seen, times, pictures = io.BytesIO(), [], [], []
-    shown = draw_animation(stream, *descents(pairs=3, steps=1), progress=seen.append)
+    shown = draw_animation(stream, descents(pairs=3, steps=1)[0], progress=seen.append)
     assert shown == [0, 1] and seen == [1] * 2
     film = Image.open(stream)
     assert film.format == "GIF" and film.n_frames == 2 and film.info["loop"] == 0

@@ -288,7 +288,7 @@ def model(folder):
 
 
 def test_a_whole_sentence_model(model):
-    report = check_encoder(model, COLUMNS[:2], "softmax", targets=[1, 0, 1], rng=rng(), directions=2)
+    report = check_encoder(model, COLUMNS[:2], "softmax", targets=[1, 0, 1], rng=rng(), directions=1)
     assert report.ok, report
     names = [row.name for row in report.rows]
     assert len(names) == 41 and names[0] == "embeddings.word_embeddings.weight" and names[-1] == "head.bias"
@@ -304,7 +304,7 @@ def test_a_line_that_is_wrong_deep_inside_the_model_is_traced(model, monkeypatch
 
     original = bert.layer_backward
     monkeypatch.setattr(bert, "layer_backward", without_the_residual)
-    report = check_encoder(model, COLUMNS[:2], rng=rng(), directions=2)
+    report = check_encoder(model, COLUMNS[:2], rng=rng(), directions=1)
     # right up to the second layer, whose own gradients do not depend on what it hands down; wrong from there on
     assert report.first_wrong.name == "encoder.layer.0.output.LayerNorm.bias"
     assert all(row.ok for row in report.rows if row.name.startswith(("encoder.layer.1", "modules")))
