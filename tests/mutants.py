@@ -40,22 +40,14 @@ class Mutant:
 
 
 def mutants(function: FunctionType) -> list[Mutant]:
-    """Make all wrong versions of a function, one change each.
+    """Make all wrong versions of a function of a module, or a method, without free variables; one change each.
 
-    Parameters
-    ----------
-    function : function
-        Of a module, or a method, without free variables and decorators.
-
-    Returns
-    -------
-    list of Mutant
-        For every statement that computes something: the sign of what it computes turned, or scaled by 1.001; one side
-        of a + or - dropped, one factor of a product, a divisor; + and -, * and / exchanged; a comparison turned round;
-        a transposition taken away or added to a factor of a matrix product; another axis; other numbers; the two
-        choices of np.where and of a conditional exchanged, of an `if` the other branch taken; np.minimum for
-        np.maximum and the like; statements that change an array in place left out. Statements that refuse bad input
-        are left alone: they compute nothing, and have tests of their own.
+    For every statement that computes something: the sign of what it computes turned, or scaled by 1.001; one side of a
+    + or - dropped, one factor of a product, a divisor; + and -, * and / exchanged; a comparison turned round; a
+    transposition taken away or added to a factor of a matrix product; another axis; other numbers; the two choices of
+    np.where and of a conditional exchanged, of an `if` the other branch taken; np.minimum for np.maximum and the like;
+    statements that change an array in place left out. Statements that refuse bad input are left alone: they compute
+    nothing, and have tests of their own.
     """
     lines, first = inspect.getsourcelines(function)
     tree = ast.parse(textwrap.dedent("".join(lines)))
@@ -152,7 +144,8 @@ def _statements(function: ast.AST) -> Iterator[tuple[Path, ast.stmt]]:
             for i, child in enumerate(getattr(node, field, []) or []):
                 here = (*path, (field, i))
                 yield here, child
-                yield from walk(child, here)
+                if not _refuses(child):
+                    yield from walk(child, here)
 
     yield from walk(function, ())
 
@@ -166,51 +159,55 @@ def _replace(function: ast.AST, path: Path, new: list[ast.stmt]) -> None:
     getattr(node, field)[i : i + 1] = new or [ast.Pass()]
 
 
+_COMPUTED = {  # the expression of a statement, and whether it is changed as a whole, too
+    ast.If: ("test", False),
+    ast.For: ("iter", False),
+    ast.Expr: ("value", False),
+    **dict.fromkeys((ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Return), ("value", True)),
+}
+
+
 def _changed_statements(statement: ast.stmt) -> Iterator[tuple[str, list[ast.stmt]]]:
     """Give all wrong versions of a statement, with the change in words."""
     if _computes_nothing(statement):
         return
-    if isinstance(statement, ast.AugAssign):
+    if isinstance(statement, (ast.AugAssign, ast.Expr)):
         yield "left out", []
+    if isinstance(statement, ast.AugAssign):
         for operator in _OTHER.get(type(statement.op), ()):
             yield "another operator", [_with(statement, op=operator())]
     if isinstance(statement, ast.Expr):
-        yield "left out", []
         yield from _scaled_outputs(statement)
-        for change, value in _changed_expressions(statement.value):
-            yield change, [_with(statement, value=value)]
     if isinstance(statement, ast.If):
         yield "the other branch", [_with(statement, test=ast.UnaryOp(ast.Not(), statement.test))]
-        for change, test in _changed_expressions(statement.test):
-            yield change, [_with(statement, test=test)]
-    if isinstance(statement, ast.For):
-        for change, iterable in _changed_expressions(statement.iter):
-            yield change, [_with(statement, iter=iterable)]
-    if isinstance(statement, (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Return)) and statement.value:
-        for change, value in _changed_values(statement.value):
-            yield change, [_with(statement, value=value)]
-    if isinstance(statement, (ast.Assign, ast.AugAssign)):
-        target = statement.targets[0] if isinstance(statement, ast.Assign) else statement.target
-        if isinstance(target, ast.Subscript):
+    field, is_value = _COMPUTED.get(type(statement), ("", False))
+    value = getattr(statement, field, None)
+    if value is not None:
+        if is_value:
+            for change, new in _sign_and_size(value):
+                yield change, [_with(statement, **{field: new})]
+        for change, new in _changed_expressions(value):
+            yield change, [_with(statement, **{field: new})]
+    for target in [*getattr(statement, "targets", ())[:1], getattr(statement, "target", None)]:
+        if isinstance(target, ast.Subscript) and not isinstance(statement, ast.For):
             for change, place in _changed_expressions(target.slice):
                 new = _with(target, slice=place)
-                yield (
-                    change,
-                    [
-                        _with(
-                            statement, **({"targets": [new]} if isinstance(statement, ast.Assign) else {"target": new})
-                        )
-                    ],
-                )
+                field = {"targets": [new]} if isinstance(statement, ast.Assign) else {"target": new}
+                yield change, [_with(statement, **field)]
 
 
 _WRITES = {"at", "append", "copyto", "fill_diagonal", "update"}
 
 
+def _refuses(statement: ast.stmt) -> bool:
+    """Whether a statement raises in one case, and does nothing in the other."""
+    return isinstance(statement, ast.If) and isinstance(statement.body[-1], ast.Raise) and not statement.orelse
+
+
 def _computes_nothing(statement: ast.stmt) -> bool:
     """Whether a statement is a docstring, refuses bad input, or gives a name to a text."""
     if isinstance(statement, ast.If):
-        return all(isinstance(child, ast.Raise) for child in statement.body) and not statement.orelse
+        return _refuses(statement)
     if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
         function = statement.value.func
         name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
@@ -240,29 +237,33 @@ def _scaled_outputs(statement: ast.Expr) -> Iterator[tuple[str, list[ast.stmt]]]
 # -------------------------------------------------------------------------------------------------- expressions
 
 
-def _changed_values(value: ast.expr) -> Iterator[tuple[str, ast.expr]]:
-    """Give all wrong versions of what a statement computes: as a whole, and its parts."""
-    yield from _sign_and_size(value)
-    yield from _changed_expressions(value)
+def _members(node: ast.AST, *fields: str) -> Iterator[tuple[ast.AST, Callable[[ast.AST], ast.AST]]]:
+    """Give the nodes in (some fields of) a node, each with a function that puts another one in its place."""
+    for field, value in ast.iter_fields(node):
+        if fields and field not in fields:
+            continue
+        if isinstance(value, ast.AST):
+            yield value, lambda new, field=field: _with(node, **{field: new})
+        for i, member in enumerate(value if isinstance(value, list) else ()):
+            if isinstance(member, ast.AST):
+                yield (
+                    member,
+                    lambda new, field=field, value=value, i=i: _with(
+                        node, **{field: [*value[:i], new, *value[i + 1 :]]}
+                    ),
+                )
 
 
-def _sign_and_size(value: ast.expr) -> Iterator[tuple[str, ast.expr]]:
+def _sign_and_size(value: ast.AST) -> Iterator[tuple[str, ast.AST]]:
     """Turn the sign and change the size: of a tuple's members, of a constructor's arguments, or of the whole."""
-    if isinstance(value, ast.Tuple):
-        for i, member in enumerate(value.elts):
-            if isinstance(member, ast.Starred):
-                continue
-            for change, new in _sign_and_size(member):
-                yield change, _with(value, elts=[*value.elts[:i], new, *value.elts[i + 1 :]])
-    elif isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id[0].isupper():
-        for i, member in enumerate(value.args):
+    is_constructor = isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id[0].isupper()
+    if is_constructor or isinstance(value, (ast.Tuple, ast.keyword)):
+        for member, put in _members(
+            value, *(("value",) if isinstance(value, ast.keyword) else ("elts", "args", "keywords"))
+        ):
             if not isinstance(member, ast.Starred):
                 for change, new in _sign_and_size(member):
-                    yield change, _with(value, args=[*value.args[:i], new, *value.args[i + 1 :]])
-        for i, keyword in enumerate(value.keywords):
-            for change, new in _sign_and_size(keyword.value):
-                others = [*value.keywords[:i], _with(keyword, value=new), *value.keywords[i + 1 :]]
-                yield change, _with(value, keywords=others)
+                    yield change, put(new)
     elif not isinstance(value, (ast.List, ast.ListComp, ast.Dict, ast.Lambda)) and not _holds_nothing(value):
         yield "sign turned", ast.UnaryOp(ast.USub(), value)
         yield f"scaled by {FACTOR}", ast.BinOp(value, ast.Mult(), ast.Constant(FACTOR))
@@ -278,53 +279,20 @@ def _holds_nothing(value: ast.expr) -> bool:
 def _changed_expressions(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
     """Give all versions of an expression with one change anywhere in it."""
     yield from _changed_node(node)
-    if _reshapes_to_the_rest(node):
-        return
-    for field, value in ast.iter_fields(node):
-        if isinstance(value, ast.AST):
-            for change, new in _changed_expressions(value):
-                yield change, _with(node, **{field: new})
-        elif isinstance(value, list):
-            for i, member in enumerate(value):
-                if isinstance(member, ast.AST):
-                    for change, new in _changed_expressions(member):
-                        yield change, _with(node, **{field: [*value[:i], new, *value[i + 1 :]]})
-
-
-def _reshapes_to_the_rest(node: ast.AST) -> bool:
-    """Whether a node is x.reshape(-1), where NumPy takes any negative number for "what is left"."""
-    return isinstance(node, ast.Call) and ast.unparse(node).endswith(".reshape(-1)")
+    if isinstance(node, ast.Call) and ast.unparse(node).endswith(".reshape(-1)"):
+        return  # NumPy takes any negative number for "what is left"
+    for member, put in _members(node):
+        for change, new in _changed_expressions(member):
+            yield change, put(new)
 
 
 _OTHER = {ast.Add: (ast.Sub,), ast.Sub: (ast.Add,), ast.Mult: (ast.Div,), ast.Div: (ast.Mult,)}
-_TURNED = {
-    ast.Lt: ast.GtE,
-    ast.GtE: ast.Lt,
-    ast.Gt: ast.LtE,
-    ast.LtE: ast.Gt,
-    ast.Eq: ast.NotEq,
-    ast.NotEq: ast.Eq,
-    ast.Is: ast.IsNot,
-    ast.IsNot: ast.Is,
-}
-_RENAMED = {
-    "maximum": "minimum",
-    "minimum": "maximum",
-    "argmax": "argmin",
-    "add": "subtract",
-    "subtract": "add",
-    "multiply": "divide",
-    "divide": "multiply",
-    "zeros_like": "ones_like",
-    "zeros": "ones",
-    "ones": "zeros",
-    "sum": "mean",
-    "mean": "sum",
-    "sin": "cos",
-    "sqrt": "square",
-    "log": "exp",
-    "exp": "expm1",
-}
+_TURNED = {ast.Lt: ast.GtE, ast.Gt: ast.LtE, ast.Eq: ast.NotEq, ast.Is: ast.IsNot}
+_TURNED |= {turned: kind for kind, turned in _TURNED.items()}
+_EXCHANGED = "maximum minimum, add subtract, multiply divide, sum mean"
+_RENAMED = {a: b for pair in _EXCHANGED.split(", ") for a, b in (pair.split(), pair.split()[::-1])}
+_RENAMED |= {"argmax": "argmin", "zeros_like": "ones_like", "zeros": "ones", "ones": "zeros"}
+_RENAMED |= {"sin": "cos", "sqrt": "square", "log": "exp", "exp": "expm1"}
 
 
 def _changed_node(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:

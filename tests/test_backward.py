@@ -33,38 +33,22 @@ IDS = rng(21).integers(1, 12, 14)
 UPSTREAM = rng(23).normal(size=(14, 12))
 
 
-DROPS = (0.3, 0.4)
-BERTS = {  # config, lengths, rates of dropout
-    "1 layer, 1 head, 1 token type, one text": (
-        replace(CONFIG, num_attention_heads=1, num_hidden_layers=1, type_vocab_size=1),
-        [14],
-        None,
-    ),
-    "4 heads, relu": (
-        replace(CONFIG, num_hidden_layers=2, hidden_act="relu", num_attention_heads=4),
-        LENGTHS,
-        DROPS,
-    ),
-    "tanh, other eps": (replace(CONFIG, hidden_act="tanh", layer_norm_eps=1e-2), LENGTHS, DROPS),
-}
-
-
-@pytest.mark.parametrize("name", BERTS)
-def test_bert(name):
-    config, lengths, rates = BERTS[name]
-    config, lengths = replace(config, max_position_embeddings=14), np.array(lengths)
+@pytest.mark.parametrize(
+    "changes", [{"hidden_act": "relu", "num_attention_heads": 4}, {"layer_norm_eps": 1e-2}], ids=str
+)
+def test_bert(changes):
+    config = replace(CONFIG, **changes)
     params = random_params(config, rng(30), scale=0.4)
 
     def forward(params):
         # made anew at each forward, so that it drops the same
-        return trace_bert(IDS, lengths, params, config, rates and Dropout(rng(24), *rates))
+        return trace_bert(IDS, LENGTHS, params, config, Dropout(rng(24), 0.3, 0.4))
 
     def loss(named):
         return float(np.vdot(UPSTREAM, forward(with_leaves(params, iter(named.values()))).output))
 
-    gradients = leaves(bert_backward(UPSTREAM, forward(params), IDS, lengths, params, config))
-    sizes = {"N": 14, "D": 12, "F": 20}
-    report = check_gradients(loss, leaves(params), gradients, rng=rng(), sizes=sizes)
+    gradients = leaves(bert_backward(UPSTREAM, forward(params), IDS, LENGTHS, params, config))
+    report = check_gradients(loss, leaves(params), gradients, rng=rng(), directions=1)
     assert report.ok and report.worst.error <= BOUND, str(report)
 
 
@@ -79,25 +63,16 @@ def numbers(gradient):
     return gradient.values if isinstance(gradient, RowGradient) else gradient
 
 
-@pytest.mark.parametrize(("dtype", "dropped"), [(np.float32, True), (np.float64, False)])
-def test_gradients_have_dtype_shape_and_memory_order_of_the_parameters_and_arguments_stay(dtype, dropped):
-    params, trace, gradients = batch(dtype, Dropout(rng(0)) if dropped else None)
+def test_gradients_have_dtype_shape_and_memory_order_of_the_parameters():
+    params, trace, gradients = batch(np.float32, Dropout(rng(0)))
     named = leaves(params)
     for name, gradient in leaves(gradients).items():
         values = gradient.dense() if isinstance(gradient, RowGradient) else gradient
-        assert values.dtype == dtype and values.shape == named[name].shape, name
+        assert values.dtype == np.float32 and values.shape == named[name].shape, name
         if name.startswith("layers") and values.ndim == 2:
             assert values.flags.f_contiguous, name  # as load_params lays the weights
+    assert {tensor.dtype for tensor in leaves(trace).values()} == {np.dtype(np.float32)}
     np.testing.assert_array_equal(gradients.embeddings.word.rows, np.unique(IDS))
-    tensors = leaves(trace)
-    kept = [tensor for tensor in tensors.values() if tensor is not None]
-    assert {tensor.dtype for tensor in kept} == {np.dtype(dtype)}
-    assert len(tensors) - len(kept) == (0 if dropped else sum("mask" in name for name in tensors))
-    arguments = [*named.values(), *kept, UPSTREAM.astype(dtype), IDS, LENGTHS]
-    before = [a.copy() for a in arguments]
-    bert_backward(arguments[-3], trace, IDS, LENGTHS, params, CONFIG)
-    for argument, old in zip(arguments, before, strict=True):
-        np.testing.assert_array_equal(argument, old)
 
 
 def test_the_gradient_of_a_batch_is_the_sum_of_its_texts():
@@ -145,15 +120,6 @@ def test_a_mask_holds_zeros_and_one_over_what_is_kept():
         for axis, count in ((0, 300), (1, 400)):
             bound = 6 * math.sqrt(rate / (1 - rate) / count) + 1e-6
             assert np.abs(mask.mean(axis=axis, dtype=np.float64) - 1.0).max() <= bound
-
-
-def test_masks_come_from_the_generator_one_after_the_other():
-    generator = rng(1)
-    first, second = (ops.dropout_mask((50, 60), 0.3, generator, np.float32) for _ in range(2))
-    np.testing.assert_array_equal(first, ops.dropout_mask((50, 60), 0.3, rng(1), np.float32))
-    # two masks are independent: of 3,000 numbers 0.3^2 are dropped by both
-    both = ((first == 0) & (second == 0)).mean()
-    assert abs(both - 0.09) <= 5 * math.sqrt(0.09 * 0.91 / 3000)
 
 
 def test_each_place_has_a_mask_of_its_own_and_of_its_rate():

@@ -16,21 +16,17 @@ from minisbert.training.losses import LOSSES, cosine_similarity
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-EPS = 1e-12
-
 
 def rng(seed=0):
     return np.random.default_rng(seed)
 
 
-def layer_norm_arguments(rows=7, width=5):
-    draw = rng(1)
-    return {
-        "x": draw.normal(size=(rows, width)),
-        "weight": draw.normal(size=width),
-        "bias": draw.normal(size=width),
-        "eps": EPS,
-    }
+ARGUMENTS = {
+    "x": rng(1).normal(size=(7, 5)),
+    "weight": rng(2).normal(size=5),
+    "bias": rng(3).normal(size=5),
+    "eps": 1e-12,
+}
 
 
 def layer_norm_backward(d_y, x, weight, bias, eps):
@@ -42,17 +38,13 @@ def layer_norm_backward(d_y, x, weight, bias, eps):
     return d_x, (d_y * z).sum(axis=0), d_y.sum(axis=0)
 
 
-def spoiled(change):
-    """layer_norm's backward with one of its three gradients changed."""
+def check_layer_norm(change=lambda d_x, d_weight, d_bias, *_: (d_x, d_weight, d_bias), **options):
+    """Check layer_norm's backward with one of its three gradients changed."""
 
     def backward(d_y, x, weight, bias, eps):
         return change(*layer_norm_backward(d_y, x, weight, bias, eps), d_y, x, weight)
 
-    return backward
-
-
-def check_layer_norm(backward, **options):
-    return check_backward(ops.layer_norm, backward, layer_norm_arguments(), rng=rng(), **options)
+    return check_backward(ops.layer_norm, backward, ARGUMENTS, rng=rng(), **options)
 
 
 def without_the_variance_term(d_x, d_weight, d_bias, d_y, x, weight):
@@ -65,7 +57,7 @@ def without_the_variance_term(d_x, d_weight, d_bias, d_y, x, weight):
 
 
 def test_a_right_backward_passes_with_room_to_spare():
-    report = check_layer_norm(layer_norm_backward)
+    report = check_layer_norm()
     assert report.ok and report.first_wrong is None
     assert [row.name for row in report.rows] == ["x", "weight", "bias"]  # the eps is a setting
     # measured: 2.6e-11 at most over 20 seeds
@@ -115,31 +107,25 @@ MISTAKES = {
     "forgotten sum": (lambda dx, dw, db, d_y, *_: (dx, dw, d_y), "bias", "the sum over the leading axes is missing"),
     "kept axis": (lambda dx, dw, db, *_: (dx, dw[None], db), "weight", "a reshape"),
     "transposed": (lambda dx, dw, db, *_: (dx.T, dw, db), "x", "(5, 7), but the tensor's is (7, 5): transposed"),
-    "list": (lambda dx, dw, db, *_: (dx, dw, list(db)), "bias", "a list came back"),
+    "list": (lambda dx, dw, db, *_: (dx, dw, list(db)), "bias", "a list, "),
     "NaN": (lambda dx, dw, db, *_: (dx, dw * [1, np.nan, 1, 1, 1], db), "weight", "in 1 of 5 numbers, the first at (1"),
-    "float32": (lambda dx, dw, db, *_: (dx, dw.astype(np.float32), db), "weight", "it is not float64"),
+    "float32": (lambda dx, dw, db, *_: (dx, dw.astype(np.float32), db), "weight", "float32 (5,) came back"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_planted_mistake_is_caught_and_named(mistake):
     change, name, words = MISTAKES[mistake]
-    report = check_layer_norm(spoiled(change), sizes={"B": 7, "D": 5}, tolerance=1e-9)
-    assert not report.ok
+    report = check_layer_norm(change, sizes={"B": 7, "D": 5}, tolerance=1e-9)
     assert [row.name for row in report.rows if not row.ok] == [name]  # the two others are right
-    assert report.worst.name == report.first_wrong.name == name
-    assert words in report.first_wrong.diagnosis
-    assert report.first_wrong.diagnosis in str(report)
+    assert report.worst.name == report.first_wrong.name == name and not report.ok
+    assert words in report.first_wrong.diagnosis and report.first_wrong.diagnosis in str(report)
 
 
 def test_a_transposed_square_matrix_is_named():
-    x, weight = rng().normal(size=(4, 5)), rng(1).normal(size=(5, 5))
-    report = check_backward(
-        ops.linear, lambda d, x, w: (d @ w, x.T @ d), {"x": x, "weight": weight}, rng=rng(), directions=4
-    )
+    arguments = {"x": rng().normal(size=(4, 5)), "weight": rng(1).normal(size=(5, 5))}
+    report = check_backward(ops.linear, lambda d, x, w: (d @ w, x.T @ d), arguments, rng=rng(), directions=4)
     assert report.worst.diagnosis == "it is transposed"
-    report = check_backward(ops.linear, lambda d, x, w: (d @ w.T, d.T @ x), {"x": x, "weight": weight}, rng=rng())
-    assert report.worst.name == "x" and "a term is missing, or one is wrong" in report.worst.diagnosis
 
 
 # --------------------------------------------------------------------------------------------------- whole losses
@@ -178,18 +164,12 @@ def test_a_whole_loss_with_a_row_gradient():
     assert report.ok, report
     assert report.worst.error < 1e-9 and report.whole.error < 1e-9  # measured: 3.2e-11 at most over 20 seeds
     assert report.whole.shape == (sum(tensor.size for tensor in params.values()),)
-    for name, tensor in params.items():
-        np.testing.assert_array_equal(tensor, before[name])
-
-
-def test_the_first_wrong_tensor_is_the_one_nearest_to_the_loss():
-    loss, params, gradients = mlp()
-    for name in ("table", "first.weight", "first.bias"):
+    assert all(np.array_equal(tensor, before[name]) for name, tensor in params.items())
+    for name in ("table", "first.weight", "first.bias"):  # the first wrong one is the one nearest to the loss
         rows = gradients["table"]
         wrong = RowGradient(rows.rows, rows.values * 2, 9) if name == "table" else gradients[name] * 2
         gradients = {**gradients, name: wrong}
-        report = check_gradients(loss, params, gradients, rng=rng())
-        assert report.first_wrong.name == name
+        assert check_gradients(loss, params, gradients, rng=rng()).first_wrong.name == name
 
 
 @pytest.mark.parametrize(
@@ -198,8 +178,8 @@ def test_the_first_wrong_tensor_is_the_one_nearest_to_the_loss():
         (lambda g: RowGradient(g.rows[1:], g.values[1:], 9), "a term is missing"),
         (lambda g: RowGradient(g.rows, g.values, 8), "of 8 came back, but the table is (9, 4)"),
         (lambda g: RowGradient(g.rows, g.values[:, :3], 9), "(4, 3) of 9 came back"),
-        (lambda g: RowGradient(g.rows + 2, g.values, 9), "rows 2 to 10 came back"),
-        (lambda g: RowGradient(np.array([0, 2, 2, 7]), g.values, 9), "a row stands twice"),
+        (lambda g: RowGradient(g.rows + 2, g.values, 9), "rows [2, 4, 9, 10]"),
+        (lambda g: RowGradient(np.array([0, 2, 2, 7]), g.values, 9), "once"),
     ],
 )
 def test_a_wrong_row_gradient_is_caught(change, words):
@@ -235,13 +215,10 @@ def test_a_kink_is_reported_as_such():
 
 def test_a_loss_computed_in_float32_cannot_be_judged():
     loss, params, gradients = mlp()
-
-    def narrow(p):
-        return loss({name: tensor.astype(np.float32) for name, tensor in p.items()})
-
-    report = check_gradients(narrow, params, gradients, rng=rng())
-    assert {row.verdict for row in (*report.rows, report.whole)} == {"not smooth"}
-    assert "float32" in report.first_wrong.diagnosis
+    narrow = check_gradients(
+        lambda p: loss({name: tensor.astype(np.float32) for name, tensor in p.items()}), params, gradients, rng=rng()
+    )
+    assert {row.verdict for row in (*narrow.rows, narrow.whole)} == {"not smooth"}
 
 
 # ------------------------------------------------------------------------------------------------------ refusals
@@ -249,8 +226,7 @@ def test_a_loss_computed_in_float32_cannot_be_judged():
 
 def test_float32_is_widened_for_an_operation():
     x = rng().normal(size=(3, 4)).astype(np.float32)
-    report = check_backward(np.tanh, lambda d, x: d * (1 - np.tanh(x) ** 2), {"x": x}, rng=rng())
-    assert report.ok and len(report.notes) == 1 and report.notes[0] in str(report)
+    assert check_backward(np.tanh, lambda d, x: d * (1 - np.tanh(x) ** 2), [x], rng=rng()).ok
 
 
 ONES = {"x": np.ones(3)}
@@ -268,27 +244,21 @@ def backward_of(forward, backward=lambda d, x: d, arguments=SQUARE):
 
 REFUSED = {
     "a loss of an array": (r"\(3,\)", lambda: gradients_of(loss=lambda p: p["x"])),
-    "a loss in float32": ("float32", lambda: gradients_of(loss=lambda p: np.float32(1))),
-    "a loss of nothing": ("NoneType", lambda: gradients_of(loss=lambda p: None)),
+    "a loss in float32": ("float32, ", lambda: gradients_of(loss=lambda p: np.float32(1))),
     "a loss of NaN": ("nan", lambda: gradients_of(loss=lambda p: math.nan)),
     "NaN near by": ("nan .*everything", lambda: gradients_of(loss=lambda p: math.nan if p["x"][0] > 1 else 1.0)),
     "a random loss": ("dropout", lambda: gradients_of(loss=lambda p: float(NOISE.random()))),
-    "a random operation": ("dropout", lambda: backward_of(lambda x: x * (NOISE.random(x.shape) < 0.5))),
     "no tensors": ("tensors", lambda: gradients_of({}, {})),
     "float32": ("x is float32", lambda: gradients_of({"x": np.ones(3, np.float32)})),
-    "directions": ("directions", lambda: gradients_of(directions=0)),
     "an empty tensor": (r"x is float64 \(0,\)", lambda: gradients_of({"x": np.ones(0)}, {"x": np.ones(0)})),
-    "a tensor of NaN": ("1 NaN", lambda: gradients_of({"x": np.array([1, np.nan])})),
     "a list": ("x is a list", lambda: gradients_of({"x": [1.0]})),
-    "a gradient of nothing": ("y", lambda: gradients_of(gradients={"y": np.ones(3)})),
     "only": ("only .*z", lambda: gradients_of(only=["z"])),
     "integers alone": ("ids: int64", lambda: backward_of(np.tanh, arguments={"ids": np.array([1, 2])})),
     "a forward in float32": ("float32", lambda: backward_of(lambda x: x.astype(np.float32))),
     "a forward to infinity": ("12 NaN", lambda: backward_of(lambda x: np.full_like(x, np.inf))),
-    "a forward of two": ("tuple", lambda: backward_of(lambda x: (x, x))),
     "a gradient too few": ("2 gradients", lambda: backward_of(np.add, lambda d, x, y: d, {**SQUARE, "y": SQUARE["x"]})),
-    "a greedy backward": ("backward .*number 0", lambda: backward_of(np.negative, lambda d, x: np.negative(d, out=d))),
-    "a greedy forward": ("forward .*number 0", lambda: backward_of(lambda x: np.exp(x, out=x))),
+    "a greedy forward": ("read-only", lambda: backward_of(lambda x: np.exp(x, out=x))),
+    "a greedy backward": ("read-only", lambda: backward_of(np.negative, lambda d, x: np.negative(d, out=d))),
 }
 
 
@@ -316,7 +286,7 @@ def model(folder):
 
 
 def test_a_whole_sentence_model(model):
-    report = check_encoder(model, COLUMNS[:2], "softmax", targets=[1, 0, 1], rng=rng(), directions=2)
+    report = check_encoder(model, COLUMNS[:2], "softmax", targets=[1, 0, 1], rng=rng(), directions=1)
     assert report.ok, report
     names = [row.name for row in report.rows]
     assert len(names) == 41 and names[0] == "embeddings.word_embeddings.weight" and names[-1] == "head.bias"
@@ -332,7 +302,7 @@ def test_a_line_that_is_wrong_deep_inside_the_model_is_traced(model, monkeypatch
 
     original = bert.layer_backward
     monkeypatch.setattr(bert, "layer_backward", without_the_residual)
-    report = check_encoder(model, COLUMNS[:2], rng=rng(), directions=2)
+    report = check_encoder(model, COLUMNS[:2], rng=rng(), directions=1)
     # right up to the second layer, whose own gradients do not depend on what it hands down; wrong from there on
     assert report.first_wrong.name == "encoder.layer.0.output.LayerNorm.bias"
     assert all(row.ok for row in report.rows if row.name.startswith(("encoder.layer.1", "modules")))
@@ -347,18 +317,14 @@ def test_a_line_that_is_wrong_deep_inside_the_model_is_traced(model, monkeypatch
     assert {row.diagnosis for row in report.rows} == {"the sign is turned"}
 
 
-@pytest.mark.parametrize(
-    ("loss", "targets", "words"),
-    [
+def test_losses_that_cannot_be_checked_are_refused(model):
+    for loss, targets, words in (
         ("nonsense", None, "nonsense"),
         ("cosent", None, "'cosent' .*targets"),
         ("triplet", [1, 2, 3], "'triplet' .*targets"),
-        ("cosine_similarity", [1, 2, 3], "scores"),
-    ],
-)
-def test_losses_that_cannot_be_checked_are_refused(model, loss, targets, words):
-    with pytest.raises(ValueError, match=words):
-        check_encoder(model, COLUMNS[:2], loss, targets=targets, rng=rng())
+    ):
+        with pytest.raises(ValueError, match=words):
+            check_encoder(model, COLUMNS[:2], loss, targets=targets, rng=rng())
 
 
 # ------------------------------------------------------------------------------------------------ command line

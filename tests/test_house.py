@@ -82,7 +82,6 @@ def test_no_assert_bare_except_or_open_end(files):
 
 WIDE = {
     "model/tokens.py": "token ids, as Hugging Face's",
-    "training/finetune.py": "the format of a checkpoint",
     "search/database.py": "DuckDB's numbers",
     "bench/engines.py": "ONNX Runtime's input",
     "proof/profile.py": "a sum of squares",

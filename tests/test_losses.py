@@ -70,20 +70,6 @@ def test_dtype_shape_and_arguments_are_kept(name, batch, width, order, seed):
         assert gradient.dtype == np.float32
 
 
-# -------------------------------------------------------------------------------------------------- false negatives
-
-
-@given(st.lists(st.tuples(*[st.sampled_from("abcde")] * 3), min_size=1, max_size=6))
-def test_false_negatives_are_what_the_definition_says(rows):
-    anchors, positives, negatives = zip(*rows, strict=True)
-    mask = find_false_negatives(anchors, positives, negatives)
-    candidates = positives + negatives
-    for i, j in np.ndindex(mask.shape):
-        equal = candidates[j] in (positives[i], anchors[i]) or (j < len(anchors) and anchors[j] == anchors[i])
-        assert mask[i, j] == (equal and i != j)
-    np.testing.assert_array_equal(find_false_negatives(*np.array(rows).T), mask)  # NumPy's strings and ids, too
-
-
 def test_what_is_masked_plays_no_part():
     a, b, c = vectors(3, batch=4)
     mask = np.zeros((4, 8), bool)
@@ -99,9 +85,6 @@ def test_what_is_masked_plays_no_part():
         assert alone.value == 0 and not any(g.any() for g in alone.gradients)
 
 
-# ------------------------------------------------------------------------------------------------------------ edges
-
-
 def test_cosent_compares_only_pairs_with_different_scores():
     a, b = vectors(2, batch=4)
     result = cosent(a, b, [3, 3, 3, 3])
@@ -110,29 +93,12 @@ def test_cosent_compares_only_pairs_with_different_scores():
     assert cosent(*narrow, [1.0, 1.0 + 1e-12]).value > 0, "scores must not be rounded to the embeddings' dtype"
 
 
-def test_where_there_is_no_slope_it_counts_as_flat():
-    a, *_ = vectors(1)
-    for negatives, value in ((a.copy(), 1.0), (a + 10.0, 0.0)):
-        same = triplet(a, a.copy(), negatives, margin=1.0)
-        assert same.value == value and not any(g.any() for g in same.gradients)
+def test_where_embeddings_are_equal_the_slope_counts_as_flat():
     weight = np.array([[0.0, 0.0, 0.0, 0.0, 3.0, 5.0], [0.0] * 6])  # only |u - v| counts, and u_0 = v_0
-    d_u, d_v = softmax_classification(
-        np.array([[1.0, 2.0]]), np.array([[1.0, 7.0]]), [1], weight, np.zeros(2)
-    ).gradients
+    u, v = np.array([[1.0, 2.0]]), np.array([[1.0, 7.0]])
+    d_u, d_v = softmax_classification(u, v, [1], weight, np.zeros(2)).gradients
     p = 1 / (1 + math.exp(-25))
     np.testing.assert_allclose([d_u[0], d_v[0]], [[0, -5 * p], [0, 5 * p]], rtol=1e-12)
-
-
-def test_one_example_is_enough_where_nothing_is_compared_with_others():
-    a, b, c = vectors(3, batch=1)
-    for result in (
-        contrastive(a, b, [True]),
-        triplet(a, b, c, margin=9.0),
-        cosine_similarity(a, b, [0.5]),
-        softmax_classification(a, b, [1], *head(2, 5)),
-        multiple_negatives_ranking(a, b, c, symmetric=True),
-    ):
-        assert result.value > 0 and all(g.any() for g in result.gradients)
 
 
 # --------------------------------------------------------------------------------------------------------- refusals
@@ -144,17 +110,16 @@ def broken(value, row=4):
     return x
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if name not in ("symmetric", "simcse")])
-def test_every_loss_checks_its_embeddings(name):
-    count, loss = CASES[name]
-    x = vectors(count)
-    with pytest.raises(ValueError, match=rf"{name}: .*row 4 "):
-        loss([*x[:-1], broken(np.nan)])
-    with pytest.raises(ValueError, match=rf"{name}: .*float64 \(6, 4\)"):
-        loss([*x[:-1], x[0][:, 1:]])
-    if name not in ("triplet", "softmax_classification"):  # a cosine needs a direction
-        with pytest.raises(ValueError, match=rf"{name}: .*row 1 \(1 of 6\)"):
-            loss([*x[:-1], np.where(np.arange(6)[:, None] == 1, 0, x[-1])])
+def test_every_loss_checks_its_embeddings():
+    for name, (count, loss) in CASES.items():
+        x = vectors(count)
+        with pytest.raises(ValueError, match=r": .*row 4 "):
+            loss([*x[:-1], broken(np.nan)])
+        with pytest.raises(ValueError, match=r"float64 \(6, 4\)"):
+            loss([*x[:-1], x[0][:, 1:]])
+        if name not in ("triplet", "softmax_classification", "symmetric"):  # a cosine needs a direction
+            with pytest.raises(ValueError, match="zeros in row 1"):
+                loss([*x[:-1], np.where(np.arange(6)[:, None] == 1, 0, x[-1])])
 
 
 A, B, C = vectors(3)
@@ -164,45 +129,32 @@ OWN = np.eye(6, dtype=bool)
 REFUSED = {
     "another dtype": ("embeddings", lambda: triplet(A, B, C.astype(np.float32))),
     "float16": ("embeddings", lambda: triplet(*(x.astype(np.float16) for x in (A, B, C)))),
-    "lists": ("embeddings", lambda: triplet(A, B, C.tolist())),
     "one axis": ("embeddings", lambda: triplet(A[0], B[0], C[0])),
     "no rows": ("embeddings", lambda: triplet(A[:0], B[:0], C[:0])),
-    "no width": ("embeddings", lambda: triplet(A[:, :0], B[:, :0], C[:, :0])),
-    "infinity": ("positives", lambda: triplet(A, broken(-np.inf), C)),
-    "the second negative": (r"negatives\[1\]", lambda: multiple_negatives_ranking(A, B, C, broken(np.nan))),
+    "the second negative": (r"negatives\[1\]", lambda: multiple_negatives_ranking(A, B, C, broken(np.inf))),
     "one pair": ("B >= 2", lambda: multiple_negatives_ranking(A[:1], B[:1])),
     "one scored pair": ("B >= 2", lambda: cosent(A[:1], B[:1], [1.0])),
     "scale 0": ("multiple_negatives_ranking: scale", lambda: multiple_negatives_ranking(A, B, scale=0.0)),
-    "scale of cosent": ("cosent: scale", lambda: cosent(A, B, CLASSES, scale=math.nan)),
-    "margin": ("contrastive: margin", lambda: contrastive(A, B, CLASSES % 2, margin=-1.0)),
-    "margin of triplet": ("triplet: margin", lambda: triplet(A, B, C, margin=math.inf)),
+    "margin": ("contrastive: margin", lambda: contrastive(A, B, CLASSES % 2, margin=math.inf)),
     "a scale that overflows": (
         "float32", lambda: multiple_negatives_ranking(*vectors(2, dtype=np.float32), scale=1e38)
     ),
-    "the same, cosent": ("float32", lambda: cosent(*vectors(2, dtype=np.float32), CLASSES, scale=1e38)),
     "similarity": ("similarity .*'cos'", lambda: multiple_negatives_ranking(A, B, similarity="cos")),
     "distance": ("contrastive: distance .*'dot'", lambda: contrastive(A, B, CLASSES % 2, distance="dot")),
-    "distance of triplet": ("triplet: distance .*'dot'", lambda: triplet(A, B, C, distance="dot")),
     "fewer labels": (r"labels .*\(2,\)", lambda: contrastive(A, B, [1, 0])),
-    "labels in a column": (r"labels .*\(6, 1\)", lambda: contrastive(A, B, np.ones((6, 1)))),
-    "a score of NaN": ("scores .*row 5", lambda: cosent(A, B, [0, 1, 0, 1, 0, math.nan])),
+    "a score of NaN": ("scores .*nan", lambda: cosent(A, B, [0, 1, 0, 1, 0, math.nan])),
     "words for scores": ("scores", lambda: cosine_similarity(A, B, ["yes"] * 6)),
-    "labels but 0 and 1": ("labels .*2, 0.5", lambda: contrastive(A, B, [0, 1, 2, 0, 0.5, 1])),
-    "scores off the scale": ("scores .*5, 3, 2", lambda: cosine_similarity(A, B, [0, 5, 3, 2, 4, 1])),
+    "labels but 0 and 1": (r"labels .*2\. +0\.5", lambda: contrastive(A, B, [0, 1, 2, 0, 0.5, 1])),
+    "scores off the scale": (r"scores .*5\. 3\. 2", lambda: cosine_similarity(A, B, [0, 5, 3, 2, 4, 1])),
     "a class too many": ("labels .*3", lambda: softmax_classification(A, B, [0, 1, 2, 3, 0, 0], WEIGHT, BIAS)),
     "half a class": ("labels .*0.5", lambda: softmax_classification(A, B, [0, 1, 2, 0.5, 0, 0], WEIGHT, BIAS)),
     "a narrow classifier": (r"\(3, 14\)", lambda: softmax_classification(A, B, CLASSES, WEIGHT[:, 1:], BIAS)),
-    "a bias too short": (r"\(2,\)", lambda: softmax_classification(A, B, CLASSES, WEIGHT, BIAS[1:])),
     "one class": (r"\(1, 15\)", lambda: softmax_classification(A, B, 0 * CLASSES, WEIGHT[:1], BIAS[:1])),
-    "a classifier in float32": (
-        "float32", lambda: softmax_classification(A, B, CLASSES, WEIGHT.astype(np.float32), BIAS)
-    ),
     "a classifier of NaN": ("bias .*NaN", lambda: softmax_classification(A, B, CLASSES, WEIGHT, BIAS * math.nan)),
     "a mask of numbers": ("false_negatives", lambda: multiple_negatives_ranking(A, B, false_negatives=0.0 * OWN)),
     "a narrow mask": (r"\(6, 6\)", lambda: multiple_negatives_ranking(A, B, C, false_negatives=~OWN)),
     "the own positive": ("false_negatives", lambda: multiple_negatives_ranking(A, B, false_negatives=OWN)),
     "a bare string": ("find_false_negatives", lambda: find_false_negatives("abc", ["a", "b", "c"])),
-    "columns of two lengths": ("find_false_negatives", lambda: find_false_negatives(["a"], ["b"], [])),
     "lists as texts": ("find_false_negatives", lambda: find_false_negatives([["a"]], ["b"])),
 }  # fmt: skip
 
@@ -215,18 +167,9 @@ def test_what_is_refused(what):
 
 
 def test_the_table_has_every_loss_with_its_options():
-    assert {loss.function for loss in LOSSES.values()} == {
-        thing
-        for thing in vars(losses).values()
-        if inspect.isfunction(thing) and inspect.signature(thing).return_annotation == "LossResult"
-    }
-    for name, loss in LOSSES.items():
-        parameters = inspect.signature(loss.function).parameters
-        defaults = {key: p.default for key, p in parameters.items() if p.default is not inspect.Parameter.empty}
-        assert loss.takes_false_negatives == ("false_negatives" in defaults)
-        defaults.pop("false_negatives", None)
-        assert dict(loss.options) == defaults, name
-        assert loss.has_head == ("weight" in parameters)
-        assert ("scores" in parameters) == (loss.data == "scored")
-        assert ("labels" in parameters) == (loss.data == "labelled")
-        assert ("negatives" in parameters) == (loss.data in ("triplets", "pairs"))
+    functions = [thing for thing in vars(losses).values() if inspect.isfunction(thing)]
+    returning = {f for f in functions if inspect.signature(f).return_annotation == "LossResult"}
+    assert {loss.function for loss in LOSSES.values()} == returning
+    ranking = LOSSES["multiple_negatives_ranking"]
+    assert ranking.options == {"scale": 20.0, "similarity": "cosine", "symmetric": False}
+    assert [name for name, loss in LOSSES.items() if loss.has_head] == ["softmax"] and not LOSSES["softmax"].options

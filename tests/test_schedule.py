@@ -92,13 +92,9 @@ def test_jobs_run_on_worker_threads_with_blas_on_one():
     jobs = [np.array([i, i]) for i in range(20)]
     done = dict((int(job[0]), total) for job, total in work_through(jobs, work, 3))
     assert done == {i: 2 * i for i in range(20)}
+    ((_, name),) = work_through([np.array([1])], lambda job: threading.current_thread().name, 4)
+    assert name == threading.current_thread().name  # a job that is alone runs on the calling thread
     assert all(name == "minisbert" and set(rest) <= {1} for name, *rest in seen)
-
-
-def test_a_job_that_is_alone_runs_on_the_calling_thread():
-    for num_threads in (None, 1, 4):
-        ((_, name),) = work_through([np.array([1])], lambda job: threading.current_thread().name, num_threads)
-        assert name == threading.current_thread().name
 
 
 @pytest.mark.parametrize("num_threads", [1, 5])
@@ -154,25 +150,16 @@ def test_ctrl_c_ends_at_once_and_leaves_nothing_behind(tmp_path):
 # --- any number of texts --------------------------------------------------------------------------------------
 
 
-def test_a_stream_is_read_block_by_block(tiny):
-    read = []
-
-    def texts():
-        for i in range(10):
-            read.append(i)
-            yield MANY[i]
-
-    blocks = tiny.encode_stream(texts(), block_texts=4)
-    assert next(blocks).shape == (4, 12)
-    assert len(read) == 4
-    assert [block.shape for block in blocks] == [(4, 12), (2, 12)]
-
-
-def test_a_stream_gives_what_encode_gives(tiny, monkeypatch):
-    texts = MANY * 3
+def test_a_stream_is_read_block_by_block_and_gives_what_encode_gives(tiny, monkeypatch):
+    texts, read = MANY * 3, []
     expected = tiny.encode(texts, truncate_dim=5, normalize_embeddings=True, prompt="the ")
-    blocks = tiny.encode_stream(iter(texts), block_texts=7, truncate_dim=5, normalize_embeddings=True, prompt="the ")
-    np.testing.assert_allclose(np.concatenate(list(blocks)), expected, atol=COMPANY)
+    blocks = tiny.encode_stream(
+        (read.append(text) or text for text in texts),
+        block_texts=7, truncate_dim=5, normalize_embeddings=True, prompt="the ",
+    )  # fmt: skip
+    first = next(blocks)
+    assert len(first) == len(read) == 7
+    np.testing.assert_allclose(np.concatenate([first, *blocks]), expected, atol=COMPANY)
     assert list(tiny.encode_stream([])) == []
     monkeypatch.setattr("minisbert.encoder.BLOCK_TEXTS", 5)
     np.testing.assert_allclose(tiny.encode(iter(texts)), tiny.encode(texts), atol=COMPANY)

@@ -30,7 +30,6 @@ from minisbert.training.step import (
     value_and_gradients,
 )
 
-DTYPES = [np.float32, np.float64]
 ANCHORS = ["the cat sat on the mat", "i love soup", "", "dog", "a b c d e f g", "the dog ran!", "soup", "un able mat"]
 POSITIVES = ["a cat on a mat", "soup", "-", "the dog", "g f e d c b a", "dog, run", "i love the soup", "mat"]
 COLUMNS = [ANCHORS, POSITIVES]
@@ -109,23 +108,21 @@ def test_the_same_number_of_threads_gives_the_same_bits_even_if_the_first_shard_
     assert first == [0]
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_what_a_step_gives(dtype, folder):
-    encoder = SentenceEncoder(folder, dtype=np.dtype(dtype).name)
+def test_what_a_step_gives(folder):
+    encoder = SentenceEncoder(folder)
     model, params = encoder.model, named_parameters(encoder.model)
     before = copy_parameters(params)
     step = value_and_gradients(model, COLUMNS, contrast, num_threads=2)
     assert type(step.value) is float and list(step.gradients) == list(params)
     for name, gradient in step.gradients.items():
         dense = gradient.dense() if isinstance(gradient, RowGradient) else gradient
-        assert dense.shape == params[name].shape and arrays(gradient)[-1].dtype == dtype
+        assert dense.shape == params[name].shape and arrays(gradient)[-1].dtype == np.float32
         assert not np.shares_memory(arrays(gradient)[-1], params[name])
         np.testing.assert_array_equal(params[name], before[name])  # the model stays as it is
     used = np.unique(model.tokenizer([*ANCHORS, *POSITIVES], 16).token_ids)
     np.testing.assert_array_equal(step.gradients["embeddings.word_embeddings.weight"].rows, used)
     for column, vectors in zip(COLUMNS, step.embeddings, strict=True):
-        assert vectors.dtype == dtype
-        np.testing.assert_allclose(vectors, encoder.encode(column), rtol=0, atol=1e-14 if dtype == np.float64 else 1e-6)
+        np.testing.assert_allclose(vectors, encoder.encode(column), rtol=0, atol=1e-6)
 
 
 # ------------------------------------------------------------------------------------------------ gradient caching
@@ -208,13 +205,8 @@ def test_a_text_that_is_too_long_is_cut_and_it_is_said(model):
     assert len(ids) == 16 and (report.texts, report.cut) == (4, 1) and report.lost > 0
     with pytest.raises(ValueError, match="text 0 lost"):
         value_and_gradients(model, [LONG, ["a", "b"]], contrast, report=OverflowReport(16, "error"))
-
-
-def test_a_smaller_limit(model):
-    columns = [["the cat sat", "soup"], ["the cat", "dog"]]
-    cut = value_and_gradients(
-        model, columns, contrast, max_seq_length=4, num_threads=1, report=OverflowReport(4, "truncate")
-    )
+    columns, report = [["the cat sat", "soup"], ["the cat", "dog"]], OverflowReport(4, "truncate")
+    cut = value_and_gradients(model, columns, contrast, max_seq_length=4, num_threads=1, report=report)
     short = value_and_gradients(model, [["the cat", "soup"], ["the cat", "dog"]], contrast, num_threads=1)
     assert same_bits(cut, short)
 
@@ -279,10 +271,8 @@ def test_parameters_go_out_and_come_back(folder):
 
 REFUSED = [
     ([], {}, "columns"),
-    ([[], []], {}, "columns"),
     ([["a", "b"], ["a"]], {}, r"columns .*\[2, 1\]"),
     (["ab", "cd"], {}, r"columns\[0\]"),
-    ([["a", 3], ["b", "c"]], {}, r"columns\[0\]"),
     ([["soup"], ["mat"]], {}, "multiple_negatives_ranking"),  # what the loss refuses
     (COLUMNS, {"num_threads": 0}, "num_threads .* 0"),
     (COLUMNS, {"cache_tokens": 0}, "cache_tokens .* 0"),
@@ -299,5 +289,5 @@ def test_bad_arguments_and_weights_of_another_model_are_refused(model):
     for name in ("encoder.layer.1.attention.self.key.bias", "modules.1.linear.weight"):
         with pytest.raises(ValueError, match=f"'{name}'"):
             replace_parameters(model, {key: array for key, array in named.items() if key != name})
-        with pytest.raises(ValueError, match=rf"{name} .*\(3, 5\)"):
+        with pytest.raises(ValueError, match=rf"{name}' .*\(3, 5\)"):
             replace_parameters(model, {**named, name: np.zeros((3, 5))})

@@ -6,8 +6,6 @@ measured now. The checkpoints are those of `test_torch_models.py`, in all their 
 own modules and loss classes, and the real all-MiniLM-L6-v2. Dropout is compared by handing our masks to PyTorch.
 """
 
-import dataclasses
-
 import numpy as np
 import pytest
 from test_torch_models import CASES, IDS, open_theirs, write_case
@@ -48,55 +46,29 @@ COLUMNS = [
 ]
 # exact in float32, to which sentence-transformers' CosineSimilarityLoss rounds them
 SCORES = [0.875, 0.25, -0.25, 0.25, 0.75, 0.125]
-LABELS = [0, 2, 1, 1, 0, 2]
-CLASSES = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class LossCase:
-    """One loss on both sides."""
-
-    columns: int
-    ours: object  # (vectors, head) -> LossResult
-    theirs: object  # (losses of sentence-transformers, model) -> its loss
-    labels: object = None
+LABELS, BINARY = [0, 2, 1, 1, 0, 2], [1, 0, 0, 1, 1, 0]
 
 
 def with_classifier(vectors, head):
     return losses.softmax_classification(*vectors, LABELS, head["head.weight"], head["head.bias"])
 
 
-LOSS_CASES = {
-    "multiple negatives": LossCase(
+LOSS_CASES = {  # how many columns, (vectors, head) -> LossResult, (their losses, model) -> their loss, labels
+    "multiple negatives": (
         3,
-        lambda v, _: losses.multiple_negatives_ranking(*v),
-        lambda them, model: them.MultipleNegativesRankingLoss(model),
+        lambda v, _: losses.multiple_negatives_ranking(*v), lambda them, m: them.MultipleNegativesRankingLoss(m), None,
     ),
-    "cosent": LossCase(2, lambda v, _: losses.cosent(*v, SCORES), lambda them, model: them.CoSENTLoss(model), SCORES),
-    "softmax": LossCase(
-        2,
-        with_classifier,
-        lambda them, model: them.SoftmaxLoss(model, model.get_sentence_embedding_dimension(), CLASSES).double(),
-        LABELS,
+    "cosent": (2, lambda v, _: losses.cosent(*v, SCORES), lambda them, m: them.CoSENTLoss(m), SCORES),
+    "softmax": (
+        2, with_classifier,
+        lambda them, m: them.SoftmaxLoss(m, m.get_sentence_embedding_dimension(), 3).double(), LABELS,
     ),
-    "triplet": LossCase(
-        3,
-        lambda v, _: losses.triplet(*v, margin=1.0),
-        lambda them, model: them.TripletLoss(model, triplet_margin=1.0),
+    "triplet": (3, lambda v, _: losses.triplet(*v), lambda them, m: them.TripletLoss(m, triplet_margin=1.0), None),
+    "contrastive": (2, lambda v, _: losses.contrastive(*v, BINARY), lambda them, m: them.ContrastiveLoss(m), BINARY),
+    "cosine similarity": (
+        2, lambda v, _: losses.cosine_similarity(*v, SCORES), lambda them, m: them.CosineSimilarityLoss(m), SCORES
     ),
-    "contrastive": LossCase(
-        2,
-        lambda v, _: losses.contrastive(*v, [1, 0, 0, 1, 1, 0]),
-        lambda them, model: them.ContrastiveLoss(model),
-        [1, 0, 0, 1, 1, 0],
-    ),
-    "cosine similarity": LossCase(
-        2,
-        lambda v, _: losses.cosine_similarity(*v, SCORES),
-        lambda them, model: them.CosineSimilarityLoss(model),
-        SCORES,
-    ),
-}
+}  # fmt: skip
 
 
 def open_ours(folder, dtype):
@@ -111,15 +83,15 @@ def both_sides(model, theirs, case, columns):
     import torch
     from sentence_transformers import losses as their_losses
 
-    columns = columns[: case.columns]
-    loss = case.theirs(their_losses, theirs)
+    count, our_loss, their_loss, labels = case
+    columns, loss = columns[:count], their_loss(their_losses, theirs)
     head = {}
     if hasattr(loss, "classifier"):
         head = {f"head.{name}": p.detach().numpy() for name, p in loss.classifier.named_parameters()}
     # padding need not be equal on both sides: every column of PyTorch's is as wide as its longest text
     features = [theirs.tokenize(list(column)) for column in columns]
     theirs.zero_grad(set_to_none=True)
-    labels = None if case.labels is None else torch.tensor(case.labels)
+    labels = None if labels is None else torch.tensor(labels)
     if labels is not None and labels.is_floating_point():
         labels = labels.to(next(theirs.parameters()).dtype)
     value = loss(features, labels)
@@ -128,7 +100,7 @@ def both_sides(model, theirs, case, columns):
     if head:
         reference |= {f"head.{name}": p.grad.numpy() for name, p in loss.classifier.named_parameters()}
     report = OverflowReport(model.max_seq_length, "truncate")
-    step = value_and_gradients(model, columns, lambda v: case.ours(v, head), num_threads=2, report=report)
+    step = value_and_gradients(model, columns, lambda v: our_loss(v, head), num_threads=2, report=report)
     return step.value, value.item(), step.gradients, reference
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from running import run, stand_in, told
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from tiny import TINY, write_model
 
 from minisbert import SentenceEncoder, __version__
@@ -67,8 +67,8 @@ def files_of(folder):
 
 
 def step_of(checkpoint):
-    with safe_open(checkpoint, framework="numpy") as stored:
-        return json.loads(stored.metadata()["minisbert"])["progress"]["step"]
+    with Path(checkpoint).open("rb") as stream, np.load(stream) as stored:
+        return len(json.loads(str(stored["about"]))["progress"]["losses"])
 
 
 def same_weights(encoder, folder):

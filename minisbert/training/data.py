@@ -33,10 +33,10 @@ from typing import Any
 
 import numpy as np
 
-from minisbert.checks import each_text
+from minisbert.checks import check_choice, each_text
 from minisbert.evaluation.classification import checked_label
 from minisbert.model import Array
-from minisbert.tables import MEANINGS, InputError, Table, checked_number, read_table
+from minisbert.tables import MEANINGS, InputError, Table, checked_number, read_columns, read_table
 
 COLUMNS = {
     "pairs": ("anchor", "positive"),
@@ -74,12 +74,6 @@ class Examples:
     label_names : tuple of str
         ``C`` names; ``label_names[c]`` is the name of class ``c``. Empty without labels.
 
-    Raises
-    ------
-    ValueError
-        If columns, scores or labels do not fit the kind or each other, or if there is nothing to learn: a single
-        example, a single class, equal scores, a class of texts with only one text.
-
     Examples
     --------
     >>> examples = Examples("pairs", (("a cat", "tea"), ("one cat", "a cup of tea")))
@@ -98,28 +92,23 @@ class Examples:
 
     def __post_init__(self) -> None:
         kind, scores, labels = self.kind, self.scores, self.labels
-        if kind not in COLUMNS:
-            raise ValueError(f"Examples: kind must be one of {', '.join(COLUMNS)}, got {kind!r}")
+        check_choice("Examples: kind", kind, COLUMNS)
         columns = (tuple(each_text(x, f"Examples: columns[{i}]")) for i, x in enumerate(self.columns))
         object.__setattr__(self, "columns", tuple(columns))  # any sequence of texts becomes a tuple, once
-        if len(self.columns) != TEXTS[kind]:
-            texts = ", ".join(COLUMNS[kind][: TEXTS[kind]])
-            raise ValueError(f"Examples: kind {kind!r} has the columns {texts}, got {len(self.columns)}")
         wants = {"scored": (True, False), "labelled": (False, True), "texts": (False, labels is not None)}
-        if (scores is not None, labels is not None) != wants.get(kind, (False, False)):
-            raise ValueError(
-                "Examples: scores are for kind 'scored' and no other; labels are for kind 'labelled', and optional "
-                f"for 'texts'; got kind {kind!r}"
-            )
+        has = scores is not None, labels is not None
+        if len(self.columns) != TEXTS[kind] or has != wants.get(kind, (False, False)):
+            got = f"{len(self.columns)} columns of texts, scores: {has[0]}, labels: {has[1]}"
+            raise ValueError(f"Examples: kind {kind!r} has {', '.join(COLUMNS[kind])}; got {got}")
+        lengths = [len(column) for column in self.columns]
+        if len(self) < 2 or len(set(lengths)) > 1:
+            raise ValueError(f"Examples: the columns of {kind!r} must hold 2 examples or more each, got {lengths}")
         for name, values, dtype, numbers in (("scores", scores, "f", "floats"), ("labels", labels, "i", "integers")):
-            is_right = isinstance(values, np.ndarray) and values.ndim == 1 and values.dtype.kind == dtype
-            if values is not None and not (is_right and np.isfinite(values).all()):
-                raise ValueError(f"Examples: {name} must be an array (M,) of finite {numbers}, got {values!r:.80}")
-        lengths = [len(column) for column in (*self.columns, scores, labels) if column is not None]
-        if len(set(lengths)) > 1:
-            raise ValueError(f"Examples: columns, scores and labels must have the same length, got {lengths}")
-        if len(self) < 2:
-            raise ValueError(f"Examples: at least 2 examples are needed, got {len(self)} of kind {kind!r}")
+            fits = isinstance(values, np.ndarray) and values.shape == (len(self),) and values.dtype.kind == dtype
+            if values is not None and not (fits and np.isfinite(values).all()):
+                raise ValueError(
+                    f"Examples: {name} must be an array of {len(self)} finite {numbers}, got {values!r:.80}"
+                )
         if scores is not None and np.all(scores == scores[0]):
             raise ValueError(f"Examples: all {len(self):,} scores are {scores[0]:g}, so there is nothing to learn")
         if labels is None:
@@ -129,18 +118,14 @@ class Examples:
         if len(counts) != len(names) or not counts.all():
             raise ValueError(f"Examples: labels must be 0 to C - 1, and each must occur, for {len(names)} label_names")
         if len(names) < 2:
-            raise ValueError(
-                f"Examples: all {len(self):,} labels are {names[0]!r:.40}, so there is nothing to learn; use kind "
-                "'pairs' for pairs that all belong together, and texts without labels for SimCSE"
-            )
+            raise ValueError(f"Examples: all {len(self):,} labels are {names[0]!r:.40}, so there is nothing to learn")
         distinct = {*zip(self.columns[0], labels.tolist(), strict=True)} if kind == "texts" else set()
         lone = np.flatnonzero(np.bincount([c for _, c in distinct], minlength=1) == 1)
         if len(lone):
             named = ", ".join(f"{names[c]!r:.40}" for c in lone[:5]) + (", ..." if len(lone) > 5 else "")
             # an error and not a warning: a text that is its own positive teaches nothing
             raise ValueError(
-                f"Examples: {len(lone)} of {len(names)} classes have only one text, which has no positive: {named}; "
-                "give each class at least two different texts, or drop these rows"
+                f"Examples: {len(lone)} classes have only one text, which has no positive: {named}; drop it"
             )
 
 
@@ -150,10 +135,12 @@ def read_examples(
     kind: str | None = None,
     columns: Sequence[str] | None = None,
     scale: tuple[float, float] | None = None,
-    has_header: bool = True,
     **reading: Any,
 ) -> Examples:
     r"""Read training examples from one file, or from several that form one set.
+
+    **Source**: the formats of sentence-transformers' "Dataset Overview", where a float ``label`` is a score.
+    ``(score - low) / (high - low)`` is what its ``CosineSimilarityLoss`` expects.
 
     Parameters
     ----------
@@ -163,14 +150,12 @@ def read_examples(
     kind : str, optional
         A key of :data:`COLUMNS`; by default the only kind that the columns of the first file fit.
     columns : sequence of str, optional
-        Column names, or numbers from "1", in the order of :data:`COLUMNS`; requires ``kind``. "texts" takes one or two.
-        By default the first of `minisbert.tables.MEANINGS` that a file has.
+        Column names, or numbers from "1", in the order of :data:`COLUMNS`; "texts" takes one or two. By default the
+        first of `minisbert.tables.MEANINGS` that a file has.
     scale : (low, high), optional
         The range of the scores, which are then mapped to [0, 1]; by default they stay as they are.
-    has_header : bool
-        False if there is no row of column names; ``columns`` are then numbers.
     **reading
-        Of `read_table`: ``input_format``, ``delimiter``, ``quoting``.
+        Of `read_table`: ``input_format``, ``delimiter``, ``quoting``, ``has_header``.
 
     Returns
     -------
@@ -181,14 +166,7 @@ def read_examples(
     Raises
     ------
     InputError
-        A ValueError that names the file and, where one row is at fault, its line: a score that is not a number or
-        outside the scale, an empty label, a negative that equals its anchor or positive, a missing column, columns that
-        fit several kinds or none, a file without rows.
-
-    Notes
-    -----
-    **Source**: the formats of sentence-transformers' "Dataset Overview", where a float ``label`` is a score.
-    ``(score - low) / (high - low)`` is what its ``CosineSimilarityLoss`` expects.
+        A ValueError that names the file and, where one row is at fault, its line.
 
     Examples
     --------
@@ -200,51 +178,32 @@ def read_examples(
     ('labelled', array([1, 0]), ('contradiction', 'entailment'))
     """
     listed = [files] if isinstance(files, (str, Path)) else list(files)
-    meanings = COLUMNS.get(kind or "", ())
-    optional = 1 if kind == "texts" else 0  # the label of texts
-    right = columns is not None and len(meanings) - optional <= len(columns) <= len(meanings)
-    for wrong, said in (
-        (not listed, "no files given"),
-        (kind not in (None, *COLUMNS), f"kind must be one of {', '.join(COLUMNS)}, got {kind!r}"),
-        (
-            scale and not -math.inf < scale[0] < scale[1] < math.inf,
-            f"scale must be (low, high), low < high, got {scale!r}",
-        ),
-        (not columns and not has_header, "without a header row, give the kind, and the columns by number"),
-        (columns and not kind, f"columns needs a kind: {_CHOICES}"),
-        (
-            columns is not None and (isinstance(columns, str) or not right),
-            f"columns of kind {kind!r} are {', '.join(meanings)}; got {columns!r}",
-        ),
-        (columns and len(set(columns)) < len(columns), f"a column is given twice: {columns!r}"),
-    ):
-        if wrong:
-            raise ValueError(f"read_examples: {said}")
-    found = kind or _guess_kind(read_table(listed[0], has_header=has_header, **reading))
-    if scale is not None and found != "scored":
-        raise ValueError(f"read_examples: scale is for scores, but {listed[0]} is read as {found!r}")
+    if not listed:
+        raise ValueError("read_examples: no files given")
+    check_choice("read_examples: kind", kind or "pairs", COLUMNS)
+    found = kind or _guess_kind(read_table(listed[0], **reading))
+    if scale is not None and (found != "scored" or not -math.inf < scale[0] < scale[1] < math.inf):
+        raise ValueError(f"read_examples: scale is (low, high) of scores, low < high; got {scale!r} for {found!r}")
+    meanings = {meaning: MEANINGS[meaning] + (ALSO.get(meaning, ()) if kind else ()) for meaning in COLUMNS[found]}
+    if found == "texts" and columns is not None and len(columns) == 1:
+        del meanings["label"]
     texts: list[tuple[str, ...]] = []
     targets: list[float | str] = []
-    is_labelled = True
     for file in listed:
-        table = read_table(file, has_header=has_header, **reading)
-        chosen = [table.column(column) for column in columns or ()]
-        for meaning in () if columns else COLUMNS[found]:
-            usual = MEANINGS[meaning] + (ALSO.get(meaning, ()) if kind else ())
-            try:
-                chosen.append(table.find(meaning, None, usual, f"name the columns for {', '.join(COLUMNS[found])}"))
-            except InputError:
-                if (found, meaning) != ("texts", "label"):
-                    raise
-        if file != listed[0] and is_labelled != (len(chosen) == len(COLUMNS[found])):
-            raise InputError(f"{file}: either both this file and {listed[0]} must have labels, or neither")
-        is_labelled = len(chosen) == len(COLUMNS[found])
+        try:
+            table, chosen = read_columns(file, meanings, columns, **reading)
+        except InputError:
+            if found != "texts" or columns is not None:
+                raise
+            table, chosen = read_columns(file, {"text": meanings["text"]}, None, **reading)
         before = len(texts)
         for line, values in table.pick(chosen, filled=chosen[: TEXTS[found]]):
             texts.append(tuple(map(str, values[: TEXTS[found]])))
             targets += _read_target(found, texts[-1], values[TEXTS[found] :], chosen, scale, table.where(line))
         if len(texts) == before:
             raise InputError(f"{file}: no training examples: the file has no rows")
+        if targets and len(targets) != len(texts):
+            raise InputError(f"{file}: either both this file and {listed[0]} must have labels, or neither")
     names = sorted({str(target) for target in targets})
     with suppress(ValueError):
         names = sorted(names, key=int)  # by value, so that 10 comes after 9
@@ -270,7 +229,7 @@ def _guess_kind(table: Table) -> str:
     """Infer the kind from the column names."""
     file, names, listed = table.name, {name.casefold() for name in table.columns}, table.listed()
     if not names:
-        raise InputError(f"{file}: empty: expected rows, and in CSV and TSV a header row before them")
+        raise InputError(f"{file}: empty: expected rows")
     has = {meaning for meaning, usual in MEANINGS.items() if {name.casefold() for name in usual} & names}
     fitting = [kind for kind, meanings in COLUMNS.items() if has.issuperset(meanings if kind != "texts" else ["text"])]
     others = {table.find(meaning) for kind in fitting if kind != "texts" for meaning in COLUMNS[kind]}
@@ -280,14 +239,11 @@ def _guess_kind(table: Table) -> str:
         fitting.remove("pairs")  # every triplet is a pair, too
     ignored = next((name for name in (*MEANINGS["label"], *MEANINGS["score"]) if name in names), None)
     if fitting in (["pairs"], ["triplets"]) and ignored:  # rows with label 0 are not positives
-        raise InputError(
-            f"{file}: the columns {listed} are {fitting[0]} with a {ignored!r}, which would be ignored; give "
-            f"kind={fitting[0]!r} if all rows belong together, or else another kind and columns: {_CHOICES}"
-        )
-    if not fitting:
-        raise InputError(f"{file}: the columns {listed} fit no kind of example; give kind and columns: {_CHOICES}")
-    if len(fitting) > 1:
-        raise InputError(f"{file}: the columns {listed} fit several kinds: {', '.join(fitting)}; give the kind")
+        way_out = f"give kind={fitting[0]!r} if all rows belong together, or else another kind: {_CHOICES}"
+        raise InputError(f"{file}: {listed} are {fitting[0]} with a {ignored!r}, which would be ignored; {way_out}")
+    if len(fitting) != 1:
+        fit = f"several kinds: {', '.join(fitting)}" if fitting else "no kind of example"
+        raise InputError(f"{file}: the columns {listed} fit {fit}; give kind and columns: {_CHOICES}")
     return fitting[0]
 
 
@@ -310,16 +266,10 @@ def _read_target(
         score = checked_number(value, f"the score in column {column!r}", where)
         low, high = scale or (0.0, 1.0)
         if scale and not low <= score <= high:
-            raise InputError(
-                f"{where}: the score {score:g} is outside the scale from {low:g} to {high:g}; is {column!r} the "
-                "right column, and the scale right?"
-            )
+            raise InputError(f"{where}: the {column} {score:g} is outside the scale from {low:g} to {high:g}")
         return [(score - low) / (high - low)]
     if kind == "labelled" and (isinstance(value, float) or re.fullmatch(r"\s*[-+]?(\d+\.\d*|\.\d+)\s*", str(value))):
-        raise InputError(
-            f"{where}: the label {value!r:.40} in column {column!r} has a decimal point; if it is a score, give "
-            "kind='scored'; if it is a class, write an integer or a name"
-        )
+        raise InputError(f"{where}: the {column} {value!r:.40} has a decimal point; scores are of kind='scored'")
     label = checked_label(value, column, where)
     if label == "-":
         raise InputError(f"{where}: the label '-' means that the annotators did not agree (SNLI); drop such rows")
@@ -335,8 +285,7 @@ def _read_target(
 # loss masks (`find_false_negatives`).
 #
 # All batches of an epoch are equally large, give or take one row: 100 rows in batches of 32 become 4 batches of 25, not
-# three of 32 and one of 4, whose few negatives would teach less and count as much. Batches are not sorted by length:
-# without padding there is nothing to save, and a batch of short texts alone is a worse sample.
+# three of 32 and one of 4, whose few negatives would teach less and count as much.
 
 
 @dataclass(frozen=True, eq=False)
@@ -364,10 +313,8 @@ def make_epoch(examples: Examples, batch_size: int, rng: np.random.Generator) ->
     - texts without labels: the texts twice, for two views by dropout (SimCSE, Gao et al. 2021, section 3); equal texts.
 
     Batches have at most ``batch_size`` examples, but 3 where 2 were asked for and the number of examples is odd: a
-    batch of 1 has no negatives. ``rng`` moves on, so that the next epoch differs.
-
-    **Source**: ``sentence_transformers.base.sampler.NoDuplicatesBatchSampler`` for the purpose. It fills one batch at a
-    time with whatever does not clash, so that the examples that clash most are left for the end, in small batches.
+    batch of 1 has no negatives. ``rng`` moves on, so that the next epoch differs. sentence-transformers'
+    ``NoDuplicatesBatchSampler`` has the same purpose.
 
     >>> texts = ("lost card", "card gone", "hello", "good day", "no money", "too expensive")
     >>> names = ("card", "greeting", "money")
@@ -427,11 +374,10 @@ def clash_keys(examples: Examples) -> Array:
 
 
 def spread(keys: Array, batch_size: int, rng: np.random.Generator) -> list[Array]:
-    """Deal examples with (M, K) keys out to batches so that those that share a key meet as little as possible.
+    """Deal examples with (M, K) keys out to batches, (B,) indices each; those of one key meet as little as possible.
 
-    Returns the indices of each batch, (B,) each. With K = 1, a key of ``m`` examples is at most ``ceil(m / N)`` times
-    in a batch, and no dealing does better. With more keys the last examples may find no batch without a clash; there
-    the loss masks what meets.
+    With K = 1, a key of ``m`` examples is at most ``ceil(m / N)`` times in a batch, and no dealing does better. With
+    more keys the last examples may find no batch without a clash.
 
     >>> [indices.tolist() for indices in spread(np.array([[7], [7], [5], [7], [5], [4]]), 2, np.random.default_rng(1))]
     [[2, 1], [4, 0], [3, 5]]

@@ -42,32 +42,20 @@ SENTENCE_PAIRS = (
 """Questions and paraphrases. The first two are easily confused: one password is forgotten, the other is known."""
 
 
-def alignment(a: ArrayLike, b: ArrayLike, alpha: float = 2.0) -> float:
-    """Measure how far apart the two vectors of a pair are, on average.
+def alignment(a: ArrayLike, b: ArrayLike) -> float:
+    """Measure how far apart the two vectors of a pair are: ``mean_i |u_i - v_i|^2``, ``u = a / |a|``, ``v = b / |b|``.
 
-    ``mean_i |u_i - v_i|^alpha``, where ``u = a / |a|`` and ``v = b / |b|``
+    **Source**: Wang & Isola 2020, section 4.1, ``align_loss``.
 
     Parameters
     ----------
     a, b : array_like, shape (B, D)
         Row ``i`` of one is the partner of row ``i`` of the other. Finite; no row may be all zeros.
-    alpha : float
-        Above 0. With 2 the term of a pair is ``2 - 2 cos(a_i, b_i)``.
 
     Returns
     -------
     float
-        In [0, 2^alpha]; 0 if the two of each pair point the same way.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ, there are no rows, a number is NaN or infinite, or a row is all zeros.
-
-    Notes
-    -----
-    **Source**: Wang & Isola 2020, section 4.1, ``align_loss``. In PyTorch
-    ``(u - v).norm(dim=1).pow(alpha).mean()`` for ``u = torch.nn.functional.normalize(a)``, ``v`` likewise.
+        The mean of ``2 - 2 cos(a_i, b_i)``, in [0, 4]; 0 if the two of each pair point the same way.
 
     Examples
     --------
@@ -77,40 +65,27 @@ def alignment(a: ArrayLike, b: ArrayLike, alpha: float = 2.0) -> float:
     u, v = _unit_rows("alignment: a", a), _unit_rows("alignment: b", b)  # (B, D) each
     if u.shape != v.shape:
         raise ValueError(f"alignment: a and b must be (B, D) both, a row each for a pair, got {u.shape} and {v.shape}")
-    if not 0 < alpha < math.inf:
-        raise ValueError(f"alignment: alpha must be a number above 0, got {alpha!r}; the paper takes 2")
-    return float(np.mean(np.linalg.norm(u - v, axis=1) ** alpha))
+    return float(np.mean(np.linalg.norm(u - v, axis=1) ** 2))
 
 
-def uniformity(x: ArrayLike, t: float = 2.0) -> float:
+def uniformity(x: ArrayLike) -> float:
     """Measure how evenly vectors are spread over the sphere; smaller is more even.
 
-    ``log( 2 / (B (B - 1)) * sum_{i<j} exp(-t |u_i - u_j|^2) )``, where ``u = x / |x|``
+    ``log( 2 / (B (B - 1)) * sum_{i<j} exp(-2 |u_i - u_j|^2) )``, where ``u = x / |x|``
 
-    Near neighbours dominate the mean, so moving them apart pays most. For pairs, take one side at a time, or the mean
-    of both: the two of a pair are meant to be close.
+    Near neighbours dominate the mean, so moving them apart pays most.
+
+    **Source**: Wang & Isola 2020, section 4.1, ``uniform_loss``.
 
     Parameters
     ----------
     x : array_like, shape (B, D)
-        At least 2 rows. Finite; no row may be all zeros.
-    t : float
-        Above 0. The larger, the sooner two vectors count as far apart.
+        At least 2 rows. Finite; no row may be all zeros. Of pairs take one side at a time.
 
     Returns
     -------
     float
-        In [-4 t, 0]; 0 if all point the same way.
-
-    Raises
-    ------
-    ValueError
-        If there are fewer than 2 rows, a number is NaN or infinite, or a row is all zeros.
-
-    Notes
-    -----
-    **Source**: Wang & Isola 2020, section 4.1, ``uniform_loss``. In PyTorch
-    ``torch.pdist(u).pow(2).mul(-t).exp().mean().log()`` for ``u = torch.nn.functional.normalize(x)``.
+        In [-8, 0]; 0 if all point the same way.
 
     Examples
     --------
@@ -118,30 +93,20 @@ def uniformity(x: ArrayLike, t: float = 2.0) -> float:
     (0.0, -8.0)
     """
     u = _unit_rows("uniformity: x", x, least=2)  # (B, D)
-    if not 0 < t < math.inf:
-        raise ValueError(f"uniformity: t must be a number above 0, got {t!r}; the paper takes 2")
     first, second = np.triu_indices(len(u), 1)  # all i < j
-    exponents = -t * np.maximum(2.0 - 2.0 * (u @ u.T)[first, second], 0.0)  # -t |u_i - u_j|^2, of unit vectors
-    largest = float(exponents.max())  # factored out of the sum, so that it cannot underflow to 0
+    exponents = -2.0 * np.maximum(2.0 - 2.0 * (u @ u.T)[first, second], 0.0)  # -2 |u_i - u_j|^2, of unit vectors
+    largest = float(exponents.max())  # factored out of the sum: of equal terms exactly that exponent is left
     return largest + math.log(float(np.mean(np.exp(exponents - largest))))
 
 
 def _unit_rows(what: str, x: ArrayLike, least: int = 1) -> Array:
     """Divide every row by its length, in float64."""
-    rows = _directions(what, x, least).astype(np.float64)  # (B, D)
-    # squares of 1e200 would overflow, of 1e-200 underflow
-    return normalize(rows / np.abs(rows).max(axis=1, keepdims=True))
-
-
-def _directions(what: str, x: ArrayLike, least: int) -> Array:
-    """Take at least so many finite rows, none of them all zeros."""
-    rows = check_vectors(x, what)  # (B, D)
-    if len(rows) < least:
-        raise ValueError(f"{what} must have at least {least} rows, got {len(rows)}; a single vector has no other")
-    if not rows.any(axis=1).all():
-        bad = int(np.flatnonzero(~rows.any(axis=1))[0])
-        raise ValueError(f"{what}: row {bad} is all zeros and has no direction; was it never filled? Or drop it")
-    return rows
+    rows = check_vectors(x, what).astype(np.float64)  # (B, D)
+    largest = np.abs(rows).max(axis=1, keepdims=True)  # squares of 1e200 would overflow, of 1e-200 underflow
+    if len(rows) < least or not largest.all():
+        got = f"{len(rows)}" if largest.all() else f"zeros in row {int(largest.argmin())}"
+        raise ValueError(f"{what} must have at least {least} rows, each with a direction, got {got}")
+    return normalize(rows / largest)
 
 
 # -------------------------------------------------------------------------------------------------------------- descent
@@ -152,14 +117,8 @@ def _directions(what: str, x: ArrayLike, least: int) -> Array:
 # - An arrow is at right angles to the line from the origin to its point: the cosine does not see length, so a point can
 #   only be turned. Hence steps make points a little longer, never shorter.
 # - It is the sum of a pull towards the point's partner and pushes away from the others, weighted by the softmax:
-#   near ones count, far ones do not.
-# - It vanishes once the softmax is sure of the partner. A large scale makes it sure early: then only close strangers
-#   are still pushed. A small one keeps pushing until all are spread evenly.
-# - The pull shows as falling alignment, the push as falling uniformity. Pairs that meet may crowd first: then
-#   uniformity rises a little before it falls.
-#
-# What is missing is what makes this learning: a model whose parameters all texts share, so that moving one pair moves
-# them all.
+#   near ones count, far ones do not. It vanishes once the softmax is sure of the partner, early with a large scale.
+# - The pull shows as falling alignment, the push as falling uniformity. Pairs that meet may crowd first.
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,16 +207,10 @@ def descend(
     1.11 -> 0.00
     -1.42 -> -2.81
     """
-    if steps < 0:
-        raise ValueError(f"descend: steps must be at least 0, got {steps}")
-    for name, value, usual in (("learning_rate", learning_rate, LEARNING_RATE), ("scale", scale, SCALE)):
-        if not 0 < value < math.inf:
-            raise ValueError(f"descend: {name} must be a number above 0, got {value!r}; {usual} works on the plane")
-    a, p = _directions("descend: anchors", anchors, 2), _directions("descend: positives", positives, 2)
-    if a.shape != p.shape:
-        raise ValueError(f"descend: anchors and positives must be (B, D) both, got {a.shape} and {p.shape}")
-    dtype = np.result_type(a, p)
-    a, p = a.astype(dtype), p.astype(dtype)
+    if steps < 0 or not 0 < learning_rate < math.inf:
+        raise ValueError(f"descend: steps and learning_rate must be numbers above 0, got {steps} and {learning_rate}")
+    dtype = np.result_type(np.asarray(anchors), np.asarray(positives), np.float32)
+    a, p = np.asarray(anchors, dtype), np.asarray(positives, dtype)  # (B, D) each; the loss refuses what does not fit
     is_pair = np.eye(len(a), dtype=bool)
     states: list[dict[str, Any]] = []
     for step in range(steps + 1):
@@ -284,8 +237,8 @@ def descend(
             runs_away = not np.isfinite(np.square(a).sum() + np.square(p).sum())
         if runs_away:
             raise ValueError(
-                f"descend: with learning_rate {learning_rate:g} the points diverge: a step is larger than {dtype} can "
-                f"hold; use a smaller one, such as {LEARNING_RATE}"
+                f"descend: with learning_rate {learning_rate:g} the points diverge; use a smaller one, such as "
+                f"{LEARNING_RATE}"
             )
     stacked = {name: np.stack([state[name] for state in states]) for name in states[0]}
     return Descent(**stacked, scale=scale, learning_rate=learning_rate)

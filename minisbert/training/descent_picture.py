@@ -35,7 +35,7 @@ def draw_picture(
     ``text`` is a descent of vectors of any width, seen on the plane of their first two principal components at the
     start; ``sentences`` are their texts, (anchor, positive) pairs.
     """
-    figure = _figure(plane, 12.6 if text is not None else 7.8, layout="constrained")
+    figure = _figure(12.6 if text is not None else 7.8, layout="constrained")
     parts = figure.subfigures(1 if text is None else 2, 1, height_ratios=[7.8] if text is None else [7.8, 4.8])
     upper, lower = (parts, None) if text is None else parts
     upper.suptitle(
@@ -67,22 +67,16 @@ def draw_picture(
 
 
 def draw_animation(
-    stream: IO[bytes],
-    plane: Descent,
-    text: Descent | None = None,
-    *,
-    progress: Callable[[int], object] | None = None,
+    stream: IO[bytes], plane: Descent, text: Descent | None = None, *, progress: Callable[[int], object] | None = None
 ) -> list[int]:
     """Draw a descent as an animated GIF of at most :data:`FRAMES` frames; the steps that are shown.
 
     ``plane`` and ``text``, which must have equally many steps, are those of :func:`draw_picture`; ``progress(1)`` is
     called after each frame.
     """
-    if text is not None and text.steps != plane.steps:
-        raise ValueError(f"draw_animation: plane has {plane.steps} steps and text {text.steps}; they must be equal")
     steps, frames = frame_steps(plane.steps), []
     for step in steps:
-        figure = _figure(plane, 4.4 if text is None else 8.2)
+        figure = _figure(4.4 if text is None else 8.2)
         figure.suptitle(f"InfoNCE, step {step} of {plane.steps}. Arrows: minus the gradient. Same number, same pair.")
         panels = figure.subplots(1 if text is None else 2, 3, squeeze=False)
         figure.subplots_adjust(left=0.03, right=0.98, bottom=0.12 if text is None else 0.07, wspace=0.15)
@@ -112,15 +106,10 @@ def frame_steps(steps: int) -> list[int]:
     return sorted({round(float(place) * steps) for place in places})
 
 
-def _figure(plane: Descent, height: float, **options: Any) -> Any:
+def _figure(height: float, **options: Any) -> Any:
     require("matplotlib", "plots", "a plot")
     from matplotlib.figure import Figure  # not pyplot: it looks for a screen
 
-    if plane.anchors.shape[2] != 2:
-        raise ValueError(
-            f"draw: plane must be a descent of points with 2 coordinates, got {plane.anchors.shape[2]}; pass other "
-            "vectors as text"
-        )
     return Figure(figsize=(11.0, height), **options)
 
 

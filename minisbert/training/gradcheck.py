@@ -7,6 +7,9 @@ is right: a wrong one would have to be wrong at right angles to every ``v``.
 **Never an upstream gradient of ones.** The rows of a softmax sum to 1, and those of a normalised input to 0, whatever
 the input is. With ``d_y = 1`` the gradients of both are zero, so that a backward with a term missing, or one that
 returns zeros, passes. The upstream gradient here is random, and there is no way to give another.
+
+**Source**: ``torch.autograd.gradcheck(fast_mode=True)``, which also compares along random directions; Baydin et al.
+2018, section 2.1, on the error of differences.
 """
 
 from __future__ import annotations
@@ -14,10 +17,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from minisbert.checks import check_choice
 from minisbert.model import Array
 from minisbert.model.bert import bert
 from minisbert.model.folder import SentenceModel
@@ -28,7 +32,7 @@ from minisbert.parallel import threads
 from minisbert.training.losses import LOSSES, LossResult
 from minisbert.training.step import LossFunction, named_parameters, replace_parameters, value_and_gradients
 
-# ------------------------------------------------------------------------------------------------- one operation
+_Loss = Callable[[dict[str, Array]], float]  # of all tensors by their names
 
 
 def check_backward(
@@ -53,31 +57,17 @@ def check_backward(
         Takes ``d_y``, of the shape of ``y``, and then the arguments; returns one gradient for each floating-point array
         among them, in order: a tuple, or the gradient itself if it is the only one.
     arguments : mapping of str to value, or sequence
-        Floating-point arrays are differentiated; anything else (token ids, lengths, an eps) is passed on as it is.
-        float32 arrays are widened, with a note in the report.
+        Floating-point arrays are differentiated, in float64; anything else (token ids, lengths, an eps) is passed on as
+        it is. Arrays are read-only: a function that changes one fails at that line.
     rng : np.random.Generator
         Draws ``d_y`` and the directions.
-    directions : int
-        Random directions for each argument, at least 1; to tell a factor from a missing term takes 2.
-    tolerance : float
-        Largest relative error that passes.
-    sizes : mapping of str to int, optional
-        Sizes by their letters, such as ``{"B": 7}``, to explain a gradient that is off by one of them.
+    directions, tolerance, sizes
+        As for :func:`check_gradients`.
 
     Returns
     -------
     GradientReport
         One row for each differentiated argument.
-
-    Raises
-    ------
-    ValueError
-        If there is nothing to differentiate, an argument or ``y`` holds NaN or Inf, ``y`` is not float64, ``forward``
-        is random, or a function changes its argument.
-
-    Notes
-    -----
-    **Source**: ``torch.autograd.gradcheck(f, inputs, fast_mode=True)``, which also compares along random directions.
 
     Examples
     --------
@@ -91,47 +81,37 @@ def check_backward(
     """
     if not isinstance(arguments, Mapping):
         arguments = {f"argument {i}": value for i, value in enumerate(arguments)}
-    moving = {
-        name: np.asarray(value, np.float64)
-        for name, value in arguments.items()
-        if isinstance(value, np.ndarray) and value.dtype.kind == "f"
-    }
-    named = {**arguments, **moving}
+    named = dict(arguments)
+    moving: dict[str, Array] = {}
+    for name, value in arguments.items():
+        if isinstance(value, np.ndarray):
+            is_float = value.dtype.kind == "f"
+            named[name] = np.array(value, np.float64 if is_float else value.dtype, order="K")
+            named[name].flags.writeable = False
+            moving |= {name: named[name]} if is_float else {}
     if not moving:
-        said = ", ".join(f"{name}: {_describe(value)}" for name, value in named.items())
         raise ValueError(
-            f"check_backward: expected at least one array of floating-point numbers among the arguments, got "
-            f"{said or 'none'}. Lists and integers are not differentiated; wrap numbers in np.array([...], np.float64)."
+            f"check_backward: expected at least one array of floating-point numbers, got "
+            f"{', '.join(f'{name}: {_describe(value)}' for name, value in named.items())}; lists and integers are not "
+            f"differentiated"
         )
-
-    def call(role: str, function: Callable[..., Any], *given: Any) -> Any:
-        before = [np.copy(value) if isinstance(value, np.ndarray) else None for value in given]
-        result = function(*given)
-        for i, (old, value) in enumerate(zip(before, given, strict=True)):
-            if old is not None and not np.array_equal(old, value, equal_nan=old.dtype.kind == "f"):
-                raise ValueError(
-                    f"check_backward: {role} must leave its arguments alone, but changed number {i} (from 0), of shape "
-                    f"{old.shape}. Look for +=, *= or out= on an argument; work on a copy."
-                )
-        return result
-
-    y = call("forward", forward, *named.values())
+    y = forward(*named.values())
     if not isinstance(y, np.ndarray) or y.dtype != np.float64 or not np.isfinite(y).all():
         raise ValueError(
             f"check_backward: forward must return one array of finite float64 numbers for float64 arguments, but "
-            f"returned {_describe(y)}. Look for an astype or a float32 constant inside, and for a division by zero."
+            f"returned {_describe(y)}; look for an astype, a float32 constant or a division by zero"
         )
     rng = _own(rng)
     d_y = rng.standard_normal(y.shape)
-    returned = call("backward", backward, d_y, *named.values())
+    d_y.flags.writeable = False
+    returned = backward(d_y, *named.values())
     gradients = returned if isinstance(returned, (tuple, list)) else (returned,)
     if len(gradients) != len(moving):
         raise ValueError(
-            f"check_backward: backward must return {len(moving)} gradient{'s' if len(moving) > 1 else ''}, for "
-            f"{', '.join(moving)} in this order, but returned {len(gradients)}. Pass settings such as an eps as plain "
-            f"numbers; None stands for a gradient that you do not have yet."
+            f"check_backward: backward must return the {len(moving)} gradients of {', '.join(moving)}, in this order, "
+            f"but returned {len(gradients)}; None stands for one that you do not have yet"
         )
-    report = check_gradients(
+    return check_gradients(
         lambda params: float(np.vdot(d_y, forward(*(named | params).values()))),
         moving,
         dict(zip(moving, gradients, strict=True)),
@@ -140,24 +120,6 @@ def check_backward(
         tolerance=tolerance,
         sizes=sizes,
     )
-    narrow = [name for name in moving if arguments[name].dtype != np.float64]
-    notes = [f"{name} was widened to float64: finite differences in float32 show nothing" for name in narrow]
-    return replace(report, notes=(*notes, *report.notes))
-
-
-def _own(rng: np.random.Generator) -> np.random.Generator:
-    """Make a generator of its own: one that stands where it drew ``x`` from the same seed would draw ``d_y = x``."""
-    return np.random.default_rng(rng.integers(2**32, size=4))
-
-
-def _describe(value: Any) -> str:
-    if not isinstance(value, np.ndarray):
-        return f"a {type(value).__name__}"
-    bad = int(np.sum(~np.isfinite(value))) if value.dtype.kind == "f" else 0
-    return f"{value.dtype} {value.shape}" + (f" with {bad} NaN or Inf" if bad else "")
-
-
-# -------------------------------------------------------------------------------------------------- whole losses
 
 
 def check_gradients(
@@ -187,28 +149,15 @@ def check_gradients(
     rng : np.random.Generator
         Draws the directions.
     directions : int
-        For each tensor, and for all together; at least 1. Each takes 6 calls of the loss, more where it bends sharply.
+        For each tensor, and for all together; at least 1, and 2 to tell a factor from a missing term. Each takes 6
+        calls of the loss, more where it bends sharply.
     tolerance : float
         Largest relative error that passes.
     sizes : mapping of str to int, optional
-        Sizes by their letters, to explain a wrong factor with.
+        Sizes by their letters, such as ``{"B": 7}``, to explain a gradient that is off by one of them.
     only : collection of str, optional
         Tensors to check one by one, by default all. All together are checked in any case: with ``only=()`` a large
         model costs no more than a small one.
-
-    Returns
-    -------
-    GradientReport
-
-    Raises
-    ------
-    ValueError
-        If a tensor is not float64 (float32 gradients have an error of their own that hides mistakes), something is NaN
-        or Inf, the loss is not one number or changes from call to call, or names do not fit.
-
-    Notes
-    -----
-    **Source**: ``torch.autograd.gradcheck``; Baydin et al. 2018, section 2.1, on the error of differences.
 
     Examples
     --------
@@ -229,49 +178,65 @@ def check_gradients(
     if not params or directions < 1:
         raise ValueError(f"check_gradients: expected tensors and directions >= 1, got {len(params)} and {directions}")
     for name, tensor in params.items():
-        if not isinstance(tensor, np.ndarray) or tensor.dtype != np.float64:
+        is_float64 = isinstance(tensor, np.ndarray) and tensor.dtype == np.float64
+        if not is_float64 or not tensor.size or not np.isfinite(tensor).all():
             raise ValueError(
-                f"check_gradients: expected float64 tensors, but {name} is {_describe(tensor)}. Differences of a "
-                f"float32 loss have no correct digit left. Convert the tensors to np.float64 and compute the gradients "
-                f"again from them."
+                f"check_gradients: expected finite float64 numbers, but {name} is {_describe(tensor)}; differences of "
+                f"a float32 loss have no correct digit left: convert the tensors, and compute the gradients from them"
             )
-        if not tensor.size or not np.isfinite(tensor).all():
-            raise ValueError(f"check_gradients: expected finite numbers, but {name} is {_describe(tensor)}")
     for what, listed in (("gradients", gradients), ("only", only or ())):
         if strange := sorted(set(listed) - set(params)):
             raise ValueError(f"check_gradients: {what} has names that params has not: {', '.join(strange)}")
     rng = _own(rng)
-    value, again = (_value(loss, dict(params)) for _ in range(2))
+    value, again = (_value(loss, dict(params), "at params") for _ in range(2))
     if abs(again - value) > _ROUNDING * abs(value):
         raise ValueError(
-            f"check_gradients: the loss must be the same at each call, but was {value!r} and then {again!r}. "
-            f"Is dropout on? Switch it off, or draw its masks once, outside the loss. A loss that changes its "
-            f"argument does this, too."
+            f"check_gradients: the loss must be the same at each call, but was {value!r} and then {again!r}; switch "
+            f"dropout off, or draw its masks once, outside the loss, and let the loss leave its argument alone"
         )
-    point = _Point(loss, dict(params), value, precision=tolerance / 10)
     faults = {name: _find_fault(params[name], gradients.get(name)) for name in params}
     known = {name: gradient for name, gradient in gradients.items() if gradient is not None and not faults[name]}
-    whole = _measure("everything", point, known, list(params), rng, directions)
-    chosen = [name for name in params if only is None or name in only]
-    tensors = [_measure(name, point, known, [name], rng, directions) for name in chosen]
-    scale = max(_rms(measured.numeric) for measured in (whole, *tensors))
-    rows = [_judge(measured, faults[measured.name], scale, tolerance, sizes or {}) for measured in tensors]
-    lost = "some gradients cannot be compared" if any(faults.values()) else ""
-    all_of_it = _judge(whole, lost, scale, tolerance, sizes or {})
+
+    def measure(name: str, moving: Collection[str]) -> Array:
+        """What the gradients of ``moving`` promise along random directions, and what is measured: (5, K).
+
+        A tensor without a gradient counts as one with a gradient of zero.
+        """
+        found = []
+        for _ in range(directions):
+            direction = {key: _draw_direction(params[key], rng) for key in moving}
+            promised = [(known[key], v) for key, v in direction.items() if key in known]
+            analytic = sum(_along(gradient, v) for gradient, v in promised)
+            transposed = sum(_along(gradient, v.T if v.shape == v.T.shape else v) for gradient, v in promised)
+
+            def f(t: float, direction: dict[str, Array] = direction) -> float:
+                moved = {key: params[key] + t * v for key, v in direction.items()}
+                return _value(loss, {**params, **moved}, f"{abs(t):.0e} away from params along {name}")
+
+            found.append((analytic, transposed, *_slope(f, value, tolerance / 10)))
+        return np.array(found).T
+
+    whole = measure("everything", params)
+    measured = {name: measure(name, [name]) for name in params if only is None or name in only}
+    scale = max(_rms(numeric) for _, _, numeric, _, _ in (whole, *measured.values()))
+
+    def judge(name: str, shape: tuple[int, ...], found: Array, fault: str) -> GradientRow:
+        return GradientRow(name, shape, *_judge(found, fault, scale, tolerance, sizes or {}))
+
+    rows = tuple(judge(name, params[name].shape, found, faults[name]) for name, found in measured.items())
+    fault = "some gradients cannot be compared" if any(faults.values()) else ""
+    all_of_it = judge("everything", (sum(tensor.size for tensor in params.values()),), whole, fault)
     if not all_of_it.ok and not all(row.ok for row in rows):
         all_of_it = replace(all_of_it, diagnosis="see below")
-    notes = []
-    if scale <= whole.noise:
-        notes.append("the loss did not change along any direction; is this the function that was meant?")
-    elif whole.noise > tolerance * scale:
-        notes.append(
-            f"the loss is so large beside its slope that differences below {whole.noise / scale:.0e} of the whole are "
-            f"lost in its rounding; take a constant off it"
+    noise, note = whole[4].max(), ""
+    if scale <= noise:
+        note = "the loss did not change along any direction; is this the function that was meant?"
+    elif noise > tolerance * scale:
+        note = (
+            f"the loss is so large beside its slope that differences below {noise / scale:.0e} of the whole are lost "
+            f"in its rounding; take a constant off it"
         )
-    return GradientReport(tuple(rows), all_of_it, tolerance, tuple(notes))
-
-
-# ------------------------------------------------------------------------------------------- sentence models
+    return GradientReport(rows, all_of_it, tolerance, (note,) if note else ())
 
 
 def check_encoder(
@@ -307,29 +272,12 @@ def check_encoder(
         As for :func:`check_gradients`; the names are those of
         :func:`~minisbert.training.step.named_parameters`.
 
-    Returns
-    -------
-    GradientReport
-
-    Raises
-    ------
-    ValueError
-        If the loss has no such name, targets are missing or not used by it, or the loss raises.
-
     Examples
     --------
-    >>> import tokenizers
-    >>> from minisbert.model.config import BertConfig
-    >>> from minisbert.model.pooling import Pooling
-    >>> from minisbert.model.params import random_params
-    >>> from minisbert.model.tokens import Tokenizer
-    >>> library = tokenizers.Tokenizer(tokenizers.models.WordLevel({"hot": 0, "soup": 1, "tea": 2}, "hot"))
-    >>> library.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    >>> config = BertConfig(vocab_size=3, hidden_size=4, num_attention_heads=2, num_hidden_layers=1,
-    ...                     intermediate_size=6, max_position_embeddings=5)
-    >>> params, tokenizer = random_params(config, np.random.default_rng(0)), Tokenizer(library, (), (), False, {})
-    >>> model = SentenceModel(config, params, (Pooling(),), tokenizer, 5, {}, None, "cosine")
-    >>> report = check_encoder(model, [["soup", "tea"], ["hot soup", "hot tea hot"]], rng=np.random.default_rng(1))
+    >>> from minisbert import SentenceEncoder
+    >>> from minisbert.training.finetune import untrained_model
+    >>> model = untrained_model(SentenceEncoder().model, num_hidden_layers=1, hidden_size=6, num_attention_heads=2)
+    >>> report = check_encoder(model, [["soup", "tea"], ["hot soup", "hot tea"]], rng=np.random.default_rng(0))
     >>> report.ok, len(report.rows), report.rows[-1].name
     (True, 21, 'encoder.layer.0.output.LayerNorm.bias')
     """
@@ -337,8 +285,7 @@ def check_encoder(
     params = {name: tensor.astype(np.float64) for name, tensor in named_parameters(model).items()}  # keeps the order
     model, head = replace_parameters(model, params), {}
     if not callable(loss):
-        if loss not in LOSSES:
-            raise ValueError(f"check_encoder: loss must be one of {', '.join(LOSSES)}, or a function; got {loss!r}")
+        check_choice("check_encoder: loss", loss, LOSSES)
         known = LOSSES[loss]
         if (targets is None) == (known.data in ("scored", "labelled")):
             wanted = "needs targets, a number for each pair" if targets is None else "compares with no targets"
@@ -369,114 +316,21 @@ def check_encoder(
 
 
 # ---------------------------------------------------------------------------------------- the slope of a loss, measured
-# With ``f(t) = loss(x + t v)``, centred differences of fourth order in float64 give
-#
-# ``f'(0) = (8 (f(h) - f(-h)) - (f(2h) - f(-2h))) / 12h``
-#
-# for two steps ``h``, made smaller where the two disagree. Where they still disagree, or the slope jumps at the point
-# itself, as that of ``relu`` at 0, the number says little about the gradient: its ``doubt`` tells how little. What the
-# rounding of the loss can do to a slope is its ``noise``. Letters: ``K`` directions.
-#
-# **Source**: Baydin et al. 2018, section 2.1, on the error of differences.
-
-
-_Loss = Callable[[dict[str, Array]], float]  # of all tensors by their names
 
 _STEP = 1e-3  # of a tensor's own size: truncation (h^4 = 1e-12) and rounding (1e-16 / h = 1e-13) are both small
 _ROUNDING = 64 * float(np.finfo(np.float64).eps)  # of the loss: what its last steps lose in float64, with a margin
 
 
-@dataclass(frozen=True)
-class _Point:
-    """A loss, and the point at which its slopes are measured."""
-
-    loss: _Loss
-    params: dict[str, Array]
-    value: float  # the loss at params
-    precision: float  # relative, with which a slope is to be measured
+def _own(rng: np.random.Generator) -> np.random.Generator:
+    """Make a generator of its own: one that stands where it drew ``x`` from the same seed would draw ``d_y = x``."""
+    return np.random.default_rng(rng.integers(2**32, size=4))
 
 
-class _Slope(NamedTuple):
-    """The slope of the loss along one direction, as measured."""
-
-    value: float
-    change: float  # how far two steps disagree about it
-    doubt: float  # or the two sides of the point, if that is more
-    noise: float  # what the rounding of the loss can do to it
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """Both sides of the comparison for one tensor, along K directions."""
-
-    name: str
-    shape: tuple[int, ...]
-    analytic: Array  # (K,) <gradient, v>
-    transposed: Array  # (K,) <gradient.T, v>, for square matrices; else as analytic
-    numeric: Array  # (K,)
-    doubt: Array  # (K,)
-    noise: float
-    narrow: bool  # the gradient came back in another dtype than float64
-
-
-def _value(loss: _Loss, params: dict[str, Array], where: str = "at params") -> float:
-    """Call the loss and raise unless it returns one finite float64 number."""
-    value: Any = loss(params)
-    if not isinstance(value, (float, int)) and (np.ndim(value) or getattr(value, "dtype", None) != np.float64):
-        raise ValueError(
-            f"check_gradients: the loss must be one float64 number, but it is "
-            f"{_describe(np.asarray(value) if isinstance(value, np.generic) else value)}. Take the mean over the "
-            f"batch, and look for float32 on the way."
-        )
-    if not math.isfinite(value):
-        raise ValueError(
-            f"check_gradients: the loss must be finite, but it is {float(value)} {where}. Look for log(0), a division "
-            f"by zero or an overflow."
-        )
-    return float(value)
-
-
-def _measure(
-    name: str,
-    point: _Point,
-    gradients: Mapping[str, Gradient],
-    moving: list[str],
-    rng: np.random.Generator,
-    directions: int,
-) -> _Measured:
-    """Measure slopes along random directions of the tensors in ``moving``, beside what their gradients promise.
-
-    A tensor without a gradient counts as one with a gradient of zero.
-    """
-    analytic, transposed, slopes = np.empty(directions), np.empty(directions), []  # (K,) each
-    for i in range(directions):
-        direction = {}
-        for key in moving:  # numbers about as large as the tensor's own, or 1 if it is zero
-            tensor = point.params[key]
-            # in the tensor's own order in memory: adding the two is then several times as fast
-            drawn = rng.standard_normal(tensor.shape[::-1]).T if tensor.flags.fnc else rng.standard_normal(tensor.shape)
-            direction[key] = drawn * (_rms(tensor) or 1.0)
-        known = [(gradients[key], v) for key, v in direction.items() if key in gradients]
-        analytic[i] = sum(_along(gradient, v) for gradient, v in known)
-        transposed[i] = sum(_along(gradient, v.T if v.shape == v.T.shape else v) for gradient, v in known)
-        slopes.append(_slope(point, direction, name))
-    tensors = [point.params[key] for key in moving]
-    _, _, doubt, noise = zip(*slopes, strict=True)
-    return _Measured(
-        name,
-        tensors[0].shape if name in moving else (sum(tensor.size for tensor in tensors),),
-        analytic,
-        transposed,
-        numeric=np.array([slope.value for slope in slopes]),
-        doubt=np.array(doubt),
-        noise=max(noise),
-        narrow=any(numbers_of(gradients[key]).dtype != np.float64 for key in moving if key in gradients),
-    )
-
-
-def _along(gradient: Gradient, v: Array) -> float:
-    """Return ``<gradient, v>``; the rows that a RowGradient leaves out are zero."""
-    return float(np.sum(numbers_of(gradient) * (v[gradient.rows] if isinstance(gradient, RowGradient) else v)))
+def _describe(value: Any) -> str:
+    if not isinstance(value, np.ndarray):
+        return f"a {type(value).__name__}, {value!r:.40}"
+    bad = int(np.sum(~np.isfinite(value))) if value.dtype.kind == "f" else 0
+    return f"{value.dtype} {value.shape}" + (f" with {bad} NaN or Inf" if bad else "")
 
 
 def _rms(numbers: Array) -> float:
@@ -484,118 +338,146 @@ def _rms(numbers: Array) -> float:
     return math.sqrt(float(np.mean(np.square(numbers))))
 
 
-def _slope(point: _Point, direction: Mapping[str, Array], name: str) -> _Slope:
-    """Measure the slope along a direction, with smaller steps where it bends sharply."""
+def _value(loss: _Loss, params: dict[str, Array], where: str) -> float:
+    """Call the loss and raise unless it returns one finite float64 number."""
+    value: Any = loss(params)
+    if isinstance(value, np.ndarray) and not value.ndim:
+        value = value[()]
+    if not isinstance(value, (float, int)) or not math.isfinite(value):
+        raise ValueError(
+            f"check_gradients: the loss must be one finite float64 number, but it is {_describe(value)} {where}; take "
+            f"the mean over the batch, and look for float32, log(0), a division by zero or an overflow on the way"
+        )
+    return float(value)
+
+
+def _draw_direction(tensor: Array, rng: np.random.Generator) -> Array:
+    """Draw numbers about as large as the tensor's own, or 1 if it is zero."""
+    # in the tensor's own order in memory: adding the two is then several times as fast
+    drawn = rng.standard_normal(tensor.shape[::-1]).T if tensor.flags.fnc else rng.standard_normal(tensor.shape)
+    return drawn * (_rms(tensor) or 1.0)
+
+
+def _along(gradient: Gradient, v: Array) -> float:
+    """Return ``<gradient, v>``; the rows that a RowGradient leaves out are zero."""
+    return float(np.sum(numbers_of(gradient) * (v[gradient.rows] if isinstance(gradient, RowGradient) else v)))
+
+
+def _slope(f: Callable[[float], float], at_0: float, precision: float) -> tuple[float, float, float]:
+    """Measure ``f'(0) = (8 (f(h) - f(-h)) - (f(2h) - f(-2h))) / 12h``, of fourth order, to a relative precision.
+
+    It is measured with two steps ``h``, made smaller where the two disagree. Where they still disagree, or the slope
+    jumps at 0 itself, as that of ``relu``, the number says little about the gradient: its doubt, the second number
+    returned, tells how little. The third is its noise, what the rounding of ``f`` can do to it.
+    """
     found = []
     for h in (_STEP, _STEP / 8, _STEP / 64, _STEP / 512):
-        at = {}  # with the steps h and h/2
-        for k in (-4, -2, -1, 1, 2, 4):
-            moved = {key: point.params[key] + (k * h / 2) * v for key, v in direction.items()}
-            at[k] = _value(point.loss, point.params | moved, f"{abs(k) * h / 2:.0e} away from params along {name}")
+        at = {k: f(k * h / 2) for k in (-4, -2, -1, 1, 2, 4)}  # for the steps h and h/2
         coarse = (8 * (at[2] - at[-2]) - (at[4] - at[-4])) / (12 * h)
         fine = (8 * (at[1] - at[-1]) - (at[2] - at[-2])) / (6 * h)
-        # right minus left slope shrinks with the step, unless the slope jumps at the point itself
-        jump = 2 * (at[1] - 2 * point.value + at[-1]) / (h / 2) - (at[2] - 2 * point.value + at[-2]) / h
-        change, largest = abs(fine - coarse), max(abs(point.value), *map(abs, at.values()))
-        found.append(_Slope(fine, change, max(change, abs(jump)), _ROUNDING * largest / h))
-        best = min(found, key=lambda slope: slope.change + slope.noise)
-        if best.change <= point.precision * abs(best.value) + best.noise:
+        # right minus left slope shrinks with the step, unless the slope jumps at 0
+        jump = 2 * (at[1] - 2 * at_0 + at[-1]) / (h / 2) - (at[2] - 2 * at_0 + at[-2]) / h
+        change = abs(fine - coarse)
+        noise = _ROUNDING * max(abs(at_0), *map(abs, at.values())) / h
+        found.append((change + noise, change, fine, max(change, abs(jump)), noise))
+        _, change, slope, doubt, noise = min(found)
+        if change <= precision * abs(slope) + noise:
             break
-    return best
+    return slope, doubt, noise
 
 
 # ------------------------------------------------------------------------------------- which mistake does it look like?
-# The error is ``|analytic - numeric| / max(|analytic|, |numeric|, 1e-4 of the whole)``, all sizes the root of the mean
-# square over the directions; the whole is the slope when all tensors move at once. So a tensor whose gradient is
-# rightly zero, as that of the key bias in attention, passes with the rounding error that it has instead. Differences
-# below what the rounding of the loss can make do not count. A difference within ten times the doubt about the slope is
-# "not smooth", not "wrong".
-
 
 _FLOOR = 1e-4  # of the whole: below it a tensor's gradient is measured against the whole
 
 
-def _judge(measured: _Measured, fault: str, scale: float, tolerance: float, sizes: Mapping[str, int]) -> GradientRow:
-    """Turn a measurement into a row of the report.
+def _judge(
+    found: Array, fault: str, scale: float, tolerance: float, sizes: Mapping[str, int]
+) -> tuple[float, float, float, str, str]:
+    """Turn a measurement (5, K) into what a row of the report says of it.
 
-    ``fault`` says why the gradient cannot be compared at all; ``scale`` is the size of the slope of the whole.
+    The error is ``|analytic - numeric| / max(|analytic|, |numeric|, 1e-4 of the whole)``, all sizes the root of the
+    mean square over the K directions; the whole is the slope when all tensors move at once, ``scale``. So a tensor
+    whose gradient is rightly zero, as that of the key bias in attention, passes with the rounding error that it has
+    instead. Differences below the noise do not count. One within ten times the doubt is "not smooth", not "wrong".
 
-    >>> slopes, doubt = np.array([1.0, -3.0]), np.zeros(2)
-    >>> measured = _Measured("bias", (3,), 4 * slopes, 4 * slopes, slopes, doubt, noise=1e-12, narrow=False)
-    >>> _judge(measured, "", 2.0, 1e-7, {"B": 4}).diagnosis
-    'too large by the factor 4 = B: a sum where a mean belongs?'
+    ``fault`` says why the gradient cannot be compared at all.
     """
-    a, n = measured.analytic, measured.numeric
+    a, transposed, n, doubt, noise = found
     i = int(np.argmax(np.abs(a - n)))
     if fault:
-        return GradientRow(measured.name, measured.shape, math.nan, float(n[i]), math.inf, "wrong", fault)
-    difference, floor = _rms(a - n), max(_FLOOR * scale, measured.noise / tolerance)
+        return math.nan, float(n[i]), math.inf, "wrong", fault
+    difference, floor = _rms(a - n), max(_FLOOR * scale, noise.max() / tolerance)
     error = difference / max(_rms(a), _rms(n), floor) if difference else 0.0
     verdict, text = "wrong", ""
     if error <= tolerance:
         verdict = "ok"
-    elif difference <= 10 * _rms(measured.doubt):
+    elif difference <= 10 * _rms(doubt):
         verdict = "not smooth"
         text = "the slope jumps here (relu at 0, a tie in a maximum) or the loss is computed in float32; move the point"
     else:
-        text = _diagnose(measured, floor * tolerance, sizes) + ("; it is not float64" if measured.narrow else "")
-    return GradientRow(measured.name, measured.shape, float(a[i]), float(n[i]), error, verdict, text)
+        text = _diagnose(a, transposed, n, floor * tolerance, sizes)
+    return float(a[i]), float(n[i]), error, verdict, text
 
 
-def _diagnose(measured: _Measured, nothing: float, sizes: Mapping[str, int]) -> str:
+def _diagnose(a: Array, transposed: Array, n: Array, nothing: float, sizes: Mapping[str, int]) -> str:
     """Name the mistake that a wrong gradient looks like; below ``nothing`` a slope counts as zero.
 
     One that is the right one times the same number along all directions has its sign turned, or a sum where a mean
     belongs. One whose transpose is right is transposed. In all others a term is missing or wrong.
+
+    >>> slopes = np.array([1.0, -3.0])
+    >>> _diagnose(4 * slopes, 4 * slopes, slopes, 0.0, {"B": 4})
+    'too large by the factor 4 = B: a sum where a mean belongs?'
     """
-    a, n = measured.analytic, measured.numeric
     if _rms(a) <= nothing:
         return "nothing came back: the gradient is zero"
     if _rms(n) <= nothing:
         return "the loss does not change with it, but a gradient came back; does the loss read its argument?"
     ratio = float(np.dot(a, n) / np.dot(n, n))
     if len(a) > 1 and np.abs(a - ratio * n).max() <= 1e-5 * _rms(a):
-        said = ["the sign is turned"] if ratio < 0 else []
-        factor, is_large = max(abs(ratio), 1 / abs(ratio)), abs(ratio) > 1
-        for root, power, mistake in (
-            ("{}", 1.0, "a sum where a mean belongs?" if is_large else "a mean where a sum belongs?"),
-            ("sqrt({})", 0.5, "is the scaling missing?" if is_large else "scaled twice?"),
-        ):
-            near = [
-                name for name, size in sizes.items() if size > 1 and math.isclose(factor, size**power, rel_tol=1e-5)
-            ]
-            if near:
-                way, letters = "large" if is_large else "small", root.format(" or ".join(near))
-                return "; ".join([*said, f"too {way} by the factor {factor:.6g} = {letters}: {mistake}"])
-        return "; ".join([*said, *([f"off by the factor {abs(ratio):.6g}"] if factor >= 1 + 1e-5 else [])])
-    if np.abs(measured.transposed - n).max() <= 1e-5 * _rms(n):
+        sign = "the sign is turned" if ratio < 0 else ""
+        return "; ".join(filter(None, (sign, _name_factor(abs(ratio), sizes))))
+    if np.abs(transposed - n).max() <= 1e-5 * _rms(n):
         return "it is transposed"
     return "no single factor puts it right: a term is missing, or one is wrong" if len(a) > 1 else "it is wrong"
+
+
+def _name_factor(factor: float, sizes: Mapping[str, int]) -> str:
+    """Say which size a gradient is off by; nothing for a factor of 1."""
+    times, way = (factor, "large") if factor > 1 else (1 / factor, "small")
+    mean = {"large": "a sum where a mean belongs?", "small": "a mean where a sum belongs?"}[way]
+    scaling = {"large": "is the scaling missing?", "small": "scaled twice?"}[way]
+    for letters, power, mistake in (("{}", 1.0, mean), ("sqrt({})", 0.5, scaling)):
+        near = [name for name, size in sizes.items() if size > 1 and math.isclose(times, size**power, rel_tol=1e-5)]
+        if near:
+            return f"too {way} by the factor {times:.6g} = {letters.format(' or '.join(near))}: {mistake}"
+    return f"off by the factor {factor:.6g}" if times >= 1 + 1e-5 else ""
 
 
 def _find_fault(tensor: Array, gradient: Gradient | None) -> str:
     """Say why a gradient cannot be compared at all; empty if it can."""
     if gradient is None:
         return "no gradient came back"
+    values = numbers_of(gradient)
+    if not isinstance(values, np.ndarray) or values.dtype != np.float64:
+        return f"{_describe(values)} came back, not float64"
     if isinstance(gradient, RowGradient):
-        rows, shape = gradient.rows, gradient.values.shape
-        if gradient.row_count != len(tensor) or shape != (len(rows), *tensor.shape[1:]):
-            return f"{len(rows)} rows {shape} of {gradient.row_count} came back, but the table is {tensor.shape}"
-        if len(np.unique(rows)) != len(rows):
-            return "a row stands twice: the gradients of its uses must be added up"
-        if len(rows) and not 0 <= rows.min() <= rows.max() < len(tensor):
-            return f"rows {rows.min()} to {rows.max()} came back, but the table is {tensor.shape}"
-    elif not isinstance(gradient, np.ndarray):
-        return f"a {type(gradient).__name__} came back, not an array"
-    elif gradient.shape != tensor.shape:
+        rows = gradient.rows
+        fits = gradient.row_count == len(tensor) and values.shape == (len(rows), *tensor.shape[1:])
+        if not fits or len(np.unique(rows)) < len(rows) or not np.isin(rows, np.arange(len(tensor))).all():
+            return (
+                f"rows {rows.tolist()!s:.40} {values.shape} of {gradient.row_count} came back, but the table is "
+                f"{tensor.shape}, and each of its rows may come once, its uses added up"
+            )
+    elif values.shape != tensor.shape:
         hints = {
-            ": transposed": gradient.shape == tensor.shape[::-1],
-            ": a reshape, or a sum without keepdims=False": gradient.size == tensor.size,
-            ": the sum over the leading axes is missing": gradient.shape[-tensor.ndim :] == tensor.shape,
+            ": transposed": values.shape == tensor.shape[::-1],
+            ": a reshape, or a sum without keepdims=False": values.size == tensor.size,
+            ": the sum over the leading axes is missing": values.shape[-tensor.ndim :] == tensor.shape,
         }
         hint = next((hint for hint, fits in hints.items() if fits), "")
-        return f"its shape is {gradient.shape}, but the tensor's is {tensor.shape}{hint}"
-    values = numbers_of(gradient)
+        return f"its shape is {values.shape}, but the tensor's is {tensor.shape}{hint}"
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
         return f"NaN or Inf in {len(bad)} of {values.size} numbers, the first at {tuple(bad[0].tolist())}"
@@ -603,8 +485,6 @@ def _find_fault(tensor: Array, gradient: Gradient | None) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------------- the report
-# The table goes through the tensors as the backward pass does, from the loss to the input, and names the first that is
-# wrong: a mistake spoils all that comes after it.
 
 
 @dataclass(frozen=True)
@@ -646,7 +526,7 @@ class GradientReport:
 
     @property
     def first_wrong(self) -> GradientRow | None:
-        """The wrong tensor nearest to the loss: a mistake spoils all that comes after it."""
+        """The wrong tensor nearest to the loss: a mistake spoils all that comes after it on the way back."""
         return next((row for row in (*reversed(self.rows), self.whole) if not row.ok), None)
 
     def __str__(self) -> str:
@@ -655,11 +535,12 @@ class GradientReport:
             mark = "ok" if row.ok else f"<-- {row.verdict}: {row.diagnosis}"
             numbers = f"{row.analytic:.6e}", f"{row.numeric:.6e}", f"{row.error:.1e}"
             lines.append((row.name, str(row.shape), *numbers, mark))
-        width = [max(len(line[column]) for line in lines) for column in range(5)]
-        table = [
-            f"  {a:{width[0]}}  {b:{width[1]}}  {c:>{width[2]}}  {d:>{width[3]}}  {e:>{width[4]}}  {f}".rstrip()
-            for a, b, c, d, e, f in lines
-        ]
+        width = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        table = []
+        for line in lines:
+            left, right = zip(line[:2], width[:2], strict=True), zip(line[2:5], width[2:5], strict=True)
+            cells = [*(f"{cell:{size}}" for cell, size in left), *(f"{cell:>{size}}" for cell, size in right), line[5]]
+            table.append(f"  {'  '.join(cells)}".rstrip())
         if (first := self.first_wrong) is None:
             number = f"All {len(self.rows)} gradients, and all together," if self.rows else "All gradients together"
             summary = (

@@ -15,22 +15,23 @@ cosent                       cosines in the order of the scores                 
 softmax                      a linear classifier can tell the label             labelled pairs
 ===========================  =================================================  ====================================
 
-Where a loss has no derivative (a hinge at exactly 0, equal embeddings under a distance) its gradient is 0, as in
-PyTorch. Letters: ``B`` examples, ``D`` the width of an embedding, ``M`` candidates, ``C`` classes.
+Each raises ValueError for arguments that do not fit together, NaN and infinity, and rows of zeros under a cosine. Where
+a loss has no derivative (a hinge at exactly 0, equal embeddings under a distance) its gradient is 0, as in PyTorch.
+Letters: ``B`` examples, ``D`` the width of an embedding, ``M`` candidates, ``C`` classes.
 """
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from minisbert.checks import check_vectors
+from minisbert.checks import check_choice, check_vectors
 from minisbert.model import Array
 from minisbert.model.ops import linear, linear_backward
 from minisbert.similarity import (
@@ -75,9 +76,7 @@ class LossResult:
 # ---------------------------------------------------------------------------------------------- in-batch negatives
 
 
-_SIMILARITIES = MappingProxyType(
-    {"cosine": (cos_sim, cos_sim_backward), "dot": (dot_score, dot_score_backward)},
-)
+_SIMILARITIES = {"cosine": (cos_sim, cos_sim_backward), "dot": (dot_score, dot_score_backward)}
 
 
 def multiple_negatives_ranking(
@@ -96,6 +95,11 @@ def multiple_negatives_ranking(
     chosen for. The gradient of the scores, ``d_s_ij = (p_ij - [i = j]) / B`` with ``p`` the softmax over ``j``, pulls
     each anchor to its positive and pushes it from the others, hardest from the closest.
 
+    **Source**: Henderson et al. 2017, section 4.4; van den Oord et al. 2018, equation 4.
+    ``sentence_transformers.losses.MultipleNegativesRankingLoss(scale=, similarity_fct=)``; ``symmetric`` is its
+    ``directions=("query_to_doc", "doc_to_query"), partition_mode="per_direction"``, formerly
+    ``MultipleNegativesSymmetricRankingLoss``. They do not leave out false negatives.
+
     Parameters
     ----------
     anchors, positives : Array, shape (B, D)
@@ -113,24 +117,6 @@ def multiple_negatives_ranking(
         0), and anchor ``i`` for positive ``j`` in the other direction. An anchor with no negative left adds 0 to the
         loss. From :func:`find_false_negatives`.
 
-    Returns
-    -------
-    LossResult
-        Gradients of the anchors, the positives and each of the negatives.
-
-    Raises
-    ------
-    ValueError
-        If arguments do not fit together or hold NaN or Inf, an embedding is all zeros under "cosine", or a batch of
-        one has no hard negatives: its loss is 0 whatever the embeddings are.
-
-    Notes
-    -----
-    **Source**: Henderson et al. 2017, section 4.4; van den Oord et al. 2018, equation 4.
-    ``sentence_transformers.losses.MultipleNegativesRankingLoss(scale=, similarity_fct=)``; ``symmetric`` is its
-    ``directions=("query_to_doc", "doc_to_query"), partition_mode="per_direction"``, formerly
-    ``MultipleNegativesSymmetricRankingLoss``. They do not leave out false negatives.
-
     Examples
     --------
     >>> result = multiple_negatives_ranking(np.eye(2), np.eye(2), scale=1.0)
@@ -142,23 +128,19 @@ def multiple_negatives_ranking(
     """
     name = "multiple_negatives_ranking"
     hard = {f"negatives[{i}]": rows for i, rows in enumerate(negatives)}
-    score, score_backward = _choose(name, "similarity", similarity, _SIMILARITIES)
+    check_choice(f"{name}: similarity", similarity, _SIMILARITIES)
+    score, score_backward = _SIMILARITIES[similarity]
     _check(name, {"anchors": anchors, "positives": positives, **hard}, similarity == "cosine", scale=scale)
     count = len(anchors)
     if count == 1 and not negatives:
-        raise ValueError(
-            f"{name}: a batch must have B >= 2 pairs, or hard negatives, but has one pair: {_NOTHING_TO_COMPARE}"
-        )
+        raise ValueError(f"{name}: a batch must have B >= 2 pairs, or hard negatives: {_NOTHING_TO_COMPARE}")
     candidates = np.concatenate([positives, *negatives])  # (M, D)
     scores = _scaled(name, scale, score(anchors, candidates))  # (B, M)
     if false_negatives is not None:
         mask = np.asarray(false_negatives)
         if mask.dtype != bool or mask.shape != scores.shape or np.diagonal(mask).any():
-            raise ValueError(
-                f"{name}: false_negatives must be an array of bool (B, M) = {scores.shape}, False for each anchor's "
-                f"own positive (candidate i of anchor i), got {mask.dtype} {mask.shape}. find_false_negatives makes it "
-                f"from the texts of the batch."
-            )
+            said = f"got {mask.dtype} {mask.shape}"
+            raise ValueError(f"{name}: false_negatives must be bool {scores.shape}, False for own positives, {said}")
         scores[mask] = -math.inf
     own = np.arange(count)
     value, d_scores = _cross_entropy(scores, own)
@@ -179,6 +161,9 @@ def simcse(
     :func:`multiple_negatives_ranking` with cosines, where anchors and positives are two passes of the *same* texts
     through the encoder in training: dropout alone makes them differ.
 
+    **Source**: Gao et al. 2021 (SimCSE), equation 4; ``sentence_transformers.losses.MultipleNegativesRankingLoss`` on
+    pairs of a text with itself.
+
     Parameters
     ----------
     first_view, second_view : Array, shape (B, D)
@@ -187,21 +172,6 @@ def simcse(
         1 / temperature; the paper's temperature is 0.05.
     false_negatives : Array of bool, shape (B, B), optional
         ``find_false_negatives(texts, texts)``, for batches in which a text occurs twice.
-
-    Returns
-    -------
-    LossResult
-        Gradients of both views.
-
-    Raises
-    ------
-    ValueError
-        As :func:`multiple_negatives_ranking`, in whose name the message is.
-
-    Notes
-    -----
-    **Source**: Gao et al. 2021 (SimCSE), equation 4; ``sentence_transformers.losses.MultipleNegativesRankingLoss`` on
-    pairs of a text with itself.
 
     Examples
     --------
@@ -222,6 +192,9 @@ def find_false_negatives(
     - its text is that of ``i``'s positive or of anchor ``i`` itself, or
     - it is the positive of an anchor with the text of anchor ``i``.
 
+    **Source**: Gao et al. 2021 (SimCSE) and Henderson et al. 2017 push duplicates apart; sentence-transformers keeps
+    them out of a batch instead, by ``BatchSamplers.NO_DUPLICATES``. Texts are compared character by character.
+
     Parameters
     ----------
     anchors, positives : sequence of str or of any hashable, length B
@@ -234,16 +207,6 @@ def find_false_negatives(
     Array of bool, shape (B, M)
         ``M = B (1 + len(negatives))``, for :func:`multiple_negatives_ranking`.
 
-    Raises
-    ------
-    ValueError
-        For a bare string, lists of unequal length, and values that are not hashable, such as rows of an array.
-
-    Notes
-    -----
-    **Source**: Gao et al. 2021 (SimCSE) and Henderson et al. 2017 push duplicates apart; sentence-transformers keeps
-    them out of a batch instead, by ``BatchSamplers.NO_DUPLICATES``. Texts are compared character by character.
-
     Examples
     --------
     >>> find_false_negatives(["hi", "tea?", "hi"], ["hello", "coffee?", "good day"]).astype(int)
@@ -253,10 +216,8 @@ def find_false_negatives(
     """
     columns = (anchors, positives, *negatives)
     if any(isinstance(column, str) for column in columns) or len({len(column) for column in columns}) > 1:
-        raise ValueError(
-            f"find_false_negatives: anchors, positives and negatives must be equally long lists of texts or ids, got "
-            f"{', '.join('a bare string' if isinstance(c, str) else f'{len(c):,}' for c in columns)}"
-        )
+        said = ", ".join("a bare string" if isinstance(column, str) else f"{len(column):,}" for column in columns)
+        raise ValueError(f"find_false_negatives: expected equally long lists of texts or ids, got {said}")
     number: dict[Hashable, int] = {}
     try:  # each text by the number at which it first occurs
         numbers = [np.array([number.setdefault(text, len(number)) for text in column], np.intp) for column in columns]
@@ -272,13 +233,11 @@ def find_false_negatives(
 # ------------------------------------------------------------------------------------------------ distances of pairs
 
 
-_DISTANCES = MappingProxyType(  # offset, similarity, its backward: a distance is offset - similarity, row by row
-    {
-        "cosine": (1.0, pairwise_cos_sim, pairwise_cos_sim_backward),
-        "euclidean": (0.0, pairwise_euclidean_sim, pairwise_euclidean_sim_backward),
-        "manhattan": (0.0, pairwise_manhattan_sim, pairwise_manhattan_sim_backward),
-    }
-)
+_DISTANCES = {  # offset, similarity, its backward: a distance is offset - similarity, row by row
+    "cosine": (1.0, pairwise_cos_sim, pairwise_cos_sim_backward),
+    "euclidean": (0.0, pairwise_euclidean_sim, pairwise_euclidean_sim_backward),
+    "manhattan": (0.0, pairwise_manhattan_sim, pairwise_manhattan_sim_backward),
+}
 
 _PAIRWISE_DISTANCE_EPS = 1e-6  # torch.nn.functional.pairwise_distance adds it to each difference
 
@@ -287,6 +246,9 @@ def contrastive(a: Array, b: Array, labels: ArrayLike, margin: float = 0.5, dist
     """Pull pairs with label 1 together, and push those with label 0 apart until a margin lies between them.
 
     ``loss = mean of 1/2 * (label * d^2 + (1 - label) * max(margin - d, 0)^2)``, ``d`` the distance of a pair
+
+    **Source**: Hadsell et al. 2006, equation 4. ``sentence_transformers.losses.ContrastiveLoss``, whose distance and
+    margin are the defaults here; the paper's distance is "euclidean".
 
     Parameters
     ----------
@@ -297,22 +259,6 @@ def contrastive(a: Array, b: Array, labels: ArrayLike, margin: float = 0.5, dist
         In units of the distance, above 0.
     distance : {"cosine", "euclidean", "manhattan"}
         "cosine" is ``1 - cos``, in [0, 2]. The others are those of ``a - b + 1e-6``, as in PyTorch.
-
-    Returns
-    -------
-    LossResult
-        Gradients of ``a`` and ``b``.
-
-    Raises
-    ------
-    ValueError
-        If arguments do not fit together or hold NaN or Inf, a label is not 0 or 1, the margin is not above 0, or an
-        embedding is all zeros under "cosine".
-
-    Notes
-    -----
-    **Source**: Hadsell et al. 2006, equation 4. ``sentence_transformers.losses.ContrastiveLoss``, whose distance and
-    margin are the defaults here; the paper's distance is "euclidean".
 
     Examples
     --------
@@ -325,15 +271,13 @@ def contrastive(a: Array, b: Array, labels: ArrayLike, margin: float = 0.5, dist
            [ 0.   , -0.073]])
     """
     name = "contrastive"
-    offset, similarity, similarity_backward = _choose(name, "distance", distance, _DISTANCES)
+    check_choice(f"{name}: distance", distance, _DISTANCES)
+    offset, similarity, similarity_backward = _DISTANCES[distance]
     _check(name, {"a": a, "b": b}, distance == "cosine", margin=margin)
     is_equal = _checked_numbers(name, "labels", labels, len(a)).astype(a.dtype)
     is_binary = (is_equal == 0.0) | (is_equal == 1.0)
     if not is_binary.all():
-        raise ValueError(
-            f"{name}: labels must be 1 (belongs together) or 0, got {_name_values(is_equal[~is_binary])}. For graded "
-            f"scores use cosine_similarity or cosent, for classes softmax."
-        )
+        raise ValueError(f"{name}: labels must be 1 (belongs together) or 0, got {is_equal[~is_binary][:3]}")
     if distance != "cosine":
         a, b = a - b + _PAIRWISE_DISTANCE_EPS, np.zeros_like(b)  # moves with the old a and b as with the new ones
     distances = offset - similarity(a, b)  # (B,)
@@ -350,6 +294,9 @@ def triplet(
 
     ``loss = mean of max(d(anchor, positive) - d(anchor, negative) + margin, 0)``
 
+    **Source**: Reimers & Gurevych 2019, section 3, "Triplet Objective Function", with its distance and margin.
+    ``sentence_transformers.losses.TripletLoss(triplet_margin=1)``; its own default margin is 5.
+
     Parameters
     ----------
     anchors, positives, negatives : Array, shape (B, D)
@@ -357,22 +304,6 @@ def triplet(
         In units of the distance, above 0: with 0, embeddings that are all equal would have no loss.
     distance : {"cosine", "euclidean", "manhattan"}
         "cosine" is ``1 - cos``, in [0, 2], where a margin of 1 is large.
-
-    Returns
-    -------
-    LossResult
-        Gradients of the three.
-
-    Raises
-    ------
-    ValueError
-        If arguments do not fit together or hold NaN or Inf, the margin is not above 0, or an embedding is all zeros
-        under "cosine".
-
-    Notes
-    -----
-    **Source**: Reimers & Gurevych 2019, section 3, "Triplet Objective Function", with its distance and margin.
-    ``sentence_transformers.losses.TripletLoss(triplet_margin=1)``; its own default margin is 5.
 
     Examples
     --------
@@ -382,7 +313,8 @@ def triplet(
     (0.5, array([[-1.,  1.]]))
     """
     name = "triplet"
-    _, similarity, similarity_backward = _choose(name, "distance", distance, _DISTANCES)
+    check_choice(f"{name}: distance", distance, _DISTANCES)
+    _, similarity, similarity_backward = _DISTANCES[distance]
     embeddings = {"anchors": anchors, "positives": positives, "negatives": negatives}
     _check(name, embeddings, distance == "cosine", margin=margin)
     # the offset of the distances cancels
@@ -399,26 +331,14 @@ def triplet(
 def cosine_similarity(a: Array, b: Array, scores: ArrayLike) -> LossResult:
     """Make the cosine of each pair its score: ``loss = mean of (cos(a_i, b_i) - score_i)^2``.
 
+    **Source**: Reimers & Gurevych 2019, section 3, "Regression Objective Function";
+    ``sentence_transformers.losses.CosineSimilarityLoss``.
+
     Parameters
     ----------
     a, b : Array, shape (B, D)
     scores : array_like, shape (B,)
         In [-1, 1], as cosines are; usually [0, 1]. Those of STSb, 0 to 5, have to be divided by 5 first.
-
-    Returns
-    -------
-    LossResult
-        Gradients of ``a`` and ``b``.
-
-    Raises
-    ------
-    ValueError
-        If arguments do not fit together or hold NaN or Inf, a score is outside [-1, 1], or an embedding is all zeros.
-
-    Notes
-    -----
-    **Source**: Reimers & Gurevych 2019, section 3, "Regression Objective Function";
-    ``sentence_transformers.losses.CosineSimilarityLoss``.
 
     Examples
     --------
@@ -430,10 +350,9 @@ def cosine_similarity(a: Array, b: Array, scores: ArrayLike) -> LossResult:
     _check(name, {"a": a, "b": b})
     wanted = _checked_numbers(name, "scores", scores, len(a))
     if np.abs(wanted).max() > 1.0:
+        wrong = wanted[np.abs(wanted) > 1.0][:3]
         raise ValueError(
-            f"{name}: scores must lie in [-1, 1], as cosines do, got {_name_values(wanted[np.abs(wanted) > 1.0])}. "
-            f"Divide them by the top of their scale (5 for STSb) first, or use cosent, which looks at their order "
-            f"alone."
+            f"{name}: scores must lie in [-1, 1], as cosines do, got {wrong}; divide them by their largest"
         )
     errors = pairwise_cos_sim(a, b) - wanted.astype(a.dtype)  # (B,)
     return LossResult(_mean(errors**2), pairwise_cos_sim_backward(2.0 * errors / len(a), a, b))
@@ -447,31 +366,18 @@ def cosent(a: Array, b: Array, scores: ArrayLike, scale: float = 20.0) -> LossRe
     Pairs with equal scores are not compared. This is a cross-entropy whose right class has score 0 and whose wrong
     classes are the differences of cosines: each is pushed below 0 by its share of the sum.
 
+    **Source**: Su 2022 (CoSENT); Huang et al. 2024, "CoSENT: Consistent Sentence Embedding via Similarity Ranking".
+    ``sentence_transformers.losses.CoSENTLoss``.
+
     Parameters
     ----------
     a, b : Array, shape (B, D)
         ``B >= 2``.
     scores : array_like, shape (B,)
-        On any scale: only their order counts. If all are equal, loss and gradients are 0.
+        On any scale: only their order counts. If all are equal, loss and gradients are 0. The loss is no mean: it grows
+        with ``log B^2``.
     scale : float
         1 / temperature.
-
-    Returns
-    -------
-    LossResult
-        The value belongs to the batch as a whole: it is not a mean and grows with ``log B^2``. Gradients of ``a`` and
-        ``b``.
-
-    Raises
-    ------
-    ValueError
-        If arguments do not fit together or hold NaN or Inf, an embedding is all zeros, or the batch has one pair: its
-        loss is 0 whatever the embeddings are.
-
-    Notes
-    -----
-    **Source**: Su 2022 (CoSENT); Huang et al. 2024, "CoSENT: Consistent Sentence Embedding via Similarity Ranking".
-    ``sentence_transformers.losses.CoSENTLoss``.
 
     Examples
     --------
@@ -485,7 +391,7 @@ def cosent(a: Array, b: Array, scores: ArrayLike, scale: float = 20.0) -> LossRe
     _check(name, {"a": a, "b": b}, scale=scale)
     wanted = _checked_numbers(name, "scores", scores, len(a))  # float64: as float32, some could become equal
     if len(a) == 1:
-        raise ValueError(f"{name}: a batch must have B >= 2 pairs, but has one: {_NOTHING_TO_COMPARE}")
+        raise ValueError(f"{name}: a batch must have B >= 2 pairs: {_NOTHING_TO_COMPARE}")
     cosines = _scaled(name, scale, pairwise_cos_sim(a, b))  # (B,)
     is_compared = wanted[:, None] > wanted[None, :]  # (B, B)
     differences = (cosines[None, :] - cosines[:, None])[is_compared]
@@ -505,6 +411,9 @@ def softmax_classification(u: Array, v: Array, labels: ArrayLike, weight: Array,
 
     ``loss = mean of -log(softmax(weight @ [u, v, |u - v|] + bias)[label])``
 
+    **Source**: Reimers & Gurevych 2019, section 3, "Classification Objective Function" (there without a bias);
+    ``sentence_transformers.losses.SoftmaxLoss``, whose ``classifier`` holds weight and bias.
+
     Parameters
     ----------
     u, v : Array, shape (B, D)
@@ -513,21 +422,6 @@ def softmax_classification(u: Array, v: Array, labels: ArrayLike, weight: Array,
     weight : Array, shape (C, 3 D)
         ``C >= 2``.
     bias : Array, shape (C,)
-
-    Returns
-    -------
-    LossResult
-        Gradients of ``u`` and ``v``, and in ``head`` those of ``"head.weight"`` and ``"head.bias"``.
-
-    Raises
-    ------
-    ValueError
-        If arguments do not fit together or hold NaN or Inf, or a label is not a whole number from 0 to ``C - 1``.
-
-    Notes
-    -----
-    **Source**: Reimers & Gurevych 2019, section 3, "Classification Objective Function" (there without a bias);
-    ``sentence_transformers.losses.SoftmaxLoss``, whose ``classifier`` holds weight and bias.
 
     Examples
     --------
@@ -548,20 +442,15 @@ def softmax_classification(u: Array, v: Array, labels: ArrayLike, weight: Array,
         or bias.ndim != 1
         or bias.size < 2
     ):
-        raise ValueError(
-            f"{name}: weight and bias must be {u.dtype} arrays (C, {3 * u.shape[1]}) and (C,), with C >= 2 classes and "
-            f"three times the width of u, got {np.asarray(weight).dtype} {np.shape(weight)} and "
-            f"{np.asarray(bias).dtype} {np.shape(bias)}"
-        )
+        said = ", ".join(f"{np.asarray(x).dtype} {np.shape(x)}" for x in (weight, bias))
+        shapes = f"(C, {3 * u.shape[1]}) and (C,)"
+        raise ValueError(f"{name}: weight and bias must be {u.dtype} {shapes}, C >= 2, got {said}")
     if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
-        raise ValueError(f"{name}: weight and bias hold NaN or infinity. Is the learning rate too high?")
+        raise ValueError(f"{name}: weight or bias holds NaN or infinity; is the learning rate too high?")
     classes = _checked_numbers(name, "labels", labels, len(u))
     wrong = (classes != np.floor(classes)) | (classes < 0) | (classes >= len(weight))
     if wrong.any():
-        raise ValueError(
-            f"{name}: labels must be whole numbers from 0 to {len(weight) - 1}, as weight has {len(weight)} rows, one "
-            f"a class, got {_name_values(classes[wrong])}. Number the classes from 0."
-        )
+        raise ValueError(f"{name}: labels must be whole numbers from 0 to {len(weight) - 1}, got {classes[wrong][:3]}")
     features = np.concatenate([u, v, np.abs(u - v)], axis=1)
     value, d_logits = _cross_entropy(linear(features, weight, bias), classes.astype(np.intp))
     d_features, d_weight, d_bias = linear_backward(d_logits, features, weight)
@@ -582,8 +471,8 @@ class Loss:
     # columns of texts, and scores), "labelled" (two, and labels) or "texts" (one column, encoded twice)
     data: str
     options: Mapping[str, float | str | bool]  # keyword arguments that a user may set, with their defaults
-    takes_false_negatives: bool = False
-    has_head: bool = False  # the function takes a weight and a bias of its own, which are trained too
+    takes_false_negatives: bool
+    has_head: bool  # the function takes a weight and a bias of its own, which are trained too
 
     def of_batch(
         self, texts: Sequence[Sequence[str]], targets: ArrayLike | None = None, **options: float | str | bool
@@ -603,20 +492,23 @@ class Loss:
         return lambda vectors, *head: self.function(*vectors, *wanted, *head, **given)
 
 
+def _loss(function: Callable[..., LossResult], data: str) -> Loss:
+    """Take the options and needs of a loss from its signature."""
+    parameters = inspect.signature(function).parameters
+    options = {name: one.default for name, one in parameters.items() if one.default is not one.empty}
+    takes_false_negatives = options.pop("false_negatives", "never") is None
+    return Loss(function, data, options, takes_false_negatives, "weight" in parameters)
+
+
 LOSSES = MappingProxyType(
     {
-        "multiple_negatives_ranking": Loss(
-            multiple_negatives_ranking,
-            "pairs",
-            {"scale": 20.0, "similarity": "cosine", "symmetric": False},
-            takes_false_negatives=True,
-        ),
-        "simcse": Loss(simcse, "texts", {"scale": 20.0}, takes_false_negatives=True),
-        "contrastive": Loss(contrastive, "labelled", {"margin": 0.5, "distance": "cosine"}),
-        "triplet": Loss(triplet, "triplets", {"margin": 1.0, "distance": "euclidean"}),
-        "cosine_similarity": Loss(cosine_similarity, "scored", {}),
-        "cosent": Loss(cosent, "scored", {"scale": 20.0}),
-        "softmax": Loss(softmax_classification, "labelled", {}, has_head=True),
+        "multiple_negatives_ranking": _loss(multiple_negatives_ranking, "pairs"),
+        "simcse": _loss(simcse, "texts"),
+        "contrastive": _loss(contrastive, "labelled"),
+        "triplet": _loss(triplet, "triplets"),
+        "cosine_similarity": _loss(cosine_similarity, "scored"),
+        "cosent": _loss(cosent, "scored"),
+        "softmax": _loss(softmax_classification, "labelled"),
     }
 )
 
@@ -645,10 +537,8 @@ def _scaled(function: str, scale: float, similarities: Array) -> Array:
     """Multiply by the scale, unless that leaves the range of the dtype."""
     largest = max(1.0, float(np.abs(similarities).max()))
     if scale * largest > float(np.finfo(similarities.dtype).max) / 4.0:
-        raise ValueError(
-            f"{function}: scale times similarity, {scale:g} * {largest:g}, is too large for {similarities.dtype}. The "
-            f"usual scales are 20 for cosines and 1 for dot products; are the embeddings of the usual size, too?"
-        )
+        dtype = similarities.dtype
+        raise ValueError(f"{function}: scale times similarity, {scale:g} * {largest:g}, is too large for {dtype}")
     return scale * similarities
 
 
@@ -660,12 +550,7 @@ def _mean(losses: Array) -> float:
 # NaN in a loss would travel into every weight at the next step, so arguments are checked first.
 
 
-_Choice = TypeVar("_Choice")
-
-_NOTHING_TO_COMPARE = (
-    "with nothing to compare, the loss is 0 whatever the embeddings are. The usual cause is the last batch of an "
-    "epoch: drop it, or add it to the one before."
-)
+_NOTHING_TO_COMPARE = "with one, the loss is 0 whatever the embeddings are; is it the last batch of an epoch?"
 
 
 def _check(function: str, embeddings: Mapping[str, Array], needs_direction: bool = True, **positive: float) -> None:
@@ -678,16 +563,11 @@ def _check(function: str, embeddings: Mapping[str, Array], needs_direction: bool
         is_like_first = isinstance(x, np.ndarray) and (x.shape, x.dtype) == (np.shape(first), np.asarray(first).dtype)
         if not is_like_first or x.dtype not in (np.float32, np.float64) or x.ndim != 2 or not x.size:
             said = ", ".join(f"{key} {np.asarray(y).dtype} {np.shape(y)}" for key, y in embeddings.items())
-            raise ValueError(
-                f"{function}: embeddings must be arrays (B, D) of one shape, all float32 or all float64, with B >= 1 "
-                f"and D >= 1, got {said}. Row i of each belongs to example i; give several negatives as several arrays."
-            )
+            raise ValueError(f"{function}: embeddings must be (B, D) all, and float32 or float64 all, got {said}")
         check_vectors(x, f"{function}: {name}")
         if needs_direction and not np.any(x, axis=1).all():
-            raise ValueError(
-                f"{function}: each row of {name} must have a direction for a cosine, but there are only zeros in "
-                f"{_rows(np.any(x, axis=1))}. The usual cause is an activation that cut a whole vector to zero."
-            )
+            row = np.any(x, axis=1).argmin()
+            raise ValueError(f"{function}: {name} has only zeros in row {row}, and so no direction for a cosine")
     for name, number in positive.items():
         if not 0.0 < number < math.inf:
             raise ValueError(f"{function}: {name} must be a finite number above 0, got {number!r}")
@@ -699,28 +579,6 @@ def _checked_numbers(function: str, what: str, values: ArrayLike, count: int) ->
         numbers = np.asarray(values, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{function}: {what} must be numbers, but NumPy says: {error}") from None
-    if numbers.shape != (count,):
-        raise ValueError(f"{function}: {what} must be (B,) = ({count},), one for each example, got {numbers.shape}")
-    if not np.isfinite(numbers).all():
-        raise ValueError(f"{function}: {what} must be finite, but NaN or Inf are {_rows(np.isfinite(numbers))}")
+    if numbers.shape != (count,) or not np.isfinite(numbers).all():
+        raise ValueError(f"{function}: {what} must be ({count},) finite numbers, got {numbers.shape} {numbers!r:.80}")
     return numbers
-
-
-def _choose(function: str, what: str, name: str, known: Mapping[str, _Choice]) -> _Choice:
-    """Look up a similarity or a distance."""
-    if name not in known:
-        raise ValueError(f"{function}: {what} must be one of {', '.join(known)}, got {name!r}")
-    return known[name]
-
-
-def _name_values(values: Array) -> str:
-    """Name the first three values, and say how many there are."""
-    more = f", ... ({len(values)} in all)" if len(values) > 3 else ""
-    return ", ".join(f"{value:g}" for value in values[:3]) + more
-
-
-def _rows(is_good: Array) -> str:
-    """Name the first five bad rows, and say how many there are."""
-    bad = np.flatnonzero(~is_good)
-    named = ", ".join(str(row) for row in bad[:5]) + (", ..." if len(bad) > 5 else "")
-    return f"row{'s' if len(bad) > 1 else ''} {named} ({len(bad)} of {len(is_good)})"

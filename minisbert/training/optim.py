@@ -14,7 +14,7 @@ Letters: ``V`` rows of a table.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
@@ -92,6 +92,10 @@ def adamw(
 
     ``p = p - learning_rate / (1 - beta1^t) * m / (sqrt(v) / sqrt(1 - beta2^t) + eps)``, with ``t`` the step from 1
 
+    **Source**: Loshchilov & Hutter 2019, algorithm 2; the averages are Kingma & Ba 2015, algorithm 1.
+    ``torch.optim.AdamW`` with two groups of parameters, the second (biases, LayerNorm) with ``weight_decay=0``, on
+    dense gradients.
+
     Parameters
     ----------
     params : mapping of str to Array
@@ -111,18 +115,6 @@ def adamw(
     num_threads : int
         Worker threads. The result does not depend on them.
 
-    Raises
-    ------
-    ValueError
-        If names, shapes or dtypes do not fit each other, rows of a RowGradient do not ascend, a gradient is not finite,
-        or a number is out of range. Nothing has been written then.
-
-    Notes
-    -----
-    **Source**: Loshchilov & Hutter 2019, algorithm 2; the averages are Kingma & Ba 2015, algorithm 1.
-    ``torch.optim.AdamW`` with two groups of parameters, the second (biases, LayerNorm) with ``weight_decay=0``, on
-    dense gradients.
-
     Examples
     --------
     The first step moves each number by ``learning_rate``, however large its gradient is, and shrinks the weight:
@@ -133,16 +125,13 @@ def adamw(
     >>> params["head.weight"].round(4), params["head.bias"]
     (array([[0.85, 1.05]]), array([1.]))
     """
-    for what, number, most in (
-        ("learning_rate", learning_rate, math.inf),
-        ("weight_decay", weight_decay, math.inf),
-        ("beta1", betas[0], 1.0),
-        ("beta2", betas[1], 1.0),
-    ):
-        if not 0.0 <= number < most:
-            raise ValueError(f"adamw: {what} must be at least 0 and below {most:g}, got {number}")
-    if not 0.0 < eps < math.inf:
-        raise ValueError(f"adamw: eps must be above 0, got {eps}")
+    beta1, beta2 = betas
+    if not (0.0 <= learning_rate < math.inf and 0.0 <= weight_decay < math.inf):
+        raise ValueError(
+            f"adamw: learning_rate and weight_decay: expected 0 or more, got {learning_rate}, {weight_decay}"
+        )
+    if not (0.0 <= beta1 < 1.0 and 0.0 <= beta2 < 1.0 and 0.0 < eps < math.inf):
+        raise ValueError(f"adamw: betas must be at least 0 and below 1, and eps above 0, got {betas} and {eps}")
     check_whole("adamw: num_threads", num_threads, 1)
     _check_step(params, grads, state)
 
@@ -183,8 +172,6 @@ def adamw(
             for x, moved in zip(tensors, numbers, strict=True):
                 x[used] = moved
 
-    beta1, beta2 = betas
-
     def move(g: Array, p: Array, m: Array, v: Array) -> None:
         change = g - m
         if beta1 > 0.5:
@@ -210,14 +197,15 @@ def adamw(
 
 # ---------------------------------------------------------------------------------------------- how far a step may go
 # The start of fine-tuning can break most: the optimiser's averages know little, and the pretrained weights are good. So
-# the learning rate warms up from zero, then falls in a line to zero, where the weights settle. At any time a batch of
-# strange texts can have a gradient many times as long as others; clipping keeps its direction and limits its length.
+# the learning rate warms up from zero. And a batch of strange texts can have a gradient many times as long as others.
 
 
 def warmup_linear(step: int, warmup_steps: int, total_steps: int) -> float:
     """Return the share of the learning rate that a step gets: up from 0 in a line, then down to 0 in a line.
 
     ``step / warmup_steps`` below ``warmup_steps``, then ``(total_steps - step) / (total_steps - warmup_steps)``
+
+    **Source**: Devlin et al. 2019, appendix A.2; ``transformers.get_linear_schedule_with_warmup``.
 
     Parameters
     ----------
@@ -228,31 +216,14 @@ def warmup_linear(step: int, warmup_steps: int, total_steps: int) -> float:
     total_steps : int
         At least 1. From there on the factor is 0.
 
-    Returns
-    -------
-    float
-        In [0, 1].
-
-    Raises
-    ------
-    ValueError
-        For a negative number of steps, or a warm-up longer than the training.
-
-    Notes
-    -----
-    **Source**: Devlin et al. 2019, appendix A.2; ``transformers.get_linear_schedule_with_warmup``.
-
     Examples
     --------
     >>> [warmup_linear(step, 2, 6) for step in range(7)]
     [0.0, 0.5, 1.0, 0.75, 0.5, 0.25, 0.0]
     """
     if step < 0 or total_steps < 1 or not 0 <= warmup_steps <= total_steps:
-        raise ValueError(
-            "warmup_linear: expected step >= 0, total_steps >= 1 and warmup_steps from 0 to total_steps, got step "
-            f"{step}, warmup_steps {warmup_steps} and total_steps {total_steps}; train for more steps or warm up for "
-            "fewer"
-        )
+        given = f"step {step}, warmup_steps {warmup_steps} and total_steps {total_steps}"
+        raise ValueError(f"warmup_linear: expected step >= 0 and 0 <= warmup_steps <= total_steps > 0, got {given}")
     if step < warmup_steps:
         return step / warmup_steps
     return max(0.0, (total_steps - step) / max(1, total_steps - warmup_steps))
@@ -262,6 +233,8 @@ def clip_gradients(grads: Mapping[str, Gradient], max_norm: float, *, num_thread
     """Shorten the gradient, all tensors taken as one vector, in place, to a length of at most ``max_norm``.
 
     ``g = g * min(1, max_norm / (norm + 1e-6))``, with ``norm = sqrt(sum of g^2 over all numbers of all tensors)``
+
+    **Source**: Pascanu et al. 2013, algorithm 1; ``torch.nn.utils.clip_grad_norm_(..., error_if_nonfinite=True)``.
 
     Parameters
     ----------
@@ -276,15 +249,6 @@ def clip_gradients(grads: Mapping[str, Gradient], max_norm: float, *, num_thread
     -------
     float
         The norm before clipping. Squares are summed in float64, so that no float32 gradient is too large or too small.
-
-    Raises
-    ------
-    ValueError
-        If a gradient holds NaN or infinity, with the names of the tensors, or ``max_norm`` is not above 0.
-
-    Notes
-    -----
-    **Source**: Pascanu et al. 2013, algorithm 1; ``torch.nn.utils.clip_grad_norm_(..., error_if_nonfinite=True)``.
 
     Examples
     --------
@@ -353,7 +317,7 @@ def _check_step(params: Mapping[str, Array], grads: Mapping[str, Gradient], stat
     """Raise before anything is written: a step that stopped half-way would leave some tensors moved and others not."""
     for what, given in (("grads", grads), ("the state", state.m)):
         if differing := [name for name in {**params, **given} if name not in params or name not in given]:
-            raise ValueError(f"adamw: params and {what} differ in {_name_some(differing)}; are they of one model?")
+            raise ValueError(f"adamw: params and {what} differ in {differing[:3]}; are they of one model?")
     for name, param in params.items():
         grad, moments = grads[name], (state.m[name], state.v[name])
         shape = (grad.row_count, *grad.values.shape[1:]) if isinstance(grad, RowGradient) else grad.shape
@@ -361,8 +325,7 @@ def _check_step(params: Mapping[str, Array], grads: Mapping[str, Gradient], stat
         if any(one != (param.shape, param.dtype) for one in found) or param.dtype not in (np.float32, np.float64):
             said = ", ".join(f"{dtype} {shape}" for shape, dtype in [(param.shape, param.dtype), *found])
             raise ValueError(
-                f"adamw: {name!r}, its gradient and its two moments must have one shape and be float32 or float64 all, "
-                f"got {said}"
+                f"adamw: {name!r}, gradient and moments must be float32 or float64 of one shape, got {said}"
             )
         if isinstance(grad, RowGradient):
             rows = grad.rows
@@ -371,8 +334,7 @@ def _check_step(params: Mapping[str, Array], grads: Mapping[str, Gradient], stat
                 raise ValueError(f"adamw: rows of {name!r} must ascend from 0 to {grad.row_count - 1}, each once")
         if not all(x.flags.writeable and x.flags[_order(param)] for x in (param, *moments)):
             raise ValueError(
-                f"adamw: {name!r} and its moments must be writeable and lie in memory without gaps in one order; copy "
-                "the tensor first, and make the state from the copy"
+                f"adamw: {name!r} and its moments must be writeable, without gaps, and in one memory order"
             )
     with np.errstate(over="ignore", invalid="ignore"):  # the sum tells
         flat = {name: numbers_of(grad).ravel(order="K") for name, grad in grads.items()}
@@ -382,13 +344,4 @@ def _check_step(params: Mapping[str, Array], grads: Mapping[str, Gradient], stat
 def _check_finite(function: str, sums: Mapping[str, float]) -> None:
     """Raise if a gradient's sum of squares is not finite: whatever is not finite in the gradient shows there."""
     if broken := [name for name, total in sums.items() if not math.isfinite(total)]:
-        raise ValueError(
-            f"{function}: expected finite gradients, got NaN, infinity or numbers whose squares are too large in "
-            f"{_name_some(broken)}; is the loss of this batch finite, and the learning rate not too high?"
-        )
-
-
-def _name_some(names: Iterable[str]) -> str:
-    """Name the first three tensors, and say how many more there are."""
-    listed = [repr(name) for name in names]
-    return ", ".join(listed[:3]) + (f" and {len(listed) - 3:,} more" if len(listed) > 3 else "")
+        raise ValueError(f"{function}: NaN, infinity or huge numbers in the gradients of {', '.join(broken[:3])}")

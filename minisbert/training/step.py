@@ -35,7 +35,6 @@ from minisbert.model.params import (
     add_gradients,
     build_params,
     flatten,
-    numbers_of,
     tensor_shapes,
 )
 from minisbert.model.pooling import Dense, DenseGradients, apply_modules, modules_backward
@@ -115,16 +114,6 @@ def value_and_gradients(
     report : OverflowReport, optional
         Counts what is cut off; by default a warning says it.
 
-    Returns
-    -------
-    Step
-        The loss, the gradients by name and the embeddings.
-
-    Raises
-    ------
-    ValueError
-        If columns are empty or not equally long, a number is out of range, or ``loss`` raises.
-
     Examples
     --------
     >>> from minisbert import SentenceEncoder
@@ -163,7 +152,7 @@ def value_and_gradients(
 
     total: dict[str, Gradient] = {}
     for _, gradients in _in_order(shards, backward, num_threads):
-        _add_in_place(total, gradients, num_threads)
+        _add_in_place(total, gradients)
     return Step(result.value, {**total, **result.head}, embeddings)
 
 
@@ -174,10 +163,7 @@ def _tokenize(
     texts = [list(each_text(column, f"value_and_gradients: columns[{c}]")) for c, column in enumerate(columns)]
     counts = [len(column) for column in texts]
     if not sum(counts) or len(set(counts)) > 1:
-        raise ValueError(
-            "value_and_gradients: expected columns of equally many texts, at least one each, such as [anchors, "
-            f"positives], got {counts}"
-        )
+        raise ValueError(f"value_and_gradients: expected columns of equally many texts, at least one, got {counts}")
     limit = model.max_seq_length if max_seq_length is None else max_seq_length
     most = model.config.max_position_embeddings
     check_whole("value_and_gradients: max_seq_length", limit, model.tokenizer.special_count + 1, most)
@@ -234,23 +220,16 @@ def _backward(model: SentenceModel, shard: _Shard, done: _Forward, d_vectors: Ar
     return named_gradients(model, d_bert, d_modules)
 
 
-def _add_in_place(total: dict[str, Gradient], more: dict[str, Gradient], num_threads: int) -> None:
+def _add_in_place(total: dict[str, Gradient], more: dict[str, Gradient]) -> None:
     """Add a shard's gradients to the sum, which is ours to change."""
-    if not total:
-        total.update(more)
-        return
-
-    def add(job: Array) -> None:
-        name = names[job[0]]
-        mine, other = total[name], more[name]
-        if isinstance(mine, RowGradient) or isinstance(other, RowGradient):
-            total[name] = add_gradients(mine, other)
+    for name, gradient in more.items():
+        mine = total.setdefault(name, gradient)
+        if mine is gradient:
+            continue
+        if isinstance(mine, RowGradient) or isinstance(gradient, RowGradient):
+            total[name] = add_gradients(mine, gradient)
         else:
-            mine += other
-
-    names = sorted(total, key=lambda name: -numbers_of(total[name]).size)  # largest first
-    for _ in work_through([np.array([i]) for i in range(len(names))], add, num_threads):
-        pass
+            mine += gradient
 
 
 # ----------------------------------------------------------------------------------------------- weights by their names
@@ -284,13 +263,9 @@ def replace_parameters(model: SentenceModel, named: Mapping[str, Array]) -> Sent
     Other names, such as those of a loss's own weights, are ignored.
     """
     for name, array in named_parameters(model).items():
-        if name not in named:
-            raise ValueError(f"replace_parameters: {name!r} is missing; are these the weights of another model?")
-        if named[name].shape != array.shape:
-            raise ValueError(
-                f"replace_parameters: expected {name} of shape {array.shape}, got {named[name].shape}; are these the "
-                "weights of another model?"
-            )
+        if name not in named or named[name].shape != array.shape:
+            found = f"{named[name].shape}: are these the weights of another model?" if name in named else "nothing"
+            raise ValueError(f"replace_parameters: expected {name!r} of shape {array.shape}, got {found}")
     params = build_params(model.config, lambda name, shape: named[name])
     modules = list(model.modules)
     for i, module in enumerate(modules):
