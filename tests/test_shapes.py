@@ -210,7 +210,7 @@ def split_and_composed():
     """Split a text into chunks and compose them, early and late; give the dataclasses on the way."""
     with tempfile.TemporaryDirectory() as folder:
         made = SentenceEncoder(write_model(Path(folder) / "model"))
-    text = "the cat sat on the mat. i love soup and the dog ran on. " * 3
+    text = "the cat sat on the mat. i love soup and the dog ran on. " * 9
     made.encode(["the cat sat on the", "i love the dog .", "the cat ran"], num_threads=1)  # of LENGTHS
     for name in ("mean", "late"):  # BERT itself runs on other threads, which nobody watches
         made.encode([text], overflow="chunk", composition=name, num_threads=2)

@@ -164,7 +164,7 @@ def test_help_names_the_losses_that_fit():
         ("--loss-option scale", 2, "--loss-option"),
         ("--loss-option scale=high", 1, "scale .*'high'"),
         ("--columns 1,2", 2, "--kind"),
-        ("--no-header", 1, "by number"),
+        ("--no-header", 1, "--kind"),
         ("--dev-columns a,b,c", 2, "--dev"),
         ("--evaluate-every 3", 2, "--dev"),
         ("--dev stsb_dev.tsv --dev-columns score", 2, "--dev-columns"),

@@ -293,10 +293,10 @@ def test_a_tagger_says_what_was_chosen(sklearn):
     best = max(map(max, tagger.training["f1"]))
     assert chosen.startswith(f"C {tagger.training['strength']:g}, offset {tagger.offset:g}, the best of ")
     assert f"F1 of spans {100 * best:.2f} on cross-validation, 3 folds" in chosen and result.stderr == "wrote new\n"
-    command = ["entities", "train", "names.conll", "-o", "new", "--force", "--layer", 2, "--layer", 0]
+    command = ["entities", "train", "names.conll", "-o", "new", "--force", "--layer", 2]
     command += ["--strength", 1, "--offset", 1]
     found = told(*command)
-    assert (found["layers"], found["strength"], found["offset"], found["f1"]) == ([2, 0], 1.0, 1.0, [])
+    assert (found["layer"], found["strength"], found["offset"], found["f1"]) == (2, 1.0, 1.0, [])
     assert found["sentences"] == 12 and run(*command).stdout.endswith("C 1, offset 1, as given\n")
 
 
@@ -323,7 +323,7 @@ def test_a_tagger_beside_baselines(learnt):
     assert told(*said) == written
     assert lines[0] == "names.jsonl: 18 sentences, 81 words, 15 entities"
     shown = {line[:12].strip(): line[12:].split() for line in lines[3:7]}
-    assert list(shown) == ["linear probe", "word shapes", "lexicon", "all O"]
+    assert list(shown) == ["linear probe", "spelling", "lexicon", "all O"]
     for one in written["systems"]:
         spans, cells = one["spans"], shown[one["name"]]
         figures = [spans["f1"]["mean"], spans["f1"]["low"], spans["f1"]["high"], spans["precision"]["mean"]]
@@ -415,8 +415,8 @@ def test_a_map_is_the_projection(vectors, sklearn, matplotlib):
         ("route ask routes.yaml x --threshold 60", 1, "--threshold must be"),
         ("route ask percent.yaml x", 1, "percent.yaml: routes.pets.threshold"),
         ("route evaluate routes.yaml unlike.csv --none-label -", 1, "--unknown-is-none"),
-        ("route fit routes.yaml -o x.txt", 2, "-o must end in .yaml"),
-        ("route fit one.yaml", 1, "nothing to compare"),
+        ("route fit routes.yaml queries.tsv -o x.txt", 2, "-o must end in .yaml"),
+        ("route fit one.yaml queries.tsv", 1, "not among the routes"),
         ("classify train train.tsv -o new --threshold-for good", 2, "--precision"),
         ("classify train train.tsv -o new --threshold-for fine --precision 0.9", 1, "'fine'"),
         ("classify train train.tsv -o new --class-weight fair", 2, "'fair'"),

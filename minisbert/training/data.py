@@ -243,7 +243,8 @@ def _guess_kind(table: Table) -> str:
         raise InputError(f"{file}: {listed} are {fitting[0]} with a {ignored!r}, which would be ignored; {way_out}")
     if len(fitting) != 1:
         fit = f"several kinds: {', '.join(fitting)}" if fitting else "no kind of example"
-        raise InputError(f"{file}: the columns {listed} fit {fit}; give kind and columns: {_CHOICES}")
+        way_out = f"give kind='pairs', or another, and the columns: {_CHOICES}"
+        raise InputError(f"{file}: the columns {listed} fit {fit}; {way_out}")
     return fitting[0]
 
 
