@@ -92,8 +92,9 @@ def test_llm(encoder, monkeypatch):
     from minisbert import llm as plugin
 
     monkeypatch.setattr(plugin.Embedder, "encoder", encoder)
-    monkeypatch.setenv("LLM_LOAD_PLUGINS", "")
-    llm.plugins.pm.register(plugin)
+    llm.plugins.load_plugins()  # finds it by the entry point, where minisbert is installed
+    if plugin not in llm.plugins.pm.get_plugins():
+        llm.plugins.pm.register(plugin)
     ours(list(llm.get_embedding_model("minisbert").embed_multi(TEXTS)), encoder)
     metadata = (Path(minisbert.__file__).parent.parent / "pyproject.toml").read_text()
     assert '[project.entry-points.llm]\nminisbert = "minisbert.llm"' in metadata
