@@ -224,7 +224,7 @@ def test_the_table(model, tmp_path):
     heading, ceilings, sizes, _, head, *table = result.stdout.splitlines()
     assert heading == "tiny-model, float32: 409 texts, 2,045 tokens, 5 batches, 1 thread; median of 1 pass"
     assert "GFLOP/s" in ceilings
-    assert "N = 681 tokens" in sizes and "D = 12, H = 3, K = 4, F = 20; 2 layers" in sizes
+    assert "N = 409 tokens" in sizes and "D = 12, H = 3, K = 4, F = 20; 2 layers" in sizes
     names = [line[: head.index("shapes")].strip() for line in table[: table.index("")]]
     assert names == [
         *["tokenize", "embed", "look up, add", "LayerNorm"],
