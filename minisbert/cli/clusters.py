@@ -67,7 +67,7 @@ def collection_options(verb: options.Verb) -> options.Verb:
     @options.model_options
     @functools.wraps(verb)
     def gathered(source: TextSource, label: str | None, choice: ModelChoice, dtype: str, **more: Any) -> None:
-        require("sklearn", "apps", "clustering")
+        require("sklearn", "apps", f"minisbert {verb.__name__}")
         from minisbert.evaluation.classification import checked_label
 
         settings = {name: more.pop(name) for name in ("k", "distance", "threshold", "min_community_size", "seed")}
