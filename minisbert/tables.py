@@ -395,7 +395,7 @@ def _delimited(
     first = next(((line, row) for line, row in split if row), None)
     if first is None:
         if has_header:
-            raise InputError(f"{name}: empty; expected a header row (has_header=False: there is none)")
+            raise InputError(f"{name}: empty; expected a header row")
         return Table(name, (), kind, [], iter(()))
     line, fields = first
     # an unnamed column, such as pandas' index, goes by its number

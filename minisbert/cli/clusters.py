@@ -67,7 +67,7 @@ def collection_options(verb: options.Verb) -> options.Verb:
     @options.model_options
     @functools.wraps(verb)
     def gathered(source: TextSource, label: str | None, choice: ModelChoice, dtype: str, **more: Any) -> None:
-        require("sklearn", "apps", "clustering")
+        require("sklearn", "apps", f"minisbert {verb.__name__}")
         from minisbert.evaluation.classification import checked_label
 
         settings = {name: more.pop(name) for name in ("k", "distance", "threshold", "min_community_size", "seed")}
@@ -92,6 +92,7 @@ def collection_options(verb: options.Verb) -> options.Verb:
 def describe(found: Clustering) -> str:
     """How texts were clustered."""
     settings = ", ".join(f"{name} {value:g}" for name, value in found.settings.items())
+    settings = settings.replace("min_community_size", "at least")
     chosen = f" (best silhouette from {found.tried[0][0]} to {found.tried[-1][0]})" if found.tried else ""
     outside = int((found.ids < 0).sum())
     left_out = f", {outside:,} in no cluster" if outside else ""

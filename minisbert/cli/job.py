@@ -75,8 +75,8 @@ class Job:
                 "overwrite it with --force"
             )
         shutil.rmtree(self.folder, ignore_errors=True)
-        as_told = "" if "model" in found else f" as far as it tells its {' and '.join(found)}"
-        return f"{self.rows:,} vectors{as_told}"
+        compared = "" if "model" in found else f"; only {' and '.join(found)} are recorded in it and were compared"
+        return f"{self.rows:,} vectors{compared}"
 
     def begin(self, settings: Mapping[str, Any], rows: Iterator[Sequence[Any]]) -> None:
         """Start, or compare the finished parts with the input and skip what they have."""

@@ -443,7 +443,8 @@ class Verdict:
     def sentences(self) -> list[str]:
         """The verdict in words."""
         count = len(self.rows)
-        said = [] if self.rows else ["Nothing is compared: no name in it is known."]
+        names = "--template lists all names; --name says which one an .npy is"
+        said = [] if self.rows else [f"Nothing is compared: no name in it is known; {names}."]
         if self.first is not None:
             said = [disagreement(self.rows) if count > 1 else f"The one tensor, {self.first.name}, disagrees."]
         elif self.findings:

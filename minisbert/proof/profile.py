@@ -397,9 +397,11 @@ def profile(
     >>> found.tokens, [row.calls for row in found.rows if row.name == "LayerNorm"]
     (5, [1, 6, 6])
     """
-    if not len(texts) or num_threads < 1 or (passes is not None and passes < 1):
-        got = f"{len(texts)} texts, num_threads={num_threads}, passes={passes}"
-        raise ValueError(f"profile: expected at least one text, one thread and one pass, got {got}")
+    if not len(texts):
+        raise ValueError("profile: expected at least one text, got none")
+    if num_threads < 1 or (passes is not None and passes < 1):
+        got = f"num_threads={num_threads}, passes={passes}"
+        raise ValueError(f"profile: expected at least one thread and one pass, got {got}")
     before = sgemm_ceiling(num_threads, encoder.dtype), memory_bandwidth()
     keep_freed_memory()
     clocks: list[Clock] = []
