@@ -439,10 +439,6 @@ class _Guard:
             return None
         if service.keys and not is_known(request.headers.get("authorization", ""), service.keys):
             return ApiError(401, "Send a key that this server knows: Authorization: Bearer KEY", code="invalid_api_key")
-        if "upgrade" in request.headers and "upgrade" in request.headers.get("connection", "").lower():
-            protocol = request.headers["upgrade"]
-            problem = f"A request that asks to upgrade to {protocol:.20} arrives without its body: turn HTTP/2 off"
-            return ApiError(400, f"{problem} in the client; Java's has version(HttpClient.Version.HTTP_1_1)")
         if service.running > service.limits.requests:
             problem = f"The server answers {service.limits.requests} requests at a time: try again after Retry-After"
             return ApiError(429, problem, code="rate_limit_exceeded", retry_after=1)
