@@ -123,7 +123,7 @@ def embed(
     if id_column is not None and (target.kind != "parquet" or source.file is None):
         raise click.UsageError("--id is a column of a file, -i, for a .parquet, -o.")
     if not source.arguments and source.file is None:
-        if sys.stdin is None or sys.stdin.isatty():  # None: stdin is closed
+        if sys.stdin.isatty():
             raise click.UsageError("Nothing to embed: give texts, a file (-i), or pipe them in.")
         source = replace(source, file="-")
     usual = None if output is None and sys.stdout.isatty() else outputs.progress  # it would be drawn over
