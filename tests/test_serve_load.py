@@ -126,6 +126,41 @@ def test_whoever_is_answered_asks_again_and_is_waited_for(serve):
     run_gated(story)
 
 
+def test_a_round_whose_requests_have_all_gone_away_is_none(serve):
+    async def story(batcher, gate):
+        gate.opened.release(10)
+        await asyncio.gather(batcher.submit(pieces(1, 1)), batcher.submit(pieces(2, 1)))
+        gone = batcher.submit(pieces(3, 1))  # a second one is waited for
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.sleep(0.1)
+        assert [int(row[0]) for row in await batcher.submit(pieces(4, 1))] == [4]
+        assert gate.batches == [[1, 2], [4]]
+
+    run_gated(story)
+
+
+def test_a_failed_round_is_told_to_its_requests_and_the_next_is_computed(serve):
+    def fail(given):
+        raise MemoryError("no room")
+
+    async def story(batcher, gate):
+        left = batcher.submit(pieces(1, 1))
+        await begun(gate, 1)
+        left.cancel()  # while all it asked for is computed
+        gate.opened.release(1000)
+        large = batcher.submit(pieces(2, 7))  # more than the queue holds, but nobody else waits
+        assert len(await large) == 7
+        batcher.forward = fail
+        for failed in [batcher.submit(pieces(3, 5)), batcher.submit(pieces(4, 1))]:
+            with pytest.raises(MemoryError, match="no room"):
+                await failed
+        batcher.forward = gate.forward
+        assert [int(row[0]) for row in await batcher.submit(pieces(5, 1))] == [5] and batcher.waiting == 0
+
+    run_gated(story, queue_tokens=650)
+
+
 def test_many_requests_each_get_their_own(serve):
     from minisbert.serve.batching import Batcher
 
@@ -198,6 +233,9 @@ def test_slow_clients_are_hung_up_on(encoder):
         others[0].sendall(HEALTH)
         until(lambda: others[0].recv(1000).endswith(b'{"status":"ok"}'))
         others[0].sendall(b"GET")  # the beginning of another request
+        others.append(connect(http, HEALTH))
+        until(lambda: others[-1].recv(1000).endswith(b'{"status":"ok"}'))
+        others[-1].sendall(b"\r\n")  # which may be before one
         for slow in (idle, *others):
             with slow, suppress(ConnectionResetError):
                 assert slow.recv(1000) == b""
@@ -214,14 +252,29 @@ def test_slow_clients_are_hung_up_on(encoder):
         assert http.post("/v1/embeddings", json={"input": "dog"}).status_code == 200
 
 
-def test_what_stands_before_the_body_has_an_end(encoder):
+def test_what_stands_around_the_body_has_an_end(encoder):
+    chunked = b"POST /v1/embeddings HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
     with served(encoder) as (_, http):
-        for flood in (b"a", b"a: b\r\n"):
-            with connect(http, b"GET /health HTTP/1.1\r\nx: ") as opened, suppress(ConnectionError):
+        for begin, flood in (
+            (b"GET /health HTTP/1.1\r\nx: ", b"a"),
+            (b"GET /health HTTP/1.1\r\nx: ", b"a: b\r\n"),
+            (chunked + b"2\r\n{}\r\n0\r\n", b"a: b\r\n"),
+            (chunked + b"2;", b"a"),
+        ):
+            with connect(http, begin) as opened, suppress(ConnectionError):
                 for _ in range(1000):  # far more than sockets hold
                     opened.sendall(flood * 10_000)
                 pytest.fail("it reads on and on")
         assert http.get("/health", headers={"x": "a" * 1000}).status_code == 200
+        parts = (b'{"input": "dog', b" " * 1_000_000, b'"}')
+        assert http.post("/v1/embeddings", content=iter(parts)).status_code == 200  # the body is not counted
+
+
+def test_the_wish_for_http_2_is_ignored(encoder):
+    with served(encoder) as (_, http):
+        upgrade = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABk"}
+        for _ in range(2):  # on one connection
+            assert http.post("/v1/embeddings", json={"input": "dog"}, headers=upgrade).status_code == 200
 
 
 def test_work_of_a_client_that_went_away_is_dropped(encoder, monkeypatch):

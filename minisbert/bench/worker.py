@@ -71,7 +71,7 @@ def seconds(setting: Setting, texts: list[str], batch_size: int | None = None) -
     """How long it takes to embed texts.
 
     >>> from minisbert import hub
-    >>> seconds(Setting("minisbert", hub.resolve().folder, Path(), 1, 16), ["soup"]) > 0
+    >>> seconds(Setting("minisbert", hub.resolve().folder, Path(), 1, 256), ["soup"]) > 0
     True
     """
     encode = loaded(setting)

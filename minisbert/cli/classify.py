@@ -126,7 +126,7 @@ def read_weights(said: Sequence[str]) -> str | dict[str, float] | None:
     try:
         return {label: float(number) for label, _, number in (pair.rpartition("=") for pair in said)} or None
     except ValueError:
-        raise click.UsageError(f"--class-weight must be balanced or CLASS=WEIGHT, got {said[-1]!r}.") from None
+        raise click.UsageError(f"--class-weight must be balanced or CLASS=WEIGHT, got {', '.join(said)}.") from None
 
 
 # ----------------------------------------------------------------------------------------------------- predict

@@ -108,7 +108,8 @@ def sts(sets: Sets, target: Target, choice: options.ModelChoice) -> None:
             row += [f"{published:.3f}", signed(difference / 100, 3)]
             notes += [note] if note else []
         rows.append(row)
-        whole.append({**vars(found), "published": published, "difference": difference, "note": note})
+        beside = {"published": published, "difference": difference, "note": note}
+        whole.append({**vars(found), "protocol": PROTOCOL, **beside})
     remarks = [f"protocol: {PROTOCOL}"]
     if any(one["published"] is not None for one in whole):
         rows[0] += ["published", "difference"]

@@ -196,8 +196,8 @@ def _checked(
     for grades in (ranked.ravel(), *judged):
         if grades.ndim != 1 or not (np.isfinite(grades) & (grades >= 0)).all():
             raise ValueError(
-                f"{function}: expected lists of finite grades from 0 (not relevant) up; trec_eval takes a negative "
-                "grade for 'not relevant': write 0"
+                f"{function}: expected lists of finite grades from 0 (not relevant) up, got {grades.tolist()!r:.60}; "
+                "trec_eval takes a negative grade for 'not relevant': write 0"
             )
     for query, grades in enumerate(judged):
         if (ranked[query] > 0).sum() > (grades > 0).sum() or ranked[query].sum() > grades.sum() * (1 + 1e-9):

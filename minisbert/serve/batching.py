@@ -89,9 +89,11 @@ class Batcher:
         """Begin a round if it is whole, else once no more come."""
         if self._timer is not None:
             self._timer.cancel()
+        if not self._jobs:  # they may all have hung up
+            return
         if len(self._jobs) >= self._expected or self.waiting >= self.round_tokens:
             self._is_ready.set()
-        elif self._jobs:
+        else:
             soon = min(self._loop.time() + PAUSE, self._since + LONGEST_WAIT)
             self._timer = self._loop.call_at(soon, self._is_ready.set)
 

@@ -19,7 +19,10 @@ from starlette.responses import Response
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 KEYS_VARIABLE = "MINISBERT_API_KEYS"
-HEAD_BYTES = 65_536
+BYTES_AROUND = 65_536
+"""Of a request, all but its body."""
+_HTTP_2 = re.compile(rb"\r\nUpgrade:(?= *h2c)", re.IGNORECASE)
+"""The wish to go on in HTTP/2, as Java's client has it. It may be ignored; httptools would leave out the body."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +132,7 @@ class Deadline(HttpToolsProtocol):
     """uvicorn's HTTP, but a client that sends its request, or reads the answer, too slowly is hung up on.
 
     uvicorn itself waits for ever: its one limit is for the pause between two requests. Nor does it limit what stands
-    before a body.
+    around a body.
     """
 
     seconds = Limits.seconds
@@ -137,32 +140,34 @@ class Deadline(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a request."""
         self._timers: dict[str, asyncio.TimerHandle] = {}
-        self._is_in_head, self._head_bytes = True, 0
+        self._bytes_around = 0  # of this request, but for its body
         super().connection_made(transport)
         self._hang_up_late("request", False)
 
     def data_received(self, data: bytes) -> None:
-        """Read on, unless what stands before the body has no end."""
-        self._head_bytes += len(data)
-        super().data_received(data)
-        if self._is_in_head and self._head_bytes > HEAD_BYTES:
+        """Read on, unless what stands around the body has no end: headers, the sizes of its parts, trailers."""
+        self._bytes_around += len(data)
+        super().data_received(_HTTP_2.sub(b"\r\nX-grade:", data))  # of the same length
+        if self._bytes_around > BYTES_AROUND:
             self.transport.abort()
+        elif self._bytes_around:  # line ends between two requests are the beginning of one, too
+            self._hang_up_late("request", False)
 
     def on_message_begin(self) -> None:
         """Wait until it is whole."""
         super().on_message_begin()
         self._hang_up_late("request", False)
 
-    def on_headers_complete(self) -> None:
-        """Its body has a limit of its own (:func:`read_body`)."""
-        super().on_headers_complete()
-        self._is_in_head = False
+    def on_body(self, body: bytes) -> None:
+        """The body has a limit of its own (:func:`read_body`)."""
+        super().on_body(body)
+        self._bytes_around -= len(body)
 
     def on_message_complete(self) -> None:
         """The request is whole."""
         super().on_message_complete()
         self._hang_up_late("request", True)
-        self._is_in_head, self._head_bytes = True, 0
+        self._bytes_around = 0
 
     def pause_writing(self) -> None:
         """Wait for a client that reads more slowly than we write."""
