@@ -419,7 +419,7 @@ def test_a_map_is_the_projection(vectors, sklearn, matplotlib):
         ("route fit one.yaml queries.tsv", 1, "not among the routes"),
         ("classify train train.tsv -o new --threshold-for good", 2, "--precision"),
         ("classify train train.tsv -o new --threshold-for fine --precision 0.9", 1, "'fine'"),
-        ("classify train train.tsv -o new --class-weight fair", 2, "'fair'"),
+        ("classify train train.tsv -o new --class-weight fair", 2, "got fair"),
         ("classify train train.tsv -o new --class-weight fine=2", 1, "--class-weight"),
         ("classify train train.tsv -o new --columns text", 1, "--columns must be 2, of label, text"),
         ("classify train train.tsv -o new --no-header", 1, "by number"),
