@@ -141,9 +141,8 @@ def check_place(folder: Path, kind: str, *, force: bool = False) -> None:
     other = ", ".join(map(repr, sorted(found - {f"{kind}.json", f"{kind}.safetensors"})[:3]))
     if found and (other or f"{kind}.json" not in found):
         problem = f"it holds {other}" if other else f"there is no {kind}.json"
-        raise SavedError(
-            f"{where}: not overwritten, because it is not just a folder of kind {kind!r}: {problem}; choose another name"
-        )
+        not_alone = f"not overwritten, because it is not just a folder of kind {kind!r}"
+        raise SavedError(f"{where}: {not_alone}: {problem}; choose another name")
 
 
 # ------------------------------------------------------------------------------------------------------ reading
