@@ -800,8 +800,10 @@ class SentenceEncoder:
             raise ValueError("save_pretrained: safe_serialization must be True: weights are written as safetensors")
         datasets = list(check_texts(train_datasets or (), "save_pretrained: train_datasets", single=False))
         folder = Path(path)
-        card = model_card(self.model, model_name or folder.name, self.name, datasets, loss, scores)
-        save_model(self.model, folder, card if create_model_card else None)
+        card = None
+        if check_flag("save_pretrained: create_model_card", create_model_card):
+            card = model_card(self.model, model_name or folder.name, self.name, datasets, loss, scores)
+        save_model(self.model, folder, card)
 
     save = save_pretrained  # its older name
 

@@ -132,7 +132,8 @@ def resolve(
         exists = os.path.exists(path)  # noqa: PTH110 - a folder that exists wins over a name that reads the same
         if exists or not isinstance(model, str) or model.startswith((".", "~")) or os.path.isabs(path):  # noqa: PTH117
             if not os.path.isdir(path):  # noqa: PTH112
-                what = "is a file; pass the folder that holds it" if exists else f"does not exist in {Path.cwd()}"
+                missing = f"does not exist (seen from {Path.cwd()})"
+                what = "is a file; pass the folder that holds it" if exists else missing
                 raise FetchError(f"resolve: expected a model folder, and {path!r} {what}")
             if revision is not None:
                 raise FetchError(f"resolve: {path!r} is a local folder, and a folder has no revision {revision!r}")

@@ -141,7 +141,8 @@ def check_place(folder: Path, kind: str, *, force: bool = False) -> None:
     other = ", ".join(map(repr, sorted(found - {f"{kind}.json", f"{kind}.safetensors"})[:3]))
     if found and (other or f"{kind}.json" not in found):
         problem = f"it holds {other}" if other else f"there is no {kind}.json"
-        raise SavedError(f"{where}: not overwritten, because it is not a folder of kind {kind!r} alone: {problem}")
+        not_alone = f"not overwritten, because it is not just a folder of kind {kind!r}"
+        raise SavedError(f"{where}: {not_alone}: {problem}; choose another name")
 
 
 # ------------------------------------------------------------------------------------------------------ reading
@@ -160,13 +161,13 @@ def load_folder(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, Arra
     said = head if isinstance(head, dict) else {}
     for key, value in (("format", f"minisbert {kind}"), ("version", _VERSION)):
         if (found := said.get(key)) != value or isinstance(found, bool):
-            raise _damaged(file, f"expected {key} {value!r}, got {found!r:.60}; update minisbert")
+            raise _damaged(file, f"expected {key} {value!r}, got {found!r:.60}", "update minisbert")
     if not isinstance(said.get("facts"), dict):
         raise _damaged(file, "'facts' are missing")
     file = folder / f"{kind}.safetensors"
     content = _read(file, folder, kind)
     if hashlib.sha256(content).hexdigest() != said.get("tensors_sha256"):
-        raise _damaged(file, f"not what {kind}.json was written with: it is of another run; copy the whole folder")
+        raise _damaged(file, f"not what {kind}.json was written with: it is of another run", "copy the whole folder")
     try:
         tensors = parse_tensors(content)
     except (SafetensorError, ValueError, KeyError) as error:  # the library's ways to refuse a header or a dtype
@@ -177,8 +178,8 @@ def load_folder(folder: Path, kind: str) -> tuple[dict[str, Any], dict[str, Arra
     return said["facts"], tensors
 
 
-def _damaged(file: Path, problem: str) -> SavedError:
-    return SavedError(f"{file.as_posix()}: damaged: {problem}, or train again")
+def _damaged(file: Path, problem: str, way_out: str = "copy it again") -> SavedError:
+    return SavedError(f"{file.as_posix()}: damaged: {problem}; {way_out}, or train again")
 
 
 def check_parts(what: str, fits: Mapping[str, bool]) -> None:

@@ -468,7 +468,8 @@ def _with_upstream(
 ) -> tuple[Array, Array, Array]:
     """Take the upstream gradient, a finite number for each score of the forward, and the forward's arguments."""
     u, v = _checked(function, a, b, **asked)
-    upstream, shape = np.asarray(d_scores, u.dtype), (len(u),) if function.startswith("pairwise") else (len(u), len(v))
+    upstream = np.asarray(d_scores, u.dtype)
+    shape = (len(u),) if function.startswith("pairwise") else (len(u), len(v))
     if upstream.shape != shape or not np.isfinite(upstream).all():
         raise ValueError(f"{function}: d_scores must hold finite numbers of shape {shape}, got shape {upstream.shape}")
     return upstream, u, v

@@ -366,14 +366,14 @@ def test_a_damaged_checkpoint_is_refused(encoder, stopped, folder, tmp_path):
             read_checkpoint(file, identity)
             assert contents(file) == contents(stopped)
         except CheckpointError as error:
-            assert str(file) in str(error)
+            assert str(file) in str(error) and "allow_pickle" not in str(error)
             refused += 1
     assert refused > 25
     file.write_bytes(content[:-1])
     with pytest.raises(CheckpointError, match="broken"):
         finetune(encoder, PAIRS, QUICK, dev=sts(), checkpoint=file, resume=True)
     assert file.read_bytes() == content[:-1] and os.listdir(tmp_path) == [file.name]
-    with pytest.raises(CheckpointError, match=tmp_path.name):
+    with pytest.raises(CheckpointError, match=f"{tmp_path.name}: cannot be read"):
         finetune(encoder, PAIRS, QUICK, checkpoint=tmp_path, resume=True)
 
 

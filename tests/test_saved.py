@@ -164,7 +164,7 @@ def other_name(folder):
         (head(lambda said: said.update(version=2)), "got 2"),
         (head(lambda said: said.update(version=True)), "got True"),
         (head(lambda said: said.update(format=7)), "got 7"),
-        (head(lambda said: said.update(facts=[1])), "'facts'"),
+        (head(lambda said: said.update(facts=[1])), r"'facts' are missing; copy it again, or train again"),
         (head(lambda said: said.pop("tensors_sha256")), "of another run"),
         (head(lambda said: said["facts"].update(strength=float("nan"))), "NaN"),
         (numbers(b""), "safetensors"),

@@ -159,6 +159,7 @@ REFUSED = {
     "an unknown kind": ("'pair'", PAIRS, {"kind": "pair"}),
     "a column too few": (r"columns .*\['a'\]", PAIRS, {"kind": "pairs", "columns": ["a"]}),
     "a column in a string": ("columns .*'text'", PAIRS, {"kind": "texts", "columns": "text"}),
+    "a column twice": ("twice: anchor, anchor", PAIRS, {"kind": "pairs", "columns": ["anchor", "1"]}),
     "no header": ("kind", PAIRS, {"has_header": False}),
     "a scale upside down": ("scale", PAIRS, {"kind": "scored", "scale": (5, 0)}),
     "a scale of nothing": ("scale", PAIRS, {"scale": (0, 5)}),

@@ -125,7 +125,8 @@ class Examples:
             named = ", ".join(f"{names[c]!r:.40}" for c in lone[:5]) + (", ..." if len(lone) > 5 else "")
             # an error and not a warning: a text that is its own positive teaches nothing
             raise ValueError(
-                f"Examples: {len(lone)} classes have only one text, which has no positive: {named}; drop it"
+                f"Examples: {len(lone)} of {len(names)} classes have only one text, and so no positive: {named}; add "
+                "texts to them, or drop them"
             )
 
 
@@ -196,6 +197,8 @@ def read_examples(
             if found != "texts" or columns is not None:
                 raise
             table, chosen = read_columns(file, {"text": meanings["text"]}, None, **reading)
+        if len(set(chosen)) < len(chosen):  # a text would be its own positive, and teach nothing
+            raise InputError(f"{file}: a column is given twice: {', '.join(chosen)}")
         before = len(texts)
         for line, values in table.pick(chosen, filled=chosen[: TEXTS[found]]):
             texts.append(tuple(map(str, values[: TEXTS[found]])))

@@ -208,7 +208,7 @@ def descend(
     -1.42 -> -2.81
     """
     if steps < 0 or not 0 < learning_rate < math.inf:
-        raise ValueError(f"descend: steps and learning_rate must be numbers above 0, got {steps} and {learning_rate}")
+        raise ValueError(f"descend: expected steps >= 0 and a learning_rate above 0, got {steps} and {learning_rate}")
     dtype = np.result_type(np.asarray(anchors), np.asarray(positives), np.float32)
     a, p = np.asarray(anchors, dtype), np.asarray(positives, dtype)  # (B, D) each; the loss refuses what does not fit
     is_pair = np.eye(len(a), dtype=bool)

@@ -13,6 +13,7 @@ import json
 import math
 import time
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -143,7 +144,7 @@ class Settings:
             default = loss.options.get(name)
             kind = float if type(value) is int else type(value)
             if default is None or kind is not type(default) or (kind is float and not math.isfinite(float(value))):
-                known = ", ".join(f"{key} (such as {known!r})" for key, known in loss.options.items())
+                known = ", ".join(f"{option} (such as {usual!r})" for option, usual in loss.options.items())
                 raise ValueError(f"the options of {self.loss} are {known or 'none at all'}; got {name} = {value!r}")
         if self.loss_options:
             vectors = [np.eye(2)] * (3 if loss.data == "triplets" else 2)
@@ -326,17 +327,22 @@ def read_checkpoint(file: Path, identity: Mapping[str, Any]) -> TrainingState:
     minisbert.training.finetune.CheckpointError: ...: belongs to another run: loss was 'triplet' and is now ...
     """
     try:
-        with file.open("rb") as stream, np.load(stream) as stored:
+        with file.open("rb") as stream:
+            if not zipfile.is_zipfile(stream):  # NumPy would take it for a pickle, and say how to load that unsafely
+                raise ValueError("not a whole .npz file")
+        with np.load(file) as stored:
             about = json.loads(str(stored["about"]))
             was, progress = dict(about["identity"]), Progress(**about["progress"])
             progress.dev_scores = [(step, score) for step, score in progress.dev_scores]
             state = TrainingState({}, AdamWState(progress.step, {}, {}), progress)
-            names = set(stored.files) - {"about"}
+            names = [name for name in stored.files if name != "about"]
             if len(names) != about["tensors"]:  # the zip's directory has no checksum
                 raise ValueError(f"{len(names)} tensors instead of {about['tensors']}")
             for name in names:
                 part, _, tensor = name.partition("/")
                 state.parts()[part][tensor] = stored[name]
+    except OSError as error:  # a folder, say
+        raise CheckpointError(f"{file}: cannot be read: {error}") from error
     except Exception as error:  # a damaged zip makes its reader raise a dozen kinds
         raise CheckpointError(f"{file}: damaged, or no checkpoint: {error}; remove it to start again") from error
     now = json.loads(json.dumps(identity))
