@@ -187,6 +187,7 @@ CASES = {
     "Dense after two poolings": (edit(POOL, pooling_mode=["mean", "max"]), DENSE, "in_features 12", "24"),
     "Dense out_features": (edit(DENSE, out_features=True), DENSE, "out_features"),
     "another activation": (edit(DENSE, activation_function="evil.Tanh"), DENSE, "activation_function", "evil.Tanh"),
+    "Dense with a residual": (edit(DENSE, use_residual=True), DENSE, "use_residual"),
     "Normalize of token vectors": (
         lambda f: write_json(f / "3_Normalize/config.json", {"module_input_name": "token_embeddings"}),
         *("3_Normalize/config.json", "module_input_name"),

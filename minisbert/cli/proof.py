@@ -114,7 +114,7 @@ def verify(
 
         reference = torch_reference(encoder.folder, texts or reference.texts, dtype, encoder.max_seq_length)
     rows = compare(trace_tensors(encoder.trace(reference.texts)), reference, dtype)
-    agrees, of_mine, said = first_disagreement(rows) is None, {}, [verdict(rows, reference)]
+    agrees, of_mine, said = first_disagreement(rows) is None, {}, [verdict(rows)]
     head = [
         f"{mine or 'this package'}, {dtype}, compared with PyTorch: {reference.origin}",
         f"texts: {', '.join(map(repr, reference.texts))}",

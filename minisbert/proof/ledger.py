@@ -248,10 +248,10 @@ def disagreement(rows: list[Row]) -> str:
     )
 
 
-def verdict(rows: list[Row], reference: Reference) -> str:
+def verdict(rows: list[Row]) -> str:
     """Sum the ledger up in a sentence or two.
 
-    >>> verdict([Row("embeddings.word", (1,), 2e-7, 2e-5)], Reference(("a",), {}, 1, "by hand"))
+    >>> verdict([Row("embeddings.word", (1,), 2e-7, 2e-5)])
     'All 1 tensors agree. The closest to its bound is embeddings.word: 2.0e-07 of 2.0e-05.'
     """
     if first := first_disagreement(rows):

@@ -206,7 +206,7 @@ def main(check: bool) -> None:
         recorded, recorded_steps = read_recorded(), read_steps()
         rows = compare(reference.tensors, recorded, "float64")
         click.echo(format_ledger(rows))
-        click.echo(f"\n{reference.origin}, against what was {recorded.origin}:\n{verdict(rows, recorded)}")
+        click.echo(f"\n{reference.origin}, against what was {recorded.origin}:\n{verdict(rows)}")
         losses = float(np.abs(steps.losses - recorded_steps.losses).max())
         name, gradients = recorded_steps.largest_difference(steps)
         click.echo(
