@@ -431,7 +431,7 @@ def test_bad_rows_are_named_and_nothing_is_written(name, content, options, words
 
 @pytest.mark.parametrize(
     "command",
-    ["embed -i t.txt", "cluster t.jsonl", "classify train t.jsonl -o m", "train t.jsonl -o m", "evaluate sts t.jsonl"],
+    ["embed -i t.txt", "classify train t.jsonl -o m", "train t.jsonl -o m", "evaluate sts t.jsonl"],
 )
 def test_what_only_a_csv_has_is_ignored_by_no_verb(command):
     Path("t.txt").write_text("a\n")
