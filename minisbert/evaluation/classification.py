@@ -244,7 +244,7 @@ def evaluate_classification(
     >>> train = LabelledTexts("train", ["banana", "alabama", "beetle", "eve"], ["a", "a", "e", "e"])
     >>> test = LabelledTexts("test", ["papaya", "degree", "bread"], ["a", "e", "a"])
     >>> result = evaluate_classification(Letters(), train, test, examples_per_class=2, draws=3)["centroid"]
-    >>> result.correct[0], result.correct.mean()
+    >>> result.correct[0], float(result.correct.mean())
     (array([ True,  True, False]), 0.6666666666666666)
     """
     unknown = [name for name in classifiers if name not in CLASSIFIERS]
