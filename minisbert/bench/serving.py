@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -75,7 +76,7 @@ def main(count: int) -> None:
     rng = np.random.default_rng(0)
     lengths = np.clip(np.rint(rng.lognormal(3.9, 0.8, count // 3)), 5, encoder.max_seq_length)
     loads = {"sentences": default_texts(encoder)[:count], "mixed lengths": make_texts(encoder, lengths, rng)}
-    shares: dict[str, list[float]] = {f"{name}, {calls}": [] for name in loads for calls in ("one call", "32 a call")}
+    shares: dict[str, list[float]] = defaultdict(list)
     ratios, alone = [], []
     with serving() as (url, process):
         asyncio.run(ask(url, loads["sentences"], AT_A_TIME))
@@ -91,8 +92,8 @@ def main(count: int) -> None:
                     encoder.encode(texts[start : start + AT_A_TIME])
                 marks.append(time.perf_counter())
                 whole, asked, by_32 = np.diff(marks)
-                shares[f"{name}, one call"].append(whole / asked)
-                shares[f"{name}, 32 a call"].append(by_32 / asked)
+                for calls, seconds in (("one call", whole), (f"{AT_A_TIME} a call", by_32)):
+                    shares[f"{name}, {calls}"].append(seconds / asked)
             texts, marks = loads["sentences"][:50], [time.perf_counter()]
             for text in texts:
                 encoder.encode(text)

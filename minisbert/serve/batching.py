@@ -102,9 +102,11 @@ class Batcher:
             await self._is_ready.wait()
             batch = self._take()
             pieces = [job.pieces[i] for job, i in batch]
+            found: Any = []
             begin = time.perf_counter()
             try:
-                found: Any = pieces and await self._loop.run_in_executor(self._computing, self.forward, pieces)
+                if pieces:  # or all have hung up since the round was ready
+                    found = await self._loop.run_in_executor(self._computing, self.forward, pieces)
             except Exception as error:  # told to those whose texts these were
                 found = error
             self._seconds += time.perf_counter() - begin
