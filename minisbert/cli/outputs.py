@@ -147,13 +147,15 @@ result_options = output_options("Also write the result as JSON, in full.")
 
 def check_no_input(output: Path) -> None:
     """Raise if the running command reads what it would replace: this file, a folder with it, or something in it."""
+    if not output.exists():
+        return
     context = click.get_current_context()
-    others = {one.name for one in context.command.params if isinstance(one.type, TextType)} | {"output", "save"}
+    others = {one.name for one in context.command.params if isinstance(one.type, TextType)} | {"output", "template"}
     given: list[Any] = [0]  # stdin, and every argument that may name a file
     for name, said in context.params.items():
         if name not in others:
             given += [one for one in (said if isinstance(said, tuple) else [said]) if isinstance(one, (str, Path))]
-    for one in given if output.exists() else ():
+    for one in given:
         try:
             is_same = os.path.samefile(output, one)  # noqa: PTH121 - a descriptor, too
         except (OSError, ValueError):

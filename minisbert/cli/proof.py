@@ -114,7 +114,9 @@ def verify(
 
         reference = torch_reference(encoder.folder, texts or reference.texts, dtype, encoder.max_seq_length)
     rows = compare(trace_tensors(encoder.trace(reference.texts)), reference, dtype)
-    agrees, of_mine, said = first_disagreement(rows) is None, {}, [verdict(rows)]
+    agrees = first_disagreement(rows) is None
+    said = [verdict(rows)]
+    of_mine: dict[str, Any] = {}
     head = [
         f"{mine or 'this package'}, {dtype}, compared with PyTorch: {reference.origin}",
         f"texts: {', '.join(map(repr, reference.texts))}",

@@ -170,9 +170,10 @@ def _what_is_wrong(exercise: Exercise, found: Sequence[Any]) -> str:
     for (says, one), (also, other) in itertools.combinations(exercise.mistakes.items(), 2):
         if are(_results(exercise, one, other)):
             return f"two things: {says}; and {also}"
-    for says, results in known.items() if len(set().union(*map(_values, found))) > 2 else ():  # few can be anything's
-        if general := explained(results):
-            return f"two things: {says}; and then {general}"
+    if len(set().union(*map(_values, found))) > 2:  # fewer values can be anything's
+        for says, results in known.items():
+            if general := explained(results):
+                return f"two things: {says}; and then {general}"
     case = next(c for c, a, b in zip(exercise.cases, found, right, strict=True) if not same(a, b, exercise.tolerance))
     return _called_with(case) + explained(right, wholly=False)
 

@@ -382,6 +382,6 @@ def read_max_seq_length(folder: Path, config: BertConfig, settings: dict[str, An
     if said is None:
         return config.max_position_embeddings
     if isinstance(said, bool) or not isinstance(said, (int, float)) or not said >= 1 or said != said // 1:
-        raise refusal((folder / file), f"{key} must be a positive number of tokens, got {said!r}")
+        raise refusal(folder / file, f"{key} must be a positive number of tokens, got {said!r}")
     # 1e30 is transformers' way to say "no limit"
     return int(min(said, config.max_position_embeddings))
