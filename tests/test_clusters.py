@@ -8,8 +8,7 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from minisbert.analysis import cluster, clusters, name_clusters
-from minisbert.analysis.clusters import ClusterName, Groups, agreement, class_tf_idf, find_words
-from minisbert.analysis.maps import unit_rows
+from minisbert.analysis.clusters import ClusterName, Groups, agreement, class_tf_idf, find_words, unit_rows
 
 
 def clouds(sizes=(30, 20, 10), width=8, spread=0.3):

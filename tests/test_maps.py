@@ -8,9 +8,8 @@ from test_plots import NASTY, boxes, head, names, overlapping
 from threadpoolctl import threadpool_limits
 
 from minisbert.analysis import draw_map, maps, project, write_map_page
-from minisbert.analysis.clusters import Groups
-from minisbert.analysis.map_picture import COLOURS, style
-from minisbert.analysis.maps import Projection, check_method, unit_rows
+from minisbert.analysis.clusters import Groups, unit_rows
+from minisbert.analysis.maps import COLOURS, Projection, check_method, style
 
 
 def clouds(count=60, width=12, groups=3):

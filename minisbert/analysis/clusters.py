@@ -25,8 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from threadpoolctl import threadpool_limits
 
-from minisbert.analysis.maps import SAME, unit_rows
-from minisbert.checks import check_choice, check_whole, each_text, require
+from minisbert.checks import check_choice, check_vectors, check_whole, each_text, require
 from minisbert.model import Array
 from minisbert.nearest import community_detection
 
@@ -40,6 +39,8 @@ MOST_TEXTS = 20_000
 """For agglomerative clustering, whose table of all pairs takes 1.6 GB then."""
 SAMPLE = 10_000
 """Texts whose silhouettes choose k; of more, which would take all pairs for every k, so many are drawn."""
+SAME = 1e-6
+"""Unit vectors that differ by less are the same but for rounding."""
 _STARTS = 10  # of k-means; the best is kept
 NAME_WORDS = 3
 LETTERS = 30  # of a text that stands in for missing words
@@ -177,6 +178,24 @@ def cluster(
         mean = members.mean(axis=0)
         similarity[ids == group] = np.clip(members @ mean / (np.linalg.norm(mean) or 1.0), -1.0, 1.0)
     return Clustering(ids, method, settings, similarity, silhouettes, tried)
+
+
+def unit_rows(vectors: ArrayLike, what: str) -> Array:
+    """Scale vectors to length 1, (M, D) -> (M, D); ValueError for no rows, NaN, Inf and rows of zeros.
+
+    >>> unit_rows([[3.0, 4.0]], "cluster: vectors")
+    array([[0.6, 0.8]])
+    """
+    rows = check_vectors(vectors, what)
+    if not len(rows):
+        raise ValueError(f"{what}: expected at least one row, got shape {rows.shape}")
+    largest = np.abs(rows).max(axis=1, keepdims=True)  # (M, 1)
+    if not largest.all():
+        raise ValueError(
+            f"{what}: row {int(largest.argmin())} is all zeros; no encoder returns that, was it not filled?"
+        )
+    rows = rows / largest  # so that squares neither overflow nor underflow
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def check_settings(method: str, k: int | tuple[int, int] | None, distance: float | None) -> None:
