@@ -211,17 +211,14 @@ def evaluate(
     classifier = learning.load_classifier(folder)
     data = read_labelled(file, **reading)
     train = None if baseline is None else read_labelled(baseline, **reading)
-    if train is not None:
-        learning.check_same_texts(classifier, train)
     encoder = choice.encoder()
-    report = learning.evaluate_classifier(classifier, encoder, data, show_progress_bar=progress, **encoding)
-    beside = None if train is None else learning.compare_with_tfidf(classifier, train, data, report)
+    encoding["show_progress_bar"] = progress
+    report = learning.evaluate_classifier(classifier, encoder, data, train=train, **encoding)
     lines = [f"{folder.name}, {encoder.folder.name}, on {report.set}", "", *report_lines(report)]
-    if beside is not None:
-        lines += ["", *baseline_lines(report, beside)]
+    if report.baseline is not None:
+        lines += ["", *baseline_lines(report, report.baseline)]
     about = {"classifier": folder.name, "model": encoder.folder.name, "minisbert": __version__}
-    result = {**about, **vars(report), "baseline": beside}
-    target.report(lines, result)
+    target.report(lines, {**about, **vars(report)})
 
 
 def report_lines(report: learning.ClassifierReport) -> list[str]:
@@ -244,7 +241,7 @@ def baseline_lines(report: learning.ClassifierReport, beside: learning.Baseline)
     ours, theirs = beside.vectors, beside.tfidf
     compared = [
         ("accuracy", ours.accuracy, theirs.accuracy, beside.accuracy_difference),
-        ("macro-F1", ours.macro_f1, theirs.macro_f1, beside.f1_difference.macro),
+        ("macro-F1", ours.macro_f1, theirs.macro_f1, beside.f1_difference),
     ]
     rows = [["", "vectors", "TF-IDF", "difference", "95 %"]]
     for name, one, other, gap in compared:
