@@ -42,7 +42,7 @@ SAMPLE = 10_000
 SAME = 1e-6
 """Unit vectors that differ by less are the same but for rounding."""
 _STARTS = 10  # of k-means; the best is kept
-NAME_WORDS = 3
+WORDS, NAME_WORDS = 5, 3  # of a cluster, and those in its title
 LETTERS = 30  # of a text that stands in for missing words
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _CONTRACTION = re.compile(r"n['’]t$|['’](?:m|re|ve|ll|d)$")
@@ -61,14 +61,14 @@ class Clustering:
     tried: tuple[tuple[int, float], ...] = ()  # (k, mean silhouette), if k was chosen
 
     @property
-    def count(self) -> int:
-        """Number of clusters."""
-        return int(self.ids.max(initial=-1)) + 1
-
-    @property
     def sizes(self) -> Array:
         """Texts in each cluster: (C,)."""
-        return np.bincount(self.ids[self.ids >= 0], minlength=self.count)
+        return np.bincount(self.ids[self.ids >= 0])
+
+    @property
+    def count(self) -> int:
+        """Number of clusters."""
+        return len(self.sizes)
 
     @property
     def silhouette(self) -> float | None:
@@ -161,8 +161,8 @@ def cluster(
                 raw[rows] = group
         elif method == "agglomerative":
             distance = DISTANCE if k is None and distance is None else distance
-            raw = _agglomerative(unit, k, distance)
             settings = {"distance": distance} if k is None else {"k": k}
+            raw = _agglomerative(unit, k, distance)
         else:
             raw, tried = _kmeans(unit, k, seed)
             settings = {"k": int(raw.max()) + 1, "seed": seed}
@@ -358,13 +358,7 @@ class Groups:
 
 
 def name_clusters(
-    texts: Sequence[str],
-    vectors: ArrayLike,
-    ids: ArrayLike,
-    *,
-    words: int = 5,
-    typical: int = 3,
-    stop_words: str | None = "english",
+    texts: Sequence[str], vectors: ArrayLike, ids: ArrayLike, *, typical: int = 3
 ) -> list[ClusterName]:
     """Label each cluster by its typical words and texts.
 
@@ -375,10 +369,8 @@ def name_clusters(
     vectors : array_like, shape (M, D)
     ids : array_like, shape (M,)
         The cluster of each text, from 0; -1 is none.
-    words, typical : int
-        How many per cluster, at most; at least 1.
-    stop_words : "english" or None
-        Words to leave out.
+    typical : int
+        Texts per cluster, at most; at least 1.
 
     Returns
     -------
@@ -404,15 +396,12 @@ def name_clusters(
             f"name_clusters: expected as many texts as vectors, got {len(texts):,} and {len(unit):,}; do they belong "
             "to the same file?"
         )
-    if stop_words not in ("english", None):
-        raise ValueError(f"name_clusters: stop_words must be 'english' or None, got {stop_words!r:.80}")
-    words, typical = check_whole("name_clusters: words", words, 1), check_whole("name_clusters: typical", typical, 1)
+    check_whole("name_clusters: typical", typical, 1)
     require("sklearn", "apps", "naming clusters")
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 
-    left_out = ENGLISH_STOP_WORDS if stop_words == "english" else ()
     members = [np.flatnonzero(groups == c) for c in range(int(groups.max(initial=-1)) + 1)]
-    found = [[word for row in rows for word in find_words(texts[row]) if word not in left_out] for rows in members]
+    found = [[word for row in rows for word in find_words(texts[row]) if word not in ENGLISH_STOP_WORDS] for rows in members]
     vocabulary, weights = np.zeros(0, str), np.zeros((len(members), 0))
     if any(found):
         vectorizer = CountVectorizer(analyzer=lambda words: words)  # they are found already
@@ -423,7 +412,7 @@ def name_clusters(
         heavy: dict[str, str] = {}  # one of singular and plural, the heavier
         for i in np.argsort(-own, kind="stable")[: np.count_nonzero(own)]:
             heavy.setdefault(str(vocabulary[i]).removesuffix("s"), str(vocabulary[i]))
-            if len(heavy) == words:
+            if len(heavy) == WORDS:
                 break
         vectors_of = unit[rows].astype(np.float64)
         nearness = vectors_of @ vectors_of.mean(axis=0) if len(rows) else np.zeros(0)

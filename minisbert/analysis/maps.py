@@ -77,13 +77,7 @@ class Projection:
         return f"{made}; trustworthiness {self.trustworthiness:.3f} (1 is perfect, 0.5 is chance{sample})"
 
 
-def project(
-    vectors: ArrayLike,
-    method: str = "pca",
-    *,
-    seed: int = 0,
-    perplexity: float | None = None,
-) -> Projection:
+def project(vectors: ArrayLike, method: str = "pca", *, seed: int = 0) -> Projection:
     """Project texts onto a 2-D map.
 
     Parameters
@@ -93,9 +87,6 @@ def project(
     method : {"pca", "tsne"}
     seed : int
         For t-SNE, and the sample that trustworthiness is measured on. PCA needs none.
-    perplexity : float, optional
-        For t-SNE: about how many neighbours each text has, from 1 to below M; by default :data:`PERPLEXITY`, or
-        ``(M - 1) / 3`` if that is less.
 
     Returns
     -------
@@ -105,8 +96,7 @@ def project(
     Raises
     ------
     ValueError
-        For no vectors, NaN, or rows of zeros; t-SNE of fewer than 4 texts; a perplexity out of range; without
-        scikit-learn.
+        For no vectors, NaN, or rows of zeros; t-SNE of fewer than 4 texts; without scikit-learn.
 
     Notes
     -----
@@ -124,7 +114,8 @@ def project(
     require("sklearn", "apps", "a map")
     unit = unit_rows(vectors, "project: vectors")
     count = len(unit)
-    perplexity = check_method(method, perplexity, count)
+    check_method(method, count)
+    perplexity = min(PERPLEXITY, (count - 1) / 3) if method == "tsne" else None
     if float(np.abs(unit - unit[0]).max()) < SAME:
         share = (0.0, 0.0) if method == "pca" and count > 1 else None
         return Projection(np.zeros((count, 2), unit.dtype), "none", share, None, NEIGHBOURS, count)
@@ -154,23 +145,11 @@ def project(
     return Projection(points.astype(unit.dtype), method, explained, trust, near or NEIGHBOURS, len(drawn), perplexity)
 
 
-def check_method(method: str, perplexity: float | None, count: int) -> float | None:
-    """Raise if this method cannot run, before minutes of work; return t-SNE's perplexity, None for the others."""
+def check_method(method: str, count: int) -> None:
+    """Raise ValueError if this method cannot map so many texts, before minutes of work."""
     check_choice("project: method", method, METHODS)
-    if perplexity is not None and method != "tsne":
-        raise ValueError(f"project: perplexity is for t-SNE, and the method is {method!r}; leave it out")
-    if method != "tsne":
-        return None
-    if count < _LEAST_TEXTS:
+    if method == "tsne" and count < _LEAST_TEXTS:
         raise ValueError(f"project: tsne needs at least {_LEAST_TEXTS} texts, got {count}; 'pca' takes any number")
-    if perplexity is None:
-        return min(PERPLEXITY, (count - 1) / 3)
-    if not 1 <= perplexity < count:
-        raise ValueError(
-            f"project: perplexity must be at least 1 and below the number of texts, {count:,}, got {perplexity!r}: it "
-            "is roughly the number of neighbours per text; 5 to 50 is usual"
-        )
-    return float(perplexity)
 
 
 # --------------------------------------------------------------------------------------------------- the plot

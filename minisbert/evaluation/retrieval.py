@@ -270,9 +270,7 @@ class RetrievalSet:
         return dict(PUBLISHED.get((self.name.lower(), *sizes), {}))
 
 
-def read_retrieval(
-    folder: str | Path, split: str = "test", *, with_title: bool = True, grade_column: str | None = None
-) -> RetrievalSet:
+def read_retrieval(folder: str | Path, split: str = "test", *, with_title: bool = True) -> RetrievalSet:
     r"""Read a folder in BEIR's layout.
 
     ``corpus.jsonl`` (a document a line: ``_id``, ``text``, perhaps ``title``), ``queries.jsonl`` (``_id``, ``text``)
@@ -288,8 +286,6 @@ def read_retrieval(
         Of the judgements.
     with_title : bool
         A document is ``title + " " + text`` (BEIR's and MTEB's protocol), or the text alone.
-    grade_column : str, optional
-        By default the first of `QRELS_COLUMNS` in the file.
 
     Raises
     ------
@@ -321,17 +317,16 @@ def read_retrieval(
     documents = {name: f"{title} {text}".strip() if with_title else text for name, (text, title) in corpus.items()}
     names = [f"qrels/{split}.tsv", f"qrels_{split}.tsv", *(["qrels.tsv"] if split == "test" else [])]
     table = read_table(_find(folder, names))
-    query_column, document_column = (table.find(kind, usual=QRELS_COLUMNS[kind]) for kind in ("query", "document"))
-    grade_column = table.find("grade", grade_column, QRELS_COLUMNS["grade"])
+    columns = [table.find(kind, usual=usual) for kind, usual in QRELS_COLUMNS.items()]
     qrels: dict[str, dict[str, int]] = {}
-    for line, (query, document, said) in table.pick([query_column, document_column, grade_column]):
+    for line, (query, document, said) in table.pick(columns):
         where = table.where(line)
         for kind, name, known in (("query", query, queries), ("document", document, documents)):
             if name not in known:
                 raise InputError(f"{where}: judges the {kind} {name!r}, which does not exist; do the files match?")
         if document in qrels.setdefault(query, {}):
             raise InputError(f"{where}: query {query!r} and document {document!r} are judged twice")
-        grade = checked_number(said, f"the grade in column {grade_column!r}", where)
+        grade = checked_number(said, f"the grade in column {columns[2]!r}", where)
         if grade < 0 or grade != int(grade):
             raise InputError(f"{where}: a grade must be a whole number from 0 (not relevant) up, got {said!r}")
         qrels[query][document] = int(grade)
@@ -345,7 +340,7 @@ def read_retrieval(
         query_ids=tuple(judged),
         queries=tuple(judged.values()),
         qrels=qrels,
-        source=f"{Path(table.name).relative_to(folder).as_posix()}, grade column {grade_column!r}",
+        source=f"{Path(table.name).relative_to(folder).as_posix()}, grade column {columns[2]!r}",
         with_title=with_title,
         queries_left_out=len(queries) - len(judged),
     )

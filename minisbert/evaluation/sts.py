@@ -26,7 +26,7 @@ from minisbert.encoder import SentenceEncoder
 from minisbert.model import Array
 from minisbert.model.bert import embed, layer
 from minisbert.model.pooling import POOLINGS, Pooling
-from minisbert.parallel import make_batches, threads, work_through
+from minisbert.parallel import in_batches
 from minisbert.similarity import (
     pairwise_angular_distance,
     pairwise_cos_sim,
@@ -364,7 +364,7 @@ def layer_scores(
     pairs: StsPairs,
     *,
     num_threads: int | None = None,
-    progress: Callable[[int], object] | None = None,
+    progress: Callable[[int], object] = lambda count: None,
 ) -> LayerScores:
     """Score every hidden state under every pooling; ``progress`` receives the number of texts done, batch by batch.
 
@@ -385,21 +385,19 @@ def layer_scores(
     tokens = encoder.tokenize(prefix + text for text in sentences)
     ids, lengths = tokens.split(), tokens.lengths
     shape = (len(model.params.layers) + 1, len(POOLINGS), len(sentences), model.config.hidden_size)
-    pooled = np.empty(shape, encoder.dtype)
+    pooled = np.empty(shape, encoder.dtype)  # only one vector a text, layer and pooling is held
 
-    def work(batch: Array) -> None:
+    def work(batch: Array) -> Array:
         strip, of = np.concatenate([ids[i] for i in batch]), lengths[batch]
         hidden = embed(strip, of, model.params.embeddings, model.config.layer_norm_eps).output  # (N, D)
         for place in range(len(pooled)):
             if place:
                 hidden = layer(hidden, of, model.params.layers[place - 1], model.config).output  # (N, D)
             for i, (pooling, _) in enumerate(POOLINGS.values()):
-                pooled[place, i, batch] = pooling(hidden, of)  # only one vector a text, layer and pooling is held
+                pooled[place, i, batch] = pooling(hidden, of)
+        return batch
 
-    num_threads = num_threads or threads.usable()
-    for batch, _ in work_through(make_batches(lengths, None, num_threads), work, num_threads):
-        if progress is not None:
-            progress(len(batch))
+    in_batches(lengths, work, num_threads=num_threads, done=progress)
     values = np.full(pooled.shape[:2], np.nan)  # (L + 1, P)
     for i, j in np.ndindex(values.shape):
         cosines = pair_cosines(*np.split(pooled[i, j].astype(np.float64)[numbers], 2))  # (B,)
