@@ -410,21 +410,18 @@ def name_clusters(
     names = []
     for rows, own in zip(members, weights, strict=True):
         heavy: dict[str, str] = {}  # one of singular and plural, the heavier
-        for i in np.argsort(-own, kind="stable")[: np.count_nonzero(own)]:
-            heavy.setdefault(str(vocabulary[i]).removesuffix("s"), str(vocabulary[i]))
-            if len(heavy) == WORDS:
-                break
+        for word in vocabulary[np.argsort(-own, kind="stable")[: np.count_nonzero(own)]].tolist():
+            heavy.setdefault(word.removesuffix("s"), word)
         vectors_of = unit[rows].astype(np.float64)
         nearness = vectors_of @ vectors_of.mean(axis=0) if len(rows) else np.zeros(0)
         near: dict[str, int] = {}  # one of equal texts; equal vectors are equally near, but for rounding
         for row in rows[np.argsort(-np.round(nearness, 9), kind="stable")].tolist():
             near.setdefault(" ".join(texts[row].split()), row)
-            if len(near) == typical:
-                break
         line = next(iter(near), "")
         beginning = line if len(line) <= LETTERS else f"{line[: LETTERS - 1].rstrip()}…"
-        title = ", ".join(list(heavy.values())[:NAME_WORDS]) or beginning or "(empty)"
-        names.append(ClusterName(tuple(heavy.values()), tuple(near.values()), title))
+        best = tuple(heavy.values())[:WORDS]
+        title = ", ".join(best[:NAME_WORDS]) or beginning or "(empty)"
+        names.append(ClusterName(best, tuple(near.values())[:typical], title))
     return names
 
 

@@ -179,17 +179,6 @@ def class_report(expected: Array, predicted: Array, names: Sequence[str], *, see
     return ClassReport(accuracy, percentiles(macro[0], macro[1:]), classes, confusion)
 
 
-def confusions(confusion: Array, names: Sequence[str]) -> list[tuple[int, str, str]]:
-    """Mistakes as (count, true class, predicted class), the most frequent first; undecided is none.
-
-    >>> confusions(np.array([[7, 2, 1], [3, 4, 0]]), ["bad", "good"])
-    [(3, 'good', 'bad'), (2, 'bad', 'good')]
-    """
-    wrong = np.where(np.eye(len(names), dtype=bool), 0, confusion[:, : len(names)])
-    pairs = [(int(wrong[i, j]), names[i], names[j]) for i, j in np.argwhere(wrong)]
-    return sorted(pairs, key=lambda pair: -pair[0])
-
-
 def macro_f1(expected: Array, predicted: Array) -> float:
     """Mean F1 over the classes that occur or are predicted, rare ones weighted the same: (Q,), (Q,).
 

@@ -236,12 +236,9 @@ class RetrievalSet:
 
     def __post_init__(self) -> None:
         """Check that the parts belong together."""
-        for side in ("documents", "queries"):
-            object.__setattr__(self, side, tuple(each_text(getattr(self, side), f"RetrievalSet: {side}")))
-        for kind, ids, texts in (
-            ("document", self.document_ids, self.documents),
-            ("query", self.query_ids, self.queries),
-        ):
+        for kind, side, ids in (("document", "documents", self.document_ids), ("query", "queries", self.query_ids)):
+            texts = tuple(each_text(getattr(self, side), f"RetrievalSet: {side}"))
+            object.__setattr__(self, side, texts)
             if not ids or len(ids) != len(texts) or len(set(ids)) < len(ids):
                 raise ValueError(
                     f"RetrievalSet: expected as many different {kind} ids as texts, at least one, got {len(set(ids))} "
