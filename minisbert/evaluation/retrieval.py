@@ -72,12 +72,7 @@ def ndcg(ranked_grades: ArrayLike, judged_grades: Sequence[ArrayLike], k: int) -
     Returns
     -------
     Array of float64, shape (Q,)
-        In [0, 1]; 0 for a query without a relevant document.
-
-    Raises
-    ------
-    ValueError
-        For grades that are negative or not finite, and a ranking with more gain than was judged.
+        In [0, 1]; 0 for a query without a relevant document. ValueError for a ranking with more gain than was judged.
 
     Notes
     -----
@@ -106,17 +101,9 @@ def average_precision(ranked_grades: ArrayLike, judged_grades: Sequence[ArrayLik
 
     A document not found within k ranks adds 0. The mean over queries is MAP@k.
 
-    Parameters
-    ----------
-    ranked_grades, judged_grades, k
-        As in `ndcg`, as are result and errors.
+    Arguments, result and errors are those of `ndcg`. **Source**: Manning, Raghavan & Schütze 2008, section 8.4;
+    ``pytrec_eval``'s ``map_cut_k``.
 
-    Notes
-    -----
-    **Source**: Manning, Raghavan & Schütze 2008, section 8.4; ``pytrec_eval``'s ``map_cut_k``.
-
-    Examples
-    --------
     Two relevant documents, found at ranks 1 and 3: (1/1 + 2/3) / 2.
 
     >>> average_precision([[1, 0, 1]], [[1, 1]], k=10).round(4)
@@ -133,18 +120,9 @@ def reciprocal_rank(ranked_grades: ArrayLike, k: int) -> Array:
 
     ``RR@k = 1 / min{r <= k: grade_r > 0}``; the mean over queries is MRR@k
 
-    Parameters
-    ----------
-    ranked_grades, k
-        As in `ndcg`, as are result and errors.
+    Arguments, result and errors are those of `ndcg`. **Source**: Voorhees 1999 (TREC-8 question answering);
+    ``pytrec_eval``'s ``recip_rank``, which has no cutoff. MS MARCO and MTEB cut at 10.
 
-    Notes
-    -----
-    **Source**: Voorhees 1999 (TREC-8 question answering); ``pytrec_eval``'s ``recip_rank``, which has no cutoff. MS
-    MARCO and MTEB cut at 10.
-
-    Examples
-    --------
     >>> reciprocal_rank([[0, 0, 1, 1], [0, 0, 0, 1]], k=3).round(4)
     array([0.3333, 0.    ])
     """
@@ -157,17 +135,9 @@ def recall(ranked_grades: ArrayLike, judged_grades: Sequence[ArrayLike], k: int)
 
     ``recall@k = (relevant among the first k) / relevant``
 
-    Parameters
-    ----------
-    ranked_grades, judged_grades, k
-        As in `ndcg`, as are result and errors. Below 1 if more than k documents are relevant.
+    Below 1 if more than k documents are relevant. Arguments, result and errors are those of `ndcg`. **Source**:
+    ``pytrec_eval``'s ``recall_k``. BEIR's ``recall_cap`` divides by ``min(k, relevant)`` instead.
 
-    Notes
-    -----
-    **Source**: ``pytrec_eval``'s ``recall_k``. BEIR's ``recall_cap`` divides by ``min(k, relevant)`` instead.
-
-    Examples
-    --------
     >>> recall([[1, 0, 1]], [[1, 1, 2]], k=2).round(4)
     array([0.3333])
     """
@@ -273,30 +243,10 @@ def read_retrieval(folder: str | Path, split: str = "test", *, with_title: bool 
     ``corpus.jsonl`` (a document a line: ``_id``, ``text``, perhaps ``title``), ``queries.jsonl`` (``_id``, ``text``)
     and ``qrels/SPLIT.tsv`` or ``qrels_SPLIT.tsv``, for "test" also ``qrels.tsv`` (query, document and grade under a
     header), each plain or .gz. Queries without judgements in the split are left out, as in every published evaluation;
-    empty documents stay.
+    empty documents stay. A document is ``title + " " + text`` (BEIR's and MTEB's protocol), or the text alone. The
+    folder's name becomes the set's. InputError, a ValueError, names file and line of a mistake: a lost judgement would
+    change a score. **Source**: Thakur et al. 2021 (BEIR), ``beir.datasets.data_loader.GenericDataLoader``.
 
-    Parameters
-    ----------
-    folder : str or path
-        Its name becomes the set's.
-    split : str
-        Of the judgements.
-    with_title : bool
-        A document is ``title + " " + text`` (BEIR's and MTEB's protocol), or the text alone.
-
-    Raises
-    ------
-    InputError
-        A ValueError with file and line: missing or empty files, fields that are not strings, repeated ids, judgements
-        of unknown queries or documents, grades that are not integers from 0. A lost judgement would change a score.
-
-    Notes
-    -----
-    **Source**: Thakur et al. 2021 (BEIR), ``beir.datasets.data_loader.GenericDataLoader``; MTEB joins title and text in
-    the same way.
-
-    Examples
-    --------
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
     >>> _ = (folder / "corpus.jsonl").write_text('{"_id": "d1", "title": "Soup", "text": "Boil it."}')

@@ -56,17 +56,12 @@ def pearson(x: ArrayLike, y: ArrayLike) -> float:
     Parameters
     ----------
     x, y : array_like, shape (B,)
-        Finite numbers, at least 2, not all the same.
+        Finite numbers, at least 2, and not all the same, as the formula divides by their spread; else ValueError.
 
     Returns
     -------
     float
         In [-1, 1]: 1 rising line, 0 no linear relation, -1 falling line.
-
-    Raises
-    ------
-    ValueError
-        For unequal lengths, fewer than 2 numbers, NaN or Inf, and a constant list: the formula divides by the spread.
 
     Notes
     -----
@@ -86,25 +81,10 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float:
     ``rho = pearson(rank(x), rank(y))``, with :func:`rank`'s average ranks for ties
 
     No increasing function of a list changes it. The textbook's ``1 - 6 sum d^2 / (B^3 - B)`` is wrong with ties, and
-    gold scores are full of ties.
-
-    Parameters
-    ----------
-    x, y : array_like, shape (B,)
-        As in `pearson`, as are errors.
-
-    Returns
-    -------
-    float
-        In [-1, 1]: 1 same order, -1 reversed.
-
-    Notes
-    -----
+    gold scores are full of ties. Takes and refuses what `pearson` does; 1 is the same order, -1 the reversed one.
     **Source**: Spearman 1904; ``scipy.stats.spearmanr(x, y).statistic``. Reimers & Gurevych 2019, section 4, and MTEB
     report it for the cosine, times 100.
 
-    Examples
-    --------
     >>> spearman([1, 2, 3], [10, 100, 1000])
     1.0
     >>> round(spearman([1, 2, 2, 3], [1, 2, 3, 4]), 6)  # ranks 1, 2.5, 2.5, 4
@@ -211,32 +191,13 @@ def read_sts(
     scale: tuple[float, float] | None = None,
     **reading: Any,
 ) -> StsPairs:
-    r"""Read pairs of sentences and their scores from a file, or from several that form one set.
+    r"""Read pairs of sentences and their scores from a table, or from several that form one set.
 
-    Parameters
-    ----------
-    files : str, path, or sequence of them
-        Tables that :func:`~minisbert.tables.read_table` reads; several are concatenated. Rows without a sentence are
-        skipped, and counted in a warning.
-    name : str, optional
-        By default the first file's.
-    columns : sequence of three str, optional
-        Score, first and second sentence: names, or numbers from "1". By default the usual names.
-    scale : (low, high), optional
-        A score outside is an error: the usual sign of a wrong column.
-    **reading
-        Of :func:`~minisbert.tables.read_table`: ``input_format``, ``delimiter``, ``quoting``, ``has_header``.
+    ``columns`` are score, first and second sentence: names, or numbers from "1"; by default the usual names. A score
+    outside of ``scale`` is an error: the usual sign of a wrong column. Rows without a sentence are skipped, and counted
+    in a warning. ``name`` is by default the first file's; ``reading`` is of :func:`~minisbert.tables.read_table`.
+    InputError, a ValueError, names file and line of a mistake.
 
-    Raises
-    ------
-    InputError
-        A ValueError that names file and line: a score that is not a number or off the scale, rows of unequal
-        length, a missing column, no rows.
-    ValueError
-        If all scores are the same.
-
-    Examples
-    --------
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "pairs.csv"
     >>> _ = file.write_text("label,text1,text2\n5,a cat,one cat\n0.5,a cat,tea\n")
@@ -283,12 +244,7 @@ def evaluate_sts(encoder: Any, pairs: StsPairs, **options: Any) -> StsResult:
     Returns
     -------
     StsResult
-        Spearman and Pearson x 100, in [-100, 100], of each of :data:`SIMILARITIES`.
-
-    Raises
-    ------
-    ValueError
-        If the vectors are all the same, so that no correlation exists, or have no direction.
+        Spearman and Pearson x 100, in [-100, 100], of each of :data:`SIMILARITIES`; ValueError where none exists.
 
     Notes
     -----
