@@ -13,6 +13,7 @@ from running import refused, run
 from tiny import write_model
 
 from minisbert import SentenceEncoder, hub
+from minisbert.analysis import calibration as calibration_module
 from minisbert.analysis.calibration import draw_pairs, fit, fit_vectors, load_calibration
 from minisbert.similarity import SIMILARITIES
 
@@ -121,13 +122,14 @@ def test_pairs_are_numbered_exactly_around_the_steps_of_the_root(monkeypatch):
     assert first.tolist() == [x for k in j.tolist() for x in (k - 2, 0, 1)]
 
 
-def test_equal_texts_count_once_and_of_many_some_are_drawn(encoder):
+def test_equal_texts_count_once_and_of_many_some_are_drawn(encoder, monkeypatch):
     texts = sentences(60)
     once, twice = fit(encoder, texts), fit(encoder, iter([*texts, *texts[::-1], texts[0]]))
     assert once.texts == twice.texts == 60 and once.pairs == 1770
     np.testing.assert_array_equal(once.scores, twice.scores)
     assert once.scores[-1] < 1 - 1e-6  # no text met itself
-    some, again, other = (fit(encoder, texts, most_texts=20, seed=seed) for seed in (3, 3, 4))
+    monkeypatch.setattr(calibration_module, "MOST_TEXTS", 20)
+    some, again, other = (fit(encoder, texts, seed=seed) for seed in (3, 3, 4))
     assert (some.texts, some.pairs, some.seed) == (20, 190, 3)
     near = np.abs(np.subtract.outer(some.scores, all_scores(encoder.encode(texts)))).min(axis=1)
     assert near.max() < 1e-6  # pairs of these texts all of them
@@ -138,7 +140,6 @@ def test_what_cannot_be_calibrated(encoder):
     for named, call in (
         ("two different texts, got 1", lambda: fit(encoder, ["a", "a"])),
         ("pairs", lambda: fit(encoder, ["a", "b"], pairs=0)),
-        ("most_texts", lambda: fit(encoder, ["a", "b"], most_texts=1)),
         ("similarity_fn_name", lambda: fit(encoder, ["a", "b"], similarity_fn_name="angular")),
         ("shape", lambda: fit_vectors(np.ones(3))),
     ):

@@ -111,7 +111,8 @@ def train(
             f"{threshold.label!r} is predicted from a probability of {threshold.probability:.4f}: precision "
             f"{threshold.precision:.3f}, recall {threshold.recall:.3f}, chosen on these texts, so slightly optimistic"
         )
-    about = {"unescape": classifier.unescape, "threshold": threshold, "model": model, "out_of_fold": report}
+    held_out = {name: value for name, value in vars(report).items() if name != "baseline"}  # which is for test sets
+    about = {"unescape": classifier.unescape, "threshold": threshold, "model": model, "out_of_fold": held_out}
     target.give(lines, {**facts, **about, **classifier.calibration._asdict()})
 
 
