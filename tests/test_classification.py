@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from running import run
 from tiny import tiny_tokenizer, write_model
 
@@ -130,13 +129,6 @@ def test_the_interval_over_draws_by_hand(sklearn):
     assert np.isnan(result_with([[1, 0]]).over_draws()[1:]).all() and result_with([[1, 0]]).over_draws().mean == 0.5
 
 
-@given(hnp.arrays(bool, st.tuples(st.integers(2, 5), st.integers(1, 60))))
-def test_an_interval_of_a_share_is_made_of_shares(sklearn, correct):
-    result = result_with(correct)
-    for mean, low, high in (result.over_draws(), result.over_texts()):
-        assert 0 <= low <= mean <= high <= 1
-
-
 # ------------------------------------------------------------------------------------------------------ refused
 
 
@@ -151,15 +143,9 @@ def test_what_cannot_be_evaluated_is_refused_before_any_work():
         with pytest.raises(ValueError, match=key):
             evaluate(encoder=encoder, **change)
     assert encoder.asked == []
-
-
-def test_bad_vectors_and_labels_are_refused():
-    class Broken:
-        def encode(self, sentences):
-            return np.full((8, 2), np.nan)
-
+    encoder.encode = lambda sentences: np.full((8, 2), np.nan)
     with pytest.raises(ValueError, match="evaluate_classification: vectors"):
-        evaluate(encoder=Broken())
+        evaluate(encoder=encoder)
     for labels in ([None, "b"], {"a", "b"}, ["a"]):
         with pytest.raises(ValueError, match="tiny: "):
             LabelledTexts("tiny", ["soup", "tea"], labels)
@@ -174,19 +160,11 @@ def write(name, content, folder=Path()):
     return file
 
 
-def test_files_are_read_by_name_and_by_number(tmp_path):
-    for name, content in (
-        ("a.tsv", "id\tlabel\ttext\n1\tx\ta cat\n2\ty \ttea\n"),
-        ("a.csv", "utterance,intent\na cat,x\ntea,y\n"),
-        ("a.jsonl", '{"sentence": "a cat", "category": "x"}\n{"sentence": "tea", "category": "y"}\n'),
-    ):
-        found = read_labelled(write(name, content, tmp_path))
-        assert (found.texts, found.labels, found.name) == (["a cat", "tea"], ["x", "y"], name)
+def test_files_are_read_and_bad_labels_are_named_with_the_line(tmp_path):
+    found = read_labelled(write("a.csv", "id,utterance,intent\n1,a cat,x\n2,tea,y \n", tmp_path))
+    assert (found.texts, found.labels, found.name) == (["a cat", "tea"], ["x", "y"], "a.csv")
     plain = write("b.tsv", "a cat\tx\ntea\ty\n", tmp_path)
     assert read_labelled(plain, columns=["2", "1"], has_header=False).labels == ["x", "y"]
-
-
-def test_bad_labels_are_named_with_the_line(tmp_path):
     assert [checked_label(value, "label", "t") for value in (3, -1, True, "x y ")] == ["3", "-1", "true", "x y"]
     for value in (None, 0.5, ["x"], "  "):
         with pytest.raises(InputError, match=r"t\.jsonl, line 2: the label in column 'label'"):

@@ -141,10 +141,3 @@ def test_a_picture_needs_matplotlib_before_any_work_and_two_texts_are_needed(mon
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert "matplotlib" in refused("explain", A, B, "-o", "heat.png", "--model", "./no-such-folder")
     refused("explain", A, code=2)
-
-
-def test_pairs_of_stsb_add_up_with_the_real_model(weights_folder, data_folder):
-    lines = (data_folder / "stsb" / "stsb_test.tsv").read_text(encoding="utf-8").splitlines()[1::400]
-    encoder = SentenceEncoder(weights_folder)
-    for pair in (line.split("\t")[5:7] for line in lines):
-        adds_up(explain(encoder, *pair), encoder, *pair, BOUND["float32"])

@@ -323,10 +323,11 @@ def fit_classifier(
 ) -> Training:
     """Choose the penalty by cross-validation, calibrate on held-out scores, then fit on all vectors (M, D).
 
-    ``vectors`` may be a function that makes them, once all else is known to be right. ``strengths`` are those of :func:`cross_validate`. There are fewer than ``folds`` folds if no class has that many
-    distinct texts; texts of equal ``groups`` (M,) stay in one fold. ``class_weight`` is "balanced" or a weight per
-    class name. With ``threshold_for`` that class is predicted only from the probability at which it reaches
-    ``precision``, in (0, 1]. ``about`` sets ``origin``, ``unescape`` and ``learnt`` of the :class:`TextClassifier`.
+    ``vectors`` may be a function that makes them, called once all else is known to be right. ``strengths`` are those of
+    :func:`cross_validate`. There are fewer than ``folds`` folds if no class has that many distinct texts; texts of
+    equal ``groups`` (M,) stay in one fold. ``class_weight`` is "balanced" or a weight per class name. With
+    ``threshold_for`` that class is predicted only from the probability at which it reaches ``precision``, in (0, 1].
+    ``about`` sets ``origin``, ``unescape`` and ``learnt`` of the :class:`TextClassifier`.
 
     Calibration and threshold come from classifiers that were trained on all folds but one, and serve one that was
     trained on all, as in scikit-learn's ``CalibratedClassifierCV(method="temperature", ensemble=False)``.

@@ -357,9 +357,7 @@ class Groups:
         return cls(np.array([number[label] for label in labels], np.intp), names, "label")
 
 
-def name_clusters(
-    texts: Sequence[str], vectors: ArrayLike, ids: ArrayLike, *, typical: int = 3
-) -> list[ClusterName]:
+def name_clusters(texts: Sequence[str], vectors: ArrayLike, ids: ArrayLike, *, typical: int = 3) -> list[ClusterName]:
     """Label each cluster by its typical words and texts.
 
     Parameters
@@ -401,7 +399,8 @@ def name_clusters(
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 
     members = [np.flatnonzero(groups == c) for c in range(int(groups.max(initial=-1)) + 1)]
-    found = [[word for row in rows for word in find_words(texts[row]) if word not in ENGLISH_STOP_WORDS] for rows in members]
+    said = [[word for row in rows for word in find_words(texts[row])] for rows in members]
+    found = [[word for word in words if word not in ENGLISH_STOP_WORDS] for words in said]
     vocabulary, weights = np.zeros(0, str), np.zeros((len(members), 0))
     if any(found):
         vectorizer = CountVectorizer(analyzer=lambda words: words)  # they are found already

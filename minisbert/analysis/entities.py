@@ -151,7 +151,7 @@ def _folds(features: Any, data: TaggedSentences, folds: int, seed: int) -> Itera
     for k in range(fold_of_sentence.max() + 1):
         sides: list[Any] = []
         for is_asked in (False, True):
-            rows = np.flatnonzero((fold_of_sentence == k) == is_asked)
+            rows = np.flatnonzero((fold_of_sentence == k) == is_asked).tolist()
             sides += [features[np.flatnonzero((fold_of_word == k) == is_asked)], [data.tags[i] for i in rows]]
         yield sides
 

@@ -68,7 +68,7 @@ def read_labelled(
     r"""Read texts and their labels from a table.
 
     ``columns`` are label and text: names, or numbers from "1"; by default the first of `minisbert.tables.MEANINGS` in
-    the file. Rows without a text are skipped, and counted in a warning. ``reading`` is of `minisbert.tables.read_table`.
+    the file. Rows without a text are skipped, and counted in a warning. ``reading`` is of `tables.read_table`.
     InputError, a ValueError, names file and line of a mistake.
 
     >>> import tempfile
