@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from running import run
+from running import run, stand_in
 from tiny import tiny_tokenizer, write_model
 
 from minisbert.cli import evaluate as verb
@@ -194,8 +194,7 @@ def model(tmp_path_factory):
 @pytest.fixture
 def files(tmp_path, monkeypatch, model):
     """A folder of its own with train.tsv and test.tsv, and a tiny model."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MINISBERT_MODEL", str(model))
+    stand_in(tmp_path, monkeypatch, model)
     rows = [(label, text) for label, texts in ROWS.items() for text in texts]
     train = "".join(f"{label}\t{text} {extra}\n" for label, text in rows for extra in ("ran", "a b", "dog"))
     write("train.tsv", "label\ttext\n" + train)

@@ -146,7 +146,7 @@ def test_many_names_are_on_the_map_and_none_lies_on_another(picture):
     assert any("PCA: the axes show 50.0 % and 25.0 %" in line for line in head(axes))
 
 
-def test_few_groups_have_a_legend_and_typical_texts(picture):
+def test_few_groups_have_a_legend_typical_texts_and_marks_of_their_own(picture):
     vectors, ids = clouds(90)
     groups = Groups(np.where(ids == 2, -1, ids), ["soup", "$cat$"])
     axes = picture(at(vectors[:, :2]), [f"text {i}" for i in range(90)], groups, typical=[4, 7]).axes[0]
@@ -154,10 +154,7 @@ def test_few_groups_have_a_legend_and_typical_texts(picture):
     assert [text.get_text() for text in entries] == ["soup (30)", "$cat$ (30)", "in no label (30)"]
     assert not any(text.get_parse_math() for text in [*entries, *names(axes)])
     assert sorted(text.get_text() for text in names(axes)) == ["$cat$", "soup", "text 4", "text 7"]
-
-
-def test_few_texts_are_all_written_and_their_marks_differ(picture):
-    groups = Groups.of_labels(["a", "b", "a", "c"])
+    groups = Groups.of_labels(["a", "b", "a", "c"])  # of few texts all are written
     axes = picture(at([[0, 0], [1, 0], [0, 1], [1, 1]]), ["soup", "cat", "", "dog"], groups).axes[0]
     assert sorted(text.get_text() for text in names(axes)) == ["(empty)", "cat", "dog", "soup"]
     assert len({mark.get_paths()[0].vertices.tobytes() for mark in axes.collections if len(mark.get_offsets())}) == 3

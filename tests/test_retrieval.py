@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import _optional_import
 from running import run as run_program
+from running import stand_in
 from tiny import COMPANY, write_model
 
 from minisbert import SentenceEncoder, hub
@@ -255,9 +256,7 @@ def test_chunks_are_searched_as_the_encoder_gives_them(composition, encoder, tin
 @pytest.fixture
 def at_home(tmp_path, monkeypatch, encoder):
     """An empty folder with a set in it, and the tiny model as the default."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setenv("MINISBERT_MODEL", str(encoder.folder))
+    stand_in(tmp_path, monkeypatch, encoder.folder)
     return write_set(tmp_path / "scifact")
 
 
