@@ -368,6 +368,7 @@ def test_the_baseline_learns_the_same_and_is_compared_text_by_text(trained, enco
     cleaned_texts = [text.replace("&amp;", "&") for text in train.texts]
     assert beside.features == len(TfidfVectorizer(ngram_range=(1, 2)).fit(cleaned_texts).vocabulary_)
     swapped = LabelledTexts("swapped", train.texts, ["cat"] * 60 + ["dog"] * 60)
-    for other, key in ((test, "the texts differ"), (swapped, "the labels differ")):
+    new = LabelledTexts("new", [*train.texts[:-1], "a new text"], train.labels)
+    for other, key in ((new, "the texts differ"), (swapped, "the labels differ")):
         with pytest.raises(ValueError, match=key):
             evaluate_classifier(trained.classifier, None, test, train=other)

@@ -405,8 +405,6 @@ def stratified_folds(classes: Array, folds: int, seed: int, groups: Array) -> Ar
 
     check_whole("cross-validation: folds", folds, 2)
     _, first, group_of_text = np.unique(groups, return_index=True, return_inverse=True)
-    if len(first) < 2:
-        raise ValueError("cross-validation: expected at least two different texts, got one; add more")
     fold_of_group = np.empty(len(first), np.intp)
     folds = max(2, min(folds, int(np.bincount(classes[first]).max())))
     with warnings.catch_warnings():
@@ -440,19 +438,17 @@ def cross_validate(
     ``texts`` are vectors (M, D), or what the scikit-learn transformers ``before`` make features of, fitted anew without
     each fold. The best has the least log loss of calibrated probabilities; on ties the strongest penalty is chosen.
     """
-    require("sklearn", "apps", "training a classifier")
-    from sklearn.model_selection import cross_val_predict
+    from sklearn.model_selection import PredefinedSplit, cross_val_predict
     from sklearn.pipeline import make_pipeline
 
     grid = sorted({float(strength) for strength in strengths})
     if not grid or not all(0 < strength < math.inf for strength in grid):
         raise ValueError(f"expected positive strengths, at least one, got {tuple(strengths)!r}")
-    splits = [(np.flatnonzero(folds != k), np.flatnonzero(folds == k)) for k in range(int(folds.max()) + 1)]
     choices, scores = [], {}
     for strength in grid:
         with fitting(strength):
             model = make_pipeline(*before, _logistic(strength, weights))
-            found = cross_val_predict(model, texts, classes, cv=splits, method="decision_function")
+            found = cross_val_predict(model, texts, classes, cv=PredefinedSplit(folds), method="decision_function")
         logits = _two_sided(found).astype(np.float64)  # (M, C)
         calibration = fit_calibration(logits, classes, weights)
         scores[strength] = probability_quality(calibration.apply(logits), classes).log_loss
@@ -488,7 +484,6 @@ def _two_sided(scores: Array) -> Array:
 @contextmanager
 def fitting(strength: float) -> Iterator[None]:
     """Let scikit-learn fit, a fold a core, with one BLAS thread each; ValueError where it does not converge."""
-    require("sklearn", "apps", "logistic regression")
     from joblib import parallel_backend
     from sklearn.exceptions import ConvergenceWarning
 
@@ -546,7 +541,6 @@ def find_threshold(probs: Array, is_label: Array, precision: float, label: str) 
     >>> find_threshold(np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, True, False, True]), 0.75, "toxic")
     Threshold(label='toxic', probability=0.6, precision=0.75, recall=1.0)
     """
-    require("sklearn", "apps", "a threshold")
     from sklearn.metrics import precision_recall_curve
 
     reached, recalls, bounds = precision_recall_curve(is_label, probs)  # bounds rise, and recalls fall
