@@ -146,9 +146,6 @@ def test_what_cannot_be_evaluated_is_refused_before_any_work():
     encoder.encode = lambda sentences: np.full((8, 2), np.nan)
     with pytest.raises(ValueError, match="evaluate_classification: vectors"):
         evaluate(encoder=encoder)
-    for labels in ([None, "b"], {"a", "b"}, ["a"]):
-        with pytest.raises(ValueError, match="tiny: "):
-            LabelledTexts("tiny", ["soup", "tea"], labels)
 
 
 # ------------------------------------------------------------------------------------------------------ reading

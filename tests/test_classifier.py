@@ -282,29 +282,6 @@ def test_cross_validation_asks_no_text_of_a_classifier_that_has_learnt_it(sklear
     assert found.scores == pytest.approx(expected) and found.strength == min(expected, key=expected.get)
 
 
-def test_what_cannot_be_learnt_is_refused_before_texts_are_encoded(sklearn, monkeypatch):
-    for labels, options, key in (
-        ("aaaaaa", {}, "one class, 'a'"),
-        ("aaaaab", {}, "'b': no text of them is left"),
-        ("aaaabb", {"groups": np.array([0, 1, 2, 3, 4, 4])}, "'b': no text of them is left"),
-        ("aaabbb", {"folds": 1}, "folds"),
-        ("aaabbb", {"class_weight": "fair"}, "'balanced'"),
-        ("aaabbb", {"class_weight": {"c": 2.0}}, "'c'"),
-        ("aaabbb", {"class_weight": {"a": 0.0}}, "'a': 0.0"),
-        ("aaabbb", {"threshold_for": "a"}, "together"),
-        ("aaabbb", {"threshold_for": "c", "precision": 0.9}, "'c'"),
-        ("aaabbb", {"threshold_for": "a", "precision": 90}, "precision"),
-    ):
-        with pytest.raises(ValueError, match=key):
-            fit_classifier(lambda: pytest.fail("too early"), list(labels), **{"folds": 2, **options})
-    for count, strengths, key in ((6, [1.0, -1.0], "positive strengths"), (5, [1.0], r"\(6, D\)")):
-        with pytest.raises(ValueError, match=key):
-            fit_classifier(np.eye(count), list("aaabbb"), strengths=strengths)
-    monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(ValueError, match=r"needs scikit-learn.*\[apps\]"):
-        fit_classifier(lambda: pytest.fail("too early"), list("aabb"))
-
-
 # ------------------------------------------------------------------------------------------ from text to text
 
 

@@ -7,7 +7,7 @@ import pytest
 from test_plots import NASTY, boxes, head, names, overlapping
 from threadpoolctl import threadpool_limits
 
-from minisbert.analysis import draw_map, maps, project, write_map_page
+from minisbert.analysis import draw_map, maps, project
 from minisbert.analysis.clusters import Groups, unit_rows
 from minisbert.analysis.maps import COLOURS, Projection, style
 
@@ -96,20 +96,6 @@ def test_few_texts_equal_ones_and_one_dimension(sklearn):
     assert flat.points[:, 1].tolist() == [0, 0, 0] and flat.explained == (1.0, 0.0) and flat.neighbours == 1
     for size in (1e-300, 1.0, 1e300):  # extreme lengths keep their direction
         np.testing.assert_allclose(unit_rows([[3 * size, 4 * size]], "test"), [[0.6, 0.8]], rtol=1e-14)
-
-
-def test_what_has_no_map(sklearn):
-    for vectors, method, key in (
-        ([[1.0, 0.0], [0.0, 0.0]], "pca", "row 1 is all zeros"),
-        (np.eye(5), "umap", "'umap'"),
-        (np.eye(3), "tsne", "at least 4"),
-    ):
-        with pytest.raises(ValueError, match=key):
-            project(vectors, method)
-    for write in (draw_map, write_map_page):
-        for points, texts, groups in ((2, 3, None), (2, 2, Groups([0], ["a"])), (0, 0, None)):
-            with pytest.raises(ValueError, match="equally many points, texts and group ids"):
-                write(io.BytesIO(), at(np.zeros((points, 2))), ["x"] * texts, groups)
 
 
 # ----------------------------------------------------------------------------------------------- the picture
