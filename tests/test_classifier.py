@@ -216,7 +216,6 @@ def test_a_damaged_classifier_is_refused(classifier, tmp_path):
         ({"threshold": {**strict, "label": "z"}}, {}, "threshold"),
         ({"threshold": {**strict, "probability": 1.5}}, {}, "threshold"),
         ({"origin": "tiny"}, {}, "origin"),
-        ({"unescape": "yes"}, {}, "unescape"),
         ({"version": 3}, {}, "got 3; train it again"),
         ({"version": ...}, {}, "got 1; train it again"),  # its probabilities were far too low
         ({"training": ...}, {}, "'training' is missing"),
