@@ -147,15 +147,12 @@ def test_few_groups_have_a_legend_typical_texts_and_marks_of_their_own(picture):
     assert len({style(group) for group in range(64)}) == 64 and style(64) == style(0) and style(-1)[0] not in COLOURS
 
 
-def test_points_on_one_place_or_one_line(picture):
+def test_points_on_one_place_or_one_line_and_any_text(picture):
     for points in ([[0, 0]], [[0, 0], [0, 0]], [[0, 0], [0, 5], [0, 9]], [[1e-12, 0], [0, 3e9]]):
         axes = picture(at(points), ["soup"] * len(points)).axes[0]
         assert len(names(axes)) == len(points)
         assert any("exactly on another point" in line for line in head(axes)) == (points == [[0, 0], [0, 0]])
-
-
-def test_any_text_is_drawn_without_a_warning(picture):
     points = np.random.default_rng(0).standard_normal((len(NASTY), 2))
-    for text in NASTY[::6]:
+    for text in NASTY[::12]:
         axes = picture(at(points), NASTY, Groups(np.arange(len(NASTY)), NASTY), title=text, caption=text).axes[0]
         assert not any(one.get_parse_math() for one in names(axes))
