@@ -101,9 +101,15 @@ def average_precision(ranked_grades: ArrayLike, judged_grades: Sequence[ArrayLik
 
     A document not found within k ranks adds 0. The mean over queries is MAP@k.
 
-    Arguments, result and errors are those of `ndcg`. **Source**: Manning, Raghavan & Schütze 2008, section 8.4;
-    ``pytrec_eval``'s ``map_cut_k``.
+    **Source**: Manning, Raghavan & Schütze 2008, section 8.4; ``pytrec_eval``'s ``map_cut_k``.
 
+    Parameters
+    ----------
+    ranked_grades, judged_grades, k
+        As in `ndcg`, as are result and errors.
+
+    Examples
+    --------
     Two relevant documents, found at ranks 1 and 3: (1/1 + 2/3) / 2.
 
     >>> average_precision([[1, 0, 1]], [[1, 1]], k=10).round(4)
@@ -120,9 +126,16 @@ def reciprocal_rank(ranked_grades: ArrayLike, k: int) -> Array:
 
     ``RR@k = 1 / min{r <= k: grade_r > 0}``; the mean over queries is MRR@k
 
-    Arguments, result and errors are those of `ndcg`. **Source**: Voorhees 1999 (TREC-8 question answering);
-    ``pytrec_eval``'s ``recip_rank``, which has no cutoff. MS MARCO and MTEB cut at 10.
+    **Source**: Voorhees 1999 (TREC-8 question answering); ``pytrec_eval``'s ``recip_rank``, which has no cutoff. MS
+    MARCO and MTEB cut at 10.
 
+    Parameters
+    ----------
+    ranked_grades, k
+        As in `ndcg`, as are result and errors.
+
+    Examples
+    --------
     >>> reciprocal_rank([[0, 0, 1, 1], [0, 0, 0, 1]], k=3).round(4)
     array([0.3333, 0.    ])
     """
@@ -135,9 +148,15 @@ def recall(ranked_grades: ArrayLike, judged_grades: Sequence[ArrayLike], k: int)
 
     ``recall@k = (relevant among the first k) / relevant``
 
-    Below 1 if more than k documents are relevant. Arguments, result and errors are those of `ndcg`. **Source**:
-    ``pytrec_eval``'s ``recall_k``. BEIR's ``recall_cap`` divides by ``min(k, relevant)`` instead.
+    **Source**: ``pytrec_eval``'s ``recall_k``. BEIR's ``recall_cap`` divides by ``min(k, relevant)`` instead.
 
+    Parameters
+    ----------
+    ranked_grades, judged_grades, k
+        As in `ndcg`, as are result and errors. Below 1 if more than k documents are relevant.
+
+    Examples
+    --------
     >>> recall([[1, 0, 1]], [[1, 1, 2]], k=2).round(4)
     array([0.3333])
     """

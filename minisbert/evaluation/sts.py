@@ -81,10 +81,16 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float:
     ``rho = pearson(rank(x), rank(y))``, with :func:`rank`'s average ranks for ties
 
     No increasing function of a list changes it. The textbook's ``1 - 6 sum d^2 / (B^3 - B)`` is wrong with ties, and
-    gold scores are full of ties. Takes and refuses what `pearson` does; 1 is the same order, -1 the reversed one.
-    **Source**: Spearman 1904; ``scipy.stats.spearmanr(x, y).statistic``. Reimers & Gurevych 2019, section 4, and MTEB
-    report it for the cosine, times 100.
+    gold scores are full of ties. **Source**: Spearman 1904; ``scipy.stats.spearmanr(x, y).statistic``. Reimers &
+    Gurevych 2019, section 4, and MTEB report it for the cosine, times 100.
 
+    Parameters
+    ----------
+    x, y : array_like, shape (B,)
+        As in `pearson`, as are result and errors: 1 is the same order, -1 the reversed one.
+
+    Examples
+    --------
     >>> spearman([1, 2, 3], [10, 100, 1000])
     1.0
     >>> round(spearman([1, 2, 2, 3], [1, 2, 3, 4]), 6)  # ranks 1, 2.5, 2.5, 4
