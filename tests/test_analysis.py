@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 
 from minisbert.analysis import calibration, draw_map, fit, maps, name_clusters, project, write_map_page
-from minisbert.analysis.classifier import cross_validate, fit_classifier
+from minisbert.analysis.classifier import Calibration, TextClassifier, cross_validate, fit_classifier, load_classifier
 from minisbert.analysis.clusters import Groups, agreement, cluster
+from minisbert.analysis.entities import EntityTagger, TagProbe, load_tagger
 from minisbert.analysis.tagging import Span, TaggedSentences, span_counts, span_probabilities, viterbi
 from minisbert.evaluation.classification import LabelledTexts
 from minisbert.evaluation.measures import bootstrap_mean, paired_difference
 from minisbert.evaluation.retrieval import RetrievalSet, ndcg, recall, reciprocal_rank
 from minisbert.evaluation.sts import StsPairs, pearson, read_sts, spearman
+from minisbert.saved import Origin, SavedError, load_folder, save_folder
 
 
 def learn(labels, **settings):
@@ -130,3 +132,40 @@ def test_without_scikit_learn_one_line_says_what_to_install(monkeypatch):
     ):
         with pytest.raises(ValueError, match=r"needs scikit-learn: pip install -e '\.\[apps\]'$"):
             use()
+
+
+STRICT = {"label": "a", "probability": 0.5, "precision": 1, "recall": 1}
+INSIDE = ["B-x", "B-y", "I-x", "I-y"]
+DAMAGE = [  # what a folder of a kind says otherwise, or not at all, and what the message names
+    ("classifier", {"classes": ["a", "b", "b"]}, {}, "classes"),
+    ("classifier", {"temperature": 0}, {}, "temperature"),
+    ("classifier", {"threshold": {**STRICT, "label": "z"}}, {}, "threshold"),
+    ("classifier", {"threshold": {**STRICT, "probability": 1.5}}, {}, "threshold"),
+    ("classifier", {"origin": "tiny"}, {}, "origin"),
+    ("classifier", {"version": 3}, {}, "got 3; train it again"),
+    ("classifier", {"version": ...}, {}, "got 1; train it again"),  # its probabilities were far too low
+    ("classifier", {"training": ...}, {}, "'training' is missing"),
+    ("classifier", {}, {"weight": np.zeros((2, 4))}, "weight"),
+    ("classifier", {}, {"offset": np.zeros((3, 1))}, "offset"),
+    ("entities", {"tags": ["B-x", "O"]}, {}, "weight, bias"),
+    ("entities", {"tags": [*INSIDE, "B-x"]}, {}, "tags"),
+    ("entities", {"tags": [*INSIDE, "S-x"]}, {}, "got 'S-x'"),
+    ("entities", {"offset": "1"}, {}, "offset"),
+    ("entities", {"origin": {"model": "m"}}, {}, "origin"),
+    ("entities", {}, {"weight": np.zeros((5, 12), np.float32)}, "weight"),
+    ("entities", {"pooling": "first"}, {}, "no longer supported"),  # what older versions could write
+    ("entities", {"layers": [1, 2]}, {}, "no longer supported"),
+]
+
+
+def test_what_is_damaged_is_refused(tmp_path):
+    classifier = TextClassifier(("a", "b", "c"), np.ones((3, 4)), np.zeros(3), Calibration(1.7, np.zeros(3)))
+    probe = TagProbe((*INSIDE, "O"), np.ones((5, 12)), np.zeros(5))
+    for learnt, kind in ((classifier, "classifier"), (EntityTagger(probe, 2, 3.0, Origin("m", "ab"), {}), "entities")):
+        learnt.save(tmp_path / kind)
+    for kind, wrong, arrays, key in DAMAGE:
+        facts, tensors = load_folder(tmp_path / kind, kind)
+        said = {name: value for name, value in {**facts, **wrong}.items() if value is not ...}
+        save_folder(tmp_path / f"bad {kind}", kind, said, {**tensors, **arrays}, force=True)
+        with pytest.raises(SavedError, match=rf"{kind}\.json: .*{key}"):
+            {"classifier": load_classifier, "entities": load_tagger}[kind](tmp_path / f"bad {kind}")
