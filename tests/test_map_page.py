@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minisbert.analysis import map_page, write_map_page
+from minisbert.analysis import write_map_page
 from minisbert.analysis.clusters import Groups
-from minisbert.analysis.map_picture import style
-from minisbert.analysis.maps import Projection
+from minisbert.analysis.maps import TEMPLATE, Projection, style
 from minisbert.html_page import json_for_html
 
 HOSTILE = [
@@ -64,7 +63,7 @@ def test_hostile_texts_come_back_letter_by_letter_and_make_no_element():
 
 def test_the_script_has_no_way_to_make_elements_of_texts_or_to_fetch():
     """That its policy lets it run and nothing else, `test_page` asks of what puts both pages together."""
-    script = map_page.TEMPLATE.read_text(encoding="utf-8")
+    script = TEMPLATE.read_text(encoding="utf-8")
     assert re.findall(r"\{\{\w+\}\}", script) == ["{{policy}}", "{{title}}", "{{data}}"]
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|eval\(|new Function|fetch\(", script)
     assert set(re.findall(r"https?://[^\"' ]+", script)) <= {"http://www.w3.org/2000/svg"}  # a name

@@ -1,7 +1,5 @@
 """Measures and intervals are those of scipy and scikit-learn, and pairing sees what two intervals hide."""
 
-from collections import Counter
-
 import numpy as np
 import pytest
 from conftest import _optional_import
@@ -12,7 +10,6 @@ from minisbert.evaluation import measures
 from minisbert.evaluation.measures import (
     bootstrap_mean,
     class_report,
-    confusions,
     f1_difference,
     log_softmax,
     macro_f1,
@@ -31,13 +28,6 @@ def labels(seed, size=4, texts=300):
 
 
 # ---------------------------------------------------------------------------------------------------- intervals
-
-
-def test_the_bootstrap_covers_the_true_mean_about_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    found = [bootstrap_mean(rng.beta(0.5, 0.5, 100), resamples=400, seed=i) for i in range(400)]
-    # 95 % of 400 is 380; three standard deviations of a binomial are 13, the percentile method is a little short
-    assert 360 <= sum(estimate.low <= 0.5 <= estimate.high for estimate in found) <= 394
 
 
 def test_scipy_has_the_same_intervals():
@@ -71,14 +61,6 @@ def test_the_seed_decides_and_blocks_do_not_matter(monkeypatch):
     assert bootstrap_mean(values, resamples=1001) == whole and f1_difference(*systems, 4) == difference
 
 
-def test_bad_input_is_refused():
-    for values, key in (([], "at least one"), ([[1.0]], r"\(1, 1\)"), ([1.0, np.nan], "1 NaN")):
-        with pytest.raises(ValueError, match=key):
-            bootstrap_mean(values)
-    with pytest.raises(ValueError, match="same queries"):
-        paired_difference([1.0], [1.0, 2.0])
-
-
 # ------------------------------------------------------------------------------------------------------- labels
 
 
@@ -101,24 +83,20 @@ def test_scikit_learn_has_the_same_measures(pairs):
     assert macro_f1(expected, decided) == pytest.approx(theirs)
     shifted = np.where(predicted < 0, 4, predicted)
     assert np.array_equal(report.confusion, metrics.confusion_matrix(expected, shifted, labels=range(5))[:4])
-    wrong = [("abcd"[i], "abcd"[j]) for i, j in pairs if i != j and j >= 0]
-    listed = confusions(report.confusion, "abcd")
-    assert {(i, j): count for count, i, j in listed} == Counter(wrong)
-    assert [count for count, _, _ in listed] == sorted(Counter(wrong).values(), reverse=True)
 
 
 def test_a_resample_of_f1_is_that_of_resampled_texts():
     expected, good, poor = labels(1)
     rng = np.random.default_rng(0)
     draws = [rng.integers(0, len(expected), len(expected)) for _ in range(1500)]
-    scored = [[class_f1(expected[d], system[d], 2) for system in (good, poor)] for d in draws]
+    scored = [class_f1(expected[d], good[d], 2) for d in draws]
+    gaps = [macro_f1(expected[d], good[d]) - macro_f1(expected[d], poor[d]) for d in draws]
     report = class_report(expected, good, "abcd")
-    ours, gap = report.classes["c"].f1, f1_difference(expected, good, poor, 4).by_class[2]
+    ours, gap = report.classes["c"].f1, f1_difference(expected, good, poor, 4)
     ends = [0.025, 0.975]
-    assert (ours.low, ours.high) == pytest.approx(np.quantile(np.array(scored)[:, 0], ends), abs=0.01)
-    assert (gap.low, gap.high) == pytest.approx(np.quantile(np.subtract(*np.array(scored).T), ends), abs=0.015)
-    assert f1_difference(expected, good, good, 4).macro == (0, 0, 0)
-    assert f1_difference(expected, good, poor, 4).macro.low > 0
+    assert (ours.low, ours.high) == pytest.approx(np.quantile(scored, ends), abs=0.01)
+    assert (gap.low, gap.high) == pytest.approx(np.quantile(gaps, ends), abs=0.015) and gap.low > 0
+    assert f1_difference(expected, good, good, 4) == (0, 0, 0)
 
 
 def class_f1(expected, predicted, c):

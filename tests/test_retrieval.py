@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import _optional_import
 from running import run as run_program
+from running import stand_in
 from tiny import COMPANY, write_model
 
 from minisbert import SentenceEncoder, hub
@@ -17,7 +18,6 @@ from minisbert.evaluation.measures import bootstrap_mean, paired_difference
 from minisbert.evaluation.retrieval import (
     MEASURES,
     Cut,
-    RetrievalSet,
     average_precision,
     evaluate_retrieval,
     ndcg,
@@ -117,18 +117,6 @@ def test_trec_eval_agrees_ties_and_graded_judgements_included():
         np.testing.assert_allclose(ours, [told[str(q)][name.replace(".", "_")] for q in range(40)], atol=1e-12)
 
 
-def test_bad_grades_are_refused():
-    for call, words in (
-        (lambda: ndcg([[1]], [[1]], True), "k must be"),
-        (lambda: ndcg([[1], [0]], [[1]], 3), "1 lists"),
-        (lambda: recall([[1]], [[-1, 1]], 3), "write 0"),
-        (lambda: ndcg([[3]], [[1]], 3), "ranked twice"),
-        (lambda: reciprocal_rank([[np.inf]], 3), "finite"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            call()
-
-
 # ------------------------------------------------------------------------------------------------------ sets
 
 
@@ -143,26 +131,17 @@ def test_a_folder_is_read(tiny_set, tmp_path):
     assert read_retrieval(tmp_path / "tiny-set", with_title=False).documents[0] == "i love soup"
 
 
-def test_layouts(tmp_path):
+def test_layouts_ids_that_are_numbers_missing_titles_and_other_column_names(tmp_path):
     for name, split in (("qrels_test.tsv", "test"), ("qrels.tsv", "test"), ("qrels/dev.tsv.gz", "dev")):
         write_set(tmp_path / name.split(".")[0], name=name)
         assert read_retrieval(tmp_path / name.split(".")[0], split).judgements == 4
     with pytest.raises(InputError, match=r"no qrels/other.tsv and no qrels_other.tsv"):
         read_retrieval(tmp_path / "qrels", "other")
-
-
-def test_compressed_files_ids_that_are_numbers_missing_titles_and_other_column_names(tmp_path):
-    (tmp_path / "corpus.jsonl.gz").write_bytes(
-        gzip.compress(b'{"_id": 7, "text": "a", "title": null}\n\n{"_id": 8, "text": null}\n')
-    )
-    (tmp_path / "queries.jsonl.gz").write_bytes(gzip.compress(b'{"_id": "1", "text": "b"}'))
-    (tmp_path / "qrels.tsv").write_text("query_id\tdoc_id\tcode\trelevant\tgrade\r\n1\t7\t-1\t1\t4.0\r\n")
-    found = read_retrieval(tmp_path)
+    corpus = '{"_id": 7, "text": "a", "title": null}\n\n{"_id": 8, "text": null}\n'
+    qrels = "query_id\tdoc_id\tcode\trelevant\tgrade\r\n1\t7\t-1\t1\t4.0\r\n"
+    found = read_retrieval(write_set(tmp_path / "odd", corpus, '{"_id": "1", "text": "b"}', qrels, "qrels.tsv"))
     assert found.documents == ("a", "") and found.qrels == {"1": {"7": 4}}
     assert found.source == "qrels.tsv, grade column 'grade'"
-    assert read_retrieval(tmp_path, grade_column="relevant").qrels == {"1": {"7": 1}}
-    with pytest.raises(InputError, match=r"qrels.tsv, line 2"):
-        read_retrieval(tmp_path, grade_column="code")
 
 
 def test_bad_files_are_named_with_line(tmp_path):
@@ -177,17 +156,6 @@ def test_bad_files_are_named_with_line(tmp_path):
         write_set(tmp_path, **choices)
         with pytest.raises(InputError, match=place):
             read_retrieval(tmp_path)
-
-
-def test_a_set_made_in_memory_is_checked():
-    parts = {"name": "mine", "document_ids": ("d",), "documents": ("a",), "query_ids": ("q",), "queries": ("b",)}
-    for changes, words in (
-        ({"query_ids": ("q", "q"), "queries": ("a", "b")}, "different query ids as texts, at least one, got 1 for 2"),
-        ({"qrels": {"q": {"x": 1}}}, "document 'x' with grade 1"),
-        ({"qrels": {"q": {"d": -1}}}, "grade -1"),
-    ):
-        with pytest.raises(ValueError, match=words):
-            RetrievalSet(**{"qrels": {"q": {"d": 1}}, **parts, **changes})
 
 
 def test_the_sets_that_published_figures_are_about(data_folder):
@@ -218,9 +186,8 @@ def test_ranking_equals_sorting_the_best_chunks(monkeypatch):
 def test_measures_are_those_of_the_ranking(tiny_set):
     # q1: d3 (1) at rank 2; q3: d2 (1) at rank 1, d1 (2) at rank 4
     measured = retrieval._measure(np.array([[3, 2, 0, 1], [1, 2, 3, 0]]), tiny_set)
-    assert list(measured) == list(MEASURES)
-    assert measured["MRR@10"].tolist() == [0.5, 1.0] and measured["MAP@100"].tolist() == [0.5, (1 + 2 / 4) / 2]
-    assert measured["Recall@1"].tolist() == [0.0, 0.5] and measured["Recall@5"].tolist() == [1.0, 1.0]
+    assert list(measured) == list(MEASURES) and measured["MRR@10"].tolist() == [0.5, 1.0]
+    assert measured["MAP@100"].tolist() == [0.5, (1 + 2 / 4) / 2] and measured["Recall@1"].tolist() == [0.0, 0.5]
 
 
 def test_evaluation_is_embedding_searching_and_measuring(encoder, tiny_set):
@@ -265,9 +232,7 @@ def test_chunks_are_searched_as_the_encoder_gives_them(composition, encoder, tin
 @pytest.fixture
 def at_home(tmp_path, monkeypatch, encoder):
     """An empty folder with a set in it, and the tiny model as the default."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setenv("MINISBERT_MODEL", str(encoder.folder))
+    stand_in(tmp_path, monkeypatch, encoder.folder)
     return write_set(tmp_path / "scifact")
 
 

@@ -100,11 +100,6 @@ def test_probabilities_that_underflow_and_types_without_tags():
     assert span_probabilities(log_probs, TAGS, [Span(0, 60, "x"), Span(0, 1, "x")]) == [1.0, 0.0]
     both, spans = np.log(np.full((2, 2), 0.5)), [Span(0, 1, "x"), Span(0, 2, "x"), Span(0, 1, "z")]
     assert span_probabilities(both, ["B-x", "O"], spans) == [0.5, 0.0, 0.0]
-    for scores, tags in (([[np.nan, 0.0]], ["B-x", "O"]), ([[0.0]], ["B-x", "O"]), ([[0.0]], ["I-x"])):
-        with pytest.raises(ValueError, match=r"finite scores|no sequence is valid"):
-            viterbi(np.array(scores), tags)
-    with pytest.raises(ValueError, match="expected spans in 2 words"):
-        span_probabilities(both, ["B-x", "O"], [Span(0, 3, "x")])
 
 
 # -------------------------------------------------------------------------------------------------------- counts
@@ -120,8 +115,6 @@ def test_counts_by_hand():
     # the best two systems of WNUT 2017: their published output as these functions count it, and the F1 of their papers
     published = rates(np.array([[355, 617, 1079], [388, 824, 1079], [0, 0, 0]]))[:, 2]
     assert (100 * published).round(2).tolist() == [41.86, 40.78, 0.0]
-    with pytest.raises(ValueError, match="same file"):
-        span_counts([["O"]], [["O", "O"]])
 
 
 @given(st.lists(tag_rows.map(repair), min_size=1, max_size=5), st.randoms(use_true_random=False))
@@ -178,10 +171,3 @@ def test_a_mistake_is_named_with_its_place(tmp_path):
         (tmp_path / name).write_text(text)
         with pytest.raises(InputError, match=f"{tmp_path / name}.*{place}"):
             read_tagged(tmp_path / name)
-
-
-def test_sentences_from_python_are_checked():
-    with pytest.raises(InputError, match="set, sentence 1"):
-        TaggedSentences("set", [["a"], ["b"]], [["O"], []])
-    with pytest.raises(InputError, match="2 sentences and 1 rows"):
-        TaggedSentences("set", [["a"], ["b"]], [["O"]])

@@ -1,8 +1,8 @@
 """What vectors tell about texts, and what is learned from them, on vectors that stay as they are.
 
 To be read in this order: ``calibration.py`` (how unusual is a similarity?), ``explain.py`` (which words made it?),
-``maps.py``, ``map_picture.py``, ``map_page.py`` (2-D maps), ``clusters.py`` (clusters and their names),
-``classifier.py`` (text classes), ``tagging.py``, ``word_vectors.py``, ``entities.py`` (names).
+``clusters.py`` (clusters and their names), ``maps.py`` (2-D maps), ``classifier.py`` (text classes), ``tagging.py``,
+``word_vectors.py``, ``entities.py`` (names).
 scikit-learn and matplotlib (extra ``apps``) are imported where they are used. The function ``explain`` hides the module
 of its name: ``from minisbert.analysis.explain import Explanation``.
 """
@@ -12,9 +12,7 @@ from minisbert.analysis.classifier import TextClassifier, train_classifier
 from minisbert.analysis.clusters import cluster, name_clusters
 from minisbert.analysis.entities import EntityTagger, train_tagger
 from minisbert.analysis.explain import explain
-from minisbert.analysis.map_page import write_map_page
-from minisbert.analysis.map_picture import draw_map
-from minisbert.analysis.maps import project
+from minisbert.analysis.maps import draw_map, project, write_map_page
 
 __all__ = [
     "Calibration",

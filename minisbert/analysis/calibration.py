@@ -164,7 +164,6 @@ def fit(
     pairs: int = PAIRS,
     seed: int = 0,
     similarity_fn_name: str | None = None,
-    most_texts: int = MOST_TEXTS,
     **options: Any,
 ) -> Calibration:
     """Measure the similarity of random pairs of texts.
@@ -173,14 +172,13 @@ def fit(
     ----------
     encoder : SentenceEncoder
     texts : iterable of str
-        The corpus: at least two distinct texts, better a thousand. Equal texts count once.
+        The corpus: at least two distinct texts, better a thousand. Equal texts count once, and of more than
+        :data:`MOST_TEXTS` so many are drawn, because each must be embedded.
     pairs : int
         How many pairs to draw without replacement; all of them if there are fewer.
     seed : int
     similarity_fn_name : {"cosine", "dot", "euclidean", "manhattan"}, optional
         By default the model's own.
-    most_texts : int
-        A larger corpus is sampled to this size first, because each text must be embedded.
     **options
         Passed to :meth:`SentenceEncoder.encode`, such as ``show_progress_bar``.
 
@@ -202,9 +200,9 @@ def fit(
     (4, 6, 0.09)
     """
     different = list(dict.fromkeys(each_text(texts, "fit: texts", single=True)))
-    _check_counts(len(different), pairs, most_texts)
-    if len(different) > most_texts:
-        chosen = np.random.default_rng(seed).choice(len(different), most_texts, replace=False)
+    _check_counts(len(different), pairs)
+    if len(different) > MOST_TEXTS:
+        chosen = np.random.default_rng(seed).choice(len(different), MOST_TEXTS, replace=False)
         different = [different[i] for i in np.sort(chosen)]
     vectors = encoder.encode(different, **options)
     name = similarity_fn_name or encoder.model.similarity_fn_name
@@ -222,7 +220,7 @@ def fit_vectors(
     """
     check_choice("fit: similarity_fn_name", similarity_fn_name, SIMILARITIES)
     rows = check_vectors(vectors, "fit: vectors")
-    _check_counts(len(rows), pairs, MOST_TEXTS)
+    _check_counts(len(rows), pairs)
     first, second = draw_pairs(len(rows), pairs, seed)  # (P,)
     compare = SIMILARITIES[similarity_fn_name].pairwise
     blocks = range(0, len(first), _BLOCK_PAIRS)
@@ -238,12 +236,11 @@ def _rises(numbers: Array) -> bool:
     return bool(numbers.ndim == 1 and numbers.size and np.isfinite(numbers).all() and (np.diff(numbers) > 0).all())
 
 
-def _check_counts(texts: int, pairs: int, most_texts: int) -> None:
+def _check_counts(texts: int, pairs: int) -> None:
     """Raise if no pair can be drawn."""
     if texts < 2:
         raise ValueError(f"fit: expected at least two different texts, got {texts}; use a corpus of a thousand or more")
     check_whole("fit: pairs", pairs, 1)
-    check_whole("fit: most_texts", most_texts, 2)
 
 
 def draw_pairs(texts: int, pairs: int, seed: int) -> tuple[Array, Array]:

@@ -17,9 +17,9 @@ import hashlib
 import html
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -31,7 +31,6 @@ from minisbert.evaluation.measures import (
     ClassReport,
     ClassScore,
     Estimate,
-    F1Difference,
     Quality,
     class_report,
     f1_difference,
@@ -124,18 +123,16 @@ class TextClassifier:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        names, size, width = self.classes, len(self.classes), self.weight.shape[-1]
-        numbers = {"weight": (self.weight, (size, width)), "bias": (self.bias, (size,))}
-        numbers["offset"] = (self.calibration.offset, (size,))
-        strict = self.threshold
-        shares = () if strict is None else (strict.probability, strict.precision, strict.recall)
-        fits = {name: x.shape == shape and x.dtype == np.float64 for name, (x, shape) in numbers.items()}
+        names, strict, (temperature, offset) = self.classes, self.threshold, self.calibration
+        lists = {"weight": self.weight, "bias": self.bias, "offset": offset}  # of numbers for each class
+        fits = {
+            name: x.dtype == np.float64 and len(x) == len(names) and x.ndim == 1 + (name == "weight")
+            for name, x in lists.items()
+        }
         fits |= {
-            "classes": len(set(names)) == size > 1 and all(isinstance(name, str) for name in names),
-            "temperature": 0 < self.calibration.temperature < math.inf,
-            "threshold": strict is None or (strict.label in names and all(0 <= x <= 1 for x in shares)),
-            "unescape": isinstance(self.unescape, bool),
-            "learnt": self.learnt is None or (self.learnt.ndim == 1 and self.learnt.dtype == np.uint64),
+            "classes": len(set(names)) == len(names) > 1 and all(isinstance(name, str) for name in names),
+            "temperature": 0 < temperature < math.inf,
+            "threshold": strict is None or (strict.label in names and 0 <= strict.probability <= 1),
         }
         check_parts("TextClassifier", fits)
 
@@ -296,13 +293,9 @@ def train_classifier(
     >>> trained.classifier.predict(SentenceEncoder().encode(["wonderful soup"]))
     ['good']
     """
-    texts = cleaned(data.texts, unescape)
-    different, groups = distinct(texts)  # groups: (M,)
-    _number(data.labels, groups, data.name)  # raises before minutes of work
-    require("sklearn", "apps", "training a classifier")
-    vectors = encoder.encode(different, **(encode_options or {}))[groups]  # (M, D)
+    different, groups = distinct(cleaned(data.texts, unescape))  # groups: (M,)
     return fit_classifier(
-        vectors,
+        lambda: encoder.encode(different, **(encode_options or {}))[groups],  # (M, D)
         data.labels,
         groups=groups,
         origin=origin_of(encoder),
@@ -314,7 +307,7 @@ def train_classifier(
 
 
 def fit_classifier(
-    vectors: Array,
+    vectors: Array | Callable[[], Array],
     labels: Sequence[str],
     *,
     strengths: Sequence[float] = STRENGTHS,
@@ -329,19 +322,19 @@ def fit_classifier(
 ) -> Training:
     """Choose the penalty by cross-validation, calibrate on held-out scores, then fit on all vectors (M, D).
 
-    ``strengths`` are those of :func:`cross_validate`. There are fewer than ``folds`` folds if no class has that many
-    distinct texts; texts of equal ``groups`` (M,) stay in one fold. ``class_weight`` is "balanced" or a weight per
-    class name. With ``threshold_for`` that class is predicted only from the probability at which it reaches
-    ``precision``, in (0, 1]. ``about`` sets ``origin``, ``unescape`` and ``learnt`` of the :class:`TextClassifier`.
+    ``vectors`` may be a function that makes them, called once all else is known to be right. ``strengths`` are those of
+    :func:`cross_validate`. There are fewer than ``folds`` folds if no class has that many distinct texts; texts of
+    equal ``groups`` (M,) stay in one fold. ``class_weight`` is "balanced" or a weight per class name. With
+    ``threshold_for`` that class is predicted only from the probability at which it reaches ``precision``, in (0, 1].
+    ``about`` sets ``origin``, ``unescape`` and ``learnt`` of the :class:`TextClassifier`.
 
     Calibration and threshold come from classifiers that were trained on all folds but one, and serve one that was
     trained on all, as in scikit-learn's ``CalibratedClassifierCV(method="temperature", ensemble=False)``.
     """
     labels = list(each_text(labels, "fit_classifier: labels"))
-    folds = check_whole("fit_classifier: folds", folds, 2)
-    x = check_vectors(vectors, "fit_classifier: vectors", rows=len(labels))
     groups = np.arange(len(labels)) if groups is None else groups
-    names, classes = _number(labels, groups, name)
+    names = class_names(name, labels)
+    classes = np.array([names.index(label) for label in labels])  # (M,)
     weights = class_weights(names, classes, class_weight)
     if (threshold_for is None) != (precision is None):
         raise ValueError("fit_classifier: threshold_for and precision must be given together")
@@ -351,12 +344,13 @@ def fit_classifier(
         raise ValueError(f"fit_classifier: precision must be in (0, 1], got {precision!r}")
 
     fold_of_text = stratified_folds(classes, folds, seed, groups)  # (M,)
-    for c, label in enumerate(names):
-        if not np.ptp(fold_of_text[classes == c]):
-            raise ValueError(
-                f"{name}: all texts of {label!r:.40} are in one of {fold_of_text.max() + 1} folds, so that none are "
-                "left to train on when that fold is held out; add texts, or choose other folds"
-            )
+    if alone := [label for c, label in enumerate(names) if not np.ptp(fold_of_text[classes == c])]:
+        raise ValueError(
+            f"{name}: {listed(alone)}: no text of them is left to learn from when one fold is held out; add different "
+            "texts, leave these classes out, or choose other folds"
+        )
+    x = vectors() if callable(vectors) else vectors
+    x = check_vectors(x, "fit_classifier: vectors", rows=len(labels))
     best = cross_validate(x, classes, fold_of_text, weights, strengths)
     # model selection may be rough and fast, in float32; what is kept is fitted in float64
     weight, bias = logistic_fit(x.astype(np.float64), classes, best.strength, weights)
@@ -378,20 +372,6 @@ def fit_classifier(
     }
     classifier = TextClassifier(names, weight, bias, best.calibration, threshold, facts=facts, **about)
     return Training(classifier, classes, best.held_out)
-
-
-def _number(labels: Sequence[str], groups: Array, name: str) -> tuple[tuple[str, ...], Array]:
-    """Names of the classes and each text's class; ValueError for a class with a single distinct text."""
-    names = class_names(name, labels)
-    number = {label: c for c, label in enumerate(names)}
-    classes = np.array([number[label] for label in labels])  # (M,)
-    few = [label for c, label in enumerate(names) if len(np.unique(groups[classes == c])) < 2]
-    if few:
-        raise ValueError(
-            f"{name}: {listed(few)}: fewer than two different texts, and cross-validation holds one of them out; add "
-            "texts, or leave these classes out"
-        )
-    return names, classes
 
 
 def class_weights(names: Sequence[str], classes: Array, choice: str | Mapping[str, float] | None = None) -> Array:
@@ -422,10 +402,8 @@ def stratified_folds(classes: Array, folds: int, seed: int, groups: Array) -> Ar
     require("sklearn", "apps", "cross-validation")
     from sklearn.model_selection import StratifiedKFold
 
-    check_whole("stratified_folds: folds", folds, 2)
+    check_whole("cross-validation: folds", folds, 2)
     _, first, group_of_text = np.unique(groups, return_index=True, return_inverse=True)
-    if len(first) < 2:
-        raise ValueError("cross-validation: expected at least two different texts, got one; add more")
     fold_of_group = np.empty(len(first), np.intp)
     folds = max(2, min(folds, int(np.bincount(classes[first]).max())))
     with warnings.catch_warnings():
@@ -459,19 +437,17 @@ def cross_validate(
     ``texts`` are vectors (M, D), or what the scikit-learn transformers ``before`` make features of, fitted anew without
     each fold. The best has the least log loss of calibrated probabilities; on ties the strongest penalty is chosen.
     """
-    require("sklearn", "apps", "training a classifier")
-    from sklearn.model_selection import cross_val_predict
+    from sklearn.model_selection import PredefinedSplit, cross_val_predict
     from sklearn.pipeline import make_pipeline
 
     grid = sorted({float(strength) for strength in strengths})
     if not grid or not all(0 < strength < math.inf for strength in grid):
         raise ValueError(f"expected positive strengths, at least one, got {tuple(strengths)!r}")
-    splits = [(np.flatnonzero(folds != k), np.flatnonzero(folds == k)) for k in range(int(folds.max()) + 1)]
     choices, scores = [], {}
     for strength in grid:
         with fitting(strength):
             model = make_pipeline(*before, _logistic(strength, weights))
-            found = cross_val_predict(model, texts, classes, cv=splits, method="decision_function")
+            found = cross_val_predict(model, texts, classes, cv=PredefinedSplit(folds), method="decision_function")
         logits = _two_sided(found).astype(np.float64)  # (M, C)
         calibration = fit_calibration(logits, classes, weights)
         scores[strength] = probability_quality(calibration.apply(logits), classes).log_loss
@@ -507,7 +483,6 @@ def _two_sided(scores: Array) -> Array:
 @contextmanager
 def fitting(strength: float) -> Iterator[None]:
     """Let scikit-learn fit, a fold a core, with one BLAS thread each; ValueError where it does not converge."""
-    require("sklearn", "apps", "logistic regression")
     from joblib import parallel_backend
     from sklearn.exceptions import ConvergenceWarning
 
@@ -565,7 +540,6 @@ def find_threshold(probs: Array, is_label: Array, precision: float, label: str) 
     >>> find_threshold(np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, True, False, True]), 0.75, "toxic")
     Threshold(label='toxic', probability=0.6, precision=0.75, recall=1.0)
     """
-    require("sklearn", "apps", "a threshold")
     from sklearn.metrics import precision_recall_curve
 
     reached, recalls, bounds = precision_recall_curve(is_label, probs)  # bounds rise, and recalls fall
@@ -601,18 +575,30 @@ class ClassifierReport:
     expected: Array  # (B,) class numbers
     predicted: Array  # (B,) -1: undecided
     without_threshold: Array  # (B,)
+    baseline: Baseline | None = None  # on the same texts
 
 
 def evaluate_classifier(
-    classifier: TextClassifier, encoder: SentenceEncoder, data: LabelledTexts, **options: Any
+    classifier: TextClassifier,
+    encoder: SentenceEncoder,
+    data: LabelledTexts,
+    *,
+    train: LabelledTexts | None = None,
+    **options: Any,
 ) -> ClassifierReport:
-    """Evaluate a classifier on labelled texts; ValueError for unknown labels and another model."""
+    """Evaluate a classifier on labelled texts, and with its training set beside TF-IDF; ``options`` of ``encode``.
+
+    ValueError for unknown labels, another model, and another training set.
+    """
+    if train is not None:
+        check_same_texts(classifier, train)
     expected = numbered_labels(data, classifier.classes)
     scores = classifier.scores(classifier.encode(encoder, data.texts, **options))  # (B, C)
     learnt = None
     if classifier.learnt is not None:
         learnt = np.isin(text_numbers(cleaned(data.texts, classifier.unescape)), classifier.learnt)
-    return report_scores(classifier, scores, expected, learnt=learnt, name=data.name)
+    report = report_scores(classifier, scores, expected, learnt=learnt, name=data.name)
+    return report if train is None else replace(report, baseline=compare_with_tfidf(classifier, train, data, report))
 
 
 def report_scores(
@@ -647,7 +633,7 @@ class Baseline:
     tfidf: ClassReport
     vectors: ClassReport
     accuracy_difference: Estimate  # vectors minus TF-IDF
-    f1_difference: F1Difference
+    f1_difference: Estimate  # of macro F1
     probabilities: Quality  # of the baseline, calibrated
     predicted: Array  # (B,)
 
@@ -658,9 +644,7 @@ def compare_with_tfidf(
     """Train the baseline as the classifier was trained, test it on the same texts, and compare text by text.
 
     ``TfidfVectorizer(ngram_range=(1, 2))`` and logistic regression with the same folds, penalties and class weights.
-    ValueError if the classifier was trained on other texts, and without scikit-learn.
     """
-    check_same_texts(classifier, train)
     from sklearn.feature_extraction.text import TfidfVectorizer
 
     facts, names = classifier.facts, classifier.classes
@@ -690,12 +674,10 @@ def check_same_texts(classifier: TextClassifier, train: LabelledTexts) -> None:
     """Raise ValueError unless these are the texts that the classifier was trained on, or without scikit-learn."""
     require("sklearn", "apps", "the baseline")
     numbers = np.unique(text_numbers(cleaned(train.texts, classifier.unescape)))
-    known = np.empty(0, np.uint64) if classifier.learnt is None else classifier.learnt
-    apart = len(np.setxor1d(numbers, known))
     by_class = [list(train.labels).count(label) for label in classifier.classes]
-    if apart or classifier.facts.get("texts_by_class", by_class) != by_class:
+    same_texts = np.array_equal(numbers, classifier.learnt)  # type: ignore[arg-type]
+    if not same_texts or classifier.facts.get("texts_by_class", by_class) != by_class:
         raise ValueError(
-            f"{train.name}: the baseline must be trained on the classifier's own training set, but "
-            + (f"{apart:,} different texts are in only one of the two sets" if apart else "the labels differ")
-            + "; give the file that the classifier was trained on"
+            f"{train.name}: the baseline must be trained on the classifier's own training set, but the "
+            f"{'labels' if same_texts else 'texts'} differ; give the file that the classifier was trained on"
         )

@@ -25,8 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from threadpoolctl import threadpool_limits
 
-from minisbert.analysis.maps import SAME, unit_rows
-from minisbert.checks import check_choice, check_whole, each_text, require
+from minisbert.checks import check_choice, check_vectors, check_whole, each_text, require
 from minisbert.model import Array
 from minisbert.nearest import community_detection
 
@@ -40,8 +39,10 @@ MOST_TEXTS = 20_000
 """For agglomerative clustering, whose table of all pairs takes 1.6 GB then."""
 SAMPLE = 10_000
 """Texts whose silhouettes choose k; of more, which would take all pairs for every k, so many are drawn."""
+SAME = 1e-6
+"""Unit vectors that differ by less are the same but for rounding."""
 _STARTS = 10  # of k-means; the best is kept
-NAME_WORDS = 3
+WORDS, NAME_WORDS = 5, 3  # of a cluster, and those in its title
 LETTERS = 30  # of a text that stands in for missing words
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)*")
 _CONTRACTION = re.compile(r"n['’]t$|['’](?:m|re|ve|ll|d)$")
@@ -60,14 +61,14 @@ class Clustering:
     tried: tuple[tuple[int, float], ...] = ()  # (k, mean silhouette), if k was chosen
 
     @property
-    def count(self) -> int:
-        """Number of clusters."""
-        return int(self.ids.max(initial=-1)) + 1
-
-    @property
     def sizes(self) -> Array:
         """Texts in each cluster: (C,)."""
-        return np.bincount(self.ids[self.ids >= 0], minlength=self.count)
+        return np.bincount(self.ids[self.ids >= 0])
+
+    @property
+    def count(self) -> int:
+        """Number of clusters."""
+        return len(self.sizes)
 
     @property
     def silhouette(self) -> float | None:
@@ -160,8 +161,8 @@ def cluster(
                 raw[rows] = group
         elif method == "agglomerative":
             distance = DISTANCE if k is None and distance is None else distance
-            raw = _agglomerative(unit, k, distance)
             settings = {"distance": distance} if k is None else {"k": k}
+            raw = _agglomerative(unit, k, distance)
         else:
             raw, tried = _kmeans(unit, k, seed)
             settings = {"k": int(raw.max()) + 1, "seed": seed}
@@ -177,6 +178,24 @@ def cluster(
         mean = members.mean(axis=0)
         similarity[ids == group] = np.clip(members @ mean / (np.linalg.norm(mean) or 1.0), -1.0, 1.0)
     return Clustering(ids, method, settings, similarity, silhouettes, tried)
+
+
+def unit_rows(vectors: ArrayLike, what: str) -> Array:
+    """Scale vectors to length 1, (M, D) -> (M, D); ValueError for no rows, NaN, Inf and rows of zeros.
+
+    >>> unit_rows([[3.0, 4.0]], "cluster: vectors")
+    array([[0.6, 0.8]])
+    """
+    rows = check_vectors(vectors, what)
+    if not len(rows):
+        raise ValueError(f"{what}: expected at least one row, got shape {rows.shape}")
+    largest = np.abs(rows).max(axis=1, keepdims=True)  # (M, 1)
+    if not largest.all():
+        raise ValueError(
+            f"{what}: row {int(largest.argmin())} is all zeros; no encoder returns that, was it not filled?"
+        )
+    rows = rows / largest  # so that squares neither overflow nor underflow
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
 def check_settings(method: str, k: int | tuple[int, int] | None, distance: float | None) -> None:
@@ -338,15 +357,7 @@ class Groups:
         return cls(np.array([number[label] for label in labels], np.intp), names, "label")
 
 
-def name_clusters(
-    texts: Sequence[str],
-    vectors: ArrayLike,
-    ids: ArrayLike,
-    *,
-    words: int = 5,
-    typical: int = 3,
-    stop_words: str | None = "english",
-) -> list[ClusterName]:
+def name_clusters(texts: Sequence[str], vectors: ArrayLike, ids: ArrayLike, *, typical: int = 3) -> list[ClusterName]:
     """Label each cluster by its typical words and texts.
 
     Parameters
@@ -356,10 +367,8 @@ def name_clusters(
     vectors : array_like, shape (M, D)
     ids : array_like, shape (M,)
         The cluster of each text, from 0; -1 is none.
-    words, typical : int
-        How many per cluster, at most; at least 1.
-    stop_words : "english" or None
-        Words to leave out.
+    typical : int
+        Texts per cluster, at most; at least 1.
 
     Returns
     -------
@@ -385,15 +394,13 @@ def name_clusters(
             f"name_clusters: expected as many texts as vectors, got {len(texts):,} and {len(unit):,}; do they belong "
             "to the same file?"
         )
-    if stop_words not in ("english", None):
-        raise ValueError(f"name_clusters: stop_words must be 'english' or None, got {stop_words!r:.80}")
-    words, typical = check_whole("name_clusters: words", words, 1), check_whole("name_clusters: typical", typical, 1)
+    check_whole("name_clusters: typical", typical, 1)
     require("sklearn", "apps", "naming clusters")
     from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS, CountVectorizer
 
-    left_out = ENGLISH_STOP_WORDS if stop_words == "english" else ()
     members = [np.flatnonzero(groups == c) for c in range(int(groups.max(initial=-1)) + 1)]
-    found = [[word for row in rows for word in find_words(texts[row]) if word not in left_out] for rows in members]
+    said = [[word for row in rows for word in find_words(texts[row])] for rows in members]
+    found = [[word for word in words if word not in ENGLISH_STOP_WORDS] for words in said]
     vocabulary, weights = np.zeros(0, str), np.zeros((len(members), 0))
     if any(found):
         vectorizer = CountVectorizer(analyzer=lambda words: words)  # they are found already
@@ -402,21 +409,18 @@ def name_clusters(
     names = []
     for rows, own in zip(members, weights, strict=True):
         heavy: dict[str, str] = {}  # one of singular and plural, the heavier
-        for i in np.argsort(-own, kind="stable")[: np.count_nonzero(own)]:
-            heavy.setdefault(str(vocabulary[i]).removesuffix("s"), str(vocabulary[i]))
-            if len(heavy) == words:
-                break
+        for word in vocabulary[np.argsort(-own, kind="stable")[: np.count_nonzero(own)]].tolist():
+            heavy.setdefault(word.removesuffix("s"), word)
         vectors_of = unit[rows].astype(np.float64)
         nearness = vectors_of @ vectors_of.mean(axis=0) if len(rows) else np.zeros(0)
         near: dict[str, int] = {}  # one of equal texts; equal vectors are equally near, but for rounding
         for row in rows[np.argsort(-np.round(nearness, 9), kind="stable")].tolist():
             near.setdefault(" ".join(texts[row].split()), row)
-            if len(near) == typical:
-                break
         line = next(iter(near), "")
         beginning = line if len(line) <= LETTERS else f"{line[: LETTERS - 1].rstrip()}…"
-        title = ", ".join(list(heavy.values())[:NAME_WORDS]) or beginning or "(empty)"
-        names.append(ClusterName(tuple(heavy.values()), tuple(near.values()), title))
+        best = tuple(heavy.values())[:WORDS]
+        title = ", ".join(best[:NAME_WORDS]) or beginning or "(empty)"
+        names.append(ClusterName(best, tuple(near.values())[:typical], title))
     return names
 
 

@@ -78,9 +78,9 @@ class TagProbe:
         """
         return viterbi(log_probs - offset * np.array([tag == "O" for tag in self.tags]), self.tags)
 
-    def decode_all(self, features: Any, data: TaggedSentences, offset: float) -> list[list[str]]:
-        """Tags of all sentences, whose words' features (N, W) are end to end."""
-        ends = np.cumsum([len(words) for words in data.sentences])
+    def decode_all(self, features: Any, sentences: Sequence[Sequence[str]], offset: float) -> list[list[str]]:
+        """Tags of all sentences, words or other tags of them, whose words' features (N, W) are end to end."""
+        ends = np.cumsum([len(words) for words in sentences])
         return [self.decode(part, offset) for part in np.split(self.log_probs(features), ends[:-1])]
 
 
@@ -96,49 +96,25 @@ class Chosen(NamedTuple):
 
 
 def fit_probe(
-    features: Any,
+    features: Callable[[TaggedSentences], Any],
     data: TaggedSentences,
     *,
-    dev: tuple[Any, TaggedSentences] | None = None,
+    dev: TaggedSentences | None = None,
     strengths: Sequence[float] = STRENGTHS,
     offsets: Sequence[float] = OFFSETS,
     folds: int = 3,
     seed: int = 0,
     progress: Callable[[str], object] = lambda words: None,
 ) -> tuple[TagProbe, Chosen]:
-    """Fit a probe on features (N, W) with the penalty and offset of the best span F1 on held-out sentences.
+    """Fit a probe with the penalty and offset of the best span F1 on held-out sentences.
 
-    F1 is measured on ``dev``, by default by cross-validation over sentences, equal ones in one fold. ``strengths`` are
-    scikit-learn's ``C`` (larger: a weaker penalty), ``offsets`` nats. Dense features are standardised for the fit, and
-    the probe is scaled back. ``progress`` is told what is being fitted. On ties the strongest penalty wins, then the
-    smallest offset. ValueError for impossible settings, a single tag, no scikit-learn, and a fit that does not
-    converge. **Source**: ``sklearn.linear_model.LogisticRegression(C=C)``, multinomial, L-BFGS, no randomness.
+    ``features`` makes a row (W,) for each word of sentences, (N, W). F1 is measured on ``dev``, by default by
+    cross-validation over sentences, equal ones in one fold. ``strengths`` are scikit-learn's ``C`` (larger: a weaker
+    penalty), ``offsets`` nats. Dense features are standardised for the fit, and the probe is scaled back. ``progress``
+    is told what is being fitted. On ties the strongest penalty wins, then the smallest offset. ValueError for
+    impossible settings and a single tag, before any features are made, and for a fit that does not converge.
+    **Source**: ``sklearn.linear_model.LogisticRegression(C=C)``, multinomial, L-BFGS, no randomness.
     """
-    grid, leans = check_settings(strengths, offsets, data)
-    if len(grid) == len(leans) == 1:
-        [probe] = _fits(features, data, grid)
-        return probe, Chosen(grid[0], leans[0], grid, leans, [], "")
-    parts: Iterable[Any] = [((features, data), dev)] if dev is not None else _folds(features, data, folds, seed)
-    counts, probes = np.zeros((len(grid), len(leans), 3)), list[TagProbe]()
-    for fold, ((features_of_known, known), (others, asked)) in enumerate(parts, 1):
-        for s, probe in enumerate(_fits(features_of_known, known, grid)):
-            progress(f"{f'fold {fold}, ' if dev is None else ''}strength {grid[s]:g}")
-            probes.append(probe)
-            for o, offset in enumerate(leans):
-                predicted = probe.decode_all(others, asked, offset)
-                counts[s, o] += span_counts(asked.tags, predicted).sum(axis=(0, 1))
-    f1 = rates(counts)[..., 2]  # (strengths, offsets)
-    s, o = map(int, np.unravel_index(f1.argmax(), f1.shape))
-    if dev is None:  # what was chosen on folds learns from all sentences
-        probes[s : s + 1] = _fits(features, data, grid[s : s + 1])
-    chosen_on = f"cross-validation, {fold} folds" if dev is None else dev[1].name
-    return probes[s], Chosen(grid[s], leans[o], grid, leans, f1.tolist(), chosen_on)
-
-
-def check_settings(
-    strengths: Sequence[float], offsets: Sequence[float], data: TaggedSentences
-) -> tuple[list[float], list[float]]:
-    """Raise for impossible settings, before minutes of work; return distinct strengths and offsets, rising."""
     require("sklearn", "apps", "training a tagger")
     grid, leans = (sorted({float(value) for value in values}) for values in (strengths, offsets))
     if not grid or not leans or not (0 < grid[0] <= grid[-1] < math.inf and 0 <= leans[0] <= leans[-1] < math.inf):
@@ -146,34 +122,47 @@ def check_settings(
         raise ValueError(f"fit_probe: expected positive strengths and offsets of 0 or more, one at least, got {got}")
     if not data.types:
         raise ValueError(f"{data.name}: no entities, all tags are O: nothing to learn")
-    return grid, leans
+    known = features(data)
+    if len(grid) == len(leans) == 1:
+        [probe] = _fits(known, data.tags, grid, data.name)
+        return probe, Chosen(grid[0], leans[0], grid, leans, [], "")
+    parts: Iterable[Any] = [(known, data.tags, features(dev), dev.tags)] if dev else _folds(known, data, folds, seed)
+    counts, probes = np.zeros((len(grid), len(leans), 3)), list[TagProbe]()
+    for fold, (learnt, tags, others, asked) in enumerate(parts, 1):
+        for s, probe in enumerate(_fits(learnt, tags, grid, data.name)):
+            progress(f"{'' if dev else f'fold {fold}, '}strength {grid[s]:g}")
+            probes.append(probe)
+            for o, offset in enumerate(leans):
+                counts[s, o] += span_counts(asked, probe.decode_all(others, asked, offset)).sum(axis=(0, 1))
+    f1 = rates(counts)[..., 2]  # (strengths, offsets)
+    s, o = map(int, np.unravel_index(f1.argmax(), f1.shape))
+    if not dev:  # what was chosen on folds learns from all sentences
+        probes[s : s + 1] = _fits(known, data.tags, grid[s : s + 1], data.name)
+    chosen_on = dev.name if dev else f"cross-validation, {fold} folds"
+    return probes[s], Chosen(grid[s], leans[o], grid, leans, f1.tolist(), chosen_on)
 
 
 def _folds(features: Any, data: TaggedSentences, folds: int, seed: int) -> Iterator[Any]:
-    """Features and sentences to learn from, and those to ask; with its share of sentences that have entities each."""
+    """Features and tags to learn from, and those to ask; with its share of sentences that have entities each."""
     _, groups = distinct([" ".join(words) for words in data.sentences])  # (S,) equal for equal sentences
     named = np.array([any(tag != "O" for tag in tags) for tags in data.tags], np.intp)  # (S,)
     fold_of_sentence = stratified_folds(named, folds, seed, groups)  # (S,)
-    fold_of_word = np.repeat(fold_of_sentence, [len(words) for words in data.sentences])  # (N,)
+    fold_of_word = np.repeat(fold_of_sentence, [len(tags) for tags in data.tags])  # (N,)
     for k in range(fold_of_sentence.max() + 1):
-        sides = []
+        sides: list[Any] = []
         for is_asked in (False, True):
             rows = np.flatnonzero((fold_of_sentence == k) == is_asked).tolist()
-            part = TaggedSentences(data.name, [data.sentences[i] for i in rows], [data.tags[i] for i in rows])
-            sides.append((features[np.flatnonzero((fold_of_word == k) == is_asked)], part))
+            sides += [features[np.flatnonzero((fold_of_word == k) == is_asked)], [data.tags[i] for i in rows]]
         yield sides
 
 
-def _fits(features: Any, data: TaggedSentences, grid: Sequence[float]) -> Iterator[TagProbe]:
-    """Fit the probe for each strength."""
+def _fits(features: Any, rows: Sequence[Sequence[str]], grid: Sequence[float], name: str) -> Iterator[TagProbe]:
+    """Fit the probe on the tags of sentences for each strength."""
     from sklearn.preprocessing import StandardScaler
 
-    tags, classes = np.unique([tag for row in data.tags for tag in row], return_inverse=True)  # (C,), (N,)
-    if features.shape[0] != len(classes) or len(tags) < 2:
-        raise ValueError(
-            f"{data.name}: expected features of {len(classes):,} words and at least two different tags, got "
-            f"{features.shape[0]:,} rows and {len(tags)} tag{'' if len(tags) == 1 else 's'}"
-        )
+    tags, classes = np.unique([tag for row in rows for tag in row], return_inverse=True)  # (C,), (N,)
+    if len(tags) < 2:
+        raise ValueError(f"{name}: expected two different tags to learn from, got only {tags[0]}; add sentences")
     centre, spread = np.zeros(1), np.ones(1)
     if isinstance(features, np.ndarray):  # sparse ones are counts, and stay as they are
         scaler = StandardScaler().fit(features)
@@ -245,10 +234,8 @@ class EntityTagger:
             "tags": len(set(probe.tags)) == size >= 2,
             "weight": probe.weight.dtype == np.float64 and probe.weight.ndim == 2 and len(probe.weight) == size,
             "bias": probe.bias.dtype == np.float64 and probe.bias.shape == (size,),
-            "layer": type(self.layer) is int and self.layer >= 0,
-            "offset": isinstance(self.offset, float) and 0 <= self.offset < math.inf,
+            "offset": isinstance(self.offset, float),
             "origin": isinstance(self.origin, Origin),
-            "training": isinstance(self.training, Mapping),
         }
         check_parts("EntityTagger", fits)
 
@@ -325,7 +312,6 @@ def train_tagger(
     encoder: SentenceEncoder,
     data: TaggedSentences,
     *,
-    dev: TaggedSentences | None = None,
     layer: int | None = None,
     num_threads: int | None = None,
     show_progress_bar: Any = False,
@@ -337,12 +323,11 @@ def train_tagger(
     ----------
     encoder : SentenceEncoder
     data : TaggedSentences
-    dev : TaggedSentences, optional
-        What penalty and offset are chosen on; by default cross-validation over the sentences of ``data``.
     layer, num_threads, show_progress_bar
         As in :func:`word_vectors`.
     **settings
-        Passed to :func:`fit_probe`: ``strengths``, ``offsets``, ``folds``, ``seed``, ``progress``.
+        Passed to :func:`fit_probe`: ``dev``, other sentences on which penalty and offset are chosen instead of folds of
+        ``data``; ``strengths``, ``offsets``, ``folds``, ``seed``, ``progress``.
 
     Returns
     -------
@@ -362,7 +347,6 @@ def train_tagger(
     >>> tagger.tag(SentenceEncoder(), [["Eve", "wept"]])
     [['B-person', 'O']]
     """
-    check_settings(settings.get("strengths", STRENGTHS), settings.get("offsets", OFFSETS), data)
     wanted = check_layer(len(encoder.model.params.layers), layer)
 
     def features(one: TaggedSentences) -> Array:
@@ -370,10 +354,8 @@ def train_tagger(
         options: dict[str, Any] = {"num_threads": num_threads, "show_progress_bar": show_progress_bar}
         return np.concatenate(word_vectors(encoder, words, layer=wanted, **options))
 
-    others = None if dev is None else (features(dev), dev)
-    probe, chosen = fit_probe(features(data), data, dev=others, **settings)
-    size = {"data": data.name, "sentences": len(data.sentences), "words": data.words}
-    facts = {**size, **chosen._asdict()}
+    probe, chosen = fit_probe(features, data, **settings)
+    facts = {"data": data.name, "sentences": len(data.sentences), "words": data.words, **chosen._asdict()}
     return EntityTagger(probe, wanted, chosen.offset, origin_of(encoder), facts)
 
 
@@ -395,9 +377,7 @@ def lexicon(train: TaggedSentences, sentences: Sequence[Sequence[str]]) -> list[
     return [repair([usual.get(word, "O") for word in words]) for words in sentences]
 
 
-def fit_spelling(
-    train: TaggedSentences, test: TaggedSentences, *, dev: TaggedSentences | None = None, **settings: Any
-) -> tuple[list[list[str]], Chosen]:
+def fit_spelling(train: TaggedSentences, test: TaggedSentences, **settings: Any) -> tuple[list[list[str]], Chosen]:
     """Train the probe on the spelling of words, and tag ``test``; settings as for :func:`fit_probe`.
 
     Features are the runs of one to three characters in a word, its ends marked and its case kept:
@@ -406,17 +386,15 @@ def fit_spelling(
     require("sklearn", "apps", "the baseline by spelling")
     from sklearn.feature_extraction.text import CountVectorizer
 
-    counter = CountVectorizer(
-        analyzer="char_wb", ngram_range=(1, 3), lowercase=False, binary=True, min_df=2, dtype=np.float64
-    )
+    how: dict[str, Any] = {"lowercase": False, "binary": True, "min_df": 2, "dtype": np.float64}
+    counter = CountVectorizer(analyzer="char_wb", ngram_range=(1, 3), **how)
+    counter.fit([word for sentence in train.sentences for word in sentence])
 
-    def words(data: TaggedSentences) -> list[str]:
-        return [word for sentence in data.sentences for word in sentence]
+    def features(data: TaggedSentences) -> Any:
+        return counter.transform([word for sentence in data.sentences for word in sentence])
 
-    features = counter.fit_transform(words(train)).tocsr()
-    others = None if dev is None else (counter.transform(words(dev)), dev)
-    probe, chosen = fit_probe(features, train, dev=others, **{"strengths": SPELLING_STRENGTHS, **settings})
-    return probe.decode_all(counter.transform(words(test)), test, chosen.offset), chosen
+    probe, chosen = fit_probe(features, train, **{"strengths": SPELLING_STRENGTHS, **settings})
+    return probe.decode_all(features(test), test.sentences, chosen.offset), chosen
 
 
 # -------------------------------------------------------------------------------------------------- evaluation

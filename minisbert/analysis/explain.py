@@ -50,14 +50,9 @@ class Explanation:
         >>> words.pieces_a, words.contributions.round(2).tolist()
         (('[CLS]', 'unable'), [[0.1], [0.5]])
         """
-        starts_a, starts_b = _word_starts(self.pieces_a), _word_starts(self.pieces_b)
+        (words_a, starts_a), (words_b, starts_b) = _words(self.pieces_a), _words(self.pieces_b)
         rows = np.add.reduceat(self.contributions, starts_a, axis=0)
-        return Explanation(
-            _join(self.pieces_a, starts_a),
-            _join(self.pieces_b, starts_b),
-            np.add.reduceat(rows, starts_b, axis=1),
-            self.cosine,
-        )
+        return Explanation(words_a, words_b, np.add.reduceat(rows, starts_b, axis=1), self.cosine)
 
     def strongest(self, count: int) -> list[tuple[int, int]]:
         """The pairs that contribute most in absolute value, as indices into ``pieces_a`` and ``pieces_b``."""
@@ -150,15 +145,12 @@ def why_no_pairs(modules: Sequence[Module], prompt_name: str | None = None) -> s
     return None
 
 
-def _word_starts(pieces: Sequence[str]) -> Array:
-    """Indices at which words begin."""
-    return np.array([i for i, piece in enumerate(pieces) if i == 0 or not piece.startswith(CONTINUES)])
-
-
-def _join(pieces: Sequence[str], starts: Array) -> tuple[str, ...]:
-    """Join pieces from each start to the next."""
-    ends = [*starts[1:].tolist(), len(pieces)]
-    return tuple(
+def _words(pieces: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
+    """The words that pieces make, and where each begins."""
+    starts = [i for i, piece in enumerate(pieces) if i == 0 or not piece.startswith(CONTINUES)]
+    ends = [*starts[1:], len(pieces)]
+    words = [
         pieces[start] + "".join(piece.removeprefix(CONTINUES) for piece in pieces[start + 1 : end])
-        for start, end in zip(starts.tolist(), ends, strict=True)
-    )
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    return tuple(words), starts

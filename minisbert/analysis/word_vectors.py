@@ -100,7 +100,7 @@ def word_vectors(
 
     ``layer`` 0 is the output of the embeddings, and the default is the middle one. A word of which the tokenizer leaves
     nothing, such as a lone variation selector, has a vector of zeros; a piece that two words share counts for both.
-    ValueError for a layer that the model does not have, a limit without room for a window, and weights that overflow.
+    ValueError for a layer that the model does not have, and a limit without room for a window.
     **Source**: ``BertModel(..., output_hidden_states=True).hidden_states``, each word's rows averaged.
 
     >>> from minisbert import SentenceEncoder
@@ -151,8 +151,6 @@ def _encoded(model: SentenceModel, parts: Sequence[Window], wanted: int, num_thr
         hidden = embed(strip, lengths[batch], model.params.embeddings, model.config.layer_norm_eps).output  # (N, D)
         for params in model.params.layers[:wanted]:
             hidden = bert_layer(hidden, lengths[batch], params, model.config).output  # (N, D)
-        if not np.isfinite(hidden).all():
-            raise ValueError(f"word_vectors: {hidden.dtype} overflowed; is the model damaged? dtype='float64' helps")
         rows = np.split(hidden, np.cumsum(lengths[batch])[:-1])
         return [row[parts[i].share.first : parts[i].share.stop] for i, row in zip(batch, rows, strict=True)]
 

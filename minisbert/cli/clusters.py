@@ -219,7 +219,7 @@ def map(given: Collection, target: Target, method: str, clusters: str | None) ->
 
     texts, labels, settings = given.texts, given.labels, given.settings
     check_settings(clusters if clusters in METHODS else "kmeans", settings["k"], settings["distance"])
-    check_method(method, None, len(texts))
+    check_method(method, len(texts))
     vectors = given.embed()
     projection = project(vectors, method, seed=settings["seed"])
 

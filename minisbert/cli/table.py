@@ -132,8 +132,6 @@ def wrapped(remarks: Iterable[str]) -> list[str]:
 
 def class_lines(report: ClassReport | ClassifierReport) -> list[str]:
     """Precision, recall and F1 of each class, the lowest F1 first, and the most frequent confusions."""
-    from minisbert.evaluation.measures import confusions
-
     names = [printable(name, NAME_WIDTH) for name in report.classes]
     scores = list(zip(names, report.classes.values(), strict=True))
     scores.sort(key=lambda one: (math.isnan(one[1].f1.mean), one[1].f1.mean))
@@ -144,9 +142,16 @@ def class_lines(report: ClassReport | ClassifierReport) -> list[str]:
     lines = grid(rows)
     if len(scores) > MOST_CLASSES:
         lines.append(f"and {len(scores) - MOST_CLASSES:,} more (--json)")
-    if confused := confusions(report.confusion, names)[:10]:
+    wrong = [
+        (count, f"{names[i]} -> {names[j]}")
+        for i, row in enumerate(report.confusion[:, : len(names)].tolist())  # without the column of undecided ones
+        for j, count in enumerate(row)
+        if count and i != j
+    ]
+    if wrong:
+        wrong.sort(key=lambda one: -one[0])
         lines += ["", "most frequent confusions: true class -> predicted class"]
-        lines += align([(f"{count:,}", f"{one} -> {other}") for count, one, other in confused])
+        lines += align([(f"{count:,}", pair) for count, pair in wrong[:10]])
     return lines
 
 

@@ -65,25 +65,12 @@ def read_labelled(
     columns: Sequence[str] | None = None,
     **reading: Any,
 ) -> LabelledTexts:
-    r"""Read texts and their labels.
+    r"""Read texts and their labels from a table.
 
-    Parameters
-    ----------
-    file : str or path
-        A table that `minisbert.tables.read_table` reads. Rows without a text are skipped, and counted in a warning.
-    columns : sequence of two str, optional
-        Label and text: names, or numbers from "1". By default the first of `minisbert.tables.MEANINGS` in the file.
-    **reading
-        Of `read_table`: ``input_format``, ``delimiter``, ``quoting``, ``has_header``.
+    ``columns`` are label and text: names, or numbers from "1"; by default the first of `minisbert.tables.MEANINGS` in
+    the file. Rows without a text are skipped, and counted in a warning. ``reading`` is of `tables.read_table`.
+    InputError, a ValueError, names file and line of a mistake.
 
-    Raises
-    ------
-    InputError
-        A ValueError that names file and line: an empty label, rows of unequal length, a missing column, no
-        rows.
-
-    Examples
-    --------
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "intents.csv"
     >>> _ = file.write_text("text,intent\nwhere is my card,card\nhello,greeting\n")
@@ -226,8 +213,7 @@ def evaluate_classification(
     Raises
     ------
     ValueError
-        For a class with fewer texts than ``examples_per_class``, a label that only the test set has, a single class,
-        logistic regression without scikit-learn, and vectors with NaN or of the wrong shape.
+        For a class with fewer texts than ``examples_per_class``, a label that only the test set has, a single class.
 
     Notes
     -----

@@ -162,7 +162,8 @@ def class_report(expected: Array, predicted: Array, names: Sequence[str], *, see
     column = np.where(predicted < 0, size, predicted)
     confusion = np.bincount(expected * (size + 1) + column, minlength=size * (size + 1)).reshape(size, size + 1)
     hits, texts, called = confusion.diagonal(), confusion.sum(axis=1), confusion.sum(axis=0)[:size]  # (C,)
-    [(value, draws)] = _f1_draws(expected, [predicted], size, seed)
+    [f1] = _f1_draws(expected, [predicted], size, seed)  # (1 + R, C)
+    macro = np.nanmean(f1, axis=1)  # (1 + R,) over the classes that occur or are predicted
     classes = {
         name: ClassScore(
             texts=int(texts[c]),
@@ -170,23 +171,12 @@ def class_report(expected: Array, predicted: Array, names: Sequence[str], *, see
             right=int(hits[c]),
             precision=_share(int(hits[c]), int(called[c])),
             recall=_share(int(hits[c]), int(texts[c])),
-            f1=percentiles(value[c], draws[:, c]),
+            f1=percentiles(f1[0, c], f1[1:, c]),
         )
         for c, name in enumerate(names)
     }
-    macro = percentiles(_mean_present(value[None])[0], _mean_present(draws))
-    return ClassReport(_share(int(hits.sum()), len(expected)), macro, classes, confusion)
-
-
-def confusions(confusion: Array, names: Sequence[str]) -> list[tuple[int, str, str]]:
-    """Mistakes as (count, true class, predicted class), the most frequent first; undecided is none.
-
-    >>> confusions(np.array([[7, 2, 1], [3, 4, 0]]), ["bad", "good"])
-    [(3, 'good', 'bad'), (2, 'bad', 'good')]
-    """
-    wrong = np.where(np.eye(len(names), dtype=bool), 0, confusion[:, : len(names)])
-    pairs = [(int(wrong[i, j]), names[i], names[j]) for i, j in np.argwhere(wrong)]
-    return sorted(pairs, key=lambda pair: -pair[0])
+    accuracy = _share(int(hits.sum()), len(expected))
+    return ClassReport(accuracy, percentiles(macro[0], macro[1:]), classes, confusion)
 
 
 def macro_f1(expected: Array, predicted: Array) -> float:
@@ -205,26 +195,14 @@ def macro_f1(expected: Array, predicted: Array) -> float:
     return float((2 * hits[total > 0] / total[total > 0]).mean())
 
 
-class F1Difference(NamedTuple):
-    """How much higher one system's F1 is than another's, on the same resamples of the same texts."""
-
-    macro: Estimate
-    by_class: tuple[Estimate, ...]
-
-
-def f1_difference(expected: Array, predicted: Array, other: Array, size: int, *, seed: int = 0) -> F1Difference:
-    """Compare two systems' F1 by a paired bootstrap: positive if ``predicted`` is better; (Q,), (Q,), (Q,), C."""
-    (ours, our_draws), (theirs, their_draws) = _f1_draws(expected, [predicted, other], size, seed)
-    gaps = our_draws - their_draws  # (R, C)
-    macro = _mean_present(ours[None])[0] - _mean_present(theirs[None])[0]
-    return F1Difference(
-        percentiles(macro, _mean_present(our_draws) - _mean_present(their_draws)),
-        tuple(percentiles(ours[c] - theirs[c], gaps[:, c]) for c in range(size)),
-    )
+def f1_difference(expected: Array, predicted: Array, other: Array, size: int, *, seed: int = 0) -> Estimate:
+    """How much higher the macro F1 of ``predicted`` is than the other's, by a paired bootstrap: (Q,), (Q,), (Q,), C."""
+    ours, theirs = (np.nanmean(f1, axis=1) for f1 in _f1_draws(expected, [predicted, other], size, seed))  # (1 + R,)
+    return percentiles(ours[0] - theirs[0], (ours - theirs)[1:])
 
 
-def _f1_draws(expected: Array, systems: Sequence[Array], size: int, seed: int) -> list[tuple[Array, Array]]:
-    """Each system's F1 on the texts (C,), and on the same resamples of them (R, C); NaN where a class is absent."""
+def _f1_draws(expected: Array, systems: Sequence[Array], size: int, seed: int) -> list[Array]:
+    """Each system's F1 on the texts, and below it on the same resamples of them: (1 + R, C); NaN for absent classes."""
     outcomes, times = np.unique(np.stack([expected, *systems], axis=1), axis=0, return_counts=True)  # (U, 1 + systems)
     of_class, *called = (column[:, None] == np.arange(size) for column in outcomes.T)  # (U, C) each
     found = []
@@ -232,8 +210,7 @@ def _f1_draws(expected: Array, systems: Sequence[Array], size: int, seed: int) -
         counts = np.stack([of_class & named, of_class.astype(np.intp) + named], axis=1)  # (U, 2, C)
         both = np.concatenate([np.tensordot(times, counts, 1)[None], resampled(counts, seed, times)])  # (1 + R, 2, C)
         with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
-            f1 = 2 * both[:, 0] / both[:, 1]
-        found.append((f1[0], f1[1:]))
+            found.append(2 * both[:, 0] / both[:, 1])
     return found
 
 
@@ -251,12 +228,6 @@ def resampled(counts: Array, seed: int = 0, times: Array | None = None) -> Array
     blocks = (min(size, RESAMPLES - start) for start in range(0, RESAMPLES, size))
     sums = [rng.multinomial(total, times / total, block) @ rows.astype(np.float64) for block in blocks]
     return np.concatenate(sums).reshape(-1, *counts.shape[1:])
-
-
-def _mean_present(f1: Array) -> Array:
-    """Mean over the classes that occur or are predicted, (R, C) -> (R,); NaN marks the others."""
-    present = np.isfinite(f1)
-    return np.where(present, f1, 0.0).sum(axis=1) / present.sum(axis=1)
 
 
 # ------------------------------------------------------------------------------------------------ probabilities

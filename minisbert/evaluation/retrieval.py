@@ -72,12 +72,7 @@ def ndcg(ranked_grades: ArrayLike, judged_grades: Sequence[ArrayLike], k: int) -
     Returns
     -------
     Array of float64, shape (Q,)
-        In [0, 1]; 0 for a query without a relevant document.
-
-    Raises
-    ------
-    ValueError
-        For grades that are negative or not finite, and a ranking with more gain than was judged.
+        In [0, 1]; 0 for a query without a relevant document. ValueError for a ranking with more gain than was judged.
 
     Notes
     -----
@@ -106,14 +101,12 @@ def average_precision(ranked_grades: ArrayLike, judged_grades: Sequence[ArrayLik
 
     A document not found within k ranks adds 0. The mean over queries is MAP@k.
 
+    **Source**: Manning, Raghavan & Schütze 2008, section 8.4; ``pytrec_eval``'s ``map_cut_k``.
+
     Parameters
     ----------
     ranked_grades, judged_grades, k
         As in `ndcg`, as are result and errors.
-
-    Notes
-    -----
-    **Source**: Manning, Raghavan & Schütze 2008, section 8.4; ``pytrec_eval``'s ``map_cut_k``.
 
     Examples
     --------
@@ -133,15 +126,13 @@ def reciprocal_rank(ranked_grades: ArrayLike, k: int) -> Array:
 
     ``RR@k = 1 / min{r <= k: grade_r > 0}``; the mean over queries is MRR@k
 
+    **Source**: Voorhees 1999 (TREC-8 question answering); ``pytrec_eval``'s ``recip_rank``, which has no cutoff. MS
+    MARCO and MTEB cut at 10.
+
     Parameters
     ----------
     ranked_grades, k
         As in `ndcg`, as are result and errors.
-
-    Notes
-    -----
-    **Source**: Voorhees 1999 (TREC-8 question answering); ``pytrec_eval``'s ``recip_rank``, which has no cutoff. MS
-    MARCO and MTEB cut at 10.
 
     Examples
     --------
@@ -157,14 +148,12 @@ def recall(ranked_grades: ArrayLike, judged_grades: Sequence[ArrayLike], k: int)
 
     ``recall@k = (relevant among the first k) / relevant``
 
+    **Source**: ``pytrec_eval``'s ``recall_k``. BEIR's ``recall_cap`` divides by ``min(k, relevant)`` instead.
+
     Parameters
     ----------
     ranked_grades, judged_grades, k
         As in `ndcg`, as are result and errors. Below 1 if more than k documents are relevant.
-
-    Notes
-    -----
-    **Source**: ``pytrec_eval``'s ``recall_k``. BEIR's ``recall_cap`` divides by ``min(k, relevant)`` instead.
 
     Examples
     --------
@@ -236,12 +225,9 @@ class RetrievalSet:
 
     def __post_init__(self) -> None:
         """Check that the parts belong together."""
-        for side in ("documents", "queries"):
-            object.__setattr__(self, side, tuple(each_text(getattr(self, side), f"RetrievalSet: {side}")))
-        for kind, ids, texts in (
-            ("document", self.document_ids, self.documents),
-            ("query", self.query_ids, self.queries),
-        ):
+        for kind, side, ids in (("document", "documents", self.document_ids), ("query", "queries", self.query_ids)):
+            texts = tuple(each_text(getattr(self, side), f"RetrievalSet: {side}"))
+            object.__setattr__(self, side, texts)
             if not ids or len(ids) != len(texts) or len(set(ids)) < len(ids):
                 raise ValueError(
                     f"RetrievalSet: expected as many different {kind} ids as texts, at least one, got {len(set(ids))} "
@@ -270,40 +256,16 @@ class RetrievalSet:
         return dict(PUBLISHED.get((self.name.lower(), *sizes), {}))
 
 
-def read_retrieval(
-    folder: str | Path, split: str = "test", *, with_title: bool = True, grade_column: str | None = None
-) -> RetrievalSet:
+def read_retrieval(folder: str | Path, split: str = "test", *, with_title: bool = True) -> RetrievalSet:
     r"""Read a folder in BEIR's layout.
 
     ``corpus.jsonl`` (a document a line: ``_id``, ``text``, perhaps ``title``), ``queries.jsonl`` (``_id``, ``text``)
     and ``qrels/SPLIT.tsv`` or ``qrels_SPLIT.tsv``, for "test" also ``qrels.tsv`` (query, document and grade under a
     header), each plain or .gz. Queries without judgements in the split are left out, as in every published evaluation;
-    empty documents stay.
+    empty documents stay. A document is ``title + " " + text`` (BEIR's and MTEB's protocol), or the text alone. The
+    folder's name becomes the set's. InputError, a ValueError, names file and line of a mistake: a lost judgement would
+    change a score. **Source**: Thakur et al. 2021 (BEIR), ``beir.datasets.data_loader.GenericDataLoader``.
 
-    Parameters
-    ----------
-    folder : str or path
-        Its name becomes the set's.
-    split : str
-        Of the judgements.
-    with_title : bool
-        A document is ``title + " " + text`` (BEIR's and MTEB's protocol), or the text alone.
-    grade_column : str, optional
-        By default the first of `QRELS_COLUMNS` in the file.
-
-    Raises
-    ------
-    InputError
-        A ValueError with file and line: missing or empty files, fields that are not strings, repeated ids, judgements
-        of unknown queries or documents, grades that are not integers from 0. A lost judgement would change a score.
-
-    Notes
-    -----
-    **Source**: Thakur et al. 2021 (BEIR), ``beir.datasets.data_loader.GenericDataLoader``; MTEB joins title and text in
-    the same way.
-
-    Examples
-    --------
     >>> import tempfile
     >>> folder = Path(tempfile.mkdtemp())
     >>> _ = (folder / "corpus.jsonl").write_text('{"_id": "d1", "title": "Soup", "text": "Boil it."}')
@@ -321,17 +283,16 @@ def read_retrieval(
     documents = {name: f"{title} {text}".strip() if with_title else text for name, (text, title) in corpus.items()}
     names = [f"qrels/{split}.tsv", f"qrels_{split}.tsv", *(["qrels.tsv"] if split == "test" else [])]
     table = read_table(_find(folder, names))
-    query_column, document_column = (table.find(kind, usual=QRELS_COLUMNS[kind]) for kind in ("query", "document"))
-    grade_column = table.find("grade", grade_column, QRELS_COLUMNS["grade"])
+    columns = [table.find(kind, usual=usual) for kind, usual in QRELS_COLUMNS.items()]
     qrels: dict[str, dict[str, int]] = {}
-    for line, (query, document, said) in table.pick([query_column, document_column, grade_column]):
+    for line, (query, document, said) in table.pick(columns):
         where = table.where(line)
         for kind, name, known in (("query", query, queries), ("document", document, documents)):
             if name not in known:
                 raise InputError(f"{where}: judges the {kind} {name!r}, which does not exist; do the files match?")
         if document in qrels.setdefault(query, {}):
             raise InputError(f"{where}: query {query!r} and document {document!r} are judged twice")
-        grade = checked_number(said, f"the grade in column {grade_column!r}", where)
+        grade = checked_number(said, f"the grade in column {columns[2]!r}", where)
         if grade < 0 or grade != int(grade):
             raise InputError(f"{where}: a grade must be a whole number from 0 (not relevant) up, got {said!r}")
         qrels[query][document] = int(grade)
@@ -345,7 +306,7 @@ def read_retrieval(
         query_ids=tuple(judged),
         queries=tuple(judged.values()),
         qrels=qrels,
-        source=f"{Path(table.name).relative_to(folder).as_posix()}, grade column {grade_column!r}",
+        source=f"{Path(table.name).relative_to(folder).as_posix()}, grade column {columns[2]!r}",
         with_title=with_title,
         queries_left_out=len(queries) - len(judged),
     )

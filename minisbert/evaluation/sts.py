@@ -26,7 +26,7 @@ from minisbert.encoder import SentenceEncoder
 from minisbert.model import Array
 from minisbert.model.bert import embed, layer
 from minisbert.model.pooling import POOLINGS, Pooling
-from minisbert.parallel import make_batches, threads, work_through
+from minisbert.parallel import in_batches
 from minisbert.similarity import (
     pairwise_angular_distance,
     pairwise_cos_sim,
@@ -56,17 +56,12 @@ def pearson(x: ArrayLike, y: ArrayLike) -> float:
     Parameters
     ----------
     x, y : array_like, shape (B,)
-        Finite numbers, at least 2, not all the same.
+        Finite numbers, at least 2, and not all the same, as the formula divides by their spread; else ValueError.
 
     Returns
     -------
     float
         In [-1, 1]: 1 rising line, 0 no linear relation, -1 falling line.
-
-    Raises
-    ------
-    ValueError
-        For unequal lengths, fewer than 2 numbers, NaN or Inf, and a constant list: the formula divides by the spread.
 
     Notes
     -----
@@ -86,22 +81,13 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float:
     ``rho = pearson(rank(x), rank(y))``, with :func:`rank`'s average ranks for ties
 
     No increasing function of a list changes it. The textbook's ``1 - 6 sum d^2 / (B^3 - B)`` is wrong with ties, and
-    gold scores are full of ties.
+    gold scores are full of ties. **Source**: Spearman 1904; ``scipy.stats.spearmanr(x, y).statistic``. Reimers &
+    Gurevych 2019, section 4, and MTEB report it for the cosine, times 100.
 
     Parameters
     ----------
     x, y : array_like, shape (B,)
-        As in `pearson`, as are errors.
-
-    Returns
-    -------
-    float
-        In [-1, 1]: 1 same order, -1 reversed.
-
-    Notes
-    -----
-    **Source**: Spearman 1904; ``scipy.stats.spearmanr(x, y).statistic``. Reimers & Gurevych 2019, section 4, and MTEB
-    report it for the cosine, times 100.
+        As in `pearson`, as are result and errors: 1 is the same order, -1 the reversed one.
 
     Examples
     --------
@@ -211,32 +197,13 @@ def read_sts(
     scale: tuple[float, float] | None = None,
     **reading: Any,
 ) -> StsPairs:
-    r"""Read pairs of sentences and their scores from a file, or from several that form one set.
+    r"""Read pairs of sentences and their scores from a table, or from several that form one set.
 
-    Parameters
-    ----------
-    files : str, path, or sequence of them
-        Tables that :func:`~minisbert.tables.read_table` reads; several are concatenated. Rows without a sentence are
-        skipped, and counted in a warning.
-    name : str, optional
-        By default the first file's.
-    columns : sequence of three str, optional
-        Score, first and second sentence: names, or numbers from "1". By default the usual names.
-    scale : (low, high), optional
-        A score outside is an error: the usual sign of a wrong column.
-    **reading
-        Of :func:`~minisbert.tables.read_table`: ``input_format``, ``delimiter``, ``quoting``, ``has_header``.
+    ``columns`` are score, first and second sentence: names, or numbers from "1"; by default the usual names. A score
+    outside of ``scale`` is an error: the usual sign of a wrong column. Rows without a sentence are skipped, and counted
+    in a warning. ``name`` is by default the first file's; ``reading`` is of :func:`~minisbert.tables.read_table`.
+    InputError, a ValueError, names file and line of a mistake.
 
-    Raises
-    ------
-    InputError
-        A ValueError that names file and line: a score that is not a number or off the scale, rows of unequal
-        length, a missing column, no rows.
-    ValueError
-        If all scores are the same.
-
-    Examples
-    --------
     >>> import tempfile
     >>> file = Path(tempfile.mkdtemp()) / "pairs.csv"
     >>> _ = file.write_text("label,text1,text2\n5,a cat,one cat\n0.5,a cat,tea\n")
@@ -283,12 +250,7 @@ def evaluate_sts(encoder: Any, pairs: StsPairs, **options: Any) -> StsResult:
     Returns
     -------
     StsResult
-        Spearman and Pearson x 100, in [-100, 100], of each of :data:`SIMILARITIES`.
-
-    Raises
-    ------
-    ValueError
-        If the vectors are all the same, so that no correlation exists, or have no direction.
+        Spearman and Pearson x 100, in [-100, 100], of each of :data:`SIMILARITIES`; ValueError where none exists.
 
     Notes
     -----
@@ -364,7 +326,7 @@ def layer_scores(
     pairs: StsPairs,
     *,
     num_threads: int | None = None,
-    progress: Callable[[int], object] | None = None,
+    progress: Callable[[int], object] = lambda count: None,
 ) -> LayerScores:
     """Score every hidden state under every pooling; ``progress`` receives the number of texts done, batch by batch.
 
@@ -385,21 +347,19 @@ def layer_scores(
     tokens = encoder.tokenize(prefix + text for text in sentences)
     ids, lengths = tokens.split(), tokens.lengths
     shape = (len(model.params.layers) + 1, len(POOLINGS), len(sentences), model.config.hidden_size)
-    pooled = np.empty(shape, encoder.dtype)
+    pooled = np.empty(shape, encoder.dtype)  # only one vector a text, layer and pooling is held
 
-    def work(batch: Array) -> None:
+    def work(batch: Array) -> Array:
         strip, of = np.concatenate([ids[i] for i in batch]), lengths[batch]
         hidden = embed(strip, of, model.params.embeddings, model.config.layer_norm_eps).output  # (N, D)
         for place in range(len(pooled)):
             if place:
                 hidden = layer(hidden, of, model.params.layers[place - 1], model.config).output  # (N, D)
             for i, (pooling, _) in enumerate(POOLINGS.values()):
-                pooled[place, i, batch] = pooling(hidden, of)  # only one vector a text, layer and pooling is held
+                pooled[place, i, batch] = pooling(hidden, of)
+        return batch
 
-    num_threads = num_threads or threads.usable()
-    for batch, _ in work_through(make_batches(lengths, None, num_threads), work, num_threads):
-        if progress is not None:
-            progress(len(batch))
+    in_batches(lengths, work, num_threads=num_threads, done=progress)
     values = np.full(pooled.shape[:2], np.nan)  # (L + 1, P)
     for i, j in np.ndindex(values.shape):
         cosines = pair_cosines(*np.split(pooled[i, j].astype(np.float64)[numbers], 2))  # (B,)
