@@ -81,6 +81,7 @@ LEARNT = {  # with scikit-learn
     "one class, 'a'": lambda: learn("aaaaaa"),
     "'b': no text of them is left": lambda: learn("aaaaab"),
     "'b': no text of them": lambda: learn("aaaabb", groups=np.array([0, 1, 2, 3, 4, 4])),
+    "at least two different texts": lambda: learn("ab", groups=np.zeros(2, int)),
     "folds must be at least 2": lambda: learn("aaabbb", folds=1),
     "class_weight must be 'balanced'": lambda: learn("aaabbb", class_weight="fair"),
     "class_weight .*'c': 2": lambda: learn("aaabbb", class_weight={"c": 2.0}),

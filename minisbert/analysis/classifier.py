@@ -404,6 +404,8 @@ def stratified_folds(classes: Array, folds: int, seed: int, groups: Array) -> Ar
 
     check_whole("cross-validation: folds", folds, 2)
     _, first, group_of_text = np.unique(groups, return_index=True, return_inverse=True)
+    if len(first) < 2:
+        raise ValueError("cross-validation: expected at least two different texts, got one; add more")
     fold_of_group = np.empty(len(first), np.intp)
     folds = max(2, min(folds, int(np.bincount(classes[first]).max())))
     with warnings.catch_warnings():
