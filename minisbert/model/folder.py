@@ -35,7 +35,7 @@ from minisbert.model.config import (
 )
 from minisbert.model.params import BertParams, flatten, load_params, read_checkpoint, tensor_shapes
 from minisbert.model.pooling import POOLINGS, Dense, Module, Normalize, Pooling, output_width
-from minisbert.model.tokens import Tokenizer, load_tokenizer, read_max_seq_length
+from minisbert.model.tokens import Tokenizer, load_tokenizer
 
 # torch.nn's classes, by their last word -> the function's name in ops.py
 _DENSE_ACTIVATIONS = {
@@ -147,11 +147,7 @@ def _read_files(folder: Path, entries: list[tuple[str, Path]], dtype: npt.DTypeL
     """Read what ``modules.json`` lists, weights last: they take the longest, and a small file may be wrong."""
     bert_folder = entries[0][1]
     config = read_bert_config(bert_folder / "config.json")
-    tokenizer = load_tokenizer(bert_folder, config)
-    limit = read_max_seq_length(bert_folder, config, tokenizer.settings)
-    if limit <= tokenizer.special_count:
-        special = f"{tokenizer.special_count} special tokens"
-        raise refusal(bert_folder, f"max_seq_length of {limit} tokens leaves no room for text beside {special}")
+    tokenizer, limit = load_tokenizer(bert_folder, config)
     modules = read_modules(entries[1:], config, dtype) or (Pooling(),)
     settings = read_sentence_settings(folder)
     params = load_params(bert_folder, config, dtype)
