@@ -163,9 +163,7 @@ LATE = "late"
 """The composition that pools token vectors, and so has to know the model."""
 
 
-def compose(
-    embeddings: Array, new_tokens: Array, composition: str = "weighted_mean", normalized: bool = True
-) -> Array:
+def compose(embeddings: Array, new_tokens: Array, composition: str = "weighted_mean", normalized: bool = True) -> Array:
     """Make one vector of the vectors of a text's chunks.
 
     ``weighted_mean`` counts a chunk by its new tokens, so that no word counts twice and a short rest counts little. The
