@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 from tiny import COMPANY, write_model
 
 from minisbert import SentenceEncoder, encoder, parallel
@@ -337,7 +338,14 @@ def test_the_library_says_it_once_about_much_work_and_changes_nothing(tmp_path, 
 # --- threads --------------------------------------------------------------------------------------------------
 
 
-def test_threads_are_held_and_given_back_by_whoever_leaves_last(monkeypatch):
+@pytest.fixture
+def three_threads():
+    """BLAS told to use so many, whatever the environment says."""
+    with threadpool_limits(limits=3, user_api="blas"):
+        yield
+
+
+def test_threads_are_held_and_given_back_by_whoever_leaves_last(monkeypatch, three_threads):
     before, entered, leave = numbers(), threading.Event(), threading.Event()
     with threads.hold(1):
         assert set(numbers()) <= {1}
@@ -368,8 +376,6 @@ def test_threads_are_held_and_given_back_by_whoever_leaves_last(monkeypatch):
 
 
 def test_usable_threads_obey_what_the_caller_told_blas():
-    from threadpoolctl import threadpool_limits
-
     with threadpool_limits(limits=1, user_api="blas"):
         assert threads.usable() == 1
     usable = threads.usable()
