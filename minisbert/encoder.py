@@ -37,6 +37,7 @@ from minisbert.long_texts import (
     Composition,
     Share,
     Window,
+    check_composition,
     compose,
     compose_shares,
     pool_shares,
@@ -381,11 +382,12 @@ class SentenceEncoder:
         overlap : int, optional
             Tokens that a chunk shares with the one before, at most (a chunk begins with a word, better with a
             sentence). By default none; for late composition a quarter of a chunk.
-        composition : {"weighted_mean", "mean", "max", "first", "late"}
+        composition : {"weighted_mean", "mean", "max", "first", "late"} or callable
             How one vector is made of a text's chunks: their mean, each counted by its new tokens; their plain mean;
             the largest value of each dimension; the first; or ``late``: the token vectors of all chunks are pooled as
-            if they were one text's, each token counted once, in the chunk that has more of its neighbours. Scaled to
-            length 1 where the model does so. For another way :meth:`encode_chunks` has vectors and new tokens.
+            if they were one text's, each token counted once, in the chunk that has more of its neighbours. A callable
+            takes vectors ``(C, D)`` and new tokens ``(C,)`` and gives ``(D,)``. Scaled to length 1 where the model
+            does so.
         num_threads : int, optional
             Threads that compute; by default one a processor, or as many as BLAS has been told to use.
         deterministic : bool
@@ -568,7 +570,7 @@ class SentenceEncoder:
                     "encode: overflow='chunk' gives sentence vectors; token vectors are those of whole texts"
                 )
             if options.composition is not None:
-                check_choice("encode: composition", options.composition, [*COMPOSITIONS, LATE])
+                check_composition(options.composition, [*COMPOSITIONS, LATE])
             taken = max(options.skipped, len(tokenizer.first)) + len(tokenizer.last)
             if taken >= limit:
                 raise ValueError(f"encode: the prompt leaves no room for a text: it takes {taken} of {limit} tokens")

@@ -12,9 +12,9 @@ Letters: ``N`` tokens in the strip, ``T`` tokens of the text, ``C`` chunks, ``D`
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
@@ -158,16 +158,19 @@ def describe(text: str, spans: TokenSpans, windows: Sequence[tuple[int, int]], s
 
 # ---------------------------------------------------------------------------------------------------------- composition
 
-Composition = Literal["weighted_mean", "mean", "max", "first", "late"]
+Composition = str | Callable[[Array, Array], Array]
 LATE = "late"
 """The composition that pools token vectors, and so has to know the model."""
 
 
-def compose(embeddings: Array, new_tokens: Array, composition: str = "weighted_mean", normalized: bool = True) -> Array:
+def compose(
+    embeddings: Array, new_tokens: Array, composition: Composition = "weighted_mean", normalized: bool = True
+) -> Array:
     """Make one vector of the vectors of a text's chunks.
 
-    ``weighted_mean`` counts a chunk by its new tokens, so that no word counts twice and a short rest counts little. The
-    result is scaled to length 1 if the chunks' vectors are (``normalized``); a single chunk is left as it is.
+    ``weighted_mean`` counts a chunk by its new tokens, so that no word counts twice and a short rest counts little. A
+    callable takes ``(C, D)`` and ``(C,)`` and gives ``(D,)``. The result is scaled to length 1 if the chunks' vectors
+    are (``normalized``); a single chunk is left as it is.
 
     (C, D), (C,) -> (D,)
 
@@ -175,10 +178,23 @@ def compose(embeddings: Array, new_tokens: Array, composition: str = "weighted_m
     >>> compose(chunks, np.array([30, 10]), normalized=False)
     array([0.75, 0.25])
     """
+    check_composition(composition, COMPOSITIONS)
     if len(embeddings) == 1:
         return embeddings[0].copy()
     weights = (new_tokens / new_tokens.sum()).astype(embeddings.dtype)
-    whole = COMPOSITIONS[composition](embeddings, weights)
+    if callable(composition):
+        given = composition(embeddings.copy(), new_tokens.copy())
+        with suppress(TypeError, ValueError):  # what is no array of numbers is given back below
+            given = np.asarray(given, embeddings.dtype)
+        if np.shape(given) != embeddings.shape[1:] or not np.isfinite(given).all():
+            raise ValueError(
+                f"composition: expected a finite vector of shape (D,) = {embeddings.shape[1:]} of chunks "
+                f"{embeddings.shape}, got {type(given).__name__} of shape {np.shape(given)}; is it reduced over axis "
+                "0, the chunks, and without a division by zero?"
+            )
+        whole: Array = given
+    else:
+        whole = COMPOSITIONS[composition](embeddings, weights)
     return normalize(whole) if normalized else whole
 
 
@@ -189,6 +205,13 @@ COMPOSITIONS: dict[str, Callable[[Array, Array], Array]] = {
     "first": lambda embeddings, weights: embeddings[0],
 }
 """Compositions by name: ``(C, D)`` and weights ``(C,)`` that sum to 1, to ``(D,)``."""
+
+
+def check_composition(composition: Composition, known: Iterable[str]) -> None:
+    """Refuse what is neither one of the known names nor callable."""
+    if not callable(composition) and composition not in known:
+        names = ", ".join(map(repr, known))
+        raise ValueError(f"composition must be {names} or a callable (C, D), (C,) -> (D,), got {composition!r}")
 
 
 # ------------------------------------------------------------------------------------- late composition

@@ -53,16 +53,20 @@ def test_spans_have_the_ids_that_the_tokenizer_gives_and_their_places(tiny):
             assert piece.removeprefix("##") == said or (piece == "[UNK]" and said) or piece == text[start:stop]
 
 
-def test_a_text_that_is_split_part_by_part_gives_the_same_spans(tiny, tmp_path, monkeypatch):
+def test_a_text_that_is_split_part_by_part_gives_the_same_spans(tiny, monkeypatch):
     whole = tiny.model.tokenizer.spans(LONG)
     monkeypatch.setattr(tokens_module, "_PART", 7)
     parts = tiny.model.tokenizer.spans(LONG)
     for name in ("token_ids", "starts", "stops"):
         np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
     np.testing.assert_array_equal(np.diff(parts.words) != 0, np.diff(whole.words) != 0)
-    blank = model(tmp_path / "blank").model.tokenizer
-    blank.library.add_tokens(["love the"])  # where a token may hold a blank, nothing is split
-    assert blank.pieces(blank.spans("i love the cat").token_ids) == ["i", "love the", "cat"]
+
+
+def test_a_text_is_not_split_where_a_token_may_hold_a_blank(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(tokens_module, "_PART", 2)
+    encoder = model(tmp_path / "blank")
+    encoder.model.tokenizer.library.add_tokens(["the cat"])
+    assert encoder.model.tokenizer.pieces(encoder.model.tokenizer.spans("i love the cat").token_ids)[-1] == "the cat"
 
 
 # ------------------------------------------------------------------------------------------------- cutting
@@ -115,8 +119,6 @@ def test_a_cut_prefers_the_end_of_a_sentence_then_a_blank_then_a_word():
     assert next(iter(cut("aaabcc de fff"[:12], glued, 5))) == (0, 3)  # the blank, not between the words d|e
     one_word = TokenSpans(np.arange(6), np.arange(6), np.arange(1, 7), np.array([0, 0, 0, 0, 1, 1]))
     assert next(iter(cut("abcdef", one_word, 5))) == (0, 4)  # between words
-    text, spans = spans_of(["a", "b", "c.", "d", "e", "f", "g.", *"hijklmnop"])
-    assert list(cut(text, spans, 8, overlap=5))[:2] == [(0, 7), (3, 11)]  # from "d", behind "c.", not from "c."
 
 
 def test_ends_of_sentences_in_several_scripts():
@@ -131,6 +133,12 @@ def test_ends_of_sentences_in_several_scripts():
         spans = TokenSpans(np.arange(len(places)), *np.array(places).T, np.arange(len(places)))
         chunks = describe(text, spans, list(cut(text, spans, room)))
         assert text[chunks[0].start : chunks[0].stop] == sentence
+
+
+def test_an_overlap_begins_with_a_sentence_or_a_word():
+    text, spans = spans_of(["a", "b", "c.", "d", "e", "f", "g.", "h", "i", "j", "k", "l", "m", "n", "o", "p"])
+    windows = list(cut(text, spans, 8, overlap=5))
+    assert windows[:2] == [(0, 7), (3, 11)]  # from "d", behind "c.", though there was room from "c."
 
 
 def test_a_character_with_more_tokens_than_room_is_an_error():
@@ -152,16 +160,15 @@ def test_compositions_by_hand():
         assert result.dtype == np.float32
         np.testing.assert_allclose(result, vector, rtol=1e-6)
         np.testing.assert_allclose(np.linalg.norm(compose(chunks, counts, name)), 1.0, rtol=1e-6)
+    last = compose(chunks, counts, lambda embeddings, new_tokens: embeddings[new_tokens == 3][0], normalized=False)
+    np.testing.assert_array_equal(last, [0.0, 1.0])
 
 
 def test_a_short_text_has_exactly_the_vector_of_encode(tiny):
-    for composition in (*COMPOSITIONS, "late"):
+    for composition in (*COMPOSITIONS, "late", lambda e, n: e[0] * 9):
         for deterministic in (False, True):
             chunked = tiny.encode(TEXTS, overflow="chunk", composition=composition, deterministic=deterministic)
             np.testing.assert_array_equal(chunked, tiny.encode(TEXTS, deterministic=deterministic))
-    assert tiny.encode([], overflow="chunk").shape == (0, 12) and tiny.encode_chunks([]) == []
-    empty = tiny.encode_chunks("")
-    assert empty.embeddings.shape == (1, 12) and (empty.chunks[0].start, empty.chunks[0].stop) == (0, 0)
 
 
 def test_a_short_text_in_the_company_of_long_ones(tiny):
@@ -178,7 +185,7 @@ def test_a_short_text_in_the_company_of_long_ones(tiny):
 def test_encode_composes_the_chunks(tiny):
     texts, options = [LONG, "soup", LONG[40:140]], {"chunk_tokens": 9, "overlap": 2}
     chunks = tiny.encode_chunks(texts, **options)
-    for composition in COMPOSITIONS:
+    for composition in (*COMPOSITIONS, lambda e, n: e[-1]):
         expected = [
             compose(found.embeddings, np.array([chunk.new_tokens for chunk in found.chunks]), composition)
             for found in chunks
@@ -288,14 +295,26 @@ def test_a_stream_of_books_holds_few_of_them(tiny, monkeypatch):
     assert report.counts[:3] == (7, 0, 0)
 
 
+def test_no_texts(tiny):
+    assert tiny.encode([], overflow="chunk").shape == (0, 12)
+    assert tiny.encode_chunks([]) == []
+    empty = tiny.encode_chunks("")
+    assert empty.embeddings.shape == (1, 12) and (empty.chunks[0].start, empty.chunks[0].stop) == (0, 0)
+
+
 REFUSED_OPTIONS = {
     "chunk_tokens must be from 3 to 16, got 17": {"chunk_tokens": 17},
     "chunk_tokens must be from 3 to 16, got 2": {"chunk_tokens": 2},
+    "overlap .*must be from 0 to 13, got 14": {"overlap": 14},
     "overlap .*must be from 0 to 5": {"chunk_tokens": 8, "overlap": 6},
-    "composition must be one of weighted_mean, mean, max, first, late": {"composition": "sum"},
+    "must be 'weighted_mean', 'mean', 'max', 'first', 'late' or a callable": {"composition": "sum"},
+    r"got ndarray of shape \(\d+, 12\); is it reduced over axis 0": {"composition": lambda e, n: e},
+    r"got str of shape \(\)": {"composition": lambda e, n: "a vector"},
+    "without a division by zero": {"composition": lambda e, n: e[0] * np.nan},
     "overflow='chunk' gives sentence vectors": {"output_value": "token_embeddings"},
     "the prompt leaves no room for a text: it takes 16 of 16 tokens": {"prompt": "the " * 30},
     "are for overflow='chunk', .*got overflow='warn'": {"overflow": "warn", "overlap": 3},
+    "are for overflow='chunk', .*got overflow='error'": {"overflow": "error", "composition": "max"},
 }
 
 
