@@ -29,13 +29,15 @@ longer than a detour: ``d(u, w) <= d(u, v) + d(v, w)``, the triangle inequality.
 everything else that concludes "far from a neighbour, so far from here too" needs it. :func:`to_distance` and
 :func:`to_similarity` go there and back:
 
-========  =======================  ========  =========================================================
-kind      distance of a cosine     a metric  in words
-========  =======================  ========  =========================================================
-angular   arccos(cos) / pi         yes       the angle, in half turns: the way along the sphere
-chord     sqrt(2 - 2 cos)          yes       Euclidean distance of unit vectors: the way through it
-cosine    1 - cos                  **no**    half the square of the chord, and squares do not add up
-========  =======================  ========  =========================================================
+========  ====================  =============  ========  =========================================================
+kind      distance              of similarity  a metric  in words
+========  ====================  =============  ========  =========================================================
+angular   arccos(cos) / pi      cosine         yes       the angle, in half turns: the way along the sphere
+chord     sqrt(2 - 2 cos)       cosine         yes       Euclidean distance of unit vectors: the way through it
+cosine    1 - cos               cosine         **no**    half the square of the chord, and squares do not add up
+negated   -s                    -d             as d is   Euclidean, Manhattan: what `euclidean_sim` negates
+inverse   1 / s - 1             1 / (1 + d)    as d is   the same distances, with a similarity in (0, 1]
+========  ====================  =============  ========  =========================================================
 
 All rank alike. What differs is how much of a number survives: near 1 the cosine is ``1 - angle^2 / 2``, so that in
 float32 an angle below 7.8e-5 (of half a turn) comes back from a cosine as 0, in float64 one below 3.4e-9. A distance
@@ -53,7 +55,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from minisbert.checks import check_choice, check_vectors
+from minisbert.checks import check_vectors
 from minisbert.model import Array
 from minisbert.model.ops import normalize, normalize_backward
 
@@ -478,14 +480,16 @@ def _with_upstream(
 
 ROUNDING = 1e-5
 """How far beyond [-1, 1] a cosine may lie and still be taken for one that was rounded: float32 makes 1.0000001."""
+_COSINES = (-1.0, 1.0)
 
 
 class Conversion(NamedTuple):
-    """One kind of distance."""
+    """One kind of distance, and the similarity that it belongs to."""
 
-    distance: Callable[[Array], Array]  # of a cosine
-    similarity: Callable[[Array], Array]  # the cosine of a distance
-    farthest: float  # the distance of opposite vectors; the nearest is 0
+    distance: Callable[[Array], Array]  # of a similarity
+    similarity: Callable[[Array], Array]  # of a distance
+    similarities: tuple[float, float]  # from the least to the most alike
+    distances: tuple[float, float]  # from the nearest to the farthest
 
 
 CONVERSIONS = MappingProxyType(
@@ -494,22 +498,27 @@ CONVERSIONS = MappingProxyType(
             lambda cosine: np.arccos(cosine) / math.pi,
             # cos is flat at 0 and keeps few digits around 90 degrees; the sine of what is missing there keeps them
             lambda angle: np.sin((0.5 - angle) * math.pi),
-            1.0,
+            _COSINES,
+            (0.0, 1.0),
         ),
-        "chord": Conversion(lambda cosine: np.sqrt(2.0 - 2.0 * cosine), lambda d: 1.0 - d * d / 2.0, 2.0),
-        "cosine": Conversion(lambda cosine: 1.0 - cosine, lambda d: 1.0 - d, 2.0),
+        "chord": Conversion(lambda c: np.sqrt(2.0 - 2.0 * c), lambda d: 1.0 - d * d / 2.0, _COSINES, (0.0, 2.0)),
+        "cosine": Conversion(lambda cosine: 1.0 - cosine, lambda d: 1.0 - d, _COSINES, (0.0, 2.0)),
+        # not -s: that would make a -0.0 of 0
+        "negated": Conversion(lambda s: 0.0 - s, lambda d: 0.0 - d, (-math.inf, 0.0), (0.0, math.inf)),
+        # 1 / s - 1 would lose digits near 1
+        "inverse": Conversion(lambda s: (1.0 - s) / s, lambda d: 1.0 / (1.0 + d), (0.0, 1.0), (0.0, math.inf)),
     }
 )
 
 
 def to_distance(similarity: ArrayLike, kind: str = "angular") -> Array:
-    """Turn cosines into distances, by the formulas in the table at the head of this module.
+    """Turn similarities into distances, by the formulas in the table at the head of this module.
 
     Parameters
     ----------
     similarity : array_like, any shape
-        Cosines; up to 1e-5 beyond their ends is taken for rounding and moved to them.
-    kind : {"angular", "chord", "cosine"}
+        What the table's formula takes. Cosines up to 1e-5 beyond their ends are taken for rounding and moved to them.
+    kind : {"angular", "chord", "cosine", "negated", "inverse"}
 
     Notes
     -----
@@ -520,18 +529,20 @@ def to_distance(similarity: ArrayLike, kind: str = "angular") -> Array:
     --------
     >>> to_distance([1.0, 0.5, 0.0, -1.0]).round(4)
     array([0.    , 0.3333, 0.5   , 1.    ])
+    >>> to_distance([-5.0, 0.0], "negated"), to_distance([0.25, 1.0], "inverse")
+    (array([5., 0.]), array([3., 0.]))
     """
     return _convert("to_distance", similarity, kind)
 
 
 def to_similarity(distance: ArrayLike, kind: str = "angular") -> Array:
-    """Turn distances into cosines; the inverse of :func:`to_distance`.
+    """Turn distances into similarities; the inverse of :func:`to_distance`.
 
     Parameters
     ----------
     distance : array_like, any shape
         What the table's formula gives, from 0; rounding is taken as in `to_distance`.
-    kind : {"angular", "chord", "cosine"}
+    kind : {"angular", "chord", "cosine", "negated", "inverse"}
 
     Examples
     --------
@@ -542,16 +553,18 @@ def to_similarity(distance: ArrayLike, kind: str = "angular") -> Array:
 
 
 def _convert(function: str, x: ArrayLike, kind: str) -> Array:
-    """Compute in float64, so that float32 is rounded once; refuse what is outside the domain."""
-    check_choice(f"{function}: kind", kind, CONVERSIONS)
+    """Compute in float64, so that float32 is rounded once; refuse what is outside the domain or beyond the dtype."""
+    if not isinstance(kind, str) or kind not in CONVERSIONS:
+        raise ValueError(f"{function}: kind must be one of {', '.join(CONVERSIONS)}, got {kind!r}")
     found, numbers = CONVERSIONS[kind], np.asarray(x)
     if numbers.dtype.kind not in "fiu":
         raise ValueError(f"{function}: expected real numbers, got {type(x).__name__} of {numbers.dtype}")
     dtype = np.float32 if numbers.dtype.kind == "f" and numbers.dtype.itemsize <= 4 else np.float64
     forth = function == "to_distance"
-    formula, low, high = (found.distance, -1.0, 1.0) if forth else (found.similarity, 0.0, found.farthest)
+    formula, (low, high) = (found.distance, found.similarities) if forth else (found.similarity, found.distances)
+    rounding = ROUNDING if found.similarities == _COSINES else 0.0
     numbers = numbers.astype(dtype)
-    inside = (numbers >= low - ROUNDING) & (numbers <= high + ROUNDING)  # NaN is not
+    inside = np.isfinite(numbers) & (numbers >= low - rounding) & (numbers <= high + rounding)
     if not inside.all():
         bad = numbers[~inside]
         raise ValueError(
@@ -559,4 +572,8 @@ def _convert(function: str, x: ArrayLike, kind: str) -> Array:
             f"({bad.size} of {numbers.size} are outside); is it a cosine of vectors that were not scaled to length 1, "
             "or a distance where a similarity belongs?"
         )
-    return np.asarray(formula(np.clip(numbers, low, high).astype(np.float64))).astype(dtype)
+    with np.errstate(over="ignore", divide="ignore"):
+        result = np.asarray(formula(np.clip(numbers, low, high).astype(np.float64))).astype(dtype)
+    if not np.isfinite(result).all():
+        raise ValueError(f"{function}: kind {kind!r}: a similarity of {numbers.min():g} is beyond {result.dtype}")
+    return result

@@ -113,3 +113,22 @@ def test_odd_text(ours, theirs, figures):
     vectors = ours.encode(texts, overflow="truncate")
     assert np.isfinite(vectors).all()
     figures(f"odd text, {len(texts)} texts", absolute(vectors, theirs.encode(texts)), 2e-6)
+
+
+def test_around_every_limit(weights_folder, theirs, figures):
+    """One token fewer than the limit, exactly it, one more; for each limit that the folder names somewhere."""
+    words, before = ["soup", "is", "my", "favorite", "and", "london", "far", "away"], theirs.max_seq_length
+    for limit in (128, 256, 512):
+        ours = SentenceEncoder(weights_folder, max_seq_length=limit)
+        wanted = (2, 3, limit - 1, limit, limit + 1, 600)
+        texts = [" ".join(words[i % len(words)] for i in range(tokens - 2)) for tokens in wanted]  # [CLS] and [SEP]
+        lengths = ours.tokenize(texts, overflow="truncate").lengths
+        assert lengths.tolist() == [min(tokens, limit) for tokens in wanted]
+        try:
+            theirs.max_seq_length = limit
+            reference = theirs.encode(texts, batch_size=4)
+        finally:
+            theirs.max_seq_length = before
+        figures(
+            f"around the limits, cut at {limit}", absolute(ours.encode(texts, overflow="truncate"), reference), 2e-6
+        )

@@ -347,6 +347,7 @@ def test_the_real_vocabulary(weights_folder, data_folder):
         cells = {cell for row in csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE) for cell in row}
     texts = [*SENTENCES, *sorted(cells)]
     assert disagreements(texts, rules, library) == []
+    assert disagreements([f"a{char}b {char}" for char in SCRIPTS[:0x3100] + SCRIPTS[::32]], rules, library) == []
 
 
 # ---- reading ----
