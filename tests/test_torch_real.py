@@ -7,6 +7,7 @@ text; float64: 1e-10). What was measured with NumPy 2.4.6, PyTorch 2.13.0, trans
 
 import csv
 import random
+import unicodedata
 
 import numpy as np
 import pytest
@@ -104,7 +105,30 @@ def odd_texts():
     texts += [random_text(rng, controls, rng.randrange(1, 30)) for _ in range(20)]
     # words out of letters with marks on them, spaces between
     texts += [" ".join(random_text(rng, [(0x41, 0x250), (0x300, 0x370)], 6) for _ in range(8)) for _ in range(20)]
-    return [*texts, "", " ", "x" * 5000, "é" * 5000, "!" * 5000]
+    texts += [
+        "",
+        " ",
+        "\t\r\n\u00a0\u3000\u2028",
+        "\x00",
+        "\ufffd\ufeff\u200b\u200d\u00ad",
+        "a\x00b\x07c\u200dd\u00ade",
+        "\U0001f600\U0001f469\u200d\U0001f469\u200d\U0001f467 family \U0001f1e9\U0001f1ea \u2764\ufe0f",
+        "\U0010ffff\ue000\ufdd0",
+        "Ｆｕｌｌ ｗｉｄｔｈ ﬁ ligature ① ½ ™",
+        unicodedata.normalize("NFD", "Zażółć gęślą jaźń, Đặng, ﾊﾝｶｸ, 각"),
+        unicodedata.normalize("NFC", "Zażółć gęślą jaźń, Đặng, ﾊﾝｶｸ, 각"),
+        "İstanbul ı ß ẞ ſ Σ ς",
+        "我爱汤 東京 대한민국 ไทย हिन्दी عربى עברית",
+        "[CLS] [SEP] [MASK] [PAD] [UNK] [cls] [ CLS ]",
+        "##ing ## # ###",
+        "a" * 99 + " " + "b" * 100 + " " + "c" * 101,
+        "x" * 5000,
+        "é" * 5000,
+        "antidisestablishmentarianism" * 179,
+        "!" * 5000,
+        "don't can't 3.14 1,000,000 e-mail C++ a/b\\c <b>&amp;</b> http://x.y/?z=1#q",
+    ]
+    return texts
 
 
 def test_odd_text(ours, theirs, figures):
