@@ -15,18 +15,6 @@ from numpy.typing import ArrayLike
 
 from minisbert.model import Array
 
-__all__ = [
-    "check_choice",
-    "check_flag",
-    "check_sequence",
-    "check_texts",
-    "check_vectors",
-    "check_whole",
-    "each_text",
-    "out_of_arrow",
-    "require",
-]
-
 
 def check_sequence(given: Any, what: str, wanted: str = "an iterable of texts") -> None:
     """Refuse what is no sequence of texts, from outside: a generator is not used up.

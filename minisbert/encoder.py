@@ -318,7 +318,7 @@ class SentenceEncoder:
             raise ValueError("overflow='chunk' is for encode; for the chunks of a text ask encode_chunks")
         tokens = self.model.tokenizer(list(check_texts(sentences)), self.max_seq_length)
         report.add(tokens)
-        _warn(report)
+        report.warn(_stacklevel() + 1)
         return tokens
 
     def encode(
@@ -613,7 +613,7 @@ class SentenceEncoder:
                     report.add(Tokens(none_lost[:0], none_lost, none_lost))
                     yield list(self._embed_chunks(block, options, options.room, bar))
                 count += len(block)
-        _warn(report)
+        report.warn(_stacklevel() + 1)
         if count >= MANY_TEXTS and (sentence := advice()):
             warnings.warn(sentence, SlowKernelWarning, stacklevel=_stacklevel())
 
@@ -850,10 +850,6 @@ def progress_bar(total: int | None, show: Progress, done: int = 0) -> Any:
 
     # miniters=0: drawn by the clock alone, also while the chunks of a long text are counted
     return tqdm(total=total, initial=done, unit="text", desc="encode", miniters=0)
-
-
-def _warn(report: OverflowReport) -> None:
-    report.warn(_stacklevel() + 1)
 
 
 def _stacklevel() -> int:

@@ -291,37 +291,29 @@ def _places(own: Path | None) -> list[Path]:
     return [folder / FOLDER_NAME for folder in (*checkout, own or cache_folder())]
 
 
-def _in_place(folder: Path) -> Resolved:
-    """The folder, if all files in it are the pinned ones.
+def _in_place(folder: Path, source: str = "put there by hand") -> Resolved:
+    """The folder, if all files in it are the pinned ones; ``source`` says where those without a marker came from.
 
     The marker says which bytes were hashed, and when they were last written. While sizes and times agree the 91 MB are
     not hashed again, which keeps start-up short; files without a marker, or touched since, are.
     """
     if not folder.is_dir():
         raise FetchError("not there")
-    seen = _seen(folder)
-    try:
+    seen = {}  # taken before hashing, so that a later change shows
+    for name, (_, sha256) in DEFAULT_FILES.items():
+        stat = (folder / name).stat()
+        seen[name] = [sha256, stat.st_size, stat.st_mtime_ns]
+    hashed = None
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         marker = json.loads((folder / MARKER).read_bytes())
         source, hashed = str(marker["source"]), marker["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        source, hashed = "put there by hand", None
     if hashed != seen:
         if wrong := wrong_bytes(folder):
-            raise FetchError(f"not the pinned files, so it is not used: {wrong}")
-        with contextlib.suppress(OSError):  # a folder that cannot be written is hashed at each start
-            _write_marker(folder, source, seen)
+            raise FetchError(f"not the pinned files, so nothing of it is used: {wrong}")
+        # a folder that cannot be written is hashed at each start
+        with contextlib.suppress(OSError), written_whole(folder / MARKER) as stream:
+            stream.write(json.dumps({"source": source, "files": seen}, indent=1).encode() + b"\n")
     return Resolved(folder, f"{folder}, {source}", pinned=True)
-
-
-def _seen(folder: Path) -> dict[str, list[Any]]:
-    """What the marker vouches for, as it stands on disk now. Taken before hashing, so a later change shows."""
-    stats = {name: (folder / name).stat() for name in DEFAULT_FILES}
-    return {name: [sha256, stats[name].st_size, stats[name].st_mtime_ns] for name, (_, sha256) in DEFAULT_FILES.items()}
-
-
-def _write_marker(folder: Path, source: str, seen: dict[str, list[Any]]) -> None:
-    with written_whole(folder / MARKER) as stream:
-        stream.write(json.dumps({"source": source, "files": seen}, indent=1).encode() + b"\n")
 
 
 def wrong_bytes(folder: Path) -> str:
@@ -361,11 +353,7 @@ def _fetch(bring: Callable[[_Hub, Path], str], hub: _Hub, target: Path) -> Resol
             shutil.rmtree(left, ignore_errors=True)
         with folder_written_whole(target) as files:
             (files / "1_Pooling").mkdir()
-            source = bring(hub, files)
-            seen = _seen(files)
-            if wrong := wrong_bytes(files):
-                raise FetchError(f"it delivered other bytes, and nothing of it was kept: {wrong}")
-            _write_marker(files, source, seen)
+            _in_place(files, bring(hub, files))
     return _in_place(target)
 
 

@@ -75,7 +75,8 @@ def windows(
     """
     first, last = tokenizer.first, tokenizer.last
     in_prompt, spans = max(0, skipped - len(first)), tokenizer.spans(text)
-    front, own = [*first, *spans.token_ids[:in_prompt]], spans.behind(in_prompt)
+    front = [*first, *spans.token_ids[:in_prompt]]
+    own = TokenSpans(*(part[in_prompt:] for part in vars(spans).values()))
     cuts = list(cut(text, own, room, overlap))
     chunks, shares = describe(text, own, cuts, len(prompt)), share_out(cuts, len(front), len(last), left_out)
     for (start, stop), chunk, share in zip(cuts, chunks, shares, strict=True):

@@ -24,18 +24,6 @@ from minisbert.encoder import SentenceEncoder
 from minisbert.files import folder_written_whole
 from minisbert.model import Array
 
-__all__ = [
-    "Origin",
-    "OriginError",
-    "SavedError",
-    "check_parts",
-    "check_place",
-    "load_folder",
-    "origin_of",
-    "restored",
-    "save_folder",
-]
-
 _VERSION = 1
 Learnt = TypeVar("Learnt")
 

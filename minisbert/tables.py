@@ -19,7 +19,7 @@ import math
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from itertools import chain, islice, zip_longest
 from pathlib import Path
@@ -311,17 +311,11 @@ def told_format(file: str | Path) -> str | None:
 # ------------------------------------------------------------------------------------------------ bytes and lines
 
 
-@contextmanager
-def open_bytes(file: str | Path | BinaryIO) -> Iterator[BinaryIO]:
+def open_bytes(file: str | Path | BinaryIO) -> AbstractContextManager[Any]:
     """Open a file, or unpack one whose name ends in .gz; a stream stays open."""
     if not isinstance(file, (str, Path)):
-        yield file
-    elif str(file).lower().endswith(".gz"):
-        with gzip.open(file, "rb") as unpacked:
-            yield unpacked  # type: ignore[misc]  # a BinaryIO in all but name
-    else:
-        with Path(file).open("rb") as stream:
-            yield stream
+        return nullcontext(file)
+    return gzip.open(file, "rb") if str(file).lower().endswith(".gz") else Path(file).open("rb")
 
 
 def _lines_of(source: str | Path | BinaryIO, name: str, *, is_table: bool = False) -> Iterator[Line]:
@@ -630,16 +624,12 @@ def checked_id(value: object, field: str, where: str) -> str | int:
     return value
 
 
-def checked_number(value: object, what: str, where: str) -> float:
+def checked_number(value: Any, what: str, where: str) -> float:
     """A field as a finite number, from a number or its text."""
     number = math.nan
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        number = float(value)
-    elif isinstance(value, str) and "_" not in value:  # only Python reads 1_000 as a number
-        try:
+    if not isinstance(value, bool) and "_" not in str(value):  # only Python reads 1_000 as a number
+        with suppress(TypeError, ValueError, OverflowError):
             number = float(value)
-        except ValueError:
-            number = math.nan
     if not math.isfinite(number):
         raise InputError(f"{where}: {what} must be a number, got {value!r:.60}")
     return number

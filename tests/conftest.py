@@ -36,8 +36,8 @@ NUMBERS = "ops backward step losses optim similarity reference ledger encoder ne
 """Files whose tests compute numbers that another kernel of BLAS adds up in another order."""
 CORE = """
     ops backward step losses optim similarity reference ledger nearest
-    blas chunking client corruption finetune gradcheck house hub loading mutants profile schedule shapes
-    distances tokens train_cli training_data wordpiece ladder judge grade exercises
+    chunking client corruption finetune gradcheck house hub loading mutants parallel profile shapes
+    tokens train_cli training_data wordpiece ladder judge grade exercises
 """
 """Files whose tests run the core alone: nothing that they call asks whether an extra is installed."""
 EXAMPLES = {  # files and folders of the package whose docstrings belong to a mark

@@ -12,7 +12,7 @@ import shutil
 
 import numpy as np
 import pytest
-from tiny import POOLING_KEYS, write_model
+from tiny import POOLING_KEYS, write_json, write_model
 from torch_oracle import (
     THIRD_PARTY_WARNINGS,
     first_parting,
@@ -66,7 +66,6 @@ class Case:
     include_prompt: bool = True
     dense: tuple = ()  # (out_features, torch.nn name, bias)
     normalize: bool = False
-    old: bool = False  # rewritten by hand in the format before sentence-transformers 5.4
     limit: int | None = None
     prompts: dict = dataclasses.field(default_factory=dict)
     default_prompt: str | None = None
@@ -101,7 +100,7 @@ CASES = {
         dense=((9, "GELU", False),),
         similarity="euclidean",
     ),
-    "shards, old format, six poolings": Case(shard="3KB", modes=tuple(POOLING_KEYS.values()), old=True, limit=30),
+    "shards, six poolings": Case(shard="3KB", modes=tuple(POOLING_KEYS.values()), limit=30),
     "other eps, 1 token type, tanh, poolings out of order, three denses": Case(
         act="tanh",
         config={"layer_norm_eps": 1e-5, "type_vocab_size": 1},
@@ -111,9 +110,8 @@ CASES = {
         similarity="manhattan",
         limit=5,
     ),
-    "old format, dense, normalize, prompts": Case(
+    "dense, normalize, prompts": Case(
         modes=("max", "mean_sqrt_len_tokens"),
-        old=True,
         dense=((11, "SiLU", True),),
         normalize=True,
         limit=17,
@@ -210,40 +208,7 @@ def write_case(folder, case, seed=0):
         file.unlink()
     for file in bare.glob("model*.safetensors*"):
         shutil.copy(file, folder)
-    if case.old:
-        to_old_format(folder, case)
     return folder
-
-
-def edit_json(file, change):
-    value = json.loads(file.read_text(encoding="utf-8"))
-    file.write_text(json.dumps(change(value)), encoding="utf-8")
-
-
-def to_old_format(folder, case):
-    """What sentence-transformers before 5.4 wrote, Normalize's folder left out as git leaves it out."""
-    for entry in json.loads((folder / "modules.json").read_text(encoding="utf-8")):
-        if entry["type"].endswith(".Normalize"):
-            shutil.rmtree(folder / entry["path"])
-    edit_json(
-        folder / "modules.json",
-        lambda entries: [
-            {**entry, "idx": i, "type": "sentence_transformers.models." + entry["type"].rpartition(".")[2]}
-            for i, entry in enumerate(entries)
-        ],
-    )
-    edit_json(
-        folder / "1_Pooling" / "config.json",
-        lambda _: {
-            "word_embedding_dimension": case.width,
-            **{key: mode in case.modes for key, mode in POOLING_KEYS.items()},
-        },
-    )
-    edit_json(
-        folder / "sentence_bert_config.json",
-        lambda _: {"max_seq_length": case.limit or POSITIONS, "do_lower_case": False},
-    )
-    edit_json(folder / "tokenizer_config.json", lambda settings: {**settings, "model_max_length": 512})
 
 
 @pytest.fixture(scope="module")
@@ -297,19 +262,13 @@ def differences(folder, dtype, texts=TEXTS):
 
 
 @pytest.mark.parametrize("name", CASES, ids=IDS)
-def test_random_checkpoint(name, folders, figures):
+def test_random_checkpoint(name, folders, tmp_path, figures):
+    """Ours is theirs, and what we save is read by them."""
     for dtype, bound in BOUNDS.items():
         found = differences(folders(name), dtype)
         assert first_parting(found, bound) is None, found
         figures(f"{name}, {dtype}, every tensor", max(found.values()), bound)
         figures(f"{name}, {dtype}, sentence vectors", found["sentence_embedding"], bound)
-
-
-# ------------------------------------------------------------------------------------------------ the other direction
-
-
-@pytest.mark.parametrize("name", CASES, ids=IDS)
-def test_sentence_transformers_reads_what_we_save(name, folders, tmp_path, figures):
     folder, saved = folders(name), tmp_path / "saved"
     ours, theirs = open_ours(folder, "float32"), open_theirs(folder, "float32")
     ours.max_seq_length = theirs.max_seq_length = min(19, theirs.max_seq_length)
@@ -328,7 +287,8 @@ def test_sentence_transformers_reads_what_we_save(name, folders, tmp_path, figur
 def test_a_dropout_does_nothing_once_trained(tmp_path, figures, torch, sentence_transformers):
     folder = write_model(tmp_path / "dropout")
     dropout = {"idx": 9, "name": "9", "path": "9_Dropout", "type": "sentence_transformers.models.Dropout"}
-    edit_json(folder / "modules.json", lambda entries: [*entries[:2], dropout, *entries[2:]])
+    entries = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    write_json(folder / "modules.json", [*entries[:2], dropout, *entries[2:]])
     (folder / "9_Dropout").mkdir()
     (folder / "9_Dropout" / "config.json").write_text('{"dropout": 0.5}', encoding="utf-8")
     ours, reference = open_ours(folder, "float32"), open_theirs(folder, "float32").encode(["the cat", "i love soup"])

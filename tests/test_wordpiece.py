@@ -312,13 +312,16 @@ def test_any_string(parts, number):
 # ---- special tokens, word length, the greedy choice ----
 
 
-def test_of_two_special_tokens_at_one_place_the_longer_wins_and_added_ids_are_not_in_the_vocabulary():
+def test_special_tokens_the_longer_wins_added_ids_are_not_in_the_vocabulary_and_names_are_others():
     vocabulary = spelled(["[doc] foo x"])
     added = {"[D]": len(vocabulary), "[D]x": len(vocabulary) + 1, "foo": len(vocabulary) + 2, "oo": len(vocabulary) + 3}
     rules = WordPiece(vocabulary, {**{token: vocabulary[token] for token in SPECIAL}, **added})
     texts = ["[D]x[D] x", "[D][D]xx", "foo FOO fooo fo", "xfoox", "[[D]]", "FOO", "[SEP][D]x[SEP]"]
     assert disagreements(texts, rules) == []
     assert tokenize("[D]xfoo FOO", rules) == ["[D]x", "foo", "f", "##o", "##o"]
+    names = {"unk_token": "<unk>", "cls_token": "<s>", "sep_token": "</s>", "continuing_subword_prefix": "@@"}
+    vocabulary = {token: i for i, token in enumerate(["<unk>", "<s>", "</s>", "a", "@@b", "##b"])}
+    assert disagreements(["ab</s>z", "abb ba", "<s>"], WordPiece(vocabulary, {"</s>": 2}, **names)) == []
 
 
 def test_words_at_the_length_limit():
@@ -328,14 +331,6 @@ def test_words_at_the_length_limit():
         assert disagreements(texts, rules) == disagreements(texts, replace(rules, strip_accents=None)) == []
         short = replace(rules, max_input_chars_per_word=3)
         assert disagreements([letter * count for count in range(1, 6)], short) == []
-
-
-def test_other_names_for_the_special_parts():
-    names = {"unk_token": "<unk>", "cls_token": "<s>", "sep_token": "</s>", "continuing_subword_prefix": "@@"}
-    vocabulary = {token: i for i, token in enumerate(["<unk>", "<s>", "</s>", "a", "@@b", "##b"])}
-    rules = WordPiece(vocabulary, {"</s>": 2}, **names)
-    assert encode("ab</s>z", rules) == [1, 3, 4, 2, 0, 2]
-    assert disagreements(["ab</s>z", "abb ba", "<s>"], rules) == []
 
 
 # ---- the real vocabulary ----
@@ -407,16 +402,13 @@ def test_a_tokenizer_json_that_is_not_followed_is_refused_by_name(tmp_path, name
         read_wordpiece(path)
 
 
-def test_missing_and_damaged_files_are_refused(tmp_path):
+def test_what_cannot_be_read_and_rules_that_leave_a_text_without_ids_are_refused(tmp_path):
     for name in ("tokenizer.json", "vocab.txt"):
-        for content in (None, b"", b"\xff\xfe", b"[1, 2]", b'{"model"', b'{"model": 3}'):
+        for content in (None, b"\xff\xfe", b"[1, 2]", b'{"model": 3}'):
             if content is not None:
                 (tmp_path / name).write_bytes(content)
             with pytest.raises(ModelFolderError, match=name):
                 read_wordpiece(tmp_path / name)
-
-
-def test_rules_that_leave_a_text_without_ids_are_refused():
     enough = {"[UNK]": 0, "[CLS]": 1, "[SEP]": 2}
     wrong = [(r"'\[CLS\]'", {"a": 0}, {}), ("9", enough, {"[CLS]": 9}), ("''", enough, {"": 9})]
     for named, vocabulary, special in wrong:

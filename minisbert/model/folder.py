@@ -35,17 +35,10 @@ from minisbert.model.config import (
 )
 from minisbert.model.params import BertParams, flatten, load_params, read_checkpoint, tensor_shapes
 from minisbert.model.pooling import POOLINGS, Dense, Module, Normalize, Pooling, output_width
-from minisbert.model.tokens import Tokenizer, load_tokenizer, read_max_seq_length
+from minisbert.model.tokens import Tokenizer, load_tokenizer
 
-# torch.nn's classes, by their last word -> the function's name in ops.py
-_DENSE_ACTIVATIONS = {
-    "Identity": "identity",
-    "Tanh": "tanh",
-    "GELU": "gelu",
-    "ReLU": "relu",
-    "SiLU": "silu",
-    "Sigmoid": "sigmoid",
-}
+# torch.nn's classes, by their last word; in lower case it is the function's name in ops.py
+_DENSE_ACTIVATIONS = ("Identity", "Tanh", "GELU", "ReLU", "SiLU", "Sigmoid")
 # what Dense and Normalize read and write
 _FEATURE_NAMES = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
 # the old format's booleans, in the order in which sentence-transformers concatenates
@@ -147,11 +140,7 @@ def _read_files(folder: Path, entries: list[tuple[str, Path]], dtype: npt.DTypeL
     """Read what ``modules.json`` lists, weights last: they take the longest, and a small file may be wrong."""
     bert_folder = entries[0][1]
     config = read_bert_config(bert_folder / "config.json")
-    tokenizer = load_tokenizer(bert_folder, config)
-    limit = read_max_seq_length(bert_folder, config, tokenizer.settings)
-    if limit <= tokenizer.special_count:
-        special = f"{tokenizer.special_count} special tokens"
-        raise refusal(bert_folder, f"max_seq_length of {limit} tokens leaves no room for text beside {special}")
+    tokenizer, limit = load_tokenizer(bert_folder, config)
     modules = read_modules(entries[1:], config, dtype) or (Pooling(),)
     settings = read_sentence_settings(folder)
     params = load_params(bert_folder, config, dtype)
@@ -248,7 +237,7 @@ def _read_dense(path: Path, d_in: int, dtype: npt.DTypeLike) -> Dense:
     if found != wanted:
         raise refusal(path, f"config.json asks for the tensors {wanted}, the safetensors file has {found}")
     tensors = {name: tensor.read(dtype) for name, tensor in stored.items()}
-    return Dense(tensors["linear.weight"], tensors.get("linear.bias"), _DENSE_ACTIVATIONS[activation])
+    return Dense(tensors["linear.weight"], tensors.get("linear.bias"), activation.lower())
 
 
 def read_sentence_settings(folder: Path) -> dict[str, Any]:
@@ -368,7 +357,7 @@ def modules_to_json(module: Module, width: int) -> dict[str, Any]:
         modes = list(module.modes)
         return {"embedding_dimension": width, "pooling_mode": modes, "include_prompt": module.include_prompt}
     if isinstance(module, Dense):
-        torch_name = {ours: name for name, ours in _DENSE_ACTIVATIONS.items()}[module.activation]
+        torch_name = next(name for name in _DENSE_ACTIVATIONS if name.lower() == module.activation)
         place = "linear.Identity" if torch_name == "Identity" else f"activation.{torch_name}"
         return {
             "in_features": width,

@@ -11,6 +11,7 @@ Letters: ``V`` vocabulary, ``P`` positions, ``S`` token types, ``D`` hidden size
 from __future__ import annotations
 
 import json
+import os
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
@@ -239,7 +240,7 @@ class StoredTensor:
 def read_checkpoint(folder: Path) -> dict[str, StoredTensor]:
     """List every tensor of a folder's checkpoint, by the names in the files, without reading its numbers."""
     single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if single.exists() or single.is_symlink():  # a link to nothing, or a folder of that name, is an error to report
+    if os.path.lexists(single):  # a link to nothing, or a folder of that name, is an error to report
         return read_header(single)
     if index.is_file():
         return _read_shards(index)

@@ -3,13 +3,14 @@
 What is cut is always reported (:class:`OverflowReport`), and :class:`TokenSpans` says where each token of a text of any
 length stands. A model folder carries up to four length limits that contradict each other, and its ``tokenizer.json``
 often truncates and pads on its own (all-MiniLM-L6-v2: at 128, silently). :func:`load_tokenizer` switches that off and
-refuses a tokenizer that does not fit the model; :func:`read_max_seq_length` chooses the one limit that counts.
+refuses a tokenizer that does not fit the model, and chooses the one limit that counts.
 
 Letters: ``B`` texts, ``N`` tokens in the strip, ``T`` tokens of one text.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
@@ -66,10 +67,6 @@ class TokenSpans:
     starts: Array  # (T,) each token's first character in the text
     stops: Array  # (T,) the character after its last
     words: Array  # (T,) the word it is part of, as the tokenizer splits words
-
-    def behind(self, count: int) -> TokenSpans:
-        """Leave the first ``count`` tokens out."""
-        return TokenSpans(self.token_ids[count:], self.starts[count:], self.stops[count:], self.words[count:])
 
 
 @dataclass(frozen=True)
@@ -232,8 +229,7 @@ class OverflowReport:
         )
 
 
-_SENTENCE_BERT_CONFIG = "sentence_bert_config.json"
-# Its keys that change what is computed, and the only supported value of each.
+# Keys of sentence_bert_config.json that change what is computed, and the only supported value of each.
 _ONLY_VALUE: dict[str, Any] = {
     "transformer_task": "feature-extraction",
     "module_output_name": "token_embeddings",
@@ -247,10 +243,14 @@ _ONLY_VALUE: dict[str, Any] = {
 _BERT_CLASSES = (None, "BertTokenizer", "BertTokenizerFast")
 
 
-def load_tokenizer(folder: Path, config: BertConfig) -> Tokenizer:
-    """Read ``tokenizer.json`` (or ``vocab.txt``) and switch the library's own truncation and padding off.
+def load_tokenizer(folder: Path, config: BertConfig) -> tuple[Tokenizer, int]:
+    """Read ``tokenizer.json`` (or ``vocab.txt``) without its own truncation and padding, and the limit that counts.
 
-    **Source**: ``transformers.AutoTokenizer.from_pretrained``.
+    The limit is in tokens, special tokens included: ``sentence_bert_config.json: max_seq_length``, else
+    ``tokenizer_config.json: model_max_length``, else ``config.json: max_position_embeddings``; never above the last.
+
+    **Source**: ``transformers.AutoTokenizer.from_pretrained``; ``sentence_transformers``'
+    ``Transformer.max_seq_length``.
     """
     file = folder / "tokenizer_config.json"
     settings: dict[str, Any] = read_json(file, optional=True) or {}
@@ -268,24 +268,37 @@ def load_tokenizer(folder: Path, config: BertConfig) -> Tokenizer:
             "strip_accents": settings.get("strip_accents"),
             "handle_chinese_chars": settings.get("tokenize_chinese_chars", True),
         }
-    said = _sentence_bert_config(folder)
-    lower_case = read_flag(said, "do_lower_case", False, folder / _SENTENCE_BERT_CONFIG)
+    said_by = folder / "sentence_bert_config.json"  # which plain BERT folders do not have
+    said: dict[str, Any] = read_json(said_by, optional=True) or {}
+    refuse_others(said, _ONLY_VALUE, said_by)
+    lower_case = read_flag(said, "do_lower_case", False, said_by)
     library = _open_library(file, changed, lower_case)
     _check_vocabulary(library, config, file)
-    first, last = _special_ids(library, file)
-    return Tokenizer(library, first, last, lower_case, settings)
+    tokenizer = Tokenizer(library, *_special_ids(library, file), lower_case, settings)
+    key, limit = "max_seq_length", said.get("max_seq_length")
+    if limit is None:
+        said_by, key, limit = folder / "tokenizer_config.json", "model_max_length", settings.get("model_max_length")
+    if limit is None:
+        limit = config.max_position_embeddings
+    if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not limit >= 1 or limit != limit // 1:
+        raise refusal(said_by, f"{key} must be a positive number of tokens, got {limit!r}")
+    limit = int(min(limit, config.max_position_embeddings))  # 1e30 is transformers' way to say "no limit"
+    if limit <= tokenizer.special_count:
+        special = f"{tokenizer.special_count} special tokens"
+        raise refusal(folder, f"max_seq_length of {limit} tokens leaves no room for text beside {special}")
+    return tokenizer, limit
 
 
 def _vocabulary_file(folder: Path, settings: dict[str, Any]) -> Path:
     """Choose ``tokenizer.json``, or ``vocab.txt`` in models before 2020, and refuse classes that split otherwise."""
-    file, vocab = folder / "tokenizer.json", folder / "vocab.txt"
-    known: tuple[Any, ...] = (*_BERT_CLASSES, settings.get("tokenizer_class"))
-    if not (file.exists() or file.is_symlink()):
-        file, known = vocab, _BERT_CLASSES  # other classes split otherwise, and only tokenizer.json would say how
-    if not (file.exists() or file.is_symlink()):
+    file, name = folder / "tokenizer.json", settings.get("tokenizer_class")
+    if not os.path.lexists(file):
+        file = folder / "vocab.txt"
+    if not os.path.lexists(file):
         raise refusal(folder, "there is neither tokenizer.json nor vocab.txt; was the folder copied whole?")
-    # Japanese text is split by another program first, of which tokenizer.json knows nothing
-    if (name := settings.get("tokenizer_class")) not in known or name == "BertJapaneseTokenizer":
+    # other classes split otherwise, and only tokenizer.json says how; Japanese text is split by another program first,
+    # of which that knows nothing
+    if (file.suffix == ".txt" and name not in _BERT_CLASSES) or name == "BertJapaneseTokenizer":
         config = folder / "tokenizer_config.json"
         raise refusal(config, f"tokenizer_class {name!r} is not supported with {file.name}, only BertTokenizer")
     return file
@@ -355,33 +368,3 @@ def _special_ids(
                 file, f"puts {token!r}, {token_id}, around texts, but its vocabulary says {said}; it is damaged"
             )
     return tuple(marked.ids[: own[0]]), tuple(marked.ids[own[-1] + 1 :])
-
-
-def _sentence_bert_config(folder: Path) -> dict[str, Any]:
-    """Read ``sentence_bert_config.json``, which plain BERT folders do not have."""
-    file = folder / _SENTENCE_BERT_CONFIG
-    raw: dict[str, Any] = read_json(file, optional=True) or {}
-    refuse_others(raw, _ONLY_VALUE, file)
-    return raw
-
-
-def read_max_seq_length(folder: Path, config: BertConfig, settings: dict[str, Any]) -> int:
-    """Choose the one limit that counts, in tokens, special tokens included.
-
-    ``sentence_bert_config.json: max_seq_length``, else ``tokenizer_config.json: model_max_length``, else
-    ``config.json: max_position_embeddings``; never above the last. ``tokenizer.json``'s own truncation does not count.
-
-    **Source**: ``sentence_transformers``' ``Transformer.max_seq_length``.
-
-    >>> read_max_seq_length(Path("no/such/folder"), BertConfig(), {"model_max_length": 1e30})
-    512
-    """
-    file, key, said = _SENTENCE_BERT_CONFIG, "max_seq_length", _sentence_bert_config(folder).get("max_seq_length")
-    if said is None:
-        file, key, said = "tokenizer_config.json", "model_max_length", settings.get("model_max_length")
-    if said is None:
-        return config.max_position_embeddings
-    if isinstance(said, bool) or not isinstance(said, (int, float)) or not said >= 1 or said != said // 1:
-        raise refusal(folder / file, f"{key} must be a positive number of tokens, got {said!r}")
-    # 1e30 is transformers' way to say "no limit"
-    return int(min(said, config.max_position_embeddings))

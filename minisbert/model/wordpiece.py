@@ -125,7 +125,9 @@ def locate(text: str, rules: WordPiece) -> list[Located]:
     refuse_half_characters(text, "tokenize")
     located: list[Located] = []
     place = number = 0  # characters and words behind us
-    for part in _split_special_tokens(text, rules.special_tokens):
+    longest_first = sorted(rules.special_tokens, key=len, reverse=True)  # where one begins another, the longer wins
+    special = "|".join(map(re.escape, longest_first))
+    for part in re.split(f"({special})", text) if special else [text]:  # the ( ) keep the tokens themselves
         if part in rules.special_tokens:
             located.append(Located(part, place, place + len(part), number))
             number += 1
@@ -156,13 +158,6 @@ def refuse_half_characters(text: str, what: str) -> None:
             f"{what}: {text[max(0, place - 10) : place + 10]!r} holds a lone surrogate at character {place}, half of a "
             "character; clean it with text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')"
         )
-
-
-def _split_special_tokens(text: str, special_tokens: Mapping[str, int]) -> list[str]:
-    if not special_tokens:
-        return [text]
-    longest_first = sorted(special_tokens, key=len, reverse=True)  # where one begins another, the longer wins
-    return re.split("(" + "|".join(map(re.escape, longest_first)) + ")", text)  # the ( ) keep the tokens themselves
 
 
 def normalize(text: str, rules: WordPiece) -> str:

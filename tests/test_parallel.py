@@ -1,22 +1,36 @@
-"""The order of work: every text once, no thread left behind, the same vectors on any number of threads."""
+"""Work on every core: the kernel and threads of BLAS, every text once, nothing left behind, the same vectors anyhow."""
 
 import csv
+import json
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import warnings
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_limits
 from tiny import COMPANY, write_model
 
-from minisbert import SentenceEncoder, parallel
+from minisbert import SentenceEncoder, encoder, parallel
 from minisbert.model.pooling import Normalize, Pooling
 from minisbert.model.tokens import TruncationWarning
-from minisbert.parallel import in_batches, libraries, make_batches, work_through
+from minisbert.parallel import (
+    Processor,
+    environment_for,
+    in_batches,
+    libraries,
+    make_batches,
+    read_processor,
+    slower_than_possible,
+    threads,
+    work_through,
+)
 
 MANY = [f"{a} {b} {c}" for a in ("the", "i", "cat") for b in ("soup", "ran on", "") for c in ("mat", "love dog", "")]
 
@@ -27,11 +41,15 @@ def tiny(tmp_path_factory):
     return SentenceEncoder(write_model(folder, modules=(Pooling(), Normalize())))
 
 
+def numbers() -> list[int]:
+    return [library["num_threads"] for library in libraries()]
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_left_behind():
-    before = [library["num_threads"] for library in libraries()]
+    before = numbers()
     yield
-    assert [library["num_threads"] for library in libraries()] == before
+    assert numbers() == before
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("minisbert")]
 
 
@@ -75,7 +93,7 @@ def test_results_come_in_the_order_of_the_texts(lengths, num_threads, determinis
 
     def work(batch):
         if deterministic:  # one text at a time, and a single one on one thread of BLAS too
-            assert len(batch) == 1 and {library["num_threads"] for library in libraries()} <= {1}
+            assert len(batch) == 1 and set(numbers()) <= {1}
         return [(int(i), lengths[i]) for i in batch]
 
     found = in_batches(array, work, 7, num_threads, deterministic, heard.append)
@@ -86,7 +104,7 @@ def test_jobs_run_on_worker_threads_with_blas_on_one():
     seen = set()
 
     def work(job):
-        seen.add((threading.current_thread().name.split("_")[0], *[library["num_threads"] for library in libraries()]))
+        seen.add((threading.current_thread().name.split("_")[0], *numbers()))
         return int(job.sum())
 
     jobs = [np.array([i, i]) for i in range(20)]
@@ -224,3 +242,142 @@ def test_deterministic_is_the_same_to_the_last_bit_and_otherwise_a_vector_moves_
     moved = {name: np.abs(company(encoder.encode) - first).max() for name, company in companies(texts).items()}
     print("\nlargest movement of a number of a vector:", {name: f"{by:.1e}" for name, by in moved.items()})
     assert max(moved.values()) <= bound
+
+
+# --- the kernel and its threads ----------------------------------------------------------------------
+
+AVX2 = frozenset({"sse2", "avx", "avx2", "fma"})
+AVX512 = AVX2 | {"avx512f", "avx512cd", "avx512bw", "avx512dq", "avx512vl"}
+CPUINFO = """processor\t: 0
+vendor_id\t: AuthenticAMD
+model name\t: some processor: with a colon
+flags\t\t: fpu avx avx2 fma avx512f
+
+processor\t: 1
+vendor_id\t: GenuineIntel
+flags\t\t: fpu
+"""
+
+
+def test_the_first_processor_is_read(tmp_path):
+    (tmp_path / "cpuinfo").write_text(CPUINFO)
+    found = frozenset({"fpu", "avx", "avx2", "fma", "avx512f"})
+    assert read_processor(tmp_path / "cpuinfo") == Processor("AuthenticAMD", found, "some processor: with a colon")
+    assert read_processor(tmp_path / "none") == Processor()
+
+
+def test_a_slow_kernel_is_told_from_the_right_one():
+    for running in ("Haswell", "Zen", "Nehalem"):
+        said = slower_than_possible(running, Processor("", AVX512), {})
+        assert "set OPENBLAS_CORETYPE=SkylakeX in the environment before NumPy is first imported" in said
+    fast = [(kernel, AVX512) for kernel in ("SkylakeX", "Cooperlake", "future", None)]
+    knights_landing = AVX512 - {"avx512vl"}
+    for running, flags in (*fast, ("Haswell", knights_landing), ("Haswell", AVX2), ("neoversen1", frozenset())):
+        assert slower_than_possible(running, Processor("", flags), {}) is None
+    said = slower_than_possible("Haswell", Processor("", AVX512), {"OPENBLAS_CORETYPE": "Haswell"})
+    assert "the environment says OPENBLAS_CORETYPE=Haswell; unset it, or set it to SkylakeX" in said
+
+
+def test_the_remedy_is_applied_only_where_it_is_known_to_help():
+    assert environment_for(Processor("AuthenticAMD", AVX512), {}) == {"OPENBLAS_CORETYPE": "SkylakeX"}
+    assert (
+        environment_for(Processor("AuthenticAMD", AVX512), {"OPENBLAS_CORETYPE": "Haswell"}) == {}
+    )  # what is set wins
+    for processor in (Processor("AuthenticAMD", AVX2), Processor("GenuineIntel", AVX512), Processor()):
+        assert environment_for(processor, {}) == {}
+
+
+COMMAND_LINE = """
+import os, sys
+from minisbert import cli, parallel
+assert "numpy" not in sys.modules
+parallel.read_processor = lambda: parallel.Processor("AuthenticAMD", frozenset(sys.argv[1].split()))
+cli.main(["tokens", "--help"], standalone_mode=False)
+print(os.environ.get("OPENBLAS_CORETYPE"))
+"""
+
+
+def test_the_command_line_sets_the_kernel_before_numpy_is_there():
+    environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_CORETYPE"}
+    command = [sys.executable, "-c", COMMAND_LINE, " ".join(AVX512)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    assert run.stdout.splitlines()[-1] == "SkylakeX"
+
+
+@pytest.mark.skipif(not read_processor().has_avx512, reason="no AVX-512: no kernel is known to be faster")
+def test_info_names_the_kernel_that_runs_and_warns_of_a_slow_one():
+    environment = {**os.environ, "OPENBLAS_CORETYPE": "Nehalem"}
+    command = [sys.executable, "-m", "minisbert", "info", "--json"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    machine = json.loads(run.stdout)["machine"]
+    kernels = [library["architecture"] for library in machine["blas"] if library["internal_api"] == "openblas"]
+    if not kernels:
+        pytest.skip("NumPy has another BLAS here")
+    assert kernels == ["Nehalem"]
+    assert "unset it, or set it to" in machine["blas_advice"]
+    assert f"Warning: {machine['blas_advice']}" in run.stderr
+
+
+def test_the_library_says_it_once_about_much_work_and_changes_nothing(tmp_path, monkeypatch):
+    made = SentenceEncoder(write_model(tmp_path / "model"))
+    before = dict(os.environ)
+    monkeypatch.setattr(encoder, "advice", lambda: "set OPENBLAS_CORETYPE=SkylakeX")
+    many = ["soup"] * encoder.MANY_TEXTS
+    with pytest.warns(parallel.SlowKernelWarning, match="OPENBLAS_CORETYPE") as caught:
+        made.encode(many)
+    with pytest.warns(parallel.SlowKernelWarning, match="OPENBLAS_CORETYPE") as caught_in_stream:
+        list(made.encode_stream(many, block_texts=100))
+    assert len(caught) == len(caught_in_stream) == 1
+    assert caught[0].filename == caught_in_stream[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made.encode(many[1:])
+    assert dict(os.environ) == before
+
+
+# --- threads --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def three_threads():
+    """BLAS told to use so many, whatever the environment says."""
+    with threadpool_limits(limits=3, user_api="blas"):
+        yield
+
+
+def test_threads_are_held_and_given_back_by_whoever_leaves_last(monkeypatch, three_threads):
+    before, entered, leave = numbers(), threading.Event(), threading.Event()
+    with threads.hold(1):
+        assert set(numbers()) <= {1}
+        with threads.hold(3):  # somebody else, at the same time: the smaller number holds
+            assert set(numbers()) <= {1}
+    assert numbers() == before
+    with pytest.raises(ZeroDivisionError), threads.hold(1):
+        _ = 1 / 0
+    with monkeypatch.context() as patch:  # a number that the library refuses is forgotten
+        patch.setattr(threads, "_set", lambda numbers: 1 / 0 if 3 in numbers else None)
+        with pytest.raises(ZeroDivisionError), threads.hold(3):
+            pass
+    assert numbers() == before
+
+    def other() -> None:
+        with threads.hold(1):
+            entered.set()
+            leave.wait(10)
+
+    worker = threading.Thread(target=other)
+    with threads.hold(2):
+        worker.start()
+        entered.wait(10)
+    assert set(numbers()) <= {1} and threads.usable() >= 1  # the other one is still at work
+    leave.set()
+    worker.join()
+    assert numbers() == before
+
+
+def test_usable_threads_obey_what_the_caller_told_blas():
+    with threadpool_limits(limits=1, user_api="blas"):
+        assert threads.usable() == 1
+    usable = threads.usable()
+    with threads.hold(1):  # our own holding is no wish of the caller's
+        assert threads.usable() == usable
