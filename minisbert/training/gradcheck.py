@@ -82,7 +82,8 @@ def check_backward(
     if not isinstance(arguments, Mapping):
         arguments = {f"argument {i}": value for i, value in enumerate(arguments)}
     named = {name: _frozen(value) if isinstance(value, np.ndarray) else value for name, value in arguments.items()}
-    moving = {name: value for name, value in named.items() if isinstance(value, np.ndarray) and value.dtype == np.float64}
+    arrays = {name: value for name, value in named.items() if isinstance(value, np.ndarray)}
+    moving = {name: array for name, array in arrays.items() if array.dtype == np.float64}
     if not moving:
         raise ValueError(
             f"check_backward: expected at least one array of floating-point numbers, got "
