@@ -13,7 +13,17 @@ from torch_oracle import THIRD_PARTY_WARNINGS
 
 from minisbert import SentenceEncoder
 from minisbert.bench import engines, worker
-from minisbert.bench.engines import Setting, check_installed, export_graph
+from minisbert.bench.engines import (
+    LEARNING_RATE,
+    MAX_NORM,
+    TOTAL_STEPS,
+    WARMUP_STEPS,
+    WEIGHT_DECAY,
+    Setting,
+    check_installed,
+    export_graph,
+    train_minisbert,
+)
 from minisbert.bench.run import (
     CHECKED_STEPS,
     DROPOUT,
@@ -27,7 +37,6 @@ from minisbert.bench.run import (
     measure_training,
     run_cold,
 )
-from minisbert.bench.trainers import LEARNING_RATE, MAX_NORM, TOTAL_STEPS, WARMUP_STEPS, WEIGHT_DECAY, train_minisbert
 from minisbert.bench.worker import Worker
 from minisbert.cli.bench import format_report
 from minisbert.model.pooling import Normalize, Pooling

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from minisbert.plots.placing import place_labels, spread
 
 from minisbert.plots import (
     attention_heads,
@@ -20,7 +21,6 @@ from minisbert.plots import (
     where_we_are,
 )
 from minisbert.plots.charts import _look
-from minisbert.plots.placing import place_labels, spread
 from minisbert.plots.style import DPI, LINE_COLOURS, colour_map, contrasting
 
 NASTY = ["好き 👩‍🍳 été", "$x_1$ and $", "\\frac{", "ไทย عربي", "", " ", "a\nb\x00\u202e\ue000", "x" * 5000]

@@ -301,8 +301,13 @@ def _blocks(tensors: Mapping[str, Array]) -> list[_Block]:
 
 def _share(blocks: list[_Block], work: Callable[[_Block], None], num_threads: int) -> None:
     """Work on every block; eight jobs a thread, so that one held up leaves more to others."""
+
+    def work_on(job: Array) -> None:
+        for i in job:
+            work(blocks[i])
+
     jobs = np.array_split(np.arange(len(blocks)), max(1, min(8 * num_threads, len(blocks))))
-    for _ in work_through(jobs, lambda job: [work(blocks[i]) for i in job], num_threads):
+    for _ in work_through(jobs, work_on, num_threads):
         pass
 
 
