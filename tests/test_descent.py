@@ -70,12 +70,9 @@ def test_a_step_goes_against_the_gradient():
 
 def test_loss_alignment_and_uniformity_fall():
     seen = descend(*make_points(6, rng()))
-    assert (np.diff(seen.loss) < 0).all()  # at every step
-    assert seen.loss[-1] < 0.1 * seen.loss[0]
-    assert seen.alignment[-1] < 0.05 * seen.alignment[0]
-    assert seen.uniformity[-1] < seen.uniformity[0] - 1
-    assert seen.found(0) < seen.found(-1) == 6
-    assert seen.positive_cosine[-1] > 0.95 > 0 > seen.negative_cosine[-1]
+    assert (np.diff(seen.loss) < 0).all() and seen.loss[-1] < 0.1 * seen.loss[0]
+    assert seen.alignment[-1] < 0.05 * seen.alignment[0] and seen.uniformity[-1] < seen.uniformity[0] - 1
+    assert seen.found(0) < seen.found(-1) == 6 and seen.positive_cosine[-1] > 0.95 > 0 > seen.negative_cosine[-1]
 
 
 # -------------------------------------------------------------------------------------------------------- picture

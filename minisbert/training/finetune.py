@@ -13,7 +13,6 @@ import json
 import math
 import time
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -327,10 +326,7 @@ def read_checkpoint(file: Path, identity: Mapping[str, Any]) -> TrainingState:
     minisbert.training.finetune.CheckpointError: ...: belongs to another run: loss was 'triplet' and is now ...
     """
     try:
-        with file.open("rb") as stream:
-            if not zipfile.is_zipfile(stream):  # NumPy would take it for a pickle, and say how to load that unsafely
-                raise ValueError("not a whole .npz file")
-        with np.load(file) as stored:
+        with file.open("rb") as stream, np.load(stream) as stored:
             about = json.loads(str(stored["about"]))
             was, progress = dict(about["identity"]), Progress(**about["progress"])
             progress.dev_scores = [(step, score) for step, score in progress.dev_scores]
@@ -343,8 +339,8 @@ def read_checkpoint(file: Path, identity: Mapping[str, Any]) -> TrainingState:
                 state.parts()[part][tensor] = stored[name]
     except OSError as error:  # a folder, say
         raise CheckpointError(f"{file}: cannot be read: {error}") from error
-    except Exception as error:  # a damaged zip makes its reader raise a dozen kinds
-        raise CheckpointError(f"{file}: damaged, or no checkpoint: {error}; remove it to start again") from error
+    except Exception as error:  # a dozen kinds; of what is no zip, NumPy says how to unpickle it, which would be unsafe
+        raise CheckpointError(f"{file}: damaged, or no checkpoint; remove it to start again") from error
     now = json.loads(json.dumps(identity))
     if differing := [name for name in {**was, **now} if was.get(name) != now.get(name)]:
         changes = "; ".join(f"{name} was {was.get(name)!r} and is now {now.get(name)!r}" for name in differing)
