@@ -24,7 +24,7 @@ from minisbert.model.bert import Dropout
 from minisbert.model.params import RowGradient
 from minisbert.model.pooling import Normalize, Pooling
 from minisbert.model.tokens import TruncationWarning
-from minisbert.training.data import Batch, Examples
+from minisbert.training.data import Examples
 from minisbert.training.finetune import (
     CheckpointError,
     DevSet,
@@ -36,7 +36,6 @@ from minisbert.training.finetune import (
     finetune,
     fitting_losses,
     new_head,
-    objective,
     read_checkpoint,
     read_dev,
     untrained_model,
@@ -163,11 +162,12 @@ def test_texts_of_a_class_and_copies_are_no_negatives():
     rng = np.random.default_rng(0)
     u, v = rng.normal(size=(2, 4, 3))
     labels = np.array([0, 1, 0, 2])
-    by_class = objective(Settings(), Batch((("a", "b", "c", "d"), ("e", "f", "g", "h")), labels, np.arange(4)), {})
+    of_batch = LOSSES["multiple_negatives_ranking"].of_batch
+    by_class = of_batch([[*"abcd"], [*"efgh"]], labels)
     mask = (labels[:, None] == labels) & ~np.eye(4, dtype=bool)
     assert by_class([u, v]).value == multiple_negatives_ranking(u, v, false_negatives=mask).value
     assert by_class([u, v]).value != multiple_negatives_ranking(u, v).value
-    by_text = objective(Settings(), Batch((("a", "b", "a", "d"), ("e", "f", "g", "h")), None, np.arange(4)), {})
+    by_text = of_batch([[*"abad"], [*"efgh"]])
     assert by_text([u, v]).value == by_class([u, v]).value
 
 

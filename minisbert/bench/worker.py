@@ -68,9 +68,13 @@ def seconds(setting: Setting, texts: list[str], batch_size: int | None = None) -
     >>> seconds(Setting("minisbert", hub.resolve().folder, Path(), 1, 256), ["soup"]) > 0
     True
     """
-    encode = loaded(setting)
+    return timed(loaded(setting), texts, batch_size)
+
+
+def timed(work: Callable[..., object], *arguments: Any) -> float:
+    """The seconds that a call takes."""
     began = time.perf_counter()
-    encode(texts, batch_size)
+    work(*arguments)
     return time.perf_counter() - began
 
 

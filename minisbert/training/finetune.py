@@ -33,12 +33,11 @@ from minisbert.model.folder import SentenceModel
 from minisbert.model.params import build_params
 from minisbert.model.pooling import Normalize, Pooling
 from minisbert.model.tokens import OverflowReport, TruncationWarning
-from minisbert.training.data import Batch, Examples, make_epoch
+from minisbert.training.data import Examples, make_epoch
 from minisbert.training.losses import LOSSES
 from minisbert.training.optim import AdamWState, adamw, clip_gradients, init_adamw, warmup_linear
 from minisbert.training.step import (
     DropoutPlan,
-    LossFunction,
     copy_parameters,
     named_parameters,
     replace_parameters,
@@ -182,17 +181,6 @@ def fitting_losses(examples: Examples) -> tuple[str, ...]:
     if examples.kind == "texts":
         return ("simcse",) if examples.labels is None else ("multiple_negatives_ranking",)
     return FITTING[examples.kind]
-
-
-def objective(settings: Settings, batch: Batch, params: dict[str, Array]) -> LossFunction:
-    """The loss of one batch as a function of its vectors, ``loss(vectors) -> LossResult``, one (B, D) array a column.
-
-    ``params`` holds the classifier, ``"head.weight"`` and ``"head.bias"``, of a loss that has one.
-    """
-    known = LOSSES[settings.loss]
-    loss = known.of_batch(batch.texts, batch.targets, **settings.loss_options)
-    head = [params["head.weight"], params["head.bias"]] if known.has_head else []
-    return lambda vectors: loss(vectors, *head)
 
 
 def new_head(settings: Settings, examples: Examples, width: int, dtype: npt.DTypeLike) -> dict[str, Array]:
@@ -488,7 +476,8 @@ def _steps(
 ) -> Iterator[StepReport | None]:
     """Train on from a state, which is overwritten, and report each step; None after the first score on the dev set."""
     params, progress, threads = state.params, state.progress, settings.num_threads
-    model = replace_parameters(encoder.model, params)
+    model, known = replace_parameters(encoder.model, params), LOSSES[settings.loss]
+    head = [params["head.weight"], params["head.bias"]] if known.has_head else []
 
     def score(dev: DevSet) -> float:
         """Score the model as it is now, and keep its weights if it is the best so far."""
@@ -513,12 +502,13 @@ def _steps(
         warmup = math.ceil(settings.warmup * total)
         for place in range(max(0, progress.step - epoch * len(batches)), len(batches)):
             batch = batches[place]
+            loss = known.of_batch(batch.texts, batch.targets, **settings.loss_options)
             dropout = DropoutPlan((settings.seed, 2, progress.step), settings.dropout, settings.dropout)
             try:
                 step = value_and_gradients(
                     model,
                     batch.texts,
-                    objective(settings, batch, params),
+                    lambda vectors, loss=loss: loss(vectors, *head),  # type: ignore[misc]
                     max_seq_length=limit,
                     dropout=dropout if settings.dropout else None,
                     cache_tokens=settings.cache_tokens,
