@@ -66,11 +66,10 @@ def test_another_engine_begins_each_round_and_ratios_are_taken_within_a_round():
     assert second.split() == ["d", "2.1e-07"]
 
 
-def test_made_texts_have_the_tokens_asked_for(setting, weights_folder):
-    for folder, lengths in ((setting.folder, [3, 16, 7]), (weights_folder, [*LENGTHS])):
-        encoder = SentenceEncoder(folder)
-        texts = make_texts(encoder, lengths, np.random.default_rng(0))
-        assert encoder.tokenize(texts, overflow="error").lengths.tolist() == lengths
+def test_made_texts_have_the_tokens_asked_for(weights_folder):
+    encoder = SentenceEncoder(weights_folder)
+    texts = make_texts(encoder, LENGTHS, np.random.default_rng(0))
+    assert encoder.tokenize(texts, overflow="error").lengths.tolist() == [*LENGTHS]
     lengths = encoder.tokenize(default_texts(encoder, 3000), overflow="error").lengths
     assert lengths.min() >= 5 and lengths.max() <= 60 and abs(lengths.mean() - 14) < 0.5
 

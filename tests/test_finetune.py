@@ -346,7 +346,7 @@ def test_a_checkpoint_of_another_run_is_refused_with_every_difference(what, enco
 
 
 def test_a_damaged_checkpoint_is_refused(encoder, stopped, folder, tmp_path):
-    """Cut short, a bit flipped in it, or of another kind. A bit that means nothing (a file's date) may be any."""
+    """Cut short, a tensor or a bit of it lost, or of another kind. A bit that means nothing (a date) may be any."""
     content, rng, file = stopped.read_bytes(), np.random.default_rng(0), tmp_path / "broken.checkpoint"
     identity = contents(stopped)[0]["identity"]
     broken = [content[:size] for size in (0, 1, 8, 100, len(content) // 2, len(content) - 1)]
@@ -355,6 +355,10 @@ def test_a_damaged_checkpoint_is_refused(encoder, stopped, folder, tmp_path):
         flipped[place] ^= 1 << int(rng.integers(8))
         broken.append(bytes(flipped))
     broken += [(folder / "model.safetensors").read_bytes(), b"anchor\tpositive\na\tb\n" * 9]
+    with np.load(stopped) as stored:
+        np.savez(tmp_path / "less.npz", **{name: stored[name] for name in stored.files[:-1]})
+    broken.append((tmp_path / "less.npz").read_bytes())
+    (tmp_path / "less.npz").unlink()
     refused = 0
     for damaged in broken:
         file.write_bytes(damaged)

@@ -58,7 +58,7 @@ def without_the_variance_term(d_x, d_weight, d_bias, d_y, x, weight):
 
 def test_a_right_backward_passes_with_room_to_spare():
     report = check_layer_norm()
-    assert report.ok and report.first_wrong is None
+    assert report.ok and report.first_wrong is None and not report.notes
     assert [row.name for row in report.rows] == ["x", "weight", "bias"]  # the eps is a setting
     # measured: 2.6e-11 at most over 20 seeds
     assert report.worst.error < 2e-10

@@ -383,6 +383,8 @@ def test_bars_begin_at_0_and_numbers_stand_beyond_them(values, figure_of):
         axes = figure.axes[0]
         assert [(bar.get_x(), bar.get_width()) for bar in axes.patches] == [(0.0, value) for value in values]
         assert [bool(bar.get_hatch()) for bar in axes.patches] == [value < 0 for value in values]  # without colour
+        whiskers = [segment[:, 0] for segment in axes.collections[-1].get_segments()]
+        np.testing.assert_allclose(np.reshape(whiskers, (-1, 2)), np.reshape([*intervals.values()], (-1, 2)))
         assert not overlapping(boxes(figure, every_text(figure)))
         shown = [text for text in axes.texts if text.get_text() and text.get_fontsize() < 10]
         assert len(shown) == (len(values) if len(values) < 50 else 0)  # a hundred bars have no room for numbers
