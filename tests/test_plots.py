@@ -132,6 +132,7 @@ def test_any_text_is_drawn_as_it_is_whatever_the_readers_settings(draw, argument
     assert dollars and not any(text.get_parse_math() for text in dollars)
     assert max(len(text.get_text()) for text in texts if "word" not in text.get_text()) < 200  # long ones are cut
     assert max(figure.get_size_inches()) < 12
+    assert sum("word" in line for line in head(figure.axes[0])) == 3  # a long title is cut
     assert "□ is a character that no installed font has" in [text.get_text() for text in texts]
 
 
