@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import CodeType, FunctionType
+from typing import Any
 
 import numpy as np
 
@@ -54,17 +55,31 @@ def mutants(function: FunctionType) -> list[Mutant]:
     ast.increment_lineno(tree, first - 1)
     found: list[Mutant] = []
     seen = {ast.unparse(tree)}
-    for path, statement in _statements(tree.body[0]):
-        for change, new in _changed_statements(statement):
-            mutated = copy.deepcopy(tree)
-            _replace(mutated.body[0], path, new)
+    for statement in _statements(tree.body[0]):
+        for node, change, make in _changes(statement):
+            copies: dict[int, ast.AST] = {}
+            mutated = copy.deepcopy(tree, copies)
+            old = copies[id(node)]
+            new = make(old)
+            _Exchange(old, new).visit(mutated)
             ast.fix_missing_locations(mutated)
             text = ast.unparse(mutated)
             if text not in seen:  # two ways to the same change
                 seen.add(text)
-                source = ast.unparse(new[0]).splitlines()[0] if new else "pass"
+                shown = new[0] if isinstance(new, list) else new if node is statement else copies[id(statement)]
+                source = ast.unparse(shown).splitlines()[0]
                 found.append(Mutant(function, statement.lineno, change, source, _code(function, mutated)))
     return found
+
+
+class _Exchange(ast.NodeTransformer):
+    """Put one node in the place of another; or several, of a statement."""
+
+    def __init__(self, old: ast.AST, new: ast.AST | list[ast.AST]) -> None:
+        self.old, self.new = old, new
+
+    def visit(self, node: ast.AST) -> Any:
+        return self.new if node is self.old else self.generic_visit(node)
 
 
 def _code(function: FunctionType, tree: ast.Module) -> CodeType:
@@ -133,30 +148,28 @@ def survivors(function: FunctionType, check: Callable[[], bool]) -> tuple[list[M
 
 # ---------------------------------------------------------------------------------------------------- statements
 
-Path = tuple[tuple[str, int], ...]
+Change = tuple[
+    ast.AST, str, Callable[[Any], Any]
+]  # of which node, in words, and what makes the wrong node of (a copy of) it
 
 
-def _statements(function: ast.AST) -> Iterator[tuple[Path, ast.stmt]]:
-    """Find the statements of a function, however deep, each with the way to it."""
+def _with(**fields: object) -> Callable[[Any], Any]:
+    """What gives a node other fields."""
 
-    def walk(node: ast.AST, path: Path) -> Iterator[tuple[Path, ast.stmt]]:
-        for field in ("body", "orelse"):
-            for i, child in enumerate(getattr(node, field, []) or []):
-                here = (*path, (field, i))
-                yield here, child
-                if not _refuses(child):
-                    yield from walk(child, here)
+    def make(node: ast.AST) -> ast.AST:
+        for name, value in fields.items():
+            setattr(node, name, value)
+        return node
 
-    yield from walk(function, ())
+    return make
 
 
-def _replace(function: ast.AST, path: Path, new: list[ast.stmt]) -> None:
-    """Put other statements in the place of one."""
-    node = function
-    for field, i in path[:-1]:
-        node = getattr(node, field)[i]
-    field, i = path[-1]
-    getattr(node, field)[i : i + 1] = new or [ast.Pass()]
+def _statements(node: ast.AST) -> Iterator[ast.stmt]:
+    """Find the statements of a function, however deep."""
+    for child in [*getattr(node, "body", []), *getattr(node, "orelse", [])]:
+        yield child
+        if not _refuses(child):
+            yield from _statements(child)
 
 
 _COMPUTED = {  # the expression of a statement, and whether it is changed as a whole, too
@@ -167,33 +180,28 @@ _COMPUTED = {  # the expression of a statement, and whether it is changed as a w
 }
 
 
-def _changed_statements(statement: ast.stmt) -> Iterator[tuple[str, list[ast.stmt]]]:
-    """Give all wrong versions of a statement, with the change in words."""
+def _changes(statement: ast.stmt) -> Iterator[Change]:
+    """Give all changes of a statement."""
     if _computes_nothing(statement):
         return
     if isinstance(statement, (ast.AugAssign, ast.Expr)):
-        yield "left out", []
+        yield statement, "left out", lambda _: ast.Pass()
     if isinstance(statement, ast.AugAssign):
         for operator in _OTHER.get(type(statement.op), ()):
-            yield "another operator", [_with(statement, op=operator())]
+            yield statement, "another operator", _with(op=operator())
     if isinstance(statement, ast.Expr):
         yield from _scaled_outputs(statement)
     if isinstance(statement, ast.If):
-        yield "the other branch", [_with(statement, test=ast.UnaryOp(ast.Not(), statement.test))]
+        yield statement.test, "the other branch", lambda test: ast.UnaryOp(ast.Not(), test)
     field, is_value = _COMPUTED.get(type(statement), ("", False))
     value = getattr(statement, field, None)
     if value is not None:
         if is_value:
-            for change, new in _sign_and_size(value):
-                yield change, [_with(statement, **{field: new})]
-        for change, new in _changed_expressions(value):
-            yield change, [_with(statement, **{field: new})]
+            yield from _sign_and_size(value)
+        yield from _changed_expressions(value)
     for target in [*getattr(statement, "targets", ())[:1], getattr(statement, "target", None)]:
         if isinstance(target, ast.Subscript) and not isinstance(statement, ast.For):
-            for change, place in _changed_expressions(target.slice):
-                new = _with(target, slice=place)
-                field = {"targets": [new]} if isinstance(statement, ast.Assign) else {"target": new}
-                yield change, [_with(statement, **field)]
+            yield from _changed_expressions(target.slice)
 
 
 _WRITES = {"at", "append", "copyto", "fill_diagonal", "update"}
@@ -217,56 +225,30 @@ def _computes_nothing(statement: ast.stmt) -> bool:
     return isinstance(statement, ast.Expr) or (isinstance(value, ast.Constant) and isinstance(value.value, str))
 
 
-def _with(node: ast.AST, **fields: object) -> ast.AST:
-    """Copy a node with other fields."""
-    new = copy.copy(node)
-    for name, value in fields.items():
-        setattr(new, name, value)
-    return new
-
-
-def _scaled_outputs(statement: ast.Expr) -> Iterator[tuple[str, list[ast.stmt]]]:
+def _scaled_outputs(statement: ast.Expr) -> Iterator[Change]:
     """Scale what a statement such as np.exp(x, out=x) has written."""
     for keyword in statement.value.keywords:
         if keyword.arg == "out" and isinstance(keyword.value, ast.Name):
-            target = ast.Name(keyword.value.id, ast.Store())
             for number, change in ((-1.0, "sign turned"), (FACTOR, f"scaled by {FACTOR}")):
-                yield change, [statement, ast.AugAssign(target, ast.Mult(), ast.Constant(number))]
+                scaled = ast.AugAssign(ast.Name(keyword.value.id, ast.Store()), ast.Mult(), ast.Constant(number))
+                yield statement, change, lambda done, scaled=scaled: [done, scaled]
 
 
 # -------------------------------------------------------------------------------------------------- expressions
 
 
-def _members(node: ast.AST, *fields: str) -> Iterator[tuple[ast.AST, Callable[[ast.AST], ast.AST]]]:
-    """Give the nodes in (some fields of) a node, each with a function that puts another one in its place."""
-    for field, value in ast.iter_fields(node):
-        if fields and field not in fields:
-            continue
-        if isinstance(value, ast.AST):
-            yield value, lambda new, field=field: _with(node, **{field: new})
-        for i, member in enumerate(value if isinstance(value, list) else ()):
-            if isinstance(member, ast.AST):
-                yield (
-                    member,
-                    lambda new, field=field, value=value, i=i: _with(
-                        node, **{field: [*value[:i], new, *value[i + 1 :]]}
-                    ),
-                )
-
-
-def _sign_and_size(value: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+def _sign_and_size(value: ast.AST) -> Iterator[Change]:
     """Turn the sign and change the size: of a tuple's members, of a constructor's arguments, or of the whole."""
     is_constructor = isinstance(value, ast.Call) and isinstance(value.func, ast.Name) and value.func.id[0].isupper()
-    if is_constructor or isinstance(value, (ast.Tuple, ast.keyword)):
-        for member, put in _members(
-            value, *(("value",) if isinstance(value, ast.keyword) else ("elts", "args", "keywords"))
-        ):
+    if isinstance(value, ast.keyword):
+        yield from _sign_and_size(value.value)
+    elif is_constructor or isinstance(value, ast.Tuple):
+        for member in value.elts if isinstance(value, ast.Tuple) else [*value.args, *value.keywords]:
             if not isinstance(member, ast.Starred):
-                for change, new in _sign_and_size(member):
-                    yield change, put(new)
+                yield from _sign_and_size(member)
     elif not isinstance(value, (ast.List, ast.ListComp, ast.Dict, ast.Lambda)) and not _holds_nothing(value):
-        yield "sign turned", ast.UnaryOp(ast.USub(), value)
-        yield f"scaled by {FACTOR}", ast.BinOp(value, ast.Mult(), ast.Constant(FACTOR))
+        yield value, "sign turned", lambda value: ast.UnaryOp(ast.USub(), value)
+        yield value, f"scaled by {FACTOR}", lambda value: ast.BinOp(value, ast.Mult(), ast.Constant(FACTOR))
 
 
 def _holds_nothing(value: ast.expr) -> bool:
@@ -276,14 +258,14 @@ def _holds_nothing(value: ast.expr) -> bool:
     return isinstance(value, ast.Constant) and not value.value
 
 
-def _changed_expressions(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
-    """Give all versions of an expression with one change anywhere in it."""
-    yield from _changed_node(node)
+def _changed_expressions(node: ast.AST) -> Iterator[Change]:
+    """Give all changes anywhere in an expression."""
+    for change, make in _changed_node(node):
+        yield node, change, make
     if isinstance(node, ast.Call) and ast.unparse(node).endswith(".reshape(-1)"):
         return  # NumPy takes any negative number for "what is left"
-    for member, put in _members(node):
-        for change, new in _changed_expressions(member):
-            yield change, put(new)
+    for member in ast.iter_child_nodes(node):
+        yield from _changed_expressions(member)
 
 
 _OTHER = {ast.Add: (ast.Sub,), ast.Sub: (ast.Add,), ast.Mult: (ast.Div,), ast.Div: (ast.Mult,)}
@@ -295,62 +277,60 @@ _RENAMED |= {"argmax": "argmin", "zeros_like": "ones_like", "zeros": "ones", "on
 _RENAMED |= {"sin": "cos", "sqrt": "square", "log": "exp", "exp": "expm1"}
 
 
-def _changed_node(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
-    """Give all wrong versions of one node, its parts left as they are."""
+def _changed_node(node: ast.AST) -> Iterator[tuple[str, Callable[[Any], Any]]]:
+    """Give all changes of one node, its parts left as they are."""
     if isinstance(node, ast.BinOp):
         yield from _changed_operation(node)
     elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.Not, ast.Invert)):
         if not isinstance(node.operand, ast.Constant):
-            yield "sign dropped", node.operand
+            yield "sign dropped", lambda node: node.operand
     elif isinstance(node, ast.Compare) and type(node.ops[0]) in _TURNED:
-        yield "comparison turned", _with(node, ops=[_TURNED[type(node.ops[0])]()])
+        yield "comparison turned", _with(ops=[_TURNED[type(node.ops[0])]()])
     elif isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        yield from _other_numbers(node)
+        value = node.value
+        others = {0: (1,), 1: (0, 2), -1: (0, -2), 2: (1, 3)}.get(value, ()) if type(value) is int else ()
+        for other in others or ((value * 2, -value) if value else (1.0,)):  # an axis among them
+            yield f"{other} for {value}", _with(value=other)
     elif isinstance(node, ast.IfExp):
-        yield "the other choice", _with(node, body=node.orelse, orelse=node.body)
+        yield "the other choice", lambda node: ast.IfExp(node.test, node.orelse, node.body)
     elif isinstance(node, ast.Attribute):
         if node.attr == "T":
-            yield "transposition dropped", node.value
+            yield "transposition dropped", lambda node: node.value
         elif node.attr in _RENAMED:
-            yield f"{_RENAMED[node.attr]} for {node.attr}", _with(node, attr=_RENAMED[node.attr])
+            yield f"{_RENAMED[node.attr]} for {node.attr}", _with(attr=_RENAMED[node.attr])
     elif isinstance(node, ast.Call):
-        yield from _changed_call(node)
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        if name == "swapaxes" and isinstance(node.func, ast.Attribute) and len(node.args) == 2:
+            yield "transposition dropped", lambda node: node.func.value
+        elif name == "where" and len(node.args) == 3:
+            yield (
+                "choices exchanged",
+                lambda node: ast.Call(node.func, [node.args[i] for i in (0, 2, 1)], node.keywords),
+            )
+        elif name in ("reversed", "sign", "abs") and len(node.args) == 1:
+            yield f"{name} left out", lambda node: node.args[0]
 
 
-def _changed_operation(node: ast.BinOp) -> Iterator[tuple[str, ast.AST]]:
+def _changed_operation(node: ast.BinOp) -> Iterator[tuple[str, Callable[[Any], Any]]]:
     """Change what stands between two operands."""
     for operator in _OTHER.get(type(node.op), ()):
-        yield "another operator", _with(node, op=operator())
-    if isinstance(node.op, (ast.Add, ast.Sub, ast.Mult, ast.BitOr, ast.BitAnd)):
-        yield "right side dropped", node.left
-        yield "left side dropped", ast.UnaryOp(ast.USub(), node.right) if isinstance(node.op, ast.Sub) else node.right
-    elif isinstance(node.op, (ast.Div, ast.Pow)):
-        yield "right side dropped", node.left
+        yield "another operator", _with(op=operator())
+    if not isinstance(node.op, ast.MatMult):
+        yield "right side dropped", lambda node: node.left
+    if isinstance(node.op, ast.Sub):
+        yield "left side dropped", lambda node: ast.UnaryOp(ast.USub(), node.right)
+    elif isinstance(node.op, (ast.Add, ast.Mult, ast.BitOr, ast.BitAnd)):
+        yield "left side dropped", lambda node: node.right
     elif isinstance(node.op, ast.MatMult):
         for side in ("left", "right"):
-            yield f"{side} side transposed", _with(node, **{side: _swapped(getattr(node, side))})
+            yield (
+                f"{side} side transposed",
+                lambda node, side=side: _with(**{side: _swapped(getattr(node, side))})(node),
+            )
 
 
 def _swapped(node: ast.expr) -> ast.expr:
     """Exchange the last two axes."""
     call = ast.parse("np.swapaxes(x, -1, -2)", mode="eval").body
-    return _with(call, args=[node, *call.args[1:]])
-
-
-def _changed_call(node: ast.Call) -> Iterator[tuple[str, ast.AST]]:
-    """Change a call as a whole: without its effect, or with its choices exchanged."""
-    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-    if name == "swapaxes" and isinstance(node.func, ast.Attribute) and len(node.args) == 2:
-        yield "transposition dropped", node.func.value
-    elif name == "where" and len(node.args) == 3:
-        yield "choices exchanged", _with(node, args=[node.args[0], node.args[2], node.args[1]])
-    elif name in ("reversed", "sign", "abs") and len(node.args) == 1:
-        yield f"{name} left out", node.args[0]
-
-
-def _other_numbers(node: ast.Constant) -> Iterator[tuple[str, ast.AST]]:
-    """Change a number, an axis among them."""
-    value = node.value
-    others = {0: (1,), 1: (0, 2), -1: (0, -2), 2: (1, 3)}.get(value, ()) if type(value) is int else ()
-    for other in others or ((value * 2, -value) if value else (1.0,)):
-        yield f"{other} for {value}", ast.Constant(other)
+    call.args[0] = node
+    return call

@@ -12,6 +12,7 @@ from tiny import TINY, write_model
 
 from minisbert.cli import demo as module
 from minisbert.training.descent import SENTENCE_PAIRS, STEPS, descend, make_points
+from minisbert.training.descent_picture import FRAME_MILLISECONDS, LAST_MILLISECONDS
 
 SHORT = ["demo", "contrastive", "--no-text", "--steps", "3", "--points", "3"]
 
@@ -68,8 +69,14 @@ def test_a_picture_and_a_film(matplotlib):
     run(*SHORT, "-o", "plane.PNG")
     shown = run("demo", "contrastive", "--steps", "2", "-o", "demo.png").stdout
     assert "pairs of sentences, vectors of 12 dimensions" in shown
+    times, frames = [], []
     with Image.open("demo.gif") as film, Image.open("plane.PNG") as plane, Image.open("demo.png") as both:
-        assert film.format == "GIF" and film.n_frames == 4
+        assert film.format == "GIF" and film.n_frames == 4 and film.info["loop"] == 0
+        for frame in range(4):
+            film.seek(frame)
+            times.append(film.info["duration"])
+            frames.append(film.convert("RGB").tobytes())
+        assert times == [FRAME_MILLISECONDS] * 3 + [LAST_MILLISECONDS] and len(set(frames)) == 4
         assert plane.format == both.format == "PNG" and plane.width == both.width
         assert both.height > plane.height + 500  # the sentences stand below
 

@@ -4,7 +4,6 @@ That the gradient of InfoNCE is right is in `test_mutants.py`.
 """
 
 import io
-from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -70,12 +69,9 @@ def test_a_step_goes_against_the_gradient():
 
 def test_loss_alignment_and_uniformity_fall():
     seen = descend(*make_points(6, rng()))
-    assert (np.diff(seen.loss) < 0).all()  # at every step
-    assert seen.loss[-1] < 0.1 * seen.loss[0]
-    assert seen.alignment[-1] < 0.05 * seen.alignment[0]
-    assert seen.uniformity[-1] < seen.uniformity[0] - 1
-    assert seen.found(0) < seen.found(-1) == 6
-    assert seen.positive_cosine[-1] > 0.95 > 0 > seen.negative_cosine[-1]
+    assert (np.diff(seen.loss) < 0).all() and seen.loss[-1] < 0.1 * seen.loss[0]
+    assert seen.alignment[-1] < 0.05 * seen.alignment[0] and seen.uniformity[-1] < seen.uniformity[0] - 1
+    assert seen.found(0) < seen.found(-1) == 6 and seen.positive_cosine[-1] > 0.95 > 0 > seen.negative_cosine[-1]
 
 
 # -------------------------------------------------------------------------------------------------------- picture
@@ -113,21 +109,3 @@ def test_the_picture_shows_points_arrows_and_cosines(matplotlib, monkeypatch):
         for cells, seen in zip(matrices, (plane, text), strict=True):
             written = [float(cell.get_text().replace("\N{MINUS SIGN}", "-")) for cell in cells]
             np.testing.assert_allclose(written, seen.similarities(step).ravel(), rtol=0, atol=0.00501)
-
-
-def test_the_film_has_a_frame_for_each_step(matplotlib):
-    from PIL import Image
-
-    from minisbert.training.descent_picture import FRAME_MILLISECONDS, LAST_MILLISECONDS, draw_animation
-
-    stream, seen, times, pictures = io.BytesIO(), [], [], []
-    shown = draw_animation(stream, descents(pairs=3, steps=1)[0], progress=seen.append)
-    assert shown == [0, 1] and seen == [1] * 2
-    film = Image.open(stream)
-    assert film.format == "GIF" and film.n_frames == 2 and film.info["loop"] == 0
-    for frame in range(2):
-        film.seek(frame)
-        times.append(film.info["duration"])
-        pictures.append(np.asarray(film.convert("RGB")))
-    assert times == [FRAME_MILLISECONDS, LAST_MILLISECONDS]
-    assert all((one != other).any() for one, other in pairwise(pictures))

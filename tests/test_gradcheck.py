@@ -58,7 +58,7 @@ def without_the_variance_term(d_x, d_weight, d_bias, d_y, x, weight):
 
 def test_a_right_backward_passes_with_room_to_spare():
     report = check_layer_norm()
-    assert report.ok and report.first_wrong is None
+    assert report.ok and report.first_wrong is None and not report.notes
     assert [row.name for row in report.rows] == ["x", "weight", "bias"]  # the eps is a setting
     # measured: 2.6e-11 at most over 20 seeds
     assert report.worst.error < 2e-10
@@ -123,9 +123,9 @@ def test_a_planted_mistake_is_caught_and_named(mistake):
 
 
 def test_a_transposed_square_matrix_is_named():
-    arguments = {"x": rng().normal(size=(4, 5)), "weight": rng(1).normal(size=(5, 5))}
+    arguments = {"x": rng().normal(size=(4, 5)).astype(np.float32), "weight": rng(1).normal(size=(5, 5))}
     report = check_backward(ops.linear, lambda d, x, w: (d @ w, x.T @ d), arguments, rng=rng(), directions=4)
-    assert report.worst.diagnosis == "it is transposed"
+    assert report.worst.diagnosis == "it is transposed" and report.rows[0].ok  # float32 is widened for an operation
 
 
 # --------------------------------------------------------------------------------------------------- whole losses
@@ -172,21 +172,19 @@ def test_a_whole_loss_with_a_row_gradient():
         assert check_gradients(loss, params, gradients, rng=rng()).first_wrong.name == name
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        (lambda g: RowGradient(g.rows[1:], g.values[1:], 9), "a term is missing"),
-        (lambda g: RowGradient(g.rows, g.values, 8), "of 8 came back, but the table is (9, 4)"),
-        (lambda g: RowGradient(g.rows, g.values[:, :3], 9), "(4, 3) of 9 came back"),
-        (lambda g: RowGradient(g.rows + 2, g.values, 9), "rows [2, 4, 9, 10]"),
-        (lambda g: RowGradient(np.array([0, 2, 2, 7]), g.values, 9), "once"),
-    ],
-)
-def test_a_wrong_row_gradient_is_caught(change, words):
+def test_a_wrong_row_gradient_is_caught():
     loss, params, gradients = mlp()
-    report = check_gradients(loss, params, gradients | {"table": change(gradients["table"])}, rng=rng())
-    assert report.first_wrong.name == "table" and words in report.first_wrong.diagnosis
-    assert [row.name for row in report.rows if not row.ok] == ["table"]
+    right = gradients["table"]
+    for rows, values, count, words in (
+        (right.rows[1:], right.values[1:], 9, "a term is missing"),
+        (right.rows, right.values, 8, "of 8 came back, but the table is (9, 4)"),
+        (right.rows, right.values[:, :3], 9, "(4, 3) of 9 came back"),
+        (right.rows + 2, right.values, 9, "rows [2, 4, 9, 10]"),
+        (np.array([0, 2, 2, 7]), right.values, 9, "once"),
+    ):
+        report = check_gradients(loss, params, gradients | {"table": RowGradient(rows, values, count)}, rng=rng())
+        assert report.first_wrong.name == "table" and words in report.first_wrong.diagnosis
+        assert [row.name for row in report.rows if not row.ok] == ["table"]
 
 
 def test_a_loss_that_does_not_read_its_argument():
@@ -211,10 +209,7 @@ def test_a_kink_is_reported_as_such():
     x[1, 2], x[3, 3] = 2e-4, 1  # a first step of 1e-3 reaches beyond the kink: it is stepped around
     report = check_backward(ops.relu, ops.relu_backward, {"x": x}, rng=rng())
     assert report.ok, report
-
-
-def test_a_loss_computed_in_float32_cannot_be_judged():
-    loss, params, gradients = mlp()
+    loss, params, gradients = mlp()  # nor can a loss be judged that is computed in float32
     narrow = check_gradients(
         lambda p: loss({name: tensor.astype(np.float32) for name, tensor in p.items()}), params, gradients, rng=rng()
     )
@@ -222,11 +217,6 @@ def test_a_loss_computed_in_float32_cannot_be_judged():
 
 
 # ------------------------------------------------------------------------------------------------------ refusals
-
-
-def test_float32_is_widened_for_an_operation():
-    x = rng().normal(size=(3, 4)).astype(np.float32)
-    assert check_backward(np.tanh, lambda d, x: d * (1 - np.tanh(x) ** 2), [x], rng=rng()).ok
 
 
 ONES = {"x": np.ones(3)}

@@ -8,6 +8,7 @@ Measured: 6e-11 at most, in the bias of a key, whose gradient is rounding alone;
 
 import numpy as np
 import pytest
+from test_finetune import ANCHORS, NEGATIVES, POSITIVES
 from test_torch_models import open_theirs
 from tiny import tiny_dense, write_model
 from torch_oracle import THIRD_PARTY_WARNINGS, quiet, relative, torch_parameters
@@ -21,10 +22,6 @@ from minisbert.training.step import copy_parameters, named_parameters
 pytestmark = [pytest.mark.usefixtures("one_thread"), *(pytest.mark.filterwarnings(w) for w in THIRD_PARTY_WARNINGS)]
 
 PROMISED = 1e-9
-LETTERS = "abcdefghjk"
-ANCHORS = tuple(f"the cat {x} sat on" for x in LETTERS)
-POSITIVES = tuple(f"i love {x} soup" for x in LETTERS)
-NEGATIVES = tuple(f"the dog ran {x}" for x in LETTERS[::-1])
 LABELS = np.array([0, 1, 1, 0, 0, 1, 0, 1, 1, 0])
 DATA = {
     "pairs": Examples("pairs", (ANCHORS, POSITIVES)),

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from running import run, stand_in, told
 from safetensors import SafetensorError
 from tiny import TINY, write_model
@@ -117,12 +118,11 @@ def test_what_is_said_about_the_best_weights(monkeypatch):
 def test_columns_kind_scale_and_several_files():
     write("one.csv", "a,b,c", ["the cat,4,soup", "i love soup,5,a mat"])
     write("two.csv", "a,b,c", ["the dog,1,soup", "i ran,2,on"])
-    write("dev.tsv", "x\ty\tz", [f"{i}\tthe cat {x}\tsoup {x}" for i, x in enumerate("abc")])
     arguments = ["--kind", "scored", "--columns", "1,3,2", "--scale", "0,5", "--loss", "cosine_similarity"]
-    arguments += ["--dev", "dev.tsv", "--dev-columns", "x,y,z"]
+    arguments += ["--dev", "one.csv", "--dev-columns", "b,a,c"]
     said = told("train", "one.csv", "two.csv", "-o", "my-model", *QUICK, *arguments)
     assert (said["examples"], said["kind"], said["files"]) == (4, "scored", ["one.csv", "two.csv"])
-    assert said["settings"]["loss"] == "cosine_similarity" and said["dev"]["name"] == "dev.tsv"
+    assert said["settings"]["loss"] == "cosine_similarity" and said["dev"]["name"] == "one.csv"
 
 
 def test_from_scratch(model):
@@ -210,12 +210,7 @@ def test_resume_starts_goes_on_and_is_complete(monkeypatch):
         shown = run(*arguments, "--resume", code=1)  # there was nothing yet
     assert "--resume" in shown.stderr and shown.stdout == ""
     before = Path("my-model.checkpoint").read_bytes()
-    for options, words in (
-        ([], "--force"),
-        (["--seed", 7, "--warmup", 0.5, "--resume"], "warmup .*0.5; seed .*7"),
-        (["--max-seq-length", 9, "--resume"], "--max-seq-length .*9"),
-        (["--from-scratch", "1,8,2", "--resume"], "model"),
-    ):
+    for options, words in (([], "--force"), (["--max-seq-length", 9, "--resume"], "--max-seq-length .*9")):
         assert re.search(words, run(*arguments, *options, code=1).stderr)
     assert Path("my-model.checkpoint").read_bytes() == before and step_of("my-model.checkpoint") == 2
     went_on = run(*arguments, "--resume")
@@ -228,8 +223,6 @@ def test_resume_starts_goes_on_and_is_complete(monkeypatch):
     for changed, words in (
         (["train", "others.tsv", *arguments[2:]], "examples was .* and is now"),
         ([*arguments, "--epochs", 3, "--seed", 7], "epochs was 2 and is now 3; seed was 0 and is now 7"),
-        ([*arguments, "--loss-option", "scale=10"], "scale"),
-        ([*arguments, "--max-seq-length", 9], "--max-seq-length was 64 and is now 9"),
         ([*arguments, "--dev", "stsb_dev.tsv"], "dev was None"),
         ([*arguments, "--from-scratch", "1,8,2"], "model was"),
     ):
@@ -268,11 +261,8 @@ def test_a_disk_that_is_full_at_the_end_keeps_the_trained_model(monkeypatch, err
 
 
 def test_two_at_a_time_are_refused():
-    from filelock import FileLock
-
     with FileLock("my-model.checkpoint.lock"):
-        shown = run("train", "pairs.tsv", "-o", "my-model", *QUICK, code=1)
-    assert "my-model: another process" in shown.stderr
+        assert "my-model: another process" in run("train", "pairs.tsv", "-o", "my-model", *QUICK, code=1).stderr
 
 
 # ------------------------------------------------------------------------------------------------- real processes
@@ -338,22 +328,24 @@ from minisbert.cli import main
 
 moment, whole, replace, synced = sys.argv.pop(1), minisbert.model.folder.save_file, Path.replace, []
 
+def die(where):
+    if moment == where:
+        os._exit(9)
+
 def save_file(*arguments, **options):
     whole(*arguments, **options)
-    if moment == "saving":
-        os._exit(9)
+    die("saving")
 
 def fsync(number):
     synced.append(number)
-    if moment == "checkpoint" and len(synced) == 2:
-        os._exit(9)
+    if len(synced) == 2:
+        die("checkpoint")
 
 def renamed(self, target):
-    if moment == "before" and Path(target).name == "out":
-        os._exit(9)
+    is_output = Path(target).name == "out"
+    is_output and die("before")
     replace(self, target)
-    if moment == "behind" and Path(target).name == "out":
-        os._exit(9)
+    is_output and die("behind")
 
 minisbert.model.folder.save_file, minisbert.files.os.fsync, Path.replace = save_file, fsync, renamed
 main()

@@ -48,17 +48,16 @@ def rng(seed=0):
 @pytest.mark.parametrize("kind", COLUMNS)
 def test_the_kind_is_told_by_the_columns(kind, tmp_path):
     file = write(tmp_path, "t.tsv", tsv(COLUMNS[kind], ROWS[kind]))
-    scores, labels, names = {
+    wanted = {
         "scored": ([4.5, 0.0], None, ()),
         "labelled": (None, [1, 0], ("0", "1")),
         "texts": (None, [0, 1, 0, 1], ("card", "greeting")),
     }.get(kind, (None, None, ()))
     for said in (None, kind):
         examples = read_examples(file, kind=said)
-        assert examples.kind == kind and examples.label_names == names
-        assert examples.columns == tuple(zip(*ROWS[kind], strict=True))[: -1 if scores or labels else None]
-        for found, wanted in ((examples.scores, scores), (examples.labels, labels)):
-            assert (None if found is None else found.tolist()) == wanted
+        found = (array if array is None else array.tolist() for array in (examples.scores, examples.labels))
+        assert examples.kind == kind and (*found, examples.label_names) == wanted
+        assert examples.columns == tuple(zip(*ROWS[kind], strict=True))[: -1 if any(wanted) else None]
 
 
 @pytest.mark.parametrize(
@@ -226,25 +225,21 @@ def check_epoch(examples: Examples, epoch: list[Batch], batch_size: int) -> None
         assert all(len(column) == len(batch.indices) for column in batch.texts)
 
 
-@given(st.lists(st.integers(0, 6), min_size=1, max_size=60), st.integers(2, 9), st.integers(0, 2**32))
-def test_classes_meet_as_little_as_can_be(labels, batch_size, seed):
-    labels = np.unique(np.array(labels * 2 + [0, 1, 0, 1]), return_inverse=True)[1]  # each class twice at least
-    examples = texts_of(labels)
-    epoch = make_epoch(examples, batch_size, rng(seed))
-    check_epoch(examples, epoch, batch_size)
-    for c, count in Counter(labels.tolist()).items():
-        most = max(int(np.count_nonzero(batch.targets == c)) for batch in epoch)
-        assert most == -(-count // len(epoch))  # one, wherever the class has no more texts than there are batches
-
-
 @given(
     st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=2, max_size=60),
     st.integers(2, 9),
     st.integers(0, 2**32),
 )
-def test_pairs_of_any_texts_are_all_dealt(rows, batch_size, seed):
-    examples = pairs_of(*zip(*rows, strict=True))
-    check_epoch(examples, make_epoch(examples, batch_size, rng(seed)), batch_size)
+def test_every_example_is_dealt_once_and_classes_meet_as_little_as_can_be(rows, batch_size, seed):
+    left, right = zip(*rows, strict=True)
+    pairs = pairs_of(left, right)
+    check_epoch(pairs, make_epoch(pairs, batch_size, rng(seed)), batch_size)
+    labels = np.unique([*left, *left, 0, 1, 0, 1], return_inverse=True)[1]  # each class twice at least
+    epoch = make_epoch(texts_of(labels), batch_size, rng(seed))
+    check_epoch(texts_of(labels), epoch, batch_size)
+    for c, count in Counter(labels.tolist()).items():
+        most = max(int(np.count_nonzero(batch.targets == c)) for batch in epoch)
+        assert most == -(-count // len(epoch))  # one, wherever the class has no more texts than there are batches
 
 
 def count_meetings(epoch):
@@ -256,9 +251,9 @@ def count_meetings(epoch):
     return meetings
 
 
-@pytest.mark.parametrize("size, batch, texts, most", [(400, 8, 40, 0.5), (1000, 20, 30, 8)])
+@pytest.mark.parametrize("size, batch, texts, most", [(400, 8, 40, 0.5), (300, 10, 12, 16)])
 def test_equal_texts_hardly_meet(size, batch, texts, most):
-    """Pairs of two columns of so many texts; in the second case two thirds of all texts are in every batch."""
+    """Pairs of two columns of so many texts; in the second case most texts are in every batch."""
     dealt, by_chance = [], []
     for seed in range(10):
         draw = rng(seed)
@@ -269,7 +264,7 @@ def test_equal_texts_hardly_meet(size, batch, texts, most):
         parts = np.split(draw.permutation(size), len(epoch))
         columns = [tuple(tuple(column[i] for i in part) for column in examples.columns) for part in parts]
         by_chance.append(count_meetings([Batch(c, None, part) for c, part in zip(columns, parts, strict=True)]))
-    assert np.mean(dealt) < most and np.mean(by_chance) > 60  # measured: 0.1 and 3.2
+    assert np.mean(dealt) < most and np.mean(by_chance) > 60  # measured: 0.1 and 12.5
 
 
 def test_a_text_is_the_same_in_any_column_and_one_that_must_meet_itself_is_spread_evenly():

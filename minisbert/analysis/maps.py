@@ -33,7 +33,7 @@ from minisbert.analysis.clusters import SAME, Groups, unit_rows
 from minisbert.checks import check_choice, each_text, require
 from minisbert.html_page import assemble
 from minisbert.model import Array
-from minisbert.plots.placing import Label, write_labels
+from minisbert.plots.plane import Label, write_labels
 from minisbert.plots.style import DPI, SHAPES, one_line, page
 
 METHODS = ("pca", "tsne")
@@ -236,10 +236,9 @@ def draw_map(
     low, high = (points.min(axis=0) + points.max(axis=0)) / 2 + half * np.array([[-1.0], [1.0]])
     words = [one_line(texts[row], TEXT_LETTERS) or "(empty)" for row in rows]
     with page(title, "\n".join(captions), [*names, *words]) as paper:
-        from matplotlib.figure import Figure  # not pyplot, which looks for a display
         from matplotlib.lines import Line2D
 
-        axes: Any = Figure(figsize=tuple(inches), dpi=DPI).add_axes((0.0, 0.0, 1.0, 1.0))
+        axes = paper.axes(*inches)
         axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), xticks=[], yticks=[])
         axes.spines[:].set_color("0.8")
         area = float(np.clip(9_000 / count, 8, 55))  # of a mark: small if there are many
@@ -278,7 +277,7 @@ def draw_map(
             )  # fmt: skip
             for text in legend.get_texts():
                 text.set_parse_math(False)
-        paper.save(stream, axes.figure, axes, WIDTH_INCHES)
+        paper.save(stream, axes, WIDTH_INCHES)
 
 
 def middle(points: Array) -> Array:

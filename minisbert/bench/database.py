@@ -11,11 +11,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
+from statistics import median
 
 import numpy as np
 
-from minisbert.bench.worker import peak_mib
+from minisbert.bench.worker import peak_mib, timed
 from minisbert.checks import require
 from minisbert.search.database import SCHEMA_VERSION, EmbeddingDatabase, _create
 
@@ -57,11 +59,9 @@ def measure_database(file: Path, queries: int = 50) -> dict[str, float]:
         found, mib = {"load_s": time.perf_counter() - begin}, vectors.nbytes / 2**20
         asked = np.random.default_rng(1).standard_normal((queries + 1, vectors.shape[1]), np.float32)
         for name, where in (("p50_ms", None), ("where_p50_ms", "lang = 'en'")):
-            marks = []
-            for query in asked:  # the first warms up
-                index.search_vectors(query, where=where)
-                marks.append(1000.0 * time.perf_counter())
-            found[name] = float(np.median(np.diff(marks)))
+            search = partial(index.search_vectors, where=where)
+            search(asked[0])  # warms up
+            found[name] = 1000.0 * median(timed(search, query) for query in asked[1:])
         extra = peak_mib() - before - mib
         return {**found, "extra_mib": extra, "vectors_mib": mib, "file_mib": file.stat().st_size / 2**20}
 

@@ -22,7 +22,6 @@ import numpy as np
 
 from minisbert.bench import worker
 from minisbert.bench.engines import ENGINES, Setting, export_graph
-from minisbert.bench.trainers import TRAINERS
 from minisbert.bench.worker import Worker
 from minisbert.encoder import SentenceEncoder
 from minisbert.model import Array
@@ -163,7 +162,7 @@ def run_benchmark(
         yield Row("  peak memory of that, MiB", _scaled(cold, lambda found: found[1]))
     if "training" in parts:
         with ExitStack() as stack:
-            able = {name: stack.enter_context(Worker(settings[name])) for name in engines if name in TRAINERS}
+            able = {name: stack.enter_context(Worker(settings[name])) for name in engines if ENGINES[name].train}
             yield from measure_training(able, make_batches(texts), rounds)
 
 

@@ -16,11 +16,13 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from urllib.parse import urlsplit
 
 import numpy as np
 
 from minisbert.bench.run import default_texts, make_texts
+from minisbert.bench.worker import timed
 from minisbert.encoder import SentenceEncoder
 
 AT_A_TIME, ROUNDS = 32, 5
@@ -83,30 +85,21 @@ def main(count: int) -> None:
         memory = memory_mib(process)
         for _ in range(ROUNDS):
             for name, texts in loads.items():
-                marks = [time.perf_counter()]
-                encoder.encode(texts)
-                marks.append(time.perf_counter())
-                asyncio.run(ask(url, texts, AT_A_TIME))
-                marks.append(time.perf_counter())
-                for start in range(0, len(texts), AT_A_TIME):
-                    encoder.encode(texts[start : start + AT_A_TIME])
-                marks.append(time.perf_counter())
-                whole, asked, by_32 = np.diff(marks)
-                for calls, seconds in (("one call", whole), (f"{AT_A_TIME} a call", by_32)):
-                    shares[f"{name}, {calls}"].append(seconds / asked)
-            texts, marks = loads["sentences"][:50], [time.perf_counter()]
-            for text in texts:
-                encoder.encode(text)
-                marks.append(time.perf_counter())
-            alone.append(1000.0 * float(np.median(asyncio.run(ask(url, texts, 1)))))
-            ratios.append(alone[-1] / (1000.0 * float(np.median(np.diff(marks)))))
+                asked = timed(asyncio.run, ask(url, texts, AT_A_TIME))
+                shares[f"{name}, one call"].append(timed(encoder.encode, texts) / asked)
+                parts = [texts[start : start + AT_A_TIME] for start in range(0, len(texts), AT_A_TIME)]
+                shares[f"{name}, {AT_A_TIME} a call"].append(sum(timed(encoder.encode, part) for part in parts) / asked)
+            texts = loads["sentences"][:50]
+            ours = 1000.0 * median(timed(encoder.encode, text) for text in texts)
+            alone.append(1000.0 * median(asyncio.run(ask(url, texts, 1))))
+            ratios.append(alone[-1] / ours)
         grown = memory_mib(process) - memory
     lines = [
-        f"{AT_A_TIME} at a time: {np.median(found):.0%} of encode's texts/s ({min(found):.0%}-{max(found):.0%}); {name}"
+        f"{AT_A_TIME} at a time: {median(found):.0%} of encode's texts/s ({min(found):.0%}-{max(found):.0%}); {name}"
         for name, found in shares.items()
     ]
     lines += [
-        f"one at a time: p50 {np.median(alone):.1f} ms, {np.median(ratios):.2f} times encode's "
+        f"one at a time: p50 {median(alone):.1f} ms, {median(ratios):.2f} times encode's "
         f"({min(ratios):.2f} to {max(ratios):.2f})",
         f"memory: {memory:.0f} MiB after the first round, {grown:+.0f} after {ROUNDS} more",
     ]

@@ -16,8 +16,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from minisbert.bench.engines import ENGINES, Encode, Setting
-from minisbert.bench.trainers import TRAINERS, StepTimes, Train
+from minisbert.bench.engines import ENGINES, Setting, StepTimes
 from minisbert.model import Array
 
 
@@ -51,20 +50,15 @@ def _begin() -> None:
 
 
 @cache
-def loaded(setting: Setting) -> Encode:
-    """The engine of this process."""
-    return ENGINES[setting.engine].load(setting)
-
-
-@cache
-def loaded_for_training(setting: Setting) -> Train:
-    """The trainer of this process, whose weights move on from step to step."""
-    return TRAINERS[setting.engine](setting)
+def loaded(setting: Setting, part: str = "load") -> Any:
+    """The engine of this process; or, with "train", its training step, whose weights move on from step to step."""
+    return getattr(ENGINES[setting.engine], part)(setting)
 
 
 def embed(setting: Setting, texts: list[str]) -> Array:
     """The vectors (B, D)."""
-    return loaded(setting)(texts, None)
+    vectors: Array = loaded(setting)(texts, None)
+    return vectors
 
 
 def seconds(setting: Setting, texts: list[str], batch_size: int | None = None) -> float:
@@ -74,9 +68,13 @@ def seconds(setting: Setting, texts: list[str], batch_size: int | None = None) -
     >>> seconds(Setting("minisbert", hub.resolve().folder, Path(), 1, 256), ["soup"]) > 0
     True
     """
-    encode = loaded(setting)
+    return timed(loaded(setting), texts, batch_size)
+
+
+def timed(work: Callable[..., object], *arguments: Any) -> float:
+    """The seconds that a call takes."""
     began = time.perf_counter()
-    encode(texts, batch_size)
+    work(*arguments)
     return time.perf_counter() - began
 
 
@@ -87,13 +85,13 @@ def seconds_each(setting: Setting, texts: list[str]) -> list[float]:
 
 def steps(setting: Setting, batches: Sequence[Sequence[list[str]]], dropout: float) -> list[StepTimes]:
     """Take a training step for each batch."""
-    train = loaded_for_training(setting)
+    train = loaded(setting, "train")
     return [train(columns, dropout) for columns in batches]
 
 
 def load_trainer(setting: Setting) -> float:
     """Load what trains, and give :func:`peak_mib` before the first step."""
-    loaded_for_training(setting)
+    loaded(setting, "train")
     return peak_mib()
 
 

@@ -15,7 +15,6 @@ import click
 
 from minisbert.bench.engines import ENGINES, check_installed
 from minisbert.bench.run import OURS, PARTS, Row, default_texts, make_batches, run_benchmark
-from minisbert.bench.trainers import TRAINERS
 from minisbert.cli import options
 from minisbert.cli.inputs import TextSource, input_options
 from minisbert.cli.outputs import Target, output_options, write_json
@@ -75,9 +74,10 @@ def bench(
     texts = source.read() if is_given else default_texts(encoder)
     if not texts:
         raise click.UsageError("Nothing to measure: the input has no texts.")
-    if not set(engines) & set(TRAINERS) or not make_batches(texts):
+    trainers = [name for name, engine in ENGINES.items() if engine.train]
+    if not set(engines) & set(trainers) or not make_batches(texts):
         if "training" in parts:
-            able = " or ".join(TRAINERS)
+            able = " or ".join(trainers)
             raise click.UsageError(f"Training takes {able}, and two pairs of four different texts, line after line.")
         parts = parts or PARTS[:-1]
     num_threads = num_threads or threads.usable()

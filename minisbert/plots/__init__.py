@@ -11,8 +11,7 @@ finds no room is left out, and the caption says so. Text in any script is drawn 
 """
 
 from minisbert.plots.charts import bars, curves
-from minisbert.plots.heads import attention_heads
-from minisbert.plots.heat import heat_map, similarity_matrix
+from minisbert.plots.heat import attention_heads, heat_map, similarity_matrix
 from minisbert.plots.plane import vectors_in_plane
 from minisbert.plots.stations import where_we_are
 from minisbert.plots.style import picture

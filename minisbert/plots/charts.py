@@ -15,8 +15,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from minisbert.plots.placing import spread
-from minisbert.plots.style import DIVERGING, DPI, FONT_SIZE, LETTER, LINE_COLOURS, SHAPES, finite, page, written
+from minisbert.model import Array
+from minisbert.plots.style import DIVERGING, FONT_SIZE, LETTER, LINE_COLOURS, SHAPES, finite, page, written
 
 CURVES_INCHES = (6.2, 3.6)  # of the axes; higher if there are many names
 BARS_INCHES = (5.0, 9.0)  # of the axes: width, and height at most
@@ -92,11 +92,10 @@ def curves(
     finite(list(uprights.values()) or [0.0], "curves: x_levels", -1)
     looks = [_look(i) for i in range(len(found))]
     with page(title, caption, [*found, *heights, *uprights, x_label, y_label]) as paper:
-        from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
 
         width, height = CURVES_INCHES[0], max(CURVES_INCHES[1], 1.05 * _LINE * (len(found) + len(heights)))
-        axes: Any = Figure(figsize=(width, height), dpi=DPI).add_axes((0.0, 0.0, 1.0, 1.0))
+        axes = paper.axes(width, height)
         axes.set(xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
         axes.margins(x=0.03, y=0.06)
         for (x, y), look in zip(found.values(), looks, strict=True):
@@ -154,7 +153,7 @@ def curves(
                     zorder=1,
                     **place,
                 )
-        paper.save(stream, axes.figure, axes, width + 1.0)
+        paper.save(stream, axes, width + 1.0)
 
 
 def _look(number: int) -> dict[str, Any]:
@@ -166,6 +165,34 @@ def _look(number: int) -> dict[str, Any]:
         "markersize": 3.5,
         "linewidth": 1.4,
     }
+
+
+def spread(wanted: Array, gap: float, low: float, high: float) -> Array:
+    """Move numbers apart until neighbours have a gap, with the smallest sum of squared moves, and keep their order.
+
+    (n,) -> (n,)
+
+    All stay in [low, high]; with less room than ``(n - 1) * gap`` the gap shrinks. Equal numbers keep their order.
+
+    **Source**: isotonic regression by its max-min formula; ``sklearn.isotonic.isotonic_regression`` of ``wanted - gap *
+    rank``.
+
+    >>> spread(np.array([5.0, 5.0, 9.0]), 2.0, 0.0, 10.0)
+    array([4., 6., 9.])
+    """
+    if not len(wanted):
+        return np.zeros(0)
+    gap = min(gap, (high - low) / max(len(wanted) - 1, 1))
+    order = np.argsort(wanted, kind="stable")
+    steps = gap * np.arange(len(wanted))
+    sums = np.concatenate([[0.0], np.cumsum(wanted[order] - steps)])
+    first, last = np.indices((len(wanted), len(wanted)))  # of a run of neighbours
+    means = np.where(first <= last, (sums[last + 1] - sums[first]) / (np.abs(last - first) + 1), np.inf)
+    least = np.minimum.accumulate(means[:, ::-1], axis=1)[:, ::-1]  # of all runs that go so far or farther
+    level = np.where(first <= last, least, -np.inf).max(axis=0)
+    places: Array = np.empty(len(wanted))
+    places[order] = np.clip(level, low, high - steps[-1]) + steps
+    return places
 
 
 def bars(
@@ -220,10 +247,8 @@ def bars(
             )
         ends[list(values).index(name)] = low, high
     with page(title, caption, [*values, value_label]) as paper:
-        from matplotlib.figure import Figure
-
         width, height = BARS_INCHES[0], min(BARS_INCHES[1], BAR_INCHES * len(values))
-        axes: Any = Figure(figsize=(width, height), dpi=DPI).add_axes((0.0, 0.0, 1.0, 1.0))
+        axes = paper.axes(width, height)
         look: dict[str, Any]
         for place, value in enumerate(lengths.tolist()):
             look = (
@@ -231,12 +256,11 @@ def bars(
             )
             axes.barh(place, value, height=0.72, linewidth=0.6, **look)
         axes.axvline(0.0, color="black", linewidth=0.8)
-        for place, name in enumerate(values):
-            if name in (intervals or {}):
-                spans = np.abs(ends[place] - lengths[place])[:, None]
-                for colour, thick, cap in (("white", 3.2, 4.0), ("black", 1.2, 3.0)):  # shows on a bar
-                    look = {"ecolor": colour, "elinewidth": thick, "capthick": thick, "capsize": cap}
-                    axes.errorbar(lengths[place], place, xerr=spans, fmt="none", **look)
+        known = [place for place, name in enumerate(values) if name in (intervals or {})]
+        spans = np.abs(ends - lengths[:, None])[known].T  # (2, n)
+        for colour, thick, cap in (("white", 3.2, 4.0), ("black", 1.2, 3.0)):  # shows on a bar
+            look = {"ecolor": colour, "elinewidth": thick, "capthick": thick, "capsize": cap}
+            axes.errorbar(lengths[known], known, xerr=spans, fmt="none", **look)
         step = max(1, math.ceil(1.3 * FONT_SIZE / 72 * len(values) / height))
         names = [paper.label(name) for name in values]
         axes.set_yticks(range(0, len(names), step), names[::step], parse_math=False)
@@ -254,4 +278,4 @@ def bars(
         axes.set_xlabel(paper.label(value_label, 70), parse_math=False)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(axis="y", length=0)
-        paper.save(stream, axes.figure, axes, width + 1.0)
+        paper.save(stream, axes, width + 1.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import IO, Any
 
-from minisbert.plots.style import DPI, FONT_SIZE, Picture, page, picture
+from minisbert.plots.style import FONT_SIZE, Picture, page, picture
 
 STATIONS = (  # name, what leaves the station for one text, notebooks
     ("text", "letters", (2, 7)),
@@ -55,10 +55,9 @@ def _draw(stream: IO[bytes], marked: Collection[str]) -> None:
     width, height = count * step - _GAP, _LOW + _HEIGHT + 0.3
     caption = "T tokens of one text, D numbers for each. Dark: this notebook."
     with page("Where we are", caption, []) as paper:
-        from matplotlib.figure import Figure
         from matplotlib.patches import FancyBboxPatch
 
-        axes: Any = Figure(figsize=(width, height), dpi=DPI).add_axes((0.0, 0.0, 1.0, 1.0))
+        axes = paper.axes(width, height)
         axes.set(xlim=(0, width), ylim=(0, height))
         axes.axis("off")
         middle: dict[str, Any] = {"ha": "center", "va": "center", "linespacing": 1.1}
@@ -92,4 +91,4 @@ def _draw(stream: IO[bytes], marked: Collection[str]) -> None:
         axes.annotate("", (first, _LOW - 0.34), (first, _BACK), arrowprops=arrow | look(GRADIENTS))
         said = "training: gradients go back through all stations (9) and change the weights (10)"
         axes.text((first + last) / 2, _BACK - 0.13, said, color=ink, **middle)
-        paper.save(stream, axes.figure, axes, width)
+        paper.save(stream, axes, width)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import textwrap
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import IO, Any
@@ -116,13 +116,29 @@ class Page:
         self.boxes |= BOX in drawn
         return drawn
 
-    def save(self, stream: IO[bytes], figure: Any, axes: Any, width: float) -> None:
-        """Write title and captions above the axes, in lines of a width in inches, and the figure as a PNG."""
+    def axes(self, width: float, height: float, **options: Any) -> Any:
+        """Axes that fill a figure of this size in inches; saving adds what stands around them."""
+        from matplotlib.figure import Figure  # not pyplot, which looks for a screen
+
+        return Figure(figsize=(width, height), dpi=DPI).add_axes((0.0, 0.0, 1.0, 1.0), **options)
+
+    def save(self, stream: IO[bytes], axes: Any, width: float) -> None:
+        """Write title and captions above the axes, wrapped to a width in inches, and the whole as a PNG."""
         title, captions = self.drawable(self.title), [self.drawable(line) for line in self.captions]
         if self.boxes or BOX in "".join([title, *captions]):
             captions.append(f"{BOX} is a character that no installed font has")
-        write_head(axes, title, captions, width)
-        figure.savefig(stream, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.15, facecolor="white")
+        letters, title_size = round(max(width, 5.0) / LETTER), FONT_SIZE + 3
+        cut: dict[str, Any] = {"max_lines": 3, "placeholder": " …"}
+        small = [line for text in captions for line in textwrap.wrap(text, letters, **cut)]
+        large = textwrap.wrap(title, round(letters * FONT_SIZE / title_size), **cut)
+        height = 8.0  # points above the axes
+        for lines, size, colour in ((small, FONT_SIZE, "0.3"), (large, title_size, "black")):
+            for line in reversed(lines):
+                place = {"xycoords": "axes fraction", "xytext": (0, height), "textcoords": "offset points"}
+                axes.annotate(line, (0, 1), **place, fontsize=size, color=colour, va="bottom", parse_math=False)
+                height += 1.4 * size
+            height += 3.0 * bool(lines)
+        axes.figure.savefig(stream, format="png", dpi=DPI, bbox_inches="tight", pad_inches=0.15, facecolor="white")
 
 
 @contextmanager
@@ -136,25 +152,25 @@ def page(title: str, caption: str, labels: Iterable[str]) -> Iterator[Page]:
         yield Page(title, caption.splitlines(), drawable)
 
 
-def colour_bar(figure: Any, image: Any, width: float, height: float, gap: float = 0.2, extend: str = "neither") -> None:
+def colour_bar(image: Any, width: float, height: float, gap: float = 0.2, extend: str = "neither") -> None:
     """Draw the scale to the right of an image, from the top down; lengths in inches, ``extend`` as in matplotlib."""
     tall = min(max(height, 1.2), 4.0)  # a scale as low as one row has no room for its numbers
     place = (1 + gap / width, 1 - tall / height, 0.14 / width, tall / height)
-    bar = figure.colorbar(image, cax=figure.add_axes(place, label="scale"), extend=extend)
+    bar = image.figure.colorbar(image, cax=image.figure.add_axes(place, label="scale"), extend=extend)
     bar.outline.set_linewidth(0.5)
     bar.ax.tick_params(length=2)
 
 
-def contrasting(colours: Array) -> list[str]:
-    """Black or white text for each colour RGBA, whichever has more contrast: ``(n, 4)`` -> n names.
+def contrasting(colours: Array) -> Array:
+    """Black or white text for each colour RGBA, whichever has more contrast: ``(..., 4)`` -> ``(...)`` names.
 
-    >>> contrasting(np.array([[1.0, 1.0, 0.9, 1.0], [0.0, 0.2, 0.4, 1.0]]))
+    >>> contrasting(np.array([[1.0, 1.0, 0.9, 1.0], [0.0, 0.2, 0.4, 1.0]])).tolist()
     ['black', 'white']
     """
     # Relative luminance as WCAG 2 defines it; at 0.179 black and white have the same contrast, 4.6 : 1.
-    linear = np.where(colours[:, :3] <= 0.04045, colours[:, :3] / 12.92, ((colours[:, :3] + 0.055) / 1.055) ** 2.4)
-    luminance = linear @ np.array([0.2126, 0.7152, 0.0722])
-    return ["black" if light > 0.179 else "white" for light in luminance]
+    rgb = colours[..., :3]
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    return np.where(linear @ np.array([0.2126, 0.7152, 0.0722]) > 0.179, "black", "white")
 
 
 def colour_map(diverging: bool) -> Any:
@@ -233,18 +249,3 @@ def inches(text: str, size: float = FONT_SIZE) -> float:
     """
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)  # as wide as high
     return (LETTER / FONT_SIZE * (len(text) - wide) + wide / 72) * size
-
-
-def write_head(axes: Any, title: str, captions: Sequence[str], width: float) -> None:
-    """Write title and captions above the axes, left-aligned, wrapped to a width in inches, at most three lines each."""
-    letters = round(max(width, 5.0) / LETTER)
-    small = [line for text in captions for line in textwrap.wrap(text, letters, max_lines=3, placeholder=" …")]
-    title_size = FONT_SIZE + 3
-    large = textwrap.wrap(title, round(letters * FONT_SIZE / title_size), max_lines=3, placeholder=" …")
-    height = 8.0  # points above the cells
-    for lines, size, colour in ((small, FONT_SIZE, "0.3"), (large, title_size, "black")):
-        for line in reversed(lines):
-            place = {"xy": (0, 1), "xycoords": "axes fraction", "xytext": (0, height), "textcoords": "offset points"}
-            axes.annotate(line, **place, fontsize=size, color=colour, va="bottom", parse_math=False)
-            height += 1.4 * size
-        height += 3.0 * bool(lines)

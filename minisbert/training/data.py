@@ -24,10 +24,11 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -422,24 +423,17 @@ def _dealing_order(keys: Array, rng: np.random.Generator) -> tuple[Array, int]:
 
 
 def _deal(keys: Sequence[Sequence[int]], room: Sequence[int]) -> list[int]:
-    """Give each example to the batch that has waited longest among those that hold none of its keys."""
+    """Give each example to the batch that has waited longest of those that hold none, or else fewest, of its keys."""
     waiting = deque(range(len(room)))
     left = list(room)
     held: list[set[int]] = [set() for _ in room]
-    holders: Counter[int] = Counter()  # how many batches hold a key
     dealt = []
     for own in keys:
-        best, fewest = 0, len(own) + 1
-        inevitable = sum(holders[key] == len(room) for key in own)
-        for place, b in enumerate(waiting):
-            clashes = sum(key in held[b] for key in own)
-            if clashes < fewest:
-                best, fewest = place, clashes
-            if clashes <= inevitable or place + 1 == PROBES:
-                break
-        b = waiting[best]
-        del waiting[best]
-        holders.update(set(own) - held[b])
+        probed = list(islice(waiting, PROBES))
+        b = next((b for b in probed if held[b].isdisjoint(own)), None)
+        if b is None:
+            b = min(probed, key=lambda b: sum(key in held[b] for key in own))
+        waiting.remove(b)
         held[b].update(own)
         left[b] -= 1
         if left[b]:

@@ -156,7 +156,7 @@ def _draw_marks(axes: Any, points: Array, marker: str, colour: str, name: str) -
     """Draw one side of the pairs, with a number in each mark."""
     from matplotlib.colors import to_rgba
 
-    number_colour = contrasting(np.array([to_rgba(colour)]))[0]
+    number_colour = str(contrasting(np.array(to_rgba(colour))))
     edge = {"markersize": 12, "markeredgecolor": "black", "markeredgewidth": 0.8}
     for i, (x, y) in enumerate(points.tolist(), 1):  # number with its mark: the next mark may cover both
         above = 4 + 0.01 * i
@@ -169,7 +169,7 @@ def _draw_cosines(axes: Any, seen: Descent, step: int) -> None:
     cosines = seen.similarities(step)  # (B, B)
     count = len(cosines)
     image = axes.imshow(cosines, cmap=colour_map(True), vmin=-1, vmax=1)
-    colours = np.array(contrasting(image.to_rgba(cosines).reshape(-1, 4))).reshape(cosines.shape)
+    colours = contrasting(image.to_rgba(cosines))  # (B, B)
     digits, size = (2, 7) if count <= 8 else (1, 6)
     for i, j in np.ndindex(cosines.shape):
         number, weight = f"{cosines[i, j].round(digits) + 0.0:.{digits}f}", "bold" if i == j else "normal"

@@ -13,7 +13,6 @@ import json
 import math
 import time
 import warnings
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -34,12 +33,11 @@ from minisbert.model.folder import SentenceModel
 from minisbert.model.params import build_params
 from minisbert.model.pooling import Normalize, Pooling
 from minisbert.model.tokens import OverflowReport, TruncationWarning
-from minisbert.training.data import Batch, Examples, make_epoch
+from minisbert.training.data import Examples, make_epoch
 from minisbert.training.losses import LOSSES
 from minisbert.training.optim import AdamWState, adamw, clip_gradients, init_adamw, warmup_linear
 from minisbert.training.step import (
     DropoutPlan,
-    LossFunction,
     copy_parameters,
     named_parameters,
     replace_parameters,
@@ -185,17 +183,6 @@ def fitting_losses(examples: Examples) -> tuple[str, ...]:
     return FITTING[examples.kind]
 
 
-def objective(settings: Settings, batch: Batch, params: dict[str, Array]) -> LossFunction:
-    """The loss of one batch as a function of its vectors, ``loss(vectors) -> LossResult``, one (B, D) array a column.
-
-    ``params`` holds the classifier, ``"head.weight"`` and ``"head.bias"``, of a loss that has one.
-    """
-    known = LOSSES[settings.loss]
-    loss = known.of_batch(batch.texts, batch.targets, **settings.loss_options)
-    head = [params["head.weight"], params["head.bias"]] if known.has_head else []
-    return lambda vectors: loss(vectors, *head)
-
-
 def new_head(settings: Settings, examples: Examples, width: int, dtype: npt.DTypeLike) -> dict[str, Array]:
     """Draw the first weights of the loss's own classifier, uniform within ``1 / sqrt(3 width)``: (C, 3 width) and (C,).
 
@@ -327,10 +314,7 @@ def read_checkpoint(file: Path, identity: Mapping[str, Any]) -> TrainingState:
     minisbert.training.finetune.CheckpointError: ...: belongs to another run: loss was 'triplet' and is now ...
     """
     try:
-        with file.open("rb") as stream:
-            if not zipfile.is_zipfile(stream):  # NumPy would take it for a pickle, and say how to load that unsafely
-                raise ValueError("not a whole .npz file")
-        with np.load(file) as stored:
+        with file.open("rb") as stream, np.load(stream) as stored:
             about = json.loads(str(stored["about"]))
             was, progress = dict(about["identity"]), Progress(**about["progress"])
             progress.dev_scores = [(step, score) for step, score in progress.dev_scores]
@@ -343,8 +327,8 @@ def read_checkpoint(file: Path, identity: Mapping[str, Any]) -> TrainingState:
                 state.parts()[part][tensor] = stored[name]
     except OSError as error:  # a folder, say
         raise CheckpointError(f"{file}: cannot be read: {error}") from error
-    except Exception as error:  # a damaged zip makes its reader raise a dozen kinds
-        raise CheckpointError(f"{file}: damaged, or no checkpoint: {error}; remove it to start again") from error
+    except Exception as error:  # a dozen kinds; of what is no zip, NumPy says how to unpickle it, which would be unsafe
+        raise CheckpointError(f"{file}: damaged, or no checkpoint; remove it to start again") from error
     now = json.loads(json.dumps(identity))
     if differing := [name for name in {**was, **now} if was.get(name) != now.get(name)]:
         changes = "; ".join(f"{name} was {was.get(name)!r} and is now {now.get(name)!r}" for name in differing)
@@ -492,7 +476,8 @@ def _steps(
 ) -> Iterator[StepReport | None]:
     """Train on from a state, which is overwritten, and report each step; None after the first score on the dev set."""
     params, progress, threads = state.params, state.progress, settings.num_threads
-    model = replace_parameters(encoder.model, params)
+    model, known = replace_parameters(encoder.model, params), LOSSES[settings.loss]
+    head = [params["head.weight"], params["head.bias"]] if known.has_head else []
 
     def score(dev: DevSet) -> float:
         """Score the model as it is now, and keep its weights if it is the best so far."""
@@ -517,12 +502,13 @@ def _steps(
         warmup = math.ceil(settings.warmup * total)
         for place in range(max(0, progress.step - epoch * len(batches)), len(batches)):
             batch = batches[place]
+            loss = known.of_batch(batch.texts, batch.targets, **settings.loss_options)
             dropout = DropoutPlan((settings.seed, 2, progress.step), settings.dropout, settings.dropout)
             try:
                 step = value_and_gradients(
                     model,
                     batch.texts,
-                    objective(settings, batch, params),
+                    lambda vectors, loss=loss: loss(vectors, *head),  # type: ignore[misc]
                     max_seq_length=limit,
                     dropout=dropout if settings.dropout else None,
                     cache_tokens=settings.cache_tokens,

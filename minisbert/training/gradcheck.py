@@ -81,14 +81,9 @@ def check_backward(
     """
     if not isinstance(arguments, Mapping):
         arguments = {f"argument {i}": value for i, value in enumerate(arguments)}
-    named = dict(arguments)
-    moving: dict[str, Array] = {}
-    for name, value in arguments.items():
-        if isinstance(value, np.ndarray):
-            is_float = value.dtype.kind == "f"
-            named[name] = np.array(value, np.float64 if is_float else value.dtype, order="K")
-            named[name].flags.writeable = False
-            moving |= {name: named[name]} if is_float else {}
+    named = {name: _frozen(value) if isinstance(value, np.ndarray) else value for name, value in arguments.items()}
+    arrays = {name: value for name, value in named.items() if isinstance(value, np.ndarray)}
+    moving = {name: array for name, array in arrays.items() if array.dtype == np.float64}
     if not moving:
         raise ValueError(
             f"check_backward: expected at least one array of floating-point numbers, got "
@@ -102,8 +97,7 @@ def check_backward(
             f"returned {_describe(y)}; look for an astype, a float32 constant or a division by zero"
         )
     rng = _own(rng)
-    d_y = rng.standard_normal(y.shape)
-    d_y.flags.writeable = False
+    d_y = _frozen(rng.standard_normal(y.shape))
     returned = backward(d_y, *named.values())
     gradients = returned if isinstance(returned, (tuple, list)) else (returned,)
     if len(gradients) != len(moving):
@@ -216,19 +210,19 @@ def check_gradients(
             found.append((analytic, transposed, *_slope(f, value, tolerance / 10)))
         return np.array(found).T
 
-    whole = measure("everything", params)
-    measured = {name: measure(name, [name]) for name in params if only is None or name in only}
-    scale = max(_rms(numeric) for _, _, numeric, _, _ in (whole, *measured.values()))
-
-    def judge(name: str, shape: tuple[int, ...], found: Array, fault: str) -> GradientRow:
-        return GradientRow(name, shape, *_judge(found, fault, scale, tolerance, sizes or {}))
-
-    rows = tuple(judge(name, params[name].shape, found, faults[name]) for name, found in measured.items())
     fault = "some gradients cannot be compared" if any(faults.values()) else ""
-    all_of_it = judge("everything", (sum(tensor.size for tensor in params.values()),), whole, fault)
+    size = sum(tensor.size for tensor in params.values())
+    found = [("everything", (size,), fault, measure("everything", params))]
+    checked = params if only is None else [name for name in params if name in only]
+    found += [(name, params[name].shape, faults[name], measure(name, [name])) for name in checked]
+    scale = max(_rms(slopes[2]) for *_, slopes in found)
+    all_of_it, *rows = (
+        GradientRow(name, shape, *_judge(slopes, fault, scale, tolerance, sizes or {}))
+        for name, shape, fault, slopes in found
+    )
     if not all_of_it.ok and not all(row.ok for row in rows):
         all_of_it = replace(all_of_it, diagnosis="see below")
-    noise, note = whole[4].max(), ""
+    noise, note = found[0][3][4].max(), ""
     if scale <= noise:
         note = "the loss did not change along any direction; is this the function that was meant?"
     elif noise > tolerance * scale:
@@ -236,7 +230,7 @@ def check_gradients(
             f"the loss is so large beside its slope that differences below {noise / scale:.0e} of the whole are lost "
             f"in its rounding; take a constant off it"
         )
-    return GradientReport(rows, all_of_it, tolerance, (note,) if note else ())
+    return GradientReport(tuple(rows), all_of_it, tolerance, (note,) if note else ())
 
 
 def check_encoder(
@@ -324,6 +318,13 @@ _ROUNDING = 64 * float(np.finfo(np.float64).eps)  # of the loss: what its last s
 def _own(rng: np.random.Generator) -> np.random.Generator:
     """Make a generator of its own: one that stands where it drew ``x`` from the same seed would draw ``d_y = x``."""
     return np.random.default_rng(rng.integers(2**32, size=4))
+
+
+def _frozen(array: Array) -> Array:
+    """A copy that nobody can change, floating-point numbers as float64."""
+    copy = np.array(array, np.float64 if array.dtype.kind == "f" else array.dtype, order="K")
+    copy.flags.writeable = False
+    return copy
 
 
 def _describe(value: Any) -> str:
@@ -535,12 +536,9 @@ class GradientReport:
             mark = "ok" if row.ok else f"<-- {row.verdict}: {row.diagnosis}"
             numbers = f"{row.analytic:.6e}", f"{row.numeric:.6e}", f"{row.error:.1e}"
             lines.append((row.name, str(row.shape), *numbers, mark))
-        width = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        table = []
-        for line in lines:
-            left, right = zip(line[:2], width[:2], strict=True), zip(line[2:5], width[2:5], strict=True)
-            cells = [*(f"{cell:{size}}" for cell, size in left), *(f"{cell:>{size}}" for cell, size in right), line[5]]
-            table.append(f"  {'  '.join(cells)}".rstrip())
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        layout = "  " + "  ".join(f"{{:{side}{width}}}" for side, width in zip("<<>>><", widths, strict=True))
+        table = [layout.format(*line).rstrip() for line in lines]
         if (first := self.first_wrong) is None:
             number = f"All {len(self.rows)} gradients, and all together," if self.rows else "All gradients together"
             summary = (

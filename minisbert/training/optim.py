@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Literal
 
 import numpy as np
 
@@ -262,15 +262,18 @@ def clip_gradients(grads: Mapping[str, Gradient], max_norm: float, *, num_thread
     numbers = {name: numbers_of(grad) for name, grad in grads.items()}
     blocks = _blocks(numbers)
 
-    def square(block: _Block) -> float:
+    parts = {}
+
+    def square(block: _Block) -> None:
         name, start, stop = block
         x = numbers[name].ravel(order="K")[start:stop].astype(np.float64, copy=False)
         with np.errstate(over="ignore", invalid="ignore"):  # the sum tells
-            return float(x.dot(x))
+            parts[block] = float(x.dot(x))
 
+    _share(blocks, square, num_threads)
     sums = dict.fromkeys(grads, 0.0)
-    for (name, _, _), part in zip(blocks, _share(blocks, square, num_threads), strict=True):
-        sums[name] += part
+    for block in blocks:  # added in a fixed order, whichever thread was first
+        sums[block[0]] += parts[block]
     _check_finite("clip_gradients", sums)
     norm = math.sqrt(sum(sums.values()))
     coefficient = max_norm / (norm + 1e-6)
@@ -290,20 +293,22 @@ def clip_gradients(grads: Mapping[str, Gradient], max_norm: float, *, num_thread
 _BLOCK = 2**17
 
 _Block = tuple[str, int, int]  # a tensor's name, start, stop
-_Result = TypeVar("_Result")
 
 
 def _blocks(tensors: Mapping[str, Array]) -> list[_Block]:
     return [(name, i, min(i + _BLOCK, x.size)) for name, x in tensors.items() for i in range(0, x.size, _BLOCK)]
 
 
-def _share(blocks: list[_Block], work: Callable[[_Block], _Result], num_threads: int) -> list[_Result]:
-    """Return ``[work(block) for block in blocks]``; eight jobs a thread, so that one held up leaves more to others."""
+def _share(blocks: list[_Block], work: Callable[[_Block], None], num_threads: int) -> None:
+    """Work on every block; eight jobs a thread, so that one held up leaves more to others."""
+
+    def work_on(job: Array) -> None:
+        for i in job:
+            work(blocks[i])
+
     jobs = np.array_split(np.arange(len(blocks)), max(1, min(8 * num_threads, len(blocks))))
-    results: dict[int, _Result] = {}
-    for job, found in work_through(jobs, lambda job: [work(blocks[i]) for i in job], num_threads):
-        results |= zip(job.tolist(), found, strict=True)
-    return [results[i] for i in range(len(blocks))]
+    for _ in work_through(jobs, work_on, num_threads):
+        pass
 
 
 def _order(x: Array) -> Literal["C", "F"]:
