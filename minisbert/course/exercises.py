@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +25,7 @@ import numpy as np
 from minisbert.model import Array
 from minisbert.proof.student import Outcome, call, explain_calls, same, short
 
-__all__ = ["Exercise", "Verdict", "array", "ask", "check", "hint", "judge", "mistaken"]
+__all__ = ["Exercise", "Verdict", "array", "ask", "check", "exercises", "hint", "judge", "mistaken"]
 
 Answer = Callable[..., Any]
 Mistake = Mapping[str, str] | Answer  # parts of the solution's text and what they become, or another function
@@ -48,6 +49,16 @@ class Exercise:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", self.name or self.solution.__name__.strip("_"))
+
+
+def exercises(chapter: int) -> dict[str, Exercise]:
+    """The exercises of a notebook, by name.
+
+    >>> list(exercises(1))
+    ['COSINES', 'NEAREST', 'CONTRIBUTIONS']
+    """
+    module = import_module(f"minisbert.course.chapter_{chapter:02}")
+    return {name: thing for name, thing in vars(module).items() if isinstance(thing, Exercise)}
 
 
 @dataclass(frozen=True)
