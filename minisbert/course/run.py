@@ -140,10 +140,8 @@ def same_text(a: str, b: str) -> bool:
 
 
 def _same_number(a: str, b: str) -> bool:
-    if a == b:
-        return True
-    if "." not in a or "." not in b:  # a count
-        return False
+    if a == b or a.count(".") != 1 or b.count(".") != 1:  # a count, or a version
+        return a == b
     x, y = (float(number.replace("\u2212", "-").replace(",", "")) for number in (a, b))
     if "e" in a and "e" in b and max(abs(x), abs(y)) < _TINY:
         return min(abs(x), abs(y)) * _TINY_FACTOR >= max(abs(x), abs(y))
