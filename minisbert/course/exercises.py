@@ -12,7 +12,6 @@ import copy
 import inspect
 import itertools
 import os
-import textwrap
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -169,14 +168,13 @@ def _what_is_wrong(exercise: Exercise, found: Sequence[Any]) -> str:
     if are(right):
         return ""
     known = {says: _results(exercise, mistake) for says, mistake in exercise.mistakes.items()}
-    made = next((says for says, results in known.items() if are(results)), "")
-    if made:
-        return made
+    for says, results in known.items():
+        if are(results):
+            return says
     if not exercise.cases[0]:
         answers = ", ".join(sorted(str(answer) for (answer,) in (right, *known.values())))
         return f"{short(found[0])} is none of the answers; give one of {answers}"
-    general = explained(right)
-    if general:
+    if general := explained(right):
         return general
     for (says, one), (also, other) in itertools.combinations(exercise.mistakes.items(), 2):
         if are(_results(exercise, one, other)):
@@ -201,6 +199,9 @@ def _values(value: Any) -> set[str]:
     return set().union(*map(_values, items)) if isinstance(items, (list, tuple)) else {repr(items)}
 
 
+_source = cache(inspect.getsource)
+
+
 def mistaken(solution: Answer, *mistakes: Mistake) -> Answer:
     """The solution with mistakes in it: parts of its text become others, or another function stands in its place.
 
@@ -212,7 +213,7 @@ def mistaken(solution: Answer, *mistakes: Mistake) -> Answer:
     """
     if len(mistakes) == 1 and callable(mistakes[0]):
         return mistakes[0]
-    text = _text(solution)
+    text = _source(solution)
     for mistake in mistakes:
         if callable(mistake):
             raise ValueError("another function is a mistake of its own")
@@ -223,11 +224,6 @@ def mistaken(solution: Answer, *mistakes: Mistake) -> Answer:
     names: dict[str, Any] = dict(solution.__globals__)
     exec(text, names)
     return names[solution.__name__]
-
-
-@cache
-def _text(solution: Answer) -> str:
-    return textwrap.dedent(inspect.getsource(solution))
 
 
 def _results(exercise: Exercise, *mistakes: Mistake) -> Any:
