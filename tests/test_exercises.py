@@ -396,7 +396,9 @@ def judged(exercise, answer):
 def test_mistakes_are_named_and_invented_answers_are_judged(name):
     exercise = EXERCISES[name]
     assert exercise.level in (1, 2, 3) and exercise.minutes >= 5 and exercise.hint and exercise.more
-    drawn = [exercise.draw(np.random.default_rng(seed)) for seed in range(5)] if exercise.draw else []
+    seeds = range(5) if exercise.draw else []
+    drawn, again = ([exercise.draw(np.random.default_rng(seed)) for seed in seeds] for _ in range(2))
+    assert repr(drawn) == repr(again) and len({*map(repr, drawn)}) == len(drawn)  # the same for all, and others
     more = replace(exercise, cases=[*exercise.cases, *drawn])  # as where marks are given
     assert check(more, exercise.solution).state == "right"
     for says, mistake in exercise.mistakes.items():
