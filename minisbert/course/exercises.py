@@ -12,7 +12,6 @@ import copy
 import inspect
 import itertools
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -22,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 
 from minisbert.model import Array
-from minisbert.proof.student import Outcome, call, explain_calls, same, short
+from minisbert.proof.student import Outcome, call_each, explain_calls, same, short
 
 __all__ = ["Exercise", "Verdict", "array", "ask", "check", "exercises", "hint", "judge", "mistaken"]
 
@@ -115,14 +114,7 @@ def ask(cases: Sequence[tuple[Any, ...]], answer: Any, seconds: float = 10.0) ->
     if cases[0] and not callable(answer):
         problem = "hand over the function itself, its name without brackets, not what it returns"
         return [Outcome("refused", problem=problem)]
-    outcomes: list[Outcome] = []
-    until = time.monotonic() + seconds
-    for case in cases:
-        left = max(0.01, until - time.monotonic())
-        outcomes.append(call(answer if callable(answer) else lambda: answer, *case, seconds=left))
-        if outcomes[-1].state != "value":
-            break
-    return outcomes
+    return call_each(answer if callable(answer) else lambda: answer, cases, seconds)
 
 
 def judge(exercise: Exercise, outcomes: Sequence[Outcome]) -> Verdict:

@@ -13,7 +13,6 @@ import inspect
 import os
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -39,7 +38,7 @@ from minisbert.proof.rungs import (
     random_texts,
     weights_of,
 )
-from minisbert.proof.student import JUDGING, Outcome, call, do_jobs, explain_calls, run_apart, same
+from minisbert.proof.student import JUDGING, Outcome, call, call_each, do_jobs, explain_calls, run_apart, same
 
 State = Literal["right", "wrong", "to do"]
 MISSING = "it is missing"
@@ -218,26 +217,17 @@ def _prepared(file: Path, model: Path, seed: int | None, seconds: float) -> Call
             return [Outcome("to do", problem=MISSING + (f"; is it {close[0]}?" if close else ""))]
         if helped:
             vars(module).update({other: RIGHT[other] for other in RIGHT.keys() & own.keys() - {name}})
-        outcomes: list[Outcome] = []
-        until = time.monotonic() + TOGETHER * seconds
         try:
-            for arguments in _all_texts(encoder, seed) if name == "encode" else [one.arguments for one in given[name]]:
-                left = max(0.1, until - time.monotonic()) if name == "encode" else seconds
-                outcomes.append(call(function, *arguments, seconds=left))
-                if outcomes[-1].state != "value":
-                    break
+            if name != "encode":
+                return call_each(function, (case.arguments for case in given[name]), each=seconds)
+            weights, heads = weights_of(encoder), encoder.model.config.num_attention_heads
+            texts = [(encoder.tokenize(text).token_ids, weights, heads) for text in _texts(encoder, seed)]
+            return call_each(function, texts, TOGETHER * seconds)
         finally:
             vars(module).clear()
             vars(module).update(own)
-        return outcomes
 
     return do
-
-
-def _all_texts(encoder: SentenceEncoder, seed: int | None) -> list[tuple[Any, ...]]:
-    """What ``encode`` is called with, for each text."""
-    weights, heads = weights_of(encoder), encoder.model.config.num_attention_heads
-    return [(encoder.tokenize(text).token_ids, weights, heads) for text in _texts(encoder, seed)]
 
 
 def _hint(outcome: Outcome) -> str:

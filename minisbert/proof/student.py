@@ -42,7 +42,7 @@ import numpy as np
 from minisbert.model import Array
 from minisbert.parallel import threads_start
 
-__all__ = ["Outcome", "call", "do_jobs", "explain_calls", "run_apart", "same", "short"]
+__all__ = ["Outcome", "call", "call_each", "do_jobs", "explain_calls", "run_apart", "same", "short"]
 
 PACKAGE = str(Path(__file__).resolve().parents[1])
 LIBRARIES = (PACKAGE, sysconfig.get_path("stdlib"), "<frozen", "<__array_function__")
@@ -125,6 +125,19 @@ def call(function: Callable[..., Any], *arguments: Any, seconds: float = 10.0) -
         state, problem = "changed", f"it changes its argument {changed}; work on a copy, or on a new array"
     told = next((_told(warning.message) for warning in warned), "")
     return Outcome(state, value, problem, line, told, tuple(used))
+
+
+def call_each(
+    function: Callable[..., Any], cases: Iterable[Sequence[Any]], seconds: float = math.inf, each: float = math.inf
+) -> list[Outcome]:
+    """Call it with each case, up to the first that comes to no value, for so many seconds in all, and each."""
+    outcomes: list[Outcome] = []
+    until = time.monotonic() + seconds
+    for case in cases:
+        outcomes.append(call(function, *case, seconds=max(0.01, min(each, until - time.monotonic()))))
+        if outcomes[-1].state != "value":
+            break
+    return outcomes
 
 
 def _shell() -> Any:
