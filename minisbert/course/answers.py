@@ -76,13 +76,17 @@ def results(
         answer, number = _handed_in(name, statements)
         names = _uses(symtable.symtable(answer or "...", "answer", "eval"))
         binding = [one.tree for one in statements if names & one.binds]
-        unbound = "" if binding else rf"\b{re.escape(answer or name)}\b"
-        for cell, problem in broken:
-            if name not in found and (cell.exercise == name or (unbound and re.search(unbound, cell.source))):
-                found[name] = [Outcome("refused", problem=problem)]
-        if name not in found and (not answer or (binding and all(map(is_blank, binding)))):
+        asked = rf"\b{re.escape(answer or name)}\b"
+        suspects = [  # its own cell, or one that names it, if no other binds it
+            problem
+            for cell, problem in broken
+            if cell.exercise == name or (not binding and re.search(asked, cell.source))
+        ]
+        if suspects:
+            found[name] = [Outcome("refused", problem=suspects[0])]
+        elif not answer or (binding and all(map(is_blank, binding))):
             found[name] = [Outcome("to do", problem="it is not filled in")]
-        if name not in found:
+        else:
             jobs[name] = (_needed(statements, names, number), answer, some)
     limits = {name: (3 * len(needed) + 3) * seconds for name, (needed, *_) in jobs.items()}
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
