@@ -1,6 +1,7 @@
 """The ladder finds a student's mistakes, each where it was planted, whatever the code does to its process."""
 
 import dataclasses
+import re
 import subprocess
 from pathlib import Path
 
@@ -14,8 +15,11 @@ from minisbert.proof import rungs
 from minisbert.proof.ladder import climb
 
 HERE = Path(__file__).resolve().parent
-SOLUTION = (HERE / "my_bert_solution.py").read_text()
 STUBS = HERE.parent / "notebooks" / "my_bert.py"
+SOLUTION = STUBS.read_text()  # each stub with the body that the tests have for it
+for name, body in re.findall(r"(?s)def (\w+)\([^\n]*:\n(.*?)\n(?:\n\n|\Z)", (HERE / "my_bert_solution.py").read_text()):
+    before, head, rest = SOLUTION.partition(f"def {name}(")
+    SOLUTION = before + head + rest.replace("    raise NotImplementedError", body, 1)
 
 
 @pytest.fixture(scope="module")
