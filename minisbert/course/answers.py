@@ -57,7 +57,7 @@ def results(
     """Call a notebook's answers with the cases of each exercise; an answer that kills its process spoils no other.
 
     >>> import numpy as np
-    >>> mine = Cell(7, "def double(rows, _):\n    return 2 * rows\ncheck(chapter_01.COSINES, double)")
+    >>> mine = Cell(7, "def double(rows, _):\\n    return 2 * rows\\ncheck(chapter_01.COSINES, double)")
     >>> [outcome] = results([mine], 1, {"COSINES": [(np.ones(2), 0)]})["COSINES"]
     >>> outcome.value
     array([2., 2.])
