@@ -259,11 +259,12 @@ def _judge(
     wrong = {name for name in RIGHT if (helped.get(name) or own[name]).state != "right"}
     rungs = []
     for name in RIGHT:
-        rung = helped.get(name) or own[name]
-        leaned = ", ".join(sorted(wrong & leans_on.get(name, set())))
-        if rung.state == "right" and name in helped:
-            rung = replace(rung, says=f"right, with the right {leaned}") if leaned else own[name]
-        if rung is own[name] and rung.state != "right":
+        rung, leaned = own[name], ", ".join(sorted(wrong & leans_on.get(name, set())))
+        if name in helped and helped[name].state != "right":
+            rung = helped[name]
+        elif name in helped and leaned:
+            rung = replace(helped[name], says=f"right, with the right {leaned}")
+        elif rung.state != "right":
             rung = _verdict(name, outcomes[name], given[name], encoder, True)
         rungs.append(rung)
     return tuple(rungs)
