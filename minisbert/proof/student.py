@@ -272,9 +272,10 @@ def _settled(value: Any) -> Any:
         return [_settled(item) for item in list(value)]
     if isinstance(value, dict):
         return {_settled(key): _settled(item) for key, item in dict(value).items()}
-    for kind, plainly in ((str, str), (numbers.Integral, int), (numbers.Real, float)):
-        if isinstance(value, kind):
-            return plainly(value)
+    if isinstance(value, str):
+        return str(value)
+    if isinstance(value, numbers.Real):
+        return int(value) if isinstance(value, numbers.Integral) else float(value)
     name = type(value).__name__
     if isinstance(value, Iterator):
         raise _Unusable(f"it returns a {name}, which is not computed yet: put list(...) around it, or return for yield")
