@@ -1,4 +1,4 @@
-"""A solution of notebooks/my_bert.py: the tests plant mistakes in it."""
+"""The bodies that notebooks/my_bert.py asks for: the tests fill them in, and plant mistakes in them."""
 
 import math
 
@@ -6,8 +6,6 @@ import numpy as np
 
 EPS = 1e-12  # of BERT's LayerNorm
 HEADS = 12  # of all-MiniLM-L6-v2
-
-# ------------------------------------------------------------------------------------------ part one: text to vector
 
 
 def embed(token_ids, weights, eps=EPS):
@@ -69,26 +67,6 @@ def mean_pool(hidden):
 
 def normalize(x):
     return x / max(np.linalg.norm(x), EPS)
-
-
-# ---------------------------------------------------------------------------------------- given: how they fit together
-
-
-def encode(token_ids, weights, heads=HEADS):
-    """The sentence vector of one text.
-
-    (T,) -> (D,)
-    """
-    hidden = embed(token_ids, weights)  # (T, D)
-    for i in range(sum(name.endswith("intermediate.dense.bias") for name in weights)):
-        start = f"encoder.layer.{i}."
-        layer = {name.removeprefix(start): array for name, array in weights.items() if name.startswith(start)}
-        hidden = feed_forward(attention(hidden, layer, heads), layer)  # (T, D)
-    return normalize(mean_pool(hidden))
-
-
-# ------------------------------------------------------------------------------- part two: the loss, and five gradients
-# `d_y` is how much the loss changes with each number of `y = f(x)`; the gradient d_x has the shape of x.
 
 
 def info_nce(anchors, positives, scale=20.0):

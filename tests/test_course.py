@@ -39,6 +39,7 @@ TEXTS = [
     ("−0.25", "0.25", False),
     ("1,234.5 texts", "1,234.6 texts", True),
     ("[CLS] 101", "[CLS] 102", False),
+    ("torch 2.13.0", "torch 2.13.1", False),
     ("a   b", "a b", True),
 ]
 

@@ -6,12 +6,11 @@ import itertools
 import math
 import re
 from dataclasses import replace
-from importlib import import_module
 
 import numpy as np
 import pytest
 
-from minisbert.course.exercises import Exercise, array, ask, check, hint, judge, mistaken
+from minisbert.course.exercises import Exercise, array, ask, check, exercises, hint, judge, mistaken
 from minisbert.model.ops import gelu, layer_norm, linear, softmax
 from minisbert.proof.student import call, same
 
@@ -24,16 +23,6 @@ def unit(x):
 
 def cosines_in_loops(a, b):
     return [[sum(x * y for x, y in zip(u, v)) / math.sqrt(sum(u * u) * sum(v * v)) for v in b] for u in a]
-
-
-def cosines_changing(a, b):
-    a /= norm(a, axis=1)[:, None]
-    return a @ unit(b).T
-
-
-def nearest_by_sorting(query, documents, k):
-    cosines = [float(d @ query / norm(d)) for d in documents]
-    return sorted(range(len(documents)), key=lambda i: -cosines[i])[:k]
 
 
 def pieces_by_while(word, vocabulary):
@@ -59,35 +48,11 @@ def my_softmax(x, axis=-1):
     return e / e.sum(axis=axis, keepdims=True)
 
 
-def look_in_loops(query, key, value):
-    out = np.zeros_like(value)
-    for t, q in enumerate(query):
-        scores = np.array([q @ k for k in key]) / len(q) ** 0.5
-        weights = np.exp(scores - scores.max())
-        out[t] = (weights[:, None] * value).sum(0) / weights.sum()
-    return out
-
-
 def previous_in_loops(probs):
     best = {}
     for layer, head in itertools.product(range(probs.shape[0]), range(probs.shape[1])):
         best[layer, head] = np.mean([probs[layer, head, t, t - 1] for t in range(1, probs.shape[2])])
     return max(best, key=best.get)
-
-
-def gelu_in_loops(x):
-    flat = [0.5 * v * math.erfc(-v / math.sqrt(2)) for v in x.ravel().tolist()]
-    return np.array(flat).reshape(x.shape)
-
-
-def my_norm(x, weight, bias):
-    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-12) * weight + bias
-
-
-def think_by_hand(hidden, expand, contract, norm):
-    wide = hidden @ expand[0].T + expand[1]
-    wide = wide * 0.5 * (1 + erf(wide / 2**0.5))
-    return my_norm(hidden + wide @ contract[0].T + contract[1], *norm)
 
 
 def agrees_in_loops(ours, reference, tolerance):
@@ -132,14 +97,6 @@ def wasted_mean(lengths, batch_size):
     return np.mean([1 - b.sum() / (len(b) * b.max()) for b in batches])
 
 
-def windows_for_ever(count, room, overlap):
-    windows, first = [], 0
-    while first < count:
-        windows.append((first, min(first + room, count)))
-        first = windows[-1][1] - overlap
-    return windows
-
-
 def windows_while(count, room, overlap):
     out, first = [], 0
     while True:
@@ -147,10 +104,6 @@ def windows_while(count, room, overlap):
         if first + room >= count:
             return out
         first += room - overlap
-
-
-def windows_printed(count, room, overlap):
-    print(windows_while(count, room, overlap))
 
 
 def owners_in_loops(windows):
@@ -176,10 +129,6 @@ def average_rank(x):
     return (x[:, None] > x).sum(1) + ((x[:, None] == x).sum(1) + 1) / 2
 
 
-def correlation_by_numpy(x, y):
-    return np.corrcoef(average_rank(x), average_rank(y))[0, 1]
-
-
 def normalize_backward_by_jacobian(d_y, x):
     rows = []
     for g, r in zip(d_y, x):
@@ -191,16 +140,6 @@ def normalize_backward_by_jacobian(d_y, x):
 def nce_by_logsumexp(cosines, scale):
     s = scale * cosines
     return np.mean(np.log(np.exp(s).sum(1)) - s.diagonal())
-
-
-def d_scores_in_place(scores):
-    probs = my_softmax(scores)
-    probs[np.arange(len(probs)), np.arange(len(probs))] -= 1
-    return probs / len(probs)
-
-
-def false_in_loops(classes):
-    return [[i != j and a == b for j, b in enumerate(classes)] for i, a in enumerate(classes)]
 
 
 def false_filled(classes):
@@ -223,243 +162,130 @@ def nothing(*arguments):
     result = arguments  # noqa: F841
 
 
-RIGHT = {
-    "1.COSINES": [cosines_in_loops],
-    "1.NEAREST": [nearest_by_sorting, lambda q, d, k: np.argsort(unit(d) @ q)[::-1][:k]],
-    "1.CONTRIBUTIONS": [lambda t, u: (t / len(t)) @ (u / len(u)).T / norm(t.mean(0)) / norm(u.mean(0))],
-    "2.PIECES": [pieces_by_while],
-    "2.READ": [
-        lambda ids, limit: [101, *ids[: limit - 2], 102],
-        lambda ids, limit: tuple([101] + [i for n, i in enumerate(ids) if n + 2 < limit] + [102]),
-    ],
-    "2.SUMMED": [
-        summed_where,
-        lambda i, n, w, p, t: np.take(w, i, 0) + np.vstack([p[:k] for k in n]) + np.tile(t[0], (len(i), 1)),
-    ],
-    "3.LOOK": [look_in_loops, lambda q, k, v: my_softmax(q @ k.T / q.shape[1] ** 0.5) @ v],
-    "3.HEADS": [
-        lambda x, h: np.stack(np.split(x, h, axis=1)),
-        lambda x, h: [x[:, i * x.shape[1] // h : (i + 1) * x.shape[1] // h] for i in range(h)],
-    ],
-    "3.PREVIOUS": [
-        previous_in_loops,
-        lambda p: list(np.unravel_index(np.trace(p[:, :, 1:, :-1], axis1=2, axis2=3).argmax(), p.shape[:2])),
-    ],
-    "4.NORM": [lambda x, w, b, e: w * ((x.T - x.mean(1)) * (x.var(1) + e) ** -0.5).T + b],
-    "4.GELU": [gelu_in_loops, lambda x: 0.5 * x * (1 + erf(x / np.sqrt(2)))],
-    "4.THINK": [think_by_hand, lambda x, e, c, n: layer_norm(x + linear(gelu(linear(x, *e)), *c), *n, 1e-12)],
-    "5.GAP": [lambda x: 2.0 ** (math.floor(math.log2(abs(x))) - 23)],
-    "5.AGREES": [agrees_in_loops, shaped(lambda a, b, t: largest(a - b) <= max(t, t * largest(b)))],
-    "5.SUSPECT_1": ["b", " B ", lambda: "b"],
-    "5.SUSPECT_2": ["e", "E", lambda: "E"],
-    "6.MASKED_MEAN": [mean_in_loops, lambda x, m: np.einsum("btd,bt->bd", x, m) / m.sum(1, keepdims=True)],
-    "6.MASKED_SOFTMAX": [masked_rows],
-    "6.WASTED": [
-        wasted_while,
-        lambda n, b: 1 - sum(n) / sum(max(n[i : i + b]) * len(n[i : i + b]) for i in range(0, len(n), b)),
-    ],
-    "7.WINDOWS": [windows_while, lambda c, r, o: tuple((a, min(a + r, c)) for a in range(0, max(1, c - o), r - o))],
-    "7.COMPOSED": [lambda v, n: (v * n[:, None]).sum(0) / norm((v * n[:, None]).sum(0))],
-    "7.OWNERS": [owners_in_loops],
-    "8.ANGLES": [
-        angles_by_atan,
-        lambda a, b: [math.acos(max(-1, min(1, u @ v / (norm(u) * norm(v))))) / math.pi for u, v in zip(a, b)],
-    ],
-    "8.PERCENTILE": [percentile_in_loops, lambda s, scores: 50 * (np.mean(scores < s) + np.mean(scores <= s))],
-    "8.CORRELATION": [correlation_by_numpy],
-    "9.SLOPE": [lambda f, x, h: ((f(x + h) - f(x)) / h + (f(x) - f(x - h)) / h) / 2],
-    "9.NORMALIZE_BACKWARD": [
-        normalize_backward_by_jacobian,
-        lambda d, x: d / norm(x, axis=1)[:, None] - x * (d * x).sum(1)[:, None] / norm(x, axis=1)[:, None] ** 3,
-    ],
-    "9.D_VALUE": [
-        lambda d, p: np.einsum("ts,tk->sk", p, d),
-        lambda d, p: [sum(p[t, s] * d[t] for t in range(len(d))) for s in range(len(p))],
-    ],
-    "10.INFO_NCE": [nce_by_logsumexp],
-    "10.D_SCORES": [d_scores_in_place, lambda s: my_softmax(s) / len(s) - np.eye(len(s)) / s.shape[1]],
-    "10.FALSE_NEGATIVES": [false_in_loops, false_filled],
-}
-"""Answers that are right, in another style."""
-WRONG = {
-    "1.COSINES": [
-        (cosines_changing, "argument a"),
-        (lambda a, b: unit(a) @ unit(b), "ValueError"),
-        (lambda a, b: EXERCISES["1.COSINES"].solution(a, b), "the solution's"),
-    ],
-    "1.NEAREST": [
-        (lambda q, d, k: np.sort(np.argsort(-(unit(d) @ q))[:k]), "wrong places"),
-        (lambda q, d, k: np.argsort(-(d / norm(d, axis=0) @ q))[:k], "called with"),
-    ],
-    "1.CONTRIBUTIONS": [
-        (lambda t, u: t @ u.T / (t @ u.T).sum(), "one factor"),
-        (lambda t, u: t @ u.T / (t.sum(0) @ t.sum(0) * (u.sum(0) @ u.sum(0))), "one factor"),
-    ],
-    "2.PIECES": [
-        (lambda w, v: " ".join(pieces_by_while(w, v)), "a list is wanted"),
-        (lambda w, v: pieces_by_while(w, v)[::-1], "called with"),
-        (lambda w, v: pieces_by_while(w, v) if len(w) > 4 else [], "empty"),
-    ],
-    "2.READ": [
-        (lambda ids, limit: [101, *ids[: limit - 3], 102], ""),
-        (lambda ids, limit: [*[101, *ids, 102][: limit - 1], 102], ""),
-        (lambda ids, limit: [101, *ids[:-2], 102], ""),
-        (lambda ids, limit: [102, 101, *ids[: limit - 2]], "one place too late"),
-        (lambda ids, limit: [101, *sorted(ids[: limit - 2]), 102], ""),
-    ],
-    "2.SUMMED": [
-        (lambda i, n, w, p, t: w[i] + p[np.arange(len(i)) % n[0]] + t[0], ""),
-        (lambda i, n, w, p, t: w[i] + np.vstack([p[: n[0]], p[: len(i) - n[0]]]) + t[0], ""),
-        (lambda i, n, w, p, t: w[i] + p[np.arange(len(i))] + t[1], "two things"),
-        (lambda i, n, w, p, t: w[i] + p[n] + t[0], "ValueError"),
-        (lambda i, n, w, p, t: np.maximum(summed_where(i, n, w, p, t), 0), "what is negative is cut"),
-    ],
-    "3.LOOK": [
-        (lambda q, k, v: softmax(q @ k.T / q.shape[1] ** 0.5) @ v, "comes from minisbert.model.ops.softmax"),
-        (lambda q, k, v: my_softmax(k @ q.T) @ v, "two things"),
-        (lambda q, k, v: my_softmax(q @ k.T / q.shape[1] ** 0.5).T @ v, ""),
-        (lambda q, k, v: (my_softmax(q @ k.T / q.shape[1] ** 0.5) @ v).mean(0), "mean over all rows"),
-        (lambda q, k, v: my_softmax(np.clip(q @ k.T / q.shape[1] ** 0.5, -700, 700)) @ v, ""),
-    ],
-    "3.HEADS": [
-        (lambda x, h: np.stack(np.split(x, h, axis=1), axis=-1), "comes last"),
-        (lambda x, h: np.stack(np.split(x, x.shape[1] // h, axis=1)), "K heads of H"),
-    ],
-    "3.PREVIOUS": [
-        (lambda p: np.unravel_index(np.median(np.diagonal(p, -1, 2, 3), axis=-1).argmax(), p.shape[:2]), ""),
-        (lambda p: np.unravel_index((np.diagonal(p, -1, 2, 3) > 0.5).sum(-1).argmax(), p.shape[:2]), ""),
-        (lambda p: previous_in_loops(p[:, :, :4, :4]), ""),
-    ],
-    "4.NORM": [
-        (lambda x, w, b, e: layer_norm(x, w, b, e), "comes from minisbert"),
-        (lambda x, w, b, e: (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, ddof=1, keepdims=True) + e), "two"),
-        (lambda x, w, b, e: (x - x.mean(0)) / np.sqrt(x.var(0, ddof=1) + e) * w + b, "two things"),
-    ],
-    "4.GELU": [
-        (lambda x: gelu(x), "comes from"),
-        (lambda x: x * math.erf(x / 2**0.5), "TypeError"),
-        (lambda x: 0.5 * x * (1 + erf(x / 1.414)), "begins right"),
-        (lambda x: 0.5 * x * (1 + erf(x)) * 2, "two things"),
-    ],
-    "4.THINK": [
-        (lambda x, e, c, n: layer_norm(linear(np.maximum(linear(x, *e), 0), *c), *n, 1e-12), "two things"),
-        (lambda x, e, c, n: linear(gelu(linear(x, *e)), *c), "two things"),
-    ],
-    "5.GAP": [
-        (lambda x: float(np.spacing(np.float32(x))), "abs() missing"),
-        (lambda x: float(np.spacing(x)), "two things"),
-        (lambda x: 2.0 ** (math.floor(math.log2(x)) - 23), "ValueError"),
-        (lambda x: math.floor(math.log2(abs(x))) - 23, "wrong sign"),
-        (lambda x: 2.0 ** -(math.floor(math.log2(abs(x))) - 23), "upside down"),
-    ],
-    "5.AGREES": [
-        (shaped(lambda a, b, t: largest(a - b) > t * max(1, largest(b))), ""),
-        (shaped(lambda a, b, t: np.nanmax(abs(a - b)) <= t * max(1, np.nanmax(abs(b)))), "NaN"),
-        (shaped(lambda a, b, t: not np.isnan(a).any() and not largest(a - b) > t * max(1, largest(b))), ""),
-        (shaped(lambda a, b, t: np.array_equal(a, b, equal_nan=True) or agrees_in_loops(a, b, t)), ""),
-        (shaped(lambda a, b, t: (a == b).all()), ""),
-        (lambda a, b, t: True, "whatever goes in"),
-        (shaped(lambda a, b, t: largest(abs(a) - abs(b)) <= t * max(1, largest(b))), ""),
-        (lambda a, b, t: agrees_in_loops(a, b, 1e-5), ""),
-        (shaped(lambda a, b, t: np.isnan(b).all() or agrees_in_loops(a, b, t)), ""),
-    ],
-    "5.SUSPECT_1": [
-        ("tea", "'tea' is none"),
-        (2, "2 is none"),
-        (["b"], "['b'] is none"),
-        ("e", "token type"),
-        ("ab", ""),
-    ],
-    "5.SUSPECT_2": [("h", ""), (None, "fill in"), ("", ""), ("b", "before layer 0"), (0.5, "")],
-    "6.MASKED_MEAN": [
-        (lambda x, m: (x * m[:, :, None]).sum(1) / m.sum(1), "called with"),
-        (lambda x, m: (x * m[:, :, None]).sum(1, keepdims=True) / m.sum(1)[:, None, None], "axis of length 1"),
-        (lambda x, m: (x * m).sum(1), "ValueError"),
-        (lambda x, m: [row[keep].mean() for row, keep in zip(x, m)], "mean of each row"),
-        (lambda x, m: (x * m[:, :, None]).sum(1) // m.sum(1)[:, None], "whole"),
-        (lambda x, m: [text[: keep.sum()].mean(0) for text, keep in zip(x, m)], ""),
-    ],
-    "6.MASKED_SOFTMAX": [
-        (lambda s, m: softmax(np.where(m, s, -np.inf)) * 2, "do not sum to 1"),
-        (lambda s, m: softmax(np.where(m[:, None] & m, s, -np.inf)), "nan"),
-        (lambda s, m: softmax(np.where(m, s, np.nan)), "nan"),
-        (lambda s, m: softmax(np.where(m, s, -np.inf).T).T, "nan"),
-        (lambda s, m: np.log(softmax(np.where(m, s, -1e9))), "inf"),
-    ],
-    "6.WASTED": [
-        (wasted_mean, ""),
-        (lambda n, b: int(wasted_while(n, b)), "whatever goes in"),
-        (lambda n, b: wasted_while(sorted(n, reverse=True), b), ""),
-        (lambda n, b: 1 - sum(n) / sum(max(n[i : i + b][:2]) * len(n[i : i + b]) for i in range(0, len(n), b)), ""),
-    ],
-    "7.WINDOWS": [
-        (windows_for_ever, "does not end"),
-        (windows_printed, "prints"),
-        (lambda c, r, o: ((a, b) for a, b in windows_while(c, r, o)), "generator"),
-        (lambda c, r, o: [(0, r)], "called with"),
-        (lambda c, r, o: windows_while(c, r, o) if c > r else [(0, r)], "called with (3, 8, 2), it gives 8 at [0, 1]"),
-    ],
-    "7.COMPOSED": [
-        (lambda v, n: unit((n - 1 @ v)[None])[0], "Error"),
-        (lambda v, n: (n @ v) / largest(n @ v), "lengths are not 1"),
-    ],
-    "7.OWNERS": [
-        (lambda w: owners_in_loops(w)[:-1], "last is missing"),
-        (lambda w: [str(owner) for owner in owners_in_loops(w)], "a list of something else"),
-    ],
-    "8.ANGLES": [
-        (lambda a, b: np.arccos(np.clip((unit(a) * unit(b)).sum(1), -1, 1)) / 3.14, "times"),
-        (lambda a, b: np.nan_to_num(np.arccos((unit(a) * unit(b)).sum(1))) / np.pi, ""),
-        (lambda a, b: np.arccos(np.clip((unit(a) * unit(b)).sum(1), -1, 1)) / 3.1416, "0.9999977 times"),
-    ],
-    "8.PERCENTILE": [
-        (lambda s, scores: str(percentile_in_loops(s, scores)), "text"),
-        (lambda s, scores: 50 * (np.mean(abs(scores) < abs(s)) + np.mean((abs(scores) < abs(s)) | (scores == s))), ""),
-    ],
-    "8.CORRELATION": [
-        (lambda x, y: np.corrcoef(average_rank(x), average_rank(y)), "shape"),
-        (lambda x, y: np.cov(average_rank(x), average_rank(y))[0, 1], ""),
-    ],
-    "9.SLOPE": [
-        (lambda f, x, h: (f(x + h) - f(x - h)) / (4 * h), "1/2 times"),
-        (lambda f, x, h: f, "brackets"),
-        (lambda f, x, h: 2 * h / (f(x + h) - f(x - h)), "upside down"),
-    ],
-    "9.NORMALIZE_BACKWARD": [
-        (lambda d, x: d - unit(x) * (d * unit(x)).sum(1)[:, None], "twice as long"),
-        (lambda d, x: measured(lambda moved: (d * unit(moved)).sum(), x), "a measured slope"),
-    ],
-    "9.D_VALUE": [],
-    "10.INFO_NCE": [
-        (lambda c, s: nce_by_logsumexp(c, s) / math.log(2), "1/ln 2"),
-        (lambda c, s: -np.log10(softmax(s * c).diagonal()).mean(), "1/ln 10"),
-        (lambda c, s: np.exp(nce_by_logsumexp(c, s)), "exp"),
-        (lambda c, s: -np.log(softmax(s * c).diagonal()).max(), ""),
-        (lambda c, s: -np.log(softmax(c / s).diagonal()).sum(), "two things"),
-    ],
-    "10.D_SCORES": [
-        (lambda s: (my_softmax(s, 0) - np.eye(len(s))) / s.size, "two things"),
-        (lambda s: my_softmax(s) / len(s) - np.eye(len(s)), "except on the diagonal"),
-        (lambda s: measured(lambda moved: nce_by_logsumexp(moved, 1.0), s), "a measured slope"),
-    ],
-    "10.FALSE_NEGATIVES": [
-        (lambda c: ~false_filled(c), "changed places"),
-        (lambda c: [[a is b for b in c] for a in c], "diagonal"),
-        (lambda c: [[a is b and i != j for j, b in enumerate(c)] for i, a in enumerate(c)], ""),
-        (lambda c: [[i != j and a[0] == b[0] for j, b in enumerate(c)] for i, a in enumerate(c)], ""),
-        (lambda c: [[i != j and a in b for j, b in enumerate(c)] for i, a in enumerate(c)], ""),
-    ],
-}
-"""Wrong ones, and a word of what is said about each."""
+RIGHT = "right"
+ANSWERS = [  # of an exercise, right in another style, or wrong, and a word of what is said about it
+    ("1.COSINES", cosines_in_loops, RIGHT),
+    ("1.COSINES", lambda a, b: EXERCISES["1.COSINES"].solution(a, b), "the solution's"),
+    ("1.NEAREST", lambda q, d, k: np.argsort(unit(d) @ q)[::-1][:k], RIGHT),
+    ("1.NEAREST", lambda q, d, k: np.argsort(-(d / norm(d, axis=0) @ q))[:k], "called with"),
+    ("1.CONTRIBUTIONS", lambda t, u: (t / len(t)) @ (u / len(u)).T / norm(t.mean(0)) / norm(u.mean(0)), RIGHT),
+    ("1.CONTRIBUTIONS", lambda t, u: t @ u.T / (t @ u.T).sum(), "one factor"),
+    ("2.PIECES", pieces_by_while, RIGHT),
+    ("2.PIECES", lambda w, v: " ".join(pieces_by_while(w, v)), "a list is wanted"),
+    ("2.PIECES", lambda w, v: pieces_by_while(w, v) if len(w) > 4 else [], "empty"),
+    ("2.READ", lambda ids, limit: tuple([101] + [i for n, i in enumerate(ids) if n + 2 < limit] + [102]), RIGHT),
+    ("2.READ", lambda ids, limit: [101, *ids[: limit - 3], 102], ""),
+    ("2.READ", lambda ids, limit: [*[101, *ids, 102][: limit - 1], 102], ""),
+    ("2.READ", lambda ids, limit: [101, *ids[:-2], 102], ""),
+    ("2.READ", lambda ids, limit: [101, *sorted(ids[: limit - 2]), 102], ""),
+    ("2.SUMMED", summed_where, RIGHT),
+    ("2.SUMMED", lambda i, n, w, p, t: w[i] + p[np.arange(len(i)) % n[0]] + t[0], ""),
+    ("2.SUMMED", lambda i, n, w, p, t: w[i] + np.vstack([p[: n[0]], p[: len(i) - n[0]]]) + t[0], ""),
+    ("3.LOOK", lambda q, k, v: my_softmax(q @ k.T / q.shape[1] ** 0.5) @ v, RIGHT),
+    ("3.LOOK", lambda q, k, v: softmax(q @ k.T / q.shape[1] ** 0.5) @ v, "comes from minisbert.model.ops.softmax"),
+    ("3.LOOK", lambda q, k, v: my_softmax(q @ k.T / q.shape[1] ** 0.5).T @ v, ""),
+    ("3.LOOK", lambda q, k, v: my_softmax(np.clip(q @ k.T / q.shape[1] ** 0.5, -700, 700)) @ v, ""),
+    ("3.HEADS", lambda x, h: np.stack(np.split(x, h, axis=1)), RIGHT),
+    ("3.PREVIOUS", previous_in_loops, RIGHT),
+    ("3.PREVIOUS", lambda p: np.unravel_index(np.median(np.diagonal(p, -1, 2, 3), axis=-1).argmax(), p.shape[:2]), ""),
+    ("3.PREVIOUS", lambda p: np.unravel_index((np.diagonal(p, -1, 2, 3) > 0.5).sum(-1).argmax(), p.shape[:2]), ""),
+    ("3.PREVIOUS", lambda p: previous_in_loops(p[:, :, :4, :4]), ""),
+    ("4.NORM", lambda x, w, b, e: w * ((x.T - x.mean(1)) * (x.var(1) + e) ** -0.5).T + b, RIGHT),
+    (
+        "4.NORM",
+        lambda x, w, b, e: (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, ddof=1, keepdims=True) + e),
+        "two",
+    ),
+    ("4.GELU", lambda x: 0.5 * x * (1 + erf(x / np.sqrt(2))), RIGHT),
+    ("4.GELU", lambda x: 0.5 * x * (1 + erf(x / 1.414)), "begins right"),
+    ("4.THINK", lambda x, e, c, n: layer_norm(x + linear(gelu(linear(x, *e)), *c), *n, 1e-12), RIGHT),
+    ("4.THINK", lambda x, e, c, n: layer_norm(linear(np.maximum(linear(x, *e), 0), *c), *n, 1e-12), "two things"),
+    ("5.GAP", lambda x: 2.0 ** (math.floor(math.log2(abs(x))) - 23), RIGHT),
+    ("5.GAP", lambda x: float(np.spacing(np.float32(x))), "abs() missing"),
+    ("5.AGREES", agrees_in_loops, RIGHT),
+    ("5.AGREES", shaped(lambda a, b, t: largest(a - b) > t * max(1, largest(b))), ""),
+    ("5.AGREES", shaped(lambda a, b, t: np.nanmax(abs(a - b)) <= t * max(1, np.nanmax(abs(b)))), "NaN"),
+    ("5.AGREES", shaped(lambda a, b, t: not np.isnan(a).any() and not largest(a - b) > t * max(1, largest(b))), ""),
+    ("5.AGREES", shaped(lambda a, b, t: np.array_equal(a, b, equal_nan=True) or agrees_in_loops(a, b, t)), ""),
+    ("5.AGREES", shaped(lambda a, b, t: (a == b).all()), ""),
+    ("5.AGREES", lambda a, b, t: True, "whatever goes in"),
+    ("5.AGREES", shaped(lambda a, b, t: largest(abs(a) - abs(b)) <= t * max(1, largest(b))), ""),
+    ("5.AGREES", lambda a, b, t: agrees_in_loops(a, b, 1e-5), ""),
+    ("5.AGREES", shaped(lambda a, b, t: np.isnan(b).all() or agrees_in_loops(a, b, t)), ""),
+    ("5.SUSPECT_1", "b", RIGHT),
+    ("5.SUSPECT_1", " B ", RIGHT),
+    ("5.SUSPECT_1", lambda: "b", RIGHT),
+    ("5.SUSPECT_1", "tea", "'tea' is none"),
+    ("5.SUSPECT_1", ["b"], "['b'] is none"),
+    ("5.SUSPECT_1", "e", "token type"),
+    ("5.SUSPECT_2", "e", RIGHT),
+    ("5.SUSPECT_2", "E", RIGHT),
+    ("5.SUSPECT_2", lambda: "E", RIGHT),
+    ("5.SUSPECT_2", None, "fill in"),
+    ("5.SUSPECT_2", "b", "before layer 0"),
+    ("6.MASKED_MEAN", mean_in_loops, RIGHT),
+    (
+        "6.MASKED_MEAN",
+        lambda x, m: (x * m[:, :, None]).sum(1, keepdims=True) / m.sum(1)[:, None, None],
+        "axis of length 1",
+    ),
+    ("6.MASKED_MEAN", lambda x, m: [text[: keep.sum()].mean(0) for text, keep in zip(x, m)], ""),
+    ("6.MASKED_SOFTMAX", masked_rows, RIGHT),
+    ("6.MASKED_SOFTMAX", lambda s, m: softmax(np.where(m, s, -np.inf)) * 2, "do not sum to 1"),
+    ("6.MASKED_SOFTMAX", lambda s, m: softmax(np.where(m[:, None] & m, s, -np.inf)), "nan"),
+    ("6.WASTED", wasted_while, RIGHT),
+    ("6.WASTED", wasted_mean, ""),
+    ("6.WASTED", lambda n, b: int(wasted_while(n, b)), "whatever goes in"),
+    ("6.WASTED", lambda n, b: wasted_while(sorted(n, reverse=True), b), ""),
+    (
+        "6.WASTED",
+        lambda n, b: 1 - sum(n) / sum(max(n[i : i + b][:2]) * len(n[i : i + b]) for i in range(0, len(n), b)),
+        "",
+    ),
+    ("7.WINDOWS", windows_while, RIGHT),
+    ("7.WINDOWS", lambda c, r, o: ((a, b) for a, b in windows_while(c, r, o)), "generator"),
+    (
+        "7.WINDOWS",
+        lambda c, r, o: windows_while(c, r, o) if c > r else [(0, r)],
+        "called with (3, 8, 2), it gives 8 at [0, 1]",
+    ),
+    ("7.COMPOSED", lambda v, n: (v * n[:, None]).sum(0) / norm((v * n[:, None]).sum(0)), RIGHT),
+    ("7.OWNERS", owners_in_loops, RIGHT),
+    ("7.OWNERS", lambda w: owners_in_loops(w)[:-1], "last is missing"),
+    ("7.OWNERS", lambda w: [str(owner) for owner in owners_in_loops(w)], "a list of something else"),
+    ("8.ANGLES", angles_by_atan, RIGHT),
+    ("8.ANGLES", lambda a, b: np.nan_to_num(np.arccos((unit(a) * unit(b)).sum(1))) / np.pi, ""),
+    ("8.ANGLES", lambda a, b: np.arccos(np.clip((unit(a) * unit(b)).sum(1), -1, 1)) / 3.1416, "0.9999977 times"),
+    ("8.PERCENTILE", percentile_in_loops, RIGHT),
+    ("8.PERCENTILE", lambda s, scores: str(percentile_in_loops(s, scores)), "text"),
+    (
+        "8.PERCENTILE",
+        lambda s, scores: 50 * (np.mean(abs(scores) < abs(s)) + np.mean((abs(scores) < abs(s)) | (scores == s))),
+        "",
+    ),
+    ("8.CORRELATION", lambda x, y: np.corrcoef(average_rank(x), average_rank(y))[0, 1], RIGHT),
+    ("8.CORRELATION", lambda x, y: np.cov(average_rank(x), average_rank(y))[0, 1], ""),
+    ("9.SLOPE", lambda f, x, h: ((f(x + h) - f(x)) / h + (f(x) - f(x - h)) / h) / 2, RIGHT),
+    ("9.SLOPE", lambda f, x, h: (f(x + h) - f(x - h)) / (4 * h), "1/2 times"),
+    ("9.SLOPE", lambda f, x, h: f, "brackets"),
+    ("9.NORMALIZE_BACKWARD", normalize_backward_by_jacobian, RIGHT),
+    ("9.NORMALIZE_BACKWARD", lambda d, x: measured(lambda moved: (d * unit(moved)).sum(), x), "a measured slope"),
+    ("9.D_VALUE", lambda d, p: np.einsum("ts,tk->sk", p, d), RIGHT),
+    ("10.INFO_NCE", nce_by_logsumexp, RIGHT),
+    ("10.INFO_NCE", lambda c, s: nce_by_logsumexp(c, s) / math.log(2), "1/ln 2"),
+    ("10.INFO_NCE", lambda c, s: -np.log(softmax(s * c).diagonal()).max(), ""),
+    ("10.D_SCORES", lambda s: my_softmax(s) / len(s) - np.eye(len(s)) / s.shape[1], RIGHT),
+    ("10.D_SCORES", lambda s: my_softmax(s) / len(s) - np.eye(len(s)), "except on the diagonal"),
+    ("10.D_SCORES", lambda s: measured(lambda moved: nce_by_logsumexp(moved, 1.0), s), "a measured slope"),
+    ("10.FALSE_NEGATIVES", false_filled, RIGHT),
+    ("10.FALSE_NEGATIVES", lambda c: ~false_filled(c), "changed places"),
+    ("10.FALSE_NEGATIVES", lambda c: [[a is b for b in c] for a in c], "diagonal"),
+    ("10.FALSE_NEGATIVES", lambda c: [[a is b and i != j for j, b in enumerate(c)] for i, a in enumerate(c)], ""),
+    ("10.FALSE_NEGATIVES", lambda c: [[i != j and a[0] == b[0] for j, b in enumerate(c)] for i, a in enumerate(c)], ""),
+    ("10.FALSE_NEGATIVES", lambda c: [[i != j and a in b for j, b in enumerate(c)] for i, a in enumerate(c)], ""),
+]
 
-EXERCISES = {
-    f"{chapter}.{name}": thing
-    for chapter in range(1, 11)
-    for name, thing in vars(import_module(f"minisbert.course.chapter_{chapter:02}")).items()
-    if isinstance(thing, Exercise)
-}
-
-
+EXERCISES = {f"{chapter}.{name}": one for chapter in range(1, 11) for name, one in exercises(chapter).items()}
 FORMS = [np.asarray, lambda y: np.asarray(y).tolist(), lambda y: np.float32(y) if is_real(y) else y]
 """What a right answer may be as well."""
 GENERAL = [
@@ -510,14 +336,17 @@ def judged(exercise, answer):
 def test_mistakes_are_named_and_invented_answers_are_judged(name):
     exercise = EXERCISES[name]
     assert exercise.level in (1, 2, 3) and exercise.minutes >= 5 and exercise.hint and exercise.more
-    assert check(exercise, exercise.solution).state == "right"
+    seeds = range(5) if exercise.draw else []
+    drawn, again = ([exercise.draw(np.random.default_rng(seed)) for seed in seeds] for _ in range(2))
+    assert repr(drawn) == repr(again) and len({*map(repr, drawn)}) == len(drawn)  # the same for all, and others
+    more = replace(exercise, cases=[*exercise.cases, *drawn])  # as where marks are given
+    assert check(more, exercise.solution).state == "right"
     for says, mistake in exercise.mistakes.items():
         assert repr(check(exercise, mistaken(exercise.solution, mistake))) == f"✗ {exercise.name}: {says}"
-    for answer in RIGHT[name]:
-        assert check(exercise, answer).state == "right", check(exercise, answer)
-    for answer, said in WRONG[name]:
-        verdict = check(exercise, answer, seconds=0.2) if "does not end" in said else judged(exercise, answer)
-        assert verdict.state == ("to do" if answer is None else "wrong") and said in verdict.message, (answer, verdict)
+    for answer, said in (row[1:] for row in ANSWERS if row[0] == name):
+        verdict = check(more, answer) if said == RIGHT else judged(exercise, answer)
+        state = "to do" if answer is None else "right" if said == RIGHT else "wrong"
+        assert verdict.state == state and said in verdict.message, (answer, verdict)
     if exercise.cases[0]:
         assert "returns nothing" in check(exercise, nothing).message
         assert check(exercise, lambda *_: None).state == check(exercise, ...).state == "to do"

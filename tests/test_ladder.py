@@ -1,6 +1,7 @@
 """The ladder finds a student's mistakes, each where it was planted, whatever the code does to its process."""
 
 import dataclasses
+import re
 import subprocess
 from pathlib import Path
 
@@ -14,8 +15,11 @@ from minisbert.proof import rungs
 from minisbert.proof.ladder import climb
 
 HERE = Path(__file__).resolve().parent
-SOLUTION = (HERE / "my_bert_solution.py").read_text()
 STUBS = HERE.parent / "notebooks" / "my_bert.py"
+SOLUTION = STUBS.read_text()  # each stub with the body that the tests have for it
+for name, body in re.findall(r"(?s)def (\w+)\([^\n]*:\n(.*?)\n(?:\n\n|\Z)", (HERE / "my_bert_solution.py").read_text()):
+    before, head, rest = SOLUTION.partition(f"def {name}(")
+    SOLUTION = before + head + rest.replace("    raise NotImplementedError", body, 1)
 
 
 @pytest.fixture(scope="module")
@@ -50,12 +54,10 @@ MISTAKES = [
     ("embed", 'type_embeddings.weight"][0]', 'type_embeddings.weight"][1]', "all tokens have token type 1"),
     ("embed", "return layer_norm", "return (lambda x, *_: x)", "LayerNorm is left out"),
     ("embed", '"], eps)', '"], 1e-5)', "eps is 1e-05, not 1e-12"),
-    ("layer_norm", "(centred**2).mean(axis=-1, keepdims=True)", "x.var(axis=-1, ddof=1, keepdims=True)", "D - 1"),
     ("layer_norm", "np.sqrt(variance + eps)", "(np.sqrt(variance) + eps)", "eps is added behind the root"),
     ("layer_norm", "variance + eps", "variance + 1e-12", "eps is 1e-12, not 0.1"),
     ("layer_norm", "axis=-1", "axis=0", "over the tokens (axis 0)"),
     ("layer_norm", ".mean(axis=-1, keepdims=True)\n    return", ".mean(axis=-1)\n    return", "ValueError"),
-    ("layer_norm", "x - x.mean(axis=-1, keepdims=True)", "x", "RMSNorm"),
     ("linear", "weight.T", "weight", "the matrix is not transposed"),
     ("linear", "+ bias", "", "the bias is not added"),
     ("linear", "return", "x *= 1.5\n    return", "changes its argument x"),
@@ -72,12 +74,10 @@ MISTAKES = [
     ("gelu", None, "return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))", "tanh form"),
     ("gelu", "(1 + erf", "(erf", "1 + before erf is missing"),
     ("gelu", None, "from minisbert.model.ops import gelu\n    return gelu(x)", "the package's own"),
-    ("gelu", "erf(x /", "math.erf(x /", "raises TypeError"),
     ("gelu", "return x", "return np.nan * x", "there is nan in it"),
     ("feed_forward", "gelu(expanded)", "np.maximum(expanded, 0)", "ReLU"),
     ("feed_forward", '["output.LayerNorm.weight"]', '["output.LayerNorm.weight"] ** 0', "LayerNorm has no weight"),
     ("mean_pool", "hidden.mean(axis=0)", "hidden[0]", "[CLS]"),
-    ("mean_pool", "hidden.mean(axis=0)", "hidden[1:-1].mean(axis=0)", "[CLS] and [SEP] are left out"),
     ("mean_pool", "hidden.mean(axis=0)", "hidden.mean(axis=1)", "one number for each token"),
     ("mean_pool", "hidden.mean(axis=0)", "list(hidden.mean(axis=0))", "in a list"),
     ("mean_pool", "hidden.mean(axis=0)", "hidden.mean(axis=0).astype(np.float16)", "float16"),
@@ -106,17 +106,6 @@ MISTAKES = [
 ]  # fmt: skip
 
 
-def rounds():
-    """Files with at most one mistake a function, so that a few runs find them all."""
-    waiting = list(MISTAKES)
-    while waiting:
-        this = {}
-        for row in waiting:
-            this.setdefault(row[0], row)
-        waiting = [row for row in waiting if row is not this[row[0]]]
-        yield list(this.values())
-
-
 def test_what_is_right_is_what_the_model_computes(encoder):
     """The inputs and the right answers are the encoder's own tensors."""
     given = rungs.cases(encoder)
@@ -137,20 +126,19 @@ def test_what_is_right_is_what_the_model_computes(encoder):
         )
 
 
-@pytest.mark.parametrize("turn", range(len(list(rounds()))))
+@pytest.mark.parametrize("turn", range(4))
 def test_planted_mistakes_are_named(encoder, small, tmp_path, turn):
-    rows = list(rounds())[turn]
+    """The first mistake of each function in one file, then the second: no function has more than four."""
+    of = [[row for row in MISTAKES if row[0] == name][turn : turn + 1] for name in rungs.RIGHT]
+    rows = [row for some in of for row in some]
     mine = tmp_path / "my_bert.py"
     mine.write_text(planted(*(row[:3] for row in rows)))
-    report = climb(mine, encoder if turn < 2 else small)
-    said = {rung.name: (rung.state, rung.says) for rung in report.rungs}
+    report = climb(mine, small if turn else encoder)
     expected = {name: ("wrong", says) for name, _, _, says in rows}
-    missed = {
-        name: found
-        for name, found in said.items()
-        if found[0] != expected.get(name, ("right",))[0] or expected.get(name, ("", ""))[1] not in found[1]
-    }
-    assert not missed and not report.ok
+    for rung in report.rungs:
+        state, says = expected.get(rung.name, ("right", ""))
+        assert rung.state == state and says in rung.says, rung
+    assert not report.ok
 
 
 HARM = {  # what a function may do to its process: the next are judged all the same
@@ -169,11 +157,11 @@ def test_a_function_that_harms_its_process_is_named(small, tmp_path):
         assert HARM.get(name, ("", "it is missing"))[1] in says, (name, says)
 
 
-def test_the_stubs_are_to_do(encoder):
-    report = climb(STUBS, encoder)
+def test_the_stubs_are_to_do(small):
+    report = climb(STUBS, small)
     assert {rung.state for rung in report.rungs} == {"to do"} and report.next == "embed" and not report.ok
     assert [rung.name for rung in report.rungs if rung.part == 1] == list(rungs.PART_ONE) and len(rungs.PART_ONE) == 10
-    other = encoder.with_model(dataclasses.replace(encoder.model, modules=encoder.model.modules[:1]))
+    other = small.with_model(dataclasses.replace(small.model, modules=small.model.modules[:1]))
     with pytest.raises(ValueError, match="mean pooling and normalised"):
         climb(STUBS, other)
 

@@ -124,13 +124,13 @@ def test_whatever_a_function_does_is_told():
     np.testing.assert_array_equal(X, [1.0, 2.0])
 
 
-def test_what_it_prints_warns_of_and_borrows_is_kept(capsys):
+def test_what_it_warns_of_and_borrows_is_kept_and_what_it_prints_is_not_shown(capsys):
     def answer(x):
         print("soup")
         return softmax(x / 0.0)
 
     outcome = call(answer, X)
-    assert outcome.printed == "soup\n" and "divide by zero" in outcome.warned
+    assert "divide by zero" in outcome.warned
     assert outcome.used == ("minisbert.model.ops.softmax",) and not capsys.readouterr().out
     assert call(softmax, X).used == outcome.used and call(np.exp, X).used == ()
 

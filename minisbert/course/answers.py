@@ -13,7 +13,7 @@ import os
 import re
 import symtable
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import import_module
@@ -23,9 +23,10 @@ from typing import Any
 from minisbert.course.exercises import Exercise, ask
 from minisbert.proof.student import Outcome, call, do_jobs, run_apart
 
-__all__ = ["Cell", "exercises", "is_blank", "results"]
+__all__ = ["Cell", "is_blank", "results"]
 
 Cases = Sequence[tuple[Any, ...]]
+_NO_PYTHON = (SyntaxError, ValueError, RecursionError, MemoryError)  # what a text that is none may raise
 
 
 @dataclass(frozen=True)
@@ -39,29 +40,15 @@ class Cell:
 
 @dataclass(frozen=True)
 class _Statement:
-    cell: int  # its place in the list of cells
-    place: int  # its place in the cell
-    binds: frozenset[str]
-    needs: frozenset[str]
+    """With the names that it binds, and those that it looks up among the notebook's own."""
+
+    cell: Cell
+    tree: ast.stmt
+    binds: set[str]
+    needs: set[str]
 
 
-@dataclass(frozen=True)
-class _Job:
-    """An answer: the statements to run first, the expression, and what the answer is called with."""
-
-    statements: tuple[tuple[int, int], ...]  # (cell, place)
-    answer: str
-    cases: Cases
-
-
-def exercises(chapter: int) -> dict[str, Exercise]:
-    """The exercises of a notebook, by name.
-
-    >>> list(exercises(1))
-    ['COSINES', 'NEAREST', 'CONTRIBUTIONS']
-    """
-    module = import_module(f"minisbert.course.chapter_{chapter:02}")
-    return {name: thing for name, thing in vars(module).items() if isinstance(thing, Exercise)}
+_Job = tuple[list[tuple[int, ast.stmt]], str, Cases]  # statements and their cells, the answer, what it is called with
 
 
 def results(
@@ -75,28 +62,35 @@ def results(
     >>> outcome.value
     array([2., 2.])
     """
-    parsed = [_parsed(cell) for cell in cells]
-    trees = [tree for tree, _ in parsed]
-    statements = [one for i, tree in enumerate(trees) for one in _statements(i, tree)]
+    statements: list[_Statement] = []
+    broken: list[tuple[Cell, str]] = []
+    for cell in cells:
+        try:
+            statements += _statements(cell)
+        except _NO_PYTHON as error:
+            line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
+            broken.append((cell, f"cell {cell.number}{line} is not Python: {getattr(error, 'msg', error)}"))
     found: dict[str, list[Outcome]] = {}
     jobs: dict[str, _Job] = {}
     for name, some in cases.items():
-        answer, place = _handed_in(name, cells, trees)
-        names = _uses(symtable.symtable(answer, "answer", "eval")) if answer else set()
-        binding = [trees[one.cell].body[one.place] for one in statements if names & one.binds]
-        unbound = {answer or name} if not binding else set()
-        broken = (
+        answer, number = _handed_in(name, statements)
+        names = _uses(symtable.symtable(answer or "...", "answer", "eval"))
+        binding = [one.tree for one in statements if names & one.binds]
+        asked = rf"\b{re.escape(answer or name)}\b"
+        suspects = [  # its own cell, or one that names it, if no other binds it
             problem
-            for cell, (_, problem) in zip(cells, parsed, strict=True)
-            if problem and (cell.exercise == name or any(re.search(rf"\b{word}\b", cell.source) for word in unbound))
-        )
-        if problem := next(broken, ""):
-            found[name] = [Outcome("refused", problem=problem)]
+            for cell, problem in broken
+            if cell.exercise == name or (not binding and re.search(asked, cell.source))
+        ]
+        if suspects:
+            found[name] = [Outcome("refused", problem=suspects[0])]
         elif not answer or (binding and all(map(is_blank, binding))):
             found[name] = [Outcome("to do", problem="it is not filled in")]
         else:
-            jobs[name] = _Job(_needed(statements, names, place), answer, some)
-    return found | _run(cells, chapter, jobs, seconds)
+            jobs[name] = (_needed(statements, names, number), answer, some)
+    limits = {name: (3 * len(needed) + 3) * seconds for name, (needed, *_) in jobs.items()}
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        return found | run_apart(__name__, (cells, chapter, jobs, seconds), limits, Path(folder))
 
 
 # ------------------------------------------------------------------------------------------- what an answer needs
@@ -115,25 +109,16 @@ def is_blank(node: ast.stmt) -> bool:
 
 def _plain(source: str) -> str:
     """The text of a cell, without Jupyter's own commands if it is no Python with them."""
-    with suppress(SyntaxError, ValueError):
+    with suppress(*_NO_PYTHON):
         ast.parse(source)
         return source
     return re.sub(r"(?m)^(\s*)[%!].*|^(\s*)\S+\?{1,2}\s*$", r"\1\2pass", source)
 
 
-def _parsed(cell: Cell) -> tuple[ast.Module, str]:
-    """The statements of a cell; none, and a sentence, if it is no Python."""
-    try:
-        tree = ast.parse(_plain(cell.source))
-        compile(tree, "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)  # finds a return outside a function, too
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        line = f", line {error.lineno}" if isinstance(error, SyntaxError) and error.lineno else ""
-        return ast.Module([], []), f"cell {cell.number}{line} is not Python: {getattr(error, 'msg', error)}"
-    return tree, ""
-
-
-def _statements(cell: int, tree: ast.Module) -> Iterable[_Statement]:
-    for place, node in enumerate(tree.body):
+def _statements(cell: Cell) -> Iterator[_Statement]:
+    tree = ast.parse(_plain(cell.source))
+    compile(tree, "cell", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)  # finds a return outside a function, too
+    for node in tree.body:
         table = symtable.symtable(ast.unparse(node), "statement", "exec")
         binds = {one.get_name() for one in table.get_symbols() if one.is_assigned() or one.is_imported()}
         for part in ast.walk(node):  # x[0] = 1 and x.y = 1 change x, and so may x.append(1)
@@ -143,8 +128,8 @@ def _statements(cell: int, tree: ast.Module) -> Iterable[_Statement]:
                 while isinstance(root, (ast.Subscript, ast.Attribute)):
                     root = root.value
                     binds |= {root.id} if isinstance(root, ast.Name) else set()
-        star = isinstance(node, ast.ImportFrom) and node.names[0].name == "*"
-        yield _Statement(cell, place, frozenset(binds | ({"*"} if star else set())), frozenset(_uses(table)))
+        binds |= {"*"} if isinstance(node, ast.ImportFrom) and node.names[0].name == "*" else set()
+        yield _Statement(cell, node, binds, _uses(table))
 
 
 def _uses(table: symtable.SymbolTable) -> set[str]:
@@ -154,46 +139,40 @@ def _uses(table: symtable.SymbolTable) -> set[str]:
     return names.union(*map(_uses, table.get_children()))
 
 
-def _needed(statements: Sequence[_Statement], names: Iterable[str], cell: int) -> tuple[tuple[int, int], ...]:
+def _needed(statements: Sequence[_Statement], names: set[str], number: int) -> list[tuple[int, ast.stmt]]:
     """The statements that bind these names, and the names that those need; the ones above the check, if there are."""
-    chosen, waiting, seen = set[tuple[int, int]](), ["*", *names], set[str]()
+    chosen, waiting, seen = set[int](), ["*", *names], set[str]()
     while waiting:
         name = waiting.pop()
-        binding = [one for one in statements if name in one.binds and name not in seen]
+        binding = [i for i, one in enumerate(statements) if name in one.binds and name not in seen]
         seen.add(name)
-        for one in [one for one in binding if one.cell <= cell] or binding:
-            chosen.add((one.cell, one.place))
-            waiting += one.needs
-    return tuple(sorted(chosen))
+        for i in [i for i in binding if statements[i].cell.number <= number] or binding:
+            chosen.add(i)
+            waiting += statements[i].needs
+    return [(statements[i].cell.number, statements[i].tree) for i in sorted(chosen)]
 
 
-def _handed_in(exercise: str, cells: Sequence[Cell], trees: Sequence[ast.Module]) -> tuple[str, int]:
+def _handed_in(exercise: str, statements: Sequence[_Statement]) -> tuple[str, int]:
     """The answer in the last check of an exercise, and its cell; without a check, what nbgrader's cell defines."""
-    found = ("", 0)
-    for i, (cell, tree) in enumerate(zip(cells, trees, strict=True)):
-        if cell.exercise == exercise and not found[0]:
-            bound = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
-            found = (bound[-1], i) if bound else found
-        for node in ast.walk(tree):
+    defined, checked = [("", 0)], []
+    for one in statements:
+        if one.cell.exercise == exercise and isinstance(one.tree, ast.FunctionDef):
+            defined.append((one.tree.name, one.cell.number))
+        for node in ast.walk(one.tree):
             if isinstance(node, ast.Call) and len(node.args) > 1:
                 called = [ast.unparse(part).split(".")[-1] for part in (node.func, node.args[0])]
-                found = (ast.unparse(node.args[1]), i) if called == ["check", exercise] else found
-    return found
+                if called == ["check", exercise]:
+                    checked.append((ast.unparse(node.args[1]), one.cell.number))
+    return [*defined, *checked][-1]
 
 
-# -------------------------------------------------------------------------------------------------- the two processes
-
-
-def _run(cells: Sequence[Cell], chapter: int, jobs: Mapping[str, _Job], seconds: float) -> dict[str, list[Outcome]]:
-    limits = {name: (3 * len(job.statements) + 3) * seconds for name, job in jobs.items()}
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        return run_apart(__name__, (cells, chapter, jobs, seconds), limits, Path(folder))
+# ------------------------------------------------------------------------------------------- the student's process
 
 
 def _prepared(
     cells: Sequence[Cell], chapter: int, jobs: Mapping[str, _Job], seconds: float
 ) -> Callable[[str], list[Outcome]]:
-    """In the student's process: the solutions go; of an answer its statements are run, its value found and called."""
+    """The solutions go; of an answer the statements that it needs are run, its value found, and called."""
     _without_solutions(chapter)
     os.environ["MPLBACKEND"] = "agg"  # no window
     for cell in cells:
@@ -201,16 +180,16 @@ def _prepared(
         linecache.cache[f"cell {cell.number}"] = (len(cell.source), None, lines, f"cell {cell.number}")
 
     def do(name: str) -> list[Outcome]:
-        job, problem = jobs[name], ""
+        needed, expression, cases = jobs[name]
         space: dict[str, Any] = {"__name__": "__main__"}
-        for i, place in job.statements:
-            tree = ast.Module([ast.parse(_plain(cells[i].source)).body[place]], [])
-            file = f"cell {cells[i].number}"
-            outcome = call(lambda tree=tree, file=file: exec(compile(tree, file, "exec"), space), seconds=3 * seconds)
+        problem = ""
+        for number, statement in needed:
+            code = compile(ast.Module([statement], []), f"cell {number}", "exec")
+            outcome = call(lambda code=code: exec(code, space), seconds=3 * seconds)
             problem = problem or (outcome.problem if outcome.state in ("raises", "endless") else "")
         answer: list[Any] = []
-        outcome = call(lambda: answer.append(eval(job.answer, space)), seconds=seconds)
-        outcomes = ask(job.cases, answer[0], seconds) if answer else [replace(outcome, state="refused")]
+        outcome = call(lambda: answer.append(eval(expression, space)), seconds=seconds)
+        outcomes = ask(cases, answer[0], seconds) if answer else [replace(outcome, state="refused")]
         last = outcomes[-1]
         if problem and last.state not in ("value", "to do"):
             said = f"{last.problem}; before that, what it needs did not run: {problem}"

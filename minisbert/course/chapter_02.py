@@ -61,30 +61,24 @@ PIECES = Exercise(
     ],
     {
         "a piece that continues a word is looked up, and written, with ## before it": {'"##" if start else ""': '""'},
-        "the right cuts, but the ## is missing: without it nobody can tell where a word begins": {
-            "append(before + ": "append("
-        },
-        "## is written, but not looked up: a piece that continues a word is another entry": {
-            "if before + word": "if word"
-        },
-        "these are the shortest pieces that fit; try the longest first": {
-            "range(len(word), start, -1)": "range(start + 1, len(word) + 1)"
-        },
+        "the right cuts, but the ## is missing: without it nobody can tell where a word begins":
+            {"append(before + ": "append("},
+        "## is written, but not looked up: a piece that continues a word is another entry":
+            {"if before + word": "if word"},
+        "these are the shortest pieces that fit; try the longest first":
+            {"range(len(word), start, -1)": "range(start + 1, len(word) + 1)"},
         "if a rest has no piece, the whole word is unknown": {'return ["[UNK]"]': 'return [*pieces, "[UNK]"]'},
         "if a rest has no piece, something has to stand for the word": {'return ["[UNK]"]': "return pieces"},
-        "only whole words are looked up; the point of WordPiece is what happens to the others": {
-            "range(len(word), start, -1)": "[len(word)]"
-        },
+        "only whole words are looked up; the point of WordPiece is what happens to the others":
+            {"range(len(word), start, -1)": "[len(word)]"},
         "this goes back to a shorter piece if the rest does not fit; WordPiece never goes back": _going_back,
     },
-    level=3,
-    minutes=25,
+    level=3, minutes=25, instead=("split_word", "wordpiece"),
     draw=_draw_word,
     hint="two loops: the outer one walks to the end of the word, the inner one shortens the piece until it is found",
     more="keep start; for end from len(word) down to start + 1, look up word[start:end], with ## if start > 0. "
     "Found: append it, and go on from end. None found: what comes out for the whole word?",
-    instead=("split_word", "wordpiece"),
-)
+)  # fmt: skip
 
 
 def _read(ids: list[int], limit: int) -> list[int]:
@@ -101,10 +95,8 @@ READ = Exercise(
     {
         "the limit counts all tokens, and the two special ones are tokens, too": {"limit - 2": "limit"},
         "room is left for one special token, and there are two": {"limit - 2": "limit - 1"},
-        "cut after the special tokens were added: of a long text [SEP] is lost": {
-            "[: limit - 2]": "",
-            "SEP]": "SEP][:limit]",
-        },
+        "cut after the special tokens were added: of a long text [SEP] is lost":
+            {"[: limit - 2]": "", "SEP]": "SEP][:limit]"},
         "the beginning is cut off; the end has to go": {"[: limit - 2]": "[max(0, len(ids) - limit + 2) :]"},
         "the text's own tokens are right; [CLS] before and [SEP] behind are missing": {"CLS, ": "", ", SEP": ""},
         "[CLS] is missing: every text begins with it": {"CLS, ": ""},
@@ -112,13 +104,11 @@ READ = Exercise(
         "[CLS] and [SEP] have changed places": {"CLS, *kept, SEP": "SEP, *kept, CLS"},
         "nothing is cut; the table of positions has no rows for more tokens": {"[: limit - 2]": ""},
     },
-    level=1,
-    minutes=5,
+    level=1, minutes=5, instead=("Tokenizer", "tokens"),
     draw=lambda rng: (rng.integers(1000, 30000, rng.integers(12)).tolist(), int(rng.integers(2, 12))),
     hint="how many of the text's own tokens may stay, if two special ones are to fit as well?",
     more="cut the ids with a slice first, and put the two special ids around what is left",
-    instead=("Tokenizer", "tokens"),
-)
+)  # fmt: skip
 
 
 def _places(lengths: Array) -> Array:
@@ -153,18 +143,14 @@ SUMMED = Exercise(
         "positions are counted from 1; BERT's begin at 0": {"[places]": "[places + 1]"},
         "the id chooses the position; it is the place in the text": {"[places]": "[ids]"},
         "the vector of the token type is missing; every token has one": {" + token_type[0]": ""},
-        "type 1 is for the second text of a pair; a single text is of the other type": {
-            "token_type[0]": "token_type[1]"
-        },
-        "the texts of a strip are no pair: each of them is a single text, and all are of the same type": {
-            "[0]": "[np.repeat(np.arange(len(lengths)), lengths)]"
-        },
+        "type 1 is for the second text of a pair; a single text is of the other type":
+            {"token_type[0]": "token_type[1]"},
+        "the texts of a strip are no pair: each of them is a single text, and all are of the same type":
+            {"[0]": "[np.repeat(np.arange(len(lengths)), lengths)]"},
         "positions are missing: the order of the words is lost": {" + position[places]": ""},
     },
-    level=2,
-    minutes=15,
+    level=2, minutes=15, instead=("embed",),
     draw=_draw_strip,
     hint="three lookups of whole arrays: which row of each table belongs to each token of the strip?",
     more="positions 0, 1, 2, ... begin anew with every text: np.concatenate over np.arange of each length",
-    instead=("embed",),
-)
+)  # fmt: skip

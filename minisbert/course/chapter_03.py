@@ -38,30 +38,25 @@ LOOK = Exercise(
         "the scores are scaled by the width of the values": {"query.shape[1]": "value.shape[1]"},
         "softmax runs down the columns; rows have to add up to 1": {"axis=1": "axis=0"},
         "query and key have changed places: row t is for the token that looks": {"query @ key.T": "key @ query.T"},
-        "all probabilities together add up to 1; every row has to do so by itself. See axis= and keepdims=": {
-            "axis=1, keepdims=True": ""
-        },
+        "all probabilities together add up to 1; every row has to do so by itself. See axis= and keepdims=":
+            {"axis=1, keepdims=True": ""},
         "right for small scores, but exp(900) is too large for a number. Softmax does not change when the same "
         "number is taken from a whole row first": {" - scores.max(axis=1, keepdims=True)": ""},
         "the largest number of all scores is taken away; in a row that is far below it every exp is then 0. Each row "
         "has a largest number of its own": {"max(axis=1, keepdims=True)": "max()"},
-        "each probability is divided by the sum of another row: the sums lie along the columns. See keepdims=": {
-            "sum(axis=1, keepdims=True)": "sum(axis=1)"
-        },
+        "each probability is divided by the sum of another row: the sums lie along the columns. See keepdims=":
+            {"sum(axis=1, keepdims=True)": "sum(axis=1)"},
         "the values are weighed by the scores; where is the softmax?": {"probs @": "scores @"},
         "the probabilities weigh the keys; something else is passed on": {"@ value": "@ key"},
         "these are the probabilities; the last step is missing": {" @ value": ""},
-        "a token sees only itself and those before it: that is the causal mask of a text generator": {
-            "probs @": "softmax(np.where(np.tri(len(scores), dtype=bool), scores, -np.inf)) @"
-        },
+        "a token sees only itself and those before it: that is the causal mask of a text generator":
+            {"probs @": "softmax(np.where(np.tri(len(scores), dtype=bool), scores, -np.inf)) @"},
     },
-    level=2,
-    minutes=20,
+    level=2, minutes=20, instead=("minisbert",),
     draw=lambda rng: tuple(rng.normal(size=(3, 3, 4))),
     hint="three lines: scores (T, T) from query and key, probabilities from the scores, a weighted mean of the values",
     more="divide query @ key.T by sqrt(K); take away each row's largest number before exp, and divide by the row's sum",
-    instead=("minisbert",),
-)
+)  # fmt: skip
 
 
 def _split_heads(x: Array, head_count: int) -> Array:
@@ -73,29 +68,23 @@ HEADS = Exercise(
     [(np.arange(12.0).reshape(3, 4), 2), (np.arange(30.0).reshape(5, 6), 3)],
     {
         "the shape is right, but numbers of different tokens are mixed: reshape reads row by row. Print "
-        "head 0: does it hold the first K numbers of every token?": {
-            "len(x), head_count, -1).swapaxes(0, 1)": "head_count, len(x), -1)"
-        },
+        "head 0: does it hold the first K numbers of every token?":
+            {"len(x), head_count, -1).swapaxes(0, 1)": "head_count, len(x), -1)"},
         "the axis of heads comes second; it has to come first": {".swapaxes(0, 1)": ""},
-        "head 0 holds every H-th number; it has K neighbours": {
-            "head_count, -1).swapaxes(0, 1)": "-1, head_count).transpose(2, 0, 1)"
-        },
-        "every head is turned, (K, T); tokens have to be its rows": lambda x, head_count: x.T.reshape(
-            head_count, -1, len(x)
-        ),
-        "there are H heads of K columns each, not K heads of H": lambda x, head_count: np.stack(
-            np.split(x, x.shape[1] // head_count, axis=1)
-        ),
+        "head 0 holds every H-th number; it has K neighbours":
+            {"head_count, -1).swapaxes(0, 1)": "-1, head_count).transpose(2, 0, 1)"},
+        "every head is turned, (K, T); tokens have to be its rows":
+            lambda x, head_count: x.T.reshape(head_count, -1, len(x)),
+        "there are H heads of K columns each, not K heads of H":
+            lambda x, head_count: np.stack(np.split(x, x.shape[1] // head_count, axis=1)),
         "the axis of heads comes last; it has to come first": {"swapaxes(0, 1)": "swapaxes(1, 2)"},
         "this is one head alone; all of them are wanted": lambda x, head_count: x[:, : x.shape[1] // head_count],
     },
-    level=2,
-    minutes=10,
+    level=2, minutes=10, instead=("minisbert",),
     draw=lambda rng: (rng.normal(size=(4, 6)), 3),
     hint="reshape reads row by row: first cut each row into heads, then move the axis of heads to the front",
     more="reshape to (T, H, K), and swap the first two axes",
-    instead=("minisbert",),
-)
+)  # fmt: skip
 
 
 def _on_average(probs: Array, step: int) -> Array:
@@ -152,22 +141,17 @@ PREVIOUS = Exercise(
         "this head looks at the token itself: the main diagonal": {"probs, -1": "probs, 0"},
         "only layer 0 is searched; there are L of them": {"(probs, -1)": "(probs, -1)[:1]"},
         "only the last layer is searched; and layers are counted from the first": {"(probs, -1)": "(probs, -1)[-1:]"},
-        "a place in the flattened array: see np.unravel_index": {
-            "tuple(map(int, np.unravel_index(share.argmax(), share.shape)))": "int(share.argmax())"
-        },
-        "in this head one single token looks back strongly; all tokens count, on average": {
-            "_on_average(probs, -1)": "np.diagonal(probs, -1, axis1=2, axis2=3).max(axis=-1)"
-        },
-        "this head looks at all tokens that came before; only the one just before counts": {
-            "_on_average(probs, -1)": "np.tril(probs, -1).sum(axis=(2, 3))"
-        },
-        "the first token has none before it, and column -1 is the last; it must not count": {
-            "_on_average(probs, -1)": "_on_average(np.roll(probs, 1, axis=-1), 0)"
-        },
+        "a place in the flattened array: see np.unravel_index":
+            {"tuple(map(int, np.unravel_index(share.argmax(), share.shape)))": "int(share.argmax())"},
+        "in this head one single token looks back strongly; all tokens count, on average":
+            {"_on_average(probs, -1)": "np.diagonal(probs, -1, axis1=2, axis2=3).max(axis=-1)"},
+        "this head looks at all tokens that came before; only the one just before counts":
+            {"_on_average(probs, -1)": "np.tril(probs, -1).sum(axis=(2, 3))"},
+        "the first token has none before it, and column -1 is the last; it must not count":
+            {"_on_average(probs, -1)": "_on_average(np.roll(probs, 1, axis=-1), 0)"},
     },
-    level=2,
-    minutes=15,
+    level=2, minutes=15,
     draw=lambda rng: (softmax(2 * rng.normal(size=(3, 4, 6, 6))),),
     hint="for one head: where in its (T, T) stand the probabilities with which each token looks at the one before?",
     more="a diagonal beside the main one: np.diagonal(probs, -1, axis1=2, axis2=3); its mean is (L, H), then argmax",
-)
+)  # fmt: skip

@@ -39,10 +39,8 @@ NORM = Exercise(
         "eps is missing; a row of equal numbers has variance 0": {" + eps": ""},
         "divided by the variance, not by its root": {"np.sqrt(variance + eps)": "(variance + eps)"},
         "nothing is divided by the standard deviation": {" / np.sqrt(variance + eps)": ""},
-        "the mean is not taken away; that is RMSNorm, which other models use": {
-            " - x.mean(axis=-1, keepdims=True)": "",
-            "centred.var(axis=-1, ddof=0": "(x**2).mean(axis=-1",
-        },
+        "the mean is not taken away; that is RMSNorm, which other models use":
+            {" - x.mean(axis=-1, keepdims=True)": "", "centred.var(axis=-1, ddof=0": "(x**2).mean(axis=-1"},
         "mean 0 and variance 1 are right; weight and bias are still missing": {" * weight + bias": ""},
         "weight and bias have changed places": {"* weight + bias": "* bias + weight"},
         "the bias is missing": {" + bias": ""},
@@ -51,13 +49,11 @@ NORM = Exercise(
             "weight + bias": "weight",
         },
     },
-    level=1,
-    minutes=15,
+    level=1, minutes=15, instead=("minisbert",),
     draw=lambda rng: (rng.normal(size=(3, 4)), rng.normal(1, 0.5, 4), rng.normal(size=4), 1e-3),
     hint="mean and variance are those of each row: they have to keep an axis of length 1 to be subtracted from x",
     more="x - mean, over the square root of variance + eps, times weight, plus bias; x.var(axis=-1, keepdims=True)",
-    instead=("minisbert",),
-)
+)  # fmt: skip
 
 
 def _erf(x: Array) -> Array:
@@ -80,17 +76,14 @@ GELU = Exercise(
         "this is Phi(x), a probability; GELU weighs something by it": {"x * phi": "phi"},
         "erf is not Phi. By what is x divided first?": {" / math.sqrt(2.0)": ""},
         "x is multiplied by sqrt(2), not divided": {"/ math": "* math"},
-        "erf runs from -1 to 1, a probability from 0 to 1": {
-            "0.5 * (1.0 + _erf(x / math.sqrt(2.0)))": "_erf(x / math.sqrt(2.0))"
-        },
+        "erf runs from -1 to 1, a probability from 0 to 1":
+            {"0.5 * (1.0 + _erf(x / math.sqrt(2.0)))": "_erf(x / math.sqrt(2.0))"},
     },
-    level=2,
-    minutes=10,
+    level=2, minutes=10, instead=("minisbert",),
     draw=lambda rng: (2 * rng.normal(size=(2, 5)),),
     hint="GELU(x) is x times Phi(x), the chance that a normally distributed number is below x. How is erf made Phi?",
     more="Phi(x) = (1 + erf(x / sqrt(2))) / 2, and np.vectorize(math.erf) takes arrays",
-    instead=("minisbert",),
-)
+)  # fmt: skip
 
 
 def _think(hidden: Array, expand: Weights, contract: Weights, norm: Weights) -> Array:
@@ -114,35 +107,24 @@ THINK = Exercise(
     [_case(3, 4, 8, seed=0), _case(2, 6, 5, seed=1)],
     {
         "the residual is missing: only the change is left of the token's vector": {"hidden + linear": "linear"},
-        "LayerNorm comes too early: it is for the sum, not for the change alone": {
-            "hidden + linear": "linear",
-            "layer_norm": "hidden + layer_norm",
-        },
-        "that is GPT-2's order, LayerNorm first; in BERT it comes last": {
-            "linear(hidden,": "linear(layer_norm(hidden, *norm, 1e-12),",
-            "layer_norm(x, *norm, 1e-12)": "x",
-        },
+        "LayerNorm comes too early: it is for the sum, not for the change alone":
+            {"hidden + linear": "linear", "layer_norm": "hidden + layer_norm"},
+        "that is GPT-2's order, LayerNorm first; in BERT it comes last":
+            {"linear(hidden,": "linear(layer_norm(hidden, *norm, 1e-12),", "layer_norm(x, *norm, 1e-12)": "x"},
         "LayerNorm is missing at the end": {"layer_norm(x, *norm, 1e-12)": "x"},
         "no activation in between: two matrices in a row are only one matrix": {"gelu(": "("},
         "the activation is ReLU; BERT's is GELU": {"gelu(": "relu("},
         "the activation is the tanh form of GELU; this checkpoint has the exact one": {"gelu(": "gelu_tanh("},
-        "GELU comes too late: it works at width F, between the two matrices": {
-            "gelu(": "(",
-            "linear(wide, *contract)": "gelu(linear(wide, *contract))",
-        },
-        "GELU comes once too often: only the wide vectors go through it": {
-            "linear(wide, *contract)": "gelu(linear(wide, *contract))"
-        },
-        "the biases of the two matrices are missing": {
-            "linear(hidden, *expand)": "hidden @ expand[0].T",
-            "linear(wide, *contract)": "wide @ contract[0].T",
-        },
+        "GELU comes too late: it works at width F, between the two matrices":
+            {"gelu(": "(", "linear(wide, *contract)": "gelu(linear(wide, *contract))"},
+        "GELU comes once too often: only the wide vectors go through it":
+            {"linear(wide, *contract)": "gelu(linear(wide, *contract))"},
+        "the biases of the two matrices are missing":
+            {"linear(hidden, *expand)": "hidden @ expand[0].T", "linear(wide, *contract)": "wide @ contract[0].T"},
         "eps is 1e-5, PyTorch's default; this checkpoint's is 1e-12": {"1e-12": "1e-5"},
     },
-    level=2,
-    minutes=15,
+    level=2, minutes=15, instead=("feed_forward", "layer"),
     draw=lambda rng: _case(3, 4, 6, seed=int(rng.integers(1000))),
     hint="expand, activate, contract; add what came in; normalize. Which of these work at width F?",
     more="layer_norm of hidden + linear(gelu(linear(hidden, ...)), ...), with *norm and 1e-12",
-    instead=("feed_forward", "layer"),
-)
+)  # fmt: skip

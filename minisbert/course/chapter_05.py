@@ -31,23 +31,19 @@ GAP = Exercise(
         "this is half of the gap: the most that rounding can cost": {"23": "24"},
         "right from 1 on. Below 1 the logarithm is negative, and int() cuts towards zero: which function always goes "
         "down?": {"math.frexp(x)[1] - 1": "int(math.log2(abs(x)))"},
-        "right from 1 on; below 1 it goes on getting smaller": {
-            "math.frexp(x)[1] - 1": "max(0, math.floor(math.log2(abs(x))))"
-        },
-        "right except at powers of two: 1 and 2 have the gap of the numbers above them": {
-            "math.frexp(x)[1] - 1": "math.ceil(math.log2(abs(x))) - 1"
-        },
+        "right from 1 on; below 1 it goes on getting smaller":
+            {"math.frexp(x)[1] - 1": "max(0, math.floor(math.log2(abs(x))))"},
+        "right except at powers of two: 1 and 2 have the gap of the numbers above them":
+            {"math.frexp(x)[1] - 1": "math.ceil(math.log2(abs(x))) - 1"},
         "between 1 and 2 the gap is that at 1, not that at 2": {"math.frexp(x)[1] - 1": "math.ceil(math.log2(abs(x)))"},
-        "this counts decimal digits; the numbers are stored in binary, and the gap is a power of two": lambda x: (
-            10.0 ** (math.floor(math.log10(abs(x))) - 7)
-        ),
+        "this counts decimal digits; the numbers are stored in binary, and the gap is a power of two":
+            lambda x: (10.0 ** (math.floor(math.log10(abs(x))) - 7)),
     },
-    level=2,
-    minutes=15,
+    level=2, minutes=15,
     draw=lambda rng: (float(rng.choice([-1, 1]) * 2 ** rng.uniform(-20, 20)),),
     hint="between which two powers of two does |x| lie? The gap is the same in between",
     more="math.floor(math.log2(abs(x))) is the power below; a float32 has 23 binary digits behind the first",
-)
+)  # fmt: skip
 
 
 def _agrees(ours: Array, reference: Array, tolerance: float) -> bool:
@@ -97,46 +93,35 @@ AGREES = Exercise(
     ],
     {
         "a mean hides one wrong number in a hundred": {"error.max()": "error.mean()"},
-        "this is the Euclidean norm of all differences: in a large tensor it is large even where each number is fine": {
-            "error.max()": "np.linalg.norm(error)"
-        },
+        "this is the Euclidean norm of all differences: in a large tensor it is large even where each number is fine":
+            {"error.max()": "np.linalg.norm(error)"},
         "the differences are squared, and become smaller": {"error.max()": "(error**2).max()"},
         "a number that is too small passes: the sign has to go first": {"np.abs(ours - reference)": "ours - reference"},
         "the bound is the same for large numbers as for small ones": {"max(1.0, largest)": "1.0"},
         "where all numbers are small, the bound becomes tiny": {"max(1.0, largest)": "largest"},
         "1 and the largest are added; the larger is meant": {"max(1.0, largest)": "(1.0 + largest)"},
-        "the bound has the Euclidean norm of the reference; its largest number is meant": {
-            "np.abs(reference).max()": "np.linalg.norm(reference)"
-        },
+        "the bound has the Euclidean norm of the reference; its largest number is meant":
+            {"np.abs(reference).max()": "np.linalg.norm(reference)"},
         "the largest number is taken with its sign": {"np.abs(reference)": "reference"},
         "the bound grows with our own numbers": {"np.abs(reference)": "np.abs(ours)"},
         "every number has a bound of its own here. A small number that is a sum of large ones has their rounding; one "
-        "bound for the whole tensor is wanted": {
-            "error.max()": "error",
-            "max(1.0, largest)": "np.maximum(1.0, np.abs(reference))",
-        },
-        "np.allclose gives every number a bound of its own, a sum of two; one bound for the whole tensor is wanted": {
-            "error.max()": "error",
-            "max(1.0, largest)": "(1.0 + np.abs(reference))",
-        },
-        "NumPy repeats the shorter array until it fits; compare the shapes first": {
-            "ours.shape != reference.shape": "False"
-        },
+        "bound for the whole tensor is wanted":
+            {"error.max()": "error", "max(1.0, largest)": "np.maximum(1.0, np.abs(reference))"},
+        "np.allclose gives every number a bound of its own, a sum of two; one bound for the whole tensor is wanted":
+            {"error.max()": "error", "max(1.0, largest)": "(1.0 + np.abs(reference))"},
+        "NumPy repeats the shorter array until it fits; compare the shapes first":
+            {"ours.shape != reference.shape": "False"},
         "as many numbers are not the same shape: a row and a column are repeated into a square": {"shape": "size"},
-        "as many rows are not the same shape: compare all of it": {
-            "ours.shape != reference.shape": "len(ours) != len(reference)"
-        },
-        "NaN is not larger than a bound, and not smaller: ask the other way round": {
-            "error.max() <= tolerance": "not error.max() > tolerance"
-        },
+        "as many rows are not the same shape: compare all of it":
+            {"ours.shape != reference.shape": "len(ours) != len(reference)"},
+        "NaN is not larger than a bound, and not smaller: ask the other way round":
+            {"error.max() <= tolerance": "not error.max() > tolerance"},
     },
-    level=2,
-    minutes=15,
+    level=2, minutes=15, instead=("ledger",),
     draw=_draw_tensors,
     hint="three things in this order: the shapes; the largest difference without its sign; the bound",
     more="the bound is tolerance * max(1, the largest |number| of the reference); return difference <= bound",
-    instead=("ledger",),
-)
+)  # fmt: skip
 
 
 def suspect(encoder: SentenceEncoder, number: Literal[1, 2]) -> SentenceEncoder:

@@ -36,30 +36,24 @@ MASKED_MEAN = Exercise(
         ),
     ],
     {
-        "padding is averaged as well: what stands in its rows is no part of the text, and it is not zero": {
-            " * mask[:, :, None]": "",
-            "mask.sum(axis=1, keepdims=True)": "mask.shape[1]",
-        },
+        "padding is averaged as well: what stands in its rows is no part of the text, and it is not zero":
+            {" * mask[:, :, None]": "", "mask.sum(axis=1, keepdims=True)": "mask.shape[1]"},
         "padding is left out of the number, but still added": {" * mask[:, :, None]": ""},
         "padding is left out of the sum, but still counted": {"mask.sum(axis=1, keepdims=True)": "mask.shape[1]"},
         "these are the sums; by what is each to be divided?": {" / mask.sum(axis=1, keepdims=True)": ""},
-        "divided by the tokens of all texts together: see axis= in mask.sum": {
-            "mask.sum(axis=1, keepdims=True)": "mask.sum()"
-        },
-        "divided by the square root of the number of tokens: that is another pooling, mean_sqrt_len_tokens": {
-            "mask.sum(axis=1, keepdims=True)": "np.sqrt(mask.sum(axis=1, keepdims=True))"
-        },
+        "divided by the tokens of all texts together: see axis= in mask.sum":
+            {"mask.sum(axis=1, keepdims=True)": "mask.sum()"},
+        "divided by the square root of the number of tokens: that is another pooling, mean_sqrt_len_tokens":
+            {"mask.sum(axis=1, keepdims=True)": "np.sqrt(mask.sum(axis=1, keepdims=True))"},
         "one mean over all texts; a vector for each is wanted": lambda x, mask: x[mask].mean(axis=0),
         "the mean of the padding: the mask is True at tokens": lambda x, mask: _masked_mean(x, ~mask),
         "this is the first token of each text; a mean is wanted": lambda x, mask: x[:, 0],
     },
-    level=1,
-    minutes=10,
+    level=1, minutes=10, instead=("pool_mean",),
     draw=lambda rng: (rng.normal(size=(2, 4, 3)), np.arange(4) < rng.integers(1, 5, (2, 1))),
     hint="a sum in which padding is multiplied by 0, divided by how many tokens there are",
     more="mask[:, :, None] has the axis that mask lacks; sum over axis 1, and divide by mask.sum(axis=1)[:, None]",
-    instead=("pool_mean",),
-)
+)  # fmt: skip
 
 
 def _masked_softmax(scores: Array, mask: Array) -> Array:
@@ -78,9 +72,8 @@ MASKED_SOFTMAX = Exercise(
     ],
     {
         "the mask is not used: every token looks at the padding, too": {"np.where(mask, scores, -np.inf)": "scores"},
-        "padding gets nothing, but the rows do not add up to 1 any more: what it took was taken before": {
-            "np.where(mask, scores, -np.inf))": "scores) * mask"
-        },
+        "padding gets nothing, but the rows do not add up to 1 any more: what it took was taken before":
+            {"np.where(mask, scores, -np.inf))": "scores) * mask"},
         "a score of 0 is not nothing: exp(0) is 1, and beside scores of -50 it takes everything": {"-np.inf": "0.0"},
         "tokens get only e times as much as padding": {"np.where(mask, scores, -np.inf)": "scores + mask"},
         "-10 is small beside some scores, and large beside others": {"-np.inf": "-10.0"},
@@ -89,12 +82,11 @@ MASKED_SOFTMAX = Exercise(
         "the padding's own rows have to add up to 1, too": {"-np.inf))": "-np.inf)) * mask[:, None]"},
         "the mask is the wrong way round: only the padding is looked at": {"where(mask": "where(~mask"},
     },
-    level=2,
-    minutes=15,
+    level=2, minutes=15,
     draw=lambda rng: (3 * rng.normal(size=(4, 4)), rng.permutation(np.arange(4) < rng.integers(1, 5))),
     hint="what has to stand in a score, before softmax, for its probability to be exactly 0?",
     more="np.where(mask, scores, -np.inf): the mask (T,) is repeated for every row, that is for every token that looks",
-)
+)  # fmt: skip
 
 
 def _wasted(lengths: Array, batch_size: int) -> float:
@@ -115,24 +107,19 @@ WASTED = Exercise(
     {
         "padded to the longest of all; the longest of its own batch counts": {"batch.max()": "lengths.max()"},
         "the first text of a batch is taken for its longest": {"batch.max()": "batch[0]"},
-        "divided by the tokens; the share of all rows is wanted": {
-            "1.0 - lengths.sum() / rows": "rows / lengths.sum() - 1.0"
-        },
+        "divided by the tokens; the share of all rows is wanted":
+            {"1.0 - lengths.sum() / rows": "rows / lengths.sum() - 1.0"},
         "the number of padded rows; their share is wanted": {"1.0 - lengths.sum() / rows": "rows - lengths.sum()"},
-        "sorted by length first, a good idea; but the texts come in the order given": {
-            "lengths[i :": "np.sort(lengths)[i :"
-        },
-        "the last batch is filled up with texts that do not exist; it has only as many as are left": {
-            "len(batch) *": "batch_size *"
-        },
-        "the last batch is left out where it is not full": lambda lengths, size: _wasted(
-            lengths[: len(lengths) // size * size], size
-        ),
+        "sorted by length first, a good idea; but the texts come in the order given":
+            {"lengths[i :": "np.sort(lengths)[i :"},
+        "the last batch is filled up with texts that do not exist; it has only as many as are left":
+            {"len(batch) *": "batch_size *"},
+        "the last batch is left out where it is not full":
+            lambda lengths, size: _wasted(lengths[: len(lengths) // size * size], size),
     },
-    level=2,
-    minutes=15,
+    level=2, minutes=15,
     draw=lambda rng: (rng.integers(1, 40, 9, np.intp), int(rng.integers(2, 5))),
     hint="how many rows has one batch, padding included? Add that up over all batches",
     more="for i in range(0, len(lengths), batch_size): a batch is lengths[i : i + batch_size], its rows len times max; "
     "what is not a token is padding",
-)
+)  # fmt: skip

@@ -36,33 +36,25 @@ WINDOWS = Exercise(
     [(10, 4, 0), (10, 4, 1), (11, 5, 2), (4, 4, 1), (5, 4, 3), (3, 8, 2)],
     {
         "no two windows share a token: what is overlap= for?": {"- overlap": "- 0"},
-        "the last window has nothing that is new: who has reached the end is done": {
-            "max(1, count - overlap)": "count"
-        },
-        "the last window ends behind the text: there are only count tokens": {
-            "min(first + room, count)": "first + room"
-        },
+        "the last window has nothing that is new: who has reached the end is done":
+            {"max(1, count - overlap)": "count"},
+        "the last window ends behind the text: there are only count tokens":
+            {"min(first + room, count)": "first + room"},
         "the rest is missing: a last window may be shorter": {"in firsts]": "in firsts][:-1] or [(0, count)]"},
-        "the last window is moved back until it is full; it begins overlap tokens before the end of the one before": {
-            "(first, min": "(max(0, min(first, count - room)), min"
-        },
+        "the last window is moved back until it is full; it begins overlap tokens before the end of the one before":
+            {"(first, min": "(max(0, min(first, count - room)), min"},
         "stop is the token behind the last one, as in slices": {"room, count)": "room, count) - 1"},
-        "each pair is (first, how many); the token behind the last one is wanted": {
-            "min(first + room, count)": "min(room, count - first)"
-        },
-        "these windows are longer than room: shared tokens need room": {
-            "first + room": "first + room + overlap",
-            "- overlap": "- 0",
-        },
+        "each pair is (first, how many); the token behind the last one is wanted":
+            {"min(first + room, count)": "min(room, count - first)"},
+        "these windows are longer than room: shared tokens need room":
+            {"first + room": "first + room + overlap", "- overlap": "- 0"},
         "room is what there is for the text's own tokens: [CLS] and [SEP] are taken off already": _less_room,
     },
-    level=2,
-    minutes=20,
+    level=2, minutes=20, instead=("windows", "cut"),
     draw=_draw_windows,
     hint="where does the second window begin, and how far are two beginnings apart? When is it over?",
     more="begin with (0, min(room, count)); while the last stop is below count, the next begins at that stop - overlap",
-    instead=("windows", "cut"),
-)
+)  # fmt: skip
 
 
 def _composed(vectors: Array, new_tokens: Array) -> Array:
@@ -81,26 +73,22 @@ COMPOSED = Exercise(
         (array([1, 0, 0], [0, 0.6, -0.8], [0, 0.28, 0.96]), np.array([100, 90, 7])),
     ],
     {
-        "every chunk counts the same: a rest of three words as much as a page": {
-            "new_tokens @ vectors": "vectors.sum(axis=0)"
-        },
+        "every chunk counts the same: a rest of three words as much as a page":
+            {"new_tokens @ vectors": "vectors.sum(axis=0)"},
         "the right direction, but shorter than 1": {"np.linalg.norm(total)": "new_tokens.sum()"},
         "the right direction, but longer than 1": {" / np.linalg.norm(total)": ""},
-        "the other way round: the fewer new tokens, the more a chunk counts here": {
-            "new_tokens @": "(1.0 / new_tokens) @"
-        },
+        "the other way round: the fewer new tokens, the more a chunk counts here":
+            {"new_tokens @": "(1.0 / new_tokens) @"},
         "weighed by square roots; a token shall count the same anywhere": {"new_tokens @": "np.sqrt(new_tokens) @"},
         "the largest number of each dimension is no mean": {"new_tokens @ vectors": "vectors.max(axis=0)"},
         "this is the first chunk alone: the rest is lost": {"new_tokens @ vectors": "vectors[0]"},
         "divided by the sum of the numbers, which is no length": {"np.linalg.norm(total)": "total.sum()"},
     },
-    level=1,
-    minutes=10,
+    level=1, minutes=10, instead=("compose",),
     draw=lambda rng: (np.array([*map(_unit, rng.normal(size=(3, 4)))]), rng.integers(1, 100, 3, np.intp)),
     hint="a chunk with three times as many new tokens counts three times as much. And the length at the end?",
     more="new_tokens @ vectors is the weighted sum; divide it by its own length",
-    instead=("compose",),
-)
+)  # fmt: skip
 
 
 def _owners(windows: Sequence[Window]) -> list[int]:
@@ -127,16 +115,13 @@ OWNERS = Exercise(
         "always the last window: there the token may be the first": {"min(token - first, stop - 1 - token)": "first"},
         "right but for ties: of windows with equally many neighbours the first gets it": {"-i)": "i)", "-max": "max"},
         "the longer window gets all; count the neighbours": {"min(token - first, stop - 1 - token)": "stop - first"},
-        "the window whose middle is nearer; in a short window a token near the middle is near the edge, too": {
-            "min(token - first, stop - 1 - token)": "-abs(token - (first + stop - 1) / 2)"
-        },
+        "the window whose middle is nearer; in a short window a token near the middle is near the edge, too":
+            {"min(token - first, stop - 1 - token)": "-abs(token - (first + stop - 1) / 2)"},
         "the side with more neighbours is counted; the side with fewer decides": {"(min(": "(max("},
         "stop is behind the last token: one fewer": {"stop - 1 - token": "stop - token"},
     },
-    level=3,
-    minutes=20,
+    level=3, minutes=20, instead=("share_out",),
     draw=lambda rng: (_windows(int(rng.integers(8, 25)), 7, int(rng.integers(1, 6))),),
     hint="for one token: which windows hold it, and how many neighbours has it in each, to the left and to the right?",
     more="the largest min(token - first, stop - 1 - token) of the windows that hold it; max keeps the first of equals",
-    instead=("share_out",),
-)
+)  # fmt: skip

@@ -35,23 +35,19 @@ ANGLES = Exercise(
         "this is 1 - cosine; the angle was asked for": {"np.arccos(cosines) / math.pi": "1.0 - cosines"},
         "these are radians, up to 3.14; opposite directions shall be at 1": {" / math.pi": ""},
         "these are degrees, up to 180; opposite directions shall be at 1": {"/ math.pi": "/ math.pi * 180.0"},
-        "these are full turns, so that opposite directions are at 0.5; they shall be at 1": {
-            "math.pi": "(2.0 * math.pi)"
-        },
+        "these are full turns, so that opposite directions are at 0.5; they shall be at 1":
+            {"math.pi": "(2.0 * math.pi)"},
         "arccos is of dot products here; these vectors are not of length 1": {" / (of_a * of_b)": ""},
-        "this is the chord, straight through the sphere: a metric, too, but the angle was asked for": {
-            "np.arccos(cosines) / math.pi": "np.sqrt(2.0 - 2.0 * cosines)"
-        },
+        "this is the chord, straight through the sphere: a metric, too, but the angle was asked for":
+            {"np.arccos(cosines) / math.pi": "np.sqrt(2.0 - 2.0 * cosines)"},
         "negative cosines are cut to 0": {"-1.0, 1.0": "0.0, 1.0"},
     },
-    level=1,
-    minutes=10,
+    level=1, minutes=10, instead=("angular_distance", "pairwise_angular_distance", "pairwise_cos_sim"),
+    tolerance=1e-6,  # near a cosine of 1, arccos turns an error in the last digit into 1e-8
     draw=lambda rng: tuple(rng.normal(size=(2, 4, 3))),
     hint="first the cosine of each pair of rows, a number for each; then the angle that has this cosine",
     more="np.arccos gives radians: what is half a turn in radians? And clip the cosines to -1 and 1 before",
-    instead=("angular_distance", "pairwise_angular_distance", "pairwise_cos_sim"),
-    tolerance=1e-6,  # near a cosine of 1, arccos turns an error in the last digit into 1e-8
-)
+)  # fmt: skip
 
 
 def _percentile(score: float, scores: Array) -> float:
@@ -73,18 +69,15 @@ PERCENTILE = Exercise(
         "this is a fraction, up to 1; percent were asked for": {"100.0": "1.0"},
         "scores that are equal count for nothing here; half of them are to count as below": {" + 0.5 * equal": ""},
         "scores that are equal count in full here; half of them are to count as below": {"0.5 * ": ""},
-        "this is the share above: the more alike two texts are, the smaller it gets": {
-            "scores < score": "scores > score"
-        },
+        "this is the share above: the more alike two texts are, the smaller it gets":
+            {"scores < score": "scores > score"},
         "this is a number of pairs, no share of them": {"100.0 * ": "", " / len(scores)": ""},
     },
-    level=1,
-    minutes=10,
+    level=1, minutes=10, instead=("percentile",),
     draw=lambda rng: (int(rng.integers(-5, 10)) / 10, rng.integers(-5, 10, 9) / 10),
     hint="count: how many scores are below, and how many are equal?",
     more="(scores < score).sum() counts; add half of the equal ones, divide by how many there are, and make it percent",
-    instead=("percentile",),
-)
+)  # fmt: skip
 
 
 def _places(x: Array) -> Array:
@@ -130,9 +123,8 @@ CORRELATION = Exercise(
         (np.array([0.5, 0.1, 0.1, 0.1, 0.7, 0.2]), np.array([3.0, 1.0, 4.0, 4.0, 4.0, 0.0])),
     ],
     {
-        "equal scores get different ranks, by their place in the list; they share the average of their ranks": {
-            "rank(x), rank(y)": "_places(_places(x)), _places(_places(y))"
-        },
+        "equal scores get different ranks, by their place in the list; they share the average of their ranks":
+            {"rank(x), rank(y)": "_places(_places(x)), _places(_places(y))"},
         "equal scores all get the lowest of their ranks; they share the average": {"rank": "_lowest_rank"},
         "equal scores share a rank, but it uses up one place instead of several": {"rank": "_distinct_rank"},
         "this is Pearson's, of the numbers themselves; ranks are what is compared here": {"rank(x), rank(y)": "x, y"},
@@ -141,10 +133,8 @@ CORRELATION = Exercise(
         "this is the cosine of the ranks; something has to be subtracted first": {"pearson": "_cosine"},
         "this is Kendall's tau, which counts pairs in the same order": {"pearson": "_kendall"},
     },
-    level=2,
-    minutes=15,
+    level=2, minutes=15, instead=("spearman",),
     draw=_draw_ranks,
     hint="Spearman's correlation is Pearson's, of something else than the numbers themselves",
     more="take the mean rank from the ranks of each list, then it is the cosine of what is left",
-    instead=("spearman",),
-)
+)  # fmt: skip

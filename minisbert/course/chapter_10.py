@@ -48,18 +48,15 @@ INFO_NCE = Exercise(
         "the own positive is missing in the sum that softmax divides by": {"softmax(": "_others("},
         "the right terms, added up: the loss is for one anchor, on average": {"mean()": "sum()"},
         "a mean over all candidates; only the own positive counts": {".diagonal()": ""},
-        "the logarithm is missing: a hopeless anchor would feel no pull": {
-            "np.log(probs.diagonal())": "probs.diagonal()"
-        },
+        "the logarithm is missing: a hopeless anchor would feel no pull":
+            {"np.log(probs.diagonal())": "probs.diagonal()"},
         "this only pulls: the other candidates take no part, so that nothing is pushed away": {"softmax(": "np.exp("},
     },
-    level=2,
-    minutes=15,
+    level=2, minutes=15, instead=("losses",),
     draw=lambda rng: (rng.uniform(-1, 1, (4, 4)), float(rng.uniform(1, 20))),
     hint="each row is a choice among candidates. Which of them is the right one, and how sure is the softmax of it?",
     more="softmax(scale * cosines), its diagonal, minus the logarithm of it, and the mean",
-    instead=("losses",),
-)
+)  # fmt: skip
 
 
 def _d_scores(scores: Array) -> Array:
@@ -71,26 +68,21 @@ D_SCORES = Exercise(
     [(array([2, 0, 1], [0, 1, 1.5], [-1, 0.5, 0]),), (array([3, 4], [-3, -4]),)],
     {
         "too large by the factor B: the loss is a mean over the anchors": {" / len(scores)": ""},
-        "the sign is turned: this is the arrow, the way downhill; the gradient points uphill": {
-            "return (": "return -("
-        },
-        "this only pushes: what distinguishes the own positive from the other candidates?": {
-            " - np.eye(len(scores))": ""
-        },
+        "the sign is turned: this is the arrow, the way downhill; the gradient points uphill":
+            {"return (": "return -("},
+        "this only pushes: what distinguishes the own positive from the other candidates?":
+            {" - np.eye(len(scores))": ""},
         "the softmax runs along the wrong axis: an anchor's candidates stand in its row": {"softmax(": "_down("},
         "divided by the number of scores; there are only B anchors": {"/ len(scores)": "/ scores.size"},
-        "the softmax is missing: its probabilities are what is compared with the right choice": {
-            "softmax(scores)": "scores"
-        },
+        "the softmax is missing: its probabilities are what is compared with the right choice":
+            {"softmax(scores)": "scores"},
     },
-    level=2,
-    minutes=10,
+    level=2, minutes=10, instead=("losses",),
+    tolerance=1e-12,  # slopes that are measured are not derived: two steps are off by 1e-11
     draw=lambda rng: (2 * rng.normal(size=(4, 4)),),
     hint="what would the probabilities be if every anchor were sure of its own? How far are they from that?",
     more="probabilities by rows, less 1 on the diagonal, over the number of anchors",
-    instead=("losses",),
-    tolerance=1e-12,  # slopes that are measured are not derived: two steps are off by 1e-11
-)
+)  # fmt: skip
 
 
 def _false_negatives(classes: Sequence[str]) -> Array:
@@ -104,26 +96,21 @@ FALSE_NEGATIVES = Exercise(
     [
         (["praise", "question", "praise"],),
         (["a", "b", "b", "c", "b"],),
-        (["".join("ab"), "a", "".join("ab")],),
-    ],  # equal, and not one object
+        (["".join("ab"), "a", "".join("ab")],),  # equal, and not one object
+    ],
     {
-        "True on the diagonal as well: then an anchor's own positive is left out": {
-            " & ~np.eye(len(names), dtype=bool)": ""
-        },
+        "True on the diagonal as well: then an anchor's own positive is left out":
+            {" & ~np.eye(len(names), dtype=bool)": ""},
         "the other way round: True says that a candidate is left out": {"==": "!="},
-        "one half of the matrix only: if j is no negative of i, then i is no negative of j": {
-            "return same": "return np.triu(same)"
-        },
-        "one half of the matrix only: if i is no negative of j, then j is no negative of i": {
-            "return same": "return np.tril(same)"
-        },
+        "one half of the matrix only: if j is no negative of i, then i is no negative of j":
+            {"return same": "return np.triu(same)"},
+        "one half of the matrix only: if i is no negative of j, then j is no negative of i":
+            {"return same": "return np.tril(same)"},
         "all but the own positive is left out: then there are no negatives": {"same & ": ""},
         "nothing is left out: then texts of one class are pushed apart": {"same &": "False &"},
     },
-    level=2,
-    minutes=10,
+    level=2, minutes=10, instead=("find_false_negatives",),
     draw=lambda rng: (rng.choice(["praise", "question", "complaint"], 6).tolist(),),
     hint="for which i and j do the classes agree? And which of these is the anchor's own positive?",
     more="compare np.array(classes)[:, None] with np.array(classes), and take the diagonal out",
-    instead=("find_false_negatives",),
-)
+)  # fmt: skip

@@ -12,19 +12,18 @@ import copy
 import inspect
 import itertools
 import os
-import textwrap
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from typing import Any, Literal
 
 import numpy as np
 
 from minisbert.model import Array
-from minisbert.proof.student import Outcome, call, explain_calls, same, short
+from minisbert.proof.student import Outcome, call_each, explain_calls, same, short
 
-__all__ = ["Exercise", "Verdict", "array", "ask", "check", "hint", "judge", "mistaken"]
+__all__ = ["Exercise", "Verdict", "array", "ask", "check", "exercises", "hint", "judge", "mistaken"]
 
 Answer = Callable[..., Any]
 Mistake = Mapping[str, str] | Answer  # parts of the solution's text and what they become, or another function
@@ -48,6 +47,16 @@ class Exercise:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", self.name or self.solution.__name__.strip("_"))
+
+
+def exercises(chapter: int) -> dict[str, Exercise]:
+    """The exercises of a notebook, by name.
+
+    >>> list(exercises(1))
+    ['COSINES', 'NEAREST', 'CONTRIBUTIONS']
+    """
+    module = import_module(f"minisbert.course.chapter_{chapter:02}")
+    return {name: thing for name, thing in vars(module).items() if isinstance(thing, Exercise)}
 
 
 @dataclass(frozen=True)
@@ -105,14 +114,7 @@ def ask(cases: Sequence[tuple[Any, ...]], answer: Any, seconds: float = 10.0) ->
     if cases[0] and not callable(answer):
         problem = "hand over the function itself, its name without brackets, not what it returns"
         return [Outcome("refused", problem=problem)]
-    outcomes: list[Outcome] = []
-    until = time.monotonic() + seconds
-    for case in cases:
-        left = max(0.01, until - time.monotonic())
-        outcomes.append(call(answer if callable(answer) else lambda: answer, *case, seconds=left))
-        if outcomes[-1].state != "value":
-            break
-    return outcomes
+    return call_each(answer if callable(answer) else lambda: answer, cases, seconds)
 
 
 def judge(exercise: Exercise, outcomes: Sequence[Outcome]) -> Verdict:
@@ -158,14 +160,13 @@ def _what_is_wrong(exercise: Exercise, found: Sequence[Any]) -> str:
     if are(right):
         return ""
     known = {says: _results(exercise, mistake) for says, mistake in exercise.mistakes.items()}
-    made = next((says for says, results in known.items() if are(results)), "")
-    if made:
-        return made
+    for says, results in known.items():
+        if are(results):
+            return says
     if not exercise.cases[0]:
         answers = ", ".join(sorted(str(answer) for (answer,) in (right, *known.values())))
         return f"{short(found[0])} is none of the answers; give one of {answers}"
-    general = explained(right)
-    if general:
+    if general := explained(right):
         return general
     for (says, one), (also, other) in itertools.combinations(exercise.mistakes.items(), 2):
         if are(_results(exercise, one, other)):
@@ -190,6 +191,9 @@ def _values(value: Any) -> set[str]:
     return set().union(*map(_values, items)) if isinstance(items, (list, tuple)) else {repr(items)}
 
 
+_source = cache(inspect.getsource)
+
+
 def mistaken(solution: Answer, *mistakes: Mistake) -> Answer:
     """The solution with mistakes in it: parts of its text become others, or another function stands in its place.
 
@@ -201,7 +205,7 @@ def mistaken(solution: Answer, *mistakes: Mistake) -> Answer:
     """
     if len(mistakes) == 1 and callable(mistakes[0]):
         return mistakes[0]
-    text = _text(solution)
+    text = _source(solution)
     for mistake in mistakes:
         if callable(mistake):
             raise ValueError("another function is a mistake of its own")
@@ -212,11 +216,6 @@ def mistaken(solution: Answer, *mistakes: Mistake) -> Answer:
     names: dict[str, Any] = dict(solution.__globals__)
     exec(text, names)
     return names[solution.__name__]
-
-
-@cache
-def _text(solution: Answer) -> str:
-    return textwrap.dedent(inspect.getsource(solution))
 
 
 def _results(exercise: Exercise, *mistakes: Mistake) -> Any:

@@ -28,11 +28,11 @@ from typing import Any
 import click
 import numpy as np
 
-from minisbert.course.answers import Cell, exercises, results
-from minisbert.course.exercises import Exercise, Verdict, judge
+from minisbert.course.answers import Cell, results
+from minisbert.course.exercises import Exercise, Verdict, exercises, judge
 from minisbert.encoder import SentenceEncoder
 from minisbert.files import written_whole
-from minisbert.proof.ladder import Rung, climb
+from minisbert.proof.ladder import climb
 from minisbert.proof.rungs import RIGHT
 from minisbert.proof.student import Outcome
 
@@ -69,8 +69,7 @@ class Row:
 @dataclass
 class _Submission:
     student: str
-    notebooks: dict[int, list[Cell]] = field(default_factory=dict)
-    my_bert: bytes | None = None
+    parts: dict[Any, tuple[str, Any]] = field(default_factory=dict)  # the number of a notebook, or BERT: file, content
     notes: list[str] = field(default_factory=list)
 
 
@@ -105,18 +104,18 @@ def grade(
     (0, ('notebook_1.ipynb: is empty', 'nothing to mark'))
     """
     handed_in = [_read(place) for place in sorted(submissions.iterdir()) if _is_submission(place)]
-    chapters = sorted({number for one in handed_in for number in one.notebooks})
-    asks_for_bert = any(one.my_bert is not None for one in handed_in)
-    if asks_for_bert and encoder is None:
+    asked = {part for one in handed_in for part in one.parts}
+    if BERT in asked and encoder is None:
         encoder = SentenceEncoder(dtype="float64")
     for one in handed_in:
+        given = {part: content for part, (_, content) in one.parts.items()}
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            jobs = [pool.submit(_marks, number, one.notebooks.get(number), seed, seconds) for number in chapters]
+            jobs = [pool.submit(_marks, part, given.get(part), seed, seconds) for part in sorted(asked - {BERT})]
             marks = [mark for job in jobs for mark in job.result()]
-        if asks_for_bert and encoder is not None:
-            marks += _marks_of_bert(one.my_bert, encoder, seed, seconds)
+        if BERT in asked:
+            marks += _marks_of_bert(given.get(BERT), encoder, seed, seconds)
         notes = [*one.notes, *(f"{mark.exercise}: {mark.says}" for mark in marks if mark.says)]
-        if not one.notebooks and one.my_bert is None:
+        if not given:
             notes.append("nothing to mark")
         elif all(mark.state in ("to do", "missing") for mark in marks):
             notes.append("no exercise is filled in")
@@ -127,53 +126,52 @@ def grade(
 # ----------------------------------------------------------------------------------------------------------- marks
 
 
+def _mark(exercise: str, of: int, state: str = "missing", says: str = "") -> Mark:
+    return Mark(exercise, state, of if state == "right" else 0, of, says if state == "wrong" else "")
+
+
 def _marks(number: int, cells: Sequence[Cell] | None, seed: int, seconds: float) -> list[Mark]:
     """One mark for each exercise of a notebook."""
-    asked = exercises(number)
-    rng = np.random.default_rng([seed, number])
+    asked, rng = exercises(number), np.random.default_rng([seed, number])
+    if cells is None:
+        return [_mark(f"{number} {name}", one.level) for name, one in asked.items()]
     hidden = {name: [one.draw(rng) for _ in range(HIDDEN)] if one.draw else [] for name, one in asked.items()}
-    cases = {name: [*one.cases, *hidden[name]] for name, one in asked.items()}
-    found = results(cells, number, cases, seconds) if cells is not None else {}
+    found = results(cells, number, {name: [*one.cases, *hidden[name]] for name, one in asked.items()}, seconds)
     marks = []
     for name, one in asked.items():
-        verdict = _verdict(replace(one, cases=cases[name]), len(one.cases), found[name]) if found else None
-        state = verdict.state if verdict else "missing"
-        says = verdict.message.partition(": ")[2] if verdict and state == "wrong" else ""
-        marks.append(Mark(f"{number} {name}", state, one.level * (state == "right"), one.level, says))
+        verdict = _verdict(one, hidden[name], found[name])
+        marks.append(_mark(f"{number} {name}", one.level, verdict.state, verdict.message.partition(": ")[2]))
     return marks
 
 
-def _verdict(exercise: Exercise, shown: int, outcomes: Sequence[Outcome]) -> Verdict:
+def _verdict(exercise: Exercise, hidden: Sequence[tuple[Any, ...]], outcomes: Sequence[Outcome]) -> Verdict:
     """First as in the notebook, on the cases shown there, then on all."""
-    visible = judge(replace(exercise, cases=exercise.cases[:shown]), outcomes[:shown])
-    if visible.state != "right" or len(outcomes) == shown == len(exercise.cases):
-        return visible
-    whole = judge(exercise, outcomes)
-    if whole.state == "right":
-        return whole
-    name, _, says = whole.message.partition(": ")
-    return Verdict("wrong", f"{name}: right on the notebook's own cases, not on others: {says}")
+    verdict = judge(exercise, outcomes[: len(exercise.cases)])
+    if verdict.state == "right" and hidden:
+        verdict = judge(replace(exercise, cases=[*exercise.cases, *hidden]), outcomes)
+        if verdict.state != "right":
+            says = verdict.message.replace(": ", ": right on the notebook's own cases, not on others: ", 1)
+            return Verdict("wrong", says)
+    return verdict
 
 
-def _marks_of_bert(source: bytes | None, encoder: SentenceEncoder, seed: int, seconds: float) -> list[Mark]:
+def _marks_of_bert(source: bytes | None, encoder: SentenceEncoder | None, seed: int, seconds: float) -> list[Mark]:
     """One point for each function of my_bert.py, and more for all of them together."""
-    if source is None:
-        points = dict.fromkeys(RIGHT, 1) | {"together": TOGETHER}
-        return [Mark(f"{BERT} {name}", "missing", 0, of) for name, of in points.items()]
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "my_bert.py"
-        file.write_bytes(source)
-        report = climb(file, encoder, seed=seed + 1, seconds=seconds)
-    rungs = {rung.name: rung for rung in report.rungs} or {name: Rung(name, 1, "wrong") for name in RIGHT}
-    marks = []
-    for name, rung in rungs.items():
-        says = f"{rung.says} ({rung.line})" if rung.line else rung.says
-        right = rung.state == "right"
-        marks.append(Mark(f"{BERT} {name}", rung.state, int(right), 1, says if rung.state == "wrong" else ""))
-    states = {both.state for both in report.together}
-    state = "wrong" if "wrong" in states or report.problem else "right" if states else "to do"
-    says = report.problem or next((both.says for both in report.together if both.state == "wrong"), "")
-    return [*marks, Mark(f"{BERT} together", state, TOGETHER * (state == "right"), TOGETHER, says)]
+    found: dict[str, Any] = dict.fromkeys([*RIGHT, "together"], ())  # state, and what is said
+    if source is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "my_bert.py"
+            file.write_bytes(source)
+            report = climb(file, encoder, seed=seed + 1, seconds=seconds)
+        if report.problem:
+            found = dict.fromkeys(RIGHT, ("wrong", "")) | {"together": ("wrong", report.problem)}
+        for rung in report.rungs:
+            found[rung.name] = rung.state, f"{rung.says} ({rung.line})" if rung.line else rung.says
+        for both in reversed(report.together):  # of two that are wrong, what is said of the first
+            if both.state == "wrong" or not found["together"]:
+                found["together"] = both.state, both.says
+        found["together"] = found["together"] or ("to do",)
+    return [_mark(f"{BERT} {name}", TOGETHER if name == "together" else 1, *what) for name, what in found.items()]
 
 
 # --------------------------------------------------------------------------------------------------- what was handed in
@@ -188,30 +186,16 @@ def _is_submission(place: Path) -> bool:
 def _read(place: Path) -> _Submission:
     """A student's notebooks and my_bert.py; what is wrong with a file becomes a note."""
     one = _Submission(place.stem if place.suffix.lower() == ".zip" else place.name)
-    taken: dict[Any, str] = {}
-    try:
-        files = sorted(_files(place), key=lambda file: (len(file[0]), file[0]))
-    except OSError as error:
-        files = []
-        one.notes.append(f"cannot be read: {error.strerror}")
-    for name, content in files:
+    for name, content in sorted(_files(place), key=lambda file: (len(file[0]), file[0])):
         try:
             if isinstance(content, str):
                 raise ValueError(content)
-            if name.lower().endswith(".py"):
-                part: Any = BERT
-                if not content.strip():
-                    raise ValueError("is empty")
-            else:
-                cells = _cells(content)
-                part = _number(name, cells)
-            if part in taken:
-                raise ValueError(f"is left out, since {taken[part]} is there as well")
-            taken[part] = name
-            if part == BERT:
-                one.my_bert = content
-            else:
-                one.notebooks[part] = cells
+            if not content.strip():
+                raise ValueError("is empty")
+            part, read = (BERT, content) if name.lower().endswith(".py") else _notebook(name, content)
+            if part in one.parts:
+                raise ValueError(f"is left out, since {one.parts[part][0]} is there as well")
+            one.parts[part] = name, read
         except ValueError as problem:
             one.notes.append(f"{name}: {problem}")
     return one
@@ -275,10 +259,8 @@ def _too_large(size: int) -> str:
     return f"has {size / 2**20:.0f} MB, and {LARGEST >> 20} are read; clear the outputs of its cells"
 
 
-def _cells(content: bytes) -> list[Cell]:
-    """The code cells of a notebook; ValueError if it is none."""
-    if not content.strip():
-        raise ValueError("is empty")
+def _notebook(name: str, content: bytes) -> tuple[Any, Any]:
+    """Which notebook it is: the one whose exercises it checks, or that its name says; and its code cells."""
     try:
         notebook = json.loads(content)
         metadata = notebook.get("metadata", {})
@@ -286,25 +268,19 @@ def _cells(content: bytes) -> list[Cell]:
         cells = []
         for number, cell in enumerate(notebook["cells"], 1):
             if cell["cell_type"] == "code":
-                source = cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])
-                name = cell.get("metadata", {}).get("nbgrader", {}).get("grade_id", "")
-                cells.append(Cell(number, source, str(name).partition("-")[2]))
+                grade_id = cell.get("metadata", {}).get("nbgrader", {}).get("grade_id", "")
+                cells.append(Cell(number, "".join(cell["source"]), str(grade_id).partition("-")[2]))
     except json.JSONDecodeError as error:
         raise ValueError(f"is no notebook: its JSON breaks off or is damaged at line {error.lineno}") from None
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
         raise ValueError("is no notebook of format 4: there are no cells that can be read") from None
     if language and not str(language).lower().startswith("python"):
         raise ValueError(f"its kernel is {language}, not Python")
-    return cells
-
-
-def _number(name: str, cells: Sequence[Cell]) -> int:
-    """Which notebook it is: the one whose exercises it checks, or that its name says."""
     asked = [int(number) for cell in cells for number in re.findall(r"\bchapter_(\d\d)\.[A-Z]", cell.source)]
     named = [int(number) for number in re.findall(r"(?<!\d)\d{1,2}(?!\d)", Path(name).stem)]
     for number in [*sorted(set(asked), key=asked.count, reverse=True), *named]:
         if 1 <= number <= 10:
-            return number
+            return number, cells
     raise ValueError("is none of the ten notebooks: it checks no exercise, and its name has no number from 1 to 10")
 
 

@@ -45,9 +45,8 @@ def execute(file: Path) -> Any:
     from nbclient.exceptions import CellExecutionError
 
     notebook = nbformat.read(file, as_version=4)
-    client = NotebookClient(
-        notebook, timeout=SECONDS, kernel_name="python3", resources={"metadata": {"path": str(file.parent)}}
-    )
+    place = {"metadata": {"path": str(file.parent)}}
+    client = NotebookClient(notebook, timeout=SECONDS, kernel_name="python3", coalesce_streams=True, resources=place)
     try:
         client.execute()
     except CellExecutionError as error:
@@ -66,17 +65,9 @@ def normalized(notebook: Any) -> Any:
     notebook["metadata"] = {"kernelspec": kernel, "language_info": {"name": "python"}}
     for cell in notebook["cells"]:
         cell["metadata"].pop("execution", None)
-        joined: list[Any] = []
         for output in cell.get("outputs", []):
             if "<iframe" in "".join(output.get("data", {}).get("text/html", "")):
                 del output["data"]["text/html"]  # a page of a megabyte: it is there where the notebook runs
-            is_more = joined and output["output_type"] == "stream" == joined[-1]["output_type"]
-            if is_more and joined[-1]["name"] == output["name"]:
-                joined[-1]["text"] += output["text"]
-            else:
-                joined.append(output)
-        if "outputs" in cell:
-            cell["outputs"] = joined
     return notebook
 
 
@@ -140,10 +131,8 @@ def same_text(a: str, b: str) -> bool:
 
 
 def _same_number(a: str, b: str) -> bool:
-    if a == b:
-        return True
-    if "." not in a or "." not in b:  # a count
-        return False
+    if a == b or a.count(".") != 1 or b.count(".") != 1:  # a count, or a version
+        return a == b
     x, y = (float(number.replace("\u2212", "-").replace(",", "")) for number in (a, b))
     if "e" in a and "e" in b and max(abs(x), abs(y)) < _TINY:
         return min(abs(x), abs(y)) * _TINY_FACTOR >= max(abs(x), abs(y))

@@ -18,7 +18,7 @@ from typing import Any
 
 import click
 
-from minisbert.course.answers import exercises
+from minisbert.course.exercises import exercises
 from minisbert.files import folder_written_whole
 
 __all__ = ["answer_cells", "edition"]

@@ -13,7 +13,6 @@ import inspect
 import os
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -39,7 +38,7 @@ from minisbert.proof.rungs import (
     random_texts,
     weights_of,
 )
-from minisbert.proof.student import JUDGING, Outcome, call, do_jobs, explain_calls, run_apart, same
+from minisbert.proof.student import JUDGING, Outcome, call, call_each, do_jobs, explain_calls, run_apart, same
 
 State = Literal["right", "wrong", "to do"]
 MISSING = "it is missing"
@@ -218,26 +217,17 @@ def _prepared(file: Path, model: Path, seed: int | None, seconds: float) -> Call
             return [Outcome("to do", problem=MISSING + (f"; is it {close[0]}?" if close else ""))]
         if helped:
             vars(module).update({other: RIGHT[other] for other in RIGHT.keys() & own.keys() - {name}})
-        outcomes: list[Outcome] = []
-        until = time.monotonic() + TOGETHER * seconds
         try:
-            for arguments in _all_texts(encoder, seed) if name == "encode" else [one.arguments for one in given[name]]:
-                left = max(0.1, until - time.monotonic()) if name == "encode" else seconds
-                outcomes.append(call(function, *arguments, seconds=left))
-                if outcomes[-1].state != "value":
-                    break
+            if name != "encode":
+                return call_each(function, (case.arguments for case in given[name]), each=seconds)
+            weights, heads = weights_of(encoder), encoder.model.config.num_attention_heads
+            texts = [(encoder.tokenize(text).token_ids, weights, heads) for text in _texts(encoder, seed)]
+            return call_each(function, texts, TOGETHER * seconds)
         finally:
             vars(module).clear()
             vars(module).update(own)
-        return outcomes
 
     return do
-
-
-def _all_texts(encoder: SentenceEncoder, seed: int | None) -> list[tuple[Any, ...]]:
-    """What ``encode`` is called with, for each text."""
-    weights, heads = weights_of(encoder), encoder.model.config.num_attention_heads
-    return [(encoder.tokenize(text).token_ids, weights, heads) for text in _texts(encoder, seed)]
 
 
 def _hint(outcome: Outcome) -> str:
@@ -269,13 +259,12 @@ def _judge(
     wrong = {name for name in RIGHT if (helped.get(name) or own[name]).state != "right"}
     rungs = []
     for name in RIGHT:
+        rung, leaned = own[name], ", ".join(sorted(wrong & leans_on.get(name, set())))
         if name in helped and helped[name].state != "right":
             rung = helped[name]
-        elif name in helped and (leaned := sorted(wrong & leans_on[name])):
-            rung = replace(helped[name], says=f"right, with the right {', '.join(leaned)}")
-        elif own[name].state == "right":
-            rung = own[name]
-        else:
+        elif name in helped and leaned:
+            rung = replace(helped[name], says=f"right, with the right {leaned}")
+        elif rung.state != "right":
             rung = _verdict(name, outcomes[name], given[name], encoder, True)
         rungs.append(rung)
     return tuple(rungs)
@@ -312,39 +301,36 @@ def _verdict(
     rung = Rung(name, 1 if name in PART_ONE else 2, "wrong", line=last.line)
     if said := _borrowed(outcomes):
         return replace(rung, says=f"it {said}")
-    found: list[list[Array]] = []
-    for case, outcome in zip(given, outcomes, strict=False):
-        if outcome.state != "value":
-            continue
-        values = _results(name, outcome)
-        if isinstance(values, str):
-            return replace(rung, says=f"it returns {values}, {case.says}; an array of numbers is wanted")
-        if len(values) != len(parts):
-            got = "one result" if len(values) == 1 else f"{len(values)} results"
-            return replace(rung, says=f"it returns {got}; there are {len(parts)}: {', '.join(parts)}")
-        found.append(values)
-    given, failed = given[: len(found)], given[len(found) :]  # up to the first call that went wrong
+    calls: list[tuple[Case, list[Array], Sequence[Array]]] = []  # what was found, and what is right, in parts
     with np.errstate(all="ignore"), warnings.catch_warnings(), threads.hold(1):
         warnings.simplefilter("ignore")
-        right = [RIGHT[name](*case.arguments) for case in given]
-        pairs = list(zip(found, [one if name in RESULTS else (one,) for one in right], strict=True))
-        for order in list(permutations(range(len(parts))))[1:] if pairs else []:
-            if all(_same(values[j], wanted[i]) for values, wanted in pairs for i, j in enumerate(order)):
+        for case, outcome in zip(given, outcomes, strict=False):
+            if outcome.state != "value":
+                break
+            found = _results(name, outcome)
+            if isinstance(found, str):
+                return replace(rung, says=f"it returns {found}, {case.says}; an array of numbers is wanted")
+            if len(found) != len(parts):
+                got = "one result" if len(found) == 1 else f"{len(found)} results"
+                return replace(rung, says=f"it returns {got}; there are {len(parts)}: {', '.join(parts)}")
+            right = RIGHT[name](*case.arguments)
+            calls.append((case, found, right if name in RESULTS else (right,)))
+        for order in list(permutations(range(len(parts))))[1:] if calls else []:
+            if all(_same(found[j], right[i]) for _, found, right in calls for i, j in enumerate(order)):
                 return replace(rung, says=f"the results are right, but not their order: {', '.join(parts)}")
         for j, part in enumerate(parts):
-            mine, wanted = [values[j] for values, _ in pairs], [values[j] for _, values in pairs]
-            wrong = [i for i in range(len(given)) if not _same(mine[i], wanted[i])]
-            if wrong:
-                said = _difference(name, part, mine, wanted, wrong, given, encoder) if explain else ""
+            of_part = [(case, found[j], right[j]) for case, found, right in calls]
+            if not all(_same(x, y) for _, x, y in of_part):
+                said = _difference(name, part, of_part, encoder) if explain else ""
                 return replace(rung, says=f"{part}: {said}" if part else said)
     if last.state == "to do":
         return replace(rung, state="to do", says=last.problem if MISSING in last.problem else "not written yet")
     if last.state != "value":
         said = last.problem.replace(f" ({last.line})", "") + _hint(last)
-        return replace(rung, says=said + (f", {failed[0].says}" if given else ""))
+        return replace(rung, says=said + (f", {given[len(calls)].says}" if calls else ""))
     if any(isinstance(one.value, (list, tuple)) for one in outcomes) and name not in RESULTS:
         return replace(rung, says="the numbers are right, but in a list; return an array: np.array(...)")
-    exact = all(_same(a, b, ROUNDED_TO) for values, wanted in pairs for a, b in zip(values, wanted, strict=True))
+    exact = all(_same(x, y, ROUNDED_TO) for _, found, right in calls for x, y in zip(found, right, strict=True))
     note = "" if exact else "right to about seven digits: an approximation, or float32 on the way?"
     return replace(rung, state="right", says=note, line="")
 
@@ -355,44 +341,37 @@ def _same(found: Array, expected: Array, tolerance: float = RIGHT_TO) -> bool:
     return same(x, y, tolerance)
 
 
-def _difference(
-    name: str,
-    part: str,
-    found: list[Array],
-    expected: list[Array],
-    wrong: list[int],
-    given: Sequence[Case],
-    encoder: SentenceEncoder,
-) -> str:
-    """What is wrong with a result of all calls, in those that are."""
-    if all(found[i].dtype == np.float16 and same(found[i], expected[i], 5e-3) for i in wrong):
+def _difference(name: str, part: str, calls: Sequence[tuple[Case, Array, Array]], encoder: SentenceEncoder) -> str:
+    """What is wrong with a result of all calls: the case, what was found, what is right."""
+    wrong = [call for call in calls if not _same(*call[1:])]
+    if all(found.dtype == np.float16 and same(found, right, 5e-3) for _, found, right in wrong):
         return "it is rounded to float16: is there an astype?"
-    config = encoder.model.config
-    sizes = {"K": config.head_size, "D": config.hidden_size, "H": config.num_attention_heads}
-    arguments = [dict(zip(inspect.signature(RIGHT[name]).parameters, case.arguments, strict=False)) for case in given]
-    smallest = sorted(range(len(given)), key=lambda i: expected[i].size)
+    names, config = inspect.signature(RIGHT[name]).parameters, encoder.model.config
+    smallest_first = sorted(calls, key=lambda call: call[2].size)
     # thousands of pairs take seconds on a small layer, and minutes on a real one
-    pairs = name not in ("attention", "feed_forward") or expected[smallest[0]].size < 100
+    pairs = name not in ("attention", "feed_forward") or smallest_first[0][2].size < 100
     near = ""
     for says, mistaken in known_mistakes(f"{name}.{part}" if part else name, pairs):
         if near and "; and " in says:  # one mistake rather than two
             break
-        for tolerance in (RIGHT_TO, ROUNDED_TO):  # several may be near, such as one eps and another: the exact one wins
-            if not all(_reproduces(mistaken, given[i], found[i], expected[i], tolerance) for i in smallest):
+        if all(_reproduces(mistaken, *call, RIGHT_TO) for call in smallest_first):
+            # several may be near, such as one eps and another: the exact one wins
+            exact = all(_reproduces(mistaken, *call, ROUNDED_TO) for call in smallest_first)
+            near = says if exact or not near else near
+            if exact:
                 break
-            near = near if near and tolerance == RIGHT_TO else says
-        else:
-            break
     if near:
-        eps = arguments[wrong[0]].get("eps", config.layer_norm_eps)
+        eps = dict(zip(names, wrong[0][0].arguments, strict=False)).get("eps", config.layer_norm_eps)
+        sizes = {"K": config.head_size, "D": config.hidden_size, "H": config.num_attention_heads}
         return near.format(**sizes, eps=eps).replace("(axis 1)", "(axis 0)")
-    first = wrong[0]
-    where = "" if len(wrong) == len(given) else f", {given[first].says}"
-    arrays = [{key: x for key, x in one.items() if not isinstance(x, dict)} for one in arguments]
-    return explain_calls(list(zip(found, expected, arrays, strict=True)), RIGHT_TO) + where
+    explained = []
+    for case, found, right in calls:
+        given = {key: x for key, x in zip(names, case.arguments, strict=False) if not isinstance(x, dict)}
+        explained.append((found, right, given))
+    return explain_calls(explained, RIGHT_TO) + ("" if len(wrong) == len(calls) else f", {wrong[0][0].says}")
 
 
-def _reproduces(mistaken: Callable[..., Any], case: Case, found: Array, expected: Array, tolerance: float) -> bool:
+def _reproduces(mistaken: Callable[..., Any], case: Case, found: Array, right: Array, tolerance: float) -> bool:
     try:
         made = np.asarray(mistaken(*case.arguments))
     except (ValueError, IndexError, TypeError, AttributeError):  # a mistake that these sizes do not allow
@@ -400,7 +379,7 @@ def _reproduces(mistaken: Callable[..., Any], case: Case, found: Array, expected
     if _same(found, made, tolerance):
         return True
     # where the mistake divides by 0, a student may have taken care
-    return made.shape == expected.shape and _same(found, np.where(np.isnan(made), expected, made), tolerance)
+    return made.shape == right.shape and _same(found, np.where(np.isnan(made), right, made), tolerance)
 
 
 def _judge_together(outcomes: Sequence[Outcome], encoder: SentenceEncoder, seed: int | None) -> tuple[Together, ...]:

@@ -32,7 +32,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, Literal
@@ -42,7 +42,7 @@ import numpy as np
 from minisbert.model import Array
 from minisbert.parallel import threads_start
 
-__all__ = ["Outcome", "call", "do_jobs", "explain_calls", "run_apart", "same", "short"]
+__all__ = ["Outcome", "call", "call_each", "do_jobs", "explain_calls", "run_apart", "same", "short"]
 
 PACKAGE = str(Path(__file__).resolve().parents[1])
 LIBRARIES = (PACKAGE, sysconfig.get_path("stdlib"), "<frozen", "<__array_function__")
@@ -62,7 +62,6 @@ class Outcome:
     state: Literal["value", "to do", "nothing", "unusable", "changed", "refused", "raises", "endless"]
     value: Any = None  # arrays are copies, tuples and lists plain
     problem: str = ""
-    printed: str = ""
     line: str = ""  # where it happened in the student's code, such as "In[3], line 2: `return x / n`"
     warned: str = ""  # the first warning, such as "divide by zero encountered in divide"
     used: tuple[str, ...] = ()  # the package's own functions that it called, such as "minisbert.model.ops.softmax"
@@ -91,44 +90,54 @@ def call(function: Callable[..., Any], *arguments: Any, seconds: float = 10.0) -
     """
     given = copy.deepcopy(arguments)
     try:
-        bound = inspect.signature(function).bind(*given).arguments
+        names = [*inspect.signature(function).bind(*given).arguments]
     except TypeError as refusal:
         arguments_are = f"{len(given)} argument{'s' * (len(given) != 1)}"
         return Outcome("refused", problem=f"it cannot be called with {arguments_are}: {refusal}")
     except Exception:  # some functions written in C have no signature
-        bound = {}
+        names = []
     printed, used = _Printed(), dict[str, None]()
     with _exit_raises(), redirect_stdout(printed), warnings.catch_warnings(record=True) as warned, np.errstate():
         warnings.simplefilter("always")
         value, error, stopped = _timed(lambda: _run(function, given, used), seconds)
     line = _own_line(traceback.walk_tb(getattr(error, "__traceback__", None))) if stopped is None else stopped
     at = f" ({line})" if line else ""
-
-    def outcome(state: Any, problem: str, at: str = line) -> Outcome:
-        told = next((_told(warning.message) for warning in warned), "")
-        return Outcome(state, value, problem, printed.getvalue(), at, told, tuple(used))
-
+    pairs = zip(arguments, given, [*names, *"?" * len(given)], strict=False)
+    state: Any = "value"
+    problem = ""
     if stopped is not None:
-        return outcome(
-            "endless", f"it does not end: stopped after {seconds:.2g} seconds{at}; what would stop its loop?"
-        )
-    if type(error) is NotImplementedError:  # a subclass may mean something else, such as input() in a notebook
-        return outcome("to do", "it is not filled in", "")
-    if isinstance(error, _Unusable):
-        return outcome("unusable", str(error), "")
-    if error is not None:
-        return outcome("raises", f"it {_raises(error)}{at}")
-    if value is Ellipsis or (value is None and not _has_code(function)):
-        return outcome("to do", "it is not filled in", "")
-    if value is None and printed.getvalue().strip():
-        problem = "it prints its result and returns nothing: print shows a value, return hands it over"
-        return outcome("nothing", problem)
-    if value is None:
-        return outcome("nothing", "it returns nothing (None): is a return missing, at the end or in one branch?")
-    for before, after, name in zip(arguments, given, [*bound, *"?" * len(given)], strict=False):
-        if not _unchanged(before, after):
-            return outcome("changed", f"it changes its argument {name}; work on a copy, or on a new array")
-    return outcome("value", "")
+        state = "endless"
+        problem = f"it does not end: stopped after {seconds:.2g} seconds{at}; what would stop its loop?"
+    elif type(error) is NotImplementedError:  # a subclass may mean something else, such as input() in a notebook
+        state, problem, line = "to do", "it is not filled in", ""
+    elif isinstance(error, _Unusable):
+        state, problem, line = "unusable", str(error), ""
+    elif error is not None:
+        state, problem = "raises", f"it {_raises(error)}{at}"
+    elif value is Ellipsis or (value is None and not _has_code(function)):
+        state, problem = "to do", "it is not filled in"
+    elif value is None:
+        state = "nothing"
+        problem = "it returns nothing (None): is a return missing, at the end or in one branch?"
+        if printed.getvalue().strip():
+            problem = "it prints its result and returns nothing: print shows a value, return hands it over"
+    elif changed := next((name for before, after, name in pairs if not _unchanged(before, after)), ""):
+        state, problem = "changed", f"it changes its argument {changed}; work on a copy, or on a new array"
+    told = next((_told(warning.message) for warning in warned), "")
+    return Outcome(state, value, problem, line, told, tuple(used))
+
+
+def call_each(
+    function: Callable[..., Any], cases: Iterable[Sequence[Any]], seconds: float = math.inf, each: float = math.inf
+) -> list[Outcome]:
+    """Call it with each case, up to the first that comes to no value, for so many seconds in all, and each."""
+    outcomes: list[Outcome] = []
+    until = time.monotonic() + seconds
+    for case in cases:
+        outcomes.append(call(function, *case, seconds=max(0.01, min(each, until - time.monotonic()))))
+        if outcomes[-1].state != "value":
+            break
+    return outcomes
 
 
 def _shell() -> Any:
@@ -254,7 +263,7 @@ def _settled(value: Any) -> Any:
     """Plain numbers, text, arrays and lists of them, made while the clock runs, since ``__array__`` may be anything."""
     if value is None or value is Ellipsis or type(value) in (bool, int, float, complex, str, bytes):
         return value
-    if isinstance(value, (np.ndarray, np.generic)):
+    if hasattr(type(value), "__array__"):
         plain = np.array(value)
         return _settled(plain.tolist()) if plain.dtype == object else plain[()]
     if isinstance(value, tuple):
@@ -263,8 +272,6 @@ def _settled(value: Any) -> Any:
         return [_settled(item) for item in list(value)]
     if isinstance(value, dict):
         return {_settled(key): _settled(item) for key, item in dict(value).items()}
-    if hasattr(type(value), "__array__"):
-        return _settled(np.array(value))
     if isinstance(value, str):
         return str(value)
     if isinstance(value, numbers.Real):
@@ -285,10 +292,8 @@ def _unchanged(before: Any, after: Any) -> bool:
         return bool(before.dtype == after.dtype and np.array_equal(before, after, equal_nan=equal_nan))
     if isinstance(before, (list, tuple)):
         return len(before) == len(after) and all(map(_unchanged, before, after))
-    if isinstance(before, (dict, Mapping)):
+    if isinstance(before, dict):
         return list(before) == list(after) and all(_unchanged(before[key], after[key]) for key in before)
-    if is_dataclass(before):
-        return all(_unchanged(getattr(before, f.name), getattr(after, f.name)) for f in fields(before))
     return before == after if isinstance(before, (bool, int, float, str, set)) and before == before else True
 
 
@@ -459,30 +464,31 @@ def explain_calls(
     wrong = [item for item, bad in zip(calls, is_wrong, strict=True) if bad]
     if not wrong:
         return ""
-    told = [
-        bad or bool(np.any(_numbers(item[1]))) or isinstance(item[1], bool)
+    telling = [  # of a right result that is all zeros every factor would be right
+        item
         for item, bad in zip(calls, is_wrong, strict=True)
+        if bad or bool(np.any(_numbers(item[1]))) or isinstance(item[1], bool)
     ]
-    telling = [item for item, tells in zip(calls, told, strict=True) if tells]
     try:
         with np.errstate(all="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             shapes = [[getattr(_numbers(x), "shape", None) for x in item[:2]] for item in calls]
             if len(calls) > 1 and all(f == e for f, e in shapes) and all(same(item[0], calls[0][0]) for item in calls):
-                return (
-                    f"whatever goes in, {short(calls[0][0])} comes out: are the arguments used, and is nothing cut off?"
-                )
-            said = [list(_made_of_it(*item, tolerance)) for item in telling]
-            parts = [[]] if wholly else [list(_partly_right(*item, tolerance)) for item in wrong]
-            for sentences in (said, parts):
-                common = [sentence for sentence in sentences[0] if all(sentence in others for others in sentences)]
-                if common:
-                    return common[0]
-            if wholly:
-                return ""
-            return parts[0][0] if parts[0] else _first_difference(*wrong[0][:2])  # of the first wrong call
+                only = short(calls[0][0])
+                return f"whatever goes in, {only} comes out: are the arguments used, and is nothing cut off?"
+            said = _said_of_all(_made_of_it, telling, tolerance)
+            if said or wholly:
+                return said
+            first = next(_partly_right(*wrong[0], tolerance), "") or _first_difference(*wrong[0][:2])
+            return _said_of_all(_partly_right, wrong, tolerance) or first
     except Exception:  # so odd that it cannot even be described
         return "" if wholly else "the result is not of the kind that is wanted"
+
+
+def _said_of_all(say: Callable[..., Iterator[str]], calls: Sequence[tuple[Any, ...]], tolerance: float) -> str:
+    """The first sentence that is said of every call."""
+    sentences, *others = [list(say(*item, tolerance)) for item in calls]
+    return next((one for one in sentences if all(one in other for other in others)), "")
 
 
 def _numbers(value: Any) -> Array | None:
@@ -682,20 +688,17 @@ def _partly_right(found: Any, expected: Any, given: Mapping[str, Any], tolerance
 
 
 def _wrong_items(found: list[Any], expected: list[Any]) -> Iterator[str]:
-    if any(item is None for item in found):
-        yield "there is a None in the list"
-    elif not found:
-        yield "the list is empty"
-    elif same(found, expected[: len(found)]):
-        yield "it begins right, but something is missing at the end"
-    elif same(found[: len(expected)], expected):
-        yield "it begins right, but there is something too much at the end"
-    elif same(found, expected[::-1]):
-        yield "the order is reversed: the last comes first"
-    elif sorted(map(repr, found)) == sorted(map(repr, expected)):
-        yield "the items are right, but not their order"
-    elif all(isinstance(item, str) for item in [*found, *expected]) and "".join(found) == "".join(expected):
-        yield "all of it is there, but it is divided in other places"
+    all_text = all(isinstance(item, str) for item in [*found, *expected])
+    is_so = {
+        "there is a None in the list": any(item is None for item in found),
+        "the list is empty": not found,
+        "it begins right, but something is missing at the end": same(found, expected[: len(found)]),
+        "it begins right, but there is something too much at the end": same(found[: len(expected)], expected),
+        "the order is reversed: the last comes first": same(found, expected[::-1]),
+        "the items are right, but not their order": sorted(map(repr, found)) == sorted(map(repr, expected)),
+        "all of it is there, but it is divided in other places": all_text and "".join(found) == "".join(expected),
+    }
+    yield from [says for says, holds in is_so.items() if holds][:1]
 
 
 def _first_difference(found: Any, expected: Any) -> str:
@@ -756,10 +759,7 @@ def short(value: Any, largest: int = 6) -> str:
     if isinstance(value, (list, tuple)):
         items = ", ".join(short(item, largest) for item in value[:8]) + (", …" if len(value) > 8 else "")
         return f"[{items}]" if isinstance(value, list) else f"({items})"
-    text = (
-        f"{float(value):.6g}"
-        if isinstance(value, (float, np.floating))
-        else repr(getattr(value, "tolist", lambda: value)())
-    )
+    is_float = isinstance(value, (float, np.floating))
+    text = f"{float(value):.6g}" if is_float else repr(value.tolist() if hasattr(value, "tolist") else value)
     text = " ".join(text.split())
     return text if len(text) <= 80 else f"{text[:79]}…"
