@@ -19,7 +19,6 @@ from minisbert import SentenceEncoder
 from minisbert.evaluation.classification import LabelledTexts, read_labelled
 from minisbert.evaluation.measures import confusions
 from minisbert.saved import Origin, OriginError
-from minisbert.search import router as router_module
 from minisbert.search.router import (
     Router,
     ScoredQueries,
@@ -190,8 +189,7 @@ def test_what_is_written_is_read(tmp_path_factory, data):
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "dot", "euclidean", "manhattan"])
-def test_nearest_and_centroid_equal_brute_force(similarity, monkeypatch):
-    monkeypatch.setattr(router_module, "_BLOCK_QUERIES", 3)
+def test_nearest_and_centroid_equal_brute_force(similarity):
     routes = {f"r{r}": [f"example {r} {i}" for i in range(count)] for r, count in enumerate([1, 4, 2, 3])}
     asked = [f"query {i}" for i in range(8)]
     v = {text: Toy().encode([text])[0] for text in [*asked, *itertools.chain(*routes.values())]}
@@ -243,7 +241,6 @@ def test_equal_scores_go_to_the_first_route():
 def test_what_a_router_refuses():
     lone = plane({"x": ["0"]})
     for call, match in (
-        (lambda: lone.route(["0"]), "use route_all"),
         (lambda: lone.route_all("0"), "queries: expected an iterable"),
         (lambda: Router(Toy(), ROUTES, similarity_fn_name="angular"), "similarity_fn_name must be"),
         (lambda: Router(Broken(), ROUTES, similarity_fn_name="dot"), "NaN"),

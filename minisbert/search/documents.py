@@ -24,12 +24,10 @@ from typing import Any, Literal
 from minisbert.checks import check_sequence, out_of_arrow
 from minisbert.tables import (
     InputError,
-    check_dialect,
+    Table,
     checked_id,
     checked_text,
-    decode_lines,
     follow_path,
-    open_bytes,
     read_table,
     told_format,
 )
@@ -174,16 +172,13 @@ def read_documents(
     """
     for file in [files] if isinstance(files, (str, Path)) else files:
         name = Path(file).as_posix()
-        kind = input_format or told_format(file) or "text"
-        if kind == "text":
-            check_dialect(name, kind, **reading)
-            yield from _read_text(file, name, text_as)
+        table = read_table(file, input_format=input_format or told_format(file) or "text", **reading)
+        if table.kind == "text":
+            yield from _of_text(table, name, text_as)
             continue
-        table = read_table(file, input_format=kind, **reading)
         column = table.find("text", text_column, hint="text_column='NAME' says which")
-        key = (
-            next((c for c in ID_COLUMNS if c in table.columns), None) if id_column is None else table.column(id_column)
-        )
+        usual = next((name for name in ID_COLUMNS if name in table.columns), None)
+        key = usual if id_column is None else table.column(id_column)
         if key == column:
             raise InputError(f"{table.name}: {key!r} cannot be both text and id")
         for line, record in table.filled(column):
@@ -200,19 +195,13 @@ def read_documents(
             yield document
 
 
-def _read_text(file: str | Path, name: str, text_as: TextAs | None) -> Iterator[Document]:
-    """Read lines, or a whole file."""
-    by_line = text_as == "lines" or (text_as is None and name.lower().removesuffix(".gz").endswith(".txt"))
-    with open_bytes(file) as stream:
-        lines = decode_lines(stream, name)
-        if by_line:
-            for number, line in lines:
-                if line.strip():
-                    yield Document(line, f"{name}:{number}", {}, name)
-            return
-        text = "\n".join(line for _, line in lines)
-        if text.strip():
-            yield Document(text, name, {}, name)
+def _of_text(lines: Table, name: str, text_as: TextAs | None) -> Iterator[Document]:
+    """Each line of a text file, or the whole."""
+    if text_as == "lines" or (text_as is None and name.lower().removesuffix(".gz").endswith(".txt")):
+        found: Iterable[tuple[str, str]] = ((f"{name}:{number}", row["text"]) for number, row in lines)
+    else:
+        found = [(name, "\n".join(row["text"] for _, row in lines))]
+    return (Document(text, made, {}, name) for made, text in found if text.strip())
 
 
 def _without(record: Mapping[str, Any], path: str) -> dict[str, Any]:

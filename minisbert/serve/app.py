@@ -52,10 +52,15 @@ Given = TypeVar("Given", bound=msgspec.Struct)
 # --------------------------------------------------------------------------------------------------- what is sent to us
 
 
+Something = msgspec.Meta(min_length=1)
+Text = Annotated[str, Something]
+
+
 class EmbeddingsRequest(msgspec.Struct, forbid_unknown_fields=True):
     """``POST /v1/embeddings``, in OpenAI's words."""
 
-    input: str | list[str | int | list[int]]  # a text, texts, a text's token ids, texts' token ids
+    # a text, texts, a text's token ids, texts' token ids
+    input: Text | Annotated[list[Text | int | Annotated[list[int], Something]], Something]
     model: str | None = None
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, msgspec.Meta(ge=1)] | None = None
@@ -65,8 +70,8 @@ class EmbeddingsRequest(msgspec.Struct, forbid_unknown_fields=True):
 class Compared(msgspec.Struct, forbid_unknown_fields=True):
     """A sentence, and others that it is compared with."""
 
-    source_sentence: str
-    sentences: list[str]
+    source_sentence: Text
+    sentences: list[Text]
 
 
 class SimilarityRequest(msgspec.Struct, forbid_unknown_fields=True):
@@ -78,7 +83,7 @@ class SimilarityRequest(msgspec.Struct, forbid_unknown_fields=True):
 class TokenizeRequest(msgspec.Struct, forbid_unknown_fields=True):
     """``POST /tokenize``, in text-embeddings-inference's words."""
 
-    inputs: str | list[str]
+    inputs: str | Annotated[list[str], Something]
     add_special_tokens: bool = True
 
 
@@ -221,30 +226,22 @@ class Service:
         """``POST /tokenize``: each text's tokens, uncut, and where each stands in it."""
         asked = await self._read(request, TokenizeRequest)
         texts = [asked.inputs] if isinstance(asked.inputs, str) else asked.inputs
-        self._check_count(texts, "inputs")
-        tokenizer = self.encoder.model.tokenizer
+        self._at_most(self.limits.items, len(texts), "texts", "inputs")
+        library: Any = self.encoder.tokenizer
 
         def answer() -> Response:
             found, count = [], 0
             for text in texts:
-                spans = tokenizer.spans(text)
-                count += len(spans.token_ids)
+                tokens = library.encode(text, add_special_tokens=asked.add_special_tokens)
+                count += len(tokens)
                 self._at_most(self.limits.request_tokens, count, "tokens", "inputs")
-                places = zip(*(part.tolist() for part in (spans.token_ids, spans.starts, spans.stops)), strict=True)
-                tokens: list[tuple[int, Any, Any]] = list(places)
-                if asked.add_special_tokens:
-                    first, last = (((i, None, None) for i in ids) for ids in (tokenizer.first, tokenizer.last))
-                    tokens = [*first, *tokens, *last]
+                columns = (tokens.ids, tokens.tokens, tokens.special_tokens_mask, tokens.offsets)
                 found.append(
                     [
-                        {
-                            "id": i,
-                            "text": tokenizer.library.id_to_token(i) if start is None else text[start:stop],
-                            "special": start is None,
-                            "start": start,
-                            "stop": stop,
-                        }
-                        for i, start, stop in tokens
+                        {"id": i, "text": piece, "special": True, "start": None, "stop": None}
+                        if special
+                        else {"id": i, "text": text[start:stop], "special": False, "start": start, "stop": stop}
+                        for i, piece, special, (start, stop) in zip(*columns, strict=True)
                     ]
                 )
             return to_json(found)
@@ -288,7 +285,7 @@ class Service:
         self, request: Request, items: Sequence[str] | Sequence[list[int]], param: str
     ) -> tuple[Array, list[_Text]]:
         """Tokenize, wait in the queue, compose: (B, D), and what was computed. Ends early if the client goes away."""
-        self._check_count(items, param)
+        self._at_most(self.limits.items, len(items), "texts", param)
         texts = await self._work(lambda: self._prepare(items, param), sum(map(len, items)))
         pieces = [piece for text in texts for piece in text.pieces]
         self._at_most(self.limits.request_tokens, sum(map(len, pieces)), "tokens", param)
@@ -309,11 +306,6 @@ class Service:
         ]
         return self.encoder._stack(rows, self._options), texts
 
-    def _check_count(self, items: Sequence[Any], param: str) -> None:
-        if not items:
-            raise ApiError(400, f"{param} must not be empty", param=param)
-        self._at_most(self.limits.items, len(items), "texts", param)
-
     def _at_most(self, most: int, count: int, what: str, param: str) -> None:
         if count > most:
             problem = f"A request may have {most:,} {what}, got {count:,}: send several"
@@ -321,9 +313,6 @@ class Service:
 
     def _prepare(self, items: Sequence[str] | Sequence[list[int]], param: str) -> list[_Text]:
         """Give the token ids of texts, and of what comes as token ids, special ones included."""
-        for i, item in enumerate(items):
-            if not item:
-                raise ApiError(400, f"{param}[{i}] is empty: leave it out", param=f"{param}[{i}]")
         if isinstance(items[0], str):
             texts = self._from_texts(items)  # type: ignore[arg-type]
         else:
@@ -361,17 +350,14 @@ class Service:
         special = {*first, *last, tokenizer.library.token_to_id("[PAD]")}
         for i in ids:
             piece = tokenizer.library.id_to_token(i) if 0 <= i < self.encoder.model.config.vocab_size else None
-            problem = None
             if piece is None or re.fullmatch(r"\[unused\d+\]", piece):
-                problem = "is no token of this model, but of another tokenizer: send texts (LangChain: " + (
-                    "check_embedding_ctx_length=False)"
-                )
+                problem = "no token of this model, but of another tokenizer: send texts"
+                problem += " (LangChain: check_embedding_ctx_length=False)"
             elif i in special:
-                problem = (
-                    f"is {piece}: send ids without special tokens and padding, or one {first} .. {last} around them"
-                )
-            if problem:
-                raise ApiError(422, f"{place}: {i} {problem}", param=place, code="invalid_token")
+                problem = f"{piece}: send ids without special tokens and padding, or one {first} .. {last} around them"
+            else:
+                continue
+            raise ApiError(422, f"{place}: {i} is {problem}", param=place, code="invalid_token")
         room = self.encoder.max_seq_length - len(self._first) - len(last)
         size = room if self.overflow == "chunk" else max(1, len(ids))
         parts = [ids[start : start + size] for start in range(0, len(ids), size)] or [[]]
