@@ -444,7 +444,7 @@ def paraphrase_mining_embeddings(
             corpus_chunk_size=corpus_chunk_size,
             what=what,
         )
-        own = np.arange(start, start + len(ids))[:, None]
+        own = np.arange(start, start + len(ids), dtype=ids.dtype)[:, None]
         is_other = ids != own
         is_partner = is_other & (np.cumsum(is_other, axis=1) <= top_k)  # one too many, if it has many copies
         # i M + j may need more bits than NumPy counts in on 32-bit systems

@@ -220,6 +220,18 @@ def test_pairs_of_texts_of_nothing_and_of_copies():
     assert [pair[1:] for pair in copies] == [[0, 1], [0, 2], [0, 3], [0, 4], [1, 2], [1, 3], [1, 4]]
 
 
+def test_pairs_of_more_vectors_than_32_bits_can_pair(monkeypatch):
+    count = 100_000  # where ids have 32 bits, as in WebAssembly: 100,000^2 pairs
+
+    def mirrored(queries, corpus, k, *_, **__):
+        own = np.arange(count, dtype=np.int32)
+        return np.stack([own, own[::-1]], axis=1), np.stack([own, np.minimum(own, own[::-1])], axis=1) / count
+
+    monkeypatch.setattr("minisbert.nearest.nearest", mirrored)
+    found = paraphrase_mining_embeddings(np.zeros((count, 1)), query_chunk_size=count, top_k=1, max_pairs=3)
+    assert [pair[1:] for pair in found] == [[49_999, 50_000], [49_998, 50_001], [49_997, 50_002]]
+
+
 @settings(max_examples=40)
 @given(alike(), st.sampled_from([-1.0, 0.0, 0.5, 0.75, 0.9, 1.0]), st.integers(1, 9), st.integers(1, 70), st.booleans())
 def test_communities_are_brute_force(rows, threshold, least, batch, tight):
