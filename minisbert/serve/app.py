@@ -25,11 +25,10 @@ import uvicorn
 from prometheus_client import Counter, Gauge, Histogram
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from minisbert import __version__
 from minisbert.encoder import SentenceEncoder
@@ -114,7 +113,7 @@ class _Text:
 
 
 class Service:
-    """A model, and what is asked of it. ``service.app`` is the ASGI application."""
+    """A model, and what is asked of it: an ASGI application."""
 
     def __init__(
         self,
@@ -163,13 +162,13 @@ class Service:
             "/health": ("GET", self.health),
             "/metrics": ("GET", self.show_metrics),
         }
-        self.app = Starlette(
+        self._routed = Starlette(
             routes=[Route(path, answer, methods=[method]) for path, (method, answer) in self.paths.items()],
-            middleware=[Middleware(_Guard, service=self)],
             exception_handlers={
                 ApiError: lambda request, error: error.response(),
                 HTTPException: _not_routed,
                 ClientDisconnect: lambda request, error: Response(status_code=499),
+                Exception: lambda request, error: ApiError(500, "The server failed: its log says why").response(),
             },
             lifespan=self._lifespan,
         )
@@ -180,6 +179,42 @@ class Service:
         yield
         await self.batcher.close()
         self._aside.shutdown()
+
+    # --------------------------------------------------------------------------------------------------- every request
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Say who may ask, and how many at a time, and take the time."""
+        if scope["type"] != "http":
+            await self._routed(scope, receive, send)
+            return
+        status, begin = 500, time.perf_counter()
+
+        async def watched(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        self.running += 1
+        try:
+            refused = self._refusal(Request(scope))
+            await (refused.response() if refused else self._routed)(scope, receive, watched)
+        except Exception:  # it is answered; if uvicorn knew of it, it would close the connection
+            logging.getLogger("uvicorn.error").exception("A request failed")
+        finally:
+            self.running -= 1
+            path = scope["path"] if scope["path"] in self.paths else "other"
+            self.seconds.labels(path, status).observe(time.perf_counter() - begin)
+
+    def _refusal(self, request: Request) -> ApiError | None:
+        """What speaks against this request, before its body is read."""
+        if request.scope["path"] == "/health":
+            return None
+        if self.keys and not is_known(request.headers.get("authorization", ""), self.keys):
+            return ApiError(401, "Send a key that this server knows: Authorization: Bearer KEY", code="invalid_api_key")
+        if self.running > self.limits.requests:
+            problem = f"The server answers {self.limits.requests} requests at a time: try again after Retry-After"
+            return ApiError(429, problem, code="rate_limit_exceeded", retry_after=1)
+        return None
 
     # ------------------------------------------------------------------------------------------------------- the routes
 
@@ -388,54 +423,11 @@ def _not_routed(request: Request, error: Any) -> Response:
     return ApiError(error.status_code, f"{request.method} {request.url.path!r:.100}: {error.detail}").response()
 
 
-class _Guard:
-    """Around the application: who may ask, how many at a time, how long it took."""
-
-    def __init__(self, app: ASGIApp, service: Service) -> None:
-        self.app, self.service = app, service
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        service, status, begin = self.service, 500, time.perf_counter()
-
-        async def watched(message: Message) -> None:
-            nonlocal status
-            status = message.get("status", status)
-            await send(message)
-
-        service.running += 1
-        try:
-            refused = self._refusal(Request(scope))
-            await (refused.response() if refused else self.app)(scope, receive, watched)
-        except Exception:  # answered here: uvicorn would close the connection
-            logging.getLogger("uvicorn.error").exception("A request failed")
-            await ApiError(500, "The server failed: its log says why").response()(scope, receive, watched)
-        finally:
-            service.running -= 1
-            path = scope["path"] if scope["path"] in service.paths else "other"
-            service.seconds.labels(path, status).observe(time.perf_counter() - begin)
-
-    def _refusal(self, request: Request) -> ApiError | None:
-        """What speaks against this request, before its body is read."""
-        service, path = self.service, request.scope["path"]
-        if path == "/health":
-            return None
-        if service.keys and not is_known(request.headers.get("authorization", ""), service.keys):
-            return ApiError(401, "Send a key that this server knows: Authorization: Bearer KEY", code="invalid_api_key")
-        if service.running > service.limits.requests:
-            problem = f"The server answers {service.limits.requests} requests at a time: try again after Retry-After"
-            return ApiError(429, problem, code="rate_limit_exceeded", retry_after=1)
-        return None
-
-
 def make_server(service: Service) -> uvicorn.Server:
     """Set uvicorn up: quiet, and ended by SIGTERM once every request is answered, or after 30 seconds."""
     protocol = type("Protocol", (Deadline,), {"seconds": service.limits.seconds})
     config = uvicorn.Config(
-        service.app,
+        service,
         http=protocol,
         ws="none",
         lifespan="on",
