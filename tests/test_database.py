@@ -437,7 +437,6 @@ def test_text_files_are_lines_or_whole(tmp_path, monkeypatch):
     whole = [("NOTES.MD", "i love soup\n\n  \nthe cat", {}, "NOTES.MD")]
     assert read(["notes.txt", "NOTES.MD"]) == lines + whole
     assert [text for _, text, _, _ in read("notes.txt.gz")] == ["i love soup", "the cat"]
-    assert len(read("NOTES.MD", text_as="lines")) == 2 and len(read("notes.txt", text_as="file")) == 1
 
 
 def test_tables_have_texts_ids_and_metadata(duckdb, tmp_path, monkeypatch):

@@ -3,9 +3,9 @@
 ==================  ==============================================================================================
 file                documents
 ==================  ==============================================================================================
-.txt                each line, as for ``minisbert embed -i``; blank lines are skipped (``text_as="file"``: the whole)
+.txt                each line, as for ``minisbert embed -i``; blank lines are skipped
 a table            each row: one column is the text, one may be the id, all others are metadata
-anything else       the whole file, such as .md (``text_as="lines"``: each line)
+anything else       the whole file, such as .md
 ==================  ==============================================================================================
 
 All but Parquet may be compressed (.gz). Indexing an id again replaces its document. A row without an id gets the file's
@@ -19,12 +19,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from minisbert.checks import check_sequence, out_of_arrow
 from minisbert.tables import (
     InputError,
-    Table,
     checked_id,
     checked_text,
     follow_path,
@@ -32,7 +31,6 @@ from minisbert.tables import (
     told_format,
 )
 
-TextAs = Literal["lines", "file"]
 ID_COLUMNS = ("id", "_id")
 
 
@@ -128,7 +126,6 @@ def read_documents(
     *,
     text_column: str | None = None,
     id_column: str | None = None,
-    text_as: TextAs | None = None,
     input_format: str | None = None,
     **reading: Any,
 ) -> Iterator[Document]:
@@ -142,8 +139,6 @@ def read_documents(
         (`minisbert.tables.MEANINGS`), or the only one that looks like text.
     id_column : str, optional
         Of tables. By default "id" or "_id" if present, else the id is file and line.
-    text_as : {"lines", "file"}, optional
-        What is a document of a text file. By default a line of a .txt, and the whole of any other.
     input_format : {"text", "csv", "tsv", "jsonl", "json", "parquet"}, optional
         By default by the file's suffix.
     **reading
@@ -174,7 +169,10 @@ def read_documents(
         name = Path(file).as_posix()
         table = read_table(file, input_format=input_format or told_format(file) or "text", **reading)
         if table.kind == "text":
-            yield from _of_text(table, name, text_as)
+            texts: Iterable[tuple[str, str]] = ((f"{name}:{line}", row["text"]) for line, row in table)
+            if not name.lower().removesuffix(".gz").endswith(".txt"):
+                texts = [(name, "\n".join(text for _, text in texts))]
+            yield from (Document(text, made, {}, name) for made, text in texts if text.strip())
             continue
         column = table.find("text", text_column, hint="text_column='NAME' says which")
         usual = next((name for name in ID_COLUMNS if name in table.columns), None)
@@ -193,15 +191,6 @@ def read_documents(
             except ValueError as error:
                 raise InputError(str(error)) from None
             yield document
-
-
-def _of_text(lines: Table, name: str, text_as: TextAs | None) -> Iterator[Document]:
-    """Each line of a text file, or the whole."""
-    if text_as == "lines" or (text_as is None and name.lower().removesuffix(".gz").endswith(".txt")):
-        found: Iterable[tuple[str, str]] = ((f"{name}:{number}", row["text"]) for number, row in lines)
-    else:
-        found = [(name, "\n".join(row["text"] for _, row in lines))]
-    return (Document(text, made, {}, name) for made, text in found if text.strip())
 
 
 def _without(record: Mapping[str, Any], path: str) -> dict[str, Any]:
