@@ -494,16 +494,16 @@ class EmbeddingDatabase:
             raise DatabaseError(f"{self.path}: parameters: values for a condition, but there is none; pass where=...")
         if where is None:
             return None
+        if not isinstance(where, str) or not where.strip():
+            raise DatabaseError(
+                f"{self.path}: where: expected one condition, such as \"lang = 'en'\", got {where!r:.80}; leave it out "
+                "to search everything"
+            )
         connection, numbers = self._of_now(snapshot, self._conditions)
         with closing(connection.cursor()) as cursor, _explained(self.path, "where: "):
             # One condition and nothing behind it: it must be right alone, where a ) too many is a mistake, and in
             # parentheses, where a clause, a UNION or another statement is.
-            is_text = isinstance(where, str) and where.strip()
-            if not is_text or len(cursor.extract_statements(f"SELECT 1 WHERE\n{where}\n")) != 1:
-                raise DatabaseError(
-                    f"{self.path}: where: expected one condition, such as \"lang = 'en'\", got {where!r:.80}; leave "
-                    "it out to search everything"
-                )
+            cursor.extract_statements(f"SELECT 1 WHERE\n{where}\n")
             sql = f"SELECT rowid FROM documents WHERE (\n{where}\n)"
             try:
                 found = cursor.sql(sql, params=given or None)
