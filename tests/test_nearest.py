@@ -112,7 +112,7 @@ def test_tiny_and_huge_vectors_have_cosines_too(dtype, low, high):
     near_one = corpus.astype(np.float64) / np.abs(corpus.astype(np.float64)).max(axis=1, keepdims=True)
     wanted = best_by_hand(scores_by_hand(queries.astype(np.float64), near_one, "cosine"), 60)
     for asked, size in ((queries, 100), (queries, 7), ((queries * 10.0 ** (high - 2)).astype(dtype), 100)):
-        ids, scores = nearest(asked, corpus, 60, corpus_chunk_size=size)
+        ids, scores = nearest(asked, corpus, 60, query_chunk_size=1, corpus_chunk_size=size)
         np.testing.assert_array_equal(ids, wanted[0])
         np.testing.assert_allclose(scores, wanted[1], rtol=0, atol=2 * np.finfo(dtype).eps)
 
