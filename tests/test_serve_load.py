@@ -259,7 +259,7 @@ def test_the_wish_for_http_2_is_ignored_and_a_body_is_left_as_it_is(encoder, mon
     bodies = []
     monkeypatch.setattr(app, "parse", lambda body, kind, real=app.parse: bodies.append(body) or real(body, kind))
     upgrade = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABk"}
-    sent = b'{"input": "dog"}\r\n\r\nUpgrade: h2c\r\n\r\n\r\nUpgrade: h2c'
+    sent = b'{"input": "dog"}\r\nUpgrade: h2c\r\n\r\n\r\nUpgrade: h2c'
     with served(encoder) as (_, http):
         for _ in range(2):  # on one connection
             assert http.post("/v1/embeddings", json={"input": "dog"}, headers=upgrade).status_code == 200
