@@ -175,7 +175,7 @@ class Router:
 
     def embed(self, queries: Iterable[str]) -> Array:
         """Turn Q queries into vectors ``(Q, D)`` as the router does."""
-        texts = list(queries)
+        texts = list(each_text(queries, "embed: queries"))
         return check_vectors(self.encoder.encode(texts, **self.options), "Router: encode", rows=len(texts))
 
     def score(self, vectors: Array) -> Array:
